@@ -1,0 +1,184 @@
+"""Every setting of the project, once: name, type, default, unit, range, meaning.
+
+YAML files hold differences from these defaults. The defaults are the paper's values where it gives one
+(Hour-LLaVA, arXiv:2506.05332); conf/tiny.yaml is what runs on two CPU cores.
+"""
+
+from __future__ import annotations
+
+from dataclasses import MISSING, dataclass, field
+from typing import Any, Literal
+
+
+def setting(
+    default: Any,
+    meaning: str,
+    *,
+    unit: str = "",
+    at_least: float | None = None,
+    above: float | None = None,
+    at_most: float | None = None,
+) -> Any:
+    """A field of the schema: its default, what it means, its unit and its range."""
+    metadata = {"meaning": meaning, "unit": unit, "at_least": at_least, "above": above, "at_most": at_most}
+    if isinstance(default, dict):
+        return field(default_factory=lambda: dict(default), metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+def section(kind: type, meaning: str) -> Any:
+    """A field of the schema that holds a group of settings."""
+    return field(default_factory=kind, metadata={"meaning": meaning})
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    name: str = setting("hour_llava", "name of the run; the same name continues it")
+    folder: str = setting("runs", "where run folders are made")
+    seed: int = setting(0, "seed of weights, data order and forgetting", at_least=0)
+
+
+@dataclass(frozen=True)
+class VideoConfig:
+    frames_per_second: float = setting(1.0, "sampling rate", unit="1/s", above=0)
+    min_frames: int = setting(128, "a shorter video gets this many, spread over it", unit="frames", at_least=1)
+    max_frames: int = setting(3600, "a longer video gets this many, spread over it", unit="frames", at_least=1)
+    size_pixels: int = setting(384, "side of the square that each frame is resized to", unit="pixels", at_least=8)
+    on_damage: Literal["error", "use"] = setting(
+        "error", "a file that stops decoding before its end: refuse it, or use what could be read and say so"
+    )
+
+
+@dataclass(frozen=True)
+class PackConfig:
+    videos_per_shard: int = setting(16, "videos in one tar", unit="videos", at_least=1)
+    jpeg_quality: int = setting(90, "quality of the stored frames", at_least=1, at_most=100)
+    num_workers: int = setting(0, "shards made at once; 0 for one per core", unit="processes", at_least=0)
+    max_skipped: int = setting(0, "videos that may fail before packing stops", unit="videos", at_least=0)
+
+
+@dataclass(frozen=True)
+class TextConfig:
+    tokenizer: str = setting(
+        "byte-level", 'folder of a language model\'s tokenizer, or "byte-level": one learnt from the training questions'
+    )
+    vocabulary_size: int = setting(2048, "of the byte-level tokenizer", unit="tokens", at_least=300)
+    system_prompt: str = setting("You are a helpful assistant.", "first message of each conversation")
+    time_instruction: bool = setting(True, "tell the model the duration and the number of frames")
+    max_tokens: int = setting(32768, "longest text with its video tokens; a longer one is cut", unit="tokens", at_least=64)
+
+
+@dataclass(frozen=True)
+class VisionConfig:
+    name: str = setting("ViT-SO400M-14-SigLIP-384", "open_clip's name of the vision encoder")
+    weights: str = setting("", "open_clip's pretrained tag or a local file; empty for random weights")
+    layer: int = setting(-2, "block whose patch tokens are read: -1 is the last, -2 the one before")
+    grid: int = setting(8, "a frame's tokens are pooled to grid x grid", unit="tokens", at_least=1)
+    chunk_frames: int = setting(128, "frames encoded at once", unit="frames", at_least=1)
+
+
+@dataclass(frozen=True)
+class MemoryConfig:
+    num_layers: int = setting(4, "blocks of MemAug", at_least=1)
+    min_frames: int = setting(128, "a shorter video is repeated up to this many frames in memory", unit="frames", at_least=1)
+    max_query_frames: int = setting(512, "frames that survive forgetting, at most", unit="frames", at_least=1)
+    spatial_keep: float = setting(0.25, "share of each frame's tokens that survives forgetting", above=0, at_most=1)
+    temporal_keep: float = setting(0.25, "share of the frames that survives forgetting", above=0, at_most=1)
+    spatial_forgetting: Literal["uniform", "random"] = setting(
+        "random", "which tokens of a frame survive in training; in validation and answers always uniform"
+    )
+
+
+@dataclass(frozen=True)
+class LanguageConfig:
+    folder: str = setting("", "folder of a Qwen2-family model in the Hugging Face layout; empty: random weights of the sizes below")
+    hidden_size: int = setting(2048, "width", at_least=8)
+    num_layers: int = setting(36, "decoder layers", at_least=1)
+    num_heads: int = setting(16, "attention heads", at_least=1)
+    num_key_value_heads: int = setting(2, "heads of keys and values, shared by groups of query heads", at_least=1)
+    intermediate_size: int = setting(11008, "width of the feed-forward", at_least=8)
+    rope_theta: float = setting(1_000_000.0, "base of the rotary frequencies", above=0)
+    tie_embeddings: bool = setting(True, "output layer shares the weights of the input embedding")
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    vision: VisionConfig = section(VisionConfig, "frames -> patch tokens")
+    memory: MemoryConfig = section(MemoryConfig, "repository, forgetting and memory augmentation")
+    language: LanguageConfig = section(LanguageConfig, "the causal language model")
+
+
+@dataclass(frozen=True)
+class SourceConfig:
+    shards: str = setting(MISSING, "folder of packed shards")
+    weight: float = setting(1.0, "passes over this source in one pass over all; 0.5 takes half of it each time", above=0)
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    sources: dict[str, SourceConfig] = setting({}, "named training sources: data.sources.NAME.shards=FOLDER")
+    validation_sources: dict[str, SourceConfig] = setting({}, "named validation sources; their weights do not count")
+    questions_per_sample: int = setting(5, "questions about one video in one multi-turn sample", unit="questions", at_least=1)
+    samples_per_step: int = setting(128, "samples in an optimizer step, over all ranks", unit="samples", at_least=1)
+    samples_per_batch: int = setting(1, "samples that a rank holds at once", unit="samples", at_least=1)
+    shuffle_shards: int = setting(4, "neighbouring shards whose samples are shuffled together", unit="shards", at_least=1)
+    num_workers: int = setting(2, "processes that read ahead, for each rank", unit="processes", at_least=0)
+    max_skipped: int = setting(0, "unreadable samples before the run stops; each is listed", unit="samples", at_least=0)
+
+
+@dataclass(frozen=True)
+class LearningRateConfig:
+    vision: float = setting(0.0, "vision encoder; 0 freezes it", at_least=0)
+    projector: float = setting(1e-4, "projector and frame-end token; 0 freezes them", at_least=0)
+    memory: float = setting(1e-4, "MemAug; 0 freezes it", at_least=0)
+    language: float = setting(2e-5, "language model; 0 freezes it", at_least=0)
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    max_steps: int = setting(0, "optimizer steps; 0: as many as make one pass over the sources", unit="steps", at_least=0)
+    learning_rate: LearningRateConfig = section(LearningRateConfig, "peak learning rate of each part")
+    warmup_share: float = setting(0.03, "share of the steps over which the learning rates rise", at_least=0, at_most=1)
+    weight_decay: float = setting(0.0, "AdamW's weight decay", at_least=0)
+    clip_norm: float = setting(1.0, "largest norm of the gradient; 0 for no clipping", at_least=0)
+    precision: Literal["bf16-mixed", "bf16-true", "32-true"] = setting("bf16-mixed", "arithmetic, as Lightning names it")
+    validate_every_steps: int = setting(500, "steps between validations", unit="steps", at_least=1)
+    checkpoint_every_steps: int = setting(500, "steps between checkpoints", unit="steps", at_least=1)
+    keep_checkpoints: int = setting(3, "newest periodic checkpoints kept; best and last are kept besides", at_least=1)
+    log_every_steps: int = setting(10, "steps between lines in TensorBoard", unit="steps", at_least=1)
+    pictures: int = setting(4, "validation questions shown as pictures in TensorBoard", at_least=0)
+    accelerator: str = setting("auto", "cpu, gpu or auto, as Lightning names it")
+    devices: str = setting("auto", "processes on each node, or auto")
+    num_nodes: int = setting(1, "machines", at_least=1)
+
+
+@dataclass(frozen=True)
+class AnswerConfig:
+    max_new_tokens: int = setting(128, "longest answer", unit="tokens", at_least=1)
+
+
+@dataclass(frozen=True)
+class WorldConfig:
+    """The made-up videos of the default run."""
+
+    folder: str = setting("shards/world", "where the videos, questions and shards are made")
+    num_videos: int = setting(0, "videos to train on; 0 makes no world", unit="videos", at_least=0)
+    num_validation_videos: int = setting(8, "videos to validate on", unit="videos", at_least=1)
+    num_hour_videos: int = setting(1, "videos of a full hour among those to train on, and among those to validate on", at_least=0)
+    duration_seconds: float = setting(180.0, "duration of the other videos, give or take a third", unit="s", at_least=30)
+    size_pixels: int = setting(128, "width and height of the videos", unit="pixels", at_least=32)
+    frames_per_second: int = setting(5, "frame rate of the videos", unit="1/s", at_least=1)
+    seed: int = setting(0, "seed of the stories", at_least=0)
+
+
+@dataclass(frozen=True)
+class Config:
+    run: RunConfig = section(RunConfig, "name and place of the run")
+    video: VideoConfig = section(VideoConfig, "mp4 -> frames")
+    pack: PackConfig = section(PackConfig, "frames and questions -> tar shards")
+    text: TextConfig = section(TextConfig, "conversations -> token ids")
+    data: DataConfig = section(DataConfig, "tar shards -> batches")
+    model: ModelConfig = section(ModelConfig, "batch -> loss or answer")
+    training: TrainingConfig = section(TrainingConfig, "optimizer, schedule, checkpoints, hardware")
+    answer: AnswerConfig = section(AnswerConfig, "how answers are generated")
+    world: WorldConfig = section(WorldConfig, "made-up videos whose answers are known")

@@ -1,0 +1,28 @@
+"""What the user can mend: every message names the file, key or setting, and what would be right.
+
+The command line prints these without a traceback; anything else that is raised is a fault of ours.
+"""
+
+
+class InputError(ValueError):
+    """Something that was handed to the project cannot be used as it is."""
+
+
+class ConfigError(InputError):
+    """A setting that does not exist, is out of range, or a YAML file that is not a mapping."""
+
+
+class VideoError(InputError):
+    """A video file that cannot be read."""
+
+
+class QuestionError(InputError):
+    """A question file, or one record in it, that cannot be used."""
+
+
+class ShardError(InputError):
+    """A shard or its index that is missing, damaged, or does not fit the rest."""
+
+
+class RunError(InputError):
+    """A run folder that is missing something or belongs to another model."""
