@@ -26,3 +26,7 @@ class ShardError(InputError):
 
 class RunError(InputError):
     """A run folder that is missing something or belongs to another model."""
+
+
+class WorldError(InputError):
+    """A story that cannot be told, or a folder that holds another world."""

@@ -150,6 +150,7 @@ class Batch:
 
     Attributes:
         keys: of the videos, in order.
+        positions: of each video's sample in the global order of the data; empty when there is no such order.
         videos: one for each key.
         video_of_text: `(texts,)` for each text, which of `videos` it asks about.
         input_ids: `(texts, tokens)`.
@@ -169,8 +170,18 @@ class Batch:
     question_mask: Tensor
     attention_mask: Tensor
     questions: tuple[tuple[Question, ...], ...]
+    positions: tuple[int, ...] = ()
     skipped: tuple[Skipped, ...] = ()
     next_position: int = 0
+
+    def prompts(self) -> Batch:
+        """The same batch up to each text's first answer, which is left for the model to give."""
+        before_answer = (self.labels != IGNORED_LABEL).cumsum(dim=1) == 0  # (texts, tokens)
+        return replace(
+            self,
+            labels=torch.full_like(self.labels, IGNORED_LABEL),
+            attention_mask=self.attention_mask & before_answer,
+        )
 
     def to(self, device: torch.device) -> Batch:
         """The same batch with its tensors on another device."""

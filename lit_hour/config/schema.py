@@ -6,8 +6,9 @@ YAML files hold differences from these defaults. The defaults are the paper's va
 
 from __future__ import annotations
 
-from dataclasses import MISSING, dataclass, field
-from typing import Any, Literal
+from collections.abc import Iterator, Mapping
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 
 def setting(
@@ -33,6 +34,8 @@ def section(kind: type, meaning: str) -> Any:
 
 @dataclass(frozen=True)
 class RunConfig:
+    """Where a run's files go and what its randomness starts from."""
+
     name: str = setting("hour_llava", "name of the run; the same name continues it")
     folder: str = setting("runs", "where run folders are made")
     seed: int = setting(0, "seed of weights, data order and forgetting", at_least=0)
@@ -40,6 +43,8 @@ class RunConfig:
 
 @dataclass(frozen=True)
 class VideoConfig:
+    """How frames are taken from a video file."""
+
     frames_per_second: float = setting(1.0, "sampling rate", unit="1/s", above=0)
     min_frames: int = setting(128, "a shorter video gets this many, spread over it", unit="frames", at_least=1)
     max_frames: int = setting(3600, "a longer video gets this many, spread over it", unit="frames", at_least=1)
@@ -51,6 +56,8 @@ class VideoConfig:
 
 @dataclass(frozen=True)
 class PackConfig:
+    """How videos and questions become tar shards."""
+
     videos_per_shard: int = setting(16, "videos in one tar", unit="videos", at_least=1)
     jpeg_quality: int = setting(90, "quality of the stored frames", at_least=1, at_most=100)
     num_workers: int = setting(0, "shards made at once; 0 for one per core", unit="processes", at_least=0)
@@ -59,6 +66,8 @@ class PackConfig:
 
 @dataclass(frozen=True)
 class TextConfig:
+    """How conversations become token ids."""
+
     tokenizer: str = setting(
         "byte-level", 'folder of a language model\'s tokenizer, or "byte-level": one learnt from the training questions'
     )
@@ -70,6 +79,8 @@ class TextConfig:
 
 @dataclass(frozen=True)
 class VisionConfig:
+    """The vision encoder and what is read from it."""
+
     name: str = setting("ViT-SO400M-14-SigLIP-384", "open_clip's name of the vision encoder")
     weights: str = setting("", "open_clip's pretrained tag or a local file; empty for random weights")
     layer: int = setting(-2, "block whose patch tokens are read: -1 is the last, -2 the one before")
@@ -79,6 +90,8 @@ class VisionConfig:
 
 @dataclass(frozen=True)
 class MemoryConfig:
+    """What is kept of a video, what is forgotten, and the blocks that look back."""
+
     num_layers: int = setting(4, "blocks of MemAug", at_least=1)
     min_frames: int = setting(128, "a shorter video is repeated up to this many frames in memory", unit="frames", at_least=1)
     max_query_frames: int = setting(512, "frames that survive forgetting, at most", unit="frames", at_least=1)
@@ -91,6 +104,8 @@ class MemoryConfig:
 
 @dataclass(frozen=True)
 class LanguageConfig:
+    """The language model: a folder of weights, or sizes for random ones."""
+
     folder: str = setting("", "folder of a Qwen2-family model in the Hugging Face layout; empty: random weights of the sizes below")
     hidden_size: int = setting(2048, "width", at_least=8)
     num_layers: int = setting(36, "decoder layers", at_least=1)
@@ -103,6 +118,8 @@ class LanguageConfig:
 
 @dataclass(frozen=True)
 class ModelConfig:
+    """The three parts of the model."""
+
     vision: VisionConfig = section(VisionConfig, "frames -> patch tokens")
     memory: MemoryConfig = section(MemoryConfig, "repository, forgetting and memory augmentation")
     language: LanguageConfig = section(LanguageConfig, "the causal language model")
@@ -110,12 +127,16 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class SourceConfig:
+    """One named source of samples."""
+
     shards: str = setting(MISSING, "folder of packed shards")
     weight: float = setting(1.0, "passes over this source in one pass over all; 0.5 takes half of it each time", above=0)
 
 
 @dataclass(frozen=True)
 class DataConfig:
+    """Which samples make a step, and how they are read."""
+
     sources: dict[str, SourceConfig] = setting({}, "named training sources: data.sources.NAME.shards=FOLDER")
     validation_sources: dict[str, SourceConfig] = setting({}, "named validation sources; their weights do not count")
     questions_per_sample: int = setting(5, "questions about one video in one multi-turn sample", unit="questions", at_least=1)
@@ -128,6 +149,8 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class LearningRateConfig:
+    """A peak learning rate for each part of the model; 0 freezes the part."""
+
     vision: float = setting(0.0, "vision encoder; 0 freezes it", at_least=0)
     projector: float = setting(1e-4, "projector and frame-end token; 0 freezes them", at_least=0)
     memory: float = setting(1e-4, "MemAug; 0 freezes it", at_least=0)
@@ -136,6 +159,8 @@ class LearningRateConfig:
 
 @dataclass(frozen=True)
 class TrainingConfig:
+    """Optimizer, schedule, validation, checkpoints and hardware."""
+
     max_steps: int = setting(0, "optimizer steps; 0: as many as make one pass over the sources", unit="steps", at_least=0)
     learning_rate: LearningRateConfig = section(LearningRateConfig, "peak learning rate of each part")
     warmup_share: float = setting(0.03, "share of the steps over which the learning rates rise", at_least=0, at_most=1)
@@ -154,6 +179,8 @@ class TrainingConfig:
 
 @dataclass(frozen=True)
 class AnswerConfig:
+    """How answers are generated."""
+
     max_new_tokens: int = setting(128, "longest answer", unit="tokens", at_least=1)
 
 
@@ -173,6 +200,8 @@ class WorldConfig:
 
 @dataclass(frozen=True)
 class Config:
+    """Every setting of a run."""
+
     run: RunConfig = section(RunConfig, "name and place of the run")
     video: VideoConfig = section(VideoConfig, "mp4 -> frames")
     pack: PackConfig = section(PackConfig, "frames and questions -> tar shards")
@@ -182,3 +211,43 @@ class Config:
     training: TrainingConfig = section(TrainingConfig, "optimizer, schedule, checkpoints, hardware")
     answer: AnswerConfig = section(AnswerConfig, "how answers are generated")
     world: WorldConfig = section(WorldConfig, "made-up videos whose answers are known")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A setting as the schema declares it, or a group of settings.
+
+    Attributes:
+        name: the full name, `training.max_steps`; where the user chooses a name it says NAME: `data.sources.NAME.weight`.
+        kind: int, float, bool, str or a Literal; of a group its dataclass, or dict[str, dataclass] where the user names the entries.
+        default: MISSING for a group, and for a setting that has to be given.
+        metadata: meaning, and of a setting also unit, at_least, above and at_most.
+    """
+
+    name: str
+    kind: Any
+    default: Any
+    metadata: Mapping[str, Any]
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """What a Literal setting can be; empty for any other."""
+        return get_args(self.kind) if get_origin(self.kind) is Literal else ()
+
+    @property
+    def is_group(self) -> bool:
+        """Whether this holds settings and is none itself."""
+        return is_dataclass(self.kind) or get_origin(self.kind) is dict
+
+
+def walk_schema(kind: type = Config, prefix: str = "") -> Iterator[Entry]:
+    """Every group, each followed by its settings, in the order of the classes above."""
+    kinds = get_type_hints(kind)
+    for declared in fields(kind):
+        entry = Entry(f"{prefix}{declared.name}", kinds[declared.name], declared.default, declared.metadata)
+        yield entry
+        if get_origin(entry.kind) is dict:
+            entry = Entry(f"{entry.name}.NAME", get_args(entry.kind)[1], MISSING, entry.metadata)
+            yield entry
+        if entry.is_group:
+            yield from walk_schema(entry.kind, f"{entry.name}.")

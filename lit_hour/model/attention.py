@@ -1,0 +1,79 @@
+"""Attention with grouped key/value heads and rotary positions in the first half of each head.
+
+Source: reference arithmetic of Hour-LLaVA, MemAug.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class RotaryAngles(nn.Module):
+    """Positions -> cosines and sines for half the width of a head, paired (i, i + head_dim / 4)."""
+
+    def __init__(self, head_dim: int, theta: float) -> None:
+        super().__init__()
+        self.rotated_dim = head_dim // 2
+        self.theta = theta
+
+    def forward(self, positions: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Angles are products in float32 (an hour has 234,000 positions), rounded to `dtype` only as cosine and sine.
+
+        Args:
+            positions: `(tokens,)`.
+
+        Returns:
+            Cosine and sine, each `(tokens, head_dim / 4)`.
+        """
+        with torch.autocast(positions.device.type, enabled=False):
+            steps = torch.arange(0, self.rotated_dim, 2, dtype=torch.float32, device=positions.device)  # (head_dim / 4,)
+            frequencies = 1.0 / self.theta ** (steps / self.rotated_dim)  # (head_dim / 4,)
+            angles = torch.outer(positions.float(), frequencies)  # (tokens, head_dim / 4)
+            return angles.cos().to(dtype), angles.sin().to(dtype)
+
+
+def rotate(heads: Tensor, angles: tuple[Tensor, Tensor]) -> Tensor:
+    """Turn the first half of each head by its token's angles; the second half stays.
+
+    Args:
+        heads: `(tokens, heads, head_dim)`.
+        angles: cosine and sine, each `(tokens, head_dim / 4)`.
+
+    Returns:
+        `(tokens, heads, head_dim)`.
+    """
+    cosine, sine = (table[:, None] for table in angles)  # (tokens, 1, head_dim / 4)
+    quarter = heads.shape[-1] // 4
+    left, right, rest = heads.split([quarter, quarter, heads.shape[-1] - 2 * quarter], dim=-1)
+    return torch.cat([left * cosine - right * sine, left * sine + right * cosine, rest], dim=-1)  # (tokens, heads, head_dim)
+
+
+class GroupedAttention(nn.Module):
+    """Queries of one sequence look at keys and values of another (or the same); nothing is causal, nothing is masked.
+
+    Groups of query heads share a key/value head. Sequences are unbatched: videos differ too much in length to be padded.
+    """
+
+    def __init__(self, dim: int, num_heads: int, num_key_value_heads: int) -> None:
+        super().__init__()
+        self.head_dim = dim // num_heads
+        self.query = nn.Linear(dim, dim)
+        self.key = nn.Linear(dim, num_key_value_heads * self.head_dim)
+        self.value = nn.Linear(dim, num_key_value_heads * self.head_dim)
+        self.output = nn.Linear(dim, dim)
+
+    def forward(
+        self, asking: Tensor, asked: Tensor, asking_angles: tuple[Tensor, Tensor], asked_angles: tuple[Tensor, Tensor]
+    ) -> Tensor:
+        """Look from `asking` `(query, dim)` into `asked` `(memory, dim)`: `(query, dim)`."""
+        query = rotate(self._split_heads(self.query(asking)), asking_angles)  # (query, heads, head_dim)
+        key = rotate(self._split_heads(self.key(asked)), asked_angles)  # (memory, key_value_heads, head_dim)
+        value = self._split_heads(self.value(asked))  # (memory, key_value_heads, head_dim)
+        query, key, value = (heads.transpose(0, 1)[None] for heads in (query, key, value))  # (1, heads, tokens, head_dim)
+        seen = F.scaled_dot_product_attention(query, key, value, enable_gqa=True)  # (1, heads, query, head_dim)
+        return self.output(seen[0].transpose(0, 1).flatten(1))  # (query, dim)
+
+    def _split_heads(self, tokens: Tensor) -> Tensor:
+        return tokens.unflatten(-1, (-1, self.head_dim))  # (tokens, heads, head_dim)

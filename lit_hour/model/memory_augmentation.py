@@ -1,0 +1,68 @@
+"""MemAug: the surviving tokens and the question look back into everything that was seen.
+
+Source: Hour-LLaVA (arXiv:2506.05332), memory augmentation; reference arithmetic for order, norms and positions.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from lit_hour.model.attention import GroupedAttention, RotaryAngles
+
+LAYER_NORM_EPS = 1e-5
+INITIAL_DEVIATION = 0.02
+
+
+class MemoryAugmentationBlock(nn.Module):
+    """Self-attention over the query, cross-attention into the memory, feed-forward; each added, then normalised."""
+
+    def __init__(self, dim: int, num_heads: int, num_key_value_heads: int) -> None:
+        super().__init__()
+        self.self_attention = GroupedAttention(dim, num_heads, num_key_value_heads)
+        self.self_attention_norm = nn.LayerNorm(dim, eps=LAYER_NORM_EPS)
+        self.cross_attention = GroupedAttention(dim, num_heads, num_key_value_heads)
+        self.cross_attention_norm = nn.LayerNorm(dim, eps=LAYER_NORM_EPS)
+        self.feed_forward = nn.Sequential(nn.Linear(dim, 4 * dim), nn.GELU(), nn.Linear(4 * dim, dim))
+        self.feed_forward_norm = nn.LayerNorm(dim, eps=LAYER_NORM_EPS)
+
+    def forward(
+        self, query: Tensor, memory: Tensor, query_angles: tuple[Tensor, Tensor], memory_angles: tuple[Tensor, Tensor]
+    ) -> Tensor:
+        """`query` `(query, dim)` and `memory` `(memory, dim)` -> `(query, dim)`."""
+        query = self.self_attention_norm(query + self.self_attention(query, query, query_angles, query_angles))  # (query, dim)
+        query = self.cross_attention_norm(query + self.cross_attention(query, memory, query_angles, memory_angles))  # (query, dim)
+        return self.feed_forward_norm(query + self.feed_forward(query))  # (query, dim)
+
+
+class MemoryAugmentation(nn.Module):
+    """A stack of blocks that all look into the same memory, which stays as it is."""
+
+    def __init__(self, dim: int, num_heads: int, num_key_value_heads: int, num_layers: int, rope_theta: float) -> None:
+        super().__init__()
+        self.angles = RotaryAngles(dim // num_heads, rope_theta)
+        self.blocks = nn.ModuleList(MemoryAugmentationBlock(dim, num_heads, num_key_value_heads) for _ in range(num_layers))
+        self.apply(_initialise)
+
+    def forward(self, query: Tensor, memory: Tensor, query_positions: Tensor, memory_positions: Tensor) -> Tensor:
+        """Look back.
+
+        Args:
+            query: `(query, dim)` the question's tokens and the surviving tokens of one video, in text order.
+            memory: `(memory, dim)` every token of that video.
+            query_positions: `(query,)`.
+            memory_positions: `(memory,)`.
+
+        Returns:
+            `(query, dim)`.
+        """
+        query_angles = self.angles(query_positions, query.dtype)
+        memory_angles = self.angles(memory_positions, query.dtype)
+        for block in self.blocks:
+            query = block(query, memory, query_angles, memory_angles)  # (query, dim)
+        return query
+
+
+def _initialise(module: nn.Module) -> None:
+    if isinstance(module, nn.Linear):
+        nn.init.normal_(module.weight, std=INITIAL_DEVIATION)
+        nn.init.zeros_(module.bias)

@@ -1,0 +1,20 @@
+"""Vision tokens -> the language model's width."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+
+class Projector(nn.Module):
+    """Two linear layers with an exact GELU between them.
+
+    Source: reference arithmetic of Hour-LLaVA (`mlp2x_gelu`).
+    """
+
+    def __init__(self, vision_dim: int, dim: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(vision_dim, dim), nn.GELU(), nn.Linear(dim, dim))
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """`(frames, tokens, vision_dim)` -> `(frames, tokens, dim)`."""
+        return self.layers(tokens)  # (frames, tokens, dim)

@@ -1,0 +1,42 @@
+"""Projected frame tokens -> the repository: every token of a video in order, each frame closed by a learned token."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lit_hour.types import Repository
+
+
+def build_repository(tokens: Tensor, frame_end: Tensor, timestamps: Tensor, min_frames: int) -> Repository:
+    """Lay the tokens of a video end to end.
+
+    Args:
+        tokens: `(frames, tokens, dim)`, each frame's tokens in raster order.
+        frame_end: `(dim,)`, the learned vector that closes each frame.
+        timestamps: `(frames,)` in seconds.
+        min_frames: a shorter video is repeated up to this many; each copy has positions of its own.
+
+    Returns:
+        A repository of `(frames * (tokens + 1), dim)`, its positions counting from 0.
+
+    Source: Hour-LLaVA (arXiv:2506.05332), memory repository.
+    """
+    if len(tokens) < min_frames:
+        chosen = spread_evenly(len(tokens), min_frames).to(tokens.device)  # (frames,)
+        tokens, timestamps = tokens[chosen], timestamps[chosen]  # (frames, tokens, dim), (frames,)
+    num_frames, tokens_per_frame, dim = tokens.shape
+    ends = frame_end.to(tokens.dtype).expand(num_frames, 1, dim)  # (frames, 1, dim)
+    laid_out = torch.cat([tokens, ends], dim=1).flatten(0, 1)  # (frames * (tokens + 1), dim)
+    positions = torch.arange(len(laid_out), device=tokens.device)  # (frames * (tokens + 1),)
+    return Repository(laid_out, positions, timestamps, tokens_per_frame)
+
+
+def spread_evenly(num_items: int, num_chosen: int) -> Tensor:
+    """Which of `num_items` are taken when `num_chosen` are wanted: `(num_chosen,)`, the first and the last among them.
+
+    numpy's linspace in double precision, then rounded down: for some lengths this differs by one from exact integer
+    arithmetic, and the published model was trained with it.
+    """
+    return torch.from_numpy(np.floor(np.linspace(0, num_items - 1, num_chosen)).astype(np.int64))  # (num_chosen,)

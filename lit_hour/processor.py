@@ -1,0 +1,82 @@
+"""Sample -> Example -> Batch: the one door into the model, for training and for answering alike."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+from transformers import PreTrainedTokenizerFast
+
+from lit_hour.config.schema import TextConfig
+from lit_hour.errors import QuestionError
+from lit_hour.text.chat import converse, encode_conversation, time_sentence
+from lit_hour.types import IGNORED_LABEL, Batch, Conversation, Example, Message, Question, Sample, Skipped, Text
+
+
+class Processor:
+    """Turns samples into what the model reads, by the settings of one run and its tokenizer."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerFast, settings: TextConfig) -> None:
+        self.tokenizer = tokenizer
+        self.settings = settings
+
+    def converse(self, questions: Sequence[Question]) -> Conversation:
+        """One conversation in which the questions are asked and answered in turn."""
+        return converse(questions, self.settings.system_prompt)
+
+    def ask(self, question: str, history: Sequence[Message] = ()) -> Conversation:
+        """A conversation that waits for the answer to a question.
+
+        Raises:
+            QuestionError: the question is empty.
+        """
+        if not question.strip():
+            raise QuestionError("the question is empty: ask something about the video")
+        messages = (Message("system", self.settings.system_prompt), *history, Message("user", question))
+        return Conversation(messages)
+
+    def example(self, sample: Sample) -> Example:
+        """The token ids of every conversation beside the sample's video."""
+        note = None
+        if sample.video is not None:
+            note = time_sentence(sample.duration_seconds, len(sample.video)) if self.settings.time_instruction else ""
+        texts = tuple(encode_conversation(self.tokenizer, each, video_note=note) for each in sample.conversations)
+        return Example(sample.key, sample.video, texts)
+
+    def batch(
+        self,
+        examples: Sequence[Example],
+        *,
+        positions: Sequence[int] = (),
+        skipped: Sequence[Skipped] = (),
+        next_position: int = 0,
+    ) -> Batch:
+        """Examples padded together; without any, a batch that teaches nothing keeps the ranks in step."""
+        examples = examples or [self._nothing()]
+        texts = [text for example in examples for text in example.texts]
+        lengths = torch.tensor([len(text.input_ids) for text in texts])  # (texts,)
+        return Batch(
+            keys=tuple(example.key for example in examples),
+            videos=tuple(example.video for example in examples),
+            video_of_text=tuple(place for place, example in enumerate(examples) for _ in example.texts),
+            input_ids=_pad([text.input_ids for text in texts], self.tokenizer.pad_token_id or 0),
+            labels=_pad([text.labels for text in texts], IGNORED_LABEL),
+            question_mask=_pad([text.question_mask for text in texts], False),
+            attention_mask=torch.arange(int(lengths.max())) < lengths[:, None],  # (texts, tokens)
+            questions=tuple(text.questions for text in texts),
+            positions=tuple(positions),
+            skipped=tuple(skipped),
+            next_position=next_position,
+        )
+
+    def _nothing(self) -> Example:
+        text = encode_conversation(self.tokenizer, Conversation((Message("user", "nothing"),)), video_note=None)
+        return Example("", None, (Text(text.input_ids, text.labels, text.question_mask),))
+
+
+def _pad(rows: list[Tensor], value: int | bool) -> Tensor:
+    return pad_sequence(rows, batch_first=True, padding_value=value)  # (texts, tokens)
+
+

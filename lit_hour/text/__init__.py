@@ -1,0 +1,1 @@
+"""Questions -> messages -> token ids, labels and question mask."""
