@@ -7,18 +7,18 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
-from transformers import PreTrainedTokenizerFast
 
 from lit_hour.config.schema import TextConfig
 from lit_hour.errors import QuestionError
 from lit_hour.text.chat import converse, encode_conversation, time_sentence
+from lit_hour.text.tokenizer import Tokenizer
 from lit_hour.types import IGNORED_LABEL, Batch, Conversation, Example, Message, Question, Sample, Skipped, Text
 
 
 class Processor:
     """Turns samples into what the model reads, by the settings of one run and its tokenizer."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerFast, settings: TextConfig) -> None:
+    def __init__(self, tokenizer: Tokenizer, settings: TextConfig) -> None:
         self.tokenizer = tokenizer
         self.settings = settings
 
@@ -37,13 +37,19 @@ class Processor:
         messages = (Message("system", self.settings.system_prompt), *history, Message("user", question))
         return Conversation(messages)
 
+    def texts(
+        self, conversations: Sequence[Conversation], duration_seconds: float, num_frames: int | None
+    ) -> tuple[Text, ...]:
+        """The token ids of conversations about one video of so many sampled frames, or about none (None)."""
+        note = None
+        if num_frames is not None:
+            note = time_sentence(duration_seconds, num_frames) if self.settings.time_instruction else ""
+        return tuple(encode_conversation(self.tokenizer, each, video_note=note) for each in conversations)
+
     def example(self, sample: Sample) -> Example:
         """The token ids of every conversation beside the sample's video."""
-        note = None
-        if sample.video is not None:
-            note = time_sentence(sample.duration_seconds, len(sample.video)) if self.settings.time_instruction else ""
-        texts = tuple(encode_conversation(self.tokenizer, each, video_note=note) for each in sample.conversations)
-        return Example(sample.key, sample.video, texts)
+        num_frames = None if sample.video is None else len(sample.video)
+        return Example(sample.key, sample.video, self.texts(sample.conversations, sample.duration_seconds, num_frames))
 
     def batch(
         self,
@@ -51,7 +57,6 @@ class Processor:
         *,
         positions: Sequence[int] = (),
         skipped: Sequence[Skipped] = (),
-        next_position: int = 0,
     ) -> Batch:
         """Examples padded together; without any, a batch that teaches nothing keeps the ranks in step."""
         examples = examples or [self._nothing()]
@@ -68,7 +73,6 @@ class Processor:
             questions=tuple(text.questions for text in texts),
             positions=tuple(positions),
             skipped=tuple(skipped),
-            next_position=next_position,
         )
 
     def _nothing(self) -> Example:

@@ -159,7 +159,6 @@ class Batch:
         attention_mask: `(texts, tokens)` bool, false in the padding.
         questions: of each text.
         skipped: samples that should have been here and could not be read.
-        next_position: the place in the global order of the first sample after this batch's step.
     """
 
     keys: tuple[str, ...]
@@ -172,16 +171,6 @@ class Batch:
     questions: tuple[tuple[Question, ...], ...]
     positions: tuple[int, ...] = ()
     skipped: tuple[Skipped, ...] = ()
-    next_position: int = 0
-
-    def prompts(self) -> Batch:
-        """The same batch up to each text's first answer, which is left for the model to give."""
-        before_answer = (self.labels != IGNORED_LABEL).cumsum(dim=1) == 0  # (texts, tokens)
-        return replace(
-            self,
-            labels=torch.full_like(self.labels, IGNORED_LABEL),
-            attention_mask=self.attention_mask & before_answer,
-        )
 
     def to(self, device: torch.device) -> Batch:
         """The same batch with its tensors on another device."""
@@ -219,10 +208,9 @@ class Repository:
 
 @dataclass(frozen=True)
 class Answer:
-    """What the model said about a video, and what it took: times in seconds by part (decode, encode, generate)."""
+    """What the model said about a video, what it had seen, and what it took, in seconds by part."""
 
     text: str
     num_frames: int
     num_memory_tokens: int
-    num_query_tokens: int
     seconds: dict[str, float]

@@ -9,12 +9,13 @@ import dataclasses
 import difflib
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cache
-from typing import Any, get_origin
+from typing import Any
 
 from lit_hour.config.describe import describe_kind, describe_range
-from lit_hour.config.schema import Config, Entry, walk_schema
+from lit_hour.config.entries import Entry, walk_schema
+from lit_hour.config.schema import Config
 from lit_hour.errors import ConfigError
 
 RUN_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
@@ -31,7 +32,7 @@ def check_names(settings: dict[str, Any], origin: str) -> None:
     Raises:
         ConfigError: a name is unknown, a group is given a value, or a setting a mapping, a list or null.
     """
-    for name, value in _flatten(settings, ""):
+    for name, value in _flatten(settings, "", origin):
         entry = find_entry(name, origin)
         if entry.is_group:
             if value != {}:
@@ -40,7 +41,9 @@ def check_names(settings: dict[str, Any], origin: str) -> None:
             written = "null, which is no value" if value is None else repr(value)
             raise ConfigError(f"{name} in {origin} has to be {describe_kind(entry)}, not {written}")
         elif isinstance(value, str) and ("${" in value or value == "???"):
-            raise ConfigError(f"{name}={value} in {origin}: '${{' and a lone '???' are omegaconf's own signs and no part of a value")
+            raise ConfigError(
+                f"{name}={value} in {origin}: '${{' and a lone '???' are omegaconf's own signs and no part of a value"
+            )
 
 
 def find_entry(name: str, origin: str) -> Entry:
@@ -59,7 +62,7 @@ def find_entry(name: str, origin: str) -> Entry:
 
 def wrong_type(name: str, settings: dict[str, Any], origin: str) -> ConfigError:
     """The error for a value that cannot become what its setting is."""
-    value = dict(_flatten(settings, ""))[name]
+    value = dict(_flatten(settings, "", origin))[name]
     return ConfigError(f"{name}={value} in {origin} has to be {describe_kind(find_entry(name, origin))}")
 
 
@@ -83,11 +86,15 @@ def _check_ranges(settings: Any, prefix: str) -> None:
             for key, source in value.items():
                 _check_ranges(source, f"{name}.{key}.")
         elif isinstance(value, int | float) and not isinstance(value, bool):
-            low, above, high = (field.metadata[bound] for bound in ("at_least", "above", "at_most"))
-            fits = (low is None or value >= low) and (above is None or value > above) and (high is None or value <= high)
-            if not fits or not math.isfinite(value):
-                wanted = " and ".join(words for words in ("finite" * isinstance(value, float), describe_range(field.metadata)) if words)
-                raise ConfigError(f"{name}={value} is out of range: it has to be {wanted}")
+            _check_number(name, value, field.metadata)
+
+
+def _check_number(name: str, value: float, bounds: Mapping[str, Any]) -> None:
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ConfigError(f"{name}={value} has to be a finite number")
+    low, above, high = bounds["at_least"], bounds["above"], bounds["at_most"]
+    if (low is not None and value < low) or (above is not None and value <= above) or (high is not None and value > high):
+        raise ConfigError(f"{name}={value} is out of range: it has to be {describe_range(bounds)}")
 
 
 def _check_run_name(name: str) -> None:
@@ -117,7 +124,8 @@ def _check_together(config: Config) -> None:
         )
     if data.samples_per_step % data.samples_per_batch:
         raise ConfigError(
-            f"data.samples_per_step={data.samples_per_step} has to be a multiple of data.samples_per_batch={data.samples_per_batch}"
+            f"data.samples_per_step={data.samples_per_step} has to be a multiple of"
+            f" data.samples_per_batch={data.samples_per_batch}"
         )
 
 
@@ -126,19 +134,24 @@ def _entries() -> dict[str, Entry]:
     return {entry.name: entry for entry in walk_schema()}
 
 
-def _flatten(settings: dict[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+def _flatten(settings: dict[str, Any], prefix: str, origin: str) -> Iterator[tuple[str, Any]]:
     """Every value under its full name."""
     for key, value in settings.items():
+        name = f"{prefix}{key}"
+        if "." in str(key):
+            raise ConfigError(
+                f"'{name}' in {origin}: names with dots are for the command line; here each part is a level of its own"
+            )
         if isinstance(value, dict) and value:
-            yield from _flatten(value, f"{prefix}{key}.")
+            yield from _flatten(value, f"{name}.", origin)
         else:
-            yield f"{prefix}{key}", value
+            yield name, value
 
 
 def _split_source(name: str) -> tuple[str, str | None]:
     """`data.sources.marathon.weight` -> (`data.sources.NAME.weight`, `marathon`); another name -> (itself, None)."""
     for group, entry in _entries().items():
-        if get_origin(entry.kind) is dict and name.startswith(f"{group}."):
+        if entry.holds_named_groups and name.startswith(f"{group}."):
             source, dot, rest = name.removeprefix(f"{group}.").partition(".")
             return f"{group}.NAME{dot}{rest}", source
     return name, None

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import MISSING, is_dataclass
+from dataclasses import MISSING
 from typing import Any
 
-from lit_hour.config.schema import Entry, walk_schema
+from lit_hour.config.entries import Entry, walk_schema
 
 KIND_WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
 BOUND_WORDS = {"at_least": "at least", "above": "above", "at_most": "at most"}
@@ -17,11 +17,15 @@ def describe_settings() -> str:
     lines = []
     for entry in walk_schema():
         meaning = entry.metadata["meaning"]
-        if is_dataclass(entry.kind):
+        if entry.holds_named_groups:
+            continue  # its NAME comes next and is the heading
+        if entry.is_group:
             lines.append(f"\n{entry.name}: {meaning}")
-        elif not entry.is_group:
+        else:
             notes = ", ".join(note for note in (entry.metadata["unit"], _describe_limits(entry)) if note)
-            lines.append(f"  {entry.name}={_describe_default(entry)}" + (f"  [{notes}]" if notes else "") + f"\n      {meaning}")
+            lines.append(
+                f"  {entry.name}={_describe_default(entry)}" + (f"  [{notes}]" if notes else "") + f"\n      {meaning}"
+            )
     return "\n".join(lines).strip()
 
 

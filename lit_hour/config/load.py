@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -69,7 +70,7 @@ def _merge(layers: Sequence[Layer]) -> Config:
     """The defaults with each layer laid over what came before it."""
     for layer in layers:
         check_names(*layer)
-    merged = OmegaConf.structured(Config)
+    merged = _defaults()
     for layer in layers:
         try:
             merged = OmegaConf.merge(merged, layer.settings)
@@ -84,6 +85,12 @@ def _merge(layers: Sequence[Layer]) -> Config:
     return config
 
 
+@cache
+def _defaults() -> Any:
+    """The schema as omegaconf holds it, which takes longer to make than to merge; merging copies it."""
+    return OmegaConf.structured(Config)
+
+
 def _parse_word(word: str) -> Layer:
     """`a.b=c` -> {"a": {"b": "c"}}."""
     name, equals, value = word.partition("=")
@@ -96,7 +103,7 @@ def _parse_word(word: str) -> Layer:
 
 
 def _read_composed(path: Path, composed_by: tuple[Path, ...] = ()) -> dict[Path, Layer]:
-    """The files that `path` starts from, in the order in which they are merged and each once, then `path` itself."""
+    """The files that `path` starts from, each once and in the order in which they are merged, then `path` itself."""
     where = path.resolve()
     if where in [file.resolve() for file in composed_by]:
         raise ConfigError(f"'{COMPOSE}' goes in a circle: {' -> '.join(map(str, (*composed_by, path)))}")
@@ -106,6 +113,45 @@ def _read_composed(path: Path, composed_by: tuple[Path, ...] = ()) -> dict[Path,
         raise ConfigError(f"{path}: '{COMPOSE}' has to be a list of file names, not {parents!r}")
     layers: dict[Path, Layer] = {}
     for parent in parents:
-        layers = {**_read_composed(path.parent / parent, (*composed_by, path)), **layers} if False else layers
-    layers[where] = Layer(settings, str(path))
-    return layers
+        layers |= _read_composed(path.parent / parent, (*composed_by, path))
+    return layers | {where: Layer(settings, str(path))}
+
+
+def _read_yaml(path: Path, composed_by: tuple[Path, ...]) -> dict[str, Any]:
+    if not path.is_file():
+        near = difflib.get_close_matches(path.stem, [file.stem for file in path.parent.glob("*.yaml")], n=1, cutoff=0.5)
+        raise ConfigError(
+            f"no such config file: {path}"
+            + (f", which {composed_by[-1]} composes" if composed_by else "")
+            + (f"; did you mean {path.parent / near[0]}.yaml?" if near else "")
+        )
+    try:
+        node = yaml.compose(path.read_bytes(), yaml.SafeLoader)
+        content = {} if node is None else _plain(node, "", path)
+    except (OSError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path} cannot be read as YAML: {error}") from error
+    except RecursionError as error:
+        raise ConfigError(f"{path} cannot be read as YAML: it is nested without end") from error
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path} has to be a mapping of settings, not {content!r:.60}")
+    return content
+
+
+def _plain(node: yaml.Node, name: str, path: Path) -> Any:
+    """Mappings, lists and the text of each value as it is written; None for a null."""
+    if isinstance(node, yaml.ScalarNode):
+        return None if node.tag == NULL_TAG else node.value
+    if isinstance(node, yaml.SequenceNode):
+        return [_plain(item, name, path) for item in node.value]
+    lines: dict[str, int] = {}
+    settings = {}
+    for key_node, value_node in node.value:
+        key, line = key_node.value, key_node.start_mark.line + 1
+        if not isinstance(key_node, yaml.ScalarNode):
+            raise ConfigError(f"{path}, line {line}: the name of a setting has to be a word")
+        full_name = f"{name}.{key}" if name else key
+        if key in settings:
+            raise ConfigError(f"{path}: '{full_name}' is given twice, in lines {lines[key]} and {line}")
+        lines[key] = line
+        settings[key] = _plain(value_node, full_name, path)
+    return settings

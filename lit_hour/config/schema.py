@@ -4,11 +4,11 @@ YAML files hold differences from these defaults. The defaults are the paper's va
 (Hour-LLaVA, arXiv:2506.05332); conf/tiny.yaml is what runs on two CPU cores.
 """
 
+# ruff: noqa: RUF009  (`setting` and `section` make a new dataclass field at each call; nothing is shared)
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import MISSING, dataclass, field, fields, is_dataclass
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from dataclasses import MISSING, dataclass, field
+from typing import Any, Literal
 
 
 def setting(
@@ -106,7 +106,9 @@ class MemoryConfig:
 class LanguageConfig:
     """The language model: a folder of weights, or sizes for random ones."""
 
-    folder: str = setting("", "folder of a Qwen2-family model in the Hugging Face layout; empty: random weights of the sizes below")
+    folder: str = setting(
+        "", "folder of a Qwen2-family model in the Hugging Face layout; empty: random weights of the sizes below"
+    )
     hidden_size: int = setting(2048, "width", at_least=8)
     num_layers: int = setting(36, "decoder layers", at_least=1)
     num_heads: int = setting(16, "attention heads", at_least=1)
@@ -140,6 +142,9 @@ class DataConfig:
     sources: dict[str, SourceConfig] = setting({}, "named training sources: data.sources.NAME.shards=FOLDER")
     validation_sources: dict[str, SourceConfig] = setting({}, "named validation sources; their weights do not count")
     questions_per_sample: int = setting(5, "questions about one video in one multi-turn sample", unit="questions", at_least=1)
+    validation_questions: int = setting(
+        30, "questions asked about each validation video, spread over those it has", unit="questions", at_least=1
+    )
     samples_per_step: int = setting(128, "samples in an optimizer step, over all ranks", unit="samples", at_least=1)
     samples_per_batch: int = setting(1, "samples that a rank holds at once", unit="samples", at_least=1)
     shuffle_shards: int = setting(4, "neighbouring shards whose samples are shuffled together", unit="shards", at_least=1)
@@ -191,7 +196,9 @@ class WorldConfig:
     folder: str = setting("shards/world", "where the videos, questions and shards are made")
     num_videos: int = setting(0, "videos to train on; 0 makes no world", unit="videos", at_least=0)
     num_validation_videos: int = setting(8, "videos to validate on", unit="videos", at_least=1)
-    num_hour_videos: int = setting(1, "videos of a full hour among those to train on, and among those to validate on", at_least=0)
+    num_hour_videos: int = setting(
+        1, "videos of a full hour among those to train on, and among those to validate on", at_least=0
+    )
     duration_seconds: float = setting(180.0, "duration of the other videos, give or take a third", unit="s", at_least=30)
     size_pixels: int = setting(128, "width and height of the videos", unit="pixels", at_least=32)
     frames_per_second: int = setting(5, "frame rate of the videos", unit="1/s", at_least=1)
@@ -211,43 +218,3 @@ class Config:
     training: TrainingConfig = section(TrainingConfig, "optimizer, schedule, checkpoints, hardware")
     answer: AnswerConfig = section(AnswerConfig, "how answers are generated")
     world: WorldConfig = section(WorldConfig, "made-up videos whose answers are known")
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A setting as the schema declares it, or a group of settings.
-
-    Attributes:
-        name: the full name, `training.max_steps`; where the user chooses a name it says NAME: `data.sources.NAME.weight`.
-        kind: int, float, bool, str or a Literal; of a group its dataclass, or dict[str, dataclass] where the user names the entries.
-        default: MISSING for a group, and for a setting that has to be given.
-        metadata: meaning, and of a setting also unit, at_least, above and at_most.
-    """
-
-    name: str
-    kind: Any
-    default: Any
-    metadata: Mapping[str, Any]
-
-    @property
-    def choices(self) -> tuple[str, ...]:
-        """What a Literal setting can be; empty for any other."""
-        return get_args(self.kind) if get_origin(self.kind) is Literal else ()
-
-    @property
-    def is_group(self) -> bool:
-        """Whether this holds settings and is none itself."""
-        return is_dataclass(self.kind) or get_origin(self.kind) is dict
-
-
-def walk_schema(kind: type = Config, prefix: str = "") -> Iterator[Entry]:
-    """Every group, each followed by its settings, in the order of the classes above."""
-    kinds = get_type_hints(kind)
-    for declared in fields(kind):
-        entry = Entry(f"{prefix}{declared.name}", kinds[declared.name], declared.default, declared.metadata)
-        yield entry
-        if get_origin(entry.kind) is dict:
-            entry = Entry(f"{entry.name}.NAME", get_args(entry.kind)[1], MISSING, entry.metadata)
-            yield entry
-        if entry.is_group:
-            yield from walk_schema(entry.kind, f"{entry.name}.")

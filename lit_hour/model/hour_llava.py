@@ -6,7 +6,6 @@ Source: Hour-LLaVA (arXiv:2506.05332).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
 
 import torch
 from torch import Generator, Tensor, nn
@@ -21,8 +20,6 @@ from lit_hour.model.repository import build_repository
 from lit_hour.model.splice import LanguageInputs, build_query, insert_video, pad_inputs
 from lit_hour.model.vision_encoder import VisionEncoder
 from lit_hour.types import Batch, Frames, Repository, Video
-
-PARTS = ("vision", "projector", "memory", "language")
 
 
 class HourLLaVA(nn.Module):
@@ -59,11 +56,6 @@ class HourLLaVA(nn.Module):
         repositories = self.remember(batch.videos)
         return self.language.loss(self.read(batch, repositories, generators))
 
-    def answer(self, batch: Batch, repositories: Sequence[Repository] | None = None, **generation: Any) -> Tensor:
-        """Token ids that continue each text of the batch: `(texts, new tokens)`. `generation` goes to transformers."""
-        repositories = self.remember(batch.videos) if repositories is None else repositories
-        return self.language.generate(self.read(batch, repositories, padding_side="left"), **generation)
-
     def remember(self, videos: Sequence[Video | None]) -> list[Repository]:
         """The memory of each video, made once for all its questions."""
         return [self._remember(self._black_frame() if video is None else video) for video in videos]
@@ -73,9 +65,11 @@ class HourLLaVA(nn.Module):
         batch: Batch,
         repositories: Sequence[Repository],
         generators: Sequence[Generator] | None = None,
-        padding_side: Literal["left", "right"] = "right",
     ) -> LanguageInputs:
-        """What the language model reads: each text with its video's surviving tokens, after they looked back."""
+        """What the language model reads: each text with its video's surviving tokens, after they looked back.
+
+        `self.language.loss` learns from it; of `prompts_of` it, `self.language.generate` makes answers.
+        """
         sequences = []
         for text, place in enumerate(batch.video_of_text):
             is_real = batch.attention_mask[text]  # (tokens,)
@@ -89,7 +83,7 @@ class HourLLaVA(nn.Module):
                 None if generators is None else generators[place],
             )  # (kept, dim)
             sequences.append(insert_video(input_ids, embeddings, labels, video_tokens))
-        return pad_inputs(sequences, self.max_tokens, padding_side)
+        return pad_inputs(sequences, self.max_tokens, "right")
 
     def _remember(self, video: Video) -> Repository:
         tokens = self.vision(video.images) if isinstance(video, Frames) else video.tokens  # (frames, tokens, vision_dim)

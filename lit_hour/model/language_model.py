@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -55,9 +55,26 @@ class LanguageModel(nn.Module):
         return self.network(inputs_embeds=inputs.embeddings, attention_mask=inputs.attention_mask, use_cache=False).logits
 
     @torch.no_grad()
-    def generate(self, inputs: LanguageInputs, **settings: Any) -> Tensor:
-        """Continue each sequence, padded on the left: `(texts, new tokens)`. `settings` go to transformers' generate."""
-        return self.network.generate(inputs_embeds=inputs.embeddings, attention_mask=inputs.attention_mask, **settings)
+    def generate(self, inputs: LanguageInputs, max_new_tokens: int, end_id: int) -> Iterator[Tensor]:
+        """Continue each sequence, padded on the left, with the likeliest token until all have ended.
+
+        Yields:
+            `(texts,)` one token for each text; a text that has ended goes on with `end_id`. Close the iterator to stop early.
+        """
+        embeddings, mask = inputs.embeddings, inputs.attention_mask  # (texts, tokens, dim), (texts, tokens)
+        has_ended = torch.zeros(len(mask), dtype=torch.bool, device=mask.device)  # (texts,)
+        cache = None
+        for _ in range(max_new_tokens):
+            step = self.network(
+                inputs_embeds=embeddings, attention_mask=mask, past_key_values=cache, use_cache=True, logits_to_keep=1
+            )
+            tokens = step.logits[:, -1].argmax(dim=-1).masked_fill(has_ended, end_id)  # (texts,)
+            yield tokens
+            has_ended |= tokens == end_id
+            if has_ended.all():
+                return
+            cache, embeddings = step.past_key_values, self.embed(tokens[:, None])  # (texts, 1, dim)
+            mask = torch.cat([mask, torch.ones_like(mask[:, :1])], dim=1)  # (texts, tokens + 1)
 
 
 def _build_network(settings: LanguageConfig, vocabulary_size: int) -> nn.Module:

@@ -95,6 +95,19 @@ def insert_video(input_ids: Tensor, embeddings: Tensor, labels: Tensor, video_to
     return torch.cat([embeddings[before], visual, embeddings[after]]), torch.cat([labels[before], ignored, labels[after]])
 
 
+def prompts_of(inputs: LanguageInputs) -> LanguageInputs:
+    """Each sequence up to its first answer, padded on the left: what the model is given to answer by itself.
+
+    MemAug sees no answers, so the video's tokens are the same with and without them.
+    """
+    is_prompt = inputs.attention_mask & ((inputs.labels != IGNORED_LABEL).cumsum(dim=1) == 0)  # (texts, tokens)
+    sequences = [
+        (embeddings[mask], labels[mask])  # (prompt, dim), (prompt,)
+        for embeddings, labels, mask in zip(inputs.embeddings, inputs.labels, is_prompt, strict=True)
+    ]
+    return pad_inputs(sequences, inputs.labels.shape[1], "left")
+
+
 def pad_inputs(
     sequences: Sequence[tuple[Tensor, Tensor]], max_tokens: int, padding_side: Literal["left", "right"]
 ) -> LanguageInputs:

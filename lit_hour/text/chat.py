@@ -10,10 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import torch
-from transformers import PreTrainedTokenizerFast
 
 from lit_hour.errors import QuestionError
-from lit_hour.text.tokenizer import END_OF_TURN, START_OF_TURN
+from lit_hour.text.tokenizer import END_OF_TURN, START_OF_TURN, Tokenizer
 from lit_hour.types import IGNORED_LABEL, VIDEO_PLACEHOLDER, Conversation, Message, Question, Text
 
 Piece = tuple[list[int], bool, bool]  # token ids, are they learnt, may MemAug see them as part of the question
@@ -54,7 +53,7 @@ def time_sentence(duration_seconds: float, num_frames: int) -> str:
 
 
 def encode_conversation(
-    tokenizer: PreTrainedTokenizerFast, conversation: Conversation, *, video_note: str | None
+    tokenizer: Tokenizer, conversation: Conversation, *, video_note: str | None
 ) -> Text:
     """Token ids of a conversation; a conversation that ends with the user ends in the header of the answer to come.
 
@@ -74,7 +73,7 @@ def encode_conversation(
     return Text(torch.tensor(ids), torch.tensor(labels), torch.tensor(question_mask), conversation.questions)
 
 
-def _pieces(tokenizer: PreTrainedTokenizerFast, messages: Sequence[Message], video_note: str | None) -> Iterator[Piece]:
+def _pieces(tokenizer: Tokenizer, messages: Sequence[Message], video_note: str | None) -> Iterator[Piece]:
     def encode(text: str) -> list[int]:
         return list(tokenizer.encode(text, add_special_tokens=False))
 

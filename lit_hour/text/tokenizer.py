@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import PreTrainedTokenizerFast
+import tokenizers
+from tokenizers import decoders, models, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast as Tokenizer
 
 from lit_hour.errors import RunError
 
@@ -14,14 +15,14 @@ BYTE_LEVEL = "byte-level"
 START_OF_TURN, END_OF_TURN, END_OF_TEXT = "<|im_start|>", "<|im_end|>", "<|endoftext|>"
 
 
-def learn_byte_level_tokenizer(texts: Iterable[str], vocabulary_size: int) -> PreTrainedTokenizerFast:
+def learn_byte_level_tokenizer(texts: Iterable[str], vocabulary_size: int) -> Tokenizer:
     """A byte-level byte-pair encoding learnt from `texts`: any text can be encoded, frequent words become one token.
 
     Args:
         texts: what to learn the merges from; the result depends on nothing else.
         vocabulary_size: at most this many tokens, the 256 bytes and the 3 special ones included.
     """
-    tokenizer = Tokenizer(models.BPE())
+    tokenizer = tokenizers.Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
@@ -31,10 +32,10 @@ def learn_byte_level_tokenizer(texts: Iterable[str], vocabulary_size: int) -> Pr
         show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=END_OF_TURN, pad_token=END_OF_TEXT)
+    return Tokenizer(tokenizer_object=tokenizer, eos_token=END_OF_TURN, pad_token=END_OF_TEXT)
 
 
-def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerFast:
+def load_tokenizer(folder: str | Path) -> Tokenizer:
     """The tokenizer that was saved in a folder, as `tokenizer.json` has it.
 
     Not through AutoTokenizer: that one picks a class by a config.json that happens to lie in the same folder, and then
@@ -45,7 +46,7 @@ def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerFast:
     """
     if not (Path(folder) / "tokenizer.json").is_file():
         raise RunError(f"no tokenizer.json in {folder}: it has to be a tokenizer in the Hugging Face layout")
-    tokenizer = PreTrainedTokenizerFast.from_pretrained(str(folder))
+    tokenizer = Tokenizer.from_pretrained(str(folder))
     missing = [token for token in (START_OF_TURN, END_OF_TURN) if token not in tokenizer.get_vocab()]
     if missing:
         raise RunError(f"the tokenizer in {folder} has no {' and no '.join(missing)}: conversations need both")

@@ -40,8 +40,7 @@ def resize_image(image: Image.Image, size_pixels: int) -> Tensor:
     rgb = image.convert("RGB")
     if rgb.size != (size_pixels, size_pixels):
         rgb = rgb.resize((size_pixels, size_pixels), Image.Resampling.BICUBIC)
-    pixels = torch.from_numpy(np.array(rgb))  # (size, size, 3)
-    return pixels.permute(2, 0, 1).contiguous()  # (3, size, size)
+    return torch.from_numpy(np.array(rgb).transpose(2, 0, 1).copy())  # (3, size, size)
 
 
 def encode_jpeg(image: Tensor, quality: int) -> bytes:

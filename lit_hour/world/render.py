@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from lit_hour.errors import WorldError
 from lit_hour.world.script import Scene, Story
 
-Array = NDArray[np.float32]
+Array = NDArray[np.floating]
 
 RGB_OF_COLOUR = {
     "red": (225, 30, 30),
@@ -27,7 +27,7 @@ RGB_OF_COLOUR = {
 }
 KEY_FRAME_SECONDS = 4
 NEAR, FAR = 0.25, 0.75  # where moves begin and end, as shares of the frame
-SMALL = 0.4  # size of an actor before it grows and after it has shrunk, as a share of its full size
+SMALL = 0.5  # size of an actor before it grows and after it has shrunk, as a share of its full size
 DEGREES_PER_SECOND = 40.0  # looks different each second, and each fourth second, for every shape that spins
 BLINK_SECONDS, SHOWN_SECONDS = 3.0, 2.0  # a cycle that neither one nor two nor four seconds between looks can miss
 

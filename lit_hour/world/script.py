@@ -100,7 +100,7 @@ def write_story(seed: int, duration_seconds: float) -> Story:
         Scene(start, end, background, actor, _draw_action(random, actor), _draw_center(random))
         for (start, end), background, actor in zip(pairwise(boundaries), backgrounds, actors, strict=True)
     )
-    return Story(seed, duration_seconds, tuple(scenes))
+    return Story(seed, float(duration_seconds), tuple(scenes))
 
 
 def _draw_boundaries(random: Random, duration_seconds: float) -> list[float]:
@@ -112,14 +112,14 @@ def _draw_boundaries(random: Random, duration_seconds: float) -> list[float]:
     num_scenes = max(1, round(duration_seconds / mean_seconds))
     ends = list(accumulate(random.uniform(0.6, 1.4) for _ in range(num_scenes)))
     inner = [float(round(end / ends[-1] * duration_seconds)) for end in ends[:-1]]
-    return [0.0, *inner, duration_seconds]
+    return [0.0, *inner, float(duration_seconds)]
 
 
 def _draw_actors(random: Random, num_scenes: int) -> list[Actor]:
     """The actor of each scene: two or three regulars, and one or two guests in a scene each."""
     shapes = random.sample(SHAPES, random.randint(3, 5))
     colours = random.sample(COLOURS, len(shapes))
-    cast = [Actor(shape, colour, random.uniform(0.4, 0.5)) for shape, colour in zip(shapes, colours, strict=True)]
+    cast = [Actor(shape, colour, random.uniform(0.42, 0.5)) for shape, colour in zip(shapes, colours, strict=True)]
     num_regulars = max(2, len(cast) - 2)
     actors = random.choices(cast[:num_regulars], k=num_scenes)
     guests = cast[num_regulars:][:num_scenes]

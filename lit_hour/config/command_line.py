@@ -1,0 +1,21 @@
+"""The words of a command line -> a Config: `[FILE.yaml] [key=value ...]`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from lit_hour.config.load import load_config
+from lit_hour.config.schema import Config
+from lit_hour.errors import ConfigError
+
+
+def parse_command_line(words: Sequence[str], default_file: str | None = None) -> Config:
+    """The settings of the file that the words name, or of the default one, changed by the other words.
+
+    Raises:
+        ConfigError: more than one file is named, or as `load_config`.
+    """
+    files = [word for word in words if "=" not in word]
+    if len(files) > 1:
+        raise ConfigError(f"one config file at most, not {' and '.join(files)}; settings are written as key=value")
+    return load_config(files[0] if files else default_file, [word for word in words if "=" in word])

@@ -1,0 +1,214 @@
+"""Shards -> batches for Lightning: which sample comes when, read in worker processes, resumed by position."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning as L  # noqa: N812
+from torch.utils.data import DataLoader, Dataset
+
+from lit_hour.config.schema import Config, SourceConfig
+from lit_hour.data.index import VideoRecord
+from lit_hour.data.order import MixedOrder, SourceOrder
+from lit_hour.data.sampler import StepSampler, micro_batches_per_step
+from lit_hour.data.shards import Shards, load_frames, open_shards
+from lit_hour.errors import ShardError
+from lit_hour.processor import Processor
+from lit_hour.types import Batch, Example, Question, Sample, Skipped
+
+
+class VideoQuestionData(L.LightningDataModule):
+    """Training samples in an order that is a pure function of (seed, position), and validation videos with all their questions.
+
+    Its state in a checkpoint is the number of finished steps and the position of the next sample; both hold on any number
+    of ranks and workers.
+
+    Attributes:
+        num_steps: optimizer steps of the whole run.
+        seconds_waited: time that training has spent waiting for this rank's batches.
+    """
+
+    def __init__(self, config: Config, processor: Processor) -> None:
+        super().__init__()
+        self.config, self.processor = config, processor
+        self.sources = _open_sources(config.data.sources)
+        self.validation_sources = _open_sources(config.data.validation_sources)
+        per_sample = config.data.questions_per_sample
+        orders = {
+            name: SourceOrder(shards.samples_per_shard(per_sample), config.data.shuffle_shards, config.run.seed, name)
+            for name, shards in self.sources.items()
+        }
+        weights = {name: source.weight for name, source in config.data.sources.items()}
+        self.order = MixedOrder(orders, weights, config.run.seed)
+        self.num_steps = config.training.max_steps or -(-len(self.order) // config.data.samples_per_step)
+        self.step = 0
+        self.position = 0
+        self._train_loader: TimedLoader | None = None
+
+    def describe(self) -> str:
+        """One line on what there is to learn from."""
+        videos = [video for shards in self.sources.values() for video in shards.videos]
+        hours = sum(video.duration_seconds for video in videos) / 3600
+        num_validation = sum(len(shards.videos) for shards in self.validation_sources.values())
+        return (
+            f"{len(videos)} videos, {hours:.1f} hours, {sum(video.num_questions for video in videos)} questions"
+            f" in {len(self.order)} samples; {num_validation} videos to validate on"
+        )
+
+    def micro_batches_per_step(self, num_ranks: int) -> int:
+        """Batches that each rank computes in an optimizer step."""
+        return micro_batches_per_step(self.config.data.samples_per_step, self.config.data.samples_per_batch, num_ranks)
+
+    def train_dataloader(self) -> TimedLoader:
+        """The rest of the run, from the next sample on; its length counts the finished steps too, as Lightning does."""
+        assert self.trainer is not None
+        sampler = StepSampler(
+            self.position,
+            self.num_steps,
+            first_step=self.step,
+            samples_per_step=self.config.data.samples_per_step,
+            samples_per_batch=self.config.data.samples_per_batch,
+            rank=self.trainer.global_rank,
+            num_ranks=self.trainer.world_size,
+        )
+        samples = TrainingSamples(self.sources, self.order, self.processor, self.config)
+        self._train_loader = TimedLoader(samples, batch_sampler=sampler, **self._loading())
+        return self._train_loader
+
+    def val_dataloader(self) -> DataLoader[Batch] | list[Any]:
+        """This rank's share of the validation videos, one at a time with all its questions."""
+        assert self.trainer is not None
+        videos = [(shards, video) for shards in self.validation_sources.values() for video in shards.videos]
+        if not videos:
+            return []
+        share = range(self.trainer.global_rank, len(videos), self.trainer.world_size)
+        dataset = ValidationVideos(videos, self.processor, self.config)
+        return DataLoader(dataset, sampler=list(share), batch_size=1, **self._loading())
+
+    def finish_step(self) -> None:
+        """The samples of one more step have been trained on."""
+        self.step += 1
+        self.position += self.config.data.samples_per_step
+
+    @property
+    def seconds_waited(self) -> float:
+        """Time that training has spent waiting for this rank's batches, since this start."""
+        return self._train_loader.seconds_waited if self._train_loader else 0.0
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint has to know of the data."""
+        return {"step": self.step, "position": self.position}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on where a checkpoint stopped."""
+        self.step, self.position = state_dict["step"], state_dict["position"]
+
+    def _loading(self) -> dict[str, Any]:
+        num_workers = self.config.data.num_workers
+        return {
+            "collate_fn": Collate(self.processor),
+            "num_workers": num_workers,
+            "persistent_workers": num_workers > 0,
+            "pin_memory": True,
+        }
+
+
+class TimedLoader(DataLoader[Any]):
+    """A loader that knows how long it kept its caller waiting."""
+
+    seconds_waited = 0.0
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+        batches = super().__iter__()
+        while True:
+            started = time.perf_counter()
+            try:
+                batch = next(batches)
+            except StopIteration:
+                return
+            finally:
+                self.seconds_waited += time.perf_counter() - started
+            yield batch
+
+
+@dataclass(frozen=True)
+class Read:
+    """What came of reading one sample, and its position in the global order, where it has one."""
+
+    result: Example | Skipped
+    position: int | None = None
+
+
+class Collate:
+    """Samples that were read, and those that could not be, -> one batch."""
+
+    def __init__(self, processor: Processor) -> None:
+        self._processor = processor
+
+    def __call__(self, reads: list[Read]) -> Batch:
+        good = [read for read in reads if isinstance(read.result, Example)]
+        return self._processor.batch(
+            [read.result for read in good],  # type: ignore[misc]
+            positions=[read.position for read in good if read.position is not None],
+            skipped=[read.result for read in reads if isinstance(read.result, Skipped)],
+        )
+
+
+class TrainingSamples(Dataset[Read]):
+    """Position in the global order -> one video with a few consecutive questions as one conversation."""
+
+    def __init__(self, sources: Mapping[str, Shards], order: MixedOrder, processor: Processor, config: Config) -> None:
+        self._sources, self._order, self._processor, self._config = sources, order, processor, config
+
+    def __getitem__(self, position: int) -> Read:
+        source, shard, sample = self._order.at(position)
+        shards = self._sources[source]
+        video, asked = shards.locate(shard, sample, self._config.data.questions_per_sample)
+        return Read(_read_example(shards, video, asked, self._processor, self._config), position)
+
+
+class ValidationVideos(Dataset[Read]):
+    """Index -> one video with each of its questions as a conversation of its own."""
+
+    def __init__(self, videos: list[tuple[Shards, VideoRecord]], processor: Processor, config: Config) -> None:
+        self._videos, self._processor, self._config = videos, processor, config
+
+    def __len__(self) -> int:
+        return len(self._videos)
+
+    def __getitem__(self, index: int) -> Read:
+        shards, video = self._videos[index]
+        return Read(_read_example(shards, video, None, self._processor, self._config))
+
+
+def training_questions(config: Config) -> Iterator[Question]:
+    """Every question of the training sources, for a tokenizer to be learnt from."""
+    for shards in _open_sources(config.data.sources).values():
+        for video in shards.videos:
+            yield from shards.read_video(video).questions
+
+
+def _read_example(
+    shards: Shards, video: VideoRecord, asked: slice | None, processor: Processor, config: Config
+) -> Example | Skipped:
+    """One conversation about the questions `asked`, or one for each question; a damaged sample is handed on as such."""
+    try:
+        stored = shards.read_video(video)
+        frames = load_frames(stored, config.video.size_pixels, config.video.max_frames)
+    except ShardError as error:
+        return Skipped(video.key, str(error))
+    if asked is not None:
+        groups = [stored.questions[asked]]
+    else:
+        step = -(-len(stored.questions) // config.data.validation_questions)
+        groups = [(question,) for question in stored.questions[::step]]
+    conversations = tuple(processor.converse(group) for group in groups)
+    return processor.example(Sample(video.key, stored.source, stored.duration_seconds, frames, conversations))
+
+
+def _open_sources(sources: Mapping[str, SourceConfig]) -> dict[str, Shards]:
+    return {name: open_shards(Path(source.shards)) for name, source in sorted(sources.items())}

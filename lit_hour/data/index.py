@@ -1,0 +1,118 @@
+"""The index beside each shard, on disk and in memory: which videos lie where in the tar. `shards/README.md` specifies it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lit_hour.errors import ShardError
+
+VERSION = 1
+TOTALS_NAME = "index.json"
+SHARD_PATTERN = "[0-9]" * 6
+UNFINISHED_SUFFIX = ".unfinished"
+
+
+@dataclass(frozen=True)
+class VideoRecord:
+    """Where one video lies: `size` bytes of the tar from `offset` on hold its members and nothing else."""
+
+    shard: str
+    key: str
+    offset: int
+    size: int
+    duration_seconds: float
+    num_frames: int
+    num_questions: int
+
+
+@dataclass(frozen=True)
+class SkippedVideo:
+    """A video that could not be packed, and why."""
+
+    video: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class ShardIndex:
+    """What one shard holds.
+
+    Attributes:
+        shard: file name of the tar.
+        bytes: size of the tar.
+        sha256: of the tar, in hexadecimal.
+        settings: those that the frames were made with.
+        fingerprint: of everything that the shard was made from.
+        videos: in the order of the tar.
+        skipped: videos that should have been here.
+    """
+
+    shard: str
+    bytes: int
+    sha256: str
+    settings: dict[str, Any]
+    fingerprint: str
+    videos: tuple[VideoRecord, ...]
+    skipped: tuple[SkippedVideo, ...]
+
+
+def write_index(path: Path, index: ShardIndex) -> None:
+    """Write the index beside its tar; until it is there the shard does not count as finished."""
+    record = dataclasses.asdict(index)
+    for video in record["videos"]:
+        del video["shard"]
+    write_json(path, record)
+
+
+def read_index(path: Path) -> ShardIndex:
+    """Read the index of one shard.
+
+    Raises:
+        ShardError: the file is no index, is of another version, or contradicts itself.
+    """
+    record = read_json(path)
+    try:
+        videos = tuple(VideoRecord(shard=path.stem + ".tar", **video) for video in record.pop("videos"))
+        skipped = tuple(SkippedVideo(**video) for video in record.pop("skipped"))
+        index = ShardIndex(videos=videos, skipped=skipped, **record)
+        outside = [video.key for video in videos if not 0 <= video.offset < video.offset + video.size <= index.bytes]
+    except (TypeError, KeyError, AttributeError) as error:
+        raise ShardError(f"{path} is no index of a shard: {error}") from error
+    if index.shard != path.stem + ".tar":
+        raise ShardError(f"{path} is the index of {index.shard!r}; an index has the name of its tar")
+    if outside:
+        raise ShardError(f"{path} places the video {outside[0]!r} outside the tar's {index.bytes} bytes")
+    return index
+
+
+def write_json(path: Path, record: dict[str, Any]) -> None:
+    """Write a versioned JSON file that is there as a whole or not at all."""
+    unfinished = unfinished_path(path)
+    unfinished.write_text(json.dumps({"version": VERSION, **record}, indent=2) + "\n", encoding="utf-8")
+    os.replace(unfinished, path)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read what `write_json` wrote, without the version.
+
+    Raises:
+        ShardError: it is missing, not JSON, or of another version.
+    """
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ShardError(f"{path} cannot be read as JSON: {error}") from error
+    version = record.pop("version", None) if isinstance(record, dict) else None
+    if version != VERSION:
+        raise ShardError(f"{path} has version {version!r}, this program reads version {VERSION}: pack the videos again")
+    return record
+
+
+def unfinished_path(path: Path) -> Path:
+    """A name of this process's own beside `path`: what a killed process still holds can never take the place of `path`."""
+    return path.with_name(f"{path.name}.{os.getpid()}{UNFINISHED_SUFFIX}")

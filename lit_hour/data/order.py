@@ -1,0 +1,145 @@
+"""A place in the order of the data in, the sample that comes there out: pure functions of the seed, without any state.
+
+A sample is a video with some consecutive questions about it. `SourceOrder` orders the samples of one folder of shards,
+`MixedOrder` interleaves several of them by weight. `shards/README.md` states the rule.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lit_hour.errors import ConfigError, ShardError
+
+MIXED_BLOCK = 256  # positions within which the samples of several sources are shuffled among each other
+Whole = NDArray[np.int64]
+
+
+def permutation(length: int, *seeds: int | str) -> Whole:
+    """A random order of `range(length)`, `(length,)`, the same wherever and whenever the seeds are the same.
+
+    NumPy promises the raw numbers of a bit generator for ever, but not what `Generator.permutation` makes of them, and
+    Python's own hash of a text differs between processes. Hence SHA-256, raw numbers, and a stable sort.
+    """
+    digest = hashlib.sha256(json.dumps(seeds).encode()).digest()
+    numbers = np.random.PCG64(int.from_bytes(digest, "big")).random_raw(length)  # (length,)
+    return np.argsort(numbers, kind="stable")  # (length,)
+
+
+@dataclass(frozen=True)
+class SourceOrder:
+    """The endless order of one source's samples: every epoch has each sample once.
+
+    An epoch shuffles the shards, then the samples inside each block of `shuffle_shards` of them, so that reading stays
+    within a few files at a time.
+
+    Attributes:
+        samples_per_shard: number of samples in each shard.
+        shuffle_shards: shards in a block.
+        seed: of the run.
+        name: of the source; two sources with the same shards get different orders.
+
+    Raises:
+        ShardError: there is no sample at all.
+    """
+
+    samples_per_shard: tuple[int, ...]
+    shuffle_shards: int
+    seed: int
+    name: str
+
+    def __post_init__(self) -> None:
+        if len(self) == 0:
+            raise ShardError(f"the source {self.name!r} holds no sample: its shards have no video with a question")
+
+    def __len__(self) -> int:
+        return sum(self.samples_per_shard)
+
+    def at(self, place: int) -> tuple[int, int]:
+        """The shard and the sample within it that come at this place, which counts from 0 over all epochs."""
+        epoch, rest = divmod(place, len(self))
+        shards, block_starts = _epoch_blocks(self, epoch)
+        block = int(np.searchsorted(block_starts, rest, side="right")) - 1
+        block_shards = shards[block * self.shuffle_shards : (block + 1) * self.shuffle_shards]
+        shard_ends = np.cumsum([self.samples_per_shard[shard] for shard in block_shards])  # (shards in block,)
+        sample = _block_samples(self, epoch, block, int(shard_ends[-1]))[rest - block_starts[block]]
+        index = int(np.searchsorted(shard_ends, sample, side="right"))
+        shard = int(block_shards[index])
+        return shard, int(sample - shard_ends[index]) + self.samples_per_shard[shard]
+
+
+@lru_cache(maxsize=64)
+def _epoch_blocks(order: SourceOrder, epoch: int) -> tuple[Whole, Whole]:
+    """The shards in the order of an epoch `(shards,)`, and the place in the epoch where each block starts `(blocks,)`."""
+    shards = permutation(len(order.samples_per_shard), "shards", order.seed, order.name, epoch)  # (shards,)
+    samples = np.array(order.samples_per_shard)[shards]  # (shards,)
+    block_sizes = np.add.reduceat(samples, np.arange(0, len(samples), order.shuffle_shards))  # (blocks,)
+    return shards, np.cumsum(block_sizes) - block_sizes
+
+
+@lru_cache(maxsize=64)
+def _block_samples(order: SourceOrder, epoch: int, block: int, length: int) -> Whole:
+    return permutation(length, "samples", order.seed, order.name, epoch, block)  # (samples in block,)
+
+
+class MixedOrder:
+    """The endless order of several sources' samples, interleaved evenly.
+
+    One pass takes round(weight * samples) from each source, at least one; a source goes on in the next pass where it
+    stopped in this one. So a weight of 0.5 takes the other half the next time, and 2 takes each sample twice in a pass.
+    """
+
+    def __init__(self, sources: Mapping[str, SourceOrder], weights: Mapping[str, float], seed: int) -> None:
+        if not sources:
+            raise ConfigError("data.sources is empty: name a folder of shards with data.sources.NAME.shards=FOLDER")
+        self.names = tuple(sorted(sources))
+        self.sources = tuple(sources[name] for name in self.names)
+        self.samples_per_pass = tuple(max(1, round(weights[name] * len(sources[name]))) for name in self.names)
+        self.seed = seed
+
+    def __len__(self) -> int:
+        """Samples in one pass over all sources."""
+        return sum(self.samples_per_pass)
+
+    def at(self, position: int) -> tuple[str, int, int]:
+        """The source, the shard and the sample within it that come at this position, which counts from 0 over all passes."""
+        number, rest = divmod(position, len(self))
+        block, index = divmod(rest, MIXED_BLOCK)
+        source, place_in_pass = _mixed_block(self.samples_per_pass, self.seed, number, block)[index]
+        place = number * self.samples_per_pass[source] + int(place_in_pass)
+        return self.names[source], *self.sources[source].at(place)
+
+
+@lru_cache(maxsize=64)
+def _mixed_block(samples_per_pass: tuple[int, ...], seed: int, number: int, block: int) -> Whole:
+    """For each position of a block, the source and the place in that source's share of the pass: `(positions, 2)`."""
+    start = block * MIXED_BLOCK
+    taken = _taken_before(start, samples_per_pass)
+    taken_after = _taken_before(min(start + MIXED_BLOCK, sum(samples_per_pass)), samples_per_pass)
+    counts = [after - before for after, before in zip(taken_after, taken, strict=True)]
+    sources = np.repeat(np.arange(len(counts)), counts)  # (positions,)
+    sources = sources[permutation(len(sources), "mixture", seed, number, block)]  # (positions,)
+    places = np.empty_like(sources)  # (positions,)
+    for source, count in enumerate(counts):
+        places[sources == source] = taken[source] + np.arange(count)  # (count,)
+    return np.stack([sources, places], axis=1)  # (positions, 2)
+
+
+def _taken_before(position: int, samples_per_pass: tuple[int, ...]) -> list[int]:
+    """How many samples each source gives to the first `position` places of a pass, in exact whole numbers.
+
+    Each source in turn gets its share of the places that the sources before it left. The places left never shrink as the
+    position grows, so no count ever does, and at the end of the pass every count is full.
+    """
+    places_left, samples_left = position, sum(samples_per_pass)
+    taken = []
+    for samples in samples_per_pass:
+        taken.append(places_left * samples // samples_left)
+        places_left, samples_left = places_left - taken[-1], samples_left - samples
+    return taken

@@ -1,0 +1,168 @@
+"""Videos and a question file in, a folder of tar shards out: several at once, and only those that are not there yet."""
+
+from __future__ import annotations
+
+import dataclasses
+import multiprocessing
+import os
+import threading
+from collections.abc import Sequence
+from concurrent.futures import FIRST_EXCEPTION, Executor, ProcessPoolExecutor, ThreadPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from lit_hour.config.schema import PackConfig, VideoConfig
+from lit_hour.data.index import SHARD_PATTERN, TOTALS_NAME, UNFINISHED_SUFFIX, ShardIndex, SkippedVideo, read_index, write_json
+from lit_hour.data.plan import ShardPlan, plan_shards
+from lit_hour.data.write_shard import Progress, write_shard
+from lit_hour.errors import ShardError, VideoError
+
+SECONDS_BETWEEN_LOOKS = 0.2  # at how far the processes are
+PROCESSES = multiprocessing.get_context("forkserver")  # whose server imports torch once for all of them
+
+
+@dataclass(frozen=True)
+class PackSummary:
+    """What a folder of shards holds in all."""
+
+    num_shards: int
+    num_videos: int
+    num_questions: int
+    num_frames: int
+    duration_seconds: float
+    bytes: int
+    skipped: tuple[SkippedVideo, ...]
+
+
+def pack(videos: Path, questions: Path, out: Path, video: VideoConfig, settings: PackConfig) -> PackSummary:
+    """Pack videos with their questions into shards, as `shards/README.md` specifies; finished shards are kept.
+
+    Runs in several processes: a script that calls it needs the usual `if __name__ == "__main__":`.
+
+    Args:
+        videos: folder of video files.
+        questions: question file, `.json` or `.jsonl`, whose video names are paths inside `videos`.
+        out: folder for the shards; made when missing.
+
+    Raises:
+        QuestionError: the question file cannot be used, or names videos that are not there.
+        VideoError: more videos than `pack.max_skipped` cannot be decoded.
+        ShardError: `out` holds shards made from something else, or cannot be written.
+    """
+    plans = plan_shards(videos, questions, out, video, settings)
+    _make_folder(out)
+    _refuse_other_shards(out, plans)
+    finished = {plan.index: read_index(plan.index) for plan in plans if _is_finished(plan)}
+    num_skipped = sum(len(index.skipped) for index in finished.values())
+    if num_skipped > settings.max_skipped:
+        raise VideoError(f"{out} was packed without {num_skipped} videos, and pack.max_skipped is {settings.max_skipped}")
+    progress = Progress(
+        PROCESSES,
+        num_videos=sum(len(plan.videos) for plan in plans if plan.index in finished),
+        num_skipped=num_skipped,
+        max_skipped=settings.max_skipped,
+    )
+    _write_shards([plan for plan in plans if plan.index not in finished], settings.num_workers, progress)
+    summary = _summarize([read_index(plan.index) for plan in plans])
+    write_json(out / TOTALS_NAME, dataclasses.asdict(summary))
+    return summary
+
+
+def _make_folder(out: Path) -> None:
+    """Make the folder, and remove what a killed run left in it."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        for unfinished in out.glob("*" + UNFINISHED_SUFFIX):
+            unfinished.unlink(missing_ok=True)
+    except OSError as error:
+        raise ShardError(f"{out} cannot be used as a folder for shards: {error}") from error
+
+
+def _refuse_other_shards(out: Path, plans: Sequence[ShardPlan]) -> None:
+    """Shards made with other settings, questions or videos are neither used nor overwritten."""
+    plan_of_index = {plan.index: plan for plan in plans}
+    for path in sorted(out.glob(SHARD_PATTERN + ".json")):
+        plan = plan_of_index.get(path)
+        if plan is None or read_index(path).fingerprint != plan.fingerprint:
+            raise ShardError(
+                f"{out} holds shards made from other videos, questions or settings ({path.name} differs): "
+                "pack into another folder, or delete this one"
+            )
+
+
+def _is_finished(plan: ShardPlan) -> bool:
+    return plan.index.is_file() and plan.tar.is_file() and plan.tar.stat().st_size == read_index(plan.index).bytes
+
+
+def _write_shards(plans: Sequence[ShardPlan], num_workers: int, progress: Progress) -> None:
+    """Make the shards in so many processes at once (0 for one per core), with a progress bar over the videos."""
+    if not plans:
+        return
+    num_finished = progress.num_videos.value
+    num_videos = num_finished + sum(len(plan.videos) for plan in plans)
+    num_workers = min(num_workers or os.cpu_count() or 1, len(plans))
+    bar = tqdm(total=num_videos, initial=num_finished, unit="video", desc="packing", miniters=1)
+    with bar, _executor(num_workers, progress) as executor:
+        pending = {executor.submit(_write_shard_here, plan) for plan in plans}
+        try:
+            while pending:
+                done, pending = wait(pending, SECONDS_BETWEEN_LOOKS, return_when=FIRST_EXCEPTION)
+                for future in done:
+                    future.result()
+                bar.update(progress.num_videos.value - bar.n)
+        except BrokenProcessPool as error:
+            raise ShardError("a packing process was killed, perhaps for want of memory: lower pack.num_workers") from error
+        finally:
+            progress.stop.set()
+            executor.shutdown(wait=True, cancel_futures=True)
+
+
+def _executor(num_workers: int, progress: Progress) -> Executor:
+    """Processes, or for a single worker a thread of this process, which starts at once."""
+    if num_workers == 1:
+        return ThreadPoolExecutor(1, initializer=_share, initargs=(progress,))
+    PROCESSES.set_forkserver_preload([write_shard.__module__])
+    return ProcessPoolExecutor(num_workers, PROCESSES, initializer=_start_process, initargs=(progress,))
+
+
+_shared_progress: Progress  # a process gets it once, at its start: locks cannot be sent with each shard
+
+
+def _share(progress: Progress) -> None:
+    global _shared_progress
+    _shared_progress = progress
+
+
+def _start_process(progress: Progress) -> None:
+    _share(progress)
+    torch.set_num_threads(1)
+    threading.Thread(target=_leave_with_parent, daemon=True).start()
+
+
+def _leave_with_parent() -> None:
+    """End when the process that packs is killed, so that nobody goes on writing behind the next one's back."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+def _write_shard_here(plan: ShardPlan) -> None:
+    write_shard(plan, _shared_progress)
+
+
+def _summarize(indexes: Sequence[ShardIndex]) -> PackSummary:
+    videos = [video for index in indexes for video in index.videos]
+    return PackSummary(
+        num_shards=len(indexes),
+        num_videos=len(videos),
+        num_questions=sum(video.num_questions for video in videos),
+        num_frames=sum(video.num_frames for video in videos),
+        duration_seconds=sum(video.duration_seconds for video in videos),
+        bytes=sum(index.bytes for index in indexes),
+        skipped=tuple(skipped for index in indexes for skipped in index.skipped),
+    )

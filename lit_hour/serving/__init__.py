@@ -1,0 +1,1 @@
+"""Checkpoint, video and question -> a streamed answer."""

@@ -1,0 +1,122 @@
+"""A trained run that is asked about videos: the video is remembered once, then each question is answered from memory."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from lit_hour.config.load import load_config
+from lit_hour.config.schema import Config
+from lit_hour.errors import RunError
+from lit_hour.model.hour_llava import HourLLaVA
+from lit_hour.model.splice import prompts_of
+from lit_hour.processor import Processor
+from lit_hour.run import RunFolder
+from lit_hour.text.tokenizer import load_tokenizer
+from lit_hour.types import Answer, Example, Repository
+from lit_hour.video.decode import load_video
+
+UNFINISHED_CHARACTER = "\ufffd"  # what a tokenizer shows for a character whose last bytes are still to come
+
+
+@dataclass(frozen=True)
+class Memory:
+    """A video that was read once: its repository, and what it took, in seconds by part (decode, encode)."""
+
+    source: str
+    duration_seconds: float
+    num_frames: int
+    repository: Repository
+    seconds: dict[str, float]
+
+
+class Session:
+    """A model that is ready to read videos and to answer."""
+
+    def __init__(self, config: Config, model: HourLLaVA, processor: Processor) -> None:
+        self.config, self.model, self.processor = config, model.eval(), processor
+        self.device = next(model.parameters()).device
+
+    @classmethod
+    def open(cls, run: Path, checkpoint: str = "best", device: str | None = None) -> Session:
+        """Load a run that `train.py` has made.
+
+        Args:
+            run: the run folder.
+            checkpoint: "best", "last" or another name in its checkpoints.
+            device: where to compute; a GPU when there is one, if not given.
+
+        Raises:
+            RunError: the run, the checkpoint or a part of the model is missing.
+        """
+        folder = RunFolder(run)
+        file = folder.checkpoint(checkpoint)
+        config = load_config(file.with_suffix(".yaml"))
+        processor = Processor(load_tokenizer(folder.tokenizer), config.text)
+        model = HourLLaVA(config, len(processor.tokenizer))
+        _load_weights(model, file)
+        return cls(config, model.to(device or ("cuda" if torch.cuda.is_available() else "cpu")), processor)
+
+    @torch.inference_mode()
+    def remember(self, video: str | Path) -> Memory:
+        """Read a video file and keep all its tokens.
+
+        Raises:
+            VideoError: the file cannot be read.
+        """
+        started = time.perf_counter()
+        frames, duration_seconds = load_video(video, self.config.video)
+        decoded = time.perf_counter()
+        repository = self.model.remember([frames.to(self.device)])[0]
+        seconds = {"decode": decoded - started, "encode": time.perf_counter() - decoded}
+        return Memory(str(video), duration_seconds, len(frames), repository, seconds)
+
+    def ask(self, memory: Memory, question: str) -> Iterator[str | Answer]:
+        """Answer a question about a remembered video: pieces of text as they come, and the whole answer last.
+
+        Raises:
+            QuestionError: the question is empty.
+        """
+        texts = self.processor.texts([self.processor.ask(question)], memory.duration_seconds, memory.num_frames)
+        batch = self.processor.batch([Example(memory.source, None, texts)]).to(self.device)
+        started = time.perf_counter()
+        ids: list[int] = []
+        text = ""
+        with torch.inference_mode():
+            prompt = prompts_of(self.model.read(batch, [memory.repository]))
+            for token in self.model.language.generate(prompt, self.config.answer.max_new_tokens, self._end_of_turn):
+                if not ids:
+                    first_token_seconds = time.perf_counter() - started
+                ids.append(int(token))
+                longer = self.processor.tokenizer.decode(ids, skip_special_tokens=True)
+                if not longer.endswith(UNFINISHED_CHARACTER):
+                    yield longer.removeprefix(text)
+                    text = longer
+        seconds = {
+            **memory.seconds,
+            "first token": first_token_seconds,
+            "other tokens": time.perf_counter() - started - first_token_seconds,
+        }
+        yield Answer(text, memory.num_frames, len(memory.repository.tokens), seconds)
+
+    @property
+    def _end_of_turn(self) -> int:
+        return int(self.processor.tokenizer.eos_token_id)
+
+
+def _load_weights(model: HourLLaVA, file: Path) -> None:
+    """The model's part of a Lightning checkpoint.
+
+    Raises:
+        RunError: weights are missing, left over or of another shape.
+    """
+    state = torch.load(file, map_location="cpu", mmap=True, weights_only=True)["state_dict"]
+    weights = {name.removeprefix("model."): weight for name, weight in state.items() if name.startswith("model.")}
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        raise RunError(f"{file} does not fit the settings beside it: {error}") from error

@@ -1,0 +1,22 @@
+"""What a model said -> right or wrong, for the scores that training shows. Benchmarks have rules of their own."""
+
+from __future__ import annotations
+
+import re
+
+from lit_hour.types import Question
+
+
+def is_right(question: Question, said: str) -> bool:
+    """Whether an answer is the true one: by its letter for multiple choice, else by its words alone.
+
+    "B", "B." and "(B) red" are the letter B. Case, punctuation and spaces do not count in an open-ended answer.
+    """
+    if question.format == "multiple_choice":
+        letter = re.match(r"\s*\(?([A-Z])(?![A-Za-z])", said)
+        return letter is not None and letter.group(1) == question.answer_letter
+    return _words(said) == _words(question.answer)
+
+
+def _words(text: str) -> list[str]:
+    return re.findall(r"\w+", text.casefold())

@@ -1,0 +1,148 @@
+"""What happens around the steps: progress of the data, checkpoints, speed, skipped samples."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import lightning as L  # noqa: N812
+from lightning.pytorch.callbacks import Callback, LearningRateMonitor, ModelCheckpoint
+
+from lit_hour.config.schema import Config
+from lit_hour.errors import ShardError
+from lit_hour.run import RunFolder
+from lit_hour.training.pictures import ValidationPictures
+from lit_hour.types import Batch
+
+
+def build_callbacks(config: Config, run: RunFolder) -> list[Callback]:
+    """All callbacks of a run; Lightning itself moves those that save checkpoints to the end."""
+    training = config.training
+    return [
+        DataProgress(),
+        SkippedSamples(run.skipped, config.data.max_skipped),
+        Speed(training.log_every_steps),
+        LearningRateMonitor("step"),
+        ValidationPictures(training.pictures),
+        BestCheckpoint(dirpath=run.checkpoints, filename="best", monitor="validation/loss"),
+        PeriodicCheckpoint(
+            training.checkpoint_every_steps,
+            dirpath=run.checkpoints,
+            filename="step={step:06d}",
+            auto_insert_metric_name=False,
+            save_top_k=training.keep_checkpoints,
+        ),
+    ]
+
+
+class BestCheckpoint(ModelCheckpoint):
+    """Keeps the checkpoint with the lowest validation loss."""
+
+
+class PeriodicCheckpoint(ModelCheckpoint):
+    """Keeps the newest checkpoints; the end of training is always one of them."""
+
+    def __init__(self, every_steps: int, **settings: Any) -> None:
+        super().__init__(every_n_train_steps=every_steps, monitor="step", mode="max", save_last=True, **settings)
+        self._every_steps = every_steps
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Save the last step as well when it is no multiple of the interval."""
+        super().on_train_end(trainer, pl_module)
+        if trainer.global_step % self._every_steps:
+            trainer.save_checkpoint(Path(str(self.dirpath)) / "last.ckpt")
+
+
+class DataProgress(Callback):
+    """Tells the data which samples have been trained on: those of finished steps, not those read ahead."""
+
+    def __init__(self) -> None:
+        self._steps_seen = 0
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Start from the step of the checkpoint."""
+        self._steps_seen = trainer.global_step
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Batch, batch_idx: int
+    ) -> None:
+        """Move on when this batch finished a step."""
+        if trainer.global_step > self._steps_seen:
+            self._steps_seen = trainer.global_step
+            trainer.datamodule.finish_step()  # type: ignore[attr-defined]
+
+
+class SkippedSamples(Callback):
+    """Lists samples that could not be read, counts them, and stops the run when they are too many.
+
+    Raises:
+        ShardError: more than `budget` samples were skipped since this start.
+    """
+
+    def __init__(self, file: Path, budget: int) -> None:
+        self._file = file
+        self._budget = budget
+        self._num_skipped = 0
+
+    def on_train_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Batch, batch_idx: int) -> None:
+        """Look at what training should have read."""
+        self._account(batch)
+        pl_module.log("data/skipped_samples", float(self._num_skipped), sync_dist=True, reduce_fx="sum", batch_size=1)
+
+    def on_validation_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Batch, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        """Look at what validation should have read."""
+        self._account(batch)
+
+    def _account(self, batch: Batch) -> None:
+        if not batch.skipped:
+            return
+        self._num_skipped += len(batch.skipped)
+        with self._file.open("a", encoding="utf-8") as lines:
+            lines.writelines(json.dumps(asdict(skipped)) + "\n" for skipped in batch.skipped)
+        if self._num_skipped > self._budget:
+            raise ShardError(
+                f"{self._num_skipped} samples could not be read, data.max_skipped={self._budget} are allowed."
+                f" The latest: {batch.skipped[-1].reason}. All are listed in {self._file}"
+            )
+
+
+class Speed(Callback):
+    """Tokens and frames per second over all ranks, and the share of time spent waiting for data."""
+
+    def __init__(self, every_steps: int) -> None:
+        self._every_steps = every_steps
+        self._restart(0.0)
+
+    def _restart(self, seconds_waited: float) -> None:
+        self._started = time.perf_counter()
+        self._waited_before = seconds_waited
+        self._num_frames = self._num_tokens = 0
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Start the clock."""
+        self._restart(trainer.datamodule.seconds_waited)  # type: ignore[attr-defined]
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Validation does not count: start again."""
+        if not trainer.sanity_checking:
+            self._restart(trainer.datamodule.seconds_waited)  # type: ignore[attr-defined]
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Batch, batch_idx: int
+    ) -> None:
+        """Count, and log every some steps."""
+        self._num_frames += sum(len(video) for video in batch.videos if video is not None)
+        self._num_tokens += int(batch.attention_mask.sum())
+        if trainer.global_step % self._every_steps or not self._num_tokens:
+            return
+        seconds = time.perf_counter() - self._started
+        waited = trainer.datamodule.seconds_waited - self._waited_before  # type: ignore[attr-defined]
+        pl_module.log("speed/frames_per_second", self._num_frames / seconds, sync_dist=True, reduce_fx="sum", batch_size=1)
+        pl_module.log("speed/text_tokens_per_second", self._num_tokens / seconds, sync_dist=True, reduce_fx="sum", batch_size=1)
+        pl_module.log("speed/share_waiting_for_data", waited / seconds, sync_dist=True, batch_size=1)
+        self._restart(trainer.datamodule.seconds_waited)  # type: ignore[attr-defined]

@@ -1,0 +1,148 @@
+"""A run from its settings to its scores: tokenizer, data, model, trainer, fit. Starting it again continues it."""
+
+from __future__ import annotations
+
+import logging
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+
+import lightning as L  # noqa: N812
+import torch
+from lightning.pytorch.loggers import TensorBoardLogger
+
+from lit_hour.config.load import config_to_dict, load_config, save_config
+from lit_hour.config.schema import Config
+from lit_hour.data.datamodule import VideoQuestionData, training_questions
+from lit_hour.errors import RunError
+from lit_hour.processor import Processor
+from lit_hour.run import RunFolder
+from lit_hour.text.chat import converse
+from lit_hour.text.tokenizer import BYTE_LEVEL, Tokenizer, learn_byte_level_tokenizer, load_tokenizer
+from lit_hour.training.callbacks import build_callbacks
+from lit_hour.training.module import HourLLaVAModule
+from lit_hour.training.strategy import RunCheckpoints, hardware
+
+log = logging.getLogger("lit_hour")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Where a run ended: its folder, its step, and the scores of its last validation by name."""
+
+    run: RunFolder
+    step: int
+    scores: dict[str, float]
+
+    def report(self, video: str = "VIDEO.mp4", question: str = "QUESTION") -> str:
+        """The scores against chance, and what to do next: with this video and this question, for example."""
+        lines = [f"\n{self.run.path}: step {self.step}"]
+        for format in ("multiple_choice", "open_ended"):
+            accuracy = self.scores.get(f"validation/accuracy/{format}")
+            chance = self.scores.get(f"validation/chance/{format}")
+            if accuracy is not None:
+                against = f", guessing gives {chance:.1%}" if chance is not None else ""
+                lines.append(f"  {format.replace('_', ' ')} on videos it has not seen: {accuracy:.1%} right{against}")
+        return "\n".join(
+            [
+                *lines,
+                "\nwhat to try next:",
+                f"  tensorboard --logdir {shlex.quote(str(self.run.tensorboard))}",
+                f"  python -m lit_hour ask {shlex.quote(video)} {shlex.quote(question)} --run {shlex.quote(str(self.run.path))}",
+            ]
+        )
+
+
+def fit(config: Config) -> Outcome:
+    """Train a run from its newest checkpoint, or from the beginning, up to its last step, and validate."""
+    run = RunFolder.of(config.run)
+    checkpoint = newest_checkpoint(run)
+    if checkpoint is not None:
+        check_same_model(config, checkpoint)
+    log.info("run %s: %s", run.path, f"continues from {checkpoint}" if checkpoint else "starts from the beginning")
+
+    L.seed_everything(config.run.seed, workers=True)
+    run.path.mkdir(parents=True, exist_ok=True)
+    save_config(config, run.config)
+    processor = Processor(open_tokenizer(config, run), config.text)
+    data = VideoQuestionData(config, processor)
+    log.info("data: %s", data.describe())
+    module = HourLLaVAModule(config, processor, data.num_steps)
+    log.info("model: %s", ", ".join(f"{part} {size / 1e6:.2f} M" for part, size in module.sizes().items()))
+
+    trainer = build_trainer(config, run, data)
+    trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+    scores = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("validation/")}
+    return Outcome(run, trainer.global_step, scores)
+
+
+def build_trainer(config: Config, run: RunFolder, data: VideoQuestionData) -> L.Trainer:
+    """Lightning's Trainer by the settings; it counts steps, and one epoch of its own spans the whole run."""
+    training = config.training
+    trainer = L.Trainer(
+        **hardware(training),
+        max_steps=data.num_steps,
+        gradient_clip_val=training.clip_norm or None,
+        check_val_every_n_epoch=None,
+        log_every_n_steps=training.log_every_steps,
+        logger=TensorBoardLogger(run.tensorboard, name="", version=""),
+        callbacks=build_callbacks(config, run),
+        plugins=[RunCheckpoints(config)],
+        use_distributed_sampler=False,
+        num_sanity_val_steps=0,
+    )
+    trainer.accumulate_grad_batches = data.micro_batches_per_step(trainer.world_size)
+    # Lightning counts this interval in micro-batches, which are known once the number of ranks is
+    trainer.val_check_interval = min(training.validate_every_steps, data.num_steps) * trainer.accumulate_grad_batches
+    return trainer
+
+
+def open_tokenizer(config: Config, run: RunFolder) -> Tokenizer:
+    """The run's own tokenizer; at the first start it is taken from the language model or learnt from the questions."""
+    if run.tokenizer.is_dir():
+        return load_tokenizer(run.tokenizer)
+    if config.text.tokenizer == BYTE_LEVEL:
+        conversations = (converse([question], config.text.system_prompt) for question in training_questions(config))
+        texts = (message.text for conversation in conversations for message in conversation.messages)
+        tokenizer = learn_byte_level_tokenizer(texts, config.text.vocabulary_size)
+    else:
+        tokenizer = load_tokenizer(config.text.tokenizer)
+    tokenizer.save_pretrained(str(run.tokenizer))
+    return tokenizer
+
+
+def newest_checkpoint(run: RunFolder) -> Path | None:
+    """The checkpoint of this run with the most steps behind it."""
+    files = [*run.checkpoints.glob("last.ckpt"), *run.checkpoints.glob("step=*.ckpt")]
+    steps = {file: torch.load(file, map_location="cpu", mmap=True, weights_only=True)["global_step"] for file in files}
+    return max(files, key=lambda file: (steps[file], file.stem == "last"), default=None)
+
+
+def check_same_model(config: Config, checkpoint: Path) -> None:
+    """Refuse to continue a checkpoint of another model.
+
+    Raises:
+        RunError: it names every setting of `model` and `text` that differs.
+    """
+    before = config_to_dict(load_config(checkpoint.with_suffix(".yaml")))
+    now = config_to_dict(config)
+    differences = [
+        f"{name} was {old!r}, is {new!r}"
+        for room in ("model", "text")
+        for name, old, new in _differences(before[room], now[room], room)
+    ]
+    if differences:
+        raise RunError(
+            f"{checkpoint} belongs to another model: {'; '.join(differences)}."
+            " Set these back, or give the run another name with run.name=NAME"
+        )
+
+
+def _differences(before: dict, now: dict, prefix: str) -> list[tuple[str, object, object]]:
+    found = []
+    for key, old in before.items():
+        if isinstance(old, dict):
+            found += _differences(old, now[key], f"{prefix}.{key}")
+        elif old != now[key]:
+            found.append((f"{prefix}.{key}", old, now[key]))
+    return found

@@ -1,0 +1,88 @@
+"""The thin LightningModule around the model: what a step does, and what is logged of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import lightning as L  # noqa: N812
+import torch
+from torch import Generator, Tensor
+
+from lit_hour.config.schema import Config
+from lit_hour.model.hour_llava import HourLLaVA
+from lit_hour.model.splice import prompts_of
+from lit_hour.processor import Processor
+from lit_hour.text.verdict import is_right
+from lit_hour.training.optim import build_optimizer, freeze_parts, parts_of
+from lit_hour.training.scores import AnswerAccuracy
+from lit_hour.types import Batch, Question
+
+
+@dataclass(frozen=True)
+class Said:
+    """What the model answered in validation, and whether it was right; `video` is its place in the batch."""
+
+    video: int
+    question: Question
+    text: str
+    is_right: bool
+
+
+class HourLLaVAModule(L.LightningModule):
+    """Trains and validates the model on batches of videos and texts."""
+
+    def __init__(self, config: Config, processor: Processor, num_steps: int) -> None:
+        super().__init__()
+        self.config = config
+        self.tokenizer = processor.tokenizer
+        self.num_steps = num_steps
+        self.model = HourLLaVA(config, len(self.tokenizer))
+        self.scores = AnswerAccuracy()
+        freeze_parts(self.model, config.training)
+
+    def sizes(self) -> dict[str, int]:
+        """Parameters of each part."""
+        return {part: sum(map(torch.numel, parameters)) for part, parameters in parts_of(self.model).items()}
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """The loss of one batch."""
+        loss = self.model(batch, self._forgetting_generators(batch))
+        self.log("train/loss", loss, prog_bar=True, sync_dist=True, batch_size=len(batch.input_ids))
+        return loss
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> list[Said]:
+        """Loss and answers; each video is remembered once for both and for all its questions."""
+        repositories = self.model.remember(batch.videos)
+        inputs = self.model.read(batch, repositories)
+        loss = self.model.language.loss(inputs)
+        self.log("validation/loss", loss, prog_bar=True, sync_dist=True, batch_size=len(batch.input_ids))
+        answers = self.model.language.generate(
+            prompts_of(inputs), self.config.answer.max_new_tokens, int(self.tokenizer.eos_token_id)
+        )
+        texts = self.tokenizer.batch_decode(torch.stack(list(answers), dim=1), skip_special_tokens=True)  # (texts,)
+        said = [
+            Said(video, questions[0], text, is_right(questions[0], text))
+            for video, questions, text in zip(batch.video_of_text, batch.questions, texts, strict=True)
+            if questions
+        ]
+        for answer in said:
+            self.scores.update(answer.question, answer.is_right)
+        return said
+
+    def on_validation_epoch_end(self) -> None:
+        """Accuracy per question format and per task."""
+        for name, value in self.scores.compute().items():
+            self.log(f"validation/{name}", value, prog_bar=name == "accuracy/multiple_choice")
+        self.scores.reset()
+
+    def configure_optimizers(self) -> Any:
+        """One group for each part that learns."""
+        return build_optimizer(self.model, self.config.training, self.num_steps)
+
+    def _forgetting_generators(self, batch: Batch) -> list[Generator] | None:
+        """What each video forgets depends on the seed and its place in the order alone, on any number of ranks."""
+        if self.config.model.memory.spatial_forgetting == "uniform" or len(batch.positions) != len(batch.videos):
+            return None
+        seed = self.config.run.seed
+        return [torch.Generator().manual_seed((seed << 40) + position) for position in batch.positions]

@@ -1,0 +1,20 @@
+"""Fixtures of the config room."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+WriteYaml = Callable[..., Path]  # (text, name) -> the path of the file
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> WriteYaml:
+    """Write a YAML file into the test's folder and return its path."""
+
+    def write_yaml(text: str, name: str = "run.yaml") -> Path:
+        path = tmp_path / name
+        path.write_text(text, encoding="utf-8")
+        return path
+
+    return write_yaml

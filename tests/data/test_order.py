@@ -1,0 +1,126 @@
+import itertools
+from collections import Counter
+
+import pytest
+
+from lit_hour.data.order import MIXED_BLOCK, MixedOrder, SourceOrder, permutation
+from lit_hour.data.sampler import StepSampler, slice_of_step
+from lit_hour.errors import ConfigError, ShardError
+
+SAMPLES_PER_SHARD = (5, 1, 0, 9, 3, 7, 0, 4, 6, 2, 8)
+EVERY_SAMPLE = Counter((shard, sample) for shard, count in enumerate(SAMPLES_PER_SHARD) for sample in range(count))
+
+
+def source(name="world", shuffle_shards=3, seed=5, samples_per_shard=SAMPLES_PER_SHARD):
+    return SourceOrder(samples_per_shard, shuffle_shards, seed, name)
+
+
+def mixture(weights, sizes):
+    sources = {name: source(name, samples_per_shard=(size // 2, size - size // 2)) for name, size in sizes.items()}
+    return MixedOrder(sources, weights, seed=3)
+
+
+def test_permutation_never_changes():
+    # written down when the order was fixed: other numbers mean that every checkpoint resumes with other data
+    assert permutation(8, "samples", 1, "name", 0).tolist() == [0, 7, 2, 5, 4, 1, 6, 3]
+
+
+@pytest.mark.parametrize("shuffle_shards", [1, 3, 11, 100])
+def test_every_epoch_has_each_sample_once(shuffle_shards):
+    order = source(shuffle_shards=shuffle_shards)
+    epochs = [[order.at(epoch * len(order) + place) for place in range(len(order))] for epoch in range(3)]
+    assert all(Counter(epoch) == EVERY_SAMPLE for epoch in epochs)
+    assert epochs[0] != epochs[1] != epochs[2]
+
+
+def test_order_depends_on_seed_and_name():
+    orders = [source(), source(seed=6), source(name="other")]
+    beginnings = [tuple(order.at(place) for place in range(20)) for order in orders]
+    assert len(set(beginnings)) == 3
+
+
+def test_any_place_alone_equals_the_sequence():
+    sequence = [source().at(place) for place in range(200)]
+    for place in permutation(200, "places"):
+        assert source().at(int(place)) == sequence[place]
+
+
+def test_reading_stays_within_a_block_of_shards():
+    order = source(shuffle_shards=3, samples_per_shard=(10,) * 12)
+    for start in range(0, 240, 30):
+        shards = {order.at(start + place)[0] for place in range(30)}
+        assert len(shards) == 3
+    assert [order.at(place)[1] for place in range(10)] != list(range(10))  # and samples are mixed within it
+
+
+def test_a_source_without_samples_is_refused_by_name():
+    with pytest.raises(ShardError, match="'empty' holds no sample"):
+        SourceOrder((0, 0), 2, 0, "empty")
+
+
+def test_weights_are_exact_over_passes():
+    weights, sizes = (
+        {"full": 1.0, "half": 0.5, "twice": 2.0, "seldom": 0.001},
+        {"full": 700, "half": 90, "twice": 40, "seldom": 3},
+    )
+    order = mixture(weights, sizes)
+    assert len(order) == 700 + 45 + 80 + 1
+    for number in range(2):
+        seen = Counter(order.at(number * len(order) + place)[0] for place in range(len(order)))
+        assert seen == {"full": 700, "half": 45, "twice": 80, "seldom": 1}
+    two_passes = Counter(order.at(position) for position in range(2 * len(order)))
+    assert {count for (name, *_), count in two_passes.items() if name == "half"} == {1}
+    assert sum(name == "half" for name, *_ in two_passes) == 90  # the second pass took the other half
+    assert {count for (name, *_), count in two_passes.items() if name == "twice"} == {4}
+
+
+@pytest.mark.parametrize("num_sources", [1, 2, 10, 40])
+def test_sources_are_spread_evenly_over_a_pass(num_sources):
+    sizes = {f"source{number}": 20 + 37 * number for number in range(num_sources)}
+    order = mixture(dict.fromkeys(sizes, 1.0), sizes)
+    taken = Counter()
+    for position in range(len(order)):
+        taken[order.at(position)[0]] += 1
+        if position % MIXED_BLOCK == MIXED_BLOCK - 1:
+            for name, size in sizes.items():
+                assert abs(taken[name] - (position + 1) * size / len(order)) <= num_sources
+    assert taken == sizes
+
+
+def test_any_position_of_a_mixture_alone_equals_the_sequence():
+    weights, sizes = {"a": 1.0, "b": 0.3}, {"a": 301, "b": 77}
+    order = mixture(weights, sizes)
+    sequence = [order.at(position) for position in range(1000)]
+    again = mixture(weights, dict(reversed(sizes.items())))
+    assert all(again.at(int(position)) == sequence[position] for position in permutation(1000, "positions"))
+
+
+def test_a_mixture_of_nothing_is_refused():
+    with pytest.raises(ConfigError, match=r"data\.sources"):
+        MixedOrder({}, {}, 0)
+
+
+@pytest.mark.parametrize(("num_ranks", "samples_per_batch"), list(itertools.product([1, 2, 3], [1, 2, 4])))
+def test_all_ranks_together_read_each_step_once(num_ranks, samples_per_batch):
+    for step_start in (0, 24, 240):
+        slices = [slice_of_step(step_start, 24, samples_per_batch, rank, num_ranks) for rank in range(num_ranks)]
+        assert {len(batch) for batches in slices for batch in batches} == {samples_per_batch}
+        assert len({len(batches) for batches in slices}) == 1
+        positions = sorted(position for batches in slices for batch in batches for position in batch)
+        assert positions == list(range(step_start, step_start + 24))
+
+
+@pytest.mark.parametrize(("samples_per_step", "advice"), [(16, "make it 12 or 18"), (5, "make it 6$")])
+def test_a_step_that_ranks_cannot_share_is_refused_with_what_would_do(samples_per_step, advice):
+    with pytest.raises(ConfigError, match=rf"data\.samples_per_step={samples_per_step} .*{advice}"):
+        slice_of_step(0, samples_per_step, 2, 0, 3)
+
+
+def test_sampler_resumes_with_other_ranks_where_it_stopped():
+    whole = list(StepSampler(0, 6, samples_per_step=12, samples_per_batch=2))
+    assert [position for batch in whole for position in batch] == list(range(72))
+    first = list(StepSampler(0, 2, samples_per_step=12, samples_per_batch=2))
+    rest = [StepSampler(24, 4, samples_per_step=12, samples_per_batch=1, rank=rank, num_ranks=3) for rank in range(3)]
+    assert len(rest[0]) == len(list(rest[0])) == len(list(rest[0])) == 16
+    read = [position for sampler in [first, *rest] for batch in sampler for position in batch]
+    assert sorted(read) == list(range(72))

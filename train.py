@@ -1,0 +1,34 @@
+"""Train a run, or continue it: python train.py [conf/NAME.yaml] [key=value ...]."""
+
+import logging
+import sys
+
+from lit_hour.config.command_line import parse_command_line
+from lit_hour.config.describe import describe_settings
+from lit_hour.errors import InputError
+
+DEFAULT = "conf/tiny.yaml"
+
+
+def main(words: list[str]) -> None:
+    """Settings, made-up videos if they are asked for, training, and what to try next."""
+    if {"-h", "--help"} & set(words):
+        print(f"{__doc__} The default is {DEFAULT}.\n\n{describe_settings()}")
+        return
+    config = parse_command_line(words, DEFAULT)
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+
+    # imported here, so that --help and a mistyped setting answer at once
+    from lit_hour.training.fit import fit
+    from lit_hour.world.prepare import prepare_world
+
+    world = prepare_world(config) if config.world.num_videos else None
+    outcome = fit(config)
+    print(outcome.report(*world.example()) if world else outcome.report())
+
+
+if __name__ == "__main__":
+    try:
+        main(sys.argv[1:])
+    except InputError as error:
+        sys.exit(f"error: {error}")
