@@ -179,8 +179,8 @@ class _Playback:
             self._stopped = True  # whether anything that was asked for is missing is judged at the end of the pass
 
     def _end(self, last: av.VideoFrame, interval_seconds: float) -> float:
-        assert last.time_base is not None  # _decode refuses such a frame
-        on_screen_seconds = float((last.duration or 0) * last.time_base)
+        """When the last frame leaves the screen; never, unless the decoder stopped or the header promised more."""
+        on_screen_seconds = float((last.duration or 0) * (last.time_base or 0))
         end_seconds = self.last_start_seconds + (on_screen_seconds or interval_seconds)
         slack_seconds = max(_SHORT_SECONDS, 2 * on_screen_seconds, 2 * interval_seconds)
         is_cut = self._stopped or self.info.duration_seconds - end_seconds > slack_seconds
@@ -243,8 +243,8 @@ def _open_video(path: str | Path) -> Iterator[tuple[InputContainer, VideoStream]
     with container:
         streams = [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
         if not streams:
-            found = ", ".join(sorted({stream.type for stream in container.streams})) or "nothing"
-            raise VideoError(f"{path} has no video stream, only {found}; give a file with video")
+            found = ", ".join(sorted({stream.type for stream in container.streams} - {"video"})) or "nothing"
+            raise VideoError(f"{path} has no video stream, only {found}; give a file with video")  # a cover picture is none
         yield container, streams[0]
 
 

@@ -5,12 +5,13 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from av.stream import Disposition
 
 from lit_hour.config.schema import VideoConfig
 from lit_hour.errors import VideoError
 from lit_hour.video.decode import DamagedVideoWarning, load_video, probe
 from lit_hour.video.sampling import sample_timestamps
-from tests.video.written import numbered, numbers_of, read_all, write_video
+from tests.video.written import numbered, numbered_picture, numbers_of, read_all, write_video
 
 
 def test_a_damaged_clip_is_refused_or_used(real_videos: Path) -> None:
@@ -47,6 +48,19 @@ def test_a_file_that_was_cut(tmp_path: Path, suffix: str, audio_seconds: float) 
     assert numbers_of(frames.images) == [2 * index for index in range(len(frames))] and 20 < len(frames) < 90
 
 
+def test_damage_in_the_last_frames_is_damage_too(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "video.mp4", numbered(50))
+    with av.open(str(path)) as container:
+        places = [(packet.pos, packet.size) for packet in container.demux(video=0) if packet.pos is not None]
+    data = bytearray(path.read_bytes())
+    for position, size in places[-5:]:
+        data[position : position + size] = b"\xff" * size
+    path.write_bytes(data)
+    assert numbers_of(read_all(path, [0.0, 4.0]).images) == [0, 40]
+    with pytest.raises(VideoError, match="damaged or cut short"):
+        read_all(path, [0.0, 4.9])
+
+
 def test_what_is_not_a_video(tmp_path: Path) -> None:
     cases = {"missing.mp4": (None, "does not exist"), "empty.mp4": (b"", "is empty"),
              "text.mp4": (b"once upon a time " * 100, "cannot be opened as a video"),
@@ -67,6 +81,12 @@ def test_files_without_a_frame_to_show(tmp_path: Path) -> None:
     song, silent, unknown = tmp_path / "song.mp4", tmp_path / "silent.avi", tmp_path / "unknown.mp4"
     with av.open(str(song), "w") as container:
         stream = container.add_stream("aac", rate=8000, layout="mono")
+        cover = container.add_stream("mjpeg", rate=1)
+        cover.width, cover.height, cover.pix_fmt = 64, 48, "yuvj420p"
+        cover.disposition = Disposition.attached_pic
+        picture = av.VideoFrame.from_ndarray(numbered_picture(1), format="rgb24")
+        picture.pts = 0
+        container.mux([*cover.encode(picture), *cover.encode()])
         frame = av.AudioFrame.from_ndarray(np.zeros((1, 8000), np.float32), "fltp", "mono")
         frame.sample_rate, frame.pts = 8000, 0
         container.mux([*stream.encode(frame), *stream.encode()])

@@ -2,6 +2,7 @@ import os
 import subprocess
 import sys
 from bisect import bisect_right
+from collections.abc import Generator
 from pathlib import Path
 
 import av
@@ -164,7 +165,7 @@ def test_the_file_is_closed_when_the_reader_is_left_midway(tmp_path: Path) -> No
     path = write_video(tmp_path.resolve() / "video.mp4", numbered(50))
     chunks = read_frames(path, [0.0, 1.0, 2.0], 32, "error", chunk_frames=1)
     next(chunks)
-    assert num_open() == 1
+    assert num_open() == 1 and isinstance(chunks, Generator)
     chunks.close()
     assert num_open() == 0
 

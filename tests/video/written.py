@@ -59,9 +59,9 @@ def write_video(
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
         if silence is not None:
-            frame = av.AudioFrame.from_ndarray(np.zeros((1, int(audio_seconds * 8000)), np.float32), "fltp", "mono")
-            frame.sample_rate, frame.pts = 8000, 0
-            container.mux(silence.encode(frame))
+            sound = av.AudioFrame.from_ndarray(np.zeros((1, int(audio_seconds * 8000)), np.float32), "fltp", "mono")
+            sound.sample_rate, sound.pts = 8000, 0
+            container.mux(silence.encode(sound))
             container.mux(silence.encode())
     return path
 
