@@ -16,7 +16,7 @@ def main(words: list[str]) -> None:
         print(f"{__doc__} The default is {DEFAULT}.\n\n{describe_settings()}")
         return
     config = parse_command_line(words, DEFAULT)
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+    show_progress()
 
     # imported here, so that --help and a mistyped setting answer at once
     from lit_hour.training.fit import fit
@@ -25,6 +25,13 @@ def main(words: list[str]) -> None:
     world = prepare_world(config) if config.world.num_videos else None
     outcome = fit(config)
     print(outcome.report(*world.example()) if world else outcome.report())
+
+
+def show_progress() -> None:
+    """Our own log lines on standard output, as they are."""
+    log = logging.getLogger("lit_hour")
+    log.setLevel(logging.INFO)
+    log.addHandler(logging.StreamHandler(sys.stdout))
 
 
 if __name__ == "__main__":

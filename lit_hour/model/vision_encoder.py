@@ -49,7 +49,9 @@ class VisionEncoder(nn.Module):
         Returns:
             `(frames, tokens, vision_dim)`.
         """
-        return torch.cat([self._encode_chunk(chunk) for chunk in images.split(self.chunk_frames)])  # (frames, tokens, vision_dim)
+        return torch.cat(
+            [self._encode_chunk(chunk) for chunk in images.split(self.chunk_frames)]
+        )  # (frames, tokens, vision_dim)
 
     def _encode_chunk(self, images: Tensor) -> Tensor:
         pixels = (images.to(self.mean.dtype) - self.mean) / self.deviation  # (frames, 3, height, width)
@@ -79,16 +81,40 @@ def pool_to_grid(tokens: Tensor, grid: int) -> Tensor:
 def _build_tower(settings: VisionConfig) -> tuple[nn.Module, tuple[float, ...], tuple[float, ...]]:
     """The tower cut off behind the layer that is read, and the mean and deviation of the colours it was trained with."""
     open_clip.add_model_config(TOWERS)
-    if settings.name not in open_clip.list_models():
-        raise ConfigError(
-            f"model.vision.name={settings.name!r} is no model of open_clip: python -c 'import open_clip; print(open_clip.list_models())'"
-        )
+    _check_names(settings)
     whole = open_clip.create_model(
         settings.name, pretrained=settings.weights or None, load_weights=bool(settings.weights), pretrained_text=False
     )
-    colours = open_clip.get_model_preprocess_cfg(whole)
-    tower = _cut_behind(whole.visual, settings)
-    return tower, tuple(colours["mean"]), tuple(colours["std"])
+    mean, deviation = colours_of(settings, whole)
+    return _cut_behind(whole.visual, settings), mean, deviation
+
+
+def _check_names(settings: VisionConfig) -> None:
+    """Refuse a tower or weights that open_clip does not have, before anything is built."""
+    if settings.name not in open_clip.list_models():
+        raise ConfigError(
+            f"model.vision.name={settings.name!r} is no model of open_clip:"
+            " python -c 'import open_clip; print(open_clip.list_models())'"
+        )
+    tags = open_clip.list_pretrained_tags_by_model(settings.name)
+    if settings.weights and settings.weights not in tags and not Path(settings.weights).is_file():
+        raise ConfigError(
+            f"model.vision.weights={settings.weights!r} is neither a file nor a pretrained tag of {settings.name},"
+            f" which has: {', '.join(tags) or 'none'}"
+        )
+
+
+def colours_of(settings: VisionConfig, whole: nn.Module) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and deviation of red, green and blue, from 0 to 1, that the tower was trained with.
+
+    Weights in a file do not say, and open_clip then takes CLIP's: those published for the same tower are nearer.
+    """
+    tags = open_clip.list_pretrained_tags_by_model(settings.name)
+    if tags:
+        colours = open_clip.get_pretrained_cfg(settings.name, settings.weights if settings.weights in tags else tags[0])
+    else:
+        colours = open_clip.get_model_preprocess_cfg(whole)
+    return tuple(colours["mean"]), tuple(colours["std"])
 
 
 def _cut_behind(tower: nn.Module, settings: VisionConfig) -> nn.Module:

@@ -90,6 +90,7 @@ def build_trainer(config: Config, run: RunFolder, data: VideoQuestionData) -> L.
         plugins=[RunCheckpoints(config)],
         use_distributed_sampler=False,
         num_sanity_val_steps=0,
+        enable_model_summary=False,
     )
     trainer.accumulate_grad_batches = data.micro_batches_per_step(trainer.world_size)
     # Lightning counts this interval in micro-batches, which are known once the number of ranks is

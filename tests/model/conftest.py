@@ -1,0 +1,7 @@
+"""Towers of the tests: one as small as can be, and one as wide as the published one."""
+
+from pathlib import Path
+
+import open_clip
+
+open_clip.add_model_config(Path(__file__).parent / "towers")

@@ -1,0 +1,151 @@
+from dataclasses import replace
+
+import pytest
+import torch
+from small import CONFIG, LEFT, PROCESSOR, RED, VOCABULARY_SIZE, frames, sample, small_model, with_memory
+from torch import Generator
+
+from lit_hour.config.schema import MemoryConfig, VideoConfig
+from lit_hour.errors import ConfigError
+from lit_hour.model.hour_llava import HourLLaVA
+from lit_hour.model.splice import LanguageInputs, prompts_of
+from lit_hour.types import VIDEO_PLACEHOLDER, Batch, Example, Features, Message, Sample
+
+
+def batch_of(*samples: Sample) -> Batch:
+    return PROCESSOR.batch([PROCESSOR.example(each) for each in samples])
+
+
+MIXED = batch_of(sample(frames(12), (RED, LEFT), (LEFT,)), sample(None, (RED,)), sample(frames(5, seed=1), (RED,)))
+TEXT_ONLY = batch_of(sample(None, (RED,)))
+
+
+@pytest.fixture(scope="module")
+def model() -> HourLLaVA:
+    return small_model()
+
+
+def read(model: HourLLaVA, batch: Batch, seed: int | None = None) -> LanguageInputs:
+    generators = None if seed is None else [Generator().manual_seed(seed + place) for place in range(len(batch.videos))]
+    with torch.no_grad():
+        return model.read(batch, model.remember(batch.videos), generators)
+
+
+def test_every_parameter_learns_from_a_mixed_batch() -> None:
+    model = small_model().train()
+    model(MIXED).backward()
+    silent = [name for name, weight in model.named_parameters() if weight.grad is None or not weight.grad.any()]
+    assert silent == []
+
+
+def test_every_parameter_has_a_gradient_for_a_text_without_video() -> None:
+    model = small_model().train()
+    model(TEXT_ONLY).backward()
+    gradients = {name: weight.grad for name, weight in model.named_parameters()}
+    assert [name for name, gradient in gradients.items() if gradient is None] == []
+    visual = [gradient for name, gradient in gradients.items() if not name.startswith("language.")]
+    assert visual and not any(gradient.any() for gradient in visual if gradient is not None)
+
+
+def test_the_dummy_picture_of_a_text_without_video_changes_nothing(model: HourLLaVA) -> None:
+    inputs = read(model, TEXT_ONLY)
+    alone = LanguageInputs(model.language.embed(TEXT_ONLY.input_ids), TEXT_ONLY.labels, TEXT_ONLY.attention_mask)
+    with torch.no_grad():
+        assert torch.equal(model.language.logits(inputs), model.language.logits(alone))
+        assert torch.equal(model.language.loss(inputs), model.language.loss(alone))
+
+
+def test_a_batch_is_the_same_as_each_text_alone(model: HourLLaVA) -> None:
+    together = read(model, MIXED)
+    alone = [
+        read(model, batch_of(each))
+        for each in (
+            sample(frames(12), (RED, LEFT)),
+            sample(frames(12), (LEFT,)),
+            sample(None, (RED,)),
+            sample(frames(5, seed=1), (RED,)),
+        )
+    ]
+    for text, single in enumerate(alone):
+        is_real = together.attention_mask[text]
+        torch.testing.assert_close(together.embeddings[text][is_real], single.embeddings[0], atol=1e-5, rtol=1e-5)
+        assert torch.equal(together.labels[text][is_real], single.labels[0])
+
+
+def test_the_video_takes_the_place_of_its_placeholder(model: HourLLaVA) -> None:
+    inputs = read(model, MIXED)
+    num_kept = (12 // 4) * (4 + 1), 0, (8 // 4) * (4 + 1)  # frames x (a quarter of 16 tokens and the frame end)
+    num_text = [int(mask.sum()) for mask in MIXED.attention_mask]
+    expected = [num_text[0] - 1 + num_kept[0], num_text[1] - 1 + num_kept[0], num_text[2], num_text[3] - 1 + num_kept[2]]
+    assert inputs.attention_mask.sum(dim=1).tolist() == expected
+    place = MIXED.input_ids[0].tolist().index(VIDEO_PLACEHOLDER)
+    before = model.language.embed(MIXED.input_ids[0, :place])
+    assert torch.equal(inputs.embeddings[0, :place], before.detach())
+
+
+def test_what_is_seen_depends_on_the_question_and_not_on_the_answer(model: HourLLaVA) -> None:
+    def visual(question: str, answer: str) -> torch.Tensor:
+        asked = replace(RED, question=question, answer=answer)
+        batch = batch_of(sample(frames(12), (asked,)))
+        place = batch.input_ids[0].tolist().index(VIDEO_PLACEHOLDER)
+        return read(model, batch).embeddings[0, place : place + 15]  # (kept, dim)
+
+    torch.testing.assert_close(visual("Which colour?", "red"), visual("Which colour?", "a long blue story"))
+    assert float((visual("Which colour?", "red") - visual("Which shape?", "red")).abs().max()) > 1e-3
+
+
+def test_answering_reads_what_training_read_before_the_answer(model: HourLLaVA) -> None:
+    """With a history too: the last prompt of training is the whole prompt of answering."""
+    video = frames(12)
+    taught = batch_of(sample(video, (RED,)))
+    (text,) = PROCESSOR.texts([PROCESSOR.ask(RED.question)], 12.0, 12)
+    asked = PROCESSOR.batch([Example("key", video, (text,))])
+    in_training, in_answering = prompts_of(read(model, taught)), prompts_of(read(model, asked))
+    torch.testing.assert_close(in_training.embeddings, in_answering.embeddings)
+
+    taught = batch_of(sample(video, (RED, LEFT)))
+    history = (Message("user", RED.question), Message("assistant", RED.answer))
+    (text,) = PROCESSOR.texts([PROCESSOR.ask(LEFT.question, history)], 12.0, 12)
+    whole, prompt = read(model, taught), read(model, PROCESSOR.batch([Example("key", video, (text,))]))
+    torch.testing.assert_close(whole.embeddings[:, : prompt.embeddings.shape[1]], prompt.embeddings)
+
+
+def test_features_are_frames_that_the_encoder_has_seen(model: HourLLaVA) -> None:
+    video = frames(9)
+    with torch.no_grad():
+        features = Features(model.vision(video.images), video.timestamps)
+        seen, stored = model.remember([video, features])
+    assert torch.equal(seen.tokens, stored.tokens) and torch.equal(seen.timestamps, stored.timestamps)
+
+
+def test_random_forgetting_is_reproducible_and_differs_from_uniform(model: HourLLaVA) -> None:
+    first, again, other, uniform = (read(model, MIXED, seed).embeddings for seed in (3, 3, 4, None))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other) and not torch.equal(first, uniform)
+    assert first.shape == uniform.shape
+    with torch.no_grad():
+        losses = [float(model(MIXED, [Generator().manual_seed(seed)] * 3)) for seed in (3, 3, 4)]
+    assert losses[0] == losses[1] != losses[2]
+
+
+def test_a_long_text_is_cut_and_what_is_left_still_learns() -> None:
+    longest = 64
+    config = replace(CONFIG, text=replace(CONFIG.text, max_tokens=longest))
+    model = small_model(config)
+    assert read(model, MIXED).embeddings.shape[1] == longest
+    loss = model(MIXED)
+    loss.backward()
+    assert torch.isfinite(loss)
+
+
+def test_what_survives_follows_the_settings() -> None:
+    config = with_memory(MemoryConfig(num_layers=1, min_frames=4, max_query_frames=5, spatial_keep=1, temporal_keep=1))
+    batch = batch_of(sample(frames(12), (RED,)))
+    num_tokens = read(small_model(config), batch).embeddings.shape[1]
+    assert num_tokens == batch.input_ids.shape[1] - 1 + 5 * (16 + 1)
+
+
+def test_frames_of_another_size_than_the_tower_takes_are_a_wrong_setting() -> None:
+    config = replace(CONFIG, video=VideoConfig(size_pixels=96))
+    with pytest.raises(ConfigError, match=r"video\.size_pixels=96, but lit-hour-small takes 64"):
+        HourLLaVA(config, VOCABULARY_SIZE)
