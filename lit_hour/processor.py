@@ -24,7 +24,7 @@ class Processor:
 
     def converse(self, questions: Sequence[Question]) -> Conversation:
         """One conversation in which the questions are asked and answered in turn."""
-        return converse(questions, self.settings.system_prompt)
+        return converse(questions, self.settings)
 
     def ask(self, question: str, history: Sequence[Message] = ()) -> Conversation:
         """A conversation that waits for the answer to a question.
@@ -37,9 +37,7 @@ class Processor:
         messages = (Message("system", self.settings.system_prompt), *history, Message("user", question))
         return Conversation(messages)
 
-    def texts(
-        self, conversations: Sequence[Conversation], duration_seconds: float, num_frames: int | None
-    ) -> tuple[Text, ...]:
+    def texts(self, conversations: Sequence[Conversation], duration_seconds: float, num_frames: int | None) -> tuple[Text, ...]:
         """The token ids of conversations about one video of so many sampled frames, or about none (None)."""
         note = None
         if num_frames is not None:
@@ -82,5 +80,3 @@ class Processor:
 
 def _pad(rows: list[Tensor], value: int | bool) -> Tensor:
     return pad_sequence(rows, batch_first=True, padding_value=value)  # (texts, tokens)
-
-

@@ -1,11 +1,11 @@
 """A run folder: what training leaves behind and answering starts from.
 
-    RUN/config.yaml                 the effective settings of the latest start
-    RUN/tokenizer/                  the tokenizer, in the Hugging Face layout
-    RUN/checkpoints/last.ckpt       newest; step=000500.ckpt every N steps; best.ckpt has the lowest validation loss
-    RUN/checkpoints/last.yaml       the effective settings, beside each checkpoint
-    RUN/tensorboard/                curves and pictures
-    RUN/skipped.jsonl               samples that could not be read, with the reason
+RUN/config.yaml                 the effective settings of the latest start
+RUN/tokenizer/                  the tokenizer, in the Hugging Face layout
+RUN/checkpoints/last.ckpt       newest; step=000500.ckpt every N steps; best.ckpt has the lowest validation loss
+RUN/checkpoints/last.yaml       the effective settings, beside each checkpoint
+RUN/tensorboard/                curves and pictures
+RUN/skipped.jsonl               samples that could not be read, with the reason
 """
 
 from __future__ import annotations

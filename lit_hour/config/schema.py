@@ -73,6 +73,9 @@ class TextConfig:
     )
     vocabulary_size: int = setting(2048, "of the byte-level tokenizer", unit="tokens", at_least=300)
     system_prompt: str = setting("You are a helpful assistant.", "first message of each conversation")
+    choice_answer: Literal["letter", "words"] = setting(
+        "letter", "how multiple choice is asked and answered: lettered options and a letter, or options and their words"
+    )
     time_instruction: bool = setting(True, "tell the model the duration and the number of frames")
     max_tokens: int = setting(32768, "longest text with its video tokens; a longer one is cut", unit="tokens", at_least=64)
 
@@ -115,6 +118,7 @@ class LanguageConfig:
     num_key_value_heads: int = setting(2, "heads of keys and values, shared by groups of query heads", at_least=1)
     intermediate_size: int = setting(11008, "width of the feed-forward", at_least=8)
     rope_theta: float = setting(1_000_000.0, "base of the rotary frequencies", above=0)
+    initial_deviation: float = setting(0.02, "standard deviation of random weights", above=0)
     tie_embeddings: bool = setting(True, "output layer shares the weights of the input embedding")
 
 
@@ -202,6 +206,9 @@ class WorldConfig:
     duration_seconds: float = setting(180.0, "duration of the other videos, give or take a third", unit="s", at_least=30)
     size_pixels: int = setting(128, "width and height of the videos", unit="pixels", at_least=32)
     frames_per_second: int = setting(5, "frame rate of the videos", unit="1/s", at_least=1)
+    difficulty: Literal["easy", "full"] = setting(
+        "full", "easy: one to three scenes in a story, and questions about colours and shapes only"
+    )
     seed: int = setting(0, "seed of the stories", at_least=0)
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import lightning as L  # noqa: N812
+import lightning as L
 from torch.utils.data import DataLoader, Dataset
 
 from lit_hour.config.schema import Config, SourceConfig
@@ -79,7 +79,7 @@ class VideoQuestionData(L.LightningDataModule):
         self._train_loader = TimedLoader(samples, batch_sampler=sampler, **self._loading())
         return self._train_loader
 
-    def val_dataloader(self) -> DataLoader[Batch] | list[Any]:
+    def val_dataloader(self) -> DataLoader[Any] | list[Any]:
         """This rank's share of the validation videos, one at a time with all its questions."""
         assert self.trainer is not None
         videos = [(shards, video) for shards in self.validation_sources.values() for video in shards.videos]
@@ -150,6 +150,7 @@ class Collate:
         self._processor = processor
 
     def __call__(self, reads: list[Read]) -> Batch:
+        """Pad what was read together, and hand on what was not."""
         good = [read for read in reads if isinstance(read.result, Example)]
         return self._processor.batch(
             [read.result for read in good],  # type: ignore[misc]

@@ -107,5 +107,3 @@ class HourLLaVA(nn.Module):
         device, side = self.frame_end.device, self.vision.size_pixels
         images = torch.zeros(1, 3, side, side, dtype=torch.uint8, device=device)  # (1, 3, height, width)
         return Frames(images, torch.zeros(1, device=device))
-
-

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -23,6 +24,8 @@ class LanguageModel(nn.Module):
         dim: width of its embeddings.
         num_heads, num_key_value_heads, rope_theta: MemAug takes its own from here.
     """
+
+    network: Any
 
     def __init__(self, settings: LanguageConfig, vocabulary_size: int) -> None:
         super().__init__()
@@ -84,7 +87,8 @@ def _build_network(settings: LanguageConfig, vocabulary_size: int) -> nn.Module:
         network = AutoModelForCausalLM.from_pretrained(settings.folder, local_files_only=True)
         if vocabulary_size > network.config.vocab_size:
             raise ConfigError(
-                f"model.language.folder={settings.folder} has {network.config.vocab_size} tokens, its tokenizer {vocabulary_size}"
+                f"model.language.folder={settings.folder} has {network.config.vocab_size} tokens,"
+                f" its tokenizer {vocabulary_size}"
             )
         return network
     return Qwen2ForCausalLM(
@@ -96,7 +100,7 @@ def _build_network(settings: LanguageConfig, vocabulary_size: int) -> nn.Module:
             num_key_value_heads=settings.num_key_value_heads,
             intermediate_size=settings.intermediate_size,
             rope_parameters={"rope_type": "default", "rope_theta": settings.rope_theta},
+            initializer_range=settings.initial_deviation,
             tie_word_embeddings=settings.tie_embeddings,
-            attn_implementation="sdpa",
         )
     )

@@ -30,7 +30,9 @@ class MemoryAugmentationBlock(nn.Module):
     ) -> Tensor:
         """`query` `(query, dim)` and `memory` `(memory, dim)` -> `(query, dim)`."""
         query = self.self_attention_norm(query + self.self_attention(query, query, query_angles, query_angles))  # (query, dim)
-        query = self.cross_attention_norm(query + self.cross_attention(query, memory, query_angles, memory_angles))  # (query, dim)
+        query = self.cross_attention_norm(
+            query + self.cross_attention(query, memory, query_angles, memory_angles)
+        )  # (query, dim)
         return self.feed_forward_norm(query + self.feed_forward(query))  # (query, dim)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import open_clip
 import torch
@@ -27,6 +28,10 @@ class VisionEncoder(nn.Module):
 
     Source: Hour-LLaVA (arXiv:2506.05332), visual encoding; open_clip's `forward_intermediates`.
     """
+
+    tower: Any
+    mean: Tensor
+    deviation: Tensor
 
     def __init__(self, settings: VisionConfig) -> None:
         super().__init__()
@@ -78,7 +83,7 @@ def pool_to_grid(tokens: Tensor, grid: int) -> Tensor:
     return F.interpolate(tokens, size=(grid, grid), mode="bilinear", align_corners=False)  # (frames, vision_dim, grid, grid)
 
 
-def _build_tower(settings: VisionConfig) -> tuple[nn.Module, tuple[float, ...], tuple[float, ...]]:
+def _build_tower(settings: VisionConfig) -> tuple[Any, tuple[float, ...], tuple[float, ...]]:
     """The tower cut off behind the layer that is read, and the mean and deviation of the colours it was trained with."""
     open_clip.add_model_config(TOWERS)
     _check_names(settings)
@@ -117,7 +122,7 @@ def colours_of(settings: VisionConfig, whole: nn.Module) -> tuple[tuple[float, .
     return tuple(colours["mean"]), tuple(colours["std"])
 
 
-def _cut_behind(tower: nn.Module, settings: VisionConfig) -> nn.Module:
+def _cut_behind(tower: Any, settings: VisionConfig) -> nn.Module:
     """Drop what comes after the layer that is read."""
     trunk = tower.trunk if isinstance(tower, open_clip.timm_model.TimmModel) else tower
     if not hasattr(trunk, "prune_intermediate_layers"):
@@ -131,7 +136,7 @@ def _cut_behind(tower: nn.Module, settings: VisionConfig) -> nn.Module:
     return tower
 
 
-def _side_pixels(tower: nn.Module) -> int:
+def _side_pixels(tower: Any) -> int:
     height, width = open_clip.utils.to_2tuple(tower.image_size)
     if height != width:
         raise ConfigError(f"the vision tower takes pictures of {height} x {width} pixels: only square ones are supported")

@@ -8,13 +8,13 @@ from lit_hour.types import Question
 
 
 def is_right(question: Question, said: str) -> bool:
-    """Whether an answer is the true one: by its letter for multiple choice, else by its words alone.
+    """Whether an answer is the true one: by its words, or for multiple choice by its letter.
 
-    "B", "B." and "(B) red" are the letter B. Case, punctuation and spaces do not count in an open-ended answer.
+    "B", "B." and "(B) red" are the letter B. Case, punctuation and spaces do not count in words.
     """
-    if question.format == "multiple_choice":
-        letter = re.match(r"\s*\(?([A-Z])(?![A-Za-z])", said)
-        return letter is not None and letter.group(1) == question.answer_letter
+    letter = re.match(r"\s*\(?([A-Z])(?![A-Za-z])", said) if question.options else None
+    if letter is not None:
+        return letter.group(1) == question.answer_letter
     return _words(said) == _words(question.answer)
 
 

@@ -8,13 +8,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import lightning as L  # noqa: N812
+import lightning as L
 from lightning.pytorch.callbacks import Callback, LearningRateMonitor, ModelCheckpoint
 
 from lit_hour.config.schema import Config
 from lit_hour.errors import ShardError
 from lit_hour.run import RunFolder
 from lit_hour.training.pictures import ValidationPictures
+from lit_hour.training.progress import StepBar
 from lit_hour.types import Batch
 
 
@@ -22,6 +23,7 @@ def build_callbacks(config: Config, run: RunFolder) -> list[Callback]:
     """All callbacks of a run; Lightning itself moves those that save checkpoints to the end."""
     training = config.training
     return [
+        StepBar(),
         DataProgress(),
         SkippedSamples(run.skipped, config.data.max_skipped),
         Speed(training.log_every_steps),

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+import os
 import shlex
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-import lightning as L  # noqa: N812
+import lightning as L
 import torch
 from lightning.pytorch.loggers import TensorBoardLogger
 
@@ -34,8 +36,8 @@ class Outcome:
     step: int
     scores: dict[str, float]
 
-    def report(self, video: str = "VIDEO.mp4", question: str = "QUESTION") -> str:
-        """The scores against chance, and what to do next: with this video and this question, for example."""
+    def report(self, video: str = "VIDEO.mp4", question: str = "QUESTION", answer: str = "") -> str:
+        """The scores against chance, and what to do next: with this video and question, and its true answer if known."""
         lines = [f"\n{self.run.path}: step {self.step}"]
         for format in ("multiple_choice", "open_ended"):
             accuracy = self.scores.get(f"validation/accuracy/{format}")
@@ -43,14 +45,11 @@ class Outcome:
             if accuracy is not None:
                 against = f", guessing gives {chance:.1%}" if chance is not None else ""
                 lines.append(f"  {format.replace('_', ' ')} on videos it has not seen: {accuracy:.1%} right{against}")
-        return "\n".join(
-            [
-                *lines,
-                "\nwhat to try next:",
-                f"  tensorboard --logdir {shlex.quote(str(self.run.tensorboard))}",
-                f"  python -m lit_hour ask {shlex.quote(video)} {shlex.quote(question)} --run {shlex.quote(str(self.run.path))}",
-            ]
-        )
+        python = os.path.relpath(sys.executable) if sys.prefix != sys.base_prefix else "python"
+        curves = [python, "-m", "tensorboard.main", "--logdir", str(self.run.tensorboard)]
+        asking = [python, "-m", "lit_hour", "ask", video, question, "--run", str(self.run.path)]
+        truth = f"   # the true answer: {answer}" if answer else ""
+        return "\n".join([*lines, "\nwhat to try next:", f"  {shlex.join(curves)}", f"  {shlex.join(asking)}{truth}"])
 
 
 def fit(config: Config) -> Outcome:
@@ -72,8 +71,11 @@ def fit(config: Config) -> Outcome:
 
     trainer = build_trainer(config, run, data)
     trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+    if data.step == data.num_steps and not trainer.callback_metrics:
+        log.info("run %s had finished its %d steps: more with training.max_steps", run.path, data.num_steps)
+        trainer.validate(module, datamodule=data, verbose=False)
     scores = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("validation/")}
-    return Outcome(run, trainer.global_step, scores)
+    return Outcome(run, data.step, scores)
 
 
 def build_trainer(config: Config, run: RunFolder, data: VideoQuestionData) -> L.Trainer:
@@ -103,7 +105,7 @@ def open_tokenizer(config: Config, run: RunFolder) -> Tokenizer:
     if run.tokenizer.is_dir():
         return load_tokenizer(run.tokenizer)
     if config.text.tokenizer == BYTE_LEVEL:
-        conversations = (converse([question], config.text.system_prompt) for question in training_questions(config))
+        conversations = (converse([question], config.text) for question in training_questions(config))
         texts = (message.text for conversation in conversations for message in conversation.messages)
         tokenizer = learn_byte_level_tokenizer(texts, config.text.vocabulary_size)
     else:

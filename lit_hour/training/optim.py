@@ -41,7 +41,9 @@ def build_optimizer(model: HourLLaVA, settings: TrainingConfig, num_steps: int) 
     """
     rates = asdict(settings.learning_rate)
     groups = [
-        {"params": parameters, "lr": rates[part], "name": part} for part, parameters in parts_of(model).items() if rates[part] > 0
+        {"params": parameters, "lr": rates[part], "name": part}
+        for part, parameters in parts_of(model).items()
+        if rates[part] > 0
     ]
     if not groups:
         raise ConfigError("every part is frozen: give at least one training.learning_rate above 0")

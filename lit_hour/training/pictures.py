@@ -5,12 +5,11 @@ from __future__ import annotations
 import textwrap
 from typing import Any
 
-import lightning as L  # noqa: N812
+import lightning as L
 import numpy as np
 from lightning.pytorch.callbacks import Callback
 from matplotlib.figure import Figure
 
-from lit_hour.text.chat import phrase_question
 from lit_hour.training.module import Said
 from lit_hour.types import Batch, Frames
 
@@ -25,7 +24,13 @@ class ValidationPictures(Callback):
         self._num_validations = 0
 
     def on_validation_batch_end(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Batch, batch_idx: int, dataloader_idx: int = 0
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Batch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
     ) -> None:
         """Draw one picture of this video."""
         if batch_idx >= self._num_pictures or trainer.sanity_checking or not trainer.is_global_zero or not outputs:
@@ -54,7 +59,7 @@ def draw_answer(video: Frames, key: str, said: Said) -> Figure:
     question = said.question
     truth = f"{question.answer_letter}. {question.answer}" if question.options else question.answer
     verdict = "right" if said.is_right else "wrong"
-    asked = textwrap.fill(" / ".join(phrase_question(question).splitlines()), 130)
+    asked = textwrap.fill(" / ".join([question.question, *question.options]), 130)
     figure.suptitle(
         f"{key}   {question.task}\n{asked}\ntrue answer: {truth}     model: {said.text.strip() or '(nothing)'}  ({verdict})",
         fontsize=10,

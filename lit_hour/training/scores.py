@@ -37,7 +37,9 @@ class AnswerAccuracy(Metric):
     def compute(self) -> dict[str, Tensor]:
         """`accuracy/GROUP` for every group that was asked about, and `chance/multiple_choice`."""
         scores = {
-            f"accuracy/{group}": self.right[place] / self.asked[place] for place, group in enumerate(GROUPS) if self.asked[place]
+            f"accuracy/{group}": self.right[place] / self.asked[place]
+            for place, group in enumerate(GROUPS)
+            if self.asked[place]
         }
         choices = GROUPS.index("multiple_choice")
         if self.asked[choices]:

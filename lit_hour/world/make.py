@@ -24,7 +24,7 @@ from lit_hour.errors import WorldError
 from lit_hour.types import Question
 from lit_hour.world.narrate import narrate
 from lit_hour.world.parallel import render_stories
-from lit_hour.world.script import Story, write_story
+from lit_hour.world.script import Difficulty, Story, write_story
 
 Split = Literal["train", "validation"]
 SPLITS: tuple[Split, ...] = ("train", "validation")
@@ -41,6 +41,11 @@ class World:
     train_questions: Path
     validation_videos: Path
     validation_questions: Path
+
+    def example(self) -> tuple[str, str, str]:
+        """A video to validate on, an open-ended question about it, and the true answer."""
+        record = json.loads(self.validation_questions.read_text(encoding="utf-8"))[0]
+        return str(self.validation_videos / record["video"]), record["question"], record["answer"]
 
 
 def make_world(settings: WorldConfig, num_workers: int | None = None) -> World:
@@ -65,7 +70,7 @@ def make_world(settings: WorldConfig, num_workers: int | None = None) -> World:
             num_workers = num_workers or os.cpu_count() or 1
             render_stories(_missing_videos(stories, folder), settings.size_pixels, settings.frames_per_second, num_workers)
             for split in SPLITS:
-                _write_json(folder / split / "questions.json", _records(stories[split], folder, split))
+                _write_json(folder / split / "questions.json", _records(stories[split], folder, split, settings.difficulty))
     except OSError as error:
         raise WorldError(f"world.folder {settings.folder} cannot be filled: {error}") from error
     return World(
@@ -98,7 +103,8 @@ def write_stories(settings: WorldConfig, split: Split) -> list[Story]:
         seed = (settings.seed << 33) | ((split == "validation") << 32) | index
         share = Random(f"duration of story {seed}").uniform(2 / 3, 4 / 3)
         is_hour = index < settings.num_hour_videos
-        stories.append(write_story(seed, HOUR_SECONDS if is_hour else float(round(settings.duration_seconds * share))))
+        duration_seconds = HOUR_SECONDS if is_hour else float(round(settings.duration_seconds * share))
+        stories.append(write_story(seed, duration_seconds, settings.difficulty))
     return stories
 
 
@@ -116,12 +122,12 @@ def _missing_videos(stories: dict[Split, list[Story]], folder: Path) -> list[tup
     ]
 
 
-def _records(stories: list[Story], folder: Path, split: Split) -> list[dict[str, Any]]:
+def _records(stories: list[Story], folder: Path, split: Split, difficulty: Difficulty) -> list[dict[str, Any]]:
     paths = _video_paths(folder, split, len(stories))
     return [
         _record(path.name, question)
         for story, path in zip(stories, paths, strict=True)
-        for question in narrate(story, path.stem)
+        for question in narrate(story, path.stem, difficulty)
     ]
 
 
@@ -152,6 +158,7 @@ def _claim(folder: Path, settings: WorldConfig) -> None:
         "duration_seconds": settings.duration_seconds,
         "size_pixels": settings.size_pixels,
         "frames_per_second": settings.frames_per_second,
+        "difficulty": settings.difficulty,
     }
     path = folder / "world.json"
     way_out = f"choose another world.folder than {settings.folder}, or delete that folder to make its world anew"

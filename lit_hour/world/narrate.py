@@ -11,7 +11,7 @@ from itertools import combinations, zip_longest
 from random import Random
 
 from lit_hour.types import Question
-from lit_hour.world.script import ACTIONS, COLOURS, SHAPES, Scene, Story
+from lit_hour.world.script import ACTIONS, COLOURS, SHAPES, Difficulty, Scene, Story
 
 MAX_FACTS = 15  # of one story, each asked twice: open-ended and multiple choice
 NUM_OPTIONS = 4
@@ -41,14 +41,15 @@ class Fact:
     evidence: Intervals
 
 
-def narrate(story: Story, video_name: str) -> list[Question]:
+def narrate(story: Story, video_name: str, difficulty: Difficulty = "full") -> list[Question]:
     """Ask about a story: at most `MAX_FACTS` facts, balanced over the kinds, open-ended first and then as multiple choice.
 
     The two versions of a fact lie far apart, so that questions that share a conversation do not give each other away.
     The same story and name give the same questions, whose ids are `video_name/0`, `video_name/1` and so on.
     """
     random = Random(f"questions of story {story.seed}")
-    facts = _choose([kind(story, random) for kind in KINDS], random)
+    kinds = EASY_KINDS if difficulty == "easy" else KINDS
+    facts = _choose([kind(story, random) for kind in kinds], random)
     numbers = range(len(facts))
     open_ended = [_open_ended(fact, f"{video_name}/{number}") for number, fact in zip(numbers, facts, strict=True)]
     multiple_choice = [
@@ -179,10 +180,10 @@ def _distinct(values: Iterable[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(values))
 
 
-KINDS: tuple[Callable[[Story, Random], list[Fact]], ...] = (
-    _recognize_scenes,
-    _recognize_objects,
-    _name_attributes,
+Kind = Callable[[Story, Random], list[Fact]]
+EASY_KINDS: tuple[Kind, ...] = (_recognize_scenes, _recognize_objects, _name_attributes)
+KINDS: tuple[Kind, ...] = (
+    *EASY_KINDS,
     _order_objects,
     _tell_existence,
     _recognize_actions,

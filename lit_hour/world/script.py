@@ -10,6 +10,7 @@ import math
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from random import Random
+from typing import Literal
 
 from lit_hour.errors import WorldError
 
@@ -27,7 +28,10 @@ ACTIONS = (
     "stands still",
 )
 
+Difficulty = Literal["easy", "full"]
+
 SHORTEST_STORY_SECONDS = 4.0
+EASY_SCENES = 3  # of an easy story, at most
 NUM_REGULAR_BACKGROUNDS = 3  # the least that leaves a choice beside the previous background and the actor's colour
 
 
@@ -81,8 +85,11 @@ class Story:
     scenes: tuple[Scene, ...]
 
 
-def write_story(seed: int, duration_seconds: float) -> Story:
+def write_story(seed: int, duration_seconds: float, difficulty: Difficulty = "full") -> Story:
     """Draw a story at random; the same arguments give the same story.
+
+    Args:
+        difficulty: "easy" for at most `EASY_SCENES` scenes, whatever the duration.
 
     Raises:
         WorldError: the duration is not a number of seconds that one scene fits in.
@@ -93,7 +100,7 @@ def write_story(seed: int, duration_seconds: float) -> Story:
             f"{SHORTEST_STORY_SECONDS:g} s, which is one scene"
         )
     random = Random(seed)
-    boundaries = _draw_boundaries(random, duration_seconds)
+    boundaries = _draw_boundaries(random, duration_seconds, _num_scenes(random, duration_seconds, difficulty))
     actors = _draw_actors(random, num_scenes=len(boundaries) - 1)
     backgrounds = _draw_backgrounds(random, actors)
     scenes = (
@@ -103,13 +110,16 @@ def write_story(seed: int, duration_seconds: float) -> Story:
     return Story(seed, float(duration_seconds), tuple(scenes))
 
 
-def _draw_boundaries(random: Random, duration_seconds: float) -> list[float]:
-    """Where scenes begin and end, in whole seconds but for the last.
-
-    Scenes get longer more slowly than the story: about 14 s in three minutes, 42 s in an hour.
-    """
+def _num_scenes(random: Random, duration_seconds: float, difficulty: Difficulty) -> int:
+    """Scenes get longer more slowly than the story: about 14 s in three minutes, 42 s in an hour."""
+    if difficulty == "easy":
+        return min(random.randint(1, EASY_SCENES), int(duration_seconds / SHORTEST_STORY_SECONDS))
     mean_seconds = 14.0 * (duration_seconds / 180.0) ** 0.37
-    num_scenes = max(1, round(duration_seconds / mean_seconds))
+    return max(1, round(duration_seconds / mean_seconds))
+
+
+def _draw_boundaries(random: Random, duration_seconds: float, num_scenes: int) -> list[float]:
+    """Where scenes begin and end, in whole seconds but for the last."""
     ends = list(accumulate(random.uniform(0.6, 1.4) for _ in range(num_scenes)))
     inner = [float(round(end / ends[-1] * duration_seconds)) for end in ends[:-1]]
     return [0.0, *inner, float(duration_seconds)]

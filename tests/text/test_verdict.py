@@ -8,9 +8,10 @@ OPEN = Question("o", "", "open_ended", "What happens?", "A red ball, then two sq
 
 
 @pytest.mark.parametrize(
-    "said", ("B", "B.", "(B)", " B", "\nB\n", "(B) blue", "B: blue", "B) blue", "B, because it is", "B blue")
+    "said",
+    ("B", "B.", "(B)", " B", "\nB\n", "(B) blue", "B: blue", "B) blue", "B, because it is", "B blue", "Blue", "blue", "blue."),
 )
-def test_the_letter_is_right(said: str) -> None:
+def test_the_letter_or_the_words_are_right(said: str) -> None:
     assert is_right(CHOICE, said)
 
 
@@ -21,8 +22,6 @@ def test_the_letter_is_right(said: str) -> None:
         "C.",
         "(A) blue",
         "Because it is blue",
-        "Blue",
-        "blue",
         "b",
         "BB",
         "The answer is B",
@@ -33,7 +32,7 @@ def test_the_letter_is_right(said: str) -> None:
         "1",
     ),
 )
-def test_another_letter_or_no_letter_is_wrong(said: str) -> None:
+def test_another_letter_or_other_words_are_wrong(said: str) -> None:
     assert not is_right(CHOICE, said)
 
 

@@ -1,0 +1,34 @@
+# make train, make test: each sets up .venv itself. Only Python 3.11+ and make have to be there.
+PYTHON ?= python3
+ENVIRONMENT := .venv
+RUN := $(ENVIRONMENT)/bin/python
+READY := $(ENVIRONMENT)/ready
+
+.PHONY: train test check format clean
+
+train: $(READY)  ## make a small set of videos, train on it, and say what to try next
+	$(RUN) train.py
+
+test: $(READY)  ## every test
+	$(RUN) -m pytest
+
+check: $(READY)  ## format, lint, types, tests
+	$(RUN) -m ruff format --check .
+	$(RUN) -m ruff check .
+	$(RUN) -m mypy lit_hour/config lit_hour/types.py lit_hour/video lit_hour/text lit_hour/data lit_hour/model
+	$(RUN) -m pytest
+
+format: $(READY)  ## mend format and what lint can mend
+	$(RUN) -m ruff format .
+	$(RUN) -m ruff check --fix .
+
+clean:  ## take away what make train has made
+	rm -rf runs shards/world
+
+# the stamp is written last: a set-up that broke off is done again
+$(READY): requirements.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed, this is " + sys.version.split()[0] + ": make PYTHON=python3.12")'
+	$(PYTHON) -m venv $(ENVIRONMENT)
+	$(RUN) -m pip install --quiet --upgrade pip
+	$(RUN) -m pip install --requirement requirements.txt
+	touch $@
