@@ -31,4 +31,5 @@ $(READY): requirements.txt pyproject.toml
 	$(PYTHON) -m venv $(ENVIRONMENT)
 	$(RUN) -m pip install --quiet --upgrade pip
 	$(RUN) -m pip install --requirement requirements.txt
+	$(RUN) -m pip install --quiet --no-deps --editable .
 	touch $@

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import warnings
 from pathlib import Path
 
 from lit_hour.config.command_line import parse_command_line
@@ -31,6 +32,7 @@ def main(words: list[str]) -> None:
     asking.set_defaults(run=run_ask)
 
     arguments = parser.parse_args(words)
+    warnings.formatwarning = lambda message, *_: f"warning: {message}\n"
     arguments.run(arguments)
 
 
@@ -40,7 +42,14 @@ def run_pack(arguments: argparse.Namespace) -> None:
     from lit_hour.data.pack import pack
 
     summary = pack(arguments.videos, arguments.questions, arguments.out, config.video, config.pack)
-    print(summary)
+    print(
+        f"{arguments.out}: {summary.num_shards} shards with {summary.num_videos} videos"
+        f" ({summary.duration_seconds / 3600:.2f} hours), {summary.num_questions} questions, {summary.num_frames} frames,"
+        f" {summary.bytes / 1e6:.1f} MB"
+    )
+    for skipped in summary.skipped:
+        print(f"skipped {skipped.video}: {skipped.reason}")
+    print(f"to train on them: python train.py FILE.yaml data.sources.NAME.shards={arguments.out}")
 
 
 def run_ask(arguments: argparse.Namespace) -> None:

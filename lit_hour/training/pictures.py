@@ -50,7 +50,7 @@ class ValidationPictures(Callback):
 def draw_answer(video: Frames, key: str, said: Said) -> Figure:
     """A strip of frames with their times, and under it what was asked, what is true and what the model said."""
     places = np.unique(np.linspace(0, len(video) - 1, FRAMES_SHOWN).astype(int))  # (shown,)
-    figure = Figure(figsize=(12, 3.6), layout="constrained")
+    figure = Figure(figsize=(12, 3.0), layout="constrained")
     axes = figure.subplots(1, len(places), squeeze=False)[0]
     for axis, place in zip(axes, places, strict=True):
         axis.imshow(video.images[place].permute(1, 2, 0).cpu().numpy())  # (height, width, 3)

@@ -28,7 +28,7 @@ def test_the_published_models_are_shipped() -> None:
 @pytest.mark.parametrize("stage", ["", "_s1", "_s2", "_s3"])
 @pytest.mark.parametrize(
     "size, language, per_step",
-    [("3b", (2048, 36, 16, 2, 11008, 1e6, True), 128), ("7b", (3584, 28, 28, 4, 18944, 1e6, False), 256)],
+    [("3b", (2048, 36, 16, 2, 11008, 1e6, 0.02, True), 128), ("7b", (3584, 28, 28, 4, 18944, 1e6, 0.02, False), 256)],
 )
 def test_sizes_and_samples_per_step(size: str, language: tuple, per_step: int, stage: str) -> None:
     config = load_config(CONF / f"hour_llava_{size}{stage}.yaml")
