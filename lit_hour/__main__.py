@@ -26,12 +26,16 @@ def main(words: list[str]) -> None:
     asking = verbs.add_parser("ask", help="a question about a video, answered by a trained run")
     asking.add_argument("video", type=Path, help="a video file")
     asking.add_argument("question", help="a question about it")
+    asking.add_argument("settings", nargs="*", help="[key=value ...] over the run's settings: video.on_damage=use")
     asking.add_argument("--run", dest="run_folder", type=Path, required=True, help="run folder, such as runs/tiny")
     asking.add_argument("--checkpoint", default="best", help="best, last, or another name in RUN/checkpoints")
     asking.add_argument("--device", help="cpu or cuda; a GPU is taken when there is one")
     asking.set_defaults(run=run_ask)
 
-    arguments = parser.parse_args(words)
+    arguments, late_words = parser.parse_known_args(words)  # argparse does not take key=value words that follow an option
+    if options := [word for word in late_words if "=" not in word or word.startswith("-")]:
+        parser.error(f"unknown: {' '.join(options)}")
+    arguments.settings += late_words
     warnings.formatwarning = lambda message, *_: f"warning: {message}\n"
     arguments.run(arguments)
 
@@ -56,8 +60,11 @@ def run_ask(arguments: argparse.Namespace) -> None:
     """Read the video, print the answer as it comes, then what it took."""
     from lit_hour.serving.session import Session
     from lit_hour.types import Answer
+    from lit_hour.video.decode import probe
 
-    session = Session.open(arguments.run_folder, arguments.checkpoint, arguments.device)
+    probe(arguments.video)
+    session = Session.open(arguments.run_folder, arguments.checkpoint, arguments.device, arguments.settings)
+    session.processor.ask(arguments.question)  # an empty question is refused before an hour of video is read
     memory = session.remember(arguments.video)
     for piece in session.ask(memory, arguments.question):
         if isinstance(piece, Answer):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -87,11 +90,24 @@ def _build_tower(settings: VisionConfig) -> tuple[Any, tuple[float, ...], tuple[
     """The tower cut off behind the layer that is read, and the mean and deviation of the colours it was trained with."""
     open_clip.add_model_config(TOWERS)
     _check_names(settings)
-    whole = open_clip.create_model(
-        settings.name, pretrained=settings.weights or None, load_weights=bool(settings.weights), pretrained_text=False
-    )
+    with _without_warnings():  # random weights are what was asked for, or others are loaded over them
+        whole = open_clip.create_model(
+            settings.name, pretrained=settings.weights or None, load_weights=bool(settings.weights), pretrained_text=False
+        )
     mean, deviation = colours_of(settings, whole)
     return _cut_behind(whole.visual, settings), mean, deviation
+
+
+@contextmanager
+def _without_warnings() -> Iterator[None]:
+    """open_clip logs to the root logger."""
+    root = logging.getLogger()
+    level = root.level
+    root.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        root.setLevel(level)
 
 
 def _check_names(settings: VisionConfig) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,20 +42,22 @@ class Session:
         self.device = next(model.parameters()).device
 
     @classmethod
-    def open(cls, run: Path, checkpoint: str = "best", device: str | None = None) -> Session:
+    def open(cls, run: Path, checkpoint: str = "best", device: str | None = None, settings: Sequence[str] = ()) -> Session:
         """Load a run that `train.py` has made.
 
         Args:
             run: the run folder.
             checkpoint: "best", "last" or another name in its checkpoints.
             device: where to compute; a GPU when there is one, if not given.
+            settings: `a.b=c` words that win over those of the run.
 
         Raises:
             RunError: the run, the checkpoint or a part of the model is missing.
+            ConfigError: a setting does not exist or is out of range.
         """
         folder = RunFolder(run)
         file = folder.checkpoint(checkpoint)
-        config = load_config(file.with_suffix(".yaml"))
+        config = load_config(file.with_suffix(".yaml"), settings)
         processor = Processor(load_tokenizer(folder.tokenizer), config.text)
         model = HourLLaVA(config, len(processor.tokenizer))
         _load_weights(model, file)
