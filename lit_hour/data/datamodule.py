@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+import torch
 from torch.utils.data import DataLoader, Dataset
 
 from lit_hour.config.schema import Config, SourceConfig
@@ -113,7 +114,7 @@ class VideoQuestionData(L.LightningDataModule):
             "collate_fn": Collate(self.processor),
             "num_workers": num_workers,
             "persistent_workers": num_workers > 0,
-            "pin_memory": True,
+            "pin_memory": torch.cuda.is_available(),
         }
 
 

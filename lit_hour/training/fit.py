@@ -6,6 +6,7 @@ import logging
 import os
 import shlex
 import sys
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +26,11 @@ from lit_hour.training.callbacks import build_callbacks
 from lit_hour.training.module import HourLLaVAModule
 from lit_hour.training.strategy import RunCheckpoints, hardware
 
+BESIDE_THE_POINT = (  # what Lightning warns of here
+    ".*your dataloader is not resumable",  # the data module is: it starts its loader at the right sample
+    ".*does not have many workers",  # they are a setting, and the share of time spent waiting for data is in TensorBoard
+    ".*LeafSpec",  # of its own use of torch
+)
 log = logging.getLogger("lit_hour")
 
 
@@ -70,10 +76,13 @@ def fit(config: Config) -> Outcome:
     log.info("model: %s", ", ".join(f"{part} {size / 1e6:.2f} M" for part, size in module.sizes().items()))
 
     trainer = build_trainer(config, run, data)
-    trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
-    if data.step == data.num_steps and not trainer.callback_metrics:
-        log.info("run %s had finished its %d steps: more with training.max_steps", run.path, data.num_steps)
-        trainer.validate(module, datamodule=data, verbose=False)
+    with warnings.catch_warnings():
+        for message in BESIDE_THE_POINT:
+            warnings.filterwarnings("ignore", message)
+        trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+        if not trainer.callback_metrics:
+            log.info("run %s had finished its %d steps: more with training.max_steps", run.path, data.num_steps)
+            trainer.validate(module, datamodule=data, verbose=False)
     scores = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("validation/")}
     return Outcome(run, data.step, scores)
 

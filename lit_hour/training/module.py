@@ -80,6 +80,13 @@ class HourLLaVAModule(L.LightningModule):
         """One group for each part that learns."""
         return build_optimizer(self.model, self.config.training, self.num_steps)
 
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Lightning counts micro-batches; how many a step has may have changed with the ranks or the batch size."""
+        num_batches = checkpoint["global_step"] * self.trainer.accumulate_grad_batches
+        progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
+        for span in ("total", "current"):
+            progress[span] = dict.fromkeys(progress[span], num_batches)
+
     def _forgetting_generators(self, batch: Batch) -> list[Generator] | None:
         """What each video forgets depends on the seed and its place in the order alone, on any number of ranks."""
         if self.config.model.memory.spatial_forgetting == "uniform" or len(batch.positions) != len(batch.videos):
