@@ -12,6 +12,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import torch
 
 from lit_hour.config.schema import RunConfig
 from lit_hour.errors import RunError
@@ -66,3 +69,15 @@ class RunFolder:
             present = ", ".join(sorted(each.stem for each in self.checkpoints.glob("*.ckpt"))) or "none yet"
             raise RunError(f"no checkpoint {name!r} in {self.checkpoints}; there is: {present}")
         return file
+
+
+def read_checkpoint(file: Path) -> dict[str, Any]:
+    """What a checkpoint holds; its tensors stay on disk until they are used.
+
+    Raises:
+        RunError: the file is no whole checkpoint.
+    """
+    try:
+        return torch.load(file, map_location="cpu", mmap=True, weights_only=True)
+    except RuntimeError as error:
+        raise RunError(f"{file} is damaged or no checkpoint: delete it, or choose another") from error

@@ -1,8 +1,14 @@
 """Fixtures that every room's tests share."""
 
+from __future__ import annotations
+
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:  # small_run brings Lightning with it, which only those who train should wait for
+    from small_run import Small, Trained, Watch
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SHARED = REPOSITORY.parent / "shared"
@@ -24,3 +30,36 @@ def golden() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no golden files at {folder}")
     return folder
+
+
+@pytest.fixture(scope="session")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Small:
+    """Small settings, whose world is made and packed."""
+    from small_run import Small, settings
+
+    from lit_hour.world.prepare import prepare_world
+
+    folder = tmp_path_factory.mktemp("small")
+    small = Small.write(folder, settings(folder / "world"))
+    prepare_world(small.config("none"))
+    return small
+
+
+@pytest.fixture(scope="session")
+def trained(small: Small) -> Trained:
+    """A run of `python train.py` with these settings, from the beginning to the end; not to be changed."""
+    from small_run import Trained
+
+    return Trained(small, small.run("whole"), small.train("whole"))
+
+
+@pytest.fixture
+def watch(monkeypatch: pytest.MonkeyPatch) -> Watch:
+    """Watches the runs of a test from inside."""
+    from small_run import Watch
+
+    from lit_hour.training import fit
+
+    watching, build_callbacks = Watch(), fit.build_callbacks
+    monkeypatch.setattr(fit, "build_callbacks", lambda *given: [*build_callbacks(*given), watching])
+    return watching

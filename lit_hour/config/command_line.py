@@ -13,9 +13,12 @@ def parse_command_line(words: Sequence[str], default_file: str | None = None) ->
     """The settings of the file that the words name, or of the default one, changed by the other words.
 
     Raises:
-        ConfigError: more than one file is named, or as `load_config`.
+        ConfigError: more than one file is named, a word is neither a file nor a setting, or as `load_config`.
     """
     files = [word for word in words if "=" not in word]
+    for word in files:
+        if not word.endswith(".yaml"):
+            raise ConfigError(f"'{word}' is neither a .yaml file nor a setting: settings are written as key=value")
     if len(files) > 1:
-        raise ConfigError(f"one config file at most, not {' and '.join(files)}; settings are written as key=value")
+        raise ConfigError(f"one config file at most, not {' and '.join(files)}")
     return load_config(files[0] if files else default_file, [word for word in words if "=" in word])

@@ -183,6 +183,7 @@ class TrainingConfig:
     pictures: int = setting(4, "validation questions shown as pictures in TensorBoard", at_least=0)
     accelerator: str = setting("auto", "cpu, gpu or auto, as Lightning names it")
     devices: str = setting("auto", "processes on each node, or auto")
+    cpu_threads: int = setting(0, "threads that compute in each process on a CPU; 0: as many as torch takes", at_least=0)
     num_nodes: int = setting(1, "machines", at_least=1)
 
 

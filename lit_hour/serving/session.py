@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -15,12 +16,13 @@ from lit_hour.errors import RunError
 from lit_hour.model.hour_llava import HourLLaVA
 from lit_hour.model.splice import prompts_of
 from lit_hour.processor import Processor
-from lit_hour.run import RunFolder
+from lit_hour.run import RunFolder, read_checkpoint
 from lit_hour.text.tokenizer import load_tokenizer
 from lit_hour.types import Answer, Example, Repository
 from lit_hour.video.decode import load_video
 
 UNFINISHED_CHARACTER = "\ufffd"  # what a tokenizer shows for a character whose last bytes are still to come
+LONGEST_REASON_CHARACTERS = 400  # torch names every weight, each on a line
 
 
 @dataclass(frozen=True)
@@ -114,11 +116,12 @@ def _load_weights(model: HourLLaVA, file: Path) -> None:
     """The model's part of a Lightning checkpoint.
 
     Raises:
-        RunError: weights are missing, left over or of another shape.
+        RunError: the file is damaged, or weights are missing, left over or of another shape.
     """
-    state = torch.load(file, map_location="cpu", mmap=True, weights_only=True)["state_dict"]
+    state = read_checkpoint(file)["state_dict"]
     weights = {name.removeprefix("model."): weight for name, weight in state.items() if name.startswith("model.")}
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:
-        raise RunError(f"{file} does not fit the settings beside it: {error}") from error
+        reasons = textwrap.shorten(str(error), LONGEST_REASON_CHARACTERS)
+        raise RunError(f"{file} does not fit the settings beside it: {reasons}") from error

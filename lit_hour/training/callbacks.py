@@ -29,13 +29,14 @@ def build_callbacks(config: Config, run: RunFolder) -> list[Callback]:
         Speed(training.log_every_steps),
         LearningRateMonitor("step"),
         ValidationPictures(training.pictures),
-        BestCheckpoint(dirpath=run.checkpoints, filename="best", monitor="validation/loss"),
+        BestCheckpoint(dirpath=run.checkpoints, filename="best", monitor="validation/loss", enable_version_counter=False),
         PeriodicCheckpoint(
             training.checkpoint_every_steps,
             dirpath=run.checkpoints,
             filename="step={step:06d}",
             auto_insert_metric_name=False,
             save_top_k=training.keep_checkpoints,
+            enable_version_counter=False,
         ),
     ]
 
@@ -49,12 +50,16 @@ class PeriodicCheckpoint(ModelCheckpoint):
 
     def __init__(self, every_steps: int, **settings: Any) -> None:
         super().__init__(every_n_train_steps=every_steps, monitor="step", mode="max", save_last=True, **settings)
-        self._every_steps = every_steps
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """A run that continues has saved this step: the first micro-batch of the next one is no reason to save it again."""
+        super().on_train_start(trainer, pl_module)
+        self._last_global_step_saved = trainer.global_step
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Save the last step as well when it is no multiple of the interval."""
+        """Save the last step, of which Lightning leaves out those that it wants to validate first and then does not."""
         super().on_train_end(trainer, pl_module)
-        if trainer.global_step % self._every_steps:
+        if trainer.global_step != self._last_global_step_saved:
             trainer.save_checkpoint(Path(str(self.dirpath)) / "last.ckpt")
 
 

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import lightning as L
-import torch
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from lit_hour.config.load import config_to_dict, load_config, save_config
@@ -19,7 +18,7 @@ from lit_hour.config.schema import Config
 from lit_hour.data.datamodule import VideoQuestionData, training_questions
 from lit_hour.errors import RunError
 from lit_hour.processor import Processor
-from lit_hour.run import RunFolder
+from lit_hour.run import RunFolder, read_checkpoint
 from lit_hour.text.chat import converse
 from lit_hour.text.tokenizer import BYTE_LEVEL, Tokenizer, learn_byte_level_tokenizer, load_tokenizer
 from lit_hour.training.callbacks import build_callbacks
@@ -67,6 +66,8 @@ def fit(config: Config) -> Outcome:
     log.info("run %s: %s", run.path, f"continues from {checkpoint}" if checkpoint else "starts from the beginning")
 
     L.seed_everything(config.run.seed, workers=True)
+    if config.training.cpu_threads:
+        torch.set_num_threads(config.training.cpu_threads)
     run.path.mkdir(parents=True, exist_ok=True)
     save_config(config, run.config)
     processor = Processor(open_tokenizer(config, run), config.text)
@@ -82,6 +83,7 @@ def fit(config: Config) -> Outcome:
         trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
         if not trainer.callback_metrics:
             log.info("run %s had finished its %d steps: more with training.max_steps", run.path, data.num_steps)
+        if not trainer.callback_metrics or data.num_steps % validation_interval_steps(config, data):
             trainer.validate(module, datamodule=data, verbose=False)
     scores = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("validation/")}
     return Outcome(run, data.step, scores)
@@ -105,8 +107,13 @@ def build_trainer(config: Config, run: RunFolder, data: VideoQuestionData) -> L.
     )
     trainer.accumulate_grad_batches = data.micro_batches_per_step(trainer.world_size)
     # Lightning counts this interval in micro-batches, which are known once the number of ranks is
-    trainer.val_check_interval = min(training.validate_every_steps, data.num_steps) * trainer.accumulate_grad_batches
+    trainer.val_check_interval = validation_interval_steps(config, data) * trainer.accumulate_grad_batches
     return trainer
+
+
+def validation_interval_steps(config: Config, data: VideoQuestionData) -> int:
+    """Steps between validations; a run that is shorter is validated at its end."""
+    return min(config.training.validate_every_steps, data.num_steps)
 
 
 def open_tokenizer(config: Config, run: RunFolder) -> Tokenizer:
@@ -124,37 +131,42 @@ def open_tokenizer(config: Config, run: RunFolder) -> Tokenizer:
 
 
 def newest_checkpoint(run: RunFolder) -> Path | None:
-    """The checkpoint of this run with the most steps behind it."""
-    files = [*run.checkpoints.glob("last.ckpt"), *run.checkpoints.glob("step=*.ckpt")]
-    steps = {file: torch.load(file, map_location="cpu", mmap=True, weights_only=True)["global_step"] for file in files}
-    return max(files, key=lambda file: (steps[file], file.stem == "last"), default=None)
+    """The checkpoint of this run with the most steps behind it.
+
+    Of several at one step it is the best one: it was saved last, after a validation whose loss the others do not know.
+    """
+    files = list(run.checkpoints.glob("*.ckpt"))
+    steps = {file: read_checkpoint(file)["global_step"] for file in files}
+    return max(files, key=lambda file: (steps[file], file.stem == "best", file.stem == "last"), default=None)
 
 
 def check_same_model(config: Config, checkpoint: Path) -> None:
-    """Refuse to continue a checkpoint of another model.
+    """Refuse to continue a checkpoint of another model or optimizer.
 
     Raises:
-        RunError: it names every setting of `model` and `text` that differs.
+        RunError: it names every setting of them that differs.
     """
-    before = config_to_dict(load_config(checkpoint.with_suffix(".yaml")))
-    now = config_to_dict(config)
-    differences = [
-        f"{name} was {old!r}, is {new!r}"
-        for room in ("model", "text")
-        for name, old, new in _differences(before[room], now[room], room)
-    ]
+    before, now = _fixed_settings(load_config(checkpoint.with_suffix(".yaml"))), _fixed_settings(config)
+    differences = [f"{name} was {old!r}, is {new!r}" for name, old, new in _differences(before, now, "")]
     if differences:
         raise RunError(
-            f"{checkpoint} belongs to another model: {'; '.join(differences)}."
+            f"{checkpoint} belongs to another model or optimizer: {'; '.join(differences)}."
             " Set these back, or give the run another name with run.name=NAME"
         )
+
+
+def _fixed_settings(config: Config) -> dict:
+    """What a run cannot change on the way: the shapes, the words, and what the optimizer's state brings with it."""
+    settings = config_to_dict(config)
+    optimizer = {name: settings["training"][name] for name in ("learning_rate", "weight_decay")}
+    return {"model": settings["model"], "text": settings["text"], "training": optimizer}
 
 
 def _differences(before: dict, now: dict, prefix: str) -> list[tuple[str, object, object]]:
     found = []
     for key, old in before.items():
         if isinstance(old, dict):
-            found += _differences(old, now[key], f"{prefix}.{key}")
+            found += _differences(old, now[key], f"{prefix}{key}.")
         elif old != now[key]:
-            found.append((f"{prefix}.{key}", old, now[key]))
+            found.append((f"{prefix}{key}", old, now[key]))
     return found

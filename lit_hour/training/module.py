@@ -81,11 +81,17 @@ class HourLLaVAModule(L.LightningModule):
         return build_optimizer(self.model, self.config.training, self.num_steps)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Lightning counts micro-batches; how many a step has may have changed with the ranks or the batch size."""
-        num_batches = checkpoint["global_step"] * self.trainer.accumulate_grad_batches
-        progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
-        for span in ("total", "current"):
-            progress[span] = dict.fromkeys(progress[span], num_batches)
+        """Lightning counts micro-batches; how many a step has may have changed with the ranks or the batch size.
+
+        Whenever the checkpoint was saved, it then reads as if that was at the end of the step's last micro-batch. From there
+        Lightning goes on with the next step, without another validation, and the steps in TensorBoard go on without a gap.
+        """
+        step = checkpoint["global_step"]
+        num_batches = step * self.trainer.accumulate_grad_batches
+        state = checkpoint["loops"]["fit_loop"]
+        done = {"ready": num_batches, "started": num_batches, "processed": num_batches, "completed": num_batches - 1}
+        state["epoch_loop.batch_progress"] = {"total": dict(done), "current": dict(done), "is_last_batch": False}
+        state["epoch_loop.state_dict"]["_batches_that_stepped"] = step - 1
 
     def _forgetting_generators(self, batch: Batch) -> list[Generator] | None:
         """What each video forgets depends on the seed and its place in the order alone, on any number of ranks."""

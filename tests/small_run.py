@@ -1,0 +1,153 @@
+"""A run that takes two seconds: its settings, and what the tests of training, serving and the command line do with it."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+import train
+import yaml
+from lightning.pytorch.callbacks import Callback
+from torch import Tensor
+
+from lit_hour.config.command_line import parse_command_line
+from lit_hour.config.schema import Config
+from lit_hour.run import RunFolder
+from lit_hour.training import fit as fitting
+from lit_hour.training.fit import Outcome
+from lit_hour.types import Batch
+
+NUM_STEPS, SAMPLES_PER_STEP = 6, 2
+
+
+def settings(world: Path) -> dict[str, Any]:
+    """A model of 0.2 million parameters that learns six steps from four videos of half a minute."""
+    return {
+        "video": {"size_pixels": 64, "min_frames": 4, "max_frames": 6},
+        "pack": {"videos_per_shard": 2, "num_workers": 1},
+        "text": {"vocabulary_size": 400, "choice_answer": "words"},
+        "data": {
+            "sources": {"world": {"shards": f"{world}/train/shards"}},
+            "validation_sources": {"world": {"shards": f"{world}/validation/shards"}},
+            "questions_per_sample": 2,
+            "validation_questions": 4,
+            "samples_per_step": SAMPLES_PER_STEP,
+            "samples_per_batch": 1,
+            "num_workers": 0,
+        },
+        "model": {
+            "vision": {"name": "lit-hour-tiny", "layer": -1, "grid": 2},
+            "memory": {"num_layers": 1, "min_frames": 4},
+            "language": {
+                "hidden_size": 32,
+                "num_layers": 1,
+                "num_heads": 2,
+                "num_key_value_heads": 1,
+                "intermediate_size": 48,
+                "rope_theta": 10000.0,
+                "initial_deviation": 0.1,
+            },
+        },
+        "training": {
+            "max_steps": NUM_STEPS,
+            "learning_rate": {"vision": 0.001, "projector": 0.002, "memory": 0.003, "language": 0.004},
+            "precision": "32-true",
+            "validate_every_steps": 3,
+            "checkpoint_every_steps": 2,
+            "log_every_steps": 1,
+            "accelerator": "cpu",
+            "devices": "1",
+        },
+        "answer": {"max_new_tokens": 4},
+        "world": {
+            "folder": str(world),
+            "num_videos": 4,
+            "num_validation_videos": 2,
+            "num_hour_videos": 0,
+            "duration_seconds": 30.0,
+            "size_pixels": 64,
+            "frames_per_second": 2,
+            "difficulty": "easy",
+        },
+    }
+
+
+@dataclass(frozen=True)
+class Small:
+    """A YAML file of small settings, whose world is made and packed, and a folder for runs.
+
+    `words` and `config` take `run.folder` from here unless a word says otherwise.
+    """
+
+    yaml: Path
+    runs: Path
+
+    @classmethod
+    def write(cls, folder: Path, values: dict[str, Any]) -> Small:
+        file = folder / "small.yaml"
+        file.write_text(yaml.safe_dump(values), encoding="utf-8")
+        return cls(file, folder / "runs")
+
+    def words(self, name: str, *more: str) -> list[str]:
+        return [str(self.yaml), f"run.folder={self.runs}", f"run.name={name}", *more]
+
+    def config(self, name: str, *more: str) -> Config:
+        return parse_command_line(self.words(name, *more))
+
+    def fit(self, name: str, *more: str) -> Outcome:
+        return fitting.fit(self.config(name, *more))
+
+    def train(self, name: str, *more: str) -> str:
+        """What `python train.py` prints."""
+        with contextlib.redirect_stdout(io.StringIO()) as printed:
+            train.main(self.words(name, *more))
+        return printed.getvalue()
+
+    def run(self, name: str) -> RunFolder:
+        return RunFolder(self.runs / name)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A finished run, and what it printed."""
+
+    small: Small
+    run: RunFolder
+    printed: str
+
+
+class Stopped(RuntimeError):
+    """Raised in the middle of a run."""
+
+
+class Watch(Callback):
+    """Notes the positions of the samples that each step learnt from and the validations, and stops the run if it is told to."""
+
+    def __init__(self) -> None:
+        self.positions: list[int] = []
+        self.validated: list[int] = []
+        self.stop_after_batches: int | None = None
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Batch, batch_idx: int
+    ) -> None:
+        self.positions += batch.positions
+        if len(self.positions) == self.stop_after_batches:
+            raise Stopped
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.validated.append(trainer.global_step)
+
+
+def weights(run: RunFolder, name: str = "last") -> dict[str, Tensor]:
+    return torch.load(run.checkpoints / f"{name}.ckpt", weights_only=True)["state_dict"]
+
+
+def largest_difference(one: dict[str, Tensor], other: dict[str, Tensor]) -> float:
+    assert one.keys() == other.keys()
+    return max(float((one[name] - other[name]).abs().max()) for name in one)

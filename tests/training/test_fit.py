@@ -1,0 +1,290 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from small_run import NUM_STEPS, SAMPLES_PER_STEP, Small, Stopped, Trained, Watch, largest_difference, settings, weights
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from lit_hour.config.load import load_config
+from lit_hour.errors import RunError, ShardError
+from lit_hour.run import RunFolder
+from lit_hour.training.fit import Outcome
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+EVERY_POSITION = list(range(NUM_STEPS * SAMPLES_PER_STEP))
+PARTS = ("vision", "projector", "memory", "language")
+
+
+@pytest.fixture(scope="module")
+def events(trained: Trained) -> EventAccumulator:
+    accumulator = EventAccumulator(str(trained.run.tensorboard))
+    accumulator.Reload()
+    return accumulator
+
+
+def start_command(small: Small, name: str, *more: str) -> subprocess.Popen[bytes]:
+    """`python train.py` in a process of its own, with as many threads as this one."""
+    environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
+    command = [sys.executable, "train.py", *small.words(name, *more)]
+    return subprocess.Popen(command, cwd=REPOSITORY, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+
+
+# What a run leaves behind
+
+
+def test_a_run_leaves_checkpoints_with_their_settings_beside_them(trained: Trained) -> None:
+    run, config = trained.run, trained.small.config("whole")
+    checkpoints = {file.stem for file in run.checkpoints.glob("*.ckpt")}
+    assert checkpoints == {"best", "last", "step=000002", "step=000004", "step=000006"}
+    assert {file.name for file in run.checkpoints.iterdir()} == {
+        f"{name}{end}" for name in checkpoints for end in (".ckpt", ".yaml")
+    }
+    assert load_config(run.config) == config
+    for name in checkpoints:
+        assert load_config(run.checkpoint(name).with_suffix(".yaml")) == config
+        step = torch.load(run.checkpoint(name), weights_only=True)["global_step"]
+        assert step == (int(name[-6:]) if name.startswith("step=") else step)
+    assert torch.load(run.checkpoint("last"), weights_only=True)["global_step"] == NUM_STEPS
+    assert (run.tokenizer / "tokenizer.json").is_file()
+    assert not run.skipped.exists()
+
+
+def test_a_run_says_where_it_ended_and_what_to_try_next(trained: Trained) -> None:
+    printed = trained.printed
+    assert f"run {trained.run.path}: starts from the beginning" in printed
+    assert f"{NUM_STEPS}/{NUM_STEPS}" in printed  # the bar counts optimizer steps
+    assert f"{trained.run.path}: step {NUM_STEPS}" in printed
+    assert "right, guessing gives 25.0%" in printed
+    assert f"--logdir {trained.run.tensorboard}" in printed and f"--run {trained.run.path}" in printed
+
+
+def test_only_the_newest_periodic_checkpoints_are_kept(small: Small) -> None:
+    small.fit("kept", "training.keep_checkpoints=1", "training.checkpoint_every_steps=1", "training.max_steps=3")
+    names = {file.stem for file in small.run("kept").checkpoints.glob("*")}
+    assert names == {"best", "last", "step=000003"}
+
+
+@pytest.mark.parametrize(
+    "tag",
+    [
+        "train/loss",
+        *(f"learning_rate/{part}" for part in PARTS),
+        "speed/frames_per_second",
+        "speed/text_tokens_per_second",
+        "speed/share_waiting_for_data",
+        "data/skipped_samples",
+    ],
+)
+def test_tensorboard_has_a_value_at_each_step(events: EventAccumulator, tag: str) -> None:
+    values = {event.step: event.value for event in events.Scalars(tag)}
+    assert list(values) == list(range(NUM_STEPS))
+    assert all(value >= 0 for value in values.values())
+    if tag == "data/skipped_samples":
+        assert set(values.values()) == {0}
+    if tag == "speed/share_waiting_for_data":
+        assert all(0 < value < 1 for value in values.values())
+    if tag.startswith("learning_rate/"):
+        peak = 0.001 * (1 + PARTS.index(tag.split("/")[1]))
+        assert values[0] == pytest.approx(peak)
+        assert values[3] == pytest.approx(peak / 2)  # half way down the cosine; no step of six is warm-up
+
+
+def test_tensorboard_has_the_scores_of_each_validation(events: EventAccumulator, trained: Trained) -> None:
+    for tag in ("loss", "accuracy/open_ended", "accuracy/multiple_choice", "chance/multiple_choice"):
+        assert [event.step for event in events.Scalars(f"validation/{tag}")] == [2, 5]
+    assert events.Scalars("validation/chance/multiple_choice")[0].value == 0.25
+    with (trained.small.yaml.parent / "world/validation/questions.json").open() as questions:
+        tasks = {question["task"] for question in json.load(questions)}
+    shown = {tag.removeprefix("validation/accuracy/") for tag in events.Tags()["scalars"] if "/accuracy/" in tag}
+    assert shown - {"open_ended", "multiple_choice"} <= tasks and len(shown) > 2
+
+
+def test_tensorboard_has_a_picture_of_each_first_video(events: EventAccumulator) -> None:
+    assert events.Tags()["images"] == ["validation/0", "validation/1"]
+    assert [picture.step for picture in events.Images("validation/0")] == [3, 6]
+
+
+def test_a_run_without_validation_trains(small: Small, tmp_path: Path) -> None:
+    values = settings(small.yaml.parent / "world")
+    values["data"]["validation_sources"] = {}
+    outcome = Small.write(tmp_path, values).fit("alone", "training.max_steps=3")
+    assert (outcome.step, outcome.scores) == (3, {})
+    assert torch.load(outcome.run.checkpoint("last"), weights_only=True)["global_step"] == 3
+
+
+# Starting again with the same name
+
+
+@pytest.mark.parametrize(
+    ("stops", "more"),
+    [
+        ([9], ()),
+        ([9], ("data.num_workers=1",)),
+        ([3, 6], ("data.num_workers=2",)),
+        ([9, 1], ()),  # the second time in the middle of the step after the checkpoint
+        ([6], ("training.validate_every_steps=2",)),  # the best checkpoint is as new as the last, and knows its own loss
+        ([7], ("training.checkpoint_every_steps=100",)),  # there is the best one alone
+    ],
+)
+def test_a_stopped_run_continues_to_the_same_weights(
+    trained: Trained, watch: Watch, request: pytest.FixtureRequest, stops: list[int], more: tuple[str, ...]
+) -> None:
+    name = f"stopped-{request.node.callspec.id}"
+    for batches in stops:
+        watch.positions, watch.stop_after_batches = [], batches
+        with pytest.raises(Stopped):
+            trained.small.fit(name, *more)
+    watch.stop_after_batches, watch.positions = None, []
+    run = trained.small.run(name)
+    newest = max(torch.load(file, weights_only=True)["global_step"] for file in run.checkpoints.glob("*.ckpt"))
+    assert 0 < newest < NUM_STEPS
+    outcome = trained.small.fit(name, *more)
+    assert watch.positions == EVERY_POSITION[newest * SAMPLES_PER_STEP :]
+    assert outcome.step == NUM_STEPS
+    assert largest_difference(weights(run), weights(trained.run)) == 0
+    assert not list(run.checkpoints.glob("*-v*"))
+
+
+def test_after_kill_9_a_run_continues_to_the_same_weights(trained: Trained) -> None:
+    run = trained.small.run("killed")
+    process = start_command(trained.small, "killed", "data.num_workers=1")
+    while not run.checkpoints.joinpath("last.ckpt").exists() and process.poll() is None:
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    stopped_at = torch.load(run.checkpoint("last"), weights_only=True)["global_step"]
+    assert 0 < stopped_at < NUM_STEPS
+    printed = trained.small.train("killed")
+    assert f"run {run.path}: continues from {run.checkpoints}" in printed
+    assert largest_difference(weights(run), weights(trained.run)) == 0
+
+
+def test_tensorboard_goes_on_without_a_gap(small: Small, watch: Watch) -> None:
+    for watch.stop_after_batches in (9, None):
+        watch.positions = []
+        try:
+            small.fit("curve")
+        except Stopped:
+            continue
+    accumulator = EventAccumulator(str(small.run("curve").tensorboard))
+    accumulator.Reload()
+    assert sorted({event.step for event in accumulator.Scalars("train/loss")}) == list(range(NUM_STEPS))
+    assert watch.validated == [3, 6]
+
+
+def test_the_best_checkpoint_stays_the_best_of_both_starts(small: Small, watch: Watch) -> None:
+    """Learning rates that begin at 0 and then ruin the model: nothing is better than what the first validation saw."""
+    ruin = [f"training.learning_rate.{part}=30" for part in PARTS]
+    every_step = ("training.warmup_share=1", "training.validate_every_steps=1", "training.checkpoint_every_steps=1")
+    watch.stop_after_batches = 3
+    with pytest.raises(Stopped):
+        small.fit("ruined", *every_step, *ruin)
+    watch.stop_after_batches = None
+    small.fit("ruined", *every_step, *ruin)
+    assert watch.validated == [1, 2, 3, 4, 5, 6]
+    accumulator = EventAccumulator(str(small.run("ruined").tensorboard))
+    accumulator.Reload()
+    first, *others = (event.value for event in accumulator.Scalars("validation/loss"))
+    assert first < min(others)
+    assert torch.load(small.run("ruined").checkpoint("best"), weights_only=True)["global_step"] == 1
+
+
+def test_a_finished_run_says_so_and_validates(trained: Trained, watch: Watch) -> None:
+    before = weights(trained.run)
+    printed = trained.small.train("whole")
+    assert f"run {trained.run.path} had finished its {NUM_STEPS} steps: more with training.max_steps" in printed
+    assert watch.positions == [] and len(watch.validated) == 1
+    assert largest_difference(weights(trained.run), before) == 0
+    assert printed.splitlines()[-6:] == trained.printed.splitlines()[-6:]  # the same scores, the same advice
+
+
+@pytest.mark.parametrize("every_steps", [2, 3])
+def test_a_finished_run_goes_on_when_it_gets_more_steps(small: Small, watch: Watch, every_steps: int) -> None:
+    words = ("training.checkpoint_every_steps=" + str(every_steps),)
+    for num_steps in (4, 6):
+        outcome = small.fit(f"longer-{every_steps}", *words, f"training.max_steps={num_steps}")
+        assert outcome.step == num_steps
+        assert torch.load(outcome.run.checkpoint("last"), weights_only=True)["global_step"] == num_steps
+    assert watch.positions == EVERY_POSITION
+    assert watch.validated == [3, 4, 6]  # the end of a run is always validated
+
+
+def test_another_batch_size_continues_with_the_next_samples(small: Small, watch: Watch) -> None:
+    watch.stop_after_batches = 9
+    with pytest.raises(Stopped):
+        small.fit("regrouped")
+    assert watch.positions == EVERY_POSITION[:9]
+    watch.positions, watch.stop_after_batches = [], None
+    small.fit("regrouped", "data.samples_per_batch=2")
+    assert watch.positions == EVERY_POSITION[8:]
+
+
+def test_another_model_under_the_same_name_is_refused_with_every_difference(trained: Trained) -> None:
+    other = (
+        "model.language.hidden_size=64",
+        "text.vocabulary_size=500",
+        "training.learning_rate.vision=0",
+        "data.num_workers=1",
+    )
+    with pytest.raises(RunError) as refusal:
+        trained.small.fit("whole", *other)
+    message = str(refusal.value)
+    assert str(trained.run.checkpoints) in message
+    assert "model.language.hidden_size was 32, is 64; text.vocabulary_size was 400, is 500" in message
+    assert "training.learning_rate.vision was 0.001, is 0.0" in message
+    assert "num_workers" not in message and "run.name=NAME" in message
+    assert load_config(trained.run.config) == trained.small.config("whole")
+
+
+def test_a_damaged_checkpoint_is_named(small: Small) -> None:
+    run = small.run("damaged")
+    run.checkpoints.mkdir(parents=True)
+    file = run.checkpoints / "last.ckpt"
+    file.write_bytes(b"PK\x03\x04 and nothing more")
+    with pytest.raises(RunError, match=r"last\.ckpt is damaged or no checkpoint: delete it"):
+        small.fit("damaged")
+
+
+def test_missing_shards_are_named_before_anything_is_trained(small: Small, tmp_path: Path) -> None:
+    with pytest.raises(ShardError, match=f"{tmp_path}/none holds no shards"):
+        small.fit("nothing", f"data.sources.world.shards={tmp_path}/none")
+
+
+# Several processes
+
+
+def test_two_processes_learn_what_one_learns(small: Small) -> None:
+    words = ("training.max_steps=2", "training.clip_norm=0", "training.validate_every_steps=2", "data.max_skipped=9")
+    process = start_command(small, "two", *words, "training.devices=2")
+    small.fit("one", *words)
+    printed = process.communicate(timeout=120)[0].decode()
+    assert process.returncode == 0, printed
+    assert largest_difference(weights(small.run("two")), weights(small.run("one"))) < 1e-5
+    scores = [EventAccumulator(str(small.run(name).tensorboard)) for name in ("one", "two")]
+    for accumulator in scores:
+        accumulator.Reload()
+    for tag in ("validation/accuracy/open_ended", "validation/chance/multiple_choice", "validation/loss"):
+        one, two = (accumulator.Scalars(tag)[-1].value for accumulator in scores)
+        assert two == pytest.approx(one, abs=1e-4)
+    states = [torch.load(small.run(name).checkpoint("last"), weights_only=True) for name in ("one", "two")]
+    assert states[0]["VideoQuestionData"] == states[1]["VideoQuestionData"] == {"step": 2, "position": 4}
+
+
+# The report at the end
+
+
+def test_the_report_quotes_what_a_shell_would_split() -> None:
+    outcome = Outcome(RunFolder(Path("my runs/x")), 7, {"validation/accuracy/open_ended": 0.5})
+    report = outcome.report("a b.mp4", "What's that?", "a cat")
+    assert "my runs/x: step 7" in report
+    assert "open ended on videos it has not seen: 50.0% right\n" in report and "multiple choice" not in report
+    assert "ask 'a b.mp4' 'What'\"'\"'s that?' --run 'my runs/x'   # the true answer: a cat" in report
+    assert replace(outcome, scores={}).report().count("\n") == report.count("\n") - 1
