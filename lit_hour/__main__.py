@@ -28,7 +28,7 @@ def main(words: list[str]) -> None:
     asking.add_argument("question", help="a question about it")
     asking.add_argument("settings", nargs="*", help="[key=value ...] over the run's settings: video.on_damage=use")
     asking.add_argument("--run", dest="run_folder", type=Path, required=True, help="run folder, such as runs/tiny")
-    asking.add_argument("--checkpoint", default="best", help="best, last, or another name in RUN/checkpoints")
+    asking.add_argument("--checkpoint", help="a name in RUN/checkpoints; best, or else last, if not given")
     asking.add_argument("--device", help="cpu or cuda; a GPU is taken when there is one")
     asking.set_defaults(run=run_ask)
 

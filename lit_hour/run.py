@@ -56,14 +56,16 @@ class RunFolder:
         """The list of samples that could not be read."""
         return self.path / "skipped.jsonl"
 
-    def checkpoint(self, name: str) -> Path:
-        """The file of a checkpoint by name ("best", "last", "step=000500").
+    def checkpoint(self, name: str | None = None) -> Path:
+        """The file of a checkpoint by name ("best", "last", "step=000500"); the best one, or else the last, without.
 
         Raises:
             RunError: there is no such run or no such checkpoint.
         """
         if not self.path.is_dir():
             raise RunError(f"no run at {self.path}: train one first, or give the folder of another with --run")
+        if name is None:
+            name = "best" if (self.checkpoints / "best.ckpt").is_file() else "last"
         file = self.checkpoints / f"{name}.ckpt"
         if not file.is_file():
             present = ", ".join(sorted(each.stem for each in self.checkpoints.glob("*.ckpt"))) or "none yet"

@@ -10,11 +10,11 @@ from typing import Any
 
 import lightning as L
 import torch
-import train
 import yaml
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
+import train
 from lit_hour.config.command_line import parse_command_line
 from lit_hour.config.schema import Config
 from lit_hour.run import RunFolder
@@ -121,7 +121,7 @@ class Trained:
     printed: str
 
 
-class Stopped(RuntimeError):
+class StoppedError(RuntimeError):
     """Raised in the middle of a run."""
 
 
@@ -138,7 +138,7 @@ class Watch(Callback):
     ) -> None:
         self.positions += batch.positions
         if len(self.positions) == self.stop_after_batches:
-            raise Stopped
+            raise StoppedError
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.validated.append(trainer.global_step)

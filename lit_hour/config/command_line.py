@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from lit_hour.config.load import load_config
 from lit_hour.config.schema import Config
@@ -15,10 +16,11 @@ def parse_command_line(words: Sequence[str], default_file: str | None = None) ->
     Raises:
         ConfigError: more than one file is named, a word is neither a file nor a setting, or as `load_config`.
     """
-    files = [word for word in words if "=" not in word]
-    for word in files:
-        if not word.endswith(".yaml"):
+    files = [word for word in words if word.endswith(".yaml") and ("=" not in word or Path(word).is_file())]
+    settings = [word for word in words if word not in files]
+    for word in settings:
+        if "=" not in word:
             raise ConfigError(f"'{word}' is neither a .yaml file nor a setting: settings are written as key=value")
     if len(files) > 1:
         raise ConfigError(f"one config file at most, not {' and '.join(files)}")
-    return load_config(files[0] if files else default_file, [word for word in words if "=" in word])
+    return load_config(files[0] if files else default_file, settings)

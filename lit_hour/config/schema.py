@@ -38,7 +38,7 @@ class RunConfig:
 
     name: str = setting("hour_llava", "name of the run; the same name continues it")
     folder: str = setting("runs", "where run folders are made")
-    seed: int = setting(0, "seed of weights, data order and forgetting", at_least=0)
+    seed: int = setting(0, "seed of weights, data order and forgetting", at_least=0, at_most=2**32 - 1)
 
 
 @dataclass(frozen=True)
@@ -153,7 +153,9 @@ class DataConfig:
     samples_per_batch: int = setting(1, "samples that a rank holds at once", unit="samples", at_least=1)
     shuffle_shards: int = setting(4, "neighbouring shards whose samples are shuffled together", unit="shards", at_least=1)
     num_workers: int = setting(2, "processes that read ahead, for each rank", unit="processes", at_least=0)
-    max_skipped: int = setting(0, "unreadable samples before the run stops; each is listed", unit="samples", at_least=0)
+    max_skipped: int = setting(
+        0, "videos that a rank may fail to read before the run stops; each is listed", unit="videos", at_least=0
+    )
 
 
 @dataclass(frozen=True)
@@ -181,7 +183,7 @@ class TrainingConfig:
     keep_checkpoints: int = setting(3, "newest periodic checkpoints kept; best and last are kept besides", at_least=1)
     log_every_steps: int = setting(10, "steps between lines in TensorBoard", unit="steps", at_least=1)
     pictures: int = setting(4, "validation questions shown as pictures in TensorBoard", at_least=0)
-    accelerator: str = setting("auto", "cpu, gpu or auto, as Lightning names it")
+    accelerator: Literal["auto", "cpu", "gpu"] = setting("auto", "where to compute; auto: on a GPU when there is one")
     devices: str = setting("auto", "processes on each node, or auto")
     cpu_threads: int = setting(0, "threads that compute in each process on a CPU; 0: as many as torch takes", at_least=0)
     num_nodes: int = setting(1, "machines", at_least=1)

@@ -20,6 +20,7 @@ from lit_hour.data.index import SHARD_PATTERN, TOTALS_NAME, UNFINISHED_SUFFIX, S
 from lit_hour.data.plan import ShardPlan, plan_shards
 from lit_hour.data.write_shard import Progress, write_shard
 from lit_hour.errors import ShardError, VideoError
+from lit_hour.locked import locked
 
 SECONDS_BETWEEN_LOOKS = 0.2  # at how far the processes are
 PROCESSES = multiprocessing.get_context("forkserver")  # whose server imports torch once for all of them
@@ -55,6 +56,12 @@ def pack(videos: Path, questions: Path, out: Path, video: VideoConfig, settings:
     """
     plans = plan_shards(videos, questions, out, video, settings)
     _make_folder(out)
+    with locked(out):
+        return _pack_locked(plans, out, settings)
+
+
+def _pack_locked(plans: Sequence[ShardPlan], out: Path, settings: PackConfig) -> PackSummary:
+    _remove_unfinished(out)
     _refuse_other_shards(out, plans)
     finished = {plan.index: read_index(plan.index) for plan in plans if _is_finished(plan)}
     num_skipped = sum(len(index.skipped) for index in finished.values())
@@ -73,13 +80,16 @@ def pack(videos: Path, questions: Path, out: Path, video: VideoConfig, settings:
 
 
 def _make_folder(out: Path) -> None:
-    """Make the folder, and remove what a killed run left in it."""
     try:
         out.mkdir(parents=True, exist_ok=True)
-        for unfinished in out.glob("*" + UNFINISHED_SUFFIX):
-            unfinished.unlink(missing_ok=True)
     except OSError as error:
         raise ShardError(f"{out} cannot be used as a folder for shards: {error}") from error
+
+
+def _remove_unfinished(out: Path) -> None:
+    """What a killed run left behind: nobody else is at work here."""
+    for unfinished in out.glob("*" + UNFINISHED_SUFFIX):
+        unfinished.unlink(missing_ok=True)
 
 
 def _refuse_other_shards(out: Path, plans: Sequence[ShardPlan]) -> None:

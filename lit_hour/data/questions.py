@@ -53,6 +53,8 @@ def parse_question(record: dict[str, Any], place: str) -> Question:
     Raises:
         QuestionError: a key is missing, unknown, or has a value that cannot be used.
     """
+    if not isinstance(record, dict):
+        raise QuestionError(f"{place}: a question has to be a mapping, not {record!r}")
     for key in record:
         if key not in REQUIRED_KEYS + OPTIONAL_KEYS:
             raise QuestionError(f"{place}: unknown key {key!r}{_did_you_mean(key, REQUIRED_KEYS + OPTIONAL_KEYS)}")
@@ -155,6 +157,8 @@ def _text(record: dict[str, Any], key: str, place: str) -> str:
         raise QuestionError(f"{place}: key '{key}' is missing{_did_you_mean(key, record)}")
     if not isinstance(record[key], str) or not record[key].strip():
         raise QuestionError(f"{place}: key '{key}' has to be a text that is not empty, not {record[key]!r}")
+    if not record[key].isprintable() and any("\ud800" <= character <= "\udfff" for character in record[key]):
+        raise QuestionError(f"{place}: key '{key}' has half a character (a lone surrogate): {record[key]!r}")
     return str(record[key]).strip()
 
 

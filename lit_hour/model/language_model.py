@@ -84,7 +84,9 @@ def _build_network(settings: LanguageConfig, vocabulary_size: int) -> nn.Module:
     if settings.folder:
         if not (Path(settings.folder) / "config.json").is_file():
             raise ConfigError(f"model.language.folder={settings.folder}: no config.json there")
-        network = AutoModelForCausalLM.from_pretrained(settings.folder, local_files_only=True)
+        network = AutoModelForCausalLM.from_pretrained(
+            settings.folder, local_files_only=True, dtype=torch.float32
+        )  # training.precision decides what is computed in
         if vocabulary_size > network.config.vocab_size:
             raise ConfigError(
                 f"model.language.folder={settings.folder} has {network.config.vocab_size} tokens,"

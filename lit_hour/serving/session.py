@@ -12,12 +12,12 @@ import torch
 
 from lit_hour.config.load import load_config
 from lit_hour.config.schema import Config
-from lit_hour.errors import RunError
+from lit_hour.errors import QuestionError, RunError
 from lit_hour.model.hour_llava import HourLLaVA
 from lit_hour.model.splice import prompts_of
 from lit_hour.processor import Processor
 from lit_hour.run import RunFolder, read_checkpoint
-from lit_hour.text.tokenizer import load_tokenizer
+from lit_hour.text.tokenizer import end_of_turn_id, load_tokenizer
 from lit_hour.types import Answer, Example, Repository
 from lit_hour.video.decode import load_video
 
@@ -44,12 +44,12 @@ class Session:
         self.device = next(model.parameters()).device
 
     @classmethod
-    def open(cls, run: Path, checkpoint: str = "best", device: str | None = None, settings: Sequence[str] = ()) -> Session:
+    def open(cls, run: Path, checkpoint: str | None = None, device: str | None = None, settings: Sequence[str] = ()) -> Session:
         """Load a run that `train.py` has made.
 
         Args:
             run: the run folder.
-            checkpoint: "best", "last" or another name in its checkpoints.
+            checkpoint: "best", "last" or another name in its checkpoints; the best, or else the last, if not given.
             device: where to compute; a GPU when there is one, if not given.
             settings: `a.b=c` words that win over those of the run.
 
@@ -79,37 +79,39 @@ class Session:
         seconds = {"decode": decoded - started, "encode": time.perf_counter() - decoded}
         return Memory(str(video), duration_seconds, len(frames), repository, seconds)
 
+    @torch.inference_mode()
     def ask(self, memory: Memory, question: str) -> Iterator[str | Answer]:
         """Answer a question about a remembered video: pieces of text as they come, and the whole answer last.
 
         Raises:
-            QuestionError: the question is empty.
+            QuestionError: the question is empty, or too long.
         """
         texts = self.processor.texts([self.processor.ask(question)], memory.duration_seconds, memory.num_frames)
         batch = self.processor.batch([Example(memory.source, None, texts)]).to(self.device)
         started = time.perf_counter()
         ids: list[int] = []
         text = ""
-        with torch.inference_mode():
-            prompt = prompts_of(self.model.read(batch, [memory.repository]))
-            for token in self.model.language.generate(prompt, self.config.answer.max_new_tokens, self._end_of_turn):
-                if not ids:
-                    first_token_seconds = time.perf_counter() - started
-                ids.append(int(token))
-                longer = self.processor.tokenizer.decode(ids, skip_special_tokens=True)
-                if not longer.endswith(UNFINISHED_CHARACTER):
-                    yield longer.removeprefix(text)
-                    text = longer
+        prompt = prompts_of(self.model.read(batch, [memory.repository]))
+        if prompt.labels.shape[1] >= self.config.text.max_tokens:
+            raise QuestionError(
+                f"the question does not fit beside the video's tokens in text.max_tokens={self.config.text.max_tokens}:"
+                " ask a shorter one"
+            )
+        tokenizer = self.processor.tokenizer
+        for token in self.model.language.generate(prompt, self.config.answer.max_new_tokens, end_of_turn_id(tokenizer)):
+            if not ids:
+                first_token_seconds = time.perf_counter() - started
+            ids.append(int(token))
+            longer = tokenizer.decode(ids, skip_special_tokens=True)
+            if not longer.endswith(UNFINISHED_CHARACTER):
+                yield longer.removeprefix(text)
+                text = longer
         seconds = {
             **memory.seconds,
             "first token": first_token_seconds,
             "other tokens": time.perf_counter() - started - first_token_seconds,
         }
         yield Answer(text, memory.num_frames, len(memory.repository.tokens), seconds)
-
-    @property
-    def _end_of_turn(self) -> int:
-        return int(self.processor.tokenizer.eos_token_id)
 
 
 def _load_weights(model: HourLLaVA, file: Path) -> None:

@@ -35,6 +35,11 @@ def learn_byte_level_tokenizer(texts: Iterable[str], vocabulary_size: int) -> To
     return Tokenizer(tokenizer_object=tokenizer, eos_token=END_OF_TURN, pad_token=END_OF_TEXT)
 
 
+def end_of_turn_id(tokenizer: Tokenizer) -> int:
+    """The token that ends an answer; a tokenizer's own `eos_token` may be another one, or none."""
+    return int(tokenizer.get_vocab()[END_OF_TURN])
+
+
 def load_tokenizer(folder: str | Path) -> Tokenizer:
     """The tokenizer that was saved in a folder, as `tokenizer.json` has it.
 

@@ -12,10 +12,10 @@ def is_right(question: Question, said: str) -> bool:
 
     "B", "B." and "(B) red" are the letter B. Case, punctuation and spaces do not count in words.
     """
-    letter = re.match(r"\s*\(?([A-Z])(?![A-Za-z])", said) if question.options else None
-    if letter is not None:
-        return letter.group(1) == question.answer_letter
-    return _words(said) == _words(question.answer)
+    if not question.options or _words(said) in map(_words, question.options):
+        return _words(said) == _words(question.answer)
+    letter = re.match(r"\s*\(?([A-Z])(?![A-Za-z])", said)
+    return letter is not None and letter.group(1) == question.answer_letter
 
 
 def _words(text: str) -> list[str]:

@@ -83,21 +83,21 @@ class DataProgress(Callback):
 
 
 class SkippedSamples(Callback):
-    """Lists samples that could not be read, counts them, and stops the run when they are too many.
+    """Lists videos that could not be read, counts each once, and stops the run when they are too many.
 
     Raises:
-        ShardError: more than `budget` samples were skipped since this start.
+        ShardError: more than `budget` videos were skipped by this rank since this start.
     """
 
     def __init__(self, file: Path, budget: int) -> None:
         self._file = file
         self._budget = budget
-        self._num_skipped = 0
+        self._skipped_keys: set[str] = set()
 
     def on_train_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Batch, batch_idx: int) -> None:
         """Look at what training should have read."""
         self._account(batch)
-        pl_module.log("data/skipped_samples", float(self._num_skipped), sync_dist=True, reduce_fx="sum", batch_size=1)
+        pl_module.log("data/skipped_samples", float(len(self._skipped_keys)), sync_dist=True, reduce_fx="sum", batch_size=1)
 
     def on_validation_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Batch, batch_idx: int, dataloader_idx: int = 0
@@ -106,15 +106,16 @@ class SkippedSamples(Callback):
         self._account(batch)
 
     def _account(self, batch: Batch) -> None:
-        if not batch.skipped:
+        new = [skipped for skipped in batch.skipped if skipped.key not in self._skipped_keys]
+        if not new:
             return
-        self._num_skipped += len(batch.skipped)
+        self._skipped_keys.update(skipped.key for skipped in new)
         with self._file.open("a", encoding="utf-8") as lines:
-            lines.writelines(json.dumps(asdict(skipped)) + "\n" for skipped in batch.skipped)
-        if self._num_skipped > self._budget:
+            lines.writelines(json.dumps(asdict(skipped)) + "\n" for skipped in new)
+        if len(self._skipped_keys) > self._budget:
             raise ShardError(
-                f"{self._num_skipped} samples could not be read, data.max_skipped={self._budget} are allowed."
-                f" The latest: {batch.skipped[-1].reason}. All are listed in {self._file}"
+                f"{len(self._skipped_keys)} videos could not be read, data.max_skipped={self._budget} are allowed."
+                f" The latest: {new[-1].reason}. All are listed in {self._file}"
             )
 
 

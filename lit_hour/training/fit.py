@@ -18,6 +18,7 @@ from lit_hour.config.load import config_to_dict, load_config, save_config
 from lit_hour.config.schema import Config
 from lit_hour.data.datamodule import VideoQuestionData, training_questions
 from lit_hour.errors import RunError
+from lit_hour.locked import locked
 from lit_hour.processor import Processor
 from lit_hour.run import RunFolder, read_checkpoint
 from lit_hour.text.chat import converse
@@ -119,16 +120,21 @@ def validation_interval_steps(config: Config, data: VideoQuestionData) -> int:
 
 def open_tokenizer(config: Config, run: RunFolder) -> Tokenizer:
     """The run's own tokenizer; at the first start it is taken from the language model or learnt from the questions."""
-    if run.tokenizer.is_dir():
-        return load_tokenizer(run.tokenizer)
+    with locked(run.path):  # ranks start at once
+        if not run.tokenizer.is_dir():
+            unfinished = run.tokenizer.with_suffix(".unfinished")
+            make_tokenizer(config).save_pretrained(str(unfinished))
+            unfinished.rename(run.tokenizer)
+    return load_tokenizer(run.tokenizer)
+
+
+def make_tokenizer(config: Config) -> Tokenizer:
+    """The language model's tokenizer, or one that is learnt from the questions."""
     if config.text.tokenizer == BYTE_LEVEL:
         conversations = (converse([question], config.text) for question in training_questions(config))
         texts = (message.text for conversation in conversations for message in conversation.messages)
-        tokenizer = learn_byte_level_tokenizer(texts, config.text.vocabulary_size)
-    else:
-        tokenizer = load_tokenizer(config.text.tokenizer)
-    tokenizer.save_pretrained(str(run.tokenizer))
-    return tokenizer
+        return learn_byte_level_tokenizer(texts, config.text.vocabulary_size)
+    return load_tokenizer(config.text.tokenizer)
 
 
 def newest_checkpoint(run: RunFolder) -> Path | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import Any
 
 import lightning as L
@@ -13,6 +14,7 @@ from lit_hour.config.schema import Config
 from lit_hour.model.hour_llava import HourLLaVA
 from lit_hour.model.splice import prompts_of
 from lit_hour.processor import Processor
+from lit_hour.text.tokenizer import end_of_turn_id
 from lit_hour.text.verdict import is_right
 from lit_hour.training.optim import build_optimizer, freeze_parts, parts_of
 from lit_hour.training.scores import AnswerAccuracy
@@ -53,12 +55,14 @@ class HourLLaVAModule(L.LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> list[Said]:
         """Loss and answers; each video is remembered once for both and for all its questions."""
+        if not batch.keys[0]:  # nothing could be read
+            return []
         repositories = self.model.remember(batch.videos)
         inputs = self.model.read(batch, repositories)
         loss = self.model.language.loss(inputs)
         self.log("validation/loss", loss, prog_bar=True, sync_dist=True, batch_size=len(batch.input_ids))
         answers = self.model.language.generate(
-            prompts_of(inputs), self.config.answer.max_new_tokens, int(self.tokenizer.eos_token_id)
+            prompts_of(inputs), self.config.answer.max_new_tokens, end_of_turn_id(self.tokenizer)
         )
         texts = self.tokenizer.batch_decode(torch.stack(list(answers), dim=1), skip_special_tokens=True)  # (texts,)
         said = [
@@ -97,5 +101,5 @@ class HourLLaVAModule(L.LightningModule):
         """What each video forgets depends on the seed and its place in the order alone, on any number of ranks."""
         if self.config.model.memory.spatial_forgetting == "uniform" or len(batch.positions) != len(batch.videos):
             return None
-        seed = self.config.run.seed
-        return [torch.Generator().manual_seed((seed << 40) + position) for position in batch.positions]
+        seeds = [f"{self.config.run.seed} {position}".encode() for position in batch.positions]
+        return [torch.Generator().manual_seed(int.from_bytes(sha256(seed).digest()[:7], "big")) for seed in seeds]

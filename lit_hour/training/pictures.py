@@ -65,6 +65,7 @@ def draw_answer(video: Frames, key: str, said: Said) -> Figure:
         fontsize=10,
         ha="left",
         x=0.01,
+        parse_math=False,  # a question may be about dollars
     )
     return figure
 

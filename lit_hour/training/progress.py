@@ -16,6 +16,11 @@ class StepBar(ProgressBar):
     def __init__(self) -> None:
         super().__init__()
         self._bar: tqdm | None = None
+        self._is_shown = True
+
+    def disable(self) -> None:
+        """Lightning calls this on every rank but the first."""
+        self._is_shown = False
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Begin at the step of the checkpoint."""
@@ -25,7 +30,7 @@ class StepBar(ProgressBar):
             desc="training",
             unit="step",
             file=sys.stdout,
-            disable=not trainer.is_global_zero,
+            disable=not self._is_shown,
         )
 
     def on_train_batch_end(

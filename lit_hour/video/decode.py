@@ -20,7 +20,9 @@ import av
 import torch
 from av.container import InputContainer
 from av.stream import Disposition
+from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
+from PIL.Image import Image
 from torch import Tensor
 
 from lit_hour.config.schema import VideoConfig
@@ -222,11 +224,19 @@ def _pick_pictures(playback: _Playback, timestamps: Sequence[float], size_pixels
         picture: Tensor | None = None
         while num_picked < len(timestamps) and timestamps[num_picked] < leaves_seconds - _SAME_SECONDS:
             if picture is None:
-                picture = resize_image(rotate_image(frame.to_image(), frame.rotation), size_pixels)  # (3, size, size)
+                picture = resize_image(_upright_image(frame, playback.info.path), size_pixels)  # (3, size, size)
             yield picture
             num_picked += 1
         if num_picked == len(timestamps):
             return
+
+
+def _upright_image(frame: VideoFrame, path: Path) -> Image:
+    """A frame as a player shows it."""
+    try:
+        return rotate_image(frame.to_image(), frame.rotation)
+    except av.FFmpegError as error:
+        raise VideoError(f"{path}: frames of the pixel format {frame.format.name} cannot be shown; convert it") from error
 
 
 @contextmanager

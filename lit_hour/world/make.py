@@ -9,11 +9,8 @@ Stopped half way, it continues where it was: a video has its name only when it i
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -21,6 +18,7 @@ from typing import Any, Literal
 
 from lit_hour.config.schema import WorldConfig
 from lit_hour.errors import WorldError
+from lit_hour.locked import locked
 from lit_hour.types import Question
 from lit_hour.world.narrate import narrate
 from lit_hour.world.parallel import render_stories
@@ -63,7 +61,7 @@ def make_world(settings: WorldConfig, num_workers: int | None = None) -> World:
     folder = Path(settings.folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with _locked(folder):
+        with locked(folder):
             _claim(folder, settings)
             for split in SPLITS:
                 (folder / split / "videos").mkdir(parents=True, exist_ok=True)
@@ -173,14 +171,6 @@ def _claim(folder: Path, settings: WorldConfig) -> None:
         raise WorldError(f"{path} is damaged ({error}): {way_out}") from error
     if found != wanted:
         raise WorldError(f"{path} says that the videos there were made with {found}, but asked for is {wanted}: {way_out}")
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Hold the folder for one run at a time; another that wants the same world waits and then finds it made."""
-    with (folder / "world.lock").open("a") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 def _write_json(path: Path, content: Any) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from small_run import NUM_STEPS, SAMPLES_PER_STEP, Small, Stopped, Trained, Watch, largest_difference, settings, weights
+from small_run import NUM_STEPS, SAMPLES_PER_STEP, Small, StoppedError, Trained, Watch, largest_difference, settings, weights
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from lit_hour.config.load import load_config
@@ -139,7 +139,7 @@ def test_a_stopped_run_continues_to_the_same_weights(
     name = f"stopped-{request.node.callspec.id}"
     for batches in stops:
         watch.positions, watch.stop_after_batches = [], batches
-        with pytest.raises(Stopped):
+        with pytest.raises(StoppedError):
             trained.small.fit(name, *more)
     watch.stop_after_batches, watch.positions = None, []
     run = trained.small.run(name)
@@ -172,7 +172,7 @@ def test_tensorboard_goes_on_without_a_gap(small: Small, watch: Watch) -> None:
         watch.positions = []
         try:
             small.fit("curve")
-        except Stopped:
+        except StoppedError:
             continue
     accumulator = EventAccumulator(str(small.run("curve").tensorboard))
     accumulator.Reload()
@@ -185,7 +185,7 @@ def test_the_best_checkpoint_stays_the_best_of_both_starts(small: Small, watch: 
     ruin = [f"training.learning_rate.{part}=30" for part in PARTS]
     every_step = ("training.warmup_share=1", "training.validate_every_steps=1", "training.checkpoint_every_steps=1")
     watch.stop_after_batches = 3
-    with pytest.raises(Stopped):
+    with pytest.raises(StoppedError):
         small.fit("ruined", *every_step, *ruin)
     watch.stop_after_batches = None
     small.fit("ruined", *every_step, *ruin)
@@ -219,7 +219,7 @@ def test_a_finished_run_goes_on_when_it_gets_more_steps(small: Small, watch: Wat
 
 def test_another_batch_size_continues_with_the_next_samples(small: Small, watch: Watch) -> None:
     watch.stop_after_batches = 9
-    with pytest.raises(Stopped):
+    with pytest.raises(StoppedError):
         small.fit("regrouped")
     assert watch.positions == EVERY_POSITION[:9]
     watch.positions, watch.stop_after_batches = [], None

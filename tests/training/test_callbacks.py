@@ -1,0 +1,82 @@
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from small_run import NUM_STEPS, SAMPLES_PER_STEP, Small, Watch, weights
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from lit_hour.data.shards import open_shards
+from lit_hour.errors import ShardError
+
+JPEG_START = b"\xff\xd8\xff"
+
+
+@pytest.fixture
+def damaged(small: Small, tmp_path: Path) -> Path:
+    """The training shards, and in the first one no frame of any video that decodes; sizes and names are the same."""
+    folder = shutil.copytree(small.yaml.parent / "world/train/shards", tmp_path / "shards")
+    tar = folder / "000000.tar"
+    content = tar.read_bytes()
+    assert content.count(JPEG_START) >= 4
+    tar.write_bytes(content.replace(JPEG_START, b"???"))
+    return folder
+
+
+def scalars(small: Small, name: str, tag: str) -> list[float]:
+    accumulator = EventAccumulator(str(small.run(name).tensorboard))
+    accumulator.Reload()
+    return [event.value for event in accumulator.Scalars(tag)]
+
+
+def test_the_first_damaged_sample_stops_a_run_without_a_budget(small: Small, damaged: Path) -> None:
+    with pytest.raises(ShardError) as stop:
+        small.fit("strict", f"data.sources.world.shards={damaged}")
+    message = str(stop.value)
+    assert "1 videos could not be read, data.max_skipped=0 are allowed" in message
+    video = open_shards(damaged).videos[0].key[:-1]  # any of the first shard's
+    assert (
+        f"{damaged}/000000.tar: video '{video}" in message
+        and f"member {video}" in message
+        and ".jpg does not decode" in message
+    )
+    assert str(small.run("strict").skipped) in message
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_within_the_budget_a_run_goes_on_and_lists_what_it_missed(
+    small: Small, damaged: Path, watch: Watch, num_workers: int
+) -> None:
+    name = f"lenient-{num_workers}"
+    outcome = small.fit(name, f"data.sources.world.shards={damaged}", "data.max_skipped=99", f"data.num_workers={num_workers}")
+    assert outcome.step == NUM_STEPS
+    listed = [json.loads(line) for line in small.run(name).skipped.read_text().splitlines()]
+    keys = {video.key for video in open_shards(damaged).videos if video.shard == "000000.tar"}
+    assert sorted(record["key"] for record in listed) == sorted(keys)  # each once, although all were read several times
+    assert all("000000.tar" in record["reason"] for record in listed)
+    assert 0 < len(watch.positions) < NUM_STEPS * SAMPLES_PER_STEP - len(keys)
+    counted = scalars(small, name, "data/skipped_samples")
+    assert counted == sorted(counted) and counted[-1] == len(listed)
+
+
+def test_a_video_too_many_stops_the_run(small: Small, damaged: Path) -> None:
+    with pytest.raises(ShardError, match=r"^2 videos could not be read, data\.max_skipped=1 are allowed"):
+        small.fit("over", f"data.sources.world.shards={damaged}", "data.max_skipped=1")
+    assert len(small.run("over").skipped.read_text().splitlines()) == 2
+
+
+def test_steps_of_which_nothing_can_be_read_change_nothing(small: Small, damaged: Path) -> None:
+    for tar in damaged.glob("*.tar"):
+        tar.write_bytes(tar.read_bytes().replace(JPEG_START, b"???"))
+    words = ("data.max_skipped=99", "training.checkpoint_every_steps=1", "training.max_steps=3")
+    outcome = small.fit("blank", f"data.sources.world.shards={damaged}", *words)
+    assert outcome.step == 3
+    assert scalars(small, "blank", "train/loss") == [0, 0, 0]
+    assert scalars(small, "blank", "data/skipped_samples")[-1] == len(small.run("blank").skipped.read_text().splitlines()) > 0
+    first, last = weights(small.run("blank"), "step=000001"), weights(small.run("blank"), "last")
+    assert all(weight.isfinite().all() and weight.equal(first[name]) for name, weight in last.items())
+
+
+def test_damage_among_the_validation_videos_counts_too(small: Small, damaged: Path) -> None:
+    with pytest.raises(ShardError, match=r"000000\.tar.*does not decode"):
+        small.fit("unseen", f"data.validation_sources.world.shards={damaged}")
