@@ -12,12 +12,12 @@ import lightning as L
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from lit_hour.config.schema import Config, SourceConfig
+from lit_hour.config.schema import Config, SourceConfig, VideoConfig
 from lit_hour.data.index import VideoRecord
 from lit_hour.data.order import MixedOrder, SourceOrder
 from lit_hour.data.sampler import StepSampler, micro_batches_per_step
 from lit_hour.data.shards import Shards, load_frames, open_shards
-from lit_hour.errors import ShardError
+from lit_hour.errors import ConfigError, ShardError
 from lit_hour.processor import Processor
 from lit_hour.types import Batch, Example, Question, Sample, Skipped
 
@@ -36,8 +36,8 @@ class VideoQuestionData(L.LightningDataModule):
     def __init__(self, config: Config, processor: Processor) -> None:
         super().__init__()
         self.config, self.processor = config, processor
-        self.sources = _open_sources(config.data.sources)
-        self.validation_sources = _open_sources(config.data.validation_sources)
+        self.sources = _open_sources(config.data.sources, config.video)
+        self.validation_sources = _open_sources(config.data.validation_sources, config.video)
         per_sample = config.data.questions_per_sample
         orders = {
             name: SourceOrder(shards.samples_per_shard(per_sample), config.data.shuffle_shards, config.run.seed, name)
@@ -189,7 +189,7 @@ class ValidationVideos(Dataset[Read]):
 
 def training_questions(config: Config) -> Iterator[Question]:
     """Every question of the training sources, for a tokenizer to be learnt from."""
-    for shards in _open_sources(config.data.sources).values():
+    for shards in _open_sources(config.data.sources, config.video).values():
         for video in shards.videos:
             yield from shards.read_video(video).questions
 
@@ -212,5 +212,20 @@ def _read_example(
     return processor.example(Sample(video.key, stored.source, stored.duration_seconds, frames, conversations))
 
 
-def _open_sources(sources: Mapping[str, SourceConfig]) -> dict[str, Shards]:
-    return {name: open_shards(Path(source.shards)) for name, source in sorted(sources.items())}
+def _open_sources(sources: Mapping[str, SourceConfig], video: VideoConfig) -> dict[str, Shards]:
+    """Open the shards of each source.
+
+    Raises:
+        ShardError: a folder of shards is missing or damaged.
+        ConfigError: frames were sampled by other settings than this run's, by which questions will be answered.
+    """
+    opened = {name: open_shards(Path(source.shards)) for name, source in sorted(sources.items())}
+    for shards in opened.values():
+        for key in ("frames_per_second", "min_frames", "max_frames"):
+            packed, wanted = shards.indexes[0].settings[key], getattr(video, key)
+            if packed != wanted:
+                raise ConfigError(
+                    f"{shards.folder} was packed with video.{key}={packed}, this run has {wanted}: set video.{key}={packed},"
+                    " or pack again with this run's settings"
+                )
+    return opened

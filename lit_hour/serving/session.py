@@ -106,12 +106,14 @@ class Session:
             if not longer.endswith(UNFINISHED_CHARACTER):
                 yield longer.removeprefix(text)
                 text = longer
+        if longer != text:  # cut off within a character
+            yield longer.removeprefix(text)
         seconds = {
             **memory.seconds,
             "first token": first_token_seconds,
             "other tokens": time.perf_counter() - started - first_token_seconds,
         }
-        yield Answer(text, memory.num_frames, len(memory.repository.tokens), seconds)
+        yield Answer(longer, memory.num_frames, len(memory.repository.tokens), seconds)
 
 
 def _load_weights(model: HourLLaVA, file: Path) -> None:

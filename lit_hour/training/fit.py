@@ -30,6 +30,7 @@ from lit_hour.training.strategy import RunCheckpoints, hardware
 BESIDE_THE_POINT = (  # what Lightning warns of here
     ".*your dataloader is not resumable",  # the data module is: it starts its loader at the right sample
     ".*does not have many workers",  # they are a setting, and the share of time spent waiting for data is in TensorBoard
+    ".*exists and is not empty",  # a run that continues
     ".*LeafSpec",  # of its own use of torch
 )
 log = logging.getLogger("lit_hour")

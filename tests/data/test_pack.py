@@ -32,7 +32,7 @@ KILLED_VIDEO = VideoConfig(min_frames=100, max_frames=100, size_pixels=64)
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != ".lock"}
 
 
 def ask_about(names, file: Path) -> Path:

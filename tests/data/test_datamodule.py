@@ -1,0 +1,211 @@
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from small_run import SAMPLES_PER_STEP, Small, StoppedError, Trained, Watch
+
+from lit_hour.data.datamodule import VideoQuestionData, training_questions
+from lit_hour.data.shards import open_shards
+from lit_hour.errors import ConfigError, ShardError
+from lit_hour.processor import Processor
+from lit_hour.text.tokenizer import load_tokenizer
+from lit_hour.types import Batch
+
+
+@pytest.fixture(scope="module")
+def processor(trained: Trained) -> Processor:
+    return Processor(load_tokenizer(trained.run.tokenizer), trained.small.config("none").text)
+
+
+@pytest.fixture(scope="module")
+def twice(small: Small, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Words for two sources: the world, and half of a copy of it."""
+    copy = shutil.copytree(small.yaml.parent / "world/train/shards", tmp_path_factory.mktemp("copy") / "shards")
+    return [f"data.sources.copy.shards={copy}", "data.sources.copy.weight=0.5"]
+
+
+def data_of_rank(small: Small, processor: Processor, *words: str, rank: int = 0, num_ranks: int = 1) -> VideoQuestionData:
+    """The data as the process of one rank has it; Lightning's trainer is asked for these two numbers alone."""
+    data = VideoQuestionData(small.config("none", *words), processor)
+    data.trainer = SimpleNamespace(global_rank=rank, world_size=num_ranks)  # type: ignore[assignment]
+    return data
+
+
+def batches_equal(one: Batch, other: Batch) -> bool:
+    return (one.keys, one.positions, one.questions) == (other.keys, other.positions, other.questions) and all(
+        torch.equal(first, second)
+        for first, second in [
+            (one.input_ids, other.input_ids),
+            (one.labels, other.labels),
+            *((first.images, second.images) for first, second in zip(one.videos, other.videos, strict=True)),  # type: ignore[union-attr]
+        ]
+    )
+
+
+# What is read
+
+
+def test_the_run_is_as_long_as_one_pass_unless_it_is_told_otherwise(small: Small, processor: Processor) -> None:
+    data = data_of_rank(small, processor, "training.max_steps=0")
+    shards = open_shards(small.yaml.parent / "world/train/shards")
+    num_samples = sum(shards.samples_per_shard(2))
+    assert data.num_steps == -(-num_samples // SAMPLES_PER_STEP) == len(data.train_dataloader()) / 2
+    positions = [position for batch in data.train_dataloader() for position in batch.positions]
+    assert positions == list(range(data.num_steps * SAMPLES_PER_STEP))
+    assert data_of_rank(small, processor, "training.max_steps=5").num_steps == 5
+
+
+def test_one_pass_asks_every_question_once(small: Small, processor: Processor) -> None:
+    data = data_of_rank(small, processor, "training.max_steps=0", "data.samples_per_step=1")
+    batches = list(data.train_dataloader())
+    asked = [question.id for batch in batches for questions in batch.questions for question in questions]
+    assert len(asked) == len(set(asked))
+    assert sorted(asked) == sorted(question.id for question in training_questions(small.config("none")))
+    assert {len(questions) for batch in batches for questions in batch.questions} <= {1, 2}
+    videos, num_questions = len({batch.keys for batch in batches}), len(asked)
+    assert f"{videos} videos" in data.describe() and f"{num_questions} questions in {len(batches)} samples" in data.describe()
+
+
+def test_workers_change_nothing(small: Small, processor: Processor, twice: list[str]) -> None:
+    read = [
+        list(
+            data_of_rank(
+                small, processor, *twice, f"data.num_workers={num_workers}", "data.samples_per_batch=2"
+            ).train_dataloader()
+        )
+        for num_workers in (0, 1, 2)
+    ]
+    assert len(read[0]) == 6
+    for other in read[1:]:
+        assert all(batches_equal(first, second) for first, second in zip(read[0], other, strict=True))
+
+
+def test_sources_are_mixed_by_weight(small: Small, processor: Processor, twice: list[str]) -> None:
+    data = data_of_rank(small, processor, *twice, "training.max_steps=0")
+    per_source = {name: sum(shards.samples_per_shard(2)) for name, shards in data.sources.items()}
+    assert len(data.order) == per_source["world"] + round(per_source["copy"] / 2)
+    drawn = [data.order.at(position)[0] for position in range(len(data.order))]
+    assert drawn.count("copy") == round(per_source["copy"] / 2)
+    assert "copy" in drawn[:10] and "copy" in drawn[-10:]
+
+
+# Ranks
+
+
+@pytest.mark.parametrize("words", [(), ("data.samples_per_batch=2",)])
+def test_all_ranks_together_read_each_step_once(small: Small, processor: Processor, words: tuple[str, ...]) -> None:
+    words = ("data.samples_per_step=8", "training.max_steps=3", *words)
+    steps = {}
+    for num_ranks in (1, 2, 4):
+        loaders = [
+            data_of_rank(small, processor, *words, rank=rank, num_ranks=num_ranks).train_dataloader()
+            for rank in range(num_ranks)
+        ]
+        batches = [[batch.positions for batch in loader] for loader in loaders]
+        assert len({len(each) for each in batches}) == 1  # every rank computes the same number of micro-batches
+        per_step = len(batches[0]) // 3
+        steps[num_ranks] = [
+            sorted(
+                position
+                for rank in batches
+                for positions in rank[step * per_step : (step + 1) * per_step]
+                for position in positions
+            )
+            for step in range(3)
+        ]
+    assert steps[1] == steps[2] == steps[4] == [list(range(start, start + 8)) for start in (0, 8, 16)]
+
+
+def test_ranks_that_cannot_share_a_step_are_refused(small: Small, processor: Processor) -> None:
+    with pytest.raises(ConfigError, match=r"data\.samples_per_step=2 is no multiple of 3 .*make it 3"):
+        data_of_rank(small, processor, num_ranks=3).train_dataloader()
+
+
+@pytest.mark.parametrize("num_ranks", [1, 2, 3])
+def test_validation_covers_each_video_once_over_the_ranks(small: Small, processor: Processor, num_ranks: int) -> None:
+    shards = small.yaml.parent / "world/train/shards"
+    words = [f"data.validation_sources.more.shards={shards}"]
+    loaders = [
+        data_of_rank(small, processor, *words, rank=rank, num_ranks=num_ranks).val_dataloader() for rank in range(num_ranks)
+    ]
+    batches = [batch for loader in loaders for batch in loader]
+    videos = [
+        (source, video.key)
+        for source, folder in (("more", shards), ("world", small.yaml.parent / "world/validation/shards"))
+        for video in open_shards(folder).videos
+    ]
+    assert sorted(batch.keys[0] for batch in batches) == sorted(key for _, key in videos)
+    for batch in batches:
+        assert batch.positions == () and set(batch.video_of_text) == {0}
+        assert all(len(questions) == 1 for questions in batch.questions)  # each question in a conversation of its own
+        assert 0 < len(batch.questions) <= 4
+
+
+def test_there_may_be_nothing_to_validate_on(small: Small, processor: Processor, tmp_path: Path) -> None:
+    data = data_of_rank(small, processor)
+    data.validation_sources = {}
+    assert data.val_dataloader() == []
+
+
+# Where a run stands
+
+
+def test_the_state_is_what_was_trained_on_and_not_what_was_read_ahead(small: Small, processor: Processor) -> None:
+    data = data_of_rank(small, processor, "data.num_workers=2", "training.max_steps=20")
+    batches = iter(data.train_dataloader())
+    for _ in range(5):  # the workers are several batches ahead of these
+        next(batches)
+    assert data.state_dict() == {"step": 0, "position": 0}
+    data.finish_step()
+    data.finish_step()
+    assert data.state_dict() == {"step": 2, "position": 4}
+    assert data.seconds_waited > 0
+    other = data_of_rank(small, processor, "training.max_steps=20")
+    other.load_state_dict(data.state_dict())
+    assert next(iter(other.train_dataloader())).positions == (4,)
+    assert len(other.train_dataloader()) == len(data.train_dataloader()) == 40
+
+
+def test_a_checkpoint_holds_the_finished_steps(small: Small, watch: Watch) -> None:
+    watch.stop_after_batches = 9
+    with pytest.raises(StoppedError):
+        small.fit("state", "data.num_workers=2")
+    state = torch.load(small.run("state").checkpoint("last"), weights_only=True)
+    assert state["VideoQuestionData"] == {"step": 4, "position": 8}
+
+
+def test_any_ranks_and_workers_continue_any_state(small: Small, processor: Processor) -> None:
+    words = ("data.samples_per_step=4", "training.max_steps=6")
+    whole = [list(batch.positions) for batch in data_of_rank(small, processor, *words).train_dataloader()]
+    rest = []
+    for rank in range(2):
+        data = data_of_rank(small, processor, *words, "data.num_workers=1", rank=rank, num_ranks=2)
+        data.load_state_dict({"step": 4, "position": 16})
+        rest += [position for batch in data.train_dataloader() for position in batch.positions]
+    assert sorted(rest) == sorted(position for positions in whole[16:] for position in positions)
+
+
+# What cannot be read
+
+
+def test_a_damaged_sample_is_handed_on_and_its_neighbours_are_read(small: Small, processor: Processor, tmp_path: Path) -> None:
+    folder = shutil.copytree(small.yaml.parent / "world/train/shards", tmp_path / "shards")
+    tar = folder / "000001.tar"
+    tar.write_bytes(tar.read_bytes().replace(b"\xff\xd8\xff", b"???"))
+    words = (f"data.sources.world.shards={folder}", "data.samples_per_batch=2", "training.max_steps=0")
+    batches = list(data_of_rank(small, processor, *words).train_dataloader())
+    positions = [position for batch in batches for position in batch.positions]
+    skipped = [each for batch in batches for each in batch.skipped]
+    assert len(positions) + len(skipped) == 2 * len(batches)
+    assert all(each.key in {"world_00002", "world_00003"} and f"{tar}: video" in each.reason for each in skipped)
+    mixed = [batch for batch in batches if len(batch.positions) == 1]
+    assert mixed and all(len(batch.keys) == len(batch.videos) == 1 for batch in mixed)
+    empty = [batch for batch in batches if not batch.positions]
+    assert empty and all(batch.keys == ("",) and batch.videos == (None,) for batch in empty)
+
+
+def test_a_source_without_shards_is_named(small: Small, processor: Processor, tmp_path: Path) -> None:
+    with pytest.raises(ShardError, match=f"{tmp_path} holds no shards"):
+        data_of_rank(small, processor, f"data.sources.other.shards={tmp_path}")
