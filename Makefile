@@ -3,6 +3,8 @@ PYTHON ?= python3
 ENVIRONMENT := .venv
 RUN := $(ENVIRONMENT)/bin/python
 READY := $(ENVIRONMENT)/ready
+# one thread in each process is steadier than two on two cores
+PYTEST := OMP_NUM_THREADS=1 $(RUN) -m pytest
 
 .PHONY: train test check format clean
 
@@ -10,13 +12,13 @@ train: $(READY)  ## make a small set of videos, train on it, and say what to try
 	$(RUN) train.py
 
 test: $(READY)  ## every test
-	$(RUN) -m pytest
+	$(PYTEST)
 
 check: $(READY)  ## format, lint, types, tests
 	$(RUN) -m ruff format --check .
 	$(RUN) -m ruff check .
 	$(RUN) -m mypy lit_hour/config lit_hour/types.py lit_hour/video lit_hour/text lit_hour/data lit_hour/model
-	$(RUN) -m pytest
+	$(PYTEST)
 
 format: $(READY)  ## mend format and what lint can mend
 	$(RUN) -m ruff format .

@@ -50,7 +50,8 @@ def trained(small: Small) -> Trained:
     """A run of `python train.py` with these settings, from the beginning to the end; not to be changed."""
     from small_run import Trained
 
-    return Trained(small, small.run("whole"), small.train("whole"))
+    words = ("training.pictures=2",)
+    return Trained(small, small.run("whole"), words, small.train("whole", *words))
 
 
 @pytest.fixture

@@ -60,6 +60,7 @@ def settings(world: Path) -> dict[str, Any]:
             "validate_every_steps": 3,
             "checkpoint_every_steps": 2,
             "log_every_steps": 1,
+            "pictures": 0,  # they take longer than all the rest
             "accelerator": "cpu",
             "devices": "1",
         },
@@ -114,11 +115,16 @@ class Small:
 
 @dataclass(frozen=True)
 class Trained:
-    """A finished run, and what it printed."""
+    """A finished run, the words that were added to the small settings, and what it printed."""
 
     small: Small
     run: RunFolder
+    words: tuple[str, ...]
     printed: str
+
+    @property
+    def config(self) -> Config:
+        return self.small.config(self.run.path.name, *self.words)
 
 
 class StoppedError(RuntimeError):

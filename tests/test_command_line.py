@@ -85,7 +85,7 @@ def test_help_of_training_lists_every_setting_at_once_and_without_torch() -> Non
             ["train.py", "training.max_step=5"],
             r"error: no setting 'training\.max_step' .*did you mean 'training\.max_steps'\?\n",
         ),
-        (["-m", "lit_hour", "ask", "none.mp4", "What?", "--run", "runs/none"], r"error: .*none\.mp4.*\n"),
+        (["-m", "lit_hour", "pack", "a", "b", "c", "pack.workers=1"], r"error: no setting 'pack\.workers' .*did you mean .*\n"),
     ],
 )
 def test_an_error_is_one_line_without_a_traceback(words: list[str], message: str) -> None:

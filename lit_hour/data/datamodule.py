@@ -81,11 +81,20 @@ class VideoQuestionData(L.LightningDataModule):
         return self._train_loader
 
     def val_dataloader(self) -> DataLoader[Any] | list[Any]:
-        """This rank's share of the validation videos, one at a time with all its questions."""
+        """This rank's share of the validation videos, one at a time with all its questions.
+
+        Raises:
+            ConfigError: there are fewer videos than ranks.
+        """
         assert self.trainer is not None
         videos = [(shards, video) for shards in self.validation_sources.values() for video in shards.videos]
         if not videos:
             return []
+        if len(videos) < self.trainer.world_size:
+            raise ConfigError(
+                f"data.validation_sources hold {len(videos)} videos for {self.trainer.world_size} ranks:"
+                " give each rank at least one, or all of them none"
+            )
         share = range(self.trainer.global_rank, len(videos), self.trainer.world_size)
         dataset = ValidationVideos(videos, self.processor, self.config)
         return DataLoader(dataset, sampler=list(share), batch_size=1, **self._loading())

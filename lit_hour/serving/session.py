@@ -102,7 +102,7 @@ class Session:
             if not ids:
                 first_token_seconds = time.perf_counter() - started
             ids.append(int(token))
-            longer = tokenizer.decode(ids, skip_special_tokens=True)
+            longer = str(tokenizer.decode(ids, skip_special_tokens=True))
             if not longer.endswith(UNFINISHED_CHARACTER):
                 yield longer.removeprefix(text)
                 text = longer

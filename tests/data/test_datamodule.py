@@ -143,6 +143,11 @@ def test_validation_covers_each_video_once_over_the_ranks(small: Small, processo
         assert 0 < len(batch.questions) <= 4
 
 
+def test_fewer_validation_videos_than_ranks_are_refused(small: Small, processor: Processor) -> None:
+    with pytest.raises(ConfigError, match=r"data\.validation_sources hold 2 videos for 3 ranks"):
+        data_of_rank(small, processor, num_ranks=3, rank=1).val_dataloader()
+
+
 def test_there_may_be_nothing_to_validate_on(small: Small, processor: Processor, tmp_path: Path) -> None:
     data = data_of_rank(small, processor)
     data.validation_sources = {}

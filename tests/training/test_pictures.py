@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 
@@ -21,7 +22,7 @@ def test_frames_from_the_whole_video_are_shown_with_their_times(num_frames: int,
     figure = draw_answer(frames(num_frames), "key", Said(0, OPEN, "a cat", False))
     assert len(figure.axes) == len(shown) <= FRAMES_SHOWN
     for axis, place in zip(figure.axes, shown, strict=True):
-        assert axis.images[0].get_array()[0, 0, 0] == place * 10
+        assert np.asarray(axis.images[0].get_array())[0, 0, 0] == place * 10
         assert axis.get_title() == format_time(place * 400.0)
 
 

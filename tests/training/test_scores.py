@@ -39,6 +39,7 @@ def test_counts_add_up_over_ranks() -> None:
         whole.update(question, is_right)
     merged = AnswerAccuracy()
     for name, reduce in merged._reductions.items():
+        assert callable(reduce)
         setattr(merged, name, reduce(torch.stack([getattr(rank, name) for rank in ranks])))
     merged._update_count = 1
     assert merged.compute() == whole.compute()

@@ -15,7 +15,8 @@ from lit_hour.training import strategy
 from lit_hour.training.strategy import RunCheckpoints, hardware
 
 BEFORE, AFTER = Config(run=RunConfig(name="before")), Config(run=RunConfig(name="after"))
-STATE = {"global_step": 7, "state_dict": {"weight": torch.arange(5000.0)}}
+WEIGHT = torch.arange(5000.0)
+STATE = {"global_step": 7, "state_dict": {"weight": WEIGHT}}
 
 
 @pytest.fixture
@@ -28,7 +29,7 @@ def saved(tmp_path: Path) -> Path:
 
 def step_of(file: Path) -> int:
     state = torch.load(file, weights_only=True)
-    assert torch.equal(state["state_dict"]["weight"], STATE["state_dict"]["weight"])
+    assert torch.equal(state["state_dict"]["weight"], WEIGHT)
     return state["global_step"]
 
 
@@ -58,7 +59,7 @@ def test_a_checkpoint_lies_beside_its_settings_and_goes_with_them(saved: Path) -
 
 @pytest.mark.parametrize("num_renamed", [0, 1])
 def test_killed_while_saving_the_one_before_is_whole(saved: Path, num_renamed: int) -> None:
-    renamed = []
+    renamed: list[Path] = []
 
     def die_at_a_rename() -> None:
         def rename(old: Path, new: Path) -> None:
@@ -67,7 +68,7 @@ def test_killed_while_saving_the_one_before_is_whole(saved: Path, num_renamed: i
             renamed.append(new)
             os.rename(old, new)
 
-        strategy.os.replace = rename  # type: ignore[attr-defined]
+        strategy.os.replace = rename  # type: ignore
 
     assert save_in_a_process(die_at_a_rename, saved) == -signal.SIGKILL
     assert step_of(saved) == 7
