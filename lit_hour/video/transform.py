@@ -9,7 +9,7 @@ from io import BytesIO
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from lit_hour.errors import VideoError
@@ -77,4 +77,5 @@ def decode_jpeg(data: bytes, size_pixels: int, name: str) -> Tensor:
     except Image.DecompressionBombError as error:
         raise VideoError(f"{name} has more than {MAX_JPEG_PIXELS:,} pixels: {error}") from error
     except OSError as error:  # PIL has it for unknown, broken and truncated data alike
-        raise VideoError(f"{name} is not a JPEG that decodes ({len(data)} bytes): {error}") from error
+        reason = "it has no JPEG header" if isinstance(error, UnidentifiedImageError) else error
+        raise VideoError(f"{name} is not a JPEG that decodes ({len(data)} bytes): {reason}") from error
