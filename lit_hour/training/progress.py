@@ -62,3 +62,7 @@ class StepBar(ProgressBar):
         """Leave the finished line."""
         if self._bar is not None:
             self._bar.close()
+
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        """Leave the line of a run that broke off."""
+        self.on_train_end(trainer, pl_module)
