@@ -46,7 +46,7 @@ class BestCheckpoint(ModelCheckpoint):
 
 
 class PeriodicCheckpoint(ModelCheckpoint):
-    """Keeps the newest checkpoints; the end of training is always one of them."""
+    """Keeps the newest checkpoints; when training ends, `last.ckpt` is its last step."""
 
     def __init__(self, every_steps: int, **settings: Any) -> None:
         super().__init__(every_n_train_steps=every_steps, monitor="step", mode="max", save_last=True, **settings)

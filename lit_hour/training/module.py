@@ -48,7 +48,7 @@ class HourLLaVAModule(L.LightningModule):
         return {part: sum(map(torch.numel, parameters)) for part, parameters in parts_of(self.model).items()}
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """The loss of one batch."""
+        """The loss of one batch: `()`."""
         loss = self.model(batch, self._forgetting_generators(batch))
         self.log("train/loss", loss, prog_bar=True, sync_dist=True, batch_size=len(batch.input_ids))
         return loss
