@@ -1,4 +1,4 @@
-"""python -m lit_hour VERB: pack videos into shards, ask a trained run about a video."""
+"""python -m lit_hour VERB: pack videos into shards, ask a run about a video or pictures, convert published checkpoints."""
 
 from __future__ import annotations
 
@@ -16,21 +16,29 @@ def main(words: list[str]) -> None:
     parser = argparse.ArgumentParser(prog="python -m lit_hour", description=__doc__)
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
 
-    packing = verbs.add_parser("pack", help="videos and a question file -> tar shards")
-    packing.add_argument("videos", type=Path, help="folder of videos")
+    packing = verbs.add_parser("pack", help="videos, pictures and a question file -> tar shards")
+    packing.add_argument("files", type=Path, help="folder of the videos and pictures that are asked about")
     packing.add_argument("questions", type=Path, help="question file: .json or .jsonl, see shards/README.md")
     packing.add_argument("out", type=Path, help="folder of the shards")
     packing.add_argument("settings", nargs="*", help="[conf/NAME.yaml] [key=value ...]: the groups video and pack count")
     packing.set_defaults(run=run_pack)
 
-    asking = verbs.add_parser("ask", help="a question about a video, answered by a trained run")
-    asking.add_argument("video", type=Path, help="a video file")
+    asking = verbs.add_parser("ask", help="a question about a video or pictures, answered by a trained run")
+    asking.add_argument("file", type=Path, help="a video file or a picture")
     asking.add_argument("question", help="a question about it")
     asking.add_argument("settings", nargs="*", help="[key=value ...] over the run's settings: video.on_damage=use")
     asking.add_argument("--run", dest="run_folder", type=Path, required=True, help="run folder, such as runs/tiny")
-    asking.add_argument("--checkpoint", help="a name in RUN/checkpoints; best, or else last, if not given")
+    asking.add_argument("--also", type=Path, action="append", default=[], help="one more picture; may be given again")
+    asking.add_argument("--checkpoint", help="a name in RUN/checkpoints; best, last or converted if not given")
     asking.add_argument("--device", help="cpu or cuda; a GPU is taken when there is one")
     asking.set_defaults(run=run_ask)
+
+    converting = verbs.add_parser("convert", help="a published Hour-LLaVA -> a run, or a run -> the published layout")
+    converting.add_argument("source", type=Path, help="folder in the Hugging Face layout, or a run folder")
+    converting.add_argument("target", type=Path, help="folder to be made")
+    converting.add_argument("settings", nargs="*", help="[key=value ...] over the source's: model.vision.weights=FOLDER")
+    converting.add_argument("--checkpoint", help="of a run, a name in RUN/checkpoints; best, last or converted if not given")
+    converting.set_defaults(run=run_convert)
 
     arguments, late_words = parser.parse_known_args(words)  # argparse does not take key=value words that follow an option
     if options := [word for word in late_words if "=" not in word or word.startswith("-")]:
@@ -44,34 +52,44 @@ def run_pack(arguments: argparse.Namespace) -> None:
     """Pack, and say what was packed."""
     config = parse_command_line(arguments.settings)
     from lit_hour.data.pack import pack
+    from lit_hour.data.subject import spell_counts
 
-    summary = pack(arguments.videos, arguments.questions, arguments.out, config.video, config.pack)
+    summary = pack(arguments.files, arguments.questions, arguments.out, config.video, config.pack)
     print(
-        f"{arguments.out}: {summary.num_shards} shards with {summary.num_videos} videos"
-        f" ({summary.duration_seconds / 3600:.2f} hours), {summary.num_questions} questions, {summary.num_frames} frames,"
-        f" {summary.bytes / 1e6:.1f} MB"
+        f"{arguments.out}: {summary.num_shards} shards with {spell_counts(summary.num_subjects)};"
+        f" {summary.duration_seconds / 3600:.2f} hours of video, {summary.num_questions} questions,"
+        f" {summary.num_frames} frames and pictures, {summary.bytes / 1e6:.1f} MB"
     )
     for skipped in summary.skipped:
-        print(f"skipped {skipped.video}: {skipped.reason}")
+        print(f"skipped {skipped.name}: {skipped.reason}")
     print(f"to train on them: python train.py FILE.yaml data.sources.NAME.shards={arguments.out}")
 
 
 def run_ask(arguments: argparse.Namespace) -> None:
-    """Read the video, print the answer as it comes, then what it took."""
+    """Read the video or the pictures, print the answer as it comes, then what it took."""
+    from lit_hour.serving.files import check_files
     from lit_hour.serving.session import Session
     from lit_hour.types import Answer
-    from lit_hour.video.decode import probe
 
-    probe(arguments.video)
+    files = (arguments.file, *arguments.also)
+    check_files(files)
     session = Session.open(arguments.run_folder, arguments.checkpoint, arguments.device, arguments.settings)
     session.processor.ask(arguments.question)  # an empty question is refused before an hour of video is read
-    memory = session.remember(arguments.video)
+    memory = session.remember(files)
     for piece in session.ask(memory, arguments.question):
         if isinstance(piece, Answer):
             parts = ", ".join(f"{part} {seconds:.2f} s" for part, seconds in piece.seconds.items())
-            print(f"\n[{piece.num_frames} frames, {piece.num_memory_tokens} tokens in memory; {parts}]")
+            seen = f"{piece.num_frames} frames" if piece.num_frames else f"pictures: {len(files)}"
+            print(f"\n[{seen}, {piece.num_memory_tokens} tokens in memory; {parts}]")
         else:
             print(piece, end="", flush=True)
+
+
+def run_convert(arguments: argparse.Namespace) -> None:
+    """Convert, and say what was converted and what was left out."""
+    from lit_hour.interop.convert import convert
+
+    print(convert(arguments.source, arguments.target, arguments.settings, arguments.checkpoint).report())
 
 
 if __name__ == "__main__":

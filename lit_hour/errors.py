@@ -16,6 +16,10 @@ class VideoError(InputError):
     """A video file that cannot be read."""
 
 
+class ImageError(InputError):
+    """A picture that cannot be read."""
+
+
 class QuestionError(InputError):
     """A question file, or one record in it, that cannot be used."""
 
@@ -26,6 +30,10 @@ class ShardError(InputError):
 
 class RunError(InputError):
     """A run folder that is missing something or belongs to another model."""
+
+
+class WeightsError(InputError):
+    """A checkpoint, a file of weights or a tokenizer that is missing, damaged, or belongs to another architecture."""
 
 
 class WorldError(InputError):

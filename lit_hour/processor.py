@@ -12,7 +12,21 @@ from lit_hour.config.schema import TextConfig
 from lit_hour.errors import QuestionError
 from lit_hour.text.chat import converse, encode_conversation, time_sentence
 from lit_hour.text.tokenizer import Tokenizer
-from lit_hour.types import IGNORED_LABEL, Batch, Conversation, Example, Message, Question, Sample, Skipped, Text
+from lit_hour.types import (
+    IGNORED_LABEL,
+    Batch,
+    Conversation,
+    Example,
+    Features,
+    Frames,
+    ImageSet,
+    Message,
+    Question,
+    Sample,
+    Skipped,
+    Text,
+    Visual,
+)
 
 
 class Processor:
@@ -37,17 +51,32 @@ class Processor:
         messages = (Message("system", self.settings.system_prompt), *history, Message("user", question))
         return Conversation(messages)
 
-    def texts(self, conversations: Sequence[Conversation], duration_seconds: float, num_frames: int | None) -> tuple[Text, ...]:
-        """The token ids of conversations about one video of so many sampled frames, or about none (None)."""
-        note = None
-        if num_frames is not None:
-            note = time_sentence(duration_seconds, num_frames) if self.settings.time_instruction else ""
-        return tuple(encode_conversation(self.tokenizer, each, video_note=note) for each in conversations)
+    def video_note(self, duration_seconds: float, num_frames: int) -> str:
+        """What the model is told of a video of so many sampled frames; empty without `text.time_instruction`."""
+        return time_sentence(duration_seconds, num_frames) if self.settings.time_instruction else ""
+
+    def texts(self, conversations: Sequence[Conversation], *, num_placeholders: int, note: str = "") -> tuple[Text, ...]:
+        """The token ids of conversations about one video or picture (1), several pictures, or neither (0).
+
+        Raises:
+            QuestionError: a conversation marks the places of more or fewer pictures.
+        """
+        return tuple(
+            encode_conversation(self.tokenizer, each, self.settings, num_placeholders=num_placeholders, note=note)
+            for each in conversations
+        )
 
     def example(self, sample: Sample) -> Example:
-        """The token ids of every conversation beside the sample's video."""
-        num_frames = None if sample.video is None else len(sample.video)
-        return Example(sample.key, sample.video, self.texts(sample.conversations, sample.duration_seconds, num_frames))
+        """The token ids of every conversation beside the sample's video or pictures.
+
+        Raises:
+            QuestionError: a conversation marks the places of more or fewer pictures than the sample has.
+        """
+        visual, note = sample.visual, ""
+        if isinstance(visual, Frames | Features):
+            note = self.video_note(sample.duration_seconds, len(visual))
+        texts = self.texts(sample.conversations, num_placeholders=count_placeholders(visual), note=note)
+        return Example(sample.key, visual, texts)
 
     def batch(
         self,
@@ -62,8 +91,8 @@ class Processor:
         lengths = torch.tensor([len(text.input_ids) for text in texts])  # (texts,)
         return Batch(
             keys=tuple(example.key for example in examples),
-            videos=tuple(example.video for example in examples),
-            video_of_text=tuple(place for place, example in enumerate(examples) for _ in example.texts),
+            visuals=tuple(example.visual for example in examples),
+            visual_of_text=tuple(place for place, example in enumerate(examples) for _ in example.texts),
             input_ids=_pad([text.input_ids for text in texts], self.tokenizer.pad_token_id or 0),
             labels=_pad([text.labels for text in texts], IGNORED_LABEL),
             question_mask=_pad([text.question_mask for text in texts], False),
@@ -74,8 +103,14 @@ class Processor:
         )
 
     def _nothing(self) -> Example:
-        text = encode_conversation(self.tokenizer, Conversation((Message("user", "nothing"),)), video_note=None)
-        return Example("", None, (Text(text.input_ids, text.labels, text.question_mask),))
+        return Example("", None, self.texts([Conversation((Message("user", "nothing"),))], num_placeholders=0))
+
+
+def count_placeholders(visual: Visual | None) -> int:
+    """How many places in a text a video or pictures take: one for each picture that is a thing of its own."""
+    if visual is None:
+        return 0
+    return len(visual) if isinstance(visual, ImageSet) else 1
 
 
 def _pad(rows: list[Tensor], value: int | bool) -> Tensor:

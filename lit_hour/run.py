@@ -3,7 +3,8 @@
 RUN/config.yaml                 the effective settings of the latest start
 RUN/tokenizer/                  the tokenizer, in the Hugging Face layout
 RUN/checkpoints/last.ckpt       newest; step=000500.ckpt every N steps; best.ckpt has the lowest validation loss
-RUN/checkpoints/last.yaml       the effective settings, beside each checkpoint
+RUN/checkpoints/converted/      weights alone, that `python -m lit_hour convert` made of a published model
+RUN/checkpoints/last.yaml       the effective settings, beside each checkpoint: also converted.yaml
 RUN/tensorboard/                curves and pictures
 RUN/skipped.jsonl               samples that could not be read, with the reason
 """
@@ -12,12 +13,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import torch
 
 from lit_hour.config.schema import RunConfig
 from lit_hour.errors import RunError
+
+DEFAULT_CHECKPOINTS = ("best", "last", "converted")
 
 
 @dataclass(frozen=True)
@@ -57,29 +57,24 @@ class RunFolder:
         return self.path / "skipped.jsonl"
 
     def checkpoint(self, name: str | None = None) -> Path:
-        """The file of a checkpoint by name ("best", "last", "step=000500"); the best one, or else the last, without.
+        """A checkpoint by name: the file "best", "last" or "step=000500" of training, or the folder "converted".
+
+        Without a name it is the first of "best", "last" and "converted" that is there.
 
         Raises:
             RunError: there is no such run or no such checkpoint.
         """
         if not self.path.is_dir():
             raise RunError(f"no run at {self.path}: train one first, or give the folder of another with --run")
-        if name is None:
-            name = "best" if (self.checkpoints / "best.ckpt").is_file() else "last"
-        file = self.checkpoints / f"{name}.ckpt"
-        if not file.is_file():
-            present = ", ".join(sorted(each.stem for each in self.checkpoints.glob("*.ckpt"))) or "none yet"
-            raise RunError(f"no checkpoint {name!r} in {self.checkpoints}; there is: {present}")
-        return file
-
-
-def read_checkpoint(file: Path) -> dict[str, Any]:
-    """What a checkpoint holds; its tensors stay on disk until they are used.
-
-    Raises:
-        RunError: the file is no whole checkpoint.
-    """
-    try:
-        return torch.load(file, map_location="cpu", mmap=True, weights_only=True)
-    except RuntimeError as error:
-        raise RunError(f"{file} is damaged or no checkpoint: delete it, or choose another") from error
+        present = {
+            **{folder.name: folder for folder in self.checkpoints.glob("*/")},
+            **{file.stem: file for file in self.checkpoints.glob("*.ckpt")},
+        }
+        wanted = DEFAULT_CHECKPOINTS if name is None else (name,)
+        for each in wanted:
+            if each in present:
+                return present[each]
+        raise RunError(
+            f"no checkpoint {' or '.join(map(repr, wanted))} in {self.checkpoints};"
+            f" there is: {', '.join(sorted(present)) or 'none yet'}"
+        )

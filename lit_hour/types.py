@@ -2,9 +2,11 @@
 
 Dimension names, used in every shape comment:
     frames   sampled frames of one video                 tokens   positions of a token sequence
+    tiles    pieces of one picture, the whole of it first  images  pictures of one conversation
     grid     patch tokens per side of a frame            dim      width of the language model
-    height, width   pixels                               vision_dim  width of the vision encoder
-    texts    conversations in a batch                    heads, head_dim   of an attention
+    rows, columns   of tokens or tiles                   vision_dim  width of the vision encoder
+    height, width   pixels                               heads, head_dim   of an attention
+    texts    conversations in a batch
 """
 
 from __future__ import annotations
@@ -16,7 +18,8 @@ import torch
 from torch import Tensor
 
 IGNORED_LABEL = -100  # a position that the loss does not count, as torch's cross-entropy has it
-VIDEO_PLACEHOLDER = -200  # the one position of input_ids that the tokens of the video take the place of
+VISUAL_PLACEHOLDER = -200  # a position of input_ids that the tokens of a video or a picture take the place of
+IMAGE_MARK = "<image>"  # where one of several pictures stands in the words of a question, as LLaVA's files write it
 
 Role = Literal["system", "user", "assistant"]
 QuestionFormat = Literal["open_ended", "multiple_choice"]
@@ -97,17 +100,54 @@ class Features:
         return Features(self.tokens.to(device, non_blocking=True), self.timestamps.to(device, non_blocking=True))
 
 
+@dataclass(frozen=True)
+class TiledImage:
+    """One picture in its own resolution: the whole of it, then the pieces of a grid row by row.
+
+    Attributes:
+        tiles: `(1 + rows * columns, 3, side, side)` uint8; the grid was letterboxed, the whole was not.
+        grid: rows and columns.
+        size_pixels: height and width of the picture as it was.
+    """
+
+    tiles: Tensor
+    grid: tuple[int, int]
+    size_pixels: tuple[int, int]
+
+    def __len__(self) -> int:
+        return len(self.tiles)
+
+    def to(self, device: torch.device) -> TiledImage:
+        """The same picture on another device."""
+        return replace(self, tiles=self.tiles.to(device, non_blocking=True))
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """Several pictures of one conversation, each padded to a square: `images` `(images, 3, side, side)` uint8."""
+
+    images: Tensor
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def to(self, device: torch.device) -> ImageSet:
+        """The same pictures on another device."""
+        return ImageSet(self.images.to(device, non_blocking=True))
+
+
 Video = Frames | Features
+Visual = Video | TiledImage | ImageSet  # its length is the number of pictures that the vision encoder sees
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One video and the conversations about it. `video` is None for a conversation without one."""
+    """A video or pictures, and the conversations about them. `visual` is None for conversations about neither."""
 
     key: str
     source: str
     duration_seconds: float
-    video: Video | None
+    visual: Visual | None
     conversations: tuple[Conversation, ...]
 
 
@@ -127,10 +167,10 @@ class Text:
 
 @dataclass(frozen=True)
 class Example:
-    """What the processor makes of one sample: a video that is read once, and every text that asks about it."""
+    """What the processor makes of one sample: a video or pictures, read once, and every text that asks about them."""
 
     key: str
-    video: Video | None
+    visual: Visual | None
     texts: tuple[Text, ...]
 
 
@@ -146,13 +186,13 @@ class Skipped:
 class Batch:
     """Examples padded together.
 
-    Videos stay a list, one for each example; texts are padded on the right to the longest.
+    Visuals stay a list, one for each example; texts are padded on the right to the longest.
 
     Attributes:
-        keys: of the videos, in order.
-        positions: of each video's sample in the global order of the data; empty when there is no such order.
-        videos: one for each key.
-        video_of_text: `(texts,)` for each text, which of `videos` it asks about.
+        keys: of the examples, in order.
+        positions: of each example's sample in the global order of the data; empty when there is no such order.
+        visuals: one for each key.
+        visual_of_text: `(texts,)` for each text, which of `visuals` it asks about.
         input_ids: `(texts, tokens)`.
         labels: `(texts, tokens)`.
         question_mask: `(texts, tokens)` bool.
@@ -162,8 +202,8 @@ class Batch:
     """
 
     keys: tuple[str, ...]
-    videos: tuple[Video | None, ...]
-    video_of_text: tuple[int, ...]
+    visuals: tuple[Visual | None, ...]
+    visual_of_text: tuple[int, ...]
     input_ids: Tensor
     labels: Tensor
     question_mask: Tensor
@@ -176,7 +216,7 @@ class Batch:
         """The same batch with its tensors on another device."""
         return replace(
             self,
-            videos=tuple(None if video is None else video.to(device) for video in self.videos),
+            visuals=tuple(None if visual is None else visual.to(device) for visual in self.visuals),
             input_ids=self.input_ids.to(device, non_blocking=True),
             labels=self.labels.to(device, non_blocking=True),
             question_mask=self.question_mask.to(device, non_blocking=True),
@@ -185,24 +225,53 @@ class Batch:
 
 
 @dataclass(frozen=True)
-class Repository:
-    """Every token of a video, the memory that MemAug looks back into.
+class Raster:
+    """Equal grids of tokens that lie end to end in a repository: the frames of a video, or a picture.
 
     Attributes:
-        tokens: `(frames * (grid * grid + 1), dim)`: for each frame its tokens in raster order, then the frame-end token.
-        positions: `(frames * (grid * grid + 1),)` the rotary position of each token.
-        timestamps: `(frames,)` in seconds.
-        tokens_per_frame: grid * grid, without the frame-end token.
+        count: grids.
+        rows, columns: of tokens in each, in raster order.
+        ends: where a learned end token stands: behind each grid, behind each row (of a single grid), or nowhere.
+    """
+
+    count: int
+    rows: int
+    columns: int
+    ends: Literal["grid", "row", "none"] = "grid"
+
+    @property
+    def tokens_per_grid(self) -> int:
+        """Tokens of one grid, without end tokens."""
+        return self.rows * self.columns
+
+    @property
+    def length(self) -> int:
+        """Tokens of one grid, with end tokens."""
+        return self.tokens_per_grid + {"grid": 1, "row": self.rows, "none": 0}[self.ends]
+
+
+@dataclass(frozen=True)
+class Repository:
+    """Every token of a video or of pictures, the memory that MemAug looks back into.
+
+    Attributes:
+        tokens: `(tokens, dim)`; of a video for each frame its tokens in raster order, then the end token:
+            `(frames * (grid * grid + 1), dim)`.
+        positions: `(tokens,)` the rotary position of each token.
+        rasters: what the tokens are, in order.
+        timestamps: `(frames,)` in seconds; empty for pictures.
+        num_placeholders: how many placeholders the tokens take the place of; the rasters are dealt out to them evenly.
     """
 
     tokens: Tensor
     positions: Tensor
+    rasters: tuple[Raster, ...]
     timestamps: Tensor
-    tokens_per_frame: int
+    num_placeholders: int = 1
 
     @property
     def num_frames(self) -> int:
-        """Frames in the memory, after a short video was repeated up to the minimum."""
+        """Frames in the memory, after a short video was repeated up to the minimum; 0 for pictures."""
         return len(self.timestamps)
 
 

@@ -5,19 +5,21 @@ import torch
 
 from lit_hour.config.schema import TextConfig
 from lit_hour.errors import QuestionError
-from lit_hour.processor import Processor
+from lit_hour.processor import Processor, count_placeholders
 from lit_hour.text.tokenizer import learn_byte_level_tokenizer
 from lit_hour.types import (
     IGNORED_LABEL,
-    VIDEO_PLACEHOLDER,
+    VISUAL_PLACEHOLDER,
     Conversation,
     Features,
     Frames,
+    ImageSet,
     Message,
     Question,
     Sample,
     Skipped,
-    Video,
+    TiledImage,
+    Visual,
 )
 
 SETTINGS = TextConfig(system_prompt="Look.")
@@ -26,15 +28,18 @@ SHORT = Question("1", "", "open_ended", "What?", "red")
 LONG = Question("2", "", "open_ended", "What happens after the door was closed?", "nothing at all")
 FRAMES = Frames(torch.zeros(3, 3, 8, 8, dtype=torch.uint8), torch.arange(3).float())
 FEATURES = Features(torch.zeros(4, 16, 6), torch.arange(4).float())
+PICTURE = TiledImage(torch.zeros(7, 3, 8, 8, dtype=torch.uint8), (2, 3), (16, 24))
+PICTURES = ImageSet(torch.zeros(2, 3, 8, 8, dtype=torch.uint8))
+MARKED = Question("3", "", "open_ended", "<image> or <image>?", "neither")
 
 
-def sample(key: str, video: Video | None, *conversations: tuple[Question, ...]) -> Sample:
-    return Sample(key, "made", 12.345, video, tuple(map(PROCESSOR.converse, conversations)))
+def sample(key: str, visual: Visual | None, *conversations: tuple[Question, ...]) -> Sample:
+    return Sample(key, "made", 12.345, visual, tuple(map(PROCESSOR.converse, conversations)))
 
 
 def decode(ids: torch.Tensor) -> str:
     return "".join(
-        "<video>" if number == VIDEO_PLACEHOLDER else str(PROCESSOR.tokenizer.decode([number])) for number in ids.tolist()
+        "<video>" if number == VISUAL_PLACEHOLDER else str(PROCESSOR.tokenizer.decode([number])) for number in ids.tolist()
     )
 
 
@@ -42,6 +47,8 @@ EXAMPLES = [
     PROCESSOR.example(sample("a", FRAMES, (SHORT,), (LONG, SHORT))),
     PROCESSOR.example(sample("b", None, (SHORT,))),
     PROCESSOR.example(sample("c", FEATURES, (LONG,))),
+    PROCESSOR.example(sample("d", PICTURE, (SHORT,))),
+    PROCESSOR.example(sample("e", PICTURES, (SHORT,), (MARKED,))),
 ]
 
 
@@ -50,7 +57,7 @@ def test_texts_are_padded_on_the_right_and_keep_what_they_were() -> None:
     texts = [text for example in EXAMPLES for text in example.texts]
     longest = max(len(text.input_ids) for text in texts)
     assert (
-        batch.input_ids.shape == batch.labels.shape == batch.question_mask.shape == batch.attention_mask.shape == (4, longest)
+        batch.input_ids.shape == batch.labels.shape == batch.question_mask.shape == batch.attention_mask.shape == (7, longest)
     )
     for row, text in enumerate(texts):
         length = len(text.input_ids)
@@ -64,13 +71,13 @@ def test_texts_are_padded_on_the_right_and_keep_what_they_were() -> None:
     assert not batch.question_mask[padding].any()
 
 
-def test_each_text_knows_its_video_and_its_questions() -> None:
-    batch = PROCESSOR.batch(EXAMPLES, positions=(7, 8, 9))
-    assert batch.keys == ("a", "b", "c")
-    assert batch.videos == (FRAMES, None, FEATURES)
-    assert batch.video_of_text == (0, 0, 1, 2)
-    assert batch.questions == ((SHORT,), (LONG, SHORT), (SHORT,), (LONG,))
-    assert batch.positions == (7, 8, 9)
+def test_each_text_knows_what_it_asks_about_and_its_questions() -> None:
+    batch = PROCESSOR.batch(EXAMPLES, positions=(7, 8, 9, 1, 2))
+    assert batch.keys == ("a", "b", "c", "d", "e")
+    assert batch.visuals == (FRAMES, None, FEATURES, PICTURE, PICTURES)
+    assert batch.visual_of_text == (0, 0, 1, 2, 3, 4, 4)
+    assert batch.questions == ((SHORT,), (LONG, SHORT), (SHORT,), (LONG,), (SHORT,), (SHORT,), (MARKED,))
+    assert batch.positions == (7, 8, 9, 1, 2)
 
 
 def test_skipped_samples_are_handed_on() -> None:
@@ -81,21 +88,42 @@ def test_skipped_samples_are_handed_on() -> None:
 
 def test_a_batch_of_nothing_keeps_step_and_teaches_nothing() -> None:
     batch = PROCESSOR.batch([])
-    assert batch.videos == (None,) and batch.video_of_text == (0,) and batch.questions == ((),)
+    assert batch.visuals == (None,) and batch.visual_of_text == (0,) and batch.questions == ((),)
     assert batch.input_ids.shape[0] == 1 and batch.attention_mask.all()
     assert (batch.labels == IGNORED_LABEL).all()
-    assert not (batch.input_ids == VIDEO_PLACEHOLDER).any()
+    assert not (batch.input_ids == VISUAL_PLACEHOLDER).any()
 
 
 def test_only_a_text_with_a_video_has_its_placeholder_and_time() -> None:
-    with_frames, without, with_features = (decode(example.texts[0].input_ids) for example in EXAMPLES)
+    with_frames, without, with_features = (decode(example.texts[0].input_ids) for example in EXAMPLES[:3])
     assert "<video>\nThe video is 12.35 seconds long; 3 frames of it are shown.\nWhat?" in with_frames
     assert "<video>\nThe video is 12.35 seconds long; 4 frames of it are shown.\n" in with_features
     assert "<video>" not in without and "seconds" not in without
 
 
+def test_pictures_have_a_placeholder_each_and_no_time() -> None:
+    (picture,), (unmarked, marked) = ([decode(text.input_ids) for text in example.texts] for example in EXAMPLES[3:])
+    assert "user\n<video>\nWhat?" in picture
+    assert "user\n<video>\n<video>\nWhat?" in unmarked
+    assert "user\n<video> or <video>?" in marked
+    assert not any("seconds" in text for text in (picture, unmarked, marked))
+
+
+@pytest.mark.parametrize(("visual", "num_placeholders"), ((None, 0), (FRAMES, 1), (FEATURES, 1), (PICTURE, 1), (PICTURES, 2)))
+def test_a_text_has_as_many_placeholders_as_its_visual_takes(visual: Visual | None, num_placeholders: int) -> None:
+    (text,) = PROCESSOR.example(sample("a", visual, (SHORT,))).texts
+    assert (text.input_ids == VISUAL_PLACEHOLDER).sum() == count_placeholders(visual) == num_placeholders
+
+
+def test_marks_for_pictures_that_are_not_there_are_refused() -> None:
+    three = ImageSet(torch.zeros(3, 3, 8, 8, dtype=torch.uint8))
+    with pytest.raises(QuestionError, match="2 times and has 3 pictures"):
+        PROCESSOR.example(sample("a", three, (MARKED,)))
+
+
 def test_the_time_instruction_can_be_turned_off() -> None:
     silent = Processor(PROCESSOR.tokenizer, replace(SETTINGS, time_instruction=False))
+    assert (PROCESSOR.video_note(12.345, 3) != "", silent.video_note(12.345, 3)) == (True, "")
     (text,) = silent.example(sample("a", FRAMES, (SHORT,))).texts
     assert "user\n<video>\nWhat?" in decode(text.input_ids)
 
@@ -117,15 +145,26 @@ def test_an_empty_question_is_refused(question: str) -> None:
         PROCESSOR.ask(question)
 
 
+def test_the_settings_of_the_text_reach_its_labels_and_its_mask() -> None:
+    for setting in ({"learn_template": True}, {"memory_question": "first"}):
+        other = Processor(PROCESSOR.tokenizer, replace(SETTINGS, **setting))
+        (text,), (plain,) = (each.example(sample("a", FRAMES, (LONG, SHORT))).texts for each in (other, PROCESSOR))
+        assert text.input_ids.tolist() == plain.input_ids.tolist()
+        assert text.question_mask.sum() < plain.question_mask.sum()
+        assert ((text.labels != IGNORED_LABEL).sum() > (plain.labels != IGNORED_LABEL).sum()) == ("learn_template" in setting)
+
+
 def test_a_batch_moves_to_a_device_with_everything_in_it() -> None:
-    batch = PROCESSOR.batch(EXAMPLES, positions=(0, 1, 2), skipped=(Skipped("d", "no picture"),))
+    batch = PROCESSOR.batch(EXAMPLES, positions=(0, 1, 2, 3, 4), skipped=(Skipped("d", "no picture"),))
     moved = batch.to(torch.device("meta"))
-    frames, nothing, features = moved.videos
+    frames, nothing, features, picture, pictures = moved.visuals
     assert isinstance(frames, Frames) and nothing is None and isinstance(features, Features)
-    tensors = [moved.input_ids, moved.labels, moved.question_mask, moved.attention_mask]
+    assert isinstance(picture, TiledImage) and isinstance(pictures, ImageSet)
+    tensors = [moved.input_ids, moved.labels, moved.question_mask, moved.attention_mask, picture.tiles, pictures.images]
     tensors += [frames.images, frames.timestamps, features.tokens, features.timestamps]
     assert {tensor.device.type for tensor in tensors} == {"meta"}
-    assert [len(video) for video in (frames, features)] == [3, 4]
-    unmoved = ("keys", "positions", "video_of_text", "questions", "skipped")
+    assert [len(visual) for visual in (frames, features, picture, pictures)] == [3, 4, 7, 2]
+    assert (picture.grid, picture.size_pixels) == (PICTURE.grid, PICTURE.size_pixels)
+    unmoved = ("keys", "positions", "visual_of_text", "questions", "skipped")
     assert [getattr(moved, name) for name in unmoved] == [getattr(batch, name) for name in unmoved]
     assert batch.input_ids.device.type == "cpu"

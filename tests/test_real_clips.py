@@ -64,8 +64,8 @@ def ask(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[str, str]:
 
 def test_every_clip_is_packed_with_its_questions(learnt: Small) -> None:
     shards = open_shards(learnt.yaml.parent / "shards")
-    assert {shards.read_video(video).source for video in shards.videos} == set(CLIPS)
-    assert all(video.num_frames >= 3 and video.num_questions == 2 for video in shards.videos)
+    assert {shards.read_subject(video).source for video in shards.subjects} == set(CLIPS)
+    assert all(video.num_frames >= 3 and video.num_questions == 2 for video in shards.subjects)
 
 
 def test_a_clip_that_was_learnt_is_answered(learnt: Small, real_videos: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,7 +5,7 @@ import torch
 
 from lit_hour.config.schema import RunConfig
 from lit_hour.errors import RunError
-from lit_hour.run import RunFolder, read_checkpoint
+from lit_hour.run import RunFolder
 
 
 @pytest.fixture
@@ -32,6 +32,17 @@ def test_a_checkpoint_is_found_by_name_and_the_best_before_the_last(run: RunFold
     assert run.checkpoint() == run.checkpoints / "best.ckpt"
 
 
+def test_a_converted_checkpoint_is_a_folder_and_comes_after_those_of_training(run: RunFolder) -> None:
+    (run.checkpoints / "converted").mkdir()
+    (run.checkpoints / "converted.yaml").touch()
+    assert run.checkpoint("converted") == run.checkpoints / "converted"
+    assert run.checkpoint() == run.checkpoints / "last.ckpt"
+    (run.checkpoints / "last.ckpt").unlink()
+    assert run.checkpoint() == run.checkpoints / "converted"
+    with pytest.raises(RunError, match=r"no checkpoint 'best' in .*; there is: converted, step=000002"):
+        run.checkpoint("best")
+
+
 def test_what_is_missing_is_named_with_what_there_is(run: RunFolder, tmp_path: Path) -> None:
     with pytest.raises(RunError, match=rf"no checkpoint 'first' in {run.checkpoints}; there is: last, step=000002"):
         run.checkpoint("first")
@@ -40,12 +51,3 @@ def test_what_is_missing_is_named_with_what_there_is(run: RunFolder, tmp_path: P
     (tmp_path / "y").mkdir()
     with pytest.raises(RunError, match="there is: none yet"):
         RunFolder(tmp_path / "y").checkpoint("best")
-
-
-@pytest.mark.parametrize("content", [b"", b"no checkpoint", b"PK\x03\x04 cut off"])
-def test_a_damaged_checkpoint_is_named(run: RunFolder, content: bytes) -> None:
-    file = run.checkpoint("last")
-    assert read_checkpoint(file) == {"global_step": 2}
-    file.write_bytes(content)
-    with pytest.raises(RunError, match=rf"{file} is damaged or no checkpoint"):
-        read_checkpoint(file)

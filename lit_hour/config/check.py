@@ -118,9 +118,11 @@ def _check_together(config: Config) -> None:
             f" 4 * model.language.num_heads={4 * language.num_heads}: MemAug turns pairs in half of each head"
         )
     stride = memory.spatial_keep**-0.5
-    if abs(stride - round(stride)) > 1e-6:
+    is_uniform = "uniform" in (memory.spatial_forgetting, memory.answer_spatial_forgetting)
+    if is_uniform and abs(stride - round(stride)) > 1e-6:
         raise ConfigError(
-            f"model.memory.spatial_keep={memory.spatial_keep:g} has to be 1, 1/4, 1/9, ...: every n-th row and column survives"
+            f"model.memory.spatial_keep={memory.spatial_keep:g} has to be 1, 1/4, 1/9, ... where forgetting is uniform:"
+            " every n-th row and column survives"
         )
     if data.samples_per_step % data.samples_per_batch:
         raise ConfigError(

@@ -47,13 +47,13 @@ def load_config(file: str | Path | None = None, words: Sequence[str] = ()) -> Co
     return _merge([*files, *map(_parse_word, words)])
 
 
-def config_from_dict(settings: dict[str, Any], origin: str) -> Config:
-    """The settings that a checkpoint carries, as `config_to_dict` wrote them; `origin` names it in errors.
+def config_from_dict(settings: dict[str, Any], origin: str, words: Sequence[str] = ()) -> Config:
+    """Settings that are nested as the schema is; `origin` names them in errors, and `a.b=c` words win over them.
 
     Raises:
         ConfigError: as `load_config`.
     """
-    return _merge([Layer(settings, origin)])
+    return _merge([Layer(settings, origin), *map(_parse_word, words)])
 
 
 def config_to_dict(config: Config) -> dict[str, Any]:

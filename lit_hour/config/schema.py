@@ -55,6 +55,14 @@ class VideoConfig:
 
 
 @dataclass(frozen=True)
+class ImageConfig:
+    """How a single picture is cut into tiles: the grid whose tiles lose least of it."""
+
+    max_grid: int = setting(6, "rows and columns of the largest grid of tiles", unit="tiles", at_least=1, at_most=16)
+    max_tiles: int = setting(9, "a picture with more tokens than this many tiles have is shrunk to them", at_least=1)
+
+
+@dataclass(frozen=True)
 class PackConfig:
     """How videos and questions become tar shards."""
 
@@ -76,6 +84,16 @@ class TextConfig:
     choice_answer: Literal["letter", "words"] = setting(
         "letter", "how multiple choice is asked and answered: lettered options and a letter, or options and their words"
     )
+    learn_template: bool = setting(
+        False,
+        "also learn the marks of turns and line ends in prompts and the headers of answers, and hide them from MemAug, as the"
+        " published training did; answering shows them to MemAug, so it was asked otherwise than it had learnt",
+    )
+    memory_question: Literal["all", "first"] = setting(
+        "all",
+        "questions of a conversation that MemAug sees; all, as published, lets later ones change what the model sees of the"
+        " video when it answers earlier ones",
+    )
     time_instruction: bool = setting(True, "tell the model the duration and the number of frames")
     max_tokens: int = setting(32768, "longest text with its video tokens; a longer one is cut", unit="tokens", at_least=64)
 
@@ -85,10 +103,22 @@ class VisionConfig:
     """The vision encoder and what is read from it."""
 
     name: str = setting("ViT-SO400M-14-SigLIP-384", "open_clip's name of the vision encoder")
-    weights: str = setting("", "open_clip's pretrained tag or a local file; empty for random weights")
+    weights: str = setting(
+        "", "open_clip's pretrained tag or file, or a folder or .safetensors file of a Hugging Face SigLIP; empty: random"
+    )
     layer: int = setting(-2, "block whose patch tokens are read: -1 is the last, -2 the one before")
     grid: int = setting(8, "a frame's tokens are pooled to grid x grid", unit="tokens", at_least=1)
     chunk_frames: int = setting(128, "frames encoded at once", unit="frames", at_least=1)
+    max_learning_frames: int = setting(
+        128,
+        "the vision encoder does not learn from a longer video, as in the published training, where videos have at least this"
+        " many frames",
+        unit="frames",
+        at_least=0,
+    )
+    tanh_gelu: bool = setting(
+        True, "compute GELU by its tanh form, as SigLIP was trained; open_clip builds its SigLIP towers with the exact form"
+    )
 
 
 @dataclass(frozen=True)
@@ -100,26 +130,47 @@ class MemoryConfig:
     max_query_frames: int = setting(512, "frames that survive forgetting, at most", unit="frames", at_least=1)
     spatial_keep: float = setting(0.25, "share of each frame's tokens that survives forgetting", above=0, at_most=1)
     temporal_keep: float = setting(0.25, "share of the frames that survives forgetting", above=0, at_most=1)
-    spatial_forgetting: Literal["uniform", "random"] = setting(
-        "random", "which tokens of a frame survive in training; in validation and answers always uniform"
+    spatial_forgetting: Literal["uniform", "random", "none"] = setting(
+        "random", "which tokens of a frame survive in training: every n-th row and column, a draw for each frame, or all"
+    )
+    answer_spatial_forgetting: Literal["uniform", "random", "none"] = setting(
+        "uniform",
+        "which tokens of a frame survive in validation and answers; the published code draws there too, so that its answers"
+        " change from call to call; here the draw is the same each time",
+    )
+    temporal_forgetting: Literal["uniform", "keyframe", "question", "none"] = setting(
+        "uniform",
+        "which frames survive: spread evenly, those least like their neighbours, those most like the question, or all",
     )
 
 
 @dataclass(frozen=True)
+class LoraConfig:
+    """Low-rank adapters in every linear layer of the language model, which then alone of it learn."""
+
+    rank: int = setting(0, "rank of the adapters; 0 for none", at_least=0)
+    alpha: float = setting(32.0, "what the adapters add counts alpha / rank times", above=0)
+    dropout: float = setting(0.0, "share of an adapter's inputs that training leaves out", at_least=0, at_most=0.9)
+
+
+@dataclass(frozen=True)
 class LanguageConfig:
-    """The language model: a folder of weights, or sizes for random ones."""
+    """The language model: a folder of weights, whose sizes then count, or sizes for random ones."""
 
     folder: str = setting(
         "", "folder of a Qwen2-family model in the Hugging Face layout; empty: random weights of the sizes below"
     )
+    vocabulary_size: int = setting(0, "rows of the embedding; 0: as many as the tokenizer has tokens", at_least=0)
     hidden_size: int = setting(2048, "width", at_least=8)
     num_layers: int = setting(36, "decoder layers", at_least=1)
     num_heads: int = setting(16, "attention heads", at_least=1)
     num_key_value_heads: int = setting(2, "heads of keys and values, shared by groups of query heads", at_least=1)
     intermediate_size: int = setting(11008, "width of the feed-forward", at_least=8)
     rope_theta: float = setting(1_000_000.0, "base of the rotary frequencies", above=0)
+    norm_epsilon: float = setting(1e-6, "added to the variance in its norms", above=0)
     initial_deviation: float = setting(0.02, "standard deviation of random weights", above=0)
     tie_embeddings: bool = setting(True, "output layer shares the weights of the input embedding")
+    lora: LoraConfig = section(LoraConfig, "low-rank adapters, for those with one GPU")
 
 
 @dataclass(frozen=True)
@@ -136,7 +187,9 @@ class SourceConfig:
     """One named source of samples."""
 
     shards: str = setting(MISSING, "folder of packed shards")
-    weight: float = setting(1.0, "passes over this source in one pass over all; 0.5 takes half of it each time", above=0)
+    weight: float = setting(
+        1.0, "passes over this source in one pass over all; 0.5 takes half of it each time, 0 leaves it out", at_least=0
+    )
 
 
 @dataclass(frozen=True)
@@ -172,6 +225,11 @@ class LearningRateConfig:
 class TrainingConfig:
     """Optimizer, schedule, validation, checkpoints and hardware."""
 
+    start_from: str = setting(
+        "",
+        "folder of another run, or of a published LLaVA-OneVision or Hour-LLaVA, whose weights and tokenizer this run starts"
+        " from; empty: random weights, or those that model.language.folder and model.vision.weights name",
+    )
     max_steps: int = setting(0, "optimizer steps; 0: as many as make one pass over the sources", unit="steps", at_least=0)
     learning_rate: LearningRateConfig = section(LearningRateConfig, "peak learning rate of each part")
     warmup_share: float = setting(0.03, "share of the steps over which the learning rates rise", at_least=0, at_most=1)
@@ -221,6 +279,7 @@ class Config:
 
     run: RunConfig = section(RunConfig, "name and place of the run")
     video: VideoConfig = section(VideoConfig, "mp4 -> frames")
+    image: ImageConfig = section(ImageConfig, "picture -> tiles")
     pack: PackConfig = section(PackConfig, "frames and questions -> tar shards")
     text: TextConfig = section(TextConfig, "conversations -> token ids")
     data: DataConfig = section(DataConfig, "tar shards -> batches")

@@ -1,1 +1,1 @@
-"""Video files and questions in, tar shards out (pack); tar shards in, samples out in an order that can be resumed."""
+"""Videos, pictures and questions in, tar shards out (pack); tar shards in, samples out in an order that can be resumed."""

@@ -13,17 +13,19 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from lit_hour.config.schema import Config, SourceConfig, VideoConfig
-from lit_hour.data.index import VideoRecord
+from lit_hour.data.index import SubjectRecord
+from lit_hour.data.marks import complete_marks
 from lit_hour.data.order import MixedOrder, SourceOrder
 from lit_hour.data.sampler import StepSampler, micro_batches_per_step
-from lit_hour.data.shards import Shards, load_frames, open_shards
+from lit_hour.data.shards import Shards, StoredSubject, load_visual, open_shards
+from lit_hour.data.subject import count_kinds, spell_counts
 from lit_hour.errors import ConfigError, ShardError
 from lit_hour.processor import Processor
 from lit_hour.types import Batch, Example, Question, Sample, Skipped
 
 
 class VideoQuestionData(L.LightningDataModule):
-    """Training samples in an order that is a pure function of (seed, position), and validation videos with all their questions.
+    """Training samples in an order that is a pure function of (seed, position), and validation subjects with all questions.
 
     Its state in a checkpoint is the number of finished steps and the position of the next sample; both hold on any number
     of ranks and workers.
@@ -36,14 +38,14 @@ class VideoQuestionData(L.LightningDataModule):
     def __init__(self, config: Config, processor: Processor) -> None:
         super().__init__()
         self.config, self.processor = config, processor
-        self.sources = _open_sources(config.data.sources, config.video)
+        self.sources = _open_sources(_training_sources(config), config.video)
         self.validation_sources = _open_sources(config.data.validation_sources, config.video)
         per_sample = config.data.questions_per_sample
         orders = {
             name: SourceOrder(shards.samples_per_shard(per_sample), config.data.shuffle_shards, config.run.seed, name)
             for name, shards in self.sources.items()
         }
-        weights = {name: source.weight for name, source in config.data.sources.items()}
+        weights = {name: source.weight for name, source in _training_sources(config).items()}
         self.order = MixedOrder(orders, weights, config.run.seed)
         self.num_steps = config.training.max_steps or -(-len(self.order) // config.data.samples_per_step)
         self.step = 0
@@ -52,12 +54,13 @@ class VideoQuestionData(L.LightningDataModule):
 
     def describe(self) -> str:
         """One line on what there is to learn from."""
-        videos = [video for shards in self.sources.values() for video in shards.videos]
-        hours = sum(video.duration_seconds for video in videos) / 3600
-        num_validation = sum(len(shards.videos) for shards in self.validation_sources.values())
+        subjects = [subject for shards in self.sources.values() for subject in shards.subjects]
+        validation = [subject for shards in self.validation_sources.values() for subject in shards.subjects]
+        hours = sum(subject.duration_seconds for subject in subjects) / 3600
         return (
-            f"{len(videos)} videos, {hours:.1f} hours, {sum(video.num_questions for video in videos)} questions"
-            f" in {len(self.order)} samples; {num_validation} videos to validate on"
+            f"{spell_counts(count_kinds(each.kind for each in subjects))}, {hours:.1f} hours of video,"
+            f" {sum(subject.num_questions for subject in subjects)} questions in {len(self.order)} samples;"
+            f" {spell_counts(count_kinds(each.kind for each in validation))} to validate on"
         )
 
     def micro_batches_per_step(self, num_ranks: int) -> int:
@@ -81,22 +84,22 @@ class VideoQuestionData(L.LightningDataModule):
         return self._train_loader
 
     def val_dataloader(self) -> DataLoader[Any] | list[Any]:
-        """This rank's share of the validation videos, one at a time with all its questions.
+        """This rank's share of the validation subjects, one at a time with all its questions.
 
         Raises:
-            ConfigError: there are fewer videos than ranks.
+            ConfigError: there are fewer subjects than ranks.
         """
         assert self.trainer is not None
-        videos = [(shards, video) for shards in self.validation_sources.values() for video in shards.videos]
-        if not videos:
+        subjects = [(shards, subject) for shards in self.validation_sources.values() for subject in shards.subjects]
+        if not subjects:
             return []
-        if len(videos) < self.trainer.world_size:
+        if len(subjects) < self.trainer.world_size:
             raise ConfigError(
-                f"data.validation_sources hold {len(videos)} videos for {self.trainer.world_size} ranks:"
+                f"data.validation_sources hold {len(subjects)} subjects for {self.trainer.world_size} ranks:"
                 " give each rank at least one, or all of them none"
             )
-        share = range(self.trainer.global_rank, len(videos), self.trainer.world_size)
-        dataset = ValidationVideos(videos, self.processor, self.config)
+        share = range(self.trainer.global_rank, len(subjects), self.trainer.world_size)
+        dataset = ValidationSubjects(subjects, self.processor, self.config)
         return DataLoader(dataset, sampler=list(share), batch_size=1, **self._loading())
 
     def finish_step(self) -> None:
@@ -170,7 +173,7 @@ class Collate:
 
 
 class TrainingSamples(Dataset[Read]):
-    """Position in the global order -> one video with a few consecutive questions as one conversation."""
+    """Position in the global order -> one subject with a few consecutive questions as one conversation."""
 
     def __init__(self, sources: Mapping[str, Shards], order: MixedOrder, processor: Processor, config: Config) -> None:
         self._sources, self._order, self._processor, self._config = sources, order, processor, config
@@ -178,47 +181,60 @@ class TrainingSamples(Dataset[Read]):
     def __getitem__(self, position: int) -> Read:
         source, shard, sample = self._order.at(position)
         shards = self._sources[source]
-        video, asked = shards.locate(shard, sample, self._config.data.questions_per_sample)
-        return Read(_read_example(shards, video, asked, self._processor, self._config), position)
+        subject, asked = shards.locate(shard, sample, self._config.data.questions_per_sample)
+        return Read(_read_example(shards, subject, asked, self._processor, self._config), position)
 
 
-class ValidationVideos(Dataset[Read]):
-    """Index -> one video with each of its questions as a conversation of its own."""
+class ValidationSubjects(Dataset[Read]):
+    """Index -> one subject with each of its questions as a conversation of its own."""
 
-    def __init__(self, videos: list[tuple[Shards, VideoRecord]], processor: Processor, config: Config) -> None:
-        self._videos, self._processor, self._config = videos, processor, config
+    def __init__(self, subjects: list[tuple[Shards, SubjectRecord]], processor: Processor, config: Config) -> None:
+        self._subjects, self._processor, self._config = subjects, processor, config
 
     def __len__(self) -> int:
-        return len(self._videos)
+        return len(self._subjects)
 
     def __getitem__(self, index: int) -> Read:
-        shards, video = self._videos[index]
-        return Read(_read_example(shards, video, None, self._processor, self._config))
+        shards, subject = self._subjects[index]
+        return Read(_read_example(shards, subject, None, self._processor, self._config))
 
 
 def training_questions(config: Config) -> Iterator[Question]:
     """Every question of the training sources, for a tokenizer to be learnt from."""
-    for shards in _open_sources(config.data.sources, config.video).values():
-        for video in shards.videos:
-            yield from shards.read_video(video).questions
+    for shards in _open_sources(_training_sources(config), config.video).values():
+        for subject in shards.subjects:
+            yield from shards.read_subject(subject).questions
 
 
 def _read_example(
-    shards: Shards, video: VideoRecord, asked: slice | None, processor: Processor, config: Config
+    shards: Shards, subject: SubjectRecord, asked: slice | None, processor: Processor, config: Config
 ) -> Example | Skipped:
     """One conversation about the questions `asked`, or one for each question; a damaged sample is handed on as such."""
     try:
-        stored = shards.read_video(video)
-        frames = load_frames(stored, config.video.size_pixels, config.video.max_frames)
+        stored = shards.read_subject(subject)
+        visual = load_visual(stored, config.video, config.image)
     except ShardError as error:
-        return Skipped(video.key, str(error))
+        return Skipped(subject.key, str(error))
+    groups = _questions_together(stored, asked, config.data.validation_questions)
+    conversations = tuple(processor.converse(group) for group in groups)
+    return processor.example(Sample(stored.key, stored.source, stored.duration_seconds, visual, conversations))
+
+
+def _questions_together(stored: StoredSubject, asked: slice | None, max_questions: int) -> list[tuple[Question, ...]]:
+    """The questions of each conversation: those `asked`, or else up to `max_questions`, each alone."""
     if asked is not None:
         groups = [stored.questions[asked]]
     else:
-        step = -(-len(stored.questions) // config.data.validation_questions)
+        step = -(-len(stored.questions) // max_questions)
         groups = [(question,) for question in stored.questions[::step]]
-    conversations = tuple(processor.converse(group) for group in groups)
-    return processor.example(Sample(video.key, stored.source, stored.duration_seconds, frames, conversations))
+    if stored.kind == "images":
+        return [complete_marks(group, len(stored.pictures)) for group in groups]
+    return groups
+
+
+def _training_sources(config: Config) -> dict[str, SourceConfig]:
+    """Those that count: of one without weight not even the folder has to be there."""
+    return {name: source for name, source in config.data.sources.items() if source.weight > 0}
 
 
 def _open_sources(sources: Mapping[str, SourceConfig], video: VideoConfig) -> dict[str, Shards]:
@@ -226,10 +242,12 @@ def _open_sources(sources: Mapping[str, SourceConfig], video: VideoConfig) -> di
 
     Raises:
         ShardError: a folder of shards is missing or damaged.
-        ConfigError: frames were sampled by other settings than this run's, by which questions will be answered.
+        ConfigError: videos were sampled by other settings than this run's, by which questions will be answered.
     """
     opened = {name: open_shards(Path(source.shards)) for name, source in sorted(sources.items())}
     for shards in opened.values():
+        if not any(subject.kind == "video" for subject in shards.subjects):
+            continue
         for key in ("frames_per_second", "min_frames", "max_frames"):
             packed, wanted = shards.indexes[0].settings[key], getattr(video, key)
             if packed != wanted:

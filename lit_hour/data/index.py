@@ -1,4 +1,4 @@
-"""The index beside each shard, on disk and in memory: which videos lie where in the tar. `shards/README.md` specifies it."""
+"""The index beside each shard, on disk and in memory: what lies where in the tar. `shards/README.md` specifies it."""
 
 from __future__ import annotations
 
@@ -9,20 +9,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lit_hour.data.subject import KINDS, Kind
 from lit_hour.errors import ShardError
 
-VERSION = 1
+VERSION = 2
 TOTALS_NAME = "index.json"
 SHARD_PATTERN = "[0-9]" * 6
 UNFINISHED_SUFFIX = ".unfinished"
 
 
 @dataclass(frozen=True)
-class VideoRecord:
-    """Where one video lies: `size` bytes of the tar from `offset` on hold its members and nothing else."""
+class SubjectRecord:
+    """Where one subject lies: `size` bytes of the tar from `offset` on hold its members and nothing else.
+
+    `num_frames` are the pictures stored: frames of a video, or whole pictures; only a video has a duration above 0.
+    """
 
     shard: str
     key: str
+    kind: Kind
     offset: int
     size: int
     duration_seconds: float
@@ -31,10 +36,10 @@ class VideoRecord:
 
 
 @dataclass(frozen=True)
-class SkippedVideo:
-    """A video that could not be packed, and why."""
+class SkippedSubject:
+    """A subject that could not be packed, and why."""
 
-    video: str
+    name: str
     reason: str
 
 
@@ -48,8 +53,8 @@ class ShardIndex:
         sha256: of the tar, in hexadecimal.
         settings: those that the frames were made with.
         fingerprint: of everything that the shard was made from.
-        videos: in the order of the tar.
-        skipped: videos that should have been here.
+        subjects: in the order of the tar.
+        skipped: subjects that should have been here.
     """
 
     shard: str
@@ -57,15 +62,15 @@ class ShardIndex:
     sha256: str
     settings: dict[str, Any]
     fingerprint: str
-    videos: tuple[VideoRecord, ...]
-    skipped: tuple[SkippedVideo, ...]
+    subjects: tuple[SubjectRecord, ...]
+    skipped: tuple[SkippedSubject, ...]
 
 
 def write_index(path: Path, index: ShardIndex) -> None:
     """Write the index beside its tar; until it is there the shard does not count as finished."""
     record = dataclasses.asdict(index)
-    for video in record["videos"]:
-        del video["shard"]
+    for subject in record["subjects"]:
+        del subject["shard"]
     write_json(path, record)
 
 
@@ -77,16 +82,19 @@ def read_index(path: Path) -> ShardIndex:
     """
     record = read_json(path)
     try:
-        videos = tuple(VideoRecord(shard=path.stem + ".tar", **video) for video in record.pop("videos"))
-        skipped = tuple(SkippedVideo(**video) for video in record.pop("skipped"))
-        index = ShardIndex(videos=videos, skipped=skipped, **record)
-        outside = [video.key for video in videos if not 0 <= video.offset < video.offset + video.size <= index.bytes]
+        subjects = tuple(SubjectRecord(shard=path.stem + ".tar", **subject) for subject in record.pop("subjects"))
+        skipped = tuple(SkippedSubject(**subject) for subject in record.pop("skipped"))
+        index = ShardIndex(subjects=subjects, skipped=skipped, **record)
+        outside = [each.key for each in subjects if not 0 <= each.offset < each.offset + each.size <= index.bytes]
+        unknown = [each.kind for each in subjects if each.kind not in KINDS]
     except (TypeError, KeyError, AttributeError) as error:
         raise ShardError(f"{path} is no index of a shard: {error}") from error
     if index.shard != path.stem + ".tar":
         raise ShardError(f"{path} is the index of {index.shard!r}; an index has the name of its tar")
     if outside:
-        raise ShardError(f"{path} places the video {outside[0]!r} outside the tar's {index.bytes} bytes")
+        raise ShardError(f"{path} places {outside[0]!r} outside the tar's {index.bytes} bytes")
+    if unknown:
+        raise ShardError(f"{path} has a subject of the kind {unknown[0]!r}; there are {', '.join(KINDS)}")
     return index
 
 
@@ -109,7 +117,9 @@ def read_json(path: Path) -> dict[str, Any]:
         raise ShardError(f"{path} cannot be read as JSON: {error}") from error
     version = record.pop("version", None) if isinstance(record, dict) else None
     if version != VERSION:
-        raise ShardError(f"{path} has version {version!r}, this program reads version {VERSION}: pack the videos again")
+        raise ShardError(
+            f"{path} has version {version!r}, this program reads version {VERSION}: delete {path.parent} and pack again"
+        )
     return record
 
 

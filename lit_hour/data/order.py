@@ -1,6 +1,6 @@
 """A place in the order of the data in, the sample that comes there out: pure functions of the seed, without any state.
 
-A sample is a video with some consecutive questions about it. `SourceOrder` orders the samples of one folder of shards,
+A sample is a subject with some consecutive questions about it. `SourceOrder` orders the samples of one folder of shards,
 `MixedOrder` interleaves several of them by weight. `shards/README.md` states the rule.
 """
 
@@ -56,7 +56,7 @@ class SourceOrder:
 
     def __post_init__(self) -> None:
         if len(self) == 0:
-            raise ShardError(f"the source {self.name!r} holds no sample: its shards have no video with a question")
+            raise ShardError(f"the source {self.name!r} holds no sample: its shards have no question")
 
     def __len__(self) -> int:
         return sum(self.samples_per_shard)
@@ -97,7 +97,9 @@ class MixedOrder:
 
     def __init__(self, sources: Mapping[str, SourceOrder], weights: Mapping[str, float], seed: int) -> None:
         if not sources:
-            raise ConfigError("data.sources is empty: name a folder of shards with data.sources.NAME.shards=FOLDER")
+            raise ConfigError(
+                "data.sources has no source with a weight above 0: name a folder of shards with data.sources.NAME.shards=FOLDER"
+            )
         self.names = tuple(sorted(sources))
         self.sources = tuple(sources[name] for name in self.names)
         self.samples_per_pass = tuple(max(1, round(weights[name] * len(sources[name]))) for name in self.names)

@@ -1,4 +1,4 @@
-"""Videos and a question file in, a folder of tar shards out: several at once, and only those that are not there yet."""
+"""Files and questions about them in, a folder of tar shards out: several at once, and only those that are not there yet."""
 
 from __future__ import annotations
 
@@ -16,10 +16,19 @@ import torch
 from tqdm import tqdm
 
 from lit_hour.config.schema import PackConfig, VideoConfig
-from lit_hour.data.index import SHARD_PATTERN, TOTALS_NAME, UNFINISHED_SUFFIX, ShardIndex, SkippedVideo, read_index, write_json
+from lit_hour.data.index import (
+    SHARD_PATTERN,
+    TOTALS_NAME,
+    UNFINISHED_SUFFIX,
+    ShardIndex,
+    SkippedSubject,
+    read_index,
+    write_json,
+)
 from lit_hour.data.plan import ShardPlan, plan_shards
+from lit_hour.data.subject import Kind, count_kinds
 from lit_hour.data.write_shard import Progress, write_shard
-from lit_hour.errors import ShardError, VideoError
+from lit_hour.errors import ShardError
 from lit_hour.locked import locked
 
 SECONDS_BETWEEN_LOOKS = 0.2  # at how far the processes are
@@ -28,33 +37,33 @@ PROCESSES = multiprocessing.get_context("forkserver")  # whose server imports to
 
 @dataclass(frozen=True)
 class PackSummary:
-    """What a folder of shards holds in all."""
+    """What a folder of shards holds in all: `num_subjects` of each kind, `num_frames` pictures of videos and others."""
 
     num_shards: int
-    num_videos: int
+    num_subjects: dict[Kind, int]
     num_questions: int
     num_frames: int
     duration_seconds: float
     bytes: int
-    skipped: tuple[SkippedVideo, ...]
+    skipped: tuple[SkippedSubject, ...]
 
 
-def pack(videos: Path, questions: Path, out: Path, video: VideoConfig, settings: PackConfig) -> PackSummary:
-    """Pack videos with their questions into shards, as `shards/README.md` specifies; finished shards are kept.
+def pack(folder: Path, questions: Path, out: Path, video: VideoConfig, settings: PackConfig) -> PackSummary:
+    """Pack videos, pictures and questions into shards, as `shards/README.md` specifies; finished shards are kept.
 
     Runs in several processes: a script that calls it needs the usual `if __name__ == "__main__":`.
 
     Args:
-        videos: folder of video files.
-        questions: question file, `.json` or `.jsonl`, whose video names are paths inside `videos`.
+        folder: of the files that the questions are about.
+        questions: question file, `.json` or `.jsonl`, whose file names are paths inside `folder`.
         out: folder for the shards; made when missing.
 
     Raises:
-        QuestionError: the question file cannot be used, or names videos that are not there.
-        VideoError: more videos than `pack.max_skipped` cannot be decoded.
-        ShardError: `out` holds shards made from something else, or cannot be written.
+        QuestionError: the question file cannot be used, or names files that are not there.
+        VideoError, ImageError: a file cannot be decoded, and it is one more than `pack.max_skipped` allows.
+        ShardError: `out` holds shards made from something else or with more skipped, or cannot be written.
     """
-    plans = plan_shards(videos, questions, out, video, settings)
+    plans = plan_shards(folder, questions, out, video, settings)
     _make_folder(out)
     with locked(out):
         return _pack_locked(plans, out, settings)
@@ -66,10 +75,10 @@ def _pack_locked(plans: Sequence[ShardPlan], out: Path, settings: PackConfig) ->
     finished = {plan.index: read_index(plan.index) for plan in plans if _is_finished(plan)}
     num_skipped = sum(len(index.skipped) for index in finished.values())
     if num_skipped > settings.max_skipped:
-        raise VideoError(f"{out} was packed without {num_skipped} videos, and pack.max_skipped is {settings.max_skipped}")
+        raise ShardError(f"{out} was packed without {num_skipped} subjects, and pack.max_skipped is {settings.max_skipped}")
     progress = Progress(
         PROCESSES,
-        num_videos=sum(len(plan.videos) for plan in plans if plan.index in finished),
+        num_done=sum(len(plan.subjects) for plan in plans if plan.index in finished),
         num_skipped=num_skipped,
         max_skipped=settings.max_skipped,
     )
@@ -93,13 +102,13 @@ def _remove_unfinished(out: Path) -> None:
 
 
 def _refuse_other_shards(out: Path, plans: Sequence[ShardPlan]) -> None:
-    """Shards made with other settings, questions or videos are neither used nor overwritten."""
+    """Shards made with other settings, questions or files are neither used nor overwritten."""
     plan_of_index = {plan.index: plan for plan in plans}
     for path in sorted(out.glob(SHARD_PATTERN + ".json")):
         plan = plan_of_index.get(path)
         if plan is None or read_index(path).fingerprint != plan.fingerprint:
             raise ShardError(
-                f"{out} holds shards made from other videos, questions or settings ({path.name} differs): "
+                f"{out} holds shards made from other files, questions or settings ({path.name} differs): "
                 "pack into another folder, or delete this one"
             )
 
@@ -109,13 +118,13 @@ def _is_finished(plan: ShardPlan) -> bool:
 
 
 def _write_shards(plans: Sequence[ShardPlan], num_workers: int, progress: Progress) -> None:
-    """Make the shards in so many processes at once (0 for one per core), with a progress bar over the videos."""
+    """Make the shards in so many processes at once (0 for one per core), with a progress bar over the subjects."""
     if not plans:
         return
-    num_finished = progress.num_videos.value
-    num_videos = num_finished + sum(len(plan.videos) for plan in plans)
+    num_finished = progress.num_done.value
+    num_subjects = num_finished + sum(len(plan.subjects) for plan in plans)
     num_workers = min(num_workers or os.cpu_count() or 1, len(plans))
-    bar = tqdm(total=num_videos, initial=num_finished, unit="video", desc="packing", miniters=1)
+    bar = tqdm(total=num_subjects, initial=num_finished, unit="subject", desc="packing", miniters=1)
     with bar, _executor(num_workers, progress) as executor:
         pending = {executor.submit(_write_shard_here, plan) for plan in plans}
         try:
@@ -123,7 +132,7 @@ def _write_shards(plans: Sequence[ShardPlan], num_workers: int, progress: Progre
                 done, pending = wait(pending, SECONDS_BETWEEN_LOOKS, return_when=FIRST_EXCEPTION)
                 for future in done:
                     future.result()
-                bar.update(progress.num_videos.value - bar.n)
+                bar.update(progress.num_done.value - bar.n)
         except BrokenProcessPool as error:
             raise ShardError("a packing process was killed, perhaps for want of memory: lower pack.num_workers") from error
         finally:
@@ -166,13 +175,13 @@ def _write_shard_here(plan: ShardPlan) -> None:
 
 
 def _summarize(indexes: Sequence[ShardIndex]) -> PackSummary:
-    videos = [video for index in indexes for video in index.videos]
+    subjects = [subject for index in indexes for subject in index.subjects]
     return PackSummary(
         num_shards=len(indexes),
-        num_videos=len(videos),
-        num_questions=sum(video.num_questions for video in videos),
-        num_frames=sum(video.num_frames for video in videos),
-        duration_seconds=sum(video.duration_seconds for video in videos),
+        num_subjects=count_kinds(subject.kind for subject in subjects),
+        num_questions=sum(subject.num_questions for subject in subjects),
+        num_frames=sum(subject.num_frames for subject in subjects),
+        duration_seconds=sum(subject.duration_seconds for subject in subjects),
         bytes=sum(index.bytes for index in indexes),
         skipped=tuple(skipped for index in indexes for skipped in index.skipped),
     )

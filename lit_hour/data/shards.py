@@ -1,42 +1,54 @@
-"""A folder of packed shards in, the frames and questions of single videos out. Damage is named, never passed over."""
+"""A folder of packed shards in, what single subjects show and ask out. Damage is named, never passed over."""
 
 from __future__ import annotations
 
 import io
 import json
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from lit_hour.data.index import SHARD_PATTERN, TOTALS_NAME, VERSION, ShardIndex, VideoRecord, read_index, read_json
+from lit_hour.config.schema import ImageConfig, VideoConfig
+from lit_hour.data.index import SHARD_PATTERN, TOTALS_NAME, VERSION, ShardIndex, SubjectRecord, read_index, read_json
 from lit_hour.data.questions import parse_question
-from lit_hour.errors import ShardError, VideoError
-from lit_hour.types import Frames, Question
+from lit_hour.data.subject import SHARED_KINDS, Kind
+from lit_hour.errors import ImageError, ShardError, VideoError
+from lit_hour.image.read import SUFFIXES
+from lit_hour.image.squares import load_image_set
+from lit_hour.image.tiling import load_tiled_image
+from lit_hour.types import Frames, Question, Visual
 from lit_hour.video.transform import decode_jpeg
 
 
 @dataclass(frozen=True)
-class StoredVideo:
-    """One video as its shard holds it.
+class StoredSubject:
+    """One subject as its shard holds it.
 
     Attributes:
         place: the shard's path and the key, for errors.
-        source: name of the video file.
-        timestamps_seconds: of each frame.
-        jpegs: member name and bytes of each frame.
+        files: names of the files that it was made from.
+        duration_seconds: of a video; otherwise 0.
+        timestamps_seconds: of each frame of a video.
+        pictures: member name and bytes of each frame or picture.
     """
 
     place: str
     key: str
-    source: str
+    kind: Kind
+    files: tuple[str, ...]
     duration_seconds: float
     timestamps_seconds: tuple[float, ...]
     questions: tuple[Question, ...]
-    jpegs: tuple[tuple[str, bytes], ...]
+    pictures: tuple[tuple[str, bytes], ...]
+
+    @property
+    def source(self) -> str:
+        """The files that it was made from, in one line."""
+        return ", ".join(self.files)
 
 
 @dataclass(frozen=True)
@@ -47,47 +59,49 @@ class Shards:
     indexes: tuple[ShardIndex, ...]
 
     @property
-    def videos(self) -> tuple[VideoRecord, ...]:
-        """Every video, shard by shard."""
-        return tuple(video for index in self.indexes for video in index.videos)
+    def subjects(self) -> tuple[SubjectRecord, ...]:
+        """Every subject, shard by shard."""
+        return tuple(subject for index in self.indexes for subject in index.subjects)
 
     def samples_per_shard(self, questions_per_sample: int) -> tuple[int, ...]:
-        """How many samples each shard has when a sample is a video with up to so many consecutive questions."""
-        return tuple(sum(_num_samples(video, questions_per_sample) for video in index.videos) for index in self.indexes)
+        """How many samples each shard has when a sample asks up to so many consecutive questions.
 
-    def locate(self, shard: int, sample: int, questions_per_sample: int) -> tuple[VideoRecord, slice]:
-        """The video of a sample of a shard, and which of the video's questions the sample asks.
+        Texts and sets of pictures are one sample each: their questions are one conversation, which is not cut.
+        """
+        return tuple(sum(_num_samples(each, questions_per_sample) for each in index.subjects) for index in self.indexes)
+
+    def locate(self, shard: int, sample: int, questions_per_sample: int) -> tuple[SubjectRecord, slice]:
+        """The subject of a sample of a shard, and which of the subject's questions the sample asks.
 
         Raises:
             IndexError: the shard has fewer samples.
         """
-        for video in self.indexes[shard].videos:
-            num_samples = _num_samples(video, questions_per_sample)
+        for record in self.indexes[shard].subjects:
+            num_samples = _num_samples(record, questions_per_sample)
             if sample < num_samples:
-                return video, slice(sample * questions_per_sample, (sample + 1) * questions_per_sample)
+                num_asked = _num_asked(record, questions_per_sample)
+                return record, slice(sample * num_asked, (sample + 1) * num_asked)
             sample -= num_samples
         raise IndexError(f"shard {shard} of {self.folder} has {sample} samples too few")
 
-    def read_video(self, video: VideoRecord) -> StoredVideo:
-        """Read one video's part of its tar, in one go; its frames stay JPEG.
+    def read_subject(self, record: SubjectRecord) -> StoredSubject:
+        """Read one subject's part of its tar, in one go; its pictures stay undecoded.
 
         Raises:
             ShardError: the tar is shorter than its index says, a member is missing or damaged, or `KEY.json` does not fit.
         """
-        path = self.folder / video.shard
-        place = f"{path}: video {video.key!r}"
-        members = _members(_read_range(path, video), place)
-        expected = [f"{video.key}.{frame:06d}.jpg" for frame in range(video.num_frames)] + [f"{video.key}.json"]
-        contents = []
-        for name in expected:
-            found, content = next(members, ("nothing readable", b""))
-            if found != name:
-                raise ShardError(f"{place}: the member {name} is missing or its header is damaged; found {found}")
-            contents.append((name, content))
+        path = self.folder / record.shard
+        place = f"{path}: {record.kind} {record.key!r}"
+        members = _members(_read_range(path, record), place)
+        suffixes = ("jpg",) if record.kind == "video" else SUFFIXES
+        pictures = tuple(
+            _take(members, [f"{record.key}.{number:06d}.{suffix}" for suffix in suffixes], place)
+            for number in range(record.num_frames)
+        )
+        name, metadata = _take(members, [f"{record.key}.json"], place)
         for found, _ in members:
             raise ShardError(f"{place}: the member {found} is not in the index")
-        metadata_name, metadata = contents.pop()
-        return _stored_video(metadata, video, tuple(contents), place, metadata_name)
+        return _stored_subject(metadata, record, pictures, place, name)
 
 
 def open_shards(folder: Path) -> Shards:
@@ -98,7 +112,7 @@ def open_shards(folder: Path) -> Shards:
     """
     paths = sorted(folder.glob(SHARD_PATTERN + ".json"))
     if not paths:
-        raise ShardError(f"{folder} holds no shards: make some with python -m lit_hour pack VIDEOS QUESTIONS {folder}")
+        raise ShardError(f"{folder} holds no shards: make some with python -m lit_hour pack FILES QUESTIONS {folder}")
     totals_path = folder / TOTALS_NAME
     if not totals_path.is_file():
         raise ShardError(f"{folder} is not finished ({TOTALS_NAME} is missing): run the same pack command again")
@@ -117,7 +131,28 @@ def open_shards(folder: Path) -> Shards:
     return Shards(folder, indexes)
 
 
-def load_frames(video: StoredVideo, size_pixels: int, max_frames: int) -> Frames:
+def load_visual(stored: StoredSubject, video: VideoConfig, image: ImageConfig) -> Visual | None:
+    """Decode what a stored subject shows, by the settings of a run; None for a text.
+
+    Raises:
+        ShardError: a frame or a picture does not decode.
+    """
+    try:
+        match stored.kind:
+            case "video":
+                return load_frames(stored, video.size_pixels, video.max_frames)
+            case "image":
+                ((name, data),) = stored.pictures
+                return load_tiled_image(data, name, video.size_pixels, image)
+            case "images":
+                return load_image_set(stored.pictures, video.size_pixels)
+            case "text":
+                return None
+    except ImageError as error:
+        raise ShardError(f"{stored.place}: member {error}") from error
+
+
+def load_frames(stored: StoredSubject, size_pixels: int, max_frames: int) -> Frames:
     """Decode a stored video's frames; of more than `max_frames`, that many that are spread evenly.
 
     Returns:
@@ -126,34 +161,47 @@ def load_frames(video: StoredVideo, size_pixels: int, max_frames: int) -> Frames
     Raises:
         ShardError: a JPEG does not decode or has another size.
     """
-    num_frames = len(video.jpegs)
+    num_frames = len(stored.pictures)
     num_chosen = min(num_frames, max_frames)
     chosen = [row * (num_frames - 1) // max(num_chosen - 1, 1) for row in range(num_chosen)]
     images = torch.empty(len(chosen), 3, size_pixels, size_pixels, dtype=torch.uint8)  # (frames, 3, size, size)
     for row, frame in enumerate(chosen):
-        name, jpeg = video.jpegs[frame]
+        name, jpeg = stored.pictures[frame]
         try:
             images[row] = decode_jpeg(jpeg, size_pixels, name)
         except VideoError as error:
-            raise ShardError(f"{video.place}: member {name} does not decode: {error}") from error
-    timestamps = torch.tensor([video.timestamps_seconds[frame] for frame in chosen])  # (frames,)
+            raise ShardError(f"{stored.place}: member {name} does not decode: {error}") from error
+    timestamps = torch.tensor([stored.timestamps_seconds[frame] for frame in chosen])  # (frames,)
     return Frames(images, timestamps)
 
 
-def _num_samples(video: VideoRecord, questions_per_sample: int) -> int:
-    return -(-video.num_questions // questions_per_sample)
+def _num_asked(record: SubjectRecord, questions_per_sample: int) -> int:
+    """Questions that one sample asks about this subject, at most."""
+    return questions_per_sample if record.kind in SHARED_KINDS else max(record.num_questions, 1)
 
 
-def _read_range(path: Path, video: VideoRecord) -> bytes:
+def _num_samples(record: SubjectRecord, questions_per_sample: int) -> int:
+    return -(-record.num_questions // _num_asked(record, questions_per_sample))
+
+
+def _read_range(path: Path, record: SubjectRecord) -> bytes:
     try:
         with path.open("rb") as stream:
-            stream.seek(video.offset)
-            content = stream.read(video.size)
+            stream.seek(record.offset)
+            content = stream.read(record.size)
     except OSError as error:
         raise ShardError(f"{path} cannot be read: {error}") from error
-    if len(content) < video.size:
-        raise ShardError(f"{path} ends inside the video {video.key!r}: the tar is truncated, pack it again")
+    if len(content) < record.size:
+        raise ShardError(f"{path} ends inside the {record.kind} {record.key!r}: the tar is truncated, pack it again")
     return content
+
+
+def _take(members: Iterator[tuple[str, bytes]], names: Sequence[str], place: str) -> tuple[str, bytes]:
+    """The next member, which has to have one of the names."""
+    found, content = next(members, ("nothing readable", b""))
+    if found not in names:
+        raise ShardError(f"{place}: the member {' or '.join(names)} is missing or its header is damaged; found {found}")
+    return found, content
 
 
 def _members(content: bytes, place: str) -> Iterator[tuple[str, bytes]]:
@@ -169,28 +217,30 @@ def _members(content: bytes, place: str) -> Iterator[tuple[str, bytes]]:
         raise ShardError(f"{place}: this part of the tar is damaged: {error}") from error
 
 
-def _stored_video(
-    metadata: bytes, video: VideoRecord, jpegs: tuple[tuple[str, bytes], ...], place: str, name: str
-) -> StoredVideo:
+def _stored_subject(
+    metadata: bytes, expected: SubjectRecord, pictures: tuple[tuple[str, bytes], ...], place: str, name: str
+) -> StoredSubject:
     """Check `KEY.json` against the index, and put the parts together."""
     member = f"{place}: member {name}"
     try:
         record: dict[str, Any] = json.loads(metadata)
         version, questions = record["version"], record["questions"]
-        stored = StoredVideo(
+        stored = StoredSubject(
             place=place,
             key=record["key"],
-            source=record["source"],
+            kind=record["kind"],
+            files=tuple(str(file) for file in record["files"]),
             duration_seconds=float(record["duration_seconds"]),
             timestamps_seconds=tuple(float(moment) for moment in record["timestamps_seconds"]),
             questions=tuple(parse_question(question, member) for question in questions),
-            jpegs=jpegs,
+            pictures=pictures,
         )
     except (KeyError, TypeError, ValueError) as error:
         raise ShardError(f"{member} is damaged: {error!r}") from error
     if version != VERSION:
-        raise ShardError(f"{member} has version {version!r}, this program reads version {VERSION}: pack the videos again")
-    counts = (stored.key, len(stored.timestamps_seconds), len(stored.questions))
-    if counts != (video.key, video.num_frames, video.num_questions):
-        raise ShardError(f"{member} has (key, frames, questions) {counts}, which does not fit the index")
+        raise ShardError(f"{member} has version {version!r}, this program reads version {VERSION}: pack again")
+    num_frames = len(stored.timestamps_seconds if stored.kind == "video" else stored.files)
+    counts = (stored.key, stored.kind, num_frames, len(stored.questions))
+    if counts != (expected.key, expected.kind, expected.num_frames, expected.num_questions):
+        raise ShardError(f"{member} has (key, kind, frames, questions) {counts}, which does not fit the index")
     return stored

@@ -1,4 +1,7 @@
-"""The plan of one shard in, its tar and then its index on disk; frames go from the decoder into the tar as they come."""
+"""The plan of one shard in, its tar and then its index on disk.
+
+Frames go from the decoder into the tar as they come. Pictures are stored as the files that they are, once they decode.
+"""
 
 from __future__ import annotations
 
@@ -7,14 +10,17 @@ import json
 import os
 from multiprocessing.context import BaseContext
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 from webdataset import TarWriter
 
-from lit_hour.data.index import VERSION, ShardIndex, SkippedVideo, VideoRecord, unfinished_path, write_index
-from lit_hour.data.plan import ShardPlan, VideoPlan
+from lit_hour.data.index import VERSION, ShardIndex, SkippedSubject, SubjectRecord, unfinished_path, write_index
+from lit_hour.data.plan import ShardPlan
 from lit_hour.data.questions import question_record
-from lit_hour.errors import ShardError, VideoError
+from lit_hour.data.subject import Subject
+from lit_hour.errors import ImageError, ShardError, VideoError
+from lit_hour.image.read import image_suffix, read_image
+from lit_hour.image.squares import load_image_set
 from lit_hour.video.decode import probe, read_frames
 from lit_hour.video.sampling import sample_timestamps
 from lit_hour.video.transform import encode_jpeg
@@ -27,30 +33,30 @@ class PackingStoppedError(Exception):
 
 
 class Progress:
-    """What the processes that pack tell each other: videos done, videos skipped, and whether to stop."""
+    """What the processes that pack tell each other: subjects done, subjects skipped, and whether to stop."""
 
-    def __init__(self, context: BaseContext, *, num_videos: int, num_skipped: int, max_skipped: int) -> None:
-        self.num_videos = context.Value("q", num_videos)
+    def __init__(self, context: BaseContext, *, num_done: int, num_skipped: int, max_skipped: int) -> None:
+        self.num_done = context.Value("q", num_done)
         self.num_skipped = context.Value("q", num_skipped)
         self.max_skipped = max_skipped
         self.stop = context.Event()
 
-    def finish_video(self) -> None:
-        """Count a video, for the progress bar."""
-        with self.num_videos.get_lock():
-            self.num_videos.value += 1
+    def finish_subject(self) -> None:
+        """Count a subject, for the progress bar."""
+        with self.num_done.get_lock():
+            self.num_done.value += 1
 
-    def skip_video(self, error: VideoError) -> None:
-        """Count a video that cannot be packed.
+    def skip_subject(self, error: VideoError | ImageError) -> None:
+        """Count a subject that cannot be packed.
 
         Raises:
-            VideoError: there were more of them than `pack.max_skipped` allows.
+            VideoError, ImageError: there were more of them than `pack.max_skipped` allows.
         """
         with self.num_skipped.get_lock():
             self.num_skipped.value += 1
             if self.num_skipped.value > self.max_skipped:
-                advice = f"mend or remove it, or let more videos fail with pack.max_skipped (now {self.max_skipped})"
-                raise VideoError(f"{error}; {advice}") from error
+                advice = f"mend or remove it, or let more fail with pack.max_skipped (now {self.max_skipped})"
+                raise type(error)(f"{error}; {advice}") from error
 
     def check_stop(self) -> None:
         """Give up when another shard failed.
@@ -67,20 +73,20 @@ def write_shard(plan: ShardPlan, progress: Progress) -> None:
 
     Raises:
         ShardError: the disk is full or cannot be written.
-        VideoError: more videos failed than `pack.max_skipped` allows.
+        VideoError, ImageError: more subjects failed than `pack.max_skipped` allows.
         PackingStoppedError: another shard failed.
     """
     unfinished = unfinished_path(plan.tar)
     try:
         with unfinished.open("wb") as stream:
-            videos, skipped = _write_videos(stream, plan, progress)
+            subjects, skipped = _write_subjects(stream, plan, progress)
         index = ShardIndex(
             shard=plan.tar.name,
             bytes=unfinished.stat().st_size,
             sha256=_sha256(unfinished),
             settings=plan.settings,
             fingerprint=plan.fingerprint,
-            videos=videos,
+            subjects=subjects,
             skipped=skipped,
         )
         os.replace(unfinished, plan.tar)
@@ -93,60 +99,88 @@ def write_shard(plan: ShardPlan, progress: Progress) -> None:
         unfinished_path(plan.index).unlink(missing_ok=True)
 
 
-def _write_videos(
+def _write_subjects(
     stream: BinaryIO, plan: ShardPlan, progress: Progress
-) -> tuple[tuple[VideoRecord, ...], tuple[SkippedVideo, ...]]:
-    """Write every video that can be read, and the end of the archive; whatever a failed video left is cut off."""
-    videos, skipped = [], []
-    for video in plan.videos:
+) -> tuple[tuple[SubjectRecord, ...], tuple[SkippedSubject, ...]]:
+    """Write every subject that can be read, and the end of the archive; whatever a failed one left is cut off."""
+    records, skipped = [], []
+    for subject in plan.subjects:
+        progress.check_stop()
         start = end = stream.tell()
         try:
-            videos.append(_write_video(stream, plan, video, progress))
-            end = start + videos[-1].size
-        except VideoError as error:
-            progress.skip_video(error)
-            skipped.append(SkippedVideo(video.name, str(error)))
+            records.append(_write_subject(stream, plan, subject, progress))
+            end = start + records[-1].size
+        except (VideoError, ImageError) as error:
+            progress.skip_subject(error)
+            skipped.append(SkippedSubject(subject.name, str(error)))
         stream.seek(end)
         stream.truncate()
-        progress.finish_video()
+        progress.finish_subject()
     stream.write(END_OF_ARCHIVE)
     stream.flush()
     os.fsync(stream.fileno())
-    return tuple(videos), tuple(skipped)
+    return tuple(records), tuple(skipped)
 
 
-def _write_video(stream: BinaryIO, plan: ShardPlan, video: VideoPlan, progress: Progress) -> VideoRecord:
-    """Write a video's frames and, last, `KEY.json`: only then is it known which frames could be read."""
+def _write_subject(stream: BinaryIO, plan: ShardPlan, subject: Subject, progress: Progress) -> SubjectRecord:
+    """Write a subject's frames or pictures and, last, `KEY.json`: only then is it known which frames could be read."""
     start = stream.tell()
-    path, settings = plan.folder / video.name, plan.video
+    # Every member has the same time and owner, so that the same files give the same bytes.
+    with TarWriter(stream, user="", group="", mode=0o644, mtime=0, encoder=False, format="GNU_FORMAT") as tar:
+        if subject.kind == "video":
+            seconds, timestamps = _write_frames(tar, plan, subject, progress)
+        else:
+            seconds, timestamps = 0.0, []
+            _write_pictures(tar, plan, subject)
+        metadata = {
+            "version": VERSION,
+            "key": subject.key,
+            "kind": subject.kind,
+            "files": subject.files,
+            "duration_seconds": seconds,
+            "timestamps_seconds": timestamps,
+            "questions": [question_record(question) for question in subject.questions],
+        }
+        tar.write({"__key__": subject.key, "json": json.dumps(metadata, ensure_ascii=False).encode()})
+        size = tar.tarstream.offset
+    num_frames = len(timestamps) if subject.kind == "video" else len(subject.files)
+    num_questions = len(subject.questions)
+    return SubjectRecord(plan.tar.name, subject.key, subject.kind, start, size, seconds, num_frames, num_questions)
+
+
+def _write_frames(tar: TarWriter, plan: ShardPlan, subject: Subject, progress: Progress) -> tuple[float, list[float]]:
+    """Write what can be read of a video; its duration, and the time of each frame written, in seconds."""
+    path, settings = plan.folder / subject.files[0], plan.video
     seconds = probe(path).duration_seconds
     timestamps = sample_timestamps(seconds, settings.frames_per_second, settings.min_frames, settings.max_frames)
     num_frames = 0
-    # Every member has the same time and owner, so that the same videos give the same bytes.
-    with TarWriter(stream, user="", group="", mode=0o644, mtime=0, encoder=False, format="GNU_FORMAT") as tar:
-        for frames in read_frames(path, timestamps, settings.size_pixels, settings.on_damage):
-            progress.check_stop()
-            for image in frames.images:
-                jpeg = encode_jpeg(image, plan.settings["jpeg_quality"])
-                tar.write({"__key__": video.key, f"{num_frames:06d}.jpg": jpeg})
-                num_frames += 1
-        if num_frames < len(timestamps):
-            seconds = timestamps[num_frames]  # a damaged video lasts until the first frame that is missing
-        metadata = _metadata(video, seconds, timestamps[:num_frames])
-        tar.write({"__key__": video.key, "json": json.dumps(metadata, ensure_ascii=False).encode()})
-        size = tar.tarstream.offset
-    return VideoRecord(plan.tar.name, video.key, start, size, seconds, num_frames, len(video.questions))
+    for frames in read_frames(path, timestamps, settings.size_pixels, settings.on_damage):
+        progress.check_stop()
+        for image in frames.images:
+            jpeg = encode_jpeg(image, plan.settings["jpeg_quality"])
+            tar.write({"__key__": subject.key, f"{num_frames:06d}.jpg": jpeg})
+            num_frames += 1
+    if num_frames < len(timestamps):
+        seconds = timestamps[num_frames]  # a damaged video lasts until the first frame that is missing
+    return seconds, timestamps[:num_frames]
 
 
-def _metadata(video: VideoPlan, duration_seconds: float, timestamps_seconds: list[float]) -> dict[str, Any]:
-    return {
-        "version": VERSION,
-        "key": video.key,
-        "source": video.name,
-        "duration_seconds": duration_seconds,
-        "timestamps_seconds": timestamps_seconds,
-        "questions": [question_record(question) for question in video.questions],
-    }
+def _write_pictures(tar: TarWriter, plan: ShardPlan, subject: Subject) -> None:
+    """Write picture files as they are, after decoding them as training will."""
+    pictures = [(str(plan.folder / file), _read_file(plan.folder / file)) for file in subject.files]
+    if subject.kind == "images":
+        load_image_set(pictures, plan.video.size_pixels)
+    elif subject.kind == "image":
+        read_image(pictures[0][1], pictures[0][0])
+    for number, (name, data) in enumerate(pictures):
+        tar.write({"__key__": subject.key, f"{number:06d}.{image_suffix(data, name)}": data})
+
+
+def _read_file(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:  # not to be taken for a disk that cannot be written
+        raise ImageError(f"{path} cannot be read: {error.strerror}") from error
 
 
 def _sha256(path: Path) -> str:

@@ -1,6 +1,7 @@
-"""Which tokens of the repository the language model is given: a share of each frame's tokens in a share of the frames.
+"""Which tokens of the repository the language model is given: a share of each grid's tokens, and of a video's frames.
 
-Everything here is indices into the repository; MemAug brings back what was forgotten.
+Everything here is indices into the repository; MemAug brings back what was forgotten. A new way to choose is a function
+and its line in `SPATIAL` or `TEMPORAL` (and its name in the setting).
 
 Source: Hour-LLaVA (arXiv:2506.05332), forgetting mechanism.
 """
@@ -8,51 +9,123 @@ Source: Hour-LLaVA (arXiv:2506.05332), forgetting mechanism.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
+import torch.nn.functional as F
 from torch import Generator, Tensor
 
 from lit_hour.config.schema import MemoryConfig
 from lit_hour.model.repository import spread_evenly
-from lit_hour.types import Repository
+from lit_hour.types import Raster, Repository
 
 
-def forget(repository: Repository, settings: MemoryConfig, generator: Generator | None) -> Tensor:
-    """Places in the repository of the tokens that survive, frame by frame, each frame with its frame-end token.
+def forget(
+    repository: Repository, question: Tensor, spatial: str, settings: MemoryConfig, generator: Generator
+) -> tuple[Tensor, ...]:
+    """Places in the repository of the tokens that survive, with their end tokens: a block for each placeholder.
 
     Args:
-        generator: a random choice inside each frame, drawn on the CPU, when given; every n-th row and column when None.
+        question: `(tokens, dim)` embeddings of the text that MemAug may see.
+        spatial: a name in `SPATIAL`.
+        generator: on the CPU; what is drawn is drawn from it.
 
     Returns:
-        `(query,)` rising places; they are also the rotary positions of these tokens.
+        `(kept,)` for each placeholder; within a raster the places rise.
     """
-    num_frames, per_frame = repository.num_frames, repository.tokens_per_frame
-    if generator is None:
-        kept = spatial_uniform(math.isqrt(per_frame), settings.spatial_keep).expand(num_frames, -1)  # (frames, kept)
-    else:
-        kept = spatial_random(num_frames, per_frame, settings.spatial_keep, generator)  # (frames, kept)
-    ends = torch.full((num_frames, 1), per_frame)  # (frames, 1)
-    frame_starts = torch.arange(num_frames)[:, None] * (per_frame + 1)  # (frames, 1)
-    places = torch.cat([kept, ends], dim=1) + frame_starts  # (frames, kept + 1)
-    frames = temporal_uniform(num_frames, settings.temporal_keep, settings.max_query_frames)  # (frames,)
-    return places[frames].flatten().to(repository.tokens.device)  # (query,)
+    blocks, start = [], 0
+    for raster in repository.rasters:
+        kept = SPATIAL[spatial](raster, settings.spatial_keep, generator)  # (count, kept)
+        places = _with_ends(raster, kept)  # (count, kept + ends)
+        if repository.num_frames:
+            frames = _surviving_frames(repository, raster, question, settings)  # (kept frames,)
+            places = places[frames]  # (kept frames, kept + ends)
+        blocks.append((start + places).flatten().to(repository.tokens.device))  # (kept,)
+        start += raster.count * raster.length
+    per_placeholder = len(blocks) // repository.num_placeholders
+    return tuple(
+        torch.cat(blocks[first : first + per_placeholder])  # (kept,)
+        for first in range(0, len(blocks), per_placeholder)
+    )
 
 
-def spatial_uniform(grid: int, keep: float) -> Tensor:
-    """Raster places of every n-th row and column of a grid, n = 1 / sqrt(keep): `(kept,)`."""
+def num_surviving(num_frames: int, keep: float, maximum: int) -> int:
+    """How many frames survive: a share of them, one at least, `maximum` at most."""
+    return min(maximum, max(1, math.floor(num_frames * keep + 1e-9)))  # a keep of 1/3 is a little less than a third
+
+
+def spatial_uniform(raster: Raster, keep: float, generator: Generator) -> Tensor:
+    """Every n-th row and column, n = 1 / sqrt(keep): `(count, kept)`."""
     stride = round(keep**-0.5)
-    lines = torch.arange(0, grid, stride)  # (rows,)
-    return (lines[:, None] * grid + lines).flatten()  # (kept,)
+    rows, columns = torch.arange(0, raster.rows, stride), torch.arange(0, raster.columns, stride)  # (rows,), (columns,)
+    return (rows[:, None] * raster.columns + columns).flatten().expand(raster.count, -1)  # (count, kept)
 
 
-def spatial_random(num_frames: int, tokens_per_frame: int, keep: float, generator: Generator) -> Tensor:
-    """Raster places of ceil(keep * tokens) tokens drawn for each frame alone, rising: `(frames, kept)`."""
-    num_kept = math.ceil(keep * tokens_per_frame)
-    draws = torch.rand(num_frames, tokens_per_frame, generator=generator)  # (frames, tokens)
-    return draws.topk(num_kept, dim=1, largest=False).indices.sort(dim=1).values  # (frames, kept)
+def spatial_random(raster: Raster, keep: float, generator: Generator) -> Tensor:
+    """ceil(keep * tokens) of them drawn for each grid alone, rising: `(count, kept)`."""
+    num_kept = math.ceil(keep * raster.tokens_per_grid)
+    draws = torch.rand(raster.count, raster.tokens_per_grid, generator=generator)  # (count, tokens)
+    return draws.topk(num_kept, dim=1, largest=False).indices.sort(dim=1).values  # (count, kept)
 
 
-def temporal_uniform(num_frames: int, keep: float, maximum: int) -> Tensor:
-    """Frames that survive, spread over the video with its first and last among them: `(kept,)`."""
-    num_kept = min(maximum, max(1, math.floor(num_frames * keep + 1e-9)))  # a keep of 1/3 is a little less than a third
-    return spread_evenly(num_frames, num_kept)  # (kept,)
+def spatial_none(raster: Raster, keep: float, generator: Generator) -> Tensor:
+    """All tokens: `(count, tokens)`."""
+    return torch.arange(raster.tokens_per_grid).expand(raster.count, -1)  # (count, tokens)
+
+
+def temporal_uniform(frames: Tensor, question: Tensor, num_kept: int) -> Tensor:
+    """Frames spread over the video, the first and the last among them: `(kept,)`."""
+    return spread_evenly(len(frames), num_kept)  # (kept,)
+
+
+def temporal_keyframe(frames: Tensor, question: Tensor, num_kept: int) -> Tensor:
+    """Frames least similar to the ones before and after them: `(kept,)`."""
+    means = frames.mean(dim=1, dtype=torch.float32)  # (frames, dim)
+    likeness = F.cosine_similarity(means[:-1], means[1:], dim=-1)  # (frames - 1,)
+    before, after = torch.cat([likeness[:1], likeness]), torch.cat([likeness, likeness[-1:]])  # (frames,), (frames,)
+    return (before + after).topk(num_kept, largest=False).indices.sort().values  # (kept,)
+
+
+def temporal_question(frames: Tensor, question: Tensor, num_kept: int) -> Tensor:
+    """Frames whose mean is most similar to the mean of the question's embeddings: `(kept,)`."""
+    means = frames.mean(dim=1, dtype=torch.float32)  # (frames, dim)
+    likeness = F.cosine_similarity(means, question.mean(dim=0, dtype=torch.float32)[None], dim=-1)  # (frames,)
+    return likeness.topk(num_kept).indices.sort().values  # (kept,)
+
+
+def temporal_none(frames: Tensor, question: Tensor, num_kept: int) -> Tensor:
+    """All frames, however many: `(frames,)`."""
+    return torch.arange(len(frames))  # (frames,)
+
+
+SPATIAL: dict[str, Callable[[Raster, float, Generator], Tensor]] = {
+    "uniform": spatial_uniform,
+    "random": spatial_random,
+    "none": spatial_none,
+}
+TEMPORAL: dict[str, Callable[[Tensor, Tensor, int], Tensor]] = {  # each is given `(frames, tokens, dim)`
+    "uniform": temporal_uniform,
+    "keyframe": temporal_keyframe,
+    "question": temporal_question,
+    "none": temporal_none,
+}
+
+
+def _with_ends(raster: Raster, kept: Tensor) -> Tensor:
+    """Raster places `(count, kept)` -> places among the raster's tokens and end tokens `(count, kept + ends)`."""
+    starts = torch.arange(raster.count)[:, None] * raster.length  # (count, 1)
+    if raster.ends == "none":
+        return starts + kept  # (count, kept)
+    if raster.ends == "grid":
+        return starts + F.pad(kept, (0, 1), value=raster.tokens_per_grid)  # (count, kept + 1)
+    rows, columns = kept // raster.columns, kept % raster.columns  # (1, kept), (1, kept)
+    ends = rows.unique()[None] * (raster.columns + 1) + raster.columns  # (1, rows that kept a token)
+    return torch.cat([rows * (raster.columns + 1) + columns, ends], dim=1).sort(dim=1).values  # (1, kept + ends)
+
+
+@torch.no_grad()
+def _surviving_frames(repository: Repository, raster: Raster, question: Tensor, settings: MemoryConfig) -> Tensor:
+    """Rising numbers of the frames of a video that survive: `(kept,)`."""
+    num_kept = num_surviving(raster.count, settings.temporal_keep, settings.max_query_frames)
+    frames = repository.tokens.view(raster.count, raster.length, -1)[:, :-1]  # (frames, tokens, dim)
+    return TEMPORAL[settings.temporal_forgetting](frames, question, num_kept).cpu()  # (kept,)

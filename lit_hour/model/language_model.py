@@ -1,20 +1,22 @@
-"""The causal language model: any of transformers' Qwen2 family, from a folder or from sizes."""
+"""The causal language model: transformers' Qwen2 by its sizes, with low-rank adapters where they are wanted."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
+import peft
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, Qwen2Config, Qwen2ForCausalLM
+from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from lit_hour.config.schema import LanguageConfig
 from lit_hour.errors import ConfigError
 from lit_hour.model.splice import LanguageInputs
 from lit_hour.types import IGNORED_LABEL
+
+ADAPTED = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")  # layers that LoRA adapts
 
 
 class LanguageModel(nn.Module):
@@ -29,11 +31,21 @@ class LanguageModel(nn.Module):
 
     def __init__(self, settings: LanguageConfig, vocabulary_size: int) -> None:
         super().__init__()
-        self.network = _build_network(settings, vocabulary_size)
+        if 0 < settings.vocabulary_size < vocabulary_size:
+            raise ConfigError(
+                f"model.language.vocabulary_size={settings.vocabulary_size}, but the tokenizer has {vocabulary_size} tokens:"
+                " it belongs to another model"
+            )
+        self.has_adapters = settings.lora.rank > 0
+        self.network = _build_network(settings, settings.vocabulary_size or vocabulary_size)
         self.dim: int = self.network.config.hidden_size
         self.num_heads: int = self.network.config.num_attention_heads
         self.num_key_value_heads: int = self.network.config.num_key_value_heads
         self.rope_theta: float = self.network.config.rope_parameters["rope_theta"]
+
+    def learning_parameters(self) -> list[nn.Parameter]:
+        """All parameters, or where there are adapters those alone."""
+        return [each for name, each in self.network.named_parameters() if not self.has_adapters or "lora_" in name]
 
     def embed(self, input_ids: Tensor) -> Tensor:
         """`(..., tokens)` -> `(..., tokens, dim)`; a placeholder, whose id is negative, gets a row that nobody reads."""
@@ -80,29 +92,27 @@ class LanguageModel(nn.Module):
             mask = torch.cat([mask, torch.ones_like(mask[:, :1])], dim=1)  # (texts, tokens + 1)
 
 
-def _build_network(settings: LanguageConfig, vocabulary_size: int) -> nn.Module:
-    if settings.folder:
-        if not (Path(settings.folder) / "config.json").is_file():
-            raise ConfigError(f"model.language.folder={settings.folder}: no config.json there")
-        network = AutoModelForCausalLM.from_pretrained(
-            settings.folder, local_files_only=True, dtype=torch.float32
-        )  # training.precision decides what is computed in
-        if vocabulary_size > network.config.vocab_size:
-            raise ConfigError(
-                f"model.language.folder={settings.folder} has {network.config.vocab_size} tokens,"
-                f" its tokenizer {vocabulary_size}"
-            )
-        return network
-    return Qwen2ForCausalLM(
+def _build_network(settings: LanguageConfig, num_rows: int) -> nn.Module:
+    network = Qwen2ForCausalLM(
         Qwen2Config(
-            vocab_size=vocabulary_size,
+            vocab_size=num_rows,
             hidden_size=settings.hidden_size,
             num_hidden_layers=settings.num_layers,
             num_attention_heads=settings.num_heads,
             num_key_value_heads=settings.num_key_value_heads,
             intermediate_size=settings.intermediate_size,
             rope_parameters={"rope_type": "default", "rope_theta": settings.rope_theta},
+            rms_norm_eps=settings.norm_epsilon,
             initializer_range=settings.initial_deviation,
             tie_word_embeddings=settings.tie_embeddings,
         )
     )
+    if settings.lora.rank:
+        adapters = peft.LoraConfig(
+            r=settings.lora.rank,
+            lora_alpha=settings.lora.alpha,  # type: ignore[arg-type]  # a float is as good
+            lora_dropout=settings.lora.dropout,
+            target_modules=list(ADAPTED),
+        )
+        peft.inject_adapter_in_model(adapters, network)
+    return network

@@ -26,12 +26,13 @@ class MemoryAugmentationBlock(nn.Module):
         self.feed_forward_norm = nn.LayerNorm(dim, eps=LAYER_NORM_EPS)
 
     def forward(
-        self, query: Tensor, memory: Tensor, query_angles: tuple[Tensor, Tensor], memory_angles: tuple[Tensor, Tensor]
+        self, query: Tensor, memory: Tensor | None, query_angles: tuple[Tensor, Tensor], memory_angles: tuple[Tensor, Tensor]
     ) -> Tensor:
         """`query` `(query, dim)` and `memory` `(memory, dim)` -> `(query, dim)`."""
         query = self.self_attention_norm(query + self.self_attention(query, query, query_angles, query_angles))  # (query, dim)
+        looked_into = query if memory is None else memory  # (memory, dim)
         query = self.cross_attention_norm(
-            query + self.cross_attention(query, memory, query_angles, memory_angles)
+            query + self.cross_attention(query, looked_into, query_angles, memory_angles)
         )  # (query, dim)
         return self.feed_forward_norm(query + self.feed_forward(query))  # (query, dim)
 
@@ -45,20 +46,21 @@ class MemoryAugmentation(nn.Module):
         self.blocks = nn.ModuleList(MemoryAugmentationBlock(dim, num_heads, num_key_value_heads) for _ in range(num_layers))
         self.apply(_initialise)
 
-    def forward(self, query: Tensor, memory: Tensor, query_positions: Tensor, memory_positions: Tensor) -> Tensor:
+    def forward(self, query: Tensor, memory: Tensor | None, query_positions: Tensor, memory_positions: Tensor | None) -> Tensor:
         """Look back.
 
         Args:
             query: `(query, dim)` the question's tokens and the surviving tokens of one video, in text order.
-            memory: `(memory, dim)` every token of that video.
+            memory: `(memory, dim)` every token of that video; None: each block looks into its own query, which is the same
+                amount of arithmetic without a memory.
             query_positions: `(query,)`.
-            memory_positions: `(memory,)`.
+            memory_positions: `(memory,)`; None where the memory is.
 
         Returns:
             `(query, dim)`.
         """
         query_angles = self.angles(query_positions, query.dtype)
-        memory_angles = self.angles(memory_positions, query.dtype)
+        memory_angles = query_angles if memory_positions is None else self.angles(memory_positions, query.dtype)
         for block in self.blocks:
             query = block(query, memory, query_angles, memory_angles)  # (query, dim)
         return query

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 from torch import Tensor
 
-from lit_hour.types import Repository
+from lit_hour.types import Raster, Repository
 
 
 def build_repository(tokens: Tensor, frame_end: Tensor, timestamps: Tensor, min_frames: int) -> Repository:
@@ -26,11 +28,15 @@ def build_repository(tokens: Tensor, frame_end: Tensor, timestamps: Tensor, min_
     if len(tokens) < min_frames:
         chosen = spread_evenly(len(tokens), min_frames).to(tokens.device)  # (frames,)
         tokens, timestamps = tokens[chosen], timestamps[chosen]  # (frames, tokens, dim), (frames,)
-    num_frames, tokens_per_frame, dim = tokens.shape
-    ends = frame_end.to(tokens.dtype).expand(num_frames, 1, dim)  # (frames, 1, dim)
-    laid_out = torch.cat([tokens, ends], dim=1).flatten(0, 1)  # (frames * (tokens + 1), dim)
+    laid_out = close_each(tokens, frame_end).flatten(0, 1)  # (frames * (tokens + 1), dim)
     positions = torch.arange(len(laid_out), device=tokens.device)  # (frames * (tokens + 1),)
-    return Repository(laid_out, positions, timestamps, tokens_per_frame)
+    side = math.isqrt(tokens.shape[1])
+    return Repository(laid_out, positions, (Raster(len(tokens), side, side),), timestamps)
+
+
+def close_each(runs: Tensor, end: Tensor) -> Tensor:
+    """Runs of tokens `(runs, tokens, dim)`, each followed by the end token `(dim,)`: `(runs, tokens + 1, dim)`."""
+    return torch.cat([runs, end.to(runs.dtype).expand(len(runs), 1, -1)], dim=1)  # (runs, tokens + 1, dim)
 
 
 def spread_evenly(num_items: int, num_chosen: int) -> Tensor:

@@ -1,7 +1,7 @@
-"""Text embeddings and video tokens -> MemAug's query, and the sequences that the language model reads.
+"""Text embeddings and visual tokens -> MemAug's query, and the sequences that the language model reads.
 
 Source: reference arithmetic of Hour-LLaVA, sections 3 and 4 of its description: the query is the question's tokens with
-the surviving video tokens in place of the placeholder; only the video rows of MemAug's output are kept.
+the surviving visual tokens in place of the placeholders; only the visual rows of MemAug's output are kept.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from lit_hour.types import IGNORED_LABEL, VIDEO_PLACEHOLDER
+from lit_hour.types import IGNORED_LABEL, VISUAL_PLACEHOLDER
 
 
 @dataclass(frozen=True)
 class MemoryQuery:
-    """What asks the memory: `tokens` `(query, dim)`, `positions` `(query,)`, `is_video` `(query,)` bool."""
+    """What asks the memory: `tokens` `(query, dim)`, `positions` `(query,)`, `is_visual` `(query,)` bool."""
 
     tokens: Tensor
     positions: Tensor
-    is_video: Tensor
+    is_visual: Tensor
 
 
 @dataclass(frozen=True)
@@ -36,69 +36,84 @@ class LanguageInputs:
 
 
 def build_query(
-    input_ids: Tensor, embeddings: Tensor, question_mask: Tensor, video_tokens: Tensor, video_positions: Tensor
+    input_ids: Tensor,
+    embeddings: Tensor,
+    question_mask: Tensor,
+    visual_tokens: Sequence[Tensor],
+    visual_positions: Sequence[Tensor],
 ) -> MemoryQuery:
-    """Lay the question's tokens and the surviving video tokens out in text order, with their positions.
+    """Lay the question's tokens and the surviving visual tokens out in text order, with their positions.
 
-    Text counts on from what stands before it. A video token keeps its distance to the others and is shifted by the text
-    before it; the memory itself is not shifted. Without a placeholder the video tokens come last.
+    Text counts on from what stands before it. A visual token keeps its distance to the others of its block and is shifted
+    by what stands before the block; the memory itself is not shifted. Without placeholders the visual tokens come last.
 
     Args:
         input_ids: `(tokens,)` without padding.
-        embeddings: `(tokens, dim)`; the row of the placeholder is not read.
+        embeddings: `(tokens, dim)`; the row of a placeholder is not read.
         question_mask: `(tokens,)` bool, which text MemAug may see.
-        video_tokens: `(kept, dim)` what survived forgetting.
-        video_positions: `(kept,)` rising places in the repository.
+        visual_tokens: `(kept, dim)` what survived forgetting, for each placeholder.
+        visual_positions: `(kept,)` their positions in the repository, the largest last.
     """
-    before, after = split_at_video(input_ids)
-    before_tokens = embeddings[before][question_mask[before]]  # (before, dim)
-    after_tokens = embeddings[after][question_mask[after]]  # (after, dim)
-    num_before, num_after, device = len(before_tokens), len(after_tokens), embeddings.device
-    shifted = video_positions + num_before  # (kept,)
-    positions = torch.cat(
-        [
-            torch.arange(num_before, device=device),
-            shifted,
-            shifted[-1] + 1 + torch.arange(num_after, device=device),
-        ]
-    )  # (query,)
-    is_video = torch.zeros(len(positions), dtype=torch.bool, device=device)  # (query,)
-    is_video[num_before : num_before + len(shifted)] = True
-    return MemoryQuery(torch.cat([before_tokens, video_tokens.to(embeddings.dtype), after_tokens]), positions, is_video)
+    tokens, positions, is_visual = [], [], []
+    start = torch.zeros((), dtype=torch.long, device=embeddings.device)  # () where the next run of text begins
+    for place, text in enumerate(split_at_placeholders(input_ids, len(visual_tokens))):
+        seen = embeddings[text][question_mask[text]]  # (seen, dim)
+        tokens.append(seen)
+        positions.append(start + torch.arange(len(seen), device=embeddings.device))  # (seen,)
+        is_visual.append(torch.zeros_like(positions[-1], dtype=torch.bool))  # (seen,)
+        start = start + len(seen)
+        if place < len(visual_tokens):
+            tokens.append(visual_tokens[place].to(embeddings.dtype))  # (kept, dim)
+            positions.append(start + visual_positions[place])  # (kept,)
+            is_visual.append(torch.ones_like(positions[-1], dtype=torch.bool))  # (kept,)
+            start = positions[-1][-1] + 1
+    return MemoryQuery(torch.cat(tokens), torch.cat(positions), torch.cat(is_visual))
 
 
-def split_at_video(input_ids: Tensor) -> tuple[slice, slice]:
-    """The text before and after the placeholder of `(tokens,)`; everything is before it where there is none."""
-    places = (input_ids == VIDEO_PLACEHOLDER).nonzero().flatten().tolist()
-    if len(places) > 1:
-        raise ValueError(f"one conversation has {len(places)} videos: one is supported")
-    return (slice(0, places[0]), slice(places[0] + 1, None)) if places else (slice(0, None), slice(len(input_ids), None))
+def split_at_placeholders(input_ids: Tensor, num_blocks: int) -> list[slice]:
+    """The runs of text of `(tokens,)` around the placeholders, one of which stands for each block of visual tokens.
+
+    Without any placeholder the whole text is the first run and the blocks stand behind it.
+    """
+    places = (input_ids == VISUAL_PLACEHOLDER).nonzero().flatten().tolist()
+    if not places:
+        return [slice(0, None), *[slice(len(input_ids), None)] * num_blocks]
+    if len(places) != num_blocks:
+        raise ValueError(f"a text with {len(places)} placeholders cannot hold {num_blocks} blocks of visual tokens")
+    return [slice(*bounds) for bounds in zip([0, *(place + 1 for place in places)], [*places, None], strict=True)]
 
 
-def insert_video(input_ids: Tensor, embeddings: Tensor, labels: Tensor, video_tokens: Tensor) -> tuple[Tensor, Tensor]:
-    """Put the video's tokens in the placeholder's place.
+def insert_visual(
+    input_ids: Tensor, embeddings: Tensor, labels: Tensor, visual_tokens: Sequence[Tensor]
+) -> tuple[Tensor, Tensor]:
+    """Put each block of visual tokens in its placeholder's place.
 
     Args:
         input_ids: `(tokens,)` without padding.
         embeddings: `(tokens, dim)`.
         labels: `(tokens,)`.
-        video_tokens: `(kept, dim)`; without a placeholder none of them is read, but they stay in the graph, so that every
-            part of the model gets a gradient on every rank.
+        visual_tokens: `(kept, dim)` for each placeholder; without placeholders none of them is read, but they stay in the
+            graph, so that every part of the model gets a gradient on every rank.
 
     Returns:
-        Embeddings `(tokens - 1 + kept, dim)` and labels of the same length, ignored at the video's places.
+        Embeddings and labels of equal length, ignored at the visual places.
     """
-    before, after = split_at_video(input_ids)
-    has_video = bool((input_ids == VIDEO_PLACEHOLDER).any())
-    visual = (video_tokens if has_video else video_tokens[:0]).to(embeddings.dtype)  # (kept, dim)
-    ignored = labels.new_full((len(visual),), IGNORED_LABEL)  # (kept,)
-    return torch.cat([embeddings[before], visual, embeddings[after]]), torch.cat([labels[before], ignored, labels[after]])
+    has_placeholders = bool((input_ids == VISUAL_PLACEHOLDER).any())
+    mixed_embeddings, mixed_labels = [], []
+    for place, text in enumerate(split_at_placeholders(input_ids, len(visual_tokens))):
+        mixed_embeddings.append(embeddings[text])  # (text, dim)
+        mixed_labels.append(labels[text])  # (text,)
+        if place < len(visual_tokens):
+            visual = visual_tokens[place][: None if has_placeholders else 0].to(embeddings.dtype)  # (kept, dim)
+            mixed_embeddings.append(visual)
+            mixed_labels.append(labels.new_full((len(visual),), IGNORED_LABEL))  # (kept,)
+    return torch.cat(mixed_embeddings), torch.cat(mixed_labels)
 
 
 def prompts_of(inputs: LanguageInputs) -> LanguageInputs:
     """Each sequence up to its first answer, padded on the left: what the model is given to answer by itself.
 
-    MemAug sees no answers, so the video's tokens are the same with and without them.
+    MemAug sees no answers, so the visual tokens are the same with and without them.
     """
     is_prompt = inputs.attention_mask & ((inputs.labels != IGNORED_LABEL).cumsum(dim=1) == 0)  # (texts, tokens)
     sequences = [

@@ -1,8 +1,11 @@
-"""Frames -> patch tokens of one layer of an open_clip vision tower, pooled to a grid."""
+"""Pictures -> patch tokens of one layer of an open_clip vision tower, pooled to a grid where they are frames of a video."""
 
 from __future__ import annotations
 
 import logging
+import math
+import textwrap
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,91 +14,181 @@ from typing import Any
 import open_clip
 import torch
 import torch.nn.functional as F
+from safetensors import SafetensorError
 from torch import Tensor, nn
+from torch._weights_only_unpickler import UnpicklingError
 
 from lit_hour.config.schema import VisionConfig
-from lit_hour.errors import ConfigError
+from lit_hour.errors import ConfigError, InputError, WeightsError
 
 TOWERS = Path(__file__).parent / "towers"  # towers of our own, in open_clip's format
+LONGEST_REASON_CHARACTERS = 400  # torch names every weight, each on a line
 
 
 class VisionEncoder(nn.Module):
     """The part of an open_clip model that turns pictures into patch tokens, up to the layer that is read.
 
-    What comes after that layer is dropped: it would cost memory and never learn.
+    What comes after that layer is dropped: it would cost memory and never learn. The weights are random until
+    `load_pretrained` or `load_state_dict` brings others.
 
     Attributes:
         size_pixels: side of the square pictures that the tower takes.
         dim: width of its tokens.
-        tokens_per_frame: tokens that a frame has after pooling.
+        tokens_per_image: tokens of the tower's whole grid.
+        tokens_per_frame: tokens that a frame of a video has after pooling.
+
+    Raises:
+        ConfigError: open_clip has no such tower, or it has no such layer or no square of tokens.
 
     Source: Hour-LLaVA (arXiv:2506.05332), visual encoding; open_clip's `forward_intermediates`.
     """
 
     tower: Any
-    mean: Tensor
-    deviation: Tensor
 
     def __init__(self, settings: VisionConfig) -> None:
         super().__init__()
-        self.grid = settings.grid
-        self.chunk_frames = settings.chunk_frames
-        self.tower, mean, deviation = _build_tower(settings)
+        self.settings = settings
+        open_clip.add_model_config(TOWERS)
+        _check_name(settings.name)
+        whole = _build(settings.name)
+        self.mean, self.deviation = colours_of(settings, whole)
+        self.tower = _cut_behind(whole.visual, settings)
+        if settings.tanh_gelu:
+            _use_tanh_gelu(self.tower)
         self.size_pixels = _side_pixels(self.tower)
-        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1) * 255, persistent=False)  # (1, 3, 1, 1)
-        self.register_buffer("deviation", torch.tensor(deviation).view(1, 3, 1, 1) * 255, persistent=False)  # (1, 3, 1, 1)
         with torch.no_grad():
             blank = torch.zeros(1, 3, self.size_pixels, self.size_pixels, dtype=torch.uint8)  # (1, 3, height, width)
-            _, self.tokens_per_frame, self.dim = self._encode_chunk(blank).shape
+            tokens = self._encode(blank)  # (1, tokens, vision_dim)
+            _, self.tokens_per_image, self.dim = tokens.shape
+            self.tokens_per_frame = self.pool(tokens).shape[1]
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Encode frames a chunk at a time, so that memory does not grow with the video beyond the tokens kept.
+    def load_pretrained(self, weights: str) -> None:
+        """Take the weights of one of open_clip's pretrained tags, or of a file of open_clip's.
+
+        Raises:
+            ConfigError: there is no such tag and no such file.
+            WeightsError: the file is damaged or belongs to another model, or the tag cannot be downloaded.
+        """
+        check_weights(self.settings.name, weights)
+        try:
+            whole = _build(self.settings.name, weights)
+        except (RuntimeError, SafetensorError, UnpicklingError) as error:
+            reasons = textwrap.shorten(str(error), LONGEST_REASON_CHARACTERS)
+            raise WeightsError(f"model.vision.weights={weights!r} does not fit {self.settings.name}: {reasons}") from error
+        state = _cut_behind(whole.visual, self.settings).state_dict()
+        self.tower.load_state_dict(state, assign=next(self.tower.parameters()).is_meta)
+
+    def forward(self, images: Tensor, pooled: bool = True) -> Tensor:
+        """Encode pictures a chunk at a time, so that memory does not grow with the video beyond the tokens kept.
+
+        The tower learns only from calls with at most `max_learning_frames` pictures, whose activations are all kept.
 
         Args:
             images: `(frames, 3, height, width)` uint8.
+            pooled: as the frames of a video are; false for the tower's whole grid, as single pictures are read.
 
         Returns:
-            `(frames, tokens, vision_dim)`.
+            `(frames, tokens, vision_dim)`, as many tokens as `tokens_per_frame` or `tokens_per_image` says.
         """
-        return torch.cat(
-            [self._encode_chunk(chunk) for chunk in images.split(self.chunk_frames)]
-        )  # (frames, tokens, vision_dim)
-
-    def _encode_chunk(self, images: Tensor) -> Tensor:
-        pixels = (images.to(self.mean.dtype) - self.mean) / self.deviation  # (frames, 3, height, width)
-        found = self.tower.forward_intermediates(
-            pixels, indices=[-1], normalize_intermediates=False, intermediates_only=True, output_fmt="NCHW"
-        )
-        grid = found["image_intermediates"][0]  # (frames, vision_dim, rows, columns)
-        return pool_to_grid(grid, self.grid).flatten(2).transpose(1, 2)  # (frames, tokens, vision_dim)
-
-
-def pool_to_grid(tokens: Tensor, grid: int) -> Tensor:
-    """Shrink a frame's square of tokens to grid x grid; a smaller square stays as it is.
-
-    Args:
-        tokens: `(frames, vision_dim, rows, columns)`.
-
-    Returns:
-        `(frames, vision_dim, grid, grid)`: bilinear, half-pixel centres, no antialiasing.
-
-    Source: reference arithmetic of Hour-LLaVA, 27 x 27 -> 8 x 8.
-    """
-    if max(tokens.shape[-2:]) <= grid:
+        is_learning = torch.is_grad_enabled() and len(images) <= self.settings.max_learning_frames
+        with torch.set_grad_enabled(is_learning):
+            chunks = (self._encode(chunk) for chunk in images.split(self.settings.chunk_frames))  # (chunk, tokens, vision_dim)
+            tokens = torch.cat([self.pool(chunk) if pooled else chunk for chunk in chunks])  # (frames, tokens, vision_dim)
+        if torch.is_grad_enabled() and not is_learning and next(self.tower.parameters()).requires_grad:
+            return tokens + 0 * self._encode(images[:1]).mean()  # a gradient of zero: each rank has one for every weight
         return tokens
-    return F.interpolate(tokens, size=(grid, grid), mode="bilinear", align_corners=False)  # (frames, vision_dim, grid, grid)
 
+    def pool(self, tokens: Tensor) -> Tensor:
+        """Shrink each frame's square of tokens to the grid; a smaller square stays as it is.
 
-def _build_tower(settings: VisionConfig) -> tuple[Any, tuple[float, ...], tuple[float, ...]]:
-    """The tower cut off behind the layer that is read, and the mean and deviation of the colours it was trained with."""
-    open_clip.add_model_config(TOWERS)
-    _check_names(settings)
-    with _without_warnings():  # random weights are what was asked for, or others are loaded over them
-        whole = open_clip.create_model(
-            settings.name, pretrained=settings.weights or None, load_weights=bool(settings.weights), pretrained_text=False
+        Args:
+            tokens: `(frames, tokens, vision_dim)`, in raster order.
+
+        Returns:
+            `(frames, grid * grid, vision_dim)`: bilinear, half-pixel centres, no antialiasing.
+
+        Raises:
+            InputError: the tokens are more than the grid has, and no square.
+
+        Source: reference arithmetic of Hour-LLaVA, 27 x 27 -> 8 x 8.
+        """
+        grid, num_tokens = self.settings.grid, tokens.shape[1]
+        if num_tokens <= grid * grid:
+            return tokens
+        side = math.isqrt(num_tokens)
+        if side * side != num_tokens:
+            raise InputError(
+                f"{num_tokens} tokens per frame are no square and cannot be pooled to {grid} x {grid}:"
+                f" features need a square number of tokens, or at most {grid * grid}"
+            )
+        square = tokens.unflatten(1, (side, side)).permute(0, 3, 1, 2)  # (frames, vision_dim, rows, columns)
+        pooled = F.interpolate(square, (grid, grid), mode="bilinear", align_corners=False)  # (frames, vision_dim, grid, grid)
+        return pooled.flatten(2).transpose(1, 2)  # (frames, grid * grid, vision_dim)
+
+    def _encode(self, images: Tensor) -> Tensor:
+        dtype = next(self.tower.parameters()).dtype
+        mean = torch.tensor(self.mean, device=images.device).view(3, 1, 1)  # (3, 1, 1)
+        deviation = torch.tensor(self.deviation, device=images.device).view(3, 1, 1)  # (3, 1, 1)
+        pixels = ((images / 255 - mean) / deviation).to(dtype)  # (frames, 3, height, width)
+        found = self.tower.forward_intermediates(
+            pixels, indices=[-1], normalize_intermediates=False, intermediates_only=True, output_fmt="NLC"
         )
-    mean, deviation = colours_of(settings, whole)
-    return _cut_behind(whole.visual, settings), mean, deviation
+        tokens: Tensor = found["image_intermediates"][0]  # (frames, tokens, vision_dim)
+        return tokens
+
+
+def check_weights(name: str, weights: str) -> None:
+    """Refuse what `load_pretrained` cannot load, before anything is built.
+
+    Raises:
+        ConfigError: `weights` is neither a pretrained tag of the tower nor a file.
+        WeightsError: the file is neither one of safetensors nor one of torch's.
+    """
+    tags = open_clip.list_pretrained_tags_by_model(name)
+    if weights in tags:
+        return
+    if not Path(weights).is_file():
+        raise ConfigError(
+            f"model.vision.weights={weights!r} is neither a file nor a pretrained tag of {name},"
+            f" which has: {', '.join(tags) or 'none'}"
+        )
+    if Path(weights).suffix != ".safetensors" and not zipfile.is_zipfile(weights):
+        raise WeightsError(f"model.vision.weights={weights!r} is no .safetensors file, and no whole file of torch.save")
+
+
+def colours_of(settings: VisionConfig, whole: Any) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and deviation of red, green and blue, from 0 to 1, that the tower was trained with.
+
+    Weights in a file do not say: those published for the same tower count, or else those that timm notes for its towers.
+    What is left then is open_clip's own, which are CLIP's.
+    """
+    tags = open_clip.list_pretrained_tags_by_model(settings.name)
+    if tags:
+        colours = open_clip.get_pretrained_cfg(settings.name, settings.weights if settings.weights in tags else tags[0])
+    elif _is_of_timm(whole.visual):
+        colours = whole.visual.trunk.default_cfg
+    else:
+        colours = open_clip.get_model_preprocess_cfg(whole)
+    return tuple(colours["mean"]), tuple(colours["std"])
+
+
+def _check_name(name: str) -> None:
+    if name not in open_clip.list_models():
+        raise ConfigError(
+            f"model.vision.name={name!r} is no model of open_clip: python -c 'import open_clip; print(open_clip.list_models())'"
+        )
+
+
+def _build(name: str, weights: str = "") -> Any:
+    """A whole model of open_clip, with random weights or pretrained ones, where torch makes new tensors by default."""
+    with _without_warnings():  # random weights are what was asked for, or others are loaded over them
+        return open_clip.create_model(
+            name,
+            pretrained=weights or None,
+            load_weights=bool(weights),
+            pretrained_text=False,
+            device=torch.get_default_device(),
+        )
 
 
 @contextmanager
@@ -110,37 +203,13 @@ def _without_warnings() -> Iterator[None]:
         root.setLevel(level)
 
 
-def _check_names(settings: VisionConfig) -> None:
-    """Refuse a tower or weights that open_clip does not have, before anything is built."""
-    if settings.name not in open_clip.list_models():
-        raise ConfigError(
-            f"model.vision.name={settings.name!r} is no model of open_clip:"
-            " python -c 'import open_clip; print(open_clip.list_models())'"
-        )
-    tags = open_clip.list_pretrained_tags_by_model(settings.name)
-    if settings.weights and settings.weights not in tags and not Path(settings.weights).is_file():
-        raise ConfigError(
-            f"model.vision.weights={settings.weights!r} is neither a file nor a pretrained tag of {settings.name},"
-            f" which has: {', '.join(tags) or 'none'}"
-        )
+def _is_of_timm(tower: Any) -> bool:
+    return isinstance(tower, open_clip.timm_model.TimmModel)
 
 
-def colours_of(settings: VisionConfig, whole: nn.Module) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and deviation of red, green and blue, from 0 to 1, that the tower was trained with.
-
-    Weights in a file do not say, and open_clip then takes CLIP's: those published for the same tower are nearer.
-    """
-    tags = open_clip.list_pretrained_tags_by_model(settings.name)
-    if tags:
-        colours = open_clip.get_pretrained_cfg(settings.name, settings.weights if settings.weights in tags else tags[0])
-    else:
-        colours = open_clip.get_model_preprocess_cfg(whole)
-    return tuple(colours["mean"]), tuple(colours["std"])
-
-
-def _cut_behind(tower: Any, settings: VisionConfig) -> nn.Module:
+def _cut_behind(tower: Any, settings: VisionConfig) -> Any:
     """Drop what comes after the layer that is read."""
-    trunk = tower.trunk if isinstance(tower, open_clip.timm_model.TimmModel) else tower
+    trunk = tower.trunk if _is_of_timm(tower) else tower
     if not hasattr(trunk, "prune_intermediate_layers"):
         raise ConfigError(f"model.vision.name={settings.name!r}: this tower has no layers of patch tokens to read")
     try:
@@ -150,6 +219,12 @@ def _cut_behind(tower: Any, settings: VisionConfig) -> nn.Module:
     if trunk is not tower:
         tower.head = nn.Identity()
     return tower
+
+
+def _use_tanh_gelu(tower: nn.Module) -> None:
+    for module in tower.modules():
+        if isinstance(module, nn.GELU):
+            module.approximate = "tanh"
 
 
 def _side_pixels(tower: Any) -> int:

@@ -1,8 +1,7 @@
-"""A trained run that is asked about videos: the video is remembered once, then each question is answered from memory."""
+"""A trained run that is asked about a video or pictures, which it remembers once; each question is answered from memory."""
 
 from __future__ import annotations
 
-import textwrap
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -12,26 +11,39 @@ import torch
 
 from lit_hour.config.load import load_config
 from lit_hour.config.schema import Config
-from lit_hour.errors import QuestionError, RunError
+from lit_hour.errors import QuestionError
+from lit_hour.interop.names import OUTPUT_LAYER
 from lit_hour.model.hour_llava import HourLLaVA
 from lit_hour.model.splice import prompts_of
-from lit_hour.processor import Processor
-from lit_hour.run import RunFolder, read_checkpoint
+from lit_hour.processor import Processor, count_placeholders
+from lit_hour.run import RunFolder
+from lit_hour.serving.files import load_files
 from lit_hour.text.tokenizer import end_of_turn_id, load_tokenizer
-from lit_hour.types import Answer, Example, Repository
-from lit_hour.video.decode import load_video
+from lit_hour.types import Answer, Example, Frames, Repository
+from lit_hour.weights import StoredWeights, check_fit, load_into, open_weights, shapes_of
 
 UNFINISHED_CHARACTER = "\ufffd"  # what a tokenizer shows for a character whose last bytes are still to come
-LONGEST_REASON_CHARACTERS = 400  # torch names every weight, each on a line
 
 
 @dataclass(frozen=True)
 class Memory:
-    """A video that was read once: its repository, and what it took, in seconds by part (decode, encode)."""
+    """A video or pictures, read once.
+
+    Attributes:
+        source: the files, for messages.
+        duration_seconds: of the video; 0 for pictures.
+        num_frames: sampled from the video; 0 for pictures.
+        num_placeholders: places that they take in a text: 1 for a video, or the number of pictures.
+        note: what a text says of the video.
+        repository: all their tokens.
+        seconds: what it took, by part: decode, encode.
+    """
 
     source: str
     duration_seconds: float
     num_frames: int
+    num_placeholders: int
+    note: str
     repository: Repository
     seconds: dict[str, float]
 
@@ -45,48 +57,62 @@ class Session:
 
     @classmethod
     def open(cls, run: Path, checkpoint: str | None = None, device: str | None = None, settings: Sequence[str] = ()) -> Session:
-        """Load a run that `train.py` has made.
+        """Load a run that `train.py` or `python -m lit_hour convert` has made.
 
         Args:
             run: the run folder.
-            checkpoint: "best", "last" or another name in its checkpoints; the best, or else the last, if not given.
+            checkpoint: a name in its checkpoints, as `RunFolder.checkpoint` has it.
             device: where to compute; a GPU when there is one, if not given.
             settings: `a.b=c` words that win over those of the run.
 
         Raises:
-            RunError: the run, the checkpoint or a part of the model is missing.
+            RunError: the run or the checkpoint is missing.
+            WeightsError: the checkpoint is damaged or belongs to another model.
             ConfigError: a setting does not exist or is out of range.
         """
         folder = RunFolder(run)
-        file = folder.checkpoint(checkpoint)
-        config = load_config(file.with_suffix(".yaml"), settings)
+        place = folder.checkpoint(checkpoint)
+        config = load_config(place.with_suffix(".yaml"), settings)
+        weights = open_weights(place)
         processor = Processor(load_tokenizer(folder.tokenizer), config.text)
         model = HourLLaVA(config, len(processor.tokenizer))
-        _load_weights(model, file)
+        _load_weights(model, weights, config)
         return cls(config, model.to(device or ("cuda" if torch.cuda.is_available() else "cpu")), processor)
 
     @torch.inference_mode()
-    def remember(self, video: str | Path) -> Memory:
-        """Read a video file and keep all its tokens.
+    def remember(self, files: str | Path | Sequence[str | Path]) -> Memory:
+        """Read a video file, a picture file, or several picture files, and keep all their tokens.
 
         Raises:
-            VideoError: the file cannot be read.
+            VideoError, ImageError: a file cannot be read.
+            QuestionError: there is no file, or there are several and a video is among them.
         """
+        paths = [Path(files)] if isinstance(files, str | Path) else list(map(Path, files))
         started = time.perf_counter()
-        frames, duration_seconds = load_video(video, self.config.video)
+        visual, duration_seconds = load_files(paths, self.config)
         decoded = time.perf_counter()
-        repository = self.model.remember([frames.to(self.device)])[0]
+        repository = self.model.remember([visual.to(self.device)])[0]
         seconds = {"decode": decoded - started, "encode": time.perf_counter() - decoded}
-        return Memory(str(video), duration_seconds, len(frames), repository, seconds)
+        num_frames = len(visual) if isinstance(visual, Frames) else 0
+        return Memory(
+            source=", ".join(map(str, paths)),
+            duration_seconds=duration_seconds,
+            num_frames=num_frames,
+            num_placeholders=count_placeholders(visual),
+            note=self.processor.video_note(duration_seconds, num_frames) if num_frames else "",
+            repository=repository,
+            seconds=seconds,
+        )
 
     @torch.inference_mode()
     def ask(self, memory: Memory, question: str) -> Iterator[str | Answer]:
-        """Answer a question about a remembered video: pieces of text as they come, and the whole answer last.
+        """Answer a question about what is remembered: pieces of text as they come, and the whole answer last.
 
         Raises:
             QuestionError: the question is empty, or too long.
         """
-        texts = self.processor.texts([self.processor.ask(question)], memory.duration_seconds, memory.num_frames)
+        conversation = self.processor.ask(question)
+        texts = self.processor.texts([conversation], num_placeholders=memory.num_placeholders, note=memory.note)
         batch = self.processor.batch([Example(memory.source, None, texts)]).to(self.device)
         started = time.perf_counter()
         ids: list[int] = []
@@ -94,8 +120,8 @@ class Session:
         prompt = prompts_of(self.model.read(batch, [memory.repository]))
         if prompt.labels.shape[1] >= self.config.text.max_tokens:
             raise QuestionError(
-                f"the question does not fit beside the video's tokens in text.max_tokens={self.config.text.max_tokens}:"
-                " ask a shorter one"
+                f"the question does not fit beside the tokens of {memory.source} in"
+                f" text.max_tokens={self.config.text.max_tokens}: ask a shorter one"
             )
         tokenizer = self.processor.tokenizer
         for token in self.model.language.generate(prompt, self.config.answer.max_new_tokens, end_of_turn_id(tokenizer)):
@@ -116,16 +142,13 @@ class Session:
         yield Answer(longer, memory.num_frames, len(memory.repository.tokens), seconds)
 
 
-def _load_weights(model: HourLLaVA, file: Path) -> None:
-    """The model's part of a Lightning checkpoint.
+def _load_weights(model: HourLLaVA, weights: StoredWeights, config: Config) -> None:
+    """Put a checkpoint's weights into a model.
 
     Raises:
-        RunError: the file is damaged, or weights are missing, left over or of another shape.
+        WeightsError: weights are missing, left over or of another shape.
     """
-    state = read_checkpoint(file)["state_dict"]
-    weights = {name.removeprefix("model."): weight for name, weight in state.items() if name.startswith("model.")}
-    try:
-        model.load_state_dict(weights)
-    except RuntimeError as error:
-        reasons = textwrap.shorten(str(error), LONGEST_REASON_CHARACTERS)
-        raise RunError(f"{file} does not fit the settings beside it: {reasons}") from error
+    tied = {OUTPUT_LAYER} if config.model.language.tie_embeddings else set()
+    expected = shapes_of(model.state_dict())
+    check_fit(expected, weights.shapes, f"{weights.path}, with the settings beside it,", may_lack=tied.__contains__)
+    load_into(model, weights.tensors())

@@ -2,12 +2,12 @@
 
 <|im_start|>system\\n ... <|im_end|>\\n
 <|im_start|>user\\n [video] \\n time sentence \\n question <|im_end|>\\n
-<|im_start|>assistant\\n answer <|im_end|>\\n            learnt: the answer and its <|im_end|>
+<|im_start|>assistant\\n answer <|im_end|>\\n            learnt: the answer and its <|im_end|>, or more by text.learn_template
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from typing import Literal
 
 import torch
@@ -15,10 +15,10 @@ import torch
 from lit_hour.config.schema import TextConfig
 from lit_hour.errors import QuestionError
 from lit_hour.text.tokenizer import END_OF_TURN, START_OF_TURN, Tokenizer
-from lit_hour.types import IGNORED_LABEL, VIDEO_PLACEHOLDER, Conversation, Message, Question, Text
+from lit_hour.types import IGNORED_LABEL, IMAGE_MARK, VISUAL_PLACEHOLDER, Conversation, Message, Question, Text
 
 ChoiceAnswer = Literal["letter", "words"]
-Piece = tuple[list[int], bool, bool]  # token ids, are they learnt, may MemAug see them as part of the question
+Part = Literal["prompt", "answer header", "answer", "answer's line end"]
 
 
 def converse(questions: Sequence[Question], settings: TextConfig) -> Conversation:
@@ -58,40 +58,87 @@ def time_sentence(duration_seconds: float, num_frames: int) -> str:
     return f"The video is {duration_seconds:.2f} seconds long; {num_frames} frames of it are shown."
 
 
-def encode_conversation(tokenizer: Tokenizer, conversation: Conversation, *, video_note: str | None) -> Text:
+def encode_conversation(
+    tokenizer: Tokenizer, conversation: Conversation, settings: TextConfig, *, num_placeholders: int, note: str
+) -> Text:
     """Token ids of a conversation; a conversation that ends with the user ends in the header of the answer to come.
 
     Such a one teaches nothing, whatever was answered before.
-    MemAug sees the same question in training and in answering: everything but the answers and what follows them.
+    MemAug sees the same question in training and in answering, everything but the answers and what follows them, unless
+    `text.learn_template` hides more of it in training.
 
     Args:
-        video_note: None for a conversation without a video. Otherwise the video's placeholder and this sentence
-            (which may be empty) stand in front of the first question.
+        num_placeholders: 0 for text only, 1 for a video or a picture, or the number of pictures. They stand in front of the
+            first question, a line end behind each; where several pictures have their marks, these are their places.
+        note: what the model is told of a video behind its placeholder; it may be empty.
+
+    Raises:
+        QuestionError: there are marks, but not as many as pictures.
     """
+    is_taught = conversation.messages[-1].role != "user"
+    learnt: Container[Part] = ("answer",) if is_taught else ()
+    template: list[int] = []
+    if is_taught and settings.learn_template:
+        learnt = ("answer header", "answer", "answer's line end")
+        template = _encode(tokenizer, f"{START_OF_TURN}{END_OF_TURN}\n")
     ids: list[int] = []
     labels: list[int] = []
     question_mask: list[bool] = []
-    for piece_ids, is_learnt, is_question in _pieces(tokenizer, conversation.messages, video_note):
-        ids += piece_ids
-        labels += piece_ids if is_learnt else [IGNORED_LABEL] * len(piece_ids)
-        question_mask += [is_question] * len(piece_ids)
+    for part, turn, part_ids in _parts(tokenizer, conversation.messages, num_placeholders, note):
+        is_seen = part in ("prompt", "answer header") and (turn <= 1 or settings.memory_question == "all")
+        is_learnt = [part in learnt or number in template for number in part_ids]
+        ids += part_ids
+        labels += [number if learn else IGNORED_LABEL for number, learn in zip(part_ids, is_learnt, strict=True)]
+        question_mask += [is_seen and not learn for learn in is_learnt]
     return Text(torch.tensor(ids), torch.tensor(labels), torch.tensor(question_mask), conversation.questions)
 
 
-def _pieces(tokenizer: Tokenizer, messages: Sequence[Message], video_note: str | None) -> Iterator[Piece]:
-    def encode(text: str, is_said: bool = False) -> list[int]:
-        # what somebody said holds no special tokens: nobody who asks can end a turn or speak for the assistant
-        return list(tokenizer.encode(text, add_special_tokens=False, split_special_tokens=is_said))
-
-    end_of_turn, newline = encode(END_OF_TURN), encode("\n")
-    waits_for_answer, waits_for_video = messages[-1].role == "user", video_note is not None
+def _parts(
+    tokenizer: Tokenizer, messages: Sequence[Message], num_placeholders: int, note: str
+) -> Iterator[tuple[Part, int, list[int]]]:
+    """Each part of the conversation: what it is, how many questions were asked up to it, its token ids."""
+    are_marked = _are_marked(messages, num_placeholders)
+    end_of_turn, newline = _encode(tokenizer, END_OF_TURN), _encode(tokenizer, "\n")
+    turn = 0
     for message in messages:
-        is_answer = message.role == "assistant"
-        yield encode(f"{START_OF_TURN}{message.role}\n"), False, True
-        if message.role == "user" and waits_for_video:
-            yield [VIDEO_PLACEHOLDER, *encode(f"\n{video_note}\n" if video_note else "\n")], False, True
-            waits_for_video = False
-        yield encode(message.text.strip(), is_said=True) + end_of_turn, is_answer and not waits_for_answer, not is_answer
-        yield newline, False, not is_answer
-    if waits_for_answer:
-        yield encode(f"{START_OF_TURN}assistant\n"), False, True
+        header = _encode(tokenizer, f"{START_OF_TURN}{message.role}\n")
+        said = _encode_said(tokenizer, message.text.strip(), are_marked and message.role == "user")
+        if message.role == "assistant":
+            yield "answer header", turn, header
+            yield "answer", turn, said + end_of_turn
+            yield "answer's line end", turn, newline
+            continue
+        turn += message.role == "user"
+        yield "prompt", turn, header
+        if message.role == "user" and turn == 1:
+            yield "prompt", turn, [VISUAL_PLACEHOLDER, *newline] * (0 if are_marked else num_placeholders)
+            yield "prompt", turn, _encode(tokenizer, f"{note}\n" if note else "")
+        yield "prompt", turn, said + end_of_turn + newline
+    if messages[-1].role == "user":
+        yield "answer header", turn, _encode(tokenizer, f"{START_OF_TURN}assistant\n")
+
+
+def _are_marked(messages: Sequence[Message], num_placeholders: int) -> bool:
+    """Whether each of several pictures has its mark in what the user says; the marks of one picture or none are words."""
+    num_marks = sum(message.text.count(IMAGE_MARK) for message in messages if message.role == "user")
+    if num_placeholders < 2 or not num_marks:
+        return False
+    if num_marks != num_placeholders:
+        raise QuestionError(
+            f"the conversation says {IMAGE_MARK} {num_marks} times and has {num_placeholders} pictures:"
+            " it has to be there once for each of them, or not at all"
+        )
+    return True
+
+
+def _encode(tokenizer: Tokenizer, text: str) -> list[int]:
+    return list(tokenizer.encode(text, add_special_tokens=False, split_special_tokens=False))
+
+
+def _encode_said(tokenizer: Tokenizer, text: str, are_marked: bool) -> list[int]:
+    """What somebody said holds no special tokens: nobody who asks can end a turn or speak for the assistant."""
+    first, *others = [
+        list(tokenizer.encode(words, add_special_tokens=False, split_special_tokens=True))
+        for words in (text.split(IMAGE_MARK) if are_marked else [text])
+    ]
+    return first + [number for words in others for number in (VISUAL_PLACEHOLDER, *words)]

@@ -144,7 +144,7 @@ class Speed(Callback):
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
         """Count, and log every some steps."""
-        self._num_frames += sum(len(video) for video in batch.videos if video is not None)
+        self._num_frames += sum(len(visual) for visual in batch.visuals if visual is not None)
         self._num_tokens += int(batch.attention_mask.sum())
         if trainer.global_step % self._every_steps or not self._num_tokens:
             return

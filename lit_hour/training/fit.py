@@ -14,17 +14,18 @@ import lightning as L
 import torch
 from lightning.pytorch.loggers import TensorBoardLogger
 
-from lit_hour.config.load import config_to_dict, load_config, save_config
+from lit_hour.config.load import save_config
 from lit_hour.config.schema import Config
 from lit_hour.data.datamodule import VideoQuestionData, training_questions
-from lit_hour.errors import RunError
+from lit_hour.interop.start import load_starting_weights, starting_config, starting_tokenizer
 from lit_hour.locked import locked
 from lit_hour.processor import Processor
-from lit_hour.run import RunFolder, read_checkpoint
+from lit_hour.run import RunFolder
 from lit_hour.text.chat import converse
 from lit_hour.text.tokenizer import BYTE_LEVEL, Tokenizer, learn_byte_level_tokenizer, load_tokenizer
 from lit_hour.training.callbacks import build_callbacks
 from lit_hour.training.module import HourLLaVAModule
+from lit_hour.training.resume import continuing_config, newest_checkpoint
 from lit_hour.training.strategy import RunCheckpoints, hardware
 
 BESIDE_THE_POINT = (  # what Lightning warns of here
@@ -64,9 +65,8 @@ def fit(config: Config) -> Outcome:
     """Train a run from its newest checkpoint, or from the beginning, up to its last step, and validate."""
     run = RunFolder.of(config.run)
     checkpoint = newest_checkpoint(run)
-    if checkpoint is not None:
-        check_same_model(config, checkpoint)
     log.info("run %s: %s", run.path, f"continues from {checkpoint}" if checkpoint else "starts from the beginning")
+    config = continuing_config(config, checkpoint) if checkpoint else starting_config(config)
 
     L.seed_everything(config.run.seed, workers=True)
     if config.training.cpu_threads:
@@ -77,6 +77,8 @@ def fit(config: Config) -> Outcome:
     data = VideoQuestionData(config, processor)
     log.info("data: %s", data.describe())
     module = HourLLaVAModule(config, processor, data.num_steps)
+    if checkpoint is None:
+        load_starting_weights(module.model, config)
     log.info("model: %s", ", ".join(f"{part} {size / 1e6:.2f} M" for part, size in module.sizes().items()))
 
     trainer = build_trainer(config, run, data)
@@ -120,7 +122,7 @@ def validation_interval_steps(config: Config, data: VideoQuestionData) -> int:
 
 
 def open_tokenizer(config: Config, run: RunFolder) -> Tokenizer:
-    """The run's own tokenizer; at the first start it is taken from the language model or learnt from the questions."""
+    """The run's own tokenizer; at the first start it comes with the weights, from a folder, or is learnt from the questions."""
     with locked(run.path):  # ranks start at once
         if not run.tokenizer.is_dir():
             unfinished = run.tokenizer.with_suffix(".unfinished")
@@ -130,51 +132,12 @@ def open_tokenizer(config: Config, run: RunFolder) -> Tokenizer:
 
 
 def make_tokenizer(config: Config) -> Tokenizer:
-    """The language model's tokenizer, or one that is learnt from the questions."""
+    """The tokenizer of the weights that the run starts from, the one that is set, or one that is learnt from the questions."""
+    folder = starting_tokenizer(config)
+    if folder is not None:
+        return load_tokenizer(folder)
     if config.text.tokenizer == BYTE_LEVEL:
         conversations = (converse([question], config.text) for question in training_questions(config))
         texts = (message.text for conversation in conversations for message in conversation.messages)
         return learn_byte_level_tokenizer(texts, config.text.vocabulary_size)
     return load_tokenizer(config.text.tokenizer)
-
-
-def newest_checkpoint(run: RunFolder) -> Path | None:
-    """The checkpoint of this run with the most steps behind it.
-
-    Of several at one step it is the best one: it was saved last, after a validation whose loss the others do not know.
-    """
-    files = list(run.checkpoints.glob("*.ckpt"))
-    steps = {file: read_checkpoint(file)["global_step"] for file in files}
-    return max(files, key=lambda file: (steps[file], file.stem == "best", file.stem == "last"), default=None)
-
-
-def check_same_model(config: Config, checkpoint: Path) -> None:
-    """Refuse to continue a checkpoint of another model or optimizer.
-
-    Raises:
-        RunError: it names every setting of them that differs.
-    """
-    before, now = _fixed_settings(load_config(checkpoint.with_suffix(".yaml"))), _fixed_settings(config)
-    differences = [f"{name} was {old!r}, is {new!r}" for name, old, new in _differences(before, now, "")]
-    if differences:
-        raise RunError(
-            f"{checkpoint} belongs to another model or optimizer: {'; '.join(differences)}."
-            " Set these back, or give the run another name with run.name=NAME"
-        )
-
-
-def _fixed_settings(config: Config) -> dict:
-    """What a run cannot change on the way: the shapes, the words, and what the optimizer's state brings with it."""
-    settings = config_to_dict(config)
-    optimizer = {name: settings["training"][name] for name in ("learning_rate", "weight_decay")}
-    return {"model": settings["model"], "text": settings["text"], "training": optimizer}
-
-
-def _differences(before: dict, now: dict, prefix: str) -> list[tuple[str, object, object]]:
-    found = []
-    for key, old in before.items():
-        if isinstance(old, dict):
-            found += _differences(old, now[key], f"{prefix}{key}.")
-        elif old != now[key]:
-            found.append((f"{prefix}{key}", old, now[key]))
-    return found

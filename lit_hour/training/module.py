@@ -23,9 +23,9 @@ from lit_hour.types import Batch, Question
 
 @dataclass(frozen=True)
 class Said:
-    """What the model answered in validation, and whether it was right; `video` is its place in the batch."""
+    """What the model answered in validation, and whether it was right; `visual` is its place in the batch."""
 
-    video: int
+    visual: int
     question: Question
     text: str
     is_right: bool
@@ -54,10 +54,10 @@ class HourLLaVAModule(L.LightningModule):
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> list[Said]:
-        """Loss and answers; each video is remembered once for both and for all its questions."""
+        """Loss and answers; each visual is remembered once for both and for all its questions."""
         if not batch.keys[0]:  # nothing could be read
             return []
-        repositories = self.model.remember(batch.videos)
+        repositories = self.model.remember(batch.visuals)
         inputs = self.model.read(batch, repositories)
         loss = self.model.language.loss(inputs)
         self.log("validation/loss", loss, prog_bar=True, sync_dist=True, batch_size=len(batch.input_ids))
@@ -66,8 +66,8 @@ class HourLLaVAModule(L.LightningModule):
         )
         texts = self.tokenizer.batch_decode(torch.stack(list(answers), dim=1), skip_special_tokens=True)  # (texts,)
         said = [
-            Said(video, questions[0], text, is_right(questions[0], text))
-            for video, questions, text in zip(batch.video_of_text, batch.questions, texts, strict=True)
+            Said(visual, questions[0], text, is_right(questions[0], text))
+            for visual, questions, text in zip(batch.visual_of_text, batch.questions, texts, strict=True)
             if questions
         ]
         for answer in said:
@@ -97,9 +97,8 @@ class HourLLaVAModule(L.LightningModule):
         state["epoch_loop.batch_progress"] = {"total": dict(done), "current": dict(done), "is_last_batch": False}
         state["epoch_loop.state_dict"]["_batches_that_stepped"] = step - 1
 
-    def _forgetting_generators(self, batch: Batch) -> list[Generator] | None:
-        """What each video forgets depends on the seed and its place in the order alone, on any number of ranks."""
-        if self.config.model.memory.spatial_forgetting == "uniform" or len(batch.positions) != len(batch.videos):
-            return None
-        seeds = [f"{self.config.run.seed} {position}".encode() for position in batch.positions]
+    def _forgetting_generators(self, batch: Batch) -> list[Generator]:
+        """What each visual forgets depends on the seed and its place in the order alone, on any number of ranks."""
+        positions = batch.positions or (-1,) * len(batch.visuals)  # a batch of which nothing could be read
+        seeds = [f"{self.config.run.seed} {position}".encode() for position in positions]
         return [torch.Generator().manual_seed(int.from_bytes(sha256(seed).digest()[:7], "big")) for seed in seeds]

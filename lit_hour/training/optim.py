@@ -16,18 +16,19 @@ from lit_hour.model.hour_llava import HourLLaVA
 
 
 def parts_of(model: HourLLaVA) -> dict[str, list[nn.Parameter]]:
-    """The parameters of each part that has a learning rate of its own."""
+    """The parameters of each part that has a learning rate of its own; of a language model with adapters those alone."""
     return {
         "vision": list(model.vision.parameters()),
         "projector": [*model.projector.parameters(), model.frame_end],
         "memory": list(model.memory.parameters()),
-        "language": list(model.language.parameters()),
+        "language": model.language.learning_parameters(),
     }
 
 
 def freeze_parts(model: HourLLaVA, settings: TrainingConfig) -> None:
     """A part whose learning rate is 0 learns nothing and keeps no gradient."""
     rates = asdict(settings.learning_rate)
+    model.requires_grad_(False)
     for part, parameters in parts_of(model).items():
         for parameter in parameters:
             parameter.requires_grad_(rates[part] > 0)

@@ -1,4 +1,4 @@
-"""Validation answers -> pictures in TensorBoard: sampled frames with the question, the true answer and the model's."""
+"""Validation answers -> pictures in TensorBoard: what was seen, with the question, the true answer and the model's."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ import lightning as L
 import numpy as np
 from lightning.pytorch.callbacks import Callback
 from matplotlib.figure import Figure
+from torch import Tensor
 
 from lit_hour.training.module import Said
-from lit_hour.types import Batch, Frames
+from lit_hour.types import Batch, Frames, ImageSet, TiledImage
 
 FRAMES_SHOWN = 8
 
@@ -36,10 +37,10 @@ class ValidationPictures(Callback):
         if batch_idx >= self._num_pictures or trainer.sanity_checking or not trainer.is_global_zero or not outputs:
             return
         said: Said = outputs[self._num_validations % len(outputs)]
-        video = batch.videos[said.video]
-        if isinstance(video, Frames):
+        visual = batch.visuals[said.visual]
+        if isinstance(visual, Frames | TiledImage | ImageSet):
             trainer.logger.experiment.add_figure(  # type: ignore[union-attr]
-                f"validation/{batch_idx}", draw_answer(video, batch.keys[said.video], said), trainer.global_step
+                f"validation/{batch_idx}", draw_answer(visual, batch.keys[said.visual], said), trainer.global_step
             )
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -47,14 +48,14 @@ class ValidationPictures(Callback):
         self._num_validations += not trainer.sanity_checking
 
 
-def draw_answer(video: Frames, key: str, said: Said) -> Figure:
-    """A strip of frames with their times, and under it what was asked, what is true and what the model said."""
-    places = np.unique(np.linspace(0, len(video) - 1, FRAMES_SHOWN).astype(int))  # (shown,)
+def draw_answer(visual: Frames | TiledImage | ImageSet, key: str, said: Said) -> Figure:
+    """A strip of frames or pictures, and over it what was asked, what is true and what the model said."""
+    images, titles = pictures_of(visual)
     figure = Figure(figsize=(12, 3.0), layout="constrained")
-    axes = figure.subplots(1, len(places), squeeze=False)[0]
-    for axis, place in zip(axes, places, strict=True):
-        axis.imshow(video.images[place].permute(1, 2, 0).cpu().numpy())  # (height, width, 3)
-        axis.set_title(format_time(float(video.timestamps[place])), fontsize=9)
+    axes = figure.subplots(1, len(images), squeeze=False)[0]
+    for axis, image, title in zip(axes, images, titles, strict=True):
+        axis.imshow(image.permute(1, 2, 0).cpu().numpy())  # (height, width, 3)
+        axis.set_title(title, fontsize=9)
         axis.axis("off")
     question = said.question
     truth = f"{question.answer_letter}. {question.answer}" if question.options else question.answer
@@ -68,6 +69,17 @@ def draw_answer(video: Frames, key: str, said: Said) -> Figure:
         parse_math=False,  # a question may be about dollars
     )
     return figure
+
+
+def pictures_of(visual: Frames | TiledImage | ImageSet) -> tuple[Tensor, list[str]]:
+    """`(shown, 3, height, width)` with a title each: frames with their times, a picture as a whole, or several pictures."""
+    if isinstance(visual, TiledImage):
+        height, width = visual.size_pixels
+        return visual.tiles[:1], [f"{width} x {height} pixels"]
+    places = np.unique(np.linspace(0, len(visual) - 1, FRAMES_SHOWN).astype(int))  # (shown,)
+    if isinstance(visual, ImageSet):
+        return visual.images[places], [str(place + 1) for place in places]
+    return visual.images[places], [format_time(float(visual.timestamps[place])) for place in places]
 
 
 def format_time(seconds: float) -> str:

@@ -158,3 +158,10 @@ def test_settings_that_are_wrong_together_name_each_other(words: list[str], name
 @pytest.mark.parametrize("keep", ["1", "0.25", "0.1111111111", "0.0625"])
 def test_each_nth_row_may_survive(keep: str) -> None:
     assert load_config(words=[f"model.memory.spatial_keep={keep}"]).model.memory.spatial_keep == float(keep)
+
+
+def test_any_share_may_survive_where_every_choice_is_drawn() -> None:
+    drawn = [f"model.memory.{name}=random" for name in ("spatial_forgetting", "answer_spatial_forgetting")]
+    assert load_config(words=["model.memory.spatial_keep=0.3", *drawn]).model.memory.spatial_keep == 0.3
+    with pytest.raises(ConfigError, match="where forgetting is uniform"):
+        load_config(words=["model.memory.spatial_keep=0.3", drawn[0]])

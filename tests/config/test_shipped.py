@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from lit_hour.config.load import config_to_dict, load_config
+from lit_hour.config.load import load_config
 from lit_hour.errors import ConfigError
 
 CONF = Path(__file__).parents[2] / "conf"
@@ -28,13 +28,25 @@ def test_the_published_models_are_shipped() -> None:
 @pytest.mark.parametrize("stage", ["", "_s1", "_s2", "_s3"])
 @pytest.mark.parametrize(
     "size, language, per_step",
-    [("3b", (2048, 36, 16, 2, 11008, 1e6, 0.02, True), 128), ("7b", (3584, 28, 28, 4, 18944, 1e6, 0.02, False), 256)],
+    [("3b", (2048, 36, 16, 2, 11008, 1e6, 1e-6, True), 128), ("7b", (3584, 28, 28, 4, 18944, 1e6, 1e-6, False), 256)],
 )
 def test_sizes_and_samples_per_step(size: str, language: tuple, per_step: int, stage: str) -> None:
     config = load_config(CONF / f"hour_llava_{size}{stage}.yaml")
-    _folder, *sizes = config_to_dict(config)["model"]["language"].values()
-    assert tuple(sizes) == language
+    sizes = config.model.language
+    assert language == (
+        *(sizes.hidden_size, sizes.num_layers, sizes.num_heads, sizes.num_key_value_heads, sizes.intermediate_size),
+        *(sizes.rope_theta, sizes.norm_epsilon, sizes.tie_embeddings),
+    )
     assert config.data.samples_per_step == per_step
+
+
+@pytest.mark.parametrize("size", ["3b", "7b"])
+def test_each_stage_starts_from_the_one_before(size: str) -> None:
+    before = "weights"
+    for stage in ("s1", "s2", "s3"):
+        config = load_config(CONF / f"hour_llava_{size}_{stage}.yaml")
+        assert config.training.start_from.startswith(before)
+        before = f"{config.run.folder}/{config.run.name}"
 
 
 @pytest.mark.parametrize("size", ["3b", "7b"])

@@ -1,14 +1,24 @@
-"""Tiny encoded videos with questions, and the shards made of them."""
+"""Tiny encoded videos and pictures with questions, and the shards made of them."""
+
+from __future__ import annotations
 
 import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+from mixed import RECORDS, write_files, write_records
 from tiny import NAMES, SETTINGS, VIDEO, write_video
 
+from lit_hour.config.schema import PackConfig
 from lit_hour.data.pack import pack
+from lit_hour.processor import Processor
+from lit_hour.text.tokenizer import load_tokenizer
+
+if TYPE_CHECKING:  # small_run brings Lightning with it, which only those who train should wait for
+    from small_run import Small, Trained
 
 
 @pytest.fixture(scope="session")
@@ -41,6 +51,23 @@ def packed(tiny_videos: Path, tiny_questions: Path, tmp_path_factory: pytest.Tem
     return out
 
 
+@pytest.fixture(scope="session")
+def mixed_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The files that the records of `mixed` ask about, not to be changed."""
+    folder = tmp_path_factory.mktemp("mixed_files")
+    write_files(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def mixed(mixed_files: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three shards of all kinds, of which only the first holds a video; not to be changed."""
+    folder = tmp_path_factory.mktemp("mixed")
+    questions = write_records(folder / "questions.json", RECORDS)
+    pack(mixed_files, questions, folder / "shards", VIDEO, PackConfig(videos_per_shard=3, num_workers=1))
+    return folder / "shards"
+
+
 @pytest.fixture
 def spoiled(packed: Path, tmp_path: Path) -> Callable[[str, Callable[[bytes], bytes]], Path]:
     """Makes a copy of the shards in which one file's bytes are changed."""
@@ -51,3 +78,16 @@ def spoiled(packed: Path, tmp_path: Path) -> Callable[[str, Callable[[bytes], by
         return folder
 
     return spoil
+
+
+@pytest.fixture(scope="session")
+def processor(trained: Trained) -> Processor:
+    """That of a trained small run."""
+    return Processor(load_tokenizer(trained.run.tokenizer), trained.small.config("none").text)
+
+
+@pytest.fixture(scope="session")
+def twice(small: Small, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Words for two sources: the world, and half of a copy of it."""
+    copy = shutil.copytree(small.yaml.parent / "world/train/shards", tmp_path_factory.mktemp("copy") / "shards")
+    return [f"data.sources.copy.shards={copy}", "data.sources.copy.weight=0.5"]

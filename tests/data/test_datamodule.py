@@ -1,36 +1,16 @@
 import shutil
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
-from small_run import SAMPLES_PER_STEP, Small, StoppedError, Trained, Watch
+from ranks import data_of_rank
+from small_run import SAMPLES_PER_STEP, Small, StoppedError, Watch
 
-from lit_hour.data.datamodule import VideoQuestionData, training_questions
+from lit_hour.data.datamodule import training_questions
 from lit_hour.data.shards import open_shards
 from lit_hour.errors import ConfigError, ShardError
 from lit_hour.processor import Processor
-from lit_hour.text.tokenizer import load_tokenizer
 from lit_hour.types import Batch
-
-
-@pytest.fixture(scope="module")
-def processor(trained: Trained) -> Processor:
-    return Processor(load_tokenizer(trained.run.tokenizer), trained.small.config("none").text)
-
-
-@pytest.fixture(scope="module")
-def twice(small: Small, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """Words for two sources: the world, and half of a copy of it."""
-    copy = shutil.copytree(small.yaml.parent / "world/train/shards", tmp_path_factory.mktemp("copy") / "shards")
-    return [f"data.sources.copy.shards={copy}", "data.sources.copy.weight=0.5"]
-
-
-def data_of_rank(small: Small, processor: Processor, *words: str, rank: int = 0, num_ranks: int = 1) -> VideoQuestionData:
-    """The data as the process of one rank has it; Lightning's trainer is asked for these two numbers alone."""
-    data = VideoQuestionData(small.config("none", *words), processor)
-    data.trainer = SimpleNamespace(global_rank=rank, world_size=num_ranks)  # type: ignore[assignment]
-    return data
 
 
 def batches_equal(one: Batch, other: Batch) -> bool:
@@ -39,7 +19,7 @@ def batches_equal(one: Batch, other: Batch) -> bool:
         for first, second in [
             (one.input_ids, other.input_ids),
             (one.labels, other.labels),
-            *((first.images, second.images) for first, second in zip(one.videos, other.videos, strict=True)),  # type: ignore[union-attr]
+            *((first.images, second.images) for first, second in zip(one.visuals, other.visuals, strict=True)),  # type: ignore[union-attr]
         ]
     )
 
@@ -134,17 +114,17 @@ def test_validation_covers_each_video_once_over_the_ranks(small: Small, processo
     videos = [
         (source, video.key)
         for source, folder in (("more", shards), ("world", small.yaml.parent / "world/validation/shards"))
-        for video in open_shards(folder).videos
+        for video in open_shards(folder).subjects
     ]
     assert sorted(batch.keys[0] for batch in batches) == sorted(key for _, key in videos)
     for batch in batches:
-        assert batch.positions == () and set(batch.video_of_text) == {0}
+        assert batch.positions == () and set(batch.visual_of_text) == {0}
         assert all(len(questions) == 1 for questions in batch.questions)  # each question in a conversation of its own
         assert 0 < len(batch.questions) <= 4
 
 
 def test_fewer_validation_videos_than_ranks_are_refused(small: Small, processor: Processor) -> None:
-    with pytest.raises(ConfigError, match=r"data\.validation_sources hold 2 videos for 3 ranks"):
+    with pytest.raises(ConfigError, match=r"data\.validation_sources hold 2 subjects for 3 ranks"):
         data_of_rank(small, processor, num_ranks=3, rank=1).val_dataloader()
 
 
@@ -206,9 +186,9 @@ def test_a_damaged_sample_is_handed_on_and_its_neighbours_are_read(small: Small,
     assert len(positions) + len(skipped) == 2 * len(batches)
     assert all(each.key in {"world_00002", "world_00003"} and f"{tar}: video" in each.reason for each in skipped)
     mixed = [batch for batch in batches if len(batch.positions) == 1]
-    assert mixed and all(len(batch.keys) == len(batch.videos) == 1 for batch in mixed)
+    assert mixed and all(len(batch.keys) == len(batch.visuals) == 1 for batch in mixed)
     empty = [batch for batch in batches if not batch.positions]
-    assert empty and all(batch.keys == ("",) and batch.videos == (None,) for batch in empty)
+    assert empty and all(batch.keys == ("",) and batch.visuals == (None,) for batch in empty)
 
 
 def test_a_source_without_shards_is_named(small: Small, processor: Processor, tmp_path: Path) -> None:

@@ -42,13 +42,14 @@ def ask_about(names, file: Path) -> Path:
 
 def test_totals_count_everything(packed, tiny_videos, tiny_questions):
     summary = pack(tiny_videos, tiny_questions, packed, VIDEO, SETTINGS)
-    assert (summary.num_shards, summary.num_videos, summary.num_questions) == (3, 5, 15)
+    assert (summary.num_shards, summary.num_questions) == (3, 15)
+    assert summary.num_subjects == {"video": 5, "image": 0, "images": 0, "text": 0}
     assert summary.num_frames == 4 + 4 + 5 + 6 + 6
     assert summary.duration_seconds == pytest.approx(3 + 4 + 5 + 6 + 7)
     assert summary.bytes == sum(path.stat().st_size for path in packed.glob("*.tar"))
     assert summary.skipped == ()
     totals = json.loads((packed / "index.json").read_text())
-    assert totals == {"version": 1, **summary.__dict__, "skipped": []}
+    assert totals == {"version": 2, **summary.__dict__, "skipped": []}
 
 
 def test_sha256_is_that_of_the_tar(packed):
@@ -65,7 +66,7 @@ def test_several_processes_write_the_same_bytes_and_share_the_budget(tiny_videos
     for num_workers in (1, 2):
         settings = PackConfig(videos_per_shard=2, num_workers=num_workers, max_skipped=2)
         summary = pack(videos, questions, tmp_path / f"out{num_workers}", VIDEO, settings)
-        assert [skipped.video for skipped in summary.skipped] == ["b.mp4", "more/f.mp4"]
+        assert [skipped.name for skipped in summary.skipped] == ["b.mp4", "more/f.mp4"]
     assert contents(tmp_path / "out1") == contents(tmp_path / "out2")
     with pytest.raises(VideoError, match=r"(b|f)\.mp4.*pack\.max_skipped \(now 1\)"):
         pack(videos, questions, tmp_path / "out", VIDEO, PackConfig(videos_per_shard=2, num_workers=2, max_skipped=1))
@@ -107,7 +108,7 @@ def test_shards_made_from_something_else_are_refused(packed, tiny_videos, tiny_q
 def test_missing_videos_are_listed_before_anything_is_written(tiny_videos, tmp_path):
     questions = ask_about([*NAMES, *(f"gone{number}.mp4" for number in range(7))], tmp_path / "q.json")
     with pytest.raises(
-        QuestionError, match=r"asks about 12 videos, and 7 of them are not in .*gone0\.mp4, .*gone4\.mp4, \.\.\."
+        QuestionError, match=r"asks about 12 files, and 7 of them are not in .*gone0\.mp4, .*gone4\.mp4, \.\.\."
     ):
         pack(tiny_videos, questions, tmp_path / "out", VIDEO, SETTINGS)
     assert not (tmp_path / "out").exists()
@@ -116,7 +117,7 @@ def test_missing_videos_are_listed_before_anything_is_written(tiny_videos, tmp_p
 def test_two_videos_with_one_key_are_refused_by_name(tmp_path):
     for name in ("x y.mp4", "x_y.mkv"):
         (tmp_path / name).write_bytes(b"")
-    with pytest.raises(QuestionError, match=r"x y\.mp4 and x_y\.mkv .* get the same key 'x_y'"):
+    with pytest.raises(QuestionError, match=r"the video x y\.mp4 and the video x_y\.mkv .* get the same key 'x_y'"):
         pack(tmp_path, ask_about(["x_y.mkv", "x y.mp4"], tmp_path / "q.json"), tmp_path / "out", VIDEO, SETTINGS)
 
 
@@ -169,7 +170,7 @@ def test_after_kill_9_packing_goes_on_and_the_shards_are_the_same(tmp_path):
         pack(tmp_path, questions, folder, KILLED_VIDEO, PackConfig(videos_per_shard=1, num_workers=1))
     assert contents(out) == contents(undisturbed)
     assert all(path.stat().st_mtime_ns == moment for path, moment in finished.items())
-    assert len(open_shards(out).videos) == len(names)
+    assert len(open_shards(out).subjects) == len(names)
 
 
 @pytest.fixture
@@ -227,14 +228,14 @@ def test_a_damaged_clip_stops_packing(real_videos, catalog, tmp_path):
 def test_a_damaged_clip_within_the_budget_is_left_out_and_listed(real_videos, catalog, tmp_path):
     out, settings = tmp_path / "out", PackConfig(videos_per_shard=2, num_workers=1, max_skipped=1)
     summary = pack(real_videos, catalog, out, VIDEO, settings)
-    assert [skipped.video for skipped in summary.skipped] == ["corrupted.mp4"]
+    assert [skipped.name for skipped in summary.skipped] == ["corrupted.mp4"]
     assert "damaged" in summary.skipped[0].reason
     shards = open_shards(out)
-    assert [video.key for video in shards.videos] == ["asl_eat", "portrait_phone"]
-    stored = [shards.read_video(video) for video in shards.videos]
-    assert all(len(load_frames(video, 32, 100)) == len(video.jpegs) for video in stored)
+    assert [video.key for video in shards.subjects] == ["asl_eat", "portrait_phone"]
+    stored = [shards.read_subject(video) for video in shards.subjects]
+    assert all(len(load_frames(video, 32, 100)) == len(video.pictures) for video in stored)
     assert stored[1].questions[0].answer.strip()
-    with pytest.raises(VideoError, match=r"was packed without 1 videos, and pack\.max_skipped is 0"):
+    with pytest.raises(ShardError, match=r"was packed without 1 subjects, and pack\.max_skipped is 0"):
         pack(real_videos, catalog, out, VIDEO, SETTINGS)
 
 
@@ -243,6 +244,6 @@ def test_what_could_be_read_of_a_damaged_clip_is_packed_when_asked(real_videos, 
     video = replace(VIDEO, on_damage="use", frames_per_second=2, max_frames=10)
     pack(real_videos, catalog, tmp_path / "out", video, SETTINGS)
     shards = open_shards(tmp_path / "out")
-    stored = shards.read_video(shards.videos[1])
+    stored = shards.read_subject(shards.subjects[1])
     assert stored.timestamps_seconds == (0.0, 0.5, 1.0, 1.5, 2.0, 2.5)
     assert stored.duration_seconds == 3.0  # of 5; it can be read up to 2.8, and the frame at 3 is the first one missing

@@ -1,90 +1,10 @@
 import json
-from pathlib import Path
 
 import pytest
 
-from lit_hour.data.questions import parse_question, question_record, read_questions
+from lit_hour.data.questions import did_you_mean, parse_question, question_record
 from lit_hour.errors import QuestionError
 from lit_hour.types import Question
-
-CHOICE = {"video": "a.mp4", "question": "Which colour?", "options": ["red", "blue", "green"], "answer": "blue"}
-OPEN = {"video": "a.mp4", "question": "What is shown?", "answer": "A ball."}
-TALK = {
-    "id": "x",
-    "video": "b.mp4",
-    "conversations": [
-        {"from": "human", "value": "<image>\nWho is it?"},
-        {"from": "gpt", "value": " A man. "},
-        {"from": "human", "value": "Where? <video>"},
-        {"from": "gpt", "value": "In a park."},
-    ],
-}
-
-
-def write(folder: Path, records, name="questions.json") -> Path:
-    file = folder / name
-    file.write_text(records if isinstance(records, str) else json.dumps(records), encoding="utf-8")
-    return file
-
-
-def test_every_key_is_read(tmp_path):
-    record = {**CHOICE, "id": 7, "task": "object/object_attribute", "format": "multiple_choice", "evidence": [[1, 2.5], [4, 4]]}
-    (question,) = read_questions(write(tmp_path, [record]))["a.mp4"]
-    assert question == Question(
-        id="7",
-        task="object/object_attribute",
-        format="multiple_choice",
-        question="Which colour?",
-        answer="blue",
-        options=("red", "blue", "green"),
-        evidence=((1.0, 2.5), (4.0, 4.0)),
-    )
-    assert question.answer_letter == "B"
-
-
-def test_optional_keys_have_plain_defaults(tmp_path):
-    questions = read_questions(write(tmp_path, [OPEN, CHOICE]))["a.mp4"]
-    assert [question.format for question in questions] == ["open_ended", "multiple_choice"]
-    assert [question.id for question in questions] == ["record_1", "record_2"]
-    assert questions[0].task == "" and questions[0].evidence == ()
-
-
-def test_videos_and_questions_keep_the_order_of_the_file(tmp_path):
-    records = [{**OPEN, "video": name, "id": number} for number, name in enumerate(["z.mp4", "a.mp4", "./z.mp4", "k/b.mp4"])]
-    questions = read_questions(write(tmp_path, records))
-    assert {name: [question.id for question in asked] for name, asked in questions.items()} == {
-        "z.mp4": ["0", "2"],
-        "a.mp4": ["1"],
-        "k/b.mp4": ["3"],
-    }
-    assert list(questions) == ["z.mp4", "a.mp4", "k/b.mp4"]
-
-
-@pytest.mark.parametrize("answer", ["B", "B.", "(B)", "B)", " blue "])
-def test_an_option_is_named_by_its_text_or_its_letter(tmp_path, answer):
-    (question,) = read_questions(write(tmp_path, [{**CHOICE, "answer": answer}]))["a.mp4"]
-    assert question.answer == "blue"
-
-
-def test_the_text_of_an_option_goes_before_its_letter(tmp_path):
-    (question,) = read_questions(write(tmp_path, [{**CHOICE, "options": ["B", "A"], "answer": "A"}]))["a.mp4"]
-    assert (question.answer, question.answer_letter) == ("A", "B")
-
-
-def test_json_lines_and_a_byte_order_mark(tmp_path):
-    lines = "\ufeff" + json.dumps(OPEN) + "\n\n" + json.dumps({**TALK, "video": "ü.mp4"}, ensure_ascii=False) + "\r\n"
-    assert list(read_questions(write(tmp_path, lines, "questions.jsonl"))) == ["a.mp4", "ü.mp4"]
-
-
-def test_each_pair_of_a_conversation_is_an_open_question(tmp_path):
-    questions = read_questions(write(tmp_path, [TALK, {**TALK, "data_source": "set/videos"}]))  # LLaVA's ids may repeat
-    assert list(questions) == ["b.mp4", "set/videos/b.mp4"]
-    assert [(question.question, question.answer) for question in questions["b.mp4"]] == [
-        ("Who is it?", "A man."),
-        ("Where?", "In a park."),
-    ]
-    assert {question.format for question in questions["b.mp4"]} == {"open_ended"}
-    assert len({question.id for asked in questions.values() for question in asked}) == 4
 
 
 def test_what_is_written_reads_back():
@@ -92,85 +12,24 @@ def test_what_is_written_reads_back():
     assert parse_question(json.loads(json.dumps(question_record(question))), "place") == question
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"question": None}, "key 'question'.* not None"),
-        ({"question": "  "}, "key 'question'.* not empty"),
-        ({"question": ...}, "key 'question' is missing"),
-        ({"answer": ...}, "key 'answer' is missing"),
-        ({"answer": ""}, "key 'answer'"),
-        ({"answer": "yellow"}, r"key 'answer': 'yellow' is not among the options \['red', 'blue', 'green'\]"),
-        ({"answer": "D"}, "key 'answer': 'D' is not among"),
-        ({"options": ["red", "red ", "blue"]}, "key 'options' repeats"),
-        ({"options": ["blue"]}, "key 'options' has 1"),
-        ({"options": "red, blue"}, "key 'options' has to be a list"),
-        ({"options": ["blue", 3]}, "key 'options' has to be a list of texts"),
-        ({"options": [], "format": "multiple_choice"}, "multiple_choice needs options"),
-        ({"format": "open_ended"}, "open_ended must not have any"),
-        ({"format": "multiple-choice"}, "key 'format': there is no 'multiple-choice'; did you mean 'multiple_choice'"),
-        ({"task": "object/object_atribute"}, "key 'task'.*did you mean 'object/object_attribute'"),
-        ({"evidence": [[5, 2]]}, "key 'evidence'"),
-        ({"evidence": [[-1, 2]]}, "key 'evidence'"),
-        ({"evidence": [[1, float("nan")]]}, "key 'evidence'"),
-        ({"evidence": [[1, float("inf")]]}, "key 'evidence'"),
-        ({"evidence": [1, 2]}, "key 'evidence'"),
-        ({"id": None}, "key 'id'"),
-        ({"opitons": ["x", "y"]}, "unknown key 'opitons'; did you mean 'options'"),
-        ({"video": ...}, "key 'video' is missing"),
-        ({"video": "/etc/passwd"}, "key 'video': '/etc/passwd' must be a path inside"),
-        ({"video": "a/../../b.mp4"}, "key 'video'.*inside"),
-        ({"video": "."}, "key 'video'.*inside"),
-    ],
-)
-def test_a_bad_record_is_named(tmp_path, change, message):
-    record = {key: value for key, value in {**CHOICE, **change}.items() if value is not ...}
-    with pytest.raises(QuestionError, match=rf"questions\.json: record 2.*{message}"):
-        read_questions(write(tmp_path, [OPEN, record]))
+def test_marks_are_read_back_too():
+    question = Question("1", "", "open_ended", "Is <image> or <image> larger?", "The first.")
+    assert parse_question(question_record(question), "place") == question
 
 
-@pytest.mark.parametrize(
-    ("conversations", "message"),
-    [
-        ([], "list of pairs"),
-        ("hello", "list of pairs"),
-        (TALK["conversations"][:3], "list of pairs"),
-        ([TALK["conversations"][0]] * 2, "turns 1 and 2 must be human, then gpt"),
-        (TALK["conversations"][1:3], "turns 1 and 2 must be human, then gpt"),
-        ([{"from": "human", "value": "<image>\n"}, TALK["conversations"][1]], "turn 1: 'value' is empty"),
-        ([TALK["conversations"][0], {"from": "gpt"}], "turn 2 has to be a mapping with 'from' and 'value'"),
-    ],
-)
-def test_a_bad_conversation_is_named(tmp_path, conversations, message):
-    with pytest.raises(QuestionError, match=rf"questions\.json: record 1 \(id 'x'\): key 'conversations'.*{message}"):
-        read_questions(write(tmp_path, [{**TALK, "conversations": conversations}]))
+@pytest.mark.parametrize("record", [None, [], "text"])
+def test_what_is_no_mapping_is_refused(record):
+    with pytest.raises(QuestionError, match="place: a question has to be a mapping"):
+        parse_question(record, "place")
 
 
-def test_an_id_that_repeats_is_named_with_both_places(tmp_path):
-    with pytest.raises(QuestionError, match=r"record 3 \(id 'x'\): key 'id': the id is taken by record 1"):
-        read_questions(write(tmp_path, [{**OPEN, "id": "x"}, OPEN, {**OPEN, "id": "x"}]))
+def test_half_a_character_is_refused():
+    record = {"id": "1", "question": "What is \ud83d?", "answer": "It."}
+    with pytest.raises(QuestionError, match="place: key 'question' has half a character"):
+        parse_question(record, "place")
 
 
-@pytest.mark.parametrize(
-    ("name", "content", "message"),
-    [
-        ("q.json", "[{,]", "q.json is not JSON"),
-        ("q.jsonl", '{"video": 1}\n{', "q.jsonl: line 2 is not JSON"),
-        ("q.json", '{"video": "a.mp4"}', "has to be a list of records, not a dict"),
-        ("q.json", "[3]", "record 1 has to be a mapping, not a int"),
-        ("q.json", "[]", "holds no question"),
-        ("q.jsonl", "\n", "holds no question"),
-        ("q.csv", "video,question", "a question file is a .json list"),
-    ],
-)
-def test_a_file_that_is_no_question_file_is_named(tmp_path, name, content, message):
-    with pytest.raises(QuestionError, match=message):
-        read_questions(write(tmp_path, content, name))
-
-
-def test_a_file_that_cannot_be_read_is_named(tmp_path):
-    with pytest.raises(QuestionError, match=r"absent\.json.*No such file"):
-        read_questions(tmp_path / "absent.json")
-    (tmp_path / "latin.json").write_bytes(b'["\xe9"]')
-    with pytest.raises(QuestionError, match=r"latin\.json.*utf-8"):
-        read_questions(tmp_path / "latin.json")
+def test_the_nearest_word_is_proposed_if_it_is_near():
+    assert did_you_mean("opitons", ["answer", "options"]) == "; did you mean 'options'?"
+    assert did_you_mean("image_id", ["image"]) == "; did you mean 'image'?"
+    assert did_you_mean("image_id", ["image"], 0.8) == did_you_mean("colour", ["answer", "options"]) == ""

@@ -18,9 +18,9 @@ from lit_hour.video.transform import decode_jpeg
 
 def test_every_video_comes_back_with_its_questions_and_frames(packed, tiny_videos):
     shards = pickle.loads(pickle.dumps(open_shards(packed)))
-    assert [video.key for video in shards.videos] == ["a", "b", "c_1", "more/d_e", "more/f"]
-    for number, (record, name) in enumerate(zip(shards.videos, NAMES, strict=True)):
-        stored = shards.read_video(record)
+    assert [video.key for video in shards.subjects] == ["a", "b", "c_1", "more/d_e", "more/f"]
+    for number, (record, name) in enumerate(zip(shards.subjects, NAMES, strict=True)):
+        stored = shards.read_subject(record)
         frames = load_frames(stored, 32, max_frames=100)
         expected, duration_seconds = load_video(tiny_videos / name, VIDEO)
         assert stored.source == name
@@ -38,9 +38,9 @@ def test_plain_webdataset_reads_the_same(packed):
         for index in shards.indexes
         for sample in webdataset.WebDataset(str(packed / index.shard), shardshuffle=False, empty_check=False)
     ]
-    assert [sample["__key__"] for sample in samples] == [video.key for video in shards.videos]
-    for sample, record in zip(samples, shards.videos, strict=True):
-        frames = load_frames(shards.read_video(record), 32, max_frames=100)
+    assert [sample["__key__"] for sample in samples] == [video.key for video in shards.subjects]
+    for sample, record in zip(samples, shards.subjects, strict=True):
+        frames = load_frames(shards.read_subject(record), 32, max_frames=100)
         members = sorted(name for name in sample if name.endswith(".jpg"))
         assert members == [f"{frame:06d}.jpg" for frame in range(record.num_frames)]
         pictures = torch.stack([decode_jpeg(sample[name], 32, name) for name in members])
@@ -50,7 +50,7 @@ def test_plain_webdataset_reads_the_same(packed):
 
 def test_fewer_frames_are_spread_evenly_and_the_others_not_decoded(packed):
     shards = open_shards(packed)
-    stored = shards.read_video(shards.videos[-1])
+    stored = shards.read_subject(shards.subjects[-1])
     whole = load_frames(stored, 32, max_frames=6)
     assert len(whole) == 6
     for max_frames, chosen in [(6, [0, 1, 2, 3, 4, 5]), (3, [0, 2, 5]), (2, [0, 5]), (1, [0])]:
@@ -65,7 +65,7 @@ def test_samples_are_groups_of_questions(packed):
     assert shards.samples_per_shard(2) == (2, 4, 3)
     assert shards.samples_per_shard(5) == (2, 2, 1)
     asked = [
-        (video.key, shards.read_video(video).questions[chosen])
+        (video.key, shards.read_subject(video).questions[chosen])
         for shard, count in enumerate(shards.samples_per_shard(2))
         for video, chosen in (shards.locate(shard, sample, 2) for sample in range(count))
     ]
@@ -95,10 +95,13 @@ def test_a_folder_that_is_not_ready_is_refused(tmp_path, packed, spoiled):
     ("change", "message"),
     [
         (lambda content: content[:-1] + b"", "cannot be read as JSON"),
-        (lambda content: content.replace(b'"version": 1', b'"version": 7'), "has version 7, this program reads version 1"),
+        (
+            lambda content: content.replace(b'"version": 2', b'"version": 7'),
+            "has version 7, this program reads version 2: delete .*spoiled and pack again",
+        ),
         (lambda content: b"[]", "has version None"),
         (lambda content: content.replace(b'"offset"', b'"start"'), "is no index of a shard.*start"),
-        (lambda content: content.replace(b'"offset": 0', b'"offset": -9'), "places the video 'c_1' outside"),
+        (lambda content: content.replace(b'"offset": 0', b'"offset": -9'), "places 'c_1' outside"),
         (lambda content: content.replace(b"000001.tar", b"/etc/x.tar"), "is the index of '/etc/x.tar'"),
     ],
 )
@@ -122,7 +125,7 @@ def test_a_tar_that_shrinks_while_it_is_read_is_named(spoiled):
     shards = open_shards(folder)
     (folder / "000002.tar").write_bytes((folder / "000002.tar").read_bytes()[:3000])
     with pytest.raises(ShardError, match=r"000002\.tar ends inside the video 'more/f'"):
-        shards.read_video(shards.videos[-1])
+        shards.read_subject(shards.subjects[-1])
 
 
 def rewritten(content: bytes, drop: str = "", replace: dict[str, bytes] | None = None) -> bytes:
@@ -137,22 +140,22 @@ def rewritten(content: bytes, drop: str = "", replace: dict[str, bytes] | None =
     return buffer.getvalue()[: len(content)].ljust(len(content), b"\0")
 
 
-def read_last_video(folder: Path):
+def read_last_subject(folder: Path):
     shards = open_shards(folder)
-    return shards.read_video(shards.videos[-1])
+    return shards.read_subject(shards.subjects[-1])
 
 
 @pytest.mark.parametrize("member", ["more/f.000000.jpg", "more/f.000003.jpg", "more/f.json"])
 def test_a_missing_member_is_named(spoiled, member):
     folder = spoiled("000002.tar", lambda content: rewritten(content, drop=member))
     with pytest.raises(ShardError, match=rf"000002\.tar: video 'more/f': the member {member} is missing"):
-        read_last_video(folder)
+        read_last_subject(folder)
 
 
 def test_a_member_too_many_is_named(spoiled):
     folder = spoiled("000002.json", lambda content: content.replace(b'"num_frames": 6', b'"num_frames": 5'))
     with pytest.raises(ShardError, match=r"the member more/f\.json is missing .* found more/f\.000005\.jpg"):
-        read_last_video(folder)
+        read_last_subject(folder)
 
 
 @pytest.mark.parametrize("frame", [0, 3])
@@ -162,16 +165,16 @@ def test_a_damaged_header_is_named(spoiled, frame):
         return content[:start] + b"\xff" * 300 + content[start + 300 :]
 
     with pytest.raises(ShardError, match=r"000002\.tar: video 'more/f': .*(damaged|invalid header)"):
-        read_last_video(spoiled("000002.tar", damage))
+        read_last_subject(spoiled("000002.tar", damage))
 
 
 def test_a_jpeg_that_does_not_decode_is_named(spoiled):
     garbage = {"more/f.000002.jpg": b"no picture at all"}
     folder = spoiled("000002.tar", lambda content: rewritten(content, replace=garbage))
     record = json.loads((folder / "000002.json").read_text())
-    record["videos"][0]["size"] = record["bytes"]  # the members after the garbage have moved
+    record["subjects"][0]["size"] = record["bytes"]  # the members after the garbage have moved
     (folder / "000002.json").write_text(json.dumps(record))
-    stored = read_last_video(folder)
+    stored = read_last_subject(folder)
     assert len(load_frames(stored, 32, max_frames=2)) == 2  # the bad one is not needed
     with pytest.raises(ShardError, match=r"000002\.tar: video 'more/f': member more/f\.000002\.jpg does not decode"):
         load_frames(stored, 32, max_frames=6)
@@ -181,7 +184,7 @@ def test_a_jpeg_that_does_not_decode_is_named(spoiled):
     ("old", "new", "message"),
     [
         (b'{"version"', b'["version"', "is damaged"),
-        (b'"version": 1', b'"version": 2', "has version 2"),
+        (b'"version": 2', b'"version": 1', "has version 1"),
         (b'"duration_seconds"', b'"duration_minutes"', "is damaged.*duration_seconds"),
         (b'"answer": "blue"', b'"answer": "pink"', "'pink' is not among the options"),
         (b'"key": "more/f"', b'"key": "more/g"', "does not fit the index"),
@@ -194,4 +197,4 @@ def test_damaged_metadata_is_named(spoiled, old, new, message):
         return content.replace(old, new.ljust(len(old)), 1)
 
     with pytest.raises(ShardError, match=rf"000002\.tar: video 'more/f': member more/f\.json.*{message}"):
-        read_last_video(spoiled("000002.tar", change))
+        read_last_subject(spoiled("000002.tar", change))

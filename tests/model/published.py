@@ -1,60 +1,39 @@
-"""The published model's recorded weights, inputs and outputs, under our names and as our types.
-
-The names are here and nowhere else:
-
-    model.image_newline                               frame_end
-    model.mm_projector.*                              projector.layers.*
-    model.embed_tokens, model.layers, model.norm      language.network.model.*
-    lm_head.*                                         language.network.lm_head.*
-    model.vision_resampler.layers.N.*                 memory.blocks.N.*       (as MEMORY_NAMES and JOINED say)
-"""
+"""The published model as recorded: its weights through the converter, its inputs and outputs as our types."""
 
 import json
-from collections.abc import Iterator, Mapping
+import shutil
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
+from siglip_tower import lit_hour_siglip
+from timm.models import register_model
+from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
-from lit_hour.config.schema import (
-    Config,
-    LanguageConfig,
-    MemoryConfig,
-    ModelConfig,
-    TextConfig,
-    VideoConfig,
-    VisionConfig,
-)
+from lit_hour.config.schema import VisionConfig
+from lit_hour.interop.convert import convert
+from lit_hour.interop.names import MEMORY, PUBLISHED_MEMORY, PUBLISHED_TOWER, TOWER, counterparts, outline_published, to_ours
 from lit_hour.model.hour_llava import HourLLaVA
-from lit_hour.types import IGNORED_LABEL, VIDEO_PLACEHOLDER, Batch, Features
+from lit_hour.model.memory_augmentation import MemoryAugmentation
+from lit_hour.model.vision_encoder import VisionEncoder
+from lit_hour.serving.session import Session
+from lit_hour.text.tokenizer import learn_byte_level_tokenizer
+from lit_hour.types import IGNORED_LABEL, VISUAL_PLACEHOLDER, Batch, Features
 
-WIDE_TOWER, WIDE_TOWER_PIXELS = "lit-hour-wide", 16  # as wide as the published tower, for a projector of the same shape
+WIDE_TOWER, WIDE_TOWER_PIXELS = "lit-hour-siglip-wide", 28  # as wide as the published tower, for a projector of the same shape
+BEFORE_SIGLIP = PUBLISHED_TOWER.removesuffix("vision_model.")
 
-MEMORY_PREFIX = "model.vision_resampler."
-PREFIXES = {  # the first that fits
-    "model.image_newline": "frame_end",
-    "model.mm_projector.": "projector.layers.",
-    "model.": "language.network.model.",
-    "lm_head.": "language.network.lm_head.",
-}
-MEMORY_NAMES = {
-    "self_attn.Wo": "self_attention.output",
-    "cross_attn.Wq": "cross_attention.query",
-    "cross_attn.Wo": "cross_attention.output",
-    "mlp.0": "feed_forward.0",
-    "mlp.2": "feed_forward.2",
-    "norm1": "self_attention_norm",
-    "norm2": "cross_attention_norm",
-    "norm3": "feed_forward_norm",
-}
-JOINED = {  # one matrix there, several here; queries have as many rows as the model is wide, keys and values share the rest
-    "self_attn.Wqkv": ("self_attention.query", "self_attention.key", "self_attention.value"),
-    "cross_attn.Wkv": ("cross_attention.key", "cross_attention.value"),
-}
+
+@register_model
+def lit_hour_siglip_wide(pretrained: bool = False, **sizes: Any) -> VisionTransformer:
+    """Two blocks over pictures of 2 x 2 patches."""
+    return lit_hour_siglip(pretrained, img_size=28, embed_dim=1152, num_heads=8, depth=2, mlp_ratio=0.125, **sizes)
 
 
 def read(golden: Path, name: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -64,61 +43,59 @@ def read(golden: Path, name: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return {key: value.long() if value.dtype == torch.int32 else value for key, value in tensors.items()}, sidecar
 
 
-def translate(state: Mapping[str, Tensor], dim: int) -> dict[str, Tensor]:
-    """Weights or gradients of the whole published model, `dim` wide, under our names."""
-    memory = {name.removeprefix(MEMORY_PREFIX): weight for name, weight in state.items() if name.startswith(MEMORY_PREFIX)}
-    translated = {f"memory.{name}": weight for name, weight in translate_memory(memory, dim).items()}
-    for name, weight in state.items():
-        if not name.startswith(MEMORY_PREFIX):
-            prefix = next(prefix for prefix in PREFIXES if name.startswith(prefix))
-            translated[PREFIXES[prefix] + name.removeprefix(prefix)] = weight
-    return translated
+def translate(state: Mapping[str, Tensor], model: HourLLaVA) -> dict[str, Tensor]:
+    """Weights or gradients of the whole published model, as many as there are, under our names."""
+    return _translate(state, model.state_dict(), model.language.dim)
 
 
-def translate_memory(state: Mapping[str, Tensor], dim: int) -> dict[str, Tensor]:
+def translate_memory(state: Mapping[str, Tensor], memaug: MemoryAugmentation, dim: int) -> dict[str, Tensor]:
     """Weights or gradients of the published MemAug alone, `dim` wide, under our names."""
-    return dict(renamed for name, weight in state.items() for renamed in _translate_in_block(name, weight, dim))
+    published = {PUBLISHED_MEMORY + name: tensor for name, tensor in state.items()}
+    ours = _translate(published, [MEMORY + name for name in memaug.state_dict()], dim)
+    return {name.removeprefix(MEMORY): tensor for name, tensor in ours.items()}
 
 
-def _translate_in_block(name: str, weight: Tensor, dim: int) -> Iterator[tuple[str, Tensor]]:
-    _, number, *middle, kind = name.split(".")  # layers, N, self_attn, Wo, weight
-    theirs = ".".join(middle)
-    if theirs not in JOINED:
-        yield f"blocks.{number}.{MEMORY_NAMES[theirs]}.{kind}", weight
-        return
-    parts = JOINED[theirs]
-    queries, keys_and_values = weight.tensor_split([dim if len(parts) == 3 else 0])
-    rows = [queries, *keys_and_values.chunk(2)][-len(parts) :]
-    yield from ((f"blocks.{number}.{part}.{kind}", part_rows) for part, part_rows in zip(parts, rows, strict=True))
+def _translate(state: Mapping[str, Tensor], names: Iterable[str], dim: int) -> dict[str, Tensor]:
+    """By the project's own names; everything that is there has to have a place."""
+    language = [name for name in names if not name.startswith(TOWER)]
+    pairs = [pair for pair in dict.fromkeys(map(counterparts, language)) if set(pair.published) <= state.keys()]
+    assert {name for pair in pairs for name in pair.published} == state.keys()
+    return {name: ours for pair in pairs for name, ours in to_ours(pair, [state[each] for each in pair.published], dim).items()}
 
 
+def write_published(golden: Path, weights: str, folder: Path) -> None:
+    """The recorded model ("full_tied" or "full_untied") in the Hugging Face layout: weights, config.json, tokenizer."""
+    _, sidecar = read(golden, f"{weights}_state")
+    folder.mkdir()
+    shutil.copyfile(golden / f"{weights}_state.safetensors", folder / "model.safetensors")
+    (folder / "config.json").write_text(json.dumps(sidecar["config.json"]), encoding="utf-8")
+    learn_byte_level_tokenizer([], 300).save_pretrained(str(folder))
+
+
+def write_siglip(folder: Path) -> None:
+    """A Hugging Face SigLIP with random weights, as wide as the published one."""
+    torch.manual_seed(0)
+    with torch.device("meta"):
+        tower = {f"vision.{name}": weight for name, weight in VisionEncoder(VisionConfig(name=WIDE_TOWER)).state_dict().items()}
+    weights = {name: 0.02 * torch.randn(outline.shape) for name, outline in outline_published(tower).items()}
+    folder.mkdir()
+    save_file({name.removeprefix(BEFORE_SIGLIP): weight for name, weight in weights.items()}, folder / "model.safetensors")
+
+
+@cache
 def published_model(golden: Path, weights: str) -> HourLLaVA:
-    """Our model with the recorded weights ("full_tied" or "full_untied"); its vision tower stays random and unused."""
-    state, sidecar = read(golden, f"{weights}_state")
-    sizes = sidecar["config.json"]
-    config = Config(
-        video=VideoConfig(size_pixels=WIDE_TOWER_PIXELS),
-        text=TextConfig(max_tokens=sizes["tokenizer_model_max_length"]),
-        model=ModelConfig(
-            vision=VisionConfig(name=WIDE_TOWER, layer=-1),
-            memory=MemoryConfig(num_layers=sizes["memaug_depth"]),
-            language=LanguageConfig(
-                hidden_size=sizes["hidden_size"],
-                num_layers=sizes["num_hidden_layers"],
-                num_heads=sizes["num_attention_heads"],
-                num_key_value_heads=sizes["num_key_value_heads"],
-                intermediate_size=sizes["intermediate_size"],
-                rope_theta=sizes["rope_theta"],
-                tie_embeddings=sizes["tie_word_embeddings"],
-            ),
-        ),
-    )
-    model = HourLLaVA(config, sizes["vocab_size"])
-    fit = model.load_state_dict(translate(state, sizes["hidden_size"]), strict=False)
-    tied = {"language.network.lm_head.weight"} if sizes["tie_word_embeddings"] else set()
-    missing = {name for name in fit.missing_keys if not name.startswith("vision.")}
-    assert (missing, fit.unexpected_keys) == (tied, [])
-    return model.eval()
+    """Our model with the recorded weights ("full_tied" or "full_untied"), through the converter and as a run is opened."""
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        write_published(golden, weights, folder / "published")
+        write_siglip(folder / "siglip")
+        tower = (
+            f"model.vision.name={WIDE_TOWER}",
+            f"model.vision.weights={folder}/siglip",
+            f"video.size_pixels={WIDE_TOWER_PIXELS}",
+        )
+        convert(folder / "published", folder / "run", tower)
+        return Session.open(folder / "run", device="cpu").model
 
 
 @dataclass(frozen=True)
@@ -137,11 +114,11 @@ def read_case(golden: Path, name: str) -> Case:
     videos = tuple(None if video == "dummy" else _features(golden, video) for video in sidecar["videos"])
     batch = Batch(
         keys=tuple(sidecar["videos"]),
-        videos=videos,
-        video_of_text=tuple(range(len(videos))),
+        visuals=videos,
+        visual_of_text=tuple(range(len(videos))),
         input_ids=input_ids,
         labels=labels,
-        question_mask=(labels == IGNORED_LABEL) & is_real & (input_ids != VIDEO_PLACEHOLDER),
+        question_mask=(labels == IGNORED_LABEL) & is_real & (input_ids != VISUAL_PLACEHOLDER),
         attention_mask=is_real,
         questions=((),) * len(videos),
     )

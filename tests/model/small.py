@@ -9,7 +9,7 @@ from lit_hour.config.schema import Config, LanguageConfig, MemoryConfig, ModelCo
 from lit_hour.model.hour_llava import HourLLaVA
 from lit_hour.processor import Processor
 from lit_hour.text.tokenizer import learn_byte_level_tokenizer
-from lit_hour.types import Frames, Question, Sample
+from lit_hour.types import Frames, Question, Sample, Visual
 
 LANGUAGE = LanguageConfig(
     hidden_size=32,
@@ -54,10 +54,10 @@ def frames(num_frames: int, seed: int = 0) -> Frames:
     return Frames(images, torch.arange(num_frames).float())
 
 
-def sample(video: Frames | None, *conversations: tuple[Question, ...]) -> Sample:
-    """Conversations in which these questions are asked and answered, about a video or about none."""
-    duration_seconds = 0.0 if video is None else float(len(video))
-    return Sample("key", "made", duration_seconds, video, tuple(map(PROCESSOR.converse, conversations)))
+def sample(visual: Visual | None, *conversations: tuple[Question, ...]) -> Sample:
+    """Conversations in which these questions are asked and answered, about something to see or about nothing."""
+    duration_seconds = float(len(visual)) if isinstance(visual, Frames) else 0.0
+    return Sample("key", "made", duration_seconds, visual, tuple(map(PROCESSOR.converse, conversations)))
 
 
 def with_memory(settings: MemoryConfig, config: Config = CONFIG) -> Config:

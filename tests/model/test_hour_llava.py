@@ -1,3 +1,4 @@
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
@@ -9,11 +10,17 @@ from lit_hour.config.schema import MemoryConfig, VideoConfig
 from lit_hour.errors import ConfigError
 from lit_hour.model.hour_llava import HourLLaVA
 from lit_hour.model.splice import LanguageInputs, prompts_of
-from lit_hour.types import VIDEO_PLACEHOLDER, Batch, Example, Features, Message, Sample
+from lit_hour.types import VISUAL_PLACEHOLDER, Batch, Example, Features, ImageSet, Message, Sample, Text, TiledImage
 
 
 def batch_of(*samples: Sample) -> Batch:
     return PROCESSOR.batch([PROCESSOR.example(each) for each in samples])
+
+
+def asked_text(question: str, history: Sequence[Message] = ()) -> tuple[Text, ...]:
+    """A question about twelve frames, as answering encodes it."""
+    conversation = PROCESSOR.ask(question, history)
+    return PROCESSOR.texts([conversation], num_placeholders=1, note=PROCESSOR.video_note(12.0, 12))
 
 
 MIXED = batch_of(sample(frames(12), (RED, LEFT), (LEFT,)), sample(None, (RED,)), sample(frames(5, seed=1), (RED,)))
@@ -26,9 +33,9 @@ def model() -> HourLLaVA:
 
 
 def read(model: HourLLaVA, batch: Batch, seed: int | None = None) -> LanguageInputs:
-    generators = None if seed is None else [Generator().manual_seed(seed + place) for place in range(len(batch.videos))]
+    generators = None if seed is None else [Generator().manual_seed(seed + place) for place in range(len(batch.visuals))]
     with torch.no_grad():
-        return model.read(batch, model.remember(batch.videos), generators)
+        return model.read(batch, model.remember(batch.visuals), generators)
 
 
 def test_every_parameter_learns_from_a_mixed_batch() -> None:
@@ -78,7 +85,7 @@ def test_the_video_takes_the_place_of_its_placeholder(model: HourLLaVA) -> None:
     num_text = [int(mask.sum()) for mask in MIXED.attention_mask]
     expected = [num_text[0] - 1 + num_kept[0], num_text[1] - 1 + num_kept[0], num_text[2], num_text[3] - 1 + num_kept[2]]
     assert inputs.attention_mask.sum(dim=1).tolist() == expected
-    place = MIXED.input_ids[0].tolist().index(VIDEO_PLACEHOLDER)
+    place = MIXED.input_ids[0].tolist().index(VISUAL_PLACEHOLDER)
     before = model.language.embed(MIXED.input_ids[0, :place])
     assert torch.equal(inputs.embeddings[0, :place], before.detach())
 
@@ -87,7 +94,7 @@ def test_what_is_seen_depends_on_the_question_and_not_on_the_answer(model: HourL
     def visual(question: str, answer: str) -> torch.Tensor:
         asked = replace(RED, question=question, answer=answer)
         batch = batch_of(sample(frames(12), (asked,)))
-        place = batch.input_ids[0].tolist().index(VIDEO_PLACEHOLDER)
+        place = batch.input_ids[0].tolist().index(VISUAL_PLACEHOLDER)
         return read(model, batch).embeddings[0, place : place + 15]  # (kept, dim)
 
     torch.testing.assert_close(visual("Which colour?", "red"), visual("Which colour?", "a long blue story"))
@@ -98,14 +105,14 @@ def test_answering_reads_what_training_read_before_the_answer(model: HourLLaVA) 
     """With a history too: the last prompt of training is the whole prompt of answering."""
     video = frames(12)
     taught = batch_of(sample(video, (RED,)))
-    (text,) = PROCESSOR.texts([PROCESSOR.ask(RED.question)], 12.0, 12)
+    (text,) = asked_text(RED.question)
     asked = PROCESSOR.batch([Example("key", video, (text,))])
     in_training, in_answering = prompts_of(read(model, taught)), prompts_of(read(model, asked))
     torch.testing.assert_close(in_training.embeddings, in_answering.embeddings)
 
     taught = batch_of(sample(video, (RED, LEFT)))
     history = (Message("user", RED.question), Message("assistant", RED.answer))
-    (text,) = PROCESSOR.texts([PROCESSOR.ask(LEFT.question, history)], 12.0, 12)
+    (text,) = asked_text(LEFT.question, history)
     whole, prompt = read(model, taught), read(model, PROCESSOR.batch([Example("key", video, (text,))]))
     torch.testing.assert_close(whole.embeddings[:, : prompt.embeddings.shape[1]], prompt.embeddings)
 
@@ -149,3 +156,54 @@ def test_frames_of_another_size_than_the_tower_takes_are_a_wrong_setting() -> No
     config = replace(CONFIG, video=VideoConfig(size_pixels=96))
     with pytest.raises(ConfigError, match=r"video\.size_pixels=96, but lit-hour-small takes 64"):
         HourLLaVA(config, VOCABULARY_SIZE)
+
+
+def pictures(num_pictures: int, seed: int = 0) -> torch.Tensor:
+    return frames(num_pictures, seed).images
+
+
+def test_videos_pictures_and_texts_share_a_batch() -> None:
+    """Each is what it is alone, and every part of the model learns from it."""
+    visuals = (
+        frames(6),
+        TiledImage(pictures(3), grid=(1, 2), size_pixels=(64, 128)),
+        ImageSet(pictures(2, seed=1)),
+        ImageSet(pictures(1, seed=2)),
+        None,
+    )
+    samples = [sample(visual, (RED,)) for visual in visuals]
+    mixed, model = batch_of(*samples), small_model()
+    together = read(model, mixed)
+    for text, each in enumerate(samples):
+        single = read(model, batch_of(each))
+        is_real = together.attention_mask[text]
+        torch.testing.assert_close(together.embeddings[text][is_real], single.embeddings[0], atol=1e-5, rtol=1e-5)
+    num_visual = together.attention_mask.sum(dim=1) - mixed.attention_mask.sum(dim=1)
+    # grids of 4 x 4: a quarter of them, with an end for each grid, or for each row of the large one that kept a token
+    assert num_visual.tolist() == [2 * 5 - 1, 4 + (2 * 4 + 2) - 1, 2 * (4 + 1) - 2, 4 + 1 - 1, 0]
+    model.train()(mixed).backward()
+    assert [name for name, weight in model.named_parameters() if weight.grad is None or not weight.grad.any()] == []
+
+
+def test_pictures_keep_all_tokens_of_the_tower_where_frames_are_pooled() -> None:
+    config = replace(CONFIG, model=replace(CONFIG.model, vision=replace(CONFIG.model.vision, grid=2)))
+    model = small_model(config)
+    with torch.no_grad():
+        video, picture = model.remember([frames(9), ImageSet(pictures(1))])
+    assert (video.rasters[0].tokens_per_grid, picture.rasters[0].tokens_per_grid) == (4, 16)
+
+
+def test_features_of_the_whole_grid_are_pooled_as_frames_are() -> None:
+    config = replace(CONFIG, model=replace(CONFIG.model, vision=replace(CONFIG.model.vision, grid=2)))
+    model, video = small_model(config), frames(9)
+    with torch.no_grad():
+        whole = Features(model.vision(video.images, pooled=False), video.timestamps)
+        seen, stored = model.remember([video, whole])
+    torch.testing.assert_close(seen.tokens, stored.tokens)
+
+
+def test_answers_forget_by_a_setting_of_their_own() -> None:
+    random = replace(CONFIG.model.memory, answer_spatial_forgetting="random")
+    uniform, drawn = small_model(), small_model(with_memory(random))
+    first, again = read(drawn, MIXED).embeddings, read(drawn, MIXED).embeddings
+    assert torch.equal(first, again) and not torch.equal(first, read(uniform, MIXED).embeddings)

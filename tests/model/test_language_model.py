@@ -1,17 +1,15 @@
 from dataclasses import replace
-from pathlib import Path
-from typing import cast
 
 import pytest
 import torch
 import torch.nn.functional as F
 from small import LANGUAGE, VOCABULARY_SIZE, small_model
-from transformers import PreTrainedModel
 
+from lit_hour.config.schema import LoraConfig
 from lit_hour.errors import ConfigError
 from lit_hour.model.language_model import LanguageModel
 from lit_hour.model.splice import LanguageInputs, pad_inputs
-from lit_hour.types import IGNORED_LABEL, VIDEO_PLACEHOLDER
+from lit_hour.types import IGNORED_LABEL, VISUAL_PLACEHOLDER
 
 NEVER = -1  # an end token that is never said
 
@@ -58,7 +56,7 @@ def test_a_batch_that_teaches_nothing_has_a_loss_and_gradients_of_zero(language:
 
 
 def test_the_row_of_a_placeholder_can_be_asked_for(language: LanguageModel) -> None:
-    assert language.embed(torch.tensor([3, VIDEO_PLACEHOLDER, 5])).shape == (3, LANGUAGE.hidden_size)
+    assert language.embed(torch.tensor([3, VISUAL_PLACEHOLDER, 5])).shape == (3, LANGUAGE.hidden_size)
 
 
 def test_answers_of_a_padded_batch_are_those_of_each_text_alone(language: LanguageModel) -> None:
@@ -98,16 +96,39 @@ def test_the_output_layer_is_the_embedding_only_when_it_is_tied(is_tied: bool) -
     assert (output is embedding) == is_tied
 
 
-def test_a_saved_model_is_read_from_its_folder(tmp_path: Path, language: LanguageModel) -> None:
-    cast(PreTrainedModel, language.network).save_pretrained(tmp_path)
-    loaded = LanguageModel(replace(LANGUAGE, folder=str(tmp_path), hidden_size=8), VOCABULARY_SIZE)
-    assert (loaded.dim, loaded.rope_theta) == (32, 10_000.0)
-    inputs = labelled(language)
-    torch.testing.assert_close(loaded.logits(inputs), language.logits(inputs))
-    with pytest.raises(ConfigError, match=f"{VOCABULARY_SIZE} tokens, its tokenizer {VOCABULARY_SIZE + 1}"):
-        LanguageModel(replace(LANGUAGE, folder=str(tmp_path)), VOCABULARY_SIZE + 1)
+def test_the_embedding_may_have_more_rows_than_the_tokenizer_has_tokens_but_not_fewer() -> None:
+    assert len(LanguageModel(replace(LANGUAGE, vocabulary_size=1000), 300).network.lm_head.weight) == 1000
+    with pytest.raises(ConfigError, match=r"model\.language\.vocabulary_size=299, but the tokenizer has 300 tokens"):
+        LanguageModel(replace(LANGUAGE, vocabulary_size=299), 300)
 
 
-def test_a_folder_without_a_model_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=f"model.language.folder={tmp_path}"):
-        LanguageModel(replace(LANGUAGE, folder=str(tmp_path)), VOCABULARY_SIZE)
+def with_adapters() -> LanguageModel:
+    torch.manual_seed(0)
+    return LanguageModel(replace(LANGUAGE, lora=LoraConfig(rank=2, alpha=6)), VOCABULARY_SIZE)
+
+
+def test_adapters_alone_learn_and_change_nothing_until_they_have_learnt() -> None:
+    adapted = with_adapters()
+    torch.manual_seed(0)
+    plain = LanguageModel(LANGUAGE, VOCABULARY_SIZE)
+    weights = {name.replace(".base_layer", ""): weight for name, weight in adapted.network.state_dict().items()}
+    plain.network.load_state_dict({name: weight for name, weight in weights.items() if "lora_" not in name})
+    inputs = labelled(plain)
+    torch.testing.assert_close(adapted.loss(inputs), plain.loss(inputs))
+    learning = adapted.learning_parameters()
+    assert len(learning) == 2 * 7 * LANGUAGE.num_layers and len(plain.learning_parameters()) > 10
+    for parameter in adapted.parameters():
+        parameter.requires_grad_(any(parameter is each for each in learning))
+    adapted.loss(inputs).backward()
+    torch.optim.SGD(learning, lr=1.0).step()
+    assert float(adapted.loss(inputs).detach()) < float(plain.loss(inputs).detach())
+    projection = weights["model.layers.0.mlp.up_proj.weight"]
+    assert torch.equal(adapted.network.model.layers[0].mlp.up_proj.base_layer.weight, projection)
+
+
+def test_adapters_add_their_product_times_alpha_over_rank() -> None:
+    layer = with_adapters().network.model.layers[0].self_attn.q_proj
+    down, up = layer.lora_A.default.weight, layer.lora_B.default.weight  # (2, 32), (32, 2)
+    torch.nn.init.normal_(up)
+    tokens = torch.randn(5, 32)
+    torch.testing.assert_close(layer(tokens), layer.base_layer(tokens) + tokens @ (up @ down).T * 6 / 2)

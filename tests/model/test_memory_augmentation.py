@@ -44,7 +44,7 @@ def published_memaug(golden: Path, name: str) -> tuple[MemoryAugmentation, dict[
         sizes["rope_theta"],
     )
     state = {name.removeprefix("state/"): weight for name, weight in recorded.items() if name.startswith("state/")}
-    memaug.load_state_dict(translate_memory(state, sizes["hidden_size"]))
+    memaug.load_state_dict(translate_memory(state, memaug, sizes["hidden_size"]))
     return memaug, recorded, sizes
 
 
@@ -68,6 +68,17 @@ def test_outputs_are_the_published_ones(golden: Path, name: str, variant: str) -
     torch.testing.assert_close(exact, recorded[f"{variant}/output_f64"], atol=1e-9, rtol=0)
 
 
+@pytest.mark.parametrize("name", ("memaug_a", "memaug_b"))
+def test_without_a_memory_each_block_looks_into_its_own_query(golden: Path, name: str) -> None:
+    memaug, recorded, _ = published_memaug(golden, name)
+    query = recorded["x_q"]
+    with torch.no_grad():
+        output = memaug(query, None, torch.arange(len(query)), None)
+        exact = memaug.double()(query.double(), None, torch.arange(len(query)), None)
+    torch.testing.assert_close(output, recorded["no_memory/output"], atol=TOLERANCE[name], rtol=0)
+    torch.testing.assert_close(exact, recorded["no_memory/output_f64"], atol=1e-9, rtol=0)
+
+
 @pytest.mark.parametrize("variant", ("default", "explicit"))
 @pytest.mark.parametrize("name", FILES)
 def test_gradients_are_the_published_ones(golden: Path, name: str, variant: str) -> None:
@@ -78,7 +89,7 @@ def test_gradients_are_the_published_ones(golden: Path, name: str, variant: str)
     prefix = f"{variant}/grad/"
     expected = {name.removeprefix(prefix): gradient for name, gradient in recorded.items() if name.startswith(prefix)}
     inputs = {name: expected.pop(name) for name in ("x_q", "x_kv")}
-    expected = inputs | translate_memory(expected, sizes["hidden_size"])
+    expected = inputs | translate_memory(expected, memaug, sizes["hidden_size"])
     assert len(expected) > 2 or variant == "default"
     for key, gradient in expected.items():
         torch.testing.assert_close(found[key], gradient, atol=GRADIENT_TOLERANCE * float(gradient.abs().max()), rtol=0)

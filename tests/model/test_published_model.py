@@ -38,7 +38,7 @@ def model_of(models: Models, name: str) -> HourLLaVA:
 
 
 def read(model: HourLLaVA, case: Case) -> LanguageInputs:
-    return model.read(case.batch, model.remember(case.batch.videos))
+    return model.read(case.batch, model.remember(case.batch.visuals))
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -97,7 +97,7 @@ def test_gradients_are_the_published_ones(golden: Path, models: Models, name: st
     model(case.batch).backward()
     prefix = "grad/"
     recorded = {key.removeprefix(prefix): value for key, value in case.recorded.items() if key.startswith(prefix)}
-    expected = translate(recorded, model.language.dim)
+    expected = translate(recorded, model)
     assert len(expected) >= 8
     for key, gradient in expected.items():
         found = model.get_parameter(key).grad

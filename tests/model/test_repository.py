@@ -6,16 +6,17 @@ import torch
 from published import read
 
 from lit_hour.model.repository import build_repository, spread_evenly
+from lit_hour.types import Raster
 
 
 def test_each_frame_is_closed_and_positions_count_on() -> None:
-    tokens = torch.arange(2 * 3 * 4).float().view(2, 3, 4)
+    tokens = torch.arange(2 * 4 * 4).float().view(2, 4, 4)
     end = torch.full((4,), -1.0)
     repository = build_repository(tokens, end, torch.tensor([0.0, 1.0]), min_frames=1)
     expected = torch.stack([*tokens[0], end, *tokens[1], end])
     assert torch.equal(repository.tokens, expected)
-    assert repository.positions.tolist() == list(range(8))
-    assert (repository.num_frames, repository.tokens_per_frame) == (2, 3)
+    assert repository.positions.tolist() == list(range(10))
+    assert (repository.num_frames, repository.rasters) == (2, (Raster(2, 2, 2),))
 
 
 def test_a_short_video_is_repeated_with_positions_of_its_own() -> None:

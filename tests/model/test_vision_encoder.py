@@ -6,14 +6,16 @@ import open_clip
 import pytest
 import torch
 from published import read
+from safetensors.torch import save_file
 from small import CONFIG, frames
 from torch import Tensor
 
 from lit_hour.config.schema import VisionConfig
-from lit_hour.errors import ConfigError
-from lit_hour.model.vision_encoder import VisionEncoder, colours_of, pool_to_grid
+from lit_hour.errors import ConfigError, InputError, WeightsError
+from lit_hour.model.vision_encoder import VisionEncoder, check_weights, colours_of
 
-SETTINGS = CONFIG.model.vision
+SETTINGS = replace(CONFIG.model.vision, tanh_gelu=False)  # as open_clip computes, which these tests ask for the truth
+HALVES = (0.5, 0.5, 0.5)
 MEAN, DEVIATION = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)  # of CLIP's colours
 
 
@@ -34,19 +36,24 @@ def write_tower(folder: Path, name: str, vision: dict[str, object]) -> str:
 
 def test_pooling_is_the_published_one(golden: Path) -> None:
     recorded, _ = read(golden, "spatial_pool")
+    encoder = VisionEncoder(replace(SETTINGS, grid=8))
     for tokens, expected in (
         (recorded["input"], recorded["output"]),
         (recorded["input"].double(), recorded["output_f64"]),
         (torch.arange(27 * 27).float().view(1, -1, 1), recorded["ramp_output"]),
     ):
-        square = tokens.unflatten(1, (27, 27)).permute(0, 3, 1, 2)  # (frames, channels, 27, 27)
-        torch.testing.assert_close(pool_to_grid(square, 8).flatten(2).transpose(1, 2), expected, atol=1e-4, rtol=1e-6)
+        torch.testing.assert_close(encoder.pool(tokens), expected, atol=1e-4, rtol=1e-6)
 
 
-@pytest.mark.parametrize("side", (4, 7, 8))
-def test_a_smaller_square_is_not_stretched(side: int) -> None:
-    tokens = torch.randn(2, 3, side, side)
-    assert torch.equal(pool_to_grid(tokens, 8), tokens)
+@pytest.mark.parametrize("num_tokens", (16, 49, 50, 64))
+def test_as_many_tokens_as_the_grid_has_or_fewer_stay_as_they_are(num_tokens: int) -> None:
+    tokens = torch.randn(2, num_tokens, 3)
+    assert torch.equal(VisionEncoder(replace(SETTINGS, grid=8)).pool(tokens), tokens)
+
+
+def test_more_tokens_than_the_grid_has_must_be_a_square() -> None:
+    with pytest.raises(InputError, match="728 tokens per frame are no square and cannot be pooled to 8 x 8"):
+        VisionEncoder(replace(SETTINGS, grid=8)).pool(torch.zeros(2, 728, 3))
 
 
 def test_chunks_change_nothing() -> None:
@@ -55,6 +62,15 @@ def test_chunks_change_nothing() -> None:
     assert whole.shape == (7, 16, 96)
     for chunk_frames in (1, 3, 7):
         torch.testing.assert_close(encode(images, replace(SETTINGS, chunk_frames=chunk_frames)), whole, atol=1e-5, rtol=1e-5)
+
+
+def test_no_more_pictures_than_a_chunk_are_in_the_tower_at_once() -> None:
+    encoder = VisionEncoder(replace(SETTINGS, chunk_frames=3))
+    seen: list[int] = []
+    encoder.tower.conv1.register_forward_pre_hook(lambda _module, inputs: seen.append(len(inputs[0])))
+    for pooled in (True, False):
+        assert encoder(frames(7).images, pooled=pooled).shape == (7, 16, 96)
+    assert seen == [3, 3, 1] * 2
 
 
 @pytest.mark.parametrize(("layer", "block"), ((-1, 1), (-2, 0), (0, 0), (1, 1)))
@@ -77,13 +93,14 @@ def test_a_tower_of_timm_is_read_the_same_way(tmp_path: Path) -> None:
     vision = {"timm_model_name": "test_vit3", "timm_pool": "map", "timm_proj": "none", "image_size": 160}
     encoder = VisionEncoder(replace(SETTINGS, name=write_tower(tmp_path, "lit-hour-timm", vision), layer=-2, grid=10)).eval()
     whole = open_clip.create_model("lit-hour-timm", load_weights=False, pretrained_text=False).visual.eval()
+    assert (encoder.mean, encoder.deviation) == (HALVES, HALVES)  # as timm notes them for this tower
     left_out = whole.load_state_dict(encoder.tower.state_dict(), strict=False).missing_keys
     assert {name.split(".")[1] for name in left_out} == {"blocks", "norm", "attn_pool"}
     seen: list[Tensor] = []
     whole.trunk.blocks[-2].register_forward_hook(lambda _block, _inputs, output: seen.append(output))
     images = torch.randint(0, 256, (2, 3, 160, 160), dtype=torch.uint8)
     with torch.no_grad():
-        whole((images / 255 - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(DEVIATION).view(3, 1, 1))
+        whole((images / 255 - 0.5) / 0.5)
     tokens = encoder(images)
     torch.testing.assert_close(tokens, seen[0][:, 1:], atol=1e-4, rtol=1e-4)
     tokens.square().sum().backward()
@@ -92,8 +109,7 @@ def test_a_tower_of_timm_is_read_the_same_way(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("weights", ("", "webli", "some/file.safetensors"))
 def test_the_published_tower_has_its_own_colours_wherever_its_weights_come_from(weights: str) -> None:
-    halves = (0.5, 0.5, 0.5)
-    assert colours_of(VisionConfig(weights=weights), torch.nn.Identity()) == (halves, halves)
+    assert colours_of(VisionConfig(weights=weights), torch.nn.Identity()) == (HALVES, HALVES)
 
 
 def test_tokens_are_in_raster_order() -> None:
@@ -108,11 +124,13 @@ def test_tokens_are_in_raster_order() -> None:
 def test_a_grid_smaller_than_the_tower_is_pooled() -> None:
     torch.manual_seed(0)
     encoder = VisionEncoder(replace(SETTINGS, grid=2))
-    assert (encoder.tokens_per_frame, encoder.dim, encoder.size_pixels) == (4, 96, 64)
-    tokens = encode(frames(3).images, replace(SETTINGS, grid=2))
+    assert (encoder.tokens_per_frame, encoder.tokens_per_image, encoder.dim, encoder.size_pixels) == (4, 16, 96, 64)
+    tokens = encode(frames(3).images, replace(SETTINGS, grid=2, chunk_frames=2))
     fine = encode(frames(3).images).unflatten(1, (4, 4))  # (3, 4, 4, 96)
     quarters = fine.unflatten(1, (2, 2)).unflatten(3, (2, 2)).mean(dim=(2, 4))  # (3, 2, 2, 96)
     torch.testing.assert_close(tokens, quarters.flatten(1, 2), atol=1e-5, rtol=1e-5)
+    with torch.no_grad():
+        torch.testing.assert_close(encoder.eval()(frames(3).images, pooled=False), fine.flatten(1, 2), atol=1e-5, rtol=1e-5)
 
 
 def test_layers_behind_the_one_that_is_read_are_dropped() -> None:
@@ -126,7 +144,6 @@ def test_layers_behind_the_one_that_is_read_are_dropped() -> None:
         (replace(SETTINGS, name="ViT-nonsense"), "model.vision.name='ViT-nonsense'"),
         (replace(SETTINGS, layer=2), "model.vision.layer=2"),
         (replace(SETTINGS, layer=-3), "model.vision.layer=-3"),
-        (replace(SETTINGS, weights="no/such/file.pt"), "model.vision.weights='no/such/file.pt'"),
     ),
 )
 def test_a_wrong_setting_is_named(settings: VisionConfig, named: str) -> None:
@@ -148,11 +165,90 @@ def test_a_tower_that_gives_no_square_of_tokens_is_refused(
         VisionEncoder(replace(SETTINGS, name=write_tower(tmp_path, name, sizes)))
 
 
-def test_weights_come_from_a_file(tmp_path: Path) -> None:
+def saved_model(file: Path, name: str = SETTINGS.name) -> dict[str, Tensor]:
+    """A file of a whole open_clip model with other random weights, and what its vision tower holds."""
     torch.manual_seed(1)
-    whole = open_clip.create_model(SETTINGS.name, load_weights=False, pretrained_text=False)
-    file = tmp_path / "tower.pt"
-    torch.save(whole.state_dict(), file)
-    encoder = VisionEncoder(replace(SETTINGS, weights=str(file)))
-    first_layer = "conv1.weight"
-    assert torch.equal(encoder.tower.get_parameter(first_layer), whole.visual.get_parameter(first_layer))
+    whole = open_clip.create_model(name, load_weights=False, pretrained_text=False)
+    if file.suffix == ".safetensors":
+        save_file(whole.state_dict(), file)
+    else:
+        torch.save(whole.state_dict(), file)
+    return dict(whole.visual.state_dict())
+
+
+@pytest.mark.parametrize("name", ("model.pt", "model.safetensors"))
+def test_weights_come_from_a_file(tmp_path: Path, name: str) -> None:
+    saved = saved_model(tmp_path / name)
+    encoder = VisionEncoder(replace(SETTINGS, layer=-2))
+    encoder.load_pretrained(str(tmp_path / name))
+    state = encoder.tower.state_dict()
+    assert state and all(torch.equal(weight, saved[name]) for name, weight in state.items())
+
+
+def test_damaged_and_foreign_weights_are_refused(tmp_path: Path) -> None:
+    encoder = VisionEncoder(SETTINGS)
+    before = {name: weight.clone() for name, weight in encoder.state_dict().items()}
+    for suffix in ("pt", "safetensors"):
+        whole = tmp_path / f"whole.{suffix}"
+        saved_model(whole)
+        cut = tmp_path / f"cut.{suffix}"
+        cut.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
+        with pytest.raises(WeightsError, match=cut.name):
+            encoder.load_pretrained(str(cut))
+        foreign = tmp_path / f"foreign.{suffix}"
+        saved_model(foreign, "lit-hour-wide")
+        with pytest.raises(WeightsError, match=f"{foreign.name}' does not fit {SETTINGS.name}"):
+            encoder.load_pretrained(str(foreign))
+    assert all(torch.equal(weight, before[name]) for name, weight in encoder.state_dict().items())
+
+
+@pytest.mark.parametrize(("name", "tags"), ((SETTINGS.name, "none"), (VisionConfig().name, "webli")))
+def test_weights_that_are_nowhere_are_refused_before_anything_is_built(name: str, tags: str) -> None:
+    with pytest.raises(ConfigError, match=f"model.vision.weights='no/such/file.pt' is neither .* has: {tags}"):
+        check_weights(name, "no/such/file.pt")
+
+
+def test_a_published_tag_is_known_without_a_download() -> None:
+    check_weights(VisionConfig().name, "webli")
+
+
+def test_only_calls_with_few_frames_teach_the_tower() -> None:
+    encoder = VisionEncoder(replace(SETTINGS, max_learning_frames=5, chunk_frames=2))
+    assert encoder(frames(5).images).requires_grad
+    encoder(frames(5).images).square().sum().backward()
+    assert all(parameter.grad is not None for parameter in encoder.parameters())
+    encoder.zero_grad()
+    long = encoder(frames(6).images)
+    long.square().sum().backward()  # a gradient there is, for all ranks to add up, but it teaches nothing
+    assert all(parameter.grad is not None and not parameter.grad.any() for parameter in encoder.parameters())
+    torch.testing.assert_close(long[:5].detach(), encoder(frames(6).images[:5]).detach(), atol=1e-5, rtol=1e-5)
+    assert not encoder.requires_grad_(False)(frames(6).images).requires_grad
+    encoder.requires_grad_(True)
+    with torch.no_grad():
+        assert not encoder(frames(5).images).requires_grad
+
+
+def test_a_tower_can_be_laid_out_without_memory_and_filled_later(tmp_path: Path) -> None:
+    saved_model(tmp_path / "model.pt")
+    settings = replace(SETTINGS, grid=2)
+    with torch.device("meta"):
+        laid_out = VisionEncoder(settings)
+    assert {tensor.device.type for tensor in laid_out.state_dict().values()} == {"meta"}
+    real = VisionEncoder(settings)
+    for encoder in (laid_out, real):
+        encoder.load_pretrained(str(tmp_path / "model.pt"))
+    assert (laid_out.tokens_per_frame, laid_out.tokens_per_image, laid_out.dim) == (4, 16, 96)
+    with torch.no_grad():
+        assert torch.equal(laid_out.eval()(frames(2).images), real.eval()(frames(2).images))
+
+
+def test_the_published_tower_is_built_with_the_exact_gelu_and_computes_the_tanh_form() -> None:
+    with torch.device("meta"):
+        whole = open_clip.create_model(VisionConfig().name, load_weights=False, pretrained_text=False, device="meta")
+        encoders = [VisionEncoder(VisionConfig(tanh_gelu=tanh_gelu)) for tanh_gelu in (True, False)]
+    forms = [
+        [module.approximate for module in tower.modules() if isinstance(module, torch.nn.GELU)]
+        for tower in (whole.visual.trunk.blocks, *(encoder.tower for encoder in encoders))
+    ]
+    assert forms == [["none"] * 27, ["tanh"] * 26, ["none"] * 26]
+    assert (encoders[0].tokens_per_frame, encoders[0].tokens_per_image, encoders[0].dim) == (64, 729, 1152)

@@ -94,7 +94,7 @@ def test_answering_is_what_validation_does(session: Session, memory: Memory, vid
     conversations = tuple(processor.converse([question]) for question in questions)
     batch = processor.batch([processor.example(Sample("key", "", duration_seconds, frames, conversations))])
     with torch.inference_mode():
-        prompts = prompts_of(model.read(batch, model.remember(batch.videos)))
+        prompts = prompts_of(model.read(batch, model.remember(batch.visuals)))
         tokens = model.language.generate(prompts, session.config.answer.max_new_tokens, end_of_turn_id(processor.tokenizer))
         texts = processor.tokenizer.batch_decode(torch.stack(list(tokens), dim=1), skip_special_tokens=True)
     for question, text in zip(questions, texts, strict=True):
@@ -182,7 +182,11 @@ def text_for_video(run: RunFolder) -> None:
             ["VIDEO", "What?", "--run", "RUN", "--checkpoint", "x"],
             r"no checkpoint 'x'.*there is: best, last, step=000002",
         ),
-        (misfit, ["VIDEO", "What?", "--run", "RUN"], r"best\.ckpt does not fit the settings beside it: .*size mismatch"),
+        (
+            misfit,
+            ["VIDEO", "What?", "--run", "RUN"],
+            r"best\.ckpt, with the settings beside it, does not fit the model; of another shape: frame_end is \(32,\)",
+        ),
         (
             lambda run: run.checkpoint("best").write_bytes(b"x"),
             ["VIDEO", "What?", "--run", "RUN"],

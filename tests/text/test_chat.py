@@ -1,10 +1,12 @@
+from dataclasses import replace
+
 import pytest
 
 from lit_hour.config.schema import TextConfig
 from lit_hour.errors import QuestionError
 from lit_hour.text.chat import converse, encode_conversation, phrase_answer, phrase_question, time_sentence
 from lit_hour.text.tokenizer import learn_byte_level_tokenizer
-from lit_hour.types import IGNORED_LABEL, VIDEO_PLACEHOLDER, Conversation, Message, Question, Text
+from lit_hour.types import IGNORED_LABEL, IMAGE_MARK, VISUAL_PLACEHOLDER, Conversation, Message, Question, Text
 
 TOKENIZER = learn_byte_level_tokenizer(["Which colour is the square? red blue. What is shown? A ball."] * 3, 320)
 SYSTEM = "You are a helpful assistant."
@@ -38,21 +40,28 @@ def encode(text: str) -> list[int]:
     before, *after = text.split(VIDEO)
     ids = list(TOKENIZER.encode(before, add_special_tokens=False))
     for part in after:
-        ids += [VIDEO_PLACEHOLDER, *TOKENIZER.encode(part, add_special_tokens=False)]
+        ids += [VISUAL_PLACEHOLDER, *TOKENIZER.encode(part, add_special_tokens=False)]
     return ids
 
 
 def decode(ids: list[int]) -> str:
-    return "".join(VIDEO if number == VIDEO_PLACEHOLDER else str(TOKENIZER.decode([number])) for number in ids)
+    return "".join(VIDEO if number == VISUAL_PLACEHOLDER else str(TOKENIZER.decode([number])) for number in ids)
 
 
-def taught(*questions: Question, note: str | None = NOTE) -> Text:
-    return encode_conversation(TOKENIZER, converse(questions, SETTINGS), video_note=note)
+def taught(*questions: Question, note: str = NOTE, num_placeholders: int = 1, settings: TextConfig = SETTINGS) -> Text:
+    conversation = converse(questions, settings)
+    return encode_conversation(TOKENIZER, conversation, settings, num_placeholders=num_placeholders, note=note)
 
 
-def asked(question: str, *history: Message, note: str | None = NOTE) -> Text:
-    messages = (Message("system", SYSTEM), *history, Message("user", question))
-    return encode_conversation(TOKENIZER, Conversation(messages), video_note=note)
+def asked(
+    question: str, *history: Message, note: str = NOTE, num_placeholders: int = 1, settings: TextConfig = SETTINGS
+) -> Text:
+    conversation = Conversation((Message("system", SYSTEM), *history, Message("user", question)))
+    return encode_conversation(TOKENIZER, conversation, settings, num_placeholders=num_placeholders, note=note)
+
+
+def open_question(text: str) -> Question:
+    return Question("1", "", "open_ended", text, "A ball.")
 
 
 def seen_by_memaug(text: Text) -> list[int]:
@@ -121,7 +130,7 @@ def test_the_prompt_of_answering_is_the_beginning_of_the_taught_text() -> None:
 
 
 def test_the_video_stands_once_in_front_of_the_first_question() -> None:
-    assert (taught(CHOICE, OPEN).input_ids == VIDEO_PLACEHOLDER).sum() == 1
+    assert (taught(CHOICE, OPEN).input_ids == VISUAL_PLACEHOLDER).sum() == 1
     assert f"user\n{VIDEO}\n{NOTE}\nWhich colour?" in decode(taught(CHOICE, OPEN).input_ids.tolist())
     assert f"user\n{VIDEO}\n{NOTE}\nWhat is shown?" in decode(taught(OPEN, CHOICE).input_ids.tolist())
 
@@ -129,7 +138,80 @@ def test_the_video_stands_once_in_front_of_the_first_question() -> None:
 def test_without_a_note_or_a_video_nothing_else_changes() -> None:
     with_note = decode(taught(OPEN).input_ids.tolist())
     assert decode(taught(OPEN, note="").input_ids.tolist()) == with_note.replace(f"{NOTE}\n", "")
-    assert decode(taught(OPEN, note=None).input_ids.tolist()) == with_note.replace(f"{VIDEO}\n{NOTE}\n", "")
+    without = decode(taught(OPEN, note="", num_placeholders=0).input_ids.tolist())
+    assert without == with_note.replace(f"{VIDEO}\n{NOTE}\n", "")
+
+
+# Several pictures
+
+
+def test_several_pictures_stand_in_front_of_the_first_question() -> None:
+    text = taught(OPEN, CHOICE, note="", num_placeholders=3)
+    one = decode(taught(OPEN, CHOICE, note="").input_ids.tolist())
+    assert decode(text.input_ids.tolist()) == one.replace(f"{VIDEO}\n", f"{VIDEO}\n" * 3)
+
+
+def test_marks_are_the_places_of_several_pictures_in_every_turn() -> None:
+    questions = [open_question(f"Is {IMAGE_MARK} redder than\n{IMAGE_MARK}"), open_question(f"{IMAGE_MARK}\nAnd this?")]
+    written = decode(taught(*questions, note="", num_placeholders=3).input_ids.tolist())
+    unmarked = [open_question(question.question.replace(IMAGE_MARK, "*")) for question in questions]
+    assert written == decode(taught(*unmarked, note="", num_placeholders=0).input_ids.tolist()).replace("*", VIDEO)
+    assert written.count(VIDEO) == 3
+
+
+@pytest.mark.parametrize("num_marks", (1, 3))
+def test_marks_for_another_number_of_pictures_are_refused(num_marks: int) -> None:
+    with pytest.raises(QuestionError, match=f"<image> {num_marks} times and has 2 pictures"):
+        taught(open_question(f"What is in {IMAGE_MARK * num_marks}?"), note="", num_placeholders=2)
+
+
+@pytest.mark.parametrize("num_placeholders", (0, 1))
+@pytest.mark.parametrize("num_marks", (1, 2))
+def test_nobody_can_forge_a_placeholder(num_placeholders: int, num_marks: int) -> None:
+    """A mark where there is one picture, a video or neither is plain text."""
+    words = f"What does {IMAGE_MARK * num_marks} mean in a file?"
+    text = asked(words, note="", num_placeholders=num_placeholders)
+    assert (text.input_ids == VISUAL_PLACEHOLDER).sum() == num_placeholders
+    assert words in decode(text.input_ids.tolist())
+
+
+def test_the_marks_of_others_than_the_user_are_words() -> None:
+    question = Question("1", "", "open_ended", "What is the mark?", IMAGE_MARK)
+    text = taught(question, note="", num_placeholders=2)
+    assert (text.input_ids == VISUAL_PLACEHOLDER).sum() == 2
+    assert decode(text.labels[text.labels != IGNORED_LABEL].tolist()) == f"{IMAGE_MARK}<|im_end|>"
+
+
+# Which questions MemAug sees
+
+
+def test_memaug_can_be_shown_the_first_question_only() -> None:
+    first = replace(SETTINGS, memory_question="first")
+    alone = seen_by_memaug(taught(CHOICE))
+    assert seen_by_memaug(taught(CHOICE, OPEN, settings=first)) == alone
+    assert seen_by_memaug(taught(CHOICE, OPEN, CHOICE, settings=first)) == alone
+    assert seen_by_memaug(taught(CHOICE, OPEN)) != alone
+    history = (Message("user", phrase_question(CHOICE, "letter")), Message("assistant", "B"))
+    assert seen_by_memaug(asked(OPEN.question, *history, settings=first)) == alone
+    assert taught(CHOICE, OPEN, settings=first).labels.tolist() == taught(CHOICE, OPEN).labels.tolist()
+
+
+# The marks of turns can be learnt too; that they are learnt as published is in test_published_labels.py
+
+
+def test_answering_teaches_no_template_and_hides_none_of_it() -> None:
+    learning = replace(SETTINGS, learn_template=True)
+    prompt, plain_prompt = asked("What?", settings=learning), asked("What?")
+    assert (prompt.labels == IGNORED_LABEL).all() and prompt.question_mask.all()
+    assert prompt.question_mask.tolist() == plain_prompt.question_mask.tolist()
+
+
+def test_the_template_of_later_questions_is_learnt_where_memaug_sees_the_first_only() -> None:
+    both = replace(SETTINGS, learn_template=True, memory_question="first")
+    text = taught(CHOICE, OPEN, settings=both)
+    template = replace(SETTINGS, learn_template=True)
+    assert seen_by_memaug(text) == seen_by_memaug(taught(CHOICE, settings=template))
+    assert text.labels.tolist() == taught(CHOICE, OPEN, settings=template).labels.tolist()
 
 
 def test_all_fields_have_one_entry_for_each_token_and_the_questions_come_along() -> None:

@@ -34,7 +34,7 @@ def test_the_first_damaged_sample_stops_a_run_without_a_budget(small: Small, dam
         small.fit("strict", f"data.sources.world.shards={damaged}")
     message = str(stop.value)
     assert "1 videos could not be read, data.max_skipped=0 are allowed" in message
-    video = open_shards(damaged).videos[0].key[:-1]  # any of the first shard's
+    video = open_shards(damaged).subjects[0].key[:-1]  # any of the first shard's
     assert (
         f"{damaged}/000000.tar: video '{video}" in message
         and f"member {video}" in message
@@ -51,7 +51,7 @@ def test_within_the_budget_a_run_goes_on_and_lists_what_it_missed(
     outcome = small.fit(name, f"data.sources.world.shards={damaged}", "data.max_skipped=99", f"data.num_workers={num_workers}")
     assert outcome.step == NUM_STEPS
     listed = [json.loads(line) for line in small.run(name).skipped.read_text().splitlines()]
-    keys = {video.key for video in open_shards(damaged).videos if video.shard == "000000.tar"}
+    keys = {video.key for video in open_shards(damaged).subjects if video.shard == "000000.tar"}
     assert sorted(record["key"] for record in listed) == sorted(keys)  # each once, although all were read several times
     assert all("000000.tar" in record["reason"] for record in listed)
     assert 0 < len(watch.positions) < NUM_STEPS * SAMPLES_PER_STEP - len(keys)

@@ -104,7 +104,7 @@ def test_validation_answers_every_question_and_scores_it(module: HourLLaVAModule
     with torch.no_grad():
         said = module.validation_step(batch, 0)
     assert [answer.question for answer in said] == [RED, choice, LONG]
-    assert all(answer.video == 0 for answer in said)
+    assert all(answer.visual == 0 for answer in said)
     scores = module.scores.compute()
     assert {"accuracy/open_ended", "accuracy/multiple_choice", "accuracy/scene/scene_recognition"} < set(scores)
     assert scores["chance/multiple_choice"] == 0.5

@@ -4,7 +4,7 @@ import torch
 
 from lit_hour.training.module import Said
 from lit_hour.training.pictures import FRAMES_SHOWN, draw_answer, format_time
-from lit_hour.types import Frames, Question
+from lit_hour.types import Frames, ImageSet, Question, TiledImage
 
 OPTIONS = ("a red circle", "a blue square")
 CHOICE = Question("1", "object/object_recognition", "multiple_choice", "What is shown?", "a blue square", OPTIONS)
@@ -24,6 +24,19 @@ def test_frames_from_the_whole_video_are_shown_with_their_times(num_frames: int,
     for axis, place in zip(figure.axes, shown, strict=True):
         assert np.asarray(axis.images[0].get_array())[0, 0, 0] == place * 10
         assert axis.get_title() == format_time(place * 400.0)
+
+
+def test_a_picture_is_shown_as_a_whole_with_its_size() -> None:
+    tiles = torch.arange(5, dtype=torch.uint8).view(5, 1, 1, 1).expand(5, 3, 8, 8)
+    figure = draw_answer(TiledImage(tiles, grid=(2, 2), size_pixels=(30, 40)), "key", Said(0, OPEN, "a cat", False))
+    (axis,) = figure.axes
+    assert axis.get_title() == "40 x 30 pixels" and np.asarray(axis.images[0].get_array()).max() == 0
+
+
+def test_several_pictures_are_numbered() -> None:
+    figure = draw_answer(ImageSet(frames(3).images), "key", Said(0, OPEN, "a cat", False))
+    assert [axis.get_title() for axis in figure.axes] == ["1", "2", "3"]
+    assert [np.asarray(axis.images[0].get_array()).max() for axis in figure.axes] == [0, 10, 20]
 
 
 def test_question_truth_and_answer_are_written() -> None:

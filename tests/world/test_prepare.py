@@ -19,10 +19,10 @@ def test_each_split_is_packed_beside_its_videos(config: Config) -> None:
     folder = Path(config.world.folder)
     for split, num_videos in (("train", 4), ("validation", 2)):
         shards = open_shards(folder / split / "shards")
-        assert [video.key for video in shards.videos] == [f"world_{number:05d}" for number in range(num_videos)]
+        assert [video.key for video in shards.subjects] == [f"world_{number:05d}" for number in range(num_videos)]
         questions = json.loads((folder / split / "questions.json").read_text())
-        assert sum(video.num_questions for video in shards.videos) == len(questions)
-        assert all(4 <= video.num_frames <= 6 for video in shards.videos)
+        assert sum(video.num_questions for video in shards.subjects) == len(questions)
+        assert all(4 <= video.num_frames <= 6 for video in shards.subjects)
         assert shards.indexes[0].settings["size_pixels"] == 64
 
 
@@ -52,6 +52,6 @@ def test_the_world_has_a_question_to_try(config: Config) -> None:
 def test_other_settings_are_refused_and_nothing_is_overwritten(small: Small) -> None:
     with pytest.raises(WorldError, match=r"world\.json says that the videos there were made with"):
         prepare_world(small.config("none", "world.size_pixels=32"))
-    with pytest.raises(ShardError, match="holds shards made from other videos, questions or settings"):
+    with pytest.raises(ShardError, match="holds shards made from other files, questions or settings"):
         prepare_world(small.config("none", "video.max_frames=5"))
-    assert len(open_shards(small.yaml.parent / "world/train/shards").videos) == 4
+    assert len(open_shards(small.yaml.parent / "world/train/shards").subjects) == 4

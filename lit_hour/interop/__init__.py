@@ -1,0 +1,1 @@
+"""Published checkpoints <-> runs of this project."""

@@ -1,0 +1,123 @@
+"""What a new run starts from: another run, a published model, or a plain language model and a vision tower."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from pathlib import Path
+
+from lit_hour.config.check import check_config
+from lit_hour.config.load import load_config
+from lit_hour.config.schema import Config, LanguageConfig
+from lit_hour.errors import ConfigError, WeightsError
+from lit_hour.interop.lora import merge_adapters, plain_name
+from lit_hour.interop.names import OUTPUT_LAYER
+from lit_hour.interop.published import Opened, Outlines, open_published, open_tower
+from lit_hour.interop.settings import CONFIG, PublishedConfig, language_settings, read_published_config
+from lit_hour.model.hour_llava import HourLLaVA
+from lit_hour.run import RunFolder
+from lit_hour.weights import check_fit, load_into, open_weights, shapes_of
+
+log = logging.getLogger("lit_hour")
+
+
+def starting_config(config: Config) -> Config:
+    """The settings with the sizes of the language model that `training.start_from` or `model.language.folder` holds.
+
+    Raises:
+        WeightsError, RunError: there is no such model, or one that would be computed differently here.
+        ConfigError: both are given.
+    """
+    language = config.model.language
+    if config.training.start_from and language.folder:
+        raise ConfigError(
+            f"training.start_from={config.training.start_from} brings a language model: leave out"
+            f" model.language.folder={language.folder}"
+        )
+    if not config.training.start_from and not language.folder:
+        return config
+    started = replace(config, model=replace(config.model, language=_language_at_start(config)))
+    check_config(started)
+    log.info("language model: the sizes of %s", config.training.start_from or language.folder)
+    return started
+
+
+def starting_tokenizer(config: Config) -> Path | None:
+    """The folder of the tokenizer that belongs to `training.start_from`; None without it."""
+    if not config.training.start_from:
+        return None
+    source = Path(config.training.start_from)
+    return source if _is_published(source) else RunFolder(source).tokenizer
+
+
+def load_starting_weights(model: HourLLaVA, config: Config) -> None:
+    """Put the weights into a new model that its settings name; what they do not name stays random.
+
+    Raises:
+        WeightsError, RunError, ConfigError: there are none, or a weight is missing, left over or of another shape.
+    """
+    name_of = {plain: name for name in model.state_dict() if (plain := plain_name(name)) is not None}
+    outlines = {plain: model.state_dict()[name].to("meta") for plain, name in name_of.items()}
+    opened = _open_start(config, outlines)
+    if opened is None:
+        return
+    load_into(model, ((name_of[plain], weight) for plain, weight in opened.weights.tensors()))
+    log.info("weights: %d from %s", len(opened.weights.outlines), opened.weights.path)
+    if opened.unused:
+        log.info("weights that have no place here: %s", ", ".join(opened.unused))
+    random = sorted({plain.partition(".")[0] for plain in outlines.keys() - opened.weights.outlines.keys() - {OUTPUT_LAYER}})
+    if random:
+        log.info("parts with random weights: %s", ", ".join(random))
+
+
+def _language_at_start(config: Config) -> LanguageConfig:
+    """The sizes of the language model, with the adapters and all else that this run's settings say."""
+    wanted, source = config.model.language, Path(config.training.start_from)
+    if config.training.start_from and not _is_published(source):
+        found = load_config(RunFolder(source).checkpoint().with_suffix(".yaml")).model.language
+        return replace(found, lora=wanted.lora, folder="")
+    return replace(wanted, **language_settings(_published_start(config)))
+
+
+def _published_start(config: Config) -> PublishedConfig:
+    """The model in the Hugging Face layout that the settings name, which has to be of the kind that its setting takes."""
+    folder, is_plain = config.training.start_from or config.model.language.folder, not config.training.start_from
+    published = read_published_config(Path(folder))
+    if (published.kind == "a plain language model") != is_plain:
+        right = "training.start_from" if is_plain else "model.language.folder"
+        raise WeightsError(f"{folder} is {published.kind}: give it as {right}={folder}")
+    return published
+
+
+def _open_start(config: Config, outlines: Outlines) -> Opened | None:
+    start_from, tower = config.training.start_from, config.model.vision.weights
+    if start_from and not _is_published(Path(start_from)):
+        return _open_run(RunFolder(Path(start_from)), config, outlines)
+    if start_from:
+        return open_published(_published_start(config), config, outlines)
+    opened = [open_published(_published_start(config), config, outlines)] if config.model.language.folder else []
+    opened += [open_tower(config.model.vision, outlines)] if tower else []
+    if len(opened) == 2:
+        return Opened(opened[0].weights | opened[1].weights, opened[0].unused + opened[1].unused)
+    return opened[0] if opened else None
+
+
+def _open_run(run: RunFolder, config: Config, outlines: Outlines) -> Opened:
+    if config.model.vision.weights:
+        raise ConfigError(
+            f"training.start_from={run.path} brings a vision tower: leave out"
+            f" model.vision.weights={config.model.vision.weights}"
+        )
+    file = run.checkpoint()
+    stored = merge_adapters(open_weights(file), load_config(file.with_suffix(".yaml")).model.language.lora)
+    check_fit(
+        shapes_of(outlines),
+        stored.shapes,
+        f"training.start_from={run.path}: {file}",
+        may_lack=lambda name: config.model.language.tie_embeddings and name == OUTPUT_LAYER,
+    )
+    return Opened(stored)
+
+
+def _is_published(folder: Path) -> bool:
+    return (folder / CONFIG).is_file()

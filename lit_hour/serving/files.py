@@ -1,0 +1,66 @@
+"""The files that a user asks about -> the video or the pictures in them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from lit_hour.config.schema import Config
+from lit_hour.errors import ImageError, QuestionError
+from lit_hour.image.read import image_suffix
+from lit_hour.image.squares import load_image_set
+from lit_hour.image.tiling import load_tiled_image
+from lit_hour.types import Frames, ImageSet, TiledImage
+from lit_hour.video.decode import load_video, probe
+
+PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")  # any other file is read as a video
+
+
+def check_files(files: Sequence[Path]) -> None:
+    """Refuse what can be refused at a glance, before a model is loaded for it.
+
+    Raises:
+        QuestionError: there is no file, or there are several and a video is among them.
+        VideoError: the video cannot be opened.
+        ImageError: a picture cannot be read, or its header is damaged.
+    """
+    _check_kinds(files)
+    for file in files:
+        if _is_picture(file):
+            image_suffix(_read_picture(file), str(file))
+        else:
+            probe(file)
+
+
+def load_files(files: Sequence[Path], config: Config) -> tuple[Frames | TiledImage | ImageSet, float]:
+    """What is in the files, and the duration in seconds, which is 0 for pictures.
+
+    Raises:
+        QuestionError: there is no file, or there are several and a video is among them.
+        VideoError, ImageError: a file cannot be read.
+    """
+    _check_kinds(files)
+    size_pixels = config.video.size_pixels
+    if not _is_picture(files[0]):
+        return load_video(files[0], config.video)
+    if len(files) > 1:
+        return load_image_set([(str(file), _read_picture(file)) for file in files], size_pixels), 0.0
+    return load_tiled_image(_read_picture(files[0]), str(files[0]), size_pixels, config.image), 0.0
+
+
+def _check_kinds(files: Sequence[Path]) -> None:
+    videos = [file for file in files if not _is_picture(file)]
+    if not files or (videos and len(files) > 1):
+        found = f"a video ({videos[0]}) among {len(files)} files" if videos else "no file"
+        raise QuestionError(f"{found}: ask about one video, or about pictures ({', '.join(PICTURE_SUFFIXES)})")
+
+
+def _is_picture(file: Path) -> bool:
+    return file.suffix.lower() in PICTURE_SUFFIXES
+
+
+def _read_picture(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise ImageError(f"{file} cannot be read ({error.strerror}); give the path of a picture") from error

@@ -1,0 +1,152 @@
+import logging
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from made import DIM, SIGLIP_PREFIX, TOWER_WORDS, read_folder, write_config, write_hour_llava
+from safetensors.torch import save_file
+from torch import Tensor
+
+from lit_hour.config.load import load_config
+from lit_hour.config.schema import Config
+from lit_hour.errors import ConfigError, InputError, RunError, WeightsError
+from lit_hour.interop.convert import convert
+from lit_hour.interop.start import load_starting_weights, starting_config, starting_tokenizer
+from lit_hour.model.hour_llava import HourLLaVA
+
+WORDS = (*TOWER_WORDS, "model.memory.num_layers=2")
+FIRST_QUERY = "language.network.model.layers.0.self_attn.q_proj"
+FRESH_NORM = "memory.blocks.0.self_attention_norm.weight"  # ones where it is new
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same random weights as a Hour-LLaVA, as the run that it becomes, as a LLaVA-OneVision, a Qwen2 and a SigLIP."""
+    parent = tmp_path_factory.mktemp("start")
+    weights = write_hour_llava(parent / "hour_llava")
+    convert(parent / "hour_llava", parent / "run", TOWER_WORDS)
+    language = {name for name in weights if name.startswith(("model.layers.", "model.embed", "model.norm", "lm_head"))}
+    parts = {
+        "onevision": {name for name in weights if "vision_resampler" not in name},
+        "qwen2": language,
+        "siglip": {name for name in weights if name.startswith(SIGLIP_PREFIX)},
+    }
+    for part, names in parts.items():
+        (parent / part).mkdir()
+        save_file({name: weights[name] for name in names}, parent / part / "model.safetensors")
+    onevision = {"model_type": "llava", "architectures": ["LlavaQwenForCausalLM"], "mm_resampler_type": None}
+    write_config(parent / "onevision", **onevision)
+    write_config(parent / "qwen2", model_type="qwen2", architectures=["Qwen2ForCausalLM"])
+    return parent
+
+
+def started(*words: str) -> tuple[Config, HourLLaVA]:
+    """A new model with the weights that the settings name."""
+    config = starting_config(load_config(None, [*WORDS, *words]))
+    torch.manual_seed(1)
+    model = HourLLaVA(config, 300)
+    load_starting_weights(model, config)
+    return config, model
+
+
+def has_weights_of(model: HourLLaVA, weights: dict[str, Tensor], *parts: str) -> None:
+    """Whether exactly these parts have the published weights; one weight stands for each."""
+    pairs = {
+        "language": (f"{FIRST_QUERY}.weight", "model.layers.0.self_attn.q_proj.weight"),
+        "projector": ("projector.layers.0.weight", "model.mm_projector.0.weight"),
+        "frame_end": ("frame_end", "model.image_newline"),
+        "memory": (FRESH_NORM, "model.vision_resampler.layers.0.norm1.weight"),
+        "vision": ("vision.tower.trunk.patch_embed.proj.bias", f"{SIGLIP_PREFIX}embeddings.patch_embedding.bias"),
+    }
+    state = model.state_dict()
+    found = {part for part, (ours, published) in pairs.items() if torch.equal(state[ours], weights[published].float())}
+    assert found == set(parts)
+
+
+@pytest.mark.parametrize("source", ("run", "hour_llava"))
+def test_everything_comes_from_an_hour_llava(folders: Path, source: str) -> None:
+    config, model = started(f"training.start_from={folders}/{source}")
+    assert (config.model.language.vocabulary_size, config.model.language.hidden_size) == (320, DIM)
+    has_weights_of(model, read_folder(folders / "hour_llava"), "language", "projector", "frame_end", "memory", "vision")
+    tokenizer = {"run": folders / "run/tokenizer", "hour_llava": folders / "hour_llava"}[source]
+    assert starting_tokenizer(config) == tokenizer and (tokenizer / "tokenizer.json").is_file()
+
+
+def test_onevision_brings_everything_but_memaug(folders: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, "lit_hour"):
+        _, model = started(f"training.start_from={folders}/onevision")
+    has_weights_of(model, read_folder(folders / "hour_llava"), "language", "projector", "frame_end", "vision")
+    assert torch.equal(model.get_parameter(FRESH_NORM), torch.ones(DIM))
+    assert "parts with random weights: memory" in caplog.messages
+    assert any("post_layernorm.weight" in message for message in caplog.messages)
+
+
+def test_a_language_model_and_a_tower_bring_themselves(folders: Path, caplog: pytest.LogCaptureFixture) -> None:
+    language, tower = f"model.language.folder={folders}/qwen2", f"model.vision.weights={folders}/siglip"
+    weights = read_folder(folders / "hour_llava")
+    config, model = started(language)
+    has_weights_of(model, weights, "language")
+    assert starting_tokenizer(config) is None
+    with caplog.at_level(logging.INFO, "lit_hour"):
+        has_weights_of(started(language, tower)[1], weights, "language", "vision")
+    assert "parts with random weights: frame_end, memory, projector" in caplog.messages
+    sizes = [f"model.language.{name}" for name in ("hidden_size=32", "num_heads=4", "intermediate_size=48")]
+    has_weights_of(started(tower, *sizes)[1], weights, "vision")
+    has_weights_of(started(*sizes)[1], weights)
+
+
+def test_adapters_are_laid_over_what_is_there_and_merged_when_another_run_starts_from_them(
+    folders: Path, tmp_path: Path
+) -> None:
+    source = f"training.start_from={folders}/run"
+    config, model = started(source, "model.language.lora.rank=2", "model.language.lora.alpha=8")
+    base = model.get_parameter(f"{FIRST_QUERY}.base_layer.weight")
+    expected = read_folder(folders / "hour_llava")["model.layers.0.self_attn.q_proj.weight"].float()
+    assert torch.equal(base, expected)
+    up, down = (model.get_parameter(f"{FIRST_QUERY}.lora_{part}.default.weight") for part in "BA")
+    assert not up.any() and down.any()  # new adapters change nothing yet
+    torch.nn.init.normal_(up)
+    run = tmp_path / "adapted"
+    (run / "checkpoints").mkdir(parents=True)
+    torch.save({"state_dict": {f"model.{name}": w for name, w in model.state_dict().items()}}, run / "checkpoints/last.ckpt")
+    shutil.copy(folders / "run/config.yaml", run / "checkpoints/last.yaml")
+    text = (run / "checkpoints/last.yaml").read_text()
+    (run / "checkpoints/last.yaml").write_text(text.replace("rank: 0", "rank: 2").replace("alpha: 32.0", "alpha: 8.0"))
+    later_config, later = started(f"training.start_from={run}")
+    assert later_config.model.language.lora.rank == 0
+    torch.testing.assert_close(later.get_parameter(f"{FIRST_QUERY}.weight"), expected + 8 / 2 * up @ down)
+
+
+@pytest.mark.parametrize(
+    ("words", "error", "message"),
+    [
+        (["training.start_from=HERE/none"], RunError, r"no run at .*none"),
+        (["training.start_from=HERE/qwen2"], WeightsError, r"is a plain language model: give it as model\.language\.folder="),
+        (["model.language.folder=HERE/onevision"], WeightsError, r"is LLaVA-OneVision: give it as training\.start_from="),
+        (["model.language.folder=HERE/siglip"], WeightsError, r"no config\.json in .*siglip"),
+        (["training.start_from=HERE/run", "model.language.folder=HERE/qwen2"], ConfigError, "brings a language model"),
+        (["training.start_from=HERE/run", "model.vision.weights=HERE/siglip"], ConfigError, "brings a vision tower"),
+        (
+            ["training.start_from=HERE/onevision", "model.vision.weights=HERE/siglip"],
+            WeightsError,
+            "has a vision tower of its own",
+        ),
+        (["model.vision.weights=HERE/qwen2"], WeightsError, r"model\.vision\.weights=.*qwen2 has to hold one SigLIP"),
+        (["model.vision.weights=HERE/none"], ConfigError, r"model\.vision\.weights='.*none'"),
+        (
+            ["training.start_from=HERE/run", "model.memory.num_layers=1"],
+            WeightsError,
+            r"converted does not fit the model; left over: memory\.blocks\.1\.cross_attention\.key\.bias",
+        ),
+        (
+            ["training.start_from=HERE/hour_llava", "model.memory.num_layers=3"],
+            WeightsError,
+            r"hour_llava does not fit the model; missing: model\.vision_resampler\.layers\.2\.self_attn\.Wqkv\.weight",
+        ),
+    ],
+)
+def test_what_cannot_be_started_from_is_named(folders: Path, words: list[str], error: type[InputError], message: str) -> None:
+    sizes = ["model.language.hidden_size=32", "model.language.num_heads=4", "model.language.intermediate_size=48"]
+    with pytest.raises(error, match=message):
+        started(*sizes, *(word.replace("HERE", str(folders)) for word in words))

@@ -1,0 +1,42 @@
+"""A tower built as the published one is, by timm through open_clip, but with the sizes of the recorded tiny SigLIP."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import open_clip
+from timm.models import generate_default_cfgs, register_model
+from timm.models.vision_transformer import VisionTransformer, _create_vision_transformer
+from torch import Tensor
+
+from lit_hour.config.schema import VisionConfig
+from lit_hour.interop.siglip import siglip_names, to_tower
+from lit_hour.model.vision_encoder import VisionEncoder
+
+SIGLIP = VisionConfig(name="lit-hour-siglip")
+SIZES: dict[str, Any] = {
+    "hidden_size": 24,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 3,
+    "intermediate_size": 40,
+}  # as transformers says
+PIXELS: dict[str, Any] = {"image_size": 384, "patch_size": 14}
+HALVES = (0.5, 0.5, 0.5)
+
+open_clip.add_model_config(Path(__file__).parent / "model/towers/lit-hour-siglip.json")
+default_cfgs = generate_default_cfgs({"lit_hour_siglip": {"mean": HALVES, "std": HALVES}})  # the name that timm looks for
+
+
+@register_model
+def lit_hour_siglip(pretrained: bool = False, **sizes: Any) -> VisionTransformer:
+    """What timm's `vit_so400m_patch14_siglip_384` is, smaller."""
+    sizes = {"img_size": 384, "patch_size": 14, "embed_dim": 24, "depth": 4, "num_heads": 3, "mlp_ratio": 40 / 24} | sizes
+    sizes |= {"class_token": False, "global_pool": "map"}
+    return _create_vision_transformer("lit_hour_siglip", pretrained=pretrained, **sizes)
+
+
+def load_siglip(encoder: VisionEncoder, weights: Mapping[str, Tensor]) -> VisionEncoder:
+    """Fill the tower with Hugging Face's weights, by their names after `vision_model.`; every weight has to be there."""
+    state = {name: to_tower(name, [weights[part] for part in siglip_names(name)]) for name in encoder.tower.state_dict()}
+    encoder.tower.load_state_dict(state)
+    return encoder.eval()

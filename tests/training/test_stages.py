@@ -1,0 +1,129 @@
+"""The shipped stages, one after the other, at toy sizes: what learns in each, and that each starts from the one before."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+from toy_onevision import SIZE_PIXELS, TOWER, know_tower, write_onevision, write_sources
+
+from lit_hour.config.load import load_config
+from lit_hour.errors import InputError
+from lit_hour.run import RunFolder
+from lit_hour.training.fit import Outcome, fit
+from lit_hour.weights import read_checkpoint
+
+CONF = Path(__file__).parents[2] / "conf"
+ONEVISION = {"3b": "llava_onevision_si_qwen2_5_3b", "7b": "llava_onevision_si_qwen2_7b"}
+TOY = (
+    f"video.size_pixels={SIZE_PIXELS}",
+    f"model.vision.name={TOWER}",
+    "image.max_grid=2",
+    "data.samples_per_step=4",
+    "data.num_workers=0",
+    "training.max_steps=1",
+    "training.accelerator=cpu",
+    "training.devices=1",
+    "training.cpu_threads=1",
+)
+Weights = dict[str, Tensor]
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which the stages find everything where their files say that it is."""
+    folder = tmp_path_factory.mktemp("stages")
+    know_tower(folder)
+    video = load_config(CONF / "hour_llava_3b_s2.yaml", TOY).video
+    write_sources(folder / "shards", folder / "files", video)
+    for name in ONEVISION.values():
+        write_onevision(folder / "weights" / name)
+    return folder
+
+
+def run_stage(size: str, stage: str, *words: str) -> Outcome:
+    return fit(load_config(CONF / f"hour_llava_{size}_{stage}.yaml", [*TOY, *words]))
+
+
+def weights_of(run: RunFolder) -> Weights:
+    state = read_checkpoint(run.checkpoint("last"))["state_dict"]
+    return {name.removeprefix("model."): weight.clone() for name, weight in state.items() if name.startswith("model.")}
+
+
+def changed_parts(before: Weights, after: Weights) -> set[str]:
+    assert before.keys() == after.keys()
+    return {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])}
+
+
+@pytest.mark.parametrize("size", ["3b", "7b"])
+def test_each_stage_learns_its_parts_from_where_the_one_before_stopped(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch, size: str
+) -> None:
+    monkeypatch.chdir(workplace)
+    first = run_stage(size, "s1", "training.learning_rate.memory=1e-12")  # so small that hardly anything moves in float32
+    start = weights_of(first.run)
+    shutil.rmtree(first.run.path)
+    stages = [weights_of(run_stage(size, stage).run) for stage in ("s1", "s2", "s3")]
+    assert changed_parts(start, stages[0]) == {"memory"}
+    assert changed_parts(stages[0], stages[1]) == {"vision", "projector", "frame_end", "memory", "language"}
+    assert changed_parts(stages[1], stages[2]) == {"projector", "frame_end", "memory", "language"}
+
+
+def test_the_first_stage_starts_from_llava_onevision(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(workplace)
+    theirs = load_file(workplace / "weights" / ONEVISION["3b"] / "model.safetensors")
+    ours = weights_of(run_stage("3b", "s1", "run.name=first").run)
+    for name, weight in ours.items():
+        if name.startswith("language.network.model."):
+            assert torch.equal(weight, theirs[name.removeprefix("language.network.")]), name
+    assert torch.equal(ours["frame_end"], theirs["model.image_newline"])
+    assert torch.equal(ours["projector.layers.2.weight"], theirs["model.mm_projector.2.weight"])
+    queries, keys, values = ours["vision.tower.trunk.blocks.1.attn.qkv.weight"].chunk(3)
+    prefix = "model.vision_tower.vision_tower.vision_model.encoder.layers.1.self_attn"
+    for part, rows in (("q_proj", queries), ("k_proj", keys), ("v_proj", values)):
+        assert torch.equal(rows, theirs[f"{prefix}.{part}.weight"])
+    config = load_config(RunFolder(Path("runs/first")).config)
+    assert (config.model.language.vocabulary_size, config.model.language.hidden_size) == (320, 32)
+
+
+def test_adapters_alone_of_the_language_model_learn_and_the_next_run_has_them_within(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(workplace)
+    before = f"training.start_from=weights/{ONEVISION['7b']}"
+    lora = ("run.name=adapted", "model.language.lora.rank=4", "training.learning_rate.language=0.05", "training.max_steps=3")
+    adapted = weights_of(run_stage("7b", "s3", before, *lora).run)
+    plain = weights_of(run_stage("7b", "s3", before, "run.name=plain", "training.learning_rate.language=0").run)
+    language = "language.network."
+    base = {name.replace(".base_layer", ""): weight for name, weight in adapted.items() if "lora_" not in name}
+    assert all(torch.equal(base[name], plain[name]) for name in plain if name.startswith(language))
+    merged = weights_of(
+        run_stage("7b", "s1", "training.start_from=runs/adapted", "run.name=merged", "training.learning_rate.memory=1e-12").run
+    )
+    name = f"{language}model.layers.1.self_attn.v_proj"
+    up, down = (adapted[f"{name}.lora_{part}.default.weight"] for part in "BA")
+    assert float(up.abs().max()) > 0
+    torch.testing.assert_close(merged[f"{name}.weight"], base[f"{name}.weight"] + up @ down * 32 / 4)
+    kept = "memory.blocks.0.feed_forward.0.weight"
+    torch.testing.assert_close(merged[kept], adapted[kept])
+
+
+def test_a_stage_goes_on_although_what_it_started_from_is_gone(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(workplace)
+    source = shutil.copytree(workplace / "weights" / ONEVISION["7b"], workplace / "weights/passing")
+    words = ("training.start_from=weights/passing", "run.name=interrupted")
+    run_stage("7b", "s1", *words)
+    shutil.rmtree(source)
+    assert run_stage("7b", "s1", *words, "training.max_steps=2").step == 2
+    with pytest.raises(InputError, match=r"training\.start_from was 'weights/passing', is 'weights/other'"):
+        run_stage("7b", "s1", "training.start_from=weights/other", "run.name=interrupted")
+
+
+@pytest.mark.parametrize("place", ["weights/nowhere", "files"])
+def test_a_beginning_that_is_none_is_named(workplace: Path, monkeypatch: pytest.MonkeyPatch, place: str) -> None:
+    monkeypatch.chdir(workplace)
+    with pytest.raises(InputError, match=place):
+        run_stage("7b", "s1", f"training.start_from={place}", "run.name=none")
+    assert not Path("runs/none").exists()
