@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +99,9 @@ class VideoQuestionData(L.LightningDataModule):
                 " give each rank at least one, or all of them none"
             )
         share = range(self.trainer.global_rank, len(subjects), self.trainer.world_size)
-        dataset = ValidationSubjects(subjects, self.processor, self.config)
+        # read as it will be asked, where no template has labels
+        processor = Processor(self.processor.tokenizer, replace(self.config.text, learn_template=False))
+        dataset = ValidationSubjects(subjects, processor, self.config)
         return DataLoader(dataset, sampler=list(share), batch_size=1, **self._loading())
 
     def finish_step(self) -> None:

@@ -81,10 +81,15 @@ def cut_letterbox(grid: Tensor, size_pixels: tuple[int, int]) -> Tensor:
     _, height, width = grid.shape
     picture_height, picture_width = size_pixels
     if picture_width / picture_height > width / height:
-        bar = (height - int(picture_height * (width / picture_width))) // 2
+        bar = _bar(height, picture_height * (width / picture_width))
         return grid[:, bar : height - bar]  # (dim, height, width)
-    bar = (width - int(picture_width * (height / picture_height))) // 2
+    bar = _bar(width, picture_width * (height / picture_height))
     return grid[:, :, bar : width - bar]  # (dim, height, width)
+
+
+def _bar(length: int, kept: float) -> int:
+    """Lines of tokens to cut on each side; of the thinnest picture at least one line is left."""
+    return min(length - int(kept), length - 1) // 2
 
 
 def _shrink(grid: Tensor, max_tokens: int) -> Tensor:

@@ -1,4 +1,5 @@
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from lit_hour.data.datamodule import training_questions
 from lit_hour.data.shards import open_shards
 from lit_hour.errors import ConfigError, ShardError
 from lit_hour.processor import Processor
-from lit_hour.types import Batch
+from lit_hour.types import IGNORED_LABEL, Batch
 
 
 def batches_equal(one: Batch, other: Batch) -> bool:
@@ -121,6 +122,16 @@ def test_validation_covers_each_video_once_over_the_ranks(small: Small, processo
         assert batch.positions == () and set(batch.visual_of_text) == {0}
         assert all(len(questions) == 1 for questions in batch.questions)  # each question in a conversation of its own
         assert 0 < len(batch.questions) <= 4
+
+
+def test_validation_asks_as_answering_does_whatever_training_learns(small: Small, processor: Processor) -> None:
+    published = Processor(processor.tokenizer, replace(processor.settings, learn_template=True))
+    word = "text.learn_template=true"
+    plain, with_template = (data_of_rank(small, each, *more) for each, more in ((processor, ()), (published, (word,))))
+    for one, other in zip(plain.val_dataloader(), with_template.val_dataloader(), strict=True):
+        assert torch.equal(one.labels, other.labels) and torch.equal(one.question_mask, other.question_mask)
+    one, other = next(iter(plain.train_dataloader())), next(iter(with_template.train_dataloader()))
+    assert int((other.labels != IGNORED_LABEL).sum()) > int((one.labels != IGNORED_LABEL).sum())
 
 
 def test_fewer_validation_videos_than_ranks_are_refused(small: Small, processor: Processor) -> None:

@@ -100,7 +100,7 @@ def test_adapters_are_laid_over_what_is_there_and_merged_when_another_run_starts
     folders: Path, tmp_path: Path
 ) -> None:
     source = f"training.start_from={folders}/run"
-    config, model = started(source, "model.language.lora.rank=2", "model.language.lora.alpha=8")
+    _, model = started(source, "model.language.lora.rank=2", "model.language.lora.alpha=8")
     base = model.get_parameter(f"{FIRST_QUERY}.base_layer.weight")
     expected = read_folder(folders / "hour_llava")["model.layers.0.self_attn.q_proj.weight"].float()
     assert torch.equal(base, expected)

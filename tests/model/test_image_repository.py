@@ -115,3 +115,9 @@ def test_the_letterbox_is_cut_on_both_sides_alike(size_pixels: tuple[int, int], 
     height, width = left.shape[1:]
     assert abs(height - expected[0]) <= 1 and abs(width - expected[1]) <= 1
     assert left[0].min() + left[0].max() == 26 and left[1].min() + left[1].max() == 26
+
+
+@pytest.mark.parametrize("side", (4, 14, 27))
+@pytest.mark.parametrize("size_pixels", ((1, 100), (100, 1)))
+def test_something_is_left_of_the_thinnest_picture(side: int, size_pixels: tuple[int, int]) -> None:
+    assert min(cut_letterbox(torch.zeros(1, side, side), size_pixels).shape[1:]) in (1, 2)
