@@ -66,10 +66,10 @@ class ImageConfig:
 class PackConfig:
     """How videos and questions become tar shards."""
 
-    videos_per_shard: int = setting(16, "videos in one tar", unit="videos", at_least=1)
+    videos_per_shard: int = setting(16, "videos in one tar; or pictures, or texts", unit="videos", at_least=1)
     jpeg_quality: int = setting(90, "quality of the stored frames", at_least=1, at_most=100)
     num_workers: int = setting(0, "shards made at once; 0 for one per core", unit="processes", at_least=0)
-    max_skipped: int = setting(0, "videos that may fail before packing stops", unit="videos", at_least=0)
+    max_skipped: int = setting(0, "videos and pictures that may fail before packing stops", unit="videos", at_least=0)
 
 
 @dataclass(frozen=True)
@@ -198,7 +198,7 @@ class DataConfig:
 
     sources: dict[str, SourceConfig] = setting({}, "named training sources: data.sources.NAME.shards=FOLDER")
     validation_sources: dict[str, SourceConfig] = setting({}, "named validation sources; their weights do not count")
-    questions_per_sample: int = setting(5, "questions about one video in one multi-turn sample", unit="questions", at_least=1)
+    questions_per_sample: int = setting(5, "questions about one video or picture in one multi-turn sample", unit="questions", at_least=1)
     validation_questions: int = setting(
         30, "questions asked about each validation video, spread over those it has", unit="questions", at_least=1
     )
@@ -207,7 +207,7 @@ class DataConfig:
     shuffle_shards: int = setting(4, "neighbouring shards whose samples are shuffled together", unit="shards", at_least=1)
     num_workers: int = setting(2, "processes that read ahead, for each rank", unit="processes", at_least=0)
     max_skipped: int = setting(
-        0, "videos that a rank may fail to read before the run stops; each is listed", unit="videos", at_least=0
+        0, "videos and pictures that a rank may fail to read before the run stops; each is listed", unit="videos", at_least=0
     )
 
 

@@ -13,7 +13,7 @@ from small_run import NUM_STEPS, SAMPLES_PER_STEP, Small, StoppedError, Trained,
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from lit_hour.config.load import load_config
-from lit_hour.errors import RunError, ShardError
+from lit_hour.errors import RunError, ShardError, WeightsError
 from lit_hour.run import RunFolder
 from lit_hour.training.fit import Outcome
 
@@ -253,7 +253,7 @@ def test_a_damaged_checkpoint_is_named(small: Small) -> None:
     run.checkpoints.mkdir(parents=True)
     file = run.checkpoints / "last.ckpt"
     file.write_bytes(b"PK\x03\x04 and nothing more")
-    with pytest.raises(RunError, match=r"last\.ckpt is damaged or no checkpoint: delete it"):
+    with pytest.raises(WeightsError, match=r"last\.ckpt is damaged or no checkpoint: delete it"):
         small.fit("damaged")
 
 
