@@ -198,7 +198,9 @@ class DataConfig:
 
     sources: dict[str, SourceConfig] = setting({}, "named training sources: data.sources.NAME.shards=FOLDER")
     validation_sources: dict[str, SourceConfig] = setting({}, "named validation sources; their weights do not count")
-    questions_per_sample: int = setting(5, "questions about one video or picture in one multi-turn sample", unit="questions", at_least=1)
+    questions_per_sample: int = setting(
+        5, "questions about one video or picture in one multi-turn sample", unit="questions", at_least=1
+    )
     validation_questions: int = setting(
         30, "questions asked about each validation video, spread over those it has", unit="questions", at_least=1
     )

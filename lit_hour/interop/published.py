@@ -28,7 +28,7 @@ from lit_hour.model.vision_encoder import VisionEncoder
 from lit_hour.weights import SAFE, StoredWeights, check_fit, open_weights, shapes_of
 
 LANGUAGE = "language."
-SIGLIP = "vision_model."  # what the weights of a Hugging Face SigLIP are named after, behind any other prefix
+PATCHES = "embeddings.patch_embedding.weight"  # of a Hugging Face SigLIP, behind whatever prefix its weights have
 
 Outlines = Mapping[str, Tensor]
 
@@ -107,15 +107,15 @@ def open_tower(settings: VisionConfig, outlines: Outlines) -> Opened:
     """
     path = Path(settings.weights)
     stored = open_weights(path) if path.is_dir() or (path.suffix == SAFE and path.is_file()) else None
-    prefixes = {name.partition(SIGLIP)[0] + SIGLIP for name in (stored.outlines if stored else ()) if SIGLIP in name}
+    prefixes = [name.removesuffix(PATCHES) for name in (stored.outlines if stored else ()) if name.endswith(PATCHES)]
     if stored is None or not (prefixes or path.is_dir()):
         encoder = VisionEncoder(settings)
         encoder.load_pretrained(settings.weights)
         state = {f"vision.{name}": weight for name, weight in encoder.state_dict().items()}
         return Opened(StoredWeights(path, {name: weight.to("meta") for name, weight in state.items()}, state.__getitem__))
     if len(prefixes) != 1:
-        raise WeightsError(f"model.vision.weights={path} has to hold one SigLIP, named {SIGLIP}*, and holds {len(prefixes)}")
-    prefix = prefixes.pop()
+        raise WeightsError(f"model.vision.weights={path} has to hold one SigLIP, with one {PATCHES}, and holds {len(prefixes)}")
+    (prefix,) = prefixes
     wanted = {name: outline for name, outline in outlines.items() if name.startswith(TOWER)}
     expected = {
         prefix + name.removeprefix(PUBLISHED_TOWER): shape for name, shape in shapes_of(outline_published(wanted)).items()

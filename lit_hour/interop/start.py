@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from lit_hour.config.schema import Config, LanguageConfig
 from lit_hour.errors import ConfigError, WeightsError
 from lit_hour.interop.lora import merge_adapters, plain_name
 from lit_hour.interop.names import OUTPUT_LAYER
-from lit_hour.interop.published import Opened, Outlines, open_published, open_tower
+from lit_hour.interop.published import Opened, Outlines, open_published, open_tower, outline_model
 from lit_hour.interop.settings import CONFIG, PublishedConfig, language_settings, read_published_config
 from lit_hour.model.hour_llava import HourLLaVA
 from lit_hour.run import RunFolder
@@ -24,8 +25,11 @@ log = logging.getLogger("lit_hour")
 def starting_config(config: Config) -> Config:
     """The settings with the sizes of the language model that `training.start_from` or `model.language.folder` holds.
 
+    All weights that the settings name are looked at, so that nothing is built or written for those that do not fit.
+
     Raises:
-        WeightsError, RunError: there is no such model, or one that would be computed differently here.
+        WeightsError, RunError: there is no such model, one that would be computed differently here, or a weight that is
+            missing, left over or of another shape.
         ConfigError: both are given.
     """
     language = config.model.language
@@ -34,12 +38,14 @@ def starting_config(config: Config) -> Config:
             f"training.start_from={config.training.start_from} brings a language model: leave out"
             f" model.language.folder={language.folder}"
         )
-    if not config.training.start_from and not language.folder:
-        return config
-    started = replace(config, model=replace(config.model, language=_language_at_start(config)))
-    check_config(started)
-    log.info("language model: the sizes of %s", config.training.start_from or language.folder)
-    return started
+    if config.training.start_from or language.folder:
+        config = replace(config, model=replace(config.model, language=_language_at_start(config)))
+        check_config(config)
+        log.info("language model: the sizes of %s", config.training.start_from or language.folder)
+    if config.training.start_from or language.folder or config.model.vision.weights:
+        model = outline_model(config, num_tokens=0)  # the embedding has the rows of what is named, or is not looked at
+        _open_start(config, {plain: model[name] for plain, name in _without_adapters(model).items()})
+    return config
 
 
 def starting_tokenizer(config: Config) -> Path | None:
@@ -56,7 +62,7 @@ def load_starting_weights(model: HourLLaVA, config: Config) -> None:
     Raises:
         WeightsError, RunError, ConfigError: there are none, or a weight is missing, left over or of another shape.
     """
-    name_of = {plain: name for name in model.state_dict() if (plain := plain_name(name)) is not None}
+    name_of = _without_adapters(model.state_dict())
     outlines = {plain: model.state_dict()[name].to("meta") for plain, name in name_of.items()}
     opened = _open_start(config, outlines)
     if opened is None:
@@ -68,6 +74,11 @@ def load_starting_weights(model: HourLLaVA, config: Config) -> None:
     random = sorted({plain.partition(".")[0] for plain in outlines.keys() - opened.weights.outlines.keys() - {OUTPUT_LAYER}})
     if random:
         log.info("parts with random weights: %s", ", ".join(random))
+
+
+def _without_adapters(names: Iterable[str]) -> dict[str, str]:
+    """The weights that are no part of an adapter: the name that each has in a model without adapters, and its own."""
+    return {plain: name for name in names if (plain := plain_name(name)) is not None}
 
 
 def _language_at_start(config: Config) -> LanguageConfig:

@@ -8,7 +8,6 @@ import shlex
 import sys
 import warnings
 from dataclasses import dataclass
-from pathlib import Path
 
 import lightning as L
 import torch

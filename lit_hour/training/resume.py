@@ -40,7 +40,8 @@ def continuing_config(config: Config, checkpoint: Path) -> Config:
         sizes = replace(before.model.language, folder=config.model.language.folder, lora=config.model.language.lora)
         config = replace(config, model=replace(config.model, language=sizes))
     differences = [
-        f"{name} was {old!r}, is {new!r}" for name, old, new in _differences(_fixed_settings(before), _fixed_settings(config), "")
+        f"{name} was {old!r}, is {new!r}"
+        for name, old, new in _differences(_fixed_settings(before), _fixed_settings(config), "")
     ]
     if differences:
         raise RunError(

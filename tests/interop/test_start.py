@@ -96,6 +96,17 @@ def test_a_language_model_and_a_tower_bring_themselves(folders: Path, caplog: py
     has_weights_of(started(*sizes)[1], weights)
 
 
+@pytest.mark.parametrize("prefix", ("", "vision_model.", "model.vision_model."))
+def test_a_siglip_is_found_whatever_its_names_begin_with(folders: Path, tmp_path: Path, prefix: str) -> None:
+    """transformers 5 saves it without the vision_model. of transformers 4."""
+    weights = read_folder(folders / "siglip")
+    save_file(
+        {prefix + name.removeprefix(SIGLIP_PREFIX): each for name, each in weights.items()}, tmp_path / "model.safetensors"
+    )
+    sizes = [f"model.language.{name}" for name in ("hidden_size=32", "num_heads=4", "intermediate_size=48")]
+    has_weights_of(started(f"model.vision.weights={tmp_path}", *sizes)[1], read_folder(folders / "hour_llava"), "vision")
+
+
 def test_adapters_are_laid_over_what_is_there_and_merged_when_another_run_starts_from_them(
     folders: Path, tmp_path: Path
 ) -> None:

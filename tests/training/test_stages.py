@@ -121,9 +121,14 @@ def test_a_stage_goes_on_although_what_it_started_from_is_gone(workplace: Path, 
         run_stage("7b", "s1", "training.start_from=weights/other", "run.name=interrupted")
 
 
-@pytest.mark.parametrize("place", ["weights/nowhere", "files"])
-def test_a_beginning_that_is_none_is_named(workplace: Path, monkeypatch: pytest.MonkeyPatch, place: str) -> None:
+@pytest.mark.parametrize("place", ["weights/nowhere", "files", "weights/cut"])
+def test_a_beginning_that_is_none_is_named_before_anything_is_written(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
     monkeypatch.chdir(workplace)
+    if place == "weights/cut":
+        file = shutil.copytree(workplace / "weights" / ONEVISION["7b"], workplace / place) / "model.safetensors"
+        file.write_bytes(file.read_bytes()[:-100])
     with pytest.raises(InputError, match=place):
         run_stage("7b", "s1", f"training.start_from={place}", "run.name=none")
     assert not Path("runs/none").exists()
