@@ -17,7 +17,7 @@ test: $(READY)  ## every test
 check: $(READY)  ## format, lint, types, tests
 	$(RUN) -m ruff format --check .
 	$(RUN) -m ruff check .
-	$(RUN) -m mypy lit_hour/config lit_hour/types.py lit_hour/video lit_hour/text lit_hour/data lit_hour/model
+	$(RUN) -m mypy lit_hour
 	$(PYTEST)
 
 format: $(READY)  ## mend format and what lint can mend

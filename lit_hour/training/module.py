@@ -53,7 +53,7 @@ class HourLLaVAModule(L.LightningModule):
         self.log("train/loss", loss, prog_bar=True, sync_dist=True, batch_size=len(batch.input_ids))
         return loss
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> list[Said]:
+    def validation_step(self, batch: Batch, batch_idx: int) -> list[Said]:  # type: ignore[override]
         """Loss and answers; each visual is remembered once for both and for all its questions."""
         if not batch.keys[0]:  # nothing could be read
             return []
