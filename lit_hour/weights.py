@@ -7,6 +7,7 @@ They lie in a folder as model.safetensors, or as model.safetensors.index.json an
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -130,20 +131,42 @@ def check_fit(expected: Shapes, found: Shapes, origin: str, may_lack: Callable[[
         may_lack: which of the expected may be absent.
 
     Raises:
-        WeightsError: it names every weight that is missing, left over or of another shape.
+        WeightsError: it names every weight that is missing, left over or of another shape, a line for those of all layers.
     """
     missing = [name for name in expected if name not in found and not may_lack(name)]
     left_over = [name for name in found if name not in expected]
-    reshaped = [
-        f"{name} is {found[name]} and has to be {shape}" for name, shape in expected.items() if found.get(name, shape) != shape
-    ]
+    shapes = {
+        name: f" is {found[name]} and has to be {shape}" for name, shape in expected.items() if found.get(name, shape) != shape
+    }
     complaints = [
-        *([f"missing: {', '.join(missing)}"] if missing else []),
-        *([f"left over: {', '.join(left_over)}"] if left_over else []),
-        *([f"of another shape: {', '.join(reshaped)}"] if reshaped else []),
+        *(f"missing: {each}" for each in _in_ranges(dict.fromkeys(missing, ""))),
+        *(f"left over: {each}" for each in _in_ranges(dict.fromkeys(left_over, ""))),
+        *(f"of another shape: {each}" for each in _in_ranges(shapes)),
     ]
     if complaints:
-        raise WeightsError(f"{origin} does not fit the model; {'; '.join(complaints)}")
+        raise WeightsError("\n  ".join([f"{origin} does not fit the model", *complaints]))
+
+
+def _in_ranges(remarks: Mapping[str, str]) -> Iterator[str]:
+    """Names with their remarks, those of equal layers in one: `layers.{0-25}.norm.weight` for twenty-six."""
+    numbers_of: dict[tuple[str, str, str], list[int]] = {}
+    for name, remark in remarks.items():
+        before, number, after = re.fullmatch(r"(.*?)(?:(?<=\.)(\d+)(?=\.)(.*))?", name).groups()  # type: ignore[union-attr]
+        numbers_of.setdefault((before, after or "", remark), []).extend([int(number)] if number else [])
+    for (before, after, remark), numbers in numbers_of.items():
+        yield f"{before}{_ranges(sorted(numbers))}{after}{remark}"
+
+
+def _ranges(numbers: list[int]) -> str:
+    """`3` for one number, `{0-2,5}` for several, nothing for none."""
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    spelt = ",".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
+    return f"{{{spelt}}}" if len(numbers) > 1 else spelt
 
 
 def load_into(module: nn.Module, tensors: Iterable[tuple[str, Tensor]]) -> None:

@@ -213,13 +213,19 @@ def test_a_checkpoint_of_another_program_is_refused(tmp_path: Path) -> None:
 def test_every_weight_that_does_not_fit_is_named() -> None:
     expected = {"kept": (2,), "one": (1,), "two": (2,), "wide": (3, 4)}
     found = {"kept": (2,), "wide": (4, 3), "more": (1,), "most": (2,)}
+    layers = {f"layers.{number}.mlp.0.weight": (2, 2) for number in (0, 1, 2, 5, 11)}
     with pytest.raises(WeightsError) as refusal:
-        check_fit(expected, found, "this file")
-    assert str(refusal.value) == (
-        "this file does not fit the model; missing: one, two; left over: more, most;"
-        " of another shape: wide is (4, 3) and has to be (3, 4)"
-    )
-    with pytest.raises(WeightsError, match=r"does not fit the model; missing: two$"):
+        check_fit(expected | layers, found, "this file")
+    assert str(refusal.value).splitlines() == [
+        "this file does not fit the model",
+        "  missing: one",
+        "  missing: two",
+        "  missing: layers.{0-2,5,11}.mlp.0.weight",
+        "  left over: more",
+        "  left over: most",
+        "  of another shape: wide is (4, 3) and has to be (3, 4)",
+    ]
+    with pytest.raises(WeightsError, match=r"does not fit the model\n  missing: two$"):
         check_fit(expected, {"kept": (2,), "wide": (3, 4)}, "it", lambda name: name == "one")
     check_fit(expected, expected, "it")
 
