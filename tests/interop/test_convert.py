@@ -255,7 +255,7 @@ def test_a_run_that_is_not_whole_is_refused(run: RunFolder, tmp_path: Path) -> N
     weights = read_folder(file.parent)
     save_file({name: weight for name, weight in weights.items() if name != "frame_end"}, file)
     with pytest.raises(
-        WeightsError, match=r"converted, with the settings beside it, does not fit the model; missing: frame_end"
+        WeightsError, match=r"converted, with the settings beside it, does not fit the model\n  missing: frame_end"
     ):
         convert(copy.path, tmp_path / "back")
     assert [path.name for path in tmp_path.iterdir()] == ["copy"]
