@@ -148,12 +148,12 @@ def test_adapters_are_laid_over_what_is_there_and_merged_when_another_run_starts
         (
             ["training.start_from=HERE/run", "model.memory.num_layers=1"],
             WeightsError,
-            r"converted does not fit the model; left over: memory\.blocks\.1\.cross_attention\.key\.bias",
+            r"converted does not fit the model\n  left over: memory\.blocks\.1\.cross_attention\.key\.bias",
         ),
         (
             ["training.start_from=HERE/hour_llava", "model.memory.num_layers=3"],
             WeightsError,
-            r"hour_llava does not fit the model; missing: model\.vision_resampler\.layers\.2\.self_attn\.Wqkv\.weight",
+            r"hour_llava does not fit the model\n  missing: model\.vision_resampler\.layers\.2\.self_attn\.Wqkv\.weight",
         ),
     ],
 )
