@@ -47,7 +47,7 @@ class Processor:
             QuestionError: the question is empty.
         """
         if not question.strip():
-            raise QuestionError("the question is empty: ask something about the video")
+            raise QuestionError("the question is empty: ask something")
         messages = (Message("system", self.settings.system_prompt), *history, Message("user", question))
         return Conversation(messages)
 

@@ -122,6 +122,18 @@ def read_checkpoint(file: Path) -> dict[str, Any]:
         raise WeightsError(f"{file} is damaged or no checkpoint: delete it, or choose another") from error
 
 
+def check_floating(stored: StoredWeights) -> None:
+    """Refuse weights that are no numbers with a fraction: those of a quantised model mean nothing without their scales.
+
+    Raises:
+        WeightsError: it names the first.
+    """
+    for name, outline in stored.outlines.items():
+        if not outline.is_floating_point():
+            kind = str(outline.dtype).removeprefix("torch.")
+            raise WeightsError(f"{stored.path}: {name} is stored as {kind}: give weights that are not quantised")
+
+
 def check_fit(expected: Shapes, found: Shapes, origin: str, may_lack: Callable[[str], bool] = lambda name: False) -> None:
     """Refuse weights that are not those that a model has.
 

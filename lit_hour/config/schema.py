@@ -125,7 +125,7 @@ class VisionConfig:
 class MemoryConfig:
     """What is kept of a video, what is forgotten, and the blocks that look back."""
 
-    num_layers: int = setting(4, "blocks of MemAug", at_least=1)
+    num_layers: int = setting(4, "blocks of MemAug", at_least=1, at_most=1000)
     min_frames: int = setting(128, "a shorter video is repeated up to this many frames in memory", unit="frames", at_least=1)
     max_query_frames: int = setting(512, "frames that survive forgetting, at most", unit="frames", at_least=1)
     spatial_keep: float = setting(0.25, "share of each frame's tokens that survives forgetting", above=0, at_most=1)
@@ -160,12 +160,14 @@ class LanguageConfig:
     folder: str = setting(
         "", "folder of a Qwen2-family model in the Hugging Face layout; empty: random weights of the sizes below"
     )
-    vocabulary_size: int = setting(0, "rows of the embedding; 0: as many as the tokenizer has tokens", at_least=0)
-    hidden_size: int = setting(2048, "width", at_least=8)
-    num_layers: int = setting(36, "decoder layers", at_least=1)
+    vocabulary_size: int = setting(
+        0, "rows of the embedding; 0: as many as the tokenizer has tokens", at_least=0, at_most=2**24
+    )
+    hidden_size: int = setting(2048, "width", at_least=8, at_most=2**16)
+    num_layers: int = setting(36, "decoder layers", at_least=1, at_most=1000)
     num_heads: int = setting(16, "attention heads", at_least=1)
     num_key_value_heads: int = setting(2, "heads of keys and values, shared by groups of query heads", at_least=1)
-    intermediate_size: int = setting(11008, "width of the feed-forward", at_least=8)
+    intermediate_size: int = setting(11008, "width of the feed-forward", at_least=8, at_most=2**18)
     rope_theta: float = setting(1_000_000.0, "base of the rotary frequencies", above=0)
     norm_epsilon: float = setting(1e-6, "added to the variance in its norms", above=0)
     initial_deviation: float = setting(0.02, "standard deviation of random weights", above=0)

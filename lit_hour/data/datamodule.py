@@ -208,6 +208,12 @@ def training_questions(config: Config) -> Iterator[Question]:
             yield from shards.read_subject(subject).questions
 
 
+def sources_fingerprint(config: Config) -> list[str]:
+    """The fingerprints of all training shards, which change with their questions."""
+    opened = _open_sources(_training_sources(config), config.video)
+    return [index.fingerprint for shards in opened.values() for index in shards.indexes]
+
+
 def _read_example(
     shards: Shards, subject: SubjectRecord, asked: slice | None, processor: Processor, config: Config
 ) -> Example | Skipped:

@@ -53,9 +53,11 @@ def read_image(data: bytes, name: str) -> Image.Image:
             or is more than `MAX_ASPECT` times as long as wide.
     """
     with _open_image(data, name) as image:
+        if image.mode.startswith("I"):
+            raise ImageError(f"{name} has more than 8 bits for each shade of grey: save it with 8")
         turn = _UPRIGHT.get(image.getexif().get(_ORIENTATION, 1))
         upright = image if turn is None else image.transpose(turn)
-        return upright.convert("RGB")
+        return (upright.convert("RGBA") if upright.mode == "P" else upright).convert("RGB")  # PIL warns of a clear colour
 
 
 def image_suffix(data: bytes, name: str) -> str:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import shlex
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,26 +16,23 @@ import torch
 from lit_hour.config.load import config_from_dict, load_config, save_config
 from lit_hour.errors import WeightsError
 from lit_hour.interop.lora import merge_adapters
-from lit_hour.interop.names import OUTPUT_LAYER, PUBLISHED_TOWER, as_published
+from lit_hour.interop.names import PUBLISHED_TOWER, as_published, may_lack_of
 from lit_hour.interop.published import open_published, outline_model, without_tied
 from lit_hour.interop.settings import (
     CONFIG,
-    PublishedConfig,
+    check_tokenizer,
     computed_otherwise,
+    is_published,
     published_values,
     read_published_config,
     settings_of,
 )
 from lit_hour.interop.writing import complete_or_absent, refuse_filled, write_weights
 from lit_hour.run import RunFolder
-from lit_hour.text.tokenizer import Tokenizer, end_of_turn_id, load_tokenizer
+from lit_hour.text.tokenizer import copy_tokenizer, end_of_turn_id, load_tokenizer
 from lit_hour.weights import StoredWeights, check_fit, open_weights, shapes_of
 
 CONVERTED = "converted"  # name of the checkpoint that a published model becomes
-TOKENIZER_FILES = (
-    *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
-    *("vocab.json", "merges.txt", "chat_template.jinja", "chat_template.json"),
-)
 EMBEDDING, PROJECTOR = "language.network.model.embed_tokens.weight", "projector.layers.0.weight"
 POST_NORM = f"{PUBLISHED_TOWER}post_layernorm"
 INSTEAD = {  # what to do with another kind of folder
@@ -72,7 +68,7 @@ def convert(source: Path, target: Path, words: Sequence[str] = (), checkpoint: s
         WeightsError, RunError, ConfigError: the source is not whole or does not fit, or the target is not empty.
     """
     refuse_filled(target)
-    if (source / CONFIG).is_file():
+    if is_published(source):
         if checkpoint is not None:
             raise WeightsError(f"{source} has no checkpoints to choose --checkpoint {checkpoint} from: it is no run folder")
         return _import(source, target.absolute(), words)
@@ -89,14 +85,14 @@ def _import(source: Path, target: Path, words: Sequence[str]) -> Converted:
         raise WeightsError(f"{source} is {published.kind}: {INSTEAD[published.kind].format(source, source)}")
     names_tower = any(word.startswith("model.vision.name=") for word in words)
     config = config_from_dict(settings_of(published, names_tower), str(published.file), words)
-    check_tokenizer(published, load_tokenizer(source))
+    check_tokenizer(published, len(load_tokenizer(source)))
     opened = open_published(published, config, outline_model(config, num_tokens=0))
     with complete_or_absent(target, opened.weights.num_bytes) as unfinished:
         run = RunFolder(unfinished)
         checkpoint = run.checkpoints / CONVERTED
         checkpoint.mkdir(parents=True)
         write_weights(checkpoint, opened.weights.tensors())
-        _copy_tokenizer(source, run.tokenizer)
+        copy_tokenizer(source, run.tokenizer)
         save_config(config, checkpoint.with_suffix(".yaml"))
         save_config(config, run.config)
     notes = [f"left out, as nothing reads it: {', '.join(opened.unused)}"] if opened.unused else []
@@ -112,20 +108,6 @@ def _import(source: Path, target: Path, words: Sequence[str]) -> Converted:
     )
 
 
-def check_tokenizer(published: PublishedConfig, tokenizer: Tokenizer) -> None:
-    """Refuse a tokenizer with more tokens than the embedding has rows.
-
-    Raises:
-        WeightsError: it has.
-    """
-    num_rows, num_tokens = published.integer("vocab_size"), len(tokenizer)
-    if num_tokens > num_rows:
-        raise WeightsError(
-            f"{published.file}: vocab_size={num_rows}, and the tokenizer beside it has {num_tokens} tokens:"
-            " it belongs to another model"
-        )
-
-
 def _export(source: Path, target: Path, words: Sequence[str], checkpoint: str | None) -> Converted:
     run = RunFolder(source)
     file = run.checkpoint(checkpoint)
@@ -136,7 +118,7 @@ def _export(source: Path, target: Path, words: Sequence[str], checkpoint: str | 
         shapes_of(outline_model(config, len(tokenizer))),
         stored.shapes,
         f"{file}, with the settings beside it,",
-        may_lack=lambda name: config.model.language.tie_embeddings and name == OUTPUT_LAYER,
+        may_lack=may_lack_of(config),
     )
     plain = merge_adapters(stored, config.model.language.lora)
     num_rows, vision_dim = len(plain.outlines[EMBEDDING]), plain.outlines[PROJECTOR].shape[1]
@@ -146,14 +128,15 @@ def _export(source: Path, target: Path, words: Sequence[str], checkpoint: str | 
     values["eos_token_id"] = end_of_turn_id(tokenizer)
     with complete_or_absent(target, weights.num_bytes) as unfinished:
         write_weights(unfinished, weights.tensors())
-        _copy_tokenizer(run.tokenizer, unfinished)
+        copy_tokenizer(run.tokenizer, unfinished)
         (unfinished / CONFIG).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
     notes = [f"from {file}", f"{POST_NORM}.* are ones and zeros: the published code computes it and does not read the result"]
     if config.model.language.lora.rank:
         notes.append("the adapters are merged into the language model")
     if differences := computed_otherwise(config):
         notes.append(f"the published code computes otherwise: {'; '.join(differences)}")
-    back = ("python", "-m", "lit_hour", "convert", str(target), "RUN")
+    tower = (f"model.vision.name={config.model.vision.name}", f"video.size_pixels={config.video.size_pixels}")
+    back = ("python", "-m", "lit_hour", "convert", str(target), "RUN", *tower)
     return Converted(target, len(weights.outlines), weights.num_bytes, tuple(notes), (back,))
 
 
@@ -161,11 +144,3 @@ def _post_norm(file: Path, dim: int, dtype: torch.dtype) -> StoredWeights:
     """The norm behind the vision tower's last layer, which the published layout has and nothing reads."""
     made = {f"{POST_NORM}.weight": torch.ones(dim, dtype=dtype), f"{POST_NORM}.bias": torch.zeros(dim, dtype=dtype)}  # (dim,)
     return StoredWeights(file, {name: tensor.to("meta") for name, tensor in made.items()}, made.__getitem__)
-
-
-def _copy_tokenizer(source: Path, target: Path) -> None:
-    """The files of a tokenizer alone: a config.json beside them would change how some libraries read them."""
-    target.mkdir(exist_ok=True)
-    for name in TOKENIZER_FILES:
-        if (source / name).is_file():
-            shutil.copyfile(source / name, target / name)

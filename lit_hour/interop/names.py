@@ -15,12 +15,13 @@ A plain language model and LLaVA-OneVision have a part of these names.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from lit_hour.config.schema import Config
 from lit_hour.interop.siglip import from_tower, siglip_names, to_tower
 from lit_hour.weights import StoredWeights
 
@@ -47,6 +48,11 @@ IN_BLOCK = {  # published -> ours; several of ours lie there one under the other
 }
 PUBLISHED_OF = {ours: published for published, several in IN_BLOCK.items() for ours in several}
 BLOCK_WEIGHT = re.compile(r"memory\.blocks\.(\d+)\.(.+)\.(weight|bias)")
+
+
+def may_lack_of(config: Config) -> Callable[[str], bool]:
+    """Which weights of a model a file need not have: an output layer that shares the embedding's."""
+    return lambda name: config.model.language.tie_embeddings and name == OUTPUT_LAYER
 
 
 class Counterparts(NamedTuple):

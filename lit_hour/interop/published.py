@@ -25,7 +25,7 @@ from lit_hour.interop.settings import PublishedConfig
 from lit_hour.interop.siglip import is_unused
 from lit_hour.model.hour_llava import HourLLaVA
 from lit_hour.model.vision_encoder import VisionEncoder
-from lit_hour.weights import SAFE, StoredWeights, check_fit, open_weights, shapes_of
+from lit_hour.weights import SAFE, StoredWeights, check_fit, check_floating, open_weights, shapes_of
 
 LANGUAGE = "language."
 PATCHES = "embeddings.patch_embedding.weight"  # of a Hugging Face SigLIP, behind whatever prefix its weights have
@@ -125,6 +125,7 @@ def open_tower(settings: VisionConfig, outlines: Outlines) -> Opened:
         name for name in stored.outlines if not name.startswith(prefix) or is_unused(name.removeprefix(prefix), num_layers)
     ]
     used = stored.only(stored.outlines.keys() - unused)
+    check_floating(used)
     check_fit(expected, used.shapes, f"model.vision.weights={path}")
     return Opened(as_ours(used.renamed(lambda name: PUBLISHED_TOWER + name.removeprefix(prefix)), wanted, 0), tuple(unused))
 
@@ -138,5 +139,6 @@ def num_tower_layers(names: Collection[str]) -> int:
 def _open_part(stored: StoredWeights, wanted: Outlines, config: Config, has_no_place: Callable[[str], bool]) -> Opened:
     unused = tuple(filter(has_no_place, stored.outlines))
     used = stored.only(stored.outlines.keys() - unused)
+    check_floating(used)
     check_fit(shapes_of(outline_published(wanted)), used.shapes, str(stored.path))
     return Opened(as_ours(used, wanted, config.model.language.hidden_size), unused)

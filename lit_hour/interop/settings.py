@@ -51,6 +51,7 @@ SIZES = {
     "intermediate_size": "intermediate_size",
 }
 TOWERS = {"google/siglip-so400m-patch14-384": ("ViT-SO400M-14-SigLIP-384", 384)}  # open_clip's name, side in pixels
+UNCUT = 2**20  # tokens; no text is longer, and without a length the published code cuts none
 FIXED = {  # what the published code does whatever config.json says
     "text.memory_question": "all",
     "model.vision.layer": -2,
@@ -92,6 +93,25 @@ class PublishedConfig:
         return WeightsError(f"{self.file}: {written}: computed here is {right}")
 
 
+def is_published(folder: Path) -> bool:
+    """Whether a folder is in the Hugging Face layout."""
+    return (folder / CONFIG).is_file()
+
+
+def check_tokenizer(published: PublishedConfig, num_tokens: int) -> None:
+    """Refuse a tokenizer with more tokens than the embedding has rows.
+
+    Raises:
+        WeightsError: it has.
+    """
+    num_rows = published.integer("vocab_size")
+    if num_tokens > num_rows:
+        raise WeightsError(
+            f"{published.file}: vocab_size={num_rows}, and the tokenizer beside it has {num_tokens} tokens:"
+            " it belongs to another model"
+        )
+
+
 def read_published_config(folder: Path) -> PublishedConfig:
     """Read a folder's config.json.
 
@@ -103,12 +123,12 @@ def read_published_config(folder: Path) -> PublishedConfig:
         values = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise WeightsError(f"no {CONFIG} in {folder}: it has to be a folder in the Hugging Face layout") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise WeightsError(f"{file} is damaged: {error}") from error
     if not isinstance(values, dict):
         raise WeightsError(f"{file} has to be a mapping, not {values!r:.60}")
     names = values.get("architectures")
-    kind = KINDS.get((values.get("model_type"), names[0] if isinstance(names, list) and names else None))
+    kind = KINDS.get((str(values.get("model_type")), str(names[0]) if isinstance(names, list) and names else None))
     if kind is None:
         known = ", or ".join(f"{model_type!r} with architectures=[{name!r}]" for model_type, name in KINDS)
         raise WeightsError(
@@ -134,11 +154,13 @@ def language_settings(published: PublishedConfig) -> dict[str, Any]:
         raise published.refuse("rope_parameters", "rope_type='default'")
     with_theta = published if rope is None else PublishedConfig(published.file, rope, published.kind)
     tied = published.values.get("tie_word_embeddings", False)  # Qwen2's default, which its files may leave out
+    if not isinstance(tied, bool):
+        raise published.refuse("tie_word_embeddings", "true or false")
     return {
         **sizes,
         "norm_epsilon": float(published.number("rms_norm_eps")),
         "rope_theta": float(with_theta.number("rope_theta")),
-        "tie_embeddings": bool(tied),
+        "tie_embeddings": tied,
     }
 
 
@@ -161,10 +183,10 @@ def settings_of(published: PublishedConfig, names_tower: bool) -> dict[str, Any]
     aspect_ratio = re.fullmatch(r"anyres_max_(\d+)", str(published.values.get("image_aspect_ratio")))
     if aspect_ratio is None:
         raise published.refuse("image_aspect_ratio", "'anyres_max_N', such as 'anyres_max_9'")
-    forgetting = published.values["spatial_sampling_type"]
+    forgetting, longest = published.values["spatial_sampling_type"], "tokenizer_model_max_length"
     return {
-        "text": {"max_tokens": published.integer("tokenizer_model_max_length")},
-        "image": {"max_tiles": int(aspect_ratio[1]), "max_grid": _max_grid(published)},
+        "text": {"max_tokens": published.integer(longest) if longest in published.values else UNCUT},
+        "image": {"max_tiles": int(aspect_ratio[1]), "max_grid": _max_grid(published, size_pixels)},
         **({"video": {"size_pixels": size_pixels}} if known else {}),
         "model": {
             **({"vision": {"name": name}} if known else {}),
@@ -178,8 +200,8 @@ def settings_of(published: PublishedConfig, names_tower: bool) -> dict[str, Any]
     }
 
 
-def _max_grid(published: PublishedConfig) -> int:
-    """Rows and columns of the largest grid, where the list has every grid up to it."""
+def _max_grid(published: PublishedConfig, size_pixels: int) -> int:
+    """Rows and columns of the largest grid, where the list has every grid up to it; 0 pixels: tiles of any size."""
     key = "image_grid_pinpoints"
     listed = published.values.get(key)
     if isinstance(listed, str) and (found := re.fullmatch(r"\(1x1\),\.\.\.,\((\d+)x\1\)", listed)):
@@ -187,13 +209,15 @@ def _max_grid(published: PublishedConfig) -> int:
     pairs = [_integers(pair) for pair in listed] if isinstance(listed, list) else []
     sides = sorted({side for pair in pairs for side in pair})
     multiples = [sides[0] * number for number in range(1, len(sides) + 1)] if sides else []
-    if not sides or sorted(pairs) != [(width, height) for width in multiples for height in multiples]:
-        raise published.refuse(key, "every grid of tiles from 1 x 1 to N x N, in pixels, or '(1x1),...,(NxN)'")
+    is_whole = sorted(pairs) == [(width, height) for width in multiples for height in multiples]
+    if not sides or not is_whole or (size_pixels and sides[0] != size_pixels):
+        tiles = f"tiles of {size_pixels or 'some'} pixels"
+        raise published.refuse(key, f"every grid of {tiles} from 1 x 1 to N x N, or '(1x1),...,(NxN)'")
     return len(sides)
 
 
 def _integers(value: Any) -> tuple[int, ...]:
-    return tuple(each for each in value if isinstance(each, int)) if isinstance(value, list) else ()
+    return tuple(each for each in value if type(each) is int) if isinstance(value, list) else ()
 
 
 def published_values(config: Config, num_rows: int, vision_dim: int, dtype: str) -> dict[str, Any]:

@@ -12,11 +12,17 @@ from lit_hour.config.load import load_config
 from lit_hour.config.schema import Config, LanguageConfig
 from lit_hour.errors import ConfigError, WeightsError
 from lit_hour.interop.lora import merge_adapters, plain_name
-from lit_hour.interop.names import OUTPUT_LAYER
+from lit_hour.interop.names import OUTPUT_LAYER, may_lack_of
 from lit_hour.interop.published import Opened, Outlines, open_published, open_tower, outline_model
-from lit_hour.interop.settings import CONFIG, PublishedConfig, language_settings, read_published_config
+from lit_hour.interop.settings import (
+    PublishedConfig,
+    is_published,
+    language_settings,
+    read_published_config,
+)
 from lit_hour.model.hour_llava import HourLLaVA
 from lit_hour.run import RunFolder
+from lit_hour.text.tokenizer import BYTE_LEVEL, load_tokenizer
 from lit_hour.weights import check_fit, load_into, open_weights, shapes_of
 
 log = logging.getLogger("lit_hour")
@@ -30,7 +36,7 @@ def starting_config(config: Config) -> Config:
     Raises:
         WeightsError, RunError: there is no such model, one that would be computed differently here, or a weight that is
             missing, left over or of another shape.
-        ConfigError: both are given.
+        ConfigError: both are given, or the tokenizer has more tokens than the language model.
     """
     language = config.model.language
     if config.training.start_from and language.folder:
@@ -38,22 +44,37 @@ def starting_config(config: Config) -> Config:
             f"training.start_from={config.training.start_from} brings a language model: leave out"
             f" model.language.folder={language.folder}"
         )
+    if config.training.start_from and config.text.tokenizer != BYTE_LEVEL:
+        raise ConfigError(
+            f"training.start_from={config.training.start_from} brings a tokenizer: leave out"
+            f" text.tokenizer={config.text.tokenizer}"
+        )
     if config.training.start_from or language.folder:
         config = replace(config, model=replace(config.model, language=_language_at_start(config)))
         check_config(config)
         log.info("language model: the sizes of %s", config.training.start_from or language.folder)
     if config.training.start_from or language.folder or config.model.vision.weights:
-        model = outline_model(config, num_tokens=0)  # the embedding has the rows of what is named, or is not looked at
+        tokenizer = starting_tokenizer(config)
+        model = outline_model(config, num_tokens=len(load_tokenizer(tokenizer)) if tokenizer else 1)
         _open_start(config, {plain: model[name] for plain, name in _without_adapters(model).items()})
     return config
 
 
 def starting_tokenizer(config: Config) -> Path | None:
-    """The folder of the tokenizer that belongs to `training.start_from`; None without it."""
-    if not config.training.start_from:
-        return None
+    """The folder of the tokenizer that a new run takes: of what it starts from, or `text.tokenizer`, or of the language
+    model; None for one that is learnt.
+
+    Raises:
+        RunError: `training.start_from` is neither a run nor a published model.
+    """
     source = Path(config.training.start_from)
-    return source if _is_published(source) else RunFolder(source).tokenizer
+    if config.training.start_from and not is_published(source):
+        RunFolder(source).checkpoint()
+        return RunFolder(source).tokenizer
+    if config.training.start_from:
+        return source
+    named = config.text.tokenizer if config.text.tokenizer != BYTE_LEVEL else config.model.language.folder
+    return Path(named) if named else None
 
 
 def load_starting_weights(model: HourLLaVA, config: Config) -> None:
@@ -84,7 +105,7 @@ def _without_adapters(names: Iterable[str]) -> dict[str, str]:
 def _language_at_start(config: Config) -> LanguageConfig:
     """The sizes of the language model, with the adapters and all else that this run's settings say."""
     wanted, source = config.model.language, Path(config.training.start_from)
-    if config.training.start_from and not _is_published(source):
+    if config.training.start_from and not is_published(source):
         found = load_config(RunFolder(source).checkpoint().with_suffix(".yaml")).model.language
         return replace(found, lora=wanted.lora, folder="")
     return replace(wanted, **language_settings(_published_start(config)))
@@ -102,7 +123,7 @@ def _published_start(config: Config) -> PublishedConfig:
 
 def _open_start(config: Config, outlines: Outlines) -> Opened | None:
     start_from, tower = config.training.start_from, config.model.vision.weights
-    if start_from and not _is_published(Path(start_from)):
+    if start_from and not is_published(Path(start_from)):
         return _open_run(RunFolder(Path(start_from)), config, outlines)
     if start_from:
         return open_published(_published_start(config), config, outlines)
@@ -125,10 +146,6 @@ def _open_run(run: RunFolder, config: Config, outlines: Outlines) -> Opened:
         shapes_of(outlines),
         stored.shapes,
         f"training.start_from={run.path}: {file}",
-        may_lack=lambda name: config.model.language.tie_embeddings and name == OUTPUT_LAYER,
+        may_lack=may_lack_of(config),
     )
     return Opened(stored)
-
-
-def _is_published(folder: Path) -> bool:
-    return (folder / CONFIG).is_file()

@@ -80,6 +80,8 @@ def temporal_uniform(frames: Tensor, question: Tensor, num_kept: int) -> Tensor:
 
 def temporal_keyframe(frames: Tensor, question: Tensor, num_kept: int) -> Tensor:
     """Frames least similar to the ones before and after them: `(kept,)`."""
+    if num_kept == len(frames):
+        return torch.arange(num_kept)  # (frames,)
     means = frames.mean(dim=1, dtype=torch.float32)  # (frames, dim)
     likeness = F.cosine_similarity(means[:-1], means[1:], dim=-1)  # (frames - 1,)
     before, after = torch.cat([likeness[:1], likeness]), torch.cat([likeness, likeness[-1:]])  # (frames,), (frames,)

@@ -97,5 +97,5 @@ def _shrink(grid: Tensor, max_tokens: int) -> Tensor:
     times = math.sqrt(height * width / max_tokens)
     if times <= SHRINK_ABOVE:
         return grid
-    size = (int(height // times), int(width // times))
+    size = (max(1, int(height // times)), max(1, int(width // times)))
     return F.interpolate(grid[None], size=size, mode="bilinear", align_corners=False)[0]  # (dim, height, width)

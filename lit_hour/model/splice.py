@@ -28,11 +28,15 @@ class MemoryQuery:
 
 @dataclass(frozen=True)
 class LanguageInputs:
-    """What the language model reads: `embeddings` `(texts, tokens, dim)`, `labels` and `attention_mask` `(texts, tokens)`."""
+    """What the language model reads: `embeddings` `(texts, tokens, dim)`, `labels` and `attention_mask` `(texts, tokens)`.
+
+    `num_cut` of the texts were longer than they may be and have lost their end.
+    """
 
     embeddings: Tensor
     labels: Tensor
     attention_mask: Tensor
+    num_cut: int = 0
 
 
 def build_query(
@@ -134,4 +138,5 @@ def pad_inputs(
         pad_sequence(embeddings, batch_first=True, padding_side=padding_side),  # (texts, tokens, dim)
         pad_sequence(labels, batch_first=True, padding_value=IGNORED_LABEL, padding_side=padding_side),  # (texts, tokens)
         pad_sequence(masks, batch_first=True, padding_side=padding_side),  # (texts, tokens)
+        num_cut=sum(len(label) > max_tokens for _, label in sequences),
     )

@@ -12,7 +12,7 @@ import torch
 from lit_hour.config.load import load_config
 from lit_hour.config.schema import Config
 from lit_hour.errors import QuestionError
-from lit_hour.interop.names import OUTPUT_LAYER
+from lit_hour.interop.names import may_lack_of
 from lit_hour.model.hour_llava import HourLLaVA
 from lit_hour.model.splice import prompts_of
 from lit_hour.processor import Processor, count_placeholders
@@ -121,7 +121,7 @@ class Session:
         if prompt.labels.shape[1] >= self.config.text.max_tokens:
             raise QuestionError(
                 f"the question does not fit beside the tokens of {memory.source} in"
-                f" text.max_tokens={self.config.text.max_tokens}: ask a shorter one"
+                f" text.max_tokens={self.config.text.max_tokens}: ask a shorter one, or raise it"
             )
         tokenizer = self.processor.tokenizer
         for token in self.model.language.generate(prompt, self.config.answer.max_new_tokens, end_of_turn_id(tokenizer)):
@@ -148,7 +148,6 @@ def _load_weights(model: HourLLaVA, weights: StoredWeights, config: Config) -> N
     Raises:
         WeightsError: weights are missing, left over or of another shape.
     """
-    tied = {OUTPUT_LAYER} if config.model.language.tie_embeddings else set()
-    expected = shapes_of(model.state_dict())
-    check_fit(expected, weights.shapes, f"{weights.path}, with the settings beside it,", may_lack=tied.__contains__)
+    origin = f"{weights.path}, with the settings beside it,"
+    check_fit(shapes_of(model.state_dict()), weights.shapes, origin, may_lack=may_lack_of(config))
     load_into(model, weights.tensors())

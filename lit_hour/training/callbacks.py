@@ -114,7 +114,7 @@ class SkippedSamples(Callback):
             lines.writelines(json.dumps(asdict(skipped)) + "\n" for skipped in new)
         if len(self._skipped_keys) > self._budget:
             raise ShardError(
-                f"{len(self._skipped_keys)} videos could not be read, data.max_skipped={self._budget} are allowed."
+                f"{len(self._skipped_keys)} videos or pictures could not be read, data.max_skipped={self._budget} are allowed."
                 f" The latest: {new[-1].reason}. All are listed in {self._file}"
             )
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 import os
 import shlex
+import shutil
 import sys
 import warnings
 from dataclasses import dataclass
+from pathlib import Path
 
 import lightning as L
 import torch
@@ -15,13 +19,13 @@ from lightning.pytorch.loggers import TensorBoardLogger
 
 from lit_hour.config.load import save_config
 from lit_hour.config.schema import Config
-from lit_hour.data.datamodule import VideoQuestionData, training_questions
+from lit_hour.data.datamodule import VideoQuestionData, sources_fingerprint, training_questions
 from lit_hour.interop.start import load_starting_weights, starting_config, starting_tokenizer
 from lit_hour.locked import locked
 from lit_hour.processor import Processor
 from lit_hour.run import RunFolder
 from lit_hour.text.chat import converse
-from lit_hour.text.tokenizer import BYTE_LEVEL, Tokenizer, learn_byte_level_tokenizer, load_tokenizer
+from lit_hour.text.tokenizer import WHOLE, copy_tokenizer, learn_byte_level_tokenizer, load_tokenizer, save_tokenizer
 from lit_hour.training.callbacks import build_callbacks
 from lit_hour.training.module import HourLLaVAModule
 from lit_hour.training.resume import continuing_config, newest_checkpoint
@@ -33,6 +37,7 @@ BESIDE_THE_POINT = (  # what Lightning warns of here
     ".*exists and is not empty",  # a run that continues
     ".*LeafSpec",  # of its own use of torch
 )
+ORIGIN = "made_from.txt"  # beside the tokenizer's files
 log = logging.getLogger("lit_hour")
 
 
@@ -52,7 +57,7 @@ class Outcome:
             chance = self.scores.get(f"validation/chance/{format}")
             if accuracy is not None:
                 against = f", guessing gives {chance:.1%}" if chance is not None else ""
-                lines.append(f"  {format.replace('_', ' ')} on videos it has not seen: {accuracy:.1%} right{against}")
+                lines.append(f"  {format.replace('_', ' ')} on what it has not seen: {accuracy:.1%} right{against}")
         python = os.path.relpath(sys.executable) if sys.prefix != sys.base_prefix else "python"
         curves = [python, "-m", "tensorboard.main", "--logdir", str(self.run.tensorboard)]
         asking = [python, "-m", "lit_hour", "ask", video, question, "--run", str(self.run.path)]
@@ -72,7 +77,9 @@ def fit(config: Config) -> Outcome:
         torch.set_num_threads(config.training.cpu_threads)
     run.path.mkdir(parents=True, exist_ok=True)
     save_config(config, run.config)
-    processor = Processor(open_tokenizer(config, run), config.text)
+    if checkpoint is None:
+        make_tokenizer(config, run)
+    processor = Processor(load_tokenizer(run.tokenizer), config.text)
     data = VideoQuestionData(config, processor)
     log.info("data: %s", data.describe())
     module = HourLLaVAModule(config, processor, data.num_steps)
@@ -120,23 +127,33 @@ def validation_interval_steps(config: Config, data: VideoQuestionData) -> int:
     return min(config.training.validate_every_steps, data.num_steps)
 
 
-def open_tokenizer(config: Config, run: RunFolder) -> Tokenizer:
-    """The run's own tokenizer; at the first start it comes with the weights, from a folder, or is learnt from the questions."""
-    with locked(run.path):  # ranks start at once
-        if not run.tokenizer.is_dir():
-            unfinished = run.tokenizer.with_suffix(".unfinished")
-            make_tokenizer(config).save_pretrained(str(unfinished))
-            unfinished.rename(run.tokenizer)
-    return load_tokenizer(run.tokenizer)
+def make_tokenizer(config: Config, run: RunFolder) -> None:
+    """Give a new run its tokenizer: that of what it starts from, the one that is set, or one learnt from the questions.
+
+    What is there already stays if it was made from the same: all ranks come here, one after the other.
+    """
+    source = starting_tokenizer(config)
+    origin = tokenizer_origin(config, source)
+    with locked(run.path):
+        note = run.tokenizer / ORIGIN
+        if note.is_file() and note.read_text(encoding="utf-8") == origin:
+            return
+        unfinished = run.tokenizer.with_suffix(".unfinished")
+        shutil.rmtree(unfinished, ignore_errors=True)
+        unfinished.mkdir()
+        if source is not None:
+            copy_tokenizer(source, unfinished)
+        else:
+            conversations = (converse([question], config.text) for question in training_questions(config))
+            texts = (message.text for conversation in conversations for message in conversation.messages)
+            save_tokenizer(learn_byte_level_tokenizer(texts, config.text.vocabulary_size), unfinished)
+        (unfinished / ORIGIN).write_text(origin, encoding="utf-8")
+        shutil.rmtree(run.tokenizer, ignore_errors=True)
+        unfinished.rename(run.tokenizer)
 
 
-def make_tokenizer(config: Config) -> Tokenizer:
-    """The tokenizer of the weights that the run starts from, the one that is set, or one that is learnt from the questions."""
-    folder = starting_tokenizer(config)
-    if folder is not None:
-        return load_tokenizer(folder)
-    if config.text.tokenizer == BYTE_LEVEL:
-        conversations = (converse([question], config.text) for question in training_questions(config))
-        texts = (message.text for conversation in conversations for message in conversation.messages)
-        return learn_byte_level_tokenizer(texts, config.text.vocabulary_size)
-    return load_tokenizer(config.text.tokenizer)
+def tokenizer_origin(config: Config, source: Path | None) -> str:
+    """What a tokenizer is made from, as a text that changes with it: a file, or settings and questions."""
+    if source is not None:
+        return hashlib.sha256((source / WHOLE).read_bytes()).hexdigest()
+    return json.dumps([config.text.vocabulary_size, config.text.choice_answer, sources_fingerprint(config)])

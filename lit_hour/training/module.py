@@ -11,6 +11,7 @@ import torch
 from torch import Generator, Tensor
 
 from lit_hour.config.schema import Config
+from lit_hour.errors import QuestionError
 from lit_hour.model.hour_llava import HourLLaVA
 from lit_hour.model.splice import prompts_of
 from lit_hour.processor import Processor
@@ -54,11 +55,20 @@ class HourLLaVAModule(L.LightningModule):
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> list[Said]:  # type: ignore[override]
-        """Loss and answers; each visual is remembered once for both and for all its questions."""
+        """Loss and answers; each visual is remembered once for both and for all its questions.
+
+        Raises:
+            QuestionError: a question and its answer do not fit beside the visual tokens.
+        """
         if not batch.keys[0]:  # nothing could be read
             return []
         repositories = self.model.remember(batch.visuals)
         inputs = self.model.read(batch, repositories)
+        if inputs.num_cut:
+            raise QuestionError(
+                f"{inputs.num_cut} questions about {batch.keys[0]} do not fit beside its tokens in"
+                f" text.max_tokens={self.config.text.max_tokens}: raise it, or forget more (model.memory)"
+            )
         loss = self.model.language.loss(inputs)
         self.log("validation/loss", loss, prog_bar=True, sync_dist=True, batch_size=len(batch.input_ids))
         answers = self.model.language.generate(

@@ -37,10 +37,22 @@ def test_a_jpeg_with_a_second_picture_behind_it_is_a_jpeg() -> None:
     assert image_suffix(data, "x") == "jpg" and read_image(data, "x").size == (30, 20)
 
 
-@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA", "I;16"])
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA"])
 def test_other_modes_become_rgb(mode: str) -> None:
     data = file_of(Image.new(mode, (30, 20)), "PNG")
     assert read_image(data, "x").mode == "RGB"
+
+
+def test_sixteen_bits_of_grey_are_refused_and_not_made_white() -> None:
+    with pytest.raises(ImageError, match="x has more than 8 bits"):
+        read_image(file_of(Image.new("I;16", (30, 20), 700), "PNG"), "x")
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_palette_with_a_clear_colour_needs_no_warning() -> None:
+    image = Image.new("P", (30, 20))
+    image.putpalette([9, 8, 7] * 256)
+    assert read_image(file_of(image, "PNG", transparency=bytes([0, 128])), "x").getpixel((0, 0)) == (9, 8, 7)
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))

@@ -227,7 +227,9 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(spoiled: Path, 
     spoil(spoiled)
     with pytest.raises(InputError, match=message) as refusal:
         convert(spoiled, tmp_path / "run", TOWER_WORDS)
-    assert all(line.startswith(("  missing: ", "  left over: ", "  of another")) for line in str(refusal.value).splitlines()[1:])
+    assert all(
+        line.startswith(("  missing: ", "  left over: ", "  of another")) for line in str(refusal.value).splitlines()[1:]
+    )
     assert [path.name for path in tmp_path.iterdir()] == ["spoiled"]
 
 

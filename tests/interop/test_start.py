@@ -14,6 +14,7 @@ from lit_hour.errors import ConfigError, InputError, RunError, WeightsError
 from lit_hour.interop.convert import convert
 from lit_hour.interop.start import load_starting_weights, starting_config, starting_tokenizer
 from lit_hour.model.hour_llava import HourLLaVA
+from lit_hour.text.tokenizer import learn_byte_level_tokenizer, save_tokenizer
 
 WORDS = (*TOWER_WORDS, "model.memory.num_layers=2")
 FIRST_QUERY = "language.network.model.layers.0.self_attn.q_proj"
@@ -35,6 +36,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for part, names in parts.items():
         (parent / part).mkdir()
         save_file({name: weights[name] for name in names}, parent / part / "model.safetensors")
+        shutil.copy(parent / "hour_llava/tokenizer.json", parent / part)
     onevision = {"model_type": "llava", "architectures": ["LlavaQwenForCausalLM"], "mm_resampler_type": None}
     write_config(parent / "onevision", **onevision)
     write_config(parent / "qwen2", model_type="qwen2", architectures=["Qwen2ForCausalLM"])
@@ -87,7 +89,10 @@ def test_a_language_model_and_a_tower_bring_themselves(folders: Path, caplog: py
     weights = read_folder(folders / "hour_llava")
     config, model = started(language)
     has_weights_of(model, weights, "language")
-    assert starting_tokenizer(config) is None
+    assert starting_tokenizer(config) == folders / "qwen2"  # a language model is used with its own words
+    named = load_config(None, [language, f"text.tokenizer={folders}/run/tokenizer"])
+    assert starting_tokenizer(named) == folders / "run/tokenizer"
+    assert starting_tokenizer(load_config()) is None
     with caplog.at_level(logging.INFO, "lit_hour"):
         has_weights_of(started(language, tower)[1], weights, "language", "vision")
     assert "parts with random weights: frame_end, memory, projector" in caplog.messages
@@ -122,6 +127,7 @@ def test_adapters_are_laid_over_what_is_there_and_merged_when_another_run_starts
     (run / "checkpoints").mkdir(parents=True)
     torch.save({"state_dict": {f"model.{name}": w for name, w in model.state_dict().items()}}, run / "checkpoints/last.ckpt")
     shutil.copy(folders / "run/config.yaml", run / "checkpoints/last.yaml")
+    shutil.copytree(folders / "run/tokenizer", run / "tokenizer")
     text = (run / "checkpoints/last.yaml").read_text()
     (run / "checkpoints/last.yaml").write_text(text.replace("rank: 0", "rank: 2").replace("alpha: 32.0", "alpha: 8.0"))
     later_config, later = started(f"training.start_from={run}")
@@ -137,6 +143,7 @@ def test_adapters_are_laid_over_what_is_there_and_merged_when_another_run_starts
         (["model.language.folder=HERE/onevision"], WeightsError, r"is LLaVA-OneVision: give it as training\.start_from="),
         (["model.language.folder=HERE/siglip"], WeightsError, r"no config\.json in .*siglip"),
         (["training.start_from=HERE/run", "model.language.folder=HERE/qwen2"], ConfigError, "brings a language model"),
+        (["training.start_from=HERE/run", "text.tokenizer=HERE/qwen2"], ConfigError, "brings a tokenizer: leave out"),
         (["training.start_from=HERE/run", "model.vision.weights=HERE/siglip"], ConfigError, "brings a vision tower"),
         (
             ["training.start_from=HERE/onevision", "model.vision.weights=HERE/siglip"],
@@ -161,3 +168,18 @@ def test_what_cannot_be_started_from_is_named(folders: Path, words: list[str], e
     sizes = ["model.language.hidden_size=32", "model.language.num_heads=4", "model.language.intermediate_size=48"]
     with pytest.raises(error, match=message):
         started(*sizes, *(word.replace("HERE", str(folders)) for word in words))
+
+
+def test_a_tokenizer_with_more_tokens_than_the_embedding_has_rows_is_refused(folders: Path, tmp_path: Path) -> None:
+    source = shutil.copytree(folders / "hour_llava", tmp_path / "misfit")
+    save_tokenizer(learn_byte_level_tokenizer(map(str, range(10_000)), 600), source)
+    with pytest.raises(ConfigError, match=r"vocabulary_size=320, but the tokenizer has \d+ tokens"):
+        starting_config(load_config(None, [*WORDS, f"training.start_from={source}"]))
+
+
+def test_whole_numbers_are_no_weights(folders: Path, tmp_path: Path) -> None:
+    source = shutil.copytree(folders / "qwen2", tmp_path / "quantised")
+    weights = read_folder(source)
+    save_file({name: weight.to(torch.int8) for name, weight in weights.items()}, source / "model.safetensors")
+    with pytest.raises(WeightsError, match="is stored as int8: give weights that are not quantised"):
+        started(f"model.language.folder={source}")

@@ -196,6 +196,10 @@ def test_keyframes_are_those_unlike_their_neighbours() -> None:
     assert frames_of(video, "keyframe", QUESTION, temporal_keep=1 / 6) == [3, 9]
 
 
+def test_the_only_frame_is_the_key_frame() -> None:
+    assert frames_of(colours(1.0), "keyframe", QUESTION) == [0]
+
+
 def test_question_frames_are_those_that_look_like_the_question() -> None:
     video = colours(0.0, 0.3, 2.0, 3.0, 1.0, 0.1, 1.55, 2.5)
     up = torch.tensor([[0.0, 9.0], [0.0, 1.0]])

@@ -8,14 +8,16 @@ import pytest
 from tokenizers import Tokenizer as RawTokenizer
 from tokenizers import models
 
-from lit_hour.errors import RunError
+from lit_hour.errors import WeightsError
 from lit_hour.text.tokenizer import (
     END_OF_TEXT,
     END_OF_TURN,
     START_OF_TURN,
     Tokenizer,
+    copy_tokenizer,
     learn_byte_level_tokenizer,
     load_tokenizer,
+    save_tokenizer,
 )
 
 LEARNT_FROM = ["The red circle moves to the left.", "How many shapes are there?", "A blue square, then a green one."] * 4
@@ -108,11 +110,42 @@ def test_a_saved_tokenizer_gives_the_same_ids(tmp_path: Path, tokenizer: Tokeniz
 
 
 def test_a_folder_without_a_tokenizer_is_named(tmp_path: Path) -> None:
-    with pytest.raises(RunError, match=f"no tokenizer.json in {tmp_path}"):
+    with pytest.raises(WeightsError, match=f"no tokenizer.json in {tmp_path}"):
         load_tokenizer(tmp_path)
 
 
 def test_a_tokenizer_without_turns_is_refused(tmp_path: Path) -> None:
     RawTokenizer(models.BPE(vocab={"a": 0}, merges=[])).save(str(tmp_path / "tokenizer.json"))
-    with pytest.raises(RunError, match=r"no <\|im_start\|> and no <\|im_end\|>"):
+    with pytest.raises(WeightsError, match=r"no <\|im_start\|> and no <\|im_end\|>"):
         load_tokenizer(tmp_path)
+
+
+@pytest.mark.parametrize("file", ("tokenizer.json", "tokenizer_config.json"))
+@pytest.mark.parametrize("damage", ("", "{", "[]", '{"model": 3', "\\xff"))
+def test_a_damaged_tokenizer_is_named(tmp_path: Path, file: str, damage: str) -> None:
+    save_tokenizer(learn_byte_level_tokenizer([], 300), tmp_path)
+    (tmp_path / file).write_text(damage, encoding="utf-8")
+    with pytest.raises(WeightsError, match=f"{file} is"):
+        load_tokenizer(tmp_path)
+
+
+def test_a_file_that_is_no_tokenizer_is_named_by_what_it_lacks(tmp_path: Path) -> None:
+    (tmp_path / "tokenizer.json").write_text("{}", encoding="utf-8")
+    with pytest.raises(WeightsError, match=r"tokenizer\.json is no tokenizer: .* with 'model' with 'added_tokens'"):
+        load_tokenizer(tmp_path)
+
+
+def test_a_learnt_tokenizer_names_a_class_that_every_transformers_knows(tmp_path: Path) -> None:
+    learnt = learn_byte_level_tokenizer(["red circle"] * 9, 300)
+    save_tokenizer(learnt, tmp_path)
+    assert json.loads((tmp_path / "tokenizer_config.json").read_text())["tokenizer_class"] == "PreTrainedTokenizerFast"
+    assert load_tokenizer(tmp_path).encode("a red circle") == learnt.encode("a red circle")
+
+
+def test_a_copied_tokenizer_is_the_files_as_they_were(tmp_path: Path) -> None:
+    save_tokenizer(learn_byte_level_tokenizer([], 300), tmp_path)
+    (tmp_path / "config.json").write_text("{}")
+    copy_tokenizer(tmp_path, tmp_path / "copy")
+    copied = {file.name: file.read_bytes() for file in (tmp_path / "copy").iterdir()}
+    assert copied == {name: (tmp_path / name).read_bytes() for name in copied} and "config.json" not in copied
+    assert {"tokenizer.json", "tokenizer_config.json"} <= copied.keys()

@@ -13,7 +13,7 @@ from small_run import NUM_STEPS, SAMPLES_PER_STEP, Small, StoppedError, Trained,
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from lit_hour.config.load import load_config
-from lit_hour.errors import RunError, ShardError, WeightsError
+from lit_hour.errors import ConfigError, QuestionError, RunError, ShardError, WeightsError
 from lit_hour.run import RunFolder
 from lit_hour.training.fit import Outcome
 
@@ -262,6 +262,35 @@ def test_missing_shards_are_named_before_anything_is_trained(small: Small, tmp_p
         small.fit("nothing", f"data.sources.world.shards={tmp_path}/none")
 
 
+# Where a run begins
+
+
+def test_a_run_starts_from_one_that_was_trained_from_scratch(small: Small, trained: Trained) -> None:
+    source = f"training.start_from={trained.run.path}"
+    small.fit("second", source, "training.max_steps=1", "training.learning_rate.language=0")
+    first, second = weights(trained.run, "best"), weights(small.run("second"))
+    language = [name for name in first if name.startswith("model.language.")]
+    assert language and all(torch.equal(first[name], second[name]) for name in language)
+    assert (small.run("second").tokenizer / "tokenizer.json").read_bytes() == (
+        trained.run.tokenizer / "tokenizer.json"
+    ).read_bytes()
+
+
+def test_a_tokenizer_of_a_start_that_came_to_nothing_is_made_anew(small: Small, trained: Trained) -> None:
+    with pytest.raises(ConfigError, match="every part is frozen"):
+        frozen = [f"training.learning_rate.{part}=0" for part in PARTS]
+        small.fit("again", "text.vocabulary_size=320", *frozen)
+    tokenizer = small.run("again").tokenizer / "tokenizer.json"
+    stale = tokenizer.read_bytes()
+    small.fit("again", f"training.start_from={trained.run.path}", "training.max_steps=1")
+    assert stale != tokenizer.read_bytes() == (trained.run.tokenizer / "tokenizer.json").read_bytes()
+
+
+def test_validation_questions_that_do_not_fit_are_named(small: Small) -> None:
+    with pytest.raises(QuestionError, match=r"questions about world_\d+ do not fit beside its tokens in text\.max_tokens=64"):
+        small.fit("cut", "text.max_tokens=64", "training.validate_every_steps=1")
+
+
 # Several processes
 
 
@@ -289,6 +318,6 @@ def test_the_report_quotes_what_a_shell_would_split() -> None:
     outcome = Outcome(RunFolder(Path("my runs/x")), 7, {"validation/accuracy/open_ended": 0.5})
     report = outcome.report("a b.mp4", "What's that?", "a cat")
     assert "my runs/x: step 7" in report
-    assert "open ended on videos it has not seen: 50.0% right\n" in report and "multiple choice" not in report
+    assert "open ended on what it has not seen: 50.0% right\n" in report and "multiple choice" not in report
     assert "ask 'a b.mp4' 'What'\"'\"'s that?' --run 'my runs/x'   # the true answer: a cat" in report
     assert replace(outcome, scores={}).report().count("\n") == report.count("\n") - 1

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from small_run import largest_difference
 from torch import Tensor
 from toy_onevision import SIZE_PIXELS, TOWER, know_tower, write_onevision, write_sources
 
@@ -69,6 +70,8 @@ def test_each_stage_learns_its_parts_from_where_the_one_before_stopped(
     assert changed_parts(start, stages[0]) == {"memory"}
     assert changed_parts(stages[0], stages[1]) == {"vision", "projector", "frame_end", "memory", "language"}
     assert changed_parts(stages[1], stages[2]) == {"projector", "frame_end", "memory", "language"}
+    for before, after in zip([start, *stages], stages, strict=False):
+        assert largest_difference(before, after) <= 1.01e-4  # AdamW's first step is no longer than the learning rate
 
 
 def test_the_first_stage_starts_from_llava_onevision(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
