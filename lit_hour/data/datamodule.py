@@ -46,7 +46,8 @@ class VideoQuestionData(L.LightningDataModule):
             for name, shards in self.sources.items()
         }
         weights = {name: source.weight for name, source in _training_sources(config).items()}
-        self.order = MixedOrder(orders, weights, config.run.seed)
+        starts = {name: source.start for name, source in _training_sources(config).items()}
+        self.order = MixedOrder(orders, weights, config.run.seed, starts)
         self.num_steps = config.training.max_steps or -(-len(self.order) // config.data.samples_per_step)
         self.step = 0
         self.position = 0

@@ -93,9 +93,16 @@ class MixedOrder:
 
     One pass takes round(weight * samples) from each source, at least one; a source goes on in the next pass where it
     stopped in this one. So a weight of 0.5 takes the other half the next time, and 2 takes each sample twice in a pass.
+    A source begins at its place round(start * samples).
     """
 
-    def __init__(self, sources: Mapping[str, SourceOrder], weights: Mapping[str, float], seed: int) -> None:
+    def __init__(
+        self,
+        sources: Mapping[str, SourceOrder],
+        weights: Mapping[str, float],
+        seed: int,
+        starts: Mapping[str, float] | None = None,
+    ) -> None:
         if not sources:
             raise ConfigError(
                 "data.sources has no source with a weight above 0: name a folder of shards with data.sources.NAME.shards=FOLDER"
@@ -103,6 +110,7 @@ class MixedOrder:
         self.names = tuple(sorted(sources))
         self.sources = tuple(sources[name] for name in self.names)
         self.samples_per_pass = tuple(max(1, round(weights[name] * len(sources[name]))) for name in self.names)
+        self.starts = tuple(round((starts or {}).get(name, 0.0) * len(sources[name])) for name in self.names)
         self.seed = seed
 
     def __len__(self) -> int:
@@ -114,7 +122,7 @@ class MixedOrder:
         number, rest = divmod(position, len(self))
         block, index = divmod(rest, MIXED_BLOCK)
         source, place_in_pass = _mixed_block(self.samples_per_pass, self.seed, number, block)[index]
-        place = number * self.samples_per_pass[source] + int(place_in_pass)
+        place = self.starts[source] + number * self.samples_per_pass[source] + int(place_in_pass)
         return self.names[source], *self.sources[source].at(place)
 
 

@@ -90,7 +90,7 @@ class HourLLaVA(nn.Module):
     def _remember(self, visual: Visual) -> Repository:
         if isinstance(visual, Frames | Features):
             tokens = self.vision(visual.images) if isinstance(visual, Frames) else self.vision.pool(visual.tokens)
-            tokens = self.projector(tokens)  # (frames, tokens, dim)
+            tokens = self.projector(tokens.to(self.frame_end.dtype))  # (frames, tokens, dim)
             return build_repository(tokens, self.frame_end, visual.timestamps, self.settings.min_frames)
         if isinstance(visual, TiledImage):
             tokens = self.projector(self.vision(visual.tiles, pooled=False))  # (tiles, tokens, dim)

@@ -29,7 +29,7 @@ from lit_hour.text.tokenizer import WHOLE, copy_tokenizer, learn_byte_level_toke
 from lit_hour.training.callbacks import build_callbacks
 from lit_hour.training.module import HourLLaVAModule
 from lit_hour.training.resume import continuing_config, newest_checkpoint
-from lit_hour.training.strategy import RunCheckpoints, hardware
+from lit_hour.training.strategy import RunCheckpoints, hardware, precision_plugins
 
 BESIDE_THE_POINT = (  # what Lightning warns of here
     ".*your dataloader is not resumable",  # the data module is: it starts its loader at the right sample
@@ -111,7 +111,7 @@ def build_trainer(config: Config, run: RunFolder, data: VideoQuestionData) -> L.
         log_every_n_steps=training.log_every_steps,
         logger=TensorBoardLogger(run.tensorboard, name="", version=""),
         callbacks=build_callbacks(config, run),
-        plugins=[RunCheckpoints(config)],
+        plugins=[RunCheckpoints(config), *precision_plugins(training)],
         use_distributed_sampler=False,
         num_sanity_val_steps=0,
         enable_model_summary=False,

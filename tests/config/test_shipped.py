@@ -64,6 +64,8 @@ def test_the_stages_follow_the_recipe(size: str, stage: str, rates: tuple, max_f
     assert (rate.vision, rate.projector, rate.memory, rate.language) == rates
     assert config.video.max_frames == max_frames
     assert [source.weight for source in config.data.sources.values()][: len(weights)] == weights
+    starts = [source.start for source in config.data.sources.values()]
+    assert starts[: len(weights)] == ([0.1, 0.1, 0.1, 0.2, 0.0] if stage == "s3" else [0.0] * len(weights))
     assert config.data.sources["video_marathon"].shards == "/disk/marathon"
     assert (config.training.warmup_share, config.training.weight_decay, config.text.max_tokens) == (0.03, 0.0, 32768)
     assert config.run.name == f"hour_llava_{size}_{stage}"

@@ -95,6 +95,15 @@ def test_any_position_of_a_mixture_alone_equals_the_sequence():
     assert all(again.at(int(position)) == sequence[position] for position in permutation(1000, "positions"))
 
 
+def test_a_later_stage_takes_what_an_earlier_one_left():
+    """A tenth, and then the nine tenths behind it: each sample once in both together."""
+    sources = {name: SourceOrder((7, 30, 13, 50), 2, 3, name) for name in ("one", "two")}
+    first = MixedOrder(sources, {"one": 0.1, "two": 0.2}, seed=3)
+    second = MixedOrder(sources, {"one": 0.9, "two": 0.8}, seed=3, starts={"one": 0.1, "two": 0.2})
+    taken = [order.at(position) for order in (first, second) for position in range(len(order))]
+    assert len(taken) == len(set(taken)) == 200
+
+
 def test_a_mixture_of_nothing_is_refused():
     with pytest.raises(ConfigError, match=r"data\.sources"):
         MixedOrder({}, {}, 0)

@@ -262,6 +262,14 @@ def test_missing_shards_are_named_before_anything_is_trained(small: Small, tmp_p
         small.fit("nothing", f"data.sources.world.shards={tmp_path}/none")
 
 
+@pytest.mark.parametrize("precision", ["bf16-true", "bf16-mixed"])
+def test_a_run_in_bf16_trains_validates_and_answers(small: Small, precision: str) -> None:
+    outcome = small.fit("half", f"training.precision={precision}", f"run.folder={small.runs}/{precision}")
+    assert outcome.step == NUM_STEPS and "validation/loss" in outcome.scores
+    kinds = {weight.dtype for weight in weights(outcome.run).values() if weight.is_floating_point()}
+    assert kinds == {torch.bfloat16 if precision == "bf16-true" else torch.float32}
+
+
 # Where a run begins
 
 
