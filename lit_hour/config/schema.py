@@ -192,7 +192,9 @@ class SourceConfig:
     weight: float = setting(
         1.0, "passes over this source in one pass over all; 0.5 takes half of it each time, 0 leaves it out", at_least=0
     )
-    start: float = setting(0.0, "share of this source that comes last: those that a stage before has taken", at_least=0, at_most=1)
+    start: float = setting(
+        0.0, "share of this source that comes last: those that a stage before has taken", at_least=0, at_most=1
+    )
 
 
 @dataclass(frozen=True)
