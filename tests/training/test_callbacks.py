@@ -33,7 +33,7 @@ def test_the_first_damaged_sample_stops_a_run_without_a_budget(small: Small, dam
     with pytest.raises(ShardError) as stop:
         small.fit("strict", f"data.sources.world.shards={damaged}")
     message = str(stop.value)
-    assert "1 videos could not be read, data.max_skipped=0 are allowed" in message
+    assert "1 videos or pictures could not be read, data.max_skipped=0 are allowed" in message
     video = open_shards(damaged).subjects[0].key[:-1]  # any of the first shard's
     assert (
         f"{damaged}/000000.tar: video '{video}" in message
@@ -60,7 +60,7 @@ def test_within_the_budget_a_run_goes_on_and_lists_what_it_missed(
 
 
 def test_a_video_too_many_stops_the_run(small: Small, damaged: Path) -> None:
-    with pytest.raises(ShardError, match=r"^2 videos could not be read, data\.max_skipped=1 are allowed"):
+    with pytest.raises(ShardError, match=r"^2 videos or pictures could not be read, data\.max_skipped=1 are allowed"):
         small.fit("over", f"data.sources.world.shards={damaged}", "data.max_skipped=1")
     assert len(small.run("over").skipped.read_text().splitlines()) == 2
 

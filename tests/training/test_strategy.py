@@ -12,7 +12,7 @@ import torch
 from lit_hour.config.load import load_config
 from lit_hour.config.schema import Config, RunConfig, TrainingConfig
 from lit_hour.training import strategy
-from lit_hour.training.strategy import RunCheckpoints, hardware
+from lit_hour.training.strategy import RunCheckpoints, hardware, precision_plugins
 
 BEFORE, AFTER = Config(run=RunConfig(name="before")), Config(run=RunConfig(name="after"))
 WEIGHT = torch.arange(5000.0)
@@ -106,5 +106,13 @@ def test_a_full_disk_leaves_the_one_before(full_disk: Path) -> None:
 
 @pytest.mark.parametrize(("written", "devices"), [("2", 2), ("auto", "auto")])
 def test_hardware_is_named_as_lightning_takes_it(written: str, devices: int | str) -> None:
-    settings = TrainingConfig(accelerator="cpu", devices=written, num_nodes=3, precision="bf16-true")
-    assert hardware(settings) == {"accelerator": "cpu", "devices": devices, "num_nodes": 3, "precision": "bf16-true"}
+    settings = TrainingConfig(accelerator="cpu", devices=written, num_nodes=3, precision="bf16-mixed")
+    assert hardware(settings) == {"accelerator": "cpu", "devices": devices, "num_nodes": 3, "precision": "bf16-mixed"}
+
+
+def test_arithmetic_in_bf16_alone_leaves_batches_as_they_are() -> None:
+    (plugin,) = precision_plugins(TrainingConfig(precision="bf16-true"))
+    batch = object()
+    assert plugin.precision == "bf16-true" and plugin.convert_input(batch) is batch
+    assert precision_plugins(TrainingConfig(precision="32-true")) == []
+    assert "precision" not in hardware(TrainingConfig(precision="bf16-true"))  # Lightning takes one or the other
