@@ -1,11 +1,13 @@
 """Train a run, or continue it: python train.py [conf/NAME.yaml] [key=value ...]."""
 
 import logging
+import os
 import sys
 
 from lit_hour.config.command_line import parse_command_line
 from lit_hour.config.describe import describe_settings
 from lit_hour.errors import InputError
+from lit_hour.training.signals import STOP
 
 DEFAULT = "conf/tiny.yaml"
 
@@ -24,19 +26,27 @@ def main(words: list[str]) -> None:
     show_progress()
     world = prepare_world(config) if config.world.num_videos else None
     outcome = fit(config)
-    print(outcome.report(*world.example()) if world else outcome.report())
+    if is_first_rank():
+        print(outcome.report(*world.example()) if world else outcome.report())
+
+
+def is_first_rank() -> bool:
+    """Whether this is the process that speaks for all: srun numbers its tasks, and Lightning the processes that it starts."""
+    return all(os.environ.get(name, "0") == "0" for name in ("SLURM_PROCID", "NODE_RANK", "LOCAL_RANK"))
 
 
 def show_progress() -> None:
-    """Our own log lines on standard output, as they are; of Lightning's only warnings."""
+    """Our own log lines on standard output, as they are, of the first rank; of Lightning's only warnings."""
     log = logging.getLogger("lit_hour")
-    log.setLevel(logging.INFO)
+    log.setLevel(logging.INFO if is_first_rank() else logging.ERROR)
     log.addHandler(logging.StreamHandler(sys.stdout))
     log.propagate = False
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
 
 
 if __name__ == "__main__":
+    if "SLURM_JOB_ID" in os.environ:
+        STOP.listen()  # a warning may come while libraries are still imported, and would end the job
     try:
         main(sys.argv[1:])
     except InputError as error:

@@ -32,6 +32,10 @@ class RunError(InputError):
     """A run folder that is missing something or belongs to another model."""
 
 
+class DivergenceError(InputError):
+    """Losses or gradients that are no finite numbers, more often than a run may leave them out."""
+
+
 class WeightsError(InputError):
     """A checkpoint, a file of weights or a tokenizer that is missing, damaged, or belongs to another architecture."""
 

@@ -7,6 +7,7 @@ RUN/checkpoints/converted/      weights alone, that `python -m lit_hour convert`
 RUN/checkpoints/last.yaml       the effective settings, beside each checkpoint: also converted.yaml
 RUN/tensorboard/                curves and pictures
 RUN/skipped.jsonl               samples that could not be read, with the reason
+RUN/bad_batch/                  batches whose loss or gradient was not finite, when they stopped the run
 """
 
 from __future__ import annotations
@@ -55,6 +56,11 @@ class RunFolder:
     def skipped(self) -> Path:
         """The list of samples that could not be read."""
         return self.path / "skipped.jsonl"
+
+    @property
+    def bad_batch(self) -> Path:
+        """Batches that stopped the run, for inspection."""
+        return self.path / "bad_batch"
 
     def checkpoint(self, name: str | None = None) -> Path:
         """A checkpoint by name: the file "best", "last" or "step=000500" of training, or the folder "converted".

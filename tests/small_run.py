@@ -38,6 +38,7 @@ def settings(world: Path) -> dict[str, Any]:
             "validation_questions": 4,
             "samples_per_step": SAMPLES_PER_STEP,
             "samples_per_batch": 1,
+            "balance_steps": 1,  # the positions of the samples are then 0, 1, 2, ...
             "num_workers": 0,
         },
         "model": {

@@ -7,29 +7,11 @@ YAML files hold differences from these defaults. The defaults are the paper's va
 # ruff: noqa: RUF009  (`setting` and `section` make a new dataclass field at each call; nothing is shared)
 from __future__ import annotations
 
-from dataclasses import MISSING, dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Literal
 
-
-def setting(
-    default: Any,
-    meaning: str,
-    *,
-    unit: str = "",
-    at_least: float | None = None,
-    above: float | None = None,
-    at_most: float | None = None,
-) -> Any:
-    """A field of the schema: its default, what it means, its unit and its range."""
-    metadata = {"meaning": meaning, "unit": unit, "at_least": at_least, "above": above, "at_most": at_most}
-    if isinstance(default, dict):
-        return field(default_factory=lambda: dict(default), metadata=metadata)
-    return field(default=default, metadata=metadata)
-
-
-def section(kind: type, meaning: str) -> Any:
-    """A field of the schema that holds a group of settings."""
-    return field(default_factory=kind, metadata={"meaning": meaning})
+from lit_hour.config.data_schema import DataConfig
+from lit_hour.config.settings import section, setting
 
 
 @dataclass(frozen=True)
@@ -185,40 +167,6 @@ class ModelConfig:
 
 
 @dataclass(frozen=True)
-class SourceConfig:
-    """One named source of samples."""
-
-    shards: str = setting(MISSING, "folder of packed shards")
-    weight: float = setting(
-        1.0, "passes over this source in one pass over all; 0.5 takes half of it each time, 0 leaves it out", at_least=0
-    )
-    start: float = setting(
-        0.0, "share of this source that comes last: those that a stage before has taken", at_least=0, at_most=1
-    )
-
-
-@dataclass(frozen=True)
-class DataConfig:
-    """Which samples make a step, and how they are read."""
-
-    sources: dict[str, SourceConfig] = setting({}, "named training sources: data.sources.NAME.shards=FOLDER")
-    validation_sources: dict[str, SourceConfig] = setting({}, "named validation sources; their weights do not count")
-    questions_per_sample: int = setting(
-        5, "questions about one video or picture in one multi-turn sample", unit="questions", at_least=1
-    )
-    validation_questions: int = setting(
-        30, "questions asked about each validation video, spread over those it has", unit="questions", at_least=1
-    )
-    samples_per_step: int = setting(128, "samples in an optimizer step, over all ranks", unit="samples", at_least=1)
-    samples_per_batch: int = setting(1, "samples that a rank holds at once", unit="samples", at_least=1)
-    shuffle_shards: int = setting(4, "neighbouring shards whose samples are shuffled together", unit="shards", at_least=1)
-    num_workers: int = setting(2, "processes that read ahead, for each rank", unit="processes", at_least=0)
-    max_skipped: int = setting(
-        0, "videos and pictures that a rank may fail to read before the run stops; each is listed", unit="videos", at_least=0
-    )
-
-
-@dataclass(frozen=True)
 class LearningRateConfig:
     """A peak learning rate for each part of the model; 0 freezes the part."""
 
@@ -246,6 +194,10 @@ class TrainingConfig:
     validate_every_steps: int = setting(500, "steps between validations", unit="steps", at_least=1)
     checkpoint_every_steps: int = setting(500, "steps between checkpoints", unit="steps", at_least=1)
     keep_checkpoints: int = setting(3, "newest periodic checkpoints kept; best and last are kept besides", at_least=1)
+    max_skipped_steps: int = setting(
+        0, "steps that a run may leave out because their loss or gradient is not finite", unit="steps", at_least=0
+    )
+    max_requeues: int = setting(500, "times that a SLURM job that was warned starts again by itself", at_least=0)
     log_every_steps: int = setting(10, "steps between lines in TensorBoard", unit="steps", at_least=1)
     pictures: int = setting(4, "validation questions shown as pictures in TensorBoard", at_least=0)
     accelerator: Literal["auto", "cpu", "gpu"] = setting("auto", "where to compute; auto: on a GPU when there is one")

@@ -1,34 +1,41 @@
-"""Shards -> batches for Lightning: which sample comes when, read in worker processes, resumed by position."""
+"""Shards -> batches for Lightning: which sample comes when, read in worker processes, resumed where training stopped."""
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
-from pathlib import Path
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import lightning as L
+import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset
+from numpy.typing import NDArray
+from torch.utils.data import DataLoader
 
-from lit_hour.config.schema import Config, SourceConfig, VideoConfig
-from lit_hour.data.index import SubjectRecord
-from lit_hour.data.marks import complete_marks
+from lit_hour.config.data_schema import SourceConfig
+from lit_hour.config.schema import Config
+from lit_hour.data.balance import BalancedOrder, SampleCost
+from lit_hour.data.cache import ShardCache
 from lit_hour.data.order import MixedOrder, SourceOrder
+from lit_hour.data.origin import describe_changes, describe_origin
+from lit_hour.data.reading import Collate, TrainingSamples, ValidationSubjects
 from lit_hour.data.sampler import StepSampler, micro_batches_per_step
-from lit_hour.data.shards import Shards, StoredSubject, load_visual, open_shards
+from lit_hour.data.shards import Shards, open_shards
 from lit_hour.data.subject import count_kinds, spell_counts
 from lit_hour.errors import ConfigError, ShardError
 from lit_hour.processor import Processor
-from lit_hour.types import Batch, Example, Question, Sample, Skipped
+from lit_hour.types import Question
+
+log = logging.getLogger("lit_hour")
 
 
 class VideoQuestionData(L.LightningDataModule):
     """Training samples in an order that is a pure function of (seed, position), and validation subjects with all questions.
 
-    Its state in a checkpoint is the number of finished steps and the position of the next sample; both hold on any number
-    of ranks and workers.
+    Its state in a checkpoint is the number of finished steps and of samples that they took, and what the order is made of.
+    It holds on any number of ranks and workers.
 
     Attributes:
         num_steps: optimizer steps of the whole run.
@@ -38,8 +45,8 @@ class VideoQuestionData(L.LightningDataModule):
     def __init__(self, config: Config, processor: Processor) -> None:
         super().__init__()
         self.config, self.processor = config, processor
-        self.sources = _open_sources(_training_sources(config), config.video)
-        self.validation_sources = _open_sources(config.data.validation_sources, config.video)
+        self.sources = _open_sources(_training_sources(config), config)
+        self.validation_sources = _open_sources(config.data.validation_sources, config)
         per_sample = config.data.questions_per_sample
         orders = {
             name: SourceOrder(shards.samples_per_shard(per_sample), config.data.shuffle_shards, config.run.seed, name)
@@ -48,6 +55,7 @@ class VideoQuestionData(L.LightningDataModule):
         weights = {name: source.weight for name, source in _training_sources(config).items()}
         starts = {name: source.start for name, source in _training_sources(config).items()}
         self.order = MixedOrder(orders, weights, config.run.seed, starts)
+        self._origin = describe_origin(config, self.sources)
         self.num_steps = config.training.max_steps or -(-len(self.order) // config.data.samples_per_step)
         self.step = 0
         self.position = 0
@@ -65,18 +73,36 @@ class VideoQuestionData(L.LightningDataModule):
         )
 
     def micro_batches_per_step(self, num_ranks: int) -> int:
-        """Batches that each rank computes in an optimizer step."""
+        """Batches that each rank computes in an optimizer step.
+
+        Raises:
+            ConfigError: the ranks cannot share the samples of a step evenly, or one pass has too few samples for them.
+        """
+        num_at_once = num_ranks * self.config.data.samples_per_batch
+        if len(self.order) < num_at_once:
+            raise ConfigError(
+                f"one pass over data.sources has {len(self.order)} samples, and {num_ranks} ranks take {num_at_once} at once"
+                f" (data.samples_per_batch={self.config.data.samples_per_batch}): use fewer ranks, or give them more data"
+            )
         return micro_batches_per_step(self.config.data.samples_per_step, self.config.data.samples_per_batch, num_ranks)
 
     def train_dataloader(self) -> TimedLoader:
         """The rest of the run, from the next sample on; its length counts the finished steps too, as Lightning does."""
         assert self.trainer is not None
+        data = self.config.data
+        balanced = BalancedOrder(
+            self._costs(),
+            len(self.order),
+            samples_per_step=data.samples_per_step,
+            balance_steps=data.balance_steps,
+            seed=self.config.run.seed,
+        )
         sampler = StepSampler(
+            balanced,
             self.position,
             self.num_steps,
             first_step=self.step,
-            samples_per_step=self.config.data.samples_per_step,
-            samples_per_batch=self.config.data.samples_per_batch,
+            samples_per_batch=data.samples_per_batch,
             rank=self.trainer.global_rank,
             num_ranks=self.trainer.world_size,
         )
@@ -117,11 +143,36 @@ class VideoQuestionData(L.LightningDataModule):
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint has to know of the data."""
-        return {"step": self.step, "position": self.position}
+        return {"step": self.step, "position": self.position, "origin": self._origin}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on where a checkpoint stopped."""
+        """Go on where a checkpoint stopped.
+
+        Raises:
+            ShardError: the data have changed since, and `data.on_change` does not allow it; it says how.
+        """
+        changes = ["the checkpoint does not say what they were, for it is older than data.balance_steps: 1 keeps its order"]
+        if "origin" in state_dict:
+            changes = describe_changes(state_dict["origin"], self._origin)
+        if changes and self.config.data.on_change == "error":
+            raise ShardError(
+                f"the data are not those of the checkpoint: {'; '.join(changes)}. Set them back; or go on with"
+                " data.on_change=use, which counts on in the new order, so that samples may come twice or not at all"
+            )
+        for change in changes:
+            log.warning("the data are not those of the checkpoint, and training goes on (data.on_change=use): %s", change)
         self.step, self.position = state_dict["step"], state_dict["position"]
+
+    def _costs(self) -> Callable[[range], NDArray[np.int64]]:
+        """What the samples at positions of the order cost, by the indexes of their shards: `(positions,)`."""
+        cost, per_sample = SampleCost.by(self.config), self.config.data.questions_per_sample
+        costs = {name: shards.costs_per_shard(per_sample, cost) for name, shards in self.sources.items()}
+
+        def costs_at(positions: range) -> NDArray[np.int64]:
+            places = map(self.order.at, positions)
+            return np.array([costs[source][shard][sample] for source, shard, sample in places], np.int64)  # (positions,)
+
+        return costs_at
 
     def _loading(self) -> dict[str, Any]:
         num_workers = self.config.data.num_workers
@@ -151,94 +202,17 @@ class TimedLoader(DataLoader[Any]):
             yield batch
 
 
-@dataclass(frozen=True)
-class Read:
-    """What came of reading one sample, and its position in the global order, where it has one."""
-
-    result: Example | Skipped
-    position: int | None = None
-
-
-class Collate:
-    """Samples that were read, and those that could not be, -> one batch."""
-
-    def __init__(self, processor: Processor) -> None:
-        self._processor = processor
-
-    def __call__(self, reads: list[Read]) -> Batch:
-        """Pad what was read together, and hand on what was not."""
-        good = [read for read in reads if isinstance(read.result, Example)]
-        return self._processor.batch(
-            [read.result for read in good],  # type: ignore[misc]
-            positions=[read.position for read in good if read.position is not None],
-            skipped=[read.result for read in reads if isinstance(read.result, Skipped)],
-        )
-
-
-class TrainingSamples(Dataset[Read]):
-    """Position in the global order -> one subject with a few consecutive questions as one conversation."""
-
-    def __init__(self, sources: Mapping[str, Shards], order: MixedOrder, processor: Processor, config: Config) -> None:
-        self._sources, self._order, self._processor, self._config = sources, order, processor, config
-
-    def __getitem__(self, position: int) -> Read:
-        source, shard, sample = self._order.at(position)
-        shards = self._sources[source]
-        subject, asked = shards.locate(shard, sample, self._config.data.questions_per_sample)
-        return Read(_read_example(shards, subject, asked, self._processor, self._config), position)
-
-
-class ValidationSubjects(Dataset[Read]):
-    """Index -> one subject with each of its questions as a conversation of its own."""
-
-    def __init__(self, subjects: list[tuple[Shards, SubjectRecord]], processor: Processor, config: Config) -> None:
-        self._subjects, self._processor, self._config = subjects, processor, config
-
-    def __len__(self) -> int:
-        return len(self._subjects)
-
-    def __getitem__(self, index: int) -> Read:
-        shards, subject = self._subjects[index]
-        return Read(_read_example(shards, subject, None, self._processor, self._config))
-
-
 def training_questions(config: Config) -> Iterator[Question]:
     """Every question of the training sources, for a tokenizer to be learnt from."""
-    for shards in _open_sources(_training_sources(config), config.video).values():
+    for shards in _open_sources(_training_sources(config), config).values():
         for subject in shards.subjects:
             yield from shards.read_subject(subject).questions
 
 
 def sources_fingerprint(config: Config) -> list[str]:
     """The fingerprints of all training shards, which change with their questions."""
-    opened = _open_sources(_training_sources(config), config.video)
+    opened = _open_sources(_training_sources(config), config)
     return [index.fingerprint for shards in opened.values() for index in shards.indexes]
-
-
-def _read_example(
-    shards: Shards, subject: SubjectRecord, asked: slice | None, processor: Processor, config: Config
-) -> Example | Skipped:
-    """One conversation about the questions `asked`, or one for each question; a damaged sample is handed on as such."""
-    try:
-        stored = shards.read_subject(subject)
-        visual = load_visual(stored, config.video, config.image)
-    except ShardError as error:
-        return Skipped(subject.key, str(error))
-    groups = _questions_together(stored, asked, config.data.validation_questions)
-    conversations = tuple(processor.converse(group) for group in groups)
-    return processor.example(Sample(stored.key, stored.source, stored.duration_seconds, visual, conversations))
-
-
-def _questions_together(stored: StoredSubject, asked: slice | None, max_questions: int) -> list[tuple[Question, ...]]:
-    """The questions of each conversation: those `asked`, or else up to `max_questions`, each alone."""
-    if asked is not None:
-        groups = [stored.questions[asked]]
-    else:
-        step = -(-len(stored.questions) // max_questions)
-        groups = [(question,) for question in stored.questions[::step]]
-    if stored.kind == "images":
-        return [complete_marks(group, len(stored.pictures)) for group in groups]
-    return groups
 
 
 def _training_sources(config: Config) -> dict[str, SourceConfig]:
@@ -246,19 +220,20 @@ def _training_sources(config: Config) -> dict[str, SourceConfig]:
     return {name: source for name, source in config.data.sources.items() if source.weight > 0}
 
 
-def _open_sources(sources: Mapping[str, SourceConfig], video: VideoConfig) -> dict[str, Shards]:
+def _open_sources(sources: Mapping[str, SourceConfig], config: Config) -> dict[str, Shards]:
     """Open the shards of each source.
 
     Raises:
         ShardError: a folder of shards is missing or damaged.
         ConfigError: videos were sampled by other settings than this run's, by which questions will be answered.
     """
-    opened = {name: open_shards(Path(source.shards)) for name, source in sorted(sources.items())}
+    cache = ShardCache.by(config.data)
+    opened = {name: open_shards(source.shards, cache) for name, source in sorted(sources.items())}
     for shards in opened.values():
         if not any(subject.kind == "video" for subject in shards.subjects):
             continue
         for key in ("frames_per_second", "min_frames", "max_frames"):
-            packed, wanted = shards.indexes[0].settings[key], getattr(video, key)
+            packed, wanted = shards.indexes[0].settings[key], getattr(config.video, key)
             if packed != wanted:
                 raise ConfigError(
                     f"{shards.folder} was packed with video.{key}={packed}, this run has {wanted}: set video.{key}={packed},"

@@ -6,7 +6,7 @@ import dataclasses
 import json
 import os
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from lit_hour.data.subject import KINDS, Kind
@@ -80,21 +80,31 @@ def read_index(path: Path) -> ShardIndex:
     Raises:
         ShardError: the file is no index, is of another version, or contradicts itself.
     """
-    record = read_json(path)
+    return parse_index(_read(path), str(path))
+
+
+def parse_index(content: bytes, place: str) -> ShardIndex:
+    """The index of one shard from the content of its file; `place` is the file's path or URL.
+
+    Raises:
+        ShardError: it is no index, is of another version, or contradicts itself.
+    """
+    record = parse_json(content, place)
+    shard = PurePosixPath(place).stem + ".tar"
     try:
-        subjects = tuple(SubjectRecord(shard=path.stem + ".tar", **subject) for subject in record.pop("subjects"))
+        subjects = tuple(SubjectRecord(shard=shard, **subject) for subject in record.pop("subjects"))
         skipped = tuple(SkippedSubject(**subject) for subject in record.pop("skipped"))
         index = ShardIndex(subjects=subjects, skipped=skipped, **record)
         outside = [each.key for each in subjects if not 0 <= each.offset < each.offset + each.size <= index.bytes]
         unknown = [each.kind for each in subjects if each.kind not in KINDS]
     except (TypeError, KeyError, AttributeError) as error:
-        raise ShardError(f"{path} is no index of a shard: {error}") from error
-    if index.shard != path.stem + ".tar":
-        raise ShardError(f"{path} is the index of {index.shard!r}; an index has the name of its tar")
+        raise ShardError(f"{place} is no index of a shard: {error}") from error
+    if index.shard != shard:
+        raise ShardError(f"{place} is the index of {index.shard!r}; an index has the name of its tar")
     if outside:
-        raise ShardError(f"{path} places {outside[0]!r} outside the tar's {index.bytes} bytes")
+        raise ShardError(f"{place} places {outside[0]!r} outside the tar's {index.bytes} bytes")
     if unknown:
-        raise ShardError(f"{path} has a subject of the kind {unknown[0]!r}; there are {', '.join(KINDS)}")
+        raise ShardError(f"{place} has a subject of the kind {unknown[0]!r}; there are {', '.join(KINDS)}")
     return index
 
 
@@ -105,20 +115,21 @@ def write_json(path: Path, record: dict[str, Any]) -> None:
     os.replace(unfinished, path)
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """Read what `write_json` wrote, without the version.
+def parse_json(content: bytes, place: str) -> dict[str, Any]:
+    """What `write_json` wrote, without the version; `place` is the file's path or URL.
 
     Raises:
-        ShardError: it is missing, not JSON, or of another version.
+        ShardError: it is not JSON, or of another version.
     """
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ShardError(f"{path} cannot be read as JSON: {error}") from error
+        record = json.loads(content.decode("utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ShardError(f"{place} cannot be read as JSON: {error}") from error
     version = record.pop("version", None) if isinstance(record, dict) else None
     if version != VERSION:
+        folder = place.rpartition("/")[0]
         raise ShardError(
-            f"{path} has version {version!r}, this program reads version {VERSION}: delete {path.parent} and pack again"
+            f"{place} has version {version!r}, this program reads version {VERSION}: delete {folder} and pack again"
         )
     return record
 
@@ -126,3 +137,10 @@ def read_json(path: Path) -> dict[str, Any]:
 def unfinished_path(path: Path) -> Path:
     """A name of this process's own beside `path`: what a killed process still holds can never take the place of `path`."""
     return path.with_name(f"{path.name}.{os.getpid()}{UNFINISHED_SUFFIX}")
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ShardError(f"{path} cannot be read: {error}") from error

@@ -10,7 +10,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,7 +32,7 @@ def permutation(length: int, *seeds: int | str) -> Whole:
     return np.argsort(numbers, kind="stable")  # (length,)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # told apart by identity: a hash over all shards at each call would take longer than the call
 class SourceOrder:
     """The endless order of one source's samples: every epoch has each sample once.
 
@@ -59,19 +59,19 @@ class SourceOrder:
             raise ShardError(f"the source {self.name!r} holds no sample: its shards have no question")
 
     def __len__(self) -> int:
+        return self._num_samples
+
+    @cached_property
+    def _num_samples(self) -> int:
         return sum(self.samples_per_shard)
 
     def at(self, place: int) -> tuple[int, int]:
         """The shard and the sample within it that come at this place, which counts from 0 over all epochs."""
         epoch, rest = divmod(place, len(self))
-        shards, block_starts = _epoch_blocks(self, epoch)
-        block = int(np.searchsorted(block_starts, rest, side="right")) - 1
-        block_shards = shards[block * self.shuffle_shards : (block + 1) * self.shuffle_shards]
-        shard_ends = np.cumsum([self.samples_per_shard[shard] for shard in block_shards])  # (shards in block,)
-        sample = _block_samples(self, epoch, block, int(shard_ends[-1]))[rest - block_starts[block]]
-        index = int(np.searchsorted(shard_ends, sample, side="right"))
-        shard = int(block_shards[index])
-        return shard, int(sample - shard_ends[index]) + self.samples_per_shard[shard]
+        _, block_starts = _epoch_blocks(self, epoch)
+        block = int(block_starts.searchsorted(rest, side="right")) - 1
+        shard, sample = _block_samples(self, epoch, block)[rest - block_starts[block]]
+        return int(shard), int(sample)
 
 
 @lru_cache(maxsize=64)
@@ -84,8 +84,11 @@ def _epoch_blocks(order: SourceOrder, epoch: int) -> tuple[Whole, Whole]:
 
 
 @lru_cache(maxsize=64)
-def _block_samples(order: SourceOrder, epoch: int, block: int, length: int) -> Whole:
-    return permutation(length, "samples", order.seed, order.name, epoch, block)  # (samples in block,)
+def _block_samples(order: SourceOrder, epoch: int, block: int) -> Whole:
+    """The shard, and the sample within it, at each place of a block of an epoch: `(samples in block, 2)`."""
+    shards = _epoch_blocks(order, epoch)[0][block * order.shuffle_shards : (block + 1) * order.shuffle_shards]
+    places = np.array([(shard, sample) for shard in shards for sample in range(order.samples_per_shard[shard])])  # (samples, 2)
+    return places[permutation(len(places), "samples", order.seed, order.name, epoch, block)]  # (samples in block, 2)
 
 
 class MixedOrder:
@@ -112,10 +115,11 @@ class MixedOrder:
         self.samples_per_pass = tuple(max(1, round(weights[name] * len(sources[name]))) for name in self.names)
         self.starts = tuple(round((starts or {}).get(name, 0.0) * len(sources[name])) for name in self.names)
         self.seed = seed
+        self._num_samples = sum(self.samples_per_pass)
 
     def __len__(self) -> int:
         """Samples in one pass over all sources."""
-        return sum(self.samples_per_pass)
+        return self._num_samples
 
     def at(self, position: int) -> tuple[str, int, int]:
         """The source, the shard and the sample within it that come at this position, which counts from 0 over all passes."""

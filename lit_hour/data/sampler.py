@@ -1,11 +1,12 @@
-"""The steps of a run in, the positions of each micro-batch of one rank out. Nothing is remembered between two calls."""
+"""The steps of a run in, the samples of each micro-batch of one rank out. Nothing is remembered between two calls."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from torch.utils.data import Sampler
 
+from lit_hour.data.balance import BalancedOrder
 from lit_hour.errors import ConfigError
 
 
@@ -26,24 +27,26 @@ def micro_batches_per_step(samples_per_step: int, samples_per_batch: int, num_ra
     return samples_per_step // unit
 
 
-def slice_of_step(step_start: int, samples_per_step: int, samples_per_batch: int, rank: int, num_ranks: int) -> list[list[int]]:
-    """The positions that one rank reads in the step that starts at `step_start`: a list for each micro-batch.
+def deal(samples: Sequence[int], samples_per_batch: int, rank: int, num_ranks: int) -> list[list[int]]:
+    """Those samples of one step that one rank reads: a list for each micro-batch.
 
-    The ranks take turns, a micro-batch each, so that all of them read along the same few shards.
+    The ranks take one sample each in turn, forwards and backwards in turn. Where the samples are sorted by cost, those that
+    the ranks compute at the same time cost about the same, and no rank gets the dearer one every time.
 
     Raises:
         ConfigError: the ranks cannot share the samples of a step evenly.
     """
-    num_micro_batches = micro_batches_per_step(samples_per_step, samples_per_batch, num_ranks)
-    starts = [step_start + (index * num_ranks + rank) * samples_per_batch for index in range(num_micro_batches)]
-    return [list(range(start, start + samples_per_batch)) for start in starts]
+    num_micro_batches = micro_batches_per_step(len(samples), samples_per_batch, num_ranks)
+    turns = (rank, num_ranks - 1 - rank)
+    taken = [samples[turn * num_ranks + turns[turn % 2]] for turn in range(num_micro_batches * samples_per_batch)]
+    return [taken[start : start + samples_per_batch] for start in range(0, len(taken), samples_per_batch)]
 
 
 class StepSampler(Sampler[list[int]]):
     """The batch sampler of one rank: the micro-batches of a run of `num_steps` steps, from `first_step` on.
 
-    `start_position` is where that step starts. The length counts the steps before it too: Lightning holds the number of
-    micro-batches done against it, and those of the steps before a resume are done.
+    `start_place` is where that step starts in the order. The length counts the steps before it too: Lightning holds the
+    number of micro-batches done against it, and those of the steps before a resume are done.
 
     Raises:
         ConfigError: the ranks cannot share the samples of a step evenly.
@@ -51,20 +54,20 @@ class StepSampler(Sampler[list[int]]):
 
     def __init__(
         self,
-        start_position: int,
+        order: BalancedOrder,
+        start_place: int,
         num_steps: int,
         *,
-        samples_per_step: int,
         samples_per_batch: int,
         first_step: int = 0,
         rank: int = 0,
         num_ranks: int = 1,
     ) -> None:
-        self.micro_batches_per_step = micro_batches_per_step(samples_per_step, samples_per_batch, num_ranks)
-        self.start_position = start_position
+        self.micro_batches_per_step = micro_batches_per_step(order.samples_per_step, samples_per_batch, num_ranks)
+        self.order = order
+        self.start_place = start_place
         self.num_steps = num_steps
         self.first_step = first_step
-        self.samples_per_step = samples_per_step
         self.samples_per_batch = samples_per_batch
         self.rank = rank
         self.num_ranks = num_ranks
@@ -73,6 +76,8 @@ class StepSampler(Sampler[list[int]]):
         return self.num_steps * self.micro_batches_per_step
 
     def __iter__(self) -> Iterator[list[int]]:
+        samples_per_step = self.order.samples_per_step
         for step in range(self.num_steps - self.first_step):
-            step_start = self.start_position + step * self.samples_per_step
-            yield from slice_of_step(step_start, self.samples_per_step, self.samples_per_batch, self.rank, self.num_ranks)
+            first = self.start_place + step * samples_per_step
+            samples = [self.order.at(place) for place in range(first, first + samples_per_step)]
+            yield from deal(samples, self.samples_per_batch, self.rank, self.num_ranks)

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-import io
 import json
-import tarfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
-from lit_hour.config.schema import ImageConfig, VideoConfig
-from lit_hour.data.index import SHARD_PATTERN, TOTALS_NAME, VERSION, ShardIndex, SubjectRecord, read_index, read_json
+from lit_hour.config.schema import DataConfig, ImageConfig, VideoConfig
+from lit_hour.data.balance import SampleCost
+from lit_hour.data.cache import ShardCache
+from lit_hour.data.folder import LocalFolder, RemoteFolder, ShardFolder
+from lit_hour.data.index import VERSION, ShardIndex, SubjectRecord
 from lit_hour.data.questions import parse_question
 from lit_hour.data.subject import SHARED_KINDS, Kind
+from lit_hour.data.tar import split_tar
+from lit_hour.data.web import is_url
 from lit_hour.errors import ImageError, ShardError, VideoError
 from lit_hour.image.read import SUFFIXES
 from lit_hour.image.squares import load_image_set
@@ -55,13 +61,26 @@ class StoredSubject:
 class Shards:
     """The indexes of a folder of shards. It holds no open file, so that it can be sent to other processes."""
 
-    folder: Path
+    folder: ShardFolder
     indexes: tuple[ShardIndex, ...]
 
     @property
     def subjects(self) -> tuple[SubjectRecord, ...]:
         """Every subject, shard by shard."""
         return tuple(subject for index in self.indexes for subject in index.subjects)
+
+    @cached_property
+    def _index_of(self) -> dict[str, ShardIndex]:
+        return {index.shard: index for index in self.indexes}
+
+    def costs_per_shard(self, questions_per_sample: int, cost: SampleCost) -> tuple[NDArray[np.int64], ...]:
+        """The cost of each sample of each shard, in the order of `locate`: `(samples,)` for each shard."""
+        return tuple(
+            np.array(
+                [cost.of(each, num) for each in index.subjects for num in _nums_asked(each, questions_per_sample)], np.int64
+            )
+            for index in self.indexes
+        )
 
     def samples_per_shard(self, questions_per_sample: int) -> tuple[int, ...]:
         """How many samples each shard has when a sample asks up to so many consecutive questions.
@@ -90,9 +109,10 @@ class Shards:
         Raises:
             ShardError: the tar is shorter than its index says, a member is missing or damaged, or `KEY.json` does not fit.
         """
-        path = self.folder / record.shard
+        path = f"{self.folder}/{record.shard}"
         place = f"{path}: {record.kind} {record.key!r}"
-        members = _members(_read_range(path, record), place)
+        with self.folder.open(self._index_of[record.shard]) as tar:
+            members = _members(_read_range(tar, path, record), place)
         suffixes = ("jpg",) if record.kind == "video" else SUFFIXES
         pictures = tuple(
             _take(members, [f"{record.key}.{number:06d}.{suffix}" for suffix in suffixes], place)
@@ -104,31 +124,23 @@ class Shards:
         return _stored_subject(metadata, record, pictures, place, name)
 
 
-def open_shards(folder: Path) -> Shards:
+def open_shards(place: Path | str, cache: ShardCache | None = None) -> Shards:
     """Read the indexes of a folder that `python -m lit_hour pack` has filled.
 
+    Args:
+        place: the path of the folder, or as text its http://, https:// or s3:// URL.
+        cache: where shards from a URL are kept; without one, by the defaults of the settings.
+
     Raises:
-        ShardError: the folder holds no shards, packing has not finished, or a tar is missing or has another size.
+        ShardError: the folder holds no shards, packing has not finished, a tar is missing or has another size, or the server
+            does not answer.
     """
-    paths = sorted(folder.glob(SHARD_PATTERN + ".json"))
-    if not paths:
-        raise ShardError(f"{folder} holds no shards: make some with python -m lit_hour pack FILES QUESTIONS {folder}")
-    totals_path = folder / TOTALS_NAME
-    if not totals_path.is_file():
-        raise ShardError(f"{folder} is not finished ({TOTALS_NAME} is missing): run the same pack command again")
-    num_shards = read_json(totals_path).get("num_shards")
-    if num_shards != len(paths):
-        raise ShardError(f"{folder} holds {len(paths)} shards, but {totals_path} counts {num_shards}: pack again")
-    indexes = tuple(read_index(path) for path in paths)
-    for index in indexes:
-        tar = folder / index.shard
-        if not tar.is_file():
-            raise ShardError(f"{tar} is missing, but its index is there: delete the index and pack again")
-        if tar.stat().st_size != index.bytes:
-            raise ShardError(
-                f"{tar} has {tar.stat().st_size} bytes, its index says {index.bytes}: it is damaged, pack it again"
-            )
-    return Shards(folder, indexes)
+    folder: ShardFolder
+    if isinstance(place, str) and is_url(place):
+        folder = RemoteFolder(place, cache or ShardCache.by(DataConfig()))
+    else:
+        folder = LocalFolder(Path(place))
+    return Shards(folder, folder.indexes())
 
 
 def load_visual(stored: StoredSubject, video: VideoConfig, image: ImageConfig) -> Visual | None:
@@ -184,11 +196,16 @@ def _num_samples(record: SubjectRecord, questions_per_sample: int) -> int:
     return -(-record.num_questions // _num_asked(record, questions_per_sample))
 
 
-def _read_range(path: Path, record: SubjectRecord) -> bytes:
+def _nums_asked(record: SubjectRecord, questions_per_sample: int) -> Iterator[int]:
+    """Questions of each sample about this subject: the last one may have fewer."""
+    num_asked = _num_asked(record, questions_per_sample)
+    return (min(num_asked, record.num_questions - first) for first in range(0, record.num_questions, num_asked))
+
+
+def _read_range(tar: BinaryIO, path: str, record: SubjectRecord) -> bytes:
     try:
-        with path.open("rb") as stream:
-            stream.seek(record.offset)
-            content = stream.read(record.size)
+        tar.seek(record.offset)
+        content = tar.read(record.size)
     except OSError as error:
         raise ShardError(f"{path} cannot be read: {error}") from error
     if len(content) < record.size:
@@ -206,15 +223,10 @@ def _take(members: Iterator[tuple[str, bytes]], names: Sequence[str], place: str
 
 def _members(content: bytes, place: str) -> Iterator[tuple[str, bytes]]:
     """Name and content of each member; at a damaged header it ends, which the caller sees as a missing member."""
-    try:
-        with tarfile.open(fileobj=io.BytesIO(content), mode="r:") as tar:
-            for member in tar:
-                stream = tar.extractfile(member)
-                if stream is None:
-                    raise ShardError(f"{place}: the member {member.name} is no file")
-                yield member.name, stream.read()
-    except tarfile.TarError as error:
-        raise ShardError(f"{place}: this part of the tar is damaged: {error}") from error
+    for name, data, is_file in split_tar(content):
+        if not is_file:
+            raise ShardError(f"{place}: the member {name} is no file")
+        yield name, data
 
 
 def _stored_subject(

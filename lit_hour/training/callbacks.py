@@ -1,4 +1,4 @@
-"""What happens around the steps: progress of the data, checkpoints, speed, skipped samples."""
+"""What happens around the steps: all callbacks of a run, and here progress of the data, speed and skipped samples."""
 
 from __future__ import annotations
 
@@ -9,20 +9,35 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
-from lightning.pytorch.callbacks import Callback, LearningRateMonitor, ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, LearningRateMonitor
 
 from lit_hour.config.schema import Config
 from lit_hour.errors import ShardError
 from lit_hour.run import RunFolder
+from lit_hour.training.agreement import Agreement
+from lit_hour.training.finite import FiniteSteps
 from lit_hour.training.pictures import ValidationPictures
+from lit_hour.training.preemption import Preemption
 from lit_hour.training.progress import StepBar
+from lit_hour.training.saving import BestCheckpoint, PeriodicCheckpoint
 from lit_hour.types import Batch
 
 
 def build_callbacks(config: Config, run: RunFolder) -> list[Callback]:
     """All callbacks of a run; Lightning itself moves those that save checkpoints to the end."""
     training = config.training
+    agreement = Agreement()
+    periodic = PeriodicCheckpoint(
+        training.checkpoint_every_steps,
+        dirpath=run.checkpoints,
+        filename="step={step:06d}",
+        auto_insert_metric_name=False,
+        save_top_k=training.keep_checkpoints,
+        enable_version_counter=False,
+    )
     return [
+        Preemption(agreement, periodic, training.max_requeues),
+        FiniteSteps(agreement, run.bad_batch, training.max_skipped_steps),
         StepBar(),
         DataProgress(),
         SkippedSamples(run.skipped, config.data.max_skipped),
@@ -30,37 +45,8 @@ def build_callbacks(config: Config, run: RunFolder) -> list[Callback]:
         LearningRateMonitor("step"),
         ValidationPictures(training.pictures),
         BestCheckpoint(dirpath=run.checkpoints, filename="best", monitor="validation/loss", enable_version_counter=False),
-        PeriodicCheckpoint(
-            training.checkpoint_every_steps,
-            dirpath=run.checkpoints,
-            filename="step={step:06d}",
-            auto_insert_metric_name=False,
-            save_top_k=training.keep_checkpoints,
-            enable_version_counter=False,
-        ),
+        periodic,
     ]
-
-
-class BestCheckpoint(ModelCheckpoint):
-    """Keeps the checkpoint with the lowest validation loss."""
-
-
-class PeriodicCheckpoint(ModelCheckpoint):
-    """Keeps the newest checkpoints; when training ends, `last.ckpt` is its last step."""
-
-    def __init__(self, every_steps: int, **settings: Any) -> None:
-        super().__init__(every_n_train_steps=every_steps, monitor="step", mode="max", save_last=True, **settings)
-
-    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """A run that continues has saved this step: the first micro-batch of the next one is no reason to save it again."""
-        super().on_train_start(trainer, pl_module)
-        self._last_global_step_saved = trainer.global_step
-
-    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Save the last step, of which Lightning leaves out those that it wants to validate first and then does not."""
-        super().on_train_end(trainer, pl_module)
-        if trainer.global_step != self._last_global_step_saved:
-            trainer.save_checkpoint(Path(str(self.dirpath)) / "last.ckpt")
 
 
 class DataProgress(Callback):

@@ -27,14 +27,19 @@ from lit_hour.run import RunFolder
 from lit_hour.text.chat import converse
 from lit_hour.text.tokenizer import WHOLE, copy_tokenizer, learn_byte_level_tokenizer, load_tokenizer, save_tokenizer
 from lit_hour.training.callbacks import build_callbacks
+from lit_hour.training.checkpoint_files import RunCheckpoints, remove_unfinished
+from lit_hour.training.deaths import explained_deaths
 from lit_hour.training.module import HourLLaVAModule
-from lit_hour.training.resume import continuing_config, newest_checkpoint
-from lit_hour.training.strategy import RunCheckpoints, hardware, precision_plugins
+from lit_hour.training.preemption import slurm_environment
+from lit_hour.training.resume import choose_beginning, continuing_config
+from lit_hour.training.signals import STOP
+from lit_hour.training.strategy import hardware, precision_plugins
 
 BESIDE_THE_POINT = (  # what Lightning warns of here
     ".*your dataloader is not resumable",  # the data module is: it starts its loader at the right sample
     ".*does not have many workers",  # they are a setting, and the share of time spent waiting for data is in TensorBoard
     ".*exists and is not empty",  # a run that continues
+    ".*sync_dist=True",  # the scores are those of all ranks
     ".*LeafSpec",  # of its own use of torch
 )
 ORIGIN = "made_from.txt"  # beside the tokenizer's files
@@ -68,8 +73,11 @@ class Outcome:
 def fit(config: Config) -> Outcome:
     """Train a run from its newest checkpoint, or from the beginning, up to its last step, and validate."""
     run = RunFolder.of(config.run)
-    checkpoint = newest_checkpoint(run)
-    log.info("run %s: %s", run.path, f"continues from {checkpoint}" if checkpoint else "starts from the beginning")
+    if unfinished := remove_unfinished(run.checkpoints):
+        log.info("removed what was not saved to its end: %s", ", ".join(map(str, unfinished)))
+    beginning = choose_beginning(run)
+    checkpoint = beginning.checkpoint
+    log.info("run %s: %s", run.path, beginning)
     config = continuing_config(config, checkpoint) if checkpoint else starting_config(config)
 
     L.seed_everything(config.run.seed, workers=True)
@@ -87,8 +95,8 @@ def fit(config: Config) -> Outcome:
         load_starting_weights(module.model, config)
     log.info("model: %s", ", ".join(f"{part} {size / 1e6:.2f} M" for part, size in module.sizes().items()))
 
-    trainer = build_trainer(config, run, data)
-    with warnings.catch_warnings():
+    trainer = build_trainer(config, run, data, beginning.step)
+    with STOP.listening(), explained_deaths(), warnings.catch_warnings():
         for message in BESIDE_THE_POINT:
             warnings.filterwarnings("ignore", message)
         trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
@@ -100,8 +108,11 @@ def fit(config: Config) -> Outcome:
     return Outcome(run, data.step, scores)
 
 
-def build_trainer(config: Config, run: RunFolder, data: VideoQuestionData) -> L.Trainer:
-    """Lightning's Trainer by the settings; it counts steps, and one epoch of its own spans the whole run."""
+def build_trainer(config: Config, run: RunFolder, data: VideoQuestionData, first_step: int) -> L.Trainer:
+    """Lightning's Trainer by the settings; it counts steps, and one epoch of its own spans the whole run.
+
+    What TensorBoard has of `first_step` and later ones is of a start that broke off; it is hidden there.
+    """
     training = config.training
     trainer = L.Trainer(
         **hardware(training),
@@ -109,9 +120,9 @@ def build_trainer(config: Config, run: RunFolder, data: VideoQuestionData) -> L.
         gradient_clip_val=training.clip_norm or None,
         check_val_every_n_epoch=None,
         log_every_n_steps=training.log_every_steps,
-        logger=TensorBoardLogger(run.tensorboard, name="", version=""),
+        logger=TensorBoardLogger(run.tensorboard, name="", version="", purge_step=first_step),
         callbacks=build_callbacks(config, run),
-        plugins=[RunCheckpoints(config), *precision_plugins(training)],
+        plugins=[RunCheckpoints(config), *precision_plugins(training), *slurm_environment()],
         use_distributed_sampler=False,
         num_sanity_val_steps=0,
         enable_model_summary=False,

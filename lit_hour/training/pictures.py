@@ -23,6 +23,11 @@ class ValidationPictures(Callback):
     def __init__(self, num_pictures: int) -> None:
         self._num_pictures = num_pictures
         self._num_validations = 0
+        self._drawn: dict[int, Figure] = {}
+
+    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Begin with none."""
+        self._drawn = {}
 
     def on_validation_batch_end(
         self,
@@ -39,12 +44,16 @@ class ValidationPictures(Callback):
         said: Said = outputs[self._num_validations % len(outputs)]
         visual = batch.visuals[said.visual]
         if isinstance(visual, Frames | TiledImage | ImageSet):
-            trainer.logger.experiment.add_figure(  # type: ignore[union-attr]
-                f"validation/{batch_idx}", draw_answer(visual, batch.keys[said.visual], said), trainer.global_step
-            )
+            self._drawn[batch_idx] = draw_answer(visual, batch.keys[said.visual], said)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """The next validation shows other questions."""
+        """Show them beside the scores, at the step that these count as; the next validation shows other questions.
+
+        A validation that is stopped shows none: it is done again.
+        """
+        for batch_idx, figure in self._drawn.items():
+            step = max(0, trainer.global_step - 1)
+            trainer.logger.experiment.add_figure(f"validation/{batch_idx}", figure, step)  # type: ignore[union-attr]
         self._num_validations += not trainer.sanity_checking
 
 

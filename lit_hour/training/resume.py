@@ -2,31 +2,81 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import logging
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lit_hour.config.load import config_to_dict, load_config
 from lit_hour.config.schema import Config
-from lit_hour.errors import RunError
+from lit_hour.errors import RunError, WeightsError
 from lit_hour.run import RunFolder
-from lit_hour.weights import read_checkpoint
+from lit_hour.training.checkpoint_files import step_of_checkpoint
+
+log = logging.getLogger("lit_hour")
 
 
-def newest_checkpoint(run: RunFolder) -> Path | None:
-    """The checkpoint of this run with the most steps behind it.
+@dataclass(frozen=True)
+class Beginning:
+    """Where a start of a run begins.
+
+    Attributes:
+        checkpoint: None for the beginning of the run.
+        step: optimizer steps that are done.
+        reason: why it is this one.
+    """
+
+    checkpoint: Path | None
+    step: int
+    reason: str
+
+    def __str__(self) -> str:
+        place = f"continues from {self.checkpoint}, step {self.step}" if self.checkpoint else "starts from the beginning"
+        return f"{place}: {self.reason}"
+
+
+def choose_beginning(run: RunFolder) -> Beginning:
+    """The whole checkpoint of this run with the most steps behind it, or the beginning when there is no checkpoint.
 
     Of several at one step it is the best one: it was saved last, after a validation whose loss the others do not know.
+    A checkpoint is complete or absent, so one that is damaged is the fault of a disk: it is passed over with a warning.
 
     Raises:
-        RunError: the folder holds a converted model, which training would leave lying there unused.
+        RunError: no checkpoint is whole, or the folder holds a converted model, which training would leave lying there unused.
     """
-    files = list(run.checkpoints.glob("*.ckpt"))
-    if not files and run.checkpoints.is_dir() and any(each.is_dir() for each in run.checkpoints.iterdir()):
+    files = sorted(run.checkpoints.glob("*.ckpt"))
+    if not files:
+        if run.checkpoints.is_dir() and any(each.is_dir() for each in run.checkpoints.iterdir()):
+            raise RunError(
+                f"{run.path} holds a converted model: start another run from it with run.name=NAME"
+                f" training.start_from={run.path}"
+            )
+        return Beginning(None, 0, f"there is no checkpoint in {run.checkpoints}")
+    steps, damaged = _steps_of(files)
+    if not steps:
         raise RunError(
-            f"{run.path} holds a converted model: start another run from it with run.name=NAME training.start_from={run.path}"
+            f"no checkpoint of {run.path} is whole ({'; '.join(damaged)}): put back a copy of one, or delete them to start over"
         )
-    steps = {file: read_checkpoint(file)["global_step"] for file in files}
-    return max(files, key=lambda file: (steps[file], file.stem == "best", file.stem == "last"), default=None)
+    newest = max(steps, key=lambda file: (steps[file], file.stem == "best", file.stem == "last"))
+    if damaged:
+        log.warning(
+            "warning: %s. A checkpoint is complete when it gets its name, so its disk lost part of it: look after the disk."
+            " The run goes on from %s, step %d, the newest that is whole",
+            "; ".join(damaged),
+            newest,
+            steps[newest],
+        )
+    return Beginning(newest, steps[newest], f"the newest of {len(steps)}")
+
+
+def _steps_of(files: list[Path]) -> tuple[dict[Path, int], list[str]]:
+    """The step of each checkpoint that is whole, and what is wrong with each of the others."""
+    steps, damaged = {}, []
+    for file in files:
+        try:
+            steps[file] = step_of_checkpoint(file)
+        except WeightsError as error:
+            damaged.append(str(error))
+    return steps, damaged
 
 
 def continuing_config(config: Config, checkpoint: Path) -> Config:

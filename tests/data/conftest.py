@@ -12,7 +12,7 @@ import pytest
 from mixed import RECORDS, write_files, write_records
 from tiny import NAMES, SETTINGS, VIDEO, write_video
 
-from lit_hour.config.schema import PackConfig
+from lit_hour.config.schema import PackConfig, VideoConfig
 from lit_hour.data.pack import pack
 from lit_hour.processor import Processor
 from lit_hour.text.tokenizer import load_tokenizer
@@ -91,3 +91,18 @@ def twice(small: Small, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """Words for two sources: the world, and half of a copy of it."""
     copy = shutil.copytree(small.yaml.parent / "world/train/shards", tmp_path_factory.mktemp("copy") / "shards")
     return [f"data.sources.copy.shards={copy}", "data.sources.copy.weight=0.5"]
+
+
+@pytest.fixture(scope="session")
+def long_and_short(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Shards of forty videos of 1 to 24 frames, each with one question."""
+    folder = tmp_path_factory.mktemp("long_and_short")
+    records = []
+    for number in range(40):
+        name = f"{number}.mp4"
+        write_video(folder / "videos" / name, num_seconds=1 + number * 7 % 24, frames_per_second=1, size_pixels=16)
+        records.append({"video": name, "question": "What moves?", "answer": "A gradient."})
+    questions = write_records(folder / "questions.json", records)
+    video = VideoConfig(min_frames=1, max_frames=24, size_pixels=64)
+    pack(folder / "videos", questions, folder / "shards", video, PackConfig(videos_per_shard=5, num_workers=1))
+    return folder / "shards"

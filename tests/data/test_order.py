@@ -1,10 +1,8 @@
-import itertools
 from collections import Counter
 
 import pytest
 
 from lit_hour.data.order import MIXED_BLOCK, MixedOrder, SourceOrder, permutation
-from lit_hour.data.sampler import StepSampler, slice_of_step
 from lit_hour.errors import ConfigError, ShardError
 
 SAMPLES_PER_SHARD = (5, 1, 0, 9, 3, 7, 0, 4, 6, 2, 8)
@@ -107,29 +105,3 @@ def test_a_later_stage_takes_what_an_earlier_one_left():
 def test_a_mixture_of_nothing_is_refused():
     with pytest.raises(ConfigError, match=r"data\.sources"):
         MixedOrder({}, {}, 0)
-
-
-@pytest.mark.parametrize(("num_ranks", "samples_per_batch"), list(itertools.product([1, 2, 3], [1, 2, 4])))
-def test_all_ranks_together_read_each_step_once(num_ranks, samples_per_batch):
-    for step_start in (0, 24, 240):
-        slices = [slice_of_step(step_start, 24, samples_per_batch, rank, num_ranks) for rank in range(num_ranks)]
-        assert {len(batch) for batches in slices for batch in batches} == {samples_per_batch}
-        assert len({len(batches) for batches in slices}) == 1
-        positions = sorted(position for batches in slices for batch in batches for position in batch)
-        assert positions == list(range(step_start, step_start + 24))
-
-
-@pytest.mark.parametrize(("samples_per_step", "advice"), [(16, "make it 12 or 18"), (5, "make it 6$")])
-def test_a_step_that_ranks_cannot_share_is_refused_with_what_would_do(samples_per_step, advice):
-    with pytest.raises(ConfigError, match=rf"data\.samples_per_step={samples_per_step} .*{advice}"):
-        slice_of_step(0, samples_per_step, 2, 0, 3)
-
-
-def test_sampler_resumes_with_other_ranks_where_it_stopped():
-    whole = list(StepSampler(0, 6, samples_per_step=12, samples_per_batch=2))
-    assert [position for batch in whole for position in batch] == list(range(72))
-    first = list(StepSampler(0, 2, samples_per_step=12, samples_per_batch=2))
-    rest = [StepSampler(24, 4, samples_per_step=12, samples_per_batch=1, rank=rank, num_ranks=3) for rank in range(3)]
-    assert len(rest[0]) == len(list(rest[0])) == len(list(rest[0])) == 16
-    read = [position for sampler in [first, *rest] for batch in sampler for position in batch]
-    assert sorted(read) == list(range(72))

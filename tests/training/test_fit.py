@@ -108,7 +108,7 @@ def test_tensorboard_has_the_scores_of_each_validation(events: EventAccumulator,
 
 def test_tensorboard_has_a_picture_of_each_first_video(events: EventAccumulator) -> None:
     assert events.Tags()["images"] == ["validation/0", "validation/1"]
-    assert [picture.step for picture in events.Images("validation/0")] == [3, 6]
+    assert [picture.step for picture in events.Images("validation/0")] == [2, 5]
 
 
 def test_a_run_without_validation_trains(small: Small, tmp_path: Path) -> None:

@@ -1,0 +1,43 @@
+"""Share of time that the default run waits for data: python tests/benchmarks/waiting.py [WORKERS] [SETTING=VALUE ...]
+
+Forty steps of conf/tiny.yaml on two dozen of its videos. The first line of TensorBoard holds the start of the workers.
+"""
+
+# ruff: noqa: E402  (the checkout comes first on the path)
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+REPOSITORY = Path(__file__).parents[2]
+sys.path[:0] = [str(REPOSITORY)]
+
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+import train
+
+SHORT = ("training.max_steps=40", "training.validate_every_steps=40", "training.pictures=0", "training.log_every_steps=5")
+FEW = ("world.num_videos=24", "world.num_validation_videos=2", "data.validation_questions=1", "answer.max_new_tokens=1")
+
+
+def main(num_workers: str, *words: str) -> None:
+    """Train, and print what TensorBoard has."""
+    with TemporaryDirectory() as folder:
+        world = [f"world.folder={folder}/world"]
+        world += [
+            f"data.{group}.world.shards={folder}/world/{split}/shards"
+            for group, split in (("sources", "train"), ("validation_sources", "validation"))
+        ]
+        run = [f"run.folder={folder}/runs", "run.name=waiting", f"data.num_workers={num_workers}"]
+        train.main([str(REPOSITORY / "conf/tiny.yaml"), *SHORT, *FEW, *world, *run, *words])
+        events = EventAccumulator(f"{folder}/runs/waiting/tensorboard")
+        events.Reload()
+        first, *later = [event.value for event in events.Scalars("speed/share_waiting_for_data")]
+        print(
+            f"waiting for data with {num_workers} workers: {first:.2%} of the first 5 steps, {sum(later) / len(later):.2%} of the others"
+        )
+
+
+if __name__ == "__main__":
+    main(sys.argv[1] if len(sys.argv) > 1 else "2", *sys.argv[2:])

@@ -1,0 +1,191 @@
+"""A real SLURM of two nodes on this machine: munged, slurmctld and two slurmd on loopback, without systemd."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "scancel", "scontrol")
+SETTINGS = """\
+ClusterName=drill
+SlurmctldHost={host}(127.0.0.1)
+SlurmUser=root
+SlurmdUser=root
+AuthType=auth/munge
+AuthInfo=socket={folder}/munge.socket,cred_expire=5
+CredType=cred/munge
+CommunicationParameters=NoInAddrAny,NoCtldInAddrAny
+SlurmctldPort={ports[0]}
+StateSaveLocation={folder}/state
+SlurmdSpoolDir={folder}/spool-%n
+SlurmctldPidFile={folder}/slurmctld.pid
+SlurmdPidFile={folder}/slurmd-%n.pid
+SlurmctldLogFile={folder}/slurmctld.log
+SlurmdLogFile={folder}/slurmd-%n.log
+ProctrackType=proctrack/linuxproc
+SlurmdParameters=config_overrides
+TaskPlugin=task/none
+SwitchType=switch/none
+MpiDefault=none
+JobAcctGatherType=jobacct_gather/none
+AccountingStorageType=accounting_storage/none
+SchedulerType=sched/backfill
+SchedulerParameters=sched_interval=1,bf_interval=1,sched_min_interval=0
+SelectType=select/cons_tres
+SelectTypeParameters=CR_Core
+ReturnToService=2
+KillWait=15
+NodeName=n1 NodeAddr=127.0.0.1 NodeHostname={host} Port={ports[1]} CPUs=4 State=UNKNOWN
+NodeName=n2 NodeAddr=127.0.0.1 NodeHostname={host} Port={ports[2]} CPUs=4 State=UNKNOWN
+PartitionName=main Nodes=n1,n2 Default=YES MaxTime=INFINITE State=UP
+"""
+
+
+def missing() -> str:
+    """Why there can be no SLURM here; empty when there can."""
+    absent = [name for name in PROGRAMS if shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin") is None]
+    if absent:
+        return f"no {', '.join(absent)}: apt-get install slurm-wlm munge"
+    return "" if os.geteuid() == 0 else "SLURM's daemons need root to start jobs"
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that nobody listens on at this moment."""
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [each.getsockname()[1] for each in sockets]
+    for each in sockets:
+        each.close()
+    return ports
+
+
+def wait_until(condition: Callable[[], object], what: str, seconds: float = 180) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, f"waited {seconds} s for: {what}"
+        time.sleep(0.1)
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """The daemons' folder, which holds their settings, state and logs."""
+
+    folder: Path
+
+    @property
+    def environment(self) -> dict[str, str]:
+        outside = {name: value for name, value in os.environ.items() if not name.startswith("SLURM_")}
+        return {
+            **outside,
+            "PATH": f"{os.environ['PATH']}:/usr/sbin",
+            "SLURM_CONF": str(self.folder / "slurm.conf"),
+            "VIRTUAL_ENV": sys.prefix,
+            "OMP_NUM_THREADS": "1",
+            "MASTER_ADDR": "127.0.0.1",  # the nodes' names are known to SLURM alone
+        }
+
+    def start(self) -> None:
+        (self.folder / "state").mkdir()
+        (self.folder / "munge").mkdir(mode=0o700)
+        key = self.folder / "munge/key"
+        key.touch(mode=0o600)
+        key.write_bytes(os.urandom(1024))
+        settings = SETTINGS.format(folder=self.folder, host=socket.gethostname().split(".")[0], ports=free_ports(3))
+        (self.folder / "slurm.conf").write_text(settings)
+        places = {"socket": "munge.socket", "pid-file": "munged.pid", "log-file": "munged.log", "seed-file": "munge/seed"}
+        self.call("munged", f"--key-file={key}", *(f"--{option}={self.folder / name}" for option, name in places.items()))
+        self.call("slurmctld", "-c")
+        for node in ("n1", "n2"):
+            self.call("slurmd", "-N", node)
+        wait_until(lambda: self.call("sinfo", "-h", "-o", "%T %D") == "idle 2", "two idle nodes")
+
+    def stop(self) -> None:
+        """End every job, then the daemons, each by the number that it wrote down; nobody needs their state any more."""
+        if (self.folder / "slurmctld.pid").exists():
+            self.call("scancel", "--user=root")
+            wait_until(lambda: not self.call("squeue", "--noheader"), "every job to end")
+        for file in self.folder.glob("*.pid"):
+            os.kill(int(file.read_text()), signal.SIGKILL)
+
+    def call(self, *words: str) -> str:
+        done = subprocess.run(
+            words, cwd=REPOSITORY, env=self.environment, capture_output=True, text=True, timeout=60, check=False
+        )
+        assert done.returncode == 0, f"{' '.join(words)}: {done.stdout}{done.stderr}"
+        return done.stdout.strip()
+
+    def submit(self, *words: str, num_nodes: int = 1, num_tasks: int = 2, output: Path) -> Job:
+        """The project's own job script, with as many tasks on each node, and words for train.py."""
+        options = {
+            "partition": "main",
+            "nodes": num_nodes,
+            "ntasks-per-node": num_tasks,
+            "cpus-per-task": 1,
+            "gpus-per-node": 0,
+            "output": output,
+        }
+        given = [f"--{name}={value}" for name, value in options.items()]
+        return Job(self, self.call("sbatch", "--parsable", *given, "conf/slurm.sbatch", *words), output)
+
+
+@dataclass(frozen=True)
+class Job:
+    """A job, and the file that holds what all its starts print."""
+
+    cluster: Cluster
+    number: str
+    output: Path
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """What SLURM says of it: JobState, ExitCode, Restarts and so on."""
+        words = self.cluster.call("scontrol", "--oneliner", "show", "job", self.number).split()
+        return dict(word.split("=", 1) for word in words if "=" in word)
+
+    @property
+    def starts(self) -> list[str]:
+        """What each start has printed by now."""
+        printed = self.output.read_text(errors="replace") if self.output.exists() else ""
+        return re.split(r"^run (?=.*(?:starts|continues) from)", printed, flags=re.MULTILINE)[1:]
+
+    def wait_for_training(self, start: int) -> None:
+        """Until start number `start`, the first is 0, has done a step."""
+
+        def has_done_a_step() -> bool:
+            steps = re.findall(r" (\d+)/\d+ \[", self.starts[start]) if len(self.starts) > start else []
+            return len(set(steps)) > 1
+
+        wait_until(has_done_a_step, f"start {start} of job {self.number} to train")
+
+    def wait_for_end(self) -> Job:
+        """Until it is done, failed or cancelled."""
+        wait_until(lambda: self.facts["JobState"] not in ("PENDING", "RUNNING", "COMPLETING"), f"the end of job {self.number}")
+        return self
+
+    def warn(self, name: str) -> None:
+        """Signal every task, as SLURM does before it ends a job."""
+        self.cluster.call("scancel", f"--signal={name}", self.number)
+
+    def signal_rank(self, rank: int, number: int) -> None:
+        os.kill(self._process_of_rank(rank), number)
+
+    def _process_of_rank(self, rank: int) -> int:
+        for folder in Path("/proc").glob("[0-9]*"):
+            try:
+                words = (folder / "cmdline").read_bytes().split(b"\0")
+                environment = (folder / "environ").read_bytes().split(b"\0")
+            except OSError:
+                continue  # it has ended
+            wanted = {f"SLURM_JOB_ID={self.number}".encode(), f"SLURM_PROCID={rank}".encode()}
+            if words[1:2] == [b"train.py"] and wanted <= set(environment):
+                return int(folder.name)
+        raise AssertionError(f"job {self.number} has no rank {rank}")

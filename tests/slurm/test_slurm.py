@@ -1,0 +1,130 @@
+"""Runs under a real SLURM: warned, cancelled, killed and requeued, they end with the weights of one that was left alone.
+
+The jobs go on side by side, as much of their time is waiting to be started again; each drill does to its job what its name
+says, and the tests look at what came of it.
+"""
+
+import signal
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import pytest
+import torch
+from cluster import Cluster, Job, wait_until
+from small_run import Small, largest_difference, weights
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+NUM_STEPS = 120
+WORDS = (f"training.max_steps={NUM_STEPS}", "training.validate_every_steps=1000")
+RARELY = "training.checkpoint_every_steps=1000"  # what is saved is saved for a warning
+MAX_REQUEUES = 2
+
+Drill = Callable[[Cluster, Small], Job]
+
+
+def submit(cluster: Cluster, small: Small, name: str, *more: str, **sizes: int) -> Job:
+    """Two ranks that train under this name."""
+    return cluster.submit(*small.words(name, *WORDS, *more), output=small.runs / f"{name}.out", **sizes)
+
+
+def undisturbed(cluster: Cluster, small: Small) -> Job:
+    return submit(cluster, small, "undisturbed").wait_for_end()
+
+
+def warned(cluster: Cluster, small: Small) -> Job:
+    """All ranks at once; then both a second apart, one of them late with its step too; then one rank only."""
+    job = submit(cluster, small, "warned", f"training.max_requeues={MAX_REQUEUES}", RARELY)
+    job.wait_for_training(0)
+    job.warn("USR1")
+    job.wait_for_training(1)
+    job.signal_rank(1, signal.SIGSTOP)
+    job.signal_rank(0, signal.SIGTERM)
+    time.sleep(1)
+    job.signal_rank(1, signal.SIGTERM)
+    job.signal_rank(1, signal.SIGCONT)
+    job.wait_for_training(2)
+    job.signal_rank(1, signal.SIGUSR1)
+    return job.wait_for_end()
+
+
+def two_nodes(cluster: Cluster, small: Small) -> Job:
+    job = submit(cluster, small, "two_nodes", num_nodes=2, num_tasks=1)
+    job.wait_for_training(0)
+    assert job.facts["NodeList"] == "n[1-2]"
+    job.warn("USR1")
+    return job.wait_for_end()
+
+
+def killed(cluster: Cluster, small: Small) -> Job:
+    job = submit(cluster, small, "killed", "training.checkpoint_every_steps=10")
+    job.wait_for_training(0)
+    wait_until((small.run("killed").checkpoints / "last.ckpt").exists, "a checkpoint")
+    job.signal_rank(1, signal.SIGKILL)
+    wait_until(lambda: job.facts["JobState"] == "FAILED", "a job that has lost a rank to end", seconds=30)
+    cluster.call("scontrol", "requeue", job.number)
+    return job.wait_for_end()
+
+
+def cancelled(cluster: Cluster, small: Small) -> Job:
+    job = submit(cluster, small, "cancelled", RARELY)
+    job.wait_for_training(0)
+    cluster.call("scancel", job.number)
+    return job.wait_for_end()
+
+
+@pytest.fixture(scope="module")
+def jobs(cluster: Cluster, small: Small) -> Iterator[dict[Drill, Future[Job]]]:
+    small.runs.mkdir(exist_ok=True)
+    with ThreadPoolExecutor(max_workers=3) as pool:
+        yield {drill: pool.submit(drill, cluster, small) for drill in (warned, undisturbed, two_nodes, killed, cancelled)}
+
+
+def assert_as_undisturbed(job: Job, jobs: dict[Drill, Future[Job]], small: Small) -> None:
+    """Every weight is the same to the last bit, and TensorBoard shows every step once."""
+    for each in (job, jobs[undisturbed].result()):
+        assert each.facts["JobState"] == "COMPLETED", each.output.read_text()
+    run = small.run(job.output.stem)
+    assert torch.load(run.checkpoint("last"), weights_only=True)["global_step"] == NUM_STEPS
+    assert largest_difference(weights(run), weights(small.run("undisturbed"))) == 0
+    accumulator = EventAccumulator(str(run.tensorboard), size_guidance={"scalars": 0})
+    accumulator.Reload()
+    assert [event.step for event in accumulator.Scalars("train/loss")] == list(range(NUM_STEPS))
+
+
+def test_a_warned_job_requeues_itself_until_the_limit_and_then_says_how_to_go_on(
+    cluster: Cluster, small: Small, jobs: dict[Drill, Future[Job]]
+) -> None:
+    job = jobs[warned].result()
+    assert job.facts["JobState"] == "FAILED", job.output.read_text()
+    assert (job.facts["ExitCode"], job.facts["Restarts"]) == ("75:0", str(MAX_REQUEUES))
+    limit = f"it was {MAX_REQUEUES} times, and training.max_requeues={MAX_REQUEUES} are allowed"
+    assert f"job {job.number} is not requeued: {limit}. 'scontrol requeue {job.number}', or" in job.starts[-1]
+
+    cluster.call("scontrol", "requeue", job.number)
+    assert_as_undisturbed(job.wait_for_end(), jobs, small)
+    words = " the run stops after step "
+    told = [start.split(words)[0].splitlines()[-1] for start in job.starts[:-1]]
+    stopped_at = [int(start.split(words)[1].split(",")[0]) for start in job.starts[:-1]]
+    assert told == ["SIGUSR1:", "SIGTERM:", "SIGUSR1:"] and 0 < stopped_at[0] < stopped_at[1] < stopped_at[2] < NUM_STEPS
+    assert "starts from the beginning: there is no checkpoint in" in job.starts[0]
+    for step, start in zip(stopped_at, job.starts[1:], strict=True):
+        assert f"last.ckpt, step {step}: the newest of 1" in start
+
+
+def test_a_job_on_two_nodes_requeues_itself(small: Small, jobs: dict[Drill, Future[Job]]) -> None:
+    job = jobs[two_nodes].result()
+    assert job.facts["Restarts"] == "1"
+    assert_as_undisturbed(job, jobs, small)
+
+
+def test_a_job_that_lost_a_rank_ends_and_goes_on_when_it_is_requeued(small: Small, jobs: dict[Drill, Future[Job]]) -> None:
+    job = jobs[killed].result()
+    assert "continues from" in job.starts[1]
+    assert_as_undisturbed(job, jobs, small)
+
+
+def test_a_job_that_is_cancelled_saves_and_stays_cancelled(small: Small, jobs: dict[Drill, Future[Job]]) -> None:
+    job = jobs[cancelled].result()
+    assert (job.facts["JobState"], job.facts["Restarts"]) == ("CANCELLED", "0")
+    assert 0 < torch.load(small.run("cancelled").checkpoint("last"), weights_only=True)["global_step"] < NUM_STEPS

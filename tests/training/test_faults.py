@@ -1,0 +1,139 @@
+"""The fault drill: what is killed or filled, what the user sees, and that the run ends with the undisturbed weights."""
+
+import os
+import signal
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+import pytest
+import torch
+from forked import AtBatch, fork_run
+from small_run import NUM_STEPS, SAMPLES_PER_STEP, Small, Trained, Watch, largest_difference, weights
+
+from lit_hour.run import RunFolder
+
+
+def kill_this_process() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def kill_the_data_workers() -> None:
+    for worker in torch.multiprocessing.active_children():
+        os.kill(worker.pid or 0, signal.SIGKILL)
+
+
+@pytest.fixture(scope="module")
+def two_ranks(small: Small) -> Small:
+    """A run of two ranks that nobody disturbs."""
+    assert fork_run(small, "two-ranks", num_ranks=2).wait() == [0, 0]
+    return small
+
+
+@pytest.mark.parametrize("victim", [0, 1])
+def test_a_killed_rank(two_ranks: Small, victim: int) -> None:
+    name = f"killed-{victim}"
+    run = fork_run(two_ranks, name, num_ranks=2, callback=AtBatch(kill_this_process, batch=5, rank=victim))
+    statuses = run.wait()
+    assert statuses[victim] == -signal.SIGKILL and statuses[1 - victim] == 1
+    printed = run.printed(1 - victim)
+    assert "error: another rank of this run has ended" in printed and "Traceback" not in printed
+    assert 0 < torch.load(two_ranks.run(name).checkpoint("last"), weights_only=True)["global_step"] < NUM_STEPS
+    assert fork_run(two_ranks, name, num_ranks=2).wait() == [0, 0]
+    assert largest_difference(weights(two_ranks.run(name)), weights(two_ranks.run("two-ranks"))) == 0
+
+
+def test_a_killed_data_worker(trained: Trained, watch: Watch) -> None:
+    words = ("data.num_workers=1",)
+    run = fork_run(trained.small, "worker", *words, callback=AtBatch(kill_the_data_workers, batch=5))
+    assert run.wait() == [1]
+    assert "error: a process that reads data was killed" in run.printed() and "Traceback" not in run.printed()
+    trained.small.fit("worker", *words)
+    assert watch.positions[-4:] == [8, 9, 10, 11]
+    assert largest_difference(weights(trained.small.run("worker")), weights(trained.run)) == 0
+
+
+def die_before_name(number: int) -> Callable[[], None]:
+    """Have the process killed before this file of its checkpoints, in the order in which they are saved, gets its name."""
+
+    def prepare() -> None:
+        replace, named = os.replace, []
+
+        def count_and_replace(old: Path, new: Path) -> None:
+            named.extend([new] if "checkpoints" in Path(new).parts else [])
+            if len(named) == number:
+                kill_this_process()
+            replace(old, new)
+
+        os.replace = count_and_replace
+
+    return prepare
+
+
+def die_half_way_through_content(number: int) -> Callable[[], None]:
+    """Have the process killed when half of its checkpoint of this number is written."""
+
+    def prepare() -> None:
+        save, calls = torch.save, []
+
+        def save_half(content: object, file: BinaryIO) -> None:
+            calls.append(content)
+            save(content, file)
+            if len(calls) == number:
+                file.truncate(file.tell() // 2)
+                kill_this_process()
+
+        torch.save = save_half
+
+    return prepare
+
+
+# the fourth checkpoint is that of step 4, the fifth the same step's last.ckpt; each is two files that get their names
+MOMENTS = {
+    "in the content": die_half_way_through_content(4),
+    "before the settings have their name": die_before_name(7),
+    "before the checkpoint has its name": die_before_name(8),
+    "in the content of the last one": die_half_way_through_content(5),
+    "before the last one has its name": die_before_name(10),
+}
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_a_run_that_is_killed_while_it_saves(trained: Trained, watch: Watch, moment: str) -> None:
+    name = "saving-" + moment.replace(" ", "-")
+    assert fork_run(trained.small, name, prepare=MOMENTS[moment]).wait() == [-signal.SIGKILL]
+    run = trained.small.run(name)
+    assert list(run.checkpoints.glob("*.part"))
+    trained.small.fit(name)
+    assert not list(run.checkpoints.glob("*.part"))
+    started_at = 4 if "last one" in moment else 3  # of step 3 there is the best one
+    assert watch.positions == list(range(started_at * SAMPLES_PER_STEP, NUM_STEPS * SAMPLES_PER_STEP))
+    assert largest_difference(weights(run), weights(trained.run)) == 0
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk that has room for two checkpoints and not for three."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", folder], capture_output=True, check=False).returncode:
+        pytest.skip("no right to mount a small disk")
+    yield folder
+    subprocess.run(["umount", folder], check=True)
+
+
+def test_a_disk_that_is_full(two_ranks: Small, disk: Path) -> None:
+    words = (f"run.folder={disk}",)
+    run = RunFolder(disk / "full")
+    stopped = fork_run(two_ranks, "full", *words, num_ranks=2)
+    assert stopped.wait() == [1, 1]
+    assert f"error: {run.checkpoints}/best.ckpt could not be saved: No space left on device; " in stopped.printed(0)
+    assert "error: another rank of this run has ended" in stopped.printed(1)
+    assert "Traceback" not in stopped.printed(0) + stopped.printed(1)
+    assert {file.name for file in run.checkpoints.iterdir()} == {
+        f"{name}{end}" for name in ("last", "step=000002") for end in (".ckpt", ".yaml")
+    }
+    subprocess.run(["mount", "-o", "remount,size=64m", disk], check=True)
+    assert fork_run(two_ranks, "full", *words, num_ranks=2).wait() == [0, 0]
+    assert largest_difference(weights(run), weights(two_ranks.run("two-ranks"))) == 0

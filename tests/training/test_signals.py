@@ -1,0 +1,44 @@
+import multiprocessing
+import os
+import signal
+
+from lit_hour.training.signals import StopSignals
+
+
+def handlers() -> list[object]:
+    return [signal.getsignal(each) for each in (signal.SIGUSR1, signal.SIGTERM)]
+
+
+def test_warnings_are_noted_while_it_listens_and_handlers_come_back() -> None:
+    stop, before = StopSignals(), handlers()
+    with stop.listening():
+        assert stop.heard == 0
+        for number in (signal.SIGTERM, signal.SIGUSR1):
+            os.kill(os.getpid(), number)
+            assert stop.heard == number
+        with stop.listening():
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)  # as Lightning puts its own
+            stop.listen()
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert stop.heard == signal.SIGTERM
+    assert handlers() == before
+
+
+def warn_itself() -> int | None:
+    """The exit status of a fork that sends itself a warning."""
+
+    def warn() -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    worker = multiprocessing.get_context("fork").Process(target=warn)
+    worker.start()
+    worker.join()
+    return worker.exitcode
+
+
+def test_a_fork_listens_even_if_another_handler_is_in_place() -> None:
+    stop = StopSignals()
+    with stop.listening():
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        assert warn_itself() == 0
+    assert warn_itself() == -signal.SIGTERM
