@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -202,13 +203,30 @@ def _nums_asked(record: SubjectRecord, questions_per_sample: int) -> Iterator[in
     return (min(num_asked, record.num_questions - first) for first in range(0, record.num_questions, num_asked))
 
 
-def _read_range(tar: BinaryIO, path: str, record: SubjectRecord) -> bytes:
+class ReadMemory(threading.local):
+    """Memory of each thread that reading uses again and again: to get new pages from the system takes longer than to read."""
+
+    _content = bytearray()
+
+    def of(self, num_bytes: int) -> memoryview:
+        """So many bytes, until the next call."""
+        if len(self._content) < num_bytes:
+            self._content = bytearray(num_bytes)
+        return memoryview(self._content)[:num_bytes]
+
+
+_read_memory = ReadMemory()
+
+
+def _read_range(tar: BinaryIO, path: str, record: SubjectRecord) -> memoryview:
+    """The bytes of a subject; they stay until the next one is read."""
+    content = _read_memory.of(record.size)
     try:
         tar.seek(record.offset)
-        content = tar.read(record.size)
+        num_bytes = tar.readinto(content)  # type: ignore[attr-defined]
     except OSError as error:
         raise ShardError(f"{path} cannot be read: {error}") from error
-    if len(content) < record.size:
+    if num_bytes < record.size:
         raise ShardError(f"{path} ends inside the {record.kind} {record.key!r}: the tar is truncated, pack it again")
     return content
 
@@ -221,7 +239,7 @@ def _take(members: Iterator[tuple[str, bytes]], names: Sequence[str], place: str
     return found, content
 
 
-def _members(content: bytes, place: str) -> Iterator[tuple[str, bytes]]:
+def _members(content: memoryview, place: str) -> Iterator[tuple[str, bytes]]:
     """Name and content of each member; at a damaged header it ends, which the caller sees as a missing member."""
     for name, data, is_file in split_tar(content):
         if not is_file:

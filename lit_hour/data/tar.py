@@ -13,11 +13,11 @@ CHECKSUM = slice(148, 156)  # the sum of the header's bytes, in which this field
 ADLER_MODULUS = 65521
 
 
-def split_tar(content: bytes) -> Iterator[tuple[str, bytes, bool]]:
+def split_tar(content: bytes | memoryview) -> Iterator[tuple[str, bytes, bool]]:
     """Name and content of each member, and whether it is a file; at what is no sound header it ends."""
     position, long_name = 0, ""
     while position + BLOCK_BYTES <= len(content):
-        header = content[position : position + BLOCK_BYTES]
+        header = bytes(content[position : position + BLOCK_BYTES])
         start = position + BLOCK_BYTES
         try:
             size = int(header[124:135], 8)
@@ -27,7 +27,7 @@ def split_tar(content: bytes) -> Iterator[tuple[str, bytes, bool]]:
             return
         if not is_sound or start + size > len(content):
             return
-        kind, data = header[156:157], content[start : start + size]
+        kind, data = header[156:157], bytes(content[start : start + size])
         long_name = data.rstrip(b"\0").decode(errors="replace") if kind == b"L" else ""
         if kind != b"L":
             yield name, data, kind in (b"0", b"\0")

@@ -122,12 +122,12 @@ def drop_from_memory(folder: Path) -> None:
 
 
 def read_once(reader: Reader, num_workers: int) -> tuple[float, int, str]:
-    """Seconds, bytes of pictures, and a sum over keys and pictures that does not depend on the order."""
+    """Seconds until the last sample is there, bytes of pictures, and a sum over all that does not depend on the order."""
     started, num_bytes, seen = time.perf_counter(), 0, []
     for key, frames, _ in reader(num_workers):
         num_bytes += sum(map(len, frames))
         seen.append(f"{key} {len(frames)} {frames[-1][-100:].hex()}")
-    seconds = time.perf_counter() - started
+        seconds = time.perf_counter() - started  # without the end of the workers
     return seconds, num_bytes, hashlib.sha256("\n".join(sorted(seen)).encode()).hexdigest()
 
 
@@ -146,6 +146,7 @@ def write_for(peer: Peer, folder: Path) -> bool:
 
 def read_cold_and_warm(folder: Path, name: str, num_workers: int) -> list[tuple[float, int, str]]:
     """What `read_once` says of one reader, in this process, which has read nothing yet."""
+    multiprocessing.set_start_method("fork", force=True)  # for the workers, as in any script
     for peer in PEERS:
         if peer.package == name:
             import_module(peer.module)  # takes seconds, and is not reading
