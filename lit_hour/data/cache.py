@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from lit_hour.config.data_schema import DataConfig
+from lit_hour.config.data import DataConfig
 from lit_hour.data.index import UNFINISHED_SUFFIX, ShardIndex
 from lit_hour.data.web import Web, shown
 from lit_hour.errors import ShardError

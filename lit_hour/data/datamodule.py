@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
-from lit_hour.config.data_schema import SourceConfig
+from lit_hour.config.data import SourceConfig
 from lit_hour.config.schema import Config
 from lit_hour.data.balance import BalancedOrder, SampleCost
 from lit_hour.data.cache import ShardCache

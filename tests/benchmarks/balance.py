@@ -16,7 +16,7 @@ sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parents[1] / 
 
 from durations import Published, evenness, steps_of
 
-from lit_hour.config.data_schema import DataConfig
+from lit_hour.config.data import DataConfig
 
 DEFAULTS = DataConfig()
 LAYOUTS = ((8, DEFAULTS.samples_per_step), (64, DEFAULTS.samples_per_step), (1024, 1024), (8, 8), (64, 64))  # ranks, samples

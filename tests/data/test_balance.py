@@ -9,7 +9,7 @@ from durations import Published, evenness, steps_of
 from ranks import data_of_rank
 from small_run import Small
 
-from lit_hour.config.data_schema import DataConfig
+from lit_hour.config.data import DataConfig
 from lit_hour.config.schema import Config
 from lit_hour.data.balance import TOKENS_PER_PICTURE, TOKENS_PER_QUESTION, BalancedOrder, SampleCost
 from lit_hour.data.index import SubjectRecord

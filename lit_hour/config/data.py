@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import MISSING, dataclass
 from typing import Literal
 
-from lit_hour.config.settings import setting
+from lit_hour.config.fields import setting
 
 
 @dataclass(frozen=True)
