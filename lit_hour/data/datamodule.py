@@ -23,6 +23,8 @@ from lit_hour.errors import ConfigError, ShardError
 from lit_hour.processor import Processor
 from lit_hour.types import Batch, Example, Question, Sample, Skipped
 
+NOTHING = -1  # the index of no subject
+
 
 class VideoQuestionData(L.LightningDataModule):
     """Training samples in an order that is a pure function of (seed, position), and validation subjects with all questions.
@@ -98,11 +100,13 @@ class VideoQuestionData(L.LightningDataModule):
                 f"data.validation_sources hold {len(subjects)} subjects for {self.trainer.world_size} ranks:"
                 " give each rank at least one, or all of them none"
             )
-        share = range(self.trainer.global_rank, len(subjects), self.trainer.world_size)
+        share = list(range(self.trainer.global_rank, len(subjects), self.trainer.world_size))
+        if self.config.training.strategy == "fsdp":  # the ranks need each other for each answer: all get as many
+            share += [NOTHING] * (-(-len(subjects) // self.trainer.world_size) - len(share))
         # read as it will be asked, where no template has labels
         processor = Processor(self.processor.tokenizer, replace(self.config.text, learn_template=False))
         dataset = ValidationSubjects(subjects, processor, self.config)
-        return DataLoader(dataset, sampler=list(share), batch_size=1, **self._loading())
+        return DataLoader(dataset, sampler=share, batch_size=1, **self._loading())
 
     def finish_step(self) -> None:
         """The samples of one more step have been trained on."""
@@ -152,9 +156,9 @@ class TimedLoader(DataLoader[Any]):
 
 @dataclass(frozen=True)
 class Read:
-    """What came of reading one sample, and its position in the global order, where it has one."""
+    """What came of reading one sample, if there was any, and its position in the global order, where it has one."""
 
-    result: Example | Skipped
+    result: Example | Skipped | None
     position: int | None = None
 
 
@@ -188,7 +192,7 @@ class TrainingSamples(Dataset[Read]):
 
 
 class ValidationSubjects(Dataset[Read]):
-    """Index -> one subject with each of its questions as a conversation of its own."""
+    """Index -> one subject with each of its questions as a conversation of its own; or NOTHING."""
 
     def __init__(self, subjects: list[tuple[Shards, SubjectRecord]], processor: Processor, config: Config) -> None:
         self._subjects, self._processor, self._config = subjects, processor, config
@@ -197,6 +201,8 @@ class ValidationSubjects(Dataset[Read]):
         return len(self._subjects)
 
     def __getitem__(self, index: int) -> Read:
+        if index == NOTHING:
+            return Read(None)
         shards, subject = self._subjects[index]
         return Read(_read_example(shards, subject, None, self._processor, self._config))
 

@@ -17,7 +17,7 @@ import torch
 from lit_hour.config.load import config_from_dict, load_config, save_config
 from lit_hour.errors import WeightsError
 from lit_hour.interop.lora import merge_adapters
-from lit_hour.interop.names import OUTPUT_LAYER, PUBLISHED_TOWER, as_published
+from lit_hour.interop.names import EMBEDDING, OUTPUT_LAYER, PUBLISHED_TOWER, as_published
 from lit_hour.interop.published import open_published, outline_model, without_tied
 from lit_hour.interop.settings import (
     CONFIG,
@@ -37,7 +37,7 @@ TOKENIZER_FILES = (
     *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
     *("vocab.json", "merges.txt", "chat_template.jinja", "chat_template.json"),
 )
-EMBEDDING, PROJECTOR = "language.network.model.embed_tokens.weight", "projector.layers.0.weight"
+PROJECTOR = "projector.layers.0.weight"
 POST_NORM = f"{PUBLISHED_TOWER}post_layernorm"
 INSTEAD = {  # what to do with another kind of folder
     "LLaVA-OneVision": "it has no MemAug, so that it has to be trained: python train.py conf/NAME.yaml training.start_from={}",

@@ -16,7 +16,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lit_hour.config.load import save_config
 from lit_hour.config.schema import Config
 from lit_hour.data.datamodule import VideoQuestionData, training_questions
-from lit_hour.interop.start import load_starting_weights, starting_config, starting_tokenizer
+from lit_hour.interop.start import starting_config, starting_tokenizer
 from lit_hour.locked import locked
 from lit_hour.processor import Processor
 from lit_hour.run import RunFolder
@@ -25,7 +25,9 @@ from lit_hour.text.tokenizer import BYTE_LEVEL, Tokenizer, learn_byte_level_toke
 from lit_hour.training.callbacks import build_callbacks
 from lit_hour.training.module import HourLLaVAModule
 from lit_hour.training.resume import continuing_config, newest_checkpoint
-from lit_hour.training.strategy import RunCheckpoints, hardware
+from lit_hour.training.sharded_files import AnyCheckpoints
+from lit_hour.training.sharding import sharing
+from lit_hour.training.strategy import hardware, precision_plugins
 
 BESIDE_THE_POINT = (  # what Lightning warns of here
     ".*your dataloader is not resumable",  # the data module is: it starts its loader at the right sample
@@ -75,9 +77,7 @@ def fit(config: Config) -> Outcome:
     processor = Processor(open_tokenizer(config, run), config.text)
     data = VideoQuestionData(config, processor)
     log.info("data: %s", data.describe())
-    module = HourLLaVAModule(config, processor, data.num_steps)
-    if checkpoint is None:
-        load_starting_weights(module.model, config)
+    module = HourLLaVAModule(config, processor, data.num_steps, is_new=checkpoint is None)
     log.info("model: %s", ", ".join(f"{part} {size / 1e6:.2f} M" for part, size in module.sizes().items()))
 
     trainer = build_trainer(config, run, data)
@@ -98,13 +98,14 @@ def build_trainer(config: Config, run: RunFolder, data: VideoQuestionData) -> L.
     training = config.training
     trainer = L.Trainer(
         **hardware(training),
+        **sharing(config),
         max_steps=data.num_steps,
         gradient_clip_val=training.clip_norm or None,
         check_val_every_n_epoch=None,
         log_every_n_steps=training.log_every_steps,
         logger=TensorBoardLogger(run.tensorboard, name="", version=""),
         callbacks=build_callbacks(config, run),
-        plugins=[RunCheckpoints(config)],
+        plugins=[AnyCheckpoints(config), *precision_plugins(training)],
         use_distributed_sampler=False,
         num_sanity_val_steps=0,
         enable_model_summary=False,

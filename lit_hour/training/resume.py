@@ -8,7 +8,9 @@ from pathlib import Path
 from lit_hour.config.load import config_to_dict, load_config
 from lit_hour.config.schema import Config
 from lit_hour.errors import RunError
+from lit_hour.locked import locked
 from lit_hour.run import RunFolder
+from lit_hour.training.sharded_files import mend
 from lit_hour.weights import read_checkpoint
 
 
@@ -20,8 +22,11 @@ def newest_checkpoint(run: RunFolder) -> Path | None:
     Raises:
         RunError: the folder holds a converted model, which training would leave lying there unused.
     """
+    if run.checkpoints.is_dir():
+        with locked(run.path):  # ranks start at once
+            mend(run.checkpoints)
     files = list(run.checkpoints.glob("*.ckpt"))
-    if not files and run.checkpoints.is_dir() and any(each.is_dir() for each in run.checkpoints.iterdir()):
+    if not files and any(each.is_dir() and not each.suffix for each in run.checkpoints.glob("*")):
         raise RunError(
             f"{run.path} holds a converted model: start another run from it with run.name=NAME training.start_from={run.path}"
         )
