@@ -3,6 +3,7 @@
 RUN/config.yaml                 the effective settings of the latest start
 RUN/tokenizer/                  the tokenizer, in the Hugging Face layout
 RUN/checkpoints/last.ckpt       newest; step=000500.ckpt every N steps; best.ckpt has the lowest validation loss
+RUN/checkpoints/last.ckpt/      the same names are folders of pieces where the model was sharded
 RUN/checkpoints/converted/      weights alone, that `python -m lit_hour convert` made of a published model
 RUN/checkpoints/last.yaml       the effective settings, beside each checkpoint: also converted.yaml
 RUN/tensorboard/                curves and pictures
@@ -63,7 +64,7 @@ class RunFolder:
         return self.path / "bad_batch"
 
     def checkpoint(self, name: str | None = None) -> Path:
-        """A checkpoint by name: the file "best", "last" or "step=000500" of training, or the folder "converted".
+        """A checkpoint by name: "best", "last" or "step=000500" of training, or the folder "converted".
 
         Without a name it is the first of "best", "last" and "converted" that is there.
 
@@ -73,8 +74,8 @@ class RunFolder:
         if not self.path.is_dir():
             raise RunError(f"no run at {self.path}: train one first, or give the folder of another with --run")
         present = {
-            **{folder.name: folder for folder in self.checkpoints.glob("*/")},
-            **{file.stem: file for file in self.checkpoints.glob("*.ckpt")},
+            **{folder.name: folder for folder in self.checkpoints.glob("*/") if not folder.suffix},
+            **{place.stem: place for place in self.checkpoints.glob("*.ckpt")},
         }
         wanted = DEFAULT_CHECKPOINTS if name is None else (name,)
         for each in wanted:

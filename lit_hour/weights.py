@@ -1,7 +1,8 @@
 """Weights on disk: what is there is known without reading it, then each is read when it is asked for.
 
 They lie in a folder as model.safetensors, or as model.safetensors.index.json and the shards that it lists; in one
-.safetensors file; or in a Lightning checkpoint of ours (.ckpt), of which the model's part counts.
+.safetensors file; or in a Lightning checkpoint of ours (.ckpt), one file or the folder of a sharded one, of which the model's
+part counts.
 """
 
 from __future__ import annotations
@@ -18,25 +19,15 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from torch._weights_only_unpickler import UnpicklingError
+from torch.distributed.tensor import DTensor, distribute_tensor
 
 from lit_hour.errors import WeightsError
+from lit_hour.weight_pieces import META, is_sharded, open_pieces, outline_of
 
 WHOLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 SAFE, CHECKPOINT = ".safetensors", ".ckpt"
 PICKLED = (".bin", ".pt", ".pth")
 MODEL_PREFIX = "model."  # of the model's part in a Lightning checkpoint
-DTYPES = {  # as a safetensors header names them
-    "F64": torch.float64,
-    "F32": torch.float32,
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
-    "I64": torch.int64,
-    "I32": torch.int32,
-    "I16": torch.int16,
-    "I8": torch.int8,
-    "U8": torch.uint8,
-    "BOOL": torch.bool,
-}
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -99,7 +90,7 @@ def open_weights(path: Path) -> StoredWeights:
     Raises:
         WeightsError: there are none, a file is missing, damaged or no safetensors, or an index and its shards disagree.
     """
-    if path.is_dir():
+    if path.is_dir() and path.suffix != CHECKPOINT:
         return _open_files(path, *_files_in(path))
     if path.suffix == CHECKPOINT:
         return _open_checkpoint(path)
@@ -113,12 +104,14 @@ def open_weights(path: Path) -> StoredWeights:
 def read_checkpoint(file: Path) -> dict[str, Any]:
     """What a Lightning checkpoint of ours holds; its tensors stay on disk until they are used.
 
+    Of the folder of a sharded one it is what is not sharded: the steps, but not the weights and the optimizer's state.
+
     Raises:
         WeightsError: the file is no whole checkpoint, or one that would run code.
     """
     try:
-        return torch.load(file, map_location="cpu", mmap=True, weights_only=True)
-    except (RuntimeError, UnpicklingError) as error:
+        return torch.load(file / META if file.is_dir() else file, map_location="cpu", mmap=True, weights_only=True)
+    except (OSError, RuntimeError, UnpicklingError) as error:
         raise WeightsError(f"{file} is damaged or no checkpoint: delete it, or choose another") from error
 
 
@@ -182,21 +175,38 @@ def _ranges(numbers: list[int]) -> str:
 
 
 def load_into(module: nn.Module, tensors: Iterable[tuple[str, Tensor]]) -> None:
-    """Copy tensors that fit into a module's weights, one at a time, each into the dtype and onto the device of its place."""
+    """Copy tensors that fit into a module's weights, one at a time, each into the dtype and onto the device of its place.
+
+    Of a sharded module each rank reads whole tensors, and keeps its part of each before it reads the next.
+    """
     state = module.state_dict()
     with torch.no_grad():
         for name, tensor in tensors:
-            state[name].copy_(tensor)
+            put(tensor, state[name])
+
+
+def put(tensor: Tensor, place: Tensor) -> None:
+    """Copy a tensor into its place; into a sharded one this rank's part of it."""
+    if isinstance(place, DTensor):
+        part = distribute_tensor(tensor, place.device_mesh, place.placements, src_data_rank=None)  # nothing is sent
+        place.to_local().copy_(part.to_local())
+    else:
+        place.copy_(tensor)
 
 
 def _open_checkpoint(file: Path) -> StoredWeights:
-    if not file.is_file():
+    if is_sharded(file):
+        outlines, read = open_pieces(file)
+    elif file.is_file():
+        state = read_checkpoint(file).get("state_dict", {})
+        outlines, read = {name: weight.to("meta") for name, weight in state.items()}, state.__getitem__
+    else:
         raise WeightsError(f"no file {file}")
-    state = read_checkpoint(file).get("state_dict", {})
-    weights = {name.removeprefix(MODEL_PREFIX): weight for name, weight in state.items() if name.startswith(MODEL_PREFIX)}
-    if not weights:
+    stored = StoredWeights(file, outlines, read)
+    model = stored.only({name for name in outlines if name.startswith(MODEL_PREFIX)})
+    if not model.outlines:
         raise WeightsError(f"{file} is no checkpoint of a run: its state_dict has no weight that starts with {MODEL_PREFIX}")
-    return StoredWeights(file, {name: weight.to("meta") for name, weight in weights.items()}, weights.__getitem__)
+    return model.renamed(lambda name: name.removeprefix(MODEL_PREFIX))
 
 
 def _open_files(path: Path, files: list[Path], file_of: dict[str, Path] | None) -> StoredWeights:
@@ -228,10 +238,7 @@ def _look_into(file: Path) -> dict[str, Tensor]:
     try:
         with safe_open(file, "pt") as opened:
             for name in sorted(opened.keys()):
-                tensor = opened.get_slice(name)
-                if tensor.get_dtype() not in DTYPES:
-                    raise WeightsError(f"{file}: {name} is stored as {tensor.get_dtype()}: give weights that are not quantised")
-                outlines[name] = torch.empty(tensor.get_shape(), dtype=DTYPES[tensor.get_dtype()], device="meta")
+                outlines[name] = outline_of(opened, name, file)
     except (OSError, SafetensorError) as error:
         raise WeightsError(f"{file} is cut off, damaged or no safetensors file ({error}): fetch it again") from error
     return outlines

@@ -9,7 +9,7 @@ from timm.models import generate_default_cfgs, register_model
 from timm.models.vision_transformer import VisionTransformer, _create_vision_transformer
 from torch import Tensor
 
-from lit_hour.config.schema import VisionConfig
+from lit_hour.config.model import VisionConfig
 from lit_hour.interop.siglip import siglip_names, to_tower
 from lit_hour.model.vision_encoder import VisionEncoder
 

@@ -20,7 +20,7 @@ from lit_hour.data.balance import BalancedOrder, SampleCost
 from lit_hour.data.cache import ShardCache
 from lit_hour.data.order import MixedOrder, SourceOrder
 from lit_hour.data.origin import describe_changes, describe_origin
-from lit_hour.data.reading import Collate, TrainingSamples, ValidationSubjects
+from lit_hour.data.reading import NOTHING, Collate, TrainingSamples, ValidationSubjects
 from lit_hour.data.sampler import StepSampler, micro_batches_per_step
 from lit_hour.data.shards import Shards, open_shards
 from lit_hour.data.subject import count_kinds, spell_counts
@@ -125,11 +125,13 @@ class VideoQuestionData(L.LightningDataModule):
                 f"data.validation_sources hold {len(subjects)} subjects for {self.trainer.world_size} ranks:"
                 " give each rank at least one, or all of them none"
             )
-        share = range(self.trainer.global_rank, len(subjects), self.trainer.world_size)
+        share = list(range(self.trainer.global_rank, len(subjects), self.trainer.world_size))
+        if self.config.training.strategy == "fsdp":  # the ranks need each other for each answer: all get as many
+            share += [NOTHING] * (-(-len(subjects) // self.trainer.world_size) - len(share))
         # read as it will be asked, where no template has labels
         processor = Processor(self.processor.tokenizer, replace(self.config.text, learn_template=False))
         dataset = ValidationSubjects(subjects, processor, self.config)
-        return DataLoader(dataset, sampler=list(share), batch_size=1, **self._loading())
+        return DataLoader(dataset, sampler=share, batch_size=1, **self._loading())
 
     def finish_step(self) -> None:
         """The samples of one more step have been trained on."""

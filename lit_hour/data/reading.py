@@ -16,12 +16,14 @@ from lit_hour.errors import ShardError
 from lit_hour.processor import Processor
 from lit_hour.types import Batch, Example, Question, Sample, Skipped
 
+NOTHING = -1  # the index of no subject
+
 
 @dataclass(frozen=True)
 class Read:
-    """What came of reading one sample, and its position in the global order, where it has one."""
+    """What came of reading one sample, if there was any, and its position in the global order, where it has one."""
 
-    result: Example | Skipped
+    result: Example | Skipped | None
     position: int | None = None
 
 
@@ -55,7 +57,7 @@ class TrainingSamples(Dataset[Read]):
 
 
 class ValidationSubjects(Dataset[Read]):
-    """Index -> one subject with each of its questions as a conversation of its own."""
+    """Index -> one subject with each of its questions as a conversation of its own; or NOTHING."""
 
     def __init__(self, subjects: list[tuple[Shards, SubjectRecord]], processor: Processor, config: Config) -> None:
         self._subjects, self._processor, self._config = subjects, processor, config
@@ -64,6 +66,8 @@ class ValidationSubjects(Dataset[Read]):
         return len(self._subjects)
 
     def __getitem__(self, index: int) -> Read:
+        if index == NOTHING:
+            return Read(None)
         shards, subject = self._subjects[index]
         return Read(_read_example(shards, subject, None, self._processor, self._config))
 

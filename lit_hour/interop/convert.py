@@ -16,7 +16,7 @@ import torch
 from lit_hour.config.load import config_from_dict, load_config, save_config
 from lit_hour.errors import WeightsError
 from lit_hour.interop.lora import merge_adapters
-from lit_hour.interop.names import PUBLISHED_TOWER, as_published, may_lack_of
+from lit_hour.interop.names import EMBEDDING, PUBLISHED_TOWER, as_published, may_lack_of
 from lit_hour.interop.published import open_published, outline_model, without_tied
 from lit_hour.interop.settings import (
     CONFIG,
@@ -33,7 +33,7 @@ from lit_hour.text.tokenizer import copy_tokenizer, end_of_turn_id, load_tokeniz
 from lit_hour.weights import StoredWeights, check_fit, open_weights, shapes_of
 
 CONVERTED = "converted"  # name of the checkpoint that a published model becomes
-EMBEDDING, PROJECTOR = "language.network.model.embed_tokens.weight", "projector.layers.0.weight"
+PROJECTOR = "projector.layers.0.weight"
 POST_NORM = f"{PUBLISHED_TOWER}post_layernorm"
 INSTEAD = {  # what to do with another kind of folder
     "LLaVA-OneVision": "it has no MemAug, so that it has to be trained: python train.py conf/NAME.yaml training.start_from={}",

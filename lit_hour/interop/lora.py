@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from lit_hour.config.schema import LoraConfig
+from lit_hour.config.model import LoraConfig
 from lit_hour.weights import StoredWeights
 
 BASE, ADAPTER = ".base_layer.", ".lora_"

@@ -28,6 +28,7 @@ from lit_hour.weights import StoredWeights
 TOWER, PUBLISHED_TOWER = "vision.tower.", "model.vision_tower.vision_tower.vision_model."
 MEMORY, PUBLISHED_MEMORY = "memory.", "model.vision_resampler."
 OUTPUT_LAYER, PUBLISHED_OUTPUT_LAYER = "language.network.lm_head.weight", "lm_head.weight"
+EMBEDDING = "language.network.model.embed_tokens.weight"
 PREFIXES = {
     "frame_end": "model.image_newline",
     "projector.layers.": "model.mm_projector.",

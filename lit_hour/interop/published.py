@@ -9,7 +9,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from lit_hour.config.schema import Config, VisionConfig
+from lit_hour.config.model import VisionConfig
+from lit_hour.config.schema import Config
 from lit_hour.errors import WeightsError
 from lit_hour.interop.names import (
     MEMORY,

@@ -7,9 +7,12 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
+import torch
+
 from lit_hour.config.check import check_config
 from lit_hour.config.load import load_config
-from lit_hour.config.schema import Config, LanguageConfig
+from lit_hour.config.model import LanguageConfig
+from lit_hour.config.schema import Config
 from lit_hour.errors import ConfigError, WeightsError
 from lit_hour.interop.lora import merge_adapters, plain_name
 from lit_hour.interop.names import OUTPUT_LAYER, may_lack_of
@@ -77,17 +80,23 @@ def starting_tokenizer(config: Config) -> Path | None:
     return Path(named) if named else None
 
 
-def load_starting_weights(model: HourLLaVA, config: Config) -> None:
+def load_starting_weights(model: HourLLaVA, config: Config) -> set[str]:
     """Put the weights into a new model that its settings name; what they do not name stays random.
+
+    Returns:
+        The names of the model's weights that were put there.
 
     Raises:
         WeightsError, RunError, ConfigError: there are none, or a weight is missing, left over or of another shape.
     """
-    name_of = _without_adapters(model.state_dict())
-    outlines = {plain: model.state_dict()[name].to("meta") for plain, name in name_of.items()}
+    state = model.state_dict()  # which may be sharded: an outline is of the whole
+    name_of = _without_adapters(state)
+    outlines = {
+        plain: torch.empty(state[name].shape, dtype=state[name].dtype, device="meta") for plain, name in name_of.items()
+    }
     opened = _open_start(config, outlines)
     if opened is None:
-        return
+        return set()
     load_into(model, ((name_of[plain], weight) for plain, weight in opened.weights.tensors()))
     log.info("weights: %d from %s", len(opened.weights.outlines), opened.weights.path)
     if opened.unused:
@@ -95,6 +104,7 @@ def load_starting_weights(model: HourLLaVA, config: Config) -> None:
     random = sorted({plain.partition(".")[0] for plain in outlines.keys() - opened.weights.outlines.keys() - {OUTPUT_LAYER}})
     if random:
         log.info("parts with random weights: %s", ", ".join(random))
+    return {name_of[plain] for plain in opened.weights.outlines}
 
 
 def _without_adapters(names: Iterable[str]) -> dict[str, str]:

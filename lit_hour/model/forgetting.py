@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
-from lit_hour.config.schema import MemoryConfig
+from lit_hour.config.model import MemoryConfig
 from lit_hour.model.repository import spread_evenly
 from lit_hour.types import Raster, Repository
 

@@ -5,29 +5,30 @@ Source: Hour-LLaVA (arXiv:2506.05332).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Generator, Tensor, nn
 
 from lit_hour.config.schema import Config
-from lit_hour.errors import ConfigError
+from lit_hour.errors import ConfigError, QuestionError
 from lit_hour.model.forgetting import forget
 from lit_hour.model.image_repository import build_image_set_repository, build_tiled_image_repository
 from lit_hour.model.language_model import LanguageModel
 from lit_hour.model.memory_augmentation import MemoryAugmentation
 from lit_hour.model.projector import Projector
 from lit_hour.model.repository import build_repository
-from lit_hour.model.splice import LanguageInputs, build_query, insert_visual, pad_inputs
+from lit_hour.model.splice import LanguageInputs, MemoryQuery, build_query, insert_visual, pad_inputs, prompts_of
 from lit_hour.model.vision_encoder import VisionEncoder
-from lit_hour.types import Batch, Features, Frames, ImageSet, Repository, TiledImage, Visual
+from lit_hour.types import Batch, ImageSet, Repository, TiledImage, Visual
 
 
 class HourLLaVA(nn.Module):
     """The whole model.
 
     Weights are random; who has others loads them over these. A text may ask about nothing to see: a black picture then goes
-    the same way and none of its tokens is read, so that all ranks of a sharded run do the same work.
+    the same way and none of its tokens is read. Whatever a batch holds, `forward` and `examine` call the vision encoder,
+    each block of MemAug and each layer of the language model once, so that all ranks of a sharded run stay in step.
     """
 
     def __init__(self, config: Config, vocabulary_size: int) -> None:
@@ -44,7 +45,7 @@ class HourLLaVA(nn.Module):
         self.language = LanguageModel(config.model.language, vocabulary_size)
         dim = self.language.dim
         self.projector = Projector(self.vision.dim, dim)
-        self.frame_end = nn.Parameter(torch.randn(dim) * dim**-0.5)  # (dim,)
+        self.frame_end = nn.Parameter(draw_frame_end(dim))  # (dim,)
         self.memory = MemoryAugmentation(
             dim, self.language.num_heads, self.language.num_key_value_heads, self.settings.num_layers, self.language.rope_theta
         )
@@ -54,9 +55,34 @@ class HourLLaVA(nn.Module):
         repositories = self.remember(batch.visuals)
         return self.language.loss(self.read(batch, repositories, generators))
 
+    def examine(
+        self, batch: Batch, max_new_tokens: int, end_id: int, any_rank: Callable[[bool], bool] = bool
+    ) -> tuple[Tensor, Tensor]:
+        """The loss `()` and the answers `(texts, tokens)` of a batch; each visual is remembered once for both.
+
+        For `end_id` and `any_rank` see `LanguageModel.generate`.
+
+        Raises:
+            QuestionError: a question and its answer do not fit beside the visual tokens.
+        """
+        inputs = self.read(batch, self.remember(batch.visuals))
+        if inputs.num_cut:
+            raise QuestionError(
+                f"{inputs.num_cut} questions about {batch.keys[0]} do not fit beside its tokens in"
+                f" text.max_tokens={self.max_tokens}: raise it, or forget more (model.memory)"
+            )
+        loss = self.language.loss(inputs)  # ()
+        answers = list(self.language.generate(prompts_of(inputs), max_new_tokens, end_id, any_rank))  # (texts,) for each
+        return loss, torch.stack(answers, dim=1)  # (), (texts, tokens)
+
     def remember(self, visuals: Sequence[Visual | None]) -> list[Repository]:
         """The memory of each video or picture, made once for all its questions."""
-        return [self._remember(self._black_picture() if visual is None else visual) for visual in visuals]
+        shown = [self._black_picture() if visual is None else visual for visual in visuals]
+        encoded = self.vision.each(shown)  # (frames, tokens, vision_dim) for each
+        return [
+            self._lay_out(visual, self.projector(tokens.to(self.frame_end.dtype)))
+            for visual, tokens in zip(shown, encoded, strict=True)
+        ]
 
     def read(
         self,
@@ -72,54 +98,61 @@ class HourLLaVA(nn.Module):
             generators: in training one for each visual, on the CPU, from which forgetting draws. Without them forgetting is
                 that of answers, the same each time.
         """
-        sequences = []
+        texts, queries = [], []
         for text, place in enumerate(batch.visual_of_text):
             is_real = batch.attention_mask[text]  # (tokens,)
             input_ids, labels = batch.input_ids[text][is_real], batch.labels[text][is_real]  # (tokens,)
             embeddings = self.language.embed(input_ids)  # (tokens, dim)
-            visual_tokens = self._look_back(
-                repositories[place],
-                input_ids,
-                embeddings,
-                batch.question_mask[text][is_real],
-                None if generators is None else generators[place],
-            )  # (kept, dim) for each placeholder
-            sequences.append(insert_visual(input_ids, embeddings, labels, visual_tokens))
+            generator = None if generators is None else generators[place]
+            texts.append((input_ids, embeddings, labels))
+            queries.append(self._ask(repositories[place], input_ids, embeddings, batch.question_mask[text][is_real], generator))
+        asked = [repositories[place] for place in batch.visual_of_text]
+        seen = self.memory.each(
+            [query.tokens for query in queries],
+            [repository.tokens for repository in asked],
+            [query.positions for query in queries],
+            [repository.positions for repository in asked],
+        )  # (query, dim) for each text
+        sequences = [
+            insert_visual(*text, tokens[query.is_visual].split(query.lengths))
+            for text, query, tokens in zip(texts, queries, seen, strict=True)
+        ]
         return pad_inputs(sequences, self.max_tokens, "right")
 
-    def _remember(self, visual: Visual) -> Repository:
-        if isinstance(visual, Frames | Features):
-            tokens = self.vision(visual.images) if isinstance(visual, Frames) else self.vision.pool(visual.tokens)
-            tokens = self.projector(tokens.to(self.frame_end.dtype))  # (frames, tokens, dim)
-            return build_repository(tokens, self.frame_end, visual.timestamps, self.settings.min_frames)
+    def _lay_out(self, visual: Visual, tokens: Tensor) -> Repository:
+        """Projected tokens `(frames, tokens, dim)` -> the repository."""
         if isinstance(visual, TiledImage):
-            tokens = self.projector(self.vision(visual.tiles, pooled=False))  # (tiles, tokens, dim)
             return build_tiled_image_repository(tokens, self.frame_end, visual.grid, visual.size_pixels, self.max_tiles)
-        tokens = self.projector(self.vision(visual.images, pooled=False))  # (images, tokens, dim)
-        return build_image_set_repository(tokens, self.frame_end)
+        if isinstance(visual, ImageSet):
+            return build_image_set_repository(tokens, self.frame_end)
+        return build_repository(tokens, self.frame_end, visual.timestamps, self.settings.min_frames)
 
-    def _look_back(
+    def _ask(
         self,
         repository: Repository,
         input_ids: Tensor,
         embeddings: Tensor,
         question_mask: Tensor,
         generator: Generator | None,
-    ) -> list[Tensor]:
+    ) -> MemoryQuery:
+        """What a text asks the memory: the question, and what survives of what was seen."""
         answers_now = generator is None
         spatial = self.settings.answer_spatial_forgetting if answers_now else self.settings.spatial_forgetting
         question = embeddings[question_mask & (input_ids >= 0)]  # (question, dim)
         kept = forget(repository, question, spatial, self.settings, generator or Generator().manual_seed(0))
-        query = build_query(
+        return build_query(
             input_ids,
             embeddings,
             question_mask,
             [repository.tokens[places] for places in kept],  # (kept, dim)
             [repository.positions[places] for places in kept],  # (kept,)
         )
-        seen = self.memory(query.tokens, repository.tokens, query.positions, repository.positions)  # (query, dim)
-        return list(seen[query.is_visual].split([len(places) for places in kept]))  # (kept, dim) for each placeholder
 
     def _black_picture(self) -> ImageSet:
         side = self.vision.size_pixels
         return ImageSet(torch.zeros(1, 3, side, side, dtype=torch.uint8, device=self.frame_end.device))
+
+
+def draw_frame_end(dim: int) -> Tensor:
+    """A random end token, about as long as a word's embedding: `(dim,)`."""
+    return torch.randn(dim) * dim**-0.5  # (dim,)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import peft
@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
-from lit_hour.config.schema import LanguageConfig
+from lit_hour.config.model import LanguageConfig
 from lit_hour.errors import ConfigError
 from lit_hour.model.splice import LanguageInputs
 from lit_hour.types import IGNORED_LABEL
@@ -24,6 +24,7 @@ class LanguageModel(nn.Module):
 
     Attributes:
         dim: width of its embeddings.
+        num_rows: of the embedding.
         num_heads, num_key_value_heads, rope_theta: MemAug takes its own from here.
     """
 
@@ -39,9 +40,34 @@ class LanguageModel(nn.Module):
         self.has_adapters = settings.lora.rank > 0
         self.network = _build_network(settings, settings.vocabulary_size or vocabulary_size)
         self.dim: int = self.network.config.hidden_size
+        self.num_rows: int = self.network.config.vocab_size
         self.num_heads: int = self.network.config.num_attention_heads
         self.num_key_value_heads: int = self.network.config.num_key_value_heads
         self.rope_theta: float = self.network.config.rope_parameters["rope_theta"]
+
+    @property
+    def layers(self) -> list[nn.Module]:
+        """The decoder layers, in order."""
+        return list(self.network.model.layers)
+
+    def complete(self) -> None:
+        """Make again what no weights bring: the rotary frequencies, in float32, and the output layer where it is shared."""
+        rotary = self.network.model.rotary_emb
+        device = self.network.get_input_embeddings().weight.device
+        for name, frequencies in type(rotary)(self.network.config).named_buffers():
+            setattr(rotary, name, frequencies.to(device))  # (head_dim / 2,)
+        if self.network.config.tie_word_embeddings:
+            self.network.tie_weights()
+
+    @torch.no_grad()
+    def initialise(self, layer: nn.Module, name: str) -> None:
+        """Random weights for one layer of the network, as the network itself gives them; `name` is the layer's."""
+        if ".lora_" not in name:
+            self.network._init_weights(layer)
+        elif ".lora_B" in name:
+            nn.init.zeros_(layer.weight)  # type: ignore[arg-type]
+        else:
+            layer.reset_parameters()  # type: ignore[operator]
 
     def learning_parameters(self) -> list[nn.Parameter]:
         """All parameters, or where there are adapters those alone."""
@@ -70,8 +96,14 @@ class LanguageModel(nn.Module):
         return self.network(inputs_embeds=inputs.embeddings, attention_mask=inputs.attention_mask, use_cache=False).logits
 
     @torch.no_grad()
-    def generate(self, inputs: LanguageInputs, max_new_tokens: int, end_id: int) -> Iterator[Tensor]:
+    def generate(
+        self, inputs: LanguageInputs, max_new_tokens: int, end_id: int, any_rank: Callable[[bool], bool] = bool
+    ) -> Iterator[Tensor]:
         """Continue each sequence, padded on the left, with the likeliest token until all have ended.
+
+        Args:
+            any_rank: whether something is true on any rank. The ranks of a sharded model go on until all of them have ended,
+                since each needs the others for each token; a model that is not sharded asks nobody.
 
         Yields:
             `(texts,)` one token for each text; a text that has ended goes on with `end_id`. Close the iterator to stop early.
@@ -86,7 +118,7 @@ class LanguageModel(nn.Module):
             tokens = step.logits[:, -1].argmax(dim=-1).masked_fill(has_ended, end_id)  # (texts,)
             yield tokens
             has_ended |= tokens == end_id
-            if has_ended.all():
+            if not any_rank(not has_ended.all()):
                 return
             cache, embeddings = step.past_key_values, self.embed(tokens[:, None])  # (texts, 1, dim)
             mask = torch.cat([mask, torch.ones_like(mask[:, :1])], dim=1)  # (texts, tokens + 1)

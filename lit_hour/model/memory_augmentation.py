@@ -5,6 +5,8 @@ Source: Hour-LLaVA (arXiv:2506.05332), memory augmentation; reference arithmetic
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Tensor, nn
 
 from lit_hour.model.attention import GroupedAttention, RotaryAngles
@@ -36,6 +38,19 @@ class MemoryAugmentationBlock(nn.Module):
         )  # (query, dim)
         return self.feed_forward_norm(query + self.feed_forward(query))  # (query, dim)
 
+    def each(
+        self,
+        queries: Sequence[Tensor],
+        memories: Sequence[Tensor | None],
+        query_angles: Sequence[tuple[Tensor, Tensor]],
+        memory_angles: Sequence[tuple[Tensor, Tensor]],
+    ) -> list[Tensor]:
+        """The same for several queries, each with a memory of its own: `(query, dim)` for each.
+
+        A sharded block is gathered once for all of them, so that ranks with more and with fewer texts stay in step.
+        """
+        return [self.forward(*each) for each in zip(queries, memories, query_angles, memory_angles, strict=True)]
+
 
 class MemoryAugmentation(nn.Module):
     """A stack of blocks that all look into the same memory, which stays as it is."""
@@ -44,7 +59,7 @@ class MemoryAugmentation(nn.Module):
         super().__init__()
         self.angles = RotaryAngles(dim // num_heads, rope_theta)
         self.blocks = nn.ModuleList(MemoryAugmentationBlock(dim, num_heads, num_key_value_heads) for _ in range(num_layers))
-        self.apply(_initialise)
+        self.apply(initialise)
 
     def forward(self, query: Tensor, memory: Tensor | None, query_positions: Tensor, memory_positions: Tensor | None) -> Tensor:
         """Look back.
@@ -59,14 +74,28 @@ class MemoryAugmentation(nn.Module):
         Returns:
             `(query, dim)`.
         """
-        query_angles = self.angles(query_positions, query.dtype)
-        memory_angles = query_angles if memory_positions is None else self.angles(memory_positions, query.dtype)
+        return self.each([query], [memory], [query_positions], [memory_positions])[0]
+
+    def each(
+        self,
+        queries: Sequence[Tensor],
+        memories: Sequence[Tensor | None],
+        query_positions: Sequence[Tensor],
+        memory_positions: Sequence[Tensor | None],
+    ) -> list[Tensor]:
+        """The same for several queries, each with a memory of its own: `(query, dim)` for each."""
+        query_angles = [self.angles(each, query.dtype) for each, query in zip(query_positions, queries, strict=True)]
+        memory_angles = [
+            angles if each is None else self.angles(each, query.dtype)
+            for each, query, angles in zip(memory_positions, queries, query_angles, strict=True)
+        ]
         for block in self.blocks:
-            query = block(query, memory, query_angles, memory_angles)  # (query, dim)
-        return query
+            queries = block.each(queries, memories, query_angles, memory_angles)  # type: ignore[operator]
+        return list(queries)  # (query, dim) for each
 
 
-def _initialise(module: nn.Module) -> None:
+def initialise(module: nn.Module) -> None:
+    """Random weights of a linear layer of MemAug; other layers are left as they are."""
     if isinstance(module, nn.Linear):
         nn.init.normal_(module.weight, std=INITIAL_DEVIATION)
         nn.init.zeros_(module.bias)

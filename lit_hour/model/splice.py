@@ -19,11 +19,15 @@ from lit_hour.types import IGNORED_LABEL, VISUAL_PLACEHOLDER
 
 @dataclass(frozen=True)
 class MemoryQuery:
-    """What asks the memory: `tokens` `(query, dim)`, `positions` `(query,)`, `is_visual` `(query,)` bool."""
+    """What asks the memory: `tokens` `(query, dim)`, `positions` `(query,)`, `is_visual` `(query,)` bool.
+
+    `lengths` counts the visual tokens in the place of each placeholder.
+    """
 
     tokens: Tensor
     positions: Tensor
     is_visual: Tensor
+    lengths: list[int]
 
 
 @dataclass(frozen=True)
@@ -71,7 +75,8 @@ def build_query(
             positions.append(start + visual_positions[place])  # (kept,)
             is_visual.append(torch.ones_like(positions[-1], dtype=torch.bool))  # (kept,)
             start = positions[-1][-1] + 1
-    return MemoryQuery(torch.cat(tokens), torch.cat(positions), torch.cat(is_visual))
+    lengths = [len(visual) for visual in visual_tokens]
+    return MemoryQuery(torch.cat(tokens), torch.cat(positions), torch.cat(is_visual), lengths)
 
 
 def split_at_placeholders(input_ids: Tensor, num_blocks: int) -> list[slice]:

@@ -6,7 +6,7 @@ import logging
 import math
 import textwrap
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,9 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch._weights_only_unpickler import UnpicklingError
 
-from lit_hour.config.schema import VisionConfig
+from lit_hour.config.model import VisionConfig
 from lit_hour.errors import ConfigError, InputError, WeightsError
+from lit_hour.types import Features, Frames, TiledImage, Visual
 
 TOWERS = Path(__file__).parent / "towers"  # towers of our own, in open_clip's format
 LONGEST_REASON_CHARACTERS = 400  # torch names every weight, each on a line
@@ -62,6 +63,26 @@ class VisionEncoder(nn.Module):
             _, self.tokens_per_image, self.dim = tokens.shape
             self.tokens_per_frame = self.pool(tokens).shape[1]
 
+    @property
+    def blocks(self) -> list[nn.Module]:
+        """The blocks of the tower, in order.
+
+        Raises:
+            ConfigError: it is not made of blocks.
+        """
+        trunk = self.tower.trunk if _is_of_timm(self.tower) else self.tower
+        blocks = getattr(trunk, "blocks", None) or getattr(getattr(trunk, "transformer", None), "resblocks", None)
+        if blocks is None:
+            raise ConfigError(f"model.vision.name={self.settings.name!r}: this tower is not made of blocks")
+        return list(blocks)
+
+    def complete(self) -> None:
+        """Make again what no weights bring: buffers that are not saved, which few towers have."""
+        unsaved = dict(self.named_buffers()).keys() - self.state_dict().keys()
+        made = dict(VisionEncoder(self.settings).named_buffers()) if unsaved else {}
+        for name in unsaved:
+            self.get_buffer(name).copy_(made[name])
+
     def load_pretrained(self, weights: str) -> None:
         """Take the weights of one of open_clip's pretrained tags, or of a file of open_clip's.
 
@@ -94,8 +115,34 @@ class VisionEncoder(nn.Module):
         with torch.set_grad_enabled(is_learning):
             chunks = (self._encode(chunk) for chunk in images.split(self.settings.chunk_frames))  # (chunk, tokens, vision_dim)
             tokens = torch.cat([self.pool(chunk) if pooled else chunk for chunk in chunks])  # (frames, tokens, vision_dim)
-        if torch.is_grad_enabled() and not is_learning and next(self.tower.parameters()).requires_grad:
-            return tokens + 0 * self._encode(images[:1]).mean()  # a gradient of zero: each rank has one for every weight
+        return tokens if is_learning else self._with_zero_gradient(tokens, images[:1])
+
+    def each(self, visuals: Sequence[Visual]) -> list[Tensor]:
+        """The tokens of several videos and pictures, `(frames, tokens, vision_dim)` for each; stored features are pooled.
+
+        A sharded tower is gathered once for all of them, so that ranks with longer and with shorter videos stay in step.
+        """
+        return [self._encode_visual(visual) for visual in visuals]
+
+    def _encode_visual(self, visual: Visual) -> Tensor:
+        if isinstance(visual, Features):
+            tokens = self.pool(visual.tokens)  # (frames, tokens, vision_dim)
+            side = self.size_pixels
+            return self._with_zero_gradient(tokens, tokens.new_zeros(1, 3, side, side))  # (frames, tokens, vision_dim)
+        if isinstance(visual, Frames):
+            return self.forward(visual.images)  # (frames, tokens, vision_dim)
+        images = visual.tiles if isinstance(visual, TiledImage) else visual.images  # (images, 3, height, width)
+        return self.forward(images, pooled=False)  # (images, tokens, vision_dim)
+
+    def _with_zero_gradient(self, tokens: Tensor, image: Tensor) -> Tensor:
+        """Tokens from which a tower that learns gets a gradient of zero: each rank has one for every weight.
+
+        Args:
+            tokens: `(frames, tokens, vision_dim)`, and so is what comes back.
+            image: `(1, 3, height, width)`, any.
+        """
+        if torch.is_grad_enabled() and next(self.tower.parameters()).requires_grad:
+            return tokens + 0 * self._encode(image).mean()  # (frames, tokens, vision_dim)
         return tokens
 
     def pool(self, tokens: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from lit_hour.config.schema import Config
 from lit_hour.errors import QuestionError
 from lit_hour.interop.names import may_lack_of
 from lit_hour.model.hour_llava import HourLLaVA
+from lit_hour.model.materialise import materialise
 from lit_hour.model.splice import prompts_of
 from lit_hour.processor import Processor, count_placeholders
 from lit_hour.run import RunFolder
@@ -75,9 +76,10 @@ class Session:
         config = load_config(place.with_suffix(".yaml"), settings)
         weights = open_weights(place)
         processor = Processor(load_tokenizer(folder.tokenizer), config.text)
-        model = HourLLaVA(config, len(processor.tokenizer))
-        _load_weights(model, weights, config)
-        return cls(config, model.to(device or ("cuda" if torch.cuda.is_available() else "cpu")), processor)
+        with torch.device("meta"):  # no random weights, and no memory, before those that are read
+            model = HourLLaVA(config, len(processor.tokenizer))
+        _load_weights(model, weights, config, device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        return cls(config, model, processor)
 
     @torch.inference_mode()
     def remember(self, files: str | Path | Sequence[str | Path]) -> Memory:
@@ -142,12 +144,13 @@ class Session:
         yield Answer(longer, memory.num_frames, len(memory.repository.tokens), seconds)
 
 
-def _load_weights(model: HourLLaVA, weights: StoredWeights, config: Config) -> None:
-    """Put a checkpoint's weights into a model.
+def _load_weights(model: HourLLaVA, weights: StoredWeights, config: Config, device: str) -> None:
+    """Put a checkpoint's weights into a model that is built on "meta", straight onto a device.
 
     Raises:
         WeightsError: weights are missing, left over or of another shape.
     """
     origin = f"{weights.path}, with the settings beside it,"
     check_fit(shapes_of(model.state_dict()), weights.shapes, origin, may_lack=may_lack_of(config))
+    materialise(model, device)
     load_into(model, weights.tensors())

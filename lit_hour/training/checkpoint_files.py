@@ -13,6 +13,7 @@ from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lit_hour.config.load import save_config
 from lit_hour.config.schema import Config
 from lit_hour.errors import RunError, WeightsError
+from lit_hour.weight_pieces import is_sharded, open_pieces
 from lit_hour.weights import read_checkpoint
 
 UNFINISHED = ".part"  # added to the name of a file that is being written
@@ -38,22 +39,22 @@ class RunCheckpoints(TorchCheckpointIO):
         settings = file.with_suffix(".yaml")
         file.parent.mkdir(parents=True, exist_ok=True)
         try:
-            save_config(self._config, _unfinished(settings))
-            with _unfinished(file).open("wb") as part:  # by its path torch would not tell why a write failed
+            save_config(self._config, unfinished(settings))
+            with unfinished(file).open("wb") as part:  # by its path torch would not tell why a write failed
                 torch.save(checkpoint, part)
-            step_of_checkpoint(_unfinished(file))
+            step_of_checkpoint(unfinished(file))
             for each in (settings, file):
-                _wait_for_disk(_unfinished(each))
-                os.replace(_unfinished(each), each)
-            _wait_for_disk(file.parent)
+                wait_for_disk(unfinished(each))
+                os.replace(unfinished(each), each)
+            wait_for_disk(file.parent)
         except (OSError, RuntimeError) as error:
             # torch reports a write that failed as a RuntimeError of its own, on top of what the disk said
             reason = error if isinstance(error, OSError) else error.__context__
             for each in (settings, file):
-                _unfinished(each).unlink(missing_ok=True)
+                remove(unfinished(each))
             if not isinstance(reason, OSError):
                 raise
-            raise RunError(_cannot_be_saved(file, reason)) from error
+            raise cannot_be_saved(file, reason) from error
 
     def remove_checkpoint(self, path: Any) -> None:
         """Remove both files."""
@@ -61,31 +62,43 @@ class RunCheckpoints(TorchCheckpointIO):
         Path(path).with_suffix(".yaml").unlink(missing_ok=True)
 
 
-def step_of_checkpoint(file: Path) -> int:
+def step_of_checkpoint(place: Path) -> int:
     """How many optimizer steps a checkpoint has behind it; its tensors are not read.
 
     Raises:
-        WeightsError: the file is no whole checkpoint.
+        WeightsError: it is no whole checkpoint.
     """
     try:
-        return int(read_checkpoint(file)["global_step"])
+        step = int(read_checkpoint(place)["global_step"])
     except (OSError, KeyError) as error:  # a file that was cut is an OSError to torch
-        raise WeightsError(f"{file} is damaged or no checkpoint: delete it, or choose another") from error
+        raise WeightsError(f"{place} is damaged or no checkpoint: delete it, or choose another") from error
+    if is_sharded(place):
+        open_pieces(place)  # looks whether each is there and as long as it says
+    return step
 
 
 def remove_unfinished(folder: Path) -> list[Path]:
     """Remove what a run that died while it saved has left; no other may be saving there now. What was removed."""
     found = sorted(folder.glob(f"*{UNFINISHED}"))
-    for file in found:
-        file.unlink(missing_ok=True)  # another rank may have been faster
+    for path in found:
+        remove(path)
     return found
 
 
-def _unfinished(file: Path) -> Path:
-    return file.with_name(file.name + UNFINISHED)
+def unfinished(path: Path) -> Path:
+    """Where a file or a folder lies until it is whole."""
+    return path.with_name(path.name + UNFINISHED)
 
 
-def _wait_for_disk(path: Path) -> None:
+def remove(path: Path) -> None:
+    """Remove a file or a folder, if it is there."""
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def wait_for_disk(path: Path) -> None:
     """Return when the disk has what was written to a file, or the names in a folder."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
@@ -94,9 +107,11 @@ def _wait_for_disk(path: Path) -> None:
         os.close(descriptor)
 
 
-def _cannot_be_saved(file: Path, reason: OSError) -> str:
-    free = shutil.disk_usage(file.parent).free
-    return (
-        f"{file} could not be saved: {reason.strerror}; {free / 1e6:.1f} MB are free there. The checkpoint before it is whole:"
+def cannot_be_saved(place: Path, reason: BaseException) -> RunError:
+    """The error for a checkpoint that a disk did not take."""
+    said = reason.strerror if isinstance(reason, OSError) else str(reason)
+    free = shutil.disk_usage(place.parent).free
+    return RunError(
+        f"{place} could not be saved: {said}; {free / 1e6:.1f} MB are free there. The checkpoint before it is whole:"
         " make room, or set run.folder to another disk and move the run there, and start again"
     )

@@ -20,18 +20,19 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lit_hour.config.load import save_config
 from lit_hour.config.schema import Config
 from lit_hour.data.datamodule import VideoQuestionData, sources_fingerprint, training_questions
-from lit_hour.interop.start import load_starting_weights, starting_config, starting_tokenizer
+from lit_hour.interop.start import starting_config, starting_tokenizer
 from lit_hour.locked import locked
 from lit_hour.processor import Processor
 from lit_hour.run import RunFolder
 from lit_hour.text.chat import converse
 from lit_hour.text.tokenizer import WHOLE, copy_tokenizer, learn_byte_level_tokenizer, load_tokenizer, save_tokenizer
 from lit_hour.training.callbacks import build_callbacks
-from lit_hour.training.checkpoint_files import RunCheckpoints, remove_unfinished
 from lit_hour.training.deaths import explained_deaths
 from lit_hour.training.module import HourLLaVAModule
 from lit_hour.training.preemption import slurm_environment
 from lit_hour.training.resume import choose_beginning, continuing_config
+from lit_hour.training.sharded_files import AnyCheckpoints, mend
+from lit_hour.training.sharding import sharing
 from lit_hour.training.signals import STOP
 from lit_hour.training.strategy import hardware, precision_plugins
 
@@ -73,7 +74,7 @@ class Outcome:
 def fit(config: Config) -> Outcome:
     """Train a run from its newest checkpoint, or from the beginning, up to its last step, and validate."""
     run = RunFolder.of(config.run)
-    if unfinished := remove_unfinished(run.checkpoints):
+    if unfinished := mend(run):
         log.info("removed what was not saved to its end: %s", ", ".join(map(str, unfinished)))
     beginning = choose_beginning(run)
     checkpoint = beginning.checkpoint
@@ -90,9 +91,7 @@ def fit(config: Config) -> Outcome:
     processor = Processor(load_tokenizer(run.tokenizer), config.text)
     data = VideoQuestionData(config, processor)
     log.info("data: %s", data.describe())
-    module = HourLLaVAModule(config, processor, data.num_steps)
-    if checkpoint is None:
-        load_starting_weights(module.model, config)
+    module = HourLLaVAModule(config, processor, data.num_steps, is_new=checkpoint is None)
     log.info("model: %s", ", ".join(f"{part} {size / 1e6:.2f} M" for part, size in module.sizes().items()))
 
     trainer = build_trainer(config, run, data, beginning.step)
@@ -116,13 +115,14 @@ def build_trainer(config: Config, run: RunFolder, data: VideoQuestionData, first
     training = config.training
     trainer = L.Trainer(
         **hardware(training),
+        **sharing(config),
         max_steps=data.num_steps,
         gradient_clip_val=training.clip_norm or None,
         check_val_every_n_epoch=None,
         log_every_n_steps=training.log_every_steps,
         logger=TensorBoardLogger(run.tensorboard, name="", version="", purge_step=first_step),
         callbacks=build_callbacks(config, run),
-        plugins=[RunCheckpoints(config), *precision_plugins(training), *slurm_environment()],
+        plugins=[AnyCheckpoints(config), *precision_plugins(training), *slurm_environment()],
         use_distributed_sampler=False,
         num_sanity_val_steps=0,
         enable_model_summary=False,

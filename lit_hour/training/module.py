@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
@@ -9,16 +10,19 @@ from typing import Any
 import lightning as L
 import torch
 from torch import Generator, Tensor
+from torchmetrics import MeanMetric
 
 from lit_hour.config.schema import Config
-from lit_hour.errors import QuestionError
+from lit_hour.interop.start import load_starting_weights
 from lit_hour.model.hour_llava import HourLLaVA
-from lit_hour.model.splice import prompts_of
+from lit_hour.model.materialise import initialise, materialise
 from lit_hour.processor import Processor
 from lit_hour.text.tokenizer import end_of_turn_id
 from lit_hour.text.verdict import is_right
+from lit_hour.training.blocks import blocks_of, checkpoint_blocks, compile_blocks
 from lit_hour.training.optim import build_optimizer, freeze_parts, parts_of
 from lit_hour.training.scores import AnswerAccuracy
+from lit_hour.training.sharding import shard
 from lit_hour.types import Batch, Question
 
 
@@ -33,16 +37,41 @@ class Said:
 
 
 class HourLLaVAModule(L.LightningModule):
-    """Trains and validates the model on batches of videos and texts."""
+    """Trains and validates the model on batches of videos and texts.
 
-    def __init__(self, config: Config, processor: Processor, num_steps: int) -> None:
+    A model that is to be sharded takes no memory until Lightning has started the ranks.
+    """
+
+    def __init__(self, config: Config, processor: Processor, num_steps: int, is_new: bool = True) -> None:
+        """Build the model; one that is new begins with the weights that the settings name, another has a checkpoint's."""
         super().__init__()
         self.config = config
         self.tokenizer = processor.tokenizer
         self.num_steps = num_steps
-        self.model = HourLLaVA(config, len(self.tokenizer))
+        self.is_sharded = config.training.strategy == "fsdp"
+        self._is_new, self._is_configured = is_new, False
+        with torch.device("meta") if self.is_sharded else nullcontext():
+            self.model = HourLLaVA(config, len(self.tokenizer))
+        self.validation_loss = MeanMetric()  # Lightning's own mean over ranks is wrong where they have unequal numbers
         self.scores = AnswerAccuracy()
         freeze_parts(self.model, config.training)
+
+    def configure_model(self) -> None:
+        """Make the model ready for the first step: its blocks, its share of the weights, and where it starts from."""
+        if self._is_configured:  # Lightning asks again for a validation
+            return
+        self._is_configured = True
+        if self.config.training.compile:
+            compile_blocks(blocks_of(self.model))
+        if self.config.training.activation_checkpointing:
+            checkpoint_blocks(blocks_of(self.model))
+        if self.is_sharded:
+            assert self.device_mesh is not None
+            shard(self.model, self.device_mesh["data_parallel"], self.config.training.precision)
+            materialise(self.model, self.trainer.strategy.root_device)
+        known = load_starting_weights(self.model, self.config) if self._is_new else set()
+        if self.is_sharded and self._is_new:
+            initialise(self.model, self.config, known)
 
     def sizes(self) -> dict[str, int]:
         """Parameters of each part."""
@@ -60,21 +89,16 @@ class HourLLaVAModule(L.LightningModule):
         Raises:
             QuestionError: a question and its answer do not fit beside the visual tokens.
         """
-        if not batch.keys[0]:  # nothing could be read
+        is_nothing = not batch.keys[0]  # nothing could be read, or there was nothing left for this rank
+        if is_nothing and not self.is_sharded:
             return []
-        repositories = self.model.remember(batch.visuals)
-        inputs = self.model.read(batch, repositories)
-        if inputs.num_cut:
-            raise QuestionError(
-                f"{inputs.num_cut} questions about {batch.keys[0]} do not fit beside its tokens in"
-                f" text.max_tokens={self.config.text.max_tokens}: raise it, or forget more (model.memory)"
-            )
-        loss = self.model.language.loss(inputs)
-        self.log("validation/loss", loss, prog_bar=True, sync_dist=True, batch_size=len(batch.input_ids))
-        answers = self.model.language.generate(
-            prompts_of(inputs), self.config.answer.max_new_tokens, end_of_turn_id(self.tokenizer)
+        loss, answers = self.model.examine(
+            batch, self.config.answer.max_new_tokens, end_of_turn_id(self.tokenizer), self._any_rank
         )
-        texts = self.tokenizer.batch_decode(torch.stack(list(answers), dim=1), skip_special_tokens=True)  # (texts,)
+        if is_nothing:
+            return []
+        self.validation_loss.update(loss, weight=len(batch.input_ids))
+        texts = self.tokenizer.batch_decode(answers, skip_special_tokens=True)  # (texts,)
         said = [
             Said(visual, questions[0], text, is_right(questions[0], text))
             for visual, questions, text in zip(batch.visual_of_text, batch.questions, texts, strict=True)
@@ -85,7 +109,9 @@ class HourLLaVAModule(L.LightningModule):
         return said
 
     def on_validation_epoch_end(self) -> None:
-        """Accuracy per question format and per task."""
+        """Loss, and accuracy per question format and per task, over all ranks, which may have seen more or fewer texts."""
+        self.log("validation/loss", self.validation_loss.compute(), prog_bar=True)
+        self.validation_loss.reset()
         for name, value in self.scores.compute().items():
             self.log(f"validation/{name}", value, prog_bar=name == "accuracy/multiple_choice")
         self.scores.reset()
@@ -106,6 +132,10 @@ class HourLLaVAModule(L.LightningModule):
         done = {"ready": num_batches, "started": num_batches, "processed": num_batches, "completed": num_batches - 1}
         state["epoch_loop.batch_progress"] = {"total": dict(done), "current": dict(done), "is_last_batch": False}
         state["epoch_loop.state_dict"]["_batches_that_stepped"] = step - 1
+
+    def _any_rank(self, is_true: bool) -> bool:
+        """Whether something is true on any of the ranks that share the model."""
+        return self.trainer.strategy.reduce_boolean_decision(is_true, all=False) if self.is_sharded else is_true
 
     def _forgetting_generators(self, batch: Batch) -> list[Generator]:
         """What each visual forgets depends on the seed and its place in the order alone, on any number of ranks."""

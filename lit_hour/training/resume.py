@@ -45,7 +45,7 @@ def choose_beginning(run: RunFolder) -> Beginning:
     """
     files = sorted(run.checkpoints.glob("*.ckpt"))
     if not files:
-        if run.checkpoints.is_dir() and any(each.is_dir() for each in run.checkpoints.iterdir()):
+        if run.checkpoints.is_dir() and any(each.is_dir() and not each.suffix for each in run.checkpoints.iterdir()):
             raise RunError(
                 f"{run.path} holds a converted model: start another run from it with run.name=NAME"
                 f" training.start_from={run.path}"

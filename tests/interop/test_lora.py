@@ -3,7 +3,7 @@ from pathlib import Path
 
 import torch
 
-from lit_hour.config.schema import LanguageConfig, LoraConfig
+from lit_hour.config.model import LanguageConfig, LoraConfig
 from lit_hour.interop.lora import merge_adapters, plain_name
 from lit_hour.model.language_model import LanguageModel
 from lit_hour.model.splice import LanguageInputs

@@ -16,7 +16,7 @@ from timm.models import register_model
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
-from lit_hour.config.schema import VisionConfig
+from lit_hour.config.model import VisionConfig
 from lit_hour.interop.convert import convert
 from lit_hour.interop.names import MEMORY, PUBLISHED_MEMORY, PUBLISHED_TOWER, TOWER, counterparts, outline_published, to_ours
 from lit_hour.model.hour_llava import HourLLaVA

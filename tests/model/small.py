@@ -5,7 +5,8 @@ from dataclasses import replace
 import torch
 from torch import Generator
 
-from lit_hour.config.schema import Config, LanguageConfig, MemoryConfig, ModelConfig, TextConfig, VideoConfig, VisionConfig
+from lit_hour.config.model import LanguageConfig, MemoryConfig, ModelConfig, VisionConfig
+from lit_hour.config.schema import Config, TextConfig, VideoConfig
 from lit_hour.model.hour_llava import HourLLaVA
 from lit_hour.processor import Processor
 from lit_hour.text.tokenizer import learn_byte_level_tokenizer

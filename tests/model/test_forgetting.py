@@ -8,7 +8,7 @@ import torch
 from published import read
 from torch import Generator, Tensor
 
-from lit_hour.config.schema import MemoryConfig
+from lit_hour.config.model import MemoryConfig
 from lit_hour.model.forgetting import (
     SPATIAL,
     TEMPORAL,

@@ -6,7 +6,8 @@ import torch
 from small import CONFIG, LEFT, PROCESSOR, RED, VOCABULARY_SIZE, frames, sample, small_model, with_memory
 from torch import Generator
 
-from lit_hour.config.schema import MemoryConfig, VideoConfig
+from lit_hour.config.model import MemoryConfig
+from lit_hour.config.schema import VideoConfig
 from lit_hour.errors import ConfigError
 from lit_hour.model.hour_llava import HourLLaVA
 from lit_hour.model.splice import LanguageInputs, prompts_of
@@ -52,6 +53,14 @@ def test_every_parameter_has_a_gradient_for_a_text_without_video() -> None:
     assert [name for name, gradient in gradients.items() if gradient is None] == []
     visual = [gradient for name, gradient in gradients.items() if not name.startswith("language.")]
     assert visual and not any(gradient.any() for gradient in visual if gradient is not None)
+
+
+def test_stored_features_give_a_vision_encoder_that_learns_a_gradient_of_zero() -> None:
+    model = small_model().train()
+    features = Features(torch.randn(12, 16, model.vision.dim), torch.arange(12.0))
+    model(batch_of(sample(features, (RED,)))).backward()
+    gradients = [weight.grad for weight in model.vision.parameters()]
+    assert gradients and all(gradient is not None and not gradient.any() for gradient in gradients)
 
 
 def test_the_dummy_picture_of_a_text_without_video_changes_nothing(model: HourLLaVA) -> None:

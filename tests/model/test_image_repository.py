@@ -9,7 +9,7 @@ import torch
 from published import read
 from torch import Generator, Tensor
 
-from lit_hour.config.schema import MemoryConfig
+from lit_hour.config.model import MemoryConfig
 from lit_hour.model.forgetting import forget
 from lit_hour.model.image_repository import build_image_set_repository, build_tiled_image_repository, cut_letterbox
 from lit_hour.model.splice import build_query

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from small import LANGUAGE, VOCABULARY_SIZE, small_model
 
-from lit_hour.config.schema import LoraConfig
+from lit_hour.config.model import LoraConfig
 from lit_hour.errors import ConfigError
 from lit_hour.model.language_model import LanguageModel
 from lit_hour.model.splice import LanguageInputs, pad_inputs

@@ -69,15 +69,23 @@ def test_logits_and_loss_are_the_published_ones(golden: Path, models: Models, na
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_memaug_is_asked_what_the_published_one_is_asked(golden: Path, models: Models, name: str) -> None:
+def test_memaug_is_asked_what_the_published_one_is_asked(
+    golden: Path, models: Models, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
     case, model = read_case(golden, name), model_of(models, name)
-    calls: list[tuple[tuple[Tensor, ...], Tensor]] = []
-    hook = model.memory.register_forward_hook(lambda _module, inputs, output: calls.append((inputs, output)))
+    calls: list[tuple[Tensor, ...]] = []
+    each = model.memory.each
+
+    def record(*asked: list[Tensor]) -> list[Tensor]:
+        seen = each(*asked)
+        calls.extend(zip(*asked, seen, strict=True))
+        return seen
+
+    monkeypatch.setattr(model.memory, "each", record)
     with torch.no_grad():
         read(model, case)
-    hook.remove()
     compared = 0
-    for text, ((query, memory, query_positions, _), output) in enumerate(calls):
+    for text, (query, memory, query_positions, _, output) in enumerate(calls):
         found = {"q_position_ids": query_positions, "x_q": query, "out": output}
         for key, tensor in found.items():
             expected = case.recorded.get(f"sample{text}/memaug_{key}")

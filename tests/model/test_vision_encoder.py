@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from small import CONFIG, frames
 from torch import Tensor
 
-from lit_hour.config.schema import VisionConfig
+from lit_hour.config.model import VisionConfig
 from lit_hour.errors import ConfigError, InputError, WeightsError
 from lit_hour.model.vision_encoder import VisionEncoder, check_weights, colours_of
 

@@ -9,7 +9,8 @@ import torch
 from PIL import Image
 
 from lit_hour.__main__ import main
-from lit_hour.config.schema import Config, LanguageConfig, MemoryConfig, ModelConfig, TextConfig, VideoConfig, VisionConfig
+from lit_hour.config.model import LanguageConfig, MemoryConfig, ModelConfig, VisionConfig
+from lit_hour.config.schema import Config, TextConfig, VideoConfig
 from lit_hour.errors import ImageError, InputError, QuestionError, VideoError
 from lit_hour.model.hour_llava import HourLLaVA
 from lit_hour.model.splice import prompts_of

@@ -1,0 +1,31 @@
+"""Runs one after the other in one start of the ranks: python sharded_runs.py FOLDER, with the words of each in FOLDER/runs.json
+
+Starting ranks takes longer than a small run. The other ranks are started with the same words and do the same runs.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+
+TESTS = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(TESTS.parent), str(TESTS)]
+
+from toy_onevision import know_tower  # noqa: E402
+
+from lit_hour.config.command_line import parse_command_line  # noqa: E402
+from lit_hour.training.fit import fit  # noqa: E402
+
+
+def main(folder: Path) -> None:
+    """Do the runs in the folder, where the toy stages find their files."""
+    os.chdir(folder)
+    know_tower(folder)
+    for words in json.loads((folder / "runs.json").read_text()):
+        fit(parse_command_line(words))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
