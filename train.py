@@ -45,9 +45,13 @@ def show_progress() -> None:
 
 
 if __name__ == "__main__":
-    if "SLURM_JOB_ID" in os.environ:
+    is_job = "SLURM_JOB_ID" in os.environ
+    if is_job:
         STOP.listen()  # a warning may come while libraries are still imported, and would end the job
     try:
         main(sys.argv[1:])
     except InputError as error:
         sys.exit(f"error: {error}")
+    finally:
+        if is_job:
+            STOP.ignore()  # srun warns the ranks that are still leaving when the first one has left

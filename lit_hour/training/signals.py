@@ -35,6 +35,12 @@ class StopSignals:
         for each in WARNINGS:
             signal.signal(each, self._note)
 
+    def ignore(self) -> None:
+        """From now on the warnings do nothing: the process ends by itself, and Python's handlers would go before it does."""
+        self._is_listening = False
+        for each in WARNINGS:
+            signal.signal(each, signal.SIG_IGN)
+
     @contextmanager
     def listening(self) -> Iterator[None]:
         """Listen for a while; what the warnings did before, they do again afterwards."""

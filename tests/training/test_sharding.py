@@ -58,6 +58,8 @@ MIXED = (  # texts, pictures, sets of pictures and videos, of which some are too
     "data.validation_sources.videos.shards=shards/video_marathon",
     "answer.max_new_tokens=5",
     "training.precision=32-true",
+    "training.strategy=auto",
+    "training.activation_checkpointing=false",
     "training.accelerator=cpu",
     "training.cpu_threads=1",
 )

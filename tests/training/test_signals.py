@@ -1,6 +1,9 @@
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
+import time
 
 from lit_hour.training.signals import StopSignals
 
@@ -22,6 +25,26 @@ def test_warnings_are_noted_while_it_listens_and_handlers_come_back() -> None:
         os.kill(os.getpid(), signal.SIGTERM)
         assert stop.heard == signal.SIGTERM
     assert handlers() == before
+
+
+def ends_when_warned(*last_words: str) -> bool:
+    """Whether warnings end a process that has taken back Python's handlers, and then hangs in a library's exit."""
+    words = ["import ctypes", "from lit_hour.training.signals import STOP", "STOP.listen()", *last_words]
+    words += ["libc = ctypes.CDLL(None)", "libc.atexit(libc.pause)", "print('leaves', flush=True)"]
+    process = subprocess.Popen([sys.executable, "-c", "; ".join(words)], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None and process.stdout.readline() == "leaves\n"
+    for _ in range(100):
+        process.terminate()
+        time.sleep(0.01)
+    has_ended = process.poll() is not None
+    process.kill()
+    assert process.wait() == (-signal.SIGTERM if has_ended else -signal.SIGKILL)
+    return has_ended
+
+
+def test_a_process_that_leaves_is_not_ended_by_a_warning_that_it_ignores() -> None:
+    assert ends_when_warned()
+    assert not ends_when_warned("STOP.ignore()")
 
 
 def warn_itself() -> int | None:

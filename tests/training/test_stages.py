@@ -14,7 +14,7 @@ from lit_hour.config.load import load_config
 from lit_hour.errors import InputError
 from lit_hour.run import RunFolder
 from lit_hour.training.fit import Outcome, fit
-from lit_hour.weights import read_checkpoint
+from lit_hour.weights import open_weights
 
 CONF = Path(__file__).parents[2] / "conf"
 ONEVISION = {"3b": "llava_onevision_si_qwen2_5_3b", "7b": "llava_onevision_si_qwen2_7b"}
@@ -23,6 +23,7 @@ TOY = (
     f"model.vision.name={TOWER}",
     "image.max_grid=2",
     "data.samples_per_step=4",
+    "data.balance_steps=1",  # or a step may be one of texts alone, from which the parts that see learn nothing
     "data.num_workers=0",
     "training.max_steps=1",
     "training.accelerator=cpu",
@@ -49,8 +50,7 @@ def run_stage(size: str, stage: str, *words: str) -> Outcome:
 
 
 def weights_of(run: RunFolder) -> Weights:
-    state = read_checkpoint(run.checkpoint("last"))["state_dict"]
-    return {name.removeprefix("model."): weight.clone() for name, weight in state.items() if name.startswith("model.")}
+    return {name: weight.clone() for name, weight in open_weights(run.checkpoint("last")).tensors()}
 
 
 def changed_parts(before: Weights, after: Weights) -> set[str]:
