@@ -284,5 +284,6 @@ def test_a_damaged_folder_is_named(done: Done, tmp_path: Path, number: int, dama
         file.write_bytes(file.read_bytes()[:-1000])
     with pytest.raises(WeightsError, match=message):
         step_of_checkpoint(run.checkpoints / "last.ckpt")
-    with pytest.raises(WeightsError, match=message):
-        Session.open(run.path, "last", "cpu")
+    if number:  # answering needs the weights alone
+        with pytest.raises(WeightsError, match=message):
+            Session.open(run.path, "last", "cpu")

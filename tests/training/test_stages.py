@@ -1,10 +1,13 @@
 """The shipped stages, one after the other, at toy sizes: what learns in each, and that each starts from the one before."""
 
+import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed as dist
 from safetensors.torch import load_file
 from small_run import largest_difference
 from torch import Tensor
@@ -34,15 +37,19 @@ Weights = dict[str, Tensor]
 
 
 @pytest.fixture(scope="module")
-def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder in which the stages find everything where their files say that it is."""
+def workplace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder in which the stages find everything where their files say that it is; afterwards no ranks know each other."""
     folder = tmp_path_factory.mktemp("stages")
     know_tower(folder)
     video = load_config(CONF / "hour_llava_3b_s2.yaml", TOY).video
     write_sources(folder / "shards", folder / "files", video)
     for name in ONEVISION.values():
         write_onevision(folder / "weights" / name)
-    return folder
+    yield folder
+    for variable in ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "LOCAL_RANK", "WORLD_SIZE"):
+        os.environ.pop(variable, None)
+    if dist.is_initialized():
+        dist.destroy_process_group()
 
 
 def run_stage(size: str, stage: str, *words: str) -> Outcome:
