@@ -13,7 +13,9 @@ from forked import AtBatch, fork_run
 from small_run import NUM_STEPS, SAMPLES_PER_STEP, Small, Trained, Watch, largest_difference, weights
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from lit_hour.training.checkpoint_files import step_of_checkpoint
 from lit_hour.training.preemption import UNFINISHED_RUN
+from lit_hour.weights import open_weights
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -95,6 +97,23 @@ def test_ranks_with_unequal_shares_of_a_validation_leave_together(small: Small) 
     assert not any(run.printed(rank) for rank in (1, 2, 3))
     assert fork_run(small, "unequal", *words, num_ranks=4).wait() == [0, 0, 0, 0]
     assert [event.step for event in events(small, "unequal").Scalars("validation/loss")] == [1, 3]
+
+
+def test_ranks_that_share_a_model_leave_together_and_go_on_as_if_nothing_had_been(small: Small) -> None:
+    """The second rank alone is warned in the middle of a step, then in a validation; then it is killed."""
+    words = ("training.strategy=fsdp", "training.validate_every_steps=4")
+    assert fork_run(small, "shared", *words, num_ranks=2).wait() == [0, 0]
+    stops = [
+        AtBatch(lambda: warn(signal.SIGUSR1), batch=1, rank=1),
+        AtBatch(warn, batch=1, rank=1, in_validation=True),
+        AtBatch(lambda: os.kill(os.getpid(), signal.SIGKILL), batch=1, rank=1),
+    ]
+    for stop, statuses in zip(stops, ([UNFINISHED_RUN, 0], [UNFINISHED_RUN, 0], [1, -signal.SIGKILL]), strict=True):
+        assert fork_run(small, "shared-stopped", *words, num_ranks=2, callback=stop).wait() == statuses
+    assert fork_run(small, "shared-stopped", *words, num_ranks=2).wait() == [0, 0]
+    ends = [small.run(name).checkpoint("last") for name in ("shared", "shared-stopped")]
+    assert all(step_of_checkpoint(end) == NUM_STEPS for end in ends)
+    assert largest_difference(*(dict(open_weights(end).tensors()) for end in ends)) == 0
 
 
 def test_in_a_job_a_warning_counts_before_training_has_begun_and_one_step_is_done(small: Small) -> None:
