@@ -35,7 +35,8 @@ def main(num_workers: str, *words: str) -> None:
         events.Reload()
         first, *later = [event.value for event in events.Scalars("speed/share_waiting_for_data")]
         print(
-            f"waiting for data with {num_workers} workers: {first:.2%} of the first 5 steps, {sum(later) / len(later):.2%} of the others"
+            f"waiting for data with {num_workers} workers:"
+            f" {first:.2%} of the first 5 steps, {sum(later) / len(later):.2%} of the others"
         )
 
 
