@@ -6,8 +6,10 @@ import dataclasses
 import os
 from collections.abc import Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from queue import SimpleQueue
 
 from tqdm import tqdm
 
@@ -23,6 +25,7 @@ from lit_hour.data.index import (
 )
 from lit_hour.data.plan import ShardPlan, plan_shards
 from lit_hour.data.subject import Kind, count_kinds
+from lit_hour.data.subject_reader import SubjectReader
 from lit_hour.data.write_shard import Progress, write_shard
 from lit_hour.errors import ShardError
 from lit_hour.locked import locked
@@ -114,15 +117,26 @@ def _is_finished(plan: ShardPlan) -> bool:
 def _write_shards(plans: Sequence[ShardPlan], settings: PackConfig, progress: Progress) -> None:
     """Make the shards, so many at once (0 for one per core), with a progress bar over the subjects.
 
-    Those who write are threads, for the work is done by the processes that read for them.
+    Those who write are threads, for the work is done by the processes that read for them, one for each.
     """
     if not plans:
         return
     num_subjects = progress.num_done + sum(len(plan.subjects) for plan in plans)
     num_workers = min(settings.num_workers or os.cpu_count() or 1, len(plans))
     bar = tqdm(total=num_subjects, initial=progress.num_done, unit="subject", desc="packing", miniters=1)
-    with bar, ThreadPoolExecutor(num_workers) as executor:
-        pending = {executor.submit(write_shard, plan, progress, settings.timeout_seconds) for plan in plans}
+    readers: SimpleQueue[SubjectReader] = SimpleQueue()
+
+    def write(plan: ShardPlan) -> None:
+        reader = readers.get()
+        try:
+            write_shard(plan, progress, reader)
+        finally:
+            readers.put(reader)
+
+    with ExitStack() as ended_at_last, bar, ThreadPoolExecutor(num_workers) as executor:
+        for _ in range(num_workers):
+            readers.put(ended_at_last.enter_context(SubjectReader(settings.timeout_seconds, progress.check_stop)))
+        pending = {executor.submit(write, plan) for plan in plans}
         try:
             while pending:
                 done, pending = wait(pending, SECONDS_BETWEEN_LOOKS, return_when=FIRST_EXCEPTION)

@@ -62,11 +62,8 @@ class Progress:
             raise PackingStoppedError
 
 
-def write_shard(plan: ShardPlan, progress: Progress, timeout_seconds: float) -> None:
+def write_shard(plan: ShardPlan, progress: Progress, reader: SubjectReader) -> None:
     """Make one shard: the tar under a name of its own, then under its real name, then its index.
-
-    Args:
-        timeout_seconds: how long a subject may take until it counts as one that cannot be read; 0 for ever.
 
     Raises:
         ShardError: the disk is full or cannot be written.
@@ -75,7 +72,7 @@ def write_shard(plan: ShardPlan, progress: Progress, timeout_seconds: float) -> 
     """
     unfinished = unfinished_path(plan.tar)
     try:
-        with unfinished.open("wb") as stream, SubjectReader(timeout_seconds, progress.check_stop) as reader:
+        with unfinished.open("wb") as stream:
             subjects, skipped = _write_subjects(stream, plan, progress, reader)
         index = ShardIndex(
             shard=plan.tar.name,

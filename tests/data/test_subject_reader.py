@@ -7,6 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -104,15 +105,22 @@ def test_who_waits_for_a_subject_can_be_told_to_stop(tiny_videos: Path) -> None:
     assert not Path(f"/proc/{process}").exists()
 
 
+def has_open(process: int, file: Path) -> bool:
+    for place in Path(f"/proc/{process}/fd").iterdir():
+        with suppress(FileNotFoundError):  # it was closed at this moment
+            if os.readlink(place) == str(file):
+                return True
+    return False
+
+
 def stop_who_opens(file: Path) -> None:
     """Stop the process that has a file open."""
     end = time.monotonic() + 30
     while time.monotonic() < end:
         for child in multiprocessing.active_children():
-            for place in Path(f"/proc/{child.pid}/fd").glob("*"):
-                if place.is_symlink() and os.readlink(place) == str(file):
-                    os.kill(child.pid or 0, signal.SIGSTOP)
-                    return
+            if has_open(child.pid or 0, file):
+                os.kill(child.pid or 0, signal.SIGSTOP)
+                return
 
 
 @pytest.mark.parametrize("num_workers", [1, 2])
