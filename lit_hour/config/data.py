@@ -45,6 +45,13 @@ class DataConfig:
         at_least=1,
     )
     num_workers: int = setting(2, "processes that read ahead, for each rank", unit="processes", at_least=0)
+    timeout_seconds: float = setting(
+        1200.0,
+        "how long a rank waits for a process that reads ahead until the run stops and says what that reads; 0 for ever, and"
+        " above 1800 the other ranks give up before",
+        unit="s",
+        at_least=0,
+    )
     max_skipped: int = setting(
         0, "videos and pictures that a rank may fail to read before the run stops; each is listed", unit="videos", at_least=0
     )

@@ -53,6 +53,9 @@ class PackConfig:
     jpeg_quality: int = setting(90, "quality of the stored frames", at_least=1, at_most=100)
     num_workers: int = setting(0, "shards made at once; 0 for one per core", unit="processes", at_least=0)
     max_skipped: int = setting(0, "videos and pictures that may fail before packing stops", unit="videos", at_least=0)
+    timeout_seconds: float = setting(
+        3600.0, "how long reading one may take until it counts as one that fails; 0 for ever", unit="s", at_least=0
+    )
 
 
 @dataclass(frozen=True)

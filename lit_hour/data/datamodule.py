@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
@@ -12,12 +11,12 @@ import lightning as L
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.utils.data import DataLoader
 
 from lit_hour.config.data import SourceConfig
 from lit_hour.config.schema import Config
 from lit_hour.data.balance import BalancedOrder, SampleCost
 from lit_hour.data.cache import ShardCache
+from lit_hour.data.loader import TimedLoader
 from lit_hour.data.order import MixedOrder, SourceOrder
 from lit_hour.data.origin import describe_changes, describe_origin
 from lit_hour.data.reading import NOTHING, Collate, TrainingSamples, ValidationSubjects
@@ -110,7 +109,7 @@ class VideoQuestionData(L.LightningDataModule):
         self._train_loader = TimedLoader(samples, batch_sampler=sampler, **self._loading())
         return self._train_loader
 
-    def val_dataloader(self) -> DataLoader[Any] | list[Any]:
+    def val_dataloader(self) -> TimedLoader | list[Any]:
         """This rank's share of the validation subjects, one at a time with all its questions.
 
         Raises:
@@ -131,7 +130,7 @@ class VideoQuestionData(L.LightningDataModule):
         # read as it will be asked, where no template has labels
         processor = Processor(self.processor.tokenizer, replace(self.config.text, learn_template=False))
         dataset = ValidationSubjects(subjects, processor, self.config)
-        return DataLoader(dataset, sampler=share, batch_size=1, **self._loading())
+        return TimedLoader(dataset, sampler=share, batch_size=1, **self._loading())
 
     def finish_step(self) -> None:
         """The samples of one more step have been trained on."""
@@ -169,9 +168,10 @@ class VideoQuestionData(L.LightningDataModule):
         """What the samples at positions of the order cost, by the indexes of their shards: `(positions,)`."""
         cost, per_sample = SampleCost.by(self.config), self.config.data.questions_per_sample
         costs = {name: shards.costs_per_shard(per_sample, cost) for name, shards in self.sources.items()}
+        order = self.order  # with self in the function below, the loader would wait for the garbage collector, and its workers
 
         def costs_at(positions: range) -> NDArray[np.int64]:
-            places = map(self.order.at, positions)
+            places = map(order.at, positions)
             return np.array([costs[source][shard][sample] for source, shard, sample in places], np.int64)  # (positions,)
 
         return costs_at
@@ -182,26 +182,9 @@ class VideoQuestionData(L.LightningDataModule):
             "collate_fn": Collate(self.processor),
             "num_workers": num_workers,
             "persistent_workers": num_workers > 0,
+            "timeout": self.config.data.timeout_seconds if num_workers else 0,
             "pin_memory": torch.cuda.is_available(),
         }
-
-
-class TimedLoader(DataLoader[Any]):
-    """A loader that knows how long it kept its caller waiting."""
-
-    seconds_waited = 0.0
-
-    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
-        batches = super().__iter__()
-        while True:
-            started = time.perf_counter()
-            try:
-                batch = next(batches)
-            except StopIteration:
-                return
-            finally:
-                self.seconds_waited += time.perf_counter() - started
-            yield batch
 
 
 def training_questions(config: Config) -> Iterator[Question]:

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import multiprocessing
 import os
-import threading
 from collections.abc import Sequence
-from concurrent.futures import FIRST_EXCEPTION, Executor, ProcessPoolExecutor, ThreadPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from queue import SimpleQueue
 
-import torch
 from tqdm import tqdm
 
 from lit_hour.config.schema import PackConfig, VideoConfig
@@ -27,12 +25,12 @@ from lit_hour.data.index import (
 )
 from lit_hour.data.plan import ShardPlan, plan_shards
 from lit_hour.data.subject import Kind, count_kinds
+from lit_hour.data.subject_reader import SubjectReader
 from lit_hour.data.write_shard import Progress, write_shard
 from lit_hour.errors import ShardError
 from lit_hour.locked import locked
 
-SECONDS_BETWEEN_LOOKS = 0.2  # at how far the processes are
-PROCESSES = multiprocessing.get_context("forkserver")  # whose server imports torch once for all of them
+SECONDS_BETWEEN_LOOKS = 0.2  # at how far the others are
 
 
 @dataclass(frozen=True)
@@ -77,12 +75,11 @@ def _pack_locked(plans: Sequence[ShardPlan], out: Path, settings: PackConfig) ->
     if num_skipped > settings.max_skipped:
         raise ShardError(f"{out} was packed without {num_skipped} subjects, and pack.max_skipped is {settings.max_skipped}")
     progress = Progress(
-        PROCESSES,
         num_done=sum(len(plan.subjects) for plan in plans if plan.index in finished),
         num_skipped=num_skipped,
         max_skipped=settings.max_skipped,
     )
-    _write_shards([plan for plan in plans if plan.index not in finished], settings.num_workers, progress)
+    _write_shards([plan for plan in plans if plan.index not in finished], settings, progress)
     summary = _summarize([read_index(plan.index) for plan in plans])
     write_json(out / TOTALS_NAME, dataclasses.asdict(summary))
     return summary
@@ -117,61 +114,38 @@ def _is_finished(plan: ShardPlan) -> bool:
     return plan.index.is_file() and plan.tar.is_file() and plan.tar.stat().st_size == read_index(plan.index).bytes
 
 
-def _write_shards(plans: Sequence[ShardPlan], num_workers: int, progress: Progress) -> None:
-    """Make the shards in so many processes at once (0 for one per core), with a progress bar over the subjects."""
+def _write_shards(plans: Sequence[ShardPlan], settings: PackConfig, progress: Progress) -> None:
+    """Make the shards, so many at once (0 for one per core), with a progress bar over the subjects.
+
+    Those who write are threads, for the work is done by the processes that read for them, one for each.
+    """
     if not plans:
         return
-    num_finished = progress.num_done.value
-    num_subjects = num_finished + sum(len(plan.subjects) for plan in plans)
-    num_workers = min(num_workers or os.cpu_count() or 1, len(plans))
-    bar = tqdm(total=num_subjects, initial=num_finished, unit="subject", desc="packing", miniters=1)
-    with bar, _executor(num_workers, progress) as executor:
-        pending = {executor.submit(_write_shard_here, plan) for plan in plans}
+    num_subjects = progress.num_done + sum(len(plan.subjects) for plan in plans)
+    num_workers = min(settings.num_workers or os.cpu_count() or 1, len(plans))
+    bar = tqdm(total=num_subjects, initial=progress.num_done, unit="subject", desc="packing", miniters=1)
+    readers: SimpleQueue[SubjectReader] = SimpleQueue()
+
+    def write(plan: ShardPlan) -> None:
+        reader = readers.get()
+        try:
+            write_shard(plan, progress, reader)
+        finally:
+            readers.put(reader)
+
+    with ExitStack() as ended_at_last, bar, ThreadPoolExecutor(num_workers) as executor:
+        for _ in range(num_workers):
+            readers.put(ended_at_last.enter_context(SubjectReader(settings.timeout_seconds, progress.check_stop)))
+        pending = {executor.submit(write, plan) for plan in plans}
         try:
             while pending:
                 done, pending = wait(pending, SECONDS_BETWEEN_LOOKS, return_when=FIRST_EXCEPTION)
                 for future in done:
                     future.result()
-                bar.update(progress.num_done.value - bar.n)
-        except BrokenProcessPool as error:
-            raise ShardError("a packing process was killed, perhaps for want of memory: lower pack.num_workers") from error
+                bar.update(progress.num_done - bar.n)
         finally:
             progress.stop.set()
             executor.shutdown(wait=True, cancel_futures=True)
-
-
-def _executor(num_workers: int, progress: Progress) -> Executor:
-    """Processes, or for a single worker a thread of this process, which starts at once."""
-    if num_workers == 1:
-        return ThreadPoolExecutor(1, initializer=_share, initargs=(progress,))
-    PROCESSES.set_forkserver_preload([write_shard.__module__])
-    return ProcessPoolExecutor(num_workers, PROCESSES, initializer=_start_process, initargs=(progress,))
-
-
-_shared_progress: Progress  # a process gets it once, at its start: locks cannot be sent with each shard
-
-
-def _share(progress: Progress) -> None:
-    global _shared_progress
-    _shared_progress = progress
-
-
-def _start_process(progress: Progress) -> None:
-    _share(progress)
-    torch.set_num_threads(1)
-    threading.Thread(target=_leave_with_parent, daemon=True).start()
-
-
-def _leave_with_parent() -> None:
-    """End when the process that packs is killed, so that nobody goes on writing behind the next one's back."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
-
-
-def _write_shard_here(plan: ShardPlan) -> None:
-    write_shard(plan, _shared_progress)
 
 
 def _summarize(indexes: Sequence[ShardIndex]) -> PackSummary:

@@ -50,10 +50,18 @@ class TrainingSamples(Dataset[Read]):
         self._sources, self._order, self._processor, self._config = sources, order, processor, config
 
     def __getitem__(self, position: int) -> Read:
+        shards, subject, asked = self._locate(position)
+        return Read(_read_example(shards, subject, asked, self._processor, self._config), position)
+
+    def place_of(self, position: int) -> str:
+        """The shard and the subject that come at a position."""
+        shards, subject, _ = self._locate(position)
+        return shards.place_of(subject)
+
+    def _locate(self, position: int) -> tuple[Shards, SubjectRecord, slice]:
         source, shard, sample = self._order.at(position)
         shards = self._sources[source]
-        subject, asked = shards.locate(shard, sample, self._config.data.questions_per_sample)
-        return Read(_read_example(shards, subject, asked, self._processor, self._config), position)
+        return shards, *shards.locate(shard, sample, self._config.data.questions_per_sample)
 
 
 class ValidationSubjects(Dataset[Read]):
@@ -70,6 +78,11 @@ class ValidationSubjects(Dataset[Read]):
             return Read(None)
         shards, subject = self._subjects[index]
         return Read(_read_example(shards, subject, None, self._processor, self._config))
+
+    def place_of(self, index: int) -> str:
+        """The shard and the subject of an index."""
+        shards, subject = self._subjects[index]
+        return shards.place_of(subject)
 
 
 def _read_example(

@@ -104,16 +104,19 @@ class Shards:
             sample -= num_samples
         raise IndexError(f"shard {shard} of {self.folder} has {sample} samples too few")
 
+    def place_of(self, record: SubjectRecord) -> str:
+        """The shard and the key of a subject, as messages name them."""
+        return f"{self.folder}/{record.shard}: {record.kind} {record.key!r}"
+
     def read_subject(self, record: SubjectRecord) -> StoredSubject:
         """Read one subject's part of its tar, in one go; its pictures stay undecoded.
 
         Raises:
             ShardError: the tar is shorter than its index says, a member is missing or damaged, or `KEY.json` does not fit.
         """
-        path = f"{self.folder}/{record.shard}"
-        place = f"{path}: {record.kind} {record.key!r}"
+        place = self.place_of(record)
         with self.folder.open(self._index_of[record.shard]) as tar:
-            members = _members(_read_range(tar, path, record), place)
+            members = _members(_read_range(tar, f"{self.folder}/{record.shard}", record), place)
         suffixes = ("jpg",) if record.kind == "video" else SUFFIXES
         pictures = tuple(
             _take(members, [f"{record.key}.{number:06d}.{suffix}" for suffix in suffixes], place)

@@ -1,15 +1,12 @@
-"""The plan of one shard in, its tar and then its index on disk.
-
-Frames go from the decoder into the tar as they come. Pictures are stored as the files that they are, once they decode.
-"""
+"""The plan of one shard in, its tar and then its index on disk; pictures go from their reader into the tar as they come."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
-from multiprocessing.context import BaseContext
 from pathlib import Path
+from threading import Event, Lock
 from typing import BinaryIO
 
 from webdataset import TarWriter
@@ -18,12 +15,8 @@ from lit_hour.data.index import VERSION, ShardIndex, SkippedSubject, SubjectReco
 from lit_hour.data.plan import ShardPlan
 from lit_hour.data.questions import question_record
 from lit_hour.data.subject import Subject
+from lit_hour.data.subject_reader import Picture, SubjectFiles, SubjectReader
 from lit_hour.errors import ImageError, ShardError, VideoError
-from lit_hour.image.read import image_suffix, read_image
-from lit_hour.image.squares import load_image_set
-from lit_hour.video.decode import probe, read_frames
-from lit_hour.video.sampling import sample_timestamps
-from lit_hour.video.transform import encode_jpeg
 
 END_OF_ARCHIVE = bytes(1024)  # two empty blocks, by the tar format
 
@@ -33,18 +26,19 @@ class PackingStoppedError(Exception):
 
 
 class Progress:
-    """What the processes that pack tell each other: subjects done, subjects skipped, and whether to stop."""
+    """What those who write shards side by side tell each other: subjects done, subjects skipped, and whether to stop."""
 
-    def __init__(self, context: BaseContext, *, num_done: int, num_skipped: int, max_skipped: int) -> None:
-        self.num_done = context.Value("q", num_done)
-        self.num_skipped = context.Value("q", num_skipped)
+    def __init__(self, *, num_done: int, num_skipped: int, max_skipped: int) -> None:
+        self.num_done = num_done
+        self.num_skipped = num_skipped
         self.max_skipped = max_skipped
-        self.stop = context.Event()
+        self.stop = Event()
+        self._lock = Lock()
 
     def finish_subject(self) -> None:
         """Count a subject, for the progress bar."""
-        with self.num_done.get_lock():
-            self.num_done.value += 1
+        with self._lock:
+            self.num_done += 1
 
     def skip_subject(self, error: VideoError | ImageError) -> None:
         """Count a subject that cannot be packed.
@@ -52,9 +46,9 @@ class Progress:
         Raises:
             VideoError, ImageError: there were more of them than `pack.max_skipped` allows.
         """
-        with self.num_skipped.get_lock():
-            self.num_skipped.value += 1
-            if self.num_skipped.value > self.max_skipped:
+        with self._lock:
+            self.num_skipped += 1
+            if self.num_skipped > self.max_skipped:
                 advice = f"mend or remove it, or let more fail with pack.max_skipped (now {self.max_skipped})"
                 raise type(error)(f"{error}; {advice}") from error
 
@@ -68,7 +62,7 @@ class Progress:
             raise PackingStoppedError
 
 
-def write_shard(plan: ShardPlan, progress: Progress) -> None:
+def write_shard(plan: ShardPlan, progress: Progress, reader: SubjectReader) -> None:
     """Make one shard: the tar under a name of its own, then under its real name, then its index.
 
     Raises:
@@ -79,7 +73,7 @@ def write_shard(plan: ShardPlan, progress: Progress) -> None:
     unfinished = unfinished_path(plan.tar)
     try:
         with unfinished.open("wb") as stream:
-            subjects, skipped = _write_subjects(stream, plan, progress)
+            subjects, skipped = _write_subjects(stream, plan, progress, reader)
         index = ShardIndex(
             shard=plan.tar.name,
             bytes=unfinished.stat().st_size,
@@ -100,7 +94,7 @@ def write_shard(plan: ShardPlan, progress: Progress) -> None:
 
 
 def _write_subjects(
-    stream: BinaryIO, plan: ShardPlan, progress: Progress
+    stream: BinaryIO, plan: ShardPlan, progress: Progress, reader: SubjectReader
 ) -> tuple[tuple[SubjectRecord, ...], tuple[SkippedSubject, ...]]:
     """Write every subject that can be read, and the end of the archive; whatever a failed one left is cut off."""
     records, skipped = [], []
@@ -108,7 +102,7 @@ def _write_subjects(
         progress.check_stop()
         start = end = stream.tell()
         try:
-            records.append(_write_subject(stream, plan, subject, progress))
+            records.append(_write_subject(stream, plan, subject, reader))
             end = start + records[-1].size
         except (VideoError, ImageError) as error:
             progress.skip_subject(error)
@@ -122,65 +116,33 @@ def _write_subjects(
     return tuple(records), tuple(skipped)
 
 
-def _write_subject(stream: BinaryIO, plan: ShardPlan, subject: Subject, progress: Progress) -> SubjectRecord:
+def _write_subject(stream: BinaryIO, plan: ShardPlan, subject: Subject, reader: SubjectReader) -> SubjectRecord:
     """Write a subject's frames or pictures and, last, `KEY.json`: only then is it known which frames could be read."""
-    start = stream.tell()
+    start, num_frames = stream.tell(), 0
+    files = SubjectFiles(plan.folder, subject, plan.video, plan.settings["jpeg_quality"])
     # Every member has the same time and owner, so that the same files give the same bytes.
     with TarWriter(stream, user="", group="", mode=0o644, mtime=0, encoder=False, format="GNU_FORMAT") as tar:
-        if subject.kind == "video":
-            seconds, timestamps = _write_frames(tar, plan, subject, progress)
-        else:
-            seconds, timestamps = 0.0, []
-            _write_pictures(tar, plan, subject)
+        for each in reader.read(files):
+            if isinstance(each, Picture):
+                tar.write({"__key__": subject.key, f"{num_frames:06d}.{each.suffix}": each.content})
+                num_frames += 1
+            else:
+                ending = each
         metadata = {
             "version": VERSION,
             "key": subject.key,
             "kind": subject.kind,
             "files": subject.files,
-            "duration_seconds": seconds,
-            "timestamps_seconds": timestamps,
+            "duration_seconds": ending.duration_seconds,
+            "timestamps_seconds": ending.timestamps_seconds,
             "questions": [question_record(question) for question in subject.questions],
         }
         tar.write({"__key__": subject.key, "json": json.dumps(metadata, ensure_ascii=False).encode()})
         size = tar.tarstream.offset
-    num_frames = len(timestamps) if subject.kind == "video" else len(subject.files)
     num_questions = len(subject.questions)
-    return SubjectRecord(plan.tar.name, subject.key, subject.kind, start, size, seconds, num_frames, num_questions)
-
-
-def _write_frames(tar: TarWriter, plan: ShardPlan, subject: Subject, progress: Progress) -> tuple[float, list[float]]:
-    """Write what can be read of a video; its duration, and the time of each frame written, in seconds."""
-    path, settings = plan.folder / subject.files[0], plan.video
-    seconds = probe(path).duration_seconds
-    timestamps = sample_timestamps(seconds, settings.frames_per_second, settings.min_frames, settings.max_frames)
-    num_frames = 0
-    for frames in read_frames(path, timestamps, settings.size_pixels, settings.on_damage):
-        progress.check_stop()
-        for image in frames.images:
-            jpeg = encode_jpeg(image, plan.settings["jpeg_quality"])
-            tar.write({"__key__": subject.key, f"{num_frames:06d}.jpg": jpeg})
-            num_frames += 1
-    if num_frames < len(timestamps):
-        seconds = timestamps[num_frames]  # a damaged video lasts until the first frame that is missing
-    return seconds, timestamps[:num_frames]
-
-
-def _write_pictures(tar: TarWriter, plan: ShardPlan, subject: Subject) -> None:
-    """Write picture files as they are, after decoding them as training will."""
-    pictures = [(str(plan.folder / file), _read_file(plan.folder / file)) for file in subject.files]
-    if subject.kind == "images":
-        load_image_set(pictures, plan.video.size_pixels)
-    elif subject.kind == "image":
-        read_image(pictures[0][1], pictures[0][0])
-    for number, (name, data) in enumerate(pictures):
-        tar.write({"__key__": subject.key, f"{number:06d}.{image_suffix(data, name)}": data})
-
-
-def _read_file(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:  # not to be taken for a disk that cannot be written
-        raise ImageError(f"{path} cannot be read: {error.strerror}") from error
+    return SubjectRecord(
+        plan.tar.name, subject.key, subject.kind, start, size, ending.duration_seconds, num_frames, num_questions
+    )
 
 
 def _sha256(path: Path) -> str:

@@ -29,12 +29,16 @@ class HourLLaVA(nn.Module):
     Weights are random; who has others loads them over these. A text may ask about nothing to see: a black picture then goes
     the same way and none of its tokens is read. Whatever a batch holds, `forward` and `examine` call the vision encoder,
     each block of MemAug and each layer of the language model once, so that all ranks of a sharded run stay in step.
+
+    Attributes:
+        num_cut_texts: texts that `forward` had to cut to `text.max_tokens`, by now.
     """
 
     def __init__(self, config: Config, vocabulary_size: int) -> None:
         super().__init__()
         self.settings = config.model.memory
         self.max_tokens = config.text.max_tokens
+        self.num_cut_texts = 0
         self.max_tiles = config.image.max_tiles
         self.vision = VisionEncoder(config.model.vision)
         if self.vision.size_pixels != config.video.size_pixels:
@@ -53,7 +57,9 @@ class HourLLaVA(nn.Module):
     def forward(self, batch: Batch, generators: Sequence[Generator] | None = None) -> Tensor:
         """The loss of a batch: `()`; for `generators` see `read`."""
         repositories = self.remember(batch.visuals)
-        return self.language.loss(self.read(batch, repositories, generators))
+        inputs = self.read(batch, repositories, generators)
+        self.num_cut_texts += inputs.num_cut
+        return self.language.loss(inputs)
 
     def examine(
         self, batch: Batch, max_new_tokens: int, end_id: int, any_rank: Callable[[bool], bool] = bool

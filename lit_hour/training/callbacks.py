@@ -1,8 +1,9 @@
-"""What happens around the steps: all callbacks of a run, and here progress of the data, speed and skipped samples."""
+"""What happens around the steps: all callbacks of a run, and here progress of the data, speed, skipped and cut samples."""
 
 from __future__ import annotations
 
 import json
+import logging
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -21,6 +22,8 @@ from lit_hour.training.preemption import Preemption
 from lit_hour.training.progress import StepBar
 from lit_hour.training.saving import BestCheckpoint, PeriodicCheckpoint
 from lit_hour.types import Batch
+
+log = logging.getLogger("lit_hour")
 
 
 def build_callbacks(config: Config, run: RunFolder) -> list[Callback]:
@@ -41,6 +44,7 @@ def build_callbacks(config: Config, run: RunFolder) -> list[Callback]:
         StepBar(),
         DataProgress(),
         SkippedSamples(run.skipped, config.data.max_skipped),
+        CutTexts(config.text.max_tokens),
         Speed(training.log_every_steps),
         LearningRateMonitor("step"),
         ValidationPictures(training.pictures),
@@ -102,6 +106,30 @@ class SkippedSamples(Callback):
             raise ShardError(
                 f"{len(self._skipped_keys)} videos or pictures could not be read, data.max_skipped={self._budget} are allowed."
                 f" The latest: {new[-1].reason}. All are listed in {self._file}"
+            )
+
+
+class CutTexts(Callback):
+    """Counts the texts that lost their end because they are too long with their visual tokens, and tells of the first."""
+
+    def __init__(self, max_tokens: int) -> None:
+        self._max_tokens = max_tokens
+        self._was_told = False
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Batch, batch_idx: int
+    ) -> None:
+        """Log how many there were since this start."""
+        num_cut: int = pl_module.model.num_cut_texts  # type: ignore[assignment, union-attr]
+        pl_module.log("data/cut_texts", float(num_cut), sync_dist=True, reduce_fx="sum", batch_size=1)
+        if num_cut and not self._was_told:
+            self._was_told = True
+            log.warning(
+                "\nwarning: a text about %s is longer than text.max_tokens=%d with its visual tokens and lost its end;"
+                " data/cut_texts in TensorBoard counts such texts. Allow more tokens, or ask less at once"
+                " (data.questions_per_sample)",
+                " or ".join(batch.keys),
+                self._max_tokens,
             )
 
 

@@ -34,8 +34,6 @@ def read_steps(
                 step += zip(batch.positions, batch.keys, asked, strict=True)
             data.finish_step()
         states.append(data.state_dict())
-        del batches
-        data._train_loader = None  # its workers end now: the garbage collector would wait five seconds for each
     assert all(each == states[0] for each in states)  # Lightning keeps that of one rank
     return [sorted(step) for step in steps], states[0]
 

@@ -127,7 +127,9 @@ def test_a_place_that_is_no_folder_is_refused(tiny_videos, tiny_questions):
 
 
 def descendants(pid: int) -> list[int]:
-    children = [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    children = [
+        int(child) for thread in Path(f"/proc/{pid}/task").iterdir() for child in (thread / "children").read_text().split()
+    ]
     return children + [pid for child in children for pid in descendants(child)]
 
 

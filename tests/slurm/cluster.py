@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -108,14 +109,6 @@ class Cluster:
             self.call("slurmd", "-N", node)
         wait_until(lambda: self.call("sinfo", "-h", "-o", "%T %D") == "idle 2", "two idle nodes")
 
-    def stop(self) -> None:
-        """End every job, then the daemons, each by the number that it wrote down; nobody needs their state any more."""
-        if (self.folder / "slurmctld.pid").exists():
-            self.call("scancel", "--user=root")
-            wait_until(lambda: not self.call("squeue", "--noheader"), "every job to end")
-        for file in self.folder.glob("*.pid"):
-            os.kill(int(file.read_text()), signal.SIGKILL)
-
     def call(self, *words: str) -> str:
         done = subprocess.run(
             words, cwd=REPOSITORY, env=self.environment, capture_output=True, text=True, timeout=60, check=False
@@ -135,6 +128,18 @@ class Cluster:
         }
         given = [f"--{name}={value}" for name, value in options.items()]
         return Job(self, self.call("sbatch", "--parsable", *given, "conf/slurm.sbatch", *words), output)
+
+
+@contextmanager
+def running_cluster() -> Iterator[Cluster]:
+    """A cluster that ends with this context, or with this process, whatever ends that."""
+    folder = Path(tempfile.mkdtemp(prefix="slurm-"))  # munged wants short names and folders that all may enter
+    folder.chmod(0o755)
+    words = [sys.executable, Path(__file__).with_name("ending.py"), folder]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, start_new_session=True):
+        cluster = Cluster(folder)
+        cluster.start()
+        yield cluster
 
 
 @dataclass(frozen=True)

@@ -24,17 +24,17 @@ Drill = Callable[[Cluster, Small], Job]
 
 
 def submit(cluster: Cluster, small: Small, name: str, *more: str, **sizes: int) -> Job:
-    """Two ranks that train under this name."""
+    """Two ranks that train under this name, which no other test may give a run: they share a folder."""
     return cluster.submit(*small.words(name, *WORDS, *more), output=small.runs / f"{name}.out", **sizes)
 
 
 def undisturbed(cluster: Cluster, small: Small) -> Job:
-    return submit(cluster, small, "undisturbed").wait_for_end()
+    return submit(cluster, small, "job-undisturbed").wait_for_end()
 
 
 def warned(cluster: Cluster, small: Small) -> Job:
     """All ranks at once; then both a second apart, one of them late with its step too; then one rank only."""
-    job = submit(cluster, small, "warned", f"training.max_requeues={MAX_REQUEUES}", RARELY)
+    job = submit(cluster, small, "job-warned", f"training.max_requeues={MAX_REQUEUES}", RARELY)
     job.wait_for_training(0)
     job.warn("USR1")
     job.wait_for_training(1)
@@ -49,7 +49,7 @@ def warned(cluster: Cluster, small: Small) -> Job:
 
 
 def two_nodes(cluster: Cluster, small: Small) -> Job:
-    job = submit(cluster, small, "two_nodes", num_nodes=2, num_tasks=1)
+    job = submit(cluster, small, "job-two_nodes", num_nodes=2, num_tasks=1)
     job.wait_for_training(0)
     assert job.facts["NodeList"] == "n[1-2]"
     job.warn("USR1")
@@ -57,9 +57,9 @@ def two_nodes(cluster: Cluster, small: Small) -> Job:
 
 
 def killed(cluster: Cluster, small: Small) -> Job:
-    job = submit(cluster, small, "killed", "training.checkpoint_every_steps=10")
+    job = submit(cluster, small, "job-killed", "training.checkpoint_every_steps=10")
     job.wait_for_training(0)
-    wait_until((small.run("killed").checkpoints / "last.ckpt").exists, "a checkpoint")
+    wait_until((small.run("job-killed").checkpoints / "last.ckpt").exists, "a checkpoint")
     job.signal_rank(1, signal.SIGKILL)
     wait_until(lambda: job.facts["JobState"] == "FAILED", "a job that has lost a rank to end", seconds=30)
     cluster.call("scontrol", "requeue", job.number)
@@ -67,7 +67,7 @@ def killed(cluster: Cluster, small: Small) -> Job:
 
 
 def cancelled(cluster: Cluster, small: Small) -> Job:
-    job = submit(cluster, small, "cancelled", RARELY)
+    job = submit(cluster, small, "job-cancelled", RARELY)
     job.wait_for_training(0)
     cluster.call("scancel", job.number)
     return job.wait_for_end()
@@ -76,8 +76,9 @@ def cancelled(cluster: Cluster, small: Small) -> Job:
 @pytest.fixture(scope="module")
 def jobs(cluster: Cluster, small: Small) -> Iterator[dict[Drill, Future[Job]]]:
     small.runs.mkdir(exist_ok=True)
-    with ThreadPoolExecutor(max_workers=3) as pool:
-        yield {drill: pool.submit(drill, cluster, small) for drill in (warned, undisturbed, two_nodes, killed, cancelled)}
+    pool = ThreadPoolExecutor(max_workers=3)
+    yield {drill: pool.submit(drill, cluster, small) for drill in (warned, undisturbed, two_nodes, killed, cancelled)}
+    pool.shutdown(wait=False, cancel_futures=True)  # where not every drill was looked at, they end with the cluster
 
 
 def assert_as_undisturbed(job: Job, jobs: dict[Drill, Future[Job]], small: Small) -> None:
@@ -86,7 +87,7 @@ def assert_as_undisturbed(job: Job, jobs: dict[Drill, Future[Job]], small: Small
         assert each.facts["JobState"] == "COMPLETED", each.output.read_text()
     run = small.run(job.output.stem)
     assert torch.load(run.checkpoint("last"), weights_only=True)["global_step"] == NUM_STEPS
-    assert largest_difference(weights(run), weights(small.run("undisturbed"))) == 0
+    assert largest_difference(weights(run), weights(small.run("job-undisturbed"))) == 0
     accumulator = EventAccumulator(str(run.tensorboard), size_guidance={"scalars": 0})
     accumulator.Reload()
     assert [event.step for event in accumulator.Scalars("train/loss")] == list(range(NUM_STEPS))
@@ -127,4 +128,4 @@ def test_a_job_that_lost_a_rank_ends_and_goes_on_when_it_is_requeued(small: Smal
 def test_a_job_that_is_cancelled_saves_and_stays_cancelled(small: Small, jobs: dict[Drill, Future[Job]]) -> None:
     job = jobs[cancelled].result()
     assert (job.facts["JobState"], job.facts["Restarts"]) == ("CANCELLED", "0")
-    assert 0 < torch.load(small.run("cancelled").checkpoint("last"), weights_only=True)["global_step"] < NUM_STEPS
+    assert 0 < torch.load(small.run("job-cancelled").checkpoint("last"), weights_only=True)["global_step"] < NUM_STEPS

@@ -1,9 +1,10 @@
 import json
+import logging
 import shutil
 from pathlib import Path
 
 import pytest
-from small_run import NUM_STEPS, SAMPLES_PER_STEP, Small, Watch, weights
+from small_run import NUM_STEPS, SAMPLES_PER_STEP, Small, Watch, settings, weights
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from lit_hour.data.shards import open_shards
@@ -80,3 +81,18 @@ def test_steps_of_which_nothing_can_be_read_change_nothing(small: Small, damaged
 def test_damage_among_the_validation_videos_counts_too(small: Small, damaged: Path) -> None:
     with pytest.raises(ShardError, match=r"000000\.tar.*does not decode"):
         small.fit("unseen", f"data.validation_sources.world.shards={damaged}")
+
+
+def test_texts_that_are_cut_are_counted_and_the_first_is_named(
+    small: Small, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    values = settings(small.yaml.parent / "world")
+    values["data"]["validation_sources"] = {}  # it would refuse to cut
+    alone = Small.write(tmp_path, values)
+    with caplog.at_level(logging.WARNING, logger="lit_hour"):
+        alone.fit("long", "text.max_tokens=64")
+    (warning,) = (record.getMessage() for record in caplog.records)
+    assert "warning: a text about world_0000" in warning and "is longer than text.max_tokens=64" in warning
+    assert scalars(alone, "long", "data/cut_texts") == [2, 4, 6, 8, 10, 12]
+    alone.fit("short", "training.max_steps=2")
+    assert scalars(alone, "short", "data/cut_texts") == [0, 0]

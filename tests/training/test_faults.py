@@ -1,6 +1,7 @@
 """The fault drill: what is killed or filled, what the user sees, and that the run ends with the undisturbed weights."""
 
 import os
+import shutil
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
@@ -52,6 +53,26 @@ def test_a_killed_data_worker(trained: Trained, watch: Watch) -> None:
     trained.small.fit("worker", *words)
     assert watch.positions[-4:] == [8, 9, 10, 11]
     assert largest_difference(weights(trained.small.run("worker")), weights(trained.run)) == 0
+
+
+def test_a_data_worker_that_hangs(trained: Trained, watch: Watch, tmp_path: Path) -> None:
+    folder = shutil.copytree(trained.small.yaml.parent / "world/train/shards", tmp_path / "shards")
+    words = (f"data.sources.world.shards={folder}", "data.num_workers=1", "data.timeout_seconds=2")
+
+    def put_pipes_in_the_place_of_tars() -> None:  # who opens one waits for ever, as on a network disk that is gone
+        for tar in folder.glob("*.tar"):
+            tar.rename(tar.with_suffix(".aside"))
+            os.mkfifo(tar)
+
+    run = fork_run(trained.small, "hung", *words, callback=AtBatch(put_pipes_in_the_place_of_tars, batch=5))
+    assert run.wait() == [1]
+    assert "error: a process that reads data hangs: nothing has come for data.timeout_seconds=2" in run.printed()
+    assert f" it is the turn of {folder}/00000" in run.printed() and "Traceback" not in run.printed()
+    for tar in folder.glob("*.aside"):
+        tar.replace(tar.with_suffix(".tar"))
+    trained.small.fit("hung", *words)
+    assert watch.positions[-4:] == [8, 9, 10, 11]
+    assert largest_difference(weights(trained.small.run("hung")), weights(trained.run)) == 0
 
 
 def die_before_name(number: int) -> Callable[[], None]:

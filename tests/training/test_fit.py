@@ -253,7 +253,7 @@ def test_a_damaged_checkpoint_is_named(small: Small) -> None:
     run.checkpoints.mkdir(parents=True)
     file = run.checkpoints / "last.ckpt"
     file.write_bytes(b"PK\x03\x04 and nothing more")
-    with pytest.raises(RunError, match=r"no checkpoint of .*damaged is whole \(.*last\.ckpt is damaged or no checkpoint"):
+    with pytest.raises(RunError, match=r"no checkpoint of .*/damaged is whole \(.*last\.ckpt is damaged or no checkpoint"):
         small.fit("damaged")
 
 

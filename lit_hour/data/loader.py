@@ -1,0 +1,72 @@
+"""Batches from processes that read ahead -> batches, the time that was waited for them, and an end to waiting in vain."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from multiprocessing.process import BaseProcess
+from typing import Any, Protocol
+
+from torch.utils.data import DataLoader
+
+from lit_hour.errors import ShardError
+
+SIGN_OF_A_TIMEOUT = "DataLoader timed out"  # words of torch's
+NUM_NAMED = 5  # samples that a message lists before it only counts
+SECONDS_TO_DIE = 5.0
+
+
+class Places(Protocol):
+    """A dataset that can say where a sample lies, without reading it."""
+
+    def place_of(self, index: int) -> str:
+        """The shard and the subject of a sample, as messages name them."""
+
+
+class TimedLoader(DataLoader[Any]):
+    """A loader that knows how long it kept its caller waiting, and what it waited for when its `timeout` is over.
+
+    Its batch sampler has to say the same each time, and its dataset `Places`.
+
+    Raises:
+        ShardError: no batch came within `timeout` seconds, because a worker hangs; its workers are ended.
+    """
+
+    seconds_waited = 0.0
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+        batches, sampled = super().__iter__(), iter(self.batch_sampler)  # type: ignore[arg-type]
+        while True:
+            awaited = next(sampled, ())
+            started = time.perf_counter()
+            try:
+                batch = next(batches)
+            except StopIteration:
+                return
+            except RuntimeError as error:
+                if SIGN_OF_A_TIMEOUT not in str(error):
+                    raise
+                _end_all(batches._workers)  # type: ignore[attr-defined]
+                raise ShardError(self._describe_hang(awaited)) from error
+            finally:
+                self.seconds_waited += time.perf_counter() - started
+            yield batch
+
+    def _describe_hang(self, awaited: Sequence[int]) -> str:
+        dataset: Places = self.dataset  # type: ignore[assignment]
+        places = "; ".join(dataset.place_of(index) for index in awaited[:NUM_NAMED])
+        more = f"; and {len(awaited) - NUM_NAMED} more" if len(awaited) > NUM_NAMED else ""
+        return (
+            f"a process that reads data hangs: nothing has come for data.timeout_seconds={self.timeout:g}, and it is the turn"
+            f" of {places}{more}. Look whether that can be read, or allow more. Started again, the run goes on from its newest"
+            " checkpoint"
+        )
+
+
+def _end_all(workers: Sequence[BaseProcess]) -> None:
+    """End processes of which one hangs: they take SIGTERM for a warning, and the end of this one would wait for them."""
+    for worker in workers:
+        with suppress(RuntimeError):  # torch reports in the midst of this that a worker was killed
+            worker.kill()
+            worker.join(SECONDS_TO_DIE)

@@ -1,0 +1,40 @@
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from cluster import missing, wait_until
+from ending import processes_of
+
+PROGRAM = """
+import time
+from cluster import running_cluster
+
+with running_cluster() as cluster:
+    cluster.call("sbatch", "--output=/dev/null", "--nodes=2", "--ntasks-per-node=1", "--wrap=srun sleep 1000")
+    print(cluster.folder, flush=True)
+    time.sleep(1000)
+"""
+
+
+@pytest.mark.skipif(bool(missing()), reason=missing())
+def test_a_killed_test_leaves_no_process_behind() -> None:
+    program = subprocess.Popen(
+        [sys.executable, "-c", PROGRAM],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parent)},
+    )
+    assert program.stdout is not None
+    folder = Path(program.stdout.readline().strip())
+    names = ("munged", "slurmctld", "slurmd", "slurmstepd", "sleep")
+
+    def running() -> str:
+        return " ".join(Path(f"/proc/{process}/cmdline").read_bytes().decode() for process in processes_of(folder))
+
+    wait_until(lambda: all(name in running() for name in names), "a job on two nodes", seconds=30)
+    program.send_signal(signal.SIGKILL)
+    program.wait()
+    wait_until(lambda: not processes_of(folder) and not folder.exists(), "the end of all", seconds=30)
