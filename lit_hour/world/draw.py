@@ -27,13 +27,13 @@ RGB_OF_COLOUR = {
     "pink": (245, 165, 190),
     "orange": (240, 135, 30),
     "purple": (135, 65, 165),
-    "turquoise": (75, 195, 195),
+    "turquoise": (60, 195, 195),
 }
 RGB_OF_PROP = {"box": (205, 165, 115), "rock": (100, 105, 115), "bush": (95, 115, 40)}
 DARKER = 0.78  # tone of the pattern of a background
 EDGE = 0.55  # tone of the edge of a prop
 NUM_STRIPES = 4  # and dots or squares in a row, of the darker tone
-PROP_RADIUS = 0.17  # covers a large figure wherever it turns
+PROP_RADIUS = 0.165  # covers a large figure, and leaves the next place free
 EYE_UP, EYE_RADIUS = 0.33, 0.2  # as shares of a figure's radius
 
 
@@ -116,8 +116,8 @@ def _prop(prop: Prop, size_pixels: int) -> tuple[slice, slice, NDArray[np.bool_]
         distance = np.maximum(np.hypot(x, y) - 1.02, y - 0.92)  # (rows, columns) a disc that lies on its flat side
         is_line = (np.abs(x - y - 0.35) < 0.07) & (x > -0.2)  # (rows, columns) a crack
     else:
-        lobes = 0.07 * np.cos(7 * np.arctan2(y, x))  # (rows, columns)
-        distance = np.hypot(x, y) - 0.98 - lobes  # (rows, columns)
+        lobes = 0.05 * np.cos(7 * np.arctan2(y, x))  # (rows, columns)
+        distance = np.hypot(x, y) - 1.02 - lobes  # (rows, columns)
         is_line = np.hypot((x % 0.5) - 0.25, (y % 0.5) - 0.25) < 0.1  # (rows, columns) berries
     colour = np.array(RGB_OF_PROP[prop.kind], dtype=np.float32)  # (3,)
     dark = ((distance > -0.14) | is_line)[..., None]  # (rows, columns, 1)

@@ -106,7 +106,7 @@ def tell_story(plan: VideoPlan, settings: WorldConfig) -> Story:
         WorldError: such a story cannot be told, there is no such task, or none of `NUM_ATTEMPTS` stories has the material.
     """
     tasks = parse_tasks(settings.tasks)
-    for attempt in range(NUM_ATTEMPTS):
+    for attempt in range(NUM_ATTEMPTS if tasks else 1):
         story = write_story(
             _derive_seed("attempt", plan.seed, attempt) if attempt else plan.seed,
             plan.duration_seconds,
@@ -114,16 +114,13 @@ def tell_story(plan: VideoPlan, settings: WorldConfig) -> Story:
             settings.num_actors,
             settings.actions_per_minute,
         )
-        if not tasks:
-            return story
         try:
-            questions(story, plan.name, tasks, settings.questions_per_task)
-        except WorldError:
-            if attempt == NUM_ATTEMPTS - 1:
-                raise
-        else:
+            if tasks:
+                questions(story, plan.name, tasks, settings.questions_per_task)
             return story
-    raise AssertionError("the last attempt returns or raises")
+        except WorldError as error:
+            reason = error
+    raise WorldError(f"none of {NUM_ATTEMPTS} stories drawn for {plan.name} will do: {reason}")
 
 
 def _name(index: int) -> str:

@@ -95,7 +95,7 @@ class _Stage:
         ways: list[tuple[float, Callable[[float, float], bool]]] = [(12, self._act_alone), (6, self._meet), (4, self._enter)]
         ways.append((1, self._leave))
         if not is_last and not self.floor.hidden:
-            ways.append((2, self._hide))
+            ways.append((3, self._hide))
         while ways:
             index = self.random.choices(range(len(ways)), weights=[weight for weight, _ in ways])[0]
             if ways.pop(index)[1](start, end):
@@ -116,11 +116,10 @@ class _Stage:
         return True
 
     def _meet(self, start: float, end: float) -> bool:
-        """A push, which needs two that stand in a row or a column, as often as it is possible; or else a touch."""
+        """A push, if two stand in a row or a column with a free place beyond; or else a touch."""
         visible = self.floor.visible
         pairs = self.random.sample(list(permutations(visible, 2)), len(visible) * (len(visible) - 1))
-        ways = self.random.choice([(self._push, self._touch), (self._touch,)])
-        return any(way(start, end, actor, partner) for way in ways for actor, partner in pairs)
+        return any(way(start, end, *pair) for way in (self._push, self._touch) for pair in pairs)
 
     def _touch(self, start: float, end: float, actor: Actor, partner: Actor) -> bool:
         here, there = self.floor.point(actor), self.floor.point(partner)

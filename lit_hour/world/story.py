@@ -32,7 +32,7 @@ PLACES: dict[Cell, str] = {
     for row, down in enumerate(("top", "middle", "bottom"))
     for column, across in enumerate(("left", "middle", "right"))
 }
-SMALL_SIZE, LARGE_SIZE = 0.2, 0.29
+SMALL_SIZE, LARGE_SIZE = 0.19, 0.27
 
 
 @dataclass(frozen=True)
@@ -229,4 +229,10 @@ def middle_of(cell: Cell) -> Point:
 
 def place_of(point: Point) -> str:
     """The name of the place that a point is nearest to."""
-    return PLACES[min(PLACES, key=lambda cell: abs(middle_of(cell)[0] - point[0]) + abs(middle_of(cell)[1] - point[1]))]
+    column, row = (_nearest(share) for share in point)
+    return PLACES[column, row]
+
+
+def _nearest(share: float) -> int:
+    """The column or row whose middle is nearest to a share of the frame."""
+    return min(range(len(SHARE_OF_CELL)), key=lambda index: abs(SHARE_OF_CELL[index] - share))

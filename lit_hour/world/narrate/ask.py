@@ -16,7 +16,6 @@ from lit_hour.world.narrate.look import Look
 from lit_hour.world.story import Story
 
 QUESTIONS_PER_TASK = 2
-NUM_TRIES = 8  # to find a question that was not asked yet
 
 TELLERS: dict[str, tuple[Callable[[Look, Random], list[Pool]], str]] = {  # and what a story has to have for it
     "temporality/temporal_perception": (temporality.perceive_moments, "two figures that do something"),
@@ -52,7 +51,8 @@ def questions(story: Story, key: str, tasks: Sequence[str] = (), per_task: int =
     Args:
         key: the name of the video, with which the ids of the questions begin: `key/0`, `key/1` and so on.
         tasks: keys of the taxonomy, as `parse_tasks` gives them; none for all that the story has material for.
-        per_task: questions of each task and each format, fewer when there is no more to ask. An easy story has its own number.
+        per_task: questions of each task and each format, fewer when there is no more to ask. A task that cannot be asked as
+            multiple choice is left out: all answers are the same. An easy story has its own number.
 
     Raises:
         WorldError: the story has no material for one of `tasks`.
@@ -66,14 +66,15 @@ def questions(story: Story, key: str, tasks: Sequence[str] = (), per_task: int =
         random = Random(f"{task} in story {story.seed}")
         pools = [pool for pool in teller(look, random) if pool]
         known: set[str] = set()
-        for form, found in asked.items():
-            drawn = _draw_questions(pools, form, task, per_task, random, known)
-            if tasks and not drawn:
-                raise WorldError(
-                    f"the story {story.seed} of {story.duration_seconds:g} s has no material for {task}: it needs {need};"
-                    " a longer story has more"
-                )
-            found += drawn
+        drawn = {form: _draw_questions(pools, form, task, per_task, random, known) for form in asked}
+        if all(drawn.values()):
+            for form, found in drawn.items():
+                asked[form] += found
+        elif tasks:
+            raise WorldError(
+                f"the story {story.seed} of {story.duration_seconds:g} s has no material for {task}: it needs {need};"
+                " a longer story has more"
+            )
     return _number(key, [question for found in asked.values() for question in _shuffle(found, story)])
 
 
@@ -99,27 +100,31 @@ def parse_tasks(words: str) -> tuple[str, ...]:
 def _draw_questions(
     pools: list[Pool], form: QuestionFormat, task: str, num: int, random: Random, known: set[str]
 ) -> list[Question]:
-    """Up to so many questions, none of them twice, and if possible none of those that are `known`, which grows."""
+    """Up to so many questions, none of them twice, and rather not those that are `known`, which grows."""
     found: dict[str, Question] = {}
     for _ in range(num):
-        for attempt in range(NUM_TRIES):
-            drawn = _draw(pools, form, random)
-            if drawn is None:
-                continue
-            fact, options = drawn
-            is_last = attempt == NUM_TRIES - 1
-            if fact.question not in found and (fact.question not in known or is_last):
+        for pool in random.sample(pools, len(pools)):
+            unasked = [fact for fact in pool if fact.question not in found]
+            fresh = [fact for fact in unasked if fact.question not in known]
+            drawn = _draw(fresh, unasked, form, random)
+            if drawn is not None:
+                fact, options = drawn
                 found[fact.question] = Question("", task, form, fact.question, fact.answer, options, fact.evidence)
                 break
     known |= found.keys()
     return list(found.values())
 
 
-def _draw(pools: list[Pool], form: QuestionFormat, random: Random) -> tuple[Fact, tuple[str, ...]] | None:
-    if not pools:
-        return None
-    pool = random.choice(pools)
-    return (random.choice(pool), ()) if form == "open_ended" else draw_choice(pool, random)
+def _draw(fresh: Pool, unasked: Pool, form: QuestionFormat, random: Random) -> tuple[Fact, tuple[str, ...]] | None:
+    """A fresh fact, unless there is none or a choice between fresh ones has fewer options.
+
+    What was asked before is taken out of a pool and not drawn again: this would make answers likelier that many facts share.
+    """
+    if form == "open_ended":
+        facts = fresh or unasked
+        return (random.choice(facts), ()) if facts else None
+    drawn, other = draw_choice(fresh, random), draw_choice(unasked, random)
+    return other if drawn is None or (other is not None and len(other[1]) > len(drawn[1])) else drawn
 
 
 def _shuffle(found: list[Question], story: Story) -> list[Question]:

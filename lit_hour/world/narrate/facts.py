@@ -50,12 +50,12 @@ class Fact:
 
 def draw_choice(pool: Pool, random: Random) -> tuple[Fact, tuple[str, ...]] | None:
     """A fact to ask about and its options in random order, or None if the pool has not two answers that can be told apart."""
+    if pool and pool[0].options:
+        asked = random.choice(pool)
+        return asked, tuple(random.sample(asked.options, len(asked.options)))
     by_answer: dict[str, list[Fact]] = defaultdict(list)
     for fact in pool:
         by_answer[fact.answer].append(fact)
-    if pool[0].options:
-        asked = random.choice(pool)
-        return asked, tuple(random.sample(asked.options, len(asked.options)))
     chosen: list[Fact] = []
     for answer in random.sample(list(by_answer), len(by_answer)):
         fact = random.choice(by_answer[answer])
