@@ -14,7 +14,7 @@ from lit_hour.world.narrate.ask import questions
 from lit_hour.world.script import write_story
 from lit_hour.world.story import Difficulty
 
-NUM_STORIES = {"full": 300, "easy": 400}
+NUM_STORIES = {"full": 250, "easy": 300}
 LIMIT = 3.3  # one fair coin in two thousand does better
 
 
@@ -22,7 +22,7 @@ def choices(first_seed: int, difficulty: Difficulty) -> dict[str, list[Question]
     """Multiple-choice questions by task."""
     found = defaultdict(list)
     for seed in range(first_seed, first_seed + NUM_STORIES[difficulty]):
-        for question in questions(write_story(seed, 240.0, difficulty), "video"):
+        for question in questions(write_story(seed, 200.0, difficulty), "video"):
             if question.options:
                 found[question.task].append(question)
     return found
