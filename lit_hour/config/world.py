@@ -21,8 +21,10 @@ class WorldConfig:
     duration_seconds: float = setting(180.0, "duration of the other videos, give or take a third", unit="s", at_least=30)
     size_pixels: int = setting(128, "width and height of the videos", unit="pixels", at_least=32)
     frames_per_second: int = setting(5, "frame rate of the videos", unit="1/s", at_least=1)
-    difficulty: Literal["easy", "full"] = setting(
-        "full", "easy: one to three scenes in a story with one large figure each, and three tasks; full: all 22 tasks"
+    difficulty: Literal["easy", "needles", "full"] = setting(
+        "full",
+        "easy: one to three scenes in a story with one large figure each, and three tasks; needles: three backgrounds that are"
+        " seen for three seconds, and three tasks; full: all 22 tasks",
     )
     num_actors: int = setting(
         10, "figures of a full story; no two may share both shape and colour, so 36 at most", unit="figures", at_least=1

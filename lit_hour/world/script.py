@@ -13,6 +13,7 @@ from random import Random
 
 from lit_hour.errors import WorldError
 from lit_hour.world.easy_script import SHORTEST_SCENE_SECONDS, num_easy_scenes, play_easy_scenes
+from lit_hour.world.needle_script import SHORTEST_NEEDLE_STORY_SECONDS, play_needle_scenes
 from lit_hour.world.stage import Pace, play_scene
 from lit_hour.world.story import (
     BACKGROUND_COLOURS,
@@ -31,7 +32,11 @@ from lit_hour.world.story import (
     Story,
 )
 
-SHORTEST_STORY_SECONDS: dict[Difficulty, float] = {"easy": SHORTEST_SCENE_SECONDS, "full": 10.0}
+SHORTEST_STORY_SECONDS: dict[Difficulty, float] = {
+    "easy": SHORTEST_SCENE_SECONDS,
+    "needles": SHORTEST_NEEDLE_STORY_SECONDS,
+    "full": 10.0,
+}
 NUM_ACTORS = 10
 ACTIONS_PER_MINUTE = 10.0
 MOST_ACTORS = len(SHAPES) * len(COLOURS)
@@ -49,7 +54,8 @@ def write_story(
     """Draw a story at random; the same arguments give the same story.
 
     Args:
-        difficulty: "easy" for one to three scenes with one large figure each, whatever the duration.
+        difficulty: "easy" for one to three scenes with one large figure each, whatever the duration; "needles" for three
+            that last three seconds among long ones.
         num_actors: figures to choose from in a full story.
         actions_per_minute: deeds in a minute of a full story, on average.
 
@@ -72,6 +78,8 @@ def write_story(
     if difficulty == "easy":
         boundaries = _draw_boundaries(random, duration_seconds, num_easy_scenes(random, duration_seconds))
         scenes = play_easy_scenes(random, boundaries)
+    elif difficulty == "needles":
+        scenes = play_needle_scenes(random, duration_seconds)
     else:
         scenes = _play_full_scenes(random, duration_seconds, num_actors, Pace.of(actions_per_minute))
     return Story(seed, float(duration_seconds), tuple(scenes), difficulty)

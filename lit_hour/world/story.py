@@ -12,7 +12,7 @@ from functools import cached_property
 from itertools import pairwise
 from typing import Literal
 
-Difficulty = Literal["easy", "full"]
+Difficulty = Literal["easy", "needles", "full"]
 Interval = tuple[float, float]
 Point = tuple[float, float]
 Cell = tuple[int, int]  # column and row of the nine places

@@ -67,7 +67,7 @@ def test_the_script_makes_exactly_one_answer_true():
 
 
 def test_a_task_that_easy_stories_do_not_have_is_refused():
-    with pytest.raises(WorldError, match=r"an easy story has no material for event/event_sequence: .*difficulty=full"):
+    with pytest.raises(WorldError, match=r"world.difficulty=easy has no material for event/event_sequence: .*difficulty=full"):
         questions(STORIES[0], "video", ("event/event_sequence",))
     alone = questions(STORIES[0], "video", ("scene/scene_recognition",))
     assert {question.task for question in alone} == {"scene/scene_recognition"}

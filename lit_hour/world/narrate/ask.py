@@ -9,13 +9,14 @@ from random import Random
 from lit_hour.errors import WorldError
 from lit_hour.taxonomy import TASK_OF_KEY
 from lit_hour.types import Question, QuestionFormat
-from lit_hour.world.narrate import actions, events, objects, scenes, spatiality, temporality
+from lit_hour.world.narrate import actions, easy, events, needles, objects, scenes, spatiality, temporality
 from lit_hour.world.narrate.easy import ask_easily
 from lit_hour.world.narrate.facts import Fact, Pool, draw_choice
 from lit_hour.world.narrate.look import Look
 from lit_hour.world.story import Story
 
 QUESTIONS_PER_TASK = 2
+KINDS_OF_SMALL_STORIES = {"easy": easy.KINDS, "needles": needles.KINDS}
 
 TELLERS: dict[str, tuple[Callable[[Look, Random], list[Pool]], str]] = {  # and what a story has to have for it
     "temporality/temporal_perception": (temporality.perceive_moments, "two figures that do something"),
@@ -57,8 +58,8 @@ def questions(story: Story, key: str, tasks: Sequence[str] = (), per_task: int =
     Raises:
         WorldError: the story has no material for one of `tasks`.
     """
-    if story.difficulty == "easy":
-        return ask_easily(story, key, tasks)
+    if story.difficulty in KINDS_OF_SMALL_STORIES:
+        return ask_easily(story, key, KINDS_OF_SMALL_STORIES[story.difficulty], tasks)
     look = Look(story)
     asked: dict[QuestionFormat, list[Question]] = {"open_ended": [], "multiple_choice": []}
     for task in tasks or TELLERS:

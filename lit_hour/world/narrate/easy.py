@@ -5,7 +5,7 @@ Every kind has one fixed wording, and asks only about what its words single out:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from random import Random
@@ -18,6 +18,7 @@ MAX_FACTS = 15  # of one story, each asked twice: open-ended and multiple choice
 NUM_OPTIONS = 4
 
 Intervals = tuple[Interval, ...]
+Kinds = Mapping[str, Callable[[Story], list["Fact"]]]  # task -> what can be asked of it about a story
 
 
 @dataclass(frozen=True)
@@ -41,25 +42,26 @@ class Fact:
     evidence: Intervals
 
 
-def ask_easily(story: Story, key: str, tasks: Sequence[str] = ()) -> list[Question]:
+def ask_easily(story: Story, key: str, kinds: Kinds, tasks: Sequence[str] = ()) -> list[Question]:
     """Ask about a story: at most `MAX_FACTS` facts, balanced over the kinds, open-ended first and then as multiple choice.
 
     The two versions of a fact lie far apart, so that questions that share a conversation do not give each other away.
 
     Args:
         key: the name of the video, with which the ids of the questions begin.
-        tasks: keys of the taxonomy; none for all three that easy stories have.
+        kinds: what there is to ask about such stories.
+        tasks: keys of the taxonomy; none for all of `kinds`.
 
     Raises:
         WorldError: an easy story has no material for one of `tasks`.
     """
-    if strange := [task for task in tasks if task not in KINDS]:
+    if strange := [task for task in tasks if task not in kinds]:
         raise WorldError(
-            f"an easy story has no material for {strange[0]}: its figures come one at a time and are asked about for"
-            f" {', '.join(KINDS)}; world.difficulty=full has material for every task"
+            f"a story of world.difficulty={story.difficulty} has no material for {strange[0]}: it is asked about for"
+            f" {', '.join(kinds)}; world.difficulty=full has material for every task"
         )
     random = Random(f"questions of story {story.seed}")
-    facts = _choose([kind(story) for task, kind in KINDS.items() if not tasks or task in tasks], random)
+    facts = _choose([kind(story) for task, kind in kinds.items() if not tasks or task in tasks], random)
     numbers = range(len(facts))
     open_ended = [_open_ended(fact, f"{key}/{number}") for number, fact in zip(numbers, facts, strict=True)]
     multiple_choice = [
@@ -155,7 +157,7 @@ def _distinct(values: Iterable[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(values))
 
 
-KINDS: dict[str, Callable[[Story], list[Fact]]] = {
+KINDS: Kinds = {
     "scene/scene_recognition": _recognize_scenes,
     "object/object_recognition": _recognize_objects,
     "object/object_attribute": _name_attributes,
