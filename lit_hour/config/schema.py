@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from lit_hour.config.data_schema import DataConfig
+from lit_hour.config.data_schema import DataConfig, EncodeConfig
 from lit_hour.config.settings import section, setting
 
 
@@ -240,6 +240,7 @@ class Config:
     video: VideoConfig = section(VideoConfig, "mp4 -> frames")
     image: ImageConfig = section(ImageConfig, "picture -> tiles")
     pack: PackConfig = section(PackConfig, "frames and questions -> tar shards")
+    encode: EncodeConfig = section(EncodeConfig, "videos -> features")
     text: TextConfig = section(TextConfig, "conversations -> token ids")
     data: DataConfig = section(DataConfig, "tar shards -> batches")
     model: ModelConfig = section(ModelConfig, "batch -> loss or answer")

@@ -8,15 +8,18 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Sequence
 from multiprocessing.context import BaseContext
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from webdataset import TarWriter
 
+from lit_hour.data.encoding import Encoding
 from lit_hour.data.index import VERSION, ShardIndex, SkippedSubject, SubjectRecord, unfinished_path, write_index
 from lit_hour.data.plan import ShardPlan
 from lit_hour.data.questions import question_record
+from lit_hour.data.shards import StoredSubject
 from lit_hour.data.subject import Subject
 from lit_hour.errors import ImageError, ShardError, VideoError
 from lit_hour.image.read import image_suffix, read_image
@@ -80,23 +83,71 @@ def write_shard(plan: ShardPlan, progress: Progress) -> None:
     try:
         with unfinished.open("wb") as stream:
             subjects, skipped = _write_subjects(stream, plan, progress)
-        index = ShardIndex(
-            shard=plan.tar.name,
-            bytes=unfinished.stat().st_size,
-            sha256=_sha256(unfinished),
-            settings=plan.settings,
-            fingerprint=plan.fingerprint,
-            subjects=subjects,
-            skipped=skipped,
-        )
-        os.replace(unfinished, plan.tar)
-        write_index(plan.index, index)
+        publish_shard(unfinished, plan.tar, plan.settings, plan.fingerprint, subjects, skipped)
     except OSError as error:
         advice = f"make room in {plan.tar.parent} and run the same command again; the finished shards are kept"
         raise ShardError(f"{plan.tar} could not be written: {error.strerror}: {advice}") from error
     finally:
         unfinished.unlink(missing_ok=True)
         unfinished_path(plan.index).unlink(missing_ok=True)
+
+
+def publish_shard(
+    unfinished: Path,
+    tar: Path,
+    settings: dict[str, Any],
+    fingerprint: str,
+    subjects: tuple[SubjectRecord, ...],
+    skipped: tuple[SkippedSubject, ...],
+    encoding: Encoding | None = None,
+) -> None:
+    """Give a tar that is written to its end its name, then write its index; what they say is as in `ShardIndex`."""
+    index = ShardIndex(
+        shard=tar.name,
+        bytes=unfinished.stat().st_size,
+        sha256=_sha256(unfinished),
+        settings=settings,
+        fingerprint=fingerprint,
+        subjects=subjects,
+        skipped=skipped,
+        encoding=encoding,
+    )
+    os.replace(unfinished, tar)
+    write_index(tar.with_suffix(".json"), index)
+
+
+def open_members(stream: BinaryIO) -> TarWriter:
+    """A writer of members that all have the same time and owner, so that the same files give the same bytes."""
+    return TarWriter(stream, user="", group="", mode=0o644, mtime=0, encoder=False, format="GNU_FORMAT")
+
+
+def subject_json(subject: Subject | StoredSubject, duration_seconds: float, timestamps_seconds: Sequence[float]) -> bytes:
+    """The content of a subject's `KEY.json`."""
+    metadata = {
+        "version": VERSION,
+        "key": subject.key,
+        "kind": subject.kind,
+        "files": subject.files,
+        "duration_seconds": duration_seconds,
+        "timestamps_seconds": timestamps_seconds,
+        "questions": [question_record(question) for question in subject.questions],
+    }
+    return json.dumps(metadata, ensure_ascii=False).encode()
+
+
+def write_pictures(tar: TarWriter, folder: Path, subject: Subject, size_pixels: int) -> None:
+    """Write a subject's picture files as they are, after decoding them as training will; of a text there are none.
+
+    Raises:
+        ImageError: a file cannot be read, or is damaged.
+    """
+    pictures = [(str(folder / file), _read_file(folder / file)) for file in subject.files]
+    if subject.kind == "images":
+        load_image_set(pictures, size_pixels)
+    elif subject.kind == "image":
+        read_image(pictures[0][1], pictures[0][0])
+    for number, (name, data) in enumerate(pictures):
+        tar.write({"__key__": subject.key, f"{number:06d}.{image_suffix(data, name)}": data})
 
 
 def _write_subjects(
@@ -125,23 +176,13 @@ def _write_subjects(
 def _write_subject(stream: BinaryIO, plan: ShardPlan, subject: Subject, progress: Progress) -> SubjectRecord:
     """Write a subject's frames or pictures and, last, `KEY.json`: only then is it known which frames could be read."""
     start = stream.tell()
-    # Every member has the same time and owner, so that the same files give the same bytes.
-    with TarWriter(stream, user="", group="", mode=0o644, mtime=0, encoder=False, format="GNU_FORMAT") as tar:
+    with open_members(stream) as tar:
         if subject.kind == "video":
             seconds, timestamps = _write_frames(tar, plan, subject, progress)
         else:
             seconds, timestamps = 0.0, []
-            _write_pictures(tar, plan, subject)
-        metadata = {
-            "version": VERSION,
-            "key": subject.key,
-            "kind": subject.kind,
-            "files": subject.files,
-            "duration_seconds": seconds,
-            "timestamps_seconds": timestamps,
-            "questions": [question_record(question) for question in subject.questions],
-        }
-        tar.write({"__key__": subject.key, "json": json.dumps(metadata, ensure_ascii=False).encode()})
+            write_pictures(tar, plan.folder, subject, plan.video.size_pixels)
+        tar.write({"__key__": subject.key, "json": subject_json(subject, seconds, timestamps)})
         size = tar.tarstream.offset
     num_frames = len(timestamps) if subject.kind == "video" else len(subject.files)
     num_questions = len(subject.questions)
@@ -163,17 +204,6 @@ def _write_frames(tar: TarWriter, plan: ShardPlan, subject: Subject, progress: P
     if num_frames < len(timestamps):
         seconds = timestamps[num_frames]  # a damaged video lasts until the first frame that is missing
     return seconds, timestamps[:num_frames]
-
-
-def _write_pictures(tar: TarWriter, plan: ShardPlan, subject: Subject) -> None:
-    """Write picture files as they are, after decoding them as training will."""
-    pictures = [(str(plan.folder / file), _read_file(plan.folder / file)) for file in subject.files]
-    if subject.kind == "images":
-        load_image_set(pictures, plan.video.size_pixels)
-    elif subject.kind == "image":
-        read_image(pictures[0][1], pictures[0][0])
-    for number, (name, data) in enumerate(pictures):
-        tar.write({"__key__": subject.key, f"{number:06d}.{image_suffix(data, name)}": data})
 
 
 def _read_file(path: Path) -> bytes:
