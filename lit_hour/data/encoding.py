@@ -46,3 +46,12 @@ def deciding_settings(config: Config) -> dict[str, Any]:
 def describe_differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """Each setting that differs, as a message names it."""
     return [f"{name} was {before.get(name)!r}, is {value!r}" for name, value in now.items() if before.get(name) != value]
+
+
+def describe_changes(before: Encoding, now: Encoding) -> list[str]:
+    """All that differs between two encodings."""
+    changes = describe_differences({"encode.precision": before.precision}, {"encode.precision": now.precision})
+    changes += describe_differences(before.settings, now.settings)
+    if before.weights != now.weights:
+        changes.append(f"the vision encoder had other weights (SHA-256 {before.weights[:12]}, now {now.weights[:12]})")
+    return changes
