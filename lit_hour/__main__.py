@@ -72,9 +72,9 @@ def run_pack(arguments: argparse.Namespace) -> None:
 
 def run_encode(arguments: argparse.Namespace) -> None:
     """Encode, and say what was encoded."""
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     from lit_hour.training.encode import encode
 
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     summary = encode(
         arguments.source,
         arguments.target,

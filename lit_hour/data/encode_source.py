@@ -207,6 +207,8 @@ class VideoFiles:
             write_pictures(tar, plan.folder, subject, self._config.video.size_pixels)
             tar.write({"__key__": subject.key, "json": subject_json(subject, 0.0, [])})
             size = tar.tarstream.offset
+        stream.seek(start + size)
+        stream.truncate()  # the end of an archive, which is not the end of this one
         counts = len(subject.files), len(subject.questions)
         return SubjectRecord(plan.tar.name, subject.key, subject.kind, start, size, 0.0, *counts)
 

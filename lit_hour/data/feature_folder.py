@@ -34,7 +34,7 @@ from lit_hour.data.index import (
     unfinished_path,
     write_json,
 )
-from lit_hour.data.pack import PackSummary, summarize
+from lit_hour.data.pack import PackSummary, make_folder, summarize
 from lit_hour.data.tar import write_member
 from lit_hour.data.write_shard import END_OF_ARCHIVE, publish_shard
 from lit_hour.errors import ImageError, ShardError
@@ -69,6 +69,7 @@ class FeatureFolder:
             raise ShardError(
                 f"{self.path} was encoded without {num_skipped} subjects, and pack.max_skipped is {self._max_skipped}"
             )
+        make_folder(self.unfinished)
         with _writing(self.path):
             identity = {"source": _digest(self._made_from), "encoding": dataclasses.asdict(self._encoding)}
             write_json(self.path / ENCODING_NAME, identity)

@@ -9,33 +9,37 @@ from lit_hour.errors import WeightsError
 
 
 class EncoderCheck(Callback):
-    """Compares the weights of the model's vision encoder with those that encoded the data, once, when they are in place.
+    """Compares the vision encoder's weights with those that encoded the data, once they are in place.
 
-    The settings were compared before, when the data were opened. A run without features does not compute anything here.
+    Settings were compared before, when the data were opened. One look is enough, for only a frozen encoder gets that far. A run
+    without features computes nothing here.
 
     Raises:
         WeightsError: they differ.
     """
 
+    def __init__(self) -> None:
+        self._is_done = False
+
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """The weights of the start or of the checkpoint are there."""
-        self._check(trainer, pl_module)
+        """Before the first step."""
+        self._look(trainer, pl_module)
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """A validation without training; in a run the weights have stayed what they were, for only frozen ones are let in."""
-        if not trainer.training and not trainer.validating:
-            self._check(trainer, pl_module)
+        """Before a validation without training."""
+        self._look(trainer, pl_module)
 
-    def _check(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def _look(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         encodings = trainer.datamodule.encodings  # type: ignore[attr-defined]
-        if not encodings:
+        if self._is_done or not encodings:
             return
         digest = pl_module.model.vision.digest()  # type: ignore[union-attr, operator]
-        for place, encoding in encodings.items():
+        for shard, encoding in encodings.items():
             if encoding.weights != digest:
                 raise WeightsError(
-                    f"the features in {place} were encoded by a vision encoder with other weights than this run's (SHA-256"
-                    f" {encoding.weights[:12]}, this run {digest[:12]}): encode again with this run's encoder (python -m lit_hour"
-                    " encode SOURCE TARGET, with the same .yaml file and settings or --run), or start from the run that encoded"
-                    " them (training.start_from)"
+                    f"the features in {shard} are of a vision encoder with other weights than this run's (SHA-256"
+                    f" {encoding.weights[:12]}, this run's {digest[:12]}): encode again with this run's encoder, by python -m"
+                    " lit_hour encode SOURCE TARGET and the .yaml file of this run, or its --run; or start from the run that"
+                    " encoded them (training.start_from)"
                 )
+        self._is_done = True
