@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lit_hour.config.schema import DataConfig
+from lit_hour.config.data import DataConfig
 from lit_hour.data.balance import SampleCost
 from lit_hour.data.cache import ShardCache
 from lit_hour.data.features import FEATURES_SUFFIX, StoredTokens, read_safetensors

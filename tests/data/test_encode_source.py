@@ -13,7 +13,8 @@ from served import serve
 from tiny import NAMES, VIDEO
 from torch import Tensor
 
-from lit_hour.config.schema import Config, ModelConfig, PackConfig, VisionConfig
+from lit_hour.config.model import ModelConfig, VisionConfig
+from lit_hour.config.schema import Config, PackConfig
 from lit_hour.data.encode_source import Chunk, EncodeSource, FrameShards, Place, VideoFiles, Videos
 from lit_hour.data.shards import open_shards
 from lit_hour.data.visual import load_frames
