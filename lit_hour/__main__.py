@@ -1,14 +1,19 @@
-"""python -m lit_hour VERB: make up videos, pack videos into shards, ask a run about a video, convert published checkpoints."""
+"""python -m lit_hour VERB: make up, pack or encode videos, ask a run about one, convert published checkpoints."""
 
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 import warnings
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lit_hour.config.command_line import parse_command_line
 from lit_hour.errors import InputError
+
+if TYPE_CHECKING:
+    from lit_hour.data.pack import PackSummary
 
 
 def main(words: list[str]) -> None:
@@ -31,6 +36,15 @@ def main(words: list[str]) -> None:
     packing.add_argument("out", type=Path, help="folder of the shards")
     packing.add_argument("settings", nargs="*", help="[conf/NAME.yaml] [key=value ...]: the groups video and pack count")
     packing.set_defaults(run=run_pack)
+
+    encoding = verbs.add_parser("encode", help="shards of frames, or videos, -> shards of what a vision encoder makes of them")
+    encoding.add_argument("source", help="folder or URL of packed shards; with --questions the folder of the videos")
+    encoding.add_argument("target", type=Path, help="folder of the feature shards")
+    encoding.add_argument("settings", nargs="*", help="[conf/NAME.yaml] [key=value ...]: whose encoder and start it is")
+    encoding.add_argument("--questions", type=Path, help="question file about the videos, as pack takes it")
+    encoding.add_argument("--run", dest="run_folder", type=Path, help="run whose encoder it is, instead of conf/NAME.yaml")
+    encoding.add_argument("--checkpoint", help="a name in RUN/checkpoints; best, last or converted if not given")
+    encoding.set_defaults(run=run_encode)
 
     asking = verbs.add_parser("ask", help="a question about a video or pictures, answered by a trained run")
     asking.add_argument("file", type=Path, help="a video file or a picture")
@@ -71,17 +85,38 @@ def run_pack(arguments: argparse.Namespace) -> None:
     """Pack, and say what was packed."""
     config = parse_command_line(arguments.settings)
     from lit_hour.data.pack import pack
+
+    print(report_shards(arguments.out, pack(arguments.files, arguments.questions, arguments.out, config.video, config.pack)))
+
+
+def run_encode(arguments: argparse.Namespace) -> None:
+    """Encode, and say what was encoded."""
+    from lit_hour.training.encode import encode
+
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    summary = encode(
+        arguments.source,
+        arguments.target,
+        arguments.settings,
+        questions=arguments.questions,
+        run=arguments.run_folder,
+        checkpoint=arguments.checkpoint,
+    )
+    if summary is not None:
+        print(report_shards(arguments.target, summary))
+
+
+def report_shards(folder: Path, summary: PackSummary) -> str:
+    """What a folder of shards holds, what it lacks, and what to do with it."""
     from lit_hour.data.subject import spell_counts
 
-    summary = pack(arguments.files, arguments.questions, arguments.out, config.video, config.pack)
-    print(
-        f"{arguments.out}: {summary.num_shards} shards with {spell_counts(summary.num_subjects)};"
+    totals = (
+        f"{folder}: {summary.num_shards} shards with {spell_counts(summary.num_subjects)};"
         f" {summary.duration_seconds / 3600:.2f} hours of video, {summary.num_questions} questions,"
         f" {summary.num_frames} frames and pictures, {summary.bytes / 1e6:.1f} MB"
     )
-    for skipped in summary.skipped:
-        print(f"skipped {skipped.name}: {skipped.reason}")
-    print(f"to train on them: python train.py FILE.yaml data.sources.NAME.shards={arguments.out}")
+    skipped = [f"skipped {each.name}: {each.reason}" for each in summary.skipped]
+    return "\n".join([totals, *skipped, f"to train on them: python train.py FILE.yaml data.sources.NAME.shards={folder}"])
 
 
 def run_ask(arguments: argparse.Namespace) -> None:

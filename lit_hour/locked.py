@@ -9,19 +9,22 @@ from pathlib import Path
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Make the folder if it is not there, and hold it; another process that wants it waits, and then finds it filled."""
+def locked(folder: Path, shared: bool = False) -> Iterator[None]:
+    """Make the folder if it is not there, and hold it; another process that wants it waits, and then finds it filled.
+
+    Those that hold it shared do not wait for each other.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("a") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        fcntl.flock(lock, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
         yield
 
 
-def is_held(folder: Path) -> bool:
-    """Whether a process holds the folder at this moment."""
+def is_held(folder: Path, even_shared: bool = False) -> bool:
+    """Whether a process holds the folder at this moment, for itself alone or even shared."""
     with (folder / ".lock").open("a") as lock:
         try:
-            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            fcntl.flock(lock, (fcntl.LOCK_EX if even_shared else fcntl.LOCK_SH) | fcntl.LOCK_NB)
         except BlockingIOError:
             return True
     return False

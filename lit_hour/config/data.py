@@ -1,4 +1,4 @@
-"""The settings of the data, one group of the schema: where samples come from, which make a step, and how they are read."""
+"""The settings of the data: where samples come from, which make a step, how they are read, and how features are stored."""
 
 # ruff: noqa: RUF009  (`setting` makes a new dataclass field at each call; nothing is shared)
 from __future__ import annotations
@@ -61,3 +61,12 @@ class DataConfig:
     cache_folder: str = setting("shards/cache", "where shards from a URL are kept; all processes of a machine share it")
     cache_gigabytes: float = setting(100.0, "size that the cache may have; what was used least recently makes room", above=0)
     s3_endpoint: str = setting("https://s3.amazonaws.com", "s3://bucket/path is fetched from here, as ENDPOINT/bucket/path")
+
+
+@dataclass(frozen=True)
+class EncodeConfig:
+    """How videos become features: what the vision encoder makes of them, once for all epochs."""
+
+    precision: Literal["bf16", "int8"] = setting(
+        "bf16", "how tokens are stored: in bf16, or in half the size as 8-bit numbers with a scale for each token"
+    )

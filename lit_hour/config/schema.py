@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from lit_hour.config.data import DataConfig
+from lit_hour.config.data import DataConfig, EncodeConfig
 from lit_hour.config.fields import section, setting
 from lit_hour.config.model import ModelConfig
 from lit_hour.config.world import WorldConfig
@@ -149,6 +149,7 @@ class Config:
     video: VideoConfig = section(VideoConfig, "mp4 -> frames")
     image: ImageConfig = section(ImageConfig, "picture -> tiles")
     pack: PackConfig = section(PackConfig, "frames and questions -> tar shards")
+    encode: EncodeConfig = section(EncodeConfig, "videos -> features")
     text: TextConfig = section(TextConfig, "conversations -> token ids")
     data: DataConfig = section(DataConfig, "tar shards -> batches")
     model: ModelConfig = section(ModelConfig, "batch -> loss or answer")

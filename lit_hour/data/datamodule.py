@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 from lit_hour.config.data import SourceConfig
 from lit_hour.config.schema import Config
 from lit_hour.data.balance import BalancedOrder, SampleCost
-from lit_hour.data.cache import ShardCache
+from lit_hour.data.encoding import Encoding
 from lit_hour.data.loader import TimedLoader
 from lit_hour.data.order import MixedOrder, SourceOrder
 from lit_hour.data.origin import describe_changes, describe_origin
 from lit_hour.data.reading import NOTHING, Collate, TrainingSamples, ValidationSubjects
 from lit_hour.data.sampler import StepSampler, micro_batches_per_step
-from lit_hour.data.shards import Shards, open_shards
+from lit_hour.data.sources import encodings_of, open_sources
 from lit_hour.data.subject import count_kinds, spell_counts
 from lit_hour.errors import ConfigError, ShardError
 from lit_hour.processor import Processor
@@ -44,8 +44,8 @@ class VideoQuestionData(L.LightningDataModule):
     def __init__(self, config: Config, processor: Processor) -> None:
         super().__init__()
         self.config, self.processor = config, processor
-        self.sources = _open_sources(_training_sources(config), config)
-        self.validation_sources = _open_sources(config.data.validation_sources, config)
+        self.sources = open_sources(_training_sources(config), config)
+        self.validation_sources = open_sources(config.data.validation_sources, config)
         per_sample = config.data.questions_per_sample
         orders = {
             name: SourceOrder(shards.samples_per_shard(per_sample), config.data.shuffle_shards, config.run.seed, name)
@@ -138,6 +138,11 @@ class VideoQuestionData(L.LightningDataModule):
         self.position += self.config.data.samples_per_step
 
     @property
+    def encodings(self) -> dict[str, Encoding]:
+        """What the features of videos that this run reads were encoded by, by the path of their shard."""
+        return encodings_of([*self.sources.values(), *self.validation_sources.values()])
+
+    @property
     def seconds_waited(self) -> float:
         """Time that training has spent waiting for this rank's batches, since this start."""
         return self._train_loader.seconds_waited if self._train_loader else 0.0
@@ -189,39 +194,17 @@ class VideoQuestionData(L.LightningDataModule):
 
 def training_questions(config: Config) -> Iterator[Question]:
     """Every question of the training sources, for a tokenizer to be learnt from."""
-    for shards in _open_sources(_training_sources(config), config).values():
+    for shards in open_sources(_training_sources(config), config).values():
         for subject in shards.subjects:
             yield from shards.read_subject(subject).questions
 
 
 def sources_fingerprint(config: Config) -> list[str]:
     """The fingerprints of all training shards, which change with their questions."""
-    opened = _open_sources(_training_sources(config), config)
+    opened = open_sources(_training_sources(config), config)
     return [index.fingerprint for shards in opened.values() for index in shards.indexes]
 
 
 def _training_sources(config: Config) -> dict[str, SourceConfig]:
     """Those that count: of one without weight not even the folder has to be there."""
     return {name: source for name, source in config.data.sources.items() if source.weight > 0}
-
-
-def _open_sources(sources: Mapping[str, SourceConfig], config: Config) -> dict[str, Shards]:
-    """Open the shards of each source.
-
-    Raises:
-        ShardError: a folder of shards is missing or damaged.
-        ConfigError: videos were sampled by other settings than this run's, by which questions will be answered.
-    """
-    cache = ShardCache.by(config.data)
-    opened = {name: open_shards(source.shards, cache) for name, source in sorted(sources.items())}
-    for shards in opened.values():
-        if not any(subject.kind == "video" for subject in shards.subjects):
-            continue
-        for key in ("frames_per_second", "min_frames", "max_frames"):
-            packed, wanted = shards.indexes[0].settings[key], getattr(config.video, key)
-            if packed != wanted:
-                raise ConfigError(
-                    f"{shards.folder} was packed with video.{key}={packed}, this run has {wanted}: set video.{key}={packed},"
-                    " or pack again with this run's settings"
-                )
-    return opened

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from lit_hour.data.encoding import Encoding
 from lit_hour.data.subject import KINDS, Kind
 from lit_hour.errors import ShardError
 
@@ -55,6 +56,7 @@ class ShardIndex:
         fingerprint: of everything that the shard was made from.
         subjects: in the order of the tar.
         skipped: subjects that should have been here.
+        encoding: of the videos, where they are stored as features; None where they are stored as frames.
     """
 
     shard: str
@@ -64,6 +66,7 @@ class ShardIndex:
     fingerprint: str
     subjects: tuple[SubjectRecord, ...]
     skipped: tuple[SkippedSubject, ...]
+    encoding: Encoding | None = None
 
 
 def write_index(path: Path, index: ShardIndex) -> None:
@@ -71,6 +74,8 @@ def write_index(path: Path, index: ShardIndex) -> None:
     record = dataclasses.asdict(index)
     for subject in record["subjects"]:
         del subject["shard"]
+    if index.encoding is None:
+        del record["encoding"]
     write_json(path, record)
 
 
@@ -94,7 +99,8 @@ def parse_index(content: bytes, place: str) -> ShardIndex:
     try:
         subjects = tuple(SubjectRecord(shard=shard, **subject) for subject in record.pop("subjects"))
         skipped = tuple(SkippedSubject(**subject) for subject in record.pop("skipped"))
-        index = ShardIndex(subjects=subjects, skipped=skipped, **record)
+        encoding = Encoding(**record.pop("encoding")) if "encoding" in record else None
+        index = ShardIndex(subjects=subjects, skipped=skipped, encoding=encoding, **record)
         outside = [each.key for each in subjects if not 0 <= each.offset < each.offset + each.size <= index.bytes]
         unknown = [each.kind for each in subjects if each.kind not in KINDS]
     except (TypeError, KeyError, AttributeError) as error:

@@ -62,7 +62,7 @@ def pack(folder: Path, questions: Path, out: Path, video: VideoConfig, settings:
         ShardError: `out` holds shards made from something else or with more skipped, or cannot be written.
     """
     plans = plan_shards(folder, questions, out, video, settings)
-    _make_folder(out)
+    make_folder(out)
     with locked(out):
         return _pack_locked(plans, out, settings)
 
@@ -80,12 +80,17 @@ def _pack_locked(plans: Sequence[ShardPlan], out: Path, settings: PackConfig) ->
         max_skipped=settings.max_skipped,
     )
     _write_shards([plan for plan in plans if plan.index not in finished], settings, progress)
-    summary = _summarize([read_index(plan.index) for plan in plans])
+    summary = summarize([read_index(plan.index) for plan in plans])
     write_json(out / TOTALS_NAME, dataclasses.asdict(summary))
     return summary
 
 
-def _make_folder(out: Path) -> None:
+def make_folder(out: Path) -> None:
+    """Make the folder of the shards if it is not there.
+
+    Raises:
+        ShardError: it cannot be made.
+    """
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -148,7 +153,8 @@ def _write_shards(plans: Sequence[ShardPlan], settings: PackConfig, progress: Pr
             executor.shutdown(wait=True, cancel_futures=True)
 
 
-def _summarize(indexes: Sequence[ShardIndex]) -> PackSummary:
+def summarize(indexes: Sequence[ShardIndex]) -> PackSummary:
+    """The totals of shards by their indexes."""
     subjects = [subject for index in indexes for subject in index.subjects]
     return PackSummary(
         num_shards=len(indexes),

@@ -11,7 +11,8 @@ from lit_hour.config.schema import Config
 from lit_hour.data.index import SubjectRecord
 from lit_hour.data.marks import complete_marks
 from lit_hour.data.order import MixedOrder
-from lit_hour.data.shards import Shards, StoredSubject, load_visual
+from lit_hour.data.shards import Shards, StoredSubject
+from lit_hour.data.visual import load_visual
 from lit_hour.errors import ShardError
 from lit_hour.processor import Processor
 from lit_hour.types import Batch, Example, Question, Sample, Skipped

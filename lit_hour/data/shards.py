@@ -1,34 +1,30 @@
-"""A folder of packed shards in, what single subjects show and ask out. Damage is named, never passed over."""
+"""A folder of shards in, single subjects out as they are stored. Damage is named, never passed over."""
 
 from __future__ import annotations
 
 import json
-import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from lit_hour.config.schema import DataConfig, ImageConfig, VideoConfig
+from lit_hour.config.data import DataConfig
 from lit_hour.data.balance import SampleCost
 from lit_hour.data.cache import ShardCache
+from lit_hour.data.features import FEATURES_SUFFIX, StoredTokens, read_safetensors
 from lit_hour.data.folder import LocalFolder, RemoteFolder, ShardFolder
 from lit_hour.data.index import VERSION, ShardIndex, SubjectRecord
+from lit_hour.data.members import READ_MEMORY, members_of, read_range, take_member
 from lit_hour.data.questions import parse_question
 from lit_hour.data.subject import SHARED_KINDS, Kind
-from lit_hour.data.tar import split_tar
 from lit_hour.data.web import is_url
-from lit_hour.errors import ImageError, ShardError, VideoError
+from lit_hour.errors import ShardError
 from lit_hour.image.read import SUFFIXES
-from lit_hour.image.squares import load_image_set
-from lit_hour.image.tiling import load_tiled_image
-from lit_hour.types import Frames, Question, Visual
-from lit_hour.video.transform import decode_jpeg
+from lit_hour.types import Question
 
 
 @dataclass(frozen=True)
@@ -41,6 +37,7 @@ class StoredSubject:
         duration_seconds: of a video; otherwise 0.
         timestamps_seconds: of each frame of a video.
         pictures: member name and bytes of each frame or picture.
+        tokens: of a video that is stored as features, which has no pictures then.
     """
 
     place: str
@@ -51,6 +48,7 @@ class StoredSubject:
     timestamps_seconds: tuple[float, ...]
     questions: tuple[Question, ...]
     pictures: tuple[tuple[str, bytes], ...]
+    tokens: StoredTokens | None = None
 
     @property
     def source(self) -> str:
@@ -108,24 +106,36 @@ class Shards:
         """The shard and the key of a subject, as messages name them."""
         return f"{self.folder}/{record.shard}: {record.kind} {record.key!r}"
 
+    def read_bytes(self, record: SubjectRecord) -> memoryview:
+        """One subject's part of its tar, as it is; in memory that the next one of this thread takes over.
+
+        Raises:
+            ShardError: the tar is shorter than its index says.
+        """
+        with self.folder.open(self._index_of[record.shard]) as tar:
+            return read_range(tar, f"{self.folder}/{record.shard}", record, READ_MEMORY.of(record.size))
+
     def read_subject(self, record: SubjectRecord) -> StoredSubject:
         """Read one subject's part of its tar, in one go; its pictures stay undecoded.
 
         Raises:
             ShardError: the tar is shorter than its index says, a member is missing or damaged, or `KEY.json` does not fit.
         """
-        place = self.place_of(record)
-        with self.folder.open(self._index_of[record.shard]) as tar:
-            members = _members(_read_range(tar, f"{self.folder}/{record.shard}", record), place)
-        suffixes = ("jpg",) if record.kind == "video" else SUFFIXES
-        pictures = tuple(
-            _take(members, [f"{record.key}.{number:06d}.{suffix}" for suffix in suffixes], place)
-            for number in range(record.num_frames)
-        )
-        name, metadata = _take(members, [f"{record.key}.json"], place)
+        index, place = self._index_of[record.shard], self.place_of(record)
+        if record.kind == "video" and index.encoding:
+            path = f"{self.folder}/{record.shard}"
+            with self.folder.open(index) as tar:  # into memory of their own, which the tokens keep
+                members = members_of(read_range(tar, path, record, memoryview(bytearray(record.size))), place)
+            file, content = take_member(members, [f"{record.key}.{FEATURES_SUFFIX}"], place)
+            tokens = read_safetensors(content, record.num_frames, index.encoding, f"{place}: member {file}")
+            pictures: tuple[tuple[str, bytes], ...] = ()
+        else:
+            members, tokens = members_of(self.read_bytes(record), place), None
+            pictures = tuple(_take_pictures(members, record, place))
+        name, metadata = take_member(members, [f"{record.key}.json"], place)
         for found, _ in members:
             raise ShardError(f"{place}: the member {found} is not in the index")
-        return _stored_subject(metadata, record, pictures, place, name)
+        return _stored_subject(bytes(metadata), record, pictures, tokens, place, name)
 
 
 def open_shards(place: Path | str, cache: ShardCache | None = None) -> Shards:
@@ -147,50 +157,6 @@ def open_shards(place: Path | str, cache: ShardCache | None = None) -> Shards:
     return Shards(folder, folder.indexes())
 
 
-def load_visual(stored: StoredSubject, video: VideoConfig, image: ImageConfig) -> Visual | None:
-    """Decode what a stored subject shows, by the settings of a run; None for a text.
-
-    Raises:
-        ShardError: a frame or a picture does not decode.
-    """
-    try:
-        match stored.kind:
-            case "video":
-                return load_frames(stored, video.size_pixels, video.max_frames)
-            case "image":
-                ((name, data),) = stored.pictures
-                return load_tiled_image(data, name, video.size_pixels, image)
-            case "images":
-                return load_image_set(stored.pictures, video.size_pixels)
-            case "text":
-                return None
-    except ImageError as error:
-        raise ShardError(f"{stored.place}: member {error}") from error
-
-
-def load_frames(stored: StoredSubject, size_pixels: int, max_frames: int) -> Frames:
-    """Decode a stored video's frames; of more than `max_frames`, that many that are spread evenly.
-
-    Returns:
-        `images` `(frames, 3, size_pixels, size_pixels)` uint8, `timestamps` `(frames,)` in seconds.
-
-    Raises:
-        ShardError: a JPEG does not decode or has another size.
-    """
-    num_frames = len(stored.pictures)
-    num_chosen = min(num_frames, max_frames)
-    chosen = [row * (num_frames - 1) // max(num_chosen - 1, 1) for row in range(num_chosen)]
-    images = torch.empty(len(chosen), 3, size_pixels, size_pixels, dtype=torch.uint8)  # (frames, 3, size, size)
-    for row, frame in enumerate(chosen):
-        name, jpeg = stored.pictures[frame]
-        try:
-            images[row] = decode_jpeg(jpeg, size_pixels, name)
-        except VideoError as error:
-            raise ShardError(f"{stored.place}: member {name} does not decode: {error}") from error
-    timestamps = torch.tensor([stored.timestamps_seconds[frame] for frame in chosen])  # (frames,)
-    return Frames(images, timestamps)
-
-
 def _num_asked(record: SubjectRecord, questions_per_sample: int) -> int:
     """Questions that one sample asks about this subject, at most."""
     return questions_per_sample if record.kind in SHARED_KINDS else max(record.num_questions, 1)
@@ -206,52 +172,21 @@ def _nums_asked(record: SubjectRecord, questions_per_sample: int) -> Iterator[in
     return (min(num_asked, record.num_questions - first) for first in range(0, record.num_questions, num_asked))
 
 
-class ReadMemory(threading.local):
-    """Memory of each thread that reading uses again and again: to get new pages from the system takes longer than to read."""
-
-    _content = bytearray()
-
-    def of(self, num_bytes: int) -> memoryview:
-        """So many bytes, until the next call."""
-        if len(self._content) < num_bytes:
-            self._content = bytearray(num_bytes)
-        return memoryview(self._content)[:num_bytes]
-
-
-_read_memory = ReadMemory()
-
-
-def _read_range(tar: BinaryIO, path: str, record: SubjectRecord) -> memoryview:
-    """The bytes of a subject; they stay until the next one is read."""
-    content = _read_memory.of(record.size)
-    try:
-        tar.seek(record.offset)
-        num_bytes = tar.readinto(content)  # type: ignore[attr-defined]
-    except OSError as error:
-        raise ShardError(f"{path} cannot be read: {error}") from error
-    if num_bytes < record.size:
-        raise ShardError(f"{path} ends inside the {record.kind} {record.key!r}: the tar is truncated, pack it again")
-    return content
-
-
-def _take(members: Iterator[tuple[str, bytes]], names: Sequence[str], place: str) -> tuple[str, bytes]:
-    """The next member, which has to have one of the names."""
-    found, content = next(members, ("nothing readable", b""))
-    if found not in names:
-        raise ShardError(f"{place}: the member {' or '.join(names)} is missing or its header is damaged; found {found}")
-    return found, content
-
-
-def _members(content: memoryview, place: str) -> Iterator[tuple[str, bytes]]:
-    """Name and content of each member; at a damaged header it ends, which the caller sees as a missing member."""
-    for name, data, is_file in split_tar(content):
-        if not is_file:
-            raise ShardError(f"{place}: the member {name} is no file")
-        yield name, data
+def _take_pictures(members: Iterator[tuple[str, memoryview]], record: SubjectRecord, place: str) -> Iterator[tuple[str, bytes]]:
+    """The frames or pictures of a subject, copied from memory that is used again."""
+    suffixes = ("jpg",) if record.kind == "video" else SUFFIXES
+    for number in range(record.num_frames):
+        name, data = take_member(members, [f"{record.key}.{number:06d}.{suffix}" for suffix in suffixes], place)
+        yield name, bytes(data)
 
 
 def _stored_subject(
-    metadata: bytes, expected: SubjectRecord, pictures: tuple[tuple[str, bytes], ...], place: str, name: str
+    metadata: bytes,
+    expected: SubjectRecord,
+    pictures: tuple[tuple[str, bytes], ...],
+    tokens: StoredTokens | None,
+    place: str,
+    name: str,
 ) -> StoredSubject:
     """Check `KEY.json` against the index, and put the parts together."""
     member = f"{place}: member {name}"
@@ -267,6 +202,7 @@ def _stored_subject(
             timestamps_seconds=tuple(float(moment) for moment in record["timestamps_seconds"]),
             questions=tuple(parse_question(question, member) for question in questions),
             pictures=pictures,
+            tokens=tokens,
         )
     except (KeyError, TypeError, ValueError) as error:
         raise ShardError(f"{member} is damaged: {error!r}") from error

@@ -5,17 +5,20 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from threading import Event, Lock
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from webdataset import TarWriter
 
+from lit_hour.data.encoding import Encoding
 from lit_hour.data.index import VERSION, ShardIndex, SkippedSubject, SubjectRecord, unfinished_path, write_index
 from lit_hour.data.plan import ShardPlan
 from lit_hour.data.questions import question_record
+from lit_hour.data.shards import StoredSubject
 from lit_hour.data.subject import Subject
-from lit_hour.data.subject_reader import Picture, SubjectFiles, SubjectReader
+from lit_hour.data.subject_reader import Ending, Picture, SubjectFiles, SubjectReader
 from lit_hour.errors import ImageError, ShardError, VideoError
 
 END_OF_ARCHIVE = bytes(1024)  # two empty blocks, by the tar format
@@ -74,23 +77,56 @@ def write_shard(plan: ShardPlan, progress: Progress, reader: SubjectReader) -> N
     try:
         with unfinished.open("wb") as stream:
             subjects, skipped = _write_subjects(stream, plan, progress, reader)
-        index = ShardIndex(
-            shard=plan.tar.name,
-            bytes=unfinished.stat().st_size,
-            sha256=_sha256(unfinished),
-            settings=plan.settings,
-            fingerprint=plan.fingerprint,
-            subjects=subjects,
-            skipped=skipped,
-        )
-        os.replace(unfinished, plan.tar)
-        write_index(plan.index, index)
+        publish_shard(unfinished, plan.tar, plan.settings, plan.fingerprint, subjects, skipped)
     except OSError as error:
         advice = f"make room in {plan.tar.parent} and run the same command again; the finished shards are kept"
         raise ShardError(f"{plan.tar} could not be written: {error.strerror}: {advice}") from error
     finally:
         unfinished.unlink(missing_ok=True)
         unfinished_path(plan.index).unlink(missing_ok=True)
+
+
+def publish_shard(
+    unfinished: Path,
+    tar: Path,
+    settings: dict[str, Any],
+    fingerprint: str,
+    subjects: tuple[SubjectRecord, ...],
+    skipped: tuple[SkippedSubject, ...],
+    encoding: Encoding | None = None,
+) -> None:
+    """Give a tar that is written to its end its name, then write its index; what they say is as in `ShardIndex`."""
+    index = ShardIndex(
+        shard=tar.name,
+        bytes=unfinished.stat().st_size,
+        sha256=_sha256(unfinished),
+        settings=settings,
+        fingerprint=fingerprint,
+        subjects=subjects,
+        skipped=skipped,
+        encoding=encoding,
+    )
+    os.replace(unfinished, tar)
+    write_index(tar.with_suffix(".json"), index)
+
+
+def open_members(stream: BinaryIO) -> TarWriter:
+    """A writer of members that all have the same time and owner, so that the same files give the same bytes."""
+    return TarWriter(stream, user="", group="", mode=0o644, mtime=0, encoder=False, format="GNU_FORMAT")
+
+
+def subject_json(subject: Subject | StoredSubject, duration_seconds: float, timestamps_seconds: Sequence[float]) -> bytes:
+    """The content of a subject's `KEY.json`."""
+    metadata = {
+        "version": VERSION,
+        "key": subject.key,
+        "kind": subject.kind,
+        "files": subject.files,
+        "duration_seconds": duration_seconds,
+        "timestamps_seconds": timestamps_seconds,
+        "questions": [question_record(question) for question in subject.questions],
+    }
+    return json.dumps(metadata, ensure_ascii=False).encode()
 
 
 def _write_subjects(
@@ -102,7 +138,8 @@ def _write_subjects(
         progress.check_stop()
         start = end = stream.tell()
         try:
-            records.append(_write_subject(stream, plan, subject, reader))
+            files = SubjectFiles(plan.folder, subject, plan.video, plan.settings["jpeg_quality"])
+            records.append(write_subject(stream, plan.tar.name, subject, reader.read(files)))
             end = start + records[-1].size
         except (VideoError, ImageError) as error:
             progress.skip_subject(error)
@@ -116,33 +153,25 @@ def _write_subjects(
     return tuple(records), tuple(skipped)
 
 
-def _write_subject(stream: BinaryIO, plan: ShardPlan, subject: Subject, reader: SubjectReader) -> SubjectRecord:
-    """Write a subject's frames or pictures and, last, `KEY.json`: only then is it known which frames could be read."""
+def write_subject(stream: BinaryIO, shard: str, subject: Subject, read: Iterable[Picture | Ending]) -> SubjectRecord:
+    """Write a subject's frames or pictures and, last, `KEY.json`: only then is it known which frames could be read.
+
+    Raises:
+        VideoError, ImageError: as `read` does.
+    """
     start, num_frames = stream.tell(), 0
-    files = SubjectFiles(plan.folder, subject, plan.video, plan.settings["jpeg_quality"])
-    # Every member has the same time and owner, so that the same files give the same bytes.
-    with TarWriter(stream, user="", group="", mode=0o644, mtime=0, encoder=False, format="GNU_FORMAT") as tar:
-        for each in reader.read(files):
+    with open_members(stream) as tar:
+        for each in read:
             if isinstance(each, Picture):
                 tar.write({"__key__": subject.key, f"{num_frames:06d}.{each.suffix}": each.content})
                 num_frames += 1
             else:
                 ending = each
-        metadata = {
-            "version": VERSION,
-            "key": subject.key,
-            "kind": subject.kind,
-            "files": subject.files,
-            "duration_seconds": ending.duration_seconds,
-            "timestamps_seconds": ending.timestamps_seconds,
-            "questions": [question_record(question) for question in subject.questions],
-        }
-        tar.write({"__key__": subject.key, "json": json.dumps(metadata, ensure_ascii=False).encode()})
+        content = subject_json(subject, ending.duration_seconds, ending.timestamps_seconds)
+        tar.write({"__key__": subject.key, "json": content})
         size = tar.tarstream.offset
-    num_questions = len(subject.questions)
-    return SubjectRecord(
-        plan.tar.name, subject.key, subject.kind, start, size, ending.duration_seconds, num_frames, num_questions
-    )
+    counts = num_frames, len(subject.questions)
+    return SubjectRecord(shard, subject.key, subject.kind, start, size, ending.duration_seconds, *counts)
 
 
 def _sha256(path: Path) -> str:

@@ -26,7 +26,7 @@ from lit_hour.interop.settings import (
 from lit_hour.model.hour_llava import HourLLaVA
 from lit_hour.run import RunFolder
 from lit_hour.text.tokenizer import BYTE_LEVEL, load_tokenizer
-from lit_hour.weights import check_fit, load_into, open_weights, shapes_of
+from lit_hour.weights import StoredWeights, check_fit, load_into, open_weights, shapes_of
 
 log = logging.getLogger("lit_hour")
 
@@ -56,11 +56,22 @@ def starting_config(config: Config) -> Config:
         config = replace(config, model=replace(config.model, language=_language_at_start(config)))
         check_config(config)
         log.info("language model: the sizes of %s", config.training.start_from or language.folder)
-    if config.training.start_from or language.folder or config.model.vision.weights:
-        tokenizer = starting_tokenizer(config)
-        model = outline_model(config, num_tokens=len(load_tokenizer(tokenizer)) if tokenizer else 1)
-        _open_start(config, {plain: model[name] for plain, name in _without_adapters(model).items()})
+    open_start(config)
     return config
+
+
+def open_start(config: Config) -> StoredWeights | None:
+    """The weights that the settings name, looked at and not read; None where they name none.
+
+    Raises:
+        WeightsError, RunError, ConfigError: there are none, or a weight is missing, left over or of another shape.
+    """
+    if not (config.training.start_from or config.model.language.folder or config.model.vision.weights):
+        return None
+    tokenizer = starting_tokenizer(config)
+    model = outline_model(config, num_tokens=len(load_tokenizer(tokenizer)) if tokenizer else 1)
+    opened = _open_start(config, {plain: model[name] for plain, name in _without_adapters(model).items()})
+    return opened.weights if opened else None
 
 
 def starting_tokenizer(config: Config) -> Path | None:

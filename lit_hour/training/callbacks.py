@@ -16,6 +16,7 @@ from lit_hour.config.schema import Config
 from lit_hour.errors import ShardError
 from lit_hour.run import RunFolder
 from lit_hour.training.agreement import Agreement
+from lit_hour.training.encoder_check import EncoderCheck
 from lit_hour.training.finite import FiniteSteps
 from lit_hour.training.pictures import ValidationPictures
 from lit_hour.training.preemption import Preemption
@@ -39,6 +40,7 @@ def build_callbacks(config: Config, run: RunFolder) -> list[Callback]:
         enable_version_counter=False,
     )
     return [
+        EncoderCheck(),
         Preemption(agreement, periodic, training.max_requeues),
         FiniteSteps(agreement, run.bad_batch, training.max_skipped_steps),
         StepBar(),

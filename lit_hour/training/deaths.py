@@ -20,8 +20,8 @@ SIGNS = {  # words of torch's in such an error
 
 
 @contextmanager
-def explained_deaths() -> Iterator[None]:
-    """Tell what the death of another process means.
+def explained_deaths(advice: str = "Started again, the run goes on from its newest checkpoint") -> Iterator[None]:
+    """Tell what the death of another process means, and what to do then.
 
     Raises:
         RunError: a rank or a data worker died while this process waited for it.
@@ -30,7 +30,7 @@ def explained_deaths() -> Iterator[None]:
         yield
     except (RuntimeError, OSError, EOFError) as error:
         if words := who_died(error):
-            raise RunError(f"{words}. Started again, the run goes on from its newest checkpoint") from error
+            raise RunError(f"{words}. {advice}") from error
         raise
 
 

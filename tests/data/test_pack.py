@@ -14,7 +14,8 @@ from tiny import NAMES, SETTINGS, VIDEO, write_video
 
 from lit_hour.config.schema import PackConfig, VideoConfig
 from lit_hour.data.pack import pack
-from lit_hour.data.shards import load_frames, open_shards
+from lit_hour.data.shards import open_shards
+from lit_hour.data.visual import load_frames
 from lit_hour.errors import QuestionError, ShardError, VideoError
 
 REPOSITORY = Path(__file__).parents[2]

@@ -10,7 +10,8 @@ from mixed import KEYS
 from tiny import VIDEO
 
 from lit_hour.config.schema import ImageConfig
-from lit_hour.data.shards import load_visual, open_shards
+from lit_hour.data.shards import open_shards
+from lit_hour.data.visual import load_visual
 from lit_hour.errors import ShardError
 from lit_hour.image.squares import load_image_set
 from lit_hour.image.tiling import load_tiled_image

@@ -1,0 +1,148 @@
+"""The tokens of a video <-> a safetensors file inside a shard: in bf16, or as 8-bit numbers with a scale for each token.
+
+    8 bytes      length of the header, little-endian
+    header       JSON: dtype, shape and place of each tensor, and the CRC-32 of all that follows
+    scales       (frames, tokens) float32, with int8 only
+    tokens       (frames, tokens, vision_dim) bf16 or int8
+
+What the header has to say follows from the number of frames and the encoding; a file that says something else is not read.
+
+Source: the safetensors format; any of its readers can open the file.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from typing import Any, Literal
+from zlib import crc32
+
+import torch
+from torch import Tensor
+
+from lit_hour.data.encoding import Encoding
+from lit_hour.errors import ShardError
+
+FEATURES_SUFFIX = "safetensors"
+METADATA = "__metadata__"
+LENGTH_BYTES = 8
+DTYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "I8": torch.int8}  # by safetensors' names
+LARGEST_INT8 = 127
+EXPANDED_FRAMES = 256  # that become float32 at once
+
+
+@dataclass(frozen=True)
+class StoredTokens:
+    """Tokens as a shard holds them.
+
+    Attributes:
+        tokens: `(frames, tokens, vision_dim)` bf16 or int8.
+        scales: `(frames, tokens)` float32, by which int8 tokens are multiplied; None for bf16.
+    """
+
+    tokens: Tensor
+    scales: Tensor | None
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    @classmethod
+    def empty(cls, num_frames: int, encoding: Encoding) -> StoredTokens:
+        """Room for the tokens of a video."""
+        room = {
+            name: torch.empty(shape, dtype=DTYPES[dtype]) for name, (dtype, shape) in _outlines(num_frames, encoding).items()
+        }
+        return cls(room["tokens"], room.get("scales"))
+
+    def of(self, frames: slice | list[int]) -> StoredTokens:
+        """Those of some frames; of a slice they share memory with these."""
+        return StoredTokens(self.tokens[frames], None if self.scales is None else self.scales[frames])
+
+    def take_over(self, others: StoredTokens) -> None:
+        """Become equal to the tokens of as many other frames, which may be on another device."""
+        self.tokens.copy_(others.tokens)
+        if self.scales is not None and others.scales is not None:
+            self.scales.copy_(others.scales)
+
+    def expand(self) -> Tensor:
+        """The tokens in bf16: `(frames, tokens, vision_dim)`."""
+        if self.scales is None:
+            return self.tokens
+        tokens = torch.empty_like(self.tokens, dtype=torch.bfloat16)  # (frames, tokens, vision_dim)
+        for start in range(0, len(self), EXPANDED_FRAMES):
+            frames = slice(start, start + EXPANDED_FRAMES)
+            tokens[frames] = self.tokens[frames] * self.scales[frames, :, None]  # (frames, tokens, vision_dim)
+        return tokens
+
+
+def compress(tokens: Tensor, precision: Literal["bf16", "int8"]) -> StoredTokens:
+    """Tokens `(frames, tokens, vision_dim)` of any floating dtype as they are stored.
+
+    As int8 the largest number of each token becomes 127 or -127: an outlier coarsens its own token and no other.
+    """
+    if precision == "bf16":
+        return StoredTokens(tokens.bfloat16(), None)
+    scales = tokens.float().abs().amax(-1) / LARGEST_INT8  # (frames, tokens)
+    steps = scales.clamp(min=torch.finfo(torch.float32).tiny)  # (frames, tokens): a token may be all zeros
+    return StoredTokens((tokens.float() / steps[..., None]).round().to(torch.int8), scales)
+
+
+def safetensors_of(stored: StoredTokens, encoding: Encoding) -> list[bytes | memoryview]:
+    """The file, as parts to be written one after the other; tokens are not copied."""
+    tensors = [stored.tokens] if stored.scales is None else [stored.scales, stored.tokens]
+    content = [memoryview(tensor.contiguous().view(torch.uint8).numpy().data).cast("B") for tensor in tensors]
+    checksum = 0
+    for part in content:
+        checksum = crc32(part, checksum)
+    header = json.dumps({METADATA: {"crc32": f"{checksum:08x}"}, **_layout(len(stored), encoding)}).encode()
+    header += b" " * (-len(header) % LENGTH_BYTES)
+    return [len(header).to_bytes(LENGTH_BYTES, "little"), header, *content]
+
+
+def read_safetensors(content: memoryview, num_frames: int, encoding: Encoding, place: str) -> StoredTokens:
+    """The tokens in a file; they share its memory.
+
+    Args:
+        content: the file.
+        num_frames: of the video, by the index.
+        place: names the file in errors.
+
+    Raises:
+        ShardError: the header is damaged or does not fit the index, or the tokens have another checksum than it says.
+    """
+    start = LENGTH_BYTES + int.from_bytes(content[:LENGTH_BYTES], "little")
+    try:
+        header: dict[str, Any] = json.loads(bytes(content[LENGTH_BYTES:start]))
+        checksum = int(header.pop(METADATA)["crc32"], 16)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ShardError(f"{place} has a damaged header ({error!r})") from error
+    layout = _layout(num_frames, encoding)
+    if header != layout:
+        raise ShardError(f"{place} holds {json.dumps(header)}, and by its index {json.dumps(layout)}")
+    if crc32(content[start:]) != checksum or len(content) - start != layout["tokens"]["data_offsets"][1]:
+        raise ShardError(f"{place} is damaged: its bytes are not those that its checksum is of")
+    tensors = {}
+    for name, (dtype, shape) in _outlines(num_frames, encoding).items():
+        first = start + layout[name]["data_offsets"][0]
+        flat = torch.frombuffer(content, dtype=DTYPES[dtype], count=math.prod(shape), offset=first)
+        tensors[name] = flat.view(shape)  # (frames, tokens, vision_dim) or (frames, tokens)
+    return StoredTokens(tensors["tokens"], tensors.get("scales"))
+
+
+def _outlines(num_frames: int, encoding: Encoding) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """Dtype, by safetensors' name, and shape of each tensor, in the order of the file."""
+    shape = (num_frames, encoding.tokens_per_frame, encoding.vision_dim)
+    if encoding.precision == "bf16":
+        return {"tokens": ("BF16", shape)}
+    return {"scales": ("F32", shape[:2]), "tokens": ("I8", shape)}
+
+
+def _layout(num_frames: int, encoding: Encoding) -> dict[str, Any]:
+    """What a header says of the tensors."""
+    layout, start = {}, 0
+    for name, (dtype, shape) in _outlines(num_frames, encoding).items():
+        end = start + math.prod(shape) * DTYPES[dtype].itemsize
+        layout[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [start, end]}
+        start = end
+    return layout

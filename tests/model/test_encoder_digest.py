@@ -1,0 +1,59 @@
+"""What tells one vision encoder from another: the SHA-256 of its weights."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+from small import CONFIG
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor
+
+from lit_hour.model.vision_encoder import VisionEncoder
+
+
+def encoder(seed: int = 0) -> VisionEncoder:
+    torch.manual_seed(seed)
+    return VisionEncoder(CONFIG.model.vision)
+
+
+def test_equal_weights_have_one_digest_in_every_precision() -> None:
+    digest = encoder().digest()
+    assert len(digest) == 64 and digest == encoder().digest()
+    assert encoder().to(torch.bfloat16).digest() == digest
+    assert encoder().to(torch.bfloat16).float().digest() == digest
+    assert encoder(seed=1).digest() != digest
+
+
+@pytest.mark.parametrize("name", [name for name, _ in encoder().tower.named_parameters()])
+def test_every_weight_counts(name: str) -> None:
+    changed = encoder()
+    with torch.no_grad():
+        weight = changed.tower.get_parameter(name).view(-1)
+        weight[-1] = weight[-1] * 1.01 + 0.01
+    assert changed.digest() != encoder().digest()
+
+
+def test_colours_count() -> None:
+    changed = encoder()
+    changed.mean = (0.4, *changed.mean[1:])
+    assert changed.digest() != encoder().digest()
+
+
+def test_settings_that_weights_do_not_show_are_left_to_others() -> None:
+    torch.manual_seed(0)
+    assert VisionEncoder(replace(CONFIG.model.vision, grid=2)).digest() == encoder().digest()
+
+
+def test_a_sharded_encoder_has_the_digest_of_the_whole(tmp_path: Path) -> None:
+    expected = encoder().digest()
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path}/meeting", rank=0, world_size=1)
+    try:
+        sharded = encoder()
+        fully_shard(sharded, mesh=init_device_mesh("cpu", (1,)))
+        assert all(isinstance(weight, DTensor) for weight in sharded.tower.parameters())
+        assert sharded.digest() == expected
+    finally:
+        dist.destroy_process_group()
