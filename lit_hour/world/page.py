@@ -9,6 +9,7 @@ import base64
 import io
 from collections import Counter
 from html import escape
+from string import ascii_uppercase
 
 import numpy as np
 from PIL import Image
@@ -97,7 +98,8 @@ def _row(plan: VideoPlan, story: Story, question: Question) -> str:
     links = ", ".join(_link(plan, interval) for interval in question.evidence[:NUM_LINKS])
     more = f" and {len(question.evidence) - NUM_LINKS} more" if len(question.evidence) > NUM_LINKS else ""
     options = "<br>".join(
-        f'<span class="{"right" if option == question.answer else ""}">{escape(option)}</span>' for option in question.options
+        f'<span class="{"right" if option == question.answer else ""}">{letter}. {escape(option)}</span>'
+        for letter, option in zip(ascii_uppercase, question.options, strict=False)
     )
     return (
         f"<tr><td>{_figure(plan, story, question.evidence[0])}</td>"

@@ -131,7 +131,7 @@ def _draw_casts(random: Random, num_scenes: int, num_actors: int) -> list[list[A
 
 
 def _draw_backgrounds(random: Random, num_scenes: int) -> list[Background]:
-    """The background of each scene, never that of the one before: four regular ones, and some for a single scene."""
+    """The background of each scene, never that of the one before, and last not the first one: regulars, and some guests."""
     drawn = [Background(*pair) for pair in product(BACKGROUND_COLOURS, PATTERNS)]
     drawn = random.sample(drawn, NUM_REGULAR_BACKGROUNDS + NUM_GUEST_BACKGROUNDS)
     regulars, guests = drawn[:NUM_REGULAR_BACKGROUNDS], drawn[NUM_REGULAR_BACKGROUNDS:]
@@ -139,7 +139,8 @@ def _draw_backgrounds(random: Random, num_scenes: int) -> list[Background]:
     guest_of_scene = dict(zip(places, guests, strict=False))
     backgrounds: list[Background] = []
     for index in range(num_scenes):
-        regular = random.choice([background for background in regulars if background not in backgrounds[-1:]])
+        taken = backgrounds[-1:] if index < num_scenes - 1 else [*backgrounds[:1], *backgrounds[-1:]]
+        regular = random.choice([background for background in regulars if background not in taken])
         backgrounds.append(guest_of_scene.get(index, regular))
     return backgrounds
 

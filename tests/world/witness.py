@@ -124,10 +124,10 @@ def most_often(seen: Witness, name: str) -> list[str]:
 
 
 def summaries(seen: Witness) -> list[str]:
-    counts = {name: sum(any(name in (*s.figures, *s.hidden) for s in run) for run in seen.scenes()) for name in seen.names()}
+    counts = {name: len(seen.present(name)) for name in seen.names()}
     ends = seen.sights[0].background, seen.sights[-1].background
     return [
-        f"The {name} is seen in the most scenes. The video begins on a {ends[0]} background and ends on a {ends[1]} one."
+        f"The {name} is there for the longest time. The video begins on a {ends[0]} background and ends on a {ends[1]} one."
         for name, count in counts.items()
         if count == max(counts.values())
     ]
@@ -218,5 +218,5 @@ ANSWERS = {
     "Which of these happens: (.+)[?]": lambda seen, listing: [
         clause for clause in re.split(r", | or (?=the)", listing) if seen.happened(clause)
     ],
-    "Summarise the video: who is seen in the most scenes, and with which backgrounds does it begin and end[?]": summaries,
+    "Summarise the video: who is there for the longest time, and with which backgrounds does it begin and end[?]": summaries,
 }

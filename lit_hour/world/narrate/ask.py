@@ -40,7 +40,7 @@ TELLERS: dict[str, tuple[Callable[[Look, Random], list[Pool]], str]] = {  # and 
     "scene/scene_transition": (scenes.tell_transitions, "three scenes"),
     "event/event_sequence": (events.order_events, "three scenes with something that happens only once"),
     "event/key_event_extraction": (events.extract_key_events, "one that hides, or one that touches or pushes another"),
-    "event/overall_summarization": (events.summarize, "one figure in most scenes, and other backgrounds first and last"),
+    "event/overall_summarization": (events.summarize, "a figure that is there longest, and other backgrounds first and last"),
 }
 
 

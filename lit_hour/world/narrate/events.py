@@ -12,8 +12,11 @@ from lit_hour.world.story import PROPS, Deed, Story
 
 NUM_DRAWS = 8  # of facts about several deeds, of which there are too many to list
 NUM_IN_ORDER = 3
+CLEARLY = 1.05  # times as long as anybody else
 MEETINGS = ("touches", "pushes")
-QUESTION_OF_SUMMARY = "Summarise the video: who is seen in the most scenes, and with which backgrounds does it begin and end?"
+QUESTION_OF_SUMMARY = (
+    "Summarise the video: who is there for the longest time, and with which backgrounds does it begin and end?"
+)
 
 
 def order_events(look: Look, random: Random) -> list[Pool]:
@@ -61,9 +64,9 @@ def extract_key_events(look: Look, random: Random) -> list[Pool]:
 
 
 def summarize(look: Look, random: Random) -> list[Pool]:
-    """Who is seen most, and how the video begins and ends: true of one of two figures and one of two directions."""
+    """Who is there longest, and how the video begins and ends: true of one of two figures and one of two directions."""
     first, last = look.story.scenes[0], look.story.scenes[-1]
-    main = most_seen(look.story)
+    main = main_figure(look.story)
     others = [actor.name for actor in look.stays_of if actor.name != main]
     if main is None or not others or first.background == last.background:
         return []
@@ -74,13 +77,14 @@ def summarize(look: Look, random: Random) -> list[Pool]:
     return [[Fact(QUESTION_OF_SUMMARY, options[0], evidence, options=tuple(options))]]
 
 
-def most_seen(story: Story) -> str | None:
-    """The name of the figure that is seen in more scenes than any other, or None."""
-    counts = Counter(actor.name for scene in story.scenes for actor in scene.actors).most_common(2)
-    if len(counts) == 2 and counts[0][1] == counts[1][1]:
-        return None
-    return counts[0][0]
+def main_figure(story: Story) -> str | None:
+    """The name of the figure that is there for clearly the longest time, or None."""
+    seconds: Counter[str] = Counter()
+    for stay in story.stays:
+        seconds[stay.actor.name] += round(stay.end_seconds - stay.start_seconds)
+    (name, longest), *others = seconds.most_common(2)
+    return name if all(longest >= CLEARLY * other for _, other in others) else None
 
 
 def _summary(name: str, begin: str, end: str) -> str:
-    return f"The {name} is seen in the most scenes. The video begins on a {begin} background and ends on a {end} one."
+    return f"The {name} is there for the longest time. The video begins on a {begin} background and ends on a {end} one."

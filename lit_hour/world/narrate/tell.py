@@ -7,7 +7,7 @@ from itertools import groupby
 from math import ceil
 
 from lit_hour.errors import WorldError
-from lit_hour.world.narrate.events import most_seen
+from lit_hour.world.narrate.events import main_figure
 from lit_hour.world.narrate.look import clock, length, listed
 from lit_hour.world.story import PLACES, Actor, Deed, Interval, Scene, Stay, Story, place_of
 
@@ -85,7 +85,7 @@ def summary(story: Story) -> str:
     """The whole video in a few sentences."""
     first, last = story.scenes[0], story.scenes[-1]
     names = [f"the {actor.name}" for actor in story.actors]
-    main = most_seen(story)
+    main = main_figure(story)
     told = events(story)
     spread = [told[index * len(told) // NUM_KEY_EVENTS] for index in range(NUM_KEY_EVENTS)] if told else []
     key_events = " ".join(f"From {clock(event.start_seconds)}, {_within(event.text)}" for event in dict.fromkeys(spread))
@@ -94,7 +94,7 @@ def summary(story: Story) -> str:
         (
             f"The video of {length(story.duration_seconds)} has {many}.",
             f"It begins on a {first.background.name} background and ends on a {last.background.name} one.",
-            f"It shows {listed(names)}" + (f"; the {main} is seen in the most scenes." if main else "."),
+            f"It shows {listed(names)}" + (f"; the {main} is there for the longest time." if main else "."),
             key_events,
         )
     ).strip()
