@@ -33,6 +33,9 @@ class VideoConfig:
     min_frames: int = setting(128, "a shorter video gets this many, spread over it", unit="frames", at_least=1)
     max_frames: int = setting(3600, "a longer video gets this many, spread over it", unit="frames", at_least=1)
     size_pixels: int = setting(384, "side of the square that each frame is resized to", unit="pixels", at_least=8)
+    show: Literal["all", "first_frame", "nothing"] = setting(
+        "all", "what training and validation see; less than all tells what questions give away without the video"
+    )
     on_damage: Literal["error", "use"] = setting(
         "error", "a file that stops decoding before its end: refuse it, or use what could be read and say so"
     )

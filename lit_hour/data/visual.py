@@ -17,17 +17,20 @@ from lit_hour.video.transform import decode_jpeg
 
 
 def load_visual(stored: StoredSubject, video: VideoConfig, image: ImageConfig) -> Visual | None:
-    """Decode what a stored subject shows, by the settings of a run; None for a text.
+    """Decode what a stored subject shows, by the settings of a run; None for a text, and where `video.show` is "nothing".
 
     Raises:
         ShardError: a frame or a picture does not decode.
     """
+    if video.show == "nothing":
+        return None
     try:
         match stored.kind:
             case "video":
+                max_frames = 1 if video.show == "first_frame" else video.max_frames
                 if stored.tokens is not None:
-                    return load_features(stored, video.max_frames)
-                return load_frames(stored, video.size_pixels, video.max_frames)
+                    return load_features(stored, max_frames)
+                return load_frames(stored, video.size_pixels, max_frames)
             case "image":
                 ((name, data),) = stored.pictures
                 return load_tiled_image(data, name, video.size_pixels, image)

@@ -15,7 +15,7 @@ from lit_hour.config.model import LanguageConfig
 from lit_hour.config.schema import Config
 from lit_hour.errors import ConfigError, WeightsError
 from lit_hour.interop.lora import merge_adapters, plain_name
-from lit_hour.interop.names import OUTPUT_LAYER, may_lack_of
+from lit_hour.interop.names import MEMORY, OUTPUT_LAYER, may_lack_of
 from lit_hour.interop.published import Opened, Outlines, open_published, open_tower, outline_model
 from lit_hour.interop.settings import (
     PublishedConfig,
@@ -162,11 +162,13 @@ def _open_run(run: RunFolder, config: Config, outlines: Outlines) -> Opened:
             f" model.vision.weights={config.model.vision.weights}"
         )
     file = run.checkpoint()
-    stored = merge_adapters(open_weights(file), load_config(file.with_suffix(".yaml")).model.language.lora)
+    before = load_config(file.with_suffix(".yaml")).model
+    stored = merge_adapters(open_weights(file), before.language.lora)
+    is_tied, begins_memory = may_lack_of(config), not before.memory.num_layers
     check_fit(
         shapes_of(outlines),
         stored.shapes,
         f"training.start_from={run.path}: {file}",
-        may_lack=may_lack_of(config),
+        may_lack=lambda name: is_tied(name) or (begins_memory and name.startswith(MEMORY)),
     )
     return Opened(stored)
