@@ -113,11 +113,12 @@ class HourLLaVA(nn.Module):
             texts.append((input_ids, embeddings, labels))
             queries.append(self._ask(repositories[place], input_ids, embeddings, batch.question_mask[text][is_real], generator))
         asked = [repositories[place] for place in batch.visual_of_text]
+        is_asked = self.settings.look_back
         seen = self.memory.each(
             [query.tokens for query in queries],
-            [repository.tokens for repository in asked],
+            [repository.tokens if is_asked else None for repository in asked],
             [query.positions for query in queries],
-            [repository.positions for repository in asked],
+            [repository.positions if is_asked else None for repository in asked],
         )  # (query, dim) for each text
         sequences = [
             insert_visual(*text, tokens[query.is_visual].split(query.lengths))
