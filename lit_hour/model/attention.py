@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+ROWS_AT_ONCE = 64  # of a query whose attention is looked at: an hour's memory makes a gigabyte of shares for them
+
 
 class RotaryAngles(nn.Module):
     """Positions -> cosines and sines for half the width of a head, paired (i, i + head_dim / 4)."""
@@ -68,12 +70,30 @@ class GroupedAttention(nn.Module):
         self, asking: Tensor, asked: Tensor, asking_angles: tuple[Tensor, Tensor], asked_angles: tuple[Tensor, Tensor]
     ) -> Tensor:
         """Look from `asking` `(query, dim)` into `asked` `(memory, dim)`: `(query, dim)`."""
-        query = rotate(self._split_heads(self.query(asking)), asking_angles)  # (query, heads, head_dim)
-        key = rotate(self._split_heads(self.key(asked)), asked_angles)  # (memory, key_value_heads, head_dim)
+        query, key = self._turn(asking, asked, asking_angles, asked_angles)
         value = self._split_heads(self.value(asked))  # (memory, key_value_heads, head_dim)
         query, key, value = (heads.transpose(0, 1)[None] for heads in (query, key, value))  # (1, heads, tokens, head_dim)
         seen = F.scaled_dot_product_attention(query, key, value, enable_gqa=True)  # (1, heads, query, head_dim)
         return self.output(seen[0].transpose(0, 1).flatten(1))  # (query, dim)
+
+    def look(
+        self, asking: Tensor, asked: Tensor, asking_angles: tuple[Tensor, Tensor], asked_angles: tuple[Tensor, Tensor]
+    ) -> Tensor:
+        """The share of all attention of `asking` that goes to each of `asked`: `(memory,)`, the mean over rows and heads."""
+        query, key = self._turn(asking, asked, asking_angles, asked_angles)
+        key = key.repeat_interleave(query.shape[1] // key.shape[1], dim=1)  # (memory, heads, head_dim)
+        total = query.new_zeros(len(key), dtype=torch.float32)  # (memory,)
+        for rows in query.float().split(ROWS_AT_ONCE):
+            scores = torch.einsum("qhd,mhd->hqm", rows, key.float()) * self.head_dim**-0.5  # (heads, rows, memory)
+            total += scores.softmax(dim=-1).sum(dim=(0, 1))  # (memory,)
+        return total / query.shape[:2].numel()
+
+    def _turn(
+        self, asking: Tensor, asked: Tensor, asking_angles: tuple[Tensor, Tensor], asked_angles: tuple[Tensor, Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        """Queries `(query, heads, head_dim)` and keys `(memory, key_value_heads, head_dim)`."""
+        query = rotate(self._split_heads(self.query(asking)), asking_angles)  # (query, heads, head_dim)
+        return query, rotate(self._split_heads(self.key(asked)), asked_angles)
 
     def _split_heads(self, tokens: Tensor) -> Tensor:
         return tokens.unflatten(-1, (-1, self.head_dim))  # (tokens, heads, head_dim)

@@ -69,3 +69,21 @@ def test_angles_stay_exact_at_the_end_of_an_hour_in_half_precision() -> None:
     torch.testing.assert_close(cosine.double(), exact.cos(), atol=0.02, rtol=0)  # bf16 rounds one to within 0.004
     torch.testing.assert_close(sine.double(), exact.sin(), atol=0.02, rtol=0)
     assert not torch.equal(cosine[0], cosine[1])
+
+
+def test_a_look_is_what_the_values_are_weighted_by() -> None:
+    """Each token asked has a value of its own channel, so that the output shows the weights."""
+    torch.manual_seed(0)
+    attention = GroupedAttention(dim=32, num_heads=4, num_key_value_heads=2).double()
+    asking, asked = torch.randn(70, 32).double(), torch.eye(8, 32).double() * 3
+    with torch.no_grad():
+        attention.value.weight.copy_(torch.eye(16, 32) / 3 + torch.eye(16, 32).roll(8, dims=0) / 3)
+        attention.value.bias.zero_()
+    angles = [RotaryAngles(8, 100.0)(torch.arange(len(tokens)) * 3, torch.float64) for tokens in (asking, asked)]
+    seen = []
+    hook = attention.output.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    attention(asking, asked, *angles)
+    hook.remove()
+    weights = seen[0].unflatten(-1, (4, 8)).mean(dim=(0, 1))  # (memory,): the first eight channels of each value head
+    torch.testing.assert_close(attention.look(asking, asked, *angles).double(), weights, atol=1e-6, rtol=0)
+    torch.testing.assert_close(attention.look(asking, asked, *angles).sum(), torch.tensor(1.0))

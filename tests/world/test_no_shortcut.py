@@ -14,7 +14,7 @@ from lit_hour.world.narrate.ask import questions
 from lit_hour.world.script import write_story
 from lit_hour.world.story import Difficulty
 
-NUM_STORIES = {"full": 250, "easy": 300}
+NUM_STORIES = {"full": 250, "easy": 300, "needles": 200}
 LIMIT = 3.3  # one fair coin in two thousand does better
 
 
@@ -28,7 +28,7 @@ def choices(first_seed: int, difficulty: Difficulty) -> dict[str, list[Question]
     return found
 
 
-@pytest.mark.parametrize("difficulty", ["full", "easy"])
+@pytest.mark.parametrize("difficulty", ["full", "easy", "needles"])
 def test_words_alone_answer_no_better_than_a_coin(difficulty: Difficulty):
     learnt, unseen = choices(0, difficulty), choices(10**6, difficulty)
     assert unseen.keys() == learnt.keys() == (TASK_OF_KEY.keys() if difficulty == "full" else learnt.keys())
