@@ -16,7 +16,7 @@ from lit_hour.config.data import SourceConfig
 from lit_hour.config.schema import Config
 from lit_hour.data.balance import BalancedOrder, SampleCost
 from lit_hour.data.encoding import Encoding
-from lit_hour.data.loader import TimedLoader
+from lit_hour.data.loader import TimedLoader, outlive_warnings
 from lit_hour.data.order import MixedOrder, SourceOrder
 from lit_hour.data.origin import describe_changes, describe_origin
 from lit_hour.data.reading import NOTHING, Collate, TrainingSamples, ValidationSubjects
@@ -186,6 +186,7 @@ class VideoQuestionData(L.LightningDataModule):
         return {
             "collate_fn": Collate(self.processor),
             "num_workers": num_workers,
+            "worker_init_fn": outlive_warnings,
             "persistent_workers": num_workers > 0,
             "timeout": self.config.data.timeout_seconds if num_workers else 0,
             "pin_memory": torch.cuda.is_available(),
