@@ -31,7 +31,7 @@ from lit_hour.training.checkpoint_files import RunCheckpoints, remove_unfinished
 from lit_hour.training.deaths import explained_deaths
 from lit_hour.training.module import HourLLaVAModule
 from lit_hour.training.preemption import slurm_environment
-from lit_hour.training.resume import choose_beginning, continuing_config
+from lit_hour.training.resume import check_weights, choose_beginning, continuing_config
 from lit_hour.training.signals import STOP
 from lit_hour.training.strategy import hardware, precision_plugins
 
@@ -93,6 +93,8 @@ def fit(config: Config) -> Outcome:
     module = HourLLaVAModule(config, processor, data.num_steps)
     if checkpoint is None:
         load_starting_weights(module.model, config)
+    else:
+        check_weights(module.model, checkpoint)
     log.info("model: %s", ", ".join(f"{part} {size / 1e6:.2f} M" for part, size in module.sizes().items()))
 
     trainer = build_trainer(config, run, data, beginning.step)
