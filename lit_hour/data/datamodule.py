@@ -16,7 +16,7 @@ from lit_hour.config.data import SourceConfig
 from lit_hour.config.schema import Config
 from lit_hour.data.balance import BalancedOrder, SampleCost
 from lit_hour.data.encoding import Encoding
-from lit_hour.data.loader import TimedLoader
+from lit_hour.data.loader import TimedLoader, outlive_warnings
 from lit_hour.data.order import MixedOrder, SourceOrder
 from lit_hour.data.origin import describe_changes, describe_origin
 from lit_hour.data.reading import NOTHING, Collate, TrainingSamples, ValidationSubjects
@@ -81,7 +81,8 @@ class VideoQuestionData(L.LightningDataModule):
         if len(self.order) < num_at_once:
             raise ConfigError(
                 f"one pass over data.sources has {len(self.order)} samples, and {num_ranks} ranks take {num_at_once} at once"
-                f" (data.samples_per_batch={self.config.data.samples_per_batch}): use fewer ranks, or give them more data"
+                f" (data.samples_per_batch={self.config.data.samples_per_batch}): let each take fewer, use fewer ranks, or give"
+                " them more data"
             )
         return micro_batches_per_step(self.config.data.samples_per_step, self.config.data.samples_per_batch, num_ranks)
 
@@ -173,7 +174,7 @@ class VideoQuestionData(L.LightningDataModule):
         """What the samples at positions of the order cost, by the indexes of their shards: `(positions,)`."""
         cost, per_sample = SampleCost.by(self.config), self.config.data.questions_per_sample
         costs = {name: shards.costs_per_shard(per_sample, cost) for name, shards in self.sources.items()}
-        order = self.order  # with self in the function below, the loader would wait for the garbage collector, and its workers
+        order = self.order  # a loader that holds self holds itself, and the garbage collector waits long for its workers
 
         def costs_at(positions: range) -> NDArray[np.int64]:
             places = map(order.at, positions)
@@ -186,6 +187,7 @@ class VideoQuestionData(L.LightningDataModule):
         return {
             "collate_fn": Collate(self.processor),
             "num_workers": num_workers,
+            "worker_init_fn": outlive_warnings,
             "persistent_workers": num_workers > 0,
             "timeout": self.config.data.timeout_seconds if num_workers else 0,
             "pin_memory": torch.cuda.is_available(),

@@ -29,7 +29,7 @@ METADATA = "__metadata__"
 LENGTH_BYTES = 8
 DTYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "I8": torch.int8}  # by safetensors' names
 LARGEST_INT8 = 127
-EXPANDED_FRAMES = 256  # that become float32 at once
+EXPANDED_FRAMES = 4  # that become float32 at once: they stay in the cache of a processor
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -64,8 +65,17 @@ class TimedLoader(DataLoader[Any]):
         )
 
 
+def outlive_warnings(worker: int) -> None:
+    """Run in a worker when it starts: a warning to a whole job reaches it too, and it has to read on until its rank has saved.
+
+    It ends with its rank all the same. torch has just made SIGTERM its end.
+    """
+    for warning in (signal.SIGUSR1, signal.SIGTERM):
+        signal.signal(warning, signal.SIG_IGN)
+
+
 def _end_all(workers: Sequence[BaseProcess]) -> None:
-    """End processes of which one hangs: they take SIGTERM for a warning, and the end of this one would wait for them."""
+    """End processes of which one hangs: they do not heed SIGTERM, and the end of this one would wait for them."""
     for worker in workers:
         with suppress(RuntimeError):  # torch reports in the midst of this that a worker was killed
             worker.kill()

@@ -192,8 +192,9 @@ class VideoEncoding(L.LightningModule):
                 "the vision encoder makes tokens that are no finite numbers: its weights are damaged, or too large for"
                 " training.precision"
             )
-        video = self._opened.setdefault(chunk.place, _OpenVideo(chunk.num_frames, self.encoding))
-        video.add(compress(tokens, self.encoding.precision))
+        if chunk.place not in self._opened:
+            self._opened[chunk.place] = _OpenVideo(chunk.num_frames, self.encoding)
+        self._opened[chunk.place].add(compress(tokens, self.encoding.precision))
         self._bar.update(self.source.cost(chunk.place) * len(chunk.images) / chunk.num_frames)
 
     def _assemble_ready_shards(self) -> None:

@@ -30,7 +30,7 @@ from lit_hour.training.callbacks import build_callbacks
 from lit_hour.training.deaths import explained_deaths
 from lit_hour.training.module import HourLLaVAModule
 from lit_hour.training.preemption import slurm_environment
-from lit_hour.training.resume import choose_beginning, continuing_config
+from lit_hour.training.resume import check_weights, choose_beginning, continuing_config
 from lit_hour.training.sharded_files import AnyCheckpoints, mend
 from lit_hour.training.sharding import sharing
 from lit_hour.training.signals import STOP
@@ -92,6 +92,8 @@ def fit(config: Config) -> Outcome:
     data = VideoQuestionData(config, processor)
     log.info("data: %s", data.describe())
     module = HourLLaVAModule(config, processor, data.num_steps, is_new=checkpoint is None)
+    if checkpoint is not None:
+        check_weights(module.model, checkpoint, config)
     log.info("model: %s", ", ".join(f"{part} {size / 1e6:.2f} M" for part, size in module.sizes().items()))
 
     trainer = build_trainer(config, run, data, beginning.step)

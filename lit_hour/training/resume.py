@@ -6,11 +6,15 @@ import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from torch import nn
+
 from lit_hour.config.load import config_to_dict, load_config
 from lit_hour.config.schema import Config
 from lit_hour.errors import RunError, WeightsError
+from lit_hour.interop.names import may_lack_of
 from lit_hour.run import RunFolder
 from lit_hour.training.checkpoint_files import step_of_checkpoint
+from lit_hour.weights import check_fit, open_weights, shapes_of
 
 log = logging.getLogger("lit_hour")
 
@@ -83,9 +87,13 @@ def continuing_config(config: Config, checkpoint: Path) -> Config:
     """The settings with which a checkpoint goes on; where its first weights came from is not looked at again.
 
     Raises:
-        RunError: the checkpoint is of another model, optimizer or beginning; it names every setting of them that differs.
+        RunError: the checkpoint is of another model, optimizer or beginning; it names every setting of them that differs. Or
+            it has no settings beside it.
     """
-    before = load_config(checkpoint.with_suffix(".yaml"))
+    settings = checkpoint.with_suffix(".yaml")
+    if not settings.is_file():
+        raise RunError(f"{checkpoint} has no settings beside it: put {settings.name} back, or delete the checkpoint")
+    before = load_config(settings)
     if config.training.start_from or config.model.language.folder:
         sizes = replace(before.model.language, folder=config.model.language.folder, lora=config.model.language.lora)
         config = replace(config, model=replace(config.model, language=sizes))
@@ -99,6 +107,16 @@ def continuing_config(config: Config, checkpoint: Path) -> Config:
             " Set these back, or give the run another name with run.name=NAME"
         )
     return config
+
+
+def check_weights(model: nn.Module, checkpoint: Path, config: Config) -> None:
+    """Look at a checkpoint's weights before training begins: a file that was put there may be of another run.
+
+    Raises:
+        WeightsError: it names every weight that is missing, left over or of another shape.
+    """
+    origin = f"{checkpoint} is not the one that {checkpoint.stem}.yaml belongs to, put that back: it"
+    check_fit(shapes_of(model.state_dict()), open_weights(checkpoint).shapes, origin, may_lack=may_lack_of(config))
 
 
 def _fixed_settings(config: Config) -> dict:

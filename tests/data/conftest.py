@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from colours import encode
 from mixed import RECORDS, write_files, write_records
 from tiny import NAMES, SETTINGS, VIDEO, write_video
 
@@ -49,6 +50,14 @@ def packed(tiny_videos: Path, tiny_questions: Path, tmp_path_factory: pytest.Tem
     out = tmp_path_factory.mktemp("packed")
     pack(tiny_videos, tiny_questions, out, VIDEO, SETTINGS)
     return out
+
+
+@pytest.fixture(scope="session")
+def encoded(packed: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three shards of features, not to be changed."""
+    path = tmp_path_factory.mktemp("encoded")
+    encode(path, packed)
+    return path
 
 
 @pytest.fixture(scope="session")

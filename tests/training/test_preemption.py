@@ -1,5 +1,6 @@
 """Warnings outside of SLURM; tests/slurm has those that a real one sends."""
 
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -50,6 +51,20 @@ def test_a_warned_run_ends_its_step_saves_and_goes_on_as_if_nothing_had_been(
     assert watch.positions == list(range(step * SAMPLES_PER_STEP, NUM_STEPS * SAMPLES_PER_STEP))
     assert largest_difference(weights(trained.small.run(name)), weights(trained.run)) == 0
     assert [event.step for event in events(trained.small, name).Scalars("train/loss")] == list(range(NUM_STEPS))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_warning_to_a_whole_job_reaches_its_data_workers_which_read_on(trained: Trained, number: int) -> None:
+    def warn_all() -> None:
+        for process in (*torch.multiprocessing.active_children(), multiprocessing.current_process()):
+            os.kill(process.pid or 0, number)
+
+    name, words = f"all-{number}", ("data.num_workers=1",)
+    run = fork_run(trained.small, name, *words, callback=AtBatch(warn_all, batch=3))
+    assert run.wait() == [UNFINISHED_RUN], run.printed()
+    assert "the run stops after step 2, which is saved" in run.printed()
+    start_again(trained.small, name, *words)
+    assert largest_difference(weights(trained.small.run(name)), weights(trained.run)) == 0
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,36 @@
+"""Shards of frames and what encoding makes of them, for the tests that encode and those that train on features."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from small_run import Small, Trained
+
+from lit_hour.data.pack import pack
+from lit_hour.training.encode import encode
+
+
+@pytest.fixture(scope="session")
+def frames(small: Small, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Shards of frames of the world's four videos, each of them twice: three shards."""
+    folder, world = tmp_path_factory.mktemp("frames"), small.yaml.parent / "world/train"
+    records = json.loads((world / "questions.json").read_text())
+    (folder / "videos").mkdir()
+    twice = []
+    for copy in ("a", "b"):
+        for file in (world / "videos").glob("*.mp4"):
+            shutil.copy2(file, folder / f"videos/{copy}_{file.name}")
+        twice += [{**record, "id": f"{copy}{record['id']}", "video": f"{copy}_{record['video']}"} for record in records]
+    (folder / "questions.json").write_text(json.dumps(twice))
+    config = small.config("none", "pack.videos_per_shard=3")
+    pack(folder / "videos", folder / "questions.json", folder / "shards", config.video, config.pack)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def features(frames: Path, trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What one process that nobody disturbs makes of them."""
+    target = tmp_path_factory.mktemp("features") / "shards"
+    encode(str(frames / "shards"), target, run=trained.run.path)
+    return target

@@ -1,0 +1,64 @@
+"""What no run can do is refused before anything is trained, with the way out."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+from forked import fork_run
+from small_run import Small, Trained, Watch
+
+from lit_hour.errors import RunError, WeightsError
+from lit_hour.run import RunFolder
+
+
+@pytest.fixture
+def copied(trained: Trained, tmp_path: Path) -> RunFolder:
+    """A finished run that a test may damage."""
+    run = RunFolder(shutil.copytree(trained.run.path, trained.small.runs / f"copy-{tmp_path.name}"))
+    run.checkpoint("best").unlink()
+    return run
+
+
+def test_a_checkpoint_without_settings(copied: RunFolder, small: Small, watch: Watch) -> None:
+    copied.checkpoint("last").with_suffix(".yaml").unlink()
+    with pytest.raises(RunError, match=r"last\.ckpt has no settings beside it: put last\.yaml back, or delete the checkpoint"):
+        small.fit(copied.path.name, "training.max_steps=8")
+    assert watch.positions == []
+
+
+def test_the_weights_of_another_model_under_the_settings_of_this_one(copied: RunFolder, small: Small, watch: Watch) -> None:
+    wide = small.fit("wide", "training.max_steps=1", "model.language.hidden_size=64", "model.memory.num_layers=2").run
+    shutil.copy(wide.checkpoint("last"), copied.checkpoint("last"))
+    watch.positions = []
+    for number in (2, 4, 6):
+        copied.checkpoint(f"step={number:06d}").unlink(missing_ok=True)
+    with pytest.raises(WeightsError) as refusal:
+        small.fit(copied.path.name, "training.max_steps=8")
+    message = str(refusal.value)
+    assert message.startswith(
+        f"{copied.checkpoint('last')} is not the one that last.yaml belongs to, put that back: it does not"
+    )
+    assert "left over: memory.blocks.1.self_attention.query.weight" in message
+    assert "of another shape: language.network.model.norm.weight is (64,) and has to be (32,)" in message
+    assert watch.positions == []
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (
+            ("data.samples_per_step=3",),
+            "error: data.samples_per_step=3 is no multiple of 2 (2 ranks x data.samples_per_batch=1)",
+        ),
+        (
+            ("data.samples_per_batch=40", "data.samples_per_step=80"),
+            "samples, and 2 ranks take 80 at once (data.samples_per_batch=40): let each take fewer, use fewer ranks, or give",
+        ),
+    ],
+)
+def test_ranks_that_do_not_fit_the_data(small: Small, words: tuple[str, ...], message: str) -> None:
+    run = fork_run(small, "unfit", *words, num_ranks=2)
+    assert run.wait() == [1, 1]
+    for rank in (0, 1):
+        assert message in run.printed(rank) and "Traceback" not in run.printed(rank)
+    assert not small.run("unfit").checkpoints.exists()

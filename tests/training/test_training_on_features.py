@@ -1,0 +1,152 @@
+"""Training on features: as on the frames, and never on those of another encoder."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import pytest
+import torch
+from lightning.pytorch.callbacks import Callback
+from small_run import Small, Trained, Watch, largest_difference, weights
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from lit_hour.errors import ConfigError, WeightsError
+from lit_hour.training import fit
+from lit_hour.training.encode import encode
+from lit_hour.types import Batch
+
+
+class Losses(Callback):
+    """Notes the keys and the loss of each batch."""
+
+    def __init__(self) -> None:
+        self.keys: list[str] = []
+        self.losses: list[float] = []
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Batch, batch_idx: int
+    ) -> None:
+        self.keys += batch.keys
+        self.losses.append(float(outputs["loss"]))
+
+
+@pytest.fixture
+def losses(monkeypatch: pytest.MonkeyPatch) -> Callable[[], Losses]:
+    """Watches one run after the other."""
+    build_callbacks = fit.build_callbacks
+
+    def watch() -> Losses:
+        watching = Losses()
+        monkeypatch.setattr(fit, "build_callbacks", lambda *given: [*build_callbacks(*given), watching])
+        return watching
+
+    return watch
+
+
+def frozen(trained: Trained, folder: Path, *words: str) -> list[str]:
+    """A run on these shards whose encoder is the trained run's and stays so."""
+    return [
+        f"training.start_from={trained.run.path}",
+        "training.learning_rate.vision=0",
+        f"data.sources.world.shards={folder}",
+        *words,
+    ]
+
+
+@pytest.fixture(scope="module")
+def validation_features(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    target = tmp_path_factory.mktemp("validation") / "shards"
+    encode(str(trained.small.yaml.parent / "world/validation/shards"), target, run=trained.run.path)
+    return target
+
+
+# features of an encoder that has learnt four steps less change the losses by a thousandth
+@pytest.mark.parametrize(("precision", "of_losses", "of_weights"), [("bf16", 1e-5, 2e-3), ("int8", 1e-4, 1e-2)])
+def test_training_on_features_is_training_on_the_frames(
+    frames: Path,
+    features: Path,
+    validation_features: Path,
+    trained: Trained,
+    losses: Callable[[], Losses],
+    tmp_path: Path,
+    precision: str,
+    of_losses: float,
+    of_weights: float,
+) -> None:
+    source, validation = features, validation_features
+    if precision == "int8":
+        source = tmp_path / "int8"
+        encode(str(frames / "shards"), source, ["encode.precision=int8"], run=trained.run.path)
+    seen, runs = [], {"frames": [], f"features-{precision}": [f"data.validation_sources.world.shards={validation}"]}
+    for (name, words), folder in zip(runs.items(), (frames / "shards", source), strict=True):
+        seen.append(losses())
+        trained.small.fit(f"on-{name}-{precision}", *frozen(trained, folder, "data.balance_steps=3", *words))
+    on_frames, on_features = seen
+    assert on_features.keys == on_frames.keys and len(set(on_frames.keys)) > 4
+    torch.testing.assert_close(on_features.losses, on_frames.losses, rtol=of_losses, atol=0)
+    assert on_features.losses != on_frames.losses
+    one, other = (weights(trained.small.run(f"on-{name}-{precision}")) for name in runs)
+    assert largest_difference(one, other) < of_weights
+    scores = [EventAccumulator(str(trained.small.run(f"on-{name}-{precision}").tensorboard)) for name in runs]
+    for each in scores:
+        each.Reload()
+    before, after = (each.Scalars("validation/loss")[-1].value for each in scores)
+    assert after == pytest.approx(before, rel=of_losses)
+
+
+@pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true"])
+def test_a_run_in_bf16_trains_on_features(features: Path, validation_features: Path, trained: Trained, precision: str) -> None:
+    words = frozen(
+        trained, features, f"training.precision={precision}", f"data.validation_sources.world.shards={validation_features}"
+    )
+    outcome = trained.small.fit(f"half-{precision}", *words, "training.max_steps=3")
+    assert outcome.step == 3 and "validation/loss" in outcome.scores
+    outcome = trained.small.fit(f"half-{precision}", *words, "training.max_steps=4")  # from a checkpoint
+    assert outcome.step == 4
+
+
+def test_features_of_another_encoder_are_refused_before_the_first_step(
+    features: Path, validation_features: Path, trained: Trained, small: Small, watch: Watch
+) -> None:
+    other = [word for word in frozen(trained, features) if "start_from" not in word]
+    message = r"the features in .*/000000\.tar are of a vision encoder with other weights than this run's .*encode again"
+    with pytest.raises(WeightsError, match=message):
+        small.fit("strange", *other)
+    validation = f"data.validation_sources.world.shards={validation_features}"
+    with pytest.raises(WeightsError, match=message):
+        small.fit("strange-validation", "training.learning_rate.vision=0", validation)
+    assert watch.positions == [] and not list(small.run("strange").checkpoints.glob("*.ckpt"))
+
+
+def test_a_validation_alone_looks_too(features: Path, trained: Trained, frames: Path) -> None:
+    words = frozen(trained, frames / "shards", "training.max_steps=2", "training.validate_every_steps=2")
+    trained.small.fit("done", *words)
+    file = trained.small.run("done").checkpoint("last")
+    state = torch.load(file, weights_only=True)
+    name = next(name for name in state["state_dict"] if ".vision." in name)
+    state["state_dict"][name] += 1
+    torch.save(state, file)
+    trained.small.run("done").checkpoint("best").unlink()
+    with pytest.raises(WeightsError, match="encode again"):
+        trained.small.fit("done", *words, f"data.validation_sources.world.shards={features}", "data.on_change=use")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["model.vision.grid=4"], r"other settings than this run's: model\.vision\.grid was 2, is 4\. Set .* encode again"),
+        (["model.vision.tanh_gelu=false"], r"model\.vision\.tanh_gelu was True, is False"),
+        (["video.max_frames=5"], r"video\.max_frames was 6, is 5"),
+        (
+            ["training.learning_rate.vision=1e-6"],
+            r"\(training\.learning_rate\.vision=1e-06\): set training\.learning_rate\.vision=0",
+        ),
+    ],
+)
+def test_features_by_other_settings_are_refused_at_the_door(
+    features: Path, trained: Trained, small: Small, words: list[str], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=rf"{features}.*{message}"):
+        small.fit("door", *frozen(trained, features)[1:], *words)
+    assert not small.run("door").checkpoints.exists()
