@@ -1,4 +1,4 @@
-"""python -m lit_hour VERB: pack or encode videos into shards, ask a run about a video, convert published checkpoints."""
+"""python -m lit_hour VERB: make up, pack or encode videos, ask a run about one, convert published checkpoints."""
 
 from __future__ import annotations
 
@@ -20,6 +20,15 @@ def main(words: list[str]) -> None:
     """Run one verb. Each imports what it needs itself, so that --help answers at once."""
     parser = argparse.ArgumentParser(prog="python -m lit_hour", description=__doc__)
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+
+    making = verbs.add_parser("synthesize", help="nothing -> made-up videos, and questions whose answers are known")
+    making.add_argument("out", type=Path, help="folder of the set; the same words go on with one that was stopped")
+    making.add_argument("--hours", type=float, required=True, help="hours of video in all")
+    making.add_argument("--length", default="3m-10m", help="of a video: 90s, 1h, or shortest and longest; 3m-10m if not given")
+    making.add_argument("--seed", type=int, help="another seed makes other videos; world.seed if not given")
+    making.add_argument("--tasks", help="tasks to ask about, with commas between; all if not given")
+    making.add_argument("settings", nargs="*", help="[conf/NAME.yaml] [key=value ...]: the group world counts")
+    making.set_defaults(run=run_synthesize)
 
     packing = verbs.add_parser("pack", help="videos, pictures and a question file -> tar shards")
     packing.add_argument("files", type=Path, help="folder of the videos and pictures that are asked about")
@@ -54,12 +63,22 @@ def main(words: list[str]) -> None:
     converting.add_argument("--checkpoint", help="of a run, a name in RUN/checkpoints; best, last or converted if not given")
     converting.set_defaults(run=run_convert)
 
-    arguments, late_words = parser.parse_known_args(words)  # argparse does not take key=value words that follow an option
-    if options := [word for word in late_words if "=" not in word or word.startswith("-")]:
+    arguments, late_words = parser.parse_known_args(words)  # argparse takes no settings that follow an option
+    if options := [word for word in late_words if word.startswith("-") or not ("=" in word or word.endswith(".yaml"))]:
         parser.error(f"unknown: {' '.join(options)}")
     arguments.settings += late_words
     warnings.formatwarning = lambda message, *_: f"warning: {message}\n"
     arguments.run(arguments)
+
+
+def run_synthesize(arguments: argparse.Namespace) -> None:
+    """Make the set, and say what to do with it."""
+    given = {"seed": arguments.seed, "tasks": arguments.tasks}
+    words = [f"world.{name}={value}" for name, value in given.items() if value is not None]
+    config = parse_command_line([*arguments.settings, *words])
+    from lit_hour.world.synthesize import synthesize
+
+    print(synthesize(arguments.out, arguments.hours, arguments.length, config.world))
 
 
 def run_pack(arguments: argparse.Namespace) -> None:

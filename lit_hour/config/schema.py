@@ -13,6 +13,7 @@ from typing import Literal
 from lit_hour.config.data import DataConfig, EncodeConfig
 from lit_hour.config.fields import section, setting
 from lit_hour.config.model import ModelConfig
+from lit_hour.config.world import WorldConfig
 
 
 @dataclass(frozen=True)
@@ -138,25 +139,6 @@ class AnswerConfig:
     """How answers are generated."""
 
     max_new_tokens: int = setting(128, "longest answer", unit="tokens", at_least=1)
-
-
-@dataclass(frozen=True)
-class WorldConfig:
-    """The made-up videos of the default run."""
-
-    folder: str = setting("shards/world", "where the videos, questions and shards are made")
-    num_videos: int = setting(0, "videos to train on; 0 makes no world", unit="videos", at_least=0)
-    num_validation_videos: int = setting(8, "videos to validate on", unit="videos", at_least=1)
-    num_hour_videos: int = setting(
-        1, "videos of a full hour among those to train on, and among those to validate on", at_least=0
-    )
-    duration_seconds: float = setting(180.0, "duration of the other videos, give or take a third", unit="s", at_least=30)
-    size_pixels: int = setting(128, "width and height of the videos", unit="pixels", at_least=32)
-    frames_per_second: int = setting(5, "frame rate of the videos", unit="1/s", at_least=1)
-    difficulty: Literal["easy", "full"] = setting(
-        "full", "easy: one to three scenes in a story, and questions about colours and shapes only"
-    )
-    seed: int = setting(0, "seed of the stories", at_least=0)
 
 
 @dataclass(frozen=True)

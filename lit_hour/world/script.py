@@ -1,120 +1,100 @@
 """A seed and a duration in, a `Story` out: what is seen when. No pictures and no questions yet.
 
-A story has *regular* actors and backgrounds, which come again and again, and *guests*, which are there for one scene:
-a guest can be asked about by its name alone, and is the needle in the haystack of a long video.
+A full story has *regular* figures and backgrounds, which come again and again, and *guests*, which are there for one scene:
+a guest can be asked about by its name alone, and is the needle in the haystack of a long video. Nothing in the drawing
+prefers one colour, shape or background to another, so that no name tells what its bearer does.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from itertools import accumulate, pairwise
+from itertools import accumulate, pairwise, permutations, product
 from random import Random
-from typing import Literal
 
 from lit_hour.errors import WorldError
-
-COLOURS = ("red", "green", "blue", "yellow", "white", "black")
-SHAPES = ("circle", "square", "triangle", "star", "cross", "diamond")
-ACTIONS = (
-    "moves left",
-    "moves right",
-    "moves up",
-    "moves down",
-    "spins",
-    "grows",
-    "shrinks",
-    "blinks",
-    "stands still",
+from lit_hour.world.easy_script import SHORTEST_SCENE_SECONDS, num_easy_scenes, play_easy_scenes
+from lit_hour.world.stage import Pace, play_scene
+from lit_hour.world.story import (
+    BACKGROUND_COLOURS,
+    COLOURS,
+    LARGE_SIZE,
+    PATTERNS,
+    PLACES,
+    PROPS,
+    SHAPES,
+    SMALL_SIZE,
+    Actor,
+    Background,
+    Difficulty,
+    Prop,
+    Scene,
+    Story,
 )
 
-Difficulty = Literal["easy", "full"]
-
-SHORTEST_STORY_SECONDS = 4.0
-EASY_SCENES = 3  # of an easy story, at most
-NUM_REGULAR_BACKGROUNDS = 3  # the least that leaves a choice beside the previous background and the actor's colour
-
-
-@dataclass(frozen=True)
-class Actor:
-    """A coloured shape. It looks the same in every scene of a story, and no other actor has its shape or its colour.
-
-    Attributes:
-        shape: one of `SHAPES`.
-        colour: one of `COLOURS`.
-        size: diameter at its largest, as a share of the frame's height.
-    """
-
-    shape: str
-    colour: str
-    size: float
+SHORTEST_STORY_SECONDS: dict[Difficulty, float] = {"easy": SHORTEST_SCENE_SECONDS, "full": 10.0}
+NUM_ACTORS = 10
+ACTIONS_PER_MINUTE = 10.0
+MOST_ACTORS = len(SHAPES) * len(COLOURS)
+SHARE_OF_REGULARS = 0.4  # of the figures of a full story
+NUM_REGULAR_BACKGROUNDS, NUM_GUEST_BACKGROUNDS = 4, 4
 
 
-@dataclass(frozen=True)
-class Scene:
-    """A stretch of the story with one background and one actor that does one thing.
-
-    Attributes:
-        start_seconds: when the scene begins.
-        end_seconds: when the next one begins, or the story ends.
-        background: one of `COLOURS`, never the actor's, and not that of the scene before.
-        actor: who is on screen.
-        action: one of `ACTIONS`.
-        center: where the actor is, from the left and from the top, as shares of the frame; a move replaces one of them.
-    """
-
-    start_seconds: float
-    end_seconds: float
-    background: str
-    actor: Actor
-    action: str
-    center: tuple[float, float]
-
-    @property
-    def interval(self) -> tuple[float, float]:
-        """Start and end in seconds."""
-        return self.start_seconds, self.end_seconds
-
-
-@dataclass(frozen=True)
-class Story:
-    """Scenes that follow one another without a gap from 0 to `duration_seconds`."""
-
-    seed: int
-    duration_seconds: float
-    scenes: tuple[Scene, ...]
-
-
-def write_story(seed: int, duration_seconds: float, difficulty: Difficulty = "full") -> Story:
+def write_story(
+    seed: int,
+    duration_seconds: float,
+    difficulty: Difficulty = "full",
+    num_actors: int = NUM_ACTORS,
+    actions_per_minute: float = ACTIONS_PER_MINUTE,
+) -> Story:
     """Draw a story at random; the same arguments give the same story.
 
     Args:
-        difficulty: "easy" for at most `EASY_SCENES` scenes, whatever the duration.
+        difficulty: "easy" for one to three scenes with one large figure each, whatever the duration.
+        num_actors: figures to choose from in a full story.
+        actions_per_minute: deeds in a minute of a full story, on average.
 
     Raises:
-        WorldError: the duration is not a number of seconds that one scene fits in.
+        WorldError: the duration is not a number of seconds that one scene fits in, or there are more figures than pairs
+            of a shape and a colour.
     """
-    if not math.isfinite(duration_seconds) or duration_seconds < SHORTEST_STORY_SECONDS:
+    shortest = SHORTEST_STORY_SECONDS[difficulty]
+    if not math.isfinite(duration_seconds) or duration_seconds < shortest:
         raise WorldError(
-            f"a story of {duration_seconds} s cannot be told: its duration has to be at least "
-            f"{SHORTEST_STORY_SECONDS:g} s, which is one scene"
+            f"a story of {duration_seconds} s cannot be told: its duration has to be at least {shortest:g} s,"
+            " which is one scene"
+        )
+    if not 1 <= num_actors <= MOST_ACTORS:
+        raise WorldError(
+            f"a story of {num_actors} figures cannot be told: world.num_actors has to be 1 to {MOST_ACTORS}, as there are"
+            f" {len(SHAPES)} shapes in {len(COLOURS)} colours and no two figures may look alike"
         )
     random = Random(seed)
-    boundaries = _draw_boundaries(random, duration_seconds, _num_scenes(random, duration_seconds, difficulty))
-    actors = _draw_actors(random, num_scenes=len(boundaries) - 1)
-    backgrounds = _draw_backgrounds(random, actors)
-    scenes = (
-        Scene(start, end, background, actor, _draw_action(random, actor), _draw_center(random))
-        for (start, end), background, actor in zip(pairwise(boundaries), backgrounds, actors, strict=True)
-    )
-    return Story(seed, float(duration_seconds), tuple(scenes))
-
-
-def _num_scenes(random: Random, duration_seconds: float, difficulty: Difficulty) -> int:
-    """Scenes get longer more slowly than the story: about 14 s in three minutes, 42 s in an hour."""
     if difficulty == "easy":
-        return min(random.randint(1, EASY_SCENES), int(duration_seconds / SHORTEST_STORY_SECONDS))
-    mean_seconds = 14.0 * (duration_seconds / 180.0) ** 0.37
+        boundaries = _draw_boundaries(random, duration_seconds, num_easy_scenes(random, duration_seconds))
+        scenes = play_easy_scenes(random, boundaries)
+    else:
+        scenes = _play_full_scenes(random, duration_seconds, num_actors, Pace.of(actions_per_minute))
+    return Story(seed, float(duration_seconds), tuple(scenes), difficulty)
+
+
+def _play_full_scenes(random: Random, duration_seconds: float, num_actors: int, pace: Pace) -> list[Scene]:
+    boundaries = _draw_boundaries(random, duration_seconds, _num_scenes(duration_seconds, pace))
+    num_scenes = len(boundaries) - 1
+    casts = _draw_casts(random, num_scenes, num_actors)
+    backgrounds = _draw_backgrounds(random, num_scenes)
+    props = {background: _draw_props(random) for background in dict.fromkeys(backgrounds)}
+    seen: set[Actor] = set()
+    scenes = []
+    for (start, end), background, cast in zip(pairwise(boundaries), backgrounds, casts, strict=True):
+        scene = play_scene(random, (start, end), background, props[background], cast, seen, pace)
+        seen.update(scene.actors)
+        scenes.append(scene)
+    return scenes
+
+
+def _num_scenes(duration_seconds: float, pace: Pace) -> int:
+    """Scenes get longer more slowly than the story: about 20 s in three minutes, 60 s in an hour, 140 s in ten."""
+    mean_seconds = max(20.0 * (duration_seconds / 180.0) ** 0.37, 3 * pace.slot_seconds)
     return max(1, round(duration_seconds / mean_seconds))
 
 
@@ -125,41 +105,39 @@ def _draw_boundaries(random: Random, duration_seconds: float, num_scenes: int) -
     return [0.0, *inner, float(duration_seconds)]
 
 
-def _draw_actors(random: Random, num_scenes: int) -> list[Actor]:
-    """The actor of each scene: two or three regulars, and one or two guests in a scene each."""
-    shapes = random.sample(SHAPES, random.randint(3, 5))
-    colours = random.sample(COLOURS, len(shapes))
-    cast = [Actor(shape, colour, random.uniform(0.42, 0.5)) for shape, colour in zip(shapes, colours, strict=True)]
-    num_regulars = max(2, len(cast) - 2)
-    actors = random.choices(cast[:num_regulars], k=num_scenes)
-    guests = cast[num_regulars:][:num_scenes]
-    for index, guest in zip(random.sample(range(num_scenes), len(guests)), guests, strict=True):
-        actors[index] = guest
-    return actors
+def _draw_casts(random: Random, num_scenes: int, num_actors: int) -> list[list[Actor]]:
+    """Who is in each scene: one to three figures, a guest among them in at most two of three scenes."""
+    pairs = random.sample(list(product(SHAPES, COLOURS)), num_actors)
+    figures = [Actor(shape, colour, random.choice((SMALL_SIZE, LARGE_SIZE))) for shape, colour in pairs]
+    num_regulars = math.ceil(num_actors * SHARE_OF_REGULARS)
+    regulars, guests = figures[:num_regulars], figures[num_regulars:]
+    places = random.sample(range(num_scenes), min(len(guests), 2 * num_scenes // 3))
+    guest_of_scene = dict(zip(places, guests, strict=False))
+    casts = []
+    for index in range(num_scenes):
+        guest = [guest_of_scene[index]] if index in guest_of_scene else []
+        num_in_scene = random.choices((1, 2, 3), weights=(2, 5, 4))[0]
+        others = random.sample(regulars, min(len(regulars), num_in_scene - len(guest)))
+        casts.append(random.sample(guest + others, len(guest + others)))
+    return casts
 
 
-def _draw_backgrounds(random: Random, actors: list[Actor]) -> list[str]:
-    """The background of each scene: three regular ones, and one to three that are there for a single scene."""
-    colours = random.sample(COLOURS, len(COLOURS))
-    regulars, guests = colours[:NUM_REGULAR_BACKGROUNDS], colours[NUM_REGULAR_BACKGROUNDS:]
-    guest_of_scene: dict[int, str] = {}
-    for guest in guests[: random.randint(1, len(guests))]:
-        places = [i for i, actor in enumerate(actors) if i not in guest_of_scene and actor.colour != guest]
-        if places:
-            guest_of_scene[random.choice(places)] = guest
-    backgrounds: list[str] = []
-    for index, actor in enumerate(actors):
-        taken = {actor.colour, *backgrounds[-1:]}
-        regular = random.choice([colour for colour in regulars if colour not in taken])
+def _draw_backgrounds(random: Random, num_scenes: int) -> list[Background]:
+    """The background of each scene, never that of the one before, and last not the first one: regulars, and some guests."""
+    drawn = [Background(*pair) for pair in product(BACKGROUND_COLOURS, PATTERNS)]
+    drawn = random.sample(drawn, NUM_REGULAR_BACKGROUNDS + NUM_GUEST_BACKGROUNDS)
+    regulars, guests = drawn[:NUM_REGULAR_BACKGROUNDS], drawn[NUM_REGULAR_BACKGROUNDS:]
+    places = random.sample(range(num_scenes), min(len(guests), num_scenes // 2))
+    guest_of_scene = dict(zip(places, guests, strict=False))
+    backgrounds: list[Background] = []
+    for index in range(num_scenes):
+        taken = backgrounds[-1:] if index < num_scenes - 1 else [*backgrounds[:1], *backgrounds[-1:]]
+        regular = random.choice([background for background in regulars if background not in taken])
         backgrounds.append(guest_of_scene.get(index, regular))
     return backgrounds
 
 
-def _draw_action(random: Random, actor: Actor) -> str:
-    """Something that can be seen: a circle that spins looks like one that stands still."""
-    return random.choice([action for action in ACTIONS if (actor.shape, action) != ("circle", "spins")])
-
-
-def _draw_center(random: Random) -> tuple[float, float]:
-    """A place from which the largest actor, turned in any way, does not leave the frame."""
-    return random.uniform(0.35, 0.65), random.uniform(0.35, 0.65)
+def _draw_props(random: Random) -> tuple[Prop, ...]:
+    """Two things that do not stand side by side, so that there is a way between them."""
+    apart = [(one, other) for one, other in permutations(PLACES, 2) if math.dist(one, other) > 1]
+    return tuple(Prop(kind, cell) for kind, cell in zip(random.sample(PROPS, 2), random.choice(apart), strict=True))

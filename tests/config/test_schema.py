@@ -84,8 +84,20 @@ def test_each_entry_says_what_it_means(entry: Entry) -> None:
 
 def test_units_are_a_closed_list() -> None:
     units = {entry.metadata["unit"] for entry in SETTINGS}
-    counted = {"frames", "pixels", "tiles", "videos", "processes", "tokens", "questions", "samples", "shards", "steps"}
-    known = {"", "1/s", "s"} | counted
+    counted = {
+        "frames",
+        "figures",
+        "pixels",
+        "tiles",
+        "videos",
+        "processes",
+        "tokens",
+        "questions",
+        "samples",
+        "shards",
+        "steps",
+    }
+    known = {"", "1/s", "1/min", "s"} | counted
     assert units <= known
 
 

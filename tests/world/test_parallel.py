@@ -22,7 +22,7 @@ from lit_hour.world.script import write_story
 durations = [20.0, 30000.0, 30000.0, 20.0]  # one of two processes finishes a video, then both are busy for long
 videos = [(write_story(seed, seconds), Path(sys.argv[1]) / f"{seed}.mp4") for seed, seconds in enumerate(durations)]
 try:
-    render_stories(videos, 64, 5, num_workers=2)
+    render_stories(videos, len(videos), 64, 5, num_workers=2)
 except WorldError as error:
     sys.exit(str(error))
 """
@@ -92,6 +92,19 @@ def test_one_video_that_cannot_be_written_stops_the_rest(tmp_path: Path):
     videos = [(write_story(0, 10.0), tmp_path / "missing" / "0.mp4")]
     videos += [(write_story(seed, 900.0), tmp_path / f"{seed}.mp4") for seed in range(1, 9)]
     with pytest.raises(WorldError, match=r"missing/0\.mp4 cannot be written"):
-        render_stories(videos, 32, 5, num_workers=1)
+        render_stories(videos, len(videos), 32, 5, num_workers=1)
     assert len(list(tmp_path.glob("*.mp4"))) < 4
     assert not list(tmp_path.glob("*.part"))
+
+
+def test_stories_are_taken_when_their_turn_is_near(tmp_path: Path):
+    num_taken_before_last: list[int] = []
+
+    def stories():
+        for seed in range(12):
+            num_taken_before_last.append(len(list(tmp_path.glob("*.mp4"))))
+            yield write_story(seed, 10.0), tmp_path / f"{seed}.mp4"
+
+    render_stories(stories(), 12, 32, 2, num_workers=2)
+    assert len(list(tmp_path.glob("*.mp4"))) == 12
+    assert all(index - finished <= 4 for index, finished in enumerate(num_taken_before_last))

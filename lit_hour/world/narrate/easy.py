@@ -1,23 +1,23 @@
-"""A `Story` in, questions out: each with the one answer that the story makes true, and when it can be seen.
+"""An easy `Story` in, questions out: which colour, and which shape. Each has the one answer that the story makes true.
 
 Every kind has one fixed wording, and asks only about what its words single out: "the star" is the one star of the story.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from itertools import combinations, zip_longest
+from itertools import zip_longest
 from random import Random
 
+from lit_hour.errors import WorldError
 from lit_hour.types import Question
-from lit_hour.world.script import ACTIONS, COLOURS, SHAPES, Difficulty, Scene, Story
+from lit_hour.world.story import COLOURS, SHAPES, Actor, Interval, Scene, Story
 
 MAX_FACTS = 15  # of one story, each asked twice: open-ended and multiple choice
 NUM_OPTIONS = 4
-YES_OR_NO = ("no", "yes")
 
-Intervals = tuple[tuple[float, float], ...]
+Intervals = tuple[Interval, ...]
 
 
 @dataclass(frozen=True)
@@ -41,20 +41,29 @@ class Fact:
     evidence: Intervals
 
 
-def narrate(story: Story, video_name: str, difficulty: Difficulty = "full") -> list[Question]:
+def ask_easily(story: Story, key: str, tasks: Sequence[str] = ()) -> list[Question]:
     """Ask about a story: at most `MAX_FACTS` facts, balanced over the kinds, open-ended first and then as multiple choice.
 
     The two versions of a fact lie far apart, so that questions that share a conversation do not give each other away.
-    The same story and name give the same questions, whose ids are `video_name/0`, `video_name/1` and so on.
+
+    Args:
+        key: the name of the video, with which the ids of the questions begin.
+        tasks: keys of the taxonomy; none for all three that easy stories have.
+
+    Raises:
+        WorldError: an easy story has no material for one of `tasks`.
     """
+    if strange := [task for task in tasks if task not in KINDS]:
+        raise WorldError(
+            f"an easy story has no material for {strange[0]}: its figures come one at a time and are asked about for"
+            f" {', '.join(KINDS)}; world.difficulty=full has material for every task"
+        )
     random = Random(f"questions of story {story.seed}")
-    kinds = EASY_KINDS if difficulty == "easy" else KINDS
-    facts = _choose([kind(story, random) for kind in kinds], random)
+    facts = _choose([kind(story) for task, kind in KINDS.items() if not tasks or task in tasks], random)
     numbers = range(len(facts))
-    open_ended = [_open_ended(fact, f"{video_name}/{number}") for number, fact in zip(numbers, facts, strict=True)]
+    open_ended = [_open_ended(fact, f"{key}/{number}") for number, fact in zip(numbers, facts, strict=True)]
     multiple_choice = [
-        _multiple_choice(fact, f"{video_name}/{len(facts) + number}", random)
-        for number, fact in zip(numbers, facts, strict=True)
+        _multiple_choice(fact, f"{key}/{len(facts) + number}", random) for number, fact in zip(numbers, facts, strict=True)
     ]
     return open_ended + multiple_choice
 
@@ -79,97 +88,63 @@ def _multiple_choice(fact: Fact, id: str, random: Random) -> Question:
     return Question(id, fact.task, "multiple_choice", fact.question, fact.answer, tuple(options), fact.evidence)
 
 
-def _recognize_scenes(story: Story, random: Random) -> list[Fact]:
+def _recognize_scenes(story: Story) -> list[Fact]:
     """The background of the first and the last scene, and behind a shape that is seen on one background only."""
-    backgrounds = _distinct(scene.background for scene in story.scenes)
+    backgrounds = _distinct(scene.background.colour for scene in story.scenes)
 
     def fact(place: str, scenes: list[Scene]) -> Fact:
         question = f"What colour is the background {place}?"
-        return Fact("scene/scene_recognition", question, scenes[0].background, COLOURS, backgrounds, _intervals(scenes))
+        return Fact("scene/scene_recognition", question, scenes[0].background.colour, COLOURS, backgrounds, _intervals(scenes))
 
     facts = [fact("of the first scene", [story.scenes[0]]), fact("of the last scene", [story.scenes[-1]])]
     for shape in _shapes(story):
         scenes = _scenes_with(story, shape)
-        if len({scene.background for scene in scenes}) == 1:
+        if len({scene.background.colour for scene in scenes}) == 1:
             facts.append(fact(f"behind the {shape}", scenes))
     return facts
 
 
-def _recognize_objects(story: Story, random: Random) -> list[Fact]:
+def _recognize_objects(story: Story) -> list[Fact]:
     """The shape in the first and the last scene, and before a background that has one shape only."""
 
     def fact(place: str, scenes: list[Scene]) -> Fact:
         question = f"Which shape is seen {place}?"
-        shape = scenes[0].actor.shape
+        shape = _actor(scenes[0]).shape
         return Fact("object/object_recognition", question, shape, SHAPES, _shapes(story), _intervals(scenes))
 
     facts = [fact("in the first scene", [story.scenes[0]]), fact("in the last scene", [story.scenes[-1]])]
-    for background in _distinct(scene.background for scene in story.scenes):
-        scenes = [scene for scene in story.scenes if scene.background == background]
-        if len({scene.actor.shape for scene in scenes}) == 1:
+    for background in _distinct(scene.background.colour for scene in story.scenes):
+        scenes = [scene for scene in story.scenes if scene.background.colour == background]
+        if len({_actor(scene).shape for scene in scenes}) == 1:
             facts.append(fact(f"on the {background} background", scenes))
     return facts
 
 
-def _name_attributes(story: Story, random: Random) -> list[Fact]:
+def _name_attributes(story: Story) -> list[Fact]:
     """The colour of each shape that has only one."""
-    seen = _distinct(scene.actor.colour for scene in story.scenes)
+    seen = _distinct(_actor(scene).colour for scene in story.scenes)
     facts = []
     for shape in _shapes(story):
         scenes = _scenes_with(story, shape)
-        colours = _distinct(scene.actor.colour for scene in scenes)
+        colours = _distinct(_actor(scene).colour for scene in scenes)
         if len(colours) == 1:
             question = f"What colour is the {shape}?"
             facts.append(Fact("object/object_attribute", question, colours[0], COLOURS, seen, _intervals(scenes)))
     return facts
 
 
-def _order_objects(story: Story, random: Random) -> list[Fact]:
-    """Which of two shapes comes first; the two are named in random order."""
-    facts = []
-    for earlier, later in combinations(_shapes(story), 2):
-        pair = tuple(random.sample((earlier, later), 2))
-        question = f"Which is seen first, the {pair[0]} or the {pair[1]}?"
-        evidence = _intervals([_scenes_with(story, earlier)[0], _scenes_with(story, later)[0]])
-        facts.append(Fact("temporality/temporal_order", question, earlier, pair, pair, evidence))
-    return facts
-
-
-def _tell_existence(story: Story, random: Random) -> list[Fact]:
-    """As many shapes that are there as shapes that are not."""
-    present = _shapes(story)
-    absent = tuple(shape for shape in SHAPES if shape not in present)
-    num_each = min(len(present), len(absent))
-
-    def fact(shape: str, answer: str, evidence: Intervals) -> Fact:
-        return Fact("object/object_existence", f"Is there a {shape} in the video?", answer, YES_OR_NO, YES_OR_NO, evidence)
-
-    there = [fact(shape, "yes", _intervals(_scenes_with(story, shape))) for shape in random.sample(present, num_each)]
-    whole = ((0.0, story.duration_seconds),)
-    not_there = [fact(shape, "no", whole) for shape in random.sample(absent, num_each)]
-    return there + not_there
-
-
-def _recognize_actions(story: Story, random: Random) -> list[Fact]:
-    """What each shape does that does only one thing."""
-    seen = _distinct(scene.action for scene in story.scenes)
-    facts = []
-    for shape in _shapes(story):
-        scenes = _scenes_with(story, shape)
-        actions = _distinct(scene.action for scene in scenes)
-        if len(actions) == 1:
-            question = f"What does the {shape} do?"
-            facts.append(Fact("action/action_recognition", question, actions[0], ACTIONS, seen, _intervals(scenes)))
-    return facts
+def _actor(scene: Scene) -> Actor:
+    """The one figure of a scene."""
+    return scene.stays[0].actor
 
 
 def _shapes(story: Story) -> tuple[str, ...]:
     """The shapes of a story, in the order in which they are first seen."""
-    return _distinct(scene.actor.shape for scene in story.scenes)
+    return _distinct(_actor(scene).shape for scene in story.scenes)
 
 
 def _scenes_with(story: Story, shape: str) -> list[Scene]:
-    return [scene for scene in story.scenes if scene.actor.shape == shape]
+    return [scene for scene in story.scenes if _actor(scene).shape == shape]
 
 
 def _intervals(scenes: list[Scene]) -> Intervals:
@@ -180,11 +155,8 @@ def _distinct(values: Iterable[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(values))
 
 
-Kind = Callable[[Story, Random], list[Fact]]
-EASY_KINDS: tuple[Kind, ...] = (_recognize_scenes, _recognize_objects, _name_attributes)
-KINDS: tuple[Kind, ...] = (
-    *EASY_KINDS,
-    _order_objects,
-    _tell_existence,
-    _recognize_actions,
-)
+KINDS: dict[str, Callable[[Story], list[Fact]]] = {
+    "scene/scene_recognition": _recognize_scenes,
+    "object/object_recognition": _recognize_objects,
+    "object/object_attribute": _name_attributes,
+}

@@ -1,0 +1,1 @@
+"""A `Story` in, words out: captions, events and a summary (`tell`), and questions with their answers (`ask`)."""
