@@ -113,7 +113,7 @@ class ShardCache:
 def _open_whole(path: Path, num_bytes: int) -> BinaryIO | None:
     """A cached shard, which now counts as used; None when it is not there as a whole."""
     try:
-        stream = path.open("rb")
+        stream: BinaryIO = path.open("rb", buffering=0)
     except FileNotFoundError:
         return None
     if os.fstat(stream.fileno()).st_size != num_bytes:

@@ -145,7 +145,7 @@ class FrameShards:
         """The same bytes, once they were looked at."""
         record, start = self._record(place), stream.tell()
         self._shards.read_subject(record)
-        stream.write(self._shards.read_bytes(record))
+        stream.write(self._shards.read_uncut(record))
         return replace(record, shard=f"{place.shard:06d}.tar", offset=start)
 
     def _record(self, place: Place) -> SubjectRecord:

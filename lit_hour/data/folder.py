@@ -26,7 +26,7 @@ class ShardFolder(Protocol):
         """
 
     def open(self, index: ShardIndex) -> BinaryIO:
-        """The tar of a shard.
+        """The tar of a shard, without a buffer: `read_members` takes every byte once.
 
         Raises:
             ShardError: it cannot be had.
@@ -62,7 +62,7 @@ class LocalFolder:
         """The tar of a shard."""
         path = self.path / index.shard
         try:
-            return path.open("rb")
+            return path.open("rb", buffering=0)
         except OSError as error:
             raise ShardError(f"{path} cannot be read: {error}") from error
 

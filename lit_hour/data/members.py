@@ -2,65 +2,68 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import BinaryIO
 
 from lit_hour.data.index import SubjectRecord
-from lit_hour.data.tar import split_tar
+from lit_hour.data.tar import Content, read_bytes, read_members
 from lit_hour.errors import ShardError
 
 
-class ReadMemory(threading.local):
-    """Memory of each thread that reading uses again and again: to get new pages from the system takes longer than to read."""
+def members_of(
+    tar: BinaryIO, path: str, record: SubjectRecord, read: Callable[[BinaryIO, int], Content]
+) -> Iterator[tuple[str, Content]]:
+    """Name and content of each member; at a damaged header it ends, which the caller sees as a missing member.
 
-    _content = bytearray()
+    Args:
+        path: of the tar, for errors.
+        read: `read_bytes` or `read_writable`.
 
-    def of(self, num_bytes: int) -> memoryview:
-        """So many bytes, until the next call."""
-        if len(self._content) < num_bytes:
-            self._content = bytearray(num_bytes)
-        return memoryview(self._content)[:num_bytes]
+    Raises:
+        ShardError: the tar cannot be read, or ends before, or a member is no file.
+    """
+    try:
+        tar.seek(record.offset)
+        for name, content, is_file in read_members(tar, record.size, read):
+            if not is_file:
+                raise ShardError(f"{path}: {record.kind} {record.key!r}: the member {name} is no file")
+            yield name, content
+    except EOFError as error:
+        raise _truncated(path, record) from error
+    except OSError as error:
+        raise ShardError(f"{path} cannot be read: {error}") from error
 
 
-READ_MEMORY = ReadMemory()
+def take_member(members: Iterator[tuple[str, Content]], stem: str, suffixes: Sequence[str], place: str) -> tuple[str, Content]:
+    """The next member, which has to have this stem and one of the suffixes.
+
+    Raises:
+        ShardError: it has another name, or there is none.
+    """
+    member = next(members, None)
+    if member is not None:
+        found_stem, _, found_suffix = member[0].rpartition(".")
+        if found_stem == stem and found_suffix in suffixes:
+            return member
+    names = " or ".join(f"{stem}.{suffix}" for suffix in suffixes)
+    found = member[0] if member else "nothing readable"
+    raise ShardError(f"{place}: the member {names} is missing or its header is damaged; found {found}")
 
 
-def read_range(tar: BinaryIO, path: str, record: SubjectRecord, memory: memoryview) -> memoryview:
-    """Read the bytes of a subject into memory of its size.
+def read_uncut(tar: BinaryIO, path: str, record: SubjectRecord) -> bytes:
+    """All members of a subject as they lie in the tar.
 
     Raises:
         ShardError: the tar cannot be read, or ends before.
     """
     try:
         tar.seek(record.offset)
-        num_bytes = tar.readinto(memory)  # type: ignore[attr-defined]
+        return read_bytes(tar, record.size)
+    except EOFError as error:
+        raise _truncated(path, record) from error
     except OSError as error:
         raise ShardError(f"{path} cannot be read: {error}") from error
-    if num_bytes < record.size:
-        raise ShardError(f"{path} ends inside the {record.kind} {record.key!r}: the tar is truncated, pack it again")
-    return memory
 
 
-def members_of(content: memoryview, place: str) -> Iterator[tuple[str, memoryview]]:
-    """Name and content of each member; at a damaged header it ends, which the caller sees as a missing member.
-
-    Raises:
-        ShardError: a member is no file.
-    """
-    for name, data, is_file in split_tar(content):
-        if not is_file:
-            raise ShardError(f"{place}: the member {name} is no file")
-        yield name, data
-
-
-def take_member(members: Iterator[tuple[str, memoryview]], names: Sequence[str], place: str) -> tuple[str, memoryview]:
-    """The next member, which has to have one of the names.
-
-    Raises:
-        ShardError: it has another one, or there is none.
-    """
-    found, content = next(members, ("nothing readable", memoryview(b"")))
-    if found not in names:
-        raise ShardError(f"{place}: the member {' or '.join(names)} is missing or its header is damaged; found {found}")
-    return found, content
+def _truncated(path: str, record: SubjectRecord) -> ShardError:
+    return ShardError(f"{path} ends inside the {record.kind} {record.key!r}: the tar is truncated, pack it again")

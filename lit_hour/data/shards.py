@@ -15,12 +15,14 @@ from numpy.typing import NDArray
 from lit_hour.config.data import DataConfig
 from lit_hour.data.balance import SampleCost
 from lit_hour.data.cache import ShardCache
+from lit_hour.data.encoding import Encoding
 from lit_hour.data.features import FEATURES_SUFFIX, StoredTokens, read_safetensors
 from lit_hour.data.folder import LocalFolder, RemoteFolder, ShardFolder
 from lit_hour.data.index import VERSION, ShardIndex, SubjectRecord
-from lit_hour.data.members import READ_MEMORY, members_of, read_range, take_member
+from lit_hour.data.members import members_of, read_uncut, take_member
 from lit_hour.data.questions import parse_question
 from lit_hour.data.subject import SHARED_KINDS, Kind
+from lit_hour.data.tar import Content, read_bytes, read_writable
 from lit_hour.data.web import is_url
 from lit_hour.errors import ShardError
 from lit_hour.image.read import SUFFIXES
@@ -106,36 +108,29 @@ class Shards:
         """The shard and the key of a subject, as messages name them."""
         return f"{self.folder}/{record.shard}: {record.kind} {record.key!r}"
 
-    def read_bytes(self, record: SubjectRecord) -> memoryview:
-        """One subject's part of its tar, as it is; in memory that the next one of this thread takes over.
+    def read_uncut(self, record: SubjectRecord) -> bytes:
+        """One subject's part of its tar, as it is.
 
         Raises:
-            ShardError: the tar is shorter than its index says.
+            ShardError: the tar cannot be read, or is shorter than its index says.
         """
         with self.folder.open(self._index_of[record.shard]) as tar:
-            return read_range(tar, f"{self.folder}/{record.shard}", record, READ_MEMORY.of(record.size))
+            return read_uncut(tar, f"{self.folder}/{record.shard}", record)
 
     def read_subject(self, record: SubjectRecord) -> StoredSubject:
-        """Read one subject's part of its tar, in one go; its pictures stay undecoded.
+        """Read one subject's part of its tar; its pictures stay undecoded.
 
         Raises:
             ShardError: the tar is shorter than its index says, a member is missing or damaged, or `KEY.json` does not fit.
         """
-        index, place = self._index_of[record.shard], self.place_of(record)
+        index, path = self._index_of[record.shard], f"{self.folder}/{record.shard}"
         if record.kind == "video" and index.encoding:
-            path = f"{self.folder}/{record.shard}"
-            with self.folder.open(index) as tar:  # into memory of their own, which the tokens keep
-                members = members_of(read_range(tar, path, record, memoryview(bytearray(record.size))), place)
-            file, content = take_member(members, [f"{record.key}.{FEATURES_SUFFIX}"], place)
-            tokens = read_safetensors(content, record.num_frames, index.encoding, f"{place}: member {file}")
-            pictures: tuple[tuple[str, bytes], ...] = ()
-        else:
-            members, tokens = members_of(self.read_bytes(record), place), None
-            pictures = tuple(_take_pictures(members, record, place))
-        name, metadata = take_member(members, [f"{record.key}.json"], place)
-        for found, _ in members:
-            raise ShardError(f"{place}: the member {found} is not in the index")
-        return _stored_subject(bytes(metadata), record, pictures, tokens, place, name)
+            with self.folder.open(index) as tar:
+                return _read_features(
+                    members_of(tar, path, record, read_writable), record, index.encoding, self.place_of(record)
+                )
+        with self.folder.open(index) as tar:
+            return _read_pictures(members_of(tar, path, record, read_bytes), record, self.place_of(record))
 
 
 def open_shards(place: Path | str, cache: ShardCache | None = None) -> Shards:
@@ -172,24 +167,38 @@ def _nums_asked(record: SubjectRecord, questions_per_sample: int) -> Iterator[in
     return (min(num_asked, record.num_questions - first) for first in range(0, record.num_questions, num_asked))
 
 
-def _take_pictures(members: Iterator[tuple[str, memoryview]], record: SubjectRecord, place: str) -> Iterator[tuple[str, bytes]]:
-    """The frames or pictures of a subject, copied from memory that is used again."""
+def _read_pictures(members: Iterator[tuple[str, bytes]], record: SubjectRecord, place: str) -> StoredSubject:
     suffixes = ("jpg",) if record.kind == "video" else SUFFIXES
-    for number in range(record.num_frames):
-        name, data = take_member(members, [f"{record.key}.{number:06d}.{suffix}" for suffix in suffixes], place)
-        yield name, bytes(data)
+    pictures = tuple(take_member(members, f"{record.key}.{number:06d}", suffixes, place) for number in range(record.num_frames))
+    return _stored_subject(_last_member(members, record, place), record, place, pictures=pictures)
+
+
+def _read_features(
+    members: Iterator[tuple[str, memoryview]], record: SubjectRecord, encoding: Encoding, place: str
+) -> StoredSubject:
+    name, content = take_member(members, record.key, (FEATURES_SUFFIX,), place)
+    tokens = read_safetensors(content, record.num_frames, encoding, f"{place}: member {name}")
+    return _stored_subject(bytes(_last_member(members, record, place)), record, place, tokens=tokens)
+
+
+def _last_member(members: Iterator[tuple[str, Content]], record: SubjectRecord, place: str) -> Content:
+    """The content of `KEY.json`."""
+    _, content = take_member(members, record.key, ("json",), place)
+    for found, _ in members:
+        raise ShardError(f"{place}: the member {found} is not in the index")
+    return content
 
 
 def _stored_subject(
     metadata: bytes,
     expected: SubjectRecord,
-    pictures: tuple[tuple[str, bytes], ...],
-    tokens: StoredTokens | None,
     place: str,
-    name: str,
+    *,
+    pictures: tuple[tuple[str, bytes], ...] = (),
+    tokens: StoredTokens | None = None,
 ) -> StoredSubject:
     """Check `KEY.json` against the index, and put the parts together."""
-    member = f"{place}: member {name}"
+    member = f"{place}: member {expected.key}.json"
     try:
         record: dict[str, Any] = json.loads(metadata)
         version, questions = record["version"], record["questions"]

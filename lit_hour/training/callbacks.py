@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+import torch
 from lightning.pytorch.callbacks import Callback, LearningRateMonitor
 
 from lit_hour.config.schema import Config
@@ -43,6 +44,7 @@ def build_callbacks(config: Config, run: RunFolder) -> list[Callback]:
         EncoderCheck(),
         Preemption(agreement, periodic, training.max_requeues),
         FiniteSteps(agreement, run.bad_batch, training.max_skipped_steps),
+        StepLoss(training.log_every_steps),
         StepBar(),
         DataProgress(),
         SkippedSamples(run.skipped, config.data.max_skipped),
@@ -72,6 +74,31 @@ class DataProgress(Callback):
         if trainer.global_step > self._steps_seen:
             self._steps_seen = trainer.global_step
             trainer.datamodule.finish_step()  # type: ignore[attr-defined]
+
+
+class StepLoss(Callback):
+    """The loss of a step: the mean over its micro-batches and the ranks.
+
+    Lightning would log it after the step was saved, and a run that is killed between the two and goes on lacks it.
+    """
+
+    def __init__(self, every_steps: int) -> None:
+        self._every_steps = every_steps
+        self._sum = torch.zeros(())
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Batch, batch_idx: int
+    ) -> None:
+        """Add the loss of a micro-batch, which Lightning has divided by their number; at the end of a step write the sum."""
+        self._sum = self._sum.to(outputs["loss"].device) + outputs["loss"]
+        if (batch_idx + 1) % trainer.accumulate_grad_batches:
+            return
+        loss = trainer.strategy.reduce(self._sum, reduce_op="mean")
+        self._sum = torch.zeros(())
+        pl_module.log("train/loss", loss, logger=False, batch_size=1)  # for the terminal
+        if trainer.global_step % self._every_steps == 0 and trainer.is_global_zero:
+            trainer.logger.log_metrics({"train/loss": float(loss)}, trainer.global_step - 1)  # type: ignore[union-attr]
+            trainer.logger.experiment.flush()  # type: ignore[union-attr]
 
 
 class SkippedSamples(Callback):

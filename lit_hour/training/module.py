@@ -79,9 +79,7 @@ class HourLLaVAModule(L.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The loss of one batch: `()`."""
-        loss = self.model(batch, self._forgetting_generators(batch))
-        self.log("train/loss", loss, prog_bar=True, sync_dist=True, batch_size=len(batch.input_ids))
-        return loss
+        return self.model(batch, self._forgetting_generators(batch))
 
     def validation_step(self, batch: Batch, batch_idx: int) -> list[Said]:  # type: ignore[override]
         """Loss and answers; each visual is remembered once for both and for all its questions.

@@ -46,7 +46,7 @@ def test_frames_of_shards_come_in_chunks_with_what_is_known_of_the_video(packed:
         images, end = images_of(source, place)
         stored = shards.read_subject(record)
         assert torch.equal(images, load_frames(stored, 32, 100).images)
-        content = bytes(shards.read_bytes(record))
+        content = shards.read_uncut(record)
         assert end.metadata in content and end.num_frames == source.cost(place) == record.num_frames
         assert source.subjects(place.shard)[place.number] == ("video", record.key)
 
@@ -88,7 +88,7 @@ def test_pictures_and_texts_are_copied_as_they_are(mixed: Path, mixed_files: Pat
                     stream.seek(6)
                     copied = source.copy(Place(shard, number), stream)
                     assert copied == replace(record, offset=6)
-                    assert stream.getvalue()[6:] == bytes(shards.read_bytes(record))
+                    assert stream.getvalue()[6:] == shards.read_uncut(record)
 
 
 def test_a_damaged_video_ends_with_its_damage_and_the_next_one_follows(spoiled, tiny_videos: Path, tmp_path: Path) -> None:

@@ -1,12 +1,19 @@
 """Members of a tar, as Python's own tarfile finds them."""
 
+from __future__ import annotations
+
 import io
 import random
 import tarfile
+from collections.abc import Callable
+from typing import TYPE_CHECKING, BinaryIO
 
 import pytest
 
-from lit_hour.data.tar import split_tar
+from lit_hour.data.tar import read_bytes, read_members, read_writable
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
 
 
 def tar_of(members: dict[str, bytes], kind: bytes = tarfile.REGTYPE) -> bytes:
@@ -17,6 +24,10 @@ def tar_of(members: dict[str, bytes], kind: bytes = tarfile.REGTYPE) -> bytes:
             info.size, info.type, info.mode = len(data) if kind == tarfile.REGTYPE else 0, kind, 0o644
             tar.addfile(info, io.BytesIO(data))
     return buffer.getvalue()
+
+
+def split_tar(content: bytes) -> list[tuple[str, bytes, bool]]:
+    return list(read_members(io.BytesIO(content), len(content), read_bytes))
 
 
 MEMBERS = {
@@ -35,8 +46,8 @@ def test_members_come_in_order_with_their_content() -> None:
 
 def test_a_run_of_members_without_the_end_of_the_archive_is_enough() -> None:
     content = tar_of({"a": b"1", "b": b"2"})[:2048]
-    assert list(split_tar(content)) == [("a", b"1", True), ("b", b"2", True)]
-    assert list(split_tar(content + content)) == 2 * list(split_tar(content))
+    assert split_tar(content) == [("a", b"1", True), ("b", b"2", True)]
+    assert split_tar(content + content) == 2 * split_tar(content)
 
 
 @pytest.mark.parametrize("kind", [tarfile.DIRTYPE, tarfile.SYMTYPE, tarfile.LNKTYPE])
@@ -56,6 +67,31 @@ def test_every_damaged_byte_of_a_header_ends_it() -> None:
 
 def test_noise_is_never_taken_for_members() -> None:
     noise = random.Random(0)
-    assert not any(list(split_tar(noise.randbytes(2048))) for _ in range(500))
+    assert not any(split_tar(noise.randbytes(2048)) for _ in range(500))
     content = tar_of(MEMBERS)
-    assert [len(list(split_tar(content[:end]))) for end in (0, 511, 512, 513)] == [0, 0, 0, 0]
+    assert [len(split_tar(content[:end])) for end in (0, 511, 512, 513)] == [0, 0, 0, 0]
+
+
+class Slow(io.BytesIO):
+    """Gives seven bytes at a time."""
+
+    def read(self, num_bytes: int | None = -1) -> bytes:
+        return super().read(min(num_bytes or 0, 7))
+
+    def readinto(self, place: WriteableBuffer) -> int:
+        return super().readinto(memoryview(place)[:7])
+
+
+def test_a_file_that_gives_little_at_a_time_is_read_to_its_end() -> None:
+    content = tar_of(MEMBERS)
+    assert list(read_members(Slow(content), len(content), read_bytes)) == split_tar(content)
+    writable = list(read_members(Slow(content), len(content), read_writable))
+    assert writable == split_tar(content) and not any(data.readonly for _, data, _ in writable)
+
+
+@pytest.mark.parametrize("read", [read_bytes, read_writable])
+def test_a_file_that_ends_too_early_is_told_from_a_damaged_one(read: Callable[[BinaryIO, int], bytes | memoryview]) -> None:
+    content = tar_of({"a": b"1" * 600, "b": b"2"})
+    for end in (100, 512, 1000, 1536):
+        with pytest.raises(EOFError):
+            list(read_members(io.BytesIO(content[:end]), 3072, read))

@@ -6,9 +6,12 @@ from pathlib import Path
 import pytest
 from small_run import NUM_STEPS, SAMPLES_PER_STEP, Small, Watch, settings, weights
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch import Tensor
 
 from lit_hour.data.shards import open_shards
 from lit_hour.errors import ShardError
+from lit_hour.training.module import HourLLaVAModule
+from lit_hour.types import Batch
 
 JPEG_START = b"\xff\xd8\xff"
 
@@ -96,3 +99,17 @@ def test_texts_that_are_cut_are_counted_and_the_first_is_named(
     assert scalars(alone, "long", "data/cut_texts") == [2, 4, 6, 8, 10, 12]
     alone.fit("short", "training.max_steps=2")
     assert scalars(alone, "short", "data/cut_texts") == [0, 0]
+
+
+def test_the_loss_of_a_step_is_the_mean_of_its_micro_batches(small: Small, monkeypatch: pytest.MonkeyPatch) -> None:
+    losses, training_step = [], HourLLaVAModule.training_step
+
+    def record(module: HourLLaVAModule, batch: Batch, batch_idx: int) -> Tensor:
+        loss = training_step(module, batch, batch_idx)
+        losses.append(float(loss.detach()))
+        return loss
+
+    monkeypatch.setattr(HourLLaVAModule, "training_step", record)
+    small.fit("means", "training.max_steps=3")
+    means = [(losses[first] + losses[first + 1]) / 2 for first in range(0, 6, 2)]
+    assert scalars(small, "means", "train/loss") == pytest.approx(means, rel=1e-6) and len(losses) == 6

@@ -4,6 +4,7 @@ import os
 import shutil
 import signal
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -12,6 +13,7 @@ import pytest
 import torch
 from forked import AtBatch, fork_run
 from small_run import NUM_STEPS, SAMPLES_PER_STEP, Small, Trained, Watch, largest_difference, weights
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from lit_hour.run import RunFolder
 
@@ -115,6 +117,7 @@ MOMENTS = {
     "in the content": die_half_way_through_content(4),
     "before the settings have their name": die_before_name(7),
     "before the checkpoint has its name": die_before_name(8),
+    "right after the checkpoint has its name": die_before_name(9),
     "in the content of the last one": die_half_way_through_content(5),
     "before the last one has its name": die_before_name(10),
 }
@@ -126,11 +129,15 @@ def test_a_run_that_is_killed_while_it_saves(trained: Trained, watch: Watch, mom
     assert fork_run(trained.small, name, prepare=MOMENTS[moment]).wait() == [-signal.SIGKILL]
     run = trained.small.run(name)
     assert list(run.checkpoints.glob("*.part"))
+    time.sleep(1 - time.time() % 1)  # TensorBoard orders the files of a run by the seconds in which they were begun
     trained.small.fit(name)
     assert not list(run.checkpoints.glob("*.part"))
-    started_at = 4 if "last one" in moment else 3  # of step 3 there is the best one
+    started_at = 4 if "last one" in moment or "right after" in moment else 3  # of step 3 there is the best one
     assert watch.positions == list(range(started_at * SAMPLES_PER_STEP, NUM_STEPS * SAMPLES_PER_STEP))
     assert largest_difference(weights(run), weights(trained.run)) == 0
+    curves = EventAccumulator(str(run.tensorboard))
+    curves.Reload()
+    assert [event.step for event in curves.Scalars("train/loss")] == list(range(NUM_STEPS))
 
 
 @pytest.fixture
