@@ -7,6 +7,7 @@ RUN/checkpoints/last.ckpt/      the same names are folders of pieces where the m
 RUN/checkpoints/converted/      weights alone, that `python -m lit_hour convert` made of a published model
 RUN/checkpoints/last.yaml       the effective settings, beside each checkpoint: also converted.yaml
 RUN/tensorboard/                curves and pictures
+RUN/evidence.png                accuracy of the latest validation by the length of videos and where in them answers are seen
 RUN/skipped.jsonl               samples that could not be read, with the reason
 RUN/bad_batch/                  batches whose loss or gradient was not finite, when they stopped the run
 """
@@ -52,6 +53,11 @@ class RunFolder:
     def tensorboard(self) -> Path:
         """Where TensorBoard looks."""
         return self.path / "tensorboard"
+
+    @property
+    def evidence(self) -> Path:
+        """The picture of where in videos the answers are seen that were right."""
+        return self.path / "evidence.png"
 
     @property
     def skipped(self) -> Path:

@@ -23,13 +23,15 @@ class WorldConfig:
     frames_per_second: int = setting(5, "frame rate of the videos", unit="1/s", at_least=1)
     difficulty: Literal["easy", "needles", "full"] = setting(
         "full",
-        "easy: one to three scenes in a story with one large figure each, and three tasks; needles: three backgrounds that are"
-        " seen for three seconds, and three tasks; full: all 22 tasks",
+        "easy: one to three scenes in a story with one large figure each, and three tasks; needles: a few backgrounds"
+        " that are seen for seconds, and three tasks; full: all 22 tasks",
     )
     num_actors: int = setting(
         10, "figures of a full story; no two may share both shape and colour, so 36 at most", unit="figures", at_least=1
     )
     actions_per_minute: float = setting(10.0, "what happens in a minute of a full story", unit="1/min", at_least=1, at_most=15)
+    num_needles: int = setting(3, "backgrounds of a needle story that are asked for", at_least=1, at_most=3)
+    needle_seconds: float = setting(3.0, "how long each of them is seen", unit="s", at_least=1)
     tasks: str = setting(
         "", "tasks to ask about, with commas between them; empty: all that a story has material for. Named ones every story has"
     )

@@ -18,6 +18,7 @@ from lit_hour.errors import ShardError
 from lit_hour.run import RunFolder
 from lit_hour.training.agreement import Agreement
 from lit_hour.training.encoder_check import EncoderCheck
+from lit_hour.training.evidence import EvidencePicture
 from lit_hour.training.finite import FiniteSteps
 from lit_hour.training.pictures import ValidationPictures
 from lit_hour.training.preemption import Preemption
@@ -52,6 +53,7 @@ def build_callbacks(config: Config, run: RunFolder) -> list[Callback]:
         Speed(training.log_every_steps),
         LearningRateMonitor("step"),
         ValidationPictures(training.pictures),
+        *([EvidencePicture(run.evidence)] if training.pictures else []),
         BestCheckpoint(dirpath=run.checkpoints, filename="best", monitor="validation/loss", enable_version_counter=False),
         periodic,
     ]

@@ -20,10 +20,11 @@ from lit_hour.processor import Processor
 from lit_hour.text.tokenizer import end_of_turn_id
 from lit_hour.text.verdict import is_right
 from lit_hour.training.blocks import blocks_of, checkpoint_blocks, compile_blocks
+from lit_hour.training.evidence import EvidenceAccuracy
 from lit_hour.training.optim import build_optimizer, freeze_parts, parts_of
 from lit_hour.training.scores import AnswerAccuracy
 from lit_hour.training.sharding import shard
-from lit_hour.types import Batch, Question
+from lit_hour.types import Batch, Question, Video, Visual
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,8 @@ class HourLLaVAModule(L.LightningModule):
             self.model = HourLLaVA(config, len(self.tokenizer))
         self.validation_loss = MeanMetric()  # Lightning's own mean over ranks is wrong where they have unequal numbers
         self.scores = AnswerAccuracy()
+        self.evidence = EvidenceAccuracy()
+        self.evidence_counts = torch.zeros(0)  # of the latest validation: (2, lengths, depths)
         freeze_parts(self.model, config.training)
 
     def configure_model(self) -> None:
@@ -104,6 +107,7 @@ class HourLLaVAModule(L.LightningModule):
         ]
         for answer in said:
             self.scores.update(answer.question, answer.is_right)
+            self.evidence.update(answer.question, _duration_seconds(batch.visuals[answer.visual]), answer.is_right)
         return said
 
     def on_validation_epoch_end(self) -> None:
@@ -113,6 +117,8 @@ class HourLLaVAModule(L.LightningModule):
         for name, value in self.scores.compute().items():
             self.log(f"validation/{name}", value, prog_bar=name == "accuracy/multiple_choice")
         self.scores.reset()
+        self.evidence_counts = self.evidence.compute()
+        self.evidence.reset()
 
     def configure_optimizers(self) -> Any:
         """One group for each part that learns."""
@@ -140,3 +146,8 @@ class HourLLaVAModule(L.LightningModule):
         positions = batch.positions or (-1,) * len(batch.visuals)  # a batch of which nothing could be read
         seeds = [f"{self.config.run.seed} {position}".encode() for position in positions]
         return [torch.Generator().manual_seed(int.from_bytes(sha256(seed).digest()[:7], "big")) for seed in seeds]
+
+
+def _duration_seconds(visual: Visual | None) -> float:
+    """Of a video, to its last frame; 0 of what has no duration."""
+    return float(visual.timestamps[-1]) if isinstance(visual, Video) and len(visual) else 0.0

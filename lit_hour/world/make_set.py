@@ -41,6 +41,8 @@ STORY_SETTINGS = (
     "difficulty",
     "num_actors",
     "actions_per_minute",
+    "num_needles",
+    "needle_seconds",
     "tasks",
     "questions_per_task",
 )

@@ -1,4 +1,4 @@
-"""A seed in, the scenes of a needle story out: long ones on plain backgrounds, and three that are over in three seconds.
+"""A seed in, the scenes of a needle story out: long ones on plain backgrounds, and a few that are over in seconds.
 
 The short ones are the needles in the haystack: each has a pattern of its own on its background. One large figure is there all
 the time.
@@ -12,30 +12,33 @@ from random import Random
 from lit_hour.world.story import BACKGROUND_COLOURS, COLOURS, PATTERNS, SHAPES, Actor, Background, Deed, Scene, Stay
 
 NEEDLES = PATTERNS[1:]  # one with each pattern
-NEEDLE_SECONDS = 3.0
 MEAN_SCENE_SECONDS = 40.0
 SHORTEST_SCENE_SECONDS = 5.0  # between two needles, and before the first and after the last
-SHORTEST_NEEDLE_STORY_SECONDS = len(NEEDLES) * (NEEDLE_SECONDS + 2 * SHORTEST_SCENE_SECONDS)
 FIGURE_SIZE = 0.45
 
 
-def play_needle_scenes(random: Random, duration_seconds: float) -> list[Scene]:
-    """Scenes from 0 to the end: each third of the story has one needle, at any depth of it."""
-    third = duration_seconds / len(NEEDLES)
-    patterns = random.sample(NEEDLES, len(NEEDLES))
+def shortest_needle_story(num_needles: int, needle_seconds: float) -> float:
+    """Its duration in seconds."""
+    return num_needles * (needle_seconds + 2 * SHORTEST_SCENE_SECONDS)
+
+
+def play_needle_scenes(random: Random, duration_seconds: float, num_needles: int, needle_seconds: float) -> list[Scene]:
+    """Scenes from 0 to the end: each third of a story with three needles has one of them, at any depth of it."""
+    part = duration_seconds / num_needles
+    patterns = random.sample(NEEDLES, num_needles)
     starts = [
-        float(round(random.uniform(index * third + SHORTEST_SCENE_SECONDS, (index + 1) * third - NEEDLE_SECONDS - 1)))
-        for index in range(len(NEEDLES))
+        float(round(random.uniform(index * part + SHORTEST_SCENE_SECONDS, (index + 1) * part - needle_seconds - 1)))
+        for index in range(num_needles)
     ]
     actor = Actor(random.choice(SHAPES), random.choice(COLOURS), FIGURE_SIZE, has_eye=False)
     scenes: list[Scene] = []
     ends = [*starts, duration_seconds]
-    for start, end, pattern in zip([0.0, *(start + NEEDLE_SECONDS for start in starts)], ends, [*patterns, None], strict=True):
+    for start, end, pattern in zip([0.0, *(start + needle_seconds for start in starts)], ends, [*patterns, None], strict=True):
         for bounds in pairwise(_cut(random, start, end)):
             scenes.append(_play_scene(random, *bounds, _draw_background(random, scenes), actor))
         if pattern:
             needle = Background(_draw_background(random, scenes).colour, pattern)
-            scenes.append(_play_scene(random, end, end + NEEDLE_SECONDS, needle, actor))
+            scenes.append(_play_scene(random, end, end + needle_seconds, needle, actor))
     return scenes
 
 

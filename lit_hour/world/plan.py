@@ -113,6 +113,8 @@ def tell_story(plan: VideoPlan, settings: WorldConfig) -> Story:
             settings.difficulty,
             settings.num_actors,
             settings.actions_per_minute,
+            settings.num_needles,
+            settings.needle_seconds,
         )
         try:
             if tasks:

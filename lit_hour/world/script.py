@@ -13,7 +13,7 @@ from random import Random
 
 from lit_hour.errors import WorldError
 from lit_hour.world.easy_script import SHORTEST_SCENE_SECONDS, num_easy_scenes, play_easy_scenes
-from lit_hour.world.needle_script import SHORTEST_NEEDLE_STORY_SECONDS, play_needle_scenes
+from lit_hour.world.needle_script import NEEDLES, play_needle_scenes, shortest_needle_story
 from lit_hour.world.stage import Pace, play_scene
 from lit_hour.world.story import (
     BACKGROUND_COLOURS,
@@ -32,13 +32,10 @@ from lit_hour.world.story import (
     Story,
 )
 
-SHORTEST_STORY_SECONDS: dict[Difficulty, float] = {
-    "easy": SHORTEST_SCENE_SECONDS,
-    "needles": SHORTEST_NEEDLE_STORY_SECONDS,
-    "full": 10.0,
-}
+SHORTEST_FULL_STORY_SECONDS = 10.0
 NUM_ACTORS = 10
 ACTIONS_PER_MINUTE = 10.0
+NEEDLE_SECONDS = 3.0
 MOST_ACTORS = len(SHAPES) * len(COLOURS)
 SHARE_OF_REGULARS = 0.4  # of the figures of a full story
 NUM_REGULAR_BACKGROUNDS, NUM_GUEST_BACKGROUNDS = 4, 4
@@ -50,24 +47,31 @@ def write_story(
     difficulty: Difficulty = "full",
     num_actors: int = NUM_ACTORS,
     actions_per_minute: float = ACTIONS_PER_MINUTE,
+    num_needles: int = len(NEEDLES),
+    needle_seconds: float = NEEDLE_SECONDS,
 ) -> Story:
     """Draw a story at random; the same arguments give the same story.
 
     Args:
-        difficulty: "easy" for one to three scenes with one large figure each, whatever the duration; "needles" for three
-            that last three seconds among long ones.
+        difficulty: "easy" for one to three scenes with one large figure each, whatever the duration; "needles" for a few
+            short ones among long ones.
         num_actors: figures to choose from in a full story.
         actions_per_minute: deeds in a minute of a full story, on average.
+        num_needles: short scenes of a needle story.
+        needle_seconds: how long each needle lasts.
 
     Raises:
         WorldError: the duration is not a number of seconds that one scene fits in, or there are more figures than pairs
             of a shape and a colour.
     """
-    shortest = SHORTEST_STORY_SECONDS[difficulty]
+    shortest, reason = {
+        "easy": (SHORTEST_SCENE_SECONDS, "which is one scene"),
+        "needles": (shortest_needle_story(num_needles, needle_seconds), "for world.num_needles of world.needle_seconds"),
+        "full": (SHORTEST_FULL_STORY_SECONDS, "which is one scene"),
+    }[difficulty]
     if not math.isfinite(duration_seconds) or duration_seconds < shortest:
         raise WorldError(
-            f"a story of {duration_seconds} s cannot be told: its duration has to be at least {shortest:g} s,"
-            " which is one scene"
+            f"a story of {duration_seconds} s cannot be told: its duration has to be at least {shortest:g} s, {reason}"
         )
     if not 1 <= num_actors <= MOST_ACTORS:
         raise WorldError(
@@ -79,7 +83,7 @@ def write_story(
         boundaries = _draw_boundaries(random, duration_seconds, num_easy_scenes(random, duration_seconds))
         scenes = play_easy_scenes(random, boundaries)
     elif difficulty == "needles":
-        scenes = play_needle_scenes(random, duration_seconds)
+        scenes = play_needle_scenes(random, duration_seconds, num_needles, needle_seconds)
     else:
         scenes = _play_full_scenes(random, duration_seconds, num_actors, Pace.of(actions_per_minute))
     return Story(seed, float(duration_seconds), tuple(scenes), difficulty)

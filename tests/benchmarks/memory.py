@@ -28,10 +28,10 @@ CONF = REPOSITORY / "conf" / "world"
 ARMS = ("memory", "compression", "sampling", "nothing")
 SEEDS = (0, 1, 2)
 SETS = {  # name: (hours, length, seed of the stories)
-    "train": ("20", "3m-10m", 0),
-    "3 minutes": ("1", "3m", 1),
+    "train": ("40", "3m-10m", 0),
+    "3 minutes": ("2", "3m", 1),
     "10 minutes": ("3", "10m", 2),
-    "60 minutes": ("12", "1h", 3),
+    "60 minutes": ("20", "1h", 3),
 }
 LOOK = ("world.difficulty=needles", "world.size_pixels=64", "world.frames_per_second=1")
 TASKS = {

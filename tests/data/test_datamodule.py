@@ -12,7 +12,7 @@ from lit_hour.data.datamodule import training_questions
 from lit_hour.data.shards import open_shards
 from lit_hour.errors import ConfigError, ShardError
 from lit_hour.processor import Processor
-from lit_hour.types import IGNORED_LABEL, Batch
+from lit_hour.types import IGNORED_LABEL, Batch, Frames
 
 
 def batches_equal(one: Batch, other: Batch) -> bool:
@@ -42,6 +42,17 @@ def test_the_run_is_as_long_as_one_pass_unless_it_is_told_otherwise(small: Small
     positions = [position for batch in data.train_dataloader() for position in batch.positions]
     assert positions == list(range(data.num_steps * SAMPLES_PER_STEP))
     assert data_of_rank(small, processor, "training.max_steps=5").num_steps == 5
+
+
+@pytest.mark.parametrize(("show", "num_frames"), [("all", 6), ("first_frame", 1), ("nothing", None)])
+def test_what_is_shown_is_a_setting(small: Small, processor: Processor, show: str, num_frames: int | None) -> None:
+    everything, data = data_of_rank(small, processor), data_of_rank(small, processor, f"video.show={show}")
+    batch, whole = next(iter(data.val_dataloader())), next(iter(everything.val_dataloader()))
+    assert batch.questions == whole.questions
+    (visual,) = batch.visuals
+    assert (None if visual is None else len(visual)) == num_frames
+    if isinstance(visual, Frames):
+        assert torch.equal(visual.images[0], whole.visuals[0].images[0]) and visual.timestamps[0] == 0
 
 
 def test_one_pass_asks_every_question_once(small: Small, processor: Processor) -> None:

@@ -135,6 +135,22 @@ def test_adapters_are_laid_over_what_is_there_and_merged_when_another_run_starts
     torch.testing.assert_close(later.get_parameter(f"{FIRST_QUERY}.weight"), expected + 8 / 2 * up @ down)
 
 
+def test_a_run_without_memaug_brings_everything_else(folders: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    run = shutil.copytree(folders / "run", tmp_path / "seeing")
+    _, model = started(f"training.start_from={folders}/run")
+    shutil.rmtree(run / "checkpoints")
+    (run / "checkpoints").mkdir()
+    weights = {f"model.{name}": each for name, each in model.state_dict().items() if not name.startswith("memory.")}
+    torch.save({"state_dict": weights}, run / "checkpoints/last.ckpt")
+    text = (run / "config.yaml").read_text()
+    assert "num_layers: 2" in text.partition("memory:")[2]
+    (run / "checkpoints/last.yaml").write_text(text.replace("memory:\n    num_layers: 2", "memory:\n    num_layers: 0"))
+    with caplog.at_level(logging.INFO, "lit_hour"):
+        _, later = started(f"training.start_from={run}")
+    has_weights_of(later, read_folder(folders / "hour_llava"), "language", "projector", "frame_end", "vision")
+    assert later.get_parameter(FRESH_NORM).shape and "parts with random weights: memory" in caplog.messages
+
+
 @pytest.mark.parametrize(
     ("words", "error", "message"),
     [

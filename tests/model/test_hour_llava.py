@@ -216,3 +216,17 @@ def test_answers_forget_by_a_setting_of_their_own() -> None:
     uniform, drawn = small_model(), small_model(with_memory(random))
     first, again = read(drawn, MIXED).embeddings, read(drawn, MIXED).embeddings
     assert torch.equal(first, again) and not torch.equal(first, read(uniform, MIXED).embeddings)
+
+
+@pytest.mark.parametrize(("look_back", "num_seen"), [(True, 16), (False, 4)])
+def test_frames_that_were_forgotten_are_seen_only_by_a_model_that_looks_back(look_back: bool, num_seen: int) -> None:
+    model = small_model(with_memory(MemoryConfig(num_layers=2, min_frames=4, look_back=look_back)))
+
+    def read_with(changed: int | None) -> torch.Tensor:
+        video = frames(16)
+        if changed is not None:
+            video.images[changed] = 255 - video.images[changed]
+        return read(model, batch_of(sample(video, (RED,)))).embeddings
+
+    before = read_with(None)
+    assert sum(not torch.equal(read_with(frame), before) for frame in range(16)) == num_seen

@@ -2,8 +2,8 @@ import pytest
 
 from lit_hour.errors import WorldError
 from lit_hour.world.narrate.ask import questions
-from lit_hour.world.needle_script import NEEDLE_SECONDS, NEEDLES
-from lit_hour.world.script import write_story
+from lit_hour.world.needle_script import NEEDLES
+from lit_hour.world.script import NEEDLE_SECONDS, write_story
 
 
 @pytest.mark.parametrize("duration_seconds", [39.0, 180.0, 3600.0, 36000.0])
