@@ -69,10 +69,11 @@ def ask_easily(story: Story, key: str, tasks: Sequence[str] = ()) -> list[Questi
 
 
 def _choose(facts_of_kind: list[list[Fact]], random: Random) -> list[Fact]:
-    """Up to `MAX_FACTS`: one of each kind in turn, as long as there are any."""
+    """Up to `MAX_FACTS`: as many of each kind as there are, if there is room, in an order that says nothing of their kinds."""
     shuffled = [random.sample(facts, len(facts)) for facts in facts_of_kind]
     rounds = zip_longest(*shuffled)
-    return [fact for facts in rounds for fact in facts if fact is not None][:MAX_FACTS]
+    chosen = [fact for facts in rounds for fact in facts if fact is not None][:MAX_FACTS]
+    return random.sample(chosen, len(chosen))
 
 
 def _open_ended(fact: Fact, id: str) -> Question:
