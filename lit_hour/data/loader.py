@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -16,6 +18,7 @@ from lit_hour.errors import ShardError
 SIGN_OF_A_TIMEOUT = "DataLoader timed out"  # words of torch's
 NUM_NAMED = 5  # samples that a message lists before it only counts
 SECONDS_TO_DIE = 5.0
+WARNINGS = (signal.SIGUSR1, signal.SIGTERM)
 
 
 class Places(Protocol):
@@ -68,14 +71,21 @@ class TimedLoader(DataLoader[Any]):
 def outlive_warnings(worker: int) -> None:
     """Run in a worker when it starts: a warning to a whole job reaches it too, and it has to read on until its rank has saved.
 
-    It ends with its rank all the same. torch has just made SIGTERM its end.
+    SIGTERM is also how its rank ends it, and then waits for it: what counts is who sends it.
     """
-    for warning in (signal.SIGUSR1, signal.SIGTERM):
-        signal.signal(warning, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_BLOCK, WARNINGS)  # in this thread and those that it starts
+    threading.Thread(target=_end_when_told_by, args=(os.getppid(),), daemon=True).start()
+
+
+def _end_when_told_by(rank: int) -> None:
+    while True:
+        warning = signal.sigwaitinfo(WARNINGS)
+        if warning.si_signo == signal.SIGTERM and warning.si_pid == rank:
+            os._exit(0)  # not 1: torch would take it for a failure
 
 
 def _end_all(workers: Sequence[BaseProcess]) -> None:
-    """End processes of which one hangs: they do not heed SIGTERM, and the end of this one would wait for them."""
+    """End processes of which one hangs: it may not heed SIGTERM, and the end of this one would wait for it."""
     for worker in workers:
         with suppress(RuntimeError):  # torch reports in the midst of this that a worker was killed
             worker.kill()

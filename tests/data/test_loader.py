@@ -1,8 +1,10 @@
 """Workers that hang for real: the tar that they open has become a pipe that nobody writes to."""
 
+import json
 import multiprocessing
 import os
 import shutil
+import sys
 import time
 from pathlib import Path
 
@@ -53,3 +55,21 @@ def test_a_reader_that_waits_for_its_caller_is_not_timed_out(data: VideoQuestion
     next(batches)
     time.sleep(TIMEOUT_SECONDS + 0.5)
     assert len(list(batches)) == 3
+
+
+def test_workers_that_still_have_something_to_read_end_with_their_rank(data: VideoQuestionData) -> None:
+    def leave_in_the_midst() -> None:
+        batches = iter(data.train_dataloader())
+        next(batches)
+        os.write(to_test, json.dumps([worker.pid for worker in multiprocessing.active_children()]).encode())
+        sys.exit(75)  # `batches` is not at its end, and lives as long as this exception
+
+    from_rank, to_test = os.pipe()
+    rank = multiprocessing.get_context("fork").Process(target=leave_in_the_midst)
+    rank.start()
+    rank.join(20)
+    status = rank.exitcode
+    rank.kill()
+    workers = json.loads(os.read(from_rank, 1000))
+    assert status == 75 and len(workers) == 2
+    assert not any(Path(f"/proc/{worker}").exists() for worker in workers)

@@ -85,7 +85,7 @@ def run_to_the_end(small: Small, name: str, layout: Layout, interruptions: list[
         start = fork_run(small, name, *words, num_ranks=layout.num_ranks, callback=callback)
         first_status = start.wait()[0]
         if what is None or what.kind != signal.SIGKILL:  # killed ranks are not killed at once: one may see the other go
-            assert first_status == (UNFINISHED_RUN if what else 0), start.printed()
+            assert first_status == (UNFINISHED_RUN if what else 0), f"{first_status}: {start.printed()}"
         begun.append(next(line for line in start.printed().splitlines() if line.startswith("run ")).partition(": ")[2])
     return begun
 

@@ -56,8 +56,8 @@ def test_a_warned_run_ends_its_step_saves_and_goes_on_as_if_nothing_had_been(
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
 def test_a_warning_to_a_whole_job_reaches_its_data_workers_which_read_on(trained: Trained, number: int) -> None:
     def warn_all() -> None:
-        for process in (*torch.multiprocessing.active_children(), multiprocessing.current_process()):
-            os.kill(process.pid or 0, number)
+        processes = (*torch.multiprocessing.active_children(), multiprocessing.current_process())  # warned from outside
+        subprocess.run(["kill", f"-{number}", *(str(process.pid) for process in processes)], check=True)
 
     name, words = f"all-{number}", ("data.num_workers=1",)
     run = fork_run(trained.small, name, *words, callback=AtBatch(warn_all, batch=3))
