@@ -42,6 +42,7 @@ class MemoryConfig:
     look_back: bool = setting(
         True, "MemAug looks into the whole memory; false: only into what survived forgetting, by the same arithmetic"
     )
+    initial_deviation: float = setting(0.02, "standard deviation of random weights", above=0)
     min_frames: int = setting(128, "a shorter video is repeated up to this many frames in memory", unit="frames", at_least=1)
     max_query_frames: int = setting(512, "frames that survive forgetting, at most", unit="frames", at_least=1)
     spatial_keep: float = setting(0.25, "share of each frame's tokens that survives forgetting", above=0, at_most=1)

@@ -51,7 +51,12 @@ class HourLLaVA(nn.Module):
         self.projector = Projector(self.vision.dim, dim)
         self.frame_end = nn.Parameter(draw_frame_end(dim))  # (dim,)
         self.memory = MemoryAugmentation(
-            dim, self.language.num_heads, self.language.num_key_value_heads, self.settings.num_layers, self.language.rope_theta
+            dim,
+            self.language.num_heads,
+            self.language.num_key_value_heads,
+            self.settings.num_layers,
+            self.language.rope_theta,
+            self.settings.initial_deviation,
         )
 
     def forward(self, batch: Batch, generators: Sequence[Generator] | None = None) -> Tensor:

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from lit_hour.config.schema import Config
 from lit_hour.model.hour_llava import HourLLaVA, draw_frame_end
-from lit_hour.model.memory_augmentation import initialise as initialise_memory
 from lit_hour.model.vision_encoder import VisionEncoder
 from lit_hour.weights import load_into
 
@@ -65,7 +64,7 @@ def _initialise_layer(template: HourLLaVA, layer: nn.Module, name: str) -> None:
         return
     layer.reset_parameters()  # type: ignore[operator]
     if name.startswith(MEMORY):
-        initialise_memory(layer)
+        template.memory.initialise(layer)
 
 
 @contextmanager

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from lit_hour.model.attention import GroupedAttention, RotaryAngles
 
 LAYER_NORM_EPS = 1e-5
-INITIAL_DEVIATION = 0.02
 
 
 class MemoryAugmentationBlock(nn.Module):
@@ -55,11 +54,20 @@ class MemoryAugmentationBlock(nn.Module):
 class MemoryAugmentation(nn.Module):
     """A stack of blocks that all look into the same memory, which stays as it is."""
 
-    def __init__(self, dim: int, num_heads: int, num_key_value_heads: int, num_layers: int, rope_theta: float) -> None:
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int,
+        num_key_value_heads: int,
+        num_layers: int,
+        rope_theta: float,
+        initial_deviation: float = 0.02,
+    ) -> None:
         super().__init__()
+        self.initial_deviation = initial_deviation
         self.angles = RotaryAngles(dim // num_heads, rope_theta)
         self.blocks = nn.ModuleList(MemoryAugmentationBlock(dim, num_heads, num_key_value_heads) for _ in range(num_layers))
-        self.apply(initialise)
+        self.apply(self.initialise)
 
     def forward(self, query: Tensor, memory: Tensor | None, query_positions: Tensor, memory_positions: Tensor | None) -> Tensor:
         """Look back.
@@ -93,9 +101,8 @@ class MemoryAugmentation(nn.Module):
             queries = block.each(queries, memories, query_angles, memory_angles)  # type: ignore[operator]
         return list(queries)  # (query, dim) for each
 
-
-def initialise(module: nn.Module) -> None:
-    """Random weights of a linear layer of MemAug; other layers are left as they are."""
-    if isinstance(module, nn.Linear):
-        nn.init.normal_(module.weight, std=INITIAL_DEVIATION)
-        nn.init.zeros_(module.bias)
+    def initialise(self, layer: nn.Module) -> None:
+        """Random weights of a linear layer; other layers are left as they are."""
+        if isinstance(layer, nn.Linear):
+            nn.init.normal_(layer.weight, std=self.initial_deviation)
+            nn.init.zeros_(layer.bias)

@@ -1,7 +1,8 @@
 """What the memory is for, measured: python tests/benchmarks/memory.py [FOLDER] [ARM ...]
 
-Makes the videos, trains what all arms start from (conf/world/see.yaml), then each arm with three seeds, and asks each about
-unseen videos of 3, 10 and 60 minutes. Stopped half way, it goes on where it was. The arms are conf/world/ARM.yaml.
+Makes the videos, trains what all arms start from (conf/world/see.yaml), then each arm (conf/world/ARM.yaml) with three seeds,
+and asks each about unseen videos of 3, 10 and 60 minutes. In the end the first run of the arm `memory` looks for needles in
+videos of 5 minutes to 2 hours: FOLDER/haystack.png. Stopped half way, it goes on where it was.
 """
 
 # ruff: noqa: E402  (the checkout comes first on the path)
@@ -10,6 +11,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shutil
 import sys
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
@@ -22,22 +24,21 @@ sys.path[:0] = [str(REPOSITORY)]
 import lit_hour.__main__
 import train
 from lit_hour.config.load import load_config
+from lit_hour.config.schema import Config
+from lit_hour.run import RunFolder
 from lit_hour.training.fit import fit
 
 CONF = REPOSITORY / "conf" / "world"
 ARMS = ("memory", "compression", "sampling", "nothing")
 SEEDS = (0, 1, 2)
-SETS = {  # name: (hours, length, seed of the stories)
-    "train": ("40", "3m-10m", 0),
-    "3 minutes": ("2", "3m", 1),
-    "10 minutes": ("3", "10m", 2),
-    "60 minutes": ("20", "1h", 3),
-}
 LOOK = ("world.difficulty=needles", "world.size_pixels=64", "world.frames_per_second=1")
+TRAIN = (("short", "10", "45s-90s", 5), ("long", "40", "3m-10m", 0))  # name, hours, length, seed of the stories
+UNSEEN = (("3_minutes", "2", "3m", 1), ("10_minutes", "3", "10m", 2), ("60_minutes", "20", "1h", 3))
+HAYSTACK = tuple((f"haystack_{minutes}", str(minutes / 3), f"{minutes}m", 10 + minutes) for minutes in (5, 10, 20, 40, 60, 120))
 TASKS = {
-    "scene/scene_recognition": "3 seconds",
-    "temporality/temporal_order": "their order",
-    "object/object_attribute": "all the time",
+    "scene/scene_recognition": "what is seen for 3 seconds",
+    "temporality/temporal_order": "which of these comes first, or last",
+    "object/object_attribute": "what is seen all the time",
 }
 
 
@@ -45,67 +46,76 @@ def main(folder: Path, *arms: str) -> None:
     """Make, train, ask, and print a table."""
     see = folder / "runs" / "world_see"
     if not (see / "checkpoints" / "last.ckpt").exists():
-        train.main([str(CONF / "see.yaml"), *_places(folder)])
-    for name, (hours, length, seed) in SETS.items():
-        make_features(folder / name.replace(" ", "_"), hours, length, seed, see)
+        train.main([str(CONF / "see.yaml"), *_places_of_see(folder)])
+    for videos in (*TRAIN, *UNSEEN):
+        make_features(folder, *videos)
     todo = [(folder, arm, seed) for seed in SEEDS for arm in arms or ARMS]
     with ProcessPoolExecutor(os.cpu_count(), get_context("spawn")) as executor:
         scores = list(executor.map(run_arm, *zip(*todo, strict=True)))
     print_table({arm: [found for (_, each, _), found in zip(todo, scores, strict=True) if each == arm] for arm in arms or ARMS})
+    if "memory" in (arms or ARMS):
+        draw_haystack(folder)
 
 
-def make_features(folder: Path, hours: str, length: str, seed: int, see: Path) -> None:
+def make_features(folder: Path, name: str, hours: str, length: str, seed: int, *more: str) -> None:
     """Videos, shards and features of a set, as far as they are not there yet."""
-    videos, shards, features = (str(folder / name) for name in ("videos", "shards", "features"))
-    questions = str(folder / "questions.json")
-    made = (f"world.seed={seed}", *LOOK)
-    lit_hour.__main__.main(["synthesize", str(folder), "--hours", hours, "--length", length, *made])
+    made = folder / name
+    lit_hour.__main__.main(["synthesize", str(made), "--hours", hours, "--length", length, "--seed", str(seed), *LOOK, *more])
     settings = str(REPOSITORY / "conf" / "tiny_model.yaml")
-    lit_hour.__main__.main(["pack", videos, questions, shards, settings])
-    lit_hour.__main__.main(["encode", shards, features, "--run", str(see)])
+    lit_hour.__main__.main(["pack", str(made / "videos"), str(made / "questions.json"), str(made / "shards"), settings])
+    lit_hour.__main__.main(["encode", str(made / "shards"), str(made / "features"), "--run", str(folder / "runs/world_see")])
+
+
+def config_of(folder: Path, arm: str, seed: int, *more: str) -> Config:
+    """The settings of a run of an arm."""
+    words = [
+        f"run.folder={folder / 'runs'}",
+        f"run.name={arm}-{seed}",
+        f"run.seed={seed}",
+        *(f"data.sources.{name}.shards={folder / name / 'features'}" for name, *_ in TRAIN),
+        f"training.start_from={folder / 'runs' / 'world_see'}",
+    ]
+    return load_config(CONF / f"{arm}.yaml", [*words, *more])
 
 
 def run_arm(folder: Path, arm: str, seed: int) -> dict[str, dict[str, float]]:
     """Train an arm, or go on, and ask about each set; the scores of each by name."""
-    os.chdir(folder)
     logging.getLogger("lit_hour").setLevel(logging.WARNING)
     results = folder / "runs" / f"{arm}-{seed}.json"
     if not results.exists():
         scores = {}
-        for name in list(SETS)[1:]:
-            unseen = f"data.validation_sources.unseen.shards={folder / name.replace(' ', '_') / 'features'}"
-            config = load_config(
-                CONF / f"{arm}.yaml",
-                [
-                    f"run.folder={folder / 'runs'}",
-                    f"run.name={arm}-{seed}",
-                    f"run.seed={seed}",
-                    f"data.sources.needles.shards={folder / 'train' / 'features'}",
-                    f"training.start_from={folder / 'runs' / 'world_see'}",
-                    unseen,
-                ],
-            )
-            scores[name] = fit(config).scores
+        for name, *_ in UNSEEN:  # it is trained before the first one
+            unseen = f"data.validation_sources.unseen.shards={folder / name / 'features'}"
+            scores[name] = fit(config_of(folder, arm, seed, unseen)).scores
         results.write_text(json.dumps(scores, indent=1))
     found: dict[str, dict[str, float]] = json.loads(results.read_text())
     return found
 
 
 def print_table(scores: dict[str, list[dict[str, dict[str, float]]]]) -> None:
-    """One line for each arm: mean and range over the seeds, for each task and length."""
-    names = list(SETS)[1:]
-    print("| multiple choice, right | " + " | ".join(f"{words}: {name}" for words in TASKS.values() for name in names) + " |")
-    print("|---" * (1 + len(TASKS) * len(names)) + "|")
-    for arm, found in scores.items():
-        cells = []
-        for task in TASKS:
-            for name in names:
-                values = [seed[name][f"validation/accuracy/{task}"] for seed in found]
-                cells.append(f"{mean(values):.0%} ({min(values):.0%}-{max(values):.0%})")
-        print(f"| {arm} | " + " | ".join(cells) + " |")
+    """For each kind of question a line for each arm: mean and range over the seeds at each length."""
+    names = [name for name, *_ in UNSEEN]
+    for task, words in TASKS.items():
+        print(f"| {words} | " + " | ".join(name.replace("_", " ") for name in names) + " |")
+        print("|---" * (1 + len(names)) + "|")
+        for arm, seeds in scores.items():
+            values = ([seed[name][f"validation/accuracy/{task}"] for seed in seeds] for name in names)
+            print(f"| {arm} | " + " | ".join(f"{mean(each):.0%} ({min(each):.0%}-{max(each):.0%})" for each in values) + " |")
 
 
-def _places(folder: Path) -> list[str]:
+def draw_haystack(folder: Path) -> None:
+    """Ask about needles at any depth of videos of any length, and draw how many are found."""
+    sources = []
+    for videos in HAYSTACK:
+        make_features(folder, *videos, "--tasks", "scene_recognition")
+        sources.append(f"data.validation_sources.{videos[0]}.shards={folder / videos[0] / 'features'}")
+    unseen = f"data.validation_sources.unseen.shards={folder / UNSEEN[0][0] / 'features'}"
+    config = config_of(folder, "memory", SEEDS[0], unseen, *sources, "training.pictures=1")
+    fit(config)
+    shutil.copy(RunFolder.of(config.run).evidence, folder / "haystack.png")
+
+
+def _places_of_see(folder: Path) -> list[str]:
     world = folder / "see"
     return [
         f"run.folder={folder / 'runs'}",
