@@ -1,8 +1,8 @@
 """What the memory is for, measured: python tests/benchmarks/memory.py [FOLDER] [ARM ...]
 
 Makes the videos, trains what all arms start from (conf/world/see.yaml), then each arm (conf/world/ARM.yaml) with three seeds,
-and asks each about unseen videos of 3, 10 and 60 minutes. In the end the first run of the arm `memory` looks for needles in
-videos of 5 minutes to 2 hours: FOLDER/haystack.png. Stopped half way, it goes on where it was.
+and asks each about unseen videos of 3, 10 and 60 minutes. In the end it measures where the first run of the arm `memory` looks,
+and has it look for needles in videos of 5 minutes to 2 hours: FOLDER/haystack.png. Stopped half way, it goes on where it was.
 """
 
 # ruff: noqa: E402  (the checkout comes first on the path)
@@ -25,7 +25,10 @@ import lit_hour.__main__
 import train
 from lit_hour.config.load import load_config
 from lit_hour.config.schema import Config
+from lit_hour.data.question_file import read_questions
+from lit_hour.model.looking import per_frame, watch
 from lit_hour.run import RunFolder
+from lit_hour.serving.session import Session
 from lit_hour.training.fit import fit
 
 CONF = REPOSITORY / "conf" / "world"
@@ -54,6 +57,7 @@ def main(folder: Path, *arms: str) -> None:
         scores = list(executor.map(run_arm, *zip(*todo, strict=True)))
     print_table({arm: [found for (_, each, _), found in zip(todo, scores, strict=True) if each == arm] for arm in arms or ARMS})
     if "memory" in (arms or ARMS):
+        measure_look(folder)
         draw_haystack(folder)
 
 
@@ -101,6 +105,25 @@ def print_table(scores: dict[str, list[dict[str, dict[str, float]]]]) -> None:
         for arm, seeds in scores.items():
             values = ([seed[name][f"validation/accuracy/{task}"] for seed in seeds] for name in names)
             print(f"| {arm} | " + " | ".join(f"{mean(each):.0%} ({min(each):.0%}-{max(each):.0%})" for each in values) + " |")
+
+
+def measure_look(folder: Path) -> None:
+    """The share of MemAug's attention that is at the evidence of a question, over the videos of ten minutes."""
+    session = Session.open(folder / "runs" / f"memory-{SEEDS[0]}", device="cpu")
+    at_evidence, of_video = [], []
+    for subject in read_questions(folder / "10_minutes" / "questions.json"):
+        memory = session.remember(folder / "10_minutes" / "videos" / subject.files[0])
+        seconds = memory.repository.timestamps  # (frames,)
+        for question in subject.questions:
+            if question.task != "scene/scene_recognition" or question.options:
+                continue
+            with watch(session.model.memory) as looks:
+                list(session.ask(memory, question.question))
+            ((start, end),) = question.evidence
+            is_inside = (seconds >= start) & (seconds < end)  # (frames,)
+            at_evidence.append(float(per_frame(looks[0], memory.repository)[is_inside].sum()))
+            of_video.append(float(is_inside.float().mean()))
+    print(f"{mean(at_evidence):.1%} of the attention is at the evidence, which is {mean(of_video):.1%} of the video")
 
 
 def draw_haystack(folder: Path) -> None:

@@ -49,3 +49,14 @@ def test_answers_are_what_is_seen_at_their_evidence() -> None:
 def test_a_story_too_short_for_its_needles_is_refused() -> None:
     with pytest.raises(WorldError, match="at least 39 s"):
         write_story(0, 38.0, "needles")
+
+
+def test_their_number_and_length_are_settings() -> None:
+    for seed in range(20):
+        story = write_story(seed, 22.0, "needles", num_needles=1, needle_seconds=12.0)
+        (needle,) = [scene for scene in story.scenes if scene.background.pattern != "plain"]
+        assert needle.end_seconds - needle.start_seconds == 12.0
+        first, last = (q for q in questions(story, "video") if q.task == "temporality/temporal_order" and not q.options)
+        assert first.answer == last.answer == needle.background.pattern
+    with pytest.raises(WorldError, match=r"at least 22 s, for world\.num_needles of world\.needle_seconds"):
+        write_story(0, 21.0, "needles", num_needles=1, needle_seconds=12.0)
