@@ -37,7 +37,7 @@ SEEDS = (0, 1, 2)
 LOOK = ("world.difficulty=needles", "world.size_pixels=64", "world.frames_per_second=1")
 TRAIN = (("short", "10", "45s-90s", 5), ("long", "40", "3m-10m", 0))  # name, hours, length, seed of the stories
 UNSEEN = (("3_minutes", "2", "3m", 1), ("10_minutes", "3", "10m", 2), ("60_minutes", "20", "1h", 3))
-HAYSTACK = tuple((f"haystack_{minutes}", str(minutes / 5), f"{minutes}m", 10 + minutes) for minutes in (5, 10, 20, 40, 60, 120))
+HAYSTACK = tuple((f"haystack_{minutes}", str(minutes / 6), f"{minutes}m", 10 + minutes) for minutes in (5, 10, 20, 40, 60, 120))
 TASKS = {
     "scene/scene_recognition": "what is seen for 3 seconds",
     "temporality/temporal_order": "which of these comes first, or last",

@@ -8,8 +8,9 @@ import lightning as L
 import pytest
 import torch
 from lightning.pytorch.callbacks import Callback
-from small_run import Small, Trained, Watch, largest_difference, weights
+from small_run import Small, Trained, Watch, weights
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch import Tensor
 
 from lit_hour.errors import ConfigError, WeightsError
 from lit_hour.training import fit
@@ -54,6 +55,11 @@ def frozen(trained: Trained, folder: Path, *words: str) -> list[str]:
     ]
 
 
+def distance(one: dict[str, Tensor], other: dict[str, Tensor]) -> float:
+    """Of all weights together: AdamW moves one whose gradient is next to nothing as far as the others, to either side."""
+    return sum(float((one[name] - other[name]).square().sum()) for name in one) ** 0.5
+
+
 @pytest.fixture(scope="module")
 def validation_features(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> Path:
     target = tmp_path_factory.mktemp("validation") / "shards"
@@ -61,8 +67,9 @@ def validation_features(trained: Trained, tmp_path_factory: pytest.TempPathFacto
     return target
 
 
-# features of an encoder that has learnt four steps less change the losses by a thousandth
-@pytest.mark.parametrize(("precision", "of_losses", "of_weights"), [("bf16", 1e-5, 2e-3), ("int8", 1e-4, 1e-2)])
+# Features of an encoder that has learnt four steps less change the losses by a thousandth. The weights differ by a share of what
+# was learnt; storing as bf16 changes a token by 0.16% of its length.
+@pytest.mark.parametrize(("precision", "of_losses", "of_weights"), [("bf16", 1e-5, 5e-3), ("int8", 1e-4, 1e-2)])
 def test_training_on_features_is_training_on_the_frames(
     frames: Path,
     features: Path,
@@ -87,7 +94,7 @@ def test_training_on_features_is_training_on_the_frames(
     torch.testing.assert_close(on_features.losses, on_frames.losses, rtol=of_losses, atol=0)
     assert on_features.losses != on_frames.losses
     one, other = (weights(trained.small.run(f"on-{name}-{precision}")) for name in runs)
-    assert largest_difference(one, other) < of_weights
+    assert distance(one, other) < of_weights * distance(one, weights(trained.run))
     scores = [EventAccumulator(str(trained.small.run(f"on-{name}-{precision}").tensorboard)) for name in runs]
     for each in scores:
         each.Reload()
