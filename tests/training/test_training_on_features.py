@@ -67,8 +67,8 @@ def validation_features(trained: Trained, tmp_path_factory: pytest.TempPathFacto
     return target
 
 
-# Features of an encoder that has learnt four steps less change the losses by a thousandth. The weights differ by a share of what
-# was learnt; storing as bf16 changes a token by 0.16% of its length.
+# Features of an encoder that has learnt four steps less change the losses by a thousandth. Weights are compared by a share of
+# what was learnt; storing as bf16 changes a token by 0.16% of its length.
 @pytest.mark.parametrize(("precision", "of_losses", "of_weights"), [("bf16", 1e-5, 5e-3), ("int8", 1e-4, 1e-2)])
 def test_training_on_features_is_training_on_the_frames(
     frames: Path,

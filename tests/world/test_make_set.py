@@ -145,7 +145,10 @@ def test_a_killed_run_leaves_nothing_half_and_goes_on(tmp_path: Path):
         (["--hours", "1", "world.num_actors=37"], r"a story of 37 figures cannot be told"),
         (["--hours", "1", "world.actions_per_minute=16"], r"world\.actions_per_minute=16\.0 is out of range"),
         (["--hours", "1", "--seed", "-1"], r"world\.seed=-1 is out of range"),
-        (["--hours", "1", "conf/tiny.yaml", "--tasks", "event_sequence"], r"a story of world\.difficulty=easy has no material for event/event_seq"),
+        (
+            ["--hours", "1", "conf/tiny.yaml", "--tasks", "event_sequence"],
+            r"a story of world\.difficulty=easy has no material for event/event_seq",
+        ),
     ],
 )
 def test_what_cannot_be_made_is_refused_with_the_reason_and_nothing_is_written(tmp_path: Path, words: list[str], reason: str):
