@@ -1,4 +1,4 @@
-"""python -m lit_hour VERB: make up, pack or encode videos, ask a run about one, convert published checkpoints."""
+"""python -m lit_hour VERB: make up, annotate, pack or encode videos, ask a run about one, convert published checkpoints."""
 
 from __future__ import annotations
 
@@ -36,6 +36,14 @@ def main(words: list[str]) -> None:
     packing.add_argument("out", type=Path, help="folder of the shards")
     packing.add_argument("settings", nargs="*", help="[conf/NAME.yaml] [key=value ...]: the groups video and pack count")
     packing.set_defaults(run=run_pack)
+
+    annotating = verbs.add_parser("annotate", help="videos and a model server -> captions, events and questions about them")
+    annotating.add_argument("videos", type=Path, help="folder of the videos, at any depth")
+    annotating.add_argument("out", type=Path, help="folder of the annotations; the same words go on with one that was stopped")
+    annotating.add_argument("--teacher", action="append", required=True, metavar="URL", help="chat server; may be given again")
+    annotating.add_argument("--model", required=True, help="name by which the servers know the model")
+    annotating.add_argument("settings", nargs="*", help="[conf/NAME.yaml] [key=value ...]: the group marathon counts")
+    annotating.set_defaults(run=run_annotate)
 
     encoding = verbs.add_parser("encode", help="shards of frames, or videos, -> shards of what a vision encoder makes of them")
     encoding.add_argument("source", help="folder or URL of packed shards; with --questions the folder of the videos")
@@ -87,6 +95,16 @@ def run_pack(arguments: argparse.Namespace) -> None:
     from lit_hour.data.pack import pack
 
     print(report_shards(arguments.out, pack(arguments.files, arguments.questions, arguments.out, config.video, config.pack)))
+
+
+def run_annotate(arguments: argparse.Namespace) -> None:
+    """Annotate, and say what came of it and what to do with it."""
+    config = parse_command_line(arguments.settings)
+    from lit_hour.marathon.annotate import annotate
+    from lit_hour.marathon.gather import report
+
+    totals = annotate(arguments.videos, arguments.out, arguments.teacher, arguments.model, config.marathon)
+    print(report(arguments.videos, arguments.out, totals))
 
 
 def run_encode(arguments: argparse.Namespace) -> None:
