@@ -43,6 +43,7 @@ class ChatServer:
         self.answer, self.fault, self.delay_seconds = answer, fault, delay_seconds
         self.answered: list[Answered] = []
         self.num_requests = self.num_at_once = self.most_at_once = 0
+        self.authorization = ""  # of the last request
         self.lock = threading.Lock()
         self.connections: set[socket.socket] = set()
         with socket.create_server(("127.0.0.1", 0)) as free:
@@ -117,6 +118,7 @@ class Handler(BaseHTTPRequestHandler):
         with owner.lock:
             owner.num_requests += 1
             number = owner.num_requests
+            owner.authorization = self.headers["Authorization"]
             owner.num_at_once += 1
             owner.most_at_once = max(owner.most_at_once, owner.num_at_once)
         try:
@@ -164,7 +166,9 @@ class Handler(BaseHTTPRequestHandler):
             self.wfile.write(content[: len(content) // 2])
             self.close_connection = True
         else:
-            self.send(200, content[: len(content) // 2] if fault == "not_json" else {"choices": [], "object": "chat.completion"})
+            self.send(
+                200, content[: len(content) // 2] if fault == "not_json" else {"choices": [], "object": "chat.completion"}
+            )
 
 
 def spoil(text: str, fault: Fault | None) -> tuple[str, str]:
@@ -183,5 +187,9 @@ def completion(text: str, finish_reason: str, words: str) -> dict[str, Any]:
         "created": 1,
         "model": "narrator",
         "choices": [{"index": 0, "finish_reason": finish_reason, "message": {"role": "assistant", "content": text}}],
-        "usage": {"prompt_tokens": len(words) // 4, "completion_tokens": len(text) // 4, "total_tokens": len(words + text) // 4},
+        "usage": {
+            "prompt_tokens": len(words) // 4,
+            "completion_tokens": len(text) // 4,
+            "total_tokens": len(words + text) // 4,
+        },
     }

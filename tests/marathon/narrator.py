@@ -85,8 +85,16 @@ class Narrator:
         bad = {
             "wrong_format": ("Who comes in after the end?", "the grey dot", ["the grey bar", "the grey arc", "the grey arch"]),
             "repeated_options": ("Who is grey from the first?", "the dot", ["the bar", "a dot.", "the arc"]),
-            "given_away_by_length": ("What is done at last?", "it turns round and goes away slowly", ["spins", "grows", "blinks"]),
-            "given_away_by_wording": ("Who pushes the grey cube?", "friend of the cube", ["friend of the bar", "friend of the arc", "friend of the dot"]),
+            "given_away_by_length": (
+                "What is done at last?",
+                "it turns round and goes away slowly",
+                ["spins", "grows", "blinks"],
+            ),
+            "given_away_by_wording": (
+                "Who pushes the grey cube?",
+                "friend of the cube",
+                ["friend of the bar", "friend of the arc", "friend of the dot"],
+            ),
             "answered_blindly": (BLIND_QUESTION, "sixty", ["forty", "fifty", "thirty"]),
             "near_duplicate": (BLIND_QUESTION.upper(), "Sixty", ["forty", "fifty", "seventy"]),
         }
