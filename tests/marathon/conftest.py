@@ -2,42 +2,19 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 from chat_server import ChatServer
+from filmed import SETTINGS, Films, Run
 from narrator import Narrator
 
-from lit_hour.config.marathon import FilterConfig, MarathonConfig, ServingConfig
+from lit_hour.config.marathon import MarathonConfig
 from lit_hour.marathon.annotate import annotate
-from lit_hour.marathon.gather import Totals
 from lit_hour.world.render import render_story
 from lit_hour.world.script import write_story
-
-SETTINGS = MarathonConfig(
-    size_pixels=32,
-    serving=ServingConfig(requests_at_once=16, timeout_seconds=1.0, wait_seconds=0.02, max_wait_seconds=0.2),
-    filters=FilterConfig(blind_tries=3),
-)
-
-
-@dataclass(frozen=True)
-class Films:
-    """Videos and the stories that they tell; `narrator` knows them all."""
-
-    folder: Path
-    narrator: Narrator
-
-
-@dataclass(frozen=True)
-class Run:
-    """A run that went through, and what the server saw of it."""
-
-    out: Path
-    totals: Totals
-    server: ChatServer
 
 
 @pytest.fixture(scope="session")
@@ -79,4 +56,10 @@ def serve(films: Films) -> Iterator[Callable[..., ChatServer]]:
 @pytest.fixture
 def settings() -> MarathonConfig:
     """Settings for small videos and quick failures."""
-    return replace(SETTINGS)
+    return SETTINGS
+
+
+@pytest.fixture
+def copied(finished: Run, tmp_path: Path) -> Path:
+    """A folder of annotations to be changed."""
+    return Path(shutil.copytree(finished.out, tmp_path / "copied"))

@@ -2,7 +2,7 @@ from io import BytesIO
 from pathlib import Path
 
 import pytest
-from conftest import Films
+from filmed import Films
 from PIL import Image
 
 from lit_hour.config.marathon import MarathonConfig
