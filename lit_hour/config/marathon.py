@@ -34,7 +34,7 @@ class FilterConfig:
         1.8, "an answer so many times as long as every other option, or as short, gives itself away", at_least=1
     )
     likeness: float = setting(
-        0.8, "shared part of their words (Jaccard) from which on two questions are the same", above=0, at_most=1
+        0.8, "shared part of their words (Jaccard) from which on two questions are the same", at_least=0.5, at_most=1
     )
     blind_tries: int = setting(5, "times that a question is asked without the video; 0: never", at_least=0, at_most=100)
     max_blind_share: float = setting(

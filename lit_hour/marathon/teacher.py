@@ -13,7 +13,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-import jsonschema
+from jsonschema import Draft202012Validator
+from jsonschema.exceptions import best_match
 
 from lit_hour.config.marathon import MarathonConfig
 from lit_hour.errors import AnswerError
@@ -110,11 +111,11 @@ def parse_answer(reply: Reply, schema: dict[str, Any]) -> Any:
         raise AnswerError(f"it was cut off after {reply.answer_tokens} tokens (marathon.max_answer_tokens)")
     try:
         answer = json.loads(reply.text)
-        jsonschema.validate(answer, schema)
     except ValueError as error:
         raise AnswerError(f"it is not JSON ({error}): {reply.text[:80]!r}") from error
-    except jsonschema.ValidationError as error:
-        raise AnswerError(f"it does not fit the schema: {error.json_path}: {error.message[:200]}") from error
+    fault = best_match(Draft202012Validator(schema).iter_errors(answer))
+    if fault is not None:
+        raise AnswerError(f"it does not fit the schema: {fault.json_path}: {fault.message[:200]}")
     return answer
 
 
