@@ -37,13 +37,7 @@ def main(words: list[str]) -> None:
     packing.add_argument("settings", nargs="*", help="[conf/NAME.yaml] [key=value ...]: the groups video and pack count")
     packing.set_defaults(run=run_pack)
 
-    annotating = verbs.add_parser("annotate", help="videos and a model server -> captions, events and questions about them")
-    annotating.add_argument("videos", type=Path, help="folder of the videos, at any depth")
-    annotating.add_argument("out", type=Path, help="folder of the annotations; the same words go on with one that was stopped")
-    annotating.add_argument("--teacher", action="append", required=True, metavar="URL", help="chat server; may be given again")
-    annotating.add_argument("--model", required=True, help="name by which the servers know the model")
-    annotating.add_argument("settings", nargs="*", help="[conf/NAME.yaml] [key=value ...]: the group marathon counts")
-    annotating.set_defaults(run=run_annotate)
+    add_annotate(verbs)
 
     encoding = verbs.add_parser("encode", help="shards of frames, or videos, -> shards of what a vision encoder makes of them")
     encoding.add_argument("source", help="folder or URL of packed shards; with --questions the folder of the videos")
@@ -95,6 +89,17 @@ def run_pack(arguments: argparse.Namespace) -> None:
     from lit_hour.data.pack import pack
 
     print(report_shards(arguments.out, pack(arguments.files, arguments.questions, arguments.out, config.video, config.pack)))
+
+
+def add_annotate(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """The words of annotate."""
+    annotating = verbs.add_parser("annotate", help="videos and a model server -> captions, events and questions about them")
+    annotating.add_argument("videos", type=Path, help="folder of the videos, at any depth")
+    annotating.add_argument("out", type=Path, help="folder of the annotations; the same words go on with one that was stopped")
+    annotating.add_argument("--teacher", action="append", required=True, metavar="URL", help="chat server; may be given again")
+    annotating.add_argument("--model", required=True, help="name by which the servers know the model")
+    annotating.add_argument("settings", nargs="*", help="[conf/NAME.yaml] [key=value ...]: the group marathon counts")
+    annotating.set_defaults(run=run_annotate)
 
 
 def run_annotate(arguments: argparse.Namespace) -> None:
