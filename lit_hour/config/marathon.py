@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from lit_hour.config.fields import section, setting
 
@@ -58,6 +59,11 @@ class MarathonConfig:
     )
     temperature: float = setting(0.7, "of the teacher's answers", at_least=0, at_most=2)
     max_answer_tokens: int = setting(4096, "longest answer of the teacher", unit="tokens", at_least=64)
+    answer_form: Literal["schema", "words"] = setting(
+        "schema",
+        "how the teacher is told the form of an answer: by a JSON schema that the server enforces, or in words, for servers"
+        " that cannot do that",
+    )
     max_attempts: int = setting(3, "times that the teacher is asked for an answer that can be used", at_least=1)
     max_failed: int = setting(0, "videos that may fail before the run stops", unit="videos", at_least=0)
     seed: int = setting(0, "seed of the order of questions and options", at_least=0)

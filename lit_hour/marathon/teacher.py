@@ -27,6 +27,7 @@ SYSTEM = (
     "You make data that teaches a model to understand long videos. You answer in JSON of the form that is asked for,"
     " and state nothing that the material does not show."
 )
+FORM_IN_WORDS = "Answer with one JSON object and nothing else. It has to fit this JSON schema:\n{schema}"
 SEEDS_PER_ATTEMPT = 1000  # requests that differ by their seed alone keep below it
 
 
@@ -85,24 +86,26 @@ class Teacher:
 
     def _body(self, request: Request, attempt: int) -> dict[str, Any]:
         """The request as it is sent."""
+        parts = request.parts
+        form: dict[str, Any] = {"type": "json_schema"}
+        form["json_schema"] = {"name": request.name, "schema": request.schema, "strict": True}
+        if self.settings.answer_form == "words":
+            parts = (*parts, FORM_IN_WORDS.format(schema=json.dumps(request.schema)))
         return {
             "model": self.model,
             "messages": [
                 {"role": "system", "content": SYSTEM},
-                {"role": "user", "content": [_content(part) for part in request.parts]},
+                {"role": "user", "content": [_content(part) for part in parts]},
             ],
             "temperature": self.settings.temperature,
             "max_tokens": self.settings.max_answer_tokens,
             "seed": attempt * SEEDS_PER_ATTEMPT + request.seed,
-            "response_format": {
-                "type": "json_schema",
-                "json_schema": {"name": request.name, "schema": request.schema, "strict": True},
-            },
+            **({"response_format": form} if self.settings.answer_form == "schema" else {}),
         }
 
 
 def parse_answer(reply: Reply, schema: dict[str, Any]) -> Any:
-    """The JSON of an answer.
+    """The JSON object of an answer; words before and after it do not count.
 
     Raises:
         AnswerError: the answer was cut off, is not JSON, or does not fit the schema.
@@ -110,7 +113,7 @@ def parse_answer(reply: Reply, schema: dict[str, Any]) -> Any:
     if reply.finish_reason == "length":
         raise AnswerError(f"it was cut off after {reply.answer_tokens} tokens (marathon.max_answer_tokens)")
     try:
-        answer = json.loads(reply.text)
+        answer = json.loads(reply.text[max(reply.text.find("{"), 0) : reply.text.rfind("}") + 1])
     except ValueError as error:
         raise AnswerError(f"it is not JSON ({error}): {reply.text[:80]!r}") from error
     fault = best_match(Draft202012Validator(schema).iter_errors(answer))

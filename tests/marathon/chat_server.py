@@ -139,7 +139,7 @@ class Handler(BaseHTTPRequestHandler):
         else:
             text, finish_reason = spoil(self.server.owner.answer(body), fault)
             content = json.dumps(completion(text, finish_reason, words)).encode()
-            form = body["response_format"]["json_schema"]["name"]
+            form = body["response_format"]["json_schema"]["name"] if "response_format" in body else ""
             if fault in ("cut", "not_json", "no_choices"):
                 self.send_broken(content, fault)
             else:
@@ -175,7 +175,7 @@ def spoil(text: str, fault: Fault | None) -> tuple[str, str]:
     """An answer that came whole and cannot be used, and the reason for which it ended."""
     if fault == "half":
         return text[: len(text) // 2], "length"
-    spoilt = {"prose": f"Here you are: {text}", "schema": '{"answer": "yes"}', "empty": ""}
+    spoilt = {"prose": "I see {something} red", "schema": '{"answer": "yes"}', "empty": ""}
     return spoilt.get(fault or "", text), "stop"
 
 

@@ -116,6 +116,15 @@ def test_when_no_answer_can_be_used_the_reason_is_told(
         assert server.num_requests == 4
 
 
+@pytest.mark.parametrize("said", ["{}", "Here it is:\n```json\n{}\n```\nAnything else?"])
+def test_the_form_can_be_told_in_words(tmp_path: Path, settings: MarathonConfig, said: str) -> None:
+    with ChatServer(lambda body: said.replace("{}", json.dumps(ANSWER))) as server:
+        assert ask(server, tmp_path / "journal.jsonl", replace(settings, answer_form="words")) == ANSWER
+        body = json.loads(server.answered[0].body)
+    assert "response_format" not in body
+    assert body["messages"][-1]["content"][-1]["text"].endswith(json.dumps(SCHEMA))
+
+
 def test_whoever_asks_can_refuse_an_answer(tmp_path: Path, settings: MarathonConfig) -> None:
     def read(answer: Any) -> Any:
         raise AnswerError(f"{answer['colour']} will not do")
