@@ -3,6 +3,7 @@
     OUT/questions.json      the questions that were kept
     OUT/dropped.jsonl       the others, each with the filter that dropped it and its reason
     OUT/totals.json         counts, tokens and cost
+    OUT/charts/             sources, questions, durations, events: PNG files, and tensorboard/
     OUT/videos/NAME/        of each video what `annotation` describes
 
 Any number of processes may fill one folder: each takes videos that no other works on. A process that is killed leaves every

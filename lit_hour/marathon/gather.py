@@ -11,8 +11,10 @@ from shlex import quote
 
 from lit_hour.config.marathon import MarathonConfig
 from lit_hour.marathon.annotation import Annotation, is_annotated, read_annotation, whole
+from lit_hour.marathon.statistics import Statistics, write_charts
 
 QUESTIONS_NAME, DROPPED_NAME, TOTALS_NAME = "questions.json", "dropped.jsonl", "totals.json"
+CHARTS_NAME = "charts"
 
 
 @dataclass
@@ -66,7 +68,7 @@ def gather(out: Path, marks: Mapping[str, str], settings: MarathonConfig, failed
         marks: fingerprint that the annotation of each video has to have, by the video's name.
         failed: videos that could not be annotated, and why.
     """
-    totals = Totals(failed=dict(failed))
+    totals, statistics = Totals(failed=dict(failed)), Statistics()
     with whole(out / QUESTIONS_NAME) as question_file, whole(out / DROPPED_NAME) as dropped_file:
         question_file.write("[")
         separator = "\n"
@@ -78,6 +80,7 @@ def gather(out: Path, marks: Mapping[str, str], settings: MarathonConfig, failed
                 continue
             annotation = read_annotation(folder)
             totals.count(annotation, settings)
+            statistics.count(annotation)
             for question in annotation.questions:
                 question_file.write(separator + json.dumps({"video": name, **question}))
                 separator = ",\n"
@@ -86,6 +89,7 @@ def gather(out: Path, marks: Mapping[str, str], settings: MarathonConfig, failed
         question_file.write("\n]\n")
     with whole(out / TOTALS_NAME) as totals_file:
         json.dump(vars(totals), totals_file, indent=1)
+    write_charts(out / CHARTS_NAME, statistics)
     return totals
 
 
