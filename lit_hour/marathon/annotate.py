@@ -4,7 +4,7 @@
     OUT/dropped.jsonl       the others, each with the filter that dropped it and its reason
     OUT/totals.json         counts, tokens and cost
     OUT/charts/             sources, questions, durations, events: PNG files, and tensorboard/
-    OUT/videos/NAME/        of each video what `annotation` describes
+    OUT/videos/NAME/        of each video what `annotation` describes, and index.html to look at
 
 Any number of processes may fill one folder: each takes videos that no other works on. A process that is killed leaves every
 answer that it had in the journals; the same command goes on from there.
@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,14 +25,16 @@ from tqdm import tqdm
 from lit_hour.config.marathon import MarathonConfig
 from lit_hour.errors import AnswerError, TeacherError, VideoError
 from lit_hour.locked import locked, locked_if_free
-from lit_hour.marathon.annotation import JOURNAL_NAME, annotate_video, fingerprint, is_annotated, write_annotation
+from lit_hour.marathon.annotation import JOURNAL_NAME, annotate_video, fingerprint, is_annotated, whole, write_annotation
 from lit_hour.marathon.footage import Footage, find_videos
 from lit_hour.marathon.gather import Totals, gather
 from lit_hour.marathon.journal import Journal
+from lit_hour.marathon.page import draw_page
 from lit_hour.marathon.servers import Servers
 from lit_hour.marathon.teacher import Teacher
 from lit_hour.marathon.together import together
 
+PAGE_NAME = "index.html"
 SECONDS_BETWEEN_LOOKS = 1.0  # at what passed between us and the servers
 
 
@@ -115,6 +118,8 @@ class Run:
                         f"{name}: {error} ({len(self.failed)} videos failed, marathon.max_failed is {self.settings.max_failed})"
                     ) from error
                 return
+            with whole(folder / PAGE_NAME) as page:
+                page.write(draw_page(annotation, os.path.relpath(footage.path.resolve(), folder.resolve())))
             write_annotation(folder, mark, annotation)
 
 

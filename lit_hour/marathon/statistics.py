@@ -99,7 +99,7 @@ def _draw_questions(axes: Axes, statistics: Statistics) -> None:
         left = [start + width for start, width in zip(left, widths, strict=True)]
     axes.invert_yaxis()
     axes.set(title=f"Questions: {sum(left)}", xlabel="questions")
-    axes.legend()
+    axes.legend(loc="lower center", bbox_to_anchor=(0.3, -0.2), ncols=len(COLOURS))
 
 
 def _draw_durations(axes: Axes, statistics: Statistics) -> None:
