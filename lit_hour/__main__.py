@@ -38,6 +38,7 @@ def main(words: list[str]) -> None:
     packing.set_defaults(run=run_pack)
 
     add_annotate(verbs)
+    add_import(verbs)
 
     encoding = verbs.add_parser("encode", help="shards of frames, or videos, -> shards of what a vision encoder makes of them")
     encoding.add_argument("source", help="folder or URL of packed shards; with --questions the folder of the videos")
@@ -100,6 +101,25 @@ def add_annotate(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     annotating.add_argument("--model", required=True, help="name by which the servers know the model")
     annotating.add_argument("settings", nargs="*", help="[conf/NAME.yaml] [key=value ...]: the group marathon counts")
     annotating.set_defaults(run=run_annotate)
+
+
+def add_import(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """The words of import."""
+    importing = verbs.add_parser("import", help="a question file from elsewhere, and where its videos lie -> what pack takes")
+    importing.add_argument("file", type=Path, help="LLaVA's form or ours, as .json, .jsonl or .csv; see shards/README.md")
+    importing.add_argument("out", type=Path, help="folder to be made, with links to the videos")
+    importing.add_argument("--videos", type=Path, action="append", required=True, help="folder to look in; may be given again")
+    importing.add_argument("settings", nargs="*", help="[key=value ...]: marathon.max_missing counts")
+    importing.set_defaults(run=run_import)
+
+
+def run_import(arguments: argparse.Namespace) -> None:
+    """Bring a question file in, and say what is missing."""
+    config = parse_command_line(arguments.settings)
+    from lit_hour.marathon.import_questions import import_questions, report_import
+
+    imported = import_questions(arguments.file, arguments.videos, arguments.out, config.marathon.max_missing)
+    print(report_import(arguments.out, imported))
 
 
 def run_annotate(arguments: argparse.Namespace) -> None:

@@ -37,7 +37,7 @@ MAY_IMPORT = {  # room -> the other rooms of ours that it may import; a name wit
     "training": LEAVES | {"run", "interop", "data", "processor", "model", "text"},
     "serving": LEAVES | {"run", "interop", "processor", "model", "text", "video", "image"},
     "evaluation": LEAVES | {"serving"},
-    "marathon": LEAVES | {"video", "data.pack", "data.questions"},  # the form of a question is data's
+    "marathon": LEAVES | {"video", "data.pack", "data.questions", "data.question_file"},  # the form of a question is data's
     "world": LEAVES | {"video", "data.pack"},
 }
 

@@ -66,6 +66,7 @@ class MarathonConfig:
     )
     max_attempts: int = setting(3, "times that the teacher is asked for an answer that can be used", at_least=1)
     max_failed: int = setting(0, "videos that may fail before the run stops", unit="videos", at_least=0)
+    max_missing: int = setting(0, "videos of an imported question file that may be missing", unit="videos", at_least=0)
     seed: int = setting(0, "seed of the order of questions and options", at_least=0)
     serving: ServingConfig = section(ServingConfig, "how the model servers are used")
     filters: FilterConfig = section(FilterConfig, "which questions are dropped")

@@ -26,7 +26,7 @@ from lit_hour.marathon.teacher import Teacher
 
 VERSION = 1  # raise it when the same answers make another annotation
 JOURNAL_NAME, ANNOTATION_NAME = "journal.jsonl", "annotation.json"
-WITHOUT_EFFECT = ("serving", "max_failed")  # settings that change nothing in an annotation
+WITHOUT_EFFECT = ("serving", "max_failed", "max_missing")  # settings that change nothing in an annotation
 
 
 @dataclass(frozen=True)
