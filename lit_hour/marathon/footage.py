@@ -104,5 +104,7 @@ def _read_pictures(footage: Footage, seconds: Sequence[float], settings: Maratho
     longer = max(footage.width, footage.height)
     height, width = (max(1, round(settings.size_pixels * side / longer)) for side in (footage.height, footage.width))
     for frames in read_frames(footage.path, seconds, settings.size_pixels, "error", FRAMES_AT_ONCE):
-        images = interpolate(frames.images, (height, width), mode="bicubic", antialias=True)  # (frames, 3, height, width)
+        images = frames.images  # (frames, 3, size, size)
+        if height != width:
+            images = interpolate(images, (height, width), mode="bicubic", antialias=True)  # (frames, 3, height, width)
         yield from (encode_jpeg(image, settings.jpeg_quality) for image in images)

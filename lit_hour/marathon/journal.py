@@ -1,11 +1,12 @@
 """Every answered request of a video: written to disk before anything is made of it, read back when a run goes on.
 
-A journal is a file of JSON lines. A line is written by one call and is on the disk when that call returns, so that a run
-that is killed at any moment has lost no answer but the one that was being written.
+A journal is a file of JSON lines. A line is written by one call of the system, before anything else happens, so that a run
+that is killed at any moment has lost no answer that it had; then the disk is waited for, in case the machine fails.
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 from dataclasses import asdict, dataclass
@@ -63,8 +64,8 @@ class Journal:
         """The answer to a request that was made before."""
         return self._replies.get(key)
 
-    def add(self, key: str, reply: Reply) -> None:
-        """Write an answer down; it is on the disk when this returns.
+    async def add(self, key: str, reply: Reply) -> None:
+        """Write an answer down. It is in the file at once, and on the disk when this returns.
 
         Raises:
             TeacherError: it cannot be written.
@@ -72,13 +73,13 @@ class Journal:
         line = json.dumps({"key": key, **asdict(reply)}, ensure_ascii=False).encode("utf-8", "replace") + b"\n"
         try:
             written = os.write(self._file, line)
-            os.fsync(self._file)
         except OSError as error:
             raise TeacherError(f"{self.path}: an answer cannot be written: {error}") from error
         if written < len(line):
             os.ftruncate(self._file, os.fstat(self._file).st_size - written)  # or the next line would hang on to half a one
             raise TeacherError(f"{self.path}: the disk took {written} of {len(line)} bytes of an answer; make room on it")
         self._replies[key] = reply
+        await asyncio.to_thread(os.fsync, self._file)
 
     def _parse(self, line: bytes, number: int) -> tuple[str, Reply]:
         try:

@@ -105,9 +105,10 @@ class Servers:
                 server.num_in_flight += 1
                 num_sent += 1
                 try:
-                    reply = read_reply(
-                        await server.client.chat.completions.create(**body, extra_headers={"Idempotency-Key": key})
+                    completion = await server.client.post(  # chat.completions.create spends 5 ms on the types of the body
+                        "/chat/completions", cast_to=ChatCompletion, body=body, options={"headers": {"Idempotency-Key": key}}
                     )
+                    reply = read_reply(completion)
                 except (openai.APIError, ValueError) as error:
                     self._take_failure(server, started, error, num_sent)
                     continue

@@ -74,7 +74,7 @@ class Teacher:
             reply = self.journal.find(key)
             if reply is None:
                 reply = await self.servers.chat(body, key)
-                self.journal.add(key, reply)
+                await self.journal.add(key, reply)
             try:
                 return read(parse_answer(reply, request.schema))
             except AnswerError as error:
