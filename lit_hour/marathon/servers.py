@@ -164,15 +164,16 @@ def read_reply(completion: Any) -> Reply:
     Raises:
         ValueError: the response is not what a chat server sends.
     """
-    if not isinstance(completion, ChatCompletion) or not completion.choices:
-        raise ValueError(f"the response is no chat completion: {str(completion)[:200]!r}")
-    choice, usage = completion.choices[0], completion.usage
-    return Reply(
-        text=choice.message.content or "",
-        finish_reason=choice.finish_reason or "",
-        prompt_tokens=usage.prompt_tokens if usage else 0,
-        answer_tokens=usage.completion_tokens if usage else 0,
-    )
+    try:
+        choice, usage = completion.choices[0], completion.usage
+        return Reply(
+            text=str(choice.message.content or ""),
+            finish_reason=str(choice.finish_reason or ""),
+            prompt_tokens=int(usage.prompt_tokens or 0) if usage else 0,
+            answer_tokens=int(usage.completion_tokens or 0) if usage else 0,
+        )
+    except (AttributeError, TypeError, IndexError) as error:  # the client takes any JSON, whatever is in it
+        raise ValueError(f"the response is no chat completion: {str(completion)[:200]!r}") from error
 
 
 def wished_seconds(error: openai.APIError | ValueError) -> float | None:

@@ -14,6 +14,15 @@ from typing import Any
 
 Fault = str  # one of the names that `Handler.fail` and `Handler.spoil` know
 
+STRANGE: dict[Fault, Any] = {  # JSON that is no answer
+    "no_choices": {"choices": [], "object": "chat.completion"},
+    "no_message": {"choices": [{"index": 0, "finish_reason": "stop"}]},
+    "null": None,
+    "list": [1, 2],
+    "text": "busy",
+    "no_numbers": {"choices": [{"message": {"content": "x"}}], "usage": {"prompt_tokens": [1]}},
+}
+
 
 @dataclass(frozen=True)
 class Answered:
@@ -140,7 +149,7 @@ class Handler(BaseHTTPRequestHandler):
             text, finish_reason = spoil(self.server.owner.answer(body), fault)
             content = json.dumps(completion(text, finish_reason, words)).encode()
             form = body["response_format"]["json_schema"]["name"] if "response_format" in body else ""
-            if fault in ("cut", "not_json", "no_choices"):
+            if fault in ("cut", "not_json", *STRANGE):
                 self.send_broken(content, fault)
             else:
                 self.send(200, content)
