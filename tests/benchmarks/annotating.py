@@ -1,8 +1,8 @@
 """How much one core asks for, in which memory: python tests/benchmarks/annotating.py [VIDEOS] [MINUTES] [LATENCY_SECONDS]
 
 Made-up videos, seen at 384 pixels, are annotated by one process on one core. The narrator answers from another process,
-each request after the latency; what it measures is the client. It also counts the tokens of a request of each form, for
-what 28,000 videos of 20.8 minutes (9,700 hours) would cost.
+each request after the latency; what it measures is the client. It also counts the tokens of each form of request, and from them
+what the published 28,000 videos of 20.8 minutes (9,700 hours) would cost.
 """
 
 # ruff: noqa: E402  (the checkout comes first on the path)
@@ -33,9 +33,10 @@ from lit_hour.world.script import write_story
 
 NUM_STORIES = 2
 NUM_REQUESTS = 64
-PUBLISHED_VIDEOS, PUBLISHED_HOURS = 28_000, 9_700
+PUBLISHED_HOURS = 9_700
 TOKENS_OF_FRAME = 196  # 384 x 384 pixels in patches of 28: what current vision-language models make of a frame
 LETTERS_OF_TOKEN = 4
+PROMPT_TOKENS_PER_SECOND, ANSWER_TOKENS_PER_SECOND = 20_000, 2_000  # assumed of a server: a 7B model on one GPU, many requests
 
 
 class Latency:
@@ -46,7 +47,8 @@ class Latency:
         self.num_at_once = 0
         self.seconds_at: dict[int, float] = defaultdict(float)  # how long so many were in flight
         self.changed = time.monotonic()
-        self.sums: dict[str, list[int]] = defaultdict(lambda: [0, 0, 0, 0])  # requests, frames, letters asked and answered
+        self.sums: dict[str, list[int]] = defaultdict(lambda: [0, 0, 0, 0, 0])  # see `add`
+        self.heads: set[str] = set()
 
     def count(self, change: int) -> None:
         now = time.monotonic()
@@ -74,10 +76,15 @@ class Latency:
             await writer.drain()
 
     def add(self, body: dict, text: str) -> None:
+        """Count requests, frames, letters of the prompt, letters of a beginning that was read before, letters of the answer."""
         parts = body["messages"][-1]["content"]
         sums = self.sums[body["response_format"]["json_schema"]["name"]]
         letters = sum(len(part["text"]) for part in parts if part["type"] == "text") + len(json.dumps(body["response_format"]))
-        for index, number in enumerate((1, sum(part["type"] == "image_url" for part in parts), letters, len(text))):
+        head = parts[0]["text"]
+        num_known = len(head) if head in self.heads and len(parts) > 1 else 0
+        self.heads.add(head)
+        num_frames = sum(part["type"] == "image_url" for part in parts)
+        for index, number in enumerate((1, num_frames, letters, num_known, len(text))):
             sums[index] += number
 
 
@@ -134,13 +141,14 @@ def report(num_videos: int, num_answers: int, seconds: float, cpu_seconds: float
 def report_month(sums: dict[str, list[int]], num_videos: int, minutes: float) -> None:
     """What the published number of hours would cost, if every video were like these."""
     scale = PUBLISHED_HOURS / (num_videos * minutes / 60)
-    print(f"{'form':>14} {'requests':>12} {'prompt tokens':>16} {'answer tokens':>16}  (of {PUBLISHED_HOURS:,} hours)")
-    for form, (number, frames, asked, answered) in {
-        **sums,
-        "all": [sum(each) for each in zip(*sums.values(), strict=True)],
-    }.items():
-        prompt = (asked / LETTERS_OF_TOKEN + frames * TOKENS_OF_FRAME) * scale
-        print(f"{form:>14} {number * scale:12,.0f} {prompt:16,.0f} {answered / LETTERS_OF_TOKEN * scale:16,.0f}")
+    columns = ("requests", "prompt tokens", "read before", "answer tokens", "hours of a server")
+    print(f"{PUBLISHED_HOURS:,} hours of video:\n{'':>14}" + "".join(f"{column:>19}" for column in columns))
+    for form, counts in {**sums, "all": [sum(each) for each in zip(*sums.values(), strict=True)]}.items():
+        num_requests, num_frames, asked, known, answered = (number * scale for number in counts)
+        prompt = asked / LETTERS_OF_TOKEN + num_frames * TOKENS_OF_FRAME
+        known, answer = known / LETTERS_OF_TOKEN, answered / LETTERS_OF_TOKEN
+        hours = ((prompt - known) / PROMPT_TOKENS_PER_SECOND + answer / ANSWER_TOKENS_PER_SECOND) / 3600
+        print(f"{form:>14}" + "".join(f"{number:19,.0f}" for number in (num_requests, prompt, known, answer, hours)))
 
 
 if __name__ == "__main__":
