@@ -10,8 +10,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
+import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from PIL import Image
 from torch.utils.tensorboard import SummaryWriter
 
 from lit_hour.marathon.annotation import Annotation
@@ -74,8 +77,11 @@ def write_charts(folder: Path, statistics: Statistics) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     with SummaryWriter(str(folder / "tensorboard")) as writer:
         for name, figure in draw_charts(statistics).items():
-            figure.savefig(folder / f"{name}.png", dpi=100)
-            writer.add_figure(f"dataset/{name}", figure, len(statistics.minutes))
+            canvas = FigureCanvasAgg(figure)
+            canvas.draw()
+            pixels = np.asarray(canvas.buffer_rgba())[..., :3]  # (height, width, 3)
+            Image.fromarray(pixels).save(folder / f"{name}.png")
+            writer.add_image(f"dataset/{name}", pixels, len(statistics.minutes), dataformats="HWC")
 
 
 def _draw_sources(axes: Axes, statistics: Statistics) -> None:

@@ -14,7 +14,7 @@ from lit_hour.marathon.gather import Totals
 SETTINGS = MarathonConfig(
     size_pixels=32,
     serving=ServingConfig(requests_at_once=16, timeout_seconds=1.0, wait_seconds=0.02, max_wait_seconds=0.2),
-    filters=FilterConfig(blind_tries=3),
+    filters=FilterConfig(blind_tries=2),
 )
 
 

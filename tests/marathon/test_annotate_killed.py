@@ -11,14 +11,13 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from random import Random
 
-import pytest
 from chat_server import ChatServer
 from filmed import SETTINGS, Films, Run
 
 from lit_hour.marathon.annotate import annotate
 
 NUM_KILLS = 10
-LOADED = multiprocessing.get_context("forkserver")  # whose children have what they need imported already
+FORK = multiprocessing.get_context("fork")  # a process of its own that can be killed, without loading everything again
 
 
 def annotate_until_killed(videos: Path, out: Path, url: str) -> None:
@@ -27,7 +26,7 @@ def annotate_until_killed(videos: Path, out: Path, url: str) -> None:
 
 
 def start(films: Films, out: Path, url: str) -> BaseProcess:
-    process = LOADED.Process(target=annotate_until_killed, args=(films.folder, out, url), daemon=True)
+    process = FORK.Process(target=annotate_until_killed, args=(films.folder, out, url), daemon=True)
     process.start()
     return process
 
@@ -38,14 +37,8 @@ def journalled(out: Path) -> set[str]:
     return {json.loads(line)["key"] for line in lines if line.endswith(b"\n")}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def loaded() -> None:
-    LOADED.set_forkserver_preload(["lit_hour.marathon.annotate", "chat_server", "filmed"])
-
-
-@pytest.mark.parametrize("seed", [1])
-def test_killing_at_random_moments_loses_and_repeats_nothing(films: Films, finished: Run, tmp_path: Path, seed: int) -> None:
-    random, num_killed = Random(seed), 0
+def test_killing_at_random_moments_loses_and_repeats_nothing(films: Films, finished: Run, tmp_path: Path) -> None:
+    random, num_killed = Random(1), 0
     total = finished.totals.num_answers
     moments = sorted(random.sample(range(total - 20), NUM_KILLS))
     with ChatServer(films.narrator.answer, delay_seconds=0.01) as server:
