@@ -123,7 +123,11 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         owner = self.server.owner
-        content = self.rfile.read(int(self.headers["Content-Length"]))
+        length = int(self.headers["Content-Length"])
+        content = self.rfile.read(length)
+        if len(content) < length:  # whoever asked was killed
+            self.close_connection = True
+            return
         with owner.lock:
             owner.num_requests += 1
             number = owner.num_requests
