@@ -1,4 +1,4 @@
-"""python -m lit_hour VERB: make up, pack or encode videos, ask a run about one, convert published checkpoints."""
+"""python -m lit_hour VERB: make up, annotate, pack or encode videos, ask a run about one, convert published checkpoints."""
 
 from __future__ import annotations
 
@@ -36,6 +36,9 @@ def main(words: list[str]) -> None:
     packing.add_argument("out", type=Path, help="folder of the shards")
     packing.add_argument("settings", nargs="*", help="[conf/NAME.yaml] [key=value ...]: the groups video and pack count")
     packing.set_defaults(run=run_pack)
+
+    add_annotate(verbs)
+    add_import(verbs)
 
     encoding = verbs.add_parser("encode", help="shards of frames, or videos, -> shards of what a vision encoder makes of them")
     encoding.add_argument("source", help="folder or URL of packed shards; with --questions the folder of the videos")
@@ -87,6 +90,46 @@ def run_pack(arguments: argparse.Namespace) -> None:
     from lit_hour.data.pack import pack
 
     print(report_shards(arguments.out, pack(arguments.files, arguments.questions, arguments.out, config.video, config.pack)))
+
+
+def add_annotate(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """The words of annotate."""
+    annotating = verbs.add_parser("annotate", help="videos and a model server -> captions, events and questions about them")
+    annotating.add_argument("videos", type=Path, help="folder of the videos, at any depth")
+    annotating.add_argument("out", type=Path, help="folder of the annotations; the same words go on with one that was stopped")
+    annotating.add_argument("--teacher", action="append", required=True, metavar="URL", help="chat server; may be given again")
+    annotating.add_argument("--model", required=True, help="name by which the servers know the model")
+    annotating.add_argument("settings", nargs="*", help="[conf/NAME.yaml] [key=value ...]: the group marathon counts")
+    annotating.set_defaults(run=run_annotate)
+
+
+def add_import(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """The words of import."""
+    importing = verbs.add_parser("import", help="a question file from elsewhere, and where its videos lie -> what pack takes")
+    importing.add_argument("file", type=Path, help="LLaVA's form or ours, as .json, .jsonl or .csv; see shards/README.md")
+    importing.add_argument("out", type=Path, help="folder to be made, with links to the videos")
+    importing.add_argument("--videos", type=Path, action="append", required=True, help="folder to look in; may be given again")
+    importing.add_argument("settings", nargs="*", help="[key=value ...]: marathon.max_missing counts")
+    importing.set_defaults(run=run_import)
+
+
+def run_import(arguments: argparse.Namespace) -> None:
+    """Bring a question file in, and say what is missing."""
+    config = parse_command_line(arguments.settings)
+    from lit_hour.marathon.import_questions import import_questions, report_import
+
+    imported = import_questions(arguments.file, arguments.videos, arguments.out, config.marathon.max_missing)
+    print(report_import(arguments.out, imported))
+
+
+def run_annotate(arguments: argparse.Namespace) -> None:
+    """Annotate, and say what came of it and what to do with it."""
+    config = parse_command_line(arguments.settings)
+    from lit_hour.marathon.annotate import annotate
+    from lit_hour.marathon.gather import report
+
+    totals = annotate(arguments.videos, arguments.out, arguments.teacher, arguments.model, config.marathon)
+    print(report(arguments.videos, arguments.out, totals))
 
 
 def run_encode(arguments: argparse.Namespace) -> None:

@@ -42,3 +42,11 @@ class WeightsError(InputError):
 
 class WorldError(InputError):
     """A story that cannot be told, or a folder that holds another world."""
+
+
+class TeacherError(InputError):
+    """A model server that does not answer, or a folder of annotations that cannot be gone on with."""
+
+
+class AnswerError(InputError):
+    """What a model server answered cannot be used, however often it was asked."""

@@ -20,6 +20,19 @@ def locked(folder: Path, shared: bool = False) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def locked_if_free(folder: Path) -> Iterator[bool]:
+    """Make the folder if it is not there, and hold it unless another process does; says whether it is held now."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        yield True
+
+
 def is_held(folder: Path, even_shared: bool = False) -> bool:
     """Whether a process holds the folder at this moment, for itself alone or even shared."""
     with (folder / ".lock").open("a") as lock:

@@ -12,6 +12,7 @@ from typing import Literal
 
 from lit_hour.config.data import DataConfig, EncodeConfig
 from lit_hour.config.fields import section, setting
+from lit_hour.config.marathon import MarathonConfig
 from lit_hour.config.model import ModelConfig
 from lit_hour.config.world import WorldConfig
 
@@ -159,3 +160,4 @@ class Config:
     training: TrainingConfig = section(TrainingConfig, "optimizer, schedule, checkpoints, hardware")
     answer: AnswerConfig = section(AnswerConfig, "how answers are generated")
     world: WorldConfig = section(WorldConfig, "made-up videos whose answers are known")
+    marathon: MarathonConfig = section(MarathonConfig, "videos -> instruction data, by a model that is asked for it")

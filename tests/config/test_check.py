@@ -23,7 +23,7 @@ WriteYaml = Callable[..., Path]  # the fixture `write`: (text, name) -> the path
         ("max_steps=1", "'training.max_steps'"),
         ("modle.language.hiden_size=1", "'model.language.hidden_size'"),
         ("training.max_steps.more=1", "'training.max_steps'"),
-        ("seed=1", "'run.seed' or 'world.seed'"),
+        ("seed=1", "'run.seed' or 'world.seed' or 'marathon.seed'"),
         ("data.sources.marathon.wieght=1", "'data.sources.marathon.weight'"),
         ("data.sorces.marathon.weight=1", "'data.sources.marathon.weight'"),
     ],

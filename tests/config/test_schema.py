@@ -86,6 +86,7 @@ def test_units_are_a_closed_list() -> None:
     units = {entry.metadata["unit"] for entry in SETTINGS}
     counted = {
         "frames",
+        "events",
         "figures",
         "pixels",
         "tiles",
@@ -93,6 +94,7 @@ def test_units_are_a_closed_list() -> None:
         "processes",
         "tokens",
         "questions",
+        "requests",
         "samples",
         "shards",
         "steps",

@@ -1,0 +1,130 @@
+"""A folder of videos and model servers in, a folder of annotations out, with the question file that `pack` reads.
+
+    OUT/questions.json      the questions that were kept
+    OUT/dropped.jsonl       the others, each with the filter that dropped it and its reason
+    OUT/totals.json         counts, tokens and cost
+    OUT/charts/             sources, questions, durations, events: PNG files, and tensorboard/
+    OUT/videos/NAME/        of each video what `annotation` describes, and index.html to look at
+
+Any number of processes may fill one folder: each takes videos that no other works on. A process that is killed leaves every
+answer that it had in the journals; the same command goes on from there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from lit_hour.config.marathon import MarathonConfig
+from lit_hour.errors import AnswerError, TeacherError, VideoError
+from lit_hour.locked import locked, locked_if_free
+from lit_hour.marathon.annotation import JOURNAL_NAME, annotate_video, fingerprint, is_annotated, whole, write_annotation
+from lit_hour.marathon.footage import Footage, find_videos
+from lit_hour.marathon.gather import Totals, gather
+from lit_hour.marathon.journal import Journal
+from lit_hour.marathon.page import draw_page
+from lit_hour.marathon.servers import Servers
+from lit_hour.marathon.teacher import Teacher
+from lit_hour.marathon.together import together
+
+PAGE_NAME = "index.html"
+SECONDS_BETWEEN_LOOKS = 1.0  # at what passed between us and the servers
+
+
+def annotate(videos: Path, out: Path, urls: Sequence[str], model: str, settings: MarathonConfig) -> Totals:
+    """Annotate every video of a folder that is not annotated yet, and gather the questions of all that are.
+
+    Args:
+        videos: folder; videos lie in it at any depth.
+        out: folder of the annotations; made when missing.
+        urls: of the servers, up to and with the version: `http://localhost:8000/v1`.
+        model: name by which the servers know it.
+
+    Raises:
+        TeacherError: there is no video, no server answers, or more videos failed than `marathon.max_failed`.
+    """
+    names = find_videos(videos)
+    try:
+        marks = {name: fingerprint(videos / name, model, settings) for name in names}
+        missing = [name for name in names if not is_annotated(out / "videos" / name, marks[name])]
+        run = Run(videos, out, model, settings, marks)
+        asyncio.run(run.work_through(missing, urls))
+        with locked(out):
+            return gather(out, marks, settings, run.failed)
+    except OSError as error:
+        raise TeacherError(f"{out} cannot be filled: {error}") from error
+
+
+@dataclass
+class Run:
+    """One process at work; `failed` says of each video that failed why."""
+
+    videos: Path
+    out: Path
+    model: str
+    settings: MarathonConfig
+    marks: dict[str, str]
+    failed: dict[str, str] = field(default_factory=dict)
+
+    async def work_through(self, missing: Sequence[str], urls: Sequence[str]) -> None:
+        """Annotate these videos, some of them side by side."""
+        if not missing:
+            return
+        servers = Servers(urls, self.settings.serving)
+        num_done = len(self.marks) - len(missing)
+        with tqdm(total=len(self.marks), initial=num_done, desc="annotating", unit="video") as bar:
+            showing = asyncio.create_task(show(bar, servers))
+            try:
+                await self._share_out(missing, servers, bar)
+            finally:
+                showing.cancel()
+                bar.set_postfix_str(servers.describe())
+                await servers.close()
+
+    async def _share_out(self, missing: Sequence[str], servers: Servers, bar: tqdm[Any]) -> None:
+        queue = iter(missing)
+        num_at_once = min(self.settings.serving.videos_at_once, len(missing))
+        clips_at_once = math.ceil(self.settings.serving.requests_at_once / num_at_once)
+
+        async def take_turns() -> None:
+            for name in queue:
+                await self._annotate(name, servers, clips_at_once)
+                bar.update()
+
+        await together(take_turns() for _ in range(num_at_once))
+
+    async def _annotate(self, name: str, servers: Servers, clips_at_once: int) -> None:
+        """Annotate one video, unless another process is at it or has been."""
+        folder, mark = self.out / "videos" / name, self.marks[name]
+        with locked_if_free(folder) as is_ours:
+            if not is_ours or is_annotated(folder, mark):
+                return
+            try:
+                footage = await asyncio.to_thread(Footage.open, self.videos, name)
+                with Journal(folder / JOURNAL_NAME) as journal:
+                    teacher = Teacher(servers, self.model, self.settings, journal)
+                    annotation = await annotate_video(footage, teacher, clips_at_once)
+            except (VideoError, AnswerError) as error:
+                self.failed[name] = str(error)
+                if len(self.failed) > self.settings.max_failed:
+                    raise TeacherError(
+                        f"{name}: {error} ({len(self.failed)} videos failed, marathon.max_failed is {self.settings.max_failed})"
+                    ) from error
+                return
+            with whole(folder / PAGE_NAME) as page:
+                page.write(draw_page(annotation, os.path.relpath(footage.path.resolve(), folder.resolve())))
+            write_annotation(folder, mark, annotation)
+
+
+async def show(bar: tqdm[Any], servers: Servers) -> None:
+    """Keep the progress bar up to date; for ever."""
+    while True:
+        bar.set_postfix_str(servers.describe())
+        await asyncio.sleep(SECONDS_BETWEEN_LOOKS)
