@@ -42,3 +42,7 @@ class WeightsError(InputError):
 
 class WorldError(InputError):
     """A story that cannot be told, or a folder that holds another world."""
+
+
+class ReportError(InputError):
+    """Answers or reports of an evaluation that do not belong together, or a report that cannot be read."""

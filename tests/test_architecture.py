@@ -36,7 +36,7 @@ MAY_IMPORT = {  # room -> the other rooms of ours that it may import; a name wit
     "data": LEAVES | {"processor", "video", "image"},
     "training": LEAVES | {"run", "interop", "data", "processor", "model", "text"},
     "serving": LEAVES | {"run", "interop", "processor", "model", "text", "video", "image"},
-    "evaluation": LEAVES | {"serving"},
+    "evaluation": LEAVES | {"serving", "data.question_file", "data.questions"},
     "marathon": LEAVES | {"video", "data.pack"},
     "world": LEAVES | {"video", "data.pack"},
 }
@@ -49,6 +49,7 @@ HOMES = {  # library -> the only places that may import it; a folder ends in a s
     "lightning": ["lit_hour/training/", "lit_hour/data/datamodule.py"],
     "pytorch_lightning": [],
     "open_clip": ["lit_hour/model/vision_encoder.py"],
+    "pyarrow": ["lit_hour/evaluation/files.py"],
     "transformers": ["lit_hour/model/language_model.py", "lit_hour/text/tokenizer.py"],
     **{
         name: [] for name in ("pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve")
