@@ -233,8 +233,8 @@ def _scores_of_groups(items: Iterable[Item], results: Iterable[Result]) -> dict[
                 num_questions[grouping, value] += 1
     members: dict[tuple[str, str], list[Result]] = defaultdict(list)
     for result in results:
-        for grouping, values in result.groups.items():
-            for value in values:
+        for grouping, shared in result.groups.items():
+            for value in shared:
                 members[grouping, value].append(result)
     groups: dict[str, dict[str, Score]] = defaultdict(dict)
     for grouping, value in sorted(num_questions, key=lambda pair: int(pair[1]) if pair[1].isdecimal() else 0):

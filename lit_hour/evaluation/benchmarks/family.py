@@ -52,10 +52,8 @@ class Record:
     def texts(self, column: str) -> tuple[str, ...]:
         """The texts of a column that holds a list of them, as they are."""
         value = self.value(column)
-        if not isinstance(value, list) or not value:
+        if not isinstance(value, list) or not value or not all(isinstance(text, str) for text in value):
             raise QuestionError(f"{self.place}: column '{column}' has to be a list of texts, not {value!r}")
-        for text in value:
-            check_text(text, column, self.place)
         return tuple(value)
 
     def name_in(self, column: str) -> str:
@@ -121,7 +119,7 @@ def spread_list(contents: Sequence[Content]) -> Iterator[Record]:
 
 
 def letter_options(record: Record, column: str) -> Options:
-    """The options of a column, in order, with letters.
+    """The options of a column, in order, with letters. Some published options are blank, and are shown so.
 
     Raises:
         QuestionError: there are too few or too many, or one is no text.
