@@ -32,16 +32,17 @@ def read_benchmark(name: str, files: Sequence[Path], max_refused: int) -> Questi
     if name not in FAMILIES:
         raise QuestionError(f"there is no benchmark {name!r}{did_you_mean(name, FAMILIES)}; known are {', '.join(FAMILIES)}")
     family = FAMILIES[name]
+    if not files:
+        raise QuestionError(f"no file of {family.title} was given")
     contents = [read_content(file) for file in files]
     records = list(family.spread(contents))
     for content in contents:
         _check_family(family, content, [record for record in records if record.file == content.file])
     items, refused = _parse(family, records)
-    if len(refused) > max_refused:
+    if len(refused) > max_refused or not items:
+        allowed = f"{max_refused} may be" if items else "and none can"
         shown = "\n".join(f"  {record.place}: {record.reason}" for record in refused[:NUM_NAMED])
-        raise QuestionError(
-            f"{len(refused)} records of {family.title} cannot be used, {max_refused} may be. The first:\n{shown}"
-        )
+        raise QuestionError(f"{len(refused)} records of {family.title} cannot be used, {allowed}. The first:\n{shown}")
     digests = {content.file.name: content.digest for content in contents}
     return Questions(name, family.title, items, refused, family.num_published, digests)
 

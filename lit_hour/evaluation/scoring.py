@@ -116,13 +116,13 @@ def match_tempcompass_yes_no(item: Item, said: str) -> str | None:
 
 
 def match_caption(item: Item, said: str) -> str | None:
-    """TempCompass, caption matching: the whole line of an option, its label, or its sentence, exactly."""
-    text = _without_end(said)
+    """TempCompass, caption matching: exactly the line of an option, its label, the letter or number in that, or its sentence."""
+    text = _without_end(said).strip()
     after_bracket = text.split(") ")[1] if ") " in text else text
     chosen = [
         label
         for label, words in item.options.items()
-        if text in (f"{label}: {words}", label, words) or text.replace(".", "") == label or after_bracket == words
+        if text == f"{label}: {words}" or words in (text, after_bracket) or text.replace(".", "") in (label, label.split()[1])
     ]
     return item.answer if item.answer in chosen else chosen[0] if chosen else None
 
