@@ -116,7 +116,7 @@ def match_tempcompass_yes_no(item: Item, said: str) -> str | None:
 
 
 def match_caption(item: Item, said: str) -> str | None:
-    """TempCompass, caption matching: exactly the line of an option, its label, the letter or number in that, or its sentence."""
+    """TempCompass, caption matching: exactly an option's line, its label, the letter or number in that, or its sentence."""
     text = _without_end(said).strip()
     after_bracket = text.split(") ")[1] if ") " in text else text
     chosen = [

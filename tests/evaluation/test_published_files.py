@@ -35,13 +35,13 @@ UNUSABLE_OF_MLVU = {  # as published: an answer outside the options, an empty an
 }
 NUM_OF_TEMPCOMPASS_TASK = {"multi-choice": 1580, "yes_no": 2453, "caption_matching": 1503}
 JUDGED = {  # the answers for which the published code asked a language model, and its verdict
-    "caption_matching/1064645467/speed/1": 0,
-    "caption_matching/1098785169/direction/2": 0,
-    "caption_matching/1098785169_reverse/direction/2": 0,
+    "caption_matching/1064645467/speed/3": 0,
+    "caption_matching/1098785169/direction/3": 0,
     "caption_matching/1097341567/order/2": 0,
+    "caption_matching/1098785169_reverse/direction/3": 0,
     "caption_matching/1060403198_1049965795_0/order/1": 1,
-    "caption_matching/1091143117_1094219575_2/order/3": 0,
-    "caption_matching/1034736653_1043054206_1/order/3": 0,
+    "caption_matching/1091143117_1094219575_2/order/2": 0,
+    "caption_matching/1034736653_1043054206_1/order/1": 0,
 }
 
 

@@ -200,7 +200,7 @@ def test_the_same_file_twice_is_refused(write: Any) -> None:
         read_benchmark("mlvu", [file, file], max_refused=1)
 
 
-@pytest.mark.parametrize("name, other", permutations(FAMILIES, 2))
+@pytest.mark.parametrize("name, other", list(permutations(FAMILIES, 2)))
 def test_a_file_of_another_benchmark_is_refused_and_recognised(name: str, other: str, write: Any) -> None:
     files = write(other)[:1]
     known = "" if other == "egoschema" else f"(.|\n)*it looks like a file of.*{FAMILIES[other].title}"
