@@ -106,6 +106,8 @@ def _compare_groups(report: Report, pairs: list[tuple[Result, Result]]) -> dict[
 
 def _differences(first: Report, second: Report) -> dict[str, tuple[Any, Any]]:
     """Where the protocols or the question files differ."""
-    one, other = (flatten({**report.protocol, "file": report.files}) for report in (first, second))
+    one, other = (
+        flatten({**report.protocol, "prompts": report.prompts, "question file": report.files}) for report in (first, second)
+    )
     keys = [key for key in {**one, **other} if one.get(key, ABSENT) != other.get(key, ABSENT)]
     return {key: (one.get(key, ABSENT), other.get(key, ABSENT)) for key in keys}

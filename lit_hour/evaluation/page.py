@@ -51,7 +51,9 @@ def report_page(report: Report, pictures: Mapping[str, Sequence[Picture]] | None
             *_warnings(report),
             _table(["", "number"], [[escape(name), str(number)] for name, number in counts]),
             *(_group_table(grouping, scores) for grouping, scores in report.groups.items()),
-            *_settings_table("Protocol", flatten({**report.protocol, "question file": report.files})),
+            *_settings_table(
+                "Protocol", flatten({**report.protocol, "prompts": report.prompts, "question file": report.files})
+            ),
             *_reasons("Skipped questions", report.skipped),
             *_reasons("Records that could not be used", report.refused),
             *_wrong_answers(report, pictures or {}),

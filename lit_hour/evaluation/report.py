@@ -6,6 +6,7 @@ A question without an answer is never right and never dropped in silence: it is 
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -72,7 +73,8 @@ class Report:
         score: over all questions that a rule can score; the records refused count among its questions.
         groups: grouping -> value -> score.
         num_published: questions in the whole benchmark.
-        protocol: how the model was asked: frames, prompt, decoding, hashes, versions.
+        protocol: how the model was asked: frames, decoding, hashes, versions.
+        prompts: the first prompt as an example, the SHA-256 of all of them, and the rules that read the answers.
         files: question file -> SHA-256.
         refused: place of an unusable record -> reason.
         skipped: id of a question that was not asked -> reason.
@@ -85,6 +87,7 @@ class Report:
     groups: Mapping[str, Mapping[str, Score]]
     num_published: int | None
     protocol: Mapping[str, Any]
+    prompts: Mapping[str, Any]
     files: Mapping[str, str]
     refused: Mapping[str, str]
     skipped: Mapping[str, str]
@@ -130,9 +133,13 @@ def build_report(
         protocol: how it was asked; whatever JSON holds.
 
     Raises:
-        ReportError: an id is unknown, or is both answered and skipped.
+        ReportError: an id is unknown, or is both answered and skipped; or JSON cannot hold the protocol.
     """
     _check_ids(questions, answers, skipped)
+    try:
+        plain_protocol = json.loads(json.dumps(protocol))
+    except (TypeError, ValueError) as error:
+        raise ReportError(f"the protocol of {questions.title} has to be numbers, texts, lists and mappings: {error}") from error
     results = tuple(_result(item, answers[item.id]) for item in questions.items if item.id in answers)
     scored = [item for item in questions.items if item.rule != "needs_judge"]
     return Report(
@@ -141,7 +148,8 @@ def build_report(
         score=_score(results, len(scored) + len(questions.refused)),
         groups=_scores_of_groups(scored, results),
         num_published=questions.num_published,
-        protocol=dict(protocol),
+        protocol=plain_protocol,
+        prompts=_describe_prompts(questions.items),
         files=dict(questions.files),
         refused={record.place: record.reason for record in questions.refused},
         skipped={item.id: skipped.get(item.id, NO_REASON) for item in questions.items if item.id not in answers},
@@ -150,8 +158,10 @@ def build_report(
 
 
 def write_report(report: Report, file: Path) -> None:
-    """Write the report as JSON, which `read_report` reads back."""
-    file.write_text(json.dumps({"format": FORMAT, **asdict(report)}, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    """Write the report as JSON, which `read_report` reads back; the file is whole or not there."""
+    unfinished = file.with_name(f"{file.name}.unfinished")
+    unfinished.write_text(json.dumps({"format": FORMAT, **asdict(report)}, indent=1) + "\n", encoding="utf-8")
+    unfinished.replace(file)
 
 
 def read_report(file: Path) -> Report:
@@ -204,6 +214,17 @@ def _result(item: Item, said: str) -> Result:
         chosen=verdict.label if verdict else None,
         right=verdict.right if verdict else None,
     )
+
+
+def _describe_prompts(items: Sequence[Item]) -> dict[str, Any]:
+    texts = [[item.id, item.system, item.prompt, item.answer_start] for item in items]
+    return {
+        "first system prompt": items[0].system if items else "",
+        "first prompt": items[0].prompt if items else "",
+        "first answer begins with": items[0].answer_start if items else "",
+        "digest": hashlib.sha256(json.dumps(texts).encode()).hexdigest(),
+        "rules": sorted({item.rule for item in items}),
+    }
 
 
 def _is_unmatched(result: Result) -> bool:

@@ -54,6 +54,8 @@ class Record:
         value = self.value(column)
         if not isinstance(value, list) or not value or not all(isinstance(text, str) for text in value):
             raise QuestionError(f"{self.place}: column '{column}' has to be a list of texts, not {value!r}")
+        for text in filter(str.strip, value):
+            check_text(text, column, self.place)
         return tuple(value)
 
     def name_in(self, column: str) -> str:
