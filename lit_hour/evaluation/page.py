@@ -136,7 +136,7 @@ def _settings_table(title: str, settings: Mapping[str, Any]) -> list[str]:
 
 
 def _reasons(title: str, reasons: Mapping[str, str]) -> list[str]:
-    """Reasons by how often they are given, then what they are about."""
+    """What was left out, and why; nothing where nothing was."""
     if not reasons:
         return []
     rows = [[escape(name), escape(reason)] for name, reason in list(reasons.items())[:NUM_SKIPPED_SHOWN]]
@@ -144,8 +144,9 @@ def _reasons(title: str, reasons: Mapping[str, str]) -> list[str]:
 
 
 def _wrong_answers(report: Report, pictures: Mapping[str, Sequence[Picture]]) -> list[str]:
+    """Those that no rule understood come first: a reader may find out why."""
     rows = []
-    for result in report.wrong[:NUM_SHOWN]:
+    for result in sorted(report.wrong, key=lambda result: result.chosen is not None)[:NUM_SHOWN]:
         figures = "".join(map(_figure, pictures.get(result.id, ())))
         understood = escape(result.chosen) if result.chosen is not None else "nothing"
         said = f'{_say(result.said)}<br><span class="small">understood: {understood}</span>'

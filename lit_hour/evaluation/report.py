@@ -1,4 +1,4 @@
-"""Questions and a model's answers in, a score with its whole protocol out, as one JSON.
+"""Questions and a model's answers in, a score with its whole protocol out.
 
 A question without an answer is never right and never dropped in silence: it is skipped with a reason, and makes the score
 "on N of M". Answers that no rule understands are wrong.
@@ -10,8 +10,7 @@ import hashlib
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 from lit_hour.errors import ReportError
@@ -19,7 +18,6 @@ from lit_hour.evaluation.item import Item, Questions
 from lit_hour.evaluation.scoring import score_answer
 from lit_hour.evaluation.statistics import bootstrap_interval
 
-FORMAT = 1
 NO_REASON = "no answer was handed in, and no reason"
 
 
@@ -155,41 +153,6 @@ def build_report(
         skipped={item.id: skipped.get(item.id, NO_REASON) for item in questions.items if item.id not in answers},
         results=results,
     )
-
-
-def write_report(report: Report, file: Path) -> None:
-    """Write the report as JSON, which `read_report` reads back; the file is whole or not there."""
-    unfinished = file.with_name(f"{file.name}.unfinished")
-    unfinished.write_text(json.dumps({"format": FORMAT, **asdict(report)}, indent=1) + "\n", encoding="utf-8")
-    unfinished.replace(file)
-
-
-def read_report(file: Path) -> Report:
-    """Read a report that `write_report` wrote.
-
-    Raises:
-        ReportError: the file cannot be read or holds no report of this format.
-    """
-    try:
-        record = json.loads(file.read_text(encoding="utf-8"))
-        if record.pop("format") != FORMAT:
-            raise ReportError(f"{file} is a report of another format than {FORMAT}")
-        record["score"] = _read_score(record["score"])
-        record["groups"] = {
-            grouping: {value: _read_score(score) for value, score in scores.items()}
-            for grouping, scores in record["groups"].items()
-        }
-        record["results"] = tuple(Result(**result) for result in record["results"])
-        return Report(**record)
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ReportError(f"{file}: the report cannot be read: {error}") from error
-    except (KeyError, TypeError, AttributeError) as error:
-        raise ReportError(f"{file} is no report of an evaluation: {error!r}") from error
-
-
-def _read_score(record: dict[str, Any]) -> Score:
-    interval = record["interval"]
-    return Score(**{**record, "interval": None if interval is None else (interval[0], interval[1])})
 
 
 def _check_ids(questions: Questions, answers: Mapping[str, str], skipped: Mapping[str, str]) -> None:

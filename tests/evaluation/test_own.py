@@ -13,8 +13,17 @@ from lit_hour.evaluation.benchmarks.own import read_own
 from lit_hour.evaluation.scoring import score_answer
 from lit_hour.types import Question
 
-CHOICE = {"id": "q1", "video": "a.mp4", "task": "object/object_attribute", "question": "Colour?", "options": ["red", "blue"]}
-RECORDS = [{**CHOICE, "answer": "blue"}, {"id": "q2", "video": "b/c.mp4", "question": "What is it?", "answer": "A red ball"}]
+CHOICE: dict[str, Any] = {
+    "id": "q1",
+    "video": "a.mp4",
+    "task": "object/object_attribute",
+    "question": "Colour?",
+    "options": ["red", "blue"],
+}
+RECORDS: list[dict[str, Any]] = [
+    {**CHOICE, "answer": "blue"},
+    {"id": "q2", "video": "b/c.mp4", "question": "What is it?", "answer": "A red ball"},
+]
 
 
 def phrase(question: Question) -> str:

@@ -281,6 +281,6 @@ def test_a_file_written_again_has_another_digest(tmp_path: Path) -> None:
 
 
 def test_nothing_here_waits_for_torch() -> None:
-    modules = ("reading", "scoring", "report", "compare", "page", "videos", "subtitles", "benchmarks.own")
+    modules = ("reading", "scoring", "report_file", "compare", "page", "videos", "subtitles", "benchmarks.own")
     code = f"import sys, {', '.join(f'lit_hour.evaluation.{module}' for module in modules)}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2], check=False).returncode == 0

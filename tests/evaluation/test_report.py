@@ -10,7 +10,8 @@ import pytest
 from asked import PROTOCOL, make_questions, report_on, say
 
 from lit_hour.errors import ReportError
-from lit_hour.evaluation.report import NO_REASON, build_report, read_report, write_report
+from lit_hour.evaluation.report import NO_REASON, build_report
+from lit_hour.evaluation.report_file import read_report, write_report
 
 
 def test_every_question_is_counted() -> None:
