@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,6 +37,12 @@ def read_content(file: Path) -> Content:
     except OSError as error:
         raise QuestionError(f"{file} cannot be read ({error.strerror})") from error
     return Content(file, readers[file.suffix](content, file), hashlib.sha256(content).hexdigest())
+
+
+def name_digests(contents: Sequence[Content]) -> dict[str, str]:
+    """The digest of each file under its name, or under its whole path where files share a name."""
+    names = Counter(content.file.name for content in contents)
+    return {content.file.name if names[content.file.name] == 1 else str(content.file): content.digest for content in contents}
 
 
 def _read_json(content: bytes, file: Path) -> Any:

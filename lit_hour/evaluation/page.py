@@ -8,7 +8,7 @@ from html import escape
 from typing import Any
 
 from lit_hour.evaluation.compare import Comparison, flatten
-from lit_hour.evaluation.report import Report, Result, Score, percent
+from lit_hour.evaluation.report import Report, Result, percent
 
 NUM_SHOWN = 200  # of each list; the JSON holds them all
 NUM_SKIPPED_SHOWN = 50
@@ -19,9 +19,9 @@ STYLE = """
 body { font: 15px/1.45 sans-serif; margin: 2em auto; max-width: 1040px; padding: 0 1em; color: #222; background: #fff }
 h1, h2 { font-weight: 600 } h2 { margin-top: 2em } .score { font-size: 26px; margin: .2em 0 }
 table { border-collapse: collapse; width: 100% }
-td, th { border-top: 1px solid #ddd; padding: .4em .6em; text-align: left; vertical-align: top }
+td, th { border-top: 1px solid #ddd; padding: .4em .6em; text-align: left; vertical-align: top; white-space: pre-line }
 td.number, th.number { text-align: right; white-space: nowrap } .right { font-weight: 600; color: #0a7a3d }
-.wrong { color: #b3261e } .small { color: #555; font-size: 13px } .warning { background: #fff3d6; padding: .5em .8em }
+.small { color: #555; font-size: 13px } .warning { background: #fff3d6; padding: .5em .8em }
 .bar { background: #e6e6e6; height: 10px; width: 160px; margin-top: .45em } .bar div { background: #3b6fb6; height: 10px }
 figure { display: inline-block; margin: .3em .3em 0 0; font-size: 12px; color: #555 } img { display: block; height: 90px }
 """
@@ -50,7 +50,7 @@ def report_page(report: Report, pictures: Mapping[str, Sequence[Picture]] | None
             f'<p class="score">{escape(report.summary())}</p>',
             *_warnings(report),
             _table(["", "number"], [[escape(name), str(number)] for name, number in counts]),
-            *(_group_table(grouping, scores) for grouping, scores in report.groups.items()),
+            *(_group_table(grouping, report) for grouping in report.groups),
             *_settings_table(
                 "Protocol", flatten({**report.protocol, "prompts": report.prompts, "question file": report.files})
             ),
@@ -116,16 +116,15 @@ def _warnings(report: Report) -> list[str]:
     return [f'<p class="warning">{escape(warning)}</p>' for warning in warnings]
 
 
-def _group_table(grouping: str, scores: Mapping[str, Score]) -> str:
+def _group_table(grouping: str, report: Report) -> str:
     rows = []
-    for value, score in scores.items():
+    for value, score in report.groups[grouping].items():
         low_high = " to ".join(map(percent, score.interval)) if score.interval else ""
         bar = f'<div class="bar"><div style="width:{percent(score.share or 0)}%"></div></div>'
         share = "" if score.share is None else percent(score.share)
         asked = f"{score.num_asked} of {score.num_questions}"
         rows.append([escape(value), bar, share, low_high, asked, str(score.num_unmatched)])
-    shares = [score.share for score in scores.values() if score.share is not None]
-    mean = f"<p>Mean of the groups: {percent(sum(shares) / len(shares))}%</p>" if len(shares) > 1 else ""
+    mean = f"<p>Mean of the groups: {percent(report.group_means[grouping])}%</p>" if grouping in report.group_means else ""
     heads = [escape(grouping), "", "right, %", "95%", "asked", "unmatched"]
     return f"<h2>By {escape(grouping)}</h2>{_table(heads, rows, num_words=2)}{mean}"
 

@@ -9,7 +9,7 @@ from lit_hour.data.questions import did_you_mean
 from lit_hour.errors import QuestionError
 from lit_hour.evaluation.benchmarks import egoschema, longvideobench, lvbench, mlvu, tempcompass, video_mme
 from lit_hour.evaluation.benchmarks.family import Family, Record
-from lit_hour.evaluation.files import Content, read_content
+from lit_hour.evaluation.files import Content, name_digests, read_content
 from lit_hour.evaluation.item import Item, Questions, Refused
 
 FAMILIES: dict[str, Family] = {
@@ -43,8 +43,7 @@ def read_benchmark(name: str, files: Sequence[Path], max_refused: int) -> Questi
         allowed = f"{max_refused} may be" if items else "and none can"
         shown = "\n".join(f"  {record.place}: {record.reason}" for record in refused[:NUM_NAMED])
         raise QuestionError(f"{len(refused)} records of {family.title} cannot be used, {allowed}. The first:\n{shown}")
-    digests = {content.file.name: content.digest for content in contents}
-    return Questions(name, family.title, items, refused, family.num_published, digests)
+    return Questions(name, family.title, items, refused, family.num_published, name_digests(contents))
 
 
 def _parse(family: Family, records: Sequence[Record]) -> tuple[tuple[Item, ...], tuple[Refused, ...]]:

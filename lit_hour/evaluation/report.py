@@ -70,6 +70,7 @@ class Report:
     Attributes:
         score: over all questions that a rule can score; the records refused count among its questions.
         groups: grouping -> value -> score.
+        group_means: grouping -> mean share of its groups, each counting the same, as MLVU publishes it.
         num_published: questions in the whole benchmark.
         protocol: how the model was asked: frames, decoding, hashes, versions.
         prompts: the first prompt as an example, the SHA-256 of all of them, and the rules that read the answers.
@@ -83,6 +84,7 @@ class Report:
     title: str
     score: Score
     groups: Mapping[str, Mapping[str, Score]]
+    group_means: Mapping[str, float]
     num_published: int | None
     protocol: Mapping[str, Any]
     prompts: Mapping[str, Any]
@@ -140,11 +142,13 @@ def build_report(
         raise ReportError(f"the protocol of {questions.title} has to be numbers, texts, lists and mappings: {error}") from error
     results = tuple(_result(item, answers[item.id]) for item in questions.items if item.id in answers)
     scored = [item for item in questions.items if item.rule != "needs_judge"]
+    groups = _scores_of_groups(scored, results)
     return Report(
         benchmark=questions.benchmark,
         title=questions.title,
         score=_score(results, len(scored) + len(questions.refused)),
-        groups=_scores_of_groups(scored, results),
+        groups=groups,
+        group_means={grouping: mean for grouping, scores in groups.items() if (mean := _mean(scores)) is not None},
         num_published=questions.num_published,
         protocol=plain_protocol,
         prompts=_describe_prompts(questions.items),
@@ -224,3 +228,9 @@ def _scores_of_groups(items: Iterable[Item], results: Iterable[Result]) -> dict[
     for grouping, value in sorted(num_questions, key=lambda pair: int(pair[1]) if pair[1].isdecimal() else 0):
         groups[grouping][value] = _score(members[grouping, value], num_questions[grouping, value])
     return dict(groups)
+
+
+def _mean(scores: Mapping[str, Score]) -> float | None:
+    """The mean share of the groups, None where one of them was not asked."""
+    shares = [score.share for score in scores.values() if score.share is not None]
+    return sum(shares) / len(shares) if len(shares) == len(scores) else None

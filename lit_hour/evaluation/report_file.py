@@ -39,7 +39,7 @@ def read_report(file: Path) -> Report:
         return Report(**record)
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise ReportError(f"{file}: the report cannot be read: {error}") from error
-    except (KeyError, TypeError, AttributeError) as error:
+    except (LookupError, TypeError, AttributeError) as error:
         raise ReportError(f"{file} is no report of an evaluation: {error!r}") from error
 
 

@@ -280,6 +280,13 @@ def test_a_file_written_again_has_another_digest(tmp_path: Path) -> None:
     assert len(digests) == 2
 
 
+def test_files_of_one_name_keep_both_digests(tmp_path: Path) -> None:
+    files = [
+        layouts.write_all({"ego.json": [record]}, tmp_path / name)[0] for name, record in zip("ab", layouts.MLVU, strict=True)
+    ]
+    assert set(read_benchmark("mlvu", files, max_refused=1).files) == set(map(str, files))
+
+
 def test_nothing_here_waits_for_torch() -> None:
     modules = ("reading", "scoring", "report_file", "compare", "page", "videos", "subtitles", "benchmarks.own")
     code = f"import sys, {', '.join(f'lit_hour.evaluation.{module}' for module in modules)}; sys.exit('torch' in sys.modules)"

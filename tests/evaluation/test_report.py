@@ -47,6 +47,8 @@ def test_groups_count_every_value_of_a_question_and_numbers_come_in_order() -> N
         "600": (2, 4),
     }
     assert {value: score.num_asked for value, score in report.groups["ability"].items()} == {"seeing": 8, "counting": 4}
+    assert report.group_means == {"length": 0.75, "ability": (6 / 8 + 2 / 4) / 2}
+    assert report_on({"0-0": "A"}).group_means == {}, "no mean where a group was not asked"
 
 
 def test_what_needs_a_judge_is_in_no_score() -> None:

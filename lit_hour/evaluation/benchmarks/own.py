@@ -8,7 +8,7 @@ from string import ascii_uppercase
 
 from lit_hour.data.question_file import read_questions
 from lit_hour.errors import QuestionError
-from lit_hour.evaluation.files import read_content
+from lit_hour.evaluation.files import name_digests, read_content
 from lit_hour.evaluation.item import Item, Questions
 from lit_hour.types import Question
 
@@ -34,8 +34,7 @@ def read_own(files: Sequence[Path], phrase: Callable[[Question], str], title: st
                 if question.id in items:
                     raise QuestionError(f"{place}: the id is taken by {items[question.id].place}; ids must be unique")
                 items[question.id] = _item(question, subject.files[0], phrase(question), place)
-    digests = {str(file): read_content(file).digest for file in files}
-    return Questions("own", title, tuple(items.values()), files=digests)
+    return Questions("own", title, tuple(items.values()), files=name_digests([read_content(file) for file in files]))
 
 
 def _item(question: Question, video: str, prompt: str, place: str) -> Item:
