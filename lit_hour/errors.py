@@ -50,3 +50,7 @@ class TeacherError(InputError):
 
 class AnswerError(InputError):
     """What a model server answered cannot be used, however often it was asked."""
+
+
+class ReportError(InputError):
+    """Answers or reports of an evaluation that do not belong together, or a report that cannot be read."""

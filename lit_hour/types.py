@@ -12,10 +12,11 @@ Dimension names, used in every shape comment:
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:  # the nouns name tensors and make none: who reads questions alone should not wait for torch
+    import torch
+    from torch import Tensor
 
 IGNORED_LABEL = -100  # a position that the loss does not count, as torch's cross-entropy has it
 VISUAL_PLACEHOLDER = -200  # a position of input_ids that the tokens of a video or a picture take the place of

@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from lit_hour.data.marks import settle_marks
-from lit_hour.data.questions import FILE_KEYS, check_text, did_you_mean, parse_question, text_of
+from lit_hour.data.questions import FILE_KEYS, check_path, check_text, did_you_mean, parse_question, text_of
 from lit_hour.data.subject import SHARED_KINDS, Kind, Subject
 from lit_hour.errors import QuestionError
 from lit_hour.types import Question
@@ -113,9 +113,6 @@ def _kind_and_files(record: dict[str, Any], place: str) -> tuple[Kind, tuple[str
 
 def _file_name(name: Any, key: str, record: dict[str, Any], place: str) -> str:
     """The path inside the folder of files; LLaVA's records may hold the sub-folder in 'data_source'."""
-    path = PurePosixPath(check_text(name, key, place))
     if "conversations" in record and "data_source" in record:
-        path = PurePosixPath(text_of(record, "data_source", place), path)
-    if path.is_absolute() or ".." in path.parts or not path.name or "\0" in str(path):
-        raise QuestionError(f"{place}: key '{key}': {name!r} must be a path inside the folder of files")
-    return str(path)
+        name = str(PurePosixPath(text_of(record, "data_source", place), check_text(name, key, place)))
+    return check_path(name, key, place)

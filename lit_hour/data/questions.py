@@ -6,6 +6,7 @@ import difflib
 import math
 import re
 from collections.abc import Iterable
+from pathlib import PurePosixPath
 from typing import Any, get_args
 
 from lit_hour.errors import QuestionError
@@ -86,6 +87,18 @@ def check_text(value: Any, key: str, place: str) -> str:
     if not value.isprintable() and any("\ud800" <= character <= "\udfff" for character in value):
         raise QuestionError(f"{place}: key '{key}' has half a character (a lone surrogate): {value!r}")
     return value.strip()
+
+
+def check_path(value: Any, key: str, place: str) -> str:
+    """The path inside a folder of files that stands under a key.
+
+    Raises:
+        QuestionError: it is no text, or leads out of the folder.
+    """
+    path = PurePosixPath(check_text(value, key, place))
+    if path.is_absolute() or ".." in path.parts or not path.name or "\0" in str(path):
+        raise QuestionError(f"{place}: key '{key}': {value!r} must be a path inside the folder of files")
+    return str(path)
 
 
 def did_you_mean(word: str, words: Iterable[str], likeness: float = 0.6) -> str:

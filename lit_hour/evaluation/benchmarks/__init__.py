@@ -1,0 +1,1 @@
+"""The published files of each benchmark in, items out; one module for each benchmark."""

@@ -1,0 +1,103 @@
+"""TempCompass: a JSON mapping of video and temporal aspect to questions, in one file for each of four tasks.
+
+Source: TempCompass (arXiv:2403.00476) and the code published with it: its instructions after the question, and its rules.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from lit_hour.errors import QuestionError
+from lit_hour.evaluation.benchmarks.family import Family, Options, Record, read_labels
+from lit_hour.evaluation.files import Content
+from lit_hour.evaluation.item import Item, Rule
+
+ASPECTS = ("action", "direction", "speed", "order", "attribute_change")
+INSTRUCTION_OF_TASK = {
+    "multi-choice": "\nPlease directly give the best option:",
+    "yes_no": "\nPlease answer yes or no:",
+    "caption_matching": "\nPlease directly give the best option:",
+    "captioning": "",
+}
+RULE_OF_TASK: Mapping[str, Rule] = {
+    "multi-choice": "tempcompass_choice",
+    "yes_no": "tempcompass_yes_no",
+    "caption_matching": "tempcompass_matching",
+    "captioning": "needs_judge",
+}
+YES_NO = {"yes": "yes", "no": "no"}
+
+_CAPTION = re.compile(r"((?:Caption|Sentence) [AB]|Option [12]): (.*)")
+
+
+def spread(contents: Sequence[Content]) -> Iterator[Record]:
+    """A record for each question of each aspect of each video, named by the three."""
+    for content in contents:
+        for video, aspects in _entries(content.value):
+            for aspect, questions in _entries(aspects):
+                for number, fields in enumerate(questions if isinstance(questions, list) else [questions], start=1):
+                    known = {**fields, "video": video, "aspect": aspect} if isinstance(fields, dict) else {}
+                    yield Record(content.file, f"{video}/{aspect}/{number}", known)
+
+
+def _entries(value: Any) -> Iterator[tuple[str, Any]]:
+    """Pairs of a mapping; of anything else none, and the file turns out to hold no question."""
+    yield from value.items() if isinstance(value, dict) else ()
+
+
+def parse(record: Record) -> Item:
+    """A question of any of the four files; which task it is shows in its form."""
+    video = record.video(f"{record.text('video')}.mp4", "video")
+    aspect = record.one_of("aspect", ASPECTS)
+    question, answer = record.text("question"), record.text("answer")
+    first, *lines = question.split("\n")
+    task = _task(question, lines)
+    if task == "captioning":
+        options: Options = {}
+    elif task == "yes_no":
+        options, answer = YES_NO, record.check_choice(answer, "answer", YES_NO)
+    elif task == "caption_matching":
+        options = {match[1]: match[2] for match in map(_CAPTION.fullmatch, lines) if match}
+        answer = _label(answer, lines, options, record)
+    else:
+        options = read_labels(lines, "question", record.place)
+        answer = _label(answer, lines, options, record)
+    return Item(
+        id=f"{task}/{record.name}",
+        videos=(video,),
+        question=first,
+        prompt=question + INSTRUCTION_OF_TASK[task],
+        options=options,
+        answer=answer,
+        rule=RULE_OF_TASK[task],
+        groups={"task": (task,), "aspect": (aspect,), "aspect of a task": (f"{task}, {aspect}",)},
+        place=record.place,
+    )
+
+
+def _task(question: str, lines: list[str]) -> str:
+    if question.rstrip().endswith("Generated Caption:"):
+        return "captioning"
+    if not lines:
+        return "yes_no"
+    return "caption_matching" if all(map(_CAPTION.fullmatch, lines)) else "multi-choice"
+
+
+def _label(answer: str, lines: list[str], options: Options, record: Record) -> str:
+    """The label of the line that the answer repeats."""
+    for line, label in zip(lines, options, strict=True):
+        if line.strip() == answer.strip():
+            return label
+    raise QuestionError(f"{record.place}: column 'answer': {answer!r} is none of the options {lines!r}")
+
+
+FAMILY = Family(
+    name="tempcompass",
+    title="TempCompass",
+    columns=("video", "aspect", "question", "answer"),
+    num_published=7540,
+    spread=spread,
+    parse=parse,
+)

@@ -1,0 +1,101 @@
+"""Video-MME: parquet, or the JSON of its authors with the questions of a video together; short, medium and long videos.
+
+Source: Video-MME (arXiv:2405.21075): the prompts of its README, with and without subtitles, and the rule of its evaluation
+code. That code leaves answers in which it finds no letter out of the score; here they are wrong.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from lit_hour.evaluation.benchmarks.family import Family, Record, read_labels, spread_list
+from lit_hour.evaluation.files import Content
+from lit_hour.evaluation.item import Item
+from lit_hour.evaluation.subtitles import Subtitle, subtitles_at
+
+DURATIONS = ("short", "medium", "long")
+VIDEO_SUFFIXES = (".mp4", ".MP4", ".mkv", ".webm")
+INSTRUCTION = (
+    "Select the best answer to the following multiple-choice question based on the video. "
+    "Respond with only the letter (A, B, C, or D) of the correct option."
+)
+SUBTITLES_FOLLOW = "This video's subtitles are listed below:"
+BEFORE_ANSWER = "The best answer is:"
+
+COLUMN_OF_AUTHORS_KEY = {
+    "duration_category": "duration",
+    "video_category": "domain",
+    "video_subcategory": "sub_category",
+    "video_sub_category": "sub_category",
+    "choices": "options",
+}
+_YOUTUBE_ID = re.compile(r"(?:[?&]v=|youtu\.be/)([\w-]{11})")
+
+
+def spread(contents: Sequence[Content]) -> Iterator[Record]:
+    """The rows of the table, or the questions of each video with what is said of the video, in the columns of the table."""
+    for record in spread_list(contents):
+        asked = record.fields.get("questions")
+        if not isinstance(asked, list):
+            yield record
+            continue
+        video = {key: value for key, value in record.fields.items() if key != "questions"}
+        for place, fields in enumerate(asked, start=1):
+            known = _rename({**video, **fields}) if isinstance(fields, dict) else {}
+            yield Record(record.file, f"{record.name}, question {place}", known)
+
+
+def _rename(fields: Mapping[str, Any]) -> dict[str, Any]:
+    renamed = {COLUMN_OF_AUTHORS_KEY.get(key, key): value for key, value in fields.items()}
+    link = _YOUTUBE_ID.search(str(renamed.get("url", "")))
+    return {"videoID": link[1] if link else renamed.get("video_id"), **renamed}
+
+
+def parse(record: Record) -> Item:
+    """One question, asked without subtitles."""
+    lines = record.texts("options")
+    options = read_labels(lines, "options", record.place)
+    question = record.text("question")
+    video = record.video(record.text("videoID"), "videoID")
+    return Item(
+        id=record.name_in("question_id"),
+        videos=tuple(video + suffix for suffix in VIDEO_SUFFIXES),
+        question=question,
+        prompt="\n".join([INSTRUCTION, question, *lines, BEFORE_ANSWER]),
+        options=options,
+        answer=record.one_of("answer", options),
+        rule="video_mme",
+        groups={
+            "duration": (record.one_of("duration", DURATIONS),),
+            "domain": (record.text("domain"),),
+            "sub-category": (record.text("sub_category"),),
+            "task": (record.text("task_type"),),
+        },
+        place=record.place,
+    )
+
+
+def add_subtitles(item: Item, subtitles: Sequence[Subtitle], timestamps_seconds: Sequence[float]) -> Item:
+    """The question asked with the subtitles that are shown at the frames which the model sees.
+
+    Args:
+        subtitles: of the item's video; empty where the benchmark has none, which leaves the prompt as it is.
+        timestamps_seconds: of the frames.
+    """
+    groups = {**item.groups, "subtitles": ("with" if subtitles else "none published",)}
+    words = subtitles_at(subtitles, timestamps_seconds)
+    prompt = "\n".join([SUBTITLES_FOLLOW, *words, item.prompt]) if subtitles else item.prompt
+    return replace(item, prompt=prompt, groups=groups)
+
+
+FAMILY = Family(
+    name="video_mme",
+    title="Video-MME",
+    columns=("videoID", "duration", "domain", "sub_category", "question_id", "task_type", "question", "options", "answer"),
+    num_published=2700,
+    spread=spread,
+    parse=parse,
+)
