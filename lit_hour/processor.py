@@ -10,7 +10,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from lit_hour.config.schema import TextConfig
 from lit_hour.errors import QuestionError
-from lit_hour.text.chat import converse, encode_conversation, time_sentence
+from lit_hour.text.chat import converse, encode_answer, encode_conversation, time_sentence
 from lit_hour.text.tokenizer import Tokenizer
 from lit_hour.types import (
     IGNORED_LABEL,
@@ -40,16 +40,22 @@ class Processor:
         """One conversation in which the questions are asked and answered in turn."""
         return converse(questions, self.settings)
 
-    def ask(self, question: str, history: Sequence[Message] = ()) -> Conversation:
+    def ask(
+        self, question: str, history: Sequence[Message] = (), system_prompt: str = "", answer_start: str = ""
+    ) -> Conversation:
         """A conversation that waits for the answer to a question.
+
+        Args:
+            system_prompt: in place of `text.system_prompt`, where a benchmark has one of its own.
+            answer_start: words that the answer begins with.
 
         Raises:
             QuestionError: the question is empty.
         """
         if not question.strip():
             raise QuestionError("the question is empty: ask something")
-        messages = (Message("system", self.settings.system_prompt), *history, Message("user", question))
-        return Conversation(messages)
+        system = Message("system", system_prompt or self.settings.system_prompt)
+        return Conversation((system, *history, Message("user", question)), answer_start=answer_start)
 
     def video_note(self, duration_seconds: float, num_frames: int) -> str:
         """What the model is told of a video of so many sampled frames; empty without `text.time_instruction`."""
@@ -65,6 +71,10 @@ class Processor:
             encode_conversation(self.tokenizer, each, self.settings, num_placeholders=num_placeholders, note=note)
             for each in conversations
         )
+
+    def answer_ids(self, answer: str) -> Tensor:
+        """What the model says to give an answer and no word more: `(tokens,)`."""
+        return torch.tensor(encode_answer(self.tokenizer, answer))
 
     def example(self, sample: Sample) -> Example:
         """The token ids of every conversation beside the sample's video or pictures.

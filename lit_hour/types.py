@@ -62,10 +62,15 @@ class Question:
 
 @dataclass(frozen=True)
 class Conversation:
-    """The messages of one sequence that the language model reads, and the questions that they ask, in order."""
+    """The messages of one sequence that the language model reads, and the questions that they ask, in order.
+
+    Attributes:
+        answer_start: words that the answer to come begins with, where somebody puts them in the model's mouth.
+    """
 
     messages: tuple[Message, ...]
     questions: tuple[Question, ...] = ()
+    answer_start: str = ""
 
 
 @dataclass(frozen=True)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import peft
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from lit_hour.config.model import LanguageConfig
@@ -90,6 +91,35 @@ class LanguageModel(nn.Module):
         logits = self.network.lm_head(hidden[:, :-1][is_learnt]).float()  # (learnt, vocabulary)
         total = F.cross_entropy(logits, targets[is_learnt], reduction="sum")  # ()
         return total / is_learnt.sum().clamp(min=1)
+
+    @torch.no_grad()
+    def log_likelihoods(self, inputs: LanguageInputs, continuations: Sequence[Tensor]) -> Tensor:
+        """How likely each of several continuations of one prompt is: the sum of its tokens' log-probabilities.
+
+        The prompt is read once.
+
+        Args:
+            inputs: of one text.
+            continuations: `(tokens,)` each, one token or more.
+
+        Returns:
+            `(continuations,)` float32.
+        """
+        num = len(continuations)
+        ids = pad_sequence(list(continuations), batch_first=True, padding_value=IGNORED_LABEL)  # (continuations, tokens)
+        read = self.network(
+            inputs_embeds=inputs.embeddings, attention_mask=inputs.attention_mask, use_cache=True, logits_to_keep=1
+        )
+        logits = read.logits.expand(num, -1, -1)  # (continuations, 1, vocabulary)
+        if ids.shape[1] > 1:
+            read.past_key_values.batch_repeat_interleave(num)
+            mask = torch.cat([inputs.attention_mask.expand(num, -1), ids[:, :-1] != IGNORED_LABEL], dim=1)
+            rest = self.network(
+                inputs_embeds=self.embed(ids[:, :-1]), attention_mask=mask, past_key_values=read.past_key_values
+            )
+            logits = torch.cat([logits, rest.logits], dim=1)  # (continuations, tokens, vocabulary)
+        losses = F.cross_entropy(logits.float().transpose(1, 2), ids, ignore_index=IGNORED_LABEL, reduction="none")
+        return -losses.sum(dim=1)  # (continuations,)
 
     def logits(self, inputs: LanguageInputs) -> Tensor:
         """`(texts, tokens, vocabulary)`: everywhere, for those who look into the model."""

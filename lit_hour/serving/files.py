@@ -11,7 +11,8 @@ from lit_hour.image.read import image_suffix
 from lit_hour.image.squares import load_image_set
 from lit_hour.image.tiling import load_tiled_image
 from lit_hour.types import Frames, ImageSet, TiledImage
-from lit_hour.video.decode import load_video, probe
+from lit_hour.video.decode import probe
+from lit_hour.video.sampled import load_video
 
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")  # any other file is read as a video
 

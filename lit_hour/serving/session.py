@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -15,12 +15,12 @@ from lit_hour.errors import QuestionError
 from lit_hour.interop.names import may_lack_of
 from lit_hour.model.hour_llava import HourLLaVA
 from lit_hour.model.materialise import materialise
-from lit_hour.model.splice import prompts_of
+from lit_hour.model.splice import LanguageInputs, prompts_of
 from lit_hour.processor import Processor, count_placeholders
 from lit_hour.run import RunFolder
 from lit_hour.serving.files import load_files
 from lit_hour.text.tokenizer import end_of_turn_id, load_tokenizer
-from lit_hour.types import Answer, Example, Frames, Repository
+from lit_hour.types import Answer, Conversation, Example, Features, Frames, Repository, Visual
 from lit_hour.weights import StoredWeights, check_fit, load_into, open_weights, shapes_of
 
 UNFINISHED_CHARACTER = "\ufffd"  # what a tokenizer shows for a character whose last bytes are still to come
@@ -73,9 +73,17 @@ class Session:
         """
         folder = RunFolder(run)
         place = folder.checkpoint(checkpoint)
-        config = load_config(place.with_suffix(".yaml"), settings)
+        return cls.load(load_config(place.with_suffix(".yaml"), settings), folder, place, device)
+
+    @classmethod
+    def load(cls, config: Config, run: RunFolder, place: Path, device: str | torch.device | None = None) -> Session:
+        """Load one of a run's checkpoints by settings that fit it, straight onto a device.
+
+        Raises:
+            WeightsError: the checkpoint is damaged or belongs to another model.
+        """
         weights = open_weights(place)
-        processor = Processor(load_tokenizer(folder.tokenizer), config.text)
+        processor = Processor(load_tokenizer(run.tokenizer), config.text)
         with torch.device("meta"):  # no random weights, and no memory, before those that are read
             model = HourLLaVA(config, len(processor.tokenizer))
         _load_weights(model, weights, config, device or ("cuda" if torch.cuda.is_available() else "cpu"))
@@ -92,18 +100,24 @@ class Session:
         paths = [Path(files)] if isinstance(files, str | Path) else list(map(Path, files))
         started = time.perf_counter()
         visual, duration_seconds = load_files(paths, self.config)
-        decoded = time.perf_counter()
-        repository = self.model.remember([visual.to(self.device)])[0]
-        seconds = {"decode": decoded - started, "encode": time.perf_counter() - decoded}
-        num_frames = len(visual) if isinstance(visual, Frames) else 0
+        decode_seconds = time.perf_counter() - started
+        memory = self.remember_visual(visual, duration_seconds, ", ".join(map(str, paths)))
+        return replace(memory, seconds={"decode": decode_seconds, **memory.seconds})
+
+    @torch.inference_mode()
+    def remember_visual(self, visual: Visual | None, duration_seconds: float, source: str) -> Memory:
+        """Keep all tokens of what is at hand: frames or features of a video, pictures, or nothing to see."""
+        started = time.perf_counter()
+        repository = self.model.remember([None if visual is None else visual.to(self.device)])[0]
+        num_frames = len(visual) if isinstance(visual, Frames | Features) else 0
         return Memory(
-            source=", ".join(map(str, paths)),
+            source=source,
             duration_seconds=duration_seconds,
             num_frames=num_frames,
             num_placeholders=count_placeholders(visual),
             note=self.processor.video_note(duration_seconds, num_frames) if num_frames else "",
             repository=repository,
-            seconds=seconds,
+            seconds={"encode": time.perf_counter() - started},
         )
 
     @torch.inference_mode()
@@ -113,18 +127,10 @@ class Session:
         Raises:
             QuestionError: the question is empty, or too long.
         """
-        conversation = self.processor.ask(question)
-        texts = self.processor.texts([conversation], num_placeholders=memory.num_placeholders, note=memory.note)
-        batch = self.processor.batch([Example(memory.source, None, texts)]).to(self.device)
         started = time.perf_counter()
+        prompt = self._prompt(memory, [self.processor.ask(question)])
         ids: list[int] = []
         text = ""
-        prompt = prompts_of(self.model.read(batch, [memory.repository]))
-        if prompt.labels.shape[1] >= self.config.text.max_tokens:
-            raise QuestionError(
-                f"the question does not fit beside the tokens of {memory.source} in"
-                f" text.max_tokens={self.config.text.max_tokens}: ask a shorter one, or raise it"
-            )
         tokenizer = self.processor.tokenizer
         for token in self.model.language.generate(prompt, self.config.answer.max_new_tokens, end_of_turn_id(tokenizer)):
             if not ids:
@@ -143,8 +149,48 @@ class Session:
         }
         yield Answer(longer, memory.num_frames, len(memory.repository.tokens), seconds)
 
+    @torch.inference_mode()
+    def answer(self, memory: Memory, conversations: Sequence[Conversation]) -> list[str]:
+        """The answers to several questions about what is remembered, generated side by side.
 
-def _load_weights(model: HourLLaVA, weights: StoredWeights, config: Config, device: str) -> None:
+        Raises:
+            QuestionError: a question is too long.
+        """
+        tokenizer, max_new_tokens = self.processor.tokenizer, self.config.answer.max_new_tokens
+        end_id = end_of_turn_id(tokenizer)
+        prompts = self._prompt(memory, conversations)
+        tokens = torch.stack(list(self.model.language.generate(prompts, max_new_tokens, end_id)), dim=1)  # (texts, tokens)
+        return [str(tokenizer.decode(ids, skip_special_tokens=True)) for ids in tokens.tolist()]
+
+    @torch.inference_mode()
+    def log_likelihoods(self, memory: Memory, conversation: Conversation, answers: Sequence[str]) -> list[float]:
+        """How likely the model would give each of these answers, and no word more.
+
+        Raises:
+            QuestionError: the question is too long.
+        """
+        continuations = [self.processor.answer_ids(answer).to(self.device) for answer in answers]  # (tokens,) each
+        prompt = self._prompt(memory, [conversation])
+        return self.model.language.log_likelihoods(prompt, continuations).tolist()
+
+    def _prompt(self, memory: Memory, conversations: Sequence[Conversation]) -> LanguageInputs:
+        """What the language model reads before it answers.
+
+        Raises:
+            QuestionError: a question is too long.
+        """
+        texts = self.processor.texts(conversations, num_placeholders=memory.num_placeholders, note=memory.note)
+        batch = self.processor.batch([Example(memory.source, None, texts)]).to(self.device)
+        inputs = self.model.read(batch, [memory.repository])
+        if inputs.num_cut or inputs.labels.shape[1] >= self.config.text.max_tokens:
+            raise QuestionError(
+                f"the question does not fit beside the tokens of {memory.source} in"
+                f" text.max_tokens={self.config.text.max_tokens}: ask a shorter one, or raise it"
+            )
+        return prompts_of(inputs)
+
+
+def _load_weights(model: HourLLaVA, weights: StoredWeights, config: Config, device: str | torch.device) -> None:
     """Put a checkpoint's weights into a model that is built on "meta", straight onto a device.
 
     Raises:

@@ -84,7 +84,7 @@ def encode_conversation(
     ids: list[int] = []
     labels: list[int] = []
     question_mask: list[bool] = []
-    for part, turn, part_ids in _parts(tokenizer, conversation.messages, num_placeholders, note):
+    for part, turn, part_ids in _parts(tokenizer, conversation, num_placeholders, note):
         is_seen = part in ("prompt", "answer header") and (turn <= 1 or settings.memory_question == "all")
         is_learnt = [part in learnt or number in template for number in part_ids]
         ids += part_ids
@@ -93,10 +93,16 @@ def encode_conversation(
     return Text(torch.tensor(ids), torch.tensor(labels), torch.tensor(question_mask), conversation.questions)
 
 
+def encode_answer(tokenizer: Tokenizer, answer: str) -> list[int]:
+    """Token ids of an answer, and of the end of the turn."""
+    return _encode_said(tokenizer, answer, are_marked=False) + _encode(tokenizer, END_OF_TURN)
+
+
 def _parts(
-    tokenizer: Tokenizer, messages: Sequence[Message], num_placeholders: int, note: str
+    tokenizer: Tokenizer, conversation: Conversation, num_placeholders: int, note: str
 ) -> Iterator[tuple[Part, int, list[int]]]:
     """Each part of the conversation: what it is, how many questions were asked up to it, its token ids."""
+    messages = conversation.messages
     are_marked = _are_marked(messages, num_placeholders)
     end_of_turn, newline = _encode(tokenizer, END_OF_TURN), _encode(tokenizer, "\n")
     turn = 0
@@ -105,7 +111,7 @@ def _parts(
         said = _encode_said(tokenizer, message.text.strip(), are_marked and message.role == "user")
         if message.role == "assistant":
             yield "answer header", turn, header
-            yield "answer", turn, said + end_of_turn
+            yield "answer", turn, encode_answer(tokenizer, message.text.strip())
             yield "answer's line end", turn, newline
             continue
         turn += message.role == "user"
@@ -116,6 +122,7 @@ def _parts(
         yield "prompt", turn, said + end_of_turn + newline
     if messages[-1].role == "user":
         yield "answer header", turn, _encode(tokenizer, f"{START_OF_TURN}assistant\n")
+        yield "answer", turn, _encode_said(tokenizer, conversation.answer_start, are_marked=False)
 
 
 def _are_marked(messages: Sequence[Message], num_placeholders: int) -> bool:

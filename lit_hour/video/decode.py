@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import islice
@@ -25,10 +25,8 @@ from av.video.stream import VideoStream
 from PIL.Image import Image
 from torch import Tensor
 
-from lit_hour.config.schema import VideoConfig
 from lit_hour.errors import VideoError
 from lit_hour.types import Frames
-from lit_hour.video.sampling import sample_timestamps
 from lit_hour.video.transform import resize_image, rotate_image
 
 OnDamage = Literal["error", "use"]
@@ -90,12 +88,12 @@ def probe(path: str | Path) -> VideoInfo:
 
 
 def read_frames(
-    path: str | Path, timestamps: Sequence[float], size_pixels: int, on_damage: OnDamage, chunk_frames: int = 64
-) -> Iterator[Frames]:
+    video: str | Path | VideoInfo, timestamps: Sequence[float], size_pixels: int, on_damage: OnDamage, chunk_frames: int = 64
+) -> Generator[Frames, None, float]:
     """The frames that are on screen at the given times, as a player shows them, in chunks.
 
     Args:
-        path: of the video.
+        video: its path, or what `probe` has said of it.
         timestamps: seconds from the first frame, in order; several may fall on one frame.
         size_pixels: side of the square that each frame is resized to.
         on_damage: for a file that stops decoding before the last timestamp: "error" refuses it when that point is
@@ -105,38 +103,17 @@ def read_frames(
     Yields:
         Images `(frames, 3, size_pixels, size_pixels)` uint8 with their timestamps `(frames,)` float32.
 
+    Returns:
+        The seconds of the video that could be read: all of it, or up to where a damaged one ends.
+
     Raises:
         VideoError: the file cannot be read (see `probe`), is damaged, or a timestamp lies outside it or out of order.
     """
-    info = probe(path)
-    with _open_video(path) as (container, stream):
-        yield from _read_chunks(_Playback(container, stream, info), timestamps, size_pixels, on_damage, chunk_frames)
-
-
-def load_video(path: str | Path, settings: VideoConfig) -> tuple[Frames, float]:
-    """All sampled frames of a video in one tensor, and its duration in seconds.
-
-    Returns:
-        Images `(frames, 3, size_pixels, size_pixels)` uint8 with timestamps `(frames,)`, and the duration: of the part
-        that could be read when the file is damaged and used all the same.
-
-    Raises:
-        VideoError: as `read_frames`.
-    """
-    info = probe(path)
-    timestamps = sample_timestamps(info.duration_seconds, settings.frames_per_second, settings.min_frames, settings.max_frames)
-    size = settings.size_pixels
-    images = torch.empty((len(timestamps), 3, size, size), dtype=torch.uint8)  # (frames, 3, size, size)
-    num_read = 0
-    with _open_video(path) as (container, stream):
+    info = video if isinstance(video, VideoInfo) else probe(video)
+    with _open_video(info.path) as (container, stream):
         playback = _Playback(container, stream, info)
-        for frames in _read_chunks(playback, timestamps, size, settings.on_damage, chunk_frames=64):
-            images[num_read : num_read + len(frames)] = frames.images
-            num_read += len(frames)
-    seconds = torch.tensor(timestamps[:num_read], dtype=torch.float32)  # (frames,)
-    if num_read == len(timestamps):
-        return Frames(images, seconds), info.duration_seconds
-    return Frames(images[:num_read].clone(), seconds), playback.end_seconds  # a view would keep the whole alive
+        is_whole = yield from _read_chunks(playback, timestamps, size_pixels, on_damage, chunk_frames)
+    return info.duration_seconds if is_whole else playback.end_seconds
 
 
 class _Playback:
@@ -191,7 +168,8 @@ class _Playback:
 
 def _read_chunks(
     playback: _Playback, timestamps: Sequence[float], size_pixels: int, on_damage: OnDamage, chunk_frames: int
-) -> Iterator[Frames]:
+) -> Generator[Frames, None, bool]:
+    """The chunks, and whether they are all there."""
     _check_timestamps(timestamps, playback.info)
     pictures = _pick_pictures(playback, timestamps, size_pixels)
     num_read = 0
@@ -200,7 +178,7 @@ def _read_chunks(
         yield Frames(torch.stack(chunk), torch.tensor(seconds, dtype=torch.float32))  # (frames, 3, size, size), (frames,)
         num_read += len(chunk)
     if num_read == len(timestamps):
-        return
+        return True
     readable = (
         f"{playback.info.path} is damaged or cut short: it could be read up to {playback.end_seconds:.1f} s"
         f" of {playback.info.duration_seconds:.1f} s (last frame at {playback.last_start_seconds:.1f} s)"
@@ -209,6 +187,7 @@ def _read_chunks(
         raise VideoError(f"{readable}; give a whole file, or set video.on_damage=use to use what could be read")
     missing = f"{len(timestamps) - num_read} of {len(timestamps)} frames are missing"
     warnings.warn(f"{readable}; {missing}", DamagedVideoWarning, stacklevel=3)
+    return False
 
 
 def _check_timestamps(timestamps: Sequence[float], info: VideoInfo) -> None:

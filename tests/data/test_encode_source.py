@@ -19,7 +19,7 @@ from lit_hour.data.encode_source import Chunk, EncodeSource, FrameShards, Place,
 from lit_hour.data.shards import open_shards
 from lit_hour.data.visual import load_frames
 from lit_hour.errors import ConfigError, ImageError, ShardError
-from lit_hour.video.decode import load_video
+from lit_hour.video.sampled import load_video
 
 CONFIG = Config(
     video=VIDEO,

@@ -13,7 +13,7 @@ from tiny import NAMES, VIDEO
 from lit_hour.data.shards import open_shards
 from lit_hour.data.visual import load_frames
 from lit_hour.errors import ShardError
-from lit_hour.video.decode import load_video
+from lit_hour.video.sampled import load_video
 from lit_hour.video.transform import decode_jpeg
 
 

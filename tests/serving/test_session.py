@@ -20,7 +20,7 @@ from lit_hour.serving.session import Memory, Session
 from lit_hour.text.chat import phrase_question
 from lit_hour.text.tokenizer import end_of_turn_id, load_tokenizer
 from lit_hour.types import Answer, Question, Sample
-from lit_hour.video.decode import load_video
+from lit_hour.video.sampled import load_video
 
 TOKENS_PER_FRAME = 2 * 2 + 1  # a grid of 2, and the frame-end token
 

@@ -9,7 +9,8 @@ from av.stream import Disposition
 
 from lit_hour.config.schema import VideoConfig
 from lit_hour.errors import VideoError
-from lit_hour.video.decode import DamagedVideoWarning, load_video, probe
+from lit_hour.video.decode import DamagedVideoWarning, probe
+from lit_hour.video.sampled import load_video
 from lit_hour.video.sampling import sample_timestamps
 from tests.video.written import numbered, numbered_picture, numbers_of, read_all, write_video
 

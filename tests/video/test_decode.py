@@ -14,7 +14,8 @@ from torch import Tensor
 
 from lit_hour.config.schema import VideoConfig
 from lit_hour.video import decode
-from lit_hour.video.decode import load_video, probe, read_frames
+from lit_hour.video.decode import probe, read_frames
+from lit_hour.video.sampled import load_video
 from lit_hour.video.sampling import sample_timestamps
 from tests.video.looped import loop_video
 from tests.video.written import numbered, numbered_picture, numbers_of, read_all, write_video

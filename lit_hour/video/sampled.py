@@ -1,0 +1,65 @@
+"""A video file and the settings in, the frames that they take of it out: a chunk at a time, or all at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+from lit_hour.config.schema import VideoConfig
+from lit_hour.types import Frames
+from lit_hour.video.decode import probe, read_frames
+from lit_hour.video.sampling import sample_timestamps
+
+
+class SampledVideo:
+    """A video of which frames are taken by the settings, a chunk at a time, so that memory does not grow with its length.
+
+    Attributes:
+        timestamps: of the frames, in seconds.
+        duration_seconds: once the chunks were read, that of the part that could be read of a damaged video that is used.
+    """
+
+    def __init__(self, path: str | Path, settings: VideoConfig) -> None:
+        """Read the header.
+
+        Raises:
+            VideoError: as `probe`.
+        """
+        self._settings, self._info = settings, probe(path)
+        self.duration_seconds = self._info.duration_seconds
+        rate, fewest, most = settings.frames_per_second, settings.min_frames, settings.max_frames
+        self.timestamps = sample_timestamps(self.duration_seconds, rate, fewest, most)
+
+    def chunks(self, chunk_frames: int = 64) -> Iterator[Frames]:
+        """The frames in order, as `read_frames` gives them.
+
+        Raises:
+            VideoError: as `read_frames`.
+        """
+        size, on_damage = self._settings.size_pixels, self._settings.on_damage
+        self.duration_seconds = yield from read_frames(self._info, self.timestamps, size, on_damage, chunk_frames)
+
+
+def load_video(path: str | Path, settings: VideoConfig) -> tuple[Frames, float]:
+    """All sampled frames of a video in one tensor, and its duration in seconds.
+
+    Returns:
+        Images `(frames, 3, size_pixels, size_pixels)` uint8 with timestamps `(frames,)`, and the duration: of the part
+        that could be read when the file is damaged and used all the same.
+
+    Raises:
+        VideoError: as `read_frames`.
+    """
+    video = SampledVideo(path, settings)
+    size = settings.size_pixels
+    images = torch.empty((len(video.timestamps), 3, size, size), dtype=torch.uint8)  # (frames, 3, size, size)
+    num_read = 0
+    for frames in video.chunks():
+        images[num_read : num_read + len(frames)] = frames.images
+        num_read += len(frames)
+    seconds = torch.tensor(video.timestamps[:num_read], dtype=torch.float32)  # (frames,)
+    if num_read == len(video.timestamps):
+        return Frames(images, seconds), video.duration_seconds
+    return Frames(images[:num_read].clone(), seconds), video.duration_seconds  # a view would keep the whole alive
