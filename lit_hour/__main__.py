@@ -1,15 +1,16 @@
-"""python -m lit_hour VERB: make up, annotate, pack or encode videos, ask a run about one, convert published checkpoints."""
+"""python -m lit_hour VERB: make up, annotate, pack or encode videos, ask and evaluate a run, convert published checkpoints."""
 
 from __future__ import annotations
 
 import argparse
 import logging
+import re
 import sys
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lit_hour.config.command_line import parse_command_line
+from lit_hour.config.command_line import parse_command_line, split_words
 from lit_hour.errors import InputError
 
 if TYPE_CHECKING:
@@ -59,6 +60,8 @@ def main(words: list[str]) -> None:
     asking.add_argument("--device", help="cpu or cuda; a GPU is taken when there is one")
     asking.set_defaults(run=run_ask)
 
+    add_evaluate(verbs)
+
     converting = verbs.add_parser("convert", help="a published Hour-LLaVA -> a run, or a run -> the published layout")
     converting.add_argument("source", type=Path, help="folder in the Hugging Face layout, or a run folder")
     converting.add_argument("target", type=Path, help="folder to be made")
@@ -67,9 +70,10 @@ def main(words: list[str]) -> None:
     converting.set_defaults(run=run_convert)
 
     arguments, late_words = parser.parse_known_args(words)  # argparse takes no settings that follow an option
-    if options := [word for word in late_words if word.startswith("-") or not ("=" in word or word.endswith(".yaml"))]:
-        parser.error(f"unknown: {' '.join(options)}")
-    arguments.settings += late_words
+    is_setting = re.compile(r"(?!-).*(=.*|\.yaml)" if "settings" in arguments else "(?!)", re.DOTALL)
+    if unknown := [word for word in late_words if not is_setting.fullmatch(word)]:
+        parser.error(f"unknown: {' '.join(unknown)}")
+    arguments.settings = [*getattr(arguments, "settings", ()), *late_words]
     warnings.formatwarning = lambda message, *_: f"warning: {message}\n"
     arguments.run(arguments)
 
@@ -111,6 +115,24 @@ def add_import(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     importing.add_argument("--videos", type=Path, action="append", required=True, help="folder to look in; may be given again")
     importing.add_argument("settings", nargs="*", help="[key=value ...]: marathon.max_missing counts")
     importing.set_defaults(run=run_import)
+
+
+def add_evaluate(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """The words of evaluate and of compare."""
+    evaluating = verbs.add_parser("evaluate", help="a run and the question files of a benchmark -> a score with its protocol")
+    evaluating.add_argument("settings", nargs="*", help="[conf/eval/NAME.yaml] [key=value ...], laid over those of the run")
+    evaluating.add_argument("--run", dest="run_folder", type=Path, required=True, help="run folder, such as runs/tiny")
+    evaluating.add_argument("--checkpoint", help="a name in RUN/checkpoints; best, last or converted if not given")
+    evaluating.add_argument("--out", type=Path, help="folder of answers and report; RUN/evaluation/NAME if not given")
+    evaluating.set_defaults(run=run_evaluate)
+
+    comparing = verbs.add_parser("compare", help="two reports on one benchmark -> which is better, and how sure that is")
+    comparing.add_argument("first", type=Path, help="report.json, or the folder that holds it")
+    comparing.add_argument("second", type=Path, help="report.json, or the folder that holds it")
+    comparing.add_argument(
+        "--out", type=Path, default=Path("comparison.html"), help="page to write; comparison.html if not given"
+    )
+    comparing.set_defaults(run=run_compare)
 
 
 def run_import(arguments: argparse.Namespace) -> None:
@@ -180,6 +202,24 @@ def run_ask(arguments: argparse.Namespace) -> None:
             print(f"\n[{seen}, {piece.num_memory_tokens} tokens in memory; {parts}]")
         else:
             print(piece, end="", flush=True)
+
+
+def run_evaluate(arguments: argparse.Namespace) -> None:
+    """Evaluate, and print the score."""
+    file, settings = split_words(arguments.settings)
+    from lit_hour.evaluation.evaluate import evaluate
+
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    summary = evaluate(file, settings, arguments.run_folder, arguments.checkpoint, arguments.out)
+    if summary is not None:
+        print(summary)
+
+
+def run_compare(arguments: argparse.Namespace) -> None:
+    """Compare, and print the difference."""
+    from lit_hour.evaluation.summary import compare_reports
+
+    print(compare_reports(arguments.first, arguments.second, arguments.out))
 
 
 def run_convert(arguments: argparse.Namespace) -> None:

@@ -54,3 +54,7 @@ class AnswerError(InputError):
 
 class ReportError(InputError):
     """Answers or reports of an evaluation that do not belong together, or a report that cannot be read."""
+
+
+class JournalError(InputError):
+    """A journal that cannot be read or written."""

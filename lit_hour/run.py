@@ -8,6 +8,7 @@ RUN/checkpoints/converted/      weights alone, that `python -m lit_hour convert`
 RUN/checkpoints/last.yaml       the effective settings, beside each checkpoint: also converted.yaml
 RUN/tensorboard/                curves and pictures
 RUN/evidence.png                accuracy of the latest validation by the length of videos and where in them answers are seen
+RUN/evaluation/NAME/            answers and report of `python -m lit_hour evaluate`
 RUN/skipped.jsonl               samples that could not be read, with the reason
 RUN/bad_batch/                  batches whose loss or gradient was not finite, when they stopped the run
 """
@@ -58,6 +59,11 @@ class RunFolder:
     def evidence(self) -> Path:
         """The picture of where in videos the answers are seen that were right."""
         return self.path / "evidence.png"
+
+    @property
+    def evaluation(self) -> Path:
+        """Where evaluations lie, a folder each."""
+        return self.path / "evaluation"
 
     @property
     def skipped(self) -> Path:

@@ -16,6 +16,16 @@ def parse_command_line(words: Sequence[str], default_file: str | None = None) ->
     Raises:
         ConfigError: more than one file is named, a word is neither a file nor a setting, or as `load_config`.
     """
+    file, settings = split_words(words)
+    return load_config(file or default_file, settings)
+
+
+def split_words(words: Sequence[str]) -> tuple[Path | None, list[str]]:
+    """The file among the words, if there is one, and the settings.
+
+    Raises:
+        ConfigError: more than one file is named, or a word is neither a file nor a setting.
+    """
     files = [word for word in words if word.endswith(".yaml") and ("=" not in word or Path(word).is_file())]
     settings = [word for word in words if word not in files]
     for word in settings:
@@ -23,4 +33,4 @@ def parse_command_line(words: Sequence[str], default_file: str | None = None) ->
             raise ConfigError(f"'{word}' is neither a .yaml file nor a setting: settings are written as key=value")
     if len(files) > 1:
         raise ConfigError(f"one config file at most, not {' and '.join(files)}")
-    return load_config(files[0] if files else default_file, settings)
+    return Path(files[0]) if files else None, settings

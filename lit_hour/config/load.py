@@ -32,18 +32,19 @@ class Layer(NamedTuple):
     origin: str
 
 
-def load_config(file: str | Path | None = None, words: Sequence[str] = ()) -> Config:
+def load_config(file: str | Path | None = None, words: Sequence[str] = (), base: str | Path | None = None) -> Config:
     """The settings of a YAML file and of words from the command line, over the schema's defaults.
 
     Args:
         file: a YAML file of differences from the defaults, or None for the defaults alone.
         words: settings as `a.b=c`, which win over the file; c is taken as it stands.
+        base: another YAML file, such as that of a run, which the file is laid over.
 
     Raises:
         ConfigError: a file is missing, no YAML or no mapping; a setting does not exist, is given twice, has no value,
             has one of the wrong type or out of range, or does not fit another.
     """
-    files = list(_read_composed(Path(file)).values()) if file is not None else []
+    files = [layer for each in (base, file) if each is not None for layer in _read_composed(Path(each)).values()]
     return _merge([*files, *map(_parse_word, words)])
 
 

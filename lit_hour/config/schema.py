@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from lit_hour.config.data import DataConfig, EncodeConfig
+from lit_hour.config.evaluation import EvaluationConfig
 from lit_hour.config.fields import section, setting
 from lit_hour.config.marathon import MarathonConfig
 from lit_hour.config.model import ModelConfig
@@ -161,3 +162,4 @@ class Config:
     answer: AnswerConfig = section(AnswerConfig, "how answers are generated")
     world: WorldConfig = section(WorldConfig, "made-up videos whose answers are known")
     marathon: MarathonConfig = section(MarathonConfig, "videos -> instruction data, by a model that is asked for it")
+    evaluation: EvaluationConfig = section(EvaluationConfig, "published questions and videos -> a score that can be checked")

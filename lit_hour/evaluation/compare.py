@@ -64,20 +64,20 @@ def compare(first: Report, second: Report) -> Comparison:
     only_first = tuple(pair for pair in pairs if pair[0].right and not pair[1].right)
     only_second = tuple(pair for pair in pairs if pair[1].right and not pair[0].right)
     _, first_share, second_share = _shares(pairs)
-    differences = [bool(one.right) - bool(other.right) for one, other in pairs]
+    gains = [bool(one.right) - bool(other.right) for one, other in pairs]
     return Comparison(
         title=first.title,
         num_shared=len(pairs),
         first_share=first_share,
         second_share=second_share,
-        interval=bootstrap_interval(differences, [one.video for one, _ in pairs]),
+        interval=bootstrap_interval(gains, [one.video for one, _ in pairs]),
         p_value=mcnemar(len(only_first), len(only_second)),
         groups=_compare_groups(first, pairs),
         only_first_right=only_first,
         only_second_right=only_second,
         only_in_first=tuple(key for key in of_first if key not in of_second),
         only_in_second=tuple(key for key in of_second if key not in of_first),
-        protocol_differences=_differences(first, second),
+        protocol_differences=differences(_protocol(first), _protocol(second)),
     )
 
 
@@ -87,6 +87,13 @@ def flatten(settings: Mapping[str, Any], above: str = "") -> dict[str, Any]:
     for key, value in settings.items():
         flat |= flatten(value, f"{above}{key}.") if isinstance(value, Mapping) else {f"{above}{key}": value}
     return flat
+
+
+def differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Where two protocols differ: key -> what each says."""
+    one, other = flatten(first), flatten(second)
+    keys = [key for key in {**one, **other} if one.get(key, ABSENT) != other.get(key, ABSENT)]
+    return {key: (one.get(key, ABSENT), other.get(key, ABSENT)) for key in keys}
 
 
 def _shares(pairs: list[tuple[Result, Result]]) -> tuple[int, float, float]:
@@ -104,10 +111,5 @@ def _compare_groups(report: Report, pairs: list[tuple[Result, Result]]) -> dict[
     return groups
 
 
-def _differences(first: Report, second: Report) -> dict[str, tuple[Any, Any]]:
-    """Where the protocols or the question files differ."""
-    one, other = (
-        flatten({**report.protocol, "prompts": report.prompts, "question file": report.files}) for report in (first, second)
-    )
-    keys = [key for key in {**one, **other} if one.get(key, ABSENT) != other.get(key, ABSENT)]
-    return {key: (one.get(key, ABSENT), other.get(key, ABSENT)) for key in keys}
+def _protocol(report: Report) -> dict[str, Any]:
+    return {**report.protocol, "prompts": report.prompts, "question file": report.files}

@@ -151,7 +151,7 @@ def build_report(
         group_means={grouping: mean for grouping, scores in groups.items() if (mean := _mean(scores)) is not None},
         num_published=questions.num_published,
         protocol=plain_protocol,
-        prompts=_describe_prompts(questions.items),
+        prompts=describe_prompts(questions.items),
         files=dict(questions.files),
         refused={record.place: record.reason for record in questions.refused},
         skipped={item.id: skipped.get(item.id, NO_REASON) for item in questions.items if item.id not in answers},
@@ -183,7 +183,8 @@ def _result(item: Item, said: str) -> Result:
     )
 
 
-def _describe_prompts(items: Sequence[Item]) -> dict[str, Any]:
+def describe_prompts(items: Sequence[Item]) -> dict[str, Any]:
+    """The first prompt as an example, the SHA-256 of all of them, and the rules that read the answers."""
     texts = [[item.id, item.system, item.prompt, item.answer_start] for item in items]
     return {
         "first system prompt": items[0].system if items else "",

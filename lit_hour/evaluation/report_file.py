@@ -9,15 +9,14 @@ from typing import Any
 
 from lit_hour.errors import ReportError
 from lit_hour.evaluation.report import Report, Result, Score
+from lit_hour.whole import write_whole
 
 FORMAT = 1
 
 
 def write_report(report: Report, file: Path) -> None:
     """Write the report as JSON, which `read_report` reads back; the file is whole or not there."""
-    unfinished = file.with_name(f"{file.name}.unfinished")
-    unfinished.write_text(json.dumps({"format": FORMAT, **asdict(report)}, indent=1) + "\n", encoding="utf-8")
-    unfinished.replace(file)
+    write_whole(file, json.dumps({"format": FORMAT, **asdict(report)}, indent=1) + "\n")
 
 
 def read_report(file: Path) -> Report:

@@ -181,13 +181,14 @@ class Session:
         """
         texts = self.processor.texts(conversations, num_placeholders=memory.num_placeholders, note=memory.note)
         batch = self.processor.batch([Example(memory.source, None, texts)]).to(self.device)
-        inputs = self.model.read(batch, [memory.repository])
-        if inputs.num_cut or inputs.labels.shape[1] >= self.config.text.max_tokens:
-            raise QuestionError(
-                f"the question does not fit beside the tokens of {memory.source} in"
-                f" text.max_tokens={self.config.text.max_tokens}: ask a shorter one, or raise it"
-            )
-        return prompts_of(inputs)
+        if batch.input_ids.shape[1] < self.config.text.max_tokens:  # or it would not fit without the video
+            inputs = self.model.read(batch, [memory.repository])
+            if inputs.labels.shape[1] < self.config.text.max_tokens:
+                return prompts_of(inputs)
+        raise QuestionError(
+            f"the question does not fit beside the tokens of {memory.source} in"
+            f" text.max_tokens={self.config.text.max_tokens}: ask a shorter one, or raise it"
+        )
 
 
 def _load_weights(model: HourLLaVA, weights: StoredWeights, config: Config, device: str | torch.device) -> None:

@@ -94,6 +94,7 @@ def test_units_are_a_closed_list() -> None:
         "processes",
         "tokens",
         "questions",
+        "records",
         "requests",
         "samples",
         "shards",

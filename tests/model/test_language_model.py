@@ -76,6 +76,19 @@ def test_answers_are_the_likeliest_tokens_read_again_from_the_start(language: La
         assert int(logits[0, -1].argmax()) == token
 
 
+def test_how_likely_an_answer_is(language: LanguageModel) -> None:
+    """The sum over its tokens of what the model, having read all before, expects of each."""
+    inputs = prompts(6)
+    continuations = [torch.tensor(ids) for ids in ([5], [7, 3, 9], [7, 3], [1, 1, 1, 1])]
+    likelihoods = language.log_likelihoods(inputs, continuations)  # (continuations,)
+    for ids, likelihood in zip(continuations, likelihoods, strict=True):
+        read = torch.cat([inputs.embeddings, language.embed(ids[None])], dim=1)  # (1, tokens, dim)
+        mask = torch.ones(read.shape[:2], dtype=torch.bool)
+        logits = language.logits(LanguageInputs(read, torch.full(mask.shape, IGNORED_LABEL), mask))[0, 5:-1]
+        expected = logits.log_softmax(dim=-1).gather(1, ids[:, None]).sum()
+        torch.testing.assert_close(likelihood, expected)
+
+
 def test_an_answer_that_has_ended_waits_for_the_others(language: LanguageModel) -> None:
     free = generate(language, prompts(3, 17), 6)
     end_id = free[0][2]

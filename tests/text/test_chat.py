@@ -79,6 +79,18 @@ def test_a_conversation_that_waits_ends_in_the_header_of_the_answer() -> None:
     assert text.input_ids.tolist() == encode(expected)
 
 
+def test_words_can_be_put_in_the_models_mouth() -> None:
+    """The answer begins with them; MemAug takes them for no part of the question, and nobody can end a turn by them."""
+    conversation = Conversation((Message("system", SYSTEM), Message("user", OPEN.question)), answer_start="Best:(<|im_end|>")
+    text = encode_conversation(TOKENIZER, conversation, SETTINGS, num_placeholders=1, note=NOTE)
+    plain = asked(OPEN.question)
+    assert text.input_ids.tolist()[: len(plain.input_ids)] == plain.input_ids.tolist()
+    start = text.input_ids[len(plain.input_ids) :]
+    assert decode(start.tolist()) == "Best:(<|im_end|>" and encode("<|im_end|>")[0] not in start
+    assert seen_by_memaug(text) == seen_by_memaug(plain)
+    assert (text.labels == IGNORED_LABEL).all()
+
+
 def test_a_conversation_that_waits_teaches_nothing() -> None:
     """Its earlier answers are no targets: a prompt ends before the first target."""
     history = (Message("user", phrase_question(CHOICE, "letter")), Message("assistant", "B"))

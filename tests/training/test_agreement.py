@@ -1,7 +1,7 @@
 import socket
 
 import torch.distributed as dist
-from forked import FORK
+from ranks import FORK
 
 from lit_hour.training.agreement import Agreement
 

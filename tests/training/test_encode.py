@@ -5,15 +5,13 @@ import io
 import os
 import shutil
 import signal
-import socket
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from forked import FORK, Forked
+from ranks import Forked, fork_ranks
 from small_run import Trained
 
 from lit_hour.__main__ import main
@@ -21,7 +19,7 @@ from lit_hour.data.encode_source import Place
 from lit_hour.data.feature_folder import FeatureFolder
 from lit_hour.data.shards import open_shards
 from lit_hour.data.visual import load_features, load_frames
-from lit_hour.errors import ConfigError, InputError, ShardError, WeightsError
+from lit_hour.errors import ConfigError, ShardError, WeightsError
 from lit_hour.interop.encoder import load_encoder
 from lit_hour.training.encode import deal, encode
 
@@ -36,27 +34,12 @@ def fork_encode(
     words: Sequence[str], outputs: Path, *, num_ranks: int = 1, prepare: Callable[[int], None] = lambda rank: None
 ) -> Forked:
     """`python -m lit_hour encode` in forks, after something was prepared in each."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    files = [outputs / f"rank{rank}.txt" for rank in range(num_ranks)]
 
     def work(rank: int) -> None:
-        with files[rank].open("w") as output:
-            os.dup2(output.fileno(), 1)
-            os.dup2(output.fileno(), 2)
-        sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
-        if num_ranks > 1:
-            os.environ |= {"LOCAL_RANK": str(rank), "NODE_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
         prepare(rank)
-        try:
-            main(["encode", *words, f"training.devices={num_ranks}"])
-        except InputError as error:
-            sys.exit(f"error: {error}")
+        main(["encode", *words, f"training.devices={num_ranks}"])
 
-    ranks = [FORK.Process(target=work, args=(rank,)) for rank in range(num_ranks)]
-    for each in ranks:
-        each.start()
-    return Forked(ranks, files)
+    return fork_ranks(work, [outputs / f"rank{rank}.txt" for rank in range(num_ranks)])
 
 
 def die_at(method: str, *, call: int, rank: int, log: Path) -> Callable[[int], None]:

@@ -47,6 +47,6 @@ def _item(question: Question, video: str, prompt: str, place: str) -> Item:
         options=options,
         answer=question.answer_letter if options else question.answer,
         rule="choice" if options else "words",
-        groups={"task": (question.task,)} if question.task else {},
+        groups={"format": (question.format.replace("_", " "),), **({"task": (question.task,)} if question.task else {})},
         place=place,
     )

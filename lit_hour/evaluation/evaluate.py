@@ -1,0 +1,218 @@
+"""A run and published question files -> answers and a report: Lightning's predict on any number of processes and machines."""
+
+from __future__ import annotations
+
+import signal
+import warnings
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from lit_hour.config.load import load_config
+from lit_hour.config.schema import Config
+from lit_hour.evaluation.answers import AnswerFolder
+from lit_hour.evaluation.asking import ask_items
+from lit_hour.evaluation.page import report_page
+from lit_hour.evaluation.plan import Plan, VideoQuestions, check_budget, make_plan
+from lit_hour.evaluation.protocol import describe_protocol, identify
+from lit_hour.evaluation.recollection import Recollection
+from lit_hour.evaluation.report import Report, build_report
+from lit_hour.evaluation.report_file import write_report
+from lit_hour.evaluation.summary import summarize
+from lit_hour.evaluation.watching import Seen, Watching
+from lit_hour.locked import is_held, locked
+from lit_hour.run import RunFolder
+from lit_hour.serving.session import Memory, Session
+from lit_hour.training.deaths import explained_deaths
+from lit_hour.training.preemption import slurm_environment
+from lit_hour.training.strategy import hardware, precision_plugins
+from lit_hour.whole import write_whole
+
+BESIDE_THE_POINT = (  # what Lightning warns of here
+    ".*does not have many workers",
+    ".*predict returned None",
+    ".*LeafSpec",  # of its own use of torch
+)
+GO_ON = "The same command goes on with the questions that are open"
+
+
+def evaluate(
+    file: Path | None, words: Sequence[str], run: Path, checkpoint: str | None = None, out: Path | None = None
+) -> str | None:
+    """Ask a run every question of a benchmark that was not asked before, and score the answers.
+
+    Args:
+        file: conf/eval/NAME.yaml or another, laid over the settings of the run.
+        words: settings as `a.b=c`, which win over both.
+        run: the run folder.
+        checkpoint: a name in its checkpoints, as `RunFolder.checkpoint` has it.
+        out: the folder of the answers and the report; RUN/evaluation/NAME if not given.
+
+    Returns:
+        The score in words, once the report is written; None on every rank but the first.
+
+    Raises:
+        InputError: the settings, the files, the run or the folder cannot be used, or more questions cannot be asked than
+            `evaluation.max_skipped` allows.
+    """
+    place = RunFolder(run).checkpoint(checkpoint)
+    config = load_config(file, words, base=place.with_suffix(".yaml"))
+    folder = AnswerFolder(out or default_folder(run, file, config))
+    if config.training.cpu_threads:
+        torch.set_num_threads(config.training.cpu_threads)
+    trainer = L.Trainer(
+        **{**hardware(config.training), "strategy": "auto"},  # each rank has the whole model, however it was trained
+        plugins=[*precision_plugins(config.training), *slurm_environment()],
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+    )
+    with ExitStack() as held, explained_deaths(GO_ON), warnings.catch_warnings():
+        for message in BESIDE_THE_POINT:
+            warnings.filterwarnings("ignore", message)
+        module = Evaluation(config, RunFolder(run), place, make_plan(config), folder, held)
+        trainer.predict(module, return_predictions=False)
+    return summarize(module.report, folder.path) if module.report else None
+
+
+def default_folder(run: Path, file: Path | None, config: Config) -> Path:
+    """RUN/evaluation/NAME by the file's name, or the benchmark's; what is not shown is added to it."""
+    name = file.stem if file else config.evaluation.benchmark
+    return RunFolder(run).evaluation / (name if config.video.show == "all" else f"{name}-{config.video.show}")
+
+
+class Evaluation(L.LightningModule):
+    """Watches its rank's share of the videos, each once, asks all questions about it, and keeps each answer at once.
+
+    Attributes:
+        report: once the first rank has made it.
+    """
+
+    session: Session
+
+    def __init__(self, config: Config, run: RunFolder, place: Path, plan: Plan, folder: AnswerFolder, held: ExitStack) -> None:
+        """Args: held: keeps the folder locked until all is done."""
+        super().__init__()
+        self.config, self.run, self.place, self.plan, self.folder = config, run, place, plan, folder
+        self.report: Report | None = None
+        self.prepare_data_per_node = False
+        self._protocol: dict[str, Any] = {}
+        self._held = held
+        self._open: dict[int, tuple[VideoQuestions, Recollection]] = {}
+
+    def prepare_data(self) -> None:
+        """The first rank makes the folder ready, once no other start is at work there; the others wait."""
+        if self.folder.path.is_dir() and is_held(self.folder.path):
+            print(
+                f"{self.folder.path} is being filled by processes that were started before: waiting until they end", flush=True
+            )
+        self._held.enter_context(locked(self.folder.path))
+        with locked(self.folder.answers):  # ranks of a start whose first rank was killed
+            device = self.trainer.strategy.root_device.type
+            self._protocol = describe_protocol(self.config, self.place, device)
+            self.folder.prepare(identify(self._protocol, self.plan.questions))
+
+    def configure_model(self) -> None:
+        """Load the weights, on every rank the whole model."""
+        self.session = Session.load(self.config, self.run, self.place, self.trainer.strategy.root_device)
+        self.model = self.session.model  # where the Trainer finds it
+
+    def setup(self, stage: str) -> None:
+        """Share what is open. The first rank says what that is: another machine may see the folder as it was before."""
+        self._held.enter_context(locked(self.folder.answers, shared=True))
+        known = set(self.folder.read()[0]) if self.trainer.is_global_zero else set()
+        answered: set[str] = self.trainer.strategy.broadcast(known)
+        rank, num_ranks = self.trainer.global_rank, self.trainer.world_size
+        to_watch = [video for each in self.plan.videos if (video := each.without(answered)).items]
+        self._videos = share(to_watch, num_ranks)[rank]
+        self._journal = self._held.enter_context(self.folder.journal(rank))
+        if self.trainer.is_global_zero:
+            num_open = sum(len(video.items) for video in to_watch)
+            before = f"; {len(answered)} are answered" if answered else ""
+            print(f"{self.folder.path}: {num_open} questions about {len(to_watch)} videos to ask{before}", flush=True)
+
+    def predict_dataloader(self) -> DataLoader[Any]:
+        """This rank's videos in chunks of frames."""
+        num_workers = self.config.data.num_workers
+        files = [
+            (number, None if self.config.video.show == "nothing" else video.file) for number, video in enumerate(self._videos)
+        ]
+        watching = Watching(files, self.config.video, self.config.model.vision.chunk_frames)
+        return DataLoader(watching, batch_size=None, num_workers=num_workers, prefetch_factor=2 if num_workers else None)
+
+    def on_predict_start(self) -> None:
+        """Start the bar."""
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # Lightning's own handler would go on to the end
+        total = sum(len(video.items) for video in self._videos)
+        self._bar = tqdm(total=total, desc="asking", unit="question", disable=not self.trainer.is_global_zero)
+
+    def predict_step(self, seen: Seen, batch_idx: int) -> None:
+        """Keep some frames of a video, or ask about one that was watched to its end."""
+        video = self._videos[seen.number]
+        if seen.frames is not None:
+            _, recollection = self._open.setdefault(seen.number, (video, Recollection(self.model.vision, seen.num_frames)))
+            recollection.add(seen.frames)
+            return
+        opened = self._open.pop(seen.number, None)
+        if seen.damage:
+            for item in video.items:
+                self._note(item.id, {"not asked": seen.damage})
+            return
+        visual = opened[1].features() if opened else None
+        if opened:
+            self.folder.keep_pictures(video.name, opened[1].pictures)
+        self._ask(video, self.session.remember_visual(visual, seen.duration_seconds, str(video.file or "nothing")))
+
+    def on_predict_end(self) -> None:
+        """The first rank makes the report, when all have come to their end."""
+        self._bar.close()
+        self.trainer.strategy.barrier("asked")
+        if self.trainer.is_global_zero:
+            self.report = self._finish()
+
+    def _ask(self, video: VideoQuestions, memory: Memory) -> None:
+        for item, said in ask_items(self.session, memory, video.items):
+            self._note(item.id, {"said": said} if isinstance(said, str) else {"not asked": str(said)})
+
+    def _note(self, identifier: str, told: dict[str, str]) -> None:
+        self._journal.add({"id": identifier, **told})
+        self._bar.update()
+
+    def _finish(self) -> Report:
+        answers, unasked = self.folder.read()
+        check_budget({**self.plan.missing, **unasked}, self.config.evaluation.max_skipped)
+        asked = {item.id for video in self.plan.videos for item in video.items}
+        skipped = {**self.plan.missing, **self.plan.left_out, **unasked}
+        report = build_report(
+            self.plan.questions,
+            {key: said for key, said in answers.items() if key in asked},
+            skipped,
+            self._protocol,
+        )
+        write_report(report, self.folder.report)
+        pictures = {result.id: self.folder.pictures(result.video) for result in report.wrong}
+        write_whole(self.folder.page, report_page(report, pictures))
+        return report
+
+
+def share(videos: Sequence[VideoQuestions], num_ranks: int) -> list[list[VideoQuestions]]:
+    """Each video to the rank that has least to read so far, the largest files first."""
+    shares: list[list[VideoQuestions]] = [[] for _ in range(num_ranks)]
+    loads = [0.0] * num_ranks
+    for video in sorted(videos, key=_work, reverse=True):
+        rank = loads.index(min(loads))
+        shares[rank].append(video)
+        loads[rank] += _work(video)
+    return shares
+
+
+def _work(video: VideoQuestions) -> float:
+    return video.file.stat().st_size if video.file else len(video.items)

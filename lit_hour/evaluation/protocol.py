@@ -1,0 +1,65 @@
+"""A run, its checkpoint and the settings in, how the model was asked out: all that decides a score."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import platform
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from lit_hour import __version__
+from lit_hour.config.load import config_to_dict
+from lit_hour.config.schema import Config
+from lit_hour.evaluation.item import Questions
+from lit_hour.evaluation.report import describe_prompts
+
+PACKAGES = ("torch", "lightning", "transformers", "open_clip_torch", "av")
+FRAME_SETTINGS = ("frames_per_second", "min_frames", "max_frames", "size_pixels", "show", "on_damage")
+TEXT_SETTINGS = ("system_prompt", "choice_answer", "memory_question", "learn_template", "time_instruction", "max_tokens")
+
+
+def describe_protocol(config: Config, checkpoint: Path, device: str) -> dict[str, Any]:
+    """What goes into the report.
+
+    Args:
+        config: the run's settings with those of the evaluation over them.
+        checkpoint: the file or folder with the weights.
+        device: where it is computed, such as "cuda".
+    """
+    settings = config_to_dict(config)
+    return {
+        "checkpoint": {"path": str(checkpoint), "SHA-256": digest(checkpoint)},
+        "settings": {"file": str(checkpoint.with_suffix(".yaml")), "SHA-256": digest(checkpoint.with_suffix(".yaml"))},
+        "frames": {name: settings["video"][name] for name in FRAME_SETTINGS},
+        "memory": dataclasses.asdict(config.model.memory),
+        "text": {name: settings["text"][name] for name in TEXT_SETTINGS},
+        "answers": {
+            "scoring": config.evaluation.scoring,
+            "decoding": "the likeliest token each time",
+            "max_new_tokens": config.answer.max_new_tokens,
+            "questions_at_once": config.evaluation.questions_at_once,
+            "subtitles": "with" if config.evaluation.subtitles else "without",
+        },
+        "computing": {"device": device, "precision": config.training.precision},
+        "versions": {
+            "lit_hour": __version__,
+            "python": platform.python_version(),
+            **{name: version(name) for name in PACKAGES},
+        },
+    }
+
+
+def identify(protocol: dict[str, Any], questions: Questions) -> dict[str, Any]:
+    """The protocol with what is asked: answers may only lie beside each other where all of this is the same."""
+    return {**protocol, "question files": dict(questions.files), "prompts": describe_prompts(questions.items)["digest"]}
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a file, or of all files of a folder with their names."""
+    if path.is_dir():
+        parts = [f"{digest(file)}  {file.relative_to(path)}\n" for file in sorted(path.rglob("*")) if file.is_file()]
+        return hashlib.sha256("".join(parts).encode()).hexdigest()
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -1,0 +1,61 @@
+"""Ranks of a run as forks of the test's process: a run of its own that can be killed, without loading everything again."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import socket
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+from lit_hour.errors import InputError
+
+FORK = multiprocessing.get_context("fork")
+
+
+@dataclass(frozen=True)
+class Forked:
+    """The ranks of one start of a run, and the file of each that holds what it prints."""
+
+    ranks: list[BaseProcess]
+    outputs: list[Path]
+
+    def wait(self) -> list[int | None]:
+        """The exit status of each rank; none of them may take longer than a minute."""
+        for rank in self.ranks:
+            rank.join(60)
+        statuses = [rank.exitcode for rank in self.ranks]
+        for rank in self.ranks:
+            rank.kill()
+        return statuses
+
+    def printed(self, rank: int = 0) -> str:
+        return self.outputs[rank].read_text()
+
+
+def fork_ranks(work: Callable[[int], object], outputs: list[Path]) -> Forked:
+    """Do something in as many forks as there are files for what they print; each is a rank, if there are several."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+
+    def run(rank: int) -> None:
+        with outputs[rank].open("w") as output:
+            for stream in (sys.stdout, sys.stderr):
+                stream.flush()
+            os.dup2(output.fileno(), 1)
+            os.dup2(output.fileno(), 2)
+        sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
+        if len(outputs) > 1:
+            os.environ |= {"LOCAL_RANK": str(rank), "NODE_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+        try:
+            work(rank)
+        except InputError as error:
+            sys.exit(f"error: {error}")
+
+    ranks = [FORK.Process(target=run, args=(rank,)) for rank in range(len(outputs))]
+    for each in ranks:
+        each.start()
+    return Forked(ranks, outputs)
