@@ -78,18 +78,21 @@ class LanguageModel(nn.Module):
         return self.network.get_input_embeddings()(input_ids.clamp(min=0))  # (..., tokens, dim)
 
     def loss(self, inputs: LanguageInputs) -> Tensor:
-        """Mean cross-entropy over the learnt tokens; zero, with a gradient of zero, when there is none.
+        """Mean cross-entropy over the learnt tokens; zero, with a gradient of zero, when there is none."""
+        logits, targets = self.learnt_logits(inputs)  # (learnt, vocabulary), (learnt,)
+        return F.cross_entropy(logits, targets, reduction="sum") / max(len(targets), 1)  # ()
 
-        Logits are made only where there is a label: all of them would be 20 GB for 32,768 tokens of a 152,000-word vocabulary.
+    def learnt_logits(self, inputs: LanguageInputs) -> tuple[Tensor, Tensor]:
+        """`(learnt, vocabulary)` in float32, and the tokens `(learnt,)` that were to be said, where there are labels.
+
+        Logits everywhere would be 20 GB for 32,768 tokens of a 152,000-word vocabulary.
         """
         hidden = self.network.model(
             inputs_embeds=inputs.embeddings, attention_mask=inputs.attention_mask, use_cache=False
         ).last_hidden_state  # (texts, tokens, dim)
         targets = inputs.labels[:, 1:]  # (texts, tokens - 1)
         is_learnt = targets != IGNORED_LABEL  # (texts, tokens - 1)
-        logits = self.network.lm_head(hidden[:, :-1][is_learnt]).float()  # (learnt, vocabulary)
-        total = F.cross_entropy(logits, targets[is_learnt], reduction="sum")  # ()
-        return total / is_learnt.sum().clamp(min=1)
+        return self.network.lm_head(hidden[:, :-1][is_learnt]).float(), targets[is_learnt]
 
     def logits(self, inputs: LanguageInputs) -> Tensor:
         """`(texts, tokens, vocabulary)`: everywhere, for those who look into the model."""
