@@ -22,8 +22,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from PIL import Image
 
 from lit_hour.data.questions import parse_question
+from lit_hour.errors import ConfigError, VideoError
 from lit_hour.run import RunFolder
 from lit_hour.serving.likelihood import measure_likelihood
 from lit_hour.serving.session import Memory, Session
@@ -41,6 +43,7 @@ if not entry_points(group="lmms_eval.models", name="lit_hour"):
 REPOSITORY = Path(__file__).resolve().parents[2]
 NUM_QUESTIONS = 4  # about each of two videos
 MLVU_ENDING = "\nOnly give the best option.\nBest option: ("  # of the task's post_prompt
+Asked = tuple[str, Question]  # the name of a video, and a question about it
 BABBLE = ("model.language.initial_deviation=0.5", "model.language.tie_embeddings=false", "training.max_steps=1")
 
 
@@ -52,67 +55,74 @@ def run(small: Small) -> RunFolder:
 
 
 @pytest.fixture(scope="module")
-def questions(small: Small) -> list[Question]:
+def asked(small: Small) -> list[Asked]:
     """Multiple-choice questions about the first video, then about the second."""
     records = json.loads((small.yaml.parent / "world/validation/questions.json").read_text())
-    asked = [parse_question(record, "questions.json") for record in records if len(record.get("options", ())) > 1]
-    videos = sorted({question.video for question in asked})
-    return [q for video in videos for q in [each for each in asked if each.video == video][:NUM_QUESTIONS]]
+    found: dict[str, list[Asked]] = {}
+    for record in records:
+        if len(record.get("options", ())) > 1 and len(found.setdefault(record["video"], [])) < NUM_QUESTIONS:
+            found[record["video"]].append((record["video"], parse_question(record, "questions.json")))
+    assert [len(about) for about in found.values()] == [NUM_QUESTIONS] * 2
+    return [each for about in found.values() for each in about]
 
 
 @pytest.fixture(scope="module")
-def harness(small: Small, questions: list[Question], tmp_path_factory: pytest.TempPathFactory) -> Harness:
+def folder(small: Small, asked: list[Asked], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder in which lmms-eval finds the data sets of two of its tasks by their names on the hub."""
     folder = tmp_path_factory.mktemp("harness")
     for name, videos, records, card in (
-        ("sy1998/MLVU_dev", "mlvu", [as_mlvu(question) for question in questions], ""),
-        ("lmms-eval/egoschema", "egoschema/videos", [as_egoschema(question) for question in questions], EGOSCHEMA_CARD),
+        ("sy1998/MLVU_dev", "mlvu", [as_mlvu(*each) for each in asked], ""),
+        ("lmms-eval/egoschema", "egoschema/videos", [as_egoschema(*each) for each in asked], EGOSCHEMA_CARD),
     ):
         (folder / name).mkdir(parents=True)
         (folder / name / "test.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
         (folder / name / "README.md").write_text(card)
-        (folder / "hub" / videos).parent.mkdir(parents=True, exist_ok=True)
         shutil.copytree(small.yaml.parent / "world/validation/videos", folder / "hub" / videos)
-    return Harness(folder)
+    return folder
 
 
 EGOSCHEMA_CARD = "---\nconfigs:\n- config_name: Subset\n  data_files:\n  - split: test\n    path: test.jsonl\n---\n"
 
 
-def as_mlvu(question: Question) -> dict[str, Any]:
-    asked = phrase_question(question, "letter")
-    return {"video_name": question.video, "question": asked, "answer": question.answer_letter, "task_type": "count"}
+def as_mlvu(video: str, question: Question) -> dict[str, Any]:
+    words = phrase_question(question, "letter")
+    return {"video_name": video, "question": words, "answer": question.answer_letter, "task_type": "count"}
 
 
-def as_egoschema(question: Question) -> dict[str, Any]:
+def prompt_of(question: Question) -> str:
+    """As mlvu_dev asks."""
+    return phrase_question(question, "letter") + MLVU_ENDING
+
+
+def as_egoschema(video: str, question: Question) -> dict[str, Any]:
     options = [f"{chr(ord('A') + place)}. {option.replace('.', '')}" for place, option in enumerate(question.options)]
     answer = str(question.options.index(question.answer))
-    return {"video_idx": Path(question.video).stem, "question": question.question, "option": options, "answer": answer}
+    return {"video_idx": Path(video).stem, "question": question.question, "option": options, "answer": answer}
 
 
-class Harness:
-    """lmms-eval in a process of its own, in a folder with local data sets."""
+@pytest.fixture(scope="module")
+def logged(folder: Path, run: RunFolder) -> dict[str, list[dict[str, Any]]]:
+    """What lmms-eval logs for each question, by how it is called and the task; it is called in both ways at once."""
+    started = {
+        "chat": start(folder, run, "chat", "mlvu_dev"),
+        "simple": start(folder, run, "simple", "mlvu_dev,egoschema_subset_mcppl", "--force_simple"),
+    }
+    found = {}
+    for way, process in started.items():
+        printed = process.communicate()[0]
+        assert process.returncode == 0, printed
+        for log in (folder / way).rglob("*_samples_*.jsonl"):
+            samples = [json.loads(line) for line in log.read_text().splitlines()]
+            found[f"{way} {log.stem.split('_samples_')[1]}"] = sorted(samples, key=lambda sample: sample["doc_id"])
+    return found
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
 
-    def run(self, name: str, run: RunFolder, tasks: str, *more: str) -> dict[str, list[dict[str, Any]]]:
-        """What it logs for each question, by task."""
-        words = [*("--model", "lit_hour", "--model_args", f"run={run.path},checkpoint=last,device=cpu"), "--tasks", tasks]
-        output = [*("--log_samples", "--output_path", name), *more]
-        environment = {"HF_HOME": str(self.folder / "hub"), "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(REPOSITORY)}
-        done = subprocess.run(
-            [sys.executable, "-m", "lmms_eval", *words, *output],
-            cwd=self.folder,
-            env=os.environ | environment,
-            capture_output=True,
-            text=True,
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-        logs = (self.folder / name).rglob("*_samples_*.jsonl")
-        found = {log.stem.split("_samples_")[1]: list(map(json.loads, log.read_text().splitlines())) for log in logs}
-        assert found.keys() == set(tasks.split(",")), done.stdout + done.stderr
-        return {task: sorted(samples, key=lambda sample: sample["doc_id"]) for task, samples in found.items()}
+def start(folder: Path, run: RunFolder, output: str, tasks: str, *more: str) -> subprocess.Popen[str]:
+    """lmms-eval in a process of its own."""
+    model = ("--model", "lit_hour", "--model_args", f"run={run.path},checkpoint=last,device=cpu")
+    words = [sys.executable, "-m", "lmms_eval", *model, "--tasks", tasks, "--log_samples", "--output_path", output, *more]
+    environment = os.environ | {"HF_HOME": str(folder / "hub"), "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(REPOSITORY)}
+    return subprocess.Popen(words, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
 @pytest.fixture(scope="module")
@@ -121,42 +131,113 @@ def session(run: RunFolder) -> Session:
 
 
 @pytest.fixture(scope="module")
-def memories(session: Session, small: Small, questions: list[Question]) -> dict[str, Memory]:
+def memories(session: Session, small: Small, asked: list[Asked]) -> dict[str, Memory]:
     folder = small.yaml.parent / "world/validation/videos"
-    return {name: session.remember(folder / name) for name in {question.video for question in questions}}
+    return {name: session.remember(folder / name) for name in {video for video, _ in asked}}
 
 
 @pytest.fixture(scope="module")
-def said(session: Session, memories: dict[str, Memory], questions: list[Question]) -> list[str]:
+def said(session: Session, memories: dict[str, Memory], asked: list[Asked]) -> list[str]:
     """What lit_hour itself answers to the prompts of mlvu_dev."""
     answers = []
-    for question in questions:
-        *_, answer = session.ask(memories[question.video], phrase_question(question, "letter") + MLVU_ENDING)
+    for video, question in asked:
+        *_, answer = session.ask(memories[video], prompt_of(question))
         assert isinstance(answer, Answer)
-        answers.append(answer.text.split("\n\n")[0])
+        answers.append(answer.text.split("\n\n")[0].strip())  # lmms-eval strips what it logs
     assert len(set(answers)) > 2
     return answers
 
 
-def test_a_chat_task_gets_the_answers_of_the_session(harness: Harness, run: RunFolder, said: list[str]) -> None:
-    samples = harness.run("chat", run, "mlvu_dev")["mlvu_dev"]
-    assert [sample["resps"][0] for sample in samples] == [[answer] for answer in said]
+# The whole harness
 
 
-def test_a_simple_task_and_likelihoods_are_those_of_the_session(
-    harness: Harness,
-    run: RunFolder,
-    session: Session,
-    memories: dict[str, Memory],
-    questions: list[Question],
-    said: list[str],
+@pytest.mark.parametrize("way", ["chat", "simple"])
+def test_a_task_gets_the_answers_of_the_session(
+    way: str, logged: dict[str, list[dict[str, Any]]], asked: list[Asked], said: list[str]
 ) -> None:
-    samples = harness.run("simple", run, "mlvu_dev,egoschema_subset_mcppl", "--force_simple")
-    assert [sample["resps"][0] for sample in samples["mlvu_dev"]] == [[answer] for answer in said]
-    for question, sample in zip(questions, samples["egoschema_subset_mcppl"], strict=True):
+    samples = logged[f"{way} mlvu_dev"]
+    assert [sample["input"] for sample in samples] == [prompt_of(question) for _, question in asked]
+    assert [sample["filtered_resps"] for sample in samples] == said
+
+
+def test_a_task_of_likelihoods_takes_the_option_that_the_session_finds_likeliest(
+    logged: dict[str, list[dict[str, Any]]], session: Session, memories: dict[str, Memory], asked: list[Asked]
+) -> None:
+    picked = set()
+    for (video, question), sample in zip(asked, logged["simple egoschema_subset_mcppl"], strict=True):
         options = [option.replace(".", "") for option in question.options]
-        found = [measure_likelihood(session, memories[question.video], question.question, option) for option in options]
-        logged = [response[0] for response in sample["resps"]]
-        assert [loss for loss, _ in logged] == pytest.approx([each.loss for each in found], rel=1e-6)
+        found = [measure_likelihood(session, memories[video], question.question, option) for option in options]
         losses = [each.loss for each in found]
+        assert [float(response[0]) for response in sample["filtered_resps"]] == pytest.approx(losses, rel=1e-6)
         assert sample["score"]["pred"] == losses.index(min(losses))
+        picked.add(sample["score"]["pred"])
+    assert len(picked) > 1
+
+
+# The model alone
+
+
+class Asking:
+    """A `LitHour` with a task of one's own."""
+
+    def __init__(self, run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+        from lit_hour.evaluation.lmms.models import LitHour
+
+        self.model, self.shown, self.read = LitHour(run=str(run.path), checkpoint="last", device="cpu"), [], []
+        self.model.task_dict = {"mine": {"test": self.shown}}
+        remember = Session.remember
+        monkeypatch.setattr(Session, "remember", lambda *given: self.read.append(given[1]) or remember(*given))
+
+    def request(self, visual: Any, words: str, what: Any) -> Any:
+        from lmms_eval.api.instance import Instance
+
+        self.shown.append(visual)
+        place = (len(self.shown) - 1, "mine", "test")
+        metadata = {"task": "mine", "doc_id": place[0], "repeats": 1}
+        return Instance("generate_until", (words, what, lambda document: [document], *place), 0, metadata)
+
+
+@pytest.fixture
+def asking(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> Asking:
+    return Asking(run, monkeypatch)
+
+
+def test_a_video_is_read_once_for_questions_that_follow_each_other(asking: Asking, small: Small) -> None:
+    one, other = (str(small.yaml.parent / f"world/validation/videos/world_0000{number}.mp4") for number in range(2))
+    requests = [asking.request(video, words, {}) for video in (one, other) for words in ("Who?", "Where?", "When?")]
+    assert len(asking.model.generate_until(requests)) == 6
+    assert asking.read == [[Path(one)], [Path(other)]]
+
+
+def test_an_answer_is_as_long_as_the_task_says(asking: Asking, small: Small, caplog: pytest.LogCaptureFixture) -> None:
+    video = str(small.yaml.parent / "world/validation/videos/world_00000.mp4")
+    (long,) = asking.model.generate_until([asking.request(video, "Who?", {"max_new_tokens": 40})])
+    (short,) = asking.model.generate_until([asking.request(video, "Who?", {"max_new_tokens": 12})])
+    stop = long[5:7]
+    (cut,) = asking.model.generate_until([asking.request(video, "Who?", {"max_new_tokens": 40, "until": stop, "top": 1})])
+    assert long.startswith(short.rstrip("\ufffd")) and len(short) < len(long)
+    assert cut == long.split(stop)[0]
+    assert "task mine: top=1 has no effect" in caplog.text
+
+
+def test_a_picture_is_that_of_its_file(asking: Asking, session: Session, tmp_path: Path) -> None:
+    picture = Image.linear_gradient("L").resize((60, 90)).convert("RGB")
+    picture.save(tmp_path / "picture.png")
+    words = ("What?", "Where?")
+    given = asking.model.generate_until([asking.request(picture, word, {"max_new_tokens": 16}) for word in words])
+    assert len(asking.read) == 1
+    memory = session.remember(tmp_path / "picture.png")
+    assert given == ["".join(piece for piece in session.ask(memory, word) if isinstance(piece, str)) for word in words]
+
+
+def test_what_it_cannot_do_is_refused(asking: Asking, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"task mine asks for temperature=0.5"):
+        asking.model.generate_until([asking.request("a.mp4", "Who?", {"temperature": 0.5})])
+    with pytest.raises(VideoError, match=r"a\.mp4"):
+        asking.model.generate_until([asking.request(str(tmp_path / "a.mp4"), "Who?", {})])
+    with pytest.raises(NotImplementedError, match="task mine has several rounds"):
+        asking.model.generate_until_multi_round([asking.request("a.mp4", "Who?", {})])
+    unconditional = asking.request("a.mp4", "", "red")
+    unconditional.arguments = unconditional.arguments[:2]
+    with pytest.raises(NotImplementedError, match="acc_mutual_info"):
+        asking.model.loglikelihood([unconditional])

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from lmms_eval.api.instance import Instance
+from lmms_eval.api.instance import GenerationResult, Instance
 from lmms_eval.api.model import lmms
 from tqdm import tqdm
 
@@ -79,10 +79,11 @@ class LitHour(lmms):
         """
         return [self._answer(*self._asked(request), request.task_name) for request in self._each(requests)]
 
-    def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:
+    def loglikelihood(self, requests: list[Instance]) -> list[GenerationResult]:
         """For each request the mean negative log-probability of the continuation's tokens, and whether each is the likeliest.
 
         lmms-eval takes the option with the lowest number; its own models also give their loss in place of what the name says.
+        A bare pair it would turn into a string (0.7.3), so each is wrapped as it wraps answers.
 
         Raises:
             QuestionError, VideoError, ImageError: as for `generate_until`.
@@ -99,7 +100,7 @@ class LitHour(lmms):
             prompt = prompt_of_visuals(doc_to_visual(document), context, request.task_name)
             answer = target(document) if callable(target) else target
             likelihood = measure_likelihood(self.session, self._remember(prompt), prompt.text, str(answer))
-            found.append((likelihood.loss, likelihood.is_greedy))
+            found.append(GenerationResult((likelihood.loss, likelihood.is_greedy)))
         return found
 
     def generate_until_multi_round(self, requests: list[Instance]) -> list[str]:
