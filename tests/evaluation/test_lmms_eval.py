@@ -3,8 +3,7 @@
 lmms-eval 0.7.3 asks for av<16 and much that it does not import, so install it beside the rest like this, from the checkout:
 
     pip install --no-deps lmms-eval==0.7.3
-    pip install datasets evaluate loguru sacrebleu tenacity pytz python-dotenv jsonlines pytablewriter numexpr requests \\
-        scikit-learn
+    pip install datasets evaluate loguru pytablewriter pytz requests sacrebleu tenacity
     pip install --no-deps --editable .
     python -m pytest tests/evaluation/test_lmms_eval.py
 """
@@ -183,10 +182,17 @@ class Asking:
     def __init__(self, run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
         from lit_hour.evaluation.lmms.models import LitHour
 
-        self.model, self.shown, self.read = LitHour(run=str(run.path), checkpoint="last", device="cpu"), [], []
+        self.model = LitHour(run=str(run.path), checkpoint="last", device="cpu")
+        self.shown: list[Any] = []
+        self.read: list[list[Path]] = []
         self.model.task_dict = {"mine": {"test": self.shown}}
         remember = Session.remember
-        monkeypatch.setattr(Session, "remember", lambda *given: self.read.append(given[1]) or remember(*given))
+
+        def watched(session: Session, files: list[Path]) -> Memory:
+            self.read.append(files)
+            return remember(session, files)
+
+        monkeypatch.setattr(Session, "remember", watched)
 
     def request(self, visual: Any, words: str, what: Any) -> Any:
         from lmms_eval.api.instance import Instance

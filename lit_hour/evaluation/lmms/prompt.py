@@ -14,6 +14,7 @@ from PIL import Image
 from lit_hour.errors import QuestionError
 from lit_hour.types import IMAGE_MARK
 
+CAN_READ = "lit_hour reads whole video files and pictures, neither sound nor parts of a video"
 PRINTED_MODES = ("CMYK", "YCbCr", "LAB", "HSV")  # those that PNG does not have
 
 
@@ -82,14 +83,11 @@ def _content_of(message: dict[str, Any]) -> list[dict[str, Any]]:
 
 def _check_content(part: dict[str, Any], task: str) -> str | Image.Image:
     if part["type"] not in ("image", "video") or part.get("start_time") is not None or part.get("end_time") is not None:
-        raise QuestionError(f"task {task} shows {part}: {_CAN_READ}")
+        raise QuestionError(f"task {task} shows {part}: {CAN_READ}")
     return _check_visual(part["url"], task)
 
 
 def _check_visual(visual: Any, task: str) -> str | Image.Image:
     if not isinstance(visual, str | Image.Image):
-        raise QuestionError(f"task {task} shows {str(visual)[:200]}: {_CAN_READ}")
+        raise QuestionError(f"task {task} shows {str(visual)[:200]}: {CAN_READ}")
     return visual
-
-
-_CAN_READ = "lit_hour reads whole video files and pictures, neither sound nor parts of a video"
