@@ -38,7 +38,8 @@ MAY_IMPORT = {  # room -> the other rooms of ours that it may import; a name wit
     "data": LEAVES | {"processor", "video", "image"},
     "training": LEAVES | {"run", "interop", "data", "processor", "model", "text"},
     "serving": LEAVES | {"run", "interop", "processor", "model", "text", "video", "image"},
-    "evaluation": LEAVES | {"run", "serving", "model", "text", "video", "data.question_file", "data.questions", "training"},
+    "evaluation": LEAVES
+    | {"run", "serving", "processor", "model", "text", "video", "data.question_file", "data.questions", "training"},
     "marathon": LEAVES | {"video", "data.pack", "data.questions", "data.question_file"},  # the form of a question is data's
     "world": LEAVES | {"video", "data.pack"},
 }
@@ -54,6 +55,8 @@ HOMES = {  # library -> the only places that may import it; a folder ends in a s
     "openai": ["lit_hour/marathon/servers.py"],
     "datasketch": ["lit_hour/marathon/word_filters.py"],
     "jsonschema": ["lit_hour/marathon/teacher.py"],
+    "lmms_eval": ["lit_hour/evaluation/lmms/"],
+    "accelerate": ["lit_hour/evaluation/lmms/"],
     "pyarrow": ["lit_hour/evaluation/files.py"],
     "transformers": ["lit_hour/model/language_model.py", "lit_hour/text/tokenizer.py"],
     **{

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from lit_hour.errors import QuestionError
 from lit_hour.evaluation.item import Item
+from lit_hour.serving.likelihood import weigh_answers
 from lit_hour.serving.session import Memory, Session
 from lit_hour.types import Conversation
 
@@ -31,10 +32,10 @@ def _weigh(session: Session, memory: Memory, item: Item) -> str | QuestionError:
     """The answer that the model would most likely give; of equal ones the first."""
     answers = answer_texts(item, session)
     try:
-        likelihoods = session.log_likelihoods(memory, _converse(session, item), answers)
+        weights = [each.log_probability for each in weigh_answers(session, memory, _converse(session, item), answers)]
     except QuestionError as error:
         return error
-    return answers[likelihoods.index(max(likelihoods))]
+    return answers[weights.index(max(weights))]
 
 
 def _generate(session: Session, memory: Memory, items: Sequence[Item]) -> Iterator[tuple[Item, str | QuestionError]]:

@@ -93,17 +93,16 @@ class LanguageModel(nn.Module):
         return total / is_learnt.sum().clamp(min=1)
 
     @torch.no_grad()
-    def log_likelihoods(self, inputs: LanguageInputs, continuations: Sequence[Tensor]) -> Tensor:
-        """How likely each of several continuations of one prompt is: the sum of its tokens' log-probabilities.
-
-        The prompt is read once.
+    def weigh(self, inputs: LanguageInputs, continuations: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """How likely each of several continuations of one prompt is, which is read once.
 
         Args:
             inputs: of one text.
             continuations: `(tokens,)` each, one token or more.
 
         Returns:
-            `(continuations,)` float32.
+            The sum of its tokens' log-probabilities `(continuations,)` in float32, and whether each of its tokens is the
+            likeliest `(continuations,)` bool.
         """
         num = len(continuations)
         ids = pad_sequence(list(continuations), batch_first=True, padding_value=IGNORED_LABEL)  # (continuations, tokens)
@@ -119,7 +118,8 @@ class LanguageModel(nn.Module):
             )
             logits = torch.cat([logits, rest.logits], dim=1)  # (continuations, tokens, vocabulary)
         losses = F.cross_entropy(logits.float().transpose(1, 2), ids, ignore_index=IGNORED_LABEL, reduction="none")
-        return -losses.sum(dim=1)  # (continuations,)
+        is_likeliest = (logits.argmax(dim=-1) == ids) | (ids == IGNORED_LABEL)  # (continuations, tokens)
+        return -losses.sum(dim=1), is_likeliest.all(dim=1)  # (continuations,), (continuations,)
 
     def logits(self, inputs: LanguageInputs) -> Tensor:
         """`(texts, tokens, vocabulary)`: everywhere, for those who look into the model."""

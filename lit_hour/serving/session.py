@@ -128,7 +128,7 @@ class Session:
             QuestionError: the question is empty, or too long.
         """
         started = time.perf_counter()
-        prompt = self._prompt(memory, [self.processor.ask(question)])
+        prompt = self.prompt(memory, [self.processor.ask(question)])
         ids: list[int] = []
         text = ""
         tokenizer = self.processor.tokenizer
@@ -158,22 +158,11 @@ class Session:
         """
         tokenizer, max_new_tokens = self.processor.tokenizer, self.config.answer.max_new_tokens
         end_id = end_of_turn_id(tokenizer)
-        prompts = self._prompt(memory, conversations)
+        prompts = self.prompt(memory, conversations)
         tokens = torch.stack(list(self.model.language.generate(prompts, max_new_tokens, end_id)), dim=1)  # (texts, tokens)
         return [str(tokenizer.decode(ids, skip_special_tokens=True)) for ids in tokens.tolist()]
 
-    @torch.inference_mode()
-    def log_likelihoods(self, memory: Memory, conversation: Conversation, answers: Sequence[str]) -> list[float]:
-        """How likely the model would give each of these answers, and no word more.
-
-        Raises:
-            QuestionError: the question is too long.
-        """
-        continuations = [self.processor.answer_ids(answer).to(self.device) for answer in answers]  # (tokens,) each
-        prompt = self._prompt(memory, [conversation])
-        return self.model.language.log_likelihoods(prompt, continuations).tolist()
-
-    def _prompt(self, memory: Memory, conversations: Sequence[Conversation]) -> LanguageInputs:
+    def prompt(self, memory: Memory, conversations: Sequence[Conversation]) -> LanguageInputs:
         """What the language model reads before it answers.
 
         Raises:

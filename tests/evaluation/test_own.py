@@ -39,9 +39,8 @@ def test_own_files_become_items(tmp_path: Path) -> None:
     questions = read_own([write(tmp_path, "world.json", RECORDS)], phrase, "World")
     choice, free = questions.items
     assert choice.prompt == "Please: Colour?" and choice.answer == "B" and choice.options == {"A": "red", "B": "blue"}
-    assert choice.groups == {"format": ("multiple choice",), "task": ("object/object_attribute",)} and choice.videos == (
-        "a.mp4",
-    )
+    assert choice.groups == {"format": ("multiple choice",), "task": ("object/object_attribute",)}
+    assert choice.videos == ("a.mp4",)
     assert score_answer(choice, "blue").right and score_answer(choice, "B").right and not score_answer(choice, "A").right
     assert free.rule == "words" and free.groups == {"format": ("open ended",)} and score_answer(free, "a red ball").right
     assert questions.title == "World" and questions.num_published is None and len(questions.files) == 1

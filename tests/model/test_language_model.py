@@ -80,7 +80,9 @@ def test_how_likely_an_answer_is(language: LanguageModel) -> None:
     """The sum over its tokens of what the model, having read all before, expects of each."""
     inputs = prompts(6)
     continuations = [torch.tensor(ids) for ids in ([5], [7, 3, 9], [7, 3], [1, 1, 1, 1])]
-    likelihoods = language.log_likelihoods(inputs, continuations)  # (continuations,)
+    continuations.append(torch.tensor(generate(language, inputs, 3)[0]))
+    likelihoods, are_greedy = language.weigh(inputs, continuations)  # (continuations,), (continuations,)
+    assert are_greedy.tolist() == [False, False, False, False, True]
     for ids, likelihood in zip(continuations, likelihoods, strict=True):
         read = torch.cat([inputs.embeddings, language.embed(ids[None])], dim=1)  # (1, tokens, dim)
         mask = torch.ones(read.shape[:2], dtype=torch.bool)
