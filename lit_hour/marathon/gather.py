@@ -67,6 +67,14 @@ class Totals:
         self.num_dropped.update(dropped["filter"] for dropped in annotation.dropped)
         self.count_answers(Asked(annotation.num_answers, annotation.prompt_tokens, annotation.answer_tokens), settings)
 
+    def count_missing(self, name: str, failure: Failure | None, settings: MarathonConfig) -> None:
+        """Add a video without an annotation."""
+        if failure is None:
+            self.unfinished.append(name)
+        else:
+            self.failed[name] = failure.reason
+            self.count_answers(failure.asked, settings)
+
     def count_answers(self, asked: Asked, settings: MarathonConfig) -> None:
         """Add what was asked about a video."""
         self.num_answers += asked.num_answers
@@ -82,17 +90,14 @@ def gather(out: Path, marks: Mapping[str, str], settings: MarathonConfig, failed
         marks: fingerprint that the annotation of each video has to have, by the video's name.
         failed: videos that could not be annotated.
     """
-    totals, statistics = Totals(failed={name: failure.reason for name, failure in failed.items()}), Statistics()
-    for failure in failed.values():
-        totals.count_answers(failure.asked, settings)
+    totals, statistics = Totals(), Statistics()
     with whole(out / QUESTIONS_NAME) as question_file, whole(out / DROPPED_NAME) as dropped_file:
         question_file.write("[")
         separator = "\n"
         for name, mark in marks.items():
             folder = out / "videos" / name
             if not is_annotated(folder, mark):
-                if name not in failed:
-                    totals.unfinished.append(name)
+                totals.count_missing(name, failed.get(name), settings)
                 continue
             annotation = read_annotation(folder)
             totals.count(annotation, settings)

@@ -140,7 +140,7 @@ class Servers:
         if num_sent > self.settings.max_retries:
             raise TeacherError(
                 f"{server.url} did not answer a request that was sent {num_sent} times ({complaint(error)});"
-                " start the server and run the same command again: it goes on where it was"
+                " see to the server and run the same command again: it goes on where it was"
             ) from error
         server.rest(started, self.settings, wished_seconds(error))
 

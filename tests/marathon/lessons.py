@@ -60,6 +60,6 @@ def collect_lessons(clips: Path, few: Path, out: Path) -> list[Lesson]:
     with ChatServer(answer_by_form) as server:
         for folder, settings in ((clips, SETTINGS), (few, WHOLE_WAY)):
             annotate(folder, out / folder.name, [server.url], "scripted", replace(settings, max_failed=1))
-    bodies = [json.loads(answered.body) for answered in server.answered]
+    bodies = [json.loads(words) for words in sorted(answered.body for answered in server.answered)]
     pictures = [Lesson(ask_for_colour(name), name) for name in COLOURS]
     return pictures + [Lesson(body, answer_by_form(body)) for body in bodies]

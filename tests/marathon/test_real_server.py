@@ -31,7 +31,7 @@ DAMAGED = "corrupted.mp4"
 FEW = ["asl_book.mkv", DAMAGED, "pancake.mkv", "portrait_phone.mp4"]
 WHOLE = [name for name in FEW if name != DAMAGED]
 NOWHERE = "http://127.0.0.1:1/v1"
-NUM_STEPS, LEARNING_RATE = 100, 7e-3
+NUM_STEPS, LEARNING_RATE = 120, 7e-3
 
 
 @dataclass(frozen=True)

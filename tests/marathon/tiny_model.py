@@ -101,11 +101,12 @@ def build(lessons: Sequence[Lesson]) -> TinyModel:
     config = LlavaConfig(
         vision_config=vision,
         text_config=language,
-        image_token_index=tokenizer.convert_tokens_to_ids(PICTURE),
+        image_token_index=processor.image_token_id,
         vision_feature_layer=-1,
     )
-    torch.manual_seed(0)
-    return TinyModel(LlavaForConditionalGeneration(config), processor)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return TinyModel(LlavaForConditionalGeneration(config), processor)
 
 
 def train_tokenizer(texts: Sequence[str]) -> Tokenizer:
@@ -125,7 +126,8 @@ def train_tokenizer(texts: Sequence[str]) -> Tokenizer:
     return tokenizer
 
 
-def special_ids(tokenizer: PreTrainedTokenizerFast) -> dict[str, int | None]:
+def special_ids(tokenizer: PreTrainedTokenizerFast) -> dict[str, Any]:
+    """What ends an answer and fills a batch, as every configuration names it."""
     return {"bos_token_id": None, "eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
 
 
@@ -148,7 +150,7 @@ def teach(tiny: TinyModel, lessons: Sequence[Lesson], num_steps: int, learning_r
 def encode(processor: LlavaProcessor, lesson: Lesson) -> dict[str, Tensor]:
     """A lesson as the model is trained on it: only the answer is learned."""
     messages = [{**message, "content": read_parts(message["content"])} for message in lesson.body["messages"]]
-    asked = processor.apply_chat_template(
+    asked: Any = processor.apply_chat_template(
         messages, add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt"
     )
     answer = processor.tokenizer(lesson.answer + END, return_tensors="pt")["input_ids"]  # (1, answer tokens)
