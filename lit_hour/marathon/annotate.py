@@ -27,7 +27,7 @@ from lit_hour.errors import AnswerError, TeacherError, VideoError
 from lit_hour.locked import locked, locked_if_free
 from lit_hour.marathon.annotation import JOURNAL_NAME, annotate_video, fingerprint, is_annotated, whole, write_annotation
 from lit_hour.marathon.footage import Footage, find_videos
-from lit_hour.marathon.gather import Totals, gather
+from lit_hour.marathon.gather import Failure, Totals, gather
 from lit_hour.marathon.journal import Journal
 from lit_hour.marathon.page import draw_page
 from lit_hour.marathon.servers import Servers
@@ -64,14 +64,14 @@ def annotate(videos: Path, out: Path, urls: Sequence[str], model: str, settings:
 
 @dataclass
 class Run:
-    """One process at work; `failed` says of each video that failed why."""
+    """One process at work."""
 
     videos: Path
     out: Path
     model: str
     settings: MarathonConfig
     marks: dict[str, str]
-    failed: dict[str, str] = field(default_factory=dict)
+    failed: dict[str, Failure] = field(default_factory=dict)
 
     async def work_through(self, missing: Sequence[str], urls: Sequence[str]) -> None:
         """Annotate these videos, some of them side by side."""
@@ -106,21 +106,25 @@ class Run:
         with locked_if_free(folder) as is_ours:
             if not is_ours or is_annotated(folder, mark):
                 return
-            try:
-                footage = await asyncio.to_thread(Footage.open, self.videos, name)
-                with Journal(folder / JOURNAL_NAME) as journal:
+            with Journal(folder / JOURNAL_NAME) as journal:
+                try:
+                    footage = await asyncio.to_thread(Footage.open, self.videos, name)
                     teacher = Teacher(servers, self.model, self.settings, journal)
                     annotation = await annotate_video(footage, teacher, clips_at_once)
-            except (VideoError, AnswerError) as error:
-                self.failed[name] = str(error)
-                if len(self.failed) > self.settings.max_failed:
-                    raise TeacherError(
-                        f"{name}: {error} ({len(self.failed)} videos failed, marathon.max_failed is {self.settings.max_failed})"
-                    ) from error
-                return
+                except (VideoError, AnswerError) as error:
+                    self._take_failure(name, error, journal)
+                    return
             with whole(folder / PAGE_NAME) as page:
                 page.write(draw_page(annotation, os.path.relpath(footage.path.resolve(), folder.resolve())))
             write_annotation(folder, mark, annotation)
+
+    def _take_failure(self, name: str, error: VideoError | AnswerError, journal: Journal) -> None:
+        """Go on without a video, unless too many failed."""
+        self.failed[name] = Failure(str(error), journal.asked)
+        if len(self.failed) > self.settings.max_failed:
+            raise TeacherError(
+                f"{name}: {error} ({len(self.failed)} videos failed, marathon.max_failed is {self.settings.max_failed})"
+            ) from error
 
 
 async def show(bar: tqdm[Any], servers: Servers) -> None:

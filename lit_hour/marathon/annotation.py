@@ -76,7 +76,6 @@ async def annotate_video(footage: Footage, teacher: Teacher, clips_at_once: int)
         sieve = await filter_questions(await ask_questions(material, teacher), material, teacher)
         questions = [question_record(question) for question in sieve.kept]
         dropped = [asdict(each) for each in sieve.dropped]
-    replies = teacher.journal.replies
     return Annotation(
         video=footage.name,
         duration_seconds=footage.duration_seconds,
@@ -86,9 +85,7 @@ async def annotate_video(footage: Footage, teacher: Teacher, clips_at_once: int)
         events=[asdict(event) for event in events],
         questions=questions,
         dropped=dropped,
-        num_answers=len(replies),
-        prompt_tokens=sum(reply.prompt_tokens for reply in replies),
-        answer_tokens=sum(reply.answer_tokens for reply in replies),
+        **asdict(teacher.journal.asked),
     )
 
 

@@ -11,10 +11,19 @@ from shlex import quote
 
 from lit_hour.config.marathon import MarathonConfig
 from lit_hour.marathon.annotation import Annotation, is_annotated, read_annotation, whole
+from lit_hour.marathon.journal import Asked
 from lit_hour.marathon.statistics import Statistics, write_charts
 
 QUESTIONS_NAME, DROPPED_NAME, TOTALS_NAME = "questions.json", "dropped.jsonl", "totals.json"
 CHARTS_NAME = "charts"
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A video that could not be annotated: why, and how much was asked about it all the same."""
+
+    reason: str
+    asked: Asked
 
 
 @dataclass
@@ -28,6 +37,7 @@ class Totals:
         unfinished: videos that nobody has annotated yet, or that another process is at.
         num_questions: by format, then by task.
         num_dropped: by filter.
+        num_answers, prompt_tokens, answer_tokens: of the teacher, about failed videos too.
         cost: of all answers, in the currency of the prices.
     """
 
@@ -55,28 +65,39 @@ class Totals:
         for question in annotation.questions:
             self.num_questions[question["format"]][question["task"]] += 1
         self.num_dropped.update(dropped["filter"] for dropped in annotation.dropped)
-        self.num_answers += annotation.num_answers
-        self.prompt_tokens += annotation.prompt_tokens
-        self.answer_tokens += annotation.answer_tokens
-        self.cost += settings.serving.cost(annotation.prompt_tokens, annotation.answer_tokens)
+        self.count_answers(Asked(annotation.num_answers, annotation.prompt_tokens, annotation.answer_tokens), settings)
+
+    def count_missing(self, name: str, failure: Failure | None, settings: MarathonConfig) -> None:
+        """Add a video without an annotation."""
+        if failure is None:
+            self.unfinished.append(name)
+        else:
+            self.failed[name] = failure.reason
+            self.count_answers(failure.asked, settings)
+
+    def count_answers(self, asked: Asked, settings: MarathonConfig) -> None:
+        """Add what was asked about a video."""
+        self.num_answers += asked.num_answers
+        self.prompt_tokens += asked.prompt_tokens
+        self.answer_tokens += asked.answer_tokens
+        self.cost += settings.serving.cost(asked.prompt_tokens, asked.answer_tokens)
 
 
-def gather(out: Path, marks: Mapping[str, str], settings: MarathonConfig, failed: Mapping[str, str]) -> Totals:
+def gather(out: Path, marks: Mapping[str, str], settings: MarathonConfig, failed: Mapping[str, Failure]) -> Totals:
     """Write the files of the whole set, one video after the other.
 
     Args:
         marks: fingerprint that the annotation of each video has to have, by the video's name.
-        failed: videos that could not be annotated, and why.
+        failed: videos that could not be annotated.
     """
-    totals, statistics = Totals(failed=dict(failed)), Statistics()
+    totals, statistics = Totals(), Statistics()
     with whole(out / QUESTIONS_NAME) as question_file, whole(out / DROPPED_NAME) as dropped_file:
         question_file.write("[")
         separator = "\n"
         for name, mark in marks.items():
             folder = out / "videos" / name
             if not is_annotated(folder, mark):
-                if name not in failed:
-                    totals.unfinished.append(name)
+                totals.count_missing(name, failed.get(name), settings)
                 continue
             annotation = read_annotation(folder)
             totals.count(annotation, settings)

@@ -26,6 +26,15 @@ class Reply:
     answer_tokens: int
 
 
+@dataclass(frozen=True)
+class Asked:
+    """How much was asked about a video, over all runs; tokens as the servers counted them."""
+
+    num_answers: int
+    prompt_tokens: int
+    answer_tokens: int
+
+
 class Journal:
     """The answers of one video by the hash of what was asked. One process at a time may hold it."""
 
@@ -59,6 +68,12 @@ class Journal:
     def replies(self) -> tuple[Reply, ...]:
         """Every answer, in the order in which they came."""
         return tuple(self._replies.values())
+
+    @property
+    def asked(self) -> Asked:
+        """How much it holds."""
+        replies = self.replies
+        return Asked(len(replies), sum(each.prompt_tokens for each in replies), sum(each.answer_tokens for each in replies))
 
     def find(self, key: str) -> Reply | None:
         """The answer to a request that was made before."""

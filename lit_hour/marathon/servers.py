@@ -25,6 +25,7 @@ from lit_hour.marathon.journal import Reply
 KEY_VARIABLE = "OPENAI_API_KEY"  # of the environment: a key is no setting, for settings are saved
 SENT_AGAIN = (408, 409, 425, 429)  # and every status from 500 on
 REFUSED_REQUEST = (400, 413, 422)  # the request is at fault, such as one that is too long; others may go through
+MOST_WORDS = 500  # letters of what a server says about a failure; some send whole pages
 JITTER = (0.75, 1.25)  # share of a rest that is taken, so that many clients do not come back at once
 
 
@@ -133,13 +134,13 @@ class Servers:
         self.tally.failures[str(status or type(error).__name__)] += 1
         if status is not None and status < 500 and status not in SENT_AGAIN:
             if status in REFUSED_REQUEST:
-                raise AnswerError(f"{server.url} refuses a request ({status}): {error}") from error
+                raise AnswerError(f"{server.url} refuses a request ({status}): {complaint(error)}") from error
             hint = f"; set {KEY_VARIABLE} in the environment" if status == 401 else ""
-            raise TeacherError(f"{server.url} refuses requests ({status}): {error}{hint}") from error
+            raise TeacherError(f"{server.url} refuses requests ({status}): {complaint(error)}{hint}") from error
         if num_sent > self.settings.max_retries:
             raise TeacherError(
-                f"{server.url} did not answer a request that was sent {num_sent} times ({error});"
-                " start the server and run the same command again: it goes on where it was"
+                f"{server.url} did not answer a request that was sent {num_sent} times ({complaint(error)});"
+                " see to the server and run the same command again: it goes on where it was"
             ) from error
         server.rest(started, self.settings, wished_seconds(error))
 
@@ -174,6 +175,12 @@ def read_reply(completion: Any) -> Reply:
         )
     except (AttributeError, TypeError, IndexError) as error:  # the client takes any JSON, whatever is in it
         raise ValueError(f"the response is no chat completion: {str(completion)[:200]!r}") from error
+
+
+def complaint(error: openai.APIError | ValueError) -> str:
+    """What a server says about a failure, as it says it: the client knows only one of the places where servers put it."""
+    said = error.response.text.strip() if isinstance(error, openai.APIStatusError) else ""
+    return said[:MOST_WORDS] or str(error)
 
 
 def wished_seconds(error: openai.APIError | ValueError) -> float | None:

@@ -27,6 +27,7 @@ SYSTEM = (
     "You make data that teaches a model to understand long videos. You answer in JSON of the form that is asked for,"
     " and state nothing that the material does not show."
 )
+FORM_HINT = "; a server that does not enforce JSON schemas has to be told the form: marathon.answer_form=words"
 FORM_IN_WORDS = "Answer with one JSON object and nothing else. It has to fit this JSON schema:\n{schema}"
 SEEDS_PER_ATTEMPT = 1000  # requests that differ by their seed alone keep below it
 
@@ -82,6 +83,7 @@ class Teacher:
         raise AnswerError(
             f"{self.journal.path}: none of {len(reasons)} answers of {self.model} for '{request.name}' can be used; the last:"
             f" {reasons[-1]}. A larger marathon.max_attempts asks again"
+            + (FORM_HINT if self.settings.answer_form == "schema" else "")
         )
 
     def _body(self, request: Request, attempt: int) -> dict[str, Any]:

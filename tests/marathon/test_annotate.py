@@ -215,3 +215,14 @@ def test_a_video_that_fails_stops_the_run_unless_it_may_fail(
     totals = annotate(videos, tmp_path / "out", [server.url], "narrator", replace(settings, max_failed=1))
     assert list(totals.failed) == ["broken.mp4"] and totals.num_videos == 1
     assert len(set(server.keys)) == len(server.keys)
+
+
+def test_what_was_asked_about_videos_that_fail_is_counted(
+    films: Films, serve: Serve, settings: MarathonConfig, tmp_path: Path
+) -> None:
+    server = serve(fault=lambda number: "prose")
+    one_clip_each = replace(settings, clip_seconds=120.0, max_failed=2)  # or requests are broken off with the first that fails
+    totals = annotate(films.folder, tmp_path, [server.url], "narrator", one_clip_each)
+    assert sorted(totals.failed) == NAMES and totals.num_videos == 0
+    assert totals.num_answers == len(server.answered) == len(NAMES) * settings.max_attempts
+    assert totals.prompt_tokens == sum(len(each.body) // 4 for each in server.answered)

@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from chat_server import ChatServer, Fault
@@ -114,6 +114,14 @@ def test_when_no_answer_can_be_used_the_reason_is_told(
         with pytest.raises(AnswerError, match="none of 4 answers"):
             ask(server, tmp_path / "journal.jsonl", replace(settings, max_attempts=4))
         assert server.num_requests == 4
+
+
+@pytest.mark.parametrize("form, hint", [("schema", r"; .*: marathon\.answer_form=words$"), ("words", "asks again$")])
+def test_a_server_that_may_not_know_schemas_is_thought_of(
+    tmp_path: Path, settings: MarathonConfig, form: Literal["schema", "words"], hint: str
+) -> None:
+    with answering(lambda number: "prose") as server, pytest.raises(AnswerError, match=hint):
+        ask(server, tmp_path / "journal.jsonl", replace(settings, answer_form=form))
 
 
 @pytest.mark.parametrize("said", ["{}", "Here it is:\n```json\n{}\n```\nAnything else?"])
