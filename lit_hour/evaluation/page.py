@@ -17,7 +17,8 @@ Picture = tuple[float, bytes]  # second of the video, JPEG
 
 STYLE = """
 body { font: 15px/1.45 sans-serif; margin: 2em auto; max-width: 1040px; padding: 0 1em; color: #222; background: #fff }
-h1, h2 { font-weight: 600 } h2 { margin-top: 2em } .score { font-size: 26px; margin: .2em 0 }
+h1, h2, summary { font-weight: 600 } h2, details { margin-top: 2em } summary { font-size: 21px; cursor: pointer }
+.score { font-size: 26px; margin: .2em 0 }
 table { border-collapse: collapse; width: 100% }
 td, th { border-top: 1px solid #ddd; padding: .4em .6em; text-align: left; vertical-align: top; white-space: pre-line }
 td.number, th.number { text-align: right; white-space: nowrap } .right { font-weight: 600; color: #0a7a3d }
@@ -47,12 +48,13 @@ def report_page(report: Report, pictures: Mapping[str, Sequence[Picture]] | None
     return _page(
         report.title,
         [
-            f'<p class="score">{escape(report.summary())}</p>',
+            f'<p class="score">{escape(report.summary().removeprefix(f"{report.title}: "))}</p>',
             *_warnings(report),
             _table(["", "number"], [[escape(name), str(number)] for name, number in counts]),
             *(_group_table(grouping, report) for grouping in report.groups),
             *_settings_table(
-                "Protocol", flatten({**report.protocol, "prompts": report.prompts, "question file": report.files})
+                "Protocol: how the model was asked",
+                flatten({**report.protocol, "prompts": report.prompts, "question file": report.files}),
             ),
             *_reasons("Skipped questions", report.skipped),
             *_reasons("Records that could not be used", report.refused),
@@ -131,7 +133,7 @@ def _group_table(grouping: str, report: Report) -> str:
 
 def _settings_table(title: str, settings: Mapping[str, Any]) -> list[str]:
     rows = [[escape(key), _say(value)] for key, value in settings.items()]
-    return [f"<h2>{title}</h2>", _table(["", ""], rows, num_words=2)]
+    return [f"<details><summary>{title}</summary>", _table(["", ""], rows, num_words=2), "</details>"]
 
 
 def _reasons(title: str, reasons: Mapping[str, str]) -> list[str]:

@@ -38,7 +38,7 @@ def compare_reports(first: Path, second: Path, page: Path) -> str:
     """
     files = [path / REPORT_NAME if path.is_dir() else path for path in (first, second)]
     comparison = compare(*map(read_report, files))
-    write_whole(page, comparison_page(comparison, str(first), str(second)))
+    write_whole(page, comparison_page(comparison, *_short_names(first, second)))
     low_high = " to ".join(f"{100 * end:+.1f}" for end in comparison.interval) if comparison.interval else "unknown"
     return "\n".join(
         [
@@ -50,6 +50,14 @@ def compare_reports(first: Path, second: Path, page: Path) -> str:
             f"who is right alone, and all else: {page}",
         ]
     )
+
+
+def _short_names(first: Path, second: Path) -> tuple[str, str]:
+    """What tells two paths apart."""
+    folders = [path.resolve().parts for path in (first, second)]
+    num_shared = next((place for place, (one, other) in enumerate(zip(*folders, strict=False)) if one != other), 0)
+    one, other = (str(Path(*parts[num_shared:])) for parts in folders)
+    return one, other
 
 
 def _share(score: Score) -> str:
