@@ -14,7 +14,15 @@ class ServingConfig:
     """How the model servers are used; none of it changes what is asked."""
 
     requests_at_once: int = setting(64, "requests in flight, over all servers", unit="requests", at_least=1)
-    videos_at_once: int = setting(8, "videos that one process works on side by side", unit="videos", at_least=1)
+    videos_at_once: int = setting(
+        32,
+        "videos that one process works on at most; it begins another one when it has too few requests",
+        unit="videos",
+        at_least=1,
+    )
+    videos_read_at_once: int = setting(
+        2, "of these, videos whose frames are being read; more help where there are more cores", unit="videos", at_least=1
+    )
     timeout_seconds: float = setting(600.0, "how long a server may take for one answer", unit="s", above=0)
     max_retries: int = setting(10, "times that a request is sent again to servers that do not answer it", at_least=0)
     wait_seconds: float = setting(1.0, "rest of a server that fails, doubled each time that it fails again", unit="s", above=0)

@@ -13,7 +13,6 @@ answer that it had in the journals; the same command goes on from there.
 from __future__ import annotations
 
 import asyncio
-import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -32,7 +31,7 @@ from lit_hour.marathon.journal import Journal
 from lit_hour.marathon.page import draw_page
 from lit_hour.marathon.servers import Servers
 from lit_hour.marathon.teacher import Teacher
-from lit_hour.marathon.together import together
+from lit_hour.marathon.together import working_group
 
 PAGE_NAME = "index.html"
 SECONDS_BETWEEN_LOOKS = 1.0  # at what passed between us and the servers
@@ -74,7 +73,7 @@ class Run:
     failed: dict[str, str] = field(default_factory=dict)
 
     async def work_through(self, missing: Sequence[str], urls: Sequence[str]) -> None:
-        """Annotate these videos, some of them side by side."""
+        """Annotate these videos, side by side as far as there is room for their requests."""
         if not missing:
             return
         servers = Servers(urls, self.settings.serving)
@@ -89,18 +88,27 @@ class Run:
                 await servers.close()
 
     async def _share_out(self, missing: Sequence[str], servers: Servers, bar: tqdm[Any]) -> None:
-        queue = iter(missing)
-        num_at_once = min(self.settings.serving.videos_at_once, len(missing))
-        clips_at_once = math.ceil(self.settings.serving.requests_at_once / num_at_once)
+        """Begin each video when the one before is read, more requests are wanted, and there is room for it."""
+        queue, room = iter(enumerate(missing)), asyncio.Semaphore(self.settings.serving.videos_at_once)
 
-        async def take_turns() -> None:
-            for name in queue:
-                await self._annotate(name, servers, clips_at_once)
-                bar.update()
+        async def annotate_one(name: str, place: int, is_read: asyncio.Event) -> None:
+            async with room:
+                await self._annotate(name, servers, place, is_read)
+            is_read.set()
+            bar.update()
 
-        await together(take_turns() for _ in range(num_at_once))
+        async def begin_each() -> None:
+            for place, name in queue:
+                is_read = asyncio.Event()
+                group.create_task(annotate_one(name, place, is_read))
+                await is_read.wait()
+                await servers.room.more_wanted()
 
-    async def _annotate(self, name: str, servers: Servers, clips_at_once: int) -> None:
+        async with working_group() as group:
+            for _ in range(self.settings.serving.videos_read_at_once):
+                group.create_task(begin_each())
+
+    async def _annotate(self, name: str, servers: Servers, place: int, is_read: asyncio.Event) -> None:
         """Annotate one video, unless another process is at it or has been."""
         folder, mark = self.out / "videos" / name, self.marks[name]
         with locked_if_free(folder) as is_ours:
@@ -109,8 +117,8 @@ class Run:
             try:
                 footage = await asyncio.to_thread(Footage.open, self.videos, name)
                 with Journal(folder / JOURNAL_NAME) as journal:
-                    teacher = Teacher(servers, self.model, self.settings, journal)
-                    annotation = await annotate_video(footage, teacher, clips_at_once)
+                    teacher = Teacher(servers, self.model, self.settings, journal, place)
+                    annotation = await annotate_video(footage, teacher, is_read)
             except (VideoError, AnswerError) as error:
                 self.failed[name] = str(error)
                 if len(self.failed) > self.settings.max_failed:

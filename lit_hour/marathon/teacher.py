@@ -11,7 +11,7 @@ import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import best_match
@@ -22,6 +22,11 @@ from lit_hour.marathon.journal import Journal, Reply
 from lit_hour.marathon.servers import Servers
 
 Read = TypeVar("Read")
+
+# What is asked of a video, in this order. The earlier is also sent first, whichever video it is about: captions hold the
+# memory of their frames and lead to more requests; guesses hold little, and keep the servers busy while a video is read.
+Form = Literal["clip_caption", "events", "summary", "questions", "verdicts", "guess"]
+FORMS: tuple[Form, ...] = get_args(Form)
 
 SYSTEM = (
     "You make data that teaches a model to understand long videos. You answer in JSON of the form that is asked for,"
@@ -36,13 +41,13 @@ class Request:
     """One question for the teacher.
 
     Attributes:
-        name: of the form of the answer, such as `clip_caption`.
+        name: of the form of the answer.
         parts: texts, and pictures as JPEG files, in the order in which the teacher reads them.
         schema: JSON schema of the answer.
         seed: tells apart requests that are otherwise the same.
     """
 
-    name: str
+    name: Form
     parts: tuple[str | bytes, ...]
     schema: dict[str, Any]
     seed: int = 0
@@ -51,11 +56,17 @@ class Request:
 class Teacher:
     """A model behind servers, asked on behalf of one video, whose journal it writes."""
 
-    def __init__(self, servers: Servers, model: str, settings: MarathonConfig, journal: Journal) -> None:
+    def __init__(self, servers: Servers, model: str, settings: MarathonConfig, journal: Journal, place: int = 0) -> None:
+        """Ask nothing yet.
+
+        Args:
+            place: of the video among the others: of equal requests, those of the video that comes first are sent first.
+        """
         self.servers = servers
         self.model = model
         self.settings = settings
         self.journal = journal
+        self.place = place
 
     async def ask(self, request: Request, read: Callable[[Any], Read]) -> Read:
         """Ask, unless the journal knows the answer.
@@ -73,7 +84,7 @@ class Teacher:
             key = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
             reply = self.journal.find(key)
             if reply is None:
-                reply = await self.servers.chat(body, key)
+                reply = await self.servers.chat(body, key, (FORMS.index(request.name), self.place))
                 await self.journal.add(key, reply)
             try:
                 return read(parse_answer(reply, request.schema))
