@@ -6,8 +6,8 @@
     OUT/charts/             sources, questions, durations, events: PNG files, and tensorboard/
     OUT/videos/NAME/        of each video what `annotation` describes, and index.html to look at
 
-Any number of processes may fill one folder: each takes videos that no other works on. A process that is killed leaves every
-answer that it had in the journals; the same command goes on from there.
+Any number of processes may fill one folder: each takes videos that no other works on, or a share of the videos that is its
+own. A process that is killed leaves every answer that it had in the journals; the same command goes on from there.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from lit_hour.marathon.gather import Totals, gather
 from lit_hour.marathon.journal import Journal
 from lit_hour.marathon.page import draw_page
 from lit_hour.marathon.servers import Servers
+from lit_hour.marathon.share import Share
 from lit_hour.marathon.teacher import Teacher
 from lit_hour.marathon.together import working_group
 
@@ -49,21 +50,33 @@ def annotate(videos: Path, out: Path, urls: Sequence[str], model: str, settings:
     Raises:
         TeacherError: there is no video, no server answers, or more videos failed than `marathon.max_failed`.
     """
-    names = find_videos(videos)
+    run = annotate_share(Share(), videos, out, urls, model, settings)
     try:
-        marks = {name: fingerprint(videos / name, model, settings) for name in names}
-        missing = [name for name in names if not is_annotated(out / "videos" / name, marks[name])]
-        run = Run(videos, out, model, settings, marks)
-        asyncio.run(run.work_through(missing, urls))
         with locked(out):
-            return gather(out, marks, settings, run.failed)
+            return gather(out, run.marks, settings, run.failed)
     except OSError as error:
         raise TeacherError(f"{out} cannot be filled: {error}") from error
 
 
+def annotate_share(share: Share, videos: Path, out: Path, urls: Sequence[str], model: str, settings: MarathonConfig) -> Run:
+    """Annotate every video of a share that is not annotated yet, and gather nothing; otherwise as `annotate`."""
+    names = share.of(find_videos(videos))
+    try:
+        run = Run(videos, out, model, settings, {name: fingerprint(videos / name, model, settings) for name in names})
+        asyncio.run(run.work_through(run.unfinished(), urls))
+    except OSError as error:
+        raise TeacherError(f"{out} cannot be filled: {error}") from error
+    return run
+
+
 @dataclass
 class Run:
-    """One process at work; `failed` says of each video that failed why."""
+    """One process at work.
+
+    Attributes:
+        marks: fingerprint that the annotation of each of its videos has to have, by the video's name.
+        failed: of each video that failed, why.
+    """
 
     videos: Path
     out: Path
@@ -71,6 +84,10 @@ class Run:
     settings: MarathonConfig
     marks: dict[str, str]
     failed: dict[str, str] = field(default_factory=dict)
+
+    def unfinished(self) -> list[str]:
+        """The videos that are not annotated."""
+        return [name for name, mark in self.marks.items() if not is_annotated(self.out / "videos" / name, mark)]
 
     async def work_through(self, missing: Sequence[str], urls: Sequence[str]) -> None:
         """Annotate these videos, side by side as far as there is room for their requests."""
