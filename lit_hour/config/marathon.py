@@ -13,7 +13,12 @@ from lit_hour.config.fields import section, setting
 class ServingConfig:
     """How the model servers are used; none of it changes what is asked."""
 
-    requests_at_once: int = setting(64, "requests in flight, over all servers", unit="requests", at_least=1)
+    requests_at_once: int = setting(
+        72,
+        "requests in flight, over all servers: a few more than these are to have, as some are always between two",
+        unit="requests",
+        at_least=1,
+    )
     videos_at_once: int = setting(
         32,
         "videos that one process works on at most; it begins another one when it has too few requests",
