@@ -21,7 +21,8 @@ class ServingConfig:
     )
     videos_at_once: int = setting(
         32,
-        "videos that one process works on at most; it begins another one when it has too few requests",
+        "videos that one process works on side by side, about half as many as requests: while some are read and described,"
+        " questions about the others wait to be sent",
         unit="videos",
         at_least=1,
     )

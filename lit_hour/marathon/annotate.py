@@ -90,7 +90,7 @@ class Run:
         return [name for name, mark in self.marks.items() if not is_annotated(self.out / "videos" / name, mark)]
 
     async def work_through(self, missing: Sequence[str], urls: Sequence[str]) -> None:
-        """Annotate these videos, side by side as far as there is room for their requests."""
+        """Annotate these videos, many side by side, so that there are always requests that wait to be sent."""
         if not missing:
             return
         servers = Servers(urls, self.settings.serving)
@@ -105,7 +105,7 @@ class Run:
                 await servers.close()
 
     async def _share_out(self, missing: Sequence[str], servers: Servers, bar: tqdm[Any]) -> None:
-        """Begin each video when the one before is read, more requests are wanted, and there is room for it."""
+        """Begin each video when the one before is read, and there is room for it."""
         queue, room = iter(enumerate(missing)), asyncio.Semaphore(self.settings.serving.videos_at_once)
 
         async def annotate_one(name: str, place: int, is_read: asyncio.Event) -> None:
@@ -119,7 +119,6 @@ class Run:
                 is_read = asyncio.Event()
                 group.create_task(annotate_one(name, place, is_read))
                 await is_read.wait()
-                await servers.room.more_wanted()
 
         async with working_group() as group:
             for _ in range(self.settings.serving.videos_read_at_once):

@@ -42,7 +42,7 @@ class Caption:
 
 
 async def caption_clips(footage: Footage, teacher: Teacher, is_read: asyncio.Event) -> list[Caption]:
-    """The caption of each clip, in the order of time. A clip is read when requests are wanted, and asked about at once.
+    """The caption of each clip, in the order of time. A clip is read when those that were read before are on their way.
 
     Args:
         is_read: set when the whole video is read, and some of its clips may still be asked about.
@@ -54,10 +54,9 @@ async def caption_clips(footage: Footage, teacher: Teacher, is_read: asyncio.Eve
     clips = read_clips(footage, teacher.settings)
     async with working_group() as group:
         asked = []
-        await teacher.servers.room.more_wanted()
         while clip := await asyncio.to_thread(next, clips, None):
             asked.append(group.create_task(_caption(clip, footage, teacher)))
-            await teacher.servers.room.more_wanted()
+            await teacher.none_waits("clip_caption")
         is_read.set()
     return [task.result() for task in asked]
 

@@ -1,7 +1,7 @@
 """Requests in, a place for each among those that are in flight out, in the order of their urgency.
 
-There are as many places as requests may be in flight. Whoever makes requests asks here whether more are wanted: so there are
-always some that wait for a place, and never many.
+There are as many places as requests may be in flight. Whoever makes requests that need much memory asks here whether those
+that he made before are on their way.
 """
 
 from __future__ import annotations
@@ -19,11 +19,10 @@ class Room:
     """So many places, and those who wait for one."""
 
     def __init__(self, num_places: int) -> None:
-        self.num_places = num_places
         self._num_free = num_places
         self._waiting: list[tuple[Urgency, int, asyncio.Future[None]]] = []
         self._arrivals = count()
-        self._more_wanted = asyncio.Event()
+        self._someone_left = asyncio.Event()
 
     @asynccontextmanager
     async def place(self, urgency: Urgency) -> AsyncIterator[None]:
@@ -37,11 +36,11 @@ class Room:
         finally:
             self._leave()
 
-    async def more_wanted(self) -> None:
-        """Wait until fewer requests wait than there are places."""
-        while len(self._waiting) >= self.num_places:
-            self._more_wanted.clear()
-            await self._more_wanted.wait()
+    async def none_waits(self, urgency: Urgency) -> None:
+        """Wait until nobody waits who is so urgent, or more."""
+        while self._waiting and self._waiting[0][0] <= urgency:
+            self._someone_left.clear()
+            await self._someone_left.wait()
 
     async def _wait(self, urgency: Urgency) -> None:
         turn = asyncio.get_running_loop().create_future()
@@ -62,5 +61,4 @@ class Room:
                 break
         else:
             self._num_free += 1
-        if len(self._waiting) < self.num_places:
-            self._more_wanted.set()
+        self._someone_left.set()

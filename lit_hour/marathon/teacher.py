@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar, get_args
@@ -24,7 +25,7 @@ from lit_hour.marathon.servers import Servers
 Read = TypeVar("Read")
 
 # What is asked of a video, in this order. The earlier is also sent first, whichever video it is about: captions hold the
-# memory of their frames and lead to more requests; guesses hold little, and keep the servers busy while a video is read.
+# memory of their frames and lead to more requests; guesses hold little, and keep the servers busy until there are others.
 Form = Literal["clip_caption", "events", "summary", "questions", "verdicts", "guess"]
 FORMS: tuple[Form, ...] = get_args(Form)
 
@@ -94,6 +95,10 @@ class Teacher:
             f"{self.journal.path}: none of {len(reasons)} answers of {self.model} for '{request.name}' can be used; the last:"
             f" {reasons[-1]}. A larger marathon.max_attempts asks again"
         )
+
+    async def none_waits(self, form: Form) -> None:
+        """Wait until every request of this form, about whatever video, is on its way to a server."""
+        await self.servers.room.none_waits((FORMS.index(form), sys.maxsize))
 
     def _body(self, request: Request, attempt: int) -> dict[str, Any]:
         """The request as it is sent."""

@@ -104,9 +104,9 @@ class SimulatedRun(Run):
 
         async with working_group() as group:
             for _ in range(plan["clip_caption"].num_requests):
-                await servers.room.more_wanted()
                 await asyncio.sleep(self.speed.read_seconds_of_clip)
                 group.create_task(ask("clip_caption"))
+                await servers.room.none_waits((0, len(self.plans)))
             is_read.set()
         for form in FORMS[1:]:
             await together(ask(form) for _ in range(plan[form].num_requests))

@@ -1,4 +1,4 @@
-"""Places for requests: who is let in when, and when more requests are wanted."""
+"""Places for requests: who is let in when, and who still waits."""
 
 import asyncio
 from contextlib import suppress
@@ -39,24 +39,24 @@ def test_no_place_is_left_empty_while_somebody_waits() -> None:
     assert sorted(order) == [(number,) for number in range(50)] and most == 8
 
 
-def test_more_are_wanted_while_fewer_wait_than_there_are_places() -> None:
+def test_who_asks_whether_anyone_waits_hears_of_the_urgent_alone() -> None:
     async def run() -> None:
-        room, end = Room(2), asyncio.Event()
+        room, ends = Room(1), [asyncio.Event() for _ in range(3)]
 
-        async def visit() -> None:
-            async with room.place(()):
+        async def visit(urgency: tuple[int, ...], end: asyncio.Event) -> None:
+            async with room.place(urgency):
                 await end.wait()
 
-        visits = [asyncio.create_task(visit()) for _ in range(3)]
+        visits = [asyncio.create_task(visit(urgency, end)) for urgency, end in zip([(0, 1), (0, 2), (5, 1)], ends, strict=True)]
         await asyncio.sleep(0)
-        await asyncio.wait_for(room.more_wanted(), 1)  # two are inside and one waits
-        visits.append(asyncio.create_task(visit()))
-        await asyncio.sleep(0)
-        wanted = asyncio.create_task(room.more_wanted())
+        asked = asyncio.create_task(room.none_waits((0, 9)))
+        await asyncio.wait_for(room.none_waits((0, 1)), 1)
         await asyncio.sleep(0.01)
-        assert not wanted.done()
-        end.set()
-        await asyncio.wait_for(wanted, 1)
+        assert not asked.done()
+        ends[0].set()
+        await asyncio.wait_for(asked, 1)  # (0, 2) is inside, and (5, 1) is not so urgent
+        for end in ends:
+            end.set()
         await asyncio.gather(*visits)
 
     asyncio.run(run())
