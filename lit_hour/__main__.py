@@ -103,6 +103,7 @@ def add_annotate(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     annotating.add_argument("out", type=Path, help="folder of the annotations; the same words go on with one that was stopped")
     annotating.add_argument("--teacher", action="append", required=True, metavar="URL", help="chat server; may be given again")
     annotating.add_argument("--model", required=True, help="name by which the servers know the model")
+    annotating.add_argument("--share", metavar="3/16", help="annotate the third of 16 parts of the videos, and gather nothing")
     annotating.add_argument("settings", nargs="*", help="[conf/NAME.yaml] [key=value ...]: the group marathon counts")
     annotating.set_defaults(run=run_annotate)
 
@@ -147,11 +148,17 @@ def run_import(arguments: argparse.Namespace) -> None:
 def run_annotate(arguments: argparse.Namespace) -> None:
     """Annotate, and say what came of it and what to do with it."""
     config = parse_command_line(arguments.settings)
-    from lit_hour.marathon.annotate import annotate
-    from lit_hour.marathon.gather import report
+    from lit_hour.marathon.annotate import annotate, annotate_share
+    from lit_hour.marathon.gather import report, report_share
+    from lit_hour.marathon.share import Share
 
-    totals = annotate(arguments.videos, arguments.out, arguments.teacher, arguments.model, config.marathon)
-    print(report(arguments.videos, arguments.out, totals))
+    given = (arguments.videos, arguments.out, arguments.teacher, arguments.model, config.marathon)
+    if arguments.share is None:
+        print(report(arguments.videos, arguments.out, annotate(*given)))
+    else:
+        share = Share.parse(arguments.share)
+        run = annotate_share(share, *given)
+        print(report_share(share, len(run.marks), len(run.unfinished()), run.failed))
 
 
 def run_encode(arguments: argparse.Namespace) -> None:

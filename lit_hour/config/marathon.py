@@ -13,8 +13,22 @@ from lit_hour.config.fields import section, setting
 class ServingConfig:
     """How the model servers are used; none of it changes what is asked."""
 
-    requests_at_once: int = setting(64, "requests in flight, over all servers", unit="requests", at_least=1)
-    videos_at_once: int = setting(8, "videos that one process works on side by side", unit="videos", at_least=1)
+    requests_at_once: int = setting(
+        72,
+        "requests in flight, over all servers: a few more than these are to have, as some are always between two",
+        unit="requests",
+        at_least=1,
+    )
+    videos_at_once: int = setting(
+        32,
+        "videos that one process works on side by side, about half as many as requests: while some are read and described,"
+        " questions about the others wait to be sent",
+        unit="videos",
+        at_least=1,
+    )
+    videos_read_at_once: int = setting(
+        2, "of these, videos whose frames are being read; more help where there are more cores", unit="videos", at_least=1
+    )
     timeout_seconds: float = setting(600.0, "how long a server may take for one answer", unit="s", above=0)
     max_retries: int = setting(10, "times that a request is sent again to servers that do not answer it", at_least=0)
     wait_seconds: float = setting(1.0, "rest of a server that fails, doubled each time that it fails again", unit="s", above=0)

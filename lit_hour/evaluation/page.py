@@ -151,7 +151,7 @@ def _wrong_answers(report: Report, pictures: Mapping[str, Sequence[Picture]]) ->
         figures = "".join(map(_figure, pictures.get(result.id, ())))
         understood = escape(result.chosen) if result.chosen is not None else "nothing"
         said = f'{_say(result.said)}<br><span class="small">understood: {understood}</span>'
-        rows.append([_asked(result) + figures, said])
+        rows.append([f"{_asked(result)}<div>{figures}</div>", said])
     return ["<h2>Wrong answers</h2>", _shown(len(report.wrong)), _table(["question", "said"], rows, num_words=2)]
 
 

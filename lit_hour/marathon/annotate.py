@@ -6,14 +6,13 @@
     OUT/charts/             sources, questions, durations, events: PNG files, and tensorboard/
     OUT/videos/NAME/        of each video what `annotation` describes, and index.html to look at
 
-Any number of processes may fill one folder: each takes videos that no other works on. A process that is killed leaves every
-answer that it had in the journals; the same command goes on from there.
+Any number of processes may fill one folder: each takes videos that no other works on, or a share of the videos that is its
+own. A process that is killed leaves every answer that it had in the journals; the same command goes on from there.
 """
 
 from __future__ import annotations
 
 import asyncio
-import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -31,8 +30,9 @@ from lit_hour.marathon.gather import Failure, Totals, gather
 from lit_hour.marathon.journal import Journal
 from lit_hour.marathon.page import draw_page
 from lit_hour.marathon.servers import Servers
+from lit_hour.marathon.share import Share
 from lit_hour.marathon.teacher import Teacher
-from lit_hour.marathon.together import together
+from lit_hour.marathon.together import working_group
 
 PAGE_NAME = "index.html"
 SECONDS_BETWEEN_LOOKS = 1.0  # at what passed between us and the servers
@@ -50,21 +50,33 @@ def annotate(videos: Path, out: Path, urls: Sequence[str], model: str, settings:
     Raises:
         TeacherError: there is no video, no server answers, or more videos failed than `marathon.max_failed`.
     """
-    names = find_videos(videos)
+    run = annotate_share(Share(), videos, out, urls, model, settings)
     try:
-        marks = {name: fingerprint(videos / name, model, settings) for name in names}
-        missing = [name for name in names if not is_annotated(out / "videos" / name, marks[name])]
-        run = Run(videos, out, model, settings, marks)
-        asyncio.run(run.work_through(missing, urls))
         with locked(out):
-            return gather(out, marks, settings, run.failed)
+            return gather(out, run.marks, settings, run.failed)
     except OSError as error:
         raise TeacherError(f"{out} cannot be filled: {error}") from error
 
 
+def annotate_share(share: Share, videos: Path, out: Path, urls: Sequence[str], model: str, settings: MarathonConfig) -> Run:
+    """Annotate every video of a share that is not annotated yet, and gather nothing; otherwise as `annotate`."""
+    names = share.of(find_videos(videos))
+    try:
+        run = Run(videos, out, model, settings, {name: fingerprint(videos / name, model, settings) for name in names})
+        asyncio.run(run.work_through(run.unfinished(), urls))
+    except OSError as error:
+        raise TeacherError(f"{out} cannot be filled: {error}") from error
+    return run
+
+
 @dataclass
 class Run:
-    """One process at work."""
+    """One process at work.
+
+    Attributes:
+        marks: fingerprint that the annotation of each of its videos has to have, by the video's name.
+        failed: of each video that failed, why, and what was asked about it.
+    """
 
     videos: Path
     out: Path
@@ -73,8 +85,12 @@ class Run:
     marks: dict[str, str]
     failed: dict[str, Failure] = field(default_factory=dict)
 
+    def unfinished(self) -> list[str]:
+        """The videos that are not annotated."""
+        return [name for name, mark in self.marks.items() if not is_annotated(self.out / "videos" / name, mark)]
+
     async def work_through(self, missing: Sequence[str], urls: Sequence[str]) -> None:
-        """Annotate these videos, some of them side by side."""
+        """Annotate these videos, many side by side, so that there are always requests that wait to be sent."""
         if not missing:
             return
         servers = Servers(urls, self.settings.serving)
@@ -89,18 +105,26 @@ class Run:
                 await servers.close()
 
     async def _share_out(self, missing: Sequence[str], servers: Servers, bar: tqdm[Any]) -> None:
-        queue = iter(missing)
-        num_at_once = min(self.settings.serving.videos_at_once, len(missing))
-        clips_at_once = math.ceil(self.settings.serving.requests_at_once / num_at_once)
+        """Begin each video when the one before is read, and there is room for it."""
+        queue, room = iter(enumerate(missing)), asyncio.Semaphore(self.settings.serving.videos_at_once)
 
-        async def take_turns() -> None:
-            for name in queue:
-                await self._annotate(name, servers, clips_at_once)
-                bar.update()
+        async def annotate_one(name: str, place: int, is_read: asyncio.Event) -> None:
+            async with room:
+                await self._annotate(name, servers, place, is_read)
+            is_read.set()
+            bar.update()
 
-        await together(take_turns() for _ in range(num_at_once))
+        async def begin_each() -> None:
+            for place, name in queue:
+                is_read = asyncio.Event()
+                group.create_task(annotate_one(name, place, is_read))
+                await is_read.wait()
 
-    async def _annotate(self, name: str, servers: Servers, clips_at_once: int) -> None:
+        async with working_group() as group:
+            for _ in range(self.settings.serving.videos_read_at_once):
+                group.create_task(begin_each())
+
+    async def _annotate(self, name: str, servers: Servers, place: int, is_read: asyncio.Event) -> None:
         """Annotate one video, unless another process is at it or has been."""
         folder, mark = self.out / "videos" / name, self.marks[name]
         with locked_if_free(folder) as is_ours:
@@ -109,8 +133,8 @@ class Run:
             with Journal(folder / JOURNAL_NAME) as journal:
                 try:
                     footage = await asyncio.to_thread(Footage.open, self.videos, name)
-                    teacher = Teacher(servers, self.model, self.settings, journal)
-                    annotation = await annotate_video(footage, teacher, clips_at_once)
+                    teacher = Teacher(servers, self.model, self.settings, journal, place)
+                    annotation = await annotate_video(footage, teacher, is_read)
                 except (VideoError, AnswerError) as error:
                     self._take_failure(name, error, journal)
                     return

@@ -6,6 +6,7 @@ FOLDER/annotation.json   the captions, events, summary and questions that follow
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import os
@@ -55,15 +56,18 @@ class Annotation:
     answer_tokens: int
 
 
-async def annotate_video(footage: Footage, teacher: Teacher, clips_at_once: int) -> Annotation:
+async def annotate_video(footage: Footage, teacher: Teacher, is_read: asyncio.Event) -> Annotation:
     """Ask the teacher all that is to be known of a video.
+
+    Args:
+        is_read: set when the video is read and only questions about it are left.
 
     Raises:
         VideoError: the video cannot be read.
         AnswerError: an answer cannot be used.
         TeacherError: no server answers.
     """
-    captions = await caption_clips(footage, teacher, clips_at_once)
+    captions = await caption_clips(footage, teacher, is_read)
     events = await find_events(footage, captions, teacher)
     set_aside, summary = "", ""
     questions: list[dict[str, Any]] = []

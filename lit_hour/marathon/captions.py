@@ -10,7 +10,7 @@ from typing import Any
 from lit_hour.errors import AnswerError
 from lit_hour.marathon.footage import Clip, Footage, read_clips
 from lit_hour.marathon.teacher import Request, Teacher, object_schema
-from lit_hour.marathon.together import together
+from lit_hour.marathon.together import working_group
 
 SIDES = {  # of a caption, and what each has to tell
     "temporality": "what happens when, and in which order, with the times at which it begins and ends",
@@ -41,28 +41,24 @@ class Caption:
     overall: str
 
 
-async def caption_clips(footage: Footage, teacher: Teacher, num_at_once: int) -> list[Caption]:
-    """The caption of each clip, in the order of time.
+async def caption_clips(footage: Footage, teacher: Teacher, is_read: asyncio.Event) -> list[Caption]:
+    """The caption of each clip, in the order of time. A clip is read when those that were read before are on their way.
 
     Args:
-        num_at_once: clips that are in memory and asked about at the same time.
+        is_read: set when the whole video is read, and some of its clips may still be asked about.
 
     Raises:
         VideoError: the video cannot be read.
         AnswerError, TeacherError: as `Teacher.ask`.
     """
-    clips, reading, found = read_clips(footage, teacher.settings), asyncio.Lock(), []
-
-    async def take_turns() -> None:
-        while True:
-            async with reading:
-                clip = await asyncio.to_thread(next, clips, None)
-            if clip is None:
-                return
-            found.append(await _caption(clip, footage, teacher))
-
-    await together(take_turns() for _ in range(num_at_once))
-    return sorted(found, key=lambda caption: caption.start_seconds)
+    clips = read_clips(footage, teacher.settings)
+    async with working_group() as group:
+        asked = []
+        while clip := await asyncio.to_thread(next, clips, None):
+            asked.append(group.create_task(_caption(clip, footage, teacher)))
+            await teacher.none_waits("clip_caption")
+        is_read.set()
+    return [task.result() for task in asked]
 
 
 def tell_captions(captions: Sequence[Caption]) -> str:

@@ -12,6 +12,7 @@ from shlex import quote
 from lit_hour.config.marathon import MarathonConfig
 from lit_hour.marathon.annotation import Annotation, is_annotated, read_annotation, whole
 from lit_hour.marathon.journal import Asked
+from lit_hour.marathon.share import Share
 from lit_hour.marathon.statistics import Statistics, write_charts
 
 QUESTIONS_NAME, DROPPED_NAME, TOTALS_NAME = "questions.json", "dropped.jsonl", "totals.json"
@@ -131,3 +132,14 @@ def report(videos: Path, out: Path, totals: Totals) -> str:
         lines.append(f"unfinished: {len(totals.unfinished)} videos, which other processes are at; the last of them gathers all")
     pack = f"python -m lit_hour pack {quote(str(videos))} {quote(str(out / QUESTIONS_NAME))} {quote(str(out / 'shards'))}"
     return "\n".join([*lines, f"to pack them: {pack}"])
+
+
+def report_share(share: Share, num_videos: int, num_unfinished: int, failed: Mapping[str, Failure]) -> str:
+    """What became of a share of the videos, and how the whole set is gathered."""
+    return "\n".join(
+        [
+            f"share {share}: {num_videos - num_unfinished} of {num_videos} videos are annotated",
+            *(f"failed {name}: {failure.reason}" for name, failure in failed.items()),
+            "when every share is done, the same words without --share annotate what is left and gather all",
+        ]
+    )

@@ -21,6 +21,7 @@ from openai.types.chat import ChatCompletion
 from lit_hour.config.marathon import ServingConfig
 from lit_hour.errors import AnswerError, TeacherError
 from lit_hour.marathon.journal import Reply
+from lit_hour.marathon.room import Room, Urgency
 
 KEY_VARIABLE = "OPENAI_API_KEY"  # of the environment: a key is no setting, for settings are saved
 SENT_AGAIN = (408, 409, 425, 429)  # and every status from 500 on
@@ -77,7 +78,7 @@ class Servers:
         self.settings = settings
         self.tally = Tally()
         self.started = time.monotonic()
-        self._room = asyncio.Semaphore(settings.requests_at_once)
+        self.room = Room(settings.requests_at_once)
         self._servers = [
             Server(url, openai.AsyncOpenAI(base_url=url, api_key=api_key, timeout=settings.timeout_seconds, max_retries=0))
             for url in urls
@@ -88,18 +89,19 @@ class Servers:
         for server in self._servers:
             await server.client.close()
 
-    async def chat(self, body: dict[str, Any], key: str) -> Reply:
+    async def chat(self, body: dict[str, Any], key: str, urgency: Urgency = ()) -> Reply:
         """Have a request answered.
 
         Args:
             body: of the request, as `chat/completions` takes it.
             key: of the request; a server that knows idempotency keys computes an answer that got lost only once.
+            urgency: place of the request among those that wait; the lowest is sent first.
 
         Raises:
             TeacherError: no server answers, or one refuses every request: a wrong key, no such model.
             AnswerError: a server refuses this request.
         """
-        async with self._room:
+        async with self.room.place(urgency):
             num_sent = 0
             while True:
                 server, started = await self._wait_for_server(), time.monotonic()

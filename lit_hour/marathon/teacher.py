@@ -9,9 +9,10 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import best_match
@@ -22,6 +23,11 @@ from lit_hour.marathon.journal import Journal, Reply
 from lit_hour.marathon.servers import Servers
 
 Read = TypeVar("Read")
+
+# What is asked of a video, in this order. The earlier is also sent first, whichever video it is about: captions hold the
+# memory of their frames and lead to more requests; guesses hold little, and keep the servers busy until there are others.
+Form = Literal["clip_caption", "events", "summary", "questions", "verdicts", "guess"]
+FORMS: tuple[Form, ...] = get_args(Form)
 
 SYSTEM = (
     "You make data that teaches a model to understand long videos. You answer in JSON of the form that is asked for,"
@@ -37,13 +43,13 @@ class Request:
     """One question for the teacher.
 
     Attributes:
-        name: of the form of the answer, such as `clip_caption`.
+        name: of the form of the answer.
         parts: texts, and pictures as JPEG files, in the order in which the teacher reads them.
         schema: JSON schema of the answer.
         seed: tells apart requests that are otherwise the same.
     """
 
-    name: str
+    name: Form
     parts: tuple[str | bytes, ...]
     schema: dict[str, Any]
     seed: int = 0
@@ -52,11 +58,17 @@ class Request:
 class Teacher:
     """A model behind servers, asked on behalf of one video, whose journal it writes."""
 
-    def __init__(self, servers: Servers, model: str, settings: MarathonConfig, journal: Journal) -> None:
+    def __init__(self, servers: Servers, model: str, settings: MarathonConfig, journal: Journal, place: int = 0) -> None:
+        """Ask nothing yet.
+
+        Args:
+            place: of the video among the others: of equal requests, those of the video that comes first are sent first.
+        """
         self.servers = servers
         self.model = model
         self.settings = settings
         self.journal = journal
+        self.place = place
 
     async def ask(self, request: Request, read: Callable[[Any], Read]) -> Read:
         """Ask, unless the journal knows the answer.
@@ -74,7 +86,7 @@ class Teacher:
             key = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
             reply = self.journal.find(key)
             if reply is None:
-                reply = await self.servers.chat(body, key)
+                reply = await self.servers.chat(body, key, (FORMS.index(request.name), self.place))
                 await self.journal.add(key, reply)
             try:
                 return read(parse_answer(reply, request.schema))
@@ -85,6 +97,10 @@ class Teacher:
             f" {reasons[-1]}. A larger marathon.max_attempts asks again"
             + (FORM_HINT if self.settings.answer_form == "schema" else "")
         )
+
+    async def none_waits(self, form: Form) -> None:
+        """Wait until every request of this form, about whatever video, is on its way to a server."""
+        await self.servers.room.none_waits((FORMS.index(form), sys.maxsize))
 
     def _body(self, request: Request, attempt: int) -> dict[str, Any]:
         """The request as it is sent."""

@@ -17,7 +17,7 @@ from lit_hour.marathon.teacher import Request, Teacher, list_schema, object_sche
 
 SCHEMA = object_schema(colour={"type": "string"}, sizes=list_schema({"type": "number"}))
 ANSWER = {"colour": "red", "sizes": [1, 2.5]}
-REQUEST = Request("look", ("Which colour?", b"\xff\xd8 a picture", "And which sizes?"), SCHEMA)
+REQUEST = Request("summary", ("Which colour?", b"\xff\xd8 a picture", "And which sizes?"), SCHEMA)
 
 
 def ask(
@@ -54,7 +54,7 @@ def test_texts_and_pictures_arrive_in_order_with_the_form_that_is_wanted(tmp_pat
     head, picture = parts[1]["image_url"]["url"].split(",")
     assert (head, base64.b64decode(picture)) == ("data:image/jpeg;base64", b"\xff\xd8 a picture")
     assert body["model"] == "teller"
-    assert body["response_format"]["json_schema"] == {"name": "look", "schema": SCHEMA, "strict": True}
+    assert body["response_format"]["json_schema"] == {"name": "summary", "schema": SCHEMA, "strict": True}
 
 
 def test_nothing_is_asked_twice(tmp_path: Path, settings: MarathonConfig) -> None:
@@ -108,7 +108,7 @@ def test_when_no_answer_can_be_used_the_reason_is_told(
 ) -> None:
     with answering(lambda number: fault) as server:
         for _ in range(2):
-            with pytest.raises(AnswerError, match=rf"journal\.jsonl: none of 3 answers of teller for 'look' .*{reason}"):
+            with pytest.raises(AnswerError, match=rf"journal\.jsonl: none of 3 answers of teller for 'summary' .*{reason}"):
                 ask(server, tmp_path / "journal.jsonl", settings)
         assert server.num_requests == 3
         with pytest.raises(AnswerError, match="none of 4 answers"):
