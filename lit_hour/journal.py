@@ -35,12 +35,11 @@ class Journal:
         """Open a journal, or begin one. A last line that was not finished is taken away.
 
         Raises:
-            JournalError: a line is no record, or the file cannot be read or written.
+            JournalError: the file cannot be read or written.
         """
         self.path = path
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self.records = read_journal(path)
             self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
             content = os.pread(self._file, os.fstat(self._file).st_size, 0)
             os.ftruncate(self._file, content.rfind(b"\n") + 1)
@@ -67,7 +66,6 @@ class Journal:
         if written < len(line):
             os.ftruncate(self._file, os.fstat(self._file).st_size - written)  # or the next line would hang on to half a one
             raise JournalError(f"{self.path}: the disk took {written} of {len(line)} bytes of a record; make room on it")
-        self.records.append(record)
 
     def sync(self) -> None:
         """Wait until the disk has all that was added, in case the machine fails."""

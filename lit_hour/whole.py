@@ -2,13 +2,35 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
 
 UNFINISHED_SUFFIX = ".unfinished"
 
 
-def write_whole(path: Path, content: str | bytes) -> None:
-    """Write a file beside its place, then put it there; text is UTF-8."""
-    unfinished = path.with_name(path.name + UNFINISHED_SUFFIX)
-    unfinished.write_bytes(content.encode("utf-8") if isinstance(content, str) else content)
-    unfinished.replace(path)
+def unfinished_path(path: Path) -> Path:
+    """A name of this process's own beside `path`: what a killed process still holds can never take the place of `path`."""
+    return path.with_name(f"{path.name}.{os.getpid()}{UNFINISHED_SUFFIX}")
+
+
+@contextmanager
+def whole(path: Path) -> Iterator[TextIO]:
+    """A text file to write that appears under its name only when all of it is on the disk."""
+    unfinished = unfinished_path(path)
+    try:
+        with unfinished.open("w", encoding="utf-8") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def write_whole(path: Path, content: str) -> None:
+    """Write a text file in one go."""
+    with whole(path) as file:
+        file.write(content)

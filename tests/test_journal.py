@@ -20,7 +20,7 @@ def test_what_was_added_is_read_back_and_added_to(tmp_path: Path) -> None:
         with Journal(path) as journal:
             journal.add(RECORD)
             journal.sync()
-    assert read_journal(path) == Journal(path).records == [RECORD, RECORD]
+    assert read_journal(path) == [RECORD, RECORD]
 
 
 def test_a_record_is_in_the_file_when_it_is_added(tmp_path: Path) -> None:
@@ -51,7 +51,7 @@ def test_a_damaged_line_is_named(tmp_path: Path, damage: bytes) -> None:
     Journal(path).add(RECORD)
     path.write_bytes(path.read_bytes() + damage + b"\n" + path.read_bytes())
     with pytest.raises(JournalError, match=r"journal\.jsonl: line 2 is no record"):
-        Journal(path)
+        read_journal(path)
 
 
 @contextmanager
@@ -72,6 +72,5 @@ def test_a_full_disk_is_reported_and_spoils_no_line(tmp_path: Path, room_bytes: 
         journal.add(RECORD)
         with disk_of(path.stat().st_size + room_bytes), pytest.raises(JournalError, match=r"journal\.jsonl"):
             journal.add({"id": "b"} | {"said": "x" * 50})
-        assert journal.records == [RECORD]
         journal.add(RECORD)
     assert read_journal(path) == [RECORD, RECORD]

@@ -19,10 +19,11 @@ from pathlib import Path
 from typing import BinaryIO
 
 from lit_hour.config.data import DataConfig
-from lit_hour.data.index import UNFINISHED_SUFFIX, ShardIndex
+from lit_hour.data.index import ShardIndex
 from lit_hour.data.web import Web, shown
 from lit_hour.errors import ShardError
 from lit_hour.locked import is_held, locked
+from lit_hour.whole import UNFINISHED_SUFFIX
 
 SHA256 = re.compile(r"[0-9a-f]{64}")
 SECONDS_BETWEEN_LOOKS = 0.1  # at whether others have finished and left room

@@ -26,18 +26,17 @@ from lit_hour.data.features import FEATURES_SUFFIX, StoredTokens, safetensors_of
 from lit_hour.data.index import (
     SHARD_PATTERN,
     TOTALS_NAME,
-    UNFINISHED_SUFFIX,
     SkippedSubject,
     SubjectRecord,
     parse_json,
     read_index,
-    unfinished_path,
     write_json,
 )
 from lit_hour.data.pack import PackSummary, make_folder, summarize
 from lit_hour.data.tar import write_member
 from lit_hour.data.write_shard import END_OF_ARCHIVE, publish_shard
 from lit_hour.errors import ImageError, ShardError
+from lit_hour.whole import UNFINISHED_SUFFIX, unfinished_path
 
 ENCODING_NAME = "encoding.json"
 KEPT, SKIPPED = ".json", ".skipped"  # how a subject in the unfinished folder ends that nobody has to look at again

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -12,11 +11,11 @@ from typing import Any
 from lit_hour.data.encoding import Encoding
 from lit_hour.data.subject import KINDS, Kind
 from lit_hour.errors import ShardError
+from lit_hour.whole import write_whole
 
 VERSION = 2
 TOTALS_NAME = "index.json"
 SHARD_PATTERN = "[0-9]" * 6
-UNFINISHED_SUFFIX = ".unfinished"
 
 
 @dataclass(frozen=True)
@@ -116,9 +115,7 @@ def parse_index(content: bytes, place: str) -> ShardIndex:
 
 def write_json(path: Path, record: dict[str, Any]) -> None:
     """Write a versioned JSON file that is there as a whole or not at all."""
-    unfinished = unfinished_path(path)
-    unfinished.write_text(json.dumps({"version": VERSION, **record}, indent=2) + "\n", encoding="utf-8")
-    os.replace(unfinished, path)
+    write_whole(path, json.dumps({"version": VERSION, **record}, indent=2) + "\n")
 
 
 def parse_json(content: bytes, place: str) -> dict[str, Any]:
@@ -138,11 +135,6 @@ def parse_json(content: bytes, place: str) -> dict[str, Any]:
             f"{place} has version {version!r}, this program reads version {VERSION}: delete {folder} and pack again"
         )
     return record
-
-
-def unfinished_path(path: Path) -> Path:
-    """A name of this process's own beside `path`: what a killed process still holds can never take the place of `path`."""
-    return path.with_name(f"{path.name}.{os.getpid()}{UNFINISHED_SUFFIX}")
 
 
 def _read(path: Path) -> bytes:

@@ -17,7 +17,6 @@ from lit_hour.config.schema import PackConfig, VideoConfig
 from lit_hour.data.index import (
     SHARD_PATTERN,
     TOTALS_NAME,
-    UNFINISHED_SUFFIX,
     ShardIndex,
     SkippedSubject,
     read_index,
@@ -29,6 +28,7 @@ from lit_hour.data.subject_reader import SubjectReader
 from lit_hour.data.write_shard import Progress, write_shard
 from lit_hour.errors import ShardError
 from lit_hour.locked import locked
+from lit_hour.whole import UNFINISHED_SUFFIX
 
 SECONDS_BETWEEN_LOOKS = 0.2  # at how far the others are
 

@@ -13,13 +13,14 @@ from typing import Any, BinaryIO
 from webdataset import TarWriter
 
 from lit_hour.data.encoding import Encoding
-from lit_hour.data.index import VERSION, ShardIndex, SkippedSubject, SubjectRecord, unfinished_path, write_index
+from lit_hour.data.index import VERSION, ShardIndex, SkippedSubject, SubjectRecord, write_index
 from lit_hour.data.plan import ShardPlan
 from lit_hour.data.questions import question_record
 from lit_hour.data.shards import StoredSubject
 from lit_hour.data.subject import Subject
 from lit_hour.data.subject_reader import Ending, Picture, SubjectFiles, SubjectReader
 from lit_hour.errors import ImageError, ShardError, VideoError
+from lit_hour.whole import unfinished_path
 
 END_OF_ARCHIVE = bytes(1024)  # two empty blocks, by the tar format
 

@@ -24,15 +24,16 @@ from tqdm import tqdm
 from lit_hour.config.marathon import MarathonConfig
 from lit_hour.errors import AnswerError, TeacherError, VideoError
 from lit_hour.locked import locked, locked_if_free
-from lit_hour.marathon.annotation import JOURNAL_NAME, annotate_video, fingerprint, is_annotated, whole, write_annotation
+from lit_hour.marathon.annotation import JOURNAL_NAME, annotate_video, fingerprint, is_annotated, write_annotation
 from lit_hour.marathon.footage import Footage, find_videos
 from lit_hour.marathon.gather import Failure, Totals, gather
-from lit_hour.marathon.journal import Journal
 from lit_hour.marathon.page import draw_page
+from lit_hour.marathon.replies import Replies
 from lit_hour.marathon.servers import Servers
 from lit_hour.marathon.share import Share
 from lit_hour.marathon.teacher import Teacher
 from lit_hour.marathon.together import working_group
+from lit_hour.whole import whole
 
 PAGE_NAME = "index.html"
 SECONDS_BETWEEN_LOOKS = 1.0  # at what passed between us and the servers
@@ -130,7 +131,7 @@ class Run:
         with locked_if_free(folder) as is_ours:
             if not is_ours or is_annotated(folder, mark):
                 return
-            with Journal(folder / JOURNAL_NAME) as journal:
+            with Replies(folder / JOURNAL_NAME) as journal:
                 try:
                     footage = await asyncio.to_thread(Footage.open, self.videos, name)
                     teacher = Teacher(servers, self.model, self.settings, journal, place)
@@ -142,7 +143,7 @@ class Run:
                 page.write(draw_page(annotation, os.path.relpath(footage.path.resolve(), folder.resolve())))
             write_annotation(folder, mark, annotation)
 
-    def _take_failure(self, name: str, error: VideoError | AnswerError, journal: Journal) -> None:
+    def _take_failure(self, name: str, error: VideoError | AnswerError, journal: Replies) -> None:
         """Go on without a video, unless too many failed."""
         self.failed[name] = Failure(str(error), journal.asked)
         if len(self.failed) > self.settings.max_failed:

@@ -9,12 +9,9 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from lit_hour.config.marathon import MarathonConfig
 from lit_hour.data.questions import question_record
@@ -24,6 +21,7 @@ from lit_hour.marathon.filters import filter_questions
 from lit_hour.marathon.footage import Footage
 from lit_hour.marathon.questions import Material, ask_questions
 from lit_hour.marathon.teacher import Teacher
+from lit_hour.whole import whole
 
 VERSION = 1  # raise it when the same answers make another annotation
 JOURNAL_NAME, ANNOTATION_NAME = "journal.jsonl", "annotation.json"
@@ -120,20 +118,6 @@ def read_annotation(folder: Path) -> Annotation:
     record = json.loads((folder / ANNOTATION_NAME).read_text(encoding="utf-8"))
     del record["fingerprint"]
     return Annotation(**record)
-
-
-@contextmanager
-def whole(path: Path) -> Iterator[TextIO]:
-    """A file to write that appears under its name only when all of it is on the disk."""
-    unfinished = path.with_name(f"{path.name}.{os.getpid()}.unfinished")
-    try:
-        with unfinished.open("w", encoding="utf-8") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 def _first_words(mark: str) -> str:

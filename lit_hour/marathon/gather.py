@@ -10,10 +10,11 @@ from pathlib import Path
 from shlex import quote
 
 from lit_hour.config.marathon import MarathonConfig
-from lit_hour.marathon.annotation import Annotation, is_annotated, read_annotation, whole
-from lit_hour.marathon.journal import Asked
+from lit_hour.marathon.annotation import Annotation, is_annotated, read_annotation
+from lit_hour.marathon.replies import Asked
 from lit_hour.marathon.share import Share
 from lit_hour.marathon.statistics import Statistics, write_charts
+from lit_hour.whole import whole
 
 QUESTIONS_NAME, DROPPED_NAME, TOTALS_NAME = "questions.json", "dropped.jsonl", "totals.json"
 CHARTS_NAME = "charts"

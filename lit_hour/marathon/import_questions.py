@@ -21,7 +21,7 @@ from typing import Any
 from lit_hour.data.question_file import read_questions
 from lit_hour.data.questions import question_record
 from lit_hour.errors import QuestionError
-from lit_hour.marathon.annotation import whole
+from lit_hour.whole import whole
 
 OPTION_SEPARATOR, INTERVAL_SEPARATOR = "|", ";"  # in a cell of a table: "a pan | a plate", "62-75.5; 80-91"
 

@@ -20,7 +20,7 @@ from openai.types.chat import ChatCompletion
 
 from lit_hour.config.marathon import ServingConfig
 from lit_hour.errors import AnswerError, TeacherError
-from lit_hour.marathon.journal import Reply
+from lit_hour.marathon.replies import Reply
 from lit_hour.marathon.room import Room, Urgency
 
 KEY_VARIABLE = "OPENAI_API_KEY"  # of the environment: a key is no setting, for settings are saved

@@ -19,7 +19,7 @@ from jsonschema.exceptions import best_match
 
 from lit_hour.config.marathon import MarathonConfig
 from lit_hour.errors import AnswerError
-from lit_hour.marathon.journal import Journal, Reply
+from lit_hour.marathon.replies import Replies, Reply
 from lit_hour.marathon.servers import Servers
 
 Read = TypeVar("Read")
@@ -58,7 +58,7 @@ class Request:
 class Teacher:
     """A model behind servers, asked on behalf of one video, whose journal it writes."""
 
-    def __init__(self, servers: Servers, model: str, settings: MarathonConfig, journal: Journal, place: int = 0) -> None:
+    def __init__(self, servers: Servers, model: str, settings: MarathonConfig, journal: Replies, place: int = 0) -> None:
         """Ask nothing yet.
 
         Args:

@@ -15,22 +15,20 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from lit_hour.config.world import WorldConfig
 from lit_hour.errors import WorldError
 from lit_hour.locked import locked
 from lit_hour.types import Question
+from lit_hour.whole import UNFINISHED_SUFFIX, whole
 from lit_hour.world.narrate.ask import parse_tasks, questions
 from lit_hour.world.narrate.tell import captions, clips, events, summary
 from lit_hour.world.page import PageOfSet
 from lit_hour.world.parallel import render_stories
 from lit_hour.world.plan import VideoPlan, tell_story
-from lit_hour.world.render import UNFINISHED_SUFFIX
 from lit_hour.world.story import Story
 
 GENERATOR_VERSION = 2  # raise it when the same seed tells another story, draws it differently or is asked otherwise
@@ -86,7 +84,7 @@ def _claim(folder: Path, made_with: dict[str, Any]) -> None:
     way_out = f"choose another folder than {folder}, or delete that folder to make its videos anew"
     if not any(folder.glob("videos/*.mp4")):
         (folder / "totals.json").unlink(missing_ok=True)
-        with _whole(path) as file:
+        with whole(path) as file:
             json.dump(made_with, file, indent=1)
         return
     if not path.exists():
@@ -123,7 +121,7 @@ def _describe(folder: Path, plans: list[VideoPlan], settings: WorldConfig) -> To
     tasks = parse_tasks(settings.tasks)
     page = PageOfSet(folder.name, plans)
     num_questions: Counter[str] = Counter()
-    with _whole(folder / "questions.json") as question_file, _whole(folder / "captions.jsonl") as caption_file:
+    with whole(folder / "questions.json") as question_file, whole(folder / "captions.jsonl") as caption_file:
         question_file.write("[")
         for plan in plans:
             story = tell_story(plan, settings)
@@ -135,10 +133,10 @@ def _describe(folder: Path, plans: list[VideoPlan], settings: WorldConfig) -> To
             caption_file.write(json.dumps(_caption_record(plan.name, story)) + "\n")
             page.add(plan, story, asked)
         question_file.write("\n]\n")
-    with _whole(folder / "index.html") as page_file:
+    with whole(folder / "index.html") as page_file:
         page_file.write(page.html())
     totals = Totals(len(plans), sum(plan.duration_seconds for plan in plans), dict(num_questions))
-    with _whole(folder / "totals.json") as totals_file:
+    with whole(folder / "totals.json") as totals_file:
         json.dump(asdict(totals), totals_file, indent=1)
     return totals
 
@@ -168,15 +166,3 @@ def _caption_record(name: str, story: Story) -> dict[str, Any]:
         "events": [asdict(event) for event in events(story)],
         "captions": [asdict(captions(story, *clip)) for clip in clips(story, CLIP_SECONDS)],
     }
-
-
-@contextmanager
-def _whole(path: Path) -> Iterator[TextIO]:
-    """A file to write that appears under its name only when all of it was written."""
-    unfinished = path.with_name(path.name + UNFINISHED_SUFFIX)
-    try:
-        with unfinished.open("w", encoding="utf-8") as file:
-            yield file
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)

@@ -21,7 +21,7 @@ from lit_hour.errors import AnswerError, TeacherError
 from lit_hour.marathon.annotate import annotate
 from lit_hour.marathon.annotation import read_annotation
 from lit_hour.marathon.footage import find_videos
-from lit_hour.marathon.journal import Journal, Reply
+from lit_hour.marathon.replies import Replies, Reply
 from lit_hour.marathon.servers import Servers
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def chat(real: Real, **body: Any) -> Reply:
 def journalled(out: Path) -> list[Reply]:
     replies: list[Reply] = []
     for path in out.rglob("journal.jsonl"):
-        with Journal(path) as journal:
+        with Replies(path) as journal:
             replies += journal.replies
     return replies
 

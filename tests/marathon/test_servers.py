@@ -12,7 +12,7 @@ from chat_server import STRANGE, ChatServer
 
 from lit_hour.config.marathon import ServingConfig
 from lit_hour.errors import AnswerError, TeacherError
-from lit_hour.marathon.journal import Reply
+from lit_hour.marathon.replies import Reply
 from lit_hour.marathon.servers import Servers
 
 SETTINGS = ServingConfig(requests_at_once=8, timeout_seconds=1.0, wait_seconds=0.02, max_wait_seconds=0.2)

@@ -11,7 +11,7 @@ from chat_server import ChatServer, Fault
 
 from lit_hour.config.marathon import MarathonConfig
 from lit_hour.errors import AnswerError
-from lit_hour.marathon.journal import Journal
+from lit_hour.marathon.replies import Replies
 from lit_hour.marathon.servers import Servers
 from lit_hour.marathon.teacher import Request, Teacher, list_schema, object_schema
 
@@ -33,7 +33,7 @@ def ask(
     async def run() -> Any:
         servers = Servers([server.url], settings.serving)
         try:
-            with Journal(journal) as opened:
+            with Replies(journal) as opened:
                 return await Teacher(servers, model, settings, opened).ask(request, read)
         finally:
             await servers.close()
@@ -90,7 +90,7 @@ def test_an_answer_that_cannot_be_used_is_kept_and_asked_for_again(
         for _ in range(2):
             assert ask(server, tmp_path / "journal.jsonl", settings) == ANSWER
         assert server.num_requests == len(set(server.keys)) == 3
-    with Journal(tmp_path / "journal.jsonl") as journal:
+    with Replies(tmp_path / "journal.jsonl") as journal:
         assert len(journal) == 3
 
 

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 import lightning as L
+from forks import Forked, fork_ranks
 from lightning.pytorch.callbacks import Callback
-from ranks import Forked, fork_ranks
 from small_run import Small
 
 import train

@@ -1,7 +1,7 @@
 import socket
 
 import torch.distributed as dist
-from ranks import FORK
+from forks import FORK
 
 from lit_hour.training.agreement import Agreement
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from ranks import Forked, fork_ranks
+from forks import Forked, fork_ranks
 from small_run import Trained
 
 from lit_hour.__main__ import main
