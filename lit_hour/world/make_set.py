@@ -23,12 +23,13 @@ from lit_hour.config.world import WorldConfig
 from lit_hour.errors import WorldError
 from lit_hour.locked import locked
 from lit_hour.types import Question
-from lit_hour.whole import UNFINISHED_SUFFIX, whole
+from lit_hour.whole import whole
 from lit_hour.world.narrate.ask import parse_tasks, questions
 from lit_hour.world.narrate.tell import captions, clips, events, summary
 from lit_hour.world.page import PageOfSet
 from lit_hour.world.parallel import render_stories
 from lit_hour.world.plan import VideoPlan, tell_story
+from lit_hour.world.render import UNFINISHED_SUFFIX
 from lit_hour.world.story import Story
 
 GENERATOR_VERSION = 2  # raise it when the same seed tells another story, draws it differently or is asked otherwise

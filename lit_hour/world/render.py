@@ -10,10 +10,10 @@ from pathlib import Path
 import av
 
 from lit_hour.errors import WorldError
-from lit_hour.whole import unfinished_path
 from lit_hour.world.draw import Picture, Pose, draw_picture
 from lit_hour.world.story import ACTIONS, Actor, Scene, Stay, Story
 
+UNFINISHED_SUFFIX = ".part"
 KEY_FRAME_SECONDS = 4
 SMALL = 0.5  # size of an actor before it grows and after it has shrunk, as a share of its full size
 DEGREES_PER_SECOND = 40.0  # looks different each second, and each fourth second, for every shape that spins
@@ -76,7 +76,7 @@ def render_story(story: Story, path: Path, size_pixels: int, frames_per_second: 
     """
     if size_pixels % 2:
         raise WorldError(f"world.size_pixels is {size_pixels}: it has to be even, as H.264 wants it")
-    unfinished = unfinished_path(path)
+    unfinished = path.with_name(path.name + UNFINISHED_SUFFIX)
     try:
         _encode(_pictures(story, size_pixels, frames_per_second), unfinished, size_pixels, frames_per_second)
         os.replace(unfinished, path)

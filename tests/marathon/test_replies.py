@@ -55,7 +55,7 @@ def test_a_torn_last_line_is_taken_away_and_nothing_else(tmp_path: Path, torn: b
         assert [journal.find(key) for key in "abc"] == [REPLY] * 3
 
 
-@pytest.mark.parametrize("damage", [b"no json", b"{}", b'{"key": "a", "words": "b"}', b"[1]"])
+@pytest.mark.parametrize("damage", [b"{}", b'{"key": "a", "words": "b"}'])
 def test_a_damaged_line_is_named(tmp_path: Path, damage: bytes) -> None:
     path = tmp_path / "journal.jsonl"
     with Replies(path) as journal:
