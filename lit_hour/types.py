@@ -281,6 +281,9 @@ class Repository:
         return len(self.timestamps)
 
 
+Picture = tuple[float, bytes]  # a frame to look at: the second of the video, and the JPEG
+
+
 @dataclass(frozen=True)
 class Answer:
     """What the model said about a video, what it had seen, and what it took, in seconds by part."""

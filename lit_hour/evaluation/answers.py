@@ -16,9 +16,9 @@ from typing import Any
 
 from lit_hour.errors import ReportError
 from lit_hour.evaluation.compare import differences
-from lit_hour.evaluation.page import Picture
 from lit_hour.evaluation.summary import REPORT_NAME
 from lit_hour.journal import Journal, read_journal
+from lit_hour.types import Picture
 from lit_hour.whole import write_whole
 
 

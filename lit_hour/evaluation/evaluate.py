@@ -21,13 +21,13 @@ from lit_hour.evaluation.asking import ask_items
 from lit_hour.evaluation.page import report_page
 from lit_hour.evaluation.plan import Plan, VideoQuestions, check_budget, make_plan
 from lit_hour.evaluation.protocol import describe_protocol, identify
-from lit_hour.evaluation.recollection import Recollection
 from lit_hour.evaluation.report import Report, build_report
 from lit_hour.evaluation.report_file import write_report
 from lit_hour.evaluation.summary import summarize
 from lit_hour.evaluation.watching import Seen, Watching
 from lit_hour.locked import is_held, locked
 from lit_hour.run import RunFolder
+from lit_hour.serving.recollection import Recollection
 from lit_hour.serving.session import Memory, Session
 from lit_hour.training.deaths import explained_deaths
 from lit_hour.training.preemption import slurm_environment

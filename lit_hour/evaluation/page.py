@@ -9,11 +9,11 @@ from typing import Any
 
 from lit_hour.evaluation.compare import Comparison, flatten
 from lit_hour.evaluation.report import Report, Result, percent
+from lit_hour.types import Picture
 
 NUM_SHOWN = 200  # of each list; the JSON holds them all
 NUM_SKIPPED_SHOWN = 50
 NUM_CHARACTERS_SHOWN = 600  # of what a model said
-Picture = tuple[float, bytes]  # second of the video, JPEG
 
 STYLE = """
 body { font: 15px/1.45 sans-serif; margin: 2em auto; max-width: 1040px; padding: 0 1em; color: #222; background: #fff }

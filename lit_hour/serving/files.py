@@ -10,9 +10,9 @@ from lit_hour.errors import ImageError, QuestionError
 from lit_hour.image.read import image_suffix
 from lit_hour.image.squares import load_image_set
 from lit_hour.image.tiling import load_tiled_image
-from lit_hour.types import Frames, ImageSet, TiledImage
+from lit_hour.types import ImageSet, TiledImage
 from lit_hour.video.decode import probe
-from lit_hour.video.sampled import load_video
+from lit_hour.video.sampled import SampledVideo
 
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")  # any other file is read as a video
 
@@ -33,8 +33,8 @@ def check_files(files: Sequence[Path]) -> None:
             probe(file)
 
 
-def load_files(files: Sequence[Path], config: Config) -> tuple[Frames | TiledImage | ImageSet, float]:
-    """What is in the files, and the duration in seconds, which is 0 for pictures.
+def open_files(files: Sequence[Path], config: Config) -> SampledVideo | TiledImage | ImageSet:
+    """The pictures in the files, or the video, whose frames are still to be read.
 
     Raises:
         QuestionError: there is no file, or there are several and a video is among them.
@@ -43,10 +43,10 @@ def load_files(files: Sequence[Path], config: Config) -> tuple[Frames | TiledIma
     _check_kinds(files)
     size_pixels = config.video.size_pixels
     if not _is_picture(files[0]):
-        return load_video(files[0], config.video)
+        return SampledVideo(files[0], config.video)
     if len(files) > 1:
-        return load_image_set([(str(file), _read_picture(file)) for file in files], size_pixels), 0.0
-    return load_tiled_image(_read_picture(files[0]), str(files[0]), size_pixels, config.image), 0.0
+        return load_image_set([(str(file), _read_picture(file)) for file in files], size_pixels)
+    return load_tiled_image(_read_picture(files[0]), str(files[0]), size_pixels, config.image)
 
 
 def _check_kinds(files: Sequence[Path]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,9 +18,11 @@ from lit_hour.model.materialise import materialise
 from lit_hour.model.splice import LanguageInputs, prompts_of
 from lit_hour.processor import Processor, count_placeholders
 from lit_hour.run import RunFolder
-from lit_hour.serving.files import load_files
+from lit_hour.serving.files import open_files
+from lit_hour.serving.recollection import Recollection
 from lit_hour.text.tokenizer import end_of_turn_id, load_tokenizer
-from lit_hour.types import Answer, Conversation, Example, Features, Frames, Repository, Visual
+from lit_hour.types import Answer, Conversation, Example, Features, Frames, Message, Picture, Repository, Visual
+from lit_hour.video.sampled import SampledVideo
 from lit_hour.weights import StoredWeights, check_fit, load_into, open_weights, shapes_of
 
 UNFINISHED_CHARACTER = "\ufffd"  # what a tokenizer shows for a character whose last bytes are still to come
@@ -38,6 +40,7 @@ class Memory:
         note: what a text says of the video.
         repository: all their tokens.
         seconds: what it took, by part: decode, encode.
+        pictures: frames of the video to look at, spread over it.
     """
 
     source: str
@@ -47,6 +50,14 @@ class Memory:
     note: str
     repository: Repository
     seconds: dict[str, float]
+    pictures: tuple[Picture, ...] = ()
+
+
+Progress = Callable[[int, int], None]
+
+
+def unseen(num_read: int, num_frames: int) -> None:
+    """Nobody looks at the progress."""
 
 
 class Session:
@@ -90,19 +101,36 @@ class Session:
         return cls(config, model, processor)
 
     @torch.inference_mode()
-    def remember(self, files: str | Path | Sequence[str | Path]) -> Memory:
+    def remember(self, files: str | Path | Sequence[str | Path], progress: Progress = unseen) -> Memory:
         """Read a video file, a picture file, or several picture files, and keep all their tokens.
+
+        A video is read and encoded a chunk of frames at a time, and its frames are not kept.
+
+        Args:
+            progress: is told after each chunk of a video how many of its frames were read, and how many there are.
 
         Raises:
             VideoError, ImageError: a file cannot be read.
             QuestionError: there is no file, or there are several and a video is among them.
         """
         paths = [Path(files)] if isinstance(files, str | Path) else list(map(Path, files))
-        started = time.perf_counter()
-        visual, duration_seconds = load_files(paths, self.config)
-        decode_seconds = time.perf_counter() - started
-        memory = self.remember_visual(visual, duration_seconds, ", ".join(map(str, paths)))
-        return replace(memory, seconds={"decode": decode_seconds, **memory.seconds})
+        source, started = ", ".join(map(str, paths)), time.perf_counter()
+        visual = open_files(paths, self.config)
+        if not isinstance(visual, SampledVideo):
+            decode_seconds = time.perf_counter() - started
+            memory = self.remember_visual(visual, 0.0, source)
+            return replace(memory, seconds={"decode": decode_seconds, **memory.seconds})
+        encode_seconds = 0.0
+        recollection = Recollection(self.model.vision, len(visual.timestamps))
+        for frames in visual.chunks(self.config.model.vision.chunk_frames):
+            decoded = time.perf_counter()
+            recollection.add(frames.to(self.device))
+            encode_seconds += time.perf_counter() - decoded
+            progress(recollection.num_seen, len(visual.timestamps))
+        decode_seconds = time.perf_counter() - started - encode_seconds
+        memory = self.remember_visual(recollection.features(), visual.duration_seconds, source)
+        seconds = {"decode": decode_seconds, "encode": encode_seconds + memory.seconds["encode"]}
+        return replace(memory, seconds=seconds, pictures=tuple(recollection.pictures))
 
     @torch.inference_mode()
     def remember_visual(self, visual: Visual | None, duration_seconds: float, source: str) -> Memory:
@@ -121,14 +149,17 @@ class Session:
         )
 
     @torch.inference_mode()
-    def ask(self, memory: Memory, question: str) -> Iterator[str | Answer]:
+    def ask(self, memory: Memory, question: str, history: Sequence[Message] = ()) -> Iterator[str | Answer]:
         """Answer a question about what is remembered: pieces of text as they come, and the whole answer last.
+
+        Args:
+            history: questions that were asked before and their answers, in turn.
 
         Raises:
             QuestionError: the question is empty, or too long.
         """
         started = time.perf_counter()
-        prompt = self.prompt(memory, [self.processor.ask(question)])
+        prompt = self.prompt(memory, [self.processor.ask(question, history)])
         ids: list[int] = []
         text = ""
         tokenizer = self.processor.tokenizer

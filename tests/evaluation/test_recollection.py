@@ -6,9 +6,9 @@ import pytest
 import torch
 from small_run import Trained
 
-from lit_hour.evaluation.recollection import Recollection
 from lit_hour.evaluation.watching import Seen, Watching
 from lit_hour.run import RunFolder
+from lit_hour.serving.recollection import Recollection
 from lit_hour.serving.session import Session
 from lit_hour.video.sampled import SampledVideo
 

@@ -15,10 +15,11 @@ from lit_hour.errors import ImageError, InputError, QuestionError, VideoError
 from lit_hour.model.hour_llava import HourLLaVA
 from lit_hour.model.splice import prompts_of
 from lit_hour.processor import Processor
-from lit_hour.serving.files import check_files, load_files
+from lit_hour.serving.files import check_files, open_files
 from lit_hour.serving.session import Session
 from lit_hour.text.tokenizer import learn_byte_level_tokenizer
-from lit_hour.types import Answer, Example, Frames, ImageSet, Question, Sample, TiledImage
+from lit_hour.types import Answer, Example, ImageSet, Question, Sample, TiledImage
+from lit_hour.video.sampled import SampledVideo
 
 SIZE_PIXELS = 64
 CONFIG = Config(
@@ -63,11 +64,11 @@ def answer_about(session: Session, files: Path | list[Path], question: str = "Wh
 
 
 def test_each_kind_of_file_is_read_as_what_it_is(folder: Path) -> None:
-    video, duration_seconds = load_files([folder / "walk.mp4"], CONFIG)
-    assert isinstance(video, Frames) and duration_seconds == pytest.approx(3, abs=0.3)
-    picture, no_seconds = load_files([folder / "red.PNG"], CONFIG)
-    assert isinstance(picture, TiledImage) and (picture.size_pixels, no_seconds) == ((48, 96), 0)
-    pictures, _ = load_files([folder / "red.PNG", folder / "blue.jpg"], CONFIG)
+    video = open_files([folder / "walk.mp4"], CONFIG)
+    assert isinstance(video, SampledVideo) and video.duration_seconds == pytest.approx(3, abs=0.3)
+    picture = open_files([folder / "red.PNG"], CONFIG)
+    assert isinstance(picture, TiledImage) and picture.size_pixels == (48, 96)
+    pictures = open_files([folder / "red.PNG", folder / "blue.jpg"], CONFIG)
     assert isinstance(pictures, ImageSet) and pictures.images.shape == (2, 3, SIZE_PIXELS, SIZE_PIXELS)
 
 
@@ -86,7 +87,8 @@ def test_a_video_a_picture_and_pictures_are_remembered_and_asked_about(session: 
 @pytest.mark.parametrize("names", (["red.PNG"], ["red.PNG", "blue.jpg"]))
 def test_the_model_reads_pictures_in_answering_as_in_training(session: Session, folder: Path, names: list[str]) -> None:
     files = [folder / name for name in names]
-    visual, _ = load_files(files, CONFIG)
+    visual = open_files(files, CONFIG)
+    assert not isinstance(visual, SampledVideo)
     processor, memory = session.processor, session.remember(files)
     taught = processor.converse([Question("1", "", "open_ended", "Which colour?", "red")])
     example = processor.example(Sample("key", "", 0.0, visual, (taught,)))
@@ -134,7 +136,7 @@ def test_what_cannot_be_asked_about_is_refused_by_name(
     with pytest.raises(error, match=reason):
         check_files(files)
     with pytest.raises(error, match=reason):
-        load_files(files, CONFIG)
+        open_files(files, CONFIG)
 
 
 def test_a_cut_picture_is_refused_when_it_is_read(session: Session, folder: Path) -> None:

@@ -2,6 +2,7 @@ import json
 import re
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,7 @@ from lit_hour.run import RunFolder
 from lit_hour.serving.session import Memory, Session
 from lit_hour.text.chat import phrase_question
 from lit_hour.text.tokenizer import end_of_turn_id, load_tokenizer
-from lit_hour.types import Answer, Question, Sample
+from lit_hour.types import Answer, Message, Question, Sample
 from lit_hour.video.sampled import load_video
 
 TOKENS_PER_FRAME = 2 * 2 + 1  # a grid of 2, and the frame-end token
@@ -75,6 +76,29 @@ def test_the_pieces_of_an_answer_are_its_text(session: Session, memory: Memory, 
         texts.add(answer.text)
     print(texts)
     assert len(texts) > 1
+
+
+def test_progress_is_told_after_each_chunk(session: Session, video: Path) -> None:
+    told: list[tuple[int, int]] = []
+    config = replace(
+        session.config, model=replace(session.config.model, vision=replace(session.config.model.vision, chunk_frames=4))
+    )
+    slow = Session(config, session.model, session.processor)
+    memory = slow.remember(video, lambda *counts: told.append(counts))
+    assert told == [(4, 6), (6, 6)]
+    assert [seconds for seconds, _ in memory.pictures] == memory.repository.timestamps.tolist()
+    assert all(jpeg.startswith(b"\xff\xd8") for _, jpeg in memory.pictures)
+
+
+def test_earlier_questions_are_part_of_a_later_one(session: Session, memory: Memory, questions: list[Question]) -> None:
+    first, second = questions[0].question, questions[1].question
+    history = (Message("user", first), Message("assistant", "green"))
+    said = {
+        answer.text
+        for answer in (list(session.ask(memory, second))[-1], list(session.ask(memory, second, history))[-1])
+        if isinstance(answer, Answer)
+    }
+    assert len(said) == 2
 
 
 def test_what_was_seen_and_how_long_it_took_is_counted(session: Session, memory: Memory, video: Path) -> None:
