@@ -158,7 +158,7 @@ class Evaluation(L.LightningModule):
         """Keep some frames of a video, or ask about one that was watched to its end."""
         video = self._videos[seen.number]
         if seen.frames is not None:
-            _, recollection = self._open.setdefault(seen.number, (video, Recollection(self.model.vision, seen.num_frames)))
+            _, recollection = self._open.setdefault(seen.number, (video, Recollection(self.session.model, seen.num_frames)))
             recollection.add(seen.frames)
             return
         opened = self._open.pop(seen.number, None)
@@ -166,10 +166,12 @@ class Evaluation(L.LightningModule):
             for item in video.items:
                 self._note(item.id, {"not asked": seen.damage})
             return
-        visual = opened[1].features() if opened else None
-        if opened:
-            self.folder.keep_pictures(video.name, opened[1].pictures)
-        self._ask(video, self.session.remember_visual(visual, seen.duration_seconds, str(video.file or "nothing")))
+        source = str(video.file or "nothing")
+        if opened is None:
+            self._ask(video, self.session.remember_visual(None, seen.duration_seconds, source))
+            return
+        self.folder.keep_pictures(video.name, opened[1].pictures)
+        self._ask(video, self.session.keep(opened[1], seen.duration_seconds, source))
 
     def on_predict_end(self) -> None:
         """The first rank makes the report, when all have come to their end."""

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from lit_hour.model.attention import KeysValues
 from lit_hour.types import Raster, Repository
+
+
+@dataclass(frozen=True)
+class PreparedRepository(Repository):
+    """A repository that was read once for all questions: they look into `keys_values`, one for each block of MemAug."""
+
+    keys_values: tuple[KeysValues, ...] = ()
 
 
 def build_repository(tokens: Tensor, frame_end: Tensor, timestamps: Tensor, min_frames: int) -> Repository:
