@@ -58,3 +58,7 @@ class ReportError(InputError):
 
 class JournalError(InputError):
     """A journal that cannot be read or written."""
+
+
+class MemoryFileError(InputError):
+    """A file of a memory, or the folder of such files, that is missing, damaged, or belongs to another video or model."""

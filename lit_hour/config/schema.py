@@ -15,6 +15,7 @@ from lit_hour.config.evaluation import EvaluationConfig
 from lit_hour.config.fields import section, setting
 from lit_hour.config.marathon import MarathonConfig
 from lit_hour.config.model import ModelConfig
+from lit_hour.config.serving import ServingConfig
 from lit_hour.config.world import WorldConfig
 
 
@@ -162,4 +163,5 @@ class Config:
     answer: AnswerConfig = section(AnswerConfig, "how answers are generated")
     world: WorldConfig = section(WorldConfig, "made-up videos whose answers are known")
     marathon: MarathonConfig = section(MarathonConfig, "videos -> instruction data, by a model that is asked for it")
+    serving: ServingConfig = section(ServingConfig, "how the memories of videos are kept between questions")
     evaluation: EvaluationConfig = section(EvaluationConfig, "published questions and videos -> a score that can be checked")

@@ -21,6 +21,7 @@ from lit_hour.model.repository import PreparedRepository, build_repository
 from lit_hour.model.splice import LanguageInputs, MemoryQuery, build_query, insert_visual, pad_inputs, prompts_of
 from lit_hour.model.vision_encoder import VisionEncoder
 from lit_hour.types import Batch, ImageSet, Repository, TiledImage, Visual
+from lit_hour.weights import digest_weights
 
 
 class HourLLaVA(nn.Module):
@@ -102,6 +103,11 @@ class HourLLaVA(nn.Module):
             return repository
         keys_values = self.memory.prepare(repository.tokens, repository.positions, self.frame_end.dtype)
         return PreparedRepository(**vars(repository), keys_values=keys_values)
+
+    def digest(self) -> str:
+        """SHA-256 of the weights that decide what `remember` gives: not of those that prepare it, ask it and answer."""
+        weights = {**self.projector.state_dict(), "frame_end": self.frame_end}
+        return digest_weights(weights, self.vision.digest().encode())
 
     def read(
         self,

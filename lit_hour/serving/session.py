@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -43,6 +44,11 @@ class Session:
     def __init__(self, config: Config, model: HourLLaVA, processor: Processor) -> None:
         self.config, self.model, self.processor = config, model.eval(), processor
         self.device = next(model.parameters()).device
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of the weights that decide a memory."""
+        return self.model.digest()
 
     @classmethod
     def open(cls, run: Path, checkpoint: str | None = None, device: str | None = None, settings: Sequence[str] = ()) -> Session:
