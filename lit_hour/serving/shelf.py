@@ -120,8 +120,10 @@ class MemoryShelf:
         Raises:
             MemoryFileError: the disk is full, or cannot be written.
         """
-        for key in self.keys:
-            with self._in_use(key) as place, place.lock:
+        with self._table:
+            places = list(self._places.items())
+        for key, place in places:
+            with place.lock:
                 self._save(key, place)
 
     @contextmanager
