@@ -70,7 +70,8 @@ def rotate(heads: Tensor, angles: tuple[Tensor, Tensor]) -> Tensor:
 class GroupedAttention(nn.Module):
     """Queries of one sequence look at keys and values of another (or the same); nothing is causal, nothing is masked.
 
-    Groups of query heads share a key/value head. Sequences are unbatched: videos differ too much in length to be padded.
+    Groups of query heads share a key/value head: they ask it side by side, and it is read once for all of them. Sequences are
+    unbatched: videos differ too much in length to be padded.
     """
 
     def __init__(self, dim: int, num_heads: int, num_key_value_heads: int) -> None:
@@ -90,11 +91,14 @@ class GroupedAttention(nn.Module):
     ) -> Tensor:
         """Look from `asking` `(query, dim)` into `asked` `(memory, dim)`, or into what was prepared of it: `(query, dim)`."""
         asked = self.prepare(asked, asked_angles) if isinstance(asked, Tensor) else asked
-        query, key, value = (
-            heads.transpose(0, 1)[None] for heads in (self._ask(asking, asking_angles), asked.keys, asked.values)
-        )  # (1, heads, tokens, head_dim)
-        seen = F.scaled_dot_product_attention(query, key, value, enable_gqa=True)  # (1, heads, query, head_dim)
-        return self.output(seen[0].transpose(0, 1).flatten(1))  # (query, dim)
+        query = self._ask(asking, asking_angles)  # (query, heads, head_dim)
+        num_rows, num_shared = len(query), asked.keys.shape[1]
+        query = query.unflatten(1, (num_shared, -1)).permute(1, 2, 0, 3)  # (key_value_heads, group, query, head_dim)
+        seen = F.scaled_dot_product_attention(
+            query.flatten(1, 2)[None], asked.keys.transpose(0, 1)[None], asked.values.transpose(0, 1)[None]
+        )[0]  # (key_value_heads, group * query, head_dim)
+        seen = seen.unflatten(1, (-1, num_rows)).permute(2, 0, 1, 3)  # (query, key_value_heads, group, head_dim)
+        return self.output(seen.flatten(1))  # (query, dim)
 
     def prepare(self, asked: Tensor, angles: tuple[Tensor, Tensor]) -> KeysValues:
         """All of `asked` `(memory, dim)` that a look into it needs; `forward` and `look` take it in its place."""
