@@ -1,5 +1,6 @@
-"""What it costs to remember a video, to ask on, to grow and to keep:
-python tests/benchmarks/remembering.py RUN WORLD [CLIP]
+"""What it costs to remember a video, to ask on, to grow and to keep.
+
+    python tests/benchmarks/remembering.py RUN WORLD [CLIP]
 
 RUN is a trained run, WORLD the folder of made-up videos that it validates on, whose first video is the longest. Seconds are
 those of the processor's work on one thread, so that another program at work beside this one does not count.
@@ -88,9 +89,7 @@ def go_on(session: Session) -> None:
         cost.append(1000 * (time.process_time() - started))
     early, late = cost[:NUM_PIECES], cost[-NUM_PIECES:]
     print(f"a minute more: {mean(early):.1f} ms from minute 1 on, {mean(late):.1f} ms from hour {LIVE_HOURS} on (means of 20)")
-    print(
-        f"  {mean(cost):.1f} ms in the mean of all, {max(cost):.0f} ms at most, when {memory.num_bytes / 1e6:.0f} MB were made room for"
-    )
+    print(f"  mean of all {mean(cost):.1f} ms; most {max(cost):.0f} ms, when room was made for {memory.num_bytes / 1e6:.0f} MB")
 
 
 def keep(session: Session, subjects: list[tuple[Path, tuple[Question, ...]]], file: Path) -> None:
