@@ -7,7 +7,6 @@ part counts.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections import Counter
@@ -184,20 +183,6 @@ def load_into(module: nn.Module, tensors: Iterable[tuple[str, Tensor]]) -> None:
     with torch.no_grad():
         for name, tensor in tensors:
             put(tensor, state[name])
-
-
-def digest_weights(weights: Mapping[str, Tensor], start: bytes = b"") -> str:
-    """SHA-256 of weights, under their names, behind some bytes.
-
-    It is that of the weights in bf16, so that it stays the same whichever precision a run holds them in. The ranks of a
-    sharded model all have to ask for it.
-    """
-    found = hashlib.sha256(start)
-    for name, weight in sorted(weights.items()):
-        whole = weight.full_tensor() if isinstance(weight, DTensor) else weight
-        found.update(f"{name} {tuple(whole.shape)}".encode())
-        found.update(whole.detach().to("cpu", torch.bfloat16).contiguous().view(torch.int16).numpy().tobytes())
-    return found.hexdigest()
 
 
 def put(tensor: Tensor, place: Tensor) -> None:

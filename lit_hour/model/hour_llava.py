@@ -11,6 +11,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from lit_hour.config.schema import Config
+from lit_hour.digest import digest_weights
 from lit_hour.errors import ConfigError, QuestionError
 from lit_hour.model.forgetting import forget
 from lit_hour.model.image_repository import build_image_set_repository, build_tiled_image_repository
@@ -21,7 +22,6 @@ from lit_hour.model.repository import PreparedRepository, build_repository
 from lit_hour.model.splice import LanguageInputs, MemoryQuery, build_query, insert_visual, pad_inputs, prompts_of
 from lit_hour.model.vision_encoder import VisionEncoder
 from lit_hour.types import Batch, ImageSet, Repository, TiledImage, Visual
-from lit_hour.weights import digest_weights
 
 
 class HourLLaVA(nn.Module):

@@ -19,9 +19,9 @@ from torch import Tensor, nn
 from torch._weights_only_unpickler import UnpicklingError
 
 from lit_hour.config.model import VisionConfig
+from lit_hour.digest import digest_weights
 from lit_hour.errors import ConfigError, InputError, WeightsError
 from lit_hour.types import Features, Frames, TiledImage, Visual
-from lit_hour.weights import digest_weights
 
 TOWERS = Path(__file__).parent / "towers"  # towers of our own, in open_clip's format
 LONGEST_REASON_CHARACTERS = 400  # torch names every weight, each on a line
