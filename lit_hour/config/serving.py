@@ -20,7 +20,6 @@ class ServingConfig:
     memory_gigabytes: float = setting(
         8.0,
         "memories that are ready to be asked, all together; those that were not asked for longest go to disk",
-        unit="GB",
         above=0,
     )
     memory_folder: str = setting("runs/memories", "folder on disk for the memories that do not fit")
