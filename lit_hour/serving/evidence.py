@@ -19,6 +19,7 @@ from lit_hour.types import Message
 
 NUM_MOMENTS = 3
 SLOPE = 0.5  # a moment goes on for as long as the curve stays above this share of its peak
+REACH = 2  # frames to each side that a moment is smoothed over: as a rule every fourth one survives
 LEAST_SHARE = 0.02  # what less of the answer rests on is no moment
 
 
@@ -74,6 +75,7 @@ def find_moments(seconds: Sequence[float], shares: Sequence[float], duration_sec
     """
     ends = [*seconds[1:], max(duration_seconds, seconds[-1])]
     free = [True] * len(shares)
+    height = _smooth(shares)
     moments: list[Moment] = []
     for peak in sorted(range(len(shares)), key=lambda frame: shares[frame], reverse=True):
         if len(moments) == NUM_MOMENTS or shares[peak] <= 0:
@@ -81,14 +83,20 @@ def find_moments(seconds: Sequence[float], shares: Sequence[float], duration_sec
         if not free[peak]:
             continue
         first = last = peak
-        while first > 0 and free[first - 1] and shares[first - 1] > SLOPE * shares[peak]:
+        while first > 0 and free[first - 1] and height[first - 1] > SLOPE * height[peak]:
             first -= 1
-        while last + 1 < len(shares) and free[last + 1] and shares[last + 1] > SLOPE * shares[peak]:
+        while last + 1 < len(shares) and free[last + 1] and height[last + 1] > SLOPE * height[peak]:
             last += 1
         free[first : last + 1] = [False] * (last + 1 - first)
         moments.append(Moment(seconds[first], ends[last], sum(shares[first : last + 1])))
     found = sorted(moments, key=lambda moment: moment.share, reverse=True)
     return tuple(moment for moment in found if moment.share >= LEAST_SHARE)
+
+
+def _smooth(shares: Sequence[float]) -> list[float]:
+    """The mean over a frame and its neighbours: a frame that survives forgetting stands out among those that do not."""
+    windows = (shares[max(0, place - REACH) : place + REACH + 1] for place in range(len(shares)))
+    return [sum(window) / len(window) for window in windows]
 
 
 def _influence(session: Session, memory: Memory, question: str, answer: str, history: Sequence[Message]) -> Tensor:

@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 
 from lit_hour.errors import QuestionError
-from lit_hour.serving.evidence import Moment, find_evidence, find_moments
+from lit_hour.serving.evidence import find_evidence, find_moments
 from lit_hour.serving.likelihood import weigh_answers
 from lit_hour.serving.session import Memory, Session
 
@@ -71,21 +71,27 @@ def test_pictures_have_no_moments(session: Session, tmp_path: Path) -> None:
         find_evidence(session, session.remember(tmp_path / "red.png"), QUESTION, ANSWER)
 
 
+def flat(*heights: tuple[int, float]) -> list[float]:
+    """A curve of so many frames at each height."""
+    return [height for length, height in heights for _ in range(length)]
+
+
 @pytest.mark.parametrize(
     ("shares", "moments"),
     [
-        ([0, 0, 0, 0], []),
-        ([0, 1, 0, 0], [Moment(10, 20, 1)]),
-        ([0, 0, 0.1, 0.9], [Moment(30, 45, 0.9), Moment(20, 30, 0.1)]),  # the last frame lasts until the end
-        ([0.3, 0.4, 0, 0.3], [Moment(0, 20, 0.7), Moment(30, 45, 0.3)]),  # neighbours of about its height belong to a peak
-        ([0.99, 0, 0.01, 0], [Moment(0, 10, 0.99)]),  # hardly anything rests on it
+        (flat((40, 0.0)), []),
+        (flat((10, 0.0), (3, 0.3), (27, 0.0)), [(9, 14)]),
+        (flat((36, 0.0), (4, 0.25)), [(35, 45)]),  # the last frame lasts until the end
+        (flat((20, 0.0), *([(1, 0.2), (3, 0.01)] * 4), (4, 0.0)), [(18, 35)]),  # every fourth frame survives: one moment
+        (flat((5, 0.12), (20, 0.0), (10, 0.04), (5, 0.0)), [(0, 5), (24, 36)]),
+        (flat((5, 0.199), (30, 0.0), (5, 0.001)), [(0, 5)]),  # hardly anything rests on the end
     ],
 )
-def test_moments_are_peaks_with_what_is_around_them(shares: list[float], moments: list[Moment]) -> None:
-    found = find_moments([0, 10, 20, 30], shares, 45)
-    assert [(each.start_seconds, each.end_seconds) for each in found] == [(e.start_seconds, e.end_seconds) for e in moments]
-    assert [each.share for each in found] == pytest.approx([each.share for each in moments])
+def test_moments_are_peaks_with_what_is_around_them(shares: list[float], moments: list[tuple[int, int]]) -> None:
+    found = find_moments(range(40), shares, 45)
+    assert [(each.start_seconds, each.end_seconds) for each in found] == moments
+    assert sum(each.share for each in found) == pytest.approx(sum(shares), abs=0.01)
 
 
 def test_there_are_at_most_three_moments() -> None:
-    assert len(find_moments(range(0, 90, 10), [0.2, 0, 0.2, 0, 0.2, 0, 0.2, 0, 0.2], 90)) == 3
+    assert len(find_moments(range(100), flat(*[(10, 0.0), (2, 0.1)] * 5, (40, 0.0)), 100)) == 3
