@@ -15,6 +15,7 @@ from lit_hour.errors import MemoryFileError
 from lit_hour.serving.memory import Memory
 from lit_hour.serving.memory_file import load_memory, save_memory
 from lit_hour.serving.session import Session
+from lit_hour.whole import UNFINISHED_SUFFIX
 
 SUFFIX = ".safetensors"
 
@@ -30,6 +31,7 @@ class Place:
         memory: when it is ready.
         is_saved: whether the file has all of it.
         is_removed: whether it was thrown away while somebody waited for it.
+        is_leaving: whether it goes once it is saved, unless somebody comes who needs it.
         num_users: who need it now, or will when they have the lock.
         lock: held while it is read from disk, written to it, or put here; and never asked for by who holds the shelf's.
     """
@@ -38,12 +40,18 @@ class Place:
     memory: Memory | None = None
     is_saved: bool = False
     is_removed: bool = False
+    is_leaving: bool = False
     num_users: int = 0
     lock: Lock = field(default_factory=Lock)
 
+    @property
+    def is_there(self) -> bool:
+        """Whether it is ready and stays, or is about to be."""
+        return self.num_users > 0 or (self.memory is not None and not self.is_leaving)
+
 
 class MemoryShelf:
-    """Holds memories by their keys, for any number of threads of one process.
+    """Holds memories by their keys, for any number of threads of one process, to which the folder belongs.
 
     A memory that is in use stays ready, even where those in use are more than the budget. None is lost: where it cannot be
     written to disk, it stays and the log says so. Those that an earlier process has saved in the folder are there again.
@@ -53,6 +61,8 @@ class MemoryShelf:
         """Args: budget_bytes: what the memories that are ready may take, as `Memory.num_bytes` counts it."""
         self._session, self._folder, self._budget_bytes = session, folder, budget_bytes
         self._table = Lock()
+        for unfinished in folder.glob(f"*{UNFINISHED_SUFFIX}"):  # of a process that was killed
+            unfinished.unlink()
         files = sorted(folder.glob(f"*{SUFFIX}"), key=lambda file: file.stat().st_mtime)
         self._places = OrderedDict((file.stem, Place(file.stat().st_size, is_saved=True)) for file in files)
 
@@ -163,27 +173,27 @@ class MemoryShelf:
                 with place.lock:
                     self._save(key, place)
                     with self._table:
-                        if place.num_users == 1:  # nobody came meanwhile
+                        if place.num_users == 0:  # nobody came meanwhile
                             place.memory = None
             except MemoryFileError as error:
                 log.warning("%s; until then the memories take more than serving.memory_gigabytes", error)
                 return
             finally:
                 with self._table:
-                    place.num_users -= 1
+                    place.is_leaving = False
 
     def _longest_unused(self) -> tuple[str, Place] | None:
-        """A memory that has to go, counted as in use by who asks; None if none has to, or can."""
+        """A memory that has to go, and is leaving from now on; None if none has to, or can."""
         with self._table:
             if self._num_bytes() > self._budget_bytes:
                 for key, place in self._places.items():
-                    if place.memory is not None and place.num_users == 0:
-                        place.num_users += 1
+                    if place.memory is not None and not place.num_users and not place.is_leaving:
+                        place.is_leaving = True
                         return key, place
         return None
 
     def _num_bytes(self) -> int:
-        return sum(place.num_bytes for place in self._places.values() if place.memory is not None or place.num_users)
+        return sum(place.num_bytes for place in self._places.values() if place.is_there)
 
     def _file(self, key: str) -> Path:
         return self._folder / f"{key}{SUFFIX}"

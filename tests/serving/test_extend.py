@@ -1,5 +1,6 @@
 """A live video that grows, against one that is read in one piece."""
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -59,6 +60,21 @@ def test_the_memory_of_before_may_be_asked_on(session: Session) -> None:
     assert [say(session, first, question) for question in QUESTIONS] == before
     assert_same(longer, session.remember_visual(video, 30, "live"))
     assert_same(again, session.remember_visual(cut(video, 0, 12), 12, "live"))
+
+
+def test_threads_may_extend_one_memory_each_in_its_own_way(session: Session) -> None:
+    first = session.remember_visual(noise(10), 10, "live")
+
+    def extend(seed: int) -> None:
+        for step in range(5):
+            end = 12 + (seed + step) % 7
+            other = noise(end, seed)
+            longer = session.extend(first, cut(other, 10, end), end)
+            both = Frames(torch.cat([noise(10).images, other.images[10:]]), other.timestamps)
+            assert_same(longer, session.remember_visual(both, end, "live"))
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(extend, range(8), timeout=60))
 
 
 def test_pictures_stay_few_and_spread() -> None:
