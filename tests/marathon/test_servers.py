@@ -1,6 +1,7 @@
 """The client against a server over HTTP that fails in every way that servers have."""
 
 import asyncio
+import re
 import threading
 import time
 from collections.abc import Sequence
@@ -8,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from chat_server import STRANGE, ChatServer
+from chat_server import POISON, STRANGE, ChatServer
 
 from lit_hour.config.marathon import ServingConfig
 from lit_hour.errors import AnswerError, TeacherError
@@ -101,6 +102,21 @@ def test_a_server_that_never_comes_is_named() -> None:
         chat([server.url], 4, replace(SETTINGS, max_retries=2))
 
 
+def test_a_request_that_no_server_can_answer_fails_alone() -> None:
+    async def run(servers: Servers) -> list[Reply | BaseException]:
+        poisoned = body_of(0) | {"messages": [{"role": "user", "content": [{"type": "text", "text": POISON}]}]}
+        bodies = [poisoned, *(body_of(each) for each in range(1, 200))]
+        asked = (servers.chat(body, f"key {place}") for place, body in enumerate(bodies))
+        return await asyncio.gather(*asked, return_exceptions=True)
+
+    with ChatServer(echo, delay_seconds=0.01) as server:
+        settings = replace(SETTINGS, requests_at_once=4, max_retries=2)
+        poisoned, *others = asyncio.run(run(Servers([server.url], settings)))
+    assert [each.text for each in others if isinstance(each, Reply)] == wanted(200)[1:]
+    assert isinstance(poisoned, AnswerError)
+    assert re.search(r"sent 3 times \(.*cannot be computed.*\), while \d+ others were answered", str(poisoned))
+
+
 def test_rests_grow_so_that_a_server_is_not_stormed() -> None:
     with ChatServer(echo, fault=lambda number: "500") as server:
         started = time.monotonic()
@@ -124,9 +140,15 @@ def test_work_is_shared_among_servers() -> None:
     assert min(len(one.answered), len(other.answered)) > 12
 
 
+def die_after(server: ChatServer, num_answers: int) -> None:
+    while len(server.answered) < num_answers:
+        time.sleep(0.01)
+    server.die()
+
+
 def test_a_server_that_dies_in_the_middle_is_replaced_by_the_others() -> None:
     with ChatServer(echo, delay_seconds=0.05) as one, ChatServer(echo, delay_seconds=0.05) as other:
-        dying = threading.Timer(0.3, one.die)
+        dying = threading.Thread(target=die_after, args=(one, 5))
         dying.start()
         replies, servers = chat([one.url, other.url], 150)
         dying.join()
