@@ -14,6 +14,7 @@ from lit_hour.types import ImageSet, TiledImage
 from lit_hour.video.decode import probe
 from lit_hour.video.sampled import SampledVideo
 
+MEMORY_SUFFIX = ".safetensors"  # what was remembered and saved
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")  # any other file is read as a video
 
 
@@ -26,6 +27,8 @@ def check_files(files: Sequence[Path]) -> None:
         ImageError: a picture cannot be read, or its header is damaged.
     """
     _check_kinds(files)
+    if files[0].suffix == MEMORY_SUFFIX:
+        return  # it is read after the model, whose it has to be
     for file in files:
         if _is_picture(file):
             image_suffix(_read_picture(file), str(file))

@@ -1,22 +1,58 @@
-"""Questions from a keyboard in, answers from memory out, until the input ends."""
+"""Questions from a command line or a keyboard in, answers from memory out."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
 
 from lit_hour.errors import InputError
 from lit_hour.serving.evidence import Evidence, find_evidence
-from lit_hour.serving.session import Memory, Session
+from lit_hour.serving.files import MEMORY_SUFFIX
+from lit_hour.serving.memory import Memory
+from lit_hour.serving.memory_file import load_memory, save_memory
+from lit_hour.serving.session import Session
 from lit_hour.types import Answer, Message
 
 HELP = """Ask something. Earlier questions and answers count; Ctrl-C stops an answer.
   :evidence   where in the video the last answer rests
   :forget     begin a new conversation about the same video
+  :save FILE  keep the memory; FILE ends in .safetensors, and `ask FILE` goes on from it
   :help       this
   :quit       or Ctrl-D"""
 BARS = " ▁▂▃▄▅▆▇█"
 CURVE_COLUMNS = 60
+
+
+def recall(session: Session, files: Sequence[Path]) -> Memory:
+    """Read a video or pictures with a progress bar, or a memory that was saved.
+
+    Raises:
+        InputError: as `Session.remember` or `load_memory`.
+    """
+    if files[0].suffix == MEMORY_SUFFIX:
+        return load_memory(session, files[0])
+    with tqdm(desc="reading", unit="frame", leave=False, disable=None) as bar:
+
+        def show(num_read: int, num_frames: int) -> None:
+            bar.total = num_frames
+            bar.update(num_read - bar.n)
+
+        return session.remember(files, show)
+
+
+def answer_one(session: Session, memory: Memory, question: str) -> None:
+    """Print an answer as it comes, then what it took."""
+    for piece in session.ask(memory, question):
+        if isinstance(piece, Answer):
+            parts = ", ".join(f"{part} {seconds:.2f} s" for part, seconds in piece.seconds.items())
+            seen = f"{piece.num_frames} frames" if piece.num_frames else f"pictures: {memory.num_placeholders}"
+            print(f"\n[{seen}, {piece.num_memory_tokens} tokens in memory; {parts}]")
+        else:
+            print(piece, end="", flush=True)
 
 
 class Talk:
@@ -26,7 +62,12 @@ class Talk:
         """Args: read: shows a prompt and gives the line that was typed; EOFError ends the conversation."""
         self._session, self._memory, self._read = session, memory, read
         self._history: list[Message] = []
-        self._commands = {":evidence": self._show_evidence, ":forget": self._history.clear, ":help": lambda: print(HELP)}
+        self._commands: dict[str, Callable[[str], Any]] = {
+            ":evidence": lambda _: self._show_evidence(),
+            ":forget": lambda _: self._history.clear(),
+            ":save": self._save,
+            ":help": lambda _: print(HELP),
+        }
 
     def run(self) -> None:
         """Answer until the input ends; what cannot be answered is said, and the next question may be asked."""
@@ -47,10 +88,11 @@ class Talk:
                 print("\n:quit or Ctrl-D ends the conversation")
 
     def _take(self, line: str) -> None:
-        if line in self._commands:
-            self._commands[line]()
-        elif line.startswith(":"):
-            print(f"there is no {line}; there are {', '.join(self._commands)} and :quit")
+        command, _, rest = line.partition(" ")
+        if command in self._commands:
+            self._commands[command](rest.strip())
+        elif command.startswith(":"):
+            print(f"there is no {command}; there are {', '.join(self._commands)} and :quit")
         else:
             self._ask(line)
 
@@ -68,6 +110,14 @@ class Talk:
         except KeyboardInterrupt:
             print("\n[stopped]")
         self._history += [Message("user", question), Message("assistant", said)]
+
+    def _save(self, name: str) -> None:
+        file = Path(name)
+        if file.suffix != MEMORY_SUFFIX:
+            print(f"give a file that ends in {MEMORY_SUFFIX}, such as :save film{MEMORY_SUFFIX}")
+            return
+        save_memory(self._session, self._memory, file)
+        print(f"{file}: {file.stat().st_size / 1e6:.1f} MB")
 
     def _show_evidence(self) -> None:
         if not self._history:

@@ -1,10 +1,11 @@
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
 from lit_hour.serving.evidence import Evidence, Moment
 from lit_hour.serving.session import Memory, Session
-from lit_hour.serving.terminal import Talk, describe
+from lit_hour.serving.terminal import Talk, answer_one, describe, recall
 from lit_hour.types import Answer, Message
 
 
@@ -67,3 +68,21 @@ def test_a_curve_in_one_line() -> None:
     lines = describe(Evidence((Moment(30.0, 31.0, 1.0),), curve)).split("\n")
     assert lines == ["|" + " " * 15 + "█" + " " * 44 + "|", "  0:00:30 to 0:00:31: 100% of the answer rests on it"]
     assert describe(Evidence((), ())) == "no moment stands out"
+
+
+def test_a_memory_is_saved_and_gone_on_with(
+    session: Session, memory: Memory, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    file = tmp_path / "film.safetensors"
+    Talk(
+        session, memory, typed(":save", ":save film.mp4", f":save {file}", f":save {tmp_path}/film.safetensors/x.safetensors")
+    ).run()
+    printed = capsys.readouterr().out
+    assert printed.count("give a file that ends in .safetensors") == 2
+    assert f"{file}: 0." in printed and "error: " in printed
+    again = recall(session, [file])
+    assert (again.num_frames, again.note) == (memory.num_frames, memory.note)
+    answer_one(session, again, "What is shown?")
+    *_, answer = session.ask(memory, "What is shown?")
+    assert isinstance(answer, Answer)
+    assert capsys.readouterr().out.startswith(f"{answer.text}\n[6 frames, ")
