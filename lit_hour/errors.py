@@ -58,3 +58,7 @@ class ReportError(InputError):
 
 class JournalError(InputError):
     """A journal that cannot be read or written."""
+
+
+class ServerError(InputError):
+    """A server that cannot be started safely as it was asked for."""

@@ -15,6 +15,7 @@ from lit_hour.config.evaluation import EvaluationConfig
 from lit_hour.config.fields import section, setting
 from lit_hour.config.marathon import MarathonConfig
 from lit_hour.config.model import ModelConfig
+from lit_hour.config.serving import ServingConfig
 from lit_hour.config.world import WorldConfig
 
 
@@ -160,6 +161,7 @@ class Config:
     model: ModelConfig = section(ModelConfig, "batch -> loss or answer")
     training: TrainingConfig = section(TrainingConfig, "optimizer, schedule, checkpoints, hardware")
     answer: AnswerConfig = section(AnswerConfig, "how answers are generated")
+    serving: ServingConfig = section(ServingConfig, "how a trained run answers")
     world: WorldConfig = section(WorldConfig, "made-up videos whose answers are known")
     marathon: MarathonConfig = section(MarathonConfig, "videos -> instruction data, by a model that is asked for it")
     evaluation: EvaluationConfig = section(EvaluationConfig, "published questions and videos -> a score that can be checked")

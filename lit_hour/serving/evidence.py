@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from lit_hour.serving.session import Memory, Session
+
 
 @dataclass(frozen=True)
 class Moment:
@@ -25,3 +27,9 @@ class Evidence:
 
     moments: tuple[Moment, ...]
     curve: tuple[tuple[float, float], ...]
+
+
+def find_evidence(session: Session, memory: Memory, question: str, answer: str) -> Evidence:
+    """Everywhere alike."""
+    seconds = [place * memory.duration_seconds / max(memory.num_frames, 1) for place in range(memory.num_frames)]
+    return Evidence((Moment(0.0, memory.duration_seconds, 1.0),), tuple((each, 1.0) for each in seconds))
