@@ -23,7 +23,7 @@ from lit_hour.errors import ServerError
 from lit_hour.serving.server.refusal import RefusedError
 
 MIN_TOKEN_LENGTH = 16
-OPEN_PATHS = ("/", "/style.css", "/app.js", "/icon.svg", "/health", "/v1/login")  # they tell nothing about videos
+OPEN_PATHS, OPEN_FOLDER = ("/", "/health", "/v1/login"), "/page/"  # they tell nothing about videos
 
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:;"
@@ -96,7 +96,9 @@ class Access:
         is_strange = origin is not None and urlsplit(origin).netloc != host
         if is_strange or (headers.get("sec-fetch-site") == "cross-site" and headers.get("sec-fetch-mode") != "navigate"):
             raise RefusedError(403, "a page of another origin may not use this server")
-        if connection.url.path not in OPEN_PATHS and not self._is_known(connection):
+        path = connection.url.path
+        is_open = path in OPEN_PATHS or path.startswith(OPEN_FOLDER)
+        if not is_open and not self._is_known(connection):
             raise RefusedError(401, "give the token of this server: Authorization: Bearer TOKEN")
 
     def is_token(self, given: str) -> bool:

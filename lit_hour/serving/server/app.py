@@ -23,7 +23,7 @@ from lit_hour.serving.server.refusal import HANDLERS, RefusedError
 from lit_hour.serving.server.uploads import read_body
 
 PAGE = Path(__file__).parents[1] / "page"
-ASSETS = {"/": "index.html", "/style.css": "style.css", "/app.js": "app.js", "/icon.svg": "icon.svg"}
+ASSETS = {"/": PAGE / "index.html", **{f"/page/{file.name}": file for file in PAGE.iterdir() if file.suffix != ".html"}}
 MEDIA_TYPES = {  # what a player is told of a file; a stranger's file is never a page
     **dict.fromkeys((".mp4", ".m4v", ".mov"), "video/mp4"),
     **{".webm": "video/webm", ".mkv": "video/x-matroska", ".ogv": "video/ogg"},
@@ -53,11 +53,11 @@ def build_app(server: Server) -> FastAPI:
 
 
 def _add_page(app: FastAPI) -> None:
-    def asset(name: str) -> FileResponse:
-        return FileResponse(PAGE / name, headers={"Cache-Control": "no-cache"})
+    async def asset(request: Request) -> FileResponse:
+        return FileResponse(ASSETS[request.url.path], headers={"Cache-Control": "no-cache"})
 
-    for path, name in ASSETS.items():
-        app.add_api_route(path, lambda name=name: asset(name), response_model=None)
+    for path in ASSETS:
+        app.add_api_route(path, asset, response_model=None)
 
 
 def _add_status(app: FastAPI, server: Server) -> None:

@@ -60,6 +60,7 @@ class Video:
         return {
             "id": self.id,
             "object": "video",
+            "url": self.id if self.is_upload else self.path.as_uri(),
             "name": self.name,
             "duration_seconds": self.header.duration_seconds,
             "state": self.state,
