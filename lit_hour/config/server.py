@@ -11,7 +11,7 @@ from lit_hour.config.fields import setting
 class ServerConfig:
     """Limits of the server; none of them changes an answer."""
 
-    max_upload_megabytes: int = setting(4096, "largest video file that is taken", unit="MB", at_least=1)
+    max_upload_megabytes: int = setting(4000, "largest video file that is taken", unit="MB", at_least=1)
     max_video_seconds: float = setting(6 * 3600.0, "longest video that is taken", unit="s", above=0)
     max_frame_megapixels: float = setting(16.0, "largest frame of a video that is taken: 4K has 8.3", unit="MP", above=0)
     max_videos: int = setting(

@@ -19,7 +19,7 @@ async function start() {
   }
   about = await describeServer();
   byId("model").textContent = about.model;
-  byId("limits").textContent = `Up to ${spellSize(about.max_upload_megabytes)} and ${spell(about.max_video_seconds)} long`;
+  byId("limits").textContent = `Up to ${spellSize(about.max_upload_megabytes)} and ${spellLength(about.max_video_seconds)} long`;
   const video = words.get("video") && await server.describeVideo(words.get("video")).catch(() => null);
   if (video) await enter(video);
   else await showWelcome();
@@ -164,7 +164,9 @@ function complain(reason) {
   byId("trouble").hidden = false;
 }
 
-const spellSize = (megabytes) => (megabytes >= 1000 ? `${(megabytes / 1000).toFixed(1)} GB` : `${Math.ceil(megabytes)} MB`);
+const spellSize = (megabytes) => (megabytes >= 1000 ? `${+(megabytes / 1000).toFixed(1)} GB` : `${Math.ceil(megabytes)} MB`);
+
+const spellLength = (seconds) => (seconds >= 7200 ? `${+(seconds / 3600).toFixed(1)} hours` : `${Math.round(seconds / 60)} minutes`);
 
 byId("file").addEventListener("change", (event) => {
   const [file] = event.target.files;

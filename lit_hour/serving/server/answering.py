@@ -93,10 +93,7 @@ class Answering:
                     self._metrics.add("lit_hour_answer_seconds_total", time.monotonic() - started)
 
     async def _answer(self, request: Request, memory: Memory, happened: asyncio.Queue[Happening | None]) -> None:
-        most = self._session.config.answer.max_new_tokens
-        most = most if request.max_tokens is None else min(most, request.max_tokens)
         pieces: list[str] = []
-        ending: Literal["stop", "length"] = "stop"
         words = self._session.ask(memory, request.question, request.history)
         try:
             answer = await self._model.run(next, words)
@@ -104,13 +101,13 @@ class Answering:
                 pieces.append(answer)
                 happened.put_nowait(answer)
                 self._metrics.add("lit_hour_answer_tokens_total")
-                if len(pieces) == most and answer:  # the end of the turn is a piece without words
-                    ending = "length"
+                if len(pieces) == request.max_tokens:
                     answer = Answer("".join(pieces), memory.num_frames, len(memory.repository.tokens), memory.seconds)
                 else:
                     answer = await self._model.run(next, words)
         finally:
             self._model.submit(words.close)  # type: ignore[attr-defined]  # it is a generator; and on its own thread
+        ending: Literal["stop", "length"] = "length" if pieces[-1] else "stop"  # the end of the turn has no words
         evidence = await self._model.run(find_evidence, self._session, memory, request.question, answer.text)
         happened.put_nowait(Answered(answer, ending, evidence))
 

@@ -22,6 +22,7 @@ from lit_hour.serving.session import Memory, Session
 
 State = Literal["waiting", "remembering", "remembered", "refused"]
 
+ID_PREFIX = "video-"
 READ_AT_ONCE = 2  # videos, so that a short one need not wait for a long one
 
 
@@ -42,7 +43,7 @@ class Video:
     path: Path
     header: Header
     is_upload: bool
-    id: str = field(default_factory=lambda: f"video-{secrets.token_urlsafe(12)}")
+    id: str = field(default_factory=lambda: f"{ID_PREFIX}{secrets.token_urlsafe(12)}")
     state: State = "waiting"
     reason: str = ""
     memory: Memory | None = None

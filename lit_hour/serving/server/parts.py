@@ -13,7 +13,7 @@ from lit_hour.errors import ServerError
 from lit_hour.serving.server.access import Access
 from lit_hour.serving.server.answering import Answering
 from lit_hour.serving.server.decoding import check_video, warm_up
-from lit_hour.serving.server.library import Library, Video
+from lit_hour.serving.server.library import ID_PREFIX, Library, Video
 from lit_hour.serving.server.limits import Line, ModelThread
 from lit_hour.serving.server.metrics import Metrics
 from lit_hour.serving.server.presence import unless_gone
@@ -81,7 +81,7 @@ class Server:
             RefusedError: there is none, or a path that may not be read.
             VideoError: it is no video that can be taken.
         """
-        if "/" not in url:
+        if url.startswith(ID_PREFIX):
             return self.library.find(url)
         path = self.folders.find(url)
         found = self.library.find_file(path)
