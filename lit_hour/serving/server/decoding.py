@@ -165,7 +165,7 @@ class _Apart:
     def receive(self, max_bytes: int) -> bytes:
         """The bytes of the next message."""
         started = time.monotonic()
-        while not self._messages.poll(_POLL_SECONDS):
+        while not self._messages.poll(min(_POLL_SECONDS, max(self._left_seconds, 0.0))):
             if self._cancelled.is_set():
                 raise CancelledDecodingError
             if time.monotonic() - started > self._left_seconds:

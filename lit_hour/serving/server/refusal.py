@@ -27,6 +27,8 @@ class RefusedError(Exception):
         headers = {} if self.retry_after_seconds is None else {"Retry-After": str(self.retry_after_seconds)}
         if self.status == 401:
             headers["WWW-Authenticate"] = "Bearer"
+        if self.status in (408, 413):
+            headers["Connection"] = "close"  # or the rest of the body would still be taken
         return JSONResponse(self.content(), self.status, headers)
 
 

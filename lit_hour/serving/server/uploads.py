@@ -6,6 +6,7 @@ import asyncio
 import errno
 import secrets
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path, PurePath
 from typing import BinaryIO
 
@@ -17,6 +18,7 @@ from lit_hour.serving.server.refusal import RefusedError
 
 MAX_NAME_LENGTH = 120
 _WRITE_BYTES = 1 << 20
+_LINGER_BYTES, _LINGER_SECONDS = 16 << 20, 2.0
 
 
 def display_name(given: str) -> str:
@@ -70,10 +72,11 @@ def _body(request: Request, settings: ServerConfig) -> AsyncIterator[bytes]:
 async def _pieces(request: Request, max_bytes: int, idle_seconds: float) -> AsyncIterator[bytes]:
     too_large = RefusedError(413, f"the body is larger than the {max_bytes / 1e6:g} MB that this server takes")
     declared = request.headers.get("content-length", "")
+    stream = aiter(request.stream())
     if declared.isdecimal() and int(declared) > max_bytes:
+        await _linger(stream)
         raise too_large
     num_bytes = 0
-    stream = aiter(request.stream())
     while True:
         try:
             piece = await asyncio.wait_for(anext(stream), idle_seconds)
@@ -83,8 +86,20 @@ async def _pieces(request: Request, max_bytes: int, idle_seconds: float) -> Asyn
             raise RefusedError(408, f"nothing came for {idle_seconds:g} s, so the upload was given up") from error
         num_bytes += len(piece)
         if num_bytes > max_bytes:
+            await _linger(stream)
             raise too_large
         yield piece
+
+
+async def _linger(stream: AsyncIterator[bytes]) -> None:
+    """Take a little more of what is refused: a client that is still sending when we hang up may never read why."""
+    num_bytes = 0
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_LINGER_SECONDS):
+            async for piece in stream:
+                num_bytes += len(piece)
+                if num_bytes > _LINGER_BYTES:
+                    return
 
 
 async def _write(pieces: AsyncIterator[bytes], file: BinaryIO) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 from fractions import Fraction
+from pathlib import Path
+from tempfile import NamedTemporaryFile
 
 import av
 import numpy as np
@@ -20,8 +22,7 @@ def clip(
     options: dict[str, str] | None = None,
 ) -> bytes:
     """A video whose colour changes; the last frame comes so much later."""
-    buffer = io.BytesIO()
-    with av.open(buffer, "w", format=form, options=options or {}) as container:
+    with NamedTemporaryFile() as file, av.open(file.name, "w", format=form, options=options or {}) as container:
         stream = container.add_stream(codec, rate=RATE, width=size[0], height=size[1])
         stream.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
         stream.gop_size = RATE
@@ -34,7 +35,8 @@ def clip(
             frame.time_base = Fraction(1, RATE)
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
-    return buffer.getvalue()
+        container.close()
+        return Path(file.name).read_bytes()
 
 
 def sound(form: str, codec: str, seconds: float = 2.0) -> bytes:

@@ -63,12 +63,12 @@ def bombs() -> Iterator[Upload]:
 
 
 def hostile() -> Iterator[Upload]:
-    """Frames of 8K, videos that last for years, sound alone, and nothing at all."""
+    """Frames of 8K, videos that last for days, sound alone, and nothing at all."""
     for form, codec in (("mp4", "mpeg4"), ("matroska", "mpeg4"), ("avi", "mjpeg"), ("mp4", "libx264")):
         yield f"8k_{codec}.{form}", clip(form, codec, seconds=0.2, size=(7680, 4320))
-    for gap_seconds in (1e5, 1e6, 3e6, 1e7):
-        yield f"years_{gap_seconds:g}.mp4", clip(gap_seconds=gap_seconds)
-        yield f"years_{gap_seconds:g}.mkv", clip("matroska", gap_seconds=gap_seconds)
+    for gap_seconds in (3e4, 5e4, 8e4, 1e5):
+        yield f"days_{gap_seconds:g}.webm", clip("webm", "libvpx", gap_seconds=gap_seconds)
+        yield f"days_{gap_seconds:g}.mkv", clip("matroska", gap_seconds=gap_seconds)
     sounds = [sound("mp4", "aac"), sound("ogg", "libopus"), sound("wav", "pcm_s16le"), sound("matroska", "aac")]
     for place, heard in enumerate(sounds * 3):
         yield f"sound_{place}.mp4", heard
