@@ -28,10 +28,18 @@ async def unless_gone(request: Request, work: Coroutine[Any, Any, Result]) -> Re
             return task.result()
         raise RefusedError(CLIENT_LEFT, "the client left")
     finally:
-        task.cancel()
         leaving.cancel()
+        if not task.done():
+            task.add_done_callback(_forget)
+            task.cancel()
 
 
 async def _leave(request: Request) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         pass
+
+
+def _forget(task: asyncio.Task[Any]) -> None:
+    """Nobody is there to hear what went wrong with it."""
+    if not task.cancelled():
+        task.exception()
