@@ -7,8 +7,11 @@ import logging
 import re
 import sys
 import warnings
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
+
+from tqdm import tqdm
 
 from lit_hour.config.command_line import parse_command_line, split_words
 from lit_hour.errors import InputError
@@ -50,9 +53,9 @@ def main(words: list[str]) -> None:
     encoding.add_argument("--checkpoint", help="a name in RUN/checkpoints; best, last or converted if not given")
     encoding.set_defaults(run=run_encode)
 
-    asking = verbs.add_parser("ask", help="a question about a video or pictures, answered by a trained run")
+    asking = verbs.add_parser("ask", help="questions about a video or pictures, answered by a trained run")
     asking.add_argument("file", type=Path, help="a video file or a picture")
-    asking.add_argument("question", help="a question about it")
+    asking.add_argument("question", nargs="?", help="a question about it; none: a conversation on the terminal")
     asking.add_argument("settings", nargs="*", help="[key=value ...] over the run's settings: video.on_damage=use")
     asking.add_argument("--run", dest="run_folder", type=Path, required=True, help="run folder, such as runs/tiny")
     asking.add_argument("--also", type=Path, action="append", default=[], help="one more picture; may be given again")
@@ -207,16 +210,22 @@ def report_shards(folder: Path, summary: PackSummary) -> str:
 
 
 def run_ask(arguments: argparse.Namespace) -> None:
-    """Read the video or the pictures, print the answer as it comes, then what it took."""
+    """Read the video or the pictures; print the answer as it comes and what it took, or talk."""
     from lit_hour.serving.files import check_files
     from lit_hour.serving.session import Session
+    from lit_hour.serving.terminal import Talk
     from lit_hour.types import Answer
 
     files = (arguments.file, *arguments.also)
     check_files(files)
     session = Session.open(arguments.run_folder, arguments.checkpoint, arguments.device, arguments.settings)
-    session.processor.ask(arguments.question)  # an empty question is refused before an hour of video is read
-    memory = session.remember(files)
+    if arguments.question is not None:
+        session.processor.ask(arguments.question)  # an empty question is refused before an hour of video is read
+    with tqdm(desc="reading", unit="frame", leave=False, disable=None) as bar:
+        memory = session.remember(files, partial(show_progress, bar))
+    if arguments.question is None:
+        Talk(session, memory).run()
+        return
     for piece in session.ask(memory, arguments.question):
         if isinstance(piece, Answer):
             parts = ", ".join(f"{part} {seconds:.2f} s" for part, seconds in piece.seconds.items())
@@ -232,6 +241,12 @@ def run_serve(arguments: argparse.Namespace) -> None:
 
     given = (arguments.run_folder, arguments.host, arguments.port, arguments.videos, arguments.token_file)
     serve(*given, arguments.checkpoint, arguments.device, arguments.settings)
+
+
+def show_progress(bar: tqdm[NoReturn], num_read: int, num_frames: int) -> None:
+    """Bring a bar up to date."""
+    bar.total = num_frames
+    bar.update(num_read - bar.n)
 
 
 def run_evaluate(arguments: argparse.Namespace) -> None:

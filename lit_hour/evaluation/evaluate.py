@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,10 @@ from tqdm import tqdm
 
 from lit_hour.config.load import load_config
 from lit_hour.config.schema import Config
+from lit_hour.errors import QuestionError
 from lit_hour.evaluation.answers import AnswerFolder
 from lit_hour.evaluation.asking import ask_items
+from lit_hour.evaluation.item import Item
 from lit_hour.evaluation.page import report_page
 from lit_hour.evaluation.plan import Plan, VideoQuestions, check_budget, make_plan
 from lit_hour.evaluation.protocol import describe_protocol, identify
@@ -28,7 +30,7 @@ from lit_hour.evaluation.watching import Seen, Watching
 from lit_hour.locked import is_held, locked
 from lit_hour.run import RunFolder
 from lit_hour.serving.recollection import Recollection
-from lit_hour.serving.session import Memory, Session
+from lit_hour.serving.session import Session
 from lit_hour.training.deaths import explained_deaths
 from lit_hour.training.preemption import slurm_environment
 from lit_hour.training.strategy import hardware, precision_plugins
@@ -106,7 +108,8 @@ class Evaluation(L.LightningModule):
         self.prepare_data_per_node = False
         self._protocol: dict[str, Any] = {}
         self._held = held
-        self._open: dict[int, tuple[VideoQuestions, Recollection]] = {}
+        self._open: dict[int, Recollection] = {}
+        self._unasked: dict[str, str] = {}
 
     def prepare_data(self) -> None:
         """The first rank makes the folder ready, once no other start is at work there; the others wait."""
@@ -158,18 +161,13 @@ class Evaluation(L.LightningModule):
         """Keep some frames of a video, or ask about one that was watched to its end."""
         video = self._videos[seen.number]
         if seen.frames is not None:
-            _, recollection = self._open.setdefault(seen.number, (video, Recollection(self.model.vision, seen.num_frames)))
+            recollection = self._open.setdefault(seen.number, Recollection(self.model.vision, seen.num_frames))
             recollection.add(seen.frames)
             return
-        opened = self._open.pop(seen.number, None)
-        if seen.damage:
-            for item in video.items:
-                self._note(item.id, {"not asked": seen.damage})
-            return
-        visual = opened[1].features() if opened else None
-        if opened:
-            self.folder.keep_pictures(video.name, opened[1].pictures)
-        self._ask(video, self.session.remember_visual(visual, seen.duration_seconds, str(video.file or "nothing")))
+        watched = self._open.pop(seen.number, None)
+        for item, said in self._ask(video, seen, watched):
+            self._note(item, said)
+        check_budget({**self.plan.missing, **self._unasked}, self.config.evaluation.max_skipped)
 
     def on_predict_end(self) -> None:
         """The first rank makes the report, when all have come to their end."""
@@ -178,12 +176,23 @@ class Evaluation(L.LightningModule):
         if self.trainer.is_global_zero:
             self.report = self._finish()
 
-    def _ask(self, video: VideoQuestions, memory: Memory) -> None:
-        for item, said in ask_items(self.session, memory, video.items):
-            self._note(item.id, {"said": said} if isinstance(said, str) else {"not asked": str(said)})
+    def _ask(
+        self, video: VideoQuestions, end: Seen, watched: Recollection | None
+    ) -> Iterator[tuple[Item, str | QuestionError]]:
+        """Each question about a video that has come to its end, with the answer, or why it is not asked."""
+        if end.damage:
+            yield from ((item, QuestionError(end.damage)) for item in video.items)
+            return
+        if watched:
+            self.folder.keep_pictures(video.name, watched.pictures)
+        visual = watched.features() if watched else None
+        memory = self.session.remember_visual(visual, end.duration_seconds, str(video.file or "nothing"))
+        yield from ask_items(self.session, memory, video.items)
 
-    def _note(self, identifier: str, told: dict[str, str]) -> None:
-        self._journal.add({"id": identifier, **told})
+    def _note(self, item: Item, said: str | QuestionError) -> None:
+        if isinstance(said, QuestionError):
+            self._unasked[item.id] = str(said)
+        self._journal.add({"id": item.id, **({"said": said} if isinstance(said, str) else {"not asked": str(said)})})
         self._bar.update()
 
     def _finish(self) -> Report:

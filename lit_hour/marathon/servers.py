@@ -99,10 +99,10 @@ class Servers:
 
         Raises:
             TeacherError: no server answers, or one refuses every request: a wrong key, no such model.
-            AnswerError: a server refuses this request.
+            AnswerError: a server refuses this request, or does not answer it while others are answered.
         """
         async with self.room.place(urgency):
-            num_sent = 0
+            num_sent, num_answered = 0, self.tally.num_answered
             while True:
                 server, started = await self._wait_for_server(), time.monotonic()
                 server.num_in_flight += 1
@@ -113,7 +113,9 @@ class Servers:
                     )
                     reply = read_reply(completion)
                 except (openai.APIError, ValueError) as error:
-                    self._take_failure(server, started, error, num_sent)
+                    self._take_failure(server, started, error)
+                    if num_sent > self.settings.max_retries:
+                        raise self._give_up(server, error, num_sent, num_answered) from error
                     continue
                 finally:
                     server.num_in_flight -= 1
@@ -130,7 +132,7 @@ class Servers:
                 return min(awake, key=lambda server: server.num_in_flight)
             await asyncio.sleep(min(server.rests_until for server in self._servers) - now)
 
-    def _take_failure(self, server: Server, started: float, error: openai.APIError | ValueError, num_sent: int) -> None:
+    def _take_failure(self, server: Server, started: float, error: openai.APIError | ValueError) -> None:
         """Let the server rest, or raise what asking again cannot mend."""
         status = error.status_code if isinstance(error, openai.APIStatusError) else None
         self.tally.failures[str(status or type(error).__name__)] += 1
@@ -139,12 +141,16 @@ class Servers:
                 raise AnswerError(f"{server.url} refuses a request ({status}): {complaint(error)}") from error
             hint = f"; set {KEY_VARIABLE} in the environment" if status == 401 else ""
             raise TeacherError(f"{server.url} refuses requests ({status}): {complaint(error)}{hint}") from error
-        if num_sent > self.settings.max_retries:
-            raise TeacherError(
-                f"{server.url} did not answer a request that was sent {num_sent} times ({complaint(error)});"
-                " see to the server and run the same command again: it goes on where it was"
-            ) from error
         server.rest(started, self.settings, wished_seconds(error))
+
+    def _give_up(
+        self, server: Server, error: openai.APIError | ValueError, num_sent: int, num_answered: int
+    ) -> AnswerError | TeacherError:
+        """What is wrong when a request was sent often enough: it, if others were answered since, or the servers."""
+        fault = f"{server.url} did not answer a request that was sent {num_sent} times ({complaint(error)})"
+        if num_others := self.tally.num_answered - num_answered:
+            return AnswerError(f"{fault}, while {num_others} others were answered")
+        return TeacherError(f"{fault}; see to the server and run the same command again: it goes on where it was")
 
     def describe(self) -> str:
         """What passed so far, in a few words."""

@@ -121,6 +121,15 @@ class LanguageModel(nn.Module):
         is_likeliest = (logits.argmax(dim=-1) == ids) | (ids == IGNORED_LABEL)  # (continuations, tokens)
         return -losses.sum(dim=1), is_likeliest.all(dim=1)  # (continuations,), (continuations,)
 
+    def log_probability(self, inputs: LanguageInputs, continuation: Tensor) -> Tensor:
+        """That of one continuation `(tokens,)` of one text, with its gradient: `()`."""
+        embeddings = torch.cat([inputs.embeddings, self.embed(continuation)[None]], dim=1)  # (1, tokens, dim)
+        mask = torch.ones(embeddings.shape[:2], dtype=torch.bool, device=embeddings.device)  # (1, tokens)
+        read = self.network(
+            inputs_embeds=embeddings, attention_mask=mask, use_cache=False, logits_to_keep=len(continuation) + 1
+        )
+        return -F.cross_entropy(read.logits[0, :-1].float(), continuation, reduction="sum")
+
     def logits(self, inputs: LanguageInputs) -> Tensor:
         """`(texts, tokens, vocabulary)`: everywhere, for those who look into the model."""
         return self.network(inputs_embeds=inputs.embeddings, attention_mask=inputs.attention_mask, use_cache=False).logits

@@ -14,6 +14,7 @@ from typing import Any
 
 Fault = str  # one of the names that `Handler.fail` and `Handler.spoil` know
 
+POISON = "poison"  # a request with this word in it is answered 500 for ever
 STRANGE: dict[Fault, Any] = {  # JSON that is no answer
     "no_choices": {"choices": [], "object": "chat.completion"},
     "no_message": {"choices": [{"index": 0, "finish_reason": "stop"}]},
@@ -146,6 +147,8 @@ class Handler(BaseHTTPRequestHandler):
             self.send(404, {"error": {"message": f"there is no {self.path}"}})
         elif fault is not None and fault.isdigit():
             self.send(int(fault), {"error": {"message": f"a fault that was asked for: {fault}"}}, {"Retry-After": "0.05"})
+        elif words.count(POISON):
+            self.send(500, {"error": {"message": "this one cannot be computed"}})
         elif fault == "slow":
             time.sleep(2.0)
             self.close_connection = True

@@ -1,6 +1,7 @@
 """The client against a server over HTTP that fails in every way that servers have."""
 
 import asyncio
+import re
 import threading
 import time
 from collections.abc import Sequence
@@ -8,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from chat_server import STRANGE, ChatServer
+from chat_server import POISON, STRANGE, ChatServer
 
 from lit_hour.config.marathon import ServingConfig
 from lit_hour.errors import AnswerError, TeacherError
@@ -99,6 +100,21 @@ def test_a_server_that_never_comes_is_named() -> None:
     server = ChatServer(echo)
     with pytest.raises(TeacherError, match=rf"^{server.url} did not answer a request that was sent 3 times .* run the same"):
         chat([server.url], 4, replace(SETTINGS, max_retries=2))
+
+
+def test_a_request_that_no_server_can_answer_fails_alone() -> None:
+    async def run(servers: Servers) -> list[Reply | BaseException]:
+        poisoned = body_of(0) | {"messages": [{"role": "user", "content": [{"type": "text", "text": POISON}]}]}
+        bodies = [poisoned, *(body_of(each) for each in range(1, 200))]
+        asked = (servers.chat(body, f"key {place}") for place, body in enumerate(bodies))
+        return await asyncio.gather(*asked, return_exceptions=True)
+
+    with ChatServer(echo, delay_seconds=0.01) as server:
+        settings = replace(SETTINGS, requests_at_once=4, max_retries=2)
+        poisoned, *others = asyncio.run(run(Servers([server.url], settings)))
+    assert [each.text for each in others if isinstance(each, Reply)] == wanted(200)[1:]
+    assert isinstance(poisoned, AnswerError)
+    assert re.search(r"sent 3 times \(.*cannot be computed.*\), while \d+ others were answered", str(poisoned))
 
 
 def test_rests_grow_so_that_a_server_is_not_stormed() -> None:

@@ -108,7 +108,8 @@ class Answering:
         finally:
             self._model.submit(words.close)  # type: ignore[attr-defined]  # it is a generator; and on its own thread
         ending: Literal["stop", "length"] = "length" if pieces[-1] else "stop"  # the end of the turn has no words
-        evidence = await self._model.run(find_evidence, self._session, memory, request.question, answer.text)
+        asked = (request.question, answer.text, request.history)
+        evidence = await self._model.run(find_evidence, self._session, memory, *asked)
         happened.put_nowait(Answered(answer, ending, evidence))
 
 

@@ -1,0 +1,30 @@
+"""Evaluation as tasks of a real SLURM, on two nodes."""
+
+import sys
+from pathlib import Path
+
+from cluster import Cluster
+from small_run import Trained
+
+from lit_hour.evaluation.evaluate import evaluate
+from lit_hour.evaluation.report_file import read_report
+
+
+def test_tasks_on_two_nodes_give_the_report_of_one_process(cluster: Cluster, trained: Trained, tmp_path: Path) -> None:
+    world = trained.small.yaml.parent / "world/validation"
+    asked = [f"evaluation.questions={world}/questions.json", f"evaluation.videos={world}/videos"]
+    size = ("--nodes=2", "--ntasks-per-node=1", "--cpus-per-task=1")
+    words = (
+        *asked,
+        "training.devices=1",
+        "training.num_nodes=2",
+        "--run",
+        str(trained.run.path),
+        "--out",
+        str(tmp_path / "job"),
+    )
+    printed = cluster.call("srun", *size, sys.executable, "-m", "lit_hour", "evaluate", *words)
+    assert "questions about 2 videos to ask" in printed and printed.count("report: ") == 1
+    assert len(list((tmp_path / "job/answers").glob("*.jsonl"))) == 2
+    evaluate(None, asked, trained.run.path, out=tmp_path / "alone")
+    assert read_report(tmp_path / "job/report.json") == read_report(tmp_path / "alone/report.json")
