@@ -113,7 +113,6 @@ def test_the_name_of_a_setting_agrees_with_its_unit() -> None:
         "_steps": "steps",
         "_per_second": "1/s",
         "_megabytes": "MB",
-        "_gigabytes": "GB",
         "_megapixels": "MP",
     }
     for entry in SETTINGS:

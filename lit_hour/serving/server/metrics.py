@@ -18,6 +18,12 @@ _MEANINGS = {
     "lit_hour_video_frames_total": "frames that were remembered",
     "lit_hour_upload_bytes_total": "bytes of whole uploads",
 }
+_WITHOUT_LABELS = (
+    "lit_hour_answer_tokens_total",
+    "lit_hour_answer_seconds_total",
+    "lit_hour_video_frames_total",
+    "lit_hour_upload_bytes_total",
+)
 
 Labels = tuple[tuple[str, str], ...]
 
@@ -30,7 +36,7 @@ class Metrics:
     """
 
     def __init__(self) -> None:
-        self._counts: Counter[tuple[str, Labels]] = Counter()
+        self._counts: Counter[tuple[str, Labels]] = Counter({(name, ()): 0 for name in _WITHOUT_LABELS})
         self.gauges: dict[str, tuple[str, Callable[[], float]]] = {
             "process_resident_memory_bytes": ("memory of the server's own process", resident_bytes),
         }

@@ -191,7 +191,7 @@ def test_a_screen_reader_is_told_what_happens(browser: Browser, served: Running,
     heard = "return document.getElementById('news').textContent"
     wait_for(lambda: browser.run(heard).startswith("The video is remembered"))
     answer = browser.ask("What is there?")
-    wait_for(lambda: answer[:5] in browser.run(heard) and "Found at 0:00 to" in browser.run(heard))
+    wait_for(lambda: answer[:5] in browser.run(heard) and ". Found at " in browser.run(heard))
     unnamed = browser.run(
         "return [...document.querySelectorAll('button, input, textarea, [tabindex], progress')].filter((each) =>"
         " !(each.labels?.length || each.ariaLabel || each.textContent.trim() || each.querySelector('img[alt]')"
