@@ -19,7 +19,7 @@ class ServerConfig:
     )
     uploads_at_once: int = setting(4, "videos that are received at the same time; one more is answered 429", at_least=1)
     upload_folder: str = setting("", "where uploads are kept while the server runs; empty: the system's temporary folder")
-    idle_seconds: float = setting(30.0, "an upload of which nothing comes for so long is given up", unit="s", above=0)
+    idle_seconds: float = setting(30.0, "an upload of which next to nothing comes for so long is given up", unit="s", above=0)
     answers_at_once: int = setting(4, "questions that are answered in turn, a token each", at_least=1)
     queue_length: int = setting(32, "questions that may wait for their turn; one more is answered 429", at_least=0)
     check_timeout_seconds: float = setting(20.0, "how long the check of an upload may take", unit="s", above=0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import secrets
+import time
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from pathlib import Path, PurePath
@@ -18,6 +19,7 @@ from lit_hour.serving.server.refusal import RefusedError
 
 MAX_NAME_LENGTH = 120
 _WRITE_BYTES = 1 << 20
+_LEAST_BYTES = 1 << 16  # that have to come in the idle time: who drips takes the place of others
 _LINGER_BYTES, _LINGER_SECONDS = 16 << 20, 2.0
 
 
@@ -31,7 +33,7 @@ async def receive_file(request: Request, folder: Path, settings: ServerConfig) -
     """Write the body to a file under a name of our own.
 
     Raises:
-        RefusedError: 413 too large, 408 nothing came for too long, 422 empty, 507 no room on the disk, 400 the client left.
+        RefusedError: 413 too large, 408 too little came for too long, 422 empty, 507 no room on the disk, 400 the client left.
     """
     path = folder / secrets.token_hex(16)
     is_whole = False
@@ -76,18 +78,21 @@ async def _pieces(request: Request, max_bytes: int, idle_seconds: float) -> Asyn
     if declared.isdecimal() and int(declared) > max_bytes:
         await _linger(stream)
         raise too_large
-    num_bytes = 0
+    num_bytes = num_bytes_then = 0
+    then = time.monotonic()
     while True:
         try:
-            piece = await asyncio.wait_for(anext(stream), idle_seconds)
+            piece = await asyncio.wait_for(anext(stream), then + idle_seconds - time.monotonic())
         except StopAsyncIteration:
             return
         except TimeoutError as error:
-            raise RefusedError(408, f"nothing came for {idle_seconds:g} s, so the upload was given up") from error
+            raise RefusedError(408, f"too little came for {idle_seconds:g} s, so the body was given up") from error
         num_bytes += len(piece)
         if num_bytes > max_bytes:
             await _linger(stream)
             raise too_large
+        if num_bytes - num_bytes_then >= _LEAST_BYTES:
+            num_bytes_then, then = num_bytes, time.monotonic()
         yield piece
 
 

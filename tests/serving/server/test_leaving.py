@@ -4,6 +4,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -92,18 +93,23 @@ def test_answers_go_on_side_by_side_and_a_client_that_does_not_read_holds_nobody
     silent.close()
 
 
-def test_half_an_upload_is_removed_when_its_client_leaves_or_says_nothing(endless: Running) -> None:
-    for leaves in (True, False):
-        client = send_request(endless, "half", "/v1/videos?name=a.mp4", length=1000)
-        wait_for(lambda: endless.gauge("lit_hour_upload_files") == 1)
-        second = endless.upload(b"x")
-        assert second.status == 429 and "1 uploads are on their way" in second.reason
-        if leaves:
-            client.close()
-        else:
-            assert b"408" in client.recv(100)
-        wait_for(lambda: endless.gauge("lit_hour_upload_files") == endless.gauge("lit_hour_uploads_now") == 0)
+@pytest.mark.parametrize("how", ("leaves", "says nothing", "drips"))
+def test_half_an_upload_is_removed_when_its_client_is_not_serious(endless: Running, how: str) -> None:
+    client = send_request(endless, "half", "/v1/videos?name=a.mp4", length=1000)
+    wait_for(lambda: endless.gauge("lit_hour_upload_files") == 1)
+    second = endless.upload(b"x")
+    assert second.status == 429 and "1 uploads are on their way" in second.reason
+    if how == "leaves":
         client.close()
+    else:
+        for _ in range(5):
+            time.sleep(0.3)
+            if how == "drips":
+                with suppress(OSError):
+                    client.sendall(b"x")
+        assert b"408" in client.recv(100)
+    wait_for(lambda: endless.gauge("lit_hour_upload_files") == endless.gauge("lit_hour_uploads_now") == 0)
+    client.close()
 
 
 def test_an_upload_without_an_end_is_refused_at_the_limit(session: Session) -> None:

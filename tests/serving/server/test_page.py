@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -126,8 +127,9 @@ def test_a_video_is_dropped_and_three_questions_are_asked(browser: Browser, serv
     browser.open(served.url)
     assert "walk.mp4" in browser.see("#videos").text
     browser.picture("welcome")
+    served.server.model.submit(time.sleep, 2.0)  # the model is busy, so that the page can be seen waiting
     browser.run(DROP, base64.b64encode(film.read_bytes()).decode(), "film.mp4")
-    browser.see("#player")
+    wait_for(lambda: browser.find("#progress-text").text == "Watching: 0 of 40 frames")
     browser.picture("reading")
     browser.see("#pictures img")
     assert not browser.find("#progress").is_displayed() and browser.find("#name").text == "film.mp4"
