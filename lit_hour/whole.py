@@ -17,17 +17,23 @@ def unfinished_path(path: Path) -> Path:
 
 
 @contextmanager
-def whole(path: Path) -> Iterator[TextIO]:
-    """A text file to write that appears under its name only when all of it is on the disk."""
+def whole_file(path: Path) -> Iterator[Path]:
+    """A place to write a file at, by whatever means, that gets its name `path` only when all of it is on the disk."""
     unfinished = unfinished_path(path)
     try:
-        with unfinished.open("w", encoding="utf-8") as file:
-            yield file
-            file.flush()
+        yield unfinished
+        with unfinished.open("rb") as file:
             os.fsync(file.fileno())
         os.replace(unfinished, path)
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+@contextmanager
+def whole(path: Path) -> Iterator[TextIO]:
+    """A text file to write that appears under its name only when all of it is on the disk."""
+    with whole_file(path) as unfinished, unfinished.open("w", encoding="utf-8") as file:
+        yield file
 
 
 def write_whole(path: Path, content: str) -> None:

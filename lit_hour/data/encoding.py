@@ -1,23 +1,11 @@
-"""A run's settings and the weights of its vision encoder -> what decides the tokens of a video, and in words how two differ."""
+"""What the videos of a shard became features by, and in words how two such encodings differ."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from operator import attrgetter
 from typing import Any, Literal
 
-from lit_hour.config.schema import Config
-
-DECIDING_SETTINGS = (
-    "model.vision.name",
-    "model.vision.layer",
-    "model.vision.grid",
-    "model.vision.tanh_gelu",
-    "video.size_pixels",
-    "video.frames_per_second",
-    "video.min_frames",
-    "video.max_frames",
-)
+from lit_hour.config.deciding import describe_differences
 
 
 @dataclass(frozen=True)
@@ -36,16 +24,6 @@ class Encoding:
     vision_dim: int
     settings: dict[str, Any]
     weights: str
-
-
-def deciding_settings(config: Config) -> dict[str, Any]:
-    """The settings that decide the tokens of a video, under their full names."""
-    return {name: attrgetter(name)(config) for name in DECIDING_SETTINGS}
-
-
-def describe_differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """Each setting that differs, as a message names it."""
-    return [f"{name} was {before.get(name)!r}, is {value!r}" for name, value in now.items() if before.get(name) != value]
 
 
 def describe_changes(before: Encoding, now: Encoding) -> list[str]:

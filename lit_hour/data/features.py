@@ -22,14 +22,13 @@ import torch
 from torch import Tensor
 
 from lit_hour.data.encoding import Encoding
+from lit_hour.eight_bits import from_eight_bits, to_eight_bits
 from lit_hour.errors import ShardError
 
 FEATURES_SUFFIX = "safetensors"
 METADATA = "__metadata__"
 LENGTH_BYTES = 8
 DTYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "I8": torch.int8}  # by safetensors' names
-LARGEST_INT8 = 127
-EXPANDED_FRAMES = 4  # that become float32 at once: they stay in the cache of a processor
 
 
 @dataclass(frozen=True)
@@ -69,23 +68,12 @@ class StoredTokens:
         """The tokens in bf16: `(frames, tokens, vision_dim)`."""
         if self.scales is None:
             return self.tokens
-        tokens = torch.empty_like(self.tokens, dtype=torch.bfloat16)  # (frames, tokens, vision_dim)
-        for start in range(0, len(self), EXPANDED_FRAMES):
-            frames = slice(start, start + EXPANDED_FRAMES)
-            tokens[frames] = self.tokens[frames] * self.scales[frames, :, None]  # (frames, tokens, vision_dim)
-        return tokens
+        return from_eight_bits(self.tokens, self.scales, torch.bfloat16)  # (frames, tokens, vision_dim)
 
 
 def compress(tokens: Tensor, precision: Literal["bf16", "int8"]) -> StoredTokens:
-    """Tokens `(frames, tokens, vision_dim)` of any floating dtype as they are stored.
-
-    As int8 the largest number of each token becomes 127 or -127: an outlier coarsens its own token and no other.
-    """
-    if precision == "bf16":
-        return StoredTokens(tokens.bfloat16(), None)
-    scales = tokens.float().abs().amax(-1) / LARGEST_INT8  # (frames, tokens)
-    steps = scales.clamp(min=torch.finfo(torch.float32).tiny)  # (frames, tokens): a token may be all zeros
-    return StoredTokens((tokens.float() / steps[..., None]).round().to(torch.int8), scales)
+    """Tokens `(frames, tokens, vision_dim)` of any floating dtype as they are stored."""
+    return StoredTokens(tokens.bfloat16(), None) if precision == "bf16" else StoredTokens(*to_eight_bits(tokens))
 
 
 def safetensors_of(stored: StoredTokens, encoding: Encoding) -> list[bytes | memoryview]:

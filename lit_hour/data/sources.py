@@ -6,9 +6,10 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from lit_hour.config.data import SourceConfig
+from lit_hour.config.deciding import deciding_settings, describe_differences
 from lit_hour.config.schema import Config
 from lit_hour.data.cache import ShardCache
-from lit_hour.data.encoding import Encoding, deciding_settings, describe_differences
+from lit_hour.data.encoding import Encoding
 from lit_hour.data.index import ShardIndex
 from lit_hour.data.shards import Shards, open_shards
 from lit_hour.errors import ConfigError

@@ -161,7 +161,7 @@ class Evaluation(L.LightningModule):
         """Keep some frames of a video, or ask about one that was watched to its end."""
         video = self._videos[seen.number]
         if seen.frames is not None:
-            recollection = self._open.setdefault(seen.number, Recollection(self.model.vision, seen.num_frames))
+            recollection = self._open.setdefault(seen.number, Recollection(self.session.model, seen.num_frames))
             recollection.add(seen.frames)
             return
         watched = self._open.pop(seen.number, None)
@@ -183,10 +183,12 @@ class Evaluation(L.LightningModule):
         if end.damage:
             yield from ((item, QuestionError(end.damage)) for item in video.items)
             return
+        source = str(video.file or "nothing")
         if watched:
             self.folder.keep_pictures(video.name, watched.pictures)
-        visual = watched.features() if watched else None
-        memory = self.session.remember_visual(visual, end.duration_seconds, str(video.file or "nothing"))
+            memory = self.session.keep(watched, end.duration_seconds, source)
+        else:
+            memory = self.session.remember_visual(None, end.duration_seconds, source)
         yield from ask_items(self.session, memory, video.items)
 
     def _note(self, item: Item, said: str | QuestionError) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import platform
 from importlib.metadata import version
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 from lit_hour import __version__
 from lit_hour.config.load import config_to_dict
 from lit_hour.config.schema import Config
+from lit_hour.digest import digest
 from lit_hour.evaluation.item import Questions
 from lit_hour.evaluation.report import describe_prompts
 
@@ -54,12 +54,3 @@ def describe_protocol(config: Config, checkpoint: Path, device: str) -> dict[str
 def identify(protocol: dict[str, Any], questions: Questions) -> dict[str, Any]:
     """The protocol with what is asked: answers may only lie beside each other where all of this is the same."""
     return {**protocol, "question files": dict(questions.files), "prompts": describe_prompts(questions.items)["digest"]}
-
-
-def digest(path: Path) -> str:
-    """SHA-256 of a file, or of all files of a folder with their names."""
-    if path.is_dir():
-        parts = [f"{digest(file)}  {file.relative_to(path)}\n" for file in sorted(path.rglob("*")) if file.is_file()]
-        return hashlib.sha256("".join(parts).encode()).hexdigest()
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

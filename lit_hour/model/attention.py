@@ -5,11 +5,26 @@ Source: reference arithmetic of Hour-LLaVA, MemAug.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 ROWS_AT_ONCE = 64  # of a query whose attention is looked at: an hour's memory makes a gigabyte of shares for them
+
+
+@dataclass(frozen=True)
+class KeysValues:
+    """What an attention makes of a sequence that it looks into, whoever looks.
+
+    Attributes:
+        keys: `(memory, key_value_heads, head_dim)`, turned by the positions.
+        values: `(memory, key_value_heads, head_dim)`.
+    """
+
+    keys: Tensor
+    values: Tensor
 
 
 class RotaryAngles(nn.Module):
@@ -55,7 +70,8 @@ def rotate(heads: Tensor, angles: tuple[Tensor, Tensor]) -> Tensor:
 class GroupedAttention(nn.Module):
     """Queries of one sequence look at keys and values of another (or the same); nothing is causal, nothing is masked.
 
-    Groups of query heads share a key/value head. Sequences are unbatched: videos differ too much in length to be padded.
+    Groups of query heads share a key/value head: they ask it side by side, and it is read once for all of them. Sequences are
+    unbatched: videos differ too much in length to be padded.
     """
 
     def __init__(self, dim: int, num_heads: int, num_key_value_heads: int) -> None:
@@ -67,33 +83,47 @@ class GroupedAttention(nn.Module):
         self.output = nn.Linear(dim, dim)
 
     def forward(
-        self, asking: Tensor, asked: Tensor, asking_angles: tuple[Tensor, Tensor], asked_angles: tuple[Tensor, Tensor]
+        self,
+        asking: Tensor,
+        asked: Tensor | KeysValues,
+        asking_angles: tuple[Tensor, Tensor],
+        asked_angles: tuple[Tensor, Tensor],
     ) -> Tensor:
-        """Look from `asking` `(query, dim)` into `asked` `(memory, dim)`: `(query, dim)`."""
-        query, key = self._turn(asking, asked, asking_angles, asked_angles)
-        value = self._split_heads(self.value(asked))  # (memory, key_value_heads, head_dim)
-        query, key, value = (heads.transpose(0, 1)[None] for heads in (query, key, value))  # (1, heads, tokens, head_dim)
-        seen = F.scaled_dot_product_attention(query, key, value, enable_gqa=True)  # (1, heads, query, head_dim)
-        return self.output(seen[0].transpose(0, 1).flatten(1))  # (query, dim)
+        """Look from `asking` `(query, dim)` into `asked` `(memory, dim)`, or into what was prepared of it: `(query, dim)`."""
+        asked = self.prepare(asked, asked_angles) if isinstance(asked, Tensor) else asked
+        query = self._ask(asking, asking_angles)  # (query, heads, head_dim)
+        num_rows, num_shared = len(query), asked.keys.shape[1]
+        query = query.unflatten(1, (num_shared, -1)).permute(1, 2, 0, 3)  # (key_value_heads, group, query, head_dim)
+        seen = F.scaled_dot_product_attention(
+            query.flatten(1, 2)[None], asked.keys.transpose(0, 1)[None], asked.values.transpose(0, 1)[None]
+        )[0]  # (key_value_heads, group * query, head_dim)
+        seen = seen.unflatten(1, (-1, num_rows)).permute(2, 0, 1, 3)  # (query, key_value_heads, group, head_dim)
+        return self.output(seen.flatten(1))  # (query, dim)
+
+    def prepare(self, asked: Tensor, angles: tuple[Tensor, Tensor]) -> KeysValues:
+        """All of `asked` `(memory, dim)` that a look into it needs; `forward` and `look` take it in its place."""
+        keys = rotate(self._split_heads(self.key(asked)), angles)  # (memory, key_value_heads, head_dim)
+        return KeysValues(keys, self._split_heads(self.value(asked)))
 
     def look(
-        self, asking: Tensor, asked: Tensor, asking_angles: tuple[Tensor, Tensor], asked_angles: tuple[Tensor, Tensor]
+        self,
+        asking: Tensor,
+        asked: Tensor | KeysValues,
+        asking_angles: tuple[Tensor, Tensor],
+        asked_angles: tuple[Tensor, Tensor],
     ) -> Tensor:
         """The share of all attention of `asking` that goes to each of `asked`: `(memory,)`, the mean over rows and heads."""
-        query, key = self._turn(asking, asked, asking_angles, asked_angles)
-        key = key.repeat_interleave(query.shape[1] // key.shape[1], dim=1)  # (memory, heads, head_dim)
+        asked = self.prepare(asked, asked_angles) if isinstance(asked, Tensor) else asked
+        query = self._ask(asking, asking_angles)  # (query, heads, head_dim)
+        key = asked.keys.repeat_interleave(query.shape[1] // asked.keys.shape[1], dim=1)  # (memory, heads, head_dim)
         total = query.new_zeros(len(key), dtype=torch.float32)  # (memory,)
         for rows in query.float().split(ROWS_AT_ONCE):
             scores = torch.einsum("qhd,mhd->hqm", rows, key.float()) * self.head_dim**-0.5  # (heads, rows, memory)
             total += scores.softmax(dim=-1).sum(dim=(0, 1))  # (memory,)
         return total / query.shape[:2].numel()
 
-    def _turn(
-        self, asking: Tensor, asked: Tensor, asking_angles: tuple[Tensor, Tensor], asked_angles: tuple[Tensor, Tensor]
-    ) -> tuple[Tensor, Tensor]:
-        """Queries `(query, heads, head_dim)` and keys `(memory, key_value_heads, head_dim)`."""
-        query = rotate(self._split_heads(self.query(asking)), asking_angles)  # (query, heads, head_dim)
-        return query, rotate(self._split_heads(self.key(asked)), asked_angles)
+    def _ask(self, asking: Tensor, angles: tuple[Tensor, Tensor]) -> Tensor:
+        return rotate(self._split_heads(self.query(asking)), angles)  # (query, heads, head_dim)
 
     def _split_heads(self, tokens: Tensor) -> Tensor:
         return tokens.unflatten(-1, (-1, self.head_dim))  # (tokens, heads, head_dim)

@@ -11,13 +11,14 @@ import torch
 from torch import Generator, Tensor, nn
 
 from lit_hour.config.schema import Config
+from lit_hour.digest import digest_weights
 from lit_hour.errors import ConfigError, QuestionError
 from lit_hour.model.forgetting import forget
 from lit_hour.model.image_repository import build_image_set_repository, build_tiled_image_repository
 from lit_hour.model.language_model import LanguageModel
-from lit_hour.model.memory_augmentation import MemoryAugmentation
+from lit_hour.model.memory_augmentation import MemoryAugmentation, PreparedMemory
 from lit_hour.model.projector import Projector
-from lit_hour.model.repository import build_repository
+from lit_hour.model.repository import PreparedRepository, build_repository
 from lit_hour.model.splice import LanguageInputs, MemoryQuery, build_query, insert_visual, pad_inputs, prompts_of
 from lit_hour.model.vision_encoder import VisionEncoder
 from lit_hour.types import Batch, ImageSet, Repository, TiledImage, Visual
@@ -89,11 +90,24 @@ class HourLLaVA(nn.Module):
     def remember(self, visuals: Sequence[Visual | None]) -> list[Repository]:
         """The memory of each video or picture, made once for all its questions."""
         shown = [self._black_picture() if visual is None else visual for visual in visuals]
-        encoded = self.vision.each(shown)  # (frames, tokens, vision_dim) for each
-        return [
-            self._lay_out(visual, self.projector(tokens.to(self.frame_end.dtype)))
-            for visual, tokens in zip(shown, encoded, strict=True)
-        ]
+        return [self._lay_out(visual, tokens) for visual, tokens in zip(shown, self.encode(shown), strict=True)]
+
+    def encode(self, visuals: Sequence[Visual]) -> list[Tensor]:
+        """The tokens of each video or picture as the language model reads them: `(frames, tokens, dim)`."""
+        encoded = self.vision.each(visuals)  # (frames, tokens, vision_dim) for each
+        return [self.projector(tokens.to(self.frame_end.dtype)) for tokens in encoded]  # (frames, tokens, dim) for each
+
+    def prepare(self, repository: Repository) -> Repository:
+        """The same memory with all that its questions have in common, so that each costs its own tokens and no more."""
+        if not self.settings.look_back:
+            return repository
+        keys_values = self.memory.prepare(repository.tokens, repository.positions, self.frame_end.dtype)
+        return PreparedRepository(**vars(repository), keys_values=keys_values)
+
+    def digest(self) -> str:
+        """SHA-256 of the weights that decide what `remember` gives: not of those that prepare it, ask it and answer."""
+        weights = {**self.projector.state_dict(), "frame_end": self.frame_end}
+        return digest_weights(weights, self.vision.digest().encode())
 
     def read(
         self,
@@ -117,19 +131,26 @@ class HourLLaVA(nn.Module):
             generator = None if generators is None else generators[place]
             texts.append((input_ids, embeddings, labels))
             queries.append(self._ask(repositories[place], input_ids, embeddings, batch.question_mask[text][is_real], generator))
-        asked = [repositories[place] for place in batch.visual_of_text]
-        is_asked = self.settings.look_back
+        memories = [self._looked_into(repositories[place]) for place in batch.visual_of_text]
         seen = self.memory.each(
             [query.tokens for query in queries],
-            [repository.tokens if is_asked else None for repository in asked],
+            [memory for memory, _ in memories],
             [query.positions for query in queries],
-            [repository.positions if is_asked else None for repository in asked],
+            [positions for _, positions in memories],
         )  # (query, dim) for each text
         sequences = [
             insert_visual(*text, tokens[query.is_visual].split(query.lengths))
             for text, query, tokens in zip(texts, queries, seen, strict=True)
         ]
         return pad_inputs(sequences, self.max_tokens, "right")
+
+    def _looked_into(self, repository: Repository) -> tuple[Tensor | PreparedMemory | None, Tensor | None]:
+        """What MemAug is given of a repository, and its positions if they are still needed."""
+        if not self.settings.look_back:
+            return None, None
+        if isinstance(repository, PreparedRepository):
+            return repository.keys_values, None
+        return repository.tokens, repository.positions  # (memory, dim), (memory,)
 
     def _lay_out(self, visual: Visual, tokens: Tensor) -> Repository:
         """Projected tokens `(frames, tokens, dim)` -> the repository."""

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 
-from lit_hour.model.attention import GroupedAttention, RotaryAngles
+from lit_hour.model.attention import GroupedAttention, KeysValues, RotaryAngles
 
 LAYER_NORM_EPS = 1e-5
+
+PreparedMemory = tuple[KeysValues, ...]  # of each block
 
 
 class MemoryAugmentationBlock(nn.Module):
@@ -27,9 +30,13 @@ class MemoryAugmentationBlock(nn.Module):
         self.feed_forward_norm = nn.LayerNorm(dim, eps=LAYER_NORM_EPS)
 
     def forward(
-        self, query: Tensor, memory: Tensor | None, query_angles: tuple[Tensor, Tensor], memory_angles: tuple[Tensor, Tensor]
+        self,
+        query: Tensor,
+        memory: Tensor | KeysValues | None,
+        query_angles: tuple[Tensor, Tensor],
+        memory_angles: tuple[Tensor, Tensor],
     ) -> Tensor:
-        """`query` `(query, dim)` and `memory` `(memory, dim)` -> `(query, dim)`."""
+        """`query` `(query, dim)` and `memory` `(memory, dim)`, or what was prepared of it -> `(query, dim)`."""
         query = self.self_attention_norm(query + self.self_attention(query, query, query_angles, query_angles))  # (query, dim)
         looked_into = query if memory is None else memory  # (memory, dim)
         query = self.cross_attention_norm(
@@ -40,7 +47,7 @@ class MemoryAugmentationBlock(nn.Module):
     def each(
         self,
         queries: Sequence[Tensor],
-        memories: Sequence[Tensor | None],
+        memories: Sequence[Tensor | KeysValues | None],
         query_angles: Sequence[tuple[Tensor, Tensor]],
         memory_angles: Sequence[tuple[Tensor, Tensor]],
     ) -> list[Tensor]:
@@ -69,7 +76,24 @@ class MemoryAugmentation(nn.Module):
         self.blocks = nn.ModuleList(MemoryAugmentationBlock(dim, num_heads, num_key_value_heads) for _ in range(num_layers))
         self.apply(self.initialise)
 
-    def forward(self, query: Tensor, memory: Tensor | None, query_positions: Tensor, memory_positions: Tensor | None) -> Tensor:
+    def prepare(self, memory: Tensor, positions: Tensor, dtype: torch.dtype) -> PreparedMemory:
+        """What each block makes of a memory, whoever asks; `forward` and `each` take it in the memory's place.
+
+        Args:
+            memory: `(memory, dim)`.
+            positions: `(memory,)`.
+            dtype: of the queries to come.
+        """
+        angles = self.angles(positions, dtype)
+        return tuple(block.cross_attention.prepare(memory, angles) for block in self.blocks)  # type: ignore[union-attr, operator]
+
+    def forward(
+        self,
+        query: Tensor,
+        memory: Tensor | PreparedMemory | None,
+        query_positions: Tensor,
+        memory_positions: Tensor | None,
+    ) -> Tensor:
         """Look back.
 
         Args:
@@ -77,7 +101,7 @@ class MemoryAugmentation(nn.Module):
             memory: `(memory, dim)` every token of that video; None: each block looks into its own query, which is the same
                 amount of arithmetic without a memory.
             query_positions: `(query,)`.
-            memory_positions: `(memory,)`; None where the memory is.
+            memory_positions: `(memory,)`; None where the memory is, or where it was prepared.
 
         Returns:
             `(query, dim)`.
@@ -87,7 +111,7 @@ class MemoryAugmentation(nn.Module):
     def each(
         self,
         queries: Sequence[Tensor],
-        memories: Sequence[Tensor | None],
+        memories: Sequence[Tensor | PreparedMemory | None],
         query_positions: Sequence[Tensor],
         memory_positions: Sequence[Tensor | None],
     ) -> list[Tensor]:
@@ -97,8 +121,9 @@ class MemoryAugmentation(nn.Module):
             angles if each is None else self.angles(each, query.dtype)
             for each, query, angles in zip(memory_positions, queries, query_angles, strict=True)
         ]
-        for block in self.blocks:
-            queries = block.each(queries, memories, query_angles, memory_angles)  # type: ignore[operator]
+        for place, block in enumerate(self.blocks):
+            looked_into = [memory[place] if isinstance(memory, tuple) else memory for memory in memories]
+            queries = block.each(queries, looked_into, query_angles, memory_angles)  # type: ignore[operator]
         return list(queries)  # (query, dim) for each
 
     def initialise(self, layer: nn.Module) -> None:

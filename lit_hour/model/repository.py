@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from lit_hour.model.attention import KeysValues
 from lit_hour.types import Raster, Repository
+
+
+@dataclass(frozen=True)
+class PreparedRepository(Repository):
+    """A repository that was read once for all questions: they look into `keys_values`, one for each block of MemAug.
+
+    These are of its own tokens: who wants others in their places asks `with_tokens`, not `dataclasses.replace`.
+    """
+
+    keys_values: tuple[KeysValues, ...] = ()
 
 
 def build_repository(tokens: Tensor, frame_end: Tensor, timestamps: Tensor, min_frames: int) -> Repository:
@@ -32,6 +44,11 @@ def build_repository(tokens: Tensor, frame_end: Tensor, timestamps: Tensor, min_
     positions = torch.arange(len(laid_out), device=tokens.device)  # (frames * (tokens + 1),)
     side = math.isqrt(tokens.shape[1])
     return Repository(laid_out, positions, (Raster(len(tokens), side, side),), timestamps)
+
+
+def with_tokens(repository: Repository, tokens: Tensor) -> Repository:
+    """The same repository with tokens `(tokens, dim)` in the places of its own, of which nothing is prepared."""
+    return Repository(tokens, repository.positions, repository.rasters, repository.timestamps, repository.num_placeholders)
 
 
 def close_each(runs: Tensor, end: Tensor) -> Tensor:

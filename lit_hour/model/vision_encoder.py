@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import math
 import textwrap
@@ -18,9 +17,9 @@ import torch.nn.functional as F
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch._weights_only_unpickler import UnpicklingError
-from torch.distributed.tensor import DTensor
 
 from lit_hour.config.model import VisionConfig
+from lit_hour.digest import digest_weights
 from lit_hour.errors import ConfigError, InputError, WeightsError
 from lit_hour.types import Features, Frames, TiledImage, Visual
 
@@ -175,17 +174,8 @@ class VisionEncoder(nn.Module):
         return pooled.flatten(2).transpose(1, 2)  # (frames, grid * grid, vision_dim)
 
     def digest(self) -> str:
-        """SHA-256 of the weights, under their names, and of the colours.
-
-        It is that of the weights in bf16, so that it stays the same whichever precision a run holds them in. The ranks of a
-        sharded model all have to ask for it.
-        """
-        found = hashlib.sha256(repr((self.mean, self.deviation)).encode())
-        for name, weight in sorted(self.tower.state_dict().items()):
-            whole = weight.full_tensor() if isinstance(weight, DTensor) else weight
-            found.update(f"{name} {tuple(whole.shape)}".encode())
-            found.update(whole.to("cpu", torch.bfloat16).contiguous().view(torch.int16).numpy().tobytes())
-        return found.hexdigest()
+        """SHA-256 of the weights, as `digest_weights` has it, and of the colours."""
+        return digest_weights(self.tower.state_dict(), repr((self.mean, self.deviation)).encode())
 
     def _encode(self, images: Tensor) -> Tensor:
         dtype = next(self.tower.parameters()).dtype

@@ -14,7 +14,9 @@ import torch
 from torch import Tensor
 
 from lit_hour.errors import QuestionError
-from lit_hour.serving.session import Memory, Session
+from lit_hour.model.repository import with_tokens
+from lit_hour.serving.memory import Memory
+from lit_hour.serving.session import Session
 from lit_hour.types import Message
 
 NUM_MOMENTS = 3
@@ -104,7 +106,7 @@ def _influence(session: Session, memory: Memory, question: str, answer: str, his
     repository = memory.repository
     with torch.inference_mode(mode=False), torch.enable_grad():
         tokens = repository.tokens.detach().clone().requires_grad_()  # (memory, dim)
-        watched = replace(memory, repository=replace(repository, tokens=tokens))
+        watched = replace(memory, repository=with_tokens(repository, tokens))
         prompt = session.prompt(watched, [session.processor.ask(question, history)])
         answer_ids = session.processor.answer_ids(answer).to(session.device)  # (tokens,)
         log_probability = session.model.language.log_probability(prompt, answer_ids)  # ()

@@ -1,12 +1,12 @@
-"""Frames of a video, chunk by chunk, in; its features and some pictures to look at out."""
+"""Frames of a video, chunk by chunk, in; its memory and some pictures to look at out."""
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+from collections.abc import Sequence
 
-from lit_hour.model.vision_encoder import VisionEncoder
-from lit_hour.types import Features, Frames, Picture
+from lit_hour.model.growing import GrowingRepository
+from lit_hour.model.hour_llava import HourLLaVA
+from lit_hour.types import Frames, Picture
 from lit_hour.video.transform import encode_jpeg
 
 NUM_PICTURES = 6
@@ -17,28 +17,35 @@ class Recollection:
     """A video on its way into memory: its frames are encoded as they come, and not kept.
 
     Attributes:
+        repository: what was seen.
         pictures: frames that are spread over the video.
-        num_seen: frames that were added.
     """
 
-    def __init__(self, encoder: VisionEncoder, num_frames: int) -> None:
+    def __init__(self, model: HourLLaVA, num_frames: int) -> None:
+        self.repository = GrowingRepository(model, num_frames)
         self.pictures: list[Picture] = []
-        self._encoder = encoder
         self._shown = {place * (num_frames - 1) // (NUM_PICTURES - 1) for place in range(NUM_PICTURES)}
-        self._tokens: list[Tensor] = []
-        self._timestamps: list[Tensor] = []
-        self.num_seen = 0
+
+    @property
+    def num_seen(self) -> int:
+        """Frames that were added."""
+        return len(self.repository)
 
     def add(self, frames: Frames) -> None:
         """Look at the next frames."""
-        self._tokens.append(self._encoder(frames.images))  # (chunk, tokens, vision_dim)
-        self._timestamps.append(frames.timestamps)  # (chunk,)
-        for place in range(len(frames)):
-            if self.num_seen + place in self._shown:
-                picture = encode_jpeg(frames.images[place].cpu(), JPEG_QUALITY)
-                self.pictures.append((float(frames.timestamps[place]), picture))
-        self.num_seen += len(frames)
+        first = self.num_seen
+        self.repository.add(frames)
+        self.pictures += [take_picture(frames, place) for place in range(len(frames)) if first + place in self._shown]
 
-    def features(self) -> Features:
-        """All that was seen."""
-        return Features(torch.cat(self._tokens), torch.cat(self._timestamps))  # (frames, tokens, vision_dim), (frames,)
+
+def take_picture(frames: Frames, place: int) -> Picture:
+    """One of the frames, to look at."""
+    return float(frames.timestamps[place]), encode_jpeg(frames.images[place].cpu(), JPEG_QUALITY)
+
+
+def thin_out(pictures: Sequence[Picture]) -> tuple[Picture, ...]:
+    """Leave out pictures that have another one near, until they are few; the first and the last stay."""
+    kept = list(pictures)
+    while len(kept) > NUM_PICTURES:
+        kept.pop(min(range(1, len(kept) - 1), key=lambda place: kept[place + 1][0] - kept[place - 1][0]))
+    return tuple(kept)

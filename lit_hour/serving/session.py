@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -13,44 +14,21 @@ from lit_hour.config.load import load_config
 from lit_hour.config.schema import Config
 from lit_hour.errors import QuestionError
 from lit_hour.interop.names import may_lack_of
+from lit_hour.model.growing import GrowingRepository
 from lit_hour.model.hour_llava import HourLLaVA
 from lit_hour.model.materialise import materialise
 from lit_hour.model.splice import LanguageInputs, prompts_of
 from lit_hour.processor import Processor, count_placeholders
 from lit_hour.run import RunFolder
 from lit_hour.serving.files import open_files
-from lit_hour.serving.recollection import Recollection
+from lit_hour.serving.memory import Memory, check_next, digest_of
+from lit_hour.serving.recollection import Recollection, take_picture, thin_out
 from lit_hour.text.tokenizer import end_of_turn_id, load_tokenizer
-from lit_hour.types import Answer, Conversation, Example, Features, Frames, Message, Picture, Repository, Visual
+from lit_hour.types import Answer, Conversation, Example, Features, Frames, Message, Repository, Video, Visual
 from lit_hour.video.sampled import SampledVideo
 from lit_hour.weights import StoredWeights, check_fit, load_into, open_weights, shapes_of
 
 UNFINISHED_CHARACTER = "\ufffd"  # what a tokenizer shows for a character whose last bytes are still to come
-
-
-@dataclass(frozen=True)
-class Memory:
-    """A video or pictures, read once.
-
-    Attributes:
-        source: the files, for messages.
-        duration_seconds: of the video; 0 for pictures.
-        num_frames: sampled from the video; 0 for pictures.
-        num_placeholders: places that they take in a text: 1 for a video, or the number of pictures.
-        note: what a text says of the video.
-        repository: all their tokens.
-        seconds: what it took, by part: decode, encode.
-        pictures: frames of the video to look at, spread over it.
-    """
-
-    source: str
-    duration_seconds: float
-    num_frames: int
-    num_placeholders: int
-    note: str
-    repository: Repository
-    seconds: dict[str, float]
-    pictures: tuple[Picture, ...] = ()
 
 
 Progress = Callable[[int, int], None]
@@ -66,6 +44,11 @@ class Session:
     def __init__(self, config: Config, model: HourLLaVA, processor: Processor) -> None:
         self.config, self.model, self.processor = config, model.eval(), processor
         self.device = next(model.parameters()).device
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of the weights that decide a memory."""
+        return self.model.digest()
 
     @classmethod
     def open(cls, run: Path, checkpoint: str | None = None, device: str | None = None, settings: Sequence[str] = ()) -> Session:
@@ -119,33 +102,86 @@ class Session:
         if not isinstance(visual, SampledVideo):
             decode_seconds = time.perf_counter() - started
             memory = self.remember_visual(visual, 0.0, source)
-            return replace(memory, seconds={"decode": decode_seconds, **memory.seconds})
+            return replace(memory, seconds={"decode": decode_seconds, **memory.seconds}, digest=digest_of(paths))
         encode_seconds = 0.0
-        recollection = Recollection(self.model.vision, len(visual.timestamps))
+        recollection = Recollection(self.model, len(visual.timestamps))
         for frames in visual.chunks(self.config.model.vision.chunk_frames):
             decoded = time.perf_counter()
             recollection.add(frames.to(self.device))
             encode_seconds += time.perf_counter() - decoded
             progress(recollection.num_seen, len(visual.timestamps))
-        decode_seconds = time.perf_counter() - started - encode_seconds
-        memory = self.remember_visual(recollection.features(), visual.duration_seconds, source)
-        seconds = {"decode": decode_seconds, "encode": encode_seconds + memory.seconds["encode"]}
-        return replace(memory, seconds=seconds, pictures=tuple(recollection.pictures))
+        seconds = {"decode": time.perf_counter() - started - encode_seconds, "encode": encode_seconds}
+        memory = self.keep(recollection, visual.duration_seconds, source)
+        return replace(memory, seconds=seconds, digest=digest_of(paths))
 
     @torch.inference_mode()
     def remember_visual(self, visual: Visual | None, duration_seconds: float, source: str) -> Memory:
         """Keep all tokens of what is at hand: frames or features of a video, pictures, or nothing to see."""
         started = time.perf_counter()
-        repository = self.model.remember([None if visual is None else visual.to(self.device)])[0]
-        num_frames = len(visual) if isinstance(visual, Frames | Features) else 0
+        if isinstance(visual, Frames | Features):
+            growing = GrowingRepository(self.model, len(visual))
+            growing.add(visual.to(self.device))
+            memory = self.memory_of_video(growing, duration_seconds, source)
+        else:
+            repository = self.model.remember([None if visual is None else visual.to(self.device)])[0]
+            memory = self.memory_of_pictures(repository, count_placeholders(visual), source)
+        return replace(memory, duration_seconds=duration_seconds, seconds={"encode": time.perf_counter() - started})
+
+    def keep(self, recollection: Recollection, duration_seconds: float, source: str) -> Memory:
+        """The memory of a video that was shown to the model chunk by chunk."""
+        memory = self.memory_of_video(recollection.repository, duration_seconds, source)
+        return replace(memory, pictures=tuple(recollection.pictures))
+
+    def extend(self, memory: Memory, video: Video, duration_seconds: float) -> Memory:
+        """Add what comes next to the memory of a video: the same as if it had been read in one piece.
+
+        What it costs depends on the new frames alone. The memory of before stays as it is, and may be asked on.
+
+        Args:
+            memory: of a video.
+            video: frames or features, at the times at which they are seen, counted from the beginning of the video.
+            duration_seconds: of the video, with what is added.
+
+        Raises:
+            QuestionError: the memory is one of pictures.
+            VideoError: the times do not follow on those before, or the frames are more than `video.max_frames`.
+        """
+        started = time.perf_counter()
+        growing = check_next(memory, video, duration_seconds, self.config.video.max_frames).grown(
+            memory.num_frames, video.to(self.device)
+        )
+        longer = self.memory_of_video(growing, duration_seconds, memory.source, memory.num_frames + len(video))
+        pictures = [*memory.pictures, take_picture(video, len(video) - 1)] if isinstance(video, Frames) else memory.pictures
+        encode_seconds = memory.seconds["encode"] + time.perf_counter() - started
+        return replace(longer, seconds={**memory.seconds, "encode": encode_seconds}, pictures=thin_out(pictures))
+
+    def memory_of_video(
+        self, growing: GrowingRepository, duration_seconds: float, source: str, num_frames: int | None = None
+    ) -> Memory:
+        """The memory of the first frames, or of all frames, that were added to a repository."""
+        num_frames = len(growing) if num_frames is None else num_frames
         return Memory(
             source=source,
             duration_seconds=duration_seconds,
             num_frames=num_frames,
-            num_placeholders=count_placeholders(visual),
-            note=self.processor.video_note(duration_seconds, num_frames) if num_frames else "",
-            repository=repository,
-            seconds={"encode": time.perf_counter() - started},
+            num_placeholders=1,
+            note=self.processor.video_note(duration_seconds, num_frames),
+            repository=growing.repository(num_frames),
+            seconds={},
+            growing=growing,
+        )
+
+    @torch.inference_mode()
+    def memory_of_pictures(self, repository: Repository, num_placeholders: int, source: str) -> Memory:
+        """The memory of pictures, or of nothing to see."""
+        return Memory(
+            source=source,
+            duration_seconds=0.0,
+            num_frames=0,
+            num_placeholders=num_placeholders,
+            note="",
+            repository=self.model.prepare(repository),
+            seconds={},
         )
 
     @torch.inference_mode()

@@ -16,10 +16,11 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from lit_hour.config.command_line import parse_command_line
+from lit_hour.config.deciding import deciding_settings
 from lit_hour.config.load import load_config
 from lit_hour.config.schema import Config
 from lit_hour.data.encode_source import Chunk, EncodeSource, FrameShards, Place, VideoFiles, Videos
-from lit_hour.data.encoding import Encoding, deciding_settings
+from lit_hour.data.encoding import Encoding
 from lit_hour.data.feature_folder import FeatureFolder
 from lit_hour.data.features import StoredTokens, compress
 from lit_hour.data.pack import PackSummary, make_folder

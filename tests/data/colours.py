@@ -6,9 +6,10 @@ import torch
 from tiny import VIDEO
 from torch import Tensor
 
+from lit_hour.config.deciding import deciding_settings
 from lit_hour.config.schema import Config
 from lit_hour.data.encode_source import FrameShards, Place, Videos
-from lit_hour.data.encoding import Encoding, deciding_settings
+from lit_hour.data.encoding import Encoding
 from lit_hour.data.feature_folder import FeatureFolder
 from lit_hour.data.features import compress
 

@@ -18,12 +18,12 @@ def test_the_memory_is_the_same_to_the_bit(trained: Trained, babbling: RunFolder
     session = Session.open(babbling.path, settings=["model.vision.chunk_frames=4", "video.max_frames=11"])
     whole = session.remember(video)
     *chunks, end = Watching([(7, video)], session.config.video, chunk_frames=4)
-    recollection = Recollection(session.model.vision, num_frames=11)
+    recollection = Recollection(session.model, num_frames=11)
     with torch.inference_mode():
         for seen in chunks:
             assert seen.frames is not None and seen.num_frames == 11
             recollection.add(seen.frames)
-        memory = session.remember_visual(recollection.features(), end.duration_seconds, "the video")
+        memory = session.keep(recollection, end.duration_seconds, "the video")
     assert [len(seen.frames) for seen in chunks if seen.frames] == [4, 4, 3]
     assert torch.equal(memory.repository.tokens, whole.repository.tokens)
     assert torch.equal(memory.repository.positions, whole.repository.positions)

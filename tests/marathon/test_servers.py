@@ -140,9 +140,15 @@ def test_work_is_shared_among_servers() -> None:
     assert min(len(one.answered), len(other.answered)) > 12
 
 
+def die_after(server: ChatServer, num_answers: int) -> None:
+    while len(server.answered) < num_answers:
+        time.sleep(0.01)
+    server.die()
+
+
 def test_a_server_that_dies_in_the_middle_is_replaced_by_the_others() -> None:
     with ChatServer(echo, delay_seconds=0.05) as one, ChatServer(echo, delay_seconds=0.05) as other:
-        dying = threading.Timer(0.3, one.die)
+        dying = threading.Thread(target=die_after, args=(one, 5))
         dying.start()
         replies, servers = chat([one.url, other.url], 150)
         dying.join()

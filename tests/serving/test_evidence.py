@@ -7,6 +7,7 @@ import torch
 from PIL import Image
 
 from lit_hour.errors import QuestionError
+from lit_hour.model.repository import with_tokens
 from lit_hour.serving.evidence import find_evidence, find_moments
 from lit_hour.serving.likelihood import weigh_answers
 from lit_hour.serving.session import Memory, Session
@@ -28,7 +29,7 @@ def weigh(session: Session, memory: Memory, frame: int, scale: float) -> float:
     """The log-probability of the answer with the tokens of one frame scaled."""
     tokens = memory.repository.tokens.unflatten(0, (memory.repository.num_frames, -1)).clone()  # (frames, tokens, dim)
     tokens[frame] *= scale
-    changed = replace(memory, repository=replace(memory.repository, tokens=tokens.flatten(0, 1)))
+    changed = replace(memory, repository=with_tokens(memory.repository, tokens.flatten(0, 1)))
     return weigh_answers(session, changed, session.processor.ask(QUESTION), [ANSWER])[0].log_probability
 
 

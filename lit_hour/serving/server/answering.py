@@ -14,10 +14,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 from lit_hour.serving.evidence import Evidence, find_evidence
+from lit_hour.serving.memory import Memory
 from lit_hour.serving.server.library import Library, Video
 from lit_hour.serving.server.limits import Line, ModelThread
 from lit_hour.serving.server.metrics import Metrics
-from lit_hour.serving.session import Memory, Session
+from lit_hour.serving.session import Session
 from lit_hour.types import Answer, Message
 
 REPORT_SECONDS = 5.0  # a client hears of us at least so often: who hears nothing for long takes us for dead

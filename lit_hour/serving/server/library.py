@@ -13,12 +13,13 @@ from typing import Any, Literal
 
 from lit_hour.config.server import ServerConfig
 from lit_hour.errors import InputError
+from lit_hour.serving.memory import Memory
 from lit_hour.serving.server.decoding import CancelledDecodingError, Header
 from lit_hour.serving.server.limits import ModelThread
 from lit_hour.serving.server.metrics import Metrics
 from lit_hour.serving.server.refusal import RefusedError
 from lit_hour.serving.server.remembering import Reading, remember_apart
-from lit_hour.serving.session import Memory, Session
+from lit_hour.serving.session import Session
 
 State = Literal["waiting", "remembering", "remembered", "refused"]
 

@@ -10,10 +10,11 @@ from threading import Event
 import torch
 
 from lit_hour.config.server import ServerConfig
+from lit_hour.serving.memory import Memory
 from lit_hour.serving.recollection import Recollection
 from lit_hour.serving.server.decoding import decode_apart
 from lit_hour.serving.server.limits import ModelThread
-from lit_hour.serving.session import Memory, Session
+from lit_hour.serving.session import Session
 from lit_hour.types import Frames
 
 
@@ -51,7 +52,7 @@ def remember_apart(
     reading.started, encode_seconds = time.monotonic(), 0.0
     with decode_apart(path, name, session.config.video, chunk_frames, settings, cancelled) as video:
         reading.num_frames = video.num_frames
-        recollection = Recollection(session.model.vision, video.num_frames)
+        recollection = model.submit(_begin, session, video.num_frames).result()
         for frames in video.chunks():
             decoded = time.monotonic()
             model.submit(_encode, session, recollection, frames).result()
@@ -60,8 +61,12 @@ def remember_apart(
     decode_seconds = time.monotonic() - reading.started - encode_seconds
     reading.notes = video.notes
     memory = model.submit(_keep, session, recollection, video.duration_seconds, name).result()
-    seconds = {"decode": decode_seconds, "encode": encode_seconds + memory.seconds["encode"]}
-    return replace(memory, seconds=seconds, pictures=tuple(recollection.pictures))
+    return replace(memory, seconds={"decode": decode_seconds, "encode": encode_seconds})
+
+
+@torch.inference_mode()
+def _begin(session: Session, num_frames: int) -> Recollection:
+    return Recollection(session.model, num_frames)
 
 
 @torch.inference_mode()
@@ -71,4 +76,4 @@ def _encode(session: Session, recollection: Recollection, frames: Frames) -> Non
 
 @torch.inference_mode()
 def _keep(session: Session, recollection: Recollection, duration_seconds: float, name: str) -> Memory:
-    return session.remember_visual(recollection.features(), duration_seconds, name)
+    return session.keep(recollection, duration_seconds, name)

@@ -1,0 +1,147 @@
+"""What it costs to remember a video, to ask on, to grow and to keep.
+
+    python tests/benchmarks/remembering.py RUN WORLD [CLIP]
+
+RUN is a trained run, WORLD the folder of made-up videos that it validates on, whose first video is the longest. Seconds are
+those of the processor's work on one thread, so that another program at work beside this one does not count.
+
+1. A first question about the longest video, which has to be read for it, and further ones; the same about a real clip, if one
+   is given, that is repeated for an hour.
+2. A live video of ten hours, a minute at a time, by stored features that are noise.
+3. Memories on disk in each precision: bytes for an hour, and the share of answers about all videos that stay as they were.
+"""
+
+# ruff: noqa: E402  (the checkout comes first on the path)
+from __future__ import annotations
+
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from statistics import mean
+from tempfile import TemporaryDirectory
+
+sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parents[1] / "video")]
+
+import torch
+from looped import loop_video
+
+from lit_hour.data.question_file import read_questions
+from lit_hour.serving.memory import Memory
+from lit_hour.serving.memory_file import load_memory, save_memory
+from lit_hour.serving.session import Session
+from lit_hour.text.chat import phrase_question
+from lit_hour.text.verdict import is_right
+from lit_hour.types import Answer, Features, Question
+
+PRECISIONS = ("exact", "bf16", "int8")
+NUM_QUESTIONS, MANY_QUESTIONS = 10, 100
+LIVE_HOURS, PIECE_FRAMES, NUM_PIECES = 10, 60, 20
+BYTES_PER_PAGE = 4096
+
+
+def main(run: Path, world: Path, clip: Path | None = None) -> None:
+    """Measure and print."""
+    torch.set_num_threads(1)
+    session = Session.open(run, device="cpu", settings=[f"video.max_frames={3600 * LIVE_HOURS + 10_000}"])
+    subjects = [
+        (world / "videos" / subject.files[0], subject.questions) for subject in read_questions(world / "questions.json")
+    ]
+    ask_on(session, *subjects[0])
+    with TemporaryDirectory() as folder:
+        if clip:
+            loop_video(clip, Path(folder) / clip.name, 3600.0)
+            ask_on(session, Path(folder) / clip.name, subjects[0][1])
+        go_on(session)
+        keep(session, subjects, Path(folder) / "memory")
+
+
+def ask_on(session: Session, video: Path, questions: tuple[Question, ...]) -> None:
+    """The first question and further ones, in time and in memory."""
+    asked = [phrase_question(question, session.config.text.choice_answer) for question in questions]
+    say(session, session.remember_visual(noise(session, 2, 0), 2, "to warm up"), asked[0])
+    started = time.process_time()
+    memory = session.remember(video)
+    remembered = time.process_time() - started
+    say(session, memory, asked[0])
+    first = time.process_time() - started
+    further = []
+    for place in range(1, NUM_QUESTIONS + 1):
+        started = time.process_time()
+        say(session, memory, asked[place % len(asked)])
+        further.append(time.process_time() - started)
+    print(f"{video.name}: {memory.duration_seconds:.0f} s, {memory.num_frames} frames, {memory.num_bytes / 1e6:.1f} MB ready")
+    print(f"first question {first:.2f} s, of which remembering {remembered:.2f} s")
+    print(f"each further question {mean(further):.2f} s, {mean(further) / first:.1%} of the first")
+    resident = resident_bytes()
+    for place in range(MANY_QUESTIONS):
+        say(session, memory, asked[place % len(asked)])
+    print(f"{MANY_QUESTIONS} questions more: {(resident_bytes() - resident) / 1e6:+.1f} MB of {resident / 1e6:.0f} MB resident")
+
+
+def go_on(session: Session) -> None:
+    """Pieces of a minute at the beginning of a live video and after hours."""
+    memory, cost = session.remember_visual(noise(session, PIECE_FRAMES, 0), PIECE_FRAMES, "live"), []
+    for start in range(PIECE_FRAMES, 3600 * LIVE_HOURS + PIECE_FRAMES * NUM_PIECES, PIECE_FRAMES):
+        piece = noise(session, PIECE_FRAMES, start)
+        started = time.process_time()
+        memory = session.extend(memory, piece, start + PIECE_FRAMES)
+        cost.append(1000 * (time.process_time() - started))
+    early, late = cost[:NUM_PIECES], cost[-NUM_PIECES:]
+    print(f"a minute more: {mean(early):.1f} ms from minute 1 on, {mean(late):.1f} ms from hour {LIVE_HOURS} on (means of 20)")
+    print(f"  mean of all {mean(cost):.1f} ms; most {max(cost):.0f} ms, when room was made for {memory.num_bytes / 1e6:.0f} MB")
+
+
+def keep(session: Session, subjects: list[tuple[Path, tuple[Question, ...]]], file: Path) -> None:
+    """Size and answers of what comes back from disk."""
+    sessions = {precision: with_precision(session, precision) for precision in PRECISIONS}
+    said: dict[str, list[str]] = {precision: [] for precision in ("never saved", *PRECISIONS)}
+    num_bytes, questions, seconds = dict.fromkeys(PRECISIONS, 0.0), [q for _, asked in subjects for q in asked], 0.0
+    for video, asked in subjects:
+        memory = session.remember(video)
+        said["never saved"] += answers(session, memory, asked)
+        seconds += memory.num_frames / session.config.video.frames_per_second
+        for precision, other in sessions.items():
+            save_memory(other, memory, file)
+            num_bytes[precision] += file.stat().st_size - sum(len(jpeg) for _, jpeg in memory.pictures)
+            said[precision] += answers(other, load_memory(other, file), asked)
+    print(f"{len(questions)} questions about {len(subjects)} videos of {seconds / 3600:.2f} h in all:")
+    for precision, texts in said.items():
+        same = mean(one == other for one, other in zip(texts, said["never saved"], strict=True))
+        right = mean(is_right(question, text) for question, text in zip(questions, texts, strict=True))
+        size = f"{num_bytes[precision] * 3600 / seconds / 1e6:.2f} MB for an hour" if precision in num_bytes else ""
+        print(f"  {precision:12} {right:.1%} right, {same:.1%} of the answers as before  {size}")
+
+
+def with_precision(session: Session, precision: str) -> Session:
+    """The same session, which saves in another precision."""
+    serving = replace(session.config.serving, memory_precision=precision)  # type: ignore[arg-type]
+    return Session(replace(session.config, serving=serving), session.model, session.processor)
+
+
+def answers(session: Session, memory: Memory, questions: tuple[Question, ...]) -> list[str]:
+    """What is said to each question."""
+    return [say(session, memory, phrase_question(each, session.config.text.choice_answer)) for each in questions]
+
+
+def say(session: Session, memory: Memory, question: str) -> str:
+    """The answer to one question."""
+    *_, answer = session.ask(memory, question)
+    assert isinstance(answer, Answer)
+    return answer.text
+
+
+def noise(session: Session, num_frames: int, start: int) -> Features:
+    """Stored features that come at second `start`, one frame a second."""
+    vision = session.model.vision
+    tokens = torch.randn(num_frames, vision.tokens_per_frame, vision.dim)  # (frames, tokens, vision_dim)
+    return Features(tokens, torch.arange(start, start + num_frames).float())
+
+
+def resident_bytes() -> int:
+    """Of this process, at this moment."""
+    return int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[1]) * BYTES_PER_PAGE
+
+
+if __name__ == "__main__":
+    main(*map(Path, sys.argv[1:]))
