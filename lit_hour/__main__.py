@@ -1,4 +1,4 @@
-"""python -m lit_hour VERB: make up, annotate, pack or encode videos, ask and evaluate a run, convert published checkpoints."""
+"""python -m lit_hour VERB: make up, annotate, pack or encode videos, ask, serve, evaluate a run, convert published weights."""
 
 from __future__ import annotations
 
@@ -60,6 +60,7 @@ def main(words: list[str]) -> None:
     asking.add_argument("--device", help="cpu or cuda; a GPU is taken when there is one")
     asking.set_defaults(run=run_ask)
 
+    add_serve(verbs)
     add_evaluate(verbs)
 
     converting = verbs.add_parser("convert", help="a published Hour-LLaVA -> a run, or a run -> the published layout")
@@ -116,6 +117,20 @@ def add_import(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     importing.add_argument("--videos", type=Path, action="append", required=True, help="folder to look in; may be given again")
     importing.add_argument("settings", nargs="*", help="[key=value ...]: marathon.max_missing counts")
     importing.set_defaults(run=run_import)
+
+
+def add_serve(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """The words of serve."""
+    serving = verbs.add_parser("serve", help="a trained run -> a web page, and OpenAI's chat interface, about videos")
+    serving.add_argument("settings", nargs="*", help="[key=value ...] over the run's settings: serving.server.max_videos=4")
+    serving.add_argument("--run", dest="run_folder", type=Path, required=True, help="run folder, such as runs/tiny")
+    serving.add_argument("--host", default="127.0.0.1", help="address to listen on; any but loopback needs --token-file")
+    serving.add_argument("--port", type=int, default=8000, help="8000 if not given; 0: any that is free")
+    serving.add_argument("--videos", type=Path, action="append", default=[], help="folder to ask about; may be given again")
+    serving.add_argument("--token-file", type=Path, help="file with the token that every client has to give")
+    serving.add_argument("--checkpoint", help="a name in RUN/checkpoints; best, last or converted if not given")
+    serving.add_argument("--device", help="cpu or cuda; a GPU is taken when there is one")
+    serving.set_defaults(run=run_serve)
 
 
 def add_evaluate(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -205,6 +220,14 @@ def run_ask(arguments: argparse.Namespace) -> None:
         return
     session.processor.ask(arguments.question)  # an empty question is refused before an hour of video is read
     answer_one(session, recall(session, files), arguments.question)
+
+
+def run_serve(arguments: argparse.Namespace) -> None:
+    """Answer until Ctrl-C."""
+    from lit_hour.serving.server.start import serve
+
+    given = (arguments.run_folder, arguments.host, arguments.port, arguments.videos, arguments.token_file)
+    serve(*given, arguments.checkpoint, arguments.device, arguments.settings)
 
 
 def run_evaluate(arguments: argparse.Namespace) -> None:

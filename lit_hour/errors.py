@@ -60,5 +60,9 @@ class JournalError(InputError):
     """A journal that cannot be read or written."""
 
 
+class ServerError(InputError):
+    """A server that cannot be started safely as it was asked for."""
+
+
 class MemoryFileError(InputError):
     """A file of a memory, or the folder of such files, that is missing, damaged, or belongs to another video or model."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,6 +10,8 @@ import pytest
 
 if TYPE_CHECKING:  # small_run brings Lightning with it, which only those who train should wait for
     from small_run import Small, Trained, Watch
+
+    from lit_hour.run import RunFolder
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SHARED = REPOSITORY.parent / "shared"
@@ -52,6 +55,22 @@ def trained(small: Small) -> Trained:
 
     words = ("training.pictures=2",)
     return Trained(small, small.run("whole"), words, small.train("whole", *words))
+
+
+@pytest.fixture(scope="session")
+def babbling(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    """A run that says something else to each question: a few steps teach a model to be silent."""
+    import torch
+
+    from lit_hour.run import RunFolder
+
+    run = RunFolder(Path(shutil.copytree(trained.run.path, tmp_path_factory.mktemp("runs") / "babbling")))
+    checkpoint = torch.load(run.checkpoint("best"), weights_only=True)
+    for name, weight in checkpoint["state_dict"].items():
+        if "language" in name and weight.dim() == 2:
+            weight.normal_(std=0.5, generator=torch.Generator().manual_seed(0))
+    torch.save(checkpoint, run.checkpoint("best"))
+    return run
 
 
 @pytest.fixture

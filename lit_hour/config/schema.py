@@ -161,7 +161,7 @@ class Config:
     model: ModelConfig = section(ModelConfig, "batch -> loss or answer")
     training: TrainingConfig = section(TrainingConfig, "optimizer, schedule, checkpoints, hardware")
     answer: AnswerConfig = section(AnswerConfig, "how answers are generated")
+    serving: ServingConfig = section(ServingConfig, "how a trained run answers")
     world: WorldConfig = section(WorldConfig, "made-up videos whose answers are known")
     marathon: MarathonConfig = section(MarathonConfig, "videos -> instruction data, by a model that is asked for it")
-    serving: ServingConfig = section(ServingConfig, "how the memories of videos are kept between questions")
     evaluation: EvaluationConfig = section(EvaluationConfig, "published questions and videos -> a score that can be checked")

@@ -1,16 +1,18 @@
-"""The settings of what a server keeps in mind, one group of the schema."""
+"""The settings of answering, one group of the schema: how memories of videos are kept, and the server."""
 
+# ruff: noqa: RUF009  (`setting` and `section` make a new dataclass field at each call; nothing is shared)
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Literal
 
-from lit_hour.config.fields import setting
+from lit_hour.config.fields import section, setting
+from lit_hour.config.server import ServerConfig
 
 
 @dataclass(frozen=True)
 class ServingConfig:
-    """How the memories of videos are kept between questions."""
+    """How a trained run answers: how the memories of videos are kept between questions, and what its server takes."""
 
     memory_precision: Literal["exact", "bf16", "int8"] = setting(
         "exact",
@@ -23,3 +25,4 @@ class ServingConfig:
         above=0,
     )
     memory_folder: str = setting("runs/memories", "folder on disk for the memories that do not fit")
+    server: ServerConfig = section(ServerConfig, "answering over HTTP")

@@ -100,7 +100,7 @@ def test_units_are_a_closed_list() -> None:
         "shards",
         "steps",
     }
-    known = {"", "1/s", "1/min", "s"} | counted
+    known = {"", "1/s", "1/min", "s", "MB", "GB", "MP"} | counted
     assert units <= known
 
 
@@ -112,6 +112,8 @@ def test_the_name_of_a_setting_agrees_with_its_unit() -> None:
         "_tokens": "tokens",
         "_steps": "steps",
         "_per_second": "1/s",
+        "_megabytes": "MB",
+        "_megapixels": "MP",
     }
     for entry in SETTINGS:
         for end, unit in ending.items():
