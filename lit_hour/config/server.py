@@ -15,7 +15,7 @@ class ServerConfig:
     max_video_seconds: float = setting(6 * 3600.0, "longest video that is taken", unit="s", above=0)
     max_frame_megapixels: float = setting(16.0, "largest frame of a video that is taken: 4K has 8.3", unit="MP", above=0)
     max_videos: int = setting(
-        8, "videos that are kept; one more takes the place of the one that was asked about least recently", at_least=1
+        32, "videos that are kept; one more takes the place of the one that was asked about least recently", at_least=1
     )
     uploads_at_once: int = setting(4, "videos that are received at the same time; one more is answered 429", at_least=1)
     upload_folder: str = setting("", "where uploads are kept while the server runs; empty: the system's temporary folder")

@@ -85,8 +85,7 @@ class Answering:
         async with self._line.place():
             if not request.video.settled.is_set():
                 happened.put_nowait(Waiting())
-            memory = await self._library.memory(request.video)
-            async with self._line.turn():
+            async with self._library.memory(request.video) as memory, self._line.turn():
                 started = time.monotonic()
                 try:
                     await self._answer(request, memory, happened)

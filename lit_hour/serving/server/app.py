@@ -131,10 +131,10 @@ def _add_videos(app: FastAPI, server: Server) -> None:
 
     @app.get("/v1/videos/{video_id}/pictures/{place}")
     async def picture(video_id: str, place: int) -> Response:
-        memory = server.library.find(video_id).memory
-        if memory is None or not 0 <= place < len(memory.pictures):
+        pictures = server.library.find(video_id).pictures
+        if not 0 <= place < len(pictures):
             raise RefusedError(404, "there is no such picture of this video")
-        return Response(memory.pictures[place][1], media_type="image/jpeg", headers={"Cache-Control": "private, max-age=3600"})
+        return Response(pictures[place][1], media_type="image/jpeg", headers={"Cache-Control": "private, max-age=3600"})
 
 
 def _add_chat(app: FastAPI, server: Server) -> None:

@@ -1,18 +1,23 @@
-"""Videos that clients have brought -> what is remembered of them. So many are kept, and the least recently used one goes."""
+"""Videos that clients have brought -> what is remembered of them. So many are kept, and the least recently used one goes.
+
+Their memories lie on a shelf: those that are more than its budget are on disk until they are asked about.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import secrets
 import time
+from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event
 from typing import Any, Literal
 
 from lit_hour.config.server import ServerConfig
-from lit_hour.errors import InputError
+from lit_hour.errors import InputError, MemoryFileError
 from lit_hour.serving.memory import Memory
 from lit_hour.serving.server.decoding import CancelledDecodingError, Header
 from lit_hour.serving.server.limits import ModelThread
@@ -20,6 +25,8 @@ from lit_hour.serving.server.metrics import Metrics
 from lit_hour.serving.server.refusal import RefusedError
 from lit_hour.serving.server.remembering import Reading, remember_apart
 from lit_hour.serving.session import Session
+from lit_hour.serving.shelf import MemoryShelf
+from lit_hour.types import Picture
 
 State = Literal["waiting", "remembering", "remembered", "refused"]
 
@@ -38,6 +45,8 @@ class Video:
         reading: how far it is.
         settled: it is remembered, refused or gone.
         stamp: size and time of the file when it was brought.
+        key: of its memory on the shelf; empty until it is remembered.
+        pictures: frames of it to look at.
     """
 
     name: str
@@ -47,7 +56,8 @@ class Video:
     id: str = field(default_factory=lambda: f"{ID_PREFIX}{secrets.token_urlsafe(12)}")
     state: State = "waiting"
     reason: str = ""
-    memory: Memory | None = None
+    key: str = ""
+    pictures: tuple[Picture, ...] = ()
     reading: Reading = field(default_factory=Reading)
     cancelled: Event = field(default_factory=Event)
     settled: asyncio.Event = field(default_factory=asyncio.Event)
@@ -71,15 +81,18 @@ class Video:
             "frames_read": self.reading.frames_read,
             "seconds_left": self.reading.seconds_left(),
             "notes": list(self.reading.notes),
-            "pictures": [seconds for seconds, _ in self.memory.pictures] if self.memory else [],
+            "pictures": [seconds for seconds, _ in self.pictures],
         }
 
 
 class Library:
     """The videos of one server."""
 
-    def __init__(self, session: Session, model: ModelThread, settings: ServerConfig, metrics: Metrics) -> None:
+    def __init__(
+        self, session: Session, model: ModelThread, shelf: MemoryShelf, settings: ServerConfig, metrics: Metrics
+    ) -> None:
         self._session, self._model, self._settings, self._metrics = session, model, settings, metrics
+        self._shelf = shelf
         self._videos: dict[str, Video] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._readers = ThreadPoolExecutor(READ_AT_ONCE, "reader")
@@ -137,19 +150,32 @@ class Library:
         """Let go of a video, and stop remembering it."""
         self._videos.pop(video.id, None)
         video.cancelled.set()
-        video.memory = None
+        self._forget(video)
         self._delete_file(video)
 
-    async def memory(self, video: Video) -> Memory:
-        """What is remembered of a video, once it is.
+    @asynccontextmanager
+    async def memory(self, video: Video) -> AsyncIterator[Memory]:
+        """What is remembered of a video, once it is; it stays at hand meanwhile.
 
         Raises:
             RefusedError: 422, it was refused; 404, it was dropped meanwhile.
         """
         await video.settled.wait()
-        if video.memory is not None:
-            return video.memory
-        raise RefusedError(422, video.reason) if video.reason else RefusedError(404, "this video is no longer kept")
+        if video.reason:
+            raise RefusedError(422, video.reason)
+        borrowed = self._shelf.borrow(video.key)
+        reading = asyncio.ensure_future(asyncio.to_thread(borrowed.__enter__))  # perhaps from disk
+        try:
+            memory = await asyncio.shield(reading)
+        except MemoryFileError as error:
+            raise RefusedError(404, "this video is no longer kept: send it again") from error
+        except asyncio.CancelledError:
+            reading.add_done_callback(lambda read: read.exception() or borrowed.__exit__(None, None, None))
+            raise
+        try:
+            yield memory
+        finally:
+            await asyncio.shield(asyncio.to_thread(borrowed.__exit__, None, None, None))  # whoever is cancelled meanwhile
 
     def close(self) -> None:
         """Stop everything, and delete the uploads."""
@@ -162,7 +188,10 @@ class Library:
         try:
             memory = await asyncio.get_running_loop().run_in_executor(self._readers, self._begin, video, *given)
             if not video.cancelled.is_set():
-                video.state, video.memory = "remembered", memory
+                video.key, video.pictures = await asyncio.to_thread(self._shelf.put, memory), memory.pictures
+                video.state = "remembered"
+                if video.cancelled.is_set():  # meanwhile
+                    self._forget(video)
                 self._metrics.add("lit_hour_video_frames_total", memory.num_frames)
         except InputError as error:
             video.state, video.reason = "refused", str(error)
@@ -181,6 +210,11 @@ class Library:
             raise CancelledDecodingError
         video.state = "remembering"
         return remember_apart(*given)
+
+    def _forget(self, video: Video) -> None:
+        """Take its memory off the shelf, which may have to wait until it is read or written."""
+        if video.key:
+            asyncio.get_running_loop().run_in_executor(None, self._shelf.remove, video.key)
 
     def _delete_file(self, video: Video) -> None:
         if video.is_upload:

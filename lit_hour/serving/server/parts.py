@@ -20,6 +20,7 @@ from lit_hour.serving.server.presence import unless_gone
 from lit_hour.serving.server.uploads import display_name, receive_file
 from lit_hour.serving.server.videos import Folders
 from lit_hour.serving.session import Session
+from lit_hour.serving.shelf import MemoryShelf
 
 CHECKS_AT_ONCE = 2  # each is a process
 
@@ -35,17 +36,20 @@ class Server:
         self.session, self.name, self.access, self.folders = session, name, access, folders
         self.settings: ServerConfig = session.config.serving.server
         self.metrics, self.model = Metrics(), ModelThread()
-        self.library = Library(session, self.model, self.settings, self.metrics)
+        self._memories = _make_folder(session.config.serving.memory_folder, "serving.memory_folder")
+        shelf = MemoryShelf(session, self.memory_folder, int(session.config.serving.memory_gigabytes * 1e9))
+        self.library = Library(session, self.model, shelf, self.settings, self.metrics)
         self.line = Line(self.settings.answers_at_once, self.settings.queue_length, "questions")
         self.uploads = Line(self.settings.uploads_at_once, 0, "uploads")
         self.answering = Answering(session, self.model, self.library, self.line, self.metrics)
         self._checks = asyncio.Semaphore(CHECKS_AT_ONCE)
-        self._folder = _make_folder(self.settings.upload_folder)
+        self._folder = _make_folder(self.settings.upload_folder, "serving.server.upload_folder")
         self.metrics.gauges |= {
             "lit_hour_questions_in_line": ("questions that are answered or wait", lambda: self.line.num_in),
             "lit_hour_questions_answered_now": ("questions whose turn it is", lambda: self.line.num_served),
             "lit_hour_uploads_now": ("videos that are received or checked", lambda: self.uploads.num_in),
             "lit_hour_videos_kept": ("videos that can be asked about, or will be", lambda: len(self.library)),
+            "lit_hour_memory_bytes": ("memories that are ready to be asked", lambda: shelf.num_bytes),
             "lit_hour_upload_files": ("files of uploads on the disk", lambda: len(list(self.upload_folder.iterdir()))),
         }
         warm_up()
@@ -54,6 +58,11 @@ class Server:
     def upload_folder(self) -> Path:
         """Where uploads are kept."""
         return Path(self._folder.name)
+
+    @property
+    def memory_folder(self) -> Path:
+        """Where memories are kept that are more than the budget."""
+        return Path(self._memories.name)
 
     async def bring_upload(self, request: Request, name: str) -> Video:
         """Take the video in the body of a request, once it is checked.
@@ -94,6 +103,7 @@ class Server:
         self.library.close()
         self.model.close()
         self._folder.cleanup()
+        self._memories.cleanup()
 
     async def _bring(self, path: Path, name: str, *, is_upload: bool) -> Video:
         async with self._checks:
@@ -102,8 +112,10 @@ class Server:
         return meanwhile or self.library.add(name, path, header, is_upload)
 
 
-def _make_folder(parent: str) -> TemporaryDirectory[str]:
+def _make_folder(parent: str, setting: str) -> TemporaryDirectory[str]:
     try:
+        if parent:
+            Path(parent).mkdir(parents=True, exist_ok=True)
         return TemporaryDirectory(prefix="lit_hour_", dir=parent or None)  # only we may read it
     except OSError as error:
-        raise ServerError(f"serving.server.upload_folder={parent} cannot be used: {error.strerror}") from error
+        raise ServerError(f"{setting}={parent} cannot be used: {error.strerror}") from error

@@ -17,6 +17,7 @@ from typing import Any
 import uvicorn
 
 from lit_hour.config.server import ServerConfig
+from lit_hour.config.serving import ServingConfig
 from lit_hour.serving.server.access import Access
 from lit_hour.serving.server.app import build_app
 from lit_hour.serving.server.parts import Server
@@ -123,11 +124,15 @@ def wait_for(look: Callable[[], Any]) -> Any:
 
 @contextmanager
 def running(
-    session: Session, settings: ServerConfig | None = None, folders: Sequence[Path] = (), access: Access | None = None
+    session: Session,
+    settings: ServerConfig | None = None,
+    folders: Sequence[Path] = (),
+    access: Access | None = None,
+    memory_gigabytes: float = 8.0,
 ) -> Iterator[Running]:
     """A server on a port of its own, stopped at the end."""
-    settings = settings or ServerConfig()
-    config = replace(session.config, serving=replace(session.config.serving, server=settings))
+    serving = ServingConfig(memory_gigabytes=memory_gigabytes, memory_folder="", server=settings or ServerConfig())
+    config = replace(session.config, serving=serving)
     asked = Session(config, session.model, session.processor)
     listening = socket.create_server(("127.0.0.1", 0))
     made: list[Server] = []

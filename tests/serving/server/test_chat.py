@@ -12,8 +12,7 @@ from lit_hour.types import Answer, Message
 
 def say(session: Session, served: Running, video: str, question: str, *history: str) -> str:
     """What the session itself answers."""
-    memory = served.server.library.find(video).memory
-    assert memory is not None
+    memory = session.remember(served.server.library.find(video).path)
     turns = [Message(("user", "assistant")[place % 2], text) for place, text in enumerate(history)]
     *_, answer = session.ask(memory, question, turns)
     assert isinstance(answer, Answer)

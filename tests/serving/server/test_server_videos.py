@@ -6,7 +6,7 @@ from urllib.parse import quote
 
 import pytest
 from clips import clip
-from running import Running, running
+from running import Running, running, wait_for
 
 from lit_hour.config.server import ServerConfig
 from lit_hour.errors import ServerError
@@ -131,6 +131,22 @@ def test_the_least_recently_used_video_makes_room(session: Session, content: byt
         assert [place.get(f"/v1/videos/{video}").status for video in (first, second, third)] == [200, 404, 200]
         assert place.remembered(third)["state"] == "remembered"
         assert place.gauge("lit_hour_videos_kept") == place.gauge("lit_hour_upload_files") == 2
+
+
+def test_memories_beyond_the_budget_are_on_disk_until_they_are_asked(session: Session, content: bytes) -> None:
+    with running(session) as place:
+        wanted = place.chat(place.upload(content).json()["id"], "What?").json()["choices"]
+    with running(session, memory_gigabytes=1e-9) as place:
+        videos = [place.upload(content).json()["id"] for _ in range(3)]
+        for video in (*videos, *videos):
+            place.remembered(video)
+            assert place.chat(video, "What?").json()["choices"] == wanted
+        wait_for(lambda: place.gauge("lit_hour_memory_bytes") == 0)
+        folder = Path(place.server.memory_folder)
+        assert len(list(folder.glob("*.safetensors"))) == 3
+        assert place.request("DELETE", f"/v1/videos/{videos[0]}").status == 200
+        wait_for(lambda: len(list(folder.glob("*.safetensors"))) == 2)
+    assert not folder.exists()
 
 
 def test_what_is_too_long_too_large_or_too_wide_is_refused(session: Session, content: bytes) -> None:
