@@ -67,8 +67,10 @@ class Outcome:
         python = os.path.relpath(sys.executable) if sys.prefix != sys.base_prefix else "python"
         curves = [python, "-m", "tensorboard.main", "--logdir", str(self.run.tensorboard)]
         asking = [python, "-m", "lit_hour", "ask", video, question, "--run", str(self.run.path)]
+        serving = [python, "-m", "lit_hour", "serve", "--run", str(self.run.path)]
         truth = f"   # the true answer: {answer}" if answer else ""
-        return "\n".join([*lines, "\nwhat to try next:", f"  {shlex.join(curves)}", f"  {shlex.join(asking)}{truth}"])
+        next_steps = [shlex.join(curves), shlex.join(asking) + truth, f"{shlex.join(serving)}   # the same in a browser"]
+        return "\n".join([*lines, "\nwhat to try next:", *(f"  {step}" for step in next_steps)])
 
 
 def fit(config: Config) -> Outcome:
