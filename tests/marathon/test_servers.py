@@ -53,7 +53,7 @@ def wanted(num_requests: int) -> list[str]:
 
 
 def test_every_request_gets_its_own_answer_and_is_counted() -> None:
-    with ChatServer(echo, delay_seconds=0.02) as server:
+    with ChatServer(echo, delay_seconds=0.2) as server:
         replies, servers = chat([server.url], 40)
     assert texts(replies) == wanted(40)
     assert sorted(server.keys) == sorted(f"key {each}" for each in range(40))
