@@ -1,11 +1,9 @@
 import os
-import resource
 import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from disks import largest_file
 
 from lit_hour.errors import JournalError
 from lit_hour.journal import Journal, read_journal
@@ -54,23 +52,12 @@ def test_a_damaged_line_is_named(tmp_path: Path, damage: bytes) -> None:
         read_journal(path)
 
 
-@contextmanager
-def disk_of(num_bytes: int) -> Iterator[None]:
-    """No file of this process can become larger."""
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, limits[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-
-
 @pytest.mark.parametrize("room_bytes", [0, 1, 30])
 def test_a_full_disk_is_reported_and_spoils_no_line(tmp_path: Path, room_bytes: int) -> None:
     path = tmp_path / "journal.jsonl"
     with Journal(path) as journal:
         journal.add(RECORD)
-        with disk_of(path.stat().st_size + room_bytes), pytest.raises(JournalError, match=r"journal\.jsonl"):
+        with largest_file(path.stat().st_size + room_bytes), pytest.raises(JournalError, match=r"journal\.jsonl"):
             journal.add({"id": "b"} | {"said": "x" * 50})
         journal.add(RECORD)
     assert read_journal(path) == [RECORD, RECORD]

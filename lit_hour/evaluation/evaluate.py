@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import signal
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import lightning as L
-import torch
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
@@ -31,16 +29,9 @@ from lit_hour.locked import is_held, locked
 from lit_hour.run import RunFolder
 from lit_hour.serving.recollection import Recollection
 from lit_hour.serving.session import Session
-from lit_hour.training.deaths import explained_deaths
-from lit_hour.training.preemption import slurm_environment
-from lit_hour.training.strategy import hardware, precision_plugins
+from lit_hour.training.predicting import deal, predict
 from lit_hour.whole import write_whole
 
-BESIDE_THE_POINT = (  # what Lightning warns of here
-    ".*does not have many workers",
-    ".*predict returned None",
-    ".*LeafSpec",  # of its own use of torch
-)
 GO_ON = "The same command goes on with the questions that are open"
 
 
@@ -66,22 +57,9 @@ def evaluate(
     place = RunFolder(run).checkpoint(checkpoint)
     config = load_config(file, words, base=place.with_suffix(".yaml"))
     folder = AnswerFolder(out or default_folder(run, file, config))
-    if config.training.cpu_threads:
-        torch.set_num_threads(config.training.cpu_threads)
-    trainer = L.Trainer(
-        **{**hardware(config.training), "strategy": "auto"},  # each rank has the whole model, however it was trained
-        plugins=[*precision_plugins(config.training), *slurm_environment()],
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        use_distributed_sampler=False,
-    )
-    with ExitStack() as held, explained_deaths(GO_ON), warnings.catch_warnings():
-        for message in BESIDE_THE_POINT:
-            warnings.filterwarnings("ignore", message)
+    with ExitStack() as held:
         module = Evaluation(config, RunFolder(run), place, make_plan(config), folder, held)
-        trainer.predict(module, return_predictions=False)
+        predict(module, config.training, GO_ON)
     return summarize(module.report, folder.path) if module.report else None
 
 
@@ -216,13 +194,8 @@ class Evaluation(L.LightningModule):
 
 def share(videos: Sequence[VideoQuestions], num_ranks: int) -> list[list[VideoQuestions]]:
     """Each video to the rank that has least to read so far, the largest files first."""
-    shares: list[list[VideoQuestions]] = [[] for _ in range(num_ranks)]
-    loads = [0.0] * num_ranks
-    for video in sorted(videos, key=_work, reverse=True):
-        rank = loads.index(min(loads))
-        shares[rank].append(video)
-        loads[rank] += _work(video)
-    return shares
+    largest_first = sorted(videos, key=_work, reverse=True)
+    return deal(largest_first, list(map(_work, largest_first)), num_ranks)
 
 
 def _work(video: VideoQuestions) -> float:

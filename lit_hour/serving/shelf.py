@@ -12,12 +12,11 @@ from threading import Lock
 from uuid import uuid4
 
 from lit_hour.errors import MemoryFileError
+from lit_hour.serving.files import MEMORY_SUFFIX
 from lit_hour.serving.memory import Memory
 from lit_hour.serving.memory_file import load_memory, save_memory
 from lit_hour.serving.session import Session
 from lit_hour.whole import UNFINISHED_SUFFIX
-
-SUFFIX = ".safetensors"
 
 log = logging.getLogger("lit_hour")
 
@@ -63,7 +62,7 @@ class MemoryShelf:
         self._table = Lock()
         for unfinished in folder.glob(f"*{UNFINISHED_SUFFIX}"):  # of a process that was killed
             unfinished.unlink()
-        files = sorted(folder.glob(f"*{SUFFIX}"), key=lambda file: file.stat().st_mtime)
+        files = sorted(folder.glob(f"*{MEMORY_SUFFIX}"), key=lambda file: file.stat().st_mtime)
         self._places = OrderedDict((file.stem, Place(file.stat().st_size, is_saved=True)) for file in files)
 
     @property
@@ -196,7 +195,7 @@ class MemoryShelf:
         return sum(place.num_bytes for place in self._places.values() if place.is_there)
 
     def _file(self, key: str) -> Path:
-        return self._folder / f"{key}{SUFFIX}"
+        return self._folder / f"{key}{MEMORY_SUFFIX}"
 
 
 def _unknown(key: str) -> MemoryFileError:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import warnings
 from collections import deque
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -11,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
-import torch
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
@@ -30,15 +28,8 @@ from lit_hour.interop.start import starting_config
 from lit_hour.locked import is_held, locked
 from lit_hour.model.vision_encoder import VisionEncoder
 from lit_hour.run import RunFolder
-from lit_hour.training.deaths import explained_deaths
-from lit_hour.training.preemption import slurm_environment
-from lit_hour.training.strategy import hardware, precision_plugins
+from lit_hour.training.predicting import deal, predict
 
-BESIDE_THE_POINT = (  # what Lightning warns of here
-    ".*does not have many workers",
-    ".*predict returned None",
-    ".*LeafSpec",  # of its own use of torch
-)
 GO_ON = "The same command goes on with the videos that are missing"
 
 
@@ -83,22 +74,9 @@ def encode_with(encoder: VisionEncoder, source: EncodeSource, target: Path, conf
         weights=encoder.digest(),
     )
     folder = FeatureFolder(target, source, encoding, config.pack.max_skipped)
-    if config.training.cpu_threads:
-        torch.set_num_threads(config.training.cpu_threads)
-    trainer = L.Trainer(
-        **{**hardware(config.training), "strategy": "auto"},  # each rank has the whole encoder, however it is trained
-        plugins=[*precision_plugins(config.training), *slurm_environment()],
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        use_distributed_sampler=False,
-    )
-    with ExitStack() as held, explained_deaths(GO_ON), warnings.catch_warnings():
-        for message in BESIDE_THE_POINT:
-            warnings.filterwarnings("ignore", message)
+    with ExitStack() as held:
         module = VideoEncoding(encoder, source, folder, encoding, config.data.num_workers, held)
-        trainer.predict(module, return_predictions=False)
+        predict(module, config.training, GO_ON)
     return module.summary
 
 
@@ -218,17 +196,6 @@ class _OpenVideo:
 
     def finish(self) -> StoredTokens:
         return self._room.of(slice(0, self._num_frames))
-
-
-def deal(videos: Sequence[Place], costs: Sequence[int], num_ranks: int) -> list[list[Place]]:
-    """Each video, in order, to the rank that has least to do so far."""
-    shares: list[list[Place]] = [[] for _ in range(num_ranks)]
-    loads = [0] * num_ranks
-    for video, cost in zip(videos, costs, strict=True):
-        rank = loads.index(min(loads))
-        shares[rank].append(video)
-        loads[rank] += cost
-    return shares
 
 
 def _read_settings(words: Sequence[str], run: Path | None, checkpoint: str | None) -> tuple[Config, Path | None]:

@@ -1,14 +1,13 @@
 """The folder that encoding fills: what is kept when, and what another start finds."""
 
 import json
-import resource
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from colours import CONFIG, ENCODING, contents, encode, encode_videos, open_folder
+from disks import largest_file
 from mixed import KEYS
 
 from lit_hour.data.encode_source import FrameShards, Place
@@ -154,16 +153,6 @@ def test_a_damaged_picture_is_counted_and_left_out(mixed: Path, tmp_path: Path) 
 
 
 # The disk
-
-
-@contextmanager
-def largest_file(num_bytes: int) -> Iterator[None]:
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, limits[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 def test_a_disk_that_takes_no_more_is_named_and_what_is_there_stays(encoded: Path, packed: Path, tmp_path: Path) -> None:

@@ -1,12 +1,10 @@
 import asyncio
 import os
-import resource
 import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from disks import largest_file
 
 from lit_hour.errors import JournalError
 from lit_hour.marathon.replies import Replies, Reply
@@ -65,23 +63,12 @@ def test_a_damaged_line_is_named(tmp_path: Path, damage: bytes) -> None:
         Replies(path)
 
 
-@contextmanager
-def disk_of(num_bytes: int) -> Iterator[None]:
-    """No file of this process can become larger."""
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, limits[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-
-
 @pytest.mark.parametrize("room_bytes", [0, 1, 50])
 def test_a_full_disk_is_reported_and_spoils_no_line(tmp_path: Path, room_bytes: int) -> None:
     path = tmp_path / "journal.jsonl"
     with Replies(path) as journal:
         add(journal, "a", REPLY)
-        with disk_of(path.stat().st_size + room_bytes), pytest.raises(JournalError, match=r"journal\.jsonl"):
+        with largest_file(path.stat().st_size + room_bytes), pytest.raises(JournalError, match=r"journal\.jsonl"):
             add(journal, "b", REPLY)
         assert journal.find("b") is None
         add(journal, "c", REPLY)

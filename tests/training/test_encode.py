@@ -21,7 +21,8 @@ from lit_hour.data.shards import open_shards
 from lit_hour.data.visual import load_features, load_frames
 from lit_hour.errors import ConfigError, ShardError, WeightsError
 from lit_hour.interop.encoder import load_encoder
-from lit_hour.training.encode import deal, encode
+from lit_hour.training.encode import encode
+from lit_hour.training.predicting import deal
 
 NUM_VIDEOS = 8  # of `frames`, in three shards
 
