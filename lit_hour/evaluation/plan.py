@@ -96,9 +96,10 @@ def check_budget(skipped: Mapping[str, str], max_skipped: int) -> None:
 
 def _read_questions(settings: EvaluationConfig, config: Config) -> Questions:
     patterns = _names("evaluation.questions", settings.questions)
-    files = [Path(name) for pattern in patterns for name in sorted(glob(pattern))]
-    if absent := [pattern for pattern in patterns if not glob(pattern)]:
+    found = [(pattern, sorted(glob(pattern))) for pattern in patterns]
+    if absent := [pattern for pattern, names in found if not names]:
         raise ConfigError(f"evaluation.questions: there is no file {absent[0]}")
+    files = [Path(name) for _, names in found for name in names]
     if settings.benchmark != "own":
         return read_benchmark(settings.benchmark, files, settings.max_refused)
     return read_own(files, partial(phrase_question, choice_answer=config.text.choice_answer), ", ".join(map(str, files)))

@@ -1,6 +1,5 @@
 import json
 import os
-import resource
 import shutil
 import signal
 import subprocess
@@ -10,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from disks import largest_file
 from tiny import NAMES, SETTINGS, VIDEO, write_video
 
 from lit_hour.config.schema import PackConfig, VideoConfig
@@ -202,13 +202,8 @@ def test_a_full_disk_is_named_and_leaves_nothing_half_written(full_disk, packed,
 
 
 def test_a_file_that_may_not_grow_leaves_nothing_half_written(tiny_videos, tiny_questions, tmp_path):
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (9000, limits[1]))
-    try:
-        with pytest.raises(ShardError, match=r"000000\.tar could not be written: File too large"):
-            pack(tiny_videos, tiny_questions, tmp_path / "out", VIDEO, SETTINGS)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    with largest_file(9000), pytest.raises(ShardError, match=r"000000\.tar could not be written: File too large"):
+        pack(tiny_videos, tiny_questions, tmp_path / "out", VIDEO, SETTINGS)
     assert contents(tmp_path / "out") == {}
 
 

@@ -1,9 +1,9 @@
-import resource
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from disks import largest_file
 from served import QUICK, Server, serve
 
 from lit_hour.data.web import join_url, shown
@@ -92,15 +92,9 @@ def test_a_file_of_another_size_is_refused_at_once(server: Server, tmp_path: Pat
 
 
 def test_a_disk_that_takes_no_more_is_said(server: Server, tmp_path: Path) -> None:
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
-    try:
-        with pytest.raises(
-            ShardError, match=r"/a\.tar cannot be written: File too large: make room, or set data\.cache_folder"
-        ):
-            fetched(server, tmp_path)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    reason = r"/a\.tar cannot be written: File too large: make room, or set data\.cache_folder"
+    with largest_file(1000), pytest.raises(ShardError, match=reason):
+        fetched(server, tmp_path)
     assert len(server.requests) == 1
 
 

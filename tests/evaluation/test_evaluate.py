@@ -1,17 +1,15 @@
 """A trained run and real files, from the command line to the report."""
 
 import json
-import os
 import shutil
 import signal
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 import dressed
 import layouts
 import pytest
-from forks import Forked, fork_ranks
+from killed import BABBLE, die_at_answer, fork_evaluate, num_answers
 from small_run import Trained
 
 from lit_hour.__main__ import main
@@ -20,11 +18,9 @@ from lit_hour.errors import ConfigError, InputError, QuestionError, ReportError,
 from lit_hour.evaluation.reading import FAMILIES
 from lit_hour.evaluation.report import Report
 from lit_hour.evaluation.report_file import read_report
-from lit_hour.journal import Journal, read_journal
+from lit_hour.journal import read_journal
 from lit_hour.run import RunFolder
 from lit_hour.serving.session import Session
-
-BABBLE = "answer.max_new_tokens=6"
 
 
 @pytest.fixture(scope="module")
@@ -260,48 +256,3 @@ def test_a_folder_of_something_else_is_left_alone(babbling: RunFolder, world: Pa
     (tmp_path / "thesis.txt").write_text("mine")
     with pytest.raises(ReportError, match=r"holds thesis\.txt and no evaluation"):
         evaluate(babbling, tmp_path, *own(world))
-
-
-# Processes
-
-
-def num_answers(out: Path) -> int:
-    """Answers on disk, each of another question."""
-    ids = [record["id"] for file in (out / "answers").glob("*.jsonl") for record in read_journal(file)]
-    assert len(ids) == len(set(ids))
-    return len(ids)
-
-
-def die_at_answer(number: int, rank: int) -> Callable[[int], None]:
-    """Have one rank killed before it writes down its how many-th answer."""
-
-    def prepare(this_rank: int) -> None:
-        add, noted = Journal.add, []
-
-        def counted(journal: Journal, record: dict[str, Any]) -> None:
-            noted.append(record)
-            if this_rank == rank and len(noted) == number:
-                os.kill(os.getpid(), signal.SIGKILL)
-            add(journal, record)
-
-        Journal.add = counted  # type: ignore[method-assign]
-
-    return prepare
-
-
-def fork_evaluate(
-    babbling: RunFolder,
-    out: Path,
-    words: list[str],
-    outputs: Path,
-    *,
-    num_ranks: int,
-    prepare: Callable[[int], None] = lambda rank: None,
-) -> Forked:
-    """`python -m lit_hour evaluate` in forks, after something was prepared in each."""
-
-    def work(rank: int) -> None:
-        prepare(rank)
-        main(["evaluate", BABBLE, *words, f"training.devices={num_ranks}", "--run", str(babbling.path), "--out", str(out)])
-
-    return fork_ranks(work, [outputs / f"rank{rank}.txt" for rank in range(num_ranks)])
