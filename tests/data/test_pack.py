@@ -128,9 +128,11 @@ def test_a_place_that_is_no_folder_is_refused(tiny_videos, tiny_questions):
 
 
 def descendants(pid: int) -> list[int]:
-    children = [
-        int(child) for thread in Path(f"/proc/{pid}/task").iterdir() for child in (thread / "children").read_text().split()
-    ]
+    threads = Path(f"/proc/{pid}/task")
+    try:
+        children = [int(child) for thread in threads.iterdir() for child in (thread / "children").read_text().split()]
+    except FileNotFoundError:  # a thread has ended meanwhile, or the process
+        return descendants(pid) if threads.exists() else []
     return children + [pid for child in children for pid in descendants(child)]
 
 
