@@ -282,13 +282,3 @@ class Repository:
 
 
 Picture = tuple[float, bytes]  # a frame to look at: the second of the video, and the JPEG
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What the model said about a video, what it had seen, and what it took, in seconds by part."""
-
-    text: str
-    num_frames: int
-    num_memory_tokens: int
-    seconds: dict[str, float]

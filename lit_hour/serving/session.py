@@ -20,11 +20,12 @@ from lit_hour.model.materialise import materialise
 from lit_hour.model.splice import LanguageInputs, prompts_of
 from lit_hour.processor import Processor, count_placeholders
 from lit_hour.run import RunFolder
+from lit_hour.serving.answer import Answer
 from lit_hour.serving.files import open_files
 from lit_hour.serving.memory import Memory, check_next, digest_of
 from lit_hour.serving.recollection import Recollection, take_picture, thin_out
 from lit_hour.text.tokenizer import end_of_turn_id, load_tokenizer
-from lit_hour.types import Answer, Conversation, Example, Features, Frames, Message, Repository, Video, Visual
+from lit_hour.types import Conversation, Example, Features, Frames, Message, Repository, Video, Visual
 from lit_hour.video.sampled import SampledVideo
 from lit_hour.weights import StoredWeights, check_fit, load_into, open_weights, shapes_of
 
@@ -185,11 +186,14 @@ class Session:
         )
 
     @torch.inference_mode()
-    def ask(self, memory: Memory, question: str, history: Sequence[Message] = ()) -> Iterator[str | Answer]:
+    def ask(
+        self, memory: Memory, question: str, history: Sequence[Message] = (), max_tokens: int | None = None
+    ) -> Iterator[str | Answer]:
         """Answer a question about what is remembered: pieces of text as they come, and the whole answer last.
 
         Args:
             history: questions that were asked before and their answers, in turn.
+            max_tokens: the answer is cut off after so many, as it is in any case after `answer.max_new_tokens`.
 
         Raises:
             QuestionError: the question is empty, or too long.
@@ -198,8 +202,9 @@ class Session:
         prompt = self.prompt(memory, [self.processor.ask(question, history)])
         ids: list[int] = []
         text = ""
-        tokenizer = self.processor.tokenizer
-        for token in self.model.language.generate(prompt, self.config.answer.max_new_tokens, end_of_turn_id(tokenizer)):
+        tokenizer, most = self.processor.tokenizer, self.config.answer.max_new_tokens
+        end_id = end_of_turn_id(tokenizer)
+        for token in self.model.language.generate(prompt, min(most, max_tokens or most), end_id):
             if not ids:
                 first_token_seconds = time.perf_counter() - started
             ids.append(int(token))
@@ -214,7 +219,15 @@ class Session:
             "first token": first_token_seconds,
             "other tokens": time.perf_counter() - started - first_token_seconds,
         }
-        yield Answer(longer, memory.num_frames, len(memory.repository.tokens), seconds)
+        yield Answer(
+            longer,
+            num_frames=memory.num_frames,
+            num_memory_tokens=len(memory.repository.tokens),
+            num_prompt_tokens=prompt.embeddings.shape[1],
+            num_tokens=len(ids),
+            is_whole=ids[-1] == end_id,
+            seconds=seconds,
+        )
 
     @torch.inference_mode()
     def answer(self, memory: Memory, conversations: Sequence[Conversation]) -> list[str]:

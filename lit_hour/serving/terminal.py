@@ -10,12 +10,13 @@ from typing import Any
 from tqdm import tqdm
 
 from lit_hour.errors import InputError
+from lit_hour.serving.answer import Answer
 from lit_hour.serving.evidence import Evidence, find_evidence
 from lit_hour.serving.files import MEMORY_SUFFIX
 from lit_hour.serving.memory import Memory
 from lit_hour.serving.memory_file import load_memory, save_memory
 from lit_hour.serving.session import Session
-from lit_hour.types import Answer, Message
+from lit_hour.types import Message
 
 HELP = """Ask something. Earlier questions and answers count; Ctrl-C stops an answer.
   :evidence   where in the video the last answer rests

@@ -20,10 +20,11 @@ from torch import Tensor
 
 from lit_hour.data.question_file import read_questions
 from lit_hour.model.looking import per_frame, watch
+from lit_hour.serving.answer import Answer
 from lit_hour.serving.evidence import find_evidence
 from lit_hour.serving.session import Memory, Session
 from lit_hour.text.verdict import is_right
-from lit_hour.types import Answer, Conversation, Message, Question
+from lit_hour.types import Conversation, Message, Question
 
 MOST_MOMENT = 0.1  # of the video; what is seen for longer is no needle
 

@@ -27,12 +27,13 @@ import torch
 from looped import loop_video
 
 from lit_hour.data.question_file import read_questions
+from lit_hour.serving.answer import Answer
 from lit_hour.serving.memory import Memory
 from lit_hour.serving.memory_file import load_memory, save_memory
 from lit_hour.serving.session import Session
 from lit_hour.text.chat import phrase_question
 from lit_hour.text.verdict import is_right
-from lit_hour.types import Answer, Features, Question
+from lit_hour.types import Features, Question
 
 PRECISIONS = ("exact", "bf16", "int8")
 NUM_QUESTIONS, MANY_QUESTIONS = 10, 100

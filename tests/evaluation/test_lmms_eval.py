@@ -26,10 +26,11 @@ from PIL import Image
 from lit_hour.data.questions import parse_question
 from lit_hour.errors import ConfigError, VideoError
 from lit_hour.run import RunFolder
+from lit_hour.serving.answer import Answer
 from lit_hour.serving.likelihood import weigh_answers
 from lit_hour.serving.session import Memory, Session
 from lit_hour.text.chat import phrase_question
-from lit_hour.types import Answer, Question
+from lit_hour.types import Question
 
 if TYPE_CHECKING:
     from small_run import Small

@@ -14,10 +14,11 @@ from lit_hour.config.serving import ServingConfig
 from lit_hour.model.hour_llava import HourLLaVA
 from lit_hour.model.repository import PreparedRepository
 from lit_hour.processor import Processor
+from lit_hour.serving.answer import Answer
 from lit_hour.serving.memory import Memory
 from lit_hour.serving.session import Session
 from lit_hour.text.tokenizer import learn_byte_level_tokenizer
-from lit_hour.types import Answer, Frames
+from lit_hour.types import Frames
 
 SIZE_PIXELS = 64
 CONFIG = Config(

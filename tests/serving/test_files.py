@@ -15,10 +15,11 @@ from lit_hour.errors import ImageError, InputError, QuestionError, VideoError
 from lit_hour.model.hour_llava import HourLLaVA
 from lit_hour.model.splice import prompts_of
 from lit_hour.processor import Processor
+from lit_hour.serving.answer import Answer
 from lit_hour.serving.files import check_files, open_files
 from lit_hour.serving.session import Session
 from lit_hour.text.tokenizer import learn_byte_level_tokenizer
-from lit_hour.types import Answer, Example, ImageSet, Question, Sample, TiledImage
+from lit_hour.types import Example, ImageSet, Question, Sample, TiledImage
 from lit_hour.video.sampled import SampledVideo
 
 SIZE_PIXELS = 64

@@ -13,10 +13,11 @@ from lit_hour.config.load import load_config, save_config
 from lit_hour.errors import InputError, QuestionError
 from lit_hour.model.splice import prompts_of
 from lit_hour.run import RunFolder
+from lit_hour.serving.answer import Answer
 from lit_hour.serving.session import Memory, Session
 from lit_hour.text.chat import phrase_question
 from lit_hour.text.tokenizer import end_of_turn_id
-from lit_hour.types import Answer, Message, Question, Sample
+from lit_hour.types import Message, Question, Sample
 from lit_hour.video.sampled import load_video
 
 TOKENS_PER_FRAME = 2 * 2 + 1  # a grid of 2, and the frame-end token

@@ -3,10 +3,11 @@ from pathlib import Path
 
 import pytest
 
+from lit_hour.serving.answer import Answer
 from lit_hour.serving.evidence import Evidence, Moment
 from lit_hour.serving.session import Memory, Session
 from lit_hour.serving.terminal import Talk, answer_one, describe, recall
-from lit_hour.types import Answer, Message
+from lit_hour.types import Message
 
 
 def typed(*lines: str | type[BaseException]) -> Callable[[str], str]:

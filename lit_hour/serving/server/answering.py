@@ -11,15 +11,15 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Literal
 
+from lit_hour.serving.answer import Answer
 from lit_hour.serving.evidence import Evidence, find_evidence
 from lit_hour.serving.memory import Memory
 from lit_hour.serving.server.library import Library, Video
 from lit_hour.serving.server.limits import Line, ModelThread
 from lit_hour.serving.server.metrics import Metrics
 from lit_hour.serving.session import Session
-from lit_hour.types import Answer, Message
+from lit_hour.types import Message
 
 REPORT_SECONDS = 5.0  # a client hears of us at least so often: who hears nothing for long takes us for dead
 
@@ -30,7 +30,7 @@ class Request:
 
     Attributes:
         history: questions that were asked before and their answers, in turn.
-        max_tokens: most pieces of text to generate; None for as many as `answer.max_new_tokens`.
+        max_tokens: most tokens to generate; None for as many as `answer.max_new_tokens`.
     """
 
     video: Video
@@ -46,10 +46,9 @@ class Waiting:
 
 @dataclass(frozen=True)
 class Answered:
-    """The whole answer, how it ended, and where in the video it was found."""
+    """The whole answer, and where in the video it was found."""
 
     answer: Answer
-    ending: Literal["stop", "length"]
     evidence: Evidence
 
 
@@ -93,24 +92,16 @@ class Answering:
                     self._metrics.add("lit_hour_answer_seconds_total", time.monotonic() - started)
 
     async def _answer(self, request: Request, memory: Memory, happened: asyncio.Queue[Happening | None]) -> None:
-        pieces: list[str] = []
-        words = self._session.ask(memory, request.question, request.history)
+        words = self._session.ask(memory, request.question, request.history, request.max_tokens)
         try:
-            answer = await self._model.run(next, words)
-            while isinstance(answer, str):
-                pieces.append(answer)
+            while isinstance(answer := await self._model.run(next, words), str):
                 happened.put_nowait(answer)
                 self._metrics.add("lit_hour_answer_tokens_total")
-                if len(pieces) == request.max_tokens:
-                    answer = Answer("".join(pieces), memory.num_frames, len(memory.repository.tokens), memory.seconds)
-                else:
-                    answer = await self._model.run(next, words)
         finally:
             self._model.submit(words.close)  # type: ignore[attr-defined]  # it is a generator; and on its own thread
-        ending: Literal["stop", "length"] = "length" if pieces[-1] else "stop"  # the end of the turn has no words
         asked = (request.question, answer.text, request.history)
         evidence = await self._model.run(find_evidence, self._session, memory, *asked)
-        happened.put_nowait(Answered(answer, ending, evidence))
+        happened.put_nowait(Answered(answer, evidence))
 
 
 async def _read(task: asyncio.Task[None], happened: asyncio.Queue[Happening | None]) -> AsyncIterator[Happening]:

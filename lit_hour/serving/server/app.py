@@ -152,7 +152,7 @@ def _add_chat(app: FastAPI, server: Server) -> None:
             if not chat.stream:
                 return JSONResponse(completion.whole(await unless_gone(request, _last(happenings))))
             first = await unless_gone(request, _first(happenings))  # what goes wrong so early is told by the status
-            return EventStream(write_events(completion, _rest(first, happenings)), stack.pop_all())
+            return EventStream(write_events(completion, _rest(first, happenings), chat.stream_options), stack.pop_all())
 
 
 async def _first(happenings: AsyncIterator[Happening]) -> Happening:

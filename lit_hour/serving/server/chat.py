@@ -19,6 +19,7 @@ from pydantic import BaseModel, Field, ValidationError
 from starlette.types import Receive, Scope, Send
 
 from lit_hour.errors import InputError
+from lit_hour.serving.answer import Answer
 from lit_hour.serving.server.answering import Answered, Happening, Waiting
 from lit_hour.serving.server.refusal import RefusedError
 from lit_hour.types import Message
@@ -67,12 +68,19 @@ class ChatMessage(BaseModel):
         return [part.video_url.url for part in parts if isinstance(part, VideoPart)]
 
 
+class StreamOptions(BaseModel):
+    """What else a stream says."""
+
+    include_usage: bool = False
+
+
 class ChatRequest(BaseModel):
     """What is understood of a request; fields that steer sampling do nothing, as the likeliest token is always taken."""
 
     model: str
     messages: list[ChatMessage] = Field(min_length=1)
     stream: bool = False
+    stream_options: StreamOptions = StreamOptions()
     n: Literal[1] | None = None
     max_tokens: int | None = Field(None, ge=1)
     max_completion_tokens: int | None = Field(None, ge=1)
@@ -133,19 +141,26 @@ class Completion:
     def whole(self, answered: Answered) -> dict[str, Any]:
         """A reply in one piece."""
         message = {"role": "assistant", "content": answered.answer.text}
-        choice = {"index": 0, "message": message, "finish_reason": answered.ending}
-        return {**self._head("chat.completion"), "choices": [choice], "lit_hour": _extension(answered)}
+        choice = {"index": 0, "message": message, "finish_reason": _ending(answered.answer)}
+        extension = {"usage": _usage(answered.answer), "lit_hour": _extension(answered)}
+        return {**self._head("chat.completion"), "choices": [choice], **extension}
 
     def chunk(self, delta: dict[str, str], ending: str | None = None, **extension: Any) -> dict[str, Any]:
         """A piece of a reply that is streamed."""
         choice = {"index": 0, "delta": delta, "finish_reason": ending}
         return {**self._head("chat.completion.chunk"), "choices": [choice], **extension}
 
+    def usage(self, answer: Answer) -> dict[str, Any]:
+        """The last piece of a stream that is to say how many tokens there were."""
+        return {**self._head("chat.completion.chunk"), "choices": [], "usage": _usage(answer)}
+
     def _head(self, kind: str) -> dict[str, Any]:
         return {"id": self.id, "object": kind, "created": self.created, "model": self.model}
 
 
-async def write_events(completion: Completion, happenings: AsyncIterator[Happening]) -> AsyncIterator[str]:
+async def write_events(
+    completion: Completion, happenings: AsyncIterator[Happening], options: StreamOptions
+) -> AsyncIterator[str]:
     """The reply as server-sent events."""
     yield _event(completion.chunk({"role": "assistant", "content": ""}))
     try:
@@ -153,7 +168,9 @@ async def write_events(completion: Completion, happenings: AsyncIterator[Happeni
             if isinstance(happening, Waiting):
                 yield ": waiting\n\n"
             elif isinstance(happening, Answered):
-                yield _event(completion.chunk({}, happening.ending, lit_hour=_extension(happening)))
+                yield _event(completion.chunk({}, _ending(happening.answer), lit_hour=_extension(happening)))
+                if options.include_usage:
+                    yield _event(completion.usage(happening.answer))
             elif happening:
                 yield _event(completion.chunk({"content": happening}))
     except RefusedError as refusal:
@@ -180,6 +197,18 @@ class EventStream(StreamingResponse):
 
 def _event(content: dict[str, Any]) -> str:
     return f"data: {json.dumps(content, ensure_ascii=False, allow_nan=False)}\n\n"
+
+
+def _ending(answer: Answer) -> str:
+    return "stop" if answer.is_whole else "length"
+
+
+def _usage(answer: Answer) -> dict[str, int]:
+    return {
+        "prompt_tokens": answer.num_prompt_tokens,
+        "completion_tokens": answer.num_tokens,
+        "total_tokens": answer.num_prompt_tokens + answer.num_tokens,
+    }
 
 
 def _extension(answered: Answered) -> dict[str, Any]:

@@ -4,10 +4,12 @@ import json
 from typing import Any
 
 import pytest
+import torch
 from running import MODEL, Running, conversation
 
+from lit_hour.serving.answer import Answer
 from lit_hour.serving.session import Session
-from lit_hour.types import Answer, Message
+from lit_hour.types import Message
 
 
 def say(session: Session, served: Running, video: str, question: str, *history: str) -> str:
@@ -46,6 +48,17 @@ def test_a_streamed_answer_is_the_same_piece_by_piece(served: Running, video: st
     assert len({event["id"] for event in events}) == 1
     body = served.chat(video, "What is there?", stream=True)
     assert body.headers["content-type"].startswith("text/event-stream") and body.body.endswith(b"data: [DONE]\n\n")
+
+
+def test_the_tokens_are_counted(served: Running, session: Session, video: str) -> None:
+    memory = session.remember(served.server.library.find(video).path)
+    with torch.inference_mode():
+        num_prompt_tokens = session.prompt(memory, [session.processor.ask("What is there?", ())]).embeddings.shape[1]
+    counted = {"prompt_tokens": num_prompt_tokens, "completion_tokens": 3, "total_tokens": num_prompt_tokens + 3}
+    assert served.chat(video, "What is there?", max_tokens=3).json()["usage"] == counted
+    *events, last = served.stream(video, "What is there?", max_tokens=3, stream_options={"include_usage": True})
+    assert (last["choices"], last["usage"]) == ([], counted)
+    assert not any("usage" in event for event in events)
 
 
 def test_earlier_turns_count(served: Running, session: Session, video: str) -> None:
