@@ -1,24 +1,25 @@
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from small_run import NUM_STEPS, SAMPLES_PER_STEP, Small, StoppedError, Trained, Watch, largest_difference, settings, weights
+from small_run import (
+    NUM_STEPS,
+    Small,
+    Trained,
+    largest_difference,
+    settings,
+    start_command,
+    weights,
+)
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from lit_hour.config.load import load_config
-from lit_hour.errors import ConfigError, QuestionError, RunError, ShardError
+from lit_hour.errors import ConfigError, QuestionError, ShardError
 from lit_hour.run import RunFolder
 from lit_hour.training.fit import Outcome
 
-REPOSITORY = Path(__file__).resolve().parents[2]
-EVERY_POSITION = list(range(NUM_STEPS * SAMPLES_PER_STEP))
 PARTS = ("vision", "projector", "memory", "language")
 
 
@@ -27,13 +28,6 @@ def events(trained: Trained) -> EventAccumulator:
     accumulator = EventAccumulator(str(trained.run.tensorboard))
     accumulator.Reload()
     return accumulator
-
-
-def start_command(small: Small, name: str, *more: str) -> subprocess.Popen[bytes]:
-    """`python train.py` in a process of its own, with as many threads as this one."""
-    environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
-    command = [sys.executable, "train.py", *small.words(name, *more)]
-    return subprocess.Popen(command, cwd=REPOSITORY, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
 
 # What a run leaves behind
@@ -117,144 +111,6 @@ def test_a_run_without_validation_trains(small: Small, tmp_path: Path) -> None:
     outcome = Small.write(tmp_path, values).fit("alone", "training.max_steps=3")
     assert (outcome.step, outcome.scores) == (3, {})
     assert torch.load(outcome.run.checkpoint("last"), weights_only=True)["global_step"] == 3
-
-
-# Starting again with the same name
-
-
-@pytest.mark.parametrize(
-    ("stops", "more"),
-    [
-        ([9], ()),
-        ([9], ("data.num_workers=1",)),
-        ([3, 6], ("data.num_workers=2",)),
-        ([9, 1], ()),  # the second time in the middle of the step after the checkpoint
-        ([6], ("training.validate_every_steps=2",)),  # the best checkpoint is as new as the last, and knows its own loss
-        ([7], ("training.checkpoint_every_steps=100",)),  # there is the best one alone
-    ],
-)
-def test_a_stopped_run_continues_to_the_same_weights(
-    trained: Trained, watch: Watch, request: pytest.FixtureRequest, stops: list[int], more: tuple[str, ...]
-) -> None:
-    name = f"stopped-{request.node.callspec.id}"
-    for batches in stops:
-        watch.positions, watch.stop_after_batches = [], batches
-        with pytest.raises(StoppedError):
-            trained.small.fit(name, *more)
-    watch.stop_after_batches, watch.positions = None, []
-    run = trained.small.run(name)
-    newest = max(torch.load(file, weights_only=True)["global_step"] for file in run.checkpoints.glob("*.ckpt"))
-    assert 0 < newest < NUM_STEPS
-    outcome = trained.small.fit(name, *more)
-    assert watch.positions == EVERY_POSITION[newest * SAMPLES_PER_STEP :]
-    assert outcome.step == NUM_STEPS
-    assert largest_difference(weights(run), weights(trained.run)) == 0
-    assert not list(run.checkpoints.glob("*-v*"))
-
-
-def test_after_kill_9_a_run_continues_to_the_same_weights(trained: Trained) -> None:
-    run = trained.small.run("killed-9")
-    process = start_command(trained.small, "killed-9", "data.num_workers=1")
-    while not run.checkpoints.joinpath("last.ckpt").exists() and process.poll() is None:
-        time.sleep(0.002)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
-    stopped_at = torch.load(run.checkpoint("last"), weights_only=True)["global_step"]
-    assert 0 < stopped_at < NUM_STEPS
-    printed = trained.small.train("killed-9")
-    assert f"run {run.path}: continues from {run.checkpoints}" in printed
-    assert largest_difference(weights(run), weights(trained.run)) == 0
-
-
-def test_tensorboard_goes_on_without_a_gap(small: Small, watch: Watch) -> None:
-    for watch.stop_after_batches in (9, None):
-        watch.positions = []
-        try:
-            small.fit("curve")
-        except StoppedError:
-            continue
-    accumulator = EventAccumulator(str(small.run("curve").tensorboard))
-    accumulator.Reload()
-    assert sorted({event.step for event in accumulator.Scalars("train/loss")}) == list(range(NUM_STEPS))
-    assert watch.validated == [3, 6]
-
-
-def test_the_best_checkpoint_stays_the_best_of_both_starts(small: Small, watch: Watch) -> None:
-    """Learning rates that begin at 0 and then ruin the model: nothing is better than what the first validation saw."""
-    ruin = [f"training.learning_rate.{part}=30" for part in PARTS]
-    every_step = (
-        "training.warmup_share=1",
-        "training.validate_every_steps=1",
-        "training.checkpoint_every_steps=1",
-        "training.max_steps=3",
-    )
-    watch.stop_after_batches = 3
-    with pytest.raises(StoppedError):
-        small.fit("ruined", *every_step, *ruin)
-    watch.stop_after_batches = None
-    small.fit("ruined", *every_step, *ruin)
-    assert watch.validated == [1, 2, 3]
-    accumulator = EventAccumulator(str(small.run("ruined").tensorboard))
-    accumulator.Reload()
-    first, *others = (event.value for event in accumulator.Scalars("validation/loss"))
-    assert first < min(others)
-    assert torch.load(small.run("ruined").checkpoint("best"), weights_only=True)["global_step"] == 1
-
-
-def test_a_finished_run_says_so_and_validates(trained: Trained, watch: Watch) -> None:
-    before = weights(trained.run)
-    printed = trained.small.train("whole", *trained.words)
-    assert f"run {trained.run.path} had finished its {NUM_STEPS} steps: more with training.max_steps" in printed
-    assert watch.positions == [] and len(watch.validated) == 1
-    assert largest_difference(weights(trained.run), before) == 0
-    assert printed.splitlines()[-6:] == trained.printed.splitlines()[-6:]  # the same scores, the same advice
-
-
-@pytest.mark.parametrize("every_steps", [2, 3])
-def test_a_finished_run_goes_on_when_it_gets_more_steps(small: Small, watch: Watch, every_steps: int) -> None:
-    words = ("training.checkpoint_every_steps=" + str(every_steps),)
-    for num_steps in (4, 6):
-        outcome = small.fit(f"longer-{every_steps}", *words, f"training.max_steps={num_steps}")
-        assert outcome.step == num_steps
-        assert torch.load(outcome.run.checkpoint("last"), weights_only=True)["global_step"] == num_steps
-    assert watch.positions == EVERY_POSITION
-    assert watch.validated == [3, 4, 6]  # the end of a run is always validated
-
-
-def test_another_batch_size_continues_with_the_next_samples(small: Small, watch: Watch) -> None:
-    watch.stop_after_batches = 9
-    with pytest.raises(StoppedError):
-        small.fit("regrouped")
-    assert watch.positions == EVERY_POSITION[:9]
-    watch.positions, watch.stop_after_batches = [], None
-    small.fit("regrouped", "data.samples_per_batch=2")
-    assert watch.positions == EVERY_POSITION[8:]
-
-
-def test_another_model_under_the_same_name_is_refused_with_every_difference(trained: Trained) -> None:
-    other = (
-        "model.language.hidden_size=64",
-        "text.vocabulary_size=500",
-        "training.learning_rate.vision=0",
-        "data.num_workers=1",
-    )
-    with pytest.raises(RunError) as refusal:
-        trained.small.fit("whole", *other)
-    message = str(refusal.value)
-    assert str(trained.run.checkpoints) in message
-    assert "model.language.hidden_size was 32, is 64; text.vocabulary_size was 400, is 500" in message
-    assert "training.learning_rate.vision was 0.001, is 0.0" in message
-    assert "num_workers" not in message and "run.name=NAME" in message
-    assert load_config(trained.run.config) == trained.config
-
-
-def test_a_damaged_checkpoint_is_named(small: Small) -> None:
-    run = small.run("damaged")
-    run.checkpoints.mkdir(parents=True)
-    file = run.checkpoints / "last.ckpt"
-    file.write_bytes(b"PK\x03\x04 and nothing more")
-    with pytest.raises(RunError, match=r"no checkpoint of .*/damaged is whole \(.*last\.ckpt is damaged or no checkpoint"):
-        small.fit("damaged")
 
 
 def test_missing_shards_are_named_before_anything_is_trained(small: Small, tmp_path: Path) -> None:
