@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from fastapi import Request
 
 from lit_hour.config.server import ServerConfig
-from lit_hour.errors import ServerError
 from lit_hour.serving.server.access import Access
 from lit_hour.serving.server.answering import Answering
 from lit_hour.serving.server.decoding import check_video, warm_up
+from lit_hour.serving.server.held_folder import HeldFolder
 from lit_hour.serving.server.library import ID_PREFIX, Library, Video
 from lit_hour.serving.server.limits import Line, ModelThread
 from lit_hour.serving.server.metrics import Metrics
@@ -36,14 +35,14 @@ class Server:
         self.session, self.name, self.access, self.folders = session, name, access, folders
         self.settings: ServerConfig = session.config.serving.server
         self.metrics, self.model = Metrics(), ModelThread()
-        self._memories = _make_folder(session.config.serving.memory_folder, "serving.memory_folder")
+        self._memories = HeldFolder(session.config.serving.memory_folder, "serving.memory_folder")
         shelf = MemoryShelf(session, self.memory_folder, int(session.config.serving.memory_gigabytes * 1e9))
         self.library = Library(session, self.model, shelf, self.settings, self.metrics)
         self.line = Line(self.settings.answers_at_once, self.settings.queue_length, "questions")
         self.uploads = Line(self.settings.uploads_at_once, 0, "uploads")
         self.answering = Answering(session, self.model, self.library, self.line, self.metrics)
         self._checks = asyncio.Semaphore(CHECKS_AT_ONCE)
-        self._folder = _make_folder(self.settings.upload_folder, "serving.server.upload_folder")
+        self._folder = HeldFolder(self.settings.upload_folder, "serving.server.upload_folder")
         self.metrics.gauges |= {
             "lit_hour_questions_in_line": ("questions that are answered or wait", lambda: self.line.num_in),
             "lit_hour_questions_answered_now": ("questions whose turn it is", lambda: self.line.num_served),
@@ -57,12 +56,12 @@ class Server:
     @property
     def upload_folder(self) -> Path:
         """Where uploads are kept."""
-        return Path(self._folder.name)
+        return self._folder.path
 
     @property
     def memory_folder(self) -> Path:
         """Where memories are kept that are more than the budget."""
-        return Path(self._memories.name)
+        return self._memories.path
 
     async def bring_upload(self, request: Request, name: str) -> Video:
         """Take the video in the body of a request, once it is checked.
@@ -102,20 +101,11 @@ class Server:
         """Stop everything, and delete the uploads."""
         self.library.close()
         self.model.close()
-        self._folder.cleanup()
-        self._memories.cleanup()
+        self._folder.close()
+        self._memories.close()
 
     async def _bring(self, path: Path, name: str, *, is_upload: bool) -> Video:
         async with self._checks:
             header = await asyncio.to_thread(check_video, path, name, self.settings)
         meanwhile = None if is_upload else self.library.find_file(path)  # another may have asked for the same file
         return meanwhile or self.library.add(name, path, header, is_upload)
-
-
-def _make_folder(parent: str, setting: str) -> TemporaryDirectory[str]:
-    try:
-        if parent:
-            Path(parent).mkdir(parents=True, exist_ok=True)
-        return TemporaryDirectory(prefix="lit_hour_", dir=parent or None)  # only we may read it
-    except OSError as error:
-        raise ServerError(f"{setting}={parent} cannot be used: {error.strerror}") from error
