@@ -11,12 +11,13 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "scancel", "scontrol")
+ENDS = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY")  # not REQUEUED, CONFIGURING, ...
 SETTINGS = """\
 ClusterName=drill
 SlurmctldHost={host}(127.0.0.1)
@@ -69,7 +70,7 @@ def free_ports(count: int) -> list[int]:
     return ports
 
 
-def wait_until(condition: Callable[[], object], what: str, seconds: float = 180) -> None:
+def wait_until(condition: Callable[[], object], what: str, seconds: float = 300) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, f"waited {seconds} s for: {what}"
@@ -173,8 +174,14 @@ class Job:
 
     def wait_for_end(self) -> Job:
         """Until it is done, failed or cancelled."""
-        wait_until(lambda: self.facts["JobState"] not in ("PENDING", "RUNNING", "COMPLETING"), f"the end of job {self.number}")
+        wait_until(lambda: self.facts["JobState"] in ENDS, f"the end of job {self.number}")
         return self
+
+    def requeue(self) -> None:
+        """Have a job that has ended started again, once SLURM is done with its steps: the new ones have the same numbers."""
+        wait_until(lambda: not self._steps(), f"the steps of job {self.number} to leave")
+        self.cluster.call("scontrol", "requeue", self.number)
+        wait_until(lambda: self.facts["JobState"] not in ENDS, f"job {self.number} to be in the queue again")
 
     def warn(self, name: str) -> None:
         """Signal every task, as SLURM does before it ends a job."""
@@ -182,6 +189,14 @@ class Job:
 
     def signal_rank(self, rank: int, number: int) -> None:
         os.kill(self._process_of_rank(rank), number)
+
+    def _steps(self) -> list[str]:
+        """SLURM's own processes that watch over this job, which outlive it for some seconds."""
+        found = []
+        for folder in Path("/proc").glob("[0-9]*"):
+            with suppress(OSError):  # it has ended
+                found.append((folder / "cmdline").read_text(errors="replace"))
+        return [words for words in found if words.startswith(f"slurmstepd: [{self.number}.")]
 
     def _process_of_rank(self, rank: int) -> int:
         for folder in Path("/proc").glob("[0-9]*"):

@@ -62,7 +62,7 @@ def killed(cluster: Cluster, small: Small) -> Job:
     wait_until((small.run("job-killed").checkpoints / "last.ckpt").exists, "a checkpoint")
     job.signal_rank(1, signal.SIGKILL)
     wait_until(lambda: job.facts["JobState"] == "FAILED", "a job that has lost a rank to end", seconds=30)
-    cluster.call("scontrol", "requeue", job.number)
+    job.requeue()
     return job.wait_for_end()
 
 
@@ -102,7 +102,7 @@ def test_a_warned_job_requeues_itself_until_the_limit_and_then_says_how_to_go_on
     limit = f"it was {MAX_REQUEUES} times, and training.max_requeues={MAX_REQUEUES} are allowed"
     assert f"job {job.number} is not requeued: {limit}. 'scontrol requeue {job.number}', or" in job.starts[-1]
 
-    cluster.call("scontrol", "requeue", job.number)
+    job.requeue()
     assert_as_undisturbed(job.wait_for_end(), jobs, small)
     words = " the run stops after step "
     told = [start.split(words)[0].splitlines()[-1] for start in job.starts[:-1]]
