@@ -53,7 +53,7 @@ HOMES = {  # library -> the only places that may import it; a folder ends in a s
     "omegaconf": ["lit_hour/config/"],
     "yaml": ["lit_hour/config/"],
     "webdataset": ["lit_hour/data/"],
-    "av": ["lit_hour/video/decode.py", "lit_hour/world/render.py"],
+    "av": ["lit_hour/video/header.py", "lit_hour/video/playback.py", "lit_hour/video/decode.py", "lit_hour/world/render.py"],
     "lightning": ["lit_hour/training/", "lit_hour/data/datamodule.py", "lit_hour/evaluation/evaluate.py"],
     "pytorch_lightning": [],
     "open_clip": ["lit_hour/model/vision_encoder.py"],

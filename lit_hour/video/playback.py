@@ -1,0 +1,144 @@
+"""A video file in, its frames out, each with the time it has on screen: all of them, or those that given times show."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+
+import av
+from av.container import InputContainer
+from av.packet import Packet
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+
+from lit_hour.errors import VideoError
+from lit_hour.video.header import NO_TIMES, SHORT_SECONDS, VideoInfo, open_video
+from lit_hour.video.needed import Coded, NeededPackets, Role, read_h264
+
+
+class Playback:
+    """Every frame of a video, with the time at which it leaves the screen.
+
+    Attributes:
+        last_start_seconds: when the last frame that decoded comes on screen.
+        end_seconds: when it leaves the screen, known after the pass; infinite for a whole file, whose last frame stays.
+    """
+
+    def __init__(self, info: VideoInfo) -> None:
+        self.info = info
+        self.last_start_seconds = 0.0
+        self.end_seconds = 0.0
+        self._stopped = False
+
+    def __iter__(self) -> Iterator[tuple[VideoFrame, float]]:
+        shown: VideoFrame | None = None
+        interval_seconds = 0.0
+        for frame, start_seconds in self._decode():
+            if shown is not None:
+                yield shown, start_seconds
+                interval_seconds = start_seconds - self.last_start_seconds
+            shown, self.last_start_seconds = frame, start_seconds
+        if shown is None:
+            raise VideoError(f"{self.info.path}: no frame of the video can be decoded; give a whole file")
+        self.end_seconds = self._end(shown, interval_seconds)
+        yield shown, self.end_seconds
+
+    def _decode(self) -> Iterator[tuple[VideoFrame, float]]:
+        first_pts: int | None = None
+        with open_video(self.info.path) as (container, stream):
+            stream.thread_type = "AUTO"
+            try:
+                for frame in container.decode(stream):
+                    if frame.pts is None or frame.time_base is None:
+                        raise VideoError(NO_TIMES.format(path=self.info.path))
+                    first_pts = frame.pts if first_pts is None else first_pts
+                    yield frame, float((frame.pts - first_pts) * frame.time_base)
+            except av.FFmpegError:
+                self._stopped = True  # whether anything that was asked for is missing is judged at the end of the pass
+
+    def _end(self, last: VideoFrame, interval_seconds: float) -> float:
+        """When the last frame leaves the screen; never, unless the decoder stopped or the header promised more."""
+        on_screen_seconds = float((last.duration or 0) * (last.time_base or 0))
+        end_seconds = self.last_start_seconds + (on_screen_seconds or interval_seconds)
+        is_cut = self._stopped or _is_cut(self.info, end_seconds, on_screen_seconds, interval_seconds)
+        return end_seconds if is_cut else math.inf
+
+
+class NeededPlayback:
+    """The frames on screen at given times, of which only the packets that they need are decoded.
+
+    Ends early, without an error, where the file is damaged or is not what its packets say it is: whoever wants to know more
+    has to decode everything. Only for H.264, the one codec whose packets are understood; with `key_frames`, for any.
+
+    Attributes:
+        shown_seconds: when the picture on screen at each of the first timestamps came there; a frame that is given out for
+            n timestamps stands for the next n.
+    """
+
+    def __init__(self, info: VideoInfo, timestamps: Sequence[float], key_frames: bool) -> None:
+        """Prepare a pass; `key_frames`: the video is taken to consist of its key frames, each on screen until the next."""
+        self._info = info
+        self._key_frames = key_frames
+        self._needed: NeededPackets[Packet[VideoStream]] = NeededPackets(timestamps)
+        self._last_start_seconds = self._on_screen_seconds = self._interval_seconds = 0.0
+        self.shown_seconds = self._needed.shown_seconds
+
+    def __iter__(self) -> Iterator[tuple[VideoFrame, int]]:
+        """Each frame with the number of timestamps, one or more, at which it is on screen."""
+        num_shown = 0
+        with open_video(self._info.path) as (container, stream), suppress(av.FFmpegError):
+            for frame in self._decode(container, stream):
+                start_seconds = self._start_seconds(frame)
+                num_here = self.shown_seconds[num_shown:].count(start_seconds)
+                if num_here:
+                    if frame.interlaced_frame and not self._key_frames:
+                        return  # its second field may lie in a packet of its own
+                    yield frame, num_here
+                    num_shown += num_here
+                elif num_shown < len(self.shown_seconds) and self.shown_seconds[num_shown] < start_seconds:
+                    return  # a packet without a picture
+
+    def _decode(self, container: InputContainer, stream: VideoStream) -> Iterator[VideoFrame]:
+        stream.thread_type = "AUTO"
+        configuration = stream.codec_context.extradata or b""
+        length_bytes = (configuration[4] & 3) + 1 if configuration[:1] == b"\1" else 0
+        for packet in container.demux(stream):
+            if packet.size == 0:  # PyAV ends with an empty one
+                break
+            if packet.pts is None or packet.has_sidedata("new_extradata"):
+                return
+            self._note_end(packet)
+            if packet.is_keyframe or not self._key_frames:
+                for needed in self._needed.add(self._describe(packet, length_bytes)):
+                    yield from needed.decode()
+            if self._needed.is_settled:
+                break
+        end_seconds = self._last_start_seconds + (self._on_screen_seconds or self._interval_seconds)
+        if not _is_cut(self._info, end_seconds, self._on_screen_seconds, self._interval_seconds):
+            for needed in self._needed.finish():
+                yield from needed.decode()
+        yield from stream.codec_context.decode(None)
+
+    def _describe(self, packet: Packet[VideoStream], length_bytes: int) -> Coded[Packet[VideoStream]]:
+        role, has_parameters = Role.REFERENCE, False
+        if self._info.codec == "h264":
+            role, has_parameters = read_h264(memoryview(packet), length_bytes)
+        start_seconds = None if packet.is_discard else self._start_seconds(packet)
+        return Coded(packet, start_seconds, Role.BEGINNING if self._key_frames else role, has_parameters)
+
+    def _start_seconds(self, picture: Packet[VideoStream] | VideoFrame) -> float:
+        return float(((picture.pts or 0) - self._info.first_pts) * (picture.time_base or 0))
+
+    def _note_end(self, packet: Packet[VideoStream]) -> None:
+        start_seconds = self._start_seconds(packet)
+        if start_seconds > self._last_start_seconds:
+            self._interval_seconds = start_seconds - self._last_start_seconds
+            self._last_start_seconds = start_seconds
+            self._on_screen_seconds = float((packet.duration or 0) * packet.time_base)
+
+
+def _is_cut(info: VideoInfo, end_seconds: float, on_screen_seconds: float, interval_seconds: float) -> bool:
+    """Whether the header promises more than a file whose last frame ends here."""
+    slack_seconds = max(SHORT_SECONDS, 2 * on_screen_seconds, 2 * interval_seconds)
+    return info.duration_seconds - end_seconds > slack_seconds
