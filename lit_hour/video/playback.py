@@ -89,7 +89,7 @@ class NeededPlayback:
         num_shown = 0
         with open_video(self._info.path) as (container, stream), suppress(av.FFmpegError):
             for frame in self._decode(container, stream):
-                start_seconds = self._start_seconds(frame)
+                start_seconds = self._start_seconds(frame.pts, stream)
                 num_here = self.shown_seconds[num_shown:].count(start_seconds)
                 if num_here:
                     if frame.interlaced_frame and not self._key_frames:
@@ -124,14 +124,14 @@ class NeededPlayback:
         role, has_parameters = Role.REFERENCE, False
         if self._info.codec == "h264":
             role, has_parameters = read_h264(memoryview(packet), length_bytes)
-        start_seconds = None if packet.is_discard else self._start_seconds(packet)
+        start_seconds = None if packet.is_discard else self._start_seconds(packet.pts, packet.stream)
         return Coded(packet, start_seconds, Role.BEGINNING if self._key_frames else role, has_parameters)
 
-    def _start_seconds(self, picture: Packet[VideoStream] | VideoFrame) -> float:
-        return float(((picture.pts or 0) - self._info.first_pts) * (picture.time_base or 0))
+    def _start_seconds(self, pts: int | None, stream: VideoStream) -> float:
+        return float(((pts or 0) - self._info.first_pts) * (stream.time_base or 0))
 
     def _note_end(self, packet: Packet[VideoStream]) -> None:
-        start_seconds = self._start_seconds(packet)
+        start_seconds = self._start_seconds(packet.pts, packet.stream)
         if start_seconds > self._last_start_seconds:
             self._interval_seconds = start_seconds - self._last_start_seconds
             self._last_start_seconds = start_seconds
