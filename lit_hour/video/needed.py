@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right, insort
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Generic, TypeVar
@@ -71,6 +71,7 @@ class NeededPackets(Generic[PacketT]):
         if start_seconds is not None:
             if coded.role is Role.BEGINNING and (not self._starts or self._starts[-1] < start_seconds):
                 needed = self._settle(start_seconds)
+                needed += self._release_to_last(held.is_required for held in self._held)
                 self._held.clear()  # nothing that comes later needs what is left
             insort(self._starts, start_seconds)
             self._newest.append(start_seconds)
@@ -88,15 +89,19 @@ class NeededPackets(Generic[PacketT]):
     def _settle(self, before_seconds: float) -> list[PacketT]:
         """Every picture that starts before this is known: find what the timestamps before it show."""
         first = len(self.shown_seconds)
-        while (
-            not self.is_settled and self._starts and self._timestamps[len(self.shown_seconds)] < before_seconds - SAME_SECONDS
-        ):
+        while self._starts and not self.is_settled:
             seconds = self._timestamps[len(self.shown_seconds)]
+            if seconds >= before_seconds - SAME_SECONDS:
+                break
             last = max(bisect_right(self._starts, seconds + SAME_SECONDS) - 1, 0)
             self.shown_seconds.append(self._starts[last])
             del self._starts[:last]
+        if len(self.shown_seconds) == first:
+            return []
         shown = set(self.shown_seconds[first:])
-        wanted = (coded.start_seconds in shown or coded.is_required for coded in self._held)
+        return self._release_to_last(coded.start_seconds in shown for coded in self._held)
+
+    def _release_to_last(self, wanted: Iterable[bool]) -> list[PacketT]:
         return self._release(max((place for place, is_wanted in enumerate(wanted, 1) if is_wanted), default=0))
 
     def _release(self, num_packets: int) -> list[PacketT]:

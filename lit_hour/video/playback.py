@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 
@@ -90,14 +91,13 @@ class NeededPlayback:
         with open_video(self._info.path) as (container, stream), suppress(av.FFmpegError):
             for frame in self._decode(container, stream):
                 start_seconds = self._start_seconds(frame.pts, stream)
-                num_here = self.shown_seconds[num_shown:].count(start_seconds)
-                if num_here:
-                    if frame.interlaced_frame and not self._key_frames:
-                        return  # its second field may lie in a packet of its own
-                    yield frame, num_here
-                    num_shown += num_here
-                elif num_shown < len(self.shown_seconds) and self.shown_seconds[num_shown] < start_seconds:
-                    return  # a packet without a picture
+                if num_shown == len(self.shown_seconds) or start_seconds < self.shown_seconds[num_shown]:
+                    continue  # others needed it
+                num_here = bisect_right(self.shown_seconds, start_seconds) - num_shown
+                if start_seconds > self.shown_seconds[num_shown] or (frame.interlaced_frame and not self._key_frames):
+                    return  # a packet without a picture, or pictures whose second field may lie in a packet of its own
+                yield frame, num_here
+                num_shown += num_here
 
     def _decode(self, container: InputContainer, stream: VideoStream) -> Iterator[VideoFrame]:
         stream.thread_type = "AUTO"
