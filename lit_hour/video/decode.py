@@ -15,7 +15,7 @@ from typing import Literal
 import av
 import torch
 from av.video.frame import VideoFrame
-from PIL.Image import Image
+from PIL import Image
 from torch import Tensor
 
 from lit_hour.errors import VideoError
@@ -56,6 +56,7 @@ def read_frames(
         chunk_frames: frames in a chunk; the last one may have fewer.
         key_frames: show the last key frame before each time instead, at a fraction of the cost; the error in time is
             reported with a `KeyFramesWarning`. It begins the scene on screen if the encoder put key frames at cuts.
+            A container without presentation times (avi) is read as without this.
 
     Yields:
         Images `(frames, 3, size_pixels, size_pixels)` uint8 with their timestamps `(frames,)` float32.
@@ -68,7 +69,7 @@ def read_frames(
     """
     info = video if isinstance(video, VideoInfo) else probe(video)
     _check_timestamps(timestamps, info)
-    pick = _pick_key_frames if key_frames else _pick_pictures
+    pick = _pick_key_frames if key_frames and NeededPlayback.understands(info, key_frames) else _pick_pictures
     playback = Playback(info)
     is_whole = yield from _read_chunks(pick(playback, timestamps, size_pixels), playback, timestamps, on_damage, chunk_frames)
     return info.duration_seconds if is_whole else playback.end_seconds
@@ -105,7 +106,7 @@ def _check_timestamps(timestamps: Sequence[float], info: VideoInfo) -> None:
 def _pick_pictures(playback: Playback, timestamps: Sequence[float], size_pixels: int) -> Iterator[Tensor]:
     """One picture `(3, size_pixels, size_pixels)` for each timestamp, as far as the video can be read."""
     info, num_picked = playback.info, 0
-    if info.codec == "h264":
+    if NeededPlayback.understands(info, key_frames=False):
         for frame, num_times in NeededPlayback(info, timestamps, key_frames=False):
             picture = resize_image(_upright_image(frame, info.path), size_pixels)  # (3, size, size)
             yield from [picture] * num_times
@@ -146,9 +147,12 @@ def _pick_key_frames(playback: Playback, timestamps: Sequence[float], size_pixel
         warnings.warn(f"{info.path} was read by its key frames: {message}", KeyFramesWarning, stacklevel=2)
 
 
-def _upright_image(frame: VideoFrame, path: Path) -> Image:
+def _upright_image(frame: VideoFrame, path: Path) -> Image.Image:
     """A frame as a player shows it."""
     try:
-        return rotate_image(frame.to_image(), frame.rotation)
+        plane = frame.reformat(format="rgb24").planes[0]
     except av.FFmpegError as error:
         raise VideoError(f"{path}: frames of the pixel format {frame.format.name} cannot be shown; convert it") from error
+    size = (frame.width, frame.height)  # PyAV copies row by row on its way to PIL, which costs more than the conversion
+    image = Image.frombuffer("RGB", size, bytes(plane), "raw", "RGB", plane.line_size, 1)
+    return rotate_image(image, frame.rotation)

@@ -30,6 +30,7 @@ class VideoInfo:
     Attributes:
         duration_seconds: from the start of the first frame to the end of the last one.
         rotation_degrees: counterclockwise turn that a player applies to the stored frames.
+        container: as FFmpeg names it: "matroska,webm", "avi".
         codec: as FFmpeg names it: "h264", "av1".
         first_pts: presentation time of the first frame, in units of the stream's time base.
     """
@@ -39,6 +40,7 @@ class VideoInfo:
     width: int
     height: int
     rotation_degrees: int
+    container: str
     codec: str
     first_pts: int
 
@@ -61,12 +63,12 @@ def probe(path: str | Path) -> VideoInfo:
         duration_seconds = _header_seconds(container, stream, frame.time)
         sideways = round(frame.rotation / 90) % 2 == 1
         width, height = (frame.height, frame.width) if sideways else (frame.width, frame.height)
-        codec = stream.codec_context.codec.canonical_name
+        codec, format_name = stream.codec_context.codec.canonical_name, container.format.name
     if duration_seconds is None:
         duration_seconds = _scanned_seconds(path, frame.time)
     if duration_seconds <= 0:
         raise VideoError(f"{path} has a video that lasts {duration_seconds} seconds; give one that lasts longer than 0")
-    return VideoInfo(Path(path), duration_seconds, width, height, frame.rotation, codec, frame.pts)
+    return VideoInfo(Path(path), duration_seconds, width, height, frame.rotation, format_name, codec, frame.pts)
 
 
 @contextmanager

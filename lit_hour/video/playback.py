@@ -17,6 +17,8 @@ from lit_hour.errors import VideoError
 from lit_hour.video.header import NO_TIMES, SHORT_SECONDS, VideoInfo, open_video
 from lit_hour.video.needed import Coded, NeededPackets, Role, read_h264
 
+_WITH_PRESENTATION_TIMES = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "mpegts", "flv")
+
 
 class Playback:
     """Every frame of a video, with the time at which it leaves the screen.
@@ -70,7 +72,7 @@ class NeededPlayback:
     """The frames on screen at given times, of which only the packets that they need are decoded.
 
     Ends early, without an error, where the file is damaged or is not what its packets say it is: whoever wants to know more
-    has to decode everything. Only for H.264, the one codec whose packets are understood; with `key_frames`, for any.
+    has to decode everything.
 
     Attributes:
         shown_seconds: when the picture on screen at each of the first timestamps came there; a frame that is given out for
@@ -84,6 +86,11 @@ class NeededPlayback:
         self._needed: NeededPackets[Packet[VideoStream]] = NeededPackets(timestamps)
         self._last_start_seconds = self._on_screen_seconds = self._interval_seconds = 0.0
         self.shown_seconds = self._needed.shown_seconds
+
+    @staticmethod
+    def understands(info: VideoInfo, key_frames: bool) -> bool:
+        """Whether the packets say enough; avi has no presentation times, and only H.264 is read for what refers to what."""
+        return info.container in _WITH_PRESENTATION_TIMES and (key_frames or info.codec == "h264")
 
     def __iter__(self) -> Iterator[tuple[VideoFrame, int]]:
         """Each frame with the number of timestamps, one or more, at which it is on screen."""
