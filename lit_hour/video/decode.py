@@ -43,7 +43,7 @@ def read_frames(
     size_pixels: int,
     on_damage: OnDamage,
     chunk_frames: int = 64,
-    key_frames: bool = False,
+    key_frames_only: bool = False,
 ) -> Generator[Frames, None, float]:
     """The frames that are on screen at the given times, as a player shows them, in chunks.
 
@@ -54,7 +54,7 @@ def read_frames(
         on_damage: for a file that stops decoding before the last timestamp: "error" refuses it when that point is
             reached, "use" ends the chunks there with a `DamagedVideoWarning`.
         chunk_frames: frames in a chunk; the last one may have fewer.
-        key_frames: show the last key frame before each time instead, at a fraction of the cost; the error in time is
+        key_frames_only: show the last key frame before each time instead, at a fraction of the cost; the error in time is
             reported with a `KeyFramesWarning`. It begins the scene on screen if the encoder put key frames at cuts.
             A container without presentation times (avi) is read as without this.
 
@@ -69,7 +69,7 @@ def read_frames(
     """
     info = video if isinstance(video, VideoInfo) else probe(video)
     _check_timestamps(timestamps, info)
-    pick = _pick_key_frames if key_frames and NeededPlayback.understands(info, key_frames) else _pick_pictures
+    pick = _pick_key_frames if key_frames_only and NeededPlayback.understands(info, key_frames_only) else _pick_pictures
     playback = Playback(info)
     is_whole = yield from _read_chunks(pick(playback, timestamps, size_pixels), playback, timestamps, on_damage, chunk_frames)
     return info.duration_seconds if is_whole else playback.end_seconds
@@ -106,8 +106,8 @@ def _check_timestamps(timestamps: Sequence[float], info: VideoInfo) -> None:
 def _pick_pictures(playback: Playback, timestamps: Sequence[float], size_pixels: int) -> Iterator[Tensor]:
     """One picture `(3, size_pixels, size_pixels)` for each timestamp, as far as the video can be read."""
     info, num_picked = playback.info, 0
-    if NeededPlayback.understands(info, key_frames=False):
-        for frame, num_times in NeededPlayback(info, timestamps, key_frames=False):
+    if NeededPlayback.understands(info, key_frames_only=False):
+        for frame, num_times in NeededPlayback(info, timestamps, key_frames_only=False):
             picture = resize_image(_upright_image(frame, info.path), size_pixels)  # (3, size, size)
             yield from [picture] * num_times
             num_picked += num_times
@@ -132,7 +132,7 @@ def _pick_from_all(playback: Playback, timestamps: Sequence[float], size_pixels:
 def _pick_key_frames(playback: Playback, timestamps: Sequence[float], size_pixels: int) -> Iterator[Tensor]:
     """One picture `(3, size_pixels, size_pixels)` for each timestamp, of the last key frame before it."""
     info, num_picked = playback.info, 0
-    needed = NeededPlayback(info, timestamps, key_frames=True)
+    needed = NeededPlayback(info, timestamps, key_frames_only=True)
     for frame, num_times in needed:
         picture = resize_image(_upright_image(frame, info.path), size_pixels)  # (3, size, size)
         yield from [picture] * num_times

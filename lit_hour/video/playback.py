@@ -79,18 +79,18 @@ class NeededPlayback:
             n timestamps stands for the next n.
     """
 
-    def __init__(self, info: VideoInfo, timestamps: Sequence[float], key_frames: bool) -> None:
-        """Prepare a pass; `key_frames`: the video is taken to consist of its key frames, each on screen until the next."""
+    def __init__(self, info: VideoInfo, timestamps: Sequence[float], key_frames_only: bool) -> None:
+        """Prepare a pass; `key_frames_only`: the video is taken to consist of its key frames, each on screen until the next."""
         self._info = info
-        self._key_frames = key_frames
+        self._key_frames_only = key_frames_only
         self._needed: NeededPackets[Packet[VideoStream]] = NeededPackets(timestamps)
         self._last_start_seconds = self._on_screen_seconds = self._interval_seconds = 0.0
         self.shown_seconds = self._needed.shown_seconds
 
     @staticmethod
-    def understands(info: VideoInfo, key_frames: bool) -> bool:
+    def understands(info: VideoInfo, key_frames_only: bool) -> bool:
         """Whether the packets say enough; avi has no presentation times, and only H.264 is read for what refers to what."""
-        return info.container in _WITH_PRESENTATION_TIMES and (key_frames or info.codec == "h264")
+        return info.container in _WITH_PRESENTATION_TIMES and (key_frames_only or info.codec == "h264")
 
     def __iter__(self) -> Iterator[tuple[VideoFrame, int]]:
         """Each frame with the number of timestamps, one or more, at which it is on screen."""
@@ -101,7 +101,7 @@ class NeededPlayback:
                 if num_shown == len(self.shown_seconds) or start_seconds < self.shown_seconds[num_shown]:
                     continue  # others needed it
                 num_here = bisect_right(self.shown_seconds, start_seconds) - num_shown
-                if start_seconds > self.shown_seconds[num_shown] or (frame.interlaced_frame and not self._key_frames):
+                if start_seconds > self.shown_seconds[num_shown] or (frame.interlaced_frame and not self._key_frames_only):
                     return  # a packet without a picture, or pictures whose second field may lie in a packet of its own
                 yield frame, num_here
                 num_shown += num_here
@@ -116,7 +116,7 @@ class NeededPlayback:
             if packet.pts is None or packet.has_sidedata("new_extradata"):
                 return
             self._note_end(packet)
-            if packet.is_keyframe or not self._key_frames:
+            if packet.is_keyframe or not self._key_frames_only:
                 for needed in self._needed.add(self._describe(packet, length_bytes)):
                     yield from needed.decode()
             if self._needed.is_settled:
@@ -132,7 +132,7 @@ class NeededPlayback:
         if self._info.codec == "h264":
             role, has_parameters = read_h264(memoryview(packet), length_bytes)
         start_seconds = None if packet.is_discard else self._start_seconds(packet.pts, packet.stream)
-        return Coded(packet, start_seconds, Role.BEGINNING if self._key_frames else role, has_parameters)
+        return Coded(packet, start_seconds, Role.BEGINNING if self._key_frames_only else role, has_parameters)
 
     def _start_seconds(self, pts: int | None, stream: VideoStream) -> float:
         return float(((pts or 0) - self._info.first_pts) * (stream.time_base or 0))

@@ -38,8 +38,8 @@ class SampledVideo:
         Raises:
             VideoError: as `read_frames`.
         """
-        size, on_damage, key_frames = self._settings.size_pixels, self._settings.on_damage, self._settings.key_frames
-        reading = read_frames(self._info, self.timestamps, size, on_damage, chunk_frames, key_frames)
+        size, on_damage, key_frames_only = self._settings.size_pixels, self._settings.on_damage, self._settings.key_frames_only
+        reading = read_frames(self._info, self.timestamps, size, on_damage, chunk_frames, key_frames_only)
         self.duration_seconds = yield from reading
 
 

@@ -26,7 +26,7 @@ def assert_equal_to_every_frame_decoded(path: Path, frames_per_second: float, is
     info, timestamps = probe(path), timestamps_of(path, frames_per_second)
     plain = list(decode._pick_from_all(Playback(info), timestamps, SIZE_PIXELS))
     fast = []
-    for frame, num_times in NeededPlayback(info, timestamps, key_frames=False):
+    for frame, num_times in NeededPlayback(info, timestamps, key_frames_only=False):
         fast += [decode.resize_image(decode._upright_image(frame, path), SIZE_PIXELS)] * num_times
     assert torch.equal(torch.stack(fast), torch.stack(plain[: len(fast)])) and len(fast) <= len(plain)
     assert len(fast) == len(timestamps) or not is_whole, "it gave up"
@@ -62,8 +62,8 @@ def test_frames_of_made_up_videos(tmp_path: Path, suffix: str, options: dict[str
 
 def test_what_is_left_to_those_who_decode_all(tmp_path: Path) -> None:
     interlaced = write_moving(tmp_path / "fields.mp4", 20, **{"x264-params": "interlaced=1"})
-    assert not list(NeededPlayback(probe(interlaced), [0.0], key_frames=False))
-    assert not NeededPlayback.understands(probe(write_moving(tmp_path / "video.avi", 20)), key_frames=True)
+    assert not list(NeededPlayback(probe(interlaced), [0.0], key_frames_only=False))
+    assert not NeededPlayback.understands(probe(write_moving(tmp_path / "video.avi", 20)), key_frames_only=True)
 
 
 @pytest.mark.parametrize("suffix", ["mp4", "mkv"])
@@ -136,7 +136,7 @@ def test_the_last_key_frame_and_how_late_it_is(tmp_path: Path, codec: str, suffi
         keys = [round(float(packet.pts * packet.time_base) * 10) for packet in container.demux(video=0) if packet.is_keyframe]
     timestamps = [index / 2 for index in range(24)]
     with pytest.warns(KeyFramesWarning, match=rf"video\.{suffix} .* s too early on average and .* s at most"):
-        chunks = list(read_frames(path, timestamps, 64, "error", key_frames=True))
+        chunks = list(read_frames(path, timestamps, 64, "error", key_frames_only=True))
     shown = numbers_of(torch.cat([chunk.images for chunk in chunks]))
     first = keys[0]
     assert shown == [max(key for key in keys if key - first <= 5 * index) - first for index in range(24)]
@@ -147,5 +147,5 @@ def test_key_frames_of_real_clips_are_frames_of_the_video(real_videos: Path) -> 
         timestamps = timestamps_of(real_videos / name, 2.0)
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            chunks = list(read_frames(real_videos / name, timestamps, SIZE_PIXELS, "error", key_frames=True))
+            chunks = list(read_frames(real_videos / name, timestamps, SIZE_PIXELS, "error", key_frames_only=True))
         assert sum(len(chunk) for chunk in chunks) == len(timestamps) and caught[-1].category is KeyFramesWarning
