@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Generator, Iterator, Sequence
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Literal
@@ -107,8 +108,7 @@ def _pick_pictures(playback: Playback, timestamps: Sequence[float], size_pixels:
     """One picture `(3, size_pixels, size_pixels)` for each timestamp, as far as the video can be read."""
     info, num_picked = playback.info, 0
     if NeededPlayback.understands(info, key_frames_only=False):
-        for frame, num_times in NeededPlayback(info, timestamps, key_frames_only=False):
-            picture = resize_image(_upright_image(frame, info.path), size_pixels)  # (3, size, size)
+        for picture, num_times in NeededPlayback(info, timestamps, False, partial(_show, info.path, size_pixels)):
             yield from [picture] * num_times
             num_picked += num_times
     if num_picked < len(timestamps):
@@ -122,7 +122,7 @@ def _pick_from_all(playback: Playback, timestamps: Sequence[float], size_pixels:
         picture: Tensor | None = None
         while num_picked < len(timestamps) and timestamps[num_picked] < leaves_seconds - SAME_SECONDS:
             if picture is None:
-                picture = resize_image(_upright_image(frame, playback.info.path), size_pixels)  # (3, size, size)
+                picture = _show(playback.info.path, size_pixels, frame)  # (3, size, size)
             yield picture
             num_picked += 1
         if num_picked == len(timestamps):
@@ -132,9 +132,8 @@ def _pick_from_all(playback: Playback, timestamps: Sequence[float], size_pixels:
 def _pick_key_frames(playback: Playback, timestamps: Sequence[float], size_pixels: int) -> Iterator[Tensor]:
     """One picture `(3, size_pixels, size_pixels)` for each timestamp, of the last key frame before it."""
     info, num_picked = playback.info, 0
-    needed = NeededPlayback(info, timestamps, key_frames_only=True)
-    for frame, num_times in needed:
-        picture = resize_image(_upright_image(frame, info.path), size_pixels)  # (3, size, size)
+    needed = NeededPlayback(info, timestamps, True, partial(_show, info.path, size_pixels))
+    for picture, num_times in needed:
         yield from [picture] * num_times
         num_picked += num_times
         playback.last_start_seconds = needed.shown_seconds[num_picked - 1]
@@ -147,12 +146,12 @@ def _pick_key_frames(playback: Playback, timestamps: Sequence[float], size_pixel
         warnings.warn(f"{info.path} was read by its key frames: {message}", KeyFramesWarning, stacklevel=2)
 
 
-def _upright_image(frame: VideoFrame, path: Path) -> Image.Image:
-    """A frame as a player shows it."""
+def _show(path: Path, size_pixels: int, frame: VideoFrame) -> Tensor:
+    """A frame as a player shows it, resized: `(3, size_pixels, size_pixels)`."""
     try:
         plane = frame.reformat(format="rgb24").planes[0]
     except av.FFmpegError as error:
         raise VideoError(f"{path}: frames of the pixel format {frame.format.name} cannot be shown; convert it") from error
     size = (frame.width, frame.height)  # PyAV copies row by row on its way to PIL, which costs more than the conversion
     image = Image.frombuffer("RGB", size, bytes(plane), "raw", "RGB", plane.line_size, 1)
-    return rotate_image(image, frame.rotation)
+    return resize_image(rotate_image(image, frame.rotation), size_pixels)  # (3, size, size)

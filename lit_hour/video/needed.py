@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from math import inf
 from typing import Generic, TypeVar
 
 SAME_SECONDS = 1e-6  # times this close are one time: they come from different divisions
@@ -55,6 +56,7 @@ class NeededPackets(Generic[PacketT]):
 
     def __init__(self, timestamps: Sequence[float]) -> None:
         self.shown_seconds: list[float] = []
+        self._known_before_seconds = -inf  # of pictures that start before this, no more are added to those shown
         self._timestamps = timestamps
         self._starts: list[float] = []  # of the pictures that may be on screen at timestamps to come, in order
         self._held: list[Coded[PacketT]] = []
@@ -65,7 +67,7 @@ class NeededPackets(Generic[PacketT]):
         """Whether every timestamp has its picture."""
         return len(self.shown_seconds) == len(self._timestamps)
 
-    def add(self, coded: Coded[PacketT]) -> list[PacketT]:
+    def add(self, coded: Coded[PacketT]) -> list[Coded[PacketT]]:
         """Take the next packet, and give back those that can go to the decoder, in order."""
         start_seconds, needed = coded.start_seconds, []
         if start_seconds is not None:
@@ -82,11 +84,21 @@ class NeededPackets(Generic[PacketT]):
             needed += self._release(len(self._held))
         return needed
 
-    def finish(self) -> list[PacketT]:
+    def finish(self) -> list[Coded[PacketT]]:
         """There are no more packets: the last picture stays on screen."""
-        return self._settle(float("inf"))
+        return self._settle(inf)
 
-    def _settle(self, before_seconds: float) -> list[PacketT]:
+    def is_shown(self, coded: Coded[PacketT]) -> bool | None:
+        """Whether a picture is on screen at one of the timestamps; None as long as it is not known."""
+        seconds = coded.start_seconds
+        if seconds is None:
+            return False
+        place = bisect_left(self.shown_seconds, seconds)
+        if place < len(self.shown_seconds) and self.shown_seconds[place] == seconds:
+            return True
+        return False if seconds < self._known_before_seconds else None
+
+    def _settle(self, before_seconds: float) -> list[Coded[PacketT]]:
         """Every picture that starts before this is known: find what the timestamps before it show."""
         first = len(self.shown_seconds)
         while self._starts and not self.is_settled:
@@ -96,18 +108,23 @@ class NeededPackets(Generic[PacketT]):
             last = max(bisect_right(self._starts, seconds + SAME_SECONDS) - 1, 0)
             self.shown_seconds.append(self._starts[last])
             del self._starts[:last]
+        num_known = bisect_left(self._starts, before_seconds)
+        if self.is_settled:
+            self._known_before_seconds = inf
+        elif num_known:
+            self._known_before_seconds = self._starts[num_known - 1]  # the last one may stay on screen
         if len(self.shown_seconds) == first:
             return []
         shown = set(self.shown_seconds[first:])
         return self._release_to_last(coded.start_seconds in shown for coded in self._held)
 
-    def _release_to_last(self, wanted: Iterable[bool]) -> list[PacketT]:
+    def _release_to_last(self, wanted: Iterable[bool]) -> list[Coded[PacketT]]:
         return self._release(max((place for place, is_wanted in enumerate(wanted, 1) if is_wanted), default=0))
 
-    def _release(self, num_packets: int) -> list[PacketT]:
+    def _release(self, num_packets: int) -> list[Coded[PacketT]]:
         """The first packets that are held, without the disposable ones that no timestamp shows."""
         released, self._held = self._held[:num_packets], self._held[num_packets:]
-        return [coded.packet for coded in released if self._is_needed(coded)]
+        return [coded for coded in released if self._is_needed(coded)]
 
     def _is_needed(self, coded: Coded[PacketT]) -> bool:
         """Whether a packet among needed ones is needed too: it may be on screen at a timestamp, or others refer to it."""

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from typing import Generic, TypeVar
 
 import av
 from av.container import InputContainer
@@ -16,8 +18,11 @@ from av.video.stream import VideoStream
 from lit_hour.errors import VideoError
 from lit_hour.video.header import NO_TIMES, SHORT_SECONDS, VideoInfo, open_video
 from lit_hour.video.needed import Coded, NeededPackets, Role, read_h264
+from lit_hour.video.segments import Batch, BatchCutter, SegmentDecoders
 
 _WITH_PRESENTATION_TIMES = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "mpegts", "flv")
+
+PictureT = TypeVar("PictureT")
 
 
 class Playback:
@@ -68,21 +73,35 @@ class Playback:
         return end_seconds if is_cut else math.inf
 
 
-class NeededPlayback:
-    """The frames on screen at given times, of which only the packets that they need are decoded.
+class NeededPlayback(Generic[PictureT]):
+    """The pictures on screen at given times, of which only the packets that they need are decoded, in several threads.
 
     Ends early, without an error, where the file is damaged or is not what its packets say it is: whoever wants to know more
-    has to decode everything.
+    has to decode everything. Damage in what is not needed is not seen.
 
     Attributes:
-        shown_seconds: when the picture on screen at each of the first timestamps came there; a frame that is given out for
+        shown_seconds: when the picture on screen at each of the first timestamps came there; a picture that is given out for
             n timestamps stands for the next n.
     """
 
-    def __init__(self, info: VideoInfo, timestamps: Sequence[float], key_frames_only: bool) -> None:
-        """Prepare a pass; `key_frames_only`: the video is taken to consist of its key frames, each on screen until the next."""
+    def __init__(
+        self,
+        info: VideoInfo,
+        timestamps: Sequence[float],
+        key_frames_only: bool,
+        convert: Callable[[VideoFrame], PictureT],
+    ) -> None:
+        """Prepare a pass.
+
+        Args:
+            info: what `probe` has said of the video.
+            timestamps: seconds from the first frame, in order.
+            key_frames_only: the video is taken to consist of its key frames, each on screen until the next.
+            convert: makes the picture of a frame; it is called in several threads.
+        """
         self._info = info
         self._key_frames_only = key_frames_only
+        self._convert = convert
         self._needed: NeededPackets[Packet[VideoStream]] = NeededPackets(timestamps)
         self._last_start_seconds = self._on_screen_seconds = self._interval_seconds = 0.0
         self.shown_seconds = self._needed.shown_seconds
@@ -92,40 +111,66 @@ class NeededPlayback:
         """Whether the packets say enough; avi has no presentation times, and only H.264 is read for what refers to what."""
         return info.container in _WITH_PRESENTATION_TIMES and (key_frames_only or info.codec == "h264")
 
-    def __iter__(self) -> Iterator[tuple[VideoFrame, int]]:
-        """Each frame with the number of timestamps, one or more, at which it is on screen."""
+    def __iter__(self) -> Iterator[tuple[PictureT, int]]:
+        """Each picture with the number of timestamps, one or more, at which it is on screen."""
         num_shown = 0
-        with open_video(self._info.path) as (container, stream), suppress(av.FFmpegError):
-            for frame in self._decode(container, stream):
-                start_seconds = self._start_seconds(frame.pts, stream)
-                if num_shown == len(self.shown_seconds) or start_seconds < self.shown_seconds[num_shown]:
-                    continue  # others needed it
-                num_here = bisect_right(self.shown_seconds, start_seconds) - num_shown
-                if start_seconds > self.shown_seconds[num_shown] or (frame.interlaced_frame and not self._key_frames_only):
-                    return  # a packet without a picture, or pictures whose second field may lie in a packet of its own
-                yield frame, num_here
+        shown: tuple[float, PictureT] | None = None
+        for start_seconds, picture in self._pictures():
+            if shown is not None:  # how long it stays is known when the next one comes
+                num_here = bisect_right(self.shown_seconds, shown[0]) - num_shown
+                yield shown[1], num_here
                 num_shown += num_here
+            if num_shown == len(self.shown_seconds) or start_seconds != self.shown_seconds[num_shown]:
+                return  # a packet without a picture, or with several
+            shown = start_seconds, picture
+        if shown is not None:
+            yield shown[1], bisect_right(self.shown_seconds, shown[0]) - num_shown
 
-    def _decode(self, container: InputContainer, stream: VideoStream) -> Iterator[VideoFrame]:
-        stream.thread_type = "AUTO"
+    def _pictures(self) -> Iterator[tuple[float, PictureT]]:
+        """Each picture that is wanted, with the time at which it comes on screen."""
+        path = self._info.path
+        with (
+            open_video(path) as (container, stream),
+            SegmentDecoders(path, stream, self._convert, takes_fields=self._key_frames_only) as decoders,
+        ):
+            for pts, picture in decoders.decode(self._batches(container, stream)):
+                yield self._start_seconds(pts, stream), picture
+
+    def _batches(self, container: InputContainer, stream: VideoStream) -> Iterator[Batch]:
+        """The packets that are needed, once it is known of each whether its picture is shown."""
+        undecided: deque[Coded[Packet[VideoStream]]] = deque()
+        cutter = BatchCutter()
+        has_begun = has_parameters = False
+        for needed in self._needed_packets(container, stream):
+            undecided.extend(needed)
+            while undecided and (is_shown := self._needed.is_shown(undecided[0])) is not None:
+                coded = undecided.popleft()
+                if has_begun and coded.role is Role.BEGINNING and (coded.is_required or not has_parameters):
+                    yield cutter.cut(ends_segment=True)  # another decoder, which has not seen the parameters before this
+                has_begun, has_parameters = True, has_parameters or coded.is_required
+                cutter.add(coded.packet, is_shown)
+                if cutter.is_full:
+                    yield cutter.cut(ends_segment=False)
+        yield cutter.cut(ends_segment=True)
+
+    def _needed_packets(self, container: InputContainer, stream: VideoStream) -> Iterator[list[Coded[Packet[VideoStream]]]]:
+        """Those that are needed, a few at a time; ends early at damage, and where the header promises more."""
         configuration = stream.codec_context.extradata or b""
         length_bytes = (configuration[4] & 3) + 1 if configuration[:1] == b"\1" else 0
-        for packet in container.demux(stream):
-            if packet.size == 0:  # PyAV ends with an empty one
-                break
-            if packet.pts is None or packet.has_sidedata("new_extradata"):
-                return
-            self._note_end(packet)
-            if packet.is_keyframe or not self._key_frames_only:
-                for needed in self._needed.add(self._describe(packet, length_bytes)):
-                    yield from needed.decode()
-            if self._needed.is_settled:
-                break
-        end_seconds = self._last_start_seconds + (self._on_screen_seconds or self._interval_seconds)
-        if not _is_cut(self._info, end_seconds, self._on_screen_seconds, self._interval_seconds):
-            for needed in self._needed.finish():
-                yield from needed.decode()
-        yield from stream.codec_context.decode(None)
+        with suppress(av.FFmpegError):
+            for packet in container.demux(stream):
+                if packet.size == 0:  # PyAV ends with an empty one
+                    break
+                if packet.pts is None or packet.has_sidedata("new_extradata"):
+                    return
+                self._note_end(packet)
+                if packet.is_keyframe or not self._key_frames_only:
+                    yield self._needed.add(self._describe(packet, length_bytes))
+                if self._needed.is_settled:
+                    return
+            end_seconds = self._last_start_seconds + (self._on_screen_seconds or self._interval_seconds)
+            if not _is_cut(self._info, end_seconds, self._on_screen_seconds, self._interval_seconds):
+                yield self._needed.finish()
 
     def _describe(self, packet: Packet[VideoStream], length_bytes: int) -> Coded[Packet[VideoStream]]:
         role, has_parameters = Role.REFERENCE, False

@@ -1,6 +1,7 @@
 """What is skipped never shows: the frames of a video read by its needed packets are those of all frames decoded."""
 
 import warnings
+from functools import partial
 from pathlib import Path
 
 import av
@@ -26,8 +27,8 @@ def assert_equal_to_every_frame_decoded(path: Path, frames_per_second: float, is
     info, timestamps = probe(path), timestamps_of(path, frames_per_second)
     plain = list(decode._pick_from_all(Playback(info), timestamps, SIZE_PIXELS))
     fast = []
-    for frame, num_times in NeededPlayback(info, timestamps, key_frames_only=False):
-        fast += [decode.resize_image(decode._upright_image(frame, path), SIZE_PIXELS)] * num_times
+    for picture, num_times in NeededPlayback(info, timestamps, False, partial(decode._show, path, SIZE_PIXELS)):
+        fast += [picture] * num_times
     assert torch.equal(torch.stack(fast), torch.stack(plain[: len(fast)])) and len(fast) <= len(plain)
     assert len(fast) == len(timestamps) or not is_whole, "it gave up"
 
@@ -62,7 +63,7 @@ def test_frames_of_made_up_videos(tmp_path: Path, suffix: str, options: dict[str
 
 def test_what_is_left_to_those_who_decode_all(tmp_path: Path) -> None:
     interlaced = write_moving(tmp_path / "fields.mp4", 20, **{"x264-params": "interlaced=1"})
-    assert not list(NeededPlayback(probe(interlaced), [0.0], key_frames_only=False))
+    assert not list(NeededPlayback(probe(interlaced), [0.0], False, id))
     assert not NeededPlayback.understands(probe(write_moving(tmp_path / "video.avi", 20)), key_frames_only=True)
 
 
@@ -108,8 +109,9 @@ def test_packets_of_parameters_reach_the_decoder() -> None:
     needed: NeededPackets[str] = NeededPackets([0.0, 9.0])
     roles = [("first", 0.0, Role.BEGINNING, False), ("parameters", 1.0, Role.REFERENCE, True),
              ("rest", 2.0, Role.REFERENCE, False), ("second", 9.0, Role.BEGINNING, False)]  # fmt: skip
-    assert [needed.add(Coded(*role)) for role in roles] == [[], [], [], ["first", "parameters"]]
-    assert needed.finish() == ["second"]
+    released = [[coded.packet for coded in needed.add(Coded(*role))] for role in roles]
+    assert released == [[], [], [], ["first", "parameters"]]
+    assert [coded.packet for coded in needed.finish()] == ["second"]
 
 
 UNITS = {b"\x09\x65": (Role.BEGINNING, False), b"\x67\x68\x65": (Role.BEGINNING, True), b"\x06\x41": (Role.REFERENCE, False),
