@@ -48,6 +48,9 @@ def read_frames(
 ) -> Generator[Frames, None, float]:
     """The frames that are on screen at the given times, as a player shows them, in chunks.
 
+    Of H.264, only packets that these frames need are decoded, so damage between them is not seen. Threads of its own decode
+    and resize, as many as this process has CPUs, and a little ahead; they end with the generator.
+
     Args:
         video: its path, or what `probe` has said of it.
         timestamps: seconds from the first frame, in order; several may fall on one frame.

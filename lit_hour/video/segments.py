@@ -25,8 +25,8 @@ from torch.utils.data import get_worker_info
 from lit_hour.video.header import open_video
 
 MOST_DECODERS = 4  # each holds up to 16 pictures at full size, and reading ahead the pictures of two batches
-FRAME_THREADS = 2  # of a decoder, for files of one long segment; with many segments they neither help nor cost much
-BATCH_PICTURES, BATCH_BYTES = 64, 4 * 2**20  # where a batch is cut
+MOST_FRAME_THREADS = 8
+BATCH_PICTURES, BATCH_BYTES = 64, 8 * 2**20  # where a batch is cut
 
 PictureT = TypeVar("PictureT")
 
@@ -98,14 +98,24 @@ class SegmentDecoder(Generic[PictureT]):
     def __init__(self, stream: VideoStream, convert: Callable[[VideoFrame], PictureT], takes_fields: bool) -> None:
         """Take the stream's decoder; `takes_fields`: an interlaced picture counts like any other."""
         self._context, self._convert, self._takes_fields = stream.codec_context, convert, takes_fields
-        self._context.thread_type = "FRAME"
-        self._context.thread_count = min(FRAME_THREADS, num_processors())
         self._wanted_pts: set[int] = set()
         self._thread = ThreadPoolExecutor(1, "decoder")
+        self._submitted: list[tuple[Future[Decoded[PictureT]], int]] = []
 
     def submit(self, batch: Batch) -> Future[Decoded[PictureT]]:
         """Decode a batch after those submitted before."""
-        return self._thread.submit(self._decode, batch)
+        if not self._context.is_open:  # short segments are spread over decoders; a long one has but this decoder
+            self._context.thread_type = "FRAME"
+            self._context.thread_count = 1 if batch.ends_segment else min(MOST_FRAME_THREADS, num_processors())
+        future = self._thread.submit(self._decode, batch)
+        self._submitted.append((future, len(batch.packets)))
+        return future
+
+    @property
+    def num_waiting(self) -> int:
+        """Packets that are not decoded yet."""
+        self._submitted = [(future, num_packets) for future, num_packets in self._submitted if not future.done()]
+        return sum(num_packets for _, num_packets in self._submitted)
 
     def close(self) -> None:
         """Wait for the batch in work and drop the others."""
@@ -163,10 +173,12 @@ class SegmentDecoders(Generic[PictureT]):
     def decode(self, batches: Iterator[Batch]) -> Iterator[tuple[int, PictureT]]:
         """The wanted pictures of all batches in order, each with its presentation time; ends early where decoding fails."""
         waiting: deque[Future[Decoded[PictureT]]] = deque()
-        number = 0
+        decoder: SegmentDecoder[PictureT] | None = None
         for batch in batches:
-            waiting.append(self._decoder(number).submit(batch))
-            number += batch.ends_segment
+            decoder = decoder or self._least_busy()
+            waiting.append(decoder.submit(batch))
+            if batch.ends_segment:
+                decoder = None
             if len(waiting) > 2 * self._most_decoders:
                 decoded = waiting.popleft().result()
                 yield from decoded.pictures
@@ -178,13 +190,14 @@ class SegmentDecoders(Generic[PictureT]):
             if not decoded.is_sound:
                 return
 
-    def _decoder(self, segment_number: int) -> SegmentDecoder[PictureT]:
-        place = segment_number % self._most_decoders
-        if place == len(self._decoders):
-            self._add_decoder(self._closing.enter_context(open_video(self._path))[1])
-        return self._decoders[place]
+    def _least_busy(self) -> SegmentDecoder[PictureT]:
+        decoder = min(self._decoders, key=lambda decoder: decoder.num_waiting)
+        if decoder.num_waiting and len(self._decoders) < self._most_decoders:
+            decoder = self._add_decoder(self._closing.enter_context(open_video(self._path))[1])
+        return decoder
 
-    def _add_decoder(self, stream: VideoStream) -> None:
+    def _add_decoder(self, stream: VideoStream) -> SegmentDecoder[PictureT]:
         decoder = SegmentDecoder(stream, self._convert, self._takes_fields)
         self._closing.callback(decoder.close)
         self._decoders.append(decoder)
+        return decoder
