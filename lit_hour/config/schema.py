@@ -42,6 +42,9 @@ class VideoConfig:
     on_damage: Literal["error", "use"] = setting(
         "error", "a file that stops decoding before its end: refuse it, or use what could be read and say so"
     )
+    key_frames_only: bool = setting(
+        False, "show the last key frame before each time, not the frame on screen: far faster, seconds too early"
+    )
 
 
 @dataclass(frozen=True)

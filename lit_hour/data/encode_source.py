@@ -193,7 +193,8 @@ class VideoFiles:
         seconds = probe(path).duration_seconds
         timestamps = sample_timestamps(seconds, settings.frames_per_second, settings.min_frames, settings.max_frames)
         num_read, chunk_frames = 0, self._config.model.vision.chunk_frames
-        for frames in read_frames(path, timestamps, settings.size_pixels, settings.on_damage, chunk_frames):
+        size, on_damage, key_frames_only = settings.size_pixels, settings.on_damage, settings.key_frames_only
+        for frames in read_frames(path, timestamps, size, on_damage, chunk_frames, key_frames_only):
             yield Chunk(place, frames.images, len(timestamps))
             num_read += len(frames)
         if num_read < len(timestamps):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import itertools
 import json
@@ -17,6 +16,7 @@ from lit_hour.data.subject import Subject
 from lit_hour.errors import QuestionError
 
 NUM_NAMED = 5  # files that an error lists before it only counts
+_FRAME_SETTINGS = ("frames_per_second", "min_frames", "max_frames", "size_pixels", "on_damage")
 
 
 @dataclass(frozen=True)
@@ -39,11 +39,7 @@ def plan_shards(folder: Path, questions: Path, out: Path, video: VideoConfig, se
         QuestionError: the question file cannot be used, or names files that are not in the folder.
     """
     subjects = _sorted_subjects(folder, questions)
-    shard_settings = {
-        **dataclasses.asdict(video),
-        "jpeg_quality": settings.jpeg_quality,
-        "videos_per_shard": settings.videos_per_shard,
-    }
+    shard_settings = _shard_settings(video, settings)
     shards = []
     for number, start in enumerate(range(0, len(subjects), settings.videos_per_shard)):
         members = subjects[start : start + settings.videos_per_shard]
@@ -58,6 +54,17 @@ def plan_shards(folder: Path, questions: Path, out: Path, video: VideoConfig, se
         )
         shards.append(shard)
     return tuple(shards)
+
+
+def _shard_settings(video: VideoConfig, settings: PackConfig) -> dict[str, Any]:
+    """The settings that decide what is in a shard; one that came later is left out at its default, for shards packed before."""
+    return {
+        **{name: getattr(video, name) for name in _FRAME_SETTINGS},
+        "show": "all",  # decides nothing here, but was counted in shards packed before
+        **({"key_frames_only": True} if video.key_frames_only else {}),
+        "jpeg_quality": settings.jpeg_quality,
+        "videos_per_shard": settings.videos_per_shard,
+    }
 
 
 def _sorted_subjects(folder: Path, questions: Path) -> tuple[Subject, ...]:

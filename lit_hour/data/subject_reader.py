@@ -196,7 +196,8 @@ def _read_video(path: Path, settings: VideoConfig, jpeg_quality: int) -> Iterato
     seconds = probe(path).duration_seconds
     timestamps = sample_timestamps(seconds, settings.frames_per_second, settings.min_frames, settings.max_frames)
     num_frames = 0
-    for frames in read_frames(path, timestamps, settings.size_pixels, settings.on_damage):
+    size, on_damage, key_frames_only = settings.size_pixels, settings.on_damage, settings.key_frames_only
+    for frames in read_frames(path, timestamps, size, on_damage, key_frames_only=key_frames_only):
         for image in frames.images:
             yield Picture("jpg", encode_jpeg(image, jpeg_quality))
             num_frames += 1

@@ -16,7 +16,7 @@ from lit_hour.evaluation.item import Questions
 from lit_hour.evaluation.report import describe_prompts
 
 PACKAGES = ("torch", "lightning", "transformers", "open_clip_torch", "av")
-FRAME_SETTINGS = ("frames_per_second", "min_frames", "max_frames", "size_pixels", "show", "on_damage")
+FRAME_SETTINGS = ("frames_per_second", "min_frames", "max_frames", "size_pixels", "show", "on_damage", "key_frames_only")
 TEXT_SETTINGS = ("system_prompt", "choice_answer", "memory_question", "learn_template", "time_instruction", "max_tokens")
 
 

@@ -38,8 +38,9 @@ class SampledVideo:
         Raises:
             VideoError: as `read_frames`.
         """
-        size, on_damage = self._settings.size_pixels, self._settings.on_damage
-        self.duration_seconds = yield from read_frames(self._info, self.timestamps, size, on_damage, chunk_frames)
+        size, on_damage, key_frames_only = self._settings.size_pixels, self._settings.on_damage, self._settings.key_frames_only
+        reading = read_frames(self._info, self.timestamps, size, on_damage, chunk_frames, key_frames_only)
+        self.duration_seconds = yield from reading
 
 
 def load_video(path: str | Path, settings: VideoConfig) -> tuple[Frames, float]:

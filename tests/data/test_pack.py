@@ -14,6 +14,7 @@ from tiny import NAMES, SETTINGS, VIDEO, write_video
 
 from lit_hour.config.schema import PackConfig, VideoConfig
 from lit_hour.data.pack import pack
+from lit_hour.data.plan import plan_shards
 from lit_hour.data.shards import open_shards
 from lit_hour.data.visual import load_frames
 from lit_hour.errors import QuestionError, ShardError, VideoError
@@ -104,6 +105,17 @@ def test_shards_made_from_something_else_are_refused(packed, tiny_videos, tiny_q
     with pytest.raises(ShardError, match=rf"{packed} holds shards made from other .*another folder, or delete"):
         pack(videos, questions, packed, video, SETTINGS)
     assert contents(packed) == before
+
+
+def test_settings_that_decide_nothing_do_not_count(tiny_videos, tiny_questions, tmp_path):
+    def plan(**settings):
+        return plan_shards(tiny_videos, tiny_questions, tmp_path, VideoConfig(**settings), PackConfig())[0]
+
+    before_key_frames = {"frames_per_second": 1.0, "min_frames": 128, "max_frames": 3600, "size_pixels": 384, "show": "all",
+                         "on_damage": "error", "jpeg_quality": 90, "videos_per_shard": 16}  # fmt: skip
+    assert plan().settings == before_key_frames == plan(show="nothing").settings
+    assert plan().fingerprint == plan(show="nothing").fingerprint != plan(key_frames_only=True).fingerprint
+    assert plan(key_frames_only=True).settings == {**before_key_frames, "key_frames_only": True}
 
 
 def test_missing_videos_are_listed_before_anything_is_written(tiny_videos, tmp_path):

@@ -1,6 +1,7 @@
 import os
 import subprocess
 import sys
+import threading
 from bisect import bisect_right
 from collections.abc import Generator
 from pathlib import Path
@@ -158,17 +159,21 @@ def test_a_frame_size_that_changes_midway(tmp_path: Path) -> None:
 # What it takes
 
 
-def test_the_file_is_closed_when_the_reader_is_left_midway(tmp_path: Path) -> None:
+def test_files_and_threads_end_when_the_reader_is_left_midway(tmp_path: Path) -> None:
     def num_open() -> int:
         links = (os.path.realpath(link) for link in Path("/proc/self/fd").iterdir())
         return sum(link == str(path) for link in links)
 
+    def decoders() -> list[threading.Thread]:
+        return [thread for thread in threading.enumerate() if thread.name.startswith("decoder")]
+
     path = write_video(tmp_path.resolve() / "video.mp4", numbered(50))
+    assert not decoders()
     chunks = read_frames(path, [0.0, 1.0, 2.0], 32, "error", chunk_frames=1)
     next(chunks)
-    assert num_open() == 1 and isinstance(chunks, Generator)
+    assert num_open() and decoders() and isinstance(chunks, Generator)
     chunks.close()
-    assert num_open() == 0
+    assert not num_open() and not decoders()
 
 
 def test_loading_spreads_few_frames_and_fills_one_tensor(tmp_path: Path) -> None:

@@ -1,0 +1,233 @@
+"""How fast and in how much memory a video becomes sampled frames: `python -m tests.benchmarks.speed ingest`.
+
+Made-up videos of H.264 (moving scenes with grain, 2.5 Mbit/s at 720p and 0.8 at 360p, key frames each 10 s or 2 s, B-frames)
+are read at one frame a second to squares of 384 pixels: by this project, by PyAV as its manual shows it, and by decord and
+torchcodec if they can be loaded. Everybody reads in a process of its own and in turns; the best round counts. Memory is what
+is added to that of the loaded libraries.
+
+decord and PyAV give frames at full size, which PIL resizes as here and as the published reader does. decord knows frames by
+number, which is the same at a constant rate. Others are lines for comparison: torchcodec with torch's resize.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import re
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from importlib import import_module
+from itertools import pairwise
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import av
+import numpy as np
+import torch
+from PIL import Image
+
+from lit_hour.video.decode import probe, read_frames
+from tests.benchmarks.speed.outcome import Goal, Outcome
+from tests.video.looped import loop_video
+
+SIZE_PIXELS, FRAMES_AT_ONCE, CLIP_FRAMES, FRAMES_PER_SECOND, SCENE_FRAMES = 384, 64, 500, 25, 175
+MINUTES, LONG_MINUTES, NUM_ROUNDS = 3, 60, 2
+MOST_MEGABYTES = 300
+VIDEOS = {"720p, a key frame each 10 s": (1280, 720, 250, 2_500_000), "720p, each 2 s": (1280, 720, 50, 2_500_000),
+          "360p, each 10 s": (640, 360, 250, 800_000), "360p, each 2 s": (640, 360, 50, 800_000)}  # fmt: skip
+LONG_VIDEO = "360p, each 10 s"
+EXACT_WHY = (
+    "Pictures that nothing refers to are left out, and segments are decoded side by side. What others may refer to has to be"
+    " decoded, which is most of the work; the peers use more than one core too, and both cores are not busy all the time here."
+)
+KEY_FRAMES_WHY = (
+    "With a key frame each 2 s every second frame asked for is a new one. A key frame is dearer to decode than other pictures,"
+    " and it is converted and resized at full price."
+)
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Seconds on the clock, seconds of all cores, and MB of memory above that of the loaded libraries."""
+
+    seconds: float
+    core_seconds: float
+    megabytes: float
+
+
+def make_pictures(width: int, height: int) -> Iterator[np.ndarray]:
+    """A camera that moves over made-up scenes, with a cut every few seconds and the grain of a sensor."""
+    random = np.random.default_rng(0)
+    grain = random.normal(0, 2.5, (height, width, 1)).astype(np.int16)
+    scene, speed = np.empty(0), np.empty(0)
+    for number in range(CLIP_FRAMES):
+        step = number % SCENE_FRAMES
+        if step == 0:
+            wide, high = width * 3 // 2, height * 3 // 2
+            noise = [random.integers(0, 256, (high // side, wide // side, 3), dtype=np.uint8) for side in (128, 24, 5)]
+            layers = [np.asarray(Image.fromarray(layer).resize((wide, high), Image.Resampling.BICUBIC)) for layer in noise]
+            scene = np.average(layers, axis=0, weights=(0.6, 0.28, 0.12)).astype(np.int16)
+            speed = random.uniform(-1, 1, 2) * (width, height) / 4 / SCENE_FRAMES
+        left, top = (np.array([width, height]) / 4 + speed * step).astype(int)
+        shift = int(random.integers(grain.size))
+        yield np.clip(scene[top : top + height, left : left + width] + np.roll(grain, shift), 0, 255).astype(np.uint8)
+
+
+def write_clip(path: Path, width: int, height: int, key_frame_distance: int, bits_per_second: int) -> None:
+    """Encode a clip, to be repeated."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=FRAMES_PER_SECOND, options={"preset": "medium"})
+        stream.width, stream.height, stream.pix_fmt, stream.bit_rate = width, height, "yuv420p", bits_per_second
+        stream.gop_size = key_frame_distance
+        for picture in make_pictures(width, height):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode())
+
+
+def read_ours(path: Path, timestamps: list[float], key_frames_only: bool = False) -> int:
+    """This project."""
+    chunks = read_frames(probe(path), timestamps, SIZE_PIXELS, "error", FRAMES_AT_ONCE, key_frames_only)
+    return sum(len(frames) for frames in chunks)
+
+
+def read_key_frames(path: Path, timestamps: list[float]) -> int:
+    """This project, key frames only."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        num_read = read_ours(path, timestamps, key_frames_only=True)
+    print("   ", str(caught[-1].message).rpartition("frames: ")[2], flush=True)
+    return num_read
+
+
+def resized(image: Image.Image) -> torch.Tensor:
+    """The arithmetic of the published reader."""
+    small = np.array(image.resize((SIZE_PIXELS, SIZE_PIXELS), Image.Resampling.BICUBIC))  # (size, size, 3)
+    return torch.from_numpy(small.transpose(2, 0, 1).copy())  # (3, size, size)
+
+
+def read_pyav(path: Path, timestamps: list[float]) -> int:
+    """PyAV as its manual shows it: decode one frame after the other; those that are wanted are resized."""
+    num_read, chunk = 0, list[torch.Tensor]()
+    with av.open(str(path)) as container:
+        frames = pairwise(container.decode(video=0))
+        while num_read < len(timestamps):
+            shown, following = next(frames)
+            if following.time > timestamps[num_read] + 1e-6:
+                chunk = [*chunk, resized(shown.to_image())][-FRAMES_AT_ONCE:]
+                num_read += 1
+    return num_read
+
+
+def read_decord(path: Path, timestamps: list[float]) -> int:
+    """decord as it is used: a batch of frames at full size, then resized."""
+    from decord import VideoReader
+
+    reader, num_read = VideoReader(str(path)), 0
+    numbers = [round(seconds * FRAMES_PER_SECOND) for seconds in timestamps]
+    for start in range(0, len(numbers), FRAMES_AT_ONCE):
+        batch = reader.get_batch(numbers[start : start + FRAMES_AT_ONCE]).asnumpy()  # (frames, height, width, 3)
+        num_read += len([resized(Image.fromarray(picture)) for picture in batch])
+    return num_read
+
+
+def read_decord_small(path: Path, timestamps: list[float]) -> int:
+    """decord with its own resize, which is bilinear."""
+    from decord import VideoReader
+
+    reader = VideoReader(str(path), width=SIZE_PIXELS, height=SIZE_PIXELS)
+    numbers = [round(seconds * FRAMES_PER_SECOND) for seconds in timestamps]
+    chunks = range(0, len(numbers), FRAMES_AT_ONCE)
+    return sum(len(reader.get_batch(numbers[start : start + FRAMES_AT_ONCE]).asnumpy()) for start in chunks)
+
+
+def read_torchcodec(path: Path, timestamps: list[float]) -> int:
+    """torchcodec with all threads, and torch's resize with antialiasing."""
+    from torchcodec.decoders import VideoDecoder
+
+    decoder, size, num_read = VideoDecoder(str(path), num_ffmpeg_threads=0), (SIZE_PIXELS, SIZE_PIXELS), 0
+    for start in range(0, len(timestamps), FRAMES_AT_ONCE):
+        images = decoder.get_frames_played_at(timestamps[start : start + FRAMES_AT_ONCE]).data  # (frames, 3, height, width)
+        small = torch.nn.functional.interpolate(images, size, mode="bicubic", antialias=True)  # (frames, 3, size, size)
+        num_read += len(small)
+    return num_read
+
+
+READERS: dict[str, tuple[Callable[[Path, list[float]], int], str]] = {
+    "ours": (read_ours, "av"),
+    "key frames": (read_key_frames, "av"),
+    "PyAV": (read_pyav, "av"),
+    "decord": (read_decord, "decord"),
+    "decord's own resize": (read_decord_small, "decord"),
+    "torchcodec": (read_torchcodec, "torchcodec.decoders"),
+}
+
+
+def peak_megabytes() -> float:
+    """The greatest memory of this process; what getrusage says begins with that of the parent."""
+    found = re.search(r"VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text())
+    assert found
+    return int(found[1]) * 1024 / 1e6
+
+
+def read_alone(name: str, path: Path, timestamps: list[float]) -> Cost:
+    """The cost of one reader in a new process."""
+    reader, module = READERS[name]
+    import_module(module)  # is not reading
+    loaded, started, busy = peak_megabytes(), time.perf_counter(), time.process_time()
+    assert reader(path, timestamps) == len(timestamps)
+    return Cost(time.perf_counter() - started, time.process_time() - busy, peak_megabytes() - loaded)
+
+
+def measured(name: str, path: Path, minutes: float) -> Cost:
+    """One round of one reader."""
+    timestamps = [float(second) for second in range(round(minutes * 60))]
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
+        cost = process.submit(read_alone, name, path, timestamps).result()
+    print(f"    {name:20s} {cost.seconds:6.1f} s {cost.core_seconds:6.1f} core s {cost.megabytes:5.0f} MB", flush=True)
+    return cost
+
+
+def why_not(module: str) -> str:
+    """Why a peer cannot be loaded, or nothing."""
+    try:
+        import_module(module)
+    except (ImportError, OSError, RuntimeError) as error:
+        return f"{module} cannot be loaded: {str(error).splitlines()[0]}"
+    return ""
+
+
+def compared(title: str, path: Path) -> Iterator[Outcome]:
+    """All readers of one video."""
+    names = [name for name, (_, module) in READERS.items() if not why_not(module)]
+    rounds = [[measured(name, path, MINUTES) for name in names] for _ in range(NUM_ROUNDS)]
+    best = {name: min(cost.seconds for cost in costs) for name, costs in zip(names, zip(*rounds, strict=True), strict=True)}
+    what = f"{MINUTES} minutes of {title}"
+    for peer in ("decord", "PyAV"):
+        why = EXACT_WHY if peer in best else why_not(READERS[peer][1])
+        yield Outcome(
+            1, what, "s", best["ours"] if peer in best else None, best.get(peer), peer, goal=Goal("at most", 0.5), why=why
+        )
+    for peer in ("decord's own resize", "torchcodec"):
+        yield Outcome(1, what, "s", best["ours"] if peer in best else None, best.get(peer), peer, why=why_not(READERS[peer][1]))
+    for peer, other in (("decord", "decord"), ("PyAV", "PyAV"), ("our exact pass", "ours")):
+        if other in best:
+            goal = Goal("at most", 0.1)
+            yield Outcome(1, f"key frames of {what}", "s", best["key frames"], best[other], peer, goal=goal, why=KEY_FRAMES_WHY)
+
+
+def measure() -> Iterator[Outcome]:
+    """Exact frames and key frames against the peers; then ours alone on a long video, for its memory."""
+    with TemporaryDirectory() as folder:
+        for title, settings in VIDEOS.items():
+            clip, path = Path(folder) / "clip.mp4", Path(folder) / "video.mp4"
+            write_clip(clip, *settings)
+            loop_video(clip, path, MINUTES * 60)
+            print(f"{MINUTES} minutes of {title}, {path.stat().st_size * 8 / MINUTES / 6e7:.1f} Mbit/s", flush=True)
+            yield from compared(title, path)
+            if title == LONG_VIDEO:
+                loop_video(clip, path, LONG_MINUTES * 60)
+                cost, goal = measured("ours", path, LONG_MINUTES), Goal("at most", MOST_MEGABYTES, "nothing")
+                yield Outcome(1, f"memory for {LONG_MINUTES} minutes of {title}", "MB", cost.megabytes, goal=goal)
+                yield Outcome(1, f"{LONG_MINUTES} minutes of {title}", "s", cost.seconds)
