@@ -93,6 +93,8 @@ def read_mapped(tar: BinaryIO, num_bytes: int) -> FilePart:
         EOFError: the file ends before.
     """
     start, left = tar.tell(), num_bytes
+    if hasattr(os, "posix_fadvise"):  # what is read piece by piece is else read ahead by a few pieces only
+        os.posix_fadvise(tar.fileno(), start, num_bytes, os.POSIX_FADV_WILLNEED)
     piece = memoryview(bytearray(min(num_bytes, PIECE_BYTES)))
     while left:
         num_read = tar.readinto(piece[:left])  # type: ignore[attr-defined]
