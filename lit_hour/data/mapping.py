@@ -19,7 +19,7 @@ from lit_hour.types import Features
 class FilePart:
     """So many bytes of an open file.
 
-    The memory is the system's own copy of the file, which all processes share. To write to it changes this process's view alone.
+    The memory is the system's own copy of the file, which all processes share; what is written to it, only this process sees.
     """
 
     def __init__(self, descriptor: int, start: int, num_bytes: int) -> None:
@@ -33,9 +33,7 @@ class FilePart:
         before = self._start % mmap.ALLOCATIONGRANULARITY
         if not self._num_bytes:
             return memoryview(b"")
-        pages = mmap.mmap(
-            self._file.fileno(), before + self._num_bytes, access=mmap.ACCESS_COPY, offset=self._start - before
-        )
+        pages = mmap.mmap(self._file.fileno(), before + self._num_bytes, access=mmap.ACCESS_COPY, offset=self._start - before)
         return memoryview(pages)[before:]
 
     def __bytes__(self) -> bytes:

@@ -127,9 +127,7 @@ class Shards:
         index, path = self._index_of[record.shard], f"{self.folder}/{record.shard}"
         if record.kind == "video" and index.encoding:
             with self.folder.open(index) as tar:
-                return _read_features(
-                    members_of(tar, path, record, read_mapped), record, index.encoding, self.place_of(record)
-                )
+                return _read_features(members_of(tar, path, record, read_mapped), record, index.encoding, self.place_of(record))
         with self.folder.open(index) as tar:
             return _read_pictures(members_of(tar, path, record, read_bytes), record, self.place_of(record))
 

@@ -51,8 +51,7 @@ def resize_image(image: Image.Image, size_pixels: int, target: Tensor | None = N
 def write_planes(image: Image.Image, target: Tensor) -> None:
     """Copy an RGB picture to `(3, height, width)` uint8, plane by plane: as bytes in a row it would be copied three times."""
     for plane, channel in zip(target, image.split(), strict=True):
-        memory = memoryview(plane.numpy()).cast("B")
-        shown = Image.frombuffer("L", image.size, memory, "raw", "L", 0, 1)
+        shown = Image.frombuffer("L", image.size, plane.numpy(), "raw", "L", 0, 1)
         shown.readonly = 0  # else PIL would write to a copy
         shown.paste(channel)
 

@@ -61,7 +61,7 @@ def peer_of(package: str) -> Peer:
 
 
 def read_raw(folder: Path, name: str, num_workers: int) -> tuple[float, str, float, float]:
-    """Megabytes of pictures, a sum over all that does not depend on the order, and seconds of a cold and of the best warm pass."""
+    """Megabytes of pictures, a sum over all that does not depend on the order, and seconds: a cold and the best warm pass."""
     multiprocessing.set_start_method("fork", force=True)  # for the workers, as in any script
     files = folder / ("frames" if name == "lit_hour" else name)
     if name != "lit_hour":

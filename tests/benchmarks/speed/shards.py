@@ -28,10 +28,9 @@ FRAMES_MEGABYTES, FEATURES_MEGABYTES = 45, 350
 NUM_ROUNDS, NUM_PASSES = 2, 3  # of the passes the first is cold
 MOST_OF_THE_LIMIT = Goal("at least", 0.8, "limit")
 WHY = {
-    "frames": "a frame's three planes are copied from PIL straight to where training finds them; what is left above the limit is"
-    " the tar's headers, checksums of headers, JSON, token ids, and with workers the rank's own core time",
-    "features": "features are mapped and not copied; what is left is their CRC-32, which is checked at each reading; from disk,"
-    " the system reads ahead less where a file is read piece by piece",
+    "frames": "a frame's three planes are copied from PIL straight to where training finds them; what is left above the limit"
+    " is the tar's headers, checksums of headers, JSON, token ids, and with workers the rank's own core time",
+    "features": "features are mapped and not copied; what is left is their CRC-32, which is checked at each reading",
 }
 
 Result = TypeVar("Result")
@@ -115,7 +114,9 @@ def compare_with_peers(folder: Path) -> Iterator[Outcome]:
                 yield Outcome(2, what, "MB/s", speeds["lit_hour"][place], speeds[name][place], title)
     for peer in PEERS:
         if peer not in there:
-            yield Outcome(2, f"reading alone beside {peer.package}", "MB/s", why=f"{peer.package}, which make benchmark installs")
+            yield Outcome(
+                2, f"reading alone beside {peer.package}", "MB/s", why=f"{peer.package}, which make benchmark installs"
+            )
 
 
 def in_new_process(work: Callable[[], Result]) -> Result:
