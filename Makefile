@@ -1,18 +1,22 @@
-# make train, make test: each sets up .venv itself. Only Python 3.11+ and make have to be there.
+# make train, make test, make benchmark: each sets up .venv itself. Only Python 3.11+ and make have to be there.
 PYTHON ?= python3
 ENVIRONMENT := .venv
 RUN := $(ENVIRONMENT)/bin/python
 READY := $(ENVIRONMENT)/ready
+PEERS := $(ENVIRONMENT)/peers
 # one thread in each process is steadier than two on two cores
 PYTEST := OMP_NUM_THREADS=1 $(RUN) -m pytest
 
-.PHONY: train test check format clean
+.PHONY: train test benchmark check format clean
 
 train: $(READY)  ## make a small set of videos, train on it, and say what to try next
 	$(RUN) train.py
 
 test: $(READY)  ## every test
 	$(PYTEST)
+
+benchmark: $(READY) $(PEERS)/ready  ## speed, side by side with other projects; TOPICS="shards startup" measures only these
+	$(RUN) -m tests.benchmarks.speed $(TOPICS)
 
 check: $(READY)  ## format, lint, types: what needs no run
 	$(RUN) -m ruff format --check .
@@ -33,4 +37,13 @@ $(READY): requirements.txt pyproject.toml
 	$(RUN) -m pip install --quiet --upgrade pip
 	$(RUN) -m pip install --requirement requirements.txt
 	$(RUN) -m pip install --quiet --no-deps --editable .
+	touch $@
+
+# the other projects see what .venv has and come after it: they bring what else they need, and change no version of ours
+$(PEERS)/ready: $(READY) tests/benchmarks/requirements.txt
+	$(RUN) -m venv --clear $(PEERS)
+	$(RUN) -c 'import site; print("import site; site.addsitedir(%r)" % site.getsitepackages()[0])' > peers.pth
+	mv peers.pth $$($(PEERS)/bin/python -c 'import site; print(site.getsitepackages()[0])')
+	@sed -E '/^(#|$$)/d' tests/benchmarks/requirements.txt | while read -r peer; do \
+		$(PEERS)/bin/python -m pip install --quiet $$peer || echo "$$peer could not be installed: it is left out"; done
 	touch $@

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from lit_hour.data.encoding import Encoding
+from lit_hour.data.mapping import FilePart
 from lit_hour.eight_bits import from_eight_bits, to_eight_bits
 from lit_hour.errors import ShardError
 
@@ -38,10 +39,12 @@ class StoredTokens:
     Attributes:
         tokens: `(frames, tokens, vision_dim)` bf16 or int8.
         scales: `(frames, tokens)` float32, by which int8 tokens are multiplied; None for bf16.
+        part: of a file that ends with these tokens, where they are memory that shows it.
     """
 
     tokens: Tensor
     scales: Tensor | None
+    part: FilePart | None = None
 
     def __len__(self) -> int:
         return len(self.tokens)

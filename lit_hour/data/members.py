@@ -17,7 +17,7 @@ def members_of(
 
     Args:
         path: of the tar, for errors.
-        read: `read_bytes` or `read_writable`.
+        read: `read_bytes` or `read_mapped`.
 
     Raises:
         ShardError: the tar cannot be read, or ends before, or a member is no file.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,10 +19,11 @@ from lit_hour.data.encoding import Encoding
 from lit_hour.data.features import FEATURES_SUFFIX, StoredTokens, read_safetensors
 from lit_hour.data.folder import LocalFolder, RemoteFolder, ShardFolder
 from lit_hour.data.index import VERSION, ShardIndex, SubjectRecord
+from lit_hour.data.mapping import FilePart
 from lit_hour.data.members import members_of, read_uncut, take_member
 from lit_hour.data.questions import parse_question
 from lit_hour.data.subject import SHARED_KINDS, Kind
-from lit_hour.data.tar import Content, read_bytes, read_writable
+from lit_hour.data.tar import Content, read_bytes, read_mapped
 from lit_hour.data.web import is_url
 from lit_hour.errors import ShardError
 from lit_hour.image.read import SUFFIXES
@@ -126,9 +127,7 @@ class Shards:
         index, path = self._index_of[record.shard], f"{self.folder}/{record.shard}"
         if record.kind == "video" and index.encoding:
             with self.folder.open(index) as tar:
-                return _read_features(
-                    members_of(tar, path, record, read_writable), record, index.encoding, self.place_of(record)
-                )
+                return _read_features(members_of(tar, path, record, read_mapped), record, index.encoding, self.place_of(record))
         with self.folder.open(index) as tar:
             return _read_pictures(members_of(tar, path, record, read_bytes), record, self.place_of(record))
 
@@ -174,11 +173,11 @@ def _read_pictures(members: Iterator[tuple[str, bytes]], record: SubjectRecord, 
 
 
 def _read_features(
-    members: Iterator[tuple[str, memoryview]], record: SubjectRecord, encoding: Encoding, place: str
+    members: Iterator[tuple[str, FilePart]], record: SubjectRecord, encoding: Encoding, place: str
 ) -> StoredSubject:
-    name, content = take_member(members, record.key, (FEATURES_SUFFIX,), place)
-    tokens = read_safetensors(content, record.num_frames, encoding, f"{place}: member {name}")
-    return _stored_subject(bytes(_last_member(members, record, place)), record, place, tokens=tokens)
+    name, part = take_member(members, record.key, (FEATURES_SUFFIX,), place)
+    tokens = read_safetensors(part.content, record.num_frames, encoding, f"{place}: member {name}")
+    return _stored_subject(bytes(_last_member(members, record, place)), record, place, tokens=replace(tokens, part=part))
 
 
 def _last_member(members: Iterator[tuple[str, Content]], record: SubjectRecord, place: str) -> Content:

@@ -5,16 +5,21 @@ Source: the tar format of POSIX.1-1988 (ustar), and GNU tar's members for long n
 
 from __future__ import annotations
 
+import os
 import tarfile
 from collections.abc import Callable, Iterator, Sequence
 from typing import BinaryIO, TypeVar
 from zlib import adler32
 
+from lit_hour.data.mapping import FilePart
+
 BLOCK_BYTES = 512
 CHECKSUM = slice(148, 156)  # the sum of the header's bytes, in which this field counts as eight spaces
 ADLER_MODULUS = 65521
 
-Content = TypeVar("Content", bytes, memoryview)
+PIECE_BYTES = 2**20  # that are read at once where they are not kept: they stay in the cache of a processor
+
+Content = TypeVar("Content", bytes, FilePart)
 
 
 def write_member(stream: BinaryIO, name: str, parts: Sequence[bytes | memoryview]) -> int:
@@ -39,7 +44,7 @@ def read_members(
     a disk that is half as fast again as to read them at once and to cut them up.
 
     Args:
-        read: `read_bytes` or `read_writable`.
+        read: `read_bytes` or `read_mapped`.
 
     Raises:
         EOFError: the file ends before.
@@ -78,20 +83,25 @@ def read_bytes(tar: BinaryIO, num_bytes: int) -> bytes:
     return content
 
 
-def read_writable(tar: BinaryIO, num_bytes: int) -> memoryview:
-    """The same as memory that may be written to, which torch wants of what a tensor is to share.
+def read_mapped(tar: BinaryIO, num_bytes: int) -> FilePart:
+    """The same as memory that shows the file, and may be written to, which torch wants of what a tensor is to share.
+
+    All of it is read once and let go, so that a file that ends, or a disk that fails, is found here and has a name: where
+    memory that shows a file cannot be read, the process dies. The system keeps what was read, and nobody else has to.
 
     Raises:
         EOFError: the file ends before.
     """
-    content = memoryview(bytearray(num_bytes))
-    num_read = 0
-    while num_read < num_bytes:
-        more = tar.readinto(content[num_read:])  # type: ignore[attr-defined]
-        if not more:
+    start, left = tar.tell(), num_bytes
+    if hasattr(os, "posix_fadvise"):  # what is read piece by piece is else read ahead by a few pieces only
+        os.posix_fadvise(tar.fileno(), start, num_bytes, os.POSIX_FADV_WILLNEED)
+    piece = memoryview(bytearray(min(num_bytes, PIECE_BYTES)))
+    while left:
+        num_read = tar.readinto(piece[:left])  # type: ignore[attr-defined]
+        if not num_read:
             raise EOFError
-        num_read += more
-    return content
+        left -= num_read
+    return FilePart(os.dup(tar.fileno()), start, num_bytes)
 
 
 def _is_sound(header: bytes) -> bool:

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 
 from lit_hour.config.schema import ImageConfig, VideoConfig
+from lit_hour.data.mapping import FileFeatures
+from lit_hour.data.sending import room_to_send
 from lit_hour.data.shards import StoredSubject
 from lit_hour.errors import ImageError, ShardError, VideoError
 from lit_hour.image.squares import load_image_set
@@ -67,6 +69,8 @@ def load_features(stored: StoredSubject, max_frames: int) -> Features:
     assert stored.tokens is not None
     chosen = _spread(len(stored.tokens), max_frames)
     tokens = stored.tokens if len(chosen) == len(stored.tokens) else stored.tokens.of(chosen)
+    if tokens.part is not None and tokens.scales is None:
+        return FileFeatures(tokens.tokens, _timestamps(stored, chosen), tokens.part)
     return Features(tokens.expand(), _timestamps(stored, chosen))
 
 
@@ -76,11 +80,11 @@ def decode_frames(stored: StoredSubject, chosen: Sequence[int], size_pixels: int
     Raises:
         ShardError: a JPEG does not decode or has another size.
     """
-    images = torch.empty(len(chosen), 3, size_pixels, size_pixels, dtype=torch.uint8)  # (frames, 3, size, size)
+    images = room_to_send((len(chosen), 3, size_pixels, size_pixels), torch.uint8)  # (frames, 3, size, size)
     for row, frame in enumerate(chosen):
         name, jpeg = stored.pictures[frame]
         try:
-            images[row] = decode_jpeg(jpeg, size_pixels, name)
+            decode_jpeg(jpeg, size_pixels, name, images[row])
         except VideoError as error:
             raise ShardError(f"{stored.place}: member {name} does not decode: {error}") from error
     return images

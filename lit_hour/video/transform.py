@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from io import BytesIO
 
-import numpy as np
 import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
@@ -29,8 +28,11 @@ def rotate_image(image: Image.Image, rotation_degrees: int) -> Image.Image:
     return image.transpose(_COUNTERCLOCKWISE[turn]) if turn else image
 
 
-def resize_image(image: Image.Image, size_pixels: int) -> Tensor:
+def resize_image(image: Image.Image, size_pixels: int, target: Tensor | None = None) -> Tensor:
     """Resize a picture of any mode to a square of RGB; the aspect ratio is not kept.
+
+    Args:
+        target: where to write it, if it has a place already.
 
     Returns:
         `(3, size_pixels, size_pixels)` uint8.
@@ -40,7 +42,18 @@ def resize_image(image: Image.Image, size_pixels: int) -> Tensor:
     rgb = image.convert("RGB")
     if rgb.size != (size_pixels, size_pixels):
         rgb = rgb.resize((size_pixels, size_pixels), Image.Resampling.BICUBIC)
-    return torch.from_numpy(np.array(rgb).transpose(2, 0, 1).copy())  # (3, size, size)
+    if target is None:
+        target = torch.empty(3, size_pixels, size_pixels, dtype=torch.uint8)  # (3, size, size)
+    write_planes(rgb, target)
+    return target
+
+
+def write_planes(image: Image.Image, target: Tensor) -> None:
+    """Copy an RGB picture to `(3, height, width)` uint8, plane by plane: as bytes in a row it would be copied three times."""
+    for plane, channel in zip(target, image.split(), strict=True):
+        shown = Image.frombuffer("L", image.size, plane.numpy(), "raw", "L", 0, 1)
+        shown.readonly = 0  # else PIL would write to a copy
+        shown.paste(channel)
 
 
 def encode_jpeg(image: Tensor, quality: int) -> bytes:
@@ -55,13 +68,14 @@ def encode_jpeg(image: Tensor, quality: int) -> bytes:
     return buffer.getvalue()
 
 
-def decode_jpeg(data: bytes, size_pixels: int, name: str) -> Tensor:
+def decode_jpeg(data: bytes, size_pixels: int, name: str, target: Tensor | None = None) -> Tensor:
     """Read a JPEG, and resize it when it has not the wanted size already.
 
     Args:
         data: the whole JPEG file.
         size_pixels: side of the square that comes out.
         name: where the data is from, for the error.
+        target: where to write the picture, if it has a place already.
 
     Returns:
         `(3, size_pixels, size_pixels)` uint8.
@@ -73,7 +87,7 @@ def decode_jpeg(data: bytes, size_pixels: int, name: str) -> Tensor:
         with Image.open(BytesIO(data), formats=["JPEG"]) as image:
             if image.width * image.height > MAX_JPEG_PIXELS:
                 raise VideoError(f"{name} has {image.width} x {image.height} pixels, more than {MAX_JPEG_PIXELS:,}")
-            return resize_image(image, size_pixels)  # (3, size, size)
+            return resize_image(image, size_pixels, target)  # (3, size, size)
     except Image.DecompressionBombError as error:
         raise VideoError(f"{name} has more than {MAX_JPEG_PIXELS:,} pixels: {error}") from error
     except OSError as error:  # PIL has it for unknown, broken and truncated data alike

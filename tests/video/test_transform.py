@@ -1,4 +1,5 @@
 import struct
+from io import BytesIO
 
 import numpy as np
 import pytest
@@ -86,3 +87,12 @@ def test_a_jpeg_that_would_unpack_to_gigabytes_is_refused_undecoded(smooth: Tens
     bomb = data[:size_in_header] + struct.pack(">HH", side, side) + data[size_in_header + 4 :]
     with pytest.raises(VideoError, match=r"frame has .*pixels"):
         decode_jpeg(bomb, 48, "frame")
+
+
+def test_a_frame_is_written_to_its_place_and_nowhere_else(smooth: torch.Tensor) -> None:
+    frames = torch.zeros(3, 3, 48, 48, dtype=torch.uint8)  # (frames, 3, size, size)
+    jpeg = encode_jpeg(smooth, quality=95)
+    assert decode_jpeg(jpeg, 48, "frame", frames[1]) is not None
+    with Image.open(BytesIO(jpeg)) as image:
+        expected = torch.from_numpy(np.array(image)).permute(2, 0, 1)  # (3, size, size)
+    assert torch.equal(frames[1], expected) and not frames[[0, 2]].any()

@@ -1,4 +1,4 @@
-"""The same samples in the formats of other libraries, and read back by them: shuffled, undecoded, for `reading.py`."""
+"""The same samples in the formats of other libraries, and read back by them: shuffled, undecoded, for `raw_reading.py`."""
 
 from __future__ import annotations
 
@@ -98,7 +98,9 @@ def write_energon(samples: Iterable[Stored], tars: Path, out: Path) -> None:
     for tar in sorted(tars.glob("*.tar")):
         os.link(tar, out / tar.name)
     words = ["prepare", "--non-interactive", "--split-ratio", "1,0,0", "--sample-type", "CrudeWebdataset", "--num-workers", "1"]
-    subprocess.run([Path(sys.executable).with_name("energon"), *words, out], check=True, stdout=subprocess.DEVNULL)
+    command = [sys.executable, "-c", "from megatron.energon.cli.main import main; main()", *words, str(out)]
+    reach = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}  # where the peers come last
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env=reach)
 
 
 def read_energon(out: Path, num_workers: int) -> Iterator[Stored]:

@@ -1,0 +1,12 @@
+"""Which targets there are, and which module measures each, in the order of measuring."""
+
+TARGETS = {
+    1: "Ingest: a video file to frames",
+    2: "Packed shards to batch",
+    3: "MemAug and repository",
+    4: "A training step",
+    5: "Vision encoder",
+    6: "Answering",
+    7: "Start-up",
+}
+TOPICS = {"ingest": 1, "shards": 2, "memaug": 3, "step": 4, "encoder": 5, "answering": 6, "startup": 7}
