@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 Verdict = Literal["met", "missed", "skipped", "for comparison"]
@@ -34,6 +34,7 @@ class Outcome:
         limit: what the machine allows, as `limit_name` says.
         goal: None for a line that is only there for comparison.
         why: for a goal that is missed, what was tried and what limits it; for a line that was skipped, what it would need.
+        curve: for the plot, ours by the minutes of the video.
     """
 
     target: int
@@ -46,6 +47,7 @@ class Outcome:
     limit_name: str = ""
     goal: Goal | None = None
     why: str = ""
+    curve: dict[float, float] = field(default_factory=dict)
 
     @property
     def ratio(self) -> float | None:

@@ -1,6 +1,6 @@
 """Target 4: a training step of the 3B shapes on an encoded hour (GPU), and the tiny model's step against plain formulas (CPU).
 
-Both go the way of `train.py`: the DataModule reads shards from disk, Lightning's Trainer takes the steps, TensorBoard logs them.
+Both go the way of `train.py`: the DataModule reads shards from disk, Lightning's Trainer takes the steps, TensorBoard logs.
 """
 
 from __future__ import annotations
@@ -182,7 +182,7 @@ def count_operations(folder: Path) -> Outcome:
         ours=formula / 1e9,
         peer=found / 1e9,
         peer_name="torch's FlopCounterMode",
-        why="the counter sees products of matrices alone: no norms, activations, softmax, optimizer; within 2% or the run fails",
+        why="the counter sees matrix products alone: no norms, activations, softmax, optimizer. More than 2% apart is an error",
     )
 
 
