@@ -1,7 +1,7 @@
 """Target 6: the time to the first token on a fresh video and for each next question, by part and by length of the video.
 
-A made-up video of a minute is repeated to 10 minutes, an hour and ten hours, and read by a session as `lit_hour ask` has one. On a
-CPU that is the tiny model, which reads all lengths from their files. On a GPU it is the 3B shapes: an hour comes as frames that
+A made-up video of a minute is repeated to 10 minutes, an hour and ten hours, and read by a session as `lit_hour ask` has one. On
+a CPU that is the tiny model, which reads all lengths from their files. On a GPU it is the 3B shapes: an hour comes as frames that
 were decoded before, and ten hours as features that were encoded before. Weights are random.
 """
 
@@ -79,6 +79,7 @@ class Asked:
 def of_tiny_model() -> Iterator[Outcome]:
     """All lengths from files, everything included."""
     config = load_config(CONFIGS / "tiny_model.yaml", SETTINGS)
+    torch.set_num_threads(config.training.cpu_threads)
     processor = Processor(learn_byte_level_tokenizer([], 300), config.text)  # every byte is a token
     session = Session(config, HourLLaVA(config, len(processor.tokenizer)), processor)
     with TemporaryDirectory() as folder:

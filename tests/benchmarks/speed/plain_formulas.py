@@ -1,9 +1,9 @@
 """The published arithmetic of a training step, written down plainly: what `lit_hour.model` is compared with.
 
-One text after another: its video is encoded in one piece, all tokens are projected, and the text looks into all of them with keys
-and values that are repeated for every query head, in torch's attention. transformers' Qwen2 then reads all texts padded together,
-makes logits at every position, and its own loss of them. Weights, places (what is kept of a frame, where it stands in the text),
-AdamW and its schedule are those of `lit_hour`: they are not what is compared.
+One text after another: its video is encoded in one piece, all tokens are projected, and the text looks into all of them with
+keys and values that are repeated for every query head, in torch's attention. transformers' Qwen2 then reads all texts padded
+together, makes logits at every position, and its own loss of them. Weights, places (what is kept of a frame, where it stands in
+the text), AdamW and its schedule are those of `lit_hour`: they are not what is compared.
 """
 
 from __future__ import annotations
