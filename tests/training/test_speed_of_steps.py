@@ -27,11 +27,11 @@ def encoded(tmp_path_factory: pytest.TempPathFactory) -> tuple[Config, step.Hour
 
 def test_the_steps_are_taken_apart(encoded: tuple[Config, step.HourLLaVAModule, step.Steps]) -> None:
     _, _, steps = encoded
-    assert len(steps.seconds) == len(steps.losses) == len(steps.batches) == NUM_STEPS
+    assert len(steps.seconds) == len(steps.losses) == NUM_STEPS
     parts = steps.seconds_each(num_warm=1)
     assert set(parts) == {"data", "forward", "backward", "optimizer", "logging and callbacks"}
     assert parts["forward"] > 0 and parts["backward"] > 0
-    assert [len(video) for batch in steps.batches for video in batch.visuals] == [NUM_FRAMES] * NUM_STEPS
+    assert [len(video) for batch in steps.batches for video in batch.visuals] == [NUM_FRAMES]  # of the newest
 
 
 def test_the_plain_formulas_are_the_models(encoded: tuple[Config, step.HourLLaVAModule, step.Steps]) -> None:

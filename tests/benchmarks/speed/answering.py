@@ -1,8 +1,8 @@
 """Target 6: the time to the first token on a fresh video and for each next question, by part and by length of the video.
 
-A made-up video of a minute is repeated to 10 minutes, an hour and ten hours, and read by a session as `lit_hour ask` has one. On
-a CPU that is the tiny model, which reads all lengths from their files. On a GPU it is the 3B shapes: an hour comes as frames that
-were decoded before, and ten hours as features that were encoded before. Weights are random.
+A made-up video of a minute is repeated to 10 minutes, an hour and ten hours, and a session reads it as `lit_hour ask` does.
+On a CPU that is the tiny model, on one thread, which reads all lengths from their files. On a GPU it is the 3B shapes: an hour
+comes as frames that were decoded before, and ten hours as features that were encoded before. Weights are random.
 """
 
 from __future__ import annotations

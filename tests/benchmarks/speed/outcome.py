@@ -34,7 +34,7 @@ class Outcome:
         limit: what the machine allows, as `limit_name` says.
         goal: None for a line that is only there for comparison.
         why: for a goal that is missed, what was tried and what limits it; for a line that was skipped, what it would need.
-        curve: for the plot, ours by the minutes of the video.
+        curve: minutes of video to seconds, for the plot of cost against length.
     """
 
     target: int

@@ -6,6 +6,7 @@ Both go the way of `train.py`: the DataModule reads shards from disk, Lightning'
 from __future__ import annotations
 
 import copy
+import gc
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -53,7 +54,6 @@ STAGE_3 = (
     "training.start_from=",
     "training.strategy=auto",
     "training.precision=bf16-true",
-    "training.activation_checkpointing=false",
     "model.language.vocabulary_size=151936",
     "data.samples_per_step=1",
     *(
@@ -189,15 +189,7 @@ def count_operations(folder: Path) -> Outcome:
 def hour_step(folder: Path) -> Iterator[Outcome]:
     """The 3B shapes on an encoded hour, without recomputation if it fits."""
     device = torch.device("cuda")
-    words = [*STAGE_3, f"training.max_steps={NUM_HOUR_STEPS}", *places(folder, "video_marathon")]
-    try:
-        config = load_config(CONFIGS / "hour_llava_3b_s3.yaml", words)
-        module, steps = encoded_steps(config, folder, HOUR_FRAMES, NUM_HOURS)
-    except torch.OutOfMemoryError:
-        print("  does not fit: blocks are computed again in the backward pass", flush=True)
-        torch.cuda.empty_cache()
-        config = load_config(CONFIGS / "hour_llava_3b_s3.yaml", [*words, "training.activation_checkpointing=true"])
-        module, steps = encoded_steps(config, folder, HOUR_FRAMES, NUM_HOURS)
+    config, module, steps = hour_steps(folder)
     parts = steps.seconds_each(NUM_WARM)
     seconds = sum(parts.values())
     module.to(device)  # Lightning takes it back to the CPU
@@ -229,6 +221,20 @@ def hour_step(folder: Path) -> Iterator[Outcome]:
         )
 
 
+def hour_steps(folder: Path) -> tuple[Config, HourLLaVAModule, Steps]:
+    """Steps that keep all activations if they fit, or else compute the blocks again in the backward pass."""
+    words = [*STAGE_3, f"training.max_steps={NUM_HOUR_STEPS}", *places(folder, "video_marathon")]
+    for recomputes in ("false", "true"):
+        config = load_config(CONFIGS / "hour_llava_3b_s3.yaml", [*words, f"training.activation_checkpointing={recomputes}"])
+        try:
+            return config, *encoded_steps(config, folder, HOUR_FRAMES, NUM_HOURS)
+        except torch.OutOfMemoryError as error:
+            print(f"  activation_checkpointing={recomputes} does not fit: {error}", flush=True)
+        gc.collect()  # what broke off held itself
+        torch.cuda.empty_cache()
+    raise MemoryError("a step of the 3B shapes does not fit into this GPU")
+
+
 def encoded_steps(config: Config, folder: Path, num_frames: int, num_videos: int) -> tuple[HourLLaVAModule, Steps]:
     """Steps on shards of features, which are noise; weights are random."""
     L.seed_everything(config.run.seed, verbose=False)
@@ -236,7 +242,7 @@ def encoded_steps(config: Config, folder: Path, num_frames: int, num_videos: int
     module = HourLLaVAModule(config, processor, config.training.max_steps)
     if not (folder / "features").exists():
         write_noise(folder / "features", num_videos, num_frames, config, module.model.vision)
-    return module, take_steps(config, processor, module)
+    return module, take_steps(config, processor, module, keeps_batches=False)
 
 
 def places(folder: Path, source: str = "") -> Sequence[str]:

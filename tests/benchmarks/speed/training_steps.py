@@ -34,7 +34,7 @@ class Steps:
     Attributes:
         seconds: of each part; all of them together are the whole time from the end of one step to the end of the next.
         losses: before the step.
-        batches: what the steps were taken on, on the device.
+        batches: what the steps were taken on, on the device: all, or the newest alone.
     """
 
     seconds: list[dict[str, float]] = field(default_factory=list)
@@ -50,8 +50,9 @@ class Steps:
 class Clock:
     """Gives the time since it was looked at last to a part of the step."""
 
-    def __init__(self) -> None:
+    def __init__(self, keeps_batches: bool) -> None:
         self.steps = Steps()
+        self._keeps_batches = keeps_batches
         self._parts: dict[str, float] = {}
         self._waited = 0.0
         self._looked = time.perf_counter()
@@ -73,6 +74,8 @@ class Clock:
         self.lap("logging and callbacks")
         self.steps.seconds.append(self._parts)
         self.steps.losses.append(loss)
+        if not self._keeps_batches:
+            self.steps.batches.clear()
         self.steps.batches.append(batch)
         self._parts = {}
 
@@ -122,12 +125,12 @@ class After(Callback):
         self._clock.end_step(batch, float(outputs["loss"]))
 
 
-def take_steps(config: Config, processor: Processor, module: HourLLaVAModule) -> Steps:
+def take_steps(config: Config, processor: Processor, module: HourLLaVAModule, keeps_batches: bool = True) -> Steps:
     """`training.max_steps` steps of one batch each."""
     run = RunFolder.of(config.run)
     data = VideoQuestionData(config, processor)
     trainer = build_trainer(config, run, data, 0)
-    clock = Clock()
+    clock = Clock(keeps_batches)
     kept = [each for each in trainer.callbacks if not isinstance(each, ModelCheckpoint)]  # type: ignore[attr-defined]
     trainer.callbacks = [Before(clock), *kept, After(clock)]  # type: ignore[attr-defined]
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
