@@ -33,11 +33,13 @@ class Steps:
 
     Attributes:
         seconds: of each part; all of them together are the whole time from the end of one step to the end of the next.
+        core_seconds: of this process, workers not included, for the whole step.
         losses: before the step.
         batches: what the steps were taken on, on the device: all, or the newest alone.
     """
 
     seconds: list[dict[str, float]] = field(default_factory=list)
+    core_seconds: list[float] = field(default_factory=list)
     losses: list[float] = field(default_factory=list)
     batches: list[Batch] = field(default_factory=list)
 
@@ -56,6 +58,7 @@ class Clock:
         self._parts: dict[str, float] = {}
         self._waited = 0.0
         self._looked = time.perf_counter()
+        self._core = time.process_time()
 
     def lap(self, part: str) -> None:
         now = time.perf_counter()
@@ -73,6 +76,9 @@ class Clock:
     def end_step(self, batch: Batch, loss: float) -> None:
         self.lap("logging and callbacks")
         self.steps.seconds.append(self._parts)
+        core = time.process_time()
+        self.steps.core_seconds.append(core - self._core)
+        self._core = core
         self.steps.losses.append(loss)
         if not self._keeps_batches:
             self.steps.batches.clear()
