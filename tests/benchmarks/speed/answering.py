@@ -43,7 +43,7 @@ GOAL = Goal("at most", 0.05)
 MINUTES = (1, 10, 60, 600)
 HOUR = 60
 NUM_ROUNDS = 2  # of the shorter videos; ten hours are read once
-NUM_QUESTIONS = 10
+NUM_QUESTIONS, NUM_LONG_QUESTIONS = 10, 3
 VIDEO_PIXELS, VIDEO_FRAMES_PER_SECOND = 256, 10
 SETTINGS = ("video.max_frames=36000", "answer.max_new_tokens=1")
 QUESTIONS = tuple(f"What does the figure do after the door has opened for the {number}. time?" for number in range(1, 11))
@@ -146,9 +146,10 @@ def ask_twice(session: Session, remember: Callable[[], Memory]) -> Asked:
         total = time.perf_counter() - started
     parts = {"decode": memory.seconds.get("decode", 0.0), **seconds}
     parts["rest"] = total - sum(parts.values())
-    following = median(first_token_seconds(session, memory, question) for question in QUESTIONS[:NUM_QUESTIONS])
+    questions = QUESTIONS[: NUM_QUESTIONS if memory.num_frames <= 60 * HOUR else NUM_LONG_QUESTIONS]
+    following = median(first_token_seconds(session, memory, question) for question in questions)
     plain = replace(memory, repository=without_keys_values(memory.repository))
-    unprepared = median(first_token_seconds(session, plain, question) for question in QUESTIONS[:3])
+    unprepared = median(first_token_seconds(session, plain, question) for question in questions[:NUM_LONG_QUESTIONS])
     return Asked(parts, following, unprepared)
 
 
