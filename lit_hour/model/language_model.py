@@ -81,11 +81,11 @@ class LanguageModel(nn.Module):
     def loss(self, inputs: LanguageInputs) -> Tensor:
         """Mean cross-entropy over the learnt tokens; zero, with a gradient of zero, when there is none.
 
-        Logits are made only where there is a label: all of them would be 20 GB for 32,768 tokens of a 152,000-word vocabulary.
+        Padding has to be on the right, where causal attention sees none of it from a token that is real. So no mask is needed,
+        and torch's kernels leave out what is masked instead of computing it. Logits are made only where there is a label: all
+        of them would be 20 GB for 32,768 tokens of a 152,000-word vocabulary.
         """
-        hidden = self.network.model(
-            inputs_embeds=inputs.embeddings, attention_mask=inputs.attention_mask, use_cache=False
-        ).last_hidden_state  # (texts, tokens, dim)
+        hidden = self.network.model(inputs_embeds=inputs.embeddings, use_cache=False).last_hidden_state  # (texts, tokens, dim)
         targets = inputs.labels[:, 1:]  # (texts, tokens - 1)
         is_learnt = targets != IGNORED_LABEL  # (texts, tokens - 1)
         logits = self.network.lm_head(hidden[:, :-1][is_learnt]).float()  # (learnt, vocabulary)

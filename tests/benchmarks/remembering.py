@@ -1,12 +1,12 @@
-"""What it costs to remember a video, to ask on, to grow and to keep.
+"""What it costs to ask on, to grow and to keep; how long the answers take is measured in tests/benchmarks/speed/answering.py.
 
     python tests/benchmarks/remembering.py RUN WORLD [CLIP]
 
 RUN is a trained run, WORLD the folder of made-up videos that it validates on, whose first video is the longest. Seconds are
 those of the processor's work on one thread, so that another program at work beside this one does not count.
 
-1. A first question about the longest video, which has to be read for it, and further ones; the same about a real clip, if one
-   is given, that is repeated for an hour.
+1. The memory of the longest video, and what a hundred questions about it leave behind; the same about a real clip, if one is
+   given, that is repeated for an hour.
 2. A live video of ten hours, a minute at a time, by stored features that are noise.
 3. Memories on disk in each precision: bytes for an hour, and the share of answers about all videos that stay as they were.
 """
@@ -58,22 +58,12 @@ def main(run: Path, world: Path, clip: Path | None = None) -> None:
 
 
 def ask_on(session: Session, video: Path, questions: tuple[Question, ...]) -> None:
-    """The first question and further ones, in time and in memory."""
+    """What many questions leave behind."""
     asked = [phrase_question(question, session.config.text.choice_answer) for question in questions]
-    say(session, session.remember_visual(noise(session, 2, 0), 2, "to warm up"), asked[0])
-    started = time.process_time()
     memory = session.remember(video)
-    remembered = time.process_time() - started
-    say(session, memory, asked[0])
-    first = time.process_time() - started
-    further = []
-    for place in range(1, NUM_QUESTIONS + 1):
-        started = time.process_time()
+    for place in range(NUM_QUESTIONS):
         say(session, memory, asked[place % len(asked)])
-        further.append(time.process_time() - started)
     print(f"{video.name}: {memory.duration_seconds:.0f} s, {memory.num_frames} frames, {memory.num_bytes / 1e6:.1f} MB ready")
-    print(f"first question {first:.2f} s, of which remembering {remembered:.2f} s")
-    print(f"each further question {mean(further):.2f} s, {mean(further) / first:.1%} of the first")
     resident = resident_bytes()
     for place in range(MANY_QUESTIONS):
         say(session, memory, asked[place % len(asked)])

@@ -46,6 +46,28 @@ def test_the_loss_is_the_mean_over_every_learnt_token(language: LanguageModel) -
     torch.testing.assert_close(language.loss(inputs), expected)
 
 
+def test_padding_on_the_right_needs_no_mask(language: LanguageModel) -> None:
+    """The loss and all gradients are those with a mask, to float32's rounding; none reaches the padding."""
+    generator = torch.Generator().manual_seed(1)
+    sequences = [
+        (torch.randn(length, LANGUAGE.hidden_size, generator=generator), torch.arange(length) % VOCABULARY_SIZE)
+        for length in (5, 31, 17)
+    ]
+    inputs, found = pad_inputs(sequences, 1000, "right"), []
+    for mask in (None, inputs.attention_mask):
+        embeddings = inputs.embeddings.clone().requires_grad_()  # (3, 31, dim)
+        language.zero_grad()
+        if mask is None:
+            loss = language.loss(replace(inputs, embeddings=embeddings))
+        else:
+            loss = language.network(inputs_embeds=embeddings, attention_mask=mask, labels=inputs.labels).loss
+        loss.backward()
+        assert not embeddings.grad[~inputs.attention_mask].any()
+        found.append([loss.detach(), embeddings.grad, *(each.grad for each in language.network.model.layers.parameters())])
+    for without, masked in zip(*found, strict=True):
+        torch.testing.assert_close(without, masked)
+
+
 def test_a_batch_that_teaches_nothing_has_a_loss_and_gradients_of_zero(language: LanguageModel) -> None:
     inputs = labelled(language)
     language.zero_grad()

@@ -1,0 +1,256 @@
+"""Target 4: a training step of the 3B shapes on an encoded hour (GPU), and the tiny model's step against plain formulas (CPU).
+
+Both go the way of `train.py`: the DataModule reads shards from disk, Lightning's Trainer takes the steps, TensorBoard logs.
+"""
+
+from __future__ import annotations
+
+import copy
+import gc
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean
+from tempfile import TemporaryDirectory
+
+import lightning as L
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from lit_hour.config.load import load_config
+from lit_hour.config.schema import Config
+from lit_hour.processor import Processor
+from lit_hour.run import RunFolder
+from lit_hour.text.tokenizer import learn_byte_level_tokenizer, load_tokenizer
+from lit_hour.training.fit import make_tokenizer
+from lit_hour.training.module import HourLLaVAModule
+from lit_hour.training.optim import build_optimizer
+from lit_hour.world.prepare import prepare_world
+from tests.benchmarks.speed.made_features import write_noise
+from tests.benchmarks.speed.matrix_rate import data_sheet_rate, matrix_rate
+from tests.benchmarks.speed.outcome import Goal, Outcome
+from tests.benchmarks.speed.plain_formulas import plain_loss
+from tests.benchmarks.speed.step_flops import shapes_of, step_flops
+from tests.benchmarks.speed.training_steps import Steps, take_steps
+
+CONFIGS = Path(__file__).parents[3] / "conf"
+TARGET = 4
+NUM_ROUNDS = 4
+NUM_WARM = 3  # steps of each round that do not count: the worker starts, and a GPU finds its kernels
+NUM_TINY_STEPS, NUM_HOUR_STEPS = 23, 10
+HOUR_FRAMES, NUM_HOURS = 3600, 2
+LOSS_TOLERANCE = 1e-3  # relative, after all steps of a round; the first is equal to 1e-5
+FLOP_TOLERANCE = 0.02
+TINY_WORLD = (  # as conf/tiny.yaml has it, but with fewer videos and none of an hour, and nothing is validated
+    "world.num_videos=24",
+    "world.num_validation_videos=1",
+    "world.num_hour_videos=0",
+    "world.duration_seconds=60",
+    "world.difficulty=easy",
+)
+STAGE_3 = (
+    "training.start_from=",
+    "training.strategy=auto",
+    "training.precision=bf16-true",
+    "model.language.vocabulary_size=151936",
+    "data.samples_per_step=1",
+    *(
+        f"data.sources.{name}.weight=0"
+        for name in (
+            "llava_onevision_text",
+            "llava_onevision_single_image",
+            "llava_onevision_multi_image",
+            "llava_video_178k",
+        )
+    ),
+)
+TINY_ENCODED = ("training.learning_rate.vision=0", "data.samples_per_step=1", "data.samples_per_batch=1")
+
+
+def measure() -> Iterator[Outcome]:
+    """The tiny model's step, the formula of the operations, and the step of the 3B shapes."""
+    with TemporaryDirectory() as folder:
+        yield tiny_step(Path(folder))
+    with TemporaryDirectory() as folder:
+        yield count_operations(Path(folder))
+    if not torch.cuda.is_available():
+        goal = Goal("at least", 0.45, "limit")
+        why = "needs a GPU with 80 GB in which the 3B shapes train in bf16, and 3 GB of disk; 3 minutes"
+        yield Outcome(TARGET, "a training step of the 3B shapes on an encoded hour", "TFLOP/s", goal=goal, why=why)
+        return
+    with TemporaryDirectory() as folder:
+        yield from hour_step(Path(folder))
+
+
+# The tiny model, on frames
+
+
+def tiny_step(folder: Path) -> Outcome:
+    """What `make train` does in a step, in turns with the plain formulas on the same batches."""
+    words = [*TINY_WORLD, f"training.max_steps={NUM_TINY_STEPS}"]
+    config = load_config(CONFIGS / "tiny_model.yaml", [*words, *places(folder)])
+    print("making and packing 24 videos of a minute", flush=True)
+    prepare_world(config)
+    torch.set_num_threads(config.training.cpu_threads)
+    run = RunFolder.of(config.run)
+    run.path.mkdir(parents=True)
+    make_tokenizer(config, run)
+    rounds = [tiny_round(config, Processor(load_tokenizer(run.tokenizer), config.text)) for _ in range(NUM_ROUNDS)]
+    ours, parts = min((sum(each.parts.values()), each.parts) for each in rounds)
+    plain = min(each.plain_seconds for each in rounds)
+    ratios = ", ".join(f"{sum(each.parts.values()) / each.plain_seconds:.2f}" for each in rounds)
+    core = min(each.core_seconds for each in rounds) / min(each.plain_core_seconds for each in rounds)
+    difference = max(each.difference for each in rounds)
+    print(f"  rounds: {ratios}; core seconds: {core:.2f}; losses differ by {difference:.1e} at most")
+    breakdown = ", ".join(f"{part} {1e3 * seconds:.0f} ms" for part, seconds in parts.items())
+    print(f"  the best step: {breakdown}")
+    return Outcome(
+        TARGET,
+        "tiny model, a step of make train, data and logging included",
+        "s",
+        ours=ours,
+        peer=plain,
+        peer_name="plain formulas, no data, no logging",
+        goal=Goal("at most", 1.0),
+        why=f"{core:.2f} of the core seconds, but the reading process needs the other core for itself; {breakdown}",
+    )
+
+
+@dataclass(frozen=True)
+class Round:
+    """Seconds of a step by part, and of a plain one; core seconds of both, without workers; how much the losses differ."""
+
+    parts: dict[str, float]
+    plain_seconds: float
+    core_seconds: float
+    plain_core_seconds: float
+    difference: float
+
+
+def tiny_round(config: Config, processor: Processor) -> Round:
+    """Steps through Lightning, then plain ones from the same weights on the same batches."""
+    L.seed_everything(config.run.seed, verbose=False)
+    module = HourLLaVAModule(config, processor, config.training.max_steps)
+    plain = copy.deepcopy(module)
+    steps = take_steps(config, processor, module)
+    seconds, core_seconds, losses = take_plain_steps(plain, steps)
+    differences = [abs(one / other - 1) for one, other in zip(steps.losses, losses, strict=True)]
+    if differences[0] > 1e-5 or max(differences) > LOSS_TOLERANCE:
+        raise ValueError(f"the plain formulas learn something else: their losses differ by {differences}")
+    parts, plain_seconds = steps.seconds_each(NUM_WARM), mean(seconds[NUM_WARM:])
+    print(f"  {sum(parts.values()):.3f} s a step, plain {plain_seconds:.3f} s", flush=True)
+    return Round(parts, plain_seconds, mean(steps.core_seconds[NUM_WARM:]), mean(core_seconds[NUM_WARM:]), max(differences))
+
+
+def take_plain_steps(module: HourLLaVAModule, steps: Steps) -> tuple[list[float], list[float], list[float]]:
+    """A bare loop over batches that are in memory: the seconds of each step, its core seconds, and its loss."""
+    model, settings = module.model.train(), module.config.training
+    optimizing = build_optimizer(model, settings, module.num_steps)
+    optimizer, schedule = optimizing["optimizer"], optimizing["lr_scheduler"]["scheduler"]
+    seconds, core_seconds, losses = [], [], []
+    for batch in steps.batches:
+        started, started_core = time.perf_counter(), time.process_time()
+        optimizer.zero_grad()
+        loss = plain_loss(model, batch, module._forgetting_generators(batch))
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), settings.clip_norm)
+        optimizer.step()
+        schedule.step()
+        losses.append(float(loss.detach()))
+        seconds.append(time.perf_counter() - started)
+        core_seconds.append(time.process_time() - started_core)
+    return seconds, core_seconds, losses
+
+
+# Encoded videos: the tiny model to count operations, the 3B shapes to time them
+
+
+def count_operations(folder: Path) -> Outcome:
+    """The formula against what torch counts in a step of the tiny model on features, whose masked half it counts too."""
+    config = load_config(CONFIGS / "tiny_model.yaml", [*TINY_ENCODED, "training.max_steps=1", *places(folder, "noise")])
+    module, steps = encoded_steps(config, folder, 64, 1)
+    model, batch = module.model, steps.batches[0]
+    shapes = shapes_of(model, batch)
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        model(batch, module._forgetting_generators(batch)).backward()
+    found = float(counter.get_total_flops())
+    formula = sum(step_flops(config, model.language.num_rows, shapes, causal_share=1.0).values())
+    print(f"  {shapes}\n  formula {formula / 1e9:.4f} GFLOP, torch's counter {found / 1e9:.4f} GFLOP", flush=True)
+    if abs(formula / found - 1) > FLOP_TOLERANCE:
+        raise ValueError(f"the formula says {formula:.4g} operations, torch counts {found:.4g}")
+    return Outcome(
+        TARGET,
+        "operations of a step by the formula, tiny model",
+        "GFLOP",
+        ours=formula / 1e9,
+        peer=found / 1e9,
+        peer_name="torch's FlopCounterMode",
+        why="the counter sees matrix products alone: no norms, activations, softmax, optimizer. More than 2% apart is an error",
+    )
+
+
+def hour_step(folder: Path) -> Iterator[Outcome]:
+    """The 3B shapes on an encoded hour, without recomputation if it fits."""
+    device = torch.device("cuda")
+    config, module, steps = hour_steps(folder)
+    parts = steps.seconds_each(NUM_WARM)
+    seconds = sum(parts.values())
+    module.to(device)  # Lightning takes it back to the CPU
+    flops = step_flops(config, module.model.language.num_rows, shapes_of(module.model, steps.batches[-1].to(device)))
+    breakdown = ", ".join(f"{part} {1e3 * each:.0f} ms" for part, each in parts.items())
+    print(f"  {seconds:.3f} s a step: {breakdown}")
+    print("  " + ", ".join(f"{part} {each / 1e12:.1f} TFLOP" for part, each in flops.items()), flush=True)
+    how = "recomputing" if config.training.activation_checkpointing else "without recomputing"
+    peak = f"peak memory {torch.cuda.max_memory_allocated(device) / 1e9:.0f} GB"
+    found = Outcome(
+        TARGET,
+        f"a training step of the 3B shapes on an encoded hour, {how}",
+        "TFLOP/s",
+        ours=sum(flops.values()) / seconds / 1e12,
+        limit=matrix_rate(device, torch.bfloat16) / 1e12,
+        limit_name="bf16 matrix product here",
+        goal=Goal("at least", 0.45, "limit"),
+        why=f"{seconds:.2f} s a step, {peak}: {breakdown}",
+    )
+    yield found
+    if sheet := data_sheet_rate(device):
+        yield Outcome(
+            TARGET,
+            f"the same against the data sheet of {torch.cuda.get_device_name(device)}",
+            "TFLOP/s",
+            ours=found.ours,
+            limit=sheet / 1e12,
+            limit_name="data sheet, dense bf16",
+        )
+
+
+def hour_steps(folder: Path) -> tuple[Config, HourLLaVAModule, Steps]:
+    """Steps that keep all activations if they fit, or else compute the blocks again in the backward pass."""
+    words = [*STAGE_3, f"training.max_steps={NUM_HOUR_STEPS}", *places(folder, "video_marathon")]
+    for recomputes in ("false", "true"):
+        config = load_config(CONFIGS / "hour_llava_3b_s3.yaml", [*words, f"training.activation_checkpointing={recomputes}"])
+        try:
+            return config, *encoded_steps(config, folder, HOUR_FRAMES, NUM_HOURS)
+        except torch.OutOfMemoryError as error:
+            print(f"  activation_checkpointing={recomputes} does not fit: {error}", flush=True)
+        gc.collect()  # what broke off held itself
+        torch.cuda.empty_cache()
+    raise MemoryError("a step of the 3B shapes does not fit into this GPU")
+
+
+def encoded_steps(config: Config, folder: Path, num_frames: int, num_videos: int) -> tuple[HourLLaVAModule, Steps]:
+    """Steps on shards of features, which are noise; weights are random."""
+    L.seed_everything(config.run.seed, verbose=False)
+    processor = Processor(learn_byte_level_tokenizer([], 300), config.text)  # every byte is a token
+    module = HourLLaVAModule(config, processor, config.training.max_steps)
+    if not (folder / "features").exists():
+        write_noise(folder / "features", num_videos, num_frames, config, module.model.vision)
+    return module, take_steps(config, processor, module, keeps_batches=False)
+
+
+def places(folder: Path, source: str = "") -> Sequence[str]:
+    """Settings that keep all that is written in a folder, where a source's features may lie too."""
+    world = [f"world.folder={folder}/world", f"data.sources.world.shards={folder}/world/train/shards"]
+    return [f"run.folder={folder}/runs", *([f"data.sources.{source}.shards={folder}/features"] if source else world)]

@@ -1,0 +1,87 @@
+"""The shapes of a training step -> the floating-point operations that its formulas need: the numerator of the utilisation.
+
+A dense layer takes 2 operations for each weight and token forward, and as many again for the gradient of its input and for that
+of its weights, which only a part has that learns. Attention takes 4 for each query, key and channel forward and 8 backward.
+Causal attention counts half, for the other half is masked. What is computed again in the backward pass does not count, nor do
+norms, activations, rotary positions, the softmax, the loss and the optimizer. Logits count only where something is learnt.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Generator
+
+from lit_hour.config.schema import Config
+from lit_hour.model.hour_llava import HourLLaVA
+from lit_hour.types import IGNORED_LABEL, Batch
+
+
+@dataclass(frozen=True)
+class Shapes:
+    """Of one text about one encoded video: how many tokens each part sees."""
+
+    vision_dim: int
+    num_projected: int  # tokens of the video, without the ends of frames
+    num_memory: int
+    num_query: int
+    num_language: int
+    num_learnt: int
+
+
+@torch.no_grad()
+def shapes_of(model: HourLLaVA, batch: Batch) -> Shapes:
+    """What the model makes of a batch of one text."""
+    repository = model.remember(batch.visuals)[0]
+    inputs = model.read(batch, [repository], [Generator().manual_seed(0)])
+    num_text, num_language = int(batch.attention_mask.sum()), inputs.embeddings.shape[1]
+    assert len(batch.input_ids) == 1 and not inputs.num_cut
+    num_kept = num_language - (num_text - 1)  # one placeholder makes way
+    return Shapes(
+        vision_dim=model.vision.dim,
+        num_projected=len(repository.tokens) - repository.num_frames,
+        num_memory=len(repository.tokens),
+        num_query=num_kept + int((batch.question_mask & (batch.input_ids >= 0)).sum()),
+        num_language=num_language,
+        num_learnt=int((batch.labels != IGNORED_LABEL).sum()),
+    )
+
+
+def step_flops(config: Config, vocabulary_size: int, shapes: Shapes, causal_share: float = 0.5) -> dict[str, float]:
+    """Operations of forward and backward, by part.
+
+    Args:
+        causal_share: of causal attention that counts; 1 is what a kernel does that computes the masked half too.
+    """
+    language, rates = config.model.language, config.training.learning_rate
+    dim = language.hidden_size
+    around = 2 * dim**2 + 2 * dim * language.num_key_value_heads * dim // language.num_heads  # weights around an attention
+    keys_values = around - 2 * dim**2
+    decoder_layer = around + 3 * dim * language.intermediate_size
+    learns = {part: getattr(rates, part) > 0 for part in ("projector", "memory", "language")}
+    projector = dense(shapes.num_projected, shapes.vision_dim * dim, learns["projector"], has_gradient_before=False)
+    projector += dense(shapes.num_projected, dim**2, learns["projector"])
+    query_rows = dense(shapes.num_query, around + 2 * dim**2 + 8 * dim**2, learns["memory"])
+    memory_rows = dense(shapes.num_memory, keys_values, learns["memory"])
+    looks = attention(shapes.num_query, shapes.num_query, dim) + attention(shapes.num_query, shapes.num_memory, dim)
+    layers = dense(shapes.num_language, decoder_layer, learns["language"])
+    causal = causal_share * attention(shapes.num_language, shapes.num_language, dim)
+    return {
+        "projector": projector,
+        "MemAug's layers": config.model.memory.num_layers * (query_rows + memory_rows),
+        "MemAug's attention": config.model.memory.num_layers * looks,
+        "language model's layers": language.num_layers * layers,
+        "language model's attention": language.num_layers * causal,
+        "output layer": dense(shapes.num_learnt, dim * vocabulary_size, learns["language"]),
+    }
+
+
+def dense(num_tokens: int, num_weights: int, learns: bool, has_gradient_before: bool = True) -> float:
+    """Of a linear layer: forward, the gradient of its weights if it learns, and that of its input if something wants it."""
+    return 2.0 * num_tokens * num_weights * (1 + learns + has_gradient_before)
+
+
+def attention(num_queries: int, num_keys: int, dim: int) -> float:
+    """Of scores and weighted sums, forward and backward."""
+    return 12.0 * num_queries * num_keys * dim

@@ -1,0 +1,148 @@
+"""Settings -> some steps as `train.py` takes them, through Lightning, with data and logging, and where their time went.
+
+Only checkpoints are left out: how often one is written is a setting, and has nothing to do with a step.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import time
+import warnings
+from dataclasses import dataclass, field
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+
+from lit_hour.config.schema import Config
+from lit_hour.data.datamodule import VideoQuestionData
+from lit_hour.processor import Processor
+from lit_hour.run import RunFolder
+from lit_hour.training.fit import BESIDE_THE_POINT, build_trainer
+from lit_hour.training.module import HourLLaVAModule
+from lit_hour.types import Batch
+from tests.benchmarks.speed.matrix_rate import wait_for
+
+
+@dataclass
+class Steps:
+    """What was seen of each step.
+
+    Attributes:
+        seconds: of each part; all of them together are the whole time from the end of one step to the end of the next.
+        core_seconds: of this process, workers not included, for the whole step.
+        losses: before the step.
+        batches: what the steps were taken on, on the device: all, or the newest alone.
+    """
+
+    seconds: list[dict[str, float]] = field(default_factory=list)
+    core_seconds: list[float] = field(default_factory=list)
+    losses: list[float] = field(default_factory=list)
+    batches: list[Batch] = field(default_factory=list)
+
+    def seconds_each(self, num_warm: int) -> dict[str, float]:
+        """The mean of each part over the steps behind the first ones, which also start workers and find kernels."""
+        counted = self.seconds[num_warm:]
+        return {part: sum(step.get(part, 0.0) for step in counted) / len(counted) for part in counted[-1]}
+
+
+class Clock:
+    """Gives the time since it was looked at last to a part of the step."""
+
+    def __init__(self, keeps_batches: bool) -> None:
+        self.steps = Steps()
+        self._keeps_batches = keeps_batches
+        self._parts: dict[str, float] = {}
+        self._waited = 0.0
+        self._looked = time.perf_counter()
+        self._core = time.process_time()
+
+    def lap(self, part: str) -> None:
+        now = time.perf_counter()
+        self._parts[part] = self._parts.get(part, 0.0) + now - self._looked
+        self._looked = now
+
+    def start_batch(self, seconds_waited: float) -> None:
+        """What passed since the last step is the wait for data, and else logging."""
+        self.lap("logging and callbacks")
+        data = seconds_waited - self._waited
+        self._waited = seconds_waited
+        self._parts["logging and callbacks"] -= data
+        self._parts["data"] = data
+
+    def end_step(self, batch: Batch, loss: float) -> None:
+        self.lap("logging and callbacks")
+        self.steps.seconds.append(self._parts)
+        core = time.process_time()
+        self.steps.core_seconds.append(core - self._core)
+        self._core = core
+        self.steps.losses.append(loss)
+        if not self._keeps_batches:
+            self.steps.batches.clear()
+        self.steps.batches.append(batch)
+        self._parts = {}
+
+
+class Before(Callback):
+    """Stands before all other callbacks of the run: what Lightning or the model did is over."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+
+    def on_train_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Batch, batch_idx: int) -> None:
+        self._clock.start_batch(trainer.datamodule.seconds_waited)  # type: ignore[attr-defined]
+
+    def on_before_backward(self, trainer: L.Trainer, pl_module: L.LightningModule, loss: torch.Tensor) -> None:
+        wait_for(loss.device)
+        self._clock.lap("forward")
+
+    def on_after_backward(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        wait_for(pl_module.device)
+        self._clock.lap("backward")
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Batch, batch_idx: int
+    ) -> None:
+        wait_for(pl_module.device)
+        self._clock.lap("optimizer")
+
+
+class After(Callback):
+    """Stands behind all other callbacks of the run."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+
+    def on_train_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Batch, batch_idx: int) -> None:
+        self._clock.lap("logging and callbacks")
+
+    def on_before_backward(self, trainer: L.Trainer, pl_module: L.LightningModule, loss: torch.Tensor) -> None:
+        self._clock.lap("logging and callbacks")
+
+    def on_before_optimizer_step(self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: Any) -> None:
+        self._clock.lap("logging and callbacks")
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Batch, batch_idx: int
+    ) -> None:
+        self._clock.end_step(batch, float(outputs["loss"]))
+
+
+def take_steps(config: Config, processor: Processor, module: HourLLaVAModule, keeps_batches: bool = True) -> Steps:
+    """`training.max_steps` steps of one batch each."""
+    run = RunFolder.of(config.run)
+    data = VideoQuestionData(config, processor)
+    trainer = build_trainer(config, run, data, 0)
+    clock = Clock(keeps_batches)
+    kept = [each for each in trainer.callbacks if not isinstance(each, ModelCheckpoint)]  # type: ignore[attr-defined]
+    trainer.callbacks = [Before(clock), *kept, After(clock)]  # type: ignore[attr-defined]
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        for message in BESIDE_THE_POINT:
+            warnings.filterwarnings("ignore", message)
+        trainer.fit(module, datamodule=data)
+    assert trainer.accumulate_grad_batches == 1, "a step of several batches is not taken apart here"
+    return clock.steps
