@@ -24,10 +24,11 @@ from lit_hour.config.world import WorldConfig
 from lit_hour.model.hour_llava import HourLLaVA
 from lit_hour.model.materialise import materialise
 from lit_hour.processor import Processor
+from lit_hour.serving.answer import Answer
 from lit_hour.serving.memory import Memory
 from lit_hour.serving.session import Session
 from lit_hour.text.tokenizer import learn_byte_level_tokenizer
-from lit_hour.types import Answer, Features, Frames, Repository
+from lit_hour.types import Features, Frames, Repository
 from lit_hour.world.plan import VideoPlan, tell_story
 from lit_hour.world.render import render_story
 from tests.benchmarks.speed.matrix_rate import wait_for
