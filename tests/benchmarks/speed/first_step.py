@@ -1,6 +1,6 @@
-"""python -m tests.benchmarks.speed.first_step [WORDS ...]: train.py up to its first step, and when it was where.
+"""python -m tests.benchmarks.speed.first_step FILE [WORDS ...]: train.py up to its first step, and when it was where.
 
-It prints JSON: the time.time() at which each part was over. Nothing is trained beyond the first step.
+It leaves JSON in the file: the time.time() at which each part was over. Nothing is trained beyond the first step.
 """
 
 from __future__ import annotations
@@ -9,16 +9,17 @@ import json
 import os
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import lightning as L
 
 
 class LeaveAfterFirstStep(L.Callback):
-    """Print the times and leave at once."""
+    """Write down the times and leave at once."""
 
-    def __init__(self, times: dict[str, float]) -> None:
-        self.times = times
+    def __init__(self, file: Path, times: dict[str, float]) -> None:
+        self.file, self.times = file, times
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """The model and the trainer are there."""
@@ -31,11 +32,11 @@ class LeaveAfterFirstStep(L.Callback):
     def on_train_batch_end(self, *_: Any) -> None:
         """The first step is done: in the default run a batch is a step."""
         self.times["first step"] = time.time()
-        print(json.dumps(self.times), flush=True)
+        self.file.write_text(json.dumps(self.times))
         os._exit(0)
 
 
-def main(words: list[str]) -> None:
+def main(file: Path, words: list[str]) -> None:
     """Run train.py with marks where its parts end."""
     import train
     from lit_hour.training import fit
@@ -50,9 +51,9 @@ def main(words: list[str]) -> None:
         return world
 
     prepare.prepare_world = timed_world
-    fit.build_callbacks = lambda *arguments: [*build_callbacks(*arguments), LeaveAfterFirstStep(times)]
+    fit.build_callbacks = lambda *arguments: [*build_callbacks(*arguments), LeaveAfterFirstStep(file, times)]
     train.main(words)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main(Path(sys.argv[1]), sys.argv[2:])

@@ -55,9 +55,9 @@ def run_to_first_step(folder: Path) -> dict[str, float]:
     for group, split in (("sources", "train"), ("validation_sources", "validation")):
         words.append(f"data.{group}.world.shards={folder}/world/{split}/shards")
     started = time.time()
-    command = [sys.executable, "-m", "tests.benchmarks.speed.first_step", *words]
-    printed = subprocess.run(command, cwd=REPOSITORY, check=True, capture_output=True, text=True).stdout
-    times: dict[str, float] = json.loads(printed.splitlines()[-1])
+    command = [sys.executable, "-m", "tests.benchmarks.speed.first_step", str(folder / "times.json"), *words]
+    subprocess.run(command, cwd=REPOSITORY, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    times: dict[str, float] = json.loads((folder / "times.json").read_text())
     since = {part: moment - started for part, moment in times.items()}
     print(f"first step after {since['first step']:.1f} s: {spell(since)}", flush=True)
     return since
