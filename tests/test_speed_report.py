@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.benchmarks.speed import harness
-from tests.benchmarks.speed.outcome import Goal, Outcome
-from tests.benchmarks.speed.picture import draw, times_better
-from tests.benchmarks.speed.report import Failure, Report, figure
-from tests.benchmarks.speed.topics import TARGETS, TOPICS
+from tests.benchmarks.speed.harness import run as harness
+from tests.benchmarks.speed.harness.outcome import Goal, Outcome
+from tests.benchmarks.speed.harness.picture import draw, times_better
+from tests.benchmarks.speed.harness.report import Failure, Report, figure
+from tests.benchmarks.speed.harness.topics import TARGETS, TOPICS
 
 HALF_OF_THE_PEER = Goal("at most", 0.5)
 MOST_OF_THE_LIMIT = Goal("at least", 0.8, "limit")
@@ -23,7 +23,7 @@ COMPARED = Outcome(2, "read only", "MB/s", 60.0, 30.0, "litdata")
 MACHINE = {"cpu": "abacus", "cores": 2, "memory_gb": 8.0, "gpu": "", "python": "3", "versions": {}, "peers": {}, "commit": "c"}
 
 TOPIC = """
-from tests.benchmarks.speed.outcome import Outcome
+from tests.benchmarks.speed.harness.outcome import Outcome
 
 def measure():
     yield Outcome(7, "before", "s", 1.0)
@@ -96,7 +96,7 @@ def test_a_topic_that_fails_keeps_what_it_found_and_the_others_go_on(
     for topic in TOPICS:
         (tmp_path / "made_up" / f"{topic}.py").write_text(TOPIC.format(end=end if topic == "ingest" else ""))
     monkeypatch.setattr(harness, "FOLDER", tmp_path / "out")
-    monkeypatch.setattr(harness, "PACKAGE", "made_up")
+    monkeypatch.setattr(harness, "TOPICS_PACKAGE", "made_up")
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
     assert harness.main(["ingest", "startup"]) == 1
     found = json.loads((tmp_path / "out" / "speed.json").read_text())

@@ -2,7 +2,7 @@
 
 import sys
 
-from tests.benchmarks.speed.harness import main
+from tests.benchmarks.speed.harness.run import main
 
 if __name__ == "__main__":
     sys.exit(main(sys.argv[1:]))

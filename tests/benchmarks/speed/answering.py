@@ -7,7 +7,6 @@ comes as frames that were decoded before, and ten hours as features that were en
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -31,12 +30,9 @@ from lit_hour.text.tokenizer import learn_byte_level_tokenizer
 from lit_hour.types import Features, Frames, Repository
 from lit_hour.world.plan import VideoPlan, tell_story
 from lit_hour.world.render import render_story
-from tests.benchmarks.speed.matrix_rate import wait_for
-from tests.benchmarks.speed.outcome import Goal, Outcome
-
-sys.path.append(str(Path(__file__).parents[2] / "video"))
-
-from looped import loop_video
+from tests.benchmarks.speed.harness.matrix_rate import wait_for
+from tests.benchmarks.speed.harness.outcome import Goal, Outcome
+from tests.video.looped import loop_video
 
 CONFIGS = Path(__file__).parents[3] / "conf"
 TARGET = 6

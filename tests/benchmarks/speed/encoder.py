@@ -17,8 +17,8 @@ from torch import Tensor
 from lit_hour.config.model import VisionConfig
 from lit_hour.model.vision_encoder import VisionEncoder
 from lit_hour.training.blocks import compile_blocks
-from tests.benchmarks.speed.matrix_rate import matrix_rate, wait_for
-from tests.benchmarks.speed.outcome import Goal, Outcome
+from tests.benchmarks.speed.harness.matrix_rate import matrix_rate, wait_for
+from tests.benchmarks.speed.harness.outcome import Goal, Outcome
 
 TARGET = 5
 GOAL = Goal("at least", 0.6, "limit")

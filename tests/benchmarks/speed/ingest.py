@@ -29,7 +29,7 @@ import torch
 from PIL import Image
 
 from lit_hour.video.decode import probe, read_frames
-from tests.benchmarks.speed.outcome import Goal, Outcome
+from tests.benchmarks.speed.harness.outcome import Goal, Outcome
 from tests.video.looped import loop_video
 
 SIZE_PIXELS, FRAMES_AT_ONCE, CLIP_FRAMES, FRAMES_PER_SECOND, SCENE_FRAMES = 384, 64, 500, 25, 175

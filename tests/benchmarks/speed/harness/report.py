@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.benchmarks.speed.outcome import Outcome
-from tests.benchmarks.speed.topics import TARGETS, TOPICS
+from tests.benchmarks.speed.harness.outcome import Outcome
+from tests.benchmarks.speed.harness.topics import TARGETS, TOPICS
 
 HEADINGS = ("what", "ours", "peer", "ratio", "limit", "goal", "verdict")
 NO_FIGURE = "–"

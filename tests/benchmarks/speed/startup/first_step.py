@@ -1,4 +1,4 @@
-"""python -m tests.benchmarks.speed.first_step FILE [WORDS ...]: train.py up to its first step, and when it was where.
+"""python -m tests.benchmarks.speed.startup.first_step FILE [WORDS ...]: train.py up to its first step, and when it was where.
 
 It leaves JSON in the file: the time.time() at which each part was over. Nothing is trained beyond the first step.
 """

@@ -10,8 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from tests.benchmarks.speed.outcome import Outcome
-from tests.benchmarks.speed.topics import TARGETS
+from tests.benchmarks.speed.harness.outcome import Outcome
+from tests.benchmarks.speed.harness.topics import TARGETS
 
 MET, MISSED, INK, FAINT = "#1b7f79", "#c8553d", "#222222", "#8a8a8a"
 CURVES = ("#1b7f79", "#c8553d", "#3d5a98", "#b8860b", "#7d4f9e", "#5a5a5a")

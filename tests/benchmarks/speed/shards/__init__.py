@@ -17,12 +17,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TypeVar
 
-from tests.benchmarks.speed.made_shards import write_feature_shards, write_frame_shards
-from tests.benchmarks.speed.outcome import Goal, Outcome
-from tests.benchmarks.speed.peers import load_peer
-from tests.benchmarks.speed.raw_reading import read_raw, write_for
-from tests.benchmarks.speed.shard_peers import PEERS
-from tests.benchmarks.speed.shard_readers import LIMITS, Pass, members, memory_of_workers, read_in_turns
+from tests.benchmarks.speed.harness.outcome import Goal, Outcome
+from tests.benchmarks.speed.harness.peers import load_peer
+from tests.benchmarks.speed.shards.made_shards import write_feature_shards, write_frame_shards
+from tests.benchmarks.speed.shards.raw_reading import read_raw, write_for
+from tests.benchmarks.speed.shards.shard_peers import PEERS
+from tests.benchmarks.speed.shards.shard_readers import LIMITS, Pass, members, memory_of_workers, read_in_turns
 
 FRAMES_MEGABYTES, FEATURES_MEGABYTES = 45, 350
 NUM_ROUNDS, NUM_PASSES = 2, 3  # of the passes the first is cold

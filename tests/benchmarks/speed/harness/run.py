@@ -1,6 +1,6 @@
 """Names of topics in; each measured in a new process; the table, its files and the exit status out.
 
-A topic is a module beside this one with one public function, `measure() -> Iterator[Outcome]`.
+A topic is a module, or a folder, beside this folder, with one function for us, `measure() -> Iterator[Outcome]`.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from types import TracebackType
 
-from tests.benchmarks.speed.machine import describe_machine
-from tests.benchmarks.speed.outcome import Outcome
-from tests.benchmarks.speed.peers import add_peers
-from tests.benchmarks.speed.picture import draw
-from tests.benchmarks.speed.report import Failure, Report
-from tests.benchmarks.speed.topics import TARGETS, TOPICS
+from tests.benchmarks.speed.harness.machine import describe_machine
+from tests.benchmarks.speed.harness.outcome import Outcome
+from tests.benchmarks.speed.harness.peers import add_peers
+from tests.benchmarks.speed.harness.picture import draw
+from tests.benchmarks.speed.harness.report import Failure, Report
+from tests.benchmarks.speed.harness.topics import TARGETS, TOPICS
 
 FOLDER = Path("runs/benchmark")
-PACKAGE = __package__
+TOPICS_PACKAGE = "tests.benchmarks.speed"
 
 
 def main(words: list[str]) -> int:
@@ -32,14 +32,21 @@ def main(words: list[str]) -> int:
         print(f"error: no topic {', '.join(unknown)}; there is: {', '.join(TOPICS)}", file=sys.stderr)
         return 2
     chosen = [topic for topic in TOPICS if topic in words or not words]
-    results = [result for topic in chosen for result in measure_topic(topic)]
-    report = Report(describe_machine(), results, not_run=[topic for topic in TOPICS if topic not in chosen])
+    results: list[Outcome | Failure] = []
+    for number, topic in enumerate(chosen, start=1):
+        results += measure_topic(topic)
+        report = Report(describe_machine(), results, not_run=[each for each in TOPICS if each not in chosen[:number]])
+        write(report)  # after each topic: who stops it keeps what was found
+    print(f"\n{report.as_text()}\n\nalso in {FOLDER}/speed.json, .md and .png")
+    return 1 if report.failures else 0
+
+
+def write(report: Report) -> None:
+    """All that is kept of a run."""
     FOLDER.mkdir(parents=True, exist_ok=True)
     report.write_json(FOLDER / "speed.json")
     (FOLDER / "speed.md").write_text(report.as_markdown(), encoding="utf-8")
     draw(report.outcomes, FOLDER / "speed.png")
-    print(f"\n{report.as_text()}\n\nalso in {FOLDER}/speed.json, .md and .png")
-    return 1 if report.failures else 0
 
 
 def measure_topic(topic: str) -> Iterator[Outcome | Failure]:
@@ -47,7 +54,7 @@ def measure_topic(topic: str) -> Iterator[Outcome | Failure]:
     print(f"\n--- {topic}: {TARGETS[TOPICS[topic]]}", flush=True)
     context = multiprocessing.get_context("spawn")
     receiving, sending = context.Pipe(duplex=False)
-    process = context.Process(target=measure_and_send, args=(f"{PACKAGE}.{topic}", sending))
+    process = context.Process(target=measure_and_send, args=(f"{TOPICS_PACKAGE}.{topic}", sending))
     process.start()
     sending.close()  # so that the end of the process ends the pipe
     failure = ""

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import torch
 
-from tests.benchmarks.speed.peers import peer_versions
+from tests.benchmarks.speed.harness.peers import peer_versions
 
-REPOSITORY = Path(__file__).parents[3]
+REPOSITORY = Path(__file__).parents[4]
 
 
 def describe_machine() -> dict[str, str | int | float | dict[str, str]]:

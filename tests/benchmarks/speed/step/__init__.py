@@ -28,14 +28,14 @@ from lit_hour.training.fit import make_tokenizer
 from lit_hour.training.module import HourLLaVAModule
 from lit_hour.training.optim import build_optimizer
 from lit_hour.world.prepare import prepare_world
-from tests.benchmarks.speed.made_features import write_noise
-from tests.benchmarks.speed.matrix_rate import data_sheet_rate, matrix_rate
-from tests.benchmarks.speed.outcome import Goal, Outcome
-from tests.benchmarks.speed.plain_formulas import plain_loss
-from tests.benchmarks.speed.step_flops import shapes_of, step_flops
-from tests.benchmarks.speed.training_steps import Steps, take_steps
+from tests.benchmarks.speed.harness.matrix_rate import data_sheet_rate, matrix_rate
+from tests.benchmarks.speed.harness.outcome import Goal, Outcome
+from tests.benchmarks.speed.step.made_features import write_noise
+from tests.benchmarks.speed.step.plain_formulas import plain_loss
+from tests.benchmarks.speed.step.step_flops import shapes_of, step_flops
+from tests.benchmarks.speed.step.training_steps import Steps, take_steps
 
-CONFIGS = Path(__file__).parents[3] / "conf"
+CONFIGS = Path(__file__).parents[4] / "conf"
 TARGET = 4
 NUM_ROUNDS = 4
 NUM_WARM = 3  # steps of each round that do not count: the worker starts, and a GPU finds its kernels

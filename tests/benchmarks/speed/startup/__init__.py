@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from tests.benchmarks.speed.outcome import Goal, Outcome
+from tests.benchmarks.speed.harness.outcome import Goal, Outcome
 
-REPOSITORY = Path(__file__).parents[3]
+REPOSITORY = Path(__file__).parents[4]
 NUM_ROUNDS = 3
 COMMANDS = {"python train.py --help": ["train.py", "--help"], "python -m lit_hour --help": ["-m", "lit_hour", "--help"]}
 UNDER_TWO_SECONDS, UNDER_TWENTY_SECONDS = Goal("at most", 2, "nothing"), Goal("at most", 20, "nothing")
@@ -55,7 +55,7 @@ def run_to_first_step(folder: Path) -> dict[str, float]:
     for group, split in (("sources", "train"), ("validation_sources", "validation")):
         words.append(f"data.{group}.world.shards={folder}/world/{split}/shards")
     started = time.time()
-    command = [sys.executable, "-m", "tests.benchmarks.speed.first_step", str(folder / "times.json"), *words]
+    command = [sys.executable, "-m", "tests.benchmarks.speed.startup.first_step", str(folder / "times.json"), *words]
     subprocess.run(command, cwd=REPOSITORY, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     times: dict[str, float] = json.loads((folder / "times.json").read_text())
     since = {part: moment - started for part, moment in times.items()}

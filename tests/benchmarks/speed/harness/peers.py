@@ -9,7 +9,7 @@ from pathlib import Path
 from types import ModuleType
 
 FOLDER = Path(sys.prefix) / "peers"
-REQUIREMENTS = Path(__file__).parents[1] / "requirements.txt"
+REQUIREMENTS = Path(__file__).parents[2] / "requirements.txt"
 
 
 def add_peers() -> None:

@@ -24,7 +24,7 @@ from lit_hour.run import RunFolder
 from lit_hour.training.fit import BESIDE_THE_POINT, build_trainer
 from lit_hour.training.module import HourLLaVAModule
 from lit_hour.types import Batch
-from tests.benchmarks.speed.matrix_rate import wait_for
+from tests.benchmarks.speed.harness.matrix_rate import wait_for
 
 
 @dataclass
