@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-CHUNK_FRAMES = 256  # an hour's gradients are sums over so few chunks that bfloat16 still adds them up well
+CHUNK_FRAMES = 128  # an hour's gradients are sums over so few chunks that bfloat16 still adds them up well
 
 
 class Projector(nn.Module):
