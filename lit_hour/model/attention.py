@@ -107,7 +107,7 @@ class GroupedAttention(nn.Module):
         if isinstance(asked, Tensor):
             keys, values = self.key(asked), self.value(asked)  # (memory, key_value_heads * head_dim) each
         else:
-            keys, values = asked.through(self.key), asked.through(self.value)  # (memory, key_value_heads * head_dim) each
+            keys, values = asked.through(self.key, self.value)  # (memory, key_value_heads * head_dim) each
         return KeysValues(rotate(self._split_heads(keys), angles), self._split_heads(values))
 
     def look(

@@ -43,11 +43,14 @@ class UnprojectedTokens(NamedTuple):
         projected = F.linear(hidden, self.weight, self.bias)  # (kept, dim)
         return torch.where(is_end[:, None], self.end.to(projected.dtype), projected)  # (kept, dim)
 
-    def through(self, layer: nn.Linear) -> Tensor:
-        """What a layer makes of all tokens: `(frames * (tokens + 1), outputs)`."""
-        bias = layer(self.bias)  # (outputs,)
-        rows = F.linear(self.hidden, layer.weight @ self.weight, bias.to(self.bias.dtype))  # (frames, tokens, outputs)
-        return close_each(rows, layer(self.end)).flatten(0, 1)  # (frames * (tokens + 1), outputs)
+    def through(self, *layers: nn.Linear) -> tuple[Tensor, ...]:
+        """What layers make of all tokens: `(frames * (tokens + 1), outputs)` for each."""
+        weight = torch.cat([layer.weight for layer in layers])  # (outputs, dim)
+        bias = torch.cat([layer.bias for layer in layers])  # (outputs,)
+        folded_bias = F.linear(self.bias, weight, bias)  # (outputs,)
+        rows = F.linear(self.hidden, weight @ self.weight, folded_bias.to(bias.dtype))  # (frames, tokens, outputs)
+        closed = close_each(rows, F.linear(self.end, weight, bias)).flatten(0, 1)  # (frames * (tokens + 1), outputs)
+        return closed.split([layer.out_features for layer in layers], dim=1)
 
 
 @dataclass(frozen=True)

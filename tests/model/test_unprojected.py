@@ -61,8 +61,8 @@ def test_what_layers_make_of_it_is_what_they_make_of_the_tokens(num_frames: int,
     assert torch.equal(unmade.positions, plain.positions) and torch.equal(unmade.timestamps, plain.timestamps)
     assert (unmade.rasters, unmade.num_frames) == (plain.rasters, plain.num_frames)
     check_close(unmade.tokens.at(plain.positions), plain.tokens, FLOAT64)
-    for layer in layers:
-        check_close(unmade.tokens.through(layer), layer(plain.tokens), FLOAT64)
+    for found, layer in zip(unmade.tokens.through(*layers), layers, strict=True):
+        check_close(found, layer(plain.tokens), FLOAT64)
 
 
 @pytest.mark.parametrize(
