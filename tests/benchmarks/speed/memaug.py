@@ -132,7 +132,7 @@ def _growth() -> Iterator[Outcome]:
         (many - few) / (lengths[1] - lengths[0]) * 1e3,
         "each of the first thousands",
         goal=LINEAR,
-        why="The arithmetic is proportional to the frames; the tensors of the shorter lengths fit the caches, those of the longest not.",
+        why="The arithmetic is proportional to the frames; what makes the later ones dearer was not found out",
     )
     few, many, most = (
         seconds / length * 1e3 for seconds, length in zip(_seconds_of_lengths(shape, lengths), lengths, strict=True)
