@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lit_hour.model.unprojected import UnprojectedTokens
+
 ROWS_AT_ONCE = 64  # of a query whose attention is looked at: an hour's memory makes a gigabyte of shares for them
 
 
@@ -85,12 +87,12 @@ class GroupedAttention(nn.Module):
     def forward(
         self,
         asking: Tensor,
-        asked: Tensor | KeysValues,
+        asked: Tensor | UnprojectedTokens | KeysValues,
         asking_angles: tuple[Tensor, Tensor],
         asked_angles: tuple[Tensor, Tensor],
     ) -> Tensor:
         """Look from `asking` `(query, dim)` into `asked` `(memory, dim)`, or into what was prepared of it: `(query, dim)`."""
-        asked = self.prepare(asked, asked_angles) if isinstance(asked, Tensor) else asked
+        asked = asked if isinstance(asked, KeysValues) else self.prepare(asked, asked_angles)
         query = self._ask(asking, asking_angles)  # (query, heads, head_dim)
         num_rows, num_shared = len(query), asked.keys.shape[1]
         query = query.unflatten(1, (num_shared, -1)).permute(1, 2, 0, 3)  # (key_value_heads, group, query, head_dim)
@@ -100,20 +102,23 @@ class GroupedAttention(nn.Module):
         seen = seen.unflatten(1, (-1, num_rows)).permute(2, 0, 1, 3)  # (query, key_value_heads, group, head_dim)
         return self.output(seen.flatten(1))  # (query, dim)
 
-    def prepare(self, asked: Tensor, angles: tuple[Tensor, Tensor]) -> KeysValues:
+    def prepare(self, asked: Tensor | UnprojectedTokens, angles: tuple[Tensor, Tensor]) -> KeysValues:
         """All of `asked` `(memory, dim)` that a look into it needs; `forward` and `look` take it in its place."""
-        keys = rotate(self._split_heads(self.key(asked)), angles)  # (memory, key_value_heads, head_dim)
-        return KeysValues(keys, self._split_heads(self.value(asked)))
+        if isinstance(asked, Tensor):
+            keys, values = self.key(asked), self.value(asked)  # (memory, key_value_heads * head_dim) each
+        else:
+            keys, values = asked.through(self.key, self.value)  # (memory, key_value_heads * head_dim) each
+        return KeysValues(rotate(self._split_heads(keys), angles), self._split_heads(values))
 
     def look(
         self,
         asking: Tensor,
-        asked: Tensor | KeysValues,
+        asked: Tensor | UnprojectedTokens | KeysValues,
         asking_angles: tuple[Tensor, Tensor],
         asked_angles: tuple[Tensor, Tensor],
     ) -> Tensor:
         """The share of all attention of `asking` that goes to each of `asked`: `(memory,)`, the mean over rows and heads."""
-        asked = self.prepare(asked, asked_angles) if isinstance(asked, Tensor) else asked
+        asked = asked if isinstance(asked, KeysValues) else self.prepare(asked, asked_angles)
         query = self._ask(asking, asking_angles)  # (query, heads, head_dim)
         key = asked.keys.repeat_interleave(query.shape[1] // asked.keys.shape[1], dim=1)  # (memory, heads, head_dim)
         total = query.new_zeros(len(key), dtype=torch.float32)  # (memory,)

@@ -17,11 +17,16 @@ from torch import Generator, Tensor
 
 from lit_hour.config.model import MemoryConfig
 from lit_hour.model.repository import spread_evenly
+from lit_hour.model.unprojected import UnprojectedRepository
 from lit_hour.types import Raster, Repository
 
 
 def forget(
-    repository: Repository, question: Tensor, spatial: str, settings: MemoryConfig, generator: Generator
+    repository: Repository | UnprojectedRepository,
+    question: Tensor,
+    spatial: str,
+    settings: MemoryConfig,
+    generator: Generator,
 ) -> tuple[Tensor, ...]:
     """Places in the repository of the tokens that survive, with their end tokens: a block for each placeholder.
 
@@ -40,7 +45,7 @@ def forget(
         if repository.num_frames:
             frames = _surviving_frames(repository, raster, question, settings)  # (kept frames,)
             places = places[frames]  # (kept frames, kept + ends)
-        blocks.append((start + places).flatten().to(repository.tokens.device))  # (kept,)
+        blocks.append((start + places).flatten().to(repository.positions.device))  # (kept,)
         start += raster.count * raster.length
     per_placeholder = len(blocks) // repository.num_placeholders
     return tuple(
@@ -111,6 +116,7 @@ TEMPORAL: dict[str, Callable[[Tensor, Tensor, int], Tensor]] = {  # each is give
     "question": temporal_question,
     "none": temporal_none,
 }
+BY_LOOKS = ("keyframe", "question")  # of `TEMPORAL`; the others choose by the number of frames alone
 
 
 def _with_ends(raster: Raster, kept: Tensor) -> Tensor:
@@ -126,8 +132,13 @@ def _with_ends(raster: Raster, kept: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def _surviving_frames(repository: Repository, raster: Raster, question: Tensor, settings: MemoryConfig) -> Tensor:
+def _surviving_frames(
+    repository: Repository | UnprojectedRepository, raster: Raster, question: Tensor, settings: MemoryConfig
+) -> Tensor:
     """Rising numbers of the frames of a video that survive: `(kept,)`."""
     num_kept = num_surviving(raster.count, settings.temporal_keep, settings.max_query_frames)
-    frames = repository.tokens.view(raster.count, raster.length, -1)[:, :-1]  # (frames, tokens, dim)
+    if isinstance(repository.tokens, Tensor):
+        frames = repository.tokens.view(raster.count, raster.length, -1)[:, :-1]  # (frames, tokens, dim)
+    else:
+        frames = repository.positions.new_empty(raster.count, 0, 0)  # (frames, 0, 0) not looked at: see `BY_LOOKS`
     return TEMPORAL[settings.temporal_forgetting](frames, question, num_kept).cpu()  # (kept,)

@@ -13,15 +13,16 @@ from torch import Generator, Tensor, nn
 from lit_hour.config.schema import Config
 from lit_hour.digest import digest_weights
 from lit_hour.errors import ConfigError, QuestionError
-from lit_hour.model.forgetting import forget
+from lit_hour.model.forgetting import BY_LOOKS, forget
 from lit_hour.model.image_repository import build_image_set_repository, build_tiled_image_repository
 from lit_hour.model.language_model import LanguageModel
 from lit_hour.model.memory_augmentation import MemoryAugmentation, PreparedMemory
 from lit_hour.model.projector import Projector
 from lit_hour.model.repository import PreparedRepository, build_repository
 from lit_hour.model.splice import LanguageInputs, MemoryQuery, build_query, insert_visual, pad_inputs, prompts_of
+from lit_hour.model.unprojected import UnprojectedRepository, UnprojectedTokens, build_unprojected_repository
 from lit_hour.model.vision_encoder import VisionEncoder
-from lit_hour.types import Batch, ImageSet, Repository, TiledImage, Visual
+from lit_hour.types import Batch, ImageSet, Repository, TiledImage, Video, Visual
 
 
 class HourLLaVA(nn.Module):
@@ -62,8 +63,7 @@ class HourLLaVA(nn.Module):
 
     def forward(self, batch: Batch, generators: Sequence[Generator] | None = None) -> Tensor:
         """The loss of a batch: `()`; for `generators` see `read`."""
-        repositories = self.remember(batch.visuals)
-        inputs = self.read(batch, repositories, generators)
+        inputs = self.read(batch, self.skim(batch.visuals), generators)
         self.num_cut_texts += inputs.num_cut
         return self.language.loss(inputs)
 
@@ -77,7 +77,7 @@ class HourLLaVA(nn.Module):
         Raises:
             QuestionError: a question and its answer do not fit beside the visual tokens.
         """
-        inputs = self.read(batch, self.remember(batch.visuals))
+        inputs = self.read(batch, self.skim(batch.visuals))
         if inputs.num_cut:
             raise QuestionError(
                 f"{inputs.num_cut} questions about {batch.keys[0]} do not fit beside its tokens in"
@@ -91,6 +91,19 @@ class HourLLaVA(nn.Module):
         """The memory of each video or picture, made once for all its questions."""
         shown = [self._black_picture() if visual is None else visual for visual in visuals]
         return [self._lay_out(visual, tokens) for visual, tokens in zip(shown, self.encode(shown), strict=True)]
+
+    def skim(self, visuals: Sequence[Visual | None]) -> list[Repository | UnprojectedRepository]:
+        """As `remember`, for `read` alone: the tokens of a video are not made, where nothing but MemAug looks at them all."""
+        if not self.settings.look_back or self.settings.temporal_forgetting in BY_LOOKS:
+            return list(self.remember(visuals))
+        shown = [self._black_picture() if visual is None else visual for visual in visuals]
+        encoded = [tokens.to(self.frame_end.dtype) for tokens in self.vision.each(shown)]  # (frames, tokens, vision_dim)
+        return [
+            build_unprojected_repository(tokens, self.projector, self.frame_end, visual.timestamps, self.settings.min_frames)
+            if isinstance(visual, Video)
+            else self._lay_out(visual, self.projector(tokens))
+            for visual, tokens in zip(shown, encoded, strict=True)
+        ]
 
     def encode(self, visuals: Sequence[Visual]) -> list[Tensor]:
         """The tokens of each video or picture as the language model reads them: `(frames, tokens, dim)`."""
@@ -112,7 +125,7 @@ class HourLLaVA(nn.Module):
     def read(
         self,
         batch: Batch,
-        repositories: Sequence[Repository],
+        repositories: Sequence[Repository | UnprojectedRepository],
         generators: Sequence[Generator] | None = None,
     ) -> LanguageInputs:
         """What the language model reads: each text with the surviving tokens of what it asks about, after they looked back.
@@ -131,10 +144,11 @@ class HourLLaVA(nn.Module):
             generator = None if generators is None else generators[place]
             texts.append((input_ids, embeddings, labels))
             queries.append(self._ask(repositories[place], input_ids, embeddings, batch.question_mask[text][is_real], generator))
-        memories = [self._looked_into(repositories[place]) for place in batch.visual_of_text]
+        memories = [self._looked_into(repository) for repository in repositories]
         seen = self.memory.each(
             [query.tokens for query in queries],
             [memory for memory, _ in memories],
+            batch.visual_of_text,
             [query.positions for query in queries],
             [positions for _, positions in memories],
         )  # (query, dim) for each text
@@ -144,7 +158,9 @@ class HourLLaVA(nn.Module):
         ]
         return pad_inputs(sequences, self.max_tokens, "right")
 
-    def _looked_into(self, repository: Repository) -> tuple[Tensor | PreparedMemory | None, Tensor | None]:
+    def _looked_into(
+        self, repository: Repository | UnprojectedRepository
+    ) -> tuple[Tensor | UnprojectedTokens | PreparedMemory | None, Tensor | None]:
         """What MemAug is given of a repository, and its positions if they are still needed."""
         if not self.settings.look_back:
             return None, None
@@ -162,7 +178,7 @@ class HourLLaVA(nn.Module):
 
     def _ask(
         self,
-        repository: Repository,
+        repository: Repository | UnprojectedRepository,
         input_ids: Tensor,
         embeddings: Tensor,
         question_mask: Tensor,
@@ -177,13 +193,18 @@ class HourLLaVA(nn.Module):
             input_ids,
             embeddings,
             question_mask,
-            [repository.tokens[places] for places in kept],  # (kept, dim)
+            [_tokens_at(repository, places) for places in kept],  # (kept, dim)
             [repository.positions[places] for places in kept],  # (kept,)
         )
 
     def _black_picture(self) -> ImageSet:
         side = self.vision.size_pixels
         return ImageSet(torch.zeros(1, 3, side, side, dtype=torch.uint8, device=self.frame_end.device))
+
+
+def _tokens_at(repository: Repository | UnprojectedRepository, places: Tensor) -> Tensor:
+    tokens = repository.tokens
+    return tokens[places] if isinstance(tokens, Tensor) else tokens.at(places)  # (kept, dim)
 
 
 def draw_frame_end(dim: int) -> Tensor:

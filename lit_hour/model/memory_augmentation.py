@@ -5,12 +5,14 @@ Source: Hour-LLaVA (arXiv:2506.05332), memory augmentation; reference arithmetic
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
 from lit_hour.model.attention import GroupedAttention, KeysValues, RotaryAngles
+from lit_hour.model.unprojected import UnprojectedTokens
 
 LAYER_NORM_EPS = 1e-5
 
@@ -32,30 +34,41 @@ class MemoryAugmentationBlock(nn.Module):
     def forward(
         self,
         query: Tensor,
-        memory: Tensor | KeysValues | None,
+        memory: Tensor | UnprojectedTokens | KeysValues | None,
         query_angles: tuple[Tensor, Tensor],
-        memory_angles: tuple[Tensor, Tensor],
+        memory_angles: tuple[Tensor, Tensor] | None,
     ) -> Tensor:
         """`query` `(query, dim)` and `memory` `(memory, dim)`, or what was prepared of it -> `(query, dim)`."""
         query = self.self_attention_norm(query + self.self_attention(query, query, query_angles, query_angles))  # (query, dim)
-        looked_into = query if memory is None else memory  # (memory, dim)
+        looked_into = query if memory is None else memory
+        asked_angles = query_angles if memory_angles is None else memory_angles
         query = self.cross_attention_norm(
-            query + self.cross_attention(query, looked_into, query_angles, memory_angles)
+            query + self.cross_attention(query, looked_into, query_angles, asked_angles)
         )  # (query, dim)
         return self.feed_forward_norm(query + self.feed_forward(query))  # (query, dim)
 
     def each(
         self,
         queries: Sequence[Tensor],
-        memories: Sequence[Tensor | KeysValues | None],
+        memories: Sequence[Tensor | UnprojectedTokens | KeysValues | None],
+        memory_of_query: Sequence[int],
         query_angles: Sequence[tuple[Tensor, Tensor]],
-        memory_angles: Sequence[tuple[Tensor, Tensor]],
+        memory_angles: Sequence[tuple[Tensor, Tensor] | None],
     ) -> list[Tensor]:
-        """The same for several queries, each with a memory of its own: `(query, dim)` for each.
+        """The same for several queries, which share memories: `(query, dim)` for each.
 
-        A sharded block is gathered once for all of them, so that ranks with more and with fewer texts stay in step.
+        A memory that several ask is prepared once for all of them. A sharded block is gathered once for all queries, so that
+        ranks with more and with fewer texts stay in step.
         """
-        return [self.forward(*each) for each in zip(queries, memories, query_angles, memory_angles, strict=True)]
+        counts = Counter(memory_of_query)
+        asked = [
+            self.cross_attention.prepare(memory, angles) if angles and counts[place] > 1 else memory  # type: ignore[arg-type]
+            for place, (memory, angles) in enumerate(zip(memories, memory_angles, strict=True))
+        ]
+        return [
+            self.forward(query, asked[place], angles, memory_angles[place])
+            for query, place, angles in zip(queries, memory_of_query, query_angles, strict=True)
+        ]
 
 
 class MemoryAugmentation(nn.Module):
@@ -106,24 +119,27 @@ class MemoryAugmentation(nn.Module):
         Returns:
             `(query, dim)`.
         """
-        return self.each([query], [memory], [query_positions], [memory_positions])[0]
+        return self.each([query], [memory], [0], [query_positions], [memory_positions])[0]
 
     def each(
         self,
         queries: Sequence[Tensor],
-        memories: Sequence[Tensor | PreparedMemory | None],
+        memories: Sequence[Tensor | UnprojectedTokens | PreparedMemory | None],
+        memory_of_query: Sequence[int],
         query_positions: Sequence[Tensor],
         memory_positions: Sequence[Tensor | None],
     ) -> list[Tensor]:
-        """The same for several queries, each with a memory of its own: `(query, dim)` for each."""
-        query_angles = [self.angles(each, query.dtype) for each, query in zip(query_positions, queries, strict=True)]
-        memory_angles = [
-            angles if each is None else self.angles(each, query.dtype)
-            for each, query, angles in zip(memory_positions, queries, query_angles, strict=True)
-        ]
+        """The same for several queries, which share memories: `(query, dim)` for each.
+
+        Args:
+            memory_of_query: for each query, which of `memories` it looks into.
+        """
+        dtype = queries[0].dtype
+        query_angles = [self.angles(positions, dtype) for positions in query_positions]
+        memory_angles = [None if positions is None else self.angles(positions, dtype) for positions in memory_positions]
         for place, block in enumerate(self.blocks):
-            looked_into = [memory[place] if isinstance(memory, tuple) else memory for memory in memories]
-            queries = block.each(queries, looked_into, query_angles, memory_angles)  # type: ignore[operator]
+            looked_into = [_for_block(memory, place) for memory in memories]
+            queries = block.each(queries, looked_into, memory_of_query, query_angles, memory_angles)  # type: ignore[operator]
         return list(queries)  # (query, dim) for each
 
     def initialise(self, layer: nn.Module) -> None:
@@ -131,3 +147,10 @@ class MemoryAugmentation(nn.Module):
         if isinstance(layer, nn.Linear):
             nn.init.normal_(layer.weight, std=self.initial_deviation)
             nn.init.zeros_(layer.bias)
+
+
+def _for_block(
+    memory: Tensor | UnprojectedTokens | PreparedMemory | None, place: int
+) -> Tensor | UnprojectedTokens | KeysValues | None:
+    is_prepared = isinstance(memory, tuple) and not isinstance(memory, UnprojectedTokens)
+    return memory[place] if is_prepared else memory  # type: ignore[index, return-value]

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from lit_hour.model.attention import KeysValues
 from lit_hour.types import Raster, Repository
+
+if TYPE_CHECKING:  # an attention also reads repositories whose tokens are not made
+    from lit_hour.model.attention import KeysValues
 
 
 @dataclass(frozen=True)
@@ -37,13 +40,25 @@ def build_repository(tokens: Tensor, frame_end: Tensor, timestamps: Tensor, min_
 
     Source: Hour-LLaVA (arXiv:2506.05332), memory repository.
     """
-    if len(tokens) < min_frames:
-        chosen = spread_evenly(len(tokens), min_frames).to(tokens.device)  # (frames,)
-        tokens, timestamps = tokens[chosen], timestamps[chosen]  # (frames, tokens, dim), (frames,)
+    tokens, timestamps = repeat_frames(tokens, timestamps, min_frames)  # (frames, tokens, dim), (frames,)
     laid_out = close_each(tokens, frame_end).flatten(0, 1)  # (frames * (tokens + 1), dim)
-    positions = torch.arange(len(laid_out), device=tokens.device)  # (frames * (tokens + 1),)
-    side = math.isqrt(tokens.shape[1])
-    return Repository(laid_out, positions, (Raster(len(tokens), side, side),), timestamps)
+    return Repository(laid_out, *number_tokens(tokens), timestamps)
+
+
+def repeat_frames(tokens: Tensor, timestamps: Tensor, min_frames: int) -> tuple[Tensor, Tensor]:
+    """Tokens `(frames, tokens, dim)` and seconds `(frames,)` of a video, repeated if there are fewer than `min_frames`."""
+    if len(tokens) >= min_frames:
+        return tokens, timestamps
+    chosen = spread_evenly(len(tokens), min_frames).to(tokens.device)  # (frames,)
+    return tokens[chosen], timestamps[chosen]  # (frames, tokens, dim), (frames,)
+
+
+def number_tokens(tokens: Tensor) -> tuple[Tensor, tuple[Raster]]:
+    """Positions `(frames * (tokens + 1),)` from 0 and the raster of a video's tokens `(frames, tokens, dim)` and their ends."""
+    num_frames, num_tokens, _ = tokens.shape
+    side = math.isqrt(num_tokens)
+    positions = torch.arange(num_frames * (num_tokens + 1), device=tokens.device)  # (frames * (tokens + 1),)
+    return positions, (Raster(num_frames, side, side),)
 
 
 def with_tokens(repository: Repository, tokens: Tensor) -> Repository:

@@ -1,5 +1,6 @@
 """The whole model against the published one: same weights and inputs, float32, the description's tolerances."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -76,16 +77,22 @@ def test_memaug_is_asked_what_the_published_one_is_asked(
     calls: list[tuple[Tensor, ...]] = []
     each = model.memory.each
 
-    def record(*asked: list[Tensor]) -> list[Tensor]:
-        seen = each(*asked)
-        calls.extend(zip(*asked, seen, strict=True))
+    def record(
+        queries: list[Tensor],
+        memories: list[Tensor],
+        memory_of_query: Sequence[int],
+        query_positions: list[Tensor],
+        memory_positions: list[Tensor],
+    ) -> list[Tensor]:
+        seen = each(queries, memories, memory_of_query, query_positions, memory_positions)
+        calls.extend(zip(queries, [memories[place] for place in memory_of_query], query_positions, seen, strict=True))
         return seen
 
     monkeypatch.setattr(model.memory, "each", record)
     with torch.no_grad():
         read(model, case)
     compared = 0
-    for text, (query, memory, query_positions, _, output) in enumerate(calls):
+    for text, (query, memory, query_positions, output) in enumerate(calls):
         found = {"q_position_ids": query_positions, "x_q": query, "out": output}
         for key, tensor in found.items():
             expected = case.recorded.get(f"sample{text}/memaug_{key}")

@@ -1,0 +1,237 @@
+"""MemAug and the repository at the shapes of the 3B model, against the published arithmetic written down plainly.
+
+Both learn: forward, and gradients of all weights. On a GPU an hour and more of video at the full shapes in bf16; on a CPU the
+real widths in float32 with one layer (four for the memory) and fewer frames, and how the time grows with the length at a small
+width. First both are shown to be equal.
+"""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+
+from tests.benchmarks.speed.memaug_formulas import Shape, Way, Work, build, check_equal, learn, ours, plain
+from tests.benchmarks.speed.outcome import Goal, Outcome
+
+TARGET = 3
+TIME, MEMORY, LINEAR = Goal("at most", 0.6), Goal("at most", 0.5), Goal("at most", 1.1)
+PLAIN = "the plain formula, heads repeated for torch's scaled_dot_product_attention"
+GROUPED = "the plain formula with enable_gqa=True"
+HOUR = Shape(num_frames=3600, num_layers=4)
+SHORT = Shape(320, 1, query_frames=46)  # an hour's proportions, as long as two cores can do a few times in a minute
+SMALL = Shape(60, 1, query_frames=51, dim=128, num_heads=1, num_key_value_heads=1, vision_dim=64)
+TENTHS = (60, 360, 3600)  # a tenth of ten minutes, of an hour and of ten hours
+NUM_ROUNDS, NUM_TEXTS = 3, 5
+
+
+def measure() -> Iterator[Outcome]:
+    """Time, memory, several texts about one video, and growth with the length."""
+    check_equal()
+    shape = HOUR if torch.cuda.is_available() else SHORT
+    yield from _time(shape)
+    yield from _memory(replace(shape, num_layers=4))
+    yield from _attention(shape)
+    yield from _texts(replace(shape, num_frames=shape.num_frames // 2, num_layers=1))
+    yield from _growth()
+    if not torch.cuda.is_available():
+        yield Outcome(
+            TARGET,
+            f"forward and backward, {HOUR}, bf16 on a GPU",
+            "s",
+            why="needs a GPU with about 40 GB of memory; the same code then measures it there",
+        )
+
+
+def _time(shape: Shape) -> Iterator[Outcome]:
+    work = build(shape)
+    found = in_turns(work, {"ours": ours, PLAIN: plain, GROUPED: partial(plain, grouped=True)})
+    limit = _operations(work) / _matrix_rate(work)
+    what, unit = f"MemAug and repository, forward and backward, {shape}", _unit()
+    rate_name = "its products at the rate of a large product"
+    yield Outcome(
+        TARGET,
+        what,
+        unit,
+        found["ours"],
+        found[PLAIN],
+        PLAIN,
+        limit,
+        rate_name,
+        TIME,
+        "Keys and values come straight from the projector's hidden layer and heads of a group are asked side by side;"
+        f" what is left is products of matrices that nobody can skip: at their full rate they alone take"
+        f" {limit / found[PLAIN]:.2f} of the plain formula's time.",
+    )
+    yield Outcome(TARGET, what, unit, found["ours"], found[GROUPED], GROUPED, limit, rate_name)
+
+
+def _memory(shape: Shape) -> Iterator[Outcome]:
+    found, peer = (peak_megabytes(shape, way) for way in (ours, plain))
+    print(f"peak memory: ours {found:.0f} MB, the plain formula {peer:.0f} MB")
+    yield Outcome(
+        TARGET,
+        f"peak memory beside weights, gradients and inputs, {shape}",
+        "MB",
+        found,
+        peer,
+        PLAIN,
+        goal=MEMORY,
+        why="Tokens are not made, the hidden layer is computed again and no head is repeated; what is left is the hidden layer"
+        " with its gradient, keys and values, and what the queries' own layers keep.",
+    )
+
+
+def _attention(shape: Shape) -> Iterator[Outcome]:
+    """The part that an hour spends nearly all its time in, alone."""
+    like = build(replace(shape, num_layers=1, num_frames=8)).features
+    head_dim, num_queries = shape.dim // shape.num_heads, 17 * min(shape.query_frames, shape.num_frames // 4)
+    sizes = (shape.num_heads, num_queries), *[(shape.num_key_value_heads, 65 * shape.num_frames)] * 2
+    query, key, value = (like.new_empty(1, *size, head_dim).normal_().requires_grad_() for size in sizes)
+    group = shape.num_heads // shape.num_key_value_heads
+
+    def side_by_side() -> None:
+        rows = query.unflatten(1, (-1, group)).flatten(2, 3)  # (1, key_value_heads, group * query, head_dim)
+        F.scaled_dot_product_attention(rows, key, value).sum().backward()
+
+    def repeated() -> None:
+        keys, values = (heads.repeat_interleave(group, dim=1) for heads in (key, value))  # (1, heads, memory, head_dim)
+        F.scaled_dot_product_attention(query, keys, values).sum().backward()
+
+    rounds = [(seconds_of(side_by_side), seconds_of(repeated)) for _ in range(NUM_ROUNDS)]
+    found, peer = (min(seconds) for seconds in zip(*rounds, strict=True))
+    what = f"cross-attention alone, {num_queries:,} queries and {65 * shape.num_frames:,} memory tokens"
+    yield Outcome(TARGET, what, _unit(), found, peer, "heads repeated")
+
+
+def _texts(shape: Shape) -> Iterator[Outcome]:
+    work = build(shape, NUM_TEXTS)
+    found = in_turns(work, {"ours": ours, PLAIN: plain})
+    what = f"{NUM_TEXTS} texts about one video in one step, {shape}"
+    yield Outcome(TARGET, what, _unit(), found["ours"], found[PLAIN], f"{PLAIN}, once for each text")
+
+
+def _growth() -> Iterator[Outcome]:
+    """What the length costs: with as many queries at each, and with as many as the model has, which a bound ends."""
+    lengths, shape = ((600, 3600, 36_000), HOUR) if torch.cuda.is_available() else (TENTHS, SMALL)
+    named = f"width {shape.dim:,}, {shape.num_layers} layers, {', '.join(f'{length:,}' for length in lengths)} frames"
+    few, many, most = _seconds_of_lengths(replace(shape, query_frames=lengths[0] // 4), lengths)
+    yield Outcome(
+        TARGET,
+        f"each further 1,000 frames, the queries fixed; {named}",
+        _unit(),
+        (most - many) / (lengths[2] - lengths[1]) * 1e3,
+        (many - few) / (lengths[1] - lengths[0]) * 1e3,
+        "each of the first thousands",
+        goal=LINEAR,
+        why="The arithmetic is proportional to the frames; what makes the later ones dearer was not found out",
+    )
+    few, many, most = (
+        seconds / length * 1e3 for seconds, length in zip(_seconds_of_lengths(shape, lengths), lengths, strict=True)
+    )
+    bound = f"queries of a quarter of the frames, {shape.query_frames} at most"
+    yield Outcome(
+        TARGET,
+        f"1,000 frames of the longest, {bound}; {named}",
+        _unit(),
+        most,
+        many,
+        "1,000 frames of the middle one",
+        goal=LINEAR,
+        why="Both lengths have as many queries, so the arithmetic is proportional; larger tensors leave the caches.",
+    )
+    what = f"1,000 frames of the middle one, {bound}; {named}"
+    yield Outcome(TARGET, what, _unit(), many, few, "1,000 frames of the shortest, which has fewer queries")
+
+
+def _seconds_of_lengths(shape: Shape, lengths: tuple[int, ...]) -> list[float]:
+    """The best of some rounds for each length."""
+    best = [float("inf")] * len(lengths)
+    for _ in range(NUM_ROUNDS):
+        for place, num_frames in enumerate(lengths):
+            work = build(replace(shape, num_frames=num_frames))
+            best[place] = min(best[place], seconds_of(partial(learn, work, ours)))
+            del work
+    print(f"growth, {shape.query_frames} frames of queries at most:", dict(zip(lengths, best, strict=True)))
+    return best
+
+
+def _operations(work: Work) -> float:
+    """Multiplications and additions of forward and backward: what the folded way needs and nothing computed again."""
+    shape, dim = work.shape, work.shape.dim
+    rows = 17 * min(shape.query_frames, shape.num_frames // 4) + len(work.texts[0])
+    patches = shape.num_frames * shape.grid**2
+    keys_and_values = 2 * dim // shape.num_heads * shape.num_key_value_heads
+    attentions = 7 * 2 * rows * (patches + shape.num_frames + rows) * dim  # 2 products forward, 5 backward
+    linear = 6 * rows * (12 * dim * dim + keys_and_values * dim) + 6 * patches * dim * keys_and_values
+    return 4 * patches * shape.vision_dim * dim + shape.num_layers * len(work.texts) * (attentions + linear)
+
+
+def _matrix_rate(work: Work) -> float:
+    """Operations in a second of a large product."""
+    side, weight = 2048, work.features
+    matrix = weight.new_empty(side, side).normal_()
+    return 2 * side**3 / min(seconds_of(lambda: matrix @ matrix) for _ in range(5 * NUM_ROUNDS))
+
+
+def _unit() -> str:
+    return "s" if torch.cuda.is_available() else "core seconds"
+
+
+def seconds_of(act: Callable[[], object]) -> float:
+    """How long a GPU takes, or the cores of a CPU together: what else is running counts little then."""
+    if not torch.cuda.is_available():
+        started = time.process_time()
+        act()
+        return time.process_time() - started
+    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    start.record()
+    act()
+    end.record()
+    torch.cuda.synchronize()
+    return start.elapsed_time(end) / 1e3
+
+
+def in_turns(work: Work, ways: dict[str, Way]) -> dict[str, float]:
+    """The best of some rounds of each, one after the other."""
+    best = dict.fromkeys(ways, float("inf"))
+    for number in range(1, NUM_ROUNDS + 1):
+        for name, way in ways.items():
+            best[name] = min(best[name], seconds_of(partial(learn, work, way)))
+        print(f"{work.shape}, {len(work.texts)} texts, round {number}:", {name: round(each, 2) for name, each in best.items()})
+    return best
+
+
+def peak_megabytes(shape: Shape, way: Way) -> float:
+    """What forward and backward need beside weights, gradients and inputs; on a CPU in a process of its own."""
+    if torch.cuda.is_available():
+        work = build(shape)
+        before = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        learn(work, way)
+        return (torch.cuda.max_memory_allocated() - before) / 1e6
+    with ProcessPoolExecutor(1, get_context("spawn")) as process:
+        return process.submit(_peak_of_process, shape, way).result()
+
+
+def _peak_of_process(shape: Shape, way: Way) -> float:
+    learn(build(replace(shape, num_frames=8)), way)  # so that code and threads are there
+    work = build(shape)
+    gc.collect()
+    Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
+    before = _of_process("VmRSS")
+    learn(work, way)
+    return (_of_process("VmHWM") - before) / 1e3
+
+
+def _of_process(name: str) -> int:
+    (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(f"{name}:"))
+    return int(line.split()[1])  # in kilobytes

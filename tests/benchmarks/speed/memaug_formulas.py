@@ -1,0 +1,177 @@
+"""MemAug and the repository with random weights: as the model computes them, and as the published arithmetic has it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+import torch.nn.functional as F
+from torch import Generator, Tensor, nn
+
+from lit_hour.config.model import MemoryConfig
+from lit_hour.model.forgetting import forget
+from lit_hour.model.memory_augmentation import MemoryAugmentation
+from lit_hour.model.projector import Projector
+from lit_hour.model.unprojected import build_unprojected_repository
+
+TOLERANCE = 1e-4  # of the largest entry, in float32
+NUM_TEXT_TOKENS = 64
+ROPE_THETA = 1_000_000.0
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Sizes of the model and of the video; `query_frames` bounds the frames that survive, a quarter of all at most."""
+
+    num_frames: int
+    num_layers: int
+    query_frames: int = 512
+    dim: int = 2048
+    num_heads: int = 16
+    num_key_value_heads: int = 2
+    vision_dim: int = 1152
+    grid: int = 8
+
+    def __str__(self) -> str:
+        return f"{self.num_frames:,} frames, width {self.dim:,}, {self.num_layers} of 4 layers, {self.num_heads} heads"
+
+
+@dataclass(frozen=True)
+class Work:
+    """Random weights and inputs, and what survives of the video."""
+
+    shape: Shape
+    projector: Projector
+    memory: MemoryAugmentation
+    frame_end: nn.Parameter  # (dim,)
+    features: Tensor  # (frames, tokens, vision_dim)
+    timestamps: Tensor  # (frames,)
+    texts: list[Tensor]  # (text, dim) each
+
+    @property
+    def weights(self) -> list[nn.Parameter]:
+        """All that learns."""
+        return [*self.projector.parameters(), *self.memory.parameters(), self.frame_end]
+
+
+Way = Callable[[Work], list[Tensor]]  # -> (query, dim) for each text
+
+
+def build(shape: Shape, num_texts: int = 1) -> Work:
+    """The same each time, on the GPU in bf16 or on the CPU in float32; gradients have their room already."""
+    torch.manual_seed(0)
+    on_gpu = torch.cuda.is_available()
+    device, dtype = ("cuda", torch.bfloat16) if on_gpu else ("cpu", torch.float32)
+    sizes = shape.dim, shape.num_heads, shape.num_key_value_heads, shape.num_layers, ROPE_THETA, shape.dim**-0.5
+    with torch.device(device):
+        work = Work(
+            shape,
+            Projector(shape.vision_dim, shape.dim).to(dtype),
+            MemoryAugmentation(*sizes).to(dtype),
+            nn.Parameter(torch.randn(shape.dim, dtype=dtype)),
+            torch.randn(shape.num_frames, shape.grid**2, shape.vision_dim, dtype=dtype),
+            torch.arange(shape.num_frames),
+            [torch.randn(NUM_TEXT_TOKENS, shape.dim, dtype=dtype) for _ in range(num_texts)],
+        )
+    for weight in work.weights:
+        weight.grad = torch.zeros_like(weight)
+    return work
+
+
+def ours(work: Work) -> list[Tensor]:
+    """As the model does it in training."""
+    repository = build_unprojected_repository(work.features, work.projector, work.frame_end, work.timestamps, 1)
+    settings = MemoryConfig(max_query_frames=work.shape.query_frames)
+    (places,) = forget(repository, work.texts[0], "uniform", settings, Generator())  # (kept,)
+    surviving, positions = repository.tokens.at(places), _query_positions(places)  # (kept, dim), (query,)
+    queries = [torch.cat([text, surviving]) for text in work.texts]  # (query, dim) each
+    shared, every = [0] * len(queries), [positions] * len(queries)
+    return work.memory.each(queries, [repository.tokens], shared, every, [repository.positions])
+
+
+def plain(work: Work, grouped: bool = False) -> list[Tensor]:
+    """The published arithmetic in a few lines; each text computes keys and values of its own."""
+    tokens = work.projector(work.features)  # (frames, tokens, dim)
+    end = work.frame_end.expand(len(tokens), 1, -1)  # (frames, 1, dim)
+    memory = torch.cat([tokens, end], dim=1).flatten(0, 1)  # (frames * (tokens + 1), dim)
+    rows = torch.arange(0, work.shape.grid, 2)  # (rows,)
+    in_frame = torch.cat([(rows[:, None] * work.shape.grid + rows).flatten(), torch.tensor([work.shape.grid**2])])  # (kept,)
+    num_kept = min(work.shape.query_frames, len(tokens) // 4)
+    frames = torch.linspace(0, len(tokens) - 1, num_kept, dtype=torch.float64).floor().long()  # (kept frames,)
+    places = (frames[:, None] * (work.shape.grid**2 + 1) + in_frame).flatten().to(memory.device)  # (kept,)
+    query_positions, memory_positions = _query_positions(places), torch.arange(len(memory), device=memory.device)
+    seen = []
+    for text in work.texts:
+        query = torch.cat([text, memory[places]])  # (query, dim)
+        for block in work.memory.blocks:
+            query = block.self_attention_norm(
+                query + _attend(block.self_attention, query, query, query_positions, query_positions, grouped)
+            )
+            query = block.cross_attention_norm(
+                query + _attend(block.cross_attention, query, memory, query_positions, memory_positions, grouped)
+            )
+            query = block.feed_forward_norm(query + block.feed_forward(query))  # (query, dim)
+        seen.append(query)
+    return seen
+
+
+def _attend(layer: nn.Module, asking: Tensor, asked: Tensor, here: Tensor, there: Tensor, grouped: bool) -> Tensor:
+    query, key, value = layer.query(asking), layer.key(asked), layer.value(asked)
+    query, key, value = (rows.unflatten(1, (-1, layer.head_dim)) for rows in (query, key, value))  # (rows, heads, head_dim)
+    query, key = _turn(query, here), _turn(key, there)
+    query, key, value = (heads.transpose(0, 1)[None] for heads in (query, key, value))  # (1, heads, rows, head_dim)
+    if not grouped:
+        key, value = (heads.repeat_interleave(query.shape[1] // heads.shape[1], dim=1) for heads in (key, value))
+    seen = F.scaled_dot_product_attention(query, key, value, enable_gqa=grouped)[0]  # (heads, query, head_dim)
+    return layer.output(seen.transpose(0, 1).flatten(1))  # (query, dim)
+
+
+def _turn(heads: Tensor, positions: Tensor) -> Tensor:
+    quarter = heads.shape[-1] // 4
+    frequencies = ROPE_THETA ** (-torch.arange(quarter, device=heads.device) / quarter)  # (quarter,)
+    angles = (positions.float()[:, None] * frequencies)[:, None]  # (rows, 1, quarter)
+    cosine, sine = angles.cos().to(heads.dtype), angles.sin().to(heads.dtype)
+    left, right, rest = heads.split([quarter, quarter, 2 * quarter], dim=-1)
+    return torch.cat([left * cosine - right * sine, left * sine + right * cosine, rest], dim=-1)
+
+
+def _query_positions(places: Tensor) -> Tensor:
+    text = torch.arange(NUM_TEXT_TOKENS, device=places.device)  # (text,)
+    return torch.cat([text, places + NUM_TEXT_TOKENS])  # (query,)
+
+
+def learn(work: Work, way: Way) -> Tensor:
+    """Forward and backward; all outputs."""
+    for weight in work.weights:
+        weight.grad.zero_()  # type: ignore[union-attr]
+    seen = torch.cat(way(work))  # (queries, dim)
+    signs = torch.arange(seen.numel(), device=seen.device).view_as(seen) * 7 % 3 - 1  # (queries, dim) of -1, 0 and 1
+    (seen * signs).sum().backward()
+    return seen.detach()
+
+
+def check_equal() -> None:
+    """Ours equals the plain formula: outputs, and gradients of all weights.
+
+    Raises:
+        ArithmeticError: it does not.
+    """
+    work = build(Shape(num_frames=12, num_layers=2, dim=512, num_heads=4), num_texts=2)
+    if work.features.is_cuda:
+        work = replace(  # in float32 there too
+            work,
+            projector=work.projector.float(),
+            memory=work.memory.float(),
+            frame_end=nn.Parameter(work.frame_end.detach().float()),
+            features=work.features.float(),
+            texts=[text.float() for text in work.texts],
+        )
+        for weight in work.weights:
+            weight.grad = torch.zeros_like(weight)
+    found = [learn(work, ours), *(weight.grad.clone() for weight in work.weights)]  # type: ignore[union-attr]
+    expected = [learn(work, plain), *(weight.grad.clone() for weight in work.weights)]  # type: ignore[union-attr]
+    worst = max(float((mine - theirs).abs().max() / theirs.abs().max()) for mine, theirs in zip(found, expected, strict=True))
+    print(f"ours equals the plain formula to {worst:.1e} of the largest entry, outputs and gradients")
+    if not worst <= TOLERANCE:
+        raise ArithmeticError(f"ours differs from the plain formula by {worst:.1e} of the largest entry")
