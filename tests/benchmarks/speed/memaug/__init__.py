@@ -19,8 +19,8 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
-from tests.benchmarks.speed.memaug_formulas import Shape, Way, Work, build, check_equal, learn, ours, plain
-from tests.benchmarks.speed.outcome import Goal, Outcome
+from tests.benchmarks.speed.harness.outcome import Goal, Outcome
+from tests.benchmarks.speed.memaug.plain_formulas import Shape, Way, Work, build, check_equal, learn, ours, plain
 
 TARGET = 3
 TIME, MEMORY, LINEAR = Goal("at most", 0.6), Goal("at most", 0.5), Goal("at most", 1.1)
