@@ -107,7 +107,7 @@ def compare_with_peers(folder: Path) -> Iterator[Outcome]:
             speeds[name] = [max(best[0], megabytes / cold), max(best[1], megabytes / warm)]
         assert len(sums) == 1, "not everybody has read the same"
         processes = "2 workers" if num_workers else "no worker"
-        for name in speeds.keys() - {"lit_hour"}:
+        for name in (peer.package for peer in there):
             for place, temperature in ((1, "warm"), (0, "cold")):
                 what = f"reading alone, in training order, {processes}, {temperature}"
                 title = f"{name} {version(name)}"
