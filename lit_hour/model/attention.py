@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lit_hour.model.unprojected import UnprojectedTokens
+from lit_hour.model.unprojected import MemoryTokens
 
 ROWS_AT_ONCE = 64  # of a query whose attention is looked at: an hour's memory makes a gigabyte of shares for them
 
@@ -87,7 +87,7 @@ class GroupedAttention(nn.Module):
     def forward(
         self,
         asking: Tensor,
-        asked: Tensor | UnprojectedTokens | KeysValues,
+        asked: MemoryTokens | KeysValues,
         asking_angles: tuple[Tensor, Tensor],
         asked_angles: tuple[Tensor, Tensor],
     ) -> Tensor:
@@ -102,7 +102,7 @@ class GroupedAttention(nn.Module):
         seen = seen.unflatten(1, (-1, num_rows)).permute(2, 0, 1, 3)  # (query, key_value_heads, group, head_dim)
         return self.output(seen.flatten(1))  # (query, dim)
 
-    def prepare(self, asked: Tensor | UnprojectedTokens, angles: tuple[Tensor, Tensor]) -> KeysValues:
+    def prepare(self, asked: MemoryTokens, angles: tuple[Tensor, Tensor]) -> KeysValues:
         """All of `asked` `(memory, dim)` that a look into it needs; `forward` and `look` take it in its place."""
         if isinstance(asked, Tensor):
             keys, values = self.key(asked), self.value(asked)  # (memory, key_value_heads * head_dim) each
@@ -113,7 +113,7 @@ class GroupedAttention(nn.Module):
     def look(
         self,
         asking: Tensor,
-        asked: Tensor | UnprojectedTokens | KeysValues,
+        asked: MemoryTokens | KeysValues,
         asking_angles: tuple[Tensor, Tensor],
         asked_angles: tuple[Tensor, Tensor],
     ) -> Tensor:

@@ -17,12 +17,12 @@ from torch import Generator, Tensor
 
 from lit_hour.config.model import MemoryConfig
 from lit_hour.model.repository import spread_evenly
-from lit_hour.model.unprojected import UnprojectedRepository
-from lit_hour.types import Raster, Repository
+from lit_hour.model.unprojected import AnyRepository
+from lit_hour.types import Raster
 
 
 def forget(
-    repository: Repository | UnprojectedRepository,
+    repository: AnyRepository,
     question: Tensor,
     spatial: str,
     settings: MemoryConfig,
@@ -132,9 +132,7 @@ def _with_ends(raster: Raster, kept: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def _surviving_frames(
-    repository: Repository | UnprojectedRepository, raster: Raster, question: Tensor, settings: MemoryConfig
-) -> Tensor:
+def _surviving_frames(repository: AnyRepository, raster: Raster, question: Tensor, settings: MemoryConfig) -> Tensor:
     """Rising numbers of the frames of a video that survive: `(kept,)`."""
     num_kept = num_surviving(raster.count, settings.temporal_keep, settings.max_query_frames)
     if isinstance(repository.tokens, Tensor):

@@ -20,7 +20,7 @@ from lit_hour.model.memory_augmentation import MemoryAugmentation, PreparedMemor
 from lit_hour.model.projector import Projector
 from lit_hour.model.repository import PreparedRepository, build_repository
 from lit_hour.model.splice import LanguageInputs, MemoryQuery, build_query, insert_visual, pad_inputs, prompts_of
-from lit_hour.model.unprojected import UnprojectedRepository, UnprojectedTokens, build_unprojected_repository
+from lit_hour.model.unprojected import AnyRepository, MemoryTokens, build_unprojected_repository
 from lit_hour.model.vision_encoder import VisionEncoder
 from lit_hour.types import Batch, ImageSet, Repository, TiledImage, Video, Visual
 
@@ -92,7 +92,7 @@ class HourLLaVA(nn.Module):
         shown = [self._black_picture() if visual is None else visual for visual in visuals]
         return [self._lay_out(visual, tokens) for visual, tokens in zip(shown, self.encode(shown), strict=True)]
 
-    def skim(self, visuals: Sequence[Visual | None]) -> list[Repository | UnprojectedRepository]:
+    def skim(self, visuals: Sequence[Visual | None]) -> list[AnyRepository]:
         """As `remember`, for `read` alone: the tokens of a video are not made, where nothing but MemAug looks at them all."""
         if not self.settings.look_back or self.settings.temporal_forgetting in BY_LOOKS:
             return list(self.remember(visuals))
@@ -125,7 +125,7 @@ class HourLLaVA(nn.Module):
     def read(
         self,
         batch: Batch,
-        repositories: Sequence[Repository | UnprojectedRepository],
+        repositories: Sequence[AnyRepository],
         generators: Sequence[Generator] | None = None,
     ) -> LanguageInputs:
         """What the language model reads: each text with the surviving tokens of what it asks about, after they looked back.
@@ -158,9 +158,7 @@ class HourLLaVA(nn.Module):
         ]
         return pad_inputs(sequences, self.max_tokens, "right")
 
-    def _looked_into(
-        self, repository: Repository | UnprojectedRepository
-    ) -> tuple[Tensor | UnprojectedTokens | PreparedMemory | None, Tensor | None]:
+    def _looked_into(self, repository: AnyRepository) -> tuple[MemoryTokens | PreparedMemory | None, Tensor | None]:
         """What MemAug is given of a repository, and its positions if they are still needed."""
         if not self.settings.look_back:
             return None, None
@@ -178,7 +176,7 @@ class HourLLaVA(nn.Module):
 
     def _ask(
         self,
-        repository: Repository | UnprojectedRepository,
+        repository: AnyRepository,
         input_ids: Tensor,
         embeddings: Tensor,
         question_mask: Tensor,
@@ -202,7 +200,7 @@ class HourLLaVA(nn.Module):
         return ImageSet(torch.zeros(1, 3, side, side, dtype=torch.uint8, device=self.frame_end.device))
 
 
-def _tokens_at(repository: Repository | UnprojectedRepository, places: Tensor) -> Tensor:
+def _tokens_at(repository: AnyRepository, places: Tensor) -> Tensor:
     tokens = repository.tokens
     return tokens[places] if isinstance(tokens, Tensor) else tokens.at(places)  # (kept, dim)
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from lit_hour.model.attention import GroupedAttention, KeysValues, RotaryAngles
-from lit_hour.model.unprojected import UnprojectedTokens
+from lit_hour.model.unprojected import MemoryTokens, UnprojectedTokens
 
 LAYER_NORM_EPS = 1e-5
 
@@ -39,7 +39,7 @@ class MemoryAugmentationBlock(nn.Module):
     def forward(
         self,
         query: Tensor,
-        memory: Tensor | UnprojectedTokens | KeysValues | None,
+        memory: MemoryTokens | KeysValues | None,
         query_angles: tuple[Tensor, Tensor],
         memory_angles: tuple[Tensor, Tensor] | None,
     ) -> Tensor:
@@ -56,7 +56,7 @@ class MemoryAugmentationBlock(nn.Module):
     def each(
         self,
         queries: Sequence[Tensor],
-        memories: Sequence[Tensor | UnprojectedTokens | KeysValues | None],
+        memories: Sequence[MemoryTokens | KeysValues | None],
         memory_of_query: Sequence[int],
         query_angles: Sequence[tuple[Tensor, Tensor]],
         memory_angles: Sequence[tuple[Tensor, Tensor] | None],
@@ -130,7 +130,7 @@ class MemoryAugmentation(nn.Module):
     def each(
         self,
         queries: Sequence[Tensor],
-        memories: Sequence[Tensor | UnprojectedTokens | PreparedMemory | None],
+        memories: Sequence[MemoryTokens | PreparedMemory | None],
         memory_of_query: Sequence[int],
         query_positions: Sequence[Tensor],
         memory_positions: Sequence[Tensor | None],
@@ -155,8 +155,6 @@ class MemoryAugmentation(nn.Module):
             nn.init.zeros_(layer.bias)
 
 
-def _for_block(
-    memory: Tensor | UnprojectedTokens | PreparedMemory | None, place: int
-) -> Tensor | UnprojectedTokens | KeysValues | None:
+def _for_block(memory: MemoryTokens | PreparedMemory | None, place: int) -> MemoryTokens | KeysValues | None:
     is_prepared = isinstance(memory, tuple) and not isinstance(memory, UnprojectedTokens)
     return memory[place] if is_prepared else memory  # type: ignore[index, return-value]

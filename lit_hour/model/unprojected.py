@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from lit_hour.model.projector import Projector
 from lit_hour.model.repository import close_each, number_tokens, repeat_frames
-from lit_hour.types import Raster
+from lit_hour.types import Raster, Repository
 
 
 class UnprojectedTokens(NamedTuple):
@@ -67,6 +67,10 @@ class UnprojectedRepository:
     def num_frames(self) -> int:
         """Frames in the memory, after a short video was repeated up to the minimum."""
         return len(self.timestamps)
+
+
+MemoryTokens = Tensor | UnprojectedTokens
+AnyRepository = Repository | UnprojectedRepository
 
 
 def build_unprojected_repository(

@@ -224,7 +224,7 @@ def outcomes(kind: str, found: dict[int, Asked]) -> Iterator[Outcome]:
         peer=hour.total,
         peer_name="reading everything again",
         goal=GOAL,
-        why=f"about ten hours {longest.following:.3g} s, {longest.following / longest.total:.1%} of the first. For each question"
+        why=f"about ten hours {longest.following:.3g} s, {longest.following / longest.total:.1%} of the first. For each one"
         " the surviving tokens look back into the whole memory anew; it is weighed here against a video so small that it is"
         " decoded in seconds. A larger picture makes reading dearer and leaves this as it is",
         curve={float(minutes): each.following for minutes, each in found.items()},
