@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ import pytest
 from tests.benchmarks.speed.harness import run as harness
 from tests.benchmarks.speed.harness.outcome import Goal, Outcome
 from tests.benchmarks.speed.harness.picture import draw, times_better
-from tests.benchmarks.speed.harness.report import Failure, Report, figure
+from tests.benchmarks.speed.harness.report import Failure, Report, Section, figure, read_sections
 from tests.benchmarks.speed.harness.topics import TARGETS, TOPICS
 
 HALF_OF_THE_PEER = Goal("at most", 0.5)
@@ -20,7 +21,7 @@ MET = Outcome(1, "720p", "s", 20.0, 50.0, "decord", goal=HALF_OF_THE_PEER, curve
 MISSED = Outcome(2, "JPEGs", "MB/s", 60.0, 30.0, "litdata", 100.0, "decoding", MOST_OF_THE_LIMIT, why="the queue copies.")
 SKIPPED = Outcome(5, "so400m", "TFLOP/s", goal=Goal("at least", 0.6, "limit"), why="it would need a GPU.")
 COMPARED = Outcome(2, "read only", "MB/s", 60.0, 30.0, "litdata")
-MACHINE = {"cpu": "abacus", "cores": 2, "memory_gb": 8.0, "gpu": "", "python": "3", "versions": {}, "peers": {}, "commit": "c"}
+MACHINE = {"cpu": "abacus", "cores": 2, "memory_gb": 8.0, "gpu": "", "python": "3", "versions": {}, "peers": {}}
 
 TOPIC = """
 from tests.benchmarks.speed.harness.outcome import Outcome
@@ -56,7 +57,12 @@ def test_what_has_no_figure_or_no_goal_is_neither_met_nor_missed() -> None:
 
 def test_the_table_says_what_was_missed_and_what_was_skipped() -> None:
     failure = Failure("ingest", 1, "Traceback\n  somewhere\nValueError: too long")
-    text = Report({**MACHINE, "date": "today"}, [MET, MISSED, SKIPPED, COMPARED, failure], ["startup"]).as_text()
+    sections = [
+        Section("ingest", "c1", "2026-11-23T1", [MET, failure]),
+        Section("shards", "c2", "2026-11-23T2", [MISSED, COMPARED]),
+        Section("encoder", "c1", "2026-11-23T3", [SKIPPED]),
+    ]
+    text = Report(MACHINE, sections).as_text()
     lines = text.splitlines()
     place = next(number for number, line in enumerate(lines) if "JPEGs" in line)
     assert " ".join(lines[place].split()) == (
@@ -65,15 +71,26 @@ def test_the_table_says_what_was_missed_and_what_was_skipped() -> None:
     assert lines[place + 1].strip() == "missed by 25%: the queue copies."
     assert any(line.strip() == "skipped: it would need a GPU." for line in lines)
     assert any(line.split()[0] == "ingest" and line.split()[-1] == "failed" for line in lines if line.strip())
-    assert "Not run this time: startup (target 7)." in text
+    assert "Not run: memaug (target 3), step (target 4), answering (target 6), startup (target 7)." in text
+    assert "commit c1, 2026-11-23: ingest, encoder; commit c2, 2026-11-23: shards" in text
     assert text.endswith(failure.error)
 
 
 def test_markdown_has_a_row_for_each_result_and_the_reasons_below() -> None:
-    text = Report({**MACHINE, "date": "today"}, [MET, MISSED, SKIPPED]).as_markdown()
+    both = [MISSED, replace(MISSED, what="PNGs", ours=50.0)]
+    text = Report(MACHINE, [Section("shards", "c", "2026-11-23", [MET, *both, SKIPPED])]).as_markdown()
     assert "| 1 | 720p | 20.0 s | 50.0 s decord | 0.40 | – | at most 0.5 of the peer | met |" in text
-    assert "- 2, JPEGs: missed by 25%: the queue copies." in text
-    assert text.startswith("abacus, 2 cores, 8 GB, no GPU; Python 3, ; commit c, today\n")
+    assert "- 2, JPEGs: missed by 25%; 2, PNGs: missed by 38%: the queue copies." in text
+    assert text.startswith("abacus, 2 cores, 8 GB, no GPU; Python 3")
+
+
+def test_what_was_measured_before_on_the_same_machine_is_read_again(tmp_path: Path) -> None:
+    file = tmp_path / "speed.json"
+    sections = [Section("ingest", "c", "today", [Failure("ingest", 1, "no room"), MET, MISSED, SKIPPED, COMPARED])]
+    assert read_sections(file, MACHINE) == []
+    Report(MACHINE, sections).write_json(file)
+    assert read_sections(file, MACHINE) == sections
+    assert read_sections(file, {**MACHINE, "cpu": "another"}) == []
 
 
 def test_figures_have_three_digits_that_count() -> None:
@@ -100,8 +117,9 @@ def test_a_topic_that_fails_keeps_what_it_found_and_the_others_go_on(
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
     assert harness.main(["ingest", "startup"]) == 1
     found = json.loads((tmp_path / "out" / "speed.json").read_text())
-    assert [each["what"] for each in found["outcomes"]] == ["before", "before"]
-    assert [(each["topic"], each["error"].strip().endswith(reason)) for each in found["failed"]] == [("ingest", True)]
+    assert [each["what"] for topic in found["topics"] for each in topic["outcomes"]] == ["before", "before"]
+    failed = [failure for topic in found["topics"] for failure in topic["failed"]]
+    assert [(each["topic"], each["error"].strip().endswith(reason)) for each in failed] == [("ingest", True)]
     assert found["not_run"] == [topic for topic in TOPICS if topic not in ("ingest", "startup")]
     assert found["machine"]["cores"] > 0 and "decord" in found["machine"]["peers"]
     assert "failed" in capfd.readouterr().out

@@ -44,8 +44,8 @@ EXACT_WHY = (
     " decoded, which is most of the work."
 )
 KEY_FRAMES_WHY = (
-    "With a key frame each 2 s every second frame asked for is a new one. A key frame is dearer to decode than other pictures,"
-    " and it is converted and resized at full price."
+    "A key frame is dearer to decode than other pictures, and each one that is shown is converted and resized at full price:"
+    " with one each 2 s that is every second frame asked for."
 )
 
 

@@ -1,4 +1,4 @@
-"""What a measurement was made on: the machine, the versions and the commit."""
+"""What a measurement was made on: the machine, the versions, the commit and the time."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ REPOSITORY = Path(__file__).parents[4]
 
 
 def describe_machine() -> dict[str, str | int | float | dict[str, str]]:
-    """Names, sizes and versions that figures depend on, and when they were found."""
+    """Names, sizes and versions that figures depend on."""
     return {
         "cpu": processor_name(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 0,
@@ -26,9 +26,12 @@ def describe_machine() -> dict[str, str | int | float | dict[str, str]]:
         "python": platform.python_version(),
         "versions": {package: version(package) for package in ("torch", "torchvision", "lightning", "av", "pillow")},
         "peers": peer_versions(),
-        "commit": commit(),
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+
+
+def now() -> str:
+    """The time, as ISO 8601 has it."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def processor_name() -> str:

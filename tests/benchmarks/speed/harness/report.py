@@ -1,14 +1,17 @@
-"""Outcomes in; a table for the terminal, one for the README, and JSON out."""
+"""Outcomes in; a table for the terminal, one for the README, and JSON out.
+
+A later run takes from the JSON what it does not measure itself.
+"""
 
 from __future__ import annotations
 
 import json
 import textwrap
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from tests.benchmarks.speed.harness.outcome import Outcome
+from tests.benchmarks.speed.harness.outcome import Goal, Outcome
 from tests.benchmarks.speed.harness.topics import TARGETS, TOPICS
 
 HEADINGS = ("what", "ours", "peer", "ratio", "limit", "goal", "verdict")
@@ -26,18 +29,36 @@ class Failure:
 
 
 @dataclass(frozen=True)
+class Section:
+    """What was found of a topic, and of which commit and when."""
+
+    topic: str
+    commit: str
+    date: str
+    results: list[Outcome | Failure]
+
+
+@dataclass(frozen=True)
 class Report:
-    """All that a run of the harness has found.
+    """All that is known of a machine.
 
     Attributes:
         machine: see `describe_machine`.
-        results: in the order of measuring.
-        not_run: topics that were not asked for.
+        sections: in the order of `TOPICS`.
     """
 
     machine: dict[str, Any]
-    results: list[Outcome | Failure]
-    not_run: list[str] = field(default_factory=list)
+    sections: list[Section]
+
+    @property
+    def results(self) -> list[Outcome | Failure]:
+        """Of all topics."""
+        return [result for section in self.sections for result in section.results]
+
+    @property
+    def not_run(self) -> list[str]:
+        """Topics of which nothing is known."""
+        return [topic for topic in TOPICS if topic not in {section.topic for section in self.sections}]
 
     @property
     def outcomes(self) -> list[Outcome]:
@@ -60,29 +81,36 @@ class Report:
             for result in results:
                 lines.append("   " + aligned(rows[id(result)], widths))
                 lines += textwrap.wrap(reason(result), WIDTH_OF_REASONS, initial_indent=" " * 6, subsequent_indent=" " * 6)
-        return "\n".join([*lines, self._not_run(), *(f"\n{failure.topic}:\n{failure.error}" for failure in self.failures)])
+        return "\n".join(
+            [
+                *lines,
+                "",
+                self._origin(),
+                self._not_run(),
+                *(f"\n{failure.topic}:\n{failure.error}" for failure in self.failures),
+            ]
+        )
 
     def as_markdown(self) -> str:
         """The same table for the README, with the reasons below it."""
         headings = ("target", *HEADINGS)
         lines = [self._machine(), "", row(headings), row(["---"] * len(headings))]
         lines += [row((str(result.target), *cells(result))) for result in self.results]
-        reasons = [f"- {result.target}, {cells(result)[0]}: {reason(result)}" for result in self.results if reason(result)]
-        return "\n".join([*lines, "", *reasons, self._not_run()]).rstrip() + "\n"
+        return "\n".join([*lines, "", *self._reasons(), "", self._origin(), self._not_run()]).rstrip() + "\n"
 
     def write_json(self, path: Path) -> None:
         """Everything."""
-        judged = [
-            {**asdict(each), "ratio": each.ratio, "verdict": each.verdict, "missed_by": each.missed_by}
-            for each in self.outcomes
+        topics = [
+            {
+                "topic": section.topic,
+                "commit": section.commit,
+                "date": section.date,
+                "outcomes": [judged(each) for each in section.results if isinstance(each, Outcome)],
+                "failed": [asdict(each) for each in section.results if isinstance(each, Failure)],
+            }
+            for section in self.sections
         ]
-        everything = {
-            "machine": self.machine,
-            "targets": TARGETS,
-            "outcomes": judged,
-            "failed": [asdict(failure) for failure in self.failures],
-            "not_run": self.not_run,
-        }
+        everything = {"machine": self.machine, "targets": TARGETS, "topics": topics, "not_run": self.not_run}
         path.write_text(json.dumps(everything, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
     def _machine(self) -> str:
@@ -92,11 +120,51 @@ class Report:
         versions = ", ".join(
             f"{name} {number}" for name, number in {**machine["versions"], **machine["peers"]}.items() if number
         )
-        return f"{place}; Python {machine['python']}, {versions}; commit {machine['commit']}, {machine['date']}"
+        return f"{place}; Python {machine['python']}, {versions}"
+
+    def _reasons(self) -> list[str]:
+        """A line for each reason, with the results that it is given for."""
+        given: dict[str, list[str]] = {}
+        for result in self.results:
+            if text := reason(result):
+                beginning, _, rest = text.partition(": ")
+                given.setdefault(rest, []).append(f"{result.target}, {cells(result)[0]}: {beginning}")
+        return [f"- {'; '.join(whose)}: {text}" for text, whose in given.items()]
+
+    def _origin(self) -> str:
+        commits: dict[tuple[str, str], list[str]] = {}
+        for section in self.sections:
+            commits.setdefault((section.commit, section.date[:10]), []).append(section.topic)
+        return "; ".join(f"commit {commit}, {date}: {', '.join(topics)}" for (commit, date), topics in commits.items())
 
     def _not_run(self) -> str:
         topics = ", ".join(f"{topic} (target {TOPICS[topic]})" for topic in self.not_run)
-        return f"\nNot run this time: {topics}." if topics else ""
+        return f"Not run: {topics}." if topics else ""
+
+
+def read_sections(path: Path, machine: dict[str, Any]) -> list[Section]:
+    """What an earlier run has left of the same machine with the same versions; nothing if it left nothing."""
+    if not path.exists():
+        return []
+    everything = json.loads(path.read_text(encoding="utf-8"))
+    same = all(everything["machine"][name] == machine[name] for name in ("cpu", "cores", "gpu", "python", "versions", "peers"))
+    return [read_section(stored) for stored in everything["topics"]] if same else []
+
+
+def read_section(stored: dict[str, Any]) -> Section:
+    """As `Report.write_json` has written it."""
+    results: list[Outcome | Failure] = [Failure(**each) for each in stored["failed"]]
+    for each in stored["outcomes"]:
+        given = {field.name: each[field.name] for field in fields(Outcome)}
+        given["goal"] = given["goal"] and Goal(**given["goal"])
+        given["curve"] = {float(place): value for place, value in given["curve"].items()}
+        results.append(Outcome(**given))
+    return Section(stored["topic"], stored["commit"], stored["date"], results)
+
+
+def judged(outcome: Outcome) -> dict[str, Any]:
+    """All of an outcome, and what follows from it."""
+    return {**asdict(outcome), "ratio": outcome.ratio, "verdict": outcome.verdict, "missed_by": outcome.missed_by}
 
 
 def cells(result: Outcome | Failure) -> tuple[str, ...]:
@@ -120,7 +188,7 @@ def reason(result: Outcome | Failure) -> str:
         return result.error.strip().splitlines()[-1]
     match result.verdict:
         case "missed":
-            return f"missed by {100 * result.missed_by:.2g}%: {result.why}"
+            return f"missed by {max(1, round(100 * result.missed_by))}%: {result.why}"
         case "skipped":
             return f"skipped: {result.why}"
         case _:

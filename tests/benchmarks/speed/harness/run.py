@@ -15,11 +15,11 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from types import TracebackType
 
-from tests.benchmarks.speed.harness.machine import describe_machine
+from tests.benchmarks.speed.harness.machine import commit, describe_machine, now
 from tests.benchmarks.speed.harness.outcome import Outcome
 from tests.benchmarks.speed.harness.peers import add_peers
 from tests.benchmarks.speed.harness.picture import draw
-from tests.benchmarks.speed.harness.report import Failure, Report
+from tests.benchmarks.speed.harness.report import Failure, Report, Section, read_sections
 from tests.benchmarks.speed.harness.topics import TARGETS, TOPICS
 
 FOLDER = Path("runs/benchmark")
@@ -27,18 +27,19 @@ TOPICS_PACKAGE = "tests.benchmarks.speed"
 
 
 def main(words: list[str]) -> int:
-    """Measure the topics that the words name, or all; 1 when one of them failed."""
+    """Measure the topics that the words name, or all; 1 when one of them failed. What was measured before is shown too."""
     if unknown := sorted(set(words) - set(TOPICS)):
         print(f"error: no topic {', '.join(unknown)}; there is: {', '.join(TOPICS)}", file=sys.stderr)
         return 2
     chosen = [topic for topic in TOPICS if topic in words or not words]
-    results: list[Outcome | Failure] = []
-    for number, topic in enumerate(chosen, start=1):
-        results += measure_topic(topic)
-        report = Report(describe_machine(), results, not_run=[each for each in TOPICS if each not in chosen[:number]])
+    machine = describe_machine()
+    sections = {section.topic: section for section in read_sections(FOLDER / "speed.json", machine)}
+    for topic in chosen:
+        sections[topic] = Section(topic, commit(), now(), list(measure_topic(topic)))
+        report = Report(machine, [sections[topic] for topic in TOPICS if topic in sections])
         write(report)  # after each topic: who stops it keeps what was found
     print(f"\n{report.as_text()}\n\nalso in {FOLDER}/speed.json, .md and .png")
-    return 1 if report.failures else 0
+    return 1 if any(isinstance(result, Failure) for topic in chosen for result in sections[topic].results) else 0
 
 
 def write(report: Report) -> None:
