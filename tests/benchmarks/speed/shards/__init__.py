@@ -28,8 +28,8 @@ FRAMES_MEGABYTES, FEATURES_MEGABYTES = 180, 350  # passes of seconds, in which t
 NUM_ROUNDS, NUM_PASSES = 2, 3  # of the passes the first is cold
 MOST_OF_THE_LIMIT = Goal("at least", 0.8, "limit")
 WHY = {
-    "frames": "a frame's three planes are copied from PIL straight to where training finds them; what is left above the limit"
-    " is the tar's headers, checksums of headers, JSON, token ids, and with workers the rank's own core time",
+    "frames": "the frames of a sample go to new memory, with workers to memory that is shared, whose pages the system makes one"
+    " by one; the bare loop decodes each into the same place. Memory that is used again, or huge pages, would be next",
     "features": "features are mapped and not copied; what is left is their CRC-32, which is checked at each reading",
 }
 
