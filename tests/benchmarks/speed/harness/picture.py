@@ -57,7 +57,7 @@ def draw_goals(axes: Axes, judged: list[Outcome]) -> None:
     axes.set_xscale("log")
     best = max([2.0, *map(times_better, judged)])
     worst = min([0.8, *map(times_better, judged)])
-    axes.set_xlim(worst / 1.7, best * 3.2)
+    axes.set_xlim(worst / 1.7, best * 4.5)
     axes.set_ylim(row - 0.4, -0.7)
     axes.set_yticks([place for place, _, _ in labels], [text for _, text, _ in labels])
     for label, (_, _, is_title) in zip(axes.get_yticklabels(), labels, strict=True):
@@ -88,7 +88,9 @@ def draw_bar(axes: Axes, row: int, outcome: Outcome) -> None:
     found = outcome.ours if goal.compared_with == "nothing" else outcome.ratio
     sign = "≤" if goal.bound == "at most" else "≥"
     unit = f" {outcome.unit}" if goal.compared_with == "nothing" else ""
-    text = f"{found:.3g}{unit}  (goal {sign} {goal.value:g}{unit})"
+    other = {"peer": outcome.peer_name, "limit": "the limit", "nothing": ""}[goal.compared_with]
+    of = f" of {textwrap.shorten(other, 28, placeholder=' …').rstrip(',')}" if other else ""
+    text = f"{found:.2g}{unit}{of}  (goal {sign} {goal.value:g}{unit})"
     axes.annotate(text, (max(end, 1), row), (9, 0), textcoords="offset points", va="center", fontsize=9, color=INK)
 
 
@@ -109,4 +111,4 @@ def draw_curves(axes: Axes, curved: list[Outcome]) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     axes.set_xlabel("length of the video (log scale)")
     axes.set_title("Cost against length", loc="left", fontweight="bold", pad=12)
-    axes.legend(frameon=False, fontsize=9)
+    axes.legend(frameon=False, fontsize=9, loc="lower right")
