@@ -80,7 +80,7 @@ def test_markdown_has_a_row_for_each_result_and_the_reasons_below() -> None:
     both = [MISSED, replace(MISSED, what="PNGs", ours=50.0)]
     text = Report(MACHINE, [Section("shards", "c", "2026-11-23", [MET, *both, SKIPPED])]).as_markdown()
     assert "| 1 | 720p | 20.0 s | 50.0 s decord | 0.40 | – | at most 0.5 of the peer | met |" in text
-    assert "- 2, JPEGs: missed by 25%; 2, PNGs: missed by 38%: the queue copies." in text
+    assert "- 2, JPEGs, litdata: missed by 25%; 2, PNGs, litdata: missed by 38%. The queue copies." in text
     assert text.startswith("abacus, 2 cores, 8 GB, no GPU; Python 3")
 
 

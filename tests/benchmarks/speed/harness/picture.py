@@ -90,7 +90,7 @@ def draw_bar(axes: Axes, row: int, outcome: Outcome) -> None:
     unit = f" {outcome.unit}" if goal.compared_with == "nothing" else ""
     other = {"peer": outcome.peer_name, "limit": "the limit", "nothing": ""}[goal.compared_with]
     of = f" of {textwrap.shorten(other, 28, placeholder=' …').rstrip(',')}" if other else ""
-    text = f"{found:.2g}{unit}{of}  (goal {sign} {goal.value:g}{unit})"
+    text = f"{found:.3g}{unit}{of}  (goal {sign} {goal.value:g}{unit})"
     axes.annotate(text, (max(end, 1), row), (9, 0), textcoords="offset points", va="center", fontsize=9, color=INK)
 
 

@@ -128,8 +128,8 @@ class Report:
         for result in self.results:
             if text := reason(result):
                 beginning, _, rest = text.partition(": ")
-                given.setdefault(rest, []).append(f"{result.target}, {cells(result)[0]}: {beginning}")
-        return [f"- {'; '.join(whose)}: {text}" for text, whose in given.items()]
+                given.setdefault(rest, []).append(f"{result.target}, {named(result)}: {beginning}")
+        return [f"- {'; '.join(whose)}. {text[:1].upper()}{text[1:]}" for text, whose in given.items()]
 
     def _origin(self) -> str:
         commits: dict[tuple[str, str], list[str]] = {}
@@ -180,6 +180,13 @@ def cells(result: Outcome | Failure) -> tuple[str, ...]:
         str(result.goal) if result.goal else NO_FIGURE,
         result.verdict,
     )
+
+
+def named(result: Outcome | Failure) -> str:
+    """What was measured, and against whom."""
+    if isinstance(result, Failure):
+        return result.topic
+    return f"{result.what}, {result.peer_name}" if result.peer_name else result.what
 
 
 def reason(result: Outcome | Failure) -> str:
