@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 
+from lit_hour.video.segments import num_processors
 from tests.benchmarks.speed.harness.peers import peer_versions
 
 REPOSITORY = Path(__file__).parents[4]
@@ -20,7 +21,7 @@ def describe_machine() -> dict[str, str | int | float | dict[str, str]]:
     """Names, sizes and versions that figures depend on."""
     return {
         "cpu": processor_name(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 0,
+        "cores": num_processors(),
         "memory_gb": round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 1e9, 1),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else "",
         "python": platform.python_version(),
