@@ -4,10 +4,10 @@ import logging
 import os
 import sys
 
-from lit_hour.config.command_line import parse_command_line
-from lit_hour.config.describe import describe_settings
+from lit_hour.config.introspect import describe_settings
+from lit_hour.config.load import parse_command_line
 from lit_hour.errors import InputError
-from lit_hour.training.signals import STOP
+from lit_hour.training.distributed import STOP
 
 DEFAULT = "conf/tiny.yaml"
 
@@ -20,8 +20,8 @@ def main(words: list[str]) -> None:
     config = parse_command_line(words, DEFAULT)
 
     # imported here, so that --help and a mistyped setting answer at once
+    from lit_hour.synthetic.dataset import prepare_world
     from lit_hour.training.fit import fit
-    from lit_hour.world.prepare import prepare_world
 
     show_progress()
     world = prepare_world(config) if config.world.num_videos else None
@@ -32,7 +32,9 @@ def main(words: list[str]) -> None:
 
 def is_first_rank() -> bool:
     """Whether this is the process that speaks for all: srun numbers its tasks, and Lightning the processes that it starts."""
-    return all(os.environ.get(name, "0") == "0" for name in ("SLURM_PROCID", "NODE_RANK", "LOCAL_RANK"))
+    return all(
+        os.environ.get(name, "0") == "0" for name in ("SLURM_PROCID", "NODE_RANK", "LOCAL_RANK")
+    )
 
 
 def show_progress() -> None:

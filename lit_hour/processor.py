@@ -10,7 +10,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from lit_hour.config.schema import TextConfig
 from lit_hour.errors import QuestionError
-from lit_hour.text.chat import converse, encode_answer, encode_conversation, time_sentence
+from lit_hour.text.chat_template import converse, encode_answer, encode_conversation, time_sentence
 from lit_hour.text.tokenizer import Tokenizer
 from lit_hour.types import (
     IGNORED_LABEL,
@@ -41,7 +41,11 @@ class Processor:
         return converse(questions, self.settings)
 
     def ask(
-        self, question: str, history: Sequence[Message] = (), system_prompt: str = "", answer_start: str = ""
+        self,
+        question: str,
+        history: Sequence[Message] = (),
+        system_prompt: str = "",
+        answer_start: str = "",
     ) -> Conversation:
         """A conversation that waits for the answer to a question.
 
@@ -55,20 +59,26 @@ class Processor:
         if not question.strip():
             raise QuestionError("the question is empty: ask something")
         system = Message("system", system_prompt or self.settings.system_prompt)
-        return Conversation((system, *history, Message("user", question)), answer_start=answer_start)
+        return Conversation(
+            (system, *history, Message("user", question)), answer_start=answer_start
+        )
 
     def video_note(self, duration_seconds: float, num_frames: int) -> str:
         """What the model is told of a video of so many sampled frames; empty without `text.time_instruction`."""
         return time_sentence(duration_seconds, num_frames) if self.settings.time_instruction else ""
 
-    def texts(self, conversations: Sequence[Conversation], *, num_placeholders: int, note: str = "") -> tuple[Text, ...]:
+    def texts(
+        self, conversations: Sequence[Conversation], *, num_placeholders: int, note: str = ""
+    ) -> tuple[Text, ...]:
         """The token ids of conversations about one video or picture (1), several pictures, or neither (0).
 
         Raises:
             QuestionError: a conversation marks the places of more or fewer pictures.
         """
         return tuple(
-            encode_conversation(self.tokenizer, each, self.settings, num_placeholders=num_placeholders, note=note)
+            encode_conversation(
+                self.tokenizer, each, self.settings, num_placeholders=num_placeholders, note=note
+            )
             for each in conversations
         )
 
@@ -85,7 +95,9 @@ class Processor:
         visual, note = sample.visual, ""
         if isinstance(visual, Frames | Features):
             note = self.video_note(sample.duration_seconds, len(visual))
-        texts = self.texts(sample.conversations, num_placeholders=count_placeholders(visual), note=note)
+        texts = self.texts(
+            sample.conversations, num_placeholders=count_placeholders(visual), note=note
+        )
         return Example(sample.key, visual, texts)
 
     def batch(
@@ -102,7 +114,9 @@ class Processor:
         return Batch(
             keys=tuple(example.key for example in examples),
             visuals=tuple(example.visual for example in examples),
-            visual_of_text=tuple(place for place, example in enumerate(examples) for _ in example.texts),
+            visual_of_text=tuple(
+                place for place, example in enumerate(examples) for _ in example.texts
+            ),
             input_ids=_pad([text.input_ids for text in texts], self.tokenizer.pad_token_id or 0),
             labels=_pad([text.labels for text in texts], IGNORED_LABEL),
             question_mask=_pad([text.question_mask for text in texts], False),
@@ -113,7 +127,9 @@ class Processor:
         )
 
     def _nothing(self) -> Example:
-        return Example("", None, self.texts([Conversation((Message("user", "nothing"),))], num_placeholders=0))
+        return Example(
+            "", None, self.texts([Conversation((Message("user", "nothing"),))], num_placeholders=0)
+        )
 
 
 def count_placeholders(visual: Visual | None) -> int:

@@ -14,12 +14,16 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
-if TYPE_CHECKING:  # the nouns name tensors and make none: who reads questions alone should not wait for torch
+if (
+    TYPE_CHECKING
+):  # the nouns name tensors and make none: who reads questions alone should not wait for torch
     import torch
     from torch import Tensor
 
 IGNORED_LABEL = -100  # a position that the loss does not count, as torch's cross-entropy has it
-VISUAL_PLACEHOLDER = -200  # a position of input_ids that the tokens of a video or a picture take the place of
+VISUAL_PLACEHOLDER = (
+    -200
+)  # a position of input_ids that the tokens of a video or a picture take the place of
 IMAGE_MARK = "<image>"  # where one of several pictures stands in the words of a question, as LLaVA's files write it
 
 Role = Literal["system", "user", "assistant"]
@@ -85,7 +89,9 @@ class Frames:
 
     def to(self, device: torch.device) -> Frames:
         """The same frames on another device."""
-        return Frames(self.images.to(device, non_blocking=True), self.timestamps.to(device, non_blocking=True))
+        return Frames(
+            self.images.to(device, non_blocking=True), self.timestamps.to(device, non_blocking=True)
+        )
 
 
 @dataclass(frozen=True)
@@ -103,7 +109,9 @@ class Features:
 
     def to(self, device: torch.device) -> Features:
         """The same features on another device."""
-        return Features(self.tokens.to(device, non_blocking=True), self.timestamps.to(device, non_blocking=True))
+        return Features(
+            self.tokens.to(device, non_blocking=True), self.timestamps.to(device, non_blocking=True)
+        )
 
 
 @dataclass(frozen=True)
@@ -143,7 +151,9 @@ class ImageSet:
 
 
 Video = Frames | Features
-Visual = Video | TiledImage | ImageSet  # its length is the number of pictures that the vision encoder sees
+Visual = (
+    Video | TiledImage | ImageSet
+)  # its length is the number of pictures that the vision encoder sees
 
 
 @dataclass(frozen=True)

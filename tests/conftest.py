@@ -8,13 +8,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests import SHARED
+
 if TYPE_CHECKING:  # small_run brings Lightning with it, which only those who train should wait for
-    from small_run import Small, Trained, Watch
-
-    from lit_hour.run import RunFolder
-
-REPOSITORY = Path(__file__).resolve().parents[1]
-SHARED = REPOSITORY.parent / "shared"
+    from lit_hour.run_dir import RunFolder
+    from tests.small_run import Small, Trained, Watch
 
 
 @pytest.fixture(scope="session")
@@ -38,9 +36,8 @@ def golden() -> Path:
 @pytest.fixture(scope="session")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Small:
     """Small settings, whose world is made and packed."""
-    from small_run import Small, settings
-
-    from lit_hour.world.prepare import prepare_world
+    from lit_hour.synthetic.dataset import prepare_world
+    from tests.small_run import Small, settings
 
     folder = tmp_path_factory.mktemp("small")
     small = Small.write(folder, settings(folder / "world"))
@@ -51,7 +48,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Small:
 @pytest.fixture(scope="session")
 def trained(small: Small) -> Trained:
     """A run of `python train.py` with these settings, from the beginning to the end; not to be changed."""
-    from small_run import Trained
+    from tests.small_run import Trained
 
     words = ("training.pictures=2",)
     return Trained(small, small.run("whole"), words, small.train("whole", *words))
@@ -62,9 +59,11 @@ def babbling(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> RunF
     """A run that says something else to each question: a few steps teach a model to be silent."""
     import torch
 
-    from lit_hour.run import RunFolder
+    from lit_hour.run_dir import RunFolder
 
-    run = RunFolder(Path(shutil.copytree(trained.run.path, tmp_path_factory.mktemp("runs") / "babbling")))
+    run = RunFolder(
+        Path(shutil.copytree(trained.run.path, tmp_path_factory.mktemp("runs") / "babbling"))
+    )
     checkpoint = torch.load(run.checkpoint("best"), weights_only=True)
     for name, weight in checkpoint["state_dict"].items():
         if "language" in name and weight.dim() == 2:
@@ -76,9 +75,8 @@ def babbling(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> RunF
 @pytest.fixture
 def watch(monkeypatch: pytest.MonkeyPatch) -> Watch:
     """Watches the runs of a test from inside."""
-    from small_run import Watch
-
     from lit_hour.training import fit
+    from tests.small_run import Watch
 
     watching, build_callbacks = Watch(), fit.build_callbacks
     monkeypatch.setattr(fit, "build_callbacks", lambda *given: [*build_callbacks(*given), watching])

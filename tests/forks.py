@@ -49,7 +49,12 @@ def fork_ranks(work: Callable[[int], object], outputs: list[Path]) -> Forked:
             os.dup2(output.fileno(), 2)
         sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
         if len(outputs) > 1:
-            os.environ |= {"LOCAL_RANK": str(rank), "NODE_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+            os.environ |= {
+                "LOCAL_RANK": str(rank),
+                "NODE_RANK": "0",
+                "MASTER_ADDR": "127.0.0.1",
+                "MASTER_PORT": str(port),
+            }
         try:
             work(rank)
         except InputError as error:

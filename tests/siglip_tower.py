@@ -10,8 +10,8 @@ from timm.models.vision_transformer import VisionTransformer, _create_vision_tra
 from torch import Tensor
 
 from lit_hour.config.model import VisionConfig
-from lit_hour.interop.siglip import siglip_names, to_tower
 from lit_hour.model.vision_encoder import VisionEncoder
+from lit_hour.weights.name_map import siglip_names, to_tower
 
 SIGLIP = VisionConfig(name="lit-hour-siglip")
 SIZES: dict[str, Any] = {
@@ -24,19 +24,31 @@ PIXELS: dict[str, Any] = {"image_size": 384, "patch_size": 14}
 HALVES = (0.5, 0.5, 0.5)
 
 open_clip.add_model_config(Path(__file__).parent / "model/towers/lit-hour-siglip.json")
-default_cfgs = generate_default_cfgs({"lit_hour_siglip": {"mean": HALVES, "std": HALVES}})  # the name that timm looks for
+default_cfgs = generate_default_cfgs(
+    {"lit_hour_siglip": {"mean": HALVES, "std": HALVES}}
+)  # the name that timm looks for
 
 
 @register_model
 def lit_hour_siglip(pretrained: bool = False, **sizes: Any) -> VisionTransformer:
     """What timm's `vit_so400m_patch14_siglip_384` is, smaller."""
-    sizes = {"img_size": 384, "patch_size": 14, "embed_dim": 24, "depth": 4, "num_heads": 3, "mlp_ratio": 40 / 24} | sizes
+    sizes = {
+        "img_size": 384,
+        "patch_size": 14,
+        "embed_dim": 24,
+        "depth": 4,
+        "num_heads": 3,
+        "mlp_ratio": 40 / 24,
+    } | sizes
     sizes |= {"class_token": False, "global_pool": "map"}
     return _create_vision_transformer("lit_hour_siglip", pretrained=pretrained, **sizes)
 
 
 def load_siglip(encoder: VisionEncoder, weights: Mapping[str, Tensor]) -> VisionEncoder:
     """Fill the tower with Hugging Face's weights, by their names after `vision_model.`; every weight has to be there."""
-    state = {name: to_tower(name, [weights[part] for part in siglip_names(name)]) for name in encoder.tower.state_dict()}
+    state = {
+        name: to_tower(name, [weights[part] for part in siglip_names(name)])
+        for name in encoder.tower.state_dict()
+    }
     encoder.tower.load_state_dict(state)
     return encoder.eval()

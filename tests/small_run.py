@@ -18,9 +18,9 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
 import train
-from lit_hour.config.command_line import parse_command_line
+from lit_hour.config.load import parse_command_line
 from lit_hour.config.schema import Config
-from lit_hour.run import RunFolder
+from lit_hour.run_dir import RunFolder
 from lit_hour.training import fit as fitting
 from lit_hour.training.fit import Outcome
 from lit_hour.types import Batch
@@ -59,7 +59,12 @@ def settings(world: Path) -> dict[str, Any]:
         },
         "training": {
             "max_steps": NUM_STEPS,
-            "learning_rate": {"vision": 0.001, "projector": 0.002, "memory": 0.003, "language": 0.004},
+            "learning_rate": {
+                "vision": 0.001,
+                "projector": 0.002,
+                "memory": 0.003,
+                "language": 0.004,
+            },
             "precision": "32-true",
             "validate_every_steps": 3,
             "checkpoint_every_steps": 2,
@@ -144,7 +149,12 @@ class Watch(Callback):
         self.stop_after_batches: int | None = None
 
     def on_train_batch_end(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Batch, batch_idx: int
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Batch,
+        batch_idx: int,
     ) -> None:
         self.positions += batch.positions
         if len(self.positions) == self.stop_after_batches:
@@ -168,4 +178,6 @@ def start_command(small: Small, name: str, *more: str) -> subprocess.Popen[bytes
     environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
     command = [sys.executable, train.__file__, *small.words(name, *more)]
     folder = Path(train.__file__).parent
-    return subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    return subprocess.Popen(
+        command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )

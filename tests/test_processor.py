@@ -39,7 +39,8 @@ def sample(key: str, visual: Visual | None, *conversations: tuple[Question, ...]
 
 def decode(ids: torch.Tensor) -> str:
     return "".join(
-        "<video>" if number == VISUAL_PLACEHOLDER else str(PROCESSOR.tokenizer.decode([number])) for number in ids.tolist()
+        "<video>" if number == VISUAL_PLACEHOLDER else str(PROCESSOR.tokenizer.decode([number]))
+        for number in ids.tolist()
     )
 
 
@@ -57,7 +58,11 @@ def test_texts_are_padded_on_the_right_and_keep_what_they_were() -> None:
     texts = [text for example in EXAMPLES for text in example.texts]
     longest = max(len(text.input_ids) for text in texts)
     assert (
-        batch.input_ids.shape == batch.labels.shape == batch.question_mask.shape == batch.attention_mask.shape == (7, longest)
+        batch.input_ids.shape
+        == batch.labels.shape
+        == batch.question_mask.shape
+        == batch.attention_mask.shape
+        == (7, longest)
     )
     for row, text in enumerate(texts):
         length = len(text.input_ids)
@@ -76,7 +81,15 @@ def test_each_text_knows_what_it_asks_about_and_its_questions() -> None:
     assert batch.keys == ("a", "b", "c", "d", "e")
     assert batch.visuals == (FRAMES, None, FEATURES, PICTURE, PICTURES)
     assert batch.visual_of_text == (0, 0, 1, 2, 3, 4, 4)
-    assert batch.questions == ((SHORT,), (LONG, SHORT), (SHORT,), (LONG,), (SHORT,), (SHORT,), (MARKED,))
+    assert batch.questions == (
+        (SHORT,),
+        (LONG, SHORT),
+        (SHORT,),
+        (LONG,),
+        (SHORT,),
+        (SHORT,),
+        (MARKED,),
+    )
     assert batch.positions == (7, 8, 9, 1, 2)
 
 
@@ -95,24 +108,39 @@ def test_a_batch_of_nothing_keeps_step_and_teaches_nothing() -> None:
 
 
 def test_only_a_text_with_a_video_has_its_placeholder_and_time() -> None:
-    with_frames, without, with_features = (decode(example.texts[0].input_ids) for example in EXAMPLES[:3])
-    assert "<video>\nThe video is 12.35 seconds long; 3 frames of it are shown.\nWhat?" in with_frames
+    with_frames, without, with_features = (
+        decode(example.texts[0].input_ids) for example in EXAMPLES[:3]
+    )
+    assert (
+        "<video>\nThe video is 12.35 seconds long; 3 frames of it are shown.\nWhat?" in with_frames
+    )
     assert "<video>\nThe video is 12.35 seconds long; 4 frames of it are shown.\n" in with_features
     assert "<video>" not in without and "seconds" not in without
 
 
 def test_pictures_have_a_placeholder_each_and_no_time() -> None:
-    (picture,), (unmarked, marked) = ([decode(text.input_ids) for text in example.texts] for example in EXAMPLES[3:])
+    (picture,), (unmarked, marked) = (
+        [decode(text.input_ids) for text in example.texts] for example in EXAMPLES[3:]
+    )
     assert "user\n<video>\nWhat?" in picture
     assert "user\n<video>\n<video>\nWhat?" in unmarked
     assert "user\n<video> or <video>?" in marked
     assert not any("seconds" in text for text in (picture, unmarked, marked))
 
 
-@pytest.mark.parametrize(("visual", "num_placeholders"), ((None, 0), (FRAMES, 1), (FEATURES, 1), (PICTURE, 1), (PICTURES, 2)))
-def test_a_text_has_as_many_placeholders_as_its_visual_takes(visual: Visual | None, num_placeholders: int) -> None:
+@pytest.mark.parametrize(
+    ("visual", "num_placeholders"),
+    ((None, 0), (FRAMES, 1), (FEATURES, 1), (PICTURE, 1), (PICTURES, 2)),
+)
+def test_a_text_has_as_many_placeholders_as_its_visual_takes(
+    visual: Visual | None, num_placeholders: int
+) -> None:
     (text,) = PROCESSOR.example(sample("a", visual, (SHORT,))).texts
-    assert (text.input_ids == VISUAL_PLACEHOLDER).sum() == count_placeholders(visual) == num_placeholders
+    assert (
+        (text.input_ids == VISUAL_PLACEHOLDER).sum()
+        == count_placeholders(visual)
+        == num_placeholders
+    )
 
 
 def test_marks_for_pictures_that_are_not_there_are_refused() -> None:
@@ -136,7 +164,9 @@ def test_the_system_prompt_is_a_setting() -> None:
 def test_a_question_waits_behind_its_history() -> None:
     history = (Message("user", "Who?"), Message("assistant", "A man."))
     conversation = PROCESSOR.ask("Where?", history)
-    assert conversation == Conversation((Message("system", "Look."), *history, Message("user", "Where?")))
+    assert conversation == Conversation(
+        (Message("system", "Look."), *history, Message("user", "Where?"))
+    )
 
 
 @pytest.mark.parametrize("question", ("", " \n"))
@@ -148,19 +178,32 @@ def test_an_empty_question_is_refused(question: str) -> None:
 def test_the_settings_of_the_text_reach_its_labels_and_its_mask() -> None:
     for setting in ({"learn_template": True}, {"memory_question": "first"}):
         other = Processor(PROCESSOR.tokenizer, replace(SETTINGS, **setting))
-        (text,), (plain,) = (each.example(sample("a", FRAMES, (LONG, SHORT))).texts for each in (other, PROCESSOR))
+        (text,), (plain,) = (
+            each.example(sample("a", FRAMES, (LONG, SHORT))).texts for each in (other, PROCESSOR)
+        )
         assert text.input_ids.tolist() == plain.input_ids.tolist()
         assert text.question_mask.sum() < plain.question_mask.sum()
-        assert ((text.labels != IGNORED_LABEL).sum() > (plain.labels != IGNORED_LABEL).sum()) == ("learn_template" in setting)
+        assert ((text.labels != IGNORED_LABEL).sum() > (plain.labels != IGNORED_LABEL).sum()) == (
+            "learn_template" in setting
+        )
 
 
 def test_a_batch_moves_to_a_device_with_everything_in_it() -> None:
-    batch = PROCESSOR.batch(EXAMPLES, positions=(0, 1, 2, 3, 4), skipped=(Skipped("d", "no picture"),))
+    batch = PROCESSOR.batch(
+        EXAMPLES, positions=(0, 1, 2, 3, 4), skipped=(Skipped("d", "no picture"),)
+    )
     moved = batch.to(torch.device("meta"))
     frames, nothing, features, picture, pictures = moved.visuals
     assert isinstance(frames, Frames) and nothing is None and isinstance(features, Features)
     assert isinstance(picture, TiledImage) and isinstance(pictures, ImageSet)
-    tensors = [moved.input_ids, moved.labels, moved.question_mask, moved.attention_mask, picture.tiles, pictures.images]
+    tensors = [
+        moved.input_ids,
+        moved.labels,
+        moved.question_mask,
+        moved.attention_mask,
+        picture.tiles,
+        pictures.images,
+    ]
     tensors += [frames.images, frames.timestamps, features.tokens, features.timestamps]
     assert {tensor.device.type for tensor in tensors} == {"meta"}
     assert [len(visual) for visual in (frames, features, picture, pictures)] == [3, 4, 7, 2]

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from small_run import Small, settings
-from video.looped import loop_video
 
-from lit_hour.__main__ import main
-from lit_hour.data.shards import open_shards
+from lit_hour.cli import main
+from lit_hour.data.shards.reader import open_shards
+from tests.media.looped import loop_video
+from tests.small_run import Small, settings
 
 CLIPS = (  # landscape and portrait, 8 and 10 bits, variable frame rate, H.264, H.265, VP8 and AV1, upright and rotated
     "animated_room.mp4",
@@ -27,13 +27,25 @@ HOUR_SECONDS = 3600.0
 @pytest.fixture(scope="module")
 def questions(real_videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What is in each clip, asked openly and with the other clips' descriptions as wrong options."""
-    catalog = {clip["file"]: clip["what"] for clip in json.loads((real_videos / "CATALOG.json").read_text())}
+    catalog = {
+        clip["file"]: clip["what"]
+        for clip in json.loads((real_videos / "CATALOG.json").read_text())
+    }
     options = [catalog[name] for name in CLIPS]
     records: list[dict[str, object]] = []
     for place, name in enumerate(CLIPS):
         others = (options[place:] + options[:place])[:4]
-        records.append({"video": name, "question": "What does the video show?", "answer": catalog[name]})
-        records.append({"video": name, "question": "Which is it?", "options": sorted(others), "answer": catalog[name]})
+        records.append(
+            {"video": name, "question": "What does the video show?", "answer": catalog[name]}
+        )
+        records.append(
+            {
+                "video": name,
+                "question": "Which is it?",
+                "options": sorted(others),
+                "answer": catalog[name],
+            }
+        )
     file = tmp_path_factory.mktemp("real") / "questions.json"
     file.write_text(json.dumps(records))
     return file
@@ -43,13 +55,22 @@ def questions(real_videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
 def learnt(real_videos: Path, questions: Path) -> Small:
     """A run that has read the clips."""
     folder = questions.parent
-    pack_settings = ["video.size_pixels=64", "video.min_frames=4", "video.max_frames=6", "pack.num_workers=1"]
+    pack_settings = [
+        "video.size_pixels=64",
+        "video.min_frames=4",
+        "video.max_frames=6",
+        "pack.num_workers=1",
+    ]
     main(["pack", str(real_videos), str(questions), str(folder / "shards"), *pack_settings])
     values = settings(folder)
     values["data"]["sources"] = {"real": {"shards": str(folder / "shards")}}
     values["data"]["validation_sources"] = {"real": {"shards": str(folder / "shards")}}
     del values["world"]
-    values["training"] |= {"max_steps": 40, "validate_every_steps": 40, "checkpoint_every_steps": 40}
+    values["training"] |= {
+        "max_steps": 40,
+        "validate_every_steps": 40,
+        "checkpoint_every_steps": 40,
+    }
     small = Small.write(folder, values)
     small.train("real")
     return small
@@ -68,9 +89,13 @@ def test_every_clip_is_packed_with_its_questions(learnt: Small) -> None:
     assert all(video.num_frames >= 3 and video.num_questions == 2 for video in shards.subjects)
 
 
-def test_a_clip_that_was_learnt_is_answered(learnt: Small, real_videos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_clip_that_was_learnt_is_answered(
+    learnt: Small, real_videos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     run = str(learnt.run("real").path)
-    answer, seen = ask(capsys, str(real_videos / "nasa.mp4"), "What does the video show?", "--run", run)
+    answer, seen = ask(
+        capsys, str(real_videos / "nasa.mp4"), "What does the video show?", "--run", run
+    )
     assert answer.strip()
     assert re.match(r"\[6 frames, 30 tokens in memory; decode ", seen)
     assert torch.load(learnt.run("real").checkpoint("last"), weights_only=True)["global_step"] == 40

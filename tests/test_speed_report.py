@@ -17,11 +17,34 @@ from tests.benchmarks.speed.harness.topics import TARGETS, TOPICS
 
 HALF_OF_THE_PEER = Goal("at most", 0.5)
 MOST_OF_THE_LIMIT = Goal("at least", 0.8, "limit")
-MET = Outcome(1, "720p", "s", 20.0, 50.0, "decord", goal=HALF_OF_THE_PEER, curve={10.0: 20.0, 60.0: 120.0})
-MISSED = Outcome(2, "JPEGs", "MB/s", 60.0, 30.0, "litdata", 100.0, "decoding", MOST_OF_THE_LIMIT, why="the queue copies.")
-SKIPPED = Outcome(5, "so400m", "TFLOP/s", goal=Goal("at least", 0.6, "limit"), why="it would need a GPU.")
+MET = Outcome(
+    1, "720p", "s", 20.0, 50.0, "decord", goal=HALF_OF_THE_PEER, curve={10.0: 20.0, 60.0: 120.0}
+)
+MISSED = Outcome(
+    2,
+    "JPEGs",
+    "MB/s",
+    60.0,
+    30.0,
+    "litdata",
+    100.0,
+    "decoding",
+    MOST_OF_THE_LIMIT,
+    why="the queue copies.",
+)
+SKIPPED = Outcome(
+    5, "so400m", "TFLOP/s", goal=Goal("at least", 0.6, "limit"), why="it would need a GPU."
+)
 COMPARED = Outcome(2, "read only", "MB/s", 60.0, 30.0, "litdata")
-MACHINE = {"cpu": "abacus", "cores": 2, "memory_gb": 8.0, "gpu": "", "python": "3", "versions": {}, "peers": {}}
+MACHINE = {
+    "cpu": "abacus",
+    "cores": 2,
+    "memory_gb": 8.0,
+    "gpu": "",
+    "python": "3",
+    "versions": {},
+    "peers": {},
+}
 
 TOPIC = """
 from tests.benchmarks.speed.harness.outcome import Outcome
@@ -37,7 +60,13 @@ def measure():
     [
         (MET, "met", 0.4, 0.0, 1.25),
         (MISSED, "missed", 0.6, 0.25, 0.75),
-        (Outcome(7, "help", "s", 3.0, goal=Goal("at most", 2.0, "nothing")), "missed", None, 0.5, 2 / 3),
+        (
+            Outcome(7, "help", "s", 3.0, goal=Goal("at most", 2.0, "nothing")),
+            "missed",
+            None,
+            0.5,
+            2 / 3,
+        ),
         (Outcome(7, "help", "s", 2.0, goal=Goal("at most", 2.0, "nothing")), "met", None, 0.0, 1.0),
     ],
 )
@@ -51,7 +80,11 @@ def test_an_outcome_is_judged_by_its_goal(
 
 def test_what_has_no_figure_or_no_goal_is_neither_met_nor_missed() -> None:
     without_peer = Outcome(1, "720p", "s", 20.0, goal=HALF_OF_THE_PEER)
-    assert [each.verdict for each in (SKIPPED, COMPARED, without_peer)] == ["skipped", "for comparison", "skipped"]
+    assert [each.verdict for each in (SKIPPED, COMPARED, without_peer)] == [
+        "skipped",
+        "for comparison",
+        "skipped",
+    ]
     assert COMPARED.ratio == 2.0
 
 
@@ -70,23 +103,44 @@ def test_the_table_says_what_was_missed_and_what_was_skipped() -> None:
     )
     assert lines[place + 1].strip() == "missed by 25%: the queue copies."
     assert any(line.strip() == "skipped: it would need a GPU." for line in lines)
-    assert any(line.split()[0] == "ingest" and line.split()[-1] == "failed" for line in lines if line.strip())
-    assert "Not run: memaug (target 3), step (target 4), answering (target 6), startup (target 7)." in text
+    assert any(
+        line.split()[0] == "ingest" and line.split()[-1] == "failed"
+        for line in lines
+        if line.strip()
+    )
+    assert (
+        "Not run: memaug (target 3), step (target 4), answering (target 6), startup (target 7)."
+        in text
+    )
     assert "commit c1, 2026-11-23: ingest, encoder; commit c2, 2026-11-23: shards" in text
     assert text.endswith(failure.error)
 
 
 def test_markdown_has_a_row_for_each_result_and_the_reasons_below() -> None:
     both = [MISSED, replace(MISSED, what="PNGs", ours=50.0)]
-    text = Report(MACHINE, [Section("shards", "c", "2026-11-23", [MET, *both, SKIPPED])]).as_markdown()
-    assert "| 1 | 720p | 20.0 s | 50.0 s decord | 0.40 | – | at most 0.5 of the peer | met |" in text
-    assert "- 2, JPEGs, litdata: missed by 25%; 2, PNGs, litdata: missed by 38%. The queue copies." in text
+    text = Report(
+        MACHINE, [Section("shards", "c", "2026-11-23", [MET, *both, SKIPPED])]
+    ).as_markdown()
+    assert (
+        "| 1 | 720p | 20.0 s | 50.0 s decord | 0.40 | – | at most 0.5 of the peer | met |" in text
+    )
+    assert (
+        "- 2, JPEGs, litdata: missed by 25%; 2, PNGs, litdata: missed by 38%. The queue copies."
+        in text
+    )
     assert text.startswith("abacus, 2 cores, 8 GB, no GPU; Python 3")
 
 
 def test_what_was_measured_before_on_the_same_machine_is_read_again(tmp_path: Path) -> None:
     file = tmp_path / "speed.json"
-    sections = [Section("ingest", "c", "today", [Failure("ingest", 1, "no room"), MET, MISSED, SKIPPED, COMPARED])]
+    sections = [
+        Section(
+            "ingest",
+            "c",
+            "today",
+            [Failure("ingest", 1, "no room"), MET, MISSED, SKIPPED, COMPARED],
+        )
+    ]
     assert read_sections(file, MACHINE) == []
     Report(MACHINE, sections).write_json(file)
     assert read_sections(file, MACHINE) == sections
@@ -94,7 +148,13 @@ def test_what_was_measured_before_on_the_same_machine_is_read_again(tmp_path: Pa
 
 
 def test_figures_have_three_digits_that_count() -> None:
-    assert [figure(value) for value in (1234.5, 12.34, 0.523, 0.01234, None)] == ["1,234", "12.3", "0.52", "0.0123", "–"]
+    assert [figure(value) for value in (1234.5, 12.34, 0.523, 0.01234, None)] == [
+        "1,234",
+        "12.3",
+        "0.52",
+        "0.0123",
+        "–",
+    ]
 
 
 @pytest.mark.parametrize("outcomes", [[], [SKIPPED], [MET, MISSED, SKIPPED, COMPARED]])
@@ -104,22 +164,34 @@ def test_a_picture_is_drawn_of_whatever_there_is(outcomes: list[Outcome], tmp_pa
 
 
 @pytest.mark.parametrize(
-    ("end", "reason"), [("raise ValueError('no room')", "ValueError: no room"), ("import os; os._exit(9)", "9")]
+    ("end", "reason"),
+    [("raise ValueError('no room')", "ValueError: no room"), ("import os; os._exit(9)", "9")],
 )
 def test_a_topic_that_fails_keeps_what_it_found_and_the_others_go_on(
-    end: str, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    end: str,
+    reason: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     (tmp_path / "made_up").mkdir()
     for topic in TOPICS:
-        (tmp_path / "made_up" / f"{topic}.py").write_text(TOPIC.format(end=end if topic == "ingest" else ""))
+        (tmp_path / "made_up" / f"{topic}.py").write_text(
+            TOPIC.format(end=end if topic == "ingest" else "")
+        )
     monkeypatch.setattr(harness, "FOLDER", tmp_path / "out")
     monkeypatch.setattr(harness, "TOPICS_PACKAGE", "made_up")
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
     assert harness.main(["ingest", "startup"]) == 1
     found = json.loads((tmp_path / "out" / "speed.json").read_text())
-    assert [each["what"] for topic in found["topics"] for each in topic["outcomes"]] == ["before", "before"]
+    assert [each["what"] for topic in found["topics"] for each in topic["outcomes"]] == [
+        "before",
+        "before",
+    ]
     failed = [failure for topic in found["topics"] for failure in topic["failed"]]
-    assert [(each["topic"], each["error"].strip().endswith(reason)) for each in failed] == [("ingest", True)]
+    assert [(each["topic"], each["error"].strip().endswith(reason)) for each in failed] == [
+        ("ingest", True)
+    ]
     assert found["not_run"] == [topic for topic in TOPICS if topic not in ("ingest", "startup")]
     assert found["machine"]["cores"] > 0 and "decord" in found["machine"]["peers"]
     assert "failed" in capfd.readouterr().out

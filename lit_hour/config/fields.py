@@ -16,7 +16,13 @@ def setting(
     at_most: float | None = None,
 ) -> Any:
     """A field of the schema: its default, what it means, its unit and its range."""
-    metadata = {"meaning": meaning, "unit": unit, "at_least": at_least, "above": above, "at_most": at_most}
+    metadata = {
+        "meaning": meaning,
+        "unit": unit,
+        "at_least": at_least,
+        "above": above,
+        "at_most": at_most,
+    }
     if isinstance(default, dict):
         return field(default_factory=lambda: dict(default), metadata=metadata)
     return field(default=default, metadata=metadata)

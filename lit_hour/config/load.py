@@ -2,7 +2,9 @@
 
 A file may name others that it starts from: `compose: [hour_llava_3b.yaml]`, relative to itself.
 The schema says what a value is, not YAML: `name: 010` is the text "010", and `max_steps: yes` is refused.
-"""
+
+
+The words of a command line -> a Config: `[FILE.yaml] [key=value ...]`."""
 
 from __future__ import annotations
 
@@ -17,8 +19,8 @@ import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from lit_hour.config.check import check_config, check_names, wrong_type
 from lit_hour.config.schema import Config
+from lit_hour.config.validate import check_config, check_names, wrong_type
 from lit_hour.errors import ConfigError
 
 COMPOSE = "compose"
@@ -32,7 +34,9 @@ class Layer(NamedTuple):
     origin: str
 
 
-def load_config(file: str | Path | None = None, words: Sequence[str] = (), base: str | Path | None = None) -> Config:
+def load_config(
+    file: str | Path | None = None, words: Sequence[str] = (), base: str | Path | None = None
+) -> Config:
     """The settings of a YAML file and of words from the command line, over the schema's defaults.
 
     Args:
@@ -44,7 +48,12 @@ def load_config(file: str | Path | None = None, words: Sequence[str] = (), base:
         ConfigError: a file is missing, no YAML or no mapping; a setting does not exist, is given twice, has no value,
             has one of the wrong type or out of range, or does not fit another.
     """
-    files = [layer for each in (base, file) if each is not None for layer in _read_composed(Path(each)).values()]
+    files = [
+        layer
+        for each in (base, file)
+        if each is not None
+        for layer in _read_composed(Path(each)).values()
+    ]
     return _merge([*files, *map(_parse_word, words)])
 
 
@@ -64,7 +73,10 @@ def config_to_dict(config: Config) -> dict[str, Any]:
 
 def save_config(config: Config, path: str | Path) -> None:
     """Write every setting, defaults included, as YAML that `load_config` reads."""
-    Path(path).write_text(yaml.safe_dump(config_to_dict(config), sort_keys=False, allow_unicode=True), encoding="utf-8")
+    Path(path).write_text(
+        yaml.safe_dump(config_to_dict(config), sort_keys=False, allow_unicode=True),
+        encoding="utf-8",
+    )
 
 
 def _merge(layers: Sequence[Layer]) -> Config:
@@ -79,7 +91,9 @@ def _merge(layers: Sequence[Layer]) -> Config:
             raise wrong_type(error.full_key or "", *layer) from error
     missing = sorted(OmegaConf.missing_keys(merged))
     if missing:
-        raise ConfigError(f"{missing[0]} has no value and no default: give it in a file, or as the word {missing[0]}=...")
+        raise ConfigError(
+            f"{missing[0]} has no value and no default: give it in a file, or as the word {missing[0]}=..."
+        )
     config = OmegaConf.to_object(merged)
     assert isinstance(config, Config)
     check_config(config)
@@ -96,7 +110,9 @@ def _parse_word(word: str) -> Layer:
     """`a.b=c` -> {"a": {"b": "c"}}."""
     name, equals, value = word.partition("=")
     if not equals or not name:
-        raise ConfigError(f"'{word}' is not a setting: write NAME=VALUE, for example training.max_steps=100")
+        raise ConfigError(
+            f"'{word}' is not a setting: write NAME=VALUE, for example training.max_steps=100"
+        )
     settings: Any = value
     for key in reversed(name.split(".")):
         settings = {key: settings}
@@ -107,7 +123,9 @@ def _read_composed(path: Path, composed_by: tuple[Path, ...] = ()) -> dict[Path,
     """The files that `path` starts from, each once and in the order in which they are merged, then `path` itself."""
     where = path.resolve()
     if where in [file.resolve() for file in composed_by]:
-        raise ConfigError(f"'{COMPOSE}' goes in a circle: {' -> '.join(map(str, (*composed_by, path)))}")
+        raise ConfigError(
+            f"'{COMPOSE}' goes in a circle: {' -> '.join(map(str, (*composed_by, path)))}"
+        )
     settings = _read_yaml(path, composed_by)
     parents = settings.pop(COMPOSE, [])
     if not isinstance(parents, list) or not all(isinstance(parent, str) for parent in parents):
@@ -120,7 +138,9 @@ def _read_composed(path: Path, composed_by: tuple[Path, ...] = ()) -> dict[Path,
 
 def _read_yaml(path: Path, composed_by: tuple[Path, ...]) -> dict[str, Any]:
     if not path.is_file():
-        near = difflib.get_close_matches(path.stem, [file.stem for file in path.parent.glob("*.yaml")], n=1, cutoff=0.5)
+        near = difflib.get_close_matches(
+            path.stem, [file.stem for file in path.parent.glob("*.yaml")], n=1, cutoff=0.5
+        )
         raise ConfigError(
             f"no such config file: {path}"
             + (f", which {composed_by[-1]} composes" if composed_by else "")
@@ -152,7 +172,41 @@ def _plain(node: yaml.Node, name: str, path: Path) -> Any:
             raise ConfigError(f"{path}, line {line}: the name of a setting has to be a word")
         full_name = f"{name}.{key}" if name else key
         if key in settings:
-            raise ConfigError(f"{path}: '{full_name}' is given twice, in lines {lines[key]} and {line}")
+            raise ConfigError(
+                f"{path}: '{full_name}' is given twice, in lines {lines[key]} and {line}"
+            )
         lines[key] = line
         settings[key] = _plain(value_node, full_name, path)
     return settings
+
+
+def parse_command_line(words: Sequence[str], default_file: str | None = None) -> Config:
+    """The settings of the file that the words name, or of the default one, changed by the other words.
+
+    Raises:
+        ConfigError: more than one file is named, a word is neither a file nor a setting, or as `load_config`.
+    """
+    file, settings = split_words(words)
+    return load_config(file or default_file, settings)
+
+
+def split_words(words: Sequence[str]) -> tuple[Path | None, list[str]]:
+    """The file among the words, if there is one, and the settings.
+
+    Raises:
+        ConfigError: more than one file is named, or a word is neither a file nor a setting.
+    """
+    files = [
+        word
+        for word in words
+        if word.endswith(".yaml") and ("=" not in word or Path(word).is_file())
+    ]
+    settings = [word for word in words if word not in files]
+    for word in settings:
+        if "=" not in word:
+            raise ConfigError(
+                f"'{word}' is neither a .yaml file nor a setting: settings are written as key=value"
+            )
+    if len(files) > 1:
+        raise ConfigError(f"one config file at most, not {' and '.join(files)}")
+    return Path(files[0]) if files else None, settings

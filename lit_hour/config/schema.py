@@ -13,10 +13,10 @@ from typing import Literal
 from lit_hour.config.data import DataConfig, EncodeConfig
 from lit_hour.config.evaluation import EvaluationConfig
 from lit_hour.config.fields import section, setting
-from lit_hour.config.marathon import MarathonConfig
 from lit_hour.config.model import ModelConfig
 from lit_hour.config.serving import ServingConfig
-from lit_hour.config.world import WorldConfig
+from lit_hour.config.synthetic import WorldConfig
+from lit_hour.config.videomarathon import MarathonConfig
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,9 @@ class RunConfig:
 
     name: str = setting("hour_llava", "name of the run; the same name continues it")
     folder: str = setting("runs", "where run folders are made")
-    seed: int = setting(0, "seed of weights, data order and forgetting", at_least=0, at_most=2**32 - 1)
+    seed: int = setting(
+        0, "seed of weights, data order and forgetting", at_least=0, at_most=2**32 - 1
+    )
 
 
 @dataclass(frozen=True)
@@ -33,17 +35,26 @@ class VideoConfig:
     """How frames are taken from a video file."""
 
     frames_per_second: float = setting(1.0, "sampling rate", unit="1/s", above=0)
-    min_frames: int = setting(128, "a shorter video gets this many, spread over it", unit="frames", at_least=1)
-    max_frames: int = setting(3600, "a longer video gets this many, spread over it", unit="frames", at_least=1)
-    size_pixels: int = setting(384, "side of the square that each frame is resized to", unit="pixels", at_least=8)
+    min_frames: int = setting(
+        128, "a shorter video gets this many, spread over it", unit="frames", at_least=1
+    )
+    max_frames: int = setting(
+        3600, "a longer video gets this many, spread over it", unit="frames", at_least=1
+    )
+    size_pixels: int = setting(
+        384, "side of the square that each frame is resized to", unit="pixels", at_least=8
+    )
     show: Literal["all", "first_frame", "nothing"] = setting(
-        "all", "what training and validation see; less than all tells what questions give away without the video"
+        "all",
+        "what training and validation see; less than all tells what questions give away without the video",
     )
     on_damage: Literal["error", "use"] = setting(
-        "error", "a file that stops decoding before its end: refuse it, or use what could be read and say so"
+        "error",
+        "a file that stops decoding before its end: refuse it, or use what could be read and say so",
     )
     key_frames_only: bool = setting(
-        False, "show the last key frame before each time, not the frame on screen: far faster, seconds too early"
+        False,
+        "show the last key frame before each time, not the frame on screen: far faster, seconds too early",
     )
 
 
@@ -51,20 +62,33 @@ class VideoConfig:
 class ImageConfig:
     """How a single picture is cut into tiles: the grid whose tiles lose least of it."""
 
-    max_grid: int = setting(6, "rows and columns of the largest grid of tiles", unit="tiles", at_least=1, at_most=16)
-    max_tiles: int = setting(9, "a picture with more tokens than this many tiles have is shrunk to them", at_least=1)
+    max_grid: int = setting(
+        6, "rows and columns of the largest grid of tiles", unit="tiles", at_least=1, at_most=16
+    )
+    max_tiles: int = setting(
+        9, "a picture with more tokens than this many tiles have is shrunk to them", at_least=1
+    )
 
 
 @dataclass(frozen=True)
 class PackConfig:
     """How videos and questions become tar shards."""
 
-    videos_per_shard: int = setting(16, "videos in one tar; or pictures, or texts", unit="videos", at_least=1)
+    videos_per_shard: int = setting(
+        16, "videos in one tar; or pictures, or texts", unit="videos", at_least=1
+    )
     jpeg_quality: int = setting(90, "quality of the stored frames", at_least=1, at_most=100)
-    num_workers: int = setting(0, "shards made at once; 0 for one per core", unit="processes", at_least=0)
-    max_skipped: int = setting(0, "videos and pictures that may fail before packing stops", unit="videos", at_least=0)
+    num_workers: int = setting(
+        0, "shards made at once; 0 for one per core", unit="processes", at_least=0
+    )
+    max_skipped: int = setting(
+        0, "videos and pictures that may fail before packing stops", unit="videos", at_least=0
+    )
     timeout_seconds: float = setting(
-        3600.0, "how long reading one may take until it counts as one that fails; 0 for ever", unit="s", at_least=0
+        3600.0,
+        "how long reading one may take until it counts as one that fails; 0 for ever",
+        unit="s",
+        at_least=0,
     )
 
 
@@ -73,12 +97,16 @@ class TextConfig:
     """How conversations become token ids."""
 
     tokenizer: str = setting(
-        "byte-level", 'folder of a language model\'s tokenizer, or "byte-level": one learnt from the training questions'
+        "byte-level",
+        'folder of a language model\'s tokenizer, or "byte-level": one learnt from the training questions',
     )
     vocabulary_size: int = setting(2048, "of the byte-level tokenizer", unit="tokens", at_least=300)
-    system_prompt: str = setting("You are a helpful assistant.", "first message of each conversation")
+    system_prompt: str = setting(
+        "You are a helpful assistant.", "first message of each conversation"
+    )
     choice_answer: Literal["letter", "words"] = setting(
-        "letter", "how multiple choice is asked and answered: lettered options and a letter, or options and their words"
+        "letter",
+        "how multiple choice is asked and answered: lettered options and a letter, or options and their words",
     )
     learn_template: bool = setting(
         False,
@@ -91,7 +119,9 @@ class TextConfig:
         " video when it answers earlier ones",
     )
     time_instruction: bool = setting(True, "tell the model the duration and the number of frames")
-    max_tokens: int = setting(32768, "longest text with its video tokens; a longer one is cut", unit="tokens", at_least=64)
+    max_tokens: int = setting(
+        32768, "longest text with its video tokens; a longer one is cut", unit="tokens", at_least=64
+    )
 
 
 @dataclass(frozen=True)
@@ -113,22 +143,43 @@ class TrainingConfig:
         "folder of another run, or of a published LLaVA-OneVision or Hour-LLaVA, whose weights and tokenizer this run starts"
         " from; empty: random weights, or those that model.language.folder and model.vision.weights name",
     )
-    max_steps: int = setting(0, "optimizer steps; 0: as many as make one pass over the sources", unit="steps", at_least=0)
-    learning_rate: LearningRateConfig = section(LearningRateConfig, "peak learning rate of each part")
-    warmup_share: float = setting(0.03, "share of the steps over which the learning rates rise", at_least=0, at_most=1)
+    max_steps: int = setting(
+        0, "optimizer steps; 0: as many as make one pass over the sources", unit="steps", at_least=0
+    )
+    learning_rate: LearningRateConfig = section(
+        LearningRateConfig, "peak learning rate of each part"
+    )
+    warmup_share: float = setting(
+        0.03, "share of the steps over which the learning rates rise", at_least=0, at_most=1
+    )
     weight_decay: float = setting(0.0, "AdamW's weight decay", at_least=0)
     clip_norm: float = setting(1.0, "largest norm of the gradient; 0 for no clipping", at_least=0)
-    precision: Literal["bf16-mixed", "bf16-true", "32-true"] = setting("bf16-mixed", "arithmetic, as Lightning names it")
-    validate_every_steps: int = setting(500, "steps between validations", unit="steps", at_least=1)
-    checkpoint_every_steps: int = setting(500, "steps between checkpoints", unit="steps", at_least=1)
-    keep_checkpoints: int = setting(3, "newest periodic checkpoints kept; best and last are kept besides", at_least=1)
-    max_skipped_steps: int = setting(
-        0, "steps that a run may leave out because their loss or gradient is not finite", unit="steps", at_least=0
+    precision: Literal["bf16-mixed", "bf16-true", "32-true"] = setting(
+        "bf16-mixed", "arithmetic, as Lightning names it"
     )
-    max_requeues: int = setting(500, "times that a SLURM job that was warned starts again by itself", at_least=0)
-    log_every_steps: int = setting(10, "steps between lines in TensorBoard", unit="steps", at_least=1)
+    validate_every_steps: int = setting(500, "steps between validations", unit="steps", at_least=1)
+    checkpoint_every_steps: int = setting(
+        500, "steps between checkpoints", unit="steps", at_least=1
+    )
+    keep_checkpoints: int = setting(
+        3, "newest periodic checkpoints kept; best and last are kept besides", at_least=1
+    )
+    max_skipped_steps: int = setting(
+        0,
+        "steps that a run may leave out because their loss or gradient is not finite",
+        unit="steps",
+        at_least=0,
+    )
+    max_requeues: int = setting(
+        500, "times that a SLURM job that was warned starts again by itself", at_least=0
+    )
+    log_every_steps: int = setting(
+        10, "steps between lines in TensorBoard", unit="steps", at_least=1
+    )
     pictures: int = setting(4, "validation questions shown as pictures in TensorBoard", at_least=0)
-    accelerator: Literal["auto", "cpu", "gpu"] = setting("auto", "where to compute; auto: on a GPU when there is one")
+    accelerator: Literal["auto", "cpu", "gpu"] = setting(
+        "auto", "where to compute; auto: on a GPU when there is one"
+    )
     devices: str = setting("auto", "processes on each node, or auto")
     strategy: Literal["auto", "ddp", "fsdp"] = setting(
         "auto",
@@ -136,10 +187,15 @@ class TrainingConfig:
         " several",
     )
     activation_checkpointing: bool = setting(
-        False, "blocks keep only their inputs and compute the rest again in the backward pass: less memory, a third slower"
+        False,
+        "blocks keep only their inputs and compute the rest again in the backward pass: less memory, a third slower",
     )
-    compile: bool = setting(False, "translate each block with torch.compile: minutes at the start, faster steps")
-    cpu_threads: int = setting(0, "threads that compute in each process on a CPU; 0: as many as torch takes", at_least=0)
+    compile: bool = setting(
+        False, "translate each block with torch.compile: minutes at the start, faster steps"
+    )
+    cpu_threads: int = setting(
+        0, "threads that compute in each process on a CPU; 0: as many as torch takes", at_least=0
+    )
     num_nodes: int = setting(1, "machines", at_least=1)
 
 
@@ -166,5 +222,9 @@ class Config:
     answer: AnswerConfig = section(AnswerConfig, "how answers are generated")
     serving: ServingConfig = section(ServingConfig, "how a trained run answers")
     world: WorldConfig = section(WorldConfig, "made-up videos whose answers are known")
-    marathon: MarathonConfig = section(MarathonConfig, "videos -> instruction data, by a model that is asked for it")
-    evaluation: EvaluationConfig = section(EvaluationConfig, "published questions and videos -> a score that can be checked")
+    marathon: MarathonConfig = section(
+        MarathonConfig, "videos -> instruction data, by a model that is asked for it"
+    )
+    evaluation: EvaluationConfig = section(
+        EvaluationConfig, "published questions and videos -> a score that can be checked"
+    )

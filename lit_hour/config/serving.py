@@ -1,13 +1,69 @@
-"""The settings of answering, one group of the schema: how memories of videos are kept, and the server."""
+"""The settings of `python -m lit_hour serve`, a section of the group serving: what a stranger may send, and how much of it.
 
-# ruff: noqa: RUF009  (`setting` and `section` make a new dataclass field at each call; nothing is shared)
+The settings of answering, one group of the schema: how memories of videos are kept, and the server."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Literal
 
 from lit_hour.config.fields import section, setting
-from lit_hour.config.server import ServerConfig
+
+
+@dataclass(frozen=True)
+class ServerConfig:
+    """Limits of the server; none of them changes an answer."""
+
+    max_upload_megabytes: int = setting(
+        4000, "largest video file that is taken", unit="MB", at_least=1
+    )
+    max_video_seconds: float = setting(6 * 3600.0, "longest video that is taken", unit="s", above=0)
+    max_frame_megapixels: float = setting(
+        16.0, "largest frame of a video that is taken: 4K has 8.3", unit="MP", above=0
+    )
+    max_videos: int = setting(
+        32,
+        "videos that are kept; one more takes the place of the one that was asked about least recently",
+        at_least=1,
+    )
+    uploads_at_once: int = setting(
+        4, "videos that are received at the same time; one more is answered 429", at_least=1
+    )
+    upload_folder: str = setting(
+        "", "where uploads are kept while the server runs; empty: the system's temporary folder"
+    )
+    idle_seconds: float = setting(
+        30.0, "an upload of which next to nothing comes for so long is given up", unit="s", above=0
+    )
+    answers_at_once: int = setting(
+        4, "questions that are answered in turn, a token each", at_least=1
+    )
+    queue_length: int = setting(
+        32, "questions that may wait for their turn; one more is answered 429", at_least=0
+    )
+    check_timeout_seconds: float = setting(
+        20.0, "how long the check of an upload may take", unit="s", above=0
+    )
+    decode_timeout_seconds: float = setting(
+        3600.0,
+        "how long the frames of a video may be waited for in all, encoding apart",
+        unit="s",
+        above=0,
+    )
+    decode_memory_gigabytes: float = setting(
+        4.0,
+        "memory that the process that decodes may take, threads and buffers of the decoder included",
+        unit="GB",
+        above=0,
+    )
+    host_names: str = setting(
+        "",
+        "names by which browsers may ask for this server besides localhost and its address, with commas between, such as"
+        " that of a proxy before it",
+    )
+
+
+# ruff: noqa: RUF009  (`setting` and `section` make a new dataclass field at each call; nothing is shared)
 
 
 @dataclass(frozen=True)

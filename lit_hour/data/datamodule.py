@@ -14,15 +14,14 @@ from numpy.typing import NDArray
 
 from lit_hour.config.data import SourceConfig
 from lit_hour.config.schema import Config
-from lit_hour.data.balance import BalancedOrder, SampleCost
-from lit_hour.data.encoding import Encoding
-from lit_hour.data.loader import TimedLoader, outlive_warnings
-from lit_hour.data.order import MixedOrder, SourceOrder
-from lit_hour.data.origin import describe_changes, describe_origin
-from lit_hour.data.reading import NOTHING, Collate, TrainingSamples, ValidationSubjects
-from lit_hour.data.sampler import StepSampler, micro_batches_per_step
+from lit_hour.data.dataloader import TimedLoader, outlive_warnings
+from lit_hour.data.datasets import NOTHING, Collate, TrainingSamples, ValidationSubjects
+from lit_hour.data.features.format import Encoding
+from lit_hour.data.order.batch_sampler import StepSampler, micro_batches_per_step
+from lit_hour.data.order.data_state import describe_changes, describe_origin
+from lit_hour.data.order.sample_order import BalancedOrder, MixedOrder, SampleCost, SourceOrder
+from lit_hour.data.questions.record import count_kinds, spell_counts
 from lit_hour.data.sources import encodings_of, open_sources
-from lit_hour.data.subject import count_kinds, spell_counts
 from lit_hour.errors import ConfigError, ShardError
 from lit_hour.processor import Processor
 from lit_hour.types import Question
@@ -48,14 +47,21 @@ class VideoQuestionData(L.LightningDataModule):
         self.validation_sources = open_sources(config.data.validation_sources, config)
         per_sample = config.data.questions_per_sample
         orders = {
-            name: SourceOrder(shards.samples_per_shard(per_sample), config.data.shuffle_shards, config.run.seed, name)
+            name: SourceOrder(
+                shards.samples_per_shard(per_sample),
+                config.data.shuffle_shards,
+                config.run.seed,
+                name,
+            )
             for name, shards in self.sources.items()
         }
         weights = {name: source.weight for name, source in _training_sources(config).items()}
         starts = {name: source.start for name, source in _training_sources(config).items()}
         self.order = MixedOrder(orders, weights, config.run.seed, starts)
         self._origin = describe_origin(config, self.sources)
-        self.num_steps = config.training.max_steps or -(-len(self.order) // config.data.samples_per_step)
+        self.num_steps = config.training.max_steps or -(
+            -len(self.order) // config.data.samples_per_step
+        )
         self.step = 0
         self.position = 0
         self._train_loader: TimedLoader | None = None
@@ -63,7 +69,9 @@ class VideoQuestionData(L.LightningDataModule):
     def describe(self) -> str:
         """One line on what there is to learn from."""
         subjects = [subject for shards in self.sources.values() for subject in shards.subjects]
-        validation = [subject for shards in self.validation_sources.values() for subject in shards.subjects]
+        validation = [
+            subject for shards in self.validation_sources.values() for subject in shards.subjects
+        ]
         hours = sum(subject.duration_seconds for subject in subjects) / 3600
         return (
             f"{spell_counts(count_kinds(each.kind for each in subjects))}, {hours:.1f} hours of video,"
@@ -84,7 +92,9 @@ class VideoQuestionData(L.LightningDataModule):
                 f" (data.samples_per_batch={self.config.data.samples_per_batch}): let each take fewer, use fewer ranks, or give"
                 " them more data"
             )
-        return micro_batches_per_step(self.config.data.samples_per_step, self.config.data.samples_per_batch, num_ranks)
+        return micro_batches_per_step(
+            self.config.data.samples_per_step, self.config.data.samples_per_batch, num_ranks
+        )
 
     def train_dataloader(self) -> TimedLoader:
         """The rest of the run, from the next sample on; its length counts the finished steps too, as Lightning does."""
@@ -117,7 +127,11 @@ class VideoQuestionData(L.LightningDataModule):
             ConfigError: there are fewer subjects than ranks.
         """
         assert self.trainer is not None
-        subjects = [(shards, subject) for shards in self.validation_sources.values() for subject in shards.subjects]
+        subjects = [
+            (shards, subject)
+            for shards in self.validation_sources.values()
+            for subject in shards.subjects
+        ]
         if not subjects:
             return []
         if len(subjects) < self.trainer.world_size:
@@ -126,10 +140,14 @@ class VideoQuestionData(L.LightningDataModule):
                 " give each rank at least one, or all of them none"
             )
         share = list(range(self.trainer.global_rank, len(subjects), self.trainer.world_size))
-        if self.config.training.strategy == "fsdp":  # the ranks need each other for each answer: all get as many
+        if (
+            self.config.training.strategy == "fsdp"
+        ):  # the ranks need each other for each answer: all get as many
             share += [NOTHING] * (-(-len(subjects) // self.trainer.world_size) - len(share))
         # read as it will be asked, where no template has labels
-        processor = Processor(self.processor.tokenizer, replace(self.config.text, learn_template=False))
+        processor = Processor(
+            self.processor.tokenizer, replace(self.config.text, learn_template=False)
+        )
         dataset = ValidationSubjects(subjects, processor, self.config)
         return TimedLoader(dataset, sampler=share, batch_size=1, **self._loading())
 
@@ -158,7 +176,9 @@ class VideoQuestionData(L.LightningDataModule):
         Raises:
             ShardError: the data have changed since, and `data.on_change` does not allow it; it says how.
         """
-        changes = ["the checkpoint does not say what they were, for it is older than data.balance_steps: 1 keeps its order"]
+        changes = [
+            "the checkpoint does not say what they were, for it is older than data.balance_steps: 1 keeps its order"
+        ]
         if "origin" in state_dict:
             changes = describe_changes(state_dict["origin"], self._origin)
         if changes and self.config.data.on_change == "error":
@@ -167,18 +187,25 @@ class VideoQuestionData(L.LightningDataModule):
                 " data.on_change=use, which counts on in the new order, so that samples may come twice or not at all"
             )
         for change in changes:
-            log.warning("the data are not those of the checkpoint, and training goes on (data.on_change=use): %s", change)
+            log.warning(
+                "the data are not those of the checkpoint, and training goes on (data.on_change=use): %s",
+                change,
+            )
         self.step, self.position = state_dict["step"], state_dict["position"]
 
     def _costs(self) -> Callable[[range], NDArray[np.int64]]:
         """What the samples at positions of the order cost, by the indexes of their shards: `(positions,)`."""
         cost, per_sample = SampleCost.by(self.config), self.config.data.questions_per_sample
-        costs = {name: shards.costs_per_shard(per_sample, cost) for name, shards in self.sources.items()}
+        costs = {
+            name: shards.costs_per_shard(per_sample, cost) for name, shards in self.sources.items()
+        }
         order = self.order  # a loader that holds self holds itself, and the garbage collector waits long for its workers
 
         def costs_at(positions: range) -> NDArray[np.int64]:
             places = map(order.at, positions)
-            return np.array([costs[source][shard][sample] for source, shard, sample in places], np.int64)  # (positions,)
+            return np.array(
+                [costs[source][shard][sample] for source, shard, sample in places], np.int64
+            )  # (positions,)
 
         return costs_at
 

@@ -6,12 +6,11 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from lit_hour.config.data import SourceConfig
-from lit_hour.config.deciding import deciding_settings, describe_differences
 from lit_hour.config.schema import Config
-from lit_hour.data.cache import ShardCache
-from lit_hour.data.encoding import Encoding
-from lit_hour.data.index import ShardIndex
-from lit_hour.data.shards import Shards, open_shards
+from lit_hour.data.features.format import Encoding, deciding_settings, describe_differences
+from lit_hour.data.shards.reader import Shards, open_shards
+from lit_hour.data.shards.shard_index import ShardIndex
+from lit_hour.data.shards.storage import ShardCache
 from lit_hour.errors import ConfigError
 
 SAMPLING_KEYS = ("frames_per_second", "min_frames", "max_frames")
@@ -65,7 +64,11 @@ def encodings_of(sources: Iterable[Shards]) -> dict[str, Encoding]:
 
 
 def _with_videos(shards: Shards) -> list[ShardIndex]:
-    return [index for index in shards.indexes if any(subject.kind == "video" for subject in index.subjects)]
+    return [
+        index
+        for index in shards.indexes
+        if any(subject.kind == "video" for subject in index.subjects)
+    ]
 
 
 def _check_sampling(shards: Shards, settings: dict[str, Any], config: Config) -> None:

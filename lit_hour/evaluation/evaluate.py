@@ -15,28 +15,30 @@ from tqdm import tqdm
 from lit_hour.config.load import load_config
 from lit_hour.config.schema import Config
 from lit_hour.errors import QuestionError
-from lit_hour.evaluation.answers import AnswerFolder
-from lit_hour.evaluation.asking import ask_items
+from lit_hour.evaluation.answer_store import AnswerFolder
+from lit_hour.evaluation.eval_plan import Plan, VideoQuestions, check_budget, make_plan
+from lit_hour.evaluation.generate import Seen, Watching, ask_items
 from lit_hour.evaluation.item import Item
-from lit_hour.evaluation.page import report_page
-from lit_hour.evaluation.plan import Plan, VideoQuestions, check_budget, make_plan
 from lit_hour.evaluation.protocol import describe_protocol, identify
-from lit_hour.evaluation.report import Report, build_report
-from lit_hour.evaluation.report_file import write_report
-from lit_hour.evaluation.summary import summarize
-from lit_hour.evaluation.watching import Seen, Watching
-from lit_hour.locked import is_held, locked
-from lit_hour.run import RunFolder
-from lit_hour.serving.recollection import Recollection
-from lit_hour.serving.session import Session
-from lit_hour.training.predicting import deal, predict
-from lit_hour.whole import write_whole
+from lit_hour.evaluation.report.html import report_page
+from lit_hour.evaluation.report.report import Report, build_report, write_report
+from lit_hour.evaluation.report.text import summarize
+from lit_hour.inference.predictor import Session
+from lit_hour.inference.video_memory import Recollection
+from lit_hour.io.atomic import write_whole
+from lit_hour.io.file_lock import is_held, locked
+from lit_hour.run_dir import RunFolder
+from lit_hour.training.predict import deal, predict
 
 GO_ON = "The same command goes on with the questions that are open"
 
 
 def evaluate(
-    file: Path | None, words: Sequence[str], run: Path, checkpoint: str | None = None, out: Path | None = None
+    file: Path | None,
+    words: Sequence[str],
+    run: Path,
+    checkpoint: str | None = None,
+    out: Path | None = None,
 ) -> str | None:
     """Ask a run every question of a benchmark that was not asked before, and score the answers.
 
@@ -66,7 +68,9 @@ def evaluate(
 def default_folder(run: Path, file: Path | None, config: Config) -> Path:
     """RUN/evaluation/NAME by the file's name, or the benchmark's; what is not shown is added to it."""
     name = file.stem if file else config.evaluation.benchmark
-    return RunFolder(run).evaluation / (name if config.video.show == "all" else f"{name}-{config.video.show}")
+    return RunFolder(run).evaluation / (
+        name if config.video.show == "all" else f"{name}-{config.video.show}"
+    )
 
 
 class Evaluation(L.LightningModule):
@@ -78,7 +82,15 @@ class Evaluation(L.LightningModule):
 
     session: Session
 
-    def __init__(self, config: Config, run: RunFolder, place: Path, plan: Plan, folder: AnswerFolder, held: ExitStack) -> None:
+    def __init__(
+        self,
+        config: Config,
+        run: RunFolder,
+        place: Path,
+        plan: Plan,
+        folder: AnswerFolder,
+        held: ExitStack,
+    ) -> None:
         """Args: held: keeps the folder locked until all is done."""
         super().__init__()
         self.config, self.run, self.place, self.plan, self.folder = config, run, place, plan, folder
@@ -93,7 +105,8 @@ class Evaluation(L.LightningModule):
         """The first rank makes the folder ready, once no other start is at work there; the others wait."""
         if self.folder.path.is_dir() and is_held(self.folder.path):
             print(
-                f"{self.folder.path} is being filled by processes that were started before: waiting until they end", flush=True
+                f"{self.folder.path} is being filled by processes that were started before: waiting until they end",
+                flush=True,
             )
         self._held.enter_context(locked(self.folder.path))
         with locked(self.folder.answers):  # ranks of a start whose first rank was killed
@@ -103,7 +116,9 @@ class Evaluation(L.LightningModule):
 
     def configure_model(self) -> None:
         """Load the weights, on every rank the whole model."""
-        self.session = Session.load(self.config, self.run, self.place, self.trainer.strategy.root_device)
+        self.session = Session.load(
+            self.config, self.run, self.place, self.trainer.strategy.root_device
+        )
         self.model = self.session.model  # where the Trainer finds it
 
     def setup(self, stage: str) -> None:
@@ -118,28 +133,43 @@ class Evaluation(L.LightningModule):
         if self.trainer.is_global_zero:
             num_open = sum(len(video.items) for video in to_watch)
             before = f"; {len(answered)} are answered" if answered else ""
-            print(f"{self.folder.path}: {num_open} questions about {len(to_watch)} videos to ask{before}", flush=True)
+            print(
+                f"{self.folder.path}: {num_open} questions about {len(to_watch)} videos to ask{before}",
+                flush=True,
+            )
 
     def predict_dataloader(self) -> DataLoader[Any]:
         """This rank's videos in chunks of frames."""
         num_workers = self.config.data.num_workers
         files = [
-            (number, None if self.config.video.show == "nothing" else video.file) for number, video in enumerate(self._videos)
+            (number, None if self.config.video.show == "nothing" else video.file)
+            for number, video in enumerate(self._videos)
         ]
         watching = Watching(files, self.config.video, self.config.model.vision.chunk_frames)
-        return DataLoader(watching, batch_size=None, num_workers=num_workers, prefetch_factor=2 if num_workers else None)
+        return DataLoader(
+            watching,
+            batch_size=None,
+            num_workers=num_workers,
+            prefetch_factor=2 if num_workers else None,
+        )
 
     def on_predict_start(self) -> None:
         """Start the bar."""
-        signal.signal(signal.SIGTERM, signal.default_int_handler)  # Lightning's own handler would go on to the end
+        signal.signal(
+            signal.SIGTERM, signal.default_int_handler
+        )  # Lightning's own handler would go on to the end
         total = sum(len(video.items) for video in self._videos)
-        self._bar = tqdm(total=total, desc="asking", unit="question", disable=not self.trainer.is_global_zero)
+        self._bar = tqdm(
+            total=total, desc="asking", unit="question", disable=not self.trainer.is_global_zero
+        )
 
     def predict_step(self, seen: Seen, batch_idx: int) -> None:
         """Keep some frames of a video, or ask about one that was watched to its end."""
         video = self._videos[seen.number]
         if seen.frames is not None:
-            recollection = self._open.setdefault(seen.number, Recollection(self.session.model, seen.num_frames))
+            recollection = self._open.setdefault(
+                seen.number, Recollection(self.session.model, seen.num_frames)
+            )
             recollection.add(seen.frames)
             return
         watched = self._open.pop(seen.number, None)
@@ -172,7 +202,12 @@ class Evaluation(L.LightningModule):
     def _note(self, item: Item, said: str | QuestionError) -> None:
         if isinstance(said, QuestionError):
             self._unasked[item.id] = str(said)
-        self._journal.add({"id": item.id, **({"said": said} if isinstance(said, str) else {"not asked": str(said)})})
+        self._journal.add(
+            {
+                "id": item.id,
+                **({"said": said} if isinstance(said, str) else {"not asked": str(said)}),
+            }
+        )
         self._bar.update()
 
     def _finish(self) -> Report:

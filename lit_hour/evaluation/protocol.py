@@ -11,13 +11,28 @@ from typing import Any
 from lit_hour import __version__
 from lit_hour.config.load import config_to_dict
 from lit_hour.config.schema import Config
-from lit_hour.digest import digest
 from lit_hour.evaluation.item import Questions
-from lit_hour.evaluation.report import describe_prompts
+from lit_hour.evaluation.report.report import describe_prompts
+from lit_hour.io.hashing import digest
 
 PACKAGES = ("torch", "lightning", "transformers", "open_clip_torch", "av")
-FRAME_SETTINGS = ("frames_per_second", "min_frames", "max_frames", "size_pixels", "show", "on_damage", "key_frames_only")
-TEXT_SETTINGS = ("system_prompt", "choice_answer", "memory_question", "learn_template", "time_instruction", "max_tokens")
+FRAME_SETTINGS = (
+    "frames_per_second",
+    "min_frames",
+    "max_frames",
+    "size_pixels",
+    "show",
+    "on_damage",
+    "key_frames_only",
+)
+TEXT_SETTINGS = (
+    "system_prompt",
+    "choice_answer",
+    "memory_question",
+    "learn_template",
+    "time_instruction",
+    "max_tokens",
+)
 
 
 def describe_protocol(config: Config, checkpoint: Path, device: str) -> dict[str, Any]:
@@ -31,7 +46,10 @@ def describe_protocol(config: Config, checkpoint: Path, device: str) -> dict[str
     settings = config_to_dict(config)
     return {
         "checkpoint": {"path": str(checkpoint), "SHA-256": digest(checkpoint)},
-        "settings": {"file": str(checkpoint.with_suffix(".yaml")), "SHA-256": digest(checkpoint.with_suffix(".yaml"))},
+        "settings": {
+            "file": str(checkpoint.with_suffix(".yaml")),
+            "SHA-256": digest(checkpoint.with_suffix(".yaml")),
+        },
         "frames": {name: settings["video"][name] for name in FRAME_SETTINGS},
         "memory": dataclasses.asdict(config.model.memory),
         "text": {name: settings["text"][name] for name in TEXT_SETTINGS},
@@ -53,4 +71,8 @@ def describe_protocol(config: Config, checkpoint: Path, device: str) -> dict[str
 
 def identify(protocol: dict[str, Any], questions: Questions) -> dict[str, Any]:
     """The protocol with what is asked: answers may only lie beside each other where all of this is the same."""
-    return {**protocol, "question files": dict(questions.files), "prompts": describe_prompts(questions.items)["digest"]}
+    return {
+        **protocol,
+        "question files": dict(questions.files),
+        "prompts": describe_prompts(questions.items)["digest"],
+    }

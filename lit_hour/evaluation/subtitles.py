@@ -34,7 +34,10 @@ def read_subtitles(file: Path) -> tuple[Subtitle, ...]:
     except (OSError, UnicodeDecodeError) as error:
         raise QuestionError(f"{file}: the subtitles cannot be read: {error}") from error
     blocks = [block.strip().split("\n") for block in re.split(r"\n\s*\n", content) if block.strip()]
-    subtitles = [_read_block(lines, f"{file}: subtitle {number}") for number, lines in enumerate(blocks, start=1)]
+    subtitles = [
+        _read_block(lines, f"{file}: subtitle {number}")
+        for number, lines in enumerate(blocks, start=1)
+    ]
     return tuple(subtitle for subtitle in subtitles if subtitle.words)
 
 
@@ -51,12 +54,16 @@ def subtitles_at(subtitles: Sequence[Subtitle], timestamps_seconds: Sequence[flo
 
 def _read_block(lines: list[str], place: str) -> Subtitle:
     """A number, the times, and the words in one or more lines."""
-    times = next((match for match in map(_TIMES.fullmatch, map(str.strip, lines[:2])) if match), None)
+    times = next(
+        (match for match in map(_TIMES.fullmatch, map(str.strip, lines[:2])) if match), None
+    )
     if times is None:
         raise QuestionError(f"{place} has no line of times such as 00:00:01,000 --> 00:00:02,500")
     start, end = (_seconds(*times.groups()[place : place + 4]) for place in (0, 4))
     after = next(number for number, line in enumerate(lines) if "-->" in line) + 1
-    return Subtitle(start, end, _TAG.sub("", " ".join(line.strip() for line in lines[after:])).strip())
+    return Subtitle(
+        start, end, _TAG.sub("", " ".join(line.strip() for line in lines[after:])).strip()
+    )
 
 
 def _seconds(hours: str, minutes: str, seconds: str, milliseconds: str) -> float:

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lit_hour.model.unprojected import MemoryTokens
+from lit_hour.model.memory_repository import MemoryTokens
 
 ROWS_AT_ONCE = 64  # of a query whose attention is looked at: an hour's memory makes a gigabyte of shares for them
 
@@ -47,7 +47,9 @@ class RotaryAngles(nn.Module):
             Cosine and sine, each `(tokens, head_dim / 4)`.
         """
         with torch.autocast(positions.device.type, enabled=False):
-            steps = torch.arange(0, self.rotated_dim, 2, dtype=torch.float32, device=positions.device)  # (head_dim / 4,)
+            steps = torch.arange(
+                0, self.rotated_dim, 2, dtype=torch.float32, device=positions.device
+            )  # (head_dim / 4,)
             frequencies = 1.0 / self.theta ** (steps / self.rotated_dim)  # (head_dim / 4,)
             angles = torch.outer(positions.float(), frequencies)  # (tokens, head_dim / 4)
             return angles.cos().to(dtype), angles.sin().to(dtype)
@@ -66,7 +68,9 @@ def rotate(heads: Tensor, angles: tuple[Tensor, Tensor]) -> Tensor:
     cosine, sine = (table[:, None] for table in angles)  # (tokens, 1, head_dim / 4)
     quarter = heads.shape[-1] // 4
     left, right, rest = heads.split([quarter, quarter, heads.shape[-1] - 2 * quarter], dim=-1)
-    return torch.cat([left * cosine - right * sine, left * sine + right * cosine, rest], dim=-1)  # (tokens, heads, head_dim)
+    return torch.cat(
+        [left * cosine - right * sine, left * sine + right * cosine, rest], dim=-1
+    )  # (tokens, heads, head_dim)
 
 
 class GroupedAttention(nn.Module):
@@ -95,19 +99,30 @@ class GroupedAttention(nn.Module):
         asked = asked if isinstance(asked, KeysValues) else self.prepare(asked, asked_angles)
         query = self._ask(asking, asking_angles)  # (query, heads, head_dim)
         num_rows, num_shared = len(query), asked.keys.shape[1]
-        query = query.unflatten(1, (num_shared, -1)).permute(1, 2, 0, 3)  # (key_value_heads, group, query, head_dim)
+        query = query.unflatten(1, (num_shared, -1)).permute(
+            1, 2, 0, 3
+        )  # (key_value_heads, group, query, head_dim)
         seen = F.scaled_dot_product_attention(
-            query.flatten(1, 2)[None], asked.keys.transpose(0, 1)[None], asked.values.transpose(0, 1)[None]
+            query.flatten(1, 2)[None],
+            asked.keys.transpose(0, 1)[None],
+            asked.values.transpose(0, 1)[None],
         )[0]  # (key_value_heads, group * query, head_dim)
-        seen = seen.unflatten(1, (-1, num_rows)).permute(2, 0, 1, 3)  # (query, key_value_heads, group, head_dim)
+        seen = seen.unflatten(1, (-1, num_rows)).permute(
+            2, 0, 1, 3
+        )  # (query, key_value_heads, group, head_dim)
         return self.output(seen.flatten(1))  # (query, dim)
 
     def prepare(self, asked: MemoryTokens, angles: tuple[Tensor, Tensor]) -> KeysValues:
         """All of `asked` `(memory, dim)` that a look into it needs; `forward` and `look` take it in its place."""
         if isinstance(asked, Tensor):
-            keys, values = self.key(asked), self.value(asked)  # (memory, key_value_heads * head_dim) each
+            keys, values = (
+                self.key(asked),
+                self.value(asked),
+            )  # (memory, key_value_heads * head_dim) each
         else:
-            keys, values = asked.through(self.key, self.value)  # (memory, key_value_heads * head_dim) each
+            keys, values = asked.through(
+                self.key, self.value
+            )  # (memory, key_value_heads * head_dim) each
         return KeysValues(rotate(self._split_heads(keys), angles), self._split_heads(values))
 
     def look(
@@ -120,10 +135,14 @@ class GroupedAttention(nn.Module):
         """The share of all attention of `asking` that goes to each of `asked`: `(memory,)`, the mean over rows and heads."""
         asked = asked if isinstance(asked, KeysValues) else self.prepare(asked, asked_angles)
         query = self._ask(asking, asking_angles)  # (query, heads, head_dim)
-        key = asked.keys.repeat_interleave(query.shape[1] // asked.keys.shape[1], dim=1)  # (memory, heads, head_dim)
+        key = asked.keys.repeat_interleave(
+            query.shape[1] // asked.keys.shape[1], dim=1
+        )  # (memory, heads, head_dim)
         total = query.new_zeros(len(key), dtype=torch.float32)  # (memory,)
         for rows in query.float().split(ROWS_AT_ONCE):
-            scores = torch.einsum("qhd,mhd->hqm", rows, key.float()) * self.head_dim**-0.5  # (heads, rows, memory)
+            scores = (
+                torch.einsum("qhd,mhd->hqm", rows, key.float()) * self.head_dim**-0.5
+            )  # (heads, rows, memory)
             total += scores.softmax(dim=-1).sum(dim=(0, 1))  # (memory,)
         return total / query.shape[:2].numel()
 

@@ -16,8 +16,7 @@ import torch.nn.functional as F
 from torch import Generator, Tensor
 
 from lit_hour.config.model import MemoryConfig
-from lit_hour.model.repository import spread_evenly
-from lit_hour.model.unprojected import AnyRepository
+from lit_hour.model.memory_repository import AnyRepository, spread_evenly
 from lit_hour.types import Raster
 
 
@@ -56,14 +55,21 @@ def forget(
 
 def num_surviving(num_frames: int, keep: float, maximum: int) -> int:
     """How many frames survive: a share of them, one at least, `maximum` at most."""
-    return min(maximum, max(1, math.floor(num_frames * keep + 1e-9)))  # a keep of 1/3 is a little less than a third
+    return min(
+        maximum, max(1, math.floor(num_frames * keep + 1e-9))
+    )  # a keep of 1/3 is a little less than a third
 
 
 def spatial_uniform(raster: Raster, keep: float, generator: Generator) -> Tensor:
     """Every n-th row and column, n = 1 / sqrt(keep): `(count, kept)`."""
     stride = round(keep**-0.5)
-    rows, columns = torch.arange(0, raster.rows, stride), torch.arange(0, raster.columns, stride)  # (rows,), (columns,)
-    return (rows[:, None] * raster.columns + columns).flatten().expand(raster.count, -1)  # (count, kept)
+    rows, columns = (
+        torch.arange(0, raster.rows, stride),
+        torch.arange(0, raster.columns, stride),
+    )  # (rows,), (columns,)
+    return (
+        (rows[:, None] * raster.columns + columns).flatten().expand(raster.count, -1)
+    )  # (count, kept)
 
 
 def spatial_random(raster: Raster, keep: float, generator: Generator) -> Tensor:
@@ -89,14 +95,19 @@ def temporal_keyframe(frames: Tensor, question: Tensor, num_kept: int) -> Tensor
         return torch.arange(num_kept)  # (frames,)
     means = frames.mean(dim=1, dtype=torch.float32)  # (frames, dim)
     likeness = F.cosine_similarity(means[:-1], means[1:], dim=-1)  # (frames - 1,)
-    before, after = torch.cat([likeness[:1], likeness]), torch.cat([likeness, likeness[-1:]])  # (frames,), (frames,)
+    before, after = (
+        torch.cat([likeness[:1], likeness]),
+        torch.cat([likeness, likeness[-1:]]),
+    )  # (frames,), (frames,)
     return (before + after).topk(num_kept, largest=False).indices.sort().values  # (kept,)
 
 
 def temporal_question(frames: Tensor, question: Tensor, num_kept: int) -> Tensor:
     """Frames whose mean is most similar to the mean of the question's embeddings: `(kept,)`."""
     means = frames.mean(dim=1, dtype=torch.float32)  # (frames, dim)
-    likeness = F.cosine_similarity(means, question.mean(dim=0, dtype=torch.float32)[None], dim=-1)  # (frames,)
+    likeness = F.cosine_similarity(
+        means, question.mean(dim=0, dtype=torch.float32)[None], dim=-1
+    )  # (frames,)
     return likeness.topk(num_kept).indices.sort().values  # (kept,)
 
 
@@ -110,13 +121,18 @@ SPATIAL: dict[str, Callable[[Raster, float, Generator], Tensor]] = {
     "random": spatial_random,
     "none": spatial_none,
 }
-TEMPORAL: dict[str, Callable[[Tensor, Tensor, int], Tensor]] = {  # each is given `(frames, tokens, dim)`
+TEMPORAL: dict[
+    str, Callable[[Tensor, Tensor, int], Tensor]
+] = {  # each is given `(frames, tokens, dim)`
     "uniform": temporal_uniform,
     "keyframe": temporal_keyframe,
     "question": temporal_question,
     "none": temporal_none,
 }
-BY_LOOKS = ("keyframe", "question")  # of `TEMPORAL`; the others choose by the number of frames alone
+BY_LOOKS = (
+    "keyframe",
+    "question",
+)  # of `TEMPORAL`; the others choose by the number of frames alone
 
 
 def _with_ends(raster: Raster, kept: Tensor) -> Tensor:
@@ -127,16 +143,26 @@ def _with_ends(raster: Raster, kept: Tensor) -> Tensor:
     if raster.ends == "grid":
         return starts + F.pad(kept, (0, 1), value=raster.tokens_per_grid)  # (count, kept + 1)
     rows, columns = kept // raster.columns, kept % raster.columns  # (1, kept), (1, kept)
-    ends = rows.unique()[None] * (raster.columns + 1) + raster.columns  # (1, rows that kept a token)
-    return torch.cat([rows * (raster.columns + 1) + columns, ends], dim=1).sort(dim=1).values  # (1, kept + ends)
+    ends = (
+        rows.unique()[None] * (raster.columns + 1) + raster.columns
+    )  # (1, rows that kept a token)
+    return (
+        torch.cat([rows * (raster.columns + 1) + columns, ends], dim=1).sort(dim=1).values
+    )  # (1, kept + ends)
 
 
 @torch.no_grad()
-def _surviving_frames(repository: AnyRepository, raster: Raster, question: Tensor, settings: MemoryConfig) -> Tensor:
+def _surviving_frames(
+    repository: AnyRepository, raster: Raster, question: Tensor, settings: MemoryConfig
+) -> Tensor:
     """Rising numbers of the frames of a video that survive: `(kept,)`."""
     num_kept = num_surviving(raster.count, settings.temporal_keep, settings.max_query_frames)
     if isinstance(repository.tokens, Tensor):
-        frames = repository.tokens.view(raster.count, raster.length, -1)[:, :-1]  # (frames, tokens, dim)
+        frames = repository.tokens.view(raster.count, raster.length, -1)[
+            :, :-1
+        ]  # (frames, tokens, dim)
     else:
-        frames = repository.positions.new_empty(raster.count, 0, 0)  # (frames, 0, 0) not looked at: see `BY_LOOKS`
+        frames = repository.positions.new_empty(
+            raster.count, 0, 0
+        )  # (frames, 0, 0) not looked at: see `BY_LOOKS`
     return TEMPORAL[settings.temporal_forgetting](frames, question, num_kept).cpu()  # (kept,)

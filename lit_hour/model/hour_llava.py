@@ -11,16 +11,29 @@ import torch
 from torch import Generator, Tensor, nn
 
 from lit_hour.config.schema import Config
-from lit_hour.digest import digest_weights
 from lit_hour.errors import ConfigError, QuestionError
+from lit_hour.io.hashing import digest_weights
 from lit_hour.model.forgetting import BY_LOOKS, forget
-from lit_hour.model.image_repository import build_image_set_repository, build_tiled_image_repository
 from lit_hour.model.language_model import LanguageModel
-from lit_hour.model.memory_augmentation import MemoryAugmentation, PreparedMemory
+from lit_hour.model.memaug import MemoryAugmentation, PreparedMemory
+from lit_hour.model.memory_repository import (
+    AnyRepository,
+    MemoryTokens,
+    PreparedRepository,
+    build_image_set_repository,
+    build_repository,
+    build_tiled_image_repository,
+    build_unprojected_repository,
+)
+from lit_hour.model.multimodal_inputs import (
+    LanguageInputs,
+    MemoryQuery,
+    build_query,
+    insert_visual,
+    pad_inputs,
+    prompts_of,
+)
 from lit_hour.model.projector import Projector
-from lit_hour.model.repository import PreparedRepository, build_repository
-from lit_hour.model.splice import LanguageInputs, MemoryQuery, build_query, insert_visual, pad_inputs, prompts_of
-from lit_hour.model.unprojected import AnyRepository, MemoryTokens, build_unprojected_repository
 from lit_hour.model.vision_encoder import VisionEncoder
 from lit_hour.types import Batch, ImageSet, Repository, TiledImage, Video, Visual
 
@@ -68,7 +81,11 @@ class HourLLaVA(nn.Module):
         return self.language.loss(inputs)
 
     def examine(
-        self, batch: Batch, max_new_tokens: int, end_id: int, any_rank: Callable[[bool], bool] = bool
+        self,
+        batch: Batch,
+        max_new_tokens: int,
+        end_id: int,
+        any_rank: Callable[[bool], bool] = bool,
     ) -> tuple[Tensor, Tensor]:
         """The loss `()` and the answers `(texts, tokens)` of a batch; each visual is remembered once for both.
 
@@ -84,22 +101,31 @@ class HourLLaVA(nn.Module):
                 f" text.max_tokens={self.max_tokens}: raise it, or forget more (model.memory)"
             )
         loss = self.language.loss(inputs)  # ()
-        answers = list(self.language.generate(prompts_of(inputs), max_new_tokens, end_id, any_rank))  # (texts,) for each
+        answers = list(
+            self.language.generate(prompts_of(inputs), max_new_tokens, end_id, any_rank)
+        )  # (texts,) for each
         return loss, torch.stack(answers, dim=1)  # (), (texts, tokens)
 
     def remember(self, visuals: Sequence[Visual | None]) -> list[Repository]:
         """The memory of each video or picture, made once for all its questions."""
         shown = [self._black_picture() if visual is None else visual for visual in visuals]
-        return [self._lay_out(visual, tokens) for visual, tokens in zip(shown, self.encode(shown), strict=True)]
+        return [
+            self._lay_out(visual, tokens)
+            for visual, tokens in zip(shown, self.encode(shown), strict=True)
+        ]
 
     def skim(self, visuals: Sequence[Visual | None]) -> list[AnyRepository]:
         """As `remember`, for `read` alone: the tokens of a video are not made, where nothing but MemAug looks at them all."""
         if not self.settings.look_back or self.settings.temporal_forgetting in BY_LOOKS:
             return list(self.remember(visuals))
         shown = [self._black_picture() if visual is None else visual for visual in visuals]
-        encoded = [tokens.to(self.frame_end.dtype) for tokens in self.vision.each(shown)]  # (frames, tokens, vision_dim)
+        encoded = [
+            tokens.to(self.frame_end.dtype) for tokens in self.vision.each(shown)
+        ]  # (frames, tokens, vision_dim)
         return [
-            build_unprojected_repository(tokens, self.projector, self.frame_end, visual.timestamps, self.settings.min_frames)
+            build_unprojected_repository(
+                tokens, self.projector, self.frame_end, visual.timestamps, self.settings.min_frames
+            )
             if isinstance(visual, Video)
             else self._lay_out(visual, self.projector(tokens))
             for visual, tokens in zip(shown, encoded, strict=True)
@@ -108,13 +134,17 @@ class HourLLaVA(nn.Module):
     def encode(self, visuals: Sequence[Visual]) -> list[Tensor]:
         """The tokens of each video or picture as the language model reads them: `(frames, tokens, dim)`."""
         encoded = self.vision.each(visuals)  # (frames, tokens, vision_dim) for each
-        return [self.projector(tokens.to(self.frame_end.dtype)) for tokens in encoded]  # (frames, tokens, dim) for each
+        return [
+            self.projector(tokens.to(self.frame_end.dtype)) for tokens in encoded
+        ]  # (frames, tokens, dim) for each
 
     def prepare(self, repository: Repository) -> Repository:
         """The same memory with all that its questions have in common, so that each costs its own tokens and no more."""
         if not self.settings.look_back:
             return repository
-        keys_values = self.memory.prepare(repository.tokens, repository.positions, self.frame_end.dtype)
+        keys_values = self.memory.prepare(
+            repository.tokens, repository.positions, self.frame_end.dtype
+        )
         return PreparedRepository(**vars(repository), keys_values=keys_values)
 
     def digest(self) -> str:
@@ -139,11 +169,22 @@ class HourLLaVA(nn.Module):
         texts, queries = [], []
         for text, place in enumerate(batch.visual_of_text):
             is_real = batch.attention_mask[text]  # (tokens,)
-            input_ids, labels = batch.input_ids[text][is_real], batch.labels[text][is_real]  # (tokens,)
+            input_ids, labels = (
+                batch.input_ids[text][is_real],
+                batch.labels[text][is_real],
+            )  # (tokens,)
             embeddings = self.language.embed(input_ids)  # (tokens, dim)
             generator = None if generators is None else generators[place]
             texts.append((input_ids, embeddings, labels))
-            queries.append(self._ask(repositories[place], input_ids, embeddings, batch.question_mask[text][is_real], generator))
+            queries.append(
+                self._ask(
+                    repositories[place],
+                    input_ids,
+                    embeddings,
+                    batch.question_mask[text][is_real],
+                    generator,
+                )
+            )
         memories = [self._looked_into(repository) for repository in repositories]
         seen = self.memory.each(
             [query.tokens for query in queries],
@@ -158,7 +199,9 @@ class HourLLaVA(nn.Module):
         ]
         return pad_inputs(sequences, self.max_tokens, "right")
 
-    def _looked_into(self, repository: AnyRepository) -> tuple[MemoryTokens | PreparedMemory | None, Tensor | None]:
+    def _looked_into(
+        self, repository: AnyRepository
+    ) -> tuple[MemoryTokens | PreparedMemory | None, Tensor | None]:
         """What MemAug is given of a repository, and its positions if they are still needed."""
         if not self.settings.look_back:
             return None, None
@@ -169,7 +212,9 @@ class HourLLaVA(nn.Module):
     def _lay_out(self, visual: Visual, tokens: Tensor) -> Repository:
         """Projected tokens `(frames, tokens, dim)` -> the repository."""
         if isinstance(visual, TiledImage):
-            return build_tiled_image_repository(tokens, self.frame_end, visual.grid, visual.size_pixels, self.max_tiles)
+            return build_tiled_image_repository(
+                tokens, self.frame_end, visual.grid, visual.size_pixels, self.max_tiles
+            )
         if isinstance(visual, ImageSet):
             return build_image_set_repository(tokens, self.frame_end)
         return build_repository(tokens, self.frame_end, visual.timestamps, self.settings.min_frames)
@@ -184,9 +229,15 @@ class HourLLaVA(nn.Module):
     ) -> MemoryQuery:
         """What a text asks the memory: the question, and what survives of what was seen."""
         answers_now = generator is None
-        spatial = self.settings.answer_spatial_forgetting if answers_now else self.settings.spatial_forgetting
+        spatial = (
+            self.settings.answer_spatial_forgetting
+            if answers_now
+            else self.settings.spatial_forgetting
+        )
         question = embeddings[question_mask & (input_ids >= 0)]  # (question, dim)
-        kept = forget(repository, question, spatial, self.settings, generator or Generator().manual_seed(0))
+        kept = forget(
+            repository, question, spatial, self.settings, generator or Generator().manual_seed(0)
+        )
         return build_query(
             input_ids,
             embeddings,
@@ -197,7 +248,9 @@ class HourLLaVA(nn.Module):
 
     def _black_picture(self) -> ImageSet:
         side = self.vision.size_pixels
-        return ImageSet(torch.zeros(1, 3, side, side, dtype=torch.uint8, device=self.frame_end.device))
+        return ImageSet(
+            torch.zeros(1, 3, side, side, dtype=torch.uint8, device=self.frame_end.device)
+        )
 
 
 def _tokens_at(repository: AnyRepository, places: Tensor) -> Tensor:

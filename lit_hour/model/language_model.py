@@ -14,10 +14,18 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from lit_hour.config.model import LanguageConfig
 from lit_hour.errors import ConfigError
-from lit_hour.model.splice import LanguageInputs
+from lit_hour.model.multimodal_inputs import LanguageInputs
 from lit_hour.types import IGNORED_LABEL
 
-ADAPTED = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")  # layers that LoRA adapts
+ADAPTED = (
+    "q_proj",
+    "k_proj",
+    "v_proj",
+    "o_proj",
+    "gate_proj",
+    "up_proj",
+    "down_proj",
+)  # layers that LoRA adapts
 
 
 class LanguageModel(nn.Module):
@@ -72,7 +80,11 @@ class LanguageModel(nn.Module):
 
     def learning_parameters(self) -> list[nn.Parameter]:
         """All parameters, or where there are adapters those alone."""
-        return [each for name, each in self.network.named_parameters() if not self.has_adapters or "lora_" in name]
+        return [
+            each
+            for name, each in self.network.named_parameters()
+            if not self.has_adapters or "lora_" in name
+        ]
 
     def embed(self, input_ids: Tensor) -> Tensor:
         """`(..., tokens)` -> `(..., tokens, dim)`; a placeholder, whose id is negative, gets a row that nobody reads."""
@@ -85,7 +97,9 @@ class LanguageModel(nn.Module):
         and torch's kernels leave out what is masked instead of computing it. Logits are made only where there is a label: all
         of them would be 20 GB for 32,768 tokens of a 152,000-word vocabulary.
         """
-        hidden = self.network.model(inputs_embeds=inputs.embeddings, use_cache=False).last_hidden_state  # (texts, tokens, dim)
+        hidden = self.network.model(
+            inputs_embeds=inputs.embeddings, use_cache=False
+        ).last_hidden_state  # (texts, tokens, dim)
         targets = inputs.labels[:, 1:]  # (texts, tokens - 1)
         is_learnt = targets != IGNORED_LABEL  # (texts, tokens - 1)
         logits = self.network.lm_head(hidden[:, :-1][is_learnt]).float()  # (learnt, vocabulary)
@@ -93,7 +107,9 @@ class LanguageModel(nn.Module):
         return total / is_learnt.sum().clamp(min=1)
 
     @torch.no_grad()
-    def weigh(self, inputs: LanguageInputs, continuations: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    def weigh(
+        self, inputs: LanguageInputs, continuations: Sequence[Tensor]
+    ) -> tuple[Tensor, Tensor]:
         """How likely each of several continuations of one prompt is, which is read once.
 
         Args:
@@ -105,38 +121,64 @@ class LanguageModel(nn.Module):
             likeliest `(continuations,)` bool.
         """
         num = len(continuations)
-        ids = pad_sequence(list(continuations), batch_first=True, padding_value=IGNORED_LABEL)  # (continuations, tokens)
+        ids = pad_sequence(
+            list(continuations), batch_first=True, padding_value=IGNORED_LABEL
+        )  # (continuations, tokens)
         read = self.network(
-            inputs_embeds=inputs.embeddings, attention_mask=inputs.attention_mask, use_cache=True, logits_to_keep=1
+            inputs_embeds=inputs.embeddings,
+            attention_mask=inputs.attention_mask,
+            use_cache=True,
+            logits_to_keep=1,
         )
         logits = read.logits.expand(num, -1, -1)  # (continuations, 1, vocabulary)
         if ids.shape[1] > 1:
             read.past_key_values.batch_repeat_interleave(num)
-            mask = torch.cat([inputs.attention_mask.expand(num, -1), ids[:, :-1] != IGNORED_LABEL], dim=1)
+            mask = torch.cat(
+                [inputs.attention_mask.expand(num, -1), ids[:, :-1] != IGNORED_LABEL], dim=1
+            )
             rest = self.network(
-                inputs_embeds=self.embed(ids[:, :-1]), attention_mask=mask, past_key_values=read.past_key_values
+                inputs_embeds=self.embed(ids[:, :-1]),
+                attention_mask=mask,
+                past_key_values=read.past_key_values,
             )
             logits = torch.cat([logits, rest.logits], dim=1)  # (continuations, tokens, vocabulary)
-        losses = F.cross_entropy(logits.float().transpose(1, 2), ids, ignore_index=IGNORED_LABEL, reduction="none")
-        is_likeliest = (logits.argmax(dim=-1) == ids) | (ids == IGNORED_LABEL)  # (continuations, tokens)
+        losses = F.cross_entropy(
+            logits.float().transpose(1, 2), ids, ignore_index=IGNORED_LABEL, reduction="none"
+        )
+        is_likeliest = (logits.argmax(dim=-1) == ids) | (
+            ids == IGNORED_LABEL
+        )  # (continuations, tokens)
         return -losses.sum(dim=1), is_likeliest.all(dim=1)  # (continuations,), (continuations,)
 
     def log_probability(self, inputs: LanguageInputs, continuation: Tensor) -> Tensor:
         """That of one continuation `(tokens,)` of one text, with its gradient: `()`."""
-        embeddings = torch.cat([inputs.embeddings, self.embed(continuation)[None]], dim=1)  # (1, tokens, dim)
-        mask = torch.ones(embeddings.shape[:2], dtype=torch.bool, device=embeddings.device)  # (1, tokens)
+        embeddings = torch.cat(
+            [inputs.embeddings, self.embed(continuation)[None]], dim=1
+        )  # (1, tokens, dim)
+        mask = torch.ones(
+            embeddings.shape[:2], dtype=torch.bool, device=embeddings.device
+        )  # (1, tokens)
         read = self.network(
-            inputs_embeds=embeddings, attention_mask=mask, use_cache=False, logits_to_keep=len(continuation) + 1
+            inputs_embeds=embeddings,
+            attention_mask=mask,
+            use_cache=False,
+            logits_to_keep=len(continuation) + 1,
         )
         return -F.cross_entropy(read.logits[0, :-1].float(), continuation, reduction="sum")
 
     def logits(self, inputs: LanguageInputs) -> Tensor:
         """`(texts, tokens, vocabulary)`: everywhere, for those who look into the model."""
-        return self.network(inputs_embeds=inputs.embeddings, attention_mask=inputs.attention_mask, use_cache=False).logits
+        return self.network(
+            inputs_embeds=inputs.embeddings, attention_mask=inputs.attention_mask, use_cache=False
+        ).logits
 
     @torch.no_grad()
     def generate(
-        self, inputs: LanguageInputs, max_new_tokens: int, end_id: int, any_rank: Callable[[bool], bool] = bool
+        self,
+        inputs: LanguageInputs,
+        max_new_tokens: int,
+        end_id: int,
+        any_rank: Callable[[bool], bool] = bool,
     ) -> Iterator[Tensor]:
         """Continue each sequence, padded on the left, with the likeliest token until all have ended.
 
@@ -147,12 +189,19 @@ class LanguageModel(nn.Module):
         Yields:
             `(texts,)` one token for each text; a text that has ended goes on with `end_id`. Close the iterator to stop early.
         """
-        embeddings, mask = inputs.embeddings, inputs.attention_mask  # (texts, tokens, dim), (texts, tokens)
+        embeddings, mask = (
+            inputs.embeddings,
+            inputs.attention_mask,
+        )  # (texts, tokens, dim), (texts, tokens)
         has_ended = torch.zeros(len(mask), dtype=torch.bool, device=mask.device)  # (texts,)
         cache = None
         for _ in range(max_new_tokens):
             step = self.network(
-                inputs_embeds=embeddings, attention_mask=mask, past_key_values=cache, use_cache=True, logits_to_keep=1
+                inputs_embeds=embeddings,
+                attention_mask=mask,
+                past_key_values=cache,
+                use_cache=True,
+                logits_to_keep=1,
             )
             tokens = step.logits[:, -1].argmax(dim=-1).masked_fill(has_ended, end_id)  # (texts,)
             yield tokens

@@ -6,7 +6,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-CHUNK_FRAMES = 128  # an hour's gradients are sums over so few chunks that bfloat16 still adds them up well
+CHUNK_FRAMES = (
+    128  # an hour's gradients are sums over so few chunks that bfloat16 still adds them up well
+)
 
 
 class Projector(nn.Module):
@@ -34,5 +36,7 @@ class Projector(nn.Module):
         For the backward pass nothing is kept but what went in: a chunk of frames at a time is computed again.
         """
         chunks = tokens.split(CHUNK_FRAMES)  # (chunk, tokens, vision_dim) for each
-        made = [checkpoint(self.layers[:2], chunk, use_reentrant=False) for chunk in chunks]  # (chunk, tokens, dim) for each
+        made = [
+            checkpoint(self.layers[:2], chunk, use_reentrant=False) for chunk in chunks
+        ]  # (chunk, tokens, dim) for each
         return made[0] if len(made) == 1 else torch.cat(made)  # (frames, tokens, dim)

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from torch._weights_only_unpickler import UnpicklingError
 
 from lit_hour.config.model import VisionConfig
-from lit_hour.digest import digest_weights
 from lit_hour.errors import ConfigError, InputError, WeightsError
+from lit_hour.io.hashing import digest_weights
 from lit_hour.types import Features, Frames, TiledImage, Visual
 
 TOWERS = Path(__file__).parent / "towers"  # towers of our own, in open_clip's format
@@ -59,7 +59,9 @@ class VisionEncoder(nn.Module):
             _use_tanh_gelu(self.tower)
         self.size_pixels = _side_pixels(self.tower)
         with torch.no_grad():
-            blank = torch.zeros(1, 3, self.size_pixels, self.size_pixels, dtype=torch.uint8)  # (1, 3, height, width)
+            blank = torch.zeros(
+                1, 3, self.size_pixels, self.size_pixels, dtype=torch.uint8
+            )  # (1, 3, height, width)
             tokens = self._encode(blank)  # (1, tokens, vision_dim)
             _, self.tokens_per_image, self.dim = tokens.shape
             self.tokens_per_frame = self.pool(tokens).shape[1]
@@ -72,9 +74,13 @@ class VisionEncoder(nn.Module):
             ConfigError: it is not made of blocks.
         """
         trunk = self.tower.trunk if _is_of_timm(self.tower) else self.tower
-        blocks = getattr(trunk, "blocks", None) or getattr(getattr(trunk, "transformer", None), "resblocks", None)
+        blocks = getattr(trunk, "blocks", None) or getattr(
+            getattr(trunk, "transformer", None), "resblocks", None
+        )
         if blocks is None:
-            raise ConfigError(f"model.vision.name={self.settings.name!r}: this tower is not made of blocks")
+            raise ConfigError(
+                f"model.vision.name={self.settings.name!r}: this tower is not made of blocks"
+            )
         return list(blocks)
 
     def complete(self) -> None:
@@ -96,7 +102,9 @@ class VisionEncoder(nn.Module):
             whole = _build(self.settings.name, weights)
         except (RuntimeError, SafetensorError, UnpicklingError) as error:
             reasons = textwrap.shorten(str(error), LONGEST_REASON_CHARACTERS)
-            raise WeightsError(f"model.vision.weights={weights!r} does not fit {self.settings.name}: {reasons}") from error
+            raise WeightsError(
+                f"model.vision.weights={weights!r} does not fit {self.settings.name}: {reasons}"
+            ) from error
         state = _cut_behind(whole.visual, self.settings).state_dict()
         self.tower.load_state_dict(state, assign=next(self.tower.parameters()).is_meta)
 
@@ -114,8 +122,12 @@ class VisionEncoder(nn.Module):
         """
         is_learning = torch.is_grad_enabled() and len(images) <= self.settings.max_learning_frames
         with torch.set_grad_enabled(is_learning):
-            chunks = (self._encode(chunk) for chunk in images.split(self.settings.chunk_frames))  # (chunk, tokens, vision_dim)
-            tokens = torch.cat([self.pool(chunk) if pooled else chunk for chunk in chunks])  # (frames, tokens, vision_dim)
+            chunks = (
+                self._encode(chunk) for chunk in images.split(self.settings.chunk_frames)
+            )  # (chunk, tokens, vision_dim)
+            tokens = torch.cat(
+                [self.pool(chunk) if pooled else chunk for chunk in chunks]
+            )  # (frames, tokens, vision_dim)
         return tokens if is_learning else self._with_zero_gradient(tokens, images[:1])
 
     def each(self, visuals: Sequence[Visual]) -> list[Tensor]:
@@ -129,10 +141,14 @@ class VisionEncoder(nn.Module):
         if isinstance(visual, Features):
             tokens = self.pool(visual.tokens)  # (frames, tokens, vision_dim)
             side = self.size_pixels
-            return self._with_zero_gradient(tokens, tokens.new_zeros(1, 3, side, side))  # (frames, tokens, vision_dim)
+            return self._with_zero_gradient(
+                tokens, tokens.new_zeros(1, 3, side, side)
+            )  # (frames, tokens, vision_dim)
         if isinstance(visual, Frames):
             return self.forward(visual.images)  # (frames, tokens, vision_dim)
-        images = visual.tiles if isinstance(visual, TiledImage) else visual.images  # (images, 3, height, width)
+        images = (
+            visual.tiles if isinstance(visual, TiledImage) else visual.images
+        )  # (images, 3, height, width)
         return self.forward(images, pooled=False)  # (images, tokens, vision_dim)
 
     def _with_zero_gradient(self, tokens: Tensor, image: Tensor) -> Tensor:
@@ -169,8 +185,12 @@ class VisionEncoder(nn.Module):
                 f"{num_tokens} tokens per frame are no square and cannot be pooled to {grid} x {grid}:"
                 f" features need a square number of tokens, or at most {grid * grid}"
             )
-        square = tokens.unflatten(1, (side, side)).permute(0, 3, 1, 2)  # (frames, vision_dim, rows, columns)
-        pooled = F.interpolate(square, (grid, grid), mode="bilinear", align_corners=False)  # (frames, vision_dim, grid, grid)
+        square = tokens.unflatten(1, (side, side)).permute(
+            0, 3, 1, 2
+        )  # (frames, vision_dim, rows, columns)
+        pooled = F.interpolate(
+            square, (grid, grid), mode="bilinear", align_corners=False
+        )  # (frames, vision_dim, grid, grid)
         return pooled.flatten(2).transpose(1, 2)  # (frames, grid * grid, vision_dim)
 
     def digest(self) -> str:
@@ -183,7 +203,11 @@ class VisionEncoder(nn.Module):
         deviation = torch.tensor(self.deviation, device=images.device).view(3, 1, 1)  # (3, 1, 1)
         pixels = ((images / 255 - mean) / deviation).to(dtype)  # (frames, 3, height, width)
         found = self.tower.forward_intermediates(
-            pixels, indices=[-1], normalize_intermediates=False, intermediates_only=True, output_fmt="NLC"
+            pixels,
+            indices=[-1],
+            normalize_intermediates=False,
+            intermediates_only=True,
+            output_fmt="NLC",
         )
         tokens: Tensor = found["image_intermediates"][0]  # (frames, tokens, vision_dim)
         return tokens
@@ -205,7 +229,9 @@ def check_weights(name: str, weights: str) -> None:
             f" which has: {', '.join(tags) or 'none'}"
         )
     if Path(weights).suffix != ".safetensors" and not zipfile.is_zipfile(weights):
-        raise WeightsError(f"model.vision.weights={weights!r} is no .safetensors file, and no whole file of torch.save")
+        raise WeightsError(
+            f"model.vision.weights={weights!r} is no .safetensors file, and no whole file of torch.save"
+        )
 
 
 def colours_of(settings: VisionConfig, whole: Any) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -216,7 +242,9 @@ def colours_of(settings: VisionConfig, whole: Any) -> tuple[tuple[float, ...], t
     """
     tags = open_clip.list_pretrained_tags_by_model(settings.name)
     if tags:
-        colours = open_clip.get_pretrained_cfg(settings.name, settings.weights if settings.weights in tags else tags[0])
+        colours = open_clip.get_pretrained_cfg(
+            settings.name, settings.weights if settings.weights in tags else tags[0]
+        )
     elif _is_of_timm(whole.visual):
         colours = whole.visual.trunk.default_cfg
     else:
@@ -233,7 +261,9 @@ def _check_name(name: str) -> None:
 
 def _build(name: str, weights: str = "") -> Any:
     """A whole model of open_clip, with random weights or pretrained ones, where torch makes new tensors by default."""
-    with _without_warnings():  # random weights are what was asked for, or others are loaded over them
+    with (
+        _without_warnings()
+    ):  # random weights are what was asked for, or others are loaded over them
         return open_clip.create_model(
             name,
             pretrained=weights or None,
@@ -263,11 +293,15 @@ def _cut_behind(tower: Any, settings: VisionConfig) -> Any:
     """Drop what comes after the layer that is read."""
     trunk = tower.trunk if _is_of_timm(tower) else tower
     if not hasattr(trunk, "prune_intermediate_layers"):
-        raise ConfigError(f"model.vision.name={settings.name!r}: this tower has no layers of patch tokens to read")
+        raise ConfigError(
+            f"model.vision.name={settings.name!r}: this tower has no layers of patch tokens to read"
+        )
     try:
         trunk.prune_intermediate_layers([settings.layer], prune_norm=True, prune_head=True)
     except AssertionError as error:
-        raise ConfigError(f"model.vision.layer={settings.layer}: {settings.name} has fewer layers ({error})") from error
+        raise ConfigError(
+            f"model.vision.layer={settings.layer}: {settings.name} has fewer layers ({error})"
+        ) from error
     if trunk is not tower:
         tower.head = nn.Identity()
     return tower
@@ -282,5 +316,7 @@ def _use_tanh_gelu(tower: nn.Module) -> None:
 def _side_pixels(tower: Any) -> int:
     height, width = open_clip.utils.to_2tuple(tower.image_size)
     if height != width:
-        raise ConfigError(f"the vision tower takes pictures of {height} x {width} pixels: only square ones are supported")
+        raise ConfigError(
+            f"the vision tower takes pictures of {height} x {width} pixels: only square ones are supported"
+        )
     return int(height)

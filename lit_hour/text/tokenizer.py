@@ -15,7 +15,15 @@ from lit_hour.errors import WeightsError
 
 BYTE_LEVEL = "byte-level"
 WHOLE, SETTINGS = "tokenizer.json", "tokenizer_config.json"
-FILES = (WHOLE, SETTINGS, "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt", "chat_template.jinja")
+FILES = (
+    WHOLE,
+    SETTINGS,
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "chat_template.jinja",
+)
 START_OF_TURN, END_OF_TURN, END_OF_TEXT = "<|im_start|>", "<|im_end|>", "<|endoftext|>"
 
 
@@ -44,7 +52,10 @@ def save_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
     tokenizer.save_pretrained(str(folder))
     file = folder / SETTINGS
     settings = json.loads(file.read_text(encoding="utf-8"))
-    file.write_text(json.dumps({**settings, "tokenizer_class": "PreTrainedTokenizerFast"}, indent=2) + "\n", encoding="utf-8")
+    file.write_text(
+        json.dumps({**settings, "tokenizer_class": "PreTrainedTokenizerFast"}, indent=2) + "\n",
+        encoding="utf-8",
+    )
 
 
 def copy_tokenizer(source: Path, target: Path) -> None:
@@ -70,14 +81,20 @@ def load_tokenizer(folder: str | Path) -> Tokenizer:
         WeightsError: the folder holds no tokenizer.json or a damaged one, or the tokenizer lacks the tokens that frame a turn.
     """
     if not (Path(folder) / WHOLE).is_file():
-        raise WeightsError(f"no {WHOLE} in {folder}: it has to be a tokenizer in the Hugging Face layout")
+        raise WeightsError(
+            f"no {WHOLE} in {folder}: it has to be a tokenizer in the Hugging Face layout"
+        )
     _check_file(Path(folder) / WHOLE, ("model", "added_tokens"))
     if (Path(folder) / SETTINGS).is_file():
         _check_file(Path(folder) / SETTINGS, ())
     tokenizer = Tokenizer.from_pretrained(str(folder))
-    missing = [token for token in (START_OF_TURN, END_OF_TURN) if token not in tokenizer.get_vocab()]
+    missing = [
+        token for token in (START_OF_TURN, END_OF_TURN) if token not in tokenizer.get_vocab()
+    ]
     if missing:
-        raise WeightsError(f"the tokenizer in {folder} has no {' and no '.join(missing)}: conversations need both")
+        raise WeightsError(
+            f"the tokenizer in {folder} has no {' and no '.join(missing)}: conversations need both"
+        )
     return tokenizer
 
 
@@ -87,6 +104,10 @@ def _check_file(file: Path, keys: Sequence[str]) -> None:
         content = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise WeightsError(f"{file} is damaged: {error}") from error
-    missing = [key for key in keys if key not in content] if isinstance(content, dict) else list(keys)
+    missing = (
+        [key for key in keys if key not in content] if isinstance(content, dict) else list(keys)
+    )
     if missing or not isinstance(content, dict):
-        raise WeightsError(f"{file} is no tokenizer: it has to be a mapping{''.join(f' with {key!r}' for key in missing)}")
+        raise WeightsError(
+            f"{file} is no tokenizer: it has to be a mapping{''.join(f' with {key!r}' for key in missing)}"
+        )

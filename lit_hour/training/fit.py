@@ -20,21 +20,26 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lit_hour.config.load import save_config
 from lit_hour.config.schema import Config
 from lit_hour.data.datamodule import VideoQuestionData, sources_fingerprint, training_questions
-from lit_hour.interop.start import starting_config, starting_tokenizer
-from lit_hour.locked import locked
+from lit_hour.io.file_lock import locked
 from lit_hour.processor import Processor
-from lit_hour.run import RunFolder
-from lit_hour.text.chat import converse
-from lit_hour.text.tokenizer import WHOLE, copy_tokenizer, learn_byte_level_tokenizer, load_tokenizer, save_tokenizer
-from lit_hour.training.callbacks import build_callbacks
-from lit_hour.training.deaths import explained_deaths
+from lit_hour.run_dir import RunFolder
+from lit_hour.text.chat_template import converse
+from lit_hour.text.tokenizer import (
+    WHOLE,
+    copy_tokenizer,
+    learn_byte_level_tokenizer,
+    load_tokenizer,
+    save_tokenizer,
+)
+from lit_hour.training.callbacks.build import build_callbacks
+from lit_hour.training.callbacks.preemption import slurm_environment
+from lit_hour.training.checkpoints.checkpoint_io import AnyCheckpoints, mend
+from lit_hour.training.checkpoints.resume import check_weights, choose_beginning, continuing_config
+from lit_hour.training.distributed import STOP, explained_deaths
 from lit_hour.training.module import HourLLaVAModule
-from lit_hour.training.preemption import slurm_environment
-from lit_hour.training.resume import check_weights, choose_beginning, continuing_config
-from lit_hour.training.sharded_files import AnyCheckpoints, mend
-from lit_hour.training.sharding import sharing
-from lit_hour.training.signals import STOP
-from lit_hour.training.strategy import hardware, precision_plugins
+from lit_hour.training.parallelize import sharing
+from lit_hour.training.trainer_setup import hardware, precision_plugins
+from lit_hour.weights.pretrained import starting_config, starting_tokenizer
 
 BESIDE_THE_POINT = (  # what Lightning warns of here
     ".*your dataloader is not resumable",  # the data module is: it starts its loader at the right sample
@@ -63,13 +68,19 @@ class Outcome:
             chance = self.scores.get(f"validation/chance/{format}")
             if accuracy is not None:
                 against = f", guessing gives {chance:.1%}" if chance is not None else ""
-                lines.append(f"  {format.replace('_', ' ')} on what it has not seen: {accuracy:.1%} right{against}")
+                lines.append(
+                    f"  {format.replace('_', ' ')} on what it has not seen: {accuracy:.1%} right{against}"
+                )
         python = os.path.relpath(sys.executable) if sys.prefix != sys.base_prefix else "python"
         curves = [python, "-m", "tensorboard.main", "--logdir", str(self.run.tensorboard)]
         asking = [python, "-m", "lit_hour", "ask", video, question, "--run", str(self.run.path)]
         serving = [python, "-m", "lit_hour", "serve", "--run", str(self.run.path)]
         truth = f"   # the true answer: {answer}" if answer else ""
-        next_steps = [shlex.join(curves), shlex.join(asking) + truth, f"{shlex.join(serving)}   # the same in a browser"]
+        next_steps = [
+            shlex.join(curves),
+            shlex.join(asking) + truth,
+            f"{shlex.join(serving)}   # the same in a browser",
+        ]
         return "\n".join([*lines, "\nwhat to try next:", *(f"  {step}" for step in next_steps)])
 
 
@@ -96,7 +107,10 @@ def fit(config: Config) -> Outcome:
     module = HourLLaVAModule(config, processor, data.num_steps, is_new=checkpoint is None)
     if checkpoint is not None:
         check_weights(module.model, checkpoint, config)
-    log.info("model: %s", ", ".join(f"{part} {size / 1e6:.2f} M" for part, size in module.sizes().items()))
+    log.info(
+        "model: %s",
+        ", ".join(f"{part} {size / 1e6:.2f} M" for part, size in module.sizes().items()),
+    )
 
     trainer = build_trainer(config, run, data, beginning.step)
     with STOP.listening(), explained_deaths(), warnings.catch_warnings():
@@ -104,14 +118,24 @@ def fit(config: Config) -> Outcome:
             warnings.filterwarnings("ignore", message)
         trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
         if not trainer.callback_metrics:
-            log.info("run %s had finished its %d steps: more with training.max_steps", run.path, data.num_steps)
+            log.info(
+                "run %s had finished its %d steps: more with training.max_steps",
+                run.path,
+                data.num_steps,
+            )
         if not trainer.callback_metrics or data.num_steps % validation_interval_steps(config, data):
             trainer.validate(module, datamodule=data, verbose=False)
-    scores = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("validation/")}
+    scores = {
+        name: float(value)
+        for name, value in trainer.callback_metrics.items()
+        if name.startswith("validation/")
+    }
     return Outcome(run, data.step, scores)
 
 
-def build_trainer(config: Config, run: RunFolder, data: VideoQuestionData, first_step: int) -> L.Trainer:
+def build_trainer(
+    config: Config, run: RunFolder, data: VideoQuestionData, first_step: int
+) -> L.Trainer:
     """Lightning's Trainer by the settings; it counts steps, and one epoch of its own spans the whole run.
 
     What TensorBoard has of `first_step` and later ones is of a start that broke off; it is hidden there.
@@ -133,7 +157,9 @@ def build_trainer(config: Config, run: RunFolder, data: VideoQuestionData, first
     )
     trainer.accumulate_grad_batches = data.micro_batches_per_step(trainer.world_size)
     # Lightning counts this interval in micro-batches, which are known once the number of ranks is
-    trainer.val_check_interval = validation_interval_steps(config, data) * trainer.accumulate_grad_batches
+    trainer.val_check_interval = (
+        validation_interval_steps(config, data) * trainer.accumulate_grad_batches
+    )
     return trainer
 
 
@@ -159,9 +185,15 @@ def make_tokenizer(config: Config, run: RunFolder) -> None:
         if source is not None:
             copy_tokenizer(source, unfinished)
         else:
-            conversations = (converse([question], config.text) for question in training_questions(config))
-            texts = (message.text for conversation in conversations for message in conversation.messages)
-            save_tokenizer(learn_byte_level_tokenizer(texts, config.text.vocabulary_size), unfinished)
+            conversations = (
+                converse([question], config.text) for question in training_questions(config)
+            )
+            texts = (
+                message.text for conversation in conversations for message in conversation.messages
+            )
+            save_tokenizer(
+                learn_byte_level_tokenizer(texts, config.text.vocabulary_size), unfinished
+            )
         (unfinished / ORIGIN).write_text(origin, encoding="utf-8")
         shutil.rmtree(run.tokenizer, ignore_errors=True)
         unfinished.rename(run.tokenizer)
@@ -171,4 +203,6 @@ def tokenizer_origin(config: Config, source: Path | None) -> str:
     """What a tokenizer is made from, as a text that changes with it: a file, or settings and questions."""
     if source is not None:
         return hashlib.sha256((source / WHOLE).read_bytes()).hexdigest()
-    return json.dumps([config.text.vocabulary_size, config.text.choice_answer, sources_fingerprint(config)])
+    return json.dumps(
+        [config.text.vocabulary_size, config.text.choice_answer, sources_fingerprint(config)]
+    )

@@ -13,18 +13,16 @@ from torch import Generator, Tensor
 from torchmetrics import MeanMetric
 
 from lit_hour.config.schema import Config
-from lit_hour.interop.start import load_starting_weights
 from lit_hour.model.hour_llava import HourLLaVA
-from lit_hour.model.materialise import initialise, materialise
+from lit_hour.model.meta_init import initialise, materialise
 from lit_hour.processor import Processor
+from lit_hour.text.answer_matching import is_right
 from lit_hour.text.tokenizer import end_of_turn_id
-from lit_hour.text.verdict import is_right
-from lit_hour.training.blocks import blocks_of, checkpoint_blocks, compile_blocks
-from lit_hour.training.evidence import EvidenceAccuracy
+from lit_hour.training.metrics import AnswerAccuracy, EvidenceAccuracy
 from lit_hour.training.optim import build_optimizer, freeze_parts, parts_of
-from lit_hour.training.scores import AnswerAccuracy
-from lit_hour.training.sharding import shard
+from lit_hour.training.parallelize import blocks_of, checkpoint_blocks, compile_blocks, shard
 from lit_hour.types import Batch, Question, Video, Visual
+from lit_hour.weights.pretrained import load_starting_weights
 
 
 @dataclass(frozen=True)
@@ -43,7 +41,9 @@ class HourLLaVAModule(L.LightningModule):
     A model that is to be sharded takes no memory until Lightning has started the ranks.
     """
 
-    def __init__(self, config: Config, processor: Processor, num_steps: int, is_new: bool = True) -> None:
+    def __init__(
+        self, config: Config, processor: Processor, num_steps: int, is_new: bool = True
+    ) -> None:
         """Build the model; one that is new begins with the weights that the settings name, another has a checkpoint's."""
         super().__init__()
         self.config = config
@@ -53,7 +53,9 @@ class HourLLaVAModule(L.LightningModule):
         self._is_new, self._is_configured = is_new, False
         with torch.device("meta") if self.is_sharded else nullcontext():
             self.model = HourLLaVA(config, len(self.tokenizer))
-        self.validation_loss = MeanMetric()  # Lightning's own mean over ranks is wrong where they have unequal numbers
+        self.validation_loss = (
+            MeanMetric()
+        )  # Lightning's own mean over ranks is wrong where they have unequal numbers
         self.scores = AnswerAccuracy()
         self.evidence = EvidenceAccuracy()
         self.evidence_counts = torch.zeros(0)  # of the latest validation: (2, lengths, depths)
@@ -78,7 +80,10 @@ class HourLLaVAModule(L.LightningModule):
 
     def sizes(self) -> dict[str, int]:
         """Parameters of each part."""
-        return {part: sum(map(torch.numel, parameters)) for part, parameters in parts_of(self.model).items()}
+        return {
+            part: sum(map(torch.numel, parameters))
+            for part, parameters in parts_of(self.model).items()
+        }
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The loss of one batch: `()`."""
@@ -90,7 +95,9 @@ class HourLLaVAModule(L.LightningModule):
         Raises:
             QuestionError: a question and its answer do not fit beside the visual tokens.
         """
-        is_nothing = not batch.keys[0]  # nothing could be read, or there was nothing left for this rank
+        is_nothing = not batch.keys[
+            0
+        ]  # nothing could be read, or there was nothing left for this rank
         if is_nothing and not self.is_sharded:
             return []
         loss, answers = self.model.examine(
@@ -102,12 +109,16 @@ class HourLLaVAModule(L.LightningModule):
         texts = self.tokenizer.batch_decode(answers, skip_special_tokens=True)  # (texts,)
         said = [
             Said(visual, questions[0], text, is_right(questions[0], text))
-            for visual, questions, text in zip(batch.visual_of_text, batch.questions, texts, strict=True)
+            for visual, questions, text in zip(
+                batch.visual_of_text, batch.questions, texts, strict=True
+            )
             if questions
         ]
         for answer in said:
             self.scores.update(answer.question, answer.is_right)
-            self.evidence.update(answer.question, _duration_seconds(batch.visuals[answer.visual]), answer.is_right)
+            self.evidence.update(
+                answer.question, _duration_seconds(batch.visuals[answer.visual]), answer.is_right
+            )
         return said
 
     def on_validation_epoch_end(self) -> None:
@@ -133,19 +144,37 @@ class HourLLaVAModule(L.LightningModule):
         step = checkpoint["global_step"]
         num_batches = step * self.trainer.accumulate_grad_batches
         state = checkpoint["loops"]["fit_loop"]
-        done = {"ready": num_batches, "started": num_batches, "processed": num_batches, "completed": num_batches - 1}
-        state["epoch_loop.batch_progress"] = {"total": dict(done), "current": dict(done), "is_last_batch": False}
+        done = {
+            "ready": num_batches,
+            "started": num_batches,
+            "processed": num_batches,
+            "completed": num_batches - 1,
+        }
+        state["epoch_loop.batch_progress"] = {
+            "total": dict(done),
+            "current": dict(done),
+            "is_last_batch": False,
+        }
         state["epoch_loop.state_dict"]["_batches_that_stepped"] = step - 1
 
     def _any_rank(self, is_true: bool) -> bool:
         """Whether something is true on any of the ranks that share the model."""
-        return self.trainer.strategy.reduce_boolean_decision(is_true, all=False) if self.is_sharded else is_true
+        return (
+            self.trainer.strategy.reduce_boolean_decision(is_true, all=False)
+            if self.is_sharded
+            else is_true
+        )
 
     def _forgetting_generators(self, batch: Batch) -> list[Generator]:
         """What each visual forgets depends on the seed and its place in the order alone, on any number of ranks."""
-        positions = batch.positions or (-1,) * len(batch.visuals)  # a batch of which nothing could be read
+        positions = batch.positions or (-1,) * len(
+            batch.visuals
+        )  # a batch of which nothing could be read
         seeds = [f"{self.config.run.seed} {position}".encode() for position in positions]
-        return [torch.Generator().manual_seed(int.from_bytes(sha256(seed).digest()[:7], "big")) for seed in seeds]
+        return [
+            torch.Generator().manual_seed(int.from_bytes(sha256(seed).digest()[:7], "big"))
+            for seed in seeds
+        ]
 
 
 def _duration_seconds(visual: Visual | None) -> float:

@@ -50,8 +50,13 @@ def build_optimizer(model: HourLLaVA, settings: TrainingConfig, num_steps: int) 
         raise ConfigError("every part is frozen: give at least one training.learning_rate above 0")
     optimizer = torch.optim.AdamW(groups, weight_decay=settings.weight_decay)
     num_warmup_steps = round(settings.warmup_share * num_steps)
-    schedule = LambdaLR(optimizer, lambda step: cosine_with_warmup(step, num_steps, num_warmup_steps))
-    return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step", "name": "learning_rate"}}
+    schedule = LambdaLR(
+        optimizer, lambda step: cosine_with_warmup(step, num_steps, num_warmup_steps)
+    )
+    return {
+        "optimizer": optimizer,
+        "lr_scheduler": {"scheduler": schedule, "interval": "step", "name": "learning_rate"},
+    }
 
 
 def cosine_with_warmup(step: int, num_steps: int, num_warmup_steps: int) -> float:

@@ -1,12 +1,11 @@
 """How much one core asks for, in which memory:
 
-    python tests/benchmarks/annotating.py [VIDEOS] [MINUTES] [LATENCY_SECONDS] [REQUESTS_AT_ONCE]
+    python -m tests.benchmarks.annotating [VIDEOS] [MINUTES] [LATENCY_SECONDS] [REQUESTS_AT_ONCE]
 
 Made-up videos, seen at 384 pixels, are annotated by one process on one core. The narrator answers from another process, each
 request half to one and a half times the latency after it came; what it measures is the client, as the server sees it.
 """
 
-# ruff: noqa: E402  (the checkout comes first on the path)
 from __future__ import annotations
 
 import asyncio
@@ -22,16 +21,12 @@ from pathlib import Path
 from random import Random
 from tempfile import TemporaryDirectory
 
-REPOSITORY = Path(__file__).parents[2]
-sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "tests/marathon")]
-
-from chat_server import completion
-from narrator import Narrator
-
-from lit_hour.config.marathon import MarathonConfig, ServingConfig
-from lit_hour.marathon.annotate import annotate
-from lit_hour.world.render import render_story
-from lit_hour.world.script import write_story
+from lit_hour.config.videomarathon import MarathonConfig, ServingConfig
+from lit_hour.synthetic.render import render_story
+from lit_hour.synthetic.story_generator import write_story
+from lit_hour.videomarathon.annotate import annotate
+from tests.videomarathon.chat_server import completion
+from tests.videomarathon.narrator import Narrator
 
 NUM_STORIES = 2
 NUM_REQUESTS = 64
@@ -44,7 +39,9 @@ class Latency:
         self.narrator, self.seconds, self.random = narrator, seconds, Random(0)
         self.num_at_once = 0
         self.seconds_at: dict[int, float] = defaultdict(float)  # how long so many were in flight
-        self.seconds_at_with_clips: dict[int, float] = {}  # the same up to the last clip: then videos come to their ends
+        self.seconds_at_with_clips: dict[
+            int, float
+        ] = {}  # the same up to the last clip: then videos come to their ends
         self.changed = time.monotonic()
 
     def count(self, change: int) -> None:
@@ -58,18 +55,26 @@ class Latency:
                 head = await reader.readuntil(b"\r\n\r\n")
             except asyncio.IncompleteReadError:
                 return
-            length = next(int(line[15:]) for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:"))
+            length = next(
+                int(line[15:])
+                for line in head.lower().split(b"\r\n")
+                if line.startswith(b"content-length:")
+            )
             content = await reader.readexactly(length)
             self.count(1)
             body = json.loads(content)
             if body["response_format"]["json_schema"]["name"] == "clip_caption":
                 self.seconds_at_with_clips = dict(self.seconds_at)
             text = self.narrator.answer(body)
-            await asyncio.sleep(self.seconds * self.random.uniform(0.5, 1.5))  # no server answers all at the same moment
+            await asyncio.sleep(
+                self.seconds * self.random.uniform(0.5, 1.5)
+            )  # no server answers all at the same moment
             self.count(-1)
             answer = json.dumps(completion(text, "stop", "")).encode()
             writer.write(
-                b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(answer) + answer
+                b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+                % len(answer)
+                + answer
             )
             await writer.drain()
 
@@ -91,7 +96,12 @@ def run_server(names: list[str], minutes: float, latency_seconds: float, pipe: C
     asyncio.run(serve())
 
 
-def main(num_videos: int = 8, minutes: float = 20.8, latency_seconds: float = 1.0, requests_at_once: int = 0) -> None:
+def main(
+    num_videos: int = 8,
+    minutes: float = 20.8,
+    latency_seconds: float = 1.0,
+    requests_at_once: int = 0,
+) -> None:
     """Annotate, and print what it took."""
     with TemporaryDirectory() as folder:
         names = [f"{number:05d}.mp4" for number in range(num_videos)]
@@ -102,13 +112,21 @@ def main(num_videos: int = 8, minutes: float = 20.8, latency_seconds: float = 1.
         for number in range(NUM_STORIES, num_videos):
             (videos / names[number]).symlink_to(videos / names[number % NUM_STORIES])
         pipe, far_end = multiprocessing.Pipe()
-        multiprocessing.Process(target=run_server, args=(names, minutes, latency_seconds, far_end), daemon=True).start()
+        multiprocessing.Process(
+            target=run_server, args=(names, minutes, latency_seconds, far_end), daemon=True
+        ).start()
         port = pipe.recv()
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-        serving = ServingConfig(requests_at_once=requests_at_once) if requests_at_once else ServingConfig()
+        serving = (
+            ServingConfig(requests_at_once=requests_at_once)
+            if requests_at_once
+            else ServingConfig()
+        )
         settings = MarathonConfig(serving=serving)
         before, started = time.process_time(), time.monotonic()
-        totals = annotate(videos, Path(folder, "out"), [f"http://127.0.0.1:{port}/v1"], "narrator", settings)
+        totals = annotate(
+            videos, Path(folder, "out"), [f"http://127.0.0.1:{port}/v1"], "narrator", settings
+        )
         seconds, cpu_seconds = time.monotonic() - started, time.process_time() - before
         pipe.send("end")
         times = pipe.recv()
@@ -124,7 +142,11 @@ def describe(seconds_at: dict[int, float]) -> str:
 
 
 def report(
-    num_videos: int, num_answers: int, seconds: float, cpu_seconds: float, times: tuple[dict[int, float], dict[int, float]]
+    num_videos: int,
+    num_answers: int,
+    seconds: float,
+    cpu_seconds: float,
+    times: tuple[dict[int, float], dict[int, float]],
 ) -> None:
     """What the client did."""
     whole, with_clips = (describe(seconds_at) for seconds_at in times)

@@ -1,33 +1,38 @@
-"""How evenly the ranks of a step share its work: python tests/benchmarks/balance.py [BALANCE_STEPS ...]
+"""How evenly the ranks of a step share its work: python -m tests.benchmarks.balance [BALANCE_STEPS ...]
 
 A simulation with the project's own order on as many samples as the published training has, whose videos are as long as the
 published ones. The work of a sample is taken to be its tokens, or just the duration of its video. Printed are the means over
 256 steps of the mean over the maximum of the work of the ranks, in a step, and in a micro-batch of one sample for each rank.
 """
 
-# ruff: noqa: E402  (the checkout comes first on the path)
 from __future__ import annotations
 
 import sys
 import time
-from pathlib import Path
-
-sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parents[1] / "data")]
-
-from durations import Published, evenness, steps_of
 
 from lit_hour.config.data import DataConfig
+from tests.data.durations import Published, evenness, steps_of
 
 DEFAULTS = DataConfig()
-LAYOUTS = ((8, DEFAULTS.samples_per_step), (64, DEFAULTS.samples_per_step), (1024, 1024), (8, 8), (64, 64))  # ranks, samples
+LAYOUTS = (
+    (8, DEFAULTS.samples_per_step),
+    (64, DEFAULTS.samples_per_step),
+    (1024, 1024),
+    (8, 8),
+    (64, 64),
+)  # ranks, samples
 NUM_STEPS = 256
 
 
 def main(all_balance_steps: list[int]) -> None:
     """Measure every layout and print a line for each."""
     data = Published()
-    print(f"{len(data.seconds)} videos, {len(data.mixed)} samples; data.balance_steps=1 is random order")
-    print("ranks  samples/step  balance_steps | tokens: step, micro-batch | duration: step, micro-batch | us/place  s/window")
+    print(
+        f"{len(data.seconds)} videos, {len(data.mixed)} samples; data.balance_steps=1 is random order"
+    )
+    print(
+        "ranks  samples/step  balance_steps | tokens: step, micro-batch | duration: step, micro-batch | us/place  s/window"
+    )
     for num_ranks, samples_per_step in LAYOUTS:
         for balance_steps in (1, *all_balance_steps):
             order = data.balanced(samples_per_step, balance_steps)

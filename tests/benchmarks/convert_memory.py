@@ -1,4 +1,4 @@
-"""Memory that converting takes, over what its imports need: python tests/benchmarks/convert_memory.py [GIGABYTES]
+"""Memory that converting takes, over what its imports need: python -m tests.benchmarks.convert_memory [GIGABYTES]
 
 A published checkpoint of about this size is made up in bf16, converted to a run and back, and once more from a Lightning
 checkpoint in float32, each in a process of its own.
@@ -12,15 +12,11 @@ from tempfile import TemporaryDirectory
 
 import torch
 
-TESTS = Path(__file__).parents[1]
-sys.path[:0] = [str(TESTS.parent), str(TESTS), str(TESTS / "interop")]
-
-from made import TOWER_WORDS  # noqa: E402
-from measured import SIZES, measure, write_large  # noqa: E402
-
-from lit_hour.interop.writing import SHARD_BYTES  # noqa: E402
-from lit_hour.run import RunFolder  # noqa: E402
-from lit_hour.weights import open_weights  # noqa: E402
+from lit_hour.run_dir import RunFolder
+from lit_hour.weights.reader import open_weights
+from lit_hour.weights.safetensors_writer import SHARD_BYTES
+from tests.weights.made import TOWER_WORDS
+from tests.weights.measured import SIZES, measure, write_large
 
 SMALL_SHARD_BYTES = 400_000_000
 
@@ -35,17 +31,25 @@ def as_checkpoint_of_training(run: RunFolder) -> None:
 
 def main(gigabytes: float) -> None:
     """Measure every direction and print what was measured."""
-    sizes = SIZES | {"vocab_size": int(gigabytes * 100_000), "num_hidden_layers": max(1, round(gigabytes * 16))}
+    sizes = SIZES | {
+        "vocab_size": int(gigabytes * 100_000),
+        "num_hidden_layers": max(1, round(gigabytes * 16)),
+    }
     with TemporaryDirectory() as folder:
         published, trained = f"{folder}/published", f"{folder}/trained"
         num_bytes = write_large(Path(published), sizes, SMALL_SHARD_BYTES)
         num_shards = len(list(Path(published).glob("*.safetensors")))
         largest = max(outline.nbytes for outline in open_weights(Path(published)).outlines.values())
-        print(f"{num_bytes / 1e9:.2f} GB in {num_shards} shards; largest weight {largest / 1e6:.0f} MB")
+        print(
+            f"{num_bytes / 1e9:.2f} GB in {num_shards} shards; largest weight {largest / 1e6:.0f} MB"
+        )
         for shard_bytes in (SMALL_SHARD_BYTES, SHARD_BYTES):
             run, back = f"{folder}/run_{shard_bytes}", f"{folder}/back_{shard_bytes}"
             print(f"written in shards of {shard_bytes / 1e6:.0f} MB:")
-            print("  published -> run:          ", measure([(published, run, TOWER_WORDS)], shard_bytes))
+            print(
+                "  published -> run:          ",
+                measure([(published, run, TOWER_WORDS)], shard_bytes),
+            )
             print("  run -> published:          ", measure([(run, back, ())], shard_bytes))
         as_checkpoint_of_training(RunFolder(Path(run)))
         print("  float32 .ckpt -> published:", measure([(run, trained, (), "last")], SHARD_BYTES))

@@ -1,10 +1,9 @@
-"""How often the true moment is found, by several witnesses: python tests/benchmarks/evidence.py SET RUN [RUN ...]
+"""How often the true moment is found, by several witnesses: python -m tests.benchmarks.evidence SET RUN [RUN ...]
 
 SET is a folder of `python -m lit_hour synthesize`, such as the 10_minutes that tests/benchmarks/memory.py makes; questions with
 one moment count. A hit is a peak frame within the true interval.
 """
 
-# ruff: noqa: E402  (the checkout comes first on the path)
 from __future__ import annotations
 
 import sys
@@ -13,17 +12,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from statistics import mean
 
-sys.path[:0] = [str(Path(__file__).parents[2])]
-
 import torch
 from torch import Tensor
 
-from lit_hour.data.question_file import read_questions
-from lit_hour.model.looking import per_frame, watch
-from lit_hour.serving.answer import Answer
-from lit_hour.serving.evidence import find_evidence
-from lit_hour.serving.session import Memory, Session
-from lit_hour.text.verdict import is_right
+from lit_hour.data.questions.file import read_questions
+from lit_hour.inference.attribution import find_evidence
+from lit_hour.inference.predictor import Answer, Memory, Session
+from lit_hour.model.attention_maps import per_frame, watch
+from lit_hour.text.answer_matching import is_right
 from lit_hour.types import Conversation, Message, Question
 
 MOST_MOMENT = 0.1  # of the video; what is seen for longer is no needle
@@ -46,7 +42,9 @@ def main(folder: Path, *runs: str) -> None:
     print(f"{len(chance)} questions; by chance {mean(chance):.1%}")
     print("| witness | hits | where the answer was right |\n|---|---|---|")
     for name, found in hits.items():
-        print(f"| {name} | {mean(hit for hit, _ in found):.0%} | {mean(hit for hit, right in found if right):.0%} |")
+        print(
+            f"| {name} | {mean(hit for hit, _ in found):.0%} | {mean(hit for hit, right in found if right):.0%} |"
+        )
 
 
 def needles(folder: Path, session: Session) -> Iterator[tuple[Memory, Question]]:
@@ -55,21 +53,32 @@ def needles(folder: Path, session: Session) -> Iterator[tuple[Memory, Question]]
         memory = session.remember(folder / "videos" / subject.files[0])
         for question in subject.questions:
             spans = [end - start for start, end in question.evidence]
-            if not question.options and len(spans) == 1 and spans[0] < MOST_MOMENT * memory.duration_seconds:
+            if (
+                not question.options
+                and len(spans) == 1
+                and spans[0] < MOST_MOMENT * memory.duration_seconds
+            ):
                 yield memory, question
 
 
-def witnesses(session: Session, memory: Memory, question: Question, answer: str) -> dict[str, float]:
+def witnesses(
+    session: Session, memory: Memory, question: Question, answer: str
+) -> dict[str, float]:
     """The second at which each witness peaks."""
     asked = session.processor.ask(question.question)
     nothing_asked = Conversation((asked.messages[0], Message("user", "")))
-    look, idle_look = attention(session, memory, asked), attention(session, memory, nothing_asked)  # (frames,)
+    look, idle_look = (
+        attention(session, memory, asked),
+        attention(session, memory, nothing_asked),
+    )  # (frames,)
     seconds = memory.repository.timestamps  # (frames,)
     curve = find_evidence(session, memory, question.question, answer).curve
     return {
         "attention": float(seconds[look.argmax()]),
         "attention, less that of an empty question": float(seconds[(look - idle_look).argmax()]),
-        "attention, divided by that of an empty question": float(seconds[(look / idle_look).argmax()]),
+        "attention, divided by that of an empty question": float(
+            seconds[(look / idle_look).argmax()]
+        ),
         "gradient of the answer": max(curve, key=lambda point: point[1])[0],
     }
 

@@ -1,4 +1,4 @@
-"""What stored features lose: python tests/benchmarks/feature_accuracy.py RUN [MOST_VIDEOS]
+"""What stored features lose: python -m tests.benchmarks.feature_accuracy RUN [MOST_VIDEOS]
 
 The vision encoder of a trained run encodes the videos that the run validates on, in float32. The tokens are stored and read
 again. The error of a token is the length of the difference over the length of the token; the loss is that of the run's
@@ -6,7 +6,6 @@ questions. Then the same errors for tokens as wide as the published encoder's: o
 channel is many times larger, as in the deeper layers of large encoders.
 """
 
-# ruff: noqa: E402  (the checkout comes first on the path)
 from __future__ import annotations
 
 import sys
@@ -14,16 +13,13 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-sys.path[:0] = [str(Path(__file__).parents[2])]
-
 import torch
 from torch import Tensor
 
-from lit_hour.data.encoding import Encoding
-from lit_hour.data.features import compress, safetensors_of
-from lit_hour.data.reading import ValidationSubjects
+from lit_hour.data.datasets import ValidationSubjects
+from lit_hour.data.features.format import Encoding, compress, safetensors_of
 from lit_hour.data.sources import open_sources
-from lit_hour.serving.session import Session
+from lit_hour.inference.predictor import Session
 from lit_hour.types import Example, Features, Frames
 
 PRECISIONS = ("float32", "bf16", "int8")
@@ -46,14 +42,21 @@ def gigabytes_of_an_hour(precision: str) -> float:
     if precision == "float32":
         return HOUR_FRAMES * PUBLISHED_TOKENS * PUBLISHED_DIM * 4 / 1e9
     encoding = Encoding(precision, PUBLISHED_TOKENS, PUBLISHED_DIM, {}, "")  # type: ignore[arg-type]
-    minute = compress(torch.zeros(HOUR_FRAMES // 60, PUBLISHED_TOKENS, PUBLISHED_DIM), encoding.precision)
+    minute = compress(
+        torch.zeros(HOUR_FRAMES // 60, PUBLISHED_TOKENS, PUBLISHED_DIM), encoding.precision
+    )
     return 60 * sum(len(part) for part in safetensors_of(minute, encoding)) / 1e9
 
 
 def validation_examples(session: Session, most_videos: int) -> Iterator[Example]:
     """Videos with their questions, as the run validates on them."""
     shards = open_sources(session.config.data.validation_sources, session.config)
-    videos = [(each, subject) for each in shards.values() for subject in each.subjects if subject.kind == "video"]
+    videos = [
+        (each, subject)
+        for each in shards.values()
+        for subject in each.subjects
+        if subject.kind == "video"
+    ]
     dataset = ValidationSubjects(videos[:most_videos], session.processor, session.config)
     for number in range(len(dataset)):
         example = dataset[number].result
@@ -73,18 +76,24 @@ def measure_run(run: Path, most_videos: int) -> None:
         tokens = session.model.vision(frames.images)  # (frames, tokens, vision_dim)
         for precision in PRECISIONS:
             visual = Features(stored_and_read(tokens, precision), frames.timestamps)
-            losses[precision].append(float(session.model(session.processor.batch([replace(example, visual=visual)]))))
+            losses[precision].append(
+                float(session.model(session.processor.batch([replace(example, visual=visual)])))
+            )
             errors[precision].append(error_of(tokens, precision).flatten())  # (frames * tokens,)
     exact = sum(losses["float32"]) / len(losses["float32"])
     name = f"{run}, {len(losses['float32'])} videos, {session.model.vision.dim} wide"
     for precision in PRECISIONS:
         loss = sum(losses[precision]) / len(losses[precision])
-        print_row(name, precision, torch.cat(errors[precision]), f"{loss:.6f}", f"{loss - exact:+.1e}")
+        print_row(
+            name, precision, torch.cat(errors[precision]), f"{loss:.6f}", f"{loss - exact:+.1e}"
+        )
 
 
 def measure_made_up(name: str, outlier: float) -> None:
     """Errors of tokens of the published width."""
-    tokens = torch.randn(100, PUBLISHED_TOKENS, PUBLISHED_DIM, generator=torch.Generator().manual_seed(0))
+    tokens = torch.randn(
+        100, PUBLISHED_TOKENS, PUBLISHED_DIM, generator=torch.Generator().manual_seed(0)
+    )
     tokens[..., 7] *= outlier
     for precision in PRECISIONS[1:]:
         print_row(name, precision, error_of(tokens, precision).flatten())
@@ -97,7 +106,9 @@ def print_row(name: str, precision: str, errors: Tensor, loss: str = "", change:
 
 def main(run: str, most_videos: str = "8") -> None:
     """Measure, and print what was measured."""
-    sizes = ", ".join(f"{precision} {gigabytes_of_an_hour(precision):.2f} GB" for precision in PRECISIONS)
+    sizes = ", ".join(
+        f"{precision} {gigabytes_of_an_hour(precision):.2f} GB" for precision in PRECISIONS
+    )
     print(f"an hour at 1 frame a second, 64 tokens of 1,152 numbers: {sizes}")
     print(ROW.format("tokens", "stored as", "mean error", "worst token", "loss", "change"))
     measure_run(Path(run), int(most_videos))

@@ -1,4 +1,4 @@
-"""Whether interruptions change anything: python tests/benchmarks/interruptions.py [SEED ...]
+"""Whether interruptions change anything: python -m tests.benchmarks.interruptions [SEED ...]
 
 Forty steps of a small run over two weighted sources, several passes long, once left alone and once broken off three times at
 random: by kill -9, SIGTERM and SIGUSR1, in random order, anywhere in a step. Compared to the last bit, for 1 and 2 ranks with
@@ -6,7 +6,6 @@ random: by kill -9, SIGTERM and SIGUSR1, in random order, anywhere in a step. Co
 checkpoint.
 """
 
-# ruff: noqa: E402  (the checkout comes first on the path)
 from __future__ import annotations
 
 import logging
@@ -14,13 +13,9 @@ import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-REPOSITORY = Path(__file__).parents[2]
-sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "tests"), str(REPOSITORY / "tests/training")]
-
-from interrupted import Layout, Result, draw, run_to_the_end
-from small_run import Small, settings
-
-from lit_hour.world.prepare import prepare_world
+from lit_hour.synthetic.dataset import prepare_world
+from tests.small_run import Small, settings
+from tests.training.interrupted import Layout, Result, draw, run_to_the_end
 
 NUM_STEPS = 40
 LAYOUTS = (Layout(1, 0), Layout(1, 2), Layout(2, 0), Layout(2, 2))
@@ -50,11 +45,16 @@ def main(seeds: list[int]) -> int:
                 differences = alone.differences(Result.of(small, f"{layout}-{seed}"))
                 num_wrong += bool(differences)
                 print(f"{layout} ranks x workers: {', '.join(map(str, interruptions))}")
-                print("  the starts after them:", "; ".join(each.replace(f"{small.runs}/", "") for each in begun[1:]))
-                compared = (
-                    f"{len(alone.losses)} losses, {len(alone.weights)} weights, {len(alone.optimizer)} tensors of the optimizer"
+                print(
+                    "  the starts after them:",
+                    "; ".join(each.replace(f"{small.runs}/", "") for each in begun[1:]),
                 )
-                print(f"  {compared}, {alone.position[1]} samples:", "; ".join(differences) or "all the same", flush=True)
+                compared = f"{len(alone.losses)} losses, {len(alone.weights)} weights, {len(alone.optimizer)} tensors of the optimizer"
+                print(
+                    f"  {compared}, {alone.position[1]} samples:",
+                    "; ".join(differences) or "all the same",
+                    flush=True,
+                )
     return num_wrong
 
 

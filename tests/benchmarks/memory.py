@@ -1,11 +1,10 @@
-"""What the memory is for, measured: python tests/benchmarks/memory.py [FOLDER] [ARM ...]
+"""What the memory is for, measured: python -m tests.benchmarks.memory [FOLDER] [ARM ...]
 
 Makes the videos, trains what all arms start from (conf/world/see.yaml), then each arm (conf/world/ARM.yaml) with three seeds,
 and asks each about unseen videos of 3, 10 and 60 minutes. In the end it measures where the first run of the arm `memory` looks,
 and has it look for needles in videos of 5 minutes to 2 hours: FOLDER/haystack.png. Stopped half way, it goes on where it was.
 """
 
-# ruff: noqa: E402  (the checkout comes first on the path)
 from __future__ import annotations
 
 import json
@@ -18,26 +17,30 @@ from multiprocessing import get_context
 from pathlib import Path
 from statistics import mean
 
-REPOSITORY = Path(__file__).parents[2]
-sys.path[:0] = [str(REPOSITORY)]
-
-import lit_hour.__main__
+import lit_hour.cli
 import train
 from lit_hour.config.load import load_config
 from lit_hour.config.schema import Config
-from lit_hour.data.question_file import read_questions
-from lit_hour.model.looking import per_frame, watch
-from lit_hour.run import RunFolder
-from lit_hour.serving.session import Session
+from lit_hour.data.questions.file import read_questions
+from lit_hour.inference.predictor import Session
+from lit_hour.model.attention_maps import per_frame, watch
+from lit_hour.run_dir import RunFolder
 from lit_hour.training.fit import fit
+from tests import REPOSITORY
 
 CONF = REPOSITORY / "conf" / "world"
 ARMS = ("memory", "compression", "sampling", "nothing")
 SEEDS = (0, 1, 2)
 LOOK = ("world.difficulty=needles", "world.size_pixels=64", "world.frames_per_second=1")
-TRAIN = (("short", "10", "45s-90s", 5), ("long", "40", "3m-10m", 0))  # name, hours, length, seed of the stories
+TRAIN = (
+    ("short", "10", "45s-90s", 5),
+    ("long", "40", "3m-10m", 0),
+)  # name, hours, length, seed of the stories
 UNSEEN = (("3_minutes", "2", "3m", 1), ("10_minutes", "3", "10m", 2), ("60_minutes", "20", "1h", 3))
-HAYSTACK = tuple((f"haystack_{minutes}", str(minutes / 6), f"{minutes}m", 10 + minutes) for minutes in (5, 10, 20, 40, 60, 120))
+HAYSTACK = tuple(
+    (f"haystack_{minutes}", str(minutes / 6), f"{minutes}m", 10 + minutes)
+    for minutes in (5, 10, 20, 40, 60, 120)
+)
 TASKS = {
     "scene/scene_recognition": "what is seen for 3 seconds",
     "temporality/temporal_order": "which of these comes first, or last",
@@ -55,7 +58,12 @@ def main(folder: Path, *arms: str) -> None:
     todo = [(folder, arm, seed) for seed in SEEDS for arm in arms or ARMS]
     with ProcessPoolExecutor(os.cpu_count(), get_context("spawn")) as executor:
         scores = list(executor.map(run_arm, *zip(*todo, strict=True)))
-    print_table({arm: [found for (_, each, _), found in zip(todo, scores, strict=True) if each == arm] for arm in arms or ARMS})
+    print_table(
+        {
+            arm: [found for (_, each, _), found in zip(todo, scores, strict=True) if each == arm]
+            for arm in arms or ARMS
+        }
+    )
     if "memory" in (arms or ARMS):
         measure_look(folder)
         draw_haystack(folder)
@@ -64,10 +72,33 @@ def main(folder: Path, *arms: str) -> None:
 def make_features(folder: Path, name: str, hours: str, length: str, seed: int, *more: str) -> None:
     """Videos, shards and features of a set, as far as they are not there yet."""
     made = folder / name
-    lit_hour.__main__.main(["synthesize", str(made), "--hours", hours, "--length", length, "--seed", str(seed), *LOOK, *more])
+    lit_hour.cli.main(
+        [
+            "synthesize",
+            str(made),
+            "--hours",
+            hours,
+            "--length",
+            length,
+            "--seed",
+            str(seed),
+            *LOOK,
+            *more,
+        ]
+    )
     settings = str(REPOSITORY / "conf" / "tiny_model.yaml")
-    lit_hour.__main__.main(["pack", str(made / "videos"), str(made / "questions.json"), str(made / "shards"), settings])
-    lit_hour.__main__.main(["encode", str(made / "shards"), str(made / "features"), "--run", str(folder / "runs/world_see")])
+    lit_hour.cli.main(
+        ["pack", str(made / "videos"), str(made / "questions.json"), str(made / "shards"), settings]
+    )
+    lit_hour.cli.main(
+        [
+            "encode",
+            str(made / "shards"),
+            str(made / "features"),
+            "--run",
+            str(folder / "runs/world_see"),
+        ]
+    )
 
 
 def config_of(folder: Path, arm: str, seed: int, *more: str) -> Config:
@@ -103,8 +134,16 @@ def print_table(scores: dict[str, list[dict[str, dict[str, float]]]]) -> None:
         print(f"| {words} | " + " | ".join(name.replace("_", " ") for name in names) + " |")
         print("|---" * (1 + len(names)) + "|")
         for arm, seeds in scores.items():
-            values = ([seed[name][f"validation/accuracy/{task}"] for seed in seeds] for name in names)
-            print(f"| {arm} | " + " | ".join(f"{mean(each):.0%} ({min(each):.0%}-{max(each):.0%})" for each in values) + " |")
+            values = (
+                [seed[name][f"validation/accuracy/{task}"] for seed in seeds] for name in names
+            )
+            print(
+                f"| {arm} | "
+                + " | ".join(
+                    f"{mean(each):.0%} ({min(each):.0%}-{max(each):.0%})" for each in values
+                )
+                + " |"
+            )
 
 
 def measure_look(folder: Path) -> None:
@@ -123,7 +162,9 @@ def measure_look(folder: Path) -> None:
             is_inside = (seconds >= start) & (seconds < end)  # (frames,)
             at_evidence.append(float(per_frame(looks[0], memory.repository)[is_inside].sum()))
             of_video.append(float(is_inside.float().mean()))
-    print(f"{mean(at_evidence):.1%} of the attention is at the evidence, which is {mean(of_video):.1%} of the video")
+    print(
+        f"{mean(at_evidence):.1%} of the attention is at the evidence, which is {mean(of_video):.1%} of the video"
+    )
 
 
 def draw_haystack(folder: Path) -> None:
@@ -131,7 +172,9 @@ def draw_haystack(folder: Path) -> None:
     sources = []
     for videos in HAYSTACK:
         make_features(folder, *videos, "--tasks", "scene_recognition")
-        sources.append(f"data.validation_sources.{videos[0]}.shards={folder / videos[0] / 'features'}")
+        sources.append(
+            f"data.validation_sources.{videos[0]}.shards={folder / videos[0] / 'features'}"
+        )
     unseen = f"data.validation_sources.unseen.shards={folder / UNSEEN[0][0] / 'features'}"
     config = config_of(folder, "memory", SEEDS[0], unseen, *sources, "training.pictures=1")
     fit(config)

@@ -1,33 +1,32 @@
-"""What the published dataset would cost: python tests/benchmarks/month.py [--help]
+"""What the published dataset would cost: python -m tests.benchmarks.month [--help]
 
 28,000 durations from 3 to 60 minutes are drawn, 9,700 hours in all. `month_plan` says what annotate asks about a video of a
 duration, `month_time` what becomes of the requests in time. What is measured and what is assumed is printed with the numbers.
 """
 
-# ruff: noqa: E402  (the checkout comes first on the path)
 from __future__ import annotations
 
 import argparse
-import sys
 import time
 from dataclasses import fields, replace
-from pathlib import Path
 from random import Random
 
-REPOSITORY = Path(__file__).parents[2]
-sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "tests/marathon"), str(Path(__file__).parent)]
-
 import numpy as np
-from month_plan import MEASURED_MINUTES, Plans, Work, tokens_of_frame
-from month_time import DEAD_HOURS, Speed, hours_of
 
-from lit_hour.config.marathon import MarathonConfig
-from lit_hour.marathon.share import Share
-from lit_hour.marathon.teacher import FORMS
+from lit_hour.config.videomarathon import MarathonConfig
+from lit_hour.videomarathon.aggregate import Share
+from lit_hour.videomarathon.teacher import FORMS
+from tests.benchmarks.month_plan import MEASURED_MINUTES, Plans, Work, tokens_of_frame
+from tests.benchmarks.month_time import DEAD_HOURS, Speed, hours_of
 
 NUM_VIDEOS, NUM_HOURS = 28_000, 9_700
 SHORTEST_MINUTES, LONGEST_MINUTES = 3.0, 60.0
-CLUSTERS = ((1, 1), (8, 1), (64, 1), (64, 8))  # servers, and how many of them each process is told of
+CLUSTERS = (
+    (1, 1),
+    (8, 1),
+    (64, 1),
+    (64, 8),
+)  # servers, and how many of them each process is told of
 PATIENT = 100  # marathon.serving.max_retries that outlast a server that is dead for an hour
 
 
@@ -37,7 +36,10 @@ def draw_minutes(seed: int = 0) -> list[float]:
     random = Random(seed)
     shares = [random.betavariate(1.0, 1 / mean - 1) for _ in range(NUM_VIDEOS)]
     scale = mean * NUM_VIDEOS / sum(shares)
-    return [SHORTEST_MINUTES + (LONGEST_MINUTES - SHORTEST_MINUTES) * min(1.0, share * scale) for share in shares]
+    return [
+        SHORTEST_MINUTES + (LONGEST_MINUTES - SHORTEST_MINUTES) * min(1.0, share * scale)
+        for share in shares
+    ]
 
 
 def main(speed: Speed, height: int, width: int, most_videos: int) -> None:
@@ -51,13 +53,25 @@ def main(speed: Speed, height: int, width: int, most_videos: int) -> None:
         f" measured at {', '.join(f'{each:g}' for each in MEASURED_MINUTES)} minutes;"
         f" {frame_tokens} tokens for a frame of {width} x {height} pixels"
     )
-    print("assumed: " + ", ".join(f"{each.name}={getattr(speed, each.name):g}" for each in fields(speed)))
+    print(
+        "assumed: "
+        + ", ".join(f"{each.name}={getattr(speed, each.name):g}" for each in fields(speed))
+    )
     report_forms(plans)
     journal, others = sum(plans_of.bytes_on_disk(each) for each in minutes) / 1e9
     print(f"on disk: {journal:.1f} GB of journals, {others:.1f} GB of annotations and pages\n")
-    print(f"{'servers':>8}{'of a process':>14}{'days':>8}{'hours of a server':>19}{'in flight':>11}{'simulated':>11}  failures")
+    print(
+        f"{'servers':>8}{'of a process':>14}{'days':>8}{'hours of a server':>19}{'in flight':>11}{'simulated':>11}  failures"
+    )
     for num_servers, num_of_process in CLUSTERS:
-        report_cluster(plans, num_servers, num_of_process, replace_serving(settings, num_of_process), speed, most_videos)
+        report_cluster(
+            plans,
+            num_servers,
+            num_of_process,
+            replace_serving(settings, num_of_process),
+            speed,
+            most_videos,
+        )
 
 
 def replace_serving(settings: MarathonConfig, num_servers: int) -> MarathonConfig:
@@ -66,7 +80,11 @@ def replace_serving(settings: MarathonConfig, num_servers: int) -> MarathonConfi
     requests, videos = serving.requests_at_once * num_servers, serving.videos_at_once * num_servers
     reading = serving.videos_read_at_once * num_servers
     serving = replace(
-        serving, requests_at_once=requests, videos_at_once=videos, videos_read_at_once=reading, max_retries=PATIENT
+        serving,
+        requests_at_once=requests,
+        videos_at_once=videos,
+        videos_read_at_once=reading,
+        max_retries=PATIENT,
     )
     return replace(settings, serving=serving)
 
@@ -79,7 +97,9 @@ def report_forms(plans: list[dict[str, Work]]) -> None:
         form: np.array(
             [
                 plan[form].num_requests
-                * np.array([1, plan[form].prompt_tokens, plan[form].known_tokens, plan[form].answer_tokens])
+                * np.array(
+                    [1, plan[form].prompt_tokens, plan[form].known_tokens, plan[form].answer_tokens]
+                )
                 for plan in plans
             ]
         ).sum(axis=0)
@@ -100,12 +120,15 @@ def report_cluster(
     """Simulate the process whose share is the longest; of a long share only the first videos, which stand for the rest."""
     num_shares = num_servers // num_of_process
     shares = [
-        [plans[index] for index in Share(number, num_shares).of(range(len(plans)))] for number in range(1, num_shares + 1)
+        [plans[index] for index in Share(number, num_shares).of(range(len(plans)))]
+        for number in range(1, num_shares + 1)
     ]
     longest = max(shares, key=answer_tokens)
     chosen, started = longest[: most_videos * num_of_process], time.monotonic()
     hours, in_flight, failures = hours_of(chosen, num_of_process, settings, speed)
-    lost_hours = (DEAD_HOURS[1] - DEAD_HOURS[0]) / num_of_process  # once, however long the rest takes
+    lost_hours = (
+        DEAD_HOURS[1] - DEAD_HOURS[0]
+    ) / num_of_process  # once, however long the rest takes
     hours = (hours - lost_hours) * answer_tokens(longest) / answer_tokens(chosen) + lost_hours
     print(
         f"{num_servers:>8}{num_of_process:>14}{hours / 24:>8.2f}{hours:>19.1f}{in_flight / num_of_process:>11.1f}"
@@ -119,13 +142,25 @@ def answer_tokens(plans: list[dict[str, Work]]) -> float:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
     for each in fields(Speed):
-        parser.add_argument(f"--{each.name.replace('_', '-')}", type=float, default=each.default, help="of one server")
+        parser.add_argument(
+            f"--{each.name.replace('_', '-')}",
+            type=float,
+            default=each.default,
+            help="of one server",
+        )
     parser.add_argument("--height", type=int, default=216, help="of a frame, as it is sent")
     parser.add_argument("--width", type=int, default=384, help="of a frame, as it is sent")
-    parser.add_argument("--most-videos", type=int, default=1000, help="that are simulated for each server")
+    parser.add_argument(
+        "--most-videos", type=int, default=1000, help="that are simulated for each server"
+    )
     given = vars(parser.parse_args())
     main(
-        Speed(**{each.name: given[each.name] for each in fields(Speed)}), given["height"], given["width"], given["most_videos"]
+        Speed(**{each.name: given[each.name] for each in fields(Speed)}),
+        given["height"],
+        given["width"],
+        given["most_videos"],
     )

@@ -14,16 +14,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import narrator
 import numpy as np
-from chat_server import ChatServer
 from transformers.models.qwen2_vl.image_processing_qwen2_vl import smart_resize
 
-from lit_hour.config.marathon import MarathonConfig
-from lit_hour.marathon.annotate import annotate
-from lit_hour.marathon.teacher import FORMS
-from lit_hour.world.render import render_story
-from lit_hour.world.script import write_story
+from lit_hour.config.videomarathon import MarathonConfig
+from lit_hour.synthetic.render import render_story
+from lit_hour.synthetic.story_generator import write_story
+from lit_hour.videomarathon.annotate import annotate
+from lit_hour.videomarathon.teacher import FORMS
+from tests.videomarathon import narrator
+from tests.videomarathon.chat_server import ChatServer
 
 LETTERS_OF_TOKEN = 4
 PATCH_PIXELS = 28  # 14, and 2 x 2 of them become one token
@@ -37,7 +37,9 @@ def tokens_of_frame(height: int, width: int) -> int:
 
     Source: `smart_resize` of transformers, with the bounds of the model's preprocessor_config.json (3136 to 12845056 pixels).
     """
-    height, width = smart_resize(height, width, factor=PATCH_PIXELS, min_pixels=3136, max_pixels=12_845_056)
+    height, width = smart_resize(
+        height, width, factor=PATCH_PIXELS, min_pixels=3136, max_pixels=12_845_056
+    )
     return height * width // PATCH_PIXELS**2 + MARKS_OF_FRAME
 
 
@@ -52,9 +54,13 @@ class Counting:
     def answer(self, body: dict) -> str:
         text = self.teller.answer(body)
         parts = body["messages"][-1]["content"]
-        letters = sum(len(part["text"]) for part in parts if part["type"] == "text") + len(json.dumps(body["response_format"]))
+        letters = sum(len(part["text"]) for part in parts if part["type"] == "text") + len(
+            json.dumps(body["response_format"])
+        )
         head = parts[0]["text"]
-        num_known = len(head) if head in self.heads and len(parts) > 1 else 0  # servers keep beginnings that they have read
+        num_known = (
+            len(head) if head in self.heads and len(parts) > 1 else 0
+        )  # servers keep beginnings that they have read
         self.heads.add(head)
         num_frames = sum(part["type"] == "image_url" for part in parts)
         sums = self.sums[body["response_format"]["json_schema"]["name"]]
@@ -80,13 +86,17 @@ class Plans:
         self.frame_tokens = frame_tokens
         narrator.PER_TASK = settings.questions_per_task
         measured = [measure(minutes, settings) for minutes in MEASURED_MINUTES]
-        self.counts = np.array([counts for counts, _ in measured], dtype=float)  # (durations, forms, columns)
+        self.counts = np.array(
+            [counts for counts, _ in measured], dtype=float
+        )  # (durations, forms, columns)
         self.bytes = np.array([sizes for _, sizes in measured], dtype=float)  # (durations, 2)
 
     def of(self, minutes: float) -> dict[str, Work]:
         """By form, in the order in which they are asked."""
         works = {}
-        for form, (requests, frames, letters, known, answer) in zip(FORMS, self._between(self.counts, minutes), strict=True):
+        for form, (requests, frames, letters, known, answer) in zip(
+            FORMS, self._between(self.counts, minutes), strict=True
+        ):
             tokens = (
                 letters / LETTERS_OF_TOKEN + frames * self.frame_tokens,
                 known / LETTERS_OF_TOKEN,
@@ -115,8 +125,13 @@ def measure(minutes: float, settings: MarathonConfig) -> tuple[list[list[int]], 
         videos, out = Path(folder, "videos"), Path(folder, "out")
         videos.mkdir()
         render_story(story, videos / "video.mp4", 32, 1)
-        small = replace(settings, size_pixels=32)  # how large frames are changes nothing but their tokens
+        small = replace(
+            settings, size_pixels=32
+        )  # how large frames are changes nothing but their tokens
         annotate(videos, out, [server.url], "narrator", small)
-        journal, *others = (out / "videos/video.mp4" / name for name in ("journal.jsonl", "annotation.json", "index.html"))
+        journal, *others = (
+            out / "videos/video.mp4" / name
+            for name in ("journal.jsonl", "annotation.json", "index.html")
+        )
         sizes = (journal.stat().st_size, sum(path.stat().st_size for path in others))
     return [counting.sums[form] for form in FORMS], sizes

@@ -18,15 +18,14 @@ from typing import Any
 
 import httpx2 as httpx
 import openai
-from month_plan import Work
 from tqdm import tqdm
 
-from lit_hour.config.marathon import MarathonConfig
-from lit_hour.marathon import servers as servers_module
-from lit_hour.marathon.annotate import Run
-from lit_hour.marathon.servers import Servers
-from lit_hour.marathon.teacher import FORMS
-from lit_hour.marathon.together import together, working_group
+from lit_hour.config.videomarathon import MarathonConfig
+from lit_hour.videomarathon import llm_client as servers_module
+from lit_hour.videomarathon.annotate import Run
+from lit_hour.videomarathon.llm_client import Servers, together, working_group
+from lit_hour.videomarathon.teacher import FORMS
+from tests.benchmarks.month_plan import Work
 
 REQUEST = httpx.Request("POST", "http://simulated/v1/chat/completions")
 DEAD_HOURS = (1.0, 2.0)  # from when to when the first server of a process is dead
@@ -75,10 +74,18 @@ class SimulatedServer:
         if dies <= now < lives:
             raise openai.APIConnectionError(request=REQUEST)
         if self.random.random() < self.speed.refused_share:
-            raise openai.RateLimitError("busy", response=httpx.Response(429, request=REQUEST), body=None)
+            raise openai.RateLimitError(
+                "busy", response=httpx.Response(429, request=REQUEST), body=None
+            )
         reading = (work.prompt_tokens - work.known_tokens) / self.speed.prompt_tokens_per_second
-        self.is_free_at = max(now, self.is_free_at) + reading + work.answer_tokens / self.speed.answer_tokens_per_second
-        alone_seconds = reading + work.answer_tokens / self.speed.answer_tokens_per_second_of_request
+        self.is_free_at = (
+            max(now, self.is_free_at)
+            + reading
+            + work.answer_tokens / self.speed.answer_tokens_per_second
+        )
+        alone_seconds = (
+            reading + work.answer_tokens / self.speed.answer_tokens_per_second_of_request
+        )
         seconds = max(self.is_free_at - now, alone_seconds)
         if now < dies < now + seconds:
             await asyncio.sleep(dies - now)
@@ -86,7 +93,9 @@ class SimulatedServer:
         self.busy_seconds += seconds
         await asyncio.sleep(seconds)
         message = SimpleNamespace(message=SimpleNamespace(content="x"), finish_reason="stop")
-        usage = SimpleNamespace(prompt_tokens=work.prompt_tokens, completion_tokens=work.answer_tokens)
+        usage = SimpleNamespace(
+            prompt_tokens=work.prompt_tokens, completion_tokens=work.answer_tokens
+        )
         return SimpleNamespace(choices=[message], usage=usage)
 
 
@@ -96,7 +105,9 @@ class SimulatedRun(Run):
     plans: dict[str, dict[str, Work]]
     speed: Speed
 
-    async def _annotate(self, name: str, servers: Servers, place: int, is_read: asyncio.Event) -> None:
+    async def _annotate(
+        self, name: str, servers: Servers, place: int, is_read: asyncio.Event
+    ) -> None:
         plan = self.plans[name]
 
         async def ask(form: str) -> None:

@@ -1,36 +1,31 @@
-"""How far the model is from the published one: python tests/benchmarks/parity.py
+"""How far the model is from the published one: python -m tests.benchmarks.parity
 
 Prints the largest deviation from the recorded outputs, for each kind of them, as the table of the README has it. The weights
-go through `lit_hour.interop`, as a user's do. Needs the recordings that the tests need.
+go through `lit_hour.weights`, as a user's do. Needs the recordings that the tests need.
 """
 
 from __future__ import annotations
 
-import sys
 from collections import defaultdict
-from pathlib import Path
 
+import open_clip
 import torch
 from PIL import Image
 from torch import Tensor
 
-TESTS = Path(__file__).parents[1]
-GOLDEN = TESTS.parents[1] / "shared/reference/golden"
-sys.path[:0] = [str(TESTS.parent), str(TESTS), str(TESTS / "model")]
+from lit_hour.media.image_reader import to_square_tensor
+from lit_hour.model.vision_encoder import VisionEncoder
+from tests import REPOSITORY, SHARED
+from tests.model.published import published_model, read, read_case, translate
+from tests.model.test_image_repository import CASES as PICTURES
+from tests.model.test_image_repository import blocks_of, repository_of
+from tests.model.test_memaug import FILES as MEMAUG
+from tests.model.test_memaug import VARIANTS, positions_of, published_memaug
+from tests.model.test_published_model import CASES
+from tests.siglip_tower import SIGLIP, load_siglip
 
-import open_clip  # noqa: E402
-from published import published_model, read, read_case, translate  # noqa: E402
-from siglip_tower import SIGLIP, load_siglip  # noqa: E402
-from test_image_repository import CASES as PICTURES  # noqa: E402
-from test_image_repository import blocks_of, repository_of  # noqa: E402
-from test_memory_augmentation import FILES as MEMAUG  # noqa: E402
-from test_memory_augmentation import VARIANTS, positions_of, published_memaug  # noqa: E402
-from test_published_model import CASES  # noqa: E402
-
-from lit_hour.image.read import to_square_tensor  # noqa: E402
-from lit_hour.model.vision_encoder import VisionEncoder  # noqa: E402
-
-open_clip.add_model_config(TESTS / "model/towers")
+GOLDEN = SHARED / "reference/golden"
+open_clip.add_model_config(REPOSITORY / "tests/model/towers")
 
 Deviations = dict[str, list[float]]
 
@@ -45,24 +40,43 @@ def measure_memaug(deviations: Deviations) -> None:
         for variant in VARIANTS:
             positions = positions_of(recorded, variant)
             output = memaug(recorded["x_q"], recorded["x_kv"], *positions)
-            deviations["MemAug alone, float32"].append(largest(output, recorded[f"{variant}/output"]))
+            deviations["MemAug alone, float32"].append(
+                largest(output, recorded[f"{variant}/output"])
+            )
         for variant in VARIANTS:
-            exact = memaug.double()(recorded["x_q"].double(), recorded["x_kv"].double(), *positions_of(recorded, variant))
-            deviations["MemAug alone, float64"].append(largest(exact, recorded[f"{variant}/output_f64"]))
+            exact = memaug.double()(
+                recorded["x_q"].double(),
+                recorded["x_kv"].double(),
+                *positions_of(recorded, variant),
+            )
+            deviations["MemAug alone, float64"].append(
+                largest(exact, recorded[f"{variant}/output_f64"])
+            )
 
 
 def measure_model(deviations: Deviations) -> None:
     for name in CASES:
-        case, model = read_case(GOLDEN, name), published_model(GOLDEN, "_".join(name.split("_")[:2]))
+        case, model = (
+            read_case(GOLDEN, name),
+            published_model(GOLDEN, "_".join(name.split("_")[:2])),
+        )
         with torch.no_grad():
             inputs = model.read(case.batch, model.remember(case.batch.visuals))
             logits, loss = model.language.logits(inputs), model.language.loss(inputs)
         texts, places = case.recorded["logits_positions"].T
-        deviations["inputs_embeds"].append(largest(inputs.embeddings, case.recorded["inputs_embeds"]))
-        deviations["logits"].append(largest(logits[texts, places], case.recorded["logits_at_positions"]))
+        deviations["inputs_embeds"].append(
+            largest(inputs.embeddings, case.recorded["inputs_embeds"])
+        )
+        deviations["logits"].append(
+            largest(logits[texts, places], case.recorded["logits_at_positions"])
+        )
         if not name.endswith("prompt_only"):
             deviations["loss"].append(largest(loss, case.recorded["loss"]))
-        gradients = {key.removeprefix("grad/"): value for key, value in case.recorded.items() if key.startswith("grad/")}
+        gradients = {
+            key.removeprefix("grad/"): value
+            for key, value in case.recorded.items()
+            if key.startswith("grad/")
+        }
         if gradients:
             model.zero_grad()
             model(case.batch).backward()
@@ -78,17 +92,27 @@ def measure_pictures(deviations: Deviations) -> None:
     recorded, sidecar = read(GOLDEN, "images_uniform")
     for name in PICTURES:
         repository = repository_of(sidecar["cases"][name], recorded["image_newline"])
-        tokens = torch.stack([repository.tokens[places] for places in blocks_of(repository)])  # (placeholders, kept, 4)
+        tokens = torch.stack(
+            [repository.tokens[places] for places in blocks_of(repository)]
+        )  # (placeholders, kept, 4)
         expected = recorded[f"{name}/q_features"]
-        deviations["query of one picture, of tiles and of several"].append(largest(tokens.view(expected.shape), expected))
+        deviations["query of one picture, of tiles and of several"].append(
+            largest(tokens.view(expected.shape), expected)
+        )
 
 
 def measure_tower(deviations: Deviations) -> None:
     recorded, _ = read(GOLDEN, "siglip_tiny")
     prefix = "state/vision_tower.vision_model."
-    weights = {name.removeprefix(prefix): weight for name, weight in recorded.items() if name.startswith(prefix)}
+    weights = {
+        name.removeprefix(prefix): weight
+        for name, weight in recorded.items()
+        if name.startswith(prefix)
+    }
     encoder = load_siglip(VisionEncoder(SIGLIP), weights)
-    picture = to_square_tensor(Image.fromarray(recorded["image_uint8"].numpy()), 384)  # (3, 384, 384)
+    picture = to_square_tensor(
+        Image.fromarray(recorded["image_uint8"].numpy()), 384
+    )  # (3, 384, 384)
     found, expected = encoder(picture[None], pooled=False), recorded["output"]
     deviations["patch tokens of the vision tower, of the largest entry"].append(
         largest(found, expected) / float(expected.abs().max())

@@ -1,6 +1,6 @@
 """What it costs to ask on, to grow and to keep; how long the answers take is measured in tests/benchmarks/speed/answering.py.
 
-    python tests/benchmarks/remembering.py RUN WORLD [CLIP]
+    python -m tests.benchmarks.remembering RUN WORLD [CLIP]
 
 RUN is a trained run, WORLD the folder of made-up videos that it validates on, whose first video is the longest. Seconds are
 those of the processor's work on one thread, so that another program at work beside this one does not count.
@@ -11,7 +11,6 @@ those of the processor's work on one thread, so that another program at work bes
 3. Memories on disk in each precision: bytes for an hour, and the share of answers about all videos that stay as they were.
 """
 
-# ruff: noqa: E402  (the checkout comes first on the path)
 from __future__ import annotations
 
 import sys
@@ -21,19 +20,16 @@ from pathlib import Path
 from statistics import mean
 from tempfile import TemporaryDirectory
 
-sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parents[1] / "video")]
-
 import torch
-from looped import loop_video
 
-from lit_hour.data.question_file import read_questions
-from lit_hour.serving.answer import Answer
-from lit_hour.serving.memory import Memory
-from lit_hour.serving.memory_file import load_memory, save_memory
-from lit_hour.serving.session import Session
-from lit_hour.text.chat import phrase_question
-from lit_hour.text.verdict import is_right
+from lit_hour.data.questions.file import read_questions
+from lit_hour.inference.predictor import Answer, Session
+from lit_hour.inference.video_memory import Memory
+from lit_hour.inference.video_memory_io import load_memory, save_memory
+from lit_hour.text.answer_matching import is_right
+from lit_hour.text.chat_template import phrase_question
 from lit_hour.types import Features, Question
+from tests.media.looped import loop_video
 
 PRECISIONS = ("exact", "bf16", "int8")
 NUM_QUESTIONS, MANY_QUESTIONS = 10, 100
@@ -44,9 +40,12 @@ BYTES_PER_PAGE = 4096
 def main(run: Path, world: Path, clip: Path | None = None) -> None:
     """Measure and print."""
     torch.set_num_threads(1)
-    session = Session.open(run, device="cpu", settings=[f"video.max_frames={3600 * LIVE_HOURS + 10_000}"])
+    session = Session.open(
+        run, device="cpu", settings=[f"video.max_frames={3600 * LIVE_HOURS + 10_000}"]
+    )
     subjects = [
-        (world / "videos" / subject.files[0], subject.questions) for subject in read_questions(world / "questions.json")
+        (world / "videos" / subject.files[0], subject.questions)
+        for subject in read_questions(world / "questions.json")
     ]
     ask_on(session, *subjects[0])
     with TemporaryDirectory() as folder:
@@ -63,44 +62,69 @@ def ask_on(session: Session, video: Path, questions: tuple[Question, ...]) -> No
     memory = session.remember(video)
     for place in range(NUM_QUESTIONS):
         say(session, memory, asked[place % len(asked)])
-    print(f"{video.name}: {memory.duration_seconds:.0f} s, {memory.num_frames} frames, {memory.num_bytes / 1e6:.1f} MB ready")
+    print(
+        f"{video.name}: {memory.duration_seconds:.0f} s, {memory.num_frames} frames, {memory.num_bytes / 1e6:.1f} MB ready"
+    )
     resident = resident_bytes()
     for place in range(MANY_QUESTIONS):
         say(session, memory, asked[place % len(asked)])
-    print(f"{MANY_QUESTIONS} questions more: {(resident_bytes() - resident) / 1e6:+.1f} MB of {resident / 1e6:.0f} MB resident")
+    print(
+        f"{MANY_QUESTIONS} questions more: {(resident_bytes() - resident) / 1e6:+.1f} MB of {resident / 1e6:.0f} MB resident"
+    )
 
 
 def go_on(session: Session) -> None:
     """Pieces of a minute at the beginning of a live video and after hours."""
-    memory, cost = session.remember_visual(noise(session, PIECE_FRAMES, 0), PIECE_FRAMES, "live"), []
+    memory, cost = (
+        session.remember_visual(noise(session, PIECE_FRAMES, 0), PIECE_FRAMES, "live"),
+        [],
+    )
     for start in range(PIECE_FRAMES, 3600 * LIVE_HOURS + PIECE_FRAMES * NUM_PIECES, PIECE_FRAMES):
         piece = noise(session, PIECE_FRAMES, start)
         started = time.process_time()
         memory = session.extend(memory, piece, start + PIECE_FRAMES)
         cost.append(1000 * (time.process_time() - started))
     early, late = cost[:NUM_PIECES], cost[-NUM_PIECES:]
-    print(f"a minute more: {mean(early):.1f} ms from minute 1 on, {mean(late):.1f} ms from hour {LIVE_HOURS} on (means of 20)")
-    print(f"  mean of all {mean(cost):.1f} ms; most {max(cost):.0f} ms, when room was made for {memory.num_bytes / 1e6:.0f} MB")
+    print(
+        f"a minute more: {mean(early):.1f} ms from minute 1 on, {mean(late):.1f} ms from hour {LIVE_HOURS} on (means of 20)"
+    )
+    print(
+        f"  mean of all {mean(cost):.1f} ms; most {max(cost):.0f} ms, when room was made for {memory.num_bytes / 1e6:.0f} MB"
+    )
 
 
 def keep(session: Session, subjects: list[tuple[Path, tuple[Question, ...]]], file: Path) -> None:
     """Size and answers of what comes back from disk."""
     sessions = {precision: with_precision(session, precision) for precision in PRECISIONS}
     said: dict[str, list[str]] = {precision: [] for precision in ("never saved", *PRECISIONS)}
-    num_bytes, questions, seconds = dict.fromkeys(PRECISIONS, 0.0), [q for _, asked in subjects for q in asked], 0.0
+    num_bytes, questions, seconds = (
+        dict.fromkeys(PRECISIONS, 0.0),
+        [q for _, asked in subjects for q in asked],
+        0.0,
+    )
     for video, asked in subjects:
         memory = session.remember(video)
         said["never saved"] += answers(session, memory, asked)
         seconds += memory.num_frames / session.config.video.frames_per_second
         for precision, other in sessions.items():
             save_memory(other, memory, file)
-            num_bytes[precision] += file.stat().st_size - sum(len(jpeg) for _, jpeg in memory.pictures)
+            num_bytes[precision] += file.stat().st_size - sum(
+                len(jpeg) for _, jpeg in memory.pictures
+            )
             said[precision] += answers(other, load_memory(other, file), asked)
-    print(f"{len(questions)} questions about {len(subjects)} videos of {seconds / 3600:.2f} h in all:")
+    print(
+        f"{len(questions)} questions about {len(subjects)} videos of {seconds / 3600:.2f} h in all:"
+    )
     for precision, texts in said.items():
         same = mean(one == other for one, other in zip(texts, said["never saved"], strict=True))
-        right = mean(is_right(question, text) for question, text in zip(questions, texts, strict=True))
-        size = f"{num_bytes[precision] * 3600 / seconds / 1e6:.2f} MB for an hour" if precision in num_bytes else ""
+        right = mean(
+            is_right(question, text) for question, text in zip(questions, texts, strict=True)
+        )
+        size = (
+            f"{num_bytes[precision] * 3600 / seconds / 1e6:.2f} MB for an hour"
+            if precision in num_bytes
+            else ""
+        )
         print(f"  {precision:12} {right:.1%} right, {same:.1%} of the answers as before  {size}")
 
 
@@ -112,7 +136,10 @@ def with_precision(session: Session, precision: str) -> Session:
 
 def answers(session: Session, memory: Memory, questions: tuple[Question, ...]) -> list[str]:
     """What is said to each question."""
-    return [say(session, memory, phrase_question(each, session.config.text.choice_answer)) for each in questions]
+    return [
+        say(session, memory, phrase_question(each, session.config.text.choice_answer))
+        for each in questions
+    ]
 
 
 def say(session: Session, memory: Memory, question: str) -> str:
@@ -125,7 +152,9 @@ def say(session: Session, memory: Memory, question: str) -> str:
 def noise(session: Session, num_frames: int, start: int) -> Features:
     """Stored features that come at second `start`, one frame a second."""
     vision = session.model.vision
-    tokens = torch.randn(num_frames, vision.tokens_per_frame, vision.dim)  # (frames, tokens, vision_dim)
+    tokens = torch.randn(
+        num_frames, vision.tokens_per_frame, vision.dim
+    )  # (frames, tokens, vision_dim)
     return Features(tokens, torch.arange(start, start + num_frames).float())
 
 

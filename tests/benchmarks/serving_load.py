@@ -1,4 +1,4 @@
-"""A server under 50 clients: python tests/benchmarks/serving_load.py RUN VIDEO [MINUTES]
+"""A server under 50 clients: python -m tests.benchmarks.serving_load RUN VIDEO [MINUTES]
 
 Clients ask about the video, most of them streamed; one request in ten is an upload of the video, one in ten hangs up in the
 middle of an answer. Any reply but what was asked for and 429 is an error. Memory is that of the server's own process.
@@ -17,11 +17,17 @@ from collections import Counter
 from itertools import pairwise
 from pathlib import Path
 
-REPOSITORY = Path(__file__).parents[2]
+from tests import REPOSITORY
+
 CLIENTS = 50
 SAMPLES = 24  # looks at the memory
 WARM_UP_SHARE = 0.25
-QUESTIONS = ("What is red?", "How many squares are there?", "What happens first?", "Where is the star?")
+QUESTIONS = (
+    "What is red?",
+    "How many squares are there?",
+    "What happens first?",
+    "Where is the star?",
+)
 
 
 class Load:
@@ -56,7 +62,11 @@ class Load:
             return self._name(connection.getresponse(), 201, "uploaded")
         part = {"type": "video_url", "video_url": {"url": self._url}}
         content = [part, {"type": "text", "text": chance.choice(QUESTIONS)}]
-        body = {"model": self.model, "stream": what < 0.8, "messages": [{"role": "user", "content": content}]}
+        body = {
+            "model": self.model,
+            "stream": what < 0.8,
+            "messages": [{"role": "user", "content": content}],
+        }
         connection.request("POST", "/v1/chat/completions", json.dumps(body))
         if what < 0.2:
             time.sleep(chance.random() / 2)
@@ -68,7 +78,11 @@ class Load:
         if reply.status == 429:
             time.sleep(min(float(reply.headers["Retry-After"]), 1.0))
             return "429"
-        is_whole = reply.status == expected and b'"error"' not in body and (name != "answered" or b'"lit_hour"' in body)
+        is_whole = (
+            reply.status == expected
+            and b'"error"' not in body
+            and (name != "answered" or b'"lit_hour"' in body)
+        )
         return name if is_whole else f"error {reply.status}: {body[:300]!r}"
 
 
@@ -78,20 +92,32 @@ def read_megabytes(port: int) -> float:
     connection.request("GET", "/metrics")
     lines = connection.getresponse().read().decode().splitlines()
     connection.close()
-    return float(next(line for line in lines if line.startswith("process_resident_memory_bytes")).split()[1]) / 1e6
+    return (
+        float(
+            next(
+                line for line in lines if line.startswith("process_resident_memory_bytes")
+            ).split()[1]
+        )
+        / 1e6
+    )
 
 
 def main(run: Path, video: Path, minutes: float) -> None:
     """Start a server, set the clients on it, and print what came of it."""
     words = ["serve", "--run", str(run), "--port", "0", "--videos", str(video.parent)]
     with subprocess.Popen(
-        [sys.executable, "-m", "lit_hour", *words], cwd=REPOSITORY, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-m", "lit_hour", *words],
+        cwd=REPOSITORY,
+        stdout=subprocess.PIPE,
+        text=True,
     ) as server:
         assert server.stdout is not None
         port = int(server.stdout.readline().split("/ ")[0].rpartition(":")[2])
         try:
             load = Load(port, run.resolve().name, video, time.monotonic() + 60 * minutes)
-            clients = [threading.Thread(target=load.client, args=(seed,)) for seed in range(CLIENTS)]
+            clients = [
+                threading.Thread(target=load.client, args=(seed,)) for seed in range(CLIENTS)
+            ]
             for client in clients:
                 client.start()
             megabytes = []
@@ -107,7 +133,10 @@ def main(run: Path, video: Path, minutes: float) -> None:
 
 def print_result(load: Load, megabytes: list[float], minutes: float) -> None:
     """Counts, times and memory."""
-    print(f"{CLIENTS} clients, {minutes:g} minutes: " + ", ".join(f"{name}: {num}" for name, num in load.counts.most_common()))
+    print(
+        f"{CLIENTS} clients, {minutes:g} minutes: "
+        + ", ".join(f"{name}: {num}" for name, num in load.counts.most_common())
+    )
     seconds = sorted(load.seconds)
     print(f"answers: median {seconds[len(seconds) // 2]:.2f} s, slowest {seconds[-1]:.2f} s")
     warm = megabytes[int(WARM_UP_SHARE * SAMPLES) :]

@@ -1,24 +1,30 @@
-"""Share of time that the default run waits for data: python tests/benchmarks/waiting.py [WORKERS] [SETTING=VALUE ...]
+"""Share of time that the default run waits for data: python -m tests.benchmarks.waiting [WORKERS] [SETTING=VALUE ...]
 
 Forty steps of conf/tiny.yaml on two dozen of its videos. The first line of TensorBoard holds the start of the workers.
 """
 
-# ruff: noqa: E402  (the checkout comes first on the path)
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from tempfile import TemporaryDirectory
-
-REPOSITORY = Path(__file__).parents[2]
-sys.path[:0] = [str(REPOSITORY)]
 
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import train
+from tests import REPOSITORY
 
-SHORT = ("training.max_steps=40", "training.validate_every_steps=40", "training.pictures=0", "training.log_every_steps=5")
-FEW = ("world.num_videos=24", "world.num_validation_videos=2", "data.validation_questions=1", "answer.max_new_tokens=1")
+SHORT = (
+    "training.max_steps=40",
+    "training.validate_every_steps=40",
+    "training.pictures=0",
+    "training.log_every_steps=5",
+)
+FEW = (
+    "world.num_videos=24",
+    "world.num_validation_videos=2",
+    "data.validation_questions=1",
+    "answer.max_new_tokens=1",
+)
 
 
 def main(num_workers: str, *words: str) -> None:
@@ -35,7 +41,9 @@ def main(num_workers: str, *words: str) -> None:
         events.Reload()
         first, *later = [event.value for event in events.Scalars("speed/share_waiting_for_data")]
         others = sum(later) / len(later)
-        print(f"waiting for data with {num_workers} workers: {first:.2%} of the first 5 steps, {others:.2%} of the others")
+        print(
+            f"waiting for data with {num_workers} workers: {first:.2%} of the first 5 steps, {others:.2%} of the others"
+        )
 
 
 if __name__ == "__main__":

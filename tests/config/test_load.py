@@ -10,10 +10,9 @@ import pytest
 from lit_hour.config.load import COMPOSE, config_from_dict, config_to_dict, load_config, save_config
 from lit_hour.config.schema import Config
 from lit_hour.errors import ConfigError
+from tests import REPOSITORY
 
 WriteYaml = Callable[..., Path]  # the fixture `write`: (text, name) -> the path of the file
-
-REPOSITORY = Path(__file__).parents[2]
 
 
 # What wins
@@ -56,7 +55,9 @@ def test_composed_files_are_found_beside_the_file_that_names_them(
 def test_sources_are_added_and_changed_by_name(write: WriteYaml) -> None:
     write("data: {sources: {a: {shards: x, weight: 2}, b: {shards: y}}}", "base.yaml")
     path = write("compose: [base.yaml]\ndata: {sources: {b: {weight: 0.5}}}")
-    sources = load_config(path, ["data.sources.c.shards=z", "data.sources.a.shards=elsewhere"]).data.sources
+    sources = load_config(
+        path, ["data.sources.c.shards=z", "data.sources.a.shards=elsewhere"]
+    ).data.sources
     assert {name: (source.shards, source.weight) for name, source in sources.items()} == {
         "a": ("elsewhere", 2.0),
         "b": ("y", 0.5),
@@ -75,12 +76,19 @@ def test_text_stays_as_it_is_written(write: WriteYaml, text: str) -> None:
 
 def test_a_word_is_taken_as_it_stands() -> None:
     prompt = "Answer briefly: {yes, no} = 'x' # not more"
-    assert load_config(words=[f"text.system_prompt={prompt}", "model.vision.weights="]).text.system_prompt == prompt
+    assert (
+        load_config(
+            words=[f"text.system_prompt={prompt}", "model.vision.weights="]
+        ).text.system_prompt
+        == prompt
+    )
 
 
 @pytest.mark.parametrize("written", ["1e-4", "1.0e-4", "0.0001", ".0001"])
 def test_floats_are_read_in_any_notation(write: WriteYaml, written: str) -> None:
-    assert load_config(write(f"training: {{weight_decay: {written}}}")).training.weight_decay == 1e-4
+    assert (
+        load_config(write(f"training: {{weight_decay: {written}}}")).training.weight_decay == 1e-4
+    )
 
 
 # Files that are no settings
@@ -123,21 +131,31 @@ def test_python_tags_run_nothing(write: WriteYaml, tmp_path: Path) -> None:
 
 def test_a_missing_file_is_refused_with_the_nearest(write: WriteYaml, tmp_path: Path) -> None:
     write("", "tiny.yaml")
-    with pytest.raises(ConfigError, match=r"no such config file: .*tyni\.yaml; did you mean .*/tiny\.yaml\?"):
+    with pytest.raises(
+        ConfigError, match=r"no such config file: .*tyni\.yaml; did you mean .*/tiny\.yaml\?"
+    ):
         load_config(tmp_path / "tyni.yaml")
 
 
 @pytest.mark.parametrize(
     "text, name, lines",
     [
-        ("training:\n  max_steps: 1\n  pictures: 2\n  max_steps: 3", "training.max_steps", "2 and 4"),
+        (
+            "training:\n  max_steps: 1\n  pictures: 2\n  max_steps: 3",
+            "training.max_steps",
+            "2 and 4",
+        ),
         ("run: {seed: 1}\n'run': {seed: 2}", "run", "1 and 2"),
         ("data:\n  sources:\n    a: {shards: x}\n    a: {shards: y}", "data.sources.a", "3 and 4"),
         ("compose: []\ncompose: []", "compose", "1 and 2"),
     ],
 )
-def test_a_setting_given_twice_is_refused(write: WriteYaml, text: str, name: str, lines: str) -> None:
-    with pytest.raises(ConfigError, match=rf"run\.yaml: '{name}' is given twice, in lines {lines}$"):
+def test_a_setting_given_twice_is_refused(
+    write: WriteYaml, text: str, name: str, lines: str
+) -> None:
+    with pytest.raises(
+        ConfigError, match=rf"run\.yaml: '{name}' is given twice, in lines {lines}$"
+    ):
         load_config(write(text))
 
 
@@ -153,14 +171,23 @@ def test_a_missing_composed_file_names_both(write: WriteYaml) -> None:
     assert message.endswith("hour_llava_3b.yaml?")
 
 
-@pytest.mark.parametrize("files", [["a.yaml"], ["a.yaml", "b.yaml"], ["a.yaml", "b.yaml", "c.yaml"]])
+@pytest.mark.parametrize(
+    "files", [["a.yaml"], ["a.yaml", "b.yaml"], ["a.yaml", "b.yaml", "c.yaml"]]
+)
 def test_a_circle_of_files_is_refused_with_its_files(write: WriteYaml, files: list[str]) -> None:
-    paths = [write(f"compose: [./{following}]", name) for name, following in zip(files, [*files[1:], files[0]], strict=True)]
-    with pytest.raises(ConfigError, match=f"goes in a circle: .*{' -> .*'.join(files)} -> .*a.yaml$"):
+    paths = [
+        write(f"compose: [./{following}]", name)
+        for name, following in zip(files, [*files[1:], files[0]], strict=True)
+    ]
+    with pytest.raises(
+        ConfigError, match=f"goes in a circle: .*{' -> .*'.join(files)} -> .*a.yaml$"
+    ):
         load_config(paths[0])
 
 
-@pytest.mark.parametrize("text", ["compose: base.yaml", "compose:", "compose: {a: b}", "compose: [[a]]", "compose: [~]"])
+@pytest.mark.parametrize(
+    "text", ["compose: base.yaml", "compose:", "compose: {a: b}", "compose: [[a]]", "compose: [~]"]
+)
 def test_compose_has_to_be_a_list_of_names(write: WriteYaml, text: str) -> None:
     with pytest.raises(ConfigError, match=r"run\.yaml: 'compose' has to be a list of file names"):
         load_config(write(text))
@@ -177,7 +204,11 @@ def test_a_saved_config_loads_as_it_was(tmp_path: Path) -> None:
         "training.devices=2",
         "text.tokenizer=yes",
     ]
-    words += ["training.weight_decay=1e-7", "training.learning_rate.vision=0.1234567890123456", "text.time_instruction=false"]
+    words += [
+        "training.weight_decay=1e-7",
+        "training.learning_rate.vision=0.1234567890123456",
+        "text.time_instruction=false",
+    ]
     words += [
         "data.sources.a.shards=x",
         "data.sources.2.shards=~",
@@ -193,13 +224,19 @@ def test_a_saved_config_loads_as_it_was(tmp_path: Path) -> None:
 def test_a_dict_from_a_checkpoint_is_checked_like_a_file() -> None:
     settings = config_to_dict(load_config())
     settings["training"]["max_stepz"] = 1
-    with pytest.raises(ConfigError, match=r"no setting 'training\.max_stepz' \(in run/last\.ckpt\)"):
+    with pytest.raises(
+        ConfigError, match=r"no setting 'training\.max_stepz' \(in run/last\.ckpt\)"
+    ):
         config_from_dict(settings, "run/last.ckpt")
 
 
 def test_the_dict_holds_plain_values_only() -> None:
     def walk(value: object) -> Iterator[object]:
-        yield from (leaf for inner in value.values() for leaf in walk(inner)) if isinstance(value, dict) else [value]
+        yield from (
+            (leaf for inner in value.values() for leaf in walk(inner))
+            if isinstance(value, dict)
+            else [value]
+        )
 
     settings = config_to_dict(load_config(words=["data.sources.a.shards=x"]))
     assert {type(leaf) for leaf in walk(settings)} <= {int, float, bool, str}
@@ -215,4 +252,12 @@ def test_the_loader_brings_no_heavy_library_with_it() -> None:
         [sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True
     ).stdout.split()
     assert "omegaconf" in loaded
-    assert not {"torch", "lightning", "transformers", "numpy", "open_clip", "av", "webdataset"} & set(loaded)
+    assert not {
+        "torch",
+        "lightning",
+        "transformers",
+        "numpy",
+        "open_clip",
+        "av",
+        "webdataset",
+    } & set(loaded)

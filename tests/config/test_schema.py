@@ -5,8 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from lit_hour.config.describe import BOUND_WORDS
-from lit_hour.config.entries import Entry, walk_schema
+from lit_hour.config.introspect import BOUND_WORDS, Entry, walk_schema
 from lit_hour.config.load import config_to_dict, load_config
 from lit_hour.errors import ConfigError
 
@@ -14,7 +13,10 @@ SETTINGS = [entry for entry in walk_schema() if not entry.is_group]
 NUMBERS = [entry for entry in SETTINGS if entry.kind in (int, float)]
 WORDS_THAT_FIT = {  # what else has to change for the smallest value to fit the other settings
     "video.max_frames": ["video.min_frames=1"],
-    "model.language.hidden_size": ["model.language.num_heads=1", "model.language.num_key_value_heads=1"],
+    "model.language.hidden_size": [
+        "model.language.num_heads=1",
+        "model.language.num_key_value_heads=1",
+    ],
     "model.language.num_heads": ["model.language.num_key_value_heads=1"],
 }
 
@@ -27,7 +29,11 @@ def bounds() -> Iterator[tuple[str, float, float]]:
             if limit is None:
                 continue
             outwards = math.inf if bound == "at_most" else -math.inf
-            beyond = limit + math.copysign(1, outwards) if entry.kind is int else math.nextafter(limit, outwards)
+            beyond = (
+                limit + math.copysign(1, outwards)
+                if entry.kind is int
+                else math.nextafter(limit, outwards)
+            )
             if bound == "above":
                 inside = limit + 1 if entry.kind is int else math.nextafter(limit, math.inf)
                 yield entry.name, inside, limit
@@ -57,16 +63,23 @@ def test_bounds_are_exact(name: str, inside: float, outside: float) -> None:
     config = load_config(words=[*words_around(name), as_word(name, inside)])
     assert value_of(name, config_to_dict(config)) == inside
     full_name = name.replace("NAME", "marathon")
-    with pytest.raises(ConfigError, match=rf"^{full_name}=\S+ is out of range: it has to be (at least|above|at most) "):
+    with pytest.raises(
+        ConfigError,
+        match=rf"^{full_name}=\S+ is out of range: it has to be (at least|above|at most) ",
+    ):
         load_config(words=[*words_around(name), as_word(name, outside)])
 
 
 def test_the_bounds_above_cover_the_schema() -> None:
     unbounded = {entry.name for entry in NUMBERS} - {name for name, _, _ in bounds()}
-    assert unbounded == {"model.vision.layer"}, "a layer counts from either end; every other number has a bound"
+    assert unbounded == {"model.vision.layer"}, (
+        "a layer counts from either end; every other number has a bound"
+    )
 
 
-@pytest.mark.parametrize("entry", [entry for entry in NUMBERS if entry.kind is float], ids=lambda entry: entry.name)
+@pytest.mark.parametrize(
+    "entry", [entry for entry in NUMBERS if entry.kind is float], ids=lambda entry: entry.name
+)
 @pytest.mark.parametrize("value", ["nan", "inf", "-inf", "1e999"])
 def test_a_number_that_is_not_finite_is_refused(entry: Entry, value: str) -> None:
     name = entry.name.replace("NAME", "marathon")

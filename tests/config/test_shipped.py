@@ -9,8 +9,9 @@ import yaml
 
 from lit_hour.config.load import load_config
 from lit_hour.errors import ConfigError
+from tests import REPOSITORY
 
-CONF = Path(__file__).parents[2] / "conf"
+CONF = REPOSITORY / "conf"
 SHIPPED = sorted(CONF.rglob("*.yaml"))
 
 
@@ -21,20 +22,31 @@ def test_each_shipped_file_loads(path: Path) -> None:
 
 
 def test_the_published_models_are_shipped() -> None:
-    models = [f"hour_llava_{size}{stage}" for size in ("3b", "7b") for stage in ("", "_s1", "_s2", "_s3")]
+    models = [
+        f"hour_llava_{size}{stage}" for size in ("3b", "7b") for stage in ("", "_s1", "_s2", "_s3")
+    ]
     assert set(models) <= {path.stem for path in SHIPPED}
 
 
 @pytest.mark.parametrize("stage", ["", "_s1", "_s2", "_s3"])
 @pytest.mark.parametrize(
     "size, language, per_step",
-    [("3b", (2048, 36, 16, 2, 11008, 1e6, 1e-6, True), 128), ("7b", (3584, 28, 28, 4, 18944, 1e6, 1e-6, False), 256)],
+    [
+        ("3b", (2048, 36, 16, 2, 11008, 1e6, 1e-6, True), 128),
+        ("7b", (3584, 28, 28, 4, 18944, 1e6, 1e-6, False), 256),
+    ],
 )
 def test_sizes_and_samples_per_step(size: str, language: tuple, per_step: int, stage: str) -> None:
     config = load_config(CONF / f"hour_llava_{size}{stage}.yaml")
     sizes = config.model.language
     assert language == (
-        *(sizes.hidden_size, sizes.num_layers, sizes.num_heads, sizes.num_key_value_heads, sizes.intermediate_size),
+        *(
+            sizes.hidden_size,
+            sizes.num_layers,
+            sizes.num_heads,
+            sizes.num_key_value_heads,
+            sizes.intermediate_size,
+        ),
         *(sizes.rope_theta, sizes.norm_epsilon, sizes.tie_embeddings),
     )
     assert config.data.samples_per_step == per_step
@@ -58,16 +70,27 @@ def test_each_stage_starts_from_the_one_before(size: str) -> None:
         ("s3", (0.0, 1e-4, 1e-4, 2e-5), 3600, [0.9, 0.9, 0.9, 0.8, 1.0]),
     ],
 )
-def test_the_stages_follow_the_recipe(size: str, stage: str, rates: tuple, max_frames: int, weights: list[float]) -> None:
-    config = load_config(CONF / f"hour_llava_{size}_{stage}.yaml", ["data.sources.video_marathon.shards=/disk/marathon"])
+def test_the_stages_follow_the_recipe(
+    size: str, stage: str, rates: tuple, max_frames: int, weights: list[float]
+) -> None:
+    config = load_config(
+        CONF / f"hour_llava_{size}_{stage}.yaml",
+        ["data.sources.video_marathon.shards=/disk/marathon"],
+    )
     rate = config.training.learning_rate
     assert (rate.vision, rate.projector, rate.memory, rate.language) == rates
     assert config.video.max_frames == max_frames
     assert [source.weight for source in config.data.sources.values()][: len(weights)] == weights
     starts = [source.start for source in config.data.sources.values()]
-    assert starts[: len(weights)] == ([0.1, 0.1, 0.1, 0.2, 0.0] if stage == "s3" else [0.0] * len(weights))
+    assert starts[: len(weights)] == (
+        [0.1, 0.1, 0.1, 0.2, 0.0] if stage == "s3" else [0.0] * len(weights)
+    )
     assert config.data.sources["video_marathon"].shards == "/disk/marathon"
-    assert (config.training.warmup_share, config.training.weight_decay, config.text.max_tokens) == (0.03, 0.0, 32768)
+    assert (config.training.warmup_share, config.training.weight_decay, config.text.max_tokens) == (
+        0.03,
+        0.0,
+        32768,
+    )
     assert config.run.name == f"hour_llava_{size}_{stage}"
 
 
@@ -101,6 +124,8 @@ def test_a_typo_anywhere_in_a_shipped_file_is_refused(path: Path, tmp_path: Path
                 group = group[parent]
             group[typo] = group.pop(key)
             copy.write_text(yaml.safe_dump(changed))
-            with pytest.raises(ConfigError, match=f"no setting '{'.'.join([*parents, typo])}") as refusal:
+            with pytest.raises(
+                ConfigError, match=f"no setting '{'.'.join([*parents, typo])}"
+            ) as refusal:
                 load_config(copy)
             assert path.name in str(refusal.value)

@@ -9,17 +9,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from colours import encode
-from mixed import RECORDS, write_files, write_records
-from tiny import NAMES, SETTINGS, VIDEO, write_video
 
 from lit_hour.config.schema import PackConfig, VideoConfig
-from lit_hour.data.pack import pack
+from lit_hour.data.packing.pack import pack
 from lit_hour.processor import Processor
 from lit_hour.text.tokenizer import load_tokenizer
+from tests.data.colours import encode
+from tests.data.mixed import RECORDS, write_files, write_records
+from tests.data.tiny import NAMES, SETTINGS, VIDEO, write_video
 
 if TYPE_CHECKING:  # small_run brings Lightning with it, which only those who train should wait for
-    from small_run import Small, Trained
+    from tests.small_run import Small, Trained
 
 
 @pytest.fixture(scope="session")
@@ -35,7 +35,13 @@ def tiny_videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny_questions(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One question about the first video, two about the second, and so on."""
     records = [
-        {"video": name, "question": f"What is {n}?", "options": ["red", "blue"], "answer": "B", "evidence": [[0, n + 1]]}
+        {
+            "video": name,
+            "question": f"What is {n}?",
+            "options": ["red", "blue"],
+            "answer": "B",
+            "evidence": [[0, n + 1]],
+        }
         for number, name in enumerate(NAMES)
         for n in range(number + 1)
     ]
@@ -45,7 +51,9 @@ def tiny_questions(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def packed(tiny_videos: Path, tiny_questions: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def packed(
+    tiny_videos: Path, tiny_questions: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
     """Three shards of the five videos, not to be changed."""
     out = tmp_path_factory.mktemp("packed")
     pack(tiny_videos, tiny_questions, out, VIDEO, SETTINGS)
@@ -73,7 +81,13 @@ def mixed(mixed_files: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three shards of all kinds, of which only the first holds a video; not to be changed."""
     folder = tmp_path_factory.mktemp("mixed")
     questions = write_records(folder / "questions.json", RECORDS)
-    pack(mixed_files, questions, folder / "shards", VIDEO, PackConfig(videos_per_shard=3, num_workers=1))
+    pack(
+        mixed_files,
+        questions,
+        folder / "shards",
+        VIDEO,
+        PackConfig(videos_per_shard=3, num_workers=1),
+    )
     return folder / "shards"
 
 
@@ -98,7 +112,9 @@ def processor(trained: Trained) -> Processor:
 @pytest.fixture(scope="session")
 def twice(small: Small, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """Words for two sources: the world, and half of a copy of it."""
-    copy = shutil.copytree(small.yaml.parent / "world/train/shards", tmp_path_factory.mktemp("copy") / "shards")
+    copy = shutil.copytree(
+        small.yaml.parent / "world/train/shards", tmp_path_factory.mktemp("copy") / "shards"
+    )
     return [f"data.sources.copy.shards={copy}", "data.sources.copy.weight=0.5"]
 
 
@@ -109,9 +125,20 @@ def long_and_short(tmp_path_factory: pytest.TempPathFactory) -> Path:
     records = []
     for number in range(40):
         name = f"{number}.mp4"
-        write_video(folder / "videos" / name, num_seconds=1 + number * 7 % 24, frames_per_second=1, size_pixels=16)
+        write_video(
+            folder / "videos" / name,
+            num_seconds=1 + number * 7 % 24,
+            frames_per_second=1,
+            size_pixels=16,
+        )
         records.append({"video": name, "question": "What moves?", "answer": "A gradient."})
     questions = write_records(folder / "questions.json", records)
     video = VideoConfig(min_frames=1, max_frames=24, size_pixels=64)
-    pack(folder / "videos", questions, folder / "shards", video, PackConfig(videos_per_shard=5, num_workers=1))
+    pack(
+        folder / "videos",
+        questions,
+        folder / "shards",
+        video,
+        PackConfig(videos_per_shard=5, num_workers=1),
+    )
     return folder / "shards"

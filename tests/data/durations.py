@@ -10,9 +10,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lit_hour.data.balance import TOKENS_PER_QUESTION, BalancedOrder
-from lit_hour.data.order import MixedOrder, SourceOrder
-from lit_hour.data.sampler import deal
+from lit_hour.data.order.batch_sampler import deal
+from lit_hour.data.order.sample_order import (
+    TOKENS_PER_QUESTION,
+    BalancedOrder,
+    MixedOrder,
+    SourceOrder,
+)
 
 # VideoMarathon's 27,900 videos: how many last 0 to 5 minutes, 5 to 10, and so on up to an hour
 NUM_VIDEOS = (4000, 4900, 3400, 3100, 3100, 2750, 2050, 1050, 850, 1300, 1000, 400)
@@ -33,7 +37,8 @@ class Published:
         """Duration of each video: `(videos,)`, evenly spread inside each five minutes."""
         random = np.random.default_rng(self.seed)
         found = [
-            random.uniform(300 * number, 300 * number + 300, round(num * self.part)) for number, num in enumerate(NUM_VIDEOS)
+            random.uniform(300 * number, 300 * number + 300, round(num * self.part))
+            for number, num in enumerate(NUM_VIDEOS)
         ]
         videos = random.permutation(np.concatenate(found))  # (videos,)
         return videos[: len(videos) // VIDEOS_PER_SHARD * VIDEOS_PER_SHARD]
@@ -42,18 +47,26 @@ class Published:
     def mixed(self) -> MixedOrder:
         """The order without balance."""
         num_shards = len(self.seconds) // VIDEOS_PER_SHARD
-        source = SourceOrder((VIDEOS_PER_SHARD * SAMPLES_PER_VIDEO,) * num_shards, 4, self.seed, "videos")
+        source = SourceOrder(
+            (VIDEOS_PER_SHARD * SAMPLES_PER_VIDEO,) * num_shards, 4, self.seed, "videos"
+        )
         return MixedOrder({"videos": source}, {"videos": 1.0}, self.seed)
 
     def seconds_at(self, positions: list[int] | range) -> NDArray[np.float64]:
         """Duration of the videos of the samples at positions of that order: `(positions,)`."""
         places = [self.mixed.at(position)[1:] for position in positions]
-        return self.seconds[[shard * VIDEOS_PER_SHARD + sample // SAMPLES_PER_VIDEO for shard, sample in places]]
+        return self.seconds[
+            [shard * VIDEOS_PER_SHARD + sample // SAMPLES_PER_VIDEO for shard, sample in places]
+        ]
 
     def tokens_at(self, positions: list[int] | range) -> NDArray[np.int64]:
         """Tokens of repository and text of the samples at positions of that order: `(positions,)`."""
-        num_frames = np.maximum(np.floor(self.seconds_at(positions)) + 1, MIN_FRAMES)  # (positions,)
-        return (num_frames * TOKENS_PER_FRAME + QUESTIONS_PER_SAMPLE * TOKENS_PER_QUESTION).astype(np.int64)
+        num_frames = np.maximum(
+            np.floor(self.seconds_at(positions)) + 1, MIN_FRAMES
+        )  # (positions,)
+        return (num_frames * TOKENS_PER_FRAME + QUESTIONS_PER_SAMPLE * TOKENS_PER_QUESTION).astype(
+            np.int64
+        )
 
     def balanced(self, samples_per_step: int, balance_steps: int) -> BalancedOrder:
         """The order with balance."""
@@ -84,7 +97,9 @@ def evenness(works: Sequence[NDArray[Any]], num_ranks: int) -> Evenness:
     """How evenly ranks with one sample in a micro-batch share steps whose samples take `works`, `(samples,)` each."""
     steps, micro_batches = [], []
     for work in works:
-        places = np.array([deal(range(len(work)), 1, rank, num_ranks) for rank in range(num_ranks)])[:, :, 0]
+        places = np.array(
+            [deal(range(len(work)), 1, rank, num_ranks) for rank in range(num_ranks)]
+        )[:, :, 0]
         dealt = work[places]  # (ranks, micro-batches)
         steps.append(dealt.sum(axis=1).mean() / dealt.sum(axis=1).max())
         micro_batches.append((dealt.mean(axis=0) / dealt.max(axis=0)).mean())

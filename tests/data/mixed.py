@@ -6,27 +6,49 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from tiny import write_video
 
-PICTURES = {"photo.jpg": (100, 60), "more/chart.png": (40, 90), "map.webp": (64, 64), "dot.bmp": (1, 1)}
+from tests.data.tiny import write_video
+
+PICTURES = {
+    "photo.jpg": (100, 60),
+    "more/chart.png": (40, 90),
+    "map.webp": (64, 64),
+    "dot.bmp": (1, 1),
+}
 
 
 def talk(*asked: str, **keys: Any) -> dict[str, Any]:
     """A conversation as LLaVA's files have it."""
-    turns = [{"from": role, "value": text} for each in asked for role, text in (("human", each), ("gpt", "So it is."))]
+    turns = [
+        {"from": role, "value": text}
+        for each in asked
+        for role, text in (("human", each), ("gpt", "So it is."))
+    ]
     return {"conversations": turns, **keys}
 
 
 RECORDS: list[dict[str, Any]] = [
     {"video": "clip.mp4", "question": "What moves?", "answer": "A gradient."},
     talk("<image>\nWhat is it?", "Where?", "When?", image="photo.jpg"),
-    {"images": ["photo.jpg", "more/chart.png"], "question": "Is <image> larger than <image>?", "answer": "Yes."},
+    {
+        "images": ["photo.jpg", "more/chart.png"],
+        "question": "Is <image> larger than <image>?",
+        "answer": "Yes.",
+    },
     talk("How are you?", "And you?", "And they?"),
     {"image": "more/chart.png", "question": "Which?", "options": ["red", "blue"], "answer": "B"},
     talk("What are they?", "All of them?", "Sure?", image=["map.webp", "dot.bmp", "photo.jpg"]),
     {"question": "What is two and two?", "answer": "Four."},
 ]
-KEYS = ["clip", "more/chart", "photo", "record_00000003", "record_00000004", "record_00000006", "record_00000007"]
+KEYS = [
+    "clip",
+    "more/chart",
+    "photo",
+    "record_00000003",
+    "record_00000004",
+    "record_00000006",
+    "record_00000007",
+]
 
 
 def write_files(folder: Path) -> None:

@@ -2,13 +2,14 @@
 
 from types import SimpleNamespace
 
-from small_run import Small
-
 from lit_hour.data.datamodule import VideoQuestionData
 from lit_hour.processor import Processor
+from tests.small_run import Small
 
 
-def data_of_rank(small: Small, processor: Processor, *words: str, rank: int = 0, num_ranks: int = 1) -> VideoQuestionData:
+def data_of_rank(
+    small: Small, processor: Processor, *words: str, rank: int = 0, num_ranks: int = 1
+) -> VideoQuestionData:
     """The data of a small run; Lightning's trainer is asked for these two numbers alone."""
     data = VideoQuestionData(small.config("none", *words), processor)
     data.trainer = SimpleNamespace(global_rank=rank, world_size=num_ranks)  # type: ignore[assignment]

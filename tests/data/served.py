@@ -11,9 +11,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from lit_hour.data.web import Web
+from lit_hour.data.shards.http import Web
 
-QUICK = Web("http://nowhere.invalid", timeout_seconds=0.3, num_tries=3, pause_seconds=0.01)  # for a server that is near
+QUICK = Web(
+    "http://nowhere.invalid", timeout_seconds=0.3, num_tries=3, pause_seconds=0.01
+)  # for a server that is near
 
 
 class Server(ThreadingHTTPServer):
@@ -63,12 +65,16 @@ class Handler(BaseHTTPRequestHandler):
             self.send_error(server.statuses.pop(0) if server.statuses else 404)
             return
         content = server.change(file.read_bytes()) if file.suffix == ".tar" else file.read_bytes()
-        start = int(re.fullmatch(r"bytes=(\d+)-", wanted)[1]) if wanted and server.knows_ranges else 0  # type: ignore[index]
+        start = (
+            int(re.fullmatch(r"bytes=(\d+)-", wanted)[1]) if wanted and server.knows_ranges else 0
+        )  # type: ignore[index]
         self.send_response(206 if start else 200)
         self.send_header("Content-Length", str(len(content) - start))
         self.end_headers()
         dies = file.suffix == ".tar" and server.dies_after
-        self.wfile.write(content[start : start + server.dies_after.pop(0)] if dies else content[start:])
+        self.wfile.write(
+            content[start : start + server.dies_after.pop(0)] if dies else content[start:]
+        )
         self.close_connection = True
 
     def log_message(self, format: str, *words: object) -> None:

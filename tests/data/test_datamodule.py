@@ -5,23 +5,30 @@ from typing import Any
 
 import pytest
 import torch
-from ranks import data_of_rank
-from small_run import SAMPLES_PER_STEP, Small, StoppedError, Watch
 
 from lit_hour.data.datamodule import training_questions
-from lit_hour.data.shards import open_shards
+from lit_hour.data.shards.reader import open_shards
 from lit_hour.errors import ConfigError, ShardError
 from lit_hour.processor import Processor
 from lit_hour.types import IGNORED_LABEL, Batch, Frames
+from tests.data.ranks import data_of_rank
+from tests.small_run import SAMPLES_PER_STEP, Small, StoppedError, Watch
 
 
 def batches_equal(one: Batch, other: Batch) -> bool:
-    return (one.keys, one.positions, one.questions) == (other.keys, other.positions, other.questions) and all(
+    return (one.keys, one.positions, one.questions) == (
+        other.keys,
+        other.positions,
+        other.questions,
+    ) and all(
         torch.equal(first, second)
         for first, second in [
             (one.input_ids, other.input_ids),
             (one.labels, other.labels),
-            *((first.images, second.images) for first, second in zip(one.visuals, other.visuals, strict=True)),  # type: ignore[union-attr]
+            *(
+                (first.images, second.images)
+                for first, second in zip(one.visuals, other.visuals, strict=True)
+            ),  # type: ignore[union-attr]
         ]
     )
 
@@ -34,7 +41,9 @@ def stand_of(state: dict[str, Any]) -> tuple[int, int]:
 # What is read
 
 
-def test_the_run_is_as_long_as_one_pass_unless_it_is_told_otherwise(small: Small, processor: Processor) -> None:
+def test_the_run_is_as_long_as_one_pass_unless_it_is_told_otherwise(
+    small: Small, processor: Processor
+) -> None:
     data = data_of_rank(small, processor, "training.max_steps=0")
     shards = open_shards(small.yaml.parent / "world/train/shards")
     num_samples = sum(shards.samples_per_shard(2))
@@ -44,40 +53,62 @@ def test_the_run_is_as_long_as_one_pass_unless_it_is_told_otherwise(small: Small
     assert data_of_rank(small, processor, "training.max_steps=5").num_steps == 5
 
 
-@pytest.mark.parametrize(("show", "num_frames"), [("all", 6), ("first_frame", 1), ("nothing", None)])
-def test_what_is_shown_is_a_setting(small: Small, processor: Processor, show: str, num_frames: int | None) -> None:
-    everything, data = data_of_rank(small, processor), data_of_rank(small, processor, f"video.show={show}")
+@pytest.mark.parametrize(
+    ("show", "num_frames"), [("all", 6), ("first_frame", 1), ("nothing", None)]
+)
+def test_what_is_shown_is_a_setting(
+    small: Small, processor: Processor, show: str, num_frames: int | None
+) -> None:
+    everything, data = (
+        data_of_rank(small, processor),
+        data_of_rank(small, processor, f"video.show={show}"),
+    )
     batch, whole = next(iter(data.val_dataloader())), next(iter(everything.val_dataloader()))
     assert batch.questions == whole.questions
     (visual,) = batch.visuals
     assert (None if visual is None else len(visual)) == num_frames
     if isinstance(visual, Frames):
-        assert torch.equal(visual.images[0], whole.visuals[0].images[0]) and visual.timestamps[0] == 0
+        assert (
+            torch.equal(visual.images[0], whole.visuals[0].images[0]) and visual.timestamps[0] == 0
+        )
 
 
 def test_one_pass_asks_every_question_once(small: Small, processor: Processor) -> None:
     data = data_of_rank(small, processor, "training.max_steps=0", "data.samples_per_step=1")
     batches = list(data.train_dataloader())
-    asked = [question.id for batch in batches for questions in batch.questions for question in questions]
+    asked = [
+        question.id for batch in batches for questions in batch.questions for question in questions
+    ]
     assert len(asked) == len(set(asked))
-    assert sorted(asked) == sorted(question.id for question in training_questions(small.config("none")))
+    assert sorted(asked) == sorted(
+        question.id for question in training_questions(small.config("none"))
+    )
     assert {len(questions) for batch in batches for questions in batch.questions} <= {1, 2}
     videos, num_questions = len({batch.keys for batch in batches}), len(asked)
-    assert f"{videos} videos" in data.describe() and f"{num_questions} questions in {len(batches)} samples" in data.describe()
+    assert (
+        f"{videos} videos" in data.describe()
+        and f"{num_questions} questions in {len(batches)} samples" in data.describe()
+    )
 
 
 def test_workers_change_nothing(small: Small, processor: Processor, twice: list[str]) -> None:
     read = [
         list(
             data_of_rank(
-                small, processor, *twice, f"data.num_workers={num_workers}", "data.samples_per_batch=2"
+                small,
+                processor,
+                *twice,
+                f"data.num_workers={num_workers}",
+                "data.samples_per_batch=2",
             ).train_dataloader()
         )
         for num_workers in (0, 1, 2)
     ]
     assert len(read[0]) == 6
     for other in read[1:]:
-        assert all(batches_equal(first, second) for first, second in zip(read[0], other, strict=True))
+        assert all(
+            batches_equal(first, second) for first, second in zip(read[0], other, strict=True)
+        )
 
 
 def test_sources_are_mixed_by_weight(small: Small, processor: Processor, twice: list[str]) -> None:
@@ -93,16 +124,22 @@ def test_sources_are_mixed_by_weight(small: Small, processor: Processor, twice: 
 
 
 @pytest.mark.parametrize("words", [(), ("data.samples_per_batch=2",)])
-def test_all_ranks_together_read_each_step_once(small: Small, processor: Processor, words: tuple[str, ...]) -> None:
+def test_all_ranks_together_read_each_step_once(
+    small: Small, processor: Processor, words: tuple[str, ...]
+) -> None:
     words = ("data.samples_per_step=8", "training.max_steps=3", *words)
     steps = {}
     for num_ranks in (1, 2, 4):
         loaders = [
-            data_of_rank(small, processor, *words, rank=rank, num_ranks=num_ranks).train_dataloader()
+            data_of_rank(
+                small, processor, *words, rank=rank, num_ranks=num_ranks
+            ).train_dataloader()
             for rank in range(num_ranks)
         ]
         batches = [[batch.positions for batch in loader] for loader in loaders]
-        assert len({len(each) for each in batches}) == 1  # every rank computes the same number of micro-batches
+        assert (
+            len({len(each) for each in batches}) == 1
+        )  # every rank computes the same number of micro-batches
         per_step = len(batches[0]) // 3
         steps[num_ranks] = [
             sorted(
@@ -113,40 +150,58 @@ def test_all_ranks_together_read_each_step_once(small: Small, processor: Process
             )
             for step in range(3)
         ]
-    assert steps[1] == steps[2] == steps[4] == [list(range(start, start + 8)) for start in (0, 8, 16)]
+    assert (
+        steps[1] == steps[2] == steps[4] == [list(range(start, start + 8)) for start in (0, 8, 16)]
+    )
 
 
 def test_ranks_that_cannot_share_a_step_are_refused(small: Small, processor: Processor) -> None:
-    with pytest.raises(ConfigError, match=r"data\.samples_per_step=2 is no multiple of 3 .*make it 3"):
+    with pytest.raises(
+        ConfigError, match=r"data\.samples_per_step=2 is no multiple of 3 .*make it 3"
+    ):
         data_of_rank(small, processor, num_ranks=3).train_dataloader()
 
 
 @pytest.mark.parametrize("num_ranks", [1, 2, 3])
-def test_validation_covers_each_video_once_over_the_ranks(small: Small, processor: Processor, num_ranks: int) -> None:
+def test_validation_covers_each_video_once_over_the_ranks(
+    small: Small, processor: Processor, num_ranks: int
+) -> None:
     shards = small.yaml.parent / "world/train/shards"
     words = [f"data.validation_sources.more.shards={shards}"]
     loaders = [
-        data_of_rank(small, processor, *words, rank=rank, num_ranks=num_ranks).val_dataloader() for rank in range(num_ranks)
+        data_of_rank(small, processor, *words, rank=rank, num_ranks=num_ranks).val_dataloader()
+        for rank in range(num_ranks)
     ]
     batches = [batch for loader in loaders for batch in loader]
     videos = [
         (source, video.key)
-        for source, folder in (("more", shards), ("world", small.yaml.parent / "world/validation/shards"))
+        for source, folder in (
+            ("more", shards),
+            ("world", small.yaml.parent / "world/validation/shards"),
+        )
         for video in open_shards(folder).subjects
     ]
     assert sorted(batch.keys[0] for batch in batches) == sorted(key for _, key in videos)
     for batch in batches:
         assert batch.positions == () and set(batch.visual_of_text) == {0}
-        assert all(len(questions) == 1 for questions in batch.questions)  # each question in a conversation of its own
+        assert all(
+            len(questions) == 1 for questions in batch.questions
+        )  # each question in a conversation of its own
         assert 0 < len(batch.questions) <= 4
 
 
-def test_validation_asks_as_answering_does_whatever_training_learns(small: Small, processor: Processor) -> None:
+def test_validation_asks_as_answering_does_whatever_training_learns(
+    small: Small, processor: Processor
+) -> None:
     published = Processor(processor.tokenizer, replace(processor.settings, learn_template=True))
     word = "text.learn_template=true"
-    plain, with_template = (data_of_rank(small, each, *more) for each, more in ((processor, ()), (published, (word,))))
+    plain, with_template = (
+        data_of_rank(small, each, *more) for each, more in ((processor, ()), (published, (word,)))
+    )
     for one, other in zip(plain.val_dataloader(), with_template.val_dataloader(), strict=True):
-        assert torch.equal(one.labels, other.labels) and torch.equal(one.question_mask, other.question_mask)
+        assert torch.equal(one.labels, other.labels) and torch.equal(
+            one.question_mask, other.question_mask
+        )
     one, other = next(iter(plain.train_dataloader())), next(iter(with_template.train_dataloader()))
     assert int((other.labels != IGNORED_LABEL).sum()) > int((one.labels != IGNORED_LABEL).sum())
 
@@ -156,7 +211,9 @@ def test_fewer_validation_videos_than_ranks_are_refused(small: Small, processor:
         data_of_rank(small, processor, num_ranks=3, rank=1).val_dataloader()
 
 
-def test_there_may_be_nothing_to_validate_on(small: Small, processor: Processor, tmp_path: Path) -> None:
+def test_there_may_be_nothing_to_validate_on(
+    small: Small, processor: Processor, tmp_path: Path
+) -> None:
     data = data_of_rank(small, processor)
     data.validation_sources = {}
     assert data.val_dataloader() == []
@@ -165,7 +222,9 @@ def test_there_may_be_nothing_to_validate_on(small: Small, processor: Processor,
 # Where a run stands
 
 
-def test_the_state_is_what_was_trained_on_and_not_what_was_read_ahead(small: Small, processor: Processor) -> None:
+def test_the_state_is_what_was_trained_on_and_not_what_was_read_ahead(
+    small: Small, processor: Processor
+) -> None:
     data = data_of_rank(small, processor, "data.num_workers=2", "training.max_steps=20")
     batches = iter(data.train_dataloader())
     for _ in range(5):  # the workers are several batches ahead of these
@@ -191,7 +250,9 @@ def test_a_checkpoint_holds_the_finished_steps(small: Small, watch: Watch) -> No
 
 def test_any_ranks_and_workers_continue_any_state(small: Small, processor: Processor) -> None:
     words = ("data.samples_per_step=4", "training.max_steps=6")
-    whole = [list(batch.positions) for batch in data_of_rank(small, processor, *words).train_dataloader()]
+    whole = [
+        list(batch.positions) for batch in data_of_rank(small, processor, *words).train_dataloader()
+    ]
     rest = []
     for rank in range(2):
         data = data_of_rank(small, processor, *words, "data.num_workers=1", rank=rank, num_ranks=2)
@@ -203,22 +264,33 @@ def test_any_ranks_and_workers_continue_any_state(small: Small, processor: Proce
 # What cannot be read
 
 
-def test_a_damaged_sample_is_handed_on_and_its_neighbours_are_read(small: Small, processor: Processor, tmp_path: Path) -> None:
+def test_a_damaged_sample_is_handed_on_and_its_neighbours_are_read(
+    small: Small, processor: Processor, tmp_path: Path
+) -> None:
     folder = shutil.copytree(small.yaml.parent / "world/train/shards", tmp_path / "shards")
     tar = folder / "000001.tar"
     tar.write_bytes(tar.read_bytes().replace(b"\xff\xd8\xff", b"???"))
-    words = (f"data.sources.world.shards={folder}", "data.samples_per_batch=2", "training.max_steps=0")
+    words = (
+        f"data.sources.world.shards={folder}",
+        "data.samples_per_batch=2",
+        "training.max_steps=0",
+    )
     batches = list(data_of_rank(small, processor, *words).train_dataloader())
     positions = [position for batch in batches for position in batch.positions]
     skipped = [each for batch in batches for each in batch.skipped]
     assert len(positions) + len(skipped) == 2 * len(batches)
-    assert all(each.key in {"world_00002", "world_00003"} and f"{tar}: video" in each.reason for each in skipped)
+    assert all(
+        each.key in {"world_00002", "world_00003"} and f"{tar}: video" in each.reason
+        for each in skipped
+    )
     mixed = [batch for batch in batches if len(batch.positions) == 1]
     assert mixed and all(len(batch.keys) == len(batch.visuals) == 1 for batch in mixed)
     empty = [batch for batch in batches if not batch.positions]
     assert empty and all(batch.keys == ("",) and batch.visuals == (None,) for batch in empty)
 
 
-def test_a_source_without_shards_is_named(small: Small, processor: Processor, tmp_path: Path) -> None:
+def test_a_source_without_shards_is_named(
+    small: Small, processor: Processor, tmp_path: Path
+) -> None:
     with pytest.raises(ShardError, match=f"{tmp_path} holds no shards"):
         data_of_rank(small, processor, f"data.sources.other.shards={tmp_path}")

@@ -4,10 +4,10 @@ from collections import Counter
 from typing import Any
 
 import pytest
-from ranks import data_of_rank
-from small_run import Small
 
 from lit_hour.processor import Processor
+from tests.data.ranks import data_of_rank
+from tests.small_run import Small
 
 Asked = tuple[int, str, tuple[str, ...]]  # position, key of the subject, ids of the questions
 LAYOUTS = ((1, 0), (1, 2), (2, 0), (2, 2))  # ranks, workers
@@ -16,21 +16,35 @@ STEPS_OF_A_LAYOUT = 3
 
 
 def read_steps(
-    small: Small, processor: Processor, words: list[str], layout: tuple[int, int], state: dict[str, Any] | None, num_steps: int
+    small: Small,
+    processor: Processor,
+    words: list[str],
+    layout: tuple[int, int],
+    state: dict[str, Any] | None,
+    num_steps: int,
 ) -> tuple[list[list[Asked]], dict[str, Any]]:
     """What the next steps ask, each in order of position, and the state after them."""
     num_ranks, num_workers = layout
     steps: list[list[Asked]] = [[] for _ in range(num_steps)]
     states = []
     for rank in range(num_ranks):
-        data = data_of_rank(small, processor, *words, f"data.num_workers={num_workers}", rank=rank, num_ranks=num_ranks)
+        data = data_of_rank(
+            small,
+            processor,
+            *words,
+            f"data.num_workers={num_workers}",
+            rank=rank,
+            num_ranks=num_ranks,
+        )
         if state is not None:
             data.load_state_dict(state)
         batches = iter(data.train_dataloader())
         for step in steps:
             for _ in range(data.micro_batches_per_step(num_ranks)):
                 batch = next(batches)
-                asked = [tuple(question.id for question in questions) for questions in batch.questions]
+                asked = [
+                    tuple(question.id for question in questions) for questions in batch.questions
+                ]
                 step += zip(batch.positions, batch.keys, asked, strict=True)
             data.finish_step()
         states.append(data.state_dict())
@@ -43,7 +57,12 @@ def test_every_change_of_ranks_and_workers_continues_with_exactly_the_next_sampl
     small: Small, processor: Processor, twice: list[str], balance_steps: int
 ) -> None:
     num_steps = STEPS_OF_A_LAYOUT * len(EVERY_CHANGE)
-    words = [*twice, "data.samples_per_step=4", f"training.max_steps={num_steps}", f"data.balance_steps={balance_steps}"]
+    words = [
+        *twice,
+        "data.samples_per_step=4",
+        f"training.max_steps={num_steps}",
+        f"data.balance_steps={balance_steps}",
+    ]
     whole, last_state = read_steps(small, processor, words, (1, 0), None, num_steps)
     read, state = [], None
     for number in EVERY_CHANGE:
@@ -53,16 +72,24 @@ def test_every_change_of_ranks_and_workers_continues_with_exactly_the_next_sampl
     assert state == last_state
 
     data = data_of_rank(small, processor, *words)
-    assert len(data.sources) == 2 and num_steps * 4 > 4 * len(data.order)  # several passes over several sources
+    assert len(data.sources) == 2 and num_steps * 4 > 4 * len(
+        data.order
+    )  # several passes over several sources
     drawn = Counter(position for step in whole for position, _, _ in step)
     assert set(drawn.values()) == {1}
     steps_per_pass = -(-len(data.order) // 4)
     assert set(range(4 * (num_steps // steps_per_pass) * steps_per_pass)) <= drawn.keys()
     in_order = [[position for position, _, _ in step] for step in whole]
-    assert (in_order == [list(range(4 * step, 4 * step + 4)) for step in range(num_steps)]) == (balance_steps == 1)
+    assert (in_order == [list(range(4 * step, 4 * step + 4)) for step in range(num_steps)]) == (
+        balance_steps == 1
+    )
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_each_layout_reads_the_same(small: Small, processor: Processor, twice: list[str], layout: tuple[int, int]) -> None:
+def test_each_layout_reads_the_same(
+    small: Small, processor: Processor, twice: list[str], layout: tuple[int, int]
+) -> None:
     words = [*twice, "data.samples_per_step=4", "data.balance_steps=3", "training.max_steps=9"]
-    assert read_steps(small, processor, words, layout, None, 9) == read_steps(small, processor, words, (1, 0), None, 9)
+    assert read_steps(small, processor, words, layout, None, 9) == read_steps(
+        small, processor, words, (1, 0), None, 9
+    )

@@ -4,31 +4,44 @@ import shutil
 from pathlib import Path
 
 import pytest
-from mixed import KEYS, RECORDS, talk, write_records
-from ranks import data_of_rank
-from small_run import Small
-from tiny import SETTINGS, VIDEO
 
 from lit_hour.data.datamodule import training_questions
-from lit_hour.data.pack import pack
+from lit_hour.data.packing.pack import pack
 from lit_hour.errors import ConfigError, ShardError
 from lit_hour.processor import Processor
 from lit_hour.types import VISUAL_PLACEHOLDER, Frames, ImageSet, TiledImage
+from tests.data.mixed import KEYS, RECORDS, talk, write_records
+from tests.data.ranks import data_of_rank
+from tests.data.tiny import SETTINGS, VIDEO
+from tests.small_run import Small
 
 
 def test_samples_show_what_they_ask_about(small: Small, processor: Processor, mixed: Path) -> None:
-    data = data_of_rank(small, processor, f"data.sources.world.shards={mixed}", "training.max_steps=0")
+    data = data_of_rank(
+        small, processor, f"data.sources.world.shards={mixed}", "training.max_steps=0"
+    )
     batches = {}
     for batch in data.train_dataloader():
         batches.setdefault(batch.keys[0], []).append(batch)
     assert sorted(batches) == sorted(KEYS)
     assert {key: type(each[0].visuals[0]) for key, each in batches.items()} == dict(
-        zip(KEYS, [Frames, TiledImage, TiledImage, ImageSet, type(None), ImageSet, type(None)], strict=True)
+        zip(
+            KEYS,
+            [Frames, TiledImage, TiledImage, ImageSet, type(None), ImageSet, type(None)],
+            strict=True,
+        )
     )
-    num_placeholders = {key: int((each[0].input_ids == VISUAL_PLACEHOLDER).sum()) for key, each in batches.items()}
+    num_placeholders = {
+        key: int((each[0].input_ids == VISUAL_PLACEHOLDER).sum()) for key, each in batches.items()
+    }
     assert num_placeholders == dict(zip(KEYS, [1, 1, 1, 2, 0, 3, 0], strict=True))
     assert [len(batch.questions[0]) for batch in batches["photo"][:2]] in ([2, 1], [1, 2])
-    assert [len(batch.questions[0]) for key in KEYS[3:] for batch in batches[key][:1]] == [1, 3, 3, 1]  # not cut
+    assert [len(batch.questions[0]) for key in KEYS[3:] for batch in batches[key][:1]] == [
+        1,
+        3,
+        3,
+        1,
+    ]  # not cut
     assert not any(batch.skipped for each in batches.values() for batch in each)
 
 
@@ -44,10 +57,14 @@ def test_kinds_share_a_batch(small: Small, processor: Processor, mixed: Path) ->
     assert len(batch.visuals) == len(batch.input_ids) == 8
 
 
-def test_pictures_and_texts_are_validated_question_by_question(small: Small, processor: Processor, mixed: Path) -> None:
+def test_pictures_and_texts_are_validated_question_by_question(
+    small: Small, processor: Processor, mixed: Path
+) -> None:
     data = data_of_rank(small, processor, f"data.validation_sources.world.shards={mixed}")
     batches = {batch.keys[0]: batch for batch in data.val_dataloader()}
-    assert {key: len(batch.input_ids) for key, batch in batches.items()} == dict(zip(KEYS, [1, 1, 3, 1, 3, 3, 1], strict=True))
+    assert {key: len(batch.input_ids) for key, batch in batches.items()} == dict(
+        zip(KEYS, [1, 1, 3, 1, 3, 3, 1], strict=True)
+    )
     assert all(len(questions) == 1 for batch in batches.values() for questions in batch.questions)
     placeholders = (batches["record_00000006"].input_ids == VISUAL_PLACEHOLDER).sum(dim=1)
     assert placeholders.tolist() == [3, 3, 3]
@@ -57,12 +74,24 @@ def test_a_marked_question_that_is_asked_alone_has_all_pictures_in_front(
     small: Small, processor: Processor, mixed_files: Path, tmp_path: Path
 ) -> None:
     records = [talk("<image> Is it red?", "And <image>?", image=["photo.jpg", "dot.bmp"])]
-    pack(mixed_files, write_records(tmp_path / "q.json", records), tmp_path / "shards", VIDEO, SETTINGS)
+    pack(
+        mixed_files,
+        write_records(tmp_path / "q.json", records),
+        tmp_path / "shards",
+        VIDEO,
+        SETTINGS,
+    )
     shards = tmp_path / "shards"
-    words = (f"data.sources.world.shards={shards}", f"data.validation_sources.world.shards={shards}")
+    words = (
+        f"data.sources.world.shards={shards}",
+        f"data.validation_sources.world.shards={shards}",
+    )
     data = data_of_rank(small, processor, *words)
     together, (alone,) = next(iter(data.train_dataloader())), data.val_dataloader()
-    assert [question.question for question in together.questions[0]] == ["<image> Is it red?", "And <image>?"]
+    assert [question.question for question in together.questions[0]] == [
+        "<image> Is it red?",
+        "And <image>?",
+    ]
     assert [questions[0].question for questions in alone.questions] == ["Is it red?", "And ?"]
     assert (alone.input_ids == VISUAL_PLACEHOLDER).sum(dim=1).tolist() == [2, 2]
 
@@ -76,34 +105,64 @@ def test_there_is_a_word_for_each_kind(small: Small, processor: Processor, mixed
 def test_only_videos_have_to_be_sampled_as_the_run_samples(
     small: Small, processor: Processor, mixed_files: Path, mixed: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(ConfigError, match=rf"{mixed} was packed with video\.max_frames=6, this run has 5"):
+    with pytest.raises(
+        ConfigError, match=rf"{mixed} was packed with video\.max_frames=6, this run has 5"
+    ):
         data_of_rank(small, processor, f"data.sources.world.shards={mixed}", "video.max_frames=5")
     records = [record for record in RECORDS if "video" not in record]
-    pack(mixed_files, write_records(tmp_path / "q.json", records), tmp_path / "shards", VIDEO, SETTINGS)
-    config = small.config("none", f"data.sources.world.shards={tmp_path / 'shards'}", "video.max_frames=5")
+    pack(
+        mixed_files,
+        write_records(tmp_path / "q.json", records),
+        tmp_path / "shards",
+        VIDEO,
+        SETTINGS,
+    )
+    config = small.config(
+        "none", f"data.sources.world.shards={tmp_path / 'shards'}", "video.max_frames=5"
+    )
     assert len(list(training_questions(config))) == 12
 
 
-def test_a_source_without_weight_is_not_there(small: Small, processor: Processor, twice: list[str], tmp_path: Path) -> None:
+def test_a_source_without_weight_is_not_there(
+    small: Small, processor: Processor, twice: list[str], tmp_path: Path
+) -> None:
     absent = ["data.sources.absent.shards=/nowhere", "data.sources.absent.weight=0"]
-    with_absent, without = (data_of_rank(small, processor, *twice, *words) for words in (absent, []))
+    with_absent, without = (
+        data_of_rank(small, processor, *twice, *words) for words in (absent, [])
+    )
     assert list(with_absent.sources) == ["copy", "world"]
-    assert [with_absent.order.at(place) for place in range(50)] == [without.order.at(place) for place in range(50)]
+    assert [with_absent.order.at(place) for place in range(50)] == [
+        without.order.at(place) for place in range(50)
+    ]
     config = small.config("none", *absent)
     assert len(list(training_questions(config))) > 0
     with pytest.raises(ShardError, match="/nowhere holds no shards"):
-        data_of_rank(small, processor, "data.sources.absent.shards=/nowhere", "data.sources.absent.weight=0.01")
+        data_of_rank(
+            small,
+            processor,
+            "data.sources.absent.shards=/nowhere",
+            "data.sources.absent.weight=0.01",
+        )
     with pytest.raises(ConfigError, match=r"data\.sources has no source with a weight above 0"):
         data_of_rank(small, processor, "data.sources.world.weight=0")
 
 
-def test_a_damaged_picture_is_handed_on(small: Small, processor: Processor, mixed: Path, tmp_path: Path) -> None:
+def test_a_damaged_picture_is_handed_on(
+    small: Small, processor: Processor, mixed: Path, tmp_path: Path
+) -> None:
     folder = shutil.copytree(mixed, tmp_path / "shards")
     for tar in folder.glob("*.tar"):
         tar.write_bytes(tar.read_bytes().replace(b"\xff\xd8\xff", b"???").replace(b"RIFF", b"????"))
-    words = (f"data.sources.world.shards={folder}", "training.max_steps=0", f"data.validation_sources.world.shards={folder}")
+    words = (
+        f"data.sources.world.shards={folder}",
+        "training.max_steps=0",
+        f"data.validation_sources.world.shards={folder}",
+    )
     data = data_of_rank(small, processor, *words)
     for loader in (data.train_dataloader(), data.val_dataloader()):
         skipped = {each.key: each.reason for batch in loader for each in batch.skipped}
         assert sorted(skipped) == ["clip", "photo", "record_00000003", "record_00000006"]
-        assert all(reason.startswith(str(folder)) and f"member {key}.000000." in reason for key, reason in skipped.items())
+        assert all(
+            reason.startswith(str(folder)) and f"member {key}.000000." in reason
+            for key, reason in skipped.items()
+        )

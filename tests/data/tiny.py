@@ -12,11 +12,15 @@ SETTINGS = PackConfig(videos_per_shard=2, num_workers=1)
 NAMES = ("a.mp4", "b.mp4", "c.1.mp4", "more/d e.mp4", "more/f.mp4")
 
 
-def write_video(path: Path, num_seconds: int, frames_per_second: int = 5, size_pixels: int = 48) -> None:
+def write_video(
+    path: Path, num_seconds: int, frames_per_second: int = 5, size_pixels: int = 48
+) -> None:
     """A moving gradient, encoded with MPEG-4."""
     path.parent.mkdir(parents=True, exist_ok=True)
     ramp = np.linspace(0, 255, size_pixels, dtype=np.uint8)
-    picture = np.stack(np.broadcast_arrays(ramp, ramp[:, None], ramp[::-1]), axis=-1)  # (size, size, 3)
+    picture = np.stack(
+        np.broadcast_arrays(ramp, ramp[:, None], ramp[::-1]), axis=-1
+    )  # (size, size, 3)
     with av.open(str(path), "w") as container:
         stream = container.add_stream("mpeg4", rate=frames_per_second)
         stream.width = stream.height = size_pixels

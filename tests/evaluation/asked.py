@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from lit_hour.evaluation.item import Item, Questions, Refused
-from lit_hour.evaluation.report import Report, build_report
+from lit_hour.evaluation.report.report import Report, build_report
 
 COLOURS = {"A": "red", "B": "blue"}
 PROTOCOL = {"frames": 64, "decoding": {"temperature": 0}, "versions": {"lit_hour": "0.1.0"}}
@@ -23,20 +23,33 @@ def make_questions(num_videos: int = 4, num_judged: int = 0) -> Questions:
             options=COLOURS,
             answer="AB"[number],
             rule="choice",
-            groups={"length": (str(60 * 10 ** (video % 2)),), "ability": ("seeing", "counting")[: number + 1]},
+            groups={
+                "length": (str(60 * 10 ** (video % 2)),),
+                "ability": ("seeing", "counting")[: number + 1],
+            },
             place=f"questions.json: record {video}-{number}",
         )
         for video in range(num_videos)
         for number in range(2)
     ]
-    judged = [replace(items[0], id=f"story-{n}", rule="needs_judge", options={}, answer="A story") for n in range(num_judged)]
+    judged = [
+        replace(items[0], id=f"story-{n}", rule="needs_judge", options={}, answer="A story")
+        for n in range(num_judged)
+    ]
     refused = (Refused("questions.json: record 9", "column 'answer' is missing"),)
     return Questions(
-        "colours", "Colours & shapes", (*items, *judged), refused, num_videos * 2 + num_judged + 1, {"q.json": "ab"}
+        "colours",
+        "Colours & shapes",
+        (*items, *judged),
+        refused,
+        num_videos * 2 + num_judged + 1,
+        {"q.json": "ab"},
     )
 
 
-def report_on(said: Mapping[str, str], skipped: Mapping[str, str] | None = None, num_videos: int = 4) -> Report:
+def report_on(
+    said: Mapping[str, str], skipped: Mapping[str, str] | None = None, num_videos: int = 4
+) -> Report:
     """A report on these answers."""
     return build_report(make_questions(num_videos), said, skipped or {}, PROTOCOL)
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-import layouts
 import pytest
 
-SHARED = Path(__file__).resolve().parents[3] / "shared" / "benchmarks"
+from tests import SHARED
+from tests.evaluation import layouts
+
+BENCHMARKS = SHARED / "benchmarks"
 
 Write = Callable[[str], list[Path]]
 
@@ -16,9 +18,9 @@ Write = Callable[[str], list[Path]]
 @pytest.fixture(scope="session")
 def published() -> Path:
     """The folder of published question files, which lies beside the checkout and is not part of it."""
-    if not (SHARED / "mlvu_dev").is_dir() or not (SHARED / "tempcompass").is_dir():
-        pytest.skip(f"no published question files at {SHARED}")
-    return SHARED
+    if not (BENCHMARKS / "mlvu_dev").is_dir() or not (BENCHMARKS / "tempcompass").is_dir():
+        pytest.skip(f"no published question files at {BENCHMARKS}")
+    return BENCHMARKS
 
 
 @pytest.fixture

@@ -18,7 +18,9 @@ def choices_of(questions: Path) -> list[dict[str, Any]]:
 
 def dress(name: str, choices: list[dict[str, Any]]) -> dict[str, Any]:
     """File name -> content, as the benchmark publishes it; videos are named by their stems."""
-    return globals()[f"_{name}"]([{**record, "stem": Path(record["video"]).stem} for record in choices])
+    return globals()[f"_{name}"](
+        [{**record, "stem": Path(record["video"]).stem} for record in choices]
+    )
 
 
 def _letter(record: dict[str, Any]) -> str:
@@ -36,7 +38,10 @@ def _video_mme(choices: list[dict[str, Any]]) -> dict[str, Any]:
                 "question_id": record["id"],
                 "task_type": record["task"],
                 "question": record["question"],
-                "options": [f"{letter}. {words}" for letter, words in zip(LETTERS, record["options"], strict=False)],
+                "options": [
+                    f"{letter}. {words}"
+                    for letter, words in zip(LETTERS, record["options"], strict=False)
+                ],
                 "answer": _letter(record),
             }
             for record in choices
@@ -53,7 +58,13 @@ def _lvbench(choices: list[dict[str, Any]]) -> dict[str, Any]:
                     {
                         "uid": record["id"],
                         "question": "\n".join(
-                            [record["question"], *(f"({a}) {b}" for a, b in zip(LETTERS, record["options"], strict=False))]
+                            [
+                                record["question"],
+                                *(
+                                    f"({a}) {b}"
+                                    for a, b in zip(LETTERS, record["options"], strict=False)
+                                ),
+                            ]
                         ),
                         "answer": _letter(record),
                         "question_type": ["reasoning"],
@@ -102,7 +113,9 @@ def _mlvu(choices: list[dict[str, Any]]) -> dict[str, Any]:
 def _tempcompass(choices: list[dict[str, Any]]) -> dict[str, Any]:
     asked: dict[str, Any] = {}
     for record in choices:
-        lines = [f"{letter}. {words}" for letter, words in zip(LETTERS, record["options"], strict=False)]
+        lines = [
+            f"{letter}. {words}" for letter, words in zip(LETTERS, record["options"], strict=False)
+        ]
         answer = lines[record["options"].index(record["answer"])]
         question = {"question": "\n".join([record["question"], *lines]), "answer": answer}
         asked.setdefault(record["stem"], {}).setdefault("action", []).append(question)
@@ -116,7 +129,10 @@ def _egoschema(choices: list[dict[str, Any]]) -> dict[str, Any]:
         {
             "q_uid": stem,
             "question": record["question"],
-            **{f"option {place}": words for place, words in enumerate([*record["options"], "none of these"])},
+            **{
+                f"option {place}": words
+                for place, words in enumerate([*record["options"], "none of these"])
+            },
         }
         for stem, record in first.items()
     ]

@@ -8,18 +8,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from forks import Forked, fork_ranks
-
-from lit_hour.__main__ import main
-from lit_hour.journal import Journal, read_journal
-from lit_hour.run import RunFolder
+from lit_hour.cli import main
+from lit_hour.io.jsonl import Journal, read_journal
+from lit_hour.run_dir import RunFolder
+from tests.forks import Forked, fork_ranks
 
 BABBLE = "answer.max_new_tokens=6"
 
 
 def num_answers(out: Path) -> int:
     """Answers on disk, each of another question."""
-    ids = [record["id"] for file in (out / "answers").glob("*.jsonl") for record in read_journal(file)]
+    ids = [
+        record["id"] for file in (out / "answers").glob("*.jsonl") for record in read_journal(file)
+    ]
     assert len(ids) == len(set(ids))
     return len(ids)
 
@@ -54,6 +55,17 @@ def fork_evaluate(
 
     def work(rank: int) -> None:
         prepare(rank)
-        main(["evaluate", BABBLE, *words, f"training.devices={num_ranks}", "--run", str(babbling.path), "--out", str(out)])
+        main(
+            [
+                "evaluate",
+                BABBLE,
+                *words,
+                f"training.devices={num_ranks}",
+                "--run",
+                str(babbling.path),
+                "--out",
+                str(out),
+            ]
+        )
 
     return fork_ranks(work, [outputs / f"rank{rank}.txt" for rank in range(num_ranks)])

@@ -98,8 +98,18 @@ MLVU = [
 ]
 TEMPCOMPASS = {
     "1034419625": {
-        "action": [{"question": "What does the man do?\nA. dunks a ball\nB. throws a ball", "answer": "B. throws a ball"}],
-        "speed": [{"question": "Is it fast?\nA. yes\nB. no\nC.Nobody can say", "answer": "C.Nobody can say"}],
+        "action": [
+            {
+                "question": "What does the man do?\nA. dunks a ball\nB. throws a ball",
+                "answer": "B. throws a ball",
+            }
+        ],
+        "speed": [
+            {
+                "question": "Is it fast?\nA. yes\nB. no\nC.Nobody can say",
+                "answer": "C.Nobody can say",
+            }
+        ],
     }
 }
 EGOSCHEMA = [
@@ -121,13 +131,24 @@ FILES: dict[str, dict[str, Any]] = {
     "tempcompass": {"multi-choice.json": TEMPCOMPASS},
     "egoschema": {"questions.json": EGOSCHEMA, "subset_answers.json": EGOSCHEMA_ANSWERS},
 }
-NUM_ITEMS = {"video_mme": 6, "lvbench": 2, "longvideobench": 3, "mlvu": 2, "tempcompass": 2, "egoschema": 2}
+NUM_ITEMS = {
+    "video_mme": 6,
+    "lvbench": 2,
+    "longvideobench": 3,
+    "mlvu": 2,
+    "tempcompass": 2,
+    "egoschema": 2,
+}
 
 
 def write_all(contents: dict[str, Any], folder: Path) -> list[Path]:
     """The files, written as JSON or JSON lines."""
     folder.mkdir(exist_ok=True)
     for name, content in contents.items():
-        lines = [json.dumps(record) for record in content] if name.endswith(".jsonl") else [json.dumps(content)]
+        lines = (
+            [json.dumps(record) for record in content]
+            if name.endswith(".jsonl")
+            else [json.dumps(content)]
+        )
         (folder / name).write_text("\n".join(lines) + "\n", encoding="utf-8")
     return [folder / name for name in contents]

@@ -52,7 +52,13 @@ def test_ours_takes_the_true_one_of_equal_options() -> None:
 
 def test_ours_is_exact_where_options_have_no_words() -> None:
     item = item_of("choice", {"A": "+", "B": "-"}, "B")
-    assert [score_answer(item, said).label for said in ("-", "+", "*", "B. -", "B. +")] == ["B", "A", None, "B", None]
+    assert [score_answer(item, said).label for said in ("-", "+", "*", "B. -", "B. +")] == [
+        "B",
+        "A",
+        None,
+        "B",
+        None,
+    ]
 
 
 @pytest.mark.parametrize("said, right", [("a RED ball.", True), ("red ball", False), ("", False)])
@@ -74,9 +80,13 @@ def test_a_free_answer_is_right_by_its_words(said: str, right: bool) -> None:
         ("", None, None),
     ],
 )
-def test_the_first_capital_counts(said: str, video_mme: str | None, longvideobench: str | None) -> None:
+def test_the_first_capital_counts(
+    said: str, video_mme: str | None, longvideobench: str | None
+) -> None:
     options = dict.fromkeys("ABCD", "x")
-    assert score_answer(item_of("video_mme", options, "B"), said) == Verdict(video_mme, video_mme == "B")
+    assert score_answer(item_of("video_mme", options, "B"), said) == Verdict(
+        video_mme, video_mme == "B"
+    )
     assert score_answer(item_of("longvideobench", options, "B"), said).label == longvideobench
 
 
@@ -98,7 +108,15 @@ def test_lvbench_reads_brackets_and_first_characters(said: str, label: str | Non
 
 @pytest.mark.parametrize(
     "said, label",
-    [("B", "B"), ("B) blue", "B"), ("(B) blue", "B"), ("Best option:(B)", "B"), ("B.", None), ("Blue", None), ("", None)],
+    [
+        ("B", "B"),
+        ("B) blue", "B"),
+        ("(B) blue", "B"),
+        ("Best option:(B)", "B"),
+        ("B.", None),
+        ("Blue", None),
+        ("", None),
+    ],
 )
 def test_mlvu_wants_the_letter_before_the_bracket(said: str, label: str | None) -> None:
     assert score_answer(item_of("mlvu", COLOURS, "B"), said).label == label
@@ -119,14 +137,20 @@ def test_mlvu_wants_the_letter_before_the_bracket(said: str, label: str | None) 
     ],
 )
 def test_tempcompass_wants_the_letter_first(said: str, label: str | None) -> None:
-    assert score_answer(item_of("tempcompass_choice", COLOURS, "B"), said) == Verdict(label, label == "B")
+    assert score_answer(item_of("tempcompass_choice", COLOURS, "B"), said) == Verdict(
+        label, label == "B"
+    )
 
 
 @pytest.mark.parametrize(
-    "said, label", [("Yes.", "yes"), ("no, never", "no"), ("Nothing", "no"), ("It is not", None), ("", None)]
+    "said, label",
+    [("Yes.", "yes"), ("no, never", "no"), ("Nothing", "no"), ("It is not", None), ("", None)],
 )
 def test_tempcompass_reads_how_yes_and_no_begin(said: str, label: str | None) -> None:
-    assert score_answer(item_of("tempcompass_yes_no", {"yes": "yes", "no": "no"}, "no"), said).label == label
+    assert (
+        score_answer(item_of("tempcompass_yes_no", {"yes": "yes", "no": "no"}, "no"), said).label
+        == label
+    )
 
 
 @pytest.mark.parametrize(
@@ -156,5 +180,18 @@ def test_what_needs_a_judge_is_not_scored() -> None:
 @pytest.mark.parametrize("rule", RULES)
 def test_every_rule_takes_any_text(rule: Rule) -> None:
     item = item_of(rule, CAPTIONS if rule == "tempcompass_matching" else COLOURS, "B")
-    for said in ("", " ", ")", "(", "((", ") ", "\n", "</s>", "\0", "ß" * 10_000, "A" * 10_000, "答案是 B"):
+    for said in (
+        "",
+        " ",
+        ")",
+        "(",
+        "((",
+        ") ",
+        "\n",
+        "</s>",
+        "\0",
+        "ß" * 10_000,
+        "A" * 10_000,
+        "答案是 B",
+    ):
         assert score_answer(item, said).label in {None, *"ABCDE", said.strip()}

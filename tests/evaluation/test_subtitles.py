@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import layouts
 import pytest
 
 from lit_hour.errors import QuestionError
 from lit_hour.evaluation.benchmarks.video_mme import add_subtitles
-from lit_hour.evaluation.reading import read_benchmark
+from lit_hour.evaluation.load_benchmark import read_benchmark
 from lit_hour.evaluation.subtitles import Subtitle, read_subtitles, subtitles_at
+from tests.evaluation import layouts
 
 SRT = """\ufeff1
 00:00:01,000 --> 00:00:02,500
@@ -28,7 +28,11 @@ two lines
 01:00:01,000 --> 01:00:02,000
 Bye
 """
-READ = (Subtitle(1.0, 2.5, "Hi guys,"), Subtitle(2.5, 4.0, "I show you two lines"), Subtitle(3601.0, 3602.0, "Bye"))
+READ = (
+    Subtitle(1.0, 2.5, "Hi guys,"),
+    Subtitle(2.5, 4.0, "I show you two lines"),
+    Subtitle(3601.0, 3602.0, "Bye"),
+)
 
 
 @pytest.mark.parametrize("line_end", ["\n", "\r\n"])
@@ -38,7 +42,9 @@ def test_srt_is_read_without_its_markup(line_end: str, tmp_path: Path) -> None:
     assert read_subtitles(file) == READ
 
 
-@pytest.mark.parametrize("content", [b"1\nHello\n", b"\xff\xfe", b"1\n00:00 --> 00:01\nHello", None])
+@pytest.mark.parametrize(
+    "content", [b"1\nHello\n", b"\xff\xfe", b"1\n00:00 --> 00:01\nHello", None]
+)
 def test_damaged_subtitles_are_refused_by_name(content: bytes | None, tmp_path: Path) -> None:
     file = tmp_path / "a.srt"
     if content is not None:
@@ -64,9 +70,14 @@ def test_only_what_is_shown_at_a_frame_counts(moments: list[float], words: list[
 
 
 def test_video_mme_is_asked_with_subtitles_as_published(tmp_path: Path) -> None:
-    item = read_benchmark("video_mme", layouts.write_all(layouts.FILES["video_mme"], tmp_path), 0).items[0]
+    item = read_benchmark(
+        "video_mme", layouts.write_all(layouts.FILES["video_mme"], tmp_path), 0
+    ).items[0]
     asked = add_subtitles(item, READ, [1.0, 3.0])
-    assert asked.prompt == f"This video's subtitles are listed below:\nHi guys,\nI show you two lines\n{item.prompt}"
+    assert (
+        asked.prompt
+        == f"This video's subtitles are listed below:\nHi guys,\nI show you two lines\n{item.prompt}"
+    )
     assert asked.groups["subtitles"] == ("with",) and "subtitles" not in item.groups
     without = add_subtitles(item, (), [1.0, 3.0])
     assert without.prompt == item.prompt and without.groups["subtitles"] == ("none published",)

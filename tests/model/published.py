@@ -11,36 +11,51 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
-from siglip_tower import lit_hour_siglip
 from timm.models import register_model
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
 from lit_hour.config.model import VisionConfig
-from lit_hour.interop.convert import convert
-from lit_hour.interop.names import MEMORY, PUBLISHED_MEMORY, PUBLISHED_TOWER, TOWER, counterparts, outline_published, to_ours
+from lit_hour.inference.predictor import Session
 from lit_hour.model.hour_llava import HourLLaVA
-from lit_hour.model.memory_augmentation import MemoryAugmentation
+from lit_hour.model.memaug import MemoryAugmentation
 from lit_hour.model.vision_encoder import VisionEncoder
-from lit_hour.serving.session import Session
 from lit_hour.text.tokenizer import learn_byte_level_tokenizer
 from lit_hour.types import IGNORED_LABEL, VISUAL_PLACEHOLDER, Batch, Features
+from lit_hour.weights.convert import convert
+from lit_hour.weights.name_map import (
+    MEMORY,
+    PUBLISHED_MEMORY,
+    PUBLISHED_TOWER,
+    TOWER,
+    counterparts,
+    outline_published,
+    to_ours,
+)
+from tests.siglip_tower import lit_hour_siglip
 
-WIDE_TOWER, WIDE_TOWER_PIXELS = "lit-hour-siglip-wide", 28  # as wide as the published tower, for a projector of the same shape
+WIDE_TOWER, WIDE_TOWER_PIXELS = (
+    "lit-hour-siglip-wide",
+    28,
+)  # as wide as the published tower, for a projector of the same shape
 BEFORE_SIGLIP = PUBLISHED_TOWER.removesuffix("vision_model.")
 
 
 @register_model
 def lit_hour_siglip_wide(pretrained: bool = False, **sizes: Any) -> VisionTransformer:
     """Two blocks over pictures of 2 x 2 patches."""
-    return lit_hour_siglip(pretrained, img_size=28, embed_dim=1152, num_heads=8, depth=2, mlp_ratio=0.125, **sizes)
+    return lit_hour_siglip(
+        pretrained, img_size=28, embed_dim=1152, num_heads=8, depth=2, mlp_ratio=0.125, **sizes
+    )
 
 
 def read(golden: Path, name: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The tensors of a recorded file, integers as int64, and what its sidecar says."""
     tensors = load_file(golden / f"{name}.safetensors")
     sidecar = json.loads((golden / f"{name}.json").read_text(encoding="utf-8"))
-    return {key: value.long() if value.dtype == torch.int32 else value for key, value in tensors.items()}, sidecar
+    return {
+        key: value.long() if value.dtype == torch.int32 else value for key, value in tensors.items()
+    }, sidecar
 
 
 def translate(state: Mapping[str, Tensor], model: HourLLaVA) -> dict[str, Tensor]:
@@ -48,7 +63,9 @@ def translate(state: Mapping[str, Tensor], model: HourLLaVA) -> dict[str, Tensor
     return _translate(state, model.state_dict(), model.language.dim)
 
 
-def translate_memory(state: Mapping[str, Tensor], memaug: MemoryAugmentation, dim: int) -> dict[str, Tensor]:
+def translate_memory(
+    state: Mapping[str, Tensor], memaug: MemoryAugmentation, dim: int
+) -> dict[str, Tensor]:
     """Weights or gradients of the published MemAug alone, `dim` wide, under our names."""
     published = {PUBLISHED_MEMORY + name: tensor for name, tensor in state.items()}
     ours = _translate(published, [MEMORY + name for name in memaug.state_dict()], dim)
@@ -58,9 +75,17 @@ def translate_memory(state: Mapping[str, Tensor], memaug: MemoryAugmentation, di
 def _translate(state: Mapping[str, Tensor], names: Iterable[str], dim: int) -> dict[str, Tensor]:
     """By the project's own names; everything that is there has to have a place."""
     language = [name for name in names if not name.startswith(TOWER)]
-    pairs = [pair for pair in dict.fromkeys(map(counterparts, language)) if set(pair.published) <= state.keys()]
+    pairs = [
+        pair
+        for pair in dict.fromkeys(map(counterparts, language))
+        if set(pair.published) <= state.keys()
+    ]
     assert {name for pair in pairs for name in pair.published} == state.keys()
-    return {name: ours for pair in pairs for name, ours in to_ours(pair, [state[each] for each in pair.published], dim).items()}
+    return {
+        name: ours
+        for pair in pairs
+        for name, ours in to_ours(pair, [state[each] for each in pair.published], dim).items()
+    }
 
 
 def write_published(golden: Path, weights: str, folder: Path) -> None:
@@ -76,10 +101,19 @@ def write_siglip(folder: Path) -> None:
     """A Hugging Face SigLIP with random weights, as wide as the published one."""
     torch.manual_seed(0)
     with torch.device("meta"):
-        tower = {f"vision.{name}": weight for name, weight in VisionEncoder(VisionConfig(name=WIDE_TOWER)).state_dict().items()}
-    weights = {name: 0.02 * torch.randn(outline.shape) for name, outline in outline_published(tower).items()}
+        tower = {
+            f"vision.{name}": weight
+            for name, weight in VisionEncoder(VisionConfig(name=WIDE_TOWER)).state_dict().items()
+        }
+    weights = {
+        name: 0.02 * torch.randn(outline.shape)
+        for name, outline in outline_published(tower).items()
+    }
     folder.mkdir()
-    save_file({name.removeprefix(BEFORE_SIGLIP): weight for name, weight in weights.items()}, folder / "model.safetensors")
+    save_file(
+        {name.removeprefix(BEFORE_SIGLIP): weight for name, weight in weights.items()},
+        folder / "model.safetensors",
+    )
 
 
 @cache
@@ -110,8 +144,14 @@ class Case:
 def read_case(golden: Path, name: str) -> Case:
     """A recorded run; as there, MemAug sees the text that has no label."""
     recorded, sidecar = read(golden, name)
-    input_ids, labels, is_real = recorded["input_ids"], recorded["labels"], recorded["attention_mask"].bool()
-    videos = tuple(None if video == "dummy" else _features(golden, video) for video in sidecar["videos"])
+    input_ids, labels, is_real = (
+        recorded["input_ids"],
+        recorded["labels"],
+        recorded["attention_mask"].bool(),
+    )
+    videos = tuple(
+        None if video == "dummy" else _features(golden, video) for video in sidecar["videos"]
+    )
     batch = Batch(
         keys=tuple(sidecar["videos"]),
         visuals=videos,
@@ -129,5 +169,9 @@ def read_case(golden: Path, name: str) -> Case:
 def _features(golden: Path, name: str) -> Features:
     """A recorded video, which is stored as eight channels that are repeated and scaled."""
     stored, _ = read(golden, "full_features")
-    channels = stored[f"{name}/small"][..., stored["chan_index"]] * stored["chan_gain"]  # (frames, 8, 8, vision_dim)
-    return Features(channels.flatten(1, 2), torch.arange(len(channels)).float())  # (frames, 64, vision_dim), (frames,)
+    channels = (
+        stored[f"{name}/small"][..., stored["chan_index"]] * stored["chan_gain"]
+    )  # (frames, 8, 8, vision_dim)
+    return Features(
+        channels.flatten(1, 2), torch.arange(len(channels)).float()
+    )  # (frames, 64, vision_dim), (frames,)

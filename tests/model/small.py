@@ -58,7 +58,9 @@ def frames(num_frames: int, seed: int = 0) -> Frames:
 def sample(visual: Visual | None, *conversations: tuple[Question, ...]) -> Sample:
     """Conversations in which these questions are asked and answered, about something to see or about nothing."""
     duration_seconds = float(len(visual)) if isinstance(visual, Frames) else 0.0
-    return Sample("key", "made", duration_seconds, visual, tuple(map(PROCESSOR.converse, conversations)))
+    return Sample(
+        "key", "made", duration_seconds, visual, tuple(map(PROCESSOR.converse, conversations))
+    )
 
 
 def with_memory(settings: MemoryConfig, config: Config = CONFIG) -> Config:

@@ -8,7 +8,9 @@ from lit_hour.model.attention import GroupedAttention, RotaryAngles, rotate
 LAST_POSITION = 3600 * 65 - 1  # of an hour at one frame a second
 
 
-def attend_by_hand(attention: GroupedAttention, asking: Tensor, asked: Tensor, positions: tuple[Tensor, Tensor]) -> Tensor:
+def attend_by_hand(
+    attention: GroupedAttention, asking: Tensor, asked: Tensor, positions: tuple[Tensor, Tensor]
+) -> Tensor:
     """Softmax attention one head at a time, in double precision."""
     angles, width = RotaryAngles(attention.head_dim, 100.0), attention.head_dim
     query = rotate(
@@ -22,7 +24,9 @@ def attend_by_hand(attention: GroupedAttention, asking: Tensor, asked: Tensor, p
     seen = []
     for head in range(query.shape[1]):
         group = head // heads_per_group
-        weights = torch.softmax(query[:, head] @ key[:, group].T / math.sqrt(width), dim=-1)  # (query, memory)
+        weights = torch.softmax(
+            query[:, head] @ key[:, group].T / math.sqrt(width), dim=-1
+        )  # (query, memory)
         seen.append(weights @ value[:, group])  # (query, width)
     return attention.output(torch.cat(seen, dim=-1))
 
@@ -43,7 +47,10 @@ def test_the_first_half_of_a_head_turns_and_the_second_stays() -> None:
     assert torch.equal(turned[0], heads[0])
     assert torch.equal(turned[..., 8:], heads[..., 8:])
     assert (turned[1:, :, :4] != heads[1:, :, :4]).all()
-    pairs = heads[..., :8].unflatten(-1, (2, 4)).norm(dim=-2), turned[..., :8].unflatten(-1, (2, 4)).norm(dim=-2)
+    pairs = (
+        heads[..., :8].unflatten(-1, (2, 4)).norm(dim=-2),
+        turned[..., :8].unflatten(-1, (2, 4)).norm(dim=-2),
+    )
     torch.testing.assert_close(*pairs)
 
 
@@ -52,7 +59,9 @@ def test_only_the_distance_between_two_tokens_matters() -> None:
     angles = RotaryAngles(16, 10_000.0)
 
     def score(query_position: int, key_position: int) -> float:
-        places = [angles(torch.tensor([place]), torch.float64) for place in (query_position, key_position)]
+        places = [
+            angles(torch.tensor([place]), torch.float64) for place in (query_position, key_position)
+        ]
         return float((rotate(query, places[0]) * rotate(key, places[1])).sum())
 
     assert math.isclose(score(7, 3), score(1007, 1003), abs_tol=1e-3)
@@ -64,9 +73,13 @@ def test_angles_stay_exact_at_the_end_of_an_hour_in_half_precision() -> None:
     angles = RotaryAngles(128, 1_000_000.0)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         cosine, sine = angles(positions, torch.bfloat16)
-    exact = positions[:, None] / 1_000_000.0 ** (torch.arange(0, 64, 2).double() / 64)  # (tokens, 32)
+    exact = positions[:, None] / 1_000_000.0 ** (
+        torch.arange(0, 64, 2).double() / 64
+    )  # (tokens, 32)
     assert cosine.dtype == sine.dtype == torch.bfloat16
-    torch.testing.assert_close(cosine.double(), exact.cos(), atol=0.02, rtol=0)  # bf16 rounds one to within 0.004
+    torch.testing.assert_close(
+        cosine.double(), exact.cos(), atol=0.02, rtol=0
+    )  # bf16 rounds one to within 0.004
     torch.testing.assert_close(sine.double(), exact.sin(), atol=0.02, rtol=0)
     assert not torch.equal(cosine[0], cosine[1])
 
@@ -79,11 +92,18 @@ def test_a_look_is_what_the_values_are_weighted_by() -> None:
     with torch.no_grad():
         attention.value.weight.copy_(torch.eye(16, 32) / 3 + torch.eye(16, 32).roll(8, dims=0) / 3)
         attention.value.bias.zero_()
-    angles = [RotaryAngles(8, 100.0)(torch.arange(len(tokens)) * 3, torch.float64) for tokens in (asking, asked)]
+    angles = [
+        RotaryAngles(8, 100.0)(torch.arange(len(tokens)) * 3, torch.float64)
+        for tokens in (asking, asked)
+    ]
     seen = []
     hook = attention.output.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
     attention(asking, asked, *angles)
     hook.remove()
-    weights = seen[0].unflatten(-1, (4, 8)).mean(dim=(0, 1))  # (memory,): the first eight channels of each value head
-    torch.testing.assert_close(attention.look(asking, asked, *angles).double(), weights, atol=1e-6, rtol=0)
+    weights = (
+        seen[0].unflatten(-1, (4, 8)).mean(dim=(0, 1))
+    )  # (memory,): the first eight channels of each value head
+    torch.testing.assert_close(
+        attention.look(asking, asked, *angles).double(), weights, atol=1e-6, rtol=0
+    )
     torch.testing.assert_close(attention.look(asking, asked, *angles).sum(), torch.tensor(1.0))

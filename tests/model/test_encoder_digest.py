@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
-from small import CONFIG
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 
 from lit_hour.model.vision_encoder import VisionEncoder
+from tests.model.small import CONFIG
 
 
 def encoder(seed: int = 0) -> VisionEncoder:

@@ -5,7 +5,6 @@ from typing import get_args, get_type_hints
 
 import pytest
 import torch
-from published import read
 from torch import Generator, Tensor
 
 from lit_hour.config.model import MemoryConfig
@@ -18,8 +17,9 @@ from lit_hour.model.forgetting import (
     spatial_uniform,
     temporal_uniform,
 )
-from lit_hour.model.repository import build_repository
+from lit_hour.model.memory_repository import build_repository
 from lit_hour.types import Raster, Repository
+from tests.model.published import read
 
 PUBLISHED = MemoryConfig()  # the defaults are the paper's
 FRAMES = Raster(50, 8, 8)
@@ -30,14 +30,18 @@ def seeded(seed: int) -> Generator:
     return Generator().manual_seed(seed)
 
 
-def kept_of(repository: Repository, spatial: str, settings: MemoryConfig = PUBLISHED, seed: int = 0) -> Tensor:
+def kept_of(
+    repository: Repository, spatial: str, settings: MemoryConfig = PUBLISHED, seed: int = 0
+) -> Tensor:
     """Of a video: one block."""
     (kept,) = forget(repository, QUESTION, spatial, settings, seeded(seed))
     return kept
 
 
 def uniform_frames(num_frames: int, keep: float = 0.25, maximum: int = 512) -> Tensor:
-    return temporal_uniform(torch.empty(num_frames, 0, 0), QUESTION, num_surviving(num_frames, keep, maximum))
+    return temporal_uniform(
+        torch.empty(num_frames, 0, 0), QUESTION, num_surviving(num_frames, keep, maximum)
+    )
 
 
 def made_repository(num_frames: int, tokens_per_frame: int = 64) -> Repository:
@@ -61,10 +65,14 @@ def checksum(tensor: Tensor) -> str:
 def test_uniform_forgetting_is_the_published_one(golden: Path, num_frames: int) -> None:
     recorded, sidecar = read(golden, f"forgetting_uniform_T{num_frames}")
     tokens = published_tokens(recorded, num_frames)
-    repository = build_repository(tokens, recorded["image_newline"], torch.arange(num_frames).float(), PUBLISHED.min_frames)
+    repository = build_repository(
+        tokens, recorded["image_newline"], torch.arange(num_frames).float(), PUBLISHED.min_frames
+    )
     kept = kept_of(repository, "uniform")
     assert torch.equal(kept, recorded["q_position_ids"])
-    assert kept[16::17].div(65, rounding_mode="floor").tolist() == recorded["sampled_frames"].tolist()
+    assert (
+        kept[16::17].div(65, rounding_mode="floor").tolist() == recorded["sampled_frames"].tolist()
+    )
     features, ids = sidecar["sha256_float32_le"], sidecar["sha256_int64_le"]
     assert checksum(tokens) == features["image_feature"]
     assert checksum(repository.tokens) == features["kv_features"]
@@ -77,7 +85,9 @@ def test_uniform_forgetting_is_the_published_one(golden: Path, num_frames: int) 
 def test_random_forgetting_is_the_published_one(golden: Path, seed: int) -> None:
     recorded, _ = read(golden, "forgetting_random_T128")
     features, _ = read(golden, "forgetting_uniform_T128")
-    repository = build_repository(features["image_feature"], recorded["image_newline"], torch.arange(128).float(), 128)
+    repository = build_repository(
+        features["image_feature"], recorded["image_newline"], torch.arange(128).float(), 128
+    )
     kept = kept_of(repository, "random", seed=seed)
     assert torch.equal(kept, recorded[f"seed{seed}/q_position_ids"])
     assert torch.equal(repository.tokens[kept], recorded[f"seed{seed}/q_features"])
@@ -91,7 +101,9 @@ def test_kept_frames_are_the_published_ones(golden: Path) -> None:
         assert uniform_frames(int(num_frames)).tolist() == frames, num_frames
     for case in tables["float_pitfall"]["cases"]:
         frames = uniform_frames(case["T"])
-        assert (len(frames), frames[case["index"]].tolist()) == (case["n"], case["numpy"]), case["T"]
+        assert (len(frames), frames[case["index"]].tolist()) == (case["n"], case["numpy"]), case[
+            "T"
+        ]
 
 
 def test_frames_round_as_in_the_published_model_and_not_exactly() -> None:
@@ -106,10 +118,14 @@ def test_frames_round_as_in_the_published_model_and_not_exactly() -> None:
     assert sum(map(rounds_down, range(128, 8193))) == 198
 
 
-@pytest.mark.parametrize(("keep", "lines"), ((1, range(8)), (1 / 4, range(0, 8, 2)), (1 / 9, range(0, 8, 3))))
+@pytest.mark.parametrize(
+    ("keep", "lines"), ((1, range(8)), (1 / 4, range(0, 8, 2)), (1 / 9, range(0, 8, 3)))
+)
 def test_uniform_keeps_every_nth_row_and_column(keep: float, lines: range) -> None:
     kept = spatial_uniform(FRAMES, keep, seeded(0))
-    assert (kept == torch.tensor([8 * row + column for row in lines for column in lines])).all() and len(kept) == 50
+    assert (
+        kept == torch.tensor([8 * row + column for row in lines for column in lines])
+    ).all() and len(kept) == 50
 
 
 @pytest.mark.parametrize(("keep", "num_kept"), ((1, 64), (1 / 4, 16), (1 / 9, 8), (0.001, 1)))
@@ -150,7 +166,9 @@ def test_random_forgetting_leaves_the_global_randomness_alone() -> None:
         (1, 1 / 9, 512, 1),
     ),
 )
-def test_a_share_of_the_frames_survives(num_frames: int, keep: float, maximum: int, num_kept: int) -> None:
+def test_a_share_of_the_frames_survives(
+    num_frames: int, keep: float, maximum: int, num_kept: int
+) -> None:
     frames = uniform_frames(num_frames, keep, maximum)
     assert len(frames) == num_kept
     assert frames[0] == 0 and (num_kept == 1 or frames[-1] == num_frames - 1)
@@ -175,7 +193,9 @@ def test_every_kept_frame_keeps_its_end(spatial: str) -> None:
 
 def test_nothing_of_a_frame_is_forgotten_with_none() -> None:
     kept = kept_of(made_repository(40), "none")
-    assert kept.shape == (10 * 65,) and torch.equal(kept.view(10, 65) % 65, torch.arange(65).expand(10, -1))
+    assert kept.shape == (10 * 65,) and torch.equal(
+        kept.view(10, 65) % 65, torch.arange(65).expand(10, -1)
+    )
 
 
 def colours(*values: float) -> Repository:
@@ -185,7 +205,9 @@ def colours(*values: float) -> Repository:
     return build_repository(tokens, torch.zeros(2), torch.arange(len(values)).float(), min_frames=1)
 
 
-def frames_of(repository: Repository, temporal: str, question: Tensor, **settings: float) -> list[int]:
+def frames_of(
+    repository: Repository, temporal: str, question: Tensor, **settings: float
+) -> list[int]:
     config = MemoryConfig(temporal_forgetting=temporal, **settings)  # type: ignore[arg-type]
     (kept,) = forget(repository, question, "none", config, seeded(0))
     return (kept[::2] // 2).tolist()
@@ -225,5 +247,9 @@ def test_each_way_to_forget_keeps_as_many_frames_and_rises(spatial: str, tempora
 
 def test_the_settings_name_every_way_to_forget_and_no_other() -> None:
     hints = get_type_hints(MemoryConfig)
-    assert set(get_args(hints["spatial_forgetting"])) == set(get_args(hints["answer_spatial_forgetting"])) == set(SPATIAL)
+    assert (
+        set(get_args(hints["spatial_forgetting"]))
+        == set(get_args(hints["answer_spatial_forgetting"]))
+        == set(SPATIAL)
+    )
     assert set(get_args(hints["temporal_forgetting"])) == set(TEMPORAL)

@@ -3,15 +3,35 @@ from dataclasses import replace
 
 import pytest
 import torch
-from small import CONFIG, LEFT, PROCESSOR, RED, VOCABULARY_SIZE, frames, sample, small_model, with_memory
 from torch import Generator
 
 from lit_hour.config.model import MemoryConfig
 from lit_hour.config.schema import VideoConfig
 from lit_hour.errors import ConfigError
 from lit_hour.model.hour_llava import HourLLaVA
-from lit_hour.model.splice import LanguageInputs, prompts_of
-from lit_hour.types import VISUAL_PLACEHOLDER, Batch, Example, Features, ImageSet, Message, Sample, Text, TiledImage
+from lit_hour.model.multimodal_inputs import LanguageInputs, prompts_of
+from lit_hour.types import (
+    VISUAL_PLACEHOLDER,
+    Batch,
+    Example,
+    Features,
+    ImageSet,
+    Message,
+    Sample,
+    Text,
+    TiledImage,
+)
+from tests.model.small import (
+    CONFIG,
+    LEFT,
+    PROCESSOR,
+    RED,
+    VOCABULARY_SIZE,
+    frames,
+    sample,
+    small_model,
+    with_memory,
+)
 
 
 def batch_of(*samples: Sample) -> Batch:
@@ -24,7 +44,11 @@ def asked_text(question: str, history: Sequence[Message] = ()) -> tuple[Text, ..
     return PROCESSOR.texts([conversation], num_placeholders=1, note=PROCESSOR.video_note(12.0, 12))
 
 
-MIXED = batch_of(sample(frames(12), (RED, LEFT), (LEFT,)), sample(None, (RED,)), sample(frames(5, seed=1), (RED,)))
+MIXED = batch_of(
+    sample(frames(12), (RED, LEFT), (LEFT,)),
+    sample(None, (RED,)),
+    sample(frames(5, seed=1), (RED,)),
+)
 TEXT_ONLY = batch_of(sample(None, (RED,)))
 
 
@@ -34,7 +58,11 @@ def model() -> HourLLaVA:
 
 
 def read(model: HourLLaVA, batch: Batch, seed: int | None = None) -> LanguageInputs:
-    generators = None if seed is None else [Generator().manual_seed(seed + place) for place in range(len(batch.visuals))]
+    generators = (
+        None
+        if seed is None
+        else [Generator().manual_seed(seed + place) for place in range(len(batch.visuals))]
+    )
     with torch.no_grad():
         return model.read(batch, model.remember(batch.visuals), generators)
 
@@ -42,7 +70,11 @@ def read(model: HourLLaVA, batch: Batch, seed: int | None = None) -> LanguageInp
 def test_every_parameter_learns_from_a_mixed_batch() -> None:
     model = small_model().train()
     model(MIXED).backward()
-    silent = [name for name, weight in model.named_parameters() if weight.grad is None or not weight.grad.any()]
+    silent = [
+        name
+        for name, weight in model.named_parameters()
+        if weight.grad is None or not weight.grad.any()
+    ]
     assert silent == []
 
 
@@ -65,7 +97,9 @@ def test_stored_features_give_a_vision_encoder_that_learns_a_gradient_of_zero() 
 
 def test_the_dummy_picture_of_a_text_without_video_changes_nothing(model: HourLLaVA) -> None:
     inputs = read(model, TEXT_ONLY)
-    alone = LanguageInputs(model.language.embed(TEXT_ONLY.input_ids), TEXT_ONLY.labels, TEXT_ONLY.attention_mask)
+    alone = LanguageInputs(
+        model.language.embed(TEXT_ONLY.input_ids), TEXT_ONLY.labels, TEXT_ONLY.attention_mask
+    )
     with torch.no_grad():
         assert torch.equal(model.language.logits(inputs), model.language.logits(alone))
         assert torch.equal(model.language.loss(inputs), model.language.loss(alone))
@@ -84,15 +118,26 @@ def test_a_batch_is_the_same_as_each_text_alone(model: HourLLaVA) -> None:
     ]
     for text, single in enumerate(alone):
         is_real = together.attention_mask[text]
-        torch.testing.assert_close(together.embeddings[text][is_real], single.embeddings[0], atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(
+            together.embeddings[text][is_real], single.embeddings[0], atol=1e-5, rtol=1e-5
+        )
         assert torch.equal(together.labels[text][is_real], single.labels[0])
 
 
 def test_the_video_takes_the_place_of_its_placeholder(model: HourLLaVA) -> None:
     inputs = read(model, MIXED)
-    num_kept = (12 // 4) * (4 + 1), 0, (8 // 4) * (4 + 1)  # frames x (a quarter of 16 tokens and the frame end)
+    num_kept = (
+        (12 // 4) * (4 + 1),
+        0,
+        (8 // 4) * (4 + 1),
+    )  # frames x (a quarter of 16 tokens and the frame end)
     num_text = [int(mask.sum()) for mask in MIXED.attention_mask]
-    expected = [num_text[0] - 1 + num_kept[0], num_text[1] - 1 + num_kept[0], num_text[2], num_text[3] - 1 + num_kept[2]]
+    expected = [
+        num_text[0] - 1 + num_kept[0],
+        num_text[1] - 1 + num_kept[0],
+        num_text[2],
+        num_text[3] - 1 + num_kept[2],
+    ]
     assert inputs.attention_mask.sum(dim=1).tolist() == expected
     place = MIXED.input_ids[0].tolist().index(VISUAL_PLACEHOLDER)
     before = model.language.embed(MIXED.input_ids[0, :place])
@@ -106,8 +151,12 @@ def test_what_is_seen_depends_on_the_question_and_not_on_the_answer(model: HourL
         place = batch.input_ids[0].tolist().index(VISUAL_PLACEHOLDER)
         return read(model, batch).embeddings[0, place : place + 15]  # (kept, dim)
 
-    torch.testing.assert_close(visual("Which colour?", "red"), visual("Which colour?", "a long blue story"))
-    assert float((visual("Which colour?", "red") - visual("Which shape?", "red")).abs().max()) > 1e-3
+    torch.testing.assert_close(
+        visual("Which colour?", "red"), visual("Which colour?", "a long blue story")
+    )
+    assert (
+        float((visual("Which colour?", "red") - visual("Which shape?", "red")).abs().max()) > 1e-3
+    )
 
 
 def test_answering_reads_what_training_read_before_the_answer(model: HourLLaVA) -> None:
@@ -122,7 +171,10 @@ def test_answering_reads_what_training_read_before_the_answer(model: HourLLaVA) 
     taught = batch_of(sample(video, (RED, LEFT)))
     history = (Message("user", RED.question), Message("assistant", RED.answer))
     (text,) = asked_text(LEFT.question, history)
-    whole, prompt = read(model, taught), read(model, PROCESSOR.batch([Example("key", video, (text,))]))
+    whole, prompt = (
+        read(model, taught),
+        read(model, PROCESSOR.batch([Example("key", video, (text,))])),
+    )
     torch.testing.assert_close(whole.embeddings[:, : prompt.embeddings.shape[1]], prompt.embeddings)
 
 
@@ -131,7 +183,9 @@ def test_features_are_frames_that_the_encoder_has_seen(model: HourLLaVA) -> None
     with torch.no_grad():
         features = Features(model.vision(video.images), video.timestamps)
         seen, stored = model.remember([video, features])
-    assert torch.equal(seen.tokens, stored.tokens) and torch.equal(seen.timestamps, stored.timestamps)
+    assert torch.equal(seen.tokens, stored.tokens) and torch.equal(
+        seen.timestamps, stored.timestamps
+    )
 
 
 def test_random_forgetting_is_reproducible_and_differs_from_uniform(model: HourLLaVA) -> None:
@@ -155,7 +209,11 @@ def test_a_long_text_is_cut_and_what_is_left_still_learns() -> None:
 
 
 def test_what_survives_follows_the_settings() -> None:
-    config = with_memory(MemoryConfig(num_layers=1, min_frames=4, max_query_frames=5, spatial_keep=1, temporal_keep=1))
+    config = with_memory(
+        MemoryConfig(
+            num_layers=1, min_frames=4, max_query_frames=5, spatial_keep=1, temporal_keep=1
+        )
+    )
     batch = batch_of(sample(frames(12), (RED,)))
     num_tokens = read(small_model(config), batch).embeddings.shape[1]
     assert num_tokens == batch.input_ids.shape[1] - 1 + 5 * (16 + 1)
@@ -186,16 +244,24 @@ def test_videos_pictures_and_texts_share_a_batch() -> None:
     for text, each in enumerate(samples):
         single = read(model, batch_of(each))
         is_real = together.attention_mask[text]
-        torch.testing.assert_close(together.embeddings[text][is_real], single.embeddings[0], atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(
+            together.embeddings[text][is_real], single.embeddings[0], atol=1e-5, rtol=1e-5
+        )
     num_visual = together.attention_mask.sum(dim=1) - mixed.attention_mask.sum(dim=1)
     # grids of 4 x 4: a quarter of them, with an end for each grid, or for each row of the large one that kept a token
     assert num_visual.tolist() == [2 * 5 - 1, 4 + (2 * 4 + 2) - 1, 2 * (4 + 1) - 2, 4 + 1 - 1, 0]
     model.train()(mixed).backward()
-    assert [name for name, weight in model.named_parameters() if weight.grad is None or not weight.grad.any()] == []
+    assert [
+        name
+        for name, weight in model.named_parameters()
+        if weight.grad is None or not weight.grad.any()
+    ] == []
 
 
 def test_pictures_keep_all_tokens_of_the_tower_where_frames_are_pooled() -> None:
-    config = replace(CONFIG, model=replace(CONFIG.model, vision=replace(CONFIG.model.vision, grid=2)))
+    config = replace(
+        CONFIG, model=replace(CONFIG.model, vision=replace(CONFIG.model.vision, grid=2))
+    )
     model = small_model(config)
     with torch.no_grad():
         video, picture = model.remember([frames(9), ImageSet(pictures(1))])
@@ -203,7 +269,9 @@ def test_pictures_keep_all_tokens_of_the_tower_where_frames_are_pooled() -> None
 
 
 def test_features_of_the_whole_grid_are_pooled_as_frames_are() -> None:
-    config = replace(CONFIG, model=replace(CONFIG.model, vision=replace(CONFIG.model.vision, grid=2)))
+    config = replace(
+        CONFIG, model=replace(CONFIG.model, vision=replace(CONFIG.model.vision, grid=2))
+    )
     model, video = small_model(config), frames(9)
     with torch.no_grad():
         whole = Features(model.vision(video.images, pooled=False), video.timestamps)
@@ -219,7 +287,9 @@ def test_answers_forget_by_a_setting_of_their_own() -> None:
 
 
 @pytest.mark.parametrize(("look_back", "num_seen"), [(True, 16), (False, 4)])
-def test_frames_that_were_forgotten_are_seen_only_by_a_model_that_looks_back(look_back: bool, num_seen: int) -> None:
+def test_frames_that_were_forgotten_are_seen_only_by_a_model_that_looks_back(
+    look_back: bool, num_seen: int
+) -> None:
     model = small_model(with_memory(MemoryConfig(num_layers=2, min_frames=4, look_back=look_back)))
 
     def read_with(changed: int | None) -> torch.Tensor:

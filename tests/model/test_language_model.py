@@ -3,13 +3,13 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
-from small import LANGUAGE, VOCABULARY_SIZE, small_model
 
 from lit_hour.config.model import LoraConfig
 from lit_hour.errors import ConfigError
 from lit_hour.model.language_model import LanguageModel
-from lit_hour.model.splice import LanguageInputs, pad_inputs
+from lit_hour.model.multimodal_inputs import LanguageInputs, pad_inputs
 from lit_hour.types import IGNORED_LABEL, VISUAL_PLACEHOLDER
+from tests.model.small import LANGUAGE, VOCABULARY_SIZE, small_model
 
 NEVER = -1  # an end token that is never said
 
@@ -23,18 +23,25 @@ def prompts(*lengths: int) -> LanguageInputs:
     """Random embeddings of these lengths, padded on the left; each the same whatever stands beside it."""
     sequences = []
     for length in lengths:
-        embeddings = torch.randn(length, LANGUAGE.hidden_size, generator=torch.Generator().manual_seed(length))
+        embeddings = torch.randn(
+            length, LANGUAGE.hidden_size, generator=torch.Generator().manual_seed(length)
+        )
         sequences.append((embeddings, torch.full((length,), IGNORED_LABEL)))
     return pad_inputs(sequences, 1000, "left")
 
 
-def generate(language: LanguageModel, inputs: LanguageInputs, num_tokens: int, end_id: int = NEVER) -> list[list[int]]:
+def generate(
+    language: LanguageModel, inputs: LanguageInputs, num_tokens: int, end_id: int = NEVER
+) -> list[list[int]]:
     return torch.stack(list(language.generate(inputs, num_tokens, end_id)), dim=1).tolist()
 
 
 def labelled(language: LanguageModel) -> LanguageInputs:
     ids = torch.randint(0, VOCABULARY_SIZE, (2, 9), generator=torch.Generator().manual_seed(0))
-    labels = ids.masked_fill(torch.tensor([[1, 1, 1, 0, 0, 1, 0, 1, 1], [0, 1, 1, 1, 1, 1, 1, 0, 0]]).bool(), IGNORED_LABEL)
+    labels = ids.masked_fill(
+        torch.tensor([[1, 1, 1, 0, 0, 1, 0, 1, 1], [0, 1, 1, 1, 1, 1, 1, 0, 0]]).bool(),
+        IGNORED_LABEL,
+    )
     mask = torch.ones(2, 9, dtype=torch.bool)
     return LanguageInputs(language.embed(ids), labels, mask)
 
@@ -42,7 +49,9 @@ def labelled(language: LanguageModel) -> LanguageInputs:
 def test_the_loss_is_the_mean_over_every_learnt_token(language: LanguageModel) -> None:
     inputs = labelled(language)
     logits = language.logits(inputs)  # (2, 9, vocabulary)
-    expected = F.cross_entropy(logits[:, :-1].flatten(0, 1), inputs.labels[:, 1:].flatten(), ignore_index=IGNORED_LABEL)
+    expected = F.cross_entropy(
+        logits[:, :-1].flatten(0, 1), inputs.labels[:, 1:].flatten(), ignore_index=IGNORED_LABEL
+    )
     torch.testing.assert_close(language.loss(inputs), expected)
 
 
@@ -50,7 +59,10 @@ def test_padding_on_the_right_needs_no_mask(language: LanguageModel) -> None:
     """The loss and all gradients are those with a mask, to float32's rounding; none reaches the padding."""
     generator = torch.Generator().manual_seed(1)
     sequences = [
-        (torch.randn(length, LANGUAGE.hidden_size, generator=generator), torch.arange(length) % VOCABULARY_SIZE)
+        (
+            torch.randn(length, LANGUAGE.hidden_size, generator=generator),
+            torch.arange(length) % VOCABULARY_SIZE,
+        )
         for length in (5, 31, 17)
     ]
     inputs, found = pad_inputs(sequences, 1000, "right"), []
@@ -60,25 +72,41 @@ def test_padding_on_the_right_needs_no_mask(language: LanguageModel) -> None:
         if mask is None:
             loss = language.loss(replace(inputs, embeddings=embeddings))
         else:
-            loss = language.network(inputs_embeds=embeddings, attention_mask=mask, labels=inputs.labels).loss
+            loss = language.network(
+                inputs_embeds=embeddings, attention_mask=mask, labels=inputs.labels
+            ).loss
         loss.backward()
         assert not embeddings.grad[~inputs.attention_mask].any()
-        found.append([loss.detach(), embeddings.grad, *(each.grad for each in language.network.model.layers.parameters())])
+        found.append(
+            [
+                loss.detach(),
+                embeddings.grad,
+                *(each.grad for each in language.network.model.layers.parameters()),
+            ]
+        )
     for without, masked in zip(*found, strict=True):
         torch.testing.assert_close(without, masked)
 
 
-def test_a_batch_that_teaches_nothing_has_a_loss_and_gradients_of_zero(language: LanguageModel) -> None:
+def test_a_batch_that_teaches_nothing_has_a_loss_and_gradients_of_zero(
+    language: LanguageModel,
+) -> None:
     inputs = labelled(language)
     language.zero_grad()
     loss = language.loss(replace(inputs, labels=torch.full_like(inputs.labels, IGNORED_LABEL)))
     assert float(loss.detach()) == 0
     loss.backward()
-    assert all(parameter.grad is not None and not parameter.grad.any() for parameter in language.parameters())
+    assert all(
+        parameter.grad is not None and not parameter.grad.any()
+        for parameter in language.parameters()
+    )
 
 
 def test_the_row_of_a_placeholder_can_be_asked_for(language: LanguageModel) -> None:
-    assert language.embed(torch.tensor([3, VISUAL_PLACEHOLDER, 5])).shape == (3, LANGUAGE.hidden_size)
+    assert language.embed(torch.tensor([3, VISUAL_PLACEHOLDER, 5])).shape == (
+        3,
+        LANGUAGE.hidden_size,
+    )
 
 
 def test_answers_of_a_padded_batch_are_those_of_each_text_alone(language: LanguageModel) -> None:
@@ -88,11 +116,16 @@ def test_answers_of_a_padded_batch_are_those_of_each_text_alone(language: Langua
     assert len({tuple(said) for said in together}) == 3
 
 
-def test_answers_are_the_likeliest_tokens_read_again_from_the_start(language: LanguageModel) -> None:
+def test_answers_are_the_likeliest_tokens_read_again_from_the_start(
+    language: LanguageModel,
+) -> None:
     inputs = prompts(6)
     said = generate(language, inputs, 5)[0]
     for place, token in enumerate(said):
-        read = torch.cat([inputs.embeddings, language.embed(torch.tensor([said[:place]], dtype=torch.long))], dim=1)
+        read = torch.cat(
+            [inputs.embeddings, language.embed(torch.tensor([said[:place]], dtype=torch.long))],
+            dim=1,
+        )
         mask = torch.ones(read.shape[:2], dtype=torch.bool)
         logits = language.logits(LanguageInputs(read, torch.full(mask.shape, IGNORED_LABEL), mask))
         assert int(logits[0, -1].argmax()) == token
@@ -103,12 +136,16 @@ def test_how_likely_an_answer_is(language: LanguageModel) -> None:
     inputs = prompts(6)
     continuations = [torch.tensor(ids) for ids in ([5], [7, 3, 9], [7, 3], [1, 1, 1, 1])]
     continuations.append(torch.tensor(generate(language, inputs, 3)[0]))
-    likelihoods, are_greedy = language.weigh(inputs, continuations)  # (continuations,), (continuations,)
+    likelihoods, are_greedy = language.weigh(
+        inputs, continuations
+    )  # (continuations,), (continuations,)
     assert are_greedy.tolist() == [False, False, False, False, True]
     for ids, likelihood in zip(continuations, likelihoods, strict=True):
         read = torch.cat([inputs.embeddings, language.embed(ids[None])], dim=1)  # (1, tokens, dim)
         mask = torch.ones(read.shape[:2], dtype=torch.bool)
-        logits = language.logits(LanguageInputs(read, torch.full(mask.shape, IGNORED_LABEL), mask))[0, 5:-1]
+        logits = language.logits(LanguageInputs(read, torch.full(mask.shape, IGNORED_LABEL), mask))[
+            0, 5:-1
+        ]
         expected = logits.log_softmax(dim=-1).gather(1, ids[:, None]).sum()
         torch.testing.assert_close(likelihood, expected)
 
@@ -123,19 +160,31 @@ def test_an_answer_that_has_ended_waits_for_the_others(language: LanguageModel) 
 
 
 def test_sizes_and_rotation_are_told_to_memaug(language: LanguageModel) -> None:
-    assert (language.dim, language.num_heads, language.num_key_value_heads, language.rope_theta) == (32, 4, 2, 10_000.0)
+    assert (
+        language.dim,
+        language.num_heads,
+        language.num_key_value_heads,
+        language.rope_theta,
+    ) == (32, 4, 2, 10_000.0)
 
 
 @pytest.mark.parametrize("is_tied", (True, False))
 def test_the_output_layer_is_the_embedding_only_when_it_is_tied(is_tied: bool) -> None:
     network = LanguageModel(replace(LANGUAGE, tie_embeddings=is_tied), VOCABULARY_SIZE).network
-    output, embedding = (network.get_parameter(name) for name in ("lm_head.weight", "model.embed_tokens.weight"))
+    output, embedding = (
+        network.get_parameter(name) for name in ("lm_head.weight", "model.embed_tokens.weight")
+    )
     assert (output is embedding) == is_tied
 
 
 def test_the_embedding_may_have_more_rows_than_the_tokenizer_has_tokens_but_not_fewer() -> None:
-    assert len(LanguageModel(replace(LANGUAGE, vocabulary_size=1000), 300).network.lm_head.weight) == 1000
-    with pytest.raises(ConfigError, match=r"model\.language\.vocabulary_size=299, but the tokenizer has 300 tokens"):
+    assert (
+        len(LanguageModel(replace(LANGUAGE, vocabulary_size=1000), 300).network.lm_head.weight)
+        == 1000
+    )
+    with pytest.raises(
+        ConfigError, match=r"model\.language\.vocabulary_size=299, but the tokenizer has 300 tokens"
+    ):
         LanguageModel(replace(LANGUAGE, vocabulary_size=299), 300)
 
 
@@ -148,8 +197,13 @@ def test_adapters_alone_learn_and_change_nothing_until_they_have_learnt() -> Non
     adapted = with_adapters()
     torch.manual_seed(0)
     plain = LanguageModel(LANGUAGE, VOCABULARY_SIZE)
-    weights = {name.replace(".base_layer", ""): weight for name, weight in adapted.network.state_dict().items()}
-    plain.network.load_state_dict({name: weight for name, weight in weights.items() if "lora_" not in name})
+    weights = {
+        name.replace(".base_layer", ""): weight
+        for name, weight in adapted.network.state_dict().items()
+    }
+    plain.network.load_state_dict(
+        {name: weight for name, weight in weights.items() if "lora_" not in name}
+    )
     inputs = labelled(plain)
     torch.testing.assert_close(adapted.loss(inputs), plain.loss(inputs))
     learning = adapted.learning_parameters()
@@ -168,4 +222,6 @@ def test_adapters_add_their_product_times_alpha_over_rank() -> None:
     down, up = layer.lora_A.default.weight, layer.lora_B.default.weight  # (2, 32), (32, 2)
     torch.nn.init.normal_(up)
     tokens = torch.randn(5, 32)
-    torch.testing.assert_close(layer(tokens), layer.base_layer(tokens) + tokens @ (up @ down).T * 6 / 2)
+    torch.testing.assert_close(
+        layer(tokens), layer.base_layer(tokens) + tokens @ (up @ down).T * 6 / 2
+    )

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from published import Case, published_model, read_case, translate
 from torch import Tensor
 
 from lit_hour.model.hour_llava import HourLLaVA
-from lit_hour.model.splice import LanguageInputs, prompts_of
+from lit_hour.model.multimodal_inputs import LanguageInputs, prompts_of
+from tests.model.published import Case, published_model, read_case, translate
 
 CASES = (
     "full_tied_single_video",
@@ -43,13 +43,17 @@ def read(model: HourLLaVA, case: Case) -> LanguageInputs:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_the_language_model_reads_what_the_published_one_reads(golden: Path, models: Models, name: str) -> None:
+def test_the_language_model_reads_what_the_published_one_reads(
+    golden: Path, models: Models, name: str
+) -> None:
     case = read_case(golden, name)
     with torch.no_grad():
         inputs = read(model_of(models, name), case)
     assert torch.equal(inputs.labels, case.recorded["new_labels"])
     assert torch.equal(inputs.attention_mask, case.recorded["new_attention_mask"].bool())
-    torch.testing.assert_close(inputs.embeddings, case.recorded["inputs_embeds"], atol=EMBEDDINGS, rtol=0)
+    torch.testing.assert_close(
+        inputs.embeddings, case.recorded["inputs_embeds"], atol=EMBEDDINGS, rtol=0
+    )
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -60,11 +64,17 @@ def test_logits_and_loss_are_the_published_ones(golden: Path, models: Models, na
         logits, loss = model.language.logits(inputs), float(model.language.loss(inputs))
     recorded, is_real = case.recorded, inputs.attention_mask
     texts, places = recorded["logits_positions"].T
-    torch.testing.assert_close(logits[texts, places], recorded["logits_at_positions"], atol=LOGITS, rtol=0)
-    torch.testing.assert_close(logits.logsumexp(-1)[is_real], recorded["logits_logsumexp"][is_real], atol=LOGITS, rtol=0)
+    torch.testing.assert_close(
+        logits[texts, places], recorded["logits_at_positions"], atol=LOGITS, rtol=0
+    )
+    torch.testing.assert_close(
+        logits.logsumexp(-1)[is_real], recorded["logits_logsumexp"][is_real], atol=LOGITS, rtol=0
+    )
     assert torch.equal(logits.argmax(-1)[is_real], recorded["logits_argmax"][is_real])
     if name.endswith("prompt_only"):
-        assert recorded["loss"].isnan().all() and loss == 0  # there a mean of nothing, here a batch that teaches nothing
+        assert (
+            recorded["loss"].isnan().all() and loss == 0
+        )  # there a mean of nothing, here a batch that teaches nothing
     else:
         assert loss == pytest.approx(float(recorded["loss"]), abs=LOSS, rel=0)
 
@@ -85,7 +95,15 @@ def test_memaug_is_asked_what_the_published_one_is_asked(
         memory_positions: list[Tensor],
     ) -> list[Tensor]:
         seen = each(queries, memories, memory_of_query, query_positions, memory_positions)
-        calls.extend(zip(queries, [memories[place] for place in memory_of_query], query_positions, seen, strict=True))
+        calls.extend(
+            zip(
+                queries,
+                [memories[place] for place in memory_of_query],
+                query_positions,
+                seen,
+                strict=True,
+            )
+        )
         return seen
 
     monkeypatch.setattr(model.memory, "each", record)
@@ -111,12 +129,18 @@ def test_gradients_are_the_published_ones(golden: Path, models: Models, name: st
     model.zero_grad()
     model(case.batch).backward()
     prefix = "grad/"
-    recorded = {key.removeprefix(prefix): value for key, value in case.recorded.items() if key.startswith(prefix)}
+    recorded = {
+        key.removeprefix(prefix): value
+        for key, value in case.recorded.items()
+        if key.startswith(prefix)
+    }
     expected = translate(recorded, model)
     assert len(expected) >= 8
     for key, gradient in expected.items():
         found = model.get_parameter(key).grad
-        torch.testing.assert_close(found, gradient, atol=GRADIENT * float(gradient.abs().max()), rtol=0)
+        torch.testing.assert_close(
+            found, gradient, atol=GRADIENT * float(gradient.abs().max()), rtol=0
+        )
 
 
 def test_answers_are_the_published_ones(golden: Path, models: Models) -> None:
@@ -124,5 +148,7 @@ def test_answers_are_the_published_ones(golden: Path, models: Models) -> None:
     expected = case.recorded["greedy_tokens"]
     with torch.no_grad():
         prompt = prompts_of(read(model, case))
-    answer = torch.stack(list(model.language.generate(prompt, expected.shape[1], end_id=-1)), dim=1)  # (texts, tokens)
+    answer = torch.stack(
+        list(model.language.generate(prompt, expected.shape[1], end_id=-1)), dim=1
+    )  # (texts, tokens)
     assert torch.equal(answer, expected)

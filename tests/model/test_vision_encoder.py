@@ -5,18 +5,23 @@ from pathlib import Path
 import open_clip
 import pytest
 import torch
-from published import read
 from safetensors.torch import save_file
-from small import CONFIG, frames
 from torch import Tensor
 
 from lit_hour.config.model import VisionConfig
 from lit_hour.errors import ConfigError, InputError, WeightsError
 from lit_hour.model.vision_encoder import VisionEncoder, check_weights, colours_of
+from tests.model.published import read
+from tests.model.small import CONFIG, frames
 
-SETTINGS = replace(CONFIG.model.vision, tanh_gelu=False)  # as open_clip computes, which these tests ask for the truth
+SETTINGS = replace(
+    CONFIG.model.vision, tanh_gelu=False
+)  # as open_clip computes, which these tests ask for the truth
 HALVES = (0.5, 0.5, 0.5)
-MEAN, DEVIATION = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)  # of CLIP's colours
+MEAN, DEVIATION = (
+    (0.48145466, 0.4578275, 0.40821073),
+    (0.26862954, 0.26130258, 0.27577711),
+)  # of CLIP's colours
 
 
 def encode(images: Tensor, settings: VisionConfig = SETTINGS) -> Tensor:
@@ -29,7 +34,9 @@ def write_tower(folder: Path, name: str, vision: dict[str, object]) -> str:
     """Make a tower of these sizes known to open_clip, and return its name."""
     text = {"context_length": 8, "vocab_size": 16, "width": 64, "heads": 2, "layers": 1}
     file = folder / f"{name}.json"
-    file.write_text(json.dumps({"embed_dim": 64, "vision_cfg": vision, "text_cfg": text}), encoding="utf-8")
+    file.write_text(
+        json.dumps({"embed_dim": 64, "vision_cfg": vision, "text_cfg": text}), encoding="utf-8"
+    )
     open_clip.add_model_config(file)
     return name
 
@@ -52,7 +59,9 @@ def test_as_many_tokens_as_the_grid_has_or_fewer_stay_as_they_are(num_tokens: in
 
 
 def test_more_tokens_than_the_grid_has_must_be_a_square() -> None:
-    with pytest.raises(InputError, match="728 tokens per frame are no square and cannot be pooled to 8 x 8"):
+    with pytest.raises(
+        InputError, match="728 tokens per frame are no square and cannot be pooled to 8 x 8"
+    ):
         VisionEncoder(replace(SETTINGS, grid=8)).pool(torch.zeros(2, 728, 3))
 
 
@@ -61,13 +70,20 @@ def test_chunks_change_nothing() -> None:
     whole = encode(images, replace(SETTINGS, chunk_frames=128))
     assert whole.shape == (7, 16, 96)
     for chunk_frames in (1, 3, 7):
-        torch.testing.assert_close(encode(images, replace(SETTINGS, chunk_frames=chunk_frames)), whole, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(
+            encode(images, replace(SETTINGS, chunk_frames=chunk_frames)),
+            whole,
+            atol=1e-5,
+            rtol=1e-5,
+        )
 
 
 def test_no_more_pictures_than_a_chunk_are_in_the_tower_at_once() -> None:
     encoder = VisionEncoder(replace(SETTINGS, chunk_frames=3))
     seen: list[int] = []
-    encoder.tower.conv1.register_forward_pre_hook(lambda _module, inputs: seen.append(len(inputs[0])))
+    encoder.tower.conv1.register_forward_pre_hook(
+        lambda _module, inputs: seen.append(len(inputs[0]))
+    )
     for pooled in (True, False):
         assert encoder(frames(7).images, pooled=pooled).shape == (7, 16, 96)
     assert seen == [3, 3, 1] * 2
@@ -79,10 +95,16 @@ def test_tokens_are_those_behind_the_block_that_is_read(layer: int, block: int) 
     images = frames(2).images
     tokens = encode(images, replace(SETTINGS, layer=layer))
     torch.manual_seed(0)
-    tower = open_clip.create_model(SETTINGS.name, load_weights=False, pretrained_text=False).visual.eval()
+    tower = open_clip.create_model(
+        SETTINGS.name, load_weights=False, pretrained_text=False
+    ).visual.eval()
     seen: list[Tensor] = []
-    tower.transformer.resblocks[block].register_forward_hook(lambda _block, _inputs, output: seen.append(output))
-    normalised = (images / 255 - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(DEVIATION).view(3, 1, 1)  # (2, 3, 64, 64)
+    tower.transformer.resblocks[block].register_forward_hook(
+        lambda _block, _inputs, output: seen.append(output)
+    )
+    normalised = (images / 255 - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(DEVIATION).view(
+        3, 1, 1
+    )  # (2, 3, 64, 64)
     with torch.no_grad():
         tower(normalised)
     torch.testing.assert_close(tokens, seen[0][:, 1:], atol=1e-4, rtol=1e-4)
@@ -90,14 +112,28 @@ def test_tokens_are_those_behind_the_block_that_is_read(layer: int, block: int) 
 
 def test_a_tower_of_timm_is_read_the_same_way(tmp_path: Path) -> None:
     """The published tower is one of these, pooled by attention and read behind the last block but one."""
-    vision = {"timm_model_name": "test_vit3", "timm_pool": "map", "timm_proj": "none", "image_size": 160}
-    encoder = VisionEncoder(replace(SETTINGS, name=write_tower(tmp_path, "lit-hour-timm", vision), layer=-2, grid=10)).eval()
-    whole = open_clip.create_model("lit-hour-timm", load_weights=False, pretrained_text=False).visual.eval()
-    assert (encoder.mean, encoder.deviation) == (HALVES, HALVES)  # as timm notes them for this tower
+    vision = {
+        "timm_model_name": "test_vit3",
+        "timm_pool": "map",
+        "timm_proj": "none",
+        "image_size": 160,
+    }
+    encoder = VisionEncoder(
+        replace(SETTINGS, name=write_tower(tmp_path, "lit-hour-timm", vision), layer=-2, grid=10)
+    ).eval()
+    whole = open_clip.create_model(
+        "lit-hour-timm", load_weights=False, pretrained_text=False
+    ).visual.eval()
+    assert (encoder.mean, encoder.deviation) == (
+        HALVES,
+        HALVES,
+    )  # as timm notes them for this tower
     left_out = whole.load_state_dict(encoder.tower.state_dict(), strict=False).missing_keys
     assert {name.split(".")[1] for name in left_out} == {"blocks", "norm", "attn_pool"}
     seen: list[Tensor] = []
-    whole.trunk.blocks[-2].register_forward_hook(lambda _block, _inputs, output: seen.append(output))
+    whole.trunk.blocks[-2].register_forward_hook(
+        lambda _block, _inputs, output: seen.append(output)
+    )
     images = torch.randint(0, 256, (2, 3, 160, 160), dtype=torch.uint8)
     with torch.no_grad():
         whole((images / 255 - 0.5) / 0.5)
@@ -108,7 +144,9 @@ def test_a_tower_of_timm_is_read_the_same_way(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("weights", ("", "webli", "some/file.safetensors"))
-def test_the_published_tower_has_its_own_colours_wherever_its_weights_come_from(weights: str) -> None:
+def test_the_published_tower_has_its_own_colours_wherever_its_weights_come_from(
+    weights: str,
+) -> None:
     assert colours_of(VisionConfig(weights=weights), torch.nn.Identity()) == (HALVES, HALVES)
 
 
@@ -124,18 +162,27 @@ def test_tokens_are_in_raster_order() -> None:
 def test_a_grid_smaller_than_the_tower_is_pooled() -> None:
     torch.manual_seed(0)
     encoder = VisionEncoder(replace(SETTINGS, grid=2))
-    assert (encoder.tokens_per_frame, encoder.tokens_per_image, encoder.dim, encoder.size_pixels) == (4, 16, 96, 64)
+    assert (
+        encoder.tokens_per_frame,
+        encoder.tokens_per_image,
+        encoder.dim,
+        encoder.size_pixels,
+    ) == (4, 16, 96, 64)
     tokens = encode(frames(3).images, replace(SETTINGS, grid=2, chunk_frames=2))
     fine = encode(frames(3).images).unflatten(1, (4, 4))  # (3, 4, 4, 96)
     quarters = fine.unflatten(1, (2, 2)).unflatten(3, (2, 2)).mean(dim=(2, 4))  # (3, 2, 2, 96)
     torch.testing.assert_close(tokens, quarters.flatten(1, 2), atol=1e-5, rtol=1e-5)
     with torch.no_grad():
-        torch.testing.assert_close(encoder.eval()(frames(3).images, pooled=False), fine.flatten(1, 2), atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(
+            encoder.eval()(frames(3).images, pooled=False), fine.flatten(1, 2), atol=1e-5, rtol=1e-5
+        )
 
 
 def test_layers_behind_the_one_that_is_read_are_dropped() -> None:
     last, first = VisionEncoder(SETTINGS), VisionEncoder(replace(SETTINGS, layer=-2))
-    assert sum(map(torch.numel, first.parameters())) < 0.7 * sum(map(torch.numel, last.parameters()))
+    assert sum(map(torch.numel, first.parameters())) < 0.7 * sum(
+        map(torch.numel, last.parameters())
+    )
 
 
 @pytest.mark.parametrize(
@@ -154,7 +201,11 @@ def test_a_wrong_setting_is_named(settings: VisionConfig, named: str) -> None:
 @pytest.mark.parametrize(
     ("name", "sizes", "reason"),
     (
-        ("lit-hour-convolutions", {"layers": [1, 1, 1, 1], "width": 8, "image_size": 32}, "no layers of patch tokens"),
+        (
+            "lit-hour-convolutions",
+            {"layers": [1, 1, 1, 1], "width": 8, "image_size": 32},
+            "no layers of patch tokens",
+        ),
         ("lit-hour-oblong", {"layers": 1, "width": 64, "image_size": [32, 16]}, "32 x 16 pixels"),
     ),
 )
@@ -202,9 +253,15 @@ def test_damaged_and_foreign_weights_are_refused(tmp_path: Path) -> None:
     assert all(torch.equal(weight, before[name]) for name, weight in encoder.state_dict().items())
 
 
-@pytest.mark.parametrize(("name", "tags"), ((SETTINGS.name, "none"), (VisionConfig().name, "webli")))
-def test_weights_that_are_nowhere_are_refused_before_anything_is_built(name: str, tags: str) -> None:
-    with pytest.raises(ConfigError, match=f"model.vision.weights='no/such/file.pt' is neither .* has: {tags}"):
+@pytest.mark.parametrize(
+    ("name", "tags"), ((SETTINGS.name, "none"), (VisionConfig().name, "webli"))
+)
+def test_weights_that_are_nowhere_are_refused_before_anything_is_built(
+    name: str, tags: str
+) -> None:
+    with pytest.raises(
+        ConfigError, match=f"model.vision.weights='no/such/file.pt' is neither .* has: {tags}"
+    ):
         check_weights(name, "no/such/file.pt")
 
 
@@ -220,8 +277,13 @@ def test_only_calls_with_few_frames_teach_the_tower() -> None:
     encoder.zero_grad()
     long = encoder(frames(6).images)
     long.square().sum().backward()  # a gradient there is, for all ranks to add up, but it teaches nothing
-    assert all(parameter.grad is not None and not parameter.grad.any() for parameter in encoder.parameters())
-    torch.testing.assert_close(long[:5].detach(), encoder(frames(6).images[:5]).detach(), atol=1e-5, rtol=1e-5)
+    assert all(
+        parameter.grad is not None and not parameter.grad.any()
+        for parameter in encoder.parameters()
+    )
+    torch.testing.assert_close(
+        long[:5].detach(), encoder(frames(6).images[:5]).detach(), atol=1e-5, rtol=1e-5
+    )
     assert not encoder.requires_grad_(False)(frames(6).images).requires_grad
     encoder.requires_grad_(True)
     with torch.no_grad():
@@ -244,11 +306,17 @@ def test_a_tower_can_be_laid_out_without_memory_and_filled_later(tmp_path: Path)
 
 def test_the_published_tower_is_built_with_the_exact_gelu_and_computes_the_tanh_form() -> None:
     with torch.device("meta"):
-        whole = open_clip.create_model(VisionConfig().name, load_weights=False, pretrained_text=False, device="meta")
+        whole = open_clip.create_model(
+            VisionConfig().name, load_weights=False, pretrained_text=False, device="meta"
+        )
         encoders = [VisionEncoder(VisionConfig(tanh_gelu=tanh_gelu)) for tanh_gelu in (True, False)]
     forms = [
         [module.approximate for module in tower.modules() if isinstance(module, torch.nn.GELU)]
         for tower in (whole.visual.trunk.blocks, *(encoder.tower for encoder in encoders))
     ]
     assert forms == [["none"] * 27, ["tanh"] * 26, ["none"] * 26]
-    assert (encoders[0].tokens_per_frame, encoders[0].tokens_per_image, encoders[0].dim) == (64, 729, 1152)
+    assert (encoders[0].tokens_per_frame, encoders[0].tokens_per_image, encoders[0].dim) == (
+        64,
+        729,
+        1152,
+    )

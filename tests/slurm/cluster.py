@@ -15,9 +15,17 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-REPOSITORY = Path(__file__).resolve().parents[2]
+from tests import REPOSITORY
+
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "scancel", "scontrol")
-ENDS = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY")  # not REQUEUED, CONFIGURING, ...
+ENDS = (
+    "COMPLETED",
+    "FAILED",
+    "CANCELLED",
+    "TIMEOUT",
+    "NODE_FAIL",
+    "OUT_OF_MEMORY",
+)  # not REQUEUED, CONFIGURING, ...
 SETTINGS = """\
 ClusterName=drill
 SlurmctldHost={host}(127.0.0.1)
@@ -55,7 +63,11 @@ PartitionName=main Nodes=n1,n2 Default=YES MaxTime=INFINITE State=UP
 
 def missing() -> str:
     """Why there can be no SLURM here; empty when there can."""
-    absent = [name for name in PROGRAMS if shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin") is None]
+    absent = [
+        name
+        for name in PROGRAMS
+        if shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin") is None
+    ]
     if absent:
         return f"no {', '.join(absent)}: apt-get install slurm-wlm munge"
     return "" if os.geteuid() == 0 else "SLURM's daemons need root to start jobs"
@@ -85,7 +97,9 @@ class Cluster:
 
     @property
     def environment(self) -> dict[str, str]:
-        outside = {name: value for name, value in os.environ.items() if not name.startswith("SLURM_")}
+        outside = {
+            name: value for name, value in os.environ.items() if not name.startswith("SLURM_")
+        }
         return {
             **outside,
             "PATH": f"{os.environ['PATH']}:/usr/sbin",
@@ -101,10 +115,21 @@ class Cluster:
         key = self.folder / "munge/key"
         key.touch(mode=0o600)
         key.write_bytes(os.urandom(1024))
-        settings = SETTINGS.format(folder=self.folder, host=socket.gethostname().split(".")[0], ports=free_ports(3))
+        settings = SETTINGS.format(
+            folder=self.folder, host=socket.gethostname().split(".")[0], ports=free_ports(3)
+        )
         (self.folder / "slurm.conf").write_text(settings)
-        places = {"socket": "munge.socket", "pid-file": "munged.pid", "log-file": "munged.log", "seed-file": "munge/seed"}
-        self.call("munged", f"--key-file={key}", *(f"--{option}={self.folder / name}" for option, name in places.items()))
+        places = {
+            "socket": "munge.socket",
+            "pid-file": "munged.pid",
+            "log-file": "munged.log",
+            "seed-file": "munge/seed",
+        }
+        self.call(
+            "munged",
+            f"--key-file={key}",
+            *(f"--{option}={self.folder / name}" for option, name in places.items()),
+        )
         self.call("slurmctld", "-c")
         for node in ("n1", "n2"):
             self.call("slurmd", "-N", node)
@@ -112,7 +137,13 @@ class Cluster:
 
     def call(self, *words: str) -> str:
         done = subprocess.run(
-            words, cwd=REPOSITORY, env=self.environment, capture_output=True, text=True, timeout=60, check=False
+            words,
+            cwd=REPOSITORY,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
         )
         assert done.returncode == 0, f"{' '.join(words)}: {done.stdout}{done.stderr}"
         return done.stdout.strip()
@@ -128,13 +159,17 @@ class Cluster:
             "output": output,
         }
         given = [f"--{name}={value}" for name, value in options.items()]
-        return Job(self, self.call("sbatch", "--parsable", *given, "conf/slurm.sbatch", *words), output)
+        return Job(
+            self, self.call("sbatch", "--parsable", *given, "conf/slurm.sbatch", *words), output
+        )
 
 
 @contextmanager
 def running_cluster() -> Iterator[Cluster]:
     """A cluster that ends with this context, or with this process, whatever ends that."""
-    folder = Path(tempfile.mkdtemp(prefix="slurm-"))  # munged wants short names and folders that all may enter
+    folder = Path(
+        tempfile.mkdtemp(prefix="slurm-")
+    )  # munged wants short names and folders that all may enter
     folder.chmod(0o755)
     words = [sys.executable, Path(__file__).with_name("ending.py"), folder]
     with subprocess.Popen(words, stdin=subprocess.PIPE, start_new_session=True):
@@ -167,7 +202,9 @@ class Job:
         """Until start number `start`, the first is 0, has done a step."""
 
         def has_done_a_step() -> bool:
-            steps = re.findall(r" (\d+)/\d+ \[", self.starts[start]) if len(self.starts) > start else []
+            steps = (
+                re.findall(r" (\d+)/\d+ \[", self.starts[start]) if len(self.starts) > start else []
+            )
             return len(set(steps)) > 1
 
         wait_until(has_done_a_step, f"start {start} of job {self.number} to train")
@@ -181,7 +218,10 @@ class Job:
         """Have a job that has ended started again, once SLURM is done with its steps: the new ones have the same numbers."""
         wait_until(lambda: not self._steps(), f"the steps of job {self.number} to leave")
         self.cluster.call("scontrol", "requeue", self.number)
-        wait_until(lambda: self.facts["JobState"] not in ENDS, f"job {self.number} to be in the queue again")
+        wait_until(
+            lambda: self.facts["JobState"] not in ENDS,
+            f"job {self.number} to be in the queue again",
+        )
 
     def warn(self, name: str) -> None:
         """Signal every task, as SLURM does before it ends a job."""

@@ -3,7 +3,8 @@
 from collections.abc import Iterator
 
 import pytest
-from cluster import Cluster, missing, running_cluster
+
+from tests.slurm.cluster import Cluster, missing, running_cluster
 
 
 @pytest.fixture(scope="session")

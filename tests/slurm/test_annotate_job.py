@@ -2,27 +2,27 @@
 
 import os
 import signal
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from cluster import Cluster, Job, wait_until
 
-from lit_hour.config.marathon import FilterConfig, MarathonConfig
-from lit_hour.marathon.annotate import annotate
-from lit_hour.world.render import render_story
-from lit_hour.world.script import write_story
-
-sys.path.append(str(Path(__file__).parents[1] / "marathon"))
-
-from chat_server import ChatServer
-from narrator import Narrator
+from lit_hour.config.videomarathon import FilterConfig, MarathonConfig
+from lit_hour.synthetic.render import render_story
+from lit_hour.synthetic.story_generator import write_story
+from lit_hour.videomarathon.annotate import annotate
+from tests.slurm.cluster import Cluster, Job, wait_until
+from tests.videomarathon.chat_server import ChatServer
+from tests.videomarathon.narrator import Narrator
 
 NUM_VIDEOS, NUM_TASKS = 6, 3
 NAMES = [f"{number}.mp4" for number in range(NUM_VIDEOS)]
 SETTINGS = MarathonConfig(size_pixels=32, filters=FilterConfig(blind_tries=2))
-WORDS = ("marathon.size_pixels=32", "marathon.filters.blind_tries=2", "marathon.serving.requests_at_once=4")
+WORDS = (
+    "marathon.size_pixels=32",
+    "marathon.filters.blind_tries=2",
+    "marathon.serving.requests_at_once=4",
+)
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,9 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[ChatServer]:
-    with ChatServer(Narrator(dict.fromkeys(NAMES, write_story(0, 120.0))).answer, delay_seconds=0.1) as server:
+    with ChatServer(
+        Narrator(dict.fromkeys(NAMES, write_story(0, 120.0))).answer, delay_seconds=0.1
+    ) as server:
         yield server
 
 
@@ -71,9 +73,12 @@ def test_an_array_annotates_its_shares_and_a_last_job_gathers(
     out = tmp_path / "out"
     words = (str(videos), str(out), "--teacher", server.url, "--model", "narrator", *WORDS)
     array = submit(cluster, tmp_path / "%A_%a.out", f"--array=1-{NUM_TASKS}", words=words)
-    gathering = submit(cluster, tmp_path / "gathering.out", f"--dependency=afterany:{array}", words=words)
+    gathering = submit(
+        cluster, tmp_path / "gathering.out", f"--dependency=afterany:{array}", words=words
+    )
     warned, killed, left_alone = (
-        Job(cluster, f"{array}_{task}", tmp_path / f"{array}_{task}.out") for task in range(1, NUM_TASKS + 1)
+        Job(cluster, f"{array}_{task}", tmp_path / f"{array}_{task}.out")
+        for task in range(1, NUM_TASKS + 1)
     )
     for task, job in ((1, warned), (2, killed)):
         wait_until(lambda task=task: num_answers(out, task) > 5, f"answers to task {task}")  # type: ignore[misc]
@@ -84,13 +89,21 @@ def test_an_array_annotates_its_shares_and_a_last_job_gathers(
     cluster.call("scontrol", "requeue", killed.number)
     for job, num_restarts in ((warned, "1"), (killed, "1"), (left_alone, "0")):
         job.wait_for_end()
-        assert (job.facts["JobState"], job.facts["Restarts"]) == ("COMPLETED", num_restarts), job.output.read_text()
+        assert (job.facts["JobState"], job.facts["Restarts"]) == ("COMPLETED", num_restarts), (
+            job.output.read_text()
+        )
         assert "2 of 2 videos are annotated" in job.output.read_text()
     last = Job(cluster, gathering, tmp_path / "gathering.out").wait_for_end()
-    assert last.facts["JobState"] == "COMPLETED" and f"{NUM_VIDEOS} videos" in last.output.read_text()
+    assert (
+        last.facts["JobState"] == "COMPLETED" and f"{NUM_VIDEOS} videos" in last.output.read_text()
+    )
 
-    keys = [each.key for each in server.answered if each.form != "guess"]  # all videos show the same and have the same guesses
-    assert len(keys) - len(set(keys)) <= 2 * 4, "more was asked again than was on its way when two tasks ended"
+    keys = [
+        each.key for each in server.answered if each.form != "guess"
+    ]  # all videos show the same and have the same guesses
+    assert len(keys) - len(set(keys)) <= 2 * 4, (
+        "more was asked again than was on its way when two tasks ended"
+    )
     whole = tmp_path / "whole"
     annotate(videos, whole, [server.url], "narrator", SETTINGS)
     assert (out / "questions.json").read_bytes() == (whole / "questions.json").read_bytes()

@@ -3,21 +3,36 @@
 import sys
 from pathlib import Path
 
-from cluster import Cluster
-from small_run import Trained
+from lit_hour.training.extract_features import encode
+from tests.slurm.cluster import Cluster
+from tests.small_run import Trained
 
-from lit_hour.training.encode import encode
 
-
-def test_tasks_on_two_nodes_encode_what_one_process_does(cluster: Cluster, trained: Trained, tmp_path: Path) -> None:
+def test_tasks_on_two_nodes_encode_what_one_process_does(
+    cluster: Cluster, trained: Trained, tmp_path: Path
+) -> None:
     frames = trained.small.yaml.parent / "world/train/shards"
     size = ("--nodes=2", "--ntasks-per-node=1", "--cpus-per-task=1")
-    words = (str(frames), str(tmp_path / "job"), "--run", str(trained.run.path), "training.devices=1", "training.num_nodes=2")
+    words = (
+        str(frames),
+        str(tmp_path / "job"),
+        "--run",
+        str(trained.run.path),
+        "training.devices=1",
+        "training.num_nodes=2",
+    )
     printed = cluster.call("srun", *size, sys.executable, "-m", "lit_hour", "encode", *words)
-    assert "4 videos to encode, for 2 processes" in printed and printed.count("2 shards with 4 videos") == 1
+    assert (
+        "4 videos to encode, for 2 processes" in printed
+        and printed.count("2 shards with 4 videos") == 1
+    )
     encode(str(frames), tmp_path / "alone", run=trained.run.path)
     job, alone = (
-        {file.name: file.read_bytes() for file in (tmp_path / name).iterdir() if file.name != ".lock"}
+        {
+            file.name: file.read_bytes()
+            for file in (tmp_path / name).iterdir()
+            if file.name != ".lock"
+        }
         for name in ("job", "alone")
     )
     assert job == alone

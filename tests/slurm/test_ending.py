@@ -5,12 +5,13 @@ import sys
 from pathlib import Path
 
 import pytest
-from cluster import missing, wait_until
-from ending import processes_of
+
+from tests.slurm.cluster import missing, wait_until
+from tests.slurm.ending import processes_of
 
 PROGRAM = """
 import time
-from cluster import running_cluster
+from tests.slurm.cluster import running_cluster
 
 with running_cluster() as cluster:
     cluster.call("sbatch", "--output=/dev/null", "--nodes=2", "--ntasks-per-node=1", "--wrap=srun sleep 1000")
@@ -32,9 +33,14 @@ def test_a_killed_test_leaves_no_process_behind() -> None:
     names = ("munged", "slurmctld", "slurmd", "slurmstepd", "sleep")
 
     def running() -> str:
-        return " ".join(Path(f"/proc/{process}/cmdline").read_bytes().decode() for process in processes_of(folder))
+        return " ".join(
+            Path(f"/proc/{process}/cmdline").read_bytes().decode()
+            for process in processes_of(folder)
+        )
 
     wait_until(lambda: all(name in running() for name in names), "a job on two nodes", seconds=30)
     program.send_signal(signal.SIGKILL)
     program.wait()
-    wait_until(lambda: not processes_of(folder) and not folder.exists(), "the end of all", seconds=30)
+    wait_until(
+        lambda: not processes_of(folder) and not folder.exists(), "the end of all", seconds=30
+    )

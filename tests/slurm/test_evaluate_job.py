@@ -3,14 +3,15 @@
 import sys
 from pathlib import Path
 
-from cluster import Cluster
-from small_run import Trained
-
 from lit_hour.evaluation.evaluate import evaluate
-from lit_hour.evaluation.report_file import read_report
+from lit_hour.evaluation.report.report import read_report
+from tests.slurm.cluster import Cluster
+from tests.small_run import Trained
 
 
-def test_tasks_on_two_nodes_give_the_report_of_one_process(cluster: Cluster, trained: Trained, tmp_path: Path) -> None:
+def test_tasks_on_two_nodes_give_the_report_of_one_process(
+    cluster: Cluster, trained: Trained, tmp_path: Path
+) -> None:
     world = trained.small.yaml.parent / "world/validation"
     asked = [f"evaluation.questions={world}/questions.json", f"evaluation.videos={world}/videos"]
     size = ("--nodes=2", "--ntasks-per-node=1", "--cpus-per-task=1")

@@ -11,9 +11,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 import torch
-from cluster import Cluster, Job, wait_until
-from small_run import Small, largest_difference, weights
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from tests.slurm.cluster import Cluster, Job, wait_until
+from tests.small_run import Small, largest_difference, weights
 
 NUM_STEPS = 120
 WORDS = (f"training.max_steps={NUM_STEPS}", "training.validate_every_steps=1000")
@@ -25,7 +26,9 @@ Drill = Callable[[Cluster, Small], Job]
 
 def submit(cluster: Cluster, small: Small, name: str, *more: str, **sizes: int) -> Job:
     """Two ranks that train under this name, which no other test may give a run: they share a folder."""
-    return cluster.submit(*small.words(name, *WORDS, *more), output=small.runs / f"{name}.out", **sizes)
+    return cluster.submit(
+        *small.words(name, *WORDS, *more), output=small.runs / f"{name}.out", **sizes
+    )
 
 
 def undisturbed(cluster: Cluster, small: Small) -> Job:
@@ -61,7 +64,9 @@ def killed(cluster: Cluster, small: Small) -> Job:
     job.wait_for_training(0)
     wait_until((small.run("job-killed").checkpoints / "last.ckpt").exists, "a checkpoint")
     job.signal_rank(1, signal.SIGKILL)
-    wait_until(lambda: job.facts["JobState"] == "FAILED", "a job that has lost a rank to end", seconds=30)
+    wait_until(
+        lambda: job.facts["JobState"] == "FAILED", "a job that has lost a rank to end", seconds=30
+    )
     job.requeue()
     return job.wait_for_end()
 
@@ -77,8 +82,13 @@ def cancelled(cluster: Cluster, small: Small) -> Job:
 def jobs(cluster: Cluster, small: Small) -> Iterator[dict[Drill, Future[Job]]]:
     small.runs.mkdir(exist_ok=True)
     pool = ThreadPoolExecutor(max_workers=3)
-    yield {drill: pool.submit(drill, cluster, small) for drill in (warned, undisturbed, two_nodes, killed, cancelled)}
-    pool.shutdown(wait=False, cancel_futures=True)  # where not every drill was looked at, they end with the cluster
+    yield {
+        drill: pool.submit(drill, cluster, small)
+        for drill in (warned, undisturbed, two_nodes, killed, cancelled)
+    }
+    pool.shutdown(
+        wait=False, cancel_futures=True
+    )  # where not every drill was looked at, they end with the cluster
 
 
 def assert_as_undisturbed(job: Job, jobs: dict[Drill, Future[Job]], small: Small) -> None:
@@ -100,14 +110,20 @@ def test_a_warned_job_requeues_itself_until_the_limit_and_then_says_how_to_go_on
     assert job.facts["JobState"] == "FAILED", job.output.read_text()
     assert (job.facts["ExitCode"], job.facts["Restarts"]) == ("75:0", str(MAX_REQUEUES))
     limit = f"it was {MAX_REQUEUES} times, and training.max_requeues={MAX_REQUEUES} are allowed"
-    assert f"job {job.number} is not requeued: {limit}. 'scontrol requeue {job.number}', or" in job.starts[-1]
+    assert (
+        f"job {job.number} is not requeued: {limit}. 'scontrol requeue {job.number}', or"
+        in job.starts[-1]
+    )
 
     job.requeue()
     assert_as_undisturbed(job.wait_for_end(), jobs, small)
     words = " the run stops after step "
     told = [start.split(words)[0].splitlines()[-1] for start in job.starts[:-1]]
     stopped_at = [int(start.split(words)[1].split(",")[0]) for start in job.starts[:-1]]
-    assert told == ["SIGUSR1:", "SIGTERM:", "SIGUSR1:"] and 0 < stopped_at[0] < stopped_at[1] < stopped_at[2] < NUM_STEPS
+    assert (
+        told == ["SIGUSR1:", "SIGTERM:", "SIGUSR1:"]
+        and 0 < stopped_at[0] < stopped_at[1] < stopped_at[2] < NUM_STEPS
+    )
     assert "starts from the beginning: there is no checkpoint in" in job.starts[0]
     for step, start in zip(stopped_at, job.starts[1:], strict=True):
         assert f"last.ckpt, step {step}: the newest of 1" in start
@@ -119,13 +135,23 @@ def test_a_job_on_two_nodes_requeues_itself(small: Small, jobs: dict[Drill, Futu
     assert_as_undisturbed(job, jobs, small)
 
 
-def test_a_job_that_lost_a_rank_ends_and_goes_on_when_it_is_requeued(small: Small, jobs: dict[Drill, Future[Job]]) -> None:
+def test_a_job_that_lost_a_rank_ends_and_goes_on_when_it_is_requeued(
+    small: Small, jobs: dict[Drill, Future[Job]]
+) -> None:
     job = jobs[killed].result()
     assert "continues from" in job.starts[1]
     assert_as_undisturbed(job, jobs, small)
 
 
-def test_a_job_that_is_cancelled_saves_and_stays_cancelled(small: Small, jobs: dict[Drill, Future[Job]]) -> None:
+def test_a_job_that_is_cancelled_saves_and_stays_cancelled(
+    small: Small, jobs: dict[Drill, Future[Job]]
+) -> None:
     job = jobs[cancelled].result()
     assert (job.facts["JobState"], job.facts["Restarts"]) == ("CANCELLED", "0")
-    assert 0 < torch.load(small.run("job-cancelled").checkpoint("last"), weights_only=True)["global_step"] < NUM_STEPS
+    assert (
+        0
+        < torch.load(small.run("job-cancelled").checkpoint("last"), weights_only=True)[
+            "global_step"
+        ]
+        < NUM_STEPS
+    )

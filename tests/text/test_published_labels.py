@@ -9,7 +9,7 @@ from tokenizers import Regex, models, pre_tokenizers
 from tokenizers import Tokenizer as WordTokenizer
 
 from lit_hour.config.schema import TextConfig
-from lit_hour.text.chat import encode_conversation
+from lit_hour.text.chat_template import encode_conversation
 from lit_hour.text.tokenizer import END_OF_TURN, START_OF_TURN, Tokenizer
 from lit_hour.types import IGNORED_LABEL, VISUAL_PLACEHOLDER, Conversation, Message, Role, Text
 
@@ -35,17 +35,24 @@ def word_tokenizer(published: dict[str, Any]) -> Tokenizer:
 
 
 def published_conversation(published: dict[str, Any]) -> Conversation:
-    turns = [Message(ROLES[turn["from"]], turn["value"].removeprefix("<image>\n")) for turn in published["conversation"]]
+    turns = [
+        Message(ROLES[turn["from"]], turn["value"].removeprefix("<image>\n"))
+        for turn in published["conversation"]
+    ]
     return Conversation((Message("system", published["system"]), *turns))
 
 
 @pytest.fixture(scope="module")
 def published_text(published: dict[str, Any], word_tokenizer: Tokenizer) -> Text:
     settings = TextConfig(learn_template=True)
-    return encode_conversation(word_tokenizer, published_conversation(published), settings, num_placeholders=1, note="")
+    return encode_conversation(
+        word_tokenizer, published_conversation(published), settings, num_placeholders=1, note=""
+    )
 
 
-def test_ids_and_labels_are_those_of_the_published_training(published: dict[str, Any], published_text: Text) -> None:
+def test_ids_and_labels_are_those_of_the_published_training(
+    published: dict[str, Any], published_text: Text
+) -> None:
     _, ids, labels = zip(*published["rows"], strict=True)
     assert published_text.input_ids.tolist() == list(ids)
     assert published_text.labels.tolist() == list(labels)
@@ -55,7 +62,9 @@ def test_memaug_is_asked_with_the_words_of_the_published_training(
     published: dict[str, Any], published_text: Text, word_tokenizer: Tokenizer
 ) -> None:
     seen = [
-        number for number in published_text.input_ids[published_text.question_mask].tolist() if number != VISUAL_PLACEHOLDER
+        number
+        for number in published_text.input_ids[published_text.question_mask].tolist()
+        if number != VISUAL_PLACEHOLDER
     ]
     assert word_tokenizer.convert_ids_to_tokens(seen) == published["memaug_query_words"]
 
@@ -64,6 +73,10 @@ def test_the_default_learns_answers_only_from_the_same_conversation(
     published: dict[str, Any], word_tokenizer: Tokenizer
 ) -> None:
     conversation = published_conversation(published)
-    text = encode_conversation(word_tokenizer, conversation, TextConfig(), num_placeholders=1, note="")
-    learnt = word_tokenizer.convert_ids_to_tokens(text.labels[text.labels != IGNORED_LABEL].tolist())
+    text = encode_conversation(
+        word_tokenizer, conversation, TextConfig(), num_placeholders=1, note=""
+    )
+    learnt = word_tokenizer.convert_ids_to_tokens(
+        text.labels[text.labels != IGNORED_LABEL].tolist()
+    )
     assert learnt == ["w6", "w7", "\n", "w8", "<|im_end|>", "w12", "<|im_end|>"]

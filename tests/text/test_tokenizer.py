@@ -19,8 +19,13 @@ from lit_hour.text.tokenizer import (
     load_tokenizer,
     save_tokenizer,
 )
+from tests import REPOSITORY
 
-LEARNT_FROM = ["The red circle moves to the left.", "How many shapes are there?", "A blue square, then a green one."] * 4
+LEARNT_FROM = [
+    "The red circle moves to the left.",
+    "How many shapes are there?",
+    "A blue square, then a green one.",
+] * 4
 TEXTS = (
     "",
     " ",
@@ -57,7 +62,9 @@ def test_any_text_comes_back(tokenizer: Tokenizer, text: str) -> None:
 
 def test_random_characters_come_back(tokenizer: Tokenizer) -> None:
     chance = random.Random(0)
-    characters = [chr(code) for code in range(0x110000) if not 0xD800 <= code < 0xE000]  # a surrogate is no character
+    characters = [
+        chr(code) for code in range(0x110000) if not 0xD800 <= code < 0xE000
+    ]  # a surrogate is no character
     for _ in range(200):
         text = "".join(chance.choices(characters, k=chance.randint(1, 40)))
         assert tokenizer.decode(encode(tokenizer, text)) == text
@@ -87,15 +94,24 @@ def test_each_byte_and_each_special_token_has_an_id(tokenizer: Tokenizer) -> Non
 def test_the_same_texts_give_the_same_tokenizer_in_any_process(tokenizer: Tokenizer) -> None:
     here = tokenizer.backend_tokenizer.to_str()
     assert learn_byte_level_tokenizer(iter(LEARNT_FROM), 400).backend_tokenizer.to_str() == here
-    repository = Path(__file__).parents[2]
+    repository = REPOSITORY
     there = subprocess.run(
-        [sys.executable, "-c", TRAIN_AGAIN, *LEARNT_FROM], cwd=repository, capture_output=True, text=True, check=True
+        [sys.executable, "-c", TRAIN_AGAIN, *LEARNT_FROM],
+        cwd=repository,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     assert json.loads(there.stdout) == json.loads(here)
 
 
-@pytest.mark.parametrize("config", (None, {"model_type": "qwen2", "architectures": ["Qwen2ForCausalLM"], "vocab_size": 1000}))
-def test_a_saved_tokenizer_gives_the_same_ids(tmp_path: Path, tokenizer: Tokenizer, config: dict[str, object] | None) -> None:
+@pytest.mark.parametrize(
+    "config",
+    (None, {"model_type": "qwen2", "architectures": ["Qwen2ForCausalLM"], "vocab_size": 1000}),
+)
+def test_a_saved_tokenizer_gives_the_same_ids(
+    tmp_path: Path, tokenizer: Tokenizer, config: dict[str, object] | None
+) -> None:
     """Also beside the config.json of a model whose class would bring a tokenizer of its own."""
     tokenizer.save_pretrained(tmp_path)
     if config:
@@ -106,7 +122,10 @@ def test_a_saved_tokenizer_gives_the_same_ids(tmp_path: Path, tokenizer: Tokeniz
         assert encode(loaded, text) == ids
         assert loaded.decode(ids) == text
     assert len(loaded) == len(tokenizer)
-    assert (loaded.eos_token_id, loaded.pad_token_id) == (tokenizer.eos_token_id, tokenizer.pad_token_id)
+    assert (loaded.eos_token_id, loaded.pad_token_id) == (
+        tokenizer.eos_token_id,
+        tokenizer.pad_token_id,
+    )
 
 
 def test_a_folder_without_a_tokenizer_is_named(tmp_path: Path) -> None:
@@ -131,14 +150,19 @@ def test_a_damaged_tokenizer_is_named(tmp_path: Path, file: str, damage: str) ->
 
 def test_a_file_that_is_no_tokenizer_is_named_by_what_it_lacks(tmp_path: Path) -> None:
     (tmp_path / "tokenizer.json").write_text("{}", encoding="utf-8")
-    with pytest.raises(WeightsError, match=r"tokenizer\.json is no tokenizer: .* with 'model' with 'added_tokens'"):
+    with pytest.raises(
+        WeightsError, match=r"tokenizer\.json is no tokenizer: .* with 'model' with 'added_tokens'"
+    ):
         load_tokenizer(tmp_path)
 
 
 def test_a_learnt_tokenizer_names_a_class_that_every_transformers_knows(tmp_path: Path) -> None:
     learnt = learn_byte_level_tokenizer(["red circle"] * 9, 300)
     save_tokenizer(learnt, tmp_path)
-    assert json.loads((tmp_path / "tokenizer_config.json").read_text())["tokenizer_class"] == "PreTrainedTokenizerFast"
+    assert (
+        json.loads((tmp_path / "tokenizer_config.json").read_text())["tokenizer_class"]
+        == "PreTrainedTokenizerFast"
+    )
     assert load_tokenizer(tmp_path).encode("a red circle") == learnt.encode("a red circle")
 
 
@@ -147,5 +171,8 @@ def test_a_copied_tokenizer_is_the_files_as_they_were(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     copy_tokenizer(tmp_path, tmp_path / "copy")
     copied = {file.name: file.read_bytes() for file in (tmp_path / "copy").iterdir()}
-    assert copied == {name: (tmp_path / name).read_bytes() for name in copied} and "config.json" not in copied
+    assert (
+        copied == {name: (tmp_path / name).read_bytes() for name in copied}
+        and "config.json" not in copied
+    )
     assert {"tokenizer.json", "tokenizer_config.json"} <= copied.keys()

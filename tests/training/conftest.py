@@ -5,10 +5,10 @@ import shutil
 from pathlib import Path
 
 import pytest
-from small_run import Small, Trained
 
-from lit_hour.data.pack import pack
-from lit_hour.training.encode import encode
+from lit_hour.data.packing.pack import pack
+from lit_hour.training.extract_features import encode
+from tests.small_run import Small, Trained
 
 
 @pytest.fixture(scope="session")
@@ -21,7 +21,10 @@ def frames(small: Small, tmp_path_factory: pytest.TempPathFactory) -> Path:
     for copy in ("a", "b"):
         for file in (world / "videos").glob("*.mp4"):
             shutil.copy2(file, folder / f"videos/{copy}_{file.name}")
-        twice += [{**record, "id": f"{copy}{record['id']}", "video": f"{copy}_{record['video']}"} for record in records]
+        twice += [
+            {**record, "id": f"{copy}{record['id']}", "video": f"{copy}_{record['video']}"}
+            for record in records
+        ]
     (folder / "questions.json").write_text(json.dumps(twice))
     config = small.config("none", "pack.videos_per_shard=3")
     pack(folder / "videos", folder / "questions.json", folder / "shards", config.video, config.pack)

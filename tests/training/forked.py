@@ -6,19 +6,21 @@ from collections.abc import Callable
 from typing import Any
 
 import lightning as L
-from forks import Forked, fork_ranks
 from lightning.pytorch.callbacks import Callback
-from small_run import Small
 
 import train
 from lit_hour.training import fit
 from lit_hour.types import Batch
+from tests.forks import Forked, fork_ranks
+from tests.small_run import Small
 
 
 class AtBatch(Callback):
     """Does something at the end of one training batch, or of one batch of a validation, of one rank."""
 
-    def __init__(self, do: Callable[[], object], *, batch: int, rank: int = 0, in_validation: bool = False) -> None:
+    def __init__(
+        self, do: Callable[[], object], *, batch: int, rank: int = 0, in_validation: bool = False
+    ) -> None:
         self._do, self._batch, self._rank, self._in_validation = do, batch, rank, in_validation
         self._num_seen = 0
 
@@ -28,11 +30,19 @@ class AtBatch(Callback):
             if self._num_seen == self._batch:
                 self._do()
 
-    def on_train_batch_end(self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Batch, index: int) -> None:
+    def on_train_batch_end(
+        self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Batch, index: int
+    ) -> None:
         self._count(trainer)
 
     def on_validation_batch_end(
-        self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Batch, index: int, loader: int = 0
+        self,
+        trainer: L.Trainer,
+        module: L.LightningModule,
+        outputs: Any,
+        batch: Batch,
+        index: int,
+        loader: int = 0,
     ) -> None:
         self._count(trainer)
 
@@ -51,7 +61,10 @@ def fork_run(
 
     def work(rank: int) -> None:
         build_callbacks = fit.build_callbacks
-        fit.build_callbacks = lambda *given: [*build_callbacks(*given), *([callback] if callback else [])]
+        fit.build_callbacks = lambda *given: [
+            *build_callbacks(*given),
+            *([callback] if callback else []),
+        ]
         prepare()
         train.main(list(words))
 

@@ -12,14 +12,14 @@ from typing import Any
 
 import lightning as L
 import torch
-from forked import fork_run
 from lightning.pytorch.callbacks import Callback
-from small_run import Small
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor
 
-from lit_hour.training.preemption import UNFINISHED_RUN
+from lit_hour.training.callbacks.preemption import UNFINISHED_RUN
 from lit_hour.types import Batch
+from tests.small_run import Small
+from tests.training.forked import fork_run
 
 KINDS = (signal.SIGKILL, signal.SIGTERM, signal.SIGUSR1)
 LONGEST_DELAY_SECONDS = 0.1  # two steps or so, so that a signal comes anywhere in a step
@@ -56,7 +56,9 @@ class Interrupt(Callback):
     def __init__(self, what: Interruption) -> None:
         self._what, self._is_done = what, False
 
-    def on_train_batch_end(self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Batch, index: int) -> None:
+    def on_train_batch_end(
+        self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Batch, index: int
+    ) -> None:
         what = self._what
         is_meant = what.kind == signal.SIGKILL or trainer.global_rank == what.rank
         if is_meant and not self._is_done and trainer.global_step >= what.step:
@@ -70,23 +72,37 @@ def draw(seed: int, num_steps: int, layout: Layout) -> list[Interruption]:
     steps = sorted(chance.sample(range(1, num_steps - STEPS_LEFT), len(KINDS)))
     kinds = chance.sample(KINDS, len(KINDS))
     return [
-        Interruption(kind, step, chance.uniform(0, LONGEST_DELAY_SECONDS), chance.randrange(layout.num_ranks))
+        Interruption(
+            kind, step, chance.uniform(0, LONGEST_DELAY_SECONDS), chance.randrange(layout.num_ranks)
+        )
         for kind, step in zip(kinds, steps, strict=True)
     ]
 
 
-def run_to_the_end(small: Small, name: str, layout: Layout, interruptions: list[Interruption], words: list[str]) -> list[str]:
+def run_to_the_end(
+    small: Small, name: str, layout: Layout, interruptions: list[Interruption], words: list[str]
+) -> list[str]:
     """Start a run once more than it is interrupted; where each start began."""
     words = [*words, f"data.num_workers={layout.num_workers}"]
     begun = []
     for what in [*interruptions, None]:
-        time.sleep(1 - time.time() % 1)  # TensorBoard orders the files of a run by the seconds in which they were begun
+        time.sleep(
+            1 - time.time() % 1
+        )  # TensorBoard orders the files of a run by the seconds in which they were begun
         callback = Interrupt(what) if what else None
         start = fork_run(small, name, *words, num_ranks=layout.num_ranks, callback=callback)
         first_status = start.wait()[0]
-        if what is None or what.kind != signal.SIGKILL:  # killed ranks are not killed at once: one may see the other go
-            assert first_status == (UNFINISHED_RUN if what else 0), f"{first_status}: {start.printed()}"
-        begun.append(next(line for line in start.printed().splitlines() if line.startswith("run ")).partition(": ")[2])
+        if (
+            what is None or what.kind != signal.SIGKILL
+        ):  # killed ranks are not killed at once: one may see the other go
+            assert first_status == (UNFINISHED_RUN if what else 0), (
+                f"{first_status}: {start.printed()}"
+            )
+        begun.append(
+            next(
+                line for line in start.printed().splitlines() if line.startswith("run ")
+            ).partition(": ")[2]
+        )
     return begun
 
 
@@ -124,12 +140,22 @@ class Result:
             one, two = getattr(self, what), getattr(other, what)
             if one.keys() != two.keys():
                 found.append(f"{what}: other names")
-            found += [f"{what}: {name}" for name in one.keys() & two.keys() if not torch.equal(one[name], two[name])]
+            found += [
+                f"{what}: {name}"
+                for name in one.keys() & two.keys()
+                if not torch.equal(one[name], two[name])
+            ]
         return found
 
 
 def _tensors(tree: Any, name: str) -> list[tuple[str, Tensor]]:
     if isinstance(tree, Tensor):
         return [(name, tree)]
-    items = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ()
+    items = (
+        tree.items()
+        if isinstance(tree, dict)
+        else enumerate(tree)
+        if isinstance(tree, list)
+        else ()
+    )
     return [found for key, value in items for found in _tensors(value, f"{name}.{key}")]

@@ -10,13 +10,9 @@ import os
 import sys
 from pathlib import Path
 
-TESTS = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(TESTS.parent), str(TESTS)]
-
-from toy_onevision import know_tower  # noqa: E402
-
-from lit_hour.config.command_line import parse_command_line  # noqa: E402
-from lit_hour.training.fit import fit  # noqa: E402
+from lit_hour.config.load import parse_command_line
+from lit_hour.training.fit import fit
+from tests.training.toy_onevision import know_tower
 
 
 def main(folder: Path) -> None:

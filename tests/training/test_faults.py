@@ -11,11 +11,19 @@ from typing import BinaryIO
 
 import pytest
 import torch
-from forked import AtBatch, fork_run
-from small_run import NUM_STEPS, SAMPLES_PER_STEP, Small, Trained, Watch, largest_difference, weights
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from lit_hour.run import RunFolder
+from lit_hour.run_dir import RunFolder
+from tests.small_run import (
+    NUM_STEPS,
+    SAMPLES_PER_STEP,
+    Small,
+    Trained,
+    Watch,
+    largest_difference,
+    weights,
+)
+from tests.training.forked import AtBatch, fork_run
 
 
 def kill_this_process() -> None:
@@ -37,21 +45,34 @@ def two_ranks(small: Small) -> Small:
 @pytest.mark.parametrize("victim", [0, 1])
 def test_a_killed_rank(two_ranks: Small, victim: int) -> None:
     name = f"killed-{victim}"
-    run = fork_run(two_ranks, name, num_ranks=2, callback=AtBatch(kill_this_process, batch=5, rank=victim))
+    run = fork_run(
+        two_ranks, name, num_ranks=2, callback=AtBatch(kill_this_process, batch=5, rank=victim)
+    )
     statuses = run.wait()
     assert statuses[victim] == -signal.SIGKILL and statuses[1 - victim] == 1
     printed = run.printed(1 - victim)
     assert "error: another rank of this run has ended" in printed and "Traceback" not in printed
-    assert 0 < torch.load(two_ranks.run(name).checkpoint("last"), weights_only=True)["global_step"] < NUM_STEPS
+    assert (
+        0
+        < torch.load(two_ranks.run(name).checkpoint("last"), weights_only=True)["global_step"]
+        < NUM_STEPS
+    )
     assert fork_run(two_ranks, name, num_ranks=2).wait() == [0, 0]
-    assert largest_difference(weights(two_ranks.run(name)), weights(two_ranks.run("two-ranks"))) == 0
+    assert (
+        largest_difference(weights(two_ranks.run(name)), weights(two_ranks.run("two-ranks"))) == 0
+    )
 
 
 def test_a_killed_data_worker(trained: Trained, watch: Watch) -> None:
     words = ("data.num_workers=1",)
-    run = fork_run(trained.small, "worker", *words, callback=AtBatch(kill_the_data_workers, batch=5))
+    run = fork_run(
+        trained.small, "worker", *words, callback=AtBatch(kill_the_data_workers, batch=5)
+    )
     assert run.wait() == [1]
-    assert "error: a process that reads data was killed" in run.printed() and "Traceback" not in run.printed()
+    assert (
+        "error: a process that reads data was killed" in run.printed()
+        and "Traceback" not in run.printed()
+    )
     trained.small.fit("worker", *words)
     assert watch.positions[-4:] == [8, 9, 10, 11]
     assert largest_difference(weights(trained.small.run("worker")), weights(trained.run)) == 0
@@ -61,15 +82,24 @@ def test_a_data_worker_that_hangs(trained: Trained, watch: Watch, tmp_path: Path
     folder = shutil.copytree(trained.small.yaml.parent / "world/train/shards", tmp_path / "shards")
     words = (f"data.sources.world.shards={folder}", "data.num_workers=1", "data.timeout_seconds=2")
 
-    def put_pipes_in_the_place_of_tars() -> None:  # who opens one waits for ever, as on a network disk that is gone
+    def put_pipes_in_the_place_of_tars() -> (
+        None
+    ):  # who opens one waits for ever, as on a network disk that is gone
         for tar in folder.glob("*.tar"):
             tar.rename(tar.with_suffix(".aside"))
             os.mkfifo(tar)
 
-    run = fork_run(trained.small, "hung", *words, callback=AtBatch(put_pipes_in_the_place_of_tars, batch=5))
+    run = fork_run(
+        trained.small, "hung", *words, callback=AtBatch(put_pipes_in_the_place_of_tars, batch=5)
+    )
     assert run.wait() == [1]
-    assert "error: a process that reads data hangs: nothing has come for data.timeout_seconds=2" in run.printed()
-    assert f" it is the turn of {folder}/00000" in run.printed() and "Traceback" not in run.printed()
+    assert (
+        "error: a process that reads data hangs: nothing has come for data.timeout_seconds=2"
+        in run.printed()
+    )
+    assert (
+        f" it is the turn of {folder}/00000" in run.printed() and "Traceback" not in run.printed()
+    )
     for tar in folder.glob("*.aside"):
         tar.replace(tar.with_suffix(".tar"))
     trained.small.fit("hung", *words)
@@ -129,11 +159,17 @@ def test_a_run_that_is_killed_while_it_saves(trained: Trained, watch: Watch, mom
     assert fork_run(trained.small, name, prepare=MOMENTS[moment]).wait() == [-signal.SIGKILL]
     run = trained.small.run(name)
     assert list(run.checkpoints.glob("*.part"))
-    time.sleep(1 - time.time() % 1)  # TensorBoard orders the files of a run by the seconds in which they were begun
+    time.sleep(
+        1 - time.time() % 1
+    )  # TensorBoard orders the files of a run by the seconds in which they were begun
     trained.small.fit(name)
     assert not list(run.checkpoints.glob("*.part"))
-    started_at = 4 if "last one" in moment or "right after" in moment else 3  # of step 3 there is the best one
-    assert watch.positions == list(range(started_at * SAMPLES_PER_STEP, NUM_STEPS * SAMPLES_PER_STEP))
+    started_at = (
+        4 if "last one" in moment or "right after" in moment else 3
+    )  # of step 3 there is the best one
+    assert watch.positions == list(
+        range(started_at * SAMPLES_PER_STEP, NUM_STEPS * SAMPLES_PER_STEP)
+    )
     assert largest_difference(weights(run), weights(trained.run)) == 0
     curves = EventAccumulator(str(run.tensorboard))
     curves.Reload()
@@ -145,7 +181,9 @@ def disk(tmp_path: Path) -> Iterator[Path]:
     """A disk that has room for two checkpoints and not for three."""
     folder = tmp_path / "disk"
     folder.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", folder], capture_output=True, check=False).returncode:
+    if subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", folder], capture_output=True, check=False
+    ).returncode:
         pytest.skip("no right to mount a small disk")
     yield folder
     subprocess.run(["umount", folder], check=True)
@@ -156,7 +194,10 @@ def test_a_disk_that_is_full(two_ranks: Small, disk: Path) -> None:
     run = RunFolder(disk / "full")
     stopped = fork_run(two_ranks, "full", *words, num_ranks=2)
     assert stopped.wait() == [1, 1]
-    assert f"error: {run.checkpoints}/best.ckpt could not be saved: No space left on device; " in stopped.printed(0)
+    assert (
+        f"error: {run.checkpoints}/best.ckpt could not be saved: No space left on device; "
+        in stopped.printed(0)
+    )
     assert "error: another rank of this run has ended" in stopped.printed(1)
     assert "Traceback" not in stopped.printed(0) + stopped.printed(1)
     assert {file.name for file in run.checkpoints.iterdir()} == {

@@ -4,7 +4,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from small_run import (
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from lit_hour.config.load import load_config
+from lit_hour.errors import ConfigError, QuestionError, ShardError
+from lit_hour.run_dir import RunFolder
+from lit_hour.training.fit import Outcome
+from tests.small_run import (
     NUM_STEPS,
     Small,
     Trained,
@@ -13,12 +19,6 @@ from small_run import (
     start_command,
     weights,
 )
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-from lit_hour.config.load import load_config
-from lit_hour.errors import ConfigError, QuestionError, ShardError
-from lit_hour.run import RunFolder
-from lit_hour.training.fit import Outcome
 
 PARTS = ("vision", "projector", "memory", "language")
 
@@ -56,11 +56,18 @@ def test_a_run_says_where_it_ended_and_what_to_try_next(trained: Trained) -> Non
     assert f"{NUM_STEPS}/{NUM_STEPS}" in printed  # the bar counts optimizer steps
     assert f"{trained.run.path}: step {NUM_STEPS}" in printed
     assert "right, guessing gives 25.0%" in printed
-    assert f"--logdir {trained.run.tensorboard}" in printed and f"--run {trained.run.path}" in printed
+    assert (
+        f"--logdir {trained.run.tensorboard}" in printed and f"--run {trained.run.path}" in printed
+    )
 
 
 def test_only_the_newest_periodic_checkpoints_are_kept(small: Small) -> None:
-    small.fit("kept", "training.keep_checkpoints=1", "training.checkpoint_every_steps=1", "training.max_steps=3")
+    small.fit(
+        "kept",
+        "training.keep_checkpoints=1",
+        "training.checkpoint_every_steps=1",
+        "training.max_steps=3",
+    )
     names = {file.stem for file in small.run("kept").checkpoints.glob("*")}
     assert names == {"best", "last", "step=000003"}
 
@@ -87,16 +94,29 @@ def test_tensorboard_has_a_value_at_each_step(events: EventAccumulator, tag: str
     if tag.startswith("learning_rate/"):
         peak = 0.001 * (1 + PARTS.index(tag.split("/")[1]))
         assert values[0] == pytest.approx(peak)
-        assert values[3] == pytest.approx(peak / 2)  # half way down the cosine; no step of six is warm-up
+        assert values[3] == pytest.approx(
+            peak / 2
+        )  # half way down the cosine; no step of six is warm-up
 
 
-def test_tensorboard_has_the_scores_of_each_validation(events: EventAccumulator, trained: Trained) -> None:
-    for tag in ("loss", "accuracy/open_ended", "accuracy/multiple_choice", "chance/multiple_choice"):
+def test_tensorboard_has_the_scores_of_each_validation(
+    events: EventAccumulator, trained: Trained
+) -> None:
+    for tag in (
+        "loss",
+        "accuracy/open_ended",
+        "accuracy/multiple_choice",
+        "chance/multiple_choice",
+    ):
         assert [event.step for event in events.Scalars(f"validation/{tag}")] == [2, 5]
     assert events.Scalars("validation/chance/multiple_choice")[0].value == 0.25
     with (trained.small.yaml.parent / "world/validation/questions.json").open() as questions:
         tasks = {question["task"] for question in json.load(questions)}
-    shown = {tag.removeprefix("validation/accuracy/") for tag in events.Tags()["scalars"] if "/accuracy/" in tag}
+    shown = {
+        tag.removeprefix("validation/accuracy/")
+        for tag in events.Tags()["scalars"]
+        if "/accuracy/" in tag
+    }
     assert shown - {"open_ended", "multiple_choice"} <= tasks and len(shown) > 2
 
 
@@ -120,7 +140,9 @@ def test_missing_shards_are_named_before_anything_is_trained(small: Small, tmp_p
 
 @pytest.mark.parametrize("precision", ["bf16-true", "bf16-mixed"])
 def test_a_run_in_bf16_trains_validates_and_answers(small: Small, precision: str) -> None:
-    outcome = small.fit("half", f"training.precision={precision}", f"run.folder={small.runs}/{precision}")
+    outcome = small.fit(
+        "half", f"training.precision={precision}", f"run.folder={small.runs}/{precision}"
+    )
     assert outcome.step == NUM_STEPS and "validation/loss" in outcome.scores
     kinds = {weight.dtype for weight in weights(outcome.run).values() if weight.is_floating_point()}
     assert kinds == {torch.bfloat16 if precision == "bf16-true" else torch.float32}
@@ -129,7 +151,9 @@ def test_a_run_in_bf16_trains_validates_and_answers(small: Small, precision: str
 # Where a run begins
 
 
-def test_a_run_starts_from_one_that_was_trained_from_scratch(small: Small, trained: Trained) -> None:
+def test_a_run_starts_from_one_that_was_trained_from_scratch(
+    small: Small, trained: Trained
+) -> None:
     source = f"training.start_from={trained.run.path}"
     small.fit("second", source, "training.max_steps=1", "training.learning_rate.language=0")
     first, second = weights(trained.run, "best"), weights(small.run("second"))
@@ -140,18 +164,25 @@ def test_a_run_starts_from_one_that_was_trained_from_scratch(small: Small, train
     ).read_bytes()
 
 
-def test_a_tokenizer_of_a_start_that_came_to_nothing_is_made_anew(small: Small, trained: Trained) -> None:
+def test_a_tokenizer_of_a_start_that_came_to_nothing_is_made_anew(
+    small: Small, trained: Trained
+) -> None:
     with pytest.raises(ConfigError, match="every part is frozen"):
         frozen = [f"training.learning_rate.{part}=0" for part in PARTS]
         small.fit("again", "text.vocabulary_size=320", *frozen)
     tokenizer = small.run("again").tokenizer / "tokenizer.json"
     stale = tokenizer.read_bytes()
     small.fit("again", f"training.start_from={trained.run.path}", "training.max_steps=1")
-    assert stale != tokenizer.read_bytes() == (trained.run.tokenizer / "tokenizer.json").read_bytes()
+    assert (
+        stale != tokenizer.read_bytes() == (trained.run.tokenizer / "tokenizer.json").read_bytes()
+    )
 
 
 def test_validation_questions_that_do_not_fit_are_named(small: Small) -> None:
-    with pytest.raises(QuestionError, match=r"questions about world_\d+ do not fit beside its tokens in text\.max_tokens=64"):
+    with pytest.raises(
+        QuestionError,
+        match=r"questions about world_\d+ do not fit beside its tokens in text\.max_tokens=64",
+    ):
         small.fit("cut", "text.max_tokens=64", "training.validate_every_steps=1")
 
 
@@ -159,7 +190,12 @@ def test_validation_questions_that_do_not_fit_are_named(small: Small) -> None:
 
 
 def test_two_processes_learn_what_one_learns(small: Small) -> None:
-    words = ("training.max_steps=2", "training.clip_norm=0", "training.validate_every_steps=2", "data.max_skipped=9")
+    words = (
+        "training.max_steps=2",
+        "training.clip_norm=0",
+        "training.validate_every_steps=2",
+        "data.max_skipped=9",
+    )
     process = start_command(small, "two", *words, "training.devices=2")
     small.fit("one", *words)
     printed = process.communicate(timeout=120)[0].decode()
@@ -168,10 +204,16 @@ def test_two_processes_learn_what_one_learns(small: Small) -> None:
     scores = [EventAccumulator(str(small.run(name).tensorboard)) for name in ("one", "two")]
     for accumulator in scores:
         accumulator.Reload()
-    for tag in ("validation/accuracy/open_ended", "validation/chance/multiple_choice", "validation/loss"):
+    for tag in (
+        "validation/accuracy/open_ended",
+        "validation/chance/multiple_choice",
+        "validation/loss",
+    ):
         one, two = (accumulator.Scalars(tag)[-1].value for accumulator in scores)
         assert two == pytest.approx(one, abs=1e-4)
-    states = [torch.load(small.run(name).checkpoint("last"), weights_only=True) for name in ("one", "two")]
+    states = [
+        torch.load(small.run(name).checkpoint("last"), weights_only=True) for name in ("one", "two")
+    ]
     one, two = (state["VideoQuestionData"] for state in states)
     assert one == two and (one["step"], one["position"]) == (2, 4)
 
@@ -183,6 +225,11 @@ def test_the_report_quotes_what_a_shell_would_split() -> None:
     outcome = Outcome(RunFolder(Path("my runs/x")), 7, {"validation/accuracy/open_ended": 0.5})
     report = outcome.report("a b.mp4", "What's that?", "a cat")
     assert "my runs/x: step 7" in report
-    assert "open ended on what it has not seen: 50.0% right\n" in report and "multiple choice" not in report
-    assert "ask 'a b.mp4' 'What'\"'\"'s that?' --run 'my runs/x'   # the true answer: a cat" in report
+    assert (
+        "open ended on what it has not seen: 50.0% right\n" in report
+        and "multiple choice" not in report
+    )
+    assert (
+        "ask 'a b.mp4' 'What'\"'\"'s that?' --run 'my runs/x'   # the true answer: a cat" in report
+    )
     assert replace(outcome, scores={}).report().count("\n") == report.count("\n") - 1

@@ -2,15 +2,17 @@ from collections.abc import Sequence
 
 import pytest
 import torch
-from small_run import Small, Trained
 from torch import Tensor
 
 from lit_hour.processor import Processor
 from lit_hour.text.tokenizer import load_tokenizer
 from lit_hour.training.module import HourLLaVAModule
 from lit_hour.types import Batch, Frames, Question, Sample, Skipped
+from tests.small_run import Small, Trained
 
-pytestmark = pytest.mark.filterwarnings("ignore:You are trying to `self.log")  # there is no trainer here
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:You are trying to `self.log"
+)  # there is no trainer here
 RED = Question("1", "", "open_ended", "Which colour?", "red")
 BLUE = Question("2", "", "open_ended", "Which colour?", "red")
 LONG = Question("3", "", "open_ended", "And then?", "It goes away, and comes back from the left.")
@@ -27,31 +29,48 @@ def module(small: Small, processor: Processor) -> HourLLaVAModule:
     return HourLLaVAModule(small.config("none"), processor, num_steps=10)
 
 
-def batch_of(processor: Processor, positions: Sequence[int], questions: Sequence[Question]) -> Batch:
+def batch_of(
+    processor: Processor, positions: Sequence[int], questions: Sequence[Question]
+) -> Batch:
     """Another video of noise at each position."""
     examples = []
     for position, question in zip(positions, questions, strict=True):
         generator = torch.Generator().manual_seed(position)
-        images = torch.randint(0, 256, (4, 3, 64, 64), dtype=torch.uint8, generator=generator)  # (frames, 3, height, width)
+        images = torch.randint(
+            0, 256, (4, 3, 64, 64), dtype=torch.uint8, generator=generator
+        )  # (frames, 3, height, width)
         video = Frames(images, torch.arange(4.0))
-        examples.append(processor.example(Sample(f"{position}", "noise", 4.0, video, (processor.converse([question]),))))
+        examples.append(
+            processor.example(
+                Sample(f"{position}", "noise", 4.0, video, (processor.converse([question]),))
+            )
+        )
     return processor.batch(examples, positions=positions)
 
 
-def loss_and_gradients(module: HourLLaVAModule, batches: Sequence[Batch]) -> tuple[float, dict[str, Tensor]]:
+def loss_and_gradients(
+    module: HourLLaVAModule, batches: Sequence[Batch]
+) -> tuple[float, dict[str, Tensor]]:
     """As Lightning accumulates them: each micro-batch counts the same."""
     module.zero_grad()
     losses = [module.training_step(batch, 0) for batch in batches]
     torch.stack(losses).mean().backward()
-    gradients = {name: each.grad.clone() for name, each in module.named_parameters() if each.grad is not None}
+    gradients = {
+        name: each.grad.clone() for name, each in module.named_parameters() if each.grad is not None
+    }
     return float(torch.stack(losses).mean().detach()), gradients
 
 
 def test_accumulated_micro_batches_equal_one_batch_when_their_answers_are_as_long(
     module: HourLLaVAModule, processor: Processor
 ) -> None:
-    whole, gradients = loss_and_gradients(module, [batch_of(processor, range(4), [RED, BLUE, RED, BLUE])])
-    parts = [batch_of(processor, [position], [question]) for position, question in enumerate([RED, BLUE, RED, BLUE])]
+    whole, gradients = loss_and_gradients(
+        module, [batch_of(processor, range(4), [RED, BLUE, RED, BLUE])]
+    )
+    parts = [
+        batch_of(processor, [position], [question])
+        for position, question in enumerate([RED, BLUE, RED, BLUE])
+    ]
     loss, accumulated = loss_and_gradients(module, parts)
     assert loss == pytest.approx(whole, rel=1e-5)
     assert gradients.keys() == accumulated.keys() and len(gradients) > 20
@@ -76,26 +95,38 @@ def test_what_a_video_forgets_depends_on_its_position_and_the_seed_alone(
     small: Small, module: HourLLaVAModule, processor: Processor
 ) -> None:
     def numbers(module: HourLLaVAModule, positions: Sequence[int]) -> list[int]:
-        generators = module._forgetting_generators(batch_of(processor, positions, [RED] * len(positions)))
+        generators = module._forgetting_generators(
+            batch_of(processor, positions, [RED] * len(positions))
+        )
         return [int(torch.randint(2**40, (), generator=generator)) for generator in generators]
 
     both = numbers(module, [3, 8])
     assert both == numbers(module, [3]) + numbers(module, [8]) and both[0] != both[1]
     other = HourLLaVAModule(small.config("none", "run.seed=1"), processor, num_steps=10)
     assert not set(numbers(other, [3, 8])) & set(both)
-    assert len(numbers(module, [])) == 1  # a batch of which nothing could be read still has something to forget from
+    assert (
+        len(numbers(module, [])) == 1
+    )  # a batch of which nothing could be read still has something to forget from
 
 
-def test_a_batch_of_which_nothing_could_be_read_teaches_nothing(module: HourLLaVAModule, processor: Processor) -> None:
-    loss, gradients = loss_and_gradients(module, [processor.batch([], skipped=[Skipped("key", "damaged")])])
+def test_a_batch_of_which_nothing_could_be_read_teaches_nothing(
+    module: HourLLaVAModule, processor: Processor
+) -> None:
+    loss, gradients = loss_and_gradients(
+        module, [processor.batch([], skipped=[Skipped("key", "damaged")])]
+    )
     assert loss == 0
     assert gradients and all(not gradient.any() for gradient in gradients.values())
     with torch.no_grad():
         assert module.validation_step(processor.batch([]), 0) == []
 
 
-def test_validation_answers_every_question_and_scores_it(module: HourLLaVAModule, processor: Processor) -> None:
-    choice = Question("4", "scene/scene_recognition", "multiple_choice", "Where?", "sea", ("sea", "wood"))
+def test_validation_answers_every_question_and_scores_it(
+    module: HourLLaVAModule, processor: Processor
+) -> None:
+    choice = Question(
+        "4", "scene/scene_recognition", "multiple_choice", "Where?", "sea", ("sea", "wood")
+    )
     video = Frames(torch.zeros(4, 3, 64, 64, dtype=torch.uint8), torch.arange(4.0))
     conversations = tuple(processor.converse([question]) for question in (RED, choice, LONG))
     batch = processor.batch([processor.example(Sample("dark", "made", 4.0, video, conversations))])
@@ -104,9 +135,15 @@ def test_validation_answers_every_question_and_scores_it(module: HourLLaVAModule
     assert [answer.question for answer in said] == [RED, choice, LONG]
     assert all(answer.visual == 0 for answer in said)
     scores = module.scores.compute()
-    assert {"accuracy/open_ended", "accuracy/multiple_choice", "accuracy/scene/scene_recognition"} < set(scores)
+    assert {
+        "accuracy/open_ended",
+        "accuracy/multiple_choice",
+        "accuracy/scene/scene_recognition",
+    } < set(scores)
     assert scores["chance/multiple_choice"] == 0.5
 
 
 def test_sizes_add_up(module: HourLLaVAModule) -> None:
-    assert sum(module.sizes().values()) == sum(parameter.numel() for parameter in module.parameters())
+    assert sum(module.sizes().values()) == sum(
+        parameter.numel() for parameter in module.parameters()
+    )

@@ -2,12 +2,12 @@ import math
 
 import pytest
 import torch
-from small_run import Small, largest_difference, weights
 
 from lit_hour.config.schema import LearningRateConfig, TrainingConfig
 from lit_hour.errors import ConfigError
 from lit_hour.model.hour_llava import HourLLaVA
 from lit_hour.training.optim import build_optimizer, cosine_with_warmup, freeze_parts, parts_of
+from tests.small_run import Small, largest_difference, weights
 
 
 @pytest.fixture
@@ -32,7 +32,9 @@ def test_each_learning_part_is_a_named_group_with_its_rate(model: HourLLaVA) -> 
         ("memory", 2e-3),
         ("language", 3e-3),
     ]
-    assert all(group["lr"] == 0 and group["weight_decay"] == 0.1 for group in groups)  # the warm-up begins at 0
+    assert all(
+        group["lr"] == 0 and group["weight_decay"] == 0.1 for group in groups
+    )  # the warm-up begins at 0
     for _ in range(5):
         built["optimizer"].step()
         built["lr_scheduler"]["scheduler"].step()
@@ -41,23 +43,52 @@ def test_each_learning_part_is_a_named_group_with_its_rate(model: HourLLaVA) -> 
 
 
 def test_a_part_without_a_learning_rate_keeps_no_gradient(model: HourLLaVA) -> None:
-    freeze_parts(model, TrainingConfig(learning_rate=LearningRateConfig(vision=0, projector=1, memory=0, language=1)))
-    learning = {part: {each.requires_grad for each in parameters} for part, parameters in parts_of(model).items()}
-    assert learning == {"vision": {False}, "projector": {True}, "memory": {False}, "language": {True}}
-    freeze_parts(model, TrainingConfig(learning_rate=LearningRateConfig(vision=1, projector=1, memory=1, language=1)))
+    freeze_parts(
+        model,
+        TrainingConfig(
+            learning_rate=LearningRateConfig(vision=0, projector=1, memory=0, language=1)
+        ),
+    )
+    learning = {
+        part: {each.requires_grad for each in parameters}
+        for part, parameters in parts_of(model).items()
+    }
+    assert learning == {
+        "vision": {False},
+        "projector": {True},
+        "memory": {False},
+        "language": {True},
+    }
+    freeze_parts(
+        model,
+        TrainingConfig(
+            learning_rate=LearningRateConfig(vision=1, projector=1, memory=1, language=1)
+        ),
+    )
     assert all(parameter.requires_grad for parameter in model.parameters())
 
 
 def test_a_model_of_which_nothing_learns_is_refused(small: Small) -> None:
-    frozen = [f"training.learning_rate.{part}=0" for part in ("vision", "projector", "memory", "language")]
-    with pytest.raises(ConfigError, match=r"every part is frozen: .*training\.learning_rate above 0"):
+    frozen = [
+        f"training.learning_rate.{part}=0" for part in ("vision", "projector", "memory", "language")
+    ]
+    with pytest.raises(
+        ConfigError, match=r"every part is frozen: .*training\.learning_rate above 0"
+    ):
         small.fit("frozen", *frozen)
 
 
 def test_a_frozen_part_stays_as_it_was_while_the_others_learn(small: Small) -> None:
     words = ("training.max_steps=2", "training.checkpoint_every_steps=1")
-    small.fit("half-frozen", *words, "training.learning_rate.vision=0", "training.learning_rate.language=0")
-    before, after = (weights(small.run("half-frozen"), name) for name in ("step=000001", "step=000002"))
+    small.fit(
+        "half-frozen",
+        *words,
+        "training.learning_rate.vision=0",
+        "training.learning_rate.language=0",
+    )
+    before, after = (
+        weights(small.run("half-frozen"), name) for name in ("step=000001", "step=000002")
+    )
     for part, is_frozen in (
         ("vision", True),
         ("projector", False),
@@ -66,14 +97,24 @@ def test_a_frozen_part_stays_as_it_was_while_the_others_learn(small: Small) -> N
         ("language", True),
     ):
         one, other = (
-            {name: weight for name, weight in state.items() if name.startswith(f"model.{part}")} for state in (before, after)
+            {name: weight for name, weight in state.items() if name.startswith(f"model.{part}")}
+            for state in (before, after)
         )
         assert (largest_difference(one, other) == 0) == is_frozen, part
 
 
 @pytest.mark.parametrize(
     ("step", "share"),
-    [(0, 0.0), (1, 0.1), (9, 0.9), (10, 1.0), (35, 0.5 + math.sqrt(0.125)), (60, 0.5), (110, 0.0), (500, 0.0)],
+    [
+        (0, 0.0),
+        (1, 0.1),
+        (9, 0.9),
+        (10, 1.0),
+        (35, 0.5 + math.sqrt(0.125)),
+        (60, 0.5),
+        (110, 0.0),
+        (500, 0.0),
+    ],
 )
 def test_the_schedule_rises_in_a_line_and_falls_as_half_a_cosine(step: int, share: float) -> None:
     assert cosine_with_warmup(step, num_steps=110, num_warmup_steps=10) == pytest.approx(share)
@@ -81,11 +122,22 @@ def test_the_schedule_rises_in_a_line_and_falls_as_half_a_cosine(step: int, shar
 
 def test_the_schedule_may_be_all_warm_up_or_none() -> None:
     assert cosine_with_warmup(0, num_steps=4, num_warmup_steps=0) == 1
-    assert [cosine_with_warmup(step, num_steps=4, num_warmup_steps=4) for step in range(5)] == [0, 0.25, 0.5, 0.75, 1]
+    assert [cosine_with_warmup(step, num_steps=4, num_warmup_steps=4) for step in range(5)] == [
+        0,
+        0.25,
+        0.5,
+        0.75,
+        1,
+    ]
 
 
 def test_only_learning_parameters_get_a_gradient(small: Small, model: HourLLaVA) -> None:
-    freeze_parts(model, TrainingConfig(learning_rate=LearningRateConfig(vision=0, projector=1, memory=1, language=0)))
+    freeze_parts(
+        model,
+        TrainingConfig(
+            learning_rate=LearningRateConfig(vision=0, projector=1, memory=1, language=0)
+        ),
+    )
     images = torch.zeros(2, 3, 64, 64, dtype=torch.uint8)  # (frames, 3, height, width)
     model.projector(model.vision(images)).sum().backward()
     assert all(parameter.grad is None for parameter in model.vision.parameters())

@@ -4,11 +4,11 @@ import shutil
 from pathlib import Path
 
 import pytest
-from forked import fork_run
-from small_run import Small, Trained, Watch
 
 from lit_hour.errors import RunError, WeightsError
-from lit_hour.run import RunFolder
+from lit_hour.run_dir import RunFolder
+from tests.small_run import Small, Trained, Watch
+from tests.training.forked import fork_run
 
 
 @pytest.fixture
@@ -21,13 +21,20 @@ def copied(trained: Trained, tmp_path: Path) -> RunFolder:
 
 def test_a_checkpoint_without_settings(copied: RunFolder, small: Small, watch: Watch) -> None:
     copied.checkpoint("last").with_suffix(".yaml").unlink()
-    with pytest.raises(RunError, match=r"last\.ckpt has no settings beside it: put last\.yaml back, or delete the checkpoint"):
+    with pytest.raises(
+        RunError,
+        match=r"last\.ckpt has no settings beside it: put last\.yaml back, or delete the checkpoint",
+    ):
         small.fit(copied.path.name, "training.max_steps=8")
     assert watch.positions == []
 
 
-def test_the_weights_of_another_model_under_the_settings_of_this_one(copied: RunFolder, small: Small, watch: Watch) -> None:
-    wide = small.fit("wide", "training.max_steps=1", "model.language.hidden_size=64", "model.memory.num_layers=2").run
+def test_the_weights_of_another_model_under_the_settings_of_this_one(
+    copied: RunFolder, small: Small, watch: Watch
+) -> None:
+    wide = small.fit(
+        "wide", "training.max_steps=1", "model.language.hidden_size=64", "model.memory.num_layers=2"
+    ).run
     shutil.copy(wide.checkpoint("last"), copied.checkpoint("last"))
     watch.positions = []
     for number in (2, 4, 6):
@@ -39,7 +46,10 @@ def test_the_weights_of_another_model_under_the_settings_of_this_one(copied: Run
         f"{copied.checkpoint('last')} is not the one that last.yaml belongs to, put that back: it does not"
     )
     assert "left over: memory.blocks.1.self_attention.query.weight" in message
-    assert "of another shape: language.network.model.norm.weight is (64,) and has to be (32,)" in message
+    assert (
+        "of another shape: language.network.model.norm.weight is (64,) and has to be (32,)"
+        in message
+    )
     assert watch.positions == []
 
 

@@ -5,7 +5,7 @@ import subprocess
 import sys
 import time
 
-from lit_hour.training.signals import StopSignals
+from lit_hour.training.distributed import StopSignals
 
 
 def handlers() -> list[object]:
@@ -29,9 +29,20 @@ def test_warnings_are_noted_while_it_listens_and_handlers_come_back() -> None:
 
 def ends_when_warned(*last_words: str) -> bool:
     """Whether warnings end a process that has taken back Python's handlers, and then hangs in a library's exit."""
-    words = ["import ctypes", "from lit_hour.training.signals import STOP", "STOP.listen()", *last_words]
-    words += ["libc = ctypes.CDLL(None)", "libc.__cxa_atexit(libc.pause, None, None)", "print('leaves', flush=True)"]
-    process = subprocess.Popen([sys.executable, "-c", "; ".join(words)], stdout=subprocess.PIPE, text=True)
+    words = [
+        "import ctypes",
+        "from lit_hour.training.distributed import STOP",
+        "STOP.listen()",
+        *last_words,
+    ]
+    words += [
+        "libc = ctypes.CDLL(None)",
+        "libc.__cxa_atexit(libc.pause, None, None)",
+        "print('leaves', flush=True)",
+    ]
+    process = subprocess.Popen(
+        [sys.executable, "-c", "; ".join(words)], stdout=subprocess.PIPE, text=True
+    )
     assert process.stdout is not None and process.stdout.readline() == "leaves\n"
     for _ in range(100):
         process.terminate()

@@ -16,25 +16,40 @@ DIM, LAYERS = 2048, 36
 
 
 @pytest.fixture(scope="module")
-def encoded(tmp_path_factory: pytest.TempPathFactory) -> tuple[Config, step.HourLLaVAModule, step.Steps]:
+def encoded(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> tuple[Config, step.HourLLaVAModule, step.Steps]:
     folder = tmp_path_factory.mktemp("encoded")
-    words = [*step.TINY_ENCODED, f"training.max_steps={NUM_STEPS}", *step.places(folder, "noise"), "data.num_workers=0"]
+    words = [
+        *step.TINY_ENCODED,
+        f"training.max_steps={NUM_STEPS}",
+        *step.places(folder, "noise"),
+        "data.num_workers=0",
+    ]
     config = load_config(step.CONFIGS / "tiny_model.yaml", words)
     module, steps = step.encoded_steps(config, folder, NUM_FRAMES, 2)
-    assert list((folder / "runs").glob("*/tensorboard/events*")) and not list((folder / "runs").glob("**/*.ckpt"))
+    assert list((folder / "runs").glob("*/tensorboard/events*")) and not list(
+        (folder / "runs").glob("**/*.ckpt")
+    )
     return config, module, steps
 
 
-def test_the_steps_are_taken_apart(encoded: tuple[Config, step.HourLLaVAModule, step.Steps]) -> None:
+def test_the_steps_are_taken_apart(
+    encoded: tuple[Config, step.HourLLaVAModule, step.Steps],
+) -> None:
     _, _, steps = encoded
     assert len(steps.seconds) == len(steps.losses) == NUM_STEPS
     parts = steps.seconds_each(num_warm=1)
     assert set(parts) == {"data", "forward", "backward", "optimizer", "logging and callbacks"}
     assert parts["forward"] > 0 and parts["backward"] > 0
-    assert [len(video) for batch in steps.batches for video in batch.visuals] == [NUM_FRAMES]  # of the newest
+    assert [len(video) for batch in steps.batches for video in batch.visuals] == [
+        NUM_FRAMES
+    ]  # of the newest
 
 
-def test_the_plain_formulas_are_the_models(encoded: tuple[Config, step.HourLLaVAModule, step.Steps]) -> None:
+def test_the_plain_formulas_are_the_models(
+    encoded: tuple[Config, step.HourLLaVAModule, step.Steps],
+) -> None:
     """Loss and gradients in float32, to rounding: that of long sums, relative to the largest of each weight's."""
     _, module, steps = encoded
     found = []
@@ -42,11 +57,22 @@ def test_the_plain_formulas_are_the_models(encoded: tuple[Config, step.HourLLaVA
         module.model.zero_grad()
         loss = loss_of(steps.batches[0], module._forgetting_generators(steps.batches[0]))
         loss.backward()
-        found.append((loss.detach(), {name: each.grad for name, each in module.model.named_parameters() if each.requires_grad}))
+        found.append(
+            (
+                loss.detach(),
+                {
+                    name: each.grad
+                    for name, each in module.model.named_parameters()
+                    if each.requires_grad
+                },
+            )
+        )
     (ours, our_gradients), (plain, plain_gradients) = found
     torch.testing.assert_close(ours, plain)
     for name, gradient in our_gradients.items():
-        torch.testing.assert_close(gradient, plain_gradients[name], rtol=1e-3, atol=1e-4 * float(gradient.abs().max()))
+        torch.testing.assert_close(
+            gradient, plain_gradients[name], rtol=1e-3, atol=1e-4 * float(gradient.abs().max())
+        )
 
 
 def test_the_formula_counts_what_torch_counts(tmp_path: Path) -> None:
@@ -57,16 +83,26 @@ def test_the_formula_counts_what_torch_counts(tmp_path: Path) -> None:
 def test_what_does_not_learn_has_no_gradient_of_its_weights() -> None:
     config = load_config(step.CONFIGS / "hour_llava_3b_s3.yaml", step.STAGE_3)
     shapes = Shapes(
-        vision_dim=1152, num_projected=230_400, num_memory=234_000, num_query=8800, num_language=8900, num_learnt=100
+        vision_dim=1152,
+        num_projected=230_400,
+        num_memory=234_000,
+        num_query=8800,
+        num_language=8900,
+        num_learnt=100,
     )
     all_learn = step_flops(config, 151_936, shapes)
-    frozen = load_config(step.CONFIGS / "hour_llava_3b_s3.yaml", [*step.STAGE_3, "training.learning_rate.language=0"])
+    frozen = load_config(
+        step.CONFIGS / "hour_llava_3b_s3.yaml", [*step.STAGE_3, "training.learning_rate.language=0"]
+    )
     some_learn = step_flops(frozen, 151_936, shapes)
     layer = 2 * DIM**2 + 2 * DIM * 256 + 3 * DIM * 11_008
     assert all_learn["language model's layers"] == 6 * 8900 * LAYERS * layer
     assert some_learn["language model's layers"] == 4 * 8900 * LAYERS * layer
     assert all_learn["projector"] == 230_400 * (4 * 1152 * DIM + 6 * DIM**2)
-    assert {part for part in all_learn if all_learn[part] != some_learn[part]} == {"language model's layers", "output layer"}
+    assert {part for part in all_learn if all_learn[part] != some_learn[part]} == {
+        "language model's layers",
+        "output layer",
+    }
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="it would be measured here")

@@ -9,17 +9,24 @@ import pytest
 import torch
 import torch.distributed as dist
 from safetensors.torch import load_file
-from small_run import largest_difference
 from torch import Tensor
-from toy_onevision import SIZE_PIXELS, TOWER, know_tower, write_onevision, write_sources
 
 from lit_hour.config.load import load_config
 from lit_hour.errors import InputError
-from lit_hour.run import RunFolder
+from lit_hour.run_dir import RunFolder
 from lit_hour.training.fit import Outcome, fit
-from lit_hour.weights import open_weights
+from lit_hour.weights.reader import open_weights
+from tests import REPOSITORY
+from tests.small_run import largest_difference
+from tests.training.toy_onevision import (
+    SIZE_PIXELS,
+    TOWER,
+    know_tower,
+    write_onevision,
+    write_sources,
+)
 
-CONF = Path(__file__).parents[2] / "conf"
+CONF = REPOSITORY / "conf"
 ONEVISION = {"3b": "llava_onevision_si_qwen2_5_3b", "7b": "llava_onevision_si_qwen2_7b"}
 TOY = (
     f"video.size_pixels={SIZE_PIXELS}",
@@ -70,18 +77,30 @@ def test_each_stage_learns_its_parts_from_where_the_one_before_stopped(
     workplace: Path, monkeypatch: pytest.MonkeyPatch, size: str
 ) -> None:
     monkeypatch.chdir(workplace)
-    first = run_stage(size, "s1", "training.learning_rate.memory=1e-12")  # so small that hardly anything moves in float32
+    first = run_stage(
+        size, "s1", "training.learning_rate.memory=1e-12"
+    )  # so small that hardly anything moves in float32
     start = weights_of(first.run)
     shutil.rmtree(first.run.path)
     stages = [weights_of(run_stage(size, stage).run) for stage in ("s1", "s2", "s3")]
     assert changed_parts(start, stages[0]) == {"memory"}
-    assert changed_parts(stages[0], stages[1]) == {"vision", "projector", "frame_end", "memory", "language"}
+    assert changed_parts(stages[0], stages[1]) == {
+        "vision",
+        "projector",
+        "frame_end",
+        "memory",
+        "language",
+    }
     assert changed_parts(stages[1], stages[2]) == {"projector", "frame_end", "memory", "language"}
     for before, after in zip([start, *stages], stages, strict=False):
-        assert largest_difference(before, after) <= 1.01e-4  # AdamW's first step is no longer than the learning rate
+        assert (
+            largest_difference(before, after) <= 1.01e-4
+        )  # AdamW's first step is no longer than the learning rate
 
 
-def test_the_first_stage_starts_from_llava_onevision(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_first_stage_starts_from_llava_onevision(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(workplace)
     theirs = load_file(workplace / "weights" / ONEVISION["3b"] / "model.safetensors")
     ours = weights_of(run_stage("3b", "s1", "run.name=first").run)
@@ -103,31 +122,54 @@ def test_adapters_alone_of_the_language_model_learn_and_the_next_run_has_them_wi
 ) -> None:
     monkeypatch.chdir(workplace)
     before = f"training.start_from=weights/{ONEVISION['7b']}"
-    lora = ("run.name=adapted", "model.language.lora.rank=4", "training.learning_rate.language=0.05", "training.max_steps=3")
+    lora = (
+        "run.name=adapted",
+        "model.language.lora.rank=4",
+        "training.learning_rate.language=0.05",
+        "training.max_steps=3",
+    )
     adapted = weights_of(run_stage("7b", "s3", before, *lora).run)
-    plain = weights_of(run_stage("7b", "s3", before, "run.name=plain", "training.learning_rate.language=0").run)
+    plain = weights_of(
+        run_stage("7b", "s3", before, "run.name=plain", "training.learning_rate.language=0").run
+    )
     language = "language.network."
-    base = {name.replace(".base_layer", ""): weight for name, weight in adapted.items() if "lora_" not in name}
+    base = {
+        name.replace(".base_layer", ""): weight
+        for name, weight in adapted.items()
+        if "lora_" not in name
+    }
     assert all(torch.equal(base[name], plain[name]) for name in plain if name.startswith(language))
     merged = weights_of(
-        run_stage("7b", "s1", "training.start_from=runs/adapted", "run.name=merged", "training.learning_rate.memory=1e-12").run
+        run_stage(
+            "7b",
+            "s1",
+            "training.start_from=runs/adapted",
+            "run.name=merged",
+            "training.learning_rate.memory=1e-12",
+        ).run
     )
     name = f"{language}model.layers.1.self_attn.v_proj"
     up, down = (adapted[f"{name}.lora_{part}.default.weight"] for part in "BA")
     assert float(up.abs().max()) > 0
-    torch.testing.assert_close(merged[f"{name}.weight"], base[f"{name}.weight"] + up @ down * 32 / 4)
+    torch.testing.assert_close(
+        merged[f"{name}.weight"], base[f"{name}.weight"] + up @ down * 32 / 4
+    )
     kept = "memory.blocks.0.feed_forward.0.weight"
     torch.testing.assert_close(merged[kept], adapted[kept])
 
 
-def test_a_stage_goes_on_although_what_it_started_from_is_gone(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stage_goes_on_although_what_it_started_from_is_gone(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(workplace)
     source = shutil.copytree(workplace / "weights" / ONEVISION["7b"], workplace / "weights/passing")
     words = ("training.start_from=weights/passing", "run.name=interrupted")
     run_stage("7b", "s1", *words)
     shutil.rmtree(source)
     assert run_stage("7b", "s1", *words, "training.max_steps=2").step == 2
-    with pytest.raises(InputError, match=r"training\.start_from was 'weights/passing', is 'weights/other'"):
+    with pytest.raises(
+        InputError, match=r"training\.start_from was 'weights/passing', is 'weights/other'"
+    ):
         run_stage("7b", "s1", "training.start_from=weights/other", "run.name=interrupted")
 
 
@@ -137,7 +179,10 @@ def test_a_beginning_that_is_none_is_named_before_anything_is_written(
 ) -> None:
     monkeypatch.chdir(workplace)
     if place == "weights/cut":
-        file = shutil.copytree(workplace / "weights" / ONEVISION["7b"], workplace / place) / "model.safetensors"
+        file = (
+            shutil.copytree(workplace / "weights" / ONEVISION["7b"], workplace / place)
+            / "model.safetensors"
+        )
         file.write_bytes(file.read_bytes()[:-100])
     with pytest.raises(InputError, match=place):
         run_stage("7b", "s1", f"training.start_from={place}", "run.name=none")

@@ -5,7 +5,11 @@ import time
 
 import pytest
 import torch
-from small_run import (
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from lit_hour.config.load import load_config
+from lit_hour.errors import RunError
+from tests.small_run import (
     NUM_STEPS,
     SAMPLES_PER_STEP,
     Small,
@@ -16,10 +20,6 @@ from small_run import (
     start_command,
     weights,
 )
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-from lit_hour.config.load import load_config
-from lit_hour.errors import RunError
 
 EVERY_POSITION = list(range(NUM_STEPS * SAMPLES_PER_STEP))
 PARTS = ("vision", "projector", "memory", "language")
@@ -32,12 +32,19 @@ PARTS = ("vision", "projector", "memory", "language")
         ([9], ("data.num_workers=1",)),
         ([3, 6], ("data.num_workers=2",)),
         ([9, 1], ()),  # the second time in the middle of the step after the checkpoint
-        ([6], ("training.validate_every_steps=2",)),  # the best checkpoint is as new as the last, and knows its own loss
+        (
+            [6],
+            ("training.validate_every_steps=2",),
+        ),  # the best checkpoint is as new as the last, and knows its own loss
         ([7], ("training.checkpoint_every_steps=100",)),  # there is the best one alone
     ],
 )
 def test_a_stopped_run_continues_to_the_same_weights(
-    trained: Trained, watch: Watch, request: pytest.FixtureRequest, stops: list[int], more: tuple[str, ...]
+    trained: Trained,
+    watch: Watch,
+    request: pytest.FixtureRequest,
+    stops: list[int],
+    more: tuple[str, ...],
 ) -> None:
     name = f"stopped-{request.node.callspec.id}"
     for batches in stops:
@@ -46,7 +53,10 @@ def test_a_stopped_run_continues_to_the_same_weights(
             trained.small.fit(name, *more)
     watch.stop_after_batches, watch.positions = None, []
     run = trained.small.run(name)
-    newest = max(torch.load(file, weights_only=True)["global_step"] for file in run.checkpoints.glob("*.ckpt"))
+    newest = max(
+        torch.load(file, weights_only=True)["global_step"]
+        for file in run.checkpoints.glob("*.ckpt")
+    )
     assert 0 < newest < NUM_STEPS
     outcome = trained.small.fit(name, *more)
     assert watch.positions == EVERY_POSITION[newest * SAMPLES_PER_STEP :]
@@ -78,7 +88,9 @@ def test_tensorboard_goes_on_without_a_gap(small: Small, watch: Watch) -> None:
             continue
     accumulator = EventAccumulator(str(small.run("curve").tensorboard))
     accumulator.Reload()
-    assert sorted({event.step for event in accumulator.Scalars("train/loss")}) == list(range(NUM_STEPS))
+    assert sorted({event.step for event in accumulator.Scalars("train/loss")}) == list(
+        range(NUM_STEPS)
+    )
     assert watch.validated == [3, 6]
 
 
@@ -107,19 +119,29 @@ def test_the_best_checkpoint_stays_the_best_of_both_starts(small: Small, watch: 
 def test_a_finished_run_says_so_and_validates(trained: Trained, watch: Watch) -> None:
     before = weights(trained.run)
     printed = trained.small.train("whole", *trained.words)
-    assert f"run {trained.run.path} had finished its {NUM_STEPS} steps: more with training.max_steps" in printed
+    assert (
+        f"run {trained.run.path} had finished its {NUM_STEPS} steps: more with training.max_steps"
+        in printed
+    )
     assert watch.positions == [] and len(watch.validated) == 1
     assert largest_difference(weights(trained.run), before) == 0
-    assert printed.splitlines()[-6:] == trained.printed.splitlines()[-6:]  # the same scores, the same advice
+    assert (
+        printed.splitlines()[-6:] == trained.printed.splitlines()[-6:]
+    )  # the same scores, the same advice
 
 
 @pytest.mark.parametrize("every_steps", [2, 3])
-def test_a_finished_run_goes_on_when_it_gets_more_steps(small: Small, watch: Watch, every_steps: int) -> None:
+def test_a_finished_run_goes_on_when_it_gets_more_steps(
+    small: Small, watch: Watch, every_steps: int
+) -> None:
     words = ("training.checkpoint_every_steps=" + str(every_steps),)
     for num_steps in (4, 6):
         outcome = small.fit(f"longer-{every_steps}", *words, f"training.max_steps={num_steps}")
         assert outcome.step == num_steps
-        assert torch.load(outcome.run.checkpoint("last"), weights_only=True)["global_step"] == num_steps
+        assert (
+            torch.load(outcome.run.checkpoint("last"), weights_only=True)["global_step"]
+            == num_steps
+        )
     assert watch.positions == EVERY_POSITION
     assert watch.validated == [3, 4, 6]  # the end of a run is always validated
 
@@ -134,7 +156,9 @@ def test_another_batch_size_continues_with_the_next_samples(small: Small, watch:
     assert watch.positions == EVERY_POSITION[8:]
 
 
-def test_another_model_under_the_same_name_is_refused_with_every_difference(trained: Trained) -> None:
+def test_another_model_under_the_same_name_is_refused_with_every_difference(
+    trained: Trained,
+) -> None:
     other = (
         "model.language.hidden_size=64",
         "text.vocabulary_size=500",
@@ -145,7 +169,9 @@ def test_another_model_under_the_same_name_is_refused_with_every_difference(trai
         trained.small.fit("whole", *other)
     message = str(refusal.value)
     assert str(trained.run.checkpoints) in message
-    assert "model.language.hidden_size was 32, is 64; text.vocabulary_size was 400, is 500" in message
+    assert (
+        "model.language.hidden_size was 32, is 64; text.vocabulary_size was 400, is 500" in message
+    )
     assert "training.learning_rate.vision was 0.001, is 0.0" in message
     assert "num_workers" not in message and "run.name=NAME" in message
     assert load_config(trained.run.config) == trained.config
@@ -156,5 +182,8 @@ def test_a_damaged_checkpoint_is_named(small: Small) -> None:
     run.checkpoints.mkdir(parents=True)
     file = run.checkpoints / "last.ckpt"
     file.write_bytes(b"PK\x03\x04 and nothing more")
-    with pytest.raises(RunError, match=r"no checkpoint of .*/damaged is whole \(.*last\.ckpt is damaged or no checkpoint"):
+    with pytest.raises(
+        RunError,
+        match=r"no checkpoint of .*/damaged is whole \(.*last\.ckpt is damaged or no checkpoint",
+    ):
         small.fit("damaged")

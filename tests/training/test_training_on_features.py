@@ -8,14 +8,14 @@ import lightning as L
 import pytest
 import torch
 from lightning.pytorch.callbacks import Callback
-from small_run import Small, Trained, Watch, weights
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor
 
 from lit_hour.errors import ConfigError, WeightsError
 from lit_hour.training import fit
-from lit_hour.training.encode import encode
+from lit_hour.training.extract_features import encode
 from lit_hour.types import Batch
+from tests.small_run import Small, Trained, Watch, weights
 
 
 class Losses(Callback):
@@ -26,7 +26,12 @@ class Losses(Callback):
         self.losses: list[float] = []
 
     def on_train_batch_end(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Batch, batch_idx: int
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Batch,
+        batch_idx: int,
     ) -> None:
         self.keys += batch.keys
         self.losses.append(float(outputs["loss"]))
@@ -39,7 +44,9 @@ def losses(monkeypatch: pytest.MonkeyPatch) -> Callable[[], Losses]:
 
     def watch() -> Losses:
         watching = Losses()
-        monkeypatch.setattr(fit, "build_callbacks", lambda *given: [*build_callbacks(*given), watching])
+        monkeypatch.setattr(
+            fit, "build_callbacks", lambda *given: [*build_callbacks(*given), watching]
+        )
         return watching
 
     return watch
@@ -69,7 +76,9 @@ def validation_features(trained: Trained, tmp_path_factory: pytest.TempPathFacto
 
 # Features of an encoder that has learnt four steps less change the losses by a thousandth. Weights are compared by a share of
 # what was learnt; storing as bf16 changes a token by 0.16% of its length.
-@pytest.mark.parametrize(("precision", "of_losses", "of_weights"), [("bf16", 1e-5, 5e-3), ("int8", 1e-4, 1e-2)])
+@pytest.mark.parametrize(
+    ("precision", "of_losses", "of_weights"), [("bf16", 1e-5, 5e-3), ("int8", 1e-4, 1e-2)]
+)
 def test_training_on_features_is_training_on_the_frames(
     frames: Path,
     features: Path,
@@ -85,17 +94,28 @@ def test_training_on_features_is_training_on_the_frames(
     if precision == "int8":
         source = tmp_path / "int8"
         encode(str(frames / "shards"), source, ["encode.precision=int8"], run=trained.run.path)
-    seen, runs = [], {"frames": [], f"features-{precision}": [f"data.validation_sources.world.shards={validation}"]}
+    seen, runs = (
+        [],
+        {
+            "frames": [],
+            f"features-{precision}": [f"data.validation_sources.world.shards={validation}"],
+        },
+    )
     for (name, words), folder in zip(runs.items(), (frames / "shards", source), strict=True):
         seen.append(losses())
-        trained.small.fit(f"on-{name}-{precision}", *frozen(trained, folder, "data.balance_steps=3", *words))
+        trained.small.fit(
+            f"on-{name}-{precision}", *frozen(trained, folder, "data.balance_steps=3", *words)
+        )
     on_frames, on_features = seen
     assert on_features.keys == on_frames.keys and len(set(on_frames.keys)) > 4
     torch.testing.assert_close(on_features.losses, on_frames.losses, rtol=of_losses, atol=0)
     assert on_features.losses != on_frames.losses
     one, other = (weights(trained.small.run(f"on-{name}-{precision}")) for name in runs)
     assert distance(one, other) < of_weights * distance(one, weights(trained.run))
-    scores = [EventAccumulator(str(trained.small.run(f"on-{name}-{precision}").tensorboard)) for name in runs]
+    scores = [
+        EventAccumulator(str(trained.small.run(f"on-{name}-{precision}").tensorboard))
+        for name in runs
+    ]
     for each in scores:
         each.Reload()
     before, after = (each.Scalars("validation/loss")[-1].value for each in scores)
@@ -103,13 +123,20 @@ def test_training_on_features_is_training_on_the_frames(
 
 
 @pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true"])
-def test_a_run_in_bf16_trains_on_features(features: Path, validation_features: Path, trained: Trained, precision: str) -> None:
+def test_a_run_in_bf16_trains_on_features(
+    features: Path, validation_features: Path, trained: Trained, precision: str
+) -> None:
     words = frozen(
-        trained, features, f"training.precision={precision}", f"data.validation_sources.world.shards={validation_features}"
+        trained,
+        features,
+        f"training.precision={precision}",
+        f"data.validation_sources.world.shards={validation_features}",
     )
     outcome = trained.small.fit(f"half-{precision}", *words, "training.max_steps=3")
     assert outcome.step == 3 and "validation/loss" in outcome.scores
-    outcome = trained.small.fit(f"half-{precision}", *words, "training.max_steps=4")  # from a checkpoint
+    outcome = trained.small.fit(
+        f"half-{precision}", *words, "training.max_steps=4"
+    )  # from a checkpoint
     assert outcome.step == 4
 
 
@@ -127,7 +154,9 @@ def test_features_of_another_encoder_are_refused_before_the_first_step(
 
 
 def test_a_validation_alone_looks_too(features: Path, trained: Trained, frames: Path) -> None:
-    words = frozen(trained, frames / "shards", "training.max_steps=2", "training.validate_every_steps=2")
+    words = frozen(
+        trained, frames / "shards", "training.max_steps=2", "training.validate_every_steps=2"
+    )
     trained.small.fit("done", *words)
     file = trained.small.run("done").checkpoint("last")
     state = torch.load(file, weights_only=True)
@@ -136,13 +165,18 @@ def test_a_validation_alone_looks_too(features: Path, trained: Trained, frames: 
     torch.save(state, file)
     trained.small.run("done").checkpoint("best").unlink()
     with pytest.raises(WeightsError, match="encode again"):
-        trained.small.fit("done", *words, f"data.validation_sources.world.shards={features}", "data.on_change=use")
+        trained.small.fit(
+            "done", *words, f"data.validation_sources.world.shards={features}", "data.on_change=use"
+        )
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["model.vision.grid=4"], r"other settings than this run's: model\.vision\.grid was 2, is 4\. Set .* encode again"),
+        (
+            ["model.vision.grid=4"],
+            r"other settings than this run's: model\.vision\.grid was 2, is 4\. Set .* encode again",
+        ),
         (["model.vision.tanh_gelu=false"], r"model\.vision\.tanh_gelu was True, is False"),
         (["video.max_frames=5"], r"video\.max_frames was 6, is 5"),
         (

@@ -9,16 +9,16 @@ import open_clip
 import torch
 from PIL import Image
 from safetensors.torch import save_file
-from siglip_tower import lit_hour_siglip
 from timm.models import register_model
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from transformers import Qwen2Config, Qwen2ForCausalLM, SiglipVisionConfig, SiglipVisionModel
 
 from lit_hour.config.schema import PackConfig, VideoConfig
-from lit_hour.data.pack import pack
+from lit_hour.data.packing.pack import pack
 from lit_hour.text.tokenizer import learn_byte_level_tokenizer
-from tests.video.written import write_video
+from tests.media.written import write_video
+from tests.siglip_tower import lit_hour_siglip
 
 TOWER, SIZE_PIXELS = "lit-hour-siglip-toy", 56
 DIM, VISION_DIM = 32, 24
@@ -54,10 +54,18 @@ def lit_hour_siglip_toy(pretrained: bool = False, **sizes: Any) -> VisionTransfo
 
 def know_tower(folder: Path) -> None:
     """Make the toy tower known to open_clip."""
-    vision = {"image_size": SIZE_PIXELS, "timm_model_name": "lit_hour_siglip_toy", "timm_pool": "map", "timm_proj": "none"}
+    vision = {
+        "image_size": SIZE_PIXELS,
+        "timm_model_name": "lit_hour_siglip_toy",
+        "timm_pool": "map",
+        "timm_proj": "none",
+    }
     text = {"context_length": 8, "vocab_size": 16, "width": 32, "heads": 2, "layers": 1}
     file = folder / f"{TOWER}.json"
-    file.write_text(json.dumps({"embed_dim": VISION_DIM, "vision_cfg": vision, "text_cfg": text}), encoding="utf-8")
+    file.write_text(
+        json.dumps({"embed_dim": VISION_DIM, "vision_cfg": vision, "text_cfg": text}),
+        encoding="utf-8",
+    )
     open_clip.add_model_config(file)
 
 
@@ -78,13 +86,20 @@ def write_onevision(folder: Path) -> None:
     )
     projector = nn.Sequential(nn.Linear(VISION_DIM, DIM), nn.GELU(), nn.Linear(DIM, DIM))
     weights: dict[str, Tensor] = {"model.image_newline": torch.randn(DIM)}
-    weights |= {name: weight for name, weight in language.state_dict().items() if name != "lm_head.weight"}
-    weights |= {f"model.mm_projector.{name}": weight for name, weight in projector.state_dict().items()}
+    weights |= {
+        name: weight for name, weight in language.state_dict().items() if name != "lm_head.weight"
+    }
+    weights |= {
+        f"model.mm_projector.{name}": weight for name, weight in projector.state_dict().items()
+    }
     for name, weight in tower.state_dict().items():
         name = name.removeprefix("vision_model.")
         if not name.startswith(("head.", "encoder.layers.3.")):  # the published code drops both
             weights[f"model.vision_tower.vision_tower.vision_model.{name}"] = weight
-    save_file({name: weight.contiguous() for name, weight in weights.items()}, folder / "model.safetensors")
+    save_file(
+        {name: weight.contiguous() for name, weight in weights.items()},
+        folder / "model.safetensors",
+    )
     (folder / "config.json").write_text(json.dumps({**LANGUAGE, **ONEVISION}), encoding="utf-8")
     learn_byte_level_tokenizer([], 300).save_pretrained(str(folder))
 
@@ -100,14 +115,24 @@ def write_sources(shards: Path, files: Path, video: VideoConfig) -> None:
     write_video(files / "clip.mp4", frames)
     asked = {"question": "What is it?", "answer": "noise"}
     records: dict[str, list[dict[str, Any]]] = {
-        "llava_onevision_text": [{"question": f"How much is {n} and 1?", "answer": str(n + 1)} for n in range(4)],
-        "llava_onevision_single_image": [{"image": f"{number}.png", **asked} for number in range(4)],
+        "llava_onevision_text": [
+            {"question": f"How much is {n} and 1?", "answer": str(n + 1)} for n in range(4)
+        ],
+        "llava_onevision_single_image": [
+            {"image": f"{number}.png", **asked} for number in range(4)
+        ],
         "llava_onevision_multi_image": [
-            {"images": ["0.png", "1.png"], "question": "Is <image> as wide as <image>?", "answer": "no"},
+            {
+                "images": ["0.png", "1.png"],
+                "question": "Is <image> as wide as <image>?",
+                "answer": "no",
+            },
             {"images": ["2.png", "3.png", "0.png"], **asked},
         ],
         "llava_video_178k": [{"video": "clip.mp4", **asked}],
-        "video_marathon": [{"video": "clip.mp4", "question": "How bright is it at the end?", "answer": "bright"}],
+        "video_marathon": [
+            {"video": "clip.mp4", "question": "How bright is it at the end?", "answer": "bright"}
+        ],
     }
     for name, questions in records.items():
         file = files / f"{name}.json"

@@ -10,8 +10,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from lit_hour.errors import QuestionError
-from lit_hour.evaluation.benchmarks.family import Family, Record, spread_list
-from lit_hour.evaluation.files import Content
+from lit_hour.evaluation.benchmarks.base import Family, Record, spread_list
+from lit_hour.evaluation.benchmarks.files import Content
 from lit_hour.evaluation.item import Item
 
 NUM_OPTIONS = 5
@@ -20,12 +20,21 @@ INSTRUCTION = "Answer with the option's letter from the given choices directly."
 
 def holds_answers(value: Any) -> bool:
     """Whether a file's JSON maps ids to places of options."""
-    return isinstance(value, dict) and bool(value) and not any(isinstance(answer, dict | list) for answer in value.values())
+    return (
+        isinstance(value, dict)
+        and bool(value)
+        and not any(isinstance(answer, dict | list) for answer in value.values())
+    )
 
 
 def spread(contents: Sequence[Content]) -> Iterator[Record]:
     """The records whose answers are published, and the answers to which no record belongs; all records where there are none."""
-    answers = {key: answer for content in contents if holds_answers(content.value) for key, answer in content.value.items()}
+    answers = {
+        key: answer
+        for content in contents
+        if holds_answers(content.value)
+        for key, answer in content.value.items()
+    }
     asked = set()
     for record in spread_list(contents):
         identifier = str(record.fields.get("q_uid"))
@@ -36,7 +45,11 @@ def spread(contents: Sequence[Content]) -> Iterator[Record]:
             yield record
     for content in contents:
         if holds_answers(content.value):
-            yield from (Record(content.file, key, {"q_uid": key}) for key in content.value if key not in asked)
+            yield from (
+                Record(content.file, key, {"q_uid": key})
+                for key in content.value
+                if key not in asked
+            )
 
 
 def parse(record: Record) -> Item:
@@ -45,7 +58,9 @@ def parse(record: Record) -> Item:
     options = {"ABCDE"[place]: record.text(f"option {place}") for place in range(NUM_OPTIONS)}
     place = record.value("answer")
     if isinstance(place, bool) or not isinstance(place, int) or not 0 <= place < NUM_OPTIONS:
-        raise QuestionError(f"{record.place}: column 'answer': {place!r} is no place from 0 to {NUM_OPTIONS - 1}")
+        raise QuestionError(
+            f"{record.place}: column 'answer': {place!r} is no place from 0 to {NUM_OPTIONS - 1}"
+        )
     identifier = record.name_in("q_uid")
     listed = [f"{letter}. {words}" for letter, words in options.items()]
     return Item(

@@ -8,7 +8,7 @@ draws an option for it at random.
 from __future__ import annotations
 
 from lit_hour.errors import QuestionError
-from lit_hour.evaluation.benchmarks.family import Family, Options, Record, letter_options, spread_list
+from lit_hour.evaluation.benchmarks.base import Family, Options, Record, letter_options, spread_list
 from lit_hour.evaluation.item import Item
 
 INSTRUCTION = "Answer with the option's letter from the given choices directly."
@@ -29,7 +29,9 @@ def parse(record: Record) -> Item:
         answer=_true_letter(record, options),
         rule="longvideobench",
         groups={
-            "duration group in seconds": (record.one_of("duration_group", DURATION_GROUPS_SECONDS),),
+            "duration group in seconds": (
+                record.one_of("duration_group", DURATION_GROUPS_SECONDS),
+            ),
             "level": (record.text("level"),),
             "category": (record.text("question_category"),),
         },
@@ -40,14 +42,25 @@ def parse(record: Record) -> Item:
 def _true_letter(record: Record, options: Options) -> str:
     choice = record.value("correct_choice")
     if isinstance(choice, bool) or not isinstance(choice, int) or not 0 <= choice < len(options):
-        raise QuestionError(f"{record.place}: column 'correct_choice': {choice!r} is no place from 0 to {len(options) - 1}")
+        raise QuestionError(
+            f"{record.place}: column 'correct_choice': {choice!r} is no place from 0 to {len(options) - 1}"
+        )
     return list(options)[choice]
 
 
 FAMILY = Family(
     name="longvideobench",
     title="LongVideoBench validation",
-    columns=("id", "video_path", "question", "candidates", "correct_choice", "duration_group", "level", "question_category"),
+    columns=(
+        "id",
+        "video_path",
+        "question",
+        "candidates",
+        "correct_choice",
+        "duration_group",
+        "level",
+        "question_category",
+    ),
     num_published=1337,
     spread=spread_list,
     parse=parse,

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from lit_hour.evaluation.benchmarks.family import Family, Record, read_labels
-from lit_hour.evaluation.files import Content
+from lit_hour.evaluation.benchmarks.base import Family, Record, read_labels
+from lit_hour.evaluation.benchmarks.files import Content
 from lit_hour.evaluation.item import Item
 
 ABILITIES = (
@@ -26,7 +26,9 @@ INSTRUCTION = "\nAnswer the question with the option letter"
 def spread(contents: Sequence[Content]) -> Iterator[Record]:
     """A record for each question of each video, named by the video's number and its own."""
     for content in contents:
-        for number, video in enumerate(content.value if isinstance(content.value, list) else (), start=1):
+        for number, video in enumerate(
+            content.value if isinstance(content.value, list) else (), start=1
+        ):
             asked = video.get("qa") if isinstance(video, dict) else None
             for place, fields in enumerate(asked if isinstance(asked, list) else [None], start=1):
                 known = {**fields, "key": video.get("key")} if isinstance(fields, dict) else {}
@@ -37,7 +39,10 @@ def parse(record: Record) -> Item:
     """A question with its options in its own lines."""
     question, *lines = record.text("question").rstrip().split("\n")
     options = read_labels(lines, "question", record.place)
-    abilities = tuple(record.check_choice(ability, "question_type", ABILITIES) for ability in record.texts("question_type"))
+    abilities = tuple(
+        record.check_choice(ability, "question_type", ABILITIES)
+        for ability in record.texts("question_type")
+    )
     return Item(
         id=record.name_in("uid"),
         videos=(record.video(f"{record.text('key')}.mp4", "key"),),

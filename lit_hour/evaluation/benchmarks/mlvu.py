@@ -7,7 +7,7 @@ Source: MLVU (arXiv:2406.04264) and the code published with it, which asks with 
 from __future__ import annotations
 
 from lit_hour.errors import QuestionError
-from lit_hour.evaluation.benchmarks.family import Family, Options, Record, letter_options, spread_list
+from lit_hour.evaluation.benchmarks.base import Family, Options, Record, letter_options, spread_list
 from lit_hour.evaluation.item import Item
 
 FOLDER_OF_CHOICE_TASK = {
@@ -52,7 +52,8 @@ def parse(record: Record) -> Item:
         id=f"{folder}/{record.name}",
         videos=(f"{folder}/{video}", video),
         question=question,
-        prompt=f"Question: {question}\nOptions:\n{listed}".rstrip() + "\nOnly give the best option.",
+        prompt=f"Question: {question}\nOptions:\n{listed}".rstrip()
+        + "\nOnly give the best option.",
         options=options,
         answer=_true_letter(answer, options, record),
         rule="mlvu",
@@ -67,7 +68,9 @@ def _true_letter(answer: str, options: Options, record: Record) -> str:
     """The last of the options that are the answer, as the published code takes it: some records repeat an option."""
     letters = [letter for letter, words in options.items() if words == answer]
     if not letters:
-        raise QuestionError(f"{record.place}: column 'answer': {answer!r} is none of the options {list(options.values())!r}")
+        raise QuestionError(
+            f"{record.place}: column 'answer': {answer!r} is none of the options {list(options.values())!r}"
+        )
     return letters[-1]
 
 

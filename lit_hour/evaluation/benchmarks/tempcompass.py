@@ -10,8 +10,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from lit_hour.errors import QuestionError
-from lit_hour.evaluation.benchmarks.family import Family, Options, Record, read_labels
-from lit_hour.evaluation.files import Content
+from lit_hour.evaluation.benchmarks.base import Family, Options, Record, read_labels
+from lit_hour.evaluation.benchmarks.files import Content
 from lit_hour.evaluation.item import Item, Rule
 
 ASPECTS = ("action", "direction", "speed", "order", "attribute_change")
@@ -37,8 +37,14 @@ def spread(contents: Sequence[Content]) -> Iterator[Record]:
     for content in contents:
         for video, aspects in _entries(content.value):
             for aspect, questions in _entries(aspects):
-                for number, fields in enumerate(questions if isinstance(questions, list) else [questions], start=1):
-                    known = {**fields, "video": video, "aspect": aspect} if isinstance(fields, dict) else {}
+                for number, fields in enumerate(
+                    questions if isinstance(questions, list) else [questions], start=1
+                ):
+                    known = (
+                        {**fields, "video": video, "aspect": aspect}
+                        if isinstance(fields, dict)
+                        else {}
+                    )
                     yield Record(content.file, f"{video}/{aspect}/{number}", known)
 
 
@@ -90,7 +96,9 @@ def _label(answer: str, lines: list[str], options: Options, record: Record) -> s
     for line, label in zip(lines, options, strict=True):
         if line.strip() == answer.strip():
             return label
-    raise QuestionError(f"{record.place}: column 'answer': {answer!r} is none of the options {lines!r}")
+    raise QuestionError(
+        f"{record.place}: column 'answer': {answer!r} is none of the options {lines!r}"
+    )
 
 
 FAMILY = Family(

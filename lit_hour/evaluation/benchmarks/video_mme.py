@@ -11,8 +11,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from lit_hour.evaluation.benchmarks.family import Family, Record, read_labels, spread_list
-from lit_hour.evaluation.files import Content
+from lit_hour.evaluation.benchmarks.base import Family, Record, read_labels, spread_list
+from lit_hour.evaluation.benchmarks.files import Content
 from lit_hour.evaluation.item import Item
 from lit_hour.evaluation.subtitles import Subtitle, subtitles_at
 
@@ -78,7 +78,9 @@ def parse(record: Record) -> Item:
     )
 
 
-def add_subtitles(item: Item, subtitles: Sequence[Subtitle], timestamps_seconds: Sequence[float]) -> Item:
+def add_subtitles(
+    item: Item, subtitles: Sequence[Subtitle], timestamps_seconds: Sequence[float]
+) -> Item:
     """The question asked with the subtitles that are shown at the frames which the model sees.
 
     Args:
@@ -94,7 +96,17 @@ def add_subtitles(item: Item, subtitles: Sequence[Subtitle], timestamps_seconds:
 FAMILY = Family(
     name="video_mme",
     title="Video-MME",
-    columns=("videoID", "duration", "domain", "sub_category", "question_id", "task_type", "question", "options", "answer"),
+    columns=(
+        "videoID",
+        "duration",
+        "domain",
+        "sub_category",
+        "question_id",
+        "task_type",
+        "question",
+        "options",
+        "answer",
+    ),
     num_published=2700,
     spread=spread,
     parse=parse,

@@ -19,20 +19,19 @@ from typing import Any
 import torch
 
 from lit_hour.config.load import load_config
-from lit_hour.config.world import WorldConfig
+from lit_hour.config.synthetic import WorldConfig
+from lit_hour.inference.predictor import Answer, Session
+from lit_hour.inference.video_memory import Memory
 from lit_hour.model.hour_llava import HourLLaVA
-from lit_hour.model.materialise import materialise
+from lit_hour.model.meta_init import materialise
 from lit_hour.processor import Processor
-from lit_hour.serving.answer import Answer
-from lit_hour.serving.memory import Memory
-from lit_hour.serving.session import Session
+from lit_hour.synthetic.render import render_story
+from lit_hour.synthetic.video_plan import VideoPlan, tell_story
 from lit_hour.text.tokenizer import learn_byte_level_tokenizer
 from lit_hour.types import Features, Frames, Repository
-from lit_hour.world.plan import VideoPlan, tell_story
-from lit_hour.world.render import render_story
 from tests.benchmarks.speed.harness.matrix_rate import wait_for
 from tests.benchmarks.speed.harness.outcome import Goal, Outcome
-from tests.video.looped import loop_video
+from tests.media.looped import loop_video
 
 CONFIGS = Path(__file__).parents[3] / "conf"
 TARGET = 6
@@ -43,7 +42,10 @@ NUM_ROUNDS = 2  # of the shorter videos; ten hours are read once
 NUM_QUESTIONS, NUM_LONG_QUESTIONS = 10, 3
 VIDEO_PIXELS, VIDEO_FRAMES_PER_SECOND = 256, 10
 SETTINGS = ("video.max_frames=36000", "answer.max_new_tokens=1")
-QUESTIONS = tuple(f"What does the figure do after the door has opened for the {number}. time?" for number in range(1, 11))
+QUESTIONS = tuple(
+    f"What does the figure do after the door has opened for the {number}. time?"
+    for number in range(1, 11)
+)
 
 
 def measure() -> Iterator[Outcome]:
@@ -88,7 +90,10 @@ def of_tiny_model() -> Iterator[Outcome]:
             video = Path(folder) / f"{minutes}.mp4"
             loop_video(clip, video, 60.0 * minutes)
             rounds = 1 if minutes == MINUTES[-1] else NUM_ROUNDS
-            asked = [ask_twice(session, lambda video=video: session.remember(video)) for _ in range(rounds)]  # type: ignore[misc]
+            asked = [
+                ask_twice(session, lambda video=video: session.remember(video))
+                for _ in range(rounds)
+            ]  # type: ignore[misc]
             found[minutes] = min(asked, key=lambda each: each.total)
             say(minutes, found[minutes])
     video_kind = f"{VIDEO_PIXELS} x {VIDEO_PIXELS} pixels, {VIDEO_FRAMES_PER_SECOND} frames/s"
@@ -108,13 +113,18 @@ def of_3b() -> Iterator[Outcome]:
         num_frames = 60 * minutes
         timestamps = torch.arange(num_frames).float()  # (frames,)
         if minutes <= HOUR:
-            images = torch.randint(0, 256, (num_frames, 3, size, size), dtype=torch.uint8)  # (frames, 3, size, size)
+            images = torch.randint(
+                0, 256, (num_frames, 3, size, size), dtype=torch.uint8
+            )  # (frames, 3, size, size)
             visual: Frames | Features = Frames(images, timestamps)
         else:
             shape = (num_frames, vision.tokens_per_frame, vision.dim)
             visual = Features(torch.randn(shape, dtype=torch.bfloat16), timestamps)
         rounds = [
-            ask_twice(session, lambda visual=visual: session.remember_visual(visual, float(len(visual)), "noise"))  # type: ignore[misc]
+            ask_twice(
+                session,
+                lambda visual=visual: session.remember_visual(visual, float(len(visual)), "noise"),
+            )  # type: ignore[misc]
             for _ in range(1 + NUM_ROUNDS)  # the first also finds kernels
         ]
         found[minutes] = min(rounds, key=lambda each: each.total)
@@ -146,7 +156,9 @@ def ask_twice(session: Session, remember: Callable[[], Memory]) -> Asked:
     questions = QUESTIONS[: NUM_QUESTIONS if memory.num_frames <= 60 * HOUR else NUM_LONG_QUESTIONS]
     following = median(first_token_seconds(session, memory, question) for question in questions)
     plain = replace(memory, repository=without_keys_values(memory.repository))
-    unprepared = median(first_token_seconds(session, plain, question) for question in questions[:NUM_LONG_QUESTIONS])
+    unprepared = median(
+        first_token_seconds(session, plain, question) for question in questions[:NUM_LONG_QUESTIONS]
+    )
     return Asked(parts, following, unprepared)
 
 
@@ -169,7 +181,9 @@ def watching(session: Session) -> Iterator[dict[str, float]]:
 
 
 @contextmanager
-def timed(owner: Any, name: str, part: str, seconds: dict[str, float], device: torch.device) -> Iterator[None]:
+def timed(
+    owner: Any, name: str, part: str, seconds: dict[str, float], device: torch.device
+) -> Iterator[None]:
     """Add up the time that a method of an object takes."""
     plain = getattr(owner, name)
 
@@ -202,7 +216,10 @@ def without_keys_values(repository: Repository) -> Repository:
 
 def say(minutes: int, asked: Asked) -> None:
     """A line on the way."""
-    print(f"  {minutes} minutes: first {asked.total:.2f} s ({asked}); next {asked.following:.3f} s", flush=True)
+    print(
+        f"  {minutes} minutes: first {asked.total:.2f} s ({asked}); next {asked.following:.3f} s",
+        flush=True,
+    )
 
 
 def outcomes(kind: str, found: dict[int, Asked]) -> Iterator[Outcome]:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from lit_hour.config.model import VisionConfig
 from lit_hour.model.vision_encoder import VisionEncoder
-from lit_hour.training.blocks import compile_blocks
+from lit_hour.training.parallelize import compile_blocks
 from tests.benchmarks.speed.harness.matrix_rate import matrix_rate, wait_for
 from tests.benchmarks.speed.harness.outcome import Goal, Outcome
 
@@ -45,13 +45,19 @@ def on_cpu() -> Outcome:
     images = make_frames(NUM_CPU_FRAMES, encoder.size_pixels, torch.device("cpu"))
     pixels = normalise(encoder, images)
     check_equal(encoder, whole, images, pixels)
-    contenders: dict[str, Callable[[], Any]] = {"ours": lambda: encoder(images), "open_clip": lambda: whole.visual(pixels)}
+    contenders: dict[str, Callable[[], Any]] = {
+        "ours": lambda: encoder(images),
+        "open_clip": lambda: whole.visual(pixels),
+    }
     best, rate = dict.fromkeys(contenders, float("inf")), 0.0
     for _ in range(NUM_ROUNDS):
         rate = max(rate, matrix_rate(torch.device("cpu"), torch.float32))
         for name, encode in contenders.items():
             best[name] = min(best[name], seconds_of(encode, images.device))
-        print("  " + ", ".join(f"{name} {seconds:.2f} s" for name, seconds in best.items()), flush=True)
+        print(
+            "  " + ", ".join(f"{name} {seconds:.2f} s" for name, seconds in best.items()),
+            flush=True,
+        )
     flops = NUM_CPU_FRAMES * encoder_flops(encoder)
     return Outcome(
         TARGET,
@@ -76,11 +82,18 @@ def on_gpu() -> Outcome:
     flops = NUM_GPU_FRAMES * encoder_flops(encoder)
     for variant, change in VARIANTS.items():
         change(encoder)
-        for chunk_frames in (min(found, key=found.__getitem__)[1],) if variant == COMPILED else GPU_CHUNKS:
+        for chunk_frames in (
+            (min(found, key=found.__getitem__)[1],) if variant == COMPILED else GPU_CHUNKS
+        ):
             encode = in_chunks(encoder, images, chunk_frames)
             encode()  # finds kernels, or translates
-            found[variant, chunk_frames] = min(seconds_of(encode, device) for _ in range(NUM_ROUNDS))
-            print(f"  {variant}, {chunk_frames} frames: {flops / found[variant, chunk_frames] / 1e12:.0f} TFLOP/s", flush=True)
+            found[variant, chunk_frames] = min(
+                seconds_of(encode, device) for _ in range(NUM_ROUNDS)
+            )
+            print(
+                f"  {variant}, {chunk_frames} frames: {flops / found[variant, chunk_frames] / 1e12:.0f} TFLOP/s",
+                flush=True,
+            )
     variant, chunk_frames = min(found, key=found.__getitem__)
     default = flops / found["plain", VisionConfig().chunk_frames] / 1e12
     return Outcome(
@@ -124,7 +137,9 @@ def check_equal(encoder: VisionEncoder, whole: Any, images: Tensor, pixels: Tens
     """Both see the same: our tokens are open_clip's own, pooled."""
     with torch.inference_mode():
         trunk = whole.visual.trunk
-        found = trunk.forward_intermediates(pixels[:1], indices=1, intermediates_only=True, output_fmt="NLC")[0]
+        found = trunk.forward_intermediates(
+            pixels[:1], indices=1, intermediates_only=True, output_fmt="NLC"
+        )[0]
         theirs, ours = encoder.pool(found), encoder(images[:1])  # (1, tokens, vision_dim)
     difference = float((ours - theirs).abs().max() / theirs.abs().max())
     print(f"  our tokens differ from open_clip's by {difference:.1e} of the largest", flush=True)
@@ -139,12 +154,16 @@ def in_chunks(encoder: VisionEncoder, images: Tensor, chunk_frames: int) -> Call
 
 def make_frames(num_frames: int, size_pixels: int, device: torch.device) -> Tensor:
     """Noise: `(frames, 3, size, size)` uint8."""
-    return torch.randint(0, 256, (num_frames, 3, size_pixels, size_pixels), dtype=torch.uint8, device=device)
+    return torch.randint(
+        0, 256, (num_frames, 3, size_pixels, size_pixels), dtype=torch.uint8, device=device
+    )
 
 
 def normalise(encoder: VisionEncoder, images: Tensor) -> Tensor:
     """What open_clip is given: `(frames, 3, size, size)` float32."""
-    mean, deviation = (torch.tensor(each).view(3, 1, 1) for each in (encoder.mean, encoder.deviation))
+    mean, deviation = (
+        torch.tensor(each).view(3, 1, 1) for each in (encoder.mean, encoder.deviation)
+    )
     return (images / 255 - mean) / deviation  # (frames, 3, size, size)
 
 
@@ -161,5 +180,9 @@ def seconds_of(work: Callable[[], Any], device: torch.device) -> float:
 def encoder_flops(encoder: VisionEncoder) -> float:
     """Operations of a frame: two for each weight of a dense layer and token, four for each pair of tokens and channel."""
     trunk, num_tokens, dim = encoder.tower.trunk, encoder.tokens_per_image, encoder.dim
-    dense = sum(layer.weight.numel() for layer in trunk.modules() if isinstance(layer, torch.nn.Linear | torch.nn.Conv2d))
+    dense = sum(
+        layer.weight.numel()
+        for layer in trunk.modules()
+        if isinstance(layer, torch.nn.Linear | torch.nn.Conv2d)
+    )
     return 2.0 * num_tokens * dense + 4.0 * num_tokens**2 * dim * len(trunk.blocks)

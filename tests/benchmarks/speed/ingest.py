@@ -28,10 +28,10 @@ import numpy as np
 import torch
 from PIL import Image
 
-from lit_hour.video.decode import probe, read_frames
-from lit_hour.video.segments import num_processors
+from lit_hour.media.gop_decoder import num_processors
+from lit_hour.media.video_reader import probe, read_frames
 from tests.benchmarks.speed.harness.outcome import Goal, Outcome
-from tests.video.looped import loop_video
+from tests.media.looped import loop_video
 
 SIZE_PIXELS, FRAMES_AT_ONCE, CLIP_FRAMES, FRAMES_PER_SECOND, SCENE_FRAMES = 384, 64, 500, 25, 175
 MINUTES, LONG_MINUTES, NUM_ROUNDS = 3, 60, 2
@@ -67,20 +67,37 @@ def make_pictures(width: int, height: int) -> Iterator[np.ndarray]:
         step = number % SCENE_FRAMES
         if step == 0:
             wide, high = width * 3 // 2, height * 3 // 2
-            noise = [random.integers(0, 256, (high // side, wide // side, 3), dtype=np.uint8) for side in (128, 24, 5)]
-            layers = [np.asarray(Image.fromarray(layer).resize((wide, high), Image.Resampling.BICUBIC)) for layer in noise]
+            noise = [
+                random.integers(0, 256, (high // side, wide // side, 3), dtype=np.uint8)
+                for side in (128, 24, 5)
+            ]
+            layers = [
+                np.asarray(Image.fromarray(layer).resize((wide, high), Image.Resampling.BICUBIC))
+                for layer in noise
+            ]
             scene = np.average(layers, axis=0, weights=(0.6, 0.28, 0.12)).astype(np.int16)
             speed = random.uniform(-1, 1, 2) * (width, height) / 4 / SCENE_FRAMES
         left, top = (np.array([width, height]) / 4 + speed * step).astype(int)
         shift = int(random.integers(grain.size))
-        yield np.clip(scene[top : top + height, left : left + width] + np.roll(grain, shift), 0, 255).astype(np.uint8)
+        yield np.clip(
+            scene[top : top + height, left : left + width] + np.roll(grain, shift), 0, 255
+        ).astype(np.uint8)
 
 
-def write_clip(path: Path, width: int, height: int, key_frame_distance: int, bits_per_second: int) -> None:
+def write_clip(
+    path: Path, width: int, height: int, key_frame_distance: int, bits_per_second: int
+) -> None:
     """Encode a clip, to be repeated."""
     with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=FRAMES_PER_SECOND, options={"preset": "medium"})
-        stream.width, stream.height, stream.pix_fmt, stream.bit_rate = width, height, "yuv420p", bits_per_second
+        stream = container.add_stream(
+            "libx264", rate=FRAMES_PER_SECOND, options={"preset": "medium"}
+        )
+        stream.width, stream.height, stream.pix_fmt, stream.bit_rate = (
+            width,
+            height,
+            "yuv420p",
+            bits_per_second,
+        )
         stream.gop_size = key_frame_distance
         for picture in make_pictures(width, height):
             container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
@@ -89,7 +106,9 @@ def write_clip(path: Path, width: int, height: int, key_frame_distance: int, bit
 
 def read_ours(path: Path, timestamps: list[float], key_frames_only: bool = False) -> int:
     """This project."""
-    chunks = read_frames(probe(path), timestamps, SIZE_PIXELS, "error", FRAMES_AT_ONCE, key_frames_only)
+    chunks = read_frames(
+        probe(path), timestamps, SIZE_PIXELS, "error", FRAMES_AT_ONCE, key_frames_only
+    )
     return sum(len(frames) for frames in chunks)
 
 
@@ -104,7 +123,9 @@ def read_key_frames(path: Path, timestamps: list[float]) -> int:
 
 def resized(image: Image.Image) -> torch.Tensor:
     """The arithmetic of the published reader."""
-    small = np.array(image.resize((SIZE_PIXELS, SIZE_PIXELS), Image.Resampling.BICUBIC))  # (size, size, 3)
+    small = np.array(
+        image.resize((SIZE_PIXELS, SIZE_PIXELS), Image.Resampling.BICUBIC)
+    )  # (size, size, 3)
     return torch.from_numpy(small.transpose(2, 0, 1).copy())  # (3, size, size)
 
 
@@ -128,7 +149,9 @@ def read_decord(path: Path, timestamps: list[float]) -> int:
     reader, num_read = VideoReader(str(path)), 0
     numbers = [round(seconds * FRAMES_PER_SECOND) for seconds in timestamps]
     for start in range(0, len(numbers), FRAMES_AT_ONCE):
-        batch = reader.get_batch(numbers[start : start + FRAMES_AT_ONCE]).asnumpy()  # (frames, height, width, 3)
+        batch = reader.get_batch(
+            numbers[start : start + FRAMES_AT_ONCE]
+        ).asnumpy()  # (frames, height, width, 3)
         num_read += len([resized(Image.fromarray(picture)) for picture in batch])
     return num_read
 
@@ -140,17 +163,27 @@ def read_decord_small(path: Path, timestamps: list[float]) -> int:
     reader = VideoReader(str(path), width=SIZE_PIXELS, height=SIZE_PIXELS)
     numbers = [round(seconds * FRAMES_PER_SECOND) for seconds in timestamps]
     chunks = range(0, len(numbers), FRAMES_AT_ONCE)
-    return sum(len(reader.get_batch(numbers[start : start + FRAMES_AT_ONCE]).asnumpy()) for start in chunks)
+    return sum(
+        len(reader.get_batch(numbers[start : start + FRAMES_AT_ONCE]).asnumpy()) for start in chunks
+    )
 
 
 def read_torchcodec(path: Path, timestamps: list[float]) -> int:
     """torchcodec with all threads, and torch's resize with antialiasing."""
     from torchcodec.decoders import VideoDecoder
 
-    decoder, size, num_read = VideoDecoder(str(path), num_ffmpeg_threads=0), (SIZE_PIXELS, SIZE_PIXELS), 0
+    decoder, size, num_read = (
+        VideoDecoder(str(path), num_ffmpeg_threads=0),
+        (SIZE_PIXELS, SIZE_PIXELS),
+        0,
+    )
     for start in range(0, len(timestamps), FRAMES_AT_ONCE):
-        images = decoder.get_frames_played_at(timestamps[start : start + FRAMES_AT_ONCE]).data  # (frames, 3, height, width)
-        small = torch.nn.functional.interpolate(images, size, mode="bicubic", antialias=True)  # (frames, 3, size, size)
+        images = decoder.get_frames_played_at(
+            timestamps[start : start + FRAMES_AT_ONCE]
+        ).data  # (frames, 3, height, width)
+        small = torch.nn.functional.interpolate(
+            images, size, mode="bicubic", antialias=True
+        )  # (frames, 3, size, size)
         num_read += len(small)
     return num_read
 
@@ -178,7 +211,9 @@ def read_alone(name: str, path: Path, timestamps: list[float]) -> Cost:
     import_module(module)  # is not reading
     loaded, started, busy = peak_megabytes(), time.perf_counter(), time.process_time()
     assert reader(path, timestamps) == len(timestamps)
-    return Cost(time.perf_counter() - started, time.process_time() - busy, peak_megabytes() - loaded)
+    return Cost(
+        time.perf_counter() - started, time.process_time() - busy, peak_megabytes() - loaded
+    )
 
 
 def measured(name: str, path: Path, minutes: float) -> Cost:
@@ -186,7 +221,10 @@ def measured(name: str, path: Path, minutes: float) -> Cost:
     timestamps = [float(second) for second in range(round(minutes * 60))]
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
         cost = process.submit(read_alone, name, path, timestamps).result()
-    print(f"    {name:20s} {cost.seconds:6.1f} s {cost.core_seconds:6.1f} core s {cost.megabytes:5.0f} MB", flush=True)
+    print(
+        f"    {name:20s} {cost.seconds:6.1f} s {cost.core_seconds:6.1f} core s {cost.megabytes:5.0f} MB",
+        flush=True,
+    )
     return cost
 
 
@@ -203,13 +241,20 @@ def compared(title: str, path: Path) -> Iterator[Outcome]:
     """All readers of one video."""
     names = [name for name, (_, module) in READERS.items() if not why_not(module)]
     rounds = [[measured(name, path, MINUTES) for name in names] for _ in range(NUM_ROUNDS)]
-    best = {name: min(costs, key=seconds_of) for name, costs in zip(names, zip(*rounds, strict=True), strict=True)}
+    best = {
+        name: min(costs, key=seconds_of)
+        for name, costs in zip(names, zip(*rounds, strict=True), strict=True)
+    }
     seconds = {name: cost.seconds for name, cost in best.items()}
     what = f"{MINUTES} minutes of {title}"
     for peer in ("decord", "PyAV"):
-        why = f"{EXACT_WHY} {busy(best, 'ours', peer)}" if peer in best else why_not(READERS[peer][1])
+        why = (
+            f"{EXACT_WHY} {busy(best, 'ours', peer)}" if peer in best else why_not(READERS[peer][1])
+        )
         ours = seconds["ours"] if peer in best else None
-        yield Outcome(1, what, "s", ours, seconds.get(peer), peer, goal=Goal("at most", 0.5), why=why)
+        yield Outcome(
+            1, what, "s", ours, seconds.get(peer), peer, goal=Goal("at most", 0.5), why=why
+        )
     for peer in ("decord's own resize", "torchcodec"):
         ours = seconds["ours"] if peer in best else None
         yield Outcome(1, what, "s", ours, seconds.get(peer), peer, why=why_not(READERS[peer][1]))
@@ -217,7 +262,14 @@ def compared(title: str, path: Path) -> Iterator[Outcome]:
         if other in best:
             goal = Goal("at most", 0.1)
             yield Outcome(
-                1, f"key frames of {what}", "s", seconds["key frames"], seconds[other], peer, goal=goal, why=KEY_FRAMES_WHY
+                1,
+                f"key frames of {what}",
+                "s",
+                seconds["key frames"],
+                seconds[other],
+                peer,
+                goal=goal,
+                why=KEY_FRAMES_WHY,
             )
 
 
@@ -228,7 +280,9 @@ def seconds_of(cost: Cost) -> float:
 
 def busy(best: dict[str, Cost], *names: str) -> str:
     """How many cores some readers kept busy."""
-    cores = ", ".join(f"{name} {best[name].core_seconds / best[name].seconds:.1f}" for name in names)
+    cores = ", ".join(
+        f"{name} {best[name].core_seconds / best[name].seconds:.1f}" for name in names
+    )
     return f"Cores kept busy: {cores} of {num_processors()}."
 
 
@@ -239,10 +293,22 @@ def measure() -> Iterator[Outcome]:
             clip, path = Path(folder) / "clip.mp4", Path(folder) / "video.mp4"
             write_clip(clip, *settings)
             loop_video(clip, path, MINUTES * 60)
-            print(f"{MINUTES} minutes of {title}, {path.stat().st_size * 8 / MINUTES / 6e7:.1f} Mbit/s", flush=True)
+            print(
+                f"{MINUTES} minutes of {title}, {path.stat().st_size * 8 / MINUTES / 6e7:.1f} Mbit/s",
+                flush=True,
+            )
             yield from compared(title, path)
             if title == LONG_VIDEO:
                 loop_video(clip, path, LONG_MINUTES * 60)
-                cost, goal = measured("ours", path, LONG_MINUTES), Goal("at most", MOST_MEGABYTES, "nothing")
-                yield Outcome(1, f"memory for {LONG_MINUTES} minutes of {title}", "MB", cost.megabytes, goal=goal)
+                cost, goal = (
+                    measured("ours", path, LONG_MINUTES),
+                    Goal("at most", MOST_MEGABYTES, "nothing"),
+                )
+                yield Outcome(
+                    1,
+                    f"memory for {LONG_MINUTES} minutes of {title}",
+                    "MB",
+                    cost.megabytes,
+                    goal=goal,
+                )
                 yield Outcome(1, f"{LONG_MINUTES} minutes of {title}", "s", cost.seconds)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from lit_hour.video.segments import num_processors
+from lit_hour.media.gop_decoder import num_processors
 from tests.benchmarks.speed.harness.peers import peer_versions
 
 REPOSITORY = Path(__file__).parents[4]
@@ -25,7 +25,10 @@ def describe_machine() -> dict[str, str | int | float | dict[str, str]]:
         "memory_gb": round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 1e9, 1),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else "",
         "python": platform.python_version(),
-        "versions": {package: version(package) for package in ("torch", "torchvision", "lightning", "av", "pillow")},
+        "versions": {
+            package: version(package)
+            for package in ("torch", "torchvision", "lightning", "av", "pillow")
+        },
         "peers": peer_versions(),
     }
 
@@ -41,12 +44,24 @@ def processor_name() -> str:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except FileNotFoundError:
         return platform.processor()
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.processor())
+    return next(
+        (line.partition(":")[2].strip() for line in lines if line.startswith("model name")),
+        platform.processor(),
+    )
 
 
 def commit() -> str:
     """The commit of the checkout, with a + when files differ from it; empty outside a checkout."""
-    words = ["git", "-C", str(REPOSITORY), "describe", "--always", "--abbrev=12", "--dirty=+", "--exclude=*"]
+    words = [
+        "git",
+        "-C",
+        str(REPOSITORY),
+        "describe",
+        "--always",
+        "--abbrev=12",
+        "--dirty=+",
+        "--exclude=*",
+    ]
     try:
         return subprocess.run(words, capture_output=True, text=True, check=False).stdout.strip()
     except FileNotFoundError:

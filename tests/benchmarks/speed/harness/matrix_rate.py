@@ -8,14 +8,21 @@ import torch
 
 SIDE = {"cuda": 8192, "cpu": 2048}  # large enough for the full rate, small enough for a second
 NUM_ROUNDS = 5
-DATA_SHEETS = {"H100": 989e12, "H200": 989e12}  # dense bf16 FLOP/s, without sparsity, of the SXM boards
+DATA_SHEETS = {
+    "H100": 989e12,
+    "H200": 989e12,
+}  # dense bf16 FLOP/s, without sparsity, of the SXM boards
 
 
 def matrix_rate(device: torch.device, dtype: torch.dtype) -> float:
     """FLOP/s of a square product; the best of a few."""
     side = SIDE[device.type]
-    one, other = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))  # (side, side)
-    seconds = min(_seconds_of_product(one, other) for _ in range(1 + NUM_ROUNDS))  # the first also finds the kernel
+    one, other = (
+        torch.randn(side, side, device=device, dtype=dtype) for _ in range(2)
+    )  # (side, side)
+    seconds = min(
+        _seconds_of_product(one, other) for _ in range(1 + NUM_ROUNDS)
+    )  # the first also finds the kernel
     return 2 * side**3 / seconds
 
 

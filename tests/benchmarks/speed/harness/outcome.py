@@ -64,7 +64,9 @@ class Outcome:
         found = self.ours if self.goal.compared_with == "nothing" else self.ratio
         if found is None:
             return "skipped"
-        is_met = found <= self.goal.value if self.goal.bound == "at most" else found >= self.goal.value
+        is_met = (
+            found <= self.goal.value if self.goal.bound == "at most" else found >= self.goal.value
+        )
         return "met" if is_met else "missed"
 
     @property

@@ -29,8 +29,14 @@ def load_peer(package: str, module: str) -> ModuleType | None:
     except PackageNotFoundError:
         print(f"{package} is not installed and left out: make benchmark installs it")
     except (ImportError, OSError, RuntimeError) as error:
-        hint = "; it needs FFmpeg's shared libraries: apt-get install ffmpeg" if package == "torchcodec" else ""
-        print(f"{package} cannot be loaded and is left out{hint}: {str(error).strip().splitlines()[0]}")
+        hint = (
+            "; it needs FFmpeg's shared libraries: apt-get install ffmpeg"
+            if package == "torchcodec"
+            else ""
+        )
+        print(
+            f"{package} cannot be loaded and is left out{hint}: {str(error).strip().splitlines()[0]}"
+        )
     return None
 
 
@@ -39,8 +45,14 @@ def peer_versions() -> dict[str, str]:
     lines = REQUIREMENTS.read_text(encoding="utf-8").splitlines()
     packages = [line.partition("==")[0] for line in lines if "==" in line]
     places = [*sys.path, *_folders()]
-    found = {package: next(iter(Distribution.discover(name=package, path=places)), None) for package in packages}
-    return {package: distribution.version if distribution else "" for package, distribution in found.items()}
+    found = {
+        package: next(iter(Distribution.discover(name=package, path=places)), None)
+        for package in packages
+    }
+    return {
+        package: distribution.version if distribution else ""
+        for package, distribution in found.items()
+    }
 
 
 def _folders() -> list[str]:

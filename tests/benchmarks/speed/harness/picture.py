@@ -24,9 +24,13 @@ def draw(outcomes: list[Outcome], path: Path) -> None:
     curved = [outcome for outcome in outcomes if outcome.curve]
     num_targets = len({outcome.target for outcome in judged})
     height = max(3.6, 1.3 + 0.44 * (len(judged) + num_targets))
-    with matplotlib.rc_context({"font.size": 10, "font.family": "DejaVu Sans", "axes.edgecolor": FAINT, "text.color": INK}):
+    with matplotlib.rc_context(
+        {"font.size": 10, "font.family": "DejaVu Sans", "axes.edgecolor": FAINT, "text.color": INK}
+    ):
         figure = Figure(figsize=(16 if curved else 10.5, height), layout="constrained", dpi=130)
-        panels = figure.subplots(1, 2 if curved else 1, squeeze=False, width_ratios=[1.55, 1] if curved else None)[0]
+        panels = figure.subplots(
+            1, 2 if curved else 1, squeeze=False, width_ratios=[1.55, 1] if curved else None
+        )[0]
         draw_goals(panels[0], judged)
         if curved:
             draw_curves(panels[1], curved)
@@ -38,7 +42,11 @@ def times_better(outcome: Outcome) -> float:
     assert outcome.goal is not None
     found = outcome.ours if outcome.goal.compared_with == "nothing" else outcome.ratio
     assert found is not None
-    return found / outcome.goal.value if outcome.goal.bound == "at least" else outcome.goal.value / found
+    return (
+        found / outcome.goal.value
+        if outcome.goal.bound == "at least"
+        else outcome.goal.value / found
+    )
 
 
 def draw_goals(axes: Axes, judged: list[Outcome]) -> None:
@@ -91,7 +99,15 @@ def draw_bar(axes: Axes, row: int, outcome: Outcome) -> None:
     other = {"peer": outcome.peer_name, "limit": "the limit", "nothing": ""}[goal.compared_with]
     of = f" of {textwrap.shorten(other, 28, placeholder=' …').rstrip(',')}" if other else ""
     text = f"{found:.3g}{unit}{of}  (goal {sign} {goal.value:g}{unit})"
-    axes.annotate(text, (max(end, 1), row), (9, 0), textcoords="offset points", va="center", fontsize=9, color=INK)
+    axes.annotate(
+        text,
+        (max(end, 1), row),
+        (9, 0),
+        textcoords="offset points",
+        va="center",
+        fontsize=9,
+        color=INK,
+    )
 
 
 def draw_curves(axes: Axes, curved: list[Outcome]) -> None:
@@ -99,11 +115,21 @@ def draw_curves(axes: Axes, curved: list[Outcome]) -> None:
     for number, outcome in enumerate(curved):
         minutes, seconds = zip(*sorted(outcome.curve.items()), strict=True)
         style = {"color": CURVES[number % len(CURVES)], "marker": MARKERS[number % len(MARKERS)]}
-        axes.plot(minutes, seconds, linewidth=2, markersize=6, label=textwrap.fill(outcome.what, 46), **style)
+        axes.plot(
+            minutes,
+            seconds,
+            linewidth=2,
+            markersize=6,
+            label=textwrap.fill(outcome.what, 46),
+            **style,
+        )
     axes.set_xscale("log")
     axes.set_yscale("log")
     lengths = sorted({minutes for outcome in curved for minutes in outcome.curve})
-    axes.set_xticks(lengths, [f"{minutes:g} min" if minutes < 60 else f"{minutes / 60:g} h" for minutes in lengths])
+    axes.set_xticks(
+        lengths,
+        [f"{minutes:g} min" if minutes < 60 else f"{minutes / 60:g} h" for minutes in lengths],
+    )
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.minorticks_off()
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g} s"))

@@ -58,7 +58,9 @@ class Report:
     @property
     def not_run(self) -> list[str]:
         """Topics of which nothing is known."""
-        return [topic for topic in TOPICS if topic not in {section.topic for section in self.sections}]
+        return [
+            topic for topic in TOPICS if topic not in {section.topic for section in self.sections}
+        ]
 
     @property
     def outcomes(self) -> list[Outcome]:
@@ -80,7 +82,12 @@ class Report:
             lines += [f"{target}  {title}"] if results else []
             for result in results:
                 lines.append("   " + aligned(rows[id(result)], widths))
-                lines += textwrap.wrap(reason(result), WIDTH_OF_REASONS, initial_indent=" " * 6, subsequent_indent=" " * 6)
+                lines += textwrap.wrap(
+                    reason(result),
+                    WIDTH_OF_REASONS,
+                    initial_indent=" " * 6,
+                    subsequent_indent=" " * 6,
+                )
         return "\n".join(
             [
                 *lines,
@@ -96,7 +103,10 @@ class Report:
         headings = ("target", *HEADINGS)
         lines = [self._machine(), "", row(headings), row(["---"] * len(headings))]
         lines += [row((str(result.target), *cells(result))) for result in self.results]
-        return "\n".join([*lines, "", *self._reasons(), "", self._origin(), self._not_run()]).rstrip() + "\n"
+        return (
+            "\n".join([*lines, "", *self._reasons(), "", self._origin(), self._not_run()]).rstrip()
+            + "\n"
+        )
 
     def write_json(self, path: Path) -> None:
         """Everything."""
@@ -110,15 +120,29 @@ class Report:
             }
             for section in self.sections
         ]
-        everything = {"machine": self.machine, "targets": TARGETS, "topics": topics, "not_run": self.not_run}
-        path.write_text(json.dumps(everything, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        everything = {
+            "machine": self.machine,
+            "targets": TARGETS,
+            "topics": topics,
+            "not_run": self.not_run,
+        }
+        path.write_text(
+            json.dumps(everything, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
+        )
 
     def _machine(self) -> str:
         machine = self.machine
         memory = f"{machine['memory_gb']:.0f} GB"
-        place = ", ".join(filter(None, [machine["cpu"], f"{machine['cores']} cores", memory, machine["gpu"] or "no GPU"]))
+        place = ", ".join(
+            filter(
+                None,
+                [machine["cpu"], f"{machine['cores']} cores", memory, machine["gpu"] or "no GPU"],
+            )
+        )
         versions = ", ".join(
-            f"{name} {number}" for name, number in {**machine["versions"], **machine["peers"]}.items() if number
+            f"{name} {number}"
+            for name, number in {**machine["versions"], **machine["peers"]}.items()
+            if number
         )
         return f"{place}; Python {machine['python']}, {versions}"
 
@@ -129,13 +153,18 @@ class Report:
             if text := reason(result):
                 beginning, _, rest = text.partition(": ")
                 given.setdefault(rest, []).append(f"{result.target}, {named(result)}: {beginning}")
-        return [f"- {'; '.join(whose)}. {text[:1].upper()}{text[1:]}" for text, whose in given.items()]
+        return [
+            f"- {'; '.join(whose)}. {text[:1].upper()}{text[1:]}" for text, whose in given.items()
+        ]
 
     def _origin(self) -> str:
         commits: dict[tuple[str, str], list[str]] = {}
         for section in self.sections:
             commits.setdefault((section.commit, section.date[:10]), []).append(section.topic)
-        return "; ".join(f"commit {commit}, {date}: {', '.join(topics)}" for (commit, date), topics in commits.items())
+        return "; ".join(
+            f"commit {commit}, {date}: {', '.join(topics)}"
+            for (commit, date), topics in commits.items()
+        )
 
     def _not_run(self) -> str:
         topics = ", ".join(f"{topic} (target {TOPICS[topic]})" for topic in self.not_run)
@@ -147,7 +176,10 @@ def read_sections(path: Path, machine: dict[str, Any]) -> list[Section]:
     if not path.exists():
         return []
     everything = json.loads(path.read_text(encoding="utf-8"))
-    same = all(everything["machine"][name] == machine[name] for name in ("cpu", "cores", "gpu", "python", "versions", "peers"))
+    same = all(
+        everything["machine"][name] == machine[name]
+        for name in ("cpu", "cores", "gpu", "python", "versions", "peers")
+    )
     return [read_section(stored) for stored in everything["topics"]] if same else []
 
 
@@ -164,7 +196,12 @@ def read_section(stored: dict[str, Any]) -> Section:
 
 def judged(outcome: Outcome) -> dict[str, Any]:
     """All of an outcome, and what follows from it."""
-    return {**asdict(outcome), "ratio": outcome.ratio, "verdict": outcome.verdict, "missed_by": outcome.missed_by}
+    return {
+        **asdict(outcome),
+        "ratio": outcome.ratio,
+        "verdict": outcome.verdict,
+        "missed_by": outcome.missed_by,
+    }
 
 
 def cells(result: Outcome | Failure) -> tuple[str, ...]:
@@ -208,7 +245,13 @@ def figure(value: float | None, unit: str = "", name: str = "") -> str:
         return NO_FIGURE
     size = abs(value)
     digits = (
-        f"{value:,.0f}" if size >= 100 else f"{value:.1f}" if size >= 10 else f"{value:.2f}" if size >= 0.1 else f"{value:.3g}"
+        f"{value:,.0f}"
+        if size >= 100
+        else f"{value:.1f}"
+        if size >= 10
+        else f"{value:.2f}"
+        if size >= 0.1
+        else f"{value:.3g}"
     )
     return " ".join(filter(None, [digits, unit, name]))
 

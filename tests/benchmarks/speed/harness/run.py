@@ -29,7 +29,9 @@ TOPICS_PACKAGE = "tests.benchmarks.speed"
 def main(words: list[str]) -> int:
     """Measure the topics that the words name, or all; 1 when one of them failed. What was measured before is shown too."""
     if unknown := sorted(set(words) - set(TOPICS)):
-        print(f"error: no topic {', '.join(unknown)}; there is: {', '.join(TOPICS)}", file=sys.stderr)
+        print(
+            f"error: no topic {', '.join(unknown)}; there is: {', '.join(TOPICS)}", file=sys.stderr
+        )
         return 2
     chosen = [topic for topic in TOPICS if topic in words or not words]
     machine = describe_machine()
@@ -39,7 +41,13 @@ def main(words: list[str]) -> int:
         report = Report(machine, [sections[topic] for topic in TOPICS if topic in sections])
         write(report)  # after each topic: who stops it keeps what was found
     print(f"\n{report.as_text()}\n\nalso in {FOLDER}/speed.json, .md and .png")
-    return 1 if any(isinstance(result, Failure) for topic in chosen for result in sections[topic].results) else 0
+    return (
+        1
+        if any(
+            isinstance(result, Failure) for topic in chosen for result in sections[topic].results
+        )
+        else 0
+    )
 
 
 def write(report: Report) -> None:
@@ -66,7 +74,11 @@ def measure_topic(topic: str) -> Iterator[Outcome | Failure]:
             failure = message
     process.join()
     if failure or process.exitcode:
-        yield Failure(topic, TOPICS[topic], failure or f"its process ended with exit status {process.exitcode}")
+        yield Failure(
+            topic,
+            TOPICS[topic],
+            failure or f"its process ended with exit status {process.exitcode}",
+        )
 
 
 def receive(connection: Connection) -> Outcome | str | None:
@@ -95,6 +107,11 @@ class SendError:
     def __enter__(self) -> None:
         """Nothing has to be ready."""
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         if error is not None:
             self.connection.send("".join(traceback.format_exception(kind, error, trace)))

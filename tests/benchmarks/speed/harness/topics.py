@@ -9,4 +9,12 @@ TARGETS = {
     6: "Answering",
     7: "Start-up",
 }
-TOPICS = {"ingest": 1, "shards": 2, "memaug": 3, "step": 4, "encoder": 5, "answering": 6, "startup": 7}
+TOPICS = {
+    "ingest": 1,
+    "shards": 2,
+    "memaug": 3,
+    "step": 4,
+    "encoder": 5,
+    "answering": 6,
+    "startup": 7,
+}

@@ -22,14 +22,25 @@ import torch.nn.functional as F
 from torch.profiler import ProfilerActivity, profile
 
 from tests.benchmarks.speed.harness.outcome import Goal, Outcome
-from tests.benchmarks.speed.memaug.plain_formulas import Shape, Way, Work, build, check_equal, learn, ours, plain
+from tests.benchmarks.speed.memaug.plain_formulas import (
+    Shape,
+    Way,
+    Work,
+    build,
+    check_equal,
+    learn,
+    ours,
+    plain,
+)
 
 TARGET = 3
 TIME, MEMORY, LINEAR = Goal("at most", 0.6), Goal("at most", 0.5), Goal("at most", 1.1)
 PLAIN = "the plain formula, heads repeated for torch's scaled_dot_product_attention"
 GROUPED = "the plain formula with enable_gqa=True"
 HOUR = Shape(num_frames=3600, num_layers=4)
-SHORT = Shape(320, 1, query_frames=46)  # an hour's proportions, as long as two cores can do a few times in a minute
+SHORT = Shape(
+    320, 1, query_frames=46
+)  # an hour's proportions, as long as two cores can do a few times in a minute
 SMALL = Shape(60, 1, query_frames=51, dim=128, num_heads=1, num_key_value_heads=1, vision_dim=64)
 TENTHS = (60, 360, 3600)  # a tenth of ten minutes, of an hour and of ten hours
 NUM_ROUNDS, NUM_TEXTS = 3, 5
@@ -89,17 +100,29 @@ def _memory(shape: Shape) -> Iterator[Outcome]:
 def _attention(shape: Shape) -> Iterator[Outcome]:
     """The part that an hour spends nearly all its time in, alone."""
     like = build(replace(shape, num_layers=1, num_frames=8)).features
-    head_dim, num_queries = shape.dim // shape.num_heads, 17 * min(shape.query_frames, shape.num_frames // 4)
-    sizes = (shape.num_heads, num_queries), *[(shape.num_key_value_heads, 65 * shape.num_frames)] * 2
-    query, key, value = (like.new_empty(1, *size, head_dim).normal_().requires_grad_() for size in sizes)
+    head_dim, num_queries = (
+        shape.dim // shape.num_heads,
+        17 * min(shape.query_frames, shape.num_frames // 4),
+    )
+    sizes = (
+        (shape.num_heads, num_queries),
+        *[(shape.num_key_value_heads, 65 * shape.num_frames)] * 2,
+    )
+    query, key, value = (
+        like.new_empty(1, *size, head_dim).normal_().requires_grad_() for size in sizes
+    )
     group = shape.num_heads // shape.num_key_value_heads
 
     def side_by_side() -> None:
-        rows = query.unflatten(1, (-1, group)).flatten(2, 3)  # (1, key_value_heads, group * query, head_dim)
+        rows = query.unflatten(1, (-1, group)).flatten(
+            2, 3
+        )  # (1, key_value_heads, group * query, head_dim)
         F.scaled_dot_product_attention(rows, key, value).sum().backward()
 
     def repeated() -> None:
-        keys, values = (heads.repeat_interleave(group, dim=1) for heads in (key, value))  # (1, heads, memory, head_dim)
+        keys, values = (
+            heads.repeat_interleave(group, dim=1) for heads in (key, value)
+        )  # (1, heads, memory, head_dim)
         F.scaled_dot_product_attention(query, keys, values).sum().backward()
 
     rounds = [(seconds_of(side_by_side), seconds_of(repeated)) for _ in range(NUM_ROUNDS)]
@@ -112,7 +135,9 @@ def _texts(shape: Shape) -> Iterator[Outcome]:
     work = build(shape, NUM_TEXTS)
     found = in_turns(work, {"ours": ours, PLAIN: plain})
     what = f"{NUM_TEXTS} texts about one video in one step, {shape}"
-    yield Outcome(TARGET, what, _unit(), found["ours"], found[PLAIN], f"{PLAIN}, once for each text")
+    yield Outcome(
+        TARGET, what, _unit(), found["ours"], found[PLAIN], f"{PLAIN}, once for each text"
+    )
 
 
 def _growth() -> Iterator[Outcome]:
@@ -131,7 +156,8 @@ def _growth() -> Iterator[Outcome]:
         why="The arithmetic is proportional to the frames; what makes the later ones dearer was not found out",
     )
     few, many, most = (
-        seconds / length * 1e3 for seconds, length in zip(_seconds_of_lengths(shape, lengths), lengths, strict=True)
+        seconds / length * 1e3
+        for seconds, length in zip(_seconds_of_lengths(shape, lengths), lengths, strict=True)
     )
     bound = f"queries of a quarter of the frames, {shape.query_frames} at most"
     yield Outcome(
@@ -145,7 +171,9 @@ def _growth() -> Iterator[Outcome]:
         why="Both lengths have as many queries, so the arithmetic is proportional; larger tensors leave the caches.",
     )
     what = f"1,000 frames of the middle one, {bound}; {named}"
-    yield Outcome(TARGET, what, _unit(), many, few, "1,000 frames of the shortest, which has fewer queries")
+    yield Outcome(
+        TARGET, what, _unit(), many, few, "1,000 frames of the shortest, which has fewer queries"
+    )
 
 
 def _seconds_of_lengths(shape: Shape, lengths: tuple[int, ...]) -> list[float]:
@@ -156,7 +184,10 @@ def _seconds_of_lengths(shape: Shape, lengths: tuple[int, ...]) -> list[float]:
             work = build(replace(shape, num_frames=num_frames))
             best[place] = min(best[place], seconds_of(partial(learn, work, ours)))
             del work
-    print(f"growth, {shape.query_frames} frames of queries at most:", dict(zip(lengths, best, strict=True)))
+    print(
+        f"growth, {shape.query_frames} frames of queries at most:",
+        dict(zip(lengths, best, strict=True)),
+    )
     return best
 
 
@@ -166,9 +197,15 @@ def _operations(work: Work) -> float:
     rows = 17 * min(shape.query_frames, shape.num_frames // 4) + len(work.texts[0])
     patches = shape.num_frames * shape.grid**2
     keys_and_values = 2 * dim // shape.num_heads * shape.num_key_value_heads
-    attentions = 7 * 2 * rows * (patches + shape.num_frames + rows) * dim  # 2 products forward, 5 backward
-    linear = 6 * rows * (12 * dim * dim + keys_and_values * dim) + 6 * patches * dim * keys_and_values
-    return 4 * patches * shape.vision_dim * dim + shape.num_layers * len(work.texts) * (attentions + linear)
+    attentions = (
+        7 * 2 * rows * (patches + shape.num_frames + rows) * dim
+    )  # 2 products forward, 5 backward
+    linear = (
+        6 * rows * (12 * dim * dim + keys_and_values * dim) + 6 * patches * dim * keys_and_values
+    )
+    return 4 * patches * shape.vision_dim * dim + shape.num_layers * len(work.texts) * (
+        attentions + linear
+    )
 
 
 def _matrix_rate(work: Work) -> float:
@@ -202,7 +239,10 @@ def in_turns(work: Work, ways: dict[str, Way]) -> dict[str, float]:
     for number in range(1, NUM_ROUNDS + 1):
         for name, way in ways.items():
             best[name] = min(best[name], seconds_of(partial(learn, work, way)))
-        print(f"{work.shape}, {len(work.texts)} texts, round {number}:", {name: round(each, 2) for name, each in best.items()})
+        print(
+            f"{work.shape}, {len(work.texts)} texts, round {number}:",
+            {name: round(each, 2) for name, each in best.items()},
+        )
     return best
 
 
@@ -231,11 +271,19 @@ def _peak_of_process(shape: Shape, way: Way) -> dict[str, float]:
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
         learn(work, way)
     resident = (_of_process("VmHWM") - before) / 1e3
-    events = sorted(seen.profiler.kineto_results.events(), key=lambda event: event.start_ns())  # no public list has the sizes
-    sizes = [event.nbytes() for event in events if event.name() == "[memory]"]  # negative where memory is given back
+    events = sorted(
+        seen.profiler.kineto_results.events(), key=lambda event: event.start_ns()
+    )  # no public list has the sizes
+    sizes = [
+        event.nbytes() for event in events if event.name() == "[memory]"
+    ]  # negative where memory is given back
     return {"allocated": max(accumulate(sizes)) / 1e6, "resident": resident}
 
 
 def _of_process(name: str) -> int:
-    (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(f"{name}:"))
+    (line,) = (
+        line
+        for line in Path("/proc/self/status").read_text().splitlines()
+        if line.startswith(f"{name}:")
+    )
     return int(line.split()[1])  # in kilobytes

@@ -11,9 +11,9 @@ from torch import Generator, Tensor, nn
 
 from lit_hour.config.model import MemoryConfig
 from lit_hour.model.forgetting import forget
-from lit_hour.model.memory_augmentation import MemoryAugmentation
+from lit_hour.model.memaug import MemoryAugmentation
+from lit_hour.model.memory_repository import build_unprojected_repository
 from lit_hour.model.projector import Projector
-from lit_hour.model.unprojected import build_unprojected_repository
 
 TOLERANCE = 1e-4  # of the largest entry, in float32
 NUM_TEXT_TOKENS = 64
@@ -63,7 +63,14 @@ def build(shape: Shape, num_texts: int = 1) -> Work:
     torch.manual_seed(0)
     on_gpu = torch.cuda.is_available()
     device, dtype = ("cuda", torch.bfloat16) if on_gpu else ("cpu", torch.float32)
-    sizes = shape.dim, shape.num_heads, shape.num_key_value_heads, shape.num_layers, ROPE_THETA, shape.dim**-0.5
+    sizes = (
+        shape.dim,
+        shape.num_heads,
+        shape.num_key_value_heads,
+        shape.num_layers,
+        ROPE_THETA,
+        shape.dim**-0.5,
+    )
     with torch.device(device):
         work = Work(
             shape,
@@ -81,10 +88,15 @@ def build(shape: Shape, num_texts: int = 1) -> Work:
 
 def ours(work: Work) -> list[Tensor]:
     """As the model does it in training."""
-    repository = build_unprojected_repository(work.features, work.projector, work.frame_end, work.timestamps, 1)
+    repository = build_unprojected_repository(
+        work.features, work.projector, work.frame_end, work.timestamps, 1
+    )
     settings = MemoryConfig(max_query_frames=work.shape.query_frames)
     (places,) = forget(repository, work.texts[0], "uniform", settings, Generator())  # (kept,)
-    surviving, positions = repository.tokens.at(places), _query_positions(places)  # (kept, dim), (query,)
+    surviving, positions = (
+        repository.tokens.at(places),
+        _query_positions(places),
+    )  # (kept, dim), (query,)
     queries = [torch.cat([text, surviving]) for text in work.texts]  # (query, dim) each
     shared, every = [0] * len(queries), [positions] * len(queries)
     return work.memory.each(queries, [repository.tokens], shared, every, [repository.positions])
@@ -96,40 +108,68 @@ def plain(work: Work, grouped: bool = False) -> list[Tensor]:
     end = work.frame_end.expand(len(tokens), 1, -1)  # (frames, 1, dim)
     memory = torch.cat([tokens, end], dim=1).flatten(0, 1)  # (frames * (tokens + 1), dim)
     rows = torch.arange(0, work.shape.grid, 2)  # (rows,)
-    in_frame = torch.cat([(rows[:, None] * work.shape.grid + rows).flatten(), torch.tensor([work.shape.grid**2])])  # (kept,)
+    in_frame = torch.cat(
+        [(rows[:, None] * work.shape.grid + rows).flatten(), torch.tensor([work.shape.grid**2])]
+    )  # (kept,)
     num_kept = min(work.shape.query_frames, len(tokens) // 4)
-    frames = torch.linspace(0, len(tokens) - 1, num_kept, dtype=torch.float64).floor().long()  # (kept frames,)
-    places = (frames[:, None] * (work.shape.grid**2 + 1) + in_frame).flatten().to(memory.device)  # (kept,)
-    query_positions, memory_positions = _query_positions(places), torch.arange(len(memory), device=memory.device)
+    frames = (
+        torch.linspace(0, len(tokens) - 1, num_kept, dtype=torch.float64).floor().long()
+    )  # (kept frames,)
+    places = (
+        (frames[:, None] * (work.shape.grid**2 + 1) + in_frame).flatten().to(memory.device)
+    )  # (kept,)
+    query_positions, memory_positions = (
+        _query_positions(places),
+        torch.arange(len(memory), device=memory.device),
+    )
     seen = []
     for text in work.texts:
         query = torch.cat([text, memory[places]])  # (query, dim)
         for block in work.memory.blocks:
             query = block.self_attention_norm(
-                query + _attend(block.self_attention, query, query, query_positions, query_positions, grouped)
+                query
+                + _attend(
+                    block.self_attention, query, query, query_positions, query_positions, grouped
+                )
             )
             query = block.cross_attention_norm(
-                query + _attend(block.cross_attention, query, memory, query_positions, memory_positions, grouped)
+                query
+                + _attend(
+                    block.cross_attention, query, memory, query_positions, memory_positions, grouped
+                )
             )
             query = block.feed_forward_norm(query + block.feed_forward(query))  # (query, dim)
         seen.append(query)
     return seen
 
 
-def _attend(layer: nn.Module, asking: Tensor, asked: Tensor, here: Tensor, there: Tensor, grouped: bool) -> Tensor:
+def _attend(
+    layer: nn.Module, asking: Tensor, asked: Tensor, here: Tensor, there: Tensor, grouped: bool
+) -> Tensor:
     query, key, value = layer.query(asking), layer.key(asked), layer.value(asked)
-    query, key, value = (rows.unflatten(1, (-1, layer.head_dim)) for rows in (query, key, value))  # (rows, heads, head_dim)
+    query, key, value = (
+        rows.unflatten(1, (-1, layer.head_dim)) for rows in (query, key, value)
+    )  # (rows, heads, head_dim)
     query, key = _turn(query, here), _turn(key, there)
-    query, key, value = (heads.transpose(0, 1)[None] for heads in (query, key, value))  # (1, heads, rows, head_dim)
+    query, key, value = (
+        heads.transpose(0, 1)[None] for heads in (query, key, value)
+    )  # (1, heads, rows, head_dim)
     if not grouped:
-        key, value = (heads.repeat_interleave(query.shape[1] // heads.shape[1], dim=1) for heads in (key, value))
-    seen = F.scaled_dot_product_attention(query, key, value, enable_gqa=grouped)[0]  # (heads, query, head_dim)
+        key, value = (
+            heads.repeat_interleave(query.shape[1] // heads.shape[1], dim=1)
+            for heads in (key, value)
+        )
+    seen = F.scaled_dot_product_attention(query, key, value, enable_gqa=grouped)[
+        0
+    ]  # (heads, query, head_dim)
     return layer.output(seen.transpose(0, 1).flatten(1))  # (query, dim)
 
 
 def _turn(heads: Tensor, positions: Tensor) -> Tensor:
     quarter = heads.shape[-1] // 4
-    frequencies = ROPE_THETA ** (-torch.arange(quarter, device=heads.device) / quarter)  # (quarter,)
+    frequencies = ROPE_THETA ** (
+        -torch.arange(quarter, device=heads.device) / quarter
+    )  # (quarter,)
     angles = (positions.float()[:, None] * frequencies)[:, None]  # (rows, 1, quarter)
     cosine, sine = angles.cos().to(heads.dtype), angles.sin().to(heads.dtype)
     left, right, rest = heads.split([quarter, quarter, 2 * quarter], dim=-1)
@@ -146,7 +186,9 @@ def learn(work: Work, way: Way) -> Tensor:
     for weight in work.weights:
         weight.grad.zero_()  # type: ignore[union-attr]
     seen = torch.cat(way(work))  # (queries, dim)
-    signs = torch.arange(seen.numel(), device=seen.device).view_as(seen) * 7 % 3 - 1  # (queries, dim) of -1, 0 and 1
+    signs = (
+        torch.arange(seen.numel(), device=seen.device).view_as(seen) * 7 % 3 - 1
+    )  # (queries, dim) of -1, 0 and 1
     (seen * signs).sum().backward()
     return seen.detach()
 
@@ -171,7 +213,14 @@ def check_equal() -> None:
             weight.grad = torch.zeros_like(weight)
     found = [learn(work, ours), *(weight.grad.clone() for weight in work.weights)]  # type: ignore[union-attr]
     expected = [learn(work, plain), *(weight.grad.clone() for weight in work.weights)]  # type: ignore[union-attr]
-    worst = max(float((mine - theirs).abs().max() / theirs.abs().max()) for mine, theirs in zip(found, expected, strict=True))
-    print(f"ours equals the plain formula to {worst:.1e} of the largest entry, outputs and gradients")
+    worst = max(
+        float((mine - theirs).abs().max() / theirs.abs().max())
+        for mine, theirs in zip(found, expected, strict=True)
+    )
+    print(
+        f"ours equals the plain formula to {worst:.1e} of the largest entry, outputs and gradients"
+    )
     if not worst <= TOLERANCE:
-        raise ArithmeticError(f"ours differs from the plain formula by {worst:.1e} of the largest entry")
+        raise ArithmeticError(
+            f"ours differs from the plain formula by {worst:.1e} of the largest entry"
+        )

@@ -22,9 +22,18 @@ from tests.benchmarks.speed.harness.peers import load_peer
 from tests.benchmarks.speed.shards.made_shards import write_feature_shards, write_frame_shards
 from tests.benchmarks.speed.shards.raw_reading import read_raw, write_for
 from tests.benchmarks.speed.shards.shard_peers import PEERS
-from tests.benchmarks.speed.shards.shard_readers import LIMITS, Pass, members, memory_of_workers, read_in_turns
+from tests.benchmarks.speed.shards.shard_readers import (
+    LIMITS,
+    Pass,
+    members,
+    memory_of_workers,
+    read_in_turns,
+)
 
-FRAMES_MEGABYTES, FEATURES_MEGABYTES = 180, 350  # passes of seconds, in which the start of workers counts little
+FRAMES_MEGABYTES, FEATURES_MEGABYTES = (
+    180,
+    350,
+)  # passes of seconds, in which the start of workers counts little
 NUM_ROUNDS, NUM_PASSES = 2, 3  # of the passes the first is cold
 MOST_OF_THE_LIMIT = Goal("at least", 0.8, "limit")
 WHY = {
@@ -55,10 +64,16 @@ def compare_with_limit(folder: Path, kind: str, num_workers: int) -> Iterator[Ou
     megabytes = sum(size for _, _, size in members(folder, LIMITS[kind][0])) / 1e6
     found: dict[tuple[str, str], list[Pass]] = {}
     for _ in range(NUM_ROUNDS):
-        for whose, passes in in_new_process(partial(read_in_turns, folder, kind, num_workers, NUM_PASSES)).items():
+        for whose, passes in in_new_process(
+            partial(read_in_turns, folder, kind, num_workers, NUM_PASSES)
+        ).items():
             found.setdefault(whose, []).extend(passes)
-    assert len({each.checksum for passes in found.values() for each in passes}) == 1, "not everybody has read the same"
-    speeds = {whose: megabytes / min(each.seconds for each in passes) for whose, passes in found.items()}
+    assert len({each.checksum for passes in found.values() for each in passes}) == 1, (
+        "not everybody has read the same"
+    )
+    speeds = {
+        whose: megabytes / min(each.seconds for each in passes) for whose, passes in found.items()
+    }
     processes = "2 workers" if num_workers else "no worker"
     bare = "bytes read and JPEGs decoded" if kind == "frames" else "bytes read into new memory"
     for temperature in ("warm", "cold"):
@@ -101,7 +116,9 @@ def compare_with_peers(folder: Path) -> Iterator[Outcome]:
         speeds: dict[str, list[float]] = {}
         sums = set()
         for name in [*["lit_hour", *(peer.package for peer in there)] * NUM_ROUNDS]:
-            megabytes, checksum, cold, warm = in_new_process(partial(read_raw, folder, name, num_workers))
+            megabytes, checksum, cold, warm = in_new_process(
+                partial(read_raw, folder, name, num_workers)
+            )
             sums.add(checksum)
             best = speeds.get(name, [0.0, 0.0])
             speeds[name] = [max(best[0], megabytes / cold), max(best[1], megabytes / warm)]
@@ -111,11 +128,16 @@ def compare_with_peers(folder: Path) -> Iterator[Outcome]:
             for place, temperature in ((1, "warm"), (0, "cold")):
                 what = f"reading alone, in training order, {processes}, {temperature}"
                 title = f"{name} {version(name)}"
-                yield Outcome(2, what, "MB/s", speeds["lit_hour"][place], speeds[name][place], title)
+                yield Outcome(
+                    2, what, "MB/s", speeds["lit_hour"][place], speeds[name][place], title
+                )
     for peer in PEERS:
         if peer not in there:
             yield Outcome(
-                2, f"reading alone beside {peer.package}", "MB/s", why=f"{peer.package}, which make benchmark installs"
+                2,
+                f"reading alone beside {peer.package}",
+                "MB/s",
+                why=f"{peer.package}, which make benchmark installs",
             )
 
 

@@ -11,13 +11,17 @@ import numpy as np
 import torch
 from PIL import Image
 
-from lit_hour.config.deciding import deciding_settings
 from lit_hour.config.load import load_config
-from lit_hour.data.encoding import Encoding
-from lit_hour.data.features import compress, safetensors_of
-from lit_hour.data.index import VERSION, ShardIndex, SubjectRecord, write_index, write_json
-from lit_hour.data.tar import write_member
-from lit_hour.data.write_shard import END_OF_ARCHIVE
+from lit_hour.data.features.format import Encoding, compress, deciding_settings, safetensors_of
+from lit_hour.data.packing.shard_writer import END_OF_ARCHIVE
+from lit_hour.data.shards.shard_index import (
+    VERSION,
+    ShardIndex,
+    SubjectRecord,
+    write_index,
+    write_json,
+)
+from lit_hour.data.shards.tar import write_member
 
 SIZE_PIXELS, FRAMES_OF_PICTURES, SUBJECTS_PER_SHARD = 384, 60, 16
 FRAMES_OF_FEATURES, FEATURES_PER_SHARD = 600, 4
@@ -41,13 +45,18 @@ def write_frame_shards(folder: Path, megabytes: int) -> None:
     num_bytes = SUBJECTS_PER_SHARD * FRAMES_OF_PICTURES * np.mean(list(map(len, pictures)))
 
     def members(number: int) -> Members:
-        chosen = [pictures[(number * 7 + frame) % len(pictures)] for frame in range(FRAMES_OF_PICTURES)]
+        chosen = [
+            pictures[(number * 7 + frame) % len(pictures)] for frame in range(FRAMES_OF_PICTURES)
+        ]
         return {f"{frame:06d}.jpg": [picture] for frame, picture in enumerate(chosen)}
 
     folder.mkdir()
     num_shards = max(1, round(megabytes * 1e6 / num_bytes))
     for shard in range(num_shards):
-        subjects = {number: members(number) for number in range(shard * SUBJECTS_PER_SHARD, (shard + 1) * SUBJECTS_PER_SHARD)}
+        subjects = {
+            number: members(number)
+            for number in range(shard * SUBJECTS_PER_SHARD, (shard + 1) * SUBJECTS_PER_SHARD)
+        }
         _write_shard(folder, shard, subjects, FRAMES_OF_PICTURES, None)
     write_json(folder / "index.json", {"num_shards": num_shards})
 
@@ -55,13 +64,21 @@ def write_frame_shards(folder: Path, megabytes: int) -> None:
 def write_feature_shards(folder: Path, megabytes: int) -> None:
     """The same of videos of ten minutes that are stored as features in bf16: normal numbers."""
     shape = FRAMES_OF_FEATURES, ENCODING.tokens_per_frame, ENCODING.vision_dim
-    tokens = torch.randn(shape, generator=torch.Generator().manual_seed(0))  # (frames, tokens, vision_dim)
+    tokens = torch.randn(
+        shape, generator=torch.Generator().manual_seed(0)
+    )  # (frames, tokens, vision_dim)
     parts = safetensors_of(compress(tokens, "bf16"), ENCODING)
     num_shards = max(1, round(megabytes * 1e6 / FEATURES_PER_SHARD / sum(map(len, parts))))
     folder.mkdir()
     for shard in range(num_shards):
         numbers = range(shard * FEATURES_PER_SHARD, (shard + 1) * FEATURES_PER_SHARD)
-        _write_shard(folder, shard, {number: {"safetensors": parts} for number in numbers}, FRAMES_OF_FEATURES, ENCODING)
+        _write_shard(
+            folder,
+            shard,
+            {number: {"safetensors": parts} for number in numbers},
+            FRAMES_OF_FEATURES,
+            ENCODING,
+        )
     write_json(folder / "index.json", {"num_shards": num_shards})
 
 
@@ -77,7 +94,13 @@ def drop_from_memory(folder: Path) -> None:
 
 def metadata(key: str, num_frames: int) -> bytes:
     """The content of `KEY.json`."""
-    question = {"task": "", "format": "open_ended", "question": "What is on the stove? " * 4, "options": [], "answer": "A pan."}
+    question = {
+        "task": "",
+        "format": "open_ended",
+        "question": "What is on the stove? " * 4,
+        "options": [],
+        "answer": "A pan.",
+    }
     record = {
         "version": VERSION,
         "key": key,
@@ -85,12 +108,16 @@ def metadata(key: str, num_frames: int) -> bytes:
         "files": [f"{key}.mp4"],
         "duration_seconds": float(num_frames),
         "timestamps_seconds": [float(second) for second in range(num_frames)],
-        "questions": [{"id": f"{key}/{number}", **question, "evidence": []} for number in range(NUM_QUESTIONS)],
+        "questions": [
+            {"id": f"{key}/{number}", **question, "evidence": []} for number in range(NUM_QUESTIONS)
+        ],
     }
     return json.dumps(record).encode()
 
 
-def _write_shard(folder: Path, shard: int, videos: dict[int, Members], num_frames: int, encoding: Encoding | None) -> None:
+def _write_shard(
+    folder: Path, shard: int, videos: dict[int, Members], num_frames: int, encoding: Encoding | None
+) -> None:
     subjects, path = [], folder / f"{shard:06d}.tar"
     with path.open("wb") as stream:
         for number, members in videos.items():
@@ -99,9 +126,17 @@ def _write_shard(folder: Path, shard: int, videos: dict[int, Members], num_frame
                 write_member(stream, f"{key}.{suffix}", parts)
             write_member(stream, f"{key}.json", [metadata(key, num_frames)])
             place = offset, stream.tell() - offset
-            subjects.append(SubjectRecord(path.name, key, "video", *place, float(num_frames), num_frames, NUM_QUESTIONS))
+            subjects.append(
+                SubjectRecord(
+                    path.name, key, "video", *place, float(num_frames), num_frames, NUM_QUESTIONS
+                )
+            )
         stream.write(END_OF_ARCHIVE)
         num_bytes = stream.tell()
-    settings = {name.removeprefix("video."): value for name, value in SETTINGS.items() if name.startswith("video.")}
+    settings = {
+        name.removeprefix("video."): value
+        for name, value in SETTINGS.items()
+        if name.startswith("video.")
+    }
     index = ShardIndex(path.name, num_bytes, "", settings, "", tuple(subjects), (), encoding)
     write_index(path.with_suffix(".json"), index)

@@ -11,10 +11,15 @@ from pathlib import Path
 
 from torch.utils.data import DataLoader, Dataset
 
-from lit_hour.data.order import MixedOrder, SourceOrder
-from lit_hour.data.shards import Shards, open_shards
+from lit_hour.data.order.sample_order import MixedOrder, SourceOrder
+from lit_hour.data.shards.reader import Shards, open_shards
 from tests.benchmarks.speed.harness.peers import load_peer
-from tests.benchmarks.speed.shards.made_shards import FRAMES_OF_PICTURES, NUM_QUESTIONS, drop_from_memory, metadata
+from tests.benchmarks.speed.shards.made_shards import (
+    FRAMES_OF_PICTURES,
+    NUM_QUESTIONS,
+    drop_from_memory,
+    metadata,
+)
 from tests.benchmarks.speed.shards.shard_peers import PEERS, Peer, Stored, only_one
 
 SHUFFLE_SHARDS, NUM_WARM = 4, 4
@@ -38,14 +43,17 @@ def read_ours(folder: Path, num_workers: int) -> Iterator[Stored]:
     sizes = shards.samples_per_shard(NUM_QUESTIONS)
     mixed = MixedOrder({"all": SourceOrder(sizes, SHUFFLE_SHARDS, 0, "all")}, {"all": 1.0}, 0)
     places = [mixed.at(position)[1:] for position in range(len(mixed))]
-    yield from DataLoader(Subjects(shards), batch_size=1, sampler=places, num_workers=num_workers, collate_fn=only_one)
+    yield from DataLoader(
+        Subjects(shards), batch_size=1, sampler=places, num_workers=num_workers, collate_fn=only_one
+    )
 
 
 def write_for(folder: Path, package: str) -> None:
     """Write the samples of FOLDER/frames in the format of a peer, to a folder of its name."""
     tars = folder / "frames"
     samples = (
-        (key, frames, json.loads(metadata(key, FRAMES_OF_PICTURES))) for key, frames, _ in sorted(read_ours(tars, 0), key=first)
+        (key, frames, json.loads(metadata(key, FRAMES_OF_PICTURES)))
+        for key, frames, _ in sorted(read_ours(tars, 0), key=first)
     )
     peer_of(package).write(samples, tars, folder / package)
 
@@ -70,12 +78,18 @@ def read_raw(folder: Path, name: str, num_workers: int) -> tuple[float, str, flo
     passes = []
     for _ in range(1 + NUM_WARM):
         started, num_bytes, seen = time.perf_counter(), 0, []
-        samples = read_ours(files, num_workers) if name == "lit_hour" else peer_of(name).read(files, num_workers)
+        samples = (
+            read_ours(files, num_workers)
+            if name == "lit_hour"
+            else peer_of(name).read(files, num_workers)
+        )
         for key, frames, _ in samples:
             num_bytes += sum(map(len, frames))
             seen.append(f"{key} {len(frames)} {frames[-1][-100:].hex()}")
             seconds = time.perf_counter() - started  # without the end of the workers
-        passes.append((num_bytes / 1e6, hashlib.sha256("\n".join(sorted(seen)).encode()).hexdigest(), seconds))
+        passes.append(
+            (num_bytes / 1e6, hashlib.sha256("\n".join(sorted(seen)).encode()).hexdigest(), seconds)
+        )
     (megabytes, checksum, cold), *warm = passes
     assert {each[:2] for each in warm} == {(megabytes, checksum)}, "a pass has read something else"
     return megabytes, checksum, cold, min(seconds for _, _, seconds in warm)

@@ -28,13 +28,19 @@ def join_frames(sample: Stored) -> tuple[str, bytes, dict[str, Any]]:
 def split_frames(key: str, frames: bytes, record: dict[str, Any]) -> Stored:
     """What `join_frames` joined."""
     ends = record.pop("ends")
-    return key, [bytes(frames[start:end]) for start, end in zip([0, *ends], ends, strict=False)], record
+    return (
+        key,
+        [bytes(frames[start:end]) for start, end in zip([0, *ends], ends, strict=False)],
+        record,
+    )
 
 
 def split_only_one(batch: list[dict[str, Any]]) -> Stored:
     """The sample of a batch of one, split where it was read, in the worker."""
     sample, record = batch[0], batch[0]["record"]
-    return split_frames(sample["key"], sample["frames"], json.loads(record) if isinstance(record, str) else record)
+    return split_frames(
+        sample["key"], sample["frames"], json.loads(record) if isinstance(record, str) else record
+    )
 
 
 def only_one(batch: list[Any]) -> Any:
@@ -89,7 +95,9 @@ def read_litdata(out: Path, num_workers: int) -> Iterator[Stored]:
     from litdata import StreamingDataLoader, StreamingDataset
 
     dataset = StreamingDataset(str(out), shuffle=True)
-    yield from StreamingDataLoader(dataset, batch_size=1, num_workers=num_workers, collate_fn=split_only_one)
+    yield from StreamingDataLoader(
+        dataset, batch_size=1, num_workers=num_workers, collate_fn=split_only_one
+    )
 
 
 def write_energon(samples: Iterable[Stored], tars: Path, out: Path) -> None:
@@ -97,15 +105,37 @@ def write_energon(samples: Iterable[Stored], tars: Path, out: Path) -> None:
     out.mkdir()
     for tar in sorted(tars.glob("*.tar")):
         os.link(tar, out / tar.name)
-    words = ["prepare", "--non-interactive", "--split-ratio", "1,0,0", "--sample-type", "CrudeWebdataset", "--num-workers", "1"]
-    command = [sys.executable, "-c", "from megatron.energon.cli.main import main; main()", *words, str(out)]
+    words = [
+        "prepare",
+        "--non-interactive",
+        "--split-ratio",
+        "1,0,0",
+        "--sample-type",
+        "CrudeWebdataset",
+        "--num-workers",
+        "1",
+    ]
+    command = [
+        sys.executable,
+        "-c",
+        "from megatron.energon.cli.main import main; main()",
+        *words,
+        str(out),
+    ]
     reach = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}  # where the peers come last
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env=reach)
 
 
 def read_energon(out: Path, num_workers: int) -> Iterator[Stored]:
     """Read with megatron-energon."""
-    from megatron.energon import CrudeSample, DefaultTaskEncoder, WorkerConfig, get_loader, get_train_dataset, stateless
+    from megatron.energon import (
+        CrudeSample,
+        DefaultTaskEncoder,
+        WorkerConfig,
+        get_loader,
+        get_train_dataset,
+        stateless,
+    )
     from megatron.energon.task_encoder import Cooker
 
     @stateless
@@ -127,7 +157,11 @@ def read_energon(out: Path, num_workers: int) -> Iterator[Stored]:
     )
     for sample in get_loader(dataset):
         names = sorted(name for name in sample if name.endswith("jpg"))
-        yield sample["__key__"].rpartition("/")[2], [sample[name] for name in names], json.loads(sample["json"])
+        yield (
+            sample["__key__"].rpartition("/")[2],
+            [sample[name] for name in names],
+            json.loads(sample["json"]),
+        )
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from lit_hour.config.load import load_config
 from lit_hour.data.datamodule import VideoQuestionData
-from lit_hour.data.features import LENGTH_BYTES
+from lit_hour.data.features.format import LENGTH_BYTES
 from lit_hour.processor import Processor
 from lit_hour.text.tokenizer import learn_byte_level_tokenizer
 from lit_hour.types import Batch, Features, Frames
@@ -51,8 +51,14 @@ def add_up(tensor: Tensor) -> int:
 
 def data_module(folder: Path, num_workers: int) -> VideoQuestionData:
     """One pass over the shards as training makes it, a sample in a batch."""
-    words = [f"data.sources.made.shards={folder}", f"video.size_pixels={SIZE_PIXELS}", f"data.num_workers={num_workers}"]
-    config = load_config(words=[*words, "data.samples_per_step=1", "training.learning_rate.vision=0"])
+    words = [
+        f"data.sources.made.shards={folder}",
+        f"video.size_pixels={SIZE_PIXELS}",
+        f"data.num_workers={num_workers}",
+    ]
+    config = load_config(
+        words=[*words, "data.samples_per_step=1", "training.learning_rate.vision=0"]
+    )
     tokenizer = learn_byte_level_tokenizer(["What is on the stove?"], 300)
     data = VideoQuestionData(config, Processor(tokenizer, config.text))
     data.trainer = SimpleNamespace(global_rank=0, world_size=1)  # type: ignore[assignment]
@@ -84,11 +90,15 @@ def members(folder: Path, suffix: str) -> list[Place]:
     places = []
     for path in sorted(folder.glob("*.tar")):
         with tarfile.open(path) as tar:
-            places += [(path, each.offset_data, each.size) for each in tar if each.name.endswith(suffix)]
+            places += [
+                (path, each.offset_data, each.size) for each in tar if each.name.endswith(suffix)
+            ]
     return places
 
 
-def read_bare(read_share: Callable[[list[Place]], int], places: list[Place], num_processes: int) -> Pass:
+def read_bare(
+    read_share: Callable[[list[Place]], int], places: list[Place], num_processes: int
+) -> Pass:
     """A pass by bare loops, in this process or in several that share the places evenly."""
     started = time.perf_counter()
     if not num_processes:
@@ -129,7 +139,9 @@ def read_all(places: list[Place]) -> int:
 LIMITS = {"frames": ("jpg", decode_all), "features": ("safetensors", read_all)}
 
 
-def read_in_turns(folder: Path, kind: str, num_workers: int, num_passes: int) -> dict[tuple[str, str], list[Pass]]:
+def read_in_turns(
+    folder: Path, kind: str, num_workers: int, num_passes: int
+) -> dict[tuple[str, str], list[Pass]]:
     """Ours and the limit in turns: by (whose, "cold" or "warm") the passes. It wants a process of its own."""
     multiprocessing.set_start_method("fork", force=True)  # for the workers, as in any script
     torch.set_num_threads(1)
@@ -157,7 +169,11 @@ def memory_of_workers(folder: Path, num_workers: int) -> float:
     def watch() -> None:
         nonlocal most
         while not done.wait(0.002):
-            now = {each.pid: _own_kilobytes(each.pid) for each in multiprocessing.active_children() if each.pid}
+            now = {
+                each.pid: _own_kilobytes(each.pid)
+                for each in multiprocessing.active_children()
+                if each.pid
+            }
             for pid, kilobytes in now.items():
                 first.setdefault(pid, kilobytes)
             most = max(most, sum(kilobytes - first[pid] for pid, kilobytes in now.items()))

@@ -15,8 +15,14 @@ from tests.benchmarks.speed.harness.outcome import Goal, Outcome
 
 REPOSITORY = Path(__file__).parents[4]
 NUM_ROUNDS = 3
-COMMANDS = {"python train.py --help": ["train.py", "--help"], "python -m lit_hour --help": ["-m", "lit_hour", "--help"]}
-UNDER_TWO_SECONDS, UNDER_TWENTY_SECONDS = Goal("at most", 2, "nothing"), Goal("at most", 20, "nothing")
+COMMANDS = {
+    "python train.py --help": ["train.py", "--help"],
+    "python -m lit_hour --help": ["-m", "lit_hour", "--help"],
+}
+UNDER_TWO_SECONDS, UNDER_TWENTY_SECONDS = (
+    Goal("at most", 2, "nothing"),
+    Goal("at most", 20, "nothing"),
+)
 
 
 def measure() -> Iterator[Outcome]:
@@ -38,7 +44,14 @@ def measure() -> Iterator[Outcome]:
         why=f"{spell(first)}; 257 videos are drawn, encoded and packed on all cores before training begins",
     )
     best = min(again, key=lambda times: times["first step"])
-    yield Outcome(7, f"{title}, its videos there", "s", best["first step"], goal=UNDER_TWENTY_SECONDS, why=spell(best))
+    yield Outcome(
+        7,
+        f"{title}, its videos there",
+        "s",
+        best["first step"],
+        goal=UNDER_TWENTY_SECONDS,
+        why=spell(best),
+    )
 
 
 def seconds_of(words: list[str]) -> float:
@@ -55,8 +68,16 @@ def run_to_first_step(folder: Path) -> dict[str, float]:
     for group, split in (("sources", "train"), ("validation_sources", "validation")):
         words.append(f"data.{group}.world.shards={folder}/world/{split}/shards")
     started = time.time()
-    command = [sys.executable, "-m", "tests.benchmarks.speed.startup.first_step", str(folder / "times.json"), *words]
-    subprocess.run(command, cwd=REPOSITORY, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    command = [
+        sys.executable,
+        "-m",
+        "tests.benchmarks.speed.startup.first_step",
+        str(folder / "times.json"),
+        *words,
+    ]
+    subprocess.run(
+        command, cwd=REPOSITORY, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     times: dict[str, float] = json.loads((folder / "times.json").read_text())
     since = {part: moment - started for part, moment in times.items()}
     print(f"first step after {since['first step']:.1f} s: {spell(since)}", flush=True)
@@ -67,4 +88,7 @@ def spell(since: dict[str, float]) -> str:
     """What each part took: "imports 4.0 s, videos and shards 30.1 s, ..."."""
     parts = sorted(since.items(), key=lambda part: part[1])
     before = [0.0, *(moment for _, moment in parts)]
-    return ", ".join(f"{part} {moment - start:.1f} s" for (part, moment), start in zip(parts, before, strict=False))
+    return ", ".join(
+        f"{part} {moment - start:.1f} s"
+        for (part, moment), start in zip(parts, before, strict=False)
+    )

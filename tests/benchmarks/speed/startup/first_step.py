@@ -15,8 +15,8 @@ def main(file: Path, words: list[str]) -> None:
     """Run train.py with marks where its parts end."""
     # imported here, as train.py does: the processes that it starts read this file again
     import train
+    from lit_hour.synthetic import dataset as prepare
     from lit_hour.training import fit
-    from lit_hour.world import prepare
     from tests.benchmarks.speed.startup.leaving import LeaveAfterFirstStep
 
     times = {"imports": time.time()}
@@ -28,7 +28,10 @@ def main(file: Path, words: list[str]) -> None:
         return world
 
     prepare.prepare_world = timed_world
-    fit.build_callbacks = lambda *arguments: [*build_callbacks(*arguments), LeaveAfterFirstStep(file, times)]
+    fit.build_callbacks = lambda *arguments: [
+        *build_callbacks(*arguments),
+        LeaveAfterFirstStep(file, times),
+    ]
     train.main(words)
 
 

@@ -22,12 +22,12 @@ from torch.utils.flop_counter import FlopCounterMode
 from lit_hour.config.load import load_config
 from lit_hour.config.schema import Config
 from lit_hour.processor import Processor
-from lit_hour.run import RunFolder
+from lit_hour.run_dir import RunFolder
+from lit_hour.synthetic.dataset import prepare_world
 from lit_hour.text.tokenizer import learn_byte_level_tokenizer, load_tokenizer
 from lit_hour.training.fit import make_tokenizer
 from lit_hour.training.module import HourLLaVAModule
 from lit_hour.training.optim import build_optimizer
-from lit_hour.world.prepare import prepare_world
 from tests.benchmarks.speed.harness.matrix_rate import data_sheet_rate, matrix_rate
 from tests.benchmarks.speed.harness.outcome import Goal, Outcome
 from tests.benchmarks.speed.step.made_features import write_noise
@@ -38,7 +38,9 @@ from tests.benchmarks.speed.step.training_steps import Steps, take_steps
 CONFIGS = Path(__file__).parents[4] / "conf"
 TARGET = 4
 NUM_ROUNDS = 4
-NUM_WARM = 3  # steps of each round that do not count: the worker starts, and a GPU finds its kernels
+NUM_WARM = (
+    3  # steps of each round that do not count: the worker starts, and a GPU finds its kernels
+)
 NUM_TINY_STEPS, NUM_HOUR_STEPS = 23, 10
 HOUR_FRAMES, NUM_HOURS = 3600, 2
 LOSS_TOLERANCE = 1e-3  # relative, after all steps of a round; the first is equal to 1e-5
@@ -66,7 +68,11 @@ STAGE_3 = (
         )
     ),
 )
-TINY_ENCODED = ("training.learning_rate.vision=0", "data.samples_per_step=1", "data.samples_per_batch=1")
+TINY_ENCODED = (
+    "training.learning_rate.vision=0",
+    "data.samples_per_step=1",
+    "data.samples_per_batch=1",
+)
 
 
 def measure() -> Iterator[Outcome]:
@@ -78,7 +84,13 @@ def measure() -> Iterator[Outcome]:
     if not torch.cuda.is_available():
         goal = Goal("at least", 0.45, "limit")
         why = "needs a GPU with 80 GB in which the 3B shapes train in bf16, and 3 GB of disk; 3 minutes"
-        yield Outcome(TARGET, "a training step of the 3B shapes on an encoded hour", "TFLOP/s", goal=goal, why=why)
+        yield Outcome(
+            TARGET,
+            "a training step of the 3B shapes on an encoded hour",
+            "TFLOP/s",
+            goal=goal,
+            why=why,
+        )
         return
     with TemporaryDirectory() as folder:
         yield from hour_step(Path(folder))
@@ -97,13 +109,20 @@ def tiny_step(folder: Path) -> Outcome:
     run = RunFolder.of(config.run)
     run.path.mkdir(parents=True)
     make_tokenizer(config, run)
-    rounds = [tiny_round(config, Processor(load_tokenizer(run.tokenizer), config.text)) for _ in range(NUM_ROUNDS)]
+    rounds = [
+        tiny_round(config, Processor(load_tokenizer(run.tokenizer), config.text))
+        for _ in range(NUM_ROUNDS)
+    ]
     ours, parts = min((sum(each.parts.values()), each.parts) for each in rounds)
     plain = min(each.plain_seconds for each in rounds)
     ratios = ", ".join(f"{sum(each.parts.values()) / each.plain_seconds:.2f}" for each in rounds)
-    core = min(each.core_seconds for each in rounds) / min(each.plain_core_seconds for each in rounds)
+    core = min(each.core_seconds for each in rounds) / min(
+        each.plain_core_seconds for each in rounds
+    )
     difference = max(each.difference for each in rounds)
-    print(f"  rounds: {ratios}; core seconds: {core:.2f}; losses differ by {difference:.1e} at most")
+    print(
+        f"  rounds: {ratios}; core seconds: {core:.2f}; losses differ by {difference:.1e} at most"
+    )
     breakdown = ", ".join(f"{part} {1e3 * seconds:.0f} ms" for part, seconds in parts.items())
     print(f"  the best step: {breakdown}")
     return Outcome(
@@ -138,13 +157,23 @@ def tiny_round(config: Config, processor: Processor) -> Round:
     seconds, core_seconds, losses = take_plain_steps(plain, steps)
     differences = [abs(one / other - 1) for one, other in zip(steps.losses, losses, strict=True)]
     if differences[0] > 1e-5 or max(differences) > LOSS_TOLERANCE:
-        raise ValueError(f"the plain formulas learn something else: their losses differ by {differences}")
+        raise ValueError(
+            f"the plain formulas learn something else: their losses differ by {differences}"
+        )
     parts, plain_seconds = steps.seconds_each(NUM_WARM), mean(seconds[NUM_WARM:])
     print(f"  {sum(parts.values()):.3f} s a step, plain {plain_seconds:.3f} s", flush=True)
-    return Round(parts, plain_seconds, mean(steps.core_seconds[NUM_WARM:]), mean(core_seconds[NUM_WARM:]), max(differences))
+    return Round(
+        parts,
+        plain_seconds,
+        mean(steps.core_seconds[NUM_WARM:]),
+        mean(core_seconds[NUM_WARM:]),
+        max(differences),
+    )
 
 
-def take_plain_steps(module: HourLLaVAModule, steps: Steps) -> tuple[list[float], list[float], list[float]]:
+def take_plain_steps(
+    module: HourLLaVAModule, steps: Steps
+) -> tuple[list[float], list[float], list[float]]:
     """A bare loop over batches that are in memory: the seconds of each step, its core seconds, and its loss."""
     model, settings = module.model.train(), module.config.training
     optimizing = build_optimizer(model, settings, module.num_steps)
@@ -169,7 +198,10 @@ def take_plain_steps(module: HourLLaVAModule, steps: Steps) -> tuple[list[float]
 
 def count_operations(folder: Path) -> Outcome:
     """The formula against what torch counts in a step of the tiny model on features, whose masked half it counts too."""
-    config = load_config(CONFIGS / "tiny_model.yaml", [*TINY_ENCODED, "training.max_steps=1", *places(folder, "noise")])
+    config = load_config(
+        CONFIGS / "tiny_model.yaml",
+        [*TINY_ENCODED, "training.max_steps=1", *places(folder, "noise")],
+    )
     module, steps = encoded_steps(config, folder, 64, 1)
     model, batch = module.model, steps.batches[0]
     shapes = shapes_of(model, batch)
@@ -177,7 +209,10 @@ def count_operations(folder: Path) -> Outcome:
         model(batch, module._forgetting_generators(batch)).backward()
     found = float(counter.get_total_flops())
     formula = sum(step_flops(config, model.language.num_rows, shapes, causal_share=1.0).values())
-    print(f"  {shapes}\n  formula {formula / 1e9:.4f} GFLOP, torch's counter {found / 1e9:.4f} GFLOP", flush=True)
+    print(
+        f"  {shapes}\n  formula {formula / 1e9:.4f} GFLOP, torch's counter {found / 1e9:.4f} GFLOP",
+        flush=True,
+    )
     if abs(formula / found - 1) > FLOP_TOLERANCE:
         raise ValueError(f"the formula says {formula:.4g} operations, torch counts {found:.4g}")
     return Outcome(
@@ -198,10 +233,17 @@ def hour_step(folder: Path) -> Iterator[Outcome]:
     parts = steps.seconds_each(NUM_WARM)
     seconds = sum(parts.values())
     module.to(device)  # Lightning takes it back to the CPU
-    flops = step_flops(config, module.model.language.num_rows, shapes_of(module.model, steps.batches[-1].to(device)))
+    flops = step_flops(
+        config,
+        module.model.language.num_rows,
+        shapes_of(module.model, steps.batches[-1].to(device)),
+    )
     breakdown = ", ".join(f"{part} {1e3 * each:.0f} ms" for part, each in parts.items())
     print(f"  {seconds:.3f} s a step: {breakdown}")
-    print("  " + ", ".join(f"{part} {each / 1e12:.1f} TFLOP" for part, each in flops.items()), flush=True)
+    print(
+        "  " + ", ".join(f"{part} {each / 1e12:.1f} TFLOP" for part, each in flops.items()),
+        flush=True,
+    )
     how = "recomputing" if config.training.activation_checkpointing else "without recomputing"
     peak = f"peak memory {torch.cuda.max_memory_allocated(device) / 1e9:.0f} GB"
     found = Outcome(
@@ -230,7 +272,10 @@ def hour_steps(folder: Path) -> tuple[Config, HourLLaVAModule, Steps]:
     """Steps that keep all activations if they fit, or else compute the blocks again in the backward pass."""
     words = [*STAGE_3, f"training.max_steps={NUM_HOUR_STEPS}", *places(folder, "video_marathon")]
     for recomputes in ("false", "true"):
-        config = load_config(CONFIGS / "hour_llava_3b_s3.yaml", [*words, f"training.activation_checkpointing={recomputes}"])
+        config = load_config(
+            CONFIGS / "hour_llava_3b_s3.yaml",
+            [*words, f"training.activation_checkpointing={recomputes}"],
+        )
         try:
             return config, *encoded_steps(config, folder, HOUR_FRAMES, NUM_HOURS)
         except torch.OutOfMemoryError as error:
@@ -240,7 +285,9 @@ def hour_steps(folder: Path) -> tuple[Config, HourLLaVAModule, Steps]:
     raise MemoryError("a step of the 3B shapes does not fit into this GPU")
 
 
-def encoded_steps(config: Config, folder: Path, num_frames: int, num_videos: int) -> tuple[HourLLaVAModule, Steps]:
+def encoded_steps(
+    config: Config, folder: Path, num_frames: int, num_videos: int
+) -> tuple[HourLLaVAModule, Steps]:
     """Steps on shards of features, which are noise; weights are random."""
     L.seed_everything(config.run.seed, verbose=False)
     processor = Processor(learn_byte_level_tokenizer([], 300), config.text)  # every byte is a token
@@ -252,5 +299,11 @@ def encoded_steps(config: Config, folder: Path, num_frames: int, num_videos: int
 
 def places(folder: Path, source: str = "") -> Sequence[str]:
     """Settings that keep all that is written in a folder, where a source's features may lie too."""
-    world = [f"world.folder={folder}/world", f"data.sources.world.shards={folder}/world/train/shards"]
-    return [f"run.folder={folder}/runs", *([f"data.sources.{source}.shards={folder}/features"] if source else world)]
+    world = [
+        f"world.folder={folder}/world",
+        f"data.sources.world.shards={folder}/world/train/shards",
+    ]
+    return [
+        f"run.folder={folder}/runs",
+        *([f"data.sources.{source}.shards={folder}/features"] if source else world),
+    ]

@@ -17,8 +17,8 @@ from torch import Generator, Tensor
 from lit_hour.model.attention import GroupedAttention
 from lit_hour.model.forgetting import forget
 from lit_hour.model.hour_llava import HourLLaVA
-from lit_hour.model.memory_augmentation import MemoryAugmentationBlock
-from lit_hour.model.splice import build_query, insert_visual, pad_inputs
+from lit_hour.model.memaug import MemoryAugmentationBlock
+from lit_hour.model.multimodal_inputs import build_query, insert_visual, pad_inputs
 from lit_hour.types import Batch, Features, Frames, Raster, Repository, Video
 
 
@@ -28,12 +28,21 @@ def plain_loss(model: HourLLaVA, batch: Batch, generators: Sequence[Generator]) 
     for number, place in enumerate(batch.visual_of_text):
         video, is_real = batch.visuals[place], batch.attention_mask[number]
         assert isinstance(video, Video)
-        input_ids, labels = batch.input_ids[number][is_real], batch.labels[number][is_real]  # (tokens,)
+        input_ids, labels = (
+            batch.input_ids[number][is_real],
+            batch.labels[number][is_real],
+        )  # (tokens,)
         question_mask = batch.question_mask[number][is_real]  # (tokens,)
         embeddings = model.language.embed(input_ids)  # (tokens, dim)
         repository = remember(model, video)
         question = embeddings[question_mask & (input_ids >= 0)]  # (question, dim)
-        kept = forget(repository, question, model.settings.spatial_forgetting, model.settings, generators[place])
+        kept = forget(
+            repository,
+            question,
+            model.settings.spatial_forgetting,
+            model.settings,
+            generators[place],
+        )
         query = build_query(
             input_ids,
             embeddings,
@@ -41,11 +50,18 @@ def plain_loss(model: HourLLaVA, batch: Batch, generators: Sequence[Generator]) 
             [repository.tokens[each] for each in kept],  # (kept, dim)
             [repository.positions[each] for each in kept],  # (kept,)
         )
-        seen = look_back(model, query.tokens, repository.tokens, query.positions, repository.positions)  # (query, dim)
-        texts.append(insert_visual(input_ids, embeddings, labels, seen[query.is_visual].split(query.lengths)))
+        seen = look_back(
+            model, query.tokens, repository.tokens, query.positions, repository.positions
+        )  # (query, dim)
+        texts.append(
+            insert_visual(input_ids, embeddings, labels, seen[query.is_visual].split(query.lengths))
+        )
     inputs = pad_inputs(texts, model.max_tokens, "right")
     return model.language.network(
-        inputs_embeds=inputs.embeddings, attention_mask=inputs.attention_mask, labels=inputs.labels, use_cache=False
+        inputs_embeds=inputs.embeddings,
+        attention_mask=inputs.attention_mask,
+        labels=inputs.labels,
+        use_cache=False,
     ).loss
 
 
@@ -53,13 +69,20 @@ def remember(model: HourLLaVA, video: Video) -> Repository:
     """Encode, pool and project every frame, and close each by the learnt token."""
     tokens = encode(model, video) if isinstance(video, Frames) else model.vision.pool(video.tokens)
     first, _, last = model.projector.layers
-    hidden = F.gelu(F.linear(tokens.to(first.weight.dtype), first.weight, first.bias))  # (frames, tokens, dim)
+    hidden = F.gelu(
+        F.linear(tokens.to(first.weight.dtype), first.weight, first.bias)
+    )  # (frames, tokens, dim)
     projected = F.linear(hidden, last.weight, last.bias)  # (frames, tokens, dim)
-    closed = torch.cat([projected, model.frame_end.expand(len(projected), 1, -1)], dim=1)  # (frames, tokens + 1, dim)
+    closed = torch.cat(
+        [projected, model.frame_end.expand(len(projected), 1, -1)], dim=1
+    )  # (frames, tokens + 1, dim)
     laid_out = closed.flatten(0, 1)  # (frames * (tokens + 1), dim)
     grid = model.vision.settings.grid
     return Repository(
-        laid_out, torch.arange(len(laid_out), device=tokens.device), (Raster(len(video), grid, grid),), video.timestamps
+        laid_out,
+        torch.arange(len(laid_out), device=tokens.device),
+        (Raster(len(video), grid, grid),),
+        video.timestamps,
     )
 
 
@@ -67,46 +90,80 @@ def encode(model: HourLLaVA, video: Frames | Features) -> Tensor:
     """All frames of a video at once through open_clip's tower: `(frames, tokens, vision_dim)`."""
     assert isinstance(video, Frames)
     vision = model.vision
-    mean, deviation = (torch.tensor(each, device=video.images.device).view(3, 1, 1) for each in (vision.mean, vision.deviation))
-    pixels = ((video.images / 255 - mean) / deviation).to(next(vision.parameters()).dtype)  # (frames, 3, height, width)
-    with torch.set_grad_enabled(torch.is_grad_enabled() and len(video) <= vision.settings.max_learning_frames):
+    mean, deviation = (
+        torch.tensor(each, device=video.images.device).view(3, 1, 1)
+        for each in (vision.mean, vision.deviation)
+    )
+    pixels = ((video.images / 255 - mean) / deviation).to(
+        next(vision.parameters()).dtype
+    )  # (frames, 3, height, width)
+    with torch.set_grad_enabled(
+        torch.is_grad_enabled() and len(video) <= vision.settings.max_learning_frames
+    ):
         found = vision.tower.forward_intermediates(
-            pixels, indices=[-1], normalize_intermediates=False, intermediates_only=True, output_fmt="NLC"
+            pixels,
+            indices=[-1],
+            normalize_intermediates=False,
+            intermediates_only=True,
+            output_fmt="NLC",
         )
         return vision.pool(found["image_intermediates"][0])  # (frames, tokens, vision_dim)
 
 
-def look_back(model: HourLLaVA, query: Tensor, memory: Tensor, query_positions: Tensor, memory_positions: Tensor) -> Tensor:
+def look_back(
+    model: HourLLaVA,
+    query: Tensor,
+    memory: Tensor,
+    query_positions: Tensor,
+    memory_positions: Tensor,
+) -> Tensor:
     """MemAug: `query` `(query, dim)` into `memory` `(memory, dim)`."""
     for block in model.memory.blocks:
         assert isinstance(block, MemoryAugmentationBlock)
         theta = model.memory.angles.theta
-        own = attend(block.self_attention, query, query, query_positions, query_positions, theta)  # (query, dim)
+        own = attend(
+            block.self_attention, query, query, query_positions, query_positions, theta
+        )  # (query, dim)
         query = block.self_attention_norm(query + own)  # (query, dim)
-        seen = attend(block.cross_attention, query, memory, query_positions, memory_positions, theta)  # (query, dim)
+        seen = attend(
+            block.cross_attention, query, memory, query_positions, memory_positions, theta
+        )  # (query, dim)
         query = block.cross_attention_norm(query + seen)  # (query, dim)
         query = block.feed_forward_norm(query + block.feed_forward(query))  # (query, dim)
     return query
 
 
 def attend(
-    layer: GroupedAttention, asking: Tensor, asked: Tensor, asking_positions: Tensor, asked_positions: Tensor, theta: float
+    layer: GroupedAttention,
+    asking: Tensor,
+    asked: Tensor,
+    asking_positions: Tensor,
+    asked_positions: Tensor,
+    theta: float,
 ) -> Tensor:
     """Attention of `asking` `(query, dim)` into `asked` `(memory, dim)`, a key and a value for each query head."""
     query, key, value = (
-        part.unflatten(1, (-1, layer.head_dim)) for part in (layer.query(asking), layer.key(asked), layer.value(asked))
+        part.unflatten(1, (-1, layer.head_dim))
+        for part in (layer.query(asking), layer.key(asked), layer.value(asked))
     )  # (query, heads, head_dim), (memory, key_value_heads, head_dim) twice
     query, key = rotate(query, asking_positions, theta), rotate(key, asked_positions, theta)
     group = query.shape[1] // key.shape[1]
-    key, value = key.repeat_interleave(group, dim=1), value.repeat_interleave(group, dim=1)  # (memory, heads, head_dim)
-    seen = F.scaled_dot_product_attention(*(each.transpose(0, 1)[None] for each in (query, key, value)))
+    key, value = (
+        key.repeat_interleave(group, dim=1),
+        value.repeat_interleave(group, dim=1),
+    )  # (memory, heads, head_dim)
+    seen = F.scaled_dot_product_attention(
+        *(each.transpose(0, 1)[None] for each in (query, key, value))
+    )
     return layer.output(seen[0].transpose(0, 1).flatten(1))  # (query, dim)
 
 
 def rotate(heads: Tensor, positions: Tensor, theta: float) -> Tensor:
     """Rotary positions in the first half of each head: `(tokens, heads, head_dim)`."""
     half = heads.shape[-1] // 2
-    frequencies = theta ** -(torch.arange(0, half, 2, device=heads.device) / half)  # (head_dim / 4,)
+    frequencies = theta ** -(
+        torch.arange(0, half, 2, device=heads.device) / half
+    )  # (head_dim / 4,)
     angles = positions[:, None, None].float() * frequencies  # (tokens, 1, head_dim / 4)
     cosine, sine = angles.cos().to(heads.dtype), angles.sin().to(heads.dtype)
     left, right, rest = heads.split([half // 2, half // 2, heads.shape[-1] - half], dim=-1)

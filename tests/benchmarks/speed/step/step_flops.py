@@ -48,7 +48,9 @@ def shapes_of(model: HourLLaVA, batch: Batch) -> Shapes:
     )
 
 
-def step_flops(config: Config, vocabulary_size: int, shapes: Shapes, causal_share: float = 0.5) -> dict[str, float]:
+def step_flops(
+    config: Config, vocabulary_size: int, shapes: Shapes, causal_share: float = 0.5
+) -> dict[str, float]:
     """Operations of forward and backward, by part.
 
     Args:
@@ -56,15 +58,24 @@ def step_flops(config: Config, vocabulary_size: int, shapes: Shapes, causal_shar
     """
     language, rates = config.model.language, config.training.learning_rate
     dim = language.hidden_size
-    around = 2 * dim**2 + 2 * dim * language.num_key_value_heads * dim // language.num_heads  # weights around an attention
+    around = (
+        2 * dim**2 + 2 * dim * language.num_key_value_heads * dim // language.num_heads
+    )  # weights around an attention
     keys_values = around - 2 * dim**2
     decoder_layer = around + 3 * dim * language.intermediate_size
     learns = {part: getattr(rates, part) > 0 for part in ("projector", "memory", "language")}
-    projector = dense(shapes.num_projected, shapes.vision_dim * dim, learns["projector"], has_gradient_before=False)
+    projector = dense(
+        shapes.num_projected,
+        shapes.vision_dim * dim,
+        learns["projector"],
+        has_gradient_before=False,
+    )
     projector += dense(shapes.num_projected, dim**2, learns["projector"])
     query_rows = dense(shapes.num_query, around + 2 * dim**2 + 8 * dim**2, learns["memory"])
     memory_rows = dense(shapes.num_memory, keys_values, learns["memory"])
-    looks = attention(shapes.num_query, shapes.num_query, dim) + attention(shapes.num_query, shapes.num_memory, dim)
+    looks = attention(shapes.num_query, shapes.num_query, dim) + attention(
+        shapes.num_query, shapes.num_memory, dim
+    )
     layers = dense(shapes.num_language, decoder_layer, learns["language"])
     causal = causal_share * attention(shapes.num_language, shapes.num_language, dim)
     return {
@@ -77,7 +88,9 @@ def step_flops(config: Config, vocabulary_size: int, shapes: Shapes, causal_shar
     }
 
 
-def dense(num_tokens: int, num_weights: int, learns: bool, has_gradient_before: bool = True) -> float:
+def dense(
+    num_tokens: int, num_weights: int, learns: bool, has_gradient_before: bool = True
+) -> float:
     """Of a linear layer: forward, the gradient of its weights if it learns, and that of its input if something wants it."""
     return 2.0 * num_tokens * num_weights * (1 + learns + has_gradient_before)
 

@@ -20,7 +20,7 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lit_hour.config.schema import Config
 from lit_hour.data.datamodule import VideoQuestionData
 from lit_hour.processor import Processor
-from lit_hour.run import RunFolder
+from lit_hour.run_dir import RunFolder
 from lit_hour.training.fit import BESIDE_THE_POINT, build_trainer
 from lit_hour.training.module import HourLLaVAModule
 from lit_hour.types import Batch
@@ -46,7 +46,10 @@ class Steps:
     def seconds_each(self, num_warm: int) -> dict[str, float]:
         """The mean of each part over the steps behind the first ones, which also start workers and find kernels."""
         counted = self.seconds[num_warm:]
-        return {part: sum(step.get(part, 0.0) for step in counted) / len(counted) for part in counted[-1]}
+        return {
+            part: sum(step.get(part, 0.0) for step in counted) / len(counted)
+            for part in counted[-1]
+        }
 
 
 class Clock:
@@ -92,10 +95,14 @@ class Before(Callback):
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
 
-    def on_train_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Batch, batch_idx: int) -> None:
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Batch, batch_idx: int
+    ) -> None:
         self._clock.start_batch(trainer.datamodule.seconds_waited)  # type: ignore[attr-defined]
 
-    def on_before_backward(self, trainer: L.Trainer, pl_module: L.LightningModule, loss: torch.Tensor) -> None:
+    def on_before_backward(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, loss: torch.Tensor
+    ) -> None:
         wait_for(loss.device)
         self._clock.lap("forward")
 
@@ -104,7 +111,12 @@ class Before(Callback):
         self._clock.lap("backward")
 
     def on_train_batch_end(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Batch, batch_idx: int
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Batch,
+        batch_idx: int,
     ) -> None:
         wait_for(pl_module.device)
         self._clock.lap("optimizer")
@@ -116,22 +128,35 @@ class After(Callback):
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
 
-    def on_train_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Batch, batch_idx: int) -> None:
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Batch, batch_idx: int
+    ) -> None:
         self._clock.lap("logging and callbacks")
 
-    def on_before_backward(self, trainer: L.Trainer, pl_module: L.LightningModule, loss: torch.Tensor) -> None:
+    def on_before_backward(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, loss: torch.Tensor
+    ) -> None:
         self._clock.lap("logging and callbacks")
 
-    def on_before_optimizer_step(self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: Any) -> None:
+    def on_before_optimizer_step(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: Any
+    ) -> None:
         self._clock.lap("logging and callbacks")
 
     def on_train_batch_end(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Batch, batch_idx: int
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Batch,
+        batch_idx: int,
     ) -> None:
         self._clock.end_step(batch, float(outputs["loss"]))
 
 
-def take_steps(config: Config, processor: Processor, module: HourLLaVAModule, keeps_batches: bool = True) -> Steps:
+def take_steps(
+    config: Config, processor: Processor, module: HourLLaVAModule, keeps_batches: bool = True
+) -> Steps:
     """`training.max_steps` steps of one batch each."""
     run = RunFolder.of(config.run)
     data = VideoQuestionData(config, processor)

@@ -1,0 +1,294 @@
+"""Encoded videos, one by one -> a folder of feature shards. Each video is kept at once, whatever happens afterwards.
+
+TARGET/encoding.json                   what the features are made from and by; another start has to have the same
+TARGET/unfinished/000003/0007.tar      the eighth subject of the fourth shard, a video, as it will lie in the shard
+TARGET/unfinished/000003/0007.json     its line of the index; written last, so its presence says that the video is there
+TARGET/unfinished/000003/0007.skipped  or else why it cannot be read; another start tries again
+TARGET/000003.tar, 000003.json         the shard and its index; once they are there, its single videos go away
+TARGET/index.json                      totals; written last of all
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from lit_hour.data.features.format import (
+    FEATURES_SUFFIX,
+    Encoding,
+    StoredTokens,
+    describe_changes,
+    safetensors_of,
+)
+from lit_hour.data.features.source import EncodeSource, Place
+from lit_hour.data.packing.pack import PackSummary, make_folder, summarize
+from lit_hour.data.packing.shard_writer import END_OF_ARCHIVE, publish_shard
+from lit_hour.data.shards.shard_index import (
+    SHARD_PATTERN,
+    TOTALS_NAME,
+    SkippedSubject,
+    SubjectRecord,
+    parse_json,
+    read_index,
+    write_json,
+)
+from lit_hour.data.shards.tar import write_member
+from lit_hour.errors import ImageError, ShardError
+from lit_hour.io.atomic import UNFINISHED_SUFFIX, unfinished_path
+
+ENCODING_NAME = "encoding.json"
+KEPT, SKIPPED = (
+    ".json",
+    ".skipped",
+)  # how a subject in the unfinished folder ends that nobody has to look at again
+COPIED_BYTES = 2**24  # at once
+
+
+class FeatureFolder:
+    """The folder that encoding fills; by several processes, if each has videos and shards of its own."""
+
+    def __init__(
+        self, path: Path, source: EncodeSource, encoding: Encoding, max_skipped: int
+    ) -> None:
+        """Look at what is there, and change nothing.
+
+        Raises:
+            ShardError: it holds something else, or features that were made from something else or otherwise.
+        """
+        self.path, self.unfinished = path, path / "unfinished"
+        self._source, self._encoding, self._max_skipped = source, encoding, max_skipped
+        self._made_from = [source.fingerprint(shard) for shard in range(source.num_shards)]
+        self._refuse_other_features()
+
+    def prepare(self) -> None:
+        """Make the folder ready. Nobody else may be at work there.
+
+        Raises:
+            ShardError: as before; or it cannot be written, or was filled with more skipped than `pack.max_skipped` allows.
+        """
+        self._refuse_other_features()
+        if (num_skipped := self._num_skipped_in_shards()) > self._max_skipped:
+            raise ShardError(
+                f"{self.path} was encoded without {num_skipped} subjects, and pack.max_skipped is {self._max_skipped}"
+            )
+        make_folder(self.unfinished)
+        with _writing(self.path):
+            identity = {
+                "source": _digest(self._made_from),
+                "encoding": dataclasses.asdict(self._encoding),
+            }
+            write_json(self.path / ENCODING_NAME, identity)
+            for pattern in (
+                f"*{UNFINISHED_SUFFIX}",
+                f"unfinished/*/*{UNFINISHED_SUFFIX}",
+                f"unfinished/*/*{SKIPPED}",
+            ):
+                for file in self.path.glob(pattern):
+                    file.unlink()
+
+    def missing_videos(self) -> list[Place]:
+        """The videos that are still to be encoded, in the order of the source."""
+        return [
+            Place(shard, number)
+            for shard in self.missing_shards()
+            for number in sorted(self._videos_of(shard) - self._done(shard))
+        ]
+
+    def missing_shards(self) -> list[int]:
+        """The shards that are still to be put together."""
+        return [shard for shard in range(self._source.num_shards) if not self._is_finished(shard)]
+
+    def is_ready(self, shard: int) -> bool:
+        """Whether all videos of a shard are there."""
+        return self._videos_of(shard) <= self._done(shard)
+
+    def keep(self, place: Place, stored: StoredTokens, metadata: bytes) -> None:
+        """Keep an encoded video, of which `metadata` is the content of its `KEY.json`.
+
+        Raises:
+            ShardError: the disk is full, or cannot be written.
+        """
+        known = json.loads(metadata)
+        part = self._part(place, ".tar")
+        with _writing(part) as unfinished:
+            with unfinished.open("wb") as stream:
+                size = write_member(
+                    stream,
+                    f"{known['key']}.{FEATURES_SUFFIX}",
+                    safetensors_of(stored, self._encoding),
+                )
+                size += write_member(stream, f"{known['key']}.json", [metadata])
+                _hand_to_disk(stream)
+            os.replace(unfinished, part)
+            seconds, counts = known["duration_seconds"], (len(stored), len(known["questions"]))
+            record = SubjectRecord(
+                self._tar(place.shard).name, known["key"], "video", 0, size, seconds, *counts
+            )
+            write_json(self._part(place, KEPT), dataclasses.asdict(record))
+
+    def skip(self, place: Place, damage: str) -> None:
+        """Note a subject that cannot be read.
+
+        Raises:
+            ShardError: there are more of them than `pack.max_skipped` allows.
+        """
+        _, name = self._source.subjects(place.shard)[place.number]
+        note = self._part(place, SKIPPED)
+        with _writing(note):
+            write_json(note, dataclasses.asdict(SkippedSubject(name, damage)))
+        num_skipped = self._num_skipped_in_shards() + len(
+            list(self.unfinished.glob(f"*/*{SKIPPED}"))
+        )
+        if num_skipped > self._max_skipped:
+            raise ShardError(
+                f"{damage}; mend or remove it, or let more fail with pack.max_skipped (now {self._max_skipped})"
+            )
+
+    def assemble(self, shard: int) -> None:
+        """Put a shard together whose videos are all there, and remove the single ones.
+
+        Raises:
+            ShardError: the disk is full, or more subjects failed than `pack.max_skipped` allows.
+        """
+        tar = self._tar(shard)
+        with _writing(tar) as unfinished:
+            with unfinished.open("wb") as stream:
+                found = [
+                    self._append(stream, Place(shard, number))
+                    for number in range(len(self._source.subjects(shard)))
+                ]
+                stream.write(END_OF_ARCHIVE)
+                _hand_to_disk(stream)
+            publish_shard(
+                unfinished,
+                tar,
+                self._source.settings,
+                _digest([self._made_from[shard], dataclasses.asdict(self._encoding)]),
+                tuple(each for each in found if isinstance(each, SubjectRecord)),
+                (
+                    *self._source.lost(shard),
+                    *(each for each in found if isinstance(each, SkippedSubject)),
+                ),
+                self._encoding,
+            )
+        shutil.rmtree(self._part(Place(shard, 0), "").parent, ignore_errors=True)
+
+    def finish(self) -> PackSummary:
+        """Write the totals of all shards, which are there now."""
+        summary = summarize(
+            [read_index(self._index(shard)) for shard in range(self._source.num_shards)]
+        )
+        with _writing(self.path):
+            write_json(self.path / TOTALS_NAME, dataclasses.asdict(summary))
+            shutil.rmtree(self.unfinished)
+        return summary
+
+    def _append(self, stream: BinaryIO, place: Place) -> SubjectRecord | SkippedSubject:
+        """Write a subject at the end of a tar; nothing, if it cannot be read."""
+        start = stream.tell()
+        if self._part(place, SKIPPED).is_file():
+            return SkippedSubject(**_read_json(self._part(place, SKIPPED)))
+        if place.number in self._videos_of(place.shard):
+            record = SubjectRecord(**_read_json(self._part(place, KEPT)))
+            with self._part(place, ".tar").open("rb") as part:
+                shutil.copyfileobj(part, stream, COPIED_BYTES)
+            if stream.tell() - start != record.size:
+                raise ShardError(
+                    f"{self._part(place, '.tar')} is damaged: delete it and the .json beside it, and encode again"
+                )
+            return dataclasses.replace(record, offset=start)
+        try:
+            return self._source.copy(place, stream)
+        except (ShardError, ImageError) as error:
+            stream.seek(start)
+            stream.truncate()
+            self.skip(place, str(error))
+            return SkippedSubject(**_read_json(self._part(place, SKIPPED)))
+
+    def _refuse_other_features(self) -> None:
+        file = self.path / ENCODING_NAME
+        if file.is_file():
+            identity = _read_json(file)
+            changes = describe_changes(Encoding(**identity["encoding"]), self._encoding)
+            if identity["source"] != _digest(self._made_from):
+                changes.append("they are from other shards, files or questions")
+            if changes:
+                raise ShardError(
+                    f"{self.path} holds features that were made otherwise: {'; '.join(changes)}. Set these back, encode into"
+                    " another folder, or delete this one"
+                )
+        elif any(self.path.glob(f"{SHARD_PATTERN}.json")):
+            raise ShardError(
+                f"{self.path} holds shards that encoding has not made: encode into another folder"
+            )
+
+    def _num_skipped_in_shards(self) -> int:
+        """Subjects that finished shards lack and that the source has."""
+        finished = set(range(self._source.num_shards)) - set(self.missing_shards())
+        return sum(
+            len(read_index(self._index(shard)).skipped) - len(self._source.lost(shard))
+            for shard in finished
+        )
+
+    def _is_finished(self, shard: int) -> bool:
+        tar, index = self._tar(shard), self._index(shard)
+        return index.is_file() and tar.is_file() and tar.stat().st_size == read_index(index).bytes
+
+    def _videos_of(self, shard: int) -> set[int]:
+        return {
+            number
+            for number, (kind, _) in enumerate(self._source.subjects(shard))
+            if kind == "video"
+        }
+
+    def _done(self, shard: int) -> set[int]:
+        """The subjects of an unfinished shard that are kept or skipped."""
+        files = self._part(Place(shard, 0), "").parent.glob("*")
+        return {int(file.stem) for file in files if file.suffix in (KEPT, SKIPPED)}
+
+    def _tar(self, shard: int) -> Path:
+        return self.path / f"{shard:06d}.tar"
+
+    def _index(self, shard: int) -> Path:
+        return self.path / f"{shard:06d}.json"
+
+    def _part(self, place: Place, suffix: str) -> Path:
+        return self.unfinished / f"{place.shard:06d}" / f"{place.number:04d}{suffix}"
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[Path]:
+    """The name under which a file is written first; whatever is left under it goes away.
+
+    Raises:
+        ShardError: the disk is full, or cannot be written.
+    """
+    unfinished = unfinished_path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield unfinished
+    except OSError as error:
+        advice = "make room there and run the same command again; the finished videos are kept"
+        raise ShardError(f"{path} could not be written: {error.strerror}: {advice}") from error
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def _hand_to_disk(stream: BinaryIO) -> None:
+    stream.flush()
+    os.fsync(stream.fileno())
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    return parse_json(path.read_bytes(), str(path))
+
+
+def _digest(parts: list[Any]) -> str:
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

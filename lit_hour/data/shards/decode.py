@@ -1,0 +1,101 @@
+"""A stored subject in, what it shows out: frames or features of a video, a picture in tiles, or a set of pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from lit_hour.config.schema import ImageConfig, VideoConfig
+from lit_hour.data.dataloader import room_to_send
+from lit_hour.data.shards.mmap import FileFeatures
+from lit_hour.data.shards.reader import StoredSubject
+from lit_hour.errors import ImageError, ShardError, VideoError
+from lit_hour.media.anyres import load_image_set, load_tiled_image
+from lit_hour.media.transforms import decode_jpeg
+from lit_hour.types import Features, Frames, Visual
+
+
+def load_visual(stored: StoredSubject, video: VideoConfig, image: ImageConfig) -> Visual | None:
+    """Decode what a stored subject shows, by the settings of a run; None for a text, and where `video.show` is "nothing".
+
+    Raises:
+        ShardError: a frame or a picture does not decode.
+    """
+    if video.show == "nothing":
+        return None
+    try:
+        match stored.kind:
+            case "video":
+                max_frames = 1 if video.show == "first_frame" else video.max_frames
+                if stored.tokens is not None:
+                    return load_features(stored, max_frames)
+                return load_frames(stored, video.size_pixels, max_frames)
+            case "image":
+                ((name, data),) = stored.pictures
+                return load_tiled_image(data, name, video.size_pixels, image)
+            case "images":
+                return load_image_set(stored.pictures, video.size_pixels)
+            case "text":
+                return None
+    except ImageError as error:
+        raise ShardError(f"{stored.place}: member {error}") from error
+
+
+def load_frames(stored: StoredSubject, size_pixels: int, max_frames: int) -> Frames:
+    """Decode a stored video's frames; of more than `max_frames`, that many that are spread evenly.
+
+    Returns:
+        `images` `(frames, 3, size_pixels, size_pixels)` uint8, `timestamps` `(frames,)` in seconds.
+
+    Raises:
+        ShardError: a JPEG does not decode or has another size.
+    """
+    chosen = _spread(len(stored.pictures), max_frames)
+    return Frames(decode_frames(stored, chosen, size_pixels), _timestamps(stored, chosen))
+
+
+def load_features(stored: StoredSubject, max_frames: int) -> Features:
+    """A video's stored features; of more than `max_frames` frames those of that many that are spread evenly.
+
+    They come in bf16 whatever they are stored in. To send 8-bit ones to the GPU would save a few hundredths of a second of an
+    hour's video, and the model would have to know how tokens are stored.
+
+    Returns:
+        `tokens` `(frames, tokens, vision_dim)` bf16, `timestamps` `(frames,)` in seconds.
+    """
+    assert stored.tokens is not None
+    chosen = _spread(len(stored.tokens), max_frames)
+    tokens = stored.tokens if len(chosen) == len(stored.tokens) else stored.tokens.of(chosen)
+    if tokens.part is not None and tokens.scales is None:
+        return FileFeatures(tokens.tokens, _timestamps(stored, chosen), tokens.part)
+    return Features(tokens.expand(), _timestamps(stored, chosen))
+
+
+def decode_frames(stored: StoredSubject, chosen: Sequence[int], size_pixels: int) -> Tensor:
+    """Some of a stored video's frames: `(frames, 3, size_pixels, size_pixels)` uint8.
+
+    Raises:
+        ShardError: a JPEG does not decode or has another size.
+    """
+    images = room_to_send(
+        (len(chosen), 3, size_pixels, size_pixels), torch.uint8
+    )  # (frames, 3, size, size)
+    for row, frame in enumerate(chosen):
+        name, jpeg = stored.pictures[frame]
+        try:
+            decode_jpeg(jpeg, size_pixels, name, images[row])
+        except VideoError as error:
+            raise ShardError(f"{stored.place}: member {name} does not decode: {error}") from error
+    return images
+
+
+def _spread(num_frames: int, max_frames: int) -> list[int]:
+    """All frames, or `max_frames` of them that are spread evenly."""
+    num_chosen = min(num_frames, max_frames)
+    return [row * (num_frames - 1) // max(num_chosen - 1, 1) for row in range(num_chosen)]
+
+
+def _timestamps(stored: StoredSubject, chosen: Sequence[int]) -> Tensor:
+    return torch.tensor([stored.timestamps_seconds[frame] for frame in chosen])  # (frames,)

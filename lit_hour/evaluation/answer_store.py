@@ -1,0 +1,120 @@
+"""Answers as they come in, a folder that keeps each at once out; another start reads them back and asks nothing twice.
+
+OUT/protocol.json              how the model is asked; answers by another protocol are refused
+OUT/answers/000000.jsonl       what one process was told, a line for each question: its answer, or why it was not asked
+OUT/frames/HASH/00034.50.jpg   of each video some frames to look at, under the hash of its name and the second
+OUT/report.json, report.html   once everything was asked
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lit_hour.errors import ReportError
+from lit_hour.evaluation.report.compare import differences
+from lit_hour.evaluation.report.text import REPORT_NAME
+from lit_hour.io.atomic import write_whole
+from lit_hour.io.jsonl import Journal, read_journal
+from lit_hour.types import Picture
+
+
+class AnswerFolder:
+    """The folder of one evaluation; several processes fill it, each with a journal of its own."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.answers, self.report, self.page = (
+            path / "answers",
+            path / REPORT_NAME,
+            path / "report.html",
+        )
+
+    def prepare(self, protocol: Mapping[str, Any]) -> None:
+        """Make the folder, or go on with it.
+
+        Raises:
+            ReportError: it holds answers that were asked otherwise, or something else; or it cannot be written.
+        """
+        file = self.path / "protocol.json"
+        if file.is_file():
+            before = self._read_protocol(file)
+            changed = [
+                f"{key}: was {old}, is {new}"
+                for key, (old, new) in differences(before, protocol).items()
+            ]
+            if changed:
+                listed = "\n  ".join(changed)
+                raise ReportError(
+                    f"{self.path} holds answers that were asked otherwise: give another folder with --out, or delete it."
+                    f" What differs:\n  {listed}"
+                )
+            return
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            if others := [
+                each.name
+                for each in self.path.iterdir()
+                if each.name not in (".lock", self.answers.name)
+            ]:
+                raise ReportError(
+                    f"{self.path} holds {others[0]} and no evaluation: give another folder with --out"
+                )
+            write_whole(file, json.dumps(protocol, indent=1) + "\n")
+        except OSError as error:
+            raise ReportError(
+                f"{self.path} cannot be written ({error.strerror}): give another folder with --out"
+            ) from error
+
+    def read(self) -> tuple[dict[str, str], dict[str, str]]:
+        """The answers by question id, and why others were not asked; what was asked at last counts as asked.
+
+        Raises:
+            JournalError: a file of answers was changed by hand.
+        """
+        answers: dict[str, str] = {}
+        reasons: dict[str, str] = {}
+        for file in sorted(self.answers.glob("*.jsonl")):
+            for record in read_journal(file):
+                if "said" in record:
+                    answers[record["id"]] = record["said"]
+                else:
+                    reasons[record["id"]] = record["not asked"]
+        return answers, {key: reason for key, reason in reasons.items() if key not in answers}
+
+    def journal(self, rank: int) -> Journal:
+        """Where one process writes down what it was told."""
+        return Journal(self.answers / f"{rank:06d}.jsonl")
+
+    def keep_pictures(self, video: str, pictures: list[Picture]) -> None:
+        """Keep some frames of a video."""
+        folder = self._pictures(video)
+        folder.mkdir(parents=True, exist_ok=True)
+        for seconds, jpeg in pictures:
+            (folder / f"{seconds:08.2f}.jpg").write_bytes(jpeg)
+
+    def pictures(self, video: str) -> list[Picture]:
+        """The frames of a video that were kept, in order."""
+        return [
+            (float(file.stem), file.read_bytes())
+            for file in sorted(self._pictures(video).glob("*.jpg"))
+        ]
+
+    def _pictures(self, video: str) -> Path:
+        return self.path / "frames" / hashlib.sha256(video.encode()).hexdigest()[:16]
+
+    def _read_protocol(self, file: Path) -> dict[str, Any]:
+        try:
+            protocol = json.loads(file.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise ReportError(
+                f"{file} cannot be read: {error}; delete {self.path}, or give another with --out"
+            ) from error
+        if not isinstance(protocol, dict):
+            raise ReportError(
+                f"{file} is no protocol; delete {self.path}, or give another with --out"
+            )
+        return protocol

@@ -1,1 +1,0 @@
-"""The plug-in for lmms-eval: its requests in, the answers and likelihoods of a run out. lmms-eval is optional."""

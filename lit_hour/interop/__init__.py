@@ -1,1 +1,0 @@
-"""Published checkpoints <-> runs of this project."""

@@ -1,1 +1,0 @@
-"""Checkpoint, video and question -> a streamed answer."""

@@ -1,0 +1,235 @@
+"""Shards of frames, or videos, -> shards of features: Lightning's predict on any number of processes and machines."""
+
+from __future__ import annotations
+
+import signal
+from collections import deque
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from lit_hour.config.load import load_config, parse_command_line
+from lit_hour.config.schema import Config
+from lit_hour.data.features.format import Encoding, StoredTokens, compress, deciding_settings
+from lit_hour.data.features.source import (
+    Chunk,
+    EncodeSource,
+    FrameShards,
+    Place,
+    VideoFiles,
+    Videos,
+)
+from lit_hour.data.features.writer import FeatureFolder
+from lit_hour.data.packing.pack import PackSummary, make_folder
+from lit_hour.errors import ConfigError, WeightsError
+from lit_hour.io.file_lock import is_held, locked
+from lit_hour.model.vision_encoder import VisionEncoder
+from lit_hour.run_dir import RunFolder
+from lit_hour.training.predict import deal, predict
+from lit_hour.weights.pretrained import load_encoder, starting_config
+
+GO_ON = "The same command goes on with the videos that are missing"
+
+
+def encode(
+    source: str,
+    target: Path,
+    words: Sequence[str] = (),
+    *,
+    questions: Path | None = None,
+    run: Path | None = None,
+    checkpoint: str | None = None,
+) -> PackSummary | None:
+    """Encode every video of a source; what was encoded before stays, and pictures and texts are copied.
+
+    Args:
+        source: folder or URL of shards of frames; or with `questions` the folder of the files that they are about.
+        target: folder of the shards of features; made when missing.
+        words: `[conf/NAME.yaml] [key=value ...]`; with `run` the latter only, over its settings.
+        questions: question file, as packing takes it.
+        run: run folder whose vision encoder it is; without one that of the settings, with the weights that they start from.
+        checkpoint: a name in its checkpoints, as `RunFolder.checkpoint` has it.
+
+    Returns:
+        The totals of the target; None on every rank but the first.
+
+    Raises:
+        InputError: the settings, the source, the encoder or the target cannot be used, or more videos were damaged than
+            `pack.max_skipped` allows.
+    """
+    config, file = _read_settings(words, run, checkpoint)
+    videos = (
+        VideoFiles(Path(source), questions, config) if questions else FrameShards(source, config)
+    )
+    return encode_with(load_encoder(config, file), videos, target, config)
+
+
+def encode_with(
+    encoder: VisionEncoder, source: EncodeSource, target: Path, config: Config
+) -> PackSummary | None:
+    """As `encode`, with an encoder and a source that are at hand."""
+    encoding = Encoding(
+        precision=config.encode.precision,
+        tokens_per_frame=encoder.tokens_per_frame,
+        vision_dim=encoder.dim,
+        settings=deciding_settings(config),
+        weights=encoder.digest(),
+    )
+    folder = FeatureFolder(target, source, encoding, config.pack.max_skipped)
+    with ExitStack() as held:
+        module = VideoEncoding(encoder, source, folder, encoding, config.data.num_workers, held)
+        predict(module, config.training, GO_ON)
+    return module.summary
+
+
+class VideoEncoding(L.LightningModule):
+    """Encodes its rank's share of the videos, keeps each at once, and puts its rank's share of the shards together.
+
+    Attributes:
+        summary: the totals, once the first rank has written them.
+    """
+
+    def __init__(
+        self,
+        encoder: VisionEncoder,
+        source: EncodeSource,
+        folder: FeatureFolder,
+        encoding: Encoding,
+        num_workers: int,
+        held: ExitStack,
+    ) -> None:
+        """Args: held: keeps the folder locked until all is done."""
+        super().__init__()
+        self.encoder, self.source, self.folder, self.encoding = encoder, source, folder, encoding
+        self.summary: PackSummary | None = None
+        self.prepare_data_per_node = False
+        self._num_workers, self._held = num_workers, held
+        self._videos: list[Place] = []
+        self._shards: deque[int] = deque()
+        self._opened: dict[Place, _OpenVideo] = {}
+
+    def prepare_data(self) -> None:
+        """The first rank makes the folder ready, once no other start is at work there; the others wait."""
+        path, unfinished = self.folder.path, self.folder.unfinished
+        make_folder(unfinished)
+        if is_held(path) or is_held(unfinished, even_shared=True):
+            print(
+                f"{path} is being filled by processes that were started before: waiting until they end",
+                flush=True,
+            )
+        self._held.enter_context(locked(path))
+        with locked(unfinished):  # ranks of a start whose first rank was killed
+            self.folder.prepare()
+
+    def setup(self, stage: str) -> None:
+        """Share what is missing. The first rank says what that is: another machine may see the folder as it was before."""
+        self._held.enter_context(locked(self.folder.unfinished, shared=True))
+        missing = (
+            (self.folder.missing_videos(), self.folder.missing_shards())
+            if self.trainer.is_global_zero
+            else None
+        )
+        videos, shards = self.trainer.strategy.broadcast(missing)  # type: ignore[misc]
+        rank, num_ranks = self.trainer.global_rank, self.trainer.world_size
+        self._videos = deal(videos, [self.source.cost(place) for place in videos], num_ranks)[rank]
+        self._shards = deque(shards[rank::num_ranks])
+        if self.trainer.is_global_zero:
+            print(
+                f"{self.folder.path}: {len(videos)} videos to encode, for {num_ranks} processes",
+                flush=True,
+            )
+
+    def predict_dataloader(self) -> DataLoader[Any]:
+        """This rank's videos in chunks of frames."""
+        return DataLoader(
+            Videos(self.source, self._videos), batch_size=None, num_workers=self._num_workers
+        )
+
+    def on_predict_start(self) -> None:
+        """Start the bar, and finish shards whose videos are there already."""
+        signal.signal(
+            signal.SIGTERM, signal.default_int_handler
+        )  # Lightning's own handler would go on to the end
+        self._bar = tqdm(
+            total=sum(map(self.source.cost, self._videos)),
+            desc="encoding",
+            unit=self.source.cost_unit,
+            unit_scale=True,
+            disable=not self.trainer.is_global_zero,
+        )
+        self._assemble_ready_shards()
+
+    def predict_step(self, chunk: Chunk, batch_idx: int) -> None:
+        """Encode some frames, or keep a video that has come to its end."""
+        if chunk.damage:
+            self._opened.pop(chunk.place, None)
+            self.folder.skip(chunk.place, chunk.damage)
+        elif chunk.metadata:
+            self.folder.keep(chunk.place, self._opened.pop(chunk.place).finish(), chunk.metadata)
+        else:
+            self._encode(chunk)
+            return
+        self._assemble_ready_shards()
+
+    def on_predict_end(self) -> None:
+        """Put the shards together whose last videos came from other ranks; then the first rank writes the totals."""
+        self.trainer.strategy.barrier("encoded")
+        self._assemble_ready_shards()
+        self.trainer.strategy.barrier("assembled")
+        if self.trainer.is_global_zero:
+            self.summary = self.folder.finish()
+        self._bar.close()
+
+    def _encode(self, chunk: Chunk) -> None:
+        tokens = self.encoder(chunk.images)  # (frames, tokens, vision_dim)
+        if not tokens.isfinite().all():
+            raise WeightsError(
+                "the vision encoder makes tokens that are no finite numbers: its weights are damaged, or too large for"
+                " training.precision"
+            )
+        if chunk.place not in self._opened:
+            self._opened[chunk.place] = _OpenVideo(chunk.num_frames, self.encoding)
+        self._opened[chunk.place].add(compress(tokens, self.encoding.precision))
+        self._bar.update(self.source.cost(chunk.place) * len(chunk.images) / chunk.num_frames)
+
+    def _assemble_ready_shards(self) -> None:
+        """Shards are finished in their order, or nearly so: after the first that is not ready there is nothing to look for."""
+        while self._shards and self.folder.is_ready(self._shards[0]):
+            self.folder.assemble(self._shards.popleft())
+
+
+class _OpenVideo:
+    """The tokens of a video that is still being encoded, in memory that has the size of the whole from the beginning."""
+
+    def __init__(self, num_frames: int, encoding: Encoding) -> None:
+        self._room = StoredTokens.empty(num_frames, encoding)
+        self._num_frames = 0
+
+    def add(self, stored: StoredTokens) -> None:
+        end = self._num_frames + len(stored)
+        self._room.of(slice(self._num_frames, end)).take_over(stored)
+        self._num_frames = end
+
+    def finish(self) -> StoredTokens:
+        return self._room.of(slice(0, self._num_frames))
+
+
+def _read_settings(
+    words: Sequence[str], run: Path | None, checkpoint: str | None
+) -> tuple[Config, Path | None]:
+    """The settings, and the checkpoint that has the encoder's weights, if it is a run's."""
+    if run is None:
+        if checkpoint is not None:
+            raise ConfigError("--checkpoint names a checkpoint of a run: give the run with --run")
+        return starting_config(parse_command_line(words)), None
+    if files := [word for word in words if "=" not in word]:
+        raise ConfigError(
+            f"--run {run} brings its settings: leave out {files[0]}, or leave out --run"
+        )
+    file = RunFolder(run).checkpoint(checkpoint)
+    return load_config(file.with_suffix(".yaml"), words), file

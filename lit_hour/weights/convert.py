@@ -1,0 +1,179 @@
+"""A published Hour-LLaVA -> a run folder, and a run folder -> the published layout.
+
+Everything is checked before anything is written, weights pass one at a time, and the folder is there when it is complete.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from lit_hour.config.load import config_from_dict, load_config, save_config
+from lit_hour.errors import WeightsError
+from lit_hour.run_dir import RunFolder
+from lit_hour.text.tokenizer import copy_tokenizer, end_of_turn_id, load_tokenizer
+from lit_hour.weights.hf_config import (
+    CONFIG,
+    check_tokenizer,
+    computed_otherwise,
+    is_published,
+    published_values,
+    read_published_config,
+    settings_of,
+)
+from lit_hour.weights.hf_folder import open_published, outline_model, without_tied
+from lit_hour.weights.name_map import (
+    EMBEDDING,
+    PUBLISHED_TOWER,
+    as_published,
+    may_lack_of,
+    merge_adapters,
+)
+from lit_hour.weights.reader import StoredWeights, check_fit, open_weights, shapes_of
+from lit_hour.weights.safetensors_writer import complete_or_absent, refuse_filled, write_weights
+
+CONVERTED = "converted"  # name of the checkpoint that a published model becomes
+PROJECTOR = "projector.layers.0.weight"
+POST_NORM = f"{PUBLISHED_TOWER}post_layernorm"
+INSTEAD = {  # what to do with another kind of folder
+    "LLaVA-OneVision": "it has no MemAug, so that it has to be trained: python train.py conf/NAME.yaml training.start_from={}",
+    "a plain language model": "start from it: python train.py conf/NAME.yaml model.language.folder={} text.tokenizer={}",
+}
+
+
+@dataclass(frozen=True)
+class Converted:
+    """What was written, what was left out and why, and what to do with it."""
+
+    target: Path
+    num_weights: int
+    num_bytes: int
+    notes: tuple[str, ...]
+    next_commands: tuple[tuple[str, ...], ...]
+
+    def report(self) -> str:
+        """All of it, for the command line."""
+        lines = [
+            f"{self.target}: {self.num_weights} weights, {self.num_bytes / 1e9:.2f} GB",
+            *self.notes,
+        ]
+        return "\n".join(
+            [
+                *lines,
+                "\nwhat to try next:",
+                *(f"  {shlex.join(words)}" for words in self.next_commands),
+            ]
+        )
+
+
+def convert(
+    source: Path, target: Path, words: Sequence[str] = (), checkpoint: str | None = None
+) -> Converted:
+    """Turn a Hugging Face folder into a run folder, or a run folder into a Hugging Face folder.
+
+    Args:
+        words: settings as `a.b=c`, which win over those of the source.
+        checkpoint: of a run, as `RunFolder.checkpoint` has it.
+
+    Raises:
+        WeightsError, RunError, ConfigError: the source is not whole or does not fit, or the target is not empty.
+    """
+    refuse_filled(target)
+    if is_published(source):
+        if checkpoint is not None:
+            raise WeightsError(
+                f"{source} has no checkpoints to choose --checkpoint {checkpoint} from: it is no run folder"
+            )
+        return _import(source, target.absolute(), words)
+    if (source / "checkpoints").is_dir():
+        return _export(source, target.absolute(), words, checkpoint)
+    raise WeightsError(
+        f"{source} is neither a Hugging Face folder, with a {CONFIG}, nor a run folder, with checkpoints: give one of the two"
+    )
+
+
+def _import(source: Path, target: Path, words: Sequence[str]) -> Converted:
+    published = read_published_config(source)
+    if published.kind != "Hour-LLaVA":
+        raise WeightsError(
+            f"{source} is {published.kind}: {INSTEAD[published.kind].format(source, source)}"
+        )
+    names_tower = any(word.startswith("model.vision.name=") for word in words)
+    config = config_from_dict(settings_of(published, names_tower), str(published.file), words)
+    check_tokenizer(published, len(load_tokenizer(source)))
+    opened = open_published(published, config, outline_model(config, num_tokens=0))
+    with complete_or_absent(target, opened.weights.num_bytes) as unfinished:
+        run = RunFolder(unfinished)
+        checkpoint = run.checkpoints / CONVERTED
+        checkpoint.mkdir(parents=True)
+        write_weights(checkpoint, opened.weights.tensors())
+        copy_tokenizer(source, run.tokenizer)
+        save_config(config, checkpoint.with_suffix(".yaml"))
+        save_config(config, run.config)
+    notes = [f"left out, as nothing reads it: {', '.join(opened.unused)}"] if opened.unused else []
+    return Converted(
+        target,
+        len(opened.weights.outlines),
+        opened.weights.num_bytes,
+        tuple(notes),
+        (
+            ("python", "-m", "lit_hour", "ask", "VIDEO.mp4", "QUESTION", "--run", str(target)),
+            ("python", "train.py", "conf/NAME.yaml", f"training.start_from={target}"),
+        ),
+    )
+
+
+def _export(source: Path, target: Path, words: Sequence[str], checkpoint: str | None) -> Converted:
+    run = RunFolder(source)
+    file = run.checkpoint(checkpoint)
+    config = load_config(file.with_suffix(".yaml"), words)
+    tokenizer = load_tokenizer(run.tokenizer)
+    stored = open_weights(file)
+    check_fit(
+        shapes_of(outline_model(config, len(tokenizer))),
+        stored.shapes,
+        f"{file}, with the settings beside it,",
+        may_lack=may_lack_of(config),
+    )
+    plain = merge_adapters(stored, config.model.language.lora)
+    num_rows, vision_dim = len(plain.outlines[EMBEDDING]), plain.outlines[PROJECTOR].shape[1]
+    dtype = plain.outlines[EMBEDDING].dtype
+    weights = as_published(plain.only(without_tied(plain.outlines, config).keys())) | _post_norm(
+        file, vision_dim, dtype
+    )
+    values = published_values(config, num_rows, vision_dim, str(dtype).removeprefix("torch."))
+    values["eos_token_id"] = end_of_turn_id(tokenizer)
+    with complete_or_absent(target, weights.num_bytes) as unfinished:
+        write_weights(unfinished, weights.tensors())
+        copy_tokenizer(run.tokenizer, unfinished)
+        (unfinished / CONFIG).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+    notes = [
+        f"from {file}",
+        f"{POST_NORM}.* are ones and zeros: the published code computes it and does not read the result",
+    ]
+    if config.model.language.lora.rank:
+        notes.append("the adapters are merged into the language model")
+    if differences := computed_otherwise(config):
+        notes.append(f"the published code computes otherwise: {'; '.join(differences)}")
+    tower = (
+        f"model.vision.name={config.model.vision.name}",
+        f"video.size_pixels={config.video.size_pixels}",
+    )
+    back = ("python", "-m", "lit_hour", "convert", str(target), "RUN", *tower)
+    return Converted(target, len(weights.outlines), weights.num_bytes, tuple(notes), (back,))
+
+
+def _post_norm(file: Path, dim: int, dtype: torch.dtype) -> StoredWeights:
+    """The norm behind the vision tower's last layer, which the published layout has and nothing reads."""
+    made = {
+        f"{POST_NORM}.weight": torch.ones(dim, dtype=dtype),
+        f"{POST_NORM}.bias": torch.zeros(dim, dtype=dtype),
+    }  # (dim,)
+    return StoredWeights(
+        file, {name: tensor.to("meta") for name, tensor in made.items()}, made.__getitem__
+    )

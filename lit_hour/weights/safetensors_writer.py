@@ -1,0 +1,109 @@
+"""Weights -> a folder in the Hugging Face layout, which is there when it is complete and not before.
+
+Written are model.safetensors, or model-00001-of-0000N.safetensors and model.safetensors.index.json.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+from torch import Tensor
+
+from lit_hour.errors import WeightsError
+from lit_hour.weights.reader import INDEX, SAFE, WHOLE
+
+SHARD_BYTES = 2 * 2**30
+
+
+def write_weights(
+    folder: Path, tensors: Iterable[tuple[str, Tensor]], shard_bytes: int = SHARD_BYTES
+) -> None:
+    """Write tensors into a folder that `complete_or_absent` gave, holding no more than one shard and one tensor of them."""
+    files = []
+    for number, shard in enumerate(_shards(tensors, shard_bytes)):
+        files.append(
+            (
+                folder / f"{number}{SAFE}",
+                list(shard),
+                sum(tensor.nbytes for tensor in shard.values()),
+            )
+        )
+        save_file(shard, files[-1][0], metadata={"format": "pt"})
+        shard.clear()
+    if len(files) == 1:
+        files[0][0].rename(folder / WHOLE)
+        return
+    file_of: dict[str, str] = {}
+    for number, (file, names, _) in enumerate(files, start=1):
+        shard_name = f"model-{number:05d}-of-{len(files):05d}{SAFE}"
+        file.rename(folder / shard_name)
+        file_of |= dict.fromkeys(names, shard_name)
+    index = {
+        "metadata": {"total_size": sum(size for _, _, size in files)},
+        "weight_map": dict(sorted(file_of.items())),
+    }
+    (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+
+
+@contextmanager
+def complete_or_absent(folder: Path, num_bytes: int) -> Iterator[Path]:
+    """A folder to fill, which takes its name only when it is complete, and is removed when something fails on the way.
+
+    Until then it is called `NAME.unfinished`; what a killed process left there is removed.
+
+    Raises:
+        WeightsError: the folder is there and not empty, or there is no room for `num_bytes` or for what is written.
+    """
+    refuse_filled(folder)
+    unfinished = folder.with_name(f"{folder.name}.unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    free = shutil.disk_usage(
+        next(parent for parent in folder.absolute().parents if parent.is_dir())
+    ).free
+    if num_bytes > free:
+        raise _no_room(folder, f"it takes {num_bytes / 1e9:.2f} GB", free)
+    try:
+        unfinished.mkdir(parents=True)
+        yield unfinished
+        unfinished.rename(folder)
+    except (OSError, SafetensorError) as error:
+        raise _no_room(folder, str(error), free) from error
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def refuse_filled(folder: Path) -> None:
+    """A folder to be written has to be new or empty.
+
+    Raises:
+        WeightsError: it is neither.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise WeightsError(
+            f"{folder} is there and not empty: nothing is overwritten, give another name"
+        )
+
+
+def _shards(tensors: Iterable[tuple[str, Tensor]], shard_bytes: int) -> Iterator[dict[str, Tensor]]:
+    shard: dict[str, Tensor] = {}
+    num_bytes = 0
+    for name, tensor in tensors:
+        if shard and num_bytes + tensor.nbytes > shard_bytes:
+            yield shard
+            shard, num_bytes = {}, 0
+        shard[name] = tensor.contiguous()
+        num_bytes += tensor.nbytes
+    yield shard
+
+
+def _no_room(folder: Path, reason: str, free: int) -> WeightsError:
+    return WeightsError(
+        f"{folder} could not be written: {reason}, and {free / 1e9:.2f} GB were free there:"
+        " make room, or choose another disk or folder"
+    )

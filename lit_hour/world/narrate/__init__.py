@@ -1,1 +1,0 @@
-"""A `Story` in, words out: captions, events and a summary (`tell`), and questions with their answers (`ask`)."""

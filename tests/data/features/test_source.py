@@ -1,0 +1,175 @@
+"""Frames on their way to the vision encoder: from shards, or from the videos themselves."""
+
+import io
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from lit_hour.config.model import ModelConfig, VisionConfig
+from lit_hour.config.schema import Config, PackConfig
+from lit_hour.data.features.source import (
+    Chunk,
+    EncodeSource,
+    FrameShards,
+    Place,
+    VideoFiles,
+    Videos,
+)
+from lit_hour.data.shards.decode import load_frames
+from lit_hour.data.shards.reader import open_shards
+from lit_hour.errors import ConfigError, ImageError, ShardError
+from lit_hour.media.frame_sampling import load_video
+from tests.data.mixed import RECORDS, write_records
+from tests.data.served import serve
+from tests.data.tiny import NAMES, VIDEO
+
+CONFIG = Config(
+    video=VIDEO,
+    pack=PackConfig(videos_per_shard=2),
+    model=ModelConfig(vision=VisionConfig(chunk_frames=4)),
+)
+
+
+def images_of(source: EncodeSource, place: Place) -> tuple[Tensor, Chunk]:
+    """All frames of a video, and its end."""
+    *chunks, end = source.chunks(place)
+    assert all(
+        len(chunk.images) <= 4 and not chunk.metadata and chunk.num_frames == end.num_frames
+        for chunk in chunks
+    )
+    assert len(end.images) == 0 and {chunk.place for chunk in (*chunks, end)} == {place}
+    return torch.cat([chunk.images for chunk in chunks]), end  # (frames, 3, size, size)
+
+
+def videos_of(source: EncodeSource) -> list[Place]:
+    return [
+        Place(shard, number)
+        for shard in range(source.num_shards)
+        for number in range(len(source.subjects(shard)))
+    ]
+
+
+def test_frames_of_shards_come_in_chunks_with_what_is_known_of_the_video(packed: Path) -> None:
+    source, shards = FrameShards(str(packed), CONFIG), open_shards(packed)
+    for place, record in zip(videos_of(source), shards.subjects, strict=True):
+        images, end = images_of(source, place)
+        stored = shards.read_subject(record)
+        assert torch.equal(images, load_frames(stored, 32, 100).images)
+        content = shards.read_uncut(record)
+        assert end.metadata in content and end.num_frames == source.cost(place) == record.num_frames
+        assert source.subjects(place.shard)[place.number] == ("video", record.key)
+
+
+def test_videos_are_planned_as_packing_plans_them_and_never_become_jpegs(
+    packed: Path, tiny_videos: Path, tiny_questions: Path
+) -> None:
+    stored, files = (
+        FrameShards(str(packed), CONFIG),
+        VideoFiles(tiny_videos, tiny_questions, CONFIG),
+    )
+    assert files.num_shards == stored.num_shards
+    assert {**files.settings, "jpeg_quality": 90} == stored.settings
+    for place, name in zip(videos_of(stored), NAMES, strict=True):
+        images, end = images_of(files, place)
+        jpegs, stored_end = images_of(stored, place)
+        assert torch.equal(images, load_video(tiny_videos / name, VIDEO)[0].images)
+        assert (
+            images.float() - jpegs.float()
+        ).abs().mean() < 6  # JPEG; two frames differ by 40 and more
+        assert (end.metadata, end.num_frames) == (stored_end.metadata, stored_end.num_frames)
+        assert files.subjects(place.shard)[place.number] == ("video", name)
+        assert files.cost(place) == (tiny_videos / name).stat().st_size
+
+
+def test_shards_behind_a_url_give_the_same(packed: Path, tmp_path: Path) -> None:
+    config = replace(CONFIG, data=replace(CONFIG.data, cache_folder=str(tmp_path / "cache")))
+    with serve(packed) as server:
+        source = FrameShards(server.url, config)
+        images, end = images_of(source, Place(2, 0))
+    expected, expected_end = images_of(FrameShards(str(packed), CONFIG), Place(2, 0))
+    assert torch.equal(images, expected) and end.metadata == expected_end.metadata
+
+
+def test_pictures_and_texts_are_copied_as_they_are(
+    mixed: Path, mixed_files: Path, tmp_path: Path
+) -> None:
+    config = replace(CONFIG, pack=replace(CONFIG.pack, videos_per_shard=3))
+    questions = write_records(tmp_path / "questions.json", RECORDS)
+    shards = open_shards(mixed)
+    for source in (FrameShards(str(mixed), config), VideoFiles(mixed_files, questions, config)):
+        for index, shard in zip(shards.indexes, range(source.num_shards), strict=True):
+            for number, record in enumerate(index.subjects):
+                if record.kind != "video":
+                    stream = io.BytesIO(b"before")
+                    stream.seek(6)
+                    copied = source.copy(Place(shard, number), stream)
+                    assert copied == replace(record, offset=6)
+                    assert stream.getvalue()[6:] == shards.read_uncut(record)
+
+
+def test_a_damaged_video_ends_with_its_damage_and_the_next_one_follows(
+    spoiled, tiny_videos: Path, tmp_path: Path
+) -> None:
+    folder = spoiled(
+        "000001.tar", lambda content: content.replace(b"c_1.000002.jpg", b"c_1.000009.jpg")
+    )
+    chunks = list(Videos(FrameShards(str(folder), CONFIG), [Place(1, 0), Place(1, 1)]))
+    assert re.search(
+        r"000001\.tar: video 'c_1': the member c_1\.000002\.jpg is missing", chunks[0].damage
+    )
+    assert (
+        not chunks[0].metadata
+        and chunks[-1].metadata
+        and not any(chunk.damage for chunk in chunks[1:])
+    )
+
+    for name in ("a.mp4", "b.mp4"):
+        (tmp_path / name).write_bytes(
+            (tiny_videos / name).read_bytes()[: 1000 if name == "a.mp4" else None]
+        )
+    questions = write_records(
+        tmp_path / "q.json",
+        [{"video": name, "question": "?", "answer": "!"} for name in ("a.mp4", "b.mp4")],
+    )
+    chunks = list(Videos(VideoFiles(tmp_path, questions, CONFIG), [Place(0, 0), Place(0, 1)]))
+    assert "a.mp4" in chunks[0].damage and chunks[-1].metadata
+
+
+@pytest.mark.filterwarnings("ignore::lit_hour.media.video_reader.DamagedVideoWarning")
+def test_what_can_be_read_of_a_damaged_video_is_taken_when_asked(
+    real_videos: Path, tmp_path: Path
+) -> None:
+    video = replace(VIDEO, on_damage="use", frames_per_second=2, max_frames=10)
+    questions = write_records(
+        tmp_path / "q.json", [{"video": "corrupted.mp4", "question": "What?", "answer": "It."}]
+    )
+    images, end = images_of(
+        VideoFiles(real_videos, questions, replace(CONFIG, video=video)), Place(0, 0)
+    )
+    known = json.loads(end.metadata)
+    assert (len(images), end.num_frames) == (6, 10)
+    assert (
+        known["timestamps_seconds"] == [0.0, 0.5, 1.0, 1.5, 2.0, 2.5]
+        and known["duration_seconds"] == 3.0
+    )
+
+
+def test_a_picture_that_is_damaged_is_named(mixed_files: Path, tmp_path: Path) -> None:
+    questions = write_records(
+        tmp_path / "q.json", [{"image": "photo.jpg", "question": "What?", "answer": "It."}]
+    )
+    (tmp_path / "photo.jpg").write_bytes((mixed_files / "photo.jpg").read_bytes()[:200])
+    with pytest.raises(ImageError, match=r"photo\.jpg"):
+        VideoFiles(tmp_path, questions, CONFIG).copy(Place(0, 0), io.BytesIO())
+
+
+def test_frames_that_were_taken_by_other_settings_are_refused(packed: Path) -> None:
+    with pytest.raises(ConfigError, match=r"was packed with video\.max_frames=6, this run has 5"):
+        FrameShards(str(packed), replace(CONFIG, video=replace(VIDEO, max_frames=5)))
+    with pytest.raises(ShardError, match="holds no shards"):
+        FrameShards(str(packed / "none"), CONFIG)

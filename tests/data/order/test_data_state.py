@@ -1,0 +1,186 @@
+"""Data that changed since a checkpoint are refused before training, by name; going on is a setting."""
+
+import json
+import logging
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from lit_hour.errors import ConfigError, ShardError
+from lit_hour.processor import Processor
+from tests.data.ranks import data_of_rank
+from tests.small_run import Small, StoppedError, Watch
+
+
+@pytest.fixture
+def world(small: Small, tmp_path: Path) -> Path:
+    """A copy of the small world's two shards."""
+    return shutil.copytree(small.yaml.parent / "world/train/shards", tmp_path / "shards")
+
+
+def change_shard(folder: Path) -> None:
+    """The first shard was packed again from something else."""
+    index = folder / "000000.json"
+    index.write_text(index.read_text().replace(json.loads(index.read_text())["sha256"], "0" * 64))
+
+
+def remove_shard(folder: Path) -> None:
+    (folder / "000001.tar").unlink()
+    (folder / "000001.json").unlink()
+    set_num_shards(folder, 1)
+
+
+def add_shard(folder: Path) -> None:
+    shutil.copy(folder / "000000.tar", folder / "000002.tar")
+    (folder / "000002.json").write_text(
+        (folder / "000000.json").read_text().replace("000000.tar", "000002.tar")
+    )
+    set_num_shards(folder, 3)
+
+
+def set_num_shards(folder: Path, num_shards: int) -> None:
+    totals = json.loads((folder / "index.json").read_text())
+    (folder / "index.json").write_text(json.dumps({**totals, "num_shards": num_shards}))
+
+
+def state_of(small: Small, processor: Processor, *words: str) -> dict[str, Any]:
+    data = data_of_rank(small, processor, *words)
+    data.finish_step()
+    return data.state_dict()
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (change_shard, "of the source 'world' 1 shard is changed (000000.tar)"),
+        (remove_shard, "of the source 'world' 1 shard is gone (000001.tar)"),
+        (add_shard, "of the source 'world' 1 shard is new (000002.tar)"),
+    ],
+)
+def test_shards_that_changed_are_named(
+    small: Small, processor: Processor, world: Path, change: Callable[[Path], None], named: str
+) -> None:
+    word = f"data.sources.world.shards={world}"
+    state = state_of(small, processor, word)
+    change(world)
+    data = data_of_rank(small, processor, word)
+    with pytest.raises(ShardError) as refusal:
+        data.load_state_dict(state)
+    assert str(refusal.value).startswith(
+        f"the data are not those of the checkpoint: {named}. Set them back; or go on with"
+    )
+    assert data.step == 0
+
+
+@pytest.mark.parametrize(
+    ("word", "named"),
+    [
+        ("data.balance_steps=2", "data.balance_steps was 1, is 2"),
+        ("data.samples_per_step=4", "data.samples_per_step was 2, is 4"),
+        ("data.questions_per_sample=3", "data.questions_per_sample was 2, is 3"),
+        ("data.shuffle_shards=3", "data.shuffle_shards was 4, is 3"),
+        ("run.seed=5", "run.seed was 0, is 5"),
+        ("data.sources.world.weight=0.5", "data.sources.world.weight was 1.0, is 0.5"),
+        ("data.sources.copy.weight=0", "the source 'copy' is gone"),
+        ("data.sources.more.shards=WORLD", "the source 'more' is new"),
+    ],
+)
+def test_settings_and_sources_that_changed_are_named(
+    small: Small, processor: Processor, twice: list[str], world: Path, word: str, named: str
+) -> None:
+    data = data_of_rank(small, processor, *twice, word.replace("WORLD", str(world)))
+    with pytest.raises(
+        ShardError, match=rf"not those of the checkpoint: {re.escape(named)}.*data\.on_change=use"
+    ):
+        data.load_state_dict(state_of(small, processor, *twice))
+
+
+def test_what_does_not_matter_may_change(
+    small: Small, processor: Processor, world: Path, tmp_path: Path
+) -> None:
+    state = state_of(small, processor)
+    other = (
+        f"data.sources.world.shards={world}",
+        "data.num_workers=2",
+        "data.samples_per_batch=2",
+        "training.max_steps=50",
+    )
+    absent = ("data.sources.absent.shards=/nowhere", "data.sources.absent.weight=0")
+    data = data_of_rank(small, processor, *other, *absent)
+    data.load_state_dict(state)
+    assert (data.step, data.position) == (1, 2)
+
+
+def test_many_shards_are_counted(small: Small, processor: Processor) -> None:
+    state = state_of(small, processor)
+    shards = state["origin"]["sources"]["world"]["shards"]
+    state["origin"]["sources"]["world"]["shards"] = {
+        f"{number:06d}.tar": ["0", 1] for number in range(100, 130)
+    }
+    with pytest.raises(
+        ShardError, match=r"30 shards are gone \(000100\.tar, .*000109\.tar, \.\.\.\)"
+    ) as refusal:
+        data_of_rank(small, processor).load_state_dict(state)
+    assert f"{len(shards)} shards are new (000000.tar, 000001.tar)" in str(refusal.value)
+
+
+def test_going_on_anyway_is_a_setting_and_is_said(
+    small: Small, processor: Processor, world: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    word = f"data.sources.world.shards={world}"
+    state = state_of(small, processor, word)
+    remove_shard(world)
+    data = data_of_rank(small, processor, word, "data.on_change=use")
+    with caplog.at_level(logging.WARNING, "lit_hour"):
+        data.load_state_dict(state)
+    assert (
+        "training goes on (data.on_change=use): of the source 'world' 1 shard is gone (000001.tar)"
+        in caplog.text
+    )
+    assert next(iter(data.train_dataloader())).positions == (2,)
+    assert data.state_dict()["origin"] != state["origin"]  # the next checkpoint knows the new ones
+
+
+def test_a_checkpoint_that_does_not_say_what_its_data_were_is_refused(
+    small: Small, processor: Processor
+) -> None:
+    old = {"step": 3, "position": 6}
+    with pytest.raises(
+        ShardError,
+        match=r"older than data\.balance_steps: 1 keeps its order\. .*data\.on_change=use",
+    ):
+        data_of_rank(small, processor).load_state_dict(old)
+    data = data_of_rank(small, processor, "data.on_change=use")
+    data.load_state_dict(old)
+    assert next(iter(data.train_dataloader())).positions == (6,)
+
+
+def test_a_run_is_refused_before_it_trains(small: Small, watch: Watch, world: Path) -> None:
+    word = f"data.sources.world.shards={world}"
+    watch.stop_after_batches = 9
+    with pytest.raises(StoppedError):
+        small.fit("changed", word)
+    change_shard(world)
+    watch.positions, watch.stop_after_batches = [], None
+    before = torch.load(small.run("changed").checkpoint("last"), weights_only=True)["global_step"]
+    with pytest.raises(ShardError, match=r"1 shard is changed \(000000\.tar\)"):
+        small.fit("changed", word)
+    assert watch.positions == []
+    small.fit("changed", word, "data.on_change=use")
+    assert watch.positions[0] == 2 * before
+
+
+def test_more_ranks_than_samples_are_refused(small: Small, processor: Processor) -> None:
+    data = data_of_rank(small, processor, "data.samples_per_step=64", num_ranks=64)
+    num_samples = len(data.order)
+    with pytest.raises(
+        ConfigError,
+        match=rf"one pass over data\.sources has {num_samples} samples, and 64 ranks take 64 at once .*use fewer ranks",
+    ):
+        data.micro_batches_per_step(64)
+    assert data.micro_batches_per_step(4) == 16

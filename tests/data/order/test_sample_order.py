@@ -1,0 +1,120 @@
+from collections import Counter
+
+import pytest
+
+from lit_hour.data.order.sample_order import MIXED_BLOCK, MixedOrder, SourceOrder, permutation
+from lit_hour.errors import ConfigError, ShardError
+
+SAMPLES_PER_SHARD = (5, 1, 0, 9, 3, 7, 0, 4, 6, 2, 8)
+EVERY_SAMPLE = Counter(
+    (shard, sample) for shard, count in enumerate(SAMPLES_PER_SHARD) for sample in range(count)
+)
+
+
+def source(name="world", shuffle_shards=3, seed=5, samples_per_shard=SAMPLES_PER_SHARD):
+    return SourceOrder(samples_per_shard, shuffle_shards, seed, name)
+
+
+def mixture(weights, sizes):
+    sources = {
+        name: source(name, samples_per_shard=(size // 2, size - size // 2))
+        for name, size in sizes.items()
+    }
+    return MixedOrder(sources, weights, seed=3)
+
+
+def test_permutation_never_changes():
+    # written down when the order was fixed: other numbers mean that every checkpoint resumes with other data
+    assert permutation(8, "samples", 1, "name", 0).tolist() == [0, 7, 2, 5, 4, 1, 6, 3]
+
+
+@pytest.mark.parametrize("shuffle_shards", [1, 3, 11, 100])
+def test_every_epoch_has_each_sample_once(shuffle_shards):
+    order = source(shuffle_shards=shuffle_shards)
+    epochs = [
+        [order.at(epoch * len(order) + place) for place in range(len(order))] for epoch in range(3)
+    ]
+    assert all(Counter(epoch) == EVERY_SAMPLE for epoch in epochs)
+    assert epochs[0] != epochs[1] != epochs[2]
+
+
+def test_order_depends_on_seed_and_name():
+    orders = [source(), source(seed=6), source(name="other")]
+    beginnings = [tuple(order.at(place) for place in range(20)) for order in orders]
+    assert len(set(beginnings)) == 3
+
+
+def test_any_place_alone_equals_the_sequence():
+    sequence = [source().at(place) for place in range(200)]
+    for place in permutation(200, "places"):
+        assert source().at(int(place)) == sequence[place]
+
+
+def test_reading_stays_within_a_block_of_shards():
+    order = source(shuffle_shards=3, samples_per_shard=(10,) * 12)
+    for start in range(0, 240, 30):
+        shards = {order.at(start + place)[0] for place in range(30)}
+        assert len(shards) == 3
+    assert [order.at(place)[1] for place in range(10)] != list(
+        range(10)
+    )  # and samples are mixed within it
+
+
+def test_a_source_without_samples_is_refused_by_name():
+    with pytest.raises(ShardError, match="'empty' holds no sample"):
+        SourceOrder((0, 0), 2, 0, "empty")
+
+
+def test_weights_are_exact_over_passes():
+    weights, sizes = (
+        {"full": 1.0, "half": 0.5, "twice": 2.0, "seldom": 0.001},
+        {"full": 700, "half": 90, "twice": 40, "seldom": 3},
+    )
+    order = mixture(weights, sizes)
+    assert len(order) == 700 + 45 + 80 + 1
+    for number in range(2):
+        seen = Counter(order.at(number * len(order) + place)[0] for place in range(len(order)))
+        assert seen == {"full": 700, "half": 45, "twice": 80, "seldom": 1}
+    two_passes = Counter(order.at(position) for position in range(2 * len(order)))
+    assert {count for (name, *_), count in two_passes.items() if name == "half"} == {1}
+    assert (
+        sum(name == "half" for name, *_ in two_passes) == 90
+    )  # the second pass took the other half
+    assert {count for (name, *_), count in two_passes.items() if name == "twice"} == {4}
+
+
+@pytest.mark.parametrize("num_sources", [1, 2, 10, 40])
+def test_sources_are_spread_evenly_over_a_pass(num_sources):
+    sizes = {f"source{number}": 20 + 37 * number for number in range(num_sources)}
+    order = mixture(dict.fromkeys(sizes, 1.0), sizes)
+    taken = Counter()
+    for position in range(len(order)):
+        taken[order.at(position)[0]] += 1
+        if position % MIXED_BLOCK == MIXED_BLOCK - 1:
+            for name, size in sizes.items():
+                assert abs(taken[name] - (position + 1) * size / len(order)) <= num_sources
+    assert taken == sizes
+
+
+def test_any_position_of_a_mixture_alone_equals_the_sequence():
+    weights, sizes = {"a": 1.0, "b": 0.3}, {"a": 301, "b": 77}
+    order = mixture(weights, sizes)
+    sequence = [order.at(position) for position in range(1000)]
+    again = mixture(weights, dict(reversed(sizes.items())))
+    assert all(
+        again.at(int(position)) == sequence[position] for position in permutation(1000, "positions")
+    )
+
+
+def test_a_later_stage_takes_what_an_earlier_one_left():
+    """A tenth, and then the nine tenths behind it: each sample once in both together."""
+    sources = {name: SourceOrder((7, 30, 13, 50), 2, 3, name) for name in ("one", "two")}
+    first = MixedOrder(sources, {"one": 0.1, "two": 0.2}, seed=3)
+    second = MixedOrder(sources, {"one": 0.9, "two": 0.8}, seed=3, starts={"one": 0.1, "two": 0.2})
+    taken = [order.at(position) for order in (first, second) for position in range(len(order))]
+    assert len(taken) == len(set(taken)) == 200
+
+
+def test_a_mixture_of_nothing_is_refused():
+    with pytest.raises(ConfigError, match=r"data\.sources"):
+        MixedOrder({}, {}, 0)

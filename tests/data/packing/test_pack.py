@@ -1,0 +1,335 @@
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from lit_hour.config.schema import PackConfig, VideoConfig
+from lit_hour.data.packing.pack import pack
+from lit_hour.data.packing.shard_plan import plan_shards
+from lit_hour.data.shards.decode import load_frames
+from lit_hour.data.shards.reader import open_shards
+from lit_hour.errors import QuestionError, ShardError, VideoError
+from tests import REPOSITORY
+from tests.data.tiny import NAMES, SETTINGS, VIDEO, write_video
+from tests.disks import largest_file
+
+PROGRAM = """
+import sys
+from pathlib import Path
+from lit_hour.config.schema import PackConfig, VideoConfig
+from lit_hour.data.packing.pack import pack
+
+if __name__ == "__main__":
+    video = VideoConfig(min_frames=100, max_frames=100, size_pixels=64)
+    pack(*map(Path, sys.argv[1:4]), video, PackConfig(videos_per_shard=1, num_workers=2))
+"""
+KILLED_VIDEO = VideoConfig(min_frames=100, max_frames=100, size_pixels=64)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != ".lock"}
+
+
+def ask_about(names, file: Path) -> Path:
+    file.write_text(
+        json.dumps(
+            [
+                {"video": name, "question": f"What is in {name}?", "answer": "A thing."}
+                for name in names
+            ]
+        )
+    )
+    return file
+
+
+def test_totals_count_everything(packed, tiny_videos, tiny_questions):
+    summary = pack(tiny_videos, tiny_questions, packed, VIDEO, SETTINGS)
+    assert (summary.num_shards, summary.num_questions) == (3, 15)
+    assert summary.num_subjects == {"video": 5, "image": 0, "images": 0, "text": 0}
+    assert summary.num_frames == 4 + 4 + 5 + 6 + 6
+    assert summary.duration_seconds == pytest.approx(3 + 4 + 5 + 6 + 7)
+    assert summary.bytes == sum(path.stat().st_size for path in packed.glob("*.tar"))
+    assert summary.skipped == ()
+    totals = json.loads((packed / "index.json").read_text())
+    assert totals == {"version": 2, **summary.__dict__, "skipped": []}
+
+
+def test_sha256_is_that_of_the_tar(packed):
+    for index in open_shards(packed).indexes:
+        printed = subprocess.run(
+            ["sha256sum", packed / index.shard], capture_output=True, text=True, check=True
+        ).stdout
+        assert printed.split()[0] == index.sha256
+
+
+def test_several_processes_write_the_same_bytes_and_share_the_budget(tiny_videos, tmp_path):
+    videos = shutil.copytree(tiny_videos, tmp_path / "videos")
+    (videos / "b.mp4").write_text("no video")
+    (videos / "more/f.mp4").write_bytes((videos / "a.mp4").read_bytes()[:1000])
+    questions = ask_about(NAMES, tmp_path / "q.json")
+    for num_workers in (1, 2):
+        settings = PackConfig(videos_per_shard=2, num_workers=num_workers, max_skipped=2)
+        summary = pack(videos, questions, tmp_path / f"out{num_workers}", VIDEO, settings)
+        assert [skipped.name for skipped in summary.skipped] == ["b.mp4", "more/f.mp4"]
+    assert contents(tmp_path / "out1") == contents(tmp_path / "out2")
+    with pytest.raises(VideoError, match=r"(b|f)\.mp4.*pack\.max_skipped \(now 1\)"):
+        pack(
+            videos,
+            questions,
+            tmp_path / "out",
+            VIDEO,
+            PackConfig(videos_per_shard=2, num_workers=2, max_skipped=1),
+        )
+    assert (
+        not list((tmp_path / "out").glob("*.unfinished"))
+        and not (tmp_path / "out/index.json").exists()
+    )
+
+
+def test_only_what_is_missing_or_cut_off_is_made_again(
+    packed, tiny_videos, tiny_questions, tmp_path
+):
+    out = shutil.copytree(packed, tmp_path / "out")
+    before = {path: path.stat().st_mtime_ns for path in out.glob("0*")}
+    (out / "000001.json").unlink()
+    (out / "000002.tar").write_bytes(b"cut off")
+    (out / "000001.tar.77.unfinished").write_bytes(b"left by a killed run")
+    pack(tiny_videos, tiny_questions, out, VIDEO, SETTINGS)
+    assert contents(out) == contents(packed)
+    changed = {path.name for path, moment in before.items() if path.stat().st_mtime_ns != moment}
+    assert changed == {"000001.tar", "000001.json", "000002.tar", "000002.json"}
+
+
+@pytest.mark.parametrize("what", ["settings", "questions", "video", "fewer videos"])
+def test_shards_made_from_something_else_are_refused(
+    packed, tiny_videos, tiny_questions, tmp_path, what
+):
+    videos, questions, video = tiny_videos, tmp_path / "questions.json", VIDEO
+    records = json.loads(tiny_questions.read_text())
+    if what == "settings":
+        video = replace(VIDEO, size_pixels=40)
+    elif what == "questions":
+        records[0]["answer"] = "A"
+    elif what == "fewer videos":
+        records = [record for record in records if "more" not in record["video"]]
+    else:
+        videos = shutil.copytree(tiny_videos, tmp_path / "videos")
+        write_video(videos / "a.mp4", num_seconds=9)
+    questions.write_text(json.dumps(records))
+    before = contents(packed)
+    with pytest.raises(
+        ShardError, match=rf"{packed} holds shards made from other .*another folder, or delete"
+    ):
+        pack(videos, questions, packed, video, SETTINGS)
+    assert contents(packed) == before
+
+
+def test_settings_that_decide_nothing_do_not_count(tiny_videos, tiny_questions, tmp_path):
+    def plan(**settings):
+        return plan_shards(
+            tiny_videos, tiny_questions, tmp_path, VideoConfig(**settings), PackConfig()
+        )[0]
+
+    before_key_frames = {"frames_per_second": 1.0, "min_frames": 128, "max_frames": 3600, "size_pixels": 384, "show": "all",
+                         "on_damage": "error", "jpeg_quality": 90, "videos_per_shard": 16}  # fmt: skip
+    assert plan().settings == before_key_frames == plan(show="nothing").settings
+    assert (
+        plan().fingerprint
+        == plan(show="nothing").fingerprint
+        != plan(key_frames_only=True).fingerprint
+    )
+    assert plan(key_frames_only=True).settings == {**before_key_frames, "key_frames_only": True}
+
+
+def test_missing_videos_are_listed_before_anything_is_written(tiny_videos, tmp_path):
+    questions = ask_about(
+        [*NAMES, *(f"gone{number}.mp4" for number in range(7))], tmp_path / "q.json"
+    )
+    with pytest.raises(
+        QuestionError,
+        match=r"asks about 12 files, and 7 of them are not in .*gone0\.mp4, .*gone4\.mp4, \.\.\.",
+    ):
+        pack(tiny_videos, questions, tmp_path / "out", VIDEO, SETTINGS)
+    assert not (tmp_path / "out").exists()
+
+
+def test_two_videos_with_one_key_are_refused_by_name(tmp_path):
+    for name in ("x y.mp4", "x_y.mkv"):
+        (tmp_path / name).write_bytes(b"")
+    with pytest.raises(
+        QuestionError, match=r"the video x y\.mp4 and the video x_y\.mkv .* get the same key 'x_y'"
+    ):
+        pack(
+            tmp_path,
+            ask_about(["x_y.mkv", "x y.mp4"], tmp_path / "q.json"),
+            tmp_path / "out",
+            VIDEO,
+            SETTINGS,
+        )
+
+
+def test_a_place_that_is_no_folder_is_refused(tiny_videos, tiny_questions):
+    with pytest.raises(ShardError, match="cannot be used as a folder for shards"):
+        pack(tiny_videos, tiny_questions, tiny_questions, VIDEO, SETTINGS)
+
+
+def descendants(pid: int) -> list[int]:
+    threads = Path(f"/proc/{pid}/task")
+    try:
+        children = [
+            int(child)
+            for thread in threads.iterdir()
+            for child in (thread / "children").read_text().split()
+        ]
+    except FileNotFoundError:  # a thread has ended meanwhile, or the process
+        return descendants(pid) if threads.exists() else []
+    return children + [pid for child in children for pid in descendants(child)]
+
+
+def is_running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def wait_until(condition, seconds: float = 30) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.01)
+
+
+def test_after_kill_9_packing_goes_on_and_the_shards_are_the_same(tmp_path):
+    names = [f"{number}.mp4" for number in range(8)]
+    for name in names:
+        write_video(tmp_path / name, num_seconds=40, size_pixels=96)
+    questions = ask_about(names, tmp_path / "q.json")
+    program = tmp_path / "program.py"
+    program.write_text(PROGRAM)
+    out, undisturbed = tmp_path / "out", tmp_path / "undisturbed"
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    process = subprocess.Popen(
+        [sys.executable, program, tmp_path, questions, out],
+        env=environment,
+        stderr=subprocess.DEVNULL,
+    )
+    wait_until(lambda: len(list(out.glob("0*.json"))) >= 2 and list(out.glob("*.tar.*.unfinished")))
+    workers = descendants(process.pid)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    wait_until(
+        lambda: not any(is_running(worker) for worker in workers)
+    )  # nobody writes on behind our back
+    assert len(workers) >= 2
+    finished = {path: path.stat().st_mtime_ns for path in out.glob("0*.json")}
+    assert len(finished) < len(names) and list(out.glob("*.unfinished"))
+    with pytest.raises(ShardError, match="is not finished"):
+        open_shards(out)
+
+    for folder in (out, undisturbed):
+        pack(
+            tmp_path, questions, folder, KILLED_VIDEO, PackConfig(videos_per_shard=1, num_workers=1)
+        )
+    assert contents(out) == contents(undisturbed)
+    assert all(path.stat().st_mtime_ns == moment for path, moment in finished.items())
+    assert len(open_shards(out).subjects) == len(names)
+
+
+@pytest.fixture
+def full_disk(tmp_path):
+    """A disk that has room for one shard and not for all."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=36k", "tmpfs", folder]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("no right to mount a small disk")
+    yield folder
+    subprocess.run(["umount", folder], check=True)
+
+
+def test_a_full_disk_is_named_and_leaves_nothing_half_written(
+    full_disk, packed, tiny_videos, tiny_questions
+):
+    with pytest.raises(
+        ShardError,
+        match=rf"{full_disk}/00000\d\.tar could not be written: No space left.*make room in",
+    ):
+        pack(tiny_videos, tiny_questions, full_disk, VIDEO, SETTINGS)
+    left = contents(full_disk)
+    assert {"000000.tar", "000000.json"} <= set(left) and "index.json" not in left
+    assert all(content == (packed / name).read_bytes() for name, content in left.items())
+    with pytest.raises(ShardError, match="is not finished"):
+        open_shards(full_disk)
+    subprocess.run(["mount", "-o", "remount,size=1m", full_disk], check=True)
+    pack(tiny_videos, tiny_questions, full_disk, VIDEO, SETTINGS)
+    assert contents(full_disk) == contents(packed)
+
+
+def test_a_file_that_may_not_grow_leaves_nothing_half_written(
+    tiny_videos, tiny_questions, tmp_path
+):
+    with (
+        largest_file(9000),
+        pytest.raises(ShardError, match=r"000000\.tar could not be written: File too large"),
+    ):
+        pack(tiny_videos, tiny_questions, tmp_path / "out", VIDEO, SETTINGS)
+    assert contents(tmp_path / "out") == {}
+
+
+@pytest.fixture
+def catalog(real_videos, tmp_path):
+    """Three real clips, the damaged one in the middle, with what the catalog says of them."""
+    what = {
+        clip["file"]: clip["what"]
+        for clip in json.loads((real_videos / "CATALOG.json").read_text())
+    }
+    names = ["asl_eat.mkv", "corrupted.mp4", "portrait_phone.mp4"]
+    file = tmp_path / "catalog.json"
+    file.write_text(
+        json.dumps(
+            [{"video": name, "question": "What is shown?", "answer": what[name]} for name in names]
+        )
+    )
+    return file
+
+
+def test_a_damaged_clip_stops_packing(real_videos, catalog, tmp_path):
+    with pytest.raises(VideoError, match=r"corrupted\.mp4.*2\.[78] s.*pack\.max_skipped \(now 0\)"):
+        pack(real_videos, catalog, tmp_path / "out", VIDEO, SETTINGS)
+    assert contents(tmp_path / "out") == {}
+
+
+def test_a_damaged_clip_within_the_budget_is_left_out_and_listed(real_videos, catalog, tmp_path):
+    out, settings = tmp_path / "out", PackConfig(videos_per_shard=2, num_workers=1, max_skipped=1)
+    summary = pack(real_videos, catalog, out, VIDEO, settings)
+    assert [skipped.name for skipped in summary.skipped] == ["corrupted.mp4"]
+    assert "damaged" in summary.skipped[0].reason
+    shards = open_shards(out)
+    assert [video.key for video in shards.subjects] == ["asl_eat", "portrait_phone"]
+    stored = [shards.read_subject(video) for video in shards.subjects]
+    assert all(len(load_frames(video, 32, 100)) == len(video.pictures) for video in stored)
+    assert stored[1].questions[0].answer.strip()
+    with pytest.raises(
+        ShardError, match=r"was packed without 1 subjects, and pack\.max_skipped is 0"
+    ):
+        pack(real_videos, catalog, out, VIDEO, SETTINGS)
+
+
+@pytest.mark.filterwarnings("ignore::lit_hour.media.video_reader.DamagedVideoWarning")
+def test_what_could_be_read_of_a_damaged_clip_is_packed_when_asked(real_videos, catalog, tmp_path):
+    video = replace(VIDEO, on_damage="use", frames_per_second=2, max_frames=10)
+    pack(real_videos, catalog, tmp_path / "out", video, SETTINGS)
+    shards = open_shards(tmp_path / "out")
+    stored = shards.read_subject(shards.subjects[1])
+    assert stored.timestamps_seconds == (0.0, 0.5, 1.0, 1.5, 2.0, 2.5)
+    assert (
+        stored.duration_seconds == 3.0
+    )  # of 5; it can be read up to 2.8, and the frame at 3 is the first one missing

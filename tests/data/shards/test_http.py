@@ -1,0 +1,135 @@
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from lit_hour.data.shards.http import join_url, shown
+from lit_hour.errors import ConfigError, ShardError
+from tests.data.served import QUICK, Server, serve
+from tests.disks import largest_file
+
+CONTENT = bytes(range(256)) * 1000
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder/a.tar").write_bytes(CONTENT)
+    with serve(tmp_path / "folder") as server:
+        yield server
+
+
+def fetched(server: Server, tmp_path: Path, *, num_bytes: int = len(CONTENT)) -> bytes:
+    QUICK.download(f"{server.url}/a.tar", tmp_path / "a.tar", num_bytes)
+    return (tmp_path / "a.tar").read_bytes()
+
+
+def test_a_file_comes_whole(server: Server, tmp_path: Path) -> None:
+    assert fetched(server, tmp_path) == QUICK.read(f"{server.url}/a.tar") == CONTENT
+
+
+def test_what_is_there_is_not_fetched_again(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "a.tar").write_bytes(CONTENT[:1000])
+    assert fetched(server, tmp_path) == CONTENT
+    assert server.requests == [("/a.tar", "bytes=1000-")]
+    assert fetched(server, tmp_path) == CONTENT and len(server.requests) == 1
+
+
+def test_a_connection_that_breaks_is_continued(server: Server, tmp_path: Path) -> None:
+    server.dies_after = [1000] * 10  # more often than there are tries: each brings something
+    assert fetched(server, tmp_path) == CONTENT
+    assert server.requests_for("a.tar") == [
+        "",
+        *(f"bytes={start}-" for start in range(1000, 11000, 1000)),
+    ]
+
+
+def test_a_server_without_ranges_starts_anew_and_is_given_up_when_that_leads_nowhere(
+    server: Server, tmp_path: Path
+) -> None:
+    server.knows_ranges, server.dies_after = False, [1000, 500]
+    assert fetched(server, tmp_path) == CONTENT
+    (tmp_path / "a.tar").unlink()
+    server.requests, server.dies_after = [], [1000] * 10
+    with pytest.raises(ShardError, match=r"/a\.tar cannot be fetched: the connection broke off"):
+        fetched(server, tmp_path)
+    assert len(server.requests) == 1 + QUICK.num_tries
+
+
+def test_a_fault_that_may_pass_is_waited_for(server: Server, tmp_path: Path) -> None:
+    server.statuses = [503, 429]
+    assert fetched(server, tmp_path) == CONTENT
+    server.statuses = [500] * 3
+    with pytest.raises(
+        ShardError,
+        match=rf"{server.url}/a\.tar cannot be fetched: the server answers 500 Internal Server Error",
+    ):
+        QUICK.read(f"{server.url}/a.tar")
+    assert server.statuses == []
+
+
+@pytest.mark.parametrize(("status", "words"), [(404, "404 Not Found"), (403, "403 Forbidden")])
+def test_another_fault_is_final(server: Server, status: int, words: str) -> None:
+    server.statuses = [status]
+    with pytest.raises(ShardError, match=rf"/a\.tar cannot be fetched: the server answers {words}"):
+        QUICK.read(f"{server.url}/a.tar")
+    assert len(server.requests) == 1
+
+
+def test_a_silent_server_is_given_up(server: Server) -> None:
+    server.silent_seconds = 1.0
+    with pytest.raises(ShardError, match=r"/a\.tar cannot be fetched: .*timed out"):
+        replace(QUICK, timeout_seconds=0.05).read(f"{server.url}/a.tar")
+    assert len(server.requests) == QUICK.num_tries
+
+
+def test_no_server_at_all_is_said(server: Server) -> None:
+    server.server_close()
+    with pytest.raises(ShardError, match=rf"{server.url}/a\.tar cannot be fetched: .*refused"):
+        QUICK.read(f"{server.url}/a.tar")
+
+
+@pytest.mark.parametrize("num_bytes", [len(CONTENT) - 1, len(CONTENT) + 1])
+def test_a_file_of_another_size_is_refused_at_once(
+    server: Server, tmp_path: Path, num_bytes: int
+) -> None:
+    with pytest.raises(
+        ShardError, match=rf"/a\.tar has {len(CONTENT)} bytes, its index says {num_bytes}"
+    ):
+        fetched(server, tmp_path, num_bytes=num_bytes)
+    assert len(server.requests) == 1
+
+
+def test_a_disk_that_takes_no_more_is_said(server: Server, tmp_path: Path) -> None:
+    reason = r"/a\.tar cannot be written: File too large: make room, or set data\.cache_folder"
+    with largest_file(1000), pytest.raises(ShardError, match=reason):
+        fetched(server, tmp_path)
+    assert len(server.requests) == 1
+
+
+def test_addresses() -> None:
+    web = replace(QUICK, s3_endpoint="https://store.example:9000/objects/")
+    assert (
+        web.address("s3://bucket/a/b.tar?signature=x")
+        == "https://store.example:9000/objects/bucket/a/b.tar?signature=x"
+    )
+    assert web.address("https://host/a.tar") == "https://host/a.tar"
+    assert (
+        join_url("https://host/folder/?signature=x%2F", "a.tar")
+        == "https://host/folder/a.tar?signature=x%2F"
+    )
+    assert shown("https://me:secret@host:80/a.tar?signature=x#y") == "https://host:80/a.tar"
+    for url in ("ftp://host/a", "file:///etc/passwd", "https:///a"):
+        with pytest.raises(ConfigError, match="is no URL to fetch from"):
+            web.address(url)
+    with pytest.raises(ConfigError, match=r"data\.s3_endpoint=store has to be"):
+        replace(web, s3_endpoint="store").address("s3://bucket/a")
+
+
+def test_secrets_stay_out_of_messages(server: Server) -> None:
+    with pytest.raises(ShardError) as refusal:
+        QUICK.read(f"{server.url}/none.tar?signature=secret")
+    assert "secret" not in str(refusal.value) and server.requests == [
+        ("/none.tar?signature=secret", "")
+    ]

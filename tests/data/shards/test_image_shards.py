@@ -1,0 +1,163 @@
+"""Shards that hold pictures and texts beside videos."""
+
+import json
+import shutil
+
+import pytest
+import torch
+import webdataset
+
+from lit_hour.config.schema import ImageConfig
+from lit_hour.data.shards.decode import load_visual
+from lit_hour.data.shards.reader import open_shards
+from lit_hour.errors import ShardError
+from lit_hour.media.anyres import load_image_set, load_tiled_image
+from lit_hour.types import Frames, ImageSet, TiledImage
+from tests.data.mixed import KEYS
+from tests.data.tiny import VIDEO
+
+
+def test_every_kind_comes_back_as_what_it_was(mixed, mixed_files):
+    shards = open_shards(mixed)
+    stored = [shards.read_subject(record) for record in shards.subjects]
+    visuals = [load_visual(each, VIDEO, ImageConfig(max_grid=2)) for each in stored]
+    assert [type(visual) for visual in visuals] == [
+        Frames,
+        TiledImage,
+        TiledImage,
+        ImageSet,
+        type(None),
+        ImageSet,
+        type(None),
+    ]
+    expected = load_tiled_image(
+        (mixed_files / "photo.jpg").read_bytes(),
+        "photo",
+        VIDEO.size_pixels,
+        ImageConfig(max_grid=2),
+    )
+    assert torch.equal(visuals[2].tiles, expected.tiles)
+    assert (visuals[2].grid, visuals[2].size_pixels) == (expected.grid, (60, 100))
+    names = ("map.webp", "dot.bmp", "photo.jpg")
+    files = [(name, (mixed_files / name).read_bytes()) for name in names]
+    assert torch.equal(visuals[5].images, load_image_set(files, VIDEO.size_pixels).images)
+    assert [each.source for each in stored[:4]] == [
+        "clip.mp4",
+        "more/chart.png",
+        "photo.jpg",
+        "photo.jpg, more/chart.png",
+    ]
+    assert [question.question for question in stored[4].questions] == [
+        "How are you?",
+        "And you?",
+        "And they?",
+    ]
+    assert stored[3].questions[0].question == "Is <image> larger than <image>?"
+
+
+def test_plain_webdataset_reads_pictures_and_texts(mixed, mixed_files):
+    samples = [
+        sample
+        for index in open_shards(mixed).indexes
+        for sample in webdataset.WebDataset(
+            str(mixed / index.shard), shardshuffle=False, empty_check=False
+        )
+    ]
+    assert [sample["__key__"] for sample in samples] == KEYS
+    assert samples[1]["000000.png"] == (mixed_files / "more/chart.png").read_bytes()
+    assert samples[5]["000001.bmp"] == (mixed_files / "dot.bmp").read_bytes()
+    assert json.loads(samples[6]["json"])["kind"] == "text"
+
+
+def test_conversations_about_sets_and_texts_are_not_cut(mixed):
+    shards = open_shards(mixed)
+    assert shards.samples_per_shard(2) == (1 + 1 + 2, 3, 1)
+    assert shards.samples_per_shard(1) == (1 + 1 + 3, 3, 1)
+    record, asked = shards.locate(1, 1, 2)
+    assert (record.key, len(shards.read_subject(record).questions[asked])) == ("record_00000004", 3)
+
+
+@pytest.fixture
+def damaged(mixed, tmp_path):
+    """A copy of the shards in which some bytes are others."""
+
+    def damage(name, old, new):
+        folder = shutil.copytree(mixed, tmp_path / "damaged")
+        content = (folder / name).read_bytes()
+        assert old in content
+        (folder / name).write_bytes(
+            content.replace(old, new.ljust(len(old)) if name.endswith(".tar") else new)
+        )
+        return open_shards(folder)
+
+    return damage
+
+
+@pytest.mark.parametrize(
+    ("shard", "number", "old", "place"),
+    [
+        (
+            0,
+            1,
+            b"\x89PNG",
+            r"image 'more/chart': member more/chart\.000000\.png \(\d+ bytes\) is no JPEG",
+        ),
+        (
+            0,
+            1,
+            b"IDAT",
+            r"image 'more/chart': member more/chart\.000000\.png \(\d+ bytes\) is (no|damaged)",
+        ),
+        (
+            1,
+            2,
+            b"RIFF",
+            r"images 'record_00000006': member record_00000006\.000000\.webp \(\d+ bytes\) is no",
+        ),
+    ],
+)
+def test_a_stored_picture_that_does_not_decode_is_named(damaged, shard, number, old, place):
+    shards = damaged(f"00000{shard}.tar", old, b"????")
+    stored = shards.read_subject(shards.indexes[shard].subjects[number])
+    with pytest.raises(ShardError, match=rf"00000{shard}\.tar: {place}"):
+        load_visual(stored, VIDEO, ImageConfig())
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        (b"more/chart.000000.png", b"more/chart.000000.gif", "(missing|damaged)"),
+        (
+            b'"kind": "image"',
+            b'"kind": "text"',
+            r"member more/chart\.json has .*'text', 1, 1\), which does not fit the index",
+        ),
+        (
+            b'"files": ["more/chart.png"]',
+            b'"files": []',
+            r"member more/chart\.json has .* 0, 1\), which does not fit",
+        ),
+        (b'"files": ["more/chart.png"]', b'"files": 7', r"member more/chart\.json is damaged"),
+        (b'"kind": "image"', b'"kinds": "image', r"member more/chart\.json is damaged"),
+    ],
+)
+def test_metadata_that_does_not_fit_a_picture_is_named(damaged, old, new, message):
+    shards = damaged("000000.tar", old, new)
+    with pytest.raises(ShardError, match=rf"000000\.tar: image 'more/chart': .*{message}"):
+        shards.read_subject(shards.subjects[1])
+
+
+def test_an_unknown_kind_is_named(damaged):
+    with pytest.raises(
+        ShardError,
+        match=r"000001\.json has a subject of the kind 'sound'; there are video, image, images, text",
+    ):
+        damaged("000001.json", b'"kind": "images"', b'"kind": "sound"')
+
+
+def test_an_index_of_before_there_were_pictures_is_refused(damaged):
+    with pytest.raises(
+        ShardError,
+        match=r"version 1, this program reads version 2: delete .*damaged and pack again",
+    ):
+        damaged("000000.json", b'"version": 2', b'"version": 1')

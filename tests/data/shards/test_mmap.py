@@ -1,0 +1,102 @@
+"""Memory that shows a part of a file: in this process, and in another one that is sent it."""
+
+from __future__ import annotations
+
+import os
+import random
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from lit_hour.data.dataloader import room_to_send
+from lit_hour.data.shards.mmap import FileFeatures, FilePart
+from lit_hour.types import Features
+
+CONTENT = random.Random(0).randbytes(3 * 4096 + 77)
+SHAPE = (5, 4, 16)  # frames, tokens, vision_dim
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "part"
+    path.write_bytes(CONTENT)
+    return path
+
+
+def part_of(file: Path, start: int, num_bytes: int) -> FilePart:
+    return FilePart(os.open(file, os.O_RDONLY), start, num_bytes)
+
+
+@pytest.mark.parametrize(
+    ("start", "num_bytes"),
+    [(0, len(CONTENT)), (1, 10), (4095, 4100), (8192, 4096), (12300, 65), (7, 0)],
+)
+def test_a_part_shows_its_bytes_wherever_it_starts(file: Path, start: int, num_bytes: int) -> None:
+    assert bytes(part_of(file, start, num_bytes)) == CONTENT[start : start + num_bytes]
+
+
+def test_what_is_written_to_a_part_stays_out_of_the_file(file: Path) -> None:
+    one, other = part_of(file, 512, 1000), part_of(file, 512, 1000)
+    one.content[:4] = b"ours"
+    assert (
+        bytes(one)[:4] == b"ours"
+        and bytes(other) == file.read_bytes()[512:1512] == CONTENT[512:1512]
+    )
+
+
+class Videos(Dataset[Features]):
+    """Features that show the end of a file, which is deleted while they travel."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def __len__(self) -> int:
+        return 3
+
+    def __getitem__(self, index: int) -> Features:
+        part = part_of(self.file, 2 * index, 8 + 2 * torch.Size(SHAPE).numel())
+        if index == 2:
+            self.file.unlink()
+        tokens = torch.frombuffer(part.content, dtype=torch.bfloat16, offset=8).view(
+            SHAPE
+        )  # (frames, tokens, vision_dim)
+        return FileFeatures(tokens, torch.arange(5.0) + index, part)
+
+
+def only_one(features: list[Features]) -> Features:
+    return features[0]
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_features_come_from_a_worker_as_they_are(file: Path, num_workers: int) -> None:
+    for index, found in enumerate(
+        list(DataLoader(Videos(file), batch_size=1, num_workers=num_workers, collate_fn=only_one))
+    ):
+        first = 2 * index + 8
+        expected = torch.frombuffer(
+            bytearray(CONTENT[first : first + 640]), dtype=torch.bfloat16
+        ).view(SHAPE)
+        assert torch.equal(found.tokens.view(torch.int16), expected.view(torch.int16))
+        assert torch.equal(found.timestamps, torch.arange(5.0) + index)
+        assert isinstance(found, FileFeatures)
+
+
+class Rooms(Dataset[Tensor]):
+    def __len__(self) -> int:
+        return 2
+
+    def __getitem__(self, index: int) -> Tensor:
+        room = room_to_send((2, 3, 5), torch.int16)  # (2, 3, 5)
+        was_shared = room.is_shared()
+        room.fill_(index + 2 * was_shared)
+        return room
+
+
+@pytest.mark.parametrize(("num_workers", "expected"), [(0, [0, 1]), (1, [2, 3])])
+def test_room_is_shared_in_a_worker_and_only_there(num_workers: int, expected: list[int]) -> None:
+    rooms = list(DataLoader(Rooms(), batch_size=None, num_workers=num_workers))
+    assert [set(room.flatten().tolist()) for room in rooms] == [{each} for each in expected]
+    assert all(room.shape == (2, 3, 5) for room in rooms)

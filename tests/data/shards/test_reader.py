@@ -1,0 +1,227 @@
+import io
+import json
+import pickle
+import re
+import tarfile
+from pathlib import Path
+
+import pytest
+import torch
+import webdataset
+
+from lit_hour.data.shards.decode import load_frames
+from lit_hour.data.shards.reader import open_shards
+from lit_hour.errors import ShardError
+from lit_hour.media.frame_sampling import load_video
+from lit_hour.media.transforms import decode_jpeg
+from tests.data.tiny import NAMES, VIDEO
+
+
+def test_every_video_comes_back_with_its_questions_and_frames(packed, tiny_videos):
+    shards = pickle.loads(pickle.dumps(open_shards(packed)))
+    assert [video.key for video in shards.subjects] == ["a", "b", "c_1", "more/d_e", "more/f"]
+    for number, (record, name) in enumerate(zip(shards.subjects, NAMES, strict=True)):
+        stored = shards.read_subject(record)
+        frames = load_frames(stored, 32, max_frames=100)
+        expected, duration_seconds = load_video(tiny_videos / name, VIDEO)
+        assert stored.source == name
+        assert stored.duration_seconds == duration_seconds
+        assert [question.question for question in stored.questions] == [
+            f"What is {n}?" for n in range(number + 1)
+        ]
+        assert stored.questions[-1].evidence == ((0.0, number + 1.0),)
+        assert torch.equal(frames.timestamps, expected.timestamps)
+        assert (
+            frames.images.float() - expected.images.float()
+        ).abs().mean() < 6  # JPEG; two frames differ by 40 and more
+
+
+def test_plain_webdataset_reads_the_same(packed):
+    shards = open_shards(packed)
+    samples = [
+        sample
+        for index in shards.indexes
+        for sample in webdataset.WebDataset(
+            str(packed / index.shard), shardshuffle=False, empty_check=False
+        )
+    ]
+    assert [sample["__key__"] for sample in samples] == [video.key for video in shards.subjects]
+    for sample, record in zip(samples, shards.subjects, strict=True):
+        frames = load_frames(shards.read_subject(record), 32, max_frames=100)
+        members = sorted(name for name in sample if name.endswith(".jpg"))
+        assert members == [f"{frame:06d}.jpg" for frame in range(record.num_frames)]
+        pictures = torch.stack([decode_jpeg(sample[name], 32, name) for name in members])
+        assert torch.equal(pictures, frames.images)
+        assert json.loads(sample["json"])["key"] == record.key
+
+
+def test_fewer_frames_are_spread_evenly_and_the_others_not_decoded(packed):
+    shards = open_shards(packed)
+    stored = shards.read_subject(shards.subjects[-1])
+    whole = load_frames(stored, 32, max_frames=6)
+    assert len(whole) == 6
+    for max_frames, chosen in [(6, [0, 1, 2, 3, 4, 5]), (3, [0, 2, 5]), (2, [0, 5]), (1, [0])]:
+        frames = load_frames(stored, 32, max_frames)
+        assert torch.equal(frames.timestamps, whole.timestamps[chosen])
+        assert torch.equal(frames.images, whole.images[chosen])
+
+
+def test_samples_are_groups_of_questions(packed):
+    shards = open_shards(packed)
+    assert shards.samples_per_shard(1) == (3, 7, 5)
+    assert shards.samples_per_shard(2) == (2, 4, 3)
+    assert shards.samples_per_shard(5) == (2, 2, 1)
+    asked = [
+        (video.key, shards.read_subject(video).questions[chosen])
+        for shard, count in enumerate(shards.samples_per_shard(2))
+        for video, chosen in (shards.locate(shard, sample, 2) for sample in range(count))
+    ]
+    assert [(key, len(questions)) for key, questions in asked if key == "more/f"] == [
+        ("more/f", 2),
+        ("more/f", 2),
+        ("more/f", 1),
+    ]
+    assert len({question.id for _, questions in asked for question in questions}) == 15
+    with pytest.raises(IndexError):
+        shards.locate(0, 2, 2)
+
+
+def test_a_folder_that_is_not_ready_is_refused(tmp_path, packed, spoiled):
+    with pytest.raises(
+        ShardError, match=f"{re.escape(str(tmp_path))} holds no shards.*lit_hour pack"
+    ):
+        open_shards(tmp_path)
+    folder = spoiled("index.json", lambda content: content)
+    (folder / "000001.json").unlink()
+    with pytest.raises(ShardError, match=r"holds 2 shards, but .*index\.json counts 3"):
+        open_shards(folder)
+    (folder / "index.json").unlink()
+    with pytest.raises(ShardError, match="is not finished"):
+        open_shards(folder)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda content: content[:-1] + b"", "cannot be read as JSON"),
+        (
+            lambda content: content.replace(b'"version": 2', b'"version": 7'),
+            "has version 7, this program reads version 2: delete .*spoiled and pack again",
+        ),
+        (lambda content: b"[]", "has version None"),
+        (lambda content: content.replace(b'"offset"', b'"start"'), "is no index of a shard.*start"),
+        (lambda content: content.replace(b'"offset": 0', b'"offset": -9'), "places 'c_1' outside"),
+        (
+            lambda content: content.replace(b"000001.tar", b"/etc/x.tar"),
+            "is the index of '/etc/x.tar'",
+        ),
+    ],
+)
+def test_a_damaged_index_is_named(spoiled, change, message):
+    folder = spoiled("000001.json", lambda content: change(content.rstrip()))
+    with pytest.raises(ShardError, match=rf"000001\.json.*{message}"):
+        open_shards(folder)
+
+
+def test_a_truncated_tar_is_named(spoiled):
+    folder = spoiled("000002.tar", lambda content: content[:-3000])
+    with pytest.raises(ShardError, match=r"000002\.tar has \d+ bytes, its index says"):
+        open_shards(folder)
+    (folder / "000002.tar").unlink()
+    with pytest.raises(ShardError, match=r"000002\.tar is missing"):
+        open_shards(folder)
+
+
+def test_a_tar_that_shrinks_while_it_is_read_is_named(spoiled):
+    folder = spoiled("000002.tar", lambda content: content)
+    shards = open_shards(folder)
+    (folder / "000002.tar").write_bytes((folder / "000002.tar").read_bytes()[:3000])
+    with pytest.raises(ShardError, match=r"000002\.tar ends inside the video 'more/f'"):
+        shards.read_subject(shards.subjects[-1])
+
+
+def rewritten(content: bytes, drop: str = "", replace: dict[str, bytes] | None = None) -> bytes:
+    """The same tar, of the same size, without a member or with other bytes in some."""
+    buffer = io.BytesIO()
+    with (
+        tarfile.open(fileobj=io.BytesIO(content)) as old,
+        tarfile.open(fileobj=buffer, mode="w") as new,
+    ):
+        for member in old:
+            if member.name != drop:
+                data = (replace or {}).get(member.name, old.extractfile(member).read())
+                member.size = len(data)
+                new.addfile(member, io.BytesIO(data))
+    return buffer.getvalue()[: len(content)].ljust(len(content), b"\0")
+
+
+def read_last_subject(folder: Path):
+    shards = open_shards(folder)
+    return shards.read_subject(shards.subjects[-1])
+
+
+@pytest.mark.parametrize("member", ["more/f.000000.jpg", "more/f.000003.jpg", "more/f.json"])
+def test_a_missing_member_is_named(spoiled, member):
+    folder = spoiled("000002.tar", lambda content: rewritten(content, drop=member))
+    with pytest.raises(
+        ShardError, match=rf"000002\.tar: video 'more/f': the member {member} is missing"
+    ):
+        read_last_subject(folder)
+
+
+def test_a_member_too_many_is_named(spoiled):
+    folder = spoiled(
+        "000002.json", lambda content: content.replace(b'"num_frames": 6', b'"num_frames": 5')
+    )
+    with pytest.raises(
+        ShardError, match=r"the member more/f\.json is missing .* found more/f\.000005\.jpg"
+    ):
+        read_last_subject(folder)
+
+
+@pytest.mark.parametrize("frame", [0, 3])
+def test_a_damaged_header_is_named(spoiled, frame):
+    def damage(content):
+        start = content.index(b"more/f.%06d.jpg" % frame)
+        return content[:start] + b"\xff" * 300 + content[start + 300 :]
+
+    with pytest.raises(
+        ShardError, match=r"000002\.tar: video 'more/f': .*(damaged|invalid header)"
+    ):
+        read_last_subject(spoiled("000002.tar", damage))
+
+
+def test_a_jpeg_that_does_not_decode_is_named(spoiled):
+    garbage = {"more/f.000002.jpg": b"no picture at all"}
+    folder = spoiled("000002.tar", lambda content: rewritten(content, replace=garbage))
+    record = json.loads((folder / "000002.json").read_text())
+    record["subjects"][0]["size"] = record["bytes"]  # the members after the garbage have moved
+    (folder / "000002.json").write_text(json.dumps(record))
+    stored = read_last_subject(folder)
+    assert len(load_frames(stored, 32, max_frames=2)) == 2  # the bad one is not needed
+    with pytest.raises(
+        ShardError, match=r"000002\.tar: video 'more/f': member more/f\.000002\.jpg does not decode"
+    ):
+        load_frames(stored, 32, max_frames=6)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        (b'{"version"', b'["version"', "is damaged"),
+        (b'"version": 2', b'"version": 1', "has version 1"),
+        (b'"duration_seconds"', b'"duration_minutes"', "is damaged.*duration_seconds"),
+        (b'"answer": "blue"', b'"answer": "pink"', "'pink' is not among the options"),
+        (b'"key": "more/f"', b'"key": "more/g"', "does not fit the index"),
+        (b"[[0.0, 1.0]]}, {", b"[[0.0, 1.0]]}]}#", "is damaged"),
+    ],
+)
+def test_damaged_metadata_is_named(spoiled, old, new, message):
+    def change(content):
+        assert old in content
+        return content.replace(old, new.ljust(len(old)), 1)
+
+    with pytest.raises(
+        ShardError, match=rf"000002\.tar: video 'more/f': member more/f\.json.*{message}"
+    ):
+        read_last_subject(spoiled("000002.tar", change))

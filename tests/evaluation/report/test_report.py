@@ -1,0 +1,160 @@
+"""Every question is counted once: right, wrong, unmatched, skipped, refused, or left to a judge."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from lit_hour.errors import ReportError
+from lit_hour.evaluation.report.report import NO_REASON, build_report, read_report, write_report
+from tests.evaluation.asked import PROTOCOL, make_questions, report_on, say
+
+
+def test_every_question_is_counted() -> None:
+    said = {"0-0": "A", "0-1": "A", "1-0": "red", "1-1": "maybe", "2-0": " "}
+    report = report_on(said, {"3-0": "video video_3.mp4 is missing"})
+    score = report.score
+    assert (
+        score.num_questions,
+        score.num_asked,
+        score.num_answered,
+        score.num_unmatched,
+        score.num_right,
+    ) == (9, 5, 4, 1, 2)
+    assert score.share == 2 / 5
+    assert report.skipped == {
+        "2-1": NO_REASON,
+        "3-0": "video video_3.mp4 is missing",
+        "3-1": NO_REASON,
+    }
+    assert report.refused == {"questions.json: record 9": "column 'answer' is missing"}
+    assert [result.id for result in report.wrong] == ["0-1", "1-1", "2-0"]
+    assert [result.id for result in report.unmatched] == ["1-1"]
+    assert report.summary().startswith("Colours & shapes: 40.0% (") and report.summary().endswith(
+        "on 5 of 9 questions"
+    )
+
+
+def test_a_missing_video_never_counts_as_right_or_wrong() -> None:
+    whole, part = report_on(say("ABABABAB")), report_on({"0-0": "A"}, {"0-1": "no video"})
+    assert whole.score.share == part.score.share == 1.0
+    assert (whole.score.num_asked, part.score.num_asked) == (8, 1) and part.score.num_questions == 9
+
+
+def test_nothing_asked_is_no_score() -> None:
+    report = report_on({})
+    assert report.score.share is None and report.score.interval is None and len(report.skipped) == 8
+    assert report.summary() == "Colours & shapes: no score on 0 of 9 questions"
+
+
+def test_groups_count_every_value_of_a_question_and_numbers_come_in_order() -> None:
+    report = report_on(say("ABAAABAA"))
+    assert list(report.groups["length"]) == ["60", "600"]
+    assert {
+        value: (score.num_right, score.num_asked)
+        for value, score in report.groups["length"].items()
+    } == {
+        "60": (4, 4),
+        "600": (2, 4),
+    }
+    assert {value: score.num_asked for value, score in report.groups["ability"].items()} == {
+        "seeing": 8,
+        "counting": 4,
+    }
+    assert report.group_means == {"length": 0.75, "ability": (6 / 8 + 2 / 4) / 2}
+    assert report_on({"0-0": "A"}).group_means == {}, "no mean where a group was not asked"
+
+
+def test_what_needs_a_judge_is_in_no_score() -> None:
+    questions = make_questions(num_judged=2)
+    report = build_report(
+        questions, {**say("ABABABAB"), "story-0": "Once upon a time"}, {}, PROTOCOL
+    )
+    assert [result.id for result in report.unjudged] == ["story-0"] and report.unjudged[
+        0
+    ].said == "Once upon a time"
+    assert (report.score.num_questions, report.score.num_asked, report.score.share) == (9, 8, 1.0)
+    assert report.skipped == {"story-1": NO_REASON} and report.wrong == []
+
+
+def test_a_report_is_read_back_as_it_was(tmp_path: Path) -> None:
+    report = report_on({"0-0": "A", "0-1": "\ud83c schief \u4e2d", "1-0": ""}, {"1-1": "damaged"})
+    write_report(report, tmp_path / "report.json")
+    assert read_report(tmp_path / "report.json") == report
+    assert [file.name for file in tmp_path.iterdir()] == ["report.json"]
+
+
+def test_other_prompts_have_another_digest() -> None:
+    questions = make_questions()
+    subtitled = replace(
+        questions, items=tuple(replace(item, prompt="Subtitles: ...") for item in questions.items)
+    )
+    first, second = (build_report(asked, {}, {}, {}).prompts for asked in (questions, subtitled))
+    assert (
+        first["digest"] != second["digest"]
+        and second["first prompt"] == "Subtitles: ..."
+        and first["rules"] == ["choice"]
+    )
+
+
+@pytest.mark.parametrize(
+    "answers, skipped, message",
+    [
+        (
+            {"9-9": "A"},
+            {},
+            "there is an answer for '9-9', which is no question of Colours & shapes",
+        ),
+        ({}, {"9-9": "gone"}, "there is a reason to skip for '9-9'"),
+        ({"0-0": "A"}, {"0-0": "gone"}, "'0-0' has both an answer and a reason"),
+    ],
+)
+def test_answers_that_do_not_belong_are_refused(
+    answers: dict[str, str], skipped: dict[str, str], message: str
+) -> None:
+    with pytest.raises(ReportError, match=message):
+        report_on(answers, skipped)
+
+
+def test_a_protocol_that_json_cannot_hold_is_refused_before_it_is_too_late() -> None:
+    with pytest.raises(
+        ReportError, match="the protocol of Colours & shapes has to be numbers, texts"
+    ):
+        build_report(make_questions(), {}, {}, {"run": Path("runs/tiny")})
+
+
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        (None, "the report cannot be read"),
+        ("{", "the report cannot be read"),
+        ("[]", "is no report of an evaluation"),
+        ("{}", "is no report of an evaluation"),
+        ('{"format": 2}', "is a report of another format than 1"),
+        ('{"format": 1}', "is no report of an evaluation"),
+    ],
+)
+def test_what_is_no_report_is_refused(content: str | None, message: str, tmp_path: Path) -> None:
+    file = tmp_path / "report.json"
+    if content is not None:
+        file.write_text(content)
+    with pytest.raises(ReportError, match=rf"report\.json.*{message}"):
+        read_report(file)
+
+
+def test_a_report_with_a_stranger_in_it_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "report.json"
+    write_report(report_on(say("ABABABAB")), file)
+    for change in (
+        {"stranger": 1},
+        {"results": [{"id": "0-0"}]},
+        {"score": {"interval": None}},
+        {"groups": 3},
+    ):
+        changed = tmp_path / "changed.json"
+        changed.write_text(json.dumps({**json.loads(file.read_text()), **change}))
+        with pytest.raises(ReportError, match="is no report of an evaluation"):
+            read_report(changed)

@@ -1,0 +1,95 @@
+"""A session whose model has learnt nothing and says something else to each question, and a video for it."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+import av
+import numpy as np
+import torch
+
+from lit_hour.config.model import LanguageConfig, MemoryConfig, ModelConfig, VisionConfig
+from lit_hour.config.schema import AnswerConfig, Config, TextConfig, VideoConfig
+from lit_hour.config.serving import ServingConfig
+from lit_hour.inference.predictor import Answer, Session
+from lit_hour.inference.video_memory import Memory
+from lit_hour.model.hour_llava import HourLLaVA
+from lit_hour.model.memory_repository import PreparedRepository
+from lit_hour.processor import Processor
+from lit_hour.text.tokenizer import learn_byte_level_tokenizer
+from lit_hour.types import Frames
+
+SIZE_PIXELS = 64
+CONFIG = Config(
+    video=VideoConfig(size_pixels=SIZE_PIXELS, min_frames=2, max_frames=100),
+    text=TextConfig(max_tokens=4096),
+    answer=AnswerConfig(max_new_tokens=8),
+    model=ModelConfig(
+        vision=VisionConfig(name="lit-hour-tiny", layer=-1, grid=2),
+        memory=MemoryConfig(num_layers=2, min_frames=6, initial_deviation=0.3),
+        language=LanguageConfig(
+            hidden_size=32,
+            num_layers=1,
+            num_heads=4,
+            num_key_value_heads=2,
+            intermediate_size=48,
+            initial_deviation=0.5,
+            tie_embeddings=False,
+        ),
+    ),
+)
+
+
+def open_session(config: Config = CONFIG, seed: int = 0) -> Session:
+    processor = Processor(learn_byte_level_tokenizer([], 300), config.text)
+    torch.manual_seed(seed)
+    return Session(config, HourLLaVA(config, len(processor.tokenizer)), processor)
+
+
+def with_precision(precision: Literal["exact", "bf16", "int8"]) -> Config:
+    return replace(CONFIG, serving=ServingConfig(memory_precision=precision))
+
+
+def noise(num_frames: int, seed: int = 0) -> Frames:
+    """One frame a second; the first frames are the same whatever their number."""
+    drawn = np.random.default_rng(seed).integers(
+        0, 256, (num_frames, 3, SIZE_PIXELS, SIZE_PIXELS), dtype=np.uint8
+    )
+    return Frames(torch.from_numpy(drawn), torch.arange(num_frames).float())
+
+
+def cut(frames: Frames, start: int, end: int) -> Frames:
+    return Frames(frames.images[start:end], frames.timestamps[start:end])
+
+
+def write_video(file: Path, num_seconds: int, seed: int = 0) -> Path:
+    with av.open(str(file), "w") as container:
+        stream = container.add_stream("mpeg4", rate=1, width=SIZE_PIXELS, height=SIZE_PIXELS)
+        for picture in noise(num_seconds, seed).images:
+            container.mux(
+                stream.encode(
+                    av.VideoFrame.from_ndarray(picture.permute(1, 2, 0).numpy(), format="rgb24")
+                )
+            )
+        container.mux(stream.encode())
+    return file
+
+
+def say(session: Session, memory: Memory, question: str) -> str:
+    *_, answer = session.ask(memory, question)
+    assert isinstance(answer, Answer)
+    return answer.text
+
+
+def assert_same(first: Memory, second: Memory) -> None:
+    """To the bit, but for the time that it took."""
+    for name in ("source", "duration_seconds", "num_frames", "num_placeholders", "note"):
+        assert getattr(first, name) == getattr(second, name), name
+    one, other = first.repository, second.repository
+    assert isinstance(one, PreparedRepository) and isinstance(other, PreparedRepository)
+    assert (one.rasters, one.num_placeholders) == (other.rasters, other.num_placeholders)
+    for name in ("tokens", "positions", "timestamps"):
+        assert torch.equal(getattr(one, name), getattr(other, name)), name
+    assert len(one.keys_values) == len(other.keys_values) == CONFIG.model.memory.num_layers
+    for mine, yours in zip(one.keys_values, other.keys_values, strict=True):
+        assert torch.equal(mine.keys, yours.keys) and torch.equal(mine.values, yours.values)

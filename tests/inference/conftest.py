@@ -1,0 +1,51 @@
+"""A session that babbles, and a video that it has seen."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from lit_hour.data.questions.record import parse_question
+from lit_hour.inference.predictor import Memory, Session
+from lit_hour.model.hour_llava import HourLLaVA
+from lit_hour.processor import Processor
+from lit_hour.text.tokenizer import load_tokenizer
+from lit_hour.types import Question
+from tests.small_run import Trained
+
+
+@pytest.fixture(scope="module")
+def video(trained: Trained) -> Path:
+    return trained.small.yaml.parent / "world/validation/videos/world_00000.mp4"
+
+
+@pytest.fixture(scope="module")
+def questions(trained: Trained, video: Path) -> list[Question]:
+    records = json.loads((video.parents[1] / "questions.json").read_text())
+    return [
+        parse_question(record, "questions.json")
+        for record in records
+        if record["video"] == video.name
+    ][:6]
+
+
+@pytest.fixture(scope="module")
+def session(trained: Trained) -> Session:
+    """A model that has learnt nothing: it babbles, and says something else to each question."""
+    babble = (
+        "model.language.initial_deviation=0.5",
+        "model.language.tie_embeddings=false",
+        "answer.max_new_tokens=12",
+    )
+    config = trained.small.config("none", *babble)
+    processor = Processor(load_tokenizer(trained.run.tokenizer), config.text)
+    torch.manual_seed(0)
+    return Session(config, HourLLaVA(config, len(processor.tokenizer)), processor)
+
+
+@pytest.fixture(scope="module")
+def memory(session: Session, video: Path) -> Memory:
+    return session.remember(video)

@@ -1,0 +1,109 @@
+import copy
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from lit_hour.errors import QuestionError
+from lit_hour.inference.attribution import find_evidence, find_moments
+from lit_hour.inference.predictor import Memory, Session, weigh_answers
+from lit_hour.model.memory_repository import with_tokens
+
+QUESTION, ANSWER = "What is there?", "a red square"
+
+
+@pytest.fixture(scope="module")
+def attentive(session: Session) -> Session:
+    """A model in which much depends on the memory."""
+    model = copy.deepcopy(session.model)
+    with torch.no_grad():
+        for weight in model.memory.parameters():
+            weight.mul_(8 if weight.dim() == 2 else 1)
+    return Session(session.config, model, session.processor)
+
+
+def weigh(session: Session, memory: Memory, frame: int, scale: float) -> float:
+    """The log-probability of the answer with the tokens of one frame scaled."""
+    tokens = memory.repository.tokens.unflatten(
+        0, (memory.repository.num_frames, -1)
+    ).clone()  # (frames, tokens, dim)
+    tokens[frame] *= scale
+    changed = replace(memory, repository=with_tokens(memory.repository, tokens.flatten(0, 1)))
+    return weigh_answers(session, changed, session.processor.ask(QUESTION), [ANSWER])[
+        0
+    ].log_probability
+
+
+def test_the_curve_is_what_each_frame_does_for_the_answer(attentive: Session, video: Path) -> None:
+    session, step = attentive, 0.1
+    memory = session.remember(video)
+    slopes = torch.tensor(
+        [
+            (weigh(session, memory, frame, 1 + step) - weigh(session, memory, frame, 1 - step))
+            / (2 * step)
+            for frame in range(memory.num_frames)
+        ]
+    )  # (frames,)
+    found = find_evidence(session, memory, QUESTION, ANSWER)
+    assert [second for second, _ in found.curve] == memory.repository.timestamps.tolist()
+    shares = slopes.clamp(min=0) / slopes.clamp(min=0).sum()  # (frames,)
+    torch.testing.assert_close(
+        torch.tensor([share for _, share in found.curve]), shares, atol=0.01, rtol=0
+    )
+    assert 0 < (slopes > 0).sum() < len(slopes)
+
+
+def test_it_changes_nothing_in_memory(session: Session, memory: Memory) -> None:
+    before = memory.repository.tokens.clone()
+    first, second = (find_evidence(session, memory, QUESTION, ANSWER) for _ in range(2))
+    assert first == second and torch.equal(memory.repository.tokens, before)
+    assert all(parameter.grad is None for parameter in session.model.parameters())
+    assert find_evidence(session, memory, QUESTION, "seven").curve != first.curve
+
+
+def test_copies_of_a_short_video_count_once(session: Session, video: Path) -> None:
+    video_settings = replace(session.config.video, max_frames=2, min_frames=1)
+    short = Session(replace(session.config, video=video_settings), session.model, session.processor)
+    memory = short.remember(video)
+    assert memory.num_frames == 2 < memory.repository.num_frames
+    found = find_evidence(short, memory, QUESTION, ANSWER)
+    assert len(found.curve) == 2 and sum(share for _, share in found.curve) == pytest.approx(1)
+
+
+def test_pictures_have_no_moments(session: Session, tmp_path: Path) -> None:
+    Image.new("RGB", (64, 64), "red").save(tmp_path / "red.png")
+    with pytest.raises(QuestionError, match=r"red\.png has no moments"):
+        find_evidence(session, session.remember(tmp_path / "red.png"), QUESTION, ANSWER)
+
+
+def flat(*heights: tuple[int, float]) -> list[float]:
+    """A curve of so many frames at each height."""
+    return [height for length, height in heights for _ in range(length)]
+
+
+@pytest.mark.parametrize(
+    ("shares", "moments"),
+    [
+        (flat((40, 0.0)), []),
+        (flat((10, 0.0), (3, 0.3), (27, 0.0)), [(9, 14)]),
+        (flat((36, 0.0), (4, 0.25)), [(35, 45)]),  # the last frame lasts until the end
+        (
+            flat((20, 0.0), *([(1, 0.2), (3, 0.01)] * 4), (4, 0.0)),
+            [(18, 35)],
+        ),  # every fourth frame survives: one moment
+        (flat((5, 0.12), (20, 0.0), (10, 0.04), (5, 0.0)), [(0, 5), (24, 36)]),
+        (flat((5, 0.199), (30, 0.0), (5, 0.001)), [(0, 5)]),  # hardly anything rests on the end
+    ],
+)
+def test_moments_are_peaks_with_what_is_around_them(
+    shares: list[float], moments: list[tuple[int, int]]
+) -> None:
+    found = find_moments(range(40), shares, 45)
+    assert [(each.start_seconds, each.end_seconds) for each in found] == moments
+    assert sum(each.share for each in found) == pytest.approx(sum(shares), abs=0.015)
+
+
+def test_there_are_at_most_three_moments() -> None:
+    assert len(find_moments(range(100), flat(*[(10, 0.0), (2, 0.1)] * 5, (40, 0.0)), 100)) == 3

@@ -1,0 +1,266 @@
+import re
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from lit_hour.cli import main
+from lit_hour.config.load import load_config, save_config
+from lit_hour.errors import InputError, QuestionError
+from lit_hour.inference.predictor import Answer, Memory, Session
+from lit_hour.media.frame_sampling import load_video
+from lit_hour.model.multimodal_inputs import prompts_of
+from lit_hour.run_dir import RunFolder
+from lit_hour.text.chat_template import phrase_question
+from lit_hour.text.tokenizer import end_of_turn_id
+from lit_hour.types import Message, Question, Sample
+from tests.small_run import Trained, largest_difference, weights
+
+TOKENS_PER_FRAME = 2 * 2 + 1  # a grid of 2, and the frame-end token
+
+
+@pytest.fixture
+def run_copy(trained: Trained, tmp_path: Path) -> RunFolder:
+    """A run to be spoiled."""
+    return RunFolder(Path(shutil.copytree(trained.run.path, tmp_path / "copy")))
+
+
+def ask(session: Session, memory: Memory, question: str) -> tuple[list[str], Answer]:
+    *pieces, answer = session.ask(memory, question)
+    assert isinstance(answer, Answer)
+    return [piece for piece in pieces if isinstance(piece, str)], answer
+
+
+# Answers
+
+
+def test_the_pieces_of_an_answer_are_its_text(
+    session: Session, memory: Memory, questions: list[Question]
+) -> None:
+    texts = set()
+    for question in questions:
+        pieces, answer = ask(session, memory, question.question)
+        assert "".join(pieces) == answer.text
+        assert len(pieces) <= session.config.answer.max_new_tokens
+        texts.add(answer.text)
+    print(texts)
+    assert len(texts) > 1
+
+
+def test_progress_is_told_after_each_chunk(session: Session, video: Path) -> None:
+    told: list[tuple[int, int]] = []
+    vision = replace(session.config.model.vision, chunk_frames=4)
+    config = replace(session.config, model=replace(session.config.model, vision=vision))
+    memory = Session(config, session.model, session.processor).remember(
+        video, lambda *counts: told.append(counts)
+    )
+    assert told == [(4, 6), (6, 6)]
+    assert [seconds for seconds, _ in memory.pictures] == memory.repository.timestamps.tolist()
+    assert all(jpeg.startswith(b"\xff\xd8") for _, jpeg in memory.pictures)
+
+
+def test_earlier_questions_are_part_of_a_later_one(
+    session: Session, memory: Memory, questions: list[Question]
+) -> None:
+    first, second = questions[0].question, questions[1].question
+    history = (Message("user", first), Message("assistant", "green"))
+    _, alone = ask(session, memory, second)
+    *_, later = session.ask(memory, second, history)
+    assert isinstance(later, Answer) and later.text != alone.text
+
+
+def test_what_was_seen_and_how_long_it_took_is_counted(
+    session: Session, memory: Memory, video: Path
+) -> None:
+    frames, duration_seconds = load_video(video, session.config.video)
+    assert (memory.num_frames, memory.duration_seconds) == (len(frames), duration_seconds)
+    assert memory.repository.num_frames == 6  # at most six are sampled, at least four are kept
+    _, answer = ask(session, memory, "What colour is it?")
+    assert answer.num_frames == len(frames)
+    assert answer.num_memory_tokens == memory.repository.num_frames * TOKENS_PER_FRAME
+    assert list(answer.seconds) == ["decode", "encode", "first token", "other tokens"]
+    assert all(seconds >= 0 for seconds in answer.seconds.values())
+
+
+def test_answering_is_what_validation_does(
+    session: Session, memory: Memory, video: Path, questions: list[Question]
+) -> None:
+    frames, duration_seconds = load_video(video, session.config.video)
+    processor, model = session.processor, session.model
+    conversations = tuple(processor.converse([question]) for question in questions)
+    batch = processor.batch(
+        [processor.example(Sample("key", "", duration_seconds, frames, conversations))]
+    )
+    with torch.inference_mode():
+        prompts = prompts_of(model.read(batch, model.remember(batch.visuals)))
+        tokens = model.language.generate(
+            prompts, session.config.answer.max_new_tokens, end_of_turn_id(processor.tokenizer)
+        )
+        texts = processor.tokenizer.batch_decode(
+            torch.stack(list(tokens), dim=1), skip_special_tokens=True
+        )
+    for question, text in zip(questions, texts, strict=True):
+        _, answer = ask(
+            session, memory, phrase_question(question, session.config.text.choice_answer)
+        )
+        assert answer.text == text
+
+
+def test_the_model_reads_the_same_in_answering_as_in_training(
+    session: Session, memory: Memory, video: Path, questions: list[Question]
+) -> None:
+    frames, duration_seconds = load_video(video, session.config.video)
+    processor, model = session.processor, session.model
+    for question in questions:
+        asked = phrase_question(question, session.config.text.choice_answer)
+        prompts = []
+        for conversation in (processor.converse([question]), processor.ask(asked)):
+            batch = processor.batch(
+                [processor.example(Sample("key", "", duration_seconds, frames, (conversation,)))]
+            )
+            with torch.inference_mode():
+                prompts.append(
+                    prompts_of(model.read(batch, [memory.repository])).embeddings
+                )  # (1, tokens, dim)
+        assert torch.equal(*prompts)
+
+
+def test_a_question_leaves_no_trace_in_the_memory(session: Session, memory: Memory) -> None:
+    before = memory.repository.tokens.clone()
+    first = ask(session, memory, "What is shown?")[1].text
+    ask(session, memory, "What colour is the background?")
+    assert ask(session, memory, "What is shown?")[1].text == first
+    assert torch.equal(memory.repository.tokens, before)
+
+
+def test_each_checkpoint_has_weights_of_its_own(trained: Trained) -> None:
+    early, late = (Session.open(trained.run.path, name) for name in ("step=000002", "last"))
+    assert not torch.equal(early.model.frame_end, late.model.frame_end)
+    assert not early.model.training
+    expected = weights(trained.run, "last")
+    assert (
+        largest_difference(
+            {f"model.{name}": weight for name, weight in late.model.state_dict().items()}, expected
+        )
+        == 0
+    )
+
+
+def test_settings_win_over_those_of_the_run(trained: Trained, video: Path) -> None:
+    session = Session.open(
+        trained.run.path, "last", "cpu", ["video.max_frames=5", "answer.max_new_tokens=1"]
+    )
+    memory = session.remember(video)
+    pieces, _ = ask(session, memory, "What is shown?")
+    assert memory.num_frames == 5 and len(pieces) <= 1
+
+
+@pytest.mark.parametrize("question", ["", "  \n"])
+def test_an_empty_question_is_refused(session: Session, memory: Memory, question: str) -> None:
+    with pytest.raises(QuestionError, match="the question is empty"):
+        list(session.ask(memory, question))
+
+
+# The command
+
+
+def test_the_command_prints_the_answer_and_what_it_took(
+    run_copy: RunFolder, video: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint = torch.load(run_copy.checkpoint("step=000002"), weights_only=True)
+    for name, weight in checkpoint["state_dict"].items():
+        if "language" in name and weight.dim() == 2:
+            weight.normal_(
+                std=0.5, generator=torch.Generator().manual_seed(0)
+            )  # it babbles: a few steps teach it to be silent
+    torch.save(checkpoint, run_copy.checkpoint("step=000002"))
+    main(
+        [
+            "ask",
+            str(video),
+            "What is shown?",
+            "--run",
+            str(run_copy.path),
+            "--checkpoint",
+            "step=000002",
+        ]
+    )
+    *lines, seen = capsys.readouterr().out.strip("\n").split("\n")
+    session = Session.open(run_copy.path, "step=000002")
+    _, answer = ask(session, session.remember(video), "What is shown?")
+    assert "\n".join(lines) == answer.text.strip("\n") != ""
+    number = r"\d+\.\d\d s"
+    assert re.fullmatch(
+        rf"\[6 frames, 30 tokens in memory; decode {number}, encode {number}, first token {number}, other tokens {number}\]",
+        seen,
+    )
+
+
+def misfit(run: RunFolder) -> None:
+    settings = load_config(run.config, ["model.language.hidden_size=64"])
+    save_config(settings, run.checkpoint("best").with_suffix(".yaml"))
+
+
+def text_for_video(run: RunFolder) -> None:
+    (run.path / "fake.mp4").write_text("no video")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words", "message"),
+    [
+        (None, ["VIDEO", "What?", "--run", "RUN/none"], r"no run at .*none: train one first"),
+        (
+            None,
+            ["VIDEO", "What?", "--run", "RUN", "--checkpoint", "x"],
+            r"no checkpoint 'x'.*there is: best, last, step=000002",
+        ),
+        (
+            misfit,
+            ["VIDEO", "What?", "--run", "RUN"],
+            r"best\.ckpt, with the settings beside it, does not fit the model\n  of another shape: frame_end is \(32,\)",
+        ),
+        (
+            lambda run: run.checkpoint("best").write_bytes(b"x"),
+            ["VIDEO", "What?", "--run", "RUN"],
+            r"best\.ckpt is damaged or no checkpoint",
+        ),
+        (
+            lambda run: run.checkpoint("best").with_suffix(".yaml").unlink(),
+            ["VIDEO", "What?", "--run", "RUN"],
+            r"no such config file: .*best\.yaml",
+        ),
+        (
+            lambda run: shutil.rmtree(run.tokenizer),
+            ["VIDEO", "What?", "--run", "RUN"],
+            r"no tokenizer\.json in .*tokenizer",
+        ),
+        (None, ["VIDEO", " ", "--run", "RUN"], r"the question is empty"),
+        (None, ["RUN/none.mp4", "What?", "--run", "RUN"], r"none\.mp4"),
+        (text_for_video, ["RUN/fake.mp4", "What?", "--run", "RUN"], r"fake\.mp4"),
+        (
+            None,
+            ["VIDEO", "What?", "--run", "RUN", "video.max_frame=5"],
+            r"no setting 'video\.max_frame'.*did you mean 'video\.max_frames'",
+        ),
+    ],
+)
+def test_what_the_user_can_mend_is_named_in_one_line_or_one_for_each_weight(
+    run_copy: RunFolder,
+    video: Path,
+    spoil: Callable[[RunFolder], object] | None,
+    words: list[str],
+    message: str,
+) -> None:
+    if spoil:
+        spoil(run_copy)
+    written = [
+        word.replace("VIDEO", str(video)).replace("RUN", str(run_copy.path)) for word in words
+    ]
+    with pytest.raises(InputError, match=message) as refusal:
+        main(["ask", *written])
+    assert all(
+        line.startswith("  of another shape: ") for line in str(refusal.value).splitlines()[1:]
+    )

@@ -1,0 +1,63 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from lit_hour.config.schema import Config
+from lit_hour.data.shards.reader import open_shards
+from lit_hour.errors import ShardError, WorldError
+from lit_hour.synthetic.dataset import prepare_world
+from tests.small_run import Small
+
+
+@pytest.fixture
+def config(small: Small) -> Config:
+    return small.config("none")
+
+
+def test_each_split_is_packed_beside_its_videos(config: Config) -> None:
+    folder = Path(config.world.folder)
+    for split, num_videos in (("train", 4), ("validation", 2)):
+        shards = open_shards(folder / split / "shards")
+        assert [video.key for video in shards.subjects] == [
+            f"world_{number:05d}" for number in range(num_videos)
+        ]
+        questions = json.loads((folder / split / "questions.json").read_text())
+        assert sum(video.num_questions for video in shards.subjects) == len(questions)
+        assert all(4 <= video.num_frames <= 6 for video in shards.subjects)
+        assert shards.indexes[0].settings["size_pixels"] == 64
+
+
+def test_what_is_there_is_not_made_again(config: Config) -> None:
+    folder = Path(config.world.folder)
+    made = {
+        path: path.stat().st_mtime_ns
+        for path in folder.rglob("*")
+        if path.suffix in (".mp4", ".tar") or path.name == "000000.json"
+    }
+    assert len(made) == 6 + 3 + 2
+    prepare_world(config)
+    assert {path: path.stat().st_mtime_ns for path in made} == made
+
+
+def test_the_world_has_a_question_to_try(config: Config) -> None:
+    video, question, answer = prepare_world(config).example()
+    assert Path(video).is_file() and "validation" in video
+    record = next(
+        record
+        for record in json.loads(
+            (Path(config.world.folder) / "validation/questions.json").read_text()
+        )
+        if record["video"] == Path(video).name and record["question"] == question
+    )
+    assert record["answer"] == answer
+
+
+def test_other_settings_are_refused_and_nothing_is_overwritten(small: Small) -> None:
+    with pytest.raises(WorldError, match=r"world\.json says that the videos there were made with"):
+        prepare_world(small.config("none", "world.size_pixels=32"))
+    with pytest.raises(
+        ShardError, match="holds shards made from other files, questions or settings"
+    ):
+        prepare_world(small.config("none", "video.max_frames=5"))
+    assert len(open_shards(small.yaml.parent / "world/train/shards").subjects) == 4

@@ -1,0 +1,140 @@
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch import Tensor
+
+from lit_hour.errors import DivergenceError
+from lit_hour.training.module import HourLLaVAModule
+from lit_hour.types import Batch
+from tests.small_run import NUM_STEPS, Small, Trained, Watch, largest_difference, weights
+from tests.training.forked import fork_run
+
+Poison = Callable[[Tensor], Tensor]
+
+
+def nan_loss(loss: Tensor) -> Tensor:
+    return loss * math.nan  # ()
+
+
+def infinite_gradient(loss: Tensor) -> Tensor:
+    loss.register_hook(lambda gradient: gradient * math.inf)
+    return loss
+
+
+def poison(position: int, how: Poison = nan_loss) -> Callable[[], None]:
+    """Have the loss of the sample at this position go wrong, or its gradient alone."""
+
+    def prepare() -> None:
+        training_step = HourLLaVAModule.training_step
+
+        def poisoned(module: HourLLaVAModule, batch: Batch, batch_idx: int) -> Tensor:
+            loss = training_step(module, batch, batch_idx)
+            return how(loss) if position in batch.positions else loss
+
+        HourLLaVAModule.training_step = poisoned  # type: ignore[method-assign]
+
+    return prepare
+
+
+@pytest.fixture(autouse=True)
+def restored(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(HourLLaVAModule, "training_step", HourLLaVAModule.training_step)
+
+
+def curve(small: Small, name: str, tag: str) -> dict[int, float]:
+    accumulator = EventAccumulator(str(small.run(name).tensorboard))
+    accumulator.Reload()
+    return {event.step: event.value for event in accumulator.Scalars(tag)}
+
+
+@pytest.mark.parametrize(("how", "position"), [(nan_loss, 6), (infinite_gradient, 7)])
+def test_without_a_budget_the_run_stops_with_the_batch_saved(
+    trained: Trained, watch: Watch, how: Poison, position: int, request: pytest.FixtureRequest
+) -> None:
+    name = f"poisoned-{position}"
+    untouched = HourLLaVAModule.training_step
+    poison(position, how)()
+    with pytest.raises(
+        DivergenceError, match=r"^step 4: .*training\.max_skipped_steps=0 are allowed"
+    ) as stop:
+        trained.small.fit(name)
+    run = trained.small.run(name)
+    assert str(run.bad_batch) in str(stop.value)
+    assert [file.name for file in sorted(run.bad_batch.iterdir())] == [
+        f"step=000004-rank=0000-0.{end}" for end in ("json", "safetensors")
+    ]
+    words = json.loads((run.bad_batch / "step=000004-rank=0000-0.json").read_text())
+    tensors = load_file(run.bad_batch / "step=000004-rank=0000-0.safetensors")
+    assert (
+        words["positions"] == [position] and words["step"] == 4 and words["gradient_norm"] == "nan"
+    )
+    assert len(words["keys"]) == 1 and words["questions"][0][0]["question"]
+    assert tensors["input_ids"].shape == tensors["labels"].shape == tensors["attention_mask"].shape
+    assert (
+        tensors["visuals.0.images"].shape[1:] == (3, 64, 64)
+        and len(tensors["visuals.0.timestamps"]) >= 4
+    )
+
+    HourLLaVAModule.training_step = untouched  # type: ignore[method-assign]  # the cause is mended
+    watch.positions = []
+    trained.small.fit(name)
+    assert watch.positions == [6, 7, 8, 9, 10, 11]
+    assert largest_difference(weights(run), weights(trained.run)) == 0
+
+
+def test_within_the_budget_the_step_changes_nothing_and_is_counted(small: Small) -> None:
+    poison(5)()
+    small.fit(
+        "lenient",
+        "training.max_skipped_steps=1",
+        "training.checkpoint_every_steps=1",
+        "training.keep_checkpoints=9",
+    )
+    before, after, last = (
+        weights(small.run("lenient"), name) for name in ("step=000002", "step=000003", "last")
+    )
+    assert largest_difference(before, after) == 0 < largest_difference(after, last)
+    assert all(bool(weight.isfinite().all()) for weight in last.values())
+    assert list(curve(small, "lenient", "train/skipped_steps").values()) == [0, 0, 1, 1, 1, 1]
+    assert not small.run("lenient").bad_batch.exists()
+
+
+def test_a_run_that_starts_again_goes_on_counting(small: Small) -> None:
+    poison(5)()
+    small.fit("counted", "training.max_skipped_steps=1", "training.max_steps=4")
+    poison(9)()
+    with pytest.raises(DivergenceError, match=r"^step 5: .*which is so for 2 steps by now"):
+        small.fit("counted", "training.max_skipped_steps=1")
+
+
+def test_what_goes_wrong_on_one_rank_is_left_out_by_all(small: Small) -> None:
+    words = ("training.max_skipped_steps=1", "training.clip_norm=0")
+    run = fork_run(
+        small, "one-rank", *words, num_ranks=2, prepare=poison(5)
+    )  # the second rank's sample of step 3
+    assert run.wait() == [0, 0]
+    assert "step 3 is left out, its loss or gradient is not finite: 1 of at most 1" in run.printed()
+    poison(5)()
+    small.fit("alone", *words)
+    assert largest_difference(weights(small.run("one-rank")), weights(small.run("alone"))) < 1e-5
+    assert curve(small, "one-rank", "train/skipped_steps")[NUM_STEPS - 1] == 1
+
+
+def test_a_rank_without_the_cause_leaves_no_batch(small: Small) -> None:
+    run = fork_run(small, "two-stop", num_ranks=2, prepare=poison(5))
+    assert run.wait() == [1, 1]
+    assert all(
+        "error: step 3: the loss or the gradient is not finite" in run.printed(rank)
+        for rank in (0, 1)
+    )
+    saved: list[Path] = sorted(small.run("two-stop").bad_batch.iterdir())
+    assert [file.stem for file in saved] == ["step=000003-rank=0001-0"] * 2
+    assert (
+        torch.load(small.run("two-stop").checkpoint("last"), weights_only=True)["global_step"] == 2
+    )

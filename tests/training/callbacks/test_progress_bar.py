@@ -1,0 +1,31 @@
+import io
+import re
+
+import pytest
+
+from tests.small_run import NUM_STEPS, Small, StoppedError, Trained, Watch
+
+
+def last_state(printed: str) -> str:
+    """What the last bar shows in the end."""
+    return re.split(r"[\r\n]+", printed[printed.rindex("training:") :])[0]
+
+
+def test_the_bar_counts_optimizer_steps_and_shows_loss_and_accuracy(trained: Trained) -> None:
+    shown = last_state(trained.printed)
+    assert f" {NUM_STEPS}/{NUM_STEPS} " in shown
+    assert re.search(r"loss=\d+\.\d{3}, accuracy=[01]\.\d{3}", shown)
+    assert "validating:" in trained.printed
+
+
+def test_the_bar_of_a_run_that_continues_begins_at_its_step(
+    small: Small, watch: Watch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watch.stop_after_batches = 9
+    with pytest.raises(StoppedError):
+        small.fit("bar")
+    watch.stop_after_batches = None
+    monkeypatch.setattr("sys.stdout", printed := io.StringIO())
+    small.fit("bar")
+    assert re.search(r"training: +67%.* 4/6 ", printed.getvalue())
+    assert f" {NUM_STEPS}/{NUM_STEPS} " in last_state(printed.getvalue())

@@ -1,0 +1,110 @@
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.optim import AdamW
+
+from lit_hour.errors import WeightsError
+from lit_hour.training.checkpoints.optimizer_state import (
+    flattened,
+    make_places,
+    named_state,
+    numbered,
+    restore,
+    restore_groups,
+    unflattened,
+)
+
+
+def learner(
+    order: tuple[str, ...] = ("second", "first"), width: int = 3
+) -> tuple[nn.ModuleDict, AdamW]:
+    """A model of three layers, of which one is frozen and two have a group each, in another order than in the model."""
+    torch.manual_seed(0)
+    model = nn.ModuleDict({name: nn.Linear(3, width) for name in ("first", "frozen", "second")})
+    groups = [
+        {"params": list(model[name].parameters()), "lr": rate, "name": name}
+        for rate, name in enumerate(order, 1)
+    ]
+    return model, AdamW(groups)
+
+
+def learn(model: nn.ModuleDict, optimizer: AdamW, num_steps: int) -> dict[str, Tensor]:
+    for number in range(num_steps):
+        inputs = torch.full((2, 3), 1.0 + number)  # (2, 3)
+        (model["first"](inputs) + model["second"](inputs)).square().sum().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    return {name: weight.detach().clone() for name, weight in model.named_parameters()}
+
+
+def test_by_names_and_back_it_is_the_state_of_pytorch() -> None:
+    model, optimizer = learner()
+    learn(model, optimizer, 2)
+    state = named_state(model, optimizer)
+    assert [group["params"] for group in state["param_groups"]] == [
+        ["second.weight", "second.bias"],
+        ["first.weight", "first.bias"],
+    ]
+    assert set(flattened(state)) == {
+        f"{layer}.{weight}.{kind}"
+        for layer in ("first", "second")
+        for weight in ("weight", "bias")
+        for kind in ("step", "exp_avg", "exp_avg_sq")
+    }
+    assert unflattened(flattened(state)) == state["state"]
+    expected, found = optimizer.state_dict(), numbered(state)
+    assert (
+        found["param_groups"] == expected["param_groups"]
+        and found["state"].keys() == expected["state"].keys()
+    )
+    for number, kinds in expected["state"].items():
+        assert all(
+            torch.equal(found["state"][number][kind], tensor) for kind, tensor in kinds.items()
+        )
+
+
+def test_an_optimizer_that_is_filled_goes_on_as_the_one_before() -> None:
+    model, optimizer = learner()
+    weights = learn(model, optimizer, 2)
+    optimizer.param_groups[0]["lr"] = 0.5  # the schedule has moved it
+    named, by_number = named_state(model, optimizer), optimizer.state_dict()
+    twins = [learner() for _ in range(2)]
+    for (twin, _), is_named in zip(twins, (True, False), strict=True):
+        twin.load_state_dict(weights)
+        other = twins[0 if is_named else 1][1]
+        if is_named:
+            restore_groups(other, named["param_groups"])
+            for key, place in make_places(twin, other, flattened(named)).items():
+                place.copy_(flattened(named)[key])
+        else:
+            restore(other, by_number)
+    expected = learn(model, optimizer, 2)
+    for twin, other in twins:
+        found = learn(twin, other, 2)
+        assert all(torch.equal(found[name], weight) for name, weight in expected.items())
+
+
+def test_another_optimizer_is_refused() -> None:
+    model, optimizer = learner()
+    learn(model, optimizer, 1)
+    state, named = optimizer.state_dict(), flattened(named_state(model, optimizer))
+    with pytest.raises(
+        WeightsError,
+        match=r"moves 2 parameters of second, 2 parameters of first, that of this run 2 .*first",
+    ):
+        restore(learner(("first", "second"))[1], state)
+    with pytest.raises(
+        WeightsError,
+        match=r"the optimizer's exp_avg of parameter 0 is \(3, 3\).* has to be \(4, 3\)",
+    ):
+        restore(learner(width=4)[1], state)
+    with pytest.raises(
+        WeightsError,
+        match=r"the optimizer's first\.weight\.exp_avg is \(3, 3\).* has to be \(4, 3\)",
+    ):
+        make_places(*learner(width=4), {"first.weight.exp_avg": named["first.weight.exp_avg"]})
+    with pytest.raises(
+        WeightsError,
+        match=r"a state of the optimizer for frozen\.weight, which does not learn in this run",
+    ):
+        make_places(model, optimizer, {"frozen.weight.exp_avg": torch.zeros(3, 3)})

@@ -1,0 +1,152 @@
+"""The folder of a sharded checkpoint is complete or absent, whatever happens while it is written."""
+
+import multiprocessing
+import os
+import resource
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+
+from lit_hour.config.load import load_config
+from lit_hour.config.schema import Config, RunConfig
+from lit_hour.errors import RunError
+from lit_hour.run_dir import RunFolder
+from lit_hour.training.checkpoints import checkpoint_io as sharded_files
+from lit_hour.training.checkpoints.checkpoint_io import AnyCheckpoints, mend, save_pieces
+from lit_hour.training.checkpoints.resume import choose_beginning
+from lit_hour.training.parallelize import ShardedStrategy
+from lit_hour.weights.reader import open_weights, read_checkpoint
+
+BEFORE, AFTER = Config(run=RunConfig(name="before")), Config(run=RunConfig(name="after"))
+TOO_LARGE = 7  # exit code
+
+
+def save_in_a_process(
+    config: Config, step: int, place: Path, prepare: Callable[[], None] = lambda: None
+) -> int | None:
+    """Save a step as one rank does, after something was prepared that goes wrong; the exit code."""
+
+    def save() -> None:
+        dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+        weights = {"model.bias": torch.zeros(10), "model.weight": torch.full((5000,), float(step))}
+        checkpoint = {
+            "state_dict": weights,
+            "optimizer_states": [{"state": {}, "param_groups": []}],
+            "global_step": step,
+        }
+        prepare()
+        try:
+            save_pieces(place, checkpoint, config, ShardedStrategy(config))
+        except RunError as error:
+            assert (
+                str(place) in str(error)
+                and "could not be saved" in str(error)
+                and "File too large" in str(error)
+            )
+            os._exit(TOO_LARGE)
+
+    process = multiprocessing.get_context("fork").Process(target=save)
+    process.start()
+    process.join(60)
+    return process.exitcode
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunFolder:
+    """A run with a sharded checkpoint of step 7."""
+    run = RunFolder(tmp_path)
+    assert save_in_a_process(BEFORE, 7, run.checkpoints / "last.ckpt") == 0
+    return run
+
+
+def step_of(run: RunFolder) -> int:
+    """The step of the newest checkpoint, whose weights are those of that step."""
+    mend(run)
+    place = choose_beginning(run).checkpoint
+    assert place == run.checkpoints / "last.ckpt"
+    step = read_checkpoint(place)["global_step"]
+    assert torch.equal(open_weights(place).read("weight"), torch.full((5000,), float(step)))
+    return step
+
+
+def test_it_replaces_the_one_before_and_goes_with_its_settings(run: RunFolder) -> None:
+    assert step_of(run) == 7
+    assert load_config(run.checkpoints / "last.yaml") == BEFORE
+    assert save_in_a_process(AFTER, 8, run.checkpoints / "last.ckpt") == 0
+    assert step_of(run) == 8
+    assert load_config(run.checkpoints / "last.yaml") == AFTER
+    assert sorted(each.name for each in run.checkpoints.iterdir()) == ["last.ckpt", "last.yaml"]
+    AnyCheckpoints(AFTER).remove_checkpoint(run.checkpoints / "last.ckpt")
+    assert list(run.checkpoints.iterdir()) == []
+
+
+@pytest.mark.parametrize(("num_renamed", "step"), [(0, 7), (1, 7), (2, 7), (3, 8)])
+def test_killed_while_saving_one_of_both_is_whole(
+    run: RunFolder, num_renamed: int, step: int
+) -> None:
+    def die_at_a_rename() -> None:
+        rename, remove = os.rename, os.unlink
+        renamed: list[Path] = []
+
+        def count(old: Path, new: Path) -> None:
+            if len(renamed) == num_renamed:
+                os.kill(os.getpid(), signal.SIGKILL)
+            renamed.append(new)
+            rename(old, new)
+
+        def count_removed(path: Path, **named: int | None) -> None:
+            if len(renamed) == num_renamed:
+                os.kill(os.getpid(), signal.SIGKILL)
+            remove(path, **named)
+
+        os.rename = os.replace = count  # type: ignore[assignment]
+        os.unlink = count_removed  # type: ignore[assignment]
+
+    place = run.checkpoints / "last.ckpt"
+    assert save_in_a_process(AFTER, 8, place, die_at_a_rename) == -signal.SIGKILL
+    assert step_of(run) == step
+    assert save_in_a_process(AFTER, 9, place) == 0
+    assert step_of(run) == 9
+    assert sorted(each.name for each in run.checkpoints.iterdir()) == ["last.ckpt", "last.yaml"]
+
+
+def test_a_file_that_may_not_grow_leaves_the_one_before(run: RunFolder) -> None:
+    def forbid() -> None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (9000, 9000))
+
+    assert save_in_a_process(AFTER, 8, run.checkpoints / "last.ckpt", forbid) == TOO_LARGE
+    assert step_of(run) == 7
+    assert load_config(run.checkpoints / "last.yaml") == BEFORE
+
+
+def test_a_run_may_change_to_one_file_and_back(run: RunFolder) -> None:
+    place = run.checkpoints / "last.ckpt"
+    checkpoint = {"global_step": 8, "state_dict": {"model.weight": torch.full((5000,), 8.0)}}
+    AnyCheckpoints(AFTER).save_checkpoint(checkpoint, place)
+    assert place.is_file() and step_of(run) == 8
+    assert save_in_a_process(AFTER, 9, place) == 0
+    assert place.is_dir() and step_of(run) == 9
+    assert sorted(each.name for each in run.checkpoints.iterdir()) == ["last.ckpt", "last.yaml"]
+
+
+def test_what_was_half_removed_is_not_taken_for_a_checkpoint(run: RunFolder) -> None:
+    (run.checkpoints / "last.ckpt").rename(run.checkpoints / "last.ckpt.removed")
+    assert choose_beginning(run).checkpoint is None
+    mend(run)
+    assert not list(run.checkpoints.glob("*.ckpt*"))
+
+
+def test_large_pieces_lie_in_several_files(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sharded_files, "FILE_BYTES", 15_000)
+    place = run.checkpoints / "last.ckpt"
+    assert save_in_a_process(AFTER, 8, place) == 0
+    assert sorted(file.name for file in place.glob("shard-*")) == [
+        f"shard-00001-model-0000{number}-of-00002.safetensors" for number in (1, 2)
+    ]
+    assert step_of(run) == 8
+    assert open_weights(place).shapes == {"bias": (10,), "weight": (5000,)}

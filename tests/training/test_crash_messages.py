@@ -1,0 +1,28 @@
+import multiprocessing
+
+import pytest
+
+from lit_hour.errors import RunError
+from lit_hour.training.distributed import explained_deaths
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("shapes do not fit"),
+        FileNotFoundError("no such file"),
+        ConnectionResetError("of another kind"),
+    ],
+)
+def test_an_error_about_something_else_passes_as_it_is(error: Exception) -> None:
+    with pytest.raises(type(error)) as passed, explained_deaths():
+        raise error
+    assert passed.value is error
+
+
+def test_a_pipe_that_broke_is_a_worker_that_died() -> None:
+    ours, theirs = multiprocessing.Pipe()
+    theirs.close()
+    message = r"a process that reads data was killed.*goes on from its newest checkpoint"
+    with pytest.raises(RunError, match=message), explained_deaths():
+        ours.recv()

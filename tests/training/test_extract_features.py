@@ -1,0 +1,295 @@
+"""Videos -> features by real processes, which are killed."""
+
+import contextlib
+import io
+import os
+import shutil
+import signal
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from lit_hour.cli import main
+from lit_hour.data.features.source import Place
+from lit_hour.data.features.writer import FeatureFolder
+from lit_hour.data.shards.decode import load_features, load_frames
+from lit_hour.data.shards.reader import open_shards
+from lit_hour.errors import ConfigError, ShardError, WeightsError
+from lit_hour.training.extract_features import encode
+from lit_hour.training.predict import deal
+from lit_hour.weights.pretrained import load_encoder
+from tests.forks import Forked, fork_ranks
+from tests.small_run import Trained
+
+NUM_VIDEOS = 8  # of `frames`, in three shards
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != ".lock"}
+
+
+def fork_encode(
+    words: Sequence[str],
+    outputs: Path,
+    *,
+    num_ranks: int = 1,
+    prepare: Callable[[int], None] = lambda rank: None,
+) -> Forked:
+    """`python -m lit_hour encode` in forks, after something was prepared in each."""
+
+    def work(rank: int) -> None:
+        prepare(rank)
+        main(["encode", *words, f"training.devices={num_ranks}"])
+
+    return fork_ranks(work, [outputs / f"rank{rank}.txt" for rank in range(num_ranks)])
+
+
+def die_at(method: str, *, call: int, rank: int, log: Path) -> Callable[[int], None]:
+    """Note each video that is kept, and have one rank killed at the how many-th call of a method of the folder."""
+
+    def prepare(this_rank: int) -> None:
+        original, keep, calls = getattr(FeatureFolder, method), FeatureFolder.keep, []
+
+        def noted(folder: FeatureFolder, place: Place, *given: Any) -> None:
+            keep(folder, place, *given)
+            with log.open("a") as lines:
+                lines.write(f"{place.shard} {place.number}\n")
+
+        def counted(*given: Any) -> Any:
+            calls.append(given)
+            if this_rank == rank and len(calls) == call:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return (noted if method == "keep" else original)(*given)
+
+        FeatureFolder.keep = noted  # type: ignore[method-assign]
+        if call:
+            setattr(FeatureFolder, method, counted)
+
+    return prepare
+
+
+# Processes
+
+
+def test_one_process_and_several_make_the_same_bytes(
+    frames: Path, features: Path, trained: Trained, tmp_path: Path
+) -> None:
+    words = (
+        str(frames / "shards"),
+        str(tmp_path / "out"),
+        "--run",
+        str(trained.run.path),
+        "data.num_workers=1",
+    )
+    started = fork_encode(words, tmp_path, num_ranks=3)
+    assert started.wait() == [0, 0, 0], started.printed()
+    assert contents(tmp_path / "out") == contents(features)
+    assert f"{tmp_path}/out: {NUM_VIDEOS} videos to encode, for 3 processes" in started.printed()
+    assert (
+        f"{tmp_path}/out: 3 shards with {NUM_VIDEOS} videos; " in started.printed()
+        and "frame/s" in started.printed()
+    )
+    assert not started.printed(1).count("shards with")
+
+
+@pytest.mark.parametrize(
+    ("ranks", "method", "call", "victim"),
+    [
+        (
+            (2, 1),
+            "keep",
+            2,
+            1,
+        ),  # the other one goes on to the end of its share, and does not wait for ever
+        ((2, 3), "keep", 3, 0),
+        ((1, 2), "assemble", 2, 0),
+        ((1, 1), "finish", 1, 0),
+    ],
+)
+def test_after_kill_9_another_number_of_processes_goes_on(
+    frames: Path,
+    features: Path,
+    trained: Trained,
+    tmp_path: Path,
+    ranks: tuple[int, int],
+    method: str,
+    call: int,
+    victim: int,
+) -> None:
+    words = (str(frames / "shards"), str(tmp_path / "out"), "--run", str(trained.run.path))
+    log = tmp_path / "kept.txt"
+    killed = fork_encode(
+        words, tmp_path, num_ranks=ranks[0], prepare=die_at(method, call=call, rank=victim, log=log)
+    )
+    statuses = killed.wait()
+    assert statuses[victim] == -signal.SIGKILL
+    for rank in {*range(ranks[0])} - {victim}:
+        assert statuses[rank] == 1
+        assert "error: another rank of this run has ended" in killed.printed(
+            rank
+        ) and "videos that are missing" in killed.printed(rank)
+    num_kept = len(log.read_text().splitlines())
+    assert num_kept > 0 and (num_kept < NUM_VIDEOS or method != "keep")
+    with pytest.raises(ShardError):
+        open_shards(tmp_path / "out")
+
+    again = fork_encode(
+        words, tmp_path, num_ranks=ranks[1], prepare=die_at("keep", call=0, rank=0, log=log)
+    )
+    assert again.wait() == [0] * ranks[1], again.printed()
+    assert f"{NUM_VIDEOS - num_kept} videos to encode" in again.printed()
+    kept = log.read_text().splitlines()
+    assert len(kept) == len(set(kept)) == NUM_VIDEOS
+    assert contents(tmp_path / "out") == contents(features)
+
+
+def test_sigterm_ends_all_processes(frames: Path, trained: Trained, tmp_path: Path) -> None:
+    def terminate(rank: int) -> None:
+        keep = FeatureFolder.keep
+
+        def keep_and_terminate(*given: Any) -> None:
+            keep(*given)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+        FeatureFolder.keep = keep_and_terminate  # type: ignore[method-assign]
+
+    words = (str(frames / "shards"), str(tmp_path / "out"), "--run", str(trained.run.path))
+    assert fork_encode(words, tmp_path, prepare=terminate).wait() == [1]
+    assert len(list((tmp_path / "out/unfinished").glob("*/*.json"))) == 1
+
+
+def test_another_start_waits_until_the_first_has_ended(
+    frames: Path, features: Path, trained: Trained, tmp_path: Path
+) -> None:
+    words = (str(frames / "shards"), str(tmp_path / "out"), "--run", str(trained.run.path))
+    log = tmp_path / "kept.txt"
+    outputs = [tmp_path / name for name in ("one", "other")]
+    for folder in outputs:
+        folder.mkdir()
+    starts = [
+        fork_encode(words, folder, prepare=die_at("keep", call=0, rank=0, log=log))
+        for folder in outputs
+    ]
+    assert [start.wait() for start in starts] == [[0], [0]]
+    assert len(log.read_text().splitlines()) == NUM_VIDEOS
+    assert contents(tmp_path / "out") == contents(features)
+
+
+def test_videos_are_dealt_by_what_they_cost_and_keep_their_order() -> None:
+    videos = [Place(0, number) for number in range(7)]
+    shares = deal(videos, [9, 1, 1, 1, 5, 1, 5], 2)
+    assert shares == [[videos[0], videos[6]], videos[1:6]]
+    assert deal(videos[:1], [3], 3) == [[videos[0]], [], []]
+
+
+# The encoder
+
+
+def test_features_are_what_the_model_makes_of_the_frames(
+    features: Path, frames: Path, trained: Trained
+) -> None:
+    encoder = load_encoder(trained.config, trained.run.checkpoint())
+    stored, seen = open_shards(features), open_shards(frames / "shards")
+    for one, other in zip(stored.subjects, seen.subjects, strict=True):
+        images = load_frames(seen.read_subject(other), 64, 6).images
+        with torch.no_grad():
+            expected = encoder(images).bfloat16()  # (frames, tokens, vision_dim)
+        torch.testing.assert_close(load_features(stored.read_subject(one), 6).tokens, expected)
+
+
+def test_videos_themselves_give_the_features_of_their_frames_but_for_the_jpegs(
+    features: Path, frames: Path, trained: Trained, tmp_path: Path
+) -> None:
+    words = ("pack.videos_per_shard=3", "training.precision=32-true")
+    encode(
+        str(frames / "videos"),
+        tmp_path / "out",
+        words,
+        questions=frames / "questions.json",
+        run=trained.run.path,
+    )
+    direct, stored = open_shards(tmp_path / "out"), open_shards(features)
+    differences = []
+    for one, other in zip(direct.subjects, stored.subjects, strict=True):
+        one_read, other_read = direct.read_subject(one), stored.read_subject(other)
+        assert (one_read.key, one_read.questions, one_read.timestamps_seconds) == (
+            other_read.key,
+            other_read.questions,
+            other_read.timestamps_seconds,
+        )
+        tokens, jpeg_tokens = (
+            load_features(each, 6).tokens.float() for each in (one_read, other_read)
+        )
+        differences.append(float((tokens - jpeg_tokens).norm() / jpeg_tokens.norm()))
+    assert 0 < max(differences) < 0.1
+
+
+def test_a_file_of_settings_gives_the_encoder_that_its_run_starts_from(
+    frames: Path, features: Path, trained: Trained, tmp_path: Path
+) -> None:
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        main(
+            [
+                *("encode", str(frames / "shards"), str(tmp_path / "out")),
+                *trained.small.words("next", f"training.start_from={trained.run.path}"),
+            ]
+        )
+    assert contents(tmp_path / "out") == contents(features)
+    assert (
+        f"to train on them: python train.py FILE.yaml data.sources.NAME.shards={tmp_path}/out"
+        in printed.getvalue()
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "given", "message"),
+    [
+        (
+            ["conf/tiny.yaml"],
+            {"run": True},
+            r"--run .* brings its settings: leave out conf/tiny\.yaml, or leave out --run",
+        ),
+        (
+            [],
+            {"checkpoint": "last"},
+            r"--checkpoint names a checkpoint of a run: give the run with --run",
+        ),
+        (
+            ["video.size_pixels=64", "video.min_frames=4", "video.max_frames=6"],
+            {},
+            "name no weights for the vision encoder",
+        ),
+        (
+            ["video.max_frames=5"],
+            {"run": True},
+            r"was packed with video\.max_frames=6, this run has 5",
+        ),
+    ],
+)
+def test_what_cannot_be_encoded_is_refused_before_anything_is_written(
+    frames: Path,
+    trained: Trained,
+    tmp_path: Path,
+    words: list[str],
+    given: dict[str, Any],
+    message: str,
+) -> None:
+    given = {**given, **({"run": trained.run.path} if "run" in given else {})}
+    with pytest.raises(ConfigError, match=message):
+        encode(str(frames / "shards"), tmp_path / "out", words, **given)
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_encoder_whose_tokens_are_no_numbers_is_refused(
+    frames: Path, trained: Trained, tmp_path: Path
+) -> None:
+    run = shutil.copytree(trained.run.path, tmp_path / "run")
+    checkpoint = torch.load(run / "checkpoints/last.ckpt", weights_only=True)
+    name = next(name for name in checkpoint["state_dict"] if ".vision." in name)
+    checkpoint["state_dict"][name].fill_(torch.nan)
+    torch.save(checkpoint, run / "checkpoints/last.ckpt")
+    with pytest.raises(WeightsError, match="makes tokens that are no finite numbers"):
+        encode(str(frames / "shards"), tmp_path / "out", run=run, checkpoint="last")

@@ -1,0 +1,341 @@
+"""Two ranks that share a model learn what one process learns, and each goes on where the other stopped."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch import Tensor
+
+from lit_hour.config.load import load_config, parse_command_line
+from lit_hour.config.schema import Config
+from lit_hour.errors import WeightsError
+from lit_hour.inference.predictor import Session
+from lit_hour.model.hour_llava import HourLLaVA
+from lit_hour.model.meta_init import initialise
+from lit_hour.run_dir import RunFolder
+from lit_hour.text.tokenizer import load_tokenizer
+from lit_hour.training.checkpoints.checkpoint_io import step_of_checkpoint
+from lit_hour.training.fit import fit
+from lit_hour.weights.convert import convert
+from lit_hour.weights.reader import open_weights, read_checkpoint
+from tests import REPOSITORY
+from tests.small_run import Small, largest_difference
+from tests.training.toy_onevision import (
+    SIZE_PIXELS,
+    TOWER,
+    know_tower,
+    write_onevision,
+    write_sources,
+)
+
+SCRIPT = Path(__file__).with_name("sharded_runs.py")
+STAGE = REPOSITORY / "conf" / "hour_llava_3b_s2.yaml"
+SHARDED = ("training.strategy=fsdp", "training.devices=2")
+ROWS = "model.language.vocabulary_size=400"
+FIVE_DIGITS = 1e-5
+LEARNING = (  # a frozen part, groups with rates of their own, accumulation, clipping, validation with answers
+    ROWS,
+    "training.learning_rate.vision=0",
+    "training.clip_norm=0.5",
+    "data.samples_per_step=4",
+    "training.validate_every_steps=2",
+)
+LORA = (
+    ROWS,
+    "model.language.lora.rank=4",
+    "training.max_steps=2",
+    "training.learning_rate.language=0.05",
+)
+PARTS = ("vision", "projector", "memory", "language")
+MIXED = (  # texts, pictures, sets of pictures and videos, of which some are too long for the vision encoder to learn from
+    f"video.size_pixels={SIZE_PIXELS}",
+    "video.min_frames=2",
+    f"model.vision.name={TOWER}",
+    "model.vision.chunk_frames=2",
+    "model.vision.max_learning_frames=3",
+    "model.memory.min_frames=4",
+    "image.max_grid=2",
+    "data.samples_per_step=4",
+    "data.num_workers=0",
+    "data.validation_sources.sets.shards=shards/llava_onevision_multi_image",  # three to validate on, for two ranks
+    "data.validation_sources.videos.shards=shards/video_marathon",
+    "answer.max_new_tokens=5",
+    "training.precision=32-true",
+    "training.strategy=auto",
+    "training.activation_checkpointing=false",
+    "training.accelerator=cpu",
+    "training.cpu_threads=1",
+)
+PUBLISHED = (  # a LLaVA-OneVision, which has no MemAug; nothing moves
+    *("training.start_from=onevision", "training.max_steps=1", "training.devices=1"),
+    *(f"training.learning_rate.{part}=1e-12" for part in PARTS),
+)
+FROM_RUN = ("training.max_steps=3", *(f"training.learning_rate.{part}=0.001" for part in PARTS))
+OUTPUT_LAYER = "language.network.lm_head.weight"
+
+
+@dataclass(frozen=True)
+class Done:
+    """The runs that were made: those of two ranks and of one, which share a model, and those of one process as ever."""
+
+    small: Small
+    toys: Path
+
+    def weights(self, name: str, checkpoint: str = "last") -> dict[str, Tensor]:
+        """Those of a run, however they are stored, without the output layer, which is tied to the embedding."""
+        return without_tied(
+            dict(open_weights(self.small.run(name).checkpoint(checkpoint)).tensors())
+        )
+
+    def scores(self, name: str) -> dict[str, list[tuple[int, float]]]:
+        accumulator = EventAccumulator(str(self.small.run(name).tensorboard))
+        accumulator.Reload()
+        tags = [tag for tag in accumulator.Tags()["scalars"] if tag.startswith("validation/")]
+        return {
+            tag: [(event.step, event.value) for event in accumulator.Scalars(tag)] for tag in tags
+        }
+
+    def toy_words(self, name: str, *more: str) -> list[str]:
+        return [str(STAGE), *MIXED, f"run.folder={self.small.runs}", f"run.name={name}", *more]
+
+    def fit_toy(self, name: str, *more: str) -> Path:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.chdir(self.toys)
+            return fit(parse_command_line(self.toy_words(name, *more))).run.path
+
+    def branch(self, source: str, name: str) -> None:
+        """A run that has only the checkpoint of step 2 of another."""
+        of, to = self.small.run(source), self.small.run(name)
+        shutil.copytree(of.tokenizer, to.tokenizer)
+        to.checkpoints.mkdir()
+        for file in of.checkpoints.glob("step=000002.*"):
+            (shutil.copytree if file.is_dir() else shutil.copyfile)(
+                file, to.checkpoints / file.name
+            )
+
+
+def without_tied(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: weight for name, weight in weights.items() if name != OUTPUT_LAYER}
+
+
+def start(folder: Path, runs: Sequence[Sequence[str]]) -> subprocess.Popen[bytes]:
+    (folder / "runs.json").write_text(json.dumps(runs))
+    environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
+    command = [sys.executable, str(SCRIPT), str(folder)]
+    return subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+
+
+def finish(process: subprocess.Popen[bytes]) -> None:
+    printed = process.communicate(timeout=300)[0].decode()
+    assert process.returncode == 0, printed
+
+
+@pytest.fixture(scope="module")
+def done(small: Small, tmp_path_factory: pytest.TempPathFactory) -> Done:
+    toys = tmp_path_factory.mktemp("toys")
+    know_tower(toys)
+    write_sources(toys / "shards", toys / "files", load_config(STAGE, MIXED).video)
+    write_onevision(toys / "onevision")
+    done = Done(small, toys)
+    begin = (
+        f"training.start_from={small.fit('sharded-base', ROWS, 'training.max_steps=1').run.path}"
+    )
+    steps = [("training.max_steps=2",), ("training.max_steps=4",)]
+    small.fit("sharded-plain", begin, *LEARNING, *steps[0])
+    done.branch("sharded-plain", "sharded-back")
+    from_toy = f"training.start_from={done.fit_toy('mixed-base', *PUBLISHED)}"
+    both = start(
+        toys,
+        [
+            *(small.words("sharded-two", begin, *LEARNING, *more, *SHARDED) for more in steps),
+            small.words("sharded-back", begin, *LEARNING, *steps[1], *SHARDED),
+            small.words(
+                "sharded-lora-2", *LORA, *SHARDED, "training.activation_checkpointing=true"
+            ),
+            small.words(
+                "sharded-halves",
+                begin,
+                *LEARNING,
+                *steps[0],
+                *SHARDED,
+                "training.precision=bf16-mixed",
+            ),
+            done.toy_words("sharded-published", *PUBLISHED, *SHARDED),
+            done.toy_words("sharded-mixed", from_toy, *FROM_RUN, *SHARDED),
+        ],
+    )
+    small.fit("sharded-plain", begin, *LEARNING, *steps[1])
+    done.fit_toy("plain-mixed", from_toy, *FROM_RUN, "training.devices=1")
+    finish(both)
+    done.branch("sharded-two", "sharded-alone")
+    done.branch("sharded-two", "sharded-there")
+    alone = start(
+        toys,
+        [
+            small.words("sharded-alone", begin, *LEARNING, *steps[1], SHARDED[0]),
+            small.words("sharded-lora-1", *LORA, SHARDED[0]),
+        ],
+    )
+    small.fit("sharded-there", begin, *LEARNING, *steps[1])
+    finish(alone)
+    return done
+
+
+# Learning
+
+
+@pytest.mark.parametrize("name", ["two", "back", "there", "alone"])
+def test_however_a_run_is_shared_and_goes_on_it_learns_the_same(done: Done, name: str) -> None:
+    expected = done.weights("sharded-plain")
+    assert largest_difference(done.weights(f"sharded-{name}"), expected) < FIVE_DIGITS
+    assert (
+        largest_difference(done.weights("sharded-plain", "step=000002"), expected)
+        > 10 * FIVE_DIGITS
+    )
+
+
+def check_scores(done: Done, one: str, other: str, steps: list[int]) -> None:
+    expected, found = done.scores(one), done.scores(other)
+    assert found.keys() == expected.keys() and "validation/accuracy/open_ended" in found
+    for tag, values in expected.items():
+        assert [step for step, _ in found[tag]] == [step for step, _ in values] == steps
+        assert [value for _, value in found[tag]] == pytest.approx(
+            [value for _, value in values], rel=FIVE_DIGITS
+        )
+
+
+def test_validation_is_the_same(done: Done) -> None:
+    check_scores(done, "sharded-plain", "sharded-two", [1, 3])
+
+
+def test_a_frozen_part_stays_as_it_was(done: Done) -> None:
+    before, after = done.weights("sharded-base"), done.weights("sharded-two")
+    moved = {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])}
+    assert moved == {"projector", "frame_end", "memory", "language"}
+
+
+def test_adapters_learn_and_what_they_adapt_does_not(done: Done) -> None:
+    one, two = done.weights("sharded-lora-1"), done.weights("sharded-lora-2")
+    assert largest_difference(two, one) < FIVE_DIGITS
+    raised = [name for name in two if ".lora_B." in name and two[name].any()]
+    assert len(raised) == 7
+    drawn = random_model(done, done.small.config("sharded-lora-2", *LORA)).state_dict()
+    adapted = [name for name in two if name.startswith("language") and ".lora_" not in name]
+    assert all(torch.equal(two[name], drawn[name]) for name in adapted)
+
+
+def test_texts_pictures_and_long_videos_keep_the_ranks_in_step(done: Done) -> None:
+    expected = done.weights("plain-mixed")
+    assert largest_difference(done.weights("sharded-mixed"), expected) < FIVE_DIGITS
+    check_scores(done, "plain-mixed", "sharded-mixed", [2])
+
+
+def test_gathered_in_bfloat16_it_learns_about_the_same(done: Done) -> None:
+    exact, halves = done.weights("sharded-two", "step=000002"), done.weights("sharded-halves")
+    assert (
+        1e-4 < largest_difference(halves, exact) < 0.02
+    )  # twice the largest learning rate for each of two steps
+    (_, one), *_ = done.scores("sharded-two")["validation/loss"]
+    (_, other), *_ = done.scores("sharded-halves")["validation/loss"]
+    assert other == pytest.approx(one, rel=2e-3)
+    assert {weight.dtype for weight in halves.values()} == {torch.float32}
+
+
+def random_model(done: Done, config: Config) -> HourLLaVA:
+    """As one process draws it."""
+    model = HourLLaVA(config, len(load_tokenizer(done.small.run(config.run.name).tokenizer)))
+    initialise(model, config, known=())
+    return model
+
+
+def test_what_no_weights_bring_is_drawn_alike_on_any_number_of_ranks(done: Done) -> None:
+    config = load_config(done.small.run("sharded-published").config)
+    expected = without_tied(random_model(done, config).state_dict())
+    found, published = done.weights("sharded-published"), done.weights("mixed-base")
+    for name, weight in found.items():
+        drawn = name.startswith("memory.")
+        torch.testing.assert_close(
+            weight, (expected if drawn else published)[name], atol=1e-9, rtol=0
+        )
+        assert drawn or weight.dim() < 2 or not torch.allclose(weight, expected[name])
+
+
+# Checkpoints
+
+
+def test_a_checkpoint_is_a_folder_of_pieces_beside_its_settings(done: Done) -> None:
+    run = done.small.run("sharded-two")
+    names = {"best", "last", "step=000002", "step=000004"}
+    assert {each.name for each in run.checkpoints.iterdir()} == {
+        f"{name}{end}" for name in names for end in (".ckpt", ".yaml")
+    }
+    for name in names:
+        folder = run.checkpoint(name)
+        assert sorted(file.name for file in folder.iterdir()) == [
+            "meta.pt",
+            *(f"shard-0000{rank}-model-00001-of-00001.safetensors" for rank in (1, 2)),
+        ]
+        assert load_config(folder.with_suffix(".yaml")).training.strategy == "fsdp"
+        step = read_checkpoint(folder)["global_step"]
+        assert step == (int(name[-1]) if name.startswith("step=") else step)
+    sizes = [file.stat().st_size for file in run.checkpoint("last").glob("shard-*")]
+    assert max(sizes) < 1.2 * min(sizes)  # no rank writes for the others
+
+
+def test_a_sharded_run_answers(done: Done) -> None:
+    run = done.small.run("sharded-two")
+    session = Session.open(run.path, "last", "cpu")
+    assert (
+        largest_difference(without_tied(session.model.state_dict()), done.weights("sharded-two"))
+        == 0
+    )
+    rotary, fresh = (
+        model.language.network.model.rotary_emb
+        for model in (session.model, HourLLaVA(session.config, 400))
+    )
+    assert torch.equal(rotary.inv_freq, fresh.inv_freq)
+
+
+def test_a_sharded_run_is_converted_and_started_from(done: Done, tmp_path: Path) -> None:
+    converted = [
+        convert(done.small.run(name).path, tmp_path / name).target
+        for name in ("plain-mixed", "sharded-mixed")
+    ]
+    plain, sharded = (dict(open_weights(folder).tensors()) for folder in converted)
+    assert largest_difference(plain, sharded) < FIVE_DIGITS
+    done.fit_toy("next", *PUBLISHED, f"training.start_from={done.small.run('sharded-mixed').path}")
+    assert largest_difference(done.weights("next"), done.weights("sharded-mixed")) < 1e-9
+
+
+@pytest.mark.parametrize(
+    ("number", "damage", "message"),
+    [
+        (2, "cut", r"shard-00002.*safetensors is cut off, damaged or no part of a checkpoint"),
+        (1, "gone", r"last\.ckpt lacks a part of .*: one of its files is missing"),
+        (0, "cut", r"last\.ckpt is damaged or no checkpoint"),
+    ],
+)
+def test_a_damaged_folder_is_named(
+    done: Done, tmp_path: Path, number: int, damage: str, message: str
+) -> None:
+    run = RunFolder(Path(shutil.copytree(done.small.run("sharded-two").path, tmp_path / "damaged")))
+    file = sorted(run.checkpoint("last").iterdir())[number]
+    if damage == "gone":
+        file.unlink()
+    else:
+        file.write_bytes(file.read_bytes()[:-1000])
+    with pytest.raises(WeightsError, match=message):
+        step_of_checkpoint(run.checkpoints / "last.ckpt")
+    if number:  # answering needs the weights alone
+        with pytest.raises(WeightsError, match=message):
+            Session.open(run.path, "last", "cpu")

@@ -1,0 +1,79 @@
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from lit_hour.training.metrics import LENGTHS_MINUTES, NUM_DEPTHS, EvidenceAccuracy, draw_evidence
+from lit_hour.types import Question
+from tests.small_run import Small, Trained
+
+
+def seen_at(*intervals: tuple[float, float]) -> Question:
+    return Question("1", "", "open_ended", "Which colour?", "red", evidence=intervals)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "start", "minutes", "depth"),
+    [
+        (299, 0, 5, 0),
+        (300, 299, 5, 9),
+        (301, 31, 7.5, 1),
+        (59, 59, 1, 9),
+        (7200, 3600, 120, 5),
+        (99999, 99999, 240, 9),
+    ],
+)
+def test_an_answer_counts_for_its_length_and_depth(
+    seconds: float, start: float, minutes: float, depth: int
+) -> None:
+    accuracy = EvidenceAccuracy()
+    for is_right in (True, False, True):
+        accuracy.update(seen_at((start, start)), seconds, is_right)
+    asked, right = accuracy.compute()
+    place = (LENGTHS_MINUTES.index(minutes), depth)
+    assert (asked[place], right[place]) == (3, 2) and asked.sum() == 3 and right.sum() == 2
+
+
+@pytest.mark.parametrize(
+    ("intervals", "seconds"),
+    [((), 100.0), (((0.0, 1.0), (5.0, 6.0)), 100.0), (((0.0, 11.0),), 100.0), (((0.0, 1.0),), 0.0)],
+)
+def test_what_has_no_one_place_is_not_counted(
+    intervals: tuple[tuple[float, float], ...], seconds: float
+) -> None:
+    accuracy = EvidenceAccuracy()
+    accuracy.update(seen_at(*intervals), seconds, True)
+    assert not accuracy.compute().any()
+
+
+def test_the_picture_has_a_column_for_each_length_and_a_number_in_each_place_that_was_asked_about() -> (
+    None
+):
+    counts = torch.zeros(2, len(LENGTHS_MINUTES), NUM_DEPTHS)
+    counts[:, 3, 0] = torch.tensor([4.0, 3.0])  # up to 5 minutes
+    counts[:, 10, 9] = torch.tensor([2.0, 0.0])  # up to an hour
+    axes = draw_evidence(counts).axes[0]
+    assert [(text.get_position(), text.get_text()) for text in axes.texts] == [
+        ((0, 0), "75%"),
+        ((1, 9), "0%"),
+    ]
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["5\n75%", "60\n0%"]
+
+
+def test_a_validation_draws_it_for_tensorboard_and_into_the_run(
+    small: Small, trained: Trained
+) -> None:
+    assert not trained.run.evidence.exists()  # nor any other picture: training.pictures is 0
+    needles = (
+        "world.difficulty=needles",
+        "world.num_videos=2",
+        "world.num_validation_videos=1",
+        "world.duration_seconds=60",
+    )
+    folder = small.yaml.parent / "needles"
+    places = (f"world.folder={folder}", f"data.sources.world.shards={folder}/train/shards")
+    places += (f"data.validation_sources.world.shards={folder}/validation/shards",)
+    small.train("evidence", *needles, *places, "training.max_steps=1", "training.pictures=1")
+    curves = EventAccumulator(str(small.run("evidence").tensorboard))
+    curves.Reload()
+    assert [picture.step for picture in curves.Images("validation/evidence")] == [0]
+    assert small.run("evidence").evidence.read_bytes().startswith(b"\x89PNG")

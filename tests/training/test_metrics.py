@@ -1,0 +1,60 @@
+import pytest
+import torch
+
+from lit_hour.training.metrics import AnswerAccuracy
+from lit_hour.types import Question
+
+OPEN = Question("1", "object/object_attribute", "open_ended", "Which colour?", "red")
+FOUR = Question(
+    "2",
+    "object/object_attribute",
+    "multiple_choice",
+    "Which colour?",
+    "red",
+    ("red", "blue", "green", "white"),
+)
+TWO = Question("3", "", "multiple_choice", "Is it red?", "yes", ("yes", "no"))
+
+
+def test_accuracy_per_format_and_task_beside_chance() -> None:
+    scores = AnswerAccuracy()
+    for question, is_right in [
+        (OPEN, True),
+        (FOUR, False),
+        (FOUR, True),
+        (FOUR, False),
+        (TWO, True),
+    ]:
+        scores.update(question, is_right)
+    found = {name: float(value) for name, value in scores.compute().items()}
+    assert found == {
+        "accuracy/open_ended": 1.0,
+        "accuracy/multiple_choice": 0.5,
+        "accuracy/object/object_attribute": 0.5,  # one of three choices, and the open one
+        "chance/multiple_choice": pytest.approx((3 / 4 + 1 / 2) / 4),
+    }
+
+
+def test_what_nobody_asked_has_no_score() -> None:
+    scores = AnswerAccuracy()
+    assert scores.compute() == {}
+    scores.update(OPEN, False)
+    assert set(scores.compute()) == {"accuracy/open_ended", "accuracy/object/object_attribute"}
+    scores.reset()
+    assert scores.compute() == {}
+
+
+def test_counts_add_up_over_ranks() -> None:
+    """The states of two ranks, reduced as torchmetrics does it between processes, score as one that saw everything."""
+    ranks, whole = (AnswerAccuracy(), AnswerAccuracy()), AnswerAccuracy()
+    for number, (question, is_right) in enumerate(
+        [(OPEN, True), (FOUR, True), (FOUR, False), (TWO, False), (OPEN, False)]
+    ):
+        ranks[number % 2].update(question, is_right)
+        whole.update(question, is_right)
+    merged = AnswerAccuracy()
+    for name, reduce in merged._reductions.items():
+        assert callable(reduce)
+        setattr(merged, name, reduce(torch.stack([getattr(rank, name) for rank in ranks])))
+    merged._update_count = 1
+    assert merged.compute() == whole.compute()

@@ -1,0 +1,97 @@
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch._dynamo.utils import counters
+from torch.autograd.graph import saved_tensors_hooks
+
+from lit_hour.model.hour_llava import HourLLaVA
+from lit_hour.model.memaug import MemoryAugmentation
+from lit_hour.training.parallelize import blocks_of, checkpoint_blocks, compile_blocks
+from tests.small_run import Small
+
+DIM = 16
+
+
+def memaug(change: Callable[[list[nn.Module]], None] | None = None) -> MemoryAugmentation:
+    torch.manual_seed(0)
+    model = MemoryAugmentation(
+        DIM, num_heads=2, num_key_value_heads=1, num_layers=2, rope_theta=10_000.0
+    )
+    if change:
+        change(list(model.blocks))
+    return model
+
+
+def learn(model: MemoryAugmentation) -> tuple[Tensor, dict[str, Tensor], int]:
+    """The output, the gradients, and the bytes that are remembered for the backward pass."""
+    torch.manual_seed(1)
+    query, memory = (
+        torch.randn(12, DIM, requires_grad=True),
+        torch.randn(30, DIM),
+    )  # (query, dim), (memory, dim)
+    kept: dict[int, int] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        kept[tensor.data_ptr()] = tensor.nbytes
+        return tensor
+
+    with saved_tensors_hooks(keep, lambda tensor: tensor):
+        output = model(query, memory, torch.arange(12), torch.arange(30))  # (query, dim)
+    output.square().sum().backward()
+    return (
+        output.detach(),
+        {name: each.grad for name, each in model.named_parameters() if each.grad is not None},
+        sum(kept.values()),
+    )
+
+
+def check_same(changed: MemoryAugmentation, plain: MemoryAugmentation) -> tuple[int, int]:
+    """The bytes that both remember."""
+    (found, gradients, few), (expected, wanted, many) = learn(changed), learn(plain)
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+    assert gradients.keys() == wanted.keys() and len(gradients) > 20
+    for name, gradient in wanted.items():
+        torch.testing.assert_close(gradients[name], gradient, atol=1e-4, rtol=1e-4)
+    assert list(changed.state_dict()) == list(plain.state_dict())
+    return few, many
+
+
+def test_what_is_computed_again_is_the_same_and_is_not_remembered() -> None:
+    few, many = check_same(memaug(checkpoint_blocks), memaug())
+    assert few < many / 4
+
+
+def test_blocks_that_are_compiled_and_computed_again_compute_the_same() -> None:
+    def change(blocks: list[nn.Module]) -> None:
+        compile_blocks(blocks)
+        checkpoint_blocks(blocks)
+
+    check_same(memaug(change), memaug())
+    assert (
+        counters["stats"]["unique_graphs"] == 1
+    )  # one for both blocks, and no part of it is left out
+
+
+def test_a_layer_that_makes_an_answer_is_not_compiled() -> None:
+    layer = nn.Module()
+    layer.forward = lambda tokens, past_key_values=None: (tokens, torch.compiler.is_compiling())
+    compile_blocks([layer])
+    counters.clear()
+    assert layer(torch.ones(2), past_key_values=[]) == (pytest.approx(torch.ones(2)), False)
+    assert not counters["stats"]
+
+
+@pytest.mark.parametrize("tower", ["lit-hour-tiny", "ViT-SO400M-14-SigLIP-384"])
+def test_every_part_is_made_of_blocks(small: Small, tower: str) -> None:
+    size = 64 if tower == "lit-hour-tiny" else 384
+    config = small.config("none", f"model.vision.name={tower}", f"video.size_pixels={size}")
+    with torch.device("meta"):
+        model = HourLLaVA(config, vocabulary_size=300)
+    blocks = blocks_of(model)
+    num_tower = len(model.vision.blocks)
+    assert num_tower == (1 if tower == "lit-hour-tiny" else 27)
+    assert len(blocks) == num_tower + 2
+    in_blocks = sum(parameter.numel() for block in blocks for parameter in block.parameters())
+    assert in_blocks > 0.4 * sum(parameter.numel() for parameter in model.parameters())

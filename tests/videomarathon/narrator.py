@@ -1,0 +1,166 @@
+"""The narrator of made-up stories as a model that can be asked over HTTP, and that can be made to fail.
+
+It knows a video by the name in the request and answers from its story, so that what becomes of its answers can be checked
+for truth. Among its questions are bad ones of every kind, and it remembers which filter has to find each.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from hashlib import sha256
+from typing import Any
+
+from lit_hour.synthetic.captions import captions, events, summary
+from lit_hour.synthetic.questions.generate import questions
+from lit_hour.synthetic.story import Story
+from lit_hour.taxonomy import TASKS
+from lit_hour.types import Question
+from lit_hour.videomarathon.captions import SIDES
+
+PER_TASK = 4  # of each format, the last of which is told with a wrong answer
+BLIND_QUESTION = "How many seconds are there in one minute"
+FIRST_TASK = TASKS[0].key
+
+
+class Narrator:
+    """Answers every request about its stories.
+
+    Attributes:
+        planted: of each bad question that goes by words or needs no video, the filter that has to drop it, by the words.
+        true_answers: by the video and the words of the question.
+    """
+
+    def __init__(self, stories: dict[str, Story]) -> None:
+        self.stories = stories
+        self.planted: dict[str, str] = {}
+        self.true_answers: dict[tuple[str, str], str] = {}
+        self._known = {
+            name: questions(story, name, per_task=PER_TASK) for name, story in stories.items()
+        }
+        for name, known in self._known.items():
+            self.true_answers |= {(name, question.question): question.answer for question in known}
+
+    def answer(self, body: dict[str, Any]) -> str:
+        """The JSON of the answer to a request."""
+        form = body["response_format"]["json_schema"]["name"]
+        text = "\n".join(
+            part["text"] for part in body["messages"][-1]["content"] if part["type"] == "text"
+        )
+        tellers: dict[str, Callable[[str, str], Any]] = {
+            "clip_caption": self._tell_clip,
+            "events": lambda name, text: {
+                "events": [vars(event) for event in events(self.stories[name])]
+            },
+            "summary": lambda name, text: {"summary": summary(self.stories[name])},
+            "questions": self._ask,
+            "verdicts": self._judge,
+        }
+        if form == "guess":
+            return json.dumps({"letter": guess(text)})
+        name = re.match(r"Video: (.*)\n", text)
+        assert name is not None
+        return json.dumps(tellers[form](name[1], text))
+
+    def _tell_clip(self, name: str, text: str) -> dict[str, str]:
+        start, end = (
+            float(number) for number in re.search(r"\nPart: (\S+) s to (\S+) s\n", text).groups()
+        )  # type: ignore[union-attr]
+        caption = captions(self.stories[name], start, min(end, self.stories[name].duration_seconds))
+        return {side: getattr(caption, side) for side in SIDES}
+
+    def _ask(self, name: str, text: str) -> dict[str, list[dict[str, Any]]]:
+        task = re.search(r"\nTask: (\S+)\n", text)[1]  # type: ignore[index]
+        of_task = [question for question in self._known[name] if question.task == task]
+        choices = [question for question in of_task if question.options]
+        lie = choices[-1] if len(choices) == PER_TASK and len(choices[-1].options) == 4 else None
+        written: dict[str, list[dict[str, Any]]] = {"open_ended": [], "multiple_choice": []}
+        for question in of_task:
+            if question is lie:
+                wrong = [option for option in question.options if option != question.answer]
+                written["multiple_choice"].append(
+                    draft(question, wrong[0], [question.answer, *wrong[1:]])
+                )
+            elif not question.options or len(question.options) == 4:
+                wrong = [option for option in question.options if option != question.answer]
+                written[question.format].append(draft(question, question.answer, wrong))
+        if task == FIRST_TASK:
+            written["multiple_choice"] += self._plant(name)
+        return written
+
+    def _plant(self, name: str) -> list[dict[str, Any]]:
+        """Bad questions, one for each filter that goes by words, and one that needs no video."""
+        end = self.stories[name].duration_seconds
+        bad = {
+            "wrong_format": (
+                "Who comes in after the end?",
+                "the grey dot",
+                ["the grey bar", "the grey arc", "the grey arch"],
+            ),
+            "repeated_options": (
+                "Who is grey from the first?",
+                "the dot",
+                ["the bar", "a dot.", "the arc"],
+            ),
+            "given_away_by_length": (
+                "What is done at last?",
+                "it turns round and goes away slowly",
+                ["spins", "grows", "blinks"],
+            ),
+            "given_away_by_wording": (
+                "Who pushes the grey cube?",
+                "friend of the cube",
+                ["friend of the bar", "friend of the arc", "friend of the dot"],
+            ),
+            "answered_blindly": (BLIND_QUESTION, "sixty", ["forty", "fifty", "thirty"]),
+            "near_duplicate": (BLIND_QUESTION.upper(), "Sixty", ["forty", "fifty", "seventy"]),
+        }
+        planted = []
+        for name_of_filter, (question, answer, wrong) in bad.items():
+            self.planted[question] = name_of_filter
+            self.true_answers[name, question] = answer
+            seconds = [end + 50, end + 60] if name_of_filter == "wrong_format" else [0.0, 5.0]
+            evidence = [{"start_seconds": seconds[0], "end_seconds": seconds[1]}]
+            planted.append(
+                {
+                    "question": question,
+                    "answer": answer,
+                    "wrong_options": wrong,
+                    "evidence": evidence,
+                }
+            )
+        return planted
+
+    def _judge(self, name: str, text: str) -> dict[str, Any]:
+        asked = re.findall(r"^(\d+)\. Question: (.*)\n   Answer: (.*)$", text, flags=re.MULTILINE)
+        return {
+            "verdicts": [
+                {
+                    "number": int(number),
+                    "verdict": "supported"
+                    if self.is_true(name, question, answer)
+                    else "contradicted",
+                }
+                for number, question, answer in asked
+            ]
+        }
+
+    def is_true(self, name: str, question: str, answer: str) -> bool:
+        """Whether an answer is the one that the story makes true."""
+        return self.true_answers[name, question] == answer
+
+
+def draft(question: Question, answer: str, wrong: list[str]) -> dict[str, Any]:
+    """A question as the teacher writes it."""
+    evidence = [{"start_seconds": start, "end_seconds": end} for start, end in question.evidence]
+    written = {"question": question.question, "answer": answer, "evidence": evidence}
+    return {**written, "wrong_options": wrong} if question.options else written
+
+
+def guess(text: str) -> str:
+    """A letter, drawn by the words of the question; what everyone knows is known."""
+    letters = re.findall(r"^([A-Z])\. (.*)$", text, flags=re.MULTILINE)
+    if BLIND_QUESTION.casefold() in text.casefold():
+        return next(letter for letter, option in letters if option.casefold() == "sixty")
+    return letters[sha256(text.encode()).digest()[0] % len(letters)][0]

@@ -1,0 +1,34 @@
+"""From a folder of videos to the score of a model that learnt from what was asked about them."""
+
+from pathlib import Path
+
+from lit_hour.cli import main
+from lit_hour.evaluation.report.report import read_report
+from tests.small_run import NUM_STEPS, Small, settings
+from tests.videomarathon.filmed import Films, Run
+
+
+def test_what_was_annotated_trains_a_model_which_is_evaluated(
+    films: Films, finished: Run, tmp_path: Path
+) -> None:
+    small = Small.write(tmp_path, settings(tmp_path / "no world"))
+    questions, shards = finished.out / "questions.json", tmp_path / "shards"
+    main(["pack", str(films.folder), str(questions), str(shards), str(small.yaml)])
+    sources = [f"data.{kind}.world.shards={shards}" for kind in ("sources", "validation_sources")]
+    assert f"step {NUM_STEPS}" in small.train("annotated", *sources)
+    run = small.run("annotated")
+    main(
+        [
+            *("evaluate", f"evaluation.questions={questions}", f"evaluation.videos={films.folder}"),
+            *("--run", str(run.path), "--out", str(tmp_path / "score")),
+        ]
+    )
+    report = read_report(tmp_path / "score" / "report.json")
+    kept = sum(
+        counts for formats in finished.totals.num_questions.values() for counts in formats.values()
+    )
+    assert report.score.num_asked == report.score.num_questions == kept > 100
+    assert (
+        set(report.groups["format"]) == {"open ended", "multiple choice"}
+        and len(report.groups["task"]) > 18
+    )

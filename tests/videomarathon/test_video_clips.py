@@ -1,0 +1,68 @@
+from io import BytesIO
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from lit_hour.config.videomarathon import MarathonConfig
+from lit_hour.errors import TeacherError, VideoError
+from lit_hour.videomarathon.video_clips import Footage, cut, find_videos, read_clips
+from tests.videomarathon.filmed import Films
+
+
+def test_videos_are_found_at_any_depth_in_order(films: Films) -> None:
+    assert find_videos(films.folder) == ["garden.mp4", "of a week/monday.mp4"]
+
+
+def test_a_folder_without_videos_is_named(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("no video")
+    with pytest.raises(TeacherError, match=r"holds no video"):
+        find_videos(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "duration, ends",
+    [
+        (180.0, [60.0, 120.0, 180.0]),
+        (209.9, [60.0, 120.0, 209.9]),
+        (210.0, [60.0, 120.0, 180.0, 210.0]),
+        (60.04, [60.04]),
+        (12.5, [12.5]),
+        (3600.0, [60.0 * number for number in range(1, 61)]),
+    ],
+)
+def test_clips_follow_one_another_and_none_is_much_shorter(
+    duration: float, ends: list[float]
+) -> None:
+    clips = cut(duration, 60.0)
+    assert [end for _, end in clips] == ends
+    assert [start for start, _ in clips] == [0.0, *ends[:-1]]
+
+
+def test_a_clip_has_a_frame_of_each_second_in_the_video_s_proportions(real_videos: Path) -> None:
+    footage = Footage.open(real_videos, "portrait_phone.mp4")
+    settings = MarathonConfig(clip_seconds=2.0, size_pixels=96)
+    clips = list(read_clips(footage, settings))
+    assert [clip.interval for clip in clips] == cut(footage.duration_seconds, 2.0)
+    assert [each for clip in clips for each in clip.seconds] == [
+        float(each) for each in range(int(footage.duration_seconds) + 1)
+    ]
+    shape = round(96 * footage.width / footage.height), 96
+    assert footage.width < footage.height
+    for clip in clips:
+        assert len(clip.pictures) == len(clip.seconds)
+        assert {Image.open(BytesIO(picture)).size for picture in clip.pictures} == {shape}
+
+
+def test_frames_are_those_of_their_time(films: Films) -> None:
+    footage = Footage.open(films.folder, "garden.mp4")
+    (whole,) = read_clips(footage, MarathonConfig(clip_seconds=1000.0, size_pixels=32))
+    halves = list(read_clips(footage, MarathonConfig(clip_seconds=60.0, size_pixels=32)))
+    assert len(halves) == 2
+    assert [picture for clip in halves for picture in clip.pictures] == list(whole.pictures)
+    assert len(set(whole.pictures)) > 30
+
+
+def test_a_damaged_video_is_refused(real_videos: Path) -> None:
+    with pytest.raises(VideoError, match=r"corrupted\.mp4"):
+        list(read_clips(Footage.open(real_videos, "corrupted.mp4"), MarathonConfig()))

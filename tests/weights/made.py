@@ -1,0 +1,90 @@
+"""Small published checkpoints with random weights, in the Hugging Face layout."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from lit_hour.config.load import config_from_dict
+from lit_hour.text.tokenizer import learn_byte_level_tokenizer
+from lit_hour.weights.hf_config import read_published_config, settings_of
+from lit_hour.weights.hf_folder import outline_model, without_tied
+from lit_hour.weights.name_map import outline_published
+from lit_hour.weights.safetensors_writer import write_weights
+from tests.siglip_tower import SIGLIP
+
+TOWER_WORDS = (f"model.vision.name={SIGLIP.name}", "video.size_pixels=384")
+SIGLIP_PREFIX = "model.vision_tower.vision_tower.vision_model."
+NUM_TOKENS, NUM_ROWS, DIM, VISION_DIM = 300, 320, 32, 24
+HOUR_LLAVA: dict[str, Any] = {
+    "architectures": ["HourLlavaQwenForCausalLM"],
+    "model_type": "hour_llava_qwen",
+    "hidden_act": "silu",
+    "vocab_size": NUM_ROWS,
+    "hidden_size": DIM,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "intermediate_size": 48,
+    "rms_norm_eps": 1e-6,
+    "rope_theta": 1_000_000.0,
+    "tie_word_embeddings": False,
+    "tokenizer_model_max_length": 4096,
+    "memaug_depth": 2,
+    "spatial_sampling_type": "random",
+    "mm_resampler_type": "memaug",
+    "mm_projector_type": "mlp2x_gelu",
+    "mm_patch_merge_type": "spatial_unpad",
+    "mm_newline_position": "grid",
+    "mm_vision_tower": "google/siglip-so400m-patch14-384",
+    "image_aspect_ratio": "anyres_max_9",
+    "image_grid_pinpoints": [
+        [384 * width, 384 * height] for width in range(1, 7) for height in range(1, 7)
+    ],
+}
+
+
+def hour_llava_weights(folder: Path, dtype: torch.dtype = torch.bfloat16) -> dict[str, Tensor]:
+    """Random weights by the published names for the config.json of a folder; the tower's last norm is the only plain one."""
+    config = config_from_dict(
+        settings_of(read_published_config(folder), names_tower=True), "made", TOWER_WORDS
+    )
+    outlines = outline_published(without_tied(outline_model(config, 0), config))
+    weights = {name: torch.randn(outline.shape).to(dtype) for name, outline in outlines.items()}
+    weights[f"{SIGLIP_PREFIX}post_layernorm.weight"] = torch.ones(VISION_DIM, dtype=dtype)
+    weights[f"{SIGLIP_PREFIX}post_layernorm.bias"] = torch.zeros(VISION_DIM, dtype=dtype)
+    return weights
+
+
+def write_hour_llava(folder: Path, shard_bytes: int = 40_000, **changes: Any) -> dict[str, Tensor]:
+    """A published Hour-LLaVA in shards, with its tokenizer; `changes` to its config.json. Its weights by name."""
+    torch.manual_seed(0)
+    folder.mkdir(parents=True)
+    write_config(folder, **changes)
+    weights = hour_llava_weights(folder)
+    write_weights(folder, weights.items(), shard_bytes)
+    learn_byte_level_tokenizer([], NUM_TOKENS).save_pretrained(str(folder))
+    return weights
+
+
+def write_config(folder: Path, **changes: Any) -> None:
+    (folder / "config.json").write_text(json.dumps(HOUR_LLAVA | changes), encoding="utf-8")
+
+
+def read_folder(folder: Path) -> dict[str, Tensor]:
+    """Every tensor of a folder, by safetensors' own reader."""
+    return {
+        name: tensor
+        for file in folder.glob("*.safetensors")
+        for name, tensor in load_file(file).items()
+    }
+
+
+def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
+    """Whether the names, dtypes and bits are the same."""
+    return one.keys() == other.keys() and all(
+        one[name].dtype == other[name].dtype and torch.equal(one[name], other[name]) for name in one
+    )

@@ -1,0 +1,390 @@
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from lit_hour.cli import main
+from lit_hour.config.load import config_from_dict, load_config, save_config
+from lit_hour.errors import ConfigError, InputError, RunError, WeightsError
+from lit_hour.inference.predictor import Session
+from lit_hour.model.hour_llava import HourLLaVA
+from lit_hour.run_dir import RunFolder
+from lit_hour.text.tokenizer import learn_byte_level_tokenizer
+from lit_hour.weights.convert import convert
+from lit_hour.weights.hf_config import read_published_config, settings_of
+from tests.small_run import Trained
+from tests.weights.made import (
+    HOUR_LLAVA,
+    SIGLIP_PREFIX,
+    TOWER_WORDS,
+    VISION_DIM,
+    read_folder,
+    same,
+    write_config,
+    write_hour_llava,
+)
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from tests import siglip_tower
+from lit_hour.weights.reader import convert as converting
+
+write = converting.write_weights
+
+def write_half(folder, tensors):
+    def until_killed():
+        for number, tensor in enumerate(tensors):
+            if number == 20:
+                os.kill(os.getpid(), signal.SIGKILL)
+            yield tensor
+    write(folder, until_killed(), shard_bytes=20_000)
+
+converting.write_weights = write_half
+converting.convert(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3:])
+"""
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Tensor]]:
+    """A published Hour-LLaVA in shards, not to be changed, and its weights."""
+    folder = tmp_path_factory.mktemp("made") / "published"
+    return folder, write_hour_llava(folder)
+
+
+@pytest.fixture(scope="module")
+def run(
+    made: tuple[Path, dict[str, Tensor]], tmp_path_factory: pytest.TempPathFactory
+) -> RunFolder:
+    """The run that it becomes, not to be changed."""
+    folder = tmp_path_factory.mktemp("converted") / "run"
+    convert(made[0], folder, TOWER_WORDS)
+    return RunFolder(folder)
+
+
+@pytest.fixture
+def spoiled(made: tuple[Path, dict[str, Tensor]], tmp_path: Path) -> Path:
+    """A copy to be spoiled."""
+    return Path(shutil.copytree(made[0], tmp_path / "spoiled"))
+
+
+# There and back
+
+
+def test_what_comes_back_is_bit_for_bit_what_went_in(
+    made: tuple[Path, dict[str, Tensor]], run: RunFolder, tmp_path: Path
+) -> None:
+    source, weights = made
+    assert len(list(source.glob("*.safetensors"))) > 3
+    convert(run.path, tmp_path / "back")
+    assert same(read_folder(tmp_path / "back"), weights)
+    assert same(read_folder(source), weights)
+    written = json.loads((tmp_path / "back/config.json").read_text())
+    tower = {"mm_vision_tower": "lit-hour-siglip"}  # the user named another one
+    assert {key: written[key] for key in HOUR_LLAVA} == HOUR_LLAVA | tower
+    assert (tmp_path / "back/tokenizer.json").read_bytes() == (
+        source / "tokenizer.json"
+    ).read_bytes()
+
+
+@pytest.mark.parametrize("is_tied", (True, False))
+def test_the_output_layer_is_left_out_where_it_is_the_embedding(
+    tmp_path: Path, is_tied: bool
+) -> None:
+    weights = write_hour_llava(tmp_path / "published", tie_word_embeddings=is_tied)
+    assert ("lm_head.weight" in weights) == (not is_tied)
+    convert(tmp_path / "published", tmp_path / "run", TOWER_WORDS)
+    convert(tmp_path / "run", tmp_path / "back")
+    assert same(read_folder(tmp_path / "back"), weights)
+    network = Session.open(tmp_path / "run", device="cpu").model.language.network
+    assert (network.lm_head.weight is network.model.embed_tokens.weight) == is_tied
+
+
+def test_a_converted_run_is_opened_with_the_weights_of_the_source(
+    made: tuple[Path, dict[str, Tensor]], run: RunFolder
+) -> None:
+    session = Session.open(run.path, device="cpu")
+    state, weights = session.model.state_dict(), made[1]
+    assert torch.equal(state["frame_end"], weights["model.image_newline"].float())
+    joined = [
+        state[f"memory.blocks.1.self_attention.{part}.bias"] for part in ("query", "key", "value")
+    ]
+    assert torch.equal(
+        torch.cat(joined), weights["model.vision_resampler.layers.1.self_attn.Wqkv.bias"].float()
+    )
+    layer = f"{SIGLIP_PREFIX}encoder.layers.2.self_attn"
+    joined = [weights[f"{layer}.{part}_proj.weight"].float() for part in ("q", "k", "v")]
+    assert torch.equal(torch.cat(joined), state["vision.tower.trunk.blocks.2.attn.qkv.weight"])
+    assert session.config.model.memory.answer_spatial_forgetting == "random"
+    assert session.config == load_config(run.config)
+
+
+def test_a_checkpoint_of_training_becomes_a_published_model(run: RunFolder, tmp_path: Path) -> None:
+    trained = RunFolder(tmp_path / "trained")
+    shutil.copytree(run.tokenizer, trained.tokenizer)
+    trained.checkpoints.mkdir()
+    words = ["model.language.lora.rank=2", "model.language.tie_embeddings=true"]
+    config = load_config(run.checkpoints / "converted.yaml", words)
+    torch.manual_seed(1)
+    model = HourLLaVA(config, 0)
+    with torch.no_grad():
+        model.get_parameter(
+            "language.network.model.layers.0.mlp.up_proj.lora_B.default.weight"
+        ).normal_()
+    for name in ("last", "step=000001"):
+        save_config(config, trained.checkpoints / f"{name}.yaml")
+        torch.save(
+            {"state_dict": {f"model.{key}": value for key, value in model.state_dict().items()}},
+            trained.checkpoints / f"{name}.ckpt",
+        )
+    converted = convert(trained.path, tmp_path / "published", checkpoint="step=000001")
+    assert "the adapters are merged into the language model" in converted.notes
+    again = convert(tmp_path / "published", tmp_path / "again", TOWER_WORDS)
+    merged = Session.open(again.target, device="cpu").model
+    layer = "language.network.model.layers.0.mlp.up_proj"
+    up, down = (model.get_parameter(f"{layer}.lora_{part}.default.weight") for part in "BA")
+    expected = model.get_parameter(f"{layer}.base_layer.weight") + 32 / 2 * up @ down
+    torch.testing.assert_close(merged.get_parameter(f"{layer}.weight"), expected)
+    assert torch.equal(
+        merged.get_parameter("projector.layers.2.weight"),
+        model.get_parameter("projector.layers.2.weight"),
+    )
+
+
+def test_the_tower_comes_from_elsewhere_where_there_is_none(
+    made: tuple[Path, dict[str, Tensor]], tmp_path: Path
+) -> None:
+    source, weights = made
+    without = Path(
+        shutil.copytree(source, tmp_path / "without", ignore=shutil.ignore_patterns("model*"))
+    )
+    save_file(
+        {name: weight for name, weight in weights.items() if not name.startswith(SIGLIP_PREFIX)},
+        without / "model.safetensors",
+    )
+    with pytest.raises(
+        WeightsError, match=r"without has no vision tower .*: give model\.vision\.weights="
+    ):
+        convert(without, tmp_path / "run", TOWER_WORDS)
+    tower = {
+        "vision_model." + name.removeprefix(SIGLIP_PREFIX): w
+        for name, w in weights.items()
+        if name.startswith(SIGLIP_PREFIX)
+    }
+    behind = {
+        "vision_model.encoder.layers.3.layer_norm1.bias": torch.zeros(VISION_DIM),
+        "logit_scale": torch.zeros(1),
+    }
+    save_file(tower | behind, tmp_path / "siglip.safetensors")
+    converted = convert(
+        without,
+        tmp_path / "run",
+        [*TOWER_WORDS, f"model.vision.weights={tmp_path}/siglip.safetensors"],
+    )
+    (note,) = converted.notes
+    assert (
+        "encoder.layers.3.layer_norm1.bias" in note
+        and "logit_scale" in note
+        and "post_layernorm.weight" in note
+    )
+    convert(tmp_path / "run", tmp_path / "back")
+    assert same(read_folder(tmp_path / "back"), weights)
+    with pytest.raises(
+        WeightsError, match=r"has a vision tower of its own: leave out model\.vision\.weights="
+    ):
+        convert(
+            source,
+            tmp_path / "again",
+            [*TOWER_WORDS, f"model.vision.weights={tmp_path}/siglip.safetensors"],
+        )
+
+
+# Refusals
+
+
+def config(folder: Path, **changes: Any) -> None:
+    write_config(folder, **changes)
+
+
+def replace_weights(change: Callable[[dict[str, Tensor]], object]) -> Callable[[Path], object]:
+    def spoil(folder: Path) -> None:
+        weights = read_folder(folder)
+        change(weights)
+        for file in folder.glob("model*"):
+            file.unlink()
+        save_file(weights, folder / "model.safetensors")
+
+    return spoil
+
+
+def drop_a_shard(folder: Path) -> None:
+    sorted(folder.glob("*.safetensors"))[1].unlink()
+
+
+def cut_a_shard(folder: Path) -> None:
+    file = sorted(folder.glob("*.safetensors"))[-1]
+    file.write_bytes(file.read_bytes()[:-1])
+
+
+WQKV = "model.vision_resampler.layers.0.self_attn.Wqkv.weight"
+UNFIT = {
+    "shard missing": (
+        drop_a_shard,
+        r"index\.json lists model-00002-of-\d+\.safetensors, which is not in",
+    ),
+    "shard cut off": (cut_a_shard, r"\.safetensors is cut off, damaged or no safetensors file"),
+    "weights missing": (
+        replace_weights(
+            lambda weights: [weights.pop(name) for name in (WQKV, "model.image_newline")]
+        ),
+        rf"missing: model\.image_newline\n  missing: {WQKV}$",
+    ),
+    "weights left over": (
+        replace_weights(
+            lambda weights: weights.update(
+                {"model.extra.weight": torch.zeros(1), "other": torch.zeros(1)}
+            )
+        ),
+        r"left over: model\.extra\.weight\n  left over: other$",
+    ),
+    "another shape": (
+        replace_weights(lambda weights: weights.update({WQKV: torch.zeros(64, 31)})),
+        rf"{WQKV} is \(64, 31\) and has to be \(64, 32\)",
+    ),
+    "more layers": (
+        lambda folder: config(folder, num_hidden_layers=3),
+        r"missing: model\.layers\.2\.self_attn\.q_proj\.weight",
+    ),
+    "other architecture": (
+        lambda folder: config(folder, model_type="llama"),
+        r"model_type='llama'",
+    ),
+    "large tokenizer": (
+        lambda folder: learn_byte_level_tokenizer(
+            ["abc abd abe abf " * 9] * 9 + [str(n) for n in range(999)], 400
+        ).save_pretrained(folder),
+        r"vocab_size=320, and the tokenizer beside it has 400 tokens: it belongs to another model",
+    ),
+    "no tokenizer": (lambda folder: (folder / "tokenizer.json").unlink(), r"no tokenizer\.json in"),
+    "LLaVA-OneVision": (
+        lambda folder: config(
+            folder,
+            model_type="llava",
+            architectures=["LlavaQwenForCausalLM"],
+            mm_resampler_type=None,
+        ),
+        r"is LLaVA-OneVision: it has no MemAug, .* training\.start_from=",
+    ),
+    "plain language model": (
+        lambda folder: config(folder, model_type="qwen2", architectures=["Qwen2ForCausalLM"]),
+        r"is a plain language model: start from it: .* model\.language\.folder=",
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", UNFIT)
+def test_what_does_not_fit_is_refused_before_anything_is_written(
+    spoiled: Path, tmp_path: Path, fault: str
+) -> None:
+    spoil, message = UNFIT[fault]
+    spoil(spoiled)
+    with pytest.raises(InputError, match=message) as refusal:
+        convert(spoiled, tmp_path / "run", TOWER_WORDS)
+    assert all(
+        line.startswith(("  missing: ", "  left over: ", "  of another"))
+        for line in str(refusal.value).splitlines()[1:]
+    )
+    assert [path.name for path in tmp_path.iterdir()] == ["spoiled"]
+
+
+def test_a_target_with_anything_in_it_is_left_alone(
+    made: tuple[Path, dict[str, Tensor]], tmp_path: Path
+) -> None:
+    (tmp_path / "mine").touch()
+    with pytest.raises(WeightsError, match="is there and not empty"):
+        convert(made[0], tmp_path, TOWER_WORDS)
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+
+
+def test_a_source_that_is_neither_kind_is_refused(
+    tmp_path: Path, made: tuple[Path, dict[str, Tensor]], run: RunFolder
+) -> None:
+    with pytest.raises(
+        WeightsError,
+        match=r"is neither a Hugging Face folder, with a config\.json, nor a run folder",
+    ):
+        convert(tmp_path, tmp_path / "run")
+    with pytest.raises(WeightsError, match="has no checkpoints to choose --checkpoint last from"):
+        convert(made[0], tmp_path / "run", TOWER_WORDS, "last")
+    with pytest.raises(RunError, match=r"no checkpoint 'last' in .*; there is: converted"):
+        convert(run.path, tmp_path / "back", checkpoint="last")
+    with pytest.raises(ConfigError, match=r"no setting 'model\.vision\.nam'"):
+        convert(made[0], tmp_path / "run", [*TOWER_WORDS, "model.vision.nam=x"])
+
+
+def test_a_run_that_is_not_whole_is_refused(run: RunFolder, tmp_path: Path) -> None:
+    copy = RunFolder(Path(shutil.copytree(run.path, tmp_path / "copy")))
+    file = copy.checkpoints / "converted/model.safetensors"
+    weights = read_folder(file.parent)
+    save_file({name: weight for name, weight in weights.items() if name != "frame_end"}, file)
+    with pytest.raises(
+        WeightsError,
+        match=r"converted, with the settings beside it, does not fit the model\n  missing: frame_end",
+    ):
+        convert(copy.path, tmp_path / "back")
+    assert [path.name for path in tmp_path.iterdir()] == ["copy"]
+
+
+def test_another_tower_cannot_be_published(trained: Trained, tmp_path: Path) -> None:
+    with pytest.raises(
+        WeightsError, match=r"the vision tower has .*, and SigLIP has not: model\.vision\.name"
+    ):
+        convert(trained.run.path, tmp_path / "published")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_killed_conversion_leaves_nothing_that_counts_as_a_run(
+    made: tuple[Path, dict[str, Tensor]], tmp_path: Path
+) -> None:
+    script = [sys.executable, "-c", KILLED, str(made[0]), str(tmp_path / "run"), *TOWER_WORDS]
+    assert subprocess.run(script, env={"PYTHONPATH": ":".join(sys.path)}).returncode == -9
+    assert [path.name for path in tmp_path.iterdir()] == ["run.unfinished"]
+    assert len(list(tmp_path.rglob("*.safetensors"))) > 1
+    with pytest.raises(RunError, match="no run at"):
+        RunFolder(tmp_path / "run").checkpoint()
+    convert(made[0], tmp_path / "run", TOWER_WORDS)
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+# The command
+
+
+def test_the_command_says_what_it_made_and_what_to_do_with_it(
+    made: tuple[Path, dict[str, Tensor]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(["convert", str(made[0]), str(tmp_path / "run"), *TOWER_WORDS])
+    printed = capsys.readouterr().out
+    names = config_from_dict(
+        settings_of(read_published_config(made[0]), names_tower=True), "made", TOWER_WORDS
+    )
+    assert f"{tmp_path}/run: {len(HourLLaVA(names, 0).state_dict())} weights, 0.00 GB" in printed
+    assert (
+        f"left out, as nothing reads it: {SIGLIP_PREFIX}post_layernorm.bias, {SIGLIP_PREFIX}post_layernorm.weight"
+        in printed
+    )
+    assert (
+        f"ask VIDEO.mp4 QUESTION --run {tmp_path}/run" in printed
+        and f"training.start_from={tmp_path}/run" in printed
+    )
+    main(["convert", str(tmp_path / "run"), str(tmp_path / "back"), "--checkpoint", "converted"])
+    printed = capsys.readouterr().out
+    assert f"from {tmp_path}/run/checkpoints/converted" in printed
+    assert f"{SIGLIP_PREFIX}post_layernorm.* are ones and zeros" in printed

@@ -1,0 +1,193 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lit_hour.config.load import config_from_dict, load_config
+from lit_hour.config.schema import Config
+from lit_hour.errors import ConfigError, WeightsError
+from lit_hour.weights.hf_config import (
+    computed_otherwise,
+    language_settings,
+    published_values,
+    read_published_config,
+    settings_of,
+)
+from tests.weights.made import HOUR_LLAVA, TOWER_WORDS, write_config
+
+PLAIN = {"model_type": "qwen2", "architectures": ["Qwen2ForCausalLM"]}
+ONEVISION = {
+    "model_type": "llava",
+    "architectures": ["LlavaQwenForCausalLM"],
+    "mm_resampler_type": None,
+}
+
+
+def settings(folder: Path, *words: str, **changes: Any) -> Config:
+    write_config(folder, **changes)
+    names_tower = any(word.startswith("model.vision.name=") for word in words)
+    return config_from_dict(
+        settings_of(read_published_config(folder), names_tower), "config.json", words
+    )
+
+
+def test_a_published_config_becomes_our_settings(golden: Path, tmp_path: Path) -> None:
+    recorded = json.loads((golden / "full_untied_state.json").read_text(encoding="utf-8"))[
+        "config.json"
+    ]
+    config = settings(tmp_path, **recorded | {"spatial_sampling_type": "random"})
+    language, memory = config.model.language, config.model.memory
+    assert (language.vocabulary_size, language.hidden_size, language.num_layers) == (1000, 64, 2)
+    assert (language.num_heads, language.num_key_value_heads, language.intermediate_size) == (
+        4,
+        2,
+        128,
+    )
+    assert (language.rope_theta, language.norm_epsilon, language.tie_embeddings) == (
+        1e6,
+        1e-6,
+        False,
+    )
+    assert (memory.num_layers, memory.spatial_forgetting, memory.answer_spatial_forgetting) == (
+        2,
+        "random",
+        "random",
+    )
+    assert (config.image.max_grid, config.image.max_tiles, config.text.max_tokens) == (6, 9, 32768)
+    assert (config.model.vision.name, config.video.size_pixels) == ("ViT-SO400M-14-SigLIP-384", 384)
+    assert computed_otherwise(config) == []
+
+
+def test_words_win_and_may_name_another_tower(tmp_path: Path) -> None:
+    config = settings(
+        tmp_path, *TOWER_WORDS, "text.max_tokens=99", mm_vision_tower="someone/siglip-small"
+    )
+    assert (config.model.vision.name, config.text.max_tokens) == ("lit-hour-siglip", 99)
+
+
+def test_newer_and_older_spellings_are_read(tmp_path: Path) -> None:
+    newer = settings(
+        tmp_path, rope_theta=None, rope_parameters={"rope_type": "default", "rope_theta": 5e5}
+    )
+    assert newer.model.language.rope_theta == 5e5
+    assert settings(tmp_path, image_grid_pinpoints="(1x1),...,(4x4)").image.max_grid == 4
+    assert (
+        settings(tmp_path, mm_vision_tower="/models/siglip-so400m-patch14-384").video.size_pixels
+        == 384
+    )
+
+
+@pytest.mark.parametrize("kind", (PLAIN, ONEVISION, ONEVISION | {"model_type": "llava_qwen"}))
+def test_the_language_model_of_every_kind_is_read(tmp_path: Path, kind: dict[str, Any]) -> None:
+    write_config(tmp_path, **kind, tie_word_embeddings=True)
+    sizes = language_settings(read_published_config(tmp_path))
+    assert (sizes["vocabulary_size"], sizes["hidden_size"], sizes["tie_embeddings"]) == (
+        320,
+        32,
+        True,
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"model_type": "llama", "architectures": ["LlamaForCausalLM"]},
+            r"model_type='llama' .* is another architecture",
+        ),
+        (
+            {"model_type": "llava", "architectures": ["LlavaLlamaForCausalLM"]},
+            r"\['LlavaLlamaForCausalLM'\] is another",
+        ),
+        ({"architectures": None}, r"architectures=None is another architecture"),
+        ({"hidden_act": "gelu"}, r"config\.json: hidden_act='gelu': computed here is 'silu'"),
+        (
+            {"rope_scaling": {"type": "linear", "factor": 2}},
+            r"rope_scaling=\{'type': 'linear', 'factor': 2\}: .* is none",
+        ),
+        ({"use_sliding_window": True}, r"use_sliding_window=True: computed here is False"),
+        ({"quantization_config": {"bits": 4}}, r"quantization_config=\{'bits': 4\}"),
+        (
+            {"mm_projector_type": "linear"},
+            r"mm_projector_type='linear': computed here is 'mlp2x_gelu'",
+        ),
+        (
+            {"mm_patch_merge_type": "flat"},
+            r"mm_patch_merge_type='flat': computed here is 'spatial_unpad'",
+        ),
+        (
+            {"mm_newline_position": "one_token"},
+            r"mm_newline_position='one_token': computed here is 'grid'",
+        ),
+        ({"mm_resampler_type": None}, r"mm_resampler_type=None: computed here is 'memaug'"),
+        (
+            {"spatial_sampling_type": "best"},
+            r"spatial_sampling_type='best': computed here is 'uniform' or 'random'",
+        ),
+        (
+            {"image_aspect_ratio": "pad"},
+            r"image_aspect_ratio='pad': computed here is 'anyres_max_N'",
+        ),
+        (
+            {"image_grid_pinpoints": [[384, 768]]},
+            r"image_grid_pinpoints=\[\[384, 768\]\]: computed here is every grid",
+        ),
+        ({"image_grid_pinpoints": ["x", 3]}, r"image_grid_pinpoints=\['x', 3\]"),
+        (
+            {"mm_vision_tower": "openai/clip"},
+            r"mm_vision_tower='openai/clip': .* give model\.vision\.name=",
+        ),
+        (
+            {"rope_parameters": {"rope_type": "yarn"}},
+            r"rope_parameters=.*: computed here is rope_type='default'",
+        ),
+        ({"hidden_size": "wide"}, r"config\.json: hidden_size='wide' has to be a number"),
+        ({"vocab_size": 3.5}, r"config\.json: vocab_size=3\.5 has to be a whole number"),
+        ({"memaug_depth": None}, r"config\.json: memaug_depth=None has to be a number"),
+    ],
+)
+def test_what_would_be_computed_differently_is_refused(
+    tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(WeightsError, match=message):
+        settings(tmp_path, **changes)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [("{", "is damaged"), ("[]", "has to be a mapping"), (None, r"no config\.json in")],
+)
+def test_a_config_that_cannot_be_read_is_named(
+    tmp_path: Path, content: str | None, message: str
+) -> None:
+    if content is not None:
+        (tmp_path / "config.json").write_text(content)
+    with pytest.raises(WeightsError, match=message):
+        read_published_config(tmp_path)
+
+
+def test_settings_come_back_from_what_is_written(tmp_path: Path) -> None:
+    config = settings(tmp_path, image_aspect_ratio="anyres_max_4")
+    (tmp_path / "config.json").write_text(json.dumps(published_values(config, 320, 24, "bfloat16")))
+    published = read_published_config(tmp_path)
+    assert config_from_dict(settings_of(published, names_tower=False), "again") == config
+    assert {key: published.values[key] for key in HOUR_LLAVA} == HOUR_LLAVA | {
+        "image_aspect_ratio": "anyres_max_4"
+    }
+
+
+def test_what_the_published_code_computes_otherwise_is_listed() -> None:
+    config = load_config(None, ["model.vision.grid=4", "model.memory.temporal_forgetting=keyframe"])
+    assert computed_otherwise(config) == [
+        "model.vision.grid=4, there 8",
+        "model.memory.temporal_forgetting=keyframe, there uniform",
+        "model.memory.answer_spatial_forgetting=uniform, there random",
+    ]
+    with pytest.raises(
+        ConfigError,
+        match=r"model\.memory\.spatial_forgetting=none: the published code has uniform and random",
+    ):
+        published_values(
+            load_config(None, ["model.memory.spatial_forgetting=none"]), 320, 24, "float32"
+        )

@@ -1,0 +1,75 @@
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from lit_hour.config.model import LanguageConfig, LoraConfig
+from lit_hour.model.language_model import LanguageModel
+from lit_hour.model.multimodal_inputs import LanguageInputs
+from lit_hour.weights.name_map import merge_adapters, plain_name
+from lit_hour.weights.reader import StoredWeights, load_into, shapes_of
+
+SIZES = LanguageConfig(
+    hidden_size=32,
+    num_layers=2,
+    num_heads=4,
+    num_key_value_heads=2,
+    intermediate_size=48,
+    tie_embeddings=False,
+)
+LORA = LoraConfig(rank=3, alpha=7.0)
+
+
+def with_adapters() -> LanguageModel:
+    """An adapted model whose adapters matter."""
+    torch.manual_seed(0)
+    model = LanguageModel(replace(SIZES, lora=LORA), 50).eval()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_" in name:
+                parameter.normal_(std=0.3)
+    return model
+
+
+def in_memory(model: LanguageModel) -> StoredWeights:
+    state = dict(model.state_dict())
+    return StoredWeights(
+        Path("made"), {name: weight.to("meta") for name, weight in state.items()}, state.__getitem__
+    )
+
+
+def logits(model: LanguageModel) -> torch.Tensor:
+    embeddings = torch.randn(
+        1, 7, 32, generator=torch.Generator().manual_seed(1)
+    )  # (1, tokens, dim)
+    mask = torch.ones(1, 7, dtype=torch.bool)
+    with torch.no_grad():
+        return model.logits(LanguageInputs(embeddings, torch.zeros(1, 7, dtype=torch.long), mask))
+
+
+def test_merged_weights_compute_what_the_adapted_model_does() -> None:
+    adapted, plain = with_adapters(), LanguageModel(SIZES, 50).eval()
+    merged = merge_adapters(in_memory(adapted), LORA)
+    assert merged.shapes == shapes_of(plain.state_dict())
+    load_into(plain, merged.tensors())
+    torch.testing.assert_close(logits(plain), logits(adapted), atol=1e-5, rtol=1e-4)
+    without = LanguageModel(SIZES, 50).eval()
+    base = in_memory(adapted)
+    load_into(
+        without,
+        ((plain_name(name) or "", base.read(name)) for name in base.outlines if plain_name(name)),
+    )
+    assert float((logits(without) - logits(adapted)).abs().max()) > 0.1  # the adapters do matter
+
+
+def test_a_model_without_adapters_is_as_it_was() -> None:
+    model = LanguageModel(SIZES, 50)
+    merged = merge_adapters(in_memory(model), LoraConfig())
+    assert all(torch.equal(weight, model.state_dict()[name]) for name, weight in merged.tensors())
+    assert merged.shapes == shapes_of(model.state_dict())
+
+
+def test_an_adapted_weight_keeps_its_dtype() -> None:
+    merged = merge_adapters(in_memory(with_adapters().to(torch.bfloat16)), LORA)
+    for name, weight in merged.tensors():
+        assert weight.dtype == merged.outlines[name].dtype == torch.bfloat16

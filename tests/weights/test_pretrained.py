@@ -1,0 +1,312 @@
+import logging
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from lit_hour.config.load import load_config
+from lit_hour.config.schema import Config
+from lit_hour.errors import ConfigError, InputError, RunError, WeightsError
+from lit_hour.model.hour_llava import HourLLaVA
+from lit_hour.text.tokenizer import learn_byte_level_tokenizer, save_tokenizer
+from lit_hour.weights.convert import convert
+from lit_hour.weights.pretrained import load_starting_weights, starting_config, starting_tokenizer
+from tests.weights.made import (
+    DIM,
+    SIGLIP_PREFIX,
+    TOWER_WORDS,
+    read_folder,
+    write_config,
+    write_hour_llava,
+)
+
+WORDS = (*TOWER_WORDS, "model.memory.num_layers=2")
+FIRST_QUERY = "language.network.model.layers.0.self_attn.q_proj"
+FRESH_NORM = "memory.blocks.0.self_attention_norm.weight"  # ones where it is new
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same random weights as a Hour-LLaVA, as the run that it becomes, as a LLaVA-OneVision, a Qwen2 and a SigLIP."""
+    parent = tmp_path_factory.mktemp("start")
+    weights = write_hour_llava(parent / "hour_llava")
+    convert(parent / "hour_llava", parent / "run", TOWER_WORDS)
+    language = {
+        name
+        for name in weights
+        if name.startswith(("model.layers.", "model.embed", "model.norm", "lm_head"))
+    }
+    parts = {
+        "onevision": {name for name in weights if "vision_resampler" not in name},
+        "qwen2": language,
+        "siglip": {name for name in weights if name.startswith(SIGLIP_PREFIX)},
+    }
+    for part, names in parts.items():
+        (parent / part).mkdir()
+        save_file({name: weights[name] for name in names}, parent / part / "model.safetensors")
+        shutil.copy(parent / "hour_llava/tokenizer.json", parent / part)
+    onevision = {
+        "model_type": "llava",
+        "architectures": ["LlavaQwenForCausalLM"],
+        "mm_resampler_type": None,
+    }
+    write_config(parent / "onevision", **onevision)
+    write_config(parent / "qwen2", model_type="qwen2", architectures=["Qwen2ForCausalLM"])
+    return parent
+
+
+def started(*words: str) -> tuple[Config, HourLLaVA]:
+    """A new model with the weights that the settings name."""
+    config = starting_config(load_config(None, [*WORDS, *words]))
+    torch.manual_seed(1)
+    model = HourLLaVA(config, 300)
+    load_starting_weights(model, config)
+    return config, model
+
+
+def has_weights_of(model: HourLLaVA, weights: dict[str, Tensor], *parts: str) -> None:
+    """Whether exactly these parts have the published weights; one weight stands for each."""
+    pairs = {
+        "language": (f"{FIRST_QUERY}.weight", "model.layers.0.self_attn.q_proj.weight"),
+        "projector": ("projector.layers.0.weight", "model.mm_projector.0.weight"),
+        "frame_end": ("frame_end", "model.image_newline"),
+        "memory": (FRESH_NORM, "model.vision_resampler.layers.0.norm1.weight"),
+        "vision": (
+            "vision.tower.trunk.patch_embed.proj.bias",
+            f"{SIGLIP_PREFIX}embeddings.patch_embedding.bias",
+        ),
+    }
+    state = model.state_dict()
+    found = {
+        part
+        for part, (ours, published) in pairs.items()
+        if torch.equal(state[ours], weights[published].float())
+    }
+    assert found == set(parts)
+
+
+@pytest.mark.parametrize("source", ("run", "hour_llava"))
+def test_everything_comes_from_an_hour_llava(folders: Path, source: str) -> None:
+    config, model = started(f"training.start_from={folders}/{source}")
+    assert (config.model.language.vocabulary_size, config.model.language.hidden_size) == (320, DIM)
+    has_weights_of(
+        model,
+        read_folder(folders / "hour_llava"),
+        "language",
+        "projector",
+        "frame_end",
+        "memory",
+        "vision",
+    )
+    tokenizer = {"run": folders / "run/tokenizer", "hour_llava": folders / "hour_llava"}[source]
+    assert starting_tokenizer(config) == tokenizer and (tokenizer / "tokenizer.json").is_file()
+
+
+def test_onevision_brings_everything_but_memaug(
+    folders: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO, "lit_hour"):
+        _, model = started(f"training.start_from={folders}/onevision")
+    has_weights_of(
+        model, read_folder(folders / "hour_llava"), "language", "projector", "frame_end", "vision"
+    )
+    assert torch.equal(model.get_parameter(FRESH_NORM), torch.ones(DIM))
+    assert "parts with random weights: memory" in caplog.messages
+    assert any("post_layernorm.weight" in message for message in caplog.messages)
+
+
+def test_a_language_model_and_a_tower_bring_themselves(
+    folders: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    language, tower = (
+        f"model.language.folder={folders}/qwen2",
+        f"model.vision.weights={folders}/siglip",
+    )
+    weights = read_folder(folders / "hour_llava")
+    config, model = started(language)
+    has_weights_of(model, weights, "language")
+    assert (
+        starting_tokenizer(config) == folders / "qwen2"
+    )  # a language model is used with its own words
+    named = load_config(None, [language, f"text.tokenizer={folders}/run/tokenizer"])
+    assert starting_tokenizer(named) == folders / "run/tokenizer"
+    assert starting_tokenizer(load_config()) is None
+    with caplog.at_level(logging.INFO, "lit_hour"):
+        has_weights_of(started(language, tower)[1], weights, "language", "vision")
+    assert "parts with random weights: frame_end, memory, projector" in caplog.messages
+    sizes = [
+        f"model.language.{name}"
+        for name in ("hidden_size=32", "num_heads=4", "intermediate_size=48")
+    ]
+    has_weights_of(started(tower, *sizes)[1], weights, "vision")
+    has_weights_of(started(*sizes)[1], weights)
+
+
+@pytest.mark.parametrize("prefix", ("", "vision_model.", "model.vision_model."))
+def test_a_siglip_is_found_whatever_its_names_begin_with(
+    folders: Path, tmp_path: Path, prefix: str
+) -> None:
+    """transformers 5 saves it without the vision_model. of transformers 4."""
+    weights = read_folder(folders / "siglip")
+    save_file(
+        {prefix + name.removeprefix(SIGLIP_PREFIX): each for name, each in weights.items()},
+        tmp_path / "model.safetensors",
+    )
+    sizes = [
+        f"model.language.{name}"
+        for name in ("hidden_size=32", "num_heads=4", "intermediate_size=48")
+    ]
+    has_weights_of(
+        started(f"model.vision.weights={tmp_path}", *sizes)[1],
+        read_folder(folders / "hour_llava"),
+        "vision",
+    )
+
+
+def test_adapters_are_laid_over_what_is_there_and_merged_when_another_run_starts_from_them(
+    folders: Path, tmp_path: Path
+) -> None:
+    source = f"training.start_from={folders}/run"
+    _, model = started(source, "model.language.lora.rank=2", "model.language.lora.alpha=8")
+    base = model.get_parameter(f"{FIRST_QUERY}.base_layer.weight")
+    expected = read_folder(folders / "hour_llava")["model.layers.0.self_attn.q_proj.weight"].float()
+    assert torch.equal(base, expected)
+    up, down = (model.get_parameter(f"{FIRST_QUERY}.lora_{part}.default.weight") for part in "BA")
+    assert not up.any() and down.any()  # new adapters change nothing yet
+    torch.nn.init.normal_(up)
+    run = tmp_path / "adapted"
+    (run / "checkpoints").mkdir(parents=True)
+    torch.save(
+        {"state_dict": {f"model.{name}": w for name, w in model.state_dict().items()}},
+        run / "checkpoints/last.ckpt",
+    )
+    shutil.copy(folders / "run/config.yaml", run / "checkpoints/last.yaml")
+    shutil.copytree(folders / "run/tokenizer", run / "tokenizer")
+    text = (run / "checkpoints/last.yaml").read_text()
+    (run / "checkpoints/last.yaml").write_text(
+        text.replace("rank: 0", "rank: 2").replace("alpha: 32.0", "alpha: 8.0")
+    )
+    later_config, later = started(f"training.start_from={run}")
+    assert later_config.model.language.lora.rank == 0
+    torch.testing.assert_close(
+        later.get_parameter(f"{FIRST_QUERY}.weight"), expected + 8 / 2 * up @ down
+    )
+
+
+def test_a_run_without_memaug_brings_everything_else(
+    folders: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = shutil.copytree(folders / "run", tmp_path / "seeing")
+    _, model = started(f"training.start_from={folders}/run")
+    shutil.rmtree(run / "checkpoints")
+    (run / "checkpoints").mkdir()
+    weights = {
+        f"model.{name}": each
+        for name, each in model.state_dict().items()
+        if not name.startswith("memory.")
+    }
+    torch.save({"state_dict": weights}, run / "checkpoints/last.ckpt")
+    text = (run / "config.yaml").read_text()
+    assert "num_layers: 2" in text.partition("memory:")[2]
+    (run / "checkpoints/last.yaml").write_text(
+        text.replace("memory:\n    num_layers: 2", "memory:\n    num_layers: 0")
+    )
+    with caplog.at_level(logging.INFO, "lit_hour"):
+        _, later = started(f"training.start_from={run}")
+    has_weights_of(
+        later, read_folder(folders / "hour_llava"), "language", "projector", "frame_end", "vision"
+    )
+    assert (
+        later.get_parameter(FRESH_NORM).shape
+        and "parts with random weights: memory" in caplog.messages
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "error", "message"),
+    [
+        (["training.start_from=HERE/none"], RunError, r"no run at .*none"),
+        (
+            ["training.start_from=HERE/qwen2"],
+            WeightsError,
+            r"is a plain language model: give it as model\.language\.folder=",
+        ),
+        (
+            ["model.language.folder=HERE/onevision"],
+            WeightsError,
+            r"is LLaVA-OneVision: give it as training\.start_from=",
+        ),
+        (["model.language.folder=HERE/siglip"], WeightsError, r"no config\.json in .*siglip"),
+        (
+            ["training.start_from=HERE/run", "model.language.folder=HERE/qwen2"],
+            ConfigError,
+            "brings a language model",
+        ),
+        (
+            ["training.start_from=HERE/run", "text.tokenizer=HERE/qwen2"],
+            ConfigError,
+            "brings a tokenizer: leave out",
+        ),
+        (
+            ["training.start_from=HERE/run", "model.vision.weights=HERE/siglip"],
+            ConfigError,
+            "brings a vision tower",
+        ),
+        (
+            ["training.start_from=HERE/onevision", "model.vision.weights=HERE/siglip"],
+            WeightsError,
+            "has a vision tower of its own",
+        ),
+        (
+            ["model.vision.weights=HERE/qwen2"],
+            WeightsError,
+            r"model\.vision\.weights=.*qwen2 has to hold one SigLIP",
+        ),
+        (["model.vision.weights=HERE/none"], ConfigError, r"model\.vision\.weights='.*none'"),
+        (
+            ["training.start_from=HERE/run", "model.memory.num_layers=1"],
+            WeightsError,
+            r"converted does not fit the model\n  left over: memory\.blocks\.1\.cross_attention\.key\.bias",
+        ),
+        (
+            ["training.start_from=HERE/hour_llava", "model.memory.num_layers=3"],
+            WeightsError,
+            r"hour_llava does not fit the model\n  missing: model\.vision_resampler\.layers\.2\.self_attn\.Wqkv\.weight",
+        ),
+    ],
+)
+def test_what_cannot_be_started_from_is_named(
+    folders: Path, words: list[str], error: type[InputError], message: str
+) -> None:
+    sizes = [
+        "model.language.hidden_size=32",
+        "model.language.num_heads=4",
+        "model.language.intermediate_size=48",
+    ]
+    with pytest.raises(error, match=message):
+        started(*sizes, *(word.replace("HERE", str(folders)) for word in words))
+
+
+def test_a_tokenizer_with_more_tokens_than_the_embedding_has_rows_is_refused(
+    folders: Path, tmp_path: Path
+) -> None:
+    source = shutil.copytree(folders / "hour_llava", tmp_path / "misfit")
+    save_tokenizer(learn_byte_level_tokenizer(map(str, range(10_000)), 600), source)
+    with pytest.raises(ConfigError, match=r"vocabulary_size=320, but the tokenizer has \d+ tokens"):
+        starting_config(load_config(None, [*WORDS, f"training.start_from={source}"]))
+
+
+def test_whole_numbers_are_no_weights(folders: Path, tmp_path: Path) -> None:
+    source = shutil.copytree(folders / "qwen2", tmp_path / "quantised")
+    weights = read_folder(source)
+    save_file(
+        {name: weight.to(torch.int8) for name, weight in weights.items()},
+        source / "model.safetensors",
+    )
+    with pytest.raises(
+        WeightsError, match="is stored as int8: give weights that are not quantised"
+    ):
+        started(f"model.language.folder={source}")

@@ -1,0 +1,299 @@
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from lit_hour.errors import WeightsError
+from lit_hour.weights.reader import check_fit, load_into, open_weights, read_checkpoint
+
+WEIGHTS = {
+    "a.weight": torch.arange(12.0).view(3, 4),
+    "a.bias": torch.arange(3).to(torch.bfloat16),
+    "b": torch.full((2, 2), 7.0, dtype=torch.float16),
+}
+SHARDS = {
+    "model-00001-of-00002.safetensors": ("a.weight",),
+    "model-00002-of-00002.safetensors": ("a.bias", "b"),
+}
+FIRST, SECOND = SHARDS
+
+
+def write_index(folder: Path, weight_map: dict[str, str]) -> None:
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
+
+
+@pytest.fixture
+def sharded(tmp_path: Path) -> Path:
+    folder = tmp_path / "sharded"
+    folder.mkdir()
+    for shard, names in SHARDS.items():
+        save_file({name: WEIGHTS[name] for name in names}, folder / shard)
+    write_index(folder, {name: shard for shard, names in SHARDS.items() for name in names})
+    return folder
+
+
+def whole(folder: Path) -> Path:
+    save_file(WEIGHTS, folder / "model.safetensors")
+    return folder
+
+
+def one_of_another_name(folder: Path) -> Path:
+    save_file(WEIGHTS, folder / "tower.safetensors")
+    return folder
+
+
+def one_file(folder: Path) -> Path:
+    return one_of_another_name(folder) / "tower.safetensors"
+
+
+def checkpoint(folder: Path) -> Path:
+    state = {f"model.{name}": weight for name, weight in WEIGHTS.items()} | {
+        "scores.total": torch.zeros(())
+    }
+    torch.save({"state_dict": state, "global_step": 2}, folder / "last.ckpt")
+    return folder / "last.ckpt"
+
+
+@pytest.mark.parametrize("layout", (whole, one_of_another_name, one_file, checkpoint, "sharded"))
+def test_every_layout_gives_the_same_weights(
+    tmp_path: Path, sharded: Path, layout: Callable[[Path], Path] | str
+) -> None:
+    path = layout(tmp_path) if callable(layout) else sharded
+    stored = open_weights(path)
+    assert stored.path == path
+    assert stored.shapes == {name: tuple(weight.shape) for name, weight in WEIGHTS.items()}
+    assert {name: outline.dtype for name, outline in stored.outlines.items()} == {
+        name: w.dtype for name, w in WEIGHTS.items()
+    }
+    assert all(outline.is_meta for outline in stored.outlines.values())
+    assert stored.num_bytes == 12 * 4 + 3 * 2 + 4 * 2
+    assert all(torch.equal(tensor, WEIGHTS[name]) for name, tensor in stored.tensors())
+
+
+def test_weights_are_picked_renamed_and_joined(tmp_path: Path, sharded: Path) -> None:
+    stored = open_weights(sharded)
+    picked = stored.only({"b", "a.bias"})
+    renamed = picked.renamed(lambda name: f"tower.{name}")
+    assert set(renamed.outlines) == {"tower.b", "tower.a.bias"}
+    other = tmp_path / "other.safetensors"
+    save_file({"b": torch.zeros(1)}, other)
+    joined = picked | renamed | open_weights(other)
+    expected = {
+        "a.bias": WEIGHTS["a.bias"],
+        "b": torch.zeros(1),
+        "tower.b": WEIGHTS["b"],
+        "tower.a.bias": WEIGHTS["a.bias"],
+    }
+    found = dict(joined.tensors())
+    assert found.keys() == expected.keys() and all(
+        torch.equal(found[name], expected[name]) for name in found
+    )
+
+
+# Damage
+
+
+def cut(file: Path, num_bytes: int) -> None:
+    file.write_bytes(file.read_bytes()[:-num_bytes])
+
+
+def with_index(change: Callable[[dict[str, str]], object]) -> Callable[[Path], object]:
+    def spoil(folder: Path) -> None:
+        names = json.loads((folder / "model.safetensors.index.json").read_text())["weight_map"]
+        change(names)
+        write_index(folder, names)
+
+    return spoil
+
+
+def quantised(folder: Path) -> None:
+    save_file({"a.weight": torch.zeros(2, 2).to(torch.float8_e4m3fn)}, folder / FIRST)
+
+
+DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
+    "missing shard": (
+        lambda folder: (folder / SECOND).unlink(),
+        rf"index\.json lists {SECOND}, which is not in .*sharded",
+    ),
+    "truncated shard": (
+        lambda folder: cut(folder / SECOND, 1),
+        rf"{SECOND} is cut off, damaged or no safetensors file",
+    ),
+    "truncated header": (
+        lambda folder: cut(folder / FIRST, 90),
+        rf"{FIRST} is cut off, damaged or no safetensors file",
+    ),
+    "empty shard": (
+        lambda folder: (folder / FIRST).write_bytes(b""),
+        rf"{FIRST} is cut off, damaged",
+    ),
+    "mislabelled": (
+        lambda folder: (folder / FIRST).write_text("PK no safetensors at all"),
+        rf"{FIRST} is cut off, damaged",
+    ),
+    "quantised": (
+        quantised,
+        rf"{FIRST}: a\.weight is stored as F8_E4M3: give weights that are not quantised",
+    ),
+    "key in another file": (
+        with_index(lambda names: names.update({"a.weight": SECOND, "b": FIRST})),
+        rf"{FIRST} holds a\.weight, but .*index\.json beside it lists it in {SECOND}",
+    ),
+    "key that the file lacks": (
+        with_index(lambda names: names.update({"c": SECOND})),
+        rf"{SECOND} lacks c, which .*index\.json beside it places there",
+    ),
+    "key that the index lacks": (
+        with_index(lambda names: names.pop("b")),
+        rf"{SECOND} holds b, but .*index\.json beside it does not list it",
+    ),
+    "way out of the folder": (
+        with_index(lambda names: names.update({"b": "../b.safetensors"})),
+        r"index\.json names '\.\./b\.safetensors': only plain names",
+    ),
+    "absolute path": (
+        with_index(lambda names: names.update({"b": "/b.safetensors"})),
+        r"index\.json names '/b\.safetensors'",
+    ),
+    "no name": (with_index(lambda names: names.update({"b": 3})), r"index\.json names 3"),  # type: ignore[dict-item]
+    "key twice": (
+        lambda folder: (folder / "model.safetensors.index.json").write_text(
+            '{"weight_map": {"a": "x", "b": "x", "a": "y"}}'
+        ),
+        r"index\.json is damaged: a is in it twice",
+    ),
+    "no index": (
+        lambda folder: (folder / "model.safetensors.index.json").unlink(),
+        r"2 \.safetensors files and no .*index",
+    ),
+    "index cut off": (
+        lambda folder: cut(folder / "model.safetensors.index.json", 3),
+        r"index\.json is damaged",
+    ),
+    "index of something else": (
+        lambda folder: (folder / "model.safetensors.index.json").write_text("[]"),
+        r"index\.json has no weight_map",
+    ),
+    "whole and shards": (
+        whole,
+        r"holds model\.safetensors and model\.safetensors\.index\.json, which does not list it",
+    ),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_damage_is_named_when_weights_are_opened(sharded: Path, damage: str) -> None:
+    spoil, message = DAMAGE[damage]
+    spoil(sharded)
+    with pytest.raises(WeightsError, match=message):
+        open_weights(sharded)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        (
+            "pytorch_model.bin",
+            r"pytorch_model\.bin is pickled, and reading it could run code: convert it to safetensors",
+        ),
+        ("notes.txt", r"no model\.safetensors and no model\.safetensors\.index\.json in"),
+    ],
+)
+def test_a_folder_without_safetensors_is_refused(tmp_path: Path, name: str, message: str) -> None:
+    (tmp_path / name).write_bytes(b"x")
+    with pytest.raises(WeightsError, match=message):
+        open_weights(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("none.safetensors", r"no file .*none\.safetensors"),
+        ("none.ckpt", r"no file .*none\.ckpt"),
+        ("model.bin", "is pickled"),
+        ("model.gguf", "holds no weights that can be read"),
+    ],
+)
+def test_another_kind_of_file_is_refused(tmp_path: Path, name: str, message: str) -> None:
+    with pytest.raises(WeightsError, match=message):
+        open_weights(tmp_path / name)
+
+
+# Lightning checkpoints
+
+
+class Hostile:
+    """What a stranger could put into a checkpoint."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def __reduce__(self) -> tuple[Callable[..., object], tuple[object, ...]]:
+        return (Path.touch, (self.file,))
+
+
+def test_a_checkpoint_that_would_run_code_is_refused_and_does_not(tmp_path: Path) -> None:
+    torch.save({"state_dict": Hostile(tmp_path / "touched")}, tmp_path / "last.ckpt")
+    with pytest.raises(WeightsError, match=r"last\.ckpt is damaged or no checkpoint"):
+        open_weights(tmp_path / "last.ckpt")
+    assert not (tmp_path / "touched").exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"no checkpoint", b"PK\x03\x04 cut off"])
+def test_a_damaged_checkpoint_is_named(tmp_path: Path, content: bytes) -> None:
+    file = checkpoint(tmp_path)
+    assert read_checkpoint(file)["global_step"] == 2
+    file.write_bytes(content)
+    with pytest.raises(WeightsError, match=rf"{file} is damaged or no checkpoint"):
+        read_checkpoint(file)
+
+
+def test_a_checkpoint_of_another_program_is_refused(tmp_path: Path) -> None:
+    torch.save({"state_dict": {"net.weight": torch.zeros(2)}}, tmp_path / "last.ckpt")
+    with pytest.raises(
+        WeightsError,
+        match=r"last\.ckpt is no checkpoint of a run: its state_dict has no weight that starts",
+    ):
+        open_weights(tmp_path / "last.ckpt")
+
+
+# Into a model
+
+
+def test_every_weight_that_does_not_fit_is_named() -> None:
+    expected = {"kept": (2,), "one": (1,), "two": (2,), "wide": (3, 4)}
+    found = {"kept": (2,), "wide": (4, 3), "more": (1,), "most": (2,)}
+    layers = {f"layers.{number}.mlp.0.weight": (2, 2) for number in (0, 1, 2, 5, 11)}
+    with pytest.raises(WeightsError) as refusal:
+        check_fit(expected | layers, found, "this file")
+    assert str(refusal.value).splitlines() == [
+        "this file does not fit the model",
+        "  missing: one",
+        "  missing: two",
+        "  missing: layers.{0-2,5,11}.mlp.0.weight",
+        "  left over: more",
+        "  left over: most",
+        "  of another shape: wide is (4, 3) and has to be (3, 4)",
+    ]
+    with pytest.raises(WeightsError, match=r"does not fit the model\n  missing: two$"):
+        check_fit(expected, {"kept": (2,), "wide": (3, 4)}, "it", lambda name: name == "one")
+    check_fit(expected, expected, "it")
+
+
+def test_weights_are_copied_one_at_a_time_into_the_dtype_of_their_place() -> None:
+    model = nn.Linear(4, 3)
+    asked: list[str] = []
+
+    def tensors() -> Iterator[tuple[str, Tensor]]:
+        for name in ("weight", "bias"):
+            asked.append(name)
+            yield name, WEIGHTS[f"a.{name}"]
+            held: Tensor = model.get_parameter(name)
+            assert torch.equal(held, WEIGHTS[f"a.{name}"].float()) and held.dtype == torch.float32
+
+    load_into(model, tensors())
+    assert asked == ["weight", "bias"]

@@ -1,0 +1,151 @@
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from transformers import Qwen2Config, Qwen2ForCausalLM
+
+from lit_hour.errors import WeightsError
+from lit_hour.weights.reader import open_weights
+from lit_hour.weights.safetensors_writer import complete_or_absent, refuse_filled, write_weights
+
+KILOBYTE = 1000
+LIMITED_DISK = """
+import resource, sys
+from pathlib import Path
+import torch
+from lit_hour.weights.safetensors_writer import complete_or_absent, write_weights
+resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))  # a file that grows further cannot be written, as on a full disk
+with complete_or_absent(Path(sys.argv[1]), 0) as unfinished:
+    write_weights(unfinished, [("a", torch.zeros(1000)), ("b", torch.zeros(10_000))], shard_bytes=4000)
+"""
+
+
+def kilobytes(num: int, dtype: torch.dtype = torch.uint8) -> Tensor:
+    return torch.randint(0, 256, (num * KILOBYTE,), dtype=torch.uint8).to(dtype)
+
+
+def test_a_shard_is_never_larger_than_asked_unless_one_weight_is(tmp_path: Path) -> None:
+    tensors = {
+        name: kilobytes(size) for name, size in {"a": 4, "b": 5, "c": 2, "d": 20, "e": 1}.items()
+    }
+    write_weights(tmp_path, tensors.items(), shard_bytes=10 * KILOBYTE)
+    index = json.loads((tmp_path / "model.safetensors.index.json").read_text())
+    shards = [f"model-0000{number}-of-00004.safetensors" for number in (1, 2, 3, 4)]
+    assert index["weight_map"] == {
+        "a": shards[0],
+        "b": shards[0],
+        "c": shards[1],
+        "d": shards[2],
+        "e": shards[3],
+    }
+    assert index["metadata"]["total_size"] == 32 * KILOBYTE
+    assert sorted(file.name for file in tmp_path.iterdir()) == [
+        *shards,
+        "model.safetensors.index.json",
+    ]
+    assert all(
+        torch.equal(tensor, tensors[name]) for name, tensor in open_weights(tmp_path).tensors()
+    )
+
+
+def test_one_shard_needs_no_index(tmp_path: Path) -> None:
+    write_weights(
+        tmp_path, [("a", torch.arange(6).view(2, 3).T)]
+    )  # no shard holds a tensor as it does not lie in memory
+    assert [file.name for file in tmp_path.iterdir()] == ["model.safetensors"]
+    assert torch.equal(open_weights(tmp_path).read("a"), torch.tensor([[0, 3], [1, 4], [2, 5]]))
+
+
+def test_no_more_than_a_shard_is_asked_for_ahead(tmp_path: Path) -> None:
+    written: list[int] = []
+
+    def tensors() -> Iterator[tuple[str, Tensor]]:
+        for number in range(6):
+            written.append(len(list(tmp_path.glob("*.safetensors"))))
+            yield str(number), kilobytes(1)
+
+    write_weights(tmp_path, tensors(), shard_bytes=2 * KILOBYTE)
+    assert written == [0, 0, 0, 1, 1, 2]
+
+
+def test_transformers_reads_the_shards(tmp_path: Path) -> None:
+    sizes: dict[str, Any] = {
+        "hidden_size": 32,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "intermediate_size": 48,
+    }
+    model = Qwen2ForCausalLM(Qwen2Config(vocab_size=50, tie_word_embeddings=False, **sizes))
+    write_weights(tmp_path, model.state_dict().items(), shard_bytes=10 * KILOBYTE)
+    model.config.save_pretrained(tmp_path)
+    assert len(list(tmp_path.glob("*.safetensors"))) > 2
+    again = Qwen2ForCausalLM.from_pretrained(tmp_path).state_dict()
+    assert all(torch.equal(weight, again[name]) for name, weight in model.state_dict().items())
+
+
+# Complete or absent
+
+
+def test_a_folder_has_its_name_when_it_is_complete(tmp_path: Path) -> None:
+    target = tmp_path / "deep" / "target"
+    with complete_or_absent(target, 0) as unfinished:
+        (unfinished / "file").touch()
+        assert not target.exists()
+    assert [path.name for path in target.parent.iterdir()] == ["target"] and (
+        target / "file"
+    ).is_file()
+
+
+def test_nothing_is_left_of_what_failed(tmp_path: Path) -> None:
+    with pytest.raises(KeyError), complete_or_absent(tmp_path / "target", 0) as unfinished:
+        (unfinished / "file").touch()
+        raise KeyError
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_killed_process_left_is_not_taken_over(tmp_path: Path) -> None:
+    (tmp_path / "target.unfinished").mkdir()
+    (tmp_path / "target.unfinished" / "half").touch()
+    with complete_or_absent(tmp_path / "target", 0) as unfinished:
+        assert list(unfinished.iterdir()) == []
+
+
+def test_a_full_disk_is_named_and_nothing_is_left(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", LIMITED_DISK, str(tmp_path / "target")],
+        capture_output=True,
+        text=True,
+    )
+    assert "target could not be written: " in done.stderr and "File too large" in done.stderr
+    assert "make room, or choose another disk" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_too_small_a_disk_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    with (
+        pytest.raises(
+            WeightsError,
+            match=r"target could not be written: it takes 1000000000\.00 GB, and .* GB were free",
+        ),
+        complete_or_absent(tmp_path / "deep" / "target", 10**18),
+    ):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_with_anything_in_it_is_not_written_to(tmp_path: Path) -> None:
+    refuse_filled(tmp_path)
+    refuse_filled(tmp_path / "new")
+    (tmp_path / "file").touch()
+    for filled in (tmp_path, tmp_path / "file"):
+        with pytest.raises(
+            WeightsError, match=rf"{filled} is there and not empty: nothing is overwritten"
+        ):
+            refuse_filled(filled)
