@@ -1,19 +1,24 @@
-# make train, make test, make benchmark: each sets up .venv itself. Only Python 3.11+ and make have to be there.
+# make train, make test, make benchmark: each sets up .venv itself. Only Python 3.11+ and make are needed.
 PYTHON ?= python3
 ENVIRONMENT := .venv
 RUN := $(ENVIRONMENT)/bin/python
 READY := $(ENVIRONMENT)/ready
 PEERS := $(ENVIRONMENT)/peers
-# one thread in each process is steadier than two on two cores
+# one thread per process is steadier than two on two cores
 PYTEST := OMP_NUM_THREADS=1 $(RUN) -m pytest
+WORKERS ?= 2
 
-.PHONY: train test benchmark check format clean
+.PHONY: train test test-all benchmark check format clean
 
 train: $(READY)  ## make a small set of videos, train on it, and say what to try next
 	$(RUN) train.py
 
-test: $(READY)  ## every test
-	$(PYTEST)
+test: $(READY)  ## the fast lane: every package, at most five minutes on two cores
+	$(PYTEST) -n $(WORKERS) --dist worksteal -m "not slow" --ignore tests/slurm
+
+test-all: $(READY)  ## every test, at most twenty minutes on two cores; SLURM comes last and alone
+	$(PYTEST) -n $(WORKERS) --dist worksteal --ignore tests/slurm
+	$(PYTEST) tests/slurm
 
 benchmark: $(READY) $(PEERS)/ready  ## speed, side by side with other projects; TOPICS="shards startup" measures only these
 	$(RUN) -m tests.benchmarks.speed $(TOPICS)
