@@ -20,11 +20,11 @@ def main(words: list[str]) -> None:
     config = parse_command_line(words, DEFAULT)
 
     # imported here, so that --help and a mistyped setting answer at once
-    from lit_hour.synthetic.dataset import prepare_world
+    from lit_hour.synthetic.dataset import build_and_pack
     from lit_hour.training.fit import fit
 
     show_progress()
-    world = prepare_world(config) if config.world.num_videos else None
+    world = build_and_pack(config) if config.world.num_videos else None
     outcome = fit(config)
     if is_first_rank():
         print(outcome.report(*world.example()) if world else outcome.report())

@@ -40,7 +40,7 @@ class WeightsError(InputError):
     """A checkpoint, a file of weights or a tokenizer that is missing, damaged, or belongs to another architecture."""
 
 
-class WorldError(InputError):
+class SyntheticDataError(InputError):
     """A story that cannot be told, or a folder that holds another world."""
 
 

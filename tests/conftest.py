@@ -36,12 +36,12 @@ def golden() -> Path:
 @pytest.fixture(scope="session")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Small:
     """Small settings, whose world is made and packed."""
-    from lit_hour.synthetic.dataset import prepare_world
+    from lit_hour.synthetic.dataset import build_and_pack
     from tests.small_run import Small, settings
 
     folder = tmp_path_factory.mktemp("small")
     small = Small.write(folder, settings(folder / "world"))
-    prepare_world(small.config("none"))
+    build_and_pack(small.config("none"))
     return small
 
 

@@ -1,6 +1,6 @@
 """The world settings in, two sets of videos out: one to train on and one to validate on.
 
-FOLDER/train/       a set, as `make_set` describes it
+FOLDER/train/       a set, as `build_split` describes it
 FOLDER/validation/  another
 
 
@@ -33,28 +33,33 @@ from typing import Any
 from lit_hour.config.schema import Config
 from lit_hour.config.synthetic import WorldConfig
 from lit_hour.data.packing.pack import pack
-from lit_hour.errors import WorldError
+from lit_hour.errors import SyntheticDataError
 from lit_hour.io.atomic import whole
 from lit_hour.io.file_lock import locked
-from lit_hour.synthetic.captions import captions, clips, events, summary
-from lit_hour.synthetic.preview_html import PageOfSet
-from lit_hour.synthetic.questions.generate import parse_tasks, questions
+from lit_hour.synthetic.captions import (
+    describe_clip,
+    list_events,
+    split_into_clips,
+    summarize_story,
+)
+from lit_hour.synthetic.preview_html import PreviewPage
+from lit_hour.synthetic.questions.generate import generate_questions, parse_tasks
 from lit_hour.synthetic.render import UNFINISHED_SUFFIX, render_stories
 from lit_hour.synthetic.story import Story
 from lit_hour.synthetic.video_plan import (
     SPLITS,
     VideoPlan,
+    generate_planned_story,
     parse_length,
     plan_hours,
     plan_split,
-    tell_story,
 )
 from lit_hour.taxonomy import TASKS
 from lit_hour.types import Question
 
 
 @dataclass(frozen=True)
-class World:
+class SyntheticDataset:
     """Where the videos and the questions about them lie, for training and for validation."""
 
     train_videos: Path
@@ -68,7 +73,7 @@ class World:
         return str(self.validation_videos / record["video"]), record["question"], record["answer"]
 
 
-def make_world(settings: WorldConfig, num_workers: int | None = None) -> World:
+def build_dataset(settings: WorldConfig, num_workers: int | None = None) -> SyntheticDataset:
     """Make every video and both sets of questions that are not there yet.
 
     Args:
@@ -76,7 +81,7 @@ def make_world(settings: WorldConfig, num_workers: int | None = None) -> World:
         num_workers: videos rendered at once; None for one per core.
 
     Raises:
-        WorldError: the settings ask for no video or for more hours than videos, the folder holds a world made with
+        SyntheticDataError: the settings ask for no video or for more hours than videos, the folder holds a world made with
             other settings, or a file cannot be written.
     """
     folder = Path(settings.folder)
@@ -85,8 +90,8 @@ def make_world(settings: WorldConfig, num_workers: int | None = None) -> World:
         name: getattr(settings, name) for name in ("seed", "num_hour_videos", "duration_seconds")
     }
     for split in SPLITS:
-        make_set(folder / split, plans[split], settings, origin, num_workers)
-    return World(
+        build_split(folder / split, plans[split], settings, origin, num_workers)
+    return SyntheticDataset(
         folder / "train" / "videos",
         folder / "train" / "questions.json",
         folder / "validation" / "videos",
@@ -112,7 +117,7 @@ STORY_SETTINGS = (
 
 
 @dataclass(frozen=True)
-class Totals:
+class SplitTotals:
     """What a finished set holds: `num_questions` of each task."""
 
     num_videos: int
@@ -120,13 +125,13 @@ class Totals:
     num_questions: dict[str, int]
 
 
-def make_set(
+def build_split(
     folder: Path,
     plans: list[VideoPlan],
     settings: WorldConfig,
     origin: dict[str, Any],
     num_workers: int | None = None,
-) -> Totals:
+) -> SplitTotals:
     """Make every video and file of a set that is not there yet; more videos leave the others as they are.
 
     Args:
@@ -134,9 +139,11 @@ def make_set(
         num_workers: videos rendered at once; None for one per core.
 
     Raises:
-        WorldError: a story cannot be told, the folder holds another set, or a file cannot be written.
+        SyntheticDataError: a story cannot be told, the folder holds another set, or a file cannot be written.
     """
-    tell_story(plans[0], settings)  # refuses what cannot be told before anything is written
+    generate_planned_story(
+        plans[0], settings
+    )  # refuses what cannot be told before anything is written
     made_with = {
         "generator_version": GENERATOR_VERSION,
         **origin,
@@ -148,7 +155,7 @@ def make_set(
             _render_missing(folder, plans, settings, num_workers or os.cpu_count() or 1)
             return _read_totals(folder, plans) or _describe(folder, plans, settings)
     except OSError as error:
-        raise WorldError(f"{folder} cannot be filled: {error}") from error
+        raise SyntheticDataError(f"{folder} cannot be filled: {error}") from error
 
 
 def _claim(folder: Path, made_with: dict[str, Any]) -> None:
@@ -161,15 +168,15 @@ def _claim(folder: Path, made_with: dict[str, Any]) -> None:
             json.dump(made_with, file, indent=1)
         return
     if not path.exists():
-        raise WorldError(
+        raise SyntheticDataError(
             f"{folder} holds videos but no world.json that says what they are: {way_out}"
         )
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise WorldError(f"{path} is damaged ({error}): {way_out}") from error
+        raise SyntheticDataError(f"{path} is damaged ({error}): {way_out}") from error
     if found != made_with:
-        raise WorldError(
+        raise SyntheticDataError(
             f"{path} says that the videos there were made with {found}, but asked for is {made_with}: {way_out}"
         )
 
@@ -182,28 +189,30 @@ def _render_missing(
     for unfinished in videos.glob("*" + UNFINISHED_SUFFIX):
         unfinished.unlink()  # what a killed run left behind: nobody else is at work here
     missing = [plan for plan in plans if not (videos / f"{plan.name}.mp4").exists()]
-    stories = ((tell_story(plan, settings), videos / f"{plan.name}.mp4") for plan in missing)
+    stories = (
+        (generate_planned_story(plan, settings), videos / f"{plan.name}.mp4") for plan in missing
+    )
     render_stories(
         stories, len(missing), settings.size_pixels, settings.frames_per_second, num_workers
     )
 
 
-def _read_totals(folder: Path, plans: list[VideoPlan]) -> Totals | None:
+def _read_totals(folder: Path, plans: list[VideoPlan]) -> SplitTotals | None:
     """The totals, if all that is said about these videos is there."""
     if not all(
         (folder / name).exists()
         for name in ("totals.json", "questions.json", "captions.jsonl", "index.html")
     ):
         return None
-    totals = Totals(**json.loads((folder / "totals.json").read_text(encoding="utf-8")))
+    totals = SplitTotals(**json.loads((folder / "totals.json").read_text(encoding="utf-8")))
     return totals if totals.num_videos == len(plans) else None
 
 
-def _describe(folder: Path, plans: list[VideoPlan], settings: WorldConfig) -> Totals:
+def _describe(folder: Path, plans: list[VideoPlan], settings: WorldConfig) -> SplitTotals:
     """Write down all that is said about the videos, one video after the other."""
     (folder / "totals.json").unlink(missing_ok=True)
     tasks = parse_tasks(settings.tasks)
-    page = PageOfSet(folder.name, plans)
+    page = PreviewPage(folder.name, plans)
     num_questions: Counter[str] = Counter()
     with (
         whole(folder / "questions.json") as question_file,
@@ -211,8 +220,8 @@ def _describe(folder: Path, plans: list[VideoPlan], settings: WorldConfig) -> To
     ):
         question_file.write("[")
         for plan in plans:
-            story = tell_story(plan, settings)
-            asked = questions(story, plan.name, tasks, settings.questions_per_task)
+            story = generate_planned_story(plan, settings)
+            asked = generate_questions(story, plan.name, tasks, settings.questions_per_task)
             for question in asked:
                 question_file.write(",\n" if num_questions else "\n")
                 question_file.write(json.dumps(_question_record(plan.name, question)))
@@ -222,7 +231,9 @@ def _describe(folder: Path, plans: list[VideoPlan], settings: WorldConfig) -> To
         question_file.write("\n]\n")
     with whole(folder / "index.html") as page_file:
         page_file.write(page.html())
-    totals = Totals(len(plans), sum(plan.duration_seconds for plan in plans), dict(num_questions))
+    totals = SplitTotals(
+        len(plans), sum(plan.duration_seconds for plan in plans), dict(num_questions)
+    )
     with whole(folder / "totals.json") as totals_file:
         json.dump(asdict(totals), totals_file, indent=1)
     return totals
@@ -249,15 +260,17 @@ def _caption_record(name: str, story: Story) -> dict[str, Any]:
         "video": f"{name}.mp4",
         "seed": story.seed,
         "duration_seconds": story.duration_seconds,
-        "summary": summary(story),
-        "events": [asdict(event) for event in events(story)],
-        "captions": [asdict(captions(story, *clip)) for clip in clips(story, CLIP_SECONDS)],
+        "summary": summarize_story(story),
+        "events": [asdict(event) for event in list_events(story)],
+        "captions": [
+            asdict(describe_clip(story, *clip)) for clip in split_into_clips(story, CLIP_SECONDS)
+        ],
     }
 
 
-def prepare_world(config: Config) -> World:
+def build_and_pack(config: Config) -> SyntheticDataset:
     """Make the world's videos, as far as they are not there yet, and pack them into `FOLDER/{train,validation}/shards`."""
-    world = make_world(config.world)
+    world = build_dataset(config.world)
     for videos, question_file in (
         (world.train_videos, world.train_questions),
         (world.validation_videos, world.validation_questions),
@@ -278,11 +291,11 @@ def synthesize(out: Path, hours: float, length: str, settings: WorldConfig) -> s
         What was made, and the commands that come next.
 
     Raises:
-        WorldError: there is nothing to make, a story cannot be told, or `out` holds another set or cannot be filled.
+        SyntheticDataError: there is nothing to make, a story cannot be told, or `out` holds another set or cannot be filled.
     """
     length_seconds = parse_length(length)
     plans = plan_hours(hours, length_seconds, settings.seed)
-    totals = make_set(
+    totals = build_split(
         out, plans, settings, {"seed": settings.seed, "length_seconds": list(length_seconds)}
     )
     folder = quote(str(out))

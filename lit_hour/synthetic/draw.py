@@ -13,9 +13,9 @@ from html import escape
 import numpy as np
 from numpy.typing import NDArray
 
-from lit_hour.synthetic.story import Actor, Background, Prop, middle_of
+from lit_hour.synthetic.story import Actor, Background, Prop, cell_center
 
-COLOURS = ("#3b6fb6", "#e08a2e")
+CHART_COLORS = ("#3b6fb6", "#e08a2e")
 WIDTH, ROW_HEIGHT, LABEL_WIDTH = 900, 18, 260
 NUM_BINS, HISTOGRAM_HEIGHT = 20, 180
 
@@ -25,12 +25,13 @@ def draw_bars(bars: Sequence[tuple[str, Sequence[int]]], legend: Sequence[str]) 
     longest = max((sum(values) for _, values in bars), default=0) or 1
     scale = (WIDTH - LABEL_WIDTH - 60) / longest
     parts = [
-        _text(LABEL_WIDTH + 150 * i, 12, words, fill=COLOURS[i]) for i, words in enumerate(legend)
+        _text(LABEL_WIDTH + 150 * i, 12, words, fill=CHART_COLORS[i])
+        for i, words in enumerate(legend)
     ]
     for row, (label, values) in enumerate(bars, start=1):
         y, x = row * ROW_HEIGHT, float(LABEL_WIDTH)
         parts.append(_text(LABEL_WIDTH - 8, y + 13, label, anchor="end"))
-        for colour, value in zip(COLOURS, values, strict=True):
+        for colour, value in zip(CHART_COLORS, values, strict=True):
             parts.append(_bar(x, y + 2, value * scale, ROW_HEIGHT - 4, colour))
             x += value * scale
         parts.append(_text(x + 5, y + 13, str(sum(values))))
@@ -48,7 +49,13 @@ def draw_histogram(values: Sequence[float], unit: str, counted: str) -> str:
     for index, count in enumerate(counts):
         height = count / top * (HISTOGRAM_HEIGHT - 45)
         parts.append(
-            _bar(20 + index * width, HISTOGRAM_HEIGHT - 25 - height, width - 2, height, COLOURS[0])
+            _bar(
+                20 + index * width,
+                HISTOGRAM_HEIGHT - 25 - height,
+                width - 2,
+                height,
+                CHART_COLORS[0],
+            )
         )
     parts.append(_text(20, HISTOGRAM_HEIGHT - 8, f"{edges[0]:.1f} {unit}"))
     parts.append(_text(WIDTH - 20, HISTOGRAM_HEIGHT - 8, f"{edges[-1]:.1f} {unit}", anchor="end"))
@@ -74,7 +81,7 @@ def _text(x: float, y: float, words: str, anchor: str = "start", fill: str = "#3
 Array = NDArray[np.floating]
 Picture = NDArray[np.uint8]  # (size, size, 3), RGB
 
-RGB_OF_COLOUR = {
+COLOR_RGB = {
     "red": (225, 30, 30),
     "green": (25, 165, 50),
     "blue": (45, 70, 235),
@@ -88,7 +95,7 @@ RGB_OF_COLOUR = {
     "purple": (135, 65, 165),
     "turquoise": (60, 195, 195),
 }
-RGB_OF_PROP = {"box": (205, 165, 115), "rock": (100, 105, 115), "bush": (95, 115, 40)}
+PROP_RGB = {"box": (205, 165, 115), "rock": (100, 105, 115), "bush": (95, 115, 40)}
 DARKER = 0.78  # tone of the pattern of a background
 EDGE = 0.55  # tone of the edge of a prop
 NUM_STRIPES = 4  # and dots or squares in a row, of the darker tone
@@ -146,14 +153,14 @@ def _draw_actor(picture: Picture, actor: Actor, pose: Pose) -> None:
     _paint(
         picture[rows, columns],
         OUTLINES[actor.shape](along, across) * radius_pixels,
-        RGB_OF_COLOUR[actor.colour],
+        COLOR_RGB[actor.color],
     )
     if actor.has_eye:
         eye = np.hypot(along, across + EYE_UP) - EYE_RADIUS  # (rows, columns)
         _paint(
             picture[rows, columns],
             eye * radius_pixels,
-            RGB_OF_COLOUR["white" if actor.colour == "black" else "black"],
+            COLOR_RGB["white" if actor.color == "black" else "black"],
         )
 
 
@@ -168,7 +175,7 @@ def _paint(picture: Picture, distance: Array, colour: tuple[int, int, int]) -> N
 @lru_cache(maxsize=64)
 def _backdrop(background: Background, size_pixels: int) -> Picture:
     """The picture `(size, size, 3)` of a background without anything on it."""
-    colour = np.array(RGB_OF_COLOUR[background.colour], dtype=np.uint8)  # (3,)
+    colour = np.array(COLOR_RGB[background.color], dtype=np.uint8)  # (3,)
     period = 1 / NUM_STRIPES
     x = (
         (np.arange(size_pixels)[None, :] + 0.5) / size_pixels % period / period
@@ -188,7 +195,7 @@ def _backdrop(background: Background, size_pixels: int) -> Picture:
 @lru_cache(maxsize=256)
 def _prop(prop: Prop, size_pixels: int) -> tuple[slice, slice, NDArray[np.bool_], Picture]:
     """Rows and columns of a prop, which of its pixels `(rows, columns, 1)` cover what is behind, and their colours."""
-    center_x, center_y = middle_of(prop.cell)
+    center_x, center_y = cell_center(prop.cell)
     rows = _pixels_within(center_y, 1.1 * PROP_RADIUS, size_pixels)
     columns = _pixels_within(center_x, 1.1 * PROP_RADIUS, size_pixels)
     x = (
@@ -211,7 +218,7 @@ def _prop(prop: Prop, size_pixels: int) -> tuple[slice, slice, NDArray[np.bool_]
         lobes = 0.05 * np.cos(7 * np.arctan2(y, x))  # (rows, columns)
         distance = np.hypot(x, y) - 1.02 - lobes  # (rows, columns)
         is_line = np.hypot((x % 0.5) - 0.25, (y % 0.5) - 0.25) < 0.1  # (rows, columns) berries
-    colour = np.array(RGB_OF_PROP[prop.kind], dtype=np.float32)  # (3,)
+    colour = np.array(PROP_RGB[prop.kind], dtype=np.float32)  # (3,)
     dark = ((distance > -0.14) | is_line)[..., None]  # (rows, columns, 1)
     drawn = np.where(dark, EDGE * colour, colour).astype(np.uint8)  # (rows, columns, 3)
     return rows, columns, (distance <= 0)[..., None], drawn

@@ -17,7 +17,7 @@ from PIL import Image
 from lit_hour.synthetic.draw import draw_bars, draw_histogram
 from lit_hour.synthetic.render import draw_moment
 from lit_hour.synthetic.story import Interval, Story
-from lit_hour.synthetic.story_index import clock, length
+from lit_hour.synthetic.story_index import format_clock, format_duration
 from lit_hour.synthetic.video_plan import VideoPlan
 from lit_hour.taxonomy import TASKS
 from lit_hour.types import Question
@@ -36,7 +36,7 @@ img { display: block; border-radius: 3px } .right { font-weight: 600; color: #0a
 """
 
 
-class PageOfSet:
+class PreviewPage:
     """The page of one set, filled video by video."""
 
     def __init__(self, name: str, plans: list[VideoPlan]) -> None:
@@ -99,7 +99,7 @@ def _strip(plan: VideoPlan, story: Story) -> str:
     figures = "".join(
         _figure(plan, story, (float(moment), story.duration_seconds)) for moment in moments
     )
-    title = f"{plan.name}.mp4: {length(story.duration_seconds)}, {len(story.scenes)} scenes, {len(story.deeds)} deeds"
+    title = f"{plan.name}.mp4: {format_duration(story.duration_seconds)}, {len(story.scenes)} scenes, {len(story.actions)} deeds"
     return f'<p><a href="videos/{plan.name}.mp4">{escape(title)}</a></p><div>{figures}</div>'
 
 
@@ -128,9 +128,9 @@ def _figure(plan: VideoPlan, story: Story, interval: Interval) -> str:
         Image.fromarray(draw_moment(story, seconds, FRAME_PIXELS)).save(file, "PNG")
         encoded = base64.b64encode(file.getvalue()).decode("ascii")
     image = f'<img width="{FRAME_PIXELS}" height="{FRAME_PIXELS}" alt="" src="data:image/png;base64,{encoded}">'
-    return f'<figure><a href="videos/{plan.name}.mp4#t={seconds:g}">{image}</a>{clock(seconds)}</figure>'
+    return f'<figure><a href="videos/{plan.name}.mp4#t={seconds:g}">{image}</a>{format_clock(seconds)}</figure>'
 
 
 def _link(plan: VideoPlan, interval: Interval) -> str:
     start, end = interval
-    return f'<a href="videos/{plan.name}.mp4#t={start:g},{end:g}">{clock(start)}-{clock(end)}</a>'
+    return f'<a href="videos/{plan.name}.mp4#t={start:g},{end:g}">{format_clock(start)}-{format_clock(end)}</a>'

@@ -17,9 +17,9 @@ from typing import NoReturn
 import av
 from tqdm import tqdm
 
-from lit_hour.errors import WorldError
+from lit_hour.errors import SyntheticDataError
 from lit_hour.synthetic.draw import Picture, Pose, draw_picture
-from lit_hour.synthetic.story import ACTIONS, Actor, Scene, Stay, Story
+from lit_hour.synthetic.story import SOLO_VERBS, Actor, Appearance, Scene, Story
 
 TURNS_AHEAD = 2  # stories that are written for each process, one of which it renders
 
@@ -36,7 +36,7 @@ def render_stories(
     A story is taken from `videos` when its turn is near, so that any number of them needs the memory of a few.
 
     Raises:
-        WorldError: a video cannot be written, or one of the processes was killed; what is finished by then stays.
+        SyntheticDataError: a video cannot be written, or one of the processes was killed; what is finished by then stays.
     """
     if not num_videos:
         return
@@ -53,7 +53,7 @@ def render_stories(
             while pending:
                 pending = _wait_for_one(pending, bar)
         except BrokenProcessPool as error:
-            raise WorldError(
+            raise SyntheticDataError(
                 "a process that renders videos was killed: start again, what is finished is kept"
             ) from error
         finally:
@@ -108,22 +108,22 @@ DRAWN_BY_PATH = {
 }
 
 
-def pose_at(scene: Scene, stay: Stay, seconds: float) -> Pose | None:
+def pose_at(scene: Scene, stay: Appearance, seconds: float) -> Pose | None:
     """The pose of a figure at a time of its stay, or None while it blinks or is behind a prop.
 
     Raises:
-        WorldError: it does something that nothing here draws.
+        SyntheticDataError: it does something that nothing here draws.
     """
     if stay.is_hidden_at(seconds):
         return None
-    x, y = stay.point_at(seconds)
+    x, y = stay.position_at(seconds)
     radius = stay.actor.size / 2
-    deed = scene.deed_at(seconds)
+    deed = scene.action_at(seconds)
     if deed is None or deed.actor != stay.actor:
         return Pose(x, y, radius)
     elapsed_seconds = seconds - deed.start_seconds
     progress = elapsed_seconds / (deed.end_seconds - deed.start_seconds)
-    match deed.action:
+    match deed.verb:
         case "spins":
             return Pose(x, y, radius, angle_degrees=elapsed_seconds * DEGREES_PER_SECOND)
         case "grows":
@@ -138,17 +138,17 @@ def pose_at(scene: Scene, stay: Stay, seconds: float) -> Pose | None:
                 y - BOUNCE_HEIGHT * abs(math.sin(math.pi * elapsed_seconds / BOUNCE_SECONDS)),
                 radius,
             )
-        case action if action in DRAWN_BY_PATH or action in ACTIONS:
+        case action if action in DRAWN_BY_PATH or action in SOLO_VERBS:
             return Pose(x, y, radius)
-    raise WorldError(
-        f"nothing here draws the action {deed.action!r} of the deed at {deed.start_seconds} s"
+    raise SyntheticDataError(
+        f"nothing here draws the action {deed.verb!r} of the deed at {deed.start_seconds} s"
     )
 
 
 def poses_at(scene: Scene, seconds: float) -> tuple[tuple[Actor, Pose], ...]:
     """Who is seen at a time of the scene, and how; the one that does something is last, and so in front."""
-    deed = scene.deed_at(seconds)
-    stays = [stay for stay in scene.stays if stay.is_there_at(seconds)]
+    deed = scene.action_at(seconds)
+    stays = [stay for stay in scene.appearances if stay.is_present_at(seconds)]
     stays.sort(key=lambda stay: deed is not None and stay.actor == deed.actor)
     poses = ((stay.actor, pose_at(scene, stay, seconds)) for stay in stays)
     return tuple((actor, pose) for actor, pose in poses if pose is not None)
@@ -166,10 +166,10 @@ def render_story(story: Story, path: Path, size_pixels: int, frames_per_second: 
     """Write the story as a square video; `path` appears only when the whole video is in it.
 
     Raises:
-        WorldError: the size is odd, which H.264 with half the colour resolution cannot hold, or the file cannot be written.
+        SyntheticDataError: the size is odd, which H.264 with half the colour resolution cannot hold, or the file cannot be written.
     """
     if size_pixels % 2:
-        raise WorldError(
+        raise SyntheticDataError(
             f"world.size_pixels is {size_pixels}: it has to be even, as H.264 wants it"
         )
     unfinished = path.with_name(path.name + UNFINISHED_SUFFIX)
@@ -182,7 +182,7 @@ def render_story(story: Story, path: Path, size_pixels: int, frames_per_second: 
         )
         os.replace(unfinished, path)
     except OSError as error:
-        raise WorldError(f"{path} cannot be written: {error}") from error
+        raise SyntheticDataError(f"{path} cannot be written: {error}") from error
     finally:
         unfinished.unlink(missing_ok=True)
 

@@ -15,20 +15,20 @@ from itertools import permutations
 from random import Random
 
 from lit_hour.synthetic.story import (
-    ACTIONS,
-    MOVES,
-    PLACES,
+    CELL_NAMES,
+    MOVE_DIRECTIONS,
     SIDES,
+    SOLO_VERBS,
+    Action,
     Actor,
+    Appearance,
     Background,
     Cell,
-    Deed,
     Interval,
     Point,
     Prop,
     Scene,
-    Stay,
-    middle_of,
+    cell_center,
 )
 
 LEAST_DISTANCE = 0.29  # of a path from the middle of a figure or a prop that it passes: two large figures do not touch
@@ -36,7 +36,7 @@ PAST_THE_EDGE = 0.2  # how far outside the frame a figure is when it begins to c
 
 
 @dataclass
-class Presence:
+class OpenAppearance:
     """A stay that is not over yet: since when, in which of the places, and the path up to now."""
 
     start_seconds: float
@@ -46,13 +46,13 @@ class Presence:
     hidden_since: float | None = None
 
 
-class Floor:
+class Layout:
     """Nine places, some of them with a prop, and the figures that are present."""
 
     def __init__(self, props: tuple[Prop, ...]) -> None:
         self.kind_of_cell = {prop.cell: prop.kind for prop in props}
-        self.present: dict[Actor, Presence] = {}
-        self.stays: list[Stay] = []
+        self.present: dict[Actor, OpenAppearance] = {}
+        self.stays: list[Appearance] = []
 
     @property
     def visible(self) -> list[Actor]:
@@ -70,15 +70,15 @@ class Floor:
     def free_cells(self) -> list[Cell]:
         """The places with neither a figure nor a prop."""
         taken = {presence.cell for presence in self.present.values()} | self.kind_of_cell.keys()
-        return [cell for cell in PLACES if cell not in taken]
+        return [cell for cell in CELL_NAMES if cell not in taken]
 
     def point(self, actor: Actor) -> Point:
         """Where a figure stands."""
-        return middle_of(self.present[actor].cell)
+        return cell_center(self.present[actor].cell)
 
     def walk(self, actor: Actor, start: float, end: float, cell: Cell) -> None:
         """Let it go straight to a place."""
-        self.follow(actor, [(start, *self.point(actor)), (end, *middle_of(cell))], cell)
+        self.follow(actor, [(start, *self.point(actor)), (end, *cell_center(cell))], cell)
 
     def follow(self, actor: Actor, path: list[tuple[float, float, float]], cell: Cell) -> None:
         """Let it take a path that ends in a place."""
@@ -101,7 +101,7 @@ class Floor:
         self.reveal(actor, seconds)
         presence = self.present.pop(actor)
         self.stays.append(
-            Stay(
+            Appearance(
                 actor, presence.start_seconds, seconds, tuple(presence.path), tuple(presence.hidden)
             )
         )
@@ -114,7 +114,7 @@ class Floor:
             presence.cell for actor, presence in self.present.items() if actor not in moving
         } | self.kind_of_cell.keys()
         return all(
-            _distance(middle_of(cell), start, end) >= LEAST_DISTANCE
+            _distance(cell_center(cell), start, end) >= LEAST_DISTANCE
             for cell in cells
             if cell != goal
         )
@@ -123,7 +123,7 @@ class Floor:
 def outside(cell: Cell, side: str) -> Point:
     """Where a figure is that has gone out of the frame from a place straight to a side."""
     across, down = SIDES[side]
-    x, y = middle_of(cell)
+    x, y = cell_center(cell)
     edge = {-1: -PAST_THE_EDGE, 1: 1 + PAST_THE_EDGE}
     return edge.get(across, x), edge.get(down, y)
 
@@ -168,7 +168,7 @@ class Pace:
         return deed, max(deed + 1, slot)
 
 
-def play_scene(
+def simulate_scene(
     random: Random,
     interval: Interval,
     background: Background,
@@ -184,7 +184,7 @@ def play_scene(
         seen: who was seen in an earlier scene, and therefore returns where others enter.
     """
     start, end = interval
-    stage = _Stage(random, start, props, cast, seen)
+    stage = _SceneSimulator(random, start, props, cast, seen)
     seconds = start + 1  # everyone stands for a moment
     while True:
         deed_seconds, slot_seconds = pace.draw(random)
@@ -199,7 +199,7 @@ def play_scene(
     return Scene(start, end, background, props, tuple(stays), tuple(stage.deeds))
 
 
-class _Stage:
+class _SceneSimulator:
     """Where everyone is at one moment of the scene, and what has been done up to it."""
 
     def __init__(
@@ -211,8 +211,8 @@ class _Stage:
         seen: set[Actor],
     ) -> None:
         self.random = random
-        self.floor = Floor(props)
-        self.deeds: list[Deed] = []
+        self.floor = Layout(props)
+        self.deeds: list[Action] = []
         self.seen = set(seen)
         self.hides_long = (
             random.random() < 0.5
@@ -221,7 +221,7 @@ class _Stage:
         self.waiting = cast[num_there:]
         for actor in cast[:num_there]:
             cell = random.choice(self.floor.free_cells)
-            self._add(actor, start, cell, [(start, *middle_of(cell))])
+            self._add(actor, start, cell, [(start, *cell_center(cell))])
 
     def act(self, start: float, end: float, is_last: bool) -> None:
         """Let one figure do something between these times, if anything is possible; `is_last`: there is no slot after it."""
@@ -245,15 +245,15 @@ class _Stage:
     # What can be done: each returns whether it was possible, and then it is done
 
     def _act_alone(self, start: float, end: float) -> bool:
-        actor, action = self._draw_visible(), self.random.choice(ACTIONS)
+        actor, action = self._draw_visible(), self.random.choice(SOLO_VERBS)
         if actor is None:
             return False
-        if action in MOVES:
-            cell = self._draw_move(actor, MOVES[action])
+        if action in MOVE_DIRECTIONS:
+            cell = self._draw_move(actor, MOVE_DIRECTIONS[action])
             if cell is None:
                 return False
             self.floor.walk(actor, start, end, cell)
-        self.deeds.append(Deed(actor, action, start, end))
+        self.deeds.append(Action(actor, action, start, end))
         return True
 
     def _meet(self, start: float, end: float) -> bool:
@@ -273,7 +273,7 @@ class _Stage:
         turn, back = start + TURN_BACK * (end - start), end - TURN_BACK * (end - start)
         path = [(start, *here), (turn, *contact), (back, *contact), (end, *here)]
         self.floor.follow(actor, path, self.floor.present[actor].cell)
-        self.deeds.append(Deed(actor, "touches", start, end, partner.name))
+        self.deeds.append(Action(actor, "touches", start, end, partner.name))
         return True
 
     def _push(self, start: float, end: float, actor: Actor, partner: Actor) -> bool:
@@ -283,56 +283,60 @@ class _Stage:
             return False
         across, down = _sign(next_cell[0] - cell[0]), _sign(next_cell[1] - cell[1])
         goal = next_cell[0] + across, next_cell[1] + down
-        here, there = middle_of(cell), middle_of(next_cell)
+        here, there = cell_center(cell), cell_center(next_cell)
         if goal not in self.floor.free_cells or not self.floor.is_clear(
-            here, middle_of(goal), {actor, partner}
+            here, cell_center(goal), {actor, partner}
         ):
             return False
-        beyond, reach = middle_of(goal), _reach(actor, partner)
+        beyond, reach = cell_center(goal), _reach(actor, partner)
         farthest = beyond[0] - across * reach, beyond[1] - down * reach
         done = start + PUSHED * (end - start)
         met = start + (done - start) * (math.dist(here, there) - reach) / math.dist(here, farthest)
         self.floor.follow(actor, [(start, *here), (done, *farthest), (end, *there)], next_cell)
         self.floor.follow(partner, [(met, *there), (done, *beyond)], goal)
-        self.deeds.append(Deed(actor, "pushes", start, end, partner.name))
+        self.deeds.append(Action(actor, "pushes", start, end, partner.name))
         return True
 
     def _hide(self, start: float, end: float) -> bool:
         actor = self._draw_visible()
         cell = self.random.choice(list(self.floor.kind_of_cell))
         if actor is None or not self.floor.is_clear(
-            self.floor.point(actor), middle_of(cell), {actor}, cell
+            self.floor.point(actor), cell_center(cell), {actor}, cell
         ):
             return False
         self.floor.walk(actor, start, end, cell)
         self.floor.hide(actor, end)
-        self.deeds.append(Deed(actor, "hides", start, end, self.floor.kind_of_cell[cell]))
+        self.deeds.append(Action(actor, "hides", start, end, self.floor.kind_of_cell[cell]))
         return True
 
     def _come_out(self, start: float, end: float) -> None:
         """To a place that can be reached; when there is none, it stays where it is for now."""
         actor = self.floor.hidden[0]
         behind = self.floor.present[actor].cell
-        here = middle_of(behind)
+        here = cell_center(behind)
         cells = [
             cell
             for cell in self.floor.free_cells
-            if self.floor.is_clear(here, middle_of(cell), {actor}, behind)
+            if self.floor.is_clear(here, cell_center(cell), {actor}, behind)
         ]
         if cells:
             self.floor.reveal(actor, start)
             self.floor.walk(actor, start, end, self.random.choice(cells))
-            self.deeds.append(Deed(actor, "comes out", start, end, self.floor.kind_of_cell[behind]))
+            self.deeds.append(
+                Action(actor, "comes out", start, end, self.floor.kind_of_cell[behind])
+            )
 
     def _enter(self, start: float, end: float) -> bool:
         cell, side = self.random.choice(self.floor.free_cells), self.random.choice(list(SIDES))
-        if not self.waiting or not self.floor.is_clear(outside(cell, side), middle_of(cell), set()):
+        if not self.waiting or not self.floor.is_clear(
+            outside(cell, side), cell_center(cell), set()
+        ):
             return False
         actor = self.waiting.pop(0)
         self.deeds.append(
-            Deed(actor, "returns" if actor in self.seen else "enters", start, end, side)
+            Action(actor, "returns" if actor in self.seen else "enters", start, end, side)
         )
-        self._add(actor, start, cell, [(start, *outside(cell, side)), (end, *middle_of(cell))])
+        self._add(actor, start, cell, [(start, *outside(cell, side)), (end, *cell_center(cell))])
         return True
 
     def _leave(self, start: float, end: float) -> bool:
@@ -340,18 +344,18 @@ class _Stage:
         if actor is None or len(self.floor.present) == 1:
             return False
         cell = self.floor.present[actor].cell
-        if not self.floor.is_clear(middle_of(cell), outside(cell, side), {actor}):
+        if not self.floor.is_clear(cell_center(cell), outside(cell, side), {actor}):
             return False
-        self.floor.follow(actor, [(start, *middle_of(cell)), (end, *outside(cell, side))], cell)
+        self.floor.follow(actor, [(start, *cell_center(cell)), (end, *outside(cell, side))], cell)
         self.floor.remove(actor, end)
         self.waiting.append(actor)
-        self.deeds.append(Deed(actor, "leaves", start, end, side))
+        self.deeds.append(Action(actor, "leaves", start, end, side))
         return True
 
     def _add(
         self, actor: Actor, seconds: float, cell: Cell, path: list[tuple[float, float, float]]
     ) -> None:
-        self.floor.present[actor] = Presence(seconds, cell, path)
+        self.floor.present[actor] = OpenAppearance(seconds, cell, path)
         self.seen.add(actor)
 
     def _draw_visible(self) -> Actor | None:
@@ -362,11 +366,11 @@ class _Stage:
         """A free place in a direction that can be reached, or None."""
         column, row = self.floor.present[actor].cell
         steps = [(column + direction[0] * num, row + direction[1] * num) for num in (1, 2)]
-        free, here = self.floor.free_cells, middle_of((column, row))
+        free, here = self.floor.free_cells, cell_center((column, row))
         within = [
             step
             for step in steps
-            if step in free and self.floor.is_clear(here, middle_of(step), {actor})
+            if step in free and self.floor.is_clear(here, cell_center(step), {actor})
         ]
         return self.random.choice(within) if within else None
 

@@ -17,11 +17,23 @@ Interval = tuple[float, float]
 Point = tuple[float, float]
 Cell = tuple[int, int]  # column and row of the nine places
 
-COLOURS = ("red", "green", "blue", "yellow", "white", "black")
+COLORS = ("red", "green", "blue", "yellow", "white", "black")
 SHAPES = ("circle", "square", "triangle", "star", "cross", "diamond")
-MOVES = {"moves left": (-1, 0), "moves right": (1, 0), "moves up": (0, -1), "moves down": (0, 1)}
-ACTIONS = (*MOVES, "spins", "grows", "shrinks", "blinks", "bounces")  # what a figure does by itself
-BACKGROUND_COLOURS = (
+MOVE_DIRECTIONS = {
+    "moves left": (-1, 0),
+    "moves right": (1, 0),
+    "moves up": (0, -1),
+    "moves down": (0, 1),
+}
+SOLO_VERBS = (
+    *MOVE_DIRECTIONS,
+    "spins",
+    "grows",
+    "shrinks",
+    "blinks",
+    "bounces",
+)  # what a figure does by itself
+BACKGROUND_COLORS = (
     "grey",
     "brown",
     "pink",
@@ -33,8 +45,8 @@ PATTERNS = ("plain", "striped", "dotted", "checked")
 PROPS = ("box", "rock", "bush")  # what one can hide behind
 SIDES = {"left": (-1, 0), "right": (1, 0), "top": (0, -1), "bottom": (0, 1)}
 
-SHARE_OF_CELL = (0.2, 0.5, 0.8)  # middle of the first, second and third column or row
-PLACES: dict[Cell, str] = {
+CELL_CENTERS = (0.2, 0.5, 0.8)  # middle of the first, second and third column or row
+CELL_NAMES: dict[Cell, str] = {
     (column, row): ("middle" if across == down == "middle" else f"{down} {across}")
     for row, down in enumerate(("top", "middle", "bottom"))
     for column, across in enumerate(("left", "middle", "right"))
@@ -54,14 +66,14 @@ class Actor:
     """
 
     shape: str
-    colour: str
+    color: str
     size: float
     has_eye: bool = True
 
     @property
     def name(self) -> str:
         """What questions call it."""
-        return f"{self.colour} {self.shape}"
+        return f"{self.color} {self.shape}"
 
     @property
     def size_word(self) -> str:
@@ -73,13 +85,13 @@ class Actor:
 class Background:
     """What a scene is played on: a colour, and a pattern in a darker tone of it."""
 
-    colour: str
+    color: str
     pattern: str = "plain"
 
     @property
     def name(self) -> str:
         """What questions call it."""
-        return f"{self.pattern} {self.colour}"
+        return f"{self.pattern} {self.color}"
 
 
 @dataclass(frozen=True)
@@ -91,7 +103,7 @@ class Prop:
 
 
 @dataclass(frozen=True)
-class Deed:
+class Action:
     """Something that a figure does, alone or to another.
 
     Attributes:
@@ -100,7 +112,7 @@ class Deed:
     """
 
     actor: Actor
-    action: str
+    verb: str
     start_seconds: float
     end_seconds: float
     target: str = ""
@@ -111,7 +123,7 @@ class Deed:
         return self.start_seconds, self.end_seconds
 
     @property
-    def words(self) -> str:
+    def predicate(self) -> str:
         """What the actor does: `spins`, `hides behind the rock`."""
         between = {
             "enters": "from the",
@@ -121,16 +133,16 @@ class Deed:
             "pushes": "the",
         }
         between |= {"hides": "behind the", "comes out": "from behind the"}
-        return f"{self.action} {between[self.action]} {self.target}" if self.target else self.action
+        return f"{self.verb} {between[self.verb]} {self.target}" if self.target else self.verb
 
     @property
     def clause(self) -> str:
         """Who does what: `the red star spins`."""
-        return f"the {self.actor.name} {self.words}"
+        return f"the {self.actor.name} {self.predicate}"
 
 
 @dataclass(frozen=True)
-class Stay:
+class Appearance:
     """The time from when a figure comes into a scene until it has left or the scene ends.
 
     Attributes:
@@ -142,14 +154,14 @@ class Stay:
     start_seconds: float
     end_seconds: float
     path: tuple[tuple[float, float, float], ...]
-    hidden: tuple[Interval, ...] = ()
+    hidden_intervals: tuple[Interval, ...] = ()
 
     @property
     def interval(self) -> Interval:
         """Start and end in seconds."""
         return self.start_seconds, self.end_seconds
 
-    def point_at(self, seconds: float) -> Point:
+    def position_at(self, seconds: float) -> Point:
         """Where the figure is at a time."""
         if seconds <= self.path[0][0]:
             return self.path[0][1:]
@@ -161,9 +173,9 @@ class Stay:
 
     def is_hidden_at(self, seconds: float) -> bool:
         """Whether it is behind a prop."""
-        return any(start <= seconds < end for start, end in self.hidden)
+        return any(start <= seconds < end for start, end in self.hidden_intervals)
 
-    def is_there_at(self, seconds: float) -> bool:
+    def is_present_at(self, seconds: float) -> bool:
         """Whether it is in the scene, hidden or not."""
         return self.start_seconds <= seconds < self.end_seconds
 
@@ -181,8 +193,8 @@ class Scene:
     end_seconds: float
     background: Background
     props: tuple[Prop, ...]
-    stays: tuple[Stay, ...]
-    deeds: tuple[Deed, ...]
+    appearances: tuple[Appearance, ...]
+    actions: tuple[Action, ...]
 
     @property
     def interval(self) -> Interval:
@@ -192,11 +204,11 @@ class Scene:
     @property
     def actors(self) -> tuple[Actor, ...]:
         """Who is seen in it, each once, in the order of coming in."""
-        return tuple(dict.fromkeys(stay.actor for stay in self.stays))
+        return tuple(dict.fromkeys(stay.actor for stay in self.appearances))
 
-    def deed_at(self, seconds: float) -> Deed | None:
+    def action_at(self, seconds: float) -> Action | None:
         """What is being done at a time."""
-        for deed in self.deeds:
+        for deed in self.actions:
             if deed.start_seconds <= seconds < deed.end_seconds:
                 return deed
         return None
@@ -212,19 +224,19 @@ class Story:
     difficulty: Difficulty = "full"
 
     @cached_property
-    def deeds(self) -> tuple[Deed, ...]:
+    def actions(self) -> tuple[Action, ...]:
         """Every deed, in the order of time."""
-        return tuple(deed for scene in self.scenes for deed in scene.deeds)
+        return tuple(deed for scene in self.scenes for deed in scene.actions)
 
     @cached_property
-    def stays(self) -> tuple[Stay, ...]:
+    def appearances(self) -> tuple[Appearance, ...]:
         """Every stay, scene by scene."""
-        return tuple(stay for scene in self.scenes for stay in scene.stays)
+        return tuple(stay for scene in self.scenes for stay in scene.appearances)
 
     @cached_property
     def actors(self) -> tuple[Actor, ...]:
         """Who is seen in it, each once, in the order of first coming in."""
-        return tuple(dict.fromkeys(stay.actor for stay in self.stays))
+        return tuple(dict.fromkeys(stay.actor for stay in self.appearances))
 
     def scene_at(self, seconds: float) -> Scene:
         """The scene that is on at a time of the story."""
@@ -235,17 +247,17 @@ class Story:
         return [scene.start_seconds for scene in self.scenes]
 
 
-def middle_of(cell: Cell) -> Point:
+def cell_center(cell: Cell) -> Point:
     """Where a figure stands in one of the nine places."""
-    return SHARE_OF_CELL[cell[0]], SHARE_OF_CELL[cell[1]]
+    return CELL_CENTERS[cell[0]], CELL_CENTERS[cell[1]]
 
 
-def place_of(point: Point) -> str:
+def nearest_cell_name(point: Point) -> str:
     """The name of the place that a point is nearest to."""
     column, row = (_nearest(share) for share in point)
-    return PLACES[column, row]
+    return CELL_NAMES[column, row]
 
 
 def _nearest(share: float) -> int:
     """The column or row whose middle is nearest to a share of the frame."""
-    return min(range(len(SHARE_OF_CELL)), key=lambda index: abs(SHARE_OF_CELL[index] - share))
+    return min(range(len(CELL_CENTERS)), key=lambda index: abs(CELL_CENTERS[index] - share))

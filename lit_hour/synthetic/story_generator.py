@@ -11,8 +11,8 @@ import math
 from itertools import accumulate, pairwise, permutations, product
 from random import Random
 
-from lit_hour.errors import WorldError
-from lit_hour.synthetic.scene_simulator import Pace, play_scene
+from lit_hour.errors import SyntheticDataError
+from lit_hour.synthetic.scene_simulator import Pace, simulate_scene
 from lit_hour.synthetic.stories.easy import (
     SHORTEST_SCENE_SECONDS,
     num_easy_scenes,
@@ -20,11 +20,11 @@ from lit_hour.synthetic.stories.easy import (
 )
 from lit_hour.synthetic.stories.needle import NEEDLES, play_needle_scenes, shortest_needle_story
 from lit_hour.synthetic.story import (
-    BACKGROUND_COLOURS,
-    COLOURS,
+    BACKGROUND_COLORS,
+    CELL_NAMES,
+    COLORS,
     LARGE_SIZE,
     PATTERNS,
-    PLACES,
     PROPS,
     SHAPES,
     SMALL_SIZE,
@@ -40,12 +40,12 @@ SHORTEST_FULL_STORY_SECONDS = 10.0
 NUM_ACTORS = 10
 ACTIONS_PER_MINUTE = 10.0
 NEEDLE_SECONDS = 3.0
-MOST_ACTORS = len(SHAPES) * len(COLOURS)
+MOST_ACTORS = len(SHAPES) * len(COLORS)
 SHARE_OF_REGULARS = 0.4  # of the figures of a full story
 NUM_REGULAR_BACKGROUNDS, NUM_GUEST_BACKGROUNDS = 4, 4
 
 
-def write_story(
+def generate_story(
     seed: int,
     duration_seconds: float,
     difficulty: Difficulty = "full",
@@ -65,7 +65,7 @@ def write_story(
         needle_seconds: how long each needle lasts.
 
     Raises:
-        WorldError: the duration is not a number of seconds that one scene fits in, or there are more figures than pairs
+        SyntheticDataError: the duration is not a number of seconds that one scene fits in, or there are more figures than pairs
             of a shape and a colour.
     """
     shortest, reason = {
@@ -77,13 +77,13 @@ def write_story(
         "full": (SHORTEST_FULL_STORY_SECONDS, "which is one scene"),
     }[difficulty]
     if not math.isfinite(duration_seconds) or duration_seconds < shortest:
-        raise WorldError(
+        raise SyntheticDataError(
             f"a story of {duration_seconds} s cannot be told: its duration has to be at least {shortest:g} s, {reason}"
         )
     if not 1 <= num_actors <= MOST_ACTORS:
-        raise WorldError(
+        raise SyntheticDataError(
             f"a story of {num_actors} figures cannot be told: world.num_actors has to be 1 to {MOST_ACTORS}, as there are"
-            f" {len(SHAPES)} shapes in {len(COLOURS)} colours and no two figures may look alike"
+            f" {len(SHAPES)} shapes in {len(COLORS)} colours and no two figures may look alike"
         )
     random = Random(seed)
     if difficulty == "easy":
@@ -113,7 +113,9 @@ def _play_full_scenes(
     for (start, end), background, cast in zip(
         pairwise(boundaries), backgrounds, casts, strict=True
     ):
-        scene = play_scene(random, (start, end), background, props[background], cast, seen, pace)
+        scene = simulate_scene(
+            random, (start, end), background, props[background], cast, seen, pace
+        )
         seen.update(scene.actors)
         scenes.append(scene)
     return scenes
@@ -134,7 +136,7 @@ def _draw_boundaries(random: Random, duration_seconds: float, num_scenes: int) -
 
 def _draw_casts(random: Random, num_scenes: int, num_actors: int) -> list[list[Actor]]:
     """Who is in each scene: one to three figures, a guest among them in at most two of three scenes."""
-    pairs = random.sample(list(product(SHAPES, COLOURS)), num_actors)
+    pairs = random.sample(list(product(SHAPES, COLORS)), num_actors)
     figures = [
         Actor(shape, colour, random.choice((SMALL_SIZE, LARGE_SIZE))) for shape, colour in pairs
     ]
@@ -153,7 +155,7 @@ def _draw_casts(random: Random, num_scenes: int, num_actors: int) -> list[list[A
 
 def _draw_backgrounds(random: Random, num_scenes: int) -> list[Background]:
     """The background of each scene, never that of the one before, and last not the first one: regulars, and some guests."""
-    drawn = [Background(*pair) for pair in product(BACKGROUND_COLOURS, PATTERNS)]
+    drawn = [Background(*pair) for pair in product(BACKGROUND_COLORS, PATTERNS)]
     drawn = random.sample(drawn, NUM_REGULAR_BACKGROUNDS + NUM_GUEST_BACKGROUNDS)
     regulars, guests = drawn[:NUM_REGULAR_BACKGROUNDS], drawn[NUM_REGULAR_BACKGROUNDS:]
     places = random.sample(range(num_scenes), min(len(guests), num_scenes // 2))
@@ -170,7 +172,9 @@ def _draw_backgrounds(random: Random, num_scenes: int) -> list[Background]:
 
 def _draw_props(random: Random) -> tuple[Prop, ...]:
     """Two things that do not stand side by side, so that there is a way between them."""
-    apart = [(one, other) for one, other in permutations(PLACES, 2) if math.dist(one, other) > 1]
+    apart = [
+        (one, other) for one, other in permutations(CELL_NAMES, 2) if math.dist(one, other) > 1
+    ]
     return tuple(
         Prop(kind, cell)
         for kind, cell in zip(random.sample(PROPS, 2), random.choice(apart), strict=True)

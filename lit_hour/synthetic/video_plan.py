@@ -10,10 +10,10 @@ from random import Random
 from typing import Literal
 
 from lit_hour.config.synthetic import WorldConfig
-from lit_hour.errors import WorldError
-from lit_hour.synthetic.questions.generate import parse_tasks, questions
+from lit_hour.errors import SyntheticDataError
+from lit_hour.synthetic.questions.generate import generate_questions, parse_tasks
 from lit_hour.synthetic.story import Story
-from lit_hour.synthetic.story_generator import write_story
+from lit_hour.synthetic.story_generator import generate_story
 
 Split = Literal["train", "validation"]
 SPLITS: tuple[Split, ...] = ("train", "validation")
@@ -38,14 +38,16 @@ def plan_split(settings: WorldConfig, split: Split) -> list[VideoPlan]:
     No two videos of any split of any `settings.seed` have the same seed.
 
     Raises:
-        WorldError: there is no video to make, or there are more hours than videos.
+        SyntheticDataError: there is no video to make, or there are more hours than videos.
     """
     name = "num_videos" if split == "train" else "num_validation_videos"
     num_videos = getattr(settings, name)
     if num_videos < 1:
-        raise WorldError(f"world.{name} is {num_videos}: a world has at least one video in it")
+        raise SyntheticDataError(
+            f"world.{name} is {num_videos}: a world has at least one video in it"
+        )
     if settings.num_hour_videos > num_videos:
-        raise WorldError(
+        raise SyntheticDataError(
             f"world.num_hour_videos is {settings.num_hour_videos}, but world.{name} is {num_videos}: "
             "the hours are among the videos, so there cannot be more of them"
         )
@@ -65,10 +67,12 @@ def plan_hours(hours: float, length_seconds: tuple[float, float], seed: int) -> 
     """As many videos of durations between the two as make so many hours; more hours begin with the same videos.
 
     Raises:
-        WorldError: there is nothing to make.
+        SyntheticDataError: there is nothing to make.
     """
     if not (math.isfinite(hours) and hours > 0):
-        raise WorldError(f"--hours {hours:g}: a set has to have some; give a number above 0")
+        raise SyntheticDataError(
+            f"--hours {hours:g}: a set has to have some; give a number above 0"
+        )
     plans: list[VideoPlan] = []
     made_seconds = 0.0
     while made_seconds < hours * HOUR_SECONDS:
@@ -85,11 +89,11 @@ def parse_length(words: str) -> tuple[float, float]:
     """Shortest and longest duration in seconds, from `3m-60m`, `1h`, `90s` or `1h30m`.
 
     Raises:
-        WorldError: it is no such length, is zero, or the shortest is longer than the longest.
+        SyntheticDataError: it is no such length, is zero, or the shortest is longer than the longest.
     """
     parts = [LENGTH.fullmatch(part.strip()) for part in words.split("-")]
     if len(parts) > 2 or not all(parts):
-        raise WorldError(
+        raise SyntheticDataError(
             f"--length {words}: write one duration or two, such as 90s, 3m, 1h30m or 3m-60m"
         )
     seconds = [
@@ -102,23 +106,25 @@ def parse_length(words: str) -> tuple[float, float]:
     ]
     shortest, longest = seconds[0], seconds[-1]
     if shortest == 0:
-        raise WorldError(f"--length {words}: a video of 0 seconds shows nothing; give at least 10s")
+        raise SyntheticDataError(
+            f"--length {words}: a video of 0 seconds shows nothing; give at least 10s"
+        )
     if shortest > longest:
-        raise WorldError(
+        raise SyntheticDataError(
             f"--length {words}: the shortest has to come first: {'-'.join(reversed(words.split('-')))}"
         )
     return float(shortest), float(longest)
 
 
-def tell_story(plan: VideoPlan, settings: WorldConfig) -> Story:
+def generate_planned_story(plan: VideoPlan, settings: WorldConfig) -> Story:
     """The story of a video. With tasks asked for by name, the first one drawn that has material for all of them.
 
     Raises:
-        WorldError: such a story cannot be told, there is no such task, or none of `NUM_ATTEMPTS` stories has the material.
+        SyntheticDataError: such a story cannot be told, there is no such task, or none of `NUM_ATTEMPTS` stories has the material.
     """
     tasks = parse_tasks(settings.tasks)
     for attempt in range(NUM_ATTEMPTS if tasks else 1):
-        story = write_story(
+        story = generate_story(
             _derive_seed("attempt", plan.seed, attempt) if attempt else plan.seed,
             plan.duration_seconds,
             settings.difficulty,
@@ -129,11 +135,13 @@ def tell_story(plan: VideoPlan, settings: WorldConfig) -> Story:
         )
         try:
             if tasks:
-                questions(story, plan.name, tasks, settings.questions_per_task)
+                generate_questions(story, plan.name, tasks, settings.questions_per_task)
             return story
-        except WorldError as error:
+        except SyntheticDataError as error:
             reason = error
-    raise WorldError(f"none of {NUM_ATTEMPTS} stories drawn for {plan.name} will do: {reason}")
+    raise SyntheticDataError(
+        f"none of {NUM_ATTEMPTS} stories drawn for {plan.name} will do: {reason}"
+    )
 
 
 def _name(index: int) -> str:

@@ -23,7 +23,7 @@ from tempfile import TemporaryDirectory
 
 from lit_hour.config.videomarathon import MarathonConfig, ServingConfig
 from lit_hour.synthetic.render import render_story
-from lit_hour.synthetic.story_generator import write_story
+from lit_hour.synthetic.story_generator import generate_story
 from lit_hour.videomarathon.annotate import annotate
 from tests.videomarathon.chat_server import completion
 from tests.videomarathon.narrator import Narrator
@@ -81,7 +81,7 @@ class Latency:
 
 def run_server(names: list[str], minutes: float, latency_seconds: float, pipe: Connection) -> None:
     """Serve until a word comes through the pipe, and send back what was counted."""
-    stories = [write_story(seed, 60 * minutes) for seed in range(NUM_STORIES)]
+    stories = [generate_story(seed, 60 * minutes) for seed in range(NUM_STORIES)]
     narrator = Narrator({name: stories[number % NUM_STORIES] for number, name in enumerate(names)})
     os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     latency = Latency(narrator, latency_seconds)
@@ -108,7 +108,7 @@ def main(
         videos = Path(folder, "videos")
         videos.mkdir()
         for seed in range(min(NUM_STORIES, num_videos)):
-            render_story(write_story(seed, 60 * minutes), videos / names[seed], 128, 5)
+            render_story(generate_story(seed, 60 * minutes), videos / names[seed], 128, 5)
         for number in range(NUM_STORIES, num_videos):
             (videos / names[number]).symlink_to(videos / names[number % NUM_STORIES])
         pipe, far_end = multiprocessing.Pipe()

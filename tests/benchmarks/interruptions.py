@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from lit_hour.synthetic.dataset import prepare_world
+from lit_hour.synthetic.dataset import build_and_pack
 from tests.small_run import Small, settings
 from tests.training.interrupted import Layout, Result, draw, run_to_the_end
 
@@ -27,7 +27,7 @@ def main(seeds: list[int]) -> int:
     num_wrong = 0
     with TemporaryDirectory() as folder:
         small = Small.write(Path(folder), settings(Path(folder) / "world"))
-        prepare_world(small.config("none"))
+        build_and_pack(small.config("none"))
         words = [
             f"training.max_steps={NUM_STEPS}",
             "training.validate_every_steps=10",

@@ -19,7 +19,7 @@ from transformers.models.qwen2_vl.image_processing_qwen2_vl import smart_resize
 
 from lit_hour.config.videomarathon import MarathonConfig
 from lit_hour.synthetic.render import render_story
-from lit_hour.synthetic.story_generator import write_story
+from lit_hour.synthetic.story_generator import generate_story
 from lit_hour.videomarathon.annotate import annotate
 from lit_hour.videomarathon.teacher import FORMS
 from tests.videomarathon import narrator
@@ -119,7 +119,7 @@ class Plans:
 
 def measure(minutes: float, settings: MarathonConfig) -> tuple[list[list[int]], Sequence[int]]:
     """Annotate one made-up video: the counts of each form, and the bytes of the journal and of the annotation and page."""
-    story = write_story(int(minutes), 60 * minutes)
+    story = generate_story(int(minutes), 60 * minutes)
     counting = Counting(narrator.Narrator({"video.mp4": story}))
     with TemporaryDirectory() as folder, ChatServer(counting.answer) as server:
         videos, out = Path(folder, "videos"), Path(folder, "out")

@@ -9,7 +9,7 @@ import pytest
 
 from lit_hour.config.videomarathon import FilterConfig, MarathonConfig
 from lit_hour.synthetic.render import render_story
-from lit_hour.synthetic.story_generator import write_story
+from lit_hour.synthetic.story_generator import generate_story
 from lit_hour.videomarathon.annotate import annotate
 from tests.slurm.cluster import Cluster, Job, wait_until
 from tests.videomarathon.chat_server import ChatServer
@@ -28,7 +28,7 @@ WORDS = (
 @pytest.fixture(scope="module")
 def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("videos")
-    render_story(write_story(0, 120.0), folder / NAMES[0], 32, 1)
+    render_story(generate_story(0, 120.0), folder / NAMES[0], 32, 1)
     for name in NAMES[1:]:
         (folder / name).symlink_to(folder / NAMES[0])
     return folder
@@ -37,7 +37,7 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def server() -> Iterator[ChatServer]:
     with ChatServer(
-        Narrator(dict.fromkeys(NAMES, write_story(0, 120.0))).answer, delay_seconds=0.1
+        Narrator(dict.fromkeys(NAMES, generate_story(0, 120.0))).answer, delay_seconds=0.1
     ) as server:
         yield server
 

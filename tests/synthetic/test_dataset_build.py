@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from lit_hour.config.synthetic import WorldConfig
-from lit_hour.errors import WorldError
-from lit_hour.synthetic.dataset import make_world
+from lit_hour.errors import SyntheticDataError
+from lit_hour.synthetic.dataset import build_dataset
 from lit_hour.synthetic.video_plan import plan_split
 
 SETTINGS = WorldConfig(
@@ -24,7 +24,7 @@ SETTINGS = WorldConfig(
 @pytest.fixture(scope="module")
 def finished_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("finished") / "world"
-    make_world(replace(SETTINGS, folder=str(folder)), num_workers=2)
+    build_dataset(replace(SETTINGS, folder=str(folder)), num_workers=2)
     return folder
 
 
@@ -44,7 +44,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def test_a_world_is_a_set_to_train_on_and_one_to_validate_on(settings: WorldConfig):
-    world = make_world(settings)
+    world = build_dataset(settings)
     for split, videos, file in (
         ("train", world.train_videos, world.train_questions),
         ("validation", world.validation_videos, world.validation_questions),
@@ -58,7 +58,7 @@ def test_a_world_is_a_set_to_train_on_and_one_to_validate_on(settings: WorldConf
 
 def test_two_runs_at_once_make_one_world(tmp_path: Path):
     settings = replace(SETTINGS, folder=str(tmp_path))
-    others = [threading.Thread(target=make_world, args=(settings, 1)) for _ in range(2)]
+    others = [threading.Thread(target=build_dataset, args=(settings, 1)) for _ in range(2)]
     for other in others:
         other.start()
     for other in others:
@@ -91,9 +91,10 @@ def test_a_folder_of_another_world_is_refused_and_kept(
 ):
     before = contents(Path(settings.folder))
     with pytest.raises(
-        WorldError, match=rf"world\.json says.*'{name}'.*choose another folder.*delete that folder"
+        SyntheticDataError,
+        match=rf"world\.json says.*'{name}'.*choose another folder.*delete that folder",
     ):
-        make_world(replace(settings, **{name: value}))
+        build_dataset(replace(settings, **{name: value}))
     assert contents(Path(settings.folder)) == before
 
 
@@ -113,20 +114,20 @@ def test_settings_that_make_no_world_are_refused_before_anything_is_written(tmp_
             r"there is no task 'object_existense'; did you mean 'object_existence'\?",
         ),
     ):
-        with pytest.raises(WorldError, match=reason):
-            make_world(replace(settings, **{name: value}))
+        with pytest.raises(SyntheticDataError, match=reason):
+            build_dataset(replace(settings, **{name: value}))
     assert not (tmp_path / "world").exists()
 
 
 def test_settings_that_failed_before_the_first_video_can_be_mended(tmp_path: Path):
     settings = replace(SETTINGS, folder=str(tmp_path), num_videos=1, num_validation_videos=1)
-    with pytest.raises(WorldError, match=r"world\.size_pixels is 33"):
-        make_world(replace(settings, size_pixels=33))
-    make_world(settings)
+    with pytest.raises(SyntheticDataError, match=r"world\.size_pixels is 33"):
+        build_dataset(replace(settings, size_pixels=33))
+    build_dataset(settings)
     assert len(list(tmp_path.glob("*/videos/*.mp4"))) == 2
 
 
 def test_a_folder_that_cannot_be_is_refused_by_name(tmp_path: Path):
     (tmp_path / "file").write_text("here already")
-    with pytest.raises(WorldError, match=r"file/world/train cannot be filled"):
-        make_world(replace(SETTINGS, folder=str(tmp_path / "file" / "world")))
+    with pytest.raises(SyntheticDataError, match=r"file/world/train cannot be filled"):
+        build_dataset(replace(SETTINGS, folder=str(tmp_path / "file" / "world")))

@@ -15,11 +15,11 @@ import pytest
 from lit_hour.cli import main
 from lit_hour.config.synthetic import WorldConfig
 from lit_hour.data.questions.file import read_questions
-from lit_hour.errors import InputError, WorldError
-from lit_hour.synthetic.captions import events
-from lit_hour.synthetic.dataset import make_set
-from lit_hour.synthetic.questions.generate import questions
-from lit_hour.synthetic.video_plan import plan_hours, tell_story
+from lit_hour.errors import InputError, SyntheticDataError
+from lit_hour.synthetic.captions import list_events
+from lit_hour.synthetic.dataset import build_split
+from lit_hour.synthetic.questions.generate import generate_questions
+from lit_hour.synthetic.video_plan import generate_planned_story, plan_hours
 from lit_hour.taxonomy import TASK_OF_KEY
 from tests import REPOSITORY
 
@@ -62,7 +62,7 @@ def seconds_in(path: Path) -> float:
 
 
 def test_a_set_has_its_videos_and_what_is_known_about_them(finished: Path):
-    stories = [tell_story(plan, SETTINGS) for plan in PLANS]
+    stories = [generate_planned_story(plan, SETTINGS) for plan in PLANS]
     assert len(PLANS) > 1
     assert [seconds_in(finished / "videos" / f"{plan.name}.mp4") for plan in PLANS] == [
         plan.duration_seconds for plan in PLANS
@@ -74,7 +74,7 @@ def test_a_set_has_its_videos_and_what_is_known_about_them(finished: Path):
             story.seed,
             story.duration_seconds,
         )
-        assert line["events"] == [asdict(event) for event in events(story)]
+        assert line["events"] == [asdict(event) for event in list_events(story)]
         assert line["captions"][-1]["end_seconds"] == story.duration_seconds
     totals = json.loads((finished / "totals.json").read_text())
     asked = json.loads((finished / "questions.json").read_text())
@@ -90,7 +90,9 @@ def test_packing_reads_the_questions_as_they_were_asked(finished: Path):
         for subject in read_questions(finished / "questions.json")
     }
     for plan in PLANS:
-        assert read[f"{plan.name}.mp4"] == tuple(questions(tell_story(plan, SETTINGS), plan.name))
+        assert read[f"{plan.name}.mp4"] == tuple(
+            generate_questions(generate_planned_story(plan, SETTINGS), plan.name)
+        )
 
 
 def test_the_words_that_come_next_work(
@@ -241,11 +243,11 @@ def test_named_tasks_are_asked_about_every_video_and_no_others(tmp_path: Path):
 
 def test_videos_that_nobody_described_or_badly_are_refused(out: Path):
     (out / "world.json").write_text("{", encoding="utf-8")
-    with pytest.raises(WorldError, match=r"world\.json is damaged"):
-        make_set(out, PLANS, SETTINGS, {})
+    with pytest.raises(SyntheticDataError, match=r"world\.json is damaged"):
+        build_split(out, PLANS, SETTINGS, {})
     (out / "world.json").unlink()
-    with pytest.raises(WorldError, match=r"holds videos but no world\.json"):
-        make_set(out, PLANS, SETTINGS, {})
+    with pytest.raises(SyntheticDataError, match=r"holds videos but no world\.json"):
+        build_split(out, PLANS, SETTINGS, {})
 
 
 def test_the_page_shows_frames_and_charts_and_asks_nobody(finished: Path):

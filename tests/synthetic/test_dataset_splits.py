@@ -5,8 +5,8 @@ import pytest
 
 from lit_hour.config.schema import Config
 from lit_hour.data.shards.reader import open_shards
-from lit_hour.errors import ShardError, WorldError
-from lit_hour.synthetic.dataset import prepare_world
+from lit_hour.errors import ShardError, SyntheticDataError
+from lit_hour.synthetic.dataset import build_and_pack
 from tests.small_run import Small
 
 
@@ -36,12 +36,12 @@ def test_what_is_there_is_not_made_again(config: Config) -> None:
         if path.suffix in (".mp4", ".tar") or path.name == "000000.json"
     }
     assert len(made) == 6 + 3 + 2
-    prepare_world(config)
+    build_and_pack(config)
     assert {path: path.stat().st_mtime_ns for path in made} == made
 
 
 def test_the_world_has_a_question_to_try(config: Config) -> None:
-    video, question, answer = prepare_world(config).example()
+    video, question, answer = build_and_pack(config).example()
     assert Path(video).is_file() and "validation" in video
     record = next(
         record
@@ -54,10 +54,12 @@ def test_the_world_has_a_question_to_try(config: Config) -> None:
 
 
 def test_other_settings_are_refused_and_nothing_is_overwritten(small: Small) -> None:
-    with pytest.raises(WorldError, match=r"world\.json says that the videos there were made with"):
-        prepare_world(small.config("none", "world.size_pixels=32"))
+    with pytest.raises(
+        SyntheticDataError, match=r"world\.json says that the videos there were made with"
+    ):
+        build_and_pack(small.config("none", "world.size_pixels=32"))
     with pytest.raises(
         ShardError, match="holds shards made from other files, questions or settings"
     ):
-        prepare_world(small.config("none", "video.max_frames=5"))
+        build_and_pack(small.config("none", "video.max_frames=5"))
     assert len(open_shards(small.yaml.parent / "world/train/shards").subjects) == 4

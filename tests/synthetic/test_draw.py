@@ -3,19 +3,19 @@ from itertools import combinations, product
 import numpy as np
 import pytest
 
-from lit_hour.synthetic.draw import RGB_OF_COLOUR, Pose, draw_picture
+from lit_hour.synthetic.draw import COLOR_RGB, Pose, draw_picture
 from lit_hour.synthetic.story import (
-    BACKGROUND_COLOURS,
-    COLOURS,
+    BACKGROUND_COLORS,
+    CELL_NAMES,
+    COLORS,
     LARGE_SIZE,
     PATTERNS,
-    PLACES,
     PROPS,
     SHAPES,
     Actor,
     Background,
     Prop,
-    middle_of,
+    cell_center,
 )
 
 SIZE = 128
@@ -23,9 +23,9 @@ SIZE = 128
 
 @pytest.mark.parametrize("kind", PROPS)
 def test_a_prop_covers_a_large_figure_whatever_it_is(kind: str):
-    for cell, shape in product(PLACES, SHAPES):
+    for cell, shape in product(CELL_NAMES, SHAPES):
         empty = draw_picture(Background("grey"), (Prop(kind, cell),), [], SIZE)
-        pose = Pose(*middle_of(cell), LARGE_SIZE / 2)
+        pose = Pose(*cell_center(cell), LARGE_SIZE / 2)
         hidden = draw_picture(
             Background("grey"), (Prop(kind, cell),), [(Actor(shape, "red", LARGE_SIZE), pose)], SIZE
         )
@@ -33,14 +33,14 @@ def test_a_prop_covers_a_large_figure_whatever_it_is(kind: str):
 
 
 def test_no_two_colours_are_alike():
-    for one, other in combinations(RGB_OF_COLOUR.values(), 2):
+    for one, other in combinations(COLOR_RGB.values(), 2):
         assert np.abs(np.subtract(one, other)).max() >= 64
 
 
 def test_no_two_backgrounds_or_props_are_alike():
     pictures = [
         draw_picture(Background(colour, pattern), (), [], SIZE)
-        for colour in BACKGROUND_COLOURS
+        for colour in BACKGROUND_COLORS
         for pattern in PATTERNS
     ]
     pictures += [
@@ -51,7 +51,7 @@ def test_no_two_backgrounds_or_props_are_alike():
 
 
 def test_a_figure_can_be_seen_on_every_background():
-    for colour, background, pattern in product(COLOURS, BACKGROUND_COLOURS, PATTERNS):
+    for colour, background, pattern in product(COLORS, BACKGROUND_COLORS, PATTERNS):
         empty = draw_picture(Background(background, pattern), (), [], SIZE)
         pose = Pose(0.5, 0.5, LARGE_SIZE / 2)
         picture = draw_picture(

@@ -7,9 +7,9 @@ from random import Random
 
 import pytest
 
-from lit_hour.synthetic.questions.generate import questions
+from lit_hour.synthetic.questions.generate import generate_questions
 from lit_hour.synthetic.story import Difficulty
-from lit_hour.synthetic.story_generator import write_story
+from lit_hour.synthetic.story_generator import generate_story
 from lit_hour.taxonomy import TASK_OF_KEY
 from lit_hour.types import Question
 from tests.synthetic.guess import Guesser, deviations_above_chance
@@ -22,7 +22,7 @@ def choices(first_seed: int, difficulty: Difficulty) -> dict[str, list[Question]
     """Multiple-choice questions by task."""
     found = defaultdict(list)
     for seed in range(first_seed, first_seed + NUM_STORIES[difficulty]):
-        for question in questions(write_story(seed, 200.0, difficulty), "video"):
+        for question in generate_questions(generate_story(seed, 200.0, difficulty), "video"):
             if question.options:
                 found[question.task].append(question)
     return found

@@ -10,21 +10,21 @@ import av
 import numpy as np
 import pytest
 
-from lit_hour.errors import WorldError
-from lit_hour.synthetic.draw import RGB_OF_COLOUR
+from lit_hour.errors import SyntheticDataError
+from lit_hour.synthetic.draw import COLOR_RGB
 from lit_hour.synthetic.render import draw_moment, pose_at, render_story
 from lit_hour.synthetic.story import (
-    ACTIONS,
     LARGE_SIZE,
     SHAPES,
+    SOLO_VERBS,
+    Action,
     Actor,
+    Appearance,
     Background,
-    Deed,
     Scene,
-    Stay,
     Story,
 )
-from lit_hour.synthetic.story_generator import write_story
+from lit_hour.synthetic.story_generator import generate_story
 from tests import REPOSITORY
 
 SIZE, RATE = 128, 5
@@ -39,7 +39,7 @@ def decode(path: Path) -> np.ndarray:
 
 def has_colour(picture: np.ndarray, colour: str) -> np.ndarray:
     """Which pixels `(height, width)` have a colour, give or take what encoding changes."""
-    return np.abs(picture.astype(int) - np.array(RGB_OF_COLOUR[colour])).max(axis=-1) < 32
+    return np.abs(picture.astype(int) - np.array(COLOR_RGB[colour])).max(axis=-1) < 32
 
 
 def middle(picture: np.ndarray, colour: str) -> tuple[float, float]:
@@ -47,9 +47,9 @@ def middle(picture: np.ndarray, colour: str) -> tuple[float, float]:
     return float(columns.mean()) / SIZE, float(rows.mean()) / SIZE
 
 
-def pixel_below_eye(picture: np.ndarray, stay: Stay, seconds: float) -> np.ndarray:
+def pixel_below_eye(picture: np.ndarray, stay: Appearance, seconds: float) -> np.ndarray:
     """The pixel `(1, 1, 3)` in the middle of a figure, under its eye."""
-    x, y = stay.point_at(seconds)
+    x, y = stay.position_at(seconds)
     row, column = int((y + 0.12 * stay.actor.size) * SIZE), int(x * SIZE)
     return picture[row : row + 1, column : column + 1]
 
@@ -57,8 +57,8 @@ def pixel_below_eye(picture: np.ndarray, stay: Stay, seconds: float) -> np.ndarr
 def alone(shape: str, action: str, seconds: float = 6.0, colour: str = "blue") -> Story:
     """A figure in the middle that does one thing all the time."""
     actor = Actor(shape, colour, LARGE_SIZE)
-    stay = Stay(actor, 0.0, seconds, ((0.0, 0.5, 0.5),))
-    deeds = (Deed(actor, action, 0.0, seconds),) if action else ()
+    stay = Appearance(actor, 0.0, seconds, ((0.0, 0.5, 0.5),))
+    deeds = (Action(actor, action, 0.0, seconds),) if action else ()
     return Story(0, seconds, (Scene(0.0, seconds, Background("pink"), (), (stay,), deeds),))
 
 
@@ -66,27 +66,27 @@ def test_a_figure_is_drawn_in_its_colour_at_its_place_and_absent_when_hidden(tmp
     """On decoded frames, in the middle of every quiet stretch of several stories."""
     num_hidden = num_visible = 0
     for seed in range(4):
-        story = write_story(seed, 90.0)
+        story = generate_story(seed, 90.0)
         render_story(story, tmp_path / "story.mp4", SIZE, RATE)
         pictures = decode(tmp_path / "story.mp4")
         assert len(pictures) == 90 * RATE
         for scene in story.scenes:
             for end, start in pairwise(
-                [*(deed.end_seconds for deed in scene.deeds), scene.end_seconds]
+                [*(deed.end_seconds for deed in scene.actions), scene.end_seconds]
             ):
                 picture = pictures[round((end + min(0.4, (start - end) / 2)) * RATE)]
-                stays = [stay for stay in scene.stays if stay.is_there_at(end)]
-                colours = {stay.actor.colour for stay in stays if not stay.is_hidden_at(end)}
+                stays = [stay for stay in scene.appearances if stay.is_present_at(end)]
+                colours = {stay.actor.color for stay in stays if not stay.is_hidden_at(end)}
                 for stay in stays:
                     if not stay.is_hidden_at(end):
                         assert has_colour(
-                            pixel_below_eye(picture, stay, end), stay.actor.colour
+                            pixel_below_eye(picture, stay, end), stay.actor.color
                         ).all(), (seed, end, stay)
                         num_visible += 1
-                    elif stay.actor.colour not in colours | {
+                    elif stay.actor.color not in colours | {
                         "black"
                     }:  # the edges and eyes of others are dark
-                        assert has_colour(picture, stay.actor.colour).sum() == 0, (seed, end, stay)
+                        assert has_colour(picture, stay.actor.color).sum() == 0, (seed, end, stay)
                         num_hidden += 1
     assert num_visible > 60 and num_hidden >= 3
 
@@ -94,17 +94,17 @@ def test_a_figure_is_drawn_in_its_colour_at_its_place_and_absent_when_hidden(tmp
 def test_a_figure_goes_behind_what_it_hides_behind():
     story = next(
         s
-        for s in (write_story(seed, 120.0) for seed in range(50))
-        if any(d.action == "hides" for d in s.deeds)
+        for s in (generate_story(seed, 120.0) for seed in range(50))
+        if any(d.verb == "hides" for d in s.actions)
     )
-    deed = next(deed for deed in story.deeds if deed.action == "hides")
+    deed = next(deed for deed in story.actions if deed.verb == "hides")
     seconds = np.linspace(deed.start_seconds, deed.end_seconds, 9)
     others = {
-        actor.colour for actor in story.scene_at(deed.start_seconds).actors if actor != deed.actor
+        actor.color for actor in story.scene_at(deed.start_seconds).actors if actor != deed.actor
     }
-    assert deed.actor.colour not in others
+    assert deed.actor.color not in others
     areas = [
-        has_colour(draw_moment(story, float(second), SIZE), deed.actor.colour).sum()
+        has_colour(draw_moment(story, float(second), SIZE), deed.actor.color).sum()
         for second in seconds
     ]
     assert (
@@ -115,7 +115,7 @@ def test_a_figure_goes_behind_what_it_hides_behind():
 
 
 def test_presentation_times_and_key_frames(tmp_path: Path):
-    render_story(write_story(3, 60.0), tmp_path / "story.mp4", SIZE, RATE)
+    render_story(generate_story(3, 60.0), tmp_path / "story.mp4", SIZE, RATE)
     with av.open(str(tmp_path / "story.mp4")) as container:
         stream = container.streams.video[0]
         assert (stream.codec_context.name, stream.codec_context.pix_fmt) == ("h264", "yuv420p")
@@ -128,7 +128,7 @@ def test_presentation_times_and_key_frames(tmp_path: Path):
 
 @pytest.mark.parametrize(("size", "rate", "seconds"), [(64, 2, 11.0), (200, 12, 10.0)])
 def test_size_and_rate_are_as_asked(tmp_path: Path, size: int, rate: int, seconds: float):
-    render_story(write_story(0, seconds), tmp_path / "story.mp4", size, rate)
+    render_story(generate_story(0, seconds), tmp_path / "story.mp4", size, rate)
     assert decode(tmp_path / "story.mp4").shape == (seconds * rate, size, size, 3)
 
 
@@ -142,14 +142,14 @@ def test_what_moves_ends_where_its_word_says(action: str):
         "moves up": (0, -1),
         "moves down": (0, 1),
     }.get(action, (0, 0))
-    stories = [write_story(seed, 300.0) for seed in range(8)]
-    found = [(story, deed) for story in stories for deed in story.deeds if deed.action == action]
+    stories = [generate_story(seed, 300.0) for seed in range(8)]
+    found = [(story, deed) for story in stories for deed in story.actions if deed.verb == action]
     assert len(found) > 8
     for story, deed in found:
         scene = story.scene_at(deed.start_seconds)
         moved = {}
-        for stay in scene.stays:
-            if stay.is_there_at(deed.start_seconds) and not stay.is_hidden_at(deed.start_seconds):
+        for stay in scene.appearances:
+            if stay.is_present_at(deed.start_seconds) and not stay.is_hidden_at(deed.start_seconds):
                 poses = [
                     pose_at(scene, stay, second)
                     for second in (deed.start_seconds, deed.end_seconds)
@@ -170,20 +170,22 @@ def test_what_moves_ends_where_its_word_says(action: str):
 def test_who_touches_another_meets_it_and_goes_back():
     found = [
         (s, d)
-        for s in (write_story(seed, 300.0) for seed in range(8))
-        for d in s.deeds
-        if d.action == "touches"
+        for s in (generate_story(seed, 300.0) for seed in range(8))
+        for d in s.actions
+        if d.verb == "touches"
     ]
     assert len(found) > 8
     for story, deed in found:
         scene, middle_seconds = story.scene_at(deed.start_seconds), sum(deed.interval) / 2
         stays = {
-            stay.actor.name: stay for stay in scene.stays if stay.is_there_at(deed.start_seconds)
+            stay.actor.name: stay
+            for stay in scene.appearances
+            if stay.is_present_at(deed.start_seconds)
         }
         one, other = stays[deed.actor.name], stays[deed.target]
-        assert one.point_at(deed.start_seconds) == one.point_at(deed.end_seconds)
+        assert one.position_at(deed.start_seconds) == one.position_at(deed.end_seconds)
         distance = np.hypot(
-            *np.subtract(one.point_at(middle_seconds), other.point_at(middle_seconds))
+            *np.subtract(one.position_at(middle_seconds), other.position_at(middle_seconds))
         )
         assert distance < (one.actor.size + other.actor.size) / 2
 
@@ -226,21 +228,21 @@ def test_actions_and_shapes_look_different():
         assert all((mask & other).sum() / (mask | other).sum() < 0.8 for other in masks[:index])
     clips = [
         np.stack([draw_moment(alone("star", action), second, SIZE) for second in range(6)])
-        for action in ("", *(action for action in ACTIONS if not action.startswith("moves")))
+        for action in ("", *(action for action in SOLO_VERBS if not action.startswith("moves")))
     ]
     assert all(np.any(one != other) for index, one in enumerate(clips) for other in clips[:index])
 
 
 def test_the_same_story_gives_the_same_file(tmp_path: Path):
     for name in ("one.mp4", "two.mp4"):
-        render_story(write_story(5, 30.0), tmp_path / name, SIZE, RATE)
+        render_story(generate_story(5, 30.0), tmp_path / name, SIZE, RATE)
     assert (tmp_path / "one.mp4").read_bytes() == (tmp_path / "two.mp4").read_bytes()
 
 
 def test_a_killed_rendering_leaves_no_video(tmp_path: Path):
     code = (
         "import sys; from pathlib import Path; from lit_hour.synthetic.render import render_story; "
-        "from lit_hour.synthetic.story_generator import write_story; render_story(write_story(0, 36000.0), Path(sys.argv[1]), 128, 5)"
+        "from lit_hour.synthetic.story_generator import generate_story; render_story(generate_story(0, 36000.0), Path(sys.argv[1]), 128, 5)"
     )
     rendering = subprocess.Popen(
         [sys.executable, "-c", code, str(tmp_path / "story.mp4")], cwd=REPOSITORY
@@ -255,16 +257,16 @@ def test_a_killed_rendering_leaves_no_video(tmp_path: Path):
         os.kill(rendering.pid, signal.SIGKILL)
         rendering.wait()
     assert not (tmp_path / "story.mp4").exists()
-    render_story(write_story(0, 10.0), tmp_path / "story.mp4", 32, RATE)
+    render_story(generate_story(0, 10.0), tmp_path / "story.mp4", 32, RATE)
     assert [path.name for path in tmp_path.iterdir()] == ["story.mp4"]
     assert len(decode(tmp_path / "story.mp4")) == 50
 
 
 def test_what_cannot_be_written_is_refused_by_name(tmp_path: Path):
-    with pytest.raises(WorldError, match=r"world\.size_pixels is 97"):
-        render_story(write_story(0, 10.0), tmp_path / "story.mp4", 97, RATE)
-    with pytest.raises(WorldError, match=r"missing/story\.mp4 cannot be written"):
-        render_story(write_story(0, 10.0), tmp_path / "missing" / "story.mp4", SIZE, RATE)
-    with pytest.raises(WorldError, match="nothing here draws the action 'dances'"):
+    with pytest.raises(SyntheticDataError, match=r"world\.size_pixels is 97"):
+        render_story(generate_story(0, 10.0), tmp_path / "story.mp4", 97, RATE)
+    with pytest.raises(SyntheticDataError, match=r"missing/story\.mp4 cannot be written"):
+        render_story(generate_story(0, 10.0), tmp_path / "missing" / "story.mp4", SIZE, RATE)
+    with pytest.raises(SyntheticDataError, match="nothing here draws the action 'dances'"):
         render_story(alone("star", "dances"), tmp_path / "story.mp4", SIZE, RATE)
     assert not list(tmp_path.iterdir())

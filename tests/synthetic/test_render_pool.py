@@ -7,23 +7,23 @@ from pathlib import Path
 
 import pytest
 
-from lit_hour.errors import WorldError
+from lit_hour.errors import SyntheticDataError
 from lit_hour.synthetic.render import render_stories
-from lit_hour.synthetic.story_generator import write_story
+from lit_hour.synthetic.story_generator import generate_story
 from tests import REPOSITORY
 
 LONG_RENDERING = """
 import sys
 from pathlib import Path
-from lit_hour.errors import WorldError
+from lit_hour.errors import SyntheticDataError
 from lit_hour.synthetic.render import render_stories
-from lit_hour.synthetic.story_generator import write_story
+from lit_hour.synthetic.story_generator import generate_story
 
 durations = [20.0, 30000.0, 30000.0, 20.0]  # one of two processes finishes a video, then both are busy for long
-videos = [(write_story(seed, seconds), Path(sys.argv[1]) / f"{seed}.mp4") for seed, seconds in enumerate(durations)]
+videos = [(generate_story(seed, seconds), Path(sys.argv[1]) / f"{seed}.mp4") for seed, seconds in enumerate(durations)]
 try:
     render_stories(videos, len(videos), 64, 5, num_workers=2)
-except WorldError as error:
+except SyntheticDataError as error:
     sys.exit(str(error))
 """
 
@@ -103,9 +103,9 @@ def test_a_rendering_process_does_not_load_torch():
 
 
 def test_one_video_that_cannot_be_written_stops_the_rest(tmp_path: Path):
-    videos = [(write_story(0, 10.0), tmp_path / "missing" / "0.mp4")]
-    videos += [(write_story(seed, 900.0), tmp_path / f"{seed}.mp4") for seed in range(1, 9)]
-    with pytest.raises(WorldError, match=r"missing/0\.mp4 cannot be written"):
+    videos = [(generate_story(0, 10.0), tmp_path / "missing" / "0.mp4")]
+    videos += [(generate_story(seed, 900.0), tmp_path / f"{seed}.mp4") for seed in range(1, 9)]
+    with pytest.raises(SyntheticDataError, match=r"missing/0\.mp4 cannot be written"):
         render_stories(videos, len(videos), 32, 5, num_workers=1)
     assert len(list(tmp_path.glob("*.mp4"))) < 4
     assert not list(tmp_path.glob("*.part"))
@@ -117,7 +117,7 @@ def test_stories_are_taken_when_their_turn_is_near(tmp_path: Path):
     def stories():
         for seed in range(12):
             num_taken_before_last.append(len(list(tmp_path.glob("*.mp4"))))
-            yield write_story(seed, 10.0), tmp_path / f"{seed}.mp4"
+            yield generate_story(seed, 10.0), tmp_path / f"{seed}.mp4"
 
     render_stories(stories(), 12, 32, 2, num_workers=2)
     assert len(list(tmp_path.glob("*.mp4"))) == 12

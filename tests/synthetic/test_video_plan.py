@@ -3,9 +3,14 @@ from dataclasses import replace
 import pytest
 
 from lit_hour.config.synthetic import WorldConfig
-from lit_hour.errors import WorldError
-from lit_hour.synthetic.questions.generate import questions
-from lit_hour.synthetic.video_plan import parse_length, plan_hours, plan_split, tell_story
+from lit_hour.errors import SyntheticDataError
+from lit_hour.synthetic.questions.generate import generate_questions
+from lit_hour.synthetic.video_plan import (
+    generate_planned_story,
+    parse_length,
+    plan_hours,
+    plan_split,
+)
 
 SETTINGS = WorldConfig(
     num_videos=3, num_validation_videos=2, num_hour_videos=0, duration_seconds=30.0
@@ -23,7 +28,7 @@ def test_no_two_seeds_share_a_video():
         for plan in plan_split(world, split)
     ]
     plans += [plan for seed in (0, 1, 2) for plan in plan_hours(0.2, (30.0, 30.0), seed)]
-    stories = [tell_story(plan, SETTINGS) for plan in plans]
+    stories = [generate_planned_story(plan, SETTINGS) for plan in plans]
     assert (
         len({story.seed for story in stories})
         == len({story.scenes for story in stories})
@@ -43,10 +48,11 @@ def test_durations_are_the_set_one_give_or_take_a_third_and_hours_come_first():
 
 
 def test_a_world_without_videos_is_refused():
-    with pytest.raises(WorldError, match=r"world\.num_videos is 0"):
+    with pytest.raises(SyntheticDataError, match=r"world\.num_videos is 0"):
         plan_split(replace(SETTINGS, num_videos=0), "train")
     with pytest.raises(
-        WorldError, match=r"world\.num_hour_videos is 3, but world\.num_validation_videos is 2"
+        SyntheticDataError,
+        match=r"world\.num_hour_videos is 3, but world\.num_validation_videos is 2",
     ):
         plan_split(replace(SETTINGS, num_hour_videos=3), "validation")
 
@@ -65,7 +71,7 @@ def test_hours_are_filled_and_more_hours_begin_the_same():
 
 @pytest.mark.parametrize("hours", [0.0, -1.0, float("nan"), float("inf")])
 def test_hours_that_make_nothing_are_refused(hours: float):
-    with pytest.raises(WorldError, match=r"--hours .*give a number above 0"):
+    with pytest.raises(SyntheticDataError, match=r"--hours .*give a number above 0"):
         plan_hours(hours, (60.0, 60.0), 0)
 
 
@@ -96,7 +102,7 @@ def test_lengths(words: str, seconds: tuple[float, float]):
     ],
 )
 def test_lengths_that_are_none_are_refused(words: str, reason: str):
-    with pytest.raises(WorldError, match=f"--length {words}: {reason}"):
+    with pytest.raises(SyntheticDataError, match=f"--length {words}: {reason}"):
         parse_length(words)
 
 
@@ -105,8 +111,8 @@ def test_stories_are_drawn_until_they_have_the_tasks_that_are_named():
     named = replace(SETTINGS, tasks="object_permanence,overall_summarization")
     drawn_again = 0
     for plan in plans:
-        story = tell_story(plan, named)
-        asked = questions(
+        story = generate_planned_story(plan, named)
+        asked = generate_questions(
             story, plan.name, ("object/object_permanence", "event/overall_summarization")
         )
         assert {question.task for question in asked} == {
@@ -115,11 +121,11 @@ def test_stories_are_drawn_until_they_have_the_tasks_that_are_named():
         }
         drawn_again += story.seed != plan.seed
     assert 0 < drawn_again <= len(plans)
-    assert tell_story(plans[0], named) == tell_story(plans[0], named)
+    assert generate_planned_story(plans[0], named) == generate_planned_story(plans[0], named)
 
 
 def test_a_task_that_no_story_of_this_length_has_is_refused():
     (plan, *_) = plan_hours(0.001, (10.0, 10.0), 0)
     reason = "none of 50 stories drawn for world_00000 will do: .* no material for scene/scene_transition: it needs three"
-    with pytest.raises(WorldError, match=reason):
-        tell_story(plan, replace(SETTINGS, tasks="scene_transition"))
+    with pytest.raises(SyntheticDataError, match=reason):
+        generate_planned_story(plan, replace(SETTINGS, tasks="scene_transition"))

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from lit_hour.synthetic.render import poses_at
-from lit_hour.synthetic.story import PLACES, Story
+from lit_hour.synthetic.story import CELL_NAMES, Story
 
 SHARES = (0.2, 0.5, 0.8)
 THIRD_PERSON = {"touch": "touches", "push": "pushes"}
@@ -70,10 +70,10 @@ class Witness:
 def look(story: Story, seconds: float) -> Sight:
     scene = story.scene_at(seconds)
     kind_at = {tuple(SHARES[index] for index in prop.cell): prop.kind for prop in scene.props}
-    there = [stay for stay in scene.stays if stay.start_seconds <= seconds < stay.end_seconds]
+    there = [stay for stay in scene.appearances if stay.start_seconds <= seconds < stay.end_seconds]
     hidden = {}
     for stay in there:
-        if any(start <= seconds < end for start, end in stay.hidden):
+        if any(start <= seconds < end for start, end in stay.hidden_intervals):
             hidden[stay.actor.name] = kind_at[
                 stay.path[[key[0] > seconds for key in (*stay.path, (1e9,))].index(True) - 1][1:]
             ]
@@ -85,9 +85,9 @@ def look(story: Story, seconds: float) -> Sight:
         for stay in there
         if stay.actor.name not in hidden
     }
-    deed = scene.deed_at(seconds)
-    doing = (deed.actor.name, deed.words) if deed else None
-    return Sight(f"{scene.background.pattern} {scene.background.colour}", figures, hidden, doing)
+    deed = scene.action_at(seconds)
+    doing = (deed.actor.name, deed.predicate) if deed else None
+    return Sight(f"{scene.background.pattern} {scene.background.color}", figures, hidden, doing)
 
 
 def seconds_of(clock: str) -> int:
@@ -113,7 +113,7 @@ def clock_of(seconds: int) -> str:
 def place_at(point: tuple[float, ...]) -> str | None:
     if point[0] not in SHARES or point[1] not in SHARES:
         return None
-    return PLACES[SHARES.index(point[0]), SHARES.index(point[1])]
+    return CELL_NAMES[SHARES.index(point[0]), SHARES.index(point[1])]
 
 
 def true_answers(seen: Witness, question: str) -> set[str]:

@@ -10,7 +10,7 @@ import pytest
 
 from lit_hour.config.videomarathon import MarathonConfig
 from lit_hour.synthetic.render import render_story
-from lit_hour.synthetic.story_generator import write_story
+from lit_hour.synthetic.story_generator import generate_story
 from lit_hour.videomarathon.annotate import annotate
 from tests.videomarathon.chat_server import ChatServer
 from tests.videomarathon.filmed import SETTINGS, Films, Run
@@ -22,7 +22,7 @@ def films(tmp_path_factory: pytest.TempPathFactory) -> Films:
     """Two videos of two minutes, one of them in a folder of its own."""
     folder = tmp_path_factory.mktemp("films")
     stories = {
-        name: write_story(seed, 120.0)
+        name: generate_story(seed, 120.0)
         for seed, name in enumerate(("garden.mp4", "of a week/monday.mp4"))
     }
     for name, story in stories.items():

@@ -12,8 +12,8 @@ from collections.abc import Callable
 from hashlib import sha256
 from typing import Any
 
-from lit_hour.synthetic.captions import captions, events, summary
-from lit_hour.synthetic.questions.generate import questions
+from lit_hour.synthetic.captions import describe_clip, list_events, summarize_story
+from lit_hour.synthetic.questions.generate import generate_questions
 from lit_hour.synthetic.story import Story
 from lit_hour.taxonomy import TASKS
 from lit_hour.types import Question
@@ -37,7 +37,8 @@ class Narrator:
         self.planted: dict[str, str] = {}
         self.true_answers: dict[tuple[str, str], str] = {}
         self._known = {
-            name: questions(story, name, per_task=PER_TASK) for name, story in stories.items()
+            name: generate_questions(story, name, per_task=PER_TASK)
+            for name, story in stories.items()
         }
         for name, known in self._known.items():
             self.true_answers |= {(name, question.question): question.answer for question in known}
@@ -51,9 +52,9 @@ class Narrator:
         tellers: dict[str, Callable[[str, str], Any]] = {
             "clip_caption": self._tell_clip,
             "events": lambda name, text: {
-                "events": [vars(event) for event in events(self.stories[name])]
+                "events": [vars(event) for event in list_events(self.stories[name])]
             },
-            "summary": lambda name, text: {"summary": summary(self.stories[name])},
+            "summary": lambda name, text: {"summary": summarize_story(self.stories[name])},
             "questions": self._ask,
             "verdicts": self._judge,
         }
@@ -67,7 +68,9 @@ class Narrator:
         start, end = (
             float(number) for number in re.search(r"\nPart: (\S+) s to (\S+) s\n", text).groups()
         )  # type: ignore[union-attr]
-        caption = captions(self.stories[name], start, min(end, self.stories[name].duration_seconds))
+        caption = describe_clip(
+            self.stories[name], start, min(end, self.stories[name].duration_seconds)
+        )
         return {side: getattr(caption, side) for side in SIDES}
 
     def _ask(self, name: str, text: str) -> dict[str, list[dict[str, Any]]]:

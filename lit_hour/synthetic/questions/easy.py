@@ -10,21 +10,21 @@ from dataclasses import dataclass
 from itertools import zip_longest
 from random import Random
 
-from lit_hour.errors import WorldError
-from lit_hour.synthetic.story import COLOURS, SHAPES, Actor, Interval, Scene, Story
+from lit_hour.errors import SyntheticDataError
+from lit_hour.synthetic.story import COLORS, SHAPES, Actor, Interval, Scene, Story
 from lit_hour.types import Question
 
 MAX_FACTS = 15  # of one story, each asked twice: open-ended and multiple choice
 NUM_OPTIONS = 4
 
 Intervals = tuple[Interval, ...]
-Kinds = Mapping[
-    str, Callable[[Story], list["Fact"]]
+FactGenerators = Mapping[
+    str, Callable[[Story], list["ClosedSetFact"]]
 ]  # task -> what can be asked of it about a story
 
 
 @dataclass(frozen=True)
-class Fact:
+class ClosedSetFact:
     """Something true about a story, as a question and its answer.
 
     Attributes:
@@ -44,7 +44,9 @@ class Fact:
     evidence: Intervals
 
 
-def ask_easily(story: Story, key: str, kinds: Kinds, tasks: Sequence[str] = ()) -> list[Question]:
+def generate_closed_set_questions(
+    story: Story, key: str, kinds: FactGenerators, tasks: Sequence[str] = ()
+) -> list[Question]:
     """Ask about a story: at most `MAX_FACTS` facts, balanced over the kinds, open-ended first and then as multiple choice.
 
     The two versions of a fact lie far apart, so that questions that share a conversation do not give each other away.
@@ -55,10 +57,10 @@ def ask_easily(story: Story, key: str, kinds: Kinds, tasks: Sequence[str] = ()) 
         tasks: keys of the taxonomy; none for all of `kinds`.
 
     Raises:
-        WorldError: an easy story has no material for one of `tasks`.
+        SyntheticDataError: an easy story has no material for one of `tasks`.
     """
     if strange := [task for task in tasks if task not in kinds]:
-        raise WorldError(
+        raise SyntheticDataError(
             f"a story of world.difficulty={story.difficulty} has no material for {strange[0]}: it is asked about for"
             f" {', '.join(kinds)}; world.difficulty=full has material for every task"
         )
@@ -77,7 +79,7 @@ def ask_easily(story: Story, key: str, kinds: Kinds, tasks: Sequence[str] = ()) 
     return open_ended + multiple_choice
 
 
-def _choose(facts_of_kind: list[list[Fact]], random: Random) -> list[Fact]:
+def _choose(facts_of_kind: list[list[ClosedSetFact]], random: Random) -> list[ClosedSetFact]:
     """Up to `MAX_FACTS`: as many of each kind as there are, if there is room, in an order that says nothing of their kinds."""
     shuffled = [random.sample(facts, len(facts)) for facts in facts_of_kind]
     rounds = zip_longest(*shuffled)
@@ -85,11 +87,11 @@ def _choose(facts_of_kind: list[list[Fact]], random: Random) -> list[Fact]:
     return random.sample(chosen, len(chosen))
 
 
-def _open_ended(fact: Fact, id: str) -> Question:
+def _open_ended(fact: ClosedSetFact, id: str) -> Question:
     return Question(id, fact.task, "open_ended", fact.question, fact.answer, evidence=fact.evidence)
 
 
-def _multiple_choice(fact: Fact, id: str, random: Random) -> Question:
+def _multiple_choice(fact: ClosedSetFact, id: str, random: Random) -> Question:
     seen = sorted(set(fact.seen) - {fact.answer})
     unseen = sorted(set(fact.answers) - {fact.answer, *seen})
     wrong = random.sample(seen, len(seen)) + random.sample(unseen, len(unseen))
@@ -100,17 +102,17 @@ def _multiple_choice(fact: Fact, id: str, random: Random) -> Question:
     )
 
 
-def _recognize_scenes(story: Story) -> list[Fact]:
+def _recognize_scenes(story: Story) -> list[ClosedSetFact]:
     """The background of the first and the last scene, and behind a shape that is seen on one background only."""
-    backgrounds = _distinct(scene.background.colour for scene in story.scenes)
+    backgrounds = _distinct(scene.background.color for scene in story.scenes)
 
-    def fact(place: str, scenes: list[Scene]) -> Fact:
+    def fact(place: str, scenes: list[Scene]) -> ClosedSetFact:
         question = f"What colour is the background {place}?"
-        return Fact(
+        return ClosedSetFact(
             "scene/scene_recognition",
             question,
-            scenes[0].background.colour,
-            COLOURS,
+            scenes[0].background.color,
+            COLORS,
             backgrounds,
             _intervals(scenes),
         )
@@ -121,18 +123,18 @@ def _recognize_scenes(story: Story) -> list[Fact]:
     ]
     for shape in _shapes(story):
         scenes = _scenes_with(story, shape)
-        if len({scene.background.colour for scene in scenes}) == 1:
+        if len({scene.background.color for scene in scenes}) == 1:
             facts.append(fact(f"behind the {shape}", scenes))
     return facts
 
 
-def _recognize_objects(story: Story) -> list[Fact]:
+def _recognize_objects(story: Story) -> list[ClosedSetFact]:
     """The shape in the first and the last scene, and before a background that has one shape only."""
 
-    def fact(place: str, scenes: list[Scene]) -> Fact:
+    def fact(place: str, scenes: list[Scene]) -> ClosedSetFact:
         question = f"Which shape is seen {place}?"
         shape = _actor(scenes[0]).shape
-        return Fact(
+        return ClosedSetFact(
             "object/object_recognition", question, shape, SHAPES, _shapes(story), _intervals(scenes)
         )
 
@@ -140,28 +142,28 @@ def _recognize_objects(story: Story) -> list[Fact]:
         fact("in the first scene", [story.scenes[0]]),
         fact("in the last scene", [story.scenes[-1]]),
     ]
-    for background in _distinct(scene.background.colour for scene in story.scenes):
-        scenes = [scene for scene in story.scenes if scene.background.colour == background]
+    for background in _distinct(scene.background.color for scene in story.scenes):
+        scenes = [scene for scene in story.scenes if scene.background.color == background]
         if len({_actor(scene).shape for scene in scenes}) == 1:
             facts.append(fact(f"on the {background} background", scenes))
     return facts
 
 
-def _name_attributes(story: Story) -> list[Fact]:
+def _name_attributes(story: Story) -> list[ClosedSetFact]:
     """The colour of each shape that has only one."""
-    seen = _distinct(_actor(scene).colour for scene in story.scenes)
+    seen = _distinct(_actor(scene).color for scene in story.scenes)
     facts = []
     for shape in _shapes(story):
         scenes = _scenes_with(story, shape)
-        colours = _distinct(_actor(scene).colour for scene in scenes)
+        colours = _distinct(_actor(scene).color for scene in scenes)
         if len(colours) == 1:
             question = f"What colour is the {shape}?"
             facts.append(
-                Fact(
+                ClosedSetFact(
                     "object/object_attribute",
                     question,
                     colours[0],
-                    COLOURS,
+                    COLORS,
                     seen,
                     _intervals(scenes),
                 )
@@ -171,7 +173,7 @@ def _name_attributes(story: Story) -> list[Fact]:
 
 def _actor(scene: Scene) -> Actor:
     """The one figure of a scene."""
-    return scene.stays[0].actor
+    return scene.appearances[0].actor
 
 
 def _shapes(story: Story) -> tuple[str, ...]:
@@ -191,7 +193,7 @@ def _distinct(values: Iterable[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(values))
 
 
-KINDS: Kinds = {
+FACT_GENERATORS: FactGenerators = {
     "scene/scene_recognition": _recognize_scenes,
     "object/object_recognition": _recognize_objects,
     "object/object_attribute": _name_attributes,

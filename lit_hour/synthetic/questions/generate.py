@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Callable, Sequence
 from random import Random
 
-from lit_hour.errors import WorldError
+from lit_hour.errors import SyntheticDataError
 from lit_hour.synthetic.questions import (
     actions,
     easy,
@@ -17,18 +17,18 @@ from lit_hour.synthetic.questions import (
     spatiality,
     temporality,
 )
-from lit_hour.synthetic.questions.easy import ask_easily
+from lit_hour.synthetic.questions.easy import generate_closed_set_questions
 from lit_hour.synthetic.questions.sampling import Fact, Pool, draw_choice
 from lit_hour.synthetic.story import Story
-from lit_hour.synthetic.story_index import Look
+from lit_hour.synthetic.story_index import StoryIndex
 from lit_hour.taxonomy import TASK_OF_KEY
 from lit_hour.types import Question, QuestionFormat
 
 QUESTIONS_PER_TASK = 2
-KINDS_OF_SMALL_STORIES = {"easy": easy.KINDS, "needles": needles.KINDS}
+KINDS_OF_SMALL_STORIES = {"easy": easy.FACT_GENERATORS, "needles": needles.FACT_GENERATORS}
 
-TELLERS: dict[
-    str, tuple[Callable[[Look, Random], list[Pool]], str]
+QUESTION_GENERATORS: dict[
+    str, tuple[Callable[[StoryIndex, Random], list[Pool]], str]
 ] = {  # and what a story has to have for it
     "temporality/temporal_perception": (
         temporality.perceive_moments,
@@ -94,7 +94,7 @@ TELLERS: dict[
 }
 
 
-def questions(
+def generate_questions(
     story: Story, key: str, tasks: Sequence[str] = (), per_task: int = QUESTIONS_PER_TASK
 ) -> list[Question]:
     """Ask about a story, open-ended first and then as multiple choice, so that neither gives the other away.
@@ -108,14 +108,16 @@ def questions(
             multiple choice is left out: all answers are the same. An easy story has its own number.
 
     Raises:
-        WorldError: the story has no material for one of `tasks`.
+        SyntheticDataError: the story has no material for one of `tasks`.
     """
     if story.difficulty in KINDS_OF_SMALL_STORIES:
-        return ask_easily(story, key, KINDS_OF_SMALL_STORIES[story.difficulty], tasks)
-    look = Look(story)
+        return generate_closed_set_questions(
+            story, key, KINDS_OF_SMALL_STORIES[story.difficulty], tasks
+        )
+    look = StoryIndex(story)
     asked: dict[QuestionFormat, list[Question]] = {"open_ended": [], "multiple_choice": []}
-    for task in tasks or TELLERS:
-        teller, need = TELLERS[task]
+    for task in tasks or QUESTION_GENERATORS:
+        teller, need = QUESTION_GENERATORS[task]
         random = Random(f"{task} in story {story.seed}")
         pools = [pool for pool in teller(look, random) if pool]
         known: set[str] = set()
@@ -126,7 +128,7 @@ def questions(
             for form, found in drawn.items():
                 asked[form] += found
         elif tasks:
-            raise WorldError(
+            raise SyntheticDataError(
                 f"the story {story.seed} of {story.duration_seconds:g} s has no material for {task}: it needs {need};"
                 " a longer story has more"
             )
@@ -139,14 +141,14 @@ def parse_tasks(words: str) -> tuple[str, ...]:
     """Keys of the taxonomy from words with commas between: `object/object_permanence`, or `object_permanence` alone.
 
     Raises:
-        WorldError: there is no such task, with the nearest that there is.
+        SyntheticDataError: there is no such task, with the nearest that there is.
     """
     key_of_name = {key.split("/")[1]: key for key in TASK_OF_KEY}
     keys = []
     for word in filter(None, (word.strip().replace(" ", "_") for word in words.split(","))):
         if word not in TASK_OF_KEY and word not in key_of_name:
             near = difflib.get_close_matches(word, [*TASK_OF_KEY, *key_of_name], n=1, cutoff=0.5)
-            raise WorldError(
+            raise SyntheticDataError(
                 f"there is no task {word!r}"
                 + (
                     f"; did you mean {near[0]!r}?"

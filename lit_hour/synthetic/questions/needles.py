@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from lit_hour.synthetic.questions.easy import Fact, Kinds
+from lit_hour.synthetic.questions.easy import ClosedSetFact, FactGenerators
 from lit_hour.synthetic.stories.needle import NEEDLES
-from lit_hour.synthetic.story import BACKGROUND_COLOURS, COLOURS, Scene, Story
+from lit_hour.synthetic.story import BACKGROUND_COLORS, COLORS, Scene, Story
 
 
-def find_needles(story: Story) -> list[Fact]:
+def find_needles(story: Story) -> list[ClosedSetFact]:
     """The colour of each needle."""
-    seen = tuple(dict.fromkeys(scene.background.colour for scene in story.scenes))
+    seen = tuple(dict.fromkeys(scene.background.color for scene in story.scenes))
     return [
-        Fact(
+        ClosedSetFact(
             "scene/scene_recognition",
             f"What colour is the {needle.background.pattern} background?",
-            needle.background.colour,
-            BACKGROUND_COLOURS,
+            needle.background.color,
+            BACKGROUND_COLORS,
             seen,
             (needle.interval,),
         )
@@ -23,12 +23,12 @@ def find_needles(story: Story) -> list[Fact]:
     ]
 
 
-def order_needles(story: Story) -> list[Fact]:
+def order_needles(story: Story) -> list[ClosedSetFact]:
     """Which of them comes first, and which last."""
     needles = needles_of(story)
     evidence = tuple(needle.interval for needle in needles)
     return [
-        Fact(
+        ClosedSetFact(
             "temporality/temporal_order",
             f"Which background with a pattern is seen {when}?",
             needle.background.pattern,
@@ -40,16 +40,16 @@ def order_needles(story: Story) -> list[Fact]:
     ]
 
 
-def name_the_figure(story: Story) -> list[Fact]:
+def name_the_figure(story: Story) -> list[ClosedSetFact]:
     """The colour of the figure that is always there: what survives any forgetting."""
     ((actor,),) = {scene.actors for scene in story.scenes}
     whole = ((0.0, story.duration_seconds),)
     return [
-        Fact(
+        ClosedSetFact(
             "object/object_attribute",
             "What colour is the figure?",
-            actor.colour,
-            COLOURS,
+            actor.color,
+            COLORS,
             (),
             whole,
         )
@@ -61,7 +61,7 @@ def needles_of(story: Story) -> list[Scene]:
     return [scene for scene in story.scenes if scene.background.pattern in NEEDLES]
 
 
-KINDS: Kinds = {
+FACT_GENERATORS: FactGenerators = {
     "scene/scene_recognition": find_needles,
     "temporality/temporal_order": order_needles,
     "object/object_attribute": name_the_figure,

@@ -7,27 +7,27 @@ from random import Random
 
 from lit_hour.synthetic.questions.sampling import Fact, Pool
 from lit_hour.synthetic.story import Actor, Point
-from lit_hour.synthetic.story_index import Look, clock
+from lit_hour.synthetic.story_index import StoryIndex, format_clock
 
 
-def perceive_places(look: Look, random: Random) -> list[Pool]:
+def perceive_places(look: StoryIndex, random: Random) -> list[Pool]:
     """Where each figure stands that can be seen while nothing happens."""
     return [
         [
             Fact(
-                f"Where is the {stay.actor.name} at {clock(quiet.interval[0])}?",
-                f"{quiet.place(stay)}",
+                f"Where is the {stay.actor.name} at {format_clock(quiet.interval[0])}?",
+                f"{quiet.cell_name(stay)}",
                 (quiet.interval,),
             )
-            for quiet in look.quiet
+            for quiet in look.still_moments
             for stay in quiet.visible()
         ]
     ]
 
 
-def reason_about_places(look: Look, random: Random) -> list[Pool]:
+def reason_about_places(look: StoryIndex, random: Random) -> list[Pool]:
     """How the first places of two figures lie to each other, if they are in one row or one column."""
-    first = {actor: _first_stand(look, actor) for actor in look.stays_of}
+    first = {actor: _first_stand(look, actor) for actor in look.appearances_by_actor}
     pool = []
     for actor, other in permutations(first, 2):
         (seconds, (x, y)), (other_seconds, (other_x, other_y)) = first[actor], first[other]
@@ -42,15 +42,15 @@ def reason_about_places(look: Look, random: Random) -> list[Pool]:
         )
         question = f"Where does the {actor.name} first stand, compared with where the {other.name} first stands?"
         evidence = (
-            (look.first_seen(actor), seconds + 1),
-            (look.first_seen(other), other_seconds + 1),
+            (look.arrival_seconds(actor), seconds + 1),
+            (look.arrival_seconds(other), other_seconds + 1),
         )
         pool.append(Fact(question, answer, tuple(sorted(evidence))))
     return [pool]
 
 
-def _first_stand(look: Look, actor: Actor) -> tuple[float, Point]:
+def _first_stand(look: StoryIndex, actor: Actor) -> tuple[float, Point]:
     """When and where a figure first stands: from the start, or where its way into the frame ends."""
-    path = look.stays_of[actor][0].path
+    path = look.appearances_by_actor[actor][0].path
     seconds, x, y = next(step for step in path if 0 <= step[1] <= 1 and 0 <= step[2] <= 1)
     return seconds, (x, y)

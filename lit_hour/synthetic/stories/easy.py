@@ -8,7 +8,7 @@ from __future__ import annotations
 from itertools import pairwise
 from random import Random
 
-from lit_hour.synthetic.story import COLOURS, SHAPES, Actor, Background, Deed, Scene, Stay
+from lit_hour.synthetic.story import COLORS, SHAPES, Action, Actor, Appearance, Background, Scene
 
 EASY_SCENES = 3  # of an easy story, at most
 EASY_ACTIONS = (
@@ -66,15 +66,15 @@ def _play_scene(random: Random, start: float, end: float, background: str, actor
         end,
         Background(background),
         (),
-        (Stay(actor, start, end, path),),
-        (Deed(actor, action, start, end),),
+        (Appearance(actor, start, end, path),),
+        (Action(actor, action, start, end),),
     )
 
 
 def _draw_actors(random: Random, num_scenes: int) -> list[Actor]:
     """The actor of each scene: two or three regulars, and one or two guests in a scene each; no two share a colour."""
     shapes = random.sample(SHAPES, random.randint(3, 5))
-    colours = random.sample(COLOURS, len(shapes))
+    colours = random.sample(COLORS, len(shapes))
     cast = [
         Actor(shape, colour, random.uniform(0.42, 0.5), has_eye=False)
         for shape, colour in zip(shapes, colours, strict=True)
@@ -89,18 +89,18 @@ def _draw_actors(random: Random, num_scenes: int) -> list[Actor]:
 
 def _draw_backgrounds(random: Random, actors: list[Actor]) -> list[str]:
     """The background of each scene: three regular ones, and one to three that are there for a single scene."""
-    colours = random.sample(COLOURS, len(COLOURS))
+    colours = random.sample(COLORS, len(COLORS))
     regulars, guests = colours[:NUM_REGULAR_BACKGROUNDS], colours[NUM_REGULAR_BACKGROUNDS:]
     guest_of_scene: dict[int, str] = {}
     for guest in guests[: random.randint(1, len(guests))]:
         places = [
-            i for i, actor in enumerate(actors) if i not in guest_of_scene and actor.colour != guest
+            i for i, actor in enumerate(actors) if i not in guest_of_scene and actor.color != guest
         ]
         if places:
             guest_of_scene[random.choice(places)] = guest
     backgrounds: list[str] = []
     for index, actor in enumerate(actors):
-        taken = {actor.colour, *backgrounds[-1:]}
+        taken = {actor.color, *backgrounds[-1:]}
         regular = random.choice([colour for colour in regulars if colour not in taken])
         backgrounds.append(guest_of_scene.get(index, regular))
     return backgrounds

@@ -10,15 +10,15 @@ from itertools import pairwise
 from random import Random
 
 from lit_hour.synthetic.story import (
-    BACKGROUND_COLOURS,
-    COLOURS,
+    BACKGROUND_COLORS,
+    COLORS,
     PATTERNS,
     SHAPES,
+    Action,
     Actor,
+    Appearance,
     Background,
-    Deed,
     Scene,
-    Stay,
 )
 
 NEEDLES = PATTERNS[1:]  # one with each pattern
@@ -48,7 +48,7 @@ def play_needle_scenes(
         )
         for index in range(num_needles)
     ]
-    actor = Actor(random.choice(SHAPES), random.choice(COLOURS), FIGURE_SIZE, has_eye=False)
+    actor = Actor(random.choice(SHAPES), random.choice(COLORS), FIGURE_SIZE, has_eye=False)
     scenes: list[Scene] = []
     ends = [*starts, duration_seconds]
     for start, end, pattern in zip(
@@ -57,7 +57,7 @@ def play_needle_scenes(
         for bounds in pairwise(_cut(random, start, end)):
             scenes.append(_play_scene(random, *bounds, _draw_background(random, scenes), actor))
         if pattern:
-            needle = Background(_draw_background(random, scenes).colour, pattern)
+            needle = Background(_draw_background(random, scenes).color, pattern)
             scenes.append(_play_scene(random, end, end + needle_seconds, needle, actor))
     return scenes
 
@@ -79,8 +79,8 @@ def _draw_background(random: Random, before: list[Scene]) -> Background:
         random.choice(
             [
                 each
-                for each in BACKGROUND_COLOURS
-                if not before or each != before[-1].background.colour
+                for each in BACKGROUND_COLORS
+                if not before or each != before[-1].background.color
             ]
         )
     )
@@ -90,5 +90,5 @@ def _play_scene(
     random: Random, start: float, end: float, background: Background, actor: Actor
 ) -> Scene:
     place = (start, random.uniform(0.3, 0.7), random.uniform(0.3, 0.7))
-    stay, deed = Stay(actor, start, end, (place,)), Deed(actor, "stands still", start, end)
+    stay, deed = Appearance(actor, start, end, (place,)), Action(actor, "stands still", start, end)
     return Scene(start, end, background, (), (stay,), (deed,))

@@ -26,7 +26,7 @@ from lit_hour.model.hour_llava import HourLLaVA
 from lit_hour.model.meta_init import materialise
 from lit_hour.processor import Processor
 from lit_hour.synthetic.render import render_story
-from lit_hour.synthetic.video_plan import VideoPlan, tell_story
+from lit_hour.synthetic.video_plan import VideoPlan, generate_planned_story
 from lit_hour.text.tokenizer import learn_byte_level_tokenizer
 from lit_hour.types import Features, Frames, Repository
 from tests.benchmarks.speed.harness.matrix_rate import wait_for
@@ -83,7 +83,7 @@ def of_tiny_model() -> Iterator[Outcome]:
     session = Session(config, HourLLaVA(config, len(processor.tokenizer)), processor)
     with TemporaryDirectory() as folder:
         clip = Path(folder) / "clip.mp4"
-        story = tell_story(VideoPlan("clip", 1, 60.0), WorldConfig())
+        story = generate_planned_story(VideoPlan("clip", 1, 60.0), WorldConfig())
         render_story(story, clip, VIDEO_PIXELS, VIDEO_FRAMES_PER_SECOND)
         found: dict[int, Asked] = {}
         for minutes in MINUTES:

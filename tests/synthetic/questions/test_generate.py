@@ -3,21 +3,28 @@ from collections import Counter
 
 import pytest
 
-from lit_hour.errors import WorldError
-from lit_hour.synthetic.questions.generate import TELLERS, parse_tasks, questions
+from lit_hour.errors import SyntheticDataError
+from lit_hour.synthetic.questions.generate import (
+    QUESTION_GENERATORS,
+    generate_questions,
+    parse_tasks,
+)
 from lit_hour.synthetic.story import Story
-from lit_hour.synthetic.story_generator import write_story
+from lit_hour.synthetic.story_generator import generate_story
 from lit_hour.taxonomy import TASK_OF_KEY
 from lit_hour.types import Question
 from tests.synthetic.witness import Witness, seconds_of, true_answers
 
 STORIES = [
-    write_story(seed, seconds)
+    generate_story(seed, seconds)
     for seconds, seeds in ((35.0, 12), (180.0, 12), (700.0, 5))
     for seed in range(seeds)
 ]
-STORIES += [write_story(1, 4000.0), write_story(2, 180.0, num_actors=30, actions_per_minute=15)]
-ASKED = [(story, questions(story, "video", per_task=4)) for story in STORIES]
+STORIES += [
+    generate_story(1, 4000.0),
+    generate_story(2, 180.0, num_actors=30, actions_per_minute=15),
+]
+ASKED = [(story, generate_questions(story, "video", per_task=4)) for story in STORIES]
 
 
 def each_question() -> list[tuple[Story, Question]]:
@@ -80,7 +87,7 @@ def test_what_is_hidden_was_seen_to_go_there():
             moment = seconds_of(re.search(r" at ([\d:]+)", question.question)[1])
             (start, end), *later = question.evidence
             assert end <= moment < (later[0][0] if later else story.duration_seconds)
-            deed = story.scene_at(start).deed_at(start)
+            deed = story.scene_at(start).action_at(start)
             assert deed is not None and deed.clause.startswith(f"the {name} hides")
 
 
@@ -115,11 +122,11 @@ def test_the_right_option_has_no_favourite_place():
 
 
 def test_the_same_story_gives_the_same_questions_whatever_else_is_asked():
-    story = write_story(3, 180.0)
-    everything = questions(story, "video")
-    assert everything == questions(write_story(3, 180.0), "video")
-    assert everything != questions(write_story(4, 180.0), "video")
-    alone = questions(story, "video", ("event/event_sequence",))
+    story = generate_story(3, 180.0)
+    everything = generate_questions(story, "video")
+    assert everything == generate_questions(generate_story(3, 180.0), "video")
+    assert everything != generate_questions(generate_story(4, 180.0), "video")
+    alone = generate_questions(story, "video", ("event/event_sequence",))
     assert {question.question for question in alone} == {
         question.question for question in everything if question.task == "event/event_sequence"
     }
@@ -128,25 +135,25 @@ def test_the_same_story_gives_the_same_questions_whatever_else_is_asked():
 def test_the_number_of_questions_is_the_one_that_is_wanted():
     counts = Counter(
         (question.task, question.format)
-        for question in questions(write_story(1, 3600.0), "video", per_task=5)
+        for question in generate_questions(generate_story(1, 3600.0), "video", per_task=5)
     )
     assert max(counts.values()) == 5 and sum(count == 5 for count in counts.values()) > 30
 
 
-@pytest.mark.parametrize("task", TELLERS)
+@pytest.mark.parametrize("task", QUESTION_GENERATORS)
 def test_a_task_without_material_is_left_out_or_refused_with_the_reason(task: str):
-    story = write_story(0, 10.0, num_actors=1)
+    story = generate_story(0, 10.0, num_actors=1)
     empty = {
         task
-        for task in TELLERS
-        if task not in {question.task for question in questions(story, "video")}
+        for task in QUESTION_GENERATORS
+        if task not in {question.task for question in generate_questions(story, "video")}
     }
     if task in empty:
         with pytest.raises(
-            WorldError,
+            SyntheticDataError,
             match=f"the story 0 of 10 s has no material for {task}: it needs .*; a longer story",
         ):
-            questions(story, "video", (task,))
+            generate_questions(story, "video", (task,))
     assert len(empty) >= 18
 
 
@@ -158,11 +165,11 @@ def test_tasks_by_name():
         "scene/scene_transition",
     )
     with pytest.raises(
-        WorldError,
+        SyntheticDataError,
         match=r"there is no task 'object_permanance'; did you mean 'object_permanence'\?",
     ):
         parse_tasks("object_permanance")
     with pytest.raises(
-        WorldError, match=r"there is no task 'xyz'; there are temporal_perception, "
+        SyntheticDataError, match=r"there is no task 'xyz'; there are temporal_perception, "
     ):
         parse_tasks("xyz")

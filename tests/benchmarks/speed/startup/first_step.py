@@ -20,14 +20,14 @@ def main(file: Path, words: list[str]) -> None:
     from tests.benchmarks.speed.startup.leaving import LeaveAfterFirstStep
 
     times = {"imports": time.time()}
-    prepare_world, build_callbacks = prepare.prepare_world, fit.build_callbacks
+    build_and_pack, build_callbacks = prepare.build_and_pack, fit.build_callbacks
 
     def timed_world(*arguments: Any) -> Any:
-        world = prepare_world(*arguments)
+        world = build_and_pack(*arguments)
         times["videos and shards"] = time.time()
         return world
 
-    prepare.prepare_world = timed_world
+    prepare.build_and_pack = timed_world
     fit.build_callbacks = lambda *arguments: [
         *build_callbacks(*arguments),
         LeaveAfterFirstStep(file, times),

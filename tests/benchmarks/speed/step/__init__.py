@@ -23,7 +23,7 @@ from lit_hour.config.load import load_config
 from lit_hour.config.schema import Config
 from lit_hour.processor import Processor
 from lit_hour.run_dir import RunFolder
-from lit_hour.synthetic.dataset import prepare_world
+from lit_hour.synthetic.dataset import build_and_pack
 from lit_hour.text.tokenizer import learn_byte_level_tokenizer, load_tokenizer
 from lit_hour.training.fit import make_tokenizer
 from lit_hour.training.module import HourLLaVAModule
@@ -104,7 +104,7 @@ def tiny_step(folder: Path) -> Outcome:
     words = [*TINY_WORLD, f"training.max_steps={NUM_TINY_STEPS}"]
     config = load_config(CONFIGS / "tiny_model.yaml", [*words, *places(folder)])
     print("making and packing 24 videos of a minute", flush=True)
-    prepare_world(config)
+    build_and_pack(config)
     torch.set_num_threads(config.training.cpu_threads)
     run = RunFolder.of(config.run)
     run.path.mkdir(parents=True)
