@@ -323,7 +323,7 @@ def run_annotate(arguments: argparse.Namespace) -> None:
     else:
         share = Share.parse(arguments.share)
         run = annotate_share(share, *given)
-        print(report_share(share, len(run.marks), len(run.unfinished()), run.failed))
+        print(report_share(share, len(run.fingerprints), len(run.unfinished()), run.failed))
 
 
 def run_encode(arguments: argparse.Namespace) -> None:

@@ -48,7 +48,7 @@ class TeacherError(InputError):
     """A model server that does not answer, or a folder of annotations that cannot be gone on with."""
 
 
-class AnswerError(InputError):
+class InvalidResponseError(InputError):
     """What a model server answered cannot be used, however often it was asked."""
 
 

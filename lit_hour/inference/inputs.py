@@ -10,7 +10,7 @@ from lit_hour.errors import ImageError, QuestionError
 from lit_hour.media.anyres import load_image_set, load_tiled_image
 from lit_hour.media.frame_sampling import SampledVideo
 from lit_hour.media.image_reader import image_suffix
-from lit_hour.media.video_reader import probe
+from lit_hour.media.video_probe import probe
 from lit_hour.types import ImageSet, TiledImage
 
 MEMORY_SUFFIX = ".safetensors"  # what was remembered and saved

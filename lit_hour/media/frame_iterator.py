@@ -16,16 +16,21 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from lit_hour.errors import VideoError
-from lit_hour.media.gop_decoder import Batch, BatchCutter, SegmentDecoders
-from lit_hour.media.packet_filter import Coded, NeededPackets, Role, read_h264
-from lit_hour.media.video_probe import NO_TIMES, SHORT_SECONDS, VideoInfo, open_video
+from lit_hour.media.gop_decoder import GopDecoderPool, PacketBatch, PacketBatcher
+from lit_hour.media.packet_filter import FrameRole, PacketFilter, PacketInfo, parse_h264_packet
+from lit_hour.media.video_probe import (
+    MAX_MISSING_SECONDS,
+    NO_TIMESTAMPS_MESSAGE,
+    VideoInfo,
+    open_video,
+)
 
 _WITH_PRESENTATION_TIMES = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "mpegts", "flv")
 
 PictureT = TypeVar("PictureT")
 
 
-class Playback:
+class FrameIterator:
     """Every frame of a video, with the time at which it leaves the screen.
 
     Attributes:
@@ -61,7 +66,7 @@ class Playback:
             try:
                 for frame in container.decode(stream):
                     if frame.pts is None or frame.time_base is None:
-                        raise VideoError(NO_TIMES.format(path=self.info.path))
+                        raise VideoError(NO_TIMESTAMPS_MESSAGE.format(path=self.info.path))
                     first_pts = frame.pts if first_pts is None else first_pts
                     yield frame, float((frame.pts - first_pts) * frame.time_base)
             except av.FFmpegError:
@@ -77,14 +82,14 @@ class Playback:
         return end_seconds if is_cut else math.inf
 
 
-class NeededPlayback(Generic[PictureT]):
+class SelectiveFrameIterator(Generic[PictureT]):
     """The pictures on screen at given times, of which only the packets that they need are decoded, in several threads.
 
     Ends early, without an error, where the file is damaged or is not what its packets say it is: whoever wants to know more
     has to decode everything. Damage in what is not needed is not seen.
 
     Attributes:
-        shown_seconds: when the picture on screen at each of the first timestamps came there; a picture that is given out for
+        frame_start_seconds: when the picture on screen at each of the first timestamps came there; a picture that is given out for
             n timestamps stands for the next n.
     """
 
@@ -106,12 +111,12 @@ class NeededPlayback(Generic[PictureT]):
         self._info = info
         self._key_frames_only = key_frames_only
         self._convert = convert
-        self._needed: NeededPackets[Packet[VideoStream]] = NeededPackets(timestamps)
+        self._needed: PacketFilter[Packet[VideoStream]] = PacketFilter(timestamps)
         self._last_start_seconds = self._on_screen_seconds = self._interval_seconds = 0.0
-        self.shown_seconds = self._needed.shown_seconds
+        self.frame_start_seconds = self._needed.frame_start_seconds
 
     @staticmethod
-    def understands(info: VideoInfo, key_frames_only: bool) -> bool:
+    def supports(info: VideoInfo, key_frames_only: bool) -> bool:
         """Whether the packets say enough; avi has no presentation times, and only H.264 is read for what refers to what."""
         return info.container in _WITH_PRESENTATION_TIMES and (
             key_frames_only or info.codec == "h264"
@@ -123,34 +128,34 @@ class NeededPlayback(Generic[PictureT]):
         shown: tuple[float, PictureT] | None = None
         for start_seconds, picture in self._pictures():
             if shown is not None:  # how long it stays is known when the next one comes
-                num_here = bisect_right(self.shown_seconds, shown[0]) - num_shown
+                num_here = bisect_right(self.frame_start_seconds, shown[0]) - num_shown
                 yield shown[1], num_here
                 num_shown += num_here
             if (
-                num_shown == len(self.shown_seconds)
-                or start_seconds != self.shown_seconds[num_shown]
+                num_shown == len(self.frame_start_seconds)
+                or start_seconds != self.frame_start_seconds[num_shown]
             ):
                 return  # a packet without a picture, or with several
             shown = start_seconds, picture
         if shown is not None:
-            yield shown[1], bisect_right(self.shown_seconds, shown[0]) - num_shown
+            yield shown[1], bisect_right(self.frame_start_seconds, shown[0]) - num_shown
 
     def _pictures(self) -> Iterator[tuple[float, PictureT]]:
         """Each picture that is wanted, with the time at which it comes on screen."""
         path = self._info.path
         with (
             open_video(path) as (container, stream),
-            SegmentDecoders(
+            GopDecoderPool(
                 path, stream, self._convert, takes_fields=self._key_frames_only
             ) as decoders,
         ):
             for pts, picture in decoders.decode(self._batches(container, stream)):
                 yield self._start_seconds(pts, stream), picture
 
-    def _batches(self, container: InputContainer, stream: VideoStream) -> Iterator[Batch]:
+    def _batches(self, container: InputContainer, stream: VideoStream) -> Iterator[PacketBatch]:
         """The packets that are needed, once it is known of each whether its picture is shown."""
-        undecided: deque[Coded[Packet[VideoStream]]] = deque()
-        cutter = BatchCutter()
+        undecided: deque[PacketInfo[Packet[VideoStream]]] = deque()
+        cutter = PacketBatcher()
         has_begun = has_parameters = False
         for needed in self._needed_packets(container, stream):
             undecided.extend(needed)
@@ -158,13 +163,13 @@ class NeededPlayback(Generic[PictureT]):
                 coded = undecided.popleft()
                 if (
                     has_begun
-                    and coded.role is Role.BEGINNING
-                    and (coded.is_required or not has_parameters)
+                    and coded.role is FrameRole.IDR
+                    and (coded.has_parameter_sets or not has_parameters)
                 ):
                     yield cutter.cut(
                         ends_segment=True
                     )  # another decoder, which has not seen the parameters before this
-                has_begun, has_parameters = True, has_parameters or coded.is_required
+                has_begun, has_parameters = True, has_parameters or coded.has_parameter_sets
                 cutter.add(coded.packet, is_shown)
                 if cutter.is_full:
                     yield cutter.cut(ends_segment=False)
@@ -172,7 +177,7 @@ class NeededPlayback(Generic[PictureT]):
 
     def _needed_packets(
         self, container: InputContainer, stream: VideoStream
-    ) -> Iterator[list[Coded[Packet[VideoStream]]]]:
+    ) -> Iterator[list[PacketInfo[Packet[VideoStream]]]]:
         """Those that are needed, a few at a time; ends early at damage, and where the header promises more."""
         configuration = stream.codec_context.extradata or b""
         length_bytes = (configuration[4] & 3) + 1 if configuration[:1] == b"\1" else 0
@@ -184,8 +189,8 @@ class NeededPlayback(Generic[PictureT]):
                     return
                 self._note_end(packet)
                 if packet.is_keyframe or not self._key_frames_only:
-                    yield self._needed.add(self._describe(packet, length_bytes))
-                if self._needed.is_settled:
+                    yield self._needed.push(self._describe(packet, length_bytes))
+                if self._needed.done:
                     return
             end_seconds = self._last_start_seconds + (
                 self._on_screen_seconds or self._interval_seconds
@@ -193,19 +198,19 @@ class NeededPlayback(Generic[PictureT]):
             if not _is_cut(
                 self._info, end_seconds, self._on_screen_seconds, self._interval_seconds
             ):
-                yield self._needed.finish()
+                yield self._needed.flush()
 
     def _describe(
         self, packet: Packet[VideoStream], length_bytes: int
-    ) -> Coded[Packet[VideoStream]]:
-        role, has_parameters = Role.REFERENCE, False
+    ) -> PacketInfo[Packet[VideoStream]]:
+        role, has_parameters = FrameRole.REFERENCE, False
         if self._info.codec == "h264":
-            role, has_parameters = read_h264(memoryview(packet), length_bytes)
+            role, has_parameters = parse_h264_packet(memoryview(packet), length_bytes)
         start_seconds = (
             None if packet.is_discard else self._start_seconds(packet.pts, packet.stream)
         )
-        return Coded(
-            packet, start_seconds, Role.BEGINNING if self._key_frames_only else role, has_parameters
+        return PacketInfo(
+            packet, start_seconds, FrameRole.IDR if self._key_frames_only else role, has_parameters
         )
 
     def _start_seconds(self, pts: int | None, stream: VideoStream) -> float:
@@ -223,5 +228,5 @@ def _is_cut(
     info: VideoInfo, end_seconds: float, on_screen_seconds: float, interval_seconds: float
 ) -> bool:
     """Whether the header promises more than a file whose last frame ends here."""
-    slack_seconds = max(SHORT_SECONDS, 2 * on_screen_seconds, 2 * interval_seconds)
+    slack_seconds = max(MAX_MISSING_SECONDS, 2 * on_screen_seconds, 2 * interval_seconds)
     return info.duration_seconds - end_seconds > slack_seconds

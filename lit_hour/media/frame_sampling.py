@@ -13,7 +13,8 @@ import torch
 
 from lit_hour.config.schema import VideoConfig
 from lit_hour.errors import VideoError
-from lit_hour.media.video_reader import probe, read_frames
+from lit_hour.media.video_probe import probe
+from lit_hour.media.video_reader import read_frames
 from lit_hour.types import Frames
 
 

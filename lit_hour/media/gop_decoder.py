@@ -24,17 +24,17 @@ from torch.utils.data import get_worker_info
 
 from lit_hour.media.video_probe import open_video
 
-MOST_DECODERS = (
+MAX_DECODERS = (
     4  # each holds up to 16 pictures at full size, and reading ahead the pictures of two batches
 )
-MOST_FRAME_THREADS = 8
-BATCH_PICTURES, BATCH_BYTES = 64, 8 * 2**20  # where a batch is cut
+MAX_FRAME_THREADS = 8
+MAX_BATCH_FRAMES, MAX_BATCH_BYTES = 64, 8 * 2**20  # where a batch is cut
 
 PictureT = TypeVar("PictureT")
 
 
 @dataclass(frozen=True)
-class Batch:
+class PacketBatch:
     """Packets of one segment, in order.
 
     Attributes:
@@ -47,7 +47,7 @@ class Batch:
     ends_segment: bool
 
 
-class BatchCutter:
+class PacketBatcher:
     """Packets in, batches of them out; one reads ahead several batches, so they are not large."""
 
     def __init__(self) -> None:
@@ -58,7 +58,7 @@ class BatchCutter:
     @property
     def is_full(self) -> bool:
         """Whether the batch should be cut here."""
-        return len(self._wanted_pts) >= BATCH_PICTURES or self._num_bytes >= BATCH_BYTES
+        return len(self._wanted_pts) >= MAX_BATCH_FRAMES or self._num_bytes >= MAX_BATCH_BYTES
 
     def add(self, packet: Packet[VideoStream], is_wanted: bool) -> None:
         """Put a packet into the batch."""
@@ -67,27 +67,27 @@ class BatchCutter:
         if is_wanted and packet.pts is not None:
             self._wanted_pts.add(packet.pts)
 
-    def cut(self, ends_segment: bool) -> Batch:
+    def cut(self, ends_segment: bool) -> PacketBatch:
         """The batch, and begin the next one."""
-        batch = Batch(self._packets, frozenset(self._wanted_pts), ends_segment)
+        batch = PacketBatch(self._packets, frozenset(self._wanted_pts), ends_segment)
         self._packets, self._wanted_pts, self._num_bytes = [], set(), 0
         return batch
 
 
 @dataclass(frozen=True)
-class Decoded(Generic[PictureT]):
+class DecodedBatch(Generic[PictureT]):
     """What a batch gave.
 
     Attributes:
         pictures: with their presentation times, in order; those that a decoder still holds back come with the next batch.
-        is_sound: whether decoding can go on.
+        can_continue: whether decoding can go on.
     """
 
     pictures: list[tuple[int, PictureT]]
-    is_sound: bool
+    can_continue: bool
 
 
-def num_processors() -> int:
+def num_available_cpus() -> int:
     """The CPUs that this process may use; in a worker of a data loader, its share of them."""
     allowed = (
         len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -96,7 +96,7 @@ def num_processors() -> int:
     return max(1, allowed // worker.num_workers) if worker else allowed
 
 
-class SegmentDecoder(Generic[PictureT]):
+class GopDecoder(Generic[PictureT]):
     """One decoder in a thread of its own."""
 
     def __init__(
@@ -110,16 +110,16 @@ class SegmentDecoder(Generic[PictureT]):
         )
         self._wanted_pts: set[int] = set()
         self._thread = ThreadPoolExecutor(1, "decoder")
-        self._submitted: list[tuple[Future[Decoded[PictureT]], int]] = []
+        self._submitted: list[tuple[Future[DecodedBatch[PictureT]], int]] = []
 
-    def submit(self, batch: Batch) -> Future[Decoded[PictureT]]:
+    def submit(self, batch: PacketBatch) -> Future[DecodedBatch[PictureT]]:
         """Decode a batch after those submitted before."""
         if (
             not self._context.is_open
         ):  # short segments are spread over decoders; a long one has but this decoder
             self._context.thread_type = "FRAME"
             self._context.thread_count = (
-                1 if batch.ends_segment else min(MOST_FRAME_THREADS, num_processors())
+                1 if batch.ends_segment else min(MAX_FRAME_THREADS, num_available_cpus())
             )
         future = self._thread.submit(self._decode, batch)
         self._submitted.append((future, len(batch.packets)))
@@ -137,22 +137,22 @@ class SegmentDecoder(Generic[PictureT]):
         """Wait for the batch in work and drop the others."""
         self._thread.shutdown(cancel_futures=True)
 
-    def _decode(self, batch: Batch) -> Decoded[PictureT]:
+    def _decode(self, batch: PacketBatch) -> DecodedBatch[PictureT]:
         self._wanted_pts |= batch.wanted_pts
         pictures: list[tuple[int, PictureT]] = []
         try:
             for frame in self._frames(batch):
                 if frame.interlaced_frame and not self._takes_fields:
-                    return Decoded(
-                        pictures, is_sound=False
+                    return DecodedBatch(
+                        pictures, can_continue=False
                     )  # the second field may lie in a packet of its own
                 if frame.pts is not None:
                     pictures.append((frame.pts, self._convert(frame)))
         except av.FFmpegError:
-            return Decoded(pictures, is_sound=False)
-        return Decoded(pictures, is_sound=True)
+            return DecodedBatch(pictures, can_continue=False)
+        return DecodedBatch(pictures, can_continue=True)
 
-    def _frames(self, batch: Batch) -> Iterator[VideoFrame]:
+    def _frames(self, batch: PacketBatch) -> Iterator[VideoFrame]:
         for packet in batch.packets:
             yield from self._wanted(self._context.decode(packet))
         if batch.ends_segment:
@@ -164,7 +164,7 @@ class SegmentDecoder(Generic[PictureT]):
         return (frame for frame in frames if frame.pts in self._wanted_pts)
 
 
-class SegmentDecoders(Generic[PictureT]):
+class GopDecoderPool(Generic[PictureT]):
     """Several decoders of one file; a context manager that leaves no thread and no open file behind."""
 
     def __init__(
@@ -180,12 +180,12 @@ class SegmentDecoders(Generic[PictureT]):
             path: the file; each decoder after the first one opens it again, for what its header says of the colours.
             stream: of the file as it is open already.
             convert: makes what is kept of a frame; it is called in several threads.
-            takes_fields: see `SegmentDecoder`.
+            takes_fields: see `GopDecoder`.
         """
         self._path, self._convert, self._takes_fields = path, convert, takes_fields
-        self._most_decoders = min(MOST_DECODERS, num_processors())
+        self._most_decoders = min(MAX_DECODERS, num_available_cpus())
         self._closing = ExitStack()
-        self._decoders: list[SegmentDecoder[PictureT]] = []
+        self._decoders: list[GopDecoder[PictureT]] = []
         self._add_decoder(stream)
 
     def __enter__(self) -> Self:
@@ -199,10 +199,10 @@ class SegmentDecoders(Generic[PictureT]):
     ) -> None:
         self._closing.close()
 
-    def decode(self, batches: Iterator[Batch]) -> Iterator[tuple[int, PictureT]]:
+    def decode(self, batches: Iterator[PacketBatch]) -> Iterator[tuple[int, PictureT]]:
         """The wanted pictures of all batches in order, each with its presentation time; ends early where decoding fails."""
-        waiting: deque[Future[Decoded[PictureT]]] = deque()
-        decoder: SegmentDecoder[PictureT] | None = None
+        waiting: deque[Future[DecodedBatch[PictureT]]] = deque()
+        decoder: GopDecoder[PictureT] | None = None
         for batch in batches:
             decoder = decoder or self._least_busy()
             waiting.append(decoder.submit(batch))
@@ -211,22 +211,22 @@ class SegmentDecoders(Generic[PictureT]):
             if len(waiting) > 2 * self._most_decoders:
                 decoded = waiting.popleft().result()
                 yield from decoded.pictures
-                if not decoded.is_sound:
+                if not decoded.can_continue:
                     return
         for future in waiting:
             decoded = future.result()
             yield from decoded.pictures
-            if not decoded.is_sound:
+            if not decoded.can_continue:
                 return
 
-    def _least_busy(self) -> SegmentDecoder[PictureT]:
+    def _least_busy(self) -> GopDecoder[PictureT]:
         decoder = min(self._decoders, key=lambda decoder: decoder.num_waiting)
         if decoder.num_waiting and len(self._decoders) < self._most_decoders:
             decoder = self._add_decoder(self._closing.enter_context(open_video(self._path))[1])
         return decoder
 
-    def _add_decoder(self, stream: VideoStream) -> SegmentDecoder[PictureT]:
-        decoder = SegmentDecoder(stream, self._convert, self._takes_fields)
+    def _add_decoder(self, stream: VideoStream) -> GopDecoder[PictureT]:
+        decoder = GopDecoder(stream, self._convert, self._takes_fields)
         self._closing.callback(decoder.close)
         self._decoders.append(decoder)
         return decoder

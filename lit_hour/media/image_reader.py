@@ -31,7 +31,7 @@ _SUFFIX_OF_FORMAT = {
     "WEBP": "webp",
     "BMP": "bmp",
 }  # MPO: a JPEG with more behind it
-SUFFIXES = tuple(dict.fromkeys(_SUFFIX_OF_FORMAT.values()))
+IMAGE_SUFFIXES = tuple(dict.fromkeys(_SUFFIX_OF_FORMAT.values()))
 
 _ORIENTATION = 0x0112  # the EXIF tag
 _UPRIGHT = {

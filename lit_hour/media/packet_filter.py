@@ -14,9 +14,9 @@ from enum import Enum
 from math import inf
 from typing import Generic, TypeVar
 
-SAME_SECONDS = 1e-6  # times this close are one time: they come from different divisions
-MOST_WAITING = 34  # H.264 lets 16 pictures wait for an earlier one, in a packet for each field, and one is being decoded
-MOST_HELD = 300  # packets held back; the longest usual distance between key frames is 250
+TIME_TOLERANCE_SECONDS = 1e-6  # times this close are one time: they come from different divisions
+MAX_REORDERED = 34  # H.264 lets 16 pictures wait for an earlier one, in a packet for each field, and one is being decoded
+MAX_BUFFERED = 300  # packets held back; the longest usual distance between key frames is 250
 _SLICES = range(1, 6)  # types of units with a piece of a picture
 _IDR_SLICE = 5
 _PARAMETER_SETS = (7, 8, 13, 15)
@@ -24,38 +24,38 @@ _PARAMETER_SETS = (7, 8, 13, 15)
 PacketT = TypeVar("PacketT")
 
 
-class Role(Enum):
+class FrameRole(Enum):
     """What other pictures need a picture for."""
 
-    BEGINNING = "nothing after it needs anything before it"
+    IDR = "nothing after it needs anything before it"
     REFERENCE = "others may be predicted from it"
     DISPOSABLE = "no other picture needs it"
 
 
 @dataclass(frozen=True, slots=True)
-class Coded(Generic[PacketT]):
+class PacketInfo(Generic[PacketT]):
     """A packet and what is known of it without decoding.
 
     Attributes:
         start_seconds: when its picture comes on screen; None when it never does.
-        is_required: it holds more than a picture, so that the decoder has to see it.
+        has_parameter_sets: it holds more than a picture, so that the decoder has to see it.
     """
 
     packet: PacketT
     start_seconds: float | None
-    role: Role
-    is_required: bool
+    role: FrameRole
+    has_parameter_sets: bool
 
 
-class NeededPackets(Generic[PacketT]):
+class PacketFilter(Generic[PacketT]):
     """Holds packets back until it is known which of them are needed.
 
     Attributes:
-        shown_seconds: for each of the first timestamps, as far as it is known, when the picture on screen then came there.
+        frame_start_seconds: for each of the first timestamps, as far as it is known, when the picture on screen then came there.
     """
 
     def __init__(self, timestamps: Sequence[float]) -> None:
-        self.shown_seconds: list[float] = []
+        self.frame_start_seconds: list[float] = []
         self._known_before_seconds = (
             -inf
         )  # of pictures that start before this, no more are added to those shown
@@ -63,99 +63,99 @@ class NeededPackets(Generic[PacketT]):
         self._starts: list[
             float
         ] = []  # of the pictures that may be on screen at timestamps to come, in order
-        self._held: list[Coded[PacketT]] = []
-        self._newest: deque[float] = deque(maxlen=MOST_WAITING)
+        self._held: list[PacketInfo[PacketT]] = []
+        self._newest: deque[float] = deque(maxlen=MAX_REORDERED)
 
     @property
-    def is_settled(self) -> bool:
+    def done(self) -> bool:
         """Whether every timestamp has its picture."""
-        return len(self.shown_seconds) == len(self._timestamps)
+        return len(self.frame_start_seconds) == len(self._timestamps)
 
-    def add(self, coded: Coded[PacketT]) -> list[Coded[PacketT]]:
+    def push(self, coded: PacketInfo[PacketT]) -> list[PacketInfo[PacketT]]:
         """Take the next packet, and give back those that can go to the decoder, in order."""
         start_seconds, needed = coded.start_seconds, []
         if start_seconds is not None:
-            if coded.role is Role.BEGINNING and (
+            if coded.role is FrameRole.IDR and (
                 not self._starts or self._starts[-1] < start_seconds
             ):
                 needed = self._settle(start_seconds)
-                needed += self._release_to_last(held.is_required for held in self._held)
+                needed += self._release_to_last(held.has_parameter_sets for held in self._held)
                 self._held.clear()  # nothing that comes later needs what is left
             insort(self._starts, start_seconds)
             self._newest.append(start_seconds)
         self._held.append(coded)
-        if len(self._newest) == MOST_WAITING:
+        if len(self._newest) == MAX_REORDERED:
             needed += self._settle(min(self._newest))
-        if len(self._held) > MOST_HELD:
+        if len(self._held) > MAX_BUFFERED:
             needed += self._release(len(self._held))
         return needed
 
-    def finish(self) -> list[Coded[PacketT]]:
+    def flush(self) -> list[PacketInfo[PacketT]]:
         """There are no more packets: the last picture stays on screen."""
         return self._settle(inf)
 
-    def is_shown(self, coded: Coded[PacketT]) -> bool | None:
+    def is_shown(self, coded: PacketInfo[PacketT]) -> bool | None:
         """Whether a picture is on screen at one of the timestamps; None as long as it is not known."""
         seconds = coded.start_seconds
         if seconds is None:
             return False
-        place = bisect_left(self.shown_seconds, seconds)
-        if place < len(self.shown_seconds) and self.shown_seconds[place] == seconds:
+        place = bisect_left(self.frame_start_seconds, seconds)
+        if place < len(self.frame_start_seconds) and self.frame_start_seconds[place] == seconds:
             return True
         return False if seconds < self._known_before_seconds else None
 
-    def _settle(self, before_seconds: float) -> list[Coded[PacketT]]:
+    def _settle(self, before_seconds: float) -> list[PacketInfo[PacketT]]:
         """Every picture that starts before this is known: find what the timestamps before it show."""
-        first = len(self.shown_seconds)
-        while self._starts and not self.is_settled:
-            seconds = self._timestamps[len(self.shown_seconds)]
-            if seconds >= before_seconds - SAME_SECONDS:
+        first = len(self.frame_start_seconds)
+        while self._starts and not self.done:
+            seconds = self._timestamps[len(self.frame_start_seconds)]
+            if seconds >= before_seconds - TIME_TOLERANCE_SECONDS:
                 break
-            last = max(bisect_right(self._starts, seconds + SAME_SECONDS) - 1, 0)
-            self.shown_seconds.append(self._starts[last])
+            last = max(bisect_right(self._starts, seconds + TIME_TOLERANCE_SECONDS) - 1, 0)
+            self.frame_start_seconds.append(self._starts[last])
             del self._starts[:last]
         num_known = bisect_left(self._starts, before_seconds)
-        if self.is_settled:
+        if self.done:
             self._known_before_seconds = inf
         elif num_known:
             self._known_before_seconds = self._starts[
                 num_known - 1
             ]  # the last one may stay on screen
-        if len(self.shown_seconds) == first:
+        if len(self.frame_start_seconds) == first:
             return []
-        shown = set(self.shown_seconds[first:])
+        shown = set(self.frame_start_seconds[first:])
         return self._release_to_last(coded.start_seconds in shown for coded in self._held)
 
-    def _release_to_last(self, wanted: Iterable[bool]) -> list[Coded[PacketT]]:
+    def _release_to_last(self, wanted: Iterable[bool]) -> list[PacketInfo[PacketT]]:
         return self._release(
             max((place for place, is_wanted in enumerate(wanted, 1) if is_wanted), default=0)
         )
 
-    def _release(self, num_packets: int) -> list[Coded[PacketT]]:
+    def _release(self, num_packets: int) -> list[PacketInfo[PacketT]]:
         """The first packets that are held, without the disposable ones that no timestamp shows."""
         released, self._held = self._held[:num_packets], self._held[num_packets:]
         return [coded for coded in released if self._is_needed(coded)]
 
-    def _is_needed(self, coded: Coded[PacketT]) -> bool:
+    def _is_needed(self, coded: PacketInfo[PacketT]) -> bool:
         """Whether a packet among needed ones is needed too: it may be on screen at a timestamp, or others refer to it."""
-        if coded.is_required or coded.role is not Role.DISPOSABLE:
+        if coded.has_parameter_sets or coded.role is not FrameRole.DISPOSABLE:
             return True
         start_seconds = coded.start_seconds
         if start_seconds is None:
             return False
-        place = bisect_left(self._timestamps, start_seconds - SAME_SECONDS)
-        if place < len(self.shown_seconds):
-            return self.shown_seconds[place] == start_seconds
+        place = bisect_left(self._timestamps, start_seconds - TIME_TOLERANCE_SECONDS)
+        if place < len(self.frame_start_seconds):
+            return self.frame_start_seconds[place] == start_seconds
         if place == len(self._timestamps):
             return False
         later = bisect_right(self._starts, start_seconds)
         return (
             later == len(self._starts)
-            or self._starts[later] > self._timestamps[place] + SAME_SECONDS
+            or self._starts[later] > self._timestamps[place] + TIME_TOLERANCE_SECONDS
         )
 
 
-def read_h264(data: memoryview, length_bytes: int) -> tuple[Role, bool]:
+def parse_h264_packet(data: memoryview, length_bytes: int) -> tuple[FrameRole, bool]:
     """What a packet of H.264 is needed for, and whether it holds parameter sets, read off the headers of its units.
 
     Args:
@@ -174,10 +174,10 @@ def read_h264(data: memoryview, length_bytes: int) -> tuple[Role, bool]:
         unit_type = header & 31
         has_parameters |= unit_type in _PARAMETER_SETS
         if unit_type == _IDR_SLICE:
-            return Role.BEGINNING, has_parameters
+            return FrameRole.IDR, has_parameters
         if unit_type in _SLICES:
-            return Role.REFERENCE if header >> 5 & 3 else Role.DISPOSABLE, has_parameters
-    return Role.REFERENCE, True  # no picture in it
+            return FrameRole.REFERENCE if header >> 5 & 3 else FrameRole.DISPOSABLE, has_parameters
+    return FrameRole.REFERENCE, True  # no picture in it
 
 
 def _headers_with_lengths(data: memoryview, length_bytes: int) -> Iterator[int]:

@@ -15,8 +15,14 @@ from av.video.stream import VideoStream
 
 from lit_hour.errors import VideoError
 
-NO_TIMES = "{path} has frames without presentation times; convert it to mp4 or mkv"
-SHORT_SECONDS = 1.0  # a file that ends earlier than its header says by no more than this is whole
+NO_TIMESTAMPS_MESSAGE = "{path} has frames without presentation times; convert it to mp4 or mkv"
+VIDEO_SUFFIXES = frozenset(
+    (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".flv", ".ts", ".mpg", ".mpeg", ".wmv")
+    + (".ogv", ".3gp")
+)
+MAX_MISSING_SECONDS = (
+    1.0  # a file that ends earlier than its header says by no more than this is whole
+)
 
 # Containers of video, and nothing that opens other files or the network on its own: no playlists, no picture sequences.
 _FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,flv,asf,ogg"
@@ -63,7 +69,7 @@ def probe(path: str | Path) -> VideoInfo:
                 f"{path} has a video stream without frames; give a video with at least one frame"
             )
         if frame.pts is None or frame.time is None:
-            raise VideoError(NO_TIMES.format(path=path))
+            raise VideoError(NO_TIMESTAMPS_MESSAGE.format(path=path))
         duration_seconds = _header_seconds(container, stream, frame.time)
         sideways = round(frame.rotation / 90) % 2 == 1
         width, height = (frame.height, frame.width) if sideways else (frame.width, frame.height)
@@ -144,4 +150,6 @@ def _scanned_seconds(path: str | Path, first_seconds: float) -> float:
                         max(video_end, end) if packet.stream_index == stream.index else video_end
                     )
         header_end = (container.duration or 0) / av.time_base
-    return (header_end if header_end - last_end > SHORT_SECONDS else video_end) - first_seconds
+    return (
+        header_end if header_end - last_end > MAX_MISSING_SECONDS else video_end
+    ) - first_seconds

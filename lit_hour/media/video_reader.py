@@ -20,11 +20,10 @@ from PIL import Image
 from torch import Tensor
 
 from lit_hour.errors import VideoError
-from lit_hour.media.frame_iterator import NeededPlayback, Playback
-from lit_hour.media.packet_filter import SAME_SECONDS
+from lit_hour.media.frame_iterator import FrameIterator, SelectiveFrameIterator
+from lit_hour.media.packet_filter import TIME_TOLERANCE_SECONDS
 from lit_hour.media.transforms import resize_image, rotate_image
-from lit_hour.media.video_probe import VideoInfo as VideoInfo
-from lit_hour.media.video_probe import probe as probe
+from lit_hour.media.video_probe import VideoInfo, probe
 from lit_hour.types import Frames
 
 OnDamage = Literal["error", "use"]
@@ -34,7 +33,7 @@ class DamagedVideoWarning(UserWarning):
     """A video was used although it could not be read to its end."""
 
 
-class KeyFramesWarning(UserWarning):
+class KeyframeWarning(UserWarning):
     """Key frames were taken in place of the frames that are on screen."""
 
 
@@ -59,7 +58,7 @@ def read_frames(
             reached, "use" ends the chunks there with a `DamagedVideoWarning`.
         chunk_frames: frames in a chunk; the last one may have fewer.
         key_frames_only: show the last key frame before each time instead, at a fraction of the cost; the error in time is
-            reported with a `KeyFramesWarning`. It begins the scene on screen if the encoder put key frames at cuts.
+            reported with a `KeyframeWarning`. It begins the scene on screen if the encoder put key frames at cuts.
             A container without presentation times (avi) is read as without this.
 
     Yields:
@@ -75,10 +74,10 @@ def read_frames(
     _check_timestamps(timestamps, info)
     pick = (
         _pick_key_frames
-        if key_frames_only and NeededPlayback.understands(info, key_frames_only)
+        if key_frames_only and SelectiveFrameIterator.supports(info, key_frames_only)
         else _pick_pictures
     )
-    playback = Playback(info)
+    playback = FrameIterator(info)
     is_whole = yield from _read_chunks(
         pick(playback, timestamps, size_pixels), playback, timestamps, on_damage, chunk_frames
     )
@@ -87,7 +86,7 @@ def read_frames(
 
 def _read_chunks(
     pictures: Iterator[Tensor],
-    playback: Playback,
+    playback: FrameIterator,
     timestamps: Sequence[float],
     on_damage: OnDamage,
     chunk_frames: int,
@@ -124,12 +123,12 @@ def _check_timestamps(timestamps: Sequence[float], info: VideoInfo) -> None:
 
 
 def _pick_pictures(
-    playback: Playback, timestamps: Sequence[float], size_pixels: int
+    playback: FrameIterator, timestamps: Sequence[float], size_pixels: int
 ) -> Iterator[Tensor]:
     """One picture `(3, size_pixels, size_pixels)` for each timestamp, as far as the video can be read."""
     info, num_picked = playback.info, 0
-    if NeededPlayback.understands(info, key_frames_only=False):
-        for picture, num_times in NeededPlayback(
+    if SelectiveFrameIterator.supports(info, key_frames_only=False):
+        for picture, num_times in SelectiveFrameIterator(
             info, timestamps, False, partial(_show, info.path, size_pixels)
         ):
             yield from [picture] * num_times
@@ -139,14 +138,15 @@ def _pick_pictures(
 
 
 def _pick_from_all(
-    playback: Playback, timestamps: Sequence[float], size_pixels: int
+    playback: FrameIterator, timestamps: Sequence[float], size_pixels: int
 ) -> Iterator[Tensor]:
     """The same, with every frame decoded."""
     num_picked = 0
     for frame, leaves_seconds in playback:
         picture: Tensor | None = None
         while (
-            num_picked < len(timestamps) and timestamps[num_picked] < leaves_seconds - SAME_SECONDS
+            num_picked < len(timestamps)
+            and timestamps[num_picked] < leaves_seconds - TIME_TOLERANCE_SECONDS
         ):
             if picture is None:
                 picture = _show(playback.info.path, size_pixels, frame)  # (3, size, size)
@@ -157,26 +157,26 @@ def _pick_from_all(
 
 
 def _pick_key_frames(
-    playback: Playback, timestamps: Sequence[float], size_pixels: int
+    playback: FrameIterator, timestamps: Sequence[float], size_pixels: int
 ) -> Iterator[Tensor]:
     """One picture `(3, size_pixels, size_pixels)` for each timestamp, of the last key frame before it."""
     info, num_picked = playback.info, 0
-    needed = NeededPlayback(info, timestamps, True, partial(_show, info.path, size_pixels))
+    needed = SelectiveFrameIterator(info, timestamps, True, partial(_show, info.path, size_pixels))
     for picture, num_times in needed:
         yield from [picture] * num_times
         num_picked += num_times
-        playback.last_start_seconds = needed.shown_seconds[num_picked - 1]
+        playback.last_start_seconds = needed.frame_start_seconds[num_picked - 1]
     if num_picked < len(timestamps):
         playback.end_seconds = timestamps[num_picked]
     late_seconds = [
         abs(asked - shown)
-        for asked, shown in zip(timestamps[:num_picked], needed.shown_seconds, strict=False)
+        for asked, shown in zip(timestamps[:num_picked], needed.frame_start_seconds, strict=False)
     ]
     if late_seconds:
         mean_seconds = sum(late_seconds) / num_picked
         message = f"frames are {mean_seconds:.2f} s too early on average and {max(late_seconds):.2f} s at most"
         warnings.warn(
-            f"{info.path} was read by its key frames: {message}", KeyFramesWarning, stacklevel=2
+            f"{info.path} was read by its key frames: {message}", KeyframeWarning, stacklevel=2
         )
 
 

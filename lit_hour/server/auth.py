@@ -25,23 +25,9 @@ from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from lit_hour.errors import ServerError
+from lit_hour.media.video_probe import VIDEO_SUFFIXES
 from lit_hour.server.http_errors import RefusedError
 
-VIDEO_SUFFIXES = (
-    ".mp4",
-    ".m4v",
-    ".mov",
-    ".mkv",
-    ".webm",
-    ".avi",
-    ".ts",
-    ".mpg",
-    ".mpeg",
-    ".flv",
-    ".wmv",
-    ".ogv",
-    ".3gp",
-)
 MAX_LISTED = 500
 
 _OUTSIDE = "this is no path under the folders that the server was given with --videos, or it goes through a link or '..'"

@@ -16,8 +16,8 @@ from lit_hour.config.videomarathon import MarathonConfig
 from lit_hour.errors import ConfigError
 from lit_hour.io.atomic import whole
 from lit_hour.videomarathon.annotation import Annotation, is_annotated, read_annotation
-from lit_hour.videomarathon.dataset_stats import Statistics, write_charts
-from lit_hour.videomarathon.response_cache import Asked
+from lit_hour.videomarathon.dataset_stats import DatasetStats, write_charts
+from lit_hour.videomarathon.response_cache import TokenUsage
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Share:
             )
         return share
 
-    def of(self, names: Sequence[str]) -> list[str]:
+    def select(self, names: Sequence[str]) -> list[str]:
         """This part of the names: one of every `num_shares`."""
         return list(names[self.number - 1 :: self.num_shares])
 
@@ -59,7 +59,7 @@ class Failure:
     """A video that could not be annotated: why, and how much was asked about it all the same."""
 
     reason: str
-    asked: Asked
+    usage: TokenUsage
 
 
 @dataclass
@@ -102,7 +102,7 @@ class Totals:
             self.num_questions[question["format"]][question["task"]] += 1
         self.num_dropped.update(dropped["filter"] for dropped in annotation.dropped)
         self.count_answers(
-            Asked(annotation.num_answers, annotation.prompt_tokens, annotation.answer_tokens),
+            TokenUsage(annotation.num_answers, annotation.prompt_tokens, annotation.answer_tokens),
             settings,
         )
 
@@ -112,9 +112,9 @@ class Totals:
             self.unfinished.append(name)
         else:
             self.failed[name] = failure.reason
-            self.count_answers(failure.asked, settings)
+            self.count_answers(failure.usage, settings)
 
-    def count_answers(self, asked: Asked, settings: MarathonConfig) -> None:
+    def count_answers(self, asked: TokenUsage, settings: MarathonConfig) -> None:
         """Add what was asked about a video."""
         self.num_answers += asked.num_answers
         self.prompt_tokens += asked.prompt_tokens
@@ -122,8 +122,11 @@ class Totals:
         self.cost += settings.serving.cost(asked.prompt_tokens, asked.answer_tokens)
 
 
-def gather(
-    out: Path, marks: Mapping[str, str], settings: MarathonConfig, failed: Mapping[str, Failure]
+def aggregate(
+    out: Path,
+    fingerprints: Mapping[str, str],
+    settings: MarathonConfig,
+    failed: Mapping[str, Failure],
 ) -> Totals:
     """Write the files of the whole set, one video after the other.
 
@@ -131,11 +134,11 @@ def gather(
         marks: fingerprint that the annotation of each video has to have, by the video's name.
         failed: videos that could not be annotated.
     """
-    totals, statistics = Totals(), Statistics()
+    totals, statistics = Totals(), DatasetStats()
     with whole(out / QUESTIONS_NAME) as question_file, whole(out / DROPPED_NAME) as dropped_file:
         question_file.write("[")
         separator = "\n"
-        for name, mark in marks.items():
+        for name, mark in fingerprints.items():
             folder = out / "videos" / name
             if not is_annotated(folder, mark):
                 totals.count_missing(name, failed.get(name), settings)

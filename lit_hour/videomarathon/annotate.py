@@ -22,10 +22,10 @@ from typing import Any
 from tqdm import tqdm
 
 from lit_hour.config.videomarathon import MarathonConfig
-from lit_hour.errors import AnswerError, TeacherError, VideoError
+from lit_hour.errors import InvalidResponseError, TeacherError, VideoError
 from lit_hour.io.atomic import whole
 from lit_hour.io.file_lock import locked, locked_if_free
-from lit_hour.videomarathon.aggregate import Failure, Share, Totals, gather
+from lit_hour.videomarathon.aggregate import Failure, Share, Totals, aggregate
 from lit_hour.videomarathon.annotation import (
     JOURNAL_NAME,
     annotate_video,
@@ -33,11 +33,11 @@ from lit_hour.videomarathon.annotation import (
     is_annotated,
     write_annotation,
 )
-from lit_hour.videomarathon.llm_client import Servers, working_group
-from lit_hour.videomarathon.response_cache import Replies
-from lit_hour.videomarathon.review_html import draw_page
+from lit_hour.videomarathon.llm_client import ClientPool, task_group
+from lit_hour.videomarathon.response_cache import ResponseCache
+from lit_hour.videomarathon.review_html import render_page
 from lit_hour.videomarathon.teacher import Teacher
-from lit_hour.videomarathon.video_clips import Footage, find_videos
+from lit_hour.videomarathon.video_clips import VideoFile, find_videos
 
 PAGE_NAME = "index.html"
 SECONDS_BETWEEN_LOOKS = 1.0  # at what passed between us and the servers
@@ -60,32 +60,32 @@ def annotate(
     run = annotate_share(Share(), videos, out, urls, model, settings)
     try:
         with locked(out):
-            return gather(out, run.marks, settings, run.failed)
+            return aggregate(out, run.fingerprints, settings, run.failed)
     except OSError as error:
         raise TeacherError(f"{out} cannot be filled: {error}") from error
 
 
 def annotate_share(
     share: Share, videos: Path, out: Path, urls: Sequence[str], model: str, settings: MarathonConfig
-) -> Run:
+) -> AnnotationJob:
     """Annotate every video of a share that is not annotated yet, and gather nothing; otherwise as `annotate`."""
-    names = share.of(find_videos(videos))
+    names = share.select(find_videos(videos))
     try:
-        run = Run(
+        run = AnnotationJob(
             videos,
             out,
             model,
             settings,
             {name: fingerprint(videos / name, model, settings) for name in names},
         )
-        asyncio.run(run.work_through(run.unfinished(), urls))
+        asyncio.run(run.run(run.unfinished(), urls))
     except OSError as error:
         raise TeacherError(f"{out} cannot be filled: {error}") from error
     return run
 
 
 @dataclass
-class Run:
+class AnnotationJob:
     """One process at work.
 
     Attributes:
@@ -97,24 +97,26 @@ class Run:
     out: Path
     model: str
     settings: MarathonConfig
-    marks: dict[str, str]
+    fingerprints: dict[str, str]
     failed: dict[str, Failure] = field(default_factory=dict)
 
     def unfinished(self) -> list[str]:
         """The videos that are not annotated."""
         return [
             name
-            for name, mark in self.marks.items()
+            for name, mark in self.fingerprints.items()
             if not is_annotated(self.out / "videos" / name, mark)
         ]
 
-    async def work_through(self, missing: Sequence[str], urls: Sequence[str]) -> None:
+    async def run(self, missing: Sequence[str], urls: Sequence[str]) -> None:
         """Annotate these videos, many side by side, so that there are always requests that wait to be sent."""
         if not missing:
             return
-        servers = Servers(urls, self.settings.serving)
-        num_done = len(self.marks) - len(missing)
-        with tqdm(total=len(self.marks), initial=num_done, desc="annotating", unit="video") as bar:
+        servers = ClientPool(urls, self.settings.serving)
+        num_done = len(self.fingerprints) - len(missing)
+        with tqdm(
+            total=len(self.fingerprints), initial=num_done, desc="annotating", unit="video"
+        ) as bar:
             showing = asyncio.create_task(show(bar, servers))
             try:
                 await self._share_out(missing, servers, bar)
@@ -123,7 +125,7 @@ class Run:
                 bar.set_postfix_str(servers.describe())
                 await servers.close()
 
-    async def _share_out(self, missing: Sequence[str], servers: Servers, bar: tqdm[Any]) -> None:
+    async def _share_out(self, missing: Sequence[str], servers: ClientPool, bar: tqdm[Any]) -> None:
         """Begin each video when the one before is read, and there is room for it."""
         queue, room = (
             iter(enumerate(missing)),
@@ -142,42 +144,46 @@ class Run:
                 group.create_task(annotate_one(name, place, is_read))
                 await is_read.wait()
 
-        async with working_group() as group:
+        async with task_group() as group:
             for _ in range(self.settings.serving.videos_read_at_once):
                 group.create_task(begin_each())
 
     async def _annotate(
-        self, name: str, servers: Servers, place: int, is_read: asyncio.Event
+        self, name: str, servers: ClientPool, place: int, is_read: asyncio.Event
     ) -> None:
         """Annotate one video, unless another process is at it or has been."""
-        folder, mark = self.out / "videos" / name, self.marks[name]
+        folder, mark = self.out / "videos" / name, self.fingerprints[name]
         with locked_if_free(folder) as is_ours:
             if not is_ours or is_annotated(folder, mark):
                 return
-            with Replies(folder / JOURNAL_NAME) as journal:
+            with ResponseCache(folder / JOURNAL_NAME) as journal:
                 try:
-                    footage = await asyncio.to_thread(Footage.open, self.videos, name)
+                    footage = await asyncio.to_thread(VideoFile.open, self.videos, name)
                     teacher = Teacher(servers, self.model, self.settings, journal, place)
                     annotation = await annotate_video(footage, teacher, is_read)
-                except (VideoError, AnswerError) as error:
+                except (VideoError, InvalidResponseError) as error:
                     self._take_failure(name, error, journal)
                     return
             with whole(folder / PAGE_NAME) as page:
                 page.write(
-                    draw_page(annotation, os.path.relpath(footage.path.resolve(), folder.resolve()))
+                    render_page(
+                        annotation, os.path.relpath(footage.path.resolve(), folder.resolve())
+                    )
                 )
             write_annotation(folder, mark, annotation)
 
-    def _take_failure(self, name: str, error: VideoError | AnswerError, journal: Replies) -> None:
+    def _take_failure(
+        self, name: str, error: VideoError | InvalidResponseError, journal: ResponseCache
+    ) -> None:
         """Go on without a video, unless too many failed."""
-        self.failed[name] = Failure(str(error), journal.asked)
+        self.failed[name] = Failure(str(error), journal.usage)
         if len(self.failed) > self.settings.max_failed:
             raise TeacherError(
                 f"{name}: {error} ({len(self.failed)} videos failed, marathon.max_failed is {self.settings.max_failed})"
             ) from error
 
 
-async def show(bar: tqdm[Any], servers: Servers) -> None:
+async def show(bar: tqdm[Any], servers: ClientPool) -> None:
     """Keep the progress bar up to date; for ever."""
     while True:
         bar.set_postfix_str(servers.describe())

@@ -17,11 +17,11 @@ from lit_hour.config.videomarathon import MarathonConfig
 from lit_hour.data.questions.record import question_record
 from lit_hour.io.atomic import whole
 from lit_hour.videomarathon.captions import caption_clips
-from lit_hour.videomarathon.events import find_events, sum_up
+from lit_hour.videomarathon.events import find_events, summarize
 from lit_hour.videomarathon.filters import filter_questions
-from lit_hour.videomarathon.question_generation import Material, ask_questions
+from lit_hour.videomarathon.question_generation import Context, generate_questions
 from lit_hour.videomarathon.teacher import Teacher
-from lit_hour.videomarathon.video_clips import Footage
+from lit_hour.videomarathon.video_clips import VideoFile
 
 VERSION = 1  # raise it when the same answers make another annotation
 JOURNAL_NAME, ANNOTATION_NAME = "journal.jsonl", "annotation.json"
@@ -58,7 +58,9 @@ class Annotation:
     answer_tokens: int
 
 
-async def annotate_video(footage: Footage, teacher: Teacher, is_read: asyncio.Event) -> Annotation:
+async def annotate_video(
+    footage: VideoFile, teacher: Teacher, is_read: asyncio.Event
+) -> Annotation:
     """Ask the teacher all that is to be known of a video.
 
     Args:
@@ -66,7 +68,7 @@ async def annotate_video(footage: Footage, teacher: Teacher, is_read: asyncio.Ev
 
     Raises:
         VideoError: the video cannot be read.
-        AnswerError: an answer cannot be used.
+        InvalidResponseError: an answer cannot be used.
         TeacherError: no server answers.
     """
     captions = await caption_clips(footage, teacher, is_read)
@@ -79,9 +81,11 @@ async def annotate_video(footage: Footage, teacher: Teacher, is_read: asyncio.Ev
             f"{len(events)} events, fewer than marathon.min_events={teacher.settings.min_events}"
         )
     else:
-        summary = await sum_up(footage, events, teacher)
-        material = Material(footage, captions, events, summary)
-        sieve = await filter_questions(await ask_questions(material, teacher), material, teacher)
+        summary = await summarize(footage, events, teacher)
+        material = Context(footage, captions, events, summary)
+        sieve = await filter_questions(
+            await generate_questions(material, teacher), material, teacher
+        )
         questions = [question_record(question) for question in sieve.kept]
         dropped = [asdict(each) for each in sieve.dropped]
     return Annotation(
@@ -93,7 +97,7 @@ async def annotate_video(footage: Footage, teacher: Teacher, is_read: asyncio.Ev
         events=[asdict(event) for event in events],
         questions=questions,
         dropped=dropped,
-        **asdict(teacher.journal.asked),
+        **asdict(teacher.cache.usage),
     )
 
 

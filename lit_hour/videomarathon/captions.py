@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lit_hour.errors import AnswerError
-from lit_hour.videomarathon.llm_client import working_group
-from lit_hour.videomarathon.teacher import Request, Teacher, object_schema
-from lit_hour.videomarathon.video_clips import Clip, Footage, read_clips
+from lit_hour.errors import InvalidResponseError
+from lit_hour.videomarathon.llm_client import task_group
+from lit_hour.videomarathon.teacher import Teacher, TeacherRequest, object_schema
+from lit_hour.videomarathon.video_clips import Clip, VideoFile, read_clips
 
-SIDES = {  # of a caption, and what each has to tell
+CAPTION_FIELDS = {  # of a caption, and what each has to tell
     "temporality": "what happens when, and in which order, with the times at which it begins and ends",
     "spatiality": "where people and things are, in the picture and to one another, and how that changes",
     "object": "which people and things are seen: kind, number, colour, size, other marks, text that can be read",
@@ -28,7 +28,7 @@ recognised in other parts, by how they look and not by guessed names. Leave out 
 
 
 @dataclass(frozen=True)
-class Caption:
+class ClipCaption:
     """What one clip shows; times in seconds of the whole video."""
 
     start_seconds: float
@@ -42,8 +42,8 @@ class Caption:
 
 
 async def caption_clips(
-    footage: Footage, teacher: Teacher, is_read: asyncio.Event
-) -> list[Caption]:
+    footage: VideoFile, teacher: Teacher, is_read: asyncio.Event
+) -> list[ClipCaption]:
     """The caption of each clip, in the order of time. A clip is read when those that were read before are on their way.
 
     Args:
@@ -51,43 +51,45 @@ async def caption_clips(
 
     Raises:
         VideoError: the video cannot be read.
-        AnswerError, TeacherError: as `Teacher.ask`.
+        InvalidResponseError, TeacherError: as `Teacher.request`.
     """
     clips = read_clips(footage, teacher.settings)
-    async with working_group() as group:
+    async with task_group() as group:
         asked = []
         while clip := await asyncio.to_thread(next, clips, None):
             asked.append(group.create_task(_caption(clip, footage, teacher)))
-            await teacher.none_waits("clip_caption")
+            await teacher.wait_until_sent("clip_caption")
         is_read.set()
     return [task.result() for task in asked]
 
 
-def tell_captions(captions: Sequence[Caption]) -> str:
+def format_captions(captions: Sequence[ClipCaption]) -> str:
     """The captions as the teacher reads them again."""
     return "\n\n".join(
         f"From {caption.start_seconds:g} s to {caption.end_seconds:g} s\n"
-        + "\n".join(f"{side}: {getattr(caption, side)}" for side in SIDES)
+        + "\n".join(f"{side}: {getattr(caption, side)}" for side in CAPTION_FIELDS)
         for caption in captions
     )
 
 
-async def _caption(clip: Clip, footage: Footage, teacher: Teacher) -> Caption:
+async def _caption(clip: Clip, footage: VideoFile, teacher: Teacher) -> ClipCaption:
     start, end = clip.interval
 
-    def read(answer: Any) -> Caption:
-        texts = {side: answer[side].strip() for side in SIDES}
+    def read(answer: Any) -> ClipCaption:
+        texts = {side: answer[side].strip() for side in CAPTION_FIELDS}
         if not texts["overall"]:
-            raise AnswerError(f"it does not say what is seen from {start:g} s to {end:g} s")
-        return Caption(start, end, **texts)
+            raise InvalidResponseError(
+                f"it does not say what is seen from {start:g} s to {end:g} s"
+            )
+        return ClipCaption(start, end, **texts)
 
-    heading = f"{footage.heading()}\nPart: {start:g} s to {end:g} s\n\n"
+    heading = f"{footage.prompt_heading()}\nPart: {start:g} s to {end:g} s\n\n"
     instruction = INSTRUCTION.format(
-        sides="\n".join(f"{side}: {meaning}." for side, meaning in SIDES.items())
+        sides="\n".join(f"{side}: {meaning}." for side, meaning in CAPTION_FIELDS.items())
     )
-    pictures = zip(clip.seconds, clip.pictures, strict=True)
+    pictures = zip(clip.seconds, clip.jpegs, strict=True)
     frames = [part for seconds, picture in pictures for part in (f"{seconds:g} s:", picture)]
-    schema = object_schema(**{side: {"type": "string"} for side in SIDES})
-    return await teacher.ask(
-        Request("clip_caption", (heading + instruction, *frames), schema), read
+    schema = object_schema(**{side: {"type": "string"} for side in CAPTION_FIELDS})
+    return await teacher.request(
+        TeacherRequest("clip_caption", (heading + instruction, *frames), schema), read
     )

@@ -23,12 +23,12 @@ from lit_hour.videomarathon.annotation import Annotation
 
 NUM_SOURCES = 12  # shown by name; what is in others is added up
 NUM_BINS = 20
-COLOURS: dict[QuestionFormat, str] = {"open_ended": "#3b6fb6", "multiple_choice": "#e08a2e"}
+COLORS: dict[QuestionFormat, str] = {"open_ended": "#3b6fb6", "multiple_choice": "#e08a2e"}
 NO_FOLDER = "(no folder)"
 
 
 @dataclass
-class Statistics:
+class DatasetStats:
     """What the charts show, of every video that is asked about.
 
     Attributes:
@@ -42,7 +42,7 @@ class Statistics:
     minutes: list[float] = field(default_factory=list)
     num_events: list[int] = field(default_factory=list)
     num_questions: dict[str, Counter[str]] = field(
-        default_factory=lambda: {form: Counter() for form in COLOURS}
+        default_factory=lambda: {form: Counter() for form in COLORS}
     )
 
     def count(self, annotation: Annotation) -> None:
@@ -58,9 +58,9 @@ class Statistics:
             self.num_questions[question["format"]][question["task"]] += 1
 
 
-def draw_charts(statistics: Statistics) -> dict[str, Figure]:
+def draw_charts(statistics: DatasetStats) -> dict[str, Figure]:
     """The four charts, by name."""
-    drawers: dict[str, Callable[[Axes, Statistics], None]] = {
+    drawers: dict[str, Callable[[Axes, DatasetStats], None]] = {
         "sources": _draw_sources,
         "questions": _draw_questions,
         "durations": _draw_durations,
@@ -74,7 +74,7 @@ def draw_charts(statistics: Statistics) -> dict[str, Figure]:
     return charts
 
 
-def write_charts(folder: Path, statistics: Statistics) -> None:
+def write_charts(folder: Path, statistics: DatasetStats) -> None:
     """Write each chart as `FOLDER/NAME.png`, and all into `FOLDER/tensorboard`, at the number of videos as the step."""
     folder.mkdir(parents=True, exist_ok=True)
     with SummaryWriter(str(folder / "tensorboard")) as writer:
@@ -86,12 +86,12 @@ def write_charts(folder: Path, statistics: Statistics) -> None:
             writer.add_image(f"dataset/{name}", pixels, len(statistics.minutes), dataformats="HWC")
 
 
-def _draw_sources(axes: Axes, statistics: Statistics) -> None:
+def _draw_sources(axes: Axes, statistics: DatasetStats) -> None:
     largest = sorted(statistics.hours_of_source.items(), key=lambda item: -item[1])
     shown, rest = dict(largest[:NUM_SOURCES]), largest[NUM_SOURCES:]
     if rest:
         shown[f"{len(rest)} others"] = sum(hours for _, hours in rest)
-    bars = axes.barh([*shown], [*shown.values()], color=COLOURS["open_ended"])
+    bars = axes.barh([*shown], [*shown.values()], color=COLORS["open_ended"])
     axes.bar_label(bars, fmt="%.1f", padding=3)
     axes.invert_yaxis()
     axes.set(
@@ -100,10 +100,10 @@ def _draw_sources(axes: Axes, statistics: Statistics) -> None:
     )
 
 
-def _draw_questions(axes: Axes, statistics: Statistics) -> None:
+def _draw_questions(axes: Axes, statistics: DatasetStats) -> None:
     tasks = [task.key for task in TASKS]
     left = [0] * len(tasks)
-    for form, colour in COLOURS.items():
+    for form, colour in COLORS.items():
         counts = statistics.num_questions[form]
         widths = [counts[task] for task in tasks]
         axes.barh(
@@ -116,17 +116,17 @@ def _draw_questions(axes: Axes, statistics: Statistics) -> None:
         left = [start + width for start, width in zip(left, widths, strict=True)]
     axes.invert_yaxis()
     axes.set(title=f"Questions: {sum(left)}", xlabel="questions")
-    axes.legend(loc="lower center", bbox_to_anchor=(0.3, -0.2), ncols=len(COLOURS))
+    axes.legend(loc="lower center", bbox_to_anchor=(0.3, -0.2), ncols=len(COLORS))
 
 
-def _draw_durations(axes: Axes, statistics: Statistics) -> None:
-    axes.hist(statistics.minutes, bins=NUM_BINS, color=COLOURS["open_ended"])
+def _draw_durations(axes: Axes, statistics: DatasetStats) -> None:
+    axes.hist(statistics.minutes, bins=NUM_BINS, color=COLORS["open_ended"])
     axes.set(
         title=f"Durations of {len(statistics.minutes)} videos", xlabel="minutes", ylabel="videos"
     )
 
 
-def _draw_events(axes: Axes, statistics: Statistics) -> None:
-    axes.hist(statistics.num_events, bins=NUM_BINS, color=COLOURS["open_ended"])
+def _draw_events(axes: Axes, statistics: DatasetStats) -> None:
+    axes.hist(statistics.num_events, bins=NUM_BINS, color=COLORS["open_ended"])
     mean = sum(statistics.num_events) / max(1, len(statistics.num_events))
     axes.set(title=f"Events of a video: {mean:.1f} on average", xlabel="events", ylabel="videos")

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lit_hour.errors import AnswerError
-from lit_hour.videomarathon.captions import Caption, tell_captions
-from lit_hour.videomarathon.teacher import Request, Teacher, list_schema, object_schema
-from lit_hour.videomarathon.video_clips import Footage
+from lit_hour.errors import InvalidResponseError
+from lit_hour.videomarathon.captions import ClipCaption, format_captions
+from lit_hour.videomarathon.teacher import Teacher, TeacherRequest, list_schema, object_schema
+from lit_hour.videomarathon.video_clips import VideoFile
 
 SLACK_SECONDS = 1.0  # that an event may end after the video: times are told rounded
 
@@ -33,7 +33,7 @@ SUMMARY_SCHEMA = object_schema(summary={"type": "string"})
 
 
 @dataclass(frozen=True)
-class Event:
+class VideoEvent:
     """Something that happens in a video."""
 
     start_seconds: float
@@ -42,39 +42,39 @@ class Event:
 
 
 async def find_events(
-    footage: Footage, captions: Sequence[Caption], teacher: Teacher
-) -> list[Event]:
+    footage: VideoFile, captions: Sequence[ClipCaption], teacher: Teacher
+) -> list[VideoEvent]:
     """The events of a video, in the order of time.
 
     Raises:
-        AnswerError, TeacherError: as `Teacher.ask`.
+        InvalidResponseError, TeacherError: as `Teacher.request`.
     """
 
-    def read(answer: Any) -> list[Event]:
+    def read(answer: Any) -> list[VideoEvent]:
         events = [_read_event(record, footage.duration_seconds) for record in answer["events"]]
         return sorted(events, key=lambda event: (event.start_seconds, event.end_seconds))
 
-    parts = (f"{footage.heading()}\n\n{tell_captions(captions)}", FIND)
-    return await teacher.ask(Request("events", parts, EVENTS_SCHEMA), read)
+    parts = (f"{footage.prompt_heading()}\n\n{format_captions(captions)}", FIND)
+    return await teacher.request(TeacherRequest("events", parts, EVENTS_SCHEMA), read)
 
 
-async def sum_up(footage: Footage, events: Sequence[Event], teacher: Teacher) -> str:
+async def summarize(footage: VideoFile, events: Sequence[VideoEvent], teacher: Teacher) -> str:
     """A summary of the whole video.
 
     Raises:
-        AnswerError, TeacherError: as `Teacher.ask`.
+        InvalidResponseError, TeacherError: as `Teacher.request`.
     """
 
     def read(answer: Any) -> str:
         if not answer["summary"].strip():
-            raise AnswerError("it is empty")
+            raise InvalidResponseError("it is empty")
         return str(answer["summary"].strip())
 
-    parts = (f"{footage.heading()}\n\n{tell_events(events)}", SUM_UP)
-    return await teacher.ask(Request("summary", parts, SUMMARY_SCHEMA), read)
+    parts = (f"{footage.prompt_heading()}\n\n{format_events(events)}", SUM_UP)
+    return await teacher.request(TeacherRequest("summary", parts, SUMMARY_SCHEMA), read)
 
 
-def tell_events(events: Sequence[Event]) -> str:
+def format_events(events: Sequence[VideoEvent]) -> str:
     """The events as the teacher reads them again."""
     return "\n".join(
         f"From {event.start_seconds:g} s to {event.end_seconds:g} s: {event.text}"
@@ -82,10 +82,10 @@ def tell_events(events: Sequence[Event]) -> str:
     )
 
 
-def _read_event(record: dict[str, Any], duration_seconds: float) -> Event:
+def _read_event(record: dict[str, Any], duration_seconds: float) -> VideoEvent:
     start, end, text = record["start_seconds"], record["end_seconds"], record["text"].strip()
     if not (0 <= start <= end <= duration_seconds + SLACK_SECONDS and text):
-        raise AnswerError(
+        raise InvalidResponseError(
             f"an event from {start} s to {end} s cannot be in a video of {duration_seconds:.1f} s: {text[:80]!r}"
         )
-    return Event(float(start), float(min(end, duration_seconds)), text)
+    return VideoEvent(float(start), float(min(end, duration_seconds)), text)

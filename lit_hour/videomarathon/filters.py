@@ -18,28 +18,30 @@ from datasketch import MinHash, MinHashLSH
 
 from lit_hour.config.videomarathon import FilterConfig
 from lit_hour.data.questions.record import parse_question, question_record
-from lit_hour.errors import AnswerError, QuestionError
+from lit_hour.errors import InvalidResponseError, QuestionError
 from lit_hour.types import Question
-from lit_hour.videomarathon.llm_client import together
-from lit_hour.videomarathon.question_generation import Material
-from lit_hour.videomarathon.teacher import Request, Teacher, list_schema, object_schema
+from lit_hour.videomarathon.llm_client import gather_all
+from lit_hour.videomarathon.question_generation import Context
+from lit_hour.videomarathon.teacher import Teacher, TeacherRequest, list_schema, object_schema
 
-Faults = dict[str, str]  # id of a question -> why it is dropped
+Rejections = dict[str, str]  # id of a question -> why it is dropped
 
 NUM_OPTIONS = 4
-MARKS = (
+PLACEHOLDERS = (
     "<image>",
     "<video>",
 )  # where pictures stand in the words of a training example; in an answer they mean nothing
 SLACK_SECONDS = 1.0  # that evidence may end after the video: times are told rounded
-LEAST_DIFFERENCE = 10  # characters by which lengths differ at least where they give an answer away
-LONGEST_RUN = 3  # words in a row that count as one in the likeness of two questions
-NUM_BANDS, ROWS_OF_BAND = (
+MIN_LENGTH_DIFFERENCE = (
+    10  # characters by which lengths differ at least where they give an answer away
+)
+MAX_NGRAM = 3  # words in a row that count as one in the likeness of two questions
+NUM_BANDS, ROWS_PER_BAND = (
     32,
     4,
 )  # of MinHash: of two texts that share half of their runs, 7 of 8 pairs are found, of 70% all
 CATCH_ALL = re.compile(r"\b(all|none|both|neither) of (the|these|those|them)\b")
-EMPTY_WORDS = frozenset(
+STOP_WORDS = frozenset(
     re.findall(
         r"\w+",
         "a an and are as at by do does for from how in into is it its of on or that the their then there they this to was were"
@@ -48,7 +50,7 @@ EMPTY_WORDS = frozenset(
 )
 
 
-def read_question(record: dict[str, Any], duration_seconds: float) -> Question:
+def parse_draft(record: dict[str, Any], duration_seconds: float) -> Question:
     """A question from the record of a draft.
 
     Raises:
@@ -65,7 +67,7 @@ def read_question(record: dict[str, Any], duration_seconds: float) -> Question:
                 f"evidence from {start:g} s to {end:g} s in a video of {duration_seconds:.1f} s"
             )
     for text in (question.question, question.answer, *question.options):
-        if any(mark in text for mark in MARKS):
+        if any(mark in text for mark in PLACEHOLDERS):
             raise QuestionError(f"a mark for pictures in {text!r}")
     return replace(
         question,
@@ -73,7 +75,7 @@ def read_question(record: dict[str, Any], duration_seconds: float) -> Question:
     )
 
 
-def find_repeated(options: Sequence[str]) -> str | None:
+def find_repeated_options(options: Sequence[str]) -> str | None:
     """Which two options say the same but for case, marks and articles: `The red car.` and `a red car`; None if none do."""
     seen: dict[tuple[str, ...], str] = {}
     for option in options:
@@ -84,7 +86,7 @@ def find_repeated(options: Sequence[str]) -> str | None:
     return None
 
 
-def find_given_away_by_length(questions: Sequence[Question], settings: FilterConfig) -> Faults:
+def find_given_away_by_length(questions: Sequence[Question], settings: FilterConfig) -> Rejections:
     """The right option is much longer than every other, or much shorter."""
     faults = {}
     for question in questions:
@@ -94,11 +96,11 @@ def find_given_away_by_length(questions: Sequence[Question], settings: FilterCon
         length = len(question.answer)
         longer = (
             length >= settings.max_length_ratio * max(wrong)
-            and length - max(wrong) >= LEAST_DIFFERENCE
+            and length - max(wrong) >= MIN_LENGTH_DIFFERENCE
         )
         shorter = (
             length * settings.max_length_ratio <= min(wrong)
-            and min(wrong) - length >= LEAST_DIFFERENCE
+            and min(wrong) - length >= MIN_LENGTH_DIFFERENCE
         )
         if longer or shorter:
             faults[question.id] = (
@@ -107,7 +109,7 @@ def find_given_away_by_length(questions: Sequence[Question], settings: FilterCon
     return faults
 
 
-def find_given_away_by_wording(questions: Sequence[Question], settings: FilterConfig) -> Faults:
+def find_given_away_by_wording(questions: Sequence[Question], settings: FilterConfig) -> Rejections:
     """The question has a word of the right option and none of the others, or an option speaks of the other options."""
     faults = {}
     for question in questions:
@@ -128,22 +130,22 @@ def find_given_away_by_wording(questions: Sequence[Question], settings: FilterCo
     return faults
 
 
-def find_near_duplicates(questions: Sequence[Question], settings: FilterConfig) -> Faults:
+def find_near_duplicates(questions: Sequence[Question], settings: FilterConfig) -> Rejections:
     """A question of the same format asked almost the same before. Questions with different numbers in them are different.
 
     MinHash finds the candidates; the likeness of each is then counted exactly.
     """
-    index = MinHashLSH(num_perm=NUM_BANDS * ROWS_OF_BAND, params=(NUM_BANDS, ROWS_OF_BAND))
+    index = MinHashLSH(num_perm=NUM_BANDS * ROWS_PER_BAND, params=(NUM_BANDS, ROWS_PER_BAND))
     known: dict[str, tuple[list[str], set[str]]] = {}
     faults = {}
     for question in questions:
         kind = [question.format, *re.findall(r"\d+", question.question)]
-        runs = _runs(f"{question.question} {question.answer}")
-        hashed = MinHash(num_perm=NUM_BANDS * ROWS_OF_BAND)
+        runs = _ngrams(f"{question.question} {question.answer}")
+        hashed = MinHash(num_perm=NUM_BANDS * ROWS_PER_BAND)
         hashed.update_batch([run.encode() for run in sorted(runs)])
         candidates = [id for id in sorted(index.query(hashed)) if known[id][0] == kind]
         likeness, nearest = max(
-            ((_likeness(runs, known[id][1]), id) for id in candidates), default=(0.0, "")
+            ((_jaccard_similarity(runs, known[id][1]), id) for id in candidates), default=(0.0, "")
         )
         if likeness >= settings.likeness:
             faults[question.id] = f"{likeness:.0%} of its words are those of {nearest}"
@@ -158,24 +160,24 @@ def _words(text: str) -> list[str]:
 
 
 def _content(text: str) -> set[str]:
-    return set(_words(text)) - EMPTY_WORDS
+    return set(_words(text)) - STOP_WORDS
 
 
-def _runs(text: str) -> set[str]:
-    """Each word, and each run of up to `LONGEST_RUN` of them."""
+def _ngrams(text: str) -> set[str]:
+    """Each word, and each run of up to `MAX_NGRAM` of them."""
     words = _words(text)
     return {
         " ".join(words[first : first + length])
-        for length in range(1, LONGEST_RUN + 1)
+        for length in range(1, MAX_NGRAM + 1)
         for first in range(len(words) - length + 1)
     }
 
 
-def _likeness(one: set[str], other: set[str]) -> float:
+def _jaccard_similarity(one: set[str], other: set[str]) -> float:
     return len(one & other) / len(one | other)
 
 
-CHECKED_AT_ONCE = 20  # questions in a request
+QUESTIONS_PER_REQUEST = 20  # questions in a request
 
 CHECK = """Below are questions about the video above, each with an answer. Judge each answer by the descriptions alone:
 "supported" if they say so or it follows from them, "contradicted" if they say otherwise, "open" if they do not tell.
@@ -195,34 +197,34 @@ GUESS = """Answer this question about a video that you have not seen. Give the l
 
 
 async def find_contradicted(
-    questions: Sequence[Question], material: Material, teacher: Teacher
-) -> Faults:
+    questions: Sequence[Question], material: Context, teacher: Teacher
+) -> Rejections:
     """The captions say otherwise than the answer.
 
     Raises:
-        AnswerError, TeacherError: as `Teacher.ask`.
+        InvalidResponseError, TeacherError: as `Teacher.request`.
     """
     if not teacher.settings.filters.check_answers:
         return {}
     batches = [
-        questions[first : first + CHECKED_AT_ONCE]
-        for first in range(0, len(questions), CHECKED_AT_ONCE)
+        questions[first : first + QUESTIONS_PER_REQUEST]
+        for first in range(0, len(questions), QUESTIONS_PER_REQUEST)
     ]
-    found = await together(_check(batch, material, teacher) for batch in batches)
+    found = await gather_all(_check(batch, material, teacher) for batch in batches)
     return {id: reason for faults in found for id, reason in faults.items()}
 
 
-async def find_answered_blindly(questions: Sequence[Question], teacher: Teacher) -> Faults:
+async def find_answered_blindly(questions: Sequence[Question], teacher: Teacher) -> Rejections:
     """The teacher picks the right option in most tries without the video, its options in another order each time.
 
     A share of these questions, `marathon.filters.keep_blind`, is left in.
 
     Raises:
-        AnswerError, TeacherError: as `Teacher.ask`.
+        InvalidResponseError, TeacherError: as `Teacher.request`.
     """
     settings = teacher.settings.filters
     asked = [question for question in questions if question.options] if settings.blind_tries else []
-    num_right = await together(_guess_often(question, teacher) for question in asked)
+    num_right = await gather_all(_guess_often(question, teacher) for question in asked)
     return {
         question.id: f"answered without the video in {right} of {settings.blind_tries} tries"
         for question, right in zip(asked, num_right, strict=True)
@@ -231,18 +233,18 @@ async def find_answered_blindly(questions: Sequence[Question], teacher: Teacher)
     }
 
 
-async def _check(questions: Sequence[Question], material: Material, teacher: Teacher) -> Faults:
+async def _check(questions: Sequence[Question], material: Context, teacher: Teacher) -> Rejections:
     listing = "\n".join(
         f"{number}. Question: {question.question}\n   Answer: {question.answer}"
         for number, question in enumerate(questions, start=1)
     )
 
-    def read(answer: Any) -> Faults:
+    def read(answer: Any) -> Rejections:
         verdict_of = {each["number"]: each["verdict"] for each in answer["verdicts"]}
         if sorted(each["number"] for each in answer["verdicts"]) != list(
             range(1, len(questions) + 1)
         ):
-            raise AnswerError(
+            raise InvalidResponseError(
                 f"{len(questions)} verdicts are wanted, one for each question, not {sorted(verdict_of)}"
             )
         return {
@@ -251,15 +253,18 @@ async def _check(questions: Sequence[Question], material: Material, teacher: Tea
             if verdict_of[number] == "contradicted"
         }
 
-    return await teacher.ask(
-        Request("verdicts", (material.told(), CHECK.format(listing=listing)), CHECK_SCHEMA), read
+    return await teacher.request(
+        TeacherRequest(
+            "verdicts", (material.to_prompt(), CHECK.format(listing=listing)), CHECK_SCHEMA
+        ),
+        read,
     )
 
 
 async def _guess_often(question: Question, teacher: Teacher) -> int:
     """How many tries without the video are right."""
     tries = range(teacher.settings.filters.blind_tries)
-    return sum(await together(_guess(question, number, teacher) for number in tries))
+    return sum(await gather_all(_guess(question, number, teacher) for number in tries))
 
 
 async def _guess(question: Question, number: int, teacher: Teacher) -> bool:
@@ -271,10 +276,10 @@ async def _guess(question: Question, number: int, teacher: Teacher) -> bool:
         f"{letter}. {option}" for letter, option in zip(letters, options, strict=True)
     )
     schema = object_schema(letter={"type": "string", "enum": [*letters]})
-    request = Request(
+    request = TeacherRequest(
         "guess", (GUESS.format(question=question.question, options=listing),), schema, seed=number
     )
-    return await teacher.ask(
+    return await teacher.request(
         request, lambda answer: options[letters.index(answer["letter"])] == question.answer
     )
 
@@ -284,7 +289,7 @@ def _share_of(id: str) -> float:
     return int.from_bytes(sha256(id.encode()).digest()[:8], "big") / 2**64
 
 
-WORD_FILTERS = {  # in the order in which they are applied; those that cost requests come after them
+TEXT_FILTERS = {  # in the order in which they are applied; those that cost requests come after them
     "given_away_by_length": find_given_away_by_length,
     "given_away_by_wording": find_given_away_by_wording,
     "near_duplicate": find_near_duplicates,
@@ -301,13 +306,13 @@ class Dropped:
 
 
 @dataclass
-class Sieve:
+class FilterResult:
     """Questions on their way through the filters."""
 
     kept: list[Question]
     dropped: list[Dropped]
 
-    def drop(self, name: str, faults: Faults) -> None:
+    def drop(self, name: str, faults: Rejections) -> None:
         """Take out those that a filter has found."""
         self.dropped += [
             Dropped(name, faults[question.id], question_record(question))
@@ -318,23 +323,23 @@ class Sieve:
 
 
 async def filter_questions(
-    drafts: Sequence[dict[str, Any]], material: Material, teacher: Teacher
-) -> Sieve:
+    drafts: Sequence[dict[str, Any]], material: Context, teacher: Teacher
+) -> FilterResult:
     """Apply every filter to the drafts of one video.
 
     Raises:
-        AnswerError, TeacherError: as `Teacher.ask`.
+        InvalidResponseError, TeacherError: as `Teacher.request`.
     """
-    sieve = Sieve([], [])
+    sieve = FilterResult([], [])
     for record in drafts:
-        if repeated := find_repeated(record.get("options", [])):
+        if repeated := find_repeated_options(record.get("options", [])):
             sieve.dropped.append(Dropped("repeated_options", repeated, record))
             continue
         try:
-            sieve.kept.append(read_question(record, material.footage.duration_seconds))
+            sieve.kept.append(parse_draft(record, material.video.duration_seconds))
         except QuestionError as error:
             sieve.dropped.append(Dropped("wrong_format", str(error), record))
-    for name, find in WORD_FILTERS.items():
+    for name, find in TEXT_FILTERS.items():
         sieve.drop(name, find(sieve.kept, teacher.settings.filters))
     sieve.drop("contradicted", await find_contradicted(sieve.kept, material, teacher))
     sieve.drop("answered_blindly", await find_answered_blindly(sieve.kept, teacher))

@@ -30,7 +30,7 @@ OPTION_SEPARATOR, INTERVAL_SEPARATOR = (
 
 
 @dataclass(frozen=True)
-class Imported:
+class ImportResult:
     """What was brought in, and what is `missing`."""
 
     num_videos: int
@@ -38,7 +38,9 @@ class Imported:
     missing: tuple[str, ...]
 
 
-def import_questions(file: Path, roots: Sequence[Path], out: Path, max_missing: int) -> Imported:
+def import_questions(
+    file: Path, roots: Sequence[Path], out: Path, max_missing: int
+) -> ImportResult:
     """Find the video of each question, and write the questions whose video is there.
 
     Args:
@@ -80,10 +82,10 @@ def import_questions(file: Path, roots: Sequence[Path], out: Path, max_missing: 
             question_file.write("[\n" + ",\n".join(map(json.dumps, records)) + "\n]\n")
     except OSError as error:
         raise QuestionError(f"{out} cannot be filled: {error}") from error
-    return Imported(len(found) - len(missing), len(records), missing)
+    return ImportResult(len(found) - len(missing), len(records), missing)
 
 
-def report_import(out: Path, imported: Imported) -> str:
+def report_import(out: Path, imported: ImportResult) -> str:
     """What was brought in, and what to do with it."""
     missing = (
         f"; {len(imported.missing)} videos are missing, see {out / 'missing.txt'}"

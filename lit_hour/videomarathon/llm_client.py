@@ -30,14 +30,14 @@ import openai
 from openai.types.chat import ChatCompletion
 
 from lit_hour.config.videomarathon import ServingConfig
-from lit_hour.errors import AnswerError, TeacherError
-from lit_hour.videomarathon.response_cache import Reply
+from lit_hour.errors import InvalidResponseError, TeacherError
+from lit_hour.videomarathon.response_cache import Response
 
 Result = TypeVar("Result")
 
 
 @asynccontextmanager
-async def working_group() -> AsyncIterator[asyncio.TaskGroup]:
+async def task_group() -> AsyncIterator[asyncio.TaskGroup]:
     """A group of tasks that ends when all are done. When one fails the others are cancelled, and its own error is raised."""
     try:
         async with asyncio.TaskGroup() as group:
@@ -46,27 +46,27 @@ async def working_group() -> AsyncIterator[asyncio.TaskGroup]:
         raise failures.exceptions[0] from failures.exceptions[0].__cause__
 
 
-async def together(works: Iterable[Coroutine[Any, Any, Result]]) -> list[Result]:
+async def gather_all(works: Iterable[Coroutine[Any, Any, Result]]) -> list[Result]:
     """The result of each, in order. When one fails the others are cancelled, and its own error is raised."""
-    async with working_group() as group:
+    async with task_group() as group:
         tasks = [group.create_task(work) for work in works]
     return [task.result() for task in tasks]
 
 
-Urgency = tuple[int, ...]  # the lowest goes first; of equal ones, who came first
+Priority = tuple[int, ...]  # the lowest goes first; of equal ones, who came first
 
 
-class Room:
+class PrioritySemaphore:
     """So many places, and those who wait for one."""
 
     def __init__(self, num_places: int) -> None:
         self._num_free = num_places
-        self._waiting: list[tuple[Urgency, int, asyncio.Future[None]]] = []
+        self._waiting: list[tuple[Priority, int, asyncio.Future[None]]] = []
         self._arrivals = count()
         self._someone_left = asyncio.Event()
 
     @asynccontextmanager
-    async def place(self, urgency: Urgency) -> AsyncIterator[None]:
+    async def slot(self, urgency: Priority) -> AsyncIterator[None]:
         """Wait for a place, and leave it in the end."""
         if self._num_free:
             self._num_free -= 1
@@ -77,13 +77,13 @@ class Room:
         finally:
             self._leave()
 
-    async def none_waits(self, urgency: Urgency) -> None:
+    async def wait_until_drained(self, urgency: Priority) -> None:
         """Wait until nobody waits who is so urgent, or more."""
         while self._waiting and self._waiting[0][0] <= urgency:
             self._someone_left.clear()
             await self._someone_left.wait()
 
-    async def _wait(self, urgency: Urgency) -> None:
+    async def _wait(self, urgency: Priority) -> None:
         turn = asyncio.get_running_loop().create_future()
         heappush(self._waiting, (urgency, next(self._arrivals), turn))
         try:
@@ -105,14 +105,16 @@ class Room:
         self._someone_left.set()
 
 
-KEY_VARIABLE = "OPENAI_API_KEY"  # of the environment: a key is no setting, for settings are saved
-SENT_AGAIN = (408, 409, 425, 429)  # and every status from 500 on
-REFUSED_REQUEST = (
+API_KEY_VARIABLE = (
+    "OPENAI_API_KEY"  # of the environment: a key is no setting, for settings are saved
+)
+RETRYABLE_STATUSES = (408, 409, 425, 429)  # and every status from 500 on
+INVALID_REQUEST_STATUSES = (
     400,
     413,
     422,
 )  # the request is at fault, such as one that is too long; others may go through
-MOST_WORDS = 500  # letters of what a server says about a failure; some send whole pages
+MAX_ERROR_CHARS = 500  # letters of what a server says about a failure; some send whole pages
 JITTER = (
     0.75,
     1.25,
@@ -120,29 +122,31 @@ JITTER = (
 
 
 @dataclass
-class Server:
+class Endpoint:
     """One server: how busy it is, and until when it rests."""
 
     url: str
     client: openai.AsyncOpenAI
     num_in_flight: int = 0
     num_failures: int = 0  # one after the other
-    rests_until: float = 0.0
+    backoff_until: float = 0.0
 
-    def rest(self, started: float, settings: ServingConfig, wished_seconds: float | None) -> None:
+    def back_off(
+        self, started: float, settings: ServingConfig, retry_after_seconds: float | None
+    ) -> None:
         """Rest after a failure. Requests that were on their way when the rest began do not make it longer."""
-        if started < self.rests_until:
+        if started < self.backoff_until:
             return
         doubled = settings.wait_seconds * 2.0 ** min(self.num_failures, 30)
         seconds = min(doubled * random.uniform(*JITTER), settings.max_wait_seconds)
-        self.rests_until = time.monotonic() + max(
-            seconds, min(wished_seconds or 0.0, settings.max_wait_seconds)
+        self.backoff_until = time.monotonic() + max(
+            seconds, min(retry_after_seconds or 0.0, settings.max_wait_seconds)
         )
         self.num_failures += 1
 
 
 @dataclass
-class Tally:
+class UsageStats:
     """What passed between us and the servers; `failures` by their kind, such as "429" or "APIConnectionError"."""
 
     num_answered: int = 0
@@ -151,7 +155,7 @@ class Tally:
     failures: Counter[str] = field(default_factory=Counter)
 
 
-class Servers:
+class ClientPool:
     """Servers that all serve the same model; a request goes to the one that is least busy."""
 
     def __init__(self, urls: Sequence[str], settings: ServingConfig) -> None:
@@ -167,13 +171,13 @@ class Servers:
             raise TeacherError(
                 f"--teacher {wrong[0]}: give the URL of a chat server, such as http://localhost:8000/v1"
             )
-        api_key = os.environ.get(KEY_VARIABLE) or "none"
+        api_key = os.environ.get(API_KEY_VARIABLE) or "none"
         self.settings = settings
-        self.tally = Tally()
+        self.usage = UsageStats()
         self.started = time.monotonic()
-        self.room = Room(settings.requests_at_once)
-        self._servers = [
-            Server(
+        self.slots = PrioritySemaphore(settings.requests_at_once)
+        self._endpoints = [
+            Endpoint(
                 url,
                 openai.AsyncOpenAI(
                     base_url=url, api_key=api_key, timeout=settings.timeout_seconds, max_retries=0
@@ -184,10 +188,10 @@ class Servers:
 
     async def close(self) -> None:
         """Close every connection."""
-        for server in self._servers:
+        for server in self._endpoints:
             await server.client.close()
 
-    async def chat(self, body: dict[str, Any], key: str, urgency: Urgency = ()) -> Reply:
+    async def chat(self, body: dict[str, Any], key: str, urgency: Priority = ()) -> Response:
         """Have a request answered.
 
         Args:
@@ -197,10 +201,10 @@ class Servers:
 
         Raises:
             TeacherError: no server answers, or one refuses every request: a wrong key, no such model.
-            AnswerError: a server refuses this request, or does not answer it while others are answered.
+            InvalidResponseError: a server refuses this request, or does not answer it while others are answered.
         """
-        async with self.room.place(urgency):
-            num_sent, num_answered = 0, self.tally.num_answered
+        async with self.slots.slot(urgency):
+            num_sent, num_answered = 0, self.usage.num_answered
             while True:
                 server, started = await self._wait_for_server(), time.monotonic()
                 server.num_in_flight += 1
@@ -212,7 +216,7 @@ class Servers:
                         body=body,
                         options={"headers": {"Idempotency-Key": key}},
                     )
-                    reply = read_reply(completion)
+                    reply = parse_completion(completion)
                 except (openai.APIError, ValueError) as error:
                     self._take_failure(server, started, error)
                     if num_sent > self.settings.max_retries:
@@ -224,59 +228,63 @@ class Servers:
                 self._count(reply)
                 return reply
 
-    async def _wait_for_server(self) -> Server:
+    async def _wait_for_server(self) -> Endpoint:
         """The least busy one of those that do not rest; the first that has rested, when all do."""
         while True:
             now = time.monotonic()
-            awake = [server for server in self._servers if server.rests_until <= now]
+            awake = [server for server in self._endpoints if server.backoff_until <= now]
             if awake:
                 return min(awake, key=lambda server: server.num_in_flight)
-            await asyncio.sleep(min(server.rests_until for server in self._servers) - now)
+            await asyncio.sleep(min(server.backoff_until for server in self._endpoints) - now)
 
     def _take_failure(
-        self, server: Server, started: float, error: openai.APIError | ValueError
+        self, server: Endpoint, started: float, error: openai.APIError | ValueError
     ) -> None:
         """Let the server rest, or raise what asking again cannot mend."""
         status = error.status_code if isinstance(error, openai.APIStatusError) else None
-        self.tally.failures[str(status or type(error).__name__)] += 1
-        if status is not None and status < 500 and status not in SENT_AGAIN:
-            if status in REFUSED_REQUEST:
-                raise AnswerError(
-                    f"{server.url} refuses a request ({status}): {complaint(error)}"
+        self.usage.failures[str(status or type(error).__name__)] += 1
+        if status is not None and status < 500 and status not in RETRYABLE_STATUSES:
+            if status in INVALID_REQUEST_STATUSES:
+                raise InvalidResponseError(
+                    f"{server.url} refuses a request ({status}): {error_text(error)}"
                 ) from error
-            hint = f"; set {KEY_VARIABLE} in the environment" if status == 401 else ""
+            hint = f"; set {API_KEY_VARIABLE} in the environment" if status == 401 else ""
             raise TeacherError(
-                f"{server.url} refuses requests ({status}): {complaint(error)}{hint}"
+                f"{server.url} refuses requests ({status}): {error_text(error)}{hint}"
             ) from error
-        server.rest(started, self.settings, wished_seconds(error))
+        server.back_off(started, self.settings, retry_after_seconds(error))
 
     def _give_up(
-        self, server: Server, error: openai.APIError | ValueError, num_sent: int, num_answered: int
-    ) -> AnswerError | TeacherError:
+        self,
+        server: Endpoint,
+        error: openai.APIError | ValueError,
+        num_sent: int,
+        num_answered: int,
+    ) -> InvalidResponseError | TeacherError:
         """What is wrong when a request was sent often enough: it, if others were answered since, or the servers."""
-        fault = f"{server.url} did not answer a request that was sent {num_sent} times ({complaint(error)})"
-        if num_others := self.tally.num_answered - num_answered:
-            return AnswerError(f"{fault}, while {num_others} others were answered")
+        fault = f"{server.url} did not answer a request that was sent {num_sent} times ({error_text(error)})"
+        if num_others := self.usage.num_answered - num_answered:
+            return InvalidResponseError(f"{fault}, while {num_others} others were answered")
         return TeacherError(
             f"{fault}; see to the server and run the same command again: it goes on where it was"
         )
 
     def describe(self) -> str:
         """What passed so far, in a few words."""
-        tally = self.tally
+        tally = self.usage
         rate = tally.num_answered / max(time.monotonic() - self.started, 1e-3)
         tokens = (tally.prompt_tokens + tally.answer_tokens) / 1e6
         cost = self.settings.cost(tally.prompt_tokens, tally.answer_tokens)
         failures = "".join(f", {number} x {kind}" for kind, number in tally.failures.items())
         return f"{tally.num_answered} answers, {rate:.1f}/s, {tokens:.2f}M tokens, cost {cost:.2f}{failures}"
 
-    def _count(self, reply: Reply) -> None:
-        self.tally.num_answered += 1
-        self.tally.prompt_tokens += reply.prompt_tokens
-        self.tally.answer_tokens += reply.answer_tokens
+    def _count(self, reply: Response) -> None:
+        self.usage.num_answered += 1
+        self.usage.prompt_tokens += reply.prompt_tokens
+        self.usage.answer_tokens += reply.answer_tokens
 
 
-def read_reply(completion: Any) -> Reply:
+def parse_completion(completion: Any) -> Response:
     """The answer in what the client made of a response.
 
     Raises:
@@ -284,7 +292,7 @@ def read_reply(completion: Any) -> Reply:
     """
     try:
         choice, usage = completion.choices[0], completion.usage
-        return Reply(
+        return Response(
             text=str(choice.message.content or ""),
             finish_reason=str(choice.finish_reason or ""),
             prompt_tokens=int(usage.prompt_tokens or 0) if usage else 0,
@@ -300,13 +308,13 @@ def read_reply(completion: Any) -> Reply:
         ) from error
 
 
-def complaint(error: openai.APIError | ValueError) -> str:
+def error_text(error: openai.APIError | ValueError) -> str:
     """What a server says about a failure, as it says it: the client knows only one of the places where servers put it."""
     said = error.response.text.strip() if isinstance(error, openai.APIStatusError) else ""
-    return said[:MOST_WORDS] or str(error)
+    return said[:MAX_ERROR_CHARS] or str(error)
 
 
-def wished_seconds(error: openai.APIError | ValueError) -> float | None:
+def retry_after_seconds(error: openai.APIError | ValueError) -> float | None:
     """How long a server asks to be left alone, in its Retry-After header."""
     if not isinstance(error, openai.APIStatusError):
         return None

@@ -9,12 +9,12 @@ from typing import Any
 
 from lit_hour.taxonomy import TASKS, Task
 from lit_hour.types import QuestionFormat
-from lit_hour.videomarathon.captions import Caption, tell_captions
-from lit_hour.videomarathon.events import Event, tell_events
-from lit_hour.videomarathon.llm_client import together
-from lit_hour.videomarathon.task_prompts import GUIDES, Guide
-from lit_hour.videomarathon.teacher import Request, Teacher, list_schema, object_schema
-from lit_hour.videomarathon.video_clips import Footage
+from lit_hour.videomarathon.captions import ClipCaption, format_captions
+from lit_hour.videomarathon.events import VideoEvent, format_events
+from lit_hour.videomarathon.llm_client import gather_all
+from lit_hour.videomarathon.task_prompts import TASK_PROMPTS, TaskPrompt
+from lit_hour.videomarathon.teacher import Teacher, TeacherRequest, list_schema, object_schema
+from lit_hour.videomarathon.video_clips import VideoFile
 
 INSTRUCTION = """Task: {task}
 Definition: {definition}
@@ -49,33 +49,33 @@ SCHEMA = object_schema(
 
 
 @dataclass(frozen=True)
-class Material:
+class Context:
     """What is known of a video when questions about it are written and checked."""
 
-    footage: Footage
-    captions: Sequence[Caption]
-    events: Sequence[Event]
+    video: VideoFile
+    captions: Sequence[ClipCaption]
+    events: Sequence[VideoEvent]
     summary: str
 
-    def told(self) -> str:
+    def to_prompt(self) -> str:
         """All of it. Every request about the questions of a video begins with it, so that servers can keep what they read."""
         return (
-            f"{self.footage.heading()}\nSummary: {self.summary}\n\nEvents\n{tell_events(self.events)}\n\n"
-            f"Parts\n{tell_captions(self.captions)}"
+            f"{self.video.prompt_heading()}\nSummary: {self.summary}\n\nEvents\n{format_events(self.events)}\n\n"
+            f"Parts\n{format_captions(self.captions)}"
         )
 
 
-async def ask_questions(material: Material, teacher: Teacher) -> list[dict[str, Any]]:
+async def generate_questions(material: Context, teacher: Teacher) -> list[dict[str, Any]]:
     """The questions of all tasks as records of a question file, without the video's name.
 
     Open-ended ones come first and the multiple-choice ones after them, each in random order, so that questions that share a
     conversation do not give one another away.
 
     Raises:
-        AnswerError, TeacherError: as `Teacher.ask`.
+        InvalidResponseError, TeacherError: as `Teacher.request`.
     """
-    written = await together(_ask_task(task, material, teacher) for task in TASKS)
-    random = Random(f"{teacher.settings.seed} {material.footage.name}")
+    written = await gather_all(_ask_task(task, material, teacher) for task in TASKS)
+    random = Random(f"{teacher.settings.seed} {material.video.name}")
     formats: tuple[QuestionFormat, ...] = ("open_ended", "multiple_choice")
     drafts = []
     for form in formats:
@@ -86,21 +86,21 @@ async def ask_questions(material: Material, teacher: Teacher) -> list[dict[str, 
         ]
         drafts += random.sample(of_format, len(of_format))
     for number, draft in enumerate(drafts):
-        draft["id"] = f"{material.footage.name}/{number}"
+        draft["id"] = f"{material.video.name}/{number}"
         random.shuffle(draft.get("options", []))
     return drafts
 
 
 async def _ask_task(
-    task: Task, material: Material, teacher: Teacher
+    task: Task, material: Context, teacher: Teacher
 ) -> dict[str, list[dict[str, Any]]]:
-    instruction = _instruct(task, GUIDES[task.key], teacher.settings.questions_per_task)
-    return await teacher.ask(
-        Request("questions", (material.told(), instruction), SCHEMA), read=dict
+    instruction = _instruct(task, TASK_PROMPTS[task.key], teacher.settings.questions_per_task)
+    return await teacher.request(
+        TeacherRequest("questions", (material.to_prompt(), instruction), SCHEMA), read=dict
     )
 
 
-def _instruct(task: Task, guide: Guide, number: int) -> str:
+def _instruct(task: Task, guide: TaskPrompt, number: int) -> str:
     return INSTRUCTION.format(
         task=task.key,
         definition=guide.definition,

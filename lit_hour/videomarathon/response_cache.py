@@ -16,7 +16,7 @@ from lit_hour.io.jsonl import Journal, read_journal
 
 
 @dataclass(frozen=True)
-class Reply:
+class Response:
     """What a server answered: its words as they came, why it stopped, and the tokens that it counted."""
 
     text: str
@@ -26,7 +26,7 @@ class Reply:
 
 
 @dataclass(frozen=True)
-class Asked:
+class TokenUsage:
     """How much was asked about a video, over all runs; tokens as the servers counted them."""
 
     num_answers: int
@@ -34,7 +34,7 @@ class Asked:
     answer_tokens: int
 
 
-class Replies:
+class ResponseCache:
     """The answers of one video by the hash of what was asked, in a journal. One process at a time may hold it."""
 
     def __init__(self, path: Path) -> None:
@@ -49,7 +49,7 @@ class Replies:
         )
         self._journal = Journal(path)
 
-    def __enter__(self) -> Replies:
+    def __enter__(self) -> ResponseCache:
         return self
 
     def __exit__(
@@ -64,25 +64,25 @@ class Replies:
         return len(self._replies)
 
     @property
-    def replies(self) -> tuple[Reply, ...]:
+    def responses(self) -> tuple[Response, ...]:
         """Every answer, in the order in which they came."""
         return tuple(self._replies.values())
 
     @property
-    def asked(self) -> Asked:
+    def usage(self) -> TokenUsage:
         """How much it holds."""
-        replies = self.replies
-        return Asked(
+        replies = self.responses
+        return TokenUsage(
             len(replies),
             sum(each.prompt_tokens for each in replies),
             sum(each.answer_tokens for each in replies),
         )
 
-    def find(self, key: str) -> Reply | None:
+    def get(self, key: str) -> Response | None:
         """The answer to a request that was made before."""
         return self._replies.get(key)
 
-    async def add(self, key: str, reply: Reply) -> None:
+    async def add(self, key: str, reply: Response) -> None:
         """Write an answer down. It is in the file at once, and on the disk when this returns.
 
         Raises:
@@ -92,9 +92,9 @@ class Replies:
         self._replies[key] = reply
         await asyncio.to_thread(self._journal.sync)
 
-    def _parse(self, record: dict[str, Any], number: int) -> tuple[str, Reply]:
+    def _parse(self, record: dict[str, Any], number: int) -> tuple[str, Response]:
         try:
-            return record["key"], Reply(
+            return record["key"], Response(
                 **{name: value for name, value in record.items() if name != "key"}
             )
         except (TypeError, KeyError) as error:

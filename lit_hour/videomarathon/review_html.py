@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 from lit_hour.taxonomy import TASKS
 from lit_hour.videomarathon.annotation import Annotation
-from lit_hour.videomarathon.captions import SIDES
+from lit_hour.videomarathon.captions import CAPTION_FIELDS
 
 STYLE = """
 body { font: 15px/1.45 sans-serif; margin: 2em auto; max-width: 1040px; padding: 0 1em; color: #222; background: #fff }
@@ -32,7 +32,7 @@ for (const link of document.querySelectorAll("a[data-seconds]"))
 """
 
 
-def draw_page(annotation: Annotation, video: str) -> str:
+def render_page(annotation: Annotation, video: str) -> str:
     """The page of one video.
 
     Args:
@@ -107,7 +107,7 @@ def _dropped(dropped: dict[str, Any]) -> tuple[str, str]:
 
 
 def _caption(caption: dict[str, Any]) -> tuple[str, str]:
-    sides = "".join(f"<p><b>{side}</b> {escape(caption[side])}</p>" for side in SIDES)
+    sides = "".join(f"<p><b>{side}</b> {escape(caption[side])}</p>" for side in CAPTION_FIELDS)
     return _time(caption["start_seconds"], caption["end_seconds"]), sides
 
 

@@ -18,16 +18,16 @@ from jsonschema import Draft202012Validator
 from jsonschema.exceptions import best_match
 
 from lit_hour.config.videomarathon import MarathonConfig
-from lit_hour.errors import AnswerError
-from lit_hour.videomarathon.llm_client import Servers
-from lit_hour.videomarathon.response_cache import Replies, Reply
+from lit_hour.errors import InvalidResponseError
+from lit_hour.videomarathon.llm_client import ClientPool
+from lit_hour.videomarathon.response_cache import Response, ResponseCache
 
-Read = TypeVar("Read")
+Parsed = TypeVar("Read")
 
 # What is asked of a video, in this order. The earlier is also sent first, whichever video it is about: captions hold the
 # memory of their frames and lead to more requests; guesses hold little, and keep the servers busy until there are others.
-Form = Literal["clip_caption", "events", "summary", "questions", "verdicts", "guess"]
-FORMS: tuple[Form, ...] = get_args(Form)
+RequestKind = Literal["clip_caption", "events", "summary", "questions", "verdicts", "guess"]
+REQUEST_KINDS: tuple[RequestKind, ...] = get_args(RequestKind)
 
 SYSTEM = (
     "You make data that teaches a model to understand long videos. You answer in JSON of the form that is asked for,"
@@ -41,7 +41,7 @@ SEEDS_PER_ATTEMPT = 1000  # requests that differ by their seed alone keep below 
 
 
 @dataclass(frozen=True)
-class Request:
+class TeacherRequest:
     """One question for the teacher.
 
     Attributes:
@@ -51,7 +51,7 @@ class Request:
         seed: tells apart requests that are otherwise the same.
     """
 
-    name: Form
+    name: RequestKind
     parts: tuple[str | bytes, ...]
     schema: dict[str, Any]
     seed: int = 0
@@ -62,10 +62,10 @@ class Teacher:
 
     def __init__(
         self,
-        servers: Servers,
+        servers: ClientPool,
         model: str,
         settings: MarathonConfig,
-        journal: Replies,
+        journal: ResponseCache,
         place: int = 0,
     ) -> None:
         """Ask nothing yet.
@@ -73,45 +73,47 @@ class Teacher:
         Args:
             place: of the video among the others: of equal requests, those of the video that comes first are sent first.
         """
-        self.servers = servers
+        self.clients = servers
         self.model = model
         self.settings = settings
-        self.journal = journal
-        self.place = place
+        self.cache = journal
+        self.video_index = place
 
-    async def ask(self, request: Request, read: Callable[[Any], Read]) -> Read:
+    async def request(self, request: TeacherRequest, read: Callable[[Any], Parsed]) -> Parsed:
         """Ask, unless the journal knows the answer.
 
         Args:
-            read: makes something of an answer that fits the schema; raises `AnswerError` if it cannot be used.
+            read: makes something of an answer that fits the schema; raises `InvalidResponseError` if it cannot be used.
 
         Raises:
-            AnswerError: no answer could be used, with the reason of the last one; or a server refuses the request.
+            InvalidResponseError: no answer could be used, with the reason of the last one; or a server refuses the request.
             TeacherError: no server answers.
         """
         reasons = []
         for attempt in range(self.settings.max_attempts):
             body = self._body(request, attempt)
             key = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
-            reply = self.journal.find(key)
+            reply = self.cache.get(key)
             if reply is None:
-                reply = await self.servers.chat(body, key, (FORMS.index(request.name), self.place))
-                await self.journal.add(key, reply)
+                reply = await self.clients.chat(
+                    body, key, (REQUEST_KINDS.index(request.name), self.video_index)
+                )
+                await self.cache.add(key, reply)
             try:
-                return read(parse_answer(reply, request.schema))
-            except AnswerError as error:
+                return read(parse_response(reply, request.schema))
+            except InvalidResponseError as error:
                 reasons.append(str(error))
-        raise AnswerError(
-            f"{self.journal.path}: none of {len(reasons)} answers of {self.model} for '{request.name}' can be used; the last:"
+        raise InvalidResponseError(
+            f"{self.cache.path}: none of {len(reasons)} answers of {self.model} for '{request.name}' can be used; the last:"
             f" {reasons[-1]}. A larger marathon.max_attempts asks again"
             + (FORM_HINT if self.settings.answer_form == "schema" else "")
         )
 
-    async def none_waits(self, form: Form) -> None:
+    async def wait_until_sent(self, form: RequestKind) -> None:
         """Wait until every request of this form, about whatever video, is on its way to a server."""
-        await self.servers.room.none_waits((FORMS.index(form), sys.maxsize))
+        await self.clients.slots.wait_until_drained((REQUEST_KINDS.index(form), sys.maxsize))
 
-    def _body(self, request: Request, attempt: int) -> dict[str, Any]:
+    def _body(self, request: TeacherRequest, attempt: int) -> dict[str, Any]:
         """The request as it is sent."""
         parts = request.parts
         form: dict[str, Any] = {"type": "json_schema"}
@@ -131,23 +133,25 @@ class Teacher:
         }
 
 
-def parse_answer(reply: Reply, schema: dict[str, Any]) -> Any:
+def parse_response(reply: Response, schema: dict[str, Any]) -> Any:
     """The JSON object of an answer; words before and after it do not count.
 
     Raises:
-        AnswerError: the answer was cut off, is not JSON, or does not fit the schema.
+        InvalidResponseError: the answer was cut off, is not JSON, or does not fit the schema.
     """
     if reply.finish_reason == "length":
-        raise AnswerError(
+        raise InvalidResponseError(
             f"it was cut off after {reply.answer_tokens} tokens (marathon.max_answer_tokens)"
         )
     try:
         answer = json.loads(reply.text[max(reply.text.find("{"), 0) : reply.text.rfind("}") + 1])
     except ValueError as error:
-        raise AnswerError(f"it is not JSON ({error}): {reply.text[:80]!r}") from error
+        raise InvalidResponseError(f"it is not JSON ({error}): {reply.text[:80]!r}") from error
     fault = best_match(Draft202012Validator(schema).iter_errors(answer))
     if fault is not None:
-        raise AnswerError(f"it does not fit the schema: {fault.json_path}: {fault.message[:200]}")
+        raise InvalidResponseError(
+            f"it does not fit the schema: {fault.json_path}: {fault.message[:200]}"
+        )
     return answer
 
 

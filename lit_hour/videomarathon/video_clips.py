@@ -15,27 +15,11 @@ from torch.nn.functional import interpolate
 from lit_hour.config.videomarathon import MarathonConfig
 from lit_hour.errors import TeacherError
 from lit_hour.media.transforms import encode_jpeg
-from lit_hour.media.video_reader import probe, read_frames
+from lit_hour.media.video_probe import VIDEO_SUFFIXES, probe
+from lit_hour.media.video_reader import read_frames
 
-SUFFIXES = frozenset(
-    (
-        ".mp4",
-        ".m4v",
-        ".mov",
-        ".mkv",
-        ".webm",
-        ".avi",
-        ".flv",
-        ".ts",
-        ".mpg",
-        ".mpeg",
-        ".wmv",
-        ".ogv",
-        ".3gp",
-    )
-)
-FRAMES_AT_ONCE = 16
-SHORTEST_LAST_CLIP = (
+CHUNK_FRAMES = 16
+MIN_LAST_CLIP_RATIO = (
     0.5  # share of a clip; what is left over at the end and shorter belongs to the clip before
 )
 
@@ -43,7 +27,7 @@ Interval = tuple[float, float]
 
 
 @dataclass(frozen=True)
-class Footage:
+class VideoFile:
     """A video that is annotated; `name` is its path inside the folder of videos, as question files hold it."""
 
     path: Path
@@ -53,7 +37,7 @@ class Footage:
     height: int
 
     @classmethod
-    def open(cls, folder: Path, name: str) -> Footage:
+    def open(cls, folder: Path, name: str) -> VideoFile:
         """Read the header of a video.
 
         Raises:
@@ -62,7 +46,7 @@ class Footage:
         info = probe(folder / name)
         return cls(info.path, name, info.duration_seconds, info.width, info.height)
 
-    def heading(self) -> str:
+    def prompt_heading(self) -> str:
         """What every request about the video begins with."""
         return f"Video: {self.name}\nDuration: {self.duration_seconds:.1f} s"
 
@@ -73,7 +57,7 @@ class Clip:
 
     interval: Interval
     seconds: tuple[float, ...]
-    pictures: tuple[bytes, ...]
+    jpegs: tuple[bytes, ...]
 
 
 def find_videos(folder: Path) -> list[str]:
@@ -85,31 +69,31 @@ def find_videos(folder: Path) -> list[str]:
     found = sorted(
         str(path.relative_to(folder))
         for path in folder.rglob("*")
-        if path.suffix.lower() in SUFFIXES and path.is_file()
+        if path.suffix.lower() in VIDEO_SUFFIXES and path.is_file()
     )
     if not found:
         raise TeacherError(
-            f"{folder} holds no video: give a folder with files such as {', '.join(sorted(SUFFIXES)[:4])}"
+            f"{folder} holds no video: give a folder with files such as {', '.join(sorted(VIDEO_SUFFIXES)[:4])}"
         )
     return found
 
 
-def cut(duration_seconds: float, clip_seconds: float) -> list[Interval]:
+def split_into_clips(duration_seconds: float, clip_seconds: float) -> list[Interval]:
     """The parts of a video that get a caption each: equally long, but for the last."""
     num_clips = max(1, int(duration_seconds // clip_seconds))
-    if duration_seconds - num_clips * clip_seconds >= SHORTEST_LAST_CLIP * clip_seconds:
+    if duration_seconds - num_clips * clip_seconds >= MIN_LAST_CLIP_RATIO * clip_seconds:
         num_clips += 1
     starts = [index * clip_seconds for index in range(num_clips)]
     return list(zip(starts, [*starts[1:], duration_seconds], strict=True))
 
 
-def read_clips(footage: Footage, settings: MarathonConfig) -> Iterator[Clip]:
+def read_clips(footage: VideoFile, settings: MarathonConfig) -> Iterator[Clip]:
     """Read a video once, clip by clip.
 
     Raises:
         VideoError: it cannot be read to its end.
     """
-    intervals = cut(footage.duration_seconds, settings.clip_seconds)
+    intervals = split_into_clips(footage.duration_seconds, settings.clip_seconds)
     moments = [_moments(interval, settings.frames_per_second) for interval in intervals]
     pictures = _read_pictures(footage, [each for seconds in moments for each in seconds], settings)
     for interval, seconds in zip(intervals, moments, strict=True):
@@ -126,7 +110,7 @@ def _moments(interval: Interval, frames_per_second: float) -> tuple[float, ...]:
 
 
 def _read_pictures(
-    footage: Footage, seconds: Sequence[float], settings: MarathonConfig
+    footage: VideoFile, seconds: Sequence[float], settings: MarathonConfig
 ) -> Iterator[bytes]:
     """The frame at each time as a JPEG file, in the proportions of the video."""
     longer = max(footage.width, footage.height)
@@ -134,7 +118,7 @@ def _read_pictures(
         max(1, round(settings.size_pixels * side / longer))
         for side in (footage.height, footage.width)
     )
-    for frames in read_frames(footage.path, seconds, settings.size_pixels, "error", FRAMES_AT_ONCE):
+    for frames in read_frames(footage.path, seconds, settings.size_pixels, "error", CHUNK_FRAMES):
         images = frames.images  # (frames, 3, size, size)
         if height != width:
             images = interpolate(

@@ -15,7 +15,7 @@ import numpy as np
 
 from lit_hour.config.videomarathon import MarathonConfig
 from lit_hour.videomarathon.aggregate import Share
-from lit_hour.videomarathon.teacher import FORMS
+from lit_hour.videomarathon.teacher import REQUEST_KINDS
 from tests.benchmarks.month_plan import MEASURED_MINUTES, Plans, Work, tokens_of_frame
 from tests.benchmarks.month_time import DEAD_HOURS, Speed, hours_of
 
@@ -103,7 +103,7 @@ def report_forms(plans: list[dict[str, Work]]) -> None:
                 for plan in plans
             ]
         ).sum(axis=0)
-        for form in FORMS
+        for form in REQUEST_KINDS
     }
     for form, row in {**rows, "all": sum(rows.values())}.items():
         print(f"{form:>14}" + "".join(f"{number:17,.0f}" for number in row))
@@ -120,7 +120,7 @@ def report_cluster(
     """Simulate the process whose share is the longest; of a long share only the first videos, which stand for the rest."""
     num_shares = num_servers // num_of_process
     shares = [
-        [plans[index] for index in Share(number, num_shares).of(range(len(plans)))]
+        [plans[index] for index in Share(number, num_shares).select(range(len(plans)))]
         for number in range(1, num_shares + 1)
     ]
     longest = max(shares, key=answer_tokens)

@@ -21,7 +21,7 @@ from lit_hour.config.videomarathon import MarathonConfig
 from lit_hour.synthetic.render import render_story
 from lit_hour.synthetic.story_generator import generate_story
 from lit_hour.videomarathon.annotate import annotate
-from lit_hour.videomarathon.teacher import FORMS
+from lit_hour.videomarathon.teacher import REQUEST_KINDS
 from tests.videomarathon import narrator
 from tests.videomarathon.chat_server import ChatServer
 
@@ -95,7 +95,7 @@ class Plans:
         """By form, in the order in which they are asked."""
         works = {}
         for form, (requests, frames, letters, known, answer) in zip(
-            FORMS, self._between(self.counts, minutes), strict=True
+            REQUEST_KINDS, self._between(self.counts, minutes), strict=True
         ):
             tokens = (
                 letters / LETTERS_OF_TOKEN + frames * self.frame_tokens,
@@ -134,4 +134,4 @@ def measure(minutes: float, settings: MarathonConfig) -> tuple[list[list[int]], 
             for name in ("journal.jsonl", "annotation.json", "index.html")
         )
         sizes = (journal.stat().st_size, sum(path.stat().st_size for path in others))
-    return [counting.sums[form] for form in FORMS], sizes
+    return [counting.sums[form] for form in REQUEST_KINDS], sizes

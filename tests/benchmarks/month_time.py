@@ -1,6 +1,6 @@
 """Plans of videos in, the hours that their requests take out: the real scheduler with servers that are simulated.
 
-`Run`, `Room` and `Servers` are the project's own, in an event loop whose clock jumps to the next thing that happens. What is
+`AnnotationJob`, `PrioritySemaphore` and `ClientPool` are the project's own, in an event loop whose clock jumps to the next thing that happens. What is
 replaced are the videos, which take their time to be read, and the connections. A server has one rate at which it reads prompts
 and one at which it writes answers, spends its time on the one or the other, and writes no single answer faster than a limit.
 It refuses a share of the requests (429), and one server of each process is dead for an hour.
@@ -22,9 +22,9 @@ from tqdm import tqdm
 
 from lit_hour.config.videomarathon import MarathonConfig
 from lit_hour.videomarathon import llm_client as servers_module
-from lit_hour.videomarathon.annotate import Run
-from lit_hour.videomarathon.llm_client import Servers, together, working_group
-from lit_hour.videomarathon.teacher import FORMS
+from lit_hour.videomarathon.annotate import AnnotationJob
+from lit_hour.videomarathon.llm_client import ClientPool, gather_all, task_group
+from lit_hour.videomarathon.teacher import REQUEST_KINDS
 from tests.benchmarks.month_plan import Work
 
 REQUEST = httpx.Request("POST", "http://simulated/v1/chat/completions")
@@ -99,28 +99,28 @@ class SimulatedServer:
         return SimpleNamespace(choices=[message], usage=usage)
 
 
-class SimulatedRun(Run):
+class SimulatedRun(AnnotationJob):
     """Begins videos as a run does, and asks about them what their plans say."""
 
     plans: dict[str, dict[str, Work]]
     speed: Speed
 
     async def _annotate(
-        self, name: str, servers: Servers, place: int, is_read: asyncio.Event
+        self, name: str, servers: ClientPool, place: int, is_read: asyncio.Event
     ) -> None:
         plan = self.plans[name]
 
         async def ask(form: str) -> None:
-            await servers.chat({"work": plan[form]}, "", (FORMS.index(form), place))  # type: ignore[arg-type]
+            await servers.chat({"work": plan[form]}, "", (REQUEST_KINDS.index(form), place))  # type: ignore[arg-type]
 
-        async with working_group() as group:
+        async with task_group() as group:
             for _ in range(plan["clip_caption"].num_requests):
                 await asyncio.sleep(self.speed.read_seconds_of_clip)
                 group.create_task(ask("clip_caption"))
-                await servers.room.none_waits((0, len(self.plans)))
+                await servers.slots.wait_until_drained((0, len(self.plans)))
             is_read.set()
-        for form in FORMS[1:]:
-            await together(ask(form) for _ in range(plan[form].num_requests))
+        for form in REQUEST_KINDS[1:]:
+            await gather_all(ask(form) for _ in range(plan[form].num_requests))
 
 
 def hours_of(
@@ -133,15 +133,15 @@ def hours_of(
 
         async def work() -> tuple[float, float, dict[str, int]]:
             servers_module.time = SimpleNamespace(monotonic=clock.time)  # type: ignore[assignment]
-            servers = Servers(["http://simulated"] * num_servers, settings.serving)
+            servers = ClientPool(["http://simulated"] * num_servers, settings.serving)
             dead = [DEAD_HOURS, *[(float("inf"), float("inf"))] * (num_servers - 1)]
             simulated = [SimulatedServer(speed, hours) for hours in dead]
-            for server, stand_in in zip(servers._servers, simulated, strict=True):
+            for server, stand_in in zip(servers._endpoints, simulated, strict=True):
                 server.client = stand_in  # type: ignore[assignment]
             run = SimulatedRun(Path(), Path(), "simulated", settings, {})
             run.plans, run.speed = dict(zip(names, plans, strict=True)), speed
             await run._share_out(names, servers, tqdm(disable=True))
             in_flight = sum(each.busy_seconds for each in simulated) / clock.time()
-            return clock.time() / 3600, in_flight, dict(servers.tally.failures)
+            return clock.time() / 3600, in_flight, dict(servers.usage.failures)
 
         return runner.run(work())

@@ -10,7 +10,8 @@ from av.stream import Disposition
 from lit_hour.config.schema import VideoConfig
 from lit_hour.errors import VideoError
 from lit_hour.media.frame_sampling import load_video, sample_timestamps
-from lit_hour.media.video_reader import DamagedVideoWarning, probe
+from lit_hour.media.video_probe import probe
+from lit_hour.media.video_reader import DamagedVideoWarning
 from tests.media.written import numbered, numbered_picture, numbers_of, read_all, write_video
 
 

@@ -10,9 +10,9 @@ from safetensors.torch import load_file
 
 from lit_hour.errors import ImageError
 from lit_hour.media.image_reader import (
+    IMAGE_SUFFIXES,
     MAX_ASPECT,
     MAX_PIXELS,
-    SUFFIXES,
     image_suffix,
     read_image,
     to_square_tensor,
@@ -33,7 +33,7 @@ def test_every_format_is_read_and_told_by_its_bytes(format: str) -> None:
     assert (image.mode, image.size) == ("RGB", (30, 20))
     assert np.array_equal(pixels(image), pixels(Image.open(io.BytesIO(data)).convert("RGB")))
     assert image_suffix(data, "x") == FORMATS[format]
-    assert tuple(FORMATS.values()) == SUFFIXES
+    assert tuple(FORMATS.values()) == IMAGE_SUFFIXES
 
 
 def test_a_jpeg_with_a_second_picture_behind_it_is_a_jpeg() -> None:

@@ -10,9 +10,10 @@ import pytest
 import torch
 
 from lit_hour.media import video_reader as decode
-from lit_hour.media.frame_iterator import NeededPlayback, Playback
-from lit_hour.media.packet_filter import Coded, NeededPackets, Role, read_h264
-from lit_hour.media.video_reader import KeyFramesWarning, probe, read_frames
+from lit_hour.media.frame_iterator import FrameIterator, SelectiveFrameIterator
+from lit_hour.media.packet_filter import FrameRole, PacketFilter, PacketInfo, parse_h264_packet
+from lit_hour.media.video_probe import probe
+from lit_hour.media.video_reader import KeyframeWarning, read_frames
 from tests.media.written import numbered, numbers_of, write_video
 
 SIZE_PIXELS = 32
@@ -29,9 +30,9 @@ def assert_equal_to_every_frame_decoded(
     path: Path, frames_per_second: float, is_whole: bool = True
 ) -> None:
     info, timestamps = probe(path), timestamps_of(path, frames_per_second)
-    plain = list(decode._pick_from_all(Playback(info), timestamps, SIZE_PIXELS))
+    plain = list(decode._pick_from_all(FrameIterator(info), timestamps, SIZE_PIXELS))
     fast = []
-    for picture, num_times in NeededPlayback(
+    for picture, num_times in SelectiveFrameIterator(
         info, timestamps, False, partial(decode._show, path, SIZE_PIXELS)
     ):
         fast += [picture] * num_times
@@ -77,8 +78,8 @@ def test_frames_of_made_up_videos(tmp_path: Path, suffix: str, options: dict[str
 
 def test_what_is_left_to_those_who_decode_all(tmp_path: Path) -> None:
     interlaced = write_moving(tmp_path / "fields.mp4", 20, **{"x264-params": "interlaced=1"})
-    assert not list(NeededPlayback(probe(interlaced), [0.0], False, id))
-    assert not NeededPlayback.understands(
+    assert not list(SelectiveFrameIterator(probe(interlaced), [0.0], False, id))
+    assert not SelectiveFrameIterator.supports(
         probe(write_moving(tmp_path / "video.avi", 20)), key_frames_only=True
     )
 
@@ -113,29 +114,29 @@ def test_most_packets_are_not_decoded(tmp_path: Path) -> None:
     path = write_moving(tmp_path / "video.mp4", 250, g="25")
     info, num_decoded = probe(path), {}
     for frames_per_second in (0.2, 1.0):
-        needed: NeededPackets[int] = NeededPackets(timestamps_of(path, frames_per_second))
+        needed: PacketFilter[int] = PacketFilter(timestamps_of(path, frames_per_second))
         with av.open(str(path)) as container:
             packets = [packet for packet in container.demux(video=0) if packet.size]
-        coded = [Coded(number, float((packet.pts - info.first_pts) * packet.time_base), *read_h264(memoryview(packet), 4))
+        coded = [PacketInfo(number, float((packet.pts - info.first_pts) * packet.time_base), *parse_h264_packet(memoryview(packet), 4))
                  for number, packet in enumerate(packets)]  # fmt: skip
-        num_decoded[frames_per_second] = sum(len(needed.add(each)) for each in coded) + len(
-            needed.finish()
+        num_decoded[frames_per_second] = sum(len(needed.push(each)) for each in coded) + len(
+            needed.flush()
         )
-        assert needed.is_settled
+        assert needed.done
     assert num_decoded == {0.2: 2, 1.0: 10}, "a key frame lies at each of these seconds"
 
 
 def test_packets_of_parameters_reach_the_decoder() -> None:
-    needed: NeededPackets[str] = NeededPackets([0.0, 9.0])
-    roles = [("first", 0.0, Role.BEGINNING, False), ("parameters", 1.0, Role.REFERENCE, True),
-             ("rest", 2.0, Role.REFERENCE, False), ("second", 9.0, Role.BEGINNING, False)]  # fmt: skip
-    released = [[coded.packet for coded in needed.add(Coded(*role))] for role in roles]
+    needed: PacketFilter[str] = PacketFilter([0.0, 9.0])
+    roles = [("first", 0.0, FrameRole.IDR, False), ("parameters", 1.0, FrameRole.REFERENCE, True),
+             ("rest", 2.0, FrameRole.REFERENCE, False), ("second", 9.0, FrameRole.IDR, False)]  # fmt: skip
+    released = [[coded.packet for coded in needed.push(PacketInfo(*role))] for role in roles]
     assert released == [[], [], [], ["first", "parameters"]]
-    assert [coded.packet for coded in needed.finish()] == ["second"]
+    assert [coded.packet for coded in needed.flush()] == ["second"]
 
 
-UNITS = {b"\x09\x65": (Role.BEGINNING, False), b"\x67\x68\x65": (Role.BEGINNING, True), b"\x06\x41": (Role.REFERENCE, False),
-         b"\x01": (Role.DISPOSABLE, False), b"\x06": (Role.REFERENCE, True)}  # fmt: skip
+UNITS = {b"\x09\x65": (FrameRole.IDR, False), b"\x67\x68\x65": (FrameRole.IDR, True), b"\x06\x41": (FrameRole.REFERENCE, False),
+         b"\x01": (FrameRole.DISPOSABLE, False), b"\x06": (FrameRole.REFERENCE, True)}  # fmt: skip
 
 
 @pytest.mark.parametrize("units", UNITS)
@@ -147,8 +148,8 @@ def test_headers_of_units(units: bytes) -> None:
             for body in bodies
         ]
         data = b"".join(mark + body for mark, body in zip(marks, bodies, strict=True))
-        assert read_h264(memoryview(data), length_bytes) == UNITS[units]
-        assert read_h264(memoryview(data[:1]), length_bytes) == (Role.REFERENCE, True)
+        assert parse_h264_packet(memoryview(data), length_bytes) == UNITS[units]
+        assert parse_h264_packet(memoryview(data[:1]), length_bytes) == (FrameRole.REFERENCE, True)
 
 
 # Key frames
@@ -167,7 +168,7 @@ def test_the_last_key_frame_and_how_late_it_is(tmp_path: Path, codec: str, suffi
         ]
     timestamps = [index / 2 for index in range(24)]
     with pytest.warns(
-        KeyFramesWarning, match=rf"video\.{suffix} .* s too early on average and .* s at most"
+        KeyframeWarning, match=rf"video\.{suffix} .* s too early on average and .* s at most"
     ):
         chunks = list(read_frames(path, timestamps, 64, "error", key_frames_only=True))
     shown = numbers_of(torch.cat([chunk.images for chunk in chunks]))
@@ -189,5 +190,5 @@ def test_key_frames_of_real_clips_are_frames_of_the_video(real_videos: Path) -> 
             )
         assert (
             sum(len(chunk) for chunk in chunks) == len(timestamps)
-            and caught[-1].category is KeyFramesWarning
+            and caught[-1].category is KeyframeWarning
         )

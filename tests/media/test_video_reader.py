@@ -16,7 +16,8 @@ from torch import Tensor
 from lit_hour.config.schema import VideoConfig
 from lit_hour.media import video_reader as decode
 from lit_hour.media.frame_sampling import load_video, sample_timestamps
-from lit_hour.media.video_reader import probe, read_frames
+from lit_hour.media.video_probe import probe
+from lit_hour.media.video_reader import read_frames
 from tests import REPOSITORY
 from tests.media.looped import loop_video
 from tests.media.written import numbered, numbered_picture, numbers_of, read_all, write_video

@@ -13,12 +13,12 @@ from lit_hour.synthetic.render import render_story
 from lit_hour.synthetic.story_generator import generate_story
 from lit_hour.videomarathon.annotate import annotate
 from tests.videomarathon.chat_server import ChatServer
-from tests.videomarathon.filmed import SETTINGS, Films, Run
+from tests.videomarathon.factories import SETTINGS, FinishedRun, SyntheticVideos
 from tests.videomarathon.narrator import Narrator
 
 
 @pytest.fixture(scope="session")
-def films(tmp_path_factory: pytest.TempPathFactory) -> Films:
+def films(tmp_path_factory: pytest.TempPathFactory) -> SyntheticVideos:
     """Two videos of two minutes, one of them in a folder of its own."""
     folder = tmp_path_factory.mktemp("films")
     stories = {
@@ -28,20 +28,20 @@ def films(tmp_path_factory: pytest.TempPathFactory) -> Films:
     for name, story in stories.items():
         (folder / name).parent.mkdir(exist_ok=True)
         render_story(story, folder / name, 32, 1)
-    return Films(folder, Narrator(stories))
+    return SyntheticVideos(folder, Narrator(stories))
 
 
 @pytest.fixture(scope="session")
-def finished(films: Films, tmp_path_factory: pytest.TempPathFactory) -> Run:
+def finished(films: SyntheticVideos, tmp_path_factory: pytest.TempPathFactory) -> FinishedRun:
     """Both videos annotated without a disturbance; not to be changed."""
     out = tmp_path_factory.mktemp("finished")
     with ChatServer(films.narrator.answer) as server:
         totals = annotate(films.folder, out, [server.url], "narrator", SETTINGS)
-    return Run(out, totals, server)
+    return FinishedRun(out, totals, server)
 
 
 @pytest.fixture
-def serve(films: Films) -> Iterator[Callable[..., ChatServer]]:
+def serve(films: SyntheticVideos) -> Iterator[Callable[..., ChatServer]]:
     """Starts a narrator that fails as told."""
     servers: list[ChatServer] = []
 
@@ -63,6 +63,6 @@ def settings() -> MarathonConfig:
 
 
 @pytest.fixture
-def copied(finished: Run, tmp_path: Path) -> Path:
+def copied(finished: FinishedRun, tmp_path: Path) -> Path:
     """A folder of annotations to be changed."""
     return Path(shutil.copytree(finished.out, tmp_path / "copied"))

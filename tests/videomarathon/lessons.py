@@ -13,7 +13,7 @@ from PIL import Image
 
 from lit_hour.config.videomarathon import FilterConfig, MarathonConfig
 from lit_hour.videomarathon.annotate import annotate
-from lit_hour.videomarathon.captions import SIDES
+from lit_hour.videomarathon.captions import CAPTION_FIELDS
 from tests.videomarathon.chat_server import ChatServer
 from tests.videomarathon.tiny_model import Lesson
 
@@ -35,7 +35,7 @@ _CHOICE = {
     "evidence": [_INTERVAL],
 }
 ANSWERS: tuple[dict[str, Any], ...] = (
-    {side: f"the {side} of it" for side in SIDES},
+    {side: f"the {side} of it" for side in CAPTION_FIELDS},
     {"events": [{**_INTERVAL, "text": "Something is seen."}]},
     {"summary": "A short clip."},
     {"open_ended": [_OPEN_ENDED], "multiple_choice": [_CHOICE]},

@@ -17,7 +17,7 @@ from lit_hour.synthetic.questions.generate import generate_questions
 from lit_hour.synthetic.story import Story
 from lit_hour.taxonomy import TASKS
 from lit_hour.types import Question
-from lit_hour.videomarathon.captions import SIDES
+from lit_hour.videomarathon.captions import CAPTION_FIELDS
 
 PER_TASK = 4  # of each format, the last of which is told with a wrong answer
 BLIND_QUESTION = "How many seconds are there in one minute"
@@ -71,7 +71,7 @@ class Narrator:
         caption = describe_clip(
             self.stories[name], start, min(end, self.stories[name].duration_seconds)
         )
-        return {side: getattr(caption, side) for side in SIDES}
+        return {side: getattr(caption, side) for side in CAPTION_FIELDS}
 
     def _ask(self, name: str, text: str) -> dict[str, list[dict[str, Any]]]:
         task = re.search(r"\nTask: (\S+)\n", text)[1]  # type: ignore[index]

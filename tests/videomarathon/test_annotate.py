@@ -18,7 +18,7 @@ from lit_hour.taxonomy import TASK_OF_KEY
 from lit_hour.videomarathon.annotate import annotate
 from lit_hour.videomarathon.annotation import read_annotation
 from tests.videomarathon.chat_server import ChatServer
-from tests.videomarathon.filmed import Films, Run
+from tests.videomarathon.factories import FinishedRun, SyntheticVideos
 
 Serve = Callable[..., ChatServer]
 NAMES = ["garden.mp4", "of a week/monday.mp4"]
@@ -35,7 +35,7 @@ def dropped(out: Path) -> list[dict[str, Any]]:
 # What comes out
 
 
-def test_what_is_kept_is_true(films: Films, finished: Run) -> None:
+def test_what_is_kept_is_true(films: SyntheticVideos, finished: FinishedRun) -> None:
     choices = [each for each in kept(finished.out) if each["options"]]
     true = [
         each
@@ -49,7 +49,7 @@ def test_what_is_kept_is_true(films: Films, finished: Run) -> None:
     )
 
 
-def test_lies_were_told_and_each_was_found(films: Films, finished: Run) -> None:
+def test_lies_were_told_and_each_was_found(films: SyntheticVideos, finished: FinishedRun) -> None:
     found = [each for each in dropped(finished.out) if each["filter"] == "contradicted"]
     assert len(found) > 15
     for each in found:
@@ -58,7 +58,9 @@ def test_lies_were_told_and_each_was_found(films: Films, finished: Run) -> None:
         )
 
 
-def test_each_filter_finds_what_is_meant_for_it_and_says_why(films: Films, finished: Run) -> None:
+def test_each_filter_finds_what_is_meant_for_it_and_says_why(
+    films: SyntheticVideos, finished: FinishedRun
+) -> None:
     names = {
         (each["video"], each["record"]["question"]): each["filter"]
         for each in dropped(finished.out)
@@ -74,7 +76,7 @@ def test_each_filter_finds_what_is_meant_for_it_and_says_why(films: Films, finis
     assert all(each["reason"] for each in dropped(finished.out))
 
 
-def test_nothing_is_lost_between_the_teacher_and_the_files(finished: Run) -> None:
+def test_nothing_is_lost_between_the_teacher_and_the_files(finished: FinishedRun) -> None:
     written: Counter[str] = Counter()
     for each in finished.server.answered:
         if each.form == "questions":
@@ -89,20 +91,22 @@ def test_nothing_is_lost_between_the_teacher_and_the_files(finished: Run) -> Non
         assert numbers == list(range(len(numbers))) and len(numbers) > 100
 
 
-def test_all_tasks_are_asked_in_both_formats(finished: Run) -> None:
+def test_all_tasks_are_asked_in_both_formats(finished: FinishedRun) -> None:
     asked = {(each["task"], each["format"]) for each in kept(finished.out)}
     assert len({task for task, form in asked if form == "open_ended"}) > 18
     assert len({task for task, form in asked if form == "multiple_choice"}) > 15
 
 
-def test_the_right_option_has_no_favourite_place(finished: Run) -> None:
+def test_the_right_option_has_no_favourite_place(finished: FinishedRun) -> None:
     places = Counter(
         each["options"].index(each["answer"]) for each in kept(finished.out) if each["options"]
     )
     assert min(places[place] for place in range(4)) > 0.12 * places.total()
 
 
-def test_the_annotation_of_a_video_holds_all_that_was_told(films: Films, finished: Run) -> None:
+def test_the_annotation_of_a_video_holds_all_that_was_told(
+    films: SyntheticVideos, finished: FinishedRun
+) -> None:
     annotation = read_annotation(finished.out / "videos" / "garden.mp4")
     assert [(each["start_seconds"], each["end_seconds"]) for each in annotation.captions] == [
         (0.0, 60.0),
@@ -119,7 +123,7 @@ def test_the_annotation_of_a_video_holds_all_that_was_told(films: Films, finishe
     )
 
 
-def test_guesses_are_made_without_the_video(finished: Run) -> None:
+def test_guesses_are_made_without_the_video(finished: FinishedRun) -> None:
     guesses = [each.body for each in finished.server.answered if each.form == "guess"]
     assert len(guesses) > 100
     assert not any(
@@ -128,7 +132,7 @@ def test_guesses_are_made_without_the_video(finished: Run) -> None:
     )
 
 
-def test_the_totals_are_those_of_the_files(finished: Run) -> None:
+def test_the_totals_are_those_of_the_files(finished: FinishedRun) -> None:
     totals = json.loads((finished.out / "totals.json").read_text())
     formats = Counter(each["format"] for each in kept(finished.out))
     assert {
@@ -146,7 +150,7 @@ def test_the_totals_are_those_of_the_files(finished: Run) -> None:
 
 
 def test_from_videos_to_shards_by_two_commands(
-    films: Films, serve: Serve, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    films: SyntheticVideos, serve: Serve, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     server, out = serve(), tmp_path / "out"
     settings = [
@@ -189,7 +193,7 @@ def test_from_videos_to_shards_by_two_commands(
 
 
 def test_a_finished_folder_asks_nothing(
-    films: Films, finished: Run, settings: MarathonConfig
+    films: SyntheticVideos, finished: FinishedRun, settings: MarathonConfig
 ) -> None:
     before = (finished.out / "questions.json").read_bytes()
     annotate(films.folder, finished.out, ["http://127.0.0.1:1/v1"], "narrator", settings)
@@ -197,7 +201,7 @@ def test_a_finished_folder_asks_nothing(
 
 
 def test_other_filters_are_applied_to_the_answers_that_are_there(
-    films: Films, finished: Run, settings: MarathonConfig, copied: Path
+    films: SyntheticVideos, finished: FinishedRun, settings: MarathonConfig, copied: Path
 ) -> None:
     loose = replace(settings, filters=replace(settings.filters, max_blind_share=1.0))
     counts = []
@@ -210,7 +214,7 @@ def test_other_filters_are_applied_to_the_answers_that_are_there(
 
 
 def test_a_share_of_what_is_answered_blindly_is_kept(
-    films: Films, settings: MarathonConfig, copied: Path
+    films: SyntheticVideos, settings: MarathonConfig, copied: Path
 ) -> None:
     everything = replace(settings, filters=replace(settings.filters, keep_blind=1.0))
     totals = annotate(films.folder, copied, ["http://127.0.0.1:1/v1"], "narrator", everything)
@@ -218,7 +222,7 @@ def test_a_share_of_what_is_answered_blindly_is_kept(
 
 
 def test_a_video_that_another_process_is_at_is_left_to_it(
-    films: Films, serve: Serve, settings: MarathonConfig, tmp_path: Path
+    films: SyntheticVideos, serve: Serve, settings: MarathonConfig, tmp_path: Path
 ) -> None:
     server = serve()
     with locked(tmp_path / "videos" / "garden.mp4"):
@@ -234,7 +238,11 @@ def test_a_video_that_another_process_is_at_is_left_to_it(
 
 
 def test_a_run_through_every_fault_ends_in_the_same_questions(
-    films: Films, finished: Run, serve: Serve, settings: MarathonConfig, tmp_path: Path
+    films: SyntheticVideos,
+    finished: FinishedRun,
+    serve: Serve,
+    settings: MarathonConfig,
+    tmp_path: Path,
 ) -> None:
     faults = ["429", "500", "cut", "not_json", "no_choices", "503"]
     one = serve(fault=lambda number: faults[number // 7 % len(faults)] if number % 7 == 0 else None)
@@ -250,7 +258,7 @@ def test_a_run_through_every_fault_ends_in_the_same_questions(
 
 
 def test_useless_answers_are_asked_for_again(
-    films: Films, serve: Serve, settings: MarathonConfig, tmp_path: Path
+    films: SyntheticVideos, serve: Serve, settings: MarathonConfig, tmp_path: Path
 ) -> None:
     faults = ["half", "prose", "schema", "empty"]
     server = serve(
@@ -266,7 +274,7 @@ def test_useless_answers_are_asked_for_again(
 
 
 def test_a_video_with_few_events_is_set_aside(
-    films: Films, settings: MarathonConfig, copied: Path
+    films: SyntheticVideos, settings: MarathonConfig, copied: Path
 ) -> None:
     totals = annotate(
         films.folder,
@@ -283,7 +291,7 @@ def test_a_video_with_few_events_is_set_aside(
 
 
 def test_a_video_that_fails_stops_the_run_unless_it_may_fail(
-    films: Films, serve: Serve, settings: MarathonConfig, tmp_path: Path
+    films: SyntheticVideos, serve: Serve, settings: MarathonConfig, tmp_path: Path
 ) -> None:
     videos = tmp_path / "videos"
     videos.mkdir()
@@ -302,7 +310,7 @@ def test_a_video_that_fails_stops_the_run_unless_it_may_fail(
 
 
 def test_what_was_asked_about_videos_that_fail_is_counted(
-    films: Films, serve: Serve, settings: MarathonConfig, tmp_path: Path
+    films: SyntheticVideos, serve: Serve, settings: MarathonConfig, tmp_path: Path
 ) -> None:
     server = serve(fault=lambda number: "prose")
     one_clip_each = replace(

@@ -13,7 +13,7 @@ from random import Random
 
 from lit_hour.videomarathon.annotate import annotate
 from tests.videomarathon.chat_server import ChatServer
-from tests.videomarathon.filmed import SETTINGS, Films, Run
+from tests.videomarathon.factories import SETTINGS, FinishedRun, SyntheticVideos
 
 NUM_KILLS = 10
 FORK = multiprocessing.get_context(
@@ -26,7 +26,7 @@ def annotate_until_killed(videos: Path, out: Path, url: str) -> None:
     annotate(videos, out, [url], "narrator", SETTINGS)
 
 
-def start(films: Films, out: Path, url: str) -> BaseProcess:
+def start(films: SyntheticVideos, out: Path, url: str) -> BaseProcess:
     process = FORK.Process(target=annotate_until_killed, args=(films.folder, out, url), daemon=True)
     process.start()
     return process
@@ -43,7 +43,7 @@ def journalled(out: Path) -> set[str]:
 
 
 def test_killing_at_random_moments_loses_and_repeats_nothing(
-    films: Films, finished: Run, tmp_path: Path
+    films: SyntheticVideos, finished: FinishedRun, tmp_path: Path
 ) -> None:
     random, num_killed = Random(1), 0
     total = finished.totals.num_answers
@@ -78,7 +78,9 @@ def test_killing_at_random_moments_loses_and_repeats_nothing(
     assert journalled(tmp_path) == journalled(finished.out) == set(finished.server.keys)
 
 
-def test_two_processes_share_a_folder(films: Films, finished: Run, tmp_path: Path) -> None:
+def test_two_processes_share_a_folder(
+    films: SyntheticVideos, finished: FinishedRun, tmp_path: Path
+) -> None:
     with ChatServer(films.narrator.answer) as server:
         processes = [start(films, tmp_path, server.url) for _ in range(2)]
         for process in processes:

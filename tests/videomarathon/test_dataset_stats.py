@@ -5,8 +5,8 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from lit_hour.videomarathon.annotation import Annotation
-from lit_hour.videomarathon.dataset_stats import Statistics, draw_charts
-from tests.videomarathon.filmed import Run
+from lit_hour.videomarathon.dataset_stats import DatasetStats, draw_charts
+from tests.videomarathon.factories import FinishedRun
 
 CHARTS = ("sources", "questions", "durations", "events")
 
@@ -34,7 +34,7 @@ def widths(figure: Any) -> list[float]:
 
 
 def test_hours_are_counted_by_the_first_folder() -> None:
-    statistics = Statistics()
+    statistics = DatasetStats()
     for video in ("cooking/a.mp4", "cooking/b/c.mp4", "travel/a.mp4", "alone.mp4"):
         statistics.count(annotation(video))
     assert statistics.hours_of_source == {"cooking": 1.0, "travel": 0.5, "(no folder)": 0.5}
@@ -42,14 +42,14 @@ def test_hours_are_counted_by_the_first_folder() -> None:
 
 
 def test_many_sources_share_a_bar() -> None:
-    statistics = Statistics()
+    statistics = DatasetStats()
     for number in range(20):
         statistics.count(annotation(f"{number}/a.mp4", duration_seconds=3600.0))
     assert widths(draw_charts(statistics)["sources"]) == [1.0] * 12 + [8.0]
 
 
 def test_questions_are_counted_by_task_and_format() -> None:
-    statistics = Statistics()
+    statistics = DatasetStats()
     asked = [
         {"task": "event/event_sequence", "format": form}
         for form in ("open_ended", "open_ended", "multiple_choice")
@@ -59,13 +59,13 @@ def test_questions_are_counted_by_task_and_format() -> None:
 
 
 def test_a_video_that_is_set_aside_is_not_in_the_charts() -> None:
-    statistics = Statistics()
+    statistics = DatasetStats()
     statistics.count(annotation("a.mp4", set_aside="2 events"))
-    assert statistics == Statistics()
+    assert statistics == DatasetStats()
     assert set(draw_charts(statistics)) == set(CHARTS)
 
 
-def test_charts_are_written_as_pictures_and_for_tensorboard(finished: Run) -> None:
+def test_charts_are_written_as_pictures_and_for_tensorboard(finished: FinishedRun) -> None:
     folder: Path = finished.out / "charts"
     for name in CHARTS:
         assert Image.open(folder / f"{name}.png").size == (800, 600)

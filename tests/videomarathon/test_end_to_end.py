@@ -5,11 +5,11 @@ from pathlib import Path
 from lit_hour.cli import main
 from lit_hour.evaluation.report.report import read_report
 from tests.small_run import NUM_STEPS, Small, settings
-from tests.videomarathon.filmed import Films, Run
+from tests.videomarathon.factories import FinishedRun, SyntheticVideos
 
 
 def test_what_was_annotated_trains_a_model_which_is_evaluated(
-    films: Films, finished: Run, tmp_path: Path
+    films: SyntheticVideos, finished: FinishedRun, tmp_path: Path
 ) -> None:
     small = Small.write(tmp_path, settings(tmp_path / "no world"))
     questions, shards = finished.out / "questions.json", tmp_path / "shards"

@@ -8,7 +8,7 @@ from lit_hour.cli import main
 from lit_hour.data.questions.file import read_questions
 from lit_hour.errors import QuestionError
 from lit_hour.videomarathon.import_questions import import_questions
-from tests.videomarathon.filmed import Films, Run
+from tests.videomarathon.factories import FinishedRun, SyntheticVideos
 
 PUBLISHED = [
     {
@@ -46,7 +46,7 @@ def write(path: Path, records: list[Any]) -> Path:
 
 @pytest.mark.parametrize("name", ["published.json", "published.jsonl"])
 def test_the_published_form_is_read_and_videos_are_found_under_several_roots(
-    films: Films, tmp_path: Path, name: str
+    films: SyntheticVideos, tmp_path: Path, name: str
 ) -> None:
     (tmp_path / "empty").mkdir()
     imported = import_questions(
@@ -69,7 +69,7 @@ def test_the_published_form_is_read_and_videos_are_found_under_several_roots(
         assert (tmp_path / "out/videos" / name_of_video).samefile(films.folder / original)
 
 
-def test_the_first_root_counts(films: Films, tmp_path: Path) -> None:
+def test_the_first_root_counts(films: SyntheticVideos, tmp_path: Path) -> None:
     for root in ("one", "other"):
         (tmp_path / root).mkdir()
         (tmp_path / root / "garden.mp4").write_bytes(root.encode())
@@ -84,7 +84,7 @@ def test_the_first_root_counts(films: Films, tmp_path: Path) -> None:
 
 
 def test_missing_videos_are_listed_and_stop_the_import_unless_they_may_be_missing(
-    films: Films, tmp_path: Path
+    films: SyntheticVideos, tmp_path: Path
 ) -> None:
     records = [
         {"video": f"lost/{number}.mp4", "question": "Who?", "answer": "Nobody."}
@@ -106,7 +106,7 @@ def test_missing_videos_are_listed_and_stop_the_import_unless_they_may_be_missin
     ] == ["Ida."]
 
 
-def test_a_table_is_read(films: Films, tmp_path: Path) -> None:
+def test_a_table_is_read(films: SyntheticVideos, tmp_path: Path) -> None:
     (tmp_path / "table.csv").write_text(TABLE, encoding="utf-8-sig")
     import_questions(tmp_path / "table.csv", [films.folder], tmp_path / "out", 0)
     first, second = read_questions(tmp_path / "out/questions.json")[0].questions
@@ -133,14 +133,14 @@ def test_a_table_is_read(films: Films, tmp_path: Path) -> None:
     ],
 )
 def test_a_wrong_table_is_refused_with_the_row(
-    films: Films, tmp_path: Path, table: str, reason: str
+    films: SyntheticVideos, tmp_path: Path, table: str, reason: str
 ) -> None:
     (tmp_path / "table.csv").write_text(table)
     with pytest.raises(QuestionError, match=reason):
         import_questions(tmp_path / "table.csv", [films.folder], tmp_path / "out", 0)
 
 
-def test_pictures_are_left_to_pack(films: Films, tmp_path: Path) -> None:
+def test_pictures_are_left_to_pack(films: SyntheticVideos, tmp_path: Path) -> None:
     file = write(
         tmp_path / "questions.json", [{"image": "a.jpg", "question": "Who?", "answer": "Ida."}]
     )
@@ -149,7 +149,10 @@ def test_pictures_are_left_to_pack(films: Films, tmp_path: Path) -> None:
 
 
 def test_what_was_annotated_can_be_brought_in_and_packed(
-    films: Films, finished: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    films: SyntheticVideos,
+    finished: FinishedRun,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     out = tmp_path / "out"
     main(["import", str(finished.out / "questions.json"), str(out), "--videos", str(films.folder)])

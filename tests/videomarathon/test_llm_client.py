@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from lit_hour.config.videomarathon import ServingConfig
-from lit_hour.errors import AnswerError, TeacherError
-from lit_hour.videomarathon.llm_client import Servers
-from lit_hour.videomarathon.response_cache import Reply
+from lit_hour.errors import InvalidResponseError, TeacherError
+from lit_hour.videomarathon.llm_client import ClientPool
+from lit_hour.videomarathon.response_cache import Response
 from tests.videomarathon.chat_server import POISON, STRANGE, ChatServer
 
 SETTINGS = ServingConfig(
@@ -35,11 +35,11 @@ def echo(body: dict[str, Any]) -> str:
 
 def chat(
     urls: Sequence[str], num_requests: int, settings: ServingConfig = SETTINGS
-) -> tuple[list[Reply], Servers]:
+) -> tuple[list[Response], ClientPool]:
     """The answers to so many requests, sent at once."""
 
-    async def run() -> tuple[list[Reply], Servers]:
-        servers = Servers(urls, settings)
+    async def run() -> tuple[list[Response], ClientPool]:
+        servers = ClientPool(urls, settings)
         try:
             return await asyncio.gather(
                 *(servers.chat(body_of(each), f"key {each}") for each in range(num_requests))
@@ -50,7 +50,7 @@ def chat(
     return asyncio.run(run())
 
 
-def texts(replies: Sequence[Reply]) -> list[str]:
+def texts(replies: Sequence[Response]) -> list[str]:
     return [reply.text for reply in replies]
 
 
@@ -64,9 +64,9 @@ def test_every_request_gets_its_own_answer_and_is_counted() -> None:
     assert texts(replies) == wanted(40)
     assert sorted(server.keys) == sorted(f"key {each}" for each in range(40))
     assert server.most_at_once == SETTINGS.requests_at_once
-    assert servers.tally.num_answered == 40
-    assert servers.tally.prompt_tokens == sum(reply.prompt_tokens for reply in replies) > 0
-    assert servers.tally.answer_tokens == sum(reply.answer_tokens for reply in replies) > 0
+    assert servers.usage.num_answered == 40
+    assert servers.usage.prompt_tokens == sum(reply.prompt_tokens for reply in replies) > 0
+    assert servers.usage.answer_tokens == sum(reply.answer_tokens for reply in replies) > 0
     assert "40 answers" in servers.describe()
 
 
@@ -87,7 +87,7 @@ def test_what_is_no_answer_is_asked_again(fault: str, counted: str) -> None:
     with ChatServer(echo, fault=lambda number: fault if number in (1, 3, 9) else None) as server:
         replies, servers = chat([server.url], 12, replace(SETTINGS, timeout_seconds=0.4))
     assert texts(replies) == wanted(12)
-    assert servers.tally.failures == {counted: 3}
+    assert servers.usage.failures == {counted: 3}
     assert server.num_requests == 15
 
 
@@ -99,7 +99,7 @@ def test_a_server_that_is_not_there_yet_is_waited_for() -> None:
     starting.join()
     server.die()
     assert texts(replies) == wanted(4)
-    assert set(servers.tally.failures) == {"APIConnectionError"}
+    assert set(servers.usage.failures) == {"APIConnectionError"}
 
 
 def test_a_server_that_never_comes_is_named() -> None:
@@ -112,7 +112,7 @@ def test_a_server_that_never_comes_is_named() -> None:
 
 
 def test_a_request_that_no_server_can_answer_fails_alone() -> None:
-    async def run(servers: Servers) -> list[Reply | BaseException]:
+    async def run(servers: ClientPool) -> list[Response | BaseException]:
         poisoned = body_of(0) | {
             "messages": [{"role": "user", "content": [{"type": "text", "text": POISON}]}]
         }
@@ -122,9 +122,9 @@ def test_a_request_that_no_server_can_answer_fails_alone() -> None:
 
     with ChatServer(echo, delay_seconds=0.01) as server:
         settings = replace(SETTINGS, requests_at_once=4, max_retries=2)
-        poisoned, *others = asyncio.run(run(Servers([server.url], settings)))
-    assert [each.text for each in others if isinstance(each, Reply)] == wanted(200)[1:]
-    assert isinstance(poisoned, AnswerError)
+        poisoned, *others = asyncio.run(run(ClientPool([server.url], settings)))
+    assert [each.text for each in others if isinstance(each, Response)] == wanted(200)[1:]
+    assert isinstance(poisoned, InvalidResponseError)
     assert re.search(
         r"sent 3 times \(.*cannot be computed.*\), while \d+ others were answered", str(poisoned)
     )
@@ -171,7 +171,7 @@ def test_a_server_that_dies_in_the_middle_is_replaced_by_the_others() -> None:
         dying.join()
     assert texts(replies) == wanted(150)
     assert len(other.answered) > len(one.answered) > 0
-    assert servers.tally.failures["APIConnectionError"] > 0
+    assert servers.usage.failures["APIConnectionError"] > 0
 
 
 def test_a_server_that_dies_and_comes_back_is_used_again() -> None:
@@ -180,14 +180,15 @@ def test_a_server_that_dies_and_comes_back_is_used_again() -> None:
             threading.Timer(seconds, do).start()
         replies, servers = chat([server.url], 100, replace(SETTINGS, max_retries=100))
     assert texts(replies) == wanted(100)
-    assert servers.tally.failures["APIConnectionError"] > 0
+    assert servers.usage.failures["APIConnectionError"] > 0
 
 
 @pytest.mark.parametrize("status", [400, 413, 422])
 def test_a_request_that_is_refused_is_not_sent_again(status: int) -> None:
     with ChatServer(echo, fault=lambda number: str(status)) as server:
         with pytest.raises(
-            AnswerError, match=rf"refuses a request \({status}\): .*a fault that was asked for"
+            InvalidResponseError,
+            match=rf"refuses a request \({status}\): .*a fault that was asked for",
         ):
             chat([server.url], 1)
         assert server.num_requests == 1
@@ -212,4 +213,4 @@ def test_the_key_is_taken_from_the_environment(monkeypatch: pytest.MonkeyPatch) 
 
 def test_a_url_that_is_none_is_refused() -> None:
     with pytest.raises(TeacherError, match=r"--teacher localhost:8000: give the URL"):
-        Servers(["localhost:8000"], SETTINGS)
+        ClientPool(["localhost:8000"], SETTINGS)

@@ -3,7 +3,7 @@
 import asyncio
 from contextlib import suppress
 
-from lit_hour.videomarathon.llm_client import Room
+from lit_hour.videomarathon.llm_client import PrioritySemaphore
 
 
 def let_in(urgencies: list[tuple[int, ...]], num_places: int) -> tuple[list[tuple[int, ...]], int]:
@@ -11,9 +11,9 @@ def let_in(urgencies: list[tuple[int, ...]], num_places: int) -> tuple[list[tupl
     order: list[tuple[int, ...]] = []
     inside = most = 0
 
-    async def visit(room: Room, urgency: tuple[int, ...]) -> None:
+    async def visit(room: PrioritySemaphore, urgency: tuple[int, ...]) -> None:
         nonlocal inside, most
-        async with room.place(urgency):
+        async with room.slot(urgency):
             order.append(urgency)
             inside += 1
             most = max(most, inside)
@@ -21,7 +21,7 @@ def let_in(urgencies: list[tuple[int, ...]], num_places: int) -> tuple[list[tupl
             inside -= 1
 
     async def run() -> None:
-        room = Room(num_places)
+        room = PrioritySemaphore(num_places)
         await asyncio.gather(*(visit(room, urgency) for urgency in urgencies))
 
     asyncio.run(run())
@@ -48,10 +48,10 @@ def test_no_place_is_left_empty_while_somebody_waits() -> None:
 
 def test_who_asks_whether_anyone_waits_hears_of_the_urgent_alone() -> None:
     async def run() -> None:
-        room, ends = Room(1), [asyncio.Event() for _ in range(3)]
+        room, ends = PrioritySemaphore(1), [asyncio.Event() for _ in range(3)]
 
         async def visit(urgency: tuple[int, ...], end: asyncio.Event) -> None:
-            async with room.place(urgency):
+            async with room.slot(urgency):
                 await end.wait()
 
         visits = [
@@ -59,8 +59,8 @@ def test_who_asks_whether_anyone_waits_hears_of_the_urgent_alone() -> None:
             for urgency, end in zip([(0, 1), (0, 2), (5, 1)], ends, strict=True)
         ]
         await asyncio.sleep(0)
-        asked = asyncio.create_task(room.none_waits((0, 9)))
-        await asyncio.wait_for(room.none_waits((0, 1)), 1)
+        asked = asyncio.create_task(room.wait_until_drained((0, 9)))
+        await asyncio.wait_for(room.wait_until_drained((0, 1)), 1)
         await asyncio.sleep(0.01)
         assert not asked.done()
         ends[0].set()
@@ -74,10 +74,10 @@ def test_who_asks_whether_anyone_waits_hears_of_the_urgent_alone() -> None:
 
 def test_who_gives_up_takes_no_place_along() -> None:
     async def run() -> None:
-        room = Room(1)
+        room = PrioritySemaphore(1)
 
         async def visit(seconds: float) -> None:
-            async with room.place(()):
+            async with room.slot(()):
                 await asyncio.sleep(seconds)
 
         inside, called, waiting = (

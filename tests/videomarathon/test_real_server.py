@@ -16,11 +16,11 @@ import pytest
 
 from lit_hour.cli import main
 from lit_hour.config.videomarathon import MarathonConfig, ServingConfig
-from lit_hour.errors import AnswerError, TeacherError
+from lit_hour.errors import InvalidResponseError, TeacherError
 from lit_hour.videomarathon.annotate import annotate
 from lit_hour.videomarathon.annotation import read_annotation
-from lit_hour.videomarathon.llm_client import Servers
-from lit_hour.videomarathon.response_cache import Replies, Reply
+from lit_hour.videomarathon.llm_client import ClientPool
+from lit_hour.videomarathon.response_cache import Response, ResponseCache
 from lit_hour.videomarathon.video_clips import find_videos
 from tests.videomarathon.model_server import ModelServer
 
@@ -67,11 +67,11 @@ def real(real_videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         yield Real(server, tiny, real_videos, few)
 
 
-def chat(real: Real, **body: Any) -> Reply:
+def chat(real: Real, **body: Any) -> Response:
     """One request, by the client that annotate uses."""
 
-    async def run() -> Reply:
-        servers = Servers([real.server.url], replace(MarathonConfig().serving, max_retries=0))
+    async def run() -> Response:
+        servers = ClientPool([real.server.url], replace(MarathonConfig().serving, max_retries=0))
         try:
             return await servers.chat(body, "key")
         finally:
@@ -80,11 +80,11 @@ def chat(real: Real, **body: Any) -> Reply:
     return asyncio.run(run())
 
 
-def journalled(out: Path) -> list[Reply]:
-    replies: list[Reply] = []
+def journalled(out: Path) -> list[Response]:
+    replies: list[Response] = []
     for path in out.rglob("journal.jsonl"):
-        with Replies(path) as journal:
-            replies += journal.replies
+        with ResponseCache(path) as journal:
+            replies += journal.responses
     return replies
 
 
@@ -116,7 +116,7 @@ def test_the_tokens_are_those_that_the_server_counts(real: Real, num_pictures: i
 
 
 def test_a_request_with_a_field_that_it_does_not_know_is_refused(real: Real) -> None:
-    with pytest.raises(AnswerError, match=r"refuses a request \(422\).*think_hard"):
+    with pytest.raises(InvalidResponseError, match=r"refuses a request \(422\).*think_hard"):
         chat(real, model="taught", messages=[], think_hard=True)
 
 

@@ -4,8 +4,8 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from lit_hour.videomarathon.annotation import Annotation, read_annotation
-from lit_hour.videomarathon.review_html import draw_page
-from tests.videomarathon.filmed import Films, Run
+from lit_hour.videomarathon.review_html import render_page
+from tests.videomarathon.factories import FinishedRun, SyntheticVideos
 
 VOID = {"meta", "video", "br"}
 
@@ -42,7 +42,9 @@ def read(page: str) -> Reader:
     return reader
 
 
-def test_the_page_shows_everything_and_plays_the_video(films: Films, finished: Run) -> None:
+def test_the_page_shows_everything_and_plays_the_video(
+    films: SyntheticVideos, finished: FinishedRun
+) -> None:
     folder = finished.out / "videos" / "of a week/monday.mp4"
     page, annotation = read((folder / "index.html").read_text()), read_annotation(folder)
     assert (
@@ -75,7 +77,7 @@ def test_what_a_teacher_says_is_text_and_no_markup() -> None:
     sides = ("temporality", "spatiality", "object", "action", "scene", "overall")
     event = {"start_seconds": 0.0, "end_seconds": 1.0, "text": mean}
     caption = {"start_seconds": 0.0, "end_seconds": 1.0, **dict.fromkeys(sides, mean)}
-    page = draw_page(
+    page = render_page(
         Annotation(mean, 9.0, "", mean, [caption], [event], [question], [dropped], 0, 0, 0), mean
     )
     assert len(re.findall("<script", page)) == 1

@@ -15,7 +15,7 @@ from lit_hour.errors import ConfigError
 from lit_hour.videomarathon.aggregate import Share
 from lit_hour.videomarathon.annotate import annotate, annotate_share
 from tests.videomarathon.chat_server import ChatServer
-from tests.videomarathon.filmed import SETTINGS, Films
+from tests.videomarathon.factories import SETTINGS, SyntheticVideos
 
 FORK = multiprocessing.get_context("fork")
 NUM_VIDEOS, NUM_SHARES = 7, 3
@@ -23,13 +23,13 @@ NAMES = [f"film {number}.mp4" for number in range(NUM_VIDEOS)]
 
 
 @pytest.fixture
-def many(films: Films, tmp_path: Path) -> Films:
+def many(films: SyntheticVideos, tmp_path: Path) -> SyntheticVideos:
     """More videos, which all show the same."""
     folder, story = tmp_path / "many", films.narrator.stories["garden.mp4"]
     folder.mkdir()
     for name in NAMES:
         (folder / name).symlink_to(films.folder / "garden.mp4")
-    return Films(folder, type(films.narrator)(dict.fromkeys(NAMES, story)))
+    return SyntheticVideos(folder, type(films.narrator)(dict.fromkeys(NAMES, story)))
 
 
 def start(share: Share, videos: Path, out: Path, url: str) -> BaseProcess:
@@ -50,7 +50,7 @@ def wait_until(condition: Callable[[], bool]) -> None:
 @pytest.mark.parametrize("num_names, num_shares", [(28_000, 64), (7, 3), (2, 5), (1, 1)])
 def test_shares_are_all_and_equal_and_do_not_overlap(num_names: int, num_shares: int) -> None:
     names = [f"{number:05d}" for number in range(num_names)]
-    parts = [Share(number, num_shares).of(names) for number in range(1, num_shares + 1)]
+    parts = [Share(number, num_shares).select(names) for number in range(1, num_shares + 1)]
     assert sorted(name for part in parts for name in part) == names
     assert max(map(len, parts)) - min(map(len, parts)) <= 1
 
@@ -63,7 +63,9 @@ def test_what_is_no_share_is_refused(text: str) -> None:
         Share.parse(text)
 
 
-def test_shares_side_by_side_one_of_them_killed_and_run_again(many: Films, tmp_path: Path) -> None:
+def test_shares_side_by_side_one_of_them_killed_and_run_again(
+    many: SyntheticVideos, tmp_path: Path
+) -> None:
     out, whole = tmp_path / "out", tmp_path / "whole"
     shares = [Share(number, NUM_SHARES) for number in range(1, NUM_SHARES + 1)]
     with ChatServer(many.narrator.answer, delay_seconds=0.01) as server:
@@ -75,7 +77,7 @@ def test_shares_side_by_side_one_of_them_killed_and_run_again(many: Films, tmp_p
         assert [process.exitcode for process in processes] == [0, -signal.SIGKILL, 0]
         annotated = {path.parent.name for path in out.rglob("annotation.json")}
         assert (
-            annotated == set(shares[0].of(NAMES) + shares[2].of(NAMES))
+            annotated == set(shares[0].select(NAMES) + shares[2].select(NAMES))
             and not (out / "questions.json").exists()
         )
 
@@ -104,7 +106,7 @@ def test_shares_side_by_side_one_of_them_killed_and_run_again(many: Films, tmp_p
 
 
 def test_a_share_by_the_command_and_what_it_says(
-    many: Films, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    many: SyntheticVideos, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (many.folder / NAMES[4]).unlink()
     (many.folder / NAMES[4]).write_bytes(b"this is no video")

@@ -9,32 +9,34 @@ from typing import Any, Literal
 import pytest
 
 from lit_hour.config.videomarathon import MarathonConfig
-from lit_hour.errors import AnswerError
-from lit_hour.videomarathon.llm_client import Servers
-from lit_hour.videomarathon.response_cache import Replies
-from lit_hour.videomarathon.teacher import Request, Teacher, list_schema, object_schema
+from lit_hour.errors import InvalidResponseError
+from lit_hour.videomarathon.llm_client import ClientPool
+from lit_hour.videomarathon.response_cache import ResponseCache
+from lit_hour.videomarathon.teacher import Teacher, TeacherRequest, list_schema, object_schema
 from tests.videomarathon.chat_server import ChatServer, Fault
 
 SCHEMA = object_schema(colour={"type": "string"}, sizes=list_schema({"type": "number"}))
 ANSWER = {"colour": "red", "sizes": [1, 2.5]}
-REQUEST = Request("summary", ("Which colour?", b"\xff\xd8 a picture", "And which sizes?"), SCHEMA)
+REQUEST = TeacherRequest(
+    "summary", ("Which colour?", b"\xff\xd8 a picture", "And which sizes?"), SCHEMA
+)
 
 
 def ask(
     server: ChatServer,
     journal: Path,
     settings: MarathonConfig,
-    request: Request = REQUEST,
+    request: TeacherRequest = REQUEST,
     read: Callable[[Any], Any] = lambda answer: answer,
     model: str = "teller",
 ) -> Any:
     """One question to the teacher, by a process that has just begun."""
 
     async def run() -> Any:
-        servers = Servers([server.url], settings.serving)
+        servers = ClientPool([server.url], settings.serving)
         try:
-            with Replies(journal) as opened:
-                return await Teacher(servers, model, settings, opened).ask(request, read)
+            with ResponseCache(journal) as opened:
+                return await Teacher(servers, model, settings, opened).request(request, read)
         finally:
             await servers.close()
 
@@ -102,7 +104,7 @@ def test_an_answer_that_cannot_be_used_is_kept_and_asked_for_again(
         for _ in range(2):
             assert ask(server, tmp_path / "journal.jsonl", settings) == ANSWER
         assert server.num_requests == len(set(server.keys)) == 3
-    with Replies(tmp_path / "journal.jsonl") as journal:
+    with ResponseCache(tmp_path / "journal.jsonl") as journal:
         assert len(journal) == 3
 
 
@@ -121,12 +123,12 @@ def test_when_no_answer_can_be_used_the_reason_is_told(
     with answering(lambda number: fault) as server:
         for _ in range(2):
             with pytest.raises(
-                AnswerError,
+                InvalidResponseError,
                 match=rf"journal\.jsonl: none of 3 answers of teller for 'summary' .*{reason}",
             ):
                 ask(server, tmp_path / "journal.jsonl", settings)
         assert server.num_requests == 3
-        with pytest.raises(AnswerError, match="none of 4 answers"):
+        with pytest.raises(InvalidResponseError, match="none of 4 answers"):
             ask(server, tmp_path / "journal.jsonl", replace(settings, max_attempts=4))
         assert server.num_requests == 4
 
@@ -137,7 +139,10 @@ def test_when_no_answer_can_be_used_the_reason_is_told(
 def test_a_server_that_may_not_know_schemas_is_thought_of(
     tmp_path: Path, settings: MarathonConfig, form: Literal["schema", "words"], hint: str
 ) -> None:
-    with answering(lambda number: "prose") as server, pytest.raises(AnswerError, match=hint):
+    with (
+        answering(lambda number: "prose") as server,
+        pytest.raises(InvalidResponseError, match=hint),
+    ):
         ask(server, tmp_path / "journal.jsonl", replace(settings, answer_form=form))
 
 
@@ -155,7 +160,10 @@ def test_the_form_can_be_told_in_words(tmp_path: Path, settings: MarathonConfig,
 
 def test_whoever_asks_can_refuse_an_answer(tmp_path: Path, settings: MarathonConfig) -> None:
     def read(answer: Any) -> Any:
-        raise AnswerError(f"{answer['colour']} will not do")
+        raise InvalidResponseError(f"{answer['colour']} will not do")
 
-    with answering() as server, pytest.raises(AnswerError, match="the last: red will not do"):
+    with (
+        answering() as server,
+        pytest.raises(InvalidResponseError, match="the last: red will not do"),
+    ):
         ask(server, tmp_path / "journal.jsonl", settings, read=read)

@@ -11,10 +11,10 @@ from lit_hour.videomarathon.filters import (
     find_given_away_by_length,
     find_given_away_by_wording,
     find_near_duplicates,
-    find_repeated,
-    read_question,
+    find_repeated_options,
+    parse_draft,
 )
-from lit_hour.videomarathon.task_prompts import GUIDES
+from lit_hour.videomarathon.task_prompts import TASK_PROMPTS
 
 SETTINGS = FilterConfig()
 RECORD: dict[str, Any] = {
@@ -37,12 +37,12 @@ def openly(id: str, question: str, answer: str) -> Question:
 
 
 def test_a_good_record_is_read() -> None:
-    question = read_question(RECORD, 60.0)
+    question = parse_draft(RECORD, 60.0)
     assert (question.answer, question.evidence) == ("a fig", ((3.0, 8.0),))
 
 
 def test_evidence_that_ends_a_little_late_is_cut_at_the_end() -> None:
-    assert read_question({**RECORD, "evidence": [[3.0, 60.0]]}, 59.4).evidence == ((3.0, 59.4),)
+    assert parse_draft({**RECORD, "evidence": [[3.0, 60.0]]}, 59.4).evidence == ((3.0, 59.4),)
 
 
 @pytest.mark.parametrize(
@@ -64,20 +64,22 @@ def test_evidence_that_ends_a_little_late_is_cut_at_the_end() -> None:
 )
 def test_a_wrong_record_is_refused_with_the_reason(change: dict[str, Any], reason: str) -> None:
     with pytest.raises(QuestionError, match=reason):
-        read_question({**RECORD, **change}, 60.0)
+        parse_draft({**RECORD, **change}, 60.0)
 
 
 @pytest.mark.parametrize("other", ["The red car", "the red car.", "a red car", "Red car!"])
 def test_options_that_say_the_same_are_found(other: str) -> None:
     assert (
-        find_repeated(["blue", "the red car", "green", other])
+        find_repeated_options(["blue", "the red car", "green", other])
         == f"{'the red car'!r} and {other!r} are the same"
     )
 
 
 def test_options_that_differ_in_their_order_are_not_the_same() -> None:
     assert (
-        find_repeated(["spins, then grows", "grows, then spins", "spins", "the red car", "the car"])
+        find_repeated_options(
+            ["spins, then grows", "grows, then spins", "spins", "the red car", "the car"]
+        )
         is None
     )
 
@@ -196,14 +198,14 @@ def test_the_same_drafts_lose_the_same_questions() -> None:
 
 
 def test_every_task_has_a_guide() -> None:
-    assert list(GUIDES) == list(TASK_OF_KEY)
+    assert list(TASK_PROMPTS) == list(TASK_OF_KEY)
 
 
-@pytest.mark.parametrize("task", GUIDES)
+@pytest.mark.parametrize("task", TASK_PROMPTS)
 def test_an_example_passes_every_filter(task: str) -> None:
-    guide = GUIDES[task]
+    guide = TASK_PROMPTS[task]
     record = {**RECORD, "task": task, "question": guide.question, "answer": guide.answer}
-    question = read_question({**record, "options": [guide.answer, *guide.wrong_options]}, 60.0)
-    assert find_repeated(question.options) is None
+    question = parse_draft({**record, "options": [guide.answer, *guide.wrong_options]}, 60.0)
+    assert find_repeated_options(question.options) is None
     assert find_given_away_by_length([question], SETTINGS) == {}
     assert find_given_away_by_wording([question], SETTINGS) == {}

@@ -6,11 +6,11 @@ from PIL import Image
 
 from lit_hour.config.videomarathon import MarathonConfig
 from lit_hour.errors import TeacherError, VideoError
-from lit_hour.videomarathon.video_clips import Footage, cut, find_videos, read_clips
-from tests.videomarathon.filmed import Films
+from lit_hour.videomarathon.video_clips import VideoFile, find_videos, read_clips, split_into_clips
+from tests.videomarathon.factories import SyntheticVideos
 
 
-def test_videos_are_found_at_any_depth_in_order(films: Films) -> None:
+def test_videos_are_found_at_any_depth_in_order(films: SyntheticVideos) -> None:
     assert find_videos(films.folder) == ["garden.mp4", "of a week/monday.mp4"]
 
 
@@ -34,35 +34,35 @@ def test_a_folder_without_videos_is_named(tmp_path: Path) -> None:
 def test_clips_follow_one_another_and_none_is_much_shorter(
     duration: float, ends: list[float]
 ) -> None:
-    clips = cut(duration, 60.0)
+    clips = split_into_clips(duration, 60.0)
     assert [end for _, end in clips] == ends
     assert [start for start, _ in clips] == [0.0, *ends[:-1]]
 
 
 def test_a_clip_has_a_frame_of_each_second_in_the_video_s_proportions(real_videos: Path) -> None:
-    footage = Footage.open(real_videos, "portrait_phone.mp4")
+    footage = VideoFile.open(real_videos, "portrait_phone.mp4")
     settings = MarathonConfig(clip_seconds=2.0, size_pixels=96)
     clips = list(read_clips(footage, settings))
-    assert [clip.interval for clip in clips] == cut(footage.duration_seconds, 2.0)
+    assert [clip.interval for clip in clips] == split_into_clips(footage.duration_seconds, 2.0)
     assert [each for clip in clips for each in clip.seconds] == [
         float(each) for each in range(int(footage.duration_seconds) + 1)
     ]
     shape = round(96 * footage.width / footage.height), 96
     assert footage.width < footage.height
     for clip in clips:
-        assert len(clip.pictures) == len(clip.seconds)
-        assert {Image.open(BytesIO(picture)).size for picture in clip.pictures} == {shape}
+        assert len(clip.jpegs) == len(clip.seconds)
+        assert {Image.open(BytesIO(picture)).size for picture in clip.jpegs} == {shape}
 
 
-def test_frames_are_those_of_their_time(films: Films) -> None:
-    footage = Footage.open(films.folder, "garden.mp4")
+def test_frames_are_those_of_their_time(films: SyntheticVideos) -> None:
+    footage = VideoFile.open(films.folder, "garden.mp4")
     (whole,) = read_clips(footage, MarathonConfig(clip_seconds=1000.0, size_pixels=32))
     halves = list(read_clips(footage, MarathonConfig(clip_seconds=60.0, size_pixels=32)))
     assert len(halves) == 2
-    assert [picture for clip in halves for picture in clip.pictures] == list(whole.pictures)
-    assert len(set(whole.pictures)) > 30
+    assert [picture for clip in halves for picture in clip.jpegs] == list(whole.jpegs)
+    assert len(set(whole.jpegs)) > 30
 
 
 def test_a_damaged_video_is_refused(real_videos: Path) -> None:
     with pytest.raises(VideoError, match=r"corrupted\.mp4"):
-        list(read_clips(Footage.open(real_videos, "corrupted.mp4"), MarathonConfig()))
+        list(read_clips(VideoFile.open(real_videos, "corrupted.mp4"), MarathonConfig()))

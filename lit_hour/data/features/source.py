@@ -23,7 +23,8 @@ from lit_hour.data.shards.storage import ShardCache
 from lit_hour.data.sources import check_videos, encodings_of
 from lit_hour.errors import ShardError, VideoError
 from lit_hour.media.frame_sampling import sample_timestamps
-from lit_hour.media.video_reader import probe, read_frames
+from lit_hour.media.video_probe import probe
+from lit_hour.media.video_reader import read_frames
 
 NO_FRAMES = torch.empty(0, 3, 0, 0, dtype=torch.uint8)  # (0, 3, 0, 0)
 

@@ -24,7 +24,8 @@ from lit_hour.media.anyres import load_image_set
 from lit_hour.media.frame_sampling import sample_timestamps
 from lit_hour.media.image_reader import image_suffix, read_image
 from lit_hour.media.transforms import encode_jpeg
-from lit_hour.media.video_reader import probe, read_frames
+from lit_hour.media.video_probe import probe
+from lit_hour.media.video_reader import read_frames
 
 PROCESSES = multiprocessing.get_context(
     "forkserver"

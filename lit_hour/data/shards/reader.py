@@ -29,7 +29,7 @@ from lit_hour.data.shards.tar import (
     take_member,
 )
 from lit_hour.errors import ShardError
-from lit_hour.media.image_reader import SUFFIXES
+from lit_hour.media.image_reader import IMAGE_SUFFIXES
 from lit_hour.types import Question
 
 
@@ -194,7 +194,7 @@ def _nums_asked(record: SubjectRecord, questions_per_sample: int) -> Iterator[in
 def _read_pictures(
     members: Iterator[tuple[str, bytes]], record: SubjectRecord, place: str
 ) -> StoredSubject:
-    suffixes = ("jpg",) if record.kind == "video" else SUFFIXES
+    suffixes = ("jpg",) if record.kind == "video" else IMAGE_SUFFIXES
     pictures = tuple(
         take_member(members, f"{record.key}.{number:06d}", suffixes, place)
         for number in range(record.num_frames)

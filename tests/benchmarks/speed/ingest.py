@@ -28,8 +28,9 @@ import numpy as np
 import torch
 from PIL import Image
 
-from lit_hour.media.gop_decoder import num_processors
-from lit_hour.media.video_reader import probe, read_frames
+from lit_hour.media.gop_decoder import num_available_cpus
+from lit_hour.media.video_probe import probe
+from lit_hour.media.video_reader import read_frames
 from tests.benchmarks.speed.harness.outcome import Goal, Outcome
 from tests.media.looped import loop_video
 
@@ -283,7 +284,7 @@ def busy(best: dict[str, Cost], *names: str) -> str:
     cores = ", ".join(
         f"{name} {best[name].core_seconds / best[name].seconds:.1f}" for name in names
     )
-    return f"Cores kept busy: {cores} of {num_processors()}."
+    return f"Cores kept busy: {cores} of {num_available_cpus()}."
 
 
 def measure() -> Iterator[Outcome]:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from lit_hour.media.gop_decoder import num_processors
+from lit_hour.media.gop_decoder import num_available_cpus
 from tests.benchmarks.speed.harness.peers import peer_versions
 
 REPOSITORY = Path(__file__).parents[4]
@@ -21,7 +21,7 @@ def describe_machine() -> dict[str, str | int | float | dict[str, str]]:
     """Names, sizes and versions that figures depend on."""
     return {
         "cpu": processor_name(),
-        "cores": num_processors(),
+        "cores": num_available_cpus(),
         "memory_gb": round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 1e9, 1),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else "",
         "python": platform.python_version(),

@@ -20,7 +20,7 @@ SETTINGS = MarathonConfig(
 
 
 @dataclass(frozen=True)
-class Films:
+class SyntheticVideos:
     """Videos and the stories that they tell; `narrator` knows them all."""
 
     folder: Path
@@ -28,7 +28,7 @@ class Films:
 
 
 @dataclass(frozen=True)
-class Run:
+class FinishedRun:
     """A run that went through, and what the server saw of it."""
 
     out: Path
