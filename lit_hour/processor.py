@@ -10,7 +10,12 @@ from torch.nn.utils.rnn import pad_sequence
 
 from lit_hour.config.schema import TextConfig
 from lit_hour.errors import QuestionError
-from lit_hour.text.chat_template import converse, encode_answer, encode_conversation, time_sentence
+from lit_hour.text.chat_template import (
+    build_conversation,
+    time_sentence,
+    tokenize_answer,
+    tokenize_conversation,
+)
 from lit_hour.text.tokenizer import Tokenizer
 from lit_hour.types import (
     IGNORED_LABEL,
@@ -38,7 +43,7 @@ class Processor:
 
     def converse(self, questions: Sequence[Question]) -> Conversation:
         """One conversation in which the questions are asked and answered in turn."""
-        return converse(questions, self.settings)
+        return build_conversation(questions, self.settings)
 
     def ask(
         self,
@@ -76,7 +81,7 @@ class Processor:
             QuestionError: a conversation marks the places of more or fewer pictures.
         """
         return tuple(
-            encode_conversation(
+            tokenize_conversation(
                 self.tokenizer, each, self.settings, num_placeholders=num_placeholders, note=note
             )
             for each in conversations
@@ -84,7 +89,7 @@ class Processor:
 
     def answer_ids(self, answer: str) -> Tensor:
         """What the model says to give an answer and no word more: `(tokens,)`."""
-        return torch.tensor(encode_answer(self.tokenizer, answer))
+        return torch.tensor(tokenize_answer(self.tokenizer, answer))
 
     def example(self, sample: Sample) -> Example:
         """The token ids of every conversation beside the sample's video or pictures.

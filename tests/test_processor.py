@@ -6,7 +6,7 @@ import torch
 from lit_hour.config.schema import TextConfig
 from lit_hour.errors import QuestionError
 from lit_hour.processor import Processor, count_placeholders
-from lit_hour.text.tokenizer import learn_byte_level_tokenizer
+from lit_hour.text.tokenizer import train_byte_level_tokenizer
 from lit_hour.types import (
     IGNORED_LABEL,
     VISUAL_PLACEHOLDER,
@@ -23,7 +23,7 @@ from lit_hour.types import (
 )
 
 SETTINGS = TextConfig(system_prompt="Look.")
-PROCESSOR = Processor(learn_byte_level_tokenizer([], 300), SETTINGS)
+PROCESSOR = Processor(train_byte_level_tokenizer([], 300), SETTINGS)
 SHORT = Question("1", "", "open_ended", "What?", "red")
 LONG = Question("2", "", "open_ended", "What happens after the door was closed?", "nothing at all")
 FRAMES = Frames(torch.zeros(3, 3, 8, 8, dtype=torch.uint8), torch.arange(3).float())

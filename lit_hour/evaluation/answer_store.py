@@ -21,13 +21,15 @@ from lit_hour.io.atomic import write_whole
 from lit_hour.io.jsonl import Journal, read_journal
 from lit_hour.types import Picture
 
+FORMAT = 2  # of protocol.json and of the journals beside it; format 1 had other keys
 
-class AnswerFolder:
+
+class AnswerStore:
     """The folder of one evaluation; several processes fill it, each with a journal of its own."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.answers, self.report, self.page = (
+        self.answers_dir, self.report_path, self.html_path = (
             path / "answers",
             path / REPORT_NAME,
             path / "report.html",
@@ -42,9 +44,14 @@ class AnswerFolder:
         file = self.path / "protocol.json"
         if file.is_file():
             before = self._read_protocol(file)
+            if (number := before.get("format", 1)) != FORMAT:
+                raise ReportError(
+                    f"{file} has format {number}; this version of lit_hour reads and writes format"
+                    f" {FORMAT}. Evaluate into another folder with --out, or delete {self.path}."
+                )
             changed = [
                 f"{key}: was {old}, is {new}"
-                for key, (old, new) in differences(before, protocol).items()
+                for key, (old, new) in differences(before, {"format": FORMAT, **protocol}).items()
             ]
             if changed:
                 listed = "\n  ".join(changed)
@@ -58,12 +65,12 @@ class AnswerFolder:
             if others := [
                 each.name
                 for each in self.path.iterdir()
-                if each.name not in (".lock", self.answers.name)
+                if each.name not in (".lock", self.answers_dir.name)
             ]:
                 raise ReportError(
                     f"{self.path} holds {others[0]} and no evaluation: give another folder with --out"
                 )
-            write_whole(file, json.dumps(protocol, indent=1) + "\n")
+            write_whole(file, json.dumps({"format": FORMAT, **protocol}, indent=1) + "\n")
         except OSError as error:
             raise ReportError(
                 f"{self.path} cannot be written ({error.strerror}): give another folder with --out"
@@ -77,26 +84,26 @@ class AnswerFolder:
         """
         answers: dict[str, str] = {}
         reasons: dict[str, str] = {}
-        for file in sorted(self.answers.glob("*.jsonl")):
+        for file in sorted(self.answers_dir.glob("*.jsonl")):
             for record in read_journal(file):
-                if "said" in record:
-                    answers[record["id"]] = record["said"]
+                if "response" in record:
+                    answers[record["id"]] = record["response"]
                 else:
-                    reasons[record["id"]] = record["not asked"]
+                    reasons[record["id"]] = record["skipped"]
         return answers, {key: reason for key, reason in reasons.items() if key not in answers}
 
     def journal(self, rank: int) -> Journal:
         """Where one process writes down what it was told."""
-        return Journal(self.answers / f"{rank:06d}.jsonl")
+        return Journal(self.answers_dir / f"{rank:06d}.jsonl")
 
-    def keep_pictures(self, video: str, pictures: list[Picture]) -> None:
+    def save_frames(self, video: str, pictures: list[Picture]) -> None:
         """Keep some frames of a video."""
         folder = self._pictures(video)
         folder.mkdir(parents=True, exist_ok=True)
         for seconds, jpeg in pictures:
             (folder / f"{seconds:08.2f}.jpg").write_bytes(jpeg)
 
-    def pictures(self, video: str) -> list[Picture]:
+    def load_frames(self, video: str) -> list[Picture]:
         """The frames of a video that were kept, in order."""
         return [
             (float(file.stem), file.read_bytes())

@@ -10,13 +10,13 @@ from pathlib import Path, PurePosixPath
 
 from lit_hour.config.schema import Config, EvaluationConfig
 from lit_hour.errors import ConfigError, QuestionError, VideoError
-from lit_hour.evaluation.benchmarks.custom import read_own
+from lit_hour.evaluation.benchmarks.custom import load_custom
 from lit_hour.evaluation.benchmarks.video_mme import add_subtitles
-from lit_hour.evaluation.item import Item, Questions
-from lit_hour.evaluation.load_benchmark import find_videos, read_benchmark
+from lit_hour.evaluation.item import Item, QuestionSet
+from lit_hour.evaluation.load_benchmark import find_videos, load_benchmark
 from lit_hour.evaluation.subtitles import read_subtitles
 from lit_hour.media.frame_sampling import SampledVideo
-from lit_hour.text.chat_template import phrase_question
+from lit_hour.text.chat_template import format_question
 
 NUM_NAMED = 3  # questions that an error about too many names
 
@@ -39,7 +39,7 @@ class VideoQuestions:
 
 
 @dataclass(frozen=True)
-class Plan:
+class EvalPlan:
     """What is to be asked.
 
     Attributes:
@@ -49,13 +49,13 @@ class Plan:
         left_out: question id -> why nobody wanted it asked.
     """
 
-    questions: Questions
+    questions: QuestionSet
     videos: tuple[VideoQuestions, ...]
     missing: Mapping[str, str]
-    left_out: Mapping[str, str]
+    excluded: Mapping[str, str]
 
 
-def make_plan(config: Config) -> Plan:
+def build_plan(config: Config) -> EvalPlan:
     """Read the question files and find the videos.
 
     Raises:
@@ -76,7 +76,7 @@ def make_plan(config: Config) -> Plan:
     wanted = settings.num_videos or len(videos)
     reason = f"evaluation.num_videos={settings.num_videos} asks about the first videos only"
     left_out = {item.id: reason for video in videos[wanted:] for item in video.items}
-    return Plan(questions, videos[:wanted], missing, left_out)
+    return EvalPlan(questions, videos[:wanted], missing, left_out)
 
 
 def check_budget(skipped: Mapping[str, str], max_skipped: int) -> None:
@@ -95,17 +95,17 @@ def check_budget(skipped: Mapping[str, str], max_skipped: int) -> None:
         )
 
 
-def _read_questions(settings: EvaluationConfig, config: Config) -> Questions:
+def _read_questions(settings: EvaluationConfig, config: Config) -> QuestionSet:
     patterns = _names("evaluation.questions", settings.questions)
     found = [(pattern, sorted(glob(pattern))) for pattern in patterns]
     if absent := [pattern for pattern, names in found if not names]:
         raise ConfigError(f"evaluation.questions: there is no file {absent[0]}")
     files = [Path(name) for _, names in found for name in names]
     if settings.benchmark != "own":
-        return read_benchmark(settings.benchmark, files, settings.max_refused)
-    return read_own(
+        return load_benchmark(settings.benchmark, files, settings.max_refused)
+    return load_custom(
         files,
-        partial(phrase_question, choice_answer=config.text.choice_answer),
+        partial(format_question, choice_answer=config.text.choice_answer),
         ", ".join(map(str, files)),
     )
 

@@ -15,12 +15,12 @@ from tqdm import tqdm
 from lit_hour.config.load import load_config
 from lit_hour.config.schema import Config
 from lit_hour.errors import QuestionError
-from lit_hour.evaluation.answer_store import AnswerFolder
-from lit_hour.evaluation.eval_plan import Plan, VideoQuestions, check_budget, make_plan
-from lit_hour.evaluation.generate import Seen, Watching, ask_items
+from lit_hour.evaluation.answer_store import AnswerStore
+from lit_hour.evaluation.eval_plan import EvalPlan, VideoQuestions, build_plan, check_budget
+from lit_hour.evaluation.generate import FrameChunk, VideoFrameStream, generate_responses
 from lit_hour.evaluation.item import Item
 from lit_hour.evaluation.protocol import describe_protocol, identify
-from lit_hour.evaluation.report.html import report_page
+from lit_hour.evaluation.report.html import render_report
 from lit_hour.evaluation.report.report import Report, build_report, write_report
 from lit_hour.evaluation.report.text import summarize
 from lit_hour.inference.predictor import Session
@@ -30,12 +30,12 @@ from lit_hour.io.file_lock import is_held, locked
 from lit_hour.run_dir import RunFolder
 from lit_hour.training.predict import deal, predict
 
-GO_ON = "The same command goes on with the questions that are open"
+RESUME_HINT = "The same command goes on with the questions that are open"
 
 
 def evaluate(
     file: Path | None,
-    words: Sequence[str],
+    overrides: Sequence[str],
     run: Path,
     checkpoint: str | None = None,
     out: Path | None = None,
@@ -57,11 +57,11 @@ def evaluate(
             `evaluation.max_skipped` allows.
     """
     place = RunFolder(run).checkpoint(checkpoint)
-    config = load_config(file, words, base=place.with_suffix(".yaml"))
-    folder = AnswerFolder(out or default_folder(run, file, config))
+    config = load_config(file, overrides, base=place.with_suffix(".yaml"))
+    folder = AnswerStore(out or default_folder(run, file, config))
     with ExitStack() as held:
-        module = Evaluation(config, RunFolder(run), place, make_plan(config), folder, held)
-        predict(module, config.training, GO_ON)
+        module = EvaluationModule(config, RunFolder(run), place, build_plan(config), folder, held)
+        predict(module, config.training, RESUME_HINT)
     return summarize(module.report, folder.path) if module.report else None
 
 
@@ -73,7 +73,7 @@ def default_folder(run: Path, file: Path | None, config: Config) -> Path:
     )
 
 
-class Evaluation(L.LightningModule):
+class EvaluationModule(L.LightningModule):
     """Watches its rank's share of the videos, each once, asks all questions about it, and keeps each answer at once.
 
     Attributes:
@@ -87,8 +87,8 @@ class Evaluation(L.LightningModule):
         config: Config,
         run: RunFolder,
         place: Path,
-        plan: Plan,
-        folder: AnswerFolder,
+        plan: EvalPlan,
+        folder: AnswerStore,
         held: ExitStack,
     ) -> None:
         """Args: held: keeps the folder locked until all is done."""
@@ -109,7 +109,7 @@ class Evaluation(L.LightningModule):
                 flush=True,
             )
         self._held.enter_context(locked(self.folder.path))
-        with locked(self.folder.answers):  # ranks of a start whose first rank was killed
+        with locked(self.folder.answers_dir):  # ranks of a start whose first rank was killed
             device = self.trainer.strategy.root_device.type
             self._protocol = describe_protocol(self.config, self.place, device)
             self.folder.prepare(identify(self._protocol, self.plan.questions))
@@ -123,12 +123,12 @@ class Evaluation(L.LightningModule):
 
     def setup(self, stage: str) -> None:
         """Share what is open. The first rank says what that is: another machine may see the folder as it was before."""
-        self._held.enter_context(locked(self.folder.answers, shared=True))
+        self._held.enter_context(locked(self.folder.answers_dir, shared=True))
         known = set(self.folder.read()[0]) if self.trainer.is_global_zero else set()
         answered: set[str] = self.trainer.strategy.broadcast(known)
         rank, num_ranks = self.trainer.global_rank, self.trainer.world_size
         to_watch = [video for each in self.plan.videos if (video := each.without(answered)).items]
-        self._videos = share(to_watch, num_ranks)[rank]
+        self._videos = assign_videos(to_watch, num_ranks)[rank]
         self._journal = self._held.enter_context(self.folder.journal(rank))
         if self.trainer.is_global_zero:
             num_open = sum(len(video.items) for video in to_watch)
@@ -145,7 +145,7 @@ class Evaluation(L.LightningModule):
             (number, None if self.config.video.show == "nothing" else video.file)
             for number, video in enumerate(self._videos)
         ]
-        watching = Watching(files, self.config.video, self.config.model.vision.chunk_frames)
+        watching = VideoFrameStream(files, self.config.video, self.config.model.vision.chunk_frames)
         return DataLoader(
             watching,
             batch_size=None,
@@ -163,16 +163,16 @@ class Evaluation(L.LightningModule):
             total=total, desc="asking", unit="question", disable=not self.trainer.is_global_zero
         )
 
-    def predict_step(self, seen: Seen, batch_idx: int) -> None:
+    def predict_step(self, seen: FrameChunk, batch_idx: int) -> None:
         """Keep some frames of a video, or ask about one that was watched to its end."""
-        video = self._videos[seen.number]
+        video = self._videos[seen.video_index]
         if seen.frames is not None:
             recollection = self._open.setdefault(
-                seen.number, Recollection(self.session.model, seen.num_frames)
+                seen.video_index, Recollection(self.session.model, seen.num_frames)
             )
             recollection.add(seen.frames)
             return
-        watched = self._open.pop(seen.number, None)
+        watched = self._open.pop(seen.video_index, None)
         for item, said in self._ask(video, seen, watched):
             self._note(item, said)
         check_budget({**self.plan.missing, **self._unasked}, self.config.evaluation.max_skipped)
@@ -185,19 +185,19 @@ class Evaluation(L.LightningModule):
             self.report = self._finish()
 
     def _ask(
-        self, video: VideoQuestions, end: Seen, watched: Recollection | None
+        self, video: VideoQuestions, end: FrameChunk, watched: Recollection | None
     ) -> Iterator[tuple[Item, str | QuestionError]]:
         """Each question about a video that has come to its end, with the answer, or why it is not asked."""
-        if end.damage:
-            yield from ((item, QuestionError(end.damage)) for item in video.items)
+        if end.error:
+            yield from ((item, QuestionError(end.error)) for item in video.items)
             return
         source = str(video.file or "nothing")
         if watched:
-            self.folder.keep_pictures(video.name, watched.pictures)
+            self.folder.save_frames(video.name, watched.pictures)
             memory = self.session.keep(watched, end.duration_seconds, source)
         else:
             memory = self.session.remember_visual(None, end.duration_seconds, source)
-        yield from ask_items(self.session, memory, video.items)
+        yield from generate_responses(self.session, memory, video.items)
 
     def _note(self, item: Item, said: str | QuestionError) -> None:
         if isinstance(said, QuestionError):
@@ -205,7 +205,7 @@ class Evaluation(L.LightningModule):
         self._journal.add(
             {
                 "id": item.id,
-                **({"said": said} if isinstance(said, str) else {"not asked": str(said)}),
+                **({"response": said} if isinstance(said, str) else {"skipped": str(said)}),
             }
         )
         self._bar.update()
@@ -214,24 +214,24 @@ class Evaluation(L.LightningModule):
         answers, unasked = self.folder.read()
         check_budget({**self.plan.missing, **unasked}, self.config.evaluation.max_skipped)
         asked = {item.id for video in self.plan.videos for item in video.items}
-        skipped = {**self.plan.missing, **self.plan.left_out, **unasked}
+        skipped = {**self.plan.missing, **self.plan.excluded, **unasked}
         report = build_report(
             self.plan.questions,
             {key: said for key, said in answers.items() if key in asked},
             skipped,
             self._protocol,
         )
-        write_report(report, self.folder.report)
-        pictures = {result.id: self.folder.pictures(result.video) for result in report.wrong}
-        write_whole(self.folder.page, report_page(report, pictures))
+        write_report(report, self.folder.report_path)
+        pictures = {result.id: self.folder.load_frames(result.video) for result in report.wrong}
+        write_whole(self.folder.html_path, render_report(report, pictures))
         return report
 
 
-def share(videos: Sequence[VideoQuestions], num_ranks: int) -> list[list[VideoQuestions]]:
+def assign_videos(videos: Sequence[VideoQuestions], num_ranks: int) -> list[list[VideoQuestions]]:
     """Each video to the rank that has least to read so far, the largest files first."""
-    largest_first = sorted(videos, key=_work, reverse=True)
-    return deal(largest_first, list(map(_work, largest_first)), num_ranks)
+    largest_first = sorted(videos, key=_cost, reverse=True)
+    return deal(largest_first, list(map(_cost, largest_first)), num_ranks)
 
 
-def _work(video: VideoQuestions) -> float:
+def _cost(video: VideoQuestions) -> float:
     return video.file.stat().st_size if video.file else len(video.items)

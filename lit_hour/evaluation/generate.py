@@ -20,7 +20,7 @@ from lit_hour.types import Conversation, Frames
 
 
 @dataclass(frozen=True)
-class Seen:
+class FrameChunk:
     """Some frames of a video, or its end.
 
     Attributes:
@@ -31,18 +31,18 @@ class Seen:
         damage: at the end, why the video cannot be read.
     """
 
-    number: int
+    video_index: int
     frames: Frames | None
     num_frames: int = 0
     duration_seconds: float = 0.0
-    damage: str = ""
+    error: str = ""
 
-    def to(self, device: torch.device) -> Seen:
+    def to(self, device: torch.device) -> FrameChunk:
         """The same frames on another device."""
         return replace(self, frames=self.frames and self.frames.to(device))
 
 
-class Watching(IterableDataset[Seen]):
+class VideoFrameStream(IterableDataset[FrameChunk]):
     """The frames of some videos, one video after the other in each worker; of one that is not shown there is only the end."""
 
     def __init__(
@@ -56,40 +56,40 @@ class Watching(IterableDataset[Seen]):
             else settings
         )
 
-    def __iter__(self) -> Iterator[Seen]:
+    def __iter__(self) -> Iterator[FrameChunk]:
         worker = get_worker_info()
         mine = self._files if worker is None else self._files[worker.id :: worker.num_workers]
         for number, file in mine:
             if file is None:
-                yield Seen(number, None)
+                yield FrameChunk(number, None)
                 continue
             try:
                 yield from self._watch(number, file)
             except VideoError as error:
-                yield Seen(number, None, damage=str(error))
+                yield FrameChunk(number, None, error=str(error))
 
-    def _watch(self, number: int, file: Path) -> Iterator[Seen]:
+    def _watch(self, number: int, file: Path) -> Iterator[FrameChunk]:
         video = SampledVideo(file, self._settings)
         num_frames = len(video.timestamps)
         for frames in video.chunks(self._chunk_frames):
-            yield Seen(number, frames, num_frames)
-        yield Seen(number, None, num_frames, video.duration_seconds)
+            yield FrameChunk(number, frames, num_frames)
+        yield FrameChunk(number, None, num_frames, video.duration_seconds)
 
 
-def ask_items(
+def generate_responses(
     session: Session, memory: Memory, items: Sequence[Item]
 ) -> Iterator[tuple[Item, str | QuestionError]]:
     """Each question with the answer, or with the error of one that does not fit beside the video."""
     settings = session.config.evaluation
     weighed = [item for item in items if item.options and settings.scoring == "likelihood"]
     for item in weighed:
-        yield item, _weigh(session, memory, item)
+        yield item, _most_likely_option(session, memory, item)
     generated = [item for item in items if item not in weighed]
     for start in range(0, len(generated), settings.questions_at_once):
         yield from _generate(session, memory, generated[start : start + settings.questions_at_once])
 
 
-def answer_texts(item: Item, session: Session) -> list[str]:
+def option_continuations(item: Item, session: Session) -> list[str]:
     """For each option what the model says to choose it: its label, or its words if the run answers own questions in words."""
     says_words = (
         session.config.evaluation.benchmark == "own"
@@ -98,13 +98,13 @@ def answer_texts(item: Item, session: Session) -> list[str]:
     return list(item.options.values() if says_words else item.options)
 
 
-def _weigh(session: Session, memory: Memory, item: Item) -> str | QuestionError:
+def _most_likely_option(session: Session, memory: Memory, item: Item) -> str | QuestionError:
     """The answer that the model would most likely give; of equal ones the first."""
-    answers = answer_texts(item, session)
+    answers = option_continuations(item, session)
     try:
         weights = [
             each.log_probability
-            for each in weigh_answers(session, memory, _converse(session, item), answers)
+            for each in weigh_answers(session, memory, _build_prompt(session, item), answers)
         ]
     except QuestionError as error:
         return error
@@ -116,7 +116,7 @@ def _generate(
 ) -> Iterator[tuple[Item, str | QuestionError]]:
     """What the model says to several questions; if they do not all fit, each is asked alone."""
     try:
-        said = session.answer(memory, [_converse(session, item) for item in items])
+        said = session.answer(memory, [_build_prompt(session, item) for item in items])
         yield from zip(items, map(str.strip, said), strict=True)
     except QuestionError as error:
         if len(items) == 1:
@@ -126,7 +126,7 @@ def _generate(
             yield from _generate(session, memory, [item])
 
 
-def _converse(session: Session, item: Item) -> Conversation:
+def _build_prompt(session: Session, item: Item) -> Conversation:
     return session.processor.ask(
-        item.prompt, system_prompt=item.system, answer_start=item.answer_start
+        item.prompt, system_prompt=item.system_prompt, answer_start=item.answer_start
     )

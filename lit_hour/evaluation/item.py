@@ -46,21 +46,21 @@ class Item:
     answer: str
     rule: Rule
     groups: Mapping[str, tuple[str, ...]]
-    place: str
-    system: str = ""
+    location: str
+    system_prompt: str = ""
     answer_start: str = ""
 
 
 @dataclass(frozen=True)
-class Refused:
+class InvalidRecord:
     """A record of a question file that cannot be used, and why."""
 
-    place: str
+    location: str
     reason: str
 
 
 @dataclass(frozen=True)
-class Questions:
+class QuestionSet:
     """What the files of a benchmark ask.
 
     Attributes:
@@ -75,6 +75,6 @@ class Questions:
     benchmark: str
     title: str
     items: tuple[Item, ...]
-    refused: tuple[Refused, ...] = ()
+    invalid_records: tuple[InvalidRecord, ...] = ()
     num_published: int | None = None
     files: Mapping[str, str] = field(default_factory=dict)

@@ -18,13 +18,13 @@ from lit_hour.evaluation.benchmarks import (
     tempcompass,
     video_mme,
 )
-from lit_hour.evaluation.benchmarks.base import Family, Record
-from lit_hour.evaluation.benchmarks.files import Content, name_digests, read_content
-from lit_hour.evaluation.item import Item, Questions, Refused
+from lit_hour.evaluation.benchmarks.base import Benchmark, Record
+from lit_hour.evaluation.benchmarks.files import BenchmarkFile, file_digests, read_file
+from lit_hour.evaluation.item import InvalidRecord, Item, QuestionSet
 
 
 @dataclass(frozen=True)
-class FoundVideos:
+class VideoLookup:
     """Where the videos lie.
 
     Attributes:
@@ -36,7 +36,7 @@ class FoundVideos:
     missing: Mapping[str, str]
 
 
-def find_videos(items: Iterable[Item], roots: Sequence[Path]) -> FoundVideos:
+def find_videos(items: Iterable[Item], roots: Sequence[Path]) -> VideoLookup:
     """Look for each question's video below every root; the first root that has it wins, and in it the likeliest path."""
     files: dict[str, Path] = {}
     missing: dict[str, str] = {}
@@ -51,17 +51,17 @@ def find_videos(items: Iterable[Item], roots: Sequence[Path]) -> FoundVideos:
             missing[item.id] = (
                 f"video {' or '.join(item.videos)} is in none of {', '.join(map(str, roots)) or 'no folder'}"
             )
-    return FoundVideos(files, missing)
+    return VideoLookup(files, missing)
 
 
-FAMILIES: dict[str, Family] = {
-    module.FAMILY.name: module.FAMILY
+BENCHMARKS: dict[str, Benchmark] = {
+    module.BENCHMARK.name: module.BENCHMARK
     for module in (video_mme, lvbench, longvideobench, mlvu, tempcompass, egoschema)
 }
 NUM_NAMED = 5  # records that an error about too many lists
 
 
-def read_benchmark(name: str, files: Sequence[Path], max_refused: int) -> Questions:
+def load_benchmark(name: str, files: Sequence[Path], max_refused: int) -> QuestionSet:
     """Read the files of one benchmark as they are published.
 
     Args:
@@ -72,34 +72,34 @@ def read_benchmark(name: str, files: Sequence[Path], max_refused: int) -> Questi
     Raises:
         QuestionError: there is no such benchmark, a file cannot be read or belongs to another one, or the budget is spent.
     """
-    if name not in FAMILIES:
+    if name not in BENCHMARKS:
         raise QuestionError(
-            f"there is no benchmark {name!r}{did_you_mean(name, FAMILIES)}; known are {', '.join(FAMILIES)}"
+            f"there is no benchmark {name!r}{did_you_mean(name, BENCHMARKS)}; known are {', '.join(BENCHMARKS)}"
         )
-    family = FAMILIES[name]
+    family = BENCHMARKS[name]
     if not files:
         raise QuestionError(f"no file of {family.title} was given")
-    contents = [read_content(file) for file in files]
-    records = list(family.spread(contents))
+    contents = [read_file(file) for file in files]
+    records = list(family.iter_records(contents))
     for content in contents:
-        _check_family(
-            family, content, [record for record in records if record.file == content.file]
+        _check_columns(
+            family, content, [record for record in records if record.file == content.path]
         )
     items, refused = _parse(family, records)
     if len(refused) > max_refused or not items:
         allowed = f"{max_refused} may be" if items else "and none can"
-        shown = "\n".join(f"  {record.place}: {record.reason}" for record in refused[:NUM_NAMED])
+        shown = "\n".join(f"  {record.location}: {record.reason}" for record in refused[:NUM_NAMED])
         raise QuestionError(
             f"{len(refused)} records of {family.title} cannot be used, {allowed}. The first:\n{shown}"
         )
-    return Questions(
-        name, family.title, items, refused, family.num_published, name_digests(contents)
+    return QuestionSet(
+        name, family.title, items, refused, family.num_published, file_digests(contents)
     )
 
 
 def _parse(
-    family: Family, records: Sequence[Record]
-) -> tuple[tuple[Item, ...], tuple[Refused, ...]]:
+    family: Benchmark, records: Sequence[Record]
+) -> tuple[tuple[Item, ...], tuple[InvalidRecord, ...]]:
     """The items, and what is wrong with the records that became none."""
     items: dict[str, Item] = {}
     refused = []
@@ -107,13 +107,15 @@ def _parse(
         try:
             item = family.parse(record)
         except QuestionError as error:
-            refused.append(Refused(record.place, str(error).removeprefix(f"{record.place}: ")))
+            refused.append(
+                InvalidRecord(record.location, str(error).removeprefix(f"{record.location}: "))
+            )
             continue
         if item.id in items:
             refused.append(
-                Refused(
-                    record.place,
-                    f"the id {item.id!r} is taken by {items[item.id].place}; ids must be unique",
+                InvalidRecord(
+                    record.location,
+                    f"the id {item.id!r} is taken by {items[item.id].location}; ids must be unique",
                 )
             )
         else:
@@ -121,9 +123,11 @@ def _parse(
     return tuple(items.values()), tuple(refused)
 
 
-def _check_family(family: Family, content: Content, records: Sequence[Record]) -> None:
+def _check_columns(family: Benchmark, content: BenchmarkFile, records: Sequence[Record]) -> None:
     """Refuse a file that has no record with the columns of the benchmark."""
-    if family.holds_answers(content.value) or any(_is_whole(family, record) for record in records):
+    if family.is_answer_file(content.content) or any(
+        _has_columns(family, record) for record in records
+    ):
         return
     found = {column for record in records for column in record.fields}
     missing = (
@@ -132,18 +136,20 @@ def _check_family(family: Family, content: Content, records: Sequence[Record]) -
     )
     hint = f"; {family.hint}" if family.hint else ""
     others = [
-        other.title for other in FAMILIES.values() if other is not family and _is_of(other, content)
+        other.title
+        for other in BENCHMARKS.values()
+        if other is not family and _looks_like(other, content)
     ]
     looks = f"; it looks like a file of {' or '.join(others)}" if others else ""
     columns = ", ".join(family.columns)
     raise QuestionError(
-        f"{content.file} is no file of {family.title}, with columns {columns}: it lacks {missing}{hint}{looks}"
+        f"{content.path} is no file of {family.title}, with columns {columns}: it lacks {missing}{hint}{looks}"
     )
 
 
-def _is_of(family: Family, content: Content) -> bool:
-    return any(_is_whole(family, record) for record in family.spread([content]))
+def _looks_like(family: Benchmark, content: BenchmarkFile) -> bool:
+    return any(_has_columns(family, record) for record in family.iter_records([content]))
 
 
-def _is_whole(family: Family, record: Record) -> bool:
+def _has_columns(family: Benchmark, record: Record) -> bool:
     return set(family.columns) <= record.fields.keys()

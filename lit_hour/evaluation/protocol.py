@@ -11,7 +11,7 @@ from typing import Any
 from lit_hour import __version__
 from lit_hour.config.load import config_to_dict
 from lit_hour.config.schema import Config
-from lit_hour.evaluation.item import Questions
+from lit_hour.evaluation.item import QuestionSet
 from lit_hour.evaluation.report.report import describe_prompts
 from lit_hour.io.hashing import digest
 
@@ -69,7 +69,7 @@ def describe_protocol(config: Config, checkpoint: Path, device: str) -> dict[str
     }
 
 
-def identify(protocol: dict[str, Any], questions: Questions) -> dict[str, Any]:
+def identify(protocol: dict[str, Any], questions: QuestionSet) -> dict[str, Any]:
     """The protocol with what is asked: answers may only lie beside each other where all of this is the same."""
     return {
         **protocol,

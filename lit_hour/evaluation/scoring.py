@@ -89,7 +89,7 @@ class Verdict:
     """What was understood of an answer: the label chosen, None where none was found, and whether it is the true one."""
 
     label: str | None
-    right: bool
+    correct: bool
 
 
 def score_answer(item: Item, said: str) -> Verdict:

@@ -20,7 +20,7 @@ class Subtitle:
 
     start_seconds: float
     end_seconds: float
-    words: str
+    text: str
 
 
 def read_subtitles(file: Path) -> tuple[Subtitle, ...]:
@@ -38,7 +38,7 @@ def read_subtitles(file: Path) -> tuple[Subtitle, ...]:
         _read_block(lines, f"{file}: subtitle {number}")
         for number, lines in enumerate(blocks, start=1)
     ]
-    return tuple(subtitle for subtitle in subtitles if subtitle.words)
+    return tuple(subtitle for subtitle in subtitles if subtitle.text)
 
 
 def subtitles_at(subtitles: Sequence[Subtitle], timestamps_seconds: Sequence[float]) -> list[str]:
@@ -49,7 +49,7 @@ def subtitles_at(subtitles: Sequence[Subtitle], timestamps_seconds: Sequence[flo
         first = bisect_left(moments, subtitle.start_seconds)
         return first < len(moments) and moments[first] < subtitle.end_seconds
 
-    return [subtitle.words for subtitle in subtitles if is_shown(subtitle)]
+    return [subtitle.text for subtitle in subtitles if is_shown(subtitle)]
 
 
 def _read_block(lines: list[str], place: str) -> Subtitle:

@@ -29,7 +29,7 @@ ChoiceAnswer = Literal["letter", "words"]
 Part = Literal["prompt", "answer header", "answer", "answer's line end"]
 
 
-def converse(questions: Sequence[Question], settings: TextConfig) -> Conversation:
+def build_conversation(questions: Sequence[Question], settings: TextConfig) -> Conversation:
     """One conversation in which the questions are asked and answered in turn, after the system prompt.
 
     Raises:
@@ -39,12 +39,12 @@ def converse(questions: Sequence[Question], settings: TextConfig) -> Conversatio
         raise QuestionError("a conversation needs at least one question")
     messages = [Message("system", settings.system_prompt)]
     for question in questions:
-        messages.append(Message("user", phrase_question(question, settings.choice_answer)))
-        messages.append(Message("assistant", phrase_answer(question, settings.choice_answer)))
+        messages.append(Message("user", format_question(question, settings.choice_answer)))
+        messages.append(Message("assistant", format_answer(question, settings.choice_answer)))
     return Conversation(tuple(messages), tuple(questions))
 
 
-def phrase_question(question: Question, choice_answer: ChoiceAnswer) -> str:
+def format_question(question: Question, choice_answer: ChoiceAnswer) -> str:
     """The words in which the model is asked, with the options of a multiple-choice question."""
     if not question.question.strip():
         raise QuestionError(f"question {question.id!r} is empty")
@@ -60,7 +60,7 @@ def phrase_question(question: Question, choice_answer: ChoiceAnswer) -> str:
     return "\n".join([question.question, *options, "Answer with the letter of the right option."])
 
 
-def phrase_answer(question: Question, choice_answer: ChoiceAnswer) -> str:
+def format_answer(question: Question, choice_answer: ChoiceAnswer) -> str:
     """What the model should say: the letter of the right option where letters are asked for, else the answer itself."""
     return (
         question.answer_letter
@@ -74,7 +74,7 @@ def time_sentence(duration_seconds: float, num_frames: int) -> str:
     return f"The video is {duration_seconds:.2f} seconds long; {num_frames} frames of it are shown."
 
 
-def encode_conversation(
+def tokenize_conversation(
     tokenizer: Tokenizer,
     conversation: Conversation,
     settings: TextConfig,
@@ -101,7 +101,7 @@ def encode_conversation(
     template: list[int] = []
     if is_taught and settings.learn_template:
         learnt = ("answer header", "answer", "answer's line end")
-        template = _encode(tokenizer, f"{START_OF_TURN}{END_OF_TURN}\n")
+        template = _tokenize(tokenizer, f"{START_OF_TURN}{END_OF_TURN}\n")
     ids: list[int] = []
     labels: list[int] = []
     question_mask: list[bool] = []
@@ -121,9 +121,11 @@ def encode_conversation(
     )
 
 
-def encode_answer(tokenizer: Tokenizer, answer: str) -> list[int]:
+def tokenize_answer(tokenizer: Tokenizer, answer: str) -> list[int]:
     """Token ids of an answer, and of the end of the turn."""
-    return _encode_said(tokenizer, answer, are_marked=False) + _encode(tokenizer, END_OF_TURN)
+    return _tokenize_untrusted(tokenizer, answer, are_marked=False) + _tokenize(
+        tokenizer, END_OF_TURN
+    )
 
 
 def _parts(
@@ -131,15 +133,17 @@ def _parts(
 ) -> Iterator[tuple[Part, int, list[int]]]:
     """Each part of the conversation: what it is, how many questions were asked up to it, its token ids."""
     messages = conversation.messages
-    are_marked = _are_marked(messages, num_placeholders)
-    end_of_turn, newline = _encode(tokenizer, END_OF_TURN), _encode(tokenizer, "\n")
+    are_marked = _has_placeholders(messages, num_placeholders)
+    end_of_turn, newline = _tokenize(tokenizer, END_OF_TURN), _tokenize(tokenizer, "\n")
     turn = 0
     for message in messages:
-        header = _encode(tokenizer, f"{START_OF_TURN}{message.role}\n")
-        said = _encode_said(tokenizer, message.text.strip(), are_marked and message.role == "user")
+        header = _tokenize(tokenizer, f"{START_OF_TURN}{message.role}\n")
+        said = _tokenize_untrusted(
+            tokenizer, message.text.strip(), are_marked and message.role == "user"
+        )
         if message.role == "assistant":
             yield "answer header", turn, header
-            yield "answer", turn, encode_answer(tokenizer, message.text.strip())
+            yield "answer", turn, tokenize_answer(tokenizer, message.text.strip())
             yield "answer's line end", turn, newline
             continue
         turn += message.role == "user"
@@ -150,14 +154,18 @@ def _parts(
                 turn,
                 [VISUAL_PLACEHOLDER, *newline] * (0 if are_marked else num_placeholders),
             )
-            yield "prompt", turn, _encode(tokenizer, f"{note}\n" if note else "")
+            yield "prompt", turn, _tokenize(tokenizer, f"{note}\n" if note else "")
         yield "prompt", turn, said + end_of_turn + newline
     if messages[-1].role == "user":
-        yield "answer header", turn, _encode(tokenizer, f"{START_OF_TURN}assistant\n")
-        yield "answer", turn, _encode_said(tokenizer, conversation.answer_start, are_marked=False)
+        yield "answer header", turn, _tokenize(tokenizer, f"{START_OF_TURN}assistant\n")
+        yield (
+            "answer",
+            turn,
+            _tokenize_untrusted(tokenizer, conversation.answer_start, are_marked=False),
+        )
 
 
-def _are_marked(messages: Sequence[Message], num_placeholders: int) -> bool:
+def _has_placeholders(messages: Sequence[Message], num_placeholders: int) -> bool:
     """Whether each of several pictures has its mark in what the user says; the marks of one picture or none are words."""
     num_marks = sum(
         message.text.count(IMAGE_MARK) for message in messages if message.role == "user"
@@ -172,11 +180,11 @@ def _are_marked(messages: Sequence[Message], num_placeholders: int) -> bool:
     return True
 
 
-def _encode(tokenizer: Tokenizer, text: str) -> list[int]:
+def _tokenize(tokenizer: Tokenizer, text: str) -> list[int]:
     return list(tokenizer.encode(text, add_special_tokens=False, split_special_tokens=False))
 
 
-def _encode_said(tokenizer: Tokenizer, text: str, are_marked: bool) -> list[int]:
+def _tokenize_untrusted(tokenizer: Tokenizer, text: str, are_marked: bool) -> list[int]:
     """What somebody said holds no special tokens: nobody who asks can end a turn or speak for the assistant."""
     first, *others = [
         list(tokenizer.encode(words, add_special_tokens=False, split_special_tokens=True))

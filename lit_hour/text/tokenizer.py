@@ -14,10 +14,10 @@ from transformers import PreTrainedTokenizerFast as Tokenizer
 from lit_hour.errors import WeightsError
 
 BYTE_LEVEL = "byte-level"
-WHOLE, SETTINGS = "tokenizer.json", "tokenizer_config.json"
-FILES = (
-    WHOLE,
-    SETTINGS,
+TOKENIZER_FILE, CONFIG_FILE = "tokenizer.json", "tokenizer_config.json"
+ALL_FILES = (
+    TOKENIZER_FILE,
+    CONFIG_FILE,
     "special_tokens_map.json",
     "added_tokens.json",
     "vocab.json",
@@ -27,7 +27,7 @@ FILES = (
 START_OF_TURN, END_OF_TURN, END_OF_TEXT = "<|im_start|>", "<|im_end|>", "<|endoftext|>"
 
 
-def learn_byte_level_tokenizer(texts: Iterable[str], vocabulary_size: int) -> Tokenizer:
+def train_byte_level_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
     """A byte-level byte-pair encoding learnt from `texts`: any text can be encoded, frequent words become one token.
 
     Args:
@@ -38,7 +38,7 @@ def learn_byte_level_tokenizer(texts: Iterable[str], vocabulary_size: int) -> To
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=vocabulary_size,
+        vocab_size=vocab_size,
         special_tokens=[END_OF_TEXT, START_OF_TURN, END_OF_TURN],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
@@ -50,7 +50,7 @@ def learn_byte_level_tokenizer(texts: Iterable[str], vocabulary_size: int) -> To
 def save_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
     """Write a tokenizer that was learnt here, under the name of a class that every transformers knows."""
     tokenizer.save_pretrained(str(folder))
-    file = folder / SETTINGS
+    file = folder / CONFIG_FILE
     settings = json.loads(file.read_text(encoding="utf-8"))
     file.write_text(
         json.dumps({**settings, "tokenizer_class": "PreTrainedTokenizerFast"}, indent=2) + "\n",
@@ -61,7 +61,7 @@ def save_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
 def copy_tokenizer(source: Path, target: Path) -> None:
     """Copy a tokenizer's files as they are, and those alone: a config.json beside them changes how some libraries read them."""
     target.mkdir(exist_ok=True)
-    for name in FILES:
+    for name in ALL_FILES:
         if (source / name).is_file():
             shutil.copyfile(source / name, target / name)
 
@@ -80,13 +80,13 @@ def load_tokenizer(folder: str | Path) -> Tokenizer:
     Raises:
         WeightsError: the folder holds no tokenizer.json or a damaged one, or the tokenizer lacks the tokens that frame a turn.
     """
-    if not (Path(folder) / WHOLE).is_file():
+    if not (Path(folder) / TOKENIZER_FILE).is_file():
         raise WeightsError(
-            f"no {WHOLE} in {folder}: it has to be a tokenizer in the Hugging Face layout"
+            f"no {TOKENIZER_FILE} in {folder}: it has to be a tokenizer in the Hugging Face layout"
         )
-    _check_file(Path(folder) / WHOLE, ("model", "added_tokens"))
-    if (Path(folder) / SETTINGS).is_file():
-        _check_file(Path(folder) / SETTINGS, ())
+    _check_file(Path(folder) / TOKENIZER_FILE, ("model", "added_tokens"))
+    if (Path(folder) / CONFIG_FILE).is_file():
+        _check_file(Path(folder) / CONFIG_FILE, ())
     tokenizer = Tokenizer.from_pretrained(str(folder))
     missing = [
         token for token in (START_OF_TURN, END_OF_TURN) if token not in tokenizer.get_vocab()

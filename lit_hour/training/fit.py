@@ -23,13 +23,13 @@ from lit_hour.data.datamodule import VideoQuestionData, sources_fingerprint, tra
 from lit_hour.io.file_lock import locked
 from lit_hour.processor import Processor
 from lit_hour.run_dir import RunFolder
-from lit_hour.text.chat_template import converse
+from lit_hour.text.chat_template import build_conversation
 from lit_hour.text.tokenizer import (
-    WHOLE,
+    TOKENIZER_FILE,
     copy_tokenizer,
-    learn_byte_level_tokenizer,
     load_tokenizer,
     save_tokenizer,
+    train_byte_level_tokenizer,
 )
 from lit_hour.training.callbacks.build import build_callbacks
 from lit_hour.training.callbacks.preemption import slurm_environment
@@ -186,13 +186,13 @@ def make_tokenizer(config: Config, run: RunFolder) -> None:
             copy_tokenizer(source, unfinished)
         else:
             conversations = (
-                converse([question], config.text) for question in training_questions(config)
+                build_conversation([question], config.text) for question in training_questions(config)
             )
             texts = (
                 message.text for conversation in conversations for message in conversation.messages
             )
             save_tokenizer(
-                learn_byte_level_tokenizer(texts, config.text.vocabulary_size), unfinished
+                train_byte_level_tokenizer(texts, config.text.vocabulary_size), unfinished
             )
         (unfinished / ORIGIN).write_text(origin, encoding="utf-8")
         shutil.rmtree(run.tokenizer, ignore_errors=True)
@@ -202,7 +202,7 @@ def make_tokenizer(config: Config, run: RunFolder) -> None:
 def tokenizer_origin(config: Config, source: Path | None) -> str:
     """What a tokenizer is made from, as a text that changes with it: a file, or settings and questions."""
     if source is not None:
-        return hashlib.sha256((source / WHOLE).read_bytes()).hexdigest()
+        return hashlib.sha256((source / TOKENIZER_FILE).read_bytes()).hexdigest()
     return json.dumps(
         [config.text.vocabulary_size, config.text.choice_answer, sources_fingerprint(config)]
     )

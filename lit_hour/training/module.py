@@ -16,7 +16,7 @@ from lit_hour.config.schema import Config
 from lit_hour.model.hour_llava import HourLLaVA
 from lit_hour.model.meta_init import initialise, materialise
 from lit_hour.processor import Processor
-from lit_hour.text.answer_matching import is_right
+from lit_hour.text.answer_matching import is_correct
 from lit_hour.text.tokenizer import end_of_turn_id
 from lit_hour.training.metrics import AnswerAccuracy, EvidenceAccuracy
 from lit_hour.training.optim import build_optimizer, freeze_parts, parts_of
@@ -108,7 +108,7 @@ class HourLLaVAModule(L.LightningModule):
         self.validation_loss.update(loss, weight=len(batch.input_ids))
         texts = self.tokenizer.batch_decode(answers, skip_special_tokens=True)  # (texts,)
         said = [
-            Said(visual, questions[0], text, is_right(questions[0], text))
+            Said(visual, questions[0], text, is_correct(questions[0], text))
             for visual, questions, text in zip(
                 batch.visual_of_text, batch.questions, texts, strict=True
             )

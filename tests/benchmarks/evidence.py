@@ -19,7 +19,7 @@ from lit_hour.data.questions.file import read_questions
 from lit_hour.inference.attribution import find_evidence
 from lit_hour.inference.predictor import Answer, Memory, Session
 from lit_hour.model.attention_maps import per_frame, watch
-from lit_hour.text.answer_matching import is_right
+from lit_hour.text.answer_matching import is_correct
 from lit_hour.types import Conversation, Message, Question
 
 MOST_MOMENT = 0.1  # of the video; what is seen for longer is no needle
@@ -34,7 +34,7 @@ def main(folder: Path, *runs: str) -> None:
         for memory, question in needles(folder, session):
             *_, answer = session.ask(memory, question.question)
             assert isinstance(answer, Answer)
-            right = is_right(question, answer.text)
+            right = is_correct(question, answer.text)
             ((start, end),) = question.evidence
             chance.append((end - start) / memory.duration_seconds)
             for name, second in witnesses(session, memory, question, answer.text).items():

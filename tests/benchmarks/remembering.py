@@ -26,8 +26,8 @@ from lit_hour.data.questions.file import read_questions
 from lit_hour.inference.predictor import Answer, Session
 from lit_hour.inference.video_memory import Memory
 from lit_hour.inference.video_memory_io import load_memory, save_memory
-from lit_hour.text.answer_matching import is_right
-from lit_hour.text.chat_template import phrase_question
+from lit_hour.text.answer_matching import is_correct
+from lit_hour.text.chat_template import format_question
 from lit_hour.types import Features, Question
 from tests.media.looped import loop_video
 
@@ -58,7 +58,7 @@ def main(run: Path, world: Path, clip: Path | None = None) -> None:
 
 def ask_on(session: Session, video: Path, questions: tuple[Question, ...]) -> None:
     """What many questions leave behind."""
-    asked = [phrase_question(question, session.config.text.choice_answer) for question in questions]
+    asked = [format_question(question, session.config.text.choice_answer) for question in questions]
     memory = session.remember(video)
     for place in range(NUM_QUESTIONS):
         say(session, memory, asked[place % len(asked)])
@@ -118,7 +118,7 @@ def keep(session: Session, subjects: list[tuple[Path, tuple[Question, ...]]], fi
     for precision, texts in said.items():
         same = mean(one == other for one, other in zip(texts, said["never saved"], strict=True))
         right = mean(
-            is_right(question, text) for question, text in zip(questions, texts, strict=True)
+            is_correct(question, text) for question, text in zip(questions, texts, strict=True)
         )
         size = (
             f"{num_bytes[precision] * 3600 / seconds / 1e6:.2f} MB for an hour"
@@ -137,7 +137,7 @@ def with_precision(session: Session, precision: str) -> Session:
 def answers(session: Session, memory: Memory, questions: tuple[Question, ...]) -> list[str]:
     """What is said to each question."""
     return [
-        say(session, memory, phrase_question(each, session.config.text.choice_answer))
+        say(session, memory, format_question(each, session.config.text.choice_answer))
         for each in questions
     ]
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from lit_hour.evaluation.item import Item, Questions, Refused
+from lit_hour.evaluation.item import InvalidRecord, Item, QuestionSet
 from lit_hour.evaluation.report.report import Report, build_report
 
 COLOURS = {"A": "red", "B": "blue"}
 PROTOCOL = {"frames": 64, "decoding": {"temperature": 0}, "versions": {"lit_hour": "0.1.0"}}
 
 
-def make_questions(num_videos: int = 4, num_judged: int = 0) -> Questions:
+def make_questions(num_videos: int = 4, num_judged: int = 0) -> QuestionSet:
     """Two questions about each video, the first true and the second false; then some that need a judge."""
     items = [
         Item(
@@ -27,7 +27,7 @@ def make_questions(num_videos: int = 4, num_judged: int = 0) -> Questions:
                 "length": (str(60 * 10 ** (video % 2)),),
                 "ability": ("seeing", "counting")[: number + 1],
             },
-            place=f"questions.json: record {video}-{number}",
+            location=f"questions.json: record {video}-{number}",
         )
         for video in range(num_videos)
         for number in range(2)
@@ -36,8 +36,8 @@ def make_questions(num_videos: int = 4, num_judged: int = 0) -> Questions:
         replace(items[0], id=f"story-{n}", rule="needs_judge", options={}, answer="A story")
         for n in range(num_judged)
     ]
-    refused = (Refused("questions.json: record 9", "column 'answer' is missing"),)
-    return Questions(
+    refused = (InvalidRecord("questions.json: record 9", "column 'answer' is missing"),)
+    return QuestionSet(
         "colours",
         "Colours & shapes",
         (*items, *judged),

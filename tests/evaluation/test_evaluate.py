@@ -11,7 +11,7 @@ import pytest
 from lit_hour.cli import main
 from lit_hour.config.schema import EvaluationConfig
 from lit_hour.errors import ConfigError, InputError, QuestionError, ReportError, RunError
-from lit_hour.evaluation.load_benchmark import FAMILIES
+from lit_hour.evaluation.load_benchmark import BENCHMARKS
 from lit_hour.evaluation.report.report import Report, read_report
 from lit_hour.inference.predictor import Session
 from lit_hour.io.jsonl import read_journal
@@ -53,7 +53,7 @@ def dress(name: str, choices: list[dict[str, Any]], folder: Path) -> str:
 # From end to end
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", BENCHMARKS)
 def test_world_videos_dressed_up_as_each_benchmark(
     babbling: RunFolder,
     world: Path,
@@ -72,7 +72,7 @@ def test_world_videos_dressed_up_as_each_benchmark(
     num_questions = (
         len({record["video"] for record in choices}) if name == "egoschema" else len(choices)
     )
-    assert (report.benchmark, report.score.num_questions, report.score.num_asked) == (
+    assert (report.benchmark, report.score.num_questions, report.score.num_evaluated) == (
         name,
         num_questions,
         num_questions,
@@ -92,7 +92,7 @@ def test_world_videos_dressed_up_as_each_benchmark(
 
 
 def test_every_benchmark_of_the_settings_can_be_read() -> None:
-    assert set(get_args(get_type_hints(EvaluationConfig)["benchmark"])) == {"own", *FAMILIES}
+    assert set(get_args(get_type_hints(EvaluationConfig)["benchmark"])) == {"own", *BENCHMARKS}
 
 
 def test_the_answers_are_those_of_a_session(
@@ -111,8 +111,8 @@ def test_the_answers_are_those_of_a_session(
                     [prompt, *result.options.values(), "Answer with one of these options."]
                 )
             *_, answer = session.ask(memory, prompt)
-            assert result.said == answer.text.strip()
-    assert len({result.said for result in report.results}) > 2
+            assert result.response == answer.text.strip()
+    assert len({result.response for result in report.results}) > 2
 
 
 def test_several_processes_give_the_same_report(
@@ -156,7 +156,7 @@ def test_the_option_that_the_model_would_most_likely_name(
 ) -> None:
     report = evaluate(babbling, tmp_path / "out", *own(world, "evaluation.scoring=likelihood"))
     chosen = [result for result in report.results if result.options]
-    assert chosen and all(result.said in result.options.values() for result in chosen)
+    assert chosen and all(result.response in result.options.values() for result in chosen)
     assert len({result.chosen for result in chosen}) > 1
 
 
@@ -169,7 +169,7 @@ def test_baselines_by_a_setting(
     report = read_report(folder / "report.json")
     assert (
         report.protocol["frames"]["show"] == show
-        and report.score.num_asked == report.score.num_questions
+        and report.score.num_evaluated == report.score.num_questions
     )
     assert len(list((folder / "frames").glob("*/*.jpg"))) == (2 if show == "first_frame" else 0)
     shutil.rmtree(folder.parent)
@@ -182,7 +182,7 @@ def test_text_alone_needs_no_videos(babbling: RunFolder, world: Path, tmp_path: 
         f"evaluation.questions={world}/questions.json",
         "video.show=nothing",
     )
-    assert report.score.num_asked == report.score.num_questions > 0
+    assert report.score.num_evaluated == report.score.num_questions > 0
 
 
 def test_subtitles_change_what_is_asked(
@@ -264,11 +264,11 @@ def test_nothing_is_asked_again(
     babbling: RunFolder, world: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     first = evaluate(babbling, tmp_path / "out", *own(world, "evaluation.num_videos=1"))
-    assert first.score.num_asked < first.score.num_questions and "num_videos=1" in next(
+    assert first.score.num_evaluated < first.score.num_questions and "num_videos=1" in next(
         iter(first.skipped.values())
     )
     second = evaluate(babbling, tmp_path / "out", *own(world))
-    assert second.score.num_asked == second.score.num_questions == num_answers(tmp_path / "out")
+    assert second.score.num_evaluated == second.score.num_questions == num_answers(tmp_path / "out")
     capsys.readouterr()
     assert evaluate(babbling, tmp_path / "out", *own(world)) == second
     assert "0 questions about 0 videos to ask" in capsys.readouterr().out
@@ -286,6 +286,15 @@ def test_answers_that_were_asked_otherwise_are_not_mixed(
         match=rf"asked otherwise(.|\n)*{word.partition('.')[2].partition('=')[0]}.*: was .*, is ",
     ):
         evaluate(babbling, tmp_path / "out", *own(world, "evaluation.num_videos=1", word))
+
+
+def test_answers_of_an_older_format_are_refused_by_name(
+    babbling: RunFolder, world: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "protocol.json"
+    file.write_text("{}")  # format 1 wrote no number
+    with pytest.raises(ReportError, match=r"protocol\.json has format 1; .*format 2\. .* --out"):
+        evaluate(babbling, tmp_path, *own(world))
 
 
 # What is missing or damaged
@@ -306,7 +315,7 @@ def test_missing_and_damaged_videos_make_a_score_on_a_part(
     ):
         evaluate(babbling, tmp_path / "out", *words)
     report = evaluate(babbling, tmp_path / "out", *words, f"evaluation.max_skipped={num_first}")
-    assert (report.score.num_asked, report.score.num_questions) == (
+    assert (report.score.num_evaluated, report.score.num_questions) == (
         len(records) - num_first,
         len(records),
     )
@@ -322,7 +331,9 @@ def test_missing_and_damaged_videos_make_a_score_on_a_part(
     mended = evaluate(
         babbling, tmp_path / "out", *words, f"evaluation.max_skipped={len(records) - num_first}"
     )
-    assert mended.score.num_asked == num_first and len(mended.skipped) == len(records) - num_first
+    assert (
+        mended.score.num_evaluated == num_first and len(mended.skipped) == len(records) - num_first
+    )
 
 
 def test_a_question_that_does_not_fit_is_named(

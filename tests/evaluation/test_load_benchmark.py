@@ -14,7 +14,7 @@ import pytest
 
 from lit_hour.errors import QuestionError
 from lit_hour.evaluation.item import Item
-from lit_hour.evaluation.load_benchmark import FAMILIES, read_benchmark
+from lit_hour.evaluation.load_benchmark import BENCHMARKS, load_benchmark
 from tests import REPOSITORY
 from tests.evaluation import layouts
 
@@ -24,25 +24,27 @@ def read(
 ) -> tuple[tuple[Item, ...], list[str]]:
     """The items of one changed file, and what was refused as "place: reason"."""
     (file,) = layouts.write_all({next(iter(layouts.FILES[name])): content}, folder)
-    questions = read_benchmark(name, [file], max_refused)
-    return questions.items, [f"{record.place}: {record.reason}" for record in questions.refused]
+    questions = load_benchmark(name, [file], max_refused)
+    return questions.items, [
+        f"{record.location}: {record.reason}" for record in questions.invalid_records
+    ]
 
 
 # The published layouts
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", BENCHMARKS)
 def test_every_layout_loads(name: str, write: Any) -> None:
-    questions = read_benchmark(name, write(name), max_refused=0)
+    questions = load_benchmark(name, write(name), max_refused=0)
     assert len(questions.items) == layouts.NUM_ITEMS[name]
-    assert questions.refused == () and set(questions.files) == set(layouts.FILES[name])
+    assert questions.invalid_records == () and set(questions.files) == set(layouts.FILES[name])
     assert all(
         item.answer in item.options and item.prompt and item.videos for item in questions.items
     )
 
 
 def test_video_mme_is_asked_with_the_published_words(write: Any) -> None:
-    item = read_benchmark("video_mme", write("video_mme"), 0).items[0]
+    item = load_benchmark("video_mme", write("video_mme"), 0).items[0]
     assert item.prompt == (
         "Select the best answer to the following multiple-choice question based on the video. Respond with only the letter"
         " (A, B, C, or D) of the correct option.\nHow many moons are there?\nA. 4.\nB. 9.\nC. 5.\nD. 13.\nThe best answer is:"
@@ -55,7 +57,7 @@ def test_video_mme_is_asked_with_the_published_words(write: Any) -> None:
 def test_video_mme_of_its_authors_is_the_same(tmp_path: Path) -> None:
     first, _ = read("video_mme", layouts.VIDEO_MME[:2], tmp_path)
     (file,) = layouts.write_all({"authors.json": layouts.VIDEO_MME_OF_AUTHORS}, tmp_path)
-    second = read_benchmark("video_mme", [file], 0).items
+    second = load_benchmark("video_mme", [file], 0).items
     assert [(item.id, item.videos, item.prompt, item.groups) for item in first] == [
         (item.id, item.videos, item.prompt, item.groups) for item in second
     ]
@@ -67,12 +69,12 @@ def test_video_mme_loads_from_parquet(tmp_path: Path) -> None:
     file = tmp_path / "test-00000-of-00001.parquet"
     parquet.write_table(pyarrow.Table.from_pylist(layouts.VIDEO_MME), file)
     from_lines, _ = read("video_mme", layouts.VIDEO_MME, tmp_path)
-    assert [item.prompt for item in read_benchmark("video_mme", [file], 0).items] == [
+    assert [item.prompt for item in load_benchmark("video_mme", [file], 0).items] == [
         item.prompt for item in from_lines
     ]
     file.write_bytes(file.read_bytes()[:-20])
     with pytest.raises(QuestionError, match="no parquet file that can be read"):
-        read_benchmark("video_mme", [file], 0)
+        load_benchmark("video_mme", [file], 0)
 
 
 def test_parquet_without_pyarrow_says_what_to_install(
@@ -84,11 +86,11 @@ def test_parquet_without_pyarrow_says_what_to_install(
     with pytest.raises(
         QuestionError, match=r"test\.parquet: parquet is read by pyarrow.*pip install pyarrow"
     ):
-        read_benchmark("video_mme", [file], 0)
+        load_benchmark("video_mme", [file], 0)
 
 
 def test_lvbench_keeps_every_ability_of_a_question(write: Any) -> None:
-    first, second = read_benchmark("lvbench", write("lvbench"), 0).items
+    first, second = load_benchmark("lvbench", write("lvbench"), 0).items
     assert first.groups == {"ability": ("entity recognition", "reasoning")} and second.id == "1"
     assert (
         first.options["D"] == "Both"
@@ -99,7 +101,7 @@ def test_lvbench_keeps_every_ability_of_a_question(write: Any) -> None:
 
 
 def test_longvideobench_numbers_its_options(write: Any) -> None:
-    first, second, third = read_benchmark("longvideobench", write("longvideobench"), 0).items
+    first, second, third = load_benchmark("longvideobench", write("longvideobench"), 0).items
     assert (first.answer, second.answer, third.answer) == ("B", "E", "A")
     assert first.groups["duration group in seconds"] == ("3600",) and first.groups["level"] == (
         "L2-Relation",
@@ -115,12 +117,12 @@ def test_longvideobench_numbers_its_options(write: Any) -> None:
 
 
 def test_mlvu_is_asked_with_the_published_words(write: Any) -> None:
-    first, second = read_benchmark("mlvu", write("mlvu"), 0).items
+    first, second = load_benchmark("mlvu", write("mlvu"), 0).items
     assert first.prompt == (
         "Question: What did I put in the trashcan \nOptions:\n(A) a sponge\n(B) a pen\n(C) a pen\n(D) an apple"
         "\nOnly give the best option."
     )
-    assert first.answer_start == "Best option:(" and first.system.startswith(
+    assert first.answer_start == "Best option:(" and first.system_prompt.startswith(
         "Carefully watch this video"
     )
     assert second.answer == "C", "of two equal options the published code takes the last"
@@ -128,7 +130,7 @@ def test_mlvu_is_asked_with_the_published_words(write: Any) -> None:
 
 
 def test_tempcompass_reads_options_as_they_are_written(write: Any) -> None:
-    first, second = read_benchmark("tempcompass", write("tempcompass"), 0).items
+    first, second = load_benchmark("tempcompass", write("tempcompass"), 0).items
     assert first.id == "multi-choice/1034419625/action/1" and first.answer == "B"
     assert second.options["C"] == "Nobody can say" and second.answer == "C"
     assert first.prompt.endswith("B. throws a ball\nPlease directly give the best option:")
@@ -146,7 +148,7 @@ def test_tempcompass_captioning_is_left_to_a_judge(tmp_path: Path) -> None:
 
 
 def test_egoschema_asks_only_what_has_a_published_answer(write: Any) -> None:
-    first, second = read_benchmark("egoschema", write("egoschema"), 0).items
+    first, second = load_benchmark("egoschema", write("egoschema"), 0).items
     assert (first.answer, second.answer) == ("D", "A") and second.videos == ("0074f737-11cb-2.mp4",)
 
 
@@ -225,12 +227,12 @@ def test_a_damaged_record_is_named_and_counted(
 ) -> None:
     files = write(name)
     layouts.write_all({files[0].name: changed(name, **columns)}, files[0].parent)
-    questions = read_benchmark(name, files, max_refused=1)
-    (refused,) = questions.refused
-    assert reason in refused.reason and str(files[0]) in refused.place
+    questions = load_benchmark(name, files, max_refused=1)
+    (refused,) = questions.invalid_records
+    assert reason in refused.reason and str(files[0]) in refused.location
     assert len(questions.items) == layouts.NUM_ITEMS[name] - 1
     with pytest.raises(QuestionError, match=r"1 records of .* cannot be used, 0 may be"):
-        read_benchmark(name, files, max_refused=0)
+        load_benchmark(name, files, max_refused=0)
 
 
 @pytest.mark.parametrize("name", ["video_mme", "longvideobench", "lvbench"])
@@ -246,42 +248,42 @@ def test_the_same_file_twice_is_refused(write: Any) -> None:
     with pytest.raises(
         QuestionError, match=r"2 records of MLVU dev cannot be used(.|\n)*'3_ego/1' is taken by"
     ):
-        read_benchmark("mlvu", [file, file], max_refused=1)
+        load_benchmark("mlvu", [file, file], max_refused=1)
 
 
-@pytest.mark.parametrize("name, other", list(permutations(FAMILIES, 2)))
+@pytest.mark.parametrize("name, other", list(permutations(BENCHMARKS, 2)))
 def test_a_file_of_another_benchmark_is_refused_and_recognised(
     name: str, other: str, write: Any
 ) -> None:
     files = write(other)[:1]
     known = (
-        "" if other == "egoschema" else f"(.|\n)*it looks like a file of.*{FAMILIES[other].title}"
+        "" if other == "egoschema" else f"(.|\n)*it looks like a file of.*{BENCHMARKS[other].title}"
     )
     with pytest.raises(
         QuestionError,
-        match=f"{files[0].name} is no file of {FAMILIES[name].title}.*it lacks{known}",
+        match=f"{files[0].name} is no file of {BENCHMARKS[name].title}.*it lacks{known}",
     ):
-        read_benchmark(name, files, max_refused=1000)
+        load_benchmark(name, files, max_refused=1000)
 
 
 def test_one_stranger_among_the_files_is_refused(write: Any) -> None:
     with pytest.raises(QuestionError, match=r"lvb_val\.json is no file of MLVU dev"):
-        read_benchmark("mlvu", [*write("mlvu"), *write("longvideobench")], max_refused=1000)
+        load_benchmark("mlvu", [*write("mlvu"), *write("longvideobench")], max_refused=1000)
 
 
 def test_egoschema_without_its_answers_says_which_file_is_missing(write: Any) -> None:
     with pytest.raises(
         QuestionError, match=r"it lacks answer; give both questions\.json and subset_answers\.json"
     ):
-        read_benchmark("egoschema", write("egoschema")[:1], max_refused=1000)
+        load_benchmark("egoschema", write("egoschema")[:1], max_refused=1000)
 
 
 def test_egoschema_answers_without_a_question_are_counted(write: Any) -> None:
     files = write("egoschema")
     layouts.write_all({files[1].name: {**layouts.EGOSCHEMA_ANSWERS, "gone": 1}}, files[0].parent)
-    (refused,) = read_benchmark("egoschema", files, max_refused=1).refused
+    (refused,) = load_benchmark("egoschema", files, max_refused=1).invalid_records
     assert (
-        refused.place.endswith("subset_answers.json: record gone")
+        refused.location.endswith("subset_answers.json: record gone")
         and "'question' is missing" in refused.reason
     )
 
@@ -311,15 +313,15 @@ def test_the_test_set_of_longvideobench_is_refused(tmp_path: Path) -> None:
         '{"a": null}',
     ],
 )
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", BENCHMARKS)
 def test_json_of_any_other_shape_is_refused(name: str, content: str, tmp_path: Path) -> None:
     file = tmp_path / "strange.json"
     file.write_text(content)
     with pytest.raises(
         QuestionError,
-        match=rf"strange\.json is no file of {FAMILIES[name].title}|'question' is missing",
+        match=rf"strange\.json is no file of {BENCHMARKS[name].title}|'question' is missing",
     ):
-        read_benchmark(name, [file], max_refused=0)
+        load_benchmark(name, [file], max_refused=0)
 
 
 @pytest.mark.parametrize(
@@ -339,12 +341,12 @@ def test_a_file_that_cannot_be_read_is_named(
     if content is not None:
         (tmp_path / name).write_bytes(content)
     with pytest.raises(QuestionError, match=message):
-        read_benchmark("mlvu", [tmp_path / name], max_refused=0)
+        load_benchmark("mlvu", [tmp_path / name], max_refused=0)
 
 
 def test_no_file_and_no_usable_record_are_no_benchmark(tmp_path: Path) -> None:
     with pytest.raises(QuestionError, match="no file of MLVU dev was given"):
-        read_benchmark("mlvu", [], max_refused=0)
+        load_benchmark("mlvu", [], max_refused=0)
     with pytest.raises(QuestionError, match="2 records of MLVU dev cannot be used, and none can"):
         read(
             "mlvu",
@@ -356,14 +358,14 @@ def test_no_file_and_no_usable_record_are_no_benchmark(tmp_path: Path) -> None:
 
 def test_an_unknown_benchmark_is_named() -> None:
     with pytest.raises(QuestionError, match="there is no benchmark 'mvlu'; did you mean 'mlvu'"):
-        read_benchmark("mvlu", [], max_refused=0)
+        load_benchmark("mvlu", [], max_refused=0)
 
 
 def test_a_file_written_again_has_another_digest(tmp_path: Path) -> None:
     digests = set()
     for content in (layouts.MLVU, layouts.MLVU[:1], layouts.MLVU):
         (file,) = layouts.write_all({"3_ego.json": content}, tmp_path)
-        digests.add(json.dumps(read_benchmark("mlvu", [file], 0).files))
+        digests.add(json.dumps(load_benchmark("mlvu", [file], 0).files))
     assert len(digests) == 2
 
 
@@ -372,7 +374,7 @@ def test_files_of_one_name_keep_both_digests(tmp_path: Path) -> None:
         layouts.write_all({"ego.json": [record]}, tmp_path / name)[0]
         for name, record in zip("ab", layouts.MLVU, strict=True)
     ]
-    assert set(read_benchmark("mlvu", files, max_refused=1).files) == set(map(str, files))
+    assert set(load_benchmark("mlvu", files, max_refused=1).files) == set(map(str, files))
 
 
 def test_nothing_here_waits_for_torch() -> None:

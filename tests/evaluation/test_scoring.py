@@ -47,7 +47,9 @@ def test_ours_understands_letters_words_and_both(said: str, label: str | None) -
 
 
 def test_ours_takes_the_true_one_of_equal_options() -> None:
-    assert score_answer(item_of("choice", {"A": "Red", "B": "red", "C": "blue"}, "B"), "red").right
+    assert score_answer(
+        item_of("choice", {"A": "Red", "B": "red", "C": "blue"}, "B"), "red"
+    ).correct
 
 
 def test_ours_is_exact_where_options_have_no_words() -> None:
@@ -64,7 +66,7 @@ def test_ours_is_exact_where_options_have_no_words() -> None:
 @pytest.mark.parametrize("said, right", [("a RED ball.", True), ("red ball", False), ("", False)])
 def test_a_free_answer_is_right_by_its_words(said: str, right: bool) -> None:
     verdict = score_answer(item_of("words", {}, "A red ball"), said)
-    assert verdict.right == right and (verdict.label is None) == (said == "")
+    assert verdict.correct == right and (verdict.label is None) == (said == "")
 
 
 @pytest.mark.parametrize(

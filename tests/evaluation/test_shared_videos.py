@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from lit_hour.evaluation.generate import Seen, Watching
+from lit_hour.evaluation.generate import FrameChunk, VideoFrameStream
 from lit_hour.inference.predictor import Session
 from lit_hour.inference.video_memory import Recollection
 from lit_hour.media.frame_sampling import SampledVideo
@@ -19,7 +19,7 @@ def test_the_memory_is_the_same_to_the_bit(trained: Trained, babbling: RunFolder
         babbling.path, settings=["model.vision.chunk_frames=4", "video.max_frames=11"]
     )
     whole = session.remember(video)
-    *chunks, end = Watching([(7, video)], session.config.video, chunk_frames=4)
+    *chunks, end = VideoFrameStream([(7, video)], session.config.video, chunk_frames=4)
     recollection = Recollection(session.model, num_frames=11)
     with torch.inference_mode():
         for seen in chunks:
@@ -39,8 +39,8 @@ def test_the_memory_is_the_same_to_the_bit(trained: Trained, babbling: RunFolder
 def test_of_what_is_not_shown_there_is_only_the_end(tmp_path: Path, babbling: RunFolder) -> None:
     config = Session.open(babbling.path).config
     (tmp_path / "broken.mp4").write_bytes(b"no video")
-    nothing, broken = Watching(
+    nothing, broken = VideoFrameStream(
         [(0, None), (1, tmp_path / "broken.mp4")], config.video, chunk_frames=4
     )
-    assert nothing == Seen(0, None)
-    assert (broken.number, broken.frames) == (1, None) and "broken.mp4" in broken.damage
+    assert nothing == FrameChunk(0, None)
+    assert (broken.video_index, broken.frames) == (1, None) and "broken.mp4" in broken.error

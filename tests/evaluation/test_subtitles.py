@@ -8,7 +8,7 @@ import pytest
 
 from lit_hour.errors import QuestionError
 from lit_hour.evaluation.benchmarks.video_mme import add_subtitles
-from lit_hour.evaluation.load_benchmark import read_benchmark
+from lit_hour.evaluation.load_benchmark import load_benchmark
 from lit_hour.evaluation.subtitles import Subtitle, read_subtitles, subtitles_at
 from tests.evaluation import layouts
 
@@ -70,7 +70,7 @@ def test_only_what_is_shown_at_a_frame_counts(moments: list[float], words: list[
 
 
 def test_video_mme_is_asked_with_subtitles_as_published(tmp_path: Path) -> None:
-    item = read_benchmark(
+    item = load_benchmark(
         "video_mme", layouts.write_all(layouts.FILES["video_mme"], tmp_path), 0
     ).items[0]
     asked = add_subtitles(item, READ, [1.0, 3.0])

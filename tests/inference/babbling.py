@@ -16,7 +16,7 @@ from lit_hour.inference.video_memory import Memory
 from lit_hour.model.hour_llava import HourLLaVA
 from lit_hour.model.memory_repository import PreparedRepository
 from lit_hour.processor import Processor
-from lit_hour.text.tokenizer import learn_byte_level_tokenizer
+from lit_hour.text.tokenizer import train_byte_level_tokenizer
 from lit_hour.types import Frames
 
 SIZE_PIXELS = 64
@@ -41,7 +41,7 @@ CONFIG = Config(
 
 
 def open_session(config: Config = CONFIG, seed: int = 0) -> Session:
-    processor = Processor(learn_byte_level_tokenizer([], 300), config.text)
+    processor = Processor(train_byte_level_tokenizer([], 300), config.text)
     torch.manual_seed(seed)
     return Session(config, HourLLaVA(config, len(processor.tokenizer)), processor)
 

@@ -18,7 +18,7 @@ from lit_hour.media.frame_sampling import SampledVideo
 from lit_hour.model.hour_llava import HourLLaVA
 from lit_hour.model.multimodal_inputs import prompts_of
 from lit_hour.processor import Processor
-from lit_hour.text.tokenizer import learn_byte_level_tokenizer
+from lit_hour.text.tokenizer import train_byte_level_tokenizer
 from lit_hour.types import Example, ImageSet, Question, Sample, TiledImage
 
 SIZE_PIXELS = 64
@@ -42,7 +42,7 @@ CONFIG = Config(
 
 @pytest.fixture(scope="module")
 def session() -> Session:
-    processor = Processor(learn_byte_level_tokenizer([], 300), CONFIG.text)
+    processor = Processor(train_byte_level_tokenizer([], 300), CONFIG.text)
     torch.manual_seed(0)
     return Session(CONFIG, HourLLaVA(CONFIG, len(processor.tokenizer)), processor)
 

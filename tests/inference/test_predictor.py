@@ -14,7 +14,7 @@ from lit_hour.inference.predictor import Answer, Memory, Session
 from lit_hour.media.frame_sampling import load_video
 from lit_hour.model.multimodal_inputs import prompts_of
 from lit_hour.run_dir import RunFolder
-from lit_hour.text.chat_template import phrase_question
+from lit_hour.text.chat_template import format_question
 from lit_hour.text.tokenizer import end_of_turn_id
 from lit_hour.types import Message, Question, Sample
 from tests.small_run import Trained, largest_difference, weights
@@ -104,7 +104,7 @@ def test_answering_is_what_validation_does(
         )
     for question, text in zip(questions, texts, strict=True):
         _, answer = ask(
-            session, memory, phrase_question(question, session.config.text.choice_answer)
+            session, memory, format_question(question, session.config.text.choice_answer)
         )
         assert answer.text == text
 
@@ -115,7 +115,7 @@ def test_the_model_reads_the_same_in_answering_as_in_training(
     frames, duration_seconds = load_video(video, session.config.video)
     processor, model = session.processor, session.model
     for question in questions:
-        asked = phrase_question(question, session.config.text.choice_answer)
+        asked = format_question(question, session.config.text.choice_answer)
         prompts = []
         for conversation in (processor.converse([question]), processor.ask(asked)):
             batch = processor.batch(

@@ -20,7 +20,7 @@ from lit_hour.inference.predictor import Session
 from lit_hour.model.hour_llava import HourLLaVA
 from lit_hour.model.memaug import MemoryAugmentation
 from lit_hour.model.vision_encoder import VisionEncoder
-from lit_hour.text.tokenizer import learn_byte_level_tokenizer
+from lit_hour.text.tokenizer import train_byte_level_tokenizer
 from lit_hour.types import IGNORED_LABEL, VISUAL_PLACEHOLDER, Batch, Features
 from lit_hour.weights.convert import convert
 from lit_hour.weights.name_map import (
@@ -94,7 +94,7 @@ def write_published(golden: Path, weights: str, folder: Path) -> None:
     folder.mkdir()
     shutil.copyfile(golden / f"{weights}_state.safetensors", folder / "model.safetensors")
     (folder / "config.json").write_text(json.dumps(sidecar["config.json"]), encoding="utf-8")
-    learn_byte_level_tokenizer([], 300).save_pretrained(str(folder))
+    train_byte_level_tokenizer([], 300).save_pretrained(str(folder))
 
 
 def write_siglip(folder: Path) -> None:

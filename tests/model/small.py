@@ -9,7 +9,7 @@ from lit_hour.config.model import LanguageConfig, MemoryConfig, ModelConfig, Vis
 from lit_hour.config.schema import Config, TextConfig, VideoConfig
 from lit_hour.model.hour_llava import HourLLaVA
 from lit_hour.processor import Processor
-from lit_hour.text.tokenizer import learn_byte_level_tokenizer
+from lit_hour.text.tokenizer import train_byte_level_tokenizer
 from lit_hour.types import Frames, Question, Sample, Visual
 
 LANGUAGE = LanguageConfig(
@@ -30,7 +30,7 @@ CONFIG = Config(
         language=LANGUAGE,
     ),
 )
-PROCESSOR = Processor(learn_byte_level_tokenizer([], 300), CONFIG.text)  # every byte is a token
+PROCESSOR = Processor(train_byte_level_tokenizer([], 300), CONFIG.text)  # every byte is a token
 VOCABULARY_SIZE = len(PROCESSOR.tokenizer)
 RED = Question("1", "", "open_ended", "Which colour?", "red")
 LEFT = Question("2", "", "open_ended", "Where does it go after that?", "to the left")

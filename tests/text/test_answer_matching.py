@@ -1,6 +1,6 @@
 import pytest
 
-from lit_hour.text.answer_matching import is_right
+from lit_hour.text.answer_matching import is_correct
 from lit_hour.types import Question
 
 CHOICE = Question("c", "", "multiple_choice", "Which colour?", "blue", ("red", "blue", "green"))
@@ -26,7 +26,7 @@ OPEN = Question("o", "", "open_ended", "What happens?", "A red ball, then two sq
     ),
 )
 def test_the_letter_or_the_words_are_right(said: str) -> None:
-    assert is_right(CHOICE, said)
+    assert is_correct(CHOICE, said)
 
 
 @pytest.mark.parametrize(
@@ -47,13 +47,13 @@ def test_the_letter_or_the_words_are_right(said: str) -> None:
     ),
 )
 def test_another_letter_or_other_words_are_wrong(said: str) -> None:
-    assert not is_right(CHOICE, said)
+    assert not is_correct(CHOICE, said)
 
 
 @pytest.mark.parametrize(("answer", "said"), (("red", "A"), ("blue", "B"), ("green", "C")))
 def test_each_option_has_its_letter(answer: str, said: str) -> None:
     question = Question("c", "", "multiple_choice", "Which colour?", answer, CHOICE.options)
-    assert [letter for letter in "ABCD" if is_right(question, letter)] == [said]
+    assert [letter for letter in "ABCD" if is_correct(question, letter)] == [said]
 
 
 @pytest.mark.parametrize(
@@ -65,7 +65,7 @@ def test_each_option_has_its_letter(answer: str, said: str) -> None:
     ),
 )
 def test_case_punctuation_and_space_do_not_count(said: str) -> None:
-    assert is_right(OPEN, said)
+    assert is_correct(OPEN, said)
 
 
 @pytest.mark.parametrize(
@@ -79,7 +79,7 @@ def test_case_punctuation_and_space_do_not_count(said: str) -> None:
     ),
 )
 def test_other_words_are_wrong(said: str) -> None:
-    assert not is_right(OPEN, said)
+    assert not is_correct(OPEN, said)
 
 
 @pytest.mark.parametrize(
@@ -87,4 +87,4 @@ def test_other_words_are_wrong(said: str) -> None:
     (("Straße", "STRASSE"), ("café", "CAFÉ!"), ("3", "3."), ("日本", "「日本」")),
 )
 def test_words_of_any_language_and_numbers_count(answer: str, said: str) -> None:
-    assert is_right(Question("o", "", "open_ended", "What?", answer), said)
+    assert is_correct(Question("o", "", "open_ended", "What?", answer), said)

@@ -5,13 +5,13 @@ import pytest
 from lit_hour.config.schema import TextConfig
 from lit_hour.errors import QuestionError
 from lit_hour.text.chat_template import (
-    converse,
-    encode_conversation,
-    phrase_answer,
-    phrase_question,
+    build_conversation,
+    format_answer,
+    format_question,
     time_sentence,
+    tokenize_conversation,
 )
-from lit_hour.text.tokenizer import learn_byte_level_tokenizer
+from lit_hour.text.tokenizer import train_byte_level_tokenizer
 from lit_hour.types import (
     IGNORED_LABEL,
     IMAGE_MARK,
@@ -22,7 +22,7 @@ from lit_hour.types import (
     Text,
 )
 
-TOKENIZER = learn_byte_level_tokenizer(
+TOKENIZER = train_byte_level_tokenizer(
     ["Which colour is the square? red blue. What is shown? A ball."] * 3, 320
 )
 SYSTEM = "You are a helpful assistant."
@@ -72,8 +72,8 @@ def taught(
     num_placeholders: int = 1,
     settings: TextConfig = SETTINGS,
 ) -> Text:
-    conversation = converse(questions, settings)
-    return encode_conversation(
+    conversation = build_conversation(questions, settings)
+    return tokenize_conversation(
         TOKENIZER, conversation, settings, num_placeholders=num_placeholders, note=note
     )
 
@@ -86,7 +86,7 @@ def asked(
     settings: TextConfig = SETTINGS,
 ) -> Text:
     conversation = Conversation((Message("system", SYSTEM), *history, Message("user", question)))
-    return encode_conversation(
+    return tokenize_conversation(
         TOKENIZER, conversation, settings, num_placeholders=num_placeholders, note=note
     )
 
@@ -105,7 +105,7 @@ def test_the_ids_are_those_of_the_chat_format_written_out() -> None:
 
 def test_a_conversation_that_waits_ends_in_the_header_of_the_answer() -> None:
     expected = TWO_TURNS.removesuffix("A ball.<|im_end|>\n")
-    history = (Message("user", phrase_question(CHOICE, "letter")), Message("assistant", "B"))
+    history = (Message("user", format_question(CHOICE, "letter")), Message("assistant", "B"))
     text = asked(OPEN.question, *history)
     assert text.input_ids.tolist() == encode(expected)
 
@@ -115,7 +115,7 @@ def test_words_can_be_put_in_the_models_mouth() -> None:
     conversation = Conversation(
         (Message("system", SYSTEM), Message("user", OPEN.question)), answer_start="Best:(<|im_end|>"
     )
-    text = encode_conversation(TOKENIZER, conversation, SETTINGS, num_placeholders=1, note=NOTE)
+    text = tokenize_conversation(TOKENIZER, conversation, SETTINGS, num_placeholders=1, note=NOTE)
     plain = asked(OPEN.question)
     assert text.input_ids.tolist()[: len(plain.input_ids)] == plain.input_ids.tolist()
     start = text.input_ids[len(plain.input_ids) :]
@@ -126,7 +126,7 @@ def test_words_can_be_put_in_the_models_mouth() -> None:
 
 def test_a_conversation_that_waits_teaches_nothing() -> None:
     """Its earlier answers are no targets: a prompt ends before the first target."""
-    history = (Message("user", phrase_question(CHOICE, "letter")), Message("assistant", "B"))
+    history = (Message("user", format_question(CHOICE, "letter")), Message("assistant", "B"))
     assert (asked(OPEN.question, *history).labels == IGNORED_LABEL).all()
 
 
@@ -167,7 +167,7 @@ def test_training_and_answering_show_memaug_the_same_question() -> None:
 
 @pytest.mark.parametrize("said", ("B", "something else altogether"))
 def test_with_the_same_history_too_whatever_the_model_said_then(said: str) -> None:
-    history = (Message("user", phrase_question(CHOICE, "letter")), Message("assistant", said))
+    history = (Message("user", format_question(CHOICE, "letter")), Message("assistant", said))
     assert seen_by_memaug(taught(CHOICE, OPEN)) == seen_by_memaug(asked(OPEN.question, *history))
 
 
@@ -247,7 +247,7 @@ def test_memaug_can_be_shown_the_first_question_only() -> None:
     assert seen_by_memaug(taught(CHOICE, OPEN, settings=first)) == alone
     assert seen_by_memaug(taught(CHOICE, OPEN, CHOICE, settings=first)) == alone
     assert seen_by_memaug(taught(CHOICE, OPEN)) != alone
-    history = (Message("user", phrase_question(CHOICE, "letter")), Message("assistant", "B"))
+    history = (Message("user", format_question(CHOICE, "letter")), Message("assistant", "B"))
     assert seen_by_memaug(asked(OPEN.question, *history, settings=first)) == alone
     assert (
         taught(CHOICE, OPEN, settings=first).labels.tolist() == taught(CHOICE, OPEN).labels.tolist()
@@ -296,13 +296,13 @@ def test_the_time_sentence(seconds: float, num_frames: int, sentence: str) -> No
 
 
 def test_options_get_letters_in_their_order() -> None:
-    assert phrase_question(CHOICE, "letter") == (
+    assert format_question(CHOICE, "letter") == (
         "Which colour?\nA. red\nB. blue\nC. green\nAnswer with the letter of the right option."
     )
     assert (
-        phrase_answer(CHOICE, "letter"),
-        phrase_answer(OPEN, "letter"),
-        phrase_question(OPEN, "letter"),
+        format_answer(CHOICE, "letter"),
+        format_answer(OPEN, "letter"),
+        format_question(OPEN, "letter"),
     ) == (
         "B",
         "A ball.",
@@ -311,9 +311,9 @@ def test_options_get_letters_in_their_order() -> None:
 
 
 def test_options_can_be_asked_for_in_words() -> None:
-    asked = phrase_question(CHOICE, "words")
+    asked = format_question(CHOICE, "words")
     assert asked == "Which colour?\nred\nblue\ngreen\nAnswer with one of these options."
-    assert phrase_answer(CHOICE, "words") == CHOICE.answer
+    assert format_answer(CHOICE, "words") == CHOICE.answer
 
 
 @pytest.mark.parametrize("words", ("", "  \n\t"))
@@ -321,9 +321,9 @@ def test_options_can_be_asked_for_in_words() -> None:
 def test_an_empty_question_is_refused_by_its_id(words: str, question_format: str) -> None:
     empty = Question("q 17", "", question_format, words, "a", ("a", "b"))  # type: ignore[arg-type]
     with pytest.raises(QuestionError, match="'q 17' is empty"):
-        converse((OPEN, empty), SETTINGS)
+        build_conversation((OPEN, empty), SETTINGS)
 
 
 def test_a_conversation_without_a_question_is_refused() -> None:
     with pytest.raises(QuestionError, match="at least one question"):
-        converse((), SETTINGS)
+        build_conversation((), SETTINGS)

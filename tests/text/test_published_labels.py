@@ -9,7 +9,7 @@ from tokenizers import Regex, models, pre_tokenizers
 from tokenizers import Tokenizer as WordTokenizer
 
 from lit_hour.config.schema import TextConfig
-from lit_hour.text.chat_template import encode_conversation
+from lit_hour.text.chat_template import tokenize_conversation
 from lit_hour.text.tokenizer import END_OF_TURN, START_OF_TURN, Tokenizer
 from lit_hour.types import IGNORED_LABEL, VISUAL_PLACEHOLDER, Conversation, Message, Role, Text
 
@@ -45,7 +45,7 @@ def published_conversation(published: dict[str, Any]) -> Conversation:
 @pytest.fixture(scope="module")
 def published_text(published: dict[str, Any], word_tokenizer: Tokenizer) -> Text:
     settings = TextConfig(learn_template=True)
-    return encode_conversation(
+    return tokenize_conversation(
         word_tokenizer, published_conversation(published), settings, num_placeholders=1, note=""
     )
 
@@ -73,7 +73,7 @@ def test_the_default_learns_answers_only_from_the_same_conversation(
     published: dict[str, Any], word_tokenizer: Tokenizer
 ) -> None:
     conversation = published_conversation(published)
-    text = encode_conversation(
+    text = tokenize_conversation(
         word_tokenizer, conversation, TextConfig(), num_placeholders=1, note=""
     )
     learnt = word_tokenizer.convert_ids_to_tokens(

@@ -15,9 +15,9 @@ from lit_hour.text.tokenizer import (
     START_OF_TURN,
     Tokenizer,
     copy_tokenizer,
-    learn_byte_level_tokenizer,
     load_tokenizer,
     save_tokenizer,
+    train_byte_level_tokenizer,
 )
 from tests import REPOSITORY
 
@@ -41,14 +41,14 @@ TEXTS = (
 
 TRAIN_AGAIN = """
 import sys
-from lit_hour.text.tokenizer import learn_byte_level_tokenizer
-print(learn_byte_level_tokenizer(sys.argv[1:], 400).backend_tokenizer.to_str())
+from lit_hour.text.tokenizer import train_byte_level_tokenizer
+print(train_byte_level_tokenizer(sys.argv[1:], 400).backend_tokenizer.to_str())
 """
 
 
 @pytest.fixture(scope="module")
 def tokenizer() -> Tokenizer:
-    return learn_byte_level_tokenizer(LEARNT_FROM, 400)
+    return train_byte_level_tokenizer(LEARNT_FROM, 400)
 
 
 def encode(tokenizer: Tokenizer, text: str) -> list[int]:
@@ -83,7 +83,7 @@ def test_frequent_words_become_one_token_and_rare_ones_stay_bytes(tokenizer: Tok
 
 
 def test_each_byte_and_each_special_token_has_an_id(tokenizer: Tokenizer) -> None:
-    smallest = learn_byte_level_tokenizer([], 300)
+    smallest = train_byte_level_tokenizer([], 300)
     assert len(smallest) == 256 + 3
     assert len(tokenizer) <= 400
     for special in (START_OF_TURN, END_OF_TURN, END_OF_TEXT):
@@ -93,7 +93,7 @@ def test_each_byte_and_each_special_token_has_an_id(tokenizer: Tokenizer) -> Non
 
 def test_the_same_texts_give_the_same_tokenizer_in_any_process(tokenizer: Tokenizer) -> None:
     here = tokenizer.backend_tokenizer.to_str()
-    assert learn_byte_level_tokenizer(iter(LEARNT_FROM), 400).backend_tokenizer.to_str() == here
+    assert train_byte_level_tokenizer(iter(LEARNT_FROM), 400).backend_tokenizer.to_str() == here
     repository = REPOSITORY
     there = subprocess.run(
         [sys.executable, "-c", TRAIN_AGAIN, *LEARNT_FROM],
@@ -142,7 +142,7 @@ def test_a_tokenizer_without_turns_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("file", ("tokenizer.json", "tokenizer_config.json"))
 @pytest.mark.parametrize("damage", ("", "{", "[]", '{"model": 3', "\\xff"))
 def test_a_damaged_tokenizer_is_named(tmp_path: Path, file: str, damage: str) -> None:
-    save_tokenizer(learn_byte_level_tokenizer([], 300), tmp_path)
+    save_tokenizer(train_byte_level_tokenizer([], 300), tmp_path)
     (tmp_path / file).write_text(damage, encoding="utf-8")
     with pytest.raises(WeightsError, match=f"{file} is"):
         load_tokenizer(tmp_path)
@@ -157,7 +157,7 @@ def test_a_file_that_is_no_tokenizer_is_named_by_what_it_lacks(tmp_path: Path) -
 
 
 def test_a_learnt_tokenizer_names_a_class_that_every_transformers_knows(tmp_path: Path) -> None:
-    learnt = learn_byte_level_tokenizer(["red circle"] * 9, 300)
+    learnt = train_byte_level_tokenizer(["red circle"] * 9, 300)
     save_tokenizer(learnt, tmp_path)
     assert (
         json.loads((tmp_path / "tokenizer_config.json").read_text())["tokenizer_class"]
@@ -167,7 +167,7 @@ def test_a_learnt_tokenizer_names_a_class_that_every_transformers_knows(tmp_path
 
 
 def test_a_copied_tokenizer_is_the_files_as_they_were(tmp_path: Path) -> None:
-    save_tokenizer(learn_byte_level_tokenizer([], 300), tmp_path)
+    save_tokenizer(train_byte_level_tokenizer([], 300), tmp_path)
     (tmp_path / "config.json").write_text("{}")
     copy_tokenizer(tmp_path, tmp_path / "copy")
     copied = {file.name: file.read_bytes() for file in (tmp_path / "copy").iterdir()}

@@ -16,7 +16,7 @@ from transformers import Qwen2Config, Qwen2ForCausalLM, SiglipVisionConfig, Sigl
 
 from lit_hour.config.schema import PackConfig, VideoConfig
 from lit_hour.data.packing.pack import pack
-from lit_hour.text.tokenizer import learn_byte_level_tokenizer
+from lit_hour.text.tokenizer import train_byte_level_tokenizer
 from tests.media.written import write_video
 from tests.siglip_tower import lit_hour_siglip
 
@@ -101,7 +101,7 @@ def write_onevision(folder: Path) -> None:
         folder / "model.safetensors",
     )
     (folder / "config.json").write_text(json.dumps({**LANGUAGE, **ONEVISION}), encoding="utf-8")
-    learn_byte_level_tokenizer([], 300).save_pretrained(str(folder))
+    train_byte_level_tokenizer([], 300).save_pretrained(str(folder))
 
 
 def write_sources(shards: Path, files: Path, video: VideoConfig) -> None:

@@ -27,7 +27,7 @@ def test_what_was_annotated_trains_a_model_which_is_evaluated(
     kept = sum(
         counts for formats in finished.totals.num_questions.values() for counts in formats.values()
     )
-    assert report.score.num_asked == report.score.num_questions == kept > 100
+    assert report.score.num_evaluated == report.score.num_questions == kept > 100
     assert (
         set(report.groups["format"]) == {"open ended", "multiple choice"}
         and len(report.groups["task"]) > 18

@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from lit_hour.config.load import config_from_dict
-from lit_hour.text.tokenizer import learn_byte_level_tokenizer
+from lit_hour.text.tokenizer import train_byte_level_tokenizer
 from lit_hour.weights.hf_config import read_published_config, settings_of
 from lit_hour.weights.hf_folder import outline_model, without_tied
 from lit_hour.weights.name_map import outline_published
@@ -66,7 +66,7 @@ def write_hour_llava(folder: Path, shard_bytes: int = 40_000, **changes: Any) ->
     write_config(folder, **changes)
     weights = hour_llava_weights(folder)
     write_weights(folder, weights.items(), shard_bytes)
-    learn_byte_level_tokenizer([], NUM_TOKENS).save_pretrained(str(folder))
+    train_byte_level_tokenizer([], NUM_TOKENS).save_pretrained(str(folder))
     return weights
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from lit_hour.config.load import config_from_dict
-from lit_hour.text.tokenizer import learn_byte_level_tokenizer
+from lit_hour.text.tokenizer import train_byte_level_tokenizer
 from lit_hour.weights.hf_config import read_published_config, settings_of
 from lit_hour.weights.hf_folder import outline_model, without_tied
 from lit_hour.weights.name_map import outline_published
@@ -85,7 +85,7 @@ def write_large(folder: Path, sizes: dict[str, Any], shard_bytes: int) -> int:
     write_weights(
         folder, ((name, repeated(outline.shape)) for name, outline in outlines.items()), shard_bytes
     )
-    learn_byte_level_tokenizer([], NUM_TOKENS).save_pretrained(str(folder))
+    train_byte_level_tokenizer([], NUM_TOKENS).save_pretrained(str(folder))
     return open_weights(folder).num_bytes
 
 

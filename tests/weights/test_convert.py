@@ -17,7 +17,7 @@ from lit_hour.errors import ConfigError, InputError, RunError, WeightsError
 from lit_hour.inference.predictor import Session
 from lit_hour.model.hour_llava import HourLLaVA
 from lit_hour.run_dir import RunFolder
-from lit_hour.text.tokenizer import learn_byte_level_tokenizer
+from lit_hour.text.tokenizer import train_byte_level_tokenizer
 from lit_hour.weights.convert import convert
 from lit_hour.weights.hf_config import read_published_config, settings_of
 from tests.small_run import Trained
@@ -268,7 +268,7 @@ UNFIT = {
         r"model_type='llama'",
     ),
     "large tokenizer": (
-        lambda folder: learn_byte_level_tokenizer(
+        lambda folder: train_byte_level_tokenizer(
             ["abc abd abe abf " * 9] * 9 + [str(n) for n in range(999)], 400
         ).save_pretrained(folder),
         r"vocab_size=320, and the tokenizer beside it has 400 tokens: it belongs to another model",

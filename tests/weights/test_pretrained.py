@@ -11,7 +11,7 @@ from lit_hour.config.load import load_config
 from lit_hour.config.schema import Config
 from lit_hour.errors import ConfigError, InputError, RunError, WeightsError
 from lit_hour.model.hour_llava import HourLLaVA
-from lit_hour.text.tokenizer import learn_byte_level_tokenizer, save_tokenizer
+from lit_hour.text.tokenizer import save_tokenizer, train_byte_level_tokenizer
 from lit_hour.weights.convert import convert
 from lit_hour.weights.pretrained import load_starting_weights, starting_config, starting_tokenizer
 from tests.weights.made import (
@@ -294,7 +294,7 @@ def test_a_tokenizer_with_more_tokens_than_the_embedding_has_rows_is_refused(
     folders: Path, tmp_path: Path
 ) -> None:
     source = shutil.copytree(folders / "hour_llava", tmp_path / "misfit")
-    save_tokenizer(learn_byte_level_tokenizer(map(str, range(10_000)), 600), source)
+    save_tokenizer(train_byte_level_tokenizer(map(str, range(10_000)), 600), source)
     with pytest.raises(ConfigError, match=r"vocabulary_size=320, but the tokenizer has \d+ tokens"):
         starting_config(load_config(None, [*WORDS, f"training.start_from={source}"]))
 

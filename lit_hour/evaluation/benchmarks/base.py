@@ -11,7 +11,7 @@ from typing import Any
 
 from lit_hour.data.questions.record import check_path, check_text, did_you_mean
 from lit_hour.errors import QuestionError
-from lit_hour.evaluation.benchmarks.files import Content
+from lit_hour.evaluation.benchmarks.files import BenchmarkFile
 from lit_hour.evaluation.item import Item
 
 Options = Mapping[str, str]
@@ -33,7 +33,7 @@ class Record:
     fields: Mapping[str, Any]
 
     @property
-    def place(self) -> str:
+    def location(self) -> str:
         """How messages call it."""
         return f"{self.file}: record {self.name}"
 
@@ -41,14 +41,14 @@ class Record:
         """What stands in a column that has to be there."""
         if column not in self.fields:
             raise QuestionError(
-                f"{self.place}: column '{column}' is missing{did_you_mean(column, self.fields)}"
+                f"{self.location}: column '{column}' is missing{did_you_mean(column, self.fields)}"
             )
         return self.fields[column]
 
     def text(self, column: str) -> str:
         """The text of a column, as it is, that has more than blanks in it."""
         value = self.value(column)
-        check_text(value, column, self.place)
+        check_text(value, column, self.location)
         return value
 
     def texts(self, column: str) -> tuple[str, ...]:
@@ -60,37 +60,37 @@ class Record:
             or not all(isinstance(text, str) for text in value)
         ):
             raise QuestionError(
-                f"{self.place}: column '{column}' has to be a list of texts, not {value!r}"
+                f"{self.location}: column '{column}' has to be a list of texts, not {value!r}"
             )
         for text in filter(str.strip, value):
-            check_text(text, column, self.place)
+            check_text(text, column, self.location)
         return tuple(value)
 
-    def name_in(self, column: str) -> str:
+    def identifier(self, column: str) -> str:
         """The text or whole number of a column, as text."""
         value = self.value(column)
         if isinstance(value, bool) or not isinstance(value, str | int) or not str(value).strip():
             raise QuestionError(
-                f"{self.place}: column '{column}' has to be a text or a whole number, not {value!r}"
+                f"{self.location}: column '{column}' has to be a text or a whole number, not {value!r}"
             )
         return str(value).strip()
 
     def one_of(self, column: str, choices: Iterable[str]) -> str:
         """The text of a column that takes only some."""
-        return self.check_choice(self.name_in(column), column, choices)
+        return self.check_choice(self.identifier(column), column, choices)
 
     def check_choice(self, value: str, column: str, choices: Iterable[str]) -> str:
         """The value, if it is one of the choices."""
         known = tuple(choices)
         if value not in known:
             raise QuestionError(
-                f"{self.place}: column '{column}': {value!r} is none of {', '.join(known)}{did_you_mean(value, known)}"
+                f"{self.location}: column '{column}': {value!r} is none of {', '.join(known)}{did_you_mean(value, known)}"
             )
         return value
 
     def video(self, name: str, column: str) -> str:
         """A path of a video, which must not lead out of the folder of videos."""
-        return check_path(name, column, self.place)
+        return check_path(name, column, self.location)
 
 
 def never(_: Any) -> bool:
@@ -99,7 +99,7 @@ def never(_: Any) -> bool:
 
 
 @dataclass(frozen=True)
-class Family:
+class Benchmark:
     """A benchmark, as its files are published.
 
     Attributes:
@@ -116,21 +116,21 @@ class Family:
     title: str
     columns: tuple[str, ...]
     num_published: int
-    spread: Callable[[Sequence[Content]], Iterator[Record]]
+    iter_records: Callable[[Sequence[BenchmarkFile]], Iterator[Record]]
     parse: Callable[[Record], Item]
-    holds_answers: Callable[[Any], bool] = never
+    is_answer_file: Callable[[Any], bool] = never
     hint: str = ""
 
 
-def spread_list(contents: Sequence[Content]) -> Iterator[Record]:
+def iter_list_records(contents: Sequence[BenchmarkFile]) -> Iterator[Record]:
     """The records of files that are lists of them."""
     for content in contents:
-        if isinstance(content.value, list):
-            for number, fields in enumerate(content.value, start=1):
-                yield Record(content.file, str(number), fields if isinstance(fields, dict) else {})
+        if isinstance(content.content, list):
+            for number, fields in enumerate(content.content, start=1):
+                yield Record(content.path, str(number), fields if isinstance(fields, dict) else {})
 
 
-def letter_options(record: Record, column: str) -> Options:
+def lettered_options(record: Record, column: str) -> Options:
     """The options of a column, in order, with letters. Some published options are blank, and are shown so.
 
     Raises:
@@ -139,12 +139,12 @@ def letter_options(record: Record, column: str) -> Options:
     words = record.texts(column)
     if not 2 <= len(words) <= len(ascii_uppercase):
         raise QuestionError(
-            f"{record.place}: column '{column}' has {len(words)} options; it takes 2 to {len(ascii_uppercase)}"
+            f"{record.location}: column '{column}' has {len(words)} options; it takes 2 to {len(ascii_uppercase)}"
         )
     return dict(zip(ascii_uppercase, words, strict=False))
 
 
-def read_labels(lines: Sequence[str], column: str, place: str) -> Options:
+def parse_labeled_options(lines: Sequence[str], column: str, place: str) -> Options:
     """Options that bring their letters with them, such as "A. red" or "(B) blue".
 
     Raises:

@@ -8,12 +8,14 @@ from string import ascii_uppercase
 
 from lit_hour.data.questions.file import read_questions
 from lit_hour.errors import QuestionError
-from lit_hour.evaluation.benchmarks.files import name_digests, read_content
-from lit_hour.evaluation.item import Item, Questions
+from lit_hour.evaluation.benchmarks.files import file_digests, read_file
+from lit_hour.evaluation.item import Item, QuestionSet
 from lit_hour.types import Question
 
 
-def read_own(files: Sequence[Path], phrase: Callable[[Question], str], title: str) -> Questions:
+def load_custom(
+    files: Sequence[Path], phrase: Callable[[Question], str], title: str
+) -> QuestionSet:
     """Every question about a video; the formats are those of shards/README.md.
 
     Args:
@@ -35,14 +37,14 @@ def read_own(files: Sequence[Path], phrase: Callable[[Question], str], title: st
                 place = f"{file}: question {question.id!r}"
                 if question.id in items:
                     raise QuestionError(
-                        f"{place}: the id is taken by {items[question.id].place}; ids must be unique"
+                        f"{place}: the id is taken by {items[question.id].location}; ids must be unique"
                     )
                 items[question.id] = _item(question, subject.files[0], phrase(question), place)
-    return Questions(
+    return QuestionSet(
         "own",
         title,
         tuple(items.values()),
-        files=name_digests([read_content(file) for file in files]),
+        files=file_digests([read_file(file) for file in files]),
     )
 
 
@@ -60,5 +62,5 @@ def _item(question: Question, video: str, prompt: str, place: str) -> Item:
             "format": (question.format.replace("_", " "),),
             **({"task": (question.task,)} if question.task else {}),
         },
-        place=place,
+        location=place,
     )

@@ -10,15 +10,15 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from lit_hour.errors import QuestionError
-from lit_hour.evaluation.benchmarks.base import Family, Record, spread_list
-from lit_hour.evaluation.benchmarks.files import Content
+from lit_hour.evaluation.benchmarks.base import Benchmark, Record, iter_list_records
+from lit_hour.evaluation.benchmarks.files import BenchmarkFile
 from lit_hour.evaluation.item import Item
 
 NUM_OPTIONS = 5
 INSTRUCTION = "Answer with the option's letter from the given choices directly."
 
 
-def holds_answers(value: Any) -> bool:
+def is_answer_file(value: Any) -> bool:
     """Whether a file's JSON maps ids to places of options."""
     return (
         isinstance(value, dict)
@@ -27,16 +27,16 @@ def holds_answers(value: Any) -> bool:
     )
 
 
-def spread(contents: Sequence[Content]) -> Iterator[Record]:
+def iter_records(contents: Sequence[BenchmarkFile]) -> Iterator[Record]:
     """The records whose answers are published, and the answers to which no record belongs; all records where there are none."""
     answers = {
         key: answer
         for content in contents
-        if holds_answers(content.value)
-        for key, answer in content.value.items()
+        if is_answer_file(content.content)
+        for key, answer in content.content.items()
     }
     asked = set()
-    for record in spread_list(contents):
+    for record in iter_list_records(contents):
         identifier = str(record.fields.get("q_uid"))
         asked.add(identifier)
         if identifier in answers:
@@ -44,10 +44,10 @@ def spread(contents: Sequence[Content]) -> Iterator[Record]:
         elif not answers or "q_uid" not in record.fields:
             yield record
     for content in contents:
-        if holds_answers(content.value):
+        if is_answer_file(content.content):
             yield from (
-                Record(content.file, key, {"q_uid": key})
-                for key in content.value
+                Record(content.path, key, {"q_uid": key})
+                for key in content.content
                 if key not in asked
             )
 
@@ -59,9 +59,9 @@ def parse(record: Record) -> Item:
     place = record.value("answer")
     if isinstance(place, bool) or not isinstance(place, int) or not 0 <= place < NUM_OPTIONS:
         raise QuestionError(
-            f"{record.place}: column 'answer': {place!r} is no place from 0 to {NUM_OPTIONS - 1}"
+            f"{record.location}: column 'answer': {place!r} is no place from 0 to {NUM_OPTIONS - 1}"
         )
-    identifier = record.name_in("q_uid")
+    identifier = record.identifier("q_uid")
     listed = [f"{letter}. {words}" for letter, words in options.items()]
     return Item(
         id=identifier,
@@ -72,17 +72,17 @@ def parse(record: Record) -> Item:
         answer="ABCDE"[place],
         rule="choice",
         groups={},
-        place=record.place,
+        location=record.location,
     )
 
 
-FAMILY = Family(
+BENCHMARK = Benchmark(
     name="egoschema",
     title="EgoSchema subset",
     columns=("q_uid", "question", *(f"option {place}" for place in range(NUM_OPTIONS)), "answer"),
     num_published=500,
-    spread=spread,
+    iter_records=iter_records,
     parse=parse,
-    holds_answers=holds_answers,
+    is_answer_file=is_answer_file,
     hint="give both questions.json and subset_answers.json",
 )

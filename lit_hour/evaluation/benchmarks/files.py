@@ -15,15 +15,15 @@ from lit_hour.errors import QuestionError
 
 
 @dataclass(frozen=True)
-class Content:
+class BenchmarkFile:
     """What a file holds: a list of records, or whatever its JSON is; with the SHA-256 of its bytes."""
 
-    file: Path
-    value: Any
-    digest: str
+    path: Path
+    content: Any
+    sha256: str
 
 
-def read_content(file: Path) -> Content:
+def read_file(file: Path) -> BenchmarkFile:
     """Read a `.json`, `.jsonl` or `.parquet`; parquet needs pyarrow.
 
     Raises:
@@ -36,14 +36,16 @@ def read_content(file: Path) -> Content:
         content = file.read_bytes()
     except OSError as error:
         raise QuestionError(f"{file} cannot be read ({error.strerror})") from error
-    return Content(file, readers[file.suffix](content, file), hashlib.sha256(content).hexdigest())
+    return BenchmarkFile(
+        file, readers[file.suffix](content, file), hashlib.sha256(content).hexdigest()
+    )
 
 
-def name_digests(contents: Sequence[Content]) -> dict[str, str]:
+def file_digests(contents: Sequence[BenchmarkFile]) -> dict[str, str]:
     """The digest of each file under its name, or under its whole path where files share a name."""
-    names = Counter(content.file.name for content in contents)
+    names = Counter(content.path.name for content in contents)
     return {
-        content.file.name if names[content.file.name] == 1 else str(content.file): content.digest
+        content.path.name if names[content.path.name] == 1 else str(content.path): content.sha256
         for content in contents
     }
 

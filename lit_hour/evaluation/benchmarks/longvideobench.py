@@ -8,7 +8,13 @@ draws an option for it at random.
 from __future__ import annotations
 
 from lit_hour.errors import QuestionError
-from lit_hour.evaluation.benchmarks.base import Family, Options, Record, letter_options, spread_list
+from lit_hour.evaluation.benchmarks.base import (
+    Benchmark,
+    Options,
+    Record,
+    iter_list_records,
+    lettered_options,
+)
 from lit_hour.evaluation.item import Item
 
 INSTRUCTION = "Answer with the option's letter from the given choices directly."
@@ -17,11 +23,11 @@ DURATION_GROUPS_SECONDS = ("15", "60", "600", "3600")
 
 def parse(record: Record) -> Item:
     """One record of `lvb_val.json`; the test set has no answers and is refused."""
-    options = letter_options(record, "candidates")
+    options = lettered_options(record, "candidates")
     question = record.text("question")
     listed = [f"{letter}. {words}" for letter, words in options.items()]
     return Item(
-        id=record.name_in("id"),
+        id=record.identifier("id"),
         videos=(record.video(record.text("video_path"), "video_path"),),
         question=question,
         prompt="\n".join([f"Question: {question}", *listed, INSTRUCTION]),
@@ -35,7 +41,7 @@ def parse(record: Record) -> Item:
             "level": (record.text("level"),),
             "category": (record.text("question_category"),),
         },
-        place=record.place,
+        location=record.location,
     )
 
 
@@ -43,12 +49,12 @@ def _true_letter(record: Record, options: Options) -> str:
     choice = record.value("correct_choice")
     if isinstance(choice, bool) or not isinstance(choice, int) or not 0 <= choice < len(options):
         raise QuestionError(
-            f"{record.place}: column 'correct_choice': {choice!r} is no place from 0 to {len(options) - 1}"
+            f"{record.location}: column 'correct_choice': {choice!r} is no place from 0 to {len(options) - 1}"
         )
     return list(options)[choice]
 
 
-FAMILY = Family(
+BENCHMARK = Benchmark(
     name="longvideobench",
     title="LongVideoBench validation",
     columns=(
@@ -62,7 +68,7 @@ FAMILY = Family(
         "question_category",
     ),
     num_published=1337,
-    spread=spread_list,
+    iter_records=iter_list_records,
     parse=parse,
     hint="the test set is published without answers: take lvb_val.json",
 )

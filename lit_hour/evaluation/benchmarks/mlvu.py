@@ -7,7 +7,13 @@ Source: MLVU (arXiv:2406.04264) and the code published with it, which asks with 
 from __future__ import annotations
 
 from lit_hour.errors import QuestionError
-from lit_hour.evaluation.benchmarks.base import Family, Options, Record, letter_options, spread_list
+from lit_hour.evaluation.benchmarks.base import (
+    Benchmark,
+    Options,
+    Record,
+    iter_list_records,
+    lettered_options,
+)
 from lit_hour.evaluation.item import Item
 
 FOLDER_OF_CHOICE_TASK = {
@@ -43,10 +49,10 @@ def parse(record: Record) -> Item:
             answer=answer,
             rule="needs_judge",
             groups={"task": (task,)},
-            place=record.place,
-            system=GENERATION_SYSTEM,
+            location=record.location,
+            system_prompt=GENERATION_SYSTEM,
         )
-    options = letter_options(record, "candidates")
+    options = lettered_options(record, "candidates")
     listed = "\n".join(f"({letter}) {words}" for letter, words in options.items())
     return Item(
         id=f"{folder}/{record.name}",
@@ -58,8 +64,8 @@ def parse(record: Record) -> Item:
         answer=_true_letter(answer, options, record),
         rule="mlvu",
         groups={"task": (task,)},
-        place=record.place,
-        system=CHOICE_SYSTEM,
+        location=record.location,
+        system_prompt=CHOICE_SYSTEM,
         answer_start="Best option:(",
     )
 
@@ -69,16 +75,16 @@ def _true_letter(answer: str, options: Options, record: Record) -> str:
     letters = [letter for letter, words in options.items() if words == answer]
     if not letters:
         raise QuestionError(
-            f"{record.place}: column 'answer': {answer!r} is none of the options {list(options.values())!r}"
+            f"{record.location}: column 'answer': {answer!r} is none of the options {list(options.values())!r}"
         )
     return letters[-1]
 
 
-FAMILY = Family(
+BENCHMARK = Benchmark(
     name="mlvu",
     title="MLVU dev",
     columns=("video", "duration", "question", "answer", "question_type"),
     num_published=2593,
-    spread=spread_list,
+    iter_records=iter_list_records,
     parse=parse,
 )

@@ -10,8 +10,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from lit_hour.errors import QuestionError
-from lit_hour.evaluation.benchmarks.base import Family, Options, Record, read_labels
-from lit_hour.evaluation.benchmarks.files import Content
+from lit_hour.evaluation.benchmarks.base import Benchmark, Options, Record, parse_labeled_options
+from lit_hour.evaluation.benchmarks.files import BenchmarkFile
 from lit_hour.evaluation.item import Item, Rule
 
 ASPECTS = ("action", "direction", "speed", "order", "attribute_change")
@@ -32,10 +32,10 @@ YES_NO = {"yes": "yes", "no": "no"}
 _CAPTION = re.compile(r"((?:Caption|Sentence) [AB]|Option [12]): (.*)")
 
 
-def spread(contents: Sequence[Content]) -> Iterator[Record]:
+def iter_records(contents: Sequence[BenchmarkFile]) -> Iterator[Record]:
     """A record for each question of each aspect of each video, named by the three."""
     for content in contents:
-        for video, aspects in _entries(content.value):
+        for video, aspects in _entries(content.content):
             for aspect, questions in _entries(aspects):
                 for number, fields in enumerate(
                     questions if isinstance(questions, list) else [questions], start=1
@@ -45,7 +45,7 @@ def spread(contents: Sequence[Content]) -> Iterator[Record]:
                         if isinstance(fields, dict)
                         else {}
                     )
-                    yield Record(content.file, f"{video}/{aspect}/{number}", known)
+                    yield Record(content.path, f"{video}/{aspect}/{number}", known)
 
 
 def _entries(value: Any) -> Iterator[tuple[str, Any]]:
@@ -68,7 +68,7 @@ def parse(record: Record) -> Item:
         options = {match[1]: match[2] for match in map(_CAPTION.fullmatch, lines) if match}
         answer = _label(answer, lines, options, record)
     else:
-        options = read_labels(lines, "question", record.place)
+        options = parse_labeled_options(lines, "question", record.location)
         answer = _label(answer, lines, options, record)
     return Item(
         id=f"{task}/{record.name}",
@@ -79,7 +79,7 @@ def parse(record: Record) -> Item:
         answer=answer,
         rule=RULE_OF_TASK[task],
         groups={"task": (task,), "aspect": (aspect,), "aspect of a task": (f"{task}, {aspect}",)},
-        place=record.place,
+        location=record.location,
     )
 
 
@@ -97,15 +97,15 @@ def _label(answer: str, lines: list[str], options: Options, record: Record) -> s
         if line.strip() == answer.strip():
             return label
     raise QuestionError(
-        f"{record.place}: column 'answer': {answer!r} is none of the options {lines!r}"
+        f"{record.location}: column 'answer': {answer!r} is none of the options {lines!r}"
     )
 
 
-FAMILY = Family(
+BENCHMARK = Benchmark(
     name="tempcompass",
     title="TempCompass",
     columns=("video", "aspect", "question", "answer"),
     num_published=7540,
-    spread=spread,
+    iter_records=iter_records,
     parse=parse,
 )

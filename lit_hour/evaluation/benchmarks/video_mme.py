@@ -11,8 +11,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from lit_hour.evaluation.benchmarks.base import Family, Record, read_labels, spread_list
-from lit_hour.evaluation.benchmarks.files import Content
+from lit_hour.evaluation.benchmarks.base import (
+    Benchmark,
+    Record,
+    iter_list_records,
+    parse_labeled_options,
+)
+from lit_hour.evaluation.benchmarks.files import BenchmarkFile
 from lit_hour.evaluation.item import Item
 from lit_hour.evaluation.subtitles import Subtitle, subtitles_at
 
@@ -35,9 +40,9 @@ COLUMN_OF_AUTHORS_KEY = {
 _YOUTUBE_ID = re.compile(r"(?:[?&]v=|youtu\.be/)([\w-]{11})")
 
 
-def spread(contents: Sequence[Content]) -> Iterator[Record]:
+def iter_records(contents: Sequence[BenchmarkFile]) -> Iterator[Record]:
     """The rows of the table, or the questions of each video with what is said of the video, in the columns of the table."""
-    for record in spread_list(contents):
+    for record in iter_list_records(contents):
         asked = record.fields.get("questions")
         if not isinstance(asked, list):
             yield record
@@ -57,11 +62,11 @@ def _rename(fields: Mapping[str, Any]) -> dict[str, Any]:
 def parse(record: Record) -> Item:
     """One question, asked without subtitles."""
     lines = record.texts("options")
-    options = read_labels(lines, "options", record.place)
+    options = parse_labeled_options(lines, "options", record.location)
     question = record.text("question")
     video = record.video(record.text("videoID"), "videoID")
     return Item(
-        id=record.name_in("question_id"),
+        id=record.identifier("question_id"),
         videos=tuple(video + suffix for suffix in VIDEO_SUFFIXES),
         question=question,
         prompt="\n".join([INSTRUCTION, question, *lines, BEFORE_ANSWER]),
@@ -74,7 +79,7 @@ def parse(record: Record) -> Item:
             "sub-category": (record.text("sub_category"),),
             "task": (record.text("task_type"),),
         },
-        place=record.place,
+        location=record.location,
     )
 
 
@@ -93,7 +98,7 @@ def add_subtitles(
     return replace(item, prompt=prompt, groups=groups)
 
 
-FAMILY = Family(
+BENCHMARK = Benchmark(
     name="video_mme",
     title="Video-MME",
     columns=(
@@ -108,6 +113,6 @@ FAMILY = Family(
         "answer",
     ),
     num_published=2700,
-    spread=spread,
+    iter_records=iter_records,
     parse=parse,
 )

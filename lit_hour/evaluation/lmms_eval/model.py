@@ -20,11 +20,11 @@ from lmms_eval.api.model import lmms
 from tqdm import tqdm
 
 from lit_hour.evaluation.lmms_eval.prompt import (
-    Decoding,
+    GenerationKwargs,
     Prompt,
-    file_of,
-    prompt_of_messages,
-    prompt_of_visuals,
+    prompt_from_messages,
+    prompt_from_visuals,
+    save_visual,
 )
 from lit_hour.inference.predictor import Memory, Session, weigh_answers
 from lit_hour.processor import Processor
@@ -111,7 +111,7 @@ class LitHour(lmms):
                 )
             context, target, doc_to_visual, *place = request.args
             document = self._document(*place)
-            prompt = prompt_of_visuals(doc_to_visual(document), context, request.task_name)
+            prompt = prompt_from_visuals(doc_to_visual(document), context, request.task_name)
             answer = target(document) if callable(target) else target
             conversation = self.session.processor.ask(prompt.text)
             (likelihood,) = weigh_answers(
@@ -138,12 +138,12 @@ class LitHour(lmms):
     def _asked(self, request: Instance) -> tuple[Prompt, Mapping[str, Any]]:
         """What a request asks, and its `generation_kwargs`."""
         context, generation_kwargs, doc_to_visual, *place = request.args
-        return prompt_of_visuals(
+        return prompt_from_visuals(
             doc_to_visual(self._document(*place)), context, request.task_name
         ), generation_kwargs
 
     def _answer(self, prompt: Prompt, generation_kwargs: Mapping[str, Any], task: str) -> str:
-        decoding = Decoding.parse(generation_kwargs, task)
+        decoding = GenerationKwargs.parse(generation_kwargs, task)
         for name in set(decoding.ignored) - self._warned:
             log.warning(
                 "task %s: %s=%s has no effect in lit_hour", task, name, generation_kwargs[name]
@@ -152,11 +152,11 @@ class LitHour(lmms):
         text = ""
         for piece in self._session_for(prompt, decoding).ask(self._remember(prompt), prompt.text):
             text += piece if isinstance(piece, str) else ""
-            if (end := decoding.find_end(text)) is not None:
+            if (end := decoding.find_stop(text)) is not None:
                 return text[:end]
         return text
 
-    def _session_for(self, prompt: Prompt, decoding: Decoding) -> Session:
+    def _session_for(self, prompt: Prompt, decoding: GenerationKwargs) -> Session:
         """The same model with what the task says in place of the run's settings."""
         config = self.session.config
         if decoding.max_new_tokens is not None:
@@ -171,7 +171,7 @@ class LitHour(lmms):
 
     def _remember(self, prompt: Prompt) -> Memory:
         with TemporaryDirectory(prefix="lit_hour_") as folder:
-            files = [file_of(visual, Path(folder)) for visual in prompt.visuals]
+            files = [save_visual(visual, Path(folder)) for visual in prompt.visuals]
             names = tuple(str(file).removeprefix(folder) for file in files)
             if self._remembered is None or self._remembered[0] != names:
                 self._remembered = None  # two hours at a time may not fit
@@ -192,6 +192,6 @@ class LitHourChat(LitHour):
 
     def _asked(self, request: Instance) -> tuple[Prompt, Mapping[str, Any]]:
         _, doc_to_messages, generation_kwargs, *place = request.args
-        return prompt_of_messages(
+        return prompt_from_messages(
             doc_to_messages(self._document(*place)), request.task_name
         ), generation_kwargs

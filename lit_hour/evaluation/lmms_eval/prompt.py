@@ -16,8 +16,8 @@ from PIL import Image
 from lit_hour.errors import ConfigError, QuestionError
 from lit_hour.types import IMAGE_MARK
 
-HONOURED = ("max_new_tokens", "until")
-OF_SAMPLING = (
+SUPPORTED = ("max_new_tokens", "until")
+SAMPLING_KEYS = (
     "do_sample",
     "temperature",
     "top_p",
@@ -27,7 +27,7 @@ OF_SAMPLING = (
 
 
 @dataclass(frozen=True)
-class Decoding:
+class GenerationKwargs:
     """How an answer is generated.
 
     Attributes:
@@ -41,14 +41,14 @@ class Decoding:
     ignored: tuple[str, ...]
 
     @classmethod
-    def parse(cls, values: Mapping[str, Any], task: str) -> Decoding:
+    def parse(cls, values: Mapping[str, Any], task: str) -> GenerationKwargs:
         """Read what a task, or `--gen_kwargs`, asks for.
 
         Raises:
             ConfigError: it asks for samples or beams, or for no token.
         """
         if _draws_samples(values) or (values.get("num_beams") or 1) > 1:
-            asked = ", ".join(f"{name}={values[name]}" for name in OF_SAMPLING if name in values)
+            asked = ", ".join(f"{name}={values[name]}" for name in SAMPLING_KEYS if name in values)
             raise ConfigError(
                 f"task {task} asks for {asked}, but lit_hour always takes the likeliest token:"
                 " give --gen_kwargs temperature=0,do_sample=false,num_beams=1"
@@ -64,10 +64,10 @@ class Decoding:
         return cls(
             max_new_tokens,
             (until,) if isinstance(until, str) else tuple(filter(None, until)),
-            tuple(name for name in values if name not in HONOURED + OF_SAMPLING),
+            tuple(name for name in values if name not in SUPPORTED + SAMPLING_KEYS),
         )
 
-    def find_end(self, text: str) -> int | None:
+    def find_stop(self, text: str) -> int | None:
         """Where an answer ends by `until`; None if it goes on."""
         return min((text.index(stop) for stop in self.until if stop in text), default=None)
 
@@ -98,7 +98,7 @@ class Prompt:
     system_prompt: str | None = None
 
 
-def prompt_of_visuals(visuals: Sequence[Any] | None, text: str, task: str) -> Prompt:
+def prompt_from_visuals(visuals: Sequence[Any] | None, text: str, task: str) -> Prompt:
     """The prompt of a simple task.
 
     Raises:
@@ -107,7 +107,7 @@ def prompt_of_visuals(visuals: Sequence[Any] | None, text: str, task: str) -> Pr
     return Prompt(tuple(_check_visual(visual, task) for visual in visuals or ()), text)
 
 
-def prompt_of_messages(messages: Sequence[dict[str, Any]], task: str) -> Prompt:
+def prompt_from_messages(messages: Sequence[dict[str, Any]], task: str) -> Prompt:
     """The prompt of a chat task.
 
     Where text stands before one of several pictures, each picture is marked in its place. A video, or a picture that is
@@ -130,7 +130,7 @@ def prompt_of_messages(messages: Sequence[dict[str, Any]], task: str) -> Prompt:
     return Prompt(tuple(visuals), "".join(parts), system_prompt)
 
 
-def file_of(visual: str | Image.Image, folder: Path) -> Path:
+def save_visual(visual: str | Image.Image, folder: Path) -> Path:
     """The file of a visual; a picture is written into the folder as PNG, without loss, under a name made of its content."""
     if isinstance(visual, str):
         return Path(visual)

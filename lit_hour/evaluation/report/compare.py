@@ -29,13 +29,13 @@ class Comparison:
 
     title: str
     num_shared: int
-    first_share: float
-    second_share: float
+    first_accuracy: float
+    second_accuracy: float
     interval: tuple[float, float] | None
     p_value: float
     groups: Mapping[str, Mapping[str, tuple[int, float, float]]]
-    only_first_right: tuple[tuple[Result, Result], ...]
-    only_second_right: tuple[tuple[Result, Result], ...]
+    only_first_correct: tuple[tuple[Result, Result], ...]
+    only_second_correct: tuple[tuple[Result, Result], ...]
     only_in_first: tuple[str, ...]
     only_in_second: tuple[str, ...]
     protocol_differences: Mapping[str, tuple[Any, Any]]
@@ -43,7 +43,7 @@ class Comparison:
     @property
     def difference(self) -> float:
         """The share of the first less that of the second."""
-        return self.first_share - self.second_share
+        return self.first_accuracy - self.second_accuracy
 
 
 def compare(first: Report, second: Report) -> Comparison:
@@ -60,7 +60,7 @@ def compare(first: Report, second: Report) -> Comparison:
     pairs = [
         (of_first[key], of_second[key])
         for key in of_first
-        if key in of_second and of_first[key].right is not None
+        if key in of_second and of_first[key].correct is not None
     ]
     if not pairs:
         raise ReportError(
@@ -71,20 +71,20 @@ def compare(first: Report, second: Report) -> Comparison:
             raise ReportError(
                 f"question {one.id!r} or its true answer is not the same in the two reports on {first.title}"
             )
-    only_first = tuple(pair for pair in pairs if pair[0].right and not pair[1].right)
-    only_second = tuple(pair for pair in pairs if pair[1].right and not pair[0].right)
+    only_first = tuple(pair for pair in pairs if pair[0].correct and not pair[1].correct)
+    only_second = tuple(pair for pair in pairs if pair[1].correct and not pair[0].correct)
     _, first_share, second_share = _shares(pairs)
-    gains = [bool(one.right) - bool(other.right) for one, other in pairs]
+    gains = [bool(one.correct) - bool(other.correct) for one, other in pairs]
     return Comparison(
         title=first.title,
         num_shared=len(pairs),
-        first_share=first_share,
-        second_share=second_share,
+        first_accuracy=first_share,
+        second_accuracy=second_share,
         interval=bootstrap_interval(gains, [one.video for one, _ in pairs]),
         p_value=mcnemar(len(only_first), len(only_second)),
         groups=_compare_groups(first, pairs),
-        only_first_right=only_first,
-        only_second_right=only_second,
+        only_first_correct=only_first,
+        only_second_correct=only_second,
         only_in_first=tuple(key for key in of_first if key not in of_second),
         only_in_second=tuple(key for key in of_second if key not in of_first),
         protocol_differences=differences(_protocol(first), _protocol(second)),
@@ -112,7 +112,7 @@ def differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str
 
 def _shares(pairs: list[tuple[Result, Result]]) -> tuple[int, float, float]:
     first, second = (
-        sum(bool(pair[place].right) for pair in pairs) / len(pairs) for place in (0, 1)
+        sum(bool(pair[place].correct) for pair in pairs) / len(pairs) for place in (0, 1)
     )
     return len(pairs), first, second
 

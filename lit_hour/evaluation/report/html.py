@@ -28,7 +28,7 @@ figure { display: inline-block; margin: .3em .3em 0 0; font-size: 12px; color: #
 """
 
 
-def report_page(report: Report, pictures: Mapping[str, Sequence[Picture]] | None = None) -> str:
+def render_report(report: Report, pictures: Mapping[str, Sequence[Picture]] | None = None) -> str:
     """The page of one report.
 
     Args:
@@ -37,13 +37,13 @@ def report_page(report: Report, pictures: Mapping[str, Sequence[Picture]] | None
     score = report.score
     counts = [
         ("questions in the files", score.num_questions),
-        ("asked", score.num_asked),
+        ("asked", score.num_evaluated),
         ("answered", score.num_answered),
         ("unmatched: no rule understands the answer, counted as wrong", score.num_unmatched),
-        ("right", score.num_right),
+        ("right", score.num_correct),
         ("skipped", len(report.skipped)),
-        ("records that could not be used", len(report.refused)),
-        ("answers that need a judge, in no score", len(report.unjudged)),
+        ("records that could not be used", len(report.invalid_records)),
+        ("answers that need a judge, in no score", len(report.needs_judge)),
     ]
     return _page(
         report.title,
@@ -59,13 +59,13 @@ def report_page(report: Report, pictures: Mapping[str, Sequence[Picture]] | None
                 ),
             ),
             *_reasons("Skipped questions", report.skipped),
-            *_reasons("Records that could not be used", report.refused),
+            *_reasons("Records that could not be used", report.invalid_records),
             *_wrong_answers(report, pictures or {}),
         ],
     )
 
 
-def comparison_page(comparison: Comparison, first_name: str, second_name: str) -> str:
+def render_comparison(comparison: Comparison, first_name: str, second_name: str) -> str:
     """The page of two reports side by side."""
     names = (escape(first_name), escape(second_name))
     low_high = (
@@ -74,8 +74,8 @@ def comparison_page(comparison: Comparison, first_name: str, second_name: str) -
         else "unknown"
     )
     verdicts = [
-        [names[0], percent(comparison.first_share), str(len(comparison.only_first_right))],
-        [names[1], percent(comparison.second_share), str(len(comparison.only_second_right))],
+        [names[0], percent(comparison.first_accuracy), str(len(comparison.only_first_correct))],
+        [names[1], percent(comparison.second_accuracy), str(len(comparison.only_second_correct))],
     ]
     alone = len(comparison.only_in_first), len(comparison.only_in_second)
     parts = [
@@ -102,9 +102,11 @@ def comparison_page(comparison: Comparison, first_name: str, second_name: str) -
             _table(["", *names], differences, num_words=3),
         ]
     for name, pairs in zip(
-        names, (comparison.only_first_right, comparison.only_second_right), strict=True
+        names, (comparison.only_first_correct, comparison.only_second_correct), strict=True
     ):
-        rows = [[_asked(one), _say(one.said), _say(two.said)] for one, two in pairs[:NUM_SHOWN]]
+        rows = [
+            [_asked(one), _say(one.response), _say(two.response)] for one, two in pairs[:NUM_SHOWN]
+        ]
         parts += [
             f"<h2>Only {name} is right</h2>",
             _shown(len(pairs)),
@@ -144,12 +146,12 @@ def _table(heads: Sequence[str], rows: Iterable[Sequence[str]], num_words: int =
 def _warnings(report: Report) -> list[str]:
     """What a reader has to know before taking the score for that of the benchmark."""
     score, warnings = report.score, []
-    if score.num_asked < score.num_questions:
-        missing = score.num_questions - score.num_asked
+    if score.num_evaluated < score.num_questions:
+        missing = score.num_questions - score.num_evaluated
         warnings.append(
             f"{missing} of the {score.num_questions} questions were not asked: this is a score on a part of them."
         )
-    num_in_files = len(report.results) + len(report.skipped) + len(report.refused)
+    num_in_files = len(report.results) + len(report.skipped) + len(report.invalid_records)
     if report.num_published is not None and num_in_files != report.num_published:
         warnings.append(
             f"The files hold {num_in_files} questions; the whole benchmark has {report.num_published}."
@@ -161,9 +163,9 @@ def _group_table(grouping: str, report: Report) -> str:
     rows = []
     for value, score in report.groups[grouping].items():
         low_high = " to ".join(map(percent, score.interval)) if score.interval else ""
-        bar = f'<div class="bar"><div style="width:{percent(score.share or 0)}%"></div></div>'
-        share = "" if score.share is None else percent(score.share)
-        asked = f"{score.num_asked} of {score.num_questions}"
+        bar = f'<div class="bar"><div style="width:{percent(score.accuracy or 0)}%"></div></div>'
+        share = "" if score.accuracy is None else percent(score.accuracy)
+        asked = f"{score.num_evaluated} of {score.num_questions}"
         rows.append([escape(value), bar, share, low_high, asked, str(score.num_unmatched)])
     mean = (
         f"<p>Mean of the groups: {percent(report.group_means[grouping])}%</p>"
@@ -203,7 +205,7 @@ def _wrong_answers(report: Report, pictures: Mapping[str, Sequence[Picture]]) ->
     for result in sorted(report.wrong, key=lambda result: result.chosen is not None)[:NUM_SHOWN]:
         figures = "".join(map(_figure, pictures.get(result.id, ())))
         understood = escape(result.chosen) if result.chosen is not None else "nothing"
-        said = f'{_say(result.said)}<br><span class="small">understood: {understood}</span>'
+        said = f'{_say(result.response)}<br><span class="small">understood: {understood}</span>'
         rows.append([f"{_asked(result)}<div>{figures}</div>", said])
     return [
         "<h2>Wrong answers</h2>",

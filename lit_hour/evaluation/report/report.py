@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from lit_hour.errors import ReportError
-from lit_hour.evaluation.item import Item, Questions
+from lit_hour.evaluation.item import Item, QuestionSet
 from lit_hour.evaluation.scoring import bootstrap_interval, score_answer
 from lit_hour.io.atomic import write_whole
 
@@ -39,9 +39,9 @@ class Result:
     question: str
     options: Mapping[str, str]
     answer: str
-    said: str
+    response: str
     chosen: str | None
-    right: bool | None
+    correct: bool | None
 
 
 @dataclass(frozen=True)
@@ -58,11 +58,11 @@ class Score:
     """
 
     num_questions: int
-    num_asked: int
+    num_evaluated: int
     num_answered: int
     num_unmatched: int
-    num_right: int
-    share: float | None
+    num_correct: int
+    accuracy: float | None
     interval: tuple[float, float] | None
 
 
@@ -92,14 +92,14 @@ class Report:
     protocol: Mapping[str, Any]
     prompts: Mapping[str, Any]
     files: Mapping[str, str]
-    refused: Mapping[str, str]
+    invalid_records: Mapping[str, str]
     skipped: Mapping[str, str]
     results: tuple[Result, ...]
 
     @property
     def wrong(self) -> list[Result]:
         """The results that are not right, unmatched ones among them."""
-        return [result for result in self.results if result.right is False]
+        return [result for result in self.results if result.correct is False]
 
     @property
     def unmatched(self) -> list[Result]:
@@ -107,21 +107,21 @@ class Report:
         return [result for result in self.results if _is_unmatched(result)]
 
     @property
-    def unjudged(self) -> list[Result]:
+    def needs_judge(self) -> list[Result]:
         """The answers that need a judge, and count in no score."""
-        return [result for result in self.results if result.right is None]
+        return [result for result in self.results if result.correct is None]
 
     def summary(self) -> str:
         """One line: "MLVU dev: 61.2% (59.0 to 63.3) on 2100 of 2175 questions"."""
-        if self.score.share is None:
+        if self.score.accuracy is None:
             return f"{self.title}: no score on 0 of {self.score.num_questions} questions"
         low_high = (
             f" ({percent(self.score.interval[0])} to {percent(self.score.interval[1])})"
             if self.score.interval
             else ""
         )
-        asked = f"on {self.score.num_asked} of {self.score.num_questions} questions"
-        return f"{self.title}: {percent(self.score.share)}%{low_high} {asked}"
+        asked = f"on {self.score.num_evaluated} of {self.score.num_questions} questions"
+        return f"{self.title}: {percent(self.score.accuracy)}%{low_high} {asked}"
 
 
 def percent(share: float) -> str:
@@ -130,7 +130,7 @@ def percent(share: float) -> str:
 
 
 def build_report(
-    questions: Questions,
+    questions: QuestionSet,
     answers: Mapping[str, str],
     skipped: Mapping[str, str],
     protocol: Mapping[str, Any],
@@ -160,7 +160,7 @@ def build_report(
     return Report(
         benchmark=questions.benchmark,
         title=questions.title,
-        score=_score(results, len(scored) + len(questions.refused)),
+        score=_score(results, len(scored) + len(questions.invalid_records)),
         groups=groups,
         group_means={
             grouping: mean
@@ -171,7 +171,7 @@ def build_report(
         protocol=plain_protocol,
         prompts=describe_prompts(questions.items),
         files=dict(questions.files),
-        refused={record.place: record.reason for record in questions.refused},
+        invalid_records={record.location: record.reason for record in questions.invalid_records},
         skipped={
             item.id: skipped.get(item.id, NO_REASON)
             for item in questions.items
@@ -182,7 +182,7 @@ def build_report(
 
 
 def _check_ids(
-    questions: Questions, answers: Mapping[str, str], skipped: Mapping[str, str]
+    questions: QuestionSet, answers: Mapping[str, str], skipped: Mapping[str, str]
 ) -> None:
     known = {item.id for item in questions.items}
     for what, ids in (("an answer", answers), ("a reason to skip", skipped)):
@@ -203,17 +203,17 @@ def _result(item: Item, said: str) -> Result:
         question=item.question,
         options=dict(item.options),
         answer=item.answer,
-        said=said,
+        response=said,
         chosen=verdict.label if verdict else None,
-        right=verdict.right if verdict else None,
+        correct=verdict.correct if verdict else None,
     )
 
 
 def describe_prompts(items: Sequence[Item]) -> dict[str, Any]:
     """The first prompt as an example, the SHA-256 of all of them, and the rules that read the answers."""
-    texts = [[item.id, item.system, item.prompt, item.answer_start] for item in items]
+    texts = [[item.id, item.system_prompt, item.prompt, item.answer_start] for item in items]
     return {
-        "first system prompt": items[0].system if items else "",
+        "first system prompt": items[0].system_prompt if items else "",
         "first prompt": items[0].prompt if items else "",
         "first answer begins with": items[0].answer_start if items else "",
         "digest": hashlib.sha256(json.dumps(texts).encode()).hexdigest(),
@@ -222,19 +222,19 @@ def describe_prompts(items: Sequence[Item]) -> dict[str, Any]:
 
 
 def _is_unmatched(result: Result) -> bool:
-    return result.right is not None and result.chosen is None and bool(result.said.strip())
+    return result.correct is not None and result.chosen is None and bool(result.response.strip())
 
 
 def _score(results: Iterable[Result], num_questions: int) -> Score:
-    scored = [result for result in results if result.right is not None]
-    right = [bool(result.right) for result in scored]
+    scored = [result for result in results if result.correct is not None]
+    right = [bool(result.correct) for result in scored]
     return Score(
         num_questions=num_questions,
-        num_asked=len(scored),
-        num_answered=sum(bool(result.said.strip()) for result in scored),
+        num_evaluated=len(scored),
+        num_answered=sum(bool(result.response.strip()) for result in scored),
         num_unmatched=sum(map(_is_unmatched, scored)),
-        num_right=sum(right),
-        share=sum(right) / len(right) if right else None,
+        num_correct=sum(right),
+        accuracy=sum(right) / len(right) if right else None,
         interval=bootstrap_interval(right, [result.video for result in scored]),
     )
 
@@ -263,11 +263,11 @@ def _scores_of_groups(
 
 def _mean(scores: Mapping[str, Score]) -> float | None:
     """The mean share of the groups, None where one of them was not asked."""
-    shares = [score.share for score in scores.values() if score.share is not None]
+    shares = [score.accuracy for score in scores.values() if score.accuracy is not None]
     return sum(shares) / len(shares) if len(shares) == len(scores) else None
 
 
-FORMAT = 1
+FORMAT = 2
 
 
 def write_report(report: Report, file: Path) -> None:
@@ -283,8 +283,11 @@ def read_report(file: Path) -> Report:
     """
     try:
         record = json.loads(file.read_text(encoding="utf-8"))
-        if record.pop("format") != FORMAT:
-            raise ReportError(f"{file} is a report of another format than {FORMAT}")
+        if (number := record.pop("format")) != FORMAT:
+            raise ReportError(
+                f"{file} has report format {number}; this version of lit_hour reads format {FORMAT}."
+                " Run `lit-hour evaluate` again to write it anew."
+            )
         record["score"] = _read_score(record["score"])
         record["groups"] = {
             grouping: {value: _read_score(score) for value, score in scores.items()}

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from lit_hour.evaluation.report.compare import compare
-from lit_hour.evaluation.report.html import comparison_page
+from lit_hour.evaluation.report.html import render_comparison
 from lit_hour.evaluation.report.report import Report, Score, percent, read_report
 from lit_hour.io.atomic import write_whole
 
-MOST_GROUPS = 12  # of a grouping that is printed; the page has them all
+MAX_GROUPS = 12  # of a grouping that is printed; the page has them all
 REPORT_NAME = "report.json"
 
 
@@ -17,7 +17,7 @@ def summarize(report: Report, folder: Path) -> str:
     """The score, its groups, what was left out, and where the report lies."""
     lines = [report.summary()]
     for grouping, scores in report.groups.items():
-        if len(scores) <= MOST_GROUPS:
+        if len(scores) <= MAX_GROUPS:
             lines.append(
                 f"  by {grouping}: "
                 + ", ".join(f"{value} {_share(score)}" for value, score in scores.items())
@@ -25,8 +25,8 @@ def summarize(report: Report, folder: Path) -> str:
     counts = {
         "answers that no rule understands, counted as wrong": report.score.num_unmatched,
         "questions that were not asked": len(report.skipped),
-        "records that could not be used": len(report.refused),
-        "answers that need a judge, in no score": len(report.unjudged),
+        "records that could not be used": len(report.invalid_records),
+        "answers that need a judge, in no score": len(report.needs_judge),
     }
     lines += [f"  {number} {what}" for what, number in counts.items() if number]
     return "\n".join(
@@ -42,7 +42,7 @@ def compare_reports(first: Path, second: Path, page: Path) -> str:
     """
     files = [path / REPORT_NAME if path.is_dir() else path for path in (first, second)]
     comparison = compare(*map(read_report, files))
-    write_whole(page, comparison_page(comparison, *_short_names(first, second)))
+    write_whole(page, render_comparison(comparison, *_short_names(first, second)))
     low_high = (
         " to ".join(f"{100 * end:+.1f}" for end in comparison.interval)
         if comparison.interval
@@ -51,8 +51,8 @@ def compare_reports(first: Path, second: Path, page: Path) -> str:
     return "\n".join(
         [
             f"{comparison.title}, on the {comparison.num_shared} questions that both were asked:",
-            f"  {first}: {percent(comparison.first_share)}%",
-            f"  {second}: {percent(comparison.second_share)}%",
+            f"  {first}: {percent(comparison.first_accuracy)}%",
+            f"  {second}: {percent(comparison.second_accuracy)}%",
             f"  difference {100 * comparison.difference:+.1f} points (95%: {low_high}), p = {comparison.p_value:.3g}",
             f"  differences of the protocols: {', '.join(comparison.protocol_differences) or 'none'}",
             f"who is right alone, and all else: {page}",
@@ -71,4 +71,4 @@ def _short_names(first: Path, second: Path) -> tuple[str, str]:
 
 
 def _share(score: Score) -> str:
-    return "not asked" if score.share is None else f"{percent(score.share)}%"
+    return "not asked" if score.accuracy is None else f"{percent(score.accuracy)}%"

@@ -27,7 +27,7 @@ from lit_hour.model.meta_init import materialise
 from lit_hour.processor import Processor
 from lit_hour.synthetic.render import render_story
 from lit_hour.synthetic.video_plan import VideoPlan, generate_planned_story
-from lit_hour.text.tokenizer import learn_byte_level_tokenizer
+from lit_hour.text.tokenizer import train_byte_level_tokenizer
 from lit_hour.types import Features, Frames, Repository
 from tests.benchmarks.speed.harness.matrix_rate import wait_for
 from tests.benchmarks.speed.harness.outcome import Goal, Outcome
@@ -79,7 +79,7 @@ def of_tiny_model() -> Iterator[Outcome]:
     """All lengths from files, everything included."""
     config = load_config(CONFIGS / "tiny_model.yaml", SETTINGS)
     torch.set_num_threads(config.training.cpu_threads)
-    processor = Processor(learn_byte_level_tokenizer([], 300), config.text)  # every byte is a token
+    processor = Processor(train_byte_level_tokenizer([], 300), config.text)  # every byte is a token
     session = Session(config, HourLLaVA(config, len(processor.tokenizer)), processor)
     with TemporaryDirectory() as folder:
         clip = Path(folder) / "clip.mp4"
@@ -105,7 +105,7 @@ def of_3b() -> Iterator[Outcome]:
     device = torch.device("cuda")
     words = ["training.start_from=", "model.language.vocabulary_size=151936", *SETTINGS]
     config = load_config(CONFIGS / "hour_llava_3b_s3.yaml", words)
-    processor = Processor(learn_byte_level_tokenizer([], 300), config.text)
+    processor = Processor(train_byte_level_tokenizer([], 300), config.text)
     session = Session(config, random_model(config, len(processor.tokenizer), device), processor)
     size, vision = config.video.size_pixels, session.model.vision
     found: dict[int, Asked] = {}

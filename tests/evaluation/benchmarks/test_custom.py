@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from lit_hour.errors import QuestionError
-from lit_hour.evaluation.benchmarks.custom import read_own
+from lit_hour.evaluation.benchmarks.custom import load_custom
 from lit_hour.evaluation.scoring import score_answer
 from lit_hour.types import Question
 
@@ -36,7 +36,7 @@ def write(folder: Path, name: str, records: list[dict[str, Any]]) -> Path:
 
 
 def test_own_files_become_items(tmp_path: Path) -> None:
-    questions = read_own([write(tmp_path, "world.json", RECORDS)], phrase, "World")
+    questions = load_custom([write(tmp_path, "world.json", RECORDS)], phrase, "World")
     choice, free = questions.items
     assert (
         choice.prompt == "Please: Colour?"
@@ -46,14 +46,14 @@ def test_own_files_become_items(tmp_path: Path) -> None:
     assert choice.groups == {"format": ("multiple choice",), "task": ("object/object_attribute",)}
     assert choice.videos == ("a.mp4",)
     assert (
-        score_answer(choice, "blue").right
-        and score_answer(choice, "B").right
-        and not score_answer(choice, "A").right
+        score_answer(choice, "blue").correct
+        and score_answer(choice, "B").correct
+        and not score_answer(choice, "A").correct
     )
     assert (
         free.rule == "words"
         and free.groups == {"format": ("open ended",)}
-        and score_answer(free, "a red ball").right
+        and score_answer(free, "a red ball").correct
     )
     assert (
         questions.title == "World" and questions.num_published is None and len(questions.files) == 1
@@ -82,4 +82,4 @@ def test_own_files_become_items(tmp_path: Path) -> None:
 def test_damage_is_refused(second: list[dict[str, Any]], message: str, tmp_path: Path) -> None:
     files = [write(tmp_path, "first.json", RECORDS), write(tmp_path, "second.json", second)]
     with pytest.raises(QuestionError, match=message):
-        read_own(files, phrase, "World")
+        load_custom(files, phrase, "World")

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from lit_hour.errors import QuestionError
-from lit_hour.evaluation.item import Questions
-from lit_hour.evaluation.load_benchmark import read_benchmark
+from lit_hour.evaluation.item import QuestionSet
+from lit_hour.evaluation.load_benchmark import load_benchmark
 from lit_hour.evaluation.report.report import build_report
 from lit_hour.evaluation.scoring import score_answer
 
@@ -46,11 +46,11 @@ JUDGED = {  # the answers for which the published code asked a language model, a
 
 
 @pytest.fixture(scope="module")
-def tempcompass(published: Path) -> Questions:
+def tempcompass(published: Path) -> QuestionSet:
     files = [
         published / "tempcompass" / "questions" / f"{task}.json" for task in NUM_OF_TEMPCOMPASS_TASK
     ]
-    return read_benchmark("tempcompass", files, max_refused=0)
+    return load_benchmark("tempcompass", files, max_refused=0)
 
 
 def by_id(folder: Path) -> dict[str, dict[str, Any]]:
@@ -69,10 +69,10 @@ def by_id(folder: Path) -> dict[str, dict[str, Any]]:
 def test_all_nine_files_of_mlvu_load(published: Path) -> None:
     files = sorted((published / "mlvu_dev").glob("*.json"))
     assert [file.stem for file in files] == list(NUM_OF_MLVU_FILE)
-    questions = read_benchmark("mlvu", files, max_refused=len(UNUSABLE_OF_MLVU))
+    questions = load_benchmark("mlvu", files, max_refused=len(UNUSABLE_OF_MLVU))
     refused = {
-        record.place.removeprefix(f"{published / 'mlvu_dev'}/"): record.reason
-        for record in questions.refused
+        record.location.removeprefix(f"{published / 'mlvu_dev'}/"): record.reason
+        for record in questions.invalid_records
     }
     assert refused.keys() == UNUSABLE_OF_MLVU.keys()
     assert all(reason in refused[place] for place, reason in UNUSABLE_OF_MLVU.items())
@@ -87,37 +87,37 @@ def test_the_unusable_records_of_mlvu_exceed_a_smaller_budget(published: Path) -
         QuestionError,
         match=r"2 records of MLVU dev cannot be used, 1 may be(.|\n)*2_needle\.json: record 35",
     ):
-        read_benchmark("mlvu", [published / "mlvu_dev" / "2_needle.json"], max_refused=1)
+        load_benchmark("mlvu", [published / "mlvu_dev" / "2_needle.json"], max_refused=1)
 
 
 @pytest.mark.parametrize("task", NUM_OF_MLVU_FILE)
 def test_each_file_of_mlvu_loads_alone(task: str, published: Path) -> None:
-    questions = read_benchmark("mlvu", [published / "mlvu_dev" / f"{task}.json"], max_refused=2)
-    assert len(questions.items) + len(questions.refused) == NUM_OF_MLVU_FILE[task]
+    questions = load_benchmark("mlvu", [published / "mlvu_dev" / f"{task}.json"], max_refused=2)
+    assert len(questions.items) + len(questions.invalid_records) == NUM_OF_MLVU_FILE[task]
     assert {item.rule for item in questions.items} == {
         "needs_judge" if task in ("8_sub_scene", "9_summary") else "mlvu"
     }
 
 
 def test_the_true_answers_of_mlvu_are_right(published: Path) -> None:
-    questions = read_benchmark(
+    questions = load_benchmark(
         "mlvu", sorted((published / "mlvu_dev").glob("*.json")), max_refused=5
     )
     for item in (item for item in questions.items if item.options):
         assert all(
-            score_answer(item, said.format(item.answer)).right
+            score_answer(item, said.format(item.answer)).correct
             for said in ("{}", "({}) ...", "{}) ...", " Best option:({})")
         )
 
 
-def test_tempcompass_loads_with_the_published_numbers(tempcompass: Questions) -> None:
+def test_tempcompass_loads_with_the_published_numbers(tempcompass: QuestionSet) -> None:
     assert Counter(item.groups["task"][0] for item in tempcompass.items) == NUM_OF_TEMPCOMPASS_TASK
     assert len({item.videos for item in tempcompass.items}) == 410
     assert {len(item.options) for item in tempcompass.items} == {2, 3, 4}
 
 
 def test_the_files_of_predictions_hold_the_same_questions(
-    tempcompass: Questions, published: Path
+    tempcompass: QuestionSet, published: Path
 ) -> None:
     predictions = by_id(published / "tempcompass" / "predictions_video-llava")
     assert predictions.keys() == {item.id for item in tempcompass.items}
@@ -127,7 +127,7 @@ def test_the_files_of_predictions_hold_the_same_questions(
 
 
 def test_tempcompass_verdicts_are_the_official_ones(
-    tempcompass: Questions, published: Path
+    tempcompass: QuestionSet, published: Path
 ) -> None:
     predictions = by_id(published / "tempcompass" / "predictions_video-llava")
     official = by_id(published / "tempcompass" / "official_scores_video-llava")
@@ -136,13 +136,13 @@ def test_tempcompass_verdicts_are_the_official_ones(
     for result in report.results:
         assert (result.chosen is not None) == official[result.id]["match_success"], result
         if result.id not in JUDGED:
-            assert result.right == bool(official[result.id]["rating"]), result
+            assert result.correct == bool(official[result.id]["rating"]), result
     assert {result.id: official[result.id]["rating"] for result in report.unmatched} == JUDGED
 
 
 @pytest.mark.parametrize("grouping", ["task", "aspect of a task"])
 def test_tempcompass_totals_are_the_official_ones(
-    grouping: str, tempcompass: Questions, published: Path
+    grouping: str, tempcompass: QuestionSet, published: Path
 ) -> None:
     official = by_id(published / "tempcompass" / "official_scores_video-llava")
     answers = {key: record["video-llm-prediction"] for key, record in official.items()}
@@ -150,5 +150,5 @@ def test_tempcompass_totals_are_the_official_ones(
     right: Counter[str] = Counter()
     for item in tempcompass.items:
         right[item.groups[grouping][0]] += official[item.id]["rating"] - JUDGED.get(item.id, 0)
-    assert {value: score.num_right for value, score in report.groups[grouping].items()} == right
-    assert report.score.num_unmatched == len(JUDGED) and report.score.num_asked == 5536
+    assert {value: score.num_correct for value, score in report.groups[grouping].items()} == right
+    assert report.score.num_unmatched == len(JUDGED) and report.score.num_evaluated == 5536

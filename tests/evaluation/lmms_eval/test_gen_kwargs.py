@@ -5,13 +5,13 @@ from typing import Any
 import pytest
 
 from lit_hour.errors import ConfigError
-from lit_hour.evaluation.lmms_eval.prompt import Decoding
+from lit_hour.evaluation.lmms_eval.prompt import GenerationKwargs
 
 
 @pytest.mark.parametrize(
     "values, expected",
     [
-        ({}, Decoding(None, (), ())),
+        ({}, GenerationKwargs(None, (), ())),
         (
             {
                 "max_new_tokens": 16,
@@ -20,20 +20,20 @@ from lit_hour.evaluation.lmms_eval.prompt import Decoding
                 "num_beams": 1,
                 "do_sample": False,
             },
-            Decoding(16, (), ()),
+            GenerationKwargs(16, (), ()),
         ),
-        ({"temperature": 0.7, "do_sample": False}, Decoding(None, (), ())),
-        ({"temperature": 0.0, "do_sample": True}, Decoding(None, (), ())),
-        ({"until": "\n\n"}, Decoding(None, ("\n\n",), ())),
+        ({"temperature": 0.7, "do_sample": False}, GenerationKwargs(None, (), ())),
+        ({"temperature": 0.0, "do_sample": True}, GenerationKwargs(None, (), ())),
+        ({"until": "\n\n"}, GenerationKwargs(None, ("\n\n",), ())),
         (
             {"until": ["", "\n", "Q:"], "num_frames": 8},
-            Decoding(None, ("\n", "Q:"), ("num_frames",)),
+            GenerationKwargs(None, ("\n", "Q:"), ("num_frames",)),
         ),
-        ({"until": None, "num_beams": None}, Decoding(None, (), ())),
+        ({"until": None, "num_beams": None}, GenerationKwargs(None, (), ())),
     ],
 )
-def test_greedy_decoding_is_read(values: dict[str, Any], expected: Decoding) -> None:
-    assert Decoding.parse(values, "task") == expected
+def test_greedy_decoding_is_read(values: dict[str, Any], expected: GenerationKwargs) -> None:
+    assert GenerationKwargs.parse(values, "task") == expected
 
 
 @pytest.mark.parametrize(
@@ -48,10 +48,10 @@ def test_greedy_decoding_is_read(values: dict[str, Any], expected: Decoding) -> 
 )
 def test_what_cannot_be_honoured_is_refused(values: dict[str, Any], named: str) -> None:
     with pytest.raises(ConfigError, match=rf"task mlvu .*{named}"):
-        Decoding.parse(values, "mlvu")
+        GenerationKwargs.parse(values, "mlvu")
 
 
 def test_an_answer_ends_at_the_first_of_its_ends() -> None:
-    decoding = Decoding(None, ("\n\n", "Q:"), ())
-    assert decoding.find_end("red Q: blue\n\n") == 4
-    assert decoding.find_end("red\n") is None
+    decoding = GenerationKwargs(None, ("\n\n", "Q:"), ())
+    assert decoding.find_stop("red Q: blue\n\n") == 4
+    assert decoding.find_stop("red\n") is None

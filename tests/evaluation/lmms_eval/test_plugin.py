@@ -27,7 +27,7 @@ from lit_hour.data.questions.record import parse_question
 from lit_hour.errors import ConfigError, VideoError
 from lit_hour.inference.predictor import Answer, Memory, Session, weigh_answers
 from lit_hour.run_dir import RunFolder
-from lit_hour.text.chat_template import phrase_question
+from lit_hour.text.chat_template import format_question
 from lit_hour.types import Question
 from tests import REPOSITORY
 
@@ -103,7 +103,7 @@ EGOSCHEMA_CARD = "---\nconfigs:\n- config_name: Subset\n  data_files:\n  - split
 
 
 def as_mlvu(video: str, question: Question) -> dict[str, Any]:
-    words = phrase_question(question, "letter")
+    words = format_question(question, "letter")
     return {
         "video_name": video,
         "question": words,
@@ -114,7 +114,7 @@ def as_mlvu(video: str, question: Question) -> dict[str, Any]:
 
 def prompt_of(question: Question) -> str:
     """As mlvu_dev asks."""
-    return phrase_question(question, "letter") + MLVU_ENDING
+    return format_question(question, "letter") + MLVU_ENDING
 
 
 def as_egoschema(video: str, question: Question) -> dict[str, Any]:

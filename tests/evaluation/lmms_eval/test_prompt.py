@@ -9,9 +9,9 @@ from PIL import Image
 from lit_hour.errors import QuestionError
 from lit_hour.evaluation.lmms_eval.prompt import (
     Prompt,
-    file_of,
-    prompt_of_messages,
-    prompt_of_visuals,
+    prompt_from_messages,
+    prompt_from_visuals,
+    save_visual,
 )
 
 PICTURE = Image.new("RGB", (2, 2))
@@ -45,7 +45,7 @@ VIDEO, IMAGE = {"type": "video", "url": "a.mp4"}, {"type": "image", "url": PICTU
     ],
 )
 def test_messages_become_a_prompt(messages: list[dict[str, Any]], expected: Prompt) -> None:
-    assert prompt_of_messages(messages, "task") == expected
+    assert prompt_from_messages(messages, "task") == expected
 
 
 @pytest.mark.parametrize(
@@ -67,19 +67,19 @@ def test_messages_that_cannot_be_shown_are_refused(
     messages: list[dict[str, Any]], named: str
 ) -> None:
     with pytest.raises(QuestionError, match=f"task longvt .*{named}"):
-        prompt_of_messages(messages, "longvt")
+        prompt_from_messages(messages, "longvt")
 
 
 def test_visuals_that_cannot_be_shown_are_refused() -> None:
     with pytest.raises(QuestionError, match=r"task mmau shows .*sampling_rate"):
-        prompt_of_visuals([{"array": [0.5], "sampling_rate": 16_000}], "What?", "mmau")
+        prompt_from_visuals([{"array": [0.5], "sampling_rate": 16_000}], "What?", "mmau")
 
 
 @pytest.mark.parametrize("mode", ["L", "P", "RGB", "RGBA", "CMYK"])
 def test_a_picture_keeps_its_pixels_and_its_name_is_its_content(mode: str, tmp_path: Path) -> None:
     picture = Image.linear_gradient("L").convert("RGB").convert(mode)
-    file = file_of(picture, tmp_path)
+    file = save_visual(picture, tmp_path)
     with Image.open(file) as read:
         assert read.convert("RGB").tobytes() == picture.convert("RGB").tobytes()
-    assert file_of(picture, tmp_path) == file
-    assert file_of(picture.rotate(90), tmp_path) != file
+    assert save_visual(picture, tmp_path) == file
+    assert save_visual(picture.rotate(90), tmp_path) != file

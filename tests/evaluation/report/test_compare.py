@@ -18,7 +18,7 @@ def test_the_same_answers_differ_in_nothing() -> None:
     comparison = compare(report, report)
     assert comparison.difference == 0 and comparison.p_value == 1 and comparison.interval == (0, 0)
     assert (
-        comparison.only_first_right == comparison.only_second_right == ()
+        comparison.only_first_correct == comparison.only_second_correct == ()
         and comparison.protocol_differences == {}
     )
 
@@ -29,12 +29,12 @@ def test_questions_where_they_differ_decide() -> None:
         report_on(say("AB" * 10 + "BB" * 9 + "AB"), num_videos=20),
     )
     comparison = compare(first, second)
-    assert (comparison.num_shared, comparison.first_share, comparison.second_share) == (
+    assert (comparison.num_shared, comparison.first_accuracy, comparison.second_accuracy) == (
         40,
         1.0,
         31 / 40,
     )
-    assert len(comparison.only_first_right) == 9 and comparison.only_second_right == ()
+    assert len(comparison.only_first_correct) == 9 and comparison.only_second_correct == ()
     assert comparison.p_value == mcnemar(9, 0) == 2 / 2**9
     low, high = comparison.interval or (0, 0)
     assert 0 < low < comparison.difference < high
@@ -57,7 +57,7 @@ def test_only_shared_questions_count_and_the_others_are_listed() -> None:
         and comparison.only_in_first == ("0-1",)
         and comparison.only_in_second == ("2-1",)
     )
-    assert [(one.id, two.id) for one, two in comparison.only_first_right] == [("0-0", "0-0")]
+    assert [(one.id, two.id) for one, two in comparison.only_first_correct] == [("0-0", "0-0")]
 
 
 def test_differences_of_the_protocols_are_named() -> None:

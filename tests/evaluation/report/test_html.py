@@ -9,7 +9,7 @@ from html.parser import HTMLParser
 import pytest
 
 from lit_hour.evaluation.report.compare import compare
-from lit_hour.evaluation.report.html import comparison_page, report_page
+from lit_hour.evaluation.report.html import render_comparison, render_report
 from lit_hour.evaluation.report.report import build_report
 from tests.evaluation.asked import make_questions, report_on, say
 
@@ -49,7 +49,7 @@ def test_the_page_says_what_the_report_holds() -> None:
         {"0-0": "A", "0-1": "<script>alert(1)</script>", "1-0": "B"},
         {"1-1": "video_1.mp4 does not decode"},
     )
-    page = Reader(report_page(report, {"0-1": [(61.2, b"jpeg")]}))
+    page = Reader(render_report(report, {"0-1": [(61.2, b"jpeg")]}))
     for words in (
         *(
             "Colours & shapes",
@@ -79,18 +79,18 @@ def test_the_page_says_what_the_report_holds() -> None:
 def test_a_whole_benchmark_has_no_warning_and_a_part_of_it_has() -> None:
     questions = make_questions()
     whole = build_report(questions, say("ABABABAB"), {}, {})
-    assert "The files hold" not in report_page(whole)
-    part = report_page(replace(whole, num_published=2593))
+    assert "The files hold" not in render_report(whole)
+    part = render_report(replace(whole, num_published=2593))
     assert "The files hold 9 questions; the whole benchmark has 2593." in part
 
 
 def test_a_report_without_any_answer_has_a_page() -> None:
-    assert "no score on 0 of 9 questions" in Reader(report_page(report_on({}))).text
+    assert "no score on 0 of 9 questions" in Reader(render_report(report_on({}))).text
 
 
 def test_long_lists_are_cut_and_say_so() -> None:
     report = report_on(say("B" * 1000), num_videos=500)
-    page = Reader(report_page(report)).text
+    page = Reader(render_report(report)).text
     assert (
         "500 in all; the first 200 are shown." in page and "299-0" not in page and "199-0" in page
     )
@@ -99,7 +99,7 @@ def test_long_lists_are_cut_and_say_so() -> None:
 @pytest.mark.parametrize("letters", ["ABABABAB", "BABABABA"])
 def test_the_comparison_says_who_is_right_where(letters: str) -> None:
     comparison = compare(report_on(say("ABABABAB")), report_on(say(letters)))
-    text = Reader(comparison_page(comparison, "tiny <1>", "tiny 2")).text
+    text = Reader(render_comparison(comparison, "tiny <1>", "tiny 2")).text
     assert (
         "Colours & shapes: tiny <1> and tiny 2" in text
         and "On the 8 questions that both were asked" in text

@@ -19,18 +19,18 @@ def test_every_question_is_counted() -> None:
     score = report.score
     assert (
         score.num_questions,
-        score.num_asked,
+        score.num_evaluated,
         score.num_answered,
         score.num_unmatched,
-        score.num_right,
+        score.num_correct,
     ) == (9, 5, 4, 1, 2)
-    assert score.share == 2 / 5
+    assert score.accuracy == 2 / 5
     assert report.skipped == {
         "2-1": NO_REASON,
         "3-0": "video video_3.mp4 is missing",
         "3-1": NO_REASON,
     }
-    assert report.refused == {"questions.json: record 9": "column 'answer' is missing"}
+    assert report.invalid_records == {"questions.json: record 9": "column 'answer' is missing"}
     assert [result.id for result in report.wrong] == ["0-1", "1-1", "2-0"]
     assert [result.id for result in report.unmatched] == ["1-1"]
     assert report.summary().startswith("Colours & shapes: 40.0% (") and report.summary().endswith(
@@ -40,13 +40,18 @@ def test_every_question_is_counted() -> None:
 
 def test_a_missing_video_never_counts_as_right_or_wrong() -> None:
     whole, part = report_on(say("ABABABAB")), report_on({"0-0": "A"}, {"0-1": "no video"})
-    assert whole.score.share == part.score.share == 1.0
-    assert (whole.score.num_asked, part.score.num_asked) == (8, 1) and part.score.num_questions == 9
+    assert whole.score.accuracy == part.score.accuracy == 1.0
+    assert (whole.score.num_evaluated, part.score.num_evaluated) == (
+        8,
+        1,
+    ) and part.score.num_questions == 9
 
 
 def test_nothing_asked_is_no_score() -> None:
     report = report_on({})
-    assert report.score.share is None and report.score.interval is None and len(report.skipped) == 8
+    assert (
+        report.score.accuracy is None and report.score.interval is None and len(report.skipped) == 8
+    )
     assert report.summary() == "Colours & shapes: no score on 0 of 9 questions"
 
 
@@ -54,13 +59,13 @@ def test_groups_count_every_value_of_a_question_and_numbers_come_in_order() -> N
     report = report_on(say("ABAAABAA"))
     assert list(report.groups["length"]) == ["60", "600"]
     assert {
-        value: (score.num_right, score.num_asked)
+        value: (score.num_correct, score.num_evaluated)
         for value, score in report.groups["length"].items()
     } == {
         "60": (4, 4),
         "600": (2, 4),
     }
-    assert {value: score.num_asked for value, score in report.groups["ability"].items()} == {
+    assert {value: score.num_evaluated for value, score in report.groups["ability"].items()} == {
         "seeing": 8,
         "counting": 4,
     }
@@ -73,10 +78,14 @@ def test_what_needs_a_judge_is_in_no_score() -> None:
     report = build_report(
         questions, {**say("ABABABAB"), "story-0": "Once upon a time"}, {}, PROTOCOL
     )
-    assert [result.id for result in report.unjudged] == ["story-0"] and report.unjudged[
+    assert [result.id for result in report.needs_judge] == ["story-0"] and report.needs_judge[
         0
-    ].said == "Once upon a time"
-    assert (report.score.num_questions, report.score.num_asked, report.score.share) == (9, 8, 1.0)
+    ].response == "Once upon a time"
+    assert (report.score.num_questions, report.score.num_evaluated, report.score.accuracy) == (
+        9,
+        8,
+        1.0,
+    )
     assert report.skipped == {"story-1": NO_REASON} and report.wrong == []
 
 
@@ -133,8 +142,8 @@ def test_a_protocol_that_json_cannot_hold_is_refused_before_it_is_too_late() -> 
         ("{", "the report cannot be read"),
         ("[]", "is no report of an evaluation"),
         ("{}", "is no report of an evaluation"),
-        ('{"format": 2}', "is a report of another format than 1"),
-        ('{"format": 1}', "is no report of an evaluation"),
+        ('{"format": 1}', "has report format 1; this version of lit_hour reads format 2"),
+        ('{"format": 2}', "is no report of an evaluation"),
     ],
 )
 def test_what_is_no_report_is_refused(content: str | None, message: str, tmp_path: Path) -> None:

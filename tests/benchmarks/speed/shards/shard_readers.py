@@ -26,7 +26,7 @@ from lit_hour.config.load import load_config
 from lit_hour.data.datamodule import VideoQuestionData
 from lit_hour.data.features.format import LENGTH_BYTES
 from lit_hour.processor import Processor
-from lit_hour.text.tokenizer import learn_byte_level_tokenizer
+from lit_hour.text.tokenizer import train_byte_level_tokenizer
 from lit_hour.types import Batch, Features, Frames
 from tests.benchmarks.speed.shards.made_shards import SIZE_PIXELS, drop_from_memory
 
@@ -59,7 +59,7 @@ def data_module(folder: Path, num_workers: int) -> VideoQuestionData:
     config = load_config(
         words=[*words, "data.samples_per_step=1", "training.learning_rate.vision=0"]
     )
-    tokenizer = learn_byte_level_tokenizer(["What is on the stove?"], 300)
+    tokenizer = train_byte_level_tokenizer(["What is on the stove?"], 300)
     data = VideoQuestionData(config, Processor(tokenizer, config.text))
     data.trainer = SimpleNamespace(global_rank=0, world_size=1)  # type: ignore[assignment]
     return data

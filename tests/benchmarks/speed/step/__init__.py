@@ -24,7 +24,7 @@ from lit_hour.config.schema import Config
 from lit_hour.processor import Processor
 from lit_hour.run_dir import RunFolder
 from lit_hour.synthetic.dataset import build_and_pack
-from lit_hour.text.tokenizer import learn_byte_level_tokenizer, load_tokenizer
+from lit_hour.text.tokenizer import load_tokenizer, train_byte_level_tokenizer
 from lit_hour.training.fit import make_tokenizer
 from lit_hour.training.module import HourLLaVAModule
 from lit_hour.training.optim import build_optimizer
@@ -290,7 +290,7 @@ def encoded_steps(
 ) -> tuple[HourLLaVAModule, Steps]:
     """Steps on shards of features, which are noise; weights are random."""
     L.seed_everything(config.run.seed, verbose=False)
-    processor = Processor(learn_byte_level_tokenizer([], 300), config.text)  # every byte is a token
+    processor = Processor(train_byte_level_tokenizer([], 300), config.text)  # every byte is a token
     module = HourLLaVAModule(config, processor, config.training.max_steps)
     if not (folder / "features").exists():
         write_noise(folder / "features", num_videos, num_frames, config, module.model.vision)
