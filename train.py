@@ -7,7 +7,7 @@ import sys
 from lit_hour.config.introspect import describe_settings
 from lit_hour.config.load import parse_command_line
 from lit_hour.errors import InputError
-from lit_hour.training.distributed import STOP
+from lit_hour.training.distributed import SHUTDOWN_SIGNAL
 
 DEFAULT = "conf/tiny.yaml"
 
@@ -49,11 +49,11 @@ def show_progress() -> None:
 if __name__ == "__main__":
     is_job = "SLURM_JOB_ID" in os.environ
     if is_job:
-        STOP.listen()  # a warning may come while libraries are still imported, and would end the job
+        SHUTDOWN_SIGNAL.install()  # a warning may come while libraries are still imported, and would end the job
     try:
         main(sys.argv[1:])
     except InputError as error:
         sys.exit(f"error: {error}")
     finally:
         if is_job:
-            STOP.ignore()  # srun warns the ranks that are still leaving when the first one has left
+            SHUTDOWN_SIGNAL.ignore()  # srun warns the ranks that are still leaving when the first one has left

@@ -328,10 +328,10 @@ def run_annotate(arguments: argparse.Namespace) -> None:
 
 def run_encode(arguments: argparse.Namespace) -> None:
     """Encode, and say what was encoded."""
-    from lit_hour.training.extract_features import encode
+    from lit_hour.training.extract_features import extract_features
 
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    summary = encode(
+    summary = extract_features(
         arguments.source,
         arguments.target,
         arguments.settings,

@@ -25,13 +25,13 @@ DEFAULT_CHECKPOINTS = ("best", "last", "converted")
 
 
 @dataclass(frozen=True)
-class RunFolder:
+class RunDir:
     """The places inside a run folder."""
 
     path: Path
 
     @classmethod
-    def of(cls, settings: RunConfig) -> RunFolder:
+    def from_config(cls, settings: RunConfig) -> RunDir:
         """The folder of a run by its settings."""
         return cls(Path(settings.folder) / settings.name)
 

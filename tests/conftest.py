@@ -10,9 +10,9 @@ import pytest
 
 from tests import SHARED
 
-if TYPE_CHECKING:  # small_run brings Lightning with it, which only those who train should wait for
-    from lit_hour.run_dir import RunFolder
-    from tests.small_run import Small, Trained, Watch
+if TYPE_CHECKING:  # importing toy_run loads Lightning, which takes seconds
+    from lit_hour.run_dir import RunDir
+    from tests.helpers.toy_run import StepRecorder, ToyProject, TrainedRun
 
 
 @pytest.fixture(scope="session")
@@ -34,35 +34,35 @@ def golden() -> Path:
 
 
 @pytest.fixture(scope="session")
-def small(tmp_path_factory: pytest.TempPathFactory) -> Small:
+def toy(tmp_path_factory: pytest.TempPathFactory) -> ToyProject:
     """Small settings, whose world is made and packed."""
     from lit_hour.synthetic.dataset import build_and_pack
-    from tests.small_run import Small, settings
+    from tests.helpers.toy_run import ToyProject, toy_settings
 
     folder = tmp_path_factory.mktemp("small")
-    small = Small.write(folder, settings(folder / "world"))
-    build_and_pack(small.config("none"))
-    return small
+    toy = ToyProject.write(folder, toy_settings(folder / "world"))
+    build_and_pack(toy.config("none"))
+    return toy
 
 
 @pytest.fixture(scope="session")
-def trained(small: Small) -> Trained:
+def trained(toy: ToyProject) -> TrainedRun:
     """A run of `python train.py` with these settings, from the beginning to the end; not to be changed."""
-    from tests.small_run import Trained
+    from tests.helpers.toy_run import TrainedRun
 
     words = ("training.pictures=2",)
-    return Trained(small, small.run("whole"), words, small.train("whole", *words))
+    return TrainedRun(toy, toy.run_dir("whole"), words, toy.train("whole", *words))
 
 
 @pytest.fixture(scope="session")
-def babbling(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+def random_run(trained: TrainedRun, tmp_path_factory: pytest.TempPathFactory) -> RunDir:
     """A run that says something else to each question: a few steps teach a model to be silent."""
     import torch
 
-    from lit_hour.run_dir import RunFolder
+    from lit_hour.run_dir import RunDir
 
-    run = RunFolder(
-        Path(shutil.copytree(trained.run.path, tmp_path_factory.mktemp("runs") / "babbling"))
+    run = RunDir(
+        Path(shutil.copytree(trained.run.path, tmp_path_factory.mktemp("runs") / "random_run"))
     )
     checkpoint = torch.load(run.checkpoint("best"), weights_only=True)
     for name, weight in checkpoint["state_dict"].items():
@@ -73,11 +73,11 @@ def babbling(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> RunF
 
 
 @pytest.fixture
-def watch(monkeypatch: pytest.MonkeyPatch) -> Watch:
+def step_recorder(monkeypatch: pytest.MonkeyPatch) -> StepRecorder:
     """Watches the runs of a test from inside."""
     from lit_hour.training import fit
-    from tests.small_run import Watch
+    from tests.helpers.toy_run import StepRecorder
 
-    watching, build_callbacks = Watch(), fit.build_callbacks
+    watching, build_callbacks = StepRecorder(), fit.build_callbacks
     monkeypatch.setattr(fit, "build_callbacks", lambda *given: [*build_callbacks(*given), watching])
     return watching

@@ -12,7 +12,7 @@ from lit_hour.config.load import parse_command_line
 from lit_hour.config.schema import Config
 from lit_hour.errors import ConfigError
 from tests import REPOSITORY
-from tests.small_run import Trained
+from tests.helpers.toy_run import TrainedRun
 
 
 def run_python(*words: str) -> tuple[subprocess.CompletedProcess[str], float]:
@@ -113,10 +113,10 @@ def test_an_error_is_one_line_without_a_traceback(words: list[str], message: str
     assert done.stdout == ""
 
 
-def test_training_prints_what_it_does_and_where_it_ended(trained: Trained) -> None:
+def test_training_prints_what_it_does_and_where_it_ended(trained: TrainedRun) -> None:
     lines = [
         line
-        for line in trained.printed.splitlines()
+        for line in trained.output.splitlines()
         if not re.match("(training|validating):|$", line)
     ]
     starts = [
@@ -167,9 +167,9 @@ def test_words_that_no_verb_takes_show_the_usage(
 
 
 def test_packing_says_what_was_packed_and_what_to_do_with_it(
-    trained: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    trained: TrainedRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    split = trained.small.yaml.parent / "world/validation"
+    split = trained.project.yaml.parent / "world/validation"
     out = tmp_path / "shards"
     settings = [
         "video.size_pixels=32",

@@ -9,8 +9,8 @@ import torch
 
 from lit_hour.cli import main
 from lit_hour.data.shards.reader import open_shards
+from tests.helpers.toy_run import ToyProject, toy_settings
 from tests.media.looped import loop_video
-from tests.small_run import Small, settings
 
 CLIPS = (  # landscape and portrait, 8 and 10 bits, variable frame rate, H.264, H.265, VP8 and AV1, upright and rotated
     "animated_room.mp4",
@@ -52,7 +52,7 @@ def questions(real_videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 
 @pytest.fixture(scope="module")
-def learnt(real_videos: Path, questions: Path) -> Small:
+def learnt(real_videos: Path, questions: Path) -> ToyProject:
     """A run that has read the clips."""
     folder = questions.parent
     pack_settings = [
@@ -62,7 +62,7 @@ def learnt(real_videos: Path, questions: Path) -> Small:
         "pack.num_workers=1",
     ]
     main(["pack", str(real_videos), str(questions), str(folder / "shards"), *pack_settings])
-    values = settings(folder)
+    values = toy_settings(folder)
     values["data"]["sources"] = {"real": {"shards": str(folder / "shards")}}
     values["data"]["validation_sources"] = {"real": {"shards": str(folder / "shards")}}
     del values["world"]
@@ -71,9 +71,9 @@ def learnt(real_videos: Path, questions: Path) -> Small:
         "validate_every_steps": 40,
         "checkpoint_every_steps": 40,
     }
-    small = Small.write(folder, values)
-    small.train("real")
-    return small
+    toy = ToyProject.write(folder, values)
+    toy.train("real")
+    return toy
 
 
 def ask(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[str, str]:
@@ -83,30 +83,33 @@ def ask(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[str, str]:
     return answer, seen
 
 
-def test_every_clip_is_packed_with_its_questions(learnt: Small) -> None:
+def test_every_clip_is_packed_with_its_questions(learnt: ToyProject) -> None:
     shards = open_shards(learnt.yaml.parent / "shards")
     assert {shards.read_subject(video).source for video in shards.subjects} == set(CLIPS)
     assert all(video.num_frames >= 3 and video.num_questions == 2 for video in shards.subjects)
 
 
 def test_a_clip_that_was_learnt_is_answered(
-    learnt: Small, real_videos: Path, capsys: pytest.CaptureFixture[str]
+    learnt: ToyProject, real_videos: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run = str(learnt.run("real").path)
+    run = str(learnt.run_dir("real").path)
     answer, seen = ask(
         capsys, str(real_videos / "nasa.mp4"), "What does the video show?", "--run", run
     )
     assert answer.strip()
     assert re.match(r"\[6 frames, 30 tokens in memory; decode ", seen)
-    assert torch.load(learnt.run("real").checkpoint("last"), weights_only=True)["global_step"] == 40
+    assert (
+        torch.load(learnt.run_dir("real").checkpoint("last"), weights_only=True)["global_step"]
+        == 40
+    )
 
 
 def test_a_clip_of_an_hour_is_answered_from_a_frame_a_second(
-    learnt: Small, real_videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    learnt: ToyProject, real_videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     hour = tmp_path / "hour.mp4"
     loop_video(real_videos / "frame_counter_h265.mp4", hour, HOUR_SECONDS)
-    run = str(learnt.run("real").path)
+    run = str(learnt.run_dir("real").path)
     more = ["video.max_frames=3600", "model.memory.max_query_frames=64"]
     answer, seen = ask(capsys, str(hour), "What does the video show?", "--run", run, *more)
     assert answer.strip()

@@ -5,12 +5,12 @@ import torch
 
 from lit_hour.config.schema import RunConfig
 from lit_hour.errors import RunError
-from lit_hour.run_dir import RunFolder
+from lit_hour.run_dir import RunDir
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> RunFolder:
-    folder = RunFolder(tmp_path / "x")
+def run(tmp_path: Path) -> RunDir:
+    folder = RunDir(tmp_path / "x")
     folder.checkpoints.mkdir(parents=True)
     for name in ("last", "step=000002"):
         torch.save({"global_step": 2}, folder.checkpoints / f"{name}.ckpt")
@@ -18,14 +18,14 @@ def run(tmp_path: Path) -> RunFolder:
 
 
 def test_a_run_lies_in_a_folder_of_its_name() -> None:
-    run = RunFolder.of(RunConfig(name="tiny", folder="some/runs"))
+    run = RunDir.from_config(RunConfig(name="tiny", folder="some/runs"))
     assert run.path == Path("some/runs/tiny")
     assert run.config == run.path / "config.yaml"
     places = [run.tokenizer, run.checkpoints, run.tensorboard, run.skipped]
     assert {place.parent for place in places} == {run.path} and len(set(places)) == 4
 
 
-def test_a_checkpoint_is_found_by_name_and_the_best_before_the_last(run: RunFolder) -> None:
+def test_a_checkpoint_is_found_by_name_and_the_best_before_the_last(run: RunDir) -> None:
     assert run.checkpoint("step=000002") == run.checkpoints / "step=000002.ckpt"
     assert run.checkpoint() == run.checkpoints / "last.ckpt"
     torch.save({}, run.checkpoints / "best.ckpt")
@@ -33,7 +33,7 @@ def test_a_checkpoint_is_found_by_name_and_the_best_before_the_last(run: RunFold
 
 
 def test_a_converted_checkpoint_is_a_folder_and_comes_after_those_of_training(
-    run: RunFolder,
+    run: RunDir,
 ) -> None:
     (run.checkpoints / "converted").mkdir()
     (run.checkpoints / "converted.yaml").touch()
@@ -47,13 +47,13 @@ def test_a_converted_checkpoint_is_a_folder_and_comes_after_those_of_training(
         run.checkpoint("best")
 
 
-def test_what_is_missing_is_named_with_what_there_is(run: RunFolder, tmp_path: Path) -> None:
+def test_what_is_missing_is_named_with_what_there_is(run: RunDir, tmp_path: Path) -> None:
     with pytest.raises(
         RunError, match=rf"no checkpoint 'first' in {run.checkpoints}; there is: last, step=000002"
     ):
         run.checkpoint("first")
     with pytest.raises(RunError, match=rf"no run at {tmp_path}/y: train one first"):
-        RunFolder(tmp_path / "y").checkpoint("best")
+        RunDir(tmp_path / "y").checkpoint("best")
     (tmp_path / "y").mkdir()
     with pytest.raises(RunError, match="there is: none yet"):
-        RunFolder(tmp_path / "y").checkpoint("best")
+        RunDir(tmp_path / "y").checkpoint("best")

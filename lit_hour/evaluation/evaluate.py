@@ -27,8 +27,8 @@ from lit_hour.inference.predictor import Session
 from lit_hour.inference.video_memory import Recollection
 from lit_hour.io.atomic import write_whole
 from lit_hour.io.file_lock import is_held, locked
-from lit_hour.run_dir import RunFolder
-from lit_hour.training.predict import deal, predict
+from lit_hour.run_dir import RunDir
+from lit_hour.training.predict import assign_greedily, predict
 
 RESUME_HINT = "The same command goes on with the questions that are open"
 
@@ -46,7 +46,7 @@ def evaluate(
         file: conf/eval/NAME.yaml or another, laid over the settings of the run.
         words: settings as `a.b=c`, which win over both.
         run: the run folder.
-        checkpoint: a name in its checkpoints, as `RunFolder.checkpoint` has it.
+        checkpoint: a name in its checkpoints, as `RunDir.checkpoint` has it.
         out: the folder of the answers and the report; RUN/evaluation/NAME if not given.
 
     Returns:
@@ -56,11 +56,11 @@ def evaluate(
         InputError: the settings, the files, the run or the folder cannot be used, or more questions cannot be asked than
             `evaluation.max_skipped` allows.
     """
-    place = RunFolder(run).checkpoint(checkpoint)
+    place = RunDir(run).checkpoint(checkpoint)
     config = load_config(file, overrides, base=place.with_suffix(".yaml"))
     folder = AnswerStore(out or default_folder(run, file, config))
     with ExitStack() as held:
-        module = EvaluationModule(config, RunFolder(run), place, build_plan(config), folder, held)
+        module = EvaluationModule(config, RunDir(run), place, build_plan(config), folder, held)
         predict(module, config.training, RESUME_HINT)
     return summarize(module.report, folder.path) if module.report else None
 
@@ -68,7 +68,7 @@ def evaluate(
 def default_folder(run: Path, file: Path | None, config: Config) -> Path:
     """RUN/evaluation/NAME by the file's name, or the benchmark's; what is not shown is added to it."""
     name = file.stem if file else config.evaluation.benchmark
-    return RunFolder(run).evaluation / (
+    return RunDir(run).evaluation / (
         name if config.video.show == "all" else f"{name}-{config.video.show}"
     )
 
@@ -85,7 +85,7 @@ class EvaluationModule(L.LightningModule):
     def __init__(
         self,
         config: Config,
-        run: RunFolder,
+        run: RunDir,
         place: Path,
         plan: EvalPlan,
         folder: AnswerStore,
@@ -230,7 +230,7 @@ class EvaluationModule(L.LightningModule):
 def assign_videos(videos: Sequence[VideoQuestions], num_ranks: int) -> list[list[VideoQuestions]]:
     """Each video to the rank that has least to read so far, the largest files first."""
     largest_first = sorted(videos, key=_cost, reverse=True)
-    return deal(largest_first, list(map(_cost, largest_first)), num_ranks)
+    return assign_greedily(largest_first, list(map(_cost, largest_first)), num_ranks)
 
 
 def _cost(video: VideoQuestions) -> float:

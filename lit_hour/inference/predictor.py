@@ -32,7 +32,7 @@ from lit_hour.model.meta_init import materialise
 from lit_hour.model.multimodal_inputs import LanguageInputs, prompts_of
 from lit_hour.model.streaming_repository import GrowingRepository
 from lit_hour.processor import Processor, count_placeholders
-from lit_hour.run_dir import RunFolder
+from lit_hour.run_dir import RunDir
 from lit_hour.text.tokenizer import end_of_turn_id, load_tokenizer
 from lit_hour.types import (
     Conversation,
@@ -105,7 +105,7 @@ class Session:
 
         Args:
             run: the run folder.
-            checkpoint: a name in its checkpoints, as `RunFolder.checkpoint` has it.
+            checkpoint: a name in its checkpoints, as `RunDir.checkpoint` has it.
             device: where to compute; a GPU when there is one, if not given.
             settings: `a.b=c` words that win over those of the run.
 
@@ -114,13 +114,13 @@ class Session:
             WeightsError: the checkpoint is damaged or belongs to another model.
             ConfigError: a setting does not exist or is out of range.
         """
-        folder = RunFolder(run)
+        folder = RunDir(run)
         place = folder.checkpoint(checkpoint)
         return cls.load(load_config(place.with_suffix(".yaml"), settings), folder, place, device)
 
     @classmethod
     def load(
-        cls, config: Config, run: RunFolder, place: Path, device: str | torch.device | None = None
+        cls, config: Config, run: RunDir, place: Path, device: str | torch.device | None = None
     ) -> Session:
         """Load one of a run's checkpoints by settings that fit it, straight onto a device.
 

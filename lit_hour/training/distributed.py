@@ -25,18 +25,18 @@ import torch.distributed as dist
 from lit_hour.errors import RunError
 
 
-class Agreement:
+class CrossRankMax:
     """Asks all ranks, on a group of its own between CPUs, so that it neither waits for a GPU nor mixes with gradients."""
 
     def __init__(self) -> None:
         self._group: Any = None
 
-    def connect(self) -> None:
+    def init_group(self) -> None:
         """Called by all ranks once they have found each other. A process alone asks nobody."""
         if self._group is None and dist.is_initialized() and dist.get_world_size() > 1:
             self._group = dist.new_group(backend="gloo")
 
-    def largest(self, number: int) -> int:
+    def reduce(self, number: int) -> int:
         """The largest number that a rank has called this with. All have to call it equally often."""
         if self._group is None:
             return number
@@ -48,7 +48,7 @@ class Agreement:
 WARNINGS = (signal.SIGUSR1, signal.SIGTERM)
 
 
-class StopSignals:
+class ShutdownSignal:
     """What this process was told by signals.
 
     Attributes:
@@ -56,13 +56,13 @@ class StopSignals:
     """
 
     def __init__(self) -> None:
-        self.heard = 0
+        self.received = 0
         self._is_listening = False
         # A data worker is a fork of this process, and may be one of a moment when Lightning's handler was in place, which talks
         # to the other ranks. It takes over ours instead: SLURM warns every process of a job, and workers have to read on.
         os.register_at_fork(after_in_child=self._listen_as_parent_did)
 
-    def listen(self) -> None:
+    def install(self) -> None:
         """From now on the warnings end nothing; it is called again wherever Lightning has put a handler of its own."""
         self._is_listening = True
         for each in WARNINGS:
@@ -75,11 +75,11 @@ class StopSignals:
             signal.signal(each, signal.SIG_IGN)
 
     @contextmanager
-    def listening(self) -> Iterator[None]:
+    def installed(self) -> Iterator[None]:
         """Listen for a while; what the warnings did before, they do again afterwards."""
         before = {each: signal.getsignal(each) for each in WARNINGS}
         was_listening = self._is_listening
-        self.listen()
+        self.install()
         try:
             yield
         finally:
@@ -88,28 +88,28 @@ class StopSignals:
                 signal.signal(each, handler)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        self.heard = number
+        self.received = number
 
     def _listen_as_parent_did(self) -> None:
         if self._is_listening:
-            self.listen()
+            self.install()
 
 
-STOP = StopSignals()
+SHUTDOWN_SIGNAL = ShutdownSignal()
 
 
-A_WORKER_DIED = "a process that reads data was killed, perhaps because memory ran out: fewer data.num_workers take less"
-A_RANK_DIED = "another rank of this run has ended; what it printed says why, unless it was killed"
+WORKER_LOST = "a process that reads data was killed, perhaps because memory ran out: fewer data.num_workers take less"
+RANK_LOST = "another rank of this run has ended; what it printed says why, unless it was killed"
 SIGNS = {  # words of torch's in such an error
-    "DataLoader worker (pid": A_WORKER_DIED,
-    "Connection reset by peer": A_RANK_DIED,
-    "Connection closed by peer": A_RANK_DIED,
-    "Broken pipe": A_RANK_DIED,
+    "DataLoader worker (pid": WORKER_LOST,
+    "Connection reset by peer": RANK_LOST,
+    "Connection closed by peer": RANK_LOST,
+    "Broken pipe": RANK_LOST,
 }
 
 
 @contextmanager
-def explained_deaths(
+def explain_crashes(
     advice: str = "Started again, the run goes on from its newest checkpoint",
 ) -> Iterator[None]:
     """Tell what the death of another process means, and what to do then.
@@ -120,15 +120,15 @@ def explained_deaths(
     try:
         yield
     except (RuntimeError, OSError, EOFError) as error:
-        if words := who_died(error):
+        if words := classify_crash(error):
             raise RunError(f"{words}. {advice}") from error
         raise
 
 
-def who_died(error: RuntimeError | OSError | EOFError) -> str:
+def classify_crash(error: RuntimeError | OSError | EOFError) -> str:
     """In words; empty when the error is about something else."""
     if isinstance(error, RuntimeError):
         return next((words for sign, words in SIGNS.items() if sign in str(error)), "")
     # a worker may die while it hands over a batch; the pipe that breaks then is the standard library's
     innermost = traceback.extract_tb(error.__traceback__)[-1]
-    return A_WORKER_DIED if "multiprocessing" in Path(innermost.filename).parts else ""
+    return WORKER_LOST if "multiprocessing" in Path(innermost.filename).parts else ""

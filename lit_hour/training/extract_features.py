@@ -29,14 +29,14 @@ from lit_hour.data.packing.pack import PackSummary, make_folder
 from lit_hour.errors import ConfigError, WeightsError
 from lit_hour.io.file_lock import is_held, locked
 from lit_hour.model.vision_encoder import VisionEncoder
-from lit_hour.run_dir import RunFolder
-from lit_hour.training.predict import deal, predict
-from lit_hour.weights.pretrained import load_encoder, starting_config
+from lit_hour.run_dir import RunDir
+from lit_hour.training.predict import assign_greedily, predict
+from lit_hour.weights.pretrained import config_for_new_run, load_encoder
 
-GO_ON = "The same command goes on with the videos that are missing"
+RESUME_HINT = "The same command goes on with the videos that are missing"
 
 
-def encode(
+def extract_features(
     source: str,
     target: Path,
     words: Sequence[str] = (),
@@ -53,7 +53,7 @@ def encode(
         words: `[conf/NAME.yaml] [key=value ...]`; with `run` the latter only, over its settings.
         questions: question file, as packing takes it.
         run: run folder whose vision encoder it is; without one that of the settings, with the weights that they start from.
-        checkpoint: a name in its checkpoints, as `RunFolder.checkpoint` has it.
+        checkpoint: a name in its checkpoints, as `RunDir.checkpoint` has it.
 
     Returns:
         The totals of the target; None on every rank but the first.
@@ -66,10 +66,10 @@ def encode(
     videos = (
         VideoFiles(Path(source), questions, config) if questions else FrameShards(source, config)
     )
-    return encode_with(load_encoder(config, file), videos, target, config)
+    return extract_with(load_encoder(config, file), videos, target, config)
 
 
-def encode_with(
+def extract_with(
     encoder: VisionEncoder, source: EncodeSource, target: Path, config: Config
 ) -> PackSummary | None:
     """As `encode`, with an encoder and a source that are at hand."""
@@ -83,7 +83,7 @@ def encode_with(
     folder = FeatureFolder(target, source, encoding, config.pack.max_skipped)
     with ExitStack() as held:
         module = VideoEncoding(encoder, source, folder, encoding, config.data.num_workers, held)
-        predict(module, config.training, GO_ON)
+        predict(module, config.training, RESUME_HINT)
     return module.summary
 
 
@@ -136,7 +136,9 @@ class VideoEncoding(L.LightningModule):
         )
         videos, shards = self.trainer.strategy.broadcast(missing)  # type: ignore[misc]
         rank, num_ranks = self.trainer.global_rank, self.trainer.world_size
-        self._videos = deal(videos, [self.source.cost(place) for place in videos], num_ranks)[rank]
+        self._videos = assign_greedily(
+            videos, [self.source.cost(place) for place in videos], num_ranks
+        )[rank]
         self._shards = deque(shards[rank::num_ranks])
         if self.trainer.is_global_zero:
             print(
@@ -226,10 +228,10 @@ def _read_settings(
     if run is None:
         if checkpoint is not None:
             raise ConfigError("--checkpoint names a checkpoint of a run: give the run with --run")
-        return starting_config(parse_command_line(words)), None
+        return config_for_new_run(parse_command_line(words)), None
     if files := [word for word in words if "=" not in word]:
         raise ConfigError(
             f"--run {run} brings its settings: leave out {files[0]}, or leave out --run"
         )
-    file = RunFolder(run).checkpoint(checkpoint)
+    file = RunDir(run).checkpoint(checkpoint)
     return load_config(file.with_suffix(".yaml"), words), file

@@ -22,7 +22,7 @@ from lit_hour.config.schema import Config
 from lit_hour.data.datamodule import VideoQuestionData, sources_fingerprint, training_questions
 from lit_hour.io.file_lock import locked
 from lit_hour.processor import Processor
-from lit_hour.run_dir import RunFolder
+from lit_hour.run_dir import RunDir
 from lit_hour.text.chat_template import build_conversation
 from lit_hour.text.tokenizer import (
     TOKENIZER_FILE,
@@ -33,13 +33,13 @@ from lit_hour.text.tokenizer import (
 )
 from lit_hour.training.callbacks.build import build_callbacks
 from lit_hour.training.callbacks.preemption import slurm_environment
-from lit_hour.training.checkpoints.checkpoint_io import AnyCheckpoints, mend
-from lit_hour.training.checkpoints.resume import check_weights, choose_beginning, continuing_config
-from lit_hour.training.distributed import STOP, explained_deaths
+from lit_hour.training.checkpoints.checkpoint_io import ShardedCheckpointIO, repair_checkpoint_dir
+from lit_hour.training.checkpoints.resume import check_weights, config_for_resume, find_resume_point
+from lit_hour.training.distributed import SHUTDOWN_SIGNAL, explain_crashes
 from lit_hour.training.module import HourLLaVAModule
 from lit_hour.training.parallelize import sharing
 from lit_hour.training.trainer_setup import hardware, precision_plugins
-from lit_hour.weights.pretrained import starting_config, starting_tokenizer
+from lit_hour.weights.pretrained import config_for_new_run, starting_tokenizer
 
 BESIDE_THE_POINT = (  # what Lightning warns of here
     ".*your dataloader is not resumable",  # the data module is: it starts its loader at the right sample
@@ -56,7 +56,7 @@ log = logging.getLogger("lit_hour")
 class Outcome:
     """Where a run ended: its folder, its step, and the scores of its last validation by name."""
 
-    run: RunFolder
+    run: RunDir
     step: int
     scores: dict[str, float]
 
@@ -86,13 +86,13 @@ class Outcome:
 
 def fit(config: Config) -> Outcome:
     """Train a run from its newest checkpoint, or from the beginning, up to its last step, and validate."""
-    run = RunFolder.of(config.run)
-    if unfinished := mend(run):
+    run = RunDir.from_config(config.run)
+    if unfinished := repair_checkpoint_dir(run):
         log.info("removed what was not saved to its end: %s", ", ".join(map(str, unfinished)))
-    beginning = choose_beginning(run)
+    beginning = find_resume_point(run)
     checkpoint = beginning.checkpoint
     log.info("run %s: %s", run.path, beginning)
-    config = continuing_config(config, checkpoint) if checkpoint else starting_config(config)
+    config = config_for_resume(config, checkpoint) if checkpoint else config_for_new_run(config)
 
     L.seed_everything(config.run.seed, workers=True)
     if config.training.cpu_threads:
@@ -104,7 +104,9 @@ def fit(config: Config) -> Outcome:
     processor = Processor(load_tokenizer(run.tokenizer), config.text)
     data = VideoQuestionData(config, processor)
     log.info("data: %s", data.describe())
-    module = HourLLaVAModule(config, processor, data.num_steps, is_new=checkpoint is None)
+    module = HourLLaVAModule(
+        config, processor, data.num_steps, init_from_scratch=checkpoint is None
+    )
     if checkpoint is not None:
         check_weights(module.model, checkpoint, config)
     log.info(
@@ -113,7 +115,7 @@ def fit(config: Config) -> Outcome:
     )
 
     trainer = build_trainer(config, run, data, beginning.step)
-    with STOP.listening(), explained_deaths(), warnings.catch_warnings():
+    with SHUTDOWN_SIGNAL.installed(), explain_crashes(), warnings.catch_warnings():
         for message in BESIDE_THE_POINT:
             warnings.filterwarnings("ignore", message)
         trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
@@ -134,7 +136,7 @@ def fit(config: Config) -> Outcome:
 
 
 def build_trainer(
-    config: Config, run: RunFolder, data: VideoQuestionData, first_step: int
+    config: Config, run: RunDir, data: VideoQuestionData, first_step: int
 ) -> L.Trainer:
     """Lightning's Trainer by the settings; it counts steps, and one epoch of its own spans the whole run.
 
@@ -150,7 +152,7 @@ def build_trainer(
         log_every_n_steps=training.log_every_steps,
         logger=TensorBoardLogger(run.tensorboard, name="", version="", purge_step=first_step),
         callbacks=build_callbacks(config, run),
-        plugins=[AnyCheckpoints(config), *precision_plugins(training), *slurm_environment()],
+        plugins=[ShardedCheckpointIO(config), *precision_plugins(training), *slurm_environment()],
         use_distributed_sampler=False,
         num_sanity_val_steps=0,
         enable_model_summary=False,
@@ -168,7 +170,7 @@ def validation_interval_steps(config: Config, data: VideoQuestionData) -> int:
     return min(config.training.validate_every_steps, data.num_steps)
 
 
-def make_tokenizer(config: Config, run: RunFolder) -> None:
+def make_tokenizer(config: Config, run: RunDir) -> None:
     """Give a new run its tokenizer: that of what it starts from, the one that is set, or one learnt from the questions.
 
     What is there already stays if it was made from the same: all ranks come here, one after the other.
@@ -186,7 +188,8 @@ def make_tokenizer(config: Config, run: RunFolder) -> None:
             copy_tokenizer(source, unfinished)
         else:
             conversations = (
-                build_conversation([question], config.text) for question in training_questions(config)
+                build_conversation([question], config.text)
+                for question in training_questions(config)
             )
             texts = (
                 message.text for conversation in conversations for message in conversation.messages

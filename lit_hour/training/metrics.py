@@ -75,7 +75,7 @@ NUM_DEPTHS = 10
 LARGEST_SHARE = 1 / NUM_DEPTHS  # of the video: an answer that is seen for longer has no depth
 
 
-class EvidenceAccuracy(Metric):
+class HaystackAccuracy(Metric):
     """Counts right answers for each length of the video and depth of their evidence in it; adds up over ranks."""
 
     asked: Tensor
@@ -106,7 +106,7 @@ class EvidenceAccuracy(Metric):
         return torch.stack([self.asked, self.right])
 
 
-def draw_evidence(counts: Tensor) -> Figure:
+def draw_haystack(counts: Tensor) -> Figure:
     """A heat map of the accuracy, one column for each length that was asked about: `(2, lengths, depths)`."""
     asked, right = counts.cpu().float()  # (lengths, depths) each
     shown = asked.sum(dim=1).nonzero()[:, 0].tolist()
@@ -138,7 +138,7 @@ def draw_evidence(counts: Tensor) -> Figure:
     return figure
 
 
-class EvidencePicture(Callback):
+class HaystackPlot(Callback):
     """Draws the heat map of each validation, in TensorBoard and as `file`; none if no answer has one place in a video."""
 
     def __init__(self, file: Path) -> None:
@@ -146,10 +146,10 @@ class EvidencePicture(Callback):
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Draw it beside the scores, at the step that these count as."""
-        counts: Tensor = pl_module.evidence_counts  # type: ignore[assignment]
+        counts: Tensor = pl_module.haystack_counts  # type: ignore[assignment]
         if trainer.sanity_checking or not trainer.is_global_zero or not counts.any():
             return
-        figure = draw_evidence(counts)
+        figure = draw_haystack(counts)
         figure.savefig(self._file, dpi=120)
         trainer.logger.experiment.add_figure(
             "validation/evidence", figure, max(0, trainer.global_step - 1)

@@ -18,15 +18,15 @@ from lit_hour.model.meta_init import initialise, materialise
 from lit_hour.processor import Processor
 from lit_hour.text.answer_matching import is_correct
 from lit_hour.text.tokenizer import end_of_turn_id
-from lit_hour.training.metrics import AnswerAccuracy, EvidenceAccuracy
-from lit_hour.training.optim import build_optimizer, freeze_parts, parts_of
+from lit_hour.training.metrics import AnswerAccuracy, HaystackAccuracy
+from lit_hour.training.optim import build_optimizer, freeze_parts, parameters_by_part
 from lit_hour.training.parallelize import blocks_of, checkpoint_blocks, compile_blocks, shard
 from lit_hour.types import Batch, Question, Video, Visual
 from lit_hour.weights.pretrained import load_starting_weights
 
 
 @dataclass(frozen=True)
-class Said:
+class Prediction:
     """What the model answered in validation, and whether it was right; `visual` is its place in the batch."""
 
     visual: int
@@ -42,7 +42,7 @@ class HourLLaVAModule(L.LightningModule):
     """
 
     def __init__(
-        self, config: Config, processor: Processor, num_steps: int, is_new: bool = True
+        self, config: Config, processor: Processor, num_steps: int, init_from_scratch: bool = True
     ) -> None:
         """Build the model; one that is new begins with the weights that the settings name, another has a checkpoint's."""
         super().__init__()
@@ -50,15 +50,15 @@ class HourLLaVAModule(L.LightningModule):
         self.tokenizer = processor.tokenizer
         self.num_steps = num_steps
         self.is_sharded = config.training.strategy == "fsdp"
-        self._is_new, self._is_configured = is_new, False
+        self._is_new, self._is_configured = init_from_scratch, False
         with torch.device("meta") if self.is_sharded else nullcontext():
             self.model = HourLLaVA(config, len(self.tokenizer))
-        self.validation_loss = (
+        self.val_loss = (
             MeanMetric()
         )  # Lightning's own mean over ranks is wrong where they have unequal numbers
         self.scores = AnswerAccuracy()
-        self.evidence = EvidenceAccuracy()
-        self.evidence_counts = torch.zeros(0)  # of the latest validation: (2, lengths, depths)
+        self.haystack = HaystackAccuracy()
+        self.haystack_counts = torch.zeros(0)  # of the latest validation: (2, lengths, depths)
         freeze_parts(self.model, config.training)
 
     def configure_model(self) -> None:
@@ -82,14 +82,14 @@ class HourLLaVAModule(L.LightningModule):
         """Parameters of each part."""
         return {
             part: sum(map(torch.numel, parameters))
-            for part, parameters in parts_of(self.model).items()
+            for part, parameters in parameters_by_part(self.model).items()
         }
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The loss of one batch: `()`."""
         return self.model(batch, self._forgetting_generators(batch))
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> list[Said]:  # type: ignore[override]
+    def validation_step(self, batch: Batch, batch_idx: int) -> list[Prediction]:  # type: ignore[override]
         """Loss and answers; each visual is remembered once for both and for all its questions.
 
         Raises:
@@ -105,10 +105,10 @@ class HourLLaVAModule(L.LightningModule):
         )
         if is_nothing:
             return []
-        self.validation_loss.update(loss, weight=len(batch.input_ids))
+        self.val_loss.update(loss, weight=len(batch.input_ids))
         texts = self.tokenizer.batch_decode(answers, skip_special_tokens=True)  # (texts,)
         said = [
-            Said(visual, questions[0], text, is_correct(questions[0], text))
+            Prediction(visual, questions[0], text, is_correct(questions[0], text))
             for visual, questions, text in zip(
                 batch.visual_of_text, batch.questions, texts, strict=True
             )
@@ -116,20 +116,20 @@ class HourLLaVAModule(L.LightningModule):
         ]
         for answer in said:
             self.scores.update(answer.question, answer.is_right)
-            self.evidence.update(
+            self.haystack.update(
                 answer.question, _duration_seconds(batch.visuals[answer.visual]), answer.is_right
             )
         return said
 
     def on_validation_epoch_end(self) -> None:
         """Loss, and accuracy per question format and per task, over all ranks, which may have seen more or fewer texts."""
-        self.log("validation/loss", self.validation_loss.compute(), prog_bar=True)
-        self.validation_loss.reset()
+        self.log("validation/loss", self.val_loss.compute(), prog_bar=True)
+        self.val_loss.reset()
         for name, value in self.scores.compute().items():
             self.log(f"validation/{name}", value, prog_bar=name == "accuracy/multiple_choice")
         self.scores.reset()
-        self.evidence_counts = self.evidence.compute()
-        self.evidence.reset()
+        self.haystack_counts = self.haystack.compute()
+        self.haystack.reset()
 
     def configure_optimizers(self) -> Any:
         """One group for each part that learns."""

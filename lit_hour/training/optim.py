@@ -15,7 +15,7 @@ from lit_hour.errors import ConfigError
 from lit_hour.model.hour_llava import HourLLaVA
 
 
-def parts_of(model: HourLLaVA) -> dict[str, list[nn.Parameter]]:
+def parameters_by_part(model: HourLLaVA) -> dict[str, list[nn.Parameter]]:
     """The parameters of each part that has a learning rate of its own; of a language model with adapters those alone."""
     return {
         "vision": list(model.vision.parameters()),
@@ -29,7 +29,7 @@ def freeze_parts(model: HourLLaVA, settings: TrainingConfig) -> None:
     """A part whose learning rate is 0 learns nothing and keeps no gradient."""
     rates = asdict(settings.learning_rate)
     model.requires_grad_(False)
-    for part, parameters in parts_of(model).items():
+    for part, parameters in parameters_by_part(model).items():
         for parameter in parameters:
             parameter.requires_grad_(rates[part] > 0)
 
@@ -43,7 +43,7 @@ def build_optimizer(model: HourLLaVA, settings: TrainingConfig, num_steps: int) 
     rates = asdict(settings.learning_rate)
     groups = [
         {"params": parameters, "lr": rates[part], "name": part}
-        for part, parameters in parts_of(model).items()
+        for part, parameters in parameters_by_part(model).items()
         if rates[part] > 0
     ]
     if not groups:

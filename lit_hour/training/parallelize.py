@@ -25,7 +25,7 @@ from torch.utils.checkpoint import checkpoint
 
 from lit_hour.config.schema import Config
 from lit_hour.model.hour_llava import HourLLaVA
-from lit_hour.training.checkpoints.checkpoint_io import load_pieces, save_pieces
+from lit_hour.training.checkpoints.checkpoint_io import load_sharded, save_sharded
 from lit_hour.training.checkpoints.optimizer_state import named_state, restore
 from lit_hour.weights.dcp_reader import is_sharded
 from lit_hour.weights.name_map import may_lack_of
@@ -155,7 +155,7 @@ class ShardedStrategy(ModelParallelStrategy):
         Raises:
             RunError: a rank could not write its part.
         """
-        save_pieces(Path(self.broadcast(filepath)), checkpoint, self._config, self)
+        save_sharded(Path(self.broadcast(filepath)), checkpoint, self._config, self)
 
     def load_checkpoint(
         self, checkpoint_path: str | Path, weights_only: bool | None = None
@@ -176,7 +176,7 @@ class ShardedStrategy(ModelParallelStrategy):
         checkpoint = read_checkpoint(place)
         (optimizer,) = self.optimizers
         if is_sharded(place):
-            load_pieces(place, model, optimizer)
+            load_sharded(place, model, optimizer)
         else:
             load_into(model, stored.tensors())
             restore(optimizer, checkpoint["optimizer_states"][0])

@@ -11,7 +11,7 @@ import torch
 
 from lit_hour.config.schema import TrainingConfig
 from lit_hour.training.callbacks.preemption import slurm_environment
-from lit_hour.training.distributed import explained_deaths
+from lit_hour.training.distributed import explain_crashes
 from lit_hour.training.trainer_setup import hardware, precision_plugins
 
 BESIDE_THE_POINT = (  # what Lightning warns of here
@@ -42,13 +42,15 @@ def predict(module: L.LightningModule, settings: TrainingConfig, advice: str) ->
         enable_model_summary=False,
         use_distributed_sampler=False,
     )
-    with explained_deaths(advice), warnings.catch_warnings():
+    with explain_crashes(advice), warnings.catch_warnings():
         for message in BESIDE_THE_POINT:
             warnings.filterwarnings("ignore", message)
         trainer.predict(module, return_predictions=False)
 
 
-def deal(works: Sequence[Work], costs: Sequence[float], num_ranks: int) -> list[list[Work]]:
+def assign_greedily(
+    works: Sequence[Work], costs: Sequence[float], num_ranks: int
+) -> list[list[Work]]:
     """Each work, in order, to the rank that has least to do so far."""
     shares: list[list[Work]] = [[] for _ in range(num_ranks)]
     loads = [0.0] * num_ranks

@@ -26,10 +26,10 @@ def hardware(settings: TrainingConfig) -> dict[str, Any]:
 
 def precision_plugins(settings: TrainingConfig) -> list[HalfPrecision]:
     """The Trainer's plugins for the precision."""
-    return [WeightsInBfloat16(BFLOAT16)] if settings.precision == BFLOAT16 else []
+    return [TrueBf16Precision(BFLOAT16)] if settings.precision == BFLOAT16 else []
 
 
-class WeightsInBfloat16(HalfPrecision):
+class TrueBf16Precision(HalfPrecision):
     """Weights, gradients and the optimizer's state in bfloat16, and nothing else.
 
     Lightning's own would also take the rotary frequencies, positions and random draws to bfloat16, in which an hour's

@@ -15,7 +15,7 @@ import torch
 
 from lit_hour.config.load import config_from_dict, load_config, save_config
 from lit_hour.errors import WeightsError
-from lit_hour.run_dir import RunFolder
+from lit_hour.run_dir import RunDir
 from lit_hour.text.tokenizer import copy_tokenizer, end_of_turn_id, load_tokenizer
 from lit_hour.weights.hf_config import (
     CONFIG,
@@ -78,7 +78,7 @@ def convert(
 
     Args:
         words: settings as `a.b=c`, which win over those of the source.
-        checkpoint: of a run, as `RunFolder.checkpoint` has it.
+        checkpoint: of a run, as `RunDir.checkpoint` has it.
 
     Raises:
         WeightsError, RunError, ConfigError: the source is not whole or does not fit, or the target is not empty.
@@ -108,7 +108,7 @@ def _import(source: Path, target: Path, words: Sequence[str]) -> Converted:
     check_tokenizer(published, len(load_tokenizer(source)))
     opened = open_published(published, config, outline_model(config, num_tokens=0))
     with complete_or_absent(target, opened.weights.num_bytes) as unfinished:
-        run = RunFolder(unfinished)
+        run = RunDir(unfinished)
         checkpoint = run.checkpoints / CONVERTED
         checkpoint.mkdir(parents=True)
         write_weights(checkpoint, opened.weights.tensors())
@@ -129,7 +129,7 @@ def _import(source: Path, target: Path, words: Sequence[str]) -> Converted:
 
 
 def _export(source: Path, target: Path, words: Sequence[str], checkpoint: str | None) -> Converted:
-    run = RunFolder(source)
+    run = RunDir(source)
     file = run.checkpoint(checkpoint)
     config = load_config(file.with_suffix(".yaml"), words)
     tokenizer = load_tokenizer(run.tokenizer)

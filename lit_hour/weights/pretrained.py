@@ -18,7 +18,7 @@ from lit_hour.config.validate import check_config
 from lit_hour.errors import ConfigError, WeightsError
 from lit_hour.model.hour_llava import HourLLaVA
 from lit_hour.model.vision_encoder import VisionEncoder
-from lit_hour.run_dir import RunFolder
+from lit_hour.run_dir import RunDir
 from lit_hour.text.tokenizer import BYTE_LEVEL, load_tokenizer
 from lit_hour.weights.hf_config import (
     PublishedConfig,
@@ -64,7 +64,7 @@ def load_encoder(config: Config, checkpoint: Path | None = None) -> VisionEncode
 log = logging.getLogger("lit_hour")
 
 
-def starting_config(config: Config) -> Config:
+def config_for_new_run(config: Config) -> Config:
     """The settings with the sizes of the language model that `training.start_from` or `model.language.folder` holds.
 
     All weights that the settings name are looked at, so that nothing is built or written for those that do not fit.
@@ -120,8 +120,8 @@ def starting_tokenizer(config: Config) -> Path | None:
     """
     source = Path(config.training.start_from)
     if config.training.start_from and not is_published(source):
-        RunFolder(source).checkpoint()
-        return RunFolder(source).tokenizer
+        RunDir(source).checkpoint()
+        return RunDir(source).tokenizer
     if config.training.start_from:
         return source
     named = (
@@ -174,7 +174,7 @@ def _language_at_start(config: Config) -> LanguageConfig:
     """The sizes of the language model, with the adapters and all else that this run's settings say."""
     wanted, source = config.model.language, Path(config.training.start_from)
     if config.training.start_from and not is_published(source):
-        found = load_config(RunFolder(source).checkpoint().with_suffix(".yaml")).model.language
+        found = load_config(RunDir(source).checkpoint().with_suffix(".yaml")).model.language
         return replace(found, lora=wanted.lora, folder="")
     return replace(wanted, **language_settings(_published_start(config)))
 
@@ -195,7 +195,7 @@ def _published_start(config: Config) -> PublishedConfig:
 def _open_start(config: Config, outlines: Outlines) -> Opened | None:
     start_from, tower = config.training.start_from, config.model.vision.weights
     if start_from and not is_published(Path(start_from)):
-        return _open_run(RunFolder(Path(start_from)), config, outlines)
+        return _open_run(RunDir(Path(start_from)), config, outlines)
     if start_from:
         return open_published(_published_start(config), config, outlines)
     opened = (
@@ -209,7 +209,7 @@ def _open_start(config: Config, outlines: Outlines) -> Opened | None:
     return opened[0] if opened else None
 
 
-def _open_run(run: RunFolder, config: Config, outlines: Outlines) -> Opened:
+def _open_run(run: RunDir, config: Config, outlines: Outlines) -> Opened:
     if config.model.vision.weights:
         raise ConfigError(
             f"training.start_from={run.path} brings a vision tower: leave out"

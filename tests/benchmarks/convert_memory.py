@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 
 import torch
 
-from lit_hour.run_dir import RunFolder
+from lit_hour.run_dir import RunDir
 from lit_hour.weights.reader import open_weights
 from lit_hour.weights.safetensors_writer import SHARD_BYTES
 from tests.weights.made import TOWER_WORDS
@@ -21,7 +21,7 @@ from tests.weights.measured import SIZES, measure, write_large
 SMALL_SHARD_BYTES = 400_000_000
 
 
-def as_checkpoint_of_training(run: RunFolder) -> None:
+def as_checkpoint_of_training(run: RunDir) -> None:
     """What the run would have had from training: one file, in float32."""
     stored = open_weights(run.checkpoints / "converted")
     state = {f"model.{name}": tensor.float() for name, tensor in stored.tensors()}
@@ -51,7 +51,7 @@ def main(gigabytes: float) -> None:
                 measure([(published, run, TOWER_WORDS)], shard_bytes),
             )
             print("  run -> published:          ", measure([(run, back, ())], shard_bytes))
-        as_checkpoint_of_training(RunFolder(Path(run)))
+        as_checkpoint_of_training(RunDir(Path(run)))
         print("  float32 .ckpt -> published:", measure([(run, trained, (), "last")], SHARD_BYTES))
 
 

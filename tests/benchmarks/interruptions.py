@@ -14,7 +14,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from lit_hour.synthetic.dataset import build_and_pack
-from tests.small_run import Small, settings
+from tests.helpers.toy_run import ToyProject, toy_settings
 from tests.training.interrupted import Layout, Result, draw, run_to_the_end
 
 NUM_STEPS = 40
@@ -26,8 +26,8 @@ def main(seeds: list[int]) -> int:
     logging.getLogger("lightning").setLevel(logging.ERROR)
     num_wrong = 0
     with TemporaryDirectory() as folder:
-        small = Small.write(Path(folder), settings(Path(folder) / "world"))
-        build_and_pack(small.config("none"))
+        toy = ToyProject.write(Path(folder), toy_settings(Path(folder) / "world"))
+        build_and_pack(toy.config("none"))
         words = [
             f"training.max_steps={NUM_STEPS}",
             "training.validate_every_steps=10",
@@ -37,17 +37,17 @@ def main(seeds: list[int]) -> int:
             "data.sources.again.weight=0.5",
         ]
         for layout in LAYOUTS:
-            run_to_the_end(small, f"alone-{layout}", layout, [], words)
-            alone = Result.of(small, f"alone-{layout}")
+            run_to_the_end(toy, f"alone-{layout}", layout, [], words)
+            alone = Result.of(toy, f"alone-{layout}")
             for seed in seeds:
                 interruptions = draw(seed, NUM_STEPS, layout)
-                begun = run_to_the_end(small, f"{layout}-{seed}", layout, interruptions, words)
-                differences = alone.differences(Result.of(small, f"{layout}-{seed}"))
+                begun = run_to_the_end(toy, f"{layout}-{seed}", layout, interruptions, words)
+                differences = alone.differences(Result.of(toy, f"{layout}-{seed}"))
                 num_wrong += bool(differences)
                 print(f"{layout} ranks x workers: {', '.join(map(str, interruptions))}")
                 print(
                     "  the starts after them:",
-                    "; ".join(each.replace(f"{small.runs}/", "") for each in begun[1:]),
+                    "; ".join(each.replace(f"{toy.runs}/", "") for each in begun[1:]),
                 )
                 compared = f"{len(alone.losses)} losses, {len(alone.weights)} weights, {len(alone.optimizer)} tensors of the optimizer"
                 print(

@@ -24,7 +24,7 @@ from lit_hour.config.schema import Config
 from lit_hour.data.questions.file import read_questions
 from lit_hour.inference.predictor import Session
 from lit_hour.model.attention_maps import per_frame, watch
-from lit_hour.run_dir import RunFolder
+from lit_hour.run_dir import RunDir
 from lit_hour.training.fit import fit
 from tests import REPOSITORY
 
@@ -178,7 +178,7 @@ def draw_haystack(folder: Path) -> None:
     unseen = f"data.validation_sources.unseen.shards={folder / UNSEEN[0][0] / 'features'}"
     config = config_of(folder, "memory", SEEDS[0], unseen, *sources, "training.pictures=1")
     fit(config)
-    shutil.copy(RunFolder.of(config.run).evidence, folder / "haystack.png")
+    shutil.copy(RunDir.from_config(config.run).evidence, folder / "haystack.png")
 
 
 def _places_of_see(folder: Path) -> list[str]:

@@ -16,13 +16,13 @@ from torch import Tensor
 from lit_hour.media.image_reader import to_square_tensor
 from lit_hour.model.vision_encoder import VisionEncoder
 from tests import REPOSITORY, SHARED
+from tests.helpers.siglip_tower import SIGLIP, load_siglip
 from tests.model.published import published_model, read, read_case, translate
 from tests.model.test_image_repository import CASES as PICTURES
 from tests.model.test_image_repository import blocks_of, repository_of
 from tests.model.test_memaug import FILES as MEMAUG
 from tests.model.test_memaug import VARIANTS, positions_of, published_memaug
 from tests.model.test_published_model import CASES
-from tests.siglip_tower import SIGLIP, load_siglip
 
 GOLDEN = SHARED / "reference/golden"
 open_clip.add_model_config(REPOSITORY / "tests/model/towers")

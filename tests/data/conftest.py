@@ -18,8 +18,8 @@ from tests.data.colours import encode
 from tests.data.mixed import RECORDS, write_files, write_records
 from tests.data.tiny import NAMES, SETTINGS, VIDEO, write_video
 
-if TYPE_CHECKING:  # small_run brings Lightning with it, which only those who train should wait for
-    from tests.small_run import Small, Trained
+if TYPE_CHECKING:  # importing toy_run loads Lightning, which takes seconds
+    from tests.helpers.toy_run import ToyProject, TrainedRun
 
 
 @pytest.fixture(scope="session")
@@ -104,16 +104,16 @@ def spoiled(packed: Path, tmp_path: Path) -> Callable[[str, Callable[[bytes], by
 
 
 @pytest.fixture(scope="session")
-def processor(trained: Trained) -> Processor:
+def processor(trained: TrainedRun) -> Processor:
     """That of a trained small run."""
-    return Processor(load_tokenizer(trained.run.tokenizer), trained.small.config("none").text)
+    return Processor(load_tokenizer(trained.run.tokenizer), trained.project.config("none").text)
 
 
 @pytest.fixture(scope="session")
-def twice(small: Small, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+def twice(toy: ToyProject, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """Words for two sources: the world, and half of a copy of it."""
     copy = shutil.copytree(
-        small.yaml.parent / "world/train/shards", tmp_path_factory.mktemp("copy") / "shards"
+        toy.yaml.parent / "world/train/shards", tmp_path_factory.mktemp("copy") / "shards"
     )
     return [f"data.sources.copy.shards={copy}", "data.sources.copy.weight=0.5"]
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lit_hour.data.order.batch_sampler import deal
+from lit_hour.data.order.batch_sampler import assign_greedily
 from lit_hour.data.order.sample_order import (
     TOKENS_PER_QUESTION,
     BalancedOrder,
@@ -98,7 +98,7 @@ def evenness(works: Sequence[NDArray[Any]], num_ranks: int) -> Evenness:
     steps, micro_batches = [], []
     for work in works:
         places = np.array(
-            [deal(range(len(work)), 1, rank, num_ranks) for rank in range(num_ranks)]
+            [assign_greedily(range(len(work)), 1, rank, num_ranks) for rank in range(num_ranks)]
         )[:, :, 0]
         dealt = work[places]  # (ranks, micro-batches)
         steps.append(dealt.sum(axis=1).mean() / dealt.sum(axis=1).max())

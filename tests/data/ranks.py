@@ -4,13 +4,13 @@ from types import SimpleNamespace
 
 from lit_hour.data.datamodule import VideoQuestionData
 from lit_hour.processor import Processor
-from tests.small_run import Small
+from tests.helpers.toy_run import ToyProject
 
 
 def data_of_rank(
-    small: Small, processor: Processor, *words: str, rank: int = 0, num_ranks: int = 1
+    toy: ToyProject, processor: Processor, *words: str, rank: int = 0, num_ranks: int = 1
 ) -> VideoQuestionData:
     """The data of a small run; Lightning's trainer is asked for these two numbers alone."""
-    data = VideoQuestionData(small.config("none", *words), processor)
+    data = VideoQuestionData(toy.config("none", *words), processor)
     data.trainer = SimpleNamespace(global_rank=rank, world_size=num_ranks)  # type: ignore[assignment]
     return data

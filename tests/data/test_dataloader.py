@@ -15,22 +15,22 @@ from lit_hour.data.datamodule import VideoQuestionData
 from lit_hour.errors import ShardError
 from lit_hour.processor import Processor
 from tests.data.ranks import data_of_rank
-from tests.small_run import Small
+from tests.helpers.toy_run import ToyProject
 
 TIMEOUT_SECONDS = 2
 
 
 @pytest.fixture
-def data(small: Small, processor: Processor, tmp_path: Path) -> VideoQuestionData:
+def data(toy: ToyProject, processor: Processor, tmp_path: Path) -> VideoQuestionData:
     """Of shards that a test may damage."""
-    folder = shutil.copytree(small.yaml.parent / "world/train/shards", tmp_path / "shards")
+    folder = shutil.copytree(toy.yaml.parent / "world/train/shards", tmp_path / "shards")
     words = (
         f"data.sources.world.shards={folder}",
         f"data.validation_sources.world.shards={folder}",
         "data.num_workers=2",
     )
     return data_of_rank(
-        small,
+        toy,
         processor,
         *words,
         f"data.timeout_seconds={TIMEOUT_SECONDS}",

@@ -12,7 +12,7 @@ from lit_hour.errors import ConfigError, ShardError
 from lit_hour.processor import Processor
 from lit_hour.types import IGNORED_LABEL, Batch, Frames
 from tests.data.ranks import data_of_rank
-from tests.small_run import SAMPLES_PER_STEP, Small, StoppedError, Watch
+from tests.helpers.toy_run import SAMPLES_PER_STEP, StepRecorder, StoppedError, ToyProject
 
 
 def batches_equal(one: Batch, other: Batch) -> bool:
@@ -42,26 +42,26 @@ def stand_of(state: dict[str, Any]) -> tuple[int, int]:
 
 
 def test_the_run_is_as_long_as_one_pass_unless_it_is_told_otherwise(
-    small: Small, processor: Processor
+    toy: ToyProject, processor: Processor
 ) -> None:
-    data = data_of_rank(small, processor, "training.max_steps=0")
-    shards = open_shards(small.yaml.parent / "world/train/shards")
+    data = data_of_rank(toy, processor, "training.max_steps=0")
+    shards = open_shards(toy.yaml.parent / "world/train/shards")
     num_samples = sum(shards.samples_per_shard(2))
     assert data.num_steps == -(-num_samples // SAMPLES_PER_STEP) == len(data.train_dataloader()) / 2
     positions = [position for batch in data.train_dataloader() for position in batch.positions]
     assert positions == list(range(data.num_steps * SAMPLES_PER_STEP))
-    assert data_of_rank(small, processor, "training.max_steps=5").num_steps == 5
+    assert data_of_rank(toy, processor, "training.max_steps=5").num_steps == 5
 
 
 @pytest.mark.parametrize(
     ("show", "num_frames"), [("all", 6), ("first_frame", 1), ("nothing", None)]
 )
 def test_what_is_shown_is_a_setting(
-    small: Small, processor: Processor, show: str, num_frames: int | None
+    toy: ToyProject, processor: Processor, show: str, num_frames: int | None
 ) -> None:
     everything, data = (
-        data_of_rank(small, processor),
-        data_of_rank(small, processor, f"video.show={show}"),
+        data_of_rank(toy, processor),
+        data_of_rank(toy, processor, f"video.show={show}"),
     )
     batch, whole = next(iter(data.val_dataloader())), next(iter(everything.val_dataloader()))
     assert batch.questions == whole.questions
@@ -73,15 +73,15 @@ def test_what_is_shown_is_a_setting(
         )
 
 
-def test_one_pass_asks_every_question_once(small: Small, processor: Processor) -> None:
-    data = data_of_rank(small, processor, "training.max_steps=0", "data.samples_per_step=1")
+def test_one_pass_asks_every_question_once(toy: ToyProject, processor: Processor) -> None:
+    data = data_of_rank(toy, processor, "training.max_steps=0", "data.samples_per_step=1")
     batches = list(data.train_dataloader())
     asked = [
         question.id for batch in batches for questions in batch.questions for question in questions
     ]
     assert len(asked) == len(set(asked))
     assert sorted(asked) == sorted(
-        question.id for question in training_questions(small.config("none"))
+        question.id for question in training_questions(toy.config("none"))
     )
     assert {len(questions) for batch in batches for questions in batch.questions} <= {1, 2}
     videos, num_questions = len({batch.keys for batch in batches}), len(asked)
@@ -91,11 +91,11 @@ def test_one_pass_asks_every_question_once(small: Small, processor: Processor) -
     )
 
 
-def test_workers_change_nothing(small: Small, processor: Processor, twice: list[str]) -> None:
+def test_workers_change_nothing(toy: ToyProject, processor: Processor, twice: list[str]) -> None:
     read = [
         list(
             data_of_rank(
-                small,
+                toy,
                 processor,
                 *twice,
                 f"data.num_workers={num_workers}",
@@ -111,8 +111,10 @@ def test_workers_change_nothing(small: Small, processor: Processor, twice: list[
         )
 
 
-def test_sources_are_mixed_by_weight(small: Small, processor: Processor, twice: list[str]) -> None:
-    data = data_of_rank(small, processor, *twice, "training.max_steps=0")
+def test_sources_are_mixed_by_weight(
+    toy: ToyProject, processor: Processor, twice: list[str]
+) -> None:
+    data = data_of_rank(toy, processor, *twice, "training.max_steps=0")
     per_source = {name: sum(shards.samples_per_shard(2)) for name, shards in data.sources.items()}
     assert len(data.order) == per_source["world"] + round(per_source["copy"] / 2)
     drawn = [data.order.at(position)[0] for position in range(len(data.order))]
@@ -125,15 +127,13 @@ def test_sources_are_mixed_by_weight(small: Small, processor: Processor, twice: 
 
 @pytest.mark.parametrize("words", [(), ("data.samples_per_batch=2",)])
 def test_all_ranks_together_read_each_step_once(
-    small: Small, processor: Processor, words: tuple[str, ...]
+    toy: ToyProject, processor: Processor, words: tuple[str, ...]
 ) -> None:
     words = ("data.samples_per_step=8", "training.max_steps=3", *words)
     steps = {}
     for num_ranks in (1, 2, 4):
         loaders = [
-            data_of_rank(
-                small, processor, *words, rank=rank, num_ranks=num_ranks
-            ).train_dataloader()
+            data_of_rank(toy, processor, *words, rank=rank, num_ranks=num_ranks).train_dataloader()
             for rank in range(num_ranks)
         ]
         batches = [[batch.positions for batch in loader] for loader in loaders]
@@ -155,21 +155,21 @@ def test_all_ranks_together_read_each_step_once(
     )
 
 
-def test_ranks_that_cannot_share_a_step_are_refused(small: Small, processor: Processor) -> None:
+def test_ranks_that_cannot_share_a_step_are_refused(toy: ToyProject, processor: Processor) -> None:
     with pytest.raises(
         ConfigError, match=r"data\.samples_per_step=2 is no multiple of 3 .*make it 3"
     ):
-        data_of_rank(small, processor, num_ranks=3).train_dataloader()
+        data_of_rank(toy, processor, num_ranks=3).train_dataloader()
 
 
 @pytest.mark.parametrize("num_ranks", [1, 2, 3])
 def test_validation_covers_each_video_once_over_the_ranks(
-    small: Small, processor: Processor, num_ranks: int
+    toy: ToyProject, processor: Processor, num_ranks: int
 ) -> None:
-    shards = small.yaml.parent / "world/train/shards"
+    shards = toy.yaml.parent / "world/train/shards"
     words = [f"data.validation_sources.more.shards={shards}"]
     loaders = [
-        data_of_rank(small, processor, *words, rank=rank, num_ranks=num_ranks).val_dataloader()
+        data_of_rank(toy, processor, *words, rank=rank, num_ranks=num_ranks).val_dataloader()
         for rank in range(num_ranks)
     ]
     batches = [batch for loader in loaders for batch in loader]
@@ -177,7 +177,7 @@ def test_validation_covers_each_video_once_over_the_ranks(
         (source, video.key)
         for source, folder in (
             ("more", shards),
-            ("world", small.yaml.parent / "world/validation/shards"),
+            ("world", toy.yaml.parent / "world/validation/shards"),
         )
         for video in open_shards(folder).subjects
     ]
@@ -191,12 +191,12 @@ def test_validation_covers_each_video_once_over_the_ranks(
 
 
 def test_validation_asks_as_answering_does_whatever_training_learns(
-    small: Small, processor: Processor
+    toy: ToyProject, processor: Processor
 ) -> None:
     published = Processor(processor.tokenizer, replace(processor.settings, learn_template=True))
     word = "text.learn_template=true"
     plain, with_template = (
-        data_of_rank(small, each, *more) for each, more in ((processor, ()), (published, (word,)))
+        data_of_rank(toy, each, *more) for each, more in ((processor, ()), (published, (word,)))
     )
     for one, other in zip(plain.val_dataloader(), with_template.val_dataloader(), strict=True):
         assert torch.equal(one.labels, other.labels) and torch.equal(
@@ -206,15 +206,17 @@ def test_validation_asks_as_answering_does_whatever_training_learns(
     assert int((other.labels != IGNORED_LABEL).sum()) > int((one.labels != IGNORED_LABEL).sum())
 
 
-def test_fewer_validation_videos_than_ranks_are_refused(small: Small, processor: Processor) -> None:
+def test_fewer_validation_videos_than_ranks_are_refused(
+    toy: ToyProject, processor: Processor
+) -> None:
     with pytest.raises(ConfigError, match=r"data\.validation_sources hold 2 subjects for 3 ranks"):
-        data_of_rank(small, processor, num_ranks=3, rank=1).val_dataloader()
+        data_of_rank(toy, processor, num_ranks=3, rank=1).val_dataloader()
 
 
 def test_there_may_be_nothing_to_validate_on(
-    small: Small, processor: Processor, tmp_path: Path
+    toy: ToyProject, processor: Processor, tmp_path: Path
 ) -> None:
-    data = data_of_rank(small, processor)
+    data = data_of_rank(toy, processor)
     data.validation_sources = {}
     assert data.val_dataloader() == []
 
@@ -223,9 +225,9 @@ def test_there_may_be_nothing_to_validate_on(
 
 
 def test_the_state_is_what_was_trained_on_and_not_what_was_read_ahead(
-    small: Small, processor: Processor
+    toy: ToyProject, processor: Processor
 ) -> None:
-    data = data_of_rank(small, processor, "data.num_workers=2", "training.max_steps=20")
+    data = data_of_rank(toy, processor, "data.num_workers=2", "training.max_steps=20")
     batches = iter(data.train_dataloader())
     for _ in range(5):  # the workers are several batches ahead of these
         next(batches)
@@ -234,28 +236,30 @@ def test_the_state_is_what_was_trained_on_and_not_what_was_read_ahead(
     data.finish_step()
     assert stand_of(data.state_dict()) == (2, 4)
     assert data.seconds_waited > 0
-    other = data_of_rank(small, processor, "training.max_steps=20")
+    other = data_of_rank(toy, processor, "training.max_steps=20")
     other.load_state_dict(data.state_dict())
     assert next(iter(other.train_dataloader())).positions == (4,)
     assert len(other.train_dataloader()) == len(data.train_dataloader()) == 40
 
 
-def test_a_checkpoint_holds_the_finished_steps(small: Small, watch: Watch) -> None:
-    watch.stop_after_batches = 9
+def test_a_checkpoint_holds_the_finished_steps(
+    toy: ToyProject, step_recorder: StepRecorder
+) -> None:
+    step_recorder.stop_after_batches = 9
     with pytest.raises(StoppedError):
-        small.fit("state", "data.num_workers=2")
-    state = torch.load(small.run("state").checkpoint("last"), weights_only=True)
+        toy.fit("state", "data.num_workers=2")
+    state = torch.load(toy.run_dir("state").checkpoint("last"), weights_only=True)
     assert stand_of(state["VideoQuestionData"]) == (4, 8)
 
 
-def test_any_ranks_and_workers_continue_any_state(small: Small, processor: Processor) -> None:
+def test_any_ranks_and_workers_continue_any_state(toy: ToyProject, processor: Processor) -> None:
     words = ("data.samples_per_step=4", "training.max_steps=6")
     whole = [
-        list(batch.positions) for batch in data_of_rank(small, processor, *words).train_dataloader()
+        list(batch.positions) for batch in data_of_rank(toy, processor, *words).train_dataloader()
     ]
     rest = []
     for rank in range(2):
-        data = data_of_rank(small, processor, *words, "data.num_workers=1", rank=rank, num_ranks=2)
+        data = data_of_rank(toy, processor, *words, "data.num_workers=1", rank=rank, num_ranks=2)
         data.load_state_dict({**data.state_dict(), "step": 4, "position": 16})
         rest += [position for batch in data.train_dataloader() for position in batch.positions]
     assert sorted(rest) == sorted(position for positions in whole[16:] for position in positions)
@@ -265,9 +269,9 @@ def test_any_ranks_and_workers_continue_any_state(small: Small, processor: Proce
 
 
 def test_a_damaged_sample_is_handed_on_and_its_neighbours_are_read(
-    small: Small, processor: Processor, tmp_path: Path
+    toy: ToyProject, processor: Processor, tmp_path: Path
 ) -> None:
-    folder = shutil.copytree(small.yaml.parent / "world/train/shards", tmp_path / "shards")
+    folder = shutil.copytree(toy.yaml.parent / "world/train/shards", tmp_path / "shards")
     tar = folder / "000001.tar"
     tar.write_bytes(tar.read_bytes().replace(b"\xff\xd8\xff", b"???"))
     words = (
@@ -275,7 +279,7 @@ def test_a_damaged_sample_is_handed_on_and_its_neighbours_are_read(
         "data.samples_per_batch=2",
         "training.max_steps=0",
     )
-    batches = list(data_of_rank(small, processor, *words).train_dataloader())
+    batches = list(data_of_rank(toy, processor, *words).train_dataloader())
     positions = [position for batch in batches for position in batch.positions]
     skipped = [each for batch in batches for each in batch.skipped]
     assert len(positions) + len(skipped) == 2 * len(batches)
@@ -290,7 +294,7 @@ def test_a_damaged_sample_is_handed_on_and_its_neighbours_are_read(
 
 
 def test_a_source_without_shards_is_named(
-    small: Small, processor: Processor, tmp_path: Path
+    toy: ToyProject, processor: Processor, tmp_path: Path
 ) -> None:
     with pytest.raises(ShardError, match=f"{tmp_path} holds no shards"):
-        data_of_rank(small, processor, f"data.sources.other.shards={tmp_path}")
+        data_of_rank(toy, processor, f"data.sources.other.shards={tmp_path}")

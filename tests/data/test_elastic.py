@@ -7,7 +7,7 @@ import pytest
 
 from lit_hour.processor import Processor
 from tests.data.ranks import data_of_rank
-from tests.small_run import Small
+from tests.helpers.toy_run import ToyProject
 
 Asked = tuple[int, str, tuple[str, ...]]  # position, key of the subject, ids of the questions
 LAYOUTS = ((1, 0), (1, 2), (2, 0), (2, 2))  # ranks, workers
@@ -16,7 +16,7 @@ STEPS_OF_A_LAYOUT = 3
 
 
 def read_steps(
-    small: Small,
+    toy: ToyProject,
     processor: Processor,
     words: list[str],
     layout: tuple[int, int],
@@ -29,7 +29,7 @@ def read_steps(
     states = []
     for rank in range(num_ranks):
         data = data_of_rank(
-            small,
+            toy,
             processor,
             *words,
             f"data.num_workers={num_workers}",
@@ -54,7 +54,7 @@ def read_steps(
 
 @pytest.mark.parametrize("balance_steps", [1, 3])
 def test_every_change_of_ranks_and_workers_continues_with_exactly_the_next_samples(
-    small: Small, processor: Processor, twice: list[str], balance_steps: int
+    toy: ToyProject, processor: Processor, twice: list[str], balance_steps: int
 ) -> None:
     num_steps = STEPS_OF_A_LAYOUT * len(EVERY_CHANGE)
     words = [
@@ -63,15 +63,15 @@ def test_every_change_of_ranks_and_workers_continues_with_exactly_the_next_sampl
         f"training.max_steps={num_steps}",
         f"data.balance_steps={balance_steps}",
     ]
-    whole, last_state = read_steps(small, processor, words, (1, 0), None, num_steps)
+    whole, last_state = read_steps(toy, processor, words, (1, 0), None, num_steps)
     read, state = [], None
     for number in EVERY_CHANGE:
-        more, state = read_steps(small, processor, words, LAYOUTS[number], state, STEPS_OF_A_LAYOUT)
+        more, state = read_steps(toy, processor, words, LAYOUTS[number], state, STEPS_OF_A_LAYOUT)
         read += more
     assert read == whole
     assert state == last_state
 
-    data = data_of_rank(small, processor, *words)
+    data = data_of_rank(toy, processor, *words)
     assert len(data.sources) == 2 and num_steps * 4 > 4 * len(
         data.order
     )  # several passes over several sources
@@ -87,9 +87,9 @@ def test_every_change_of_ranks_and_workers_continues_with_exactly_the_next_sampl
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_each_layout_reads_the_same(
-    small: Small, processor: Processor, twice: list[str], layout: tuple[int, int]
+    toy: ToyProject, processor: Processor, twice: list[str], layout: tuple[int, int]
 ) -> None:
     words = [*twice, "data.samples_per_step=4", "data.balance_steps=3", "training.max_steps=9"]
-    assert read_steps(small, processor, words, layout, None, 9) == read_steps(
-        small, processor, words, (1, 0), None, 9
+    assert read_steps(toy, processor, words, layout, None, 9) == read_steps(
+        toy, processor, words, (1, 0), None, 9
     )

@@ -13,12 +13,14 @@ from lit_hour.types import VISUAL_PLACEHOLDER, Frames, ImageSet, TiledImage
 from tests.data.mixed import KEYS, RECORDS, talk, write_records
 from tests.data.ranks import data_of_rank
 from tests.data.tiny import SETTINGS, VIDEO
-from tests.small_run import Small
+from tests.helpers.toy_run import ToyProject
 
 
-def test_samples_show_what_they_ask_about(small: Small, processor: Processor, mixed: Path) -> None:
+def test_samples_show_what_they_ask_about(
+    toy: ToyProject, processor: Processor, mixed: Path
+) -> None:
     data = data_of_rank(
-        small, processor, f"data.sources.world.shards={mixed}", "training.max_steps=0"
+        toy, processor, f"data.sources.world.shards={mixed}", "training.max_steps=0"
     )
     batches = {}
     for batch in data.train_dataloader():
@@ -45,22 +47,22 @@ def test_samples_show_what_they_ask_about(small: Small, processor: Processor, mi
     assert not any(batch.skipped for each in batches.values() for batch in each)
 
 
-def test_kinds_share_a_batch(small: Small, processor: Processor, mixed: Path) -> None:
+def test_kinds_share_a_batch(toy: ToyProject, processor: Processor, mixed: Path) -> None:
     words = (
         f"data.sources.world.shards={mixed}",
         "data.samples_per_step=8",
         "data.samples_per_batch=8",
         "training.max_steps=1",
     )
-    (batch,) = data_of_rank(small, processor, *words).train_dataloader()
+    (batch,) = data_of_rank(toy, processor, *words).train_dataloader()
     assert sorted(batch.keys) == sorted([*KEYS, "photo"])
     assert len(batch.visuals) == len(batch.input_ids) == 8
 
 
 def test_pictures_and_texts_are_validated_question_by_question(
-    small: Small, processor: Processor, mixed: Path
+    toy: ToyProject, processor: Processor, mixed: Path
 ) -> None:
-    data = data_of_rank(small, processor, f"data.validation_sources.world.shards={mixed}")
+    data = data_of_rank(toy, processor, f"data.validation_sources.world.shards={mixed}")
     batches = {batch.keys[0]: batch for batch in data.val_dataloader()}
     assert {key: len(batch.input_ids) for key, batch in batches.items()} == dict(
         zip(KEYS, [1, 1, 3, 1, 3, 3, 1], strict=True)
@@ -71,7 +73,7 @@ def test_pictures_and_texts_are_validated_question_by_question(
 
 
 def test_a_marked_question_that_is_asked_alone_has_all_pictures_in_front(
-    small: Small, processor: Processor, mixed_files: Path, tmp_path: Path
+    toy: ToyProject, processor: Processor, mixed_files: Path, tmp_path: Path
 ) -> None:
     records = [talk("<image> Is it red?", "And <image>?", image=["photo.jpg", "dot.bmp"])]
     pack(
@@ -86,7 +88,7 @@ def test_a_marked_question_that_is_asked_alone_has_all_pictures_in_front(
         f"data.sources.world.shards={shards}",
         f"data.validation_sources.world.shards={shards}",
     )
-    data = data_of_rank(small, processor, *words)
+    data = data_of_rank(toy, processor, *words)
     together, (alone,) = next(iter(data.train_dataloader())), data.val_dataloader()
     assert [question.question for question in together.questions[0]] == [
         "<image> Is it red?",
@@ -96,19 +98,19 @@ def test_a_marked_question_that_is_asked_alone_has_all_pictures_in_front(
     assert (alone.input_ids == VISUAL_PLACEHOLDER).sum(dim=1).tolist() == [2, 2]
 
 
-def test_there_is_a_word_for_each_kind(small: Small, processor: Processor, mixed: Path) -> None:
-    data = data_of_rank(small, processor, f"data.sources.world.shards={mixed}")
+def test_there_is_a_word_for_each_kind(toy: ToyProject, processor: Processor, mixed: Path) -> None:
+    data = data_of_rank(toy, processor, f"data.sources.world.shards={mixed}")
     counts = "1 videos, 2 pictures, 2 sets of pictures, 2 texts, 0.0 hours of video, 13 questions in 8 samples"
     assert data.describe() == f"{counts}; 2 videos to validate on"
 
 
 def test_only_videos_have_to_be_sampled_as_the_run_samples(
-    small: Small, processor: Processor, mixed_files: Path, mixed: Path, tmp_path: Path
+    toy: ToyProject, processor: Processor, mixed_files: Path, mixed: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(
         ConfigError, match=rf"{mixed} was packed with video\.max_frames=6, this run has 5"
     ):
-        data_of_rank(small, processor, f"data.sources.world.shards={mixed}", "video.max_frames=5")
+        data_of_rank(toy, processor, f"data.sources.world.shards={mixed}", "video.max_frames=5")
     records = [record for record in RECORDS if "video" not in record]
     pack(
         mixed_files,
@@ -117,38 +119,36 @@ def test_only_videos_have_to_be_sampled_as_the_run_samples(
         VIDEO,
         SETTINGS,
     )
-    config = small.config(
+    config = toy.config(
         "none", f"data.sources.world.shards={tmp_path / 'shards'}", "video.max_frames=5"
     )
     assert len(list(training_questions(config))) == 12
 
 
 def test_a_source_without_weight_is_not_there(
-    small: Small, processor: Processor, twice: list[str], tmp_path: Path
+    toy: ToyProject, processor: Processor, twice: list[str], tmp_path: Path
 ) -> None:
     absent = ["data.sources.absent.shards=/nowhere", "data.sources.absent.weight=0"]
-    with_absent, without = (
-        data_of_rank(small, processor, *twice, *words) for words in (absent, [])
-    )
+    with_absent, without = (data_of_rank(toy, processor, *twice, *words) for words in (absent, []))
     assert list(with_absent.sources) == ["copy", "world"]
     assert [with_absent.order.at(place) for place in range(50)] == [
         without.order.at(place) for place in range(50)
     ]
-    config = small.config("none", *absent)
+    config = toy.config("none", *absent)
     assert len(list(training_questions(config))) > 0
     with pytest.raises(ShardError, match="/nowhere holds no shards"):
         data_of_rank(
-            small,
+            toy,
             processor,
             "data.sources.absent.shards=/nowhere",
             "data.sources.absent.weight=0.01",
         )
     with pytest.raises(ConfigError, match=r"data\.sources has no source with a weight above 0"):
-        data_of_rank(small, processor, "data.sources.world.weight=0")
+        data_of_rank(toy, processor, "data.sources.world.weight=0")
 
 
 def test_a_damaged_picture_is_handed_on(
-    small: Small, processor: Processor, mixed: Path, tmp_path: Path
+    toy: ToyProject, processor: Processor, mixed: Path, tmp_path: Path
 ) -> None:
     folder = shutil.copytree(mixed, tmp_path / "shards")
     for tar in folder.glob("*.tar"):
@@ -158,7 +158,7 @@ def test_a_damaged_picture_is_handed_on(
         "training.max_steps=0",
         f"data.validation_sources.world.shards={folder}",
     )
-    data = data_of_rank(small, processor, *words)
+    data = data_of_rank(toy, processor, *words)
     for loader in (data.train_dataloader(), data.val_dataloader()):
         skipped = {each.key: each.reason for batch in loader for each in batch.skipped}
         assert sorted(skipped) == ["clip", "photo", "record_00000003", "record_00000006"]

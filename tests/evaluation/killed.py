@@ -10,8 +10,8 @@ from typing import Any
 
 from lit_hour.cli import main
 from lit_hour.io.jsonl import Journal, read_journal
-from lit_hour.run_dir import RunFolder
-from tests.forks import Forked, fork_ranks
+from lit_hour.run_dir import RunDir
+from tests.helpers.fork import ForkedRanks, fork_ranks
 
 BABBLE = "answer.max_new_tokens=6"
 
@@ -43,14 +43,14 @@ def die_at_answer(number: int, rank: int) -> Callable[[int], None]:
 
 
 def fork_evaluate(
-    babbling: RunFolder,
+    random_run: RunDir,
     out: Path,
     words: list[str],
     outputs: Path,
     *,
     num_ranks: int,
     prepare: Callable[[int], None] = lambda rank: None,
-) -> Forked:
+) -> ForkedRanks:
     """`python -m lit_hour evaluate` in forks, after something was prepared in each."""
 
     def work(rank: int) -> None:
@@ -62,7 +62,7 @@ def fork_evaluate(
                 *words,
                 f"training.devices={num_ranks}",
                 "--run",
-                str(babbling.path),
+                str(random_run.path),
                 "--out",
                 str(out),
             ]

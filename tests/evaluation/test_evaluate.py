@@ -15,16 +15,16 @@ from lit_hour.evaluation.load_benchmark import BENCHMARKS
 from lit_hour.evaluation.report.report import Report, read_report
 from lit_hour.inference.predictor import Session
 from lit_hour.io.jsonl import read_journal
-from lit_hour.run_dir import RunFolder
+from lit_hour.run_dir import RunDir
 from tests.evaluation import dressed, layouts
 from tests.evaluation.killed import BABBLE, die_at_answer, fork_evaluate, num_answers
-from tests.small_run import Trained
+from tests.helpers.toy_run import TrainedRun
 
 
 @pytest.fixture(scope="module")
-def world(trained: Trained) -> Path:
+def world(trained: TrainedRun) -> Path:
     """A folder with two videos of half a minute, and questions about them."""
-    return trained.small.yaml.parent / "world/validation"
+    return trained.project.yaml.parent / "world/validation"
 
 
 @pytest.fixture(scope="module")
@@ -32,9 +32,9 @@ def choices(world: Path) -> list[dict[str, Any]]:
     return dressed.choices_of(world / "questions.json")
 
 
-def evaluate(babbling: RunFolder, out: Path, *words: str) -> Report:
+def evaluate(random_run: RunDir, out: Path, *words: str) -> Report:
     """`python -m lit_hour evaluate`."""
-    main(["evaluate", BABBLE, *words, "--run", str(babbling.path), "--out", str(out)])
+    main(["evaluate", BABBLE, *words, "--run", str(random_run.path), "--out", str(out)])
     return read_report(out / "report.json")
 
 
@@ -55,7 +55,7 @@ def dress(name: str, choices: list[dict[str, Any]], folder: Path) -> str:
 
 @pytest.mark.parametrize("name", BENCHMARKS)
 def test_world_videos_dressed_up_as_each_benchmark(
-    babbling: RunFolder,
+    random_run: RunDir,
     world: Path,
     choices: list[dict[str, Any]],
     tmp_path: Path,
@@ -68,7 +68,7 @@ def test_world_videos_dressed_up_as_each_benchmark(
         f"evaluation.questions={files}",
         f"evaluation.videos={world}/videos",
     )
-    report = evaluate(babbling, tmp_path / "out", *words)
+    report = evaluate(random_run, tmp_path / "out", *words)
     num_questions = (
         len({record["video"] for record in choices}) if name == "egoschema" else len(choices)
     )
@@ -96,10 +96,10 @@ def test_every_benchmark_of_the_settings_can_be_read() -> None:
 
 
 def test_the_answers_are_those_of_a_session(
-    babbling: RunFolder, world: Path, tmp_path: Path
+    random_run: RunDir, world: Path, tmp_path: Path
 ) -> None:
-    report = evaluate(babbling, tmp_path / "out", *own(world))
-    session = Session.open(babbling.path, settings=[BABBLE])
+    report = evaluate(random_run, tmp_path / "out", *own(world))
+    session = Session.open(random_run.path, settings=[BABBLE])
     asked = {record["id"]: record for record in json.loads((world / "questions.json").read_text())}
     assert {result.id for result in report.results} == set(asked)
     for video in sorted({result.video for result in report.results}):
@@ -116,33 +116,35 @@ def test_the_answers_are_those_of_a_session(
 
 
 def test_several_processes_give_the_same_report(
-    babbling: RunFolder, world: Path, tmp_path: Path
+    random_run: RunDir, world: Path, tmp_path: Path
 ) -> None:
-    alone = evaluate(babbling, tmp_path / "alone", *own(world))
-    started = fork_evaluate(babbling, tmp_path / "out", own(world), tmp_path, num_ranks=2)
-    assert started.wait() == [0, 0], started.printed()
+    alone = evaluate(random_run, tmp_path / "alone", *own(world))
+    started = fork_evaluate(random_run, tmp_path / "out", own(world), tmp_path, num_ranks=2)
+    assert started.wait() == [0, 0], started.output()
     assert read_report(tmp_path / "out/report.json") == alone
     assert [
         len(read_journal(tmp_path / f"out/answers/{rank:06d}.jsonl")) > 0 for rank in (0, 1)
     ] == [True, True]
-    assert "questions about 2 videos" in started.printed() and "report:" not in started.printed(1)
+    assert "questions about 2 videos" in started.output() and "report:" not in started.output(1)
 
 
 def test_questions_side_by_side_get_the_same_answers(
-    babbling: RunFolder, world: Path, tmp_path: Path
+    random_run: RunDir, world: Path, tmp_path: Path
 ) -> None:
-    alone = evaluate(babbling, tmp_path / "alone", *own(world))
+    alone = evaluate(random_run, tmp_path / "alone", *own(world))
     together = evaluate(
-        babbling, tmp_path / "together", *own(world, "evaluation.questions_at_once=5")
+        random_run, tmp_path / "together", *own(world, "evaluation.questions_at_once=5")
     )
     assert together.results == alone.results
     assert together.protocol["answers"]["questions_at_once"] == 5
 
 
 def test_the_protocol_says_how_the_model_was_asked(
-    babbling: RunFolder, world: Path, tmp_path: Path
+    random_run: RunDir, world: Path, tmp_path: Path
 ) -> None:
-    protocol = evaluate(babbling, tmp_path / "out", *own(world, "evaluation.num_videos=1")).protocol
+    protocol = evaluate(
+        random_run, tmp_path / "out", *own(world, "evaluation.num_videos=1")
+    ).protocol
     assert protocol["frames"]["max_frames"] == 6 and protocol["frames"]["show"] == "all"
     assert protocol["answers"]["max_new_tokens"] == 6 and protocol["computing"]["device"] == "cpu"
     assert len(protocol["checkpoint"]["SHA-256"]) == 64 and protocol["checkpoint"]["path"].endswith(
@@ -152,20 +154,18 @@ def test_the_protocol_says_how_the_model_was_asked(
 
 
 def test_the_option_that_the_model_would_most_likely_name(
-    babbling: RunFolder, world: Path, tmp_path: Path
+    random_run: RunDir, world: Path, tmp_path: Path
 ) -> None:
-    report = evaluate(babbling, tmp_path / "out", *own(world, "evaluation.scoring=likelihood"))
+    report = evaluate(random_run, tmp_path / "out", *own(world, "evaluation.scoring=likelihood"))
     chosen = [result for result in report.results if result.options]
     assert chosen and all(result.response in result.options.values() for result in chosen)
     assert len({result.chosen for result in chosen}) > 1
 
 
 @pytest.mark.parametrize("show", ["nothing", "first_frame"])
-def test_baselines_by_a_setting(
-    babbling: RunFolder, world: Path, tmp_path: Path, show: str
-) -> None:
-    main(["evaluate", BABBLE, *own(world, f"video.show={show}"), "--run", str(babbling.path)])
-    folder = babbling.path / "evaluation" / f"own-{show}"
+def test_baselines_by_a_setting(random_run: RunDir, world: Path, tmp_path: Path, show: str) -> None:
+    main(["evaluate", BABBLE, *own(world, f"video.show={show}"), "--run", str(random_run.path)])
+    folder = random_run.path / "evaluation" / f"own-{show}"
     report = read_report(folder / "report.json")
     assert (
         report.protocol["frames"]["show"] == show
@@ -175,9 +175,9 @@ def test_baselines_by_a_setting(
     shutil.rmtree(folder.parent)
 
 
-def test_text_alone_needs_no_videos(babbling: RunFolder, world: Path, tmp_path: Path) -> None:
+def test_text_alone_needs_no_videos(random_run: RunDir, world: Path, tmp_path: Path) -> None:
     report = evaluate(
-        babbling,
+        random_run,
         tmp_path / "out",
         f"evaluation.questions={world}/questions.json",
         "video.show=nothing",
@@ -186,7 +186,7 @@ def test_text_alone_needs_no_videos(babbling: RunFolder, world: Path, tmp_path: 
 
 
 def test_subtitles_change_what_is_asked(
-    babbling: RunFolder, world: Path, choices: list[dict[str, Any]], tmp_path: Path
+    random_run: RunDir, world: Path, choices: list[dict[str, Any]], tmp_path: Path
 ) -> None:
     files = dress("video_mme", choices, tmp_path / "questions")
     (tmp_path / "subtitle").mkdir()
@@ -200,7 +200,7 @@ def test_subtitles_change_what_is_asked(
         f"evaluation.videos={world}/videos",
     )
     report = evaluate(
-        babbling, tmp_path / "out", *words, f"evaluation.subtitles={tmp_path}/subtitle"
+        random_run, tmp_path / "out", *words, f"evaluation.subtitles={tmp_path}/subtitle"
     )
     assert set(report.groups["subtitles"]) == {"with", "none published"}
     assert (
@@ -210,10 +210,10 @@ def test_subtitles_change_what_is_asked(
 
 
 def test_two_reports_are_compared(
-    babbling: RunFolder, world: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+    random_run: RunDir, world: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     for name, words in (("seen", ()), ("blind", ("video.show=nothing",))):
-        evaluate(babbling, tmp_path / name, *own(world, *words))
+        evaluate(random_run, tmp_path / name, *own(world, *words))
     capsys.readouterr()
     main(
         [
@@ -237,11 +237,11 @@ def test_two_reports_are_compared(
 
 
 def test_after_kill_9_another_number_of_processes_asks_nothing_twice(
-    babbling: RunFolder, world: Path, tmp_path: Path
+    random_run: RunDir, world: Path, tmp_path: Path
 ) -> None:
-    whole = evaluate(babbling, tmp_path / "whole", *own(world))
+    whole = evaluate(random_run, tmp_path / "whole", *own(world))
     killed = fork_evaluate(
-        babbling,
+        random_run,
         tmp_path / "out",
         own(world),
         tmp_path,
@@ -252,25 +252,25 @@ def test_after_kill_9_another_number_of_processes_asks_nothing_twice(
     answered = num_answers(tmp_path / "out")
     assert 3 <= answered < len(whole.results)
     assert not (tmp_path / "out/report.json").exists()
-    again = fork_evaluate(babbling, tmp_path / "out", own(world), tmp_path, num_ranks=1)
-    assert again.wait() == [0], again.printed()
-    assert f"{len(whole.results) - answered} questions about" in again.printed()
-    assert f"{answered} are answered" in again.printed()
+    again = fork_evaluate(random_run, tmp_path / "out", own(world), tmp_path, num_ranks=1)
+    assert again.wait() == [0], again.output()
+    assert f"{len(whole.results) - answered} questions about" in again.output()
+    assert f"{answered} are answered" in again.output()
     assert num_answers(tmp_path / "out") == len(whole.results)
     assert read_report(tmp_path / "out/report.json") == whole
 
 
 def test_nothing_is_asked_again(
-    babbling: RunFolder, world: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+    random_run: RunDir, world: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    first = evaluate(babbling, tmp_path / "out", *own(world, "evaluation.num_videos=1"))
+    first = evaluate(random_run, tmp_path / "out", *own(world, "evaluation.num_videos=1"))
     assert first.score.num_evaluated < first.score.num_questions and "num_videos=1" in next(
         iter(first.skipped.values())
     )
-    second = evaluate(babbling, tmp_path / "out", *own(world))
+    second = evaluate(random_run, tmp_path / "out", *own(world))
     assert second.score.num_evaluated == second.score.num_questions == num_answers(tmp_path / "out")
     capsys.readouterr()
-    assert evaluate(babbling, tmp_path / "out", *own(world)) == second
+    assert evaluate(random_run, tmp_path / "out", *own(world)) == second
     assert "0 questions about 0 videos to ask" in capsys.readouterr().out
 
 
@@ -278,30 +278,30 @@ def test_nothing_is_asked_again(
     "word", ["answer.max_new_tokens=5", "video.max_frames=5", "evaluation.scoring=likelihood"]
 )
 def test_answers_that_were_asked_otherwise_are_not_mixed(
-    babbling: RunFolder, world: Path, tmp_path: Path, word: str
+    random_run: RunDir, world: Path, tmp_path: Path, word: str
 ) -> None:
-    evaluate(babbling, tmp_path / "out", *own(world, "evaluation.num_videos=1"))
+    evaluate(random_run, tmp_path / "out", *own(world, "evaluation.num_videos=1"))
     with pytest.raises(
         ReportError,
         match=rf"asked otherwise(.|\n)*{word.partition('.')[2].partition('=')[0]}.*: was .*, is ",
     ):
-        evaluate(babbling, tmp_path / "out", *own(world, "evaluation.num_videos=1", word))
+        evaluate(random_run, tmp_path / "out", *own(world, "evaluation.num_videos=1", word))
 
 
 def test_answers_of_an_older_format_are_refused_by_name(
-    babbling: RunFolder, world: Path, tmp_path: Path
+    random_run: RunDir, world: Path, tmp_path: Path
 ) -> None:
     file = tmp_path / "protocol.json"
     file.write_text("{}")  # format 1 wrote no number
     with pytest.raises(ReportError, match=r"protocol\.json has format 1; .*format 2\. .* --out"):
-        evaluate(babbling, tmp_path, *own(world))
+        evaluate(random_run, tmp_path, *own(world))
 
 
 # What is missing or damaged
 
 
 def test_missing_and_damaged_videos_make_a_score_on_a_part(
-    babbling: RunFolder, world: Path, tmp_path: Path
+    random_run: RunDir, world: Path, tmp_path: Path
 ) -> None:
     videos = Path(shutil.copytree(world / "videos", tmp_path / "videos"))
     first, second = sorted(videos.glob("*.mp4"))
@@ -313,8 +313,8 @@ def test_missing_and_damaged_videos_make_a_score_on_a_part(
         QuestionError,
         match=rf"{num_first} questions cannot be asked.*max_skipped=0(.|\n)*{first.name}",
     ):
-        evaluate(babbling, tmp_path / "out", *words)
-    report = evaluate(babbling, tmp_path / "out", *words, f"evaluation.max_skipped={num_first}")
+        evaluate(random_run, tmp_path / "out", *words)
+    report = evaluate(random_run, tmp_path / "out", *words, f"evaluation.max_skipped={num_first}")
     assert (report.score.num_evaluated, report.score.num_questions) == (
         len(records) - num_first,
         len(records),
@@ -326,10 +326,10 @@ def test_missing_and_damaged_videos_make_a_score_on_a_part(
 
     second.unlink()
     with pytest.raises(QuestionError, match=f"{second.name} is in none of"):
-        evaluate(babbling, tmp_path / "other", *words, f"evaluation.max_skipped={num_first}")
+        evaluate(random_run, tmp_path / "other", *words, f"evaluation.max_skipped={num_first}")
     shutil.copy(world / "videos" / first.name, first)  # mended: it is tried again
     mended = evaluate(
-        babbling, tmp_path / "out", *words, f"evaluation.max_skipped={len(records) - num_first}"
+        random_run, tmp_path / "out", *words, f"evaluation.max_skipped={len(records) - num_first}"
     )
     assert (
         mended.score.num_evaluated == num_first and len(mended.skipped) == len(records) - num_first
@@ -337,14 +337,14 @@ def test_missing_and_damaged_videos_make_a_score_on_a_part(
 
 
 def test_a_question_that_does_not_fit_is_named(
-    babbling: RunFolder, world: Path, tmp_path: Path
+    random_run: RunDir, world: Path, tmp_path: Path
 ) -> None:
     records = json.loads((world / "questions.json").read_text())[:3]
     records[1]["question"] = "Why? " * 400
     (tmp_path / "questions.json").write_text(json.dumps(records))
     words = [f"evaluation.questions={tmp_path}/questions.json", f"evaluation.videos={world}/videos"]
     words += ["evaluation.max_skipped=1", "evaluation.questions_at_once=3", "text.max_tokens=400"]
-    report = evaluate(babbling, tmp_path / "out", *words)
+    report = evaluate(random_run, tmp_path / "out", *words)
     assert (
         list(report.skipped) == [records[1]["id"]]
         and "text.max_tokens" in report.skipped[records[1]["id"]]
@@ -365,7 +365,7 @@ def test_a_question_that_does_not_fit_is_named(
     ],
 )
 def test_settings_that_cannot_be_used(
-    babbling: RunFolder,
+    random_run: RunDir,
     world: Path,
     tmp_path: Path,
     words: list[str],
@@ -373,7 +373,7 @@ def test_settings_that_cannot_be_used(
     message: str,
 ) -> None:
     with pytest.raises(error, match=message):
-        evaluate(babbling, tmp_path / "out", *own(world), *words)
+        evaluate(random_run, tmp_path / "out", *own(world), *words)
 
 
 def test_a_run_that_is_not_there(world: Path, tmp_path: Path) -> None:
@@ -382,8 +382,8 @@ def test_a_run_that_is_not_there(world: Path, tmp_path: Path) -> None:
 
 
 def test_a_folder_of_something_else_is_left_alone(
-    babbling: RunFolder, world: Path, tmp_path: Path
+    random_run: RunDir, world: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "thesis.txt").write_text("mine")
     with pytest.raises(ReportError, match=r"holds thesis\.txt and no evaluation"):
-        evaluate(babbling, tmp_path, *own(world))
+        evaluate(random_run, tmp_path, *own(world))

@@ -9,14 +9,14 @@ from lit_hour.evaluation.generate import FrameChunk, VideoFrameStream
 from lit_hour.inference.predictor import Session
 from lit_hour.inference.video_memory import Recollection
 from lit_hour.media.frame_sampling import SampledVideo
-from lit_hour.run_dir import RunFolder
-from tests.small_run import Trained
+from lit_hour.run_dir import RunDir
+from tests.helpers.toy_run import TrainedRun
 
 
-def test_the_memory_is_the_same_to_the_bit(trained: Trained, babbling: RunFolder) -> None:
-    video = trained.small.yaml.parent / "world/validation/videos/world_00000.mp4"
+def test_the_memory_is_the_same_to_the_bit(trained: TrainedRun, random_run: RunDir) -> None:
+    video = trained.project.yaml.parent / "world/validation/videos/world_00000.mp4"
     session = Session.open(
-        babbling.path, settings=["model.vision.chunk_frames=4", "video.max_frames=11"]
+        random_run.path, settings=["model.vision.chunk_frames=4", "video.max_frames=11"]
     )
     whole = session.remember(video)
     *chunks, end = VideoFrameStream([(7, video)], session.config.video, chunk_frames=4)
@@ -36,8 +36,8 @@ def test_the_memory_is_the_same_to_the_bit(trained: Trained, babbling: RunFolder
     )
 
 
-def test_of_what_is_not_shown_there_is_only_the_end(tmp_path: Path, babbling: RunFolder) -> None:
-    config = Session.open(babbling.path).config
+def test_of_what_is_not_shown_there_is_only_the_end(tmp_path: Path, random_run: RunDir) -> None:
+    config = Session.open(random_run.path).config
     (tmp_path / "broken.mp4").write_bytes(b"no video")
     nothing, broken = VideoFrameStream(
         [(0, None), (1, tmp_path / "broken.mp4")], config.video, chunk_frames=4

@@ -14,16 +14,16 @@ from lit_hour.model.hour_llava import HourLLaVA
 from lit_hour.processor import Processor
 from lit_hour.text.tokenizer import load_tokenizer
 from lit_hour.types import Question
-from tests.small_run import Trained
+from tests.helpers.toy_run import TrainedRun
 
 
 @pytest.fixture(scope="module")
-def video(trained: Trained) -> Path:
-    return trained.small.yaml.parent / "world/validation/videos/world_00000.mp4"
+def video(trained: TrainedRun) -> Path:
+    return trained.project.yaml.parent / "world/validation/videos/world_00000.mp4"
 
 
 @pytest.fixture(scope="module")
-def questions(trained: Trained, video: Path) -> list[Question]:
+def questions(trained: TrainedRun, video: Path) -> list[Question]:
     records = json.loads((video.parents[1] / "questions.json").read_text())
     return [
         parse_question(record, "questions.json")
@@ -33,14 +33,14 @@ def questions(trained: Trained, video: Path) -> list[Question]:
 
 
 @pytest.fixture(scope="module")
-def session(trained: Trained) -> Session:
+def session(trained: TrainedRun) -> Session:
     """A model that has learnt nothing: it babbles, and says something else to each question."""
     babble = (
         "model.language.initial_deviation=0.5",
         "model.language.tie_embeddings=false",
         "answer.max_new_tokens=12",
     )
-    config = trained.small.config("none", *babble)
+    config = trained.project.config("none", *babble)
     processor = Processor(load_tokenizer(trained.run.tokenizer), config.text)
     torch.manual_seed(0)
     return Session(config, HourLLaVA(config, len(processor.tokenizer)), processor)

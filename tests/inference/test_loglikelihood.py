@@ -11,25 +11,25 @@ from lit_hour.model.hour_llava import HourLLaVA
 from lit_hour.processor import Processor
 from lit_hour.text.tokenizer import end_of_turn_id, load_tokenizer
 from lit_hour.types import Question, Sample
-from tests.small_run import Trained
+from tests.helpers.toy_run import TrainedRun
 
 QUESTION = Question("1", "scene", "open_ended", "What is there?", "a red square")
 
 
 @pytest.fixture(scope="module")
-def video(trained: Trained) -> Path:
-    return trained.small.yaml.parent / "world/validation/videos/world_00000.mp4"
+def video(trained: TrainedRun) -> Path:
+    return trained.project.yaml.parent / "world/validation/videos/world_00000.mp4"
 
 
 @pytest.fixture
-def session(trained: Trained) -> Session:
+def session(trained: TrainedRun) -> Session:
     """A model that babbles; its training would also learn the marks of turns, which are no part of an answer."""
     words = (
         "model.language.initial_deviation=0.5",
         "model.language.tie_embeddings=false",
         "text.learn_template=true",
     )
-    config = trained.small.config("none", *words)
+    config = trained.project.config("none", *words)
     processor = Processor(load_tokenizer(trained.run.tokenizer), config.text)
     torch.manual_seed(0)
     return Session(config, HourLLaVA(config, len(processor.tokenizer)), processor)

@@ -13,19 +13,19 @@ from lit_hour.errors import InputError, QuestionError
 from lit_hour.inference.predictor import Answer, Memory, Session
 from lit_hour.media.frame_sampling import load_video
 from lit_hour.model.multimodal_inputs import prompts_of
-from lit_hour.run_dir import RunFolder
+from lit_hour.run_dir import RunDir
 from lit_hour.text.chat_template import format_question
 from lit_hour.text.tokenizer import end_of_turn_id
 from lit_hour.types import Message, Question, Sample
-from tests.small_run import Trained, largest_difference, weights
+from tests.helpers.toy_run import TrainedRun, load_weights, max_abs_difference
 
 TOKENS_PER_FRAME = 2 * 2 + 1  # a grid of 2, and the frame-end token
 
 
 @pytest.fixture
-def run_copy(trained: Trained, tmp_path: Path) -> RunFolder:
+def run_copy(trained: TrainedRun, tmp_path: Path) -> RunDir:
     """A run to be spoiled."""
-    return RunFolder(Path(shutil.copytree(trained.run.path, tmp_path / "copy")))
+    return RunDir(Path(shutil.copytree(trained.run.path, tmp_path / "copy")))
 
 
 def ask(session: Session, memory: Memory, question: str) -> tuple[list[str], Answer]:
@@ -136,20 +136,20 @@ def test_a_question_leaves_no_trace_in_the_memory(session: Session, memory: Memo
     assert torch.equal(memory.repository.tokens, before)
 
 
-def test_each_checkpoint_has_weights_of_its_own(trained: Trained) -> None:
+def test_each_checkpoint_has_weights_of_its_own(trained: TrainedRun) -> None:
     early, late = (Session.open(trained.run.path, name) for name in ("step=000002", "last"))
     assert not torch.equal(early.model.frame_end, late.model.frame_end)
     assert not early.model.training
-    expected = weights(trained.run, "last")
+    expected = load_weights(trained.run, "last")
     assert (
-        largest_difference(
+        max_abs_difference(
             {f"model.{name}": weight for name, weight in late.model.state_dict().items()}, expected
         )
         == 0
     )
 
 
-def test_settings_win_over_those_of_the_run(trained: Trained, video: Path) -> None:
+def test_settings_win_over_those_of_the_run(trained: TrainedRun, video: Path) -> None:
     session = Session.open(
         trained.run.path, "last", "cpu", ["video.max_frames=5", "answer.max_new_tokens=1"]
     )
@@ -168,7 +168,7 @@ def test_an_empty_question_is_refused(session: Session, memory: Memory, question
 
 
 def test_the_command_prints_the_answer_and_what_it_took(
-    run_copy: RunFolder, video: Path, capsys: pytest.CaptureFixture[str]
+    run_copy: RunDir, video: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     checkpoint = torch.load(run_copy.checkpoint("step=000002"), weights_only=True)
     for name, weight in checkpoint["state_dict"].items():
@@ -199,12 +199,12 @@ def test_the_command_prints_the_answer_and_what_it_took(
     )
 
 
-def misfit(run: RunFolder) -> None:
+def misfit(run: RunDir) -> None:
     settings = load_config(run.config, ["model.language.hidden_size=64"])
     save_config(settings, run.checkpoint("best").with_suffix(".yaml"))
 
 
-def text_for_video(run: RunFolder) -> None:
+def text_for_video(run: RunDir) -> None:
     (run.path / "fake.mp4").write_text("no video")
 
 
@@ -248,9 +248,9 @@ def text_for_video(run: RunFolder) -> None:
     ],
 )
 def test_what_the_user_can_mend_is_named_in_one_line_or_one_for_each_weight(
-    run_copy: RunFolder,
+    run_copy: RunDir,
     video: Path,
-    spoil: Callable[[RunFolder], object] | None,
+    spoil: Callable[[RunDir], object] | None,
     words: list[str],
     message: str,
 ) -> None:

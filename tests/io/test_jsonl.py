@@ -6,7 +6,7 @@ import pytest
 
 from lit_hour.errors import JournalError
 from lit_hour.io.jsonl import Journal, read_journal
-from tests.disks import largest_file
+from tests.helpers.disk import limit_file_size
 
 RECORD = {"id": "a", "said": "eine Antwort, über\nzwei Zeilen \u2028 und mehr"}
 
@@ -61,7 +61,7 @@ def test_a_full_disk_is_reported_and_spoils_no_line(tmp_path: Path, room_bytes: 
     with Journal(path) as journal:
         journal.add(RECORD)
         with (
-            largest_file(path.stat().st_size + room_bytes),
+            limit_file_size(path.stat().st_size + room_bytes),
             pytest.raises(JournalError, match=r"journal\.jsonl"),
         ):
             journal.add({"id": "b"} | {"said": "x" * 50})

@@ -32,7 +32,7 @@ from lit_hour.weights.name_map import (
     outline_published,
     to_ours,
 )
-from tests.siglip_tower import lit_hour_siglip
+from tests.helpers.siglip_tower import lit_hour_siglip
 
 WIDE_TOWER, WIDE_TOWER_PIXELS = (
     "lit-hour-siglip-wide",

@@ -9,7 +9,7 @@ import pytest
 
 from lit_hour.config.serving import ServerConfig
 from lit_hour.inference.predictor import Session
-from lit_hour.run_dir import RunFolder
+from lit_hour.run_dir import RunDir
 from tests.server.clips import clip
 from tests.server.running import Running, running
 
@@ -17,8 +17,8 @@ SETTINGS = ("answer.max_new_tokens=12", "model.vision.chunk_frames=2", "video.ma
 
 
 @pytest.fixture(scope="session")
-def session(babbling: RunFolder) -> Session:
-    return Session.open(babbling.path, device="cpu", settings=SETTINGS)
+def session(random_run: RunDir) -> Session:
+    return Session.open(random_run.path, device="cpu", settings=SETTINGS)
 
 
 @pytest.fixture(scope="session")

@@ -22,7 +22,7 @@ from lit_hour.server.app import build_app
 from lit_hour.server.auth import Access, Folders
 from lit_hour.server.state import Server
 
-MODEL = "babbling"
+MODEL = "random_run"
 PATIENCE_SECONDS = 30.0
 
 

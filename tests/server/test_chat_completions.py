@@ -133,7 +133,7 @@ ASKED = {"role": "user", "content": [PART, {"type": "text", "text": "What?"}]}
             400,
             "not 2",
         ),
-        ({"messages": [ASKED], "model": "gpt"}, 404, "no model 'gpt' here, only 'babbling'"),
+        ({"messages": [ASKED], "model": "gpt"}, 404, "no model 'gpt' here, only 'random_run'"),
         ({"messages": [ASKED]}, 404, "there is no such video"),
         ("x" * 1_000_001, 413, "larger than the 1 MB"),
     ),

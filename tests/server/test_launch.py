@@ -13,7 +13,7 @@ import pytest
 
 from lit_hour.cli import main
 from lit_hour.errors import InputError
-from lit_hour.run_dir import RunFolder
+from lit_hour.run_dir import RunDir
 from tests import REPOSITORY
 from tests.server.running import conversation
 
@@ -57,14 +57,14 @@ def test_what_is_not_safe_or_not_there_is_refused(
 
 
 def test_it_answers_until_it_is_stopped_and_leaves_nothing(
-    babbling: RunFolder, content: bytes, tmp_path: Path
+    random_run: RunDir, content: bytes, tmp_path: Path
 ) -> None:
     uploads = tmp_path / "uploads"
     uploads.mkdir()
     words = [
         "serve",
         "--run",
-        str(babbling.path),
+        str(random_run.path),
         "--port",
         "0",
         f"serving.server.upload_folder={uploads}",

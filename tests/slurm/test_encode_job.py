@@ -3,15 +3,15 @@
 import sys
 from pathlib import Path
 
-from lit_hour.training.extract_features import encode
+from lit_hour.training.extract_features import extract_features
+from tests.helpers.toy_run import TrainedRun
 from tests.slurm.cluster import Cluster
-from tests.small_run import Trained
 
 
 def test_tasks_on_two_nodes_encode_what_one_process_does(
-    cluster: Cluster, trained: Trained, tmp_path: Path
+    cluster: Cluster, trained: TrainedRun, tmp_path: Path
 ) -> None:
-    frames = trained.small.yaml.parent / "world/train/shards"
+    frames = trained.project.yaml.parent / "world/train/shards"
     size = ("--nodes=2", "--ntasks-per-node=1", "--cpus-per-task=1")
     words = (
         str(frames),
@@ -26,7 +26,7 @@ def test_tasks_on_two_nodes_encode_what_one_process_does(
         "4 videos to encode, for 2 processes" in printed
         and printed.count("2 shards with 4 videos") == 1
     )
-    encode(str(frames), tmp_path / "alone", run=trained.run.path)
+    extract_features(str(frames), tmp_path / "alone", run=trained.run.path)
     job, alone = (
         {
             file.name: file.read_bytes()

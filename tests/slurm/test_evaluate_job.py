@@ -5,14 +5,14 @@ from pathlib import Path
 
 from lit_hour.evaluation.evaluate import evaluate
 from lit_hour.evaluation.report.report import read_report
+from tests.helpers.toy_run import TrainedRun
 from tests.slurm.cluster import Cluster
-from tests.small_run import Trained
 
 
 def test_tasks_on_two_nodes_give_the_report_of_one_process(
-    cluster: Cluster, trained: Trained, tmp_path: Path
+    cluster: Cluster, trained: TrainedRun, tmp_path: Path
 ) -> None:
-    world = trained.small.yaml.parent / "world/validation"
+    world = trained.project.yaml.parent / "world/validation"
     asked = [f"evaluation.questions={world}/questions.json", f"evaluation.videos={world}/videos"]
     size = ("--nodes=2", "--ntasks-per-node=1", "--cpus-per-task=1")
     words = (

@@ -13,31 +13,29 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from tests.helpers.toy_run import ToyProject, load_weights, max_abs_difference
 from tests.slurm.cluster import Cluster, Job, wait_until
-from tests.small_run import Small, largest_difference, weights
 
 NUM_STEPS = 120
 WORDS = (f"training.max_steps={NUM_STEPS}", "training.validate_every_steps=1000")
 RARELY = "training.checkpoint_every_steps=1000"  # what is saved is saved for a warning
 MAX_REQUEUES = 2
 
-Drill = Callable[[Cluster, Small], Job]
+Drill = Callable[[Cluster, ToyProject], Job]
 
 
-def submit(cluster: Cluster, small: Small, name: str, *more: str, **sizes: int) -> Job:
+def submit(cluster: Cluster, toy: ToyProject, name: str, *more: str, **sizes: int) -> Job:
     """Two ranks that train under this name, which no other test may give a run: they share a folder."""
-    return cluster.submit(
-        *small.words(name, *WORDS, *more), output=small.runs / f"{name}.out", **sizes
-    )
+    return cluster.submit(*toy.argv(name, *WORDS, *more), output=toy.runs / f"{name}.out", **sizes)
 
 
-def undisturbed(cluster: Cluster, small: Small) -> Job:
-    return submit(cluster, small, "job-undisturbed").wait_for_end()
+def undisturbed(cluster: Cluster, toy: ToyProject) -> Job:
+    return submit(cluster, toy, "job-undisturbed").wait_for_end()
 
 
-def warned(cluster: Cluster, small: Small) -> Job:
+def warned(cluster: Cluster, toy: ToyProject) -> Job:
     """All ranks at once; then both a second apart, one of them late with its step too; then one rank only."""
-    job = submit(cluster, small, "job-warned", f"training.max_requeues={MAX_REQUEUES}", RARELY)
+    job = submit(cluster, toy, "job-warned", f"training.max_requeues={MAX_REQUEUES}", RARELY)
     job.wait_for_training(0)
     job.warn("USR1")
     job.wait_for_training(1)
@@ -51,18 +49,18 @@ def warned(cluster: Cluster, small: Small) -> Job:
     return job.wait_for_end()
 
 
-def two_nodes(cluster: Cluster, small: Small) -> Job:
-    job = submit(cluster, small, "job-two_nodes", num_nodes=2, num_tasks=1)
+def two_nodes(cluster: Cluster, toy: ToyProject) -> Job:
+    job = submit(cluster, toy, "job-two_nodes", num_nodes=2, num_tasks=1)
     job.wait_for_training(0)
     assert job.facts["NodeList"] == "n[1-2]"
     job.warn("USR1")
     return job.wait_for_end()
 
 
-def killed(cluster: Cluster, small: Small) -> Job:
-    job = submit(cluster, small, "job-killed", "training.checkpoint_every_steps=10")
+def killed(cluster: Cluster, toy: ToyProject) -> Job:
+    job = submit(cluster, toy, "job-killed", "training.checkpoint_every_steps=10")
     job.wait_for_training(0)
-    wait_until((small.run("job-killed").checkpoints / "last.ckpt").exists, "a checkpoint")
+    wait_until((toy.run_dir("job-killed").checkpoints / "last.ckpt").exists, "a checkpoint")
     job.signal_rank(1, signal.SIGKILL)
     wait_until(
         lambda: job.facts["JobState"] == "FAILED", "a job that has lost a rank to end", seconds=30
@@ -71,19 +69,19 @@ def killed(cluster: Cluster, small: Small) -> Job:
     return job.wait_for_end()
 
 
-def cancelled(cluster: Cluster, small: Small) -> Job:
-    job = submit(cluster, small, "job-cancelled", RARELY)
+def cancelled(cluster: Cluster, toy: ToyProject) -> Job:
+    job = submit(cluster, toy, "job-cancelled", RARELY)
     job.wait_for_training(0)
     cluster.call("scancel", job.number)
     return job.wait_for_end()
 
 
 @pytest.fixture(scope="module")
-def jobs(cluster: Cluster, small: Small) -> Iterator[dict[Drill, Future[Job]]]:
-    small.runs.mkdir(exist_ok=True)
+def jobs(cluster: Cluster, toy: ToyProject) -> Iterator[dict[Drill, Future[Job]]]:
+    toy.runs.mkdir(exist_ok=True)
     pool = ThreadPoolExecutor(max_workers=3)
     yield {
-        drill: pool.submit(drill, cluster, small)
+        drill: pool.submit(drill, cluster, toy)
         for drill in (warned, undisturbed, two_nodes, killed, cancelled)
     }
     pool.shutdown(
@@ -91,20 +89,20 @@ def jobs(cluster: Cluster, small: Small) -> Iterator[dict[Drill, Future[Job]]]:
     )  # where not every drill was looked at, they end with the cluster
 
 
-def assert_as_undisturbed(job: Job, jobs: dict[Drill, Future[Job]], small: Small) -> None:
+def assert_as_undisturbed(job: Job, jobs: dict[Drill, Future[Job]], toy: ToyProject) -> None:
     """Every weight is the same to the last bit, and TensorBoard shows every step once."""
     for each in (job, jobs[undisturbed].result()):
         assert each.facts["JobState"] == "COMPLETED", each.output.read_text()
-    run = small.run(job.output.stem)
+    run = toy.run_dir(job.output.stem)
     assert torch.load(run.checkpoint("last"), weights_only=True)["global_step"] == NUM_STEPS
-    assert largest_difference(weights(run), weights(small.run("job-undisturbed"))) == 0
+    assert max_abs_difference(load_weights(run), load_weights(toy.run_dir("job-undisturbed"))) == 0
     accumulator = EventAccumulator(str(run.tensorboard), size_guidance={"scalars": 0})
     accumulator.Reload()
     assert [event.step for event in accumulator.Scalars("train/loss")] == list(range(NUM_STEPS))
 
 
 def test_a_warned_job_requeues_itself_until_the_limit_and_then_says_how_to_go_on(
-    cluster: Cluster, small: Small, jobs: dict[Drill, Future[Job]]
+    cluster: Cluster, toy: ToyProject, jobs: dict[Drill, Future[Job]]
 ) -> None:
     job = jobs[warned].result()
     assert job.facts["JobState"] == "FAILED", job.output.read_text()
@@ -116,7 +114,7 @@ def test_a_warned_job_requeues_itself_until_the_limit_and_then_says_how_to_go_on
     )
 
     job.requeue()
-    assert_as_undisturbed(job.wait_for_end(), jobs, small)
+    assert_as_undisturbed(job.wait_for_end(), jobs, toy)
     words = " the run stops after step "
     told = [start.split(words)[0].splitlines()[-1] for start in job.starts[:-1]]
     stopped_at = [int(start.split(words)[1].split(",")[0]) for start in job.starts[:-1]]
@@ -129,28 +127,30 @@ def test_a_warned_job_requeues_itself_until_the_limit_and_then_says_how_to_go_on
         assert f"last.ckpt, step {step}: the newest of 1" in start
 
 
-def test_a_job_on_two_nodes_requeues_itself(small: Small, jobs: dict[Drill, Future[Job]]) -> None:
+def test_a_job_on_two_nodes_requeues_itself(
+    toy: ToyProject, jobs: dict[Drill, Future[Job]]
+) -> None:
     job = jobs[two_nodes].result()
     assert job.facts["Restarts"] == "1"
-    assert_as_undisturbed(job, jobs, small)
+    assert_as_undisturbed(job, jobs, toy)
 
 
 def test_a_job_that_lost_a_rank_ends_and_goes_on_when_it_is_requeued(
-    small: Small, jobs: dict[Drill, Future[Job]]
+    toy: ToyProject, jobs: dict[Drill, Future[Job]]
 ) -> None:
     job = jobs[killed].result()
     assert "continues from" in job.starts[1]
-    assert_as_undisturbed(job, jobs, small)
+    assert_as_undisturbed(job, jobs, toy)
 
 
 def test_a_job_that_is_cancelled_saves_and_stays_cancelled(
-    small: Small, jobs: dict[Drill, Future[Job]]
+    toy: ToyProject, jobs: dict[Drill, Future[Job]]
 ) -> None:
     job = jobs[cancelled].result()
     assert (job.facts["JobState"], job.facts["Restarts"]) == ("CANCELLED", "0")
     assert (
         0
-        < torch.load(small.run("job-cancelled").checkpoint("last"), weights_only=True)[
+        < torch.load(toy.run_dir("job-cancelled").checkpoint("last"), weights_only=True)[
             "global_step"
         ]
         < NUM_STEPS

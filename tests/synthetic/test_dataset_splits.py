@@ -7,12 +7,12 @@ from lit_hour.config.schema import Config
 from lit_hour.data.shards.reader import open_shards
 from lit_hour.errors import ShardError, SyntheticDataError
 from lit_hour.synthetic.dataset import build_and_pack
-from tests.small_run import Small
+from tests.helpers.toy_run import ToyProject
 
 
 @pytest.fixture
-def config(small: Small) -> Config:
-    return small.config("none")
+def config(toy: ToyProject) -> Config:
+    return toy.config("none")
 
 
 def test_each_split_is_packed_beside_its_videos(config: Config) -> None:
@@ -53,13 +53,13 @@ def test_the_world_has_a_question_to_try(config: Config) -> None:
     assert record["answer"] == answer
 
 
-def test_other_settings_are_refused_and_nothing_is_overwritten(small: Small) -> None:
+def test_other_settings_are_refused_and_nothing_is_overwritten(toy: ToyProject) -> None:
     with pytest.raises(
         SyntheticDataError, match=r"world\.json says that the videos there were made with"
     ):
-        build_and_pack(small.config("none", "world.size_pixels=32"))
+        build_and_pack(toy.config("none", "world.size_pixels=32"))
     with pytest.raises(
         ShardError, match="holds shards made from other files, questions or settings"
     ):
-        build_and_pack(small.config("none", "video.max_frames=5"))
-    assert len(open_shards(small.yaml.parent / "world/train/shards").subjects) == 4
+        build_and_pack(toy.config("none", "video.max_frames=5"))
+    assert len(open_shards(toy.yaml.parent / "world/train/shards").subjects) == 4

@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 
 from lit_hour.data.packing.pack import pack
-from lit_hour.training.extract_features import encode
-from tests.small_run import Small, Trained
+from lit_hour.training.extract_features import extract_features
+from tests.helpers.toy_run import ToyProject, TrainedRun
 
 
 @pytest.fixture(scope="session")
-def frames(small: Small, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def frames(toy: ToyProject, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Shards of frames of the world's four videos, each of them twice: three shards."""
-    folder, world = tmp_path_factory.mktemp("frames"), small.yaml.parent / "world/train"
+    folder, world = tmp_path_factory.mktemp("frames"), toy.yaml.parent / "world/train"
     records = json.loads((world / "questions.json").read_text())
     (folder / "videos").mkdir()
     twice = []
@@ -26,14 +26,14 @@ def frames(small: Small, tmp_path_factory: pytest.TempPathFactory) -> Path:
             for record in records
         ]
     (folder / "questions.json").write_text(json.dumps(twice))
-    config = small.config("none", "pack.videos_per_shard=3")
+    config = toy.config("none", "pack.videos_per_shard=3")
     pack(folder / "videos", folder / "questions.json", folder / "shards", config.video, config.pack)
     return folder
 
 
 @pytest.fixture(scope="session")
-def features(frames: Path, trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def features(frames: Path, trained: TrainedRun, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What one process that nobody disturbs makes of them."""
     target = tmp_path_factory.mktemp("features") / "shards"
-    encode(str(frames / "shards"), target, run=trained.run.path)
+    extract_features(str(frames / "shards"), target, run=trained.run.path)
     return target

@@ -11,8 +11,8 @@ from lightning.pytorch.callbacks import Callback
 import train
 from lit_hour.training import fit
 from lit_hour.types import Batch
-from tests.forks import Forked, fork_ranks
-from tests.small_run import Small
+from tests.helpers.fork import ForkedRanks, fork_ranks
+from tests.helpers.toy_run import ToyProject
 
 
 class AtBatch(Callback):
@@ -48,16 +48,16 @@ class AtBatch(Callback):
 
 
 def fork_run(
-    small: Small,
+    toy: ToyProject,
     name: str,
     *words: str,
     num_ranks: int = 1,
     callback: Callback | None = None,
     prepare: Callable[[], None] = lambda: None,
-) -> Forked:
+) -> ForkedRanks:
     """Start `python train.py` in forks: with one more callback, after something was prepared in each."""
-    small.runs.mkdir(exist_ok=True)
-    words = (*small.words(name, *words), f"training.devices={num_ranks}")
+    toy.runs.mkdir(exist_ok=True)
+    words = (*toy.argv(name, *words), f"training.devices={num_ranks}")
 
     def work(rank: int) -> None:
         build_callbacks = fit.build_callbacks
@@ -68,4 +68,4 @@ def fork_run(
         prepare()
         train.main(list(words))
 
-    return fork_ranks(work, [small.runs / f"{name}-{rank}.txt" for rank in range(num_ranks)])
+    return fork_ranks(work, [toy.runs / f"{name}-{rank}.txt" for rank in range(num_ranks)])

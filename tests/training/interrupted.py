@@ -18,7 +18,7 @@ from torch import Tensor
 
 from lit_hour.training.callbacks.preemption import UNFINISHED_RUN
 from lit_hour.types import Batch
-from tests.small_run import Small
+from tests.helpers.toy_run import ToyProject
 from tests.training.forked import fork_run
 
 KINDS = (signal.SIGKILL, signal.SIGTERM, signal.SIGUSR1)
@@ -80,7 +80,7 @@ def draw(seed: int, num_steps: int, layout: Layout) -> list[Interruption]:
 
 
 def run_to_the_end(
-    small: Small, name: str, layout: Layout, interruptions: list[Interruption], words: list[str]
+    toy: ToyProject, name: str, layout: Layout, interruptions: list[Interruption], words: list[str]
 ) -> list[str]:
     """Start a run once more than it is interrupted; where each start began."""
     words = [*words, f"data.num_workers={layout.num_workers}"]
@@ -90,18 +90,18 @@ def run_to_the_end(
             1 - time.time() % 1
         )  # TensorBoard orders the files of a run by the seconds in which they were begun
         callback = Interrupt(what) if what else None
-        start = fork_run(small, name, *words, num_ranks=layout.num_ranks, callback=callback)
+        start = fork_run(toy, name, *words, num_ranks=layout.num_ranks, callback=callback)
         first_status = start.wait()[0]
         if (
             what is None or what.kind != signal.SIGKILL
         ):  # killed ranks are not killed at once: one may see the other go
             assert first_status == (UNFINISHED_RUN if what else 0), (
-                f"{first_status}: {start.printed()}"
+                f"{first_status}: {start.output()}"
             )
         begun.append(
-            next(
-                line for line in start.printed().splitlines() if line.startswith("run ")
-            ).partition(": ")[2]
+            next(line for line in start.output().splitlines() if line.startswith("run ")).partition(
+                ": "
+            )[2]
         )
     return begun
 
@@ -116,8 +116,8 @@ class Result:
     position: tuple[int, int]
 
     @classmethod
-    def of(cls, small: Small, name: str) -> Result:
-        run = small.run(name)
+    def of(cls, toy: ToyProject, name: str) -> Result:
+        run = toy.run_dir(name)
         curves = EventAccumulator(str(run.tensorboard), size_guidance={"scalars": 0})
         curves.Reload()
         checkpoint = torch.load(run.checkpoint("last"), weights_only=True)

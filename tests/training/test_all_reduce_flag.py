@@ -2,14 +2,14 @@ import socket
 
 import torch.distributed as dist
 
-from lit_hour.training.distributed import Agreement
-from tests.forks import FORK
+from lit_hour.training.distributed import CrossRankMax
+from tests.helpers.fork import FORK
 
 
 def test_a_process_alone_asks_nobody() -> None:
-    agreement = Agreement()
-    agreement.connect()
-    assert [agreement.largest(number) for number in (0, 15, -3)] == [0, 15, -3]
+    agreement = CrossRankMax()
+    agreement.init_group()
+    assert [agreement.reduce(number) for number in (0, 15, -3)] == [0, 15, -3]
 
 
 def test_all_ranks_hear_the_largest_number() -> None:
@@ -20,11 +20,11 @@ def test_all_ranks_hear_the_largest_number() -> None:
         dist.init_process_group(
             "gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=3
         )
-        agreement = Agreement()
-        agreement.connect()
-        assert agreement.largest(0) == 0
-        assert agreement.largest([0, 15, 10][rank]) == 15
-        assert -agreement.largest(-[2, 1, 2][rank]) == 1
+        agreement = CrossRankMax()
+        agreement.init_group()
+        assert agreement.reduce(0) == 0
+        assert agreement.reduce([0, 15, 10][rank]) == 15
+        assert -agreement.reduce(-[2, 1, 2][rank]) == 1
 
     ranks = [FORK.Process(target=ask, args=(rank,)) for rank in range(3)]
     for each in ranks:

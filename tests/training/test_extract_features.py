@@ -18,11 +18,11 @@ from lit_hour.data.features.writer import FeatureFolder
 from lit_hour.data.shards.decode import load_features, load_frames
 from lit_hour.data.shards.reader import open_shards
 from lit_hour.errors import ConfigError, ShardError, WeightsError
-from lit_hour.training.extract_features import encode
-from lit_hour.training.predict import deal
+from lit_hour.training.extract_features import extract_features
+from lit_hour.training.predict import assign_greedily
 from lit_hour.weights.pretrained import load_encoder
-from tests.forks import Forked, fork_ranks
-from tests.small_run import Trained
+from tests.helpers.fork import ForkedRanks, fork_ranks
+from tests.helpers.toy_run import TrainedRun
 
 NUM_VIDEOS = 8  # of `frames`, in three shards
 
@@ -37,7 +37,7 @@ def fork_encode(
     *,
     num_ranks: int = 1,
     prepare: Callable[[int], None] = lambda rank: None,
-) -> Forked:
+) -> ForkedRanks:
     """`python -m lit_hour encode` in forks, after something was prepared in each."""
 
     def work(rank: int) -> None:
@@ -75,7 +75,7 @@ def die_at(method: str, *, call: int, rank: int, log: Path) -> Callable[[int], N
 
 
 def test_one_process_and_several_make_the_same_bytes(
-    frames: Path, features: Path, trained: Trained, tmp_path: Path
+    frames: Path, features: Path, trained: TrainedRun, tmp_path: Path
 ) -> None:
     words = (
         str(frames / "shards"),
@@ -85,14 +85,14 @@ def test_one_process_and_several_make_the_same_bytes(
         "data.num_workers=1",
     )
     started = fork_encode(words, tmp_path, num_ranks=3)
-    assert started.wait() == [0, 0, 0], started.printed()
+    assert started.wait() == [0, 0, 0], started.output()
     assert contents(tmp_path / "out") == contents(features)
-    assert f"{tmp_path}/out: {NUM_VIDEOS} videos to encode, for 3 processes" in started.printed()
+    assert f"{tmp_path}/out: {NUM_VIDEOS} videos to encode, for 3 processes" in started.output()
     assert (
-        f"{tmp_path}/out: 3 shards with {NUM_VIDEOS} videos; " in started.printed()
-        and "frame/s" in started.printed()
+        f"{tmp_path}/out: 3 shards with {NUM_VIDEOS} videos; " in started.output()
+        and "frame/s" in started.output()
     )
-    assert not started.printed(1).count("shards with")
+    assert not started.output(1).count("shards with")
 
 
 @pytest.mark.parametrize(
@@ -112,7 +112,7 @@ def test_one_process_and_several_make_the_same_bytes(
 def test_after_kill_9_another_number_of_processes_goes_on(
     frames: Path,
     features: Path,
-    trained: Trained,
+    trained: TrainedRun,
     tmp_path: Path,
     ranks: tuple[int, int],
     method: str,
@@ -128,9 +128,9 @@ def test_after_kill_9_another_number_of_processes_goes_on(
     assert statuses[victim] == -signal.SIGKILL
     for rank in {*range(ranks[0])} - {victim}:
         assert statuses[rank] == 1
-        assert "error: another rank of this run has ended" in killed.printed(
+        assert "error: another rank of this run has ended" in killed.output(
             rank
-        ) and "videos that are missing" in killed.printed(rank)
+        ) and "videos that are missing" in killed.output(rank)
     num_kept = len(log.read_text().splitlines())
     assert num_kept > 0 and (num_kept < NUM_VIDEOS or method != "keep")
     with pytest.raises(ShardError):
@@ -139,14 +139,14 @@ def test_after_kill_9_another_number_of_processes_goes_on(
     again = fork_encode(
         words, tmp_path, num_ranks=ranks[1], prepare=die_at("keep", call=0, rank=0, log=log)
     )
-    assert again.wait() == [0] * ranks[1], again.printed()
-    assert f"{NUM_VIDEOS - num_kept} videos to encode" in again.printed()
+    assert again.wait() == [0] * ranks[1], again.output()
+    assert f"{NUM_VIDEOS - num_kept} videos to encode" in again.output()
     kept = log.read_text().splitlines()
     assert len(kept) == len(set(kept)) == NUM_VIDEOS
     assert contents(tmp_path / "out") == contents(features)
 
 
-def test_sigterm_ends_all_processes(frames: Path, trained: Trained, tmp_path: Path) -> None:
+def test_sigterm_ends_all_processes(frames: Path, trained: TrainedRun, tmp_path: Path) -> None:
     def terminate(rank: int) -> None:
         keep = FeatureFolder.keep
 
@@ -162,7 +162,7 @@ def test_sigterm_ends_all_processes(frames: Path, trained: Trained, tmp_path: Pa
 
 
 def test_another_start_waits_until_the_first_has_ended(
-    frames: Path, features: Path, trained: Trained, tmp_path: Path
+    frames: Path, features: Path, trained: TrainedRun, tmp_path: Path
 ) -> None:
     words = (str(frames / "shards"), str(tmp_path / "out"), "--run", str(trained.run.path))
     log = tmp_path / "kept.txt"
@@ -180,16 +180,16 @@ def test_another_start_waits_until_the_first_has_ended(
 
 def test_videos_are_dealt_by_what_they_cost_and_keep_their_order() -> None:
     videos = [Place(0, number) for number in range(7)]
-    shares = deal(videos, [9, 1, 1, 1, 5, 1, 5], 2)
+    shares = assign_greedily(videos, [9, 1, 1, 1, 5, 1, 5], 2)
     assert shares == [[videos[0], videos[6]], videos[1:6]]
-    assert deal(videos[:1], [3], 3) == [[videos[0]], [], []]
+    assert assign_greedily(videos[:1], [3], 3) == [[videos[0]], [], []]
 
 
 # The encoder
 
 
 def test_features_are_what_the_model_makes_of_the_frames(
-    features: Path, frames: Path, trained: Trained
+    features: Path, frames: Path, trained: TrainedRun
 ) -> None:
     encoder = load_encoder(trained.config, trained.run.checkpoint())
     stored, seen = open_shards(features), open_shards(frames / "shards")
@@ -201,10 +201,10 @@ def test_features_are_what_the_model_makes_of_the_frames(
 
 
 def test_videos_themselves_give_the_features_of_their_frames_but_for_the_jpegs(
-    features: Path, frames: Path, trained: Trained, tmp_path: Path
+    features: Path, frames: Path, trained: TrainedRun, tmp_path: Path
 ) -> None:
     words = ("pack.videos_per_shard=3", "training.precision=32-true")
-    encode(
+    extract_features(
         str(frames / "videos"),
         tmp_path / "out",
         words,
@@ -228,13 +228,13 @@ def test_videos_themselves_give_the_features_of_their_frames_but_for_the_jpegs(
 
 
 def test_a_file_of_settings_gives_the_encoder_that_its_run_starts_from(
-    frames: Path, features: Path, trained: Trained, tmp_path: Path
+    frames: Path, features: Path, trained: TrainedRun, tmp_path: Path
 ) -> None:
     with contextlib.redirect_stdout(io.StringIO()) as printed:
         main(
             [
                 *("encode", str(frames / "shards"), str(tmp_path / "out")),
-                *trained.small.words("next", f"training.start_from={trained.run.path}"),
+                *trained.project.argv("next", f"training.start_from={trained.run.path}"),
             ]
         )
     assert contents(tmp_path / "out") == contents(features)
@@ -271,7 +271,7 @@ def test_a_file_of_settings_gives_the_encoder_that_its_run_starts_from(
 )
 def test_what_cannot_be_encoded_is_refused_before_anything_is_written(
     frames: Path,
-    trained: Trained,
+    trained: TrainedRun,
     tmp_path: Path,
     words: list[str],
     given: dict[str, Any],
@@ -279,12 +279,12 @@ def test_what_cannot_be_encoded_is_refused_before_anything_is_written(
 ) -> None:
     given = {**given, **({"run": trained.run.path} if "run" in given else {})}
     with pytest.raises(ConfigError, match=message):
-        encode(str(frames / "shards"), tmp_path / "out", words, **given)
+        extract_features(str(frames / "shards"), tmp_path / "out", words, **given)
     assert not (tmp_path / "out").exists()
 
 
 def test_an_encoder_whose_tokens_are_no_numbers_is_refused(
-    frames: Path, trained: Trained, tmp_path: Path
+    frames: Path, trained: TrainedRun, tmp_path: Path
 ) -> None:
     run = shutil.copytree(trained.run.path, tmp_path / "run")
     checkpoint = torch.load(run / "checkpoints/last.ckpt", weights_only=True)
@@ -292,4 +292,4 @@ def test_an_encoder_whose_tokens_are_no_numbers_is_refused(
     checkpoint["state_dict"][name].fill_(torch.nan)
     torch.save(checkpoint, run / "checkpoints/last.ckpt")
     with pytest.raises(WeightsError, match="makes tokens that are no finite numbers"):
-        encode(str(frames / "shards"), tmp_path / "out", run=run, checkpoint="last")
+        extract_features(str(frames / "shards"), tmp_path / "out", run=run, checkpoint="last")

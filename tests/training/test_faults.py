@@ -13,15 +13,15 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from lit_hour.run_dir import RunFolder
-from tests.small_run import (
+from lit_hour.run_dir import RunDir
+from tests.helpers.toy_run import (
     NUM_STEPS,
     SAMPLES_PER_STEP,
-    Small,
-    Trained,
-    Watch,
-    largest_difference,
-    weights,
+    StepRecorder,
+    ToyProject,
+    TrainedRun,
+    load_weights,
+    max_abs_difference,
 )
 from tests.training.forked import AtBatch, fork_run
 
@@ -36,50 +36,62 @@ def kill_the_data_workers() -> None:
 
 
 @pytest.fixture(scope="module")
-def two_ranks(small: Small) -> Small:
+def two_ranks(toy: ToyProject) -> ToyProject:
     """A run of two ranks that nobody disturbs."""
-    assert fork_run(small, "two-ranks", num_ranks=2).wait() == [0, 0]
-    return small
+    assert fork_run(toy, "two-ranks", num_ranks=2).wait() == [0, 0]
+    return toy
 
 
 @pytest.mark.parametrize("victim", [0, 1])
-def test_a_killed_rank(two_ranks: Small, victim: int) -> None:
+def test_a_killed_rank(two_ranks: ToyProject, victim: int) -> None:
     name = f"killed-{victim}"
     run = fork_run(
         two_ranks, name, num_ranks=2, callback=AtBatch(kill_this_process, batch=5, rank=victim)
     )
     statuses = run.wait()
     assert statuses[victim] == -signal.SIGKILL and statuses[1 - victim] == 1
-    printed = run.printed(1 - victim)
+    printed = run.output(1 - victim)
     assert "error: another rank of this run has ended" in printed and "Traceback" not in printed
     assert (
         0
-        < torch.load(two_ranks.run(name).checkpoint("last"), weights_only=True)["global_step"]
+        < torch.load(two_ranks.run_dir(name).checkpoint("last"), weights_only=True)["global_step"]
         < NUM_STEPS
     )
     assert fork_run(two_ranks, name, num_ranks=2).wait() == [0, 0]
     assert (
-        largest_difference(weights(two_ranks.run(name)), weights(two_ranks.run("two-ranks"))) == 0
+        max_abs_difference(
+            load_weights(two_ranks.run_dir(name)), load_weights(two_ranks.run_dir("two-ranks"))
+        )
+        == 0
     )
 
 
-def test_a_killed_data_worker(trained: Trained, watch: Watch) -> None:
+def test_a_killed_data_worker(trained: TrainedRun, step_recorder: StepRecorder) -> None:
     words = ("data.num_workers=1",)
     run = fork_run(
-        trained.small, "worker", *words, callback=AtBatch(kill_the_data_workers, batch=5)
+        trained.project, "worker", *words, callback=AtBatch(kill_the_data_workers, batch=5)
     )
     assert run.wait() == [1]
     assert (
-        "error: a process that reads data was killed" in run.printed()
-        and "Traceback" not in run.printed()
+        "error: a process that reads data was killed" in run.output()
+        and "Traceback" not in run.output()
     )
-    trained.small.fit("worker", *words)
-    assert watch.positions[-4:] == [8, 9, 10, 11]
-    assert largest_difference(weights(trained.small.run("worker")), weights(trained.run)) == 0
+    trained.project.fit("worker", *words)
+    assert step_recorder.positions[-4:] == [8, 9, 10, 11]
+    assert (
+        max_abs_difference(
+            load_weights(trained.project.run_dir("worker")), load_weights(trained.run)
+        )
+        == 0
+    )
 
 
-def test_a_data_worker_that_hangs(trained: Trained, watch: Watch, tmp_path: Path) -> None:
-    folder = shutil.copytree(trained.small.yaml.parent / "world/train/shards", tmp_path / "shards")
+def test_a_data_worker_that_hangs(
+    trained: TrainedRun, step_recorder: StepRecorder, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(
+        trained.project.yaml.parent / "world/train/shards", tmp_path / "shards"
+    )
     words = (f"data.sources.world.shards={folder}", "data.num_workers=1", "data.timeout_seconds=2")
 
     def put_pipes_in_the_place_of_tars() -> (
@@ -90,21 +102,22 @@ def test_a_data_worker_that_hangs(trained: Trained, watch: Watch, tmp_path: Path
             os.mkfifo(tar)
 
     run = fork_run(
-        trained.small, "hung", *words, callback=AtBatch(put_pipes_in_the_place_of_tars, batch=5)
+        trained.project, "hung", *words, callback=AtBatch(put_pipes_in_the_place_of_tars, batch=5)
     )
     assert run.wait() == [1]
     assert (
         "error: a process that reads data hangs: nothing has come for data.timeout_seconds=2"
-        in run.printed()
+        in run.output()
     )
-    assert (
-        f" it is the turn of {folder}/00000" in run.printed() and "Traceback" not in run.printed()
-    )
+    assert f" it is the turn of {folder}/00000" in run.output() and "Traceback" not in run.output()
     for tar in folder.glob("*.aside"):
         tar.replace(tar.with_suffix(".tar"))
-    trained.small.fit("hung", *words)
-    assert watch.positions[-4:] == [8, 9, 10, 11]
-    assert largest_difference(weights(trained.small.run("hung")), weights(trained.run)) == 0
+    trained.project.fit("hung", *words)
+    assert step_recorder.positions[-4:] == [8, 9, 10, 11]
+    assert (
+        max_abs_difference(load_weights(trained.project.run_dir("hung")), load_weights(trained.run))
+        == 0
+    )
 
 
 def die_before_name(number: int) -> Callable[[], None]:
@@ -154,23 +167,25 @@ MOMENTS = {
 
 
 @pytest.mark.parametrize("moment", MOMENTS)
-def test_a_run_that_is_killed_while_it_saves(trained: Trained, watch: Watch, moment: str) -> None:
+def test_a_run_that_is_killed_while_it_saves(
+    trained: TrainedRun, step_recorder: StepRecorder, moment: str
+) -> None:
     name = "saving-" + moment.replace(" ", "-")
-    assert fork_run(trained.small, name, prepare=MOMENTS[moment]).wait() == [-signal.SIGKILL]
-    run = trained.small.run(name)
+    assert fork_run(trained.project, name, prepare=MOMENTS[moment]).wait() == [-signal.SIGKILL]
+    run = trained.project.run_dir(name)
     assert list(run.checkpoints.glob("*.part"))
     time.sleep(
         1 - time.time() % 1
     )  # TensorBoard orders the files of a run by the seconds in which they were begun
-    trained.small.fit(name)
+    trained.project.fit(name)
     assert not list(run.checkpoints.glob("*.part"))
     started_at = (
         4 if "last one" in moment or "right after" in moment else 3
     )  # of step 3 there is the best one
-    assert watch.positions == list(
+    assert step_recorder.positions == list(
         range(started_at * SAMPLES_PER_STEP, NUM_STEPS * SAMPLES_PER_STEP)
     )
-    assert largest_difference(weights(run), weights(trained.run)) == 0
+    assert max_abs_difference(load_weights(run), load_weights(trained.run)) == 0
     curves = EventAccumulator(str(run.tensorboard))
     curves.Reload()
     assert [event.step for event in curves.Scalars("train/loss")] == list(range(NUM_STEPS))
@@ -189,20 +204,20 @@ def disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", folder], check=True)
 
 
-def test_a_disk_that_is_full(two_ranks: Small, disk: Path) -> None:
+def test_a_disk_that_is_full(two_ranks: ToyProject, disk: Path) -> None:
     words = (f"run.folder={disk}",)
-    run = RunFolder(disk / "full")
+    run = RunDir(disk / "full")
     stopped = fork_run(two_ranks, "full", *words, num_ranks=2)
     assert stopped.wait() == [1, 1]
     assert (
         f"error: {run.checkpoints}/best.ckpt could not be saved: No space left on device; "
-        in stopped.printed(0)
+        in stopped.output(0)
     )
-    assert "error: another rank of this run has ended" in stopped.printed(1)
-    assert "Traceback" not in stopped.printed(0) + stopped.printed(1)
+    assert "error: another rank of this run has ended" in stopped.output(1)
+    assert "Traceback" not in stopped.output(0) + stopped.output(1)
     assert {file.name for file in run.checkpoints.iterdir()} == {
         f"{name}{end}" for name in ("last", "step=000002") for end in (".ckpt", ".yaml")
     }
     subprocess.run(["mount", "-o", "remount,size=64m", disk], check=True)
     assert fork_run(two_ranks, "full", *words, num_ranks=2).wait() == [0, 0]
-    assert largest_difference(weights(run), weights(two_ranks.run("two-ranks"))) == 0
+    assert max_abs_difference(load_weights(run), load_weights(two_ranks.run_dir("two-ranks"))) == 0

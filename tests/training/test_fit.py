@@ -8,23 +8,23 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from lit_hour.config.load import load_config
 from lit_hour.errors import ConfigError, QuestionError, ShardError
-from lit_hour.run_dir import RunFolder
+from lit_hour.run_dir import RunDir
 from lit_hour.training.fit import Outcome
-from tests.small_run import (
+from tests.helpers.toy_run import (
     NUM_STEPS,
-    Small,
-    Trained,
-    largest_difference,
-    settings,
+    ToyProject,
+    TrainedRun,
+    load_weights,
+    max_abs_difference,
     start_command,
-    weights,
+    toy_settings,
 )
 
 PARTS = ("vision", "projector", "memory", "language")
 
 
 @pytest.fixture(scope="module")
-def events(trained: Trained) -> EventAccumulator:
+def events(trained: TrainedRun) -> EventAccumulator:
     accumulator = EventAccumulator(str(trained.run.tensorboard))
     accumulator.Reload()
     return accumulator
@@ -33,7 +33,7 @@ def events(trained: Trained) -> EventAccumulator:
 # What a run leaves behind
 
 
-def test_a_run_leaves_checkpoints_with_their_settings_beside_them(trained: Trained) -> None:
+def test_a_run_leaves_checkpoints_with_their_settings_beside_them(trained: TrainedRun) -> None:
     run, config = trained.run, trained.config
     checkpoints = {file.stem for file in run.checkpoints.glob("*.ckpt")}
     assert checkpoints == {"best", "last", "step=000002", "step=000004", "step=000006"}
@@ -50,8 +50,8 @@ def test_a_run_leaves_checkpoints_with_their_settings_beside_them(trained: Train
     assert not run.skipped.exists()
 
 
-def test_a_run_says_where_it_ended_and_what_to_try_next(trained: Trained) -> None:
-    printed = trained.printed
+def test_a_run_says_where_it_ended_and_what_to_try_next(trained: TrainedRun) -> None:
+    printed = trained.output
     assert f"run {trained.run.path}: starts from the beginning" in printed
     assert f"{NUM_STEPS}/{NUM_STEPS}" in printed  # the bar counts optimizer steps
     assert f"{trained.run.path}: step {NUM_STEPS}" in printed
@@ -61,14 +61,14 @@ def test_a_run_says_where_it_ended_and_what_to_try_next(trained: Trained) -> Non
     )
 
 
-def test_only_the_newest_periodic_checkpoints_are_kept(small: Small) -> None:
-    small.fit(
+def test_only_the_newest_periodic_checkpoints_are_kept(toy: ToyProject) -> None:
+    toy.fit(
         "kept",
         "training.keep_checkpoints=1",
         "training.checkpoint_every_steps=1",
         "training.max_steps=3",
     )
-    names = {file.stem for file in small.run("kept").checkpoints.glob("*")}
+    names = {file.stem for file in toy.run_dir("kept").checkpoints.glob("*")}
     assert names == {"best", "last", "step=000003"}
 
 
@@ -100,7 +100,7 @@ def test_tensorboard_has_a_value_at_each_step(events: EventAccumulator, tag: str
 
 
 def test_tensorboard_has_the_scores_of_each_validation(
-    events: EventAccumulator, trained: Trained
+    events: EventAccumulator, trained: TrainedRun
 ) -> None:
     for tag in (
         "loss",
@@ -110,7 +110,7 @@ def test_tensorboard_has_the_scores_of_each_validation(
     ):
         assert [event.step for event in events.Scalars(f"validation/{tag}")] == [2, 5]
     assert events.Scalars("validation/chance/multiple_choice")[0].value == 0.25
-    with (trained.small.yaml.parent / "world/validation/questions.json").open() as questions:
+    with (trained.project.yaml.parent / "world/validation/questions.json").open() as questions:
         tasks = {question["task"] for question in json.load(questions)}
     shown = {
         tag.removeprefix("validation/accuracy/")
@@ -125,26 +125,30 @@ def test_tensorboard_has_a_picture_of_each_first_video(events: EventAccumulator)
     assert [picture.step for picture in events.Images("validation/0")] == [2, 5]
 
 
-def test_a_run_without_validation_trains(small: Small, tmp_path: Path) -> None:
-    values = settings(small.yaml.parent / "world")
+def test_a_run_without_validation_trains(toy: ToyProject, tmp_path: Path) -> None:
+    values = toy_settings(toy.yaml.parent / "world")
     values["data"]["validation_sources"] = {}
-    outcome = Small.write(tmp_path, values).fit("alone", "training.max_steps=3")
+    outcome = ToyProject.write(tmp_path, values).fit("alone", "training.max_steps=3")
     assert (outcome.step, outcome.scores) == (3, {})
     assert torch.load(outcome.run.checkpoint("last"), weights_only=True)["global_step"] == 3
 
 
-def test_missing_shards_are_named_before_anything_is_trained(small: Small, tmp_path: Path) -> None:
+def test_missing_shards_are_named_before_anything_is_trained(
+    toy: ToyProject, tmp_path: Path
+) -> None:
     with pytest.raises(ShardError, match=f"{tmp_path}/none holds no shards"):
-        small.fit("nothing", f"data.sources.world.shards={tmp_path}/none")
+        toy.fit("nothing", f"data.sources.world.shards={tmp_path}/none")
 
 
 @pytest.mark.parametrize("precision", ["bf16-true", "bf16-mixed"])
-def test_a_run_in_bf16_trains_validates_and_answers(small: Small, precision: str) -> None:
-    outcome = small.fit(
-        "half", f"training.precision={precision}", f"run.folder={small.runs}/{precision}"
+def test_a_run_in_bf16_trains_validates_and_answers(toy: ToyProject, precision: str) -> None:
+    outcome = toy.fit(
+        "half", f"training.precision={precision}", f"run.folder={toy.runs}/{precision}"
     )
     assert outcome.step == NUM_STEPS and "validation/loss" in outcome.scores
-    kinds = {weight.dtype for weight in weights(outcome.run).values() if weight.is_floating_point()}
+    kinds = {
+        weight.dtype for weight in load_weights(outcome.run).values() if weight.is_floating_point()
+    }
     assert kinds == {torch.bfloat16 if precision == "bf16-true" else torch.float32}
 
 
@@ -152,56 +156,59 @@ def test_a_run_in_bf16_trains_validates_and_answers(small: Small, precision: str
 
 
 def test_a_run_starts_from_one_that_was_trained_from_scratch(
-    small: Small, trained: Trained
+    toy: ToyProject, trained: TrainedRun
 ) -> None:
     source = f"training.start_from={trained.run.path}"
-    small.fit("second", source, "training.max_steps=1", "training.learning_rate.language=0")
-    first, second = weights(trained.run, "best"), weights(small.run("second"))
+    toy.fit("second", source, "training.max_steps=1", "training.learning_rate.language=0")
+    first, second = load_weights(trained.run, "best"), load_weights(toy.run_dir("second"))
     language = [name for name in first if name.startswith("model.language.")]
     assert language and all(torch.equal(first[name], second[name]) for name in language)
-    assert (small.run("second").tokenizer / "tokenizer.json").read_bytes() == (
+    assert (toy.run_dir("second").tokenizer / "tokenizer.json").read_bytes() == (
         trained.run.tokenizer / "tokenizer.json"
     ).read_bytes()
 
 
 def test_a_tokenizer_of_a_start_that_came_to_nothing_is_made_anew(
-    small: Small, trained: Trained
+    toy: ToyProject, trained: TrainedRun
 ) -> None:
     with pytest.raises(ConfigError, match="every part is frozen"):
         frozen = [f"training.learning_rate.{part}=0" for part in PARTS]
-        small.fit("again", "text.vocabulary_size=320", *frozen)
-    tokenizer = small.run("again").tokenizer / "tokenizer.json"
+        toy.fit("again", "text.vocabulary_size=320", *frozen)
+    tokenizer = toy.run_dir("again").tokenizer / "tokenizer.json"
     stale = tokenizer.read_bytes()
-    small.fit("again", f"training.start_from={trained.run.path}", "training.max_steps=1")
+    toy.fit("again", f"training.start_from={trained.run.path}", "training.max_steps=1")
     assert (
         stale != tokenizer.read_bytes() == (trained.run.tokenizer / "tokenizer.json").read_bytes()
     )
 
 
-def test_validation_questions_that_do_not_fit_are_named(small: Small) -> None:
+def test_validation_questions_that_do_not_fit_are_named(toy: ToyProject) -> None:
     with pytest.raises(
         QuestionError,
         match=r"questions about world_\d+ do not fit beside its tokens in text\.max_tokens=64",
     ):
-        small.fit("cut", "text.max_tokens=64", "training.validate_every_steps=1")
+        toy.fit("cut", "text.max_tokens=64", "training.validate_every_steps=1")
 
 
 # Several processes
 
 
-def test_two_processes_learn_what_one_learns(small: Small) -> None:
+def test_two_processes_learn_what_one_learns(toy: ToyProject) -> None:
     words = (
         "training.max_steps=2",
         "training.clip_norm=0",
         "training.validate_every_steps=2",
         "data.max_skipped=9",
     )
-    process = start_command(small, "two", *words, "training.devices=2")
-    small.fit("one", *words)
+    process = start_command(toy, "two", *words, "training.devices=2")
+    toy.fit("one", *words)
     printed = process.communicate(timeout=120)[0].decode()
     assert process.returncode == 0, printed
-    assert largest_difference(weights(small.run("two")), weights(small.run("one"))) < 1e-5
-    scores = [EventAccumulator(str(small.run(name).tensorboard)) for name in ("one", "two")]
+    assert (
+        max_abs_difference(load_weights(toy.run_dir("two")), load_weights(toy.run_dir("one")))
+        < 1e-5
+    )
+    scores = [EventAccumulator(str(toy.run_dir(name).tensorboard)) for name in ("one", "two")]
     for accumulator in scores:
         accumulator.Reload()
     for tag in (
@@ -212,7 +219,8 @@ def test_two_processes_learn_what_one_learns(small: Small) -> None:
         one, two = (accumulator.Scalars(tag)[-1].value for accumulator in scores)
         assert two == pytest.approx(one, abs=1e-4)
     states = [
-        torch.load(small.run(name).checkpoint("last"), weights_only=True) for name in ("one", "two")
+        torch.load(toy.run_dir(name).checkpoint("last"), weights_only=True)
+        for name in ("one", "two")
     ]
     one, two = (state["VideoQuestionData"] for state in states)
     assert one == two and (one["step"], one["position"]) == (2, 4)
@@ -222,7 +230,7 @@ def test_two_processes_learn_what_one_learns(small: Small) -> None:
 
 
 def test_the_report_quotes_what_a_shell_would_split() -> None:
-    outcome = Outcome(RunFolder(Path("my runs/x")), 7, {"validation/accuracy/open_ended": 0.5})
+    outcome = Outcome(RunDir(Path("my runs/x")), 7, {"validation/accuracy/open_ended": 0.5})
     report = outcome.report("a b.mp4", "What's that?", "a cat")
     assert "my runs/x: step 7" in report
     assert (

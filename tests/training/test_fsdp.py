@@ -20,14 +20,14 @@ from lit_hour.errors import WeightsError
 from lit_hour.inference.predictor import Session
 from lit_hour.model.hour_llava import HourLLaVA
 from lit_hour.model.meta_init import initialise
-from lit_hour.run_dir import RunFolder
+from lit_hour.run_dir import RunDir
 from lit_hour.text.tokenizer import load_tokenizer
 from lit_hour.training.checkpoints.checkpoint_io import step_of_checkpoint
 from lit_hour.training.fit import fit
 from lit_hour.weights.convert import convert
 from lit_hour.weights.reader import open_weights, read_checkpoint
 from tests import REPOSITORY
-from tests.small_run import Small, largest_difference
+from tests.helpers.toy_run import ToyProject, max_abs_difference
 from tests.training.toy_onevision import (
     SIZE_PIXELS,
     TOWER,
@@ -86,17 +86,17 @@ OUTPUT_LAYER = "language.network.lm_head.weight"
 class Done:
     """The runs that were made: those of two ranks and of one, which share a model, and those of one process as ever."""
 
-    small: Small
+    toy: ToyProject
     toys: Path
 
     def weights(self, name: str, checkpoint: str = "last") -> dict[str, Tensor]:
         """Those of a run, however they are stored, without the output layer, which is tied to the embedding."""
         return without_tied(
-            dict(open_weights(self.small.run(name).checkpoint(checkpoint)).tensors())
+            dict(open_weights(self.small.run_dir(name).checkpoint(checkpoint)).tensors())
         )
 
     def scores(self, name: str) -> dict[str, list[tuple[int, float]]]:
-        accumulator = EventAccumulator(str(self.small.run(name).tensorboard))
+        accumulator = EventAccumulator(str(self.small.run_dir(name).tensorboard))
         accumulator.Reload()
         tags = [tag for tag in accumulator.Tags()["scalars"] if tag.startswith("validation/")]
         return {
@@ -113,7 +113,7 @@ class Done:
 
     def branch(self, source: str, name: str) -> None:
         """A run that has only the checkpoint of step 2 of another."""
-        of, to = self.small.run(source), self.small.run(name)
+        of, to = self.small.run_dir(source), self.small.run_dir(name)
         shutil.copytree(of.tokenizer, to.tokenizer)
         to.checkpoints.mkdir()
         for file in of.checkpoints.glob("step=000002.*"):
@@ -141,28 +141,24 @@ def finish(process: subprocess.Popen[bytes]) -> None:
 
 
 @pytest.fixture(scope="module")
-def done(small: Small, tmp_path_factory: pytest.TempPathFactory) -> Done:
+def done(toy: ToyProject, tmp_path_factory: pytest.TempPathFactory) -> Done:
     toys = tmp_path_factory.mktemp("toys")
     know_tower(toys)
     write_sources(toys / "shards", toys / "files", load_config(STAGE, MIXED).video)
     write_onevision(toys / "onevision")
-    done = Done(small, toys)
-    begin = (
-        f"training.start_from={small.fit('sharded-base', ROWS, 'training.max_steps=1').run.path}"
-    )
+    done = Done(toy, toys)
+    begin = f"training.start_from={toy.fit('sharded-base', ROWS, 'training.max_steps=1').run.path}"
     steps = [("training.max_steps=2",), ("training.max_steps=4",)]
-    small.fit("sharded-plain", begin, *LEARNING, *steps[0])
+    toy.fit("sharded-plain", begin, *LEARNING, *steps[0])
     done.branch("sharded-plain", "sharded-back")
     from_toy = f"training.start_from={done.fit_toy('mixed-base', *PUBLISHED)}"
     both = start(
         toys,
         [
-            *(small.words("sharded-two", begin, *LEARNING, *more, *SHARDED) for more in steps),
-            small.words("sharded-back", begin, *LEARNING, *steps[1], *SHARDED),
-            small.words(
-                "sharded-lora-2", *LORA, *SHARDED, "training.activation_checkpointing=true"
-            ),
-            small.words(
+            *(toy.argv("sharded-two", begin, *LEARNING, *more, *SHARDED) for more in steps),
+            toy.argv("sharded-back", begin, *LEARNING, *steps[1], *SHARDED),
+            toy.argv("sharded-lora-2", *LORA, *SHARDED, "training.activation_checkpointing=true"),
+            toy.argv(
                 "sharded-halves",
                 begin,
                 *LEARNING,
@@ -174,7 +170,7 @@ def done(small: Small, tmp_path_factory: pytest.TempPathFactory) -> Done:
             done.toy_words("sharded-mixed", from_toy, *FROM_RUN, *SHARDED),
         ],
     )
-    small.fit("sharded-plain", begin, *LEARNING, *steps[1])
+    toy.fit("sharded-plain", begin, *LEARNING, *steps[1])
     done.fit_toy("plain-mixed", from_toy, *FROM_RUN, "training.devices=1")
     finish(both)
     done.branch("sharded-two", "sharded-alone")
@@ -182,11 +178,11 @@ def done(small: Small, tmp_path_factory: pytest.TempPathFactory) -> Done:
     alone = start(
         toys,
         [
-            small.words("sharded-alone", begin, *LEARNING, *steps[1], SHARDED[0]),
-            small.words("sharded-lora-1", *LORA, SHARDED[0]),
+            toy.argv("sharded-alone", begin, *LEARNING, *steps[1], SHARDED[0]),
+            toy.argv("sharded-lora-1", *LORA, SHARDED[0]),
         ],
     )
-    small.fit("sharded-there", begin, *LEARNING, *steps[1])
+    toy.fit("sharded-there", begin, *LEARNING, *steps[1])
     finish(alone)
     return done
 
@@ -197,9 +193,9 @@ def done(small: Small, tmp_path_factory: pytest.TempPathFactory) -> Done:
 @pytest.mark.parametrize("name", ["two", "back", "there", "alone"])
 def test_however_a_run_is_shared_and_goes_on_it_learns_the_same(done: Done, name: str) -> None:
     expected = done.weights("sharded-plain")
-    assert largest_difference(done.weights(f"sharded-{name}"), expected) < FIVE_DIGITS
+    assert max_abs_difference(done.weights(f"sharded-{name}"), expected) < FIVE_DIGITS
     assert (
-        largest_difference(done.weights("sharded-plain", "step=000002"), expected)
+        max_abs_difference(done.weights("sharded-plain", "step=000002"), expected)
         > 10 * FIVE_DIGITS
     )
 
@@ -226,7 +222,7 @@ def test_a_frozen_part_stays_as_it_was(done: Done) -> None:
 
 def test_adapters_learn_and_what_they_adapt_does_not(done: Done) -> None:
     one, two = done.weights("sharded-lora-1"), done.weights("sharded-lora-2")
-    assert largest_difference(two, one) < FIVE_DIGITS
+    assert max_abs_difference(two, one) < FIVE_DIGITS
     raised = [name for name in two if ".lora_B." in name and two[name].any()]
     assert len(raised) == 7
     drawn = random_model(done, done.small.config("sharded-lora-2", *LORA)).state_dict()
@@ -236,14 +232,14 @@ def test_adapters_learn_and_what_they_adapt_does_not(done: Done) -> None:
 
 def test_texts_pictures_and_long_videos_keep_the_ranks_in_step(done: Done) -> None:
     expected = done.weights("plain-mixed")
-    assert largest_difference(done.weights("sharded-mixed"), expected) < FIVE_DIGITS
+    assert max_abs_difference(done.weights("sharded-mixed"), expected) < FIVE_DIGITS
     check_scores(done, "plain-mixed", "sharded-mixed", [2])
 
 
 def test_gathered_in_bfloat16_it_learns_about_the_same(done: Done) -> None:
     exact, halves = done.weights("sharded-two", "step=000002"), done.weights("sharded-halves")
     assert (
-        1e-4 < largest_difference(halves, exact) < 0.02
+        1e-4 < max_abs_difference(halves, exact) < 0.02
     )  # twice the largest learning rate for each of two steps
     (_, one), *_ = done.scores("sharded-two")["validation/loss"]
     (_, other), *_ = done.scores("sharded-halves")["validation/loss"]
@@ -253,13 +249,13 @@ def test_gathered_in_bfloat16_it_learns_about_the_same(done: Done) -> None:
 
 def random_model(done: Done, config: Config) -> HourLLaVA:
     """As one process draws it."""
-    model = HourLLaVA(config, len(load_tokenizer(done.small.run(config.run.name).tokenizer)))
+    model = HourLLaVA(config, len(load_tokenizer(done.small.run_dir(config.run.name).tokenizer)))
     initialise(model, config, known=())
     return model
 
 
 def test_what_no_weights_bring_is_drawn_alike_on_any_number_of_ranks(done: Done) -> None:
-    config = load_config(done.small.run("sharded-published").config)
+    config = load_config(done.small.run_dir("sharded-published").config)
     expected = without_tied(random_model(done, config).state_dict())
     found, published = done.weights("sharded-published"), done.weights("mixed-base")
     for name, weight in found.items():
@@ -274,7 +270,7 @@ def test_what_no_weights_bring_is_drawn_alike_on_any_number_of_ranks(done: Done)
 
 
 def test_a_checkpoint_is_a_folder_of_pieces_beside_its_settings(done: Done) -> None:
-    run = done.small.run("sharded-two")
+    run = done.small.run_dir("sharded-two")
     names = {"best", "last", "step=000002", "step=000004"}
     assert {each.name for each in run.checkpoints.iterdir()} == {
         f"{name}{end}" for name in names for end in (".ckpt", ".yaml")
@@ -293,10 +289,10 @@ def test_a_checkpoint_is_a_folder_of_pieces_beside_its_settings(done: Done) -> N
 
 
 def test_a_sharded_run_answers(done: Done) -> None:
-    run = done.small.run("sharded-two")
+    run = done.small.run_dir("sharded-two")
     session = Session.open(run.path, "last", "cpu")
     assert (
-        largest_difference(without_tied(session.model.state_dict()), done.weights("sharded-two"))
+        max_abs_difference(without_tied(session.model.state_dict()), done.weights("sharded-two"))
         == 0
     )
     rotary, fresh = (
@@ -308,13 +304,15 @@ def test_a_sharded_run_answers(done: Done) -> None:
 
 def test_a_sharded_run_is_converted_and_started_from(done: Done, tmp_path: Path) -> None:
     converted = [
-        convert(done.small.run(name).path, tmp_path / name).target
+        convert(done.small.run_dir(name).path, tmp_path / name).target
         for name in ("plain-mixed", "sharded-mixed")
     ]
     plain, sharded = (dict(open_weights(folder).tensors()) for folder in converted)
-    assert largest_difference(plain, sharded) < FIVE_DIGITS
-    done.fit_toy("next", *PUBLISHED, f"training.start_from={done.small.run('sharded-mixed').path}")
-    assert largest_difference(done.weights("next"), done.weights("sharded-mixed")) < 1e-9
+    assert max_abs_difference(plain, sharded) < FIVE_DIGITS
+    done.fit_toy(
+        "next", *PUBLISHED, f"training.start_from={done.small.run_dir('sharded-mixed').path}"
+    )
+    assert max_abs_difference(done.weights("next"), done.weights("sharded-mixed")) < 1e-9
 
 
 @pytest.mark.parametrize(
@@ -328,7 +326,9 @@ def test_a_sharded_run_is_converted_and_started_from(done: Done, tmp_path: Path)
 def test_a_damaged_folder_is_named(
     done: Done, tmp_path: Path, number: int, damage: str, message: str
 ) -> None:
-    run = RunFolder(Path(shutil.copytree(done.small.run("sharded-two").path, tmp_path / "damaged")))
+    run = RunDir(
+        Path(shutil.copytree(done.small.run_dir("sharded-two").path, tmp_path / "damaged"))
+    )
     file = sorted(run.checkpoint("last").iterdir())[number]
     if damage == "gone":
         file.unlink()

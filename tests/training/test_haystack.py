@@ -2,9 +2,9 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from lit_hour.training.metrics import LENGTHS_MINUTES, NUM_DEPTHS, EvidenceAccuracy, draw_evidence
+from lit_hour.training.metrics import LENGTHS_MINUTES, NUM_DEPTHS, HaystackAccuracy, draw_haystack
 from lit_hour.types import Question
-from tests.small_run import Small, Trained
+from tests.helpers.toy_run import ToyProject, TrainedRun
 
 
 def seen_at(*intervals: tuple[float, float]) -> Question:
@@ -25,7 +25,7 @@ def seen_at(*intervals: tuple[float, float]) -> Question:
 def test_an_answer_counts_for_its_length_and_depth(
     seconds: float, start: float, minutes: float, depth: int
 ) -> None:
-    accuracy = EvidenceAccuracy()
+    accuracy = HaystackAccuracy()
     for is_right in (True, False, True):
         accuracy.update(seen_at((start, start)), seconds, is_right)
     asked, right = accuracy.compute()
@@ -40,7 +40,7 @@ def test_an_answer_counts_for_its_length_and_depth(
 def test_what_has_no_one_place_is_not_counted(
     intervals: tuple[tuple[float, float], ...], seconds: float
 ) -> None:
-    accuracy = EvidenceAccuracy()
+    accuracy = HaystackAccuracy()
     accuracy.update(seen_at(*intervals), seconds, True)
     assert not accuracy.compute().any()
 
@@ -51,7 +51,7 @@ def test_the_picture_has_a_column_for_each_length_and_a_number_in_each_place_tha
     counts = torch.zeros(2, len(LENGTHS_MINUTES), NUM_DEPTHS)
     counts[:, 3, 0] = torch.tensor([4.0, 3.0])  # up to 5 minutes
     counts[:, 10, 9] = torch.tensor([2.0, 0.0])  # up to an hour
-    axes = draw_evidence(counts).axes[0]
+    axes = draw_haystack(counts).axes[0]
     assert [(text.get_position(), text.get_text()) for text in axes.texts] == [
         ((0, 0), "75%"),
         ((1, 9), "0%"),
@@ -60,7 +60,7 @@ def test_the_picture_has_a_column_for_each_length_and_a_number_in_each_place_tha
 
 
 def test_a_validation_draws_it_for_tensorboard_and_into_the_run(
-    small: Small, trained: Trained
+    toy: ToyProject, trained: TrainedRun
 ) -> None:
     assert not trained.run.evidence.exists()  # nor any other picture: training.pictures is 0
     needles = (
@@ -69,11 +69,11 @@ def test_a_validation_draws_it_for_tensorboard_and_into_the_run(
         "world.num_validation_videos=1",
         "world.duration_seconds=60",
     )
-    folder = small.yaml.parent / "needles"
+    folder = toy.yaml.parent / "needles"
     places = (f"world.folder={folder}", f"data.sources.world.shards={folder}/train/shards")
     places += (f"data.validation_sources.world.shards={folder}/validation/shards",)
-    small.train("evidence", *needles, *places, "training.max_steps=1", "training.pictures=1")
-    curves = EventAccumulator(str(small.run("evidence").tensorboard))
+    toy.train("evidence", *needles, *places, "training.max_steps=1", "training.pictures=1")
+    curves = EventAccumulator(str(toy.run_dir("evidence").tensorboard))
     curves.Reload()
     assert [picture.step for picture in curves.Images("validation/evidence")] == [0]
-    assert small.run("evidence").evidence.read_bytes().startswith(b"\x89PNG")
+    assert toy.run_dir("evidence").evidence.read_bytes().startswith(b"\x89PNG")

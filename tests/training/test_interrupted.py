@@ -1,23 +1,23 @@
 """A shorter form of tests/benchmarks/interruptions.py."""
 
-from tests.small_run import Small
+from tests.helpers.toy_run import ToyProject
 from tests.training.interrupted import Layout, Result, draw, run_to_the_end
 
 NUM_STEPS, LAYOUT = 16, Layout(num_ranks=2, num_workers=1)
 
 
-def test_three_interruptions_change_no_bit(small: Small) -> None:
+def test_three_interruptions_change_no_bit(toy: ToyProject) -> None:
     words = [
         f"training.max_steps={NUM_STEPS}",
         "data.balance_steps=3",
         "training.checkpoint_every_steps=3",
     ]
-    run_to_the_end(small, "left-alone", LAYOUT, [], words)
-    begun = run_to_the_end(small, "interrupted", LAYOUT, draw(1, NUM_STEPS, LAYOUT), words)
+    run_to_the_end(toy, "left-alone", LAYOUT, [], words)
+    begun = run_to_the_end(toy, "interrupted", LAYOUT, draw(1, NUM_STEPS, LAYOUT), words)
     assert [each.startswith("continues from") for each in begun].count(
         True
     ) >= 2  # killed early, it may start anew
-    alone, interrupted = (Result.of(small, name) for name in ("left-alone", "interrupted"))
+    alone, interrupted = (Result.of(toy, name) for name in ("left-alone", "interrupted"))
     assert [step for step, _ in alone.losses] == list(range(NUM_STEPS)) and len(
         alone.optimizer
     ) > 20

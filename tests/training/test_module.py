@@ -8,7 +8,7 @@ from lit_hour.processor import Processor
 from lit_hour.text.tokenizer import load_tokenizer
 from lit_hour.training.module import HourLLaVAModule
 from lit_hour.types import Batch, Frames, Question, Sample, Skipped
-from tests.small_run import Small, Trained
+from tests.helpers.toy_run import ToyProject, TrainedRun
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:You are trying to `self.log"
@@ -19,14 +19,14 @@ LONG = Question("3", "", "open_ended", "And then?", "It goes away, and comes bac
 
 
 @pytest.fixture(scope="module")
-def processor(trained: Trained) -> Processor:
-    return Processor(load_tokenizer(trained.run.tokenizer), trained.small.config("none").text)
+def processor(trained: TrainedRun) -> Processor:
+    return Processor(load_tokenizer(trained.run.tokenizer), trained.project.config("none").text)
 
 
 @pytest.fixture
-def module(small: Small, processor: Processor) -> HourLLaVAModule:
+def module(toy: ToyProject, processor: Processor) -> HourLLaVAModule:
     torch.manual_seed(0)
-    return HourLLaVAModule(small.config("none"), processor, num_steps=10)
+    return HourLLaVAModule(toy.config("none"), processor, num_steps=10)
 
 
 def batch_of(
@@ -92,7 +92,7 @@ def test_a_batch_counts_each_learnt_token_and_micro_batches_count_each_text(
 
 
 def test_what_a_video_forgets_depends_on_its_position_and_the_seed_alone(
-    small: Small, module: HourLLaVAModule, processor: Processor
+    toy: ToyProject, module: HourLLaVAModule, processor: Processor
 ) -> None:
     def numbers(module: HourLLaVAModule, positions: Sequence[int]) -> list[int]:
         generators = module._forgetting_generators(
@@ -102,7 +102,7 @@ def test_what_a_video_forgets_depends_on_its_position_and_the_seed_alone(
 
     both = numbers(module, [3, 8])
     assert both == numbers(module, [3]) + numbers(module, [8]) and both[0] != both[1]
-    other = HourLLaVAModule(small.config("none", "run.seed=1"), processor, num_steps=10)
+    other = HourLLaVAModule(toy.config("none", "run.seed=1"), processor, num_steps=10)
     assert not set(numbers(other, [3, 8])) & set(both)
     assert (
         len(numbers(module, [])) == 1

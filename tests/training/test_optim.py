@@ -6,17 +6,22 @@ import torch
 from lit_hour.config.schema import LearningRateConfig, TrainingConfig
 from lit_hour.errors import ConfigError
 from lit_hour.model.hour_llava import HourLLaVA
-from lit_hour.training.optim import build_optimizer, cosine_with_warmup, freeze_parts, parts_of
-from tests.small_run import Small, largest_difference, weights
+from lit_hour.training.optim import (
+    build_optimizer,
+    cosine_with_warmup,
+    freeze_parts,
+    parameters_by_part,
+)
+from tests.helpers.toy_run import ToyProject, load_weights, max_abs_difference
 
 
 @pytest.fixture
-def model(small: Small) -> HourLLaVA:
-    return HourLLaVA(small.config("none"), vocabulary_size=300)
+def model(toy: ToyProject) -> HourLLaVA:
+    return HourLLaVA(toy.config("none"), vocabulary_size=300)
 
 
 def test_every_parameter_is_in_one_part(model: HourLLaVA) -> None:
-    parts = parts_of(model)
+    parts = parameters_by_part(model)
     assert list(parts) == ["vision", "projector", "memory", "language"]
     in_parts = [id(parameter) for parameters in parts.values() for parameter in parameters]
     assert sorted(in_parts) == sorted(map(id, model.parameters()))
@@ -51,7 +56,7 @@ def test_a_part_without_a_learning_rate_keeps_no_gradient(model: HourLLaVA) -> N
     )
     learning = {
         part: {each.requires_grad for each in parameters}
-        for part, parameters in parts_of(model).items()
+        for part, parameters in parameters_by_part(model).items()
     }
     assert learning == {
         "vision": {False},
@@ -68,26 +73,26 @@ def test_a_part_without_a_learning_rate_keeps_no_gradient(model: HourLLaVA) -> N
     assert all(parameter.requires_grad for parameter in model.parameters())
 
 
-def test_a_model_of_which_nothing_learns_is_refused(small: Small) -> None:
+def test_a_model_of_which_nothing_learns_is_refused(toy: ToyProject) -> None:
     frozen = [
         f"training.learning_rate.{part}=0" for part in ("vision", "projector", "memory", "language")
     ]
     with pytest.raises(
         ConfigError, match=r"every part is frozen: .*training\.learning_rate above 0"
     ):
-        small.fit("frozen", *frozen)
+        toy.fit("frozen", *frozen)
 
 
-def test_a_frozen_part_stays_as_it_was_while_the_others_learn(small: Small) -> None:
+def test_a_frozen_part_stays_as_it_was_while_the_others_learn(toy: ToyProject) -> None:
     words = ("training.max_steps=2", "training.checkpoint_every_steps=1")
-    small.fit(
+    toy.fit(
         "half-frozen",
         *words,
         "training.learning_rate.vision=0",
         "training.learning_rate.language=0",
     )
     before, after = (
-        weights(small.run("half-frozen"), name) for name in ("step=000001", "step=000002")
+        load_weights(toy.run_dir("half-frozen"), name) for name in ("step=000001", "step=000002")
     )
     for part, is_frozen in (
         ("vision", True),
@@ -100,7 +105,7 @@ def test_a_frozen_part_stays_as_it_was_while_the_others_learn(small: Small) -> N
             {name: weight for name, weight in state.items() if name.startswith(f"model.{part}")}
             for state in (before, after)
         )
-        assert (largest_difference(one, other) == 0) == is_frozen, part
+        assert (max_abs_difference(one, other) == 0) == is_frozen, part
 
 
 @pytest.mark.parametrize(
@@ -131,7 +136,7 @@ def test_the_schedule_may_be_all_warm_up_or_none() -> None:
     ]
 
 
-def test_only_learning_parameters_get_a_gradient(small: Small, model: HourLLaVA) -> None:
+def test_only_learning_parameters_get_a_gradient(toy: ToyProject, model: HourLLaVA) -> None:
     freeze_parts(
         model,
         TrainingConfig(

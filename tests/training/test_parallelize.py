@@ -9,7 +9,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from lit_hour.model.hour_llava import HourLLaVA
 from lit_hour.model.memaug import MemoryAugmentation
 from lit_hour.training.parallelize import blocks_of, checkpoint_blocks, compile_blocks
-from tests.small_run import Small
+from tests.helpers.toy_run import ToyProject
 
 DIM = 16
 
@@ -84,9 +84,9 @@ def test_a_layer_that_makes_an_answer_is_not_compiled() -> None:
 
 
 @pytest.mark.parametrize("tower", ["lit-hour-tiny", "ViT-SO400M-14-SigLIP-384"])
-def test_every_part_is_made_of_blocks(small: Small, tower: str) -> None:
+def test_every_part_is_made_of_blocks(toy: ToyProject, tower: str) -> None:
     size = 64 if tower == "lit-hour-tiny" else 384
-    config = small.config("none", f"model.vision.name={tower}", f"video.size_pixels={size}")
+    config = toy.config("none", f"model.vision.name={tower}", f"video.size_pixels={size}")
     with torch.device("meta"):
         model = HourLLaVA(config, vocabulary_size=300)
     blocks = blocks_of(model)

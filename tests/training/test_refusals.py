@@ -6,41 +6,43 @@ from pathlib import Path
 import pytest
 
 from lit_hour.errors import RunError, WeightsError
-from lit_hour.run_dir import RunFolder
-from tests.small_run import Small, Trained, Watch
+from lit_hour.run_dir import RunDir
+from tests.helpers.toy_run import StepRecorder, ToyProject, TrainedRun
 from tests.training.forked import fork_run
 
 
 @pytest.fixture
-def copied(trained: Trained, tmp_path: Path) -> RunFolder:
+def copied(trained: TrainedRun, tmp_path: Path) -> RunDir:
     """A finished run that a test may damage."""
-    run = RunFolder(shutil.copytree(trained.run.path, trained.small.runs / f"copy-{tmp_path.name}"))
+    run = RunDir(shutil.copytree(trained.run.path, trained.project.runs / f"copy-{tmp_path.name}"))
     run.checkpoint("best").unlink()
     return run
 
 
-def test_a_checkpoint_without_settings(copied: RunFolder, small: Small, watch: Watch) -> None:
+def test_a_checkpoint_without_settings(
+    copied: RunDir, toy: ToyProject, step_recorder: StepRecorder
+) -> None:
     copied.checkpoint("last").with_suffix(".yaml").unlink()
     with pytest.raises(
         RunError,
         match=r"last\.ckpt has no settings beside it: put last\.yaml back, or delete the checkpoint",
     ):
-        small.fit(copied.path.name, "training.max_steps=8")
-    assert watch.positions == []
+        toy.fit(copied.path.name, "training.max_steps=8")
+    assert step_recorder.positions == []
 
 
 def test_the_weights_of_another_model_under_the_settings_of_this_one(
-    copied: RunFolder, small: Small, watch: Watch
+    copied: RunDir, toy: ToyProject, step_recorder: StepRecorder
 ) -> None:
-    wide = small.fit(
+    wide = toy.fit(
         "wide", "training.max_steps=1", "model.language.hidden_size=64", "model.memory.num_layers=2"
     ).run
     shutil.copy(wide.checkpoint("last"), copied.checkpoint("last"))
-    watch.positions = []
+    step_recorder.positions = []
     for number in (2, 4, 6):
         copied.checkpoint(f"step={number:06d}").unlink(missing_ok=True)
     with pytest.raises(WeightsError) as refusal:
-        small.fit(copied.path.name, "training.max_steps=8")
+        toy.fit(copied.path.name, "training.max_steps=8")
     message = str(refusal.value)
     assert message.startswith(
         f"{copied.checkpoint('last')} is not the one that last.yaml belongs to, put that back: it does not"
@@ -50,7 +52,7 @@ def test_the_weights_of_another_model_under_the_settings_of_this_one(
         "of another shape: language.network.model.norm.weight is (64,) and has to be (32,)"
         in message
     )
-    assert watch.positions == []
+    assert step_recorder.positions == []
 
 
 @pytest.mark.parametrize(
@@ -66,9 +68,11 @@ def test_the_weights_of_another_model_under_the_settings_of_this_one(
         ),
     ],
 )
-def test_ranks_that_do_not_fit_the_data(small: Small, words: tuple[str, ...], message: str) -> None:
-    run = fork_run(small, "unfit", *words, num_ranks=2)
+def test_ranks_that_do_not_fit_the_data(
+    toy: ToyProject, words: tuple[str, ...], message: str
+) -> None:
+    run = fork_run(toy, "unfit", *words, num_ranks=2)
     assert run.wait() == [1, 1]
     for rank in (0, 1):
-        assert message in run.printed(rank) and "Traceback" not in run.printed(rank)
-    assert not small.run("unfit").checkpoints.exists()
+        assert message in run.output(rank) and "Traceback" not in run.output(rank)
+    assert not toy.run_dir("unfit").checkpoints.exists()

@@ -5,7 +5,7 @@ import subprocess
 import sys
 import time
 
-from lit_hour.training.distributed import StopSignals
+from lit_hour.training.distributed import ShutdownSignal
 
 
 def handlers() -> list[object]:
@@ -13,17 +13,17 @@ def handlers() -> list[object]:
 
 
 def test_warnings_are_noted_while_it_listens_and_handlers_come_back() -> None:
-    stop, before = StopSignals(), handlers()
-    with stop.listening():
-        assert stop.heard == 0
+    stop, before = ShutdownSignal(), handlers()
+    with stop.installed():
+        assert stop.received == 0
         for number in (signal.SIGTERM, signal.SIGUSR1):
             os.kill(os.getpid(), number)
-            assert stop.heard == number
-        with stop.listening():
+            assert stop.received == number
+        with stop.installed():
             signal.signal(signal.SIGTERM, signal.SIG_DFL)  # as Lightning puts its own
-            stop.listen()
+            stop.install()
         os.kill(os.getpid(), signal.SIGTERM)
-        assert stop.heard == signal.SIGTERM
+        assert stop.received == signal.SIGTERM
     assert handlers() == before
 
 
@@ -31,8 +31,8 @@ def ends_when_warned(*last_words: str) -> bool:
     """Whether warnings end a process that has taken back Python's handlers, and then hangs in a library's exit."""
     words = [
         "import ctypes",
-        "from lit_hour.training.distributed import STOP",
-        "STOP.listen()",
+        "from lit_hour.training.distributed import SHUTDOWN_SIGNAL",
+        "SHUTDOWN_SIGNAL.install()",
         *last_words,
     ]
     words += [
@@ -55,7 +55,7 @@ def ends_when_warned(*last_words: str) -> bool:
 
 def test_a_process_that_leaves_is_not_ended_by_a_warning_that_it_ignores() -> None:
     assert ends_when_warned()
-    assert not ends_when_warned("STOP.ignore()")
+    assert not ends_when_warned("SHUTDOWN_SIGNAL.ignore()")
 
 
 def warn_itself() -> int | None:
@@ -71,8 +71,8 @@ def warn_itself() -> int | None:
 
 
 def test_a_fork_listens_even_if_another_handler_is_in_place() -> None:
-    stop = StopSignals()
-    with stop.listening():
+    stop = ShutdownSignal()
+    with stop.installed():
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         assert warn_itself() == 0
     assert warn_itself() == -signal.SIGTERM

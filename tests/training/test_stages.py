@@ -13,11 +13,11 @@ from torch import Tensor
 
 from lit_hour.config.load import load_config
 from lit_hour.errors import InputError
-from lit_hour.run_dir import RunFolder
+from lit_hour.run_dir import RunDir
 from lit_hour.training.fit import Outcome, fit
 from lit_hour.weights.reader import open_weights
 from tests import REPOSITORY
-from tests.small_run import largest_difference
+from tests.helpers.toy_run import max_abs_difference
 from tests.training.toy_onevision import (
     SIZE_PIXELS,
     TOWER,
@@ -63,7 +63,7 @@ def run_stage(size: str, stage: str, *words: str) -> Outcome:
     return fit(load_config(CONF / f"hour_llava_{size}_{stage}.yaml", [*TOY, *words]))
 
 
-def weights_of(run: RunFolder) -> Weights:
+def weights_of(run: RunDir) -> Weights:
     return {name: weight.clone() for name, weight in open_weights(run.checkpoint("last")).tensors()}
 
 
@@ -94,7 +94,7 @@ def test_each_stage_learns_its_parts_from_where_the_one_before_stopped(
     assert changed_parts(stages[1], stages[2]) == {"projector", "frame_end", "memory", "language"}
     for before, after in zip([start, *stages], stages, strict=False):
         assert (
-            largest_difference(before, after) <= 1.01e-4
+            max_abs_difference(before, after) <= 1.01e-4
         )  # AdamW's first step is no longer than the learning rate
 
 
@@ -113,7 +113,7 @@ def test_the_first_stage_starts_from_llava_onevision(
     prefix = "model.vision_tower.vision_tower.vision_model.encoder.layers.1.self_attn"
     for part, rows in (("q_proj", queries), ("k_proj", keys), ("v_proj", values)):
         assert torch.equal(rows, theirs[f"{prefix}.{part}.weight"])
-    config = load_config(RunFolder(Path("runs/first")).config)
+    config = load_config(RunDir(Path("runs/first")).config)
     assert (config.model.language.vocabulary_size, config.model.language.hidden_size) == (320, 32)
 
 

@@ -9,16 +9,16 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from lit_hour.config.load import load_config
 from lit_hour.errors import RunError
-from tests.small_run import (
+from tests.helpers.toy_run import (
     NUM_STEPS,
     SAMPLES_PER_STEP,
-    Small,
+    StepRecorder,
     StoppedError,
-    Trained,
-    Watch,
-    largest_difference,
+    ToyProject,
+    TrainedRun,
+    load_weights,
+    max_abs_difference,
     start_command,
-    weights,
 )
 
 EVERY_POSITION = list(range(NUM_STEPS * SAMPLES_PER_STEP))
@@ -40,61 +40,63 @@ PARTS = ("vision", "projector", "memory", "language")
     ],
 )
 def test_a_stopped_run_continues_to_the_same_weights(
-    trained: Trained,
-    watch: Watch,
+    trained: TrainedRun,
+    step_recorder: StepRecorder,
     request: pytest.FixtureRequest,
     stops: list[int],
     more: tuple[str, ...],
 ) -> None:
     name = f"stopped-{request.node.callspec.id}"
     for batches in stops:
-        watch.positions, watch.stop_after_batches = [], batches
+        step_recorder.positions, step_recorder.stop_after_batches = [], batches
         with pytest.raises(StoppedError):
-            trained.small.fit(name, *more)
-    watch.stop_after_batches, watch.positions = None, []
-    run = trained.small.run(name)
+            trained.project.fit(name, *more)
+    step_recorder.stop_after_batches, step_recorder.positions = None, []
+    run = trained.project.run_dir(name)
     newest = max(
         torch.load(file, weights_only=True)["global_step"]
         for file in run.checkpoints.glob("*.ckpt")
     )
     assert 0 < newest < NUM_STEPS
-    outcome = trained.small.fit(name, *more)
-    assert watch.positions == EVERY_POSITION[newest * SAMPLES_PER_STEP :]
+    outcome = trained.project.fit(name, *more)
+    assert step_recorder.positions == EVERY_POSITION[newest * SAMPLES_PER_STEP :]
     assert outcome.step == NUM_STEPS
-    assert largest_difference(weights(run), weights(trained.run)) == 0
+    assert max_abs_difference(load_weights(run), load_weights(trained.run)) == 0
     assert not list(run.checkpoints.glob("*-v*"))
 
 
-def test_after_kill_9_a_run_continues_to_the_same_weights(trained: Trained) -> None:
-    run = trained.small.run("killed-9")
-    process = start_command(trained.small, "killed-9", "data.num_workers=1")
+def test_after_kill_9_a_run_continues_to_the_same_weights(trained: TrainedRun) -> None:
+    run = trained.project.run_dir("killed-9")
+    process = start_command(trained.project, "killed-9", "data.num_workers=1")
     while not run.checkpoints.joinpath("last.ckpt").exists() and process.poll() is None:
         time.sleep(0.002)
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
     stopped_at = torch.load(run.checkpoint("last"), weights_only=True)["global_step"]
     assert 0 < stopped_at < NUM_STEPS
-    printed = trained.small.train("killed-9")
+    printed = trained.project.train("killed-9")
     assert f"run {run.path}: continues from {run.checkpoints}" in printed
-    assert largest_difference(weights(run), weights(trained.run)) == 0
+    assert max_abs_difference(load_weights(run), load_weights(trained.run)) == 0
 
 
-def test_tensorboard_goes_on_without_a_gap(small: Small, watch: Watch) -> None:
-    for watch.stop_after_batches in (9, None):
-        watch.positions = []
+def test_tensorboard_goes_on_without_a_gap(toy: ToyProject, step_recorder: StepRecorder) -> None:
+    for step_recorder.stop_after_batches in (9, None):
+        step_recorder.positions = []
         try:
-            small.fit("curve")
+            toy.fit("curve")
         except StoppedError:
             continue
-    accumulator = EventAccumulator(str(small.run("curve").tensorboard))
+    accumulator = EventAccumulator(str(toy.run_dir("curve").tensorboard))
     accumulator.Reload()
     assert sorted({event.step for event in accumulator.Scalars("train/loss")}) == list(
         range(NUM_STEPS)
     )
-    assert watch.validated == [3, 6]
+    assert step_recorder.validated == [3, 6]
 
 
-def test_the_best_checkpoint_stays_the_best_of_both_starts(small: Small, watch: Watch) -> None:
+def test_the_best_checkpoint_stays_the_best_of_both_starts(
+    toy: ToyProject, step_recorder: StepRecorder
+) -> None:
     """Learning rates that begin at 0 and then ruin the model: nothing is better than what the first validation saw."""
     ruin = [f"training.learning_rate.{part}=30" for part in PARTS]
     every_step = (
@@ -103,61 +105,67 @@ def test_the_best_checkpoint_stays_the_best_of_both_starts(small: Small, watch: 
         "training.checkpoint_every_steps=1",
         "training.max_steps=3",
     )
-    watch.stop_after_batches = 3
+    step_recorder.stop_after_batches = 3
     with pytest.raises(StoppedError):
-        small.fit("ruined", *every_step, *ruin)
-    watch.stop_after_batches = None
-    small.fit("ruined", *every_step, *ruin)
-    assert watch.validated == [1, 2, 3]
-    accumulator = EventAccumulator(str(small.run("ruined").tensorboard))
+        toy.fit("ruined", *every_step, *ruin)
+    step_recorder.stop_after_batches = None
+    toy.fit("ruined", *every_step, *ruin)
+    assert step_recorder.validated == [1, 2, 3]
+    accumulator = EventAccumulator(str(toy.run_dir("ruined").tensorboard))
     accumulator.Reload()
     first, *others = (event.value for event in accumulator.Scalars("validation/loss"))
     assert first < min(others)
-    assert torch.load(small.run("ruined").checkpoint("best"), weights_only=True)["global_step"] == 1
+    assert (
+        torch.load(toy.run_dir("ruined").checkpoint("best"), weights_only=True)["global_step"] == 1
+    )
 
 
-def test_a_finished_run_says_so_and_validates(trained: Trained, watch: Watch) -> None:
-    before = weights(trained.run)
-    printed = trained.small.train("whole", *trained.words)
+def test_a_finished_run_says_so_and_validates(
+    trained: TrainedRun, step_recorder: StepRecorder
+) -> None:
+    before = load_weights(trained.run)
+    printed = trained.project.train("whole", *trained.overrides)
     assert (
         f"run {trained.run.path} had finished its {NUM_STEPS} steps: more with training.max_steps"
         in printed
     )
-    assert watch.positions == [] and len(watch.validated) == 1
-    assert largest_difference(weights(trained.run), before) == 0
+    assert step_recorder.positions == [] and len(step_recorder.validated) == 1
+    assert max_abs_difference(load_weights(trained.run), before) == 0
     assert (
-        printed.splitlines()[-6:] == trained.printed.splitlines()[-6:]
+        printed.splitlines()[-6:] == trained.output.splitlines()[-6:]
     )  # the same scores, the same advice
 
 
 @pytest.mark.parametrize("every_steps", [2, 3])
 def test_a_finished_run_goes_on_when_it_gets_more_steps(
-    small: Small, watch: Watch, every_steps: int
+    toy: ToyProject, step_recorder: StepRecorder, every_steps: int
 ) -> None:
     words = ("training.checkpoint_every_steps=" + str(every_steps),)
     for num_steps in (4, 6):
-        outcome = small.fit(f"longer-{every_steps}", *words, f"training.max_steps={num_steps}")
+        outcome = toy.fit(f"longer-{every_steps}", *words, f"training.max_steps={num_steps}")
         assert outcome.step == num_steps
         assert (
             torch.load(outcome.run.checkpoint("last"), weights_only=True)["global_step"]
             == num_steps
         )
-    assert watch.positions == EVERY_POSITION
-    assert watch.validated == [3, 4, 6]  # the end of a run is always validated
+    assert step_recorder.positions == EVERY_POSITION
+    assert step_recorder.validated == [3, 4, 6]  # the end of a run is always validated
 
 
-def test_another_batch_size_continues_with_the_next_samples(small: Small, watch: Watch) -> None:
-    watch.stop_after_batches = 9
+def test_another_batch_size_continues_with_the_next_samples(
+    toy: ToyProject, step_recorder: StepRecorder
+) -> None:
+    step_recorder.stop_after_batches = 9
     with pytest.raises(StoppedError):
-        small.fit("regrouped")
-    assert watch.positions == EVERY_POSITION[:9]
-    watch.positions, watch.stop_after_batches = [], None
-    small.fit("regrouped", "data.samples_per_batch=2")
-    assert watch.positions == EVERY_POSITION[8:]
+        toy.fit("regrouped")
+    assert step_recorder.positions == EVERY_POSITION[:9]
+    step_recorder.positions, step_recorder.stop_after_batches = [], None
+    toy.fit("regrouped", "data.samples_per_batch=2")
+    assert step_recorder.positions == EVERY_POSITION[8:]
 
 
 def test_another_model_under_the_same_name_is_refused_with_every_difference(
-    trained: Trained,
+    trained: TrainedRun,
 ) -> None:
     other = (
         "model.language.hidden_size=64",
@@ -166,7 +174,7 @@ def test_another_model_under_the_same_name_is_refused_with_every_difference(
         "data.num_workers=1",
     )
     with pytest.raises(RunError) as refusal:
-        trained.small.fit("whole", *other)
+        trained.project.fit("whole", *other)
     message = str(refusal.value)
     assert str(trained.run.checkpoints) in message
     assert (
@@ -177,8 +185,8 @@ def test_another_model_under_the_same_name_is_refused_with_every_difference(
     assert load_config(trained.run.config) == trained.config
 
 
-def test_a_damaged_checkpoint_is_named(small: Small) -> None:
-    run = small.run("damaged")
+def test_a_damaged_checkpoint_is_named(toy: ToyProject) -> None:
+    run = toy.run_dir("damaged")
     run.checkpoints.mkdir(parents=True)
     file = run.checkpoints / "last.ckpt"
     file.write_bytes(b"PK\x03\x04 and nothing more")
@@ -186,4 +194,4 @@ def test_a_damaged_checkpoint_is_named(small: Small) -> None:
         RunError,
         match=r"no checkpoint of .*/damaged is whole \(.*last\.ckpt is damaged or no checkpoint",
     ):
-        small.fit("damaged")
+        toy.fit("damaged")

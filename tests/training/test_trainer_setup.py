@@ -5,7 +5,7 @@ from torch import nn
 from lit_hour.config.schema import TrainingConfig
 from lit_hour.model.hour_llava import HourLLaVA
 from lit_hour.training.trainer_setup import hardware, precision_plugins
-from tests.small_run import Small, weights
+from tests.helpers.toy_run import ToyProject, load_weights
 
 
 @pytest.mark.parametrize(("written", "devices"), [("2", 2), ("auto", "auto")])
@@ -21,20 +21,20 @@ def test_hardware_is_named_as_lightning_takes_it(written: str, devices: int | st
     }
 
 
-def test_in_bfloat16_are_the_weights_and_nothing_else(small: Small) -> None:
+def test_in_bfloat16_are_the_weights_and_nothing_else(toy: ToyProject) -> None:
     words = (
         "training.precision=bf16-true",
         "training.max_steps=2",
         "training.validate_every_steps=2",
     )
-    outcome = small.fit("bfloat16", *words)
+    outcome = toy.fit("bfloat16", *words)
     assert 0 < outcome.scores["validation/loss"] < 10
-    assert {weight.dtype for weight in weights(outcome.run).values()} == {torch.bfloat16}
-    assert hardware(small.config("none", *words).training)["precision"] is None
+    assert {weight.dtype for weight in load_weights(outcome.run).values()} == {torch.bfloat16}
+    assert hardware(toy.config("none", *words).training)["precision"] is None
     module = nn.Module()
-    module.model = HourLLaVA(small.config("none"), vocabulary_size=300)
+    module.model = HourLLaVA(toy.config("none"), vocabulary_size=300)
     before = module.model.language.network.model.rotary_emb.inv_freq
-    (plugin,) = precision_plugins(small.config("none", *words).training)
+    (plugin,) = precision_plugins(toy.config("none", *words).training)
     plugin.convert_module(module)
     after = module.model.language.network.model.rotary_emb.inv_freq
     assert module.model.frame_end.dtype == torch.bfloat16 and torch.equal(after, before)

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from lit_hour.errors import ConfigError, WeightsError
 from lit_hour.training import fit
-from lit_hour.training.extract_features import encode
+from lit_hour.training.extract_features import extract_features
 from lit_hour.types import Batch
-from tests.small_run import Small, Trained, Watch, weights
+from tests.helpers.toy_run import StepRecorder, ToyProject, TrainedRun, load_weights
 
 
 class Losses(Callback):
@@ -52,7 +52,7 @@ def losses(monkeypatch: pytest.MonkeyPatch) -> Callable[[], Losses]:
     return watch
 
 
-def frozen(trained: Trained, folder: Path, *words: str) -> list[str]:
+def frozen(trained: TrainedRun, folder: Path, *words: str) -> list[str]:
     """A run on these shards whose encoder is the trained run's and stays so."""
     return [
         f"training.start_from={trained.run.path}",
@@ -68,9 +68,11 @@ def distance(one: dict[str, Tensor], other: dict[str, Tensor]) -> float:
 
 
 @pytest.fixture(scope="module")
-def validation_features(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def validation_features(trained: TrainedRun, tmp_path_factory: pytest.TempPathFactory) -> Path:
     target = tmp_path_factory.mktemp("validation") / "shards"
-    encode(str(trained.small.yaml.parent / "world/validation/shards"), target, run=trained.run.path)
+    extract_features(
+        str(trained.project.yaml.parent / "world/validation/shards"), target, run=trained.run.path
+    )
     return target
 
 
@@ -83,7 +85,7 @@ def test_training_on_features_is_training_on_the_frames(
     frames: Path,
     features: Path,
     validation_features: Path,
-    trained: Trained,
+    trained: TrainedRun,
     losses: Callable[[], Losses],
     tmp_path: Path,
     precision: str,
@@ -93,7 +95,9 @@ def test_training_on_features_is_training_on_the_frames(
     source, validation = features, validation_features
     if precision == "int8":
         source = tmp_path / "int8"
-        encode(str(frames / "shards"), source, ["encode.precision=int8"], run=trained.run.path)
+        extract_features(
+            str(frames / "shards"), source, ["encode.precision=int8"], run=trained.run.path
+        )
     seen, runs = (
         [],
         {
@@ -103,17 +107,17 @@ def test_training_on_features_is_training_on_the_frames(
     )
     for (name, words), folder in zip(runs.items(), (frames / "shards", source), strict=True):
         seen.append(losses())
-        trained.small.fit(
+        trained.project.fit(
             f"on-{name}-{precision}", *frozen(trained, folder, "data.balance_steps=3", *words)
         )
     on_frames, on_features = seen
     assert on_features.keys == on_frames.keys and len(set(on_frames.keys)) > 4
     torch.testing.assert_close(on_features.losses, on_frames.losses, rtol=of_losses, atol=0)
     assert on_features.losses != on_frames.losses
-    one, other = (weights(trained.small.run(f"on-{name}-{precision}")) for name in runs)
-    assert distance(one, other) < of_weights * distance(one, weights(trained.run))
+    one, other = (load_weights(trained.project.run_dir(f"on-{name}-{precision}")) for name in runs)
+    assert distance(one, other) < of_weights * distance(one, load_weights(trained.run))
     scores = [
-        EventAccumulator(str(trained.small.run(f"on-{name}-{precision}").tensorboard))
+        EventAccumulator(str(trained.project.run_dir(f"on-{name}-{precision}").tensorboard))
         for name in runs
     ]
     for each in scores:
@@ -124,7 +128,7 @@ def test_training_on_features_is_training_on_the_frames(
 
 @pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true"])
 def test_a_run_in_bf16_trains_on_features(
-    features: Path, validation_features: Path, trained: Trained, precision: str
+    features: Path, validation_features: Path, trained: TrainedRun, precision: str
 ) -> None:
     words = frozen(
         trained,
@@ -132,40 +136,46 @@ def test_a_run_in_bf16_trains_on_features(
         f"training.precision={precision}",
         f"data.validation_sources.world.shards={validation_features}",
     )
-    outcome = trained.small.fit(f"half-{precision}", *words, "training.max_steps=3")
+    outcome = trained.project.fit(f"half-{precision}", *words, "training.max_steps=3")
     assert outcome.step == 3 and "validation/loss" in outcome.scores
-    outcome = trained.small.fit(
+    outcome = trained.project.fit(
         f"half-{precision}", *words, "training.max_steps=4"
     )  # from a checkpoint
     assert outcome.step == 4
 
 
 def test_features_of_another_encoder_are_refused_before_the_first_step(
-    features: Path, validation_features: Path, trained: Trained, small: Small, watch: Watch
+    features: Path,
+    validation_features: Path,
+    trained: TrainedRun,
+    toy: ToyProject,
+    step_recorder: StepRecorder,
 ) -> None:
     other = [word for word in frozen(trained, features) if "start_from" not in word]
     message = r"the features in .*/000000\.tar are of a vision encoder with other weights than this run's .*encode again"
     with pytest.raises(WeightsError, match=message):
-        small.fit("strange", *other)
+        toy.fit("strange", *other)
     validation = f"data.validation_sources.world.shards={validation_features}"
     with pytest.raises(WeightsError, match=message):
-        small.fit("strange-validation", "training.learning_rate.vision=0", validation)
-    assert watch.positions == [] and not list(small.run("strange").checkpoints.glob("*.ckpt"))
+        toy.fit("strange-validation", "training.learning_rate.vision=0", validation)
+    assert step_recorder.positions == [] and not list(
+        toy.run_dir("strange").checkpoints.glob("*.ckpt")
+    )
 
 
-def test_a_validation_alone_looks_too(features: Path, trained: Trained, frames: Path) -> None:
+def test_a_validation_alone_looks_too(features: Path, trained: TrainedRun, frames: Path) -> None:
     words = frozen(
         trained, frames / "shards", "training.max_steps=2", "training.validate_every_steps=2"
     )
-    trained.small.fit("done", *words)
-    file = trained.small.run("done").checkpoint("last")
+    trained.project.fit("done", *words)
+    file = trained.project.run_dir("done").checkpoint("last")
     state = torch.load(file, weights_only=True)
     name = next(name for name in state["state_dict"] if ".vision." in name)
     state["state_dict"][name] += 1
     torch.save(state, file)
-    trained.small.run("done").checkpoint("best").unlink()
+    trained.project.run_dir("done").checkpoint("best").unlink()
     with pytest.raises(WeightsError, match="encode again"):
-        trained.small.fit(
+        trained.project.fit(
             "done", *words, f"data.validation_sources.world.shards={features}", "data.on_change=use"
         )
 
@@ -186,8 +196,8 @@ def test_a_validation_alone_looks_too(features: Path, trained: Trained, frames: 
     ],
 )
 def test_features_by_other_settings_are_refused_at_the_door(
-    features: Path, trained: Trained, small: Small, words: list[str], message: str
+    features: Path, trained: TrainedRun, toy: ToyProject, words: list[str], message: str
 ) -> None:
     with pytest.raises(ConfigError, match=rf"{features}.*{message}"):
-        small.fit("door", *frozen(trained, features)[1:], *words)
-    assert not small.run("door").checkpoints.exists()
+        toy.fit("door", *frozen(trained, features)[1:], *words)
+    assert not toy.run_dir("door").checkpoints.exists()

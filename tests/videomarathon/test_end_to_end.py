@@ -4,19 +4,19 @@ from pathlib import Path
 
 from lit_hour.cli import main
 from lit_hour.evaluation.report.report import read_report
-from tests.small_run import NUM_STEPS, Small, settings
+from tests.helpers.toy_run import NUM_STEPS, ToyProject, toy_settings
 from tests.videomarathon.factories import FinishedRun, SyntheticVideos
 
 
 def test_what_was_annotated_trains_a_model_which_is_evaluated(
     films: SyntheticVideos, finished: FinishedRun, tmp_path: Path
 ) -> None:
-    small = Small.write(tmp_path, settings(tmp_path / "no world"))
+    toy = ToyProject.write(tmp_path, toy_settings(tmp_path / "no world"))
     questions, shards = finished.out / "questions.json", tmp_path / "shards"
-    main(["pack", str(films.folder), str(questions), str(shards), str(small.yaml)])
+    main(["pack", str(films.folder), str(questions), str(shards), str(toy.yaml)])
     sources = [f"data.{kind}.world.shards={shards}" for kind in ("sources", "validation_sources")]
-    assert f"step {NUM_STEPS}" in small.train("annotated", *sources)
-    run = small.run("annotated")
+    assert f"step {NUM_STEPS}" in toy.train("annotated", *sources)
+    run = toy.run_dir("annotated")
     main(
         [
             *("evaluate", f"evaluation.questions={questions}", f"evaluation.videos={films.folder}"),

@@ -7,7 +7,7 @@ import pytest
 
 from lit_hour.errors import JournalError
 from lit_hour.videomarathon.response_cache import Response, ResponseCache
-from tests.disks import largest_file
+from tests.helpers.disk import limit_file_size
 
 REPLY = Response("eine Antwort, über\nzwei Zeilen \u2028 und mehr", "stop", 120, 7)
 
@@ -72,7 +72,7 @@ def test_a_full_disk_is_reported_and_spoils_no_line(tmp_path: Path, room_bytes: 
     with ResponseCache(path) as journal:
         add(journal, "a", REPLY)
         with (
-            largest_file(path.stat().st_size + room_bytes),
+            limit_file_size(path.stat().st_size + room_bytes),
             pytest.raises(JournalError, match=r"journal\.jsonl"),
         ):
             add(journal, "b", REPLY)

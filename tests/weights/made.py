@@ -14,7 +14,7 @@ from lit_hour.weights.hf_config import read_published_config, settings_of
 from lit_hour.weights.hf_folder import outline_model, without_tied
 from lit_hour.weights.name_map import outline_published
 from lit_hour.weights.safetensors_writer import write_weights
-from tests.siglip_tower import SIGLIP
+from tests.helpers.siglip_tower import SIGLIP
 
 TOWER_WORDS = (f"model.vision.name={SIGLIP.name}", "video.size_pixels=384")
 SIGLIP_PREFIX = "model.vision_tower.vision_tower.vision_model."

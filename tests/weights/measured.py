@@ -31,7 +31,7 @@ CONVERTING = """
 import sys
 from pathlib import Path
 sys.path[:0] = {paths!r}
-from tests import siglip_tower
+from tests.helpers import siglip_tower
 from lit_hour.config.load import load_config
 from lit_hour.weights.reader import convert
 from lit_hour.weights.reader import safetensors_writer as writing

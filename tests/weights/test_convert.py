@@ -16,11 +16,11 @@ from lit_hour.config.load import config_from_dict, load_config, save_config
 from lit_hour.errors import ConfigError, InputError, RunError, WeightsError
 from lit_hour.inference.predictor import Session
 from lit_hour.model.hour_llava import HourLLaVA
-from lit_hour.run_dir import RunFolder
+from lit_hour.run_dir import RunDir
 from lit_hour.text.tokenizer import train_byte_level_tokenizer
 from lit_hour.weights.convert import convert
 from lit_hour.weights.hf_config import read_published_config, settings_of
-from tests.small_run import Trained
+from tests.helpers.toy_run import TrainedRun
 from tests.weights.made import (
     HOUR_LLAVA,
     SIGLIP_PREFIX,
@@ -35,7 +35,7 @@ from tests.weights.made import (
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from tests import siglip_tower
+from tests.helpers import siglip_tower
 from lit_hour.weights.reader import convert as converting
 
 write = converting.write_weights
@@ -61,13 +61,11 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Tens
 
 
 @pytest.fixture(scope="module")
-def run(
-    made: tuple[Path, dict[str, Tensor]], tmp_path_factory: pytest.TempPathFactory
-) -> RunFolder:
+def run(made: tuple[Path, dict[str, Tensor]], tmp_path_factory: pytest.TempPathFactory) -> RunDir:
     """The run that it becomes, not to be changed."""
     folder = tmp_path_factory.mktemp("converted") / "run"
     convert(made[0], folder, TOWER_WORDS)
-    return RunFolder(folder)
+    return RunDir(folder)
 
 
 @pytest.fixture
@@ -80,7 +78,7 @@ def spoiled(made: tuple[Path, dict[str, Tensor]], tmp_path: Path) -> Path:
 
 
 def test_what_comes_back_is_bit_for_bit_what_went_in(
-    made: tuple[Path, dict[str, Tensor]], run: RunFolder, tmp_path: Path
+    made: tuple[Path, dict[str, Tensor]], run: RunDir, tmp_path: Path
 ) -> None:
     source, weights = made
     assert len(list(source.glob("*.safetensors"))) > 3
@@ -109,7 +107,7 @@ def test_the_output_layer_is_left_out_where_it_is_the_embedding(
 
 
 def test_a_converted_run_is_opened_with_the_weights_of_the_source(
-    made: tuple[Path, dict[str, Tensor]], run: RunFolder
+    made: tuple[Path, dict[str, Tensor]], run: RunDir
 ) -> None:
     session = Session.open(run.path, device="cpu")
     state, weights = session.model.state_dict(), made[1]
@@ -127,8 +125,8 @@ def test_a_converted_run_is_opened_with_the_weights_of_the_source(
     assert session.config == load_config(run.config)
 
 
-def test_a_checkpoint_of_training_becomes_a_published_model(run: RunFolder, tmp_path: Path) -> None:
-    trained = RunFolder(tmp_path / "trained")
+def test_a_checkpoint_of_training_becomes_a_published_model(run: RunDir, tmp_path: Path) -> None:
+    trained = RunDir(tmp_path / "trained")
     shutil.copytree(run.tokenizer, trained.tokenizer)
     trained.checkpoints.mkdir()
     words = ["model.language.lora.rank=2", "model.language.tie_embeddings=true"]
@@ -315,7 +313,7 @@ def test_a_target_with_anything_in_it_is_left_alone(
 
 
 def test_a_source_that_is_neither_kind_is_refused(
-    tmp_path: Path, made: tuple[Path, dict[str, Tensor]], run: RunFolder
+    tmp_path: Path, made: tuple[Path, dict[str, Tensor]], run: RunDir
 ) -> None:
     with pytest.raises(
         WeightsError,
@@ -330,8 +328,8 @@ def test_a_source_that_is_neither_kind_is_refused(
         convert(made[0], tmp_path / "run", [*TOWER_WORDS, "model.vision.nam=x"])
 
 
-def test_a_run_that_is_not_whole_is_refused(run: RunFolder, tmp_path: Path) -> None:
-    copy = RunFolder(Path(shutil.copytree(run.path, tmp_path / "copy")))
+def test_a_run_that_is_not_whole_is_refused(run: RunDir, tmp_path: Path) -> None:
+    copy = RunDir(Path(shutil.copytree(run.path, tmp_path / "copy")))
     file = copy.checkpoints / "converted/model.safetensors"
     weights = read_folder(file.parent)
     save_file({name: weight for name, weight in weights.items() if name != "frame_end"}, file)
@@ -343,7 +341,7 @@ def test_a_run_that_is_not_whole_is_refused(run: RunFolder, tmp_path: Path) -> N
     assert [path.name for path in tmp_path.iterdir()] == ["copy"]
 
 
-def test_another_tower_cannot_be_published(trained: Trained, tmp_path: Path) -> None:
+def test_another_tower_cannot_be_published(trained: TrainedRun, tmp_path: Path) -> None:
     with pytest.raises(
         WeightsError, match=r"the vision tower has .*, and SigLIP has not: model\.vision\.name"
     ):
@@ -359,7 +357,7 @@ def test_a_killed_conversion_leaves_nothing_that_counts_as_a_run(
     assert [path.name for path in tmp_path.iterdir()] == ["run.unfinished"]
     assert len(list(tmp_path.rglob("*.safetensors"))) > 1
     with pytest.raises(RunError, match="no run at"):
-        RunFolder(tmp_path / "run").checkpoint()
+        RunDir(tmp_path / "run").checkpoint()
     convert(made[0], tmp_path / "run", TOWER_WORDS)
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
 

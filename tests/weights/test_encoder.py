@@ -5,12 +5,12 @@ import pytest
 import torch
 
 from lit_hour.errors import ConfigError, RunError, WeightsError
-from lit_hour.weights.pretrained import load_encoder, starting_config
-from tests.small_run import Small, Trained
+from lit_hour.weights.pretrained import config_for_new_run, load_encoder
+from tests.helpers.toy_run import ToyProject, TrainedRun
 from tests.weights.made import TOWER_WORDS, write_hour_llava
 
 
-def test_the_encoder_of_a_run_has_the_weights_of_its_checkpoint(trained: Trained) -> None:
+def test_the_encoder_of_a_run_has_the_weights_of_its_checkpoint(trained: TrainedRun) -> None:
     for name in ("best", "last"):
         file = trained.run.checkpoint(name)
         state = torch.load(file, weights_only=True)["state_dict"]
@@ -25,20 +25,20 @@ def test_the_encoder_of_a_run_has_the_weights_of_its_checkpoint(trained: Trained
 
 
 def test_the_encoder_of_settings_has_the_weights_that_they_start_from(
-    small: Small, trained: Trained
+    toy: ToyProject, trained: TrainedRun
 ) -> None:
-    config = starting_config(small.config("next", f"training.start_from={trained.run.path}"))
+    config = config_for_new_run(toy.config("next", f"training.start_from={trained.run.path}"))
     assert (
         load_encoder(config).digest()
         == load_encoder(trained.config, trained.run.checkpoint()).digest()
     )
 
 
-def test_the_encoder_of_a_published_model(small: Small, tmp_path: Path) -> None:
+def test_the_encoder_of_a_published_model(toy: ToyProject, tmp_path: Path) -> None:
     weights = write_hour_llava(tmp_path / "published")
     words = (*TOWER_WORDS, "model.vision.layer=-2", "model.memory.num_layers=2")
-    config = starting_config(
-        small.config("next", f"training.start_from={tmp_path}/published", *words)
+    config = config_for_new_run(
+        toy.config("next", f"training.start_from={tmp_path}/published", *words)
     )
     encoder = load_encoder(config)
     position = next(
@@ -47,22 +47,22 @@ def test_the_encoder_of_a_published_model(small: Small, tmp_path: Path) -> None:
     assert torch.equal(encoder.state_dict()["tower.trunk.pos_embed"][0], position.float())
 
 
-def test_random_weights_are_refused(small: Small) -> None:
+def test_random_weights_are_refused(toy: ToyProject) -> None:
     with pytest.raises(
         ConfigError,
         match=r"name no weights for the vision encoder.* model\.vision\.weights or .*--run",
     ):
-        load_encoder(small.config("none"))
+        load_encoder(toy.config("none"))
 
 
-def test_another_size_or_another_encoder_is_refused(small: Small, trained: Trained) -> None:
+def test_another_size_or_another_encoder_is_refused(toy: ToyProject, trained: TrainedRun) -> None:
     file = trained.run.checkpoint()
     with pytest.raises(
         ConfigError,
         match=r"video\.size_pixels=32, but lit-hour-tiny takes 64: set video\.size_pixels=64",
     ):
-        load_encoder(small.config("none", "video.size_pixels=32"), file)
-    other = small.config("none", "model.vision.name=ViT-B-32", "video.size_pixels=224")
+        load_encoder(toy.config("none", "video.size_pixels=32"), file)
+    other = toy.config("none", "model.vision.name=ViT-B-32", "video.size_pixels=224")
     with (
         torch.device("meta"),
         pytest.raises(

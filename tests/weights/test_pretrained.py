@@ -13,7 +13,11 @@ from lit_hour.errors import ConfigError, InputError, RunError, WeightsError
 from lit_hour.model.hour_llava import HourLLaVA
 from lit_hour.text.tokenizer import save_tokenizer, train_byte_level_tokenizer
 from lit_hour.weights.convert import convert
-from lit_hour.weights.pretrained import load_starting_weights, starting_config, starting_tokenizer
+from lit_hour.weights.pretrained import (
+    config_for_new_run,
+    load_starting_weights,
+    starting_tokenizer,
+)
 from tests.weights.made import (
     DIM,
     SIGLIP_PREFIX,
@@ -60,7 +64,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def started(*words: str) -> tuple[Config, HourLLaVA]:
     """A new model with the weights that the settings name."""
-    config = starting_config(load_config(None, [*WORDS, *words]))
+    config = config_for_new_run(load_config(None, [*WORDS, *words]))
     torch.manual_seed(1)
     model = HourLLaVA(config, 300)
     load_starting_weights(model, config)
@@ -296,7 +300,7 @@ def test_a_tokenizer_with_more_tokens_than_the_embedding_has_rows_is_refused(
     source = shutil.copytree(folders / "hour_llava", tmp_path / "misfit")
     save_tokenizer(train_byte_level_tokenizer(map(str, range(10_000)), 600), source)
     with pytest.raises(ConfigError, match=r"vocabulary_size=320, but the tokenizer has \d+ tokens"):
-        starting_config(load_config(None, [*WORDS, f"training.start_from={source}"]))
+        config_for_new_run(load_config(None, [*WORDS, f"training.start_from={source}"]))
 
 
 def test_whole_numbers_are_no_weights(folders: Path, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from lit_hour.errors import WeightsError
 from lit_hour.media.transforms import resize_image
 from lit_hour.model.vision_encoder import VisionEncoder
 from lit_hour.weights.name_map import from_tower, is_unused, siglip_names, to_tower
-from tests.siglip_tower import PIXELS, SIGLIP, SIZES, load_siglip
+from tests.helpers.siglip_tower import PIXELS, SIGLIP, SIZES, load_siglip
 
 RECORDED_PREFIX = "state/vision_tower.vision_model."
 RECORDED_PIXELS = "8f7878069f1026506b7c84b5355694e65fef0a2f09a0464bee8f8bfa4c24035b"  # SHA-256 of float32, little-endian

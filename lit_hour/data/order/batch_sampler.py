@@ -27,7 +27,7 @@ def micro_batches_per_step(samples_per_step: int, samples_per_batch: int, num_ra
     return samples_per_step // unit
 
 
-def deal(
+def assign_greedily(
     samples: Sequence[int], samples_per_batch: int, rank: int, num_ranks: int
 ) -> list[list[int]]:
     """Those samples of one step that one rank reads: a list for each micro-batch.
@@ -90,4 +90,4 @@ class StepSampler(Sampler[list[int]]):
         for step in range(self.num_steps - self.first_step):
             first = self.start_place + step * samples_per_step
             samples = [self.order.at(place) for place in range(first, first + samples_per_step)]
-            yield from deal(samples, self.samples_per_batch, self.rank, self.num_ranks)
+            yield from assign_greedily(samples, self.samples_per_batch, self.rank, self.num_ranks)

@@ -15,24 +15,24 @@ from lightning.pytorch.callbacks import Callback, LearningRateMonitor
 
 from lit_hour.config.schema import Config
 from lit_hour.errors import ShardError
-from lit_hour.run_dir import RunFolder
+from lit_hour.run_dir import RunDir
 from lit_hour.training.callbacks.checkpointing import BestCheckpoint, PeriodicCheckpoint
-from lit_hour.training.callbacks.feature_check import EncoderCheck
-from lit_hour.training.callbacks.nonfinite_guard import FiniteSteps
+from lit_hour.training.callbacks.feature_check import FeatureEncoderCheck
+from lit_hour.training.callbacks.nonfinite_guard import SkipNonFiniteSteps
 from lit_hour.training.callbacks.preemption import Preemption
 from lit_hour.training.callbacks.progress_bar import StepBar
 from lit_hour.training.callbacks.val_plots import ValidationPictures
-from lit_hour.training.distributed import Agreement
-from lit_hour.training.metrics import EvidencePicture
+from lit_hour.training.distributed import CrossRankMax
+from lit_hour.training.metrics import HaystackPlot
 from lit_hour.types import Batch
 
 log = logging.getLogger("lit_hour")
 
 
-def build_callbacks(config: Config, run: RunFolder) -> list[Callback]:
+def build_callbacks(config: Config, run: RunDir) -> list[Callback]:
     """All callbacks of a run; Lightning itself moves those that save checkpoints to the end."""
     training = config.training
-    agreement = Agreement()
+    agreement = CrossRankMax()
     periodic = PeriodicCheckpoint(
         training.checkpoint_every_steps,
         dirpath=run.checkpoints,
@@ -42,9 +42,9 @@ def build_callbacks(config: Config, run: RunFolder) -> list[Callback]:
         enable_version_counter=False,
     )
     return [
-        EncoderCheck(),
+        FeatureEncoderCheck(),
         Preemption(agreement, periodic, training.max_requeues),
-        FiniteSteps(agreement, run.bad_batch, training.max_skipped_steps),
+        SkipNonFiniteSteps(agreement, run.bad_batch, training.max_skipped_steps),
         StepLoss(training.log_every_steps),
         StepBar(),
         DataProgress(),
@@ -53,7 +53,7 @@ def build_callbacks(config: Config, run: RunFolder) -> list[Callback]:
         Speed(training.log_every_steps),
         LearningRateMonitor("step"),
         ValidationPictures(training.pictures),
-        *([EvidencePicture(run.evidence)] if training.pictures else []),
+        *([HaystackPlot(run.evidence)] if training.pictures else []),
         BestCheckpoint(
             dirpath=run.checkpoints,
             filename="best",

@@ -8,7 +8,7 @@ from lightning.pytorch.callbacks import Callback
 from lit_hour.errors import WeightsError
 
 
-class EncoderCheck(Callback):
+class FeatureEncoderCheck(Callback):
     """Compares the vision encoder's weights with those that encoded the data, once they are in place.
 
     Settings were compared before, when the data were opened. One look is enough, for only a frozen encoder gets that far. A run

@@ -17,13 +17,13 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 
 from lit_hour.errors import DivergenceError
-from lit_hour.training.distributed import Agreement
+from lit_hour.training.distributed import CrossRankMax
 from lit_hour.types import Batch, Visual
 
 log = logging.getLogger("lit_hour")
 
 
-class FiniteSteps(Callback):
+class SkipNonFiniteSteps(Callback):
     """Leaves out steps whose loss or gradient norm is not finite, counts them, and stops the run when they are too many.
 
     A step that is left out changes neither weights nor the optimizer's state; its samples count as trained on. The count
@@ -33,7 +33,7 @@ class FiniteSteps(Callback):
         DivergenceError: more than `budget` steps were left out; the batches of the last one lie in `folder`.
     """
 
-    def __init__(self, agreement: Agreement, folder: Path, budget: int) -> None:
+    def __init__(self, agreement: CrossRankMax, folder: Path, budget: int) -> None:
         self._agreement, self._folder, self._budget = agreement, folder, budget
         self._num_skipped = 0
         self._suspects: list[Batch] = []
@@ -67,7 +67,7 @@ class FiniteSteps(Callback):
     ) -> None:
         """Before clipping: without gradients AdamW changes nothing."""
         norm = float(gradient_norm(pl_module))
-        if not self._agreement.largest(bool(self._suspects) or not math.isfinite(norm)):
+        if not self._agreement.reduce(bool(self._suspects) or not math.isfinite(norm)):
             return
         optimizer.zero_grad(set_to_none=True)
         self._num_skipped += 1
@@ -94,10 +94,10 @@ class FiniteSteps(Callback):
         pl_module.log("train/skipped_steps", float(self._num_skipped), batch_size=1)
 
     def _stop(self, step: int, rank: int, norm: float) -> None:
-        is_known_where = self._agreement.largest(bool(self._suspects))
+        is_known_where = self._agreement.reduce(bool(self._suspects))
         latest = [] if is_known_where or self._latest is None else [self._latest]
         for number, batch in enumerate(self._suspects or latest):
-            save_batch(
+            dump_batch(
                 batch,
                 self._folder / f"step={step:06d}-rank={rank:04d}-{number}",
                 {"step": step, "gradient_norm": str(norm)},
@@ -117,7 +117,7 @@ def gradient_norm(module: torch.nn.Module) -> Tensor:
     )  # ()
 
 
-def save_batch(batch: Batch, file: Path, more: dict[str, Any]) -> None:
+def dump_batch(batch: Batch, file: Path, more: dict[str, Any]) -> None:
     """Write the tensors of a batch to `file`.safetensors, and what else it holds to `file`.json."""
     file.parent.mkdir(parents=True, exist_ok=True)
     tensors = tensors_of(batch)

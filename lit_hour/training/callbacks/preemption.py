@@ -17,7 +17,7 @@ from lightning.pytorch.plugins.environments import SLURMEnvironment
 from lightning.pytorch.trainer.states import TrainerFn
 
 from lit_hour.training.callbacks.checkpointing import PeriodicCheckpoint
-from lit_hour.training.distributed import STOP, Agreement
+from lit_hour.training.distributed import SHUTDOWN_SIGNAL, CrossRankMax
 from lit_hour.types import Batch
 
 UNFINISHED_RUN = os.EX_TEMPFAIL  # exit status: neither done nor failed, go on from the checkpoint
@@ -45,7 +45,7 @@ class Preemption(Callback):
     """
 
     def __init__(
-        self, agreement: Agreement, checkpoints: PeriodicCheckpoint, max_requeues: int
+        self, agreement: CrossRankMax, checkpoints: PeriodicCheckpoint, max_requeues: int
     ) -> None:
         self._agreement, self._checkpoints, self._max_requeues = (
             agreement,
@@ -58,11 +58,11 @@ class Preemption(Callback):
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """The ranks have found each other."""
-        self._agreement.connect()
+        self._agreement.init_group()
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Lightning has just put a handler of its own in place of ours."""
-        STOP.listen()
+        SHUTDOWN_SIGNAL.install()
         self._first_step = trainer.global_step
 
     def on_train_batch_start(
@@ -80,9 +80,9 @@ class Preemption(Callback):
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """A validation may take longer than the warning leaves time; it starts anew after the restart."""
-        STOP.listen()  # of a validation without training
+        SHUTDOWN_SIGNAL.install()  # of a validation without training
         num_batches = sum(int(num) for num in trainer.num_val_batches)
-        self._num_common_batches = -self._agreement.largest(
+        self._num_common_batches = -self._agreement.reduce(
             -num_batches
         )  # ranks may have one more than others
         self._look(trainer)
@@ -125,7 +125,7 @@ class Preemption(Callback):
         loops["epoch_loop.state_dict"]["_batches_that_stepped"] -= 1
 
     def _look(self, trainer: L.Trainer) -> None:
-        warning = self._agreement.largest(STOP.heard)
+        warning = self._agreement.reduce(SHUTDOWN_SIGNAL.received)
         if warning:
             self._leave(trainer, signal.Signals(warning).name)
 

@@ -11,7 +11,7 @@ from lightning.pytorch.callbacks import Callback
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from lit_hour.training.module import Said
+from lit_hour.training.module import Prediction
 from lit_hour.types import Batch, Frames, ImageSet, TiledImage
 
 FRAMES_SHOWN = 8
@@ -46,7 +46,7 @@ class ValidationPictures(Callback):
             or not outputs
         ):
             return
-        said: Said = outputs[self._num_validations % len(outputs)]
+        said: Prediction = outputs[self._num_validations % len(outputs)]
         visual = batch.visuals[said.visual]
         if isinstance(visual, Frames | TiledImage | ImageSet):
             self._drawn[batch_idx] = draw_answer(visual, batch.keys[said.visual], said)
@@ -62,7 +62,7 @@ class ValidationPictures(Callback):
         self._num_validations += not trainer.sanity_checking
 
 
-def draw_answer(visual: Frames | TiledImage | ImageSet, key: str, said: Said) -> Figure:
+def draw_answer(visual: Frames | TiledImage | ImageSet, key: str, said: Prediction) -> Figure:
     """A strip of frames or pictures, and over it what was asked, what is true and what the model said."""
     images, titles = pictures_of(visual)
     figure = Figure(figsize=(12, 3.0), layout="constrained")

@@ -28,7 +28,7 @@ from lit_hour.config.schema import Config
 from lit_hour.errors import RunError, WeightsError
 from lit_hour.io.file_lock import locked
 from lit_hour.model.hour_llava import HourLLaVA
-from lit_hour.run_dir import RunFolder
+from lit_hour.run_dir import RunDir
 from lit_hour.training.checkpoints.optimizer_state import (
     flattened,
     make_places,
@@ -43,7 +43,7 @@ from lit_hour.weights.reader import MODEL_PREFIX, read_checkpoint
 UNFINISHED = ".part"  # added to the name of a file that is being written
 
 
-class RunCheckpoints(TorchCheckpointIO):
+class AtomicCheckpointIO(TorchCheckpointIO):
     """Writes a checkpoint beside its place, has the disk take it, looks whether it can be read, then moves it there.
 
     A checkpoint is therefore complete or absent, and the one before stays until then.
@@ -152,7 +152,7 @@ REPLACED, REMOVED = ".replaced", ".removed"
 FILE_BYTES = 2 * 2**30  # a rank's pieces are put together in memory, a file at a time
 
 
-class AnyCheckpoints(RunCheckpoints):
+class ShardedCheckpointIO(AtomicCheckpointIO):
     """Checkpoints in one file, and what the folder of a sharded one needs where one process reads or removes it."""
 
     def save_checkpoint(
@@ -195,7 +195,7 @@ class AnyCheckpoints(RunCheckpoints):
         super().remove_checkpoint(path)
 
 
-def save_pieces(
+def save_sharded(
     place: Path, checkpoint: dict[str, Any], config: Config, strategy: ParallelStrategy
 ) -> None:
     """Write a checkpoint as a folder, with its settings beside it; every rank writes its pieces, and all return together.
@@ -222,7 +222,7 @@ def save_pieces(
     _on_first_rank(strategy, place, lambda: _finish(place, rest, config))
 
 
-def load_pieces(place: Path, model: HourLLaVA, optimizer: Optimizer) -> None:
+def load_sharded(place: Path, model: HourLLaVA, optimizer: Optimizer) -> None:
     """Fill a sharded model and its optimizer from such a folder; each rank reads its own parts, however many there were.
 
     Raises:
@@ -247,7 +247,7 @@ def load_pieces(place: Path, model: HourLLaVA, optimizer: Optimizer) -> None:
     dcp.load(places, storage_reader=HuggingFaceStorageReader(str(place)))
 
 
-def mend(run: RunFolder) -> list[Path]:
+def repair_checkpoint_dir(run: RunDir) -> list[Path]:
     """Finish what a crash in the middle of saving or removing has left undone. What was not saved to its end is removed."""
     if not run.checkpoints.is_dir():
         return []

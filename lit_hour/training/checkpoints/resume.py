@@ -11,7 +11,7 @@ from torch import nn
 from lit_hour.config.load import config_to_dict, load_config
 from lit_hour.config.schema import Config
 from lit_hour.errors import RunError, WeightsError
-from lit_hour.run_dir import RunFolder
+from lit_hour.run_dir import RunDir
 from lit_hour.training.checkpoints.checkpoint_io import step_of_checkpoint
 from lit_hour.weights.name_map import may_lack_of
 from lit_hour.weights.reader import check_fit, open_weights, shapes_of
@@ -20,7 +20,7 @@ log = logging.getLogger("lit_hour")
 
 
 @dataclass(frozen=True)
-class Beginning:
+class ResumePoint:
     """Where a start of a run begins.
 
     Attributes:
@@ -42,7 +42,7 @@ class Beginning:
         return f"{place}: {self.reason}"
 
 
-def choose_beginning(run: RunFolder) -> Beginning:
+def find_resume_point(run: RunDir) -> ResumePoint:
     """The whole checkpoint of this run with the most steps behind it, or the beginning when there is no checkpoint.
 
     Of several at one step it is the best one: it was saved last, after a validation whose loss the others do not know.
@@ -60,7 +60,7 @@ def choose_beginning(run: RunFolder) -> Beginning:
                 f"{run.path} holds a converted model: start another run from it with run.name=NAME"
                 f" training.start_from={run.path}"
             )
-        return Beginning(None, 0, f"there is no checkpoint in {run.checkpoints}")
+        return ResumePoint(None, 0, f"there is no checkpoint in {run.checkpoints}")
     steps, damaged = _steps_of(files)
     if not steps:
         raise RunError(
@@ -75,7 +75,7 @@ def choose_beginning(run: RunFolder) -> Beginning:
             newest,
             steps[newest],
         )
-    return Beginning(newest, steps[newest], f"the newest of {len(steps)}")
+    return ResumePoint(newest, steps[newest], f"the newest of {len(steps)}")
 
 
 def _steps_of(files: list[Path]) -> tuple[dict[Path, int], list[str]]:
@@ -89,7 +89,7 @@ def _steps_of(files: list[Path]) -> tuple[dict[Path, int], list[str]]:
     return steps, damaged
 
 
-def continuing_config(config: Config, checkpoint: Path) -> Config:
+def config_for_resume(config: Config, checkpoint: Path) -> Config:
     """The settings with which a checkpoint goes on; where its first weights came from is not looked at again.
 
     Raises:

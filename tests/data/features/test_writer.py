@@ -12,7 +12,7 @@ from lit_hour.data.shards.reader import open_shards
 from lit_hour.errors import ShardError
 from tests.data.colours import CONFIG, ENCODING, contents, encode, encode_videos, open_folder
 from tests.data.mixed import KEYS
-from tests.disks import largest_file
+from tests.helpers.disk import limit_file_size
 
 # Going on
 
@@ -193,7 +193,7 @@ def test_a_disk_that_takes_no_more_is_named_and_what_is_there_stays(
     encoded: Path, packed: Path, tmp_path: Path
 ) -> None:
     with (
-        largest_file(1500),
+        limit_file_size(1500),
         pytest.raises(
             ShardError, match=r"0000\.tar could not be written: File too large: make room"
         ),
@@ -201,7 +201,7 @@ def test_a_disk_that_takes_no_more_is_named_and_what_is_there_stays(
         encode(tmp_path / "out", packed)
     assert not list((tmp_path / "out/unfinished").glob("*/*"))
     with (
-        largest_file(4000),
+        limit_file_size(4000),
         pytest.raises(
             ShardError, match=r"000000\.tar could not be written: File too large: make room"
         ),

@@ -14,13 +14,13 @@ import torch
 from lit_hour.errors import ConfigError, ShardError
 from lit_hour.processor import Processor
 from tests.data.ranks import data_of_rank
-from tests.small_run import Small, StoppedError, Watch
+from tests.helpers.toy_run import StepRecorder, StoppedError, ToyProject
 
 
 @pytest.fixture
-def world(small: Small, tmp_path: Path) -> Path:
+def world(toy: ToyProject, tmp_path: Path) -> Path:
     """A copy of the small world's two shards."""
-    return shutil.copytree(small.yaml.parent / "world/train/shards", tmp_path / "shards")
+    return shutil.copytree(toy.yaml.parent / "world/train/shards", tmp_path / "shards")
 
 
 def change_shard(folder: Path) -> None:
@@ -48,8 +48,8 @@ def set_num_shards(folder: Path, num_shards: int) -> None:
     (folder / "index.json").write_text(json.dumps({**totals, "num_shards": num_shards}))
 
 
-def state_of(small: Small, processor: Processor, *words: str) -> dict[str, Any]:
-    data = data_of_rank(small, processor, *words)
+def state_of(toy: ToyProject, processor: Processor, *words: str) -> dict[str, Any]:
+    data = data_of_rank(toy, processor, *words)
     data.finish_step()
     return data.state_dict()
 
@@ -63,12 +63,12 @@ def state_of(small: Small, processor: Processor, *words: str) -> dict[str, Any]:
     ],
 )
 def test_shards_that_changed_are_named(
-    small: Small, processor: Processor, world: Path, change: Callable[[Path], None], named: str
+    toy: ToyProject, processor: Processor, world: Path, change: Callable[[Path], None], named: str
 ) -> None:
     word = f"data.sources.world.shards={world}"
-    state = state_of(small, processor, word)
+    state = state_of(toy, processor, word)
     change(world)
-    data = data_of_rank(small, processor, word)
+    data = data_of_rank(toy, processor, word)
     with pytest.raises(ShardError) as refusal:
         data.load_state_dict(state)
     assert str(refusal.value).startswith(
@@ -91,19 +91,19 @@ def test_shards_that_changed_are_named(
     ],
 )
 def test_settings_and_sources_that_changed_are_named(
-    small: Small, processor: Processor, twice: list[str], world: Path, word: str, named: str
+    toy: ToyProject, processor: Processor, twice: list[str], world: Path, word: str, named: str
 ) -> None:
-    data = data_of_rank(small, processor, *twice, word.replace("WORLD", str(world)))
+    data = data_of_rank(toy, processor, *twice, word.replace("WORLD", str(world)))
     with pytest.raises(
         ShardError, match=rf"not those of the checkpoint: {re.escape(named)}.*data\.on_change=use"
     ):
-        data.load_state_dict(state_of(small, processor, *twice))
+        data.load_state_dict(state_of(toy, processor, *twice))
 
 
 def test_what_does_not_matter_may_change(
-    small: Small, processor: Processor, world: Path, tmp_path: Path
+    toy: ToyProject, processor: Processor, world: Path, tmp_path: Path
 ) -> None:
-    state = state_of(small, processor)
+    state = state_of(toy, processor)
     other = (
         f"data.sources.world.shards={world}",
         "data.num_workers=2",
@@ -111,13 +111,13 @@ def test_what_does_not_matter_may_change(
         "training.max_steps=50",
     )
     absent = ("data.sources.absent.shards=/nowhere", "data.sources.absent.weight=0")
-    data = data_of_rank(small, processor, *other, *absent)
+    data = data_of_rank(toy, processor, *other, *absent)
     data.load_state_dict(state)
     assert (data.step, data.position) == (1, 2)
 
 
-def test_many_shards_are_counted(small: Small, processor: Processor) -> None:
-    state = state_of(small, processor)
+def test_many_shards_are_counted(toy: ToyProject, processor: Processor) -> None:
+    state = state_of(toy, processor)
     shards = state["origin"]["sources"]["world"]["shards"]
     state["origin"]["sources"]["world"]["shards"] = {
         f"{number:06d}.tar": ["0", 1] for number in range(100, 130)
@@ -125,17 +125,17 @@ def test_many_shards_are_counted(small: Small, processor: Processor) -> None:
     with pytest.raises(
         ShardError, match=r"30 shards are gone \(000100\.tar, .*000109\.tar, \.\.\.\)"
     ) as refusal:
-        data_of_rank(small, processor).load_state_dict(state)
+        data_of_rank(toy, processor).load_state_dict(state)
     assert f"{len(shards)} shards are new (000000.tar, 000001.tar)" in str(refusal.value)
 
 
 def test_going_on_anyway_is_a_setting_and_is_said(
-    small: Small, processor: Processor, world: Path, caplog: pytest.LogCaptureFixture
+    toy: ToyProject, processor: Processor, world: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     word = f"data.sources.world.shards={world}"
-    state = state_of(small, processor, word)
+    state = state_of(toy, processor, word)
     remove_shard(world)
-    data = data_of_rank(small, processor, word, "data.on_change=use")
+    data = data_of_rank(toy, processor, word, "data.on_change=use")
     with caplog.at_level(logging.WARNING, "lit_hour"):
         data.load_state_dict(state)
     assert (
@@ -147,36 +147,38 @@ def test_going_on_anyway_is_a_setting_and_is_said(
 
 
 def test_a_checkpoint_that_does_not_say_what_its_data_were_is_refused(
-    small: Small, processor: Processor
+    toy: ToyProject, processor: Processor
 ) -> None:
     old = {"step": 3, "position": 6}
     with pytest.raises(
         ShardError,
         match=r"older than data\.balance_steps: 1 keeps its order\. .*data\.on_change=use",
     ):
-        data_of_rank(small, processor).load_state_dict(old)
-    data = data_of_rank(small, processor, "data.on_change=use")
+        data_of_rank(toy, processor).load_state_dict(old)
+    data = data_of_rank(toy, processor, "data.on_change=use")
     data.load_state_dict(old)
     assert next(iter(data.train_dataloader())).positions == (6,)
 
 
-def test_a_run_is_refused_before_it_trains(small: Small, watch: Watch, world: Path) -> None:
+def test_a_run_is_refused_before_it_trains(
+    toy: ToyProject, step_recorder: StepRecorder, world: Path
+) -> None:
     word = f"data.sources.world.shards={world}"
-    watch.stop_after_batches = 9
+    step_recorder.stop_after_batches = 9
     with pytest.raises(StoppedError):
-        small.fit("changed", word)
+        toy.fit("changed", word)
     change_shard(world)
-    watch.positions, watch.stop_after_batches = [], None
-    before = torch.load(small.run("changed").checkpoint("last"), weights_only=True)["global_step"]
+    step_recorder.positions, step_recorder.stop_after_batches = [], None
+    before = torch.load(toy.run_dir("changed").checkpoint("last"), weights_only=True)["global_step"]
     with pytest.raises(ShardError, match=r"1 shard is changed \(000000\.tar\)"):
-        small.fit("changed", word)
-    assert watch.positions == []
-    small.fit("changed", word, "data.on_change=use")
-    assert watch.positions[0] == 2 * before
+        toy.fit("changed", word)
+    assert step_recorder.positions == []
+    toy.fit("changed", word, "data.on_change=use")
+    assert step_recorder.positions[0] == 2 * before
 
 
-def test_more_ranks_than_samples_are_refused(small: Small, processor: Processor) -> None:
-    data = data_of_rank(small, processor, "data.samples_per_step=64", num_ranks=64)
+def test_more_ranks_than_samples_are_refused(toy: ToyProject, processor: Processor) -> None:
+    data = data_of_rank(toy, processor, "data.samples_per_step=64", num_ranks=64)
     num_samples = len(data.order)
     with pytest.raises(
         ConfigError,

@@ -20,7 +20,7 @@ from lit_hour.data.shards.shard_index import SubjectRecord
 from lit_hour.processor import Processor
 from tests.data.durations import Published, evenness, steps_of
 from tests.data.ranks import data_of_rank
-from tests.small_run import Small
+from tests.helpers.toy_run import ToyProject
 
 BALANCE_STEPS = DataConfig().balance_steps
 
@@ -93,7 +93,7 @@ def test_time_is_mixed_as_without_balance(published: Published) -> None:
 
 
 def test_ranks_with_real_batches_wait_less_for_each_other(
-    small: Small, processor: Processor, long_and_short: Path
+    toy: ToyProject, processor: Processor, long_and_short: Path
 ) -> None:
     sources = (
         f"data.{group}.world.shards={long_and_short}" for group in ("sources", "validation_sources")
@@ -109,7 +109,7 @@ def test_ranks_with_real_batches_wait_less_for_each_other(
     def evenness_of(balance_steps: int) -> float:
         loaders = [
             data_of_rank(
-                small,
+                toy,
                 processor,
                 *words,
                 f"data.balance_steps={balance_steps}",

@@ -18,7 +18,7 @@ from lit_hour.data.shards.reader import open_shards
 from lit_hour.errors import QuestionError, ShardError, VideoError
 from tests import REPOSITORY
 from tests.data.tiny import NAMES, SETTINGS, VIDEO, write_video
-from tests.disks import largest_file
+from tests.helpers.disk import limit_file_size
 
 PROGRAM = """
 import sys
@@ -277,7 +277,7 @@ def test_a_file_that_may_not_grow_leaves_nothing_half_written(
     tiny_videos, tiny_questions, tmp_path
 ):
     with (
-        largest_file(9000),
+        limit_file_size(9000),
         pytest.raises(ShardError, match=r"000000\.tar could not be written: File too large"),
     ):
         pack(tiny_videos, tiny_questions, tmp_path / "out", VIDEO, SETTINGS)

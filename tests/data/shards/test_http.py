@@ -7,7 +7,7 @@ import pytest
 from lit_hour.data.shards.http import join_url, shown
 from lit_hour.errors import ConfigError, ShardError
 from tests.data.served import QUICK, Server, serve
-from tests.disks import largest_file
+from tests.helpers.disk import limit_file_size
 
 CONTENT = bytes(range(256)) * 1000
 
@@ -103,7 +103,7 @@ def test_a_file_of_another_size_is_refused_at_once(
 
 def test_a_disk_that_takes_no_more_is_said(server: Server, tmp_path: Path) -> None:
     reason = r"/a\.tar cannot be written: File too large: make room, or set data\.cache_folder"
-    with largest_file(1000), pytest.raises(ShardError, match=reason):
+    with limit_file_size(1000), pytest.raises(ShardError, match=reason):
         fetched(server, tmp_path)
     assert len(server.requests) == 1
 

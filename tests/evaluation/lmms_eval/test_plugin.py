@@ -26,13 +26,13 @@ from PIL import Image
 from lit_hour.data.questions.record import parse_question
 from lit_hour.errors import ConfigError, VideoError
 from lit_hour.inference.predictor import Answer, Memory, Session, weigh_answers
-from lit_hour.run_dir import RunFolder
+from lit_hour.run_dir import RunDir
 from lit_hour.text.chat_template import format_question
 from lit_hour.types import Question
 from tests import REPOSITORY
 
 if TYPE_CHECKING:
-    from tests.small_run import Small
+    from tests.helpers.toy_run import ToyProject
 
 if find_spec("lmms_eval") is None:
     pytest.skip("lmms_eval is not installed; this file says how", allow_module_level=True)
@@ -52,18 +52,21 @@ BABBLE = (
 
 
 @pytest.fixture(scope="module")
-def run(small: Small) -> RunFolder:
+def run(toy: ToyProject) -> RunDir:
     """A run that has learnt next to nothing: it says something else to each question."""
-    small.train(
-        "babbling", *BABBLE, "training.checkpoint_every_steps=1", "training.validate_every_steps=1"
+    toy.train(
+        "random_run",
+        *BABBLE,
+        "training.checkpoint_every_steps=1",
+        "training.validate_every_steps=1",
     )
-    return small.run("babbling")
+    return toy.run_dir("random_run")
 
 
 @pytest.fixture(scope="module")
-def asked(small: Small) -> list[Asked]:
+def asked(toy: ToyProject) -> list[Asked]:
     """Multiple-choice questions about the first video, then about the second."""
-    records = json.loads((small.yaml.parent / "world/validation/questions.json").read_text())
+    records = json.loads((toy.yaml.parent / "world/validation/questions.json").read_text())
     found: dict[str, list[Asked]] = {}
     for record in records:
         if (
@@ -78,7 +81,7 @@ def asked(small: Small) -> list[Asked]:
 
 
 @pytest.fixture(scope="module")
-def folder(small: Small, asked: list[Asked], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(toy: ToyProject, asked: list[Asked], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder in which lmms-eval finds the data sets of two of its tasks by their names on the hub."""
     folder = tmp_path_factory.mktemp("harness")
     for name, videos, records, card in (
@@ -95,7 +98,7 @@ def folder(small: Small, asked: list[Asked], tmp_path_factory: pytest.TempPathFa
             "".join(json.dumps(record) + "\n" for record in records)
         )
         (folder / name / "README.md").write_text(card)
-        shutil.copytree(small.yaml.parent / "world/validation/videos", folder / "hub" / videos)
+        shutil.copytree(toy.yaml.parent / "world/validation/videos", folder / "hub" / videos)
     return folder
 
 
@@ -132,7 +135,7 @@ def as_egoschema(video: str, question: Question) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def logged(folder: Path, run: RunFolder) -> dict[str, list[dict[str, Any]]]:
+def logged(folder: Path, run: RunDir) -> dict[str, list[dict[str, Any]]]:
     """What lmms-eval logs for each question, by how it is called and the task; it is called in both ways at once."""
     started = {
         "chat": start(folder, run, "chat", "mlvu_dev"),
@@ -150,9 +153,7 @@ def logged(folder: Path, run: RunFolder) -> dict[str, list[dict[str, Any]]]:
     return found
 
 
-def start(
-    folder: Path, run: RunFolder, output: str, tasks: str, *more: str
-) -> subprocess.Popen[str]:
+def start(folder: Path, run: RunDir, output: str, tasks: str, *more: str) -> subprocess.Popen[str]:
     """lmms-eval in a process of its own."""
     model = ("--model", "lit_hour", "--model_args", f"run={run.path},checkpoint=last,device=cpu")
     words = [
@@ -183,15 +184,15 @@ def start(
 
 
 @pytest.fixture(scope="module")
-def session(run: RunFolder) -> Session:
+def session(run: RunDir) -> Session:
     return Session.open(
         run.path, "last", "cpu", ["answer.max_new_tokens=16"]
     )  # as the task mlvu_dev has it
 
 
 @pytest.fixture(scope="module")
-def memories(session: Session, small: Small, asked: list[Asked]) -> dict[str, Memory]:
-    folder = small.yaml.parent / "world/validation/videos"
+def memories(session: Session, toy: ToyProject, asked: list[Asked]) -> dict[str, Memory]:
+    folder = toy.yaml.parent / "world/validation/videos"
     return {name: session.remember(folder / name) for name in {video for video, _ in asked}}
 
 
@@ -248,7 +249,7 @@ def test_a_task_of_likelihoods_takes_the_option_that_the_session_finds_likeliest
 class Asking:
     """A `LitHour` with a task of one's own."""
 
-    def __init__(self, run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(self, run: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
         from lit_hour.evaluation.lmms_eval.model import LitHour
 
         self.model = LitHour(run=str(run.path), checkpoint="last", device="cpu")
@@ -275,15 +276,15 @@ class Asking:
 
 
 @pytest.fixture
-def asking(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> Asking:
+def asking(run: RunDir, monkeypatch: pytest.MonkeyPatch) -> Asking:
     return Asking(run, monkeypatch)
 
 
 def test_a_video_is_read_once_for_questions_that_follow_each_other(
-    asking: Asking, small: Small
+    asking: Asking, toy: ToyProject
 ) -> None:
     one, other = (
-        str(small.yaml.parent / f"world/validation/videos/world_0000{number}.mp4")
+        str(toy.yaml.parent / f"world/validation/videos/world_0000{number}.mp4")
         for number in range(2)
     )
     requests = [
@@ -296,9 +297,9 @@ def test_a_video_is_read_once_for_questions_that_follow_each_other(
 
 
 def test_an_answer_is_as_long_as_the_task_says(
-    asking: Asking, small: Small, caplog: pytest.LogCaptureFixture
+    asking: Asking, toy: ToyProject, caplog: pytest.LogCaptureFixture
 ) -> None:
-    video = str(small.yaml.parent / "world/validation/videos/world_00000.mp4")
+    video = str(toy.yaml.parent / "world/validation/videos/world_00000.mp4")
     (long,) = asking.model.generate_until([asking.request(video, "Who?", {"max_new_tokens": 40})])
     (short,) = asking.model.generate_until([asking.request(video, "Who?", {"max_new_tokens": 12})])
     stop = long[5:7]

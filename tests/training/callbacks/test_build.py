@@ -11,15 +11,22 @@ from lit_hour.data.shards.reader import open_shards
 from lit_hour.errors import ShardError
 from lit_hour.training.module import HourLLaVAModule
 from lit_hour.types import Batch
-from tests.small_run import NUM_STEPS, SAMPLES_PER_STEP, Small, Watch, settings, weights
+from tests.helpers.toy_run import (
+    NUM_STEPS,
+    SAMPLES_PER_STEP,
+    StepRecorder,
+    ToyProject,
+    load_weights,
+    toy_settings,
+)
 
 JPEG_START = b"\xff\xd8\xff"
 
 
 @pytest.fixture
-def damaged(small: Small, tmp_path: Path) -> Path:
+def damaged(toy: ToyProject, tmp_path: Path) -> Path:
     """The training shards, and in the first one no frame of any video that decodes; sizes and names are the same."""
-    folder = shutil.copytree(small.yaml.parent / "world/train/shards", tmp_path / "shards")
+    folder = shutil.copytree(toy.yaml.parent / "world/train/shards", tmp_path / "shards")
     tar = folder / "000000.tar"
     content = tar.read_bytes()
     assert content.count(JPEG_START) >= 4
@@ -27,15 +34,17 @@ def damaged(small: Small, tmp_path: Path) -> Path:
     return folder
 
 
-def scalars(small: Small, name: str, tag: str) -> list[float]:
-    accumulator = EventAccumulator(str(small.run(name).tensorboard))
+def scalars(toy: ToyProject, name: str, tag: str) -> list[float]:
+    accumulator = EventAccumulator(str(toy.run_dir(name).tensorboard))
     accumulator.Reload()
     return [event.value for event in accumulator.Scalars(tag)]
 
 
-def test_the_first_damaged_sample_stops_a_run_without_a_budget(small: Small, damaged: Path) -> None:
+def test_the_first_damaged_sample_stops_a_run_without_a_budget(
+    toy: ToyProject, damaged: Path
+) -> None:
     with pytest.raises(ShardError) as stop:
-        small.fit("strict", f"data.sources.world.shards={damaged}")
+        toy.fit("strict", f"data.sources.world.shards={damaged}")
     message = str(stop.value)
     assert "1 videos or pictures could not be read, data.max_skipped=0 are allowed" in message
     video = open_shards(damaged).subjects[0].key[:-1]  # any of the first shard's
@@ -44,70 +53,73 @@ def test_the_first_damaged_sample_stops_a_run_without_a_budget(small: Small, dam
         and f"member {video}" in message
         and ".jpg does not decode" in message
     )
-    assert str(small.run("strict").skipped) in message
+    assert str(toy.run_dir("strict").skipped) in message
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])
 def test_within_the_budget_a_run_goes_on_and_lists_what_it_missed(
-    small: Small, damaged: Path, watch: Watch, num_workers: int
+    toy: ToyProject, damaged: Path, step_recorder: StepRecorder, num_workers: int
 ) -> None:
     name = f"lenient-{num_workers}"
-    outcome = small.fit(
+    outcome = toy.fit(
         name,
         f"data.sources.world.shards={damaged}",
         "data.max_skipped=99",
         f"data.num_workers={num_workers}",
     )
     assert outcome.step == NUM_STEPS
-    listed = [json.loads(line) for line in small.run(name).skipped.read_text().splitlines()]
+    listed = [json.loads(line) for line in toy.run_dir(name).skipped.read_text().splitlines()]
     keys = {video.key for video in open_shards(damaged).subjects if video.shard == "000000.tar"}
     assert sorted(record["key"] for record in listed) == sorted(
         keys
     )  # each once, although all were read several times
     assert all("000000.tar" in record["reason"] for record in listed)
-    assert 0 < len(watch.positions) < NUM_STEPS * SAMPLES_PER_STEP - len(keys)
-    counted = scalars(small, name, "data/skipped_samples")
+    assert 0 < len(step_recorder.positions) < NUM_STEPS * SAMPLES_PER_STEP - len(keys)
+    counted = scalars(toy, name, "data/skipped_samples")
     assert counted == sorted(counted) and counted[-1] == len(listed)
 
 
-def test_a_video_too_many_stops_the_run(small: Small, damaged: Path) -> None:
+def test_a_video_too_many_stops_the_run(toy: ToyProject, damaged: Path) -> None:
     with pytest.raises(
         ShardError,
         match=r"^2 videos or pictures could not be read, data\.max_skipped=1 are allowed",
     ):
-        small.fit("over", f"data.sources.world.shards={damaged}", "data.max_skipped=1")
-    assert len(small.run("over").skipped.read_text().splitlines()) == 2
+        toy.fit("over", f"data.sources.world.shards={damaged}", "data.max_skipped=1")
+    assert len(toy.run_dir("over").skipped.read_text().splitlines()) == 2
 
 
-def test_steps_of_which_nothing_can_be_read_change_nothing(small: Small, damaged: Path) -> None:
+def test_steps_of_which_nothing_can_be_read_change_nothing(toy: ToyProject, damaged: Path) -> None:
     for tar in damaged.glob("*.tar"):
         tar.write_bytes(tar.read_bytes().replace(JPEG_START, b"???"))
     words = ("data.max_skipped=99", "training.checkpoint_every_steps=1", "training.max_steps=3")
-    outcome = small.fit("blank", f"data.sources.world.shards={damaged}", *words)
+    outcome = toy.fit("blank", f"data.sources.world.shards={damaged}", *words)
     assert outcome.step == 3
-    assert scalars(small, "blank", "train/loss") == [0, 0, 0]
+    assert scalars(toy, "blank", "train/loss") == [0, 0, 0]
     assert (
-        scalars(small, "blank", "data/skipped_samples")[-1]
-        == len(small.run("blank").skipped.read_text().splitlines())
+        scalars(toy, "blank", "data/skipped_samples")[-1]
+        == len(toy.run_dir("blank").skipped.read_text().splitlines())
         > 0
     )
-    first, last = weights(small.run("blank"), "step=000001"), weights(small.run("blank"), "last")
+    first, last = (
+        load_weights(toy.run_dir("blank"), "step=000001"),
+        load_weights(toy.run_dir("blank"), "last"),
+    )
     assert all(
         weight.isfinite().all() and weight.equal(first[name]) for name, weight in last.items()
     )
 
 
-def test_damage_among_the_validation_videos_counts_too(small: Small, damaged: Path) -> None:
+def test_damage_among_the_validation_videos_counts_too(toy: ToyProject, damaged: Path) -> None:
     with pytest.raises(ShardError, match=r"000000\.tar.*does not decode"):
-        small.fit("unseen", f"data.validation_sources.world.shards={damaged}")
+        toy.fit("unseen", f"data.validation_sources.world.shards={damaged}")
 
 
 def test_texts_that_are_cut_are_counted_and_the_first_is_named(
-    small: Small, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    toy: ToyProject, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    values = settings(small.yaml.parent / "world")
+    values = toy_settings(toy.yaml.parent / "world")
     values["data"]["validation_sources"] = {}  # it would refuse to cut
-    alone = Small.write(tmp_path, values)
+    alone = ToyProject.write(tmp_path, values)
     with caplog.at_level(logging.WARNING, logger="lit_hour"):
         alone.fit("long", "text.max_tokens=64")
     (warning,) = (record.getMessage() for record in caplog.records)
@@ -121,7 +133,7 @@ def test_texts_that_are_cut_are_counted_and_the_first_is_named(
 
 
 def test_the_loss_of_a_step_is_the_mean_of_its_micro_batches(
-    small: Small, monkeypatch: pytest.MonkeyPatch
+    toy: ToyProject, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     losses, training_step = [], HourLLaVAModule.training_step
 
@@ -131,8 +143,8 @@ def test_the_loss_of_a_step_is_the_mean_of_its_micro_batches(
         return loss
 
     monkeypatch.setattr(HourLLaVAModule, "training_step", record)
-    small.fit("means", "training.max_steps=3")
+    toy.fit("means", "training.max_steps=3")
     means = [(losses[first] + losses[first + 1]) / 2 for first in range(0, 6, 2)]
     assert (
-        scalars(small, "means", "train/loss") == pytest.approx(means, rel=1e-6) and len(losses) == 6
+        scalars(toy, "means", "train/loss") == pytest.approx(means, rel=1e-6) and len(losses) == 6
     )

@@ -12,7 +12,14 @@ from torch import Tensor
 from lit_hour.errors import DivergenceError
 from lit_hour.training.module import HourLLaVAModule
 from lit_hour.types import Batch
-from tests.small_run import NUM_STEPS, Small, Trained, Watch, largest_difference, weights
+from tests.helpers.toy_run import (
+    NUM_STEPS,
+    StepRecorder,
+    ToyProject,
+    TrainedRun,
+    load_weights,
+    max_abs_difference,
+)
 from tests.training.forked import fork_run
 
 Poison = Callable[[Tensor], Tensor]
@@ -47,15 +54,19 @@ def restored(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(HourLLaVAModule, "training_step", HourLLaVAModule.training_step)
 
 
-def curve(small: Small, name: str, tag: str) -> dict[int, float]:
-    accumulator = EventAccumulator(str(small.run(name).tensorboard))
+def curve(toy: ToyProject, name: str, tag: str) -> dict[int, float]:
+    accumulator = EventAccumulator(str(toy.run_dir(name).tensorboard))
     accumulator.Reload()
     return {event.step: event.value for event in accumulator.Scalars(tag)}
 
 
 @pytest.mark.parametrize(("how", "position"), [(nan_loss, 6), (infinite_gradient, 7)])
 def test_without_a_budget_the_run_stops_with_the_batch_saved(
-    trained: Trained, watch: Watch, how: Poison, position: int, request: pytest.FixtureRequest
+    trained: TrainedRun,
+    step_recorder: StepRecorder,
+    how: Poison,
+    position: int,
+    request: pytest.FixtureRequest,
 ) -> None:
     name = f"poisoned-{position}"
     untouched = HourLLaVAModule.training_step
@@ -63,8 +74,8 @@ def test_without_a_budget_the_run_stops_with_the_batch_saved(
     with pytest.raises(
         DivergenceError, match=r"^step 4: .*training\.max_skipped_steps=0 are allowed"
     ) as stop:
-        trained.small.fit(name)
-    run = trained.small.run(name)
+        trained.project.fit(name)
+    run = trained.project.run_dir(name)
     assert str(run.bad_batch) in str(stop.value)
     assert [file.name for file in sorted(run.bad_batch.iterdir())] == [
         f"step=000004-rank=0000-0.{end}" for end in ("json", "safetensors")
@@ -82,59 +93,66 @@ def test_without_a_budget_the_run_stops_with_the_batch_saved(
     )
 
     HourLLaVAModule.training_step = untouched  # type: ignore[method-assign]  # the cause is mended
-    watch.positions = []
-    trained.small.fit(name)
-    assert watch.positions == [6, 7, 8, 9, 10, 11]
-    assert largest_difference(weights(run), weights(trained.run)) == 0
+    step_recorder.positions = []
+    trained.project.fit(name)
+    assert step_recorder.positions == [6, 7, 8, 9, 10, 11]
+    assert max_abs_difference(load_weights(run), load_weights(trained.run)) == 0
 
 
-def test_within_the_budget_the_step_changes_nothing_and_is_counted(small: Small) -> None:
+def test_within_the_budget_the_step_changes_nothing_and_is_counted(toy: ToyProject) -> None:
     poison(5)()
-    small.fit(
+    toy.fit(
         "lenient",
         "training.max_skipped_steps=1",
         "training.checkpoint_every_steps=1",
         "training.keep_checkpoints=9",
     )
     before, after, last = (
-        weights(small.run("lenient"), name) for name in ("step=000002", "step=000003", "last")
+        load_weights(toy.run_dir("lenient"), name)
+        for name in ("step=000002", "step=000003", "last")
     )
-    assert largest_difference(before, after) == 0 < largest_difference(after, last)
+    assert max_abs_difference(before, after) == 0 < max_abs_difference(after, last)
     assert all(bool(weight.isfinite().all()) for weight in last.values())
-    assert list(curve(small, "lenient", "train/skipped_steps").values()) == [0, 0, 1, 1, 1, 1]
-    assert not small.run("lenient").bad_batch.exists()
+    assert list(curve(toy, "lenient", "train/skipped_steps").values()) == [0, 0, 1, 1, 1, 1]
+    assert not toy.run_dir("lenient").bad_batch.exists()
 
 
-def test_a_run_that_starts_again_goes_on_counting(small: Small) -> None:
+def test_a_run_that_starts_again_goes_on_counting(toy: ToyProject) -> None:
     poison(5)()
-    small.fit("counted", "training.max_skipped_steps=1", "training.max_steps=4")
+    toy.fit("counted", "training.max_skipped_steps=1", "training.max_steps=4")
     poison(9)()
     with pytest.raises(DivergenceError, match=r"^step 5: .*which is so for 2 steps by now"):
-        small.fit("counted", "training.max_skipped_steps=1")
+        toy.fit("counted", "training.max_skipped_steps=1")
 
 
-def test_what_goes_wrong_on_one_rank_is_left_out_by_all(small: Small) -> None:
+def test_what_goes_wrong_on_one_rank_is_left_out_by_all(toy: ToyProject) -> None:
     words = ("training.max_skipped_steps=1", "training.clip_norm=0")
     run = fork_run(
-        small, "one-rank", *words, num_ranks=2, prepare=poison(5)
+        toy, "one-rank", *words, num_ranks=2, prepare=poison(5)
     )  # the second rank's sample of step 3
     assert run.wait() == [0, 0]
-    assert "step 3 is left out, its loss or gradient is not finite: 1 of at most 1" in run.printed()
+    assert "step 3 is left out, its loss or gradient is not finite: 1 of at most 1" in run.output()
     poison(5)()
-    small.fit("alone", *words)
-    assert largest_difference(weights(small.run("one-rank")), weights(small.run("alone"))) < 1e-5
-    assert curve(small, "one-rank", "train/skipped_steps")[NUM_STEPS - 1] == 1
+    toy.fit("alone", *words)
+    assert (
+        max_abs_difference(
+            load_weights(toy.run_dir("one-rank")), load_weights(toy.run_dir("alone"))
+        )
+        < 1e-5
+    )
+    assert curve(toy, "one-rank", "train/skipped_steps")[NUM_STEPS - 1] == 1
 
 
-def test_a_rank_without_the_cause_leaves_no_batch(small: Small) -> None:
-    run = fork_run(small, "two-stop", num_ranks=2, prepare=poison(5))
+def test_a_rank_without_the_cause_leaves_no_batch(toy: ToyProject) -> None:
+    run = fork_run(toy, "two-stop", num_ranks=2, prepare=poison(5))
     assert run.wait() == [1, 1]
     assert all(
-        "error: step 3: the loss or the gradient is not finite" in run.printed(rank)
+        "error: step 3: the loss or the gradient is not finite" in run.output(rank)
         for rank in (0, 1)
     )
-    saved: list[Path] = sorted(small.run("two-stop").bad_batch.iterdir())
+    saved: list[Path] = sorted(toy.run_dir("two-stop").bad_batch.iterdir())
     assert [file.stem for file in saved] == ["step=000003-rank=0001-0"] * 2
     assert (
-        torch.load(small.run("two-stop").checkpoint("last"), weights_only=True)["global_step"] == 2
+        torch.load(toy.run_dir("two-stop").checkpoint("last"), weights_only=True)["global_step"]
+        == 2
     )

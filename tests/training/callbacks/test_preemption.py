@@ -16,14 +16,14 @@ from lit_hour.training.callbacks.preemption import UNFINISHED_RUN
 from lit_hour.training.checkpoints.checkpoint_io import step_of_checkpoint
 from lit_hour.weights.reader import open_weights
 from tests import REPOSITORY
-from tests.small_run import (
+from tests.helpers.toy_run import (
     NUM_STEPS,
     SAMPLES_PER_STEP,
-    Small,
-    Trained,
-    Watch,
-    largest_difference,
-    weights,
+    StepRecorder,
+    ToyProject,
+    TrainedRun,
+    load_weights,
+    max_abs_difference,
 )
 from tests.training.forked import AtBatch, fork_run
 
@@ -32,45 +32,52 @@ def warn(number: int = signal.SIGTERM) -> None:
     os.kill(os.getpid(), number)
 
 
-def start_again(small: Small, name: str, *words: str) -> None:
+def start_again(toy: ToyProject, name: str, *words: str) -> None:
     """In another second: TensorBoard puts the files of a run into the order of the seconds in which they were begun."""
     time.sleep(1 - time.time() % 1)
-    small.fit(name, *words)
+    toy.fit(name, *words)
 
 
-def events(small: Small, name: str) -> EventAccumulator:
-    accumulator = EventAccumulator(str(small.run(name).tensorboard))
+def events(toy: ToyProject, name: str) -> EventAccumulator:
+    accumulator = EventAccumulator(str(toy.run_dir(name).tensorboard))
     accumulator.Reload()
     return accumulator
 
 
 @pytest.mark.parametrize(("batch", "step"), [(1, 1), (4, 2), (7, 4), (10, 5)])
 def test_a_warned_run_ends_its_step_saves_and_goes_on_as_if_nothing_had_been(
-    trained: Trained, watch: Watch, batch: int, step: int
+    trained: TrainedRun, step_recorder: StepRecorder, batch: int, step: int
 ) -> None:
     name = f"warned-{batch}"
-    run = fork_run(trained.small, name, callback=AtBatch(warn, batch=batch))
+    run = fork_run(trained.project, name, callback=AtBatch(warn, batch=batch))
     assert run.wait() == [UNFINISHED_RUN]
     assert (
         f"SIGTERM: the run stops after step {step}, which is saved\nthe same command goes on from there"
-        in run.printed()
+        in run.output()
     )
-    assert "Traceback" not in run.printed()
+    assert "Traceback" not in run.output()
     assert (
-        torch.load(trained.small.run(name).checkpoint("last"), weights_only=True)["global_step"]
+        torch.load(trained.project.run_dir(name).checkpoint("last"), weights_only=True)[
+            "global_step"
+        ]
         == step
     )
-    start_again(trained.small, name)
-    assert watch.positions == list(range(step * SAMPLES_PER_STEP, NUM_STEPS * SAMPLES_PER_STEP))
-    assert largest_difference(weights(trained.small.run(name)), weights(trained.run)) == 0
-    assert [event.step for event in events(trained.small, name).Scalars("train/loss")] == list(
+    start_again(trained.project, name)
+    assert step_recorder.positions == list(
+        range(step * SAMPLES_PER_STEP, NUM_STEPS * SAMPLES_PER_STEP)
+    )
+    assert (
+        max_abs_difference(load_weights(trained.project.run_dir(name)), load_weights(trained.run))
+        == 0
+    )
+    assert [event.step for event in events(trained.project, name).Scalars("train/loss")] == list(
         range(NUM_STEPS)
     )
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
 def test_a_warning_to_a_whole_job_reaches_its_data_workers_which_read_on(
-    trained: Trained, number: int
+    trained: TrainedRun, number: int
 ) -> None:
     def warn_all() -> None:
         processes = (
@@ -82,11 +89,14 @@ def test_a_warning_to_a_whole_job_reaches_its_data_workers_which_read_on(
         )
 
     name, words = f"all-{number}", ("data.num_workers=1",)
-    run = fork_run(trained.small, name, *words, callback=AtBatch(warn_all, batch=3))
-    assert run.wait() == [UNFINISHED_RUN], run.printed()
-    assert "the run stops after step 2, which is saved" in run.printed()
-    start_again(trained.small, name, *words)
-    assert largest_difference(weights(trained.small.run(name)), weights(trained.run)) == 0
+    run = fork_run(trained.project, name, *words, callback=AtBatch(warn_all, batch=3))
+    assert run.wait() == [UNFINISHED_RUN], run.output()
+    assert "the run stops after step 2, which is saved" in run.output()
+    start_again(trained.project, name, *words)
+    assert (
+        max_abs_difference(load_weights(trained.project.run_dir(name)), load_weights(trained.run))
+        == 0
+    )
 
 
 @pytest.mark.parametrize(
@@ -94,21 +104,27 @@ def test_a_warning_to_a_whole_job_reaches_its_data_workers_which_read_on(
     [(5, False, 3), (6, False, 3), (1, True, 3), (3, True, 6), (12, False, 6)],
 )
 def test_a_validation_that_was_due_or_stopped_is_done_after_the_restart(
-    trained: Trained, watch: Watch, batch: int, in_validation: bool, step: int
+    trained: TrainedRun, step_recorder: StepRecorder, batch: int, in_validation: bool, step: int
 ) -> None:
     name = f"due-{batch}-{in_validation}"
     forked = fork_run(
-        trained.small,
+        trained.project,
         name,
-        *trained.words,
+        *trained.overrides,
         callback=AtBatch(warn, batch=batch, in_validation=in_validation),
     )
     assert forked.wait() == [UNFINISHED_RUN]
-    assert f"SIGTERM: the run stops after step {step}, which is saved" in forked.printed()
-    start_again(trained.small, name, *trained.words)
-    assert watch.validated == [each for each in (3, 6) if each >= step]
-    assert largest_difference(weights(trained.small.run(name)), weights(trained.run)) == 0
-    stopped, undisturbed = events(trained.small, name), events(trained.small, trained.run.path.name)
+    assert f"SIGTERM: the run stops after step {step}, which is saved" in forked.output()
+    start_again(trained.project, name, *trained.overrides)
+    assert step_recorder.validated == [each for each in (3, 6) if each >= step]
+    assert (
+        max_abs_difference(load_weights(trained.project.run_dir(name)), load_weights(trained.run))
+        == 0
+    )
+    stopped, undisturbed = (
+        events(trained.project, name),
+        events(trained.project, trained.run.path.name),
+    )
     for tag in ("train/loss", "validation/loss", "validation/accuracy/open_ended"):
         expected = {
             event.step: event.value for event in undisturbed.Scalars(tag)
@@ -120,42 +136,45 @@ def test_a_validation_that_was_due_or_stopped_is_done_after_the_restart(
     if (
         step < NUM_STEPS
     ):  # a validation after the last step, without training, makes no checkpoint the best one
-        best = [weights(run, "best") for run in (trained.run, trained.small.run(name))]
-        assert largest_difference(*best) == 0
+        best = [load_weights(run, "best") for run in (trained.run, trained.project.run_dir(name))]
+        assert max_abs_difference(*best) == 0
 
 
-def test_the_validation_of_a_finished_run_can_be_stopped(trained: Trained) -> None:
+def test_the_validation_of_a_finished_run_can_be_stopped(trained: TrainedRun) -> None:
     before = trained.run.checkpoint("last").stat().st_mtime_ns
     run = fork_run(
-        trained.small, "whole", *trained.words, callback=AtBatch(warn, batch=1, in_validation=True)
+        trained.project,
+        "whole",
+        *trained.overrides,
+        callback=AtBatch(warn, batch=1, in_validation=True),
     )
     assert run.wait() == [UNFINISHED_RUN]
     assert trained.run.checkpoint("last").stat().st_mtime_ns == before
 
 
-def test_ranks_with_unequal_shares_of_a_validation_leave_together(small: Small) -> None:
+def test_ranks_with_unequal_shares_of_a_validation_leave_together(toy: ToyProject) -> None:
     """Six videos for four ranks: the warning reaches one that has a single one of them, while others have two."""
     words = (
-        f"data.validation_sources.more.shards={small.yaml.parent}/world/train/shards",
+        f"data.validation_sources.more.shards={toy.yaml.parent}/world/train/shards",
         "data.samples_per_step=4",
         "training.validate_every_steps=2",
         "training.max_steps=3",
     )
     callback = AtBatch(lambda: warn(signal.SIGUSR1), batch=1, rank=3, in_validation=True)
-    run = fork_run(small, "unequal", *words, num_ranks=4, callback=callback)
+    run = fork_run(toy, "unequal", *words, num_ranks=4, callback=callback)
     assert run.wait() == [UNFINISHED_RUN, 0, 0, 0]
-    assert "SIGUSR1: the run stops after step 2, which is saved" in run.printed()
-    assert not any(run.printed(rank) for rank in (1, 2, 3))
-    assert fork_run(small, "unequal", *words, num_ranks=4).wait() == [0, 0, 0, 0]
-    assert [event.step for event in events(small, "unequal").Scalars("validation/loss")] == [1, 3]
+    assert "SIGUSR1: the run stops after step 2, which is saved" in run.output()
+    assert not any(run.output(rank) for rank in (1, 2, 3))
+    assert fork_run(toy, "unequal", *words, num_ranks=4).wait() == [0, 0, 0, 0]
+    assert [event.step for event in events(toy, "unequal").Scalars("validation/loss")] == [1, 3]
 
 
 def test_ranks_that_share_a_model_leave_together_and_go_on_as_if_nothing_had_been(
-    small: Small,
+    toy: ToyProject,
 ) -> None:
     """The second rank alone is warned in the middle of a step, then in a validation; then it is killed."""
     words = ("training.strategy=fsdp", "training.validate_every_steps=4")
-    assert fork_run(small, "shared", *words, num_ranks=2).wait() == [0, 0]
+    assert fork_run(toy, "shared", *words, num_ranks=2).wait() == [0, 0]
     stops = [
         AtBatch(lambda: warn(signal.SIGUSR1), batch=1, rank=1),
         AtBatch(warn, batch=1, rank=1, in_validation=True),
@@ -165,20 +184,20 @@ def test_ranks_that_share_a_model_leave_together_and_go_on_as_if_nothing_had_bee
         stops, ([UNFINISHED_RUN, 0], [UNFINISHED_RUN, 0], [1, -signal.SIGKILL]), strict=True
     ):
         assert (
-            fork_run(small, "shared-stopped", *words, num_ranks=2, callback=stop).wait() == statuses
+            fork_run(toy, "shared-stopped", *words, num_ranks=2, callback=stop).wait() == statuses
         )
-    assert fork_run(small, "shared-stopped", *words, num_ranks=2).wait() == [0, 0]
-    ends = [small.run(name).checkpoint("last") for name in ("shared", "shared-stopped")]
+    assert fork_run(toy, "shared-stopped", *words, num_ranks=2).wait() == [0, 0]
+    ends = [toy.run_dir(name).checkpoint("last") for name in ("shared", "shared-stopped")]
     assert all(step_of_checkpoint(end) == NUM_STEPS for end in ends)
-    assert largest_difference(*(dict(open_weights(end).tensors()) for end in ends)) == 0
+    assert max_abs_difference(*(dict(open_weights(end).tensors()) for end in ends)) == 0
 
 
 def test_in_a_job_a_warning_counts_before_training_has_begun_and_one_step_is_done(
-    small: Small,
+    toy: ToyProject,
 ) -> None:
     """Of a job that SLURM does not know, in which no srun was used: libraries are loaded when the signal comes."""
     environment = {**os.environ, "SLURM_JOB_ID": "1", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "train.py", *small.words("early")]
+    command = [sys.executable, "train.py", *toy.argv("early")]
     process = subprocess.Popen(
         command, cwd=REPOSITORY, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     )

@@ -3,7 +3,7 @@ import re
 
 import pytest
 
-from tests.small_run import NUM_STEPS, Small, StoppedError, Trained, Watch
+from tests.helpers.toy_run import NUM_STEPS, StepRecorder, StoppedError, ToyProject, TrainedRun
 
 
 def last_state(printed: str) -> str:
@@ -11,21 +11,21 @@ def last_state(printed: str) -> str:
     return re.split(r"[\r\n]+", printed[printed.rindex("training:") :])[0]
 
 
-def test_the_bar_counts_optimizer_steps_and_shows_loss_and_accuracy(trained: Trained) -> None:
-    shown = last_state(trained.printed)
+def test_the_bar_counts_optimizer_steps_and_shows_loss_and_accuracy(trained: TrainedRun) -> None:
+    shown = last_state(trained.output)
     assert f" {NUM_STEPS}/{NUM_STEPS} " in shown
     assert re.search(r"loss=\d+\.\d{3}, accuracy=[01]\.\d{3}", shown)
-    assert "validating:" in trained.printed
+    assert "validating:" in trained.output
 
 
 def test_the_bar_of_a_run_that_continues_begins_at_its_step(
-    small: Small, watch: Watch, monkeypatch: pytest.MonkeyPatch
+    toy: ToyProject, step_recorder: StepRecorder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    watch.stop_after_batches = 9
+    step_recorder.stop_after_batches = 9
     with pytest.raises(StoppedError):
-        small.fit("bar")
-    watch.stop_after_batches = None
+        toy.fit("bar")
+    step_recorder.stop_after_batches = None
     monkeypatch.setattr("sys.stdout", printed := io.StringIO())
-    small.fit("bar")
+    toy.fit("bar")
     assert re.search(r"training: +67%.* 4/6 ", printed.getvalue())
     assert f" {NUM_STEPS}/{NUM_STEPS} " in last_state(printed.getvalue())

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from lit_hour.training.callbacks.val_plots import FRAMES_SHOWN, draw_answer, format_time
-from lit_hour.training.module import Said
+from lit_hour.training.module import Prediction
 from lit_hour.types import Frames, ImageSet, Question, TiledImage
 
 OPTIONS = ("a red circle", "a blue square")
@@ -25,7 +25,7 @@ def frames(num_frames: int) -> Frames:
 def test_frames_from_the_whole_video_are_shown_with_their_times(
     num_frames: int, shown: list[int]
 ) -> None:
-    figure = draw_answer(frames(num_frames), "key", Said(0, OPEN, "a cat", False))
+    figure = draw_answer(frames(num_frames), "key", Prediction(0, OPEN, "a cat", False))
     assert len(figure.axes) == len(shown) <= FRAMES_SHOWN
     for axis, place in zip(figure.axes, shown, strict=True):
         assert np.asarray(axis.images[0].get_array())[0, 0, 0] == place * 10
@@ -35,7 +35,9 @@ def test_frames_from_the_whole_video_are_shown_with_their_times(
 def test_a_picture_is_shown_as_a_whole_with_its_size() -> None:
     tiles = torch.arange(5, dtype=torch.uint8).view(5, 1, 1, 1).expand(5, 3, 8, 8)
     figure = draw_answer(
-        TiledImage(tiles, grid=(2, 2), size_pixels=(30, 40)), "key", Said(0, OPEN, "a cat", False)
+        TiledImage(tiles, grid=(2, 2), size_pixels=(30, 40)),
+        "key",
+        Prediction(0, OPEN, "a cat", False),
     )
     (axis,) = figure.axes
     assert (
@@ -44,19 +46,19 @@ def test_a_picture_is_shown_as_a_whole_with_its_size() -> None:
 
 
 def test_several_pictures_are_numbered() -> None:
-    figure = draw_answer(ImageSet(frames(3).images), "key", Said(0, OPEN, "a cat", False))
+    figure = draw_answer(ImageSet(frames(3).images), "key", Prediction(0, OPEN, "a cat", False))
     assert [axis.get_title() for axis in figure.axes] == ["1", "2", "3"]
     assert [np.asarray(axis.images[0].get_array()).max() for axis in figure.axes] == [0, 10, 20]
 
 
 def test_question_truth_and_answer_are_written() -> None:
-    figure = draw_answer(frames(3), "world_00007", Said(0, CHOICE, "a red circle", False))
+    figure = draw_answer(frames(3), "world_00007", Prediction(0, CHOICE, "a red circle", False))
     written = figure.get_suptitle()
     assert written.startswith(
         "world_00007   object/object_recognition\nWhat is shown? / a red circle / a blue square\n"
     )
     assert "true answer: B. a blue square     model: a red circle  (wrong)" in written
-    written = draw_answer(frames(3), "x", Said(0, OPEN, " ", True)).get_suptitle()
+    written = draw_answer(frames(3), "x", Prediction(0, OPEN, " ", True)).get_suptitle()
     assert "true answer: a blue square     model: (nothing)  (right)" in written
 
 

@@ -14,10 +14,14 @@ import torch.distributed as dist
 from lit_hour.config.load import load_config
 from lit_hour.config.schema import Config, RunConfig
 from lit_hour.errors import RunError
-from lit_hour.run_dir import RunFolder
+from lit_hour.run_dir import RunDir
 from lit_hour.training.checkpoints import checkpoint_io as sharded_files
-from lit_hour.training.checkpoints.checkpoint_io import AnyCheckpoints, mend, save_pieces
-from lit_hour.training.checkpoints.resume import choose_beginning
+from lit_hour.training.checkpoints.checkpoint_io import (
+    ShardedCheckpointIO,
+    repair_checkpoint_dir,
+    save_sharded,
+)
+from lit_hour.training.checkpoints.resume import find_resume_point
 from lit_hour.training.parallelize import ShardedStrategy
 from lit_hour.weights.reader import open_weights, read_checkpoint
 
@@ -40,7 +44,7 @@ def save_in_a_process(
         }
         prepare()
         try:
-            save_pieces(place, checkpoint, config, ShardedStrategy(config))
+            save_sharded(place, checkpoint, config, ShardedStrategy(config))
         except RunError as error:
             assert (
                 str(place) in str(error)
@@ -56,38 +60,36 @@ def save_in_a_process(
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> RunFolder:
+def run(tmp_path: Path) -> RunDir:
     """A run with a sharded checkpoint of step 7."""
-    run = RunFolder(tmp_path)
+    run = RunDir(tmp_path)
     assert save_in_a_process(BEFORE, 7, run.checkpoints / "last.ckpt") == 0
     return run
 
 
-def step_of(run: RunFolder) -> int:
+def step_of(run: RunDir) -> int:
     """The step of the newest checkpoint, whose weights are those of that step."""
-    mend(run)
-    place = choose_beginning(run).checkpoint
+    repair_checkpoint_dir(run)
+    place = find_resume_point(run).checkpoint
     assert place == run.checkpoints / "last.ckpt"
     step = read_checkpoint(place)["global_step"]
     assert torch.equal(open_weights(place).read("weight"), torch.full((5000,), float(step)))
     return step
 
 
-def test_it_replaces_the_one_before_and_goes_with_its_settings(run: RunFolder) -> None:
+def test_it_replaces_the_one_before_and_goes_with_its_settings(run: RunDir) -> None:
     assert step_of(run) == 7
     assert load_config(run.checkpoints / "last.yaml") == BEFORE
     assert save_in_a_process(AFTER, 8, run.checkpoints / "last.ckpt") == 0
     assert step_of(run) == 8
     assert load_config(run.checkpoints / "last.yaml") == AFTER
     assert sorted(each.name for each in run.checkpoints.iterdir()) == ["last.ckpt", "last.yaml"]
-    AnyCheckpoints(AFTER).remove_checkpoint(run.checkpoints / "last.ckpt")
+    ShardedCheckpointIO(AFTER).remove_checkpoint(run.checkpoints / "last.ckpt")
     assert list(run.checkpoints.iterdir()) == []
 
 
 @pytest.mark.parametrize(("num_renamed", "step"), [(0, 7), (1, 7), (2, 7), (3, 8)])
-def test_killed_while_saving_one_of_both_is_whole(
-    run: RunFolder, num_renamed: int, step: int
-) -> None:
+def test_killed_while_saving_one_of_both_is_whole(run: RunDir, num_renamed: int, step: int) -> None:
     def die_at_a_rename() -> None:
         rename, remove = os.rename, os.unlink
         renamed: list[Path] = []
@@ -114,7 +116,7 @@ def test_killed_while_saving_one_of_both_is_whole(
     assert sorted(each.name for each in run.checkpoints.iterdir()) == ["last.ckpt", "last.yaml"]
 
 
-def test_a_file_that_may_not_grow_leaves_the_one_before(run: RunFolder) -> None:
+def test_a_file_that_may_not_grow_leaves_the_one_before(run: RunDir) -> None:
     def forbid() -> None:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (9000, 9000))
@@ -124,24 +126,24 @@ def test_a_file_that_may_not_grow_leaves_the_one_before(run: RunFolder) -> None:
     assert load_config(run.checkpoints / "last.yaml") == BEFORE
 
 
-def test_a_run_may_change_to_one_file_and_back(run: RunFolder) -> None:
+def test_a_run_may_change_to_one_file_and_back(run: RunDir) -> None:
     place = run.checkpoints / "last.ckpt"
     checkpoint = {"global_step": 8, "state_dict": {"model.weight": torch.full((5000,), 8.0)}}
-    AnyCheckpoints(AFTER).save_checkpoint(checkpoint, place)
+    ShardedCheckpointIO(AFTER).save_checkpoint(checkpoint, place)
     assert place.is_file() and step_of(run) == 8
     assert save_in_a_process(AFTER, 9, place) == 0
     assert place.is_dir() and step_of(run) == 9
     assert sorted(each.name for each in run.checkpoints.iterdir()) == ["last.ckpt", "last.yaml"]
 
 
-def test_what_was_half_removed_is_not_taken_for_a_checkpoint(run: RunFolder) -> None:
+def test_what_was_half_removed_is_not_taken_for_a_checkpoint(run: RunDir) -> None:
     (run.checkpoints / "last.ckpt").rename(run.checkpoints / "last.ckpt.removed")
-    assert choose_beginning(run).checkpoint is None
-    mend(run)
+    assert find_resume_point(run).checkpoint is None
+    repair_checkpoint_dir(run)
     assert not list(run.checkpoints.glob("*.ckpt*"))
 
 
-def test_large_pieces_lie_in_several_files(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_pieces_lie_in_several_files(run: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sharded_files, "FILE_BYTES", 15_000)
     place = run.checkpoints / "last.ckpt"
     assert save_in_a_process(AFTER, 8, place) == 0

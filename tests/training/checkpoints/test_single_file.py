@@ -15,7 +15,7 @@ from lit_hour.config.schema import Config, RunConfig
 from lit_hour.errors import RunError, WeightsError
 from lit_hour.training.checkpoints import checkpoint_io as checkpoint_files
 from lit_hour.training.checkpoints.checkpoint_io import (
-    RunCheckpoints,
+    AtomicCheckpointIO,
     remove_unfinished,
     step_of_checkpoint,
 )
@@ -29,7 +29,7 @@ STATE = {"global_step": 7, "state_dict": {"weight": WEIGHT}}
 def saved(tmp_path: Path) -> Path:
     """A checkpoint of step 7 and its settings."""
     file = tmp_path / "checkpoints" / "last.ckpt"
-    RunCheckpoints(BEFORE).save_checkpoint(STATE, file)
+    AtomicCheckpointIO(BEFORE).save_checkpoint(STATE, file)
     return file
 
 
@@ -44,7 +44,7 @@ def save_in_a_process(prepare: Callable[[], None], file: Path) -> int | None:
 
     def save() -> None:
         prepare()
-        RunCheckpoints(AFTER).save_checkpoint({**STATE, "global_step": 8}, file)
+        AtomicCheckpointIO(AFTER).save_checkpoint({**STATE, "global_step": 8}, file)
 
     process = multiprocessing.get_context("fork").Process(target=save)
     process.start()
@@ -59,7 +59,7 @@ def test_a_checkpoint_lies_beside_its_settings_and_goes_with_them(saved: Path) -
     assert save_in_a_process(lambda: None, saved) == 0
     assert step_of(saved) == 8
     assert load_config(saved.with_suffix(".yaml")) == AFTER
-    RunCheckpoints(AFTER).remove_checkpoint(saved)
+    AtomicCheckpointIO(AFTER).remove_checkpoint(saved)
     assert list(saved.parent.iterdir()) == []
 
 
@@ -111,13 +111,13 @@ def full_disk(tmp_path: Path) -> Iterator[Path]:
 
 def test_a_full_disk_leaves_the_one_before_and_is_named(full_disk: Path) -> None:
     file = full_disk / "last.ckpt"
-    RunCheckpoints(BEFORE).save_checkpoint(STATE, file)
+    AtomicCheckpointIO(BEFORE).save_checkpoint(STATE, file)
     before = [path.name for path in sorted(full_disk.iterdir())]
     with pytest.raises(
         RunError,
         match=rf"^{file} could not be saved: No space left on device; 0\.0 MB are free there",
     ):
-        RunCheckpoints(AFTER).save_checkpoint({**STATE, "global_step": 8}, file)
+        AtomicCheckpointIO(AFTER).save_checkpoint({**STATE, "global_step": 8}, file)
     assert [path.name for path in sorted(full_disk.iterdir())] == before
     assert step_of(file) == 7
     assert load_config(file.with_suffix(".yaml")) == BEFORE
@@ -125,7 +125,7 @@ def test_a_full_disk_leaves_the_one_before_and_is_named(full_disk: Path) -> None
 
 def test_what_cannot_be_saved_is_no_matter_of_the_disk(saved: Path) -> None:
     with pytest.raises(TypeError):
-        RunCheckpoints(AFTER).save_checkpoint({"global_step": 8, "stream": sys.stdout}, saved)
+        AtomicCheckpointIO(AFTER).save_checkpoint({"global_step": 8, "stream": sys.stdout}, saved)
     assert step_of(saved) == 7
 
 

@@ -22,7 +22,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from lit_hour.config.load import load_config
 from lit_hour.config.schema import Config
 from lit_hour.processor import Processor
-from lit_hour.run_dir import RunFolder
+from lit_hour.run_dir import RunDir
 from lit_hour.synthetic.dataset import build_and_pack
 from lit_hour.text.tokenizer import load_tokenizer, train_byte_level_tokenizer
 from lit_hour.training.fit import make_tokenizer
@@ -106,7 +106,7 @@ def tiny_step(folder: Path) -> Outcome:
     print("making and packing 24 videos of a minute", flush=True)
     build_and_pack(config)
     torch.set_num_threads(config.training.cpu_threads)
-    run = RunFolder.of(config.run)
+    run = RunDir.from_config(config.run)
     run.path.mkdir(parents=True)
     make_tokenizer(config, run)
     rounds = [

@@ -20,7 +20,7 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lit_hour.config.schema import Config
 from lit_hour.data.datamodule import VideoQuestionData
 from lit_hour.processor import Processor
-from lit_hour.run_dir import RunFolder
+from lit_hour.run_dir import RunDir
 from lit_hour.training.fit import BESIDE_THE_POINT, build_trainer
 from lit_hour.training.module import HourLLaVAModule
 from lit_hour.types import Batch
@@ -158,7 +158,7 @@ def take_steps(
     config: Config, processor: Processor, module: HourLLaVAModule, keeps_batches: bool = True
 ) -> Steps:
     """`training.max_steps` steps of one batch each."""
-    run = RunFolder.of(config.run)
+    run = RunDir.from_config(config.run)
     data = VideoQuestionData(config, processor)
     trainer = build_trainer(config, run, data, 0)
     clock = Clock(keeps_batches)

@@ -23,7 +23,7 @@ SIZES: dict[str, Any] = {
 PIXELS: dict[str, Any] = {"image_size": 384, "patch_size": 14}
 HALVES = (0.5, 0.5, 0.5)
 
-open_clip.add_model_config(Path(__file__).parent / "model/towers/lit-hour-siglip.json")
+open_clip.add_model_config(Path(__file__).parents[1] / "model/towers/lit-hour-siglip.json")
 default_cfgs = generate_default_cfgs(
     {"lit_hour_siglip": {"mean": HALVES, "std": HALVES}}
 )  # the name that timm looks for

@@ -20,7 +20,7 @@ from torch import Tensor
 import train
 from lit_hour.config.load import parse_command_line
 from lit_hour.config.schema import Config
-from lit_hour.run_dir import RunFolder
+from lit_hour.run_dir import RunDir
 from lit_hour.training import fit as fitting
 from lit_hour.training.fit import Outcome
 from lit_hour.types import Batch
@@ -28,7 +28,7 @@ from lit_hour.types import Batch
 NUM_STEPS, SAMPLES_PER_STEP = 6, 2
 
 
-def settings(world: Path) -> dict[str, Any]:
+def toy_settings(world: Path) -> dict[str, Any]:
     """A model of 0.2 million parameters that learns six steps from four videos of half a minute."""
     return {
         "video": {"size_pixels": 64, "min_frames": 4, "max_frames": 6},
@@ -88,7 +88,7 @@ def settings(world: Path) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class Small:
+class ToyProject:
     """A YAML file of small settings, whose world is made and packed, and a folder for runs.
 
     `words` and `config` take `run.folder` from here unless a word says otherwise.
@@ -98,16 +98,16 @@ class Small:
     runs: Path
 
     @classmethod
-    def write(cls, folder: Path, values: dict[str, Any]) -> Small:
+    def write(cls, folder: Path, values: dict[str, Any]) -> ToyProject:
         file = folder / "small.yaml"
         file.write_text(yaml.safe_dump(values), encoding="utf-8")
         return cls(file, folder / "runs")
 
-    def words(self, name: str, *more: str) -> list[str]:
+    def argv(self, name: str, *more: str) -> list[str]:
         return [str(self.yaml), f"run.folder={self.runs}", f"run.name={name}", *more]
 
     def config(self, name: str, *more: str) -> Config:
-        return parse_command_line(self.words(name, *more))
+        return parse_command_line(self.argv(name, *more))
 
     def fit(self, name: str, *more: str) -> Outcome:
         return fitting.fit(self.config(name, *more))
@@ -115,32 +115,32 @@ class Small:
     def train(self, name: str, *more: str) -> str:
         """What `python train.py` prints."""
         with contextlib.redirect_stdout(io.StringIO()) as printed:
-            train.main(self.words(name, *more))
+            train.main(self.argv(name, *more))
         return printed.getvalue()
 
-    def run(self, name: str) -> RunFolder:
-        return RunFolder(self.runs / name)
+    def run_dir(self, name: str) -> RunDir:
+        return RunDir(self.runs / name)
 
 
 @dataclass(frozen=True)
-class Trained:
+class TrainedRun:
     """A finished run, the words that were added to the small settings, and what it printed."""
 
-    small: Small
-    run: RunFolder
-    words: tuple[str, ...]
-    printed: str
+    project: ToyProject
+    run: RunDir
+    overrides: tuple[str, ...]
+    output: str
 
     @property
     def config(self) -> Config:
-        return self.small.config(self.run.path.name, *self.words)
+        return self.project.config(self.run.path.name, *self.overrides)
 
 
 class StoppedError(RuntimeError):
     """Raised in the middle of a run."""
 
 
-class Watch(Callback):
+class StepRecorder(Callback):
     """Notes the positions of the samples that each step learnt from and the validations, and stops the run if it is told to."""
 
     def __init__(self) -> None:
@@ -164,19 +164,19 @@ class Watch(Callback):
         self.validated.append(trainer.global_step)
 
 
-def weights(run: RunFolder, name: str = "last") -> dict[str, Tensor]:
+def load_weights(run: RunDir, name: str = "last") -> dict[str, Tensor]:
     return torch.load(run.checkpoints / f"{name}.ckpt", weights_only=True)["state_dict"]
 
 
-def largest_difference(one: dict[str, Tensor], other: dict[str, Tensor]) -> float:
+def max_abs_difference(one: dict[str, Tensor], other: dict[str, Tensor]) -> float:
     assert one.keys() == other.keys()
     return max(float((one[name] - other[name]).abs().max()) for name in one)
 
 
-def start_command(small: Small, name: str, *more: str) -> subprocess.Popen[bytes]:
+def start_command(toy: ToyProject, name: str, *more: str) -> subprocess.Popen[bytes]:
     """`python train.py` in a process of its own, with as many threads as this one."""
     environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
-    command = [sys.executable, train.__file__, *small.words(name, *more)]
+    command = [sys.executable, train.__file__, *toy.argv(name, *more)]
     folder = Path(train.__file__).parent
     return subprocess.Popen(
         command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT

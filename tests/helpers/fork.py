@@ -17,7 +17,7 @@ FORK = multiprocessing.get_context("fork")
 
 
 @dataclass(frozen=True)
-class Forked:
+class ForkedRanks:
     """The ranks of one start of a run, and the file of each that holds what it prints."""
 
     ranks: list[BaseProcess]
@@ -32,11 +32,11 @@ class Forked:
             rank.kill()
         return statuses
 
-    def printed(self, rank: int = 0) -> str:
+    def output(self, rank: int = 0) -> str:
         return self.outputs[rank].read_text()
 
 
-def fork_ranks(work: Callable[[int], object], outputs: list[Path]) -> Forked:
+def fork_ranks(target: Callable[[int], object], outputs: list[Path]) -> ForkedRanks:
     """Do something in as many forks as there are files for what they print; each is a rank, if there are several."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
@@ -56,11 +56,11 @@ def fork_ranks(work: Callable[[int], object], outputs: list[Path]) -> Forked:
                 "MASTER_PORT": str(port),
             }
         try:
-            work(rank)
+            target(rank)
         except InputError as error:
             sys.exit(f"error: {error}")
 
     ranks = [FORK.Process(target=run, args=(rank,)) for rank in range(len(outputs))]
     for each in ranks:
         each.start()
-    return Forked(ranks, outputs)
+    return ForkedRanks(ranks, outputs)

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def largest_file(num_bytes: int) -> Iterator[None]:
+def limit_file_size(num_bytes: int) -> Iterator[None]:
     """No file of this process can become larger."""
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, limits[1]))
