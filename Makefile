@@ -4,11 +4,12 @@ ENVIRONMENT := .venv
 RUN := $(ENVIRONMENT)/bin/python
 READY := $(ENVIRONMENT)/ready
 PEERS := $(ENVIRONMENT)/peers
+LMMS := $(ENVIRONMENT)/lmms
 # one thread per process is steadier than two on two cores
 PYTEST := OMP_NUM_THREADS=1 $(RUN) -m pytest
 WORKERS ?= 2
 
-.PHONY: train test test-all benchmark check format clean
+.PHONY: train test test-all test-lmms benchmark check format clean
 
 train: $(READY)  ## make a small set of videos, train on it, and say what to try next
 	$(RUN) train.py
@@ -19,6 +20,9 @@ test: $(READY)  ## the fast lane: every package, at most five minutes on two cor
 test-all: $(READY)  ## every test, at most twenty minutes on two cores; SLURM comes last and alone
 	$(PYTEST) -n $(WORKERS) --dist worksteal --ignore tests/slurm
 	$(PYTEST) tests/slurm
+
+test-lmms: $(LMMS)/ready  ## lmms-eval runs its own tasks with lit_hour as the model
+	OMP_NUM_THREADS=1 $(LMMS)/bin/python -m pytest tests/evaluation/lmms_eval
 
 benchmark: $(READY) $(PEERS)/ready  ## speed, side by side with other projects; TOPICS="shards startup" measures only these
 	$(RUN) -m tests.benchmarks.speed $(TOPICS)
@@ -44,11 +48,20 @@ $(READY): requirements.txt pyproject.toml
 	$(RUN) -m pip install --quiet --no-deps --editable .
 	touch $@
 
-# the other projects see what .venv has and come after it: they bring what else they need, and change no version of ours
+# an environment whose own packages come first and those of .venv after them: what it brings changes no version of ours
+define new_companion
+	$(RUN) -m venv --clear $(1)
+	$(RUN) -c 'import site; print("import site; site.addsitedir(%r)" % site.getsitepackages()[0])' > $(1)/main.pth
+	mv $(1)/main.pth $$($(1)/bin/python -c 'import site; print(site.getsitepackages()[0])')
+endef
+
 $(PEERS)/ready: $(READY) tests/benchmarks/requirements.txt
-	$(RUN) -m venv --clear $(PEERS)
-	$(RUN) -c 'import site; print("import site; site.addsitedir(%r)" % site.getsitepackages()[0])' > peers.pth
-	mv peers.pth $$($(PEERS)/bin/python -c 'import site; print(site.getsitepackages()[0])')
+	$(call new_companion,$(PEERS))
 	@sed -E '/^(#|$$)/d' tests/benchmarks/requirements.txt | while read -r peer; do \
 		$(PEERS)/bin/python -m pip install --quiet $$peer || echo "$$peer could not be installed: it is left out"; done
+	touch $@
+
+$(LMMS)/ready: $(READY) tests/evaluation/lmms_eval/constraints.txt
+	$(call new_companion,$(LMMS))
+	$(LMMS)/bin/python -m pip install --quiet --no-deps --requirement tests/evaluation/lmms_eval/constraints.txt
 	touch $@
