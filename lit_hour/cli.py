@@ -364,22 +364,22 @@ def report_shards(folder: Path, summary: PackSummary) -> str:
 
 def run_ask(arguments: argparse.Namespace) -> None:
     """Answer a question, or any number of them."""
-    from lit_hour.inference.inputs import check_files
-    from lit_hour.inference.predictor import Session
-    from lit_hour.inference.repl import Talk, answer_one, recall
+    from lit_hour.inference.inputs import check_input_files
+    from lit_hour.inference.predictor import VideoPredictor
+    from lit_hour.inference.repl import Repl, load_or_encode, print_answer
 
     files = (arguments.file, *arguments.also)
-    check_files(files)
-    session = Session.open(
+    check_input_files(files)
+    predictor = VideoPredictor.from_run(
         arguments.run_folder, arguments.checkpoint, arguments.device, arguments.settings
     )
     if arguments.question is None:
-        Talk(session, recall(session, files)).run()
+        Repl(predictor, load_or_encode(predictor, files)).run()
         return
-    session.processor.ask(
+    predictor.processor.ask(
         arguments.question
     )  # an empty question is refused before an hour of video is read
-    answer_one(session, recall(session, files), arguments.question)
+    print_answer(predictor, load_or_encode(predictor, files), arguments.question)
 
 
 def run_serve(arguments: argparse.Namespace) -> None:

@@ -23,8 +23,8 @@ from lit_hour.evaluation.protocol import describe_protocol, identify
 from lit_hour.evaluation.report.html import render_report
 from lit_hour.evaluation.report.report import Report, build_report, write_report
 from lit_hour.evaluation.report.text import summarize
-from lit_hour.inference.predictor import Session
-from lit_hour.inference.video_memory import Recollection
+from lit_hour.inference.predictor import VideoPredictor
+from lit_hour.inference.video_memory import VideoMemoryBuilder
 from lit_hour.io.atomic import write_whole
 from lit_hour.io.file_lock import is_held, locked
 from lit_hour.run_dir import RunDir
@@ -80,7 +80,7 @@ class EvaluationModule(L.LightningModule):
         report: once the first rank has made it.
     """
 
-    session: Session
+    session: VideoPredictor
 
     def __init__(
         self,
@@ -98,7 +98,7 @@ class EvaluationModule(L.LightningModule):
         self.prepare_data_per_node = False
         self._protocol: dict[str, Any] = {}
         self._held = held
-        self._open: dict[int, Recollection] = {}
+        self._open: dict[int, VideoMemoryBuilder] = {}
         self._unasked: dict[str, str] = {}
 
     def prepare_data(self) -> None:
@@ -116,7 +116,7 @@ class EvaluationModule(L.LightningModule):
 
     def configure_model(self) -> None:
         """Load the weights, on every rank the whole model."""
-        self.session = Session.load(
+        self.session = VideoPredictor.from_checkpoint(
             self.config, self.run, self.place, self.trainer.strategy.root_device
         )
         self.model = self.session.model  # where the Trainer finds it
@@ -168,7 +168,7 @@ class EvaluationModule(L.LightningModule):
         video = self._videos[seen.video_index]
         if seen.frames is not None:
             recollection = self._open.setdefault(
-                seen.video_index, Recollection(self.session.model, seen.num_frames)
+                seen.video_index, self.session.memory_builder(seen.num_frames)
             )
             recollection.add(seen.frames)
             return
@@ -185,7 +185,7 @@ class EvaluationModule(L.LightningModule):
             self.report = self._finish()
 
     def _ask(
-        self, video: VideoQuestions, end: FrameChunk, watched: Recollection | None
+        self, video: VideoQuestions, end: FrameChunk, watched: VideoMemoryBuilder | None
     ) -> Iterator[tuple[Item, str | QuestionError]]:
         """Each question about a video that has come to its end, with the answer, or why it is not asked."""
         if end.error:
@@ -193,10 +193,10 @@ class EvaluationModule(L.LightningModule):
             return
         source = str(video.file or "nothing")
         if watched:
-            self.folder.save_frames(video.name, watched.pictures)
-            memory = self.session.keep(watched, end.duration_seconds, source)
+            self.folder.save_frames(video.name, watched.thumbnails)
+            memory = watched.finalize(end.duration_seconds, source)
         else:
-            memory = self.session.remember_visual(None, end.duration_seconds, source)
+            memory = self.session.encode_visual(None, end.duration_seconds, source)
         yield from generate_responses(self.session, memory, video.items)
 
     def _note(self, item: Item, said: str | QuestionError) -> None:

@@ -22,7 +22,7 @@ import train
 from lit_hour.config.load import load_config
 from lit_hour.config.schema import Config
 from lit_hour.data.questions.file import read_questions
-from lit_hour.inference.predictor import Session
+from lit_hour.inference.predictor import VideoPredictor
 from lit_hour.model.attention_maps import per_frame, watch
 from lit_hour.run_dir import RunDir
 from lit_hour.training.fit import fit
@@ -148,16 +148,16 @@ def print_table(scores: dict[str, list[dict[str, dict[str, float]]]]) -> None:
 
 def measure_look(folder: Path) -> None:
     """The share of MemAug's attention that is at the evidence of a question, over the videos of ten minutes."""
-    session = Session.open(folder / "runs" / f"memory-{SEEDS[0]}", device="cpu")
+    session = VideoPredictor.from_run(folder / "runs" / f"memory-{SEEDS[0]}", device="cpu")
     at_evidence, of_video = [], []
     for subject in read_questions(folder / "10_minutes" / "questions.json"):
-        memory = session.remember(folder / "10_minutes" / "videos" / subject.files[0])
+        memory = session.encode_video(folder / "10_minutes" / "videos" / subject.files[0])
         seconds = memory.repository.timestamps  # (frames,)
         for question in subject.questions:
             if question.task != "scene/scene_recognition" or question.options:
                 continue
             with watch(session.model.memory) as looks:
-                list(session.ask(memory, question.question))
+                list(session.generate(memory, question.question))
             ((start, end),) = question.evidence
             is_inside = (seconds >= start) & (seconds < end)  # (frames,)
             at_evidence.append(float(per_frame(looks[0], memory.repository)[is_inside].sum()))

@@ -13,7 +13,7 @@ from lit_hour.config.schema import EvaluationConfig
 from lit_hour.errors import ConfigError, InputError, QuestionError, ReportError, RunError
 from lit_hour.evaluation.load_benchmark import BENCHMARKS
 from lit_hour.evaluation.report.report import Report, read_report
-from lit_hour.inference.predictor import Session
+from lit_hour.inference.predictor import VideoPredictor
 from lit_hour.io.jsonl import read_journal
 from lit_hour.run_dir import RunDir
 from tests.evaluation import dressed, layouts
@@ -99,18 +99,18 @@ def test_the_answers_are_those_of_a_session(
     random_run: RunDir, world: Path, tmp_path: Path
 ) -> None:
     report = evaluate(random_run, tmp_path / "out", *own(world))
-    session = Session.open(random_run.path, settings=[BABBLE])
+    session = VideoPredictor.from_run(random_run.path, overrides=[BABBLE])
     asked = {record["id"]: record for record in json.loads((world / "questions.json").read_text())}
     assert {result.id for result in report.results} == set(asked)
     for video in sorted({result.video for result in report.results}):
-        memory = session.remember(world / "videos" / video)
+        memory = session.encode_video(world / "videos" / video)
         for result in (each for each in report.results if each.video == video):
             prompt = result.question
             if result.options:
                 prompt = "\n".join(
                     [prompt, *result.options.values(), "Answer with one of these options."]
                 )
-            *_, answer = session.ask(memory, prompt)
+            *_, answer = session.generate(memory, prompt)
             assert result.response == answer.text.strip()
     assert len({result.response for result in report.results}) > 2
 

@@ -1,4 +1,4 @@
-"""A session whose model has learnt nothing and says something else to each question, and a video for it."""
+"""A predictor whose model has learnt nothing and says something else to each question, and a video for it."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -11,8 +11,8 @@ import torch
 from lit_hour.config.model import LanguageConfig, MemoryConfig, ModelConfig, VisionConfig
 from lit_hour.config.schema import AnswerConfig, Config, TextConfig, VideoConfig
 from lit_hour.config.serving import ServingConfig
-from lit_hour.inference.predictor import Answer, Session
-from lit_hour.inference.video_memory import Memory
+from lit_hour.inference.predictor import Answer, VideoPredictor
+from lit_hour.inference.video_memory import VideoMemory
 from lit_hour.model.hour_llava import HourLLaVA
 from lit_hour.model.memory_repository import PreparedRepository
 from lit_hour.processor import Processor
@@ -40,10 +40,10 @@ CONFIG = Config(
 )
 
 
-def open_session(config: Config = CONFIG, seed: int = 0) -> Session:
+def make_predictor(config: Config = CONFIG, seed: int = 0) -> VideoPredictor:
     processor = Processor(train_byte_level_tokenizer([], 300), config.text)
     torch.manual_seed(seed)
-    return Session(config, HourLLaVA(config, len(processor.tokenizer)), processor)
+    return VideoPredictor(config, HourLLaVA(config, len(processor.tokenizer)), processor)
 
 
 def with_precision(precision: Literal["exact", "bf16", "int8"]) -> Config:
@@ -75,13 +75,13 @@ def write_video(file: Path, num_seconds: int, seed: int = 0) -> Path:
     return file
 
 
-def say(session: Session, memory: Memory, question: str) -> str:
-    *_, answer = session.ask(memory, question)
+def say(predictor: VideoPredictor, memory: VideoMemory, question: str) -> str:
+    *_, answer = predictor.generate(memory, question)
     assert isinstance(answer, Answer)
     return answer.text
 
 
-def assert_same(first: Memory, second: Memory) -> None:
+def assert_same(first: VideoMemory, second: VideoMemory) -> None:
     """To the bit, but for the time that it took."""
     for name in ("source", "duration_seconds", "num_frames", "num_placeholders", "note"):
         assert getattr(first, name) == getattr(second, name), name

@@ -16,7 +16,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
 from lit_hour.config.model import VisionConfig
-from lit_hour.inference.predictor import Session
+from lit_hour.inference.predictor import VideoPredictor
 from lit_hour.model.hour_llava import HourLLaVA
 from lit_hour.model.memaug import MemoryAugmentation
 from lit_hour.model.vision_encoder import VisionEncoder
@@ -129,7 +129,7 @@ def published_model(golden: Path, weights: str) -> HourLLaVA:
             f"video.size_pixels={WIDE_TOWER_PIXELS}",
         )
         convert(folder / "published", folder / "run", tower)
-        return Session.open(folder / "run", device="cpu").model
+        return VideoPredictor.from_run(folder / "run", device="cpu").model
 
 
 @dataclass(frozen=True)

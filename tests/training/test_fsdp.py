@@ -17,7 +17,7 @@ from torch import Tensor
 from lit_hour.config.load import load_config, parse_command_line
 from lit_hour.config.schema import Config
 from lit_hour.errors import WeightsError
-from lit_hour.inference.predictor import Session
+from lit_hour.inference.predictor import VideoPredictor
 from lit_hour.model.hour_llava import HourLLaVA
 from lit_hour.model.meta_init import initialise
 from lit_hour.run_dir import RunDir
@@ -290,7 +290,7 @@ def test_a_checkpoint_is_a_folder_of_pieces_beside_its_settings(done: Done) -> N
 
 def test_a_sharded_run_answers(done: Done) -> None:
     run = done.small.run_dir("sharded-two")
-    session = Session.open(run.path, "last", "cpu")
+    session = VideoPredictor.from_run(run.path, "last", "cpu")
     assert (
         max_abs_difference(without_tied(session.model.state_dict()), done.weights("sharded-two"))
         == 0
@@ -338,4 +338,4 @@ def test_a_damaged_folder_is_named(
         step_of_checkpoint(run.checkpoints / "last.ckpt")
     if number:  # answering needs the weights alone
         with pytest.raises(WeightsError, match=message):
-            Session.open(run.path, "last", "cpu")
+            VideoPredictor.from_run(run.path, "last", "cpu")

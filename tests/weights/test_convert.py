@@ -14,7 +14,7 @@ from torch import Tensor
 from lit_hour.cli import main
 from lit_hour.config.load import config_from_dict, load_config, save_config
 from lit_hour.errors import ConfigError, InputError, RunError, WeightsError
-from lit_hour.inference.predictor import Session
+from lit_hour.inference.predictor import VideoPredictor
 from lit_hour.model.hour_llava import HourLLaVA
 from lit_hour.run_dir import RunDir
 from lit_hour.text.tokenizer import train_byte_level_tokenizer
@@ -102,14 +102,14 @@ def test_the_output_layer_is_left_out_where_it_is_the_embedding(
     convert(tmp_path / "published", tmp_path / "run", TOWER_WORDS)
     convert(tmp_path / "run", tmp_path / "back")
     assert same(read_folder(tmp_path / "back"), weights)
-    network = Session.open(tmp_path / "run", device="cpu").model.language.network
+    network = VideoPredictor.from_run(tmp_path / "run", device="cpu").model.language.network
     assert (network.lm_head.weight is network.model.embed_tokens.weight) == is_tied
 
 
 def test_a_converted_run_is_opened_with_the_weights_of_the_source(
     made: tuple[Path, dict[str, Tensor]], run: RunDir
 ) -> None:
-    session = Session.open(run.path, device="cpu")
+    session = VideoPredictor.from_run(run.path, device="cpu")
     state, weights = session.model.state_dict(), made[1]
     assert torch.equal(state["frame_end"], weights["model.image_newline"].float())
     joined = [
@@ -146,7 +146,7 @@ def test_a_checkpoint_of_training_becomes_a_published_model(run: RunDir, tmp_pat
     converted = convert(trained.path, tmp_path / "published", checkpoint="step=000001")
     assert "the adapters are merged into the language model" in converted.notes
     again = convert(tmp_path / "published", tmp_path / "again", TOWER_WORDS)
-    merged = Session.open(again.target, device="cpu").model
+    merged = VideoPredictor.from_run(again.target, device="cpu").model
     layer = "language.network.model.layers.0.mlp.up_proj"
     up, down = (model.get_parameter(f"{layer}.lora_{part}.default.weight") for part in "BA")
     expected = model.get_parameter(f"{layer}.base_layer.weight") + 32 / 2 * up @ down

@@ -20,8 +20,8 @@ import torch
 
 from lit_hour.config.load import load_config
 from lit_hour.config.synthetic import WorldConfig
-from lit_hour.inference.predictor import Answer, Session
-from lit_hour.inference.video_memory import Memory
+from lit_hour.inference.predictor import Answer, VideoPredictor
+from lit_hour.inference.video_memory import VideoMemory
 from lit_hour.model.hour_llava import HourLLaVA
 from lit_hour.model.meta_init import materialise
 from lit_hour.processor import Processor
@@ -80,7 +80,7 @@ def of_tiny_model() -> Iterator[Outcome]:
     config = load_config(CONFIGS / "tiny_model.yaml", SETTINGS)
     torch.set_num_threads(config.training.cpu_threads)
     processor = Processor(train_byte_level_tokenizer([], 300), config.text)  # every byte is a token
-    session = Session(config, HourLLaVA(config, len(processor.tokenizer)), processor)
+    session = VideoPredictor(config, HourLLaVA(config, len(processor.tokenizer)), processor)
     with TemporaryDirectory() as folder:
         clip = Path(folder) / "clip.mp4"
         story = generate_planned_story(VideoPlan("clip", 1, 60.0), WorldConfig())
@@ -91,7 +91,7 @@ def of_tiny_model() -> Iterator[Outcome]:
             loop_video(clip, video, 60.0 * minutes)
             rounds = 1 if minutes == MINUTES[-1] else NUM_ROUNDS
             asked = [
-                ask_twice(session, lambda video=video: session.remember(video))
+                ask_twice(session, lambda video=video: session.encode_video(video))
                 for _ in range(rounds)
             ]  # type: ignore[misc]
             found[minutes] = min(asked, key=lambda each: each.total)
@@ -106,7 +106,9 @@ def of_3b() -> Iterator[Outcome]:
     words = ["training.start_from=", "model.language.vocabulary_size=151936", *SETTINGS]
     config = load_config(CONFIGS / "hour_llava_3b_s3.yaml", words)
     processor = Processor(train_byte_level_tokenizer([], 300), config.text)
-    session = Session(config, random_model(config, len(processor.tokenizer), device), processor)
+    session = VideoPredictor(
+        config, random_model(config, len(processor.tokenizer), device), processor
+    )
     size, vision = config.video.size_pixels, session.model.vision
     found: dict[int, Asked] = {}
     for minutes in MINUTES:
@@ -123,7 +125,7 @@ def of_3b() -> Iterator[Outcome]:
         rounds = [
             ask_twice(
                 session,
-                lambda visual=visual: session.remember_visual(visual, float(len(visual)), "noise"),
+                lambda visual=visual: session.encode_visual(visual, float(len(visual)), "noise"),
             )  # type: ignore[misc]
             for _ in range(1 + NUM_ROUNDS)  # the first also finds kernels
         ]
@@ -144,7 +146,7 @@ def random_model(config: Any, vocabulary_size: int, device: torch.device) -> Hou
     return model
 
 
-def ask_twice(session: Session, remember: Callable[[], Memory]) -> Asked:
+def ask_twice(session: VideoPredictor, remember: Callable[[], VideoMemory]) -> Asked:
     """Remember, ask, and ask on."""
     with watching(session) as seconds:
         started = time.perf_counter()
@@ -163,7 +165,7 @@ def ask_twice(session: Session, remember: Callable[[], Memory]) -> Asked:
 
 
 @contextmanager
-def watching(session: Session) -> Iterator[dict[str, float]]:
+def watching(session: VideoPredictor) -> Iterator[dict[str, float]]:
     """The seconds that parts of the model take while this lasts; none of them is a part of another."""
     model = session.model
     places: dict[str, tuple[Any, str]] = {
@@ -202,9 +204,9 @@ def timed(
         delattr(owner, name)  # the method of its class shows again
 
 
-def first_token_seconds(session: Session, memory: Memory, question: str) -> float:
+def first_token_seconds(session: VideoPredictor, memory: VideoMemory, question: str) -> float:
     """From the question to its first token, which is all that is asked for."""
-    *_, answer = session.ask(memory, question)
+    *_, answer = session.generate(memory, question)
     assert isinstance(answer, Answer)
     return answer.seconds["first token"]
 
