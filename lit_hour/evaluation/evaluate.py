@@ -12,6 +12,7 @@ import lightning as L
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from lit_hour.config.data import resolve_num_workers
 from lit_hour.config.load import load_config
 from lit_hour.config.schema import Config
 from lit_hour.errors import QuestionError
@@ -54,7 +55,7 @@ def evaluate(
 
     Raises:
         InputError: the settings, the files, the run or the folder cannot be used, or more questions cannot be asked than
-            `evaluation.max_skipped` allows.
+            `evaluation.max_skipped_questions` allows.
     """
     place = RunDir(run).checkpoint(checkpoint)
     config = load_config(file, overrides, base=place.with_suffix(".yaml"))
@@ -69,7 +70,7 @@ def default_folder(run: Path, file: Path | None, config: Config) -> Path:
     """RUN/evaluation/NAME by the file's name, or the benchmark's; what is not shown is added to it."""
     name = file.stem if file else config.evaluation.benchmark
     return RunDir(run).evaluation / (
-        name if config.video.show == "all" else f"{name}-{config.video.show}"
+        name if config.video.frames == "all" else f"{name}-{config.video.frames}"
     )
 
 
@@ -140,12 +141,14 @@ class EvaluationModule(L.LightningModule):
 
     def predict_dataloader(self) -> DataLoader[Any]:
         """This rank's videos in chunks of frames."""
-        num_workers = self.config.data.num_workers
+        num_workers = resolve_num_workers(self.config.data.num_workers)
         files = [
-            (number, None if self.config.video.show == "nothing" else video.file)
+            (number, None if self.config.video.frames == "none" else video.file)
             for number, video in enumerate(self._videos)
         ]
-        watching = VideoFrameStream(files, self.config.video, self.config.model.vision.chunk_frames)
+        watching = VideoFrameStream(
+            files, self.config.video, self.config.model.vision.encode_batch_size
+        )
         return DataLoader(
             watching,
             batch_size=None,
@@ -175,7 +178,9 @@ class EvaluationModule(L.LightningModule):
         watched = self._open.pop(seen.video_index, None)
         for item, said in self._ask(video, seen, watched):
             self._note(item, said)
-        check_budget({**self.plan.missing, **self._unasked}, self.config.evaluation.max_skipped)
+        check_budget(
+            {**self.plan.missing, **self._unasked}, self.config.evaluation.max_skipped_questions
+        )
 
     def on_predict_end(self) -> None:
         """The first rank makes the report, when all have come to their end."""
@@ -212,7 +217,7 @@ class EvaluationModule(L.LightningModule):
 
     def _finish(self) -> Report:
         answers, unasked = self.folder.read()
-        check_budget({**self.plan.missing, **unasked}, self.config.evaluation.max_skipped)
+        check_budget({**self.plan.missing, **unasked}, self.config.evaluation.max_skipped_questions)
         asked = {item.id for video in self.plan.videos for item in video.items}
         skipped = {**self.plan.missing, **self.plan.excluded, **unasked}
         report = build_report(

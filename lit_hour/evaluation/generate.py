@@ -52,7 +52,7 @@ class VideoFrameStream(IterableDataset[FrameChunk]):
         self._files, self._chunk_frames = files, chunk_frames
         self._settings = (
             replace(settings, min_frames=1, max_frames=1)
-            if settings.show == "first_frame"
+            if settings.frames == "first"
             else settings
         )
 
@@ -81,19 +81,18 @@ def generate_responses(
 ) -> Iterator[tuple[Item, str | QuestionError]]:
     """Each question with the answer, or with the error of one that does not fit beside the video."""
     settings = session.config.evaluation
-    weighed = [item for item in items if item.options and settings.scoring == "likelihood"]
+    weighed = [item for item in items if item.options and settings.scoring == "loglikelihood"]
     for item in weighed:
         yield item, _most_likely_option(session, memory, item)
     generated = [item for item in items if item not in weighed]
-    for start in range(0, len(generated), settings.questions_at_once):
-        yield from _generate(session, memory, generated[start : start + settings.questions_at_once])
+    for start in range(0, len(generated), settings.batch_size):
+        yield from _generate(session, memory, generated[start : start + settings.batch_size])
 
 
 def option_continuations(item: Item, session: VideoPredictor) -> list[str]:
     """For each option what the model says to choose it: its label, or its words if the run answers own questions in words."""
     says_words = (
-        session.config.evaluation.benchmark == "own"
-        and session.config.text.choice_answer == "words"
+        session.config.evaluation.benchmark == "custom" and session.config.text.mcq_format == "text"
     )
     return list(item.options.values() if says_words else item.options)
 

@@ -43,7 +43,7 @@ def open_input_files(files: Sequence[Path], config: Config) -> SampledVideo | Ti
         VideoError, ImageError: a file cannot be read.
     """
     _check_kinds(files)
-    size_pixels = config.video.size_pixels
+    size_pixels = config.video.image_size
     if not _is_image(files[0]):
         return SampledVideo(files[0], config.video)
     if len(files) > 1:

@@ -178,7 +178,7 @@ class MemoryCache:
                             place.memory = None
             except MemoryFileError as error:
                 log.warning(
-                    "%s; until then the memories take more than serving.memory_gigabytes", error
+                    "%s; until then the memories take more than serving.memory_cache_gb", error
                 )
                 return
             finally:

@@ -192,7 +192,7 @@ class VideoPredictor:
             )
         encode_seconds = 0.0
         builder = self.memory_builder(len(visual.timestamps))
-        for frames in visual.chunks(self.config.model.vision.chunk_frames):
+        for frames in visual.chunks(self.config.model.vision.encode_batch_size):
             decoded = time.perf_counter()
             builder.add(frames.to(self.device))
             encode_seconds += time.perf_counter() - decoded
@@ -289,7 +289,7 @@ class VideoPredictor:
 
         Args:
             history: questions that were asked before and their answers, in turn.
-            max_tokens: the answer is cut off after so many, as it is in any case after `answer.max_new_tokens`.
+            max_tokens: the answer is cut off after so many, as it is in any case after `generation.max_new_tokens`.
 
         Raises:
             QuestionError: the question is empty, or too long.
@@ -298,7 +298,7 @@ class VideoPredictor:
         prompt = self.build_prompt(memory, [self.processor.ask(question, history)])
         ids: list[int] = []
         text = ""
-        tokenizer, most = self.processor.tokenizer, self.config.answer.max_new_tokens
+        tokenizer, most = self.processor.tokenizer, self.config.generation.max_new_tokens
         end_id = end_of_turn_id(tokenizer)
         for token in self.model.language.generate(
             prompt, min(most, max_new_tokens or most), end_id
@@ -336,7 +336,7 @@ class VideoPredictor:
         Raises:
             QuestionError: a question is too long.
         """
-        tokenizer, max_new_tokens = self.processor.tokenizer, self.config.answer.max_new_tokens
+        tokenizer, max_new_tokens = self.processor.tokenizer, self.config.generation.max_new_tokens
         end_id = end_of_turn_id(tokenizer)
         prompts = self.build_prompt(memory, conversations)
         tokens = torch.stack(

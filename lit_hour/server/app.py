@@ -90,7 +90,7 @@ def _add_status(app: FastAPI, server: AppState) -> None:
 
     @app.post("/v1/login")
     async def login(request: Request) -> Response:
-        token = await read_body(request, MAX_TOKEN_BYTES, server.settings.idle_seconds)
+        token = await read_body(request, MAX_TOKEN_BYTES, server.settings.upload_idle_seconds)
         if not server.access.is_valid_token(token.decode(errors="replace").strip()):
             raise HTTPRefusal(401, "this is not the token of this server")
         reply = Response(status_code=204)
@@ -118,7 +118,7 @@ def _add_status(app: FastAPI, server: AppState) -> None:
         settings = server.settings
         return {
             "model": server.model_name,
-            "max_upload_megabytes": settings.max_upload_megabytes,
+            "max_upload_mb": settings.max_upload_mb,
             "max_video_seconds": settings.max_video_seconds,
         }
 
@@ -139,7 +139,7 @@ def _add_videos(app: FastAPI, server: AppState) -> None:
 
     @app.post("/v1/videos/open")
     async def open_video(request: Request) -> dict[str, Any]:
-        url = await read_body(request, MAX_BODY_BYTES, server.settings.idle_seconds)
+        url = await read_body(request, MAX_BODY_BYTES, server.settings.upload_idle_seconds)
         return (
             await server.resolve_video(request, url.decode(errors="replace").strip())
         ).describe()
@@ -178,7 +178,9 @@ def _add_videos(app: FastAPI, server: AppState) -> None:
 def _add_chat(app: FastAPI, server: AppState) -> None:
     @app.post("/v1/chat/completions")
     async def complete(request: Request) -> Response:
-        chat = parse_chat(await read_body(request, MAX_BODY_BYTES, server.settings.idle_seconds))
+        chat = parse_chat(
+            await read_body(request, MAX_BODY_BYTES, server.settings.upload_idle_seconds)
+        )
         if chat.model != server.model_name:
             raise HTTPRefusal(
                 404, f"there is no model {chat.model[:80]!r} here, only {server.model_name!r}"
@@ -253,7 +255,7 @@ def serve(
     folders = AllowedDirs(videos)
     with _listen(host, port) as listening:
         predictor = VideoPredictor.from_run(run, checkpoint, device, settings)
-        names = predictor.config.serving.server.host_names.lower().split(",")
+        names = predictor.config.serving.server.allowed_hosts.lower().split(",")
         access = AccessPolicy(
             host, token, frozenset(name.strip() for name in names if name.strip())
         )

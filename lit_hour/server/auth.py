@@ -202,7 +202,7 @@ class AccessPolicy:
         if not self._is_own_host(host):
             raise HTTPRefusal(
                 403,
-                f"this server is not called {host[:80]!r}: add the name to serving.server.host_names",
+                f"this server is not called {host[:80]!r}: add the name to serving.server.allowed_hosts",
             )
         origin = headers.get("origin")
         is_strange = origin is not None and urlsplit(origin).netloc != host

@@ -92,7 +92,7 @@ class SandboxedVideo:
     """
 
     def __init__(self, apart: _WorkerChannel, video: VideoConfig, chunk_frames: int) -> None:
-        self._apart, self._size_pixels, self._chunk_frames = apart, video.size_pixels, chunk_frames
+        self._apart, self._size_pixels, self._chunk_frames = apart, video.image_size, chunk_frames
         said = apart.next("opened")
         with _validated(apart.name):
             self.num_frames, self.duration_seconds = (
@@ -239,7 +239,7 @@ def _worker_process(run: Callable[..., None], *given: object) -> Iterator[Connec
 
 
 def _memory_bytes(settings: ServerConfig) -> int:
-    return int(settings.decode_memory_gigabytes * 1e9)
+    return int(settings.decode_ram_gb * 1e9)
 
 
 def _positive(value: Any) -> float:

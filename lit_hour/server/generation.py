@@ -31,7 +31,7 @@ class GenerationRequest:
 
     Attributes:
         history: questions that were asked before and their answers, in turn.
-        max_tokens: most tokens to generate; None for as many as `answer.max_new_tokens`.
+        max_tokens: most tokens to generate; None for as many as `generation.max_new_tokens`.
     """
 
     video: StoredVideo

@@ -43,13 +43,13 @@ class AppState:
             predictor.config.serving.memory_folder, "serving.memory_folder"
         )
         shelf = MemoryCache(
-            predictor, self.memory_folder, int(predictor.config.serving.memory_gigabytes * 1e9)
+            predictor, self.memory_folder, int(predictor.config.serving.memory_cache_gb * 1e9)
         )
         self.videos = VideoStore(predictor, self.executor, shelf, self.settings, self.metrics)
         self.queue = BoundedQueue(
-            self.settings.answers_at_once, self.settings.queue_length, "questions"
+            self.settings.max_concurrent_requests, self.settings.max_queue_length, "questions"
         )
-        self.uploads = BoundedQueue(self.settings.uploads_at_once, 0, "uploads")
+        self.uploads = BoundedQueue(self.settings.max_concurrent_uploads, 0, "uploads")
         self.generation = GenerationService(
             predictor, self.executor, self.videos, self.queue, self.metrics
         )

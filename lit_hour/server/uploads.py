@@ -141,7 +141,7 @@ async def read_body(request: Request, max_bytes: int, idle_seconds: float) -> by
 
 
 def _body(request: Request, settings: ServerConfig) -> AsyncIterator[bytes]:
-    return _pieces(request, settings.max_upload_megabytes * 1_000_000, settings.idle_seconds)
+    return _pieces(request, settings.max_upload_mb * 1_000_000, settings.upload_idle_seconds)
 
 
 async def _pieces(request: Request, max_bytes: int, idle_seconds: float) -> AsyncIterator[bytes]:

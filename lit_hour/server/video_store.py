@@ -70,7 +70,7 @@ def ingest_video(
         VideoError: the file cannot be read.
         CancelledDecodingError: `cancelled` was set meanwhile.
     """
-    chunk_frames = predictor.config.model.vision.chunk_frames
+    chunk_frames = predictor.config.model.vision.encode_batch_size
     reading.started, encode_seconds = time.monotonic(), 0.0
     with decode_in_sandbox(
         path, name, predictor.config.video, chunk_frames, settings, cancelled

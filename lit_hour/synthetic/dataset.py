@@ -31,7 +31,7 @@ from shlex import quote
 from typing import Any
 
 from lit_hour.config.schema import Config
-from lit_hour.config.synthetic import WorldConfig
+from lit_hour.config.synthetic import SyntheticConfig
 from lit_hour.data.packing.pack import pack
 from lit_hour.errors import SyntheticDataError
 from lit_hour.io.atomic import whole
@@ -73,7 +73,7 @@ class SyntheticDataset:
         return str(self.validation_videos / record["video"]), record["question"], record["answer"]
 
 
-def build_dataset(settings: WorldConfig, num_workers: int | None = None) -> SyntheticDataset:
+def build_dataset(settings: SyntheticConfig, num_workers: int | None = None) -> SyntheticDataset:
     """Make every video and both sets of questions that are not there yet.
 
     Args:
@@ -104,8 +104,8 @@ GENERATOR_VERSION = (
 )
 CLIP_SECONDS = 60.0  # of each caption
 STORY_SETTINGS = (
-    "size_pixels",
-    "frames_per_second",
+    "image_size",
+    "fps",
     "difficulty",
     "num_actors",
     "actions_per_minute",
@@ -128,7 +128,7 @@ class SplitTotals:
 def build_split(
     folder: Path,
     plans: list[VideoPlan],
-    settings: WorldConfig,
+    settings: SyntheticConfig,
     origin: dict[str, Any],
     num_workers: int | None = None,
 ) -> SplitTotals:
@@ -182,7 +182,7 @@ def _claim(folder: Path, made_with: dict[str, Any]) -> None:
 
 
 def _render_missing(
-    folder: Path, plans: list[VideoPlan], settings: WorldConfig, num_workers: int
+    folder: Path, plans: list[VideoPlan], settings: SyntheticConfig, num_workers: int
 ) -> None:
     videos = folder / "videos"
     videos.mkdir(exist_ok=True)
@@ -192,9 +192,7 @@ def _render_missing(
     stories = (
         (generate_planned_story(plan, settings), videos / f"{plan.name}.mp4") for plan in missing
     )
-    render_stories(
-        stories, len(missing), settings.size_pixels, settings.frames_per_second, num_workers
-    )
+    render_stories(stories, len(missing), settings.image_size, settings.fps, num_workers)
 
 
 def _read_totals(folder: Path, plans: list[VideoPlan]) -> SplitTotals | None:
@@ -208,7 +206,7 @@ def _read_totals(folder: Path, plans: list[VideoPlan]) -> SplitTotals | None:
     return totals if totals.num_videos == len(plans) else None
 
 
-def _describe(folder: Path, plans: list[VideoPlan], settings: WorldConfig) -> SplitTotals:
+def _describe(folder: Path, plans: list[VideoPlan], settings: SyntheticConfig) -> SplitTotals:
     """Write down all that is said about the videos, one video after the other."""
     (folder / "totals.json").unlink(missing_ok=True)
     tasks = parse_tasks(settings.tasks)
@@ -270,7 +268,7 @@ def _caption_record(name: str, story: Story) -> dict[str, Any]:
 
 def build_and_pack(config: Config) -> SyntheticDataset:
     """Make the world's videos, as far as they are not there yet, and pack them into `FOLDER/{train,validation}/shards`."""
-    world = build_dataset(config.world)
+    world = build_dataset(config.synthetic)
     for videos, question_file in (
         (world.train_videos, world.train_questions),
         (world.validation_videos, world.validation_questions),
@@ -279,7 +277,7 @@ def build_and_pack(config: Config) -> SyntheticDataset:
     return world
 
 
-def synthesize(out: Path, hours: float, length: str, settings: WorldConfig) -> str:
+def synthesize(out: Path, hours: float, length: str, settings: SyntheticConfig) -> str:
     """Make a set of so many hours, or go on with one that was stopped.
 
     Args:

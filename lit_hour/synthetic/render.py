@@ -170,7 +170,7 @@ def render_story(story: Story, path: Path, size_pixels: int, frames_per_second: 
     """
     if size_pixels % 2:
         raise SyntheticDataError(
-            f"world.size_pixels is {size_pixels}: it has to be even, as H.264 wants it"
+            f"synthetic.image_size is {size_pixels}: it has to be even, as H.264 wants it"
         )
     unfinished = path.with_name(path.name + UNFINISHED_SUFFIX)
     try:

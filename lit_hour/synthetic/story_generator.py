@@ -72,7 +72,7 @@ def generate_story(
         "easy": (SHORTEST_SCENE_SECONDS, "which is one scene"),
         "needles": (
             shortest_needle_story(num_needles, needle_seconds),
-            "for world.num_needles of world.needle_seconds",
+            "for synthetic.num_needles of synthetic.needle_seconds",
         ),
         "full": (SHORTEST_FULL_STORY_SECONDS, "which is one scene"),
     }[difficulty]
@@ -82,7 +82,7 @@ def generate_story(
         )
     if not 1 <= num_actors <= MOST_ACTORS:
         raise SyntheticDataError(
-            f"a story of {num_actors} figures cannot be told: world.num_actors has to be 1 to {MOST_ACTORS}, as there are"
+            f"a story of {num_actors} figures cannot be told: synthetic.num_actors has to be 1 to {MOST_ACTORS}, as there are"
             f" {len(SHAPES)} shapes in {len(COLORS)} colours and no two figures may look alike"
         )
     random = Random(seed)

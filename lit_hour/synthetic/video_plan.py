@@ -9,7 +9,7 @@ from hashlib import sha256
 from random import Random
 from typing import Literal
 
-from lit_hour.config.synthetic import WorldConfig
+from lit_hour.config.synthetic import SyntheticConfig
 from lit_hour.errors import SyntheticDataError
 from lit_hour.synthetic.questions.generate import generate_questions, parse_tasks
 from lit_hour.synthetic.story import Story
@@ -32,7 +32,7 @@ class VideoPlan:
     duration_seconds: float
 
 
-def plan_split(settings: WorldConfig, split: Split) -> list[VideoPlan]:
+def plan_split(settings: SyntheticConfig, split: Split) -> list[VideoPlan]:
     """The videos of a split: first those of an hour, then those of `duration_seconds` give or take a third.
 
     No two videos of any split of any `settings.seed` have the same seed.
@@ -40,15 +40,15 @@ def plan_split(settings: WorldConfig, split: Split) -> list[VideoPlan]:
     Raises:
         SyntheticDataError: there is no video to make, or there are more hours than videos.
     """
-    name = "num_videos" if split == "train" else "num_validation_videos"
+    name = "num_videos" if split == "train" else "num_val_videos"
     num_videos = getattr(settings, name)
     if num_videos < 1:
         raise SyntheticDataError(
-            f"world.{name} is {num_videos}: a world has at least one video in it"
+            f"synthetic.{name} is {num_videos}: a world has at least one video in it"
         )
     if settings.num_hour_videos > num_videos:
         raise SyntheticDataError(
-            f"world.num_hour_videos is {settings.num_hour_videos}, but world.{name} is {num_videos}: "
+            f"synthetic.num_hour_videos is {settings.num_hour_videos}, but synthetic.{name} is {num_videos}: "
             "the hours are among the videos, so there cannot be more of them"
         )
     plans = []
@@ -116,7 +116,7 @@ def parse_length(words: str) -> tuple[float, float]:
     return float(shortest), float(longest)
 
 
-def generate_planned_story(plan: VideoPlan, settings: WorldConfig) -> Story:
+def generate_planned_story(plan: VideoPlan, settings: SyntheticConfig) -> Story:
     """The story of a video. With tasks asked for by name, the first one drawn that has material for all of them.
 
     Raises:

@@ -101,7 +101,10 @@ class HourLLaVAModule(L.LightningModule):
         if is_nothing and not self.is_sharded:
             return []
         loss, answers = self.model.examine(
-            batch, self.config.answer.max_new_tokens, end_of_turn_id(self.tokenizer), self._any_rank
+            batch,
+            self.config.generation.max_new_tokens,
+            end_of_turn_id(self.tokenizer),
+            self._any_rank,
         )
         if is_nothing:
             return []

@@ -41,8 +41,8 @@ CONVERTED = "converted"  # name of the checkpoint that a published model becomes
 PROJECTOR = "projector.layers.0.weight"
 POST_NORM = f"{PUBLISHED_TOWER}post_layernorm"
 INSTEAD = {  # what to do with another kind of folder
-    "LLaVA-OneVision": "it has no MemAug, so that it has to be trained: python train.py conf/NAME.yaml training.start_from={}",
-    "a plain language model": "start from it: python train.py conf/NAME.yaml model.language.folder={} text.tokenizer={}",
+    "LLaVA-OneVision": "it has no MemAug, so that it has to be trained: python train.py conf/NAME.yaml training.init_from={}",
+    "a plain language model": "start from it: python train.py conf/NAME.yaml model.llm.path={} text.tokenizer={}",
 }
 
 
@@ -123,7 +123,7 @@ def _import(source: Path, target: Path, words: Sequence[str]) -> Converted:
         tuple(notes),
         (
             ("python", "-m", "lit_hour", "ask", "VIDEO.mp4", "QUESTION", "--run", str(target)),
-            ("python", "train.py", "conf/NAME.yaml", f"training.start_from={target}"),
+            ("python", "train.py", "conf/NAME.yaml", f"training.init_from={target}"),
         ),
     )
 
@@ -140,7 +140,7 @@ def _export(source: Path, target: Path, words: Sequence[str], checkpoint: str | 
         f"{file}, with the settings beside it,",
         may_lack=may_lack_of(config),
     )
-    plain = merge_adapters(stored, config.model.language.lora)
+    plain = merge_adapters(stored, config.model.llm.lora)
     num_rows, vision_dim = len(plain.outlines[EMBEDDING]), plain.outlines[PROJECTOR].shape[1]
     dtype = plain.outlines[EMBEDDING].dtype
     weights = as_published(plain.only(without_tied(plain.outlines, config).keys())) | _post_norm(
@@ -156,13 +156,13 @@ def _export(source: Path, target: Path, words: Sequence[str], checkpoint: str | 
         f"from {file}",
         f"{POST_NORM}.* are ones and zeros: the published code computes it and does not read the result",
     ]
-    if config.model.language.lora.rank:
+    if config.model.llm.lora.rank:
         notes.append("the adapters are merged into the language model")
     if differences := computed_otherwise(config):
         notes.append(f"the published code computes otherwise: {'; '.join(differences)}")
     tower = (
         f"model.vision.name={config.model.vision.name}",
-        f"video.size_pixels={config.video.size_pixels}",
+        f"video.image_size={config.video.image_size}",
     )
     back = ("python", "-m", "lit_hour", "convert", str(target), "RUN", *tower)
     return Converted(target, len(weights.outlines), weights.num_bytes, tuple(notes), (back,))

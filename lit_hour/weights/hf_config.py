@@ -47,7 +47,7 @@ COMPUTED: dict[Kind, dict[str, tuple[Any, ...]]] = {
     "a plain language model": LANGUAGE,
 }
 SIZES = {
-    "vocab_size": "vocabulary_size",
+    "vocab_size": "vocab_size",
     "hidden_size": "hidden_size",
     "num_hidden_layers": "num_layers",
     "num_attention_heads": "num_heads",
@@ -59,15 +59,15 @@ TOWERS = {
 }  # open_clip's name, side in pixels
 UNCUT = 2**20  # tokens; no text is longer, and without a length the published code cuts none
 FIXED = {  # what the published code does whatever config.json says
-    "text.memory_question": "all",
+    "text.memaug_question_scope": "all",
     "model.vision.layer": -2,
     "model.vision.grid": 8,
     "model.vision.tanh_gelu": True,
-    "model.memory.min_frames": 128,
-    "model.memory.max_query_frames": 512,
-    "model.memory.spatial_keep": 0.25,
-    "model.memory.temporal_keep": 0.25,
-    "model.memory.temporal_forgetting": "uniform",
+    "model.memaug.min_frames": 128,
+    "model.memaug.max_kept_frames": 512,
+    "model.memaug.spatial_keep_ratio": 0.25,
+    "model.memaug.temporal_keep_ratio": 0.25,
+    "model.memaug.temporal_forgetting": "uniform",
 }
 
 
@@ -160,7 +160,7 @@ def read_published_config(folder: Path) -> PublishedConfig:
 
 
 def language_settings(published: PublishedConfig) -> dict[str, Any]:
-    """Its language model, as `model.language` has it.
+    """Its language model, as `model.llm` has it.
 
     Raises:
         WeightsError: a size is missing, or positions are not plain rotary ones.
@@ -181,9 +181,9 @@ def language_settings(published: PublishedConfig) -> dict[str, Any]:
         raise published.refuse("tie_word_embeddings", "true or false")
     return {
         **sizes,
-        "norm_epsilon": float(published.number("rms_norm_eps")),
+        "rms_norm_eps": float(published.number("rms_norm_eps")),
         "rope_theta": float(with_theta.number("rope_theta")),
-        "tie_embeddings": tied,
+        "tie_word_embeddings": tied,
     }
 
 
@@ -203,7 +203,7 @@ def settings_of(published: PublishedConfig, names_tower: bool) -> dict[str, Any]
     if known is None and not names_tower:
         raise published.refuse(
             "mm_vision_tower",
-            f"{' or '.join(TOWERS)}; for another SigLIP give model.vision.name= and video.size_pixels=",
+            f"{' or '.join(TOWERS)}; for another SigLIP give model.vision.name= and video.image_size=",
         )
     name, size_pixels = known or ("", 0)
     aspect_ratio = re.fullmatch(
@@ -217,15 +217,15 @@ def settings_of(published: PublishedConfig, names_tower: bool) -> dict[str, Any]
             "max_tokens": published.integer(longest) if longest in published.values else UNCUT
         },
         "image": {"max_tiles": int(aspect_ratio[1]), "max_grid": _max_grid(published, size_pixels)},
-        **({"video": {"size_pixels": size_pixels}} if known else {}),
+        **({"video": {"image_size": size_pixels}} if known else {}),
         "model": {
             **({"vision": {"name": name}} if known else {}),
-            "memory": {
+            "memaug": {
                 "num_layers": published.integer("memaug_depth"),
                 "spatial_forgetting": forgetting,
-                "answer_spatial_forgetting": forgetting,  # the published code does not tell answering from training
+                "eval_spatial_forgetting": forgetting,  # the published code does not tell answering from training
             },
-            "language": language_settings(published),
+            "llm": language_settings(published),
         },
     }
 
@@ -264,13 +264,13 @@ def published_values(config: Config, num_rows: int, vision_dim: int, dtype: str)
         ConfigError: it forgets in a way that the published code does not have.
     """
     language, forgetting, side = (
-        config.model.language,
-        config.model.memory.spatial_forgetting,
-        config.video.size_pixels,
+        config.model.llm,
+        config.model.memaug.spatial_forgetting,
+        config.video.image_size,
     )
     if forgetting not in COMPUTED["Hour-LLaVA"]["spatial_sampling_type"]:
         raise ConfigError(
-            f"model.memory.spatial_forgetting={forgetting}: the published code has uniform and random"
+            f"model.memaug.spatial_forgetting={forgetting}: the published code has uniform and random"
         )
     tower = {name: published for published, (name, _) in TOWERS.items()}.get(
         config.model.vision.name, config.model.vision.name
@@ -281,16 +281,16 @@ def published_values(config: Config, num_rows: int, vision_dim: int, dtype: str)
         "model_type": "hour_llava_qwen",
         **{theirs: getattr(language, ours) for theirs, ours in SIZES.items()},
         "vocab_size": num_rows,
-        "rms_norm_eps": language.norm_epsilon,
+        "rms_norm_eps": language.rms_norm_eps,
         "rope_theta": language.rope_theta,
         "rope_scaling": None,
-        "tie_word_embeddings": language.tie_embeddings,
+        "tie_word_embeddings": language.tie_word_embeddings,
         "hidden_act": "silu",
         "use_sliding_window": False,
         "max_position_embeddings": config.text.max_tokens,
         "tokenizer_model_max_length": config.text.max_tokens,
         "tokenizer_padding_side": "right",
-        "memaug_depth": config.model.memory.num_layers,
+        "memaug_depth": config.model.memaug.num_layers,
         "spatial_sampling_type": forgetting,
         "mm_resampler_type": "memaug",
         "mm_projector_type": "mlp2x_gelu",
@@ -310,8 +310,8 @@ def published_values(config: Config, num_rows: int, vision_dim: int, dtype: str)
 
 def computed_otherwise(config: Config) -> list[str]:
     """The settings for which the published code computes something else, each with what it does."""
-    memory = config.model.memory
-    fixed = FIXED | {"model.memory.answer_spatial_forgetting": memory.spatial_forgetting}
+    memory = config.model.memaug
+    fixed = FIXED | {"model.memaug.eval_spatial_forgetting": memory.spatial_forgetting}
     values = {name: attrgetter(name)(config) for name in fixed}
     return [
         f"{name}={values[name]}, there {right}"

@@ -57,7 +57,7 @@ def outline_model(config: Config, num_tokens: int) -> dict[str, Tensor]:
 
 def without_tied(outlines: Outlines, config: Config) -> dict[str, Tensor]:
     """Without the output layer where it shares the embedding's weights: published files do not have it then."""
-    tied = config.model.language.tie_embeddings
+    tied = config.model.llm.tie_word_embeddings
     return {
         name: outline for name, outline in outlines.items() if not (tied and name == OUTPUT_LAYER)
     }
@@ -84,7 +84,7 @@ def open_published(published: PublishedConfig, config: Config, outlines: Outline
         if name.startswith(PUBLISHED_TOWER):
             return is_unused(name.removeprefix(PUBLISHED_TOWER), num_layers)
         return name.endswith(".rotary_emb.inv_freq") or (
-            name == PUBLISHED_OUTPUT_LAYER and config.model.language.tie_embeddings
+            name == PUBLISHED_OUTPUT_LAYER and config.model.llm.tie_word_embeddings
         )
 
     if published.kind == "a plain language model":
@@ -176,4 +176,4 @@ def _open_part(
     used = stored.only(stored.outlines.keys() - unused)
     check_floating(used)
     check_fit(shapes_of(outline_published(wanted)), used.shapes, str(stored.path))
-    return Opened(as_ours(used, wanted, config.model.language.hidden_size), unused)
+    return Opened(as_ours(used, wanted, config.model.llm.hidden_size), unused)

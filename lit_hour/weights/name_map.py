@@ -75,7 +75,7 @@ BLOCK_WEIGHT = re.compile(r"memory\.blocks\.(\d+)\.(.+)\.(weight|bias)")
 
 def may_lack_of(config: Config) -> Callable[[str], bool]:
     """Which weights of a model a file need not have: an output layer that shares the embedding's."""
-    return lambda name: config.model.language.tie_embeddings and name == OUTPUT_LAYER
+    return lambda name: config.model.llm.tie_word_embeddings and name == OUTPUT_LAYER
 
 
 class Counterparts(NamedTuple):

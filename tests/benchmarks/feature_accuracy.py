@@ -50,7 +50,7 @@ def gigabytes_of_an_hour(precision: str) -> float:
 
 def validation_examples(session: VideoPredictor, most_videos: int) -> Iterator[Example]:
     """Videos with their questions, as the run validates on them."""
-    shards = open_sources(session.config.data.validation_sources, session.config)
+    shards = open_sources(session.config.data.val_sources, session.config)
     videos = [
         (each, subject)
         for each in shards.values()

@@ -31,7 +31,7 @@ from tests import REPOSITORY
 CONF = REPOSITORY / "conf" / "world"
 ARMS = ("memory", "compression", "sampling", "nothing")
 SEEDS = (0, 1, 2)
-LOOK = ("world.difficulty=needles", "world.size_pixels=64", "world.frames_per_second=1")
+LOOK = ("synthetic.difficulty=needles", "synthetic.image_size=64", "synthetic.fps=1")
 TRAIN = (
     ("short", "10", "45s-90s", 5),
     ("long", "40", "3m-10m", 0),
@@ -108,7 +108,7 @@ def config_of(folder: Path, arm: str, seed: int, *more: str) -> Config:
         f"run.name={arm}-{seed}",
         f"run.seed={seed}",
         *(f"data.sources.{name}.shards={folder / name / 'features'}" for name, *_ in TRAIN),
-        f"training.start_from={folder / 'runs' / 'world_see'}",
+        f"training.init_from={folder / 'runs' / 'world_see'}",
     ]
     return load_config(CONF / f"{arm}.yaml", [*words, *more])
 
@@ -120,7 +120,7 @@ def run_arm(folder: Path, arm: str, seed: int) -> dict[str, dict[str, float]]:
     if not results.exists():
         scores = {}
         for name, *_ in UNSEEN:  # it is trained before the first one
-            unseen = f"data.validation_sources.unseen.shards={folder / name / 'features'}"
+            unseen = f"data.val_sources.unseen.shards={folder / name / 'features'}"
             scores[name] = fit(config_of(folder, arm, seed, unseen)).scores
         results.write_text(json.dumps(scores, indent=1))
     found: dict[str, dict[str, float]] = json.loads(results.read_text())
@@ -172,11 +172,9 @@ def draw_haystack(folder: Path) -> None:
     sources = []
     for videos in HAYSTACK:
         make_features(folder, *videos, "--tasks", "scene_recognition")
-        sources.append(
-            f"data.validation_sources.{videos[0]}.shards={folder / videos[0] / 'features'}"
-        )
-    unseen = f"data.validation_sources.unseen.shards={folder / UNSEEN[0][0] / 'features'}"
-    config = config_of(folder, "memory", SEEDS[0], unseen, *sources, "training.pictures=1")
+        sources.append(f"data.val_sources.{videos[0]}.shards={folder / videos[0] / 'features'}")
+    unseen = f"data.val_sources.unseen.shards={folder / UNSEEN[0][0] / 'features'}"
+    config = config_of(folder, "memory", SEEDS[0], unseen, *sources, "training.num_val_images=1")
     fit(config)
     shutil.copy(RunDir.from_config(config.run).evidence, folder / "haystack.png")
 
@@ -185,9 +183,9 @@ def _places_of_see(folder: Path) -> list[str]:
     world = folder / "see"
     return [
         f"run.folder={folder / 'runs'}",
-        f"world.folder={world}",
+        f"synthetic.folder={world}",
         f"data.sources.world.shards={world}/train/shards",
-        f"data.validation_sources.world.shards={world}/validation/shards",
+        f"data.val_sources.world.shards={world}/validation/shards",
     ]
 
 

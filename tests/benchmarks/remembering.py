@@ -58,7 +58,7 @@ def main(run: Path, world: Path, clip: Path | None = None) -> None:
 
 def ask_on(session: VideoPredictor, video: Path, questions: tuple[Question, ...]) -> None:
     """What many questions leave behind."""
-    asked = [format_question(question, session.config.text.choice_answer) for question in questions]
+    asked = [format_question(question, session.config.text.mcq_format) for question in questions]
     memory = session.encode_video(video)
     for place in range(NUM_QUESTIONS):
         say(session, memory, asked[place % len(asked)])
@@ -107,7 +107,7 @@ def keep(
     for video, asked in subjects:
         memory = session.encode_video(video)
         said["never saved"] += answers(session, memory, asked)
-        seconds += memory.num_frames / session.config.video.frames_per_second
+        seconds += memory.num_frames / session.config.video.fps
         for precision, other in sessions.items():
             save_memory(other, memory, file)
             num_bytes[precision] += file.stat().st_size - sum(
@@ -143,7 +143,7 @@ def answers(
 ) -> list[str]:
     """What is said to each question."""
     return [
-        say(session, memory, format_question(each, session.config.text.choice_answer))
+        say(session, memory, format_question(each, session.config.text.mcq_format))
         for each in questions
     ]
 

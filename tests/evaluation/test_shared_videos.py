@@ -15,7 +15,7 @@ from tests.helpers.toy_run import TrainedRun
 def test_the_memory_is_the_same_to_the_bit(trained: TrainedRun, random_run: RunDir) -> None:
     video = trained.project.yaml.parent / "world/validation/videos/world_00000.mp4"
     session = VideoPredictor.from_run(
-        random_run.path, overrides=["model.vision.chunk_frames=4", "video.max_frames=11"]
+        random_run.path, overrides=["model.vision.encode_batch_size=4", "video.max_frames=11"]
     )
     whole = session.encode_video(video)
     *chunks, end = VideoFrameStream([(7, video)], session.config.video, chunk_frames=4)

@@ -8,8 +8,8 @@ import av
 import numpy as np
 import torch
 
-from lit_hour.config.model import LanguageConfig, MemoryConfig, ModelConfig, VisionConfig
-from lit_hour.config.schema import AnswerConfig, Config, TextConfig, VideoConfig
+from lit_hour.config.model import LLMConfig, MemAugConfig, ModelConfig, VisionConfig
+from lit_hour.config.schema import Config, GenerationConfig, TextConfig, VideoConfig
 from lit_hour.config.serving import ServingConfig
 from lit_hour.inference.predictor import Answer, VideoPredictor
 from lit_hour.inference.video_memory import VideoMemory
@@ -21,20 +21,20 @@ from lit_hour.types import Frames
 
 SIZE_PIXELS = 64
 CONFIG = Config(
-    video=VideoConfig(size_pixels=SIZE_PIXELS, min_frames=2, max_frames=100),
+    video=VideoConfig(image_size=SIZE_PIXELS, min_frames=2, max_frames=100),
     text=TextConfig(max_tokens=4096),
-    answer=AnswerConfig(max_new_tokens=8),
+    generation=GenerationConfig(max_new_tokens=8),
     model=ModelConfig(
         vision=VisionConfig(name="lit-hour-tiny", layer=-1, grid=2),
-        memory=MemoryConfig(num_layers=2, min_frames=6, initial_deviation=0.3),
-        language=LanguageConfig(
+        memaug=MemAugConfig(num_layers=2, min_frames=6, initializer_range=0.3),
+        llm=LLMConfig(
             hidden_size=32,
             num_layers=1,
             num_heads=4,
             num_key_value_heads=2,
             intermediate_size=48,
-            initial_deviation=0.5,
-            tie_embeddings=False,
+            initializer_range=0.5,
+            tie_word_embeddings=False,
         ),
     ),
 )
@@ -90,6 +90,6 @@ def assert_same(first: VideoMemory, second: VideoMemory) -> None:
     assert (one.rasters, one.num_placeholders) == (other.rasters, other.num_placeholders)
     for name in ("tokens", "positions", "timestamps"):
         assert torch.equal(getattr(one, name), getattr(other, name)), name
-    assert len(one.keys_values) == len(other.keys_values) == CONFIG.model.memory.num_layers
+    assert len(one.keys_values) == len(other.keys_values) == CONFIG.model.memaug.num_layers
     for mine, yours in zip(one.keys_values, other.keys_values, strict=True):
         assert torch.equal(mine.keys, yours.keys) and torch.equal(mine.values, yours.values)

@@ -36,9 +36,9 @@ def questions(trained: TrainedRun, video: Path) -> list[Question]:
 def predictor(trained: TrainedRun) -> VideoPredictor:
     """A model that has learnt nothing: it babbles, and says something else to each question."""
     babble = (
-        "model.language.initial_deviation=0.5",
-        "model.language.tie_embeddings=false",
-        "answer.max_new_tokens=12",
+        "model.llm.initializer_range=0.5",
+        "model.llm.tie_word_embeddings=false",
+        "generation.max_new_tokens=12",
     )
     config = trained.project.config("none", *babble)
     processor = Processor(load_tokenizer(trained.run.tokenizer), config.text)

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from lit_hour.cli import main
-from lit_hour.config.model import LanguageConfig, MemoryConfig, ModelConfig, VisionConfig
+from lit_hour.config.model import LLMConfig, MemAugConfig, ModelConfig, VisionConfig
 from lit_hour.config.schema import Config, TextConfig, VideoConfig
 from lit_hour.errors import ImageError, InputError, QuestionError, VideoError
 from lit_hour.inference.inputs import check_input_files, open_input_files
@@ -23,18 +23,18 @@ from lit_hour.types import Example, ImageSet, Question, Sample, TiledImage
 
 SIZE_PIXELS = 64
 CONFIG = Config(
-    video=VideoConfig(size_pixels=SIZE_PIXELS, min_frames=2, max_frames=4),
+    video=VideoConfig(image_size=SIZE_PIXELS, min_frames=2, max_frames=4),
     text=TextConfig(max_tokens=2048),
     model=ModelConfig(
         vision=VisionConfig(name="lit-hour-tiny", layer=-1, grid=2),
-        memory=MemoryConfig(num_layers=1, min_frames=4),
-        language=LanguageConfig(
+        memaug=MemAugConfig(num_layers=1, min_frames=4),
+        llm=LLMConfig(
             hidden_size=32,
             num_layers=1,
             num_heads=4,
             num_key_value_heads=2,
             intermediate_size=48,
-            initial_deviation=0.5,
+            initializer_range=0.5,
         ),
     ),
 )

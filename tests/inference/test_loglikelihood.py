@@ -25,9 +25,9 @@ def video(trained: TrainedRun) -> Path:
 def predictor(trained: TrainedRun) -> VideoPredictor:
     """A model that babbles; its training would also learn the marks of turns, which are no part of an answer."""
     words = (
-        "model.language.initial_deviation=0.5",
-        "model.language.tie_embeddings=false",
-        "text.learn_template=true",
+        "model.llm.initializer_range=0.5",
+        "model.llm.tie_word_embeddings=false",
+        "text.loss_on_template=true",
     )
     config = trained.project.config("none", *words)
     processor = Processor(load_tokenizer(trained.run.tokenizer), config.text)
@@ -51,7 +51,7 @@ def test_it_is_the_loss_of_training_on_the_answer_alone(
 ) -> None:
     frames, duration_seconds = load_video(video, predictor.config.video)
     processor = Processor(
-        predictor.processor.tokenizer, replace(predictor.config.text, learn_template=False)
+        predictor.processor.tokenizer, replace(predictor.config.text, loss_on_template=False)
     )
     sample = Sample("video", "mine", duration_seconds, frames, (processor.converse([QUESTION]),))
     with torch.no_grad():

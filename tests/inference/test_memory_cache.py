@@ -144,7 +144,7 @@ def test_none_is_lost_when_the_disk_is_full(
     shelf = MemoryCache(predictor, tmp_path / "file" / "folder", memories[0].num_bytes)
     with caplog.at_level(logging.WARNING, "lit_hour"):
         keys = [shelf.put(memory) for memory in memories[:3]]
-    assert "could not be written" in caplog.text and "serving.memory_gigabytes" in caplog.text
+    assert "could not be written" in caplog.text and "serving.memory_cache_gb" in caplog.text
     for key, memory in zip(keys, memories[:3], strict=True):
         with shelf.lease(key) as found:
             assert found is memory

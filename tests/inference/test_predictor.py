@@ -44,7 +44,7 @@ def test_the_pieces_of_an_answer_are_its_text(
     for question in questions:
         pieces, answer = ask(predictor, memory, question.question)
         assert "".join(pieces) == answer.text
-        assert len(pieces) <= predictor.config.answer.max_new_tokens
+        assert len(pieces) <= predictor.config.generation.max_new_tokens
         texts.add(answer.text)
     print(texts)
     assert len(texts) > 1
@@ -97,14 +97,14 @@ def test_answering_is_what_validation_does(
     with torch.inference_mode():
         prompts = prompts_of(model.read(batch, model.remember(batch.visuals)))
         tokens = model.language.generate(
-            prompts, predictor.config.answer.max_new_tokens, end_of_turn_id(processor.tokenizer)
+            prompts, predictor.config.generation.max_new_tokens, end_of_turn_id(processor.tokenizer)
         )
         texts = processor.tokenizer.batch_decode(
             torch.stack(list(tokens), dim=1), skip_special_tokens=True
         )
     for question, text in zip(questions, texts, strict=True):
         _, answer = ask(
-            predictor, memory, format_question(question, predictor.config.text.choice_answer)
+            predictor, memory, format_question(question, predictor.config.text.mcq_format)
         )
         assert answer.text == text
 
@@ -115,7 +115,7 @@ def test_the_model_reads_the_same_in_answering_as_in_training(
     frames, duration_seconds = load_video(video, predictor.config.video)
     processor, model = predictor.processor, predictor.model
     for question in questions:
-        asked = format_question(question, predictor.config.text.choice_answer)
+        asked = format_question(question, predictor.config.text.mcq_format)
         prompts = []
         for conversation in (processor.converse([question]), processor.ask(asked)):
             batch = processor.batch(
@@ -155,7 +155,7 @@ def test_each_checkpoint_has_weights_of_its_own(trained: TrainedRun) -> None:
 
 def test_settings_win_over_those_of_the_run(trained: TrainedRun, video: Path) -> None:
     predictor = VideoPredictor.from_run(
-        trained.run.path, "last", "cpu", ["video.max_frames=5", "answer.max_new_tokens=1"]
+        trained.run.path, "last", "cpu", ["video.max_frames=5", "generation.max_new_tokens=1"]
     )
     memory = predictor.encode_video(video)
     pieces, _ = ask(predictor, memory, "What is shown?")
@@ -206,7 +206,7 @@ def test_the_command_prints_the_answer_and_what_it_took(
 
 
 def misfit(run: RunDir) -> None:
-    settings = load_config(run.config, ["model.language.hidden_size=64"])
+    settings = load_config(run.config, ["model.llm.hidden_size=64"])
     save_config(settings, run.checkpoint("best").with_suffix(".yaml"))
 
 

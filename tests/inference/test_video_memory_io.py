@@ -139,7 +139,7 @@ def changed(**video: Any) -> Config:
     (
         (
             changed(frames_per_second=2.0),
-            r"does not fit: video\.frames_per_second was 1\.0, is 2\.0\. Remember the video again",
+            r"does not fit: video\.fps was 1\.0, is 2\.0\. Remember the video again",
         ),
         (
             changed(min_frames=3, max_frames=50),

@@ -126,7 +126,7 @@ def published_model(golden: Path, weights: str) -> HourLLaVA:
         tower = (
             f"model.vision.name={WIDE_TOWER}",
             f"model.vision.weights={folder}/siglip",
-            f"video.size_pixels={WIDE_TOWER_PIXELS}",
+            f"video.image_size={WIDE_TOWER_PIXELS}",
         )
         convert(folder / "published", folder / "run", tower)
         return VideoPredictor.from_run(folder / "run", device="cpu").model

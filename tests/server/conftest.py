@@ -13,7 +13,11 @@ from lit_hour.run_dir import RunDir
 from tests.server.clips import clip
 from tests.server.running import Running, running
 
-SETTINGS = ("answer.max_new_tokens=12", "model.vision.chunk_frames=2", "video.max_frames=40")
+SETTINGS = (
+    "generation.max_new_tokens=12",
+    "model.vision.encode_batch_size=2",
+    "video.max_frames=40",
+)
 
 
 @pytest.fixture(scope="session")

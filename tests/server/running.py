@@ -146,7 +146,7 @@ def running(
 ) -> Iterator[Running]:
     """A server on a port of its own, stopped at the end."""
     serving = ServingConfig(
-        memory_gigabytes=memory_gigabytes, memory_folder="", server=settings or ServerConfig()
+        memory_cache_gb=memory_gigabytes, memory_folder="", server=settings or ServerConfig()
     )
     config = replace(predictor.config, serving=serving)
     asked = VideoPredictor(config, predictor.model, predictor.processor)

@@ -187,7 +187,7 @@ def test_memories_beyond_the_budget_are_on_disk_until_they_are_asked(
 def test_what_is_too_long_too_large_or_too_wide_is_refused(
     predictor: VideoPredictor, content: bytes
 ) -> None:
-    limits = ServerConfig(max_upload_megabytes=1, max_video_seconds=3.0, max_frame_megapixels=0.004)
+    limits = ServerConfig(max_upload_mb=1, max_video_seconds=3.0, max_frame_megapixels=0.004)
     with running(predictor, limits) as place:
         for sent, status, reason in (
             (content, 422, "clip.mp4 lasts 4 s, and this server takes videos of at most 3 s"),

@@ -19,7 +19,7 @@ from tests.server.clips import clip
 from tests.server.confessing import confess
 from tests.server.running import running, wait_for
 
-VIDEO = VideoConfig(size_pixels=16, min_frames=4, max_frames=9)
+VIDEO = VideoConfig(image_size=16, min_frames=4, max_frames=9)
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +60,12 @@ def test_a_damaged_video_is_refused_by_its_name_or_used_with_a_note(tmp_path: Pa
     with pytest.raises(VideoError, match=r"^walk\.mp4 is damaged or cut short"):
         read(cut)
     with decode_in_sandbox(
-        cut, "walk.mp4", VideoConfig(16, 4, 9, 16, on_damage="use"), 3, ServerConfig(), Event()
+        cut,
+        "walk.mp4",
+        VideoConfig(16, 4, 9, 16, on_decode_error="truncate"),
+        3,
+        ServerConfig(),
+        Event(),
     ) as apart:
         assert 0 < sum(len(chunk) for chunk in apart.chunks()) < apart.num_frames
     assert apart.warnings[0].startswith("walk.mp4 is damaged") and apart.duration_seconds < 4
@@ -73,7 +78,7 @@ def test_time_and_memory_are_limited(file: Path, tmp_path: Path) -> None:
     large.write_bytes(clip(codec="mpeg4", seconds=0.4, size=(3840, 2160)))
     assert check_video(large, "large.mp4", ServerConfig()).width == 3840
     with pytest.raises(VideoError, match=r"large\.mp4"):
-        check_video(large, "large.mp4", ServerConfig(decode_memory_gigabytes=0.005))
+        check_video(large, "large.mp4", ServerConfig(decode_ram_gb=0.005))
 
 
 def test_a_video_that_nobody_wants_any_more_is_not_read(file: Path) -> None:

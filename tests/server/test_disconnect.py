@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from lit_hour.config.schema import AnswerConfig
+from lit_hour.config.schema import GenerationConfig
 from lit_hour.config.serving import ServerConfig
 from lit_hour.inference.predictor import VideoPredictor
 from tests.server.clips import clip
@@ -22,13 +22,18 @@ ENDLESS = 1_000_000  # tokens of an answer
 @pytest.fixture(scope="module")
 def talker(predictor: VideoPredictor) -> VideoPredictor:
     """A predictor whose answers take longer than the tests."""
-    config = replace(predictor.config, answer=AnswerConfig(max_new_tokens=ENDLESS))
+    config = replace(predictor.config, generation=GenerationConfig(max_new_tokens=ENDLESS))
     return VideoPredictor(config, predictor.model, predictor.processor)
 
 
 @pytest.fixture
 def endless(talker: VideoPredictor, folder: Path) -> Iterator[Running]:
-    limits = ServerConfig(answers_at_once=2, queue_length=1, uploads_at_once=1, idle_seconds=1.0)
+    limits = ServerConfig(
+        max_concurrent_requests=2,
+        max_queue_length=1,
+        max_concurrent_uploads=1,
+        upload_idle_seconds=1.0,
+    )
     with running(talker, limits, [folder]) as place:
         yield place
 
@@ -127,7 +132,7 @@ def test_half_an_upload_is_removed_when_its_client_is_not_serious(
 
 
 def test_an_upload_without_an_end_is_refused_at_the_limit(predictor: VideoPredictor) -> None:
-    with running(predictor, ServerConfig(max_upload_megabytes=1)) as place:
+    with running(predictor, ServerConfig(max_upload_mb=1)) as place:
         client = socket.create_connection(("127.0.0.1", place.port))
         client.settimeout(20)
         client.sendall(

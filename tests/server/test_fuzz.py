@@ -91,9 +91,9 @@ def hostile() -> Iterator[Upload]:
 @pytest.fixture(scope="module")
 def fuzzed(predictor: VideoPredictor) -> Iterator[Running]:
     limits = ServerConfig(
-        max_upload_megabytes=3,
+        max_upload_mb=3,
         max_videos=2 * CLIENTS,
-        uploads_at_once=CLIENTS,
+        max_concurrent_uploads=CLIENTS,
         check_timeout_seconds=10.0,
     )
     with running(predictor, limits) as place:

@@ -6,18 +6,18 @@ from pathlib import Path
 
 import pytest
 
-from lit_hour.config.synthetic import WorldConfig
+from lit_hour.config.synthetic import SyntheticConfig
 from lit_hour.errors import SyntheticDataError
 from lit_hour.synthetic.dataset import build_dataset
 from lit_hour.synthetic.video_plan import plan_split
 
-SETTINGS = WorldConfig(
+SETTINGS = SyntheticConfig(
     num_videos=3,
-    num_validation_videos=2,
+    num_val_videos=2,
     num_hour_videos=0,
     duration_seconds=30.0,
-    size_pixels=32,
-    frames_per_second=2,
+    image_size=32,
+    fps=2,
 )
 
 
@@ -29,7 +29,7 @@ def finished_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def settings(finished_folder: Path, tmp_path: Path) -> WorldConfig:
+def settings(finished_folder: Path, tmp_path: Path) -> SyntheticConfig:
     """A world of its own for a test to change."""
     shutil.copytree(finished_folder, tmp_path / "world")
     return replace(SETTINGS, folder=str(tmp_path / "world"))
@@ -43,7 +43,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     }
 
 
-def test_a_world_is_a_set_to_train_on_and_one_to_validate_on(settings: WorldConfig):
+def test_a_world_is_a_set_to_train_on_and_one_to_validate_on(settings: SyntheticConfig):
     world = build_dataset(settings)
     for split, videos, file in (
         ("train", world.train_videos, world.train_questions),
@@ -73,8 +73,8 @@ def test_two_runs_at_once_make_one_world(tmp_path: Path):
         *(
             ("seed", 1),
             ("duration_seconds", 60.0),
-            ("size_pixels", 64),
-            ("frames_per_second", 5),
+            ("image_size", 64),
+            ("fps", 5),
             ("num_hour_videos", 1),
         ),
         *(
@@ -87,7 +87,7 @@ def test_two_runs_at_once_make_one_world(tmp_path: Path):
     ],
 )
 def test_a_folder_of_another_world_is_refused_and_kept(
-    settings: WorldConfig, name: str, value: object
+    settings: SyntheticConfig, name: str, value: object
 ):
     before = contents(Path(settings.folder))
     with pytest.raises(
@@ -101,13 +101,13 @@ def test_a_folder_of_another_world_is_refused_and_kept(
 def test_settings_that_make_no_world_are_refused_before_anything_is_written(tmp_path: Path):
     settings = replace(SETTINGS, folder=str(tmp_path / "world"))
     for name, value, reason in (
-        ("num_videos", 0, r"world\.num_videos is 0"),
+        ("num_videos", 0, r"synthetic\.num_videos is 0"),
         (
             "num_hour_videos",
             3,
-            r"world\.num_hour_videos is 3, but world\.num_validation_videos is 2",
+            r"synthetic\.num_hour_videos is 3, but synthetic\.num_val_videos is 2",
         ),
-        ("num_actors", 40, r"world\.num_actors has to be 1 to 36"),
+        ("num_actors", 40, r"synthetic\.num_actors has to be 1 to 36"),
         (
             "tasks",
             "object_existense",
@@ -120,9 +120,9 @@ def test_settings_that_make_no_world_are_refused_before_anything_is_written(tmp_
 
 
 def test_settings_that_failed_before_the_first_video_can_be_mended(tmp_path: Path):
-    settings = replace(SETTINGS, folder=str(tmp_path), num_videos=1, num_validation_videos=1)
-    with pytest.raises(SyntheticDataError, match=r"world\.size_pixels is 33"):
-        build_dataset(replace(settings, size_pixels=33))
+    settings = replace(SETTINGS, folder=str(tmp_path), num_videos=1, num_val_videos=1)
+    with pytest.raises(SyntheticDataError, match=r"synthetic\.image_size is 33"):
+        build_dataset(replace(settings, image_size=33))
     build_dataset(settings)
     assert len(list(tmp_path.glob("*/videos/*.mp4"))) == 2
 

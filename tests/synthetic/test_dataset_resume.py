@@ -13,7 +13,7 @@ import av
 import pytest
 
 from lit_hour.cli import main
-from lit_hour.config.synthetic import WorldConfig
+from lit_hour.config.synthetic import SyntheticConfig
 from lit_hour.data.questions.file import read_questions
 from lit_hour.errors import InputError, SyntheticDataError
 from lit_hour.synthetic.captions import list_events
@@ -23,14 +23,14 @@ from lit_hour.synthetic.video_plan import generate_planned_story, plan_hours
 from lit_hour.taxonomy import TASK_OF_KEY
 from tests import REPOSITORY
 
-SETTINGS = WorldConfig(size_pixels=32, frames_per_second=2)
+SETTINGS = SyntheticConfig(image_size=32, fps=2)
 WORDS = [
     "--hours",
     "0.06",
     "--length",
     "1m-2m",
-    "world.size_pixels=32",
-    "world.frames_per_second=2",
+    "synthetic.image_size=32",
+    "synthetic.fps=2",
 ]
 PLANS = plan_hours(0.06, (60.0, 120.0), 0)
 
@@ -58,7 +58,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def seconds_in(path: Path) -> float:
     with av.open(str(path)) as container:
-        return sum(1 for _ in container.decode(video=0)) / SETTINGS.frames_per_second
+        return sum(1 for _ in container.decode(video=0)) / SETTINGS.fps
 
 
 def test_a_set_has_its_videos_and_what_is_known_about_them(finished: Path):
@@ -110,7 +110,7 @@ def test_the_words_that_come_next_work(
     )
     packing = printed.partition("to pack them: python -m lit_hour ")[2].splitlines()[0]
     small = [
-        "video.size_pixels=32",
+        "video.image_size=32",
         "video.min_frames=2",
         "video.max_frames=3",
         "pack.num_workers=1",
@@ -202,15 +202,15 @@ def test_a_killed_run_leaves_nothing_half_and_goes_on(tmp_path: Path):
             ["--hours", "1", "--length", "10s", "--tasks", "scene_transition"],
             "no material for scene/scene_transition",
         ),
-        (["--hours", "1", "world.num_actors=37"], r"a story of 37 figures cannot be told"),
+        (["--hours", "1", "synthetic.num_actors=37"], r"a story of 37 figures cannot be told"),
         (
-            ["--hours", "1", "world.actions_per_minute=16"],
-            r"world\.actions_per_minute=16\.0 is out of range",
+            ["--hours", "1", "synthetic.actions_per_minute=16"],
+            r"synthetic\.actions_per_minute=16\.0 is out of range",
         ),
-        (["--hours", "1", "--seed", "-1"], r"world\.seed=-1 is out of range"),
+        (["--hours", "1", "--seed", "-1"], r"synthetic\.seed=-1 is out of range"),
         (
             ["--hours", "1", "conf/tiny.yaml", "--tasks", "event_sequence"],
-            r"a story of world\.difficulty=easy has no material for event/event_seq",
+            r"a story of synthetic\.difficulty=easy has no material for event/event_seq",
         ),
     ],
 )

@@ -16,7 +16,7 @@ def config(toy: ToyProject) -> Config:
 
 
 def test_each_split_is_packed_beside_its_videos(config: Config) -> None:
-    folder = Path(config.world.folder)
+    folder = Path(config.synthetic.folder)
     for split, num_videos in (("train", 4), ("validation", 2)):
         shards = open_shards(folder / split / "shards")
         assert [video.key for video in shards.subjects] == [
@@ -25,11 +25,11 @@ def test_each_split_is_packed_beside_its_videos(config: Config) -> None:
         questions = json.loads((folder / split / "questions.json").read_text())
         assert sum(video.num_questions for video in shards.subjects) == len(questions)
         assert all(4 <= video.num_frames <= 6 for video in shards.subjects)
-        assert shards.indexes[0].settings["size_pixels"] == 64
+        assert shards.indexes[0].settings["image_size"] == 64
 
 
 def test_what_is_there_is_not_made_again(config: Config) -> None:
-    folder = Path(config.world.folder)
+    folder = Path(config.synthetic.folder)
     made = {
         path: path.stat().st_mtime_ns
         for path in folder.rglob("*")
@@ -46,7 +46,7 @@ def test_the_world_has_a_question_to_try(config: Config) -> None:
     record = next(
         record
         for record in json.loads(
-            (Path(config.world.folder) / "validation/questions.json").read_text()
+            (Path(config.synthetic.folder) / "validation/questions.json").read_text()
         )
         if record["video"] == Path(video).name and record["question"] == question
     )
@@ -57,7 +57,7 @@ def test_other_settings_are_refused_and_nothing_is_overwritten(toy: ToyProject) 
     with pytest.raises(
         SyntheticDataError, match=r"world\.json says that the videos there were made with"
     ):
-        build_and_pack(toy.config("none", "world.size_pixels=32"))
+        build_and_pack(toy.config("none", "synthetic.image_size=32"))
     with pytest.raises(
         ShardError, match="holds shards made from other files, questions or settings"
     ):

@@ -263,7 +263,7 @@ def test_a_killed_rendering_leaves_no_video(tmp_path: Path):
 
 
 def test_what_cannot_be_written_is_refused_by_name(tmp_path: Path):
-    with pytest.raises(SyntheticDataError, match=r"world\.size_pixels is 97"):
+    with pytest.raises(SyntheticDataError, match=r"synthetic\.image_size is 97"):
         render_story(generate_story(0, 10.0), tmp_path / "story.mp4", 97, RATE)
     with pytest.raises(SyntheticDataError, match=r"missing/story\.mp4 cannot be written"):
         render_story(generate_story(0, 10.0), tmp_path / "missing" / "story.mp4", SIZE, RATE)

@@ -156,7 +156,7 @@ def test_a_duration_that_holds_no_scene_is_refused(duration_seconds: float):
 def test_more_figures_than_shapes_and_colours_are_refused(num_actors: int):
     with pytest.raises(
         SyntheticDataError,
-        match=f"a story of {num_actors} figures .*world.num_actors has to be 1 to 36, .*6 shapes",
+        match=f"a story of {num_actors} figures .*synthetic.num_actors has to be 1 to 36, .*6 shapes",
     ):
         generate_story(0, 60.0, num_actors=num_actors)
     assert len(generate_story(0, 3600.0, num_actors=36).actors) > 30

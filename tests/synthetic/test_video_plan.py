@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import pytest
 
-from lit_hour.config.synthetic import WorldConfig
+from lit_hour.config.synthetic import SyntheticConfig
 from lit_hour.errors import SyntheticDataError
 from lit_hour.synthetic.questions.generate import generate_questions
 from lit_hour.synthetic.video_plan import (
@@ -12,15 +12,11 @@ from lit_hour.synthetic.video_plan import (
     plan_split,
 )
 
-SETTINGS = WorldConfig(
-    num_videos=3, num_validation_videos=2, num_hour_videos=0, duration_seconds=30.0
-)
+SETTINGS = SyntheticConfig(num_videos=3, num_val_videos=2, num_hour_videos=0, duration_seconds=30.0)
 
 
 def test_no_two_seeds_share_a_video():
-    worlds = [
-        replace(SETTINGS, num_videos=20, num_validation_videos=20, seed=seed) for seed in (0, 1, 2)
-    ]
+    worlds = [replace(SETTINGS, num_videos=20, num_val_videos=20, seed=seed) for seed in (0, 1, 2)]
     plans = [
         plan
         for world in worlds
@@ -48,11 +44,11 @@ def test_durations_are_the_set_one_give_or_take_a_third_and_hours_come_first():
 
 
 def test_a_world_without_videos_is_refused():
-    with pytest.raises(SyntheticDataError, match=r"world\.num_videos is 0"):
+    with pytest.raises(SyntheticDataError, match=r"synthetic\.num_videos is 0"):
         plan_split(replace(SETTINGS, num_videos=0), "train")
     with pytest.raises(
         SyntheticDataError,
-        match=r"world\.num_hour_videos is 3, but world\.num_validation_videos is 2",
+        match=r"synthetic\.num_hour_videos is 3, but synthetic\.num_val_videos is 2",
     ):
         plan_split(replace(SETTINGS, num_hour_videos=3), "validation")
 

@@ -234,7 +234,7 @@ def test_a_file_of_settings_gives_the_encoder_that_its_run_starts_from(
         main(
             [
                 *("encode", str(frames / "shards"), str(tmp_path / "out")),
-                *trained.project.argv("next", f"training.start_from={trained.run.path}"),
+                *trained.project.argv("next", f"training.init_from={trained.run.path}"),
             ]
         )
     assert contents(tmp_path / "out") == contents(features)
@@ -258,7 +258,7 @@ def test_a_file_of_settings_gives_the_encoder_that_its_run_starts_from(
             r"--checkpoint names a checkpoint of a run: give the run with --run",
         ),
         (
-            ["video.size_pixels=64", "video.min_frames=4", "video.max_frames=6"],
+            ["video.image_size=64", "video.min_frames=4", "video.max_frames=6"],
             {},
             "name no weights for the vision encoder",
         ),

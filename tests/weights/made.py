@@ -16,7 +16,7 @@ from lit_hour.weights.name_map import outline_published
 from lit_hour.weights.safetensors_writer import write_weights
 from tests.helpers.siglip_tower import SIGLIP
 
-TOWER_WORDS = (f"model.vision.name={SIGLIP.name}", "video.size_pixels=384")
+TOWER_WORDS = (f"model.vision.name={SIGLIP.name}", "video.image_size=384")
 SIGLIP_PREFIX = "model.vision_tower.vision_tower.vision_model."
 NUM_TOKENS, NUM_ROWS, DIM, VISION_DIM = 300, 320, 32, 24
 HOUR_LLAVA: dict[str, Any] = {

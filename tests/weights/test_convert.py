@@ -121,7 +121,7 @@ def test_a_converted_run_is_opened_with_the_weights_of_the_source(
     layer = f"{SIGLIP_PREFIX}encoder.layers.2.self_attn"
     joined = [weights[f"{layer}.{part}_proj.weight"].float() for part in ("q", "k", "v")]
     assert torch.equal(torch.cat(joined), state["vision.tower.trunk.blocks.2.attn.qkv.weight"])
-    assert session.config.model.memory.answer_spatial_forgetting == "random"
+    assert session.config.model.memaug.eval_spatial_forgetting == "random"
     assert session.config == load_config(run.config)
 
 
@@ -129,7 +129,7 @@ def test_a_checkpoint_of_training_becomes_a_published_model(run: RunDir, tmp_pat
     trained = RunDir(tmp_path / "trained")
     shutil.copytree(run.tokenizer, trained.tokenizer)
     trained.checkpoints.mkdir()
-    words = ["model.language.lora.rank=2", "model.language.tie_embeddings=true"]
+    words = ["model.llm.lora.rank=2", "model.llm.tie_word_embeddings=true"]
     config = load_config(run.checkpoints / "converted.yaml", words)
     torch.manual_seed(1)
     model = HourLLaVA(config, 0)
@@ -279,11 +279,11 @@ UNFIT = {
             architectures=["LlavaQwenForCausalLM"],
             mm_resampler_type=None,
         ),
-        r"is LLaVA-OneVision: it has no MemAug, .* training\.start_from=",
+        r"is LLaVA-OneVision: it has no MemAug, .* training\.init_from=",
     ),
     "plain language model": (
         lambda folder: config(folder, model_type="qwen2", architectures=["Qwen2ForCausalLM"]),
-        r"is a plain language model: start from it: .* model\.language\.folder=",
+        r"is a plain language model: start from it: .* model\.llm\.path=",
     ),
 }
 
@@ -380,7 +380,7 @@ def test_the_command_says_what_it_made_and_what_to_do_with_it(
     )
     assert (
         f"ask VIDEO.mp4 QUESTION --run {tmp_path}/run" in printed
-        and f"training.start_from={tmp_path}/run" in printed
+        and f"training.init_from={tmp_path}/run" in printed
     )
     main(["convert", str(tmp_path / "run"), str(tmp_path / "back"), "--checkpoint", "converted"])
     printed = capsys.readouterr().out

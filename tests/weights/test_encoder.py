@@ -27,7 +27,7 @@ def test_the_encoder_of_a_run_has_the_weights_of_its_checkpoint(trained: Trained
 def test_the_encoder_of_settings_has_the_weights_that_they_start_from(
     toy: ToyProject, trained: TrainedRun
 ) -> None:
-    config = config_for_new_run(toy.config("next", f"training.start_from={trained.run.path}"))
+    config = config_for_new_run(toy.config("next", f"training.init_from={trained.run.path}"))
     assert (
         load_encoder(config).digest()
         == load_encoder(trained.config, trained.run.checkpoint()).digest()
@@ -36,9 +36,9 @@ def test_the_encoder_of_settings_has_the_weights_that_they_start_from(
 
 def test_the_encoder_of_a_published_model(toy: ToyProject, tmp_path: Path) -> None:
     weights = write_hour_llava(tmp_path / "published")
-    words = (*TOWER_WORDS, "model.vision.layer=-2", "model.memory.num_layers=2")
+    words = (*TOWER_WORDS, "model.vision.layer=-2", "model.memaug.num_layers=2")
     config = config_for_new_run(
-        toy.config("next", f"training.start_from={tmp_path}/published", *words)
+        toy.config("next", f"training.init_from={tmp_path}/published", *words)
     )
     encoder = load_encoder(config)
     position = next(
@@ -59,10 +59,10 @@ def test_another_size_or_another_encoder_is_refused(toy: ToyProject, trained: Tr
     file = trained.run.checkpoint()
     with pytest.raises(
         ConfigError,
-        match=r"video\.size_pixels=32, but lit-hour-tiny takes 64: set video\.size_pixels=64",
+        match=r"video\.image_size=32, but lit-hour-tiny takes 64: set video\.image_size=64",
     ):
-        load_encoder(toy.config("none", "video.size_pixels=32"), file)
-    other = toy.config("none", "model.vision.name=ViT-B-32", "video.size_pixels=224")
+        load_encoder(toy.config("none", "video.image_size=32"), file)
+    other = toy.config("none", "model.vision.name=ViT-B-32", "video.image_size=224")
     with (
         torch.device("meta"),
         pytest.raises(

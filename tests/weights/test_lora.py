@@ -3,19 +3,19 @@ from pathlib import Path
 
 import torch
 
-from lit_hour.config.model import LanguageConfig, LoraConfig
+from lit_hour.config.model import LLMConfig, LoraConfig
 from lit_hour.model.language_model import LanguageModel
 from lit_hour.model.multimodal_inputs import LanguageInputs
 from lit_hour.weights.name_map import merge_adapters, plain_name
 from lit_hour.weights.reader import StoredWeights, load_into, shapes_of
 
-SIZES = LanguageConfig(
+SIZES = LLMConfig(
     hidden_size=32,
     num_layers=2,
     num_heads=4,
     num_key_value_heads=2,
     intermediate_size=48,
-    tie_embeddings=False,
+    tie_word_embeddings=False,
 )
 LORA = LoraConfig(rank=3, alpha=7.0)
 

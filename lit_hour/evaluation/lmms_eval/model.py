@@ -163,7 +163,8 @@ class LitHour(lmms):
         config = self.session.config
         if decoding.max_new_tokens is not None:
             config = replace(
-                config, answer=replace(config.answer, max_new_tokens=decoding.max_new_tokens)
+                config,
+                generation=replace(config.generation, max_new_tokens=decoding.max_new_tokens),
             )
         if prompt.system_prompt is not None:
             config = replace(config, text=replace(config.text, system_prompt=prompt.system_prompt))

@@ -61,8 +61,8 @@ def generate_closed_set_questions(
     """
     if strange := [task for task in tasks if task not in kinds]:
         raise SyntheticDataError(
-            f"a story of world.difficulty={story.difficulty} has no material for {strange[0]}: it is asked about for"
-            f" {', '.join(kinds)}; world.difficulty=full has material for every task"
+            f"a story of synthetic.difficulty={story.difficulty} has no material for {strange[0]}: it is asked about for"
+            f" {', '.join(kinds)}; synthetic.difficulty=full has material for every task"
         )
     random = Random(f"questions of story {story.seed}")
     facts = _choose(

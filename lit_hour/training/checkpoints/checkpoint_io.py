@@ -173,7 +173,7 @@ class ShardedCheckpointIO(AtomicCheckpointIO):
         outlines, read = open_pieces(place)
         checkpoint = read_checkpoint(place)
         weights = {name: read(name) for name in outlines if name.startswith(MODEL_PREFIX)}
-        if self._config.model.language.tie_embeddings:
+        if self._config.model.llm.tie_word_embeddings:
             weights[f"{MODEL_PREFIX}{OUTPUT_LAYER}"] = weights[f"{MODEL_PREFIX}{EMBEDDING}"]
         tensors = {
             name.removeprefix(OPTIMIZER_PREFIX): read(name)

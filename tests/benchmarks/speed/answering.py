@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from lit_hour.config.load import load_config
-from lit_hour.config.synthetic import WorldConfig
+from lit_hour.config.synthetic import SyntheticConfig
 from lit_hour.inference.predictor import Answer, VideoPredictor
 from lit_hour.inference.video_memory import VideoMemory
 from lit_hour.model.hour_llava import HourLLaVA
@@ -41,7 +41,7 @@ HOUR = 60
 NUM_ROUNDS = 2  # of the shorter videos; ten hours are read once
 NUM_QUESTIONS, NUM_LONG_QUESTIONS = 10, 3
 VIDEO_PIXELS, VIDEO_FRAMES_PER_SECOND = 256, 10
-SETTINGS = ("video.max_frames=36000", "answer.max_new_tokens=1")
+SETTINGS = ("video.max_frames=36000", "generation.max_new_tokens=1")
 QUESTIONS = tuple(
     f"What does the figure do after the door has opened for the {number}. time?"
     for number in range(1, 11)
@@ -78,12 +78,12 @@ class Asked:
 def of_tiny_model() -> Iterator[Outcome]:
     """All lengths from files, everything included."""
     config = load_config(CONFIGS / "tiny_model.yaml", SETTINGS)
-    torch.set_num_threads(config.training.cpu_threads)
+    torch.set_num_threads(config.training.num_threads)
     processor = Processor(train_byte_level_tokenizer([], 300), config.text)  # every byte is a token
     session = VideoPredictor(config, HourLLaVA(config, len(processor.tokenizer)), processor)
     with TemporaryDirectory() as folder:
         clip = Path(folder) / "clip.mp4"
-        story = generate_planned_story(VideoPlan("clip", 1, 60.0), WorldConfig())
+        story = generate_planned_story(VideoPlan("clip", 1, 60.0), SyntheticConfig())
         render_story(story, clip, VIDEO_PIXELS, VIDEO_FRAMES_PER_SECOND)
         found: dict[int, Asked] = {}
         for minutes in MINUTES:
@@ -103,13 +103,13 @@ def of_tiny_model() -> Iterator[Outcome]:
 def of_3b() -> Iterator[Outcome]:
     """An hour of frames, everything but decoding, and ten hours of features."""
     device = torch.device("cuda")
-    words = ["training.start_from=", "model.language.vocabulary_size=151936", *SETTINGS]
+    words = ["training.init_from=", "model.llm.vocab_size=151936", *SETTINGS]
     config = load_config(CONFIGS / "hour_llava_3b_s3.yaml", words)
     processor = Processor(train_byte_level_tokenizer([], 300), config.text)
     session = VideoPredictor(
         config, random_model(config, len(processor.tokenizer), device), processor
     )
-    size, vision = config.video.size_pixels, session.model.vision
+    size, vision = config.video.image_size, session.model.vision
     found: dict[int, Asked] = {}
     for minutes in MINUTES:
         num_frames = 60 * minutes

@@ -45,8 +45,8 @@ NUM_QUESTIONS = 4  # about each of two videos
 MLVU_ENDING = "\nOnly give the best option.\nBest option: ("  # of the task's post_prompt
 Asked = tuple[str, Question]  # the name of a video, and a question about it
 BABBLE = (
-    "model.language.initial_deviation=0.5",
-    "model.language.tie_embeddings=false",
+    "model.llm.initializer_range=0.5",
+    "model.llm.tie_word_embeddings=false",
     "training.max_steps=1",
 )
 
@@ -57,8 +57,8 @@ def run(toy: ToyProject) -> RunDir:
     toy.train(
         "random_run",
         *BABBLE,
-        "training.checkpoint_every_steps=1",
-        "training.validate_every_steps=1",
+        "training.save_every_n_steps=1",
+        "training.val_every_n_steps=1",
     )
     return toy.run_dir("random_run")
 
@@ -186,7 +186,7 @@ def start(folder: Path, run: RunDir, output: str, tasks: str, *more: str) -> sub
 @pytest.fixture(scope="module")
 def session(run: RunDir) -> VideoPredictor:
     return VideoPredictor.from_run(
-        run.path, "last", "cpu", ["answer.max_new_tokens=16"]
+        run.path, "last", "cpu", ["generation.max_new_tokens=16"]
     )  # as the task mlvu_dev has it
 
 

@@ -85,7 +85,7 @@ def test_the_script_makes_exactly_one_answer_true():
 def test_a_task_that_easy_stories_do_not_have_is_refused():
     with pytest.raises(
         SyntheticDataError,
-        match=r"world.difficulty=easy has no material for event/event_sequence: .*difficulty=full",
+        match=r"synthetic.difficulty=easy has no material for event/event_sequence: .*difficulty=full",
     ):
         generate_questions(STORIES[0], "video", ("event/event_sequence",))
     alone = generate_questions(STORIES[0], "video", ("scene/scene_recognition",))

@@ -87,6 +87,7 @@ def test_their_number_and_length_are_settings() -> None:
         )
         assert first.answer == last.answer == needle.background.pattern
     with pytest.raises(
-        SyntheticDataError, match=r"at least 22 s, for world\.num_needles of world\.needle_seconds"
+        SyntheticDataError,
+        match=r"at least 22 s, for synthetic\.num_needles of synthetic\.needle_seconds",
     ):
         generate_story(0, 21.0, "needles", num_needles=1, needle_seconds=12.0)
