@@ -161,7 +161,7 @@ def test_the_option_that_the_model_would_most_likely_name(
 @pytest.mark.parametrize("show", ["none", "first"])
 def test_baselines_by_a_setting(random_run: RunDir, world: Path, tmp_path: Path, show: str) -> None:
     main(["evaluate", BABBLE, *own(world, f"video.frames={show}"), "--run", str(random_run.path)])
-    folder = random_run.path / "evaluation" / f"own-{show}"
+    folder = random_run.path / "evaluation" / f"custom-{show}"
     report = read_report(folder / "report.json")
     assert (
         report.protocol["frames"]["show"] == show
@@ -260,7 +260,7 @@ def test_nothing_is_asked_again(
     random_run: RunDir, world: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     first = evaluate(random_run, tmp_path / "out", *own(world, "evaluation.limit=1"))
-    assert first.score.num_evaluated < first.score.num_questions and "num_videos=1" in next(
+    assert first.score.num_evaluated < first.score.num_questions and "limit=1" in next(
         iter(first.skipped.values())
     )
     second = evaluate(random_run, tmp_path / "out", *own(world))

@@ -52,7 +52,7 @@ def test_the_pieces_of_an_answer_are_its_text(
 
 def test_progress_is_told_after_each_chunk(predictor: VideoPredictor, video: Path) -> None:
     told: list[tuple[int, int]] = []
-    vision = replace(predictor.config.model.vision, chunk_frames=4)
+    vision = replace(predictor.config.model.vision, encode_batch_size=4)
     config = replace(predictor.config, model=replace(predictor.config.model, vision=vision))
     memory = VideoPredictor(config, predictor.model, predictor.processor).encode_video(
         video, lambda *counts: told.append(counts)
