@@ -141,7 +141,7 @@ def test_the_protocol_says_how_the_model_was_asked(
     random_run: RunDir, world: Path, tmp_path: Path
 ) -> None:
     protocol = evaluate(random_run, tmp_path / "out", *own(world, "evaluation.limit=1")).protocol
-    assert protocol["frames"]["max_frames"] == 6 and protocol["frames"]["show"] == "all"
+    assert protocol["frames"]["max_frames"] == 6 and protocol["frames"]["frames"] == "all"
     assert protocol["answers"]["max_new_tokens"] == 6 and protocol["computing"]["device"] == "cpu"
     assert len(protocol["checkpoint"]["SHA-256"]) == 64 and protocol["checkpoint"]["path"].endswith(
         "best.ckpt"
@@ -164,7 +164,7 @@ def test_baselines_by_a_setting(random_run: RunDir, world: Path, tmp_path: Path,
     folder = random_run.path / "evaluation" / f"custom-{show}"
     report = read_report(folder / "report.json")
     assert (
-        report.protocol["frames"]["show"] == show
+        report.protocol["frames"]["frames"] == show
         and report.score.num_evaluated == report.score.num_questions
     )
     assert len(list((folder / "frames").glob("*/*.jpg"))) == (2 if show == "first" else 0)
@@ -224,9 +224,9 @@ def test_two_reports_are_compared(
     assert (
         "points" in printed
         and "p = " in printed
-        and "differences of the protocols: frames.show\n" in printed
+        and "differences of the protocols: frames.frames\n" in printed
     )
-    assert "frames.show" in (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "frames.frames" in (tmp_path / "page.html").read_text(encoding="utf-8")
 
 
 # Stopped and gone on with
@@ -308,7 +308,7 @@ def test_missing_and_damaged_videos_make_a_score_on_a_part(
     words = (f"evaluation.questions={world}/questions.json", f"evaluation.videos={videos}")
     with pytest.raises(
         QuestionError,
-        match=rf"{num_first} questions cannot be asked.*max_skipped=0(.|\n)*{first.name}",
+        match=rf"{num_first} questions cannot be asked.*max_skipped_questions=0(.|\n)*{first.name}",
     ):
         evaluate(random_run, tmp_path / "out", *words)
     report = evaluate(

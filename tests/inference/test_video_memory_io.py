@@ -138,7 +138,7 @@ def changed(**video: Any) -> Config:
     ("config", "reason"),
     (
         (
-            changed(frames_per_second=2.0),
+            changed(fps=2.0),
             r"does not fit: video\.fps was 1\.0, is 2\.0\. Remember the video again",
         ),
         (
