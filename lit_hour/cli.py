@@ -429,7 +429,7 @@ def run_convert(arguments: argparse.Namespace) -> None:
     print(
         convert(
             arguments.source, arguments.target, arguments.settings, arguments.checkpoint
-        ).report()
+        ).to_text()
     )
 
 

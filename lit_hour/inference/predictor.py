@@ -46,8 +46,14 @@ from lit_hour.types import (
     Video,
     Visual,
 )
-from lit_hour.weights.name_map import may_lack_of
-from lit_hour.weights.reader import StoredWeights, check_fit, load_into, open_weights, shapes_of
+from lit_hour.weights.name_map import optional_weights
+from lit_hour.weights.reader import (
+    StoredWeights,
+    check_state_dict,
+    load_into,
+    open_weights,
+    shapes_of,
+)
 
 
 @dataclass(frozen=True)
@@ -400,6 +406,8 @@ def _load_weights(
         WeightsError: weights are missing, left over or of another shape.
     """
     origin = f"{weights.path}, with the settings beside it,"
-    check_fit(shapes_of(model.state_dict()), weights.shapes, origin, may_lack=may_lack_of(config))
+    check_state_dict(
+        shapes_of(model.state_dict()), weights.shapes, origin, optional=optional_weights(config)
+    )
     materialise(model, device)
     load_into(model, weights.tensors())

@@ -32,7 +32,7 @@ from lit_hour.io.file_lock import is_held, locked
 from lit_hour.model.vision_encoder import VisionEncoder
 from lit_hour.run_dir import RunDir
 from lit_hour.training.predict import assign_greedily, predict
-from lit_hour.weights.pretrained import config_for_new_run, load_encoder
+from lit_hour.weights.pretrained import config_for_new_run, load_vision_encoder
 
 RESUME_HINT = "The same command goes on with the videos that are missing"
 
@@ -67,7 +67,7 @@ def extract_features(
     videos = (
         VideoFiles(Path(source), questions, config) if questions else FrameShards(source, config)
     )
-    return extract_with(load_encoder(config, file), videos, target, config)
+    return extract_with(load_vision_encoder(config, file), videos, target, config)
 
 
 def extract_with(

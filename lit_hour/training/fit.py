@@ -39,7 +39,7 @@ from lit_hour.training.distributed import SHUTDOWN_SIGNAL, explain_crashes
 from lit_hour.training.module import HourLLaVAModule
 from lit_hour.training.parallelize import sharing
 from lit_hour.training.trainer_setup import hardware, precision_plugins
-from lit_hour.weights.pretrained import config_for_new_run, starting_tokenizer
+from lit_hour.weights.pretrained import config_for_new_run, pretrained_tokenizer
 
 BESIDE_THE_POINT = (  # what Lightning warns of here
     ".*your dataloader is not resumable",  # the data module is: it starts its loader at the right sample
@@ -175,7 +175,7 @@ def make_tokenizer(config: Config, run: RunDir) -> None:
 
     What is there already stays if it was made from the same: all ranks come here, one after the other.
     """
-    source = starting_tokenizer(config)
+    source = pretrained_tokenizer(config)
     origin = tokenizer_origin(config, source)
     with locked(run.path):
         note = run.tokenizer / ORIGIN

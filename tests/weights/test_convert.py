@@ -19,7 +19,7 @@ from lit_hour.model.hour_llava import HourLLaVA
 from lit_hour.run_dir import RunDir
 from lit_hour.text.tokenizer import train_byte_level_tokenizer
 from lit_hour.weights.convert import convert
-from lit_hour.weights.hf_config import read_published_config, settings_of
+from lit_hour.weights.hf_config import read_published_config, settings_from_hf
 from tests.helpers.toy_run import TrainedRun
 from tests.weights.made import (
     HOUR_LLAVA,
@@ -371,7 +371,7 @@ def test_the_command_says_what_it_made_and_what_to_do_with_it(
     main(["convert", str(made[0]), str(tmp_path / "run"), *TOWER_WORDS])
     printed = capsys.readouterr().out
     names = config_from_dict(
-        settings_of(read_published_config(made[0]), names_tower=True), "made", TOWER_WORDS
+        settings_from_hf(read_published_config(made[0]), names_tower=True), "made", TOWER_WORDS
     )
     assert f"{tmp_path}/run: {len(HourLLaVA(names, 0).state_dict())} weights, 0.00 GB" in printed
     assert (

@@ -15,8 +15,8 @@ from lit_hour.text.tokenizer import save_tokenizer, train_byte_level_tokenizer
 from lit_hour.weights.convert import convert
 from lit_hour.weights.pretrained import (
     config_for_new_run,
-    load_starting_weights,
-    starting_tokenizer,
+    load_pretrained_weights,
+    pretrained_tokenizer,
 )
 from tests.weights.made import (
     DIM,
@@ -67,7 +67,7 @@ def started(*words: str) -> tuple[Config, HourLLaVA]:
     config = config_for_new_run(load_config(None, [*WORDS, *words]))
     torch.manual_seed(1)
     model = HourLLaVA(config, 300)
-    load_starting_weights(model, config)
+    load_pretrained_weights(model, config)
     return config, model
 
 
@@ -106,7 +106,7 @@ def test_everything_comes_from_an_hour_llava(folders: Path, source: str) -> None
         "vision",
     )
     tokenizer = {"run": folders / "run/tokenizer", "hour_llava": folders / "hour_llava"}[source]
-    assert starting_tokenizer(config) == tokenizer and (tokenizer / "tokenizer.json").is_file()
+    assert pretrained_tokenizer(config) == tokenizer and (tokenizer / "tokenizer.json").is_file()
 
 
 def test_onevision_brings_everything_but_memaug(
@@ -133,11 +133,11 @@ def test_a_language_model_and_a_tower_bring_themselves(
     config, model = started(language)
     has_weights_of(model, weights, "language")
     assert (
-        starting_tokenizer(config) == folders / "qwen2"
+        pretrained_tokenizer(config) == folders / "qwen2"
     )  # a language model is used with its own words
     named = load_config(None, [language, f"text.tokenizer={folders}/run/tokenizer"])
-    assert starting_tokenizer(named) == folders / "run/tokenizer"
-    assert starting_tokenizer(load_config()) is None
+    assert pretrained_tokenizer(named) == folders / "run/tokenizer"
+    assert pretrained_tokenizer(load_config()) is None
     with caplog.at_level(logging.INFO, "lit_hour"):
         has_weights_of(started(language, tower)[1], weights, "language", "vision")
     assert "parts with random weights: frame_end, memory, projector" in caplog.messages

@@ -13,8 +13,8 @@ from lit_hour.config.schema import Config
 from lit_hour.errors import RunError, WeightsError
 from lit_hour.run_dir import RunDir
 from lit_hour.training.checkpoints.checkpoint_io import step_of_checkpoint
-from lit_hour.weights.name_map import may_lack_of
-from lit_hour.weights.reader import check_fit, open_weights, shapes_of
+from lit_hour.weights.name_map import optional_weights
+from lit_hour.weights.reader import check_state_dict, open_weights, shapes_of
 
 log = logging.getLogger("lit_hour")
 
@@ -130,11 +130,11 @@ def check_weights(model: nn.Module, checkpoint: Path, config: Config) -> None:
     origin = (
         f"{checkpoint} is not the one that {checkpoint.stem}.yaml belongs to, put that back: it"
     )
-    check_fit(
+    check_state_dict(
         shapes_of(model.state_dict()),
         open_weights(checkpoint).shapes,
         origin,
-        may_lack=may_lack_of(config),
+        optional=optional_weights(config),
     )
 
 
