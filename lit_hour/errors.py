@@ -41,7 +41,7 @@ class WeightsError(InputError):
 
 
 class SyntheticDataError(InputError):
-    """A story that cannot be told, or a folder that holds another world."""
+    """A story that cannot be generated, or a folder with videos of other settings."""
 
 
 class TeacherError(InputError):

@@ -291,4 +291,4 @@ class Repository:
         return len(self.timestamps)
 
 
-Thumbnail = tuple[float, bytes]  # a frame to look at: the second of the video, and the JPEG
+Picture = tuple[float, bytes]  # a frame to look at: the second of the video, and the JPEG

@@ -33,12 +33,12 @@ _PROCESSES = multiprocessing.get_context("forkserver")
 _PROCESSES.set_forkserver_preload([decoder.__name__])
 
 
-class DecodingCancelledError(Exception):
+class CancelledDecodingError(Exception):
     """Nobody wants the frames any more."""
 
 
 @dataclass(frozen=True)
-class VideoHeader:
+class Header:
     """What a file says about its video; `width` and `height` in pixels."""
 
     duration_seconds: float
@@ -46,12 +46,12 @@ class VideoHeader:
     height: int
 
 
-def start_forkserver() -> None:
+def warm_up() -> None:
     """Start the process that the others are forked from, which takes seconds, before somebody waits for it."""
     multiprocessing.forkserver.ensure_running()
 
 
-def check_video(path: Path, name: str, settings: ServerConfig) -> VideoHeader:
+def check_video(path: Path, name: str, settings: ServerConfig) -> Header:
     """Look at the header and the first frame of a file, and refuse what is no video or too large a one.
 
     Args:
@@ -61,12 +61,10 @@ def check_video(path: Path, name: str, settings: ServerConfig) -> VideoHeader:
         VideoError: it is no video that can be taken, with the reason.
     """
     limit_seconds, memory_bytes = settings.check_timeout_seconds, _memory_bytes(settings)
-    with _worker_process(decoder.check_video, path, limit_seconds, memory_bytes) as messages:
-        said = _WorkerChannel(messages, path, name, limit_seconds, memory_bytes, Event()).next(
-            "checked"
-        )
-    with _validated(name):
-        header = VideoHeader(
+    with _started(decoder.check, path, limit_seconds, memory_bytes) as messages:
+        said = _Apart(messages, path, name, limit_seconds, memory_bytes, Event()).next("checked")
+    with _understood(name):
+        header = Header(
             _positive(said["duration_seconds"]), int(said["width"]), int(said["height"])
         )
     if header.duration_seconds > settings.max_video_seconds:
@@ -82,7 +80,7 @@ def check_video(path: Path, name: str, settings: ServerConfig) -> VideoHeader:
     return header
 
 
-class SandboxedVideo:
+class DecodedApart:
     """A video whose sampled frames come from a process of its own, a chunk at a time.
 
     Attributes:
@@ -91,10 +89,10 @@ class SandboxedVideo:
         notes: what was warned of while the chunks were read.
     """
 
-    def __init__(self, apart: _WorkerChannel, video: VideoConfig, chunk_frames: int) -> None:
-        self._apart, self._size_pixels, self._chunk_frames = apart, video.image_size, chunk_frames
+    def __init__(self, apart: _Apart, video: VideoConfig, chunk_frames: int) -> None:
+        self._apart, self._size_pixels, self._chunk_frames = apart, video.size_pixels, chunk_frames
         said = apart.next("opened")
-        with _validated(apart.name):
+        with _understood(apart.name):
             self.num_frames, self.duration_seconds = (
                 int(said["num_frames"]),
                 _positive(said["duration_seconds"]),
@@ -103,7 +101,7 @@ class SandboxedVideo:
             raise VideoError(
                 f"{apart.name} has {self.num_frames} frames to look at, more than video.max_frames allows"
             )
-        self.warnings: list[str] = []
+        self.notes: list[str] = []
 
     def chunks(self) -> Iterator[Frames]:
         """The frames in order.
@@ -114,7 +112,7 @@ class SandboxedVideo:
         """
         num_read = 0
         while (said := self._apart.next("frames", "read"))["kind"] == "frames":
-            with _validated(self._apart.name):
+            with _understood(self._apart.name):
                 timestamps = torch.tensor(
                     said["timestamps"], dtype=torch.float32
                 ).flatten()  # (frames,)
@@ -133,20 +131,20 @@ class SandboxedVideo:
                 shape
             )  # (frames, 3, size, size)
             yield Frames(images, timestamps)
-        with _validated(self._apart.name):
+        with _understood(self._apart.name):
             self.duration_seconds = _positive(said["duration_seconds"])
-            self.warnings = [self._apart.call(str(note)) for note in said["notes"]]
+            self.notes = [self._apart.call(str(note)) for note in said["notes"]]
 
 
 @contextmanager
-def decode_in_sandbox(
+def decode_apart(
     path: Path,
     name: str,
     video: VideoConfig,
     chunk_frames: int,
     settings: ServerConfig,
     cancelled: Event,
-) -> Iterator[SandboxedVideo]:
+) -> Iterator[DecodedApart]:
     """Open a video in a process of its own, which ends with the block.
 
     Raises:
@@ -154,17 +152,15 @@ def decode_in_sandbox(
         CancelledDecodingError: `cancelled` was set meanwhile.
     """
     limit_seconds, memory_bytes = settings.decode_timeout_seconds, _memory_bytes(settings)
-    with _worker_process(
-        decoder.decode_video, path, video, chunk_frames, limit_seconds, memory_bytes
-    ) as messages:
-        yield SandboxedVideo(
-            _WorkerChannel(messages, path, name, limit_seconds, memory_bytes, cancelled),
+    with _started(decoder.read, path, video, chunk_frames, limit_seconds, memory_bytes) as messages:
+        yield DecodedApart(
+            _Apart(messages, path, name, limit_seconds, memory_bytes, cancelled),
             video,
             chunk_frames,
         )
 
 
-class _WorkerChannel:
+class _Apart:
     """The messages of a process, for which we wait so long and no longer."""
 
     def __init__(
@@ -187,7 +183,7 @@ class _WorkerChannel:
     def next(self, *kinds: str) -> dict[str, Any]:
         """The next message, which has to be of one of the kinds."""
         message = self.receive(MAX_MESSAGE_BYTES)
-        with _validated(self.name):
+        with _understood(self.name):
             said = json.loads(message)
             kind, reason = said["kind"], self.call(str(said.get("reason", "")))
         if kind == "refused":
@@ -208,7 +204,7 @@ class _WorkerChannel:
         started = time.monotonic()
         while not self._messages.poll(min(_POLL_SECONDS, max(self._left_seconds, 0.0))):
             if self._cancelled.is_set():
-                raise DecodingCancelledError
+                raise CancelledDecodingError
             if time.monotonic() - started > self._left_seconds:
                 raise VideoError(
                     f"{self.name} takes longer than {self._limit_seconds:g} s to decode; give a smaller file"
@@ -224,7 +220,7 @@ class _WorkerChannel:
 
 
 @contextmanager
-def _worker_process(run: Callable[..., None], *given: object) -> Iterator[Connection]:
+def _started(run: Callable[..., None], *given: object) -> Iterator[Connection]:
     ours, theirs = _PROCESSES.Pipe(duplex=False)
     process = _PROCESSES.Process(target=run, args=(theirs, *given), daemon=True)
     process.start()
@@ -239,7 +235,7 @@ def _worker_process(run: Callable[..., None], *given: object) -> Iterator[Connec
 
 
 def _memory_bytes(settings: ServerConfig) -> int:
-    return int(settings.decode_ram_gb * 1e9)
+    return int(settings.decode_memory_gigabytes * 1e9)
 
 
 def _positive(value: Any) -> float:
@@ -249,7 +245,7 @@ def _positive(value: Any) -> float:
 
 
 @contextmanager
-def _validated(name: str) -> Iterator[None]:
+def _understood(name: str) -> Iterator[None]:
     """What the process says is what it should say, or the video is refused."""
     try:
         yield

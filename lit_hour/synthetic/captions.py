@@ -1,4 +1,7 @@
-"""A `Story` in, what a perfect witness would say of it out: captions of clips, the list of events, and a summary."""
+"""Ground-truth texts of a story: a caption of a clip, the list of events, and a summary.
+
+The fields are those that a video-captioning teacher fills in `lit_hour.videomarathon`.
+"""
 
 from __future__ import annotations
 
@@ -11,21 +14,21 @@ from lit_hour.synthetic.questions.events import main_figure
 from lit_hour.synthetic.story import (
     CELL_NAMES,
     Action,
-    Actor,
     Appearance,
     Interval,
     Scene,
     Story,
     nearest_cell_name,
 )
-from lit_hour.synthetic.story_index import format_clock, format_duration, join_items
+from lit_hour.synthetic.story_index import format_duration, join_items
+from lit_hour.text.timestamp import format_timestamp
 
-NUM_KEY_EVENTS = 6  # of a summary, spread over the video
+NUM_KEY_EVENTS = 6  # in a summary, spread over the video
 
 
 @dataclass(frozen=True)
 class ClipCaption:
-    """What a clip shows, from six sides; times are those of the whole video."""
+    """A description of one clip under six aspects; times count from the start of the video."""
 
     start_seconds: float
     end_seconds: float
@@ -39,7 +42,7 @@ class ClipCaption:
 
 @dataclass(frozen=True)
 class StoryEvent:
-    """What one figure does in a row, deed by deed."""
+    """Consecutive actions of one figure."""
 
     start_seconds: float
     end_seconds: float
@@ -54,31 +57,29 @@ def describe_clip(story: Story, start: float, end: float) -> ClipCaption:
     """
     if not 0 <= start < end <= story.duration_seconds:
         raise SyntheticDataError(
-            f"there is no clip from {start} s to {end} s in a story of {story.duration_seconds:g} s:"
-            " it has to begin before it ends, and both inside the story"
+            f"Invalid clip from {start} s to {end} s. It must start before it ends, and lie within"
+            f" the story of {story.duration_seconds:g} s."
         )
-    scenes = [scene for scene in story.scenes if _shared(scene.interval, (start, end))]
-    stays = [
-        (scene, stay)
+    clip = start, end
+    scenes = [scene for scene in story.scenes if _overlap(scene.interval, clip)]
+    appearances = [
+        (scene, appearance)
         for scene in scenes
-        for stay in scene.appearances
-        if _shared(stay.interval, (start, end))
+        for appearance in scene.appearances
+        if _overlap(appearance.interval, clip)
     ]
-    deeds = [
-        deed for scene in scenes for deed in scene.actions if _shared(deed.interval, (start, end))
+    actions = [
+        action for scene in scenes for action in scene.actions if _overlap(action.interval, clip)
     ]
-    scene_text, object_text, action_text = (
-        _tell_scenes(scenes),
-        _tell_objects(scenes, stays),
-        _tell_actions(deeds),
-    )
+    positions = [_describe_position(*item, start, end) for item in appearances]
+    scene_text = _describe_scenes(scenes)
+    object_text = _describe_objects(scenes, [appearance for _, appearance in appearances])
+    action_text = _describe_actions(actions)
     return ClipCaption(
         start,
         end,
-        temporality=_tell_times(deeds, start, end),
-        spatiality=_sentence(
-            "; ".join(_tell_place(scene, stay, start, end) for scene, stay in stays)
-        ),
+        temporality=_describe_times(actions, start, end),
+        spatiality=_sentence("; ".join(positions)),
         object=object_text,
         action=action_text,
         scene=scene_text,
@@ -87,113 +88,102 @@ def describe_clip(story: Story, start: float, end: float) -> ClipCaption:
 
 
 def split_into_clips(story: Story, clip_seconds: float) -> list[Interval]:
-    """The story cut into clips of this duration; the last may be shorter."""
-    count = int(-(-story.duration_seconds // clip_seconds))
+    """Return the intervals of consecutive clips of the story; the last may be shorter."""
+    num_clips = ceil(story.duration_seconds / clip_seconds)
     return [
         (index * clip_seconds, min((index + 1) * clip_seconds, story.duration_seconds))
-        for index in range(count)
+        for index in range(num_clips)
     ]
 
 
 def list_events(story: Story) -> list[StoryEvent]:
-    """Deeds in a row of one figure in one scene make an event, in the order of time."""
-    found = []
+    """Return the events in time order: consecutive actions of one figure in one scene are one."""
+    events = []
     for scene in story.scenes:
-        for actor, run in groupby(scene.actions, key=lambda deed: deed.actor):
-            deeds = list(run)
-            text = _sentence(f"the {actor.name} {join_items([deed.predicate for deed in deeds])}")
-            found.append(StoryEvent(deeds[0].start_seconds, deeds[-1].end_seconds, text))
-    return found
+        for actor, run in groupby(scene.actions, key=lambda action: action.actor):
+            actions = list(run)
+            predicates = join_items([action.predicate for action in actions])
+            text = _sentence(f"the {actor.name} {predicates}")
+            events.append(StoryEvent(actions[0].start_seconds, actions[-1].end_seconds, text))
+    return events
 
 
 def summarize_story(story: Story) -> str:
-    """The whole video in a few sentences."""
-    first, last = story.scenes[0], story.scenes[-1]
-    names = [f"the {actor.name}" for actor in story.actors]
+    """Return a summary of the whole video in a few sentences."""
+    first, last = story.scenes[0].background.name, story.scenes[-1].background.name
+    names = join_items([f"the {actor.name}" for actor in story.actors])
     main = main_figure(story)
-    told = list_events(story)
-    spread = (
-        [told[index * len(told) // NUM_KEY_EVENTS] for index in range(NUM_KEY_EVENTS)]
-        if told
-        else []
-    )
-    key_events = " ".join(
-        f"From {format_clock(event.start_seconds)}, {_within(event.text)}"
-        for event in dict.fromkeys(spread)
-    )
-    many = f"{len(story.scenes)} scenes" if len(story.scenes) > 1 else "one scene"
-    return " ".join(
-        (
-            f"The video of {format_duration(story.duration_seconds)} has {many}.",
-            f"It begins on a {first.background.name} background and ends on a {last.background.name} one.",
-            f"It shows {join_items(names)}"
-            + (f"; the {main} is there for the longest time." if main else "."),
-            key_events,
-        )
-    ).strip()
+    longest = f"; the {main} is there for the longest time" if main else ""
+    num_scenes = f"{len(story.scenes)} scenes" if len(story.scenes) > 1 else "one scene"
+    events = list_events(story)
+    key_events = [
+        events[index * len(events) // NUM_KEY_EVENTS] for index in range(NUM_KEY_EVENTS) if events
+    ]
+    sentences = [
+        f"The video of {format_duration(story.duration_seconds)} has {num_scenes}.",
+        f"It begins on a {first} background and ends on a {last} one.",
+        f"It shows {names}{longest}.",
+    ]
+    for event in dict.fromkeys(key_events):
+        text = event.text[:1].lower() + event.text[1:]
+        sentences.append(f"From {format_timestamp(event.start_seconds)}, {text}")
+    return " ".join(sentences)
 
 
-def _tell_times(deeds: list[Action], start: float, end: float) -> str:
-    told = [
-        f"{deed.clause} from {format_clock(deed.start_seconds)} to {format_clock(deed.end_seconds)}"
-        for deed in deeds
+def _describe_times(actions: list[Action], start: float, end: float) -> str:
+    texts = [
+        f"{action.clause} from {format_timestamp(action.start_seconds)}"
+        f" to {format_timestamp(action.end_seconds)}"
+        for action in actions
     ]
     return _sentence(
         f"the clip lasts {format_duration(end - start)}: "
-        + (", then ".join(told) or "nothing happens")
+        + (", then ".join(texts) or "nothing happens")
     )
 
 
-def _tell_place(scene: Scene, stay: Appearance, start: float, end: float) -> str:
-    """Where a figure is while nothing happens, as near as possible to the middle of the time for which the clip has it."""
-    first, last = max(start, stay.start_seconds), min(end, stay.end_seconds)
+def _describe_position(scene: Scene, appearance: Appearance, start: float, end: float) -> str:
+    """Describe where a figure stands, at a second without an action near the middle of the clip."""
+    first = max(start, appearance.start_seconds)
+    last = min(end, appearance.end_seconds)
     middle = (first + last) / 2
-    seconds = [first, *range(ceil(first), ceil(last))]
-    moment = min(seconds, key=lambda each: (scene.action_at(each) is not None, abs(each - middle)))
-    place = nearest_cell_name(stay.position_at(moment))
-    kinds = [prop.kind for prop in scene.props if CELL_NAMES[prop.cell] == place]
-    where = (
-        f"behind the {kinds[0]} in the {place}"
-        if stay.is_hidden_at(moment) and kinds
-        else f"in the {place}"
+    moment = min(
+        [first, *range(ceil(first), ceil(last))],
+        key=lambda seconds: (scene.action_at(seconds) is not None, abs(seconds - middle)),
     )
-    return f"at {format_clock(moment)} the {stay.actor.name} is {where}"
+    cell_name = nearest_cell_name(appearance.position_at(moment))
+    props = [prop.kind for prop in scene.props if CELL_NAMES[prop.cell] == cell_name]
+    behind = f"behind the {props[0]} " if appearance.is_hidden_at(moment) and props else ""
+    return (
+        f"at {format_timestamp(moment)} the {appearance.actor.name} is {behind}in the {cell_name}"
+    )
 
 
-def _tell_objects(scenes: list[Scene], stays: list[tuple[Scene, Appearance]]) -> str:
-    actors: list[Actor] = list(dict.fromkeys(stay.actor for _, stay in stays))
+def _describe_objects(scenes: list[Scene], appearances: list[Appearance]) -> str:
+    actors = list(dict.fromkeys(appearance.actor for appearance in appearances))
     props = list(dict.fromkeys(prop.kind for scene in scenes for prop in scene.props))
-    figures = (
-        join_items([f"a {actor.size_word} {actor.name}" for actor in actors])
-        if actors
-        else "nobody"
-    )
-    return _sentence(
-        f"the clip shows {figures}" + (f", and a {' and a '.join(props)}" if props else "")
-    )
+    figures = [f"a {actor.size_word} {actor.name}" for actor in actors]
+    prop_text = f", and a {' and a '.join(props)}" if props else ""
+    return _sentence(f"the clip shows {join_items(figures) if figures else 'nobody'}{prop_text}")
 
 
-def _tell_actions(deeds: list[Action]) -> str:
-    return _sentence(
-        ", ".join(dict.fromkeys(deed.clause for deed in deeds)) or "nobody does anything"
-    )
+def _describe_actions(actions: list[Action]) -> str:
+    clauses = dict.fromkeys(action.clause for action in actions)
+    return _sentence(", ".join(clauses) or "nobody does anything")
 
 
-def _tell_scenes(scenes: list[Scene]) -> str:
+def _describe_scenes(scenes: list[Scene]) -> str:
     first, *others = scenes
     changes = "".join(
-        f", from {format_clock(scene.start_seconds)} on {scene.background.name}" for scene in others
+        f", from {format_timestamp(scene.start_seconds)} on {scene.background.name}"
+        for scene in others
     )
     return _sentence(f"the background is {first.background.name}{changes}")
 
 
-def _shared(one: Interval, other: Interval) -> bool:
+def _overlap(one: Interval, other: Interval) -> bool:
     return max(one[0], other[0]) < min(one[1], other[1])
 
 
-def _sentence(words: str) -> str:
-    return f"{words[:1].upper()}{words[1:]}." if words else ""
-
-
-def _within(sentence: str) -> str:
-    return sentence[:1].lower() + sentence[1:]
+def _sentence(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:]}." if text else ""

@@ -1,9 +1,8 @@
-"""Where the figures of a scene are at one moment: who is there, who is hidden, what is free, which ways are clear.
+"""Simulate one scene at random: which figure does what and when, and the paths that they take.
 
-The figures, props and times of one scene in, the `Scene` out: who does what when, and the path that it takes.
-
-One deed at a time, on whole seconds. A figure stands in one of nine places between its deeds, and never passes another
-figure or a prop so closely that it seemed to touch it or to hide.
+`simulate_scene` returns the finished `Scene`. Actions never overlap and start and end on whole
+seconds. Between actions a figure stands in one of nine cells, and its path keeps so far from other
+figures and props that it never seems to touch them or to hide.
 """
 
 from __future__ import annotations
@@ -31,141 +30,129 @@ from lit_hour.synthetic.story import (
     cell_center,
 )
 
-LEAST_DISTANCE = 0.29  # of a path from the middle of a figure or a prop that it passes: two large figures do not touch
-PAST_THE_EDGE = 0.2  # how far outside the frame a figure is when it begins to come in
+CLEARANCE = 0.29  # least distance of a path from the centers of other figures and props
+OUTSIDE_DISTANCE = 0.2  # of a figure's center from the frame's edge when it starts to enter
+SHORTEST_ACTION_SECONDS = 3  # visible at one frame per second, and long enough for one blink
+LONGEST_ACTION_SECONDS = 8
+TOUCH_DISTANCE = 0.85  # of the sum of the radii: most shapes are narrower than a circle
+TOUCH_TURN = 0.45  # fraction of a touch after which the figure has arrived; it leaves as late
+PUSH_DONE = 0.75  # fraction of a push after which the pushed figure rests
+COME_OUT_PROBABILITY = 0.4  # per slot, if figures do not hide until the end of the scene
+
+Path = list[tuple[float, float, float]]  # (seconds, x, y)
 
 
 @dataclass
 class OpenAppearance:
-    """A stay that is not over yet: since when, in which of the places, and the path up to now."""
+    """The appearance of a figure that is still in the scene: its cell, and its path so far."""
 
     start_seconds: float
     cell: Cell
-    path: list[tuple[float, float, float]]
-    hidden: list[Interval] = field(default_factory=list)
+    path: Path
+    hidden_intervals: list[Interval] = field(default_factory=list)
     hidden_since: float | None = None
 
 
 class Layout:
-    """Nine places, some of them with a prop, and the figures that are present."""
+    """State of the nine cells: the props, the figures that are present, finished appearances."""
 
     def __init__(self, props: tuple[Prop, ...]) -> None:
-        self.kind_of_cell = {prop.cell: prop.kind for prop in props}
+        self.prop_kinds = {prop.cell: prop.kind for prop in props}
         self.present: dict[Actor, OpenAppearance] = {}
-        self.stays: list[Appearance] = []
+        self.finished: list[Appearance] = []
 
     @property
     def visible(self) -> list[Actor]:
-        """Who is present and not behind a prop."""
-        return [actor for actor, presence in self.present.items() if presence.hidden_since is None]
+        """The figures that are present and not behind a prop."""
+        return [actor for actor, state in self.present.items() if state.hidden_since is None]
 
     @property
     def hidden(self) -> list[Actor]:
-        """Who is behind a prop."""
-        return [
-            actor for actor, presence in self.present.items() if presence.hidden_since is not None
-        ]
+        """The figures behind a prop."""
+        return [actor for actor, state in self.present.items() if state.hidden_since is not None]
 
     @property
     def free_cells(self) -> list[Cell]:
-        """The places with neither a figure nor a prop."""
-        taken = {presence.cell for presence in self.present.values()} | self.kind_of_cell.keys()
-        return [cell for cell in CELL_NAMES if cell not in taken]
+        """The cells without a figure or a prop."""
+        occupied = {state.cell for state in self.present.values()} | self.prop_kinds.keys()
+        return [cell for cell in CELL_NAMES if cell not in occupied]
 
-    def point(self, actor: Actor) -> Point:
-        """Where a figure stands."""
+    def position(self, actor: Actor) -> Point:
+        """Return the position of a figure."""
         return cell_center(self.present[actor].cell)
 
-    def walk(self, actor: Actor, start: float, end: float, cell: Cell) -> None:
-        """Let it go straight to a place."""
-        self.follow(actor, [(start, *self.point(actor)), (end, *cell_center(cell))], cell)
+    def move(self, actor: Actor, start: float, end: float, cell: Cell) -> None:
+        """Move a figure on a straight line to a cell."""
+        path = [(start, *self.position(actor)), (end, *cell_center(cell))]
+        self.follow_path(actor, path, cell)
 
-    def follow(self, actor: Actor, path: list[tuple[float, float, float]], cell: Cell) -> None:
-        """Let it take a path that ends in a place."""
+    def follow_path(self, actor: Actor, path: Path, cell: Cell) -> None:
+        """Move a figure along a path that ends in a cell."""
         self.present[actor].path += path
         self.present[actor].cell = cell
 
     def hide(self, actor: Actor, seconds: float) -> None:
-        """From now on it is behind the prop of its place."""
+        """Hide a figure behind the prop of its cell."""
         self.present[actor].hidden_since = seconds
 
     def reveal(self, actor: Actor, seconds: float) -> None:
-        """It is no longer behind a prop."""
-        presence = self.present[actor]
-        if presence.hidden_since is not None:
-            presence.hidden.append((presence.hidden_since, seconds))
-            presence.hidden_since = None
+        """End the hiding of a figure, if it is hidden."""
+        state = self.present[actor]
+        if state.hidden_since is not None:
+            state.hidden_intervals.append((state.hidden_since, seconds))
+            state.hidden_since = None
 
     def remove(self, actor: Actor, seconds: float) -> None:
-        """Its stay is over."""
+        """End the appearance of a figure."""
         self.reveal(actor, seconds)
-        presence = self.present.pop(actor)
-        self.stays.append(
-            Appearance(
-                actor, presence.start_seconds, seconds, tuple(presence.path), tuple(presence.hidden)
-            )
+        state = self.present.pop(actor)
+        hidden_intervals = tuple(state.hidden_intervals)
+        self.finished.append(
+            Appearance(actor, state.start_seconds, seconds, tuple(state.path), hidden_intervals)
         )
 
     def is_clear(
         self, start: Point, end: Point, moving: set[Actor], goal: Cell | None = None
     ) -> bool:
-        """Whether a straight path passes nobody but those who move, and no prop but the one in the place `goal`."""
+        """Return whether a straight path keeps its distance from all figures and props.
+
+        Args:
+            start: first point of the path.
+            end: last point of the path.
+            moving: figures that may be close to it.
+            goal: cell whose prop may be close to it; None for no cell.
+        """
         cells = {
-            presence.cell for actor, presence in self.present.items() if actor not in moving
-        } | self.kind_of_cell.keys()
+            state.cell for actor, state in self.present.items() if actor not in moving
+        } | self.prop_kinds.keys()
         return all(
-            _distance(cell_center(cell), start, end) >= LEAST_DISTANCE
+            _distance_to_segment(cell_center(cell), start, end) >= CLEARANCE
             for cell in cells
             if cell != goal
         )
 
 
-def outside(cell: Cell, side: str) -> Point:
-    """Where a figure is that has gone out of the frame from a place straight to a side."""
-    across, down = SIDES[side]
-    x, y = cell_center(cell)
-    edge = {-1: -PAST_THE_EDGE, 1: 1 + PAST_THE_EDGE}
-    return edge.get(across, x), edge.get(down, y)
-
-
-def _distance(point: Point, start: Point, end: Point) -> float:
-    """How far a point is from a straight line between two others."""
-    along = end[0] - start[0], end[1] - start[1]
-    share = (point[0] - start[0]) * along[0] + (point[1] - start[1]) * along[1]
-    share = min(1.0, max(0.0, share / (along[0] ** 2 + along[1] ** 2)))
-    return math.dist(point, (start[0] + share * along[0], start[1] + share * along[1]))
-
-
-SHORTEST_DEED_SECONDS, LONGEST_DEED_SECONDS = (
-    3,
-    8,
-)  # seen at one frame per second, and long enough for a blink
-REACH_OF_TOUCH = 0.85  # of the two radii: figures that touch overlap a little, as most shapes are narrower than a circle
-TURN_BACK, PUSHED = 0.45, 0.75  # share of a deed after which a touch goes back, or a push is done
-COMES_OUT_SOON = 0.4  # chance in each slot, for those that do not wait until the scene ends
-
-
 @dataclass(frozen=True)
 class Pace:
-    """How long deeds take, and how soon one follows another, in seconds."""
+    """Distribution of the durations of actions and of the time between their starts."""
 
     slot_seconds: float
 
     @classmethod
     def of(cls, actions_per_minute: float) -> Pace:
-        """The pace that has so many deeds in a minute."""
+        """Return the pace with so many actions per minute."""
         return cls(60.0 / actions_per_minute)
 
     def draw(self, random: Random) -> tuple[int, int]:
-        """How long a deed takes, and how long until the next one may begin: at least a second later."""
-        longest = max(
-            SHORTEST_DEED_SECONDS, min(LONGEST_DEED_SECONDS, int(0.75 * self.slot_seconds))
-        )
-        deed = random.randint(SHORTEST_DEED_SECONDS, longest)
-        slot = random.randint(
-            math.floor(0.8 * self.slot_seconds), math.ceil(1.2 * self.slot_seconds)
-        )
-        return deed, max(deed + 1, slot)
+        """Draw the duration of an action and the time until the next may start, in seconds.
+
+        At least one second without an action follows.
+        """
+        slot = self.slot_seconds
+        longest = min(LONGEST_ACTION_SECONDS, int(0.75 * slot))
+        duration = random.randint(SHORTEST_ACTION_SECONDS, max(SHORTEST_ACTION_SECONDS, longest))
+        until_next = random.randint(math.floor(0.8 * slot), math.ceil(1.2 * slot))
+        return duration, max(duration + 1, until_next)
 
 
 def simulate_scene(
@@ -174,33 +161,39 @@ def simulate_scene(
     background: Background,
     props: tuple[Prop, ...],
     cast: list[Actor],
-    seen: set[Actor],
+    known: set[Actor],
     pace: Pace,
 ) -> Scene:
-    """Play one scene.
+    """Simulate one scene.
 
     Args:
-        cast: who is there from the start (the first one or two) or comes in later.
-        seen: who was seen in an earlier scene, and therefore returns where others enter.
+        random: the source of every choice.
+        interval: start and end of the scene, in seconds.
+        background: its background.
+        props: two things to hide behind.
+        cast: the figures; the first one or two are present from the start.
+        known: figures of earlier scenes, for which the verb is "returns" instead of "enters".
+        pace: of its actions.
     """
     start, end = interval
-    stage = _SceneSimulator(random, start, props, cast, seen)
-    seconds = start + 1  # everyone stands for a moment
+    simulator = _SceneSimulator(random, start, props, cast, known)
+    seconds = start + 1  # nothing happens in the first second
     while True:
-        deed_seconds, slot_seconds = pace.draw(random)
-        if seconds + deed_seconds >= end:
+        duration, until_next = pace.draw(random)
+        if seconds + duration >= end:
             break
-        is_last = seconds + slot_seconds + pace.slot_seconds + SHORTEST_DEED_SECONDS >= end
-        stage.act(seconds, seconds + deed_seconds, is_last)
-        seconds += slot_seconds
-    for actor in list(stage.floor.present):
-        stage.floor.remove(actor, end)
-    stays = sorted(stage.floor.stays, key=lambda stay: stay.start_seconds)
-    return Scene(start, end, background, props, tuple(stays), tuple(stage.deeds))
+        is_last = seconds + until_next + pace.slot_seconds + SHORTEST_ACTION_SECONDS >= end
+        simulator.add_action(seconds, seconds + duration, is_last)
+        seconds += until_next
+    layout = simulator.layout
+    for actor in list(layout.present):
+        layout.remove(actor, end)
+    appearances = sorted(layout.finished, key=lambda appearance: appearance.start_seconds)
+    return Scene(start, end, background, props, tuple(appearances), tuple(simulator.actions))
 
 
 class _SceneSimulator:
-    """Where everyone is at one moment of the scene, and what has been done up to it."""
+    """State of a scene while its actions are added one after the other."""
 
     def __init__(
         self,
@@ -208,176 +201,195 @@ class _SceneSimulator:
         start: float,
         props: tuple[Prop, ...],
         cast: list[Actor],
-        seen: set[Actor],
+        known: set[Actor],
     ) -> None:
         self.random = random
-        self.floor = Layout(props)
-        self.deeds: list[Action] = []
-        self.seen = set(seen)
-        self.hides_long = (
-            random.random() < 0.5
-        )  # whether one who hides stays there as long as the scene allows
-        num_there = min(len(cast), random.randint(1, 2))
-        self.waiting = cast[num_there:]
-        for actor in cast[:num_there]:
-            cell = random.choice(self.floor.free_cells)
-            self._add(actor, start, cell, [(start, *cell_center(cell))])
+        self.layout = Layout(props)
+        self.actions: list[Action] = []
+        self.known = set(known)
+        self.hides_until_end = random.random() < 0.5
+        num_present = min(len(cast), random.randint(1, 2))
+        self.absent = cast[num_present:]
+        for actor in cast[:num_present]:
+            cell = random.choice(self.layout.free_cells)
+            self._add_actor(actor, start, cell, [(start, *cell_center(cell))])
 
-    def act(self, start: float, end: float, is_last: bool) -> None:
-        """Let one figure do something between these times, if anything is possible; `is_last`: there is no slot after it."""
-        is_soon = not self.hides_long and self.random.random() < COMES_OUT_SOON
-        if self.floor.hidden and (is_last or is_soon or not self.floor.visible):
-            self._come_out(start, end)
+    def add_action(self, start: float, end: float, is_last: bool) -> None:
+        """Add one action between two times if any is possible; `is_last` in the last slot."""
+        may_come_out = not self.hides_until_end and self.random.random() < COME_OUT_PROBABILITY
+        if self.layout.hidden and (is_last or may_come_out or not self.layout.visible):
+            self._add_come_out(start, end)
             return
-        ways: list[tuple[float, Callable[[float, float], bool]]] = [
-            (12, self._act_alone),
-            (6, self._meet),
-            (4, self._enter),
+        candidates: list[tuple[float, Callable[[float, float], bool]]] = [
+            (12, self._add_solo),
+            (6, self._add_meeting),
+            (4, self._add_enter),
+            (1, self._add_leave),
         ]
-        ways.append((1, self._leave))
-        if not is_last and not self.floor.hidden:
-            ways.append((3, self._hide))
-        while ways:
-            index = self.random.choices(range(len(ways)), weights=[weight for weight, _ in ways])[0]
-            if ways.pop(index)[1](start, end):
+        if not is_last and not self.layout.hidden:
+            candidates.append((3, self._add_hide))
+        while candidates:
+            weights = [weight for weight, _ in candidates]
+            index = self.random.choices(range(len(candidates)), weights=weights)[0]
+            _, add_candidate = candidates.pop(index)
+            if add_candidate(start, end):
                 return
 
-    # What can be done: each returns whether it was possible, and then it is done
+    # The methods below add an action if the layout allows it, and return whether they did.
 
-    def _act_alone(self, start: float, end: float) -> bool:
-        actor, action = self._draw_visible(), self.random.choice(SOLO_VERBS)
+    def _add_solo(self, start: float, end: float) -> bool:
+        actor, verb = self._draw_visible(), self.random.choice(SOLO_VERBS)
         if actor is None:
             return False
-        if action in MOVE_DIRECTIONS:
-            cell = self._draw_move(actor, MOVE_DIRECTIONS[action])
+        if verb in MOVE_DIRECTIONS:
+            cell = self._draw_move(actor, MOVE_DIRECTIONS[verb])
             if cell is None:
                 return False
-            self.floor.walk(actor, start, end, cell)
-        self.deeds.append(Action(actor, action, start, end))
+            self.layout.move(actor, start, end, cell)
+        self.actions.append(Action(actor, verb, start, end))
         return True
 
-    def _meet(self, start: float, end: float) -> bool:
-        """A push, if two stand in a row or a column with a free place beyond; or else a touch."""
-        visible = self.floor.visible
-        pairs = self.random.sample(
-            list(permutations(visible, 2)), len(visible) * (len(visible) - 1)
+    def _add_meeting(self, start: float, end: float) -> bool:
+        """Add a push if a pair of figures allows one, else a touch."""
+        visible = self.layout.visible
+        num_pairs = len(visible) * (len(visible) - 1)
+        pairs = self.random.sample(list(permutations(visible, 2)), num_pairs)
+        return any(
+            add_pair(start, end, *pair)
+            for add_pair in (self._add_push, self._add_touch)
+            for pair in pairs
         )
-        return any(way(start, end, *pair) for way in (self._push, self._touch) for pair in pairs)
 
-    def _touch(self, start: float, end: float, actor: Actor, partner: Actor) -> bool:
-        here, there = self.floor.point(actor), self.floor.point(partner)
-        if not self.floor.is_clear(here, there, {actor, partner}):
+    def _add_touch(self, start: float, end: float, actor: Actor, partner: Actor) -> bool:
+        here, there = self.layout.position(actor), self.layout.position(partner)
+        if not self.layout.is_clear(here, there, {actor, partner}):
             return False
-        share = 1 - _reach(actor, partner) / math.dist(here, there)
+        share = 1 - _touch_distance(actor, partner) / math.dist(here, there)
         contact = here[0] + (there[0] - here[0]) * share, here[1] + (there[1] - here[1]) * share
-        turn, back = start + TURN_BACK * (end - start), end - TURN_BACK * (end - start)
-        path = [(start, *here), (turn, *contact), (back, *contact), (end, *here)]
-        self.floor.follow(actor, path, self.floor.present[actor].cell)
-        self.deeds.append(Action(actor, "touches", start, end, partner.name))
+        arrival = start + TOUCH_TURN * (end - start)
+        departure = end - TOUCH_TURN * (end - start)
+        path = [(start, *here), (arrival, *contact), (departure, *contact), (end, *here)]
+        self.layout.follow_path(actor, path, self.layout.present[actor].cell)
+        self.actions.append(Action(actor, "touches", start, end, partner.name))
         return True
 
-    def _push(self, start: float, end: float, actor: Actor, partner: Actor) -> bool:
-        """Along a row or a column: the partner goes one place farther, and the actor steps back to where that one was."""
-        cell, next_cell = self.floor.present[actor].cell, self.floor.present[partner].cell
+    def _add_push(self, start: float, end: float, actor: Actor, partner: Actor) -> bool:
+        """Push a figure one cell farther in a row or column; the actor stops in its former cell."""
+        layout = self.layout
+        cell, next_cell = layout.present[actor].cell, layout.present[partner].cell
         if (cell[0] == next_cell[0]) == (cell[1] == next_cell[1]):
             return False
         across, down = _sign(next_cell[0] - cell[0]), _sign(next_cell[1] - cell[1])
         goal = next_cell[0] + across, next_cell[1] + down
-        here, there = cell_center(cell), cell_center(next_cell)
-        if goal not in self.floor.free_cells or not self.floor.is_clear(
-            here, cell_center(goal), {actor, partner}
-        ):
+        if goal not in layout.free_cells:
             return False
-        beyond, reach = cell_center(goal), _reach(actor, partner)
-        farthest = beyond[0] - across * reach, beyond[1] - down * reach
-        done = start + PUSHED * (end - start)
-        met = start + (done - start) * (math.dist(here, there) - reach) / math.dist(here, farthest)
-        self.floor.follow(actor, [(start, *here), (done, *farthest), (end, *there)], next_cell)
-        self.floor.follow(partner, [(met, *there), (done, *beyond)], goal)
-        self.deeds.append(Action(actor, "pushes", start, end, partner.name))
+        here, there, beyond = cell_center(cell), cell_center(next_cell), cell_center(goal)
+        if not layout.is_clear(here, beyond, {actor, partner}):
+            return False
+        distance = _touch_distance(actor, partner)
+        farthest = beyond[0] - across * distance, beyond[1] - down * distance
+        done = start + PUSH_DONE * (end - start)
+        share = (math.dist(here, there) - distance) / math.dist(here, farthest)
+        contact = start + (done - start) * share
+        layout.follow_path(actor, [(start, *here), (done, *farthest), (end, *there)], next_cell)
+        layout.follow_path(partner, [(contact, *there), (done, *beyond)], goal)
+        self.actions.append(Action(actor, "pushes", start, end, partner.name))
         return True
 
-    def _hide(self, start: float, end: float) -> bool:
+    def _add_hide(self, start: float, end: float) -> bool:
         actor = self._draw_visible()
-        cell = self.random.choice(list(self.floor.kind_of_cell))
-        if actor is None or not self.floor.is_clear(
-            self.floor.point(actor), cell_center(cell), {actor}, cell
-        ):
+        cell = self.random.choice(list(self.layout.prop_kinds))
+        if actor is None:
             return False
-        self.floor.walk(actor, start, end, cell)
-        self.floor.hide(actor, end)
-        self.deeds.append(Action(actor, "hides", start, end, self.floor.kind_of_cell[cell]))
+        here = self.layout.position(actor)
+        if not self.layout.is_clear(here, cell_center(cell), {actor}, cell):
+            return False
+        self.layout.move(actor, start, end, cell)
+        self.layout.hide(actor, end)
+        self.actions.append(Action(actor, "hides", start, end, self.layout.prop_kinds[cell]))
         return True
 
-    def _come_out(self, start: float, end: float) -> None:
-        """To a place that can be reached; when there is none, it stays where it is for now."""
-        actor = self.floor.hidden[0]
-        behind = self.floor.present[actor].cell
+    def _add_come_out(self, start: float, end: float) -> None:
+        """Let the first hidden figure come out to a cell that it can reach, if there is one."""
+        actor = self.layout.hidden[0]
+        behind = self.layout.present[actor].cell
         here = cell_center(behind)
         cells = [
             cell
-            for cell in self.floor.free_cells
-            if self.floor.is_clear(here, cell_center(cell), {actor}, behind)
+            for cell in self.layout.free_cells
+            if self.layout.is_clear(here, cell_center(cell), {actor}, behind)
         ]
         if cells:
-            self.floor.reveal(actor, start)
-            self.floor.walk(actor, start, end, self.random.choice(cells))
-            self.deeds.append(
-                Action(actor, "comes out", start, end, self.floor.kind_of_cell[behind])
-            )
+            self.layout.reveal(actor, start)
+            self.layout.move(actor, start, end, self.random.choice(cells))
+            prop_kind = self.layout.prop_kinds[behind]
+            self.actions.append(Action(actor, "comes out", start, end, prop_kind))
 
-    def _enter(self, start: float, end: float) -> bool:
-        cell, side = self.random.choice(self.floor.free_cells), self.random.choice(list(SIDES))
-        if not self.waiting or not self.floor.is_clear(
-            outside(cell, side), cell_center(cell), set()
-        ):
+    def _add_enter(self, start: float, end: float) -> bool:
+        cell, side = self.random.choice(self.layout.free_cells), self.random.choice(list(SIDES))
+        here, there = outside_point(cell, side), cell_center(cell)
+        if not self.absent or not self.layout.is_clear(here, there, set()):
             return False
-        actor = self.waiting.pop(0)
-        self.deeds.append(
-            Action(actor, "returns" if actor in self.seen else "enters", start, end, side)
-        )
-        self._add(actor, start, cell, [(start, *outside(cell, side)), (end, *cell_center(cell))])
+        actor = self.absent.pop(0)
+        verb = "returns" if actor in self.known else "enters"
+        self.actions.append(Action(actor, verb, start, end, side))
+        self._add_actor(actor, start, cell, [(start, *here), (end, *there)])
         return True
 
-    def _leave(self, start: float, end: float) -> bool:
+    def _add_leave(self, start: float, end: float) -> bool:
         actor, side = self._draw_visible(), self.random.choice(list(SIDES))
-        if actor is None or len(self.floor.present) == 1:
+        if actor is None or len(self.layout.present) == 1:
             return False
-        cell = self.floor.present[actor].cell
-        if not self.floor.is_clear(cell_center(cell), outside(cell, side), {actor}):
+        cell = self.layout.present[actor].cell
+        here, there = cell_center(cell), outside_point(cell, side)
+        if not self.layout.is_clear(here, there, {actor}):
             return False
-        self.floor.follow(actor, [(start, *cell_center(cell)), (end, *outside(cell, side))], cell)
-        self.floor.remove(actor, end)
-        self.waiting.append(actor)
-        self.deeds.append(Action(actor, "leaves", start, end, side))
+        self.layout.follow_path(actor, [(start, *here), (end, *there)], cell)
+        self.layout.remove(actor, end)
+        self.absent.append(actor)
+        self.actions.append(Action(actor, "leaves", start, end, side))
         return True
 
-    def _add(
-        self, actor: Actor, seconds: float, cell: Cell, path: list[tuple[float, float, float]]
-    ) -> None:
-        self.floor.present[actor] = OpenAppearance(seconds, cell, path)
-        self.seen.add(actor)
+    def _add_actor(self, actor: Actor, seconds: float, cell: Cell, path: Path) -> None:
+        self.layout.present[actor] = OpenAppearance(seconds, cell, path)
+        self.known.add(actor)
 
     def _draw_visible(self) -> Actor | None:
-        visible = self.floor.visible
+        visible = self.layout.visible
         return self.random.choice(visible) if visible else None
 
     def _draw_move(self, actor: Actor, direction: tuple[int, int]) -> Cell | None:
-        """A free place in a direction that can be reached, or None."""
-        column, row = self.floor.present[actor].cell
+        """Draw a free cell in a direction that the figure can reach, or None."""
+        column, row = self.layout.present[actor].cell
         steps = [(column + direction[0] * num, row + direction[1] * num) for num in (1, 2)]
-        free, here = self.floor.free_cells, cell_center((column, row))
-        within = [
-            step
-            for step in steps
-            if step in free and self.floor.is_clear(here, cell_center(step), {actor})
+        free, here = self.layout.free_cells, cell_center((column, row))
+        reachable = [
+            cell
+            for cell in steps
+            if cell in free and self.layout.is_clear(here, cell_center(cell), {actor})
         ]
-        return self.random.choice(within) if within else None
+        return self.random.choice(reachable) if reachable else None
 
 
-def _reach(actor: Actor, partner: Actor) -> float:
-    """How far apart the middles of two figures are that touch."""
-    return REACH_OF_TOUCH * (actor.size + partner.size) / 2
+def outside_point(cell: Cell, side: str) -> Point:
+    """Return the point outside the frame that is straight beyond a cell on a side."""
+    across, down = SIDES[side]
+    x, y = cell_center(cell)
+    outside = {-1: -OUTSIDE_DISTANCE, 1: 1 + OUTSIDE_DISTANCE}
+    return outside.get(across, x), outside.get(down, y)
+
+
+def _distance_to_segment(point: Point, start: Point, end: Point) -> float:
+    """Return the distance of a point from the line segment between two others."""
+    along = end[0] - start[0], end[1] - start[1]
+    share = (point[0] - start[0]) * along[0] + (point[1] - start[1]) * along[1]
+    share = min(1.0, max(0.0, share / (along[0] ** 2 + along[1] ** 2)))
+    return math.dist(point, (start[0] + share * along[0], start[1] + share * along[1]))
+
+
+def _touch_distance(actor: Actor, partner: Actor) -> float:
+    """Return the distance between the centers of two figures that touch."""
+    return TOUCH_DISTANCE * (actor.size + partner.size) / 2
 
 
 def _sign(number: int) -> int:

@@ -1,7 +1,8 @@
-"""The nouns of a made-up story: scenes one after the other, figures that stay in them, and deeds, one at a time.
+"""Data classes of a synthetic video's ground truth: scenes, figures and what the figures do.
 
-A `Story` is the whole truth about a video. What is drawn and what is asked both follow from it and from nothing else.
-Places are shares of the frame, `x` from the left and `y` from the top; times are seconds from the start of the video.
+A `Story` determines everything: frames, questions, answers and captions are all computed from it.
+Positions are fractions of the frame, `x` from the left and `y` from the top. Times are seconds from
+the start of the video. A figure at rest stands in one of nine cells, a 3x3 grid over the frame.
 """
 
 from __future__ import annotations
@@ -13,9 +14,9 @@ from itertools import pairwise
 from typing import Literal
 
 Difficulty = Literal["easy", "needles", "full"]
-Interval = tuple[float, float]
-Point = tuple[float, float]
-Cell = tuple[int, int]  # column and row of the nine places
+Interval = tuple[float, float]  # start and end in seconds
+Point = tuple[float, float]  # x and y
+Cell = tuple[int, int]  # column and row
 
 COLORS = ("red", "green", "blue", "yellow", "white", "black")
 SHAPES = ("circle", "square", "triangle", "star", "cross", "diamond")
@@ -25,27 +26,13 @@ MOVE_DIRECTIONS = {
     "moves up": (0, -1),
     "moves down": (0, 1),
 }
-SOLO_VERBS = (
-    *MOVE_DIRECTIONS,
-    "spins",
-    "grows",
-    "shrinks",
-    "blinks",
-    "bounces",
-)  # what a figure does by itself
-BACKGROUND_COLORS = (
-    "grey",
-    "brown",
-    "pink",
-    "orange",
-    "purple",
-    "turquoise",
-)  # none is a figure's
+SOLO_VERBS = (*MOVE_DIRECTIONS, "spins", "grows", "shrinks", "blinks", "bounces")
+BACKGROUND_COLORS = ("grey", "brown", "pink", "orange", "purple", "turquoise")  # none in COLORS
 PATTERNS = ("plain", "striped", "dotted", "checked")
-PROPS = ("box", "rock", "bush")  # what one can hide behind
+PROPS = ("box", "rock", "bush")  # a figure can hide behind each
 SIDES = {"left": (-1, 0), "right": (1, 0), "top": (0, -1), "bottom": (0, 1)}
 
-CELL_CENTERS = (0.2, 0.5, 0.8)  # middle of the first, second and third column or row
+CELL_CENTERS = (0.2, 0.5, 0.8)  # of the three columns and of the three rows
 CELL_NAMES: dict[Cell, str] = {
     (column, row): ("middle" if across == down == "middle" else f"{down} {across}")
     for row, down in enumerate(("top", "middle", "bottom"))
@@ -53,16 +40,26 @@ CELL_NAMES: dict[Cell, str] = {
 }
 SMALL_SIZE, LARGE_SIZE = 0.19, 0.27
 
+PREPOSITIONS = {  # between a verb and its target
+    "enters": "from the",
+    "returns": "from the",
+    "leaves": "to the",
+    "touches": "the",
+    "pushes": "the",
+    "hides": "behind the",
+    "comes out": "from behind the",
+}
+
 
 @dataclass(frozen=True)
 class Actor:
-    """A figure: a coloured shape. No other figure of a story has both its shape and its colour.
+    """A figure: a colored shape. The pair of shape and color is unique within a story.
 
     Attributes:
         shape: one of `SHAPES`.
-        colour: one of `COLOURS`.
-        size: diameter at its largest, as a share of the frame's height.
-        has_eye: whether it has an eye in its upper half, which shows that a circle spins.
+        color: one of `COLORS`.
+        size: largest diameter, as a fraction of the frame's height.
+        has_eye: whether an eye is drawn in the upper half; it makes the spin of a circle visible.
     """
 
     shape: str
@@ -72,7 +69,7 @@ class Actor:
 
     @property
     def name(self) -> str:
-        """What questions call it."""
+        """The name used in questions, such as `red star`."""
         return f"{self.color} {self.shape}"
 
     @property
@@ -83,20 +80,20 @@ class Actor:
 
 @dataclass(frozen=True)
 class Background:
-    """What a scene is played on: a colour, and a pattern in a darker tone of it."""
+    """The background of a scene: a color, and a pattern in a darker tone of it."""
 
     color: str
     pattern: str = "plain"
 
     @property
     def name(self) -> str:
-        """What questions call it."""
+        """The name used in questions, such as `dotted pink`."""
         return f"{self.pattern} {self.color}"
 
 
 @dataclass(frozen=True)
 class Prop:
-    """A thing that stands in a scene and covers what is behind it."""
+    """An object that stands in a cell of a scene and hides what is behind it."""
 
     kind: str
     cell: Cell
@@ -104,11 +101,12 @@ class Prop:
 
 @dataclass(frozen=True)
 class Action:
-    """Something that a figure does, alone or to another.
+    """Something that a figure does, alone or to another figure.
 
     Attributes:
-        action: one of `ACTIONS`, or "stands still", "enters", "returns", "leaves", "touches", "pushes", "hides", "comes out".
-        target: the partner's name, the kind of the prop or the side; empty when the action has none.
+        verb: one of `SOLO_VERBS`, or "stands still", "enters", "returns", "leaves", "touches",
+            "pushes", "hides", "comes out".
+        target: name of the other figure, kind of the prop, or side; empty if the verb has none.
     """
 
     actor: Actor
@@ -124,30 +122,22 @@ class Action:
 
     @property
     def predicate(self) -> str:
-        """What the actor does: `spins`, `hides behind the rock`."""
-        between = {
-            "enters": "from the",
-            "returns": "from the",
-            "leaves": "to the",
-            "touches": "the",
-            "pushes": "the",
-        }
-        between |= {"hides": "behind the", "comes out": "from behind the"}
-        return f"{self.verb} {between[self.verb]} {self.target}" if self.target else self.verb
+        """Verb and target: `spins`, `hides behind the rock`."""
+        return f"{self.verb} {PREPOSITIONS[self.verb]} {self.target}" if self.target else self.verb
 
     @property
     def clause(self) -> str:
-        """Who does what: `the red star spins`."""
+        """Subject and predicate: `the red star spins`."""
         return f"the {self.actor.name} {self.predicate}"
 
 
 @dataclass(frozen=True)
 class Appearance:
-    """The time from when a figure comes into a scene until it has left or the scene ends.
+    """The presence of one figure in a scene, from entering to leaving or to the end of the scene.
 
     Attributes:
-        path: (seconds, x, y) in the order of time, with straight lines between; before and after, it stands.
-        hidden: when it is behind a prop.
+        path: (seconds, x, y) in time order, linearly interpolated; constant before and after.
+        hidden_intervals: when the figure is behind a prop.
     """
 
     actor: Actor
@@ -162,7 +152,7 @@ class Appearance:
         return self.start_seconds, self.end_seconds
 
     def position_at(self, seconds: float) -> Point:
-        """Where the figure is at a time."""
+        """Return the position of the figure at a time."""
         if seconds <= self.path[0][0]:
             return self.path[0][1:]
         for (start, x, y), (end, next_x, next_y) in pairwise(self.path):
@@ -172,21 +162,21 @@ class Appearance:
         return self.path[-1][1:]
 
     def is_hidden_at(self, seconds: float) -> bool:
-        """Whether it is behind a prop."""
+        """Return whether the figure is behind a prop."""
         return any(start <= seconds < end for start, end in self.hidden_intervals)
 
     def is_present_at(self, seconds: float) -> bool:
-        """Whether it is in the scene, hidden or not."""
+        """Return whether the figure is in the scene, hidden or not."""
         return self.start_seconds <= seconds < self.end_seconds
 
 
 @dataclass(frozen=True)
 class Scene:
-    """A stretch of the story on one background; its deeds follow one another and never overlap.
+    """A part of the story on one background.
 
     Attributes:
-        stays: a figure that leaves and returns has several.
-        deeds: in the order of time.
+        appearances: a figure that leaves and returns has several.
+        actions: in time order; they never overlap.
     """
 
     start_seconds: float
@@ -203,20 +193,20 @@ class Scene:
 
     @property
     def actors(self) -> tuple[Actor, ...]:
-        """Who is seen in it, each once, in the order of coming in."""
-        return tuple(dict.fromkeys(stay.actor for stay in self.appearances))
+        """The figures of the scene without repetition, in order of appearance."""
+        return tuple(dict.fromkeys(appearance.actor for appearance in self.appearances))
 
     def action_at(self, seconds: float) -> Action | None:
-        """What is being done at a time."""
-        for deed in self.actions:
-            if deed.start_seconds <= seconds < deed.end_seconds:
-                return deed
+        """Return the action in progress at a time, or None."""
+        for action in self.actions:
+            if action.start_seconds <= seconds < action.end_seconds:
+                return action
         return None
 
 
 @dataclass(frozen=True)
 class Story:
-    """Scenes that follow one another without a gap from 0 to `duration_seconds`."""
+    """Contiguous scenes from 0 to `duration_seconds`."""
 
     seed: int
     duration_seconds: float
@@ -225,39 +215,39 @@ class Story:
 
     @cached_property
     def actions(self) -> tuple[Action, ...]:
-        """Every deed, in the order of time."""
-        return tuple(deed for scene in self.scenes for deed in scene.actions)
+        """The actions of all scenes, in time order."""
+        return tuple(action for scene in self.scenes for action in scene.actions)
 
     @cached_property
     def appearances(self) -> tuple[Appearance, ...]:
-        """Every stay, scene by scene."""
-        return tuple(stay for scene in self.scenes for stay in scene.appearances)
+        """The appearances of all scenes, scene by scene."""
+        return tuple(appearance for scene in self.scenes for appearance in scene.appearances)
 
     @cached_property
     def actors(self) -> tuple[Actor, ...]:
-        """Who is seen in it, each once, in the order of first coming in."""
-        return tuple(dict.fromkeys(stay.actor for stay in self.appearances))
+        """The figures of the story without repetition, in order of first appearance."""
+        return tuple(dict.fromkeys(appearance.actor for appearance in self.appearances))
 
     def scene_at(self, seconds: float) -> Scene:
-        """The scene that is on at a time of the story."""
-        return self.scenes[bisect_right(self._starts, seconds) - 1]
+        """Return the scene at a time of the story."""
+        return self.scenes[bisect_right(self._scene_starts, seconds) - 1]
 
     @cached_property
-    def _starts(self) -> list[float]:
+    def _scene_starts(self) -> list[float]:
         return [scene.start_seconds for scene in self.scenes]
 
 
 def cell_center(cell: Cell) -> Point:
-    """Where a figure stands in one of the nine places."""
+    """Return the center of a cell."""
     return CELL_CENTERS[cell[0]], CELL_CENTERS[cell[1]]
 
 
 def nearest_cell_name(point: Point) -> str:
-    """The name of the place that a point is nearest to."""
-    column, row = (_nearest(share) for share in point)
+    """Return the name of the cell nearest to a point."""
+    column, row = (_nearest_center(coordinate) for coordinate in point)
     return CELL_NAMES[column, row]
 
 
-def _nearest(share: float) -> int:
-    """The column or row whose middle is nearest to a share of the frame."""
-    return min(range(len(CELL_CENTERS)), key=lambda index: abs(CELL_CENTERS[index] - share))
+def _nearest_center(coordinate: float) -> int:
+    """Return the index of the nearest column or row."""
+    return min(range(len(CELL_CENTERS)), key=lambda i: abs(CELL_CENTERS[i] - coordinate))

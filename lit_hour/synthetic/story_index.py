@@ -1,8 +1,13 @@
-"""A `Story` in, what its narrators look up: when someone is first seen, which moments are quiet, what happens only once."""
+"""Queries over a `Story` that the question generators share: appearances per figure, still moments.
+
+`StoryIndex` computes each list once per story. The functions below it format durations and lists
+the way questions and captions word them.
+"""
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -19,50 +24,56 @@ from lit_hour.synthetic.story import (
     nearest_cell_name,
 )
 
-ARRIVAL_SECONDS = 5.0  # how much of a first appearance is evidence of it
+ARRIVAL_SECONDS = 5.0  # of the first appearance of a figure, used as evidence of its arrival
+SHORTEST_STILL_SECONDS = 1
 MINUTE, HOUR = 60, 3600
 
 
 @dataclass(frozen=True)
 class StillMoment:
-    """A stretch of a scene in which nobody does anything; `stays` are those of everyone there, hidden or not."""
+    """An interval of a scene without any action.
+
+    Attributes:
+        appearances: those of every figure in the scene at that time, hidden or not.
+    """
 
     interval: Interval
     scene: Scene
     appearances: tuple[Appearance, ...]
 
     def visible(self) -> tuple[Appearance, ...]:
-        """The stays of those who are not behind a prop."""
-        return tuple(stay for stay in self.appearances if not stay.is_hidden_at(self.interval[0]))
+        """Return the appearances of the figures that no prop hides."""
+        start = self.interval[0]
+        return tuple(item for item in self.appearances if not item.is_hidden_at(start))
 
-    def cell_name(self, stay: Appearance) -> str:
-        """The name of the place where a figure stands."""
-        return nearest_cell_name(stay.position_at(self.interval[0]))
+    def cell_name(self, appearance: Appearance) -> str:
+        """Return the name of the cell in which a figure stands."""
+        return nearest_cell_name(appearance.position_at(self.interval[0]))
 
 
 class StoryIndex:
-    """One story, looked through once; each list is in the order of time."""
+    """Lookup tables over one story. Every list is in time order."""
 
     def __init__(self, story: Story) -> None:
         self.story = story
 
     @cached_property
     def solo_actions(self) -> list[Action]:
-        """What figures do by themselves."""
-        return [deed for deed in self.story.actions if deed.verb in SOLO_VERBS]
+        """The actions that a figure does by itself."""
+        return [action for action in self.story.actions if action.verb in SOLO_VERBS]
 
     @cached_property
     def unique_actions(self) -> list[Action]:
-        """Deeds that nothing else in the story could be confused with: nobody does the same a second time."""
-        counts = Counter(deed.clause for deed in self.story.actions)
-        return [deed for deed in self.story.actions if counts[deed.clause] == 1]
+        """The actions whose clause (figure, verb, target) occurs only once in the story."""
+        counts = Counter(action.clause for action in self.story.actions)
+        return [action for action in self.story.actions if counts[action.clause] == 1]
 
     @cached_property
     def appearances_by_actor(self) -> dict[Actor, list[Appearance]]:
-        """Where each figure is, in the order of first coming in."""
+        """The appearances of each figure; figures in order of first appearance."""
         found: dict[Actor, list[Appearance]] = defaultdict(list)
-        for stay in self.story.appearances:
-            found[stay.actor].append(stay)
+        for appearance in self.story.appearances:
+            found[appearance.actor].append(appearance)
         return dict(found)
 
     @cached_property
@@ -75,62 +86,55 @@ class StoryIndex:
 
     @cached_property
     def actors_by_arrival(self) -> list[Actor]:
-        """Figures that are first seen at a time at which no other is, in the order of that time."""
+        """The figures that do not share their arrival time with another, sorted by that time."""
         counts = Counter(self.arrival_seconds(actor) for actor in self.appearances_by_actor)
-        alone = [
+        single = [
             actor for actor in self.appearances_by_actor if counts[self.arrival_seconds(actor)] == 1
         ]
-        return sorted(alone, key=self.arrival_seconds)
+        return sorted(single, key=self.arrival_seconds)
 
     def arrival_seconds(self, actor: Actor) -> float:
-        """When a figure first comes in, in seconds."""
+        """Return the start of a figure's first appearance."""
         return self.appearances_by_actor[actor][0].start_seconds
 
     def arrival_interval(self, actor: Actor) -> Interval:
-        """The beginning of its first stay."""
+        """Return the beginning of a figure's first appearance, at most `ARRIVAL_SECONDS` long."""
         start, end = self.appearances_by_actor[actor][0].interval
         return start, min(end, start + ARRIVAL_SECONDS)
 
     @cached_property
     def still_moments(self) -> list[StillMoment]:
-        """Every stretch without a deed that begins on a whole second and lasts one at least."""
+        """The intervals without an action that last at least `SHORTEST_STILL_SECONDS`."""
         found = []
         for scene in self.story.scenes:
             edges = [
                 (scene.start_seconds, scene.start_seconds),
-                *(deed.interval for deed in scene.actions),
+                *(action.interval for action in scene.actions),
+                (scene.end_seconds, scene.end_seconds),
             ]
-            edges.append((scene.end_seconds, scene.end_seconds))
             for (_, start), (end, _) in pairwise(edges):
-                if end - start >= 1:
-                    stays = tuple(stay for stay in scene.appearances if stay.is_present_at(start))
-                    found.append(StillMoment((start, end), scene, stays))
+                if end - start >= SHORTEST_STILL_SECONDS:
+                    present = tuple(a for a in scene.appearances if a.is_present_at(start))
+                    found.append(StillMoment((start, end), scene, present))
         return found
 
 
-def format_clock(seconds: float) -> str:
-    """A time as a player shows it: 02:13, and from an hour on 1:02:13."""
-    minutes, rest = divmod(int(seconds), MINUTE)
-    hours, minutes = divmod(minutes, MINUTE)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes:02d}:{rest:02d}"
-
-
 def format_duration(seconds: float) -> str:
-    """A duration in words: `1 minute 20 seconds`; above an hour without the seconds."""
+    """Return a duration such as `1 minute 20 seconds`; from one hour on, without the seconds."""
     rest = round(seconds)
     parts = []
-    for unit_seconds, name in ((HOUR, "hour"), (MINUTE, "minute"), (1, "second")):
+    for unit_seconds, unit in ((HOUR, "hour"), (MINUTE, "minute"), (1, "second")):
         number, rest = divmod(rest, unit_seconds)
-        if number and not (name == "second" and seconds >= HOUR):
-            parts.append(f"{number} {name}" + "s" * (number > 1))
+        if number and not (unit == "second" and seconds >= HOUR):
+            parts.append(f"{number} {unit}" + "s" * (number > 1))
     return " ".join(parts) or "0 seconds"
 
 
-def join_items(words: list[str], last: str = "and") -> str:
-    """`a, b and c`."""
-    return f" {last} ".join(filter(None, (", ".join(words[:-1]), words[-1])))
+def join_items(items: Sequence[str], last: str = "and") -> str:
+    """Return `a, b and c`."""
+    return f" {last} ".join(filter(None, (", ".join(items[:-1]), items[-1])))
 
 
-def intervals_of(things: list[Action] | list[Scene] | list[Appearance]) -> tuple[Interval, ...]:
-    """When they are."""
-    return tuple(thing.interval for thing in things)
+def intervals_of(items: Sequence[Action | Scene | Appearance]) -> tuple[Interval, ...]:
+    """Return the interval of each item."""
+    return tuple(item.interval for item in items)

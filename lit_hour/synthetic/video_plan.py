@@ -1,4 +1,4 @@
-"""Settings in, the list of the videos of a set out: each with a name, a seed and a duration, and the story that follows."""
+"""Plan the videos of a data set: name, seed and duration of each, and the story of a plan."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from hashlib import sha256
 from random import Random
 from typing import Literal
 
-from lit_hour.config.synthetic import SyntheticConfig
+from lit_hour.config.synthetic import WorldConfig
 from lit_hour.errors import SyntheticDataError
 from lit_hour.synthetic.questions.generate import generate_questions, parse_tasks
 from lit_hour.synthetic.story import Story
@@ -19,111 +19,113 @@ Split = Literal["train", "validation"]
 SPLITS: tuple[Split, ...] = ("train", "validation")
 
 HOUR_SECONDS = 3600.0
-NUM_ATTEMPTS = 50  # to draw a story that has material for the tasks that are asked for by name
-LENGTH = re.compile(r"(?=\d)(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?")
+MAX_ATTEMPTS = 50  # to draw a story that has material for every task of `synthetic.tasks`
+DURATION_PATTERN = re.compile(r"(?=\d)(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?")
 
 
 @dataclass(frozen=True)
 class VideoPlan:
-    """A video that is to be made; `name` is its file name without the suffix."""
+    """A video to make; `name` is its file name without the suffix."""
 
     name: str
     seed: int
     duration_seconds: float
 
 
-def plan_split(settings: SyntheticConfig, split: Split) -> list[VideoPlan]:
-    """The videos of a split: first those of an hour, then those of `duration_seconds` give or take a third.
+def plan_split(settings: WorldConfig, split: Split) -> list[VideoPlan]:
+    """Plan a split: first the videos of an hour, then the others of about `duration_seconds`.
 
-    No two videos of any split of any `settings.seed` have the same seed.
+    The duration of the others varies by a third up and down. Seeds of videos are unique over
+    splits and over values of `settings.seed`.
 
     Raises:
         SyntheticDataError: there is no video to make, or there are more hours than videos.
     """
-    name = "num_videos" if split == "train" else "num_val_videos"
+    name = "num_videos" if split == "train" else "num_validation_videos"
     num_videos = getattr(settings, name)
     if num_videos < 1:
-        raise SyntheticDataError(
-            f"synthetic.{name} is {num_videos}: a world has at least one video in it"
-        )
+        raise SyntheticDataError(f"synthetic.{name} is {num_videos}. It must be at least 1.")
     if settings.num_hour_videos > num_videos:
         raise SyntheticDataError(
-            f"synthetic.num_hour_videos is {settings.num_hour_videos}, but synthetic.{name} is {num_videos}: "
-            "the hours are among the videos, so there cannot be more of them"
+            f"synthetic.num_hour_videos is {settings.num_hour_videos}, but synthetic.{name} is"
+            f" {num_videos}. The first counts videos among the second, so it cannot be larger."
         )
     plans = []
     for index in range(num_videos):
         seed = (settings.seed << 33) | ((split == "validation") << 32) | index
-        share = Random(f"duration of story {seed}").uniform(2 / 3, 4 / 3)
+        ratio = Random(f"duration of story {seed}").uniform(2 / 3, 4 / 3)
         is_hour = index < settings.num_hour_videos
-        duration_seconds = (
-            HOUR_SECONDS if is_hour else float(round(settings.duration_seconds * share))
-        )
-        plans.append(VideoPlan(_name(index), seed, duration_seconds))
+        short_seconds = float(round(settings.duration_seconds * ratio))
+        plans.append(VideoPlan(_name(index), seed, HOUR_SECONDS if is_hour else short_seconds))
     return plans
 
 
-def plan_hours(hours: float, length_seconds: tuple[float, float], seed: int) -> list[VideoPlan]:
-    """As many videos of durations between the two as make so many hours; more hours begin with the same videos.
+def plan_hours(hours: float, duration_range: tuple[float, float], seed: int) -> list[VideoPlan]:
+    """Plan as many videos as it takes to fill so many hours.
+
+    More hours with the same seed begin with the same videos.
+
+    Args:
+        hours: total duration; the last video may exceed it.
+        duration_range: shortest and longest duration in seconds.
+        seed: of the durations and the stories.
 
     Raises:
-        SyntheticDataError: there is nothing to make.
+        SyntheticDataError: `hours` is not a positive number.
     """
     if not (math.isfinite(hours) and hours > 0):
-        raise SyntheticDataError(
-            f"--hours {hours:g}: a set has to have some; give a number above 0"
-        )
+        raise SyntheticDataError(f"Invalid --hours {hours:g}. Give a number above 0.")
+    shortest, longest = map(round, duration_range)
     plans: list[VideoPlan] = []
-    made_seconds = 0.0
-    while made_seconds < hours * HOUR_SECONDS:
+    total_seconds = 0.0
+    while total_seconds < hours * HOUR_SECONDS:
         story_seed = _derive_seed("set", seed, len(plans))
-        duration_seconds = float(
-            Random(f"duration of story {story_seed}").randint(*map(round, length_seconds))
-        )
+        random = Random(f"duration of story {story_seed}")
+        duration_seconds = float(random.randint(shortest, longest))
         plans.append(VideoPlan(_name(len(plans)), story_seed, duration_seconds))
-        made_seconds += duration_seconds
+        total_seconds += duration_seconds
     return plans
 
 
-def parse_length(words: str) -> tuple[float, float]:
-    """Shortest and longest duration in seconds, from `3m-60m`, `1h`, `90s` or `1h30m`.
+def parse_duration_range(text: str) -> tuple[float, float]:
+    """Return the shortest and the longest duration in seconds of `3m-60m`, `1h`, `90s` or `1h30m`.
 
     Raises:
-        SyntheticDataError: it is no such length, is zero, or the shortest is longer than the longest.
+        SyntheticDataError: the text has another form, is zero, or its ends are in the wrong order.
     """
-    parts = [LENGTH.fullmatch(part.strip()) for part in words.split("-")]
-    if len(parts) > 2 or not all(parts):
+    matches = [DURATION_PATTERN.fullmatch(part.strip()) for part in text.split("-")]
+    if len(matches) > 2 or not all(matches):
         raise SyntheticDataError(
-            f"--length {words}: write one duration or two, such as 90s, 3m, 1h30m or 3m-60m"
+            f"Invalid --length {text}. Give one duration or two, such as 90s, 3m, 1h30m or 3m-60m."
         )
-    seconds = [
-        sum(
-            int(number or 0) * unit
-            for number, unit in zip(part.groups(), (3600, 60, 1), strict=True)
-        )
-        for part in parts
-        if part
-    ]
+    seconds = []
+    for match in filter(None, matches):
+        hours, minutes, rest = (int(number or 0) for number in match.groups())
+        seconds.append(3600 * hours + 60 * minutes + rest)
     shortest, longest = seconds[0], seconds[-1]
     if shortest == 0:
         raise SyntheticDataError(
-            f"--length {words}: a video of 0 seconds shows nothing; give at least 10s"
+            f"Invalid --length {text}. A video cannot last 0 seconds. Give at least 10s."
         )
     if shortest > longest:
+        swapped = "-".join(reversed(text.split("-")))
         raise SyntheticDataError(
-            f"--length {words}: the shortest has to come first: {'-'.join(reversed(words.split('-')))}"
+            f"Invalid --length {text}. The shortest duration comes first: {swapped}."
         )
     return float(shortest), float(longest)
 
 
-def generate_planned_story(plan: VideoPlan, settings: SyntheticConfig) -> Story:
-    """The story of a video. With tasks asked for by name, the first one drawn that has material for all of them.
+def generate_planned_story(plan: VideoPlan, settings: WorldConfig) -> Story:
+    """Generate the story of a planned video.
+
+    If `settings.tasks` names tasks, stories are drawn until one has material for all of them.
 
     Raises:
-        SyntheticDataError: such a story cannot be told, there is no such task, or none of `NUM_ATTEMPTS` stories has the material.
+        SyntheticDataError: no story has this duration, a task is unknown, or none of `MAX_ATTEMPTS`
+            stories has the material.
     """
     tasks = parse_tasks(settings.tasks)
-    for attempt in range(NUM_ATTEMPTS if tasks else 1):
+    for attempt in range(MAX_ATTEMPTS if tasks else 1):
         story = generate_story(
             _derive_seed("attempt", plan.seed, attempt) if attempt else plan.seed,
             plan.duration_seconds,
@@ -138,16 +140,17 @@ def generate_planned_story(plan: VideoPlan, settings: SyntheticConfig) -> Story:
                 generate_questions(story, plan.name, tasks, settings.questions_per_task)
             return story
         except SyntheticDataError as error:
-            reason = error
+            last_error = error
     raise SyntheticDataError(
-        f"none of {NUM_ATTEMPTS} stories drawn for {plan.name} will do: {reason}"
+        f"None of {MAX_ATTEMPTS} stories drawn for {plan.name} has material for every task of"
+        f" synthetic.tasks. Of the last one: {last_error}"
     )
 
 
 def _name(index: int) -> str:
-    return f"world_{index:05d}"
+    return f"synthetic_{index:05d}"
 
 
-def _derive_seed(*words: object) -> int:
-    """A seed that no other words have."""
-    return int.from_bytes(sha256(repr(words).encode()).digest()[:16], "big")
+def _derive_seed(*parts: object) -> int:
+    """Return a seed that is unique for these parts."""
+    return int.from_bytes(sha256(repr(parts).encode()).digest()[:16], "big")

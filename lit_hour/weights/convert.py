@@ -20,34 +20,34 @@ from lit_hour.text.tokenizer import copy_tokenizer, end_of_turn_id, load_tokeniz
 from lit_hour.weights.hf_config import (
     CONFIG,
     check_tokenizer,
-    differences_from_published,
-    hf_config_values,
+    computed_otherwise,
     is_published,
+    published_values,
     read_published_config,
-    settings_from_hf,
+    settings_of,
 )
-from lit_hour.weights.hf_folder import drop_tied_output, meta_state_dict, open_published
+from lit_hour.weights.hf_folder import open_published, outline_model, without_tied
 from lit_hour.weights.name_map import (
     EMBEDDING,
     PUBLISHED_TOWER,
+    as_published,
+    may_lack_of,
     merge_adapters,
-    optional_weights,
-    to_hf,
 )
-from lit_hour.weights.reader import StoredWeights, check_state_dict, open_weights, shapes_of
-from lit_hour.weights.safetensors_writer import check_empty, complete_or_absent, write_weights
+from lit_hour.weights.reader import StoredWeights, check_fit, open_weights, shapes_of
+from lit_hour.weights.safetensors_writer import complete_or_absent, refuse_filled, write_weights
 
 CONVERTED = "converted"  # name of the checkpoint that a published model becomes
 PROJECTOR = "projector.layers.0.weight"
 POST_NORM = f"{PUBLISHED_TOWER}post_layernorm"
-ALTERNATIVES = {  # what to do with another kind of folder
-    "LLaVA-OneVision": "it has no MemAug, so that it has to be trained: python train.py conf/NAME.yaml training.init_from={}",
-    "a plain language model": "start from it: python train.py conf/NAME.yaml model.llm.path={} text.tokenizer={}",
+INSTEAD = {  # what to do with another kind of folder
+    "LLaVA-OneVision": "it has no MemAug, so that it has to be trained: python train.py conf/NAME.yaml training.start_from={}",
+    "a plain language model": "start from it: python train.py conf/NAME.yaml model.language.folder={} text.tokenizer={}",
 }
 
 
 @dataclass(frozen=True)
-class ConversionReport:
+class Converted:
     """What was written, what was left out and why, and what to do with it."""
 
     target: Path
@@ -56,7 +56,7 @@ class ConversionReport:
     notes: tuple[str, ...]
     next_commands: tuple[tuple[str, ...], ...]
 
-    def to_text(self) -> str:
+    def report(self) -> str:
         """All of it, for the command line."""
         lines = [
             f"{self.target}: {self.num_weights} weights, {self.num_bytes / 1e9:.2f} GB",
@@ -72,8 +72,8 @@ class ConversionReport:
 
 
 def convert(
-    source: Path, target: Path, overrides: Sequence[str] = (), checkpoint: str | None = None
-) -> ConversionReport:
+    source: Path, target: Path, words: Sequence[str] = (), checkpoint: str | None = None
+) -> Converted:
     """Turn a Hugging Face folder into a run folder, or a run folder into a Hugging Face folder.
 
     Args:
@@ -83,32 +83,30 @@ def convert(
     Raises:
         WeightsError, RunError, ConfigError: the source is not whole or does not fit, or the target is not empty.
     """
-    check_empty(target)
+    refuse_filled(target)
     if is_published(source):
         if checkpoint is not None:
             raise WeightsError(
                 f"{source} has no checkpoints to choose --checkpoint {checkpoint} from: it is no run folder"
             )
-        return _hf_to_run(source, target.absolute(), overrides)
+        return _import(source, target.absolute(), words)
     if (source / "checkpoints").is_dir():
-        return _run_to_hf(source, target.absolute(), overrides, checkpoint)
+        return _export(source, target.absolute(), words, checkpoint)
     raise WeightsError(
         f"{source} is neither a Hugging Face folder, with a {CONFIG}, nor a run folder, with checkpoints: give one of the two"
     )
 
 
-def _hf_to_run(source: Path, target: Path, overrides: Sequence[str]) -> ConversionReport:
+def _import(source: Path, target: Path, words: Sequence[str]) -> Converted:
     published = read_published_config(source)
     if published.kind != "Hour-LLaVA":
         raise WeightsError(
-            f"{source} is {published.kind}: {ALTERNATIVES[published.kind].format(source, source)}"
+            f"{source} is {published.kind}: {INSTEAD[published.kind].format(source, source)}"
         )
-    names_tower = any(word.startswith("model.vision.name=") for word in overrides)
-    config = config_from_dict(
-        settings_from_hf(published, names_tower), str(published.file), overrides
-    )
+    names_tower = any(word.startswith("model.vision.name=") for word in words)
+    config = config_from_dict(settings_of(published, names_tower), str(published.file), words)
     check_tokenizer(published, len(load_tokenizer(source)))
-    opened = open_published(published, config, meta_state_dict(config, num_tokens=0))
+    opened = open_published(published, config, outline_model(config, num_tokens=0))
     with complete_or_absent(target, opened.weights.num_bytes) as unfinished:
         run = RunDir(unfinished)
         checkpoint = run.checkpoints / CONVERTED
@@ -118,42 +116,37 @@ def _hf_to_run(source: Path, target: Path, overrides: Sequence[str]) -> Conversi
         save_config(config, checkpoint.with_suffix(".yaml"))
         save_config(config, run.config)
     notes = [f"left out, as nothing reads it: {', '.join(opened.unused)}"] if opened.unused else []
-    return ConversionReport(
+    return Converted(
         target,
-        len(opened.weights.meta_tensors),
+        len(opened.weights.outlines),
         opened.weights.num_bytes,
         tuple(notes),
         (
             ("python", "-m", "lit_hour", "ask", "VIDEO.mp4", "QUESTION", "--run", str(target)),
-            ("python", "train.py", "conf/NAME.yaml", f"training.init_from={target}"),
+            ("python", "train.py", "conf/NAME.yaml", f"training.start_from={target}"),
         ),
     )
 
 
-def _run_to_hf(
-    source: Path, target: Path, overrides: Sequence[str], checkpoint: str | None
-) -> ConversionReport:
+def _export(source: Path, target: Path, words: Sequence[str], checkpoint: str | None) -> Converted:
     run = RunDir(source)
     file = run.checkpoint(checkpoint)
-    config = load_config(file.with_suffix(".yaml"), overrides)
+    config = load_config(file.with_suffix(".yaml"), words)
     tokenizer = load_tokenizer(run.tokenizer)
     stored = open_weights(file)
-    check_state_dict(
-        shapes_of(meta_state_dict(config, len(tokenizer))),
+    check_fit(
+        shapes_of(outline_model(config, len(tokenizer))),
         stored.shapes,
         f"{file}, with the settings beside it,",
-        optional=optional_weights(config),
+        may_lack=may_lack_of(config),
     )
-    plain = merge_adapters(stored, config.model.llm.lora)
-    num_rows, vision_dim = (
-        len(plain.meta_tensors[EMBEDDING]),
-        plain.meta_tensors[PROJECTOR].shape[1],
-    )
-    dtype = plain.meta_tensors[EMBEDDING].dtype
-    weights = to_hf(plain.subset(drop_tied_output(plain.meta_tensors, config).keys())) | _post_norm(
+    plain = merge_adapters(stored, config.model.language.lora)
+    num_rows, vision_dim = len(plain.outlines[EMBEDDING]), plain.outlines[PROJECTOR].shape[1]
+    dtype = plain.outlines[EMBEDDING].dtype
+    weights = as_published(plain.only(without_tied(plain.outlines, config).keys())) | _post_norm(
         file, vision_dim, dtype
     )
-    values = hf_config_values(config, num_rows, vision_dim, str(dtype).removeprefix("torch."))
+    values = published_values(config, num_rows, vision_dim, str(dtype).removeprefix("torch."))
     values["eos_token_id"] = end_of_turn_id(tokenizer)
     with complete_or_absent(target, weights.num_bytes) as unfinished:
         write_weights(unfinished, weights.tensors())
@@ -163,18 +156,16 @@ def _run_to_hf(
         f"from {file}",
         f"{POST_NORM}.* are ones and zeros: the published code computes it and does not read the result",
     ]
-    if config.model.llm.lora.rank:
+    if config.model.language.lora.rank:
         notes.append("the adapters are merged into the language model")
-    if differences := differences_from_published(config):
+    if differences := computed_otherwise(config):
         notes.append(f"the published code computes otherwise: {'; '.join(differences)}")
     tower = (
         f"model.vision.name={config.model.vision.name}",
-        f"video.image_size={config.video.image_size}",
+        f"video.size_pixels={config.video.size_pixels}",
     )
     back = ("python", "-m", "lit_hour", "convert", str(target), "RUN", *tower)
-    return ConversionReport(
-        target, len(weights.meta_tensors), weights.num_bytes, tuple(notes), (back,)
-    )
+    return Converted(target, len(weights.outlines), weights.num_bytes, tuple(notes), (back,))
 
 
 def _post_norm(file: Path, dim: int, dtype: torch.dtype) -> StoredWeights:

@@ -26,7 +26,7 @@ def data(toy: ToyProject, processor: Processor, tmp_path: Path) -> VideoQuestion
     folder = shutil.copytree(toy.yaml.parent / "world/train/shards", tmp_path / "shards")
     words = (
         f"data.sources.world.shards={folder}",
-        f"data.val_sources.world.shards={folder}",
+        f"data.validation_sources.world.shards={folder}",
         "data.num_workers=2",
     )
     return data_of_rank(
@@ -34,7 +34,7 @@ def data(toy: ToyProject, processor: Processor, tmp_path: Path) -> VideoQuestion
         processor,
         *words,
         f"data.timeout_seconds={TIMEOUT_SECONDS}",
-        "data.micro_batch_size=2",
+        "data.samples_per_batch=2",
     )
 
 
@@ -59,7 +59,7 @@ def test_a_worker_that_hangs_is_ended_and_what_it_reads_is_named(
     (awaited,) = list(loader.batch_sampler)[num_read : num_read + 1]
     places = [loader.dataset.place_of(index) for index in awaited]
     assert f"it is the turn of {'; '.join(places)}. " in str(refusal.value)
-    assert any(f"{tmp_path}/shards/000001.tar: video 'world_0000" in place for place in places)
+    assert any(f"{tmp_path}/shards/000001.tar: video 'synthetic_0000" in place for place in places)
     assert loader.seconds_waited >= TIMEOUT_SECONDS and time.monotonic() - started < 20
     assert set(multiprocessing.active_children()) <= others
 

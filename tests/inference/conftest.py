@@ -1,4 +1,4 @@
-"""A predictor that babbles, and a video that it has seen."""
+"""A session that babbles, and a video that it has seen."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from lit_hour.data.questions.record import parse_question
-from lit_hour.inference.predictor import VideoMemory, VideoPredictor
+from lit_hour.inference.predictor import Memory, Session
 from lit_hour.model.hour_llava import HourLLaVA
 from lit_hour.processor import Processor
 from lit_hour.text.tokenizer import load_tokenizer
@@ -19,7 +19,7 @@ from tests.helpers.toy_run import TrainedRun
 
 @pytest.fixture(scope="module")
 def video(trained: TrainedRun) -> Path:
-    return trained.project.yaml.parent / "world/validation/videos/world_00000.mp4"
+    return trained.project.yaml.parent / "world/validation/videos/synthetic_00000.mp4"
 
 
 @pytest.fixture(scope="module")
@@ -33,19 +33,19 @@ def questions(trained: TrainedRun, video: Path) -> list[Question]:
 
 
 @pytest.fixture(scope="module")
-def predictor(trained: TrainedRun) -> VideoPredictor:
+def session(trained: TrainedRun) -> Session:
     """A model that has learnt nothing: it babbles, and says something else to each question."""
     babble = (
-        "model.llm.initializer_range=0.5",
-        "model.llm.tie_word_embeddings=false",
-        "generation.max_new_tokens=12",
+        "model.language.initial_deviation=0.5",
+        "model.language.tie_embeddings=false",
+        "answer.max_new_tokens=12",
     )
     config = trained.project.config("none", *babble)
     processor = Processor(load_tokenizer(trained.run.tokenizer), config.text)
     torch.manual_seed(0)
-    return VideoPredictor(config, HourLLaVA(config, len(processor.tokenizer)), processor)
+    return Session(config, HourLLaVA(config, len(processor.tokenizer)), processor)
 
 
 @pytest.fixture(scope="module")
-def memory(predictor: VideoPredictor, video: Path) -> VideoMemory:
-    return predictor.encode_video(video)
+def memory(session: Session, video: Path) -> Memory:
+    return session.remember(video)

@@ -6,36 +6,49 @@ from pathlib import Path
 
 import pytest
 
-from lit_hour.config.synthetic import SyntheticConfig
+from lit_hour.config.synthetic import WorldConfig
 from lit_hour.errors import SyntheticDataError
 from lit_hour.synthetic.dataset import build_dataset
 from lit_hour.synthetic.video_plan import plan_split
 
-SETTINGS = SyntheticConfig(
+SETTINGS = WorldConfig(
     num_videos=3,
-    num_val_videos=2,
+    num_validation_videos=2,
     num_hour_videos=0,
     duration_seconds=30.0,
-    image_size=32,
-    fps=2,
+    size_pixels=32,
+    frames_per_second=2,
 )
+OTHER_VALUES = {
+    "seed": 1,
+    "duration_seconds": 60.0,
+    "size_pixels": 64,
+    "frames_per_second": 5,
+    "num_hour_videos": 1,
+    "num_actors": 9,
+    "actions_per_minute": 9.0,
+    "questions_per_task": 3,
+    "tasks": "scene_recognition",
+    "difficulty": "easy",
+}
 
 
 @pytest.fixture(scope="module")
-def finished_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("finished") / "world"
+def built_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A built data set that tests must not change."""
+    folder = tmp_path_factory.mktemp("built") / "data"
     build_dataset(replace(SETTINGS, folder=str(folder)), num_workers=2)
     return folder
 
 
 @pytest.fixture
-def settings(finished_folder: Path, tmp_path: Path) -> SyntheticConfig:
-    """A world of its own for a test to change."""
-    shutil.copytree(finished_folder, tmp_path / "world")
-    return replace(SETTINGS, folder=str(tmp_path / "world"))
+def settings(built_folder: Path, tmp_path: Path) -> WorldConfig:
+    """Settings of a copy of the built data set."""
+    shutil.copytree(built_folder, tmp_path / "data")
+    return replace(SETTINGS, folder=str(tmp_path / "data"))
 
 
-def contents(folder: Path) -> dict[str, bytes]:
+def read_files(folder: Path) -> dict[str, bytes]:
     return {
         str(path.relative_to(folder)): path.read_bytes()
         for path in folder.rglob("*")
@@ -43,91 +56,68 @@ def contents(folder: Path) -> dict[str, bytes]:
     }
 
 
-def test_a_world_is_a_set_to_train_on_and_one_to_validate_on(settings: SyntheticConfig):
-    world = build_dataset(settings)
-    for split, videos, file in (
-        ("train", world.train_videos, world.train_questions),
-        ("validation", world.validation_videos, world.validation_questions),
-    ):
+def test_dataset_has_the_planned_videos_and_questions_about_each(settings: WorldConfig):
+    dataset = build_dataset(settings)
+    for split, (videos, questions) in zip(("train", "validation"), dataset.splits, strict=True):
         names = {f"{plan.name}.mp4" for plan in plan_split(settings, split)}
         assert {path.name for path in videos.iterdir()} == names
-        assert {record["video"] for record in json.loads(file.read_text())} == names
-    video, question, answer = world.example()
+        assert {record["video"] for record in json.loads(questions.read_text())} == names
+    video, question, answer = dataset.example()
     assert Path(video).is_file() and question and answer
 
 
-def test_two_runs_at_once_make_one_world(tmp_path: Path):
+def test_two_runs_at_once_build_one_dataset(tmp_path: Path):
     settings = replace(SETTINGS, folder=str(tmp_path))
-    others = [threading.Thread(target=build_dataset, args=(settings, 1)) for _ in range(2)]
-    for other in others:
-        other.start()
-    for other in others:
-        other.join()
+    threads = [threading.Thread(target=build_dataset, args=(settings, 1)) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
     assert len(list(tmp_path.glob("*/videos/*.mp4"))) == 5
-    assert not list(tmp_path.rglob("*.part"))
+    assert not list(tmp_path.rglob("*.unfinished"))
 
 
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        *(
-            ("seed", 1),
-            ("duration_seconds", 60.0),
-            ("image_size", 64),
-            ("fps", 5),
-            ("num_hour_videos", 1),
-        ),
-        *(
-            ("num_actors", 9),
-            ("actions_per_minute", 9.0),
-            ("questions_per_task", 3),
-            ("tasks", "scene_recognition"),
-        ),
-        ("difficulty", "easy"),
-    ],
-)
-def test_a_folder_of_another_world_is_refused_and_kept(
-    settings: SyntheticConfig, name: str, value: object
-):
-    before = contents(Path(settings.folder))
-    with pytest.raises(
-        SyntheticDataError,
-        match=rf"world\.json says.*'{name}'.*choose another folder.*delete that folder",
-    ):
-        build_dataset(replace(settings, **{name: value}))
-    assert contents(Path(settings.folder)) == before
+def test_folder_built_with_another_setting_is_refused_and_kept(settings: WorldConfig):
+    before = read_files(Path(settings.folder))
+    for name, value in OTHER_VALUES.items():
+        with pytest.raises(
+            SyntheticDataError,
+            match=rf"generator\.json says.*'{name}'.*Choose another folder.*delete it",
+        ):
+            build_dataset(replace(settings, **{name: value}))
+        assert read_files(Path(settings.folder)) == before, name
 
 
-def test_settings_that_make_no_world_are_refused_before_anything_is_written(tmp_path: Path):
-    settings = replace(SETTINGS, folder=str(tmp_path / "world"))
-    for name, value, reason in (
+def test_invalid_settings_are_refused_before_anything_is_written(tmp_path: Path):
+    settings = replace(SETTINGS, folder=str(tmp_path / "data"))
+    for name, value, message in (
         ("num_videos", 0, r"synthetic\.num_videos is 0"),
         (
             "num_hour_videos",
             3,
-            r"synthetic\.num_hour_videos is 3, but synthetic\.num_val_videos is 2",
+            r"synthetic\.num_hour_videos is 3, but synthetic\.num_validation_videos is 2",
         ),
-        ("num_actors", 40, r"synthetic\.num_actors has to be 1 to 36"),
+        ("num_actors", 40, r"synthetic\.num_actors must be 1 to 36"),
         (
             "tasks",
             "object_existense",
-            r"there is no task 'object_existense'; did you mean 'object_existence'\?",
+            r"Unknown task 'object_existense'\. Did you mean 'object_existence'\?",
         ),
     ):
-        with pytest.raises(SyntheticDataError, match=reason):
+        with pytest.raises(SyntheticDataError, match=message):
             build_dataset(replace(settings, **{name: value}))
-    assert not (tmp_path / "world").exists()
+    assert not (tmp_path / "data").exists()
 
 
-def test_settings_that_failed_before_the_first_video_can_be_mended(tmp_path: Path):
-    settings = replace(SETTINGS, folder=str(tmp_path), num_videos=1, num_val_videos=1)
-    with pytest.raises(SyntheticDataError, match=r"synthetic\.image_size is 33"):
-        build_dataset(replace(settings, image_size=33))
+def test_settings_can_be_corrected_if_no_video_was_made(tmp_path: Path):
+    settings = replace(SETTINGS, folder=str(tmp_path), num_videos=1, num_validation_videos=1)
+    with pytest.raises(SyntheticDataError, match=r"synthetic\.size_pixels is 33"):
+        build_dataset(replace(settings, size_pixels=33))
     build_dataset(settings)
     assert len(list(tmp_path.glob("*/videos/*.mp4"))) == 2
 
 
-def test_a_folder_that_cannot_be_is_refused_by_name(tmp_path: Path):
-    (tmp_path / "file").write_text("here already")
-    with pytest.raises(SyntheticDataError, match=r"file/world/train cannot be filled"):
-        build_dataset(replace(SETTINGS, folder=str(tmp_path / "file" / "world")))
+def test_folder_that_cannot_be_created_is_named(tmp_path: Path):
+    (tmp_path / "file").write_text("not a folder")
+    with pytest.raises(SyntheticDataError, match=r"Cannot write to .*file/data/train"):
+        build_dataset(replace(SETTINGS, folder=str(tmp_path / "file" / "data")))

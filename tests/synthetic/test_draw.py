@@ -1,7 +1,6 @@
 from itertools import combinations, product
 
 import numpy as np
-import pytest
 
 from lit_hour.synthetic.draw import COLOR_RGB, Pose, draw_picture
 from lit_hour.synthetic.story import (
@@ -19,28 +18,28 @@ from lit_hour.synthetic.story import (
 )
 
 SIZE = 128
+RADIUS = LARGE_SIZE / 2
 
 
-@pytest.mark.parametrize("kind", PROPS)
-def test_a_prop_covers_a_large_figure_whatever_it_is(kind: str):
-    for cell, shape in product(CELL_NAMES, SHAPES):
-        empty = draw_picture(Background("grey"), (Prop(kind, cell),), [], SIZE)
-        pose = Pose(*cell_center(cell), LARGE_SIZE / 2)
-        hidden = draw_picture(
-            Background("grey"), (Prop(kind, cell),), [(Actor(shape, "red", LARGE_SIZE), pose)], SIZE
-        )
-        assert (hidden == empty).all()
+def test_prop_covers_every_large_figure():
+    background = Background("grey")
+    for kind, cell, shape in product(PROPS, CELL_NAMES, SHAPES):
+        props = (Prop(kind, cell),)
+        pose = Pose(*cell_center(cell), RADIUS)
+        empty = draw_picture(background, props, [], SIZE)
+        hidden = draw_picture(background, props, [(Actor(shape, "red", LARGE_SIZE), pose)], SIZE)
+        assert (hidden == empty).all(), (kind, cell, shape)
 
 
-def test_no_two_colours_are_alike():
+def test_colors_differ_clearly():
     for one, other in combinations(COLOR_RGB.values(), 2):
         assert np.abs(np.subtract(one, other)).max() >= 64
 
 
-def test_no_two_backgrounds_or_props_are_alike():
+def test_backgrounds_and_props_differ_clearly():
     pictures = [
-        draw_picture(Background(colour, pattern), (), [], SIZE)
-        for colour in BACKGROUND_COLORS
+        draw_picture(Background(color, pattern), (), [], SIZE)
+        for color in BACKGROUND_COLORS
         for pattern in PATTERNS
     ]
     pictures += [
@@ -50,29 +49,20 @@ def test_no_two_backgrounds_or_props_are_alike():
         assert (np.abs(one.astype(int) - other).max(axis=-1) > 15).mean() > 0.03
 
 
-def test_a_figure_can_be_seen_on_every_background():
-    for colour, background, pattern in product(COLORS, BACKGROUND_COLORS, PATTERNS):
-        empty = draw_picture(Background(background, pattern), (), [], SIZE)
-        pose = Pose(0.5, 0.5, LARGE_SIZE / 2)
-        picture = draw_picture(
-            Background(background, pattern), (), [(Actor("square", colour, LARGE_SIZE), pose)], SIZE
-        )
-        inside = slice(round(0.42 * SIZE), round(0.58 * SIZE))
-        difference = np.abs(picture[inside, inside].astype(int) - empty[inside, inside]).max(
-            axis=-1
-        )
-        assert (difference > 40).mean() > 0.8, (colour, background, pattern)
+def test_figure_is_visible_on_every_background():
+    inside = slice(round(0.42 * SIZE), round(0.58 * SIZE))
+    for color, background_color, pattern in product(COLORS, BACKGROUND_COLORS, PATTERNS):
+        background = Background(background_color, pattern)
+        figure = (Actor("square", color, LARGE_SIZE), Pose(0.5, 0.5, RADIUS))
+        empty = draw_picture(background, (), [], SIZE).astype(int)
+        picture = draw_picture(background, (), [figure], SIZE).astype(int)
+        difference = np.abs(picture - empty)[inside, inside].max(axis=-1)
+        assert (difference > 40).mean() > 0.8, (color, background)
 
 
-def test_a_figure_outside_the_frame_draws_nothing():
-    empty = draw_picture(Background("grey"), (), [], SIZE)
+def test_figure_outside_the_frame_draws_nothing():
+    background, actor = Background("grey"), Actor("star", "red", LARGE_SIZE)
+    empty = draw_picture(background, (), [], SIZE)
     for x, y in ((-0.2, 0.5), (1.2, 0.5), (0.5, -0.2), (0.5, 1.2)):
-        assert (
-            draw_picture(
-                Background("grey"),
-                (),
-                [(Actor("star", "red", LARGE_SIZE), Pose(x, y, 0.145))],
-                SIZE,
-            )
-            == empty
-        ).all()
+        picture = draw_picture(background, (), [(actor, Pose(x, y, 0.145))], SIZE)
+        assert (picture == empty).all(), (x, y)

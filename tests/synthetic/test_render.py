@@ -1,9 +1,4 @@
-import os
-import signal
-import subprocess
-import sys
-import time
-from itertools import pairwise
+from itertools import pairwise, product
 from pathlib import Path
 
 import av
@@ -12,9 +7,10 @@ import pytest
 
 from lit_hour.errors import SyntheticDataError
 from lit_hour.synthetic.draw import COLOR_RGB
-from lit_hour.synthetic.render import draw_moment, pose_at, render_story
+from lit_hour.synthetic.render import draw_frame, pose_at, render_story
 from lit_hour.synthetic.story import (
     LARGE_SIZE,
+    MOVE_DIRECTIONS,
     SHAPES,
     SOLO_VERBS,
     Action,
@@ -25,45 +21,44 @@ from lit_hour.synthetic.story import (
     Story,
 )
 from lit_hour.synthetic.story_generator import generate_story
-from tests import REPOSITORY
 
 SIZE, RATE = 128, 5
 
 
 def decode(path: Path) -> np.ndarray:
     with av.open(str(path)) as container:
-        return np.stack(
-            [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
-        )  # (frames, height, width, 3)
+        frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+    return np.stack(frames)  # (frames, height, width, 3)
 
 
-def has_colour(picture: np.ndarray, colour: str) -> np.ndarray:
-    """Which pixels `(height, width)` have a colour, give or take what encoding changes."""
-    return np.abs(picture.astype(int) - np.array(COLOR_RGB[colour])).max(axis=-1) < 32
+def color_mask(picture: np.ndarray, color: str) -> np.ndarray:
+    """Return which pixels `(height, width)` have a color, within the error of video encoding."""
+    return np.abs(picture.astype(int) - np.array(COLOR_RGB[color])).max(axis=-1) < 32
 
 
-def middle(picture: np.ndarray, colour: str) -> tuple[float, float]:
-    rows, columns = np.nonzero(has_colour(picture, colour))
-    return float(columns.mean()) / SIZE, float(rows.mean()) / SIZE
+def mean_height(picture: np.ndarray, color: str) -> float:
+    """Return the mean `y` of the pixels of a color, as a fraction of the frame."""
+    return float(np.nonzero(color_mask(picture, color))[0].mean()) / SIZE
 
 
-def pixel_below_eye(picture: np.ndarray, stay: Appearance, seconds: float) -> np.ndarray:
-    """The pixel `(1, 1, 3)` in the middle of a figure, under its eye."""
-    x, y = stay.position_at(seconds)
-    row, column = int((y + 0.12 * stay.actor.size) * SIZE), int(x * SIZE)
+def pixel_below_eye(picture: np.ndarray, appearance: Appearance, seconds: float) -> np.ndarray:
+    """Return the pixel `(1, 1, 3)` of a figure just below its eye."""
+    x, y = appearance.position_at(seconds)
+    row, column = int((y + 0.12 * appearance.actor.size) * SIZE), int(x * SIZE)
     return picture[row : row + 1, column : column + 1]
 
 
-def alone(shape: str, action: str, seconds: float = 6.0, colour: str = "blue") -> Story:
-    """A figure in the middle that does one thing all the time."""
-    actor = Actor(shape, colour, LARGE_SIZE)
-    stay = Appearance(actor, 0.0, seconds, ((0.0, 0.5, 0.5),))
-    deeds = (Action(actor, action, 0.0, seconds),) if action else ()
-    return Story(0, seconds, (Scene(0.0, seconds, Background("pink"), (), (stay,), deeds),))
+def one_action_story(shape: str, verb: str, seconds: float = 6.0, color: str = "blue") -> Story:
+    """Return a story of one figure in the middle and one action, or none if `verb` is empty."""
+    actor = Actor(shape, color, LARGE_SIZE)
+    appearance = Appearance(actor, 0.0, seconds, ((0.0, 0.5, 0.5),))
+    actions = (Action(actor, verb, 0.0, seconds),) if verb else ()
+    scene = Scene(0.0, seconds, Background("pink"), (), (appearance,), actions)
+    return Story(0, seconds, (scene,))
 
 
-def test_a_figure_is_drawn_in_its_colour_at_its_place_and_absent_when_hidden(tmp_path: Path):
-    """On decoded frames, in the middle of every quiet stretch of several stories."""
+def test_decoded_frames_show_visible_figures_and_no_hidden_ones(tmp_path: Path):
+    """Checked in every interval without an action of several stories."""
     num_hidden = num_visible = 0
     for seed in range(4):
         story = generate_story(seed, 90.0)
@@ -71,50 +66,41 @@ def test_a_figure_is_drawn_in_its_colour_at_its_place_and_absent_when_hidden(tmp
         pictures = decode(tmp_path / "story.mp4")
         assert len(pictures) == 90 * RATE
         for scene in story.scenes:
-            for end, start in pairwise(
-                [*(deed.end_seconds for deed in scene.actions), scene.end_seconds]
-            ):
-                picture = pictures[round((end + min(0.4, (start - end) / 2)) * RATE)]
-                stays = [stay for stay in scene.appearances if stay.is_present_at(end)]
-                colours = {stay.actor.color for stay in stays if not stay.is_hidden_at(end)}
-                for stay in stays:
-                    if not stay.is_hidden_at(end):
-                        assert has_colour(
-                            pixel_below_eye(picture, stay, end), stay.actor.color
-                        ).all(), (seed, end, stay)
+            edges = [*(action.end_seconds for action in scene.actions), scene.end_seconds]
+            for start, end in pairwise(edges):
+                picture = pictures[round((start + min(0.4, (end - start) / 2)) * RATE)]
+                present = [item for item in scene.appearances if item.is_present_at(start)]
+                visible = [item for item in present if not item.is_hidden_at(start)]
+                visible_colors = {item.actor.color for item in visible}
+                for item in present:
+                    color = item.actor.color
+                    if item in visible:
+                        pixel = pixel_below_eye(picture, item, start)
+                        assert color_mask(pixel, color).all(), (seed, start, item)
                         num_visible += 1
-                    elif stay.actor.color not in colours | {
-                        "black"
-                    }:  # the edges and eyes of others are dark
-                        assert has_colour(picture, stay.actor.color).sum() == 0, (seed, end, stay)
+                    elif color not in visible_colors | {"black"}:  # edges and eyes are dark too
+                        assert color_mask(picture, color).sum() == 0, (seed, start, item)
                         num_hidden += 1
     assert num_visible > 60 and num_hidden >= 3
 
 
-def test_a_figure_goes_behind_what_it_hides_behind():
-    story = next(
-        s
-        for s in (generate_story(seed, 120.0) for seed in range(50))
-        if any(d.verb == "hides" for d in s.actions)
+def test_hiding_figure_disappears_gradually_behind_the_prop():
+    stories = (generate_story(seed, 120.0) for seed in range(50))
+    story, hides = next(
+        (story, action) for story in stories for action in story.actions if action.verb == "hides"
     )
-    deed = next(deed for deed in story.actions if deed.verb == "hides")
-    seconds = np.linspace(deed.start_seconds, deed.end_seconds, 9)
-    others = {
-        actor.color for actor in story.scene_at(deed.start_seconds).actors if actor != deed.actor
-    }
-    assert deed.actor.color not in others
+    color = hides.actor.color
+    others = set(story.scene_at(hides.start_seconds).actors) - {hides.actor}
+    assert color not in {actor.color for actor in others}
     areas = [
-        has_colour(draw_moment(story, float(second), SIZE), deed.actor.color).sum()
-        for second in seconds
+        color_mask(draw_frame(story, float(seconds), SIZE), color).sum()
+        for seconds in np.linspace(*hides.interval, 9)
     ]
-    assert (
-        areas[0] > 100
-        and areas[-1] == 0
-        and all(1.15 * one >= other for one, other in pairwise(areas))
-    )
+    assert areas[0] > 100 and areas[-1] == 0
+    assert all(1.15 * before >= after for before, after in pairwise(areas))
 
 
-def test_presentation_times_and_key_frames(tmp_path: Path):
+def test_timestamps_and_key_frames(tmp_path: Path):
     render_story(generate_story(3, 60.0), tmp_path / "story.mp4", SIZE, RATE)
     with av.open(str(tmp_path / "story.mp4")) as container:
         stream = container.streams.video[0]
@@ -127,146 +113,108 @@ def test_presentation_times_and_key_frames(tmp_path: Path):
 
 
 @pytest.mark.parametrize(("size", "rate", "seconds"), [(64, 2, 11.0), (200, 12, 10.0)])
-def test_size_and_rate_are_as_asked(tmp_path: Path, size: int, rate: int, seconds: float):
+def test_size_and_frame_rate(tmp_path: Path, size: int, rate: int, seconds: float):
     render_story(generate_story(0, seconds), tmp_path / "story.mp4", size, rate)
     assert decode(tmp_path / "story.mp4").shape == (seconds * rate, size, size, 3)
 
 
-@pytest.mark.parametrize(
-    "action", ["moves left", "moves right", "moves up", "moves down", "pushes"]
-)
-def test_what_moves_ends_where_its_word_says(action: str):
-    across, down = {
-        "moves left": (-1, 0),
-        "moves right": (1, 0),
-        "moves up": (0, -1),
-        "moves down": (0, 1),
-    }.get(action, (0, 0))
+@pytest.mark.parametrize("verb", [*MOVE_DIRECTIONS, "pushes"])
+def test_moving_and_pushed_figures_end_where_the_verb_says(verb: str):
     stories = [generate_story(seed, 300.0) for seed in range(8)]
-    found = [(story, deed) for story in stories for deed in story.actions if deed.verb == action]
+    found = [(story, item) for story in stories for item in story.actions if item.verb == verb]
     assert len(found) > 8
-    for story, deed in found:
-        scene = story.scene_at(deed.start_seconds)
-        moved = {}
-        for stay in scene.appearances:
-            if stay.is_present_at(deed.start_seconds) and not stay.is_hidden_at(deed.start_seconds):
-                poses = [
-                    pose_at(scene, stay, second)
-                    for second in (deed.start_seconds, deed.end_seconds)
-                ]
-                moved[stay.actor.name] = poses[1].x - poses[0].x, poses[1].y - poses[0].y
-        going = {name for name, (x, y) in moved.items() if abs(x) + abs(y) > 0.01}
-        if action == "pushes":
-            assert going == {deed.actor.name, deed.target}
-            assert np.dot(moved[deed.actor.name], moved[deed.target]) > 0.08
+    for story, action in found:
+        start, end = action.interval
+        scene = story.scene_at(start)
+        shifts = {}
+        for item in scene.appearances:
+            if item.is_present_at(start) and not item.is_hidden_at(start):
+                before, after = pose_at(scene, item, start), pose_at(scene, item, end)
+                shifts[item.actor.name] = after.x - before.x, after.y - before.y
+        moving = {name for name, (x, y) in shifts.items() if abs(x) + abs(y) > 0.01}
+        if verb == "pushes":
+            assert moving == {action.actor.name, action.target}
+            assert np.dot(shifts[action.actor.name], shifts[action.target]) > 0.08
         else:
-            x, y = moved[deed.actor.name]
-            assert going == {deed.actor.name}
-            assert (np.sign(round(x, 3)), np.sign(round(y, 3))) == (across, down) and abs(x) + abs(
-                y
-            ) > 0.25
+            x, y = shifts[action.actor.name]
+            assert moving == {action.actor.name}
+            direction = np.sign(round(x, 3)), np.sign(round(y, 3))
+            assert direction == MOVE_DIRECTIONS[verb]
+            assert abs(x) + abs(y) > 0.25
 
 
-def test_who_touches_another_meets_it_and_goes_back():
-    found = [
-        (s, d)
-        for s in (generate_story(seed, 300.0) for seed in range(8))
-        for d in s.actions
-        if d.verb == "touches"
-    ]
+def test_touching_figure_reaches_the_other_and_returns():
+    stories = [generate_story(seed, 300.0) for seed in range(8)]
+    found = [(story, item) for story in stories for item in story.actions if item.verb == "touches"]
     assert len(found) > 8
-    for story, deed in found:
-        scene, middle_seconds = story.scene_at(deed.start_seconds), sum(deed.interval) / 2
-        stays = {
-            stay.actor.name: stay
-            for stay in scene.appearances
-            if stay.is_present_at(deed.start_seconds)
+    for story, action in found:
+        start, end = action.interval
+        appearances = {
+            item.actor.name: item
+            for item in story.scene_at(start).appearances
+            if item.is_present_at(start)
         }
-        one, other = stays[deed.actor.name], stays[deed.target]
-        assert one.position_at(deed.start_seconds) == one.position_at(deed.end_seconds)
-        distance = np.hypot(
-            *np.subtract(one.position_at(middle_seconds), other.position_at(middle_seconds))
-        )
+        one, other = appearances[action.actor.name], appearances[action.target]
+        assert one.position_at(start) == one.position_at(end)
+        middle = (start + end) / 2
+        distance = np.hypot(*np.subtract(one.position_at(middle), other.position_at(middle)))
         assert distance < (one.actor.size + other.actor.size) / 2
 
 
-@pytest.mark.parametrize(("action", "ratio"), [("grows", 4), ("shrinks", 0.25), ("", 1)])
-def test_sizes_change_as_they_say(action: str, ratio: float):
-    areas = [
-        has_colour(draw_moment(alone("square", action), seconds, SIZE), "blue").sum()
-        for seconds in (0.0, 5.99)
-    ]
-    assert areas[1] / areas[0] == pytest.approx(ratio, rel=0.2)
-
-
-@pytest.mark.parametrize("seconds_between_looks", [1, 2])
-@pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("action", ["spins", "grows", "shrinks", "blinks", "bounces"])
-def test_sparse_looks_still_see_the_action(shape: str, action: str, seconds_between_looks: int):
-    pictures = [
-        draw_moment(alone(shape, action), seconds, SIZE)
-        for seconds in range(0, 6, seconds_between_looks)
-    ]
-    changes = [np.any(one != other, axis=-1).sum() for one, other in pairwise(pictures)]
-    assert max(changes) > 20
-
-
-def test_a_bounce_goes_up_only():
-    heights = [
-        middle(draw_moment(alone("circle", "bounces"), seconds, SIZE), "blue")[1]
-        for seconds in np.arange(0, 6, 0.1)
-    ]
-    still = middle(draw_moment(alone("circle", ""), 0.0, SIZE), "blue")[1]
-    assert max(heights) == pytest.approx(still, abs=0.01) and min(heights) == pytest.approx(
-        still - 0.06, abs=0.01
+@pytest.mark.parametrize(("verb", "ratio"), [("grows", 4), ("shrinks", 0.25), ("", 1)])
+def test_area_of_growing_and_shrinking_figures(verb: str, ratio: float):
+    story = one_action_story("square", verb)
+    first, last = (
+        color_mask(draw_frame(story, seconds, SIZE), "blue").sum() for seconds in (0.0, 5.99)
     )
+    assert last / first == pytest.approx(ratio, rel=0.2)
 
 
-def test_actions_and_shapes_look_different():
-    masks = [has_colour(draw_moment(alone(shape, ""), 0.0, SIZE), "blue") for shape in SHAPES]
+def test_action_is_visible_when_sampled_every_one_or_two_seconds():
+    verbs = ("spins", "grows", "shrinks", "blinks", "bounces")
+    for verb, shape, period in product(verbs, SHAPES, (1, 2)):
+        story = one_action_story(shape, verb)
+        pictures = [draw_frame(story, seconds, SIZE) for seconds in range(0, 6, period)]
+        changes = [np.any(one != other, axis=-1).sum() for one, other in pairwise(pictures)]
+        assert max(changes) > 20, (verb, shape, period)
+
+
+def test_bounce_only_goes_up():
+    story = one_action_story("circle", "bounces")
+    heights = [
+        mean_height(draw_frame(story, seconds, SIZE), "blue") for seconds in np.arange(0, 6, 0.1)
+    ]
+    rest = mean_height(draw_frame(one_action_story("circle", ""), 0.0, SIZE), "blue")
+    assert max(heights) == pytest.approx(rest, abs=0.01)
+    assert min(heights) == pytest.approx(rest - 0.06, abs=0.01)
+
+
+def test_shapes_and_actions_differ_clearly():
+    masks = [
+        color_mask(draw_frame(one_action_story(shape, ""), 0.0, SIZE), "blue") for shape in SHAPES
+    ]
     for index, mask in enumerate(masks):
-        assert all((mask & other).sum() / (mask | other).sum() < 0.8 for other in masks[:index])
+        for other in masks[:index]:
+            assert (mask & other).sum() / (mask | other).sum() < 0.8
     clips = [
-        np.stack([draw_moment(alone("star", action), second, SIZE) for second in range(6)])
-        for action in ("", *(action for action in SOLO_VERBS if not action.startswith("moves")))
+        np.stack([draw_frame(one_action_story("star", verb), second, SIZE) for second in range(6)])
+        for verb in ("", *(verb for verb in SOLO_VERBS if verb not in MOVE_DIRECTIONS))
     ]
     assert all(np.any(one != other) for index, one in enumerate(clips) for other in clips[:index])
 
 
-def test_the_same_story_gives_the_same_file(tmp_path: Path):
+def test_same_story_gives_the_same_file(tmp_path: Path):
     for name in ("one.mp4", "two.mp4"):
         render_story(generate_story(5, 30.0), tmp_path / name, SIZE, RATE)
     assert (tmp_path / "one.mp4").read_bytes() == (tmp_path / "two.mp4").read_bytes()
 
 
-def test_a_killed_rendering_leaves_no_video(tmp_path: Path):
-    code = (
-        "import sys; from pathlib import Path; from lit_hour.synthetic.render import render_story; "
-        "from lit_hour.synthetic.story_generator import generate_story; render_story(generate_story(0, 36000.0), Path(sys.argv[1]), 128, 5)"
-    )
-    rendering = subprocess.Popen(
-        [sys.executable, "-c", code, str(tmp_path / "story.mp4")], cwd=REPOSITORY
-    )
-    unfinished = tmp_path / "story.mp4.part"
-    try:
-        give_up = time.monotonic() + 30
-        while not (unfinished.exists() and unfinished.stat().st_size > 0):
-            assert rendering.poll() is None and time.monotonic() < give_up, "rendering never began"
-            time.sleep(0.02)
-    finally:
-        os.kill(rendering.pid, signal.SIGKILL)
-        rendering.wait()
-    assert not (tmp_path / "story.mp4").exists()
-    render_story(generate_story(0, 10.0), tmp_path / "story.mp4", 32, RATE)
-    assert [path.name for path in tmp_path.iterdir()] == ["story.mp4"]
-    assert len(decode(tmp_path / "story.mp4")) == 50
-
-
-def test_what_cannot_be_written_is_refused_by_name(tmp_path: Path):
-    with pytest.raises(SyntheticDataError, match=r"synthetic\.image_size is 97"):
-        render_story(generate_story(0, 10.0), tmp_path / "story.mp4", 97, RATE)
-    with pytest.raises(SyntheticDataError, match=r"missing/story\.mp4 cannot be written"):
-        render_story(generate_story(0, 10.0), tmp_path / "missing" / "story.mp4", SIZE, RATE)
-    with pytest.raises(SyntheticDataError, match="nothing here draws the action 'dances'"):
-        render_story(alone("star", "dances"), tmp_path / "story.mp4", SIZE, RATE)
+def test_video_that_cannot_be_written_is_named(tmp_path: Path):
+    story = generate_story(0, 10.0)
+    with pytest.raises(SyntheticDataError, match=r"synthetic\.size_pixels is 97"):
+        render_story(story, tmp_path / "story.mp4", 97, RATE)
+    with pytest.raises(SyntheticDataError, match=r"Cannot write .*missing/story\.mp4"):
+        render_story(story, tmp_path / "missing" / "story.mp4", SIZE, RATE)
+    with pytest.raises(SyntheticDataError, match="Cannot draw the verb 'dances'"):
+        render_story(one_action_story("star", "dances"), tmp_path / "story.mp4", SIZE, RATE)
     assert not list(tmp_path.iterdir())

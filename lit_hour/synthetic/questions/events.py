@@ -1,107 +1,113 @@
-"""Questions about the whole video: in which order things happen, what happens at all, and a summary in two sentences."""
+"""Questions about the whole video: the order of events, which events happen, and a summary."""
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
 from random import Random
 
-from lit_hour.synthetic.questions.actions import TIMELESS
+from lit_hour.synthetic.questions.actions import TIMELESS_VERBS
 from lit_hour.synthetic.questions.sampling import Fact, Pool, draw_orders
 from lit_hour.synthetic.story import PROPS, Action, Story
 from lit_hour.synthetic.story_index import StoryIndex, intervals_of, join_items
 
-NUM_DRAWS = 8  # of facts about several deeds, of which there are too many to list
+NUM_DRAWS = 8  # of facts about several actions, which are too many to enumerate
 NUM_IN_ORDER = 3
-CLEARLY = 1.05  # times as long as anybody else
-MEETINGS = ("touches", "pushes")
-QUESTION_OF_SUMMARY = "Summarise the video: who is there for the longest time, and with which backgrounds does it begin and end?"
+LEAST_LEAD = 1.05  # of the figure present longest over every other one, as a ratio of durations
+MEETING_VERBS = ("touches", "pushes")
+SUMMARY_QUESTION = (
+    "Summarise the video: who is there for the longest time,"
+    " and with which backgrounds does it begin and end?"
+)
 
 
-def order_events(look: StoryIndex, random: Random) -> list[Pool]:
-    """In which order three things happen, each once and in scenes of their own."""
-    deeds_of_scene: dict[float, list[Action]] = defaultdict(list)
-    for deed in look.unique_actions:
-        if deed.verb in (*TIMELESS, "hides"):
-            deeds_of_scene[look.story.scene_at(deed.start_seconds).start_seconds].append(deed)
-    if len(deeds_of_scene) < NUM_IN_ORDER:
+def order_events(index: StoryIndex, random: Random) -> list[Pool]:
+    """Return facts: in which order three events happen, each once and in a scene of its own."""
+    actions_of_scene: dict[float, list[Action]] = defaultdict(list)
+    for action in index.unique_actions:
+        if action.verb in (*TIMELESS_VERBS, "hides"):
+            scene = index.story.scene_at(action.start_seconds)
+            actions_of_scene[scene.start_seconds].append(action)
+    if len(actions_of_scene) < NUM_IN_ORDER:
         return []
     pool = []
     for _ in range(NUM_DRAWS):
-        starts = sorted(random.sample(list(deeds_of_scene), NUM_IN_ORDER))
-        chosen = [random.choice(deeds_of_scene[start]) for start in starts]
-        clauses = [deed.clause for deed in chosen]
+        starts = sorted(random.sample(list(actions_of_scene), NUM_IN_ORDER))
+        chosen = [random.choice(actions_of_scene[start]) for start in starts]
+        clauses = [action.clause for action in chosen]
         orders = draw_orders(clauses, random)
-        question = (
-            f"In which order does this happen: {'; '.join(random.sample(clauses, NUM_IN_ORDER))}?"
-        )
+        listed = "; ".join(random.sample(clauses, NUM_IN_ORDER))
+        question = f"In which order does this happen: {listed}?"
         pool.append(Fact(question, orders[0], intervals_of(chosen), options=orders))
     return [pool]
 
 
-def extract_key_events(look: StoryIndex, random: Random) -> list[Pool]:
-    """Two who may do something and two to whom it may be done make four events, of which one happens."""
-    happened = {deed.clause for deed in look.story.actions}
-    key_deeds = [deed for deed in look.story.actions if deed.verb in (*MEETINGS, "hides")]
-    names = [actor.name for actor in look.appearances_by_actor]
+def extract_key_events(index: StoryIndex, random: Random) -> list[Pool]:
+    """Return facts: which of four events happens.
+
+    The options combine two subjects with two targets; one pair is true.
+    """
+    clauses = {action.clause for action in index.story.actions}
+    key_actions = [
+        action for action in index.story.actions if action.verb in (*MEETING_VERBS, "hides")
+    ]
+    names = [actor.name for actor in index.appearances_by_actor]
     pool = []
-    for deed in random.sample(key_deeds, min(4 * NUM_DRAWS, len(key_deeds))):
-        targets = [
-            word for word in (names if deed.verb in MEETINGS else PROPS) if word != deed.target
-        ]
-        others = [actor for actor in look.appearances_by_actor if actor != deed.actor]
+    for action in random.sample(key_actions, min(4 * NUM_DRAWS, len(key_actions))):
+        candidates = names if action.verb in MEETING_VERBS else PROPS
+        targets = [target for target in candidates if target != action.target]
+        others = [actor for actor in index.appearances_by_actor if actor != action.actor]
         if not others or not targets:
             continue
-        actor, target = random.choice(others), random.choice(targets)
-        if len({deed.actor.name, deed.target, actor.name, target}) < 4:
+        other, target = random.choice(others), random.choice(targets)
+        if len({action.actor.name, action.target, other.name, target}) < 4:
             continue
         options = [
-            Action(who, deed.verb, *deed.interval, whom).clause
-            for who in (deed.actor, actor)
-            for whom in (deed.target, target)
+            Action(subject, action.verb, *action.interval, object_name).clause
+            for subject in (action.actor, other)
+            for object_name in (action.target, target)
         ]
-        if len(happened & set(options)) > 1:
+        if len(clauses & set(options)) > 1:
             continue
-        evidence = intervals_of(
-            [other for other in look.story.actions if other.clause == deed.clause]
-        )
-        listing = random.sample(options, len(options))
-        pool.append(
-            Fact(
-                f"Which of these happens: {join_items(listing, 'or')}?",
-                deed.clause,
-                evidence,
-                options=tuple(listing),
-            )
-        )
+        same = [item for item in index.story.actions if item.clause == action.clause]
+        listed = tuple(random.sample(options, len(options)))
+        question = f"Which of these happens: {join_items(listed, 'or')}?"
+        pool.append(Fact(question, action.clause, intervals_of(same), options=listed))
     return [pool]
 
 
-def summarize(look: StoryIndex, random: Random) -> list[Pool]:
-    """Who is there longest, and how the video begins and ends: true of one of two figures and one of two directions."""
-    first, last = look.story.scenes[0], look.story.scenes[-1]
-    main = main_figure(look.story)
-    others = [actor.name for actor in look.appearances_by_actor if actor.name != main]
+def summarize(index: StoryIndex, random: Random) -> list[Pool]:
+    """Return facts: which figure is present longest and how the video begins and ends.
+
+    The options combine two figures with the two orders of the backgrounds.
+    """
+    first, last = index.story.scenes[0], index.story.scenes[-1]
+    main = main_figure(index.story)
+    others = [actor.name for actor in index.appearances_by_actor if actor.name != main]
     if main is None or not others or first.background == last.background:
         return []
     ends = first.background.name, last.background.name
-    options = [
+    options = tuple(
         _summary(name, *pair)
         for name in (main, random.choice(others))
         for pair in (ends, ends[::-1])
-    ]
-    main_stays = [stay for stay in look.story.appearances if stay.actor.name == main]
-    evidence = tuple(sorted({first.interval, *intervals_of(main_stays), last.interval}))
-    return [[Fact(QUESTION_OF_SUMMARY, options[0], evidence, options=tuple(options))]]
+    )
+    appearances = [item for item in index.story.appearances if item.actor.name == main]
+    evidence = {first.interval, *intervals_of(appearances), last.interval}
+    return [[Fact(SUMMARY_QUESTION, options[0], tuple(sorted(evidence)), options=options)]]
 
 
 def main_figure(story: Story) -> str | None:
-    """The name of the figure that is there for clearly the longest time, or None."""
+    """Return the name of the figure that is present clearly longest, or None."""
     seconds: Counter[str] = Counter()
-    for stay in story.appearances:
-        seconds[stay.actor.name] += round(stay.end_seconds - stay.start_seconds)
+    for appearance in story.appearances:
+        duration = appearance.end_seconds - appearance.start_seconds
+        seconds[appearance.actor.name] += round(duration)
     (name, longest), *others = seconds.most_common(2)
-    return name if all(longest >= CLEARLY * other for _, other in others) else None
+    return name if all(longest >= LEAST_LEAD * other for _, other in others) else None
 
 
 def _summary(name: str, begin: str, end: str) -> str:
-    return f"The {name} is there for the longest time. The video begins on a {begin} background and ends on a {end} one."
+    return (
+        f"The {name} is there for the longest time."
+        f" The video begins on a {begin} background and ends on a {end} one."
+    )

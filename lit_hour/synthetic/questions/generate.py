@@ -1,9 +1,10 @@
-"""A `Story` in, questions out: as many of each task as are wanted and there is material for, in both formats."""
+"""Generate the questions about a story, per task and in both formats: `generate_questions`."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from random import Random
 
 from lit_hour.errors import SyntheticDataError
@@ -17,7 +18,7 @@ from lit_hour.synthetic.questions import (
     spatiality,
     temporality,
 )
-from lit_hour.synthetic.questions.easy import generate_closed_set_questions
+from lit_hour.synthetic.questions.closed_set import generate_closed_set_questions
 from lit_hour.synthetic.questions.sampling import Fact, Pool, draw_choice
 from lit_hour.synthetic.story import Story
 from lit_hour.synthetic.story_index import StoryIndex
@@ -25,71 +26,83 @@ from lit_hour.taxonomy import TASK_OF_KEY
 from lit_hour.types import Question, QuestionFormat
 
 QUESTIONS_PER_TASK = 2
-KINDS_OF_SMALL_STORIES = {"easy": easy.FACT_GENERATORS, "needles": needles.FACT_GENERATORS}
 
-QUESTION_GENERATORS: dict[
-    str, tuple[Callable[[StoryIndex, Random], list[Pool]], str]
-] = {  # and what a story has to have for it
+QuestionGenerator = Callable[[StoryIndex, Random], list[Pool]]
+
+# By task: the generator, and what a story needs to have for it (for the error message).
+QUESTION_GENERATORS: dict[str, tuple[QuestionGenerator, str]] = {
     "temporality/temporal_perception": (
         temporality.perceive_moments,
-        "two figures that do something",
+        "two figures that act",
     ),
     "temporality/duration_perception": (
         temporality.perceive_durations,
-        "two backgrounds seen for different times",
+        "two backgrounds of different total durations",
     ),
     "temporality/temporal_reasoning": (
         temporality.reason_about_times,
-        "two figures first seen at different times",
+        "two figures with different arrival times",
     ),
     "temporality/temporal_gap_estimation": (
         temporality.estimate_gaps,
-        "three figures first seen at different times",
+        "three figures with different arrival times",
     ),
     "temporality/temporal_order": (
-        temporality.order_figures,
-        "two figures first seen at different times",
+        temporality.order_arrivals,
+        "two figures with different arrival times",
     ),
     "spatiality/spatial_perception": (
-        spatiality.perceive_places,
-        "figures that stand in two places",
+        spatiality.perceive_positions,
+        "figures in two cells",
     ),
     "spatiality/spatial_reasoning": (
-        spatiality.reason_about_places,
-        "two figures that first stand in one row or column",
+        spatiality.reason_about_positions,
+        "two figures whose first positions share a row or column",
     ),
     "object/object_recognition": (objects.recognize_objects, "two figures"),
-    "object/object_attribute": (objects.name_attributes, "figures of two colours or sizes"),
-    "object/object_interaction": (objects.name_partners, "two figures that are touched or pushed"),
+    "object/object_attribute": (
+        objects.recognize_attributes,
+        "figures of two colors or sizes",
+    ),
+    "object/object_interaction": (
+        objects.recognize_partners,
+        "two figures that are touched or pushed",
+    ),
     "object/object_reasoning": (
         objects.count_scenes,
-        "figures that are seen in different numbers of scenes",
+        "figures in different numbers of scenes",
     ),
-    "object/object_existence": (objects.tell_existence, "figures of two shapes and two colours"),
+    "object/object_existence": (
+        objects.recognize_existence,
+        "figures of two shapes and two colors",
+    ),
     "object/object_permanence": (
-        objects.find_hidden,
-        "two figures that hide, or two things that one hides behind",
+        objects.recognize_hidden,
+        "two figures that hide, or two props that a figure hides behind",
     ),
     "action/action_recognition": (actions.recognize_actions, "two different actions"),
-    "action/action_localization": (actions.locate_actions, "two things that happen only once"),
-    "action/action_sequence": (actions.order_actions, "a figure that does three things once each"),
+    "action/action_localization": (actions.locate_actions, "two actions that occur once"),
+    "action/action_sequence": (
+        actions.order_actions,
+        "a figure that does three things once each",
+    ),
     "action/action_reasoning": (
         actions.reason_about_actions,
-        "two figures that push another, or with different habits",
+        "two figures that push another, or that have different habits",
     ),
     "scene/scene_recognition": (scenes.recognize_scenes, "two backgrounds"),
-    "scene/scene_transition": (scenes.tell_transitions, "three scenes"),
+    "scene/scene_transition": (scenes.recognize_transitions, "three scenes"),
     "event/event_sequence": (
         events.order_events,
-        "three scenes with something that happens only once",
+        "three scenes with an action that occurs once",
     ),
     "event/key_event_extraction": (
         events.extract_key_events,
-        "one that hides, or one that touches or pushes another",
+        "a figure that hides, or that touches or pushes another",
     ),
     "event/overall_summarization": (
         events.summarize,
-        "a figure that is there longest, and other backgrounds first and last",
+        "a figure that is present longest, and different backgrounds first and last",
     ),
 }
 
@@ -97,119 +110,120 @@ QUESTION_GENERATORS: dict[
 def generate_questions(
     story: Story, key: str, tasks: Sequence[str] = (), per_task: int = QUESTIONS_PER_TASK
 ) -> list[Question]:
-    """Ask about a story, open-ended first and then as multiple choice, so that neither gives the other away.
+    """Generate open-ended questions and then multiple-choice ones.
 
-    The same arguments give the same questions, and a task has the same ones whatever others are asked for.
+    The formats are kept apart so that neither gives the answers of the other away. The same
+    arguments give the same questions, and those of a task do not depend on the other tasks.
 
     Args:
-        key: the name of the video, with which the ids of the questions begin: `key/0`, `key/1` and so on.
-        tasks: keys of the taxonomy, as `parse_tasks` gives them; none for all that the story has material for.
-        per_task: questions of each task and each format, fewer when there is no more to ask. A task that cannot be asked as
-            multiple choice is left out: all answers are the same. An easy story has its own number.
+        story: the ground truth.
+        key: name of the video; the ids of the questions are `key/0`, `key/1` and so on.
+        tasks: keys of the taxonomy, as `parse_tasks` returns them; if empty, every task for which
+            the story has material.
+        per_task: questions per task and format, fewer if the story has no more. A task without
+            multiple-choice questions is left out, because all its answers are the same. Easy and
+            needle stories ignore this number.
 
     Raises:
         SyntheticDataError: the story has no material for one of `tasks`.
     """
-    if story.difficulty in KINDS_OF_SMALL_STORIES:
-        return generate_closed_set_questions(
-            story, key, KINDS_OF_SMALL_STORIES[story.difficulty], tasks
-        )
-    look = StoryIndex(story)
-    asked: dict[QuestionFormat, list[Question]] = {"open_ended": [], "multiple_choice": []}
+    if story.difficulty == "easy":
+        return generate_closed_set_questions(story, key, easy.FACT_GENERATORS, tasks)
+    if story.difficulty == "needles":
+        return generate_closed_set_questions(story, key, needles.FACT_GENERATORS, tasks)
+    index = StoryIndex(story)
+    open_ended: list[Question] = []
+    multiple_choice: list[Question] = []
     for task in tasks or QUESTION_GENERATORS:
-        teller, need = QUESTION_GENERATORS[task]
+        generate, requirement = QUESTION_GENERATORS[task]
         random = Random(f"{task} in story {story.seed}")
-        pools = [pool for pool in teller(look, random) if pool]
-        known: set[str] = set()
-        drawn = {
-            form: _draw_questions(pools, form, task, per_task, random, known) for form in asked
-        }
-        if all(drawn.values()):
-            for form, found in drawn.items():
-                asked[form] += found
+        pools = [pool for pool in generate(index, random) if pool]
+        asked: set[str] = set()
+        task_open = _draw_questions(pools, "open_ended", task, per_task, random, asked)
+        task_choice = _draw_questions(pools, "multiple_choice", task, per_task, random, asked)
+        if task_open and task_choice:
+            open_ended += task_open
+            multiple_choice += task_choice
         elif tasks:
             raise SyntheticDataError(
-                f"the story {story.seed} of {story.duration_seconds:g} s has no material for {task}: it needs {need};"
-                " a longer story has more"
+                f"The story {story.seed} of {story.duration_seconds:g} s has no material for"
+                f" {task}. It needs {requirement}. A longer story has more."
             )
-    return _number(
-        key, [question for found in asked.values() for question in _shuffle(found, story)]
-    )
+    questions = [*_shuffle(open_ended, story), *_shuffle(multiple_choice, story)]
+    return [replace(item, id=f"{key}/{number}") for number, item in enumerate(questions)]
 
 
-def parse_tasks(words: str) -> tuple[str, ...]:
-    """Keys of the taxonomy from words with commas between: `object/object_permanence`, or `object_permanence` alone.
+def parse_tasks(text: str) -> tuple[str, ...]:
+    """Return keys of the taxonomy from a list with commas.
+
+    A task is written `object/object_permanence`, or `object_permanence` alone.
 
     Raises:
-        SyntheticDataError: there is no such task, with the nearest that there is.
+        SyntheticDataError: there is no such task; the message names the nearest one.
     """
     key_of_name = {key.split("/")[1]: key for key in TASK_OF_KEY}
     keys = []
-    for word in filter(None, (word.strip().replace(" ", "_") for word in words.split(","))):
-        if word not in TASK_OF_KEY and word not in key_of_name:
-            near = difflib.get_close_matches(word, [*TASK_OF_KEY, *key_of_name], n=1, cutoff=0.5)
-            raise SyntheticDataError(
-                f"there is no task {word!r}"
-                + (
-                    f"; did you mean {near[0]!r}?"
-                    if near
-                    else f"; there are {', '.join(key_of_name)}"
-                )
-            )
-        keys.append(key_of_name.get(word, word))
+    for name in filter(None, (part.strip().replace(" ", "_") for part in text.split(","))):
+        if name not in TASK_OF_KEY and name not in key_of_name:
+            known = [*TASK_OF_KEY, *key_of_name]
+            near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+            hint = f"Did you mean {near[0]!r}?" if near else f"Tasks: {', '.join(key_of_name)}."
+            raise SyntheticDataError(f"Unknown task {name!r}. {hint}")
+        keys.append(key_of_name.get(name, name))
     return tuple(dict.fromkeys(keys))
 
 
 def _draw_questions(
-    pools: list[Pool], form: QuestionFormat, task: str, num: int, random: Random, known: set[str]
+    pools: list[Pool],
+    form: QuestionFormat,
+    task: str,
+    num_questions: int,
+    random: Random,
+    asked: set[str],
 ) -> list[Question]:
-    """Up to so many questions, none of them twice, and rather not those that are `known`, which grows."""
+    """Draw up to `num_questions` different questions.
+
+    Args:
+        pools: facts of the task.
+        form: of the questions.
+        task: key of the taxonomy.
+        num_questions: to draw.
+        random: the source of every choice.
+        asked: texts of questions in the other format, which are avoided; the drawn ones are added.
+    """
     found: dict[str, Question] = {}
-    for _ in range(num):
+    for _ in range(num_questions):
         for pool in random.sample(pools, len(pools)):
-            unasked = [fact for fact in pool if fact.question not in found]
-            fresh = [fact for fact in unasked if fact.question not in known]
-            drawn = _draw(fresh, unasked, form, random)
+            available = [fact for fact in pool if fact.question not in found]
+            fresh = [fact for fact in available if fact.question not in asked]
+            drawn = _draw(fresh, available, form, random)
             if drawn is not None:
                 fact, options = drawn
                 found[fact.question] = Question(
                     "", task, form, fact.question, fact.answer, options, fact.evidence
                 )
                 break
-    known |= found.keys()
+    asked |= found.keys()
     return list(found.values())
 
 
 def _draw(
-    fresh: Pool, unasked: Pool, form: QuestionFormat, random: Random
+    fresh: Pool, available: Pool, form: QuestionFormat, random: Random
 ) -> tuple[Fact, tuple[str, ...]] | None:
-    """A fresh fact, unless there is none or a choice between fresh ones has fewer options.
+    """Draw a fresh fact, or any available one if that gives more options.
 
-    What was asked before is taken out of a pool and not drawn again: this would make answers likelier that many facts share.
+    Questions are removed from the pool before drawing. Drawing again until a fresh one comes would
+    make answers more likely that many facts share.
     """
     if form == "open_ended":
-        facts = fresh or unasked
+        facts = fresh or available
         return (random.choice(facts), ()) if facts else None
-    drawn, other = draw_choice(fresh, random), draw_choice(unasked, random)
-    return (
-        other if drawn is None or (other is not None and len(other[1]) > len(drawn[1])) else drawn
-    )
+    drawn, other = draw_choice(fresh, random), draw_choice(available, random)
+    if drawn is None or (other is not None and len(other[1]) > len(drawn[1])):
+        return other
+    return drawn
 
 
-def _shuffle(found: list[Question], story: Story) -> list[Question]:
-    return Random(f"order of questions about story {story.seed}").sample(found, len(found))
-
-
-def _number(key: str, found: list[Question]) -> list[Question]:
-    return [
-        Question(
-            f"{key}/{number}",
-            each.task,
-            each.format,
-            each.question,
-            each.answer,
-            each.options,
-            each.evidence,
-        )
-        for number, each in enumerate(found)
-    ]
+def _shuffle(questions: list[Question], story: Story) -> list[Question]:
+    random = Random(f"order of questions about story {story.seed}")
+    return random.sample(questions, len(questions))

@@ -1,49 +1,48 @@
-"""A needle story in, facts out: about what is there for three seconds, and about what is there all the time."""
+"""Facts of a needle story: about the short scenes, and about the figure that is always present."""
 
 from __future__ import annotations
 
-from lit_hour.synthetic.questions.easy import ClosedSetFact, FactGenerators
-from lit_hour.synthetic.stories.needle import NEEDLES
+from lit_hour.synthetic.questions.closed_set import ClosedSetFact, FactGenerators
+from lit_hour.synthetic.stories.needle import NEEDLE_PATTERNS
 from lit_hour.synthetic.story import BACKGROUND_COLORS, COLORS, Scene, Story
+from lit_hour.synthetic.story_index import intervals_of
 
 
-def find_needles(story: Story) -> list[ClosedSetFact]:
-    """The colour of each needle."""
-    seen = tuple(dict.fromkeys(scene.background.color for scene in story.scenes))
+def recognize_needles(story: Story) -> list[ClosedSetFact]:
+    """Return facts: the color of each needle."""
+    shown = tuple(dict.fromkeys(scene.background.color for scene in story.scenes))
     return [
         ClosedSetFact(
             "scene/scene_recognition",
             f"What colour is the {needle.background.pattern} background?",
             needle.background.color,
             BACKGROUND_COLORS,
-            seen,
+            shown,
             (needle.interval,),
         )
-        for needle in needles_of(story)
+        for needle in needle_scenes(story)
     ]
 
 
 def order_needles(story: Story) -> list[ClosedSetFact]:
-    """Which of them comes first, and which last."""
-    needles = needles_of(story)
-    evidence = tuple(needle.interval for needle in needles)
+    """Return facts: which needle comes first and which last."""
+    needles = needle_scenes(story)
     return [
         ClosedSetFact(
             "temporality/temporal_order",
             f"Which background with a pattern is seen {when}?",
             needle.background.pattern,
-            NEEDLES,
-            NEEDLES,
-            evidence,
+            NEEDLE_PATTERNS,
+            NEEDLE_PATTERNS,
+            intervals_of(needles),
         )
         for when, needle in (("first", needles[0]), ("last", needles[-1]))
     ]
 
 
-def name_the_figure(story: Story) -> list[ClosedSetFact]:
-    """The colour of the figure that is always there: what survives any forgetting."""
+def recognize_figure(story: Story) -> list[ClosedSetFact]:
+    """Return facts: the color of the figure, which every frame shows: a control for forgetting."""
     ((actor,),) = {scene.actors for scene in story.scenes}
-    whole = ((0.0, story.duration_seconds),)
     return [
         ClosedSetFact(
             "object/object_attribute",
@@ -51,18 +50,18 @@ def name_the_figure(story: Story) -> list[ClosedSetFact]:
             actor.color,
             COLORS,
             (),
-            whole,
+            ((0.0, story.duration_seconds),),
         )
     ]
 
 
-def needles_of(story: Story) -> list[Scene]:
-    """The short scenes, in the order of time."""
-    return [scene for scene in story.scenes if scene.background.pattern in NEEDLES]
+def needle_scenes(story: Story) -> list[Scene]:
+    """Return the short scenes in time order."""
+    return [scene for scene in story.scenes if scene.background.pattern in NEEDLE_PATTERNS]
 
 
 FACT_GENERATORS: FactGenerators = {
-    "scene/scene_recognition": find_needles,
+    "scene/scene_recognition": recognize_needles,
     "temporality/temporal_order": order_needles,
-    "object/object_attribute": name_the_figure,
+    "object/object_attribute": recognize_figure,
 }

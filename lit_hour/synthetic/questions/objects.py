@@ -1,4 +1,4 @@
-"""Questions about figures: which is where, what it looks like, whom it meets, how often it comes, and where it is unseen."""
+"""Questions about figures: identity, attributes, meetings, number of scenes, hidden figures."""
 
 from __future__ import annotations
 
@@ -8,135 +8,143 @@ from random import Random
 
 from lit_hour.synthetic.questions.sampling import Fact, Pool
 from lit_hour.synthetic.story import COLORS, SHAPES, Action, Interval
-from lit_hour.synthetic.story_index import StoryIndex, format_clock, intervals_of, join_items
+from lit_hour.synthetic.story_index import StoryIndex, intervals_of, join_items
+from lit_hour.text.timestamp import format_timestamp
 
-NUM_DRAWS = 24  # of facts about existence, of which there are too many to list
-TOLD_APART_SECONDS = 2  # of being hidden, at least
+NUM_DRAWS = 24  # of facts about existence, which are too many to enumerate
+LEAST_HIDDEN_SECONDS = 2
+PARTICIPLES = {"touches": "touched", "pushes": "pushed"}
 
 
-def recognize_objects(look: StoryIndex, random: Random) -> list[Pool]:
-    """Which figure stands at a place while nothing happens."""
+def recognize_objects(index: StoryIndex, random: Random) -> list[Pool]:
+    """Return facts: which figure stands in a cell at a still moment."""
     return [
         [
             Fact(
-                f"Which figure is in the {quiet.cell_name(stay)} at {format_clock(quiet.interval[0])}?",
-                stay.actor.name,
-                (quiet.interval,),
+                f"Which figure is in the {moment.cell_name(appearance)}"
+                f" at {format_timestamp(moment.interval[0])}?",
+                appearance.actor.name,
+                (moment.interval,),
             )
-            for quiet in look.still_moments
-            for stay in quiet.visible()
+            for moment in index.still_moments
+            for appearance in moment.visible()
         ]
     ]
 
 
-def name_attributes(look: StoryIndex, random: Random) -> list[Pool]:
-    """The colour of a shape that is alone of its kind at a moment, and the size of each figure."""
-    colours = []
-    for quiet in look.still_moments:
-        shapes = Counter(stay.actor.shape for stay in quiet.visible())
-        for stay in quiet.visible():
-            if shapes[stay.actor.shape] == 1:
-                question = (
-                    f"What colour is the {stay.actor.shape} at {format_clock(quiet.interval[0])}?"
-                )
-                colours.append(Fact(question, stay.actor.color, (quiet.interval,)))
+def recognize_attributes(index: StoryIndex, random: Random) -> list[Pool]:
+    """Return facts: the color of the only visible figure of a shape, and the size of a figure."""
+    colors = []
+    for moment in index.still_moments:
+        actors = [appearance.actor for appearance in moment.visible()]
+        counts = Counter(actor.shape for actor in actors)
+        for actor in actors:
+            if counts[actor.shape] == 1:
+                timestamp = format_timestamp(moment.interval[0])
+                question = f"What colour is the {actor.shape} at {timestamp}?"
+                colors.append(Fact(question, actor.color, (moment.interval,)))
     sizes = [
         Fact(
-            f"How large is the {actor.name}: small or large?", actor.size_word, intervals_of(stays)
+            f"How large is the {actor.name}: small or large?",
+            actor.size_word,
+            intervals_of(appearances),
         )
-        for actor, stays in look.appearances_by_actor.items()
+        for actor, appearances in index.appearances_by_actor.items()
     ]
-    return [colours, sizes]
+    return [colors, sizes]
 
 
-def name_partners(look: StoryIndex, random: Random) -> list[Pool]:
-    """To whom something is done."""
-    done = {"touches": "touched", "pushes": "pushed"}
+def recognize_partners(index: StoryIndex, random: Random) -> list[Pool]:
+    """Return facts: which figure is touched or pushed at a time."""
     return [
         [
             Fact(
-                f"Which figure is {done[deed.verb]} by another at {format_clock(sum(deed.interval) // 2)}?",
-                deed.target,
-                (deed.interval,),
+                f"Which figure is {PARTICIPLES[action.verb]} by another"
+                f" at {format_timestamp(sum(action.interval) // 2)}?",
+                action.target,
+                (action.interval,),
             )
-            for deed in look.story.actions
-            if deed.verb in done
+            for action in index.story.actions
+            if action.verb in PARTICIPLES
         ]
     ]
 
 
-def count_scenes(look: StoryIndex, random: Random) -> list[Pool]:
-    """In how many scenes each figure is seen."""
-    num_scenes = Counter(actor for scene in look.story.scenes for actor in scene.actors)
+def count_scenes(index: StoryIndex, random: Random) -> list[Pool]:
+    """Return facts: in how many scenes each figure appears."""
+    num_scenes = Counter(actor for scene in index.story.scenes for actor in scene.actors)
     return [
         [
             Fact(
                 f"In how many scenes is the {actor.name} seen?",
                 str(num_scenes[actor]),
-                intervals_of(stays),
+                intervals_of(appearances),
             )
-            for actor, stays in look.appearances_by_actor.items()
+            for actor, appearances in index.appearances_by_actor.items()
         ]
     ]
 
 
-def tell_existence(look: StoryIndex, random: Random) -> list[Pool]:
-    """Two colours and two shapes make four figures, of which one alone is in the video; the halves of the others may be."""
-    names = {actor.name for actor in look.appearances_by_actor}
-    colours = sorted({actor.color for actor in look.appearances_by_actor}, key=COLORS.index)
-    shapes = sorted({actor.shape for actor in look.appearances_by_actor}, key=SHAPES.index)
+def recognize_existence(index: StoryIndex, random: Random) -> list[Pool]:
+    """Return facts: which of four figures exists: two colors combined with two shapes.
+
+    The color or the shape of a wrong option may well occur in the video.
+    """
+    actors = list(index.appearances_by_actor)
+    names = {actor.name for actor in actors}
+    colors = sorted({actor.color for actor in actors}, key=COLORS.index)
+    shapes = sorted({actor.shape for actor in actors}, key=SHAPES.index)
     pool = []
     for _ in range(NUM_DRAWS):
-        actor = random.choice(list(look.appearances_by_actor))
-        other_colours = [colour for colour in colours if colour != actor.color]
+        actor = random.choice(actors)
+        other_colors = [color for color in colors if color != actor.color]
         other_shapes = [shape for shape in shapes if shape != actor.shape]
-        if not other_colours or not other_shapes:
+        if not other_colors or not other_shapes:
             continue
         pairs = product(
-            (actor.color, random.choice(other_colours)), (actor.shape, random.choice(other_shapes))
+            (actor.color, random.choice(other_colors)), (actor.shape, random.choice(other_shapes))
         )
-        options = [f"{colour} {shape}" for colour, shape in pairs]
+        options = [f"{color} {shape}" for color, shape in pairs]
         if len(names & set(options)) > 1:
             continue
-        listing = random.sample(options, len(options))
-        question = f"Which of these is seen in the video: {join_items([f'a {option}' for option in listing], 'or')}?"
-        pool.append(
-            Fact(
-                question,
-                actor.name,
-                intervals_of(look.appearances_by_actor[actor]),
-                options=tuple(listing),
-            )
-        )
+        listed = tuple(random.sample(options, len(options)))
+        text = join_items([f"a {option}" for option in listed], "or")
+        question = f"Which of these is seen in the video: {text}?"
+        evidence = intervals_of(index.appearances_by_actor[actor])
+        pool.append(Fact(question, actor.name, evidence, options=listed))
     return [pool]
 
 
-def find_hidden(look: StoryIndex, random: Random) -> list[Pool]:
-    """Who is behind a prop, and behind which prop one is, when it cannot be seen."""
-    who, where = [], []
-    for hides, hidden, evidence in _hidings(look):
-        moment = format_clock(sum(hidden) // 2)
-        who.append(
-            Fact(
-                f"Which figure is hidden behind the {hides.target} at {moment}?",
-                hides.actor.name,
-                evidence,
-            )
-        )
-        question = f"Where is the {hides.actor.name} at {moment}, when it cannot be seen?"
-        where.append(Fact(question, f"behind the {hides.target}", evidence))
-    return [who, where]
+def recognize_hidden(index: StoryIndex, random: Random) -> list[Pool]:
+    """Return facts: which figure is behind a prop, and behind which prop a figure is."""
+    figures, props = [], []
+    for action, hidden, evidence in _hidden_intervals(index):
+        timestamp, name = format_timestamp(sum(hidden) // 2), action.actor.name
+        question = f"Which figure is hidden behind the {action.target} at {timestamp}?"
+        figures.append(Fact(question, name, evidence))
+        question = f"Where is the {name} at {timestamp}, when it cannot be seen?"
+        props.append(Fact(question, f"behind the {action.target}", evidence))
+    return [figures, props]
 
 
-def _hidings(look: StoryIndex) -> list[tuple[Action, Interval, tuple[Interval, ...]]]:
-    """Each time that someone hides: the deed, when it is hidden, and when one sees it go and come back."""
+def _hidden_intervals(
+    index: StoryIndex,
+) -> list[tuple[Action, Interval, tuple[Interval, ...]]]:
+    """List the times at which a figure is hidden.
+
+    Returns:
+        Per time: the action "hides", the hidden interval, and as evidence the intervals in which
+        the figure goes behind the prop and comes out.
+    """
     found = []
-    for scene in look.story.scenes:
-        for index, hides in enumerate(scene.actions):
-            if hides.verb != "hides":
+    for scene in index.story.scenes:
+        for number, action in enumerate(scene.actions):
+            if action.verb != "hides":
                 continue
-            outs = [deed for deed in scene.actions[index:] if deed.verb == "comes out"][:1]
-            hidden = hides.end_seconds, outs[0].start_seconds if outs else scene.end_seconds
-            if hidden[1] - hidden[0] >= TOLD_APART_SECONDS:
-                found.append((hides, hidden, intervals_of([hides, *outs])))
+            later = scene.actions[number:]
+            come_out = [item for item in later if item.verb == "comes out"][:1]
+            end = come_out[0].start_seconds if come_out else scene.end_seconds
+            if end - action.end_seconds >= LEAST_HIDDEN_SECONDS:
+                evidence = intervals_of([action, *come_out])
+                found.append((action, (action.end_seconds, end), evidence))
     return found

@@ -1,4 +1,4 @@
-"""Questions about backgrounds: which is seen when, and which follows which."""
+"""Questions about backgrounds: which one is visible when, and which follows which."""
 
 from __future__ import annotations
 
@@ -6,48 +6,45 @@ from itertools import pairwise
 from random import Random
 
 from lit_hour.synthetic.questions.sampling import Fact, Pool
-from lit_hour.synthetic.story_index import StoryIndex, format_clock, intervals_of
+from lit_hour.synthetic.story_index import StoryIndex, intervals_of
+from lit_hour.text.timestamp import format_timestamp
 
-AROUND_A_CHANGE_SECONDS = 3.0  # what has to be seen before and after it
+TRANSITION_SECONDS = 3.0  # of evidence on each side of a transition
 
 
-def recognize_scenes(look: StoryIndex, random: Random) -> list[Pool]:
-    """The background in the middle of each scene, and behind each figure that is seen on one background only."""
-    moments = [
+def recognize_scenes(index: StoryIndex, random: Random) -> list[Pool]:
+    """Return facts: the background at a time, and behind figures with a single background."""
+    at_times = [
         Fact(
-            f"What is the background like at {format_clock(sum(scene.interval) // 2)}?",
+            f"What is the background like at {format_timestamp(sum(scene.interval) // 2)}?",
             scene.background.name,
             (scene.interval,),
         )
-        for scene in look.story.scenes
+        for scene in index.story.scenes
     ]
-    behind = []
-    for actor, stays in look.appearances_by_actor.items():
-        scenes = [scene for scene in look.story.scenes if actor in scene.actors]
+    of_figures = []
+    for actor, appearances in index.appearances_by_actor.items():
+        scenes = [scene for scene in index.story.scenes if actor in scene.actors]
         if len({scene.background for scene in scenes}) == 1:
             question = f"What is the background like when the {actor.name} is there?"
-            behind.append(Fact(question, scenes[0].background.name, intervals_of(stays)))
-    return [moments, behind]
+            answer = scenes[0].background.name
+            of_figures.append(Fact(question, answer, intervals_of(appearances)))
+    return [at_times, of_figures]
 
 
-def tell_transitions(look: StoryIndex, random: Random) -> list[Pool]:
-    """What the background changes to at a time, and which one follows one that is seen only once."""
-    moments, followers = [], []
-    for before, after in pairwise(look.story.scenes):
+def recognize_transitions(index: StoryIndex, random: Random) -> list[Pool]:
+    """Return facts: the background that begins at a time, and the successor of a unique one."""
+    at_times, successors = [], []
+    for before, after in pairwise(index.story.scenes):
         change = after.start_seconds
-        near = (
-            max(before.start_seconds, change - AROUND_A_CHANGE_SECONDS),
-            min(after.end_seconds, change + AROUND_A_CHANGE_SECONDS),
+        evidence = (
+            max(before.start_seconds, change - TRANSITION_SECONDS),
+            min(after.end_seconds, change + TRANSITION_SECONDS),
         )
-        moments.append(
-            Fact(
-                f"Which background begins at {format_clock(change)}?",
-                after.background.name,
-                (near,),
-            )
-        )
-        if len(look.scenes_by_background[before.background]) == 1:
-            question = f"Which background comes right after the {before.background.name} one?"
-            given_away = (before.background.name,)
-            followers.append(Fact(question, after.background.name, (near,), rules_out=given_away))
-    return [moments, followers]
+        name, name_before = after.background.name, before.background.name
+        question = f"Which background begins at {format_timestamp(change)}?"
+        at_times.append(Fact(question, name, (evidence,)))
+        if len(index.scenes_by_background[before.background]) == 1:
+            question = f"Which background comes right after the {name_before} one?"
+            successors.append(Fact(question, name, (evidence,), rules_out=(name_before,)))
+    return [at_times, successors]

@@ -1,4 +1,4 @@
-"""Questions about places: where a figure is at a moment, and how two places that were seen far apart lie to each other."""
+"""Questions about positions: where a figure stands, and how two positions relate."""
 
 from __future__ import annotations
 
@@ -7,50 +7,51 @@ from random import Random
 
 from lit_hour.synthetic.questions.sampling import Fact, Pool
 from lit_hour.synthetic.story import Actor, Point
-from lit_hour.synthetic.story_index import StoryIndex, format_clock
+from lit_hour.synthetic.story_index import StoryIndex
+from lit_hour.text.timestamp import format_timestamp
 
 
-def perceive_places(look: StoryIndex, random: Random) -> list[Pool]:
-    """Where each figure stands that can be seen while nothing happens."""
+def perceive_positions(index: StoryIndex, random: Random) -> list[Pool]:
+    """Return facts: where a visible figure stands at a still moment."""
     return [
         [
             Fact(
-                f"Where is the {stay.actor.name} at {format_clock(quiet.interval[0])}?",
-                f"{quiet.cell_name(stay)}",
-                (quiet.interval,),
+                f"Where is the {appearance.actor.name} at {format_timestamp(moment.interval[0])}?",
+                moment.cell_name(appearance),
+                (moment.interval,),
             )
-            for quiet in look.still_moments
-            for stay in quiet.visible()
+            for moment in index.still_moments
+            for appearance in moment.visible()
         ]
     ]
 
 
-def reason_about_places(look: StoryIndex, random: Random) -> list[Pool]:
-    """How the first places of two figures lie to each other, if they are in one row or one column."""
-    first = {actor: _first_stand(look, actor) for actor in look.appearances_by_actor}
+def reason_about_positions(index: StoryIndex, random: Random) -> list[Pool]:
+    """Return facts: how the first positions of two figures in one row or column relate."""
+    first = {actor: _first_position(index, actor) for actor in index.appearances_by_actor}
     pool = []
     for actor, other in permutations(first, 2):
         (seconds, (x, y)), (other_seconds, (other_x, other_y)) = first[actor], first[other]
         if (x == other_x) == (y == other_y):
             continue
-        answer = (
-            ("farther left" if x < other_x else "farther right")
-            if y == other_y
-            else "higher"
-            if y < other_y
-            else "lower"
+        if y == other_y:
+            answer = "farther left" if x < other_x else "farther right"
+        else:
+            answer = "higher" if y < other_y else "lower"
+        question = (
+            f"Where does the {actor.name} first stand,"
+            f" compared with where the {other.name} first stands?"
         )
-        question = f"Where does the {actor.name} first stand, compared with where the {other.name} first stands?"
-        evidence = (
-            (look.arrival_seconds(actor), seconds + 1),
-            (look.arrival_seconds(other), other_seconds + 1),
-        )
+        evidence = [
+            (index.arrival_seconds(actor), seconds + 1),
+            (index.arrival_seconds(other), other_seconds + 1),
+        ]
         pool.append(Fact(question, answer, tuple(sorted(evidence))))
     return [pool]
 
 
-def _first_stand(look: StoryIndex, actor: Actor) -> tuple[float, Point]:
-    """When and where a figure first stands: from the start, or where its way into the frame ends."""
-    path = look.appearances_by_actor[actor][0].path
-    seconds, x, y = next(step for step in path if 0 <= step[1] <= 1 and 0 <= step[2] <= 1)
+def _first_position(index: StoryIndex, actor: Actor) -> tuple[float, Point]:
+    """Return when and where a figure first stands: the first point of its path in the frame."""
+    path = index.appearances_by_actor[actor][0].path
+    seconds, x, y = next(point for point in path if 0 <= point[1] <= 1 and 0 <= point[2] <= 1)
     return seconds, (x, y)

@@ -1,6 +1,7 @@
-"""A seed in, the scenes of an easy story out: one to three, each with one figure that does one thing all the time.
+"""Scenes of an easy story: one to three, each with one figure that does one thing all the time.
 
-A figure fills half of the frame, and backgrounds have the colours of figures: what a small model can learn in minutes.
+A figure fills half of the frame, and backgrounds have the colors of figures. A small model learns
+the questions about such stories within minutes.
 """
 
 from __future__ import annotations
@@ -8,10 +9,18 @@ from __future__ import annotations
 from itertools import pairwise
 from random import Random
 
-from lit_hour.synthetic.story import COLORS, SHAPES, Action, Actor, Appearance, Background, Scene
+from lit_hour.synthetic.story import (
+    COLORS,
+    SHAPES,
+    Action,
+    Actor,
+    Appearance,
+    Background,
+    Scene,
+)
 
-EASY_SCENES = 3  # of an easy story, at most
-EASY_ACTIONS = (
+MAX_SCENES = 3
+EASY_VERBS = (
     "moves left",
     "moves right",
     "moves up",
@@ -23,61 +32,56 @@ EASY_ACTIONS = (
     "stands still",
 )
 SHORTEST_SCENE_SECONDS = 4.0
-NUM_REGULAR_BACKGROUNDS = (
-    3  # the least that leaves a choice beside the previous background and the actor's colour
-)
-NEAR, FAR = 0.25, 0.75  # where moves begin and end, as shares of the frame
+# one more than the previous background and the color of the actor, which are both excluded
+NUM_REGULAR_BACKGROUNDS = 3
+NEAR, FAR = 0.25, 0.75  # where moves begin and end, as fractions of the frame
 
 
-def num_easy_scenes(random: Random, duration_seconds: float) -> int:
-    """How many scenes a story has."""
-    return min(random.randint(1, EASY_SCENES), int(duration_seconds / SHORTEST_SCENE_SECONDS))
+def draw_num_scenes(random: Random, duration_seconds: float) -> int:
+    """Draw the number of scenes of a story."""
+    return min(random.randint(1, MAX_SCENES), int(duration_seconds / SHORTEST_SCENE_SECONDS))
 
 
-def play_easy_scenes(random: Random, boundaries: list[float]) -> list[Scene]:
-    """The scenes between these times."""
+def generate_easy_scenes(random: Random, boundaries: list[float]) -> list[Scene]:
+    """Generate the scenes between consecutive boundaries, in seconds."""
     actors = _draw_actors(random, num_scenes=len(boundaries) - 1)
     backgrounds = _draw_backgrounds(random, actors)
     return [
-        _play_scene(random, start, end, background, actor)
+        _generate_scene(random, start, end, background, actor)
         for (start, end), background, actor in zip(
             pairwise(boundaries), backgrounds, actors, strict=True
         )
     ]
 
 
-def _play_scene(random: Random, start: float, end: float, background: str, actor: Actor) -> Scene:
-    # a circle that spins looks like one that stands still
-    action = random.choice(
-        [action for action in EASY_ACTIONS if (actor.shape, action) != ("circle", "spins")]
-    )
-    x, y = (
-        random.uniform(0.35, 0.65),
-        random.uniform(0.35, 0.65),
-    )  # no actor leaves the frame from here, however it turns
+def _generate_scene(
+    random: Random, start: float, end: float, background: str, actor: Actor
+) -> Scene:
+    # a circle without an eye looks the same whether it spins or stands still
+    verbs = [verb for verb in EASY_VERBS if (actor.shape, verb) != ("circle", "spins")]
+    verb = random.choice(verbs)
+    x, y = random.uniform(0.35, 0.65), random.uniform(0.35, 0.65)  # inside the frame at any angle
     path = {
         "moves left": ((start, FAR, y), (end, NEAR, y)),
         "moves right": ((start, NEAR, y), (end, FAR, y)),
         "moves up": ((start, x, FAR), (end, x, NEAR)),
         "moves down": ((start, x, NEAR), (end, x, FAR)),
-    }.get(action, ((start, x, y),))
-    return Scene(
-        start,
-        end,
-        Background(background),
-        (),
-        (Appearance(actor, start, end, path),),
-        (Action(actor, action, start, end),),
-    )
+    }.get(verb, ((start, x, y),))
+    appearance = Appearance(actor, start, end, path)
+    action = Action(actor, verb, start, end)
+    return Scene(start, end, Background(background), (), (appearance,), (action,))
 
 
 def _draw_actors(random: Random, num_scenes: int) -> list[Actor]:
-    """The actor of each scene: two or three regulars, and one or two guests in a scene each; no two share a colour."""
+    """Draw the figure of each scene: regulars, and one or two guests in one scene each.
+
+    No two figures share a shape or a color.
+    """
     shapes = random.sample(SHAPES, random.randint(3, 5))
-    colours = random.sample(COLORS, len(shapes))
+    colors = random.sample(COLORS, len(shapes))
     cast = [
-        Actor(shape, colour, random.uniform(0.42, 0.5), has_eye=False)
-        for shape, colour in zip(shapes, colours, strict=True)
+        Actor(shape, color, random.uniform(0.42, 0.5), has_eye=False)
+        for shape, color in zip(shapes, colors, strict=True)
     ]
     num_regulars = max(2, len(cast) - 2)
     actors = random.choices(cast[:num_regulars], k=num_scenes)
@@ -88,19 +92,21 @@ def _draw_actors(random: Random, num_scenes: int) -> list[Actor]:
 
 
 def _draw_backgrounds(random: Random, actors: list[Actor]) -> list[str]:
-    """The background of each scene: three regular ones, and one to three that are there for a single scene."""
-    colours = random.sample(COLORS, len(COLORS))
-    regulars, guests = colours[:NUM_REGULAR_BACKGROUNDS], colours[NUM_REGULAR_BACKGROUNDS:]
+    """Draw the background color of each scene: three regulars, and guests in one scene each."""
+    colors = random.sample(COLORS, len(COLORS))
+    regulars, guests = colors[:NUM_REGULAR_BACKGROUNDS], colors[NUM_REGULAR_BACKGROUNDS:]
     guest_of_scene: dict[int, str] = {}
     for guest in guests[: random.randint(1, len(guests))]:
-        places = [
-            i for i, actor in enumerate(actors) if i not in guest_of_scene and actor.color != guest
+        possible = [
+            index
+            for index, actor in enumerate(actors)
+            if index not in guest_of_scene and actor.color != guest
         ]
-        if places:
-            guest_of_scene[random.choice(places)] = guest
+        if possible:
+            guest_of_scene[random.choice(possible)] = guest
     backgrounds: list[str] = []
     for index, actor in enumerate(actors):
-        taken = {actor.color, *backgrounds[-1:]}
-        regular = random.choice([colour for colour in regulars if colour not in taken])
+        excluded = {actor.color, *backgrounds[-1:]}
+        regular = random.choice([color for color in regulars if color not in excluded])
         backgrounds.append(guest_of_scene.get(index, regular))
     return backgrounds

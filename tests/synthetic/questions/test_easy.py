@@ -1,4 +1,4 @@
-"""Easy stories and their questions stay what they are: the default run learns from them in minutes."""
+"""Easy stories and their questions, which the default run is trained on."""
 
 import hashlib
 import json
@@ -9,8 +9,8 @@ import pytest
 
 from lit_hour.errors import SyntheticDataError
 from lit_hour.synthetic.questions.generate import generate_questions
-from lit_hour.synthetic.render import draw_moment
-from lit_hour.synthetic.stories.easy import EASY_ACTIONS
+from lit_hour.synthetic.render import draw_frame
+from lit_hour.synthetic.stories.easy import EASY_VERBS
 from lit_hour.synthetic.story import COLORS, SHAPES, Story
 from lit_hour.synthetic.story_generator import generate_story
 
@@ -22,7 +22,7 @@ STORIES = [
 
 
 def true_answers(story: Story, question: str) -> set[str]:
-    """Every answer that the script makes true, read from the words alone."""
+    """Return every true answer, from the story and the text of the question."""
     if "first scene" in question:
         scenes = [story.scenes[0]]
     elif "last scene" in question:
@@ -40,53 +40,52 @@ def true_answers(story: Story, question: str) -> set[str]:
     return {scene.actors[0].shape for scene in scenes}
 
 
-def test_easy_stories_and_questions_have_not_changed():
-    asked = [
+def test_easy_questions_and_frames_equal_the_recorded_hashes():
+    questions = [
         [
             vars(question)
             for question in generate_questions(generate_story(seed, 180.0, "easy"), "v")
         ]
         for seed in range(60)
     ]
-    assert hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:16] == "71e29aa13d4547be"
-    pictures = b"".join(draw_moment(story, 3.3, 64).tobytes() for story in STORIES)
+    assert hashlib.sha256(json.dumps(questions).encode()).hexdigest()[:16] == "71e29aa13d4547be"
+    pictures = b"".join(draw_frame(story, 3.3, 64).tobytes() for story in STORIES)
     assert hashlib.sha256(pictures).hexdigest()[:16] == "baf4c932253e7ff4"
 
 
-def test_one_figure_does_one_thing_in_each_of_few_scenes():
+def test_each_of_few_scenes_has_one_figure_and_one_action():
     for story in STORIES:
         assert 1 <= len(story.scenes) <= 3
         for scene in story.scenes:
-            (deed,), (actor,) = scene.actions, scene.actors
-            assert deed.interval == scene.interval and deed.verb in EASY_ACTIONS
+            (action,), (actor,) = scene.actions, scene.actors
+            assert action.interval == scene.interval and action.verb in EASY_VERBS
             assert scene.background.color in set(COLORS) - {actor.color}
-            assert (actor.shape, deed.verb) != ("circle", "spins")
+            assert (actor.shape, action.verb) != ("circle", "spins")
         assert all(one.background != other.background for one, other in pairwise(story.scenes))
         actors = set(story.actors)
-        assert (
-            len({actor.shape for actor in actors})
-            == len({actor.color for actor in actors})
-            == len(actors)
-        )
+        assert len({actor.shape for actor in actors}) == len(actors)
+        assert len({actor.color for actor in actors}) == len(actors)
 
 
-def test_the_script_makes_exactly_one_answer_true():
+def test_exactly_one_answer_is_true():
     for story in STORIES:
-        asked = generate_questions(story, "video")
-        assert len(asked) <= 30 and len({question.id for question in asked}) == len(asked)
-        for question in asked:
+        questions = generate_questions(story, "video")
+        assert len(questions) <= 30
+        assert len({question.id for question in questions}) == len(questions)
+        for question in questions:
             assert true_answers(story, question.question) == {question.answer}, question
-            assert len(set(question.options)) == (4 if question.format == "multiple_choice" else 0)
-            assert question.evidence and all(
-                end <= story.duration_seconds for _, end in question.evidence
-            )
+            num_options = 4 if question.format == "multiple_choice" else 0
+            assert len(set(question.options)) == num_options
+            assert question.evidence
+            assert all(end <= story.duration_seconds for _, end in question.evidence)
 
 
-def test_a_task_that_easy_stories_do_not_have_is_refused():
+def test_unsupported_task_is_refused():
     with pytest.raises(
         SyntheticDataError,
-        match=r"synthetic.difficulty=easy has no material for event/event_sequence: .*difficulty=full",
+        match=r"synthetic\.difficulty=easy has no material for event/event_sequence\. .*"
+        r"difficulty=full",
     ):
         generate_questions(STORIES[0], "video", ("event/event_sequence",))
-    alone = generate_questions(STORIES[0], "video", ("scene/scene_recognition",))
-    assert {question.task for question in alone} == {"scene/scene_recognition"}
+    questions = generate_questions(STORIES[0], "video", ("scene/scene_recognition",))
+    assert {question.task for question in questions} == {"scene/scene_recognition"}

@@ -9,40 +9,35 @@ from lit_hour.synthetic.questions.generate import (
     generate_questions,
     parse_tasks,
 )
-from lit_hour.synthetic.story import Story
 from lit_hour.synthetic.story_generator import generate_story
 from lit_hour.taxonomy import TASK_OF_KEY
-from lit_hour.types import Question
-from tests.synthetic.witness import Witness, seconds_of, true_answers
+from tests.synthetic.frame_oracle import FrameOracle, parse_timestamp
 
 STORIES = [
     generate_story(seed, seconds)
-    for seconds, seeds in ((35.0, 12), (180.0, 12), (700.0, 5))
-    for seed in range(seeds)
+    for seconds, num_seeds in ((35.0, 12), (180.0, 12), (700.0, 5))
+    for seed in range(num_seeds)
 ]
 STORIES += [
     generate_story(1, 4000.0),
     generate_story(2, 180.0, num_actors=30, actions_per_minute=15),
 ]
-ASKED = [(story, generate_questions(story, "video", per_task=4)) for story in STORIES]
+QUESTIONS_BY_STORY = [(story, generate_questions(story, "video", per_task=4)) for story in STORIES]
+QUESTIONS = [(story, question) for story, found in QUESTIONS_BY_STORY for question in found]
 
 
-def each_question() -> list[tuple[Story, Question]]:
-    return [(story, question) for story, asked in ASKED for question in asked]
-
-
-def test_a_witness_of_the_video_gives_the_same_answer_and_no_other():
-    for story, asked in ASKED:
-        seen = Witness(story)
-        for question in asked:
-            assert true_answers(seen, question.question) == {question.answer}, (
+def test_frame_oracle_finds_the_same_answer_and_no_other():
+    for story, questions in QUESTIONS_BY_STORY:
+        oracle = FrameOracle(story)
+        for question in questions:
+            assert oracle.true_answers(question.question) == {question.answer}, (
                 story.seed,
                 question,
             )
 
 
-def test_the_answer_is_among_the_options_once():
-    for _, question in each_question():
+def test_answer_is_among_the_options_once():
+    for _, question in QUESTIONS:
         if question.format == "open_ended":
             assert question.options == ()
         else:
@@ -50,49 +45,45 @@ def test_the_answer_is_among_the_options_once():
             assert 2 <= len(set(question.options)) == len(question.options) <= 4
 
 
-def test_long_videos_have_all_tasks_and_mostly_four_options():
-    for story, asked in ASKED:
-        tasks = {(question.task, question.format) for question in asked}
-        assert {task for task, _ in tasks} <= TASK_OF_KEY.keys()
+def test_long_stories_have_all_tasks_and_mostly_four_options():
+    formats = ("open_ended", "multiple_choice")
+    for story, questions in QUESTIONS_BY_STORY:
+        found = {(question.task, question.format) for question in questions}
+        assert {task for task, _ in found} <= TASK_OF_KEY.keys()
         if story.duration_seconds >= 700:
-            missing = {
-                (task, form) for task in TASK_OF_KEY for form in ("open_ended", "multiple_choice")
-            } - tasks
+            missing = {(task, form) for task in TASK_OF_KEY for form in formats} - found
             assert {task for task, _ in missing} <= {
                 "event/overall_summarization",
                 "action/action_reasoning",
             }
-            options = Counter(len(question.options) for question in asked if question.options)
-            assert options[4] / options.total() > 0.7
+            counts = Counter(len(question.options) for question in questions if question.options)
+            assert counts[4] / counts.total() > 0.7
 
 
-def test_the_evidence_lies_in_the_video_and_shows_the_moment_that_is_asked_about():
-    for story, question in each_question():
+def test_evidence_lies_in_the_video_and_contains_the_time_in_the_question():
+    for story, question in QUESTIONS:
         assert question.evidence
         assert all(0 <= start < end <= story.duration_seconds for start, end in question.evidence)
-        moment = re.search(r" at ([\d:]+)", question.question)
-        if moment and question.task != "object/object_permanence":
-            assert any(start <= seconds_of(moment[1]) <= end for start, end in question.evidence), (
-                question
-            )
+        timestamp = re.search(r" at ([\d:]+)", question.question)
+        if timestamp and question.task != "object/object_permanence":
+            seconds = parse_timestamp(timestamp[1])
+            assert any(start <= seconds <= end for start, end in question.evidence), question
 
 
-def test_what_is_hidden_was_seen_to_go_there():
-    for story, question in each_question():
+def test_evidence_of_a_hidden_figure_shows_it_hide():
+    for story, question in QUESTIONS:
         if question.task == "object/object_permanence":
-            name = (
-                re.search(r"Where is the (\w+ \w+)", question.question)
-                or re.search("(.*)", question.answer)
-            )[1]
-            moment = seconds_of(re.search(r" at ([\d:]+)", question.question)[1])
+            named = re.search(r"Where is the (\w+ \w+)", question.question)
+            name = named[1] if named else question.answer
+            seconds = parse_timestamp(re.search(r" at ([\d:]+)", question.question)[1])
             (start, end), *later = question.evidence
-            assert end <= moment < (later[0][0] if later else story.duration_seconds)
-            deed = story.scene_at(start).action_at(start)
-            assert deed is not None and deed.clause.startswith(f"the {name} hides")
+            assert end <= seconds < (later[0][0] if later else story.duration_seconds)
+            action = story.scene_at(start).action_at(start)
+            assert action is not None and action.clause.startswith(f"the {name} hides")
 
 
-def test_wrong_options_are_of_the_same_video():
-    for story, question in each_question():
+def test_wrong_options_occur_in_the_same_video():
+    for story, question in QUESTIONS:
         names = {actor.name for actor in story.actors}
         if question.options and question.task in (
             "object/object_recognition",
@@ -103,36 +94,36 @@ def test_wrong_options_are_of_the_same_video():
             assert set(question.options) <= {scene.background.name for scene in story.scenes}
 
 
-def test_nothing_is_asked_twice_in_one_format():
-    for _, asked in ASKED:
-        assert len({(question.format, question.question) for question in asked}) == len(asked)
-        assert [question.id for question in asked] == [
-            f"video/{number}" for number in range(len(asked))
-        ]
+def test_questions_are_unique_per_format_and_ids_are_numbered():
+    for _, questions in QUESTIONS_BY_STORY:
+        texts = {(question.format, question.question) for question in questions}
+        assert len(texts) == len(questions)
+        ids = [question.id for question in questions]
+        assert ids == [f"video/{number}" for number in range(len(questions))]
 
 
-def test_the_right_option_has_no_favourite_place():
-    asked = [question for _, question in each_question() if len(question.options) == 4]
-    counts = Counter(question.options.index(question.answer) for question in asked)
-    expected = len(asked) / 4
-    assert len(asked) > 1000
-    assert (
-        sum((counts[place] - expected) ** 2 / expected for place in range(4)) < 16.3
-    )  # one fair draw in a thousand is above
+def test_index_of_the_correct_option_is_uniform():
+    questions = [question for _, question in QUESTIONS if len(question.options) == 4]
+    counts = Counter(question.options.index(question.answer) for question in questions)
+    expected = len(questions) / 4
+    chi_squared = sum((counts[index] - expected) ** 2 / expected for index in range(4))
+    assert len(questions) > 1000
+    assert chi_squared < 16.3  # exceeded by chance once in a thousand
 
 
-def test_the_same_story_gives_the_same_questions_whatever_else_is_asked():
+def test_questions_are_deterministic_and_independent_of_the_other_tasks():
     story = generate_story(3, 180.0)
-    everything = generate_questions(story, "video")
-    assert everything == generate_questions(generate_story(3, 180.0), "video")
-    assert everything != generate_questions(generate_story(4, 180.0), "video")
-    alone = generate_questions(story, "video", ("event/event_sequence",))
-    assert {question.question for question in alone} == {
-        question.question for question in everything if question.task == "event/event_sequence"
+    questions = generate_questions(story, "video")
+    assert questions == generate_questions(generate_story(3, 180.0), "video")
+    assert questions != generate_questions(generate_story(4, 180.0), "video")
+    task = "event/event_sequence"
+    of_task = generate_questions(story, "video", (task,))
+    assert {question.question for question in of_task} == {
+        question.question for question in questions if question.task == task
     }
 
 
-def test_the_number_of_questions_is_the_one_that_is_wanted():
+def test_per_task_is_the_number_of_questions():
     counts = Counter(
         (question.task, question.format)
         for question in generate_questions(generate_story(1, 3600.0), "video", per_task=5)
@@ -140,24 +131,20 @@ def test_the_number_of_questions_is_the_one_that_is_wanted():
     assert max(counts.values()) == 5 and sum(count == 5 for count in counts.values()) > 30
 
 
-@pytest.mark.parametrize("task", QUESTION_GENERATORS)
-def test_a_task_without_material_is_left_out_or_refused_with_the_reason(task: str):
+def test_task_without_material_is_left_out_or_refused_if_named():
     story = generate_story(0, 10.0, num_actors=1)
-    empty = {
-        task
-        for task in QUESTION_GENERATORS
-        if task not in {question.task for question in generate_questions(story, "video")}
-    }
-    if task in empty:
+    found = {question.task for question in generate_questions(story, "video")}
+    missing = QUESTION_GENERATORS.keys() - found
+    assert len(missing) >= 18
+    for task in missing:
         with pytest.raises(
             SyntheticDataError,
-            match=f"the story 0 of 10 s has no material for {task}: it needs .*; a longer story",
+            match=rf"story 0 of 10 s has no material for {task}\. It needs .*\. A longer story",
         ):
             generate_questions(story, "video", (task,))
-    assert len(empty) >= 18
 
 
-def test_tasks_by_name():
+def test_parse_tasks():
     assert parse_tasks("") == ()
     assert parse_tasks("object_permanence, event/event_sequence,scene transition") == (
         "object/object_permanence",
@@ -166,10 +153,10 @@ def test_tasks_by_name():
     )
     with pytest.raises(
         SyntheticDataError,
-        match=r"there is no task 'object_permanance'; did you mean 'object_permanence'\?",
+        match=r"Unknown task 'object_permanance'\. Did you mean 'object_permanence'\?",
     ):
         parse_tasks("object_permanance")
     with pytest.raises(
-        SyntheticDataError, match=r"there is no task 'xyz'; there are temporal_perception, "
+        SyntheticDataError, match=r"Unknown task 'xyz'\. Tasks: temporal_perception, "
     ):
         parse_tasks("xyz")

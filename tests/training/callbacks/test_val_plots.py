@@ -52,10 +52,10 @@ def test_several_pictures_are_numbered() -> None:
 
 
 def test_question_truth_and_answer_are_written() -> None:
-    figure = draw_answer(frames(3), "world_00007", Prediction(0, CHOICE, "a red circle", False))
+    figure = draw_answer(frames(3), "synthetic_00007", Prediction(0, CHOICE, "a red circle", False))
     written = figure.get_suptitle()
     assert written.startswith(
-        "world_00007   object/object_recognition\nWhat is shown? / a red circle / a blue square\n"
+        "synthetic_00007   object/object_recognition\nWhat is shown? / a red circle / a blue square\n"
     )
     assert "true answer: B. a blue square     model: a red circle  (wrong)" in written
     written = draw_answer(frames(3), "x", Prediction(0, OPEN, " ", True)).get_suptitle()

@@ -16,48 +16,49 @@ def config(toy: ToyProject) -> Config:
 
 
 def test_each_split_is_packed_beside_its_videos(config: Config) -> None:
-    folder = Path(config.synthetic.folder)
+    folder = Path(config.world.folder)
     for split, num_videos in (("train", 4), ("validation", 2)):
         shards = open_shards(folder / split / "shards")
         assert [video.key for video in shards.subjects] == [
-            f"world_{number:05d}" for number in range(num_videos)
+            f"synthetic_{number:05d}" for number in range(num_videos)
         ]
         questions = json.loads((folder / split / "questions.json").read_text())
         assert sum(video.num_questions for video in shards.subjects) == len(questions)
         assert all(4 <= video.num_frames <= 6 for video in shards.subjects)
-        assert shards.indexes[0].settings["image_size"] == 64
+        assert shards.indexes[0].settings["size_pixels"] == 64
 
 
-def test_what_is_there_is_not_made_again(config: Config) -> None:
-    folder = Path(config.synthetic.folder)
-    made = {
+def test_present_files_are_not_made_again(config: Config) -> None:
+    folder = Path(config.world.folder)
+    times = {
         path: path.stat().st_mtime_ns
         for path in folder.rglob("*")
         if path.suffix in (".mp4", ".tar") or path.name == "000000.json"
     }
-    assert len(made) == 6 + 3 + 2
+    assert len(times) == 6 + 3 + 2
     build_and_pack(config)
-    assert {path: path.stat().st_mtime_ns for path in made} == made
+    assert {path: path.stat().st_mtime_ns for path in times} == times
 
 
-def test_the_world_has_a_question_to_try(config: Config) -> None:
+def test_example_is_a_question_about_a_validation_video(config: Config) -> None:
     video, question, answer = build_and_pack(config).example()
     assert Path(video).is_file() and "validation" in video
-    record = next(
+    question_file = Path(config.world.folder) / "validation" / "questions.json"
+    (record,) = [
         record
-        for record in json.loads(
-            (Path(config.synthetic.folder) / "validation/questions.json").read_text()
-        )
-        if record["video"] == Path(video).name and record["question"] == question
-    )
+        for record in json.loads(question_file.read_text())
+        if record["video"] == Path(video).name
+        and record["question"] == question
+        and record["format"] == "open_ended"
+    ]
     assert record["answer"] == answer
 
 
 def test_other_settings_are_refused_and_nothing_is_overwritten(toy: ToyProject) -> None:
     with pytest.raises(
-        SyntheticDataError, match=r"world\.json says that the videos there were made with"
+        SyntheticDataError, match=r"were made with other settings: .*generator\.json"
     ):
-        build_and_pack(toy.config("none", "synthetic.image_size=32"))
+        build_and_pack(toy.config("none", "world.size_pixels=32"))
     with pytest.raises(
         ShardError, match="holds shards made from other files, questions or settings"
     ):
