@@ -24,7 +24,7 @@ def main(words: list[str]) -> None:
     from lit_hour.training.fit import fit
 
     show_progress()
-    world = build_and_pack(config) if config.world.num_videos else None
+    world = build_and_pack(config) if config.synthetic.num_videos else None
     outcome = fit(config)
     if is_first_rank():
         print(outcome.report(*world.example()) if world else outcome.report())

@@ -35,7 +35,7 @@ def main(words: list[str]) -> None:
         help="of a video: 90s, 1h, or shortest and longest; 3m-10m if not given",
     )
     making.add_argument(
-        "--seed", type=int, help="another seed makes other videos; world.seed if not given"
+        "--seed", type=int, help="another seed makes other videos; synthetic.seed if not given"
     )
     making.add_argument("--tasks", help="tasks to ask about, with commas between; all if not given")
     making.add_argument(
@@ -98,7 +98,9 @@ def main(words: list[str]) -> None:
         "question", nargs="?", help="a question about it; none: a conversation on the terminal"
     )
     asking.add_argument(
-        "settings", nargs="*", help="[key=value ...] over the run's settings: video.on_damage=use"
+        "settings",
+        nargs="*",
+        help="[key=value ...] over the run's settings: video.on_decode_error=truncate",
     )
     asking.add_argument(
         "--run", dest="run_folder", type=Path, required=True, help="run folder, such as runs/tiny"
@@ -155,7 +157,7 @@ def run_synthesize(arguments: argparse.Namespace) -> None:
     config = parse_command_line([*arguments.settings, *words])
     from lit_hour.synthetic.dataset import synthesize
 
-    print(synthesize(arguments.out, arguments.hours, arguments.length, config.world))
+    print(synthesize(arguments.out, arguments.hours, arguments.length, config.synthetic))
 
 
 def run_pack(arguments: argparse.Namespace) -> None:
@@ -222,7 +224,7 @@ def add_import(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         help="folder to look in; may be given again",
     )
     importing.add_argument(
-        "settings", nargs="*", help="[key=value ...]: marathon.max_missing counts"
+        "settings", nargs="*", help="[key=value ...]: videomarathon.max_missing_videos counts"
     )
     importing.set_defaults(run=run_import)
 
@@ -306,7 +308,7 @@ def run_import(arguments: argparse.Namespace) -> None:
     from lit_hour.videomarathon.import_questions import import_questions, report_import
 
     imported = import_questions(
-        arguments.file, arguments.videos, arguments.out, config.marathon.max_missing
+        arguments.file, arguments.videos, arguments.out, config.videomarathon.max_missing_videos
     )
     print(report_import(arguments.out, imported))
 
@@ -317,7 +319,13 @@ def run_annotate(arguments: argparse.Namespace) -> None:
     from lit_hour.videomarathon.aggregate import Share, report, report_share
     from lit_hour.videomarathon.annotate import annotate, annotate_share
 
-    given = (arguments.videos, arguments.out, arguments.teacher, arguments.model, config.marathon)
+    given = (
+        arguments.videos,
+        arguments.out,
+        arguments.teacher,
+        arguments.model,
+        config.videomarathon,
+    )
     if arguments.share is None:
         print(report(arguments.videos, arguments.out, annotate(*given)))
     else:
@@ -364,22 +372,22 @@ def report_shards(folder: Path, summary: PackSummary) -> str:
 
 def run_ask(arguments: argparse.Namespace) -> None:
     """Answer a question, or any number of them."""
-    from lit_hour.inference.inputs import check_files
-    from lit_hour.inference.predictor import Session
-    from lit_hour.inference.repl import Talk, answer_one, recall
+    from lit_hour.inference.inputs import check_input_files
+    from lit_hour.inference.predictor import VideoPredictor
+    from lit_hour.inference.repl import Repl, load_or_encode, print_answer
 
     files = (arguments.file, *arguments.also)
-    check_files(files)
-    session = Session.open(
+    check_input_files(files)
+    predictor = VideoPredictor.from_run(
         arguments.run_folder, arguments.checkpoint, arguments.device, arguments.settings
     )
     if arguments.question is None:
-        Talk(session, recall(session, files)).run()
+        Repl(predictor, load_or_encode(predictor, files)).run()
         return
-    session.processor.ask(
+    predictor.processor.ask(
         arguments.question
     )  # an empty question is refused before an hour of video is read
-    answer_one(session, recall(session, files), arguments.question)
+    print_answer(predictor, load_or_encode(predictor, files), arguments.question)
 
 
 def run_serve(arguments: argparse.Namespace) -> None:
@@ -421,7 +429,7 @@ def run_convert(arguments: argparse.Namespace) -> None:
     print(
         convert(
             arguments.source, arguments.target, arguments.settings, arguments.checkpoint
-        ).report()
+        ).to_text()
     )
 
 

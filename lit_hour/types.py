@@ -291,4 +291,4 @@ class Repository:
         return len(self.timestamps)
 
 
-Picture = tuple[float, bytes]  # a frame to look at: the second of the video, and the JPEG
+Thumbnail = tuple[float, bytes]  # a frame to look at: the second of the video, and the JPEG

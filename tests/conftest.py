@@ -50,7 +50,7 @@ def trained(toy: ToyProject) -> TrainedRun:
     """A run of `python train.py` with these settings, from the beginning to the end; not to be changed."""
     from tests.helpers.toy_run import TrainedRun
 
-    words = ("training.pictures=2",)
+    words = ("training.num_val_images=2",)
     return TrainedRun(toy, toy.run_dir("whole"), words, toy.train("whole", *words))
 
 

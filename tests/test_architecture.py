@@ -286,7 +286,7 @@ def test_a_room_may_import_what_the_table_says_and_nothing_else(room: str) -> No
         ("lit_hour/text/chat_template.py", "from lit_hour.media import decode"),
         ("lit_hour/processor.py", "from lit_hour.model.multimodal_inputs import insert_visual"),
         ("lit_hour/data/shards/reader.py", "from lit_hour.training.fit import fit"),
-        ("lit_hour/training/fit.py", "from lit_hour.inference.predictor import Session"),
+        ("lit_hour/training/fit.py", "from lit_hour.inference.predictor import VideoPredictor"),
         ("lit_hour/inference/predictor.py", "from lit_hour.data.shards.reader import open_shards"),
         ("lit_hour/inference/predictor.py", "from lit_hour.training.module import HourLLaVAModule"),
         ("lit_hour/synthetic/dataset.py", "from lit_hour.data.shards.reader import open_shards"),

@@ -65,8 +65,8 @@ def test_without_a_file_the_default_one_counts(tmp_path: Path) -> None:
         ),
         (["training.max_steps=many"], r"training\.max_steps=many .*has to be a whole number"),
         (
-            ["data.samples_per_step=0"],
-            r"data\.samples_per_step=0 is out of range: it has to be at least 1",
+            ["data.global_batch_size=0"],
+            r"data\.global_batch_size=0 is out of range: it has to be at least 1",
         ),
     ],
 )
@@ -172,7 +172,7 @@ def test_packing_says_what_was_packed_and_what_to_do_with_it(
     split = trained.project.yaml.parent / "world/validation"
     out = tmp_path / "shards"
     settings = [
-        "video.size_pixels=32",
+        "video.image_size=32",
         "video.min_frames=2",
         "video.max_frames=3",
         "pack.num_workers=1",

@@ -176,7 +176,7 @@ def test_an_empty_question_is_refused(question: str) -> None:
 
 
 def test_the_settings_of_the_text_reach_its_labels_and_its_mask() -> None:
-    for setting in ({"learn_template": True}, {"memory_question": "first"}):
+    for setting in ({"loss_on_template": True}, {"memaug_question_scope": "first"}):
         other = Processor(PROCESSOR.tokenizer, replace(SETTINGS, **setting))
         (text,), (plain,) = (
             each.example(sample("a", FRAMES, (LONG, SHORT))).texts for each in (other, PROCESSOR)
@@ -184,7 +184,7 @@ def test_the_settings_of_the_text_reach_its_labels_and_its_mask() -> None:
         assert text.input_ids.tolist() == plain.input_ids.tolist()
         assert text.question_mask.sum() < plain.question_mask.sum()
         assert ((text.labels != IGNORED_LABEL).sum() > (plain.labels != IGNORED_LABEL).sum()) == (
-            "learn_template" in setting
+            "loss_on_template" in setting
         )
 
 

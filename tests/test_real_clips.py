@@ -56,7 +56,7 @@ def learnt(real_videos: Path, questions: Path) -> ToyProject:
     """A run that has read the clips."""
     folder = questions.parent
     pack_settings = [
-        "video.size_pixels=64",
+        "video.image_size=64",
         "video.min_frames=4",
         "video.max_frames=6",
         "pack.num_workers=1",
@@ -64,12 +64,12 @@ def learnt(real_videos: Path, questions: Path) -> ToyProject:
     main(["pack", str(real_videos), str(questions), str(folder / "shards"), *pack_settings])
     values = toy_settings(folder)
     values["data"]["sources"] = {"real": {"shards": str(folder / "shards")}}
-    values["data"]["validation_sources"] = {"real": {"shards": str(folder / "shards")}}
-    del values["world"]
+    values["data"]["val_sources"] = {"real": {"shards": str(folder / "shards")}}
+    del values["synthetic"]
     values["training"] |= {
         "max_steps": 40,
-        "validate_every_steps": 40,
-        "checkpoint_every_steps": 40,
+        "val_every_n_steps": 40,
+        "save_every_n_steps": 40,
     }
     toy = ToyProject.write(folder, values)
     toy.train("real")
@@ -110,7 +110,7 @@ def test_a_clip_of_an_hour_is_answered_from_a_frame_a_second(
     hour = tmp_path / "hour.mp4"
     loop_video(real_videos / "frame_counter_h265.mp4", hour, HOUR_SECONDS)
     run = str(learnt.run_dir("real").path)
-    more = ["video.max_frames=3600", "model.memory.max_query_frames=64"]
+    more = ["video.max_frames=3600", "model.memaug.max_kept_frames=64"]
     answer, seen = ask(capsys, str(hour), "What does the video show?", "--run", run, *more)
     assert answer.strip()
     assert re.match(r"\[3600 frames, 18000 tokens in memory; decode ", seen)

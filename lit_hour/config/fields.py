@@ -1,33 +1,34 @@
-"""What the schema is made of: fields that carry their meaning, unit and range."""
+"""Dataclass fields of the schema that carry their help text, unit and range."""
 
 from __future__ import annotations
 
-from dataclasses import field
+import dataclasses
 from typing import Any
 
 
-def setting(
+def field(
     default: Any,
-    meaning: str,
+    help: str,
     *,
     unit: str = "",
-    at_least: float | None = None,
-    above: float | None = None,
-    at_most: float | None = None,
+    ge: float | None = None,
+    gt: float | None = None,
+    le: float | None = None,
 ) -> Any:
-    """A field of the schema: its default, what it means, its unit and its range."""
-    metadata = {
-        "meaning": meaning,
-        "unit": unit,
-        "at_least": at_least,
-        "above": above,
-        "at_most": at_most,
-    }
+    """Return a dataclass field of the schema.
+
+    Args:
+        default: the default value; a dataclass for a section of settings; a dict is copied for each instance;
+            `dataclasses.MISSING` for a setting that must be given.
+        help: what the setting does.
+        unit: unit of the value, such as `"frames"`; empty for none.
+        ge: smallest allowed value.
+        gt: bound that the value must exceed.
+        le: largest allowed value.
+    """
+    metadata = {"help": help, "unit": unit, "ge": ge, "gt": gt, "le": le}
+    if isinstance(default, type):
+        return dataclasses.field(default_factory=default, metadata=metadata)
     if isinstance(default, dict):
-        return field(default_factory=lambda: dict(default), metadata=metadata)
-    return field(default=default, metadata=metadata)
-
-
-def section(kind: type, meaning: str) -> Any:
-    """A field of the schema that holds a group of settings."""
-    return field(default_factory=kind, metadata={"meaning": meaning})
+        return dataclasses.field(default_factory=lambda: dict(default), metadata=metadata)
+    return dataclasses.field(default=default, metadata=metadata)

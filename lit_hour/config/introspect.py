@@ -19,7 +19,7 @@ class Entry:
         name: the full name; where the user chooses a part of it, that part is NAME: `data.sources.NAME.weight`.
         kind: int, float, bool, str or a Literal; of a group its dataclass, or `dict[str, dataclass]` for named ones.
         default: MISSING for a group, and for a setting that has to be given.
-        metadata: meaning; of a setting also unit, at_least, above and at_most.
+        metadata: help; of a setting also unit, ge, gt and le.
     """
 
     name: str
@@ -60,14 +60,14 @@ def walk_schema(kind: type = Config, prefix: str = "") -> Iterator[Entry]:
 
 
 KIND_WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
-BOUND_WORDS = {"at_least": "at least", "above": "above", "at_most": "at most"}
+BOUND_WORDS = {"ge": "at least", "gt": "above", "le": "at most"}
 
 
 def describe_settings() -> str:
     """Every setting with its default, unit, range and meaning, under the headings of their groups."""
     lines = []
     for entry in walk_schema():
-        meaning = entry.metadata["meaning"]
+        meaning = entry.metadata["help"]
         if entry.holds_named_groups:
             continue  # its NAME comes next and is the heading
         if entry.is_group:

@@ -7,78 +7,77 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from lit_hour.config.fields import section, setting
+from lit_hour.config.fields import field
 
 
 @dataclass(frozen=True)
 class ServerConfig:
     """Limits of the server; none of them changes an answer."""
 
-    max_upload_megabytes: int = setting(
-        4000, "largest video file that is taken", unit="MB", at_least=1
+    max_upload_mb: int = field(4000, "largest video file that is taken", unit="MB", ge=1)
+    max_video_seconds: float = field(6 * 3600.0, "longest video that is taken", unit="s", gt=0)
+    max_frame_megapixels: float = field(
+        16.0, "largest frame of a video that is taken: 4K has 8.3", unit="MP", gt=0
     )
-    max_video_seconds: float = setting(6 * 3600.0, "longest video that is taken", unit="s", above=0)
-    max_frame_megapixels: float = setting(
-        16.0, "largest frame of a video that is taken: 4K has 8.3", unit="MP", above=0
-    )
-    max_videos: int = setting(
+    max_videos: int = field(
         32,
         "videos that are kept; one more takes the place of the one that was asked about least recently",
-        at_least=1,
+        ge=1,
     )
-    uploads_at_once: int = setting(
-        4, "videos that are received at the same time; one more is answered 429", at_least=1
+    max_concurrent_uploads: int = field(
+        4, "videos that are received at the same time; one more is answered 429", ge=1
     )
-    upload_folder: str = setting(
+    upload_folder: str = field(
         "", "where uploads are kept while the server runs; empty: the system's temporary folder"
     )
-    idle_seconds: float = setting(
-        30.0, "an upload of which next to nothing comes for so long is given up", unit="s", above=0
+    upload_idle_seconds: float = field(
+        30.0, "an upload of which next to nothing comes for so long is given up", unit="s", gt=0
     )
-    answers_at_once: int = setting(
-        4, "questions that are answered in turn, a token each", at_least=1
+    max_concurrent_requests: int = field(
+        4, "questions that are answered in turn, a token each", ge=1
     )
-    queue_length: int = setting(
-        32, "questions that may wait for their turn; one more is answered 429", at_least=0
+    max_queue_length: int = field(
+        32, "questions that may wait for their turn; one more is answered 429", ge=0
     )
-    check_timeout_seconds: float = setting(
-        20.0, "how long the check of an upload may take", unit="s", above=0
+    check_timeout_seconds: float = field(
+        20.0, "how long the check of an upload may take", unit="s", gt=0
     )
-    decode_timeout_seconds: float = setting(
+    decode_timeout_seconds: float = field(
         3600.0,
         "how long the frames of a video may be waited for in all, encoding apart",
         unit="s",
-        above=0,
+        gt=0,
     )
-    decode_memory_gigabytes: float = setting(
+    decode_ram_gb: float = field(
         4.0,
         "memory that the process that decodes may take, threads and buffers of the decoder included",
         unit="GB",
-        above=0,
+        gt=0,
     )
-    host_names: str = setting(
+    allowed_hosts: str = field(
         "",
         "names by which browsers may ask for this server besides localhost and its address, with commas between, such as"
         " that of a proxy before it",
     )
 
 
-# ruff: noqa: RUF009  (`setting` and `section` make a new dataclass field at each call; nothing is shared)
+# ruff: noqa: RUF009  (`field` makes a new dataclass field at each call; nothing is shared)
 
 
 @dataclass(frozen=True)
 class ServingConfig:
     """How a trained run answers: how the memories of videos are kept between questions, and what its server takes."""
 
-    memory_precision: Literal["exact", "bf16", "int8"] = setting(
+    memory_precision: Literal["exact", "bf16", "int8"] = field(
         "exact",
         "numbers of a memory on disk; exact: as they were computed, so that a memory that comes back answers as before; int8:"
         " 8 bits and a scale for each token, a quarter of 32-bit numbers",
     )
-    memory_gigabytes: float = setting(
+    memory_cache_gb: float = field(
         8.0,
         "memories that are ready to be asked, all together; those that were not asked for longest go to disk",
-        above=0,
+        unit="GB",
+        gt=0,
     )
-    memory_folder: str = setting("runs/memories", "folder on disk for the memories that do not fit")
-    server: ServerConfig = section(ServerConfig, "answering over HTTP")
+    memory_folder: str = field("runs/memories", "folder on disk for the memories that do not fit")
+    server: ServerConfig = field(ServerConfig, "answering over HTTP")

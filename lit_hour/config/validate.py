@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from functools import cache
 from typing import Any
 
+from lit_hour.config.hints import renamed
 from lit_hour.config.introspect import Entry, describe_kind, describe_range, walk_schema
 from lit_hour.config.schema import Config
 from lit_hour.errors import ConfigError
@@ -59,6 +60,8 @@ def find_entry(name: str, origin: str) -> Entry:
             f"'{name}' in {origin}: the name of a source has letters, digits, '_' and '-', not {source!r}"
         )
     if schema_name not in _entries():
+        if present := renamed(name):
+            raise ConfigError(f"'{name}' (in {origin}) was renamed to '{present}'")
         raise ConfigError(f"no setting '{name}' (in {origin}){_did_you_mean(name)}")
     return _entries()[schema_name]
 
@@ -97,7 +100,7 @@ def _check_ranges(settings: Any, prefix: str) -> None:
 def _check_number(name: str, value: float, bounds: Mapping[str, Any]) -> None:
     if isinstance(value, float) and not math.isfinite(value):
         raise ConfigError(f"{name}={value} has to be a finite number")
-    low, above, high = bounds["at_least"], bounds["above"], bounds["at_most"]
+    low, above, high = bounds["ge"], bounds["gt"], bounds["le"]
     if (
         (low is not None and value < low)
         or (above is not None and value <= above)
@@ -117,35 +120,37 @@ def _check_together(config: Config) -> None:
     """Settings that are right alone and wrong together."""
     video, memory, language, data = (
         config.video,
-        config.model.memory,
-        config.model.language,
+        config.model.memaug,
+        config.model.llm,
         config.data,
     )
+    if config.pack.num_workers == 0:
+        raise ConfigError("pack.num_workers=0 packs nothing. Set -1 for one process per core.")
     if video.min_frames > video.max_frames:
         raise ConfigError(
             f"video.min_frames={video.min_frames} is above video.max_frames={video.max_frames}"
         )
     if language.num_heads % language.num_key_value_heads:
         raise ConfigError(
-            f"model.language.num_heads={language.num_heads} has to be a multiple of"
-            f" model.language.num_key_value_heads={language.num_key_value_heads}"
+            f"model.llm.num_heads={language.num_heads} has to be a multiple of"
+            f" model.llm.num_key_value_heads={language.num_key_value_heads}"
         )
     if language.hidden_size % (4 * language.num_heads):
         raise ConfigError(
-            f"model.language.hidden_size={language.hidden_size} has to be a multiple of"
-            f" 4 * model.language.num_heads={4 * language.num_heads}: MemAug turns pairs in half of each head"
+            f"model.llm.hidden_size={language.hidden_size} has to be a multiple of"
+            f" 4 * model.llm.num_heads={4 * language.num_heads}: MemAug turns pairs in half of each head"
         )
-    stride = memory.spatial_keep**-0.5
-    is_uniform = "uniform" in (memory.spatial_forgetting, memory.answer_spatial_forgetting)
+    stride = memory.spatial_keep_ratio**-0.5
+    is_uniform = "uniform" in (memory.spatial_forgetting, memory.eval_spatial_forgetting)
     if is_uniform and abs(stride - round(stride)) > 1e-6:
         raise ConfigError(
-            f"model.memory.spatial_keep={memory.spatial_keep:g} has to be 1, 1/4, 1/9, ... where forgetting is uniform:"
+            f"model.memaug.spatial_keep_ratio={memory.spatial_keep_ratio:g} has to be 1, 1/4, 1/9, ... where forgetting is uniform:"
             " every n-th row and column survives"
         )
-    if data.samples_per_step % data.samples_per_batch:
+    if data.global_batch_size % data.micro_batch_size:
         raise ConfigError(
-            f"data.samples_per_step={data.samples_per_step} has to be a multiple of"
-            f" data.samples_per_batch={data.samples_per_batch}"
+            f"data.global_batch_size={data.global_batch_size} has to be a multiple of"
+            f" data.micro_batch_size={data.micro_batch_size}"
         )
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from lit_hour.config.data import SourceConfig
+from lit_hour.config.data import SourceConfig, resolve_num_workers
 from lit_hour.config.schema import Config
 from lit_hour.data.dataloader import TimedLoader, outlive_warnings
 from lit_hour.data.datasets import NOTHING, Collate, TrainingSamples, ValidationSubjects
@@ -44,7 +44,7 @@ class VideoQuestionData(L.LightningDataModule):
         super().__init__()
         self.config, self.processor = config, processor
         self.sources = open_sources(_training_sources(config), config)
-        self.validation_sources = open_sources(config.data.validation_sources, config)
+        self.validation_sources = open_sources(config.data.val_sources, config)
         per_sample = config.data.questions_per_sample
         orders = {
             name: SourceOrder(
@@ -56,11 +56,11 @@ class VideoQuestionData(L.LightningDataModule):
             for name, shards in self.sources.items()
         }
         weights = {name: source.weight for name, source in _training_sources(config).items()}
-        starts = {name: source.start for name, source in _training_sources(config).items()}
+        starts = {name: source.skip_fraction for name, source in _training_sources(config).items()}
         self.order = MixedOrder(orders, weights, config.run.seed, starts)
         self._origin = describe_origin(config, self.sources)
         self.num_steps = config.training.max_steps or -(
-            -len(self.order) // config.data.samples_per_step
+            -len(self.order) // config.data.global_batch_size
         )
         self.step = 0
         self.position = 0
@@ -85,15 +85,15 @@ class VideoQuestionData(L.LightningDataModule):
         Raises:
             ConfigError: the ranks cannot share the samples of a step evenly, or one pass has too few samples for them.
         """
-        num_at_once = num_ranks * self.config.data.samples_per_batch
+        num_at_once = num_ranks * self.config.data.micro_batch_size
         if len(self.order) < num_at_once:
             raise ConfigError(
                 f"one pass over data.sources has {len(self.order)} samples, and {num_ranks} ranks take {num_at_once} at once"
-                f" (data.samples_per_batch={self.config.data.samples_per_batch}): let each take fewer, use fewer ranks, or give"
+                f" (data.micro_batch_size={self.config.data.micro_batch_size}): let each take fewer, use fewer ranks, or give"
                 " them more data"
             )
         return micro_batches_per_step(
-            self.config.data.samples_per_step, self.config.data.samples_per_batch, num_ranks
+            self.config.data.global_batch_size, self.config.data.micro_batch_size, num_ranks
         )
 
     def train_dataloader(self) -> TimedLoader:
@@ -103,8 +103,8 @@ class VideoQuestionData(L.LightningDataModule):
         balanced = BalancedOrder(
             self._costs(),
             len(self.order),
-            samples_per_step=data.samples_per_step,
-            balance_steps=data.balance_steps,
+            samples_per_step=data.global_batch_size,
+            balance_steps=data.length_balance_window,
             seed=self.config.run.seed,
         )
         sampler = StepSampler(
@@ -112,7 +112,7 @@ class VideoQuestionData(L.LightningDataModule):
             self.position,
             self.num_steps,
             first_step=self.step,
-            samples_per_batch=data.samples_per_batch,
+            samples_per_batch=data.micro_batch_size,
             rank=self.trainer.global_rank,
             num_ranks=self.trainer.world_size,
         )
@@ -136,7 +136,7 @@ class VideoQuestionData(L.LightningDataModule):
             return []
         if len(subjects) < self.trainer.world_size:
             raise ConfigError(
-                f"data.validation_sources hold {len(subjects)} subjects for {self.trainer.world_size} ranks:"
+                f"data.val_sources hold {len(subjects)} subjects for {self.trainer.world_size} ranks:"
                 " give each rank at least one, or all of them none"
             )
         share = list(range(self.trainer.global_rank, len(subjects), self.trainer.world_size))
@@ -146,7 +146,7 @@ class VideoQuestionData(L.LightningDataModule):
             share += [NOTHING] * (-(-len(subjects) // self.trainer.world_size) - len(share))
         # read as it will be asked, where no template has labels
         processor = Processor(
-            self.processor.tokenizer, replace(self.config.text, learn_template=False)
+            self.processor.tokenizer, replace(self.config.text, loss_on_template=False)
         )
         dataset = ValidationSubjects(subjects, processor, self.config)
         return TimedLoader(dataset, sampler=share, batch_size=1, **self._loading())
@@ -154,7 +154,7 @@ class VideoQuestionData(L.LightningDataModule):
     def finish_step(self) -> None:
         """The samples of one more step have been trained on."""
         self.step += 1
-        self.position += self.config.data.samples_per_step
+        self.position += self.config.data.global_batch_size
 
     @property
     def encodings(self) -> dict[str, Encoding]:
@@ -174,21 +174,21 @@ class VideoQuestionData(L.LightningDataModule):
         """Go on where a checkpoint stopped.
 
         Raises:
-            ShardError: the data have changed since, and `data.on_change` does not allow it; it says how.
+            ShardError: the data have changed since, and `data.on_data_change` does not allow it; it says how.
         """
         changes = [
-            "the checkpoint does not say what they were, for it is older than data.balance_steps: 1 keeps its order"
+            "the checkpoint does not say what they were, for it is older than data.length_balance_window: 1 keeps its order"
         ]
         if "origin" in state_dict:
             changes = describe_changes(state_dict["origin"], self._origin)
-        if changes and self.config.data.on_change == "error":
+        if changes and self.config.data.on_data_change == "error":
             raise ShardError(
                 f"the data are not those of the checkpoint: {'; '.join(changes)}. Set them back; or go on with"
-                " data.on_change=use, which counts on in the new order, so that samples may come twice or not at all"
+                " data.on_data_change=warn, which counts on in the new order, so that samples may come twice or not at all"
             )
         for change in changes:
             log.warning(
-                "the data are not those of the checkpoint, and training goes on (data.on_change=use): %s",
+                "the data are not those of the checkpoint, and training goes on (data.on_data_change=warn): %s",
                 change,
             )
         self.step, self.position = state_dict["step"], state_dict["position"]
@@ -210,7 +210,7 @@ class VideoQuestionData(L.LightningDataModule):
         return costs_at
 
     def _loading(self) -> dict[str, Any]:
-        num_workers = self.config.data.num_workers
+        num_workers = resolve_num_workers(self.config.data.num_workers)
         return {
             "collate_fn": Collate(self.processor),
             "num_workers": num_workers,

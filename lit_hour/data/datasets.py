@@ -108,7 +108,7 @@ def _read_example(
         visual = load_visual(stored, config.video, config.image)
     except ShardError as error:
         return Skipped(subject.key, str(error))
-    groups = _questions_together(stored, asked, config.data.validation_questions)
+    groups = _questions_together(stored, asked, config.data.val_questions_per_video)
     conversations = tuple(processor.converse(group) for group in groups)
     return processor.example(
         Sample(stored.key, stored.source, stored.duration_seconds, visual, conversations)

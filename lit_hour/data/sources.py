@@ -13,7 +13,7 @@ from lit_hour.data.shards.shard_index import ShardIndex
 from lit_hour.data.shards.storage import ShardCache
 from lit_hour.errors import ConfigError
 
-SAMPLING_KEYS = ("frames_per_second", "min_frames", "max_frames")
+SAMPLING_KEYS = ("fps", "min_frames", "max_frames")
 
 
 def open_sources(sources: Mapping[str, SourceConfig], config: Config) -> dict[str, Shards]:

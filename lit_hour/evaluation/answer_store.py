@@ -19,7 +19,7 @@ from lit_hour.evaluation.report.compare import differences
 from lit_hour.evaluation.report.text import REPORT_NAME
 from lit_hour.io.atomic import write_whole
 from lit_hour.io.jsonl import Journal, read_journal
-from lit_hour.types import Picture
+from lit_hour.types import Thumbnail
 
 FORMAT = 2  # of protocol.json and of the journals beside it; format 1 had other keys
 
@@ -96,14 +96,14 @@ class AnswerStore:
         """Where one process writes down what it was told."""
         return Journal(self.answers_dir / f"{rank:06d}.jsonl")
 
-    def save_frames(self, video: str, pictures: list[Picture]) -> None:
+    def save_frames(self, video: str, pictures: list[Thumbnail]) -> None:
         """Keep some frames of a video."""
         folder = self._pictures(video)
         folder.mkdir(parents=True, exist_ok=True)
         for seconds, jpeg in pictures:
             (folder / f"{seconds:08.2f}.jpg").write_bytes(jpeg)
 
-    def load_frames(self, video: str) -> list[Picture]:
+    def load_frames(self, video: str) -> list[Thumbnail]:
         """The frames of a video that were kept, in order."""
         return [
             (float(file.stem), file.read_bytes())

@@ -60,21 +60,21 @@ def build_plan(config: Config) -> EvalPlan:
 
     Raises:
         ConfigError: no file or folder is named, or one that is not there.
-        QuestionError: the files cannot be used, or more videos are missing than `evaluation.max_skipped` allows.
+        QuestionError: the files cannot be used, or more videos are missing than `evaluation.max_skipped_questions` allows.
     """
     settings = config.evaluation
     questions = _read_questions(settings, config)
     files: Mapping[str, Path] = {}
     missing: Mapping[str, str] = {}
-    if config.video.show != "nothing":
+    if config.video.frames != "none":
         found = find_videos(questions.items, _folders("evaluation.videos", settings.videos))
         files, missing = found.files, found.missing
-    check_budget(missing, settings.max_skipped)
+    check_budget(missing, settings.max_skipped_questions)
     if settings.subtitles:
         questions = replace(questions, items=_with_subtitles(questions.items, files, config))
     videos = _group([item for item in questions.items if item.id not in missing], files)
-    wanted = settings.num_videos or len(videos)
-    reason = f"evaluation.num_videos={settings.num_videos} asks about the first videos only"
+    wanted = settings.limit or len(videos)
+    reason = f"evaluation.limit={settings.limit} asks about the first videos only"
     left_out = {item.id: reason for video in videos[wanted:] for item in video.items}
     return EvalPlan(questions, videos[:wanted], missing, left_out)
 
@@ -90,7 +90,7 @@ def check_budget(skipped: Mapping[str, str], max_skipped: int) -> None:
             f"  {identifier}: {reason}" for identifier, reason in list(skipped.items())[:NUM_NAMED]
         )
         raise QuestionError(
-            f"{len(skipped)} questions cannot be asked, and evaluation.max_skipped={max_skipped} allows {max_skipped}: with a"
+            f"{len(skipped)} questions cannot be asked, and evaluation.max_skipped_questions={max_skipped} allows {max_skipped}: with a"
             f" larger one the score is that of the others, and says so. The first:\n{named}"
         )
 
@@ -101,11 +101,11 @@ def _read_questions(settings: EvaluationConfig, config: Config) -> QuestionSet:
     if absent := [pattern for pattern, names in found if not names]:
         raise ConfigError(f"evaluation.questions: there is no file {absent[0]}")
     files = [Path(name) for _, names in found for name in names]
-    if settings.benchmark != "own":
-        return load_benchmark(settings.benchmark, files, settings.max_refused)
+    if settings.benchmark != "custom":
+        return load_benchmark(settings.benchmark, files, settings.max_invalid_records)
     return load_custom(
         files,
-        partial(format_question, choice_answer=config.text.choice_answer),
+        partial(format_question, choice_answer=config.text.mcq_format),
         ", ".join(map(str, files)),
     )
 

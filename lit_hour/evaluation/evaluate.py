@@ -12,6 +12,7 @@ import lightning as L
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from lit_hour.config.data import resolve_num_workers
 from lit_hour.config.load import load_config
 from lit_hour.config.schema import Config
 from lit_hour.errors import QuestionError
@@ -23,8 +24,8 @@ from lit_hour.evaluation.protocol import describe_protocol, identify
 from lit_hour.evaluation.report.html import render_report
 from lit_hour.evaluation.report.report import Report, build_report, write_report
 from lit_hour.evaluation.report.text import summarize
-from lit_hour.inference.predictor import Session
-from lit_hour.inference.video_memory import Recollection
+from lit_hour.inference.predictor import VideoPredictor
+from lit_hour.inference.video_memory import VideoMemoryBuilder
 from lit_hour.io.atomic import write_whole
 from lit_hour.io.file_lock import is_held, locked
 from lit_hour.run_dir import RunDir
@@ -54,7 +55,7 @@ def evaluate(
 
     Raises:
         InputError: the settings, the files, the run or the folder cannot be used, or more questions cannot be asked than
-            `evaluation.max_skipped` allows.
+            `evaluation.max_skipped_questions` allows.
     """
     place = RunDir(run).checkpoint(checkpoint)
     config = load_config(file, overrides, base=place.with_suffix(".yaml"))
@@ -69,7 +70,7 @@ def default_folder(run: Path, file: Path | None, config: Config) -> Path:
     """RUN/evaluation/NAME by the file's name, or the benchmark's; what is not shown is added to it."""
     name = file.stem if file else config.evaluation.benchmark
     return RunDir(run).evaluation / (
-        name if config.video.show == "all" else f"{name}-{config.video.show}"
+        name if config.video.frames == "all" else f"{name}-{config.video.frames}"
     )
 
 
@@ -80,7 +81,7 @@ class EvaluationModule(L.LightningModule):
         report: once the first rank has made it.
     """
 
-    session: Session
+    session: VideoPredictor
 
     def __init__(
         self,
@@ -98,7 +99,7 @@ class EvaluationModule(L.LightningModule):
         self.prepare_data_per_node = False
         self._protocol: dict[str, Any] = {}
         self._held = held
-        self._open: dict[int, Recollection] = {}
+        self._open: dict[int, VideoMemoryBuilder] = {}
         self._unasked: dict[str, str] = {}
 
     def prepare_data(self) -> None:
@@ -116,7 +117,7 @@ class EvaluationModule(L.LightningModule):
 
     def configure_model(self) -> None:
         """Load the weights, on every rank the whole model."""
-        self.session = Session.load(
+        self.session = VideoPredictor.from_checkpoint(
             self.config, self.run, self.place, self.trainer.strategy.root_device
         )
         self.model = self.session.model  # where the Trainer finds it
@@ -140,12 +141,14 @@ class EvaluationModule(L.LightningModule):
 
     def predict_dataloader(self) -> DataLoader[Any]:
         """This rank's videos in chunks of frames."""
-        num_workers = self.config.data.num_workers
+        num_workers = resolve_num_workers(self.config.data.num_workers)
         files = [
-            (number, None if self.config.video.show == "nothing" else video.file)
+            (number, None if self.config.video.frames == "none" else video.file)
             for number, video in enumerate(self._videos)
         ]
-        watching = VideoFrameStream(files, self.config.video, self.config.model.vision.chunk_frames)
+        watching = VideoFrameStream(
+            files, self.config.video, self.config.model.vision.encode_batch_size
+        )
         return DataLoader(
             watching,
             batch_size=None,
@@ -168,14 +171,16 @@ class EvaluationModule(L.LightningModule):
         video = self._videos[seen.video_index]
         if seen.frames is not None:
             recollection = self._open.setdefault(
-                seen.video_index, Recollection(self.session.model, seen.num_frames)
+                seen.video_index, self.session.memory_builder(seen.num_frames)
             )
             recollection.add(seen.frames)
             return
         watched = self._open.pop(seen.video_index, None)
         for item, said in self._ask(video, seen, watched):
             self._note(item, said)
-        check_budget({**self.plan.missing, **self._unasked}, self.config.evaluation.max_skipped)
+        check_budget(
+            {**self.plan.missing, **self._unasked}, self.config.evaluation.max_skipped_questions
+        )
 
     def on_predict_end(self) -> None:
         """The first rank makes the report, when all have come to their end."""
@@ -185,7 +190,7 @@ class EvaluationModule(L.LightningModule):
             self.report = self._finish()
 
     def _ask(
-        self, video: VideoQuestions, end: FrameChunk, watched: Recollection | None
+        self, video: VideoQuestions, end: FrameChunk, watched: VideoMemoryBuilder | None
     ) -> Iterator[tuple[Item, str | QuestionError]]:
         """Each question about a video that has come to its end, with the answer, or why it is not asked."""
         if end.error:
@@ -193,10 +198,10 @@ class EvaluationModule(L.LightningModule):
             return
         source = str(video.file or "nothing")
         if watched:
-            self.folder.save_frames(video.name, watched.pictures)
-            memory = self.session.keep(watched, end.duration_seconds, source)
+            self.folder.save_frames(video.name, watched.thumbnails)
+            memory = watched.finalize(end.duration_seconds, source)
         else:
-            memory = self.session.remember_visual(None, end.duration_seconds, source)
+            memory = self.session.encode_visual(None, end.duration_seconds, source)
         yield from generate_responses(self.session, memory, video.items)
 
     def _note(self, item: Item, said: str | QuestionError) -> None:
@@ -212,7 +217,7 @@ class EvaluationModule(L.LightningModule):
 
     def _finish(self) -> Report:
         answers, unasked = self.folder.read()
-        check_budget({**self.plan.missing, **unasked}, self.config.evaluation.max_skipped)
+        check_budget({**self.plan.missing, **unasked}, self.config.evaluation.max_skipped_questions)
         asked = {item.id for video in self.plan.videos for item in video.items}
         skipped = {**self.plan.missing, **self.plan.excluded, **unasked}
         report = build_report(

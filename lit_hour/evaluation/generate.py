@@ -14,7 +14,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 from lit_hour.config.schema import VideoConfig
 from lit_hour.errors import QuestionError, VideoError
 from lit_hour.evaluation.item import Item
-from lit_hour.inference.predictor import Memory, Session, weigh_answers
+from lit_hour.inference.predictor import VideoMemory, VideoPredictor
 from lit_hour.media.frame_sampling import SampledVideo
 from lit_hour.types import Conversation, Frames
 
@@ -52,7 +52,7 @@ class VideoFrameStream(IterableDataset[FrameChunk]):
         self._files, self._chunk_frames = files, chunk_frames
         self._settings = (
             replace(settings, min_frames=1, max_frames=1)
-            if settings.show == "first_frame"
+            if settings.frames == "first"
             else settings
         )
 
@@ -77,34 +77,35 @@ class VideoFrameStream(IterableDataset[FrameChunk]):
 
 
 def generate_responses(
-    session: Session, memory: Memory, items: Sequence[Item]
+    session: VideoPredictor, memory: VideoMemory, items: Sequence[Item]
 ) -> Iterator[tuple[Item, str | QuestionError]]:
     """Each question with the answer, or with the error of one that does not fit beside the video."""
     settings = session.config.evaluation
-    weighed = [item for item in items if item.options and settings.scoring == "likelihood"]
+    weighed = [item for item in items if item.options and settings.scoring == "loglikelihood"]
     for item in weighed:
         yield item, _most_likely_option(session, memory, item)
     generated = [item for item in items if item not in weighed]
-    for start in range(0, len(generated), settings.questions_at_once):
-        yield from _generate(session, memory, generated[start : start + settings.questions_at_once])
+    for start in range(0, len(generated), settings.batch_size):
+        yield from _generate(session, memory, generated[start : start + settings.batch_size])
 
 
-def option_continuations(item: Item, session: Session) -> list[str]:
+def option_continuations(item: Item, session: VideoPredictor) -> list[str]:
     """For each option what the model says to choose it: its label, or its words if the run answers own questions in words."""
     says_words = (
-        session.config.evaluation.benchmark == "own"
-        and session.config.text.choice_answer == "words"
+        session.config.evaluation.benchmark == "custom" and session.config.text.mcq_format == "text"
     )
     return list(item.options.values() if says_words else item.options)
 
 
-def _most_likely_option(session: Session, memory: Memory, item: Item) -> str | QuestionError:
+def _most_likely_option(
+    session: VideoPredictor, memory: VideoMemory, item: Item
+) -> str | QuestionError:
     """The answer that the model would most likely give; of equal ones the first."""
     answers = option_continuations(item, session)
     try:
         weights = [
             each.log_probability
-            for each in weigh_answers(session, memory, _build_prompt(session, item), answers)
+            for each in session.loglikelihood(memory, _build_prompt(session, item), answers)
         ]
     except QuestionError as error:
         return error
@@ -112,11 +113,11 @@ def _most_likely_option(session: Session, memory: Memory, item: Item) -> str | Q
 
 
 def _generate(
-    session: Session, memory: Memory, items: Sequence[Item]
+    session: VideoPredictor, memory: VideoMemory, items: Sequence[Item]
 ) -> Iterator[tuple[Item, str | QuestionError]]:
     """What the model says to several questions; if they do not all fit, each is asked alone."""
     try:
-        said = session.answer(memory, [_build_prompt(session, item) for item in items])
+        said = session.generate_batch(memory, [_build_prompt(session, item) for item in items])
         yield from zip(items, map(str.strip, said), strict=True)
     except QuestionError as error:
         if len(items) == 1:
@@ -126,7 +127,7 @@ def _generate(
             yield from _generate(session, memory, [item])
 
 
-def _build_prompt(session: Session, item: Item) -> Conversation:
+def _build_prompt(session: VideoPredictor, item: Item) -> Conversation:
     return session.processor.ask(
         item.prompt, system_prompt=item.system_prompt, answer_start=item.answer_start
     )

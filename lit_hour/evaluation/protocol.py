@@ -17,19 +17,19 @@ from lit_hour.io.hashing import digest
 
 PACKAGES = ("torch", "lightning", "transformers", "open_clip_torch", "av")
 FRAME_SETTINGS = (
-    "frames_per_second",
+    "fps",
     "min_frames",
     "max_frames",
-    "size_pixels",
-    "show",
-    "on_damage",
-    "key_frames_only",
+    "image_size",
+    "frames",
+    "on_decode_error",
+    "keyframes_only",
 )
 TEXT_SETTINGS = (
     "system_prompt",
-    "choice_answer",
-    "memory_question",
-    "learn_template",
+    "mcq_format",
+    "memaug_question_scope",
+    "loss_on_template",
     "time_instruction",
     "max_tokens",
 )
@@ -51,13 +51,13 @@ def describe_protocol(config: Config, checkpoint: Path, device: str) -> dict[str
             "SHA-256": digest(checkpoint.with_suffix(".yaml")),
         },
         "frames": {name: settings["video"][name] for name in FRAME_SETTINGS},
-        "memory": dataclasses.asdict(config.model.memory),
+        "memory": dataclasses.asdict(config.model.memaug),
         "text": {name: settings["text"][name] for name in TEXT_SETTINGS},
         "answers": {
             "scoring": config.evaluation.scoring,
             "decoding": "the likeliest token each time",
-            "max_new_tokens": config.answer.max_new_tokens,
-            "questions_at_once": config.evaluation.questions_at_once,
+            "max_new_tokens": config.generation.max_new_tokens,
+            "batch_size": config.evaluation.batch_size,
             "subtitles": "with" if config.evaluation.subtitles else "without",
         },
         "computing": {"device": device, "precision": config.training.precision},

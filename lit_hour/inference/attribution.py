@@ -14,15 +14,19 @@ import torch
 from torch import Tensor
 
 from lit_hour.errors import QuestionError
-from lit_hour.inference.predictor import Session
-from lit_hour.inference.video_memory import Memory
+from lit_hour.inference.predictor import VideoPredictor
+from lit_hour.inference.video_memory import VideoMemory
 from lit_hour.model.memory_repository import with_tokens
 from lit_hour.types import Message
 
-NUM_MOMENTS = 3
-SLOPE = 0.5  # a moment goes on for as long as the curve stays above this share of its peak
-REACH = 2  # frames to each side that a moment is smoothed over: as a rule every fourth one survives
-LEAST_SHARE = 0.02  # what less of the answer rests on is no moment
+MAX_MOMENTS = 3
+MOMENT_THRESHOLD = (
+    0.5  # a moment goes on for as long as the curve stays above this share of its peak
+)
+SMOOTHING_RADIUS = (
+    2  # frames to each side that a moment is smoothed over: as a rule every fourth one survives
+)
+MIN_SHARE = 0.02  # what less of the answer rests on is no moment
 
 
 @dataclass(frozen=True)
@@ -35,7 +39,7 @@ class Moment:
 
 
 @dataclass(frozen=True)
-class Evidence:
+class Attribution:
     """Where in a video an answer rests.
 
     Attributes:
@@ -47,15 +51,19 @@ class Evidence:
     curve: tuple[tuple[float, float], ...]
 
 
-def find_evidence(
-    session: Session, memory: Memory, question: str, answer: str, history: Sequence[Message] = ()
-) -> Evidence:
-    """Where in a video the answer that the session gave rests.
+def attribute_answer(
+    predictor: VideoPredictor,
+    memory: VideoMemory,
+    question: str,
+    answer: str,
+    history: Sequence[Message] = (),
+) -> Attribution:
+    """Where in a video the answer that the predictor gave rests.
 
     It takes about three times as long as a question, and the memory that training on one question takes.
 
     Args:
-        answer: what the session said.
+        answer: what the predictor said.
         history: of the question, as `Session.ask` has it.
 
     Raises:
@@ -63,11 +71,11 @@ def find_evidence(
     """
     if not memory.num_frames:
         raise QuestionError(f"{memory.source} has no moments: ask where something is in a video")
-    influence = _influence(session, memory, question, answer, history)  # (frames,)
+    influence = _gradient_times_input(predictor, memory, question, answer, history)  # (frames,)
     share = influence.clamp(min=0)  # (frames,)
     share = share / share.sum().clamp(min=torch.finfo(share.dtype).tiny)  # (frames,)
-    seconds, shares = _merge_copies(memory.repository.timestamps.tolist(), share.tolist())
-    return Evidence(
+    seconds, shares = _merge_repeated_frames(memory.repository.timestamps.tolist(), share.tolist())
+    return Attribution(
         find_moments(seconds, shares, memory.duration_seconds),
         tuple(zip(seconds, shares, strict=True)),
     )
@@ -87,38 +95,49 @@ def find_moments(
     height = _smooth(shares)
     moments: list[Moment] = []
     for peak in sorted(range(len(shares)), key=lambda frame: shares[frame], reverse=True):
-        if len(moments) == NUM_MOMENTS or shares[peak] <= 0:
+        if len(moments) == MAX_MOMENTS or shares[peak] <= 0:
             break
         if not free[peak]:
             continue
         first = last = peak
-        while first > 0 and free[first - 1] and height[first - 1] > SLOPE * height[peak]:
+        while first > 0 and free[first - 1] and height[first - 1] > MOMENT_THRESHOLD * height[peak]:
             first -= 1
-        while last + 1 < len(shares) and free[last + 1] and height[last + 1] > SLOPE * height[peak]:
+        while (
+            last + 1 < len(shares)
+            and free[last + 1]
+            and height[last + 1] > MOMENT_THRESHOLD * height[peak]
+        ):
             last += 1
         free[first : last + 1] = [False] * (last + 1 - first)
         moments.append(Moment(seconds[first], ends[last], sum(shares[first : last + 1])))
     found = sorted(moments, key=lambda moment: moment.share, reverse=True)
-    return tuple(moment for moment in found if moment.share >= LEAST_SHARE)
+    return tuple(moment for moment in found if moment.share >= MIN_SHARE)
 
 
 def _smooth(shares: Sequence[float]) -> list[float]:
     """The mean over a frame and its neighbours: a frame that survives forgetting stands out among those that do not."""
-    windows = (shares[max(0, place - REACH) : place + REACH + 1] for place in range(len(shares)))
+    windows = (
+        shares[max(0, place - SMOOTHING_RADIUS) : place + SMOOTHING_RADIUS + 1]
+        for place in range(len(shares))
+    )
     return [sum(window) / len(window) for window in windows]
 
 
-def _influence(
-    session: Session, memory: Memory, question: str, answer: str, history: Sequence[Message]
+def _gradient_times_input(
+    predictor: VideoPredictor,
+    memory: VideoMemory,
+    question: str,
+    answer: str,
+    history: Sequence[Message],
 ) -> Tensor:
     """How much more likely each frame makes the answer: `(frames,)`."""
     repository = memory.repository
     with torch.inference_mode(mode=False), torch.enable_grad():
         tokens = repository.tokens.detach().clone().requires_grad_()  # (memory, dim)
         watched = replace(memory, repository=with_tokens(repository, tokens))
-        prompt = session.prompt(watched, [session.processor.ask(question, history)])
-        answer_ids = session.processor.answer_ids(answer).to(session.device)  # (tokens,)
-        log_probability = session.model.language.log_probability(prompt, answer_ids)  # ()
+        prompt = predictor.build_prompt(watched, [predictor.processor.ask(question, history)])
+        answer_ids = predictor.processor.answer_ids(answer).to(predictor.device)  # (tokens,)
+        log_probability = predictor.model.language.log_probability(prompt, answer_ids)  # ()
         (gradient,) = torch.autograd.grad(log_probability, tokens)  # (memory, dim)
     return (
         (gradient * tokens.detach())
@@ -129,7 +148,9 @@ def _influence(
     )  # (frames,)
 
 
-def _merge_copies(seconds: list[float], shares: list[float]) -> tuple[list[float], list[float]]:
+def _merge_repeated_frames(
+    seconds: list[float], shares: list[float]
+) -> tuple[list[float], list[float]]:
     """A short video's frames are in memory more than once: each second once, with the shares of its copies together."""
     merged: dict[float, float] = {}
     for second, share in zip(seconds, shares, strict=True):

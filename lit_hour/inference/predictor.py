@@ -11,20 +11,22 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Literal
 
 import torch
 
 from lit_hour.config.load import load_config
 from lit_hour.config.schema import Config
 from lit_hour.errors import QuestionError
-from lit_hour.inference.inputs import open_files
+from lit_hour.inference.inputs import open_input_files
 from lit_hour.inference.video_memory import (
-    Memory,
-    Recollection,
-    check_next,
-    digest_of,
-    take_picture,
-    thin_out,
+    VideoMemory,
+    VideoMemoryBuilder,
+    build_video_memory,
+    check_continuation,
+    digest_files,
+    make_thumbnail,
+    subsample_thumbnails,
 )
 from lit_hour.media.frame_sampling import SampledVideo
 from lit_hour.model.hour_llava import HourLLaVA
@@ -44,8 +46,14 @@ from lit_hour.types import (
     Video,
     Visual,
 )
-from lit_hour.weights.name_map import may_lack_of
-from lit_hour.weights.reader import StoredWeights, check_fit, load_into, open_weights, shapes_of
+from lit_hour.weights.name_map import optional_weights
+from lit_hour.weights.reader import (
+    StoredWeights,
+    check_state_dict,
+    load_into,
+    open_weights,
+    shapes_of,
+)
 
 
 @dataclass(frozen=True)
@@ -56,7 +64,7 @@ class Answer:
         num_memory_tokens: that were looked back into.
         num_prompt_tokens: that the language model read: words, and the visual tokens that were not forgotten.
         num_tokens: that it wrote, the end of the turn among them.
-        is_whole: it came to the end of the turn; otherwise it was cut off.
+        finish_reason: "stop" if the model ended its turn, "length" if the answer was cut off.
         seconds: by part: "decode", "encode", "first token", "other tokens".
     """
 
@@ -64,24 +72,44 @@ class Answer:
     num_frames: int
     num_memory_tokens: int
     num_prompt_tokens: int
-    num_tokens: int
-    is_whole: bool
+    num_new_tokens: int
+    finish_reason: Literal["stop", "length"]
     seconds: dict[str, float]
 
 
-UNFINISHED_CHARACTER = (
+@dataclass(frozen=True)
+class LogLikelihood:
+    """How likely an answer is, and no word more.
+
+    Attributes:
+        log_probability: sum over its tokens and the end of the turn; the likelier, the higher.
+        num_tokens: of them.
+        is_greedy: whether each is the likeliest, so that the predictor would answer so.
+    """
+
+    log_probability: float
+    num_tokens: int
+    is_greedy: bool
+
+    @property
+    def loss(self) -> float:
+        """Mean negative log-probability of a token, as training has it; the likelier, the lower."""
+        return -self.log_probability / self.num_tokens
+
+
+REPLACEMENT_CHARACTER = (
     "\ufffd"  # what a tokenizer shows for a character whose last bytes are still to come
 )
 
 
-Progress = Callable[[int, int], None]
+ProgressCallback = Callable[[int, int], None]
 
 
-def unseen(num_read: int, num_frames: int) -> None:
+def no_progress(num_read: int, num_frames: int) -> None:
     """Nobody looks at the progress."""
 
 
-class Session:
+class VideoPredictor:
     """A model that is ready to read videos and to answer."""
 
     def __init__(self, config: Config, model: HourLLaVA, processor: Processor) -> None:
@@ -89,18 +117,18 @@ class Session:
         self.device = next(model.parameters()).device
 
     @cached_property
-    def digest(self) -> str:
+    def weights_digest(self) -> str:
         """SHA-256 of the weights that decide a memory."""
         return self.model.digest()
 
     @classmethod
-    def open(
+    def from_run(
         cls,
-        run: Path,
+        run_dir: Path,
         checkpoint: str | None = None,
         device: str | None = None,
-        settings: Sequence[str] = (),
-    ) -> Session:
+        overrides: Sequence[str] = (),
+    ) -> VideoPredictor:
         """Load a run that `train.py` or `python -m lit_hour convert` has made.
 
         Args:
@@ -114,21 +142,27 @@ class Session:
             WeightsError: the checkpoint is damaged or belongs to another model.
             ConfigError: a setting does not exist or is out of range.
         """
-        folder = RunDir(run)
+        folder = RunDir(run_dir)
         place = folder.checkpoint(checkpoint)
-        return cls.load(load_config(place.with_suffix(".yaml"), settings), folder, place, device)
+        return cls.from_checkpoint(
+            load_config(place.with_suffix(".yaml"), overrides), folder, place, device
+        )
 
     @classmethod
-    def load(
-        cls, config: Config, run: RunDir, place: Path, device: str | torch.device | None = None
-    ) -> Session:
+    def from_checkpoint(
+        cls,
+        config: Config,
+        run_dir: RunDir,
+        checkpoint: Path,
+        device: str | torch.device | None = None,
+    ) -> VideoPredictor:
         """Load one of a run's checkpoints by settings that fit it, straight onto a device.
 
         Raises:
             WeightsError: the checkpoint is damaged or belongs to another model.
         """
-        weights = open_weights(place)
-        processor = Processor(load_tokenizer(run.tokenizer), config.text)
+        weights = open_weights(checkpoint)
+        processor = Processor(load_tokenizer(run_dir.tokenizer), config.text)
         with torch.device("meta"):  # no random weights, and no memory, before those that are read
             model = HourLLaVA(config, len(processor.tokenizer))
         _load_weights(
@@ -137,9 +171,9 @@ class Session:
         return cls(config, model, processor)
 
     @torch.inference_mode()
-    def remember(
-        self, files: str | Path | Sequence[str | Path], progress: Progress = unseen
-    ) -> Memory:
+    def encode_video(
+        self, files: str | Path | Sequence[str | Path], on_progress: ProgressCallback = no_progress
+    ) -> VideoMemory:
         """Read a video file, a picture file, or several picture files, and keep all their tokens.
 
         A video is read and encoded a chunk of frames at a time, and its frames are not kept.
@@ -153,56 +187,55 @@ class Session:
         """
         paths = [Path(files)] if isinstance(files, str | Path) else list(map(Path, files))
         source, started = ", ".join(map(str, paths)), time.perf_counter()
-        visual = open_files(paths, self.config)
+        visual = open_input_files(paths, self.config)
         if not isinstance(visual, SampledVideo):
             decode_seconds = time.perf_counter() - started
-            memory = self.remember_visual(visual, 0.0, source)
+            memory = self.encode_visual(visual, 0.0, source)
             return replace(
                 memory,
                 seconds={"decode": decode_seconds, **memory.seconds},
-                digest=digest_of(paths),
+                files_digest=digest_files(paths),
             )
         encode_seconds = 0.0
-        recollection = Recollection(self.model, len(visual.timestamps))
-        for frames in visual.chunks(self.config.model.vision.chunk_frames):
+        builder = self.memory_builder(len(visual.timestamps))
+        for frames in visual.chunks(self.config.model.vision.encode_batch_size):
             decoded = time.perf_counter()
-            recollection.add(frames.to(self.device))
+            builder.add(frames.to(self.device))
             encode_seconds += time.perf_counter() - decoded
-            progress(recollection.num_seen, len(visual.timestamps))
+            on_progress(builder.num_frames, len(visual.timestamps))
         seconds = {
             "decode": time.perf_counter() - started - encode_seconds,
             "encode": encode_seconds,
         }
-        memory = self.keep(recollection, visual.duration_seconds, source)
-        return replace(memory, seconds=seconds, digest=digest_of(paths))
+        memory = builder.finalize(visual.duration_seconds, source)
+        return replace(memory, seconds=seconds, files_digest=digest_files(paths))
 
     @torch.inference_mode()
-    def remember_visual(
+    def encode_visual(
         self, visual: Visual | None, duration_seconds: float, source: str
-    ) -> Memory:
+    ) -> VideoMemory:
         """Keep all tokens of what is at hand: frames or features of a video, pictures, or nothing to see."""
         started = time.perf_counter()
         if isinstance(visual, Frames | Features):
             growing = GrowingRepository(self.model, len(visual))
             growing.add(visual.to(self.device))
-            memory = self.memory_of_video(growing, duration_seconds, source)
+            memory = build_video_memory(growing, self.processor, duration_seconds, source)
         else:
             repository = self.model.remember([None if visual is None else visual.to(self.device)])[
                 0
             ]
-            memory = self.memory_of_pictures(repository, count_placeholders(visual), source)
+            memory = self.build_image_memory(repository, count_placeholders(visual), source)
         return replace(
             memory,
             duration_seconds=duration_seconds,
             seconds={"encode": time.perf_counter() - started},
         )
 
-    def keep(self, recollection: Recollection, duration_seconds: float, source: str) -> Memory:
-        """The memory of a video that was shown to the model chunk by chunk."""
-        memory = self.memory_of_video(recollection.repository, duration_seconds, source)
-        return replace(memory, pictures=tuple(recollection.pictures))
+    def memory_builder(self, num_frames: int) -> VideoMemoryBuilder:
+        """Return a builder to which the frames of a video are added chunk by chunk."""
+        return VideoMemoryBuilder(self.model, self.processor, num_frames)
 
-    def extend(self, memory: Memory, video: Video, duration_seconds: float) -> Memory:
+    def extend(self, memory: VideoMemory, video: Video, duration_seconds: float) -> VideoMemory:
         """Add what comes next to the memory of a video: the same as if it had been read in one piece.
 
         What it costs depends on the new frames alone. The memory of before stays as it is, and may be asked on.
@@ -217,50 +250,30 @@ class Session:
             VideoError: the times do not follow on those before, or the frames are more than `video.max_frames`.
         """
         started = time.perf_counter()
-        growing = check_next(memory, video, duration_seconds, self.config.video.max_frames).grown(
-            memory.num_frames, video.to(self.device)
-        )
-        longer = self.memory_of_video(
-            growing, duration_seconds, memory.source, memory.num_frames + len(video)
+        growing = check_continuation(
+            memory, video, duration_seconds, self.config.video.max_frames
+        ).grown(memory.num_frames, video.to(self.device))
+        longer = build_video_memory(
+            growing, self.processor, duration_seconds, memory.source, memory.num_frames + len(video)
         )
         pictures = (
-            [*memory.pictures, take_picture(video, len(video) - 1)]
+            [*memory.thumbnails, make_thumbnail(video, len(video) - 1)]
             if isinstance(video, Frames)
-            else memory.pictures
+            else memory.thumbnails
         )
         encode_seconds = memory.seconds["encode"] + time.perf_counter() - started
         return replace(
             longer,
             seconds={**memory.seconds, "encode": encode_seconds},
-            pictures=thin_out(pictures),
-        )
-
-    def memory_of_video(
-        self,
-        growing: GrowingRepository,
-        duration_seconds: float,
-        source: str,
-        num_frames: int | None = None,
-    ) -> Memory:
-        """The memory of the first frames, or of all frames, that were added to a repository."""
-        num_frames = len(growing) if num_frames is None else num_frames
-        return Memory(
-            source=source,
-            duration_seconds=duration_seconds,
-            num_frames=num_frames,
-            num_placeholders=1,
-            note=self.processor.video_note(duration_seconds, num_frames),
-            repository=growing.repository(num_frames),
-            seconds={},
-            growing=growing,
+            thumbnails=subsample_thumbnails(pictures),
         )
 
     @torch.inference_mode()
-    def memory_of_pictures(
+    def build_image_memory(
         self, repository: Repository, num_placeholders: int, source: str
-    ) -> Memory:
+    ) -> VideoMemory:
         """The memory of pictures, or of nothing to see."""
-        return Memory(
+        return VideoMemory(
             source=source,
             duration_seconds=0.0,
             num_frames=0,
@@ -271,34 +284,36 @@ class Session:
         )
 
     @torch.inference_mode()
-    def ask(
+    def generate(
         self,
-        memory: Memory,
+        memory: VideoMemory,
         question: str,
         history: Sequence[Message] = (),
-        max_tokens: int | None = None,
+        max_new_tokens: int | None = None,
     ) -> Iterator[str | Answer]:
         """Answer a question about what is remembered: pieces of text as they come, and the whole answer last.
 
         Args:
             history: questions that were asked before and their answers, in turn.
-            max_tokens: the answer is cut off after so many, as it is in any case after `answer.max_new_tokens`.
+            max_tokens: the answer is cut off after so many, as it is in any case after `generation.max_new_tokens`.
 
         Raises:
             QuestionError: the question is empty, or too long.
         """
         started = time.perf_counter()
-        prompt = self.prompt(memory, [self.processor.ask(question, history)])
+        prompt = self.build_prompt(memory, [self.processor.ask(question, history)])
         ids: list[int] = []
         text = ""
-        tokenizer, most = self.processor.tokenizer, self.config.answer.max_new_tokens
+        tokenizer, most = self.processor.tokenizer, self.config.generation.max_new_tokens
         end_id = end_of_turn_id(tokenizer)
-        for token in self.model.language.generate(prompt, min(most, max_tokens or most), end_id):
+        for token in self.model.language.generate(
+            prompt, min(most, max_new_tokens or most), end_id
+        ):
             if not ids:
                 first_token_seconds = time.perf_counter() - started
             ids.append(int(token))
             longer = str(tokenizer.decode(ids, skip_special_tokens=True))
-            if not longer.endswith(UNFINISHED_CHARACTER):
+            if not longer.endswith(REPLACEMENT_CHARACTER):
                 yield longer.removeprefix(text)
                 text = longer
         if longer != text:  # cut off within a character
@@ -313,27 +328,54 @@ class Session:
             num_frames=memory.num_frames,
             num_memory_tokens=len(memory.repository.tokens),
             num_prompt_tokens=prompt.embeddings.shape[1],
-            num_tokens=len(ids),
-            is_whole=ids[-1] == end_id,
+            num_new_tokens=len(ids),
+            finish_reason="stop" if ids[-1] == end_id else "length",
             seconds=seconds,
         )
 
     @torch.inference_mode()
-    def answer(self, memory: Memory, conversations: Sequence[Conversation]) -> list[str]:
+    def generate_batch(
+        self, memory: VideoMemory, conversations: Sequence[Conversation]
+    ) -> list[str]:
         """The answers to several questions about what is remembered, generated side by side.
 
         Raises:
             QuestionError: a question is too long.
         """
-        tokenizer, max_new_tokens = self.processor.tokenizer, self.config.answer.max_new_tokens
+        tokenizer, max_new_tokens = self.processor.tokenizer, self.config.generation.max_new_tokens
         end_id = end_of_turn_id(tokenizer)
-        prompts = self.prompt(memory, conversations)
+        prompts = self.build_prompt(memory, conversations)
         tokens = torch.stack(
             list(self.model.language.generate(prompts, max_new_tokens, end_id)), dim=1
         )  # (texts, tokens)
         return [str(tokenizer.decode(ids, skip_special_tokens=True)) for ids in tokens.tolist()]
 
-    def prompt(self, memory: Memory, conversations: Sequence[Conversation]) -> LanguageInputs:
+    @torch.inference_mode()
+    def loglikelihood(
+        self, memory: VideoMemory, conversation: Conversation, answers: Sequence[str]
+    ) -> list[LogLikelihood]:
+        """Score answers to a question without generating: one `LogLikelihood` per answer.
+
+        The question is encoded once. White space around an answer does not count, as in training.
+
+        Raises:
+            QuestionError: the question is too long.
+        """
+        continuations = [
+            self.processor.answer_ids(answer.strip()).to(self.device) for answer in answers
+        ]  # (tokens,) each
+        prompt = self.build_prompt(memory, [conversation])
+        log_probabilities, is_greedy = self.model.language.weigh(prompt, continuations)
+        return [
+            LogLikelihood(log_probability, len(ids), greedy)
+            for log_probability, ids, greedy in zip(
+                log_probabilities.tolist(), continuations, is_greedy.tolist(), strict=True
+            )
+        ]
+
+    def build_prompt(
+        self, memory: VideoMemory, conversations: Sequence[Conversation]
+    ) -> LanguageInputs:
         """What the language model reads before it answers.
 
         Raises:
@@ -364,48 +406,8 @@ def _load_weights(
         WeightsError: weights are missing, left over or of another shape.
     """
     origin = f"{weights.path}, with the settings beside it,"
-    check_fit(shapes_of(model.state_dict()), weights.shapes, origin, may_lack=may_lack_of(config))
+    check_state_dict(
+        shapes_of(model.state_dict()), weights.shapes, origin, optional=optional_weights(config)
+    )
     materialise(model, device)
     load_into(model, weights.tensors())
-
-
-@dataclass(frozen=True)
-class Likelihood:
-    """How likely an answer is, and no word more.
-
-    Attributes:
-        log_probability: sum over its tokens and the end of the turn; the likelier, the higher.
-        num_tokens: of them.
-        is_greedy: whether each is the likeliest, so that the session would answer so.
-    """
-
-    log_probability: float
-    num_tokens: int
-    is_greedy: bool
-
-    @property
-    def loss(self) -> float:
-        """Mean negative log-probability of a token, as training has it; the likelier, the lower."""
-        return -self.log_probability / self.num_tokens
-
-
-@torch.inference_mode()
-def weigh_answers(
-    session: Session, memory: Memory, conversation: Conversation, answers: Sequence[str]
-) -> list[Likelihood]:
-    """How likely each answer is; white space around one does not count, as in training. The question is read once.
-
-    Raises:
-        QuestionError: the question is too long.
-    """
-    continuations = [
-        session.processor.answer_ids(answer.strip()).to(session.device) for answer in answers
-    ]  # (tokens,) each
-    prompt = session.prompt(memory, [conversation])
-    log_probabilities, is_greedy = session.model.language.weigh(prompt, continuations)
-    return [
-        Likelihood(log_probability, len(ids), greedy)
-        for log_probability, ids, greedy in zip(
-            log_probabilities.tolist(), continuations, is_greedy.tolist(), strict=True
-        )
-    ]

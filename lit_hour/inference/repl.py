@@ -10,11 +10,12 @@ from typing import Any
 from tqdm import tqdm
 
 from lit_hour.errors import InputError
-from lit_hour.inference.attribution import Evidence, find_evidence
+from lit_hour.inference.attribution import Attribution, attribute_answer
 from lit_hour.inference.inputs import MEMORY_SUFFIX
-from lit_hour.inference.predictor import Answer, Session
-from lit_hour.inference.video_memory import Memory
+from lit_hour.inference.predictor import Answer, VideoPredictor
+from lit_hour.inference.video_memory import VideoMemory
 from lit_hour.inference.video_memory_io import load_memory, save_memory
+from lit_hour.text.timestamp import format_timestamp
 from lit_hour.types import Message
 
 HELP = """Ask something. Earlier questions and answers count; Ctrl-C stops an answer.
@@ -27,26 +28,26 @@ BARS = " ▁▂▃▄▅▆▇█"
 CURVE_COLUMNS = 60
 
 
-def recall(session: Session, files: Sequence[Path]) -> Memory:
+def load_or_encode(predictor: VideoPredictor, files: Sequence[Path]) -> VideoMemory:
     """Read a video or pictures with a progress bar, or a memory that was saved.
 
     Raises:
         InputError: as `Session.remember` or `load_memory`.
     """
     if files[0].suffix == MEMORY_SUFFIX:
-        return load_memory(session, files[0])
+        return load_memory(predictor, files[0])
     with tqdm(desc="reading", unit="frame", leave=False, disable=None) as bar:
 
         def show(num_read: int, num_frames: int) -> None:
             bar.total = num_frames
             bar.update(num_read - bar.n)
 
-        return session.remember(files, show)
+        return predictor.encode_video(files, show)
 
 
-def answer_one(session: Session, memory: Memory, question: str) -> None:
+def print_answer(predictor: VideoPredictor, memory: VideoMemory, question: str) -> None:
     """Print an answer as it comes, then what it took."""
-    for piece in session.ask(memory, question):
+    for piece in predictor.generate(memory, question):
         if isinstance(piece, Answer):
             parts = ", ".join(f"{part} {seconds:.2f} s" for part, seconds in piece.seconds.items())
             seen = (
@@ -59,17 +60,17 @@ def answer_one(session: Session, memory: Memory, question: str) -> None:
             print(piece, end="", flush=True)
 
 
-class Talk:
+class Repl:
     """One person and a model, about one video or some pictures."""
 
     def __init__(
-        self, session: Session, memory: Memory, read: Callable[[str], str] = input
+        self, predictor: VideoPredictor, memory: VideoMemory, read: Callable[[str], str] = input
     ) -> None:
         """Args: read: shows a prompt and gives the line that was typed; EOFError ends the conversation."""
-        self._session, self._memory, self._read = session, memory, read
+        self._predictor, self._memory, self._read = predictor, memory, read
         self._history: list[Message] = []
         self._commands: dict[str, Callable[[str], Any]] = {
-            ":evidence": lambda _: self._show_evidence(),
+            ":evidence": lambda _: self._show_moments(),
             ":forget": lambda _: self._history.clear(),
             ":save": self._save,
             ":help": lambda _: print(HELP),
@@ -81,7 +82,7 @@ class Talk:
         with suppress(EOFError):
             while (line := self._next_line()) != ":quit":
                 try:
-                    self._take(line)
+                    self._handle(line)
                 except InputError as error:
                     print(f"error: {error}")
 
@@ -93,20 +94,20 @@ class Talk:
             except KeyboardInterrupt:
                 print("\n:quit or Ctrl-D ends the conversation")
 
-    def _take(self, line: str) -> None:
+    def _handle(self, line: str) -> None:
         command, _, rest = line.partition(" ")
         if command in self._commands:
             self._commands[command](rest.strip())
         elif command.startswith(":"):
             print(f"there is no {command}; there are {', '.join(self._commands)} and :quit")
         else:
-            self._ask(line)
+            self._generate(line)
 
-    def _ask(self, question: str) -> None:
+    def _generate(self, question: str) -> None:
         """Print the answer as it comes; one that is stopped counts as far as it came."""
         said = ""
         try:
-            for piece in self._session.ask(self._memory, question, self._history):
+            for piece in self._predictor.generate(self._memory, question, self._history):
                 if isinstance(piece, Answer):
                     seconds = sum(piece.seconds[part] for part in ("first token", "other tokens"))
                     print(f"\n[{seconds:.2f} s]")
@@ -122,22 +123,22 @@ class Talk:
         if file.suffix != MEMORY_SUFFIX:
             print(f"give a file that ends in {MEMORY_SUFFIX}, such as :save film{MEMORY_SUFFIX}")
             return
-        save_memory(self._session, self._memory, file)
+        save_memory(self._predictor, self._memory, file)
         print(f"{file}: {file.stat().st_size / 1e6:.1f} MB")
 
-    def _show_evidence(self) -> None:
+    def _show_moments(self) -> None:
         if not self._history:
             print("ask something first")
             return
         *earlier, question, answer = self._history
         print(
-            describe(
-                find_evidence(self._session, self._memory, question.text, answer.text, earlier)
+            format_attribution(
+                attribute_answer(self._predictor, self._memory, question.text, answer.text, earlier)
             )
         )
 
 
-def describe(evidence: Evidence) -> str:
+def format_attribution(evidence: Attribution) -> str:
     """The curve over the whole video in one line, and its moments."""
     if not evidence.moments:
         return "no moment stands out"
@@ -147,13 +148,7 @@ def describe(evidence: Evidence) -> str:
         columns[column] = max(columns[column], share)
     line = "".join(BARS[round(each / max(columns) * (len(BARS) - 1))] for each in columns)
     moments = [
-        f"  {clock(moment.start_seconds)} to {clock(moment.end_seconds)}: {moment.share:.0%} of the answer rests on it"
+        f"  {format_timestamp(moment.start_seconds)} to {format_timestamp(moment.end_seconds)}: {moment.share:.0%} of the answer rests on it"
         for moment in evidence.moments
     ]
     return "\n".join([f"|{line}|", *moments])
-
-
-def clock(seconds: float) -> str:
-    """75.4 -> "0:01:15"."""
-    whole = int(seconds)
-    return f"{whole // 3600}:{whole // 60 % 60:02}:{whole % 60:02}"

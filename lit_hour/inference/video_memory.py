@@ -1,4 +1,4 @@
-"""What a session keeps of a video or of pictures: everything that its questions have in common.
+"""What a predictor keeps of a video or of pictures: everything that its questions have in common.
 
 Frames of a video, chunk by chunk, in; its memory and some pictures to look at out."""
 
@@ -6,10 +6,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from lit_hour.errors import QuestionError, VideoError
@@ -18,11 +19,12 @@ from lit_hour.media.transforms import encode_jpeg
 from lit_hour.model.hour_llava import HourLLaVA
 from lit_hour.model.memory_repository import PreparedRepository
 from lit_hour.model.streaming_repository import GrowingRepository
-from lit_hour.types import Frames, Picture, Repository, Video
+from lit_hour.processor import Processor
+from lit_hour.types import Frames, Repository, Thumbnail, Video
 
 
 @dataclass(frozen=True)
-class Memory:
+class VideoMemory:
     """A video or pictures, read once.
 
     Attributes:
@@ -45,9 +47,9 @@ class Memory:
     note: str
     repository: Repository
     seconds: dict[str, float]
-    pictures: tuple[Picture, ...] = ()
-    digest: str = ""
-    growing: GrowingRepository | None = None
+    thumbnails: tuple[Thumbnail, ...] = ()
+    files_digest: str = ""
+    stream: GrowingRepository | None = None
 
     @property
     def num_bytes(self) -> int:
@@ -56,7 +58,7 @@ class Memory:
             tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes()
             for tensor in self._tensors()
         }
-        return sum(rooms.values()) + sum(len(jpeg) for _, jpeg in self.pictures)
+        return sum(rooms.values()) + sum(len(jpeg) for _, jpeg in self.thumbnails)
 
     def _tensors(self) -> list[Tensor]:
         repository = self.repository
@@ -65,10 +67,10 @@ class Memory:
             tensors += [
                 tensor for each in repository.keys_values for tensor in (each.keys, each.values)
             ]
-        return tensors if self.growing is None else tensors + self.growing.rooms
+        return tensors if self.stream is None else tensors + self.stream.rooms
 
 
-def digest_of(files: Sequence[Path]) -> str:
+def digest_files(files: Sequence[Path]) -> str:
     """SHA-256 of a file, or of those of several."""
     digests = [digest(file) for file in files]
     return (
@@ -76,8 +78,8 @@ def digest_of(files: Sequence[Path]) -> str:
     )
 
 
-def check_next(
-    memory: Memory, video: Video, duration_seconds: float, max_frames: int
+def check_continuation(
+    memory: VideoMemory, video: Video, duration_seconds: float, max_frames: int
 ) -> GrowingRepository:
     """Where a video is added to a memory, if it may be.
 
@@ -85,7 +87,7 @@ def check_next(
         QuestionError: the memory is one of pictures.
         VideoError: the times do not follow on those before, or the frames are too many.
     """
-    if memory.growing is None:
+    if memory.stream is None:
         raise QuestionError(f"{memory.source} is no video: only the memory of a video can grow")
     num_frames = memory.num_frames + len(video)
     if num_frames > max_frames:
@@ -104,53 +106,83 @@ def check_next(
             f"frames to add to {memory.source} ({told}) have to rise from after {seconds[0]} s, which it has, to before its"
             f" new end at {duration_seconds} s"
         )
-    return memory.growing
+    return memory.stream
 
 
-NUM_PICTURES = 6
+MAX_THUMBNAILS = 6
 JPEG_QUALITY = 80
 
 
-class Recollection:
-    """A video on its way into memory: its frames are encoded as they come, and not kept.
+class VideoMemoryBuilder:
+    """Builds the memory of a video from chunks of its frames, which are encoded and not kept.
 
     Attributes:
-        repository: what was seen.
-        pictures: frames that are spread over the video.
+        repository: the frames added so far.
+        thumbnails: frames that are spread over the video.
     """
 
-    def __init__(self, model: HourLLaVA, num_frames: int) -> None:
+    def __init__(self, model: HourLLaVA, processor: Processor, num_frames: int) -> None:
+        """Args: num_frames: of the whole video."""
+        self._processor = processor
         self.repository = GrowingRepository(model, num_frames)
-        self.pictures: list[Picture] = []
-        self._shown = {
-            place * (num_frames - 1) // (NUM_PICTURES - 1) for place in range(NUM_PICTURES)
+        self.thumbnails: list[Thumbnail] = []
+        self._thumbnail_indices = {
+            index * (num_frames - 1) // (MAX_THUMBNAILS - 1) for index in range(MAX_THUMBNAILS)
         }
 
     @property
-    def num_seen(self) -> int:
-        """Frames that were added."""
+    def num_frames(self) -> int:
+        """Number of frames added so far."""
         return len(self.repository)
 
+    @torch.inference_mode()
     def add(self, frames: Frames) -> None:
-        """Look at the next frames."""
-        first = self.num_seen
+        """Encode the next frames."""
+        first = self.num_frames
         self.repository.add(frames)
-        self.pictures += [
-            take_picture(frames, place)
-            for place in range(len(frames))
-            if first + place in self._shown
+        self.thumbnails += [
+            make_thumbnail(frames, index)
+            for index in range(len(frames))
+            if first + index in self._thumbnail_indices
         ]
 
+    @torch.inference_mode()
+    def finalize(self, duration_seconds: float, source: str) -> VideoMemory:
+        """Return the memory of the frames added so far."""
+        memory = build_video_memory(self.repository, self._processor, duration_seconds, source)
+        return replace(memory, thumbnails=tuple(self.thumbnails))
 
-def take_picture(frames: Frames, place: int) -> Picture:
+
+def build_video_memory(
+    stream: GrowingRepository,
+    processor: Processor,
+    duration_seconds: float,
+    source: str,
+    num_frames: int | None = None,
+) -> VideoMemory:
+    """Return the memory of the first `num_frames` of a repository; of all if None."""
+    num_frames = len(stream) if num_frames is None else num_frames
+    return VideoMemory(
+        source=source,
+        duration_seconds=duration_seconds,
+        num_frames=num_frames,
+        num_placeholders=1,
+        note=processor.video_note(duration_seconds, num_frames),
+        repository=stream.repository(num_frames),
+        seconds={},
+        stream=stream,
+    )
+
+
+def make_thumbnail(frames: Frames, place: int) -> Thumbnail:
     """One of the frames, to look at."""
     return float(frames.timestamps[place]), encode_jpeg(frames.images[place].cpu(), JPEG_QUALITY)
 
 
-def thin_out(pictures: Sequence[Picture]) -> tuple[Picture, ...]:
+def subsample_thumbnails(pictures: Sequence[Thumbnail]) -> tuple[Thumbnail, ...]:
     """Leave out pictures that have another one near, until they are few; the first and the last stay."""
     kept = list(pictures)
-    while len(kept) > NUM_PICTURES:
+    while len(kept) > MAX_THUMBNAILS:
         kept.pop(
             min(range(1, len(kept) - 1), key=lambda place: kept[place + 1][0] - kept[place - 1][0])
         )

@@ -1,4 +1,4 @@
-"""A memory <-> a safetensors file, which is only read by a session that would remember the same.
+"""A memory <-> a safetensors file, which is only read by a predictor that would remember the same.
 
     tokens       what the projector made of each frame (frames, tokens, dim), or of pictures (tokens, dim), as
                  `serving.memory_precision` has it; what MemAug makes of them is computed again
@@ -33,8 +33,8 @@ from lit_hour.data.features.format import (
     describe_differences,
 )
 from lit_hour.errors import MemoryFileError
-from lit_hour.inference.predictor import Session
-from lit_hour.inference.video_memory import Memory, digest_of
+from lit_hour.inference.predictor import VideoPredictor
+from lit_hour.inference.video_memory import VideoMemory, build_video_memory, digest_files
 from lit_hour.io.atomic import whole_file
 from lit_hour.io.quantize import from_eight_bits, to_eight_bits
 from lit_hour.model.streaming_repository import GrowingRepository
@@ -42,7 +42,7 @@ from lit_hour.types import Raster, Repository
 
 
 @dataclass(frozen=True)
-class Description:
+class MemoryMetadata:
     """What a file says of its memory.
 
     Attributes:
@@ -58,37 +58,37 @@ class Description:
     duration_seconds: float
     num_placeholders: int
     seconds: dict[str, float]
-    digest: str
+    files_digest: str
     is_video: bool
     rasters: list[list[Any]]
-    picture_seconds: list[float]
-    picture_bytes: list[int]
-    settings: dict[str, Any]
-    weights: str
+    thumbnail_seconds: list[float]
+    thumbnail_bytes: list[int]
+    config: dict[str, Any]
+    weights_digest: str
 
 
-def save_memory(session: Session, memory: Memory, path: Path) -> None:
+def save_memory(predictor: VideoPredictor, memory: VideoMemory, path: Path) -> None:
     """Write a memory to disk, whole or not at all, in the precision that `serving.memory_precision` says.
 
     Raises:
         MemoryFileError: the disk is full, or cannot be written.
     """
-    growing, repository = memory.growing, memory.repository
+    growing, repository = memory.stream, memory.repository
     timestamps = repository.timestamps  # (frames,)
     if growing is None:
         tensors = {
             "positions": repository.positions,
-            **_stored(repository.tokens, session.config.serving.memory_precision),
+            **_stored(repository.tokens, predictor.config.serving.memory_precision),
         }
     else:
         tokens, timestamps = growing.encoded(memory.num_frames)  # (frames, tokens, dim), (frames,)
-        tensors = _stored(tokens, session.config.serving.memory_precision)
+        tensors = _stored(tokens, predictor.config.serving.memory_precision)
     pictures = torch.frombuffer(
-        bytearray(b"".join(jpeg for _, jpeg in memory.pictures) or b"\0"), dtype=torch.uint8
+        bytearray(b"".join(jpeg for _, jpeg in memory.thumbnails) or b"\0"), dtype=torch.uint8
     )  # (bytes,)
     tensors = {**tensors, "timestamps": timestamps, "pictures": pictures}
     tensors = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
-    about = json.dumps(asdict(_describe(session, memory)))
+    about = json.dumps(asdict(_describe(predictor, memory)))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with whole_file(path) as unfinished:
@@ -99,7 +99,7 @@ def save_memory(session: Session, memory: Memory, path: Path) -> None:
         ) from error
 
 
-def load_memory(session: Session, path: Path, files: Sequence[Path] = ()) -> Memory:
+def load_memory(predictor: VideoPredictor, path: Path, files: Sequence[Path] = ()) -> VideoMemory:
     """Read a memory from disk, as if its video or pictures had just been remembered.
 
     Args:
@@ -109,12 +109,12 @@ def load_memory(session: Session, path: Path, files: Sequence[Path] = ()) -> Mem
         MemoryFileError: the file is missing or damaged, or another model, other settings or other files made it.
     """
     about, tensors = _read(path)
-    differences = describe_differences(about.settings, _settings(session, about.is_video))
-    if about.weights != session.digest:
+    differences = describe_differences(about.config, _settings(predictor, about.is_video))
+    if about.weights_digest != predictor.weights_digest:
         differences.append(
-            f"the model had other weights (SHA-256 {about.weights[:12]}, now {session.digest[:12]})"
+            f"the model had other weights (SHA-256 {about.weights_digest[:12]}, now {predictor.weights_digest[:12]})"
         )
-    if files and about.digest != digest_of(files):
+    if files and about.files_digest != digest_files(files):
         differences.append(
             f"it is the memory of {about.source}, and {', '.join(map(str, files))} holds something else"
         )
@@ -123,32 +123,32 @@ def load_memory(session: Session, path: Path, files: Sequence[Path] = ()) -> Mem
             f"{path} does not fit: {'; '.join(differences)}. Remember the video again"
         )
     try:
-        return _memory_of(session, about, tensors)
+        return _memory_of(predictor, about, tensors)
     except (KeyError, RuntimeError, TypeError, ValueError) as error:
         raise MemoryFileError(
             f"{path} is no memory: its parts do not belong together ({error})"
         ) from error
 
 
-def _describe(session: Session, memory: Memory) -> Description:
-    is_video = memory.growing is not None
-    return Description(
+def _describe(predictor: VideoPredictor, memory: VideoMemory) -> MemoryMetadata:
+    is_video = memory.stream is not None
+    return MemoryMetadata(
         source=memory.source,
         duration_seconds=memory.duration_seconds,
         num_placeholders=memory.num_placeholders,
         seconds=memory.seconds,
-        digest=memory.digest,
+        files_digest=memory.files_digest,
         is_video=is_video,
         rasters=[list(vars(raster).values()) for raster in memory.repository.rasters],
-        picture_seconds=[seconds for seconds, _ in memory.pictures],
-        picture_bytes=[len(jpeg) for _, jpeg in memory.pictures],
-        settings=_settings(session, is_video),
-        weights=session.digest,
+        thumbnail_seconds=[seconds for seconds, _ in memory.thumbnails],
+        thumbnail_bytes=[len(jpeg) for _, jpeg in memory.thumbnails],
+        config=_settings(predictor, is_video),
+        weights_digest=predictor.weights_digest,
     )
 
 
-def _settings(session: Session, is_video: bool) -> dict[str, Any]:
-    return deciding_settings(session.config, VIDEO_SETTINGS if is_video else PICTURE_SETTINGS)
+def _settings(predictor: VideoPredictor, is_video: bool) -> dict[str, Any]:
+    return deciding_settings(predictor.config, VIDEO_SETTINGS if is_video else PICTURE_SETTINGS)
 
 
 def _stored(tokens: Tensor, precision: str) -> dict[str, Tensor]:
@@ -167,7 +167,7 @@ def _checksum(about: str, tensors: Mapping[str, Tensor]) -> str:
     return f"{checksum:08x}"
 
 
-def _read(path: Path) -> tuple[Description, dict[str, Tensor]]:
+def _read(path: Path) -> tuple[MemoryMetadata, dict[str, Tensor]]:
     try:
         with safe_open(path, "pt") as opened:
             metadata = opened.metadata() or {}
@@ -185,39 +185,43 @@ def _read(path: Path) -> tuple[Description, dict[str, Tensor]]:
             f"{path} is damaged: its bytes are not those that its checksum is of; remember the video again"
         )
     try:
-        return Description(**json.loads(metadata["about"])), tensors
+        return MemoryMetadata(**json.loads(metadata["about"])), tensors
     except (ValueError, TypeError) as error:
         raise MemoryFileError(
             f"{path} was written by another version ({error}): remember the video again"
         ) from error
 
 
-def _memory_of(session: Session, about: Description, tensors: Mapping[str, Tensor]) -> Memory:
+def _memory_of(
+    predictor: VideoPredictor, about: MemoryMetadata, tensors: Mapping[str, Tensor]
+) -> VideoMemory:
     stored, dtype = (
-        tensors["tokens"].to(session.device),
-        session.model.frame_end.dtype,
+        tensors["tokens"].to(predictor.device),
+        predictor.model.frame_end.dtype,
     )  # (..., dim)
-    scales = tensors["scales"].to(session.device) if "scales" in tensors else None  # (...)
+    scales = tensors["scales"].to(predictor.device) if "scales" in tensors else None  # (...)
     tokens = (
         stored.to(dtype) if scales is None else from_eight_bits(stored, scales, dtype)
     )  # (..., dim)
-    timestamps = tensors["timestamps"].to(session.device)  # (frames,)
+    timestamps = tensors["timestamps"].to(predictor.device)  # (frames,)
     if about.is_video:
-        growing = GrowingRepository(session.model, len(timestamps))
+        growing = GrowingRepository(predictor.model, len(timestamps))
         growing.add_encoded(tokens, timestamps)
-        memory = session.memory_of_video(growing, about.duration_seconds, about.source)
+        memory = build_video_memory(
+            growing, predictor.processor, about.duration_seconds, about.source
+        )
     else:
         rasters = tuple(Raster(*raster) for raster in about.rasters)
-        positions = tensors["positions"].to(session.device)  # (tokens,)
+        positions = tensors["positions"].to(predictor.device)  # (tokens,)
         repository = Repository(tokens, positions, rasters, timestamps, about.num_placeholders or 1)
-        memory = session.memory_of_pictures(repository, about.num_placeholders, about.source)
-    ends = accumulate(about.picture_bytes, initial=0)
+        memory = predictor.build_image_memory(repository, about.num_placeholders, about.source)
+    ends = accumulate(about.thumbnail_bytes, initial=0)
     content = tensors["pictures"].numpy().tobytes()
     pictures = [content[start:end] for start, end in pairwise(ends)]
     return replace(
         memory,
         duration_seconds=about.duration_seconds,
         seconds=about.seconds,
-        pictures=tuple(zip(about.picture_seconds, pictures, strict=True)),
-        digest=about.digest,
+        thumbnails=tuple(zip(about.thumbnail_seconds, pictures, strict=True)),
+        files_digest=about.files_digest,
     )

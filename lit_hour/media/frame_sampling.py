@@ -70,7 +70,7 @@ class SampledVideo:
         """
         self._settings, self._info = settings, probe(path)
         self.duration_seconds = self._info.duration_seconds
-        rate, fewest, most = settings.frames_per_second, settings.min_frames, settings.max_frames
+        rate, fewest, most = settings.fps, settings.min_frames, settings.max_frames
         self.timestamps = sample_timestamps(self.duration_seconds, rate, fewest, most)
 
     def chunks(self, chunk_frames: int = 64) -> Iterator[Frames]:
@@ -80,9 +80,9 @@ class SampledVideo:
             VideoError: as `read_frames`.
         """
         size, on_damage, key_frames_only = (
-            self._settings.size_pixels,
-            self._settings.on_damage,
-            self._settings.key_frames_only,
+            self._settings.image_size,
+            self._settings.on_decode_error,
+            self._settings.keyframes_only,
         )
         reading = read_frames(
             self._info, self.timestamps, size, on_damage, chunk_frames, key_frames_only
@@ -101,7 +101,7 @@ def load_video(path: str | Path, settings: VideoConfig) -> tuple[Frames, float]:
         VideoError: as `read_frames`.
     """
     video = SampledVideo(path, settings)
-    size = settings.size_pixels
+    size = settings.image_size
     images = torch.empty(
         (len(video.timestamps), 3, size, size), dtype=torch.uint8
     )  # (frames, 3, size, size)

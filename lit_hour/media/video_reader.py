@@ -26,7 +26,7 @@ from lit_hour.media.transforms import resize_image, rotate_image
 from lit_hour.media.video_probe import VideoInfo, probe
 from lit_hour.types import Frames
 
-OnDamage = Literal["error", "use"]
+OnDecodeError = Literal["raise", "truncate"]
 
 
 class DamagedVideoWarning(UserWarning):
@@ -41,7 +41,7 @@ def read_frames(
     video: str | Path | VideoInfo,
     timestamps: Sequence[float],
     size_pixels: int,
-    on_damage: OnDamage,
+    on_damage: OnDecodeError,
     chunk_frames: int = 64,
     key_frames_only: bool = False,
 ) -> Generator[Frames, None, float]:
@@ -54,8 +54,8 @@ def read_frames(
         video: its path, or what `probe` has said of it.
         timestamps: seconds from the first frame, in order; several may fall on one frame.
         size_pixels: side of the square that each frame is resized to.
-        on_damage: for a file that stops decoding before the last timestamp: "error" refuses it when that point is
-            reached, "use" ends the chunks there with a `DamagedVideoWarning`.
+        on_damage: for a file that stops decoding before the last timestamp: "raise" refuses it when that point is
+            reached, "truncate" ends the chunks there with a `DamagedVideoWarning`.
         chunk_frames: frames in a chunk; the last one may have fewer.
         key_frames_only: show the last key frame before each time instead, at a fraction of the cost; the error in time is
             reported with a `KeyframeWarning`. It begins the scene on screen if the encoder put key frames at cuts.
@@ -88,7 +88,7 @@ def _read_chunks(
     pictures: Iterator[Tensor],
     playback: FrameIterator,
     timestamps: Sequence[float],
-    on_damage: OnDamage,
+    on_damage: OnDecodeError,
     chunk_frames: int,
 ) -> Generator[Frames, None, bool]:
     """The chunks, and whether they are all there."""
@@ -105,9 +105,9 @@ def _read_chunks(
         f"{playback.info.path} is damaged or cut short: it could be read up to {playback.end_seconds:.1f} s"
         f" of {playback.info.duration_seconds:.1f} s (last frame at {playback.last_start_seconds:.1f} s)"
     )
-    if on_damage == "error":
+    if on_damage == "raise":
         raise VideoError(
-            f"{readable}; give a whole file, or set video.on_damage=use to use what could be read"
+            f"{readable}; give a whole file, or set video.on_decode_error=truncate to use what could be read"
         )
     missing = f"{len(timestamps) - num_read} of {len(timestamps)} frames are missing"
     warnings.warn(f"{readable}; {missing}", DamagedVideoWarning, stacklevel=3)

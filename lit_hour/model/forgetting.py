@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
-from lit_hour.config.model import MemoryConfig
+from lit_hour.config.model import MemAugConfig
 from lit_hour.model.memory_repository import AnyRepository, spread_evenly
 from lit_hour.types import Raster
 
@@ -24,7 +24,7 @@ def forget(
     repository: AnyRepository,
     question: Tensor,
     spatial: str,
-    settings: MemoryConfig,
+    settings: MemAugConfig,
     generator: Generator,
 ) -> tuple[Tensor, ...]:
     """Places in the repository of the tokens that survive, with their end tokens: a block for each placeholder.
@@ -39,7 +39,7 @@ def forget(
     """
     blocks, start = [], 0
     for raster in repository.rasters:
-        kept = SPATIAL[spatial](raster, settings.spatial_keep, generator)  # (count, kept)
+        kept = SPATIAL[spatial](raster, settings.spatial_keep_ratio, generator)  # (count, kept)
         places = _with_ends(raster, kept)  # (count, kept + ends)
         if repository.num_frames:
             frames = _surviving_frames(repository, raster, question, settings)  # (kept frames,)
@@ -153,10 +153,10 @@ def _with_ends(raster: Raster, kept: Tensor) -> Tensor:
 
 @torch.no_grad()
 def _surviving_frames(
-    repository: AnyRepository, raster: Raster, question: Tensor, settings: MemoryConfig
+    repository: AnyRepository, raster: Raster, question: Tensor, settings: MemAugConfig
 ) -> Tensor:
     """Rising numbers of the frames of a video that survive: `(kept,)`."""
-    num_kept = num_surviving(raster.count, settings.temporal_keep, settings.max_query_frames)
+    num_kept = num_surviving(raster.count, settings.temporal_keep_ratio, settings.max_kept_frames)
     if isinstance(repository.tokens, Tensor):
         frames = repository.tokens.view(raster.count, raster.length, -1)[
             :, :-1

@@ -51,17 +51,17 @@ class HourLLaVA(nn.Module):
 
     def __init__(self, config: Config, vocabulary_size: int) -> None:
         super().__init__()
-        self.settings = config.model.memory
+        self.settings = config.model.memaug
         self.max_tokens = config.text.max_tokens
         self.num_cut_texts = 0
         self.max_tiles = config.image.max_tiles
         self.vision = VisionEncoder(config.model.vision)
-        if self.vision.size_pixels != config.video.size_pixels:
+        if self.vision.size_pixels != config.video.image_size:
             raise ConfigError(
-                f"video.size_pixels={config.video.size_pixels}, but {config.model.vision.name} takes"
-                f" {self.vision.size_pixels}: set video.size_pixels={self.vision.size_pixels}"
+                f"video.image_size={config.video.image_size}, but {config.model.vision.name} takes"
+                f" {self.vision.size_pixels}: set video.image_size={self.vision.size_pixels}"
             )
-        self.language = LanguageModel(config.model.language, vocabulary_size)
+        self.language = LanguageModel(config.model.llm, vocabulary_size)
         dim = self.language.dim
         self.projector = Projector(self.vision.dim, dim)
         self.frame_end = nn.Parameter(draw_frame_end(dim))  # (dim,)
@@ -71,7 +71,7 @@ class HourLLaVA(nn.Module):
             self.language.num_key_value_heads,
             self.settings.num_layers,
             self.language.rope_theta,
-            self.settings.initial_deviation,
+            self.settings.initializer_range,
         )
 
     def forward(self, batch: Batch, generators: Sequence[Generator] | None = None) -> Tensor:
@@ -98,7 +98,7 @@ class HourLLaVA(nn.Module):
         if inputs.num_cut:
             raise QuestionError(
                 f"{inputs.num_cut} questions about {batch.keys[0]} do not fit beside its tokens in"
-                f" text.max_tokens={self.max_tokens}: raise it, or forget more (model.memory)"
+                f" text.max_tokens={self.max_tokens}: raise it, or forget more (model.memaug)"
             )
         loss = self.language.loss(inputs)  # ()
         answers = list(
@@ -116,7 +116,7 @@ class HourLLaVA(nn.Module):
 
     def skim(self, visuals: Sequence[Visual | None]) -> list[AnyRepository]:
         """As `remember`, for `read` alone: the tokens of a video are not made, where nothing but MemAug looks at them all."""
-        if not self.settings.look_back or self.settings.temporal_forgetting in BY_LOOKS:
+        if not self.settings.use_full_memory or self.settings.temporal_forgetting in BY_LOOKS:
             return list(self.remember(visuals))
         shown = [self._black_picture() if visual is None else visual for visual in visuals]
         encoded = [
@@ -140,7 +140,7 @@ class HourLLaVA(nn.Module):
 
     def prepare(self, repository: Repository) -> Repository:
         """The same memory with all that its questions have in common, so that each costs its own tokens and no more."""
-        if not self.settings.look_back:
+        if not self.settings.use_full_memory:
             return repository
         keys_values = self.memory.prepare(
             repository.tokens, repository.positions, self.frame_end.dtype
@@ -203,7 +203,7 @@ class HourLLaVA(nn.Module):
         self, repository: AnyRepository
     ) -> tuple[MemoryTokens | PreparedMemory | None, Tensor | None]:
         """What MemAug is given of a repository, and its positions if they are still needed."""
-        if not self.settings.look_back:
+        if not self.settings.use_full_memory:
             return None, None
         if isinstance(repository, PreparedRepository):
             return repository.keys_values, None
@@ -230,7 +230,7 @@ class HourLLaVA(nn.Module):
         """What a text asks the memory: the question, and what survives of what was seen."""
         answers_now = generator is None
         spatial = (
-            self.settings.answer_spatial_forgetting
+            self.settings.eval_spatial_forgetting
             if answers_now
             else self.settings.spatial_forgetting
         )

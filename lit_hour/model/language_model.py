@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
-from lit_hour.config.model import LanguageConfig
+from lit_hour.config.model import LLMConfig
 from lit_hour.errors import ConfigError
 from lit_hour.model.multimodal_inputs import LanguageInputs
 from lit_hour.types import IGNORED_LABEL
@@ -39,15 +39,15 @@ class LanguageModel(nn.Module):
 
     network: Any
 
-    def __init__(self, settings: LanguageConfig, vocabulary_size: int) -> None:
+    def __init__(self, settings: LLMConfig, vocabulary_size: int) -> None:
         super().__init__()
-        if 0 < settings.vocabulary_size < vocabulary_size:
+        if 0 < settings.vocab_size < vocabulary_size:
             raise ConfigError(
-                f"model.language.vocabulary_size={settings.vocabulary_size}, but the tokenizer has {vocabulary_size} tokens:"
+                f"model.llm.vocab_size={settings.vocab_size}, but the tokenizer has {vocabulary_size} tokens:"
                 " it belongs to another model"
             )
         self.has_adapters = settings.lora.rank > 0
-        self.network = _build_network(settings, settings.vocabulary_size or vocabulary_size)
+        self.network = _build_network(settings, settings.vocab_size or vocabulary_size)
         self.dim: int = self.network.config.hidden_size
         self.num_rows: int = self.network.config.vocab_size
         self.num_heads: int = self.network.config.num_attention_heads
@@ -212,7 +212,7 @@ class LanguageModel(nn.Module):
             mask = torch.cat([mask, torch.ones_like(mask[:, :1])], dim=1)  # (texts, tokens + 1)
 
 
-def _build_network(settings: LanguageConfig, num_rows: int) -> nn.Module:
+def _build_network(settings: LLMConfig, num_rows: int) -> nn.Module:
     network = Qwen2ForCausalLM(
         Qwen2Config(
             vocab_size=num_rows,
@@ -222,9 +222,9 @@ def _build_network(settings: LanguageConfig, num_rows: int) -> nn.Module:
             num_key_value_heads=settings.num_key_value_heads,
             intermediate_size=settings.intermediate_size,
             rope_parameters={"rope_type": "default", "rope_theta": settings.rope_theta},
-            rms_norm_eps=settings.norm_epsilon,
-            initializer_range=settings.initial_deviation,
-            tie_word_embeddings=settings.tie_embeddings,
+            rms_norm_eps=settings.rms_norm_eps,
+            initializer_range=settings.initializer_range,
+            tie_word_embeddings=settings.tie_word_embeddings,
         )
     )
     if settings.lora.rank:

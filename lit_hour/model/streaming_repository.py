@@ -118,7 +118,7 @@ class GrowingRepository:
         raster = Raster(num_frames, self._side, self._side)
         tokens, positions, *rest = (part.room[: num_frames * raster.length] for part in self._parts)
         repository = Repository(tokens, positions, (raster,), self._timestamps.room[:num_frames])
-        if not model.settings.look_back:
+        if not model.settings.use_full_memory:
             return repository
         keys_values = tuple(KeysValues(*pair) for pair in zip(rest[::2], rest[1::2], strict=True))
         return PreparedRepository(**vars(repository), keys_values=keys_values)
@@ -147,7 +147,7 @@ class GrowingRepository:
         )  # (frames * (tokens + 1),)
         keys_values = (
             model.memory.prepare(laid_out, positions, model.frame_end.dtype)
-            if model.settings.look_back
+            if model.settings.use_full_memory
             else ()
         )
         return [

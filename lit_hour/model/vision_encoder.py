@@ -120,10 +120,10 @@ class VisionEncoder(nn.Module):
         Returns:
             `(frames, tokens, vision_dim)`, as many tokens as `tokens_per_frame` or `tokens_per_image` says.
         """
-        is_learning = torch.is_grad_enabled() and len(images) <= self.settings.max_learning_frames
+        is_learning = torch.is_grad_enabled() and len(images) <= self.settings.max_trainable_frames
         with torch.set_grad_enabled(is_learning):
             chunks = (
-                self._encode(chunk) for chunk in images.split(self.settings.chunk_frames)
+                self._encode(chunk) for chunk in images.split(self.settings.encode_batch_size)
             )  # (chunk, tokens, vision_dim)
             tokens = torch.cat(
                 [self.pool(chunk) if pooled else chunk for chunk in chunks]

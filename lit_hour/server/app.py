@@ -17,9 +17,9 @@ from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse, Res
 from starlette.exceptions import HTTPException
 
 from lit_hour.errors import ServerError
-from lit_hour.inference.predictor import Session
+from lit_hour.inference.predictor import VideoPredictor
 from lit_hour.server import generation as answering
-from lit_hour.server.auth import Access, Folders, Gates, read_token
+from lit_hour.server.auth import AccessMiddleware, AccessPolicy, AllowedDirs, read_token
 from lit_hour.server.chat_completions import (
     MAX_BODY_BYTES,
     Completion,
@@ -27,11 +27,11 @@ from lit_hour.server.chat_completions import (
     parse_chat,
     write_events,
 )
-from lit_hour.server.generation import Answered, Happening
-from lit_hour.server.http_errors import HANDLERS, RefusedError
-from lit_hour.server.metrics import CountedReplies
-from lit_hour.server.queueing import unless_gone
-from lit_hour.server.state import Server
+from lit_hour.server.generation import Completed, StreamEvent
+from lit_hour.server.http_errors import HANDLERS, HTTPRefusal
+from lit_hour.server.metrics import CountResponses
+from lit_hour.server.queueing import cancel_on_disconnect
+from lit_hour.server.state import AppState
 from lit_hour.server.uploads import read_body
 
 PAGE = Path(__file__).parent / "static"
@@ -46,7 +46,7 @@ MEDIA_TYPES = {  # what a player is told of a file; a stranger's file is never a
 MAX_TOKEN_BYTES = 4096
 
 
-def build_app(server: Server) -> FastAPI:
+def build_app(server: AppState) -> FastAPI:
     """The application of a server."""
 
     @asynccontextmanager
@@ -64,8 +64,10 @@ def build_app(server: Server) -> FastAPI:
     _add_status(app, server)
     _add_videos(app, server)
     _add_chat(app, server)
-    app.add_middleware(CountedReplies, metrics=server.metrics)
-    app.add_middleware(Gates, access=server.access)  # the last one added is the first one asked
+    app.add_middleware(CountResponses, metrics=server.metrics)
+    app.add_middleware(
+        AccessMiddleware, access=server.access
+    )  # the last one added is the first one asked
     return app
 
 
@@ -77,7 +79,7 @@ def _add_page(app: FastAPI) -> None:
         app.add_api_route(path, asset, response_model=None)
 
 
-def _add_status(app: FastAPI, server: Server) -> None:
+def _add_status(app: FastAPI, server: AppState) -> None:
     @app.get("/health")
     async def health() -> dict[str, str]:
         return {"status": "ok"}
@@ -88,14 +90,14 @@ def _add_status(app: FastAPI, server: Server) -> None:
 
     @app.post("/v1/login")
     async def login(request: Request) -> Response:
-        token = await read_body(request, MAX_TOKEN_BYTES, server.settings.idle_seconds)
-        if not server.access.is_token(token.decode(errors="replace").strip()):
-            raise RefusedError(401, "this is not the token of this server")
+        token = await read_body(request, MAX_TOKEN_BYTES, server.settings.upload_idle_seconds)
+        if not server.access.is_valid_token(token.decode(errors="replace").strip()):
+            raise HTTPRefusal(401, "this is not the token of this server")
         reply = Response(status_code=204)
-        name = server.access.cookie(request.headers)
+        name = server.access.cookie_name(request.headers)
         reply.set_cookie(
             name,
-            server.access.secret,
+            server.access.session_secret,
             httponly=True,
             samesite="strict",
             secure=request.url.scheme == "https",
@@ -106,52 +108,56 @@ def _add_status(app: FastAPI, server: Server) -> None:
     async def models() -> dict[str, Any]:
         return {
             "object": "list",
-            "data": [{"id": server.name, "object": "model", "owned_by": "lit_hour", "created": 0}],
+            "data": [
+                {"id": server.model_name, "object": "model", "owned_by": "lit_hour", "created": 0}
+            ],
         }
 
     @app.get("/v1/server")
     async def limits() -> dict[str, Any]:
         settings = server.settings
         return {
-            "model": server.name,
-            "max_upload_megabytes": settings.max_upload_megabytes,
+            "model": server.model_name,
+            "max_upload_mb": settings.max_upload_mb,
             "max_video_seconds": settings.max_video_seconds,
         }
 
 
-def _add_videos(app: FastAPI, server: Server) -> None:
+def _add_videos(app: FastAPI, server: AppState) -> None:
     @app.get("/v1/videos")
     async def list_videos() -> dict[str, Any]:
-        files = await asyncio.to_thread(server.folders.list)
+        files = await asyncio.to_thread(server.allowed_dirs.list_videos)
         return {
             "object": "list",
-            "data": [video.describe() for video in server.library.list()],
+            "data": [video.describe() for video in server.videos.list()],
             "files": [{"name": name, "url": path.as_uri()} for path, name in files],
         }
 
     @app.post("/v1/videos", status_code=201)
     async def upload(request: Request, name: str = "") -> dict[str, Any]:
-        return (await server.bring_upload(request, name)).describe()
+        return (await server.add_upload(request, name)).describe()
 
     @app.post("/v1/videos/open")
     async def open_video(request: Request) -> dict[str, Any]:
-        url = await read_body(request, MAX_BODY_BYTES, server.settings.idle_seconds)
-        return (await server.find_video(request, url.decode(errors="replace").strip())).describe()
+        url = await read_body(request, MAX_BODY_BYTES, server.settings.upload_idle_seconds)
+        return (
+            await server.resolve_video(request, url.decode(errors="replace").strip())
+        ).describe()
 
     @app.get("/v1/videos/{video_id}")
     async def describe(video_id: str) -> dict[str, Any]:
-        return server.library.find(video_id).describe()
+        return server.videos.get(video_id).describe()
 
     @app.delete("/v1/videos/{video_id}")
     async def delete(video_id: str) -> dict[str, Any]:
-        server.library.drop(server.library.find(video_id))
+        server.videos.remove(server.videos.get(video_id))
         return {"id": video_id, "object": "video", "deleted": True}
 
     @app.get("/v1/videos/{video_id}/file")
     async def play(video_id: str) -> FileResponse:
-        video = server.library.find(video_id)
+        video = server.videos.get(video_id)
         if not video.path.is_file():
-            raise RefusedError(404, "the file of this video is no longer there")
+            raise HTTPRefusal(404, "the file of this video is no longer there")
         kind = MEDIA_TYPES.get(Path(video.name).suffix.lower(), "application/octet-stream")
         return FileResponse(
             video.path, media_type=kind, headers={"Content-Security-Policy": "sandbox"}
@@ -159,9 +165,9 @@ def _add_videos(app: FastAPI, server: Server) -> None:
 
     @app.get("/v1/videos/{video_id}/pictures/{place}")
     async def picture(video_id: str, place: int) -> Response:
-        pictures = server.library.find(video_id).pictures
+        pictures = server.videos.get(video_id).thumbnails
         if not 0 <= place < len(pictures):
-            raise RefusedError(404, "there is no such picture of this video")
+            raise HTTPRefusal(404, "there is no such picture of this video")
         return Response(
             pictures[place][1],
             media_type="image/jpeg",
@@ -169,25 +175,29 @@ def _add_videos(app: FastAPI, server: Server) -> None:
         )
 
 
-def _add_chat(app: FastAPI, server: Server) -> None:
+def _add_chat(app: FastAPI, server: AppState) -> None:
     @app.post("/v1/chat/completions")
     async def complete(request: Request) -> Response:
-        chat = parse_chat(await read_body(request, MAX_BODY_BYTES, server.settings.idle_seconds))
-        if chat.model != server.name:
-            raise RefusedError(
-                404, f"there is no model {chat.model[:80]!r} here, only {server.name!r}"
+        chat = parse_chat(
+            await read_body(request, MAX_BODY_BYTES, server.settings.upload_idle_seconds)
+        )
+        if chat.model != server.model_name:
+            raise HTTPRefusal(
+                404, f"there is no model {chat.model[:80]!r} here, only {server.model_name!r}"
             )
         question, history = chat.turns()
-        video = await server.find_video(request, chat.url())
-        asked = answering.Request(
+        video = await server.resolve_video(request, chat.url())
+        asked = answering.GenerationRequest(
             video, question, history, chat.max_completion_tokens or chat.max_tokens
         )
-        completion = Completion.begin(server.name)
+        completion = Completion.begin(server.model_name)
         async with AsyncExitStack() as stack:
-            happenings = await stack.enter_async_context(server.answering.asked(asked))
+            happenings = await stack.enter_async_context(server.generation.stream(asked))
             if not chat.stream:
-                return JSONResponse(completion.whole(await unless_gone(request, _last(happenings))))
-            first = await unless_gone(
+                return JSONResponse(
+                    completion.full(await cancel_on_disconnect(request, _last(happenings)))
+                )
+            first = await cancel_on_disconnect(
                 request, _first(happenings)
             )  # what goes wrong so early is told by the status
             return EventStream(
@@ -196,26 +206,28 @@ def _add_chat(app: FastAPI, server: Server) -> None:
             )
 
 
-async def _first(happenings: AsyncIterator[Happening]) -> Happening:
+async def _first(happenings: AsyncIterator[StreamEvent]) -> StreamEvent:
     return await anext(happenings)
 
 
-async def _rest(first: Happening, happenings: AsyncIterator[Happening]) -> AsyncIterator[Happening]:
+async def _rest(
+    first: StreamEvent, happenings: AsyncIterator[StreamEvent]
+) -> AsyncIterator[StreamEvent]:
     yield first
     async for happening in happenings:
         yield happening
 
 
-async def _last(happenings: AsyncIterator[Happening]) -> Answered:
+async def _last(happenings: AsyncIterator[StreamEvent]) -> Completed:
     async for happening in happenings:
-        if isinstance(happening, Answered):
+        if isinstance(happening, Completed):
             return happening
     raise AssertionError("an answer ends with the whole of it, or with an error")
 
 
 async def _reply_http(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
-    return RefusedError(error.status_code, str(error.detail)).reply()
+    return HTTPRefusal(error.status_code, str(error.detail)).response()
 
 
 STOP_SECONDS = 5  # how long answers may go on once the server is told to stop
@@ -239,13 +251,15 @@ def serve(
         RunError, WeightsError, ConfigError: as `Session.open`.
     """
     token = read_token(token_file) if token_file else ""
-    Access(host, token)
-    folders = Folders(videos)
+    AccessPolicy(host, token)
+    folders = AllowedDirs(videos)
     with _listen(host, port) as listening:
-        session = Session.open(run, checkpoint, device, settings)
-        names = session.config.serving.server.host_names.lower().split(",")
-        access = Access(host, token, frozenset(name.strip() for name in names if name.strip()))
-        server = Server(session, run.resolve().name, access, folders)
+        predictor = VideoPredictor.from_run(run, checkpoint, device, settings)
+        names = predictor.config.serving.server.allowed_hosts.lower().split(",")
+        access = AccessPolicy(
+            host, token, frozenset(name.strip() for name in names if name.strip())
+        )
+        server = AppState(predictor, run.resolve().name, access, folders)
         shown = f"[{host}]" if ":" in host else host
         print(
             f"http://{shown}:{listening.getsockname()[1]}/ answers with {run}; Ctrl-C stops it",

@@ -26,14 +26,14 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from lit_hour.errors import ServerError
 from lit_hour.media.video_probe import VIDEO_SUFFIXES
-from lit_hour.server.http_errors import RefusedError
+from lit_hour.server.http_errors import HTTPRefusal
 
 MAX_LISTED = 500
 
 _OUTSIDE = "this is no path under the folders that the server was given with --videos, or it goes through a link or '..'"
 
 
-class Folders:
+class AllowedDirs:
     """Folders that were allowed when the server was started."""
 
     def __init__(self, folders: Sequence[Path]) -> None:
@@ -45,9 +45,9 @@ class Folders:
         for folder in folders:
             if not folder.is_dir():
                 raise ServerError(f"--videos {folder} is no folder: give one that holds videos")
-        self.folders = tuple(dict.fromkeys(folder.resolve() for folder in folders))
+        self.dirs = tuple(dict.fromkeys(folder.resolve() for folder in folders))
 
-    def find(self, url: str) -> Path:
+    def resolve(self, url: str) -> Path:
         """The file that a `file:///...` URL names.
 
         Raises:
@@ -55,15 +55,15 @@ class Folders:
                 404 for a file inside that is not there.
         """
         path = _path_of(url)
-        for folder in self.folders:
+        for folder in self.dirs:
             if path.is_relative_to(folder) and path != folder:
                 return _plain_file(folder, path)
-        raise RefusedError(403, _OUTSIDE)
+        raise HTTPRefusal(403, _OUTSIDE)
 
-    def list(self) -> list[tuple[Path, str]]:
+    def list_videos(self) -> list[tuple[Path, str]]:
         """Videos in the folders by their names, each with what to call it, at most `MAX_LISTED`."""
         listed: list[tuple[Path, str]] = []
-        for folder in self.folders:
+        for folder in self.dirs:
             for path in _walk(folder):
                 listed.append((path, str(path.relative_to(folder))))
                 if len(listed) == MAX_LISTED:
@@ -77,7 +77,7 @@ def _path_of(url: str) -> Path:
         text = unquote(parts.path, errors="strict")
         text.encode()
     except ValueError as error:
-        raise RefusedError(403, _OUTSIDE) from error
+        raise HTTPRefusal(403, _OUTSIDE) from error
     is_plain = (
         parts.scheme == "file"
         and parts.netloc in ("", "localhost")
@@ -92,7 +92,7 @@ def _path_of(url: str) -> Path:
         or ".." in pure.parts
         or text.startswith("//")
     ):
-        raise RefusedError(403, _OUTSIDE)
+        raise HTTPRefusal(403, _OUTSIDE)
     return Path(pure)
 
 
@@ -104,11 +104,11 @@ def _plain_file(folder: Path, path: Path) -> Path:
             place /= part
             mode = place.lstat().st_mode
             if stat.S_ISLNK(mode):
-                raise RefusedError(403, _OUTSIDE)
+                raise HTTPRefusal(403, _OUTSIDE)
     except OSError as error:
-        raise RefusedError(404, f"there is no file {path} that can be read") from error
+        raise HTTPRefusal(404, f"there is no file {path} that can be read") from error
     if not stat.S_ISREG(mode):
-        raise RefusedError(404, f"{path} is no file")
+        raise HTTPRefusal(404, f"{path} is no file")
     return path
 
 
@@ -122,9 +122,12 @@ def _walk(folder: Path) -> Iterator[Path]:
 
 
 MIN_TOKEN_LENGTH = 16
-OPEN_PATHS, OPEN_FOLDER = ("/", "/health", "/v1/login"), "/page/"  # they tell nothing about videos
+PUBLIC_PATHS, PUBLIC_PREFIX = (
+    ("/", "/health", "/v1/login"),
+    "/page/",
+)  # they tell nothing about videos
 
-HEADERS = {
+SECURITY_HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:;"
     " media-src 'self' blob:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
@@ -167,7 +170,7 @@ def is_loopback(host: str) -> bool:
 
 
 @dataclass(frozen=True)
-class Access:
+class AccessPolicy:
     """The gates of one server.
 
     Attributes:
@@ -179,8 +182,8 @@ class Access:
 
     host: str
     token: str = ""
-    names: frozenset[str] = frozenset()
-    secret: str = field(default_factory=secrets.token_urlsafe)
+    host_names: frozenset[str] = frozenset()
+    session_secret: str = field(default_factory=secrets.token_urlsafe)
 
     def __post_init__(self) -> None:
         if not self.token and not is_loopback(self.host):
@@ -196,10 +199,10 @@ class Access:
         """
         headers = connection.headers
         host = headers.get("host", "")
-        if not self._is_ours(host):
-            raise RefusedError(
+        if not self._is_own_host(host):
+            raise HTTPRefusal(
                 403,
-                f"this server is not called {host[:80]!r}: add the name to serving.server.host_names",
+                f"this server is not called {host[:80]!r}: add the name to serving.server.allowed_hosts",
             )
         origin = headers.get("origin")
         is_strange = origin is not None and urlsplit(origin).netloc != host
@@ -207,41 +210,41 @@ class Access:
             headers.get("sec-fetch-site") == "cross-site"
             and headers.get("sec-fetch-mode") != "navigate"
         ):
-            raise RefusedError(403, "a page of another origin may not use this server")
+            raise HTTPRefusal(403, "a page of another origin may not use this server")
         path = connection.url.path
-        is_open = path in OPEN_PATHS or path.startswith(OPEN_FOLDER)
-        if not is_open and not self._is_known(connection):
-            raise RefusedError(401, "give the token of this server: Authorization: Bearer TOKEN")
+        is_open = path in PUBLIC_PATHS or path.startswith(PUBLIC_PREFIX)
+        if not is_open and not self._is_authenticated(connection):
+            raise HTTPRefusal(401, "give the token of this server: Authorization: Bearer TOKEN")
 
-    def is_token(self, given: str) -> bool:
+    def is_valid_token(self, given: str) -> bool:
         """Whether it is the token, or none is asked for."""
         return not self.token or hmac.compare_digest(given.encode(), self.token.encode())
 
-    def cookie(self, headers: Headers) -> str:
+    def cookie_name(self, headers: Headers) -> str:
         """The name of the cookie: cookies do not tell ports apart, and there may be several servers."""
         return f"lit_hour_{headers.get('host', '').rpartition(':')[2]}"
 
-    def _is_known(self, connection: HTTPConnection) -> bool:
+    def _is_authenticated(self, connection: HTTPConnection) -> bool:
         kind, _, given = connection.headers.get("authorization", "").partition(" ")
         if kind.lower() == "bearer":
-            return self.is_token(given.strip())
-        cookie = connection.cookies.get(self.cookie(connection.headers), "")
-        return not self.token or hmac.compare_digest(cookie.encode(), self.secret.encode())
+            return self.is_valid_token(given.strip())
+        cookie = connection.cookies.get(self.cookie_name(connection.headers), "")
+        return not self.token or hmac.compare_digest(cookie.encode(), self.session_secret.encode())
 
-    def _is_ours(self, host: str) -> bool:
+    def _is_own_host(self, host: str) -> bool:
         try:
             name = urlsplit(f"//{host}").hostname or ""
         except ValueError:
             return False
-        if name in {"localhost", self.host, *self.names} or is_loopback(name):
+        if name in {"localhost", self.host, *self.host_names} or is_loopback(name):
             return True
         return bool(self.token) and (_is_address(name) or name == socket.gethostname().lower())
 
 
-class Gates:
+class AccessMiddleware:
     """Keeps those out who may not ask, and tells browsers what the page may do."""
 
-    def __init__(self, app: ASGIApp, access: Access) -> None:
+    def __init__(self, app: ASGIApp, access: AccessPolicy) -> None:
         self._app, self._access = app, access
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -252,14 +255,14 @@ class Gates:
         async def add_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
-                for name, value in HEADERS.items():
+                for name, value in SECURITY_HEADERS.items():
                     headers.setdefault(name, value)
             await send(message)
 
         try:
             self._access.check(HTTPConnection(scope))
-        except RefusedError as refusal:
-            return await refusal.reply()(scope, receive, add_headers)
+        except HTTPRefusal as refusal:
+            return await refusal.response()(scope, receive, add_headers)
         return await self._app(scope, receive, add_headers)
 
 

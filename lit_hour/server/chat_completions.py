@@ -20,8 +20,8 @@ from starlette.types import Receive, Scope, Send
 
 from lit_hour.errors import InputError
 from lit_hour.inference.predictor import Answer
-from lit_hour.server.generation import Answered, Happening, Waiting
-from lit_hour.server.http_errors import RefusedError
+from lit_hour.server.generation import Completed, Heartbeat, StreamEvent
+from lit_hour.server.http_errors import HTTPRefusal
 from lit_hour.types import Message
 
 MAX_BODY_BYTES = 1_000_000
@@ -93,7 +93,7 @@ class ChatRequest(BaseModel):
         """
         urls = {url for message in self.messages for url in message.urls()}
         if len(urls) != 1:
-            raise RefusedError(
+            raise HTTPRefusal(
                 400,
                 f"a conversation is about one video, not {len(urls)}: give it as a part of type video_url",
             )
@@ -107,7 +107,7 @@ class ChatRequest(BaseModel):
         """
         roles = ["user" if place % 2 == 0 else "assistant" for place in range(len(self.messages))]
         if [message.role for message in self.messages] != roles or roles[-1] != "user":
-            raise RefusedError(
+            raise HTTPRefusal(
                 400,
                 "messages have to be questions of the user and answers in turn, a question last",
             )
@@ -130,7 +130,7 @@ def parse_chat(body: bytes) -> ChatRequest:
         ]
         if any(each["loc"][-1:] == ("role",) for each in found):
             reasons.append("the system message is that of the run (text.system_prompt)")
-        raise RefusedError(400, "; ".join(reasons)) from error
+        raise HTTPRefusal(400, "; ".join(reasons)) from error
 
 
 @dataclass(frozen=True)
@@ -146,10 +146,10 @@ class Completion:
         """A new reply."""
         return cls(f"chatcmpl-{secrets.token_hex(12)}", int(time.time()), model)
 
-    def whole(self, answered: Answered) -> dict[str, Any]:
+    def full(self, answered: Completed) -> dict[str, Any]:
         """A reply in one piece."""
         message = {"role": "assistant", "content": answered.answer.text}
-        choice = {"index": 0, "message": message, "finish_reason": _ending(answered.answer)}
+        choice = {"index": 0, "message": message, "finish_reason": answered.answer.finish_reason}
         extension = {"usage": _usage(answered.answer), "lit_hour": _extension(answered)}
         return {**self._head("chat.completion"), "choices": [choice], **extension}
 
@@ -169,26 +169,28 @@ class Completion:
 
 
 async def write_events(
-    completion: Completion, happenings: AsyncIterator[Happening], options: StreamOptions
+    completion: Completion, happenings: AsyncIterator[StreamEvent], options: StreamOptions
 ) -> AsyncIterator[str]:
     """The reply as server-sent events."""
     yield _event(completion.chunk({"role": "assistant", "content": ""}))
     try:
         async for happening in happenings:
-            if isinstance(happening, Waiting):
+            if isinstance(happening, Heartbeat):
                 yield ": waiting\n\n"
-            elif isinstance(happening, Answered):
+            elif isinstance(happening, Completed):
                 yield _event(
-                    completion.chunk({}, _ending(happening.answer), lit_hour=_extension(happening))
+                    completion.chunk(
+                        {}, happening.answer.finish_reason, lit_hour=_extension(happening)
+                    )
                 )
                 if options.include_usage:
                     yield _event(completion.usage(happening.answer))
             elif happening:
                 yield _event(completion.chunk({"content": happening}))
-    except RefusedError as refusal:
-        yield _event(refusal.content())
+    except HTTPRefusal as refusal:
+        yield _event(refusal.body())
     except InputError as error:
-        yield _event(RefusedError(422, str(error)).content())
+        yield _event(HTTPRefusal(422, str(error)).body())
     yield "data: [DONE]\n\n"
 
 
@@ -211,20 +213,16 @@ def _event(content: dict[str, Any]) -> str:
     return f"data: {json.dumps(content, ensure_ascii=False, allow_nan=False)}\n\n"
 
 
-def _ending(answer: Answer) -> str:
-    return "stop" if answer.is_whole else "length"
-
-
 def _usage(answer: Answer) -> dict[str, int]:
     return {
         "prompt_tokens": answer.num_prompt_tokens,
-        "completion_tokens": answer.num_tokens,
-        "total_tokens": answer.num_prompt_tokens + answer.num_tokens,
+        "completion_tokens": answer.num_new_tokens,
+        "total_tokens": answer.num_prompt_tokens + answer.num_new_tokens,
     }
 
 
-def _extension(answered: Answered) -> dict[str, Any]:
-    answer, evidence = answered.answer, answered.evidence
+def _extension(answered: Completed) -> dict[str, Any]:
+    answer, evidence = answered.answer, answered.attribution
     return {
         "evidence": {
             "moments": [asdict(moment) for moment in evidence.moments],

@@ -33,12 +33,12 @@ _PROCESSES = multiprocessing.get_context("forkserver")
 _PROCESSES.set_forkserver_preload([decoder.__name__])
 
 
-class CancelledDecodingError(Exception):
+class DecodingCancelledError(Exception):
     """Nobody wants the frames any more."""
 
 
 @dataclass(frozen=True)
-class Header:
+class VideoHeader:
     """What a file says about its video; `width` and `height` in pixels."""
 
     duration_seconds: float
@@ -46,12 +46,12 @@ class Header:
     height: int
 
 
-def warm_up() -> None:
+def start_forkserver() -> None:
     """Start the process that the others are forked from, which takes seconds, before somebody waits for it."""
     multiprocessing.forkserver.ensure_running()
 
 
-def check_video(path: Path, name: str, settings: ServerConfig) -> Header:
+def check_video(path: Path, name: str, settings: ServerConfig) -> VideoHeader:
     """Look at the header and the first frame of a file, and refuse what is no video or too large a one.
 
     Args:
@@ -61,10 +61,12 @@ def check_video(path: Path, name: str, settings: ServerConfig) -> Header:
         VideoError: it is no video that can be taken, with the reason.
     """
     limit_seconds, memory_bytes = settings.check_timeout_seconds, _memory_bytes(settings)
-    with _started(decoder.check, path, limit_seconds, memory_bytes) as messages:
-        said = _Apart(messages, path, name, limit_seconds, memory_bytes, Event()).next("checked")
-    with _understood(name):
-        header = Header(
+    with _worker_process(decoder.check_video, path, limit_seconds, memory_bytes) as messages:
+        said = _WorkerChannel(messages, path, name, limit_seconds, memory_bytes, Event()).next(
+            "checked"
+        )
+    with _validated(name):
+        header = VideoHeader(
             _positive(said["duration_seconds"]), int(said["width"]), int(said["height"])
         )
     if header.duration_seconds > settings.max_video_seconds:
@@ -80,7 +82,7 @@ def check_video(path: Path, name: str, settings: ServerConfig) -> Header:
     return header
 
 
-class DecodedApart:
+class SandboxedVideo:
     """A video whose sampled frames come from a process of its own, a chunk at a time.
 
     Attributes:
@@ -89,10 +91,10 @@ class DecodedApart:
         notes: what was warned of while the chunks were read.
     """
 
-    def __init__(self, apart: _Apart, video: VideoConfig, chunk_frames: int) -> None:
-        self._apart, self._size_pixels, self._chunk_frames = apart, video.size_pixels, chunk_frames
+    def __init__(self, apart: _WorkerChannel, video: VideoConfig, chunk_frames: int) -> None:
+        self._apart, self._size_pixels, self._chunk_frames = apart, video.image_size, chunk_frames
         said = apart.next("opened")
-        with _understood(apart.name):
+        with _validated(apart.name):
             self.num_frames, self.duration_seconds = (
                 int(said["num_frames"]),
                 _positive(said["duration_seconds"]),
@@ -101,7 +103,7 @@ class DecodedApart:
             raise VideoError(
                 f"{apart.name} has {self.num_frames} frames to look at, more than video.max_frames allows"
             )
-        self.notes: list[str] = []
+        self.warnings: list[str] = []
 
     def chunks(self) -> Iterator[Frames]:
         """The frames in order.
@@ -112,7 +114,7 @@ class DecodedApart:
         """
         num_read = 0
         while (said := self._apart.next("frames", "read"))["kind"] == "frames":
-            with _understood(self._apart.name):
+            with _validated(self._apart.name):
                 timestamps = torch.tensor(
                     said["timestamps"], dtype=torch.float32
                 ).flatten()  # (frames,)
@@ -131,20 +133,20 @@ class DecodedApart:
                 shape
             )  # (frames, 3, size, size)
             yield Frames(images, timestamps)
-        with _understood(self._apart.name):
+        with _validated(self._apart.name):
             self.duration_seconds = _positive(said["duration_seconds"])
-            self.notes = [self._apart.call(str(note)) for note in said["notes"]]
+            self.warnings = [self._apart.call(str(note)) for note in said["notes"]]
 
 
 @contextmanager
-def decode_apart(
+def decode_in_sandbox(
     path: Path,
     name: str,
     video: VideoConfig,
     chunk_frames: int,
     settings: ServerConfig,
     cancelled: Event,
-) -> Iterator[DecodedApart]:
+) -> Iterator[SandboxedVideo]:
     """Open a video in a process of its own, which ends with the block.
 
     Raises:
@@ -152,15 +154,17 @@ def decode_apart(
         CancelledDecodingError: `cancelled` was set meanwhile.
     """
     limit_seconds, memory_bytes = settings.decode_timeout_seconds, _memory_bytes(settings)
-    with _started(decoder.read, path, video, chunk_frames, limit_seconds, memory_bytes) as messages:
-        yield DecodedApart(
-            _Apart(messages, path, name, limit_seconds, memory_bytes, cancelled),
+    with _worker_process(
+        decoder.decode_video, path, video, chunk_frames, limit_seconds, memory_bytes
+    ) as messages:
+        yield SandboxedVideo(
+            _WorkerChannel(messages, path, name, limit_seconds, memory_bytes, cancelled),
             video,
             chunk_frames,
         )
 
 
-class _Apart:
+class _WorkerChannel:
     """The messages of a process, for which we wait so long and no longer."""
 
     def __init__(
@@ -183,7 +187,7 @@ class _Apart:
     def next(self, *kinds: str) -> dict[str, Any]:
         """The next message, which has to be of one of the kinds."""
         message = self.receive(MAX_MESSAGE_BYTES)
-        with _understood(self.name):
+        with _validated(self.name):
             said = json.loads(message)
             kind, reason = said["kind"], self.call(str(said.get("reason", "")))
         if kind == "refused":
@@ -204,7 +208,7 @@ class _Apart:
         started = time.monotonic()
         while not self._messages.poll(min(_POLL_SECONDS, max(self._left_seconds, 0.0))):
             if self._cancelled.is_set():
-                raise CancelledDecodingError
+                raise DecodingCancelledError
             if time.monotonic() - started > self._left_seconds:
                 raise VideoError(
                     f"{self.name} takes longer than {self._limit_seconds:g} s to decode; give a smaller file"
@@ -220,7 +224,7 @@ class _Apart:
 
 
 @contextmanager
-def _started(run: Callable[..., None], *given: object) -> Iterator[Connection]:
+def _worker_process(run: Callable[..., None], *given: object) -> Iterator[Connection]:
     ours, theirs = _PROCESSES.Pipe(duplex=False)
     process = _PROCESSES.Process(target=run, args=(theirs, *given), daemon=True)
     process.start()
@@ -235,7 +239,7 @@ def _started(run: Callable[..., None], *given: object) -> Iterator[Connection]:
 
 
 def _memory_bytes(settings: ServerConfig) -> int:
-    return int(settings.decode_memory_gigabytes * 1e9)
+    return int(settings.decode_ram_gb * 1e9)
 
 
 def _positive(value: Any) -> float:
@@ -245,7 +249,7 @@ def _positive(value: Any) -> float:
 
 
 @contextmanager
-def _understood(name: str) -> Iterator[None]:
+def _validated(name: str) -> Iterator[None]:
     """What the process says is what it should say, or the video is refused."""
     try:
         yield

@@ -23,15 +23,17 @@ from lit_hour.media.video_probe import probe
 from lit_hour.types import Frames
 
 
-def check(messages: Connection, path: Path, timeout_seconds: float, memory_bytes: int) -> None:
+def check_video(
+    messages: Connection, path: Path, timeout_seconds: float, memory_bytes: int
+) -> None:
     """Say what the header of a file and its first frame show."""
-    _confine(timeout_seconds, memory_bytes)
+    _limit_resources(timeout_seconds, memory_bytes)
     try:
         info = probe(path)
     except (VideoError, MemoryError) as error:
-        _refuse(messages, error)
+        _send_error(messages, error)
     else:
-        _tell(
+        _send_message(
             messages,
             "checked",
             duration_seconds=info.duration_seconds,
@@ -40,7 +42,7 @@ def check(messages: Connection, path: Path, timeout_seconds: float, memory_bytes
         )
 
 
-def read(
+def decode_video(
     messages: Connection,
     path: Path,
     video: VideoConfig,
@@ -49,10 +51,10 @@ def read(
     memory_bytes: int,
 ) -> None:
     """Send the sampled frames of a video, chunk by chunk."""
-    _confine(timeout_seconds, memory_bytes)
+    _limit_resources(timeout_seconds, memory_bytes)
     try:
         sampled = SampledVideo(path, video)
-        _tell(
+        _send_message(
             messages,
             "opened",
             num_frames=len(sampled.timestamps),
@@ -60,15 +62,15 @@ def read(
         )
         with warnings.catch_warnings(record=True) as caught:
             for frames in sampled.chunks(chunk_frames):
-                _send(messages, frames)
+                _send_frames(messages, frames)
     except (VideoError, MemoryError) as error:
-        _refuse(messages, error)
+        _send_error(messages, error)
     else:
         notes = [str(warning.message) for warning in caught]
-        _tell(messages, "read", duration_seconds=sampled.duration_seconds, notes=notes)
+        _send_message(messages, "read", duration_seconds=sampled.duration_seconds, notes=notes)
 
 
-def _confine(timeout_seconds: float, memory_bytes: int) -> None:
+def _limit_resources(timeout_seconds: float, memory_bytes: int) -> None:
     """Take from this process what it does not need: it writes no file, and what it had mapped at the start is not counted."""
     torch.set_num_threads(1)
     used_bytes = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
@@ -84,14 +86,14 @@ def _confine(timeout_seconds: float, memory_bytes: int) -> None:
         resource.setrlimit(kind, (most, most))
 
 
-def _send(messages: Connection, frames: Frames) -> None:
-    _tell(messages, "frames", timestamps=frames.timestamps.tolist())
+def _send_frames(messages: Connection, frames: Frames) -> None:
+    _send_message(messages, "frames", timestamps=frames.timestamps.tolist())
     messages.send_bytes(frames.images.flatten().numpy().data)  # (frames * 3 * size * size,)
 
 
-def _refuse(messages: Connection, error: VideoError | MemoryError) -> None:
-    _tell(messages, "refused", reason="" if isinstance(error, MemoryError) else str(error))
+def _send_error(messages: Connection, error: VideoError | MemoryError) -> None:
+    _send_message(messages, "refused", reason="" if isinstance(error, MemoryError) else str(error))
 
 
-def _tell(messages: Connection, kind: str, **content: Any) -> None:
+def _send_message(messages: Connection, kind: str, **content: Any) -> None:
     messages.send_bytes(json.dumps({"kind": kind, **content}).encode())

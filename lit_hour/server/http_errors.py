@@ -15,21 +15,21 @@ _KINDS = {
 }
 
 
-class RefusedError(Exception):
+class HTTPRefusal(Exception):
     """A request that is answered with a status and a reason instead of what it asked for."""
 
     def __init__(self, status: int, reason: str, retry_after_seconds: int | None = None) -> None:
         super().__init__(reason)
         self.status, self.reason, self.retry_after_seconds = status, reason, retry_after_seconds
 
-    def content(self) -> dict[str, object]:
+    def body(self) -> dict[str, object]:
         """The body of the reply."""
         kind = _KINDS.get(
             self.status, "invalid_request_error" if self.status < 500 else "server_error"
         )
         return {"error": {"message": self.reason, "type": kind, "param": None, "code": self.status}}
 
-    def reply(self) -> JSONResponse:
+    def response(self) -> JSONResponse:
         """The reply."""
         headers = (
             {}
@@ -40,18 +40,18 @@ class RefusedError(Exception):
             headers["WWW-Authenticate"] = "Bearer"
         if self.status in (408, 413):
             headers["Connection"] = "close"  # or the rest of the body would still be taken
-        return JSONResponse(self.content(), self.status, headers)
+        return JSONResponse(self.body(), self.status, headers)
 
 
 async def reply_refused(request: Request, error: Exception) -> JSONResponse:
     """For FastAPI, which calls it with what a route raised."""
-    assert isinstance(error, RefusedError)
-    return error.reply()
+    assert isinstance(error, HTTPRefusal)
+    return error.response()
 
 
 async def reply_unusable(request: Request, error: Exception) -> JSONResponse:
     """What cannot be used as it is: the question, or the video."""
-    return RefusedError(422, str(error)).reply()
+    return HTTPRefusal(422, str(error)).response()
 
 
-HANDLERS = {RefusedError: reply_refused, InputError: reply_unusable}
+HANDLERS = {HTTPRefusal: reply_refused, InputError: reply_unusable}

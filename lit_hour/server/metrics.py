@@ -63,7 +63,7 @@ class Metrics:
         return "\n".join(lines) + "\n"
 
 
-class CountedReplies:
+class CountResponses:
     """Counts the replies of an application."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:

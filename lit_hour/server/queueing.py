@@ -14,7 +14,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from fastapi import Request
 
-from lit_hour.server.http_errors import RefusedError
+from lit_hour.server.http_errors import HTTPRefusal
 
 Given = ParamSpec("Given")
 Result = TypeVar("Result")
@@ -22,7 +22,7 @@ Result = TypeVar("Result")
 _WEIGHT_OF_THE_LAST = 0.2  # in the mean time of a turn
 
 
-class ModelThread:
+class ModelExecutor:
     """The only thread in which the model computes, one short step after another: a token, or a chunk of frames.
 
     Those who want several steps ask for them one by one, so that all of them go on side by side.
@@ -48,7 +48,7 @@ class ModelThread:
         self._executor.shutdown(cancel_futures=True)
 
 
-class Line:
+class BoundedQueue:
     """Those whose turn it is, and those who wait for it.
 
     Attributes:
@@ -57,47 +57,47 @@ class Line:
     """
 
     def __init__(self, turns_at_once: int, may_wait: int, what: str) -> None:
-        self.num_in = self.num_served = 0
+        self.in_system = self.running = 0
         self._turns_at_once, self._may_wait, self._what = turns_at_once, may_wait, what
         self._turns = asyncio.Semaphore(turns_at_once)
         self._mean_seconds = 1.0
 
     @asynccontextmanager
-    async def place(self) -> AsyncIterator[None]:
+    async def admit(self) -> AsyncIterator[None]:
         """A place in the line.
 
         Raises:
             RefusedError: 429, there is none.
         """
-        if self.num_in >= self._turns_at_once + self._may_wait:
-            wait_seconds = self._mean_seconds * self.num_in / self._turns_at_once
-            reason = f"{self.num_in} {self._what} are on their way, and no more may wait: try again later"
-            raise RefusedError(429, reason, max(1, min(math.ceil(wait_seconds), 600)))
-        self.num_in += 1
+        if self.in_system >= self._turns_at_once + self._may_wait:
+            wait_seconds = self._mean_seconds * self.in_system / self._turns_at_once
+            reason = f"{self.in_system} {self._what} are on their way, and no more may wait: try again later"
+            raise HTTPRefusal(429, reason, max(1, min(math.ceil(wait_seconds), 600)))
+        self.in_system += 1
         try:
             yield
         finally:
-            self.num_in -= 1
+            self.in_system -= 1
 
     @asynccontextmanager
-    async def turn(self) -> AsyncIterator[None]:
+    async def run_slot(self) -> AsyncIterator[None]:
         """The turn of one who has a place."""
         async with self._turns:
             started = time.monotonic()
-            self.num_served += 1
+            self.running += 1
             try:
                 yield
             finally:
-                self.num_served -= 1
+                self.running -= 1
                 self._mean_seconds += _WEIGHT_OF_THE_LAST * (
                     time.monotonic() - started - self._mean_seconds
                 )
 
 
-CLIENT_LEFT = 499  # as nginx logs it; nobody receives it
+CLIENT_CLOSED_REQUEST = 499  # as nginx logs it; nobody receives it
 
 
-async def unless_gone(request: Request, work: Coroutine[Any, Any, Result]) -> Result:
+async def cancel_on_disconnect(request: Request, work: Coroutine[Any, Any, Result]) -> Result:
     """The result of work that is stopped when the client leaves. The body of the request has to be read before.
 
     Raises:
@@ -108,7 +108,7 @@ async def unless_gone(request: Request, work: Coroutine[Any, Any, Result]) -> Re
         await asyncio.wait((task, leaving), return_when=asyncio.FIRST_COMPLETED)
         if task.done():
             return task.result()
-        raise RefusedError(CLIENT_LEFT, "the client left")
+        raise HTTPRefusal(CLIENT_CLOSED_REQUEST, "the client left")
     finally:
         leaving.cancel()
         if not task.done():

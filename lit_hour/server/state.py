@@ -8,56 +8,69 @@ from pathlib import Path
 from fastapi import Request
 
 from lit_hour.config.serving import ServerConfig
-from lit_hour.inference.memory_cache import MemoryShelf
-from lit_hour.inference.predictor import Session
-from lit_hour.server.auth import Access, Folders
-from lit_hour.server.decode_sandbox import check_video, warm_up
-from lit_hour.server.generation import Answering
+from lit_hour.inference.memory_cache import MemoryCache
+from lit_hour.inference.predictor import VideoPredictor
+from lit_hour.server.auth import AccessPolicy, AllowedDirs
+from lit_hour.server.decode_sandbox import check_video, start_forkserver
+from lit_hour.server.generation import GenerationService
 from lit_hour.server.metrics import Metrics
-from lit_hour.server.queueing import Line, ModelThread, unless_gone
-from lit_hour.server.uploads import HeldFolder, display_name, receive_file
-from lit_hour.server.video_store import ID_PREFIX, Library, Video
+from lit_hour.server.queueing import BoundedQueue, ModelExecutor, cancel_on_disconnect
+from lit_hour.server.uploads import LockedTempDir, display_name, receive_upload
+from lit_hour.server.video_store import ID_PREFIX, StoredVideo, VideoStore
 
-CHECKS_AT_ONCE = 2  # each is a process
+MAX_CONCURRENT_CHECKS = 2  # each is a process
 
 
-class Server:
-    """A session that many ask.
+class AppState:
+    """A predictor that many ask.
 
     Attributes:
         name: of the model, as clients ask for it.
     """
 
-    def __init__(self, session: Session, name: str, access: Access, folders: Folders) -> None:
-        self.session, self.name, self.access, self.folders = session, name, access, folders
-        self.settings: ServerConfig = session.config.serving.server
-        self.metrics, self.model = Metrics(), ModelThread()
-        self._memories = HeldFolder(session.config.serving.memory_folder, "serving.memory_folder")
-        shelf = MemoryShelf(
-            session, self.memory_folder, int(session.config.serving.memory_gigabytes * 1e9)
+    def __init__(
+        self, predictor: VideoPredictor, name: str, access: AccessPolicy, folders: AllowedDirs
+    ) -> None:
+        self.predictor, self.model_name, self.access, self.allowed_dirs = (
+            predictor,
+            name,
+            access,
+            folders,
         )
-        self.library = Library(session, self.model, shelf, self.settings, self.metrics)
-        self.line = Line(self.settings.answers_at_once, self.settings.queue_length, "questions")
-        self.uploads = Line(self.settings.uploads_at_once, 0, "uploads")
-        self.answering = Answering(session, self.model, self.library, self.line, self.metrics)
-        self._checks = asyncio.Semaphore(CHECKS_AT_ONCE)
-        self._folder = HeldFolder(self.settings.upload_folder, "serving.server.upload_folder")
+        self.settings: ServerConfig = predictor.config.serving.server
+        self.metrics, self.executor = Metrics(), ModelExecutor()
+        self._memories = LockedTempDir(
+            predictor.config.serving.memory_folder, "serving.memory_folder"
+        )
+        shelf = MemoryCache(
+            predictor, self.memory_folder, int(predictor.config.serving.memory_cache_gb * 1e9)
+        )
+        self.videos = VideoStore(predictor, self.executor, shelf, self.settings, self.metrics)
+        self.queue = BoundedQueue(
+            self.settings.max_concurrent_requests, self.settings.max_queue_length, "questions"
+        )
+        self.uploads = BoundedQueue(self.settings.max_concurrent_uploads, 0, "uploads")
+        self.generation = GenerationService(
+            predictor, self.executor, self.videos, self.queue, self.metrics
+        )
+        self._checks = asyncio.Semaphore(MAX_CONCURRENT_CHECKS)
+        self._folder = LockedTempDir(self.settings.upload_folder, "serving.server.upload_folder")
         self.metrics.gauges |= {
             "lit_hour_questions_in_line": (
                 "questions that are answered or wait",
-                lambda: self.line.num_in,
+                lambda: self.queue.in_system,
             ),
             "lit_hour_questions_answered_now": (
                 "questions whose turn it is",
-                lambda: self.line.num_served,
+                lambda: self.queue.running,
             ),
             "lit_hour_uploads_now": (
                 "videos that are received or checked",
-                lambda: self.uploads.num_in,
+                lambda: self.uploads.in_system,
             ),
             "lit_hour_videos_kept": (
                 "videos that can be asked about, or will be",
-                lambda: len(self.library),
+                lambda: len(self.videos),
             ),
             "lit_hour_memory_bytes": (
                 "memories that are ready to be asked",
@@ -68,7 +81,7 @@ class Server:
                 lambda: len(list(self.upload_folder.iterdir())),
             ),
         }
-        warm_up()
+        start_forkserver()
 
     @property
     def upload_folder(self) -> Path:
@@ -80,19 +93,19 @@ class Server:
         """Where memories are kept that are more than the budget."""
         return self._memories.path
 
-    async def bring_upload(self, request: Request, name: str) -> Video:
+    async def add_upload(self, request: Request, name: str) -> StoredVideo:
         """Take the video in the body of a request, once it is checked.
 
         Raises:
             RefusedError: there is no room for it, it is too large, or the client left.
             VideoError: it is no video that can be taken.
         """
-        async with self.uploads.place():
-            self.library.check_room()
-            path = await receive_file(request, self.upload_folder, self.settings)
-            video: Video | None = None
+        async with self.uploads.admit():
+            self.videos.check_capacity()
+            path = await receive_upload(request, self.upload_folder, self.settings)
+            video: StoredVideo | None = None
             try:
-                video = await unless_gone(
+                video = await cancel_on_disconnect(
                     request, self._bring(path, display_name(name), is_upload=True)
                 )
             finally:
@@ -101,7 +114,7 @@ class Server:
             self.metrics.add("lit_hour_upload_bytes_total", path.stat().st_size)
             return video
 
-    async def find_video(self, request: Request, url: str) -> Video:
+    async def resolve_video(self, request: Request, url: str) -> StoredVideo:
         """The video that was brought, by its id, or a file of an allowed folder, by its URL; it is brought if need be.
 
         Raises:
@@ -109,24 +122,24 @@ class Server:
             VideoError: it is no video that can be taken.
         """
         if url.startswith(ID_PREFIX):
-            return self.library.find(url)
-        path = self.folders.find(url)
-        found = self.library.find_file(path)
+            return self.videos.get(url)
+        path = self.allowed_dirs.resolve(url)
+        found = self.videos.find_by_path(path)
         if found is not None:
-            return self.library.find(found.id)
-        return await unless_gone(request, self._bring(path, path.name, is_upload=False))
+            return self.videos.get(found.id)
+        return await cancel_on_disconnect(request, self._bring(path, path.name, is_upload=False))
 
     def close(self) -> None:
         """Stop everything, and delete the uploads."""
-        self.library.close()
-        self.model.close()
+        self.videos.close()
+        self.executor.close()
         self._folder.close()
         self._memories.close()
 
-    async def _bring(self, path: Path, name: str, *, is_upload: bool) -> Video:
+    async def _bring(self, path: Path, name: str, *, is_upload: bool) -> StoredVideo:
         async with self._checks:
             header = await asyncio.to_thread(check_video, path, name, self.settings)
         meanwhile = (
-            None if is_upload else self.library.find_file(path)
+            None if is_upload else self.videos.find_by_path(path)
         )  # another may have asked for the same file
-        return meanwhile or self.library.add(name, path, header, is_upload)
+        return meanwhile or self.videos.add(name, path, header, is_upload)

@@ -23,13 +23,13 @@ from starlette.requests import ClientDisconnect
 
 from lit_hour.config.serving import ServerConfig
 from lit_hour.errors import ServerError
-from lit_hour.server.http_errors import RefusedError
+from lit_hour.server.http_errors import HTTPRefusal
 
 PREFIX = "lit_hour_serve_"
 YOUNG_SECONDS = 60.0  # a folder this new may be one that is made at this moment, and not held yet
 
 
-class HeldFolder:
+class LockedTempDir:
     """A new folder that only this user may read."""
 
     def __init__(self, parent: str, setting: str) -> None:
@@ -100,7 +100,7 @@ def display_name(given: str) -> str:
     )
 
 
-async def receive_file(request: Request, folder: Path, settings: ServerConfig) -> Path:
+async def receive_upload(request: Request, folder: Path, settings: ServerConfig) -> Path:
     """Write the body to a file under a name of our own.
 
     Raises:
@@ -112,16 +112,16 @@ async def receive_file(request: Request, folder: Path, settings: ServerConfig) -
         with path.open("xb") as file:
             await _write(_body(request, settings), file)
         if not path.stat().st_size:
-            raise RefusedError(422, "the upload is empty (0 bytes): send a video file as the body")
+            raise HTTPRefusal(422, "the upload is empty (0 bytes): send a video file as the body")
         is_whole = True
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
-        raise RefusedError(
+        raise HTTPRefusal(
             507, "there is no room for this video on the server's disk: try again later"
         ) from error
     except ClientDisconnect as error:
-        raise RefusedError(400, "the upload broke off") from error
+        raise HTTPRefusal(400, "the upload broke off") from error
     finally:
         if not is_whole:
             path.unlink(missing_ok=True)
@@ -137,15 +137,15 @@ async def read_body(request: Request, max_bytes: int, idle_seconds: float) -> by
     try:
         return b"".join([piece async for piece in _pieces(request, max_bytes, idle_seconds)])
     except ClientDisconnect as error:
-        raise RefusedError(400, "the request broke off") from error
+        raise HTTPRefusal(400, "the request broke off") from error
 
 
 def _body(request: Request, settings: ServerConfig) -> AsyncIterator[bytes]:
-    return _pieces(request, settings.max_upload_megabytes * 1_000_000, settings.idle_seconds)
+    return _pieces(request, settings.max_upload_mb * 1_000_000, settings.upload_idle_seconds)
 
 
 async def _pieces(request: Request, max_bytes: int, idle_seconds: float) -> AsyncIterator[bytes]:
-    too_large = RefusedError(
+    too_large = HTTPRefusal(
         413, f"the body is larger than the {max_bytes / 1e6:g} MB that this server takes"
     )
     declared = request.headers.get("content-length", "")
@@ -161,7 +161,7 @@ async def _pieces(request: Request, max_bytes: int, idle_seconds: float) -> Asyn
         except StopAsyncIteration:
             return
         except TimeoutError as error:
-            raise RefusedError(
+            raise HTTPRefusal(
                 408, f"too little came for {idle_seconds:g} s, so the body was given up"
             ) from error
         num_bytes += len(piece)

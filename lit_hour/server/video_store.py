@@ -18,22 +18,20 @@ from pathlib import Path
 from threading import Event
 from typing import Any, Literal
 
-import torch
-
 from lit_hour.config.serving import ServerConfig
 from lit_hour.errors import InputError, MemoryFileError
-from lit_hour.inference.memory_cache import MemoryShelf
-from lit_hour.inference.predictor import Session
-from lit_hour.inference.video_memory import Memory, Recollection
-from lit_hour.server.decode_sandbox import CancelledDecodingError, Header, decode_apart
-from lit_hour.server.http_errors import RefusedError
+from lit_hour.inference.memory_cache import MemoryCache
+from lit_hour.inference.predictor import VideoPredictor
+from lit_hour.inference.video_memory import VideoMemory
+from lit_hour.server.decode_sandbox import DecodingCancelledError, VideoHeader, decode_in_sandbox
+from lit_hour.server.http_errors import HTTPRefusal
 from lit_hour.server.metrics import Metrics
-from lit_hour.server.queueing import ModelThread
-from lit_hour.types import Frames, Picture
+from lit_hour.server.queueing import ModelExecutor
+from lit_hour.types import Thumbnail
 
 
 @dataclass
-class Reading:
+class IngestProgress:
     """How far a video was read.
 
     Attributes:
@@ -42,77 +40,62 @@ class Reading:
     """
 
     num_frames: int = 0
-    frames_read: int = 0
+    num_encoded: int = 0
     started: float = 0.0
-    notes: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
 
-    def seconds_left(self) -> float | None:
+    def eta_seconds(self) -> float | None:
         """As long as the frames that are left will take at the pace so far; None until there is a pace."""
-        if not self.frames_read:
+        if not self.num_encoded:
             return None
         return (
             (time.monotonic() - self.started)
-            / self.frames_read
-            * (self.num_frames - self.frames_read)
+            / self.num_encoded
+            * (self.num_frames - self.num_encoded)
         )
 
 
-def remember_apart(
-    session: Session,
-    model: ModelThread,
+def ingest_video(
+    predictor: VideoPredictor,
+    model: ModelExecutor,
     settings: ServerConfig,
     path: Path,
     name: str,
-    reading: Reading,
+    reading: IngestProgress,
     cancelled: Event,
-) -> Memory:
+) -> VideoMemory:
     """Remember a video, and tell `reading` how far it is.
 
     Raises:
         VideoError: the file cannot be read.
         CancelledDecodingError: `cancelled` was set meanwhile.
     """
-    chunk_frames = session.config.model.vision.chunk_frames
+    chunk_frames = predictor.config.model.vision.encode_batch_size
     reading.started, encode_seconds = time.monotonic(), 0.0
-    with decode_apart(path, name, session.config.video, chunk_frames, settings, cancelled) as video:
+    with decode_in_sandbox(
+        path, name, predictor.config.video, chunk_frames, settings, cancelled
+    ) as video:
         reading.num_frames = video.num_frames
-        recollection = model.submit(_begin, session, video.num_frames).result()
+        builder = model.submit(predictor.memory_builder, video.num_frames).result()
         for frames in video.chunks():
             decoded = time.monotonic()
-            model.submit(_encode, session, recollection, frames).result()
+            model.submit(lambda: builder.add(frames.to(predictor.device))).result()
             encode_seconds += time.monotonic() - decoded
-            reading.frames_read = recollection.num_seen
+            reading.num_encoded = builder.num_frames
     decode_seconds = time.monotonic() - reading.started - encode_seconds
-    reading.notes = video.notes
-    memory = model.submit(_keep, session, recollection, video.duration_seconds, name).result()
+    reading.warnings = video.warnings
+    memory = model.submit(builder.finalize, video.duration_seconds, name).result()
     return replace(memory, seconds={"decode": decode_seconds, "encode": encode_seconds})
 
 
-@torch.inference_mode()
-def _begin(session: Session, num_frames: int) -> Recollection:
-    return Recollection(session.model, num_frames)
-
-
-@torch.inference_mode()
-def _encode(session: Session, recollection: Recollection, frames: Frames) -> None:
-    recollection.add(frames.to(session.device))
-
-
-@torch.inference_mode()
-def _keep(
-    session: Session, recollection: Recollection, duration_seconds: float, name: str
-) -> Memory:
-    return session.keep(recollection, duration_seconds, name)
-
-
-State = Literal["waiting", "remembering", "remembered", "refused"]
+VideoStatus = Literal["waiting", "remembering", "remembered", "refused"]
 
 ID_PREFIX = "video-"
-READ_AT_ONCE = 2  # videos, so that a short one need not wait for a long one
+MAX_CONCURRENT_INGESTS = 2  # videos, so that a short one need not wait for a long one
 
 
 @dataclass(eq=False)
-class Video:
+class StoredVideo:
     """A video that was brought.
 
     Attributes:
@@ -128,21 +111,21 @@ class Video:
 
     name: str
     path: Path
-    header: Header
+    header: VideoHeader
     is_upload: bool
     id: str = field(default_factory=lambda: f"{ID_PREFIX}{secrets.token_urlsafe(12)}")
-    state: State = "waiting"
-    reason: str = ""
-    key: str = ""
-    pictures: tuple[Picture, ...] = ()
-    reading: Reading = field(default_factory=Reading)
+    status: VideoStatus = "waiting"
+    error: str = ""
+    memory_key: str = ""
+    thumbnails: tuple[Thumbnail, ...] = ()
+    progress: IngestProgress = field(default_factory=IngestProgress)
     cancelled: Event = field(default_factory=Event)
-    settled: asyncio.Event = field(default_factory=asyncio.Event)
-    used: float = field(default_factory=time.monotonic)
-    stamp: tuple[int, int] = (0, 0)
+    finished: asyncio.Event = field(default_factory=asyncio.Event)
+    last_used: float = field(default_factory=time.monotonic)
+    file_stamp: tuple[int, int] = (0, 0)
 
     def __post_init__(self) -> None:
-        self.stamp = _stamp(self.path)
+        self.file_stamp = _stamp(self.path)
 
     def describe(self) -> dict[str, Any]:
         """What clients are told."""
@@ -152,46 +135,46 @@ class Video:
             "url": self.id if self.is_upload else self.path.as_uri(),
             "name": self.name,
             "duration_seconds": self.header.duration_seconds,
-            "state": self.state,
-            "reason": self.reason,
-            "num_frames": self.reading.num_frames,
-            "frames_read": self.reading.frames_read,
-            "seconds_left": self.reading.seconds_left(),
-            "notes": list(self.reading.notes),
-            "pictures": [seconds for seconds, _ in self.pictures],
+            "state": self.status,
+            "reason": self.error,
+            "num_frames": self.progress.num_frames,
+            "frames_read": self.progress.num_encoded,
+            "seconds_left": self.progress.eta_seconds(),
+            "notes": list(self.progress.warnings),
+            "pictures": [seconds for seconds, _ in self.thumbnails],
         }
 
 
-class Library:
+class VideoStore:
     """The videos of one server."""
 
     def __init__(
         self,
-        session: Session,
-        model: ModelThread,
-        shelf: MemoryShelf,
+        predictor: VideoPredictor,
+        model: ModelExecutor,
+        shelf: MemoryCache,
         settings: ServerConfig,
         metrics: Metrics,
     ) -> None:
-        self._session, self._model, self._settings, self._metrics = (
-            session,
+        self._predictor, self._model, self._settings, self._metrics = (
+            predictor,
             model,
             settings,
             metrics,
         )
-        self._shelf = shelf
-        self._videos: dict[str, Video] = {}
+        self._cache = shelf
+        self._videos: dict[str, StoredVideo] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._readers = ThreadPoolExecutor(READ_AT_ONCE, "reader")
+        self._readers = ThreadPoolExecutor(MAX_CONCURRENT_INGESTS, "reader")
 
     def __len__(self) -> int:
         return len(self._videos)
 
-    def list(self) -> list[Video]:
+    def list(self) -> list[StoredVideo]:
         """All of them, the latest last."""
         return list(self._videos.values())
 
-    def find(self, video_id: str) -> Video:
+    def get(self, video_id: str) -> StoredVideo:
         """A video by its id, which counts as using it.
 
         Raises:
@@ -199,47 +182,49 @@ class Library:
         """
         video = self._videos.get(video_id)
         if video is None:
-            raise RefusedError(
+            raise HTTPRefusal(
                 404, "there is no such video, or it had to make room for another one: send it again"
             )
-        video.used = time.monotonic()
+        video.last_used = time.monotonic()
         return video
 
-    def find_file(self, path: Path) -> Video | None:
+    def find_by_path(self, path: Path) -> StoredVideo | None:
         """The video that was brought from a file as the file is now, unless it was refused."""
         found = [
-            each for each in self._videos.values() if each.path == path and each.state != "refused"
+            each for each in self._videos.values() if each.path == path and each.status != "refused"
         ]
-        return next((each for each in found if each.stamp == _stamp(path)), None)
+        return next((each for each in found if each.file_stamp == _stamp(path)), None)
 
-    def check_room(self) -> None:
+    def check_capacity(self) -> None:
         """See whether one more can be taken.
 
         Raises:
             RefusedError: 429, all that are kept are still being remembered.
         """
-        if len(self._videos) >= self._settings.max_videos and self._oldest() is None:
-            raise RefusedError(
+        if len(self._videos) >= self._settings.max_videos and self._least_recently_used() is None:
+            raise HTTPRefusal(
                 429, f"{len(self._videos)} videos are being remembered: try again later", 10
             )
 
-    def add(self, name: str, path: Path, header: Header, is_upload: bool) -> Video:
+    def add(self, name: str, path: Path, header: VideoHeader, is_upload: bool) -> StoredVideo:
         """Take a video, and begin to remember it.
 
         Raises:
             RefusedError: as `check_room`.
         """
-        self.check_room()
-        while len(self._videos) >= self._settings.max_videos and (oldest := self._oldest()):
-            self.drop(oldest)
-        video = Video(name, path, header, is_upload)
+        self.check_capacity()
+        while len(self._videos) >= self._settings.max_videos and (
+            oldest := self._least_recently_used()
+        ):
+            self.remove(oldest)
+        video = StoredVideo(name, path, header, is_upload)
         self._videos[video.id] = video
-        task = asyncio.create_task(self._remember(video))
+        task = asyncio.create_task(self._ingest(video))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return video
 
-    def drop(self, video: Video) -> None:
+    def remove(self, video: StoredVideo) -> None:
         """Let go of a video, and stop remembering it."""
         self._videos.pop(video.id, None)
         video.cancelled.set()
@@ -247,21 +232,21 @@ class Library:
         self._delete_file(video)
 
     @asynccontextmanager
-    async def memory(self, video: Video) -> AsyncIterator[Memory]:
+    async def lease_memory(self, video: StoredVideo) -> AsyncIterator[VideoMemory]:
         """What is remembered of a video, once it is; it stays at hand meanwhile.
 
         Raises:
             RefusedError: 422, it was refused; 404, it was dropped meanwhile.
         """
-        await video.settled.wait()
-        if video.reason:
-            raise RefusedError(422, video.reason)
-        borrowed = self._shelf.borrow(video.key)
+        await video.finished.wait()
+        if video.error:
+            raise HTTPRefusal(422, video.error)
+        borrowed = self._cache.lease(video.memory_key)
         reading = asyncio.ensure_future(asyncio.to_thread(borrowed.__enter__))  # perhaps from disk
         try:
             memory = await asyncio.shield(reading)
         except MemoryFileError as error:
-            raise RefusedError(404, "this video is no longer kept: send it again") from error
+            raise HTTPRefusal(404, "this video is no longer kept: send it again") from error
         except asyncio.CancelledError:
             reading.add_done_callback(
                 lambda read: read.exception() or borrowed.__exit__(None, None, None)
@@ -277,17 +262,17 @@ class Library:
     def close(self) -> None:
         """Stop everything, and delete the uploads."""
         for video in self.list():
-            self.drop(video)
+            self.remove(video)
         self._readers.shutdown(cancel_futures=True)
 
-    async def _remember(self, video: Video) -> None:
+    async def _ingest(self, video: StoredVideo) -> None:
         given = (
-            self._session,
+            self._predictor,
             self._model,
             self._settings,
             video.path,
             video.name,
-            video.reading,
+            video.progress,
             video.cancelled,
         )
         try:
@@ -295,51 +280,51 @@ class Library:
                 self._readers, self._begin, video, *given
             )
             if not video.cancelled.is_set():
-                video.key, video.pictures = (
-                    await asyncio.to_thread(self._shelf.put, memory),
-                    memory.pictures,
+                video.memory_key, video.thumbnails = (
+                    await asyncio.to_thread(self._cache.put, memory),
+                    memory.thumbnails,
                 )
-                video.state = "remembered"
+                video.status = "remembered"
                 if video.cancelled.is_set():  # meanwhile
                     self._forget(video)
                 self._metrics.add("lit_hour_video_frames_total", memory.num_frames)
         except InputError as error:
-            video.state, video.reason = "refused", str(error)
-        except CancelledDecodingError:
-            video.state = "refused"
+            video.status, video.error = "refused", str(error)
+        except DecodingCancelledError:
+            video.status = "refused"
         finally:
-            if video.state in ("waiting", "remembering") and not video.cancelled.is_set():
-                video.state, video.reason = (
+            if video.status in ("waiting", "remembering") and not video.cancelled.is_set():
+                video.status, video.error = (
                     "refused",
                     "the server failed to remember this video; its log says why",
                 )
-            if video.state == "refused":
+            if video.status == "refused":
                 self._delete_file(video)
             self._metrics.add(
                 "lit_hour_videos_total",
-                state=video.state if not video.cancelled.is_set() else "dropped",
+                state=video.status if not video.cancelled.is_set() else "dropped",
             )
-            video.settled.set()
+            video.finished.set()
 
-    def _begin(self, video: Video, *given: Any) -> Memory:
+    def _begin(self, video: StoredVideo, *given: Any) -> VideoMemory:
         if video.cancelled.is_set():
-            raise CancelledDecodingError
-        video.state = "remembering"
-        return remember_apart(*given)
+            raise DecodingCancelledError
+        video.status = "remembering"
+        return ingest_video(*given)
 
-    def _forget(self, video: Video) -> None:
+    def _forget(self, video: StoredVideo) -> None:
         """Take its memory off the shelf, which may have to wait until it is read or written."""
-        if video.key:
-            asyncio.get_running_loop().run_in_executor(None, self._shelf.remove, video.key)
+        if video.memory_key:
+            asyncio.get_running_loop().run_in_executor(None, self._cache.remove, video.memory_key)
 
-    def _delete_file(self, video: Video) -> None:
+    def _delete_file(self, video: StoredVideo) -> None:
         if video.is_upload:
             video.path.unlink(missing_ok=True)
 
-    def _oldest(self) -> Video | None:
+    def _least_recently_used(self) -> StoredVideo | None:
         """The least recently used video that is not being remembered."""
-        settled = [video for video in self._videos.values() if video.settled.is_set()]
-        return min(settled, key=lambda video: video.used, default=None)
+        settled = [video for video in self._videos.values() if video.finished.is_set()]
+        return min(settled, key=lambda video: video.last_used, default=None)
 
 
 def _stamp(path: Path) -> tuple[int, int]:

@@ -26,7 +26,7 @@ from shlex import quote
 from typing import Any
 
 from lit_hour.config.schema import Config
-from lit_hour.config.synthetic import WorldConfig
+from lit_hour.config.synthetic import SyntheticConfig
 from lit_hour.data.packing.pack import pack
 from lit_hour.errors import SyntheticDataError
 from lit_hour.io.atomic import UNFINISHED_SUFFIX, whole
@@ -56,8 +56,8 @@ from lit_hour.types import Question
 GENERATOR_VERSION = 3
 CLIP_SECONDS = 60.0  # of each caption
 STORY_SETTINGS = (  # settings that determine a video and its questions
-    "size_pixels",
-    "frames_per_second",
+    "image_size",
+    "fps",
     "difficulty",
     "num_actors",
     "actions_per_minute",
@@ -104,13 +104,13 @@ class SplitTotals:
 
 def build_and_pack(config: Config) -> SyntheticDataset:
     """Build both splits as far as they are missing, and pack them into `FOLDER/SPLIT/shards`."""
-    dataset = build_dataset(config.world)
+    dataset = build_dataset(config.synthetic)
     for videos, question_file in dataset.splits:
         pack(videos, question_file, videos.parent / "shards", config.video, config.pack)
     return dataset
 
 
-def build_dataset(settings: WorldConfig, num_workers: int | None = None) -> SyntheticDataset:
+def build_dataset(settings: SyntheticConfig, num_workers: int | None = None) -> SyntheticDataset:
     """Build the videos and question files of both splits as far as they are missing.
 
     Args:
@@ -136,7 +136,7 @@ def build_dataset(settings: WorldConfig, num_workers: int | None = None) -> Synt
     )
 
 
-def synthesize(out: Path, hours: float, length: str, settings: WorldConfig) -> str:
+def synthesize(out: Path, hours: float, length: str, settings: SyntheticConfig) -> str:
     """Build one set of so many hours, or continue an interrupted one.
 
     Args:
@@ -172,7 +172,7 @@ def synthesize(out: Path, hours: float, length: str, settings: WorldConfig) -> s
 def build_split(
     folder: Path,
     plans: list[VideoPlan],
-    settings: WorldConfig,
+    settings: SyntheticConfig,
     plan_settings: dict[str, Any],
     num_workers: int | None = None,
 ) -> SplitTotals:
@@ -236,7 +236,7 @@ def _check_generator(folder: Path, made_with: dict[str, Any]) -> None:
 
 
 def _render_missing(
-    folder: Path, plans: list[VideoPlan], settings: WorldConfig, num_workers: int
+    folder: Path, plans: list[VideoPlan], settings: SyntheticConfig, num_workers: int
 ) -> None:
     videos = folder / "videos"
     videos.mkdir(exist_ok=True)
@@ -246,9 +246,7 @@ def _render_missing(
     stories = (
         (generate_planned_story(plan, settings), videos / f"{plan.name}.mp4") for plan in missing
     )
-    render_stories(
-        stories, len(missing), settings.size_pixels, settings.frames_per_second, num_workers
-    )
+    render_stories(stories, len(missing), settings.image_size, settings.fps, num_workers)
 
 
 def _read_totals(folder: Path, plans: list[VideoPlan]) -> SplitTotals | None:
@@ -260,7 +258,7 @@ def _read_totals(folder: Path, plans: list[VideoPlan]) -> SplitTotals | None:
     return totals if totals.num_videos == len(plans) else None
 
 
-def _write_texts(folder: Path, plans: list[VideoPlan], settings: WorldConfig) -> SplitTotals:
+def _write_texts(folder: Path, plans: list[VideoPlan], settings: SyntheticConfig) -> SplitTotals:
     """Write questions, captions, preview and totals, one video at a time."""
     (folder / TOTALS_FILE).unlink(missing_ok=True)
     tasks = parse_tasks(settings.tasks)

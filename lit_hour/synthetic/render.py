@@ -111,7 +111,7 @@ def render_story(story: Story, path: Path, size_pixels: int, frames_per_second: 
     """
     if size_pixels % 2:
         raise SyntheticDataError(
-            f"synthetic.size_pixels is {size_pixels}. H.264 requires an even size."
+            f"synthetic.image_size is {size_pixels}. H.264 requires an even size."
         )
     try:
         with whole_file(path) as unfinished:

@@ -9,7 +9,7 @@ from hashlib import sha256
 from random import Random
 from typing import Literal
 
-from lit_hour.config.synthetic import WorldConfig
+from lit_hour.config.synthetic import SyntheticConfig
 from lit_hour.errors import SyntheticDataError
 from lit_hour.synthetic.questions.generate import generate_questions, parse_tasks
 from lit_hour.synthetic.story import Story
@@ -32,7 +32,7 @@ class VideoPlan:
     duration_seconds: float
 
 
-def plan_split(settings: WorldConfig, split: Split) -> list[VideoPlan]:
+def plan_split(settings: SyntheticConfig, split: Split) -> list[VideoPlan]:
     """Plan a split: first the videos of an hour, then the others of about `duration_seconds`.
 
     The duration of the others varies by a third up and down. Seeds of videos are unique over
@@ -41,7 +41,7 @@ def plan_split(settings: WorldConfig, split: Split) -> list[VideoPlan]:
     Raises:
         SyntheticDataError: there is no video to make, or there are more hours than videos.
     """
-    name = "num_videos" if split == "train" else "num_validation_videos"
+    name = "num_videos" if split == "train" else "num_val_videos"
     num_videos = getattr(settings, name)
     if num_videos < 1:
         raise SyntheticDataError(f"synthetic.{name} is {num_videos}. It must be at least 1.")
@@ -115,7 +115,7 @@ def parse_duration_range(text: str) -> tuple[float, float]:
     return float(shortest), float(longest)
 
 
-def generate_planned_story(plan: VideoPlan, settings: WorldConfig) -> Story:
+def generate_planned_story(plan: VideoPlan, settings: SyntheticConfig) -> Story:
     """Generate the story of a planned video.
 
     If `settings.tasks` names tasks, stories are drawn until one has material for all of them.

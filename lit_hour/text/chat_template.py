@@ -2,7 +2,7 @@
 
 <|im_start|>system\\n ... <|im_end|>\\n
 <|im_start|>user\\n [video] \\n time sentence \\n question <|im_end|>\\n
-<|im_start|>assistant\\n answer <|im_end|>\\n            learnt: the answer and its <|im_end|>, or more by text.learn_template
+<|im_start|>assistant\\n answer <|im_end|>\\n            learnt: the answer and its <|im_end|>, or more by text.loss_on_template
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from lit_hour.types import (
     Text,
 )
 
-ChoiceAnswer = Literal["letter", "words"]
+ChoiceAnswer = Literal["letter", "text"]
 Part = Literal["prompt", "answer header", "answer", "answer's line end"]
 
 
@@ -39,8 +39,8 @@ def build_conversation(questions: Sequence[Question], settings: TextConfig) -> C
         raise QuestionError("a conversation needs at least one question")
     messages = [Message("system", settings.system_prompt)]
     for question in questions:
-        messages.append(Message("user", format_question(question, settings.choice_answer)))
-        messages.append(Message("assistant", format_answer(question, settings.choice_answer)))
+        messages.append(Message("user", format_question(question, settings.mcq_format)))
+        messages.append(Message("assistant", format_answer(question, settings.mcq_format)))
     return Conversation(tuple(messages), tuple(questions))
 
 
@@ -50,7 +50,7 @@ def format_question(question: Question, choice_answer: ChoiceAnswer) -> str:
         raise QuestionError(f"question {question.id!r} is empty")
     if question.format == "open_ended":
         return question.question
-    if choice_answer == "words":
+    if choice_answer == "text":
         return "\n".join(
             [question.question, *question.options, "Answer with one of these options."]
         )
@@ -86,7 +86,7 @@ def tokenize_conversation(
 
     Such a one teaches nothing, whatever was answered before.
     MemAug sees the same question in training and in answering, everything but the answers and what follows them, unless
-    `text.learn_template` hides more of it in training.
+    `text.loss_on_template` hides more of it in training.
 
     Args:
         num_placeholders: 0 for text only, 1 for a video or a picture, or the number of pictures. They stand in front of the
@@ -99,7 +99,7 @@ def tokenize_conversation(
     is_taught = conversation.messages[-1].role != "user"
     learnt: Container[Part] = ("answer",) if is_taught else ()
     template: list[int] = []
-    if is_taught and settings.learn_template:
+    if is_taught and settings.loss_on_template:
         learnt = ("answer header", "answer", "answer's line end")
         template = _tokenize(tokenizer, f"{START_OF_TURN}{END_OF_TURN}\n")
     ids: list[int] = []
@@ -107,7 +107,7 @@ def tokenize_conversation(
     question_mask: list[bool] = []
     for part, turn, part_ids in _parts(tokenizer, conversation, num_placeholders, note):
         is_seen = part in ("prompt", "answer header") and (
-            turn <= 1 or settings.memory_question == "all"
+            turn <= 1 or settings.memaug_question_scope == "all"
         )
         is_learnt = [part in learnt or number in template for number in part_ids]
         ids += part_ids

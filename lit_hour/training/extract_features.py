@@ -13,6 +13,7 @@ import lightning as L
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from lit_hour.config.data import resolve_num_workers
 from lit_hour.config.load import load_config, parse_command_line
 from lit_hour.config.schema import Config
 from lit_hour.data.features.format import Encoding, StoredTokens, compress, deciding_settings
@@ -31,7 +32,7 @@ from lit_hour.io.file_lock import is_held, locked
 from lit_hour.model.vision_encoder import VisionEncoder
 from lit_hour.run_dir import RunDir
 from lit_hour.training.predict import assign_greedily, predict
-from lit_hour.weights.pretrained import config_for_new_run, load_encoder
+from lit_hour.weights.pretrained import config_for_new_run, load_vision_encoder
 
 RESUME_HINT = "The same command goes on with the videos that are missing"
 
@@ -60,13 +61,13 @@ def extract_features(
 
     Raises:
         InputError: the settings, the source, the encoder or the target cannot be used, or more videos were damaged than
-            `pack.max_skipped` allows.
+            `pack.max_bad_samples` allows.
     """
     config, file = _read_settings(words, run, checkpoint)
     videos = (
         VideoFiles(Path(source), questions, config) if questions else FrameShards(source, config)
     )
-    return extract_with(load_encoder(config, file), videos, target, config)
+    return extract_with(load_vision_encoder(config, file), videos, target, config)
 
 
 def extract_with(
@@ -74,15 +75,17 @@ def extract_with(
 ) -> PackSummary | None:
     """As `encode`, with an encoder and a source that are at hand."""
     encoding = Encoding(
-        precision=config.encode.precision,
+        precision=config.features.precision,
         tokens_per_frame=encoder.tokens_per_frame,
         vision_dim=encoder.dim,
         settings=deciding_settings(config),
         weights=encoder.digest(),
     )
-    folder = FeatureFolder(target, source, encoding, config.pack.max_skipped)
+    folder = FeatureFolder(target, source, encoding, config.pack.max_bad_samples)
     with ExitStack() as held:
-        module = VideoEncoding(encoder, source, folder, encoding, config.data.num_workers, held)
+        module = VideoEncoding(
+            encoder, source, folder, encoding, resolve_num_workers(config.data.num_workers), held
+        )
         predict(module, config.training, RESUME_HINT)
     return module.summary
 

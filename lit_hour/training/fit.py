@@ -39,7 +39,7 @@ from lit_hour.training.distributed import SHUTDOWN_SIGNAL, explain_crashes
 from lit_hour.training.module import HourLLaVAModule
 from lit_hour.training.parallelize import sharing
 from lit_hour.training.trainer_setup import hardware, precision_plugins
-from lit_hour.weights.pretrained import config_for_new_run, starting_tokenizer
+from lit_hour.weights.pretrained import config_for_new_run, pretrained_tokenizer
 
 BESIDE_THE_POINT = (  # what Lightning warns of here
     ".*your dataloader is not resumable",  # the data module is: it starts its loader at the right sample
@@ -95,8 +95,8 @@ def fit(config: Config) -> Outcome:
     config = config_for_resume(config, checkpoint) if checkpoint else config_for_new_run(config)
 
     L.seed_everything(config.run.seed, workers=True)
-    if config.training.cpu_threads:
-        torch.set_num_threads(config.training.cpu_threads)
+    if config.training.num_threads:
+        torch.set_num_threads(config.training.num_threads)
     run.path.mkdir(parents=True, exist_ok=True)
     save_config(config, run.config)
     if checkpoint is None:
@@ -147,9 +147,9 @@ def build_trainer(
         **hardware(training),
         **sharing(config),
         max_steps=data.num_steps,
-        gradient_clip_val=training.clip_norm or None,
+        gradient_clip_val=training.gradient_clip_norm or None,
         check_val_every_n_epoch=None,
-        log_every_n_steps=training.log_every_steps,
+        log_every_n_steps=training.log_every_n_steps,
         logger=TensorBoardLogger(run.tensorboard, name="", version="", purge_step=first_step),
         callbacks=build_callbacks(config, run),
         plugins=[ShardedCheckpointIO(config), *precision_plugins(training), *slurm_environment()],
@@ -167,7 +167,7 @@ def build_trainer(
 
 def validation_interval_steps(config: Config, data: VideoQuestionData) -> int:
     """Steps between validations; a run that is shorter is validated at its end."""
-    return min(config.training.validate_every_steps, data.num_steps)
+    return min(config.training.val_every_n_steps, data.num_steps)
 
 
 def make_tokenizer(config: Config, run: RunDir) -> None:
@@ -175,7 +175,7 @@ def make_tokenizer(config: Config, run: RunDir) -> None:
 
     What is there already stays if it was made from the same: all ranks come here, one after the other.
     """
-    source = starting_tokenizer(config)
+    source = pretrained_tokenizer(config)
     origin = tokenizer_origin(config, source)
     with locked(run.path):
         note = run.tokenizer / ORIGIN
@@ -194,9 +194,7 @@ def make_tokenizer(config: Config, run: RunDir) -> None:
             texts = (
                 message.text for conversation in conversations for message in conversation.messages
             )
-            save_tokenizer(
-                train_byte_level_tokenizer(texts, config.text.vocabulary_size), unfinished
-            )
+            save_tokenizer(train_byte_level_tokenizer(texts, config.text.vocab_size), unfinished)
         (unfinished / ORIGIN).write_text(origin, encoding="utf-8")
         shutil.rmtree(run.tokenizer, ignore_errors=True)
         unfinished.rename(run.tokenizer)
@@ -206,6 +204,4 @@ def tokenizer_origin(config: Config, source: Path | None) -> str:
     """What a tokenizer is made from, as a text that changes with it: a file, or settings and questions."""
     if source is not None:
         return hashlib.sha256((source / TOKENIZER_FILE).read_bytes()).hexdigest()
-    return json.dumps(
-        [config.text.vocabulary_size, config.text.choice_answer, sources_fingerprint(config)]
-    )
+    return json.dumps([config.text.vocab_size, config.text.mcq_format, sources_fingerprint(config)])

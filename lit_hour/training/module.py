@@ -22,7 +22,7 @@ from lit_hour.training.metrics import AnswerAccuracy, HaystackAccuracy
 from lit_hour.training.optim import build_optimizer, freeze_parts, parameters_by_part
 from lit_hour.training.parallelize import blocks_of, checkpoint_blocks, compile_blocks, shard
 from lit_hour.types import Batch, Question, Video, Visual
-from lit_hour.weights.pretrained import load_starting_weights
+from lit_hour.weights.pretrained import load_pretrained_weights
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class HourLLaVAModule(L.LightningModule):
             assert self.device_mesh is not None
             shard(self.model, self.device_mesh["data_parallel"], self.config.training.precision)
             materialise(self.model, self.trainer.strategy.root_device)
-        known = load_starting_weights(self.model, self.config) if self._is_new else set()
+        known = load_pretrained_weights(self.model, self.config) if self._is_new else set()
         if self.is_sharded and self._is_new:
             initialise(self.model, self.config, known)
 
@@ -101,7 +101,10 @@ class HourLLaVAModule(L.LightningModule):
         if is_nothing and not self.is_sharded:
             return []
         loss, answers = self.model.examine(
-            batch, self.config.answer.max_new_tokens, end_of_turn_id(self.tokenizer), self._any_rank
+            batch,
+            self.config.generation.max_new_tokens,
+            end_of_turn_id(self.tokenizer),
+            self._any_rank,
         )
         if is_nothing:
             return []

@@ -20,8 +20,8 @@ def parameters_by_part(model: HourLLaVA) -> dict[str, list[nn.Parameter]]:
     return {
         "vision": list(model.vision.parameters()),
         "projector": [*model.projector.parameters(), model.frame_end],
-        "memory": list(model.memory.parameters()),
-        "language": model.language.learning_parameters(),
+        "memaug": list(model.memory.parameters()),
+        "llm": model.language.learning_parameters(),
     }
 
 
@@ -49,7 +49,7 @@ def build_optimizer(model: HourLLaVA, settings: TrainingConfig, num_steps: int) 
     if not groups:
         raise ConfigError("every part is frozen: give at least one training.learning_rate above 0")
     optimizer = torch.optim.AdamW(groups, weight_decay=settings.weight_decay)
-    num_warmup_steps = round(settings.warmup_share * num_steps)
+    num_warmup_steps = round(settings.warmup_ratio * num_steps)
     schedule = LambdaLR(
         optimizer, lambda step: cosine_with_warmup(step, num_steps, num_warmup_steps)
     )

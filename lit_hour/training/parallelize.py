@@ -28,10 +28,10 @@ from lit_hour.model.hour_llava import HourLLaVA
 from lit_hour.training.checkpoints.checkpoint_io import load_sharded, save_sharded
 from lit_hour.training.checkpoints.optimizer_state import named_state, restore
 from lit_hour.weights.dcp_reader import is_sharded
-from lit_hour.weights.name_map import may_lack_of
+from lit_hour.weights.name_map import optional_weights
 from lit_hour.weights.reader import (
     MODEL_PREFIX,
-    check_fit,
+    check_state_dict,
     load_into,
     open_weights,
     read_checkpoint,
@@ -167,11 +167,11 @@ class ShardedStrategy(ModelParallelStrategy):
         """
         place = Path(self.broadcast(checkpoint_path))
         stored, model = open_weights(place), self._hour_llava
-        check_fit(
+        check_state_dict(
             shapes_of(model.state_dict()),
             stored.shapes,
             str(place),
-            may_lack=may_lack_of(self._config),
+            optional=optional_weights(self._config),
         )
         checkpoint = read_checkpoint(place)
         (optimizer,) = self.optimizers

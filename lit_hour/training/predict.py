@@ -31,8 +31,8 @@ def predict(module: L.LightningModule, settings: TrainingConfig, advice: str) ->
     Raises:
         RunError: one has.
     """
-    if settings.cpu_threads:
-        torch.set_num_threads(settings.cpu_threads)
+    if settings.num_threads:
+        torch.set_num_threads(settings.num_threads)
     trainer = L.Trainer(
         **{**hardware(settings), "strategy": "auto"},
         plugins=[*precision_plugins(settings), *slurm_environment()],

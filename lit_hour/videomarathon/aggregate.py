@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from shlex import quote
 
-from lit_hour.config.videomarathon import MarathonConfig
+from lit_hour.config.videomarathon import VideoMarathonConfig
 from lit_hour.errors import ConfigError
 from lit_hour.io.atomic import whole
 from lit_hour.videomarathon.annotation import Annotation, is_annotated, read_annotation
@@ -91,7 +91,7 @@ class Totals:
     answer_tokens: int = 0
     cost: float = 0.0
 
-    def count(self, annotation: Annotation, settings: MarathonConfig) -> None:
+    def count(self, annotation: Annotation, settings: VideoMarathonConfig) -> None:
         """Add a video."""
         if annotation.set_aside:
             self.set_aside[annotation.video] = annotation.set_aside
@@ -106,7 +106,9 @@ class Totals:
             settings,
         )
 
-    def count_missing(self, name: str, failure: Failure | None, settings: MarathonConfig) -> None:
+    def count_missing(
+        self, name: str, failure: Failure | None, settings: VideoMarathonConfig
+    ) -> None:
         """Add a video without an annotation."""
         if failure is None:
             self.unfinished.append(name)
@@ -114,18 +116,18 @@ class Totals:
             self.failed[name] = failure.reason
             self.count_answers(failure.usage, settings)
 
-    def count_answers(self, asked: TokenUsage, settings: MarathonConfig) -> None:
+    def count_answers(self, asked: TokenUsage, settings: VideoMarathonConfig) -> None:
         """Add what was asked about a video."""
         self.num_answers += asked.num_answers
         self.prompt_tokens += asked.prompt_tokens
         self.answer_tokens += asked.answer_tokens
-        self.cost += settings.serving.cost(asked.prompt_tokens, asked.answer_tokens)
+        self.cost += settings.client.cost(asked.prompt_tokens, asked.answer_tokens)
 
 
 def aggregate(
     out: Path,
     fingerprints: Mapping[str, str],
-    settings: MarathonConfig,
+    settings: VideoMarathonConfig,
     failed: Mapping[str, Failure],
 ) -> Totals:
     """Write the files of the whole set, one video after the other.

@@ -21,7 +21,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from lit_hour.config.videomarathon import MarathonConfig
+from lit_hour.config.videomarathon import VideoMarathonConfig
 from lit_hour.errors import InvalidResponseError, TeacherError, VideoError
 from lit_hour.io.atomic import whole
 from lit_hour.io.file_lock import locked, locked_if_free
@@ -44,7 +44,7 @@ SECONDS_BETWEEN_LOOKS = 1.0  # at what passed between us and the servers
 
 
 def annotate(
-    videos: Path, out: Path, urls: Sequence[str], model: str, settings: MarathonConfig
+    videos: Path, out: Path, urls: Sequence[str], model: str, settings: VideoMarathonConfig
 ) -> Totals:
     """Annotate every video of a folder that is not annotated yet, and gather the questions of all that are.
 
@@ -55,7 +55,7 @@ def annotate(
         model: name by which the servers know it.
 
     Raises:
-        TeacherError: there is no video, no server answers, or more videos failed than `marathon.max_failed`.
+        TeacherError: there is no video, no server answers, or more videos failed than `videomarathon.max_failed_videos`.
     """
     run = annotate_share(Share(), videos, out, urls, model, settings)
     try:
@@ -66,7 +66,12 @@ def annotate(
 
 
 def annotate_share(
-    share: Share, videos: Path, out: Path, urls: Sequence[str], model: str, settings: MarathonConfig
+    share: Share,
+    videos: Path,
+    out: Path,
+    urls: Sequence[str],
+    model: str,
+    settings: VideoMarathonConfig,
 ) -> AnnotationJob:
     """Annotate every video of a share that is not annotated yet, and gather nothing; otherwise as `annotate`."""
     names = share.select(find_videos(videos))
@@ -96,7 +101,7 @@ class AnnotationJob:
     videos: Path
     out: Path
     model: str
-    settings: MarathonConfig
+    settings: VideoMarathonConfig
     fingerprints: dict[str, str]
     failed: dict[str, Failure] = field(default_factory=dict)
 
@@ -112,7 +117,7 @@ class AnnotationJob:
         """Annotate these videos, many side by side, so that there are always requests that wait to be sent."""
         if not missing:
             return
-        servers = ClientPool(urls, self.settings.serving)
+        servers = ClientPool(urls, self.settings.client)
         num_done = len(self.fingerprints) - len(missing)
         with tqdm(
             total=len(self.fingerprints), initial=num_done, desc="annotating", unit="video"
@@ -129,7 +134,7 @@ class AnnotationJob:
         """Begin each video when the one before is read, and there is room for it."""
         queue, room = (
             iter(enumerate(missing)),
-            asyncio.Semaphore(self.settings.serving.videos_at_once),
+            asyncio.Semaphore(self.settings.client.max_concurrent_videos),
         )
 
         async def annotate_one(name: str, place: int, is_read: asyncio.Event) -> None:
@@ -145,7 +150,7 @@ class AnnotationJob:
                 await is_read.wait()
 
         async with task_group() as group:
-            for _ in range(self.settings.serving.videos_read_at_once):
+            for _ in range(self.settings.client.max_concurrent_reads):
                 group.create_task(begin_each())
 
     async def _annotate(
@@ -177,9 +182,9 @@ class AnnotationJob:
     ) -> None:
         """Go on without a video, unless too many failed."""
         self.failed[name] = Failure(str(error), journal.usage)
-        if len(self.failed) > self.settings.max_failed:
+        if len(self.failed) > self.settings.max_failed_videos:
             raise TeacherError(
-                f"{name}: {error} ({len(self.failed)} videos failed, marathon.max_failed is {self.settings.max_failed})"
+                f"{name}: {error} ({len(self.failed)} videos failed, videomarathon.max_failed_videos is {self.settings.max_failed_videos})"
             ) from error
 
 

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from lit_hour.config.videomarathon import MarathonConfig
+from lit_hour.config.videomarathon import VideoMarathonConfig
 from lit_hour.data.questions.record import question_record
 from lit_hour.io.atomic import whole
 from lit_hour.videomarathon.captions import caption_clips
@@ -27,8 +27,8 @@ VERSION = 1  # raise it when the same answers make another annotation
 JOURNAL_NAME, ANNOTATION_NAME = "journal.jsonl", "annotation.json"
 WITHOUT_EFFECT = (
     "serving",
-    "max_failed",
-    "max_missing",
+    "max_failed_videos",
+    "max_missing_videos",
 )  # settings that change nothing in an annotation
 
 
@@ -77,9 +77,7 @@ async def annotate_video(
     questions: list[dict[str, Any]] = []
     dropped: list[dict[str, Any]] = []
     if len(events) < teacher.settings.min_events:
-        set_aside = (
-            f"{len(events)} events, fewer than marathon.min_events={teacher.settings.min_events}"
-        )
+        set_aside = f"{len(events)} events, fewer than videomarathon.min_events={teacher.settings.min_events}"
     else:
         summary = await summarize(footage, events, teacher)
         material = Context(footage, captions, events, summary)
@@ -101,7 +99,7 @@ async def annotate_video(
     )
 
 
-def fingerprint(video: Path, model: str, settings: MarathonConfig) -> str:
+def fingerprint(video: Path, model: str, settings: VideoMarathonConfig) -> str:
     """Of everything that an annotation follows from besides the answers: with another one it is made anew."""
     counted = {
         name: value for name, value in asdict(settings).items() if name not in WITHOUT_EFFECT

@@ -147,7 +147,7 @@ def find_near_duplicates(questions: Sequence[Question], settings: FilterConfig) 
         likeness, nearest = max(
             ((_jaccard_similarity(runs, known[id][1]), id) for id in candidates), default=(0.0, "")
         )
-        if likeness >= settings.likeness:
+        if likeness >= settings.dedup_threshold:
             faults[question.id] = f"{likeness:.0%} of its words are those of {nearest}"
             continue
         index.insert(question.id, hashed)
@@ -217,19 +217,21 @@ async def find_contradicted(
 async def find_answered_blindly(questions: Sequence[Question], teacher: Teacher) -> Rejections:
     """The teacher picks the right option in most tries without the video, its options in another order each time.
 
-    A share of these questions, `marathon.filters.keep_blind`, is left in.
+    A share of these questions, `videomarathon.filters.blind_keep_ratio`, is left in.
 
     Raises:
         InvalidResponseError, TeacherError: as `Teacher.request`.
     """
     settings = teacher.settings.filters
-    asked = [question for question in questions if question.options] if settings.blind_tries else []
+    asked = (
+        [question for question in questions if question.options] if settings.blind_trials else []
+    )
     num_right = await gather_all(_guess_often(question, teacher) for question in asked)
     return {
-        question.id: f"answered without the video in {right} of {settings.blind_tries} tries"
+        question.id: f"answered without the video in {right} of {settings.blind_trials} tries"
         for question, right in zip(asked, num_right, strict=True)
-        if right > settings.max_blind_share * settings.blind_tries
-        and _share_of(question.id) >= settings.keep_blind
+        if right > settings.max_blind_accuracy * settings.blind_trials
+        and _share_of(question.id) >= settings.blind_keep_ratio
     }
 
 
@@ -263,7 +265,7 @@ async def _check(questions: Sequence[Question], material: Context, teacher: Teac
 
 async def _guess_often(question: Question, teacher: Teacher) -> int:
     """How many tries without the video are right."""
-    tries = range(teacher.settings.filters.blind_tries)
+    tries = range(teacher.settings.filters.blind_trials)
     return sum(await gather_all(_guess(question, number, teacher) for number in tries))
 
 

@@ -67,7 +67,7 @@ def import_questions(
         if len(missing) > max_missing:
             raise QuestionError(
                 f"{len(missing)} of {len(found)} videos are in none of {', '.join(map(str, roots))}, the first is {missing[0]};"
-                f" {out / 'missing.txt'} lists them. marathon.max_missing={len(missing)} goes on without them"
+                f" {out / 'missing.txt'} lists them. videomarathon.max_missing_videos={len(missing)} goes on without them"
             )
         for name, path in found.items():
             if path is not None:

@@ -29,7 +29,7 @@ from typing import Any, TypeVar
 import openai
 from openai.types.chat import ChatCompletion
 
-from lit_hour.config.videomarathon import ServingConfig
+from lit_hour.config.videomarathon import ClientConfig
 from lit_hour.errors import InvalidResponseError, TeacherError
 from lit_hour.videomarathon.response_cache import Response
 
@@ -132,15 +132,15 @@ class Endpoint:
     backoff_until: float = 0.0
 
     def back_off(
-        self, started: float, settings: ServingConfig, retry_after_seconds: float | None
+        self, started: float, settings: ClientConfig, retry_after_seconds: float | None
     ) -> None:
         """Rest after a failure. Requests that were on their way when the rest began do not make it longer."""
         if started < self.backoff_until:
             return
-        doubled = settings.wait_seconds * 2.0 ** min(self.num_failures, 30)
-        seconds = min(doubled * random.uniform(*JITTER), settings.max_wait_seconds)
+        doubled = settings.backoff_seconds * 2.0 ** min(self.num_failures, 30)
+        seconds = min(doubled * random.uniform(*JITTER), settings.max_backoff_seconds)
         self.backoff_until = time.monotonic() + max(
-            seconds, min(retry_after_seconds or 0.0, settings.max_wait_seconds)
+            seconds, min(retry_after_seconds or 0.0, settings.max_backoff_seconds)
         )
         self.num_failures += 1
 
@@ -158,7 +158,7 @@ class UsageStats:
 class ClientPool:
     """Servers that all serve the same model; a request goes to the one that is least busy."""
 
-    def __init__(self, urls: Sequence[str], settings: ServingConfig) -> None:
+    def __init__(self, urls: Sequence[str], settings: ClientConfig) -> None:
         """Connect to nothing yet.
 
         Args:
@@ -175,7 +175,7 @@ class ClientPool:
         self.settings = settings
         self.usage = UsageStats()
         self.started = time.monotonic()
-        self.slots = PrioritySemaphore(settings.requests_at_once)
+        self.slots = PrioritySemaphore(settings.max_concurrent_requests)
         self._endpoints = [
             Endpoint(
                 url,

@@ -17,7 +17,7 @@ from typing import Any, Literal, TypeVar, get_args
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import best_match
 
-from lit_hour.config.videomarathon import MarathonConfig
+from lit_hour.config.videomarathon import VideoMarathonConfig
 from lit_hour.errors import InvalidResponseError
 from lit_hour.videomarathon.llm_client import ClientPool
 from lit_hour.videomarathon.response_cache import Response, ResponseCache
@@ -33,7 +33,7 @@ SYSTEM = (
     "You make data that teaches a model to understand long videos. You answer in JSON of the form that is asked for,"
     " and state nothing that the material does not show."
 )
-FORM_HINT = "; a server that does not enforce JSON schemas has to be told the form: marathon.answer_form=words"
+FORM_HINT = "; a server that does not enforce JSON schemas has to be told the form: videomarathon.response_format=prompt"
 FORM_IN_WORDS = (
     "Answer with one JSON object and nothing else. It has to fit this JSON schema:\n{schema}"
 )
@@ -64,7 +64,7 @@ class Teacher:
         self,
         servers: ClientPool,
         model: str,
-        settings: MarathonConfig,
+        settings: VideoMarathonConfig,
         journal: ResponseCache,
         place: int = 0,
     ) -> None:
@@ -105,8 +105,8 @@ class Teacher:
                 reasons.append(str(error))
         raise InvalidResponseError(
             f"{self.cache.path}: none of {len(reasons)} answers of {self.model} for '{request.name}' can be used; the last:"
-            f" {reasons[-1]}. A larger marathon.max_attempts asks again"
-            + (FORM_HINT if self.settings.answer_form == "schema" else "")
+            f" {reasons[-1]}. A larger videomarathon.max_attempts asks again"
+            + (FORM_HINT if self.settings.response_format == "json_schema" else "")
         )
 
     async def wait_until_sent(self, form: RequestKind) -> None:
@@ -118,7 +118,7 @@ class Teacher:
         parts = request.parts
         form: dict[str, Any] = {"type": "json_schema"}
         form["json_schema"] = {"name": request.name, "schema": request.schema, "strict": True}
-        if self.settings.answer_form == "words":
+        if self.settings.response_format == "prompt":
             parts = (*parts, FORM_IN_WORDS.format(schema=json.dumps(request.schema)))
         return {
             "model": self.model,
@@ -127,9 +127,9 @@ class Teacher:
                 {"role": "user", "content": [_content(part) for part in parts]},
             ],
             "temperature": self.settings.temperature,
-            "max_tokens": self.settings.max_answer_tokens,
+            "max_tokens": self.settings.max_new_tokens,
             "seed": attempt * SEEDS_PER_ATTEMPT + request.seed,
-            **({"response_format": form} if self.settings.answer_form == "schema" else {}),
+            **({"response_format": form} if self.settings.response_format == "json_schema" else {}),
         }
 
 
@@ -141,7 +141,7 @@ def parse_response(reply: Response, schema: dict[str, Any]) -> Any:
     """
     if reply.finish_reason == "length":
         raise InvalidResponseError(
-            f"it was cut off after {reply.answer_tokens} tokens (marathon.max_answer_tokens)"
+            f"it was cut off after {reply.answer_tokens} tokens (videomarathon.max_new_tokens)"
         )
     try:
         answer = json.loads(reply.text[max(reply.text.find("{"), 0) : reply.text.rfind("}") + 1])

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from torch.nn.functional import interpolate
 
-from lit_hour.config.videomarathon import MarathonConfig
+from lit_hour.config.videomarathon import VideoMarathonConfig
 from lit_hour.errors import TeacherError
 from lit_hour.media.transforms import encode_jpeg
 from lit_hour.media.video_probe import VIDEO_SUFFIXES, probe
@@ -87,14 +87,14 @@ def split_into_clips(duration_seconds: float, clip_seconds: float) -> list[Inter
     return list(zip(starts, [*starts[1:], duration_seconds], strict=True))
 
 
-def read_clips(footage: VideoFile, settings: MarathonConfig) -> Iterator[Clip]:
+def read_clips(footage: VideoFile, settings: VideoMarathonConfig) -> Iterator[Clip]:
     """Read a video once, clip by clip.
 
     Raises:
         VideoError: it cannot be read to its end.
     """
     intervals = split_into_clips(footage.duration_seconds, settings.clip_seconds)
-    moments = [_moments(interval, settings.frames_per_second) for interval in intervals]
+    moments = [_moments(interval, settings.fps) for interval in intervals]
     pictures = _read_pictures(footage, [each for seconds in moments for each in seconds], settings)
     for interval, seconds in zip(intervals, moments, strict=True):
         yield Clip(interval, seconds, tuple(islice(pictures, len(seconds))))
@@ -110,15 +110,15 @@ def _moments(interval: Interval, frames_per_second: float) -> tuple[float, ...]:
 
 
 def _read_pictures(
-    footage: VideoFile, seconds: Sequence[float], settings: MarathonConfig
+    footage: VideoFile, seconds: Sequence[float], settings: VideoMarathonConfig
 ) -> Iterator[bytes]:
     """The frame at each time as a JPEG file, in the proportions of the video."""
     longer = max(footage.width, footage.height)
     height, width = (
-        max(1, round(settings.size_pixels * side / longer))
+        max(1, round(settings.image_size * side / longer))
         for side in (footage.height, footage.width)
     )
-    for frames in read_frames(footage.path, seconds, settings.size_pixels, "error", CHUNK_FRAMES):
+    for frames in read_frames(footage.path, seconds, settings.image_size, "raise", CHUNK_FRAMES):
         images = frames.images  # (frames, 3, size, size)
         if height != width:
             images = interpolate(

@@ -20,34 +20,34 @@ from lit_hour.text.tokenizer import copy_tokenizer, end_of_turn_id, load_tokeniz
 from lit_hour.weights.hf_config import (
     CONFIG,
     check_tokenizer,
-    computed_otherwise,
+    differences_from_published,
+    hf_config_values,
     is_published,
-    published_values,
     read_published_config,
-    settings_of,
+    settings_from_hf,
 )
-from lit_hour.weights.hf_folder import open_published, outline_model, without_tied
+from lit_hour.weights.hf_folder import drop_tied_output, meta_state_dict, open_published
 from lit_hour.weights.name_map import (
     EMBEDDING,
     PUBLISHED_TOWER,
-    as_published,
-    may_lack_of,
     merge_adapters,
+    optional_weights,
+    to_hf,
 )
-from lit_hour.weights.reader import StoredWeights, check_fit, open_weights, shapes_of
-from lit_hour.weights.safetensors_writer import complete_or_absent, refuse_filled, write_weights
+from lit_hour.weights.reader import StoredWeights, check_state_dict, open_weights, shapes_of
+from lit_hour.weights.safetensors_writer import check_empty, complete_or_absent, write_weights
 
 CONVERTED = "converted"  # name of the checkpoint that a published model becomes
 PROJECTOR = "projector.layers.0.weight"
 POST_NORM = f"{PUBLISHED_TOWER}post_layernorm"
-INSTEAD = {  # what to do with another kind of folder
-    "LLaVA-OneVision": "it has no MemAug, so that it has to be trained: python train.py conf/NAME.yaml training.start_from={}",
-    "a plain language model": "start from it: python train.py conf/NAME.yaml model.language.folder={} text.tokenizer={}",
+ALTERNATIVES = {  # what to do with another kind of folder
+    "LLaVA-OneVision": "it has no MemAug, so that it has to be trained: python train.py conf/NAME.yaml training.init_from={}",
+    "a plain language model": "start from it: python train.py conf/NAME.yaml model.llm.path={} text.tokenizer={}",
 }
 
 
 @dataclass(frozen=True)
-class Converted:
+class ConversionReport:
     """What was written, what was left out and why, and what to do with it."""
 
     target: Path
@@ -56,7 +56,7 @@ class Converted:
     notes: tuple[str, ...]
     next_commands: tuple[tuple[str, ...], ...]
 
-    def report(self) -> str:
+    def to_text(self) -> str:
         """All of it, for the command line."""
         lines = [
             f"{self.target}: {self.num_weights} weights, {self.num_bytes / 1e9:.2f} GB",
@@ -72,8 +72,8 @@ class Converted:
 
 
 def convert(
-    source: Path, target: Path, words: Sequence[str] = (), checkpoint: str | None = None
-) -> Converted:
+    source: Path, target: Path, overrides: Sequence[str] = (), checkpoint: str | None = None
+) -> ConversionReport:
     """Turn a Hugging Face folder into a run folder, or a run folder into a Hugging Face folder.
 
     Args:
@@ -83,30 +83,32 @@ def convert(
     Raises:
         WeightsError, RunError, ConfigError: the source is not whole or does not fit, or the target is not empty.
     """
-    refuse_filled(target)
+    check_empty(target)
     if is_published(source):
         if checkpoint is not None:
             raise WeightsError(
                 f"{source} has no checkpoints to choose --checkpoint {checkpoint} from: it is no run folder"
             )
-        return _import(source, target.absolute(), words)
+        return _hf_to_run(source, target.absolute(), overrides)
     if (source / "checkpoints").is_dir():
-        return _export(source, target.absolute(), words, checkpoint)
+        return _run_to_hf(source, target.absolute(), overrides, checkpoint)
     raise WeightsError(
         f"{source} is neither a Hugging Face folder, with a {CONFIG}, nor a run folder, with checkpoints: give one of the two"
     )
 
 
-def _import(source: Path, target: Path, words: Sequence[str]) -> Converted:
+def _hf_to_run(source: Path, target: Path, overrides: Sequence[str]) -> ConversionReport:
     published = read_published_config(source)
     if published.kind != "Hour-LLaVA":
         raise WeightsError(
-            f"{source} is {published.kind}: {INSTEAD[published.kind].format(source, source)}"
+            f"{source} is {published.kind}: {ALTERNATIVES[published.kind].format(source, source)}"
         )
-    names_tower = any(word.startswith("model.vision.name=") for word in words)
-    config = config_from_dict(settings_of(published, names_tower), str(published.file), words)
+    names_tower = any(word.startswith("model.vision.name=") for word in overrides)
+    config = config_from_dict(
+        settings_from_hf(published, names_tower), str(published.file), overrides
+    )
     check_tokenizer(published, len(load_tokenizer(source)))
-    opened = open_published(published, config, outline_model(config, num_tokens=0))
+    opened = open_published(published, config, meta_state_dict(config, num_tokens=0))
     with complete_or_absent(target, opened.weights.num_bytes) as unfinished:
         run = RunDir(unfinished)
         checkpoint = run.checkpoints / CONVERTED
@@ -116,37 +118,42 @@ def _import(source: Path, target: Path, words: Sequence[str]) -> Converted:
         save_config(config, checkpoint.with_suffix(".yaml"))
         save_config(config, run.config)
     notes = [f"left out, as nothing reads it: {', '.join(opened.unused)}"] if opened.unused else []
-    return Converted(
+    return ConversionReport(
         target,
-        len(opened.weights.outlines),
+        len(opened.weights.meta_tensors),
         opened.weights.num_bytes,
         tuple(notes),
         (
             ("python", "-m", "lit_hour", "ask", "VIDEO.mp4", "QUESTION", "--run", str(target)),
-            ("python", "train.py", "conf/NAME.yaml", f"training.start_from={target}"),
+            ("python", "train.py", "conf/NAME.yaml", f"training.init_from={target}"),
         ),
     )
 
 
-def _export(source: Path, target: Path, words: Sequence[str], checkpoint: str | None) -> Converted:
+def _run_to_hf(
+    source: Path, target: Path, overrides: Sequence[str], checkpoint: str | None
+) -> ConversionReport:
     run = RunDir(source)
     file = run.checkpoint(checkpoint)
-    config = load_config(file.with_suffix(".yaml"), words)
+    config = load_config(file.with_suffix(".yaml"), overrides)
     tokenizer = load_tokenizer(run.tokenizer)
     stored = open_weights(file)
-    check_fit(
-        shapes_of(outline_model(config, len(tokenizer))),
+    check_state_dict(
+        shapes_of(meta_state_dict(config, len(tokenizer))),
         stored.shapes,
         f"{file}, with the settings beside it,",
-        may_lack=may_lack_of(config),
+        optional=optional_weights(config),
     )
-    plain = merge_adapters(stored, config.model.language.lora)
-    num_rows, vision_dim = len(plain.outlines[EMBEDDING]), plain.outlines[PROJECTOR].shape[1]
-    dtype = plain.outlines[EMBEDDING].dtype
-    weights = as_published(plain.only(without_tied(plain.outlines, config).keys())) | _post_norm(
+    plain = merge_adapters(stored, config.model.llm.lora)
+    num_rows, vision_dim = (
+        len(plain.meta_tensors[EMBEDDING]),
+        plain.meta_tensors[PROJECTOR].shape[1],
+    )
+    dtype = plain.meta_tensors[EMBEDDING].dtype
+    weights = to_hf(plain.subset(drop_tied_output(plain.meta_tensors, config).keys())) | _post_norm(
         file, vision_dim, dtype
     )
-    values = published_values(config, num_rows, vision_dim, str(dtype).removeprefix("torch."))
+    values = hf_config_values(config, num_rows, vision_dim, str(dtype).removeprefix("torch."))
     values["eos_token_id"] = end_of_turn_id(tokenizer)
     with complete_or_absent(target, weights.num_bytes) as unfinished:
         write_weights(unfinished, weights.tensors())
@@ -156,16 +163,18 @@ def _export(source: Path, target: Path, words: Sequence[str], checkpoint: str | 
         f"from {file}",
         f"{POST_NORM}.* are ones and zeros: the published code computes it and does not read the result",
     ]
-    if config.model.language.lora.rank:
+    if config.model.llm.lora.rank:
         notes.append("the adapters are merged into the language model")
-    if differences := computed_otherwise(config):
+    if differences := differences_from_published(config):
         notes.append(f"the published code computes otherwise: {'; '.join(differences)}")
     tower = (
         f"model.vision.name={config.model.vision.name}",
-        f"video.size_pixels={config.video.size_pixels}",
+        f"video.image_size={config.video.image_size}",
     )
     back = ("python", "-m", "lit_hour", "convert", str(target), "RUN", *tower)
-    return Converted(target, len(weights.outlines), weights.num_bytes, tuple(notes), (back,))
+    return ConversionReport(
+        target, len(weights.meta_tensors), weights.num_bytes, tuple(notes), (back,)
+    )
 
 
 def _post_norm(file: Path, dim: int, dtype: torch.dtype) -> StoredWeights:

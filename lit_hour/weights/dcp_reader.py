@@ -23,8 +23,8 @@ from torch import Tensor
 from lit_hour.errors import WeightsError
 
 META = "meta.pt"
-PIECES = "shard-*.safetensors"
-PLACES, OFFSETS = "DCP_SHARDING_INFO", "saved_offsets"  # in the header of each file
+SHARD_FILES = "shard-*.safetensors"
+SHARDING_INFO, OFFSETS = "DCP_SHARDING_INFO", "saved_offsets"  # in the header of each file
 DTYPES = {  # as a safetensors header names them
     "F64": torch.float64,
     "F32": torch.float32,
@@ -40,22 +40,23 @@ DTYPES = {  # as a safetensors header names them
 
 
 @dataclass(frozen=True)
-class Piece:
+class TensorPiece:
     """A part of a tensor: the file that it lies in, where in the tensor it begins, and its outline."""
 
     file: Path
     offsets: tuple[int, ...]
-    outline: Tensor
+    meta_tensor: Tensor
 
     @property
     def end(self) -> tuple[int, ...]:
         """Where in the tensor it ends."""
         return tuple(
-            offset + length for offset, length in zip(self.offsets, self.outline.shape, strict=True)
+            offset + length
+            for offset, length in zip(self.offsets, self.meta_tensor.shape, strict=True)
         )
 
 
-def outline_of(opened: Any, name: str, file: Path) -> Tensor:
+def meta_tensor(opened: Any, name: str, file: Path) -> Tensor:
     """What a tensor of an open safetensors file looks like: it has a shape and a dtype and no data.
 
     Raises:
@@ -74,17 +75,17 @@ def is_sharded(path: Path) -> bool:
     return (path / META).is_file()
 
 
-def open_pieces(folder: Path) -> tuple[dict[str, Tensor], Callable[[str], Tensor]]:
+def open_sharded(folder: Path) -> tuple[dict[str, Tensor], Callable[[str], Tensor]]:
     """The outlines of the tensors of a sharded checkpoint by name, and how to read each of them as a whole.
 
     Raises:
         WeightsError: a file is damaged, or pieces are missing.
     """
-    pieces: dict[str, list[Piece]] = defaultdict(list)
-    for file in sorted(folder.glob(PIECES)):
-        for name, piece in _look_into(file).items():
+    pieces: dict[str, list[TensorPiece]] = defaultdict(list)
+    for file in sorted(folder.glob(SHARD_FILES)):
+        for name, piece in _read_header(file).items():
             pieces[name].append(piece)
-    outlines = {name: _join_outlines(folder, name, parts) for name, parts in pieces.items()}
+    outlines = {name: _full_meta_tensor(folder, name, parts) for name, parts in pieces.items()}
 
     def read(name: str) -> Tensor:
         whole = torch.empty_like(outlines[name], device="cpu")
@@ -97,12 +98,14 @@ def open_pieces(folder: Path) -> tuple[dict[str, Tensor], Callable[[str], Tensor
     return outlines, read
 
 
-def _look_into(file: Path) -> dict[str, Piece]:
+def _read_header(file: Path) -> dict[str, TensorPiece]:
     try:
         with safe_open(file, "pt") as opened:
-            places = json.loads(opened.metadata()[PLACES])
+            places = json.loads(opened.metadata()[SHARDING_INFO])
             return {
-                name: Piece(file, tuple(places[name][OFFSETS]), outline_of(opened, name, file))
+                name: TensorPiece(
+                    file, tuple(places[name][OFFSETS]), meta_tensor(opened, name, file)
+                )
                 for name in sorted(opened.keys())
             }
     except (OSError, SafetensorError, TypeError, KeyError, ValueError) as error:
@@ -111,11 +114,11 @@ def _look_into(file: Path) -> dict[str, Piece]:
         ) from error
 
 
-def _join_outlines(folder: Path, name: str, pieces: list[Piece]) -> Tensor:
+def _full_meta_tensor(folder: Path, name: str, pieces: list[TensorPiece]) -> Tensor:
     """What a tensor looks like as a whole."""
     shape = tuple(map(max, zip(*(piece.end for piece in pieces), strict=True)))
-    whole = pieces[0].outline.new_empty(shape)
-    if sum(piece.outline.numel() for piece in pieces) != whole.numel():
+    whole = pieces[0].meta_tensor.new_empty(shape)
+    if sum(piece.meta_tensor.numel() for piece in pieces) != whole.numel():
         raise WeightsError(
             f"{folder} lacks a part of {name}: one of its files is missing, choose another checkpoint"
         )

@@ -22,14 +22,14 @@ KINDS: dict[tuple[Any, Any], Kind] = {  # (model_type, architecture)
     ("llava", "LlavaQwenForCausalLM"): "LLaVA-OneVision",
     ("qwen2", "Qwen2ForCausalLM"): "a plain language model",
 }
-LANGUAGE = {  # what is computed; None where it may be absent
+SUPPORTED_LLM = {  # what is computed; None where it may be absent
     "hidden_act": ("silu", None),
     "rope_scaling": (None,),
     "use_sliding_window": (False, None),
     "quantization_config": (None,),
 }
-COMPUTED: dict[Kind, dict[str, tuple[Any, ...]]] = {
-    "Hour-LLaVA": LANGUAGE
+SUPPORTED: dict[Kind, dict[str, tuple[Any, ...]]] = {
+    "Hour-LLaVA": SUPPORTED_LLM
     | {
         "mm_resampler_type": ("memaug",),
         "mm_projector_type": ("mlp2x_gelu",),
@@ -38,16 +38,16 @@ COMPUTED: dict[Kind, dict[str, tuple[Any, ...]]] = {
         "mm_spatial_pool_mode": ("bilinear", None),
         "spatial_sampling_type": ("uniform", "random"),
     },
-    "LLaVA-OneVision": LANGUAGE
+    "LLaVA-OneVision": SUPPORTED_LLM
     | {
         "mm_resampler_type": (None,),
         "mm_projector_type": ("mlp2x_gelu",),
         "mm_patch_merge_type": ("spatial_unpad",),
     },
-    "a plain language model": LANGUAGE,
+    "a plain language model": SUPPORTED_LLM,
 }
 SIZES = {
-    "vocab_size": "vocabulary_size",
+    "vocab_size": "vocab_size",
     "hidden_size": "hidden_size",
     "num_hidden_layers": "num_layers",
     "num_attention_heads": "num_heads",
@@ -57,17 +57,19 @@ SIZES = {
 TOWERS = {
     "google/siglip-so400m-patch14-384": ("ViT-SO400M-14-SigLIP-384", 384)
 }  # open_clip's name, side in pixels
-UNCUT = 2**20  # tokens; no text is longer, and without a length the published code cuts none
-FIXED = {  # what the published code does whatever config.json says
-    "text.memory_question": "all",
+UNLIMITED_TOKENS = (
+    2**20
+)  # tokens; no text is longer, and without a length the published code cuts none
+HARD_CODED = {  # what the published code does whatever config.json says
+    "text.memaug_question_scope": "all",
     "model.vision.layer": -2,
     "model.vision.grid": 8,
     "model.vision.tanh_gelu": True,
-    "model.memory.min_frames": 128,
-    "model.memory.max_query_frames": 512,
-    "model.memory.spatial_keep": 0.25,
-    "model.memory.temporal_keep": 0.25,
-    "model.memory.temporal_forgetting": "uniform",
+    "model.memaug.min_frames": 128,
+    "model.memaug.max_kept_frames": 512,
+    "model.memaug.spatial_keep_ratio": 0.25,
+    "model.memaug.temporal_keep_ratio": 0.25,
+    "model.memaug.temporal_forgetting": "uniform",
 }
 
 
@@ -93,7 +95,7 @@ class PublishedConfig:
             raise WeightsError(f"{self.file}: {key}={value!r} has to be a whole number")
         return value
 
-    def refuse(self, key: str, right: str) -> WeightsError:
+    def unsupported(self, key: str, right: str) -> WeightsError:
         """The error for a value that is not computed here."""
         written = f"{key}={self.values[key]!r}" if key in self.values else f"{key} is not there"
         return WeightsError(f"{self.file}: {written}: computed here is {right}")
@@ -151,16 +153,16 @@ def read_published_config(folder: Path) -> PublishedConfig:
             f" computed here is {known}"
         )
     published = PublishedConfig(file, values, kind)
-    for key, allowed in COMPUTED[kind].items():
+    for key, allowed in SUPPORTED[kind].items():
         if values.get(key) not in allowed:
-            raise published.refuse(
+            raise published.unsupported(
                 key, " or ".join("none" if each is None else repr(each) for each in allowed)
             )
     return published
 
 
-def language_settings(published: PublishedConfig) -> dict[str, Any]:
-    """Its language model, as `model.language` has it.
+def llm_settings(published: PublishedConfig) -> dict[str, Any]:
+    """Its language model, as `model.llm` has it.
 
     Raises:
         WeightsError: a size is missing, or positions are not plain rotary ones.
@@ -170,7 +172,7 @@ def language_settings(published: PublishedConfig) -> dict[str, Any]:
     if rope is not None and (
         not isinstance(rope, dict) or rope.get("rope_type", "default") != "default"
     ):
-        raise published.refuse("rope_parameters", "rope_type='default'")
+        raise published.unsupported("rope_parameters", "rope_type='default'")
     with_theta = (
         published if rope is None else PublishedConfig(published.file, rope, published.kind)
     )
@@ -178,16 +180,16 @@ def language_settings(published: PublishedConfig) -> dict[str, Any]:
         "tie_word_embeddings", False
     )  # Qwen2's default, which its files may leave out
     if not isinstance(tied, bool):
-        raise published.refuse("tie_word_embeddings", "true or false")
+        raise published.unsupported("tie_word_embeddings", "true or false")
     return {
         **sizes,
-        "norm_epsilon": float(published.number("rms_norm_eps")),
+        "rms_norm_eps": float(published.number("rms_norm_eps")),
         "rope_theta": float(with_theta.number("rope_theta")),
-        "tie_embeddings": tied,
+        "tie_word_embeddings": tied,
     }
 
 
-def settings_of(published: PublishedConfig, names_tower: bool) -> dict[str, Any]:
+def settings_from_hf(published: PublishedConfig, names_tower: bool) -> dict[str, Any]:
     """The settings of a published Hour-LLaVA, nested as the schema is.
 
     Args:
@@ -201,31 +203,33 @@ def settings_of(published: PublishedConfig, names_tower: bool) -> dict[str, Any]
         PurePosixPath(str(tower)).name
     )
     if known is None and not names_tower:
-        raise published.refuse(
+        raise published.unsupported(
             "mm_vision_tower",
-            f"{' or '.join(TOWERS)}; for another SigLIP give model.vision.name= and video.size_pixels=",
+            f"{' or '.join(TOWERS)}; for another SigLIP give model.vision.name= and video.image_size=",
         )
     name, size_pixels = known or ("", 0)
     aspect_ratio = re.fullmatch(
         r"anyres_max_(\d+)", str(published.values.get("image_aspect_ratio"))
     )
     if aspect_ratio is None:
-        raise published.refuse("image_aspect_ratio", "'anyres_max_N', such as 'anyres_max_9'")
+        raise published.unsupported("image_aspect_ratio", "'anyres_max_N', such as 'anyres_max_9'")
     forgetting, longest = published.values["spatial_sampling_type"], "tokenizer_model_max_length"
     return {
         "text": {
-            "max_tokens": published.integer(longest) if longest in published.values else UNCUT
+            "max_tokens": published.integer(longest)
+            if longest in published.values
+            else UNLIMITED_TOKENS
         },
         "image": {"max_tiles": int(aspect_ratio[1]), "max_grid": _max_grid(published, size_pixels)},
-        **({"video": {"size_pixels": size_pixels}} if known else {}),
+        **({"video": {"image_size": size_pixels}} if known else {}),
         "model": {
             **({"vision": {"name": name}} if known else {}),
-            "memory": {
+            "memaug": {
                 "num_layers": published.integer("memaug_depth"),
                 "spatial_forgetting": forgetting,
-                "answer_spatial_forgetting": forgetting,  # the published code does not tell answering from training
+                "eval_spatial_forgetting": forgetting,  # the published code does not tell answering from training
             },
-            "language": language_settings(published),
+            "llm": llm_settings(published),
         },
     }
 
@@ -242,7 +246,7 @@ def _max_grid(published: PublishedConfig, size_pixels: int) -> int:
     is_whole = sorted(pairs) == [(width, height) for width in multiples for height in multiples]
     if not sides or not is_whole or (size_pixels and sides[0] != size_pixels):
         tiles = f"tiles of {size_pixels or 'some'} pixels"
-        raise published.refuse(
+        raise published.unsupported(
             key, f"every grid of {tiles} from 1 x 1 to N x N, or '(1x1),...,(NxN)'"
         )
     return len(sides)
@@ -252,7 +256,7 @@ def _integers(value: Any) -> tuple[int, ...]:
     return tuple(each for each in value if type(each) is int) if isinstance(value, list) else ()
 
 
-def published_values(config: Config, num_rows: int, vision_dim: int, dtype: str) -> dict[str, Any]:
+def hf_config_values(config: Config, num_rows: int, vision_dim: int, dtype: str) -> dict[str, Any]:
     """The config.json of an Hour-LLaVA of these settings.
 
     Args:
@@ -264,13 +268,13 @@ def published_values(config: Config, num_rows: int, vision_dim: int, dtype: str)
         ConfigError: it forgets in a way that the published code does not have.
     """
     language, forgetting, side = (
-        config.model.language,
-        config.model.memory.spatial_forgetting,
-        config.video.size_pixels,
+        config.model.llm,
+        config.model.memaug.spatial_forgetting,
+        config.video.image_size,
     )
-    if forgetting not in COMPUTED["Hour-LLaVA"]["spatial_sampling_type"]:
+    if forgetting not in SUPPORTED["Hour-LLaVA"]["spatial_sampling_type"]:
         raise ConfigError(
-            f"model.memory.spatial_forgetting={forgetting}: the published code has uniform and random"
+            f"model.memaug.spatial_forgetting={forgetting}: the published code has uniform and random"
         )
     tower = {name: published for published, (name, _) in TOWERS.items()}.get(
         config.model.vision.name, config.model.vision.name
@@ -281,16 +285,16 @@ def published_values(config: Config, num_rows: int, vision_dim: int, dtype: str)
         "model_type": "hour_llava_qwen",
         **{theirs: getattr(language, ours) for theirs, ours in SIZES.items()},
         "vocab_size": num_rows,
-        "rms_norm_eps": language.norm_epsilon,
+        "rms_norm_eps": language.rms_norm_eps,
         "rope_theta": language.rope_theta,
         "rope_scaling": None,
-        "tie_word_embeddings": language.tie_embeddings,
+        "tie_word_embeddings": language.tie_word_embeddings,
         "hidden_act": "silu",
         "use_sliding_window": False,
         "max_position_embeddings": config.text.max_tokens,
         "tokenizer_model_max_length": config.text.max_tokens,
         "tokenizer_padding_side": "right",
-        "memaug_depth": config.model.memory.num_layers,
+        "memaug_depth": config.model.memaug.num_layers,
         "spatial_sampling_type": forgetting,
         "mm_resampler_type": "memaug",
         "mm_projector_type": "mlp2x_gelu",
@@ -308,10 +312,10 @@ def published_values(config: Config, num_rows: int, vision_dim: int, dtype: str)
     }
 
 
-def computed_otherwise(config: Config) -> list[str]:
+def differences_from_published(config: Config) -> list[str]:
     """The settings for which the published code computes something else, each with what it does."""
-    memory = config.model.memory
-    fixed = FIXED | {"model.memory.answer_spatial_forgetting": memory.spatial_forgetting}
+    memory = config.model.memaug
+    fixed = HARD_CODED | {"model.memaug.eval_spatial_forgetting": memory.spatial_forgetting}
     values = {name: attrgetter(name)(config) for name in fixed}
     return [
         f"{name}={values[name]}, there {right}"

@@ -22,15 +22,15 @@ from lit_hour.weights.name_map import (
     PUBLISHED_OUTPUT_LAYER,
     PUBLISHED_TOWER,
     TOWER,
-    as_ours,
+    from_hf,
+    hf_meta_tensors,
     is_unused,
-    outline_published,
 )
 from lit_hour.weights.reader import (
     SAFE,
     StoredWeights,
-    check_fit,
-    check_floating,
+    check_floating_point,
+    check_state_dict,
     open_weights,
     shapes_of,
 )
@@ -38,32 +38,34 @@ from lit_hour.weights.reader import (
 LANGUAGE = "language."
 PATCHES = "embeddings.patch_embedding.weight"  # of a Hugging Face SigLIP, behind whatever prefix its weights have
 
-Outlines = Mapping[str, Tensor]
+MetaTensors = Mapping[str, Tensor]
 
 
 @dataclass(frozen=True)
-class Opened:
+class PretrainedWeights:
     """Weights of ours, ready to be read, and the names of those beside them that have no place here."""
 
     weights: StoredWeights
     unused: tuple[str, ...] = ()
 
 
-def outline_model(config: Config, num_tokens: int) -> dict[str, Tensor]:
+def meta_state_dict(config: Config, num_tokens: int) -> dict[str, Tensor]:
     """What the weights of a model look like, by name; it is built without any data."""
     with torch.device("meta"):
         return dict(HourLLaVA(config, num_tokens).state_dict())
 
 
-def without_tied(outlines: Outlines, config: Config) -> dict[str, Tensor]:
+def drop_tied_output(outlines: MetaTensors, config: Config) -> dict[str, Tensor]:
     """Without the output layer where it shares the embedding's weights: published files do not have it then."""
-    tied = config.model.language.tie_embeddings
+    tied = config.model.llm.tie_word_embeddings
     return {
         name: outline for name, outline in outlines.items() if not (tied and name == OUTPUT_LAYER)
     }
 
 
-def open_published(published: PublishedConfig, config: Config, outlines: Outlines) -> Opened:
+def open_published(
+    published: PublishedConfig, config: Config, outlines: MetaTensors
+) -> PretrainedWeights:
     """Weights of a published model, with the vision tower of `model.vision.weights` where they have none.
 
     Args:
@@ -75,16 +77,16 @@ def open_published(published: PublishedConfig, config: Config, outlines: Outline
     """
     folder = published.file.parent
     stored = open_weights(folder)
-    wanted = without_tied(outlines, config)
-    has_tower = any(name.startswith(PUBLISHED_TOWER) for name in stored.outlines)
-    has_memory = any(name.startswith(PUBLISHED_MEMORY) for name in stored.outlines)
+    wanted = drop_tied_output(outlines, config)
+    has_tower = any(name.startswith(PUBLISHED_TOWER) for name in stored.meta_tensors)
+    has_memory = any(name.startswith(PUBLISHED_MEMORY) for name in stored.meta_tensors)
     num_layers = num_tower_layers(outlines)
 
     def has_no_place(name: str) -> bool:
         if name.startswith(PUBLISHED_TOWER):
             return is_unused(name.removeprefix(PUBLISHED_TOWER), num_layers)
         return name.endswith(".rotary_emb.inv_freq") or (
-            name == PUBLISHED_OUTPUT_LAYER and config.model.language.tie_embeddings
+            name == PUBLISHED_OUTPUT_LAYER and config.model.llm.tie_word_embeddings
         )
 
     if published.kind == "a plain language model":
@@ -108,10 +110,10 @@ def open_published(published: PublishedConfig, config: Config, outlines: Outline
         _open_part(stored, rest, config, has_no_place),
         open_tower(config.model.vision, outlines),
     )
-    return Opened(opened.weights | tower.weights, opened.unused + tower.unused)
+    return PretrainedWeights(opened.weights | tower.weights, opened.unused + tower.unused)
 
 
-def open_tower(settings: VisionConfig, outlines: Outlines) -> Opened:
+def open_tower(settings: VisionConfig, outlines: MetaTensors) -> PretrainedWeights:
     """The vision tower that `model.vision.weights` names: of a Hugging Face SigLIP, or of open_clip's.
 
     Raises:
@@ -124,14 +126,14 @@ def open_tower(settings: VisionConfig, outlines: Outlines) -> Opened:
     )
     prefixes = [
         name.removesuffix(PATCHES)
-        for name in (stored.outlines if stored else ())
+        for name in (stored.meta_tensors if stored else ())
         if name.endswith(PATCHES)
     ]
     if stored is None or not (prefixes or path.is_dir()):
         encoder = VisionEncoder(settings)
         encoder.load_pretrained(settings.weights)
         state = {f"vision.{name}": weight for name, weight in encoder.state_dict().items()}
-        return Opened(
+        return PretrainedWeights(
             StoredWeights(
                 path, {name: weight.to("meta") for name, weight in state.items()}, state.__getitem__
             )
@@ -144,19 +146,19 @@ def open_tower(settings: VisionConfig, outlines: Outlines) -> Opened:
     wanted = {name: outline for name, outline in outlines.items() if name.startswith(TOWER)}
     expected = {
         prefix + name.removeprefix(PUBLISHED_TOWER): shape
-        for name, shape in shapes_of(outline_published(wanted)).items()
+        for name, shape in shapes_of(hf_meta_tensors(wanted)).items()
     }
     num_layers = num_tower_layers(outlines)
     unused = [
         name
-        for name in stored.outlines
+        for name in stored.meta_tensors
         if not name.startswith(prefix) or is_unused(name.removeprefix(prefix), num_layers)
     ]
-    used = stored.only(stored.outlines.keys() - unused)
-    check_floating(used)
-    check_fit(expected, used.shapes, f"model.vision.weights={path}")
-    return Opened(
-        as_ours(used.renamed(lambda name: PUBLISHED_TOWER + name.removeprefix(prefix)), wanted, 0),
+    used = stored.subset(stored.meta_tensors.keys() - unused)
+    check_floating_point(used)
+    check_state_dict(expected, used.shapes, f"model.vision.weights={path}")
+    return PretrainedWeights(
+        from_hf(used.renamed(lambda name: PUBLISHED_TOWER + name.removeprefix(prefix)), wanted, 0),
         tuple(unused),
     )
 
@@ -170,10 +172,10 @@ def num_tower_layers(names: Collection[str]) -> int:
 
 
 def _open_part(
-    stored: StoredWeights, wanted: Outlines, config: Config, has_no_place: Callable[[str], bool]
-) -> Opened:
-    unused = tuple(filter(has_no_place, stored.outlines))
-    used = stored.only(stored.outlines.keys() - unused)
-    check_floating(used)
-    check_fit(shapes_of(outline_published(wanted)), used.shapes, str(stored.path))
-    return Opened(as_ours(used, wanted, config.model.language.hidden_size), unused)
+    stored: StoredWeights, wanted: MetaTensors, config: Config, has_no_place: Callable[[str], bool]
+) -> PretrainedWeights:
+    unused = tuple(filter(has_no_place, stored.meta_tensors))
+    used = stored.subset(stored.meta_tensors.keys() - unused)
+    check_floating_point(used)
+    check_state_dict(shapes_of(hf_meta_tensors(wanted)), used.shapes, str(stored.path))
+    return PretrainedWeights(from_hf(used, wanted, config.model.llm.hidden_size), unused)

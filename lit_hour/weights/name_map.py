@@ -57,7 +57,7 @@ PREFIXES = {
     "language.network.model.": "model.",
     "language.network.lm_head.": "lm_head.",
 }
-IN_BLOCK = {  # published -> ours; several of ours lie there one under the other
+MEMAUG_BLOCK = {  # published -> ours; several of ours lie there one under the other
     "self_attn.Wqkv": ("self_attention.query", "self_attention.key", "self_attention.value"),
     "self_attn.Wo": ("self_attention.output",),
     "cross_attn.Wq": ("cross_attention.query",),
@@ -69,43 +69,43 @@ IN_BLOCK = {  # published -> ours; several of ours lie there one under the other
     "norm2": ("cross_attention_norm",),
     "norm3": ("feed_forward_norm",),
 }
-PUBLISHED_OF = {ours: published for published, several in IN_BLOCK.items() for ours in several}
-BLOCK_WEIGHT = re.compile(r"memory\.blocks\.(\d+)\.(.+)\.(weight|bias)")
+PUBLISHED_OF = {ours: published for published, several in MEMAUG_BLOCK.items() for ours in several}
+MEMAUG_WEIGHT = re.compile(r"memory\.blocks\.(\d+)\.(.+)\.(weight|bias)")
 
 
-def may_lack_of(config: Config) -> Callable[[str], bool]:
+def optional_weights(config: Config) -> Callable[[str], bool]:
     """Which weights of a model a file need not have: an output layer that shares the embedding's."""
-    return lambda name: config.model.language.tie_embeddings and name == OUTPUT_LAYER
+    return lambda name: config.model.llm.tie_word_embeddings and name == OUTPUT_LAYER
 
 
-class Counterparts(NamedTuple):
+class WeightGroup(NamedTuple):
     """The fewest weights of ours, and published ones, that hold the same numbers."""
 
     ours: tuple[str, ...]
     published: tuple[str, ...]
 
 
-def counterparts(name: str) -> Counterparts:
+def weight_group(name: str) -> WeightGroup:
     """Those that one weight of ours, by its name, belongs to.
 
     Raises:
         WeightsError: it is of a vision tower that is not built like SigLIP, for which nothing is published.
     """
     if name.startswith(TOWER):
-        return Counterparts(
+        return WeightGroup(
             (name,),
-            tuple(PUBLISHED_TOWER + each for each in siglip_names(name.removeprefix(TOWER))),
+            tuple(PUBLISHED_TOWER + each for each in siglip_names_of(name.removeprefix(TOWER))),
         )
-    if found := BLOCK_WEIGHT.fullmatch(name):
+    if found := MEMAUG_WEIGHT.fullmatch(name):
         number, part, kind = found.groups()
         published = PUBLISHED_OF[part]
-        ours = tuple(f"memory.blocks.{number}.{each}.{kind}" for each in IN_BLOCK[published])
-        return Counterparts(ours, (f"{PUBLISHED_MEMORY}layers.{number}.{published}.{kind}",))
+        ours = tuple(f"memory.blocks.{number}.{each}.{kind}" for each in MEMAUG_BLOCK[published])
+        return WeightGroup(ours, (f"{PUBLISHED_MEMORY}layers.{number}.{published}.{kind}",))
     prefix = next(prefix for prefix in PREFIXES if name.startswith(prefix))
-    return Counterparts((name,), (PREFIXES[prefix] + name.removeprefix(prefix),))
+    return WeightGroup((name,), (PREFIXES[prefix] + name.removeprefix(prefix),))
 
 
-def to_ours(pair: Counterparts, published: Sequence[Tensor], dim: int) -> dict[str, Tensor]:
+def convert_from_hf(pair: WeightGroup, published: Sequence[Tensor], dim: int) -> dict[str, Tensor]:
     """Our weights from their published counterparts; the language model is `dim` wide, and queries have as many rows.
 
     Raises:
@@ -122,7 +122,7 @@ def to_ours(pair: Counterparts, published: Sequence[Tensor], dim: int) -> dict[s
     return dict(zip(pair.ours, rows, strict=True))
 
 
-def to_published(pair: Counterparts, ours: Sequence[Tensor]) -> dict[str, Tensor]:
+def convert_to_hf(pair: WeightGroup, ours: Sequence[Tensor]) -> dict[str, Tensor]:
     """The published counterparts of our weights."""
     if pair.ours[0].startswith(TOWER):
         converted = from_tower(pair.ours[0].removeprefix(TOWER), ours[0])
@@ -130,49 +130,51 @@ def to_published(pair: Counterparts, ours: Sequence[Tensor]) -> dict[str, Tensor
     return {pair.published[0]: torch.cat(list(ours)) if len(ours) > 1 else ours[0]}
 
 
-def outline_published(outlines: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def hf_meta_tensors(outlines: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """What the published counterparts of our weights look like; all of the tensors are on the device "meta"."""
     return {
         name: tensor
-        for pair in _pairs(outlines)
-        for name, tensor in to_published(pair, [outlines[each] for each in pair.ours]).items()
+        for pair in _weight_groups(outlines)
+        for name, tensor in convert_to_hf(pair, [outlines[each] for each in pair.ours]).items()
     }
 
 
-def as_ours(stored: StoredWeights, names: Iterable[str], dim: int) -> StoredWeights:
+def from_hf(stored: StoredWeights, names: Iterable[str], dim: int) -> StoredWeights:
     """Published weights that fit, as those of ours with these names."""
 
     def convert(name: str, tensors: Mapping[str, Tensor] | None = None) -> Tensor:
-        pair = counterparts(name)
+        pair = weight_group(name)
         published = [
             stored.read(each) if tensors is None else tensors[each] for each in pair.published
         ]
-        return to_ours(pair, published, dim)[name]
+        return convert_from_hf(pair, published, dim)[name]
 
     return StoredWeights(
-        stored.path, {name: convert(name, stored.outlines) for name in names}, convert
+        stored.path, {name: convert(name, stored.meta_tensors) for name in names}, convert
     )
 
 
-def as_published(stored: StoredWeights) -> StoredWeights:
+def to_hf(stored: StoredWeights) -> StoredWeights:
     """Our weights as the published ones."""
-    pair_of = {name: pair for pair in _pairs(stored.outlines) for name in pair.published}
+    pair_of = {
+        name: pair for pair in _weight_groups(stored.meta_tensors) for name in pair.published
+    }
 
     def convert(name: str) -> Tensor:
         pair = pair_of[name]
-        return to_published(pair, [stored.read(each) for each in pair.ours])[name]
+        return convert_to_hf(pair, [stored.read(each) for each in pair.ours])[name]
 
-    return StoredWeights(stored.path, outline_published(stored.outlines), convert)
+    return StoredWeights(stored.path, hf_meta_tensors(stored.meta_tensors), convert)
 
 
-def _pairs(names: Iterable[str]) -> list[Counterparts]:
+def _weight_groups(names: Iterable[str]) -> list[WeightGroup]:
     """The counterparts of all these weights, each once."""
-    return list(dict.fromkeys(map(counterparts, names)))
+    return list(dict.fromkeys(map(weight_group, names)))
 
 
-POSITIONS = "trunk.pos_embed"
-PATCHES = "trunk.patch_embed.proj"
-IN_BLOCK_SIGLIP = {
+POSITION_EMBEDDING = "trunk.pos_embed"
+PATCH_EMBEDDING = "trunk.patch_embed.proj"
+SIGLIP_BLOCK = {
     "norm1": ("layer_norm1",),
     "norm2": ("layer_norm2",),
     "attn.qkv": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
@@ -180,8 +182,8 @@ IN_BLOCK_SIGLIP = {
     "mlp.fc1": ("mlp.fc1",),
     "mlp.fc2": ("mlp.fc2",),
 }
-BLOCK_WEIGHT_SIGLIP = re.compile(r"trunk\.blocks\.(\d+)\.(.+)\.(weight|bias)")
-LAYER_WEIGHT = re.compile(r"encoder\.layers\.(\d+)\.(.+)\.(weight|bias)")
+TOWER_WEIGHT = re.compile(r"trunk\.blocks\.(\d+)\.(.+)\.(weight|bias)")
+SIGLIP_WEIGHT = re.compile(r"encoder\.layers\.(\d+)\.(.+)\.(weight|bias)")
 UNUSED = (
     "post_layernorm.",
     "head.",
@@ -189,44 +191,42 @@ UNUSED = (
 )  # behind every layer, or no weight at all
 
 
-def siglip_names(tower_name: str) -> tuple[str, ...]:
+def siglip_names_of(tower_name: str) -> tuple[str, ...]:
     """Hugging Face's names, after `vision_model.`, of what one weight of the tower is made of.
 
     Raises:
         WeightsError: the tower is not built like SigLIP, which has no such weight.
     """
-    if tower_name == POSITIONS:
+    if tower_name == POSITION_EMBEDDING:
         return ("embeddings.position_embedding.weight",)
-    if tower_name in (f"{PATCHES}.weight", f"{PATCHES}.bias"):
-        return (tower_name.replace(PATCHES, "embeddings.patch_embedding"),)
-    found = BLOCK_WEIGHT_SIGLIP.fullmatch(tower_name)
-    if found is None or found[2] not in IN_BLOCK_SIGLIP:
+    if tower_name in (f"{PATCH_EMBEDDING}.weight", f"{PATCH_EMBEDDING}.bias"):
+        return (tower_name.replace(PATCH_EMBEDDING, "embeddings.patch_embedding"),)
+    found = TOWER_WEIGHT.fullmatch(tower_name)
+    if found is None or found[2] not in SIGLIP_BLOCK:
         raise WeightsError(
             f"the vision tower has {tower_name}, and SigLIP has not: model.vision.name has to name a SigLIP"
         )
-    return tuple(
-        f"encoder.layers.{found[1]}.{part}.{found[3]}" for part in IN_BLOCK_SIGLIP[found[2]]
-    )
+    return tuple(f"encoder.layers.{found[1]}.{part}.{found[3]}" for part in SIGLIP_BLOCK[found[2]])
 
 
 def is_unused(siglip_name: str, num_layers: int) -> bool:
     """Whether a weight of Hugging Face's SigLIP has no place in a tower of so many layers, which ends where it is read."""
-    found = LAYER_WEIGHT.fullmatch(siglip_name)
+    found = SIGLIP_WEIGHT.fullmatch(siglip_name)
     return siglip_name.startswith(UNUSED) or (found is not None and int(found[1]) >= num_layers)
 
 
 def to_tower(tower_name: str, weights: Sequence[Tensor]) -> Tensor:
-    """One weight of the tower, from those that `siglip_names` lists for it.
+    """One weight of the tower, from those that `siglip_names_of` lists for it.
 
     Raises:
         WeightsError: they do not have the same shape, and so cannot be joined.
     """
-    if tower_name == POSITIONS:
+    if tower_name == POSITION_EMBEDDING:
         return weights[0].unsqueeze(0)  # (1, tokens, dim)
     if len({weight.shape for weight in weights}) > 1:
         shapes = ", ".join(
             f"{name} {tuple(weight.shape)}"
-            for name, weight in zip(siglip_names(tower_name), weights, strict=True)
+            for name, weight in zip(siglip_names_of(tower_name), weights, strict=True)
         )
         raise WeightsError(
             f"queries, keys and values of one layer have to have the same shape: {shapes}"
@@ -238,8 +238,8 @@ def to_tower(tower_name: str, weights: Sequence[Tensor]) -> Tensor:
 
 def from_tower(tower_name: str, weight: Tensor) -> dict[str, Tensor]:
     """Hugging Face's weights, by their names after `vision_model.`, that one weight of the tower is made of."""
-    names = siglip_names(tower_name)
-    if tower_name == POSITIONS:
+    names = siglip_names_of(tower_name)
+    if tower_name == POSITION_EMBEDDING:
         return {names[0]: weight.squeeze(0)}  # (tokens, dim)
     return dict(zip(names, weight.chunk(len(names)), strict=True))  # (dim, dim) or (dim,)
 
@@ -255,12 +255,14 @@ def plain_name(name: str) -> str | None:
 
 def merge_adapters(stored: StoredWeights, settings: LoraConfig) -> StoredWeights:
     """The weights of a model with adapters as those of one without, each merged in float32 when it is read."""
-    stored_as = {plain: name for name in stored.outlines if (plain := plain_name(name)) is not None}
+    stored_as = {
+        plain: name for name in stored.meta_tensors if (plain := plain_name(name)) is not None
+    }
 
     def read(name: str) -> Tensor:
         weight = stored.read(stored_as[name])  # (outputs, inputs)
         layer = name.removesuffix(".weight")
-        if layer + DOWN not in stored.outlines:
+        if layer + DOWN not in stored.meta_tensors:
             return weight
         down, up = (
             stored.read(layer + DOWN).float(),
@@ -271,5 +273,5 @@ def merge_adapters(stored: StoredWeights, settings: LoraConfig) -> StoredWeights
         )  # (outputs, inputs)
 
     return StoredWeights(
-        stored.path, {plain: stored.outlines[name] for plain, name in stored_as.items()}, read
+        stored.path, {plain: stored.meta_tensors[name] for plain, name in stored_as.items()}, read
     )

@@ -22,9 +22,9 @@ from torch._weights_only_unpickler import UnpicklingError
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from lit_hour.errors import WeightsError
-from lit_hour.weights.dcp_reader import META, is_sharded, open_pieces, outline_of
+from lit_hour.weights.dcp_reader import META, is_sharded, meta_tensor, open_sharded
 
-WHOLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+SINGLE_FILE, INDEX_FILE = "model.safetensors", "model.safetensors.index.json"
 SAFE, CHECKPOINT = ".safetensors", ".ckpt"
 PICKLED = (".bin", ".pt", ".pth")
 MODEL_PREFIX = "model."  # of the model's part in a Lightning checkpoint
@@ -43,43 +43,45 @@ class StoredWeights:
     """
 
     path: Path
-    outlines: Mapping[str, Tensor]
+    meta_tensors: Mapping[str, Tensor]
     read: Callable[[str], Tensor]
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """The shape of each."""
-        return shapes_of(self.outlines)
+        return shapes_of(self.meta_tensors)
 
     @property
     def num_bytes(self) -> int:
         """What all of them take."""
-        return sum(outline.nbytes for outline in self.outlines.values())
+        return sum(outline.nbytes for outline in self.meta_tensors.values())
 
     def tensors(self) -> Iterator[tuple[str, Tensor]]:
         """Each with its name, read when it is asked for."""
-        return ((name, self.read(name)) for name in self.outlines)
+        return ((name, self.read(name)) for name in self.meta_tensors)
 
-    def only(self, names: Collection[str]) -> StoredWeights:
+    def subset(self, names: Collection[str]) -> StoredWeights:
         """Some of them, in the order that they have here."""
         return replace(
             self,
-            outlines={name: outline for name, outline in self.outlines.items() if name in names},
+            outlines={
+                name: outline for name, outline in self.meta_tensors.items() if name in names
+            },
         )
 
     def renamed(self, rename: Callable[[str], str]) -> StoredWeights:
         """All of them under other names."""
-        name_of = {rename(name): name for name in self.outlines}
-        outlines = {new: self.outlines[name] for new, name in name_of.items()}
+        name_of = {rename(name): name for name in self.meta_tensors}
+        outlines = {new: self.meta_tensors[name] for new, name in name_of.items()}
         return StoredWeights(self.path, outlines, lambda new: self.read(name_of[new]))
 
     def __or__(self, others: StoredWeights) -> StoredWeights:
         """These and those, which win where both have a name."""
 
         def read(name: str) -> Tensor:
-            return others.read(name) if name in others.outlines else self.read(name)
+            return others.read(name) if name in others.meta_tensors else self.read(name)
 
-        return StoredWeights(self.path, {**self.outlines, **others.outlines}, read)
+        return StoredWeights(self.path, {**self.meta_tensors, **others.meta_tensors}, read)
 
 
 def shapes_of(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
@@ -124,13 +126,13 @@ def read_checkpoint(file: Path) -> dict[str, Any]:
         ) from error
 
 
-def check_floating(stored: StoredWeights) -> None:
+def check_floating_point(stored: StoredWeights) -> None:
     """Refuse weights that are no numbers with a fraction: those of a quantised model mean nothing without their scales.
 
     Raises:
         WeightsError: it names the first.
     """
-    for name, outline in stored.outlines.items():
+    for name, outline in stored.meta_tensors.items():
         if not outline.is_floating_point():
             kind = str(outline.dtype).removeprefix("torch.")
             raise WeightsError(
@@ -138,11 +140,11 @@ def check_floating(stored: StoredWeights) -> None:
             )
 
 
-def check_fit(
+def check_state_dict(
     expected: Shapes,
     found: Shapes,
     origin: str,
-    may_lack: Callable[[str], bool] = lambda name: False,
+    optional: Callable[[str], bool] = lambda name: False,
 ) -> None:
     """Refuse weights that are not those that a model has.
 
@@ -154,7 +156,7 @@ def check_fit(
     Raises:
         WeightsError: it names every weight that is missing, left over or of another shape, a line for those of all layers.
     """
-    missing = [name for name in expected if name not in found and not may_lack(name)]
+    missing = [name for name in expected if name not in found and not optional(name)]
     left_over = [name for name in found if name not in expected]
     shapes = {
         name: f" is {found[name]} and has to be {shape}"
@@ -162,15 +164,15 @@ def check_fit(
         if found.get(name, shape) != shape
     }
     complaints = [
-        *(f"missing: {each}" for each in _in_ranges(dict.fromkeys(missing, ""))),
-        *(f"left over: {each}" for each in _in_ranges(dict.fromkeys(left_over, ""))),
-        *(f"of another shape: {each}" for each in _in_ranges(shapes)),
+        *(f"missing: {each}" for each in _group_layers(dict.fromkeys(missing, ""))),
+        *(f"left over: {each}" for each in _group_layers(dict.fromkeys(left_over, ""))),
+        *(f"of another shape: {each}" for each in _group_layers(shapes)),
     ]
     if complaints:
         raise WeightsError("\n  ".join([f"{origin} does not fit the model", *complaints]))
 
 
-def _in_ranges(remarks: Mapping[str, str]) -> Iterator[str]:
+def _group_layers(remarks: Mapping[str, str]) -> Iterator[str]:
     """Names with their remarks, those of equal layers in one: `layers.{0-25}.norm.weight` for twenty-six."""
     numbers_of: dict[tuple[str, str, str], list[int]] = {}
     for name, remark in remarks.items():
@@ -202,23 +204,23 @@ def load_into(module: nn.Module, tensors: Iterable[tuple[str, Tensor]]) -> None:
     state = module.state_dict()
     with torch.no_grad():
         for name, tensor in tensors:
-            put(tensor, state[name])
+            copy_into(tensor, state[name])
 
 
-def put(tensor: Tensor, place: Tensor) -> None:
+def copy_into(tensor: Tensor, param: Tensor) -> None:
     """Copy a tensor into its place; into a sharded one this rank's part of it."""
-    if isinstance(place, DTensor):
+    if isinstance(param, DTensor):
         part = distribute_tensor(
-            tensor, place.device_mesh, place.placements, src_data_rank=None
+            tensor, param.device_mesh, param.placements, src_data_rank=None
         )  # nothing is sent
-        place.to_local().copy_(part.to_local())
+        param.to_local().copy_(part.to_local())
     else:
-        place.copy_(tensor)
+        param.copy_(tensor)
 
 
 def _open_checkpoint(file: Path) -> StoredWeights:
     if is_sharded(file):
-        outlines, read = open_pieces(file)
+        outlines, read = open_sharded(file)
     elif file.is_file():
         state = read_checkpoint(file).get("state_dict", {})
         outlines, read = (
@@ -228,8 +230,8 @@ def _open_checkpoint(file: Path) -> StoredWeights:
     else:
         raise WeightsError(f"no file {file}")
     stored = StoredWeights(file, outlines, read)
-    model = stored.only({name for name in outlines if name.startswith(MODEL_PREFIX)})
-    if not model.outlines:
+    model = stored.subset({name for name in outlines if name.startswith(MODEL_PREFIX)})
+    if not model.meta_tensors:
         raise WeightsError(
             f"{file} is no checkpoint of a run: its state_dict has no weight that starts with {MODEL_PREFIX}"
         )
@@ -241,19 +243,19 @@ def _open_files(path: Path, files: list[Path], file_of: dict[str, Path] | None) 
     outlines: dict[str, Tensor] = {}
     where: dict[str, Path] = {}
     for file in files:
-        for name, outline in _look_into(file).items():
+        for name, outline in _read_header(file).items():
             if file_of is not None and file_of.get(name) != file:
                 listed = (
                     f"lists it in {file_of[name].name}" if name in file_of else "does not list it"
                 )
                 raise WeightsError(
-                    f"{file} holds {name}, but {INDEX} beside it {listed}: these files do not belong together"
+                    f"{file} holds {name}, but {INDEX_FILE} beside it {listed}: these files do not belong together"
                 )
             outlines[name], where[name] = outline, file
     for name, file in (file_of or {}).items():
         if name not in where:
             raise WeightsError(
-                f"{file} lacks {name}, which {INDEX} beside it places there: fetch the file again"
+                f"{file} lacks {name}, which {INDEX_FILE} beside it places there: fetch the file again"
             )
 
     def read(name: str) -> Tensor:
@@ -265,7 +267,7 @@ def _open_files(path: Path, files: list[Path], file_of: dict[str, Path] | None) 
     return StoredWeights(path, outlines, read)
 
 
-def _look_into(file: Path) -> dict[str, Tensor]:
+def _read_header(file: Path) -> dict[str, Tensor]:
     """The outlines of a safetensors file, whose header has to account for every byte of it."""
     if not file.is_file():
         raise WeightsError(f"no file {file}")
@@ -273,7 +275,7 @@ def _look_into(file: Path) -> dict[str, Tensor]:
     try:
         with safe_open(file, "pt") as opened:
             for name in sorted(opened.keys()):
-                outlines[name] = outline_of(opened, name, file)
+                outlines[name] = meta_tensor(opened, name, file)
     except (OSError, SafetensorError) as error:
         raise WeightsError(
             f"{file} is cut off, damaged or no safetensors file ({error}): fetch it again"
@@ -283,32 +285,34 @@ def _look_into(file: Path) -> dict[str, Tensor]:
 
 def _files_in(folder: Path) -> tuple[list[Path], dict[str, Path] | None]:
     """The safetensors files of a folder, and which of them has which weight if an index says so."""
-    whole, index = folder / WHOLE, folder / INDEX
+    whole, index = folder / SINGLE_FILE, folder / INDEX_FILE
     if index.is_file():
         file_of = _read_index(index)
         if whole.is_file() and whole not in file_of.values():
             raise WeightsError(
-                f"{folder} holds {WHOLE} and {INDEX}, which does not list it: remove the one that is not meant"
+                f"{folder} holds {SINGLE_FILE} and {INDEX_FILE}, which does not list it: remove the one that is not meant"
             )
         return sorted(set(file_of.values())), file_of
     files = [whole] if whole.is_file() else sorted(folder.glob(f"*{SAFE}"))
     if len(files) > 1:
         raise WeightsError(
-            f"{folder} holds {len(files)} {SAFE} files and no {INDEX} that says what belongs together"
+            f"{folder} holds {len(files)} {SAFE} files and no {INDEX_FILE} that says what belongs together"
         )
     if not files:
         pickled = sorted(file for file in folder.iterdir() if file.suffix in PICKLED)
         raise (
             _pickled(pickled[0])
             if pickled
-            else WeightsError(f"no {WHOLE} and no {INDEX} in {folder}")
+            else WeightsError(f"no {SINGLE_FILE} and no {INDEX_FILE} in {folder}")
         )
     return files, None
 
 
 def _read_index(index: Path) -> dict[str, Path]:
     try:
-        content = json.loads(index.read_text(encoding="utf-8"), object_pairs_hook=_refuse_repeated)
+        content = json.loads(
+            index.read_text(encoding="utf-8"), object_pairs_hook=_reject_duplicate_keys
+        )
     except (OSError, ValueError) as error:
         raise WeightsError(f"{index} is damaged: {error}") from error
     names = content.get("weight_map") if isinstance(content, dict) else None
@@ -331,7 +335,7 @@ def _read_index(index: Path) -> dict[str, Path]:
     return {name: index.parent / file for name, file in names.items()}
 
 
-def _refuse_repeated(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _reject_duplicate_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """A JSON object, of which Python itself would keep the last of two equal names."""
     repeated = [name for name, times in Counter(name for name, _ in pairs).items() if times > 1]
     if repeated:

@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from lit_hour.errors import WeightsError
-from lit_hour.weights.reader import INDEX, SAFE, WHOLE
+from lit_hour.weights.reader import INDEX_FILE, SAFE, SINGLE_FILE
 
 SHARD_BYTES = 2 * 2**30
 
@@ -37,7 +37,7 @@ def write_weights(
         save_file(shard, files[-1][0], metadata={"format": "pt"})
         shard.clear()
     if len(files) == 1:
-        files[0][0].rename(folder / WHOLE)
+        files[0][0].rename(folder / SINGLE_FILE)
         return
     file_of: dict[str, str] = {}
     for number, (file, names, _) in enumerate(files, start=1):
@@ -48,7 +48,7 @@ def write_weights(
         "metadata": {"total_size": sum(size for _, _, size in files)},
         "weight_map": dict(sorted(file_of.items())),
     }
-    (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+    (folder / INDEX_FILE).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
 
 
 @contextmanager
@@ -60,7 +60,7 @@ def complete_or_absent(folder: Path, num_bytes: int) -> Iterator[Path]:
     Raises:
         WeightsError: the folder is there and not empty, or there is no room for `num_bytes` or for what is written.
     """
-    refuse_filled(folder)
+    check_empty(folder)
     unfinished = folder.with_name(f"{folder.name}.unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
     free = shutil.disk_usage(
@@ -78,7 +78,7 @@ def complete_or_absent(folder: Path, num_bytes: int) -> Iterator[Path]:
         shutil.rmtree(unfinished, ignore_errors=True)
 
 
-def refuse_filled(folder: Path) -> None:
+def check_empty(folder: Path) -> None:
     """A folder to be written has to be new or empty.
 
     Raises:

@@ -21,7 +21,7 @@ from pathlib import Path
 from random import Random
 from tempfile import TemporaryDirectory
 
-from lit_hour.config.videomarathon import MarathonConfig, ServingConfig
+from lit_hour.config.videomarathon import ClientConfig, VideoMarathonConfig
 from lit_hour.synthetic.render import render_story
 from lit_hour.synthetic.story_generator import generate_story
 from lit_hour.videomarathon.annotate import annotate
@@ -118,11 +118,11 @@ def main(
         port = pipe.recv()
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
         serving = (
-            ServingConfig(requests_at_once=requests_at_once)
+            ClientConfig(max_concurrent_requests=requests_at_once)
             if requests_at_once
-            else ServingConfig()
+            else ClientConfig()
         )
-        settings = MarathonConfig(serving=serving)
+        settings = VideoMarathonConfig(client=serving)
         before, started = time.process_time(), time.monotonic()
         totals = annotate(
             videos, Path(folder, "out"), [f"http://127.0.0.1:{port}/v1"], "narrator", settings

@@ -15,8 +15,8 @@ from tests.data.durations import Published, evenness, steps_of
 
 DEFAULTS = DataConfig()
 LAYOUTS = (
-    (8, DEFAULTS.samples_per_step),
-    (64, DEFAULTS.samples_per_step),
+    (8, DEFAULTS.global_batch_size),
+    (64, DEFAULTS.global_batch_size),
     (1024, 1024),
     (8, 8),
     (64, 64),
@@ -28,7 +28,7 @@ def main(all_balance_steps: list[int]) -> None:
     """Measure every layout and print a line for each."""
     data = Published()
     print(
-        f"{len(data.seconds)} videos, {len(data.mixed)} samples; data.balance_steps=1 is random order"
+        f"{len(data.seconds)} videos, {len(data.mixed)} samples; data.length_balance_window=1 is random order"
     )
     print(
         "ranks  samples/step  balance_steps | tokens: step, micro-batch | duration: step, micro-batch | us/place  s/window"
@@ -53,4 +53,4 @@ def main(all_balance_steps: list[int]) -> None:
 
 
 if __name__ == "__main__":
-    main([int(word) for word in sys.argv[1:]] or [DEFAULTS.balance_steps])
+    main([int(word) for word in sys.argv[1:]] or [DEFAULTS.length_balance_window])

@@ -39,7 +39,9 @@ def main(gigabytes: float) -> None:
         published, trained = f"{folder}/published", f"{folder}/trained"
         num_bytes = write_large(Path(published), sizes, SMALL_SHARD_BYTES)
         num_shards = len(list(Path(published).glob("*.safetensors")))
-        largest = max(outline.nbytes for outline in open_weights(Path(published)).outlines.values())
+        largest = max(
+            outline.nbytes for outline in open_weights(Path(published)).meta_tensors.values()
+        )
         print(
             f"{num_bytes / 1e9:.2f} GB in {num_shards} shards; largest weight {largest / 1e6:.0f} MB"
         )

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from lit_hour.data.questions.file import read_questions
-from lit_hour.inference.attribution import find_evidence
-from lit_hour.inference.predictor import Answer, Memory, Session
+from lit_hour.inference.attribution import attribute_answer
+from lit_hour.inference.predictor import Answer, VideoMemory, VideoPredictor
 from lit_hour.model.attention_maps import per_frame, watch
 from lit_hour.text.answer_matching import is_correct
 from lit_hour.types import Conversation, Message, Question
@@ -30,9 +30,9 @@ def main(folder: Path, *runs: str) -> None:
     hits: dict[str, list[tuple[bool, bool]]] = defaultdict(list)
     chance = []
     for run in runs:
-        session = Session.open(Path(run))
+        session = VideoPredictor.from_run(Path(run))
         for memory, question in needles(folder, session):
-            *_, answer = session.ask(memory, question.question)
+            *_, answer = session.generate(memory, question.question)
             assert isinstance(answer, Answer)
             right = is_correct(question, answer.text)
             ((start, end),) = question.evidence
@@ -47,10 +47,10 @@ def main(folder: Path, *runs: str) -> None:
         )
 
 
-def needles(folder: Path, session: Session) -> Iterator[tuple[Memory, Question]]:
+def needles(folder: Path, session: VideoPredictor) -> Iterator[tuple[VideoMemory, Question]]:
     """Open-ended questions about one short moment, with the memory of the video."""
     for subject in read_questions(folder / "questions.json"):
-        memory = session.remember(folder / "videos" / subject.files[0])
+        memory = session.encode_video(folder / "videos" / subject.files[0])
         for question in subject.questions:
             spans = [end - start for start, end in question.evidence]
             if (
@@ -62,7 +62,7 @@ def needles(folder: Path, session: Session) -> Iterator[tuple[Memory, Question]]
 
 
 def witnesses(
-    session: Session, memory: Memory, question: Question, answer: str
+    session: VideoPredictor, memory: VideoMemory, question: Question, answer: str
 ) -> dict[str, float]:
     """The second at which each witness peaks."""
     asked = session.processor.ask(question.question)
@@ -72,7 +72,7 @@ def witnesses(
         attention(session, memory, nothing_asked),
     )  # (frames,)
     seconds = memory.repository.timestamps  # (frames,)
-    curve = find_evidence(session, memory, question.question, answer).curve
+    curve = attribute_answer(session, memory, question.question, answer).curve
     return {
         "attention": float(seconds[look.argmax()]),
         "attention, less that of an empty question": float(seconds[(look - idle_look).argmax()]),
@@ -84,10 +84,10 @@ def witnesses(
 
 
 @torch.inference_mode()
-def attention(session: Session, memory: Memory, conversation: Conversation) -> Tensor:
+def attention(session: VideoPredictor, memory: VideoMemory, conversation: Conversation) -> Tensor:
     """The share of MemAug's attention that each frame gets, the mean over its blocks: `(frames,)`."""
     with watch(session.model.memory) as looks:
-        session.prompt(memory, [conversation])
+        session.build_prompt(memory, [conversation])
     return per_frame(torch.stack(looks).mean(dim=0), memory.repository)  # (frames,)
 
 

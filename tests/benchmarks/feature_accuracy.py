@@ -19,7 +19,7 @@ from torch import Tensor
 from lit_hour.data.datasets import ValidationSubjects
 from lit_hour.data.features.format import Encoding, compress, safetensors_of
 from lit_hour.data.sources import open_sources
-from lit_hour.inference.predictor import Session
+from lit_hour.inference.predictor import VideoPredictor
 from lit_hour.types import Example, Features, Frames
 
 PRECISIONS = ("float32", "bf16", "int8")
@@ -48,9 +48,9 @@ def gigabytes_of_an_hour(precision: str) -> float:
     return 60 * sum(len(part) for part in safetensors_of(minute, encoding)) / 1e9
 
 
-def validation_examples(session: Session, most_videos: int) -> Iterator[Example]:
+def validation_examples(session: VideoPredictor, most_videos: int) -> Iterator[Example]:
     """Videos with their questions, as the run validates on them."""
-    shards = open_sources(session.config.data.validation_sources, session.config)
+    shards = open_sources(session.config.data.val_sources, session.config)
     videos = [
         (each, subject)
         for each in shards.values()
@@ -67,7 +67,7 @@ def validation_examples(session: Session, most_videos: int) -> Iterator[Example]
 @torch.inference_mode()
 def measure_run(run: Path, most_videos: int) -> None:
     """Errors and losses of a run."""
-    session = Session.open(run, device="cpu")
+    session = VideoPredictor.from_run(run, device="cpu")
     losses: dict[str, list[float]] = {precision: [] for precision in PRECISIONS}
     errors: dict[str, list[Tensor]] = {precision: [] for precision in PRECISIONS}
     for example in validation_examples(session, most_videos):

@@ -30,9 +30,9 @@ def main(seeds: list[int]) -> int:
         build_and_pack(toy.config("none"))
         words = [
             f"training.max_steps={NUM_STEPS}",
-            "training.validate_every_steps=10",
-            "training.checkpoint_every_steps=4",
-            "data.balance_steps=3",
+            "training.val_every_n_steps=10",
+            "training.save_every_n_steps=4",
+            "data.length_balance_window=3",
             f"data.sources.again.shards={folder}/world/train/shards",
             "data.sources.again.weight=0.5",
         ]

@@ -22,7 +22,7 @@ import train
 from lit_hour.config.load import load_config
 from lit_hour.config.schema import Config
 from lit_hour.data.questions.file import read_questions
-from lit_hour.inference.predictor import Session
+from lit_hour.inference.predictor import VideoPredictor
 from lit_hour.model.attention_maps import per_frame, watch
 from lit_hour.run_dir import RunDir
 from lit_hour.training.fit import fit
@@ -31,7 +31,7 @@ from tests import REPOSITORY
 CONF = REPOSITORY / "conf" / "world"
 ARMS = ("memory", "compression", "sampling", "nothing")
 SEEDS = (0, 1, 2)
-LOOK = ("world.difficulty=needles", "world.size_pixels=64", "world.frames_per_second=1")
+LOOK = ("synthetic.difficulty=needles", "synthetic.image_size=64", "synthetic.fps=1")
 TRAIN = (
     ("short", "10", "45s-90s", 5),
     ("long", "40", "3m-10m", 0),
@@ -108,7 +108,7 @@ def config_of(folder: Path, arm: str, seed: int, *more: str) -> Config:
         f"run.name={arm}-{seed}",
         f"run.seed={seed}",
         *(f"data.sources.{name}.shards={folder / name / 'features'}" for name, *_ in TRAIN),
-        f"training.start_from={folder / 'runs' / 'world_see'}",
+        f"training.init_from={folder / 'runs' / 'world_see'}",
     ]
     return load_config(CONF / f"{arm}.yaml", [*words, *more])
 
@@ -120,7 +120,7 @@ def run_arm(folder: Path, arm: str, seed: int) -> dict[str, dict[str, float]]:
     if not results.exists():
         scores = {}
         for name, *_ in UNSEEN:  # it is trained before the first one
-            unseen = f"data.validation_sources.unseen.shards={folder / name / 'features'}"
+            unseen = f"data.val_sources.unseen.shards={folder / name / 'features'}"
             scores[name] = fit(config_of(folder, arm, seed, unseen)).scores
         results.write_text(json.dumps(scores, indent=1))
     found: dict[str, dict[str, float]] = json.loads(results.read_text())
@@ -148,16 +148,16 @@ def print_table(scores: dict[str, list[dict[str, dict[str, float]]]]) -> None:
 
 def measure_look(folder: Path) -> None:
     """The share of MemAug's attention that is at the evidence of a question, over the videos of ten minutes."""
-    session = Session.open(folder / "runs" / f"memory-{SEEDS[0]}", device="cpu")
+    session = VideoPredictor.from_run(folder / "runs" / f"memory-{SEEDS[0]}", device="cpu")
     at_evidence, of_video = [], []
     for subject in read_questions(folder / "10_minutes" / "questions.json"):
-        memory = session.remember(folder / "10_minutes" / "videos" / subject.files[0])
+        memory = session.encode_video(folder / "10_minutes" / "videos" / subject.files[0])
         seconds = memory.repository.timestamps  # (frames,)
         for question in subject.questions:
             if question.task != "scene/scene_recognition" or question.options:
                 continue
             with watch(session.model.memory) as looks:
-                list(session.ask(memory, question.question))
+                list(session.generate(memory, question.question))
             ((start, end),) = question.evidence
             is_inside = (seconds >= start) & (seconds < end)  # (frames,)
             at_evidence.append(float(per_frame(looks[0], memory.repository)[is_inside].sum()))
@@ -172,11 +172,9 @@ def draw_haystack(folder: Path) -> None:
     sources = []
     for videos in HAYSTACK:
         make_features(folder, *videos, "--tasks", "scene_recognition")
-        sources.append(
-            f"data.validation_sources.{videos[0]}.shards={folder / videos[0] / 'features'}"
-        )
-    unseen = f"data.validation_sources.unseen.shards={folder / UNSEEN[0][0] / 'features'}"
-    config = config_of(folder, "memory", SEEDS[0], unseen, *sources, "training.pictures=1")
+        sources.append(f"data.val_sources.{videos[0]}.shards={folder / videos[0] / 'features'}")
+    unseen = f"data.val_sources.unseen.shards={folder / UNSEEN[0][0] / 'features'}"
+    config = config_of(folder, "memory", SEEDS[0], unseen, *sources, "training.num_val_images=1")
     fit(config)
     shutil.copy(RunDir.from_config(config.run).evidence, folder / "haystack.png")
 
@@ -185,9 +183,9 @@ def _places_of_see(folder: Path) -> list[str]:
     world = folder / "see"
     return [
         f"run.folder={folder / 'runs'}",
-        f"world.folder={world}",
+        f"synthetic.folder={world}",
         f"data.sources.world.shards={world}/train/shards",
-        f"data.validation_sources.world.shards={world}/validation/shards",
+        f"data.val_sources.world.shards={world}/validation/shards",
     ]
 
 

@@ -13,7 +13,7 @@ from random import Random
 
 import numpy as np
 
-from lit_hour.config.videomarathon import MarathonConfig
+from lit_hour.config.videomarathon import VideoMarathonConfig
 from lit_hour.videomarathon.aggregate import Share
 from lit_hour.videomarathon.teacher import REQUEST_KINDS
 from tests.benchmarks.month_plan import MEASURED_MINUTES, Plans, Work, tokens_of_frame
@@ -27,7 +27,7 @@ CLUSTERS = (
     (64, 1),
     (64, 8),
 )  # servers, and how many of them each process is told of
-PATIENT = 100  # marathon.serving.max_retries that outlast a server that is dead for an hour
+PATIENT = 100  # videomarathon.client.max_retries that outlast a server that is dead for an hour
 
 
 def draw_minutes(seed: int = 0) -> list[float]:
@@ -44,7 +44,7 @@ def draw_minutes(seed: int = 0) -> list[float]:
 
 def main(speed: Speed, height: int, width: int, most_videos: int) -> None:
     """Measure, count, simulate, and print it all."""
-    settings = MarathonConfig()
+    settings = VideoMarathonConfig()
     frame_tokens = tokens_of_frame(height, width)
     plans_of, minutes = Plans(settings, frame_tokens), draw_minutes()
     plans = [plans_of.of(each) for each in minutes]
@@ -74,19 +74,22 @@ def main(speed: Speed, height: int, width: int, most_videos: int) -> None:
         )
 
 
-def replace_serving(settings: MarathonConfig, num_servers: int) -> MarathonConfig:
+def replace_serving(settings: VideoMarathonConfig, num_servers: int) -> VideoMarathonConfig:
     """Settings of a process that is told of so many servers, and waits for them longer than one is dead."""
-    serving = settings.serving
-    requests, videos = serving.requests_at_once * num_servers, serving.videos_at_once * num_servers
-    reading = serving.videos_read_at_once * num_servers
+    serving = settings.client
+    requests, videos = (
+        serving.max_concurrent_requests * num_servers,
+        serving.max_concurrent_videos * num_servers,
+    )
+    reading = serving.max_concurrent_reads * num_servers
     serving = replace(
         serving,
-        requests_at_once=requests,
-        videos_at_once=videos,
-        videos_read_at_once=reading,
+        max_concurrent_requests=requests,
+        max_concurrent_videos=videos,
+        max_concurrent_reads=reading,
         max_retries=PATIENT,
     )
-    return replace(settings, serving=serving)
+    return replace(settings, client=serving)
 
 
 def report_forms(plans: list[dict[str, Work]]) -> None:
@@ -113,7 +116,7 @@ def report_cluster(
     plans: list[dict[str, Work]],
     num_servers: int,
     num_of_process: int,
-    settings: MarathonConfig,
+    settings: VideoMarathonConfig,
     speed: Speed,
     most_videos: int,
 ) -> None:

@@ -17,7 +17,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 from transformers.models.qwen2_vl.image_processing_qwen2_vl import smart_resize
 
-from lit_hour.config.videomarathon import MarathonConfig
+from lit_hour.config.videomarathon import VideoMarathonConfig
 from lit_hour.synthetic.render import render_story
 from lit_hour.synthetic.story_generator import generate_story
 from lit_hour.videomarathon.annotate import annotate
@@ -82,7 +82,7 @@ class Work:
 class Plans:
     """What is asked about videos of any duration."""
 
-    def __init__(self, settings: MarathonConfig, frame_tokens: int) -> None:
+    def __init__(self, settings: VideoMarathonConfig, frame_tokens: int) -> None:
         self.frame_tokens = frame_tokens
         narrator.PER_TASK = settings.questions_per_task
         measured = [measure(minutes, settings) for minutes in MEASURED_MINUTES]
@@ -117,7 +117,7 @@ class Plans:
         return (1 - share) * numbers[right - 1] + share * numbers[right]
 
 
-def measure(minutes: float, settings: MarathonConfig) -> tuple[list[list[int]], Sequence[int]]:
+def measure(minutes: float, settings: VideoMarathonConfig) -> tuple[list[list[int]], Sequence[int]]:
     """Annotate one made-up video: the counts of each form, and the bytes of the journal and of the annotation and page."""
     story = generate_story(int(minutes), 60 * minutes)
     counting = Counting(narrator.Narrator({"video.mp4": story}))

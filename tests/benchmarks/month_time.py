@@ -20,7 +20,7 @@ import httpx2 as httpx
 import openai
 from tqdm import tqdm
 
-from lit_hour.config.videomarathon import MarathonConfig
+from lit_hour.config.videomarathon import VideoMarathonConfig
 from lit_hour.videomarathon import llm_client as servers_module
 from lit_hour.videomarathon.annotate import AnnotationJob
 from lit_hour.videomarathon.llm_client import ClientPool, gather_all, task_group
@@ -124,7 +124,7 @@ class SimulatedRun(AnnotationJob):
 
 
 def hours_of(
-    plans: Sequence[dict[str, Work]], num_servers: int, settings: MarathonConfig, speed: Speed
+    plans: Sequence[dict[str, Work]], num_servers: int, settings: VideoMarathonConfig, speed: Speed
 ) -> tuple[float, float, dict[str, int]]:
     """Of one process with so many servers: hours until the end, requests in flight on average, failures by their kind."""
     names = [f"{number:05d}" for number in range(len(plans))]
@@ -133,7 +133,7 @@ def hours_of(
 
         async def work() -> tuple[float, float, dict[str, int]]:
             servers_module.time = SimpleNamespace(monotonic=clock.time)  # type: ignore[assignment]
-            servers = ClientPool(["http://simulated"] * num_servers, settings.serving)
+            servers = ClientPool(["http://simulated"] * num_servers, settings.client)
             dead = [DEAD_HOURS, *[(float("inf"), float("inf"))] * (num_servers - 1)]
             simulated = [SimulatedServer(speed, hours) for hours in dead]
             for server, stand_in in zip(servers._endpoints, simulated, strict=True):

@@ -23,8 +23,8 @@ from tempfile import TemporaryDirectory
 import torch
 
 from lit_hour.data.questions.file import read_questions
-from lit_hour.inference.predictor import Answer, Session
-from lit_hour.inference.video_memory import Memory
+from lit_hour.inference.predictor import Answer, VideoPredictor
+from lit_hour.inference.video_memory import VideoMemory
 from lit_hour.inference.video_memory_io import load_memory, save_memory
 from lit_hour.text.answer_matching import is_correct
 from lit_hour.text.chat_template import format_question
@@ -40,8 +40,8 @@ BYTES_PER_PAGE = 4096
 def main(run: Path, world: Path, clip: Path | None = None) -> None:
     """Measure and print."""
     torch.set_num_threads(1)
-    session = Session.open(
-        run, device="cpu", settings=[f"video.max_frames={3600 * LIVE_HOURS + 10_000}"]
+    session = VideoPredictor.from_run(
+        run, device="cpu", overrides=[f"video.max_frames={3600 * LIVE_HOURS + 10_000}"]
     )
     subjects = [
         (world / "videos" / subject.files[0], subject.questions)
@@ -56,10 +56,10 @@ def main(run: Path, world: Path, clip: Path | None = None) -> None:
         keep(session, subjects, Path(folder) / "memory")
 
 
-def ask_on(session: Session, video: Path, questions: tuple[Question, ...]) -> None:
+def ask_on(session: VideoPredictor, video: Path, questions: tuple[Question, ...]) -> None:
     """What many questions leave behind."""
-    asked = [format_question(question, session.config.text.choice_answer) for question in questions]
-    memory = session.remember(video)
+    asked = [format_question(question, session.config.text.mcq_format) for question in questions]
+    memory = session.encode_video(video)
     for place in range(NUM_QUESTIONS):
         say(session, memory, asked[place % len(asked)])
     print(
@@ -73,10 +73,10 @@ def ask_on(session: Session, video: Path, questions: tuple[Question, ...]) -> No
     )
 
 
-def go_on(session: Session) -> None:
+def go_on(session: VideoPredictor) -> None:
     """Pieces of a minute at the beginning of a live video and after hours."""
     memory, cost = (
-        session.remember_visual(noise(session, PIECE_FRAMES, 0), PIECE_FRAMES, "live"),
+        session.encode_visual(noise(session, PIECE_FRAMES, 0), PIECE_FRAMES, "live"),
         [],
     )
     for start in range(PIECE_FRAMES, 3600 * LIVE_HOURS + PIECE_FRAMES * NUM_PIECES, PIECE_FRAMES):
@@ -93,7 +93,9 @@ def go_on(session: Session) -> None:
     )
 
 
-def keep(session: Session, subjects: list[tuple[Path, tuple[Question, ...]]], file: Path) -> None:
+def keep(
+    session: VideoPredictor, subjects: list[tuple[Path, tuple[Question, ...]]], file: Path
+) -> None:
     """Size and answers of what comes back from disk."""
     sessions = {precision: with_precision(session, precision) for precision in PRECISIONS}
     said: dict[str, list[str]] = {precision: [] for precision in ("never saved", *PRECISIONS)}
@@ -103,13 +105,13 @@ def keep(session: Session, subjects: list[tuple[Path, tuple[Question, ...]]], fi
         0.0,
     )
     for video, asked in subjects:
-        memory = session.remember(video)
+        memory = session.encode_video(video)
         said["never saved"] += answers(session, memory, asked)
-        seconds += memory.num_frames / session.config.video.frames_per_second
+        seconds += memory.num_frames / session.config.video.fps
         for precision, other in sessions.items():
             save_memory(other, memory, file)
             num_bytes[precision] += file.stat().st_size - sum(
-                len(jpeg) for _, jpeg in memory.pictures
+                len(jpeg) for _, jpeg in memory.thumbnails
             )
             said[precision] += answers(other, load_memory(other, file), asked)
     print(
@@ -128,28 +130,32 @@ def keep(session: Session, subjects: list[tuple[Path, tuple[Question, ...]]], fi
         print(f"  {precision:12} {right:.1%} right, {same:.1%} of the answers as before  {size}")
 
 
-def with_precision(session: Session, precision: str) -> Session:
+def with_precision(session: VideoPredictor, precision: str) -> VideoPredictor:
     """The same session, which saves in another precision."""
     serving = replace(session.config.serving, memory_precision=precision)  # type: ignore[arg-type]
-    return Session(replace(session.config, serving=serving), session.model, session.processor)
+    return VideoPredictor(
+        replace(session.config, serving=serving), session.model, session.processor
+    )
 
 
-def answers(session: Session, memory: Memory, questions: tuple[Question, ...]) -> list[str]:
+def answers(
+    session: VideoPredictor, memory: VideoMemory, questions: tuple[Question, ...]
+) -> list[str]:
     """What is said to each question."""
     return [
-        say(session, memory, format_question(each, session.config.text.choice_answer))
+        say(session, memory, format_question(each, session.config.text.mcq_format))
         for each in questions
     ]
 
 
-def say(session: Session, memory: Memory, question: str) -> str:
+def say(session: VideoPredictor, memory: VideoMemory, question: str) -> str:
     """The answer to one question."""
-    *_, answer = session.ask(memory, question)
+    *_, answer = session.generate(memory, question)
     assert isinstance(answer, Answer)
     return answer.text
 
 
-def noise(session: Session, num_frames: int, start: int) -> Features:
+def noise(session: VideoPredictor, num_frames: int, start: int) -> Features:
     """Stored features that come at second `start`, one frame a second."""
     vision = session.model.vision
     tokens = torch.randn(

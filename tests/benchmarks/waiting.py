@@ -15,25 +15,25 @@ from tests import REPOSITORY
 
 SHORT = (
     "training.max_steps=40",
-    "training.validate_every_steps=40",
-    "training.pictures=0",
-    "training.log_every_steps=5",
+    "training.val_every_n_steps=40",
+    "training.num_val_images=0",
+    "training.log_every_n_steps=5",
 )
 FEW = (
-    "world.num_videos=24",
-    "world.num_validation_videos=2",
-    "data.validation_questions=1",
-    "answer.max_new_tokens=1",
+    "synthetic.num_videos=24",
+    "synthetic.num_val_videos=2",
+    "data.val_questions_per_video=1",
+    "generation.max_new_tokens=1",
 )
 
 
 def main(num_workers: str, *words: str) -> None:
     """Train, and print what TensorBoard has."""
     with TemporaryDirectory() as folder:
-        world = [f"world.folder={folder}/world"]
+        world = [f"synthetic.folder={folder}/world"]
         world += [
             f"data.{group}.world.shards={folder}/world/{split}/shards"
-            for group, split in (("sources", "train"), ("validation_sources", "validation"))
+            for group, split in (("sources", "train"), ("val_sources", "validation"))
         ]
         run = [f"run.folder={folder}/runs", "run.name=waiting", f"data.num_workers={num_workers}"]
         train.main([str(REPOSITORY / "conf/tiny.yaml"), *SHORT, *FEW, *world, *run, *words])

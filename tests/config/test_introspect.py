@@ -28,9 +28,7 @@ def leaf_names(settings: dict, prefix: str = "") -> set[str]:
 
 
 def test_every_setting_of_a_config_is_listed_and_nothing_else() -> None:
-    config = load_config(
-        words=["data.sources.NAME.shards=a", "data.validation_sources.NAME.shards=b"]
-    )
+    config = load_config(words=["data.sources.NAME.shards=a", "data.val_sources.NAME.shards=b"])
     listed = re.findall(r"^  (\S+?)=", TEXT, flags=re.MULTILINE)
     assert sorted(listed) == sorted(leaf_names(config_to_dict(config)))
 
@@ -38,13 +36,13 @@ def test_every_setting_of_a_config_is_listed_and_nothing_else() -> None:
 @pytest.mark.parametrize("entry", SETTINGS, ids=lambda entry: entry.name)
 def test_unit_bounds_and_meaning_are_shown(entry: Entry) -> None:
     line = line_of(entry.name)
-    for bound, words in (("at_least", "at least"), ("above", "above"), ("at_most", "at most")):
+    for bound, words in (("ge", "at least"), ("gt", "above"), ("le", "at most")):
         if entry.metadata[bound] is not None:
             assert f"{words} {entry.metadata[bound]:g}" in line
     if entry.metadata["unit"]:
         assert f"[{entry.metadata['unit']}" in line
     meaning = TEXT.split(line + "\n")[1].splitlines()[0]
-    assert meaning == f"      {entry.metadata['meaning']}"
+    assert meaning == f"      {entry.metadata['help']}"
 
 
 def test_the_defaults_that_are_shown_load_and_are_the_defaults() -> None:
@@ -63,7 +61,7 @@ def test_choices_are_shown_without_quotes() -> None:
         line_of("training.precision")
         == "  training.precision=bf16-mixed  [bf16-mixed, bf16-true or 32-true]"
     )
-    assert line_of("video.on_damage") == "  video.on_damage=error  [error or use]"
+    assert line_of("video.on_decode_error") == "  video.on_decode_error=raise  [raise or truncate]"
 
 
 def test_a_setting_without_a_default_says_so() -> None:

@@ -19,13 +19,13 @@ WriteYaml = Callable[..., Path]  # the fixture `write`: (text, name) -> the path
 
 
 def test_schema_then_composed_then_file_then_words(write: WriteYaml) -> None:
-    write("training: {max_steps: 1, log_every_steps: 1, keep_checkpoints: 1}", "base.yaml")
-    write("training: {max_steps: 2, log_every_steps: 2}\nvideo: {min_frames: 7}", "sizes.yaml")
+    write("training: {max_steps: 1, log_every_n_steps: 1, save_total_limit: 1}", "base.yaml")
+    write("training: {max_steps: 2, log_every_n_steps: 2}\nvideo: {min_frames: 7}", "sizes.yaml")
     path = write("compose: [base.yaml, sizes.yaml]\ntraining: {max_steps: 3}")
     training = load_config(path, ["training.max_steps=4"]).training
     assert load_config(path).training.max_steps == 3
-    assert (training.max_steps, training.log_every_steps, training.keep_checkpoints) == (4, 2, 1)
-    assert training.validate_every_steps == Config().training.validate_every_steps
+    assert (training.max_steps, training.log_every_n_steps, training.save_total_limit) == (4, 2, 1)
+    assert training.val_every_n_steps == Config().training.val_every_n_steps
     assert load_config(path).video.min_frames == 7
 
 
@@ -141,7 +141,7 @@ def test_a_missing_file_is_refused_with_the_nearest(write: WriteYaml, tmp_path: 
     "text, name, lines",
     [
         (
-            "training:\n  max_steps: 1\n  pictures: 2\n  max_steps: 3",
+            "training:\n  max_steps: 1\n  num_val_images: 2\n  max_steps: 3",
             "training.max_steps",
             "2 and 4",
         ),
@@ -213,7 +213,7 @@ def test_a_saved_config_loads_as_it_was(tmp_path: Path) -> None:
         "data.sources.a.shards=x",
         "data.sources.2.shards=~",
         "data.sources.2.weight=0.3",
-        "model.language.rope_theta=1e6",
+        "model.llm.rope_theta=1e6",
     ]
     config = load_config(words=words)
     save_config(config, tmp_path / "config.yaml")

@@ -13,11 +13,11 @@ SETTINGS = [entry for entry in walk_schema() if not entry.is_group]
 NUMBERS = [entry for entry in SETTINGS if entry.kind in (int, float)]
 WORDS_THAT_FIT = {  # what else has to change for the smallest value to fit the other settings
     "video.max_frames": ["video.min_frames=1"],
-    "model.language.hidden_size": [
-        "model.language.num_heads=1",
-        "model.language.num_key_value_heads=1",
+    "model.llm.hidden_size": [
+        "model.llm.num_heads=1",
+        "model.llm.num_key_value_heads=1",
     ],
-    "model.language.num_heads": ["model.language.num_key_value_heads=1"],
+    "model.llm.num_heads": ["model.llm.num_key_value_heads=1"],
 }
 
 
@@ -28,13 +28,13 @@ def bounds() -> Iterator[tuple[str, float, float]]:
             limit = entry.metadata[bound]
             if limit is None:
                 continue
-            outwards = math.inf if bound == "at_most" else -math.inf
+            outwards = math.inf if bound == "le" else -math.inf
             beyond = (
                 limit + math.copysign(1, outwards)
                 if entry.kind is int
                 else math.nextafter(limit, outwards)
             )
-            if bound == "above":
+            if bound == "gt":
                 inside = limit + 1 if entry.kind is int else math.nextafter(limit, math.inf)
                 yield entry.name, inside, limit
             else:
@@ -89,7 +89,7 @@ def test_a_number_that_is_not_finite_is_refused(entry: Entry, value: str) -> Non
 
 @pytest.mark.parametrize("entry", list(walk_schema()), ids=lambda entry: entry.name)
 def test_each_entry_says_what_it_means(entry: Entry) -> None:
-    assert entry.metadata["meaning"].strip()
+    assert entry.metadata["help"].strip()
     if not entry.is_group:
         assert entry.kind in (int, float, bool, str) or entry.choices
         assert not entry.choices or entry.default in entry.choices
@@ -124,8 +124,9 @@ def test_the_name_of_a_setting_agrees_with_its_unit() -> None:
         "_frames": "frames",
         "_tokens": "tokens",
         "_steps": "steps",
-        "_per_second": "1/s",
-        "_megabytes": "MB",
+        "fps": "1/s",
+        "_mb": "MB",
+        "_gb": "GB",
         "_megapixels": "MP",
     }
     for entry in SETTINGS:

@@ -38,7 +38,7 @@ def test_the_published_models_are_shipped() -> None:
 )
 def test_sizes_and_samples_per_step(size: str, language: tuple, per_step: int, stage: str) -> None:
     config = load_config(CONF / f"hour_llava_{size}{stage}.yaml")
-    sizes = config.model.language
+    sizes = config.model.llm
     assert language == (
         *(
             sizes.hidden_size,
@@ -47,9 +47,9 @@ def test_sizes_and_samples_per_step(size: str, language: tuple, per_step: int, s
             sizes.num_key_value_heads,
             sizes.intermediate_size,
         ),
-        *(sizes.rope_theta, sizes.norm_epsilon, sizes.tie_embeddings),
+        *(sizes.rope_theta, sizes.rms_norm_eps, sizes.tie_word_embeddings),
     )
-    assert config.data.samples_per_step == per_step
+    assert config.data.global_batch_size == per_step
 
 
 @pytest.mark.parametrize("size", ["3b", "7b"])
@@ -57,7 +57,7 @@ def test_each_stage_starts_from_the_one_before(size: str) -> None:
     before = "weights"
     for stage in ("s1", "s2", "s3"):
         config = load_config(CONF / f"hour_llava_{size}_{stage}.yaml")
-        assert config.training.start_from.startswith(before)
+        assert config.training.init_from.startswith(before)
         before = f"{config.run.folder}/{config.run.name}"
 
 
@@ -78,15 +78,15 @@ def test_the_stages_follow_the_recipe(
         ["data.sources.video_marathon.shards=/disk/marathon"],
     )
     rate = config.training.learning_rate
-    assert (rate.vision, rate.projector, rate.memory, rate.language) == rates
+    assert (rate.vision, rate.projector, rate.memaug, rate.llm) == rates
     assert config.video.max_frames == max_frames
     assert [source.weight for source in config.data.sources.values()][: len(weights)] == weights
-    starts = [source.start for source in config.data.sources.values()]
+    starts = [source.skip_fraction for source in config.data.sources.values()]
     assert starts[: len(weights)] == (
         [0.1, 0.1, 0.1, 0.2, 0.0] if stage == "s3" else [0.0] * len(weights)
     )
     assert config.data.sources["video_marathon"].shards == "/disk/marathon"
-    assert (config.training.warmup_share, config.training.weight_decay, config.text.max_tokens) == (
+    assert (config.training.warmup_ratio, config.training.weight_decay, config.text.max_tokens) == (
         0.03,
         0.0,
         32768,
@@ -98,7 +98,7 @@ def keys_of(settings: dict, prefix: tuple[str, ...] = ()) -> Iterator[tuple[str,
     """The path of each key, except the names of sources, which are the user's to choose."""
     for key, value in settings.items():
         path = (*prefix, key)
-        if len(path) != 3 or path[:2] not in (("data", "sources"), ("data", "validation_sources")):
+        if len(path) != 3 or path[:2] not in (("data", "sources"), ("data", "val_sources")):
             yield path
         if isinstance(value, dict):
             yield from keys_of(value, path)

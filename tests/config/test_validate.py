@@ -21,9 +21,9 @@ WriteYaml = Callable[..., Path]  # the fixture `write`: (text, name) -> the path
         ("training.max_step=1", "'training.max_steps'"),
         ("--training.max_steps=1", "'training.max_steps'"),
         ("max_steps=1", "'training.max_steps'"),
-        ("modle.language.hiden_size=1", "'model.language.hidden_size'"),
+        ("modle.llm.hiden_size=1", "'model.llm.hidden_size'"),
         ("training.max_steps.more=1", "'training.max_steps'"),
-        ("seed=1", "'run.seed' or 'world.seed' or 'marathon.seed'"),
+        ("seed=1", "'run.seed' or 'synthetic.seed' or 'videomarathon.seed'"),
         ("data.sources.marathon.wieght=1", "'data.sources.marathon.weight'"),
         ("data.sorces.marathon.weight=1", "'data.sources.marathon.weight'"),
     ],
@@ -82,7 +82,7 @@ def test_the_name_of_a_source_is_checked(write: WriteYaml, source: str) -> None:
         ("training.weight_decay", "a little", "a number"),
         ("text.time_instruction", "maybe", "true or false"),
         ("training.precision", "fp8", "bf16-mixed, bf16-true or 32-true"),
-        ("video.on_damage", "", "error or use"),
+        ("video.on_decode_error", "", "raise or truncate"),
     ],
 )
 def test_a_value_of_the_wrong_type_is_refused(
@@ -103,7 +103,7 @@ def test_a_value_of_the_wrong_type_is_refused(
         "training.weight_decay",
         "run.name",
         "text.time_instruction",
-        "video.on_damage",
+        "video.on_decode_error",
     ],
 )
 @pytest.mark.parametrize("null", ["null", "~", "", "NULL"])
@@ -113,7 +113,7 @@ def test_null_is_no_value(write: WriteYaml, name: str, null: str) -> None:
         load_config(write(f"{group}:\n  {leaf}: {null}\n"))
 
 
-@pytest.mark.parametrize("name", ["training", "model.language", "data.sources", "data.sources.a"])
+@pytest.mark.parametrize("name", ["training", "model.llm", "data.sources", "data.sources.a"])
 @pytest.mark.parametrize("value", [None, "5", ["x"]])
 def test_a_group_has_no_value(name: str, value: object) -> None:
     settings = value
@@ -140,7 +140,7 @@ def test_omegaconfs_own_signs_are_refused(value: str) -> None:
         load_config(words=[f"run.name={value}"])
 
 
-@pytest.mark.parametrize("group", ["sources", "validation_sources"])
+@pytest.mark.parametrize("group", ["sources", "val_sources"])
 def test_a_missing_folder_of_shards_is_named(group: str) -> None:
     with pytest.raises(ConfigError) as refusal:
         load_config(words=[f"data.{group}.a.weight=2"])
@@ -172,15 +172,15 @@ def test_a_run_name_that_is_a_folder_name_is_taken(name: str) -> None:
             ["video.min_frames=9", "video.max_frames=8"],
         ),
         (
-            ["model.language.num_key_value_heads=3"],
-            ["model.language.num_heads=16", "model.language.num_key_value_heads=3"],
+            ["model.llm.num_key_value_heads=3"],
+            ["model.llm.num_heads=16", "model.llm.num_key_value_heads=3"],
         ),
         (
-            ["model.language.hidden_size=2050"],
-            ["model.language.hidden_size=2050", "4 * model.language.num_heads=64"],
+            ["model.llm.hidden_size=2050"],
+            ["model.llm.hidden_size=2050", "4 * model.llm.num_heads=64"],
         ),
-        (["model.memory.spatial_keep=0.3"], ["model.memory.spatial_keep=0.3", "1/4"]),
-        (["data.samples_per_batch=3"], ["data.samples_per_step=128", "data.samples_per_batch=3"]),
+        (["model.memaug.spatial_keep_ratio=0.3"], ["model.memaug.spatial_keep_ratio=0.3", "1/4"]),
+        (["data.micro_batch_size=3"], ["data.global_batch_size=128", "data.micro_batch_size=3"]),
     ],
 )
 def test_settings_that_are_wrong_together_name_each_other(
@@ -194,18 +194,19 @@ def test_settings_that_are_wrong_together_name_each_other(
 @pytest.mark.parametrize("keep", ["1", "0.25", "0.1111111111", "0.0625"])
 def test_each_nth_row_may_survive(keep: str) -> None:
     assert load_config(
-        words=[f"model.memory.spatial_keep={keep}"]
-    ).model.memory.spatial_keep == float(keep)
+        words=[f"model.memaug.spatial_keep_ratio={keep}"]
+    ).model.memaug.spatial_keep_ratio == float(keep)
 
 
 def test_any_share_may_survive_where_every_choice_is_drawn() -> None:
     drawn = [
-        f"model.memory.{name}=random"
-        for name in ("spatial_forgetting", "answer_spatial_forgetting")
+        f"model.memaug.{name}=random" for name in ("spatial_forgetting", "eval_spatial_forgetting")
     ]
     assert (
-        load_config(words=["model.memory.spatial_keep=0.3", *drawn]).model.memory.spatial_keep
+        load_config(
+            words=["model.memaug.spatial_keep_ratio=0.3", *drawn]
+        ).model.memaug.spatial_keep_ratio
         == 0.3
     )
     with pytest.raises(ConfigError, match="where forgetting is uniform"):
-        load_config(words=["model.memory.spatial_keep=0.3", drawn[0]])
+        load_config(words=["model.memaug.spatial_keep_ratio=0.3", drawn[0]])

@@ -133,7 +133,7 @@ def long_and_short(tmp_path_factory: pytest.TempPathFactory) -> Path:
         )
         records.append({"video": name, "question": "What moves?", "answer": "A gradient."})
     questions = write_records(folder / "questions.json", records)
-    video = VideoConfig(min_frames=1, max_frames=24, size_pixels=64)
+    video = VideoConfig(min_frames=1, max_frames=24, image_size=64)
     pack(
         folder / "videos",
         questions,

@@ -26,7 +26,7 @@ def data(toy: ToyProject, processor: Processor, tmp_path: Path) -> VideoQuestion
     folder = shutil.copytree(toy.yaml.parent / "world/train/shards", tmp_path / "shards")
     words = (
         f"data.sources.world.shards={folder}",
-        f"data.validation_sources.world.shards={folder}",
+        f"data.val_sources.world.shards={folder}",
         "data.num_workers=2",
     )
     return data_of_rank(
@@ -34,7 +34,7 @@ def data(toy: ToyProject, processor: Processor, tmp_path: Path) -> VideoQuestion
         processor,
         *words,
         f"data.timeout_seconds={TIMEOUT_SECONDS}",
-        "data.samples_per_batch=2",
+        "data.micro_batch_size=2",
     )
 
 

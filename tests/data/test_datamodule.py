@@ -53,15 +53,13 @@ def test_the_run_is_as_long_as_one_pass_unless_it_is_told_otherwise(
     assert data_of_rank(toy, processor, "training.max_steps=5").num_steps == 5
 
 
-@pytest.mark.parametrize(
-    ("show", "num_frames"), [("all", 6), ("first_frame", 1), ("nothing", None)]
-)
+@pytest.mark.parametrize(("show", "num_frames"), [("all", 6), ("first", 1), ("none", None)])
 def test_what_is_shown_is_a_setting(
     toy: ToyProject, processor: Processor, show: str, num_frames: int | None
 ) -> None:
     everything, data = (
         data_of_rank(toy, processor),
-        data_of_rank(toy, processor, f"video.show={show}"),
+        data_of_rank(toy, processor, f"video.frames={show}"),
     )
     batch, whole = next(iter(data.val_dataloader())), next(iter(everything.val_dataloader()))
     assert batch.questions == whole.questions
@@ -74,7 +72,7 @@ def test_what_is_shown_is_a_setting(
 
 
 def test_one_pass_asks_every_question_once(toy: ToyProject, processor: Processor) -> None:
-    data = data_of_rank(toy, processor, "training.max_steps=0", "data.samples_per_step=1")
+    data = data_of_rank(toy, processor, "training.max_steps=0", "data.global_batch_size=1")
     batches = list(data.train_dataloader())
     asked = [
         question.id for batch in batches for questions in batch.questions for question in questions
@@ -99,7 +97,7 @@ def test_workers_change_nothing(toy: ToyProject, processor: Processor, twice: li
                 processor,
                 *twice,
                 f"data.num_workers={num_workers}",
-                "data.samples_per_batch=2",
+                "data.micro_batch_size=2",
             ).train_dataloader()
         )
         for num_workers in (0, 1, 2)
@@ -125,11 +123,11 @@ def test_sources_are_mixed_by_weight(
 # Ranks
 
 
-@pytest.mark.parametrize("words", [(), ("data.samples_per_batch=2",)])
+@pytest.mark.parametrize("words", [(), ("data.micro_batch_size=2",)])
 def test_all_ranks_together_read_each_step_once(
     toy: ToyProject, processor: Processor, words: tuple[str, ...]
 ) -> None:
-    words = ("data.samples_per_step=8", "training.max_steps=3", *words)
+    words = ("data.global_batch_size=8", "training.max_steps=3", *words)
     steps = {}
     for num_ranks in (1, 2, 4):
         loaders = [
@@ -157,7 +155,7 @@ def test_all_ranks_together_read_each_step_once(
 
 def test_ranks_that_cannot_share_a_step_are_refused(toy: ToyProject, processor: Processor) -> None:
     with pytest.raises(
-        ConfigError, match=r"data\.samples_per_step=2 is no multiple of 3 .*make it 3"
+        ConfigError, match=r"data\.global_batch_size=2 is no multiple of 3 .*make it 3"
     ):
         data_of_rank(toy, processor, num_ranks=3).train_dataloader()
 
@@ -167,7 +165,7 @@ def test_validation_covers_each_video_once_over_the_ranks(
     toy: ToyProject, processor: Processor, num_ranks: int
 ) -> None:
     shards = toy.yaml.parent / "world/train/shards"
-    words = [f"data.validation_sources.more.shards={shards}"]
+    words = [f"data.val_sources.more.shards={shards}"]
     loaders = [
         data_of_rank(toy, processor, *words, rank=rank, num_ranks=num_ranks).val_dataloader()
         for rank in range(num_ranks)
@@ -193,8 +191,8 @@ def test_validation_covers_each_video_once_over_the_ranks(
 def test_validation_asks_as_answering_does_whatever_training_learns(
     toy: ToyProject, processor: Processor
 ) -> None:
-    published = Processor(processor.tokenizer, replace(processor.settings, learn_template=True))
-    word = "text.learn_template=true"
+    published = Processor(processor.tokenizer, replace(processor.settings, loss_on_template=True))
+    word = "text.loss_on_template=true"
     plain, with_template = (
         data_of_rank(toy, each, *more) for each, more in ((processor, ()), (published, (word,)))
     )
@@ -209,7 +207,7 @@ def test_validation_asks_as_answering_does_whatever_training_learns(
 def test_fewer_validation_videos_than_ranks_are_refused(
     toy: ToyProject, processor: Processor
 ) -> None:
-    with pytest.raises(ConfigError, match=r"data\.validation_sources hold 2 subjects for 3 ranks"):
+    with pytest.raises(ConfigError, match=r"data\.val_sources hold 2 subjects for 3 ranks"):
         data_of_rank(toy, processor, num_ranks=3, rank=1).val_dataloader()
 
 
@@ -253,7 +251,7 @@ def test_a_checkpoint_holds_the_finished_steps(
 
 
 def test_any_ranks_and_workers_continue_any_state(toy: ToyProject, processor: Processor) -> None:
-    words = ("data.samples_per_step=4", "training.max_steps=6")
+    words = ("data.global_batch_size=4", "training.max_steps=6")
     whole = [
         list(batch.positions) for batch in data_of_rank(toy, processor, *words).train_dataloader()
     ]
@@ -276,7 +274,7 @@ def test_a_damaged_sample_is_handed_on_and_its_neighbours_are_read(
     tar.write_bytes(tar.read_bytes().replace(b"\xff\xd8\xff", b"???"))
     words = (
         f"data.sources.world.shards={folder}",
-        "data.samples_per_batch=2",
+        "data.micro_batch_size=2",
         "training.max_steps=0",
     )
     batches = list(data_of_rank(toy, processor, *words).train_dataloader())

@@ -59,9 +59,9 @@ def test_every_change_of_ranks_and_workers_continues_with_exactly_the_next_sampl
     num_steps = STEPS_OF_A_LAYOUT * len(EVERY_CHANGE)
     words = [
         *twice,
-        "data.samples_per_step=4",
+        "data.global_batch_size=4",
         f"training.max_steps={num_steps}",
-        f"data.balance_steps={balance_steps}",
+        f"data.length_balance_window={balance_steps}",
     ]
     whole, last_state = read_steps(toy, processor, words, (1, 0), None, num_steps)
     read, state = [], None
@@ -89,7 +89,12 @@ def test_every_change_of_ranks_and_workers_continues_with_exactly_the_next_sampl
 def test_each_layout_reads_the_same(
     toy: ToyProject, processor: Processor, twice: list[str], layout: tuple[int, int]
 ) -> None:
-    words = [*twice, "data.samples_per_step=4", "data.balance_steps=3", "training.max_steps=9"]
+    words = [
+        *twice,
+        "data.global_batch_size=4",
+        "data.length_balance_window=3",
+        "training.max_steps=9",
+    ]
     assert read_steps(toy, processor, words, layout, None, 9) == read_steps(
         toy, processor, words, (1, 0), None, 9
     )

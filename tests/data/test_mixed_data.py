@@ -50,8 +50,8 @@ def test_samples_show_what_they_ask_about(
 def test_kinds_share_a_batch(toy: ToyProject, processor: Processor, mixed: Path) -> None:
     words = (
         f"data.sources.world.shards={mixed}",
-        "data.samples_per_step=8",
-        "data.samples_per_batch=8",
+        "data.global_batch_size=8",
+        "data.micro_batch_size=8",
         "training.max_steps=1",
     )
     (batch,) = data_of_rank(toy, processor, *words).train_dataloader()
@@ -62,7 +62,7 @@ def test_kinds_share_a_batch(toy: ToyProject, processor: Processor, mixed: Path)
 def test_pictures_and_texts_are_validated_question_by_question(
     toy: ToyProject, processor: Processor, mixed: Path
 ) -> None:
-    data = data_of_rank(toy, processor, f"data.validation_sources.world.shards={mixed}")
+    data = data_of_rank(toy, processor, f"data.val_sources.world.shards={mixed}")
     batches = {batch.keys[0]: batch for batch in data.val_dataloader()}
     assert {key: len(batch.input_ids) for key, batch in batches.items()} == dict(
         zip(KEYS, [1, 1, 3, 1, 3, 3, 1], strict=True)
@@ -86,7 +86,7 @@ def test_a_marked_question_that_is_asked_alone_has_all_pictures_in_front(
     shards = tmp_path / "shards"
     words = (
         f"data.sources.world.shards={shards}",
-        f"data.validation_sources.world.shards={shards}",
+        f"data.val_sources.world.shards={shards}",
     )
     data = data_of_rank(toy, processor, *words)
     together, (alone,) = next(iter(data.train_dataloader())), data.val_dataloader()
@@ -156,7 +156,7 @@ def test_a_damaged_picture_is_handed_on(
     words = (
         f"data.sources.world.shards={folder}",
         "training.max_steps=0",
-        f"data.validation_sources.world.shards={folder}",
+        f"data.val_sources.world.shards={folder}",
     )
     data = data_of_rank(toy, processor, *words)
     for loader in (data.train_dataloader(), data.val_dataloader()):

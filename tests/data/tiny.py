@@ -7,7 +7,7 @@ import numpy as np
 
 from lit_hour.config.schema import PackConfig, VideoConfig
 
-VIDEO = VideoConfig(min_frames=4, max_frames=6, size_pixels=32)
+VIDEO = VideoConfig(min_frames=4, max_frames=6, image_size=32)
 SETTINGS = PackConfig(videos_per_shard=2, num_workers=1)
 NAMES = ("a.mp4", "b.mp4", "c.1.mp4", "more/d e.mp4", "more/f.mp4")
 

@@ -13,7 +13,7 @@ from lit_hour.io.jsonl import Journal, read_journal
 from lit_hour.run_dir import RunDir
 from tests.helpers.fork import ForkedRanks, fork_ranks
 
-BABBLE = "answer.max_new_tokens=6"
+BABBLE = "generation.max_new_tokens=6"
 
 
 def num_answers(out: Path) -> int:

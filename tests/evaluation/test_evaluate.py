@@ -13,7 +13,7 @@ from lit_hour.config.schema import EvaluationConfig
 from lit_hour.errors import ConfigError, InputError, QuestionError, ReportError, RunError
 from lit_hour.evaluation.load_benchmark import BENCHMARKS
 from lit_hour.evaluation.report.report import Report, read_report
-from lit_hour.inference.predictor import Session
+from lit_hour.inference.predictor import VideoPredictor
 from lit_hour.io.jsonl import read_journal
 from lit_hour.run_dir import RunDir
 from tests.evaluation import dressed, layouts
@@ -92,25 +92,25 @@ def test_world_videos_dressed_up_as_each_benchmark(
 
 
 def test_every_benchmark_of_the_settings_can_be_read() -> None:
-    assert set(get_args(get_type_hints(EvaluationConfig)["benchmark"])) == {"own", *BENCHMARKS}
+    assert set(get_args(get_type_hints(EvaluationConfig)["benchmark"])) == {"custom", *BENCHMARKS}
 
 
 def test_the_answers_are_those_of_a_session(
     random_run: RunDir, world: Path, tmp_path: Path
 ) -> None:
     report = evaluate(random_run, tmp_path / "out", *own(world))
-    session = Session.open(random_run.path, settings=[BABBLE])
+    session = VideoPredictor.from_run(random_run.path, overrides=[BABBLE])
     asked = {record["id"]: record for record in json.loads((world / "questions.json").read_text())}
     assert {result.id for result in report.results} == set(asked)
     for video in sorted({result.video for result in report.results}):
-        memory = session.remember(world / "videos" / video)
+        memory = session.encode_video(world / "videos" / video)
         for result in (each for each in report.results if each.video == video):
             prompt = result.question
             if result.options:
                 prompt = "\n".join(
                     [prompt, *result.options.values(), "Answer with one of these options."]
                 )
-            *_, answer = session.ask(memory, prompt)
+            *_, answer = session.generate(memory, prompt)
             assert result.response == answer.text.strip()
     assert len({result.response for result in report.results}) > 2
 
@@ -132,20 +132,16 @@ def test_questions_side_by_side_get_the_same_answers(
     random_run: RunDir, world: Path, tmp_path: Path
 ) -> None:
     alone = evaluate(random_run, tmp_path / "alone", *own(world))
-    together = evaluate(
-        random_run, tmp_path / "together", *own(world, "evaluation.questions_at_once=5")
-    )
+    together = evaluate(random_run, tmp_path / "together", *own(world, "evaluation.batch_size=5"))
     assert together.results == alone.results
-    assert together.protocol["answers"]["questions_at_once"] == 5
+    assert together.protocol["answers"]["batch_size"] == 5
 
 
 def test_the_protocol_says_how_the_model_was_asked(
     random_run: RunDir, world: Path, tmp_path: Path
 ) -> None:
-    protocol = evaluate(
-        random_run, tmp_path / "out", *own(world, "evaluation.num_videos=1")
-    ).protocol
-    assert protocol["frames"]["max_frames"] == 6 and protocol["frames"]["show"] == "all"
+    protocol = evaluate(random_run, tmp_path / "out", *own(world, "evaluation.limit=1")).protocol
+    assert protocol["frames"]["max_frames"] == 6 and protocol["frames"]["frames"] == "all"
     assert protocol["answers"]["max_new_tokens"] == 6 and protocol["computing"]["device"] == "cpu"
     assert len(protocol["checkpoint"]["SHA-256"]) == 64 and protocol["checkpoint"]["path"].endswith(
         "best.ckpt"
@@ -156,22 +152,22 @@ def test_the_protocol_says_how_the_model_was_asked(
 def test_the_option_that_the_model_would_most_likely_name(
     random_run: RunDir, world: Path, tmp_path: Path
 ) -> None:
-    report = evaluate(random_run, tmp_path / "out", *own(world, "evaluation.scoring=likelihood"))
+    report = evaluate(random_run, tmp_path / "out", *own(world, "evaluation.scoring=loglikelihood"))
     chosen = [result for result in report.results if result.options]
     assert chosen and all(result.response in result.options.values() for result in chosen)
     assert len({result.chosen for result in chosen}) > 1
 
 
-@pytest.mark.parametrize("show", ["nothing", "first_frame"])
+@pytest.mark.parametrize("show", ["none", "first"])
 def test_baselines_by_a_setting(random_run: RunDir, world: Path, tmp_path: Path, show: str) -> None:
-    main(["evaluate", BABBLE, *own(world, f"video.show={show}"), "--run", str(random_run.path)])
-    folder = random_run.path / "evaluation" / f"own-{show}"
+    main(["evaluate", BABBLE, *own(world, f"video.frames={show}"), "--run", str(random_run.path)])
+    folder = random_run.path / "evaluation" / f"custom-{show}"
     report = read_report(folder / "report.json")
     assert (
-        report.protocol["frames"]["show"] == show
+        report.protocol["frames"]["frames"] == show
         and report.score.num_evaluated == report.score.num_questions
     )
-    assert len(list((folder / "frames").glob("*/*.jpg"))) == (2 if show == "first_frame" else 0)
+    assert len(list((folder / "frames").glob("*/*.jpg"))) == (2 if show == "first" else 0)
     shutil.rmtree(folder.parent)
 
 
@@ -180,7 +176,7 @@ def test_text_alone_needs_no_videos(random_run: RunDir, world: Path, tmp_path: P
         random_run,
         tmp_path / "out",
         f"evaluation.questions={world}/questions.json",
-        "video.show=nothing",
+        "video.frames=none",
     )
     assert report.score.num_evaluated == report.score.num_questions > 0
 
@@ -212,7 +208,7 @@ def test_subtitles_change_what_is_asked(
 def test_two_reports_are_compared(
     random_run: RunDir, world: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    for name, words in (("seen", ()), ("blind", ("video.show=nothing",))):
+    for name, words in (("seen", ()), ("blind", ("video.frames=none",))):
         evaluate(random_run, tmp_path / name, *own(world, *words))
     capsys.readouterr()
     main(
@@ -228,9 +224,9 @@ def test_two_reports_are_compared(
     assert (
         "points" in printed
         and "p = " in printed
-        and "differences of the protocols: frames.show\n" in printed
+        and "differences of the protocols: frames.frames\n" in printed
     )
-    assert "frames.show" in (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "frames.frames" in (tmp_path / "page.html").read_text(encoding="utf-8")
 
 
 # Stopped and gone on with
@@ -263,8 +259,8 @@ def test_after_kill_9_another_number_of_processes_asks_nothing_twice(
 def test_nothing_is_asked_again(
     random_run: RunDir, world: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    first = evaluate(random_run, tmp_path / "out", *own(world, "evaluation.num_videos=1"))
-    assert first.score.num_evaluated < first.score.num_questions and "num_videos=1" in next(
+    first = evaluate(random_run, tmp_path / "out", *own(world, "evaluation.limit=1"))
+    assert first.score.num_evaluated < first.score.num_questions and "limit=1" in next(
         iter(first.skipped.values())
     )
     second = evaluate(random_run, tmp_path / "out", *own(world))
@@ -275,17 +271,18 @@ def test_nothing_is_asked_again(
 
 
 @pytest.mark.parametrize(
-    "word", ["answer.max_new_tokens=5", "video.max_frames=5", "evaluation.scoring=likelihood"]
+    "word",
+    ["generation.max_new_tokens=5", "video.max_frames=5", "evaluation.scoring=loglikelihood"],
 )
 def test_answers_that_were_asked_otherwise_are_not_mixed(
     random_run: RunDir, world: Path, tmp_path: Path, word: str
 ) -> None:
-    evaluate(random_run, tmp_path / "out", *own(world, "evaluation.num_videos=1"))
+    evaluate(random_run, tmp_path / "out", *own(world, "evaluation.limit=1"))
     with pytest.raises(
         ReportError,
         match=rf"asked otherwise(.|\n)*{word.partition('.')[2].partition('=')[0]}.*: was .*, is ",
     ):
-        evaluate(random_run, tmp_path / "out", *own(world, "evaluation.num_videos=1", word))
+        evaluate(random_run, tmp_path / "out", *own(world, "evaluation.limit=1", word))
 
 
 def test_answers_of_an_older_format_are_refused_by_name(
@@ -311,10 +308,12 @@ def test_missing_and_damaged_videos_make_a_score_on_a_part(
     words = (f"evaluation.questions={world}/questions.json", f"evaluation.videos={videos}")
     with pytest.raises(
         QuestionError,
-        match=rf"{num_first} questions cannot be asked.*max_skipped=0(.|\n)*{first.name}",
+        match=rf"{num_first} questions cannot be asked.*max_skipped_questions=0(.|\n)*{first.name}",
     ):
         evaluate(random_run, tmp_path / "out", *words)
-    report = evaluate(random_run, tmp_path / "out", *words, f"evaluation.max_skipped={num_first}")
+    report = evaluate(
+        random_run, tmp_path / "out", *words, f"evaluation.max_skipped_questions={num_first}"
+    )
     assert (report.score.num_evaluated, report.score.num_questions) == (
         len(records) - num_first,
         len(records),
@@ -326,10 +325,15 @@ def test_missing_and_damaged_videos_make_a_score_on_a_part(
 
     second.unlink()
     with pytest.raises(QuestionError, match=f"{second.name} is in none of"):
-        evaluate(random_run, tmp_path / "other", *words, f"evaluation.max_skipped={num_first}")
+        evaluate(
+            random_run, tmp_path / "other", *words, f"evaluation.max_skipped_questions={num_first}"
+        )
     shutil.copy(world / "videos" / first.name, first)  # mended: it is tried again
     mended = evaluate(
-        random_run, tmp_path / "out", *words, f"evaluation.max_skipped={len(records) - num_first}"
+        random_run,
+        tmp_path / "out",
+        *words,
+        f"evaluation.max_skipped_questions={len(records) - num_first}",
     )
     assert (
         mended.score.num_evaluated == num_first and len(mended.skipped) == len(records) - num_first
@@ -343,7 +347,11 @@ def test_a_question_that_does_not_fit_is_named(
     records[1]["question"] = "Why? " * 400
     (tmp_path / "questions.json").write_text(json.dumps(records))
     words = [f"evaluation.questions={tmp_path}/questions.json", f"evaluation.videos={world}/videos"]
-    words += ["evaluation.max_skipped=1", "evaluation.questions_at_once=3", "text.max_tokens=400"]
+    words += [
+        "evaluation.max_skipped_questions=1",
+        "evaluation.batch_size=3",
+        "text.max_tokens=400",
+    ]
     report = evaluate(random_run, tmp_path / "out", *words)
     assert (
         list(report.skipped) == [records[1]["id"]]

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lit_hour.config.model import VisionConfig
 from lit_hour.model.vision_encoder import VisionEncoder
-from lit_hour.weights.name_map import siglip_names, to_tower
+from lit_hour.weights.name_map import siglip_names_of, to_tower
 
 SIGLIP = VisionConfig(name="lit-hour-siglip")
 SIZES: dict[str, Any] = {
@@ -47,7 +47,7 @@ def lit_hour_siglip(pretrained: bool = False, **sizes: Any) -> VisionTransformer
 def load_siglip(encoder: VisionEncoder, weights: Mapping[str, Tensor]) -> VisionEncoder:
     """Fill the tower with Hugging Face's weights, by their names after `vision_model.`; every weight has to be there."""
     state = {
-        name: to_tower(name, [weights[part] for part in siglip_names(name)])
+        name: to_tower(name, [weights[part] for part in siglip_names_of(name)])
         for name in encoder.tower.state_dict()
     }
     encoder.tower.load_state_dict(state)

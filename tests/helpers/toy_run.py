@@ -31,30 +31,30 @@ NUM_STEPS, SAMPLES_PER_STEP = 6, 2
 def toy_settings(world: Path) -> dict[str, Any]:
     """A model of 0.2 million parameters that learns six steps from four videos of half a minute."""
     return {
-        "video": {"size_pixels": 64, "min_frames": 4, "max_frames": 6},
+        "video": {"image_size": 64, "min_frames": 4, "max_frames": 6},
         "pack": {"videos_per_shard": 2, "num_workers": 1},
-        "text": {"vocabulary_size": 400, "choice_answer": "words"},
+        "text": {"vocab_size": 400, "mcq_format": "text"},
         "data": {
             "sources": {"world": {"shards": f"{world}/train/shards"}},
-            "validation_sources": {"world": {"shards": f"{world}/validation/shards"}},
+            "val_sources": {"world": {"shards": f"{world}/validation/shards"}},
             "questions_per_sample": 2,
-            "validation_questions": 4,
-            "samples_per_step": SAMPLES_PER_STEP,
-            "samples_per_batch": 1,
-            "balance_steps": 1,  # the positions of the samples are then 0, 1, 2, ...
+            "val_questions_per_video": 4,
+            "global_batch_size": SAMPLES_PER_STEP,
+            "micro_batch_size": 1,
+            "length_balance_window": 1,  # the positions of the samples are then 0, 1, 2, ...
             "num_workers": 0,
         },
         "model": {
             "vision": {"name": "lit-hour-tiny", "layer": -1, "grid": 2},
-            "memory": {"num_layers": 1, "min_frames": 4},
-            "language": {
+            "memaug": {"num_layers": 1, "min_frames": 4},
+            "llm": {
                 "hidden_size": 32,
                 "num_layers": 1,
                 "num_heads": 2,
                 "num_key_value_heads": 1,
                 "intermediate_size": 48,
                 "rope_theta": 10000.0,
-                "initial_deviation": 0.1,
+                "initializer_range": 0.1,
             },
         },
         "training": {
@@ -62,26 +62,26 @@ def toy_settings(world: Path) -> dict[str, Any]:
             "learning_rate": {
                 "vision": 0.001,
                 "projector": 0.002,
-                "memory": 0.003,
-                "language": 0.004,
+                "memaug": 0.003,
+                "llm": 0.004,
             },
             "precision": "32-true",
-            "validate_every_steps": 3,
-            "checkpoint_every_steps": 2,
-            "log_every_steps": 1,
-            "pictures": 0,  # they take longer than all the rest
+            "val_every_n_steps": 3,
+            "save_every_n_steps": 2,
+            "log_every_n_steps": 1,
+            "num_val_images": 0,  # they take longer than all the rest
             "accelerator": "cpu",
             "devices": "1",
         },
-        "answer": {"max_new_tokens": 4},
-        "world": {
+        "generation": {"max_new_tokens": 4},
+        "synthetic": {
             "folder": str(world),
             "num_videos": 4,
-            "num_validation_videos": 2,
+            "num_val_videos": 2,
             "num_hour_videos": 0,
             "duration_seconds": 30.0,
-            "size_pixels": 64,
-            "frames_per_second": 2,
+            "image_size": 64,
+            "fps": 2,
             "difficulty": "easy",
         },
     }

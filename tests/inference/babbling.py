@@ -1,4 +1,4 @@
-"""A session whose model has learnt nothing and says something else to each question, and a video for it."""
+"""A predictor whose model has learnt nothing and says something else to each question, and a video for it."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -8,11 +8,11 @@ import av
 import numpy as np
 import torch
 
-from lit_hour.config.model import LanguageConfig, MemoryConfig, ModelConfig, VisionConfig
-from lit_hour.config.schema import AnswerConfig, Config, TextConfig, VideoConfig
+from lit_hour.config.model import LLMConfig, MemAugConfig, ModelConfig, VisionConfig
+from lit_hour.config.schema import Config, GenerationConfig, TextConfig, VideoConfig
 from lit_hour.config.serving import ServingConfig
-from lit_hour.inference.predictor import Answer, Session
-from lit_hour.inference.video_memory import Memory
+from lit_hour.inference.predictor import Answer, VideoPredictor
+from lit_hour.inference.video_memory import VideoMemory
 from lit_hour.model.hour_llava import HourLLaVA
 from lit_hour.model.memory_repository import PreparedRepository
 from lit_hour.processor import Processor
@@ -21,29 +21,29 @@ from lit_hour.types import Frames
 
 SIZE_PIXELS = 64
 CONFIG = Config(
-    video=VideoConfig(size_pixels=SIZE_PIXELS, min_frames=2, max_frames=100),
+    video=VideoConfig(image_size=SIZE_PIXELS, min_frames=2, max_frames=100),
     text=TextConfig(max_tokens=4096),
-    answer=AnswerConfig(max_new_tokens=8),
+    generation=GenerationConfig(max_new_tokens=8),
     model=ModelConfig(
         vision=VisionConfig(name="lit-hour-tiny", layer=-1, grid=2),
-        memory=MemoryConfig(num_layers=2, min_frames=6, initial_deviation=0.3),
-        language=LanguageConfig(
+        memaug=MemAugConfig(num_layers=2, min_frames=6, initializer_range=0.3),
+        llm=LLMConfig(
             hidden_size=32,
             num_layers=1,
             num_heads=4,
             num_key_value_heads=2,
             intermediate_size=48,
-            initial_deviation=0.5,
-            tie_embeddings=False,
+            initializer_range=0.5,
+            tie_word_embeddings=False,
         ),
     ),
 )
 
 
-def open_session(config: Config = CONFIG, seed: int = 0) -> Session:
+def make_predictor(config: Config = CONFIG, seed: int = 0) -> VideoPredictor:
     processor = Processor(train_byte_level_tokenizer([], 300), config.text)
     torch.manual_seed(seed)
-    return Session(config, HourLLaVA(config, len(processor.tokenizer)), processor)
+    return VideoPredictor(config, HourLLaVA(config, len(processor.tokenizer)), processor)
 
 
 def with_precision(precision: Literal["exact", "bf16", "int8"]) -> Config:
@@ -75,13 +75,13 @@ def write_video(file: Path, num_seconds: int, seed: int = 0) -> Path:
     return file
 
 
-def say(session: Session, memory: Memory, question: str) -> str:
-    *_, answer = session.ask(memory, question)
+def say(predictor: VideoPredictor, memory: VideoMemory, question: str) -> str:
+    *_, answer = predictor.generate(memory, question)
     assert isinstance(answer, Answer)
     return answer.text
 
 
-def assert_same(first: Memory, second: Memory) -> None:
+def assert_same(first: VideoMemory, second: VideoMemory) -> None:
     """To the bit, but for the time that it took."""
     for name in ("source", "duration_seconds", "num_frames", "num_placeholders", "note"):
         assert getattr(first, name) == getattr(second, name), name
@@ -90,6 +90,6 @@ def assert_same(first: Memory, second: Memory) -> None:
     assert (one.rasters, one.num_placeholders) == (other.rasters, other.num_placeholders)
     for name in ("tokens", "positions", "timestamps"):
         assert torch.equal(getattr(one, name), getattr(other, name)), name
-    assert len(one.keys_values) == len(other.keys_values) == CONFIG.model.memory.num_layers
+    assert len(one.keys_values) == len(other.keys_values) == CONFIG.model.memaug.num_layers
     for mine, yours in zip(one.keys_values, other.keys_values, strict=True):
         assert torch.equal(mine.keys, yours.keys) and torch.equal(mine.values, yours.values)

@@ -1,4 +1,4 @@
-"""A session that babbles, and a video that it has seen."""
+"""A predictor that babbles, and a video that it has seen."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from lit_hour.data.questions.record import parse_question
-from lit_hour.inference.predictor import Memory, Session
+from lit_hour.inference.predictor import VideoMemory, VideoPredictor
 from lit_hour.model.hour_llava import HourLLaVA
 from lit_hour.processor import Processor
 from lit_hour.text.tokenizer import load_tokenizer
@@ -33,19 +33,19 @@ def questions(trained: TrainedRun, video: Path) -> list[Question]:
 
 
 @pytest.fixture(scope="module")
-def session(trained: TrainedRun) -> Session:
+def predictor(trained: TrainedRun) -> VideoPredictor:
     """A model that has learnt nothing: it babbles, and says something else to each question."""
     babble = (
-        "model.language.initial_deviation=0.5",
-        "model.language.tie_embeddings=false",
-        "answer.max_new_tokens=12",
+        "model.llm.initializer_range=0.5",
+        "model.llm.tie_word_embeddings=false",
+        "generation.max_new_tokens=12",
     )
     config = trained.project.config("none", *babble)
     processor = Processor(load_tokenizer(trained.run.tokenizer), config.text)
     torch.manual_seed(0)
-    return Session(config, HourLLaVA(config, len(processor.tokenizer)), processor)
+    return VideoPredictor(config, HourLLaVA(config, len(processor.tokenizer)), processor)
 
 
 @pytest.fixture(scope="module")
-def memory(session: Session, video: Path) -> Memory:
-    return session.remember(video)
+def memory(predictor: VideoPredictor, video: Path) -> VideoMemory:
+    return predictor.encode_video(video)

@@ -7,46 +7,48 @@ import torch
 from PIL import Image
 
 from lit_hour.errors import QuestionError
-from lit_hour.inference.attribution import find_evidence, find_moments
-from lit_hour.inference.predictor import Memory, Session, weigh_answers
+from lit_hour.inference.attribution import attribute_answer, find_moments
+from lit_hour.inference.predictor import VideoMemory, VideoPredictor
 from lit_hour.model.memory_repository import with_tokens
 
 QUESTION, ANSWER = "What is there?", "a red square"
 
 
 @pytest.fixture(scope="module")
-def attentive(session: Session) -> Session:
+def attentive(predictor: VideoPredictor) -> VideoPredictor:
     """A model in which much depends on the memory."""
-    model = copy.deepcopy(session.model)
+    model = copy.deepcopy(predictor.model)
     with torch.no_grad():
         for weight in model.memory.parameters():
             weight.mul_(8 if weight.dim() == 2 else 1)
-    return Session(session.config, model, session.processor)
+    return VideoPredictor(predictor.config, model, predictor.processor)
 
 
-def weigh(session: Session, memory: Memory, frame: int, scale: float) -> float:
+def weigh(predictor: VideoPredictor, memory: VideoMemory, frame: int, scale: float) -> float:
     """The log-probability of the answer with the tokens of one frame scaled."""
     tokens = memory.repository.tokens.unflatten(
         0, (memory.repository.num_frames, -1)
     ).clone()  # (frames, tokens, dim)
     tokens[frame] *= scale
     changed = replace(memory, repository=with_tokens(memory.repository, tokens.flatten(0, 1)))
-    return weigh_answers(session, changed, session.processor.ask(QUESTION), [ANSWER])[
+    return predictor.loglikelihood(changed, predictor.processor.ask(QUESTION), [ANSWER])[
         0
     ].log_probability
 
 
-def test_the_curve_is_what_each_frame_does_for_the_answer(attentive: Session, video: Path) -> None:
-    session, step = attentive, 0.1
-    memory = session.remember(video)
+def test_the_curve_is_what_each_frame_does_for_the_answer(
+    attentive: VideoPredictor, video: Path
+) -> None:
+    predictor, step = attentive, 0.1
+    memory = predictor.encode_video(video)
     slopes = torch.tensor(
         [
-            (weigh(session, memory, frame, 1 + step) - weigh(session, memory, frame, 1 - step))
+            (weigh(predictor, memory, frame, 1 + step) - weigh(predictor, memory, frame, 1 - step))
             / (2 * step)
             for frame in range(memory.num_frames)
         ]
     )  # (frames,)
-    found = find_evidence(session, memory, QUESTION, ANSWER)
+    found = attribute_answer(predictor, memory, QUESTION, ANSWER)
     assert [second for second, _ in found.curve] == memory.repository.timestamps.tolist()
     shares = slopes.clamp(min=0) / slopes.clamp(min=0).sum()  # (frames,)
     torch.testing.assert_close(
@@ -55,27 +57,29 @@ def test_the_curve_is_what_each_frame_does_for_the_answer(attentive: Session, vi
     assert 0 < (slopes > 0).sum() < len(slopes)
 
 
-def test_it_changes_nothing_in_memory(session: Session, memory: Memory) -> None:
+def test_it_changes_nothing_in_memory(predictor: VideoPredictor, memory: VideoMemory) -> None:
     before = memory.repository.tokens.clone()
-    first, second = (find_evidence(session, memory, QUESTION, ANSWER) for _ in range(2))
+    first, second = (attribute_answer(predictor, memory, QUESTION, ANSWER) for _ in range(2))
     assert first == second and torch.equal(memory.repository.tokens, before)
-    assert all(parameter.grad is None for parameter in session.model.parameters())
-    assert find_evidence(session, memory, QUESTION, "seven").curve != first.curve
+    assert all(parameter.grad is None for parameter in predictor.model.parameters())
+    assert attribute_answer(predictor, memory, QUESTION, "seven").curve != first.curve
 
 
-def test_copies_of_a_short_video_count_once(session: Session, video: Path) -> None:
-    video_settings = replace(session.config.video, max_frames=2, min_frames=1)
-    short = Session(replace(session.config, video=video_settings), session.model, session.processor)
-    memory = short.remember(video)
+def test_copies_of_a_short_video_count_once(predictor: VideoPredictor, video: Path) -> None:
+    video_settings = replace(predictor.config.video, max_frames=2, min_frames=1)
+    short = VideoPredictor(
+        replace(predictor.config, video=video_settings), predictor.model, predictor.processor
+    )
+    memory = short.encode_video(video)
     assert memory.num_frames == 2 < memory.repository.num_frames
-    found = find_evidence(short, memory, QUESTION, ANSWER)
+    found = attribute_answer(short, memory, QUESTION, ANSWER)
     assert len(found.curve) == 2 and sum(share for _, share in found.curve) == pytest.approx(1)
 
 
-def test_pictures_have_no_moments(session: Session, tmp_path: Path) -> None:
+def test_pictures_have_no_moments(predictor: VideoPredictor, tmp_path: Path) -> None:
     Image.new("RGB", (64, 64), "red").save(tmp_path / "red.png")
     with pytest.raises(QuestionError, match=r"red\.png has no moments"):
-        find_evidence(session, session.remember(tmp_path / "red.png"), QUESTION, ANSWER)
+        attribute_answer(predictor, predictor.encode_video(tmp_path / "red.png"), QUESTION, ANSWER)
 
 
 def flat(*heights: tuple[int, float]) -> list[float]:

@@ -1,4 +1,4 @@
-"""What a user may ask about: one video, a picture, or several pictures, through a session whose model babbles."""
+"""What a user may ask about: one video, a picture, or several pictures, through a predictor whose model babbles."""
 
 from pathlib import Path
 
@@ -9,11 +9,11 @@ import torch
 from PIL import Image
 
 from lit_hour.cli import main
-from lit_hour.config.model import LanguageConfig, MemoryConfig, ModelConfig, VisionConfig
+from lit_hour.config.model import LLMConfig, MemAugConfig, ModelConfig, VisionConfig
 from lit_hour.config.schema import Config, TextConfig, VideoConfig
 from lit_hour.errors import ImageError, InputError, QuestionError, VideoError
-from lit_hour.inference.inputs import check_files, open_files
-from lit_hour.inference.predictor import Answer, Session
+from lit_hour.inference.inputs import check_input_files, open_input_files
+from lit_hour.inference.predictor import Answer, VideoPredictor
 from lit_hour.media.frame_sampling import SampledVideo
 from lit_hour.model.hour_llava import HourLLaVA
 from lit_hour.model.multimodal_inputs import prompts_of
@@ -23,28 +23,28 @@ from lit_hour.types import Example, ImageSet, Question, Sample, TiledImage
 
 SIZE_PIXELS = 64
 CONFIG = Config(
-    video=VideoConfig(size_pixels=SIZE_PIXELS, min_frames=2, max_frames=4),
+    video=VideoConfig(image_size=SIZE_PIXELS, min_frames=2, max_frames=4),
     text=TextConfig(max_tokens=2048),
     model=ModelConfig(
         vision=VisionConfig(name="lit-hour-tiny", layer=-1, grid=2),
-        memory=MemoryConfig(num_layers=1, min_frames=4),
-        language=LanguageConfig(
+        memaug=MemAugConfig(num_layers=1, min_frames=4),
+        llm=LLMConfig(
             hidden_size=32,
             num_layers=1,
             num_heads=4,
             num_key_value_heads=2,
             intermediate_size=48,
-            initial_deviation=0.5,
+            initializer_range=0.5,
         ),
     ),
 )
 
 
 @pytest.fixture(scope="module")
-def session() -> Session:
+def predictor() -> VideoPredictor:
     processor = Processor(train_byte_level_tokenizer([], 300), CONFIG.text)
     torch.manual_seed(0)
-    return Session(CONFIG, HourLLaVA(CONFIG, len(processor.tokenizer)), processor)
+    return VideoPredictor(CONFIG, HourLLaVA(CONFIG, len(processor.tokenizer)), processor)
 
 
 @pytest.fixture(scope="module")
@@ -64,18 +64,20 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def answer_about(session: Session, files: Path | list[Path], question: str = "What?") -> Answer:
-    *_, answer = session.ask(session.remember(files), question)
+def answer_about(
+    predictor: VideoPredictor, files: Path | list[Path], question: str = "What?"
+) -> Answer:
+    *_, answer = predictor.generate(predictor.encode_video(files), question)
     assert isinstance(answer, Answer)
     return answer
 
 
 def test_each_kind_of_file_is_read_as_what_it_is(folder: Path) -> None:
-    video = open_files([folder / "walk.mp4"], CONFIG)
+    video = open_input_files([folder / "walk.mp4"], CONFIG)
     assert isinstance(video, SampledVideo) and video.duration_seconds == pytest.approx(3, abs=0.3)
-    picture = open_files([folder / "red.PNG"], CONFIG)
+    picture = open_input_files([folder / "red.PNG"], CONFIG)
     assert isinstance(picture, TiledImage) and picture.size_pixels == (48, 96)
-    pictures = open_files([folder / "red.PNG", folder / "blue.jpg"], CONFIG)
+    pictures = open_input_files([folder / "red.PNG", folder / "blue.jpg"], CONFIG)
     assert isinstance(pictures, ImageSet) and pictures.images.shape == (
         2,
         3,
@@ -85,17 +87,19 @@ def test_each_kind_of_file_is_read_as_what_it_is(folder: Path) -> None:
 
 
 def test_a_video_a_picture_and_pictures_are_remembered_and_asked_about(
-    session: Session, folder: Path
+    predictor: VideoPredictor, folder: Path
 ) -> None:
     one, both = folder / "red.PNG", [folder / "red.PNG", folder / "blue.jpg"]
     for files, placeholders, num_frames in ((folder / "walk.mp4", 1, 3), (one, 1, 0), (both, 2, 0)):
-        memory = session.remember(files)
+        memory = predictor.encode_video(files)
         assert (memory.num_placeholders, memory.num_frames) == (placeholders, num_frames)
         assert memory.note == (
-            session.processor.video_note(memory.duration_seconds, num_frames) if num_frames else ""
+            predictor.processor.video_note(memory.duration_seconds, num_frames)
+            if num_frames
+            else ""
         )
         assert memory.source == ", ".join(map(str, files if isinstance(files, list) else [files]))
-        *_, answer = session.ask(memory, "What is it?")
+        *_, answer = predictor.generate(memory, "What is it?")
         assert isinstance(answer, Answer)
         assert (answer.num_frames, answer.num_memory_tokens) == (
             num_frames,
@@ -105,12 +109,12 @@ def test_a_video_a_picture_and_pictures_are_remembered_and_asked_about(
 
 @pytest.mark.parametrize("names", (["red.PNG"], ["red.PNG", "blue.jpg"]))
 def test_the_model_reads_pictures_in_answering_as_in_training(
-    session: Session, folder: Path, names: list[str]
+    predictor: VideoPredictor, folder: Path, names: list[str]
 ) -> None:
     files = [folder / name for name in names]
-    visual = open_files(files, CONFIG)
+    visual = open_input_files(files, CONFIG)
     assert not isinstance(visual, SampledVideo)
-    processor, memory = session.processor, session.remember(files)
+    processor, memory = predictor.processor, predictor.encode_video(files)
     taught = processor.converse([Question("1", "", "open_ended", "Which colour?", "red")])
     example = processor.example(Sample("key", "", 0.0, visual, (taught,)))
     asked = processor.texts(
@@ -121,25 +125,26 @@ def test_the_model_reads_pictures_in_answering_as_in_training(
         batch = processor.batch([Example("key", None, texts)])
         with torch.inference_mode():
             prompts.append(
-                prompts_of(session.model.read(batch, [memory.repository])).embeddings
+                prompts_of(predictor.model.read(batch, [memory.repository])).embeddings
             )  # (1, tokens, dim)
     assert torch.equal(*prompts)
 
 
-def test_a_list_of_one_file_is_that_file(session: Session, folder: Path) -> None:
+def test_a_list_of_one_file_is_that_file(predictor: VideoPredictor, folder: Path) -> None:
     alone, listed = (
-        session.remember(files).repository for files in (folder / "blue.jpg", [folder / "blue.jpg"])
+        predictor.encode_video(files).repository
+        for files in (folder / "blue.jpg", [folder / "blue.jpg"])
     )
     assert torch.equal(alone.tokens, listed.tokens)
 
 
 def test_pictures_can_be_named_by_their_places_in_the_question(
-    session: Session, folder: Path
+    predictor: VideoPredictor, folder: Path
 ) -> None:
     files = [folder / "red.PNG", folder / "blue.jpg"]
-    assert answer_about(session, files, "Is <image> or <image> redder?").text
+    assert answer_about(predictor, files, "Is <image> or <image> redder?").text
     with pytest.raises(QuestionError, match="1 times and has 2 pictures"):
-        answer_about(session, files, "What is in <image>?")
+        answer_about(predictor, files, "What is in <image>?")
 
 
 @pytest.mark.parametrize(
@@ -163,17 +168,17 @@ def test_what_cannot_be_asked_about_is_refused_by_name(
     (folder / "empty.webp").touch()
     files = [folder / name for name in names]
     with pytest.raises(error, match=reason):
-        check_files(files)
+        check_input_files(files)
     with pytest.raises(error, match=reason):
-        open_files(files, CONFIG)
+        open_input_files(files, CONFIG)
 
 
-def test_a_cut_picture_is_refused_when_it_is_read(session: Session, folder: Path) -> None:
+def test_a_cut_picture_is_refused_when_it_is_read(predictor: VideoPredictor, folder: Path) -> None:
     whole = (folder / "blue.jpg").read_bytes()
     (folder / "cut.jpg").write_bytes(whole[: len(whole) // 2])
-    check_files([folder / "cut.jpg"])
+    check_input_files([folder / "cut.jpg"])
     with pytest.raises(ImageError, match=r"cut\.jpg"):
-        session.remember(folder / "cut.jpg")
+        predictor.encode_video(folder / "cut.jpg")
 
 
 def test_the_command_line_refuses_files_before_it_looks_for_the_run(folder: Path) -> None:

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from lit_hour.errors import QuestionError
-from lit_hour.inference.predictor import Likelihood, Memory, Session, weigh_answers
+from lit_hour.inference.predictor import LogLikelihood, VideoMemory, VideoPredictor
 from lit_hour.media.frame_sampling import load_video
 from lit_hour.model.hour_llava import HourLLaVA
 from lit_hour.processor import Processor
@@ -22,68 +22,74 @@ def video(trained: TrainedRun) -> Path:
 
 
 @pytest.fixture
-def session(trained: TrainedRun) -> Session:
+def predictor(trained: TrainedRun) -> VideoPredictor:
     """A model that babbles; its training would also learn the marks of turns, which are no part of an answer."""
     words = (
-        "model.language.initial_deviation=0.5",
-        "model.language.tie_embeddings=false",
-        "text.learn_template=true",
+        "model.llm.initializer_range=0.5",
+        "model.llm.tie_word_embeddings=false",
+        "text.loss_on_template=true",
     )
     config = trained.project.config("none", *words)
     processor = Processor(load_tokenizer(trained.run.tokenizer), config.text)
     torch.manual_seed(0)
-    return Session(config, HourLLaVA(config, len(processor.tokenizer)), processor)
+    return VideoPredictor(config, HourLLaVA(config, len(processor.tokenizer)), processor)
 
 
 @pytest.fixture
-def memory(session: Session, video: Path) -> Memory:
-    return session.remember(video)
+def memory(predictor: VideoPredictor, video: Path) -> VideoMemory:
+    return predictor.encode_video(video)
 
 
-def weigh(session: Session, memory: Memory, question: str, *answers: str) -> list[Likelihood]:
-    return weigh_answers(session, memory, session.processor.ask(question), answers)
+def weigh(
+    predictor: VideoPredictor, memory: VideoMemory, question: str, *answers: str
+) -> list[LogLikelihood]:
+    return predictor.loglikelihood(memory, predictor.processor.ask(question), answers)
 
 
 def test_it_is_the_loss_of_training_on_the_answer_alone(
-    session: Session, memory: Memory, video: Path
+    predictor: VideoPredictor, memory: VideoMemory, video: Path
 ) -> None:
-    frames, duration_seconds = load_video(video, session.config.video)
+    frames, duration_seconds = load_video(video, predictor.config.video)
     processor = Processor(
-        session.processor.tokenizer, replace(session.config.text, learn_template=False)
+        predictor.processor.tokenizer, replace(predictor.config.text, loss_on_template=False)
     )
     sample = Sample("video", "mine", duration_seconds, frames, (processor.converse([QUESTION]),))
     with torch.no_grad():
         batch = processor.batch([processor.example(sample)])
-        loss = session.model.language.loss(
-            session.model.read(batch, session.model.remember(batch.visuals))
+        loss = predictor.model.language.loss(
+            predictor.model.read(batch, predictor.model.remember(batch.visuals))
         ).item()
     found, spaced, other = weigh(
-        session, memory, QUESTION.question, QUESTION.answer, " a red square\n", "a blue star"
+        predictor, memory, QUESTION.question, QUESTION.answer, " a red square\n", "a blue star"
     )
     assert found.loss == pytest.approx(loss, rel=1e-6)
     assert found.num_tokens == int((batch.labels >= 0).sum())
     assert spaced == found and other.loss != found.loss
 
 
-def test_an_answer_is_greedy_if_the_session_gives_it(session: Session, memory: Memory) -> None:
-    head = session.model.language.network.lm_head.weight
+def test_an_answer_is_greedy_if_the_predictor_gives_it(
+    predictor: VideoPredictor, memory: VideoMemory
+) -> None:
+    head = predictor.model.language.network.lm_head.weight
     seen = []
     for sign in (
         1,
         -1,
     ):  # one of them makes the end of the turn the likeliest token, the other the least likely
         with torch.no_grad():
-            head.zero_()[end_of_turn_id(session.processor.tokenizer)] = sign
-        *pieces, _ = session.ask(memory, QUESTION.question)
-        seen.append((len(pieces) == 1, weigh(session, memory, QUESTION.question, "")[0].is_greedy))
+            head.zero_()[end_of_turn_id(predictor.processor.tokenizer)] = sign
+        *pieces, _ = predictor.generate(memory, QUESTION.question)
+        seen.append(
+            (len(pieces) == 1, weigh(predictor, memory, QUESTION.question, "")[0].is_greedy)
+        )
     assert sorted(seen) == [(False, False), (True, True)]
 
 
-def test_what_does_not_fit_is_refused(session: Session, memory: Memory) -> None:
+def test_what_does_not_fit_is_refused(predictor: VideoPredictor, memory: VideoMemory) -> None:
     with pytest.raises(
         QuestionError,
         match=r"does not fit beside the tokens of .*synthetic_00000\.mp4 in text\.max_tokens=",
     ):
-        weigh(session, memory, "red " * session.config.text.max_tokens, "red")
+        weigh(predictor, memory, "red " * predictor.config.text.max_tokens, "red")
     with pytest.raises(QuestionError, match="the question is empty"):
-        weigh(session, memory, " ", "red")
+        weigh(predictor, memory, " ", "red")

@@ -10,7 +10,7 @@ import torch
 from lit_hour.cli import main
 from lit_hour.config.load import load_config, save_config
 from lit_hour.errors import InputError, QuestionError
-from lit_hour.inference.predictor import Answer, Memory, Session
+from lit_hour.inference.predictor import Answer, VideoMemory, VideoPredictor
 from lit_hour.media.frame_sampling import load_video
 from lit_hour.model.multimodal_inputs import prompts_of
 from lit_hour.run_dir import RunDir
@@ -28,8 +28,8 @@ def run_copy(trained: TrainedRun, tmp_path: Path) -> RunDir:
     return RunDir(Path(shutil.copytree(trained.run.path, tmp_path / "copy")))
 
 
-def ask(session: Session, memory: Memory, question: str) -> tuple[list[str], Answer]:
-    *pieces, answer = session.ask(memory, question)
+def ask(predictor: VideoPredictor, memory: VideoMemory, question: str) -> tuple[list[str], Answer]:
+    *pieces, answer = predictor.generate(memory, question)
     assert isinstance(answer, Answer)
     return [piece for piece in pieces if isinstance(piece, str)], answer
 
@@ -38,47 +38,47 @@ def ask(session: Session, memory: Memory, question: str) -> tuple[list[str], Ans
 
 
 def test_the_pieces_of_an_answer_are_its_text(
-    session: Session, memory: Memory, questions: list[Question]
+    predictor: VideoPredictor, memory: VideoMemory, questions: list[Question]
 ) -> None:
     texts = set()
     for question in questions:
-        pieces, answer = ask(session, memory, question.question)
+        pieces, answer = ask(predictor, memory, question.question)
         assert "".join(pieces) == answer.text
-        assert len(pieces) <= session.config.answer.max_new_tokens
+        assert len(pieces) <= predictor.config.generation.max_new_tokens
         texts.add(answer.text)
     print(texts)
     assert len(texts) > 1
 
 
-def test_progress_is_told_after_each_chunk(session: Session, video: Path) -> None:
+def test_progress_is_told_after_each_chunk(predictor: VideoPredictor, video: Path) -> None:
     told: list[tuple[int, int]] = []
-    vision = replace(session.config.model.vision, chunk_frames=4)
-    config = replace(session.config, model=replace(session.config.model, vision=vision))
-    memory = Session(config, session.model, session.processor).remember(
+    vision = replace(predictor.config.model.vision, encode_batch_size=4)
+    config = replace(predictor.config, model=replace(predictor.config.model, vision=vision))
+    memory = VideoPredictor(config, predictor.model, predictor.processor).encode_video(
         video, lambda *counts: told.append(counts)
     )
     assert told == [(4, 6), (6, 6)]
-    assert [seconds for seconds, _ in memory.pictures] == memory.repository.timestamps.tolist()
-    assert all(jpeg.startswith(b"\xff\xd8") for _, jpeg in memory.pictures)
+    assert [seconds for seconds, _ in memory.thumbnails] == memory.repository.timestamps.tolist()
+    assert all(jpeg.startswith(b"\xff\xd8") for _, jpeg in memory.thumbnails)
 
 
 def test_earlier_questions_are_part_of_a_later_one(
-    session: Session, memory: Memory, questions: list[Question]
+    predictor: VideoPredictor, memory: VideoMemory, questions: list[Question]
 ) -> None:
     first, second = questions[0].question, questions[1].question
     history = (Message("user", first), Message("assistant", "green"))
-    _, alone = ask(session, memory, second)
-    *_, later = session.ask(memory, second, history)
+    _, alone = ask(predictor, memory, second)
+    *_, later = predictor.generate(memory, second, history)
     assert isinstance(later, Answer) and later.text != alone.text
 
 
 def test_what_was_seen_and_how_long_it_took_is_counted(
-    session: Session, memory: Memory, video: Path
+    predictor: VideoPredictor, memory: VideoMemory, video: Path
 ) -> None:
-    frames, duration_seconds = load_video(video, session.config.video)
+    frames, duration_seconds = load_video(video, predictor.config.video)
     assert (memory.num_frames, memory.duration_seconds) == (len(frames), duration_seconds)
     assert memory.repository.num_frames == 6  # at most six are sampled, at least four are kept
-    _, answer = ask(session, memory, "What colour is it?")
+    _, answer = ask(predictor, memory, "What colour is it?")
     assert answer.num_frames == len(frames)
     assert answer.num_memory_tokens == memory.repository.num_frames * TOKENS_PER_FRAME
     assert list(answer.seconds) == ["decode", "encode", "first token", "other tokens"]
@@ -86,10 +86,10 @@ def test_what_was_seen_and_how_long_it_took_is_counted(
 
 
 def test_answering_is_what_validation_does(
-    session: Session, memory: Memory, video: Path, questions: list[Question]
+    predictor: VideoPredictor, memory: VideoMemory, video: Path, questions: list[Question]
 ) -> None:
-    frames, duration_seconds = load_video(video, session.config.video)
-    processor, model = session.processor, session.model
+    frames, duration_seconds = load_video(video, predictor.config.video)
+    processor, model = predictor.processor, predictor.model
     conversations = tuple(processor.converse([question]) for question in questions)
     batch = processor.batch(
         [processor.example(Sample("key", "", duration_seconds, frames, conversations))]
@@ -97,25 +97,25 @@ def test_answering_is_what_validation_does(
     with torch.inference_mode():
         prompts = prompts_of(model.read(batch, model.remember(batch.visuals)))
         tokens = model.language.generate(
-            prompts, session.config.answer.max_new_tokens, end_of_turn_id(processor.tokenizer)
+            prompts, predictor.config.generation.max_new_tokens, end_of_turn_id(processor.tokenizer)
         )
         texts = processor.tokenizer.batch_decode(
             torch.stack(list(tokens), dim=1), skip_special_tokens=True
         )
     for question, text in zip(questions, texts, strict=True):
         _, answer = ask(
-            session, memory, format_question(question, session.config.text.choice_answer)
+            predictor, memory, format_question(question, predictor.config.text.mcq_format)
         )
         assert answer.text == text
 
 
 def test_the_model_reads_the_same_in_answering_as_in_training(
-    session: Session, memory: Memory, video: Path, questions: list[Question]
+    predictor: VideoPredictor, memory: VideoMemory, video: Path, questions: list[Question]
 ) -> None:
-    frames, duration_seconds = load_video(video, session.config.video)
-    processor, model = session.processor, session.model
+    frames, duration_seconds = load_video(video, predictor.config.video)
+    processor, model = predictor.processor, predictor.model
     for question in questions:
-        asked = format_question(question, session.config.text.choice_answer)
+        asked = format_question(question, predictor.config.text.mcq_format)
         prompts = []
         for conversation in (processor.converse([question]), processor.ask(asked)):
             batch = processor.batch(
@@ -128,16 +128,20 @@ def test_the_model_reads_the_same_in_answering_as_in_training(
         assert torch.equal(*prompts)
 
 
-def test_a_question_leaves_no_trace_in_the_memory(session: Session, memory: Memory) -> None:
+def test_a_question_leaves_no_trace_in_the_memory(
+    predictor: VideoPredictor, memory: VideoMemory
+) -> None:
     before = memory.repository.tokens.clone()
-    first = ask(session, memory, "What is shown?")[1].text
-    ask(session, memory, "What colour is the background?")
-    assert ask(session, memory, "What is shown?")[1].text == first
+    first = ask(predictor, memory, "What is shown?")[1].text
+    ask(predictor, memory, "What colour is the background?")
+    assert ask(predictor, memory, "What is shown?")[1].text == first
     assert torch.equal(memory.repository.tokens, before)
 
 
 def test_each_checkpoint_has_weights_of_its_own(trained: TrainedRun) -> None:
-    early, late = (Session.open(trained.run.path, name) for name in ("step=000002", "last"))
+    early, late = (
+        VideoPredictor.from_run(trained.run.path, name) for name in ("step=000002", "last")
+    )
     assert not torch.equal(early.model.frame_end, late.model.frame_end)
     assert not early.model.training
     expected = load_weights(trained.run, "last")
@@ -150,18 +154,20 @@ def test_each_checkpoint_has_weights_of_its_own(trained: TrainedRun) -> None:
 
 
 def test_settings_win_over_those_of_the_run(trained: TrainedRun, video: Path) -> None:
-    session = Session.open(
-        trained.run.path, "last", "cpu", ["video.max_frames=5", "answer.max_new_tokens=1"]
+    predictor = VideoPredictor.from_run(
+        trained.run.path, "last", "cpu", ["video.max_frames=5", "generation.max_new_tokens=1"]
     )
-    memory = session.remember(video)
-    pieces, _ = ask(session, memory, "What is shown?")
+    memory = predictor.encode_video(video)
+    pieces, _ = ask(predictor, memory, "What is shown?")
     assert memory.num_frames == 5 and len(pieces) <= 1
 
 
 @pytest.mark.parametrize("question", ["", "  \n"])
-def test_an_empty_question_is_refused(session: Session, memory: Memory, question: str) -> None:
+def test_an_empty_question_is_refused(
+    predictor: VideoPredictor, memory: VideoMemory, question: str
+) -> None:
     with pytest.raises(QuestionError, match="the question is empty"):
-        list(session.ask(memory, question))
+        list(predictor.generate(memory, question))
 
 
 # The command
@@ -189,8 +195,8 @@ def test_the_command_prints_the_answer_and_what_it_took(
         ]
     )
     *lines, seen = capsys.readouterr().out.strip("\n").split("\n")
-    session = Session.open(run_copy.path, "step=000002")
-    _, answer = ask(session, session.remember(video), "What is shown?")
+    predictor = VideoPredictor.from_run(run_copy.path, "step=000002")
+    _, answer = ask(predictor, predictor.encode_video(video), "What is shown?")
     assert "\n".join(lines) == answer.text.strip("\n") != ""
     number = r"\d+\.\d\d s"
     assert re.fullmatch(
@@ -200,7 +206,7 @@ def test_the_command_prints_the_answer_and_what_it_took(
 
 
 def misfit(run: RunDir) -> None:
-    settings = load_config(run.config, ["model.language.hidden_size=64"])
+    settings = load_config(run.config, ["model.llm.hidden_size=64"])
     save_config(settings, run.checkpoint("best").with_suffix(".yaml"))
 
 

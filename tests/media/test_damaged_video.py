@@ -20,17 +20,17 @@ def test_a_damaged_clip_is_refused_or_used(real_videos: Path) -> None:
     timestamps = [index / 10 for index in range(50)]
     with pytest.raises(
         VideoError,
-        match=r"corrupted\.mp4.*2\.8 s of 5\.0 s \(last frame at 2\.7 s\).*video\.on_damage=use",
+        match=r"corrupted\.mp4.*2\.8 s of 5\.0 s \(last frame at 2\.7 s\).*video\.on_decode_error=truncate",
     ):
         read_all(path, timestamps)
     with pytest.warns(DamagedVideoWarning, match=r"2\.8 s of 5\.0 s.*22 of 50 frames are missing"):
-        frames = read_all(path, timestamps, on_damage="use")
+        frames = read_all(path, timestamps, on_damage="truncate")
     assert len(frames) == 28 and frames.timestamps[-1] == pytest.approx(2.7)
     assert len(read_all(path, timestamps[:28])) == 28, "what lies before the damage can be read"
 
 
 def test_a_damaged_clip_loads_what_can_be_read(real_videos: Path) -> None:
-    settings = VideoConfig(min_frames=10, size_pixels=32, on_damage="use")
+    settings = VideoConfig(min_frames=10, image_size=32, on_decode_error="truncate")
     with pytest.warns(DamagedVideoWarning, match="4 of 10 frames are missing"):
         frames, duration = load_video(real_videos / "corrupted.mp4", settings)
     assert frames.timestamps.tolist() == [
@@ -55,7 +55,7 @@ def test_a_file_that_was_cut(tmp_path: Path, suffix: str, audio_seconds: float) 
     with pytest.raises(VideoError, match="cut short"):
         read_all(cut, timestamps)
     with pytest.warns(DamagedVideoWarning):
-        frames = read_all(cut, timestamps, on_damage="use")
+        frames = read_all(cut, timestamps, on_damage="truncate")
     assert (
         numbers_of(frames.images) == [2 * index for index in range(len(frames))]
         and 20 < len(frames) < 90
@@ -118,7 +118,7 @@ def test_files_without_a_frame_to_show(tmp_path: Path) -> None:
         (silent, "without frames"),
         (unknown, "Decoder not found"),
     ]:
-        for read in (probe, lambda path: load_video(path, VideoConfig(on_damage="use"))):
+        for read in (probe, lambda path: load_video(path, VideoConfig(on_decode_error="truncate"))):
             with pytest.raises(VideoError, match=f"{path.name}.*{message}"):
                 read(path)
 

@@ -36,7 +36,7 @@ def test_order(
     monkeypatch.setattr(segments, "MAX_BATCH_FRAMES", batch_pictures)
     plain = [
         number
-        for frames in read_frames(video, TIMESTAMPS, 64, "error")
+        for frames in read_frames(video, TIMESTAMPS, 64, "raise")
         for number in numbers_of(frames.images)
     ]
     pictures = list(
@@ -92,14 +92,14 @@ class Shares(IterableDataset[tuple[int, torch.Tensor]]):
         yield (
             num_available_cpus(),
             torch.cat(
-                [frames.images for frames in read_frames(self.path, [0.0, 5.0, 50.0], 64, "error")]
+                [frames.images for frames in read_frames(self.path, [0.0, 5.0, 50.0], 64, "raise")]
             ),
         )
 
 
 def test_workers_of_a_data_loader_share_the_processors(video: Path) -> None:
     list(
-        read_frames(video, [0.0, 5.0], 64, "error")
+        read_frames(video, [0.0, 5.0], 64, "raise")
     )  # leaves no thread behind that a fork would lose
     found = list(DataLoader(Shares(video), batch_size=None, num_workers=2))
     assert [share for share, _ in found] == [max(1, num_available_cpus() // 2)] * 2

@@ -170,7 +170,7 @@ def test_the_last_key_frame_and_how_late_it_is(tmp_path: Path, codec: str, suffi
     with pytest.warns(
         KeyframeWarning, match=rf"video\.{suffix} .* s too early on average and .* s at most"
     ):
-        chunks = list(read_frames(path, timestamps, 64, "error", key_frames_only=True))
+        chunks = list(read_frames(path, timestamps, 64, "raise", key_frames_only=True))
     shown = numbers_of(torch.cat([chunk.images for chunk in chunks]))
     first = keys[0]
     assert shown == [
@@ -185,7 +185,7 @@ def test_key_frames_of_real_clips_are_frames_of_the_video(real_videos: Path) -> 
             warnings.simplefilter("always")
             chunks = list(
                 read_frames(
-                    real_videos / name, timestamps, SIZE_PIXELS, "error", key_frames_only=True
+                    real_videos / name, timestamps, SIZE_PIXELS, "raise", key_frames_only=True
                 )
             )
         assert (

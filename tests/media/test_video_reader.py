@@ -201,7 +201,7 @@ def test_files_and_threads_end_when_the_reader_is_left_midway(tmp_path: Path) ->
 
     path = write_video(tmp_path.resolve() / "video.mp4", numbered(50))
     assert not decoders()
-    chunks = read_frames(path, [0.0, 1.0, 2.0], 32, "error", chunk_frames=1)
+    chunks = read_frames(path, [0.0, 1.0, 2.0], 32, "raise", chunk_frames=1)
     next(chunks)
     assert num_open() and decoders() and isinstance(chunks, Generator)
     chunks.close()
@@ -210,7 +210,7 @@ def test_files_and_threads_end_when_the_reader_is_left_midway(tmp_path: Path) ->
 
 def test_loading_spreads_few_frames_and_fills_one_tensor(tmp_path: Path) -> None:
     path = write_video(tmp_path / "video.mp4", numbered(100))
-    frames, duration = load_video(path, VideoConfig(min_frames=40, size_pixels=64))
+    frames, duration = load_video(path, VideoConfig(min_frames=40, image_size=64))
     assert duration == 10.0 and numbers_of(frames.images) == [
         int(2.5 * index) for index in range(40)
     ]

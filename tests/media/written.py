@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lit_hour.media.video_reader import OnDamage, read_frames
+from lit_hour.media.video_reader import OnDecodeError, read_frames
 from lit_hour.types import Frames
 
 NUM_STRIPES = 8  # black or white, the bits of the number
@@ -75,7 +75,10 @@ def write_video(
 
 
 def read_all(
-    path: Path, timestamps: Sequence[float], size_pixels: int = 64, on_damage: OnDamage = "error"
+    path: Path,
+    timestamps: Sequence[float],
+    size_pixels: int = 64,
+    on_damage: OnDecodeError = "raise",
 ) -> Frames:
     """All chunks of `read_frames` as one."""
     chunks = list(read_frames(path, timestamps, size_pixels, on_damage, chunk_frames=7))

@@ -16,7 +16,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
 from lit_hour.config.model import VisionConfig
-from lit_hour.inference.predictor import Session
+from lit_hour.inference.predictor import VideoPredictor
 from lit_hour.model.hour_llava import HourLLaVA
 from lit_hour.model.memaug import MemoryAugmentation
 from lit_hour.model.vision_encoder import VisionEncoder
@@ -28,9 +28,9 @@ from lit_hour.weights.name_map import (
     PUBLISHED_MEMORY,
     PUBLISHED_TOWER,
     TOWER,
-    counterparts,
-    outline_published,
-    to_ours,
+    convert_from_hf,
+    hf_meta_tensors,
+    weight_group,
 )
 from tests.helpers.siglip_tower import lit_hour_siglip
 
@@ -77,14 +77,16 @@ def _translate(state: Mapping[str, Tensor], names: Iterable[str], dim: int) -> d
     language = [name for name in names if not name.startswith(TOWER)]
     pairs = [
         pair
-        for pair in dict.fromkeys(map(counterparts, language))
+        for pair in dict.fromkeys(map(weight_group, language))
         if set(pair.published) <= state.keys()
     ]
     assert {name for pair in pairs for name in pair.published} == state.keys()
     return {
         name: ours
         for pair in pairs
-        for name, ours in to_ours(pair, [state[each] for each in pair.published], dim).items()
+        for name, ours in convert_from_hf(
+            pair, [state[each] for each in pair.published], dim
+        ).items()
     }
 
 
@@ -106,8 +108,7 @@ def write_siglip(folder: Path) -> None:
             for name, weight in VisionEncoder(VisionConfig(name=WIDE_TOWER)).state_dict().items()
         }
     weights = {
-        name: 0.02 * torch.randn(outline.shape)
-        for name, outline in outline_published(tower).items()
+        name: 0.02 * torch.randn(outline.shape) for name, outline in hf_meta_tensors(tower).items()
     }
     folder.mkdir()
     save_file(
@@ -126,10 +127,10 @@ def published_model(golden: Path, weights: str) -> HourLLaVA:
         tower = (
             f"model.vision.name={WIDE_TOWER}",
             f"model.vision.weights={folder}/siglip",
-            f"video.size_pixels={WIDE_TOWER_PIXELS}",
+            f"video.image_size={WIDE_TOWER_PIXELS}",
         )
         convert(folder / "published", folder / "run", tower)
-        return Session.open(folder / "run", device="cpu").model
+        return VideoPredictor.from_run(folder / "run", device="cpu").model
 
 
 @dataclass(frozen=True)

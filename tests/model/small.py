@@ -5,29 +5,29 @@ from dataclasses import replace
 import torch
 from torch import Generator
 
-from lit_hour.config.model import LanguageConfig, MemoryConfig, ModelConfig, VisionConfig
+from lit_hour.config.model import LLMConfig, MemAugConfig, ModelConfig, VisionConfig
 from lit_hour.config.schema import Config, TextConfig, VideoConfig
 from lit_hour.model.hour_llava import HourLLaVA
 from lit_hour.processor import Processor
 from lit_hour.text.tokenizer import train_byte_level_tokenizer
 from lit_hour.types import Frames, Question, Sample, Visual
 
-LANGUAGE = LanguageConfig(
+LANGUAGE = LLMConfig(
     hidden_size=32,
     num_layers=2,
     num_heads=4,
     num_key_value_heads=2,
     intermediate_size=48,
     rope_theta=10_000.0,
-    tie_embeddings=False,
+    tie_word_embeddings=False,
 )
 CONFIG = Config(
-    video=VideoConfig(size_pixels=64),
+    video=VideoConfig(image_size=64),
     text=TextConfig(system_prompt="Look.", max_tokens=4096),
     model=ModelConfig(
-        vision=VisionConfig(name="lit-hour-small", layer=-1, grid=4, chunk_frames=4),
-        memory=MemoryConfig(num_layers=2, min_frames=8),
-        language=LANGUAGE,
+        vision=VisionConfig(name="lit-hour-small", layer=-1, grid=4, encode_batch_size=4),
+        memaug=MemAugConfig(num_layers=2, min_frames=8),
+        llm=LANGUAGE,
     ),
 )
 PROCESSOR = Processor(train_byte_level_tokenizer([], 300), CONFIG.text)  # every byte is a token
@@ -63,5 +63,5 @@ def sample(visual: Visual | None, *conversations: tuple[Question, ...]) -> Sampl
     )
 
 
-def with_memory(settings: MemoryConfig, config: Config = CONFIG) -> Config:
-    return replace(config, model=replace(config.model, memory=settings))
+def with_memory(settings: MemAugConfig, config: Config = CONFIG) -> Config:
+    return replace(config, model=replace(config.model, memaug=settings))

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Generator, Tensor
 
-from lit_hour.config.model import MemoryConfig
+from lit_hour.config.model import MemAugConfig
 from lit_hour.model.forgetting import (
     SPATIAL,
     TEMPORAL,
@@ -21,7 +21,7 @@ from lit_hour.model.memory_repository import build_repository
 from lit_hour.types import Raster, Repository
 from tests.model.published import read
 
-PUBLISHED = MemoryConfig()  # the defaults are the paper's
+PUBLISHED = MemAugConfig()  # the defaults are the paper's
 FRAMES = Raster(50, 8, 8)
 QUESTION = torch.ones(3, 2)
 
@@ -31,7 +31,7 @@ def seeded(seed: int) -> Generator:
 
 
 def kept_of(
-    repository: Repository, spatial: str, settings: MemoryConfig = PUBLISHED, seed: int = 0
+    repository: Repository, spatial: str, settings: MemAugConfig = PUBLISHED, seed: int = 0
 ) -> Tensor:
     """Of a video: one block."""
     (kept,) = forget(repository, QUESTION, spatial, settings, seeded(seed))
@@ -177,7 +177,7 @@ def test_a_share_of_the_frames_survives(
 
 def test_keeping_everything_forgets_nothing() -> None:
     repository = made_repository(9, tokens_per_frame=16)
-    settings = MemoryConfig(spatial_keep=1, temporal_keep=1)
+    settings = MemAugConfig(spatial_keep_ratio=1, temporal_keep_ratio=1)
     for spatial in SPATIAL:
         assert torch.equal(kept_of(repository, spatial, settings), repository.positions)
 
@@ -208,14 +208,14 @@ def colours(*values: float) -> Repository:
 def frames_of(
     repository: Repository, temporal: str, question: Tensor, **settings: float
 ) -> list[int]:
-    config = MemoryConfig(temporal_forgetting=temporal, **settings)  # type: ignore[arg-type]
+    config = MemAugConfig(temporal_forgetting=temporal, **settings)  # type: ignore[arg-type]
     (kept,) = forget(repository, question, "none", config, seeded(0))
     return (kept[::2] // 2).tolist()
 
 
 def test_keyframes_are_those_unlike_their_neighbours() -> None:
     video = colours(0, 0, 0, 1.2, 0, 0, 0, 0, 0, -1.5, 0, 0)
-    assert frames_of(video, "keyframe", QUESTION, temporal_keep=1 / 6) == [3, 9]
+    assert frames_of(video, "keyframe", QUESTION, temporal_keep_ratio=1 / 6) == [3, 9]
 
 
 def test_the_only_frame_is_the_key_frame() -> None:
@@ -225,13 +225,13 @@ def test_the_only_frame_is_the_key_frame() -> None:
 def test_question_frames_are_those_that_look_like_the_question() -> None:
     video = colours(0.0, 0.3, 2.0, 3.0, 1.0, 0.1, 1.55, 2.5)
     up = torch.tensor([[0.0, 9.0], [0.0, 1.0]])
-    assert frames_of(video, "question", up, temporal_keep=0.25) == [2, 6]
+    assert frames_of(video, "question", up, temporal_keep_ratio=0.25) == [2, 6]
     right = torch.tensor([[5.0, 0.0]])
-    assert frames_of(video, "question", right, temporal_keep=0.25) == [0, 5]
+    assert frames_of(video, "question", right, temporal_keep_ratio=0.25) == [0, 5]
 
 
 def test_no_frame_is_forgotten_with_none_whatever_the_largest_number() -> None:
-    assert frames_of(colours(*range(9)), "none", QUESTION, max_query_frames=3) == list(range(9))
+    assert frames_of(colours(*range(9)), "none", QUESTION, max_kept_frames=3) == list(range(9))
 
 
 @pytest.mark.parametrize("temporal", TEMPORAL)
@@ -239,17 +239,17 @@ def test_no_frame_is_forgotten_with_none_whatever_the_largest_number() -> None:
 def test_each_way_to_forget_keeps_as_many_frames_and_rises(spatial: str, temporal: str) -> None:
     tokens = torch.randn(40, 64, 2, generator=seeded(0))
     repository = build_repository(tokens, torch.zeros(2), torch.arange(40).float(), min_frames=1)
-    settings = MemoryConfig(temporal_forgetting=temporal)  # type: ignore[arg-type]
+    settings = MemAugConfig(temporal_forgetting=temporal)  # type: ignore[arg-type]
     kept = kept_of(repository, spatial, settings)
     assert len(kept) == (40 if temporal == "none" else 10) * ((64 if spatial == "none" else 16) + 1)
     assert (kept.diff() > 0).all() and torch.equal(kept, kept_of(repository, spatial, settings))
 
 
 def test_the_settings_name_every_way_to_forget_and_no_other() -> None:
-    hints = get_type_hints(MemoryConfig)
+    hints = get_type_hints(MemAugConfig)
     assert (
         set(get_args(hints["spatial_forgetting"]))
-        == set(get_args(hints["answer_spatial_forgetting"]))
+        == set(get_args(hints["eval_spatial_forgetting"]))
         == set(SPATIAL)
     )
     assert set(get_args(hints["temporal_forgetting"])) == set(TEMPORAL)

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Generator
 
-from lit_hour.config.model import MemoryConfig
+from lit_hour.config.model import MemAugConfig
 from lit_hour.config.schema import VideoConfig
 from lit_hour.errors import ConfigError
 from lit_hour.model.hour_llava import HourLLaVA
@@ -210,8 +210,12 @@ def test_a_long_text_is_cut_and_what_is_left_still_learns() -> None:
 
 def test_what_survives_follows_the_settings() -> None:
     config = with_memory(
-        MemoryConfig(
-            num_layers=1, min_frames=4, max_query_frames=5, spatial_keep=1, temporal_keep=1
+        MemAugConfig(
+            num_layers=1,
+            min_frames=4,
+            max_kept_frames=5,
+            spatial_keep_ratio=1,
+            temporal_keep_ratio=1,
         )
     )
     batch = batch_of(sample(frames(12), (RED,)))
@@ -220,8 +224,8 @@ def test_what_survives_follows_the_settings() -> None:
 
 
 def test_frames_of_another_size_than_the_tower_takes_are_a_wrong_setting() -> None:
-    config = replace(CONFIG, video=VideoConfig(size_pixels=96))
-    with pytest.raises(ConfigError, match=r"video\.size_pixels=96, but lit-hour-small takes 64"):
+    config = replace(CONFIG, video=VideoConfig(image_size=96))
+    with pytest.raises(ConfigError, match=r"video\.image_size=96, but lit-hour-small takes 64"):
         HourLLaVA(config, VOCABULARY_SIZE)
 
 
@@ -280,7 +284,7 @@ def test_features_of_the_whole_grid_are_pooled_as_frames_are() -> None:
 
 
 def test_answers_forget_by_a_setting_of_their_own() -> None:
-    random = replace(CONFIG.model.memory, answer_spatial_forgetting="random")
+    random = replace(CONFIG.model.memaug, eval_spatial_forgetting="random")
     uniform, drawn = small_model(), small_model(with_memory(random))
     first, again = read(drawn, MIXED).embeddings, read(drawn, MIXED).embeddings
     assert torch.equal(first, again) and not torch.equal(first, read(uniform, MIXED).embeddings)
@@ -290,7 +294,9 @@ def test_answers_forget_by_a_setting_of_their_own() -> None:
 def test_frames_that_were_forgotten_are_seen_only_by_a_model_that_looks_back(
     look_back: bool, num_seen: int
 ) -> None:
-    model = small_model(with_memory(MemoryConfig(num_layers=2, min_frames=4, look_back=look_back)))
+    model = small_model(
+        with_memory(MemAugConfig(num_layers=2, min_frames=4, use_full_memory=look_back))
+    )
 
     def read_with(changed: int | None) -> torch.Tensor:
         video = frames(16)

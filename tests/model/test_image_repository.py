@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Generator, Tensor
 
-from lit_hour.config.model import MemoryConfig
+from lit_hour.config.model import MemAugConfig
 from lit_hour.model.forgetting import forget
 from lit_hour.model.memory_repository import (
     build_image_set_repository,
@@ -20,7 +20,7 @@ from lit_hour.types import Raster, Repository
 from tests.model.published import read
 
 CASES = ("single_one_tile", "anyres_small", "anyres_tall", "anyres_downscaled", "multi_image_3")
-PUBLISHED = MemoryConfig()
+PUBLISHED = MemAugConfig()
 
 
 def picture_tokens(num_pictures: int) -> Tensor:

@@ -39,7 +39,7 @@ def test_the_model_reads_the_same(model: HourLLaVA, visual: Visual | None, autoc
         with watch(model.memory) as looks:
             expected, found = model.read(batch, [plain]), model.read(batch, [prepared])
     assert torch.equal(found.embeddings, expected.embeddings)
-    assert len(looks) == 2 * 2 * CONFIG.model.memory.num_layers  # texts, plain and prepared
+    assert len(looks) == 2 * 2 * CONFIG.model.memaug.num_layers  # texts, plain and prepared
     for before, after in zip(looks[: len(looks) // 2], looks[len(looks) // 2 :], strict=True):
         assert torch.equal(before, after)
 

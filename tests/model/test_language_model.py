@@ -170,7 +170,7 @@ def test_sizes_and_rotation_are_told_to_memaug(language: LanguageModel) -> None:
 
 @pytest.mark.parametrize("is_tied", (True, False))
 def test_the_output_layer_is_the_embedding_only_when_it_is_tied(is_tied: bool) -> None:
-    network = LanguageModel(replace(LANGUAGE, tie_embeddings=is_tied), VOCABULARY_SIZE).network
+    network = LanguageModel(replace(LANGUAGE, tie_word_embeddings=is_tied), VOCABULARY_SIZE).network
     output, embedding = (
         network.get_parameter(name) for name in ("lm_head.weight", "model.embed_tokens.weight")
     )
@@ -179,13 +179,12 @@ def test_the_output_layer_is_the_embedding_only_when_it_is_tied(is_tied: bool) -
 
 def test_the_embedding_may_have_more_rows_than_the_tokenizer_has_tokens_but_not_fewer() -> None:
     assert (
-        len(LanguageModel(replace(LANGUAGE, vocabulary_size=1000), 300).network.lm_head.weight)
-        == 1000
+        len(LanguageModel(replace(LANGUAGE, vocab_size=1000), 300).network.lm_head.weight) == 1000
     )
     with pytest.raises(
-        ConfigError, match=r"model\.language\.vocabulary_size=299, but the tokenizer has 300 tokens"
+        ConfigError, match=r"model\.llm\.vocab_size=299, but the tokenizer has 300 tokens"
     ):
-        LanguageModel(replace(LANGUAGE, vocabulary_size=299), 300)
+        LanguageModel(replace(LANGUAGE, vocab_size=299), 300)
 
 
 def with_adapters() -> LanguageModel:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
-from lit_hour.config.model import MemoryConfig
+from lit_hour.config.model import MemAugConfig
 from lit_hour.model import projector
 from lit_hour.model.attention import GroupedAttention
 from lit_hour.model.hour_llava import HourLLaVA
@@ -140,7 +140,7 @@ def test_in_bfloat16_it_is_as_near_to_the_truth_as_the_plain_one() -> None:
 
 @pytest.mark.parametrize("temporal", ("keyframe", "question"))
 def test_who_looks_at_all_tokens_has_them(temporal: str) -> None:
-    settings = MemoryConfig(num_layers=2, min_frames=8, temporal_forgetting=temporal)  # type: ignore[arg-type]
+    settings = MemAugConfig(num_layers=2, min_frames=8, temporal_forgetting=temporal)  # type: ignore[arg-type]
     model, batch = small_model(with_memory(settings)), batch_of((VIDEO, 1))
     with torch.no_grad():
         (memory,) = model.skim(batch.visuals)
@@ -165,7 +165,7 @@ def test_keys_and_values_are_made_once_for_all_texts(
     with torch.no_grad():
         memories = model.skim(batch.visuals)
         model.read(batch, memories)
-    num_tokens, num_layers = len(memories[0].positions), CONFIG.model.memory.num_layers
+    num_tokens, num_layers = len(memories[0].positions), CONFIG.model.memaug.num_layers
     assert lengths.count(num_tokens) == num_layers
 
 

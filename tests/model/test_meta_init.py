@@ -3,19 +3,19 @@ from dataclasses import replace
 import pytest
 import torch
 
-from lit_hour.config.model import LanguageConfig, LoraConfig
+from lit_hour.config.model import LLMConfig, LoraConfig
 from lit_hour.config.schema import Config, RunConfig
 from lit_hour.model.hour_llava import HourLLaVA
 from lit_hour.model.meta_init import initialise, materialise
 from tests.model.small import CONFIG, LANGUAGE, VOCABULARY_SIZE
 
-TIED = replace(LANGUAGE, tie_embeddings=True)
+TIED = replace(LANGUAGE, tie_word_embeddings=True)
 ADAPTED = replace(LANGUAGE, lora=LoraConfig(rank=4))
 FAR = 777.0
 
 
-def with_language(settings: LanguageConfig) -> Config:
-    return replace(CONFIG, model=replace(CONFIG.model, language=settings))
+def with_language(settings: LLMConfig) -> Config:
+    return replace(CONFIG, model=replace(CONFIG.model, llm=settings))
 
 
 def empty_model(config: Config) -> HourLLaVA:
@@ -30,7 +30,7 @@ def empty_model(config: Config) -> HourLLaVA:
 
 
 @pytest.mark.parametrize("language", [TIED, LANGUAGE, ADAPTED], ids=["tied", "untied", "adapted"])
-def test_it_is_the_plain_model_but_for_its_weights(language: LanguageConfig) -> None:
+def test_it_is_the_plain_model_but_for_its_weights(language: LLMConfig) -> None:
     config = with_language(language)
     plain, model = HourLLaVA(config, VOCABULARY_SIZE), empty_model(config)
     buffers = dict(model.named_buffers())
@@ -45,7 +45,7 @@ def test_it_is_the_plain_model_but_for_its_weights(language: LanguageConfig) -> 
 
 
 @pytest.mark.parametrize("language", [TIED, LANGUAGE, ADAPTED], ids=["tied", "untied", "adapted"])
-def test_weights_are_drawn_as_those_of_a_new_model(language: LanguageConfig) -> None:
+def test_weights_are_drawn_as_those_of_a_new_model(language: LLMConfig) -> None:
     config = with_language(replace(language, hidden_size=64, intermediate_size=96))
     plain, model = HourLLaVA(config, VOCABULARY_SIZE), empty_model(config)
     initialise(model, config, known=())

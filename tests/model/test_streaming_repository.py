@@ -20,7 +20,7 @@ from lit_hour.types import Features, Frames, Repository, Video
 from tests.model.small import CONFIG, LEFT, PROCESSOR, RED, frames, sample, small_model, with_memory
 
 NUM_FRAMES = 29
-MIN_FRAMES = CONFIG.model.memory.min_frames
+MIN_FRAMES = CONFIG.model.memaug.min_frames
 PIECES = ((29,), (1,) * 29, (8, 8, 13), (3, 5, 21), (10, 19))
 
 
@@ -132,8 +132,8 @@ def test_what_breaks_off_leaves_no_trace(model: HourLLaVA, monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize("config", (
-    with_memory(replace(CONFIG.model.memory, look_back=False)),
-    with_memory(replace(CONFIG.model.memory, num_layers=0)),
+    with_memory(replace(CONFIG.model.memaug, use_full_memory=False)),
+    with_memory(replace(CONFIG.model.memaug, num_layers=0)),
 ), ids=("looks nowhere", "no layers"))  # fmt: skip
 def test_a_model_that_does_not_look_back_prepares_nothing(config: Config) -> None:
     model, video = small_model(config), frames(NUM_FRAMES)

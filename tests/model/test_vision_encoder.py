@@ -67,11 +67,11 @@ def test_more_tokens_than_the_grid_has_must_be_a_square() -> None:
 
 def test_chunks_change_nothing() -> None:
     images = frames(7).images
-    whole = encode(images, replace(SETTINGS, chunk_frames=128))
+    whole = encode(images, replace(SETTINGS, encode_batch_size=128))
     assert whole.shape == (7, 16, 96)
     for chunk_frames in (1, 3, 7):
         torch.testing.assert_close(
-            encode(images, replace(SETTINGS, chunk_frames=chunk_frames)),
+            encode(images, replace(SETTINGS, encode_batch_size=chunk_frames)),
             whole,
             atol=1e-5,
             rtol=1e-5,
@@ -79,7 +79,7 @@ def test_chunks_change_nothing() -> None:
 
 
 def test_no_more_pictures_than_a_chunk_are_in_the_tower_at_once() -> None:
-    encoder = VisionEncoder(replace(SETTINGS, chunk_frames=3))
+    encoder = VisionEncoder(replace(SETTINGS, encode_batch_size=3))
     seen: list[int] = []
     encoder.tower.conv1.register_forward_pre_hook(
         lambda _module, inputs: seen.append(len(inputs[0]))
@@ -168,7 +168,7 @@ def test_a_grid_smaller_than_the_tower_is_pooled() -> None:
         encoder.dim,
         encoder.size_pixels,
     ) == (4, 16, 96, 64)
-    tokens = encode(frames(3).images, replace(SETTINGS, grid=2, chunk_frames=2))
+    tokens = encode(frames(3).images, replace(SETTINGS, grid=2, encode_batch_size=2))
     fine = encode(frames(3).images).unflatten(1, (4, 4))  # (3, 4, 4, 96)
     quarters = fine.unflatten(1, (2, 2)).unflatten(3, (2, 2)).mean(dim=(2, 4))  # (3, 2, 2, 96)
     torch.testing.assert_close(tokens, quarters.flatten(1, 2), atol=1e-5, rtol=1e-5)
@@ -270,7 +270,7 @@ def test_a_published_tag_is_known_without_a_download() -> None:
 
 
 def test_only_calls_with_few_frames_teach_the_tower() -> None:
-    encoder = VisionEncoder(replace(SETTINGS, max_learning_frames=5, chunk_frames=2))
+    encoder = VisionEncoder(replace(SETTINGS, max_trainable_frames=5, encode_batch_size=2))
     assert encoder(frames(5).images).requires_grad
     encoder(frames(5).images).square().sum().backward()
     assert all(parameter.grad is not None for parameter in encoder.parameters())

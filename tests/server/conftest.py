@@ -8,17 +8,21 @@ from pathlib import Path
 import pytest
 
 from lit_hour.config.serving import ServerConfig
-from lit_hour.inference.predictor import Session
+from lit_hour.inference.predictor import VideoPredictor
 from lit_hour.run_dir import RunDir
 from tests.server.clips import clip
 from tests.server.running import Running, running
 
-SETTINGS = ("answer.max_new_tokens=12", "model.vision.chunk_frames=2", "video.max_frames=40")
+SETTINGS = (
+    "generation.max_new_tokens=12",
+    "model.vision.encode_batch_size=2",
+    "video.max_frames=40",
+)
 
 
 @pytest.fixture(scope="session")
-def session(random_run: RunDir) -> Session:
-    return Session.open(random_run.path, device="cpu", settings=SETTINGS)
+def predictor(random_run: RunDir) -> VideoPredictor:
+    return VideoPredictor.from_run(random_run.path, device="cpu", overrides=SETTINGS)
 
 
 @pytest.fixture(scope="session")
@@ -45,8 +49,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> Path:
 
 
 @pytest.fixture(scope="session")
-def served(session: Session, folder: Path) -> Iterator[Running]:
-    with running(session, ServerConfig(max_videos=6), [folder]) as place:
+def served(predictor: VideoPredictor, folder: Path) -> Iterator[Running]:
+    with running(predictor, ServerConfig(max_videos=6), [folder]) as place:
         yield place
 
 

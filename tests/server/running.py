@@ -17,10 +17,10 @@ from typing import Any
 import uvicorn
 
 from lit_hour.config.serving import ServerConfig, ServingConfig
-from lit_hour.inference.predictor import Session
+from lit_hour.inference.predictor import VideoPredictor
 from lit_hour.server.app import build_app
-from lit_hour.server.auth import Access, Folders
-from lit_hour.server.state import Server
+from lit_hour.server.auth import AccessPolicy, AllowedDirs
+from lit_hour.server.state import AppState
 
 MODEL = "random_run"
 PATIENCE_SECONDS = 30.0
@@ -46,7 +46,7 @@ class Reply:
 class Running:
     """A server, and how to speak with it over HTTP."""
 
-    server: Server
+    server: AppState
     port: int
 
     @property
@@ -138,24 +138,26 @@ def wait_for(look: Callable[[], Any]) -> Any:
 
 @contextmanager
 def running(
-    session: Session,
+    predictor: VideoPredictor,
     settings: ServerConfig | None = None,
     folders: Sequence[Path] = (),
-    access: Access | None = None,
+    access: AccessPolicy | None = None,
     memory_gigabytes: float = 8.0,
 ) -> Iterator[Running]:
     """A server on a port of its own, stopped at the end."""
     serving = ServingConfig(
-        memory_gigabytes=memory_gigabytes, memory_folder="", server=settings or ServerConfig()
+        memory_cache_gb=memory_gigabytes, memory_folder="", server=settings or ServerConfig()
     )
-    config = replace(session.config, serving=serving)
-    asked = Session(config, session.model, session.processor)
+    config = replace(predictor.config, serving=serving)
+    asked = VideoPredictor(config, predictor.model, predictor.processor)
     listening = socket.create_server(("127.0.0.1", 0))
-    made: list[Server] = []
+    made: list[AppState] = []
     ready = threading.Event()
 
     async def live() -> None:
-        made.append(Server(asked, MODEL, access or Access("127.0.0.1"), Folders(folders)))
+        made.append(
+            AppState(asked, MODEL, access or AccessPolicy("127.0.0.1"), AllowedDirs(folders))
+        )
         config = uvicorn.Config(build_app(made[0]), log_level="error", timeout_graceful_shutdown=1)
         uvicorns.append(uvicorn.Server(config))
         ready.set()

@@ -8,8 +8,8 @@ import pytest
 
 from lit_hour.config.serving import ServerConfig
 from lit_hour.errors import ServerError
-from lit_hour.inference.predictor import Session
-from lit_hour.server.auth import Folders
+from lit_hour.inference.predictor import VideoPredictor
+from lit_hour.server.auth import AllowedDirs
 from lit_hour.server.uploads import display_name
 from tests.server.clips import clip
 from tests.server.running import Running, running, wait_for
@@ -102,12 +102,12 @@ def test_a_file_inside_that_is_not_there_is_named_and_a_device_is_no_file(
 
 
 def test_without_folders_there_are_no_paths_and_a_folder_has_to_be_one(
-    session: Session, tmp_path: Path
+    predictor: VideoPredictor, tmp_path: Path
 ) -> None:
-    with running(session) as place:
+    with running(predictor) as place:
         assert open_url(place, (tmp_path / "walk.mp4").as_uri())[0] == 403
     with pytest.raises(ServerError, match="none is no folder"):
-        Folders([tmp_path / "none"])
+        AllowedDirs([tmp_path / "none"])
 
 
 def test_an_upload_is_remembered_shown_played_and_deleted(served: Running) -> None:
@@ -148,8 +148,10 @@ def test_names_are_only_shown() -> None:
     assert {given: display_name(given) for given in names} == names
 
 
-def test_the_least_recently_used_video_makes_room(session: Session, content: bytes) -> None:
-    with running(session, ServerConfig(max_videos=2)) as place:
+def test_the_least_recently_used_video_makes_room(
+    predictor: VideoPredictor, content: bytes
+) -> None:
+    with running(predictor, ServerConfig(max_videos=2)) as place:
         first, second = (place.upload(content).json()["id"] for _ in range(2))
         for video in (second, first):
             place.remembered(video)
@@ -165,11 +167,11 @@ def test_the_least_recently_used_video_makes_room(session: Session, content: byt
 
 
 def test_memories_beyond_the_budget_are_on_disk_until_they_are_asked(
-    session: Session, content: bytes
+    predictor: VideoPredictor, content: bytes
 ) -> None:
-    with running(session) as place:
+    with running(predictor) as place:
         wanted = place.chat(place.upload(content).json()["id"], "What?").json()["choices"]
-    with running(session, memory_gigabytes=1e-9) as place:
+    with running(predictor, memory_gigabytes=1e-9) as place:
         videos = [place.upload(content).json()["id"] for _ in range(3)]
         for video in (*videos, *videos):
             place.remembered(video)
@@ -183,10 +185,10 @@ def test_memories_beyond_the_budget_are_on_disk_until_they_are_asked(
 
 
 def test_what_is_too_long_too_large_or_too_wide_is_refused(
-    session: Session, content: bytes
+    predictor: VideoPredictor, content: bytes
 ) -> None:
-    limits = ServerConfig(max_upload_megabytes=1, max_video_seconds=3.0, max_frame_megapixels=0.004)
-    with running(session, limits) as place:
+    limits = ServerConfig(max_upload_mb=1, max_video_seconds=3.0, max_frame_megapixels=0.004)
+    with running(predictor, limits) as place:
         for sent, status, reason in (
             (content, 422, "clip.mp4 lasts 4 s, and this server takes videos of at most 3 s"),
             (clip(seconds=2.0), 422, "clip.mp4 has frames of 96 x 48 pixels"),

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from lit_hour.errors import ServerError
-from lit_hour.inference.predictor import Session
-from lit_hour.server.auth import Access, is_loopback, read_token
+from lit_hour.inference.predictor import VideoPredictor
+from lit_hour.server.auth import AccessPolicy, is_loopback, read_token
 from tests import REPOSITORY
 from tests.server.running import Running, running
 
@@ -16,9 +16,11 @@ TOKENS = {"Authorization": f"Bearer {TOKEN}"}
 
 
 @pytest.fixture(scope="module")
-def guarded(session: Session) -> Iterator[Running]:
+def guarded(predictor: VideoPredictor) -> Iterator[Running]:
     """A server that asks for a token, as it has to where others can reach it."""
-    with running(session, access=Access("0.0.0.0", TOKEN, frozenset({"proxy.example"}))) as place:
+    with running(
+        predictor, access=AccessPolicy("0.0.0.0", TOKEN, frozenset({"proxy.example"}))
+    ) as place:
         yield place
 
 
@@ -129,8 +131,8 @@ def test_a_login_sets_a_cookie_that_scripts_and_other_sites_do_not_get(guarded: 
 def test_a_server_that_others_can_reach_needs_a_token() -> None:
     for host in ("0.0.0.0", "::", "10.0.0.1", "example.org", ""):
         with pytest.raises(ServerError, match="give --token-file FILE"):
-            Access(host)
-        assert Access(host, TOKEN).is_token(TOKEN)
+            AccessPolicy(host)
+        assert AccessPolicy(host, TOKEN).is_valid_token(TOKEN)
     assert [
         host
         for host in ("127.0.0.1", "127.9.9.9", "::1", "localhost", "0.0.0.0", "local")

@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from lit_hour.config.serving import ServerConfig
-from lit_hour.inference.predictor import Session
-from lit_hour.server.auth import Access
+from lit_hour.inference.predictor import VideoPredictor
+from lit_hour.server.auth import AccessPolicy
 from tests.server.clips import clip
 from tests.server.running import Running, running, wait_for
 from tests.server.test_auth import TOKEN
@@ -135,7 +135,7 @@ def test_a_video_is_dropped_and_three_questions_are_asked(
     browser.open(served.url)
     assert "walk.mp4" in browser.see("#videos").text
     browser.picture("welcome")
-    served.server.model.submit(
+    served.server.executor.submit(
         time.sleep, 2.0
     )  # the model is busy, so that the page can be seen waiting
     browser.run(DROP, base64.b64encode(film.read_bytes()).decode(), "film.mp4")
@@ -254,9 +254,9 @@ def test_what_goes_wrong_is_said(browser: Browser, served: Running, tmp_path: Pa
 
 
 def test_a_token_is_asked_for_and_taken_from_the_address(
-    browser: Browser, session: Session
+    browser: Browser, predictor: VideoPredictor
 ) -> None:
-    with running(session, ServerConfig(), access=Access("127.0.0.1", TOKEN)) as place:
+    with running(predictor, ServerConfig(), access=AccessPolicy("127.0.0.1", TOKEN)) as place:
         browser.open(place.url)
         browser.see("#login").find_element(By.ID, "token").send_keys("wrong", Keys.ENTER)
         wait_for(lambda: "not the token" in browser.find("#login-trouble").text)

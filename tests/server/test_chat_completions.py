@@ -6,27 +6,31 @@ from typing import Any
 import pytest
 import torch
 
-from lit_hour.inference.predictor import Answer, Session
+from lit_hour.inference.predictor import Answer, VideoPredictor
 from lit_hour.types import Message
 from tests.server.running import MODEL, Running, conversation
 
 
-def say(session: Session, served: Running, video: str, question: str, *history: str) -> str:
-    """What the session itself answers."""
-    memory = session.remember(served.server.library.find(video).path)
+def say(
+    predictor: VideoPredictor, served: Running, video: str, question: str, *history: str
+) -> str:
+    """What the predictor itself answers."""
+    memory = predictor.encode_video(served.server.videos.get(video).path)
     turns = [Message(("user", "assistant")[place % 2], text) for place, text in enumerate(history)]
-    *_, answer = session.ask(memory, question, turns)
+    *_, answer = predictor.generate(memory, question, turns)
     assert isinstance(answer, Answer)
     return answer.text
 
 
-def test_an_answer_is_what_the_session_says(served: Running, session: Session, video: str) -> None:
+def test_an_answer_is_what_the_predictor_says(
+    served: Running, predictor: VideoPredictor, video: str
+) -> None:
     reply = served.chat(video, "What is there?")
     assert reply.status == 200
     content = reply.json()
     assert content["object"] == "chat.completion" and content["model"] == MODEL
     said = content["choices"][0]["message"]
-    assert said == {"role": "assistant", "content": say(session, served, video, "What is there?")}
+    assert said == {"role": "assistant", "content": say(predictor, served, video, "What is there?")}
     assert len(said["content"]) > 5
     assert content["choices"][0]["finish_reason"] == "length"  # it babbles on
     seen = content["lit_hour"]
@@ -60,11 +64,11 @@ def test_a_streamed_answer_is_the_same_piece_by_piece(served: Running, video: st
     )
 
 
-def test_the_tokens_are_counted(served: Running, session: Session, video: str) -> None:
-    memory = session.remember(served.server.library.find(video).path)
+def test_the_tokens_are_counted(served: Running, predictor: VideoPredictor, video: str) -> None:
+    memory = predictor.encode_video(served.server.videos.get(video).path)
     with torch.inference_mode():
-        num_prompt_tokens = session.prompt(
-            memory, [session.processor.ask("What is there?", ())]
+        num_prompt_tokens = predictor.build_prompt(
+            memory, [predictor.processor.ask("What is there?", ())]
         ).embeddings.shape[1]
     counted = {
         "prompt_tokens": num_prompt_tokens,
@@ -79,13 +83,13 @@ def test_the_tokens_are_counted(served: Running, session: Session, video: str) -
     assert not any("usage" in event for event in events)
 
 
-def test_earlier_turns_count(served: Running, session: Session, video: str) -> None:
+def test_earlier_turns_count(served: Running, predictor: VideoPredictor, video: str) -> None:
     reply = served.chat(video, "What is there?", "a square", "Which colour?").json()
-    said = say(session, served, video, "Which colour?", "What is there?", "a square")
+    said = say(predictor, served, video, "Which colour?", "What is there?", "a square")
     assert (
         reply["choices"][0]["message"]["content"]
         == said
-        != say(session, served, video, "Which colour?")
+        != say(predictor, served, video, "Which colour?")
     )
 
 

@@ -11,15 +11,15 @@ import torch
 from lit_hour.config.schema import VideoConfig
 from lit_hour.config.serving import ServerConfig
 from lit_hour.errors import VideoError
-from lit_hour.inference.predictor import Session
+from lit_hour.inference.predictor import VideoPredictor
 from lit_hour.media.frame_sampling import load_video
 from lit_hour.server import decode_sandbox as decoding
-from lit_hour.server.decode_sandbox import CancelledDecodingError, check_video, decode_apart
+from lit_hour.server.decode_sandbox import DecodingCancelledError, check_video, decode_in_sandbox
 from tests.server.clips import clip
 from tests.server.confessing import confess
 from tests.server.running import running, wait_for
 
-VIDEO = VideoConfig(size_pixels=16, min_frames=4, max_frames=9)
+VIDEO = VideoConfig(image_size=16, min_frames=4, max_frames=9)
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,7 @@ def read(
     video: VideoConfig = VIDEO,
     cancelled: Event | None = None,
 ) -> list:
-    with decode_apart(
+    with decode_in_sandbox(
         file, "walk.mp4", video, 3, settings or ServerConfig(), cancelled or Event()
     ) as apart:
         return list(apart.chunks())
@@ -43,7 +43,7 @@ def read(
 
 def test_frames_are_those_that_are_decoded_here(file: Path) -> None:
     frames, duration_seconds = load_video(file, VIDEO)
-    with decode_apart(file, "walk.mp4", VIDEO, 3, ServerConfig(), Event()) as apart:
+    with decode_in_sandbox(file, "walk.mp4", VIDEO, 3, ServerConfig(), Event()) as apart:
         chunks = list(apart.chunks())
     assert torch.equal(torch.cat([chunk.images for chunk in chunks]), frames.images)
     assert torch.equal(torch.cat([chunk.timestamps for chunk in chunks]), frames.timestamps)
@@ -59,11 +59,16 @@ def test_a_damaged_video_is_refused_by_its_name_or_used_with_a_note(tmp_path: Pa
     cut.write_bytes(whole[: len(whole) * 9 // 10])
     with pytest.raises(VideoError, match=r"^walk\.mp4 is damaged or cut short"):
         read(cut)
-    with decode_apart(
-        cut, "walk.mp4", VideoConfig(16, 4, 9, 16, on_damage="use"), 3, ServerConfig(), Event()
+    with decode_in_sandbox(
+        cut,
+        "walk.mp4",
+        VideoConfig(16, 4, 9, 16, on_decode_error="truncate"),
+        3,
+        ServerConfig(),
+        Event(),
     ) as apart:
         assert 0 < sum(len(chunk) for chunk in apart.chunks()) < apart.num_frames
-    assert apart.notes[0].startswith("walk.mp4 is damaged") and apart.duration_seconds < 4
+    assert apart.warnings[0].startswith("walk.mp4 is damaged") and apart.duration_seconds < 4
 
 
 def test_time_and_memory_are_limited(file: Path, tmp_path: Path) -> None:
@@ -73,14 +78,14 @@ def test_time_and_memory_are_limited(file: Path, tmp_path: Path) -> None:
     large.write_bytes(clip(codec="mpeg4", seconds=0.4, size=(3840, 2160)))
     assert check_video(large, "large.mp4", ServerConfig()).width == 3840
     with pytest.raises(VideoError, match=r"large\.mp4"):
-        check_video(large, "large.mp4", ServerConfig(decode_memory_gigabytes=0.005))
+        check_video(large, "large.mp4", ServerConfig(decode_ram_gb=0.005))
 
 
 def test_a_video_that_nobody_wants_any_more_is_not_read(file: Path) -> None:
     cancelled = Event()
     with (
-        pytest.raises(CancelledDecodingError),
-        decode_apart(file, "w", VIDEO, 3, ServerConfig(), cancelled) as apart,
+        pytest.raises(DecodingCancelledError),
+        decode_in_sandbox(file, "w", VIDEO, 3, ServerConfig(), cancelled) as apart,
     ):
         apart._apart._messages, _silent = multiprocessing.Pipe(duplex=False)
         Timer(0.2, cancelled.set).start()
@@ -127,13 +132,13 @@ def test_nothing_that_the_process_says_is_believed(
 ) -> None:
     script = tmp_path / "script"
     script.write_bytes(said.encode("latin-1"))
-    monkeypatch.setattr(decoding.decoder, "read", confess)
+    monkeypatch.setattr(decoding.decoder, "decode_video", confess)
     with pytest.raises(VideoError, match=reason):
         read(script, ServerConfig(decode_timeout_seconds=2.0))
 
 
-def test_no_process_is_left(session: Session, file: Path) -> None:
-    with running(session) as place:
+def test_no_process_is_left(predictor: VideoPredictor, file: Path) -> None:
+    with running(predictor) as place:
         video = place.upload(file.read_bytes()).json()["id"]
         place.remembered(video)
         wait_for(lambda: not multiprocessing.active_children())

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from lit_hour.config.schema import AnswerConfig
+from lit_hour.config.schema import GenerationConfig
 from lit_hour.config.serving import ServerConfig
-from lit_hour.inference.predictor import Session
+from lit_hour.inference.predictor import VideoPredictor
 from tests.server.clips import clip
 from tests.server.running import Running, conversation, running, wait_for
 
@@ -20,15 +20,20 @@ ENDLESS = 1_000_000  # tokens of an answer
 
 
 @pytest.fixture(scope="module")
-def talker(session: Session) -> Session:
-    """A session whose answers take longer than the tests."""
-    config = replace(session.config, answer=AnswerConfig(max_new_tokens=ENDLESS))
-    return Session(config, session.model, session.processor)
+def talker(predictor: VideoPredictor) -> VideoPredictor:
+    """A predictor whose answers take longer than the tests."""
+    config = replace(predictor.config, generation=GenerationConfig(max_new_tokens=ENDLESS))
+    return VideoPredictor(config, predictor.model, predictor.processor)
 
 
 @pytest.fixture
-def endless(talker: Session, folder: Path) -> Iterator[Running]:
-    limits = ServerConfig(answers_at_once=2, queue_length=1, uploads_at_once=1, idle_seconds=1.0)
+def endless(talker: VideoPredictor, folder: Path) -> Iterator[Running]:
+    limits = ServerConfig(
+        max_concurrent_requests=2,
+        max_queue_length=1,
+        max_concurrent_uploads=1,
+        upload_idle_seconds=1.0,
+    )
     with running(talker, limits, [folder]) as place:
         yield place
 
@@ -53,7 +58,7 @@ def send_request(
 
 
 def in_line(served: Running) -> int:
-    return served.server.line.num_in
+    return served.server.queue.in_system
 
 
 @pytest.mark.parametrize("stream", (True, False))
@@ -94,12 +99,12 @@ def test_answers_go_on_side_by_side_and_a_client_that_does_not_read_holds_nobody
     endless: Running, walk: str
 ) -> None:
     silent = send_request(endless, conversation(walk, "What?", stream=True))  # its buffers fill up
-    wait_for(lambda: endless.server.line.num_served == 1)
+    wait_for(lambda: endless.server.queue.running == 1)
     reply = endless.chat(walk, "Which colour?", max_tokens=20)
     assert reply.status == 200
     upload = endless.upload(clip(seconds=2.0))
     assert upload.status == 201 and endless.remembered(upload.json()["id"])["state"] == "remembered"
-    assert endless.server.line.num_served == 1
+    assert endless.server.queue.running == 1
     silent.close()
 
 
@@ -126,8 +131,8 @@ def test_half_an_upload_is_removed_when_its_client_is_not_serious(
     client.close()
 
 
-def test_an_upload_without_an_end_is_refused_at_the_limit(session: Session) -> None:
-    with running(session, ServerConfig(max_upload_megabytes=1)) as place:
+def test_an_upload_without_an_end_is_refused_at_the_limit(predictor: VideoPredictor) -> None:
+    with running(predictor, ServerConfig(max_upload_mb=1)) as place:
         client = socket.create_connection(("127.0.0.1", place.port))
         client.settimeout(20)
         client.sendall(
@@ -147,8 +152,10 @@ def test_an_upload_without_an_end_is_refused_at_the_limit(session: Session) -> N
         assert b'route="/v1/videos",status="413"' in place.get("/metrics").body
 
 
-def test_a_video_that_is_deleted_while_it_is_remembered_stops_being_read(session: Session) -> None:
-    with running(session, ServerConfig()) as place:
+def test_a_video_that_is_deleted_while_it_is_remembered_stops_being_read(
+    predictor: VideoPredictor,
+) -> None:
+    with running(predictor, ServerConfig()) as place:
         threads = threading.active_count()
         long = clip(seconds=600.0)
         video = place.upload(long).json()["id"]
@@ -161,9 +168,9 @@ def test_a_video_that_is_deleted_while_it_is_remembered_stops_being_read(session
         assert place.gauge("lit_hour_upload_files") == 1 and threading.active_count() <= threads + 4
 
 
-def test_videos_that_are_all_being_remembered_leave_no_room(session: Session) -> None:
-    with running(session, ServerConfig(max_videos=1)) as place:
-        place.server.model.submit(
+def test_videos_that_are_all_being_remembered_leave_no_room(predictor: VideoPredictor) -> None:
+    with running(predictor, ServerConfig(max_videos=1)) as place:
+        place.server.executor.submit(
             time.sleep, 1.0
         )  # the model is busy, so that the video is not remembered too soon
         assert place.upload(clip(seconds=2.0)).status == 201

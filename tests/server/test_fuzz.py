@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from lit_hour.config.serving import ServerConfig
-from lit_hour.inference.predictor import Session
+from lit_hour.inference.predictor import VideoPredictor
 from tests.server.clips import clip, sound
 from tests.server.running import Reply, Running, running
 
@@ -89,14 +89,14 @@ def hostile() -> Iterator[Upload]:
 
 
 @pytest.fixture(scope="module")
-def fuzzed(session: Session) -> Iterator[Running]:
+def fuzzed(predictor: VideoPredictor) -> Iterator[Running]:
     limits = ServerConfig(
-        max_upload_megabytes=3,
+        max_upload_mb=3,
         max_videos=2 * CLIENTS,
-        uploads_at_once=CLIENTS,
+        max_concurrent_uploads=CLIENTS,
         check_timeout_seconds=10.0,
     )
-    with running(session, limits) as place:
+    with running(predictor, limits) as place:
         yield place
 
 

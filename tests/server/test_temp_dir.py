@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from lit_hour.errors import ServerError
-from lit_hour.server.uploads import PREFIX, YOUNG_SECONDS, HeldFolder
+from lit_hour.server.uploads import PREFIX, YOUNG_SECONDS, LockedTempDir
 from tests import REPOSITORY
 
 HOLD = "import sys, time; from lit_hour.server.uploads import HeldFolder as H; h = H(sys.argv[1], ''); print(h.path, flush=True); time.sleep(99)"  # fmt: skip
@@ -22,7 +22,7 @@ def grow_old(folder: Path) -> None:
 
 
 def test_only_this_user_may_read_it_and_it_is_gone_in_the_end(tmp_path: Path) -> None:
-    folder = HeldFolder(str(tmp_path / "new"), "")
+    folder = LockedTempDir(str(tmp_path / "new"), "")
     assert folder.path.parent == tmp_path / "new" and folder.path.stat().st_mode & 0o777 == 0o700
     (folder.path / "film.mp4").write_bytes(b"film")
     folder.close()
@@ -43,10 +43,10 @@ def test_what_a_killed_server_left_is_deleted_and_nothing_else(tmp_path: Path) -
         (held / "film.mp4").write_bytes(b"film")
         for folder in (held, mine):
             grow_old(folder)
-        HeldFolder(str(tmp_path), "").close()
+        LockedTempDir(str(tmp_path), "").close()
         assert (held / "film.mp4").exists()
         server.send_signal(signal.SIGKILL)
-    HeldFolder(str(tmp_path), "").close()
+    LockedTempDir(str(tmp_path), "").close()
     assert set(tmp_path.iterdir()) == {mine, link, young}
 
 
@@ -55,4 +55,4 @@ def test_a_place_that_cannot_be_used_is_named(tmp_path: Path) -> None:
     with pytest.raises(
         ServerError, match=f"serving.memory_folder={tmp_path}/file cannot be used: File exists"
     ):
-        HeldFolder(f"{tmp_path}/file", "serving.memory_folder")
+        LockedTempDir(f"{tmp_path}/file", "serving.memory_folder")

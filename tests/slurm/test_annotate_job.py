@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from lit_hour.config.videomarathon import FilterConfig, MarathonConfig
+from lit_hour.config.videomarathon import FilterConfig, VideoMarathonConfig
 from lit_hour.synthetic.render import render_story
 from lit_hour.synthetic.story_generator import generate_story
 from lit_hour.videomarathon.annotate import annotate
@@ -17,11 +17,11 @@ from tests.videomarathon.narrator import Narrator
 
 NUM_VIDEOS, NUM_TASKS = 6, 3
 NAMES = [f"{number}.mp4" for number in range(NUM_VIDEOS)]
-SETTINGS = MarathonConfig(size_pixels=32, filters=FilterConfig(blind_tries=2))
+SETTINGS = VideoMarathonConfig(image_size=32, filters=FilterConfig(blind_trials=2))
 WORDS = (
-    "marathon.size_pixels=32",
-    "marathon.filters.blind_tries=2",
-    "marathon.serving.requests_at_once=4",
+    "videomarathon.image_size=32",
+    "videomarathon.filters.blind_trials=2",
+    "videomarathon.client.max_concurrent_requests=4",
 )
 
 

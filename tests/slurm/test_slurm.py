@@ -17,8 +17,8 @@ from tests.helpers.toy_run import ToyProject, load_weights, max_abs_difference
 from tests.slurm.cluster import Cluster, Job, wait_until
 
 NUM_STEPS = 120
-WORDS = (f"training.max_steps={NUM_STEPS}", "training.validate_every_steps=1000")
-RARELY = "training.checkpoint_every_steps=1000"  # what is saved is saved for a warning
+WORDS = (f"training.max_steps={NUM_STEPS}", "training.val_every_n_steps=1000")
+RARELY = "training.save_every_n_steps=1000"  # what is saved is saved for a warning
 MAX_REQUEUES = 2
 
 Drill = Callable[[Cluster, ToyProject], Job]
@@ -58,7 +58,7 @@ def two_nodes(cluster: Cluster, toy: ToyProject) -> Job:
 
 
 def killed(cluster: Cluster, toy: ToyProject) -> Job:
-    job = submit(cluster, toy, "job-killed", "training.checkpoint_every_steps=10")
+    job = submit(cluster, toy, "job-killed", "training.save_every_n_steps=10")
     job.wait_for_training(0)
     wait_until((toy.run_dir("job-killed").checkpoints / "last.ckpt").exists, "a checkpoint")
     job.signal_rank(1, signal.SIGKILL)

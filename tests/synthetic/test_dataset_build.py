@@ -6,24 +6,24 @@ from pathlib import Path
 
 import pytest
 
-from lit_hour.config.synthetic import WorldConfig
+from lit_hour.config.synthetic import SyntheticConfig
 from lit_hour.errors import SyntheticDataError
 from lit_hour.synthetic.dataset import build_dataset
 from lit_hour.synthetic.video_plan import plan_split
 
-SETTINGS = WorldConfig(
+SETTINGS = SyntheticConfig(
     num_videos=3,
-    num_validation_videos=2,
+    num_val_videos=2,
     num_hour_videos=0,
     duration_seconds=30.0,
-    size_pixels=32,
-    frames_per_second=2,
+    image_size=32,
+    fps=2,
 )
 OTHER_VALUES = {
     "seed": 1,
     "duration_seconds": 60.0,
-    "size_pixels": 64,
-    "frames_per_second": 5,
+    "image_size": 64,
+    "fps": 5,
     "num_hour_videos": 1,
     "num_actors": 9,
     "actions_per_minute": 9.0,
@@ -42,7 +42,7 @@ def built_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def settings(built_folder: Path, tmp_path: Path) -> WorldConfig:
+def settings(built_folder: Path, tmp_path: Path) -> SyntheticConfig:
     """Settings of a copy of the built data set."""
     shutil.copytree(built_folder, tmp_path / "data")
     return replace(SETTINGS, folder=str(tmp_path / "data"))
@@ -56,7 +56,7 @@ def read_files(folder: Path) -> dict[str, bytes]:
     }
 
 
-def test_dataset_has_the_planned_videos_and_questions_about_each(settings: WorldConfig):
+def test_dataset_has_the_planned_videos_and_questions_about_each(settings: SyntheticConfig):
     dataset = build_dataset(settings)
     for split, (videos, questions) in zip(("train", "validation"), dataset.splits, strict=True):
         names = {f"{plan.name}.mp4" for plan in plan_split(settings, split)}
@@ -77,7 +77,7 @@ def test_two_runs_at_once_build_one_dataset(tmp_path: Path):
     assert not list(tmp_path.rglob("*.unfinished"))
 
 
-def test_folder_built_with_another_setting_is_refused_and_kept(settings: WorldConfig):
+def test_folder_built_with_another_setting_is_refused_and_kept(settings: SyntheticConfig):
     before = read_files(Path(settings.folder))
     for name, value in OTHER_VALUES.items():
         with pytest.raises(
@@ -95,7 +95,7 @@ def test_invalid_settings_are_refused_before_anything_is_written(tmp_path: Path)
         (
             "num_hour_videos",
             3,
-            r"synthetic\.num_hour_videos is 3, but synthetic\.num_validation_videos is 2",
+            r"synthetic\.num_hour_videos is 3, but synthetic\.num_val_videos is 2",
         ),
         ("num_actors", 40, r"synthetic\.num_actors must be 1 to 36"),
         (
@@ -110,9 +110,9 @@ def test_invalid_settings_are_refused_before_anything_is_written(tmp_path: Path)
 
 
 def test_settings_can_be_corrected_if_no_video_was_made(tmp_path: Path):
-    settings = replace(SETTINGS, folder=str(tmp_path), num_videos=1, num_validation_videos=1)
-    with pytest.raises(SyntheticDataError, match=r"synthetic\.size_pixels is 33"):
-        build_dataset(replace(settings, size_pixels=33))
+    settings = replace(SETTINGS, folder=str(tmp_path), num_videos=1, num_val_videos=1)
+    with pytest.raises(SyntheticDataError, match=r"synthetic\.image_size is 33"):
+        build_dataset(replace(settings, image_size=33))
     build_dataset(settings)
     assert len(list(tmp_path.glob("*/videos/*.mp4"))) == 2
 

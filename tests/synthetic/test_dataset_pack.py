@@ -16,7 +16,7 @@ def config(toy: ToyProject) -> Config:
 
 
 def test_each_split_is_packed_beside_its_videos(config: Config) -> None:
-    folder = Path(config.world.folder)
+    folder = Path(config.synthetic.folder)
     for split, num_videos in (("train", 4), ("validation", 2)):
         shards = open_shards(folder / split / "shards")
         assert [video.key for video in shards.subjects] == [
@@ -25,11 +25,11 @@ def test_each_split_is_packed_beside_its_videos(config: Config) -> None:
         questions = json.loads((folder / split / "questions.json").read_text())
         assert sum(video.num_questions for video in shards.subjects) == len(questions)
         assert all(4 <= video.num_frames <= 6 for video in shards.subjects)
-        assert shards.indexes[0].settings["size_pixels"] == 64
+        assert shards.indexes[0].settings["image_size"] == 64
 
 
 def test_present_files_are_not_made_again(config: Config) -> None:
-    folder = Path(config.world.folder)
+    folder = Path(config.synthetic.folder)
     times = {
         path: path.stat().st_mtime_ns
         for path in folder.rglob("*")
@@ -43,7 +43,7 @@ def test_present_files_are_not_made_again(config: Config) -> None:
 def test_example_is_a_question_about_a_validation_video(config: Config) -> None:
     video, question, answer = build_and_pack(config).example()
     assert Path(video).is_file() and "validation" in video
-    question_file = Path(config.world.folder) / "validation" / "questions.json"
+    question_file = Path(config.synthetic.folder) / "validation" / "questions.json"
     (record,) = [
         record
         for record in json.loads(question_file.read_text())
@@ -58,7 +58,7 @@ def test_other_settings_are_refused_and_nothing_is_overwritten(toy: ToyProject) 
     with pytest.raises(
         SyntheticDataError, match=r"were made with other settings: .*generator\.json"
     ):
-        build_and_pack(toy.config("none", "world.size_pixels=32"))
+        build_and_pack(toy.config("none", "synthetic.image_size=32"))
     with pytest.raises(
         ShardError, match="holds shards made from other files, questions or settings"
     ):

@@ -15,7 +15,7 @@ import av
 import pytest
 
 from lit_hour.cli import main
-from lit_hour.config.synthetic import WorldConfig
+from lit_hour.config.synthetic import SyntheticConfig
 from lit_hour.data.questions.file import read_questions
 from lit_hour.errors import InputError, SyntheticDataError
 from lit_hour.synthetic.captions import list_events
@@ -25,8 +25,8 @@ from lit_hour.synthetic.video_plan import generate_planned_story, plan_hours
 from lit_hour.taxonomy import TASK_OF_KEY
 from tests import REPOSITORY
 
-SETTINGS = WorldConfig(size_pixels=32, frames_per_second=2)
-SMALL_VIDEOS = ["world.size_pixels=32", "world.frames_per_second=2"]
+SETTINGS = SyntheticConfig(image_size=32, fps=2)
+SMALL_VIDEOS = ["synthetic.image_size=32", "synthetic.fps=2"]
 ARGUMENTS = ["--hours", "0.06", "--length", "1m-2m", *SMALL_VIDEOS]
 PLANS = plan_hours(0.06, (60.0, 120.0), 0)
 
@@ -55,7 +55,7 @@ def read_files(folder: Path) -> dict[str, bytes]:
 
 def video_seconds(path: Path) -> float:
     with av.open(str(path)) as container:
-        return sum(1 for _ in container.decode(video=0)) / SETTINGS.frames_per_second
+        return sum(1 for _ in container.decode(video=0)) / SETTINGS.fps
 
 
 def test_set_has_the_planned_videos_and_their_ground_truth(finished: Path):
@@ -95,7 +95,7 @@ def test_printed_pack_command_works(
     assert printed.startswith(f"{out}: {len(PLANS)} videos (")
     assert f"preview: {out}/index.html" in printed
     pack_arguments = printed.partition("to pack: python -m lit_hour ")[2].splitlines()[0]
-    small = ["video.size_pixels=32", "video.min_frames=2", "video.max_frames=3"]
+    small = ["video.image_size=32", "video.min_frames=2", "video.max_frames=3"]
     monkeypatch.chdir(REPOSITORY)
     main([*shlex.split(pack_arguments), *small, "pack.num_workers=1"])
     assert f"data.sources.NAME.shards={out}/shards" in capsys.readouterr().out
@@ -176,8 +176,8 @@ def test_invalid_arguments_are_refused_and_nothing_is_written(
             [*hour, "--length", "10s", "--tasks", "scene_transition"],
             "no material for scene/scene_transition",
         ),
-        ([*hour, "world.num_actors=37"], r"Cannot generate a story of 37 figures"),
-        ([*hour, "world.actions_per_minute=16"], r"actions_per_minute=16\.0 is out of range"),
+        ([*hour, "synthetic.num_actors=37"], r"Cannot generate a story of 37 figures"),
+        ([*hour, "synthetic.actions_per_minute=16"], r"actions_per_minute=16\.0 is out of range"),
         ([*hour, "--seed", "-1"], r"seed=-1 is out of range"),
         (
             [*hour, "conf/tiny.yaml", "--tasks", "event_sequence"],

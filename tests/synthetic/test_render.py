@@ -211,7 +211,7 @@ def test_same_story_gives_the_same_file(tmp_path: Path):
 
 def test_video_that_cannot_be_written_is_named(tmp_path: Path):
     story = generate_story(0, 10.0)
-    with pytest.raises(SyntheticDataError, match=r"synthetic\.size_pixels is 97"):
+    with pytest.raises(SyntheticDataError, match=r"synthetic\.image_size is 97"):
         render_story(story, tmp_path / "story.mp4", 97, RATE)
     with pytest.raises(SyntheticDataError, match=r"Cannot write .*missing/story\.mp4"):
         render_story(story, tmp_path / "missing" / "story.mp4", SIZE, RATE)

@@ -3,7 +3,7 @@ from dataclasses import replace
 
 import pytest
 
-from lit_hour.config.synthetic import WorldConfig
+from lit_hour.config.synthetic import SyntheticConfig
 from lit_hour.errors import SyntheticDataError
 from lit_hour.synthetic.questions.generate import generate_questions
 from lit_hour.synthetic.video_plan import (
@@ -14,13 +14,11 @@ from lit_hour.synthetic.video_plan import (
     plan_split,
 )
 
-SETTINGS = WorldConfig(
-    num_videos=3, num_validation_videos=2, num_hour_videos=0, duration_seconds=30.0
-)
+SETTINGS = SyntheticConfig(num_videos=3, num_val_videos=2, num_hour_videos=0, duration_seconds=30.0)
 
 
 def test_seeds_and_stories_are_unique_over_splits_and_settings():
-    settings = replace(SETTINGS, num_videos=20, num_validation_videos=20)
+    settings = replace(SETTINGS, num_videos=20, num_val_videos=20)
     plans = [
         plan
         for seed in (0, 1, 2)
@@ -47,7 +45,7 @@ def test_split_without_videos_is_refused():
         plan_split(replace(SETTINGS, num_videos=0), "train")
     with pytest.raises(
         SyntheticDataError,
-        match=r"synthetic\.num_hour_videos is 3, but synthetic\.num_validation_videos is 2",
+        match=r"synthetic\.num_hour_videos is 3, but synthetic\.num_val_videos is 2",
     ):
         plan_split(replace(SETTINGS, num_hour_videos=3), "validation")
 

@@ -242,7 +242,7 @@ def test_the_marks_of_others_than_the_user_are_words() -> None:
 
 
 def test_memaug_can_be_shown_the_first_question_only() -> None:
-    first = replace(SETTINGS, memory_question="first")
+    first = replace(SETTINGS, memaug_question_scope="first")
     alone = seen_by_memaug(taught(CHOICE))
     assert seen_by_memaug(taught(CHOICE, OPEN, settings=first)) == alone
     assert seen_by_memaug(taught(CHOICE, OPEN, CHOICE, settings=first)) == alone
@@ -258,16 +258,16 @@ def test_memaug_can_be_shown_the_first_question_only() -> None:
 
 
 def test_answering_teaches_no_template_and_hides_none_of_it() -> None:
-    learning = replace(SETTINGS, learn_template=True)
+    learning = replace(SETTINGS, loss_on_template=True)
     prompt, plain_prompt = asked("What?", settings=learning), asked("What?")
     assert (prompt.labels == IGNORED_LABEL).all() and prompt.question_mask.all()
     assert prompt.question_mask.tolist() == plain_prompt.question_mask.tolist()
 
 
 def test_the_template_of_later_questions_is_learnt_where_memaug_sees_the_first_only() -> None:
-    both = replace(SETTINGS, learn_template=True, memory_question="first")
+    both = replace(SETTINGS, loss_on_template=True, memaug_question_scope="first")
     text = taught(CHOICE, OPEN, settings=both)
-    template = replace(SETTINGS, learn_template=True)
+    template = replace(SETTINGS, loss_on_template=True)
     assert seen_by_memaug(text) == seen_by_memaug(taught(CHOICE, settings=template))
     assert text.labels.tolist() == taught(CHOICE, OPEN, settings=template).labels.tolist()
 
@@ -311,9 +311,9 @@ def test_options_get_letters_in_their_order() -> None:
 
 
 def test_options_can_be_asked_for_in_words() -> None:
-    asked = format_question(CHOICE, "words")
+    asked = format_question(CHOICE, "text")
     assert asked == "Which colour?\nred\nblue\ngreen\nAnswer with one of these options."
-    assert format_answer(CHOICE, "words") == CHOICE.answer
+    assert format_answer(CHOICE, "text") == CHOICE.answer
 
 
 @pytest.mark.parametrize("words", ("", "  \n\t"))

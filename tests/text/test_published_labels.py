@@ -44,7 +44,7 @@ def published_conversation(published: dict[str, Any]) -> Conversation:
 
 @pytest.fixture(scope="module")
 def published_text(published: dict[str, Any], word_tokenizer: Tokenizer) -> Text:
-    settings = TextConfig(learn_template=True)
+    settings = TextConfig(loss_on_template=True)
     return tokenize_conversation(
         word_tokenizer, published_conversation(published), settings, num_placeholders=1, note=""
     )

@@ -20,7 +20,7 @@ from lit_hour.data.shards.reader import open_shards
 from lit_hour.errors import ConfigError, ShardError, WeightsError
 from lit_hour.training.extract_features import extract_features
 from lit_hour.training.predict import assign_greedily
-from lit_hour.weights.pretrained import load_encoder
+from lit_hour.weights.pretrained import load_vision_encoder
 from tests.helpers.fork import ForkedRanks, fork_ranks
 from tests.helpers.toy_run import TrainedRun
 
@@ -191,7 +191,7 @@ def test_videos_are_dealt_by_what_they_cost_and_keep_their_order() -> None:
 def test_features_are_what_the_model_makes_of_the_frames(
     features: Path, frames: Path, trained: TrainedRun
 ) -> None:
-    encoder = load_encoder(trained.config, trained.run.checkpoint())
+    encoder = load_vision_encoder(trained.config, trained.run.checkpoint())
     stored, seen = open_shards(features), open_shards(frames / "shards")
     for one, other in zip(stored.subjects, seen.subjects, strict=True):
         images = load_frames(seen.read_subject(other), 64, 6).images
@@ -234,7 +234,7 @@ def test_a_file_of_settings_gives_the_encoder_that_its_run_starts_from(
         main(
             [
                 *("encode", str(frames / "shards"), str(tmp_path / "out")),
-                *trained.project.argv("next", f"training.start_from={trained.run.path}"),
+                *trained.project.argv("next", f"training.init_from={trained.run.path}"),
             ]
         )
     assert contents(tmp_path / "out") == contents(features)
@@ -258,7 +258,7 @@ def test_a_file_of_settings_gives_the_encoder_that_its_run_starts_from(
             r"--checkpoint names a checkpoint of a run: give the run with --run",
         ),
         (
-            ["video.size_pixels=64", "video.min_frames=4", "video.max_frames=6"],
+            ["video.image_size=64", "video.min_frames=4", "video.max_frames=6"],
             {},
             "name no weights for the vision encoder",
         ),

@@ -20,7 +20,7 @@ from tests.helpers.toy_run import (
     toy_settings,
 )
 
-PARTS = ("vision", "projector", "memory", "language")
+PARTS = ("vision", "projector", "memaug", "llm")
 
 
 @pytest.fixture(scope="module")
@@ -64,8 +64,8 @@ def test_a_run_says_where_it_ended_and_what_to_try_next(trained: TrainedRun) -> 
 def test_only_the_newest_periodic_checkpoints_are_kept(toy: ToyProject) -> None:
     toy.fit(
         "kept",
-        "training.keep_checkpoints=1",
-        "training.checkpoint_every_steps=1",
+        "training.save_total_limit=1",
+        "training.save_every_n_steps=1",
         "training.max_steps=3",
     )
     names = {file.stem for file in toy.run_dir("kept").checkpoints.glob("*")}
@@ -127,7 +127,7 @@ def test_tensorboard_has_a_picture_of_each_first_video(events: EventAccumulator)
 
 def test_a_run_without_validation_trains(toy: ToyProject, tmp_path: Path) -> None:
     values = toy_settings(toy.yaml.parent / "world")
-    values["data"]["validation_sources"] = {}
+    values["data"]["val_sources"] = {}
     outcome = ToyProject.write(tmp_path, values).fit("alone", "training.max_steps=3")
     assert (outcome.step, outcome.scores) == (3, {})
     assert torch.load(outcome.run.checkpoint("last"), weights_only=True)["global_step"] == 3
@@ -158,10 +158,10 @@ def test_a_run_in_bf16_trains_validates_and_answers(toy: ToyProject, precision: 
 def test_a_run_starts_from_one_that_was_trained_from_scratch(
     toy: ToyProject, trained: TrainedRun
 ) -> None:
-    source = f"training.start_from={trained.run.path}"
-    toy.fit("second", source, "training.max_steps=1", "training.learning_rate.language=0")
+    source = f"training.init_from={trained.run.path}"
+    toy.fit("second", source, "training.max_steps=1", "training.learning_rate.llm=0")
     first, second = load_weights(trained.run, "best"), load_weights(toy.run_dir("second"))
-    language = [name for name in first if name.startswith("model.language.")]
+    language = [name for name in first if name.startswith("model.llm.")]
     assert language and all(torch.equal(first[name], second[name]) for name in language)
     assert (toy.run_dir("second").tokenizer / "tokenizer.json").read_bytes() == (
         trained.run.tokenizer / "tokenizer.json"
@@ -173,10 +173,10 @@ def test_a_tokenizer_of_a_start_that_came_to_nothing_is_made_anew(
 ) -> None:
     with pytest.raises(ConfigError, match="every part is frozen"):
         frozen = [f"training.learning_rate.{part}=0" for part in PARTS]
-        toy.fit("again", "text.vocabulary_size=320", *frozen)
+        toy.fit("again", "text.vocab_size=320", *frozen)
     tokenizer = toy.run_dir("again").tokenizer / "tokenizer.json"
     stale = tokenizer.read_bytes()
-    toy.fit("again", f"training.start_from={trained.run.path}", "training.max_steps=1")
+    toy.fit("again", f"training.init_from={trained.run.path}", "training.max_steps=1")
     assert (
         stale != tokenizer.read_bytes() == (trained.run.tokenizer / "tokenizer.json").read_bytes()
     )
@@ -187,7 +187,7 @@ def test_validation_questions_that_do_not_fit_are_named(toy: ToyProject) -> None
         QuestionError,
         match=r"questions about world_\d+ do not fit beside its tokens in text\.max_tokens=64",
     ):
-        toy.fit("cut", "text.max_tokens=64", "training.validate_every_steps=1")
+        toy.fit("cut", "text.max_tokens=64", "training.val_every_n_steps=1")
 
 
 # Several processes
@@ -196,9 +196,9 @@ def test_validation_questions_that_do_not_fit_are_named(toy: ToyProject) -> None
 def test_two_processes_learn_what_one_learns(toy: ToyProject) -> None:
     words = (
         "training.max_steps=2",
-        "training.clip_norm=0",
-        "training.validate_every_steps=2",
-        "data.max_skipped=9",
+        "training.gradient_clip_norm=0",
+        "training.val_every_n_steps=2",
+        "data.max_bad_samples=9",
     )
     process = start_command(toy, "two", *words, "training.devices=2")
     toy.fit("one", *words)

@@ -17,7 +17,7 @@ from torch import Tensor
 from lit_hour.config.load import load_config, parse_command_line
 from lit_hour.config.schema import Config
 from lit_hour.errors import WeightsError
-from lit_hour.inference.predictor import Session
+from lit_hour.inference.predictor import VideoPredictor
 from lit_hour.model.hour_llava import HourLLaVA
 from lit_hour.model.meta_init import initialise
 from lit_hour.run_dir import RunDir
@@ -39,43 +39,43 @@ from tests.training.toy_onevision import (
 SCRIPT = Path(__file__).with_name("sharded_runs.py")
 STAGE = REPOSITORY / "conf" / "hour_llava_3b_s2.yaml"
 SHARDED = ("training.strategy=fsdp", "training.devices=2")
-ROWS = "model.language.vocabulary_size=400"
+ROWS = "model.llm.vocab_size=400"
 FIVE_DIGITS = 1e-5
 LEARNING = (  # a frozen part, groups with rates of their own, accumulation, clipping, validation with answers
     ROWS,
     "training.learning_rate.vision=0",
-    "training.clip_norm=0.5",
-    "data.samples_per_step=4",
-    "training.validate_every_steps=2",
+    "training.gradient_clip_norm=0.5",
+    "data.global_batch_size=4",
+    "training.val_every_n_steps=2",
 )
 LORA = (
     ROWS,
-    "model.language.lora.rank=4",
+    "model.llm.lora.rank=4",
     "training.max_steps=2",
-    "training.learning_rate.language=0.05",
+    "training.learning_rate.llm=0.05",
 )
-PARTS = ("vision", "projector", "memory", "language")
+PARTS = ("vision", "projector", "memaug", "llm")
 MIXED = (  # texts, pictures, sets of pictures and videos, of which some are too long for the vision encoder to learn from
-    f"video.size_pixels={SIZE_PIXELS}",
+    f"video.image_size={SIZE_PIXELS}",
     "video.min_frames=2",
     f"model.vision.name={TOWER}",
-    "model.vision.chunk_frames=2",
-    "model.vision.max_learning_frames=3",
-    "model.memory.min_frames=4",
+    "model.vision.encode_batch_size=2",
+    "model.vision.max_trainable_frames=3",
+    "model.memaug.min_frames=4",
     "image.max_grid=2",
-    "data.samples_per_step=4",
+    "data.global_batch_size=4",
     "data.num_workers=0",
-    "data.validation_sources.sets.shards=shards/llava_onevision_multi_image",  # three to validate on, for two ranks
-    "data.validation_sources.videos.shards=shards/video_marathon",
-    "answer.max_new_tokens=5",
+    "data.val_sources.sets.shards=shards/llava_onevision_multi_image",  # three to validate on, for two ranks
+    "data.val_sources.videos.shards=shards/video_marathon",
+    "generation.max_new_tokens=5",
     "training.precision=32-true",
     "training.strategy=auto",
     "training.activation_checkpointing=false",
     "training.accelerator=cpu",
-    "training.cpu_threads=1",
+    "training.num_threads=1",
 )
 PUBLISHED = (  # a LLaVA-OneVision, which has no MemAug; nothing moves
-    *("training.start_from=onevision", "training.max_steps=1", "training.devices=1"),
+    *("training.init_from=onevision", "training.max_steps=1", "training.devices=1"),
     *(f"training.learning_rate.{part}=1e-12" for part in PARTS),
 )
 FROM_RUN = ("training.max_steps=3", *(f"training.learning_rate.{part}=0.001" for part in PARTS))
@@ -147,11 +147,11 @@ def done(toy: ToyProject, tmp_path_factory: pytest.TempPathFactory) -> Done:
     write_sources(toys / "shards", toys / "files", load_config(STAGE, MIXED).video)
     write_onevision(toys / "onevision")
     done = Done(toy, toys)
-    begin = f"training.start_from={toy.fit('sharded-base', ROWS, 'training.max_steps=1').run.path}"
+    begin = f"training.init_from={toy.fit('sharded-base', ROWS, 'training.max_steps=1').run.path}"
     steps = [("training.max_steps=2",), ("training.max_steps=4",)]
     toy.fit("sharded-plain", begin, *LEARNING, *steps[0])
     done.branch("sharded-plain", "sharded-back")
-    from_toy = f"training.start_from={done.fit_toy('mixed-base', *PUBLISHED)}"
+    from_toy = f"training.init_from={done.fit_toy('mixed-base', *PUBLISHED)}"
     both = start(
         toys,
         [
@@ -290,7 +290,7 @@ def test_a_checkpoint_is_a_folder_of_pieces_beside_its_settings(done: Done) -> N
 
 def test_a_sharded_run_answers(done: Done) -> None:
     run = done.small.run_dir("sharded-two")
-    session = Session.open(run.path, "last", "cpu")
+    session = VideoPredictor.from_run(run.path, "last", "cpu")
     assert (
         max_abs_difference(without_tied(session.model.state_dict()), done.weights("sharded-two"))
         == 0
@@ -310,7 +310,7 @@ def test_a_sharded_run_is_converted_and_started_from(done: Done, tmp_path: Path)
     plain, sharded = (dict(open_weights(folder).tensors()) for folder in converted)
     assert max_abs_difference(plain, sharded) < FIVE_DIGITS
     done.fit_toy(
-        "next", *PUBLISHED, f"training.start_from={done.small.run_dir('sharded-mixed').path}"
+        "next", *PUBLISHED, f"training.init_from={done.small.run_dir('sharded-mixed').path}"
     )
     assert max_abs_difference(done.weights("next"), done.weights("sharded-mixed")) < 1e-9
 
@@ -338,4 +338,4 @@ def test_a_damaged_folder_is_named(
         step_of_checkpoint(run.checkpoints / "last.ckpt")
     if number:  # answering needs the weights alone
         with pytest.raises(WeightsError, match=message):
-            Session.open(run.path, "last", "cpu")
+            VideoPredictor.from_run(run.path, "last", "cpu")

@@ -62,17 +62,17 @@ def test_the_picture_has_a_column_for_each_length_and_a_number_in_each_place_tha
 def test_a_validation_draws_it_for_tensorboard_and_into_the_run(
     toy: ToyProject, trained: TrainedRun
 ) -> None:
-    assert not trained.run.evidence.exists()  # nor any other picture: training.pictures is 0
+    assert not trained.run.evidence.exists()  # nor any other picture: training.num_val_images is 0
     needles = (
-        "world.difficulty=needles",
-        "world.num_videos=2",
-        "world.num_validation_videos=1",
-        "world.duration_seconds=60",
+        "synthetic.difficulty=needles",
+        "synthetic.num_videos=2",
+        "synthetic.num_val_videos=1",
+        "synthetic.duration_seconds=60",
     )
     folder = toy.yaml.parent / "needles"
-    places = (f"world.folder={folder}", f"data.sources.world.shards={folder}/train/shards")
-    places += (f"data.validation_sources.world.shards={folder}/validation/shards",)
-    toy.train("evidence", *needles, *places, "training.max_steps=1", "training.pictures=1")
+    places = (f"synthetic.folder={folder}", f"data.sources.world.shards={folder}/train/shards")
+    places += (f"data.val_sources.world.shards={folder}/validation/shards",)
+    toy.train("evidence", *needles, *places, "training.max_steps=1", "training.num_val_images=1")
     curves = EventAccumulator(str(toy.run_dir("evidence").tensorboard))
     curves.Reload()
     assert [picture.step for picture in curves.Images("validation/evidence")] == [0]

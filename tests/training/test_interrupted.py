@@ -9,8 +9,8 @@ NUM_STEPS, LAYOUT = 16, Layout(num_ranks=2, num_workers=1)
 def test_three_interruptions_change_no_bit(toy: ToyProject) -> None:
     words = [
         f"training.max_steps={NUM_STEPS}",
-        "data.balance_steps=3",
-        "training.checkpoint_every_steps=3",
+        "data.length_balance_window=3",
+        "training.save_every_n_steps=3",
     ]
     run_to_the_end(toy, "left-alone", LAYOUT, [], words)
     begun = run_to_the_end(toy, "interrupted", LAYOUT, draw(1, NUM_STEPS, LAYOUT), words)

@@ -22,20 +22,20 @@ def model(toy: ToyProject) -> HourLLaVA:
 
 def test_every_parameter_is_in_one_part(model: HourLLaVA) -> None:
     parts = parameters_by_part(model)
-    assert list(parts) == ["vision", "projector", "memory", "language"]
+    assert list(parts) == ["vision", "projector", "memaug", "llm"]
     in_parts = [id(parameter) for parameters in parts.values() for parameter in parameters]
     assert sorted(in_parts) == sorted(map(id, model.parameters()))
 
 
 def test_each_learning_part_is_a_named_group_with_its_rate(model: HourLLaVA) -> None:
-    rates = LearningRateConfig(vision=0.0, projector=1e-3, memory=2e-3, language=3e-3)
-    settings = TrainingConfig(learning_rate=rates, weight_decay=0.1, warmup_share=0.5)
+    rates = LearningRateConfig(vision=0.0, projector=1e-3, memaug=2e-3, llm=3e-3)
+    settings = TrainingConfig(learning_rate=rates, weight_decay=0.1, warmup_ratio=0.5)
     built = build_optimizer(model, settings, num_steps=10)
     groups = built["optimizer"].param_groups
     assert [(group["name"], group["initial_lr"]) for group in groups] == [
         ("projector", 1e-3),
-        ("memory", 2e-3),
-        ("language", 3e-3),
+        ("memaug", 2e-3),
+        ("llm", 3e-3),
     ]
     assert all(
         group["lr"] == 0 and group["weight_decay"] == 0.1 for group in groups
@@ -50,9 +50,7 @@ def test_each_learning_part_is_a_named_group_with_its_rate(model: HourLLaVA) -> 
 def test_a_part_without_a_learning_rate_keeps_no_gradient(model: HourLLaVA) -> None:
     freeze_parts(
         model,
-        TrainingConfig(
-            learning_rate=LearningRateConfig(vision=0, projector=1, memory=0, language=1)
-        ),
+        TrainingConfig(learning_rate=LearningRateConfig(vision=0, projector=1, memaug=0, llm=1)),
     )
     learning = {
         part: {each.requires_grad for each in parameters}
@@ -61,21 +59,19 @@ def test_a_part_without_a_learning_rate_keeps_no_gradient(model: HourLLaVA) -> N
     assert learning == {
         "vision": {False},
         "projector": {True},
-        "memory": {False},
-        "language": {True},
+        "memaug": {False},
+        "llm": {True},
     }
     freeze_parts(
         model,
-        TrainingConfig(
-            learning_rate=LearningRateConfig(vision=1, projector=1, memory=1, language=1)
-        ),
+        TrainingConfig(learning_rate=LearningRateConfig(vision=1, projector=1, memaug=1, llm=1)),
     )
     assert all(parameter.requires_grad for parameter in model.parameters())
 
 
 def test_a_model_of_which_nothing_learns_is_refused(toy: ToyProject) -> None:
     frozen = [
-        f"training.learning_rate.{part}=0" for part in ("vision", "projector", "memory", "language")
+        f"training.learning_rate.{part}=0" for part in ("vision", "projector", "memaug", "llm")
     ]
     with pytest.raises(
         ConfigError, match=r"every part is frozen: .*training\.learning_rate above 0"
@@ -84,12 +80,12 @@ def test_a_model_of_which_nothing_learns_is_refused(toy: ToyProject) -> None:
 
 
 def test_a_frozen_part_stays_as_it_was_while_the_others_learn(toy: ToyProject) -> None:
-    words = ("training.max_steps=2", "training.checkpoint_every_steps=1")
+    words = ("training.max_steps=2", "training.save_every_n_steps=1")
     toy.fit(
         "half-frozen",
         *words,
         "training.learning_rate.vision=0",
-        "training.learning_rate.language=0",
+        "training.learning_rate.llm=0",
     )
     before, after = (
         load_weights(toy.run_dir("half-frozen"), name) for name in ("step=000001", "step=000002")
@@ -139,9 +135,7 @@ def test_the_schedule_may_be_all_warm_up_or_none() -> None:
 def test_only_learning_parameters_get_a_gradient(toy: ToyProject, model: HourLLaVA) -> None:
     freeze_parts(
         model,
-        TrainingConfig(
-            learning_rate=LearningRateConfig(vision=0, projector=1, memory=1, language=0)
-        ),
+        TrainingConfig(learning_rate=LearningRateConfig(vision=0, projector=1, memaug=1, llm=0)),
     )
     images = torch.zeros(2, 3, 64, 64, dtype=torch.uint8)  # (frames, 3, height, width)
     model.projector(model.vision(images)).sum().backward()

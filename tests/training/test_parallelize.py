@@ -86,7 +86,7 @@ def test_a_layer_that_makes_an_answer_is_not_compiled() -> None:
 @pytest.mark.parametrize("tower", ["lit-hour-tiny", "ViT-SO400M-14-SigLIP-384"])
 def test_every_part_is_made_of_blocks(toy: ToyProject, tower: str) -> None:
     size = 64 if tower == "lit-hour-tiny" else 384
-    config = toy.config("none", f"model.vision.name={tower}", f"video.size_pixels={size}")
+    config = toy.config("none", f"model.vision.name={tower}", f"video.image_size={size}")
     with torch.device("meta"):
         model = HourLLaVA(config, vocabulary_size=300)
     blocks = blocks_of(model)

@@ -35,7 +35,7 @@ def test_the_weights_of_another_model_under_the_settings_of_this_one(
     copied: RunDir, toy: ToyProject, step_recorder: StepRecorder
 ) -> None:
     wide = toy.fit(
-        "wide", "training.max_steps=1", "model.language.hidden_size=64", "model.memory.num_layers=2"
+        "wide", "training.max_steps=1", "model.llm.hidden_size=64", "model.memaug.num_layers=2"
     ).run
     shutil.copy(wide.checkpoint("last"), copied.checkpoint("last"))
     step_recorder.positions = []
@@ -59,12 +59,12 @@ def test_the_weights_of_another_model_under_the_settings_of_this_one(
     ("words", "message"),
     [
         (
-            ("data.samples_per_step=3",),
-            "error: data.samples_per_step=3 is no multiple of 2 (2 ranks x data.samples_per_batch=1)",
+            ("data.global_batch_size=3",),
+            "error: data.global_batch_size=3 is no multiple of 2 (2 ranks x data.micro_batch_size=1)",
         ),
         (
-            ("data.samples_per_batch=40", "data.samples_per_step=80"),
-            "samples, and 2 ranks take 80 at once (data.samples_per_batch=40): let each take fewer, use fewer ranks, or give",
+            ("data.micro_batch_size=40", "data.global_batch_size=80"),
+            "samples, and 2 ranks take 80 at once (data.micro_batch_size=40): let each take fewer, use fewer ranks, or give",
         ),
     ],
 )

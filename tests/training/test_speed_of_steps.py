@@ -92,7 +92,7 @@ def test_what_does_not_learn_has_no_gradient_of_its_weights() -> None:
     )
     all_learn = step_flops(config, 151_936, shapes)
     frozen = load_config(
-        step.CONFIGS / "hour_llava_3b_s3.yaml", [*step.STAGE_3, "training.learning_rate.language=0"]
+        step.CONFIGS / "hour_llava_3b_s3.yaml", [*step.STAGE_3, "training.learning_rate.llm=0"]
     )
     some_learn = step_flops(frozen, 151_936, shapes)
     layer = 2 * DIM**2 + 2 * DIM * 256 + 3 * DIM * 11_008

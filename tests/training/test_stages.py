@@ -29,16 +29,16 @@ from tests.training.toy_onevision import (
 CONF = REPOSITORY / "conf"
 ONEVISION = {"3b": "llava_onevision_si_qwen2_5_3b", "7b": "llava_onevision_si_qwen2_7b"}
 TOY = (
-    f"video.size_pixels={SIZE_PIXELS}",
+    f"video.image_size={SIZE_PIXELS}",
     f"model.vision.name={TOWER}",
     "image.max_grid=2",
-    "data.samples_per_step=4",
-    "data.balance_steps=1",  # or a step may be one of texts alone, from which the parts that see learn nothing
+    "data.global_batch_size=4",
+    "data.length_balance_window=1",  # or a step may be one of texts alone, from which the parts that see learn nothing
     "data.num_workers=0",
     "training.max_steps=1",
     "training.accelerator=cpu",
     "training.devices=1",
-    "training.cpu_threads=1",
+    "training.num_threads=1",
 )
 Weights = dict[str, Tensor]
 
@@ -78,7 +78,7 @@ def test_each_stage_learns_its_parts_from_where_the_one_before_stopped(
 ) -> None:
     monkeypatch.chdir(workplace)
     first = run_stage(
-        size, "s1", "training.learning_rate.memory=1e-12"
+        size, "s1", "training.learning_rate.memaug=1e-12"
     )  # so small that hardly anything moves in float32
     start = weights_of(first.run)
     shutil.rmtree(first.run.path)
@@ -114,23 +114,23 @@ def test_the_first_stage_starts_from_llava_onevision(
     for part, rows in (("q_proj", queries), ("k_proj", keys), ("v_proj", values)):
         assert torch.equal(rows, theirs[f"{prefix}.{part}.weight"])
     config = load_config(RunDir(Path("runs/first")).config)
-    assert (config.model.language.vocabulary_size, config.model.language.hidden_size) == (320, 32)
+    assert (config.model.llm.vocab_size, config.model.llm.hidden_size) == (320, 32)
 
 
 def test_adapters_alone_of_the_language_model_learn_and_the_next_run_has_them_within(
     workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(workplace)
-    before = f"training.start_from=weights/{ONEVISION['7b']}"
+    before = f"training.init_from=weights/{ONEVISION['7b']}"
     lora = (
         "run.name=adapted",
-        "model.language.lora.rank=4",
-        "training.learning_rate.language=0.05",
+        "model.llm.lora.rank=4",
+        "training.learning_rate.llm=0.05",
         "training.max_steps=3",
     )
     adapted = weights_of(run_stage("7b", "s3", before, *lora).run)
     plain = weights_of(
-        run_stage("7b", "s3", before, "run.name=plain", "training.learning_rate.language=0").run
+        run_stage("7b", "s3", before, "run.name=plain", "training.learning_rate.llm=0").run
     )
     language = "language.network."
     base = {
@@ -143,9 +143,9 @@ def test_adapters_alone_of_the_language_model_learn_and_the_next_run_has_them_wi
         run_stage(
             "7b",
             "s1",
-            "training.start_from=runs/adapted",
+            "training.init_from=runs/adapted",
             "run.name=merged",
-            "training.learning_rate.memory=1e-12",
+            "training.learning_rate.memaug=1e-12",
         ).run
     )
     name = f"{language}model.layers.1.self_attn.v_proj"
@@ -163,14 +163,14 @@ def test_a_stage_goes_on_although_what_it_started_from_is_gone(
 ) -> None:
     monkeypatch.chdir(workplace)
     source = shutil.copytree(workplace / "weights" / ONEVISION["7b"], workplace / "weights/passing")
-    words = ("training.start_from=weights/passing", "run.name=interrupted")
+    words = ("training.init_from=weights/passing", "run.name=interrupted")
     run_stage("7b", "s1", *words)
     shutil.rmtree(source)
     assert run_stage("7b", "s1", *words, "training.max_steps=2").step == 2
     with pytest.raises(
-        InputError, match=r"training\.start_from was 'weights/passing', is 'weights/other'"
+        InputError, match=r"training\.init_from was 'weights/passing', is 'weights/other'"
     ):
-        run_stage("7b", "s1", "training.start_from=weights/other", "run.name=interrupted")
+        run_stage("7b", "s1", "training.init_from=weights/other", "run.name=interrupted")
 
 
 @pytest.mark.parametrize("place", ["weights/nowhere", "files", "weights/cut"])
@@ -185,5 +185,5 @@ def test_a_beginning_that_is_none_is_named_before_anything_is_written(
         )
         file.write_bytes(file.read_bytes()[:-100])
     with pytest.raises(InputError, match=place):
-        run_stage("7b", "s1", f"training.start_from={place}", "run.name=none")
+        run_stage("7b", "s1", f"training.init_from={place}", "run.name=none")
     assert not Path("runs/none").exists()

@@ -22,7 +22,7 @@ from tests.helpers.toy_run import (
 )
 
 EVERY_POSITION = list(range(NUM_STEPS * SAMPLES_PER_STEP))
-PARTS = ("vision", "projector", "memory", "language")
+PARTS = ("vision", "projector", "memaug", "llm")
 
 
 @pytest.mark.parametrize(
@@ -34,9 +34,9 @@ PARTS = ("vision", "projector", "memory", "language")
         ([9, 1], ()),  # the second time in the middle of the step after the checkpoint
         (
             [6],
-            ("training.validate_every_steps=2",),
+            ("training.val_every_n_steps=2",),
         ),  # the best checkpoint is as new as the last, and knows its own loss
-        ([7], ("training.checkpoint_every_steps=100",)),  # there is the best one alone
+        ([7], ("training.save_every_n_steps=100",)),  # there is the best one alone
     ],
 )
 def test_a_stopped_run_continues_to_the_same_weights(
@@ -100,9 +100,9 @@ def test_the_best_checkpoint_stays_the_best_of_both_starts(
     """Learning rates that begin at 0 and then ruin the model: nothing is better than what the first validation saw."""
     ruin = [f"training.learning_rate.{part}=30" for part in PARTS]
     every_step = (
-        "training.warmup_share=1",
-        "training.validate_every_steps=1",
-        "training.checkpoint_every_steps=1",
+        "training.warmup_ratio=1",
+        "training.val_every_n_steps=1",
+        "training.save_every_n_steps=1",
         "training.max_steps=3",
     )
     step_recorder.stop_after_batches = 3
@@ -140,7 +140,7 @@ def test_a_finished_run_says_so_and_validates(
 def test_a_finished_run_goes_on_when_it_gets_more_steps(
     toy: ToyProject, step_recorder: StepRecorder, every_steps: int
 ) -> None:
-    words = ("training.checkpoint_every_steps=" + str(every_steps),)
+    words = ("training.save_every_n_steps=" + str(every_steps),)
     for num_steps in (4, 6):
         outcome = toy.fit(f"longer-{every_steps}", *words, f"training.max_steps={num_steps}")
         assert outcome.step == num_steps
@@ -160,7 +160,7 @@ def test_another_batch_size_continues_with_the_next_samples(
         toy.fit("regrouped")
     assert step_recorder.positions == EVERY_POSITION[:9]
     step_recorder.positions, step_recorder.stop_after_batches = [], None
-    toy.fit("regrouped", "data.samples_per_batch=2")
+    toy.fit("regrouped", "data.micro_batch_size=2")
     assert step_recorder.positions == EVERY_POSITION[8:]
 
 
@@ -168,8 +168,8 @@ def test_another_model_under_the_same_name_is_refused_with_every_difference(
     trained: TrainedRun,
 ) -> None:
     other = (
-        "model.language.hidden_size=64",
-        "text.vocabulary_size=500",
+        "model.llm.hidden_size=64",
+        "text.vocab_size=500",
         "training.learning_rate.vision=0",
         "data.num_workers=1",
     )
@@ -177,9 +177,7 @@ def test_another_model_under_the_same_name_is_refused_with_every_difference(
         trained.project.fit("whole", *other)
     message = str(refusal.value)
     assert str(trained.run.checkpoints) in message
-    assert (
-        "model.language.hidden_size was 32, is 64; text.vocabulary_size was 400, is 500" in message
-    )
+    assert "model.llm.hidden_size was 32, is 64; text.vocab_size was 400, is 500" in message
     assert "training.learning_rate.vision was 0.001, is 0.0" in message
     assert "num_workers" not in message and "run.name=NAME" in message
     assert load_config(trained.run.config) == trained.config

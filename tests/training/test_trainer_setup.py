@@ -25,7 +25,7 @@ def test_in_bfloat16_are_the_weights_and_nothing_else(toy: ToyProject) -> None:
     words = (
         "training.precision=bf16-true",
         "training.max_steps=2",
-        "training.validate_every_steps=2",
+        "training.val_every_n_steps=2",
     )
     outcome = toy.fit("bfloat16", *words)
     assert 0 < outcome.scores["validation/loss"] < 10

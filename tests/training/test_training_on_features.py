@@ -55,7 +55,7 @@ def losses(monkeypatch: pytest.MonkeyPatch) -> Callable[[], Losses]:
 def frozen(trained: TrainedRun, folder: Path, *words: str) -> list[str]:
     """A run on these shards whose encoder is the trained run's and stays so."""
     return [
-        f"training.start_from={trained.run.path}",
+        f"training.init_from={trained.run.path}",
         "training.learning_rate.vision=0",
         f"data.sources.world.shards={folder}",
         *words,
@@ -96,19 +96,20 @@ def test_training_on_features_is_training_on_the_frames(
     if precision == "int8":
         source = tmp_path / "int8"
         extract_features(
-            str(frames / "shards"), source, ["encode.precision=int8"], run=trained.run.path
+            str(frames / "shards"), source, ["features.precision=int8"], run=trained.run.path
         )
     seen, runs = (
         [],
         {
             "frames": [],
-            f"features-{precision}": [f"data.validation_sources.world.shards={validation}"],
+            f"features-{precision}": [f"data.val_sources.world.shards={validation}"],
         },
     )
     for (name, words), folder in zip(runs.items(), (frames / "shards", source), strict=True):
         seen.append(losses())
         trained.project.fit(
-            f"on-{name}-{precision}", *frozen(trained, folder, "data.balance_steps=3", *words)
+            f"on-{name}-{precision}",
+            *frozen(trained, folder, "data.length_balance_window=3", *words),
         )
     on_frames, on_features = seen
     assert on_features.keys == on_frames.keys and len(set(on_frames.keys)) > 4
@@ -134,7 +135,7 @@ def test_a_run_in_bf16_trains_on_features(
         trained,
         features,
         f"training.precision={precision}",
-        f"data.validation_sources.world.shards={validation_features}",
+        f"data.val_sources.world.shards={validation_features}",
     )
     outcome = trained.project.fit(f"half-{precision}", *words, "training.max_steps=3")
     assert outcome.step == 3 and "validation/loss" in outcome.scores
@@ -155,7 +156,7 @@ def test_features_of_another_encoder_are_refused_before_the_first_step(
     message = r"the features in .*/000000\.tar are of a vision encoder with other weights than this run's .*encode again"
     with pytest.raises(WeightsError, match=message):
         toy.fit("strange", *other)
-    validation = f"data.validation_sources.world.shards={validation_features}"
+    validation = f"data.val_sources.world.shards={validation_features}"
     with pytest.raises(WeightsError, match=message):
         toy.fit("strange-validation", "training.learning_rate.vision=0", validation)
     assert step_recorder.positions == [] and not list(
@@ -165,7 +166,7 @@ def test_features_of_another_encoder_are_refused_before_the_first_step(
 
 def test_a_validation_alone_looks_too(features: Path, trained: TrainedRun, frames: Path) -> None:
     words = frozen(
-        trained, frames / "shards", "training.max_steps=2", "training.validate_every_steps=2"
+        trained, frames / "shards", "training.max_steps=2", "training.val_every_n_steps=2"
     )
     trained.project.fit("done", *words)
     file = trained.project.run_dir("done").checkpoint("last")
@@ -176,7 +177,7 @@ def test_a_validation_alone_looks_too(features: Path, trained: TrainedRun, frame
     trained.project.run_dir("done").checkpoint("best").unlink()
     with pytest.raises(WeightsError, match="encode again"):
         trained.project.fit(
-            "done", *words, f"data.validation_sources.world.shards={features}", "data.on_change=use"
+            "done", *words, f"data.val_sources.world.shards={features}", "data.on_data_change=warn"
         )
 
 

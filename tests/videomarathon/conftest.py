@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from lit_hour.config.videomarathon import MarathonConfig
+from lit_hour.config.videomarathon import VideoMarathonConfig
 from lit_hour.synthetic.render import render_story
 from lit_hour.synthetic.story_generator import generate_story
 from lit_hour.videomarathon.annotate import annotate
@@ -57,7 +57,7 @@ def serve(films: SyntheticVideos) -> Iterator[Callable[..., ChatServer]]:
 
 
 @pytest.fixture
-def settings() -> MarathonConfig:
+def settings() -> VideoMarathonConfig:
     """Settings for small videos and quick failures."""
     return SETTINGS
 

@@ -5,17 +5,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from lit_hour.config.videomarathon import FilterConfig, MarathonConfig, ServingConfig
+from lit_hour.config.videomarathon import ClientConfig, FilterConfig, VideoMarathonConfig
 from lit_hour.videomarathon.aggregate import Totals
 from tests.videomarathon.chat_server import ChatServer
 from tests.videomarathon.narrator import Narrator
 
-SETTINGS = MarathonConfig(
-    size_pixels=32,
-    serving=ServingConfig(
-        requests_at_once=16, timeout_seconds=1.0, wait_seconds=0.02, max_wait_seconds=0.2
+SETTINGS = VideoMarathonConfig(
+    image_size=32,
+    client=ClientConfig(
+        max_concurrent_requests=16,
+        timeout_seconds=1.0,
+        backoff_seconds=0.02,
+        max_backoff_seconds=0.2,
     ),
-    filters=FilterConfig(blind_tries=2),
+    filters=FilterConfig(blind_trials=2),
 )
 
 

@@ -11,14 +11,14 @@ from typing import Any
 
 from PIL import Image
 
-from lit_hour.config.videomarathon import FilterConfig, MarathonConfig
+from lit_hour.config.videomarathon import FilterConfig, VideoMarathonConfig
 from lit_hour.videomarathon.annotate import annotate
 from lit_hour.videomarathon.captions import CAPTION_FIELDS
 from tests.videomarathon.chat_server import ChatServer
 from tests.videomarathon.tiny_model import Lesson
 
-SETTINGS = MarathonConfig(
-    size_pixels=32, max_answer_tokens=64, answer_form="words", filters=FilterConfig(blind_tries=2)
+SETTINGS = VideoMarathonConfig(
+    image_size=32, max_new_tokens=64, response_format="prompt", filters=FilterConfig(blind_trials=2)
 )
 WHOLE_WAY = replace(SETTINGS, min_events=1)  # for the one event that is always told
 
@@ -69,7 +69,11 @@ def collect_lessons(clips: Path, few: Path, out: Path) -> list[Lesson]:
     with ChatServer(answer_by_form) as server:
         for folder, settings in ((clips, SETTINGS), (few, WHOLE_WAY)):
             annotate(
-                folder, out / folder.name, [server.url], "scripted", replace(settings, max_failed=1)
+                folder,
+                out / folder.name,
+                [server.url],
+                "scripted",
+                replace(settings, max_failed_videos=1),
             )
     bodies = [json.loads(words) for words in sorted(answered.body for answered in server.answered)]
     pictures = [Lesson(ask_for_colour(name), name) for name in COLOURS]

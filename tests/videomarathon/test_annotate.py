@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from lit_hour.cli import main
-from lit_hour.config.videomarathon import MarathonConfig
+from lit_hour.config.videomarathon import VideoMarathonConfig
 from lit_hour.errors import TeacherError
 from lit_hour.io.file_lock import locked
 from lit_hour.taxonomy import TASK_OF_KEY
@@ -154,9 +154,9 @@ def test_from_videos_to_shards_by_two_commands(
 ) -> None:
     server, out = serve(), tmp_path / "out"
     settings = [
-        "marathon.size_pixels=32",
-        "marathon.filters.blind_tries=0",
-        "marathon.serving.prompt_price=2.5",
+        "videomarathon.image_size=32",
+        "videomarathon.filters.blind_trials=0",
+        "videomarathon.client.prompt_price=2.5",
     ]
     main(
         [
@@ -180,7 +180,7 @@ def test_from_videos_to_shards_by_two_commands(
         == f"to pack them: python -m lit_hour pack {films.folder} {out}/questions.json {out}/shards"
     )
     small = [
-        "video.size_pixels=32",
+        "video.image_size=32",
         "video.min_frames=2",
         "video.max_frames=3",
         "pack.num_workers=1",
@@ -193,7 +193,7 @@ def test_from_videos_to_shards_by_two_commands(
 
 
 def test_a_finished_folder_asks_nothing(
-    films: SyntheticVideos, finished: FinishedRun, settings: MarathonConfig
+    films: SyntheticVideos, finished: FinishedRun, settings: VideoMarathonConfig
 ) -> None:
     before = (finished.out / "questions.json").read_bytes()
     annotate(films.folder, finished.out, ["http://127.0.0.1:1/v1"], "narrator", settings)
@@ -201,9 +201,9 @@ def test_a_finished_folder_asks_nothing(
 
 
 def test_other_filters_are_applied_to_the_answers_that_are_there(
-    films: SyntheticVideos, finished: FinishedRun, settings: MarathonConfig, copied: Path
+    films: SyntheticVideos, finished: FinishedRun, settings: VideoMarathonConfig, copied: Path
 ) -> None:
-    loose = replace(settings, filters=replace(settings.filters, max_blind_share=1.0))
+    loose = replace(settings, filters=replace(settings.filters, max_blind_accuracy=1.0))
     counts = []
     for changed in (loose, settings):
         totals = annotate(films.folder, copied, ["http://127.0.0.1:1/v1"], "narrator", changed)
@@ -214,15 +214,15 @@ def test_other_filters_are_applied_to_the_answers_that_are_there(
 
 
 def test_a_share_of_what_is_answered_blindly_is_kept(
-    films: SyntheticVideos, settings: MarathonConfig, copied: Path
+    films: SyntheticVideos, settings: VideoMarathonConfig, copied: Path
 ) -> None:
-    everything = replace(settings, filters=replace(settings.filters, keep_blind=1.0))
+    everything = replace(settings, filters=replace(settings.filters, blind_keep_ratio=1.0))
     totals = annotate(films.folder, copied, ["http://127.0.0.1:1/v1"], "narrator", everything)
     assert totals.num_dropped["answered_blindly"] == 0
 
 
 def test_a_video_that_another_process_is_at_is_left_to_it(
-    films: SyntheticVideos, serve: Serve, settings: MarathonConfig, tmp_path: Path
+    films: SyntheticVideos, serve: Serve, settings: VideoMarathonConfig, tmp_path: Path
 ) -> None:
     server = serve()
     with locked(tmp_path / "videos" / "garden.mp4"):
@@ -241,7 +241,7 @@ def test_a_run_through_every_fault_ends_in_the_same_questions(
     films: SyntheticVideos,
     finished: FinishedRun,
     serve: Serve,
-    settings: MarathonConfig,
+    settings: VideoMarathonConfig,
     tmp_path: Path,
 ) -> None:
     faults = ["429", "500", "cut", "not_json", "no_choices", "503"]
@@ -250,7 +250,7 @@ def test_a_run_through_every_fault_ends_in_the_same_questions(
     gone = ChatServer(films.narrator.answer)
     dying = threading.Timer(1.5, other.die)
     dying.start()
-    patient = replace(settings, serving=replace(settings.serving, max_retries=50))
+    patient = replace(settings, client=replace(settings.client, max_retries=50))
     annotate(films.folder, tmp_path, [one.url, other.url, gone.url], "narrator", patient)
     dying.join()
     assert kept(tmp_path) == kept(finished.out)
@@ -258,7 +258,7 @@ def test_a_run_through_every_fault_ends_in_the_same_questions(
 
 
 def test_useless_answers_are_asked_for_again(
-    films: SyntheticVideos, serve: Serve, settings: MarathonConfig, tmp_path: Path
+    films: SyntheticVideos, serve: Serve, settings: VideoMarathonConfig, tmp_path: Path
 ) -> None:
     faults = ["half", "prose", "schema", "empty"]
     server = serve(
@@ -274,7 +274,7 @@ def test_useless_answers_are_asked_for_again(
 
 
 def test_a_video_with_few_events_is_set_aside(
-    films: SyntheticVideos, settings: MarathonConfig, copied: Path
+    films: SyntheticVideos, settings: VideoMarathonConfig, copied: Path
 ) -> None:
     totals = annotate(
         films.folder,
@@ -285,13 +285,13 @@ def test_a_video_with_few_events_is_set_aside(
     )
     assert (
         list(totals.set_aside) == NAMES
-        and "fewer than marathon.min_events=10000" in totals.set_aside["garden.mp4"]
+        and "fewer than videomarathon.min_events=10000" in totals.set_aside["garden.mp4"]
     )
     assert kept(copied) == [] and totals.num_videos == 0
 
 
 def test_a_video_that_fails_stops_the_run_unless_it_may_fail(
-    films: SyntheticVideos, serve: Serve, settings: MarathonConfig, tmp_path: Path
+    films: SyntheticVideos, serve: Serve, settings: VideoMarathonConfig, tmp_path: Path
 ) -> None:
     videos = tmp_path / "videos"
     videos.mkdir()
@@ -299,22 +299,23 @@ def test_a_video_that_fails_stops_the_run_unless_it_may_fail(
     (videos / "garden.mp4").symlink_to(films.folder / "garden.mp4")
     server = serve()
     with pytest.raises(
-        TeacherError, match=r"broken\.mp4.*\(1 videos failed, marathon\.max_failed is 0\)"
+        TeacherError,
+        match=r"broken\.mp4.*\(1 videos failed, videomarathon\.max_failed_videos is 0\)",
     ):
         annotate(videos, tmp_path / "out", [server.url], "narrator", settings)
     totals = annotate(
-        videos, tmp_path / "out", [server.url], "narrator", replace(settings, max_failed=1)
+        videos, tmp_path / "out", [server.url], "narrator", replace(settings, max_failed_videos=1)
     )
     assert list(totals.failed) == ["broken.mp4"] and totals.num_videos == 1
     assert len(set(server.keys)) == len(server.keys)
 
 
 def test_what_was_asked_about_videos_that_fail_is_counted(
-    films: SyntheticVideos, serve: Serve, settings: MarathonConfig, tmp_path: Path
+    films: SyntheticVideos, serve: Serve, settings: VideoMarathonConfig, tmp_path: Path
 ) -> None:
     server = serve(fault=lambda number: "prose")
     one_clip_each = replace(
-        settings, clip_seconds=120.0, max_failed=2
+        settings, clip_seconds=120.0, max_failed_videos=2
     )  # or requests are broken off with the first that fails
     totals = annotate(films.folder, tmp_path, [server.url], "narrator", one_clip_each)
     assert sorted(totals.failed) == NAMES and totals.num_videos == 0

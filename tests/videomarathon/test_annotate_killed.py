@@ -62,7 +62,7 @@ def test_killing_at_random_moments_loses_and_repeats_nothing(
             answered = set(server.keys[num_before:])
             assert not known & answered, "what is on the disk was asked for again"
             lost = answered - journalled(tmp_path)
-            assert len(lost) <= SETTINGS.serving.requests_at_once, (
+            assert len(lost) <= SETTINGS.client.max_concurrent_requests, (
                 "more is lost than was on its way"
             )
         known, num_before = journalled(tmp_path), len(server.answered)

@@ -94,7 +94,7 @@ def test_missing_videos_are_listed_and_stop_the_import_unless_they_may_be_missin
     file = write(tmp_path / "questions.json", records)
     with pytest.raises(
         QuestionError,
-        match=r"3 of 4 videos are in none of .*the first is lost/0\.mp4;.* marathon\.max_missing=3",
+        match=r"3 of 4 videos are in none of .*the first is lost/0\.mp4;.* videomarathon\.max_missing_videos=3",
     ):
         import_questions(file, [films.folder], tmp_path / "out", 2)
     assert not (tmp_path / "out/questions.json").exists()
@@ -161,7 +161,7 @@ def test_what_was_annotated_can_be_brought_in_and_packed(
         (finished.out / "questions.json").read_text()
     )
     small = [
-        "video.size_pixels=32",
+        "video.image_size=32",
         "video.min_frames=2",
         "video.max_frames=3",
         "pack.num_workers=1",

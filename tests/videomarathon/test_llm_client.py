@@ -10,14 +10,14 @@ from typing import Any
 
 import pytest
 
-from lit_hour.config.videomarathon import ServingConfig
+from lit_hour.config.videomarathon import ClientConfig
 from lit_hour.errors import InvalidResponseError, TeacherError
 from lit_hour.videomarathon.llm_client import ClientPool
 from lit_hour.videomarathon.response_cache import Response
 from tests.videomarathon.chat_server import POISON, STRANGE, ChatServer
 
-SETTINGS = ServingConfig(
-    requests_at_once=8, timeout_seconds=1.0, wait_seconds=0.02, max_wait_seconds=0.2
+SETTINGS = ClientConfig(
+    max_concurrent_requests=8, timeout_seconds=1.0, backoff_seconds=0.02, max_backoff_seconds=0.2
 )
 
 
@@ -34,7 +34,7 @@ def echo(body: dict[str, Any]) -> str:
 
 
 def chat(
-    urls: Sequence[str], num_requests: int, settings: ServingConfig = SETTINGS
+    urls: Sequence[str], num_requests: int, settings: ClientConfig = SETTINGS
 ) -> tuple[list[Response], ClientPool]:
     """The answers to so many requests, sent at once."""
 
@@ -63,7 +63,7 @@ def test_every_request_gets_its_own_answer_and_is_counted() -> None:
         replies, servers = chat([server.url], 40)
     assert texts(replies) == wanted(40)
     assert sorted(server.keys) == sorted(f"key {each}" for each in range(40))
-    assert server.most_at_once == SETTINGS.requests_at_once
+    assert server.most_at_once == SETTINGS.max_concurrent_requests
     assert servers.usage.num_answered == 40
     assert servers.usage.prompt_tokens == sum(reply.prompt_tokens for reply in replies) > 0
     assert servers.usage.answer_tokens == sum(reply.answer_tokens for reply in replies) > 0
@@ -121,7 +121,7 @@ def test_a_request_that_no_server_can_answer_fails_alone() -> None:
         return await asyncio.gather(*asked, return_exceptions=True)
 
     with ChatServer(echo, delay_seconds=0.01) as server:
-        settings = replace(SETTINGS, requests_at_once=4, max_retries=2)
+        settings = replace(SETTINGS, max_concurrent_requests=4, max_retries=2)
         poisoned, *others = asyncio.run(run(ClientPool([server.url], settings)))
     assert [each.text for each in others if isinstance(each, Response)] == wanted(200)[1:]
     assert isinstance(poisoned, InvalidResponseError)
@@ -137,7 +137,7 @@ def test_rests_grow_so_that_a_server_is_not_stormed() -> None:
             chat(
                 [server.url],
                 1,
-                replace(SETTINGS, max_retries=4, wait_seconds=0.05, max_wait_seconds=10.0),
+                replace(SETTINGS, max_retries=4, backoff_seconds=0.05, max_backoff_seconds=10.0),
             )
         assert time.monotonic() - started > 0.75 * (0.05 + 0.1 + 0.2 + 0.4)
         assert server.num_requests == 5
@@ -146,7 +146,7 @@ def test_rests_grow_so_that_a_server_is_not_stormed() -> None:
 def test_a_wish_to_be_left_alone_is_granted() -> None:
     with ChatServer(echo, fault=lambda number: "429" if number == 1 else None) as server:
         started = time.monotonic()
-        chat([server.url], 1, replace(SETTINGS, wait_seconds=1e-6))
+        chat([server.url], 1, replace(SETTINGS, backoff_seconds=1e-6))
         assert time.monotonic() - started > 0.05  # the Retry-After of the test's server
 
 

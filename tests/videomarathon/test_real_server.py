@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from lit_hour.cli import main
-from lit_hour.config.videomarathon import MarathonConfig, ServingConfig
+from lit_hour.config.videomarathon import ClientConfig, VideoMarathonConfig
 from lit_hour.errors import InvalidResponseError, TeacherError
 from lit_hour.videomarathon.annotate import annotate
 from lit_hour.videomarathon.annotation import read_annotation
@@ -71,7 +71,9 @@ def chat(real: Real, **body: Any) -> Response:
     """One request, by the client that annotate uses."""
 
     async def run() -> Response:
-        servers = ClientPool([real.server.url], replace(MarathonConfig().serving, max_retries=0))
+        servers = ClientPool(
+            [real.server.url], replace(VideoMarathonConfig().client, max_retries=0)
+        )
         try:
             return await servers.chat(body, "key")
         finally:
@@ -133,12 +135,12 @@ def test_a_run_with_a_model_that_talks_nonsense_ends_in_order(
         str(tmp_path),
         "--model",
         "untaught",
-        "marathon.size_pixels=32",
+        "videomarathon.image_size=32",
     ]
     words += [
-        "marathon.max_answer_tokens=64",
-        "marathon.max_attempts=2",
-        f"marathon.max_failed={len(FEW)}",
+        "videomarathon.max_new_tokens=64",
+        "videomarathon.max_attempts=2",
+        f"videomarathon.max_failed_videos={len(FEW)}",
     ]
     main([*words, "--teacher", real.server.url])
     printed, replies = capsys.readouterr().out, journalled(tmp_path)
@@ -166,15 +168,15 @@ def test_a_run_with_a_model_that_talks_nonsense_ends_in_order(
 def test_nonsense_stops_a_run_that_may_not_fail_and_says_what_may_help(
     real: Real, tmp_path: Path
 ) -> None:
-    settings = MarathonConfig(
-        size_pixels=32,
-        max_answer_tokens=64,
+    settings = VideoMarathonConfig(
+        image_size=32,
+        max_new_tokens=64,
         max_attempts=1,
-        serving=ServingConfig(videos_at_once=1),
+        client=ClientConfig(max_concurrent_videos=1),
     )
     with pytest.raises(
         TeacherError,
-        match=r"none of 1 answers of untaught .* marathon\.answer_form=words \(1 videos failed",
+        match=r"none of 1 answers of untaught .* videomarathon\.response_format=words \(1 videos failed",
     ):
         annotate(real.few, tmp_path, [real.server.url], "untaught", settings)
 
@@ -184,11 +186,13 @@ def test_every_clip_gets_captions_and_events(real: Real, tmp_path: Path) -> None
 
     before = real.server.statuses()
     totals = annotate(
-        real.clips, tmp_path, [real.server.url], "taught", replace(SETTINGS, max_failed=1)
+        real.clips, tmp_path, [real.server.url], "taught", replace(SETTINGS, max_failed_videos=1)
     )
     names = [name for name in find_videos(real.clips) if name != DAMAGED]
     assert list(totals.failed) == [DAMAGED] and totals.unfinished == []
-    assert totals.set_aside == dict.fromkeys(names, "1 events, fewer than marathon.min_events=3")
+    assert totals.set_aside == dict.fromkeys(
+        names, "1 events, fewer than videomarathon.min_events=3"
+    )
     assert real.server.statuses() - before == {"200": totals.num_answers}
     for name in names:
         annotation = read_annotation(tmp_path / "videos" / name)
@@ -202,7 +206,7 @@ def test_from_clips_to_shards(
     from tests.videomarathon.lessons import WHOLE_WAY
 
     totals = annotate(
-        real.few, tmp_path, [real.server.url], "taught", replace(WHOLE_WAY, max_failed=1)
+        real.few, tmp_path, [real.server.url], "taught", replace(WHOLE_WAY, max_failed_videos=1)
     )
     assert (totals.num_videos, [*totals.failed], totals.set_aside) == (len(WHOLE), [DAMAGED], {})
     questions = json.loads((tmp_path / "questions.json").read_text())
@@ -214,7 +218,7 @@ def test_from_clips_to_shards(
         "A short clip." in (tmp_path / "videos" / name / "index.html").read_text() for name in WHOLE
     )
     small = [
-        "video.size_pixels=32",
+        "video.image_size=32",
         "video.min_frames=2",
         "video.max_frames=3",
         "pack.num_workers=1",

@@ -110,7 +110,11 @@ def test_a_share_by_the_command_and_what_it_says(
 ) -> None:
     (many.folder / NAMES[4]).unlink()
     (many.folder / NAMES[4]).write_bytes(b"this is no video")
-    small = ["marathon.size_pixels=32", "marathon.filters.blind_tries=0", "marathon.max_failed=1"]
+    small = [
+        "videomarathon.image_size=32",
+        "videomarathon.filters.blind_trials=0",
+        "videomarathon.max_failed_videos=1",
+    ]
     with ChatServer(many.narrator.answer) as server:
         words = [
             "annotate",

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import pytest
 
-from lit_hour.config.videomarathon import MarathonConfig
+from lit_hour.config.videomarathon import VideoMarathonConfig
 from lit_hour.errors import InvalidResponseError
 from lit_hour.videomarathon.llm_client import ClientPool
 from lit_hour.videomarathon.response_cache import ResponseCache
@@ -25,7 +25,7 @@ REQUEST = TeacherRequest(
 def ask(
     server: ChatServer,
     journal: Path,
-    settings: MarathonConfig,
+    settings: VideoMarathonConfig,
     request: TeacherRequest = REQUEST,
     read: Callable[[Any], Any] = lambda answer: answer,
     model: str = "teller",
@@ -33,7 +33,7 @@ def ask(
     """One question to the teacher, by a process that has just begun."""
 
     async def run() -> Any:
-        servers = ClientPool([server.url], settings.serving)
+        servers = ClientPool([server.url], settings.client)
         try:
             with ResponseCache(journal) as opened:
                 return await Teacher(servers, model, settings, opened).request(request, read)
@@ -48,7 +48,7 @@ def answering(fault: Callable[[int], Fault | None] = lambda number: None) -> Cha
 
 
 def test_texts_and_pictures_arrive_in_order_with_the_form_that_is_wanted(
-    tmp_path: Path, settings: MarathonConfig
+    tmp_path: Path, settings: VideoMarathonConfig
 ) -> None:
     with answering() as server:
         assert ask(server, tmp_path / "journal.jsonl", settings) == ANSWER
@@ -65,7 +65,7 @@ def test_texts_and_pictures_arrive_in_order_with_the_form_that_is_wanted(
     }
 
 
-def test_nothing_is_asked_twice(tmp_path: Path, settings: MarathonConfig) -> None:
+def test_nothing_is_asked_twice(tmp_path: Path, settings: VideoMarathonConfig) -> None:
     with answering() as server:
         for _ in range(3):
             assert ask(server, tmp_path / "journal.jsonl", settings) == ANSWER
@@ -88,7 +88,7 @@ def test_nothing_is_asked_twice(tmp_path: Path, settings: MarathonConfig) -> Non
     ids=["seed", "picture", "text", "schema", "model"],
 )
 def test_whatever_differs_is_another_request(
-    tmp_path: Path, settings: MarathonConfig, change: dict[str, Any]
+    tmp_path: Path, settings: VideoMarathonConfig, change: dict[str, Any]
 ) -> None:
     with answering() as server:
         ask(server, tmp_path / "journal.jsonl", settings)
@@ -98,7 +98,7 @@ def test_whatever_differs_is_another_request(
 
 @pytest.mark.parametrize("fault", ["half", "prose", "schema", "empty"])
 def test_an_answer_that_cannot_be_used_is_kept_and_asked_for_again(
-    tmp_path: Path, settings: MarathonConfig, fault: str
+    tmp_path: Path, settings: VideoMarathonConfig, fault: str
 ) -> None:
     with answering(lambda number: fault if number <= 2 else None) as server:
         for _ in range(2):
@@ -111,14 +111,14 @@ def test_an_answer_that_cannot_be_used_is_kept_and_asked_for_again(
 @pytest.mark.parametrize(
     "fault, reason",
     [
-        ("half", r"cut off after \d+ tokens \(marathon.max_answer_tokens\)"),
+        ("half", r"cut off after \d+ tokens \(videomarathon.max_new_tokens\)"),
         ("prose", "it is not JSON"),
         ("schema", r"it does not fit the schema: \$: "),
         ("empty", "it is not JSON"),
     ],
 )
 def test_when_no_answer_can_be_used_the_reason_is_told(
-    tmp_path: Path, settings: MarathonConfig, fault: str, reason: str
+    tmp_path: Path, settings: VideoMarathonConfig, fault: str, reason: str
 ) -> None:
     with answering(lambda number: fault) as server:
         for _ in range(2):
@@ -134,23 +134,26 @@ def test_when_no_answer_can_be_used_the_reason_is_told(
 
 
 @pytest.mark.parametrize(
-    "form, hint", [("schema", r"; .*: marathon\.answer_form=words$"), ("words", "asks again$")]
+    "form, hint",
+    [("json_schema", r"; .*: videomarathon\.response_format=prompt$"), ("prompt", "asks again$")],
 )
 def test_a_server_that_may_not_know_schemas_is_thought_of(
-    tmp_path: Path, settings: MarathonConfig, form: Literal["schema", "words"], hint: str
+    tmp_path: Path, settings: VideoMarathonConfig, form: Literal["json_schema", "prompt"], hint: str
 ) -> None:
     with (
         answering(lambda number: "prose") as server,
         pytest.raises(InvalidResponseError, match=hint),
     ):
-        ask(server, tmp_path / "journal.jsonl", replace(settings, answer_form=form))
+        ask(server, tmp_path / "journal.jsonl", replace(settings, response_format=form))
 
 
 @pytest.mark.parametrize("said", ["{}", "Here it is:\n```json\n{}\n```\nAnything else?"])
-def test_the_form_can_be_told_in_words(tmp_path: Path, settings: MarathonConfig, said: str) -> None:
+def test_the_form_can_be_told_in_words(
+    tmp_path: Path, settings: VideoMarathonConfig, said: str
+) -> None:
     with ChatServer(lambda body: said.replace("{}", json.dumps(ANSWER))) as server:
         assert (
-            ask(server, tmp_path / "journal.jsonl", replace(settings, answer_form="words"))
+            ask(server, tmp_path / "journal.jsonl", replace(settings, response_format="prompt"))
             == ANSWER
         )
         body = json.loads(server.answered[0].body)
@@ -158,7 +161,7 @@ def test_the_form_can_be_told_in_words(tmp_path: Path, settings: MarathonConfig,
     assert body["messages"][-1]["content"][-1]["text"].endswith(json.dumps(SCHEMA))
 
 
-def test_whoever_asks_can_refuse_an_answer(tmp_path: Path, settings: MarathonConfig) -> None:
+def test_whoever_asks_can_refuse_an_answer(tmp_path: Path, settings: VideoMarathonConfig) -> None:
     def read(answer: Any) -> Any:
         raise InvalidResponseError(f"{answer['colour']} will not do")
 

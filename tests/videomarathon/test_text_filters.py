@@ -163,7 +163,7 @@ def test_the_later_of_two_questions_that_are_almost_the_same_is_dropped() -> Non
             "a loaf of bread, sliced",
         ),
     ]
-    faults = find_near_duplicates(questions, replace(SETTINGS, likeness=0.7))
+    faults = find_near_duplicates(questions, replace(SETTINGS, dedup_threshold=0.7))
     assert list(faults) == ["a/3"]
     assert faults["a/3"].endswith("% of its words are those of a/1")
 

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from lit_hour.config.videomarathon import MarathonConfig
+from lit_hour.config.videomarathon import VideoMarathonConfig
 from lit_hour.errors import TeacherError, VideoError
 from lit_hour.videomarathon.video_clips import VideoFile, find_videos, read_clips, split_into_clips
 from tests.videomarathon.factories import SyntheticVideos
@@ -41,7 +41,7 @@ def test_clips_follow_one_another_and_none_is_much_shorter(
 
 def test_a_clip_has_a_frame_of_each_second_in_the_video_s_proportions(real_videos: Path) -> None:
     footage = VideoFile.open(real_videos, "portrait_phone.mp4")
-    settings = MarathonConfig(clip_seconds=2.0, size_pixels=96)
+    settings = VideoMarathonConfig(clip_seconds=2.0, image_size=96)
     clips = list(read_clips(footage, settings))
     assert [clip.interval for clip in clips] == split_into_clips(footage.duration_seconds, 2.0)
     assert [each for clip in clips for each in clip.seconds] == [
@@ -56,8 +56,8 @@ def test_a_clip_has_a_frame_of_each_second_in_the_video_s_proportions(real_video
 
 def test_frames_are_those_of_their_time(films: SyntheticVideos) -> None:
     footage = VideoFile.open(films.folder, "garden.mp4")
-    (whole,) = read_clips(footage, MarathonConfig(clip_seconds=1000.0, size_pixels=32))
-    halves = list(read_clips(footage, MarathonConfig(clip_seconds=60.0, size_pixels=32)))
+    (whole,) = read_clips(footage, VideoMarathonConfig(clip_seconds=1000.0, image_size=32))
+    halves = list(read_clips(footage, VideoMarathonConfig(clip_seconds=60.0, image_size=32)))
     assert len(halves) == 2
     assert [picture for clip in halves for picture in clip.jpegs] == list(whole.jpegs)
     assert len(set(whole.jpegs)) > 30
@@ -65,4 +65,4 @@ def test_frames_are_those_of_their_time(films: SyntheticVideos) -> None:
 
 def test_a_damaged_video_is_refused(real_videos: Path) -> None:
     with pytest.raises(VideoError, match=r"corrupted\.mp4"):
-        list(read_clips(VideoFile.open(real_videos, "corrupted.mp4"), MarathonConfig()))
+        list(read_clips(VideoFile.open(real_videos, "corrupted.mp4"), VideoMarathonConfig()))

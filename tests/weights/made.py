@@ -10,13 +10,13 @@ from torch import Tensor
 
 from lit_hour.config.load import config_from_dict
 from lit_hour.text.tokenizer import train_byte_level_tokenizer
-from lit_hour.weights.hf_config import read_published_config, settings_of
-from lit_hour.weights.hf_folder import outline_model, without_tied
-from lit_hour.weights.name_map import outline_published
+from lit_hour.weights.hf_config import read_published_config, settings_from_hf
+from lit_hour.weights.hf_folder import drop_tied_output, meta_state_dict
+from lit_hour.weights.name_map import hf_meta_tensors
 from lit_hour.weights.safetensors_writer import write_weights
 from tests.helpers.siglip_tower import SIGLIP
 
-TOWER_WORDS = (f"model.vision.name={SIGLIP.name}", "video.size_pixels=384")
+TOWER_WORDS = (f"model.vision.name={SIGLIP.name}", "video.image_size=384")
 SIGLIP_PREFIX = "model.vision_tower.vision_tower.vision_model."
 NUM_TOKENS, NUM_ROWS, DIM, VISION_DIM = 300, 320, 32, 24
 HOUR_LLAVA: dict[str, Any] = {
@@ -50,9 +50,9 @@ HOUR_LLAVA: dict[str, Any] = {
 def hour_llava_weights(folder: Path, dtype: torch.dtype = torch.bfloat16) -> dict[str, Tensor]:
     """Random weights by the published names for the config.json of a folder; the tower's last norm is the only plain one."""
     config = config_from_dict(
-        settings_of(read_published_config(folder), names_tower=True), "made", TOWER_WORDS
+        settings_from_hf(read_published_config(folder), names_tower=True), "made", TOWER_WORDS
     )
-    outlines = outline_published(without_tied(outline_model(config, 0), config))
+    outlines = hf_meta_tensors(drop_tied_output(meta_state_dict(config, 0), config))
     weights = {name: torch.randn(outline.shape).to(dtype) for name, outline in outlines.items()}
     weights[f"{SIGLIP_PREFIX}post_layernorm.weight"] = torch.ones(VISION_DIM, dtype=dtype)
     weights[f"{SIGLIP_PREFIX}post_layernorm.bias"] = torch.zeros(VISION_DIM, dtype=dtype)

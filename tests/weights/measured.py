@@ -13,9 +13,9 @@ import torch
 
 from lit_hour.config.load import config_from_dict
 from lit_hour.text.tokenizer import train_byte_level_tokenizer
-from lit_hour.weights.hf_config import read_published_config, settings_of
-from lit_hour.weights.hf_folder import outline_model, without_tied
-from lit_hour.weights.name_map import outline_published
+from lit_hour.weights.hf_config import read_published_config, settings_from_hf
+from lit_hour.weights.hf_folder import drop_tied_output, meta_state_dict
+from lit_hour.weights.name_map import hf_meta_tensors
 from lit_hour.weights.reader import open_weights
 from lit_hour.weights.safetensors_writer import write_weights
 from tests.weights.made import HOUR_LLAVA, NUM_TOKENS, TOWER_WORDS, write_config
@@ -35,10 +35,10 @@ from tests.helpers import siglip_tower
 from lit_hour.config.load import load_config
 from lit_hour.weights.reader import convert
 from lit_hour.weights.reader import safetensors_writer as writing
-from lit_hour.weights.hf_folder import outline_model
+from lit_hour.weights.hf_folder import meta_state_dict
 
 writing.write_weights.__defaults__ = ({shard_bytes},)
-outline_model(load_config(None, {words!r}), 300)  # building without data brings along imports of its own
+meta_state_dict(load_config(None, {words!r}), 300)  # building without data brings along imports of its own
 print("ready", flush=True)
 sys.stdin.readline()
 for source, target, words, *checkpoint in {conversions!r}:
@@ -74,9 +74,9 @@ def write_large(folder: Path, sizes: dict[str, Any], shard_bytes: int) -> int:
     folder.mkdir()
     write_config(folder, **sizes)
     config = config_from_dict(
-        settings_of(read_published_config(folder), names_tower=True), "made", TOWER_WORDS
+        settings_from_hf(read_published_config(folder), names_tower=True), "made", TOWER_WORDS
     )
-    outlines = outline_published(without_tied(outline_model(config, 0), config))
+    outlines = hf_meta_tensors(drop_tied_output(meta_state_dict(config, 0), config))
     block = torch.randn(1_000_003).to(torch.bfloat16)  # (numbers,)
 
     def repeated(shape: torch.Size) -> torch.Tensor:

@@ -14,12 +14,12 @@ from torch import Tensor
 from lit_hour.cli import main
 from lit_hour.config.load import config_from_dict, load_config, save_config
 from lit_hour.errors import ConfigError, InputError, RunError, WeightsError
-from lit_hour.inference.predictor import Session
+from lit_hour.inference.predictor import VideoPredictor
 from lit_hour.model.hour_llava import HourLLaVA
 from lit_hour.run_dir import RunDir
 from lit_hour.text.tokenizer import train_byte_level_tokenizer
 from lit_hour.weights.convert import convert
-from lit_hour.weights.hf_config import read_published_config, settings_of
+from lit_hour.weights.hf_config import read_published_config, settings_from_hf
 from tests.helpers.toy_run import TrainedRun
 from tests.weights.made import (
     HOUR_LLAVA,
@@ -102,14 +102,14 @@ def test_the_output_layer_is_left_out_where_it_is_the_embedding(
     convert(tmp_path / "published", tmp_path / "run", TOWER_WORDS)
     convert(tmp_path / "run", tmp_path / "back")
     assert same(read_folder(tmp_path / "back"), weights)
-    network = Session.open(tmp_path / "run", device="cpu").model.language.network
+    network = VideoPredictor.from_run(tmp_path / "run", device="cpu").model.language.network
     assert (network.lm_head.weight is network.model.embed_tokens.weight) == is_tied
 
 
 def test_a_converted_run_is_opened_with_the_weights_of_the_source(
     made: tuple[Path, dict[str, Tensor]], run: RunDir
 ) -> None:
-    session = Session.open(run.path, device="cpu")
+    session = VideoPredictor.from_run(run.path, device="cpu")
     state, weights = session.model.state_dict(), made[1]
     assert torch.equal(state["frame_end"], weights["model.image_newline"].float())
     joined = [
@@ -121,7 +121,7 @@ def test_a_converted_run_is_opened_with_the_weights_of_the_source(
     layer = f"{SIGLIP_PREFIX}encoder.layers.2.self_attn"
     joined = [weights[f"{layer}.{part}_proj.weight"].float() for part in ("q", "k", "v")]
     assert torch.equal(torch.cat(joined), state["vision.tower.trunk.blocks.2.attn.qkv.weight"])
-    assert session.config.model.memory.answer_spatial_forgetting == "random"
+    assert session.config.model.memaug.eval_spatial_forgetting == "random"
     assert session.config == load_config(run.config)
 
 
@@ -129,7 +129,7 @@ def test_a_checkpoint_of_training_becomes_a_published_model(run: RunDir, tmp_pat
     trained = RunDir(tmp_path / "trained")
     shutil.copytree(run.tokenizer, trained.tokenizer)
     trained.checkpoints.mkdir()
-    words = ["model.language.lora.rank=2", "model.language.tie_embeddings=true"]
+    words = ["model.llm.lora.rank=2", "model.llm.tie_word_embeddings=true"]
     config = load_config(run.checkpoints / "converted.yaml", words)
     torch.manual_seed(1)
     model = HourLLaVA(config, 0)
@@ -146,7 +146,7 @@ def test_a_checkpoint_of_training_becomes_a_published_model(run: RunDir, tmp_pat
     converted = convert(trained.path, tmp_path / "published", checkpoint="step=000001")
     assert "the adapters are merged into the language model" in converted.notes
     again = convert(tmp_path / "published", tmp_path / "again", TOWER_WORDS)
-    merged = Session.open(again.target, device="cpu").model
+    merged = VideoPredictor.from_run(again.target, device="cpu").model
     layer = "language.network.model.layers.0.mlp.up_proj"
     up, down = (model.get_parameter(f"{layer}.lora_{part}.default.weight") for part in "BA")
     expected = model.get_parameter(f"{layer}.base_layer.weight") + 32 / 2 * up @ down
@@ -279,11 +279,11 @@ UNFIT = {
             architectures=["LlavaQwenForCausalLM"],
             mm_resampler_type=None,
         ),
-        r"is LLaVA-OneVision: it has no MemAug, .* training\.start_from=",
+        r"is LLaVA-OneVision: it has no MemAug, .* training\.init_from=",
     ),
     "plain language model": (
         lambda folder: config(folder, model_type="qwen2", architectures=["Qwen2ForCausalLM"]),
-        r"is a plain language model: start from it: .* model\.language\.folder=",
+        r"is a plain language model: start from it: .* model\.llm\.path=",
     ),
 }
 
@@ -371,7 +371,7 @@ def test_the_command_says_what_it_made_and_what_to_do_with_it(
     main(["convert", str(made[0]), str(tmp_path / "run"), *TOWER_WORDS])
     printed = capsys.readouterr().out
     names = config_from_dict(
-        settings_of(read_published_config(made[0]), names_tower=True), "made", TOWER_WORDS
+        settings_from_hf(read_published_config(made[0]), names_tower=True), "made", TOWER_WORDS
     )
     assert f"{tmp_path}/run: {len(HourLLaVA(names, 0).state_dict())} weights, 0.00 GB" in printed
     assert (
@@ -380,7 +380,7 @@ def test_the_command_says_what_it_made_and_what_to_do_with_it(
     )
     assert (
         f"ask VIDEO.mp4 QUESTION --run {tmp_path}/run" in printed
-        and f"training.start_from={tmp_path}/run" in printed
+        and f"training.init_from={tmp_path}/run" in printed
     )
     main(["convert", str(tmp_path / "run"), str(tmp_path / "back"), "--checkpoint", "converted"])
     printed = capsys.readouterr().out

@@ -17,7 +17,7 @@ def test_no_more_than_a_shard_is_in_memory_in_either_direction(tmp_path: Path) -
         published, SIZES | {"vocab_size": 4000, "num_hidden_layers": 4}, SHARD_BYTES
     )
     assert num_bytes > 200 * MEGABYTE
-    largest = max(outline.nbytes for outline in open_weights(published).outlines.values())
+    largest = max(outline.nbytes for outline in open_weights(published).meta_tensors.values())
     peak = measure(
         [(str(published), str(run), TOWER_WORDS), (str(run), str(back), ())], SHARD_BYTES
     )

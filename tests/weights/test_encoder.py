@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from lit_hour.errors import ConfigError, RunError, WeightsError
-from lit_hour.weights.pretrained import config_for_new_run, load_encoder
+from lit_hour.weights.pretrained import config_for_new_run, load_vision_encoder
 from tests.helpers.toy_run import ToyProject, TrainedRun
 from tests.weights.made import TOWER_WORDS, write_hour_llava
 
@@ -14,7 +14,7 @@ def test_the_encoder_of_a_run_has_the_weights_of_its_checkpoint(trained: Trained
     for name in ("best", "last"):
         file = trained.run.checkpoint(name)
         state = torch.load(file, weights_only=True)["state_dict"]
-        encoder = load_encoder(trained.config, file)
+        encoder = load_vision_encoder(trained.config, file)
         assert encoder.state_dict().keys() == {
             key.removeprefix("model.vision.") for key in state if ".vision." in key
         }
@@ -27,20 +27,20 @@ def test_the_encoder_of_a_run_has_the_weights_of_its_checkpoint(trained: Trained
 def test_the_encoder_of_settings_has_the_weights_that_they_start_from(
     toy: ToyProject, trained: TrainedRun
 ) -> None:
-    config = config_for_new_run(toy.config("next", f"training.start_from={trained.run.path}"))
+    config = config_for_new_run(toy.config("next", f"training.init_from={trained.run.path}"))
     assert (
-        load_encoder(config).digest()
-        == load_encoder(trained.config, trained.run.checkpoint()).digest()
+        load_vision_encoder(config).digest()
+        == load_vision_encoder(trained.config, trained.run.checkpoint()).digest()
     )
 
 
 def test_the_encoder_of_a_published_model(toy: ToyProject, tmp_path: Path) -> None:
     weights = write_hour_llava(tmp_path / "published")
-    words = (*TOWER_WORDS, "model.vision.layer=-2", "model.memory.num_layers=2")
+    words = (*TOWER_WORDS, "model.vision.layer=-2", "model.memaug.num_layers=2")
     config = config_for_new_run(
-        toy.config("next", f"training.start_from={tmp_path}/published", *words)
+        toy.config("next", f"training.init_from={tmp_path}/published", *words)
     )
-    encoder = load_encoder(config)
+    encoder = load_vision_encoder(config)
     position = next(
         weight for name, weight in weights.items() if name.endswith("position_embedding.weight")
     )
@@ -52,23 +52,23 @@ def test_random_weights_are_refused(toy: ToyProject) -> None:
         ConfigError,
         match=r"name no weights for the vision encoder.* model\.vision\.weights or .*--run",
     ):
-        load_encoder(toy.config("none"))
+        load_vision_encoder(toy.config("none"))
 
 
 def test_another_size_or_another_encoder_is_refused(toy: ToyProject, trained: TrainedRun) -> None:
     file = trained.run.checkpoint()
     with pytest.raises(
         ConfigError,
-        match=r"video\.size_pixels=32, but lit-hour-tiny takes 64: set video\.size_pixels=64",
+        match=r"video\.image_size=32, but lit-hour-tiny takes 64: set video\.image_size=64",
     ):
-        load_encoder(toy.config("none", "video.size_pixels=32"), file)
-    other = toy.config("none", "model.vision.name=ViT-B-32", "video.size_pixels=224")
+        load_vision_encoder(toy.config("none", "video.image_size=32"), file)
+    other = toy.config("none", "model.vision.name=ViT-B-32", "video.image_size=224")
     with (
         torch.device("meta"),
         pytest.raises(
             WeightsError, match=rf"the vision encoder of {re.escape(str(file))} does not fit"
         ),
     ):
-        load_encoder(other, file)
+        load_vision_encoder(other, file)
     with pytest.raises(RunError, match="no checkpoint 'none'"):
         trained.run.checkpoint("none")

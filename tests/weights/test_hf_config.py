@@ -8,11 +8,11 @@ from lit_hour.config.load import config_from_dict, load_config
 from lit_hour.config.schema import Config
 from lit_hour.errors import ConfigError, WeightsError
 from lit_hour.weights.hf_config import (
-    computed_otherwise,
-    language_settings,
-    published_values,
+    differences_from_published,
+    hf_config_values,
+    llm_settings,
     read_published_config,
-    settings_of,
+    settings_from_hf,
 )
 from tests.weights.made import HOUR_LLAVA, TOWER_WORDS, write_config
 
@@ -28,7 +28,7 @@ def settings(folder: Path, *words: str, **changes: Any) -> Config:
     write_config(folder, **changes)
     names_tower = any(word.startswith("model.vision.name=") for word in words)
     return config_from_dict(
-        settings_of(read_published_config(folder), names_tower), "config.json", words
+        settings_from_hf(read_published_config(folder), names_tower), "config.json", words
     )
 
 
@@ -37,26 +37,26 @@ def test_a_published_config_becomes_our_settings(golden: Path, tmp_path: Path) -
         "config.json"
     ]
     config = settings(tmp_path, **recorded | {"spatial_sampling_type": "random"})
-    language, memory = config.model.language, config.model.memory
-    assert (language.vocabulary_size, language.hidden_size, language.num_layers) == (1000, 64, 2)
+    language, memory = config.model.llm, config.model.memaug
+    assert (language.vocab_size, language.hidden_size, language.num_layers) == (1000, 64, 2)
     assert (language.num_heads, language.num_key_value_heads, language.intermediate_size) == (
         4,
         2,
         128,
     )
-    assert (language.rope_theta, language.norm_epsilon, language.tie_embeddings) == (
+    assert (language.rope_theta, language.rms_norm_eps, language.tie_word_embeddings) == (
         1e6,
         1e-6,
         False,
     )
-    assert (memory.num_layers, memory.spatial_forgetting, memory.answer_spatial_forgetting) == (
+    assert (memory.num_layers, memory.spatial_forgetting, memory.eval_spatial_forgetting) == (
         2,
         "random",
         "random",
     )
     assert (config.image.max_grid, config.image.max_tiles, config.text.max_tokens) == (6, 9, 32768)
-    assert (config.model.vision.name, config.video.size_pixels) == ("ViT-SO400M-14-SigLIP-384", 384)
-    assert computed_otherwise(config) == []
+    assert (config.model.vision.name, config.video.image_size) == ("ViT-SO400M-14-SigLIP-384", 384)
+    assert differences_from_published(config) == []
 
 
 def test_words_win_and_may_name_another_tower(tmp_path: Path) -> None:
@@ -70,10 +70,10 @@ def test_newer_and_older_spellings_are_read(tmp_path: Path) -> None:
     newer = settings(
         tmp_path, rope_theta=None, rope_parameters={"rope_type": "default", "rope_theta": 5e5}
     )
-    assert newer.model.language.rope_theta == 5e5
+    assert newer.model.llm.rope_theta == 5e5
     assert settings(tmp_path, image_grid_pinpoints="(1x1),...,(4x4)").image.max_grid == 4
     assert (
-        settings(tmp_path, mm_vision_tower="/models/siglip-so400m-patch14-384").video.size_pixels
+        settings(tmp_path, mm_vision_tower="/models/siglip-so400m-patch14-384").video.image_size
         == 384
     )
 
@@ -81,8 +81,8 @@ def test_newer_and_older_spellings_are_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", (PLAIN, ONEVISION, ONEVISION | {"model_type": "llava_qwen"}))
 def test_the_language_model_of_every_kind_is_read(tmp_path: Path, kind: dict[str, Any]) -> None:
     write_config(tmp_path, **kind, tie_word_embeddings=True)
-    sizes = language_settings(read_published_config(tmp_path))
-    assert (sizes["vocabulary_size"], sizes["hidden_size"], sizes["tie_embeddings"]) == (
+    sizes = llm_settings(read_published_config(tmp_path))
+    assert (sizes["vocab_size"], sizes["hidden_size"], sizes["tie_word_embeddings"]) == (
         320,
         32,
         True,
@@ -169,25 +169,25 @@ def test_a_config_that_cannot_be_read_is_named(
 
 def test_settings_come_back_from_what_is_written(tmp_path: Path) -> None:
     config = settings(tmp_path, image_aspect_ratio="anyres_max_4")
-    (tmp_path / "config.json").write_text(json.dumps(published_values(config, 320, 24, "bfloat16")))
+    (tmp_path / "config.json").write_text(json.dumps(hf_config_values(config, 320, 24, "bfloat16")))
     published = read_published_config(tmp_path)
-    assert config_from_dict(settings_of(published, names_tower=False), "again") == config
+    assert config_from_dict(settings_from_hf(published, names_tower=False), "again") == config
     assert {key: published.values[key] for key in HOUR_LLAVA} == HOUR_LLAVA | {
         "image_aspect_ratio": "anyres_max_4"
     }
 
 
 def test_what_the_published_code_computes_otherwise_is_listed() -> None:
-    config = load_config(None, ["model.vision.grid=4", "model.memory.temporal_forgetting=keyframe"])
-    assert computed_otherwise(config) == [
+    config = load_config(None, ["model.vision.grid=4", "model.memaug.temporal_forgetting=keyframe"])
+    assert differences_from_published(config) == [
         "model.vision.grid=4, there 8",
-        "model.memory.temporal_forgetting=keyframe, there uniform",
-        "model.memory.answer_spatial_forgetting=uniform, there random",
+        "model.memaug.temporal_forgetting=keyframe, there uniform",
+        "model.memaug.eval_spatial_forgetting=uniform, there random",
     ]
     with pytest.raises(
         ConfigError,
-        match=r"model\.memory\.spatial_forgetting=none: the published code has uniform and random",
+        match=r"model\.memaug\.spatial_forgetting=none: the published code has uniform and random",
     ):
-        published_values(
-            load_config(None, ["model.memory.spatial_forgetting=none"]), 320, 24, "float32"
+        hf_config_values(
+            load_config(None, ["model.memaug.spatial_forgetting=none"]), 320, 24, "float32"
         )

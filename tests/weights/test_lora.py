@@ -3,19 +3,19 @@ from pathlib import Path
 
 import torch
 
-from lit_hour.config.model import LanguageConfig, LoraConfig
+from lit_hour.config.model import LLMConfig, LoraConfig
 from lit_hour.model.language_model import LanguageModel
 from lit_hour.model.multimodal_inputs import LanguageInputs
 from lit_hour.weights.name_map import merge_adapters, plain_name
 from lit_hour.weights.reader import StoredWeights, load_into, shapes_of
 
-SIZES = LanguageConfig(
+SIZES = LLMConfig(
     hidden_size=32,
     num_layers=2,
     num_heads=4,
     num_key_value_heads=2,
     intermediate_size=48,
-    tie_embeddings=False,
+    tie_word_embeddings=False,
 )
 LORA = LoraConfig(rank=3, alpha=7.0)
 
@@ -57,7 +57,11 @@ def test_merged_weights_compute_what_the_adapted_model_does() -> None:
     base = in_memory(adapted)
     load_into(
         without,
-        ((plain_name(name) or "", base.read(name)) for name in base.outlines if plain_name(name)),
+        (
+            (plain_name(name) or "", base.read(name))
+            for name in base.meta_tensors
+            if plain_name(name)
+        ),
     )
     assert float((logits(without) - logits(adapted)).abs().max()) > 0.1  # the adapters do matter
 
@@ -72,4 +76,4 @@ def test_a_model_without_adapters_is_as_it_was() -> None:
 def test_an_adapted_weight_keeps_its_dtype() -> None:
     merged = merge_adapters(in_memory(with_adapters().to(torch.bfloat16)), LORA)
     for name, weight in merged.tensors():
-        assert weight.dtype == merged.outlines[name].dtype == torch.bfloat16
+        assert weight.dtype == merged.meta_tensors[name].dtype == torch.bfloat16

@@ -7,9 +7,9 @@ from safetensors.torch import load_file
 
 from lit_hour.config.load import config_from_dict
 from lit_hour.errors import WeightsError
-from lit_hour.weights.hf_config import read_published_config, settings_of
-from lit_hour.weights.hf_folder import outline_model, without_tied
-from lit_hour.weights.name_map import as_ours, as_published, counterparts, outline_published
+from lit_hour.weights.hf_config import read_published_config, settings_from_hf
+from lit_hour.weights.hf_folder import drop_tied_output, meta_state_dict
+from lit_hour.weights.name_map import from_hf, hf_meta_tensors, to_hf, weight_group
 from lit_hour.weights.reader import StoredWeights
 from tests.weights.made import HOUR_LLAVA, SIGLIP_PREFIX, TOWER_WORDS, write_config
 
@@ -19,9 +19,9 @@ def outlines(tmp_path: Path) -> dict[str, torch.Tensor]:
     """Of the small model, without any data."""
     write_config(tmp_path)
     config = config_from_dict(
-        settings_of(read_published_config(tmp_path), names_tower=True), "made", TOWER_WORDS
+        settings_from_hf(read_published_config(tmp_path), names_tower=True), "made", TOWER_WORDS
     )
-    return without_tied(outline_model(config, 0), config)
+    return drop_tied_output(meta_state_dict(config, 0), config)
 
 
 def test_every_weight_has_published_counterparts_and_comes_back(
@@ -29,14 +29,14 @@ def test_every_weight_has_published_counterparts_and_comes_back(
 ) -> None:
     state = {name: torch.randn(outline.shape) for name, outline in outlines.items()}
     ours = StoredWeights(Path("made"), outlines, state.__getitem__)
-    published = as_published(ours)
-    again = as_ours(published, outlines, HOUR_LLAVA["hidden_size"])
-    assert list(again.outlines) == list(outlines)
+    published = to_hf(ours)
+    again = from_hf(published, outlines, HOUR_LLAVA["hidden_size"])
+    assert list(again.meta_tensors) == list(outlines)
     assert again.shapes == ours.shapes
     for name, weight in again.tensors():
         assert torch.equal(weight, state[name]), name
     for name, weight in published.tensors():
-        assert weight.shape == published.outlines[name].shape, name
+        assert weight.shape == published.meta_tensors[name].shape, name
 
 
 @pytest.mark.parametrize("weights", ("full_tied", "full_untied"))
@@ -47,9 +47,9 @@ def test_the_names_are_those_of_the_recorded_files(
     sidecar = json.loads((golden / f"{weights}_state.json").read_text(encoding="utf-8"))
     write_config(tmp_path, **sidecar["config.json"])
     config = config_from_dict(
-        settings_of(read_published_config(tmp_path), names_tower=True), "recorded", TOWER_WORDS
+        settings_from_hf(read_published_config(tmp_path), names_tower=True), "recorded", TOWER_WORDS
     )
-    expected = outline_published(without_tied(outline_model(config, 0), config))
+    expected = hf_meta_tensors(drop_tied_output(meta_state_dict(config, 0), config))
     without_tower = {
         name: tuple(outline.shape)
         for name, outline in expected.items()
@@ -66,4 +66,4 @@ def test_a_tower_that_is_no_siglip_has_none() -> None:
         WeightsError,
         match=r"the vision tower has conv1\.weight, and SigLIP has not: model\.vision\.name",
     ):
-        counterparts("vision.tower.conv1.weight")
+        weight_group("vision.tower.conv1.weight")

@@ -15,8 +15,8 @@ from lit_hour.text.tokenizer import save_tokenizer, train_byte_level_tokenizer
 from lit_hour.weights.convert import convert
 from lit_hour.weights.pretrained import (
     config_for_new_run,
-    load_starting_weights,
-    starting_tokenizer,
+    load_pretrained_weights,
+    pretrained_tokenizer,
 )
 from tests.weights.made import (
     DIM,
@@ -27,7 +27,7 @@ from tests.weights.made import (
     write_hour_llava,
 )
 
-WORDS = (*TOWER_WORDS, "model.memory.num_layers=2")
+WORDS = (*TOWER_WORDS, "model.memaug.num_layers=2")
 FIRST_QUERY = "language.network.model.layers.0.self_attn.q_proj"
 FRESH_NORM = "memory.blocks.0.self_attention_norm.weight"  # ones where it is new
 
@@ -67,7 +67,7 @@ def started(*words: str) -> tuple[Config, HourLLaVA]:
     config = config_for_new_run(load_config(None, [*WORDS, *words]))
     torch.manual_seed(1)
     model = HourLLaVA(config, 300)
-    load_starting_weights(model, config)
+    load_pretrained_weights(model, config)
     return config, model
 
 
@@ -94,8 +94,8 @@ def has_weights_of(model: HourLLaVA, weights: dict[str, Tensor], *parts: str) ->
 
 @pytest.mark.parametrize("source", ("run", "hour_llava"))
 def test_everything_comes_from_an_hour_llava(folders: Path, source: str) -> None:
-    config, model = started(f"training.start_from={folders}/{source}")
-    assert (config.model.language.vocabulary_size, config.model.language.hidden_size) == (320, DIM)
+    config, model = started(f"training.init_from={folders}/{source}")
+    assert (config.model.llm.vocab_size, config.model.llm.hidden_size) == (320, DIM)
     has_weights_of(
         model,
         read_folder(folders / "hour_llava"),
@@ -106,14 +106,14 @@ def test_everything_comes_from_an_hour_llava(folders: Path, source: str) -> None
         "vision",
     )
     tokenizer = {"run": folders / "run/tokenizer", "hour_llava": folders / "hour_llava"}[source]
-    assert starting_tokenizer(config) == tokenizer and (tokenizer / "tokenizer.json").is_file()
+    assert pretrained_tokenizer(config) == tokenizer and (tokenizer / "tokenizer.json").is_file()
 
 
 def test_onevision_brings_everything_but_memaug(
     folders: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.INFO, "lit_hour"):
-        _, model = started(f"training.start_from={folders}/onevision")
+        _, model = started(f"training.init_from={folders}/onevision")
     has_weights_of(
         model, read_folder(folders / "hour_llava"), "language", "projector", "frame_end", "vision"
     )
@@ -126,24 +126,23 @@ def test_a_language_model_and_a_tower_bring_themselves(
     folders: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     language, tower = (
-        f"model.language.folder={folders}/qwen2",
+        f"model.llm.path={folders}/qwen2",
         f"model.vision.weights={folders}/siglip",
     )
     weights = read_folder(folders / "hour_llava")
     config, model = started(language)
     has_weights_of(model, weights, "language")
     assert (
-        starting_tokenizer(config) == folders / "qwen2"
+        pretrained_tokenizer(config) == folders / "qwen2"
     )  # a language model is used with its own words
     named = load_config(None, [language, f"text.tokenizer={folders}/run/tokenizer"])
-    assert starting_tokenizer(named) == folders / "run/tokenizer"
-    assert starting_tokenizer(load_config()) is None
+    assert pretrained_tokenizer(named) == folders / "run/tokenizer"
+    assert pretrained_tokenizer(load_config()) is None
     with caplog.at_level(logging.INFO, "lit_hour"):
         has_weights_of(started(language, tower)[1], weights, "language", "vision")
     assert "parts with random weights: frame_end, memory, projector" in caplog.messages
     sizes = [
-        f"model.language.{name}"
-        for name in ("hidden_size=32", "num_heads=4", "intermediate_size=48")
+        f"model.llm.{name}" for name in ("hidden_size=32", "num_heads=4", "intermediate_size=48")
     ]
     has_weights_of(started(tower, *sizes)[1], weights, "vision")
     has_weights_of(started(*sizes)[1], weights)
@@ -160,8 +159,7 @@ def test_a_siglip_is_found_whatever_its_names_begin_with(
         tmp_path / "model.safetensors",
     )
     sizes = [
-        f"model.language.{name}"
-        for name in ("hidden_size=32", "num_heads=4", "intermediate_size=48")
+        f"model.llm.{name}" for name in ("hidden_size=32", "num_heads=4", "intermediate_size=48")
     ]
     has_weights_of(
         started(f"model.vision.weights={tmp_path}", *sizes)[1],
@@ -173,8 +171,8 @@ def test_a_siglip_is_found_whatever_its_names_begin_with(
 def test_adapters_are_laid_over_what_is_there_and_merged_when_another_run_starts_from_them(
     folders: Path, tmp_path: Path
 ) -> None:
-    source = f"training.start_from={folders}/run"
-    _, model = started(source, "model.language.lora.rank=2", "model.language.lora.alpha=8")
+    source = f"training.init_from={folders}/run"
+    _, model = started(source, "model.llm.lora.rank=2", "model.llm.lora.alpha=8")
     base = model.get_parameter(f"{FIRST_QUERY}.base_layer.weight")
     expected = read_folder(folders / "hour_llava")["model.layers.0.self_attn.q_proj.weight"].float()
     assert torch.equal(base, expected)
@@ -193,8 +191,8 @@ def test_adapters_are_laid_over_what_is_there_and_merged_when_another_run_starts
     (run / "checkpoints/last.yaml").write_text(
         text.replace("rank: 0", "rank: 2").replace("alpha: 32.0", "alpha: 8.0")
     )
-    later_config, later = started(f"training.start_from={run}")
-    assert later_config.model.language.lora.rank == 0
+    later_config, later = started(f"training.init_from={run}")
+    assert later_config.model.llm.lora.rank == 0
     torch.testing.assert_close(
         later.get_parameter(f"{FIRST_QUERY}.weight"), expected + 8 / 2 * up @ down
     )
@@ -204,7 +202,7 @@ def test_a_run_without_memaug_brings_everything_else(
     folders: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     run = shutil.copytree(folders / "run", tmp_path / "seeing")
-    _, model = started(f"training.start_from={folders}/run")
+    _, model = started(f"training.init_from={folders}/run")
     shutil.rmtree(run / "checkpoints")
     (run / "checkpoints").mkdir()
     weights = {
@@ -214,12 +212,12 @@ def test_a_run_without_memaug_brings_everything_else(
     }
     torch.save({"state_dict": weights}, run / "checkpoints/last.ckpt")
     text = (run / "config.yaml").read_text()
-    assert "num_layers: 2" in text.partition("memory:")[2]
+    assert "num_layers: 2" in text.partition("memaug:")[2]
     (run / "checkpoints/last.yaml").write_text(
-        text.replace("memory:\n    num_layers: 2", "memory:\n    num_layers: 0")
+        text.replace("memaug:\n    num_layers: 2", "memaug:\n    num_layers: 0")
     )
     with caplog.at_level(logging.INFO, "lit_hour"):
-        _, later = started(f"training.start_from={run}")
+        _, later = started(f"training.init_from={run}")
     has_weights_of(
         later, read_folder(folders / "hour_llava"), "language", "projector", "frame_end", "vision"
     )
@@ -232,35 +230,35 @@ def test_a_run_without_memaug_brings_everything_else(
 @pytest.mark.parametrize(
     ("words", "error", "message"),
     [
-        (["training.start_from=HERE/none"], RunError, r"no run at .*none"),
+        (["training.init_from=HERE/none"], RunError, r"no run at .*none"),
         (
-            ["training.start_from=HERE/qwen2"],
+            ["training.init_from=HERE/qwen2"],
             WeightsError,
-            r"is a plain language model: give it as model\.language\.folder=",
+            r"is a plain language model: give it as model\.llm\.path=",
         ),
         (
-            ["model.language.folder=HERE/onevision"],
+            ["model.llm.path=HERE/onevision"],
             WeightsError,
-            r"is LLaVA-OneVision: give it as training\.start_from=",
+            r"is LLaVA-OneVision: give it as training\.init_from=",
         ),
-        (["model.language.folder=HERE/siglip"], WeightsError, r"no config\.json in .*siglip"),
+        (["model.llm.path=HERE/siglip"], WeightsError, r"no config\.json in .*siglip"),
         (
-            ["training.start_from=HERE/run", "model.language.folder=HERE/qwen2"],
+            ["training.init_from=HERE/run", "model.llm.path=HERE/qwen2"],
             ConfigError,
             "brings a language model",
         ),
         (
-            ["training.start_from=HERE/run", "text.tokenizer=HERE/qwen2"],
+            ["training.init_from=HERE/run", "text.tokenizer=HERE/qwen2"],
             ConfigError,
             "brings a tokenizer: leave out",
         ),
         (
-            ["training.start_from=HERE/run", "model.vision.weights=HERE/siglip"],
+            ["training.init_from=HERE/run", "model.vision.weights=HERE/siglip"],
             ConfigError,
             "brings a vision tower",
         ),
         (
-            ["training.start_from=HERE/onevision", "model.vision.weights=HERE/siglip"],
+            ["training.init_from=HERE/onevision", "model.vision.weights=HERE/siglip"],
             WeightsError,
             "has a vision tower of its own",
         ),
@@ -271,12 +269,12 @@ def test_a_run_without_memaug_brings_everything_else(
         ),
         (["model.vision.weights=HERE/none"], ConfigError, r"model\.vision\.weights='.*none'"),
         (
-            ["training.start_from=HERE/run", "model.memory.num_layers=1"],
+            ["training.init_from=HERE/run", "model.memaug.num_layers=1"],
             WeightsError,
             r"converted does not fit the model\n  left over: memory\.blocks\.1\.cross_attention\.key\.bias",
         ),
         (
-            ["training.start_from=HERE/hour_llava", "model.memory.num_layers=3"],
+            ["training.init_from=HERE/hour_llava", "model.memaug.num_layers=3"],
             WeightsError,
             r"hour_llava does not fit the model\n  missing: model\.vision_resampler\.layers\.2\.self_attn\.Wqkv\.weight",
         ),
@@ -286,9 +284,9 @@ def test_what_cannot_be_started_from_is_named(
     folders: Path, words: list[str], error: type[InputError], message: str
 ) -> None:
     sizes = [
-        "model.language.hidden_size=32",
-        "model.language.num_heads=4",
-        "model.language.intermediate_size=48",
+        "model.llm.hidden_size=32",
+        "model.llm.num_heads=4",
+        "model.llm.intermediate_size=48",
     ]
     with pytest.raises(error, match=message):
         started(*sizes, *(word.replace("HERE", str(folders)) for word in words))
@@ -299,8 +297,8 @@ def test_a_tokenizer_with_more_tokens_than_the_embedding_has_rows_is_refused(
 ) -> None:
     source = shutil.copytree(folders / "hour_llava", tmp_path / "misfit")
     save_tokenizer(train_byte_level_tokenizer(map(str, range(10_000)), 600), source)
-    with pytest.raises(ConfigError, match=r"vocabulary_size=320, but the tokenizer has \d+ tokens"):
-        config_for_new_run(load_config(None, [*WORDS, f"training.start_from={source}"]))
+    with pytest.raises(ConfigError, match=r"vocab_size=320, but the tokenizer has \d+ tokens"):
+        config_for_new_run(load_config(None, [*WORDS, f"training.init_from={source}"]))
 
 
 def test_whole_numbers_are_no_weights(folders: Path, tmp_path: Path) -> None:
@@ -313,4 +311,4 @@ def test_whole_numbers_are_no_weights(folders: Path, tmp_path: Path) -> None:
     with pytest.raises(
         WeightsError, match="is stored as int8: give weights that are not quantised"
     ):
-        started(f"model.language.folder={source}")
+        started(f"model.llm.path={source}")

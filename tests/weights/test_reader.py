@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from lit_hour.errors import WeightsError
-from lit_hour.weights.reader import check_fit, load_into, open_weights, read_checkpoint
+from lit_hour.weights.reader import check_state_dict, load_into, open_weights, read_checkpoint
 
 WEIGHTS = {
     "a.weight": torch.arange(12.0).view(3, 4),
@@ -66,19 +66,19 @@ def test_every_layout_gives_the_same_weights(
     stored = open_weights(path)
     assert stored.path == path
     assert stored.shapes == {name: tuple(weight.shape) for name, weight in WEIGHTS.items()}
-    assert {name: outline.dtype for name, outline in stored.outlines.items()} == {
+    assert {name: outline.dtype for name, outline in stored.meta_tensors.items()} == {
         name: w.dtype for name, w in WEIGHTS.items()
     }
-    assert all(outline.is_meta for outline in stored.outlines.values())
+    assert all(outline.is_meta for outline in stored.meta_tensors.values())
     assert stored.num_bytes == 12 * 4 + 3 * 2 + 4 * 2
     assert all(torch.equal(tensor, WEIGHTS[name]) for name, tensor in stored.tensors())
 
 
 def test_weights_are_picked_renamed_and_joined(tmp_path: Path, sharded: Path) -> None:
     stored = open_weights(sharded)
-    picked = stored.only({"b", "a.bias"})
+    picked = stored.subset({"b", "a.bias"})
     renamed = picked.renamed(lambda name: f"tower.{name}")
-    assert set(renamed.outlines) == {"tower.b", "tower.a.bias"}
+    assert set(renamed.meta_tensors) == {"tower.b", "tower.a.bias"}
     other = tmp_path / "other.safetensors"
     save_file({"b": torch.zeros(1)}, other)
     joined = picked | renamed | open_weights(other)
@@ -269,7 +269,7 @@ def test_every_weight_that_does_not_fit_is_named() -> None:
     found = {"kept": (2,), "wide": (4, 3), "more": (1,), "most": (2,)}
     layers = {f"layers.{number}.mlp.0.weight": (2, 2) for number in (0, 1, 2, 5, 11)}
     with pytest.raises(WeightsError) as refusal:
-        check_fit(expected | layers, found, "this file")
+        check_state_dict(expected | layers, found, "this file")
     assert str(refusal.value).splitlines() == [
         "this file does not fit the model",
         "  missing: one",
@@ -280,8 +280,8 @@ def test_every_weight_that_does_not_fit_is_named() -> None:
         "  of another shape: wide is (4, 3) and has to be (3, 4)",
     ]
     with pytest.raises(WeightsError, match=r"does not fit the model\n  missing: two$"):
-        check_fit(expected, {"kept": (2,), "wide": (3, 4)}, "it", lambda name: name == "one")
-    check_fit(expected, expected, "it")
+        check_state_dict(expected, {"kept": (2,), "wide": (3, 4)}, "it", lambda name: name == "one")
+    check_state_dict(expected, expected, "it")
 
 
 def test_weights_are_copied_one_at_a_time_into_the_dtype_of_their_place() -> None:

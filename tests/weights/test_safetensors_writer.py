@@ -12,7 +12,7 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from lit_hour.errors import WeightsError
 from lit_hour.weights.reader import open_weights
-from lit_hour.weights.safetensors_writer import complete_or_absent, refuse_filled, write_weights
+from lit_hour.weights.safetensors_writer import check_empty, complete_or_absent, write_weights
 
 KILOBYTE = 1000
 LIMITED_DISK = """
@@ -141,11 +141,11 @@ def test_too_small_a_disk_is_refused_before_anything_is_written(tmp_path: Path) 
 
 
 def test_a_folder_with_anything_in_it_is_not_written_to(tmp_path: Path) -> None:
-    refuse_filled(tmp_path)
-    refuse_filled(tmp_path / "new")
+    check_empty(tmp_path)
+    check_empty(tmp_path / "new")
     (tmp_path / "file").touch()
     for filled in (tmp_path, tmp_path / "file"):
         with pytest.raises(
             WeightsError, match=rf"{filled} is there and not empty: nothing is overwritten"
         ):
-            refuse_filled(filled)
+            check_empty(filled)

@@ -14,7 +14,7 @@ from transformers import SiglipVisionConfig, SiglipVisionModel
 from lit_hour.errors import WeightsError
 from lit_hour.media.transforms import resize_image
 from lit_hour.model.vision_encoder import VisionEncoder
-from lit_hour.weights.name_map import from_tower, is_unused, siglip_names, to_tower
+from lit_hour.weights.name_map import from_tower, is_unused, siglip_names_of, to_tower
 from tests.helpers.siglip_tower import PIXELS, SIGLIP, SIZES, load_siglip
 
 RECORDED_PREFIX = "state/vision_tower.vision_model."
@@ -132,7 +132,7 @@ def test_every_weight_goes_there_and_back(
 def test_a_recorded_tower_has_nothing_unknown(recorded: dict[str, Tensor]) -> None:
     weights = recorded_weights(recorded)
     used = {
-        part for name in VisionEncoder(SIGLIP).tower.state_dict() for part in siglip_names(name)
+        part for name in VisionEncoder(SIGLIP).tower.state_dict() for part in siglip_names_of(name)
     }
     assert {name for name in weights if name not in used} == {
         name for name in weights if is_unused(name, 3)
@@ -157,7 +157,7 @@ def test_what_the_tower_needs_or_nobody_knows_is_not_called_unused(name: str) ->
 )
 def test_a_tower_that_is_no_siglip_is_refused_by_its_weight(name: str) -> None:
     with pytest.raises(WeightsError, match=f"{name}.*model.vision.name"):
-        siglip_names(name)
+        siglip_names_of(name)
 
 
 def test_parts_of_different_sizes_are_not_joined() -> None:

@@ -170,7 +170,7 @@ class Encoding:
     """What the videos of a shard became features by. An index holds it.
 
     Attributes:
-        precision: of the stored tokens, as `encode.precision` has it.
+        precision: of the stored tokens, as `features.precision` has it.
         tokens_per_frame, vision_dim: of each video.
         settings: those that decide the tokens, under their full names.
         weights: SHA-256 of the vision encoder, as `VisionEncoder.digest` gives it.
@@ -186,7 +186,7 @@ class Encoding:
 def describe_changes(before: Encoding, now: Encoding) -> list[str]:
     """All that differs between two encodings."""
     changes = describe_differences(
-        {"encode.precision": before.precision}, {"encode.precision": now.precision}
+        {"features.precision": before.precision}, {"features.precision": now.precision}
     )
     changes += describe_differences(before.settings, now.settings)
     if before.weights != now.weights:
@@ -201,8 +201,8 @@ VIDEO_SETTINGS = (
     "model.vision.layer",
     "model.vision.grid",
     "model.vision.tanh_gelu",
-    "video.size_pixels",
-    "video.frames_per_second",
+    "video.image_size",
+    "video.fps",
     "video.min_frames",
     "video.max_frames",
 )

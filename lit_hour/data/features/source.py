@@ -135,12 +135,10 @@ class FrameShards:
     def chunks(self, place: Place) -> Iterator[Chunk]:
         """All stored frames, so many at once as the vision encoder takes."""
         settings, stored = self._config, self._shards.read_subject(self._record(place))
-        num_frames, size = len(stored.pictures), settings.model.vision.chunk_frames
+        num_frames, size = len(stored.pictures), settings.model.vision.encode_batch_size
         for start in range(0, num_frames, size):
             chosen = range(start, min(start + size, num_frames))
-            yield Chunk(
-                place, decode_frames(stored, chosen, settings.video.size_pixels), num_frames
-            )
+            yield Chunk(place, decode_frames(stored, chosen, settings.video.image_size), num_frames)
         metadata = subject_json(stored, stored.duration_seconds, stored.timestamps_seconds)
         yield Chunk(place, NO_FRAMES, num_frames, metadata)
 
@@ -199,13 +197,13 @@ class VideoFiles:
         path = plan.folder / subject.files[0]
         seconds = probe(path).duration_seconds
         timestamps = sample_timestamps(
-            seconds, settings.frames_per_second, settings.min_frames, settings.max_frames
+            seconds, settings.fps, settings.min_frames, settings.max_frames
         )
-        num_read, chunk_frames = 0, self._config.model.vision.chunk_frames
+        num_read, chunk_frames = 0, self._config.model.vision.encode_batch_size
         size, on_damage, key_frames_only = (
-            settings.size_pixels,
-            settings.on_damage,
-            settings.key_frames_only,
+            settings.image_size,
+            settings.on_decode_error,
+            settings.keyframes_only,
         )
         for frames in read_frames(path, timestamps, size, on_damage, chunk_frames, key_frames_only):
             yield Chunk(place, frames.images, len(timestamps))

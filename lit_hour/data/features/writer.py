@@ -71,12 +71,12 @@ class FeatureFolder:
         """Make the folder ready. Nobody else may be at work there.
 
         Raises:
-            ShardError: as before; or it cannot be written, or was filled with more skipped than `pack.max_skipped` allows.
+            ShardError: as before; or it cannot be written, or was filled with more skipped than `pack.max_bad_samples` allows.
         """
         self._refuse_other_features()
         if (num_skipped := self._num_skipped_in_shards()) > self._max_skipped:
             raise ShardError(
-                f"{self.path} was encoded without {num_skipped} subjects, and pack.max_skipped is {self._max_skipped}"
+                f"{self.path} was encoded without {num_skipped} subjects, and pack.max_bad_samples is {self._max_skipped}"
             )
         make_folder(self.unfinished)
         with _writing(self.path):
@@ -137,7 +137,7 @@ class FeatureFolder:
         """Note a subject that cannot be read.
 
         Raises:
-            ShardError: there are more of them than `pack.max_skipped` allows.
+            ShardError: there are more of them than `pack.max_bad_samples` allows.
         """
         _, name = self._source.subjects(place.shard)[place.number]
         note = self._part(place, SKIPPED)
@@ -148,14 +148,14 @@ class FeatureFolder:
         )
         if num_skipped > self._max_skipped:
             raise ShardError(
-                f"{damage}; mend or remove it, or let more fail with pack.max_skipped (now {self._max_skipped})"
+                f"{damage}; mend or remove it, or let more fail with pack.max_bad_samples (now {self._max_skipped})"
             )
 
     def assemble(self, shard: int) -> None:
         """Put a shard together whose videos are all there, and remove the single ones.
 
         Raises:
-            ShardError: the disk is full, or more subjects failed than `pack.max_skipped` allows.
+            ShardError: the disk is full, or more subjects failed than `pack.max_bad_samples` allows.
         """
         tar = self._tar(shard)
         with _writing(tar) as unfinished:

@@ -21,8 +21,8 @@ def micro_batches_per_step(samples_per_step: int, samples_per_batch: int, num_ra
         below = samples_per_step // unit * unit
         near = f"{below} or {below + unit}" if below else f"{unit}"
         raise ConfigError(
-            f"data.samples_per_step={samples_per_step} is no multiple of {unit} "
-            f"({num_ranks} ranks x data.samples_per_batch={samples_per_batch}): make it {near}"
+            f"data.global_batch_size={samples_per_step} is no multiple of {unit} "
+            f"({num_ranks} ranks x data.micro_batch_size={samples_per_batch}): make it {near}"
         )
     return samples_per_step // unit
 

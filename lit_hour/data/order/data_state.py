@@ -24,11 +24,11 @@ def describe_origin(config: Config, sources: Mapping[str, Shards]) -> Origin:
     settings = {
         "run.seed": config.run.seed,
         "data.questions_per_sample": data.questions_per_sample,
-        "data.samples_per_step": data.samples_per_step,
+        "data.global_batch_size": data.global_batch_size,
         "data.shuffle_shards": data.shuffle_shards,
-        "data.balance_steps": data.balance_steps,
+        "data.length_balance_window": data.length_balance_window,
         "image.max_tiles": config.image.max_tiles,
-        "model.memory.min_frames": config.model.memory.min_frames,
+        "model.memaug.min_frames": config.model.memaug.min_frames,
         "model.vision.grid": config.model.vision.grid,
     }
     return {
@@ -36,7 +36,7 @@ def describe_origin(config: Config, sources: Mapping[str, Shards]) -> Origin:
         "sources": {
             name: {
                 "weight": data.sources[name].weight,
-                "start": data.sources[name].start,
+                "start": data.sources[name].skip_fraction,
                 "shards": _describe_shards(shards, data.questions_per_sample),
             }
             for name, shards in sources.items()

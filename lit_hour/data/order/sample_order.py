@@ -211,7 +211,7 @@ class SampleCost:
     @classmethod
     def by(cls, config: Config) -> SampleCost:
         """The cost by the settings of a run."""
-        memory, vision = config.model.memory, config.model.vision
+        memory, vision = config.model.memaug, config.model.vision
         return cls(vision.grid**2 + 1, memory.min_frames, config.image.max_tiles)
 
     def of(self, record: SubjectRecord, num_asked: int) -> int:

@@ -195,7 +195,7 @@ def read_pictures(files: SubjectFiles) -> Iterator[Picture | Ending]:
         return
     pictures = [(str(path), _read_file(path)) for path in paths]
     if files.subject.kind == "images":
-        load_image_set(pictures, files.video.size_pixels)
+        load_image_set(pictures, files.video.image_size)
     elif files.subject.kind == "image":
         read_image(pictures[0][1], pictures[0][0])
     for name, content in pictures:
@@ -205,14 +205,12 @@ def read_pictures(files: SubjectFiles) -> Iterator[Picture | Ending]:
 
 def _read_video(path: Path, settings: VideoConfig, jpeg_quality: int) -> Iterator[Picture | Ending]:
     seconds = probe(path).duration_seconds
-    timestamps = sample_timestamps(
-        seconds, settings.frames_per_second, settings.min_frames, settings.max_frames
-    )
+    timestamps = sample_timestamps(seconds, settings.fps, settings.min_frames, settings.max_frames)
     num_frames = 0
     size, on_damage, key_frames_only = (
-        settings.size_pixels,
-        settings.on_damage,
-        settings.key_frames_only,
+        settings.image_size,
+        settings.on_decode_error,
+        settings.keyframes_only,
     )
     for frames in read_frames(path, timestamps, size, on_damage, key_frames_only=key_frames_only):
         for image in frames.images:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import ExitStack
@@ -13,6 +12,7 @@ from queue import SimpleQueue
 
 from tqdm import tqdm
 
+from lit_hour.config.data import resolve_num_workers
 from lit_hour.config.schema import PackConfig, VideoConfig
 from lit_hour.data.packing.decode_worker import SubjectReader
 from lit_hour.data.packing.shard_plan import ShardPlan, plan_shards
@@ -60,7 +60,7 @@ def pack(
 
     Raises:
         QuestionError: the question file cannot be used, or names files that are not there.
-        VideoError, ImageError: a file cannot be decoded, and it is one more than `pack.max_skipped` allows.
+        VideoError, ImageError: a file cannot be decoded, and it is one more than `pack.max_bad_samples` allows.
         ShardError: `out` holds shards made from something else or with more skipped, or cannot be written.
     """
     plans = plan_shards(folder, questions, out, video, settings)
@@ -74,14 +74,14 @@ def _pack_locked(plans: Sequence[ShardPlan], out: Path, settings: PackConfig) ->
     _refuse_other_shards(out, plans)
     finished = {plan.index: read_index(plan.index) for plan in plans if _is_finished(plan)}
     num_skipped = sum(len(index.skipped) for index in finished.values())
-    if num_skipped > settings.max_skipped:
+    if num_skipped > settings.max_bad_samples:
         raise ShardError(
-            f"{out} was packed without {num_skipped} subjects, and pack.max_skipped is {settings.max_skipped}"
+            f"{out} was packed without {num_skipped} subjects, and pack.max_bad_samples is {settings.max_bad_samples}"
         )
     progress = Progress(
         num_done=sum(len(plan.subjects) for plan in plans if plan.index in finished),
         num_skipped=num_skipped,
-        max_skipped=settings.max_skipped,
+        max_skipped=settings.max_bad_samples,
     )
     _write_shards([plan for plan in plans if plan.index not in finished], settings, progress)
     summary = summarize([read_index(plan.index) for plan in plans])
@@ -128,14 +128,14 @@ def _is_finished(plan: ShardPlan) -> bool:
 
 
 def _write_shards(plans: Sequence[ShardPlan], settings: PackConfig, progress: Progress) -> None:
-    """Make the shards, so many at once (0 for one per core), with a progress bar over the subjects.
+    """Make the shards, so many at once (-1 for one per core), with a progress bar over the subjects.
 
     Those who write are threads, for the work is done by the processes that read for them, one for each.
     """
     if not plans:
         return
     num_subjects = progress.num_done + sum(len(plan.subjects) for plan in plans)
-    num_workers = min(settings.num_workers or os.cpu_count() or 1, len(plans))
+    num_workers = min(resolve_num_workers(settings.num_workers), len(plans))
     bar = tqdm(
         total=num_subjects, initial=progress.num_done, unit="subject", desc="packing", miniters=1
     )

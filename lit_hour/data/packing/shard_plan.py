@@ -15,7 +15,7 @@ from lit_hour.data.questions.record import Subject, question_record
 from lit_hour.errors import QuestionError
 
 NUM_NAMED = 5  # files that an error lists before it only counts
-_FRAME_SETTINGS = ("frames_per_second", "min_frames", "max_frames", "size_pixels", "on_damage")
+_FRAME_SETTINGS = ("fps", "min_frames", "max_frames", "image_size", "on_decode_error")
 
 
 @dataclass(frozen=True)
@@ -61,8 +61,8 @@ def _shard_settings(video: VideoConfig, settings: PackConfig) -> dict[str, Any]:
     """The settings that decide what is in a shard; one that came later is left out at its default, for shards packed before."""
     return {
         **{name: getattr(video, name) for name in _FRAME_SETTINGS},
-        "show": "all",  # decides nothing here, but was counted in shards packed before
-        **({"key_frames_only": True} if video.key_frames_only else {}),
+        "frames": "all",  # decides nothing here, but was counted in shards packed before
+        **({"keyframes_only": True} if video.keyframes_only else {}),
         "jpeg_quality": settings.jpeg_quality,
         "videos_per_shard": settings.videos_per_shard,
     }

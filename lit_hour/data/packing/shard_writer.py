@@ -53,12 +53,12 @@ class Progress:
         """Count a subject that cannot be packed.
 
         Raises:
-            VideoError, ImageError: there were more of them than `pack.max_skipped` allows.
+            VideoError, ImageError: there were more of them than `pack.max_bad_samples` allows.
         """
         with self._lock:
             self.num_skipped += 1
             if self.num_skipped > self.max_skipped:
-                advice = f"mend or remove it, or let more fail with pack.max_skipped (now {self.max_skipped})"
+                advice = f"mend or remove it, or let more fail with pack.max_bad_samples (now {self.max_skipped})"
                 raise type(error)(f"{error}; {advice}") from error
 
     def check_stop(self) -> None:
@@ -76,7 +76,7 @@ def write_shard(plan: ShardPlan, progress: Progress, reader: SubjectReader) -> N
 
     Raises:
         ShardError: the disk is full or cannot be written.
-        VideoError, ImageError: more subjects failed than `pack.max_skipped` allows.
+        VideoError, ImageError: more subjects failed than `pack.max_bad_samples` allows.
         PackingStoppedError: another shard failed.
     """
     unfinished = unfinished_path(plan.tar)

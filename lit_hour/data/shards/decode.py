@@ -18,25 +18,25 @@ from lit_hour.types import Features, Frames, Visual
 
 
 def load_visual(stored: StoredSubject, video: VideoConfig, image: ImageConfig) -> Visual | None:
-    """Decode what a stored subject shows, by the settings of a run; None for a text, and where `video.show` is "nothing".
+    """Decode what a stored subject shows, by the settings of a run; None for a text, and where `video.frames` is "none".
 
     Raises:
         ShardError: a frame or a picture does not decode.
     """
-    if video.show == "nothing":
+    if video.frames == "none":
         return None
     try:
         match stored.kind:
             case "video":
-                max_frames = 1 if video.show == "first_frame" else video.max_frames
+                max_frames = 1 if video.frames == "first" else video.max_frames
                 if stored.tokens is not None:
                     return load_features(stored, max_frames)
-                return load_frames(stored, video.size_pixels, max_frames)
+                return load_frames(stored, video.image_size, max_frames)
             case "image":
                 ((name, data),) = stored.pictures
-                return load_tiled_image(data, name, video.size_pixels, image)
+                return load_tiled_image(data, name, video.image_size, image)
             case "images":
-                return load_image_set(stored.pictures, video.size_pixels)
+                return load_image_set(stored.pictures, video.image_size)
             case "text":
                 return None
     except ImageError as error:

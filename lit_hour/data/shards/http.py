@@ -155,7 +155,7 @@ def _write(blocks: Iterator[bytes], path: Path, start: int) -> None:
             stream.seek(start)
             stream.writelines(blocks)
     except OSError as error:
-        advice = "make room, or set data.cache_folder or data.cache_gigabytes"
+        advice = "make room, or set data.cache_folder or data.cache_gb"
         raise ShardError(f"{path} cannot be written: {error.strerror}: {advice}") from error
 
 

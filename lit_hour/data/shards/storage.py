@@ -169,7 +169,7 @@ class ShardCache:
         """The cache by the settings of a run."""
         return cls(
             Path(settings.cache_folder),
-            round(settings.cache_gigabytes * 1e9),
+            round(settings.cache_gb * 1e9),
             Web(settings.s3_endpoint),
         )
 
@@ -197,7 +197,7 @@ class ShardCache:
         """Fetch and check a shard whose folder is held, and open it before anybody can remove it."""
         if index.bytes > self.max_bytes:
             raise ShardError(
-                f"{shown(url)} has {index.bytes} bytes, more than data.cache_gigabytes={self.max_bytes / 1e9:g}: allow more"
+                f"{shown(url)} has {index.bytes} bytes, more than data.cache_gb={self.max_bytes / 1e9:g}: allow more"
             )
         unfinished = path.with_suffix(f".{index.bytes}{UNFINISHED_SUFFIX}")
         self._reserve(unfinished, index.bytes)

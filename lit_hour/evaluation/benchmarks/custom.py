@@ -41,7 +41,7 @@ def load_custom(
                     )
                 items[question.id] = _item(question, subject.files[0], phrase(question), place)
     return QuestionSet(
-        "own",
+        "custom",
         title,
         tuple(items.values()),
         files=file_digests([read_file(file) for file in files]),

@@ -26,7 +26,7 @@ from lit_hour.evaluation.lmms_eval.prompt import (
     prompt_from_visuals,
     save_visual,
 )
-from lit_hour.inference.predictor import Memory, Session, weigh_answers
+from lit_hour.inference.predictor import VideoMemory, VideoPredictor
 from lit_hour.processor import Processor
 
 log = logging.getLogger("lit_hour")
@@ -66,13 +66,13 @@ class LitHour(lmms):
         self.accelerator = Accelerator()
         if self.accelerator.num_processes > 1:
             device = str(self.accelerator.device)
-        self.session = Session.open(
+        self.session = VideoPredictor.from_run(
             Path(str(run)),
             None if checkpoint is None else str(checkpoint),
             device,
             settings.split(),
         )
-        self._remembered: tuple[tuple[str, ...], Memory] | None = None
+        self._remembered: tuple[tuple[str, ...], VideoMemory] | None = None
         self._warned: set[str] = set()
 
     @property
@@ -114,8 +114,8 @@ class LitHour(lmms):
             prompt = prompt_from_visuals(doc_to_visual(document), context, request.task_name)
             answer = target(document) if callable(target) else target
             conversation = self.session.processor.ask(prompt.text)
-            (likelihood,) = weigh_answers(
-                self.session, self._remember(prompt), conversation, [str(answer)]
+            (likelihood,) = self.session.loglikelihood(
+                self._remember(prompt), conversation, [str(answer)]
             )
             found.append(GenerationResult((likelihood.loss, likelihood.is_greedy)))
         return found
@@ -150,32 +150,35 @@ class LitHour(lmms):
             )
             self._warned.add(name)
         text = ""
-        for piece in self._session_for(prompt, decoding).ask(self._remember(prompt), prompt.text):
+        for piece in self._session_for(prompt, decoding).generate(
+            self._remember(prompt), prompt.text
+        ):
             text += piece if isinstance(piece, str) else ""
             if (end := decoding.find_stop(text)) is not None:
                 return text[:end]
         return text
 
-    def _session_for(self, prompt: Prompt, decoding: GenerationKwargs) -> Session:
+    def _session_for(self, prompt: Prompt, decoding: GenerationKwargs) -> VideoPredictor:
         """The same model with what the task says in place of the run's settings."""
         config = self.session.config
         if decoding.max_new_tokens is not None:
             config = replace(
-                config, answer=replace(config.answer, max_new_tokens=decoding.max_new_tokens)
+                config,
+                generation=replace(config.generation, max_new_tokens=decoding.max_new_tokens),
             )
         if prompt.system_prompt is not None:
             config = replace(config, text=replace(config.text, system_prompt=prompt.system_prompt))
-        return Session(
+        return VideoPredictor(
             config, self.session.model, Processor(self.session.processor.tokenizer, config.text)
         )
 
-    def _remember(self, prompt: Prompt) -> Memory:
+    def _remember(self, prompt: Prompt) -> VideoMemory:
         with TemporaryDirectory(prefix="lit_hour_") as folder:
             files = [save_visual(visual, Path(folder)) for visual in prompt.visuals]
             names = tuple(str(file).removeprefix(folder) for file in files)
             if self._remembered is None or self._remembered[0] != names:
                 self._remembered = None  # two hours at a time may not fit
-                self._remembered = names, self.session.remember(files)
+                self._remembered = names, self.session.encode_video(files)
             return self._remembered[1]
 
     def _document(self, number: int, task: str, split: str) -> Any:

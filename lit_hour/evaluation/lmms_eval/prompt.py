@@ -31,7 +31,7 @@ class GenerationKwargs:
     """How an answer is generated.
 
     Attributes:
-        max_new_tokens: longest answer; the run's `answer.max_new_tokens` if the task does not say.
+        max_new_tokens: longest answer; the run's `generation.max_new_tokens` if the task does not say.
         until: the answer ends before the first of these.
         ignored: names that the task gives and lit_hour does not know.
     """

@@ -9,7 +9,7 @@ from typing import Any
 
 from lit_hour.evaluation.report.compare import Comparison, flatten
 from lit_hour.evaluation.report.report import Report, Result, percent
-from lit_hour.types import Picture
+from lit_hour.types import Thumbnail
 
 NUM_SHOWN = 200  # of each list; the JSON holds them all
 NUM_SKIPPED_SHOWN = 50
@@ -28,7 +28,7 @@ figure { display: inline-block; margin: .3em .3em 0 0; font-size: 12px; color: #
 """
 
 
-def render_report(report: Report, pictures: Mapping[str, Sequence[Picture]] | None = None) -> str:
+def render_report(report: Report, pictures: Mapping[str, Sequence[Thumbnail]] | None = None) -> str:
     """The page of one report.
 
     Args:
@@ -199,7 +199,7 @@ def _reasons(title: str, reasons: Mapping[str, str]) -> list[str]:
     ]
 
 
-def _wrong_answers(report: Report, pictures: Mapping[str, Sequence[Picture]]) -> list[str]:
+def _wrong_answers(report: Report, pictures: Mapping[str, Sequence[Thumbnail]]) -> list[str]:
     """Those that no rule understood come first: a reader may find out why."""
     rows = []
     for result in sorted(report.wrong, key=lambda result: result.chosen is not None)[:NUM_SHOWN]:
@@ -224,7 +224,7 @@ def _asked(result: Result) -> str:
     return f'{escape(result.question)}{truth}<br><span class="small">{escape(result.id)}, {escape(result.video)}</span>'
 
 
-def _figure(picture: Picture) -> str:
+def _figure(picture: Thumbnail) -> str:
     seconds, jpeg = picture
     encoded = base64.b64encode(jpeg).decode("ascii")
     return f'<figure><img alt="" src="data:image/jpeg;base64,{encoded}">{seconds:.0f} s</figure>'

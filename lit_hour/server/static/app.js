@@ -19,7 +19,7 @@ async function start() {
   }
   about = await describeServer();
   byId("model").textContent = about.model;
-  byId("limits").textContent = `Up to ${spellSize(about.max_upload_megabytes)} and ${spellLength(about.max_video_seconds)} long`;
+  byId("limits").textContent = `Up to ${spellSize(about.max_upload_mb)} and ${spellLength(about.max_video_seconds)} long`;
   const video = words.get("video") && await server.describeVideo(words.get("video")).catch(() => null);
   if (video) await enter(video);
   else await showWelcome();
@@ -83,8 +83,8 @@ async function openFile(file) {
 }
 
 async function send(file) {
-  if (file.size > about.max_upload_megabytes * 1e6) {
-    return complain(`${file.name} has ${spellSize(file.size / 1e6)}, and this server takes ${spellSize(about.max_upload_megabytes)}`);
+  if (file.size > about.max_upload_mb * 1e6) {
+    return complain(`${file.name} has ${spellSize(file.size / 1e6)}, and this server takes ${spellSize(about.max_upload_mb)}`);
   }
   await enterWith(file.name, (mine) => server.sendVideo(file, (sent, total) => {
     if (mine !== coming) return;

@@ -34,26 +34,26 @@ def build_callbacks(config: Config, run: RunDir) -> list[Callback]:
     training = config.training
     agreement = CrossRankMax()
     periodic = PeriodicCheckpoint(
-        training.checkpoint_every_steps,
+        training.save_every_n_steps,
         dirpath=run.checkpoints,
         filename="step={step:06d}",
         auto_insert_metric_name=False,
-        save_top_k=training.keep_checkpoints,
+        save_top_k=training.save_total_limit,
         enable_version_counter=False,
     )
     return [
         FeatureEncoderCheck(),
         Preemption(agreement, periodic, training.max_requeues),
         SkipNonFiniteSteps(agreement, run.bad_batch, training.max_skipped_steps),
-        StepLoss(training.log_every_steps),
+        StepLoss(training.log_every_n_steps),
         StepBar(),
         DataProgress(),
-        SkippedSamples(run.skipped, config.data.max_skipped),
+        SkippedSamples(run.skipped, config.data.max_bad_samples),
         CutTexts(config.text.max_tokens),
-        Speed(training.log_every_steps),
+        Speed(training.log_every_n_steps),
         LearningRateMonitor("step"),
-        ValidationPictures(training.pictures),
-        *([HaystackPlot(run.evidence)] if training.pictures else []),
+        ValidationPictures(training.num_val_images),
+        *([HaystackPlot(run.evidence)] if training.num_val_images else []),
         BestCheckpoint(
             dirpath=run.checkpoints,
             filename="best",
@@ -163,7 +163,7 @@ class SkippedSamples(Callback):
             lines.writelines(json.dumps(asdict(skipped)) + "\n" for skipped in new)
         if len(self._skipped_keys) > self._budget:
             raise ShardError(
-                f"{len(self._skipped_keys)} videos or pictures could not be read, data.max_skipped={self._budget} are allowed."
+                f"{len(self._skipped_keys)} videos or pictures could not be read, data.max_bad_samples={self._budget} are allowed."
                 f" The latest: {new[-1].reason}. All are listed in {self._file}"
             )
 

@@ -40,6 +40,6 @@ class FeatureEncoderCheck(Callback):
                     f"the features in {shard} are of a vision encoder with other weights than this run's (SHA-256"
                     f" {encoding.weights[:12]}, this run's {digest[:12]}): encode again with this run's encoder, by python -m"
                     " lit_hour encode SOURCE TARGET and the .yaml file of this run, or its --run; or start from the run that"
-                    " encoded them (training.start_from)"
+                    " encoded them (training.init_from)"
                 )
         self._is_done = True

@@ -36,7 +36,7 @@ from lit_hour.training.checkpoints.optimizer_state import (
     restore_groups,
     unflattened,
 )
-from lit_hour.weights.dcp_reader import META, is_sharded, open_pieces
+from lit_hour.weights.dcp_reader import META, is_sharded, open_sharded
 from lit_hour.weights.name_map import EMBEDDING, OUTPUT_LAYER
 from lit_hour.weights.reader import MODEL_PREFIX, read_checkpoint
 
@@ -103,7 +103,7 @@ def step_of_checkpoint(place: Path) -> int:
             f"{place} is damaged or no checkpoint: delete it, or choose another"
         ) from error
     if is_sharded(place):
-        open_pieces(place)  # looks whether each is there and as long as it says
+        open_sharded(place)  # looks whether each is there and as long as it says
     return step
 
 
@@ -170,10 +170,10 @@ class ShardedCheckpointIO(AtomicCheckpointIO):
         place = Path(path)
         if not is_sharded(place):
             return super().load_checkpoint(path, *arguments, **named)
-        outlines, read = open_pieces(place)
+        outlines, read = open_sharded(place)
         checkpoint = read_checkpoint(place)
         weights = {name: read(name) for name in outlines if name.startswith(MODEL_PREFIX)}
-        if self._config.model.language.tie_embeddings:
+        if self._config.model.llm.tie_word_embeddings:
             weights[f"{MODEL_PREFIX}{OUTPUT_LAYER}"] = weights[f"{MODEL_PREFIX}{EMBEDDING}"]
         tensors = {
             name.removeprefix(OPTIMIZER_PREFIX): read(name)
@@ -228,7 +228,7 @@ def load_sharded(place: Path, model: HourLLaVA, optimizer: Optimizer) -> None:
     Raises:
         WeightsError: the folder is damaged, or of another optimizer.
     """
-    outlines, _ = open_pieces(place)
+    outlines, _ = open_sharded(place)
     (state,) = read_checkpoint(place)["optimizer_states"]
     restore_groups(optimizer, state["param_groups"])
     wanted = {

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lit_hour.errors import WeightsError
-from lit_hour.weights.reader import put
+from lit_hour.weights.reader import copy_into
 
 State = dict[str, Any]
 
@@ -101,7 +101,7 @@ def restore(optimizer: Optimizer, saved: State) -> None:
         for parameter, number in zip(group["params"], saved_group["params"], strict=True):
             for kind, tensor in saved["state"].get(number, {}).items():
                 place = _make_place(parameter, tensor, f"{kind} of parameter {number}")
-                put(tensor, place)
+                copy_into(tensor, place)
                 optimizer.state[parameter][kind] = place
 
 

@@ -13,8 +13,8 @@ from lit_hour.config.schema import Config
 from lit_hour.errors import RunError, WeightsError
 from lit_hour.run_dir import RunDir
 from lit_hour.training.checkpoints.checkpoint_io import step_of_checkpoint
-from lit_hour.weights.name_map import may_lack_of
-from lit_hour.weights.reader import check_fit, open_weights, shapes_of
+from lit_hour.weights.name_map import optional_weights
+from lit_hour.weights.reader import check_state_dict, open_weights, shapes_of
 
 log = logging.getLogger("lit_hour")
 
@@ -58,7 +58,7 @@ def find_resume_point(run: RunDir) -> ResumePoint:
         ):
             raise RunError(
                 f"{run.path} holds a converted model: start another run from it with run.name=NAME"
-                f" training.start_from={run.path}"
+                f" training.init_from={run.path}"
             )
         return ResumePoint(None, 0, f"there is no checkpoint in {run.checkpoints}")
     steps, damaged = _steps_of(files)
@@ -102,13 +102,13 @@ def config_for_resume(config: Config, checkpoint: Path) -> Config:
             f"{checkpoint} has no settings beside it: put {settings.name} back, or delete the checkpoint"
         )
     before = load_config(settings)
-    if config.training.start_from or config.model.language.folder:
+    if config.training.init_from or config.model.llm.path:
         sizes = replace(
-            before.model.language,
-            folder=config.model.language.folder,
-            lora=config.model.language.lora,
+            before.model.llm,
+            path=config.model.llm.path,
+            lora=config.model.llm.lora,
         )
-        config = replace(config, model=replace(config.model, language=sizes))
+        config = replace(config, model=replace(config.model, llm=sizes))
     differences = [
         f"{name} was {old!r}, is {new!r}"
         for name, old, new in _differences(_fixed_settings(before), _fixed_settings(config), "")
@@ -130,20 +130,20 @@ def check_weights(model: nn.Module, checkpoint: Path, config: Config) -> None:
     origin = (
         f"{checkpoint} is not the one that {checkpoint.stem}.yaml belongs to, put that back: it"
     )
-    check_fit(
+    check_state_dict(
         shapes_of(model.state_dict()),
         open_weights(checkpoint).shapes,
         origin,
-        may_lack=may_lack_of(config),
+        optional=optional_weights(config),
     )
 
 
 def _fixed_settings(config: Config) -> dict:
     """What a run cannot change on the way: the model, the words, its beginning, and what the optimizer's state brings."""
     settings = config_to_dict(config)
-    del settings["model"]["vision"]["chunk_frames"]  # a matter of speed
+    del settings["model"]["vision"]["encode_batch_size"]  # a matter of speed
     training = {
-        name: settings["training"][name] for name in ("start_from", "learning_rate", "weight_decay")
+        name: settings["training"][name] for name in ("init_from", "learning_rate", "weight_decay")
     }
     return {"model": settings["model"], "text": settings["text"], "training": training}
 

@@ -19,9 +19,9 @@ from typing import Any
 import torch
 
 from lit_hour.config.load import load_config
-from lit_hour.config.synthetic import WorldConfig
-from lit_hour.inference.predictor import Answer, Session
-from lit_hour.inference.video_memory import Memory
+from lit_hour.config.synthetic import SyntheticConfig
+from lit_hour.inference.predictor import Answer, VideoPredictor
+from lit_hour.inference.video_memory import VideoMemory
 from lit_hour.model.hour_llava import HourLLaVA
 from lit_hour.model.meta_init import materialise
 from lit_hour.processor import Processor
@@ -41,7 +41,7 @@ HOUR = 60
 NUM_ROUNDS = 2  # of the shorter videos; ten hours are read once
 NUM_QUESTIONS, NUM_LONG_QUESTIONS = 10, 3
 VIDEO_PIXELS, VIDEO_FRAMES_PER_SECOND = 256, 10
-SETTINGS = ("video.max_frames=36000", "answer.max_new_tokens=1")
+SETTINGS = ("video.max_frames=36000", "generation.max_new_tokens=1")
 QUESTIONS = tuple(
     f"What does the figure do after the door has opened for the {number}. time?"
     for number in range(1, 11)
@@ -78,12 +78,12 @@ class Asked:
 def of_tiny_model() -> Iterator[Outcome]:
     """All lengths from files, everything included."""
     config = load_config(CONFIGS / "tiny_model.yaml", SETTINGS)
-    torch.set_num_threads(config.training.cpu_threads)
+    torch.set_num_threads(config.training.num_threads)
     processor = Processor(train_byte_level_tokenizer([], 300), config.text)  # every byte is a token
-    session = Session(config, HourLLaVA(config, len(processor.tokenizer)), processor)
+    session = VideoPredictor(config, HourLLaVA(config, len(processor.tokenizer)), processor)
     with TemporaryDirectory() as folder:
         clip = Path(folder) / "clip.mp4"
-        story = generate_planned_story(VideoPlan("clip", 1, 60.0), WorldConfig())
+        story = generate_planned_story(VideoPlan("clip", 1, 60.0), SyntheticConfig())
         render_story(story, clip, VIDEO_PIXELS, VIDEO_FRAMES_PER_SECOND)
         found: dict[int, Asked] = {}
         for minutes in MINUTES:
@@ -91,7 +91,7 @@ def of_tiny_model() -> Iterator[Outcome]:
             loop_video(clip, video, 60.0 * minutes)
             rounds = 1 if minutes == MINUTES[-1] else NUM_ROUNDS
             asked = [
-                ask_twice(session, lambda video=video: session.remember(video))
+                ask_twice(session, lambda video=video: session.encode_video(video))
                 for _ in range(rounds)
             ]  # type: ignore[misc]
             found[minutes] = min(asked, key=lambda each: each.total)
@@ -103,11 +103,13 @@ def of_tiny_model() -> Iterator[Outcome]:
 def of_3b() -> Iterator[Outcome]:
     """An hour of frames, everything but decoding, and ten hours of features."""
     device = torch.device("cuda")
-    words = ["training.start_from=", "model.language.vocabulary_size=151936", *SETTINGS]
+    words = ["training.init_from=", "model.llm.vocab_size=151936", *SETTINGS]
     config = load_config(CONFIGS / "hour_llava_3b_s3.yaml", words)
     processor = Processor(train_byte_level_tokenizer([], 300), config.text)
-    session = Session(config, random_model(config, len(processor.tokenizer), device), processor)
-    size, vision = config.video.size_pixels, session.model.vision
+    session = VideoPredictor(
+        config, random_model(config, len(processor.tokenizer), device), processor
+    )
+    size, vision = config.video.image_size, session.model.vision
     found: dict[int, Asked] = {}
     for minutes in MINUTES:
         num_frames = 60 * minutes
@@ -123,7 +125,7 @@ def of_3b() -> Iterator[Outcome]:
         rounds = [
             ask_twice(
                 session,
-                lambda visual=visual: session.remember_visual(visual, float(len(visual)), "noise"),
+                lambda visual=visual: session.encode_visual(visual, float(len(visual)), "noise"),
             )  # type: ignore[misc]
             for _ in range(1 + NUM_ROUNDS)  # the first also finds kernels
         ]
@@ -144,7 +146,7 @@ def random_model(config: Any, vocabulary_size: int, device: torch.device) -> Hou
     return model
 
 
-def ask_twice(session: Session, remember: Callable[[], Memory]) -> Asked:
+def ask_twice(session: VideoPredictor, remember: Callable[[], VideoMemory]) -> Asked:
     """Remember, ask, and ask on."""
     with watching(session) as seconds:
         started = time.perf_counter()
@@ -163,7 +165,7 @@ def ask_twice(session: Session, remember: Callable[[], Memory]) -> Asked:
 
 
 @contextmanager
-def watching(session: Session) -> Iterator[dict[str, float]]:
+def watching(session: VideoPredictor) -> Iterator[dict[str, float]]:
     """The seconds that parts of the model take while this lasts; none of them is a part of another."""
     model = session.model
     places: dict[str, tuple[Any, str]] = {
@@ -202,9 +204,9 @@ def timed(
         delattr(owner, name)  # the method of its class shows again
 
 
-def first_token_seconds(session: Session, memory: Memory, question: str) -> float:
+def first_token_seconds(session: VideoPredictor, memory: VideoMemory, question: str) -> float:
     """From the question to its first token, which is all that is asked for."""
-    *_, answer = session.ask(memory, question)
+    *_, answer = session.generate(memory, question)
     assert isinstance(answer, Answer)
     return answer.seconds["first token"]
 

@@ -95,7 +95,7 @@ def on_gpu() -> Outcome:
                 flush=True,
             )
     variant, chunk_frames = min(found, key=found.__getitem__)
-    default = flops / found["plain", VisionConfig().chunk_frames] / 1e12
+    default = flops / found["plain", VisionConfig().encode_batch_size] / 1e12
     return Outcome(
         TARGET,
         f"so400m at 384 pixels, bf16, {variant}, {chunk_frames} frames at once",

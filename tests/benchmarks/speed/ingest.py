@@ -108,7 +108,7 @@ def write_clip(
 def read_ours(path: Path, timestamps: list[float], key_frames_only: bool = False) -> int:
     """This project."""
     chunks = read_frames(
-        probe(path), timestamps, SIZE_PIXELS, "error", FRAMES_AT_ONCE, key_frames_only
+        probe(path), timestamps, SIZE_PIXELS, "raise", FRAMES_AT_ONCE, key_frames_only
     )
     return sum(len(frames) for frames in chunks)
 

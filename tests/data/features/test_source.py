@@ -31,7 +31,7 @@ from tests.data.tiny import NAMES, VIDEO
 CONFIG = Config(
     video=VIDEO,
     pack=PackConfig(videos_per_shard=2),
-    model=ModelConfig(vision=VisionConfig(chunk_frames=4)),
+    model=ModelConfig(vision=VisionConfig(encode_batch_size=4)),
 )
 
 
@@ -144,7 +144,7 @@ def test_a_damaged_video_ends_with_its_damage_and_the_next_one_follows(
 def test_what_can_be_read_of_a_damaged_video_is_taken_when_asked(
     real_videos: Path, tmp_path: Path
 ) -> None:
-    video = replace(VIDEO, on_damage="use", frames_per_second=2, max_frames=10)
+    video = replace(VIDEO, on_decode_error="truncate", fps=2, max_frames=10)
     questions = write_records(
         tmp_path / "q.json", [{"video": "corrupted.mp4", "question": "What?", "answer": "It."}]
     )

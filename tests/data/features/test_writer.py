@@ -74,7 +74,7 @@ def test_a_single_video_that_lost_bytes_is_named(packed: Path, tmp_path: Path) -
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"precision": "int8"}, "encode.precision was 'bf16', is 'int8'"),
+        ({"precision": "int8"}, "features.precision was 'bf16', is 'int8'"),
         (
             {"weights": "b" * 64},
             r"the vision encoder had other weights \(SHA-256 aaaaaaaaaaaa, now bbbbbbbbbbbb\)",
@@ -138,7 +138,7 @@ def damaged(spoiled: Callable[[str, Callable[[bytes], bytes]], Path]) -> Path:
 def test_a_damaged_video_stops_encoding(damaged: Path, tmp_path: Path) -> None:
     with pytest.raises(
         ShardError,
-        match=r"c_1\.000002\.jpg is missing.*; mend or remove it, .*pack\.max_skipped \(now 0\)",
+        match=r"c_1\.000002\.jpg is missing.*; mend or remove it, .*pack\.max_bad_samples \(now 0\)",
     ):
         encode(tmp_path / "out", damaged)
 
@@ -154,7 +154,7 @@ def test_a_damaged_video_within_the_budget_is_left_out_and_listed(
     ] == [("c_1", True)]
     assert json.loads((tmp_path / "out/index.json").read_text())["skipped"][0]["name"] == "c_1"
     with pytest.raises(
-        ShardError, match=r"was encoded without 1 subjects, and pack\.max_skipped is 0"
+        ShardError, match=r"was encoded without 1 subjects, and pack\.max_bad_samples is 0"
     ):
         encode(tmp_path / "out", damaged)
 
@@ -175,7 +175,7 @@ def test_a_damaged_picture_is_counted_and_left_out(mixed: Path, tmp_path: Path) 
     for name, content in contents(mixed).items():
         (copy / name).write_bytes(content.replace(b"photo.000000.jpg", b"photo.000007.jpg"))
     with pytest.raises(
-        ShardError, match=r"photo\.000000\.jpg or .* is missing.*pack\.max_skipped \(now 0\)"
+        ShardError, match=r"photo\.000000\.jpg or .* is missing.*pack\.max_bad_samples \(now 0\)"
     ):
         encode(tmp_path / "out", copy)
     encode(tmp_path / "out", copy, max_skipped=1)

@@ -51,7 +51,7 @@ def test_what_ranks_compute_at_the_same_time_are_neighbours_and_no_rank_has_the_
 def test_a_step_that_ranks_cannot_share_is_refused_with_what_would_do(
     samples_per_step: int, advice: str
 ) -> None:
-    message = rf"data\.samples_per_step={samples_per_step} .*{advice}"
+    message = rf"data\.global_batch_size={samples_per_step} .*{advice}"
     with pytest.raises(ConfigError, match=message):
         deal(range(samples_per_step), 2, 0, 3)
     with pytest.raises(ConfigError, match=message):

@@ -80,8 +80,8 @@ def test_shards_that_changed_are_named(
 @pytest.mark.parametrize(
     ("word", "named"),
     [
-        ("data.balance_steps=2", "data.balance_steps was 1, is 2"),
-        ("data.samples_per_step=4", "data.samples_per_step was 2, is 4"),
+        ("data.length_balance_window=2", "data.length_balance_window was 1, is 2"),
+        ("data.global_batch_size=4", "data.global_batch_size was 2, is 4"),
         ("data.questions_per_sample=3", "data.questions_per_sample was 2, is 3"),
         ("data.shuffle_shards=3", "data.shuffle_shards was 4, is 3"),
         ("run.seed=5", "run.seed was 0, is 5"),
@@ -95,7 +95,8 @@ def test_settings_and_sources_that_changed_are_named(
 ) -> None:
     data = data_of_rank(toy, processor, *twice, word.replace("WORLD", str(world)))
     with pytest.raises(
-        ShardError, match=rf"not those of the checkpoint: {re.escape(named)}.*data\.on_change=use"
+        ShardError,
+        match=rf"not those of the checkpoint: {re.escape(named)}.*data\.on_data_change=warn",
     ):
         data.load_state_dict(state_of(toy, processor, *twice))
 
@@ -107,7 +108,7 @@ def test_what_does_not_matter_may_change(
     other = (
         f"data.sources.world.shards={world}",
         "data.num_workers=2",
-        "data.samples_per_batch=2",
+        "data.micro_batch_size=2",
         "training.max_steps=50",
     )
     absent = ("data.sources.absent.shards=/nowhere", "data.sources.absent.weight=0")
@@ -135,11 +136,11 @@ def test_going_on_anyway_is_a_setting_and_is_said(
     word = f"data.sources.world.shards={world}"
     state = state_of(toy, processor, word)
     remove_shard(world)
-    data = data_of_rank(toy, processor, word, "data.on_change=use")
+    data = data_of_rank(toy, processor, word, "data.on_data_change=warn")
     with caplog.at_level(logging.WARNING, "lit_hour"):
         data.load_state_dict(state)
     assert (
-        "training goes on (data.on_change=use): of the source 'world' 1 shard is gone (000001.tar)"
+        "training goes on (data.on_data_change=warn): of the source 'world' 1 shard is gone (000001.tar)"
         in caplog.text
     )
     assert next(iter(data.train_dataloader())).positions == (2,)
@@ -152,10 +153,10 @@ def test_a_checkpoint_that_does_not_say_what_its_data_were_is_refused(
     old = {"step": 3, "position": 6}
     with pytest.raises(
         ShardError,
-        match=r"older than data\.balance_steps: 1 keeps its order\. .*data\.on_change=use",
+        match=r"older than data\.length_balance_window: 1 keeps its order\. .*data\.on_data_change=warn",
     ):
         data_of_rank(toy, processor).load_state_dict(old)
-    data = data_of_rank(toy, processor, "data.on_change=use")
+    data = data_of_rank(toy, processor, "data.on_data_change=warn")
     data.load_state_dict(old)
     assert next(iter(data.train_dataloader())).positions == (6,)
 
@@ -173,12 +174,12 @@ def test_a_run_is_refused_before_it_trains(
     with pytest.raises(ShardError, match=r"1 shard is changed \(000000\.tar\)"):
         toy.fit("changed", word)
     assert step_recorder.positions == []
-    toy.fit("changed", word, "data.on_change=use")
+    toy.fit("changed", word, "data.on_data_change=warn")
     assert step_recorder.positions[0] == 2 * before
 
 
 def test_more_ranks_than_samples_are_refused(toy: ToyProject, processor: Processor) -> None:
-    data = data_of_rank(toy, processor, "data.samples_per_step=64", num_ranks=64)
+    data = data_of_rank(toy, processor, "data.global_batch_size=64", num_ranks=64)
     num_samples = len(data.order)
     with pytest.raises(
         ConfigError,

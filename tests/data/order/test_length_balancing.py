@@ -22,7 +22,7 @@ from tests.data.durations import Published, evenness, steps_of
 from tests.data.ranks import data_of_rank
 from tests.helpers.toy_run import ToyProject
 
-BALANCE_STEPS = DataConfig().balance_steps
+BALANCE_STEPS = DataConfig().length_balance_window
 
 
 @pytest.fixture(scope="module")
@@ -96,13 +96,13 @@ def test_ranks_with_real_batches_wait_less_for_each_other(
     toy: ToyProject, processor: Processor, long_and_short: Path
 ) -> None:
     sources = (
-        f"data.{group}.world.shards={long_and_short}" for group in ("sources", "validation_sources")
+        f"data.{group}.world.shards={long_and_short}" for group in ("sources", "val_sources")
     )
     words = (
         *sources,
         "video.min_frames=1",
         "video.max_frames=24",
-        "data.samples_per_step=4",
+        "data.global_batch_size=4",
         "training.max_steps=0",
     )
 
@@ -112,8 +112,8 @@ def test_ranks_with_real_batches_wait_less_for_each_other(
                 toy,
                 processor,
                 *words,
-                f"data.balance_steps={balance_steps}",
-                "model.memory.min_frames=1",
+                f"data.length_balance_window={balance_steps}",
+                "model.memaug.min_frames=1",
                 rank=rank,
                 num_ranks=2,
             ).train_dataloader()

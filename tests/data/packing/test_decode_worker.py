@@ -160,7 +160,7 @@ def test_packing_leaves_out_a_video_that_hangs_and_keeps_the_rest_of_its_shard(
         json.dumps([{"video": name, "question": "What?", "answer": "It."} for name in NAMES])
     )
     settings = PackConfig(
-        videos_per_shard=3, num_workers=num_workers, max_skipped=1, timeout_seconds=3
+        videos_per_shard=3, num_workers=num_workers, max_bad_samples=1, timeout_seconds=3
     )
     stopper = threading.Thread(target=stop_who_opens, args=(tmp_path / "videos" / NAMES[1],))
     stopper.start()

@@ -30,7 +30,7 @@ if __name__ == "__main__":
     video = VideoConfig(min_frames=100, max_frames=100, size_pixels=64)
     pack(*map(Path, sys.argv[1:4]), video, PackConfig(videos_per_shard=1, num_workers=2))
 """
-KILLED_VIDEO = VideoConfig(min_frames=100, max_frames=100, size_pixels=64)
+KILLED_VIDEO = VideoConfig(min_frames=100, max_frames=100, image_size=64)
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -75,17 +75,17 @@ def test_several_processes_write_the_same_bytes_and_share_the_budget(tiny_videos
     (videos / "more/f.mp4").write_bytes((videos / "a.mp4").read_bytes()[:1000])
     questions = ask_about(NAMES, tmp_path / "q.json")
     for num_workers in (1, 2):
-        settings = PackConfig(videos_per_shard=2, num_workers=num_workers, max_skipped=2)
+        settings = PackConfig(videos_per_shard=2, num_workers=num_workers, max_bad_samples=2)
         summary = pack(videos, questions, tmp_path / f"out{num_workers}", VIDEO, settings)
         assert [skipped.name for skipped in summary.skipped] == ["b.mp4", "more/f.mp4"]
     assert contents(tmp_path / "out1") == contents(tmp_path / "out2")
-    with pytest.raises(VideoError, match=r"(b|f)\.mp4.*pack\.max_skipped \(now 1\)"):
+    with pytest.raises(VideoError, match=r"(b|f)\.mp4.*pack\.max_bad_samples \(now 1\)"):
         pack(
             videos,
             questions,
             tmp_path / "out",
             VIDEO,
-            PackConfig(videos_per_shard=2, num_workers=2, max_skipped=1),
+            PackConfig(videos_per_shard=2, num_workers=2, max_bad_samples=1),
         )
     assert (
         not list((tmp_path / "out").glob("*.unfinished"))
@@ -114,7 +114,7 @@ def test_shards_made_from_something_else_are_refused(
     videos, questions, video = tiny_videos, tmp_path / "questions.json", VIDEO
     records = json.loads(tiny_questions.read_text())
     if what == "settings":
-        video = replace(VIDEO, size_pixels=40)
+        video = replace(VIDEO, image_size=40)
     elif what == "questions":
         records[0]["answer"] = "A"
     elif what == "fewer videos":
@@ -137,15 +137,15 @@ def test_settings_that_decide_nothing_do_not_count(tiny_videos, tiny_questions, 
             tiny_videos, tiny_questions, tmp_path, VideoConfig(**settings), PackConfig()
         )[0]
 
-    before_key_frames = {"frames_per_second": 1.0, "min_frames": 128, "max_frames": 3600, "size_pixels": 384, "show": "all",
-                         "on_damage": "error", "jpeg_quality": 90, "videos_per_shard": 16}  # fmt: skip
-    assert plan().settings == before_key_frames == plan(show="nothing").settings
+    before_key_frames = {"fps": 1.0, "min_frames": 128, "max_frames": 3600, "image_size": 384, "frames": "all",
+                         "on_decode_error": "raise", "jpeg_quality": 90, "videos_per_shard": 16}  # fmt: skip
+    assert plan().settings == before_key_frames == plan(frames="none").settings
     assert (
         plan().fingerprint
-        == plan(show="nothing").fingerprint
-        != plan(key_frames_only=True).fingerprint
+        == plan(frames="none").fingerprint
+        != plan(keyframes_only=True).fingerprint
     )
-    assert plan(key_frames_only=True).settings == {**before_key_frames, "key_frames_only": True}
+    assert plan(keyframes_only=True).settings == {**before_key_frames, "keyframes_only": True}
 
 
 def test_missing_videos_are_listed_before_anything_is_written(tiny_videos, tmp_path):
@@ -302,13 +302,18 @@ def catalog(real_videos, tmp_path):
 
 
 def test_a_damaged_clip_stops_packing(real_videos, catalog, tmp_path):
-    with pytest.raises(VideoError, match=r"corrupted\.mp4.*2\.[78] s.*pack\.max_skipped \(now 0\)"):
+    with pytest.raises(
+        VideoError, match=r"corrupted\.mp4.*2\.[78] s.*pack\.max_bad_samples \(now 0\)"
+    ):
         pack(real_videos, catalog, tmp_path / "out", VIDEO, SETTINGS)
     assert contents(tmp_path / "out") == {}
 
 
 def test_a_damaged_clip_within_the_budget_is_left_out_and_listed(real_videos, catalog, tmp_path):
-    out, settings = tmp_path / "out", PackConfig(videos_per_shard=2, num_workers=1, max_skipped=1)
+    out, settings = (
+        tmp_path / "out",
+        PackConfig(videos_per_shard=2, num_workers=1, max_bad_samples=1),
+    )
     summary = pack(real_videos, catalog, out, VIDEO, settings)
     assert [skipped.name for skipped in summary.skipped] == ["corrupted.mp4"]
     assert "damaged" in summary.skipped[0].reason
@@ -318,14 +323,14 @@ def test_a_damaged_clip_within_the_budget_is_left_out_and_listed(real_videos, ca
     assert all(len(load_frames(video, 32, 100)) == len(video.pictures) for video in stored)
     assert stored[1].questions[0].answer.strip()
     with pytest.raises(
-        ShardError, match=r"was packed without 1 subjects, and pack\.max_skipped is 0"
+        ShardError, match=r"was packed without 1 subjects, and pack\.max_bad_samples is 0"
     ):
         pack(real_videos, catalog, out, VIDEO, SETTINGS)
 
 
 @pytest.mark.filterwarnings("ignore::lit_hour.media.video_reader.DamagedVideoWarning")
 def test_what_could_be_read_of_a_damaged_clip_is_packed_when_asked(real_videos, catalog, tmp_path):
-    video = replace(VIDEO, on_damage="use", frames_per_second=2, max_frames=10)
+    video = replace(VIDEO, on_decode_error="truncate", fps=2, max_frames=10)
     pack(real_videos, catalog, tmp_path / "out", video, SETTINGS)
     shards = open_shards(tmp_path / "out")
     stored = shards.read_subject(shards.subjects[1])

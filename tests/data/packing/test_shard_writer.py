@@ -97,7 +97,7 @@ def test_a_damaged_picture_stops_packing_by_name(
     photo = files / "photo.jpg"
     photo.write_bytes(photo.read_bytes()[:1000] if content is ... else content)
     questions = write_records(tmp_path / "q.json", RECORDS)
-    with pytest.raises(ImageError, match=rf"{files}/{message}.*pack\.max_skipped \(now 0\)"):
+    with pytest.raises(ImageError, match=rf"{files}/{message}.*pack\.max_bad_samples \(now 0\)"):
         pack(files, questions, tmp_path / "out", VIDEO, SETTINGS)
     left = {path.name for path in (tmp_path / "out").iterdir()}
     assert "000000.json" in left  # the shard before it
@@ -119,7 +119,7 @@ def test_damaged_pictures_within_the_budget_are_left_out_with_what_asks_about_th
         questions,
         tmp_path / "out",
         VIDEO,
-        PackConfig(videos_per_shard=2, num_workers=1, max_skipped=3),
+        PackConfig(videos_per_shard=2, num_workers=1, max_bad_samples=3),
     )
     assert [each.name for each in summary.skipped] == [
         "photo.jpg",

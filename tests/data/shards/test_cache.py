@@ -170,7 +170,7 @@ def test_a_shard_that_does_not_fit_is_refused(server: Server, tmp_path: Path) ->
     shards = opened(server, tmp_path, max_bytes=1000)
     with pytest.raises(
         ShardError,
-        match=r"000000\.tar has \d+ bytes, more than data\.cache_gigabytes=1e-06: allow more",
+        match=r"000000\.tar has \d+ bytes, more than data\.cache_gb=1e-06: allow more",
     ):
         shards.read_subject(shards.subjects[0])
     assert server.requests_for(".tar") == []

@@ -33,14 +33,14 @@ def test_every_kind_comes_back_as_what_it_was(mixed, mixed_files):
     expected = load_tiled_image(
         (mixed_files / "photo.jpg").read_bytes(),
         "photo",
-        VIDEO.size_pixels,
+        VIDEO.image_size,
         ImageConfig(max_grid=2),
     )
     assert torch.equal(visuals[2].tiles, expected.tiles)
     assert (visuals[2].grid, visuals[2].size_pixels) == (expected.grid, (60, 100))
     names = ("map.webp", "dot.bmp", "photo.jpg")
     files = [(name, (mixed_files / name).read_bytes()) for name in names]
-    assert torch.equal(visuals[5].images, load_image_set(files, VIDEO.size_pixels).images)
+    assert torch.equal(visuals[5].images, load_image_set(files, VIDEO.image_size).images)
     assert [each.source for each in stored[:4]] == [
         "clip.mp4",
         "more/chart.png",

@@ -25,7 +25,7 @@ from PIL import Image
 
 from lit_hour.data.questions.record import parse_question
 from lit_hour.errors import ConfigError, VideoError
-from lit_hour.inference.predictor import Answer, Memory, Session, weigh_answers
+from lit_hour.inference.predictor import Answer, VideoMemory, VideoPredictor
 from lit_hour.run_dir import RunDir
 from lit_hour.text.chat_template import format_question
 from lit_hour.types import Question
@@ -45,8 +45,8 @@ NUM_QUESTIONS = 4  # about each of two videos
 MLVU_ENDING = "\nOnly give the best option.\nBest option: ("  # of the task's post_prompt
 Asked = tuple[str, Question]  # the name of a video, and a question about it
 BABBLE = (
-    "model.language.initial_deviation=0.5",
-    "model.language.tie_embeddings=false",
+    "model.llm.initializer_range=0.5",
+    "model.llm.tie_word_embeddings=false",
     "training.max_steps=1",
 )
 
@@ -57,8 +57,8 @@ def run(toy: ToyProject) -> RunDir:
     toy.train(
         "random_run",
         *BABBLE,
-        "training.checkpoint_every_steps=1",
-        "training.validate_every_steps=1",
+        "training.save_every_n_steps=1",
+        "training.val_every_n_steps=1",
     )
     return toy.run_dir("random_run")
 
@@ -184,24 +184,28 @@ def start(folder: Path, run: RunDir, output: str, tasks: str, *more: str) -> sub
 
 
 @pytest.fixture(scope="module")
-def session(run: RunDir) -> Session:
-    return Session.open(
-        run.path, "last", "cpu", ["answer.max_new_tokens=16"]
+def session(run: RunDir) -> VideoPredictor:
+    return VideoPredictor.from_run(
+        run.path, "last", "cpu", ["generation.max_new_tokens=16"]
     )  # as the task mlvu_dev has it
 
 
 @pytest.fixture(scope="module")
-def memories(session: Session, toy: ToyProject, asked: list[Asked]) -> dict[str, Memory]:
+def memories(
+    session: VideoPredictor, toy: ToyProject, asked: list[Asked]
+) -> dict[str, VideoMemory]:
     folder = toy.yaml.parent / "world/validation/videos"
-    return {name: session.remember(folder / name) for name in {video for video, _ in asked}}
+    return {name: session.encode_video(folder / name) for name in {video for video, _ in asked}}
 
 
 @pytest.fixture(scope="module")
-def said(session: Session, memories: dict[str, Memory], asked: list[Asked]) -> list[str]:
+def said(
+    session: VideoPredictor, memories: dict[str, VideoMemory], asked: list[Asked]
+) -> list[str]:
     """What lit_hour itself answers to the prompts of mlvu_dev."""
     answers = []
     for video, question in asked:
-        *_, answer = session.ask(memories[video], prompt_of(question))
+        *_, answer = session.generate(memories[video], prompt_of(question))
         assert isinstance(answer, Answer)
         answers.append(answer.text.split("\n\n")[0].strip())  # lmms-eval strips what it logs
     assert len(set(answers)) > 2
@@ -222,8 +226,8 @@ def test_a_task_gets_the_answers_of_the_session(
 
 def test_a_task_of_likelihoods_takes_the_option_that_the_session_finds_likeliest(
     logged: dict[str, list[dict[str, Any]]],
-    session: Session,
-    memories: dict[str, Memory],
+    session: VideoPredictor,
+    memories: dict[str, VideoMemory],
     asked: list[Asked],
 ) -> None:
     picked = set()
@@ -231,8 +235,8 @@ def test_a_task_of_likelihoods_takes_the_option_that_the_session_finds_likeliest
         asked, logged["simple egoschema_subset_mcppl"], strict=True
     ):
         options = [option.replace(".", "") for option in question.options]
-        found = weigh_answers(
-            session, memories[video], session.processor.ask(question.question), options
+        found = session.loglikelihood(
+            memories[video], session.processor.ask(question.question), options
         )
         losses = [each.loss for each in found]
         assert [float(response[0]) for response in sample["filtered_resps"]] == pytest.approx(
@@ -256,13 +260,13 @@ class Asking:
         self.shown: list[Any] = []
         self.read: list[list[Path]] = []
         self.model.task_dict = {"mine": {"test": self.shown}}
-        remember = Session.remember
+        remember = VideoPredictor.encode_video
 
-        def watched(session: Session, files: list[Path]) -> Memory:
+        def watched(session: VideoPredictor, files: list[Path]) -> VideoMemory:
             self.read.append(files)
             return remember(session, files)
 
-        monkeypatch.setattr(Session, "remember", watched)
+        monkeypatch.setattr(VideoPredictor, "encode_video", watched)
 
     def request(self, visual: Any, words: str, what: Any) -> Any:
         from lmms_eval.api.instance import Instance
@@ -311,7 +315,9 @@ def test_an_answer_is_as_long_as_the_task_says(
     assert "task mine: top=1 has no effect" in caplog.text
 
 
-def test_a_picture_is_that_of_its_file(asking: Asking, session: Session, tmp_path: Path) -> None:
+def test_a_picture_is_that_of_its_file(
+    asking: Asking, session: VideoPredictor, tmp_path: Path
+) -> None:
     picture = Image.linear_gradient("L").resize((60, 90)).convert("RGB")
     picture.save(tmp_path / "picture.png")
     words = ("What?", "Where?")
@@ -319,9 +325,9 @@ def test_a_picture_is_that_of_its_file(asking: Asking, session: Session, tmp_pat
         [asking.request(picture, word, {"max_new_tokens": 16}) for word in words]
     )
     assert len(asking.read) == 1
-    memory = session.remember(tmp_path / "picture.png")
+    memory = session.encode_video(tmp_path / "picture.png")
     assert given == [
-        "".join(piece for piece in session.ask(memory, word) if isinstance(piece, str))
+        "".join(piece for piece in session.generate(memory, word) if isinstance(piece, str))
         for word in words
     ]
 

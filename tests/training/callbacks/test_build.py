@@ -46,7 +46,7 @@ def test_the_first_damaged_sample_stops_a_run_without_a_budget(
     with pytest.raises(ShardError) as stop:
         toy.fit("strict", f"data.sources.world.shards={damaged}")
     message = str(stop.value)
-    assert "1 videos or pictures could not be read, data.max_skipped=0 are allowed" in message
+    assert "1 videos or pictures could not be read, data.max_bad_samples=0 are allowed" in message
     video = open_shards(damaged).subjects[0].key[:-1]  # any of the first shard's
     assert (
         f"{damaged}/000000.tar: video '{video}" in message
@@ -64,7 +64,7 @@ def test_within_the_budget_a_run_goes_on_and_lists_what_it_missed(
     outcome = toy.fit(
         name,
         f"data.sources.world.shards={damaged}",
-        "data.max_skipped=99",
+        "data.max_bad_samples=99",
         f"data.num_workers={num_workers}",
     )
     assert outcome.step == NUM_STEPS
@@ -82,16 +82,16 @@ def test_within_the_budget_a_run_goes_on_and_lists_what_it_missed(
 def test_a_video_too_many_stops_the_run(toy: ToyProject, damaged: Path) -> None:
     with pytest.raises(
         ShardError,
-        match=r"^2 videos or pictures could not be read, data\.max_skipped=1 are allowed",
+        match=r"^2 videos or pictures could not be read, data\.max_bad_samples=1 are allowed",
     ):
-        toy.fit("over", f"data.sources.world.shards={damaged}", "data.max_skipped=1")
+        toy.fit("over", f"data.sources.world.shards={damaged}", "data.max_bad_samples=1")
     assert len(toy.run_dir("over").skipped.read_text().splitlines()) == 2
 
 
 def test_steps_of_which_nothing_can_be_read_change_nothing(toy: ToyProject, damaged: Path) -> None:
     for tar in damaged.glob("*.tar"):
         tar.write_bytes(tar.read_bytes().replace(JPEG_START, b"???"))
-    words = ("data.max_skipped=99", "training.checkpoint_every_steps=1", "training.max_steps=3")
+    words = ("data.max_bad_samples=99", "training.save_every_n_steps=1", "training.max_steps=3")
     outcome = toy.fit("blank", f"data.sources.world.shards={damaged}", *words)
     assert outcome.step == 3
     assert scalars(toy, "blank", "train/loss") == [0, 0, 0]
@@ -111,14 +111,14 @@ def test_steps_of_which_nothing_can_be_read_change_nothing(toy: ToyProject, dama
 
 def test_damage_among_the_validation_videos_counts_too(toy: ToyProject, damaged: Path) -> None:
     with pytest.raises(ShardError, match=r"000000\.tar.*does not decode"):
-        toy.fit("unseen", f"data.validation_sources.world.shards={damaged}")
+        toy.fit("unseen", f"data.val_sources.world.shards={damaged}")
 
 
 def test_texts_that_are_cut_are_counted_and_the_first_is_named(
     toy: ToyProject, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     values = toy_settings(toy.yaml.parent / "world")
-    values["data"]["validation_sources"] = {}  # it would refuse to cut
+    values["data"]["val_sources"] = {}  # it would refuse to cut
     alone = ToyProject.write(tmp_path, values)
     with caplog.at_level(logging.WARNING, logger="lit_hour"):
         alone.fit("long", "text.max_tokens=64")

@@ -104,8 +104,8 @@ def test_within_the_budget_the_step_changes_nothing_and_is_counted(toy: ToyProje
     toy.fit(
         "lenient",
         "training.max_skipped_steps=1",
-        "training.checkpoint_every_steps=1",
-        "training.keep_checkpoints=9",
+        "training.save_every_n_steps=1",
+        "training.save_total_limit=9",
     )
     before, after, last = (
         load_weights(toy.run_dir("lenient"), name)
@@ -126,7 +126,7 @@ def test_a_run_that_starts_again_goes_on_counting(toy: ToyProject) -> None:
 
 
 def test_what_goes_wrong_on_one_rank_is_left_out_by_all(toy: ToyProject) -> None:
-    words = ("training.max_skipped_steps=1", "training.clip_norm=0")
+    words = ("training.max_skipped_steps=1", "training.gradient_clip_norm=0")
     run = fork_run(
         toy, "one-rank", *words, num_ranks=2, prepare=poison(5)
     )  # the second rank's sample of step 3

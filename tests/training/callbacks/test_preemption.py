@@ -155,9 +155,9 @@ def test_the_validation_of_a_finished_run_can_be_stopped(trained: TrainedRun) ->
 def test_ranks_with_unequal_shares_of_a_validation_leave_together(toy: ToyProject) -> None:
     """Six videos for four ranks: the warning reaches one that has a single one of them, while others have two."""
     words = (
-        f"data.validation_sources.more.shards={toy.yaml.parent}/world/train/shards",
-        "data.samples_per_step=4",
-        "training.validate_every_steps=2",
+        f"data.val_sources.more.shards={toy.yaml.parent}/world/train/shards",
+        "data.global_batch_size=4",
+        "training.val_every_n_steps=2",
         "training.max_steps=3",
     )
     callback = AtBatch(lambda: warn(signal.SIGUSR1), batch=1, rank=3, in_validation=True)
@@ -173,7 +173,7 @@ def test_ranks_that_share_a_model_leave_together_and_go_on_as_if_nothing_had_bee
     toy: ToyProject,
 ) -> None:
     """The second rank alone is warned in the middle of a step, then in a validation; then it is killed."""
-    words = ("training.strategy=fsdp", "training.validate_every_steps=4")
+    words = ("training.strategy=fsdp", "training.val_every_n_steps=4")
     assert fork_run(toy, "shared", *words, num_ranks=2).wait() == [0, 0]
     stops = [
         AtBatch(lambda: warn(signal.SIGUSR1), batch=1, rank=1),

@@ -78,7 +78,5 @@ def test_a_run_without_a_whole_checkpoint_is_refused(copied: RunDir) -> None:
 
 def test_a_converted_model_is_no_beginning(tmp_path: Path) -> None:
     (tmp_path / "checkpoints/converted").mkdir(parents=True)
-    with pytest.raises(
-        RunError, match=rf"holds a converted model.*training\.start_from={tmp_path}"
-    ):
+    with pytest.raises(RunError, match=rf"holds a converted model.*training\.init_from={tmp_path}"):
         find_resume_point(RunDir(tmp_path))

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
-from lit_hour.config.model import MemoryConfig
+from lit_hour.config.model import MemAugConfig
 from lit_hour.model.forgetting import forget
 from lit_hour.model.memaug import MemoryAugmentation
 from lit_hour.model.memory_repository import build_unprojected_repository
@@ -91,7 +91,7 @@ def ours(work: Work) -> list[Tensor]:
     repository = build_unprojected_repository(
         work.features, work.projector, work.frame_end, work.timestamps, 1
     )
-    settings = MemoryConfig(max_query_frames=work.shape.query_frames)
+    settings = MemAugConfig(max_kept_frames=work.shape.query_frames)
     (places,) = forget(repository, work.texts[0], "uniform", settings, Generator())  # (kept,)
     surviving, positions = (
         repository.tokens.at(places),

@@ -53,11 +53,11 @@ def data_module(folder: Path, num_workers: int) -> VideoQuestionData:
     """One pass over the shards as training makes it, a sample in a batch."""
     words = [
         f"data.sources.made.shards={folder}",
-        f"video.size_pixels={SIZE_PIXELS}",
+        f"video.image_size={SIZE_PIXELS}",
         f"data.num_workers={num_workers}",
     ]
     config = load_config(
-        words=[*words, "data.samples_per_step=1", "training.learning_rate.vision=0"]
+        words=[*words, "data.global_batch_size=1", "training.learning_rate.vision=0"]
     )
     tokenizer = train_byte_level_tokenizer(["What is on the stove?"], 300)
     data = VideoQuestionData(config, Processor(tokenizer, config.text))

@@ -64,8 +64,8 @@ def seconds_of(words: list[str]) -> float:
 def run_to_first_step(folder: Path) -> dict[str, float]:
     """Seconds from the start of the process to the end of each part of a new run, in order; the world stays in the folder."""
     shutil.rmtree(folder / "runs", ignore_errors=True)
-    words = [f"run.folder={folder}/runs", f"world.folder={folder}/world"]
-    for group, split in (("sources", "train"), ("validation_sources", "validation")):
+    words = [f"run.folder={folder}/runs", f"synthetic.folder={folder}/world"]
+    for group, split in (("sources", "train"), ("val_sources", "validation")):
         words.append(f"data.{group}.world.shards={folder}/world/{split}/shards")
     started = time.time()
     command = [

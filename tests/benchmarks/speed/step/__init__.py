@@ -46,18 +46,18 @@ HOUR_FRAMES, NUM_HOURS = 3600, 2
 LOSS_TOLERANCE = 1e-3  # relative, after all steps of a round; the first is equal to 1e-5
 FLOP_TOLERANCE = 0.02
 TINY_WORLD = (  # as conf/tiny.yaml has it, but with fewer videos and none of an hour, and nothing is validated
-    "world.num_videos=24",
-    "world.num_validation_videos=1",
-    "world.num_hour_videos=0",
-    "world.duration_seconds=60",
-    "world.difficulty=easy",
+    "synthetic.num_videos=24",
+    "synthetic.num_val_videos=1",
+    "synthetic.num_hour_videos=0",
+    "synthetic.duration_seconds=60",
+    "synthetic.difficulty=easy",
 )
 STAGE_3 = (
-    "training.start_from=",
+    "training.init_from=",
     "training.strategy=auto",
     "training.precision=bf16-true",
-    "model.language.vocabulary_size=151936",
-    "data.samples_per_step=1",
+    "model.llm.vocab_size=151936",
+    "data.global_batch_size=1",
     *(
         f"data.sources.{name}.weight=0"
         for name in (
@@ -70,8 +70,8 @@ STAGE_3 = (
 )
 TINY_ENCODED = (
     "training.learning_rate.vision=0",
-    "data.samples_per_step=1",
-    "data.samples_per_batch=1",
+    "data.global_batch_size=1",
+    "data.micro_batch_size=1",
 )
 
 
@@ -105,7 +105,7 @@ def tiny_step(folder: Path) -> Outcome:
     config = load_config(CONFIGS / "tiny_model.yaml", [*words, *places(folder)])
     print("making and packing 24 videos of a minute", flush=True)
     build_and_pack(config)
-    torch.set_num_threads(config.training.cpu_threads)
+    torch.set_num_threads(config.training.num_threads)
     run = RunDir.from_config(config.run)
     run.path.mkdir(parents=True)
     make_tokenizer(config, run)
@@ -184,7 +184,7 @@ def take_plain_steps(
         optimizer.zero_grad()
         loss = plain_loss(model, batch, module._forgetting_generators(batch))
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), settings.clip_norm)
+        torch.nn.utils.clip_grad_norm_(model.parameters(), settings.gradient_clip_norm)
         optimizer.step()
         schedule.step()
         losses.append(float(loss.detach()))
@@ -300,7 +300,7 @@ def encoded_steps(
 def places(folder: Path, source: str = "") -> Sequence[str]:
     """Settings that keep all that is written in a folder, where a source's features may lie too."""
     world = [
-        f"world.folder={folder}/world",
+        f"synthetic.folder={folder}/world",
         f"data.sources.world.shards={folder}/world/train/shards",
     ]
     return [

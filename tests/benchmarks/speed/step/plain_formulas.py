@@ -98,7 +98,7 @@ def encode(model: HourLLaVA, video: Frames | Features) -> Tensor:
         next(vision.parameters()).dtype
     )  # (frames, 3, height, width)
     with torch.set_grad_enabled(
-        torch.is_grad_enabled() and len(video) <= vision.settings.max_learning_frames
+        torch.is_grad_enabled() and len(video) <= vision.settings.max_trainable_frames
     ):
         found = vision.tower.forward_intermediates(
             pixels,

@@ -56,14 +56,14 @@ def step_flops(
     Args:
         causal_share: of causal attention that counts; 1 is what a kernel does that computes the masked half too.
     """
-    language, rates = config.model.language, config.training.learning_rate
+    language, rates = config.model.llm, config.training.learning_rate
     dim = language.hidden_size
     around = (
         2 * dim**2 + 2 * dim * language.num_key_value_heads * dim // language.num_heads
     )  # weights around an attention
     keys_values = around - 2 * dim**2
     decoder_layer = around + 3 * dim * language.intermediate_size
-    learns = {part: getattr(rates, part) > 0 for part in ("projector", "memory", "language")}
+    learns = {part: getattr(rates, part) > 0 for part in ("projector", "memaug", "llm")}
     projector = dense(
         shapes.num_projected,
         shapes.vision_dim * dim,
@@ -71,20 +71,20 @@ def step_flops(
         has_gradient_before=False,
     )
     projector += dense(shapes.num_projected, dim**2, learns["projector"])
-    query_rows = dense(shapes.num_query, around + 2 * dim**2 + 8 * dim**2, learns["memory"])
-    memory_rows = dense(shapes.num_memory, keys_values, learns["memory"])
+    query_rows = dense(shapes.num_query, around + 2 * dim**2 + 8 * dim**2, learns["memaug"])
+    memory_rows = dense(shapes.num_memory, keys_values, learns["memaug"])
     looks = attention(shapes.num_query, shapes.num_query, dim) + attention(
         shapes.num_query, shapes.num_memory, dim
     )
-    layers = dense(shapes.num_language, decoder_layer, learns["language"])
+    layers = dense(shapes.num_language, decoder_layer, learns["llm"])
     causal = causal_share * attention(shapes.num_language, shapes.num_language, dim)
     return {
         "projector": projector,
-        "MemAug's layers": config.model.memory.num_layers * (query_rows + memory_rows),
-        "MemAug's attention": config.model.memory.num_layers * looks,
+        "MemAug's layers": config.model.memaug.num_layers * (query_rows + memory_rows),
+        "MemAug's attention": config.model.memaug.num_layers * looks,
         "language model's layers": language.num_layers * layers,
         "language model's attention": language.num_layers * causal,
-        "output layer": dense(shapes.num_learnt, dim * vocabulary_size, learns["language"]),
+        "output layer": dense(shapes.num_learnt, dim * vocabulary_size, learns["llm"]),
     }
 
 
