@@ -1,1 +1,5 @@
-"""Benchmark files and a model's answers in, scores that carry their whole protocol out. Only `lmms` needs torch."""
+"""Evaluate a run on published benchmarks: scores with the protocol by which they were obtained.
+
+Entry points: `evaluate.evaluate` (`lit-hour evaluate`) and `report.text.compare_reports`
+(`lit-hour compare`). Loading questions, scoring and reports work without torch.
+"""

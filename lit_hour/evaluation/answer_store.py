@@ -1,9 +1,12 @@
-"""Answers as they come in, a folder that keeps each at once out; another start reads them back and asks nothing twice.
+"""The folder that stores every response of an evaluation as soon as it is generated.
 
-OUT/protocol.json              how the model is asked; answers by another protocol are refused
-OUT/answers/000000.jsonl       what one process was told, a line for each question: its answer, or why it was not asked
-OUT/frames/HASH/00034.50.jpg   of each video some frames to look at, under the hash of its name and the second
-OUT/report.json, report.html   once everything was asked
+A later start reads the responses back and generates only what is missing. The layout:
+
+    OUT/protocol.json              how the model is evaluated; another protocol is refused
+    OUT/answers/000000.jsonl       one journal per process, one line per question: id and response,
+                                   or id and why it was skipped
+    OUT/frames/HASH/00034.50.jpg   some frames of each video, by the hash of its name and the second
+    OUT/report.json, report.html   written when all questions are done
 """
 
 from __future__ import annotations
@@ -21,107 +24,102 @@ from lit_hour.io.atomic import write_whole
 from lit_hour.io.jsonl import Journal, read_journal
 from lit_hour.types import Thumbnail
 
-FORMAT = 2  # of protocol.json and of the journals beside it; format 1 had other keys
+FORMAT = 2  # of protocol.json and the journals; the keys of format 1 had other names
+OTHER_FOLDER = "Pass another folder with --out"
 
 
 class AnswerStore:
-    """The folder of one evaluation; several processes fill it, each with a journal of its own."""
+    """The folder of one evaluation; several processes fill it, each its own journal."""
 
     def __init__(self, path: Path) -> None:
+        """Name the files in a folder, which need not exist."""
         self.path = path
-        self.answers_dir, self.report_path, self.html_path = (
-            path / "answers",
-            path / REPORT_NAME,
-            path / "report.html",
-        )
+        self.answers_dir = path / "answers"
+        self.report_path = path / REPORT_NAME
+        self.html_path = path / "report.html"
+        self._protocol_path = path / "protocol.json"
 
-    def prepare(self, protocol: Mapping[str, Any]) -> None:
-        """Make the folder, or go on with it.
+    def open(self, protocol: Mapping[str, Any]) -> None:
+        """Create the folder, or check that its responses have the same protocol.
 
         Raises:
-            ReportError: it holds answers that were asked otherwise, or something else; or it cannot be written.
+            ReportError: the folder has responses by another protocol or of another format, or other
+                files, or cannot be written.
         """
-        file = self.path / "protocol.json"
-        if file.is_file():
-            before = self._read_protocol(file)
-            if (number := before.get("format", 1)) != FORMAT:
-                raise ReportError(
-                    f"{file} has format {number}; this version of lit_hour reads and writes format"
-                    f" {FORMAT}. Evaluate into another folder with --out, or delete {self.path}."
-                )
-            changed = [
-                f"{key}: was {old}, is {new}"
-                for key, (old, new) in differences(before, {"format": FORMAT, **protocol}).items()
-            ]
-            if changed:
-                listed = "\n  ".join(changed)
-                raise ReportError(
-                    f"{self.path} holds answers that were asked otherwise: give another folder with --out, or delete it."
-                    f" What differs:\n  {listed}"
-                )
+        protocol = {"format": FORMAT, **protocol}
+        if self._protocol_path.is_file():
+            self._check_protocol(protocol)
             return
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            if others := [
-                each.name
-                for each in self.path.iterdir()
-                if each.name not in (".lock", self.answers_dir.name)
-            ]:
+            known = (".lock", self.answers_dir.name)
+            others = [file.name for file in self.path.iterdir() if file.name not in known]
+            if others:
                 raise ReportError(
-                    f"{self.path} holds {others[0]} and no evaluation: give another folder with --out"
+                    f"{self.path} has {others[0]} in it and no evaluation. {OTHER_FOLDER}."
                 )
-            write_whole(file, json.dumps({"format": FORMAT, **protocol}, indent=1) + "\n")
+            write_whole(self._protocol_path, json.dumps(protocol, indent=1) + "\n")
         except OSError as error:
             raise ReportError(
-                f"{self.path} cannot be written ({error.strerror}): give another folder with --out"
+                f"{self.path} cannot be written ({error.strerror}). {OTHER_FOLDER}."
             ) from error
 
+    def _check_protocol(self, protocol: Mapping[str, Any]) -> None:
+        try:
+            stored = json.loads(self._protocol_path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise ReportError(
+                f"{self._protocol_path} cannot be read: {error}. {OTHER_FOLDER}, or delete"
+                f" {self.path}."
+            ) from error
+        number = stored.get("format", 1) if isinstance(stored, dict) else "unknown"
+        if number != FORMAT:
+            raise ReportError(
+                f"{self._protocol_path} has format {number}; this version of lit_hour reads and"
+                f" writes format {FORMAT}. {OTHER_FOLDER}, or delete {self.path}."
+            )
+        if changed := differences(stored, protocol):
+            listed = "".join(
+                f"\n  {key}: was {old}, is {new}" for key, (old, new) in changed.items()
+            )
+            raise ReportError(
+                f"{self.path} has responses by another protocol. {OTHER_FOLDER}, or delete it."
+                f" The differences:{listed}"
+            )
+
     def read(self) -> tuple[dict[str, str], dict[str, str]]:
-        """The answers by question id, and why others were not asked; what was asked at last counts as asked.
+        """Read the responses by question id, and the reasons why others were skipped.
+
+        A question that was skipped once and answered later counts as answered.
 
         Raises:
-            JournalError: a file of answers was changed by hand.
+            JournalError: a journal is damaged.
         """
-        answers: dict[str, str] = {}
+        responses: dict[str, str] = {}
         reasons: dict[str, str] = {}
         for file in sorted(self.answers_dir.glob("*.jsonl")):
             for record in read_journal(file):
                 if "response" in record:
-                    answers[record["id"]] = record["response"]
+                    responses[record["id"]] = record["response"]
                 else:
                     reasons[record["id"]] = record["skipped"]
-        return answers, {key: reason for key, reason in reasons.items() if key not in answers}
+        return responses, {key: why for key, why in reasons.items() if key not in responses}
 
     def journal(self, rank: int) -> Journal:
-        """Where one process writes down what it was told."""
+        """Open the journal of one process."""
         return Journal(self.answers_dir / f"{rank:06d}.jsonl")
 
-    def save_frames(self, video: str, pictures: list[Thumbnail]) -> None:
-        """Keep some frames of a video."""
-        folder = self._pictures(video)
+    def save_frames(self, video: str, frames: list[Thumbnail]) -> None:
+        """Store some frames of a video for the report."""
+        folder = self._frames_dir(video)
         folder.mkdir(parents=True, exist_ok=True)
-        for seconds, jpeg in pictures:
+        for seconds, jpeg in frames:
             (folder / f"{seconds:08.2f}.jpg").write_bytes(jpeg)
 
     def load_frames(self, video: str) -> list[Thumbnail]:
-        """The frames of a video that were kept, in order."""
-        return [
-            (float(file.stem), file.read_bytes())
-            for file in sorted(self._pictures(video).glob("*.jpg"))
-        ]
+        """Load the stored frames of a video, in order."""
+        files = sorted(self._frames_dir(video).glob("*.jpg"))
+        return [(float(file.stem), file.read_bytes()) for file in files]
 
-    def _pictures(self, video: str) -> Path:
+    def _frames_dir(self, video: str) -> Path:
         return self.path / "frames" / hashlib.sha256(video.encode()).hexdigest()[:16]
-
-    def _read_protocol(self, file: Path) -> dict[str, Any]:
-        try:
-            protocol = json.loads(file.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise ReportError(
-                f"{file} cannot be read: {error}; delete {self.path}, or give another with --out"
-            ) from error
-        if not isinstance(protocol, dict):
-            raise ReportError(
-                f"{file} is no protocol; delete {self.path}, or give another with --out"
-            )
-        return protocol

@@ -1,4 +1,8 @@
-"""A run and published question files -> answers and a report: Lightning's predict on any number of processes and machines."""
+"""Evaluate a run on a benchmark, on any number of processes and machines.
+
+Entry point: `evaluate`. Lightning's predict loop drives `EvaluationModule`, which reads each video
+once, answers all questions about it from memory, and stores every response at once.
+"""
 
 from __future__ import annotations
 
@@ -17,10 +21,10 @@ from lit_hour.config.load import load_config
 from lit_hour.config.schema import Config
 from lit_hour.errors import QuestionError
 from lit_hour.evaluation.answer_store import AnswerStore
-from lit_hour.evaluation.eval_plan import EvalPlan, VideoQuestions, build_plan, check_budget
+from lit_hour.evaluation.eval_plan import EvalPlan, VideoQuestions, build_plan, check_skip_budget
 from lit_hour.evaluation.generate import FrameChunk, VideoFrameStream, generate_responses
 from lit_hour.evaluation.item import Item
-from lit_hour.evaluation.protocol import describe_protocol, identify
+from lit_hour.evaluation.protocol import describe_protocol, with_questions
 from lit_hour.evaluation.report.html import render_report
 from lit_hour.evaluation.report.report import Report, build_report, write_report
 from lit_hour.evaluation.report.text import summarize
@@ -31,7 +35,7 @@ from lit_hour.io.file_lock import is_held, locked
 from lit_hour.run_dir import RunDir
 from lit_hour.training.predict import assign_greedily, predict
 
-RESUME_HINT = "The same command goes on with the questions that are open"
+RESUME_HINT = "Run the same command again to evaluate the remaining questions."
 
 
 def evaluate(
@@ -41,199 +45,196 @@ def evaluate(
     checkpoint: str | None = None,
     out: Path | None = None,
 ) -> str | None:
-    """Ask a run every question of a benchmark that was not asked before, and score the answers.
+    """Evaluate a run on the questions that have no stored response, and score all responses.
 
     Args:
-        file: conf/eval/NAME.yaml or another, laid over the settings of the run.
-        words: settings as `a.b=c`, which win over both.
+        file: YAML file such as conf/eval/NAME.yaml, applied over the settings of the run.
+        overrides: settings as `a.b=c`, applied over both.
         run: the run folder.
-        checkpoint: a name in its checkpoints, as `RunDir.checkpoint` has it.
-        out: the folder of the answers and the report; RUN/evaluation/NAME if not given.
+        checkpoint: name of a checkpoint of the run, as for `RunDir.checkpoint`.
+        out: folder of the responses and the report; RUN/evaluation/NAME if None.
 
     Returns:
-        The score in words, once the report is written; None on every rank but the first.
+        The summary of the report on rank zero; None on other ranks.
 
     Raises:
-        InputError: the settings, the files, the run or the folder cannot be used, or more questions cannot be asked than
-            `evaluation.max_skipped_questions` allows.
+        InputError: the settings, the files, the run or the folder cannot be used, or more questions
+            are skipped than `evaluation.max_skipped_questions` allows.
     """
-    place = RunDir(run).checkpoint(checkpoint)
-    config = load_config(file, overrides, base=place.with_suffix(".yaml"))
-    folder = AnswerStore(out or default_folder(run, file, config))
-    with ExitStack() as held:
-        module = EvaluationModule(config, RunDir(run), place, build_plan(config), folder, held)
+    run_dir = RunDir(run)
+    weights = run_dir.checkpoint(checkpoint)
+    config = load_config(file, overrides, base=weights.with_suffix(".yaml"))
+    store = AnswerStore(out or default_folder(run_dir, file, config))
+    with ExitStack() as locks:
+        module = EvaluationModule(config, run_dir, weights, build_plan(config), store, locks)
         predict(module, config.training, RESUME_HINT)
-    return summarize(module.report, folder.path) if module.report else None
+    return summarize(module.report, store.path) if module.report else None
 
 
-def default_folder(run: Path, file: Path | None, config: Config) -> Path:
-    """RUN/evaluation/NAME by the file's name, or the benchmark's; what is not shown is added to it."""
+def default_folder(run_dir: RunDir, file: Path | None, config: Config) -> Path:
+    """Return RUN/evaluation/NAME; NAME is the file's or benchmark's, with `video.frames` if set."""
     name = file.stem if file else config.evaluation.benchmark
-    return RunDir(run).evaluation / (
-        name if config.video.frames == "all" else f"{name}-{config.video.frames}"
-    )
+    frames = config.video.frames
+    return run_dir.evaluation / (name if frames == "all" else f"{name}-{frames}")
 
 
 class EvaluationModule(L.LightningModule):
-    """Watches its rank's share of the videos, each once, asks all questions about it, and keeps each answer at once.
+    """Reads the videos assigned to its rank, and stores the responses to all their questions.
 
     Attributes:
-        report: once the first rank has made it.
+        report: on rank zero, when all ranks are done.
     """
 
-    session: VideoPredictor
+    predictor: VideoPredictor
 
     def __init__(
         self,
         config: Config,
-        run: RunDir,
-        place: Path,
+        run_dir: RunDir,
+        checkpoint: Path,
         plan: EvalPlan,
-        folder: AnswerStore,
-        held: ExitStack,
+        store: AnswerStore,
+        locks: ExitStack,
     ) -> None:
-        """Args: held: keeps the folder locked until all is done."""
+        """Args: locks: keeps the folder locked until the caller closes it."""
         super().__init__()
-        self.config, self.run, self.place, self.plan, self.folder = config, run, place, plan, folder
+        self.config, self.run_dir, self.checkpoint = config, run_dir, checkpoint
+        self.plan, self.store = plan, store
         self.report: Report | None = None
         self.prepare_data_per_node = False
         self._protocol: dict[str, Any] = {}
-        self._held = held
-        self._open: dict[int, VideoMemoryBuilder] = {}
-        self._unasked: dict[str, str] = {}
+        self._locks = locks
+        self._builders: dict[int, VideoMemoryBuilder] = {}
+        self._skipped: dict[str, str] = {}
 
     def prepare_data(self) -> None:
-        """The first rank makes the folder ready, once no other start is at work there; the others wait."""
-        if self.folder.path.is_dir() and is_held(self.folder.path):
+        """Open the store on rank zero, after any earlier start has ended; other ranks wait."""
+        if self.store.path.is_dir() and is_held(self.store.path):
             print(
-                f"{self.folder.path} is being filled by processes that were started before: waiting until they end",
-                flush=True,
+                f"{self.store.path} is in use by an earlier start; waiting for its end.", flush=True
             )
-        self._held.enter_context(locked(self.folder.path))
-        with locked(self.folder.answers_dir):  # ranks of a start whose first rank was killed
+        self._locks.enter_context(locked(self.store.path))
+        with locked(self.store.answers_dir):  # ranks of a start whose rank zero was killed
             device = self.trainer.strategy.root_device.type
-            self._protocol = describe_protocol(self.config, self.place, device)
-            self.folder.prepare(identify(self._protocol, self.plan.questions))
+            self._protocol = describe_protocol(self.config, self.checkpoint, device)
+            self.store.open(with_questions(self._protocol, self.plan.questions))
 
     def configure_model(self) -> None:
-        """Load the weights, on every rank the whole model."""
-        self.session = VideoPredictor.from_checkpoint(
-            self.config, self.run, self.place, self.trainer.strategy.root_device
+        """Load the whole model on every rank."""
+        self.predictor = VideoPredictor.from_checkpoint(
+            self.config, self.run_dir, self.checkpoint, self.trainer.strategy.root_device
         )
-        self.model = self.session.model  # where the Trainer finds it
+        self.model = self.predictor.model  # registers the parameters with the Trainer
 
     def setup(self, stage: str) -> None:
-        """Share what is open. The first rank says what that is: another machine may see the folder as it was before."""
-        self._held.enter_context(locked(self.folder.answers_dir, shared=True))
-        known = set(self.folder.read()[0]) if self.trainer.is_global_zero else set()
-        answered: set[str] = self.trainer.strategy.broadcast(known)
+        """Assign the remaining questions to ranks.
+
+        Rank zero lists the stored responses and broadcasts them, because another machine may see an
+        older state of a network folder.
+        """
+        self._locks.enter_context(locked(self.store.answers_dir, shared=True))
+        stored = set(self.store.read()[0]) if self.trainer.is_global_zero else set()
+        answered: set[str] = self.trainer.strategy.broadcast(stored)
         rank, num_ranks = self.trainer.global_rank, self.trainer.world_size
-        to_watch = [video for each in self.plan.videos if (video := each.without(answered)).items]
-        self._videos = assign_videos(to_watch, num_ranks)[rank]
-        self._journal = self._held.enter_context(self.folder.journal(rank))
+        remaining = [video.without(answered) for video in self.plan.videos]
+        videos = [video for video in remaining if video.items]
+        self._videos = assign_videos(videos, num_ranks)[rank]
+        self._journal = self._locks.enter_context(self.store.journal(rank))
         if self.trainer.is_global_zero:
-            num_open = sum(len(video.items) for video in to_watch)
-            before = f"; {len(answered)} are answered" if answered else ""
-            print(
-                f"{self.folder.path}: {num_open} questions about {len(to_watch)} videos to ask{before}",
-                flush=True,
-            )
+            num_questions = sum(len(video.items) for video in videos)
+            before = f" ({len(answered)} answered before)" if answered else ""
+            counts = f"{num_questions} questions about {len(videos)} videos to evaluate{before}"
+            print(f"{self.store.path}: {counts}", flush=True)
 
     def predict_dataloader(self) -> DataLoader[Any]:
-        """This rank's videos in chunks of frames."""
+        """Return the frames of this rank's videos in chunks."""
         num_workers = resolve_num_workers(self.config.data.num_workers)
-        files = [
-            (number, None if self.config.video.frames == "none" else video.file)
-            for number, video in enumerate(self._videos)
-        ]
-        watching = VideoFrameStream(
-            files, self.config.video, self.config.model.vision.encode_batch_size
+        shows_frames = self.config.video.frames != "none"
+        stream = VideoFrameStream(
+            [video.file if shows_frames else None for video in self._videos],
+            self.config.video,
+            self.config.model.vision.encode_batch_size,
         )
         return DataLoader(
-            watching,
+            stream,
             batch_size=None,
             num_workers=num_workers,
             prefetch_factor=2 if num_workers else None,
         )
 
     def on_predict_start(self) -> None:
-        """Start the bar."""
-        signal.signal(
-            signal.SIGTERM, signal.default_int_handler
-        )  # Lightning's own handler would go on to the end
-        total = sum(len(video.items) for video in self._videos)
-        self._bar = tqdm(
-            total=total, desc="asking", unit="question", disable=not self.trainer.is_global_zero
-        )
+        """Start the progress bar, and let SIGTERM end the process at once.
 
-    def predict_step(self, seen: FrameChunk, batch_idx: int) -> None:
-        """Keep some frames of a video, or ask about one that was watched to its end."""
-        video = self._videos[seen.video_index]
-        if seen.frames is not None:
-            recollection = self._open.setdefault(
-                seen.video_index, self.session.memory_builder(seen.num_frames)
-            )
-            recollection.add(seen.frames)
+        Lightning's own handler would first evaluate all remaining questions.
+        """
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        total = sum(len(video.items) for video in self._videos)
+        disable = not self.trainer.is_global_zero
+        self._progress_bar = tqdm(total=total, desc="evaluate", unit="question", disable=disable)
+
+    def predict_step(self, chunk: FrameChunk, batch_idx: int) -> None:
+        """Encode some frames of a video, or respond to its questions after its last frame."""
+        index = chunk.video_index
+        if chunk.frames is not None:
+            if index not in self._builders:
+                self._builders[index] = self.predictor.memory_builder(chunk.num_frames)
+            self._builders[index].add(chunk.frames)
             return
-        watched = self._open.pop(seen.video_index, None)
-        for item, said in self._ask(video, seen, watched):
-            self._note(item, said)
-        check_budget(
-            {**self.plan.missing, **self._unasked}, self.config.evaluation.max_skipped_questions
-        )
+        builder = self._builders.pop(index, None)
+        for item, response in self._respond(self._videos[index], chunk, builder):
+            self._store(item, response)
+        skipped = {**self.plan.missing, **self._skipped}
+        check_skip_budget(skipped, self.config.evaluation.max_skipped_questions)
 
     def on_predict_end(self) -> None:
-        """The first rank makes the report, when all have come to their end."""
-        self._bar.close()
-        self.trainer.strategy.barrier("asked")
+        """Build the report on rank zero when all ranks are done."""
+        self._progress_bar.close()
+        self.trainer.strategy.barrier("evaluated")
         if self.trainer.is_global_zero:
-            self.report = self._finish()
+            self.report = self._build_report()
 
-    def _ask(
-        self, video: VideoQuestions, end: FrameChunk, watched: VideoMemoryBuilder | None
+    def _respond(
+        self, video: VideoQuestions, end: FrameChunk, builder: VideoMemoryBuilder | None
     ) -> Iterator[tuple[Item, str | QuestionError]]:
-        """Each question about a video that has come to its end, with the answer, or why it is not asked."""
+        """Respond to the questions about a video, given the chunk that ends it."""
         if end.error:
             yield from ((item, QuestionError(end.error)) for item in video.items)
             return
         source = str(video.file or "nothing")
-        if watched:
-            self.folder.save_frames(video.name, watched.thumbnails)
-            memory = watched.finalize(end.duration_seconds, source)
+        if builder:
+            self.store.save_frames(video.name, builder.thumbnails)
+            memory = builder.finalize(end.duration_seconds, source)
         else:
-            memory = self.session.encode_visual(None, end.duration_seconds, source)
-        yield from generate_responses(self.session, memory, video.items)
+            memory = self.predictor.encode_visual(None, end.duration_seconds, source)
+        yield from generate_responses(self.predictor, memory, video.items)
 
-    def _note(self, item: Item, said: str | QuestionError) -> None:
-        if isinstance(said, QuestionError):
-            self._unasked[item.id] = str(said)
-        self._journal.add(
-            {
-                "id": item.id,
-                **({"response": said} if isinstance(said, str) else {"skipped": str(said)}),
-            }
-        )
-        self._bar.update()
+    def _store(self, item: Item, response: str | QuestionError) -> None:
+        if isinstance(response, QuestionError):
+            self._skipped[item.id] = str(response)
+            self._journal.add({"id": item.id, "skipped": str(response)})
+        else:
+            self._journal.add({"id": item.id, "response": response})
+        self._progress_bar.update()
 
-    def _finish(self) -> Report:
-        answers, unasked = self.folder.read()
-        check_budget({**self.plan.missing, **unasked}, self.config.evaluation.max_skipped_questions)
-        asked = {item.id for video in self.plan.videos for item in video.items}
-        skipped = {**self.plan.missing, **self.plan.excluded, **unasked}
+    def _build_report(self) -> Report:
+        responses, skipped = self.store.read()
+        budget = self.config.evaluation.max_skipped_questions
+        check_skip_budget({**self.plan.missing, **skipped}, budget)
+        planned = {item.id for video in self.plan.videos for item in video.items}
         report = build_report(
             self.plan.questions,
-            {key: said for key, said in answers.items() if key in asked},
-            skipped,
+            {key: response for key, response in responses.items() if key in planned},
+            {**self.plan.missing, **self.plan.excluded, **skipped},
             self._protocol,
         )
-        write_report(report, self.folder.report_path)
-        pictures = {result.id: self.folder.load_frames(result.video) for result in report.wrong}
-        write_whole(self.folder.html_path, render_report(report, pictures))
+        write_report(report, self.store.report_path)
+        frames = {result.id: self.store.load_frames(result.video) for result in report.wrong}
+        write_whole(self.store.html_path, render_report(report, frames))
         return report
 
 
 def assign_videos(videos: Sequence[VideoQuestions], num_ranks: int) -> list[list[VideoQuestions]]:
-    """Each video to the rank that has least to read so far, the largest files first."""
+    """Assign each video to the rank with the least to read so far, the largest files first."""
     largest_first = sorted(videos, key=_cost, reverse=True)
     return assign_greedily(largest_first, list(map(_cost, largest_first)), num_ranks)
 

@@ -1,6 +1,8 @@
-"""Videos in, their frames out, a chunk at a time: read ahead by other processes while the model is at work.
+"""Read the frames of videos ahead, and generate the responses to the questions about a video.
 
-A memory and the questions about its video in, what the model says to each out."""
+`VideoFrameStream` decodes in DataLoader workers while the model computes. `generate_responses` has
+the model answer from the memory of one video.
+"""
 
 from __future__ import annotations
 
@@ -24,11 +26,11 @@ class FrameChunk:
     """Some frames of a video, or its end.
 
     Attributes:
-        number: of the video among those to be watched.
-        frames: None at the end.
+        video_index: of the video in the stream.
+        frames: None at the end of the video.
         num_frames: of the whole video.
-        duration_seconds: of the whole video, known at the end.
-        damage: at the end, why the video cannot be read.
+        duration_seconds: of the whole video, known at its end.
+        error: at the end, why the video cannot be read; "" if it can.
     """
 
     video_index: int
@@ -38,96 +40,101 @@ class FrameChunk:
     error: str = ""
 
     def to(self, device: torch.device) -> FrameChunk:
-        """The same frames on another device."""
+        """Return the chunk with its frames on a device."""
         return replace(self, frames=self.frames and self.frames.to(device))
 
 
 class VideoFrameStream(IterableDataset[FrameChunk]):
-    """The frames of some videos, one video after the other in each worker; of one that is not shown there is only the end."""
+    """The sampled frames of videos in chunks, one video after the other in each worker.
+
+    A chunk without frames ends each video. A video without a file has only this end.
+    """
 
     def __init__(
-        self, files: Sequence[tuple[int, Path | None]], settings: VideoConfig, chunk_frames: int
+        self, files: Sequence[Path | None], config: VideoConfig, chunk_frames: int
     ) -> None:
-        """Args: files: the number and the file of each video."""
-        self._files, self._chunk_frames = files, chunk_frames
-        self._settings = (
-            replace(settings, min_frames=1, max_frames=1)
-            if settings.frames == "first"
-            else settings
-        )
+        """Args: files: of the videos; chunk_frames: frames per chunk."""
+        self._files, self._chunk_frames = list(enumerate(files)), chunk_frames
+        is_first_only = config.frames == "first"
+        self._config = replace(config, min_frames=1, max_frames=1) if is_first_only else config
 
     def __iter__(self) -> Iterator[FrameChunk]:
         worker = get_worker_info()
-        mine = self._files if worker is None else self._files[worker.id :: worker.num_workers]
-        for number, file in mine:
+        files = self._files if worker is None else self._files[worker.id :: worker.num_workers]
+        for video_index, file in files:
             if file is None:
-                yield FrameChunk(number, None)
+                yield FrameChunk(video_index, None)
                 continue
             try:
-                yield from self._watch(number, file)
+                yield from self._read_video(video_index, file)
             except VideoError as error:
-                yield FrameChunk(number, None, error=str(error))
+                yield FrameChunk(video_index, None, error=str(error))
 
-    def _watch(self, number: int, file: Path) -> Iterator[FrameChunk]:
-        video = SampledVideo(file, self._settings)
+    def _read_video(self, video_index: int, file: Path) -> Iterator[FrameChunk]:
+        video = SampledVideo(file, self._config)
         num_frames = len(video.timestamps)
         for frames in video.chunks(self._chunk_frames):
-            yield FrameChunk(number, frames, num_frames)
-        yield FrameChunk(number, None, num_frames, video.duration_seconds)
+            yield FrameChunk(video_index, frames, num_frames)
+        yield FrameChunk(video_index, None, num_frames, video.duration_seconds)
 
 
 def generate_responses(
-    session: VideoPredictor, memory: VideoMemory, items: Sequence[Item]
+    predictor: VideoPredictor, memory: VideoMemory, items: Sequence[Item]
 ) -> Iterator[tuple[Item, str | QuestionError]]:
-    """Each question with the answer, or with the error of one that does not fit beside the video."""
-    settings = session.config.evaluation
-    weighed = [item for item in items if item.options and settings.scoring == "loglikelihood"]
-    for item in weighed:
-        yield item, _most_likely_option(session, memory, item)
-    generated = [item for item in items if item not in weighed]
+    """Respond to each question about a video.
+
+    Yields:
+        The question with the response, or with the error if the question does not fit beside the
+        video.
+    """
+    settings = predictor.config.evaluation
+    by_likelihood = settings.scoring == "loglikelihood"
+    for item in items:
+        if item.options and by_likelihood:
+            yield item, _most_likely_option(predictor, memory, item)
+    generated = [item for item in items if not (item.options and by_likelihood)]
     for start in range(0, len(generated), settings.batch_size):
-        yield from _generate(session, memory, generated[start : start + settings.batch_size])
-
-
-def option_continuations(item: Item, session: VideoPredictor) -> list[str]:
-    """For each option what the model says to choose it: its label, or its words if the run answers own questions in words."""
-    says_words = (
-        session.config.evaluation.benchmark == "custom" and session.config.text.mcq_format == "text"
-    )
-    return list(item.options.values() if says_words else item.options)
+        batch = generated[start : start + settings.batch_size]
+        yield from _generate_batch(predictor, memory, batch)
 
 
 def _most_likely_option(
-    session: VideoPredictor, memory: VideoMemory, item: Item
+    predictor: VideoPredictor, memory: VideoMemory, item: Item
 ) -> str | QuestionError:
-    """The answer that the model would most likely give; of equal ones the first."""
-    answers = option_continuations(item, session)
+    """Return the continuation with the highest log-likelihood; of equal ones the first."""
+    continuations = _option_continuations(predictor, item)
     try:
-        weights = [
-            each.log_probability
-            for each in session.loglikelihood(memory, _build_prompt(session, item), answers)
-        ]
+        likelihoods = predictor.loglikelihood(memory, _prompt(predictor, item), continuations)
     except QuestionError as error:
         return error
-    return answers[weights.index(max(weights))]
+    log_probabilities = [likelihood.log_probability for likelihood in likelihoods]
+    return continuations[log_probabilities.index(max(log_probabilities))]
 
 
-def _generate(
-    session: VideoPredictor, memory: VideoMemory, items: Sequence[Item]
+def _option_continuations(predictor: VideoPredictor, item: Item) -> list[str]:
+    """Return the response that chooses each option: its label, or its text if trained on texts."""
+    config = predictor.config
+    uses_text = config.evaluation.benchmark == "custom" and config.text.mcq_format == "text"
+    return list(item.options.values() if uses_text else item.options)
+
+
+def _generate_batch(
+    predictor: VideoPredictor, memory: VideoMemory, items: Sequence[Item]
 ) -> Iterator[tuple[Item, str | QuestionError]]:
-    """What the model says to several questions; if they do not all fit, each is asked alone."""
+    """Respond to several questions side by side, or one by one if one of them does not fit."""
     try:
-        said = session.generate_batch(memory, [_build_prompt(session, item) for item in items])
-        yield from zip(items, map(str.strip, said), strict=True)
+        prompts = [_prompt(predictor, item) for item in items]
+        responses = predictor.generate_batch(memory, prompts)
+        yield from zip(items, map(str.strip, responses), strict=True)
     except QuestionError as error:
         if len(items) == 1:
             yield items[0], error
             return
         for item in items:
-            yield from _generate(session, memory, [item])
+            yield from _generate_batch(predictor, memory, [item])
 
 
-def _build_prompt(session: VideoPredictor, item: Item) -> Conversation:
-    return session.processor.ask(
+def _prompt(predictor: VideoPredictor, item: Item) -> Conversation:
+    return predictor.processor.ask(
         item.prompt, system_prompt=item.system_prompt, answer_start=item.answer_start
     )

@@ -1,4 +1,4 @@
-"""What every benchmark becomes: questions with their prompt, true answer and groups, and the records that could not be used."""
+"""Data classes of a benchmark: a question with its prompt and answer, and a set of questions."""
 
 from __future__ import annotations
 
@@ -22,20 +22,21 @@ Rule = Literal[
 
 @dataclass(frozen=True)
 class Item:
-    """One question of a benchmark.
+    """One question of a benchmark; lmms-eval calls it a doc.
 
     Attributes:
-        id: unique in the benchmark: the published one, or else made from the file's task and the record's number.
-        videos: relative paths at which the video may lie below a root, likeliest first.
-        question: what is asked, without options and instructions.
-        prompt: the whole user turn as the benchmark publishes it.
-        options: label -> words, in the order shown; empty where the answer is free text.
+        id: unique in the benchmark. The published one, or made from the task and the record number.
+        videos: relative paths that the video may have in a folder of videos, most likely first.
+        question: without options and instructions.
+        prompt: the whole user turn, as the benchmark publishes it.
+        options: label -> text, in the order shown; empty for an open-ended question.
         answer: the label of the true option, or the true text.
-        rule: how `scoring` reads an answer; "needs_judge" where the benchmark leaves it to a language model.
-        groups: grouping -> values, such as "task" -> ("ego",); a question may have several abilities.
-        place: the file and the record.
-        system: the published system prompt, "" where there is none.
-        answer_start: how the published code begins the answer itself, "" where it does not.
+        rule: how `scoring` reads a response; "needs_judge" if the benchmark has a language model
+            judge it.
+        groups: grouping -> values, such as "task" -> ("ego",); a question may have several values.
+        location: file and record, for messages.
+        system_prompt: the published one, "" if there is none.
+        answer_start: text with which the published code begins the response, "" if there is none.
     """
 
     id: str
@@ -53,7 +54,7 @@ class Item:
 
 @dataclass(frozen=True)
 class InvalidRecord:
-    """A record of a question file that cannot be used, and why."""
+    """A record of a question file that cannot be used, and the reason."""
 
     location: str
     reason: str
@@ -61,15 +62,15 @@ class InvalidRecord:
 
 @dataclass(frozen=True)
 class QuestionSet:
-    """What the files of a benchmark ask.
+    """All questions in the files of a benchmark.
 
     Attributes:
-        benchmark: its name, such as "mlvu".
-        title: its name for readers, such as "MLVU dev".
+        benchmark: name in the settings, such as "mlvu".
+        title: name for readers, such as "MLVU dev".
         items: in the order of the files.
-        refused: records that cannot be used.
-        num_published: questions in the whole published benchmark; None where nobody published a number.
-        files: name -> SHA-256 of each file read.
+        invalid_records: those that cannot be used.
+        num_published: questions in the whole published benchmark; None if unknown.
+        files: file name -> SHA-256.
     """
 
     benchmark: str

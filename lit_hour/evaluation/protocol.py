@@ -1,4 +1,4 @@
-"""A run, its checkpoint and the settings in, how the model was asked out: all that decides a score."""
+"""Describe how a model is evaluated: everything that affects a score."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ TEXT_SETTINGS = (
 
 
 def describe_protocol(config: Config, checkpoint: Path, device: str) -> dict[str, Any]:
-    """What goes into the report.
+    """Return the protocol for the report.
 
     Args:
-        config: the run's settings with those of the evaluation over them.
-        checkpoint: the file or folder with the weights.
-        device: where it is computed, such as "cuda".
+        config: settings of the run with those of the evaluation over them.
+        checkpoint: file or folder with the weights.
+        device: type of the device, such as "cuda".
     """
     settings = config_to_dict(config)
     return {
@@ -51,16 +51,16 @@ def describe_protocol(config: Config, checkpoint: Path, device: str) -> dict[str
             "SHA-256": digest(checkpoint.with_suffix(".yaml")),
         },
         "frames": {name: settings["video"][name] for name in FRAME_SETTINGS},
-        "memory": dataclasses.asdict(config.model.memaug),
+        "memaug": dataclasses.asdict(config.model.memaug),
         "text": {name: settings["text"][name] for name in TEXT_SETTINGS},
-        "answers": {
+        "generation": {
             "scoring": config.evaluation.scoring,
-            "decoding": "the likeliest token each time",
+            "decoding": "greedy",
             "max_new_tokens": config.generation.max_new_tokens,
             "batch_size": config.evaluation.batch_size,
             "subtitles": "with" if config.evaluation.subtitles else "without",
         },
-        "computing": {"device": device, "precision": config.training.precision},
+        "compute": {"device": device, "precision": config.training.precision},
         "versions": {
             "lit_hour": __version__,
             "python": platform.python_version(),
@@ -69,8 +69,11 @@ def describe_protocol(config: Config, checkpoint: Path, device: str) -> dict[str
     }
 
 
-def identify(protocol: dict[str, Any], questions: QuestionSet) -> dict[str, Any]:
-    """The protocol with what is asked: answers may only lie beside each other where all of this is the same."""
+def with_questions(protocol: dict[str, Any], questions: QuestionSet) -> dict[str, Any]:
+    """Return the protocol with the hashes of the question files and prompts.
+
+    Responses in one folder must all have the same.
+    """
     return {
         **protocol,
         "question files": dict(questions.files),

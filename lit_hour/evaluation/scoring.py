@@ -1,12 +1,11 @@
-"""Right and wrong answers in, how sure a score or a difference of two scores is out.
+"""Score responses by each benchmark's rule, and estimate how certain an accuracy is.
 
-All questions of a video go together: they share what the model saw of it, so drawing single questions would seem too sure.
+`score_response` finds the label that a response chooses; None means that the rule finds none, and
+such a response is "unmatched" and counts as wrong. (Some published codes send unmatched responses
+to a language model as the judge; the report lists them.)
 
-
-A question and what a model said in, the option that it chose out, by the rule that the benchmark publishes.
-
-Every rule answers one question: which label did the model choose? None means that the rule finds none: such an answer is
-unmatched, and wrong. Where the published code would ask a language model instead, the report lists it.
+`bootstrap_interval` and `mcnemar` treat the questions of a video as one unit: they share what the
+model saw of it, and resampling single questions would give intervals that are too narrow.
 """
 
 from __future__ import annotations
@@ -19,47 +18,76 @@ from math import comb
 import numpy as np
 
 from lit_hour.evaluation.item import Item, Rule
+from lit_hour.text.answer_matching import match_option, same_words
 
 NUM_RESAMPLES = 2000
-COVERED_PERCENT = 95
+COVERAGE_PERCENT = 95
 Interval = tuple[float, float]
+
+LEAD_INS = ("The best answer is", "The correct answer is", "The answer is", "The answer")
+LONGVIDEOBENCH_LEAD_INS = (
+    "The best option is",
+    "The correct option is",
+    "Best answer:",
+    "Best option:",
+)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The label that a response chooses, None if there is none, and whether it is the true one."""
+
+    label: str | None
+    correct: bool
+
+
+def score_response(item: Item, response: str) -> Verdict:
+    """Score a response by the rule of its benchmark.
+
+    Raises:
+        ValueError: the benchmark has a language model judge this question.
+    """
+    if item.rule == "needs_judge":
+        raise ValueError(f"Question {item.id} needs a judge; no rule can score it.")
+    label = RULES[item.rule](item, response)
+    return Verdict(label, label == item.answer)
 
 
 def bootstrap_interval(
     values: Sequence[float], videos: Sequence[str], seed: int = 0
 ) -> Interval | None:
-    """The interval in which the mean lies in 95% of the sets of videos that are drawn from these, with replacement.
+    """Return the 95% percentile bootstrap interval of a mean, resampling videos.
 
     Args:
-        values: one for each question: 1 for right and 0 for wrong, or the difference of two models.
+        values: one per question: 1 for correct and 0 for wrong, or the difference of two models.
         videos: the video of each question.
+        seed: of the resampling.
 
     Returns:
-        The low and the high end; None for fewer than two videos, which say nothing of others.
+        The low and the high end; None for fewer than two videos.
     """
-    numbers = {video: number for number, video in enumerate(dict.fromkeys(videos))}
-    if len(numbers) < 2:
+    index_of_video = {video: index for index, video in enumerate(dict.fromkeys(videos))}
+    num_videos = len(index_of_video)
+    if num_videos < 2:
         return None
-    places = np.array([numbers[video] for video in videos])  # (questions,)
-    sums = np.bincount(places, weights=np.asarray(values, dtype=float))  # (videos,)
-    counts = np.bincount(places)  # (videos,)
+    indices = np.array([index_of_video[video] for video in videos])  # (questions,)
+    sums = np.bincount(indices, weights=np.asarray(values, dtype=float))  # (videos,)
+    counts = np.bincount(indices)  # (videos,)
     generator = np.random.default_rng(seed)
-    shares = np.full(len(numbers), 1 / len(numbers))  # (videos,)
-    draws = generator.multinomial(
-        len(numbers), shares, size=NUM_RESAMPLES
-    )  # (resamples, videos) how often each is drawn
+    probabilities = np.full(num_videos, 1 / num_videos)  # (videos,)
+    draws = generator.multinomial(num_videos, probabilities, NUM_RESAMPLES)  # (resamples, videos)
     means = (draws @ sums) / (draws @ counts)  # (resamples,)
-    rest = (100 - COVERED_PERCENT) / 2
-    low, high = np.percentile(means, [rest, 100 - rest])
+    tail = (100 - COVERAGE_PERCENT) / 2
+    low, high = np.percentile(means, [tail, 100 - tail])
     return float(low), float(high)
 
 
 def mcnemar(num_only_first: int, num_only_second: int) -> float:
-    """The exact two-sided p-value of McNemar's test: how likely counts so unequal are, if neither model is better.
+    """Return the two-sided p-value of McNemar's exact test.
 
     Args:
-        num_only_first: questions that only the first model answers rightly.
-        num_only_second: questions that only the second does.
+        num_only_first: questions that only the first model answers correctly.
+        num_only_second: questions that only the second model answers correctly.
     """
     num_different = num_only_first + num_only_second
     tail = sum(
@@ -68,143 +96,90 @@ def mcnemar(num_only_first: int, num_only_second: int) -> float:
     return min(1.0, 2 * tail / 2**num_different)
 
 
-INTRODUCTIONS = ("The best answer is", "The correct answer is", "The answer is", "The answer")
-LONGVIDEOBENCH_INTRODUCTIONS = (
-    "The best option is",
-    "The correct option is",
-    "Best answer:",
-    "Best option:",
-)
-
-_INTRODUCTION = re.compile(
-    r"\A(?:so,? |therefore,? )?(?:the |my )?(?:best |correct |right )?(?:answer|option)(?: is)?[:\s]\s*",
-    re.IGNORECASE,
-)
-_LETTER = re.compile(r"[(\[]?([A-Z])(?:[.):\]]+|\Z)")
-_LETTER_BEFORE_WORDS = re.compile(r"([A-Z])[\s,-]+")
+def match_choice(item: Item, response: str) -> str | None:
+    """Match by the project's own rule, for benchmarks that publish none; training uses it too."""
+    return match_option(response, item.options, item.answer)
 
 
-@dataclass(frozen=True)
-class Verdict:
-    """What was understood of an answer: the label chosen, None where none was found, and whether it is the true one."""
-
-    label: str | None
-    correct: bool
+def match_words(item: Item, response: str) -> str | None:
+    """Match the words of an open-ended answer; any other response stands for itself."""
+    return item.answer if same_words(item.answer, response) else response.strip() or None
 
 
-def score_answer(item: Item, said: str) -> Verdict:
-    """Read an answer by the rule of its benchmark.
-
-    Raises:
-        ValueError: the benchmark leaves this question to a language model as the judge.
-    """
-    if item.rule == "needs_judge":
-        raise ValueError(f"{item.id} has no rule: it needs a judge")
-    label = RULES[item.rule](item, said)
-    return Verdict(label, label == item.answer)
-
-
-def match_choice(item: Item, said: str) -> str | None:
-    """Ours, where nobody published a rule: a letter, an option in words, or both if they agree.
-
-    "B", "(B) red", "The answer is B." and "red" are understood; "A red car" is no letter, and "B. red" chooses nothing where
-    red is another option. Case, punctuation and spaces do not count in words.
-    """
-    whole = said.strip()
-    text = _INTRODUCTION.sub("", whole, count=1)
-    if in_words := _named(item, whole) or _named(item, text):
-        return item.answer if item.answer in in_words else in_words[0]
-    letter = _LETTER.match(text) or _LETTER_BEFORE_WORDS.match(text)
-    if letter is None or letter[1] not in item.options:
-        return None
-    rest = text[letter.end() :]
-    named = _named(item, rest)
-    is_bare = letter.re is _LETTER and not named
-    return letter[1] if is_bare or letter[1] in named else None
-
-
-def match_words(item: Item, said: str) -> str | None:
-    """Ours, for a free answer: the words of the true one, in order. Anything else is understood as itself."""
-    return item.answer if _are_same(item.answer, said) else said.strip() or None
-
-
-def match_first_letter(said: str, letters: str, introductions: Iterable[str]) -> str | None:
-    """The first of some capitals anywhere in the answer, after introductions. "Both" is B by this rule."""
-    for introduction in introductions:
-        said = said.replace(introduction, "")
-    found = re.search(f"[{letters}]", said)
+def match_first_letter(response: str, letters: str, lead_ins: Iterable[str]) -> str | None:
+    """Find the first of some capitals after removing lead-ins. "Both" is B by this rule."""
+    for lead_in in lead_ins:
+        response = response.replace(lead_in, "")
+    found = re.search(f"[{letters}]", response)
     return found[0] if found else None
 
 
-def match_video_mme(_: Item, said: str) -> str | None:
-    """Video-MME: the first of A to D. Its code names more introductions, which a missing comma makes one."""
-    return match_first_letter(said, "ABCD", INTRODUCTIONS)
+def match_video_mme(_: Item, response: str) -> str | None:
+    """Match by Video-MME's rule: the first of A to D.
+
+    The published code lists further lead-ins, but a missing comma joins them into one that never
+    occurs.
+    """
+    return match_first_letter(response, "ABCD", LEAD_INS)
 
 
-def match_longvideobench(_: Item, said: str) -> str | None:
-    """LongVideoBench, as its authors wrote it for lmms-eval: the first of A to E."""
-    return match_first_letter(said, "ABCDE", (*INTRODUCTIONS, *LONGVIDEOBENCH_INTRODUCTIONS))
+def match_longvideobench(_: Item, response: str) -> str | None:
+    """Match by LongVideoBench's rule, written by its authors for lmms-eval: the first of A to E."""
+    return match_first_letter(response, "ABCDE", (*LEAD_INS, *LONGVIDEOBENCH_LEAD_INS))
 
 
-def match_lvbench(item: Item, said: str) -> str | None:
-    """LVBench: what stands in the first brackets or before the first ")", of that the first character."""
-    text = said.strip().split(")")[0].strip()
+def match_lvbench(item: Item, response: str) -> str | None:
+    """Match by LVBench's rule: the first character in brackets or before the first ")"."""
+    text = response.strip().split(")")[0].strip()
     if "(" in text:
         text = text.split("(")[1].strip()
     label = text[:1]
     return label if label in item.options else None
 
 
-def match_mlvu(item: Item, said: str) -> str | None:
-    """MLVU: all that stands before the first ")" is the letter.
+def match_mlvu(item: Item, response: str) -> str | None:
+    """Match by MLVU's rule: all text before the first ")" is the letter.
 
-    The published code begins the answer with "Best option:(" itself; where a model says that on its own, it does not count.
+    The published code begins the response with "Best option:(" itself; where a model generates that
+    text, it is removed.
     """
-    text = said.strip().removeprefix("Best option:").strip().removeprefix("(")
+    text = response.strip().removeprefix("Best option:").strip().removeprefix("(")
     label = text.split(")")[0]
     return label if label in item.options else None
 
 
-def match_tempcompass_choice(item: Item, said: str) -> str | None:
-    """TempCompass, multiple choice: the letter alone, or at the start with "." or ")" behind it, among A to D."""
-    letter = re.match(r"([ABCD])(?:[.)]|\Z)", _without_end(said))
+def match_tempcompass_choice(_: Item, response: str) -> str | None:
+    """Match by TempCompass' rule for multiple choice: A to D first, alone or before "." or ")"."""
+    letter = re.match(r"([ABCD])(?:[.)]|\Z)", _without_end(response))
     return letter[1] if letter else None
 
 
-def match_tempcompass_yes_no(item: Item, said: str) -> str | None:
-    """TempCompass, yes or no: how the answer begins; "Nothing" is a no by this rule, which is theirs."""
-    text = _without_end(said).lower()
+def match_tempcompass_yes_no(_: Item, response: str) -> str | None:
+    """Match by TempCompass' rule for yes or no: how the response begins, so "Nothing" is a no."""
+    text = _without_end(response).lower()
     return next((label for label in ("yes", "no") if text.startswith(label)), None)
 
 
-def match_caption(item: Item, said: str) -> str | None:
-    """TempCompass, caption matching: exactly an option's line, its label, the letter or number in that, or its sentence."""
-    text = _without_end(said).strip()
+def match_caption(item: Item, response: str) -> str | None:
+    """Match by TempCompass' rule for caption matching.
+
+    A response chooses an option by its whole line, its label, the letter or number in the label, or
+    its sentence, each without any other text.
+    """
+    text = _without_end(response).strip()
     after_bracket = text.split(") ")[1] if ") " in text else text
     chosen = [
         label
-        for label, words in item.options.items()
-        if text == f"{label}: {words}"
-        or words in (text, after_bracket)
+        for label, caption in item.options.items()
+        if text == f"{label}: {caption}"
+        or caption in (text, after_bracket)
         or text.replace(".", "") in (label, label.split()[1])
     ]
     return item.answer if item.answer in chosen else chosen[0] if chosen else None
 
 
-def _without_end(said: str) -> str:
-    return said.replace("</s>", "")
-
-
-def _named(item: Item, text: str) -> list[str]:
-    """The labels of the options that a text repeats; several where options are alike."""
-    return [label for label, words in item.options.items() if _are_same(words, text)]
-
-
-def _are_same(first: str, second: str) -> bool:
-    words = re.findall(r"\w+", first.casefold())
-    return first.strip() == second.strip() or (
-        bool(words) and words == re.findall(r"\w+", second.casefold())
-    )
+def _without_end(response: str) -> str:
+    return response.replace("</s>", "")
 
 
 RULES: Mapping[Rule, Callable[[Item, str], str | None]] = {

@@ -1,22 +1,22 @@
-"""A .srt file in, the lines that are shown at given seconds out."""
+"""Read the subtitles of a video from a .srt file and select those shown at given moments."""
 
 from __future__ import annotations
 
-import re
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import pysubs2
+
 from lit_hour.errors import QuestionError
 
-_TIMES = re.compile(r"(\d+):(\d\d):(\d\d)[,.](\d{3}) --> (\d+):(\d\d):(\d\d)[,.](\d{3}).*")
-_TAG = re.compile(r"<[^<>]*>")
+EXAMPLE = "00:00:01,000 --> 00:00:02,500"
 
 
 @dataclass(frozen=True)
 class Subtitle:
-    """Words, and from when until when they are shown, in seconds."""
+    """A text and the interval in which it is shown, in seconds; the end is exclusive."""
 
     start_seconds: float
     end_seconds: float
@@ -24,25 +24,33 @@ class Subtitle:
 
 
 def read_subtitles(file: Path) -> tuple[Subtitle, ...]:
-    """The subtitles of a video without their markup, in the order of the file; empty ones do not count.
+    """Return the subtitles in the order of the file, without markup and without empty ones.
 
     Raises:
-        QuestionError: the file cannot be read, or a block in it has no times.
+        QuestionError: the file cannot be read, is not UTF-8, or a line of times in it is invalid.
     """
     try:
         content = file.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise QuestionError(f"{file}: the subtitles cannot be read: {error}") from error
-    blocks = [block.strip().split("\n") for block in re.split(r"\n\s*\n", content) if block.strip()]
-    subtitles = [
-        _read_block(lines, f"{file}: subtitle {number}")
-        for number, lines in enumerate(blocks, start=1)
-    ]
+        raise QuestionError(f"{file}: the subtitles cannot be read as UTF-8: {error}") from error
+    # pysubs2 drops a last line that is a number, since it may number the next subtitle
+    events = pysubs2.SSAFile.from_string(f"{content}\n\n0\n", format_="srt")
+    if not events and content.strip():
+        raise QuestionError(f"{file}: no line of times such as {EXAMPLE} was found.")
+    subtitles = []
+    for number, event in enumerate(events, start=1):
+        text = " ".join(filter(None, map(str.strip, event.plaintext.splitlines())))
+        if "-->" in text:
+            raise QuestionError(
+                f"{file}: subtitle {number} is followed by a line of times other than {EXAMPLE}:"
+                f" {text!r}."
+            )
+        subtitles.append(Subtitle(event.start / 1000, event.end / 1000, text))
     return tuple(subtitle for subtitle in subtitles if subtitle.text)
 
 
 def subtitles_at(subtitles: Sequence[Subtitle], timestamps_seconds: Sequence[float]) -> list[str]:
-    """The words of the subtitles during which at least one of the moments lies, each once, in order."""
+    """Return the texts shown at one or more of the moments, each once and in order."""
     moments = sorted(timestamps_seconds)
 
     def is_shown(subtitle: Subtitle) -> bool:
@@ -50,21 +58,3 @@ def subtitles_at(subtitles: Sequence[Subtitle], timestamps_seconds: Sequence[flo
         return first < len(moments) and moments[first] < subtitle.end_seconds
 
     return [subtitle.text for subtitle in subtitles if is_shown(subtitle)]
-
-
-def _read_block(lines: list[str], place: str) -> Subtitle:
-    """A number, the times, and the words in one or more lines."""
-    times = next(
-        (match for match in map(_TIMES.fullmatch, map(str.strip, lines[:2])) if match), None
-    )
-    if times is None:
-        raise QuestionError(f"{place} has no line of times such as 00:00:01,000 --> 00:00:02,500")
-    start, end = (_seconds(*times.groups()[place : place + 4]) for place in (0, 4))
-    after = next(number for number, line in enumerate(lines) if "-->" in line) + 1
-    return Subtitle(
-        start, end, _TAG.sub("", " ".join(line.strip() for line in lines[after:])).strip()
-    )
-
-
-def _seconds(hours: str, minutes: str, seconds: str, milliseconds: str) -> float:
-    return int(hours) * 3600 + int(minutes) * 60 + int(seconds) + int(milliseconds) / 1000

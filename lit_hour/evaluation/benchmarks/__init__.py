@@ -1,1 +1,1 @@
-"""The published files of each benchmark in, items out; one module for each benchmark."""
+"""One module per published benchmark; each defines a `BENCHMARK` that `load_benchmark` uses."""

@@ -1,4 +1,7 @@
-"""What the benchmarks share: a family names its columns, spreads its files into records, and parses a record into an item."""
+"""What all benchmarks share: `Benchmark` describes one, `Record` is one question as in its file.
+
+A benchmark iterates over the records of its files and parses each into an `Item`.
+"""
 
 from __future__ import annotations
 
@@ -16,16 +19,17 @@ from lit_hour.evaluation.item import Item
 
 Options = Mapping[str, str]
 
-_LABELLED = re.compile(r"\(?([A-Z])[.):]\s*(.*)", re.DOTALL)
+_LABELED = re.compile(r"\(?([A-Z])[.):]\s*(.*)", re.DOTALL)
 
 
 @dataclass(frozen=True)
 class Record:
-    """One question as a file holds it.
+    """One question as in its file.
 
     Attributes:
-        name: where in the file it stands: its number, counted from 1, or the keys that lead to it.
-        fields: column -> value; empty where the file has no mapping at this place.
+        file: path of the file.
+        name: number of the record in the file, from 1, or the keys that lead to it.
+        fields: column -> value; empty if the file has something else than a mapping here.
     """
 
     file: Path
@@ -34,11 +38,11 @@ class Record:
 
     @property
     def location(self) -> str:
-        """How messages call it."""
+        """File and record, for messages."""
         return f"{self.file}: record {self.name}"
 
     def value(self, column: str) -> Any:
-        """What stands in a column that has to be there."""
+        """Return the value of a required column."""
         if column not in self.fields:
             raise QuestionError(
                 f"{self.location}: column '{column}' is missing{did_you_mean(column, self.fields)}"
@@ -46,19 +50,16 @@ class Record:
         return self.fields[column]
 
     def text(self, column: str) -> str:
-        """The text of a column, as it is, that has more than blanks in it."""
+        """Return the text of a column unchanged; blank text is an error."""
         value = self.value(column)
         check_text(value, column, self.location)
         return value
 
     def texts(self, column: str) -> tuple[str, ...]:
-        """The texts of a column that holds a list of them, as they are."""
+        """Return the list of texts of a column, unchanged."""
         value = self.value(column)
-        if (
-            not isinstance(value, list)
-            or not value
-            or not all(isinstance(text, str) for text in value)
-        ):
+        is_texts = isinstance(value, list) and all(isinstance(text, str) for text in value)
+        if not is_texts or not value:
             raise QuestionError(
                 f"{self.location}: column '{column}' has to be a list of texts, not {value!r}"
             )
@@ -67,49 +68,62 @@ class Record:
         return tuple(value)
 
     def identifier(self, column: str) -> str:
-        """The text or whole number of a column, as text."""
+        """Return the text or integer of a column, as text."""
         value = self.value(column)
         if isinstance(value, bool) or not isinstance(value, str | int) or not str(value).strip():
             raise QuestionError(
-                f"{self.location}: column '{column}' has to be a text or a whole number, not {value!r}"
+                f"{self.location}: column '{column}' has to be a text or an integer, not {value!r}"
             )
         return str(value).strip()
 
-    def one_of(self, column: str, choices: Iterable[str]) -> str:
-        """The text of a column that takes only some."""
-        return self.check_choice(self.identifier(column), column, choices)
-
-    def check_choice(self, value: str, column: str, choices: Iterable[str]) -> str:
-        """The value, if it is one of the choices."""
-        known = tuple(choices)
-        if value not in known:
+    def index(self, column: str, length: int) -> int:
+        """Return the integer of a column that indexes a sequence of some length."""
+        value = self.value(column)
+        if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < length:
             raise QuestionError(
-                f"{self.location}: column '{column}': {value!r} is none of {', '.join(known)}{did_you_mean(value, known)}"
+                f"{self.location}: column '{column}' has to be an index from 0 to {length - 1},"
+                f" not {value!r}"
             )
         return value
 
-    def video(self, name: str, column: str) -> str:
-        """A path of a video, which must not lead out of the folder of videos."""
-        return check_path(name, column, self.location)
+    def choice(self, column: str, choices: Iterable[str]) -> str:
+        """Return the text of a column that must be one of the choices."""
+        return self.check_choice(self.identifier(column), column, choices)
+
+    def check_choice(self, value: str, column: str, choices: Iterable[str]) -> str:
+        """Return the value if it is one of the choices."""
+        known = tuple(choices)
+        if value not in known:
+            raise QuestionError(
+                f"{self.location}: column '{column}': {value!r} is none of"
+                f" {', '.join(known)}{did_you_mean(value, known)}"
+            )
+        return value
+
+    def video(self, path: str, column: str) -> str:
+        """Return the path of a video if it stays inside the folder of videos."""
+        return check_path(path, column, self.location)
 
 
 def never(_: Any) -> bool:
-    """No file of a family is of the kind that holds no question."""
+    """Return False: the benchmark has no files of answers only."""
     return False
 
 
 @dataclass(frozen=True)
 class Benchmark:
-    """A benchmark, as its files are published.
+    """A benchmark as it is published; lmms-eval calls it a task.
 
     Attributes:
-        name: the word for it in settings.
-        columns: what every usable record has; a file without any such record is a file of something else.
+        name: value of the setting `evaluation.benchmark`.
+        title: name for readers.
+        columns: those that every usable record has. A file without any such record is refused.
         num_published: questions in the whole benchmark.
-        spread: all files -> their records.
-        parse: a record -> an item; raises QuestionError for one that cannot be used.
-        holds_answers: whether a file's JSON holds answers to the questions of another file, and no question itself.
-        hint: what to do where columns are missing.
+        iter_records: all files -> their records.
+        parse: record -> item; raises QuestionError if the record cannot be used.
+        is_answer_file: whether a file has only answers to the questions of another file, given its
+            JSON.
+        hint: what to do if columns are missing.
     """
 
     name: str
@@ -122,38 +136,42 @@ class Benchmark:
     hint: str = ""
 
 
-def iter_list_records(contents: Sequence[BenchmarkFile]) -> Iterator[Record]:
-    """The records of files that are lists of them."""
-    for content in contents:
-        if isinstance(content.content, list):
-            for number, fields in enumerate(content.content, start=1):
-                yield Record(content.path, str(number), fields if isinstance(fields, dict) else {})
+def iter_list_records(files: Sequence[BenchmarkFile]) -> Iterator[Record]:
+    """Iterate over the records of files whose content is a list of records."""
+    for file in files:
+        if isinstance(file.content, list):
+            for number, fields in enumerate(file.content, start=1):
+                yield Record(file.path, str(number), fields if isinstance(fields, dict) else {})
 
 
 def lettered_options(record: Record, column: str) -> Options:
-    """The options of a column, in order, with letters. Some published options are blank, and are shown so.
+    """Return the options of a column under the letters A, B, ...
+
+    Some published options are blank; they are kept.
 
     Raises:
-        QuestionError: there are too few or too many, or one is no text.
+        QuestionError: there are fewer than 2 or more than 26 options, or one is not a text.
     """
-    words = record.texts(column)
-    if not 2 <= len(words) <= len(ascii_uppercase):
+    texts = record.texts(column)
+    if not 2 <= len(texts) <= len(ascii_uppercase):
         raise QuestionError(
-            f"{record.location}: column '{column}' has {len(words)} options; it takes 2 to {len(ascii_uppercase)}"
+            f"{record.location}: column '{column}' has {len(texts)} options;"
+            f" 2 to {len(ascii_uppercase)} are supported"
         )
-    return dict(zip(ascii_uppercase, words, strict=False))
+    return dict(zip(ascii_uppercase, texts, strict=False))
 
 
-def parse_labeled_options(lines: Sequence[str], column: str, place: str) -> Options:
-    """Options that bring their letters with them, such as "A. red" or "(B) blue".
+def parse_labeled_options(lines: Sequence[str], column: str, location: str) -> Options:
+    """Parse options that carry their letters, such as "A. red" or "(B) blue".
 
     Raises:
-        QuestionError: one has no letter, or the letters are not A, B, C and so on.
+        QuestionError: a line has no letter, or the letters are not A, B, C, ...
     """
-    found = [_LABELLED.fullmatch(line.strip()) for line in lines]
+    found = [_LABELED.fullmatch(line.strip()) for line in lines]
     letters = [match[1] for match in found if match]
     if letters != list(ascii_uppercase[: len(lines)]) or len(lines) < 2:
         raise QuestionError(
-            f"{place}: column '{column}' has to hold options A., B. and so on, not {list(lines)!r}"
+            f"{location}: column '{column}' has to hold options A., B. and so on,"
+            f" not {list(lines)!r}"
         )
     return {match[1]: match[2] for match in found if match}

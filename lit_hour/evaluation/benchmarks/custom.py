@@ -1,55 +1,56 @@
-"""The project's own question files in, items out: the world and needle sets, or any file that `pack` takes."""
+"""Load the project's own question files: the synthetic sets, or any file that `pack` accepts."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from string import ascii_uppercase
 
 from lit_hour.data.questions.file import read_questions
 from lit_hour.errors import QuestionError
 from lit_hour.evaluation.benchmarks.files import file_digests, read_file
 from lit_hour.evaluation.item import Item, QuestionSet
+from lit_hour.text.answer_matching import label_options
 from lit_hour.types import Question
 
 
 def load_custom(
-    files: Sequence[Path], phrase: Callable[[Question], str], title: str
+    files: Sequence[Path], format_prompt: Callable[[Question], str], title: str
 ) -> QuestionSet:
-    """Every question about a video; the formats are those of shards/README.md.
+    """Load every question about a video; shards/README.md specifies the formats.
 
     Args:
-        phrase: a question -> the words in which the model is asked, as in training.
-        title: of the set, for readers.
+        files: the question files.
+        format_prompt: question -> prompt, as in training.
+        title: name of the set for readers.
 
     Raises:
-        QuestionError: a file or a record in it cannot be used, an id is in two files, or a record is about no video. Nothing is
-            left out: these files are made by ourselves.
+        QuestionError: a file or a record cannot be used, two questions have the same id, or a
+            record is not about a video. There is no budget for invalid records, because the files
+            are the user's own.
     """
     items: dict[str, Item] = {}
     for file in files:
         for subject in read_questions(file):
             if subject.kind != "video":
                 raise QuestionError(
-                    f"{file}: {subject.name} is no video; only questions about videos are evaluated"
+                    f"{file}: {subject.name} is not a video; only questions about videos can be"
+                    " evaluated."
                 )
             for question in subject.questions:
-                place = f"{file}: question {question.id!r}"
+                location = f"{file}: question {question.id!r}"
                 if question.id in items:
                     raise QuestionError(
-                        f"{place}: the id is taken by {items[question.id].location}; ids must be unique"
+                        f"{location}: the id is taken by {items[question.id].location}. Ids must be"
+                        " unique."
                     )
-                items[question.id] = _item(question, subject.files[0], phrase(question), place)
-    return QuestionSet(
-        "custom",
-        title,
-        tuple(items.values()),
-        files=file_digests([read_file(file) for file in files]),
-    )
+                video, prompt = subject.files[0], format_prompt(question)
+                items[question.id] = _to_item(question, video, prompt, location)
+    digests = file_digests([read_file(file) for file in files])
+    return QuestionSet("custom", title, tuple(items.values()), files=digests)
 
 
-def _item(question: Question, video: str, prompt: str, place: str) -> Item:
-    options = dict(zip(ascii_uppercase, question.options, strict=False))
+def _to_item(question: Question, video: str, prompt: str, location: str) -> Item:
+    options = label_options(question.options)
     return Item(
         id=question.id,
         videos=(video,),
@@ -62,5 +63,5 @@ def _item(question: Question, video: str, prompt: str, place: str) -> Item:
             "format": (question.format.replace("_", " "),),
             **({"task": (question.task,)} if question.task else {}),
         },
-        location=place,
+        location=location,
     )

@@ -1,4 +1,4 @@
-"""A published file in, what it holds out: JSON, JSON lines or parquet, as it is."""
+"""Read a benchmark's published files: JSON, JSON lines or parquet."""
 
 from __future__ import annotations
 
@@ -16,67 +16,62 @@ from lit_hour.errors import QuestionError
 
 @dataclass(frozen=True)
 class BenchmarkFile:
-    """What a file holds: a list of records, or whatever its JSON is; with the SHA-256 of its bytes."""
+    """A file that was read: a list of records, or any other JSON value, with its SHA-256."""
 
     path: Path
     content: Any
     sha256: str
 
 
-def read_file(file: Path) -> BenchmarkFile:
-    """Read a `.json`, `.jsonl` or `.parquet`; parquet needs pyarrow.
+def read_file(path: Path) -> BenchmarkFile:
+    """Read a `.json`, `.jsonl` or `.parquet` file; parquet needs pyarrow.
 
     Raises:
         QuestionError: the file is missing, damaged, or of another kind.
     """
-    readers = {".json": _read_json, ".jsonl": _read_lines, ".parquet": _read_parquet}
-    if file.suffix not in readers:
-        raise QuestionError(f"{file}: a benchmark's file is one of {', '.join(readers)}")
+    readers = {".json": _parse_json, ".jsonl": _parse_json_lines, ".parquet": _parse_parquet}
+    if path.suffix not in readers:
+        raise QuestionError(f"{path}: the file of a benchmark must be one of {', '.join(readers)}.")
     try:
-        content = file.read_bytes()
+        data = path.read_bytes()
     except OSError as error:
-        raise QuestionError(f"{file} cannot be read ({error.strerror})") from error
-    return BenchmarkFile(
-        file, readers[file.suffix](content, file), hashlib.sha256(content).hexdigest()
-    )
+        raise QuestionError(f"{path} cannot be read ({error.strerror}).") from error
+    return BenchmarkFile(path, readers[path.suffix](data, path), hashlib.sha256(data).hexdigest())
 
 
-def file_digests(contents: Sequence[BenchmarkFile]) -> dict[str, str]:
-    """The digest of each file under its name, or under its whole path where files share a name."""
-    names = Counter(content.path.name for content in contents)
+def file_digests(files: Sequence[BenchmarkFile]) -> dict[str, str]:
+    """Return the SHA-256 of each file under its name, or under its path if files share a name."""
+    count = Counter(file.path.name for file in files)
     return {
-        content.path.name if names[content.path.name] == 1 else str(content.path): content.sha256
-        for content in contents
+        file.path.name if count[file.path.name] == 1 else str(file.path): file.sha256
+        for file in files
     }
 
 
-def _read_json(content: bytes, file: Path) -> Any:
-    return _parse(content, str(file))
+def _parse_json(data: bytes, path: Path) -> Any:
+    return _load_json(data, str(path))
 
 
-def _read_lines(content: bytes, file: Path) -> list[Any]:
-    lines = enumerate(content.split(b"\n"), start=1)
-    return [_parse(line, f"{file}: line {number}") for number, line in lines if line.strip()]
+def _parse_json_lines(data: bytes, path: Path) -> list[Any]:
+    lines = enumerate(data.split(b"\n"), start=1)
+    return [_load_json(line, f"{path}: line {number}") for number, line in lines if line.strip()]
 
 
-def _parse(content: bytes, place: str) -> Any:
+def _load_json(data: bytes, location: str) -> Any:
     try:
-        return json.loads(content.decode("utf-8-sig"))
-    except (
-        ValueError,
-        RecursionError,
-    ) as error:  # UnicodeDecodeError and JSONDecodeError are ValueErrors
-        raise QuestionError(f"{place} is not JSON: {error}") from error
+        return json.loads(data.decode("utf-8-sig"))
+    except (ValueError, RecursionError) as error:  # decoding errors are ValueErrors
+        raise QuestionError(f"{location} is not valid JSON: {error}") from error
 
 
-def _read_parquet(content: bytes, file: Path) -> list[Any]:
+def _parse_parquet(data: bytes, path: Path) -> list[Any]:
     try:
         import pyarrow.parquet
     except ImportError as error:
         raise QuestionError(
-            f"{file}: parquet is read by pyarrow, which is not installed: pip install pyarrow"
+            f"{path}: reading parquet needs pyarrow. Install it with: pip install pyarrow"
         ) from error
     try:
-        return pyarrow.parquet.read_table(io.BytesIO(content)).to_pylist()
-    except (OSError, ValueError) as error:  # pyarrow's errors are kinds of these
-        raise QuestionError(f"{file} is no parquet file that can be read: {error}") from error
+        return pyarrow.parquet.read_table(io.BytesIO(data)).to_pylist()
+    except (OSError, ValueError) as error:  # the bases of pyarrow's errors
+        raise QuestionError(f"{path} is not a readable parquet file: {error}") from error

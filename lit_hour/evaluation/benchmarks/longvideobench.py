@@ -1,16 +1,16 @@
 """LongVideoBench, validation: a JSON list with duration groups and levels.
 
-Source: LongVideoBench (arXiv:2407.15754) and its data loader, whose words are asked here. It sets subtitles between the frames;
-here they are left out, as in lmms-eval's task for videos. An answer that cannot be read is wrong here; the published code
-draws an option for it at random.
+Prompts are those of the published data loader, without the subtitles that it puts between frames,
+as in lmms-eval's task for videos. An unmatched response counts as wrong; the published code draws
+an option at random.
+
+Source: LongVideoBench (arXiv:2407.15754).
 """
 
 from __future__ import annotations
 
-from lit_hour.errors import QuestionError
 from lit_hour.evaluation.benchmarks.base import (
     Benchmark,
-    Options,
     Record,
     iter_list_records,
     lettered_options,
@@ -22,36 +22,26 @@ DURATION_GROUPS_SECONDS = ("15", "60", "600", "3600")
 
 
 def parse(record: Record) -> Item:
-    """One record of `lvb_val.json`; the test set has no answers and is refused."""
+    """Parse one record of `lvb_val.json`; the test set has no answers and is refused."""
     options = lettered_options(record, "candidates")
     question = record.text("question")
-    listed = [f"{letter}. {words}" for letter, words in options.items()]
+    lines = [f"{letter}. {text}" for letter, text in options.items()]
+    duration_group = record.choice("duration_group", DURATION_GROUPS_SECONDS)
     return Item(
         id=record.identifier("id"),
         videos=(record.video(record.text("video_path"), "video_path"),),
         question=question,
-        prompt="\n".join([f"Question: {question}", *listed, INSTRUCTION]),
+        prompt="\n".join([f"Question: {question}", *lines, INSTRUCTION]),
         options=options,
-        answer=_true_letter(record, options),
+        answer=list(options)[record.index("correct_choice", len(options))],
         rule="longvideobench",
         groups={
-            "duration group in seconds": (
-                record.one_of("duration_group", DURATION_GROUPS_SECONDS),
-            ),
+            "duration group in seconds": (duration_group,),
             "level": (record.text("level"),),
             "category": (record.text("question_category"),),
         },
         location=record.location,
     )
-
-
-def _true_letter(record: Record, options: Options) -> str:
-    choice = record.value("correct_choice")
-    if isinstance(choice, bool) or not isinstance(choice, int) or not 0 <= choice < len(options):
-        raise QuestionError(
-            f"{record.location}: column 'correct_choice': {choice!r} is no place from 0 to {len(options) - 1}"
-        )
-    return list(options)[choice]
 
 
 BENCHMARK = Benchmark(
@@ -70,5 +60,5 @@ BENCHMARK = Benchmark(
     num_published=1337,
     iter_records=iter_list_records,
     parse=parse,
-    hint="the test set is published without answers: take lvb_val.json",
+    hint="the test set is published without answers; use lvb_val.json",
 )

@@ -1,7 +1,9 @@
-"""LVBench: JSON lines, one video each, whose questions hold their options and have one or more of six abilities.
+"""LVBench: JSON lines, one video each; its questions hold their options and name their abilities.
 
-Source: LVBench (arXiv:2406.08035). Its code publishes how answers are read and no instruction; the instruction is the one of
+The published code defines how responses are read, but no instruction; the instruction is that of
 lmms-eval. Videos are named by their YouTube id.
+
+Source: LVBench (arXiv:2406.08035).
 """
 
 from __future__ import annotations
@@ -23,20 +25,21 @@ ABILITIES = (
 INSTRUCTION = "\nAnswer the question with the option letter"
 
 
-def iter_records(contents: Sequence[BenchmarkFile]) -> Iterator[Record]:
-    """A record for each question of each video, named by the video's number and its own."""
-    for content in contents:
-        for number, video in enumerate(
-            content.content if isinstance(content.content, list) else (), start=1
-        ):
-            asked = video.get("qa") if isinstance(video, dict) else None
-            for place, fields in enumerate(asked if isinstance(asked, list) else [None], start=1):
+def iter_records(files: Sequence[BenchmarkFile]) -> Iterator[Record]:
+    """Iterate over the questions of each video, named by the numbers of the video and question."""
+    for file in files:
+        videos = file.content if isinstance(file.content, list) else []
+        for video_number, video in enumerate(videos, start=1):
+            questions = video.get("qa") if isinstance(video, dict) else None
+            for number, fields in enumerate(
+                questions if isinstance(questions, list) else [None], start=1
+            ):
                 known = {**fields, "key": video.get("key")} if isinstance(fields, dict) else {}
-                yield Record(content.path, f"{number}, question {place}", known)
+                yield Record(file.path, f"{video_number}, question {number}", known)
 
 
 def parse(record: Record) -> Item:
-    """A question with its options in its own lines."""
+    """Parse a question whose lines after the first are its options."""
     question, *lines = record.text("question").rstrip().split("\n")
     options = parse_labeled_options(lines, "question", record.location)
     abilities = tuple(
@@ -49,7 +52,7 @@ def parse(record: Record) -> Item:
         question=question,
         prompt=record.text("question") + INSTRUCTION,
         options=options,
-        answer=record.one_of("answer", options),
+        answer=record.choice("answer", options),
         rule="lvbench",
         groups={"ability": abilities},
         location=record.location,

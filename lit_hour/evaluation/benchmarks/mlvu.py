@@ -1,7 +1,9 @@
-"""MLVU dev: a JSON list for each of seven multiple-choice tasks and two tasks of generation.
+"""MLVU dev: a JSON list for each of seven multiple-choice tasks and two generation tasks.
 
-Source: MLVU (arXiv:2406.04264) and the code published with it, which asks with this system prompt, begins the answer with
-"Best option:(" and leaves generation to a language model as the judge.
+The published code uses these system prompts, begins the response to a multiple-choice question with
+"Best option:(", and has a language model judge generation.
+
+Source: MLVU (arXiv:2406.04264) and its code.
 """
 
 from __future__ import annotations
@@ -28,14 +30,19 @@ FOLDER_OF_CHOICE_TASK = {
 FOLDER_OF_GENERATION_TASK = {"subPlot": "8_sub_scene", "summary": "9_summary"}
 FOLDER_OF_TASK = {**FOLDER_OF_CHOICE_TASK, **FOLDER_OF_GENERATION_TASK}
 
-WATCH = "Carefully watch this video and pay attention to every detail. Based on your observations, "
-CHOICE_SYSTEM = f"{WATCH}select the best option that accurately addresses the question.\n"
-GENERATION_SYSTEM = f"{WATCH}answer the given questions.\n"
+_WATCH = (
+    "Carefully watch this video and pay attention to every detail. Based on your observations, "
+)
+CHOICE_SYSTEM_PROMPT = f"{_WATCH}select the best option that accurately addresses the question.\n"
+GENERATION_SYSTEM_PROMPT = f"{_WATCH}answer the given questions.\n"
 
 
 def parse(record: Record) -> Item:
-    """A record of any of the nine files; ids are task folder and record number, since none are published."""
-    task = record.one_of("question_type", FOLDER_OF_TASK)
+    """Parse a record of any of the nine files.
+
+    No ids are published; an id is the task's folder and the number of the record.
+    """
+    task = record.choice("question_type", FOLDER_OF_TASK)
     folder = FOLDER_OF_TASK[task]
     video = record.video(record.text("video"), "video")
     question, answer = record.text("question"), record.text("answer")
@@ -50,32 +57,36 @@ def parse(record: Record) -> Item:
             rule="needs_judge",
             groups={"task": (task,)},
             location=record.location,
-            system_prompt=GENERATION_SYSTEM,
+            system_prompt=GENERATION_SYSTEM_PROMPT,
         )
     options = lettered_options(record, "candidates")
-    listed = "\n".join(f"({letter}) {words}" for letter, words in options.items())
+    lines = "\n".join(f"({letter}) {text}" for letter, text in options.items())
+    prompt = f"Question: {question}\nOptions:\n{lines}".rstrip() + "\nOnly give the best option."
     return Item(
         id=f"{folder}/{record.name}",
         videos=(f"{folder}/{video}", video),
         question=question,
-        prompt=f"Question: {question}\nOptions:\n{listed}".rstrip()
-        + "\nOnly give the best option.",
+        prompt=prompt,
         options=options,
         answer=_true_letter(answer, options, record),
         rule="mlvu",
         groups={"task": (task,)},
         location=record.location,
-        system_prompt=CHOICE_SYSTEM,
+        system_prompt=CHOICE_SYSTEM_PROMPT,
         answer_start="Best option:(",
     )
 
 
 def _true_letter(answer: str, options: Options, record: Record) -> str:
-    """The last of the options that are the answer, as the published code takes it: some records repeat an option."""
-    letters = [letter for letter, words in options.items() if words == answer]
+    """Return the letter of the last option that equals the answer, as the published code does.
+
+    Some records repeat an option.
+    """
+    letters = [letter for letter, text in options.items() if text == answer]
     if not letters:
         raise QuestionError(
-            f"{record.location}: column 'answer': {answer!r} is none of the options {list(options.values())!r}"
+            f"{record.location}: column 'answer': {answer!r} is none of the options"
+            f" {list(options.values())!r}"
         )
     return letters[-1]
 

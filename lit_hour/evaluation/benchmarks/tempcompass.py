@@ -1,6 +1,8 @@
-"""TempCompass: a JSON mapping of video and temporal aspect to questions, in one file for each of four tasks.
+"""TempCompass: for each of four tasks a JSON mapping of video and temporal aspect to questions.
 
-Source: TempCompass (arXiv:2403.00476) and the code published with it: its instructions after the question, and its rules.
+Instructions after the question, and the rules that read responses, are those of the published code.
+
+Source: TempCompass (arXiv:2403.00476) and its code.
 """
 
 from __future__ import annotations
@@ -32,44 +34,41 @@ YES_NO = {"yes": "yes", "no": "no"}
 _CAPTION = re.compile(r"((?:Caption|Sentence) [AB]|Option [12]): (.*)")
 
 
-def iter_records(contents: Sequence[BenchmarkFile]) -> Iterator[Record]:
-    """A record for each question of each aspect of each video, named by the three."""
-    for content in contents:
-        for video, aspects in _entries(content.content):
+def iter_records(files: Sequence[BenchmarkFile]) -> Iterator[Record]:
+    """Iterate over the questions, named by video, aspect and number."""
+    for file in files:
+        for video, aspects in _entries(file.content):
             for aspect, questions in _entries(aspects):
                 for number, fields in enumerate(
                     questions if isinstance(questions, list) else [questions], start=1
                 ):
-                    known = (
-                        {**fields, "video": video, "aspect": aspect}
-                        if isinstance(fields, dict)
-                        else {}
-                    )
-                    yield Record(content.path, f"{video}/{aspect}/{number}", known)
+                    is_question = isinstance(fields, dict)
+                    known = {**fields, "video": video, "aspect": aspect} if is_question else {}
+                    yield Record(file.path, f"{video}/{aspect}/{number}", known)
 
 
 def _entries(value: Any) -> Iterator[tuple[str, Any]]:
-    """Pairs of a mapping; of anything else none, and the file turns out to hold no question."""
+    """Iterate over the pairs of a mapping; anything else has none."""
     yield from value.items() if isinstance(value, dict) else ()
 
 
 def parse(record: Record) -> Item:
-    """A question of any of the four files; which task it is shows in its form."""
+    """Parse a question of any of the four files; its form tells the task."""
     video = record.video(f"{record.text('video')}.mp4", "video")
-    aspect = record.one_of("aspect", ASPECTS)
+    aspect = record.choice("aspect", ASPECTS)
     question, answer = record.text("question"), record.text("answer")
     first, *lines = question.split("\n")
-    task = _task(question, lines)
+    task = _task_of(question, lines)
     if task == "captioning":
         options: Options = {}
     elif task == "yes_no":
         options, answer = YES_NO, record.check_choice(answer, "answer", YES_NO)
     elif task == "caption_matching":
         options = {match[1]: match[2] for match in map(_CAPTION.fullmatch, lines) if match}
-        answer = _label(answer, lines, options, record)
+        answer = _label_of(answer, lines, options, record)
     else:
         options = parse_labeled_options(lines, "question", record.location)
-        answer = _label(answer, lines, options, record)
+        answer = _label_of(answer, lines, options, record)
     return Item(
         id=f"{task}/{record.name}",
         videos=(video,),
@@ -83,7 +82,7 @@ def parse(record: Record) -> Item:
     )
 
 
-def _task(question: str, lines: list[str]) -> str:
+def _task_of(question: str, lines: list[str]) -> str:
     if question.rstrip().endswith("Generated Caption:"):
         return "captioning"
     if not lines:
@@ -91,8 +90,8 @@ def _task(question: str, lines: list[str]) -> str:
     return "caption_matching" if all(map(_CAPTION.fullmatch, lines)) else "multi-choice"
 
 
-def _label(answer: str, lines: list[str], options: Options, record: Record) -> str:
-    """The label of the line that the answer repeats."""
+def _label_of(answer: str, lines: list[str], options: Options, record: Record) -> str:
+    """Return the label of the option line that equals the answer."""
     for line, label in zip(lines, options, strict=True):
         if line.strip() == answer.strip():
             return label

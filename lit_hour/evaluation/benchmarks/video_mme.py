@@ -1,7 +1,9 @@
-"""Video-MME: parquet, or the JSON of its authors with the questions of a video together; short, medium and long videos.
+"""Video-MME: parquet, or the authors' JSON with the questions of a video together.
 
-Source: Video-MME (arXiv:2405.21075): the prompts of its README, with and without subtitles, and the rule of its evaluation
-code. That code leaves answers in which it finds no letter out of the score; here they are wrong.
+Prompts, with and without subtitles, are those of the published README, and the rule is that of the
+published code. That code leaves unmatched responses out of the score; here they count as wrong.
+
+Source: Video-MME (arXiv:2405.21075).
 """
 
 from __future__ import annotations
@@ -40,27 +42,32 @@ COLUMN_OF_AUTHORS_KEY = {
 _YOUTUBE_ID = re.compile(r"(?:[?&]v=|youtu\.be/)([\w-]{11})")
 
 
-def iter_records(contents: Sequence[BenchmarkFile]) -> Iterator[Record]:
-    """The rows of the table, or the questions of each video with what is said of the video, in the columns of the table."""
-    for record in iter_list_records(contents):
-        asked = record.fields.get("questions")
-        if not isinstance(asked, list):
+def iter_records(files: Sequence[BenchmarkFile]) -> Iterator[Record]:
+    """Iterate over the rows of the table.
+
+    The authors' JSON has the questions of a video together; each becomes a row with the columns of
+    the table.
+    """
+    for record in iter_list_records(files):
+        questions = record.fields.get("questions")
+        if not isinstance(questions, list):
             yield record
             continue
         video = {key: value for key, value in record.fields.items() if key != "questions"}
-        for place, fields in enumerate(asked, start=1):
-            known = _rename({**video, **fields}) if isinstance(fields, dict) else {}
-            yield Record(record.file, f"{record.name}, question {place}", known)
+        for number, fields in enumerate(questions, start=1):
+            known = _to_columns({**video, **fields}) if isinstance(fields, dict) else {}
+            yield Record(record.file, f"{record.name}, question {number}", known)
 
 
-def _rename(fields: Mapping[str, Any]) -> dict[str, Any]:
+def _to_columns(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Rename the authors' keys to columns of the table, and take the video's id from its URL."""
     renamed = {COLUMN_OF_AUTHORS_KEY.get(key, key): value for key, value in fields.items()}
     link = _YOUTUBE_ID.search(str(renamed.get("url", "")))
     return {"videoID": link[1] if link else renamed.get("video_id"), **renamed}
 
 
 def parse(record: Record) -> Item:
-    """One question, asked without subtitles."""
+    """Parse one question, without subtitles."""
     lines = record.texts("options")
     options = parse_labeled_options(lines, "options", record.location)
     question = record.text("question")
@@ -71,10 +78,10 @@ def parse(record: Record) -> Item:
         question=question,
         prompt="\n".join([INSTRUCTION, question, *lines, BEFORE_ANSWER]),
         options=options,
-        answer=record.one_of("answer", options),
+        answer=record.choice("answer", options),
         rule="video_mme",
         groups={
-            "duration": (record.one_of("duration", DURATIONS),),
+            "duration": (record.choice("duration", DURATIONS),),
             "domain": (record.text("domain"),),
             "sub-category": (record.text("sub_category"),),
             "task": (record.text("task_type"),),
@@ -86,15 +93,18 @@ def parse(record: Record) -> Item:
 def add_subtitles(
     item: Item, subtitles: Sequence[Subtitle], timestamps_seconds: Sequence[float]
 ) -> Item:
-    """The question asked with the subtitles that are shown at the frames which the model sees.
+    """Return the question with the subtitles that are shown at the sampled frames.
 
     Args:
-        subtitles: of the item's video; empty where the benchmark has none, which leaves the prompt as it is.
-        timestamps_seconds: of the frames.
+        item: a question without subtitles.
+        subtitles: of the item's video. If empty, the prompt does not change.
+        timestamps_seconds: of the sampled frames.
     """
     groups = {**item.groups, "subtitles": ("with" if subtitles else "none published",)}
-    words = subtitles_at(subtitles, timestamps_seconds)
-    prompt = "\n".join([SUBTITLES_FOLLOW, *words, item.prompt]) if subtitles else item.prompt
+    if not subtitles:
+        return replace(item, groups=groups)
+    lines = subtitles_at(subtitles, timestamps_seconds)
+    prompt = "\n".join([SUBTITLES_FOLLOW, *lines, item.prompt])
     return replace(item, prompt=prompt, groups=groups)
 
 

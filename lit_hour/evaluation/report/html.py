@@ -1,160 +1,124 @@
-"""A report or a comparison in, one HTML page out that needs nothing but itself."""
+"""Self-contained HTML pages of a report and of a comparison."""
 
 from __future__ import annotations
 
-import base64
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-from lit_hour.evaluation.report.compare import Comparison, flatten
+from lit_hour.evaluation.report.compare import Comparison, Pair, flatten
 from lit_hour.evaluation.report.report import Report, Result, percent
+from lit_hour.io.html import html_options, html_page, html_table, image_data_uri
 from lit_hour.types import Thumbnail
 
-NUM_SHOWN = 200  # of each list; the JSON holds them all
-NUM_SKIPPED_SHOWN = 50
-NUM_CHARACTERS_SHOWN = 600  # of what a model said
+MAX_SHOWN = 200  # rows of a list; the JSON file has all of them
+MAX_REASONS_SHOWN = 50
+MAX_CHARACTERS_SHOWN = 600  # of a response
 
 STYLE = """
-body { font: 15px/1.45 sans-serif; margin: 2em auto; max-width: 1040px; padding: 0 1em; color: #222; background: #fff }
-h1, h2, summary { font-weight: 600 } h2, details { margin-top: 2em } summary { font-size: 21px; cursor: pointer }
-.score { font-size: 26px; margin: .2em 0 }
-table { border-collapse: collapse; width: 100% }
-td, th { border-top: 1px solid #ddd; padding: .4em .6em; text-align: left; vertical-align: top; white-space: pre-line }
-td.number, th.number { text-align: right; white-space: nowrap } .right { font-weight: 600; color: #0a7a3d }
-.small { color: #555; font-size: 13px } .warning { background: #fff3d6; padding: .5em .8em }
-.bar { background: #e6e6e6; height: 10px; width: 160px; margin-top: .45em } .bar div { background: #3b6fb6; height: 10px }
-figure { display: inline-block; margin: .3em .3em 0 0; font-size: 12px; color: #555 } img { display: block; height: 90px }
+summary { font-weight: 600; font-size: 21px; cursor: pointer } details { margin-top: 2em }
+td, th { white-space: pre-line } .score { font-size: 26px; margin: .2em 0 }
+.warning { background: #fff3d6; padding: .5em .8em }
+.bar { background: #e6e6e6; height: 10px; width: 160px; margin-top: .45em }
+.bar div { background: #3b6fb6; height: 10px } img { height: 90px }
 """
 
 
-def render_report(report: Report, pictures: Mapping[str, Sequence[Thumbnail]] | None = None) -> str:
-    """The page of one report.
+def render_report(report: Report, frames: Mapping[str, Sequence[Thumbnail]] | None = None) -> str:
+    """Return the page of one report.
 
     Args:
-        pictures: question id -> frames of its video, to look at beside a wrong answer.
+        report: of one model.
+        frames: question id -> frames of its video, shown beside a wrong response.
     """
     score = report.score
-    counts = [
-        ("questions in the files", score.num_questions),
-        ("asked", score.num_evaluated),
-        ("answered", score.num_answered),
-        ("unmatched: no rule understands the answer, counted as wrong", score.num_unmatched),
-        ("right", score.num_correct),
-        ("skipped", len(report.skipped)),
-        ("records that could not be used", len(report.invalid_records)),
-        ("answers that need a judge, in no score", len(report.needs_judge)),
-    ]
-    return _page(
+    counts = {
+        "questions in the files": score.num_questions,
+        "evaluated": score.num_evaluated,
+        "answered": score.num_answered,
+        "unmatched: no rule understands the response, counted as wrong": score.num_unmatched,
+        "correct": score.num_correct,
+        "skipped": len(report.skipped),
+        "records that cannot be used": len(report.invalid_records),
+        "responses that need a judge, in no score": len(report.needs_judge),
+    }
+    rows = [[escape(name), str(count)] for name, count in counts.items()]
+    return html_page(
         report.title,
         [
             f'<p class="score">{escape(report.summary().removeprefix(f"{report.title}: "))}</p>',
             *_warnings(report),
-            _table(["", "number"], [[escape(name), str(number)] for name, number in counts]),
+            html_table(rows, ["", "number"], num_text_columns=1),
             *(_group_table(grouping, report) for grouping in report.groups),
-            *_settings_table(
-                "Protocol: how the model was asked",
-                flatten(
-                    {**report.protocol, "prompts": report.prompts, "question file": report.files}
-                ),
-            ),
-            *_reasons("Skipped questions", report.skipped),
-            *_reasons("Records that could not be used", report.invalid_records),
-            *_wrong_answers(report, pictures or {}),
+            *_protocol_table(report),
+            *_reason_table("Skipped questions", report.skipped),
+            *_reason_table("Records that cannot be used", report.invalid_records),
+            *_wrong_responses(report, frames or {}),
         ],
+        STYLE,
     )
 
 
 def render_comparison(comparison: Comparison, first_name: str, second_name: str) -> str:
-    """The page of two reports side by side."""
+    """Return the page of two reports side by side."""
     names = (escape(first_name), escape(second_name))
-    low_high = (
-        " to ".join(f"{100 * end:+.1f}" for end in comparison.interval)
-        if comparison.interval
-        else "unknown"
-    )
-    verdicts = [
-        [names[0], percent(comparison.first_accuracy), str(len(comparison.only_first_correct))],
-        [names[1], percent(comparison.second_accuracy), str(len(comparison.only_second_correct))],
+    pairs = (comparison.only_first_correct, comparison.only_second_correct)
+    accuracies = (comparison.first_accuracy, comparison.second_accuracy)
+    rows = [
+        [name, percent(accuracy), str(len(alone))]
+        for name, accuracy, alone in zip(names, accuracies, pairs, strict=True)
     ]
-    alone = len(comparison.only_in_first), len(comparison.only_in_second)
+    num_first, num_second = len(comparison.only_in_first), len(comparison.only_in_second)
     parts = [
-        f'<p class="score">{100 * comparison.difference:+.1f} points ({low_high}), p = {comparison.p_value:.3g}</p>',
-        f"<p>On the {comparison.num_shared} questions that both were asked; {alone[0]} were asked only of the first and"
-        f" {alone[1]} only of the second. In brackets 95% of a paired bootstrap over videos; p is of McNemar's exact test.</p>",
-        _table(["", "right, %", "right alone"], verdicts),
+        f'<p class="score">{comparison.difference_in_points} points'
+        f" ({comparison.interval_in_points}), p = {comparison.p_value:.3g}</p>",
+        f"<p>On the {comparison.num_shared} questions that both answered; {num_first} were answered"
+        f" only by the first and {num_second} only by the second. In brackets: 95% interval of a"
+        " paired bootstrap over videos. p: McNemar's exact test.</p>",
+        html_table(rows, ["", "correct, %", "correct alone"], num_text_columns=1),
     ]
-    for grouping, shares in comparison.groups.items():
+    for grouping, groups in comparison.groups.items():
         rows = [
-            [escape(value), str(number), percent(one), percent(two)]
-            for value, (number, one, two) in shares.items()
+            [escape(value), str(count), percent(one), percent(other)]
+            for value, (count, one, other) in groups.items()
         ]
-        parts += [
-            f"<h2>By {escape(grouping)}</h2>",
-            _table([escape(grouping), "questions", *(f"{n}, %" for n in names)], rows),
+        header = [escape(grouping), "questions", *(f"{name}, %" for name in names)]
+        parts += [f"<h2>By {escape(grouping)}</h2>", html_table(rows, header, num_text_columns=1)]
+    if comparison.protocol_differences:
+        rows = [
+            [escape(key), *map(_shortened, values)]
+            for key, values in comparison.protocol_differences.items()
         ]
-    differences = [
-        [escape(key), *map(_say, values)] for key, values in comparison.protocol_differences.items()
+        parts += ["<h2>Differences of the protocols</h2>", html_table(rows, ["", *names])]
+    for name, alone in zip(names, pairs, strict=True):
+        parts += _pair_table(f"Only {name} is correct", names, alone)
+    return html_page(f"{comparison.title}: {first_name} and {second_name}", parts, STYLE)
+
+
+def _pair_table(title: str, names: tuple[str, str], pairs: Sequence[Pair]) -> list[str]:
+    """Build a list of questions with the responses of both models."""
+    rows = [
+        [_question(one), _shortened(one.response), _shortened(other.response)]
+        for one, other in pairs[:MAX_SHOWN]
     ]
-    if differences:
-        parts += [
-            "<h2>Differences of the protocols</h2>",
-            _table(["", *names], differences, num_words=3),
-        ]
-    for name, pairs in zip(
-        names, (comparison.only_first_correct, comparison.only_second_correct), strict=True
-    ):
-        rows = [
-            [_asked(one), _say(one.response), _say(two.response)] for one, two in pairs[:NUM_SHOWN]
-        ]
-        parts += [
-            f"<h2>Only {name} is right</h2>",
-            _shown(len(pairs)),
-            _table(["question", *names], rows, num_words=3),
-        ]
-    return _page(f"{comparison.title}: {first_name} and {second_name}", parts)
-
-
-def _page(title: str, parts: Iterable[str]) -> str:
-    head = (
-        f'<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
-    )
-    return "\n".join(
-        [
-            head,
-            f"<style>{STYLE}</style></head>",
-            f"<body><h1>{escape(title)}</h1>",
-            *parts,
-            "</body></html>\n",
-        ]
-    )
-
-
-def _table(heads: Sequence[str], rows: Iterable[Sequence[str]], num_words: int = 1) -> str:
-    """A table of cells that are HTML already; the columns behind the first ones are numbers."""
-
-    def row(cells: Sequence[str], tag: str) -> str:
-        classes = ["" if place < num_words else ' class="number"' for place in range(len(cells))]
-        return "".join(
-            f"<{tag}{kind}>{cell}</{tag}>" for kind, cell in zip(classes, cells, strict=True)
-        )
-
-    lines = [f"<tr>{row(heads, 'th')}</tr>", *(f"<tr>{row(cells, 'td')}</tr>" for cells in rows)]
-    return "<table>" + "\n".join(lines) + "</table>"
+    count = _count_shown(len(pairs), MAX_SHOWN)
+    return [f"<h2>{title}</h2>", count, html_table(rows, ["question", *names])]
 
 
 def _warnings(report: Report) -> list[str]:
-    """What a reader has to know before taking the score for that of the benchmark."""
+    """Say where the score is not that of the whole benchmark."""
     score, warnings = report.score, []
     if score.num_evaluated < score.num_questions:
-        missing = score.num_questions - score.num_evaluated
+        num_missing = score.num_questions - score.num_evaluated
         warnings.append(
-            f"{missing} of the {score.num_questions} questions were not asked: this is a score on a part of them."
+            f"{num_missing} of the {score.num_questions} questions were not evaluated: this is a"
+            " score on a part of them."
         )
     num_in_files = len(report.results) + len(report.skipped) + len(report.invalid_records)
     if report.num_published is not None and num_in_files != report.num_published:
         warnings.append(
-            f"The files hold {num_in_files} questions; the whole benchmark has {report.num_published}."
+            f"The files hold {num_in_files} questions; the whole benchmark has"
+            f" {report.num_published}."
         )
     return [f'<p class="warning">{escape(warning)}</p>' for warning in warnings]
 
@@ -162,80 +126,68 @@ def _warnings(report: Report) -> list[str]:
 def _group_table(grouping: str, report: Report) -> str:
     rows = []
     for value, score in report.groups[grouping].items():
-        low_high = " to ".join(map(percent, score.interval)) if score.interval else ""
+        interval = " to ".join(map(percent, score.interval)) if score.interval else ""
         bar = f'<div class="bar"><div style="width:{percent(score.accuracy or 0)}%"></div></div>'
-        share = "" if score.accuracy is None else percent(score.accuracy)
-        asked = f"{score.num_evaluated} of {score.num_questions}"
-        rows.append([escape(value), bar, share, low_high, asked, str(score.num_unmatched)])
-    mean = (
-        f"<p>Mean of the groups: {percent(report.group_means[grouping])}%</p>"
-        if grouping in report.group_means
-        else ""
-    )
-    heads = [escape(grouping), "", "right, %", "95%", "asked", "unmatched"]
-    return f"<h2>By {escape(grouping)}</h2>{_table(heads, rows, num_words=2)}{mean}"
+        accuracy = "" if score.accuracy is None else percent(score.accuracy)
+        evaluated = f"{score.num_evaluated} of {score.num_questions}"
+        rows.append([escape(value), bar, accuracy, interval, evaluated, str(score.num_unmatched)])
+    mean = report.group_means.get(grouping)
+    mean_line = "" if mean is None else f"<p>Mean of the groups: {percent(mean)}%</p>"
+    header = [escape(grouping), "", "correct, %", "95%", "evaluated", "unmatched"]
+    table = html_table(rows, header, num_text_columns=2)
+    return f"<h2>By {escape(grouping)}</h2>{table}{mean_line}"
 
 
-def _settings_table(title: str, settings: Mapping[str, Any]) -> list[str]:
-    rows = [[escape(key), _say(value)] for key, value in settings.items()]
-    return [
-        f"<details><summary>{title}</summary>",
-        _table(["", ""], rows, num_words=2),
-        "</details>",
+def _protocol_table(report: Report) -> list[str]:
+    rows = [
+        [escape(key), _shortened(value)] for key, value in flatten(report.full_protocol).items()
     ]
+    title = "Protocol: how the model was evaluated"
+    return [f"<details><summary>{title}</summary>", html_table(rows), "</details>"]
 
 
-def _reasons(title: str, reasons: Mapping[str, str]) -> list[str]:
-    """What was left out, and why; nothing where nothing was."""
+def _reason_table(title: str, reasons: Mapping[str, str]) -> list[str]:
+    """Build a list of names with reasons; nothing if there is none."""
     if not reasons:
         return []
-    rows = [
-        [escape(name), escape(reason)] for name, reason in list(reasons.items())[:NUM_SKIPPED_SHOWN]
-    ]
-    return [
-        f"<h2>{title}</h2>",
-        _shown(len(reasons), NUM_SKIPPED_SHOWN),
-        _table(["", "reason"], rows, num_words=2),
-    ]
+    shown = list(reasons.items())[:MAX_REASONS_SHOWN]
+    rows = [[escape(name), escape(reason)] for name, reason in shown]
+    count = _count_shown(len(reasons), MAX_REASONS_SHOWN)
+    return [f"<h2>{title}</h2>", count, html_table(rows, ["", "reason"])]
 
 
-def _wrong_answers(report: Report, pictures: Mapping[str, Sequence[Thumbnail]]) -> list[str]:
-    """Those that no rule understood come first: a reader may find out why."""
+def _wrong_responses(report: Report, frames: Mapping[str, Sequence[Thumbnail]]) -> list[str]:
+    """Build the list of wrong responses, unmatched ones first."""
     rows = []
-    for result in sorted(report.wrong, key=lambda result: result.chosen is not None)[:NUM_SHOWN]:
-        figures = "".join(map(_figure, pictures.get(result.id, ())))
-        understood = escape(result.chosen) if result.chosen is not None else "nothing"
-        said = f'{_say(result.response)}<br><span class="small">understood: {understood}</span>'
-        rows.append([f"{_asked(result)}<div>{figures}</div>", said])
-    return [
-        "<h2>Wrong answers</h2>",
-        _shown(len(report.wrong)),
-        _table(["question", "said"], rows, num_words=2),
-    ]
+    for result in sorted(report.wrong, key=lambda result: result.chosen is not None)[:MAX_SHOWN]:
+        figures = "".join(map(_figure, frames.get(result.id, ())))
+        chosen = "nothing" if result.chosen is None else escape(result.chosen)
+        response = f'{_shortened(result.response)}<br><span class="small">chosen: {chosen}</span>'
+        rows.append([f"{_question(result)}<div>{figures}</div>", response])
+    count = _count_shown(len(report.wrong), MAX_SHOWN)
+    return ["<h2>Wrong responses</h2>", count, html_table(rows, ["question", "response"])]
 
 
-def _asked(result: Result) -> str:
-    """A question with its options, the true one marked."""
-    options = "".join(
-        f'<br><span class="{"right" if label == result.answer else ""}">{escape(label)}: {escape(words)}</span>'
-        for label, words in result.options.items()
-    )
-    truth = options or f'<br><span class="right">{escape(result.answer)}</span>'
-    return f'{escape(result.question)}{truth}<br><span class="small">{escape(result.id)}, {escape(result.video)}</span>'
+def _question(result: Result) -> str:
+    """Build a question with its options, the true one marked."""
+    options = [(label, text, label == result.answer) for label, text in result.options.items()]
+    answer = f'<span class="correct">{escape(result.answer)}</span>'
+    source = f'<span class="small">{escape(result.id)}, {escape(result.video)}</span>'
+    lines = [escape(result.question), html_options(options) if options else answer, source]
+    return "<br>".join(lines)
 
 
-def _figure(picture: Thumbnail) -> str:
-    seconds, jpeg = picture
-    encoded = base64.b64encode(jpeg).decode("ascii")
-    return f'<figure><img alt="" src="data:image/jpeg;base64,{encoded}">{seconds:.0f} s</figure>'
+def _figure(frame: Thumbnail) -> str:
+    seconds, jpeg = frame
+    source = image_data_uri(jpeg, "image/jpeg")
+    return f'<figure><img alt="" src="{source}">{seconds:.0f} s</figure>'
 
 
-def _shown(number: int, most: int = NUM_SHOWN) -> str:
-    return f"<p>{number} in all{f'; the first {most} are shown' if number > most else ''}.</p>"
+def _count_shown(count: int, limit: int) -> str:
+    return f"<p>{count} in all{f'; the first {limit} are shown' if count > limit else ''}.</p>"
 
 
-def _say(value: Any) -> str:
+def _shortened(value: Any) -> str:
     text = str(value)
-    return escape(
-        text[:NUM_CHARACTERS_SHOWN] + (" ..." if len(text) > NUM_CHARACTERS_SHOWN else "")
-    )
+    ellipsis = " ..." if len(text) > MAX_CHARACTERS_SHOWN else ""
+    return escape(text[:MAX_CHARACTERS_SHOWN] + ellipsis)

@@ -1,10 +1,9 @@
-"""Questions and a model's answers in, a score with its whole protocol out.
+"""Build the report of a model on a benchmark: its scores, and how they were obtained.
 
-A question without an answer is never right and never dropped in silence: it is skipped with a reason, and makes the score
-"on N of M". Answers that no rule understands are wrong.
-
-
-A report in, one JSON file out, and back."""
+Entry point: `build_report`; `write_report` and `read_report` store it as JSON. Every question of
+the benchmark is in the report. A question without a response is skipped with a reason and makes the
+score one "on N of M questions"; an unmatched response counts as wrong.
+"""
 
 from __future__ import annotations
 
@@ -18,19 +17,27 @@ from typing import Any
 
 from lit_hour.errors import ReportError
 from lit_hour.evaluation.item import Item, QuestionSet
-from lit_hour.evaluation.scoring import bootstrap_interval, score_answer
+from lit_hour.evaluation.scoring import Interval, bootstrap_interval, score_response
 from lit_hour.io.atomic import write_whole
 
-NO_REASON = "no answer was handed in, and no reason"
+FORMAT = 2
+NO_REASON = "no response and no reason was given"
 
 
 @dataclass(frozen=True)
 class Result:
-    """What a model said to one question.
+    """The response to one question, and its score.
 
     Attributes:
-        chosen: the label understood, None for an unmatched answer.
-        right: None where the benchmark leaves the verdict to a judge.
+        id: of the question.
+        video: path of the video in its folder.
+        groups: grouping -> values.
+        question: without options.
+        options: label -> text.
+        answer: the true label or text.
+        response: text that the model generated.
+        chosen: the label found in the response; None if unmatched.
+        correct: None if the benchmark leaves the verdict to a judge.
     """
 
     id: str
@@ -43,18 +50,24 @@ class Result:
     chosen: str | None
     correct: bool | None
 
+    @property
+    def is_unmatched(self) -> bool:
+        """Whether no rule understands the response; an empty one does not count."""
+        return self.correct is not None and self.chosen is None and bool(self.response.strip())
+
 
 @dataclass(frozen=True)
 class Score:
-    """The share of right answers among the questions asked.
+    """The accuracy over some questions.
 
     Attributes:
-        num_questions: in the files, asked or not.
-        num_asked: of these, the model was asked.
-        num_answered: of these, it said something.
-        num_unmatched: of these, no rule understood what.
-        share: right ones among those asked; None if none was.
-        interval: of the share, 95%; None for fewer than two videos.
+        num_questions: in the files, evaluated or not.
+        num_evaluated: of these, with a response (which may be empty).
+        num_answered: of these, with a response that is not empty.
+        num_unmatched: of these, with a response that no rule understands.
+        num_correct: correct responses.
+        accuracy: correct responses per evaluated question; None if none was evaluated.
+        interval: 95% interval of the accuracy; None for fewer than two videos.
     """
 
     num_questions: int
@@ -63,7 +76,7 @@ class Score:
     num_unmatched: int
     num_correct: int
     accuracy: float | None
-    interval: tuple[float, float] | None
+    interval: Interval | None
 
 
 @dataclass(frozen=True)
@@ -71,16 +84,18 @@ class Report:
     """The scores of one model on one benchmark.
 
     Attributes:
-        score: over all questions that a rule can score; the records refused count among its questions.
+        benchmark: name in the settings.
+        title: name for readers.
+        score: over all questions that a rule can score. Invalid records count as questions.
         groups: grouping -> value -> score.
-        group_means: grouping -> mean share of its groups, each counting the same, as MLVU publishes it.
-        num_published: questions in the whole benchmark.
-        protocol: how the model was asked: frames, decoding, hashes, versions.
-        prompts: the first prompt as an example, the SHA-256 of all of them, and the rules that read the answers.
+        group_means: grouping -> unweighted mean accuracy of its groups, as MLVU publishes it.
+        num_published: questions in the whole benchmark; None if unknown.
+        protocol: how the model was evaluated: frames, decoding, hashes, versions.
+        prompts: as `describe_prompts` returns.
         files: question file -> SHA-256.
-        refused: place of an unusable record -> reason.
-        skipped: id of a question that was not asked -> reason.
-        results: of every question asked.
+        invalid_records: location of a record -> reason.
+        skipped: id of a question without a response -> reason.
+        results: of all questions with a response.
     """
 
     benchmark: str
@@ -98,75 +113,77 @@ class Report:
 
     @property
     def wrong(self) -> list[Result]:
-        """The results that are not right, unmatched ones among them."""
+        """The results that are not correct, unmatched ones included."""
         return [result for result in self.results if result.correct is False]
 
     @property
     def unmatched(self) -> list[Result]:
-        """The answers that no rule understands; the published code may ask a judge about them."""
-        return [result for result in self.results if _is_unmatched(result)]
+        """The results whose response no rule understands; published code may have them judged."""
+        return [result for result in self.results if result.is_unmatched]
 
     @property
     def needs_judge(self) -> list[Result]:
-        """The answers that need a judge, and count in no score."""
+        """The results that need a judge and count in no score."""
         return [result for result in self.results if result.correct is None]
 
+    @property
+    def full_protocol(self) -> dict[str, Any]:
+        """The protocol with the prompts and the hashes of the question files."""
+        return {**self.protocol, "prompts": self.prompts, "question file": self.files}
+
     def summary(self) -> str:
-        """One line: "MLVU dev: 61.2% (59.0 to 63.3) on 2100 of 2175 questions"."""
-        if self.score.accuracy is None:
-            return f"{self.title}: no score on 0 of {self.score.num_questions} questions"
-        low_high = (
-            f" ({percent(self.score.interval[0])} to {percent(self.score.interval[1])})"
-            if self.score.interval
-            else ""
-        )
-        asked = f"on {self.score.num_evaluated} of {self.score.num_questions} questions"
-        return f"{self.title}: {percent(self.score.accuracy)}%{low_high} {asked}"
+        """Return one line: "MLVU dev: 61.2% (59.0 to 63.3) on 2100 of 2175 questions"."""
+        score = self.score
+        if score.accuracy is None:
+            return f"{self.title}: no score on 0 of {score.num_questions} questions"
+        ends = " to ".join(map(percent, score.interval)) if score.interval else ""
+        interval = f" ({ends})" if ends else ""
+        counts = f"on {score.num_evaluated} of {score.num_questions} questions"
+        return f"{self.title}: {percent(score.accuracy)}%{interval} {counts}"
 
 
 def percent(share: float) -> str:
-    """A share in percent with one digit behind the point."""
+    """Return a share in percent with one decimal."""
     return f"{100 * share:.1f}"
 
 
 def build_report(
     questions: QuestionSet,
-    answers: Mapping[str, str],
+    responses: Mapping[str, str],
     skipped: Mapping[str, str],
     protocol: Mapping[str, Any],
 ) -> Report:
-    """Score a model's answers.
+    """Score the responses of a model.
 
     Args:
-        answers: question id -> what the model said.
-        skipped: question id -> why it was not asked, such as a video that is missing.
-        protocol: how it was asked; whatever JSON holds.
+        questions: of the benchmark.
+        responses: question id -> text that the model generated.
+        skipped: question id -> why there is no response, such as a missing video.
+        protocol: how the model was evaluated; any JSON value.
 
     Raises:
-        ReportError: an id is unknown, or is both answered and skipped; or JSON cannot hold the protocol.
+        ReportError: an id is unknown or is in both mappings, or JSON cannot represent the protocol.
     """
-    _check_ids(questions, answers, skipped)
+    _check_ids(questions, responses, skipped)
     try:
         plain_protocol = json.loads(json.dumps(protocol))
     except (TypeError, ValueError) as error:
         raise ReportError(
-            f"the protocol of {questions.title} has to be numbers, texts, lists and mappings: {error}"
+            f"The protocol of {questions.title} must consist of numbers, texts, lists and mappings:"
+            f" {error}"
         ) from error
     results = tuple(
-        _result(item, answers[item.id]) for item in questions.items if item.id in answers
+        _score_item(item, responses[item.id]) for item in questions.items if item.id in responses
     )
-    scored = [item for item in questions.items if item.rule != "needs_judge"]
-    groups = _scores_of_groups(scored, results)
+    scored_items = [item for item in questions.items if item.rule != "needs_judge"]
+    groups = _score_groups(scored_items, results)
+    means = {grouping: _mean_accuracy(scores) for grouping, scores in groups.items()}
     return Report(
         benchmark=questions.benchmark,
         title=questions.title,
-        score=_score(results, len(scored) + len(questions.invalid_records)),
+        score=_score(results, len(scored_items) + len(questions.invalid_records)),
         groups=groups,
-        group_means={
-            grouping: mean
-            for grouping, scores in groups.items()
-            if (mean := _mean(scores)) is not None
-        },
+        group_means={grouping: mean for grouping, mean in means.items() if mean is not None},
         num_published=questions.num_published,
         protocol=plain_protocol,
         prompts=describe_prompts(questions.items),
@@ -175,27 +192,27 @@ def build_report(
         skipped={
             item.id: skipped.get(item.id, NO_REASON)
             for item in questions.items
-            if item.id not in answers
+            if item.id not in responses
         },
         results=results,
     )
 
 
 def _check_ids(
-    questions: QuestionSet, answers: Mapping[str, str], skipped: Mapping[str, str]
+    questions: QuestionSet, responses: Mapping[str, str], skipped: Mapping[str, str]
 ) -> None:
     known = {item.id for item in questions.items}
-    for what, ids in (("an answer", answers), ("a reason to skip", skipped)):
-        if unknown := [identifier for identifier in ids if identifier not in known]:
+    for what, ids in (("a response", responses), ("a reason to skip", skipped)):
+        if unknown := [key for key in ids if key not in known]:
             raise ReportError(
-                f"there is {what} for {unknown[0]!r}, which is no question of {questions.title}"
+                f"There is {what} for {unknown[0]!r}, which is not a question of {questions.title}."
             )
-    if both := [identifier for identifier in answers if identifier in skipped]:
-        raise ReportError(f"{both[0]!r} has both an answer and a reason why it was not asked")
+    if both := [key for key in responses if key in skipped]:
+        raise ReportError(f"Question {both[0]!r} has both a response and a reason to skip it.")
 
 
-def _result(item: Item, said: str) -> Result:
-    verdict = None if item.rule == "needs_judge" else score_answer(item, said)
+def _score_item(item: Item, response: str) -> Result:
+    verdict = None if item.rule == "needs_judge" else score_response(item, response)
     return Result(
         id=item.id,
         video=item.videos[0],
@@ -203,14 +220,14 @@ def _result(item: Item, said: str) -> Result:
         question=item.question,
         options=dict(item.options),
         answer=item.answer,
-        response=said,
+        response=response,
         chosen=verdict.label if verdict else None,
         correct=verdict.correct if verdict else None,
     )
 
 
 def describe_prompts(items: Sequence[Item]) -> dict[str, Any]:
-    """The first prompt as an example, the SHA-256 of all of them, and the rules that read the answers."""
+    """Return the first prompt as an example, the SHA-256 of all prompts, and the scoring rules."""
     texts = [[item.id, item.system_prompt, item.prompt, item.answer_start] for item in items]
     return {
         "first system prompt": items[0].system_prompt if items else "",
@@ -221,28 +238,22 @@ def describe_prompts(items: Sequence[Item]) -> dict[str, Any]:
     }
 
 
-def _is_unmatched(result: Result) -> bool:
-    return result.correct is not None and result.chosen is None and bool(result.response.strip())
-
-
 def _score(results: Iterable[Result], num_questions: int) -> Score:
     scored = [result for result in results if result.correct is not None]
-    right = [bool(result.correct) for result in scored]
+    correct = [bool(result.correct) for result in scored]
     return Score(
         num_questions=num_questions,
         num_evaluated=len(scored),
         num_answered=sum(bool(result.response.strip()) for result in scored),
-        num_unmatched=sum(map(_is_unmatched, scored)),
-        num_correct=sum(right),
-        accuracy=sum(right) / len(right) if right else None,
-        interval=bootstrap_interval(right, [result.video for result in scored]),
+        num_unmatched=sum(result.is_unmatched for result in scored),
+        num_correct=sum(correct),
+        accuracy=sum(correct) / len(correct) if correct else None,
+        interval=bootstrap_interval(correct, [result.video for result in scored]),
     )
 
 
-def _scores_of_groups(
-    items: Iterable[Item], results: Iterable[Result]
-) -> dict[str, dict[str, Score]]:
-    """A score for each value of each grouping, numbers in order, words in the order in which they first come."""
+def _score_groups(items: Iterable[Item], results: Iterable[Result]) -> dict[str, dict[str, Score]]:
+    """Score each value of each grouping: numbers ascending, texts in order of appearance."""
     num_questions: dict[tuple[str, str], int] = defaultdict(int)
     for item in items:
         for grouping, values in item.groups.items():
@@ -261,17 +272,14 @@ def _scores_of_groups(
     return dict(groups)
 
 
-def _mean(scores: Mapping[str, Score]) -> float | None:
-    """The mean share of the groups, None where one of them was not asked."""
-    shares = [score.accuracy for score in scores.values() if score.accuracy is not None]
-    return sum(shares) / len(shares) if len(shares) == len(scores) else None
-
-
-FORMAT = 2
+def _mean_accuracy(scores: Mapping[str, Score]) -> float | None:
+    """Return the unweighted mean over the groups; None if one of them was not evaluated."""
+    known = [score.accuracy for score in scores.values() if score.accuracy is not None]
+    return sum(known) / len(known) if len(known) == len(scores) else None
 
 
 def write_report(report: Report, file: Path) -> None:
-    """Write the report as JSON, which `read_report` reads back; the file is whole or not there."""
+    """Write the report as JSON, atomically; `read_report` reads it back."""
     write_whole(file, json.dumps({"format": FORMAT, **asdict(report)}, indent=1) + "\n")
 
 
@@ -279,14 +287,14 @@ def read_report(file: Path) -> Report:
     """Read a report that `write_report` wrote.
 
     Raises:
-        ReportError: the file cannot be read or holds no report of this format.
+        ReportError: the file cannot be read, or is not a report of this format.
     """
     try:
         record = json.loads(file.read_text(encoding="utf-8"))
         if (number := record.pop("format")) != FORMAT:
             raise ReportError(
-                f"{file} has report format {number}; this version of lit_hour reads format {FORMAT}."
-                " Run `lit-hour evaluate` again to write it anew."
+                f"{file} has report format {number}; this version of lit_hour reads format"
+                f" {FORMAT}. Run `lit-hour evaluate` again to write it anew."
             )
         record["score"] = _read_score(record["score"])
         record["groups"] = {
@@ -296,9 +304,9 @@ def read_report(file: Path) -> Report:
         record["results"] = tuple(Result(**result) for result in record["results"])
         return Report(**record)
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ReportError(f"{file}: the report cannot be read: {error}") from error
+        raise ReportError(f"The report {file} cannot be read: {error}") from error
     except (LookupError, TypeError, AttributeError) as error:
-        raise ReportError(f"{file} is no report of an evaluation: {error!r}") from error
+        raise ReportError(f"{file} is not a report of an evaluation: {error!r}") from error
 
 
 def _read_score(record: dict[str, Any]) -> Score:

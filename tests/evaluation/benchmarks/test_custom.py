@@ -1,4 +1,4 @@
-"""The project's own question files are asked as in training, and nothing of them is left out."""
+"""The project's own question files get the prompts of training, and no record is left out."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import pytest
 
 from lit_hour.errors import QuestionError
 from lit_hour.evaluation.benchmarks.custom import load_custom
-from lit_hour.evaluation.scoring import score_answer
+from lit_hour.evaluation.scoring import score_response
 from lit_hour.types import Question
 
 CHOICE: dict[str, Any] = {
     "id": "q1",
     "video": "a.mp4",
     "task": "object/object_attribute",
-    "question": "Colour?",
+    "question": "Color?",
     "options": ["red", "blue"],
 }
 RECORDS: list[dict[str, Any]] = [
@@ -26,7 +26,7 @@ RECORDS: list[dict[str, Any]] = [
 ]
 
 
-def phrase(question: Question) -> str:
+def format_prompt(question: Question) -> str:
     return f"Please: {question.question}"
 
 
@@ -35,25 +35,25 @@ def write(folder: Path, name: str, records: list[dict[str, Any]]) -> Path:
     return folder / name
 
 
-def test_own_files_become_items(tmp_path: Path) -> None:
-    questions = load_custom([write(tmp_path, "world.json", RECORDS)], phrase, "World")
+def test_custom_files_are_parsed_into_items(tmp_path: Path) -> None:
+    questions = load_custom([write(tmp_path, "world.json", RECORDS)], format_prompt, "World")
     choice, free = questions.items
     assert (
-        choice.prompt == "Please: Colour?"
+        choice.prompt == "Please: Color?"
         and choice.answer == "B"
         and choice.options == {"A": "red", "B": "blue"}
     )
     assert choice.groups == {"format": ("multiple choice",), "task": ("object/object_attribute",)}
     assert choice.videos == ("a.mp4",)
     assert (
-        score_answer(choice, "blue").correct
-        and score_answer(choice, "B").correct
-        and not score_answer(choice, "A").correct
+        score_response(choice, "blue").correct
+        and score_response(choice, "B").correct
+        and not score_response(choice, "A").correct
     )
     assert (
         free.rule == "words"
         and free.groups == {"format": ("open ended",)}
-        and score_answer(free, "a red ball").correct
+        and score_response(free, "a red ball").correct
     )
     assert (
         questions.title == "World" and questions.num_published is None and len(questions.files) == 1
@@ -69,7 +69,7 @@ def test_own_files_become_items(tmp_path: Path) -> None:
         ),
         (
             [{"id": "q3", "image": "a.png", "question": "What?", "answer": "A cat"}],
-            r"a\.png is no video",
+            r"a\.png is not a video",
         ),
         ([{**CHOICE, "id": "q3", "answer": "green"}], "'green' is not among the options"),
         (
@@ -79,7 +79,9 @@ def test_own_files_become_items(tmp_path: Path) -> None:
         ([], "holds no question"),
     ],
 )
-def test_damage_is_refused(second: list[dict[str, Any]], message: str, tmp_path: Path) -> None:
+def test_invalid_files_are_refused(
+    second: list[dict[str, Any]], message: str, tmp_path: Path
+) -> None:
     files = [write(tmp_path, "first.json", RECORDS), write(tmp_path, "second.json", second)]
     with pytest.raises(QuestionError, match=message):
-        load_custom(files, phrase, "World")
+        load_custom(files, format_prompt, "World")

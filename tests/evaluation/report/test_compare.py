@@ -1,4 +1,4 @@
-"""Two reports are compared on the questions that both were asked, and only if they are about the same."""
+"""Two reports on the same benchmark are compared on the questions that both answered."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from lit_hour.errors import ReportError
 from lit_hour.evaluation.report.compare import ABSENT, compare
 from lit_hour.evaluation.report.report import build_report
 from lit_hour.evaluation.scoring import mcnemar
-from tests.evaluation.asked import PROTOCOL, make_questions, report_on, say
+from tests.evaluation.factories import PROTOCOL, make_question_set, make_report, respond
 
 
-def test_the_same_answers_differ_in_nothing() -> None:
-    report = report_on(say("ABAAABBB"))
+def test_a_report_does_not_differ_from_itself() -> None:
+    report = make_report(respond("ABAAABBB"))
     comparison = compare(report, report)
     assert comparison.difference == 0 and comparison.p_value == 1 and comparison.interval == (0, 0)
     assert (
@@ -23,10 +23,10 @@ def test_the_same_answers_differ_in_nothing() -> None:
     )
 
 
-def test_questions_where_they_differ_decide() -> None:
+def test_the_questions_with_different_verdicts_decide() -> None:
     first, second = (
-        report_on(say("AB" * 20), num_videos=20),
-        report_on(say("AB" * 10 + "BB" * 9 + "AB"), num_videos=20),
+        make_report(respond("AB" * 20), num_videos=20),
+        make_report(respond("AB" * 10 + "BB" * 9 + "AB"), num_videos=20),
     )
     comparison = compare(first, second)
     assert (comparison.num_shared, comparison.first_accuracy, comparison.second_accuracy) == (
@@ -47,10 +47,10 @@ def test_questions_where_they_differ_decide() -> None:
     )  # five of the nine wrong answers are about its ten videos
 
 
-def test_only_shared_questions_count_and_the_others_are_listed() -> None:
+def test_only_shared_questions_count_and_others_are_listed() -> None:
     comparison = compare(
-        report_on({"0-0": "A", "0-1": "A", "1-0": "B"}),
-        report_on({"0-0": "B", "1-0": "A", "2-1": "B"}),
+        make_report({"0-0": "A", "0-1": "A", "1-0": "B"}),
+        make_report({"0-0": "B", "1-0": "A", "2-1": "B"}),
     )
     assert (
         comparison.num_shared == 2
@@ -60,8 +60,8 @@ def test_only_shared_questions_count_and_the_others_are_listed() -> None:
     assert [(one.id, two.id) for one, two in comparison.only_first_correct] == [("0-0", "0-0")]
 
 
-def test_differences_of_the_protocols_are_named() -> None:
-    questions = make_questions()
+def test_protocol_differences_are_listed() -> None:
+    questions = make_question_set()
     prompted = replace(
         questions,
         items=tuple(replace(item, prompt="Look!") for item in questions.items),
@@ -82,14 +82,14 @@ def test_differences_of_the_protocols_are_named() -> None:
     } < differences.keys() and "decoding.temperature" not in differences
 
 
-def test_reports_that_do_not_belong_together_are_refused() -> None:
-    report = report_on({"0-0": "A"})
+def test_reports_on_different_questions_are_refused() -> None:
+    report = make_report({"0-0": "A"})
     with pytest.raises(
-        ReportError, match="a report on Colours & shapes and one on Sounds cannot be compared"
+        ReportError, match="A report on Colors & shapes and a report on Sounds cannot be compared"
     ):
         compare(report, replace(report, benchmark="sounds", title="Sounds"))
     with pytest.raises(ReportError, match="share no question"):
-        compare(report, report_on({"0-1": "A"}))
+        compare(report, make_report({"0-1": "A"}))
     changed = replace(report, results=(replace(report.results[0], answer="B"),))
-    with pytest.raises(ReportError, match="question '0-0' or its true answer is not the same"):
+    with pytest.raises(ReportError, match="Question '0-0' or its true answer is not the same"):
         compare(report, changed)

@@ -1,4 +1,4 @@
-"""Every question is counted once: right, wrong, unmatched, skipped, refused, or left to a judge."""
+"""Every question counts once: correct, wrong, unmatched, skipped, invalid, or for a judge."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import pytest
 
 from lit_hour.errors import ReportError
 from lit_hour.evaluation.report.report import NO_REASON, build_report, read_report, write_report
-from tests.evaluation.asked import PROTOCOL, make_questions, report_on, say
+from tests.evaluation.factories import PROTOCOL, make_question_set, make_report, respond
 
 
 def test_every_question_is_counted() -> None:
-    said = {"0-0": "A", "0-1": "A", "1-0": "red", "1-1": "maybe", "2-0": " "}
-    report = report_on(said, {"3-0": "video video_3.mp4 is missing"})
+    responses = {"0-0": "A", "0-1": "A", "1-0": "red", "1-1": "maybe", "2-0": " "}
+    report = make_report(responses, {"3-0": "video video_3.mp4 is missing"})
     score = report.score
     assert (
         score.num_questions,
@@ -33,13 +33,13 @@ def test_every_question_is_counted() -> None:
     assert report.invalid_records == {"questions.json: record 9": "column 'answer' is missing"}
     assert [result.id for result in report.wrong] == ["0-1", "1-1", "2-0"]
     assert [result.id for result in report.unmatched] == ["1-1"]
-    assert report.summary().startswith("Colours & shapes: 40.0% (") and report.summary().endswith(
+    assert report.summary().startswith("Colors & shapes: 40.0% (") and report.summary().endswith(
         "on 5 of 9 questions"
     )
 
 
-def test_a_missing_video_never_counts_as_right_or_wrong() -> None:
-    whole, part = report_on(say("ABABABAB")), report_on({"0-0": "A"}, {"0-1": "no video"})
+def test_a_missing_video_counts_as_neither_correct_nor_wrong() -> None:
+    whole, part = make_report(respond("ABABABAB")), make_report({"0-0": "A"}, {"0-1": "no video"})
     assert whole.score.accuracy == part.score.accuracy == 1.0
     assert (whole.score.num_evaluated, part.score.num_evaluated) == (
         8,
@@ -47,16 +47,16 @@ def test_a_missing_video_never_counts_as_right_or_wrong() -> None:
     ) and part.score.num_questions == 9
 
 
-def test_nothing_asked_is_no_score() -> None:
-    report = report_on({})
+def test_without_responses_there_is_no_score() -> None:
+    report = make_report({})
     assert (
         report.score.accuracy is None and report.score.interval is None and len(report.skipped) == 8
     )
-    assert report.summary() == "Colours & shapes: no score on 0 of 9 questions"
+    assert report.summary() == "Colors & shapes: no score on 0 of 9 questions"
 
 
-def test_groups_count_every_value_of_a_question_and_numbers_come_in_order() -> None:
-    report = report_on(say("ABAAABAA"))
+def test_groups_count_every_value_of_a_question_in_order() -> None:
+    report = make_report(respond("ABAAABAA"))
     assert list(report.groups["length"]) == ["60", "600"]
     assert {
         value: (score.num_correct, score.num_evaluated)
@@ -70,13 +70,13 @@ def test_groups_count_every_value_of_a_question_and_numbers_come_in_order() -> N
         "counting": 4,
     }
     assert report.group_means == {"length": 0.75, "ability": (6 / 8 + 2 / 4) / 2}
-    assert report_on({"0-0": "A"}).group_means == {}, "no mean where a group was not asked"
+    assert make_report({"0-0": "A"}).group_means == {}, "no mean where a group was not evaluated"
 
 
-def test_what_needs_a_judge_is_in_no_score() -> None:
-    questions = make_questions(num_judged=2)
+def test_questions_for_a_judge_are_in_no_score() -> None:
+    questions = make_question_set(num_judged=2)
     report = build_report(
-        questions, {**say("ABABABAB"), "story-0": "Once upon a time"}, {}, PROTOCOL
+        questions, {**respond("ABABABAB"), "story-0": "Once upon a time"}, {}, PROTOCOL
     )
     assert [result.id for result in report.needs_judge] == ["story-0"] and report.needs_judge[
         0
@@ -89,15 +89,15 @@ def test_what_needs_a_judge_is_in_no_score() -> None:
     assert report.skipped == {"story-1": NO_REASON} and report.wrong == []
 
 
-def test_a_report_is_read_back_as_it_was(tmp_path: Path) -> None:
-    report = report_on({"0-0": "A", "0-1": "\ud83c schief \u4e2d", "1-0": ""}, {"1-1": "damaged"})
+def test_write_and_read_report_round_trip(tmp_path: Path) -> None:
+    report = make_report({"0-0": "A", "0-1": "\ud83c schief \u4e2d", "1-0": ""}, {"1-1": "damaged"})
     write_report(report, tmp_path / "report.json")
     assert read_report(tmp_path / "report.json") == report
     assert [file.name for file in tmp_path.iterdir()] == ["report.json"]
 
 
-def test_other_prompts_have_another_digest() -> None:
-    questions = make_questions()
+def test_the_digest_depends_on_the_prompts() -> None:
+    questions = make_question_set()
     subtitled = replace(
         questions, items=tuple(replace(item, prompt="Subtitles: ...") for item in questions.items)
     )
@@ -115,38 +115,40 @@ def test_other_prompts_have_another_digest() -> None:
         (
             {"9-9": "A"},
             {},
-            "there is an answer for '9-9', which is no question of Colours & shapes",
+            "There is a response for '9-9', which is not a question of Colors & shapes",
         ),
-        ({}, {"9-9": "gone"}, "there is a reason to skip for '9-9'"),
-        ({"0-0": "A"}, {"0-0": "gone"}, "'0-0' has both an answer and a reason"),
+        ({}, {"9-9": "gone"}, "There is a reason to skip for '9-9'"),
+        ({"0-0": "A"}, {"0-0": "gone"}, "Question '0-0' has both a response and a reason"),
     ],
 )
-def test_answers_that_do_not_belong_are_refused(
+def test_unknown_and_ambiguous_ids_are_refused(
     answers: dict[str, str], skipped: dict[str, str], message: str
 ) -> None:
     with pytest.raises(ReportError, match=message):
-        report_on(answers, skipped)
+        make_report(answers, skipped)
 
 
-def test_a_protocol_that_json_cannot_hold_is_refused_before_it_is_too_late() -> None:
+def test_a_protocol_that_json_cannot_represent_is_refused() -> None:
     with pytest.raises(
-        ReportError, match="the protocol of Colours & shapes has to be numbers, texts"
+        ReportError, match="The protocol of Colors & shapes must consist of numbers, texts"
     ):
-        build_report(make_questions(), {}, {}, {"run": Path("runs/tiny")})
+        build_report(make_question_set(), {}, {}, {"run": Path("runs/tiny")})
 
 
 @pytest.mark.parametrize(
     "content, message",
     [
-        (None, "the report cannot be read"),
-        ("{", "the report cannot be read"),
-        ("[]", "is no report of an evaluation"),
-        ("{}", "is no report of an evaluation"),
+        (None, "cannot be read"),
+        ("{", "cannot be read"),
+        ("[]", "is not a report of an evaluation"),
+        ("{}", "is not a report of an evaluation"),
         ('{"format": 1}', "has report format 1; this version of lit_hour reads format 2"),
-        ('{"format": 2}', "is no report of an evaluation"),
+        ('{"format": 2}', "is not a report of an evaluation"),
     ],
 )
-def test_what_is_no_report_is_refused(content: str | None, message: str, tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_report_is_refused(
+    content: str | None, message: str, tmp_path: Path
+) -> None:
     file = tmp_path / "report.json"
     if content is not None:
         file.write_text(content)
@@ -154,9 +156,9 @@ def test_what_is_no_report_is_refused(content: str | None, message: str, tmp_pat
         read_report(file)
 
 
-def test_a_report_with_a_stranger_in_it_is_refused(tmp_path: Path) -> None:
+def test_a_report_with_changed_fields_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "report.json"
-    write_report(report_on(say("ABABABAB")), file)
+    write_report(make_report(respond("ABABABAB")), file)
     for change in (
         {"stranger": 1},
         {"results": [{"id": "0-0"}]},
@@ -165,5 +167,5 @@ def test_a_report_with_a_stranger_in_it_is_refused(tmp_path: Path) -> None:
     ):
         changed = tmp_path / "changed.json"
         changed.write_text(json.dumps({**json.loads(file.read_text()), **change}))
-        with pytest.raises(ReportError, match="is no report of an evaluation"):
+        with pytest.raises(ReportError, match="is not a report of an evaluation"):
             read_report(changed)

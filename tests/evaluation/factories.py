@@ -1,4 +1,4 @@
-"""Questions of a small benchmark, and reports on answers to them."""
+"""Question sets of a small benchmark, and reports on responses to them."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from dataclasses import replace
 from lit_hour.evaluation.item import InvalidRecord, Item, QuestionSet
 from lit_hour.evaluation.report.report import Report, build_report
 
-COLOURS = {"A": "red", "B": "blue"}
+COLORS = {"A": "red", "B": "blue"}
 PROTOCOL = {"frames": 64, "decoding": {"temperature": 0}, "versions": {"lit_hour": "0.1.0"}}
 
 
-def make_questions(num_videos: int = 4, num_judged: int = 0) -> QuestionSet:
-    """Two questions about each video, the first true and the second false; then some that need a judge."""
+def make_question_set(num_videos: int = 4, num_judged: int = 0) -> QuestionSet:
+    """Two questions about each video, with the answers A and B; then some that need a judge."""
     items = [
         Item(
             id=f"{video}-{number}",
             videos=(f"video_{video}.mp4",),
-            question=f"What colour is <b>thing</b> {video}-{number}?",
-            prompt=f"What colour is thing {video}-{number}?\nA. red\nB. blue",
-            options=COLOURS,
+            question=f"What color is <b>thing</b> {video}-{number}?",
+            prompt=f"What color is thing {video}-{number}?\nA. red\nB. blue",
+            options=COLORS,
             answer="AB"[number],
             rule="choice",
             groups={
@@ -38,8 +38,8 @@ def make_questions(num_videos: int = 4, num_judged: int = 0) -> QuestionSet:
     ]
     refused = (InvalidRecord("questions.json: record 9", "column 'answer' is missing"),)
     return QuestionSet(
-        "colours",
-        "Colours & shapes",
+        "colors",
+        "Colors & shapes",
         (*items, *judged),
         refused,
         num_videos * 2 + num_judged + 1,
@@ -47,14 +47,14 @@ def make_questions(num_videos: int = 4, num_judged: int = 0) -> QuestionSet:
     )
 
 
-def report_on(
-    said: Mapping[str, str], skipped: Mapping[str, str] | None = None, num_videos: int = 4
+def make_report(
+    responses: Mapping[str, str], skipped: Mapping[str, str] | None = None, num_videos: int = 4
 ) -> Report:
-    """A report on these answers."""
-    return build_report(make_questions(num_videos), said, skipped or {}, PROTOCOL)
+    """A report on responses to the first questions."""
+    return build_report(make_question_set(num_videos), responses, skipped or {}, PROTOCOL)
 
 
-def say(letters: Sequence[str]) -> dict[str, str]:
-    """Answers to all questions, in order."""
-    ids = [item.id for item in make_questions(len(letters) // 2).items]
+def respond(letters: Sequence[str]) -> dict[str, str]:
+    """Responses to all questions, in order."""
+    ids = [item.id for item in make_question_set(len(letters) // 2).items]
     return dict(zip(ids, letters, strict=True))

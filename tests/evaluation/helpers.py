@@ -1,0 +1,71 @@
+"""Runs of `lit-hour evaluate`, in this process or in forks that may be killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from lit_hour.cli import main
+from lit_hour.evaluation.report.report import Report, read_report
+from lit_hour.io.jsonl import Journal, read_journal
+from lit_hour.run_dir import RunDir
+from tests.helpers.fork import ForkedRanks, fork_ranks
+
+SHORT_ANSWERS = "generation.max_new_tokens=6"
+
+
+def run_evaluate(run: RunDir, out: Path, *overrides: str) -> Report:
+    """Run `lit-hour evaluate` in this process, and read the report."""
+    main(_arguments(run, out, *overrides))
+    return read_report(out / "report.json")
+
+
+def _arguments(run: RunDir, out: Path, *overrides: str) -> list[str]:
+    return ["evaluate", SHORT_ANSWERS, *overrides, "--run", str(run.path), "--out", str(out)]
+
+
+def fork_evaluate(
+    run: RunDir,
+    out: Path,
+    overrides: list[str],
+    outputs: Path,
+    *,
+    num_ranks: int,
+    before: Callable[[int], None] = lambda rank: None,
+) -> ForkedRanks:
+    """Run `lit-hour evaluate` in forks, after calling a function with the rank in each."""
+
+    def work(rank: int) -> None:
+        before(rank)
+        main(_arguments(run, out, *overrides, f"training.devices={num_ranks}"))
+
+    return fork_ranks(work, [outputs / f"rank{rank}.txt" for rank in range(num_ranks)])
+
+
+def num_stored(out: Path) -> int:
+    """The number of responses on disk, each to another question."""
+    ids = [
+        record["id"] for file in (out / "answers").glob("*.jsonl") for record in read_journal(file)
+    ]
+    assert len(ids) == len(set(ids))
+    return len(ids)
+
+
+def die_at_response(number: int, rank: int) -> Callable[[int], None]:
+    """Return a function that has one rank killed before it stores its number-th response."""
+
+    def patch_journal(this_rank: int) -> None:
+        add, added = Journal.add, []
+
+        def counted(self: Journal, record: dict[str, Any]) -> None:
+            added.append(record)
+            if this_rank == rank and len(added) == number:
+                os.kill(os.getpid(), signal.SIGKILL)
+            add(self, record)
+
+        Journal.add = counted  # type: ignore[method-assign]
+
+    return patch_journal
