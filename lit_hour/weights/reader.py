@@ -64,7 +64,7 @@ class StoredWeights:
         """Some of them, in the order that they have here."""
         return replace(
             self,
-            outlines={
+            meta_tensors={
                 name: outline for name, outline in self.meta_tensors.items() if name in names
             },
         )
