@@ -24,10 +24,10 @@ def main(words: list[str]) -> None:
     from lit_hour.training.fit import fit
 
     show_progress()
-    world = build_and_pack(config) if config.synthetic.num_videos else None
+    dataset = build_and_pack(config) if config.synthetic.num_videos else None
     outcome = fit(config)
     if is_first_rank():
-        print(outcome.report(*world.example()) if world else outcome.report())
+        print(outcome.report(*dataset.example()) if dataset else outcome.report())
 
 
 def is_first_rank() -> bool:

@@ -39,7 +39,7 @@ def main(words: list[str]) -> None:
     )
     making.add_argument("--tasks", help="tasks to ask about, with commas between; all if not given")
     making.add_argument(
-        "settings", nargs="*", help="[conf/NAME.yaml] [key=value ...]: the group world counts"
+        "settings", nargs="*", help="[conf/NAME.yaml] [key=value ...]: only the section synthetic is used"
     )
     making.set_defaults(run=run_synthesize)
 
@@ -153,7 +153,7 @@ def main(words: list[str]) -> None:
 def run_synthesize(arguments: argparse.Namespace) -> None:
     """Make the set, and say what to do with it."""
     given = {"seed": arguments.seed, "tasks": arguments.tasks}
-    words = [f"world.{name}={value}" for name, value in given.items() if value is not None]
+    words = [f"synthetic.{name}={value}" for name, value in given.items() if value is not None]
     config = parse_command_line([*arguments.settings, *words])
     from lit_hour.synthetic.dataset import synthesize
 
