@@ -13,7 +13,7 @@ import torch
 
 from lit_hour.config.schema import VideoConfig
 from lit_hour.errors import VideoError
-from lit_hour.media.video_probe import probe
+from lit_hour.media.video_probe import VideoInfo, probe
 from lit_hour.media.video_reader import read_frames
 from lit_hour.types import Frames
 
@@ -62,13 +62,14 @@ class SampledVideo:
         duration_seconds: once the chunks were read, that of the part that could be read of a damaged video that is used.
     """
 
-    def __init__(self, path: str | Path, settings: VideoConfig) -> None:
+    def __init__(self, video: str | Path | VideoInfo, settings: VideoConfig) -> None:
         """Read the header.
 
         Raises:
             VideoError: as `probe`.
         """
-        self._settings, self._info = settings, probe(path)
+        self._settings = settings
+        self._info = video if isinstance(video, VideoInfo) else probe(video)
         self.duration_seconds = self._info.duration_seconds
         rate, fewest, most = settings.fps, settings.min_frames, settings.max_frames
         self.timestamps = sample_timestamps(self.duration_seconds, rate, fewest, most)
