@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lit_hour.config.load import parse_command_line, split_words
-from lit_hour.errors import InputError, QuestionError
+from lit_hour.errors import InputError
 
 if TYPE_CHECKING:
     from lit_hour.data.packing.pack import PackSummary
@@ -305,19 +305,24 @@ def add_evaluate(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
 def run_import(arguments: argparse.Namespace) -> None:
     """Bring a question file in, and say what is missing."""
     config = parse_command_line(arguments.settings)
-    from lit_hour.videomarathon.import_questions import import_questions, report_import
+    from lit_hour.videomarathon.import_questions import format_import_report, import_questions
 
     imported = import_questions(
         arguments.file, arguments.videos, arguments.out, config.videomarathon.max_missing_videos
     )
-    print(report_import(arguments.out, imported))
+    print(format_import_report(arguments.out, imported))
 
 
 def run_annotate(arguments: argparse.Namespace) -> None:
     """Annotate, and say what came of it and what to do with it."""
     config = parse_command_line(arguments.settings)
-    from lit_hour.videomarathon.aggregate import Share, report, report_share
-    from lit_hour.videomarathon.annotate import annotate, annotate_share
+    from lit_hour.videomarathon.aggregate import format_report
+    from lit_hour.videomarathon.annotate import (
+        Share,
+        annotate,
+        annotate_share,
+        format_share_report,
+    )
 
     given = (
         arguments.videos,
@@ -327,11 +332,12 @@ def run_annotate(arguments: argparse.Namespace) -> None:
         config.videomarathon,
     )
     if arguments.share is None:
-        print(report(arguments.videos, arguments.out, annotate(*given)))
+        print(format_report(arguments.videos, arguments.out, annotate(*given)))
     else:
         share = Share.parse(arguments.share)
-        run = annotate_share(share, *given)
-        print(report_share(share, len(run.fingerprints), len(run.unfinished()), run.failed))
+        job = annotate_share(share, *given)
+        num_videos, num_unfinished = len(job.fingerprints), len(job.unfinished())
+        print(format_share_report(share, num_videos, num_unfinished, job.failed))
 
 
 def run_encode(arguments: argparse.Namespace) -> None:
@@ -372,22 +378,22 @@ def report_shards(folder: Path, summary: PackSummary) -> str:
 
 def run_ask(arguments: argparse.Namespace) -> None:
     """Answer a question, or any number of them."""
-    from lit_hour.inference.inputs import open_input_files
+    from lit_hour.inference.inputs import check_input_files
     from lit_hour.inference.predictor import VideoPredictor
     from lit_hour.inference.repl import Repl, load_or_encode, print_answer
 
-    question = arguments.question
-    if question is not None and not question.strip():
-        raise QuestionError("The question is empty. Ask something.")
-    files = open_input_files([arguments.file, *arguments.also])
+    files = (arguments.file, *arguments.also)
+    check_input_files(files)
     predictor = VideoPredictor.from_run(
         arguments.run_folder, arguments.checkpoint, arguments.device, arguments.settings
     )
-    memory = load_or_encode(predictor, files)
-    if question is None:
-        Repl(predictor, memory).run()
-    else:
-        print_answer(predictor, memory, question)
+    if arguments.question is None:
+        Repl(predictor, load_or_encode(predictor, files)).run()
+        return
+    predictor.processor.ask(
+        arguments.question
+    )  # an empty question is refused before an hour of video is read
+    print_answer(predictor, load_or_encode(predictor, files), arguments.question)
 
 
 def run_serve(arguments: argparse.Namespace) -> None:

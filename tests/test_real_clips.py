@@ -10,7 +10,7 @@ import torch
 from lit_hour.cli import main
 from lit_hour.data.shards.reader import open_shards
 from tests.helpers.toy_run import ToyProject, toy_settings
-from tests.media.looped import loop_video
+from tests.media.helpers import loop_video
 
 CLIPS = (  # landscape and portrait, 8 and 10 bits, variable frame rate, H.264, H.265, VP8 and AV1, upright and rotated
     "animated_room.mp4",

@@ -1,6 +1,8 @@
-"""A picture in, the whole of it and the tiles of a grid out: how one picture is seen in its own resolution.
+"""Cut one image into tiles (`load_tiled_image`), or pad several to squares (`load_image_set`).
 
-Several pictures of one conversation in, each padded to a square out."""
+Both follow LLaVA: "anyres" tiles keep the resolution of a single image, and padded squares keep the
+aspect ratio of several.
+"""
 
 from __future__ import annotations
 
@@ -15,111 +17,108 @@ from lit_hour.errors import ImageError
 from lit_hour.media.image_reader import MAX_PIXELS, read_image, to_square_tensor
 from lit_hour.types import ImageSet, TiledImage
 
+_PAD_COLOR = (127, 127, 127)
 
-def load_tiled_image(data: bytes, name: str, size_pixels: int, settings: ImageConfig) -> TiledImage:
-    """Decode a picture and cut it into tiles.
 
-    The picture is fitted into the grid that loses least of it, with black bars on two sides, and the grid is cut row by
-    row. Before its tiles stands the whole picture, without bars and without its aspect.
+def load_tiled_image(data: bytes, name: str, image_size: int, config: ImageConfig) -> TiledImage:
+    """Decode an image and cut it into tiles.
+
+    The image is fitted into the grid that loses the fewest pixels, with black bars on two sides,
+    and the grid is cut row by row. The first tile is the whole image, resized without keeping its
+    aspect ratio.
 
     Args:
-        data: a whole picture file.
-        name: where the data is from, for errors.
-        size_pixels: side of a tile.
-        settings: how large a grid may be.
+        data: content of an image file.
+        name: where the data comes from, for error messages.
+        image_size: side of a tile in pixels.
+        config: how large a grid may be.
 
     Raises:
-        ImageError: the picture cannot be used, see `read_image`.
+        ImageError: the image is not usable, see `read_image`.
 
-    Source: LLaVA's any-resolution pictures, as the published Hour-LLaVA reads them.
+    Source: LLaVA's any-resolution images, as the published Hour-LLaVA reads them.
     """
     image = read_image(data, name)
-    rows, columns = choose_grid(image.width, image.height, size_pixels, settings.max_grid)
-    canvas = letterbox(image, columns * size_pixels, rows * size_pixels)
-    corners = [
-        (column * size_pixels, row * size_pixels)
-        for row in range(rows)
-        for column in range(columns)
-    ]
+    rows, columns = choose_grid(image.width, image.height, image_size, config.max_grid)
+    canvas = letterbox(image, columns * image_size, rows * image_size)
     tiles = [
-        canvas.crop((left, top, left + size_pixels, top + size_pixels)) for left, top in corners
+        canvas.crop((left, top, left + image_size, top + image_size))
+        for top in range(0, rows * image_size, image_size)
+        for left in range(0, columns * image_size, image_size)
     ]
-    pictures = [
-        to_square_tensor(picture, size_pixels) for picture in (image, *tiles)
-    ]  # each (3, size, size)
+    tensors = [to_square_tensor(tile, image_size) for tile in (image, *tiles)]
     return TiledImage(
-        tiles=torch.stack(pictures),  # (1 + rows * columns, 3, size, size)
+        tiles=torch.stack(tensors),  # (1 + rows * columns, 3, size, size)
         grid=(rows, columns),
         size_pixels=(image.height, image.width),
     )
 
 
-def choose_grid(width: int, height: int, size_pixels: int, max_grid: int) -> tuple[int, int]:
-    """Rows and columns of the grid that keeps most pixels of a picture, and of those the one with the smallest bars.
+def choose_grid(width: int, height: int, image_size: int, max_grid: int) -> tuple[int, int]:
+    """Return (rows, columns) of the grid that keeps the most pixels of an image.
+
+    Among equal ones, the grid with the smallest bars wins.
 
     Args:
-        width, height: of the picture, in pixels.
-        size_pixels: side of a tile.
-        max_grid: most rows and most columns.
+        width: of the image in pixels.
+        height: of the image in pixels.
+        image_size: side of a tile in pixels.
+        max_grid: largest number of rows and of columns.
     """
     kept_and_wasted = {}
     for columns in range(1, max_grid + 1):
         for rows in range(1, max_grid + 1):
-            grid_width, grid_height = columns * size_pixels, rows * size_pixels
+            grid_width, grid_height = columns * image_size, rows * image_size
             scale = min(grid_width / width, grid_height / height)
-            kept = min(
-                int(width * scale) * int(height * scale), width * height
-            )  # enlarging a picture adds nothing to it
+            # Enlarging an image adds no information, so at most its own pixels count.
+            kept = min(int(width * scale) * int(height * scale), width * height)
             kept_and_wasted[rows, columns] = (kept, kept - grid_width * grid_height)
-    return max(kept_and_wasted, key=lambda grid: kept_and_wasted[grid])  # of equal ones the first
+    return max(kept_and_wasted, key=lambda grid: kept_and_wasted[grid])
 
 
 def letterbox(image: Image.Image, width: int, height: int) -> Image.Image:
-    """Resize a picture to fit into `width` x `height` pixels with its aspect kept, and put it in the middle of black."""
-    across, down = (
-        width / image.width,
-        height / image.height,
-    )  # divided first, as published: it can round to a pixel more
-    if across < down:
-        fitted = (width, min(math.ceil(image.height * across), height))
+    """Resize an image to fit into `width` x `height` pixels, centered on black."""
+    # The published code divides before it multiplies, which can round to one pixel more.
+    scale_x, scale_y = width / image.width, height / image.height
+    if scale_x < scale_y:
+        size = (width, min(math.ceil(image.height * scale_x), height))
     else:
-        fitted = (min(math.ceil(image.width * down), width), height)
+        size = (min(math.ceil(image.width * scale_y), width), height)
     canvas = Image.new("RGB", (width, height))
     canvas.paste(
-        image.resize(fitted, Image.Resampling.BICUBIC),
-        ((width - fitted[0]) // 2, (height - fitted[1]) // 2),
+        image.resize(size, Image.Resampling.BICUBIC),
+        ((width - size[0]) // 2, (height - size[1]) // 2),
     )
     return canvas
 
 
-_GREY = (127, 127, 127)
-
-
-def load_image_set(pictures: Sequence[tuple[str, bytes]], size_pixels: int) -> ImageSet:
-    """Decode pictures, pad each with grey to a square with the picture in the middle, and resize it.
+def load_image_set(images: Sequence[tuple[str, bytes]], image_size: int) -> ImageSet:
+    """Decode images, pad each to a square with gray, and resize it.
 
     Args:
-        pictures: where each is from, for errors, and its whole file.
-        size_pixels: side of the squares that come out.
+        images: for each image, where it comes from (for error messages) and its file content.
+        image_size: side of the resulting squares in pixels.
 
     Raises:
-        ImageError: a picture cannot be used, see `read_image`, or its square would have more than `MAX_PIXELS`.
+        ImageError: an image is not usable, see `read_image`, or its square would have more than
+            `MAX_PIXELS`.
 
-    Source: LLaVA's padded pictures, as the published Hour-LLaVA reads several of them.
+    Source: LLaVA's padded images, as the published Hour-LLaVA reads several of them.
     """
     squares = [
-        to_square_tensor(_pad(read_image(data, name), name), size_pixels) for name, data in pictures
+        to_square_tensor(_expand_to_square(read_image(data, name), name), image_size)
+        for name, data in images
     ]
     return ImageSet(torch.stack(squares))  # (images, 3, size, size)
 
 
-def _pad(image: Image.Image, name: str) -> Image.Image:
+def _expand_to_square(image: Image.Image, name: str) -> Image.Image:
     side = max(image.size)
     if side * side > MAX_PIXELS:
-        size = f"{image.width} x {image.height}"
         raise ImageError(
-            f"{name} has {size} pixels; its square would have more than {MAX_PIXELS:,}: shrink it"
+            f"{name} has {image.width} x {image.height} pixels; padded to a square it would have"
+            f" more than {MAX_PIXELS:,}. Shrink it."
         )
-    square = Image.new("RGB", (side, side), _GREY)
+    square = Image.new("RGB", (side, side), _PAD_COLOR)
     square.paste(image, ((side - image.width) // 2, (side - image.height) // 2))
     return square

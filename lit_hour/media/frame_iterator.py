@@ -1,4 +1,6 @@
-"""A video file in, its frames out, each with the time it has on screen: all of them, or those that given times show."""
+"""Iterate over the frames of a video: over all (`iterate_frames`), or over those on screen at given
+times, decoding only the packets they need (`SelectiveFrameIterator`).
+"""
 
 from __future__ import annotations
 
@@ -7,6 +9,7 @@ from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 import av
@@ -27,206 +30,204 @@ from lit_hour.media.video_probe import (
 
 _WITH_PRESENTATION_TIMES = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "mpegts", "flv")
 
-PictureT = TypeVar("PictureT")
+ImageT = TypeVar("ImageT")
 
 
-class FrameIterator:
-    """Every frame of a video, with the time at which it leaves the screen.
+@dataclass
+class ReadableRange:
+    """How far a video could be read.
 
     Attributes:
-        last_start_seconds: when the last frame that decoded comes on screen.
-        end_seconds: when it leaves the screen, known after the pass; infinite for a whole file, whose last frame stays.
+        last_start_seconds: start of the last frame that was decoded.
+        end_seconds: its end; infinite for an intact file, whose last frame stays on screen.
     """
 
-    def __init__(self, info: VideoInfo) -> None:
-        self.info = info
-        self.last_start_seconds = 0.0
-        self.end_seconds = 0.0
-        self._stopped = False
-
-    def __iter__(self) -> Iterator[tuple[VideoFrame, float]]:
-        shown: VideoFrame | None = None
-        interval_seconds = 0.0
-        for frame, start_seconds in self._decode():
-            if shown is not None:
-                yield shown, start_seconds
-                interval_seconds = start_seconds - self.last_start_seconds
-            shown, self.last_start_seconds = frame, start_seconds
-        if shown is None:
-            raise VideoError(
-                f"{self.info.path}: no frame of the video can be decoded; give a whole file"
-            )
-        self.end_seconds = self._end(shown, interval_seconds)
-        yield shown, self.end_seconds
-
-    def _decode(self) -> Iterator[tuple[VideoFrame, float]]:
-        first_pts: int | None = None
-        with open_video(self.info.path) as (container, stream):
-            stream.thread_type = "AUTO"
-            try:
-                for frame in container.decode(stream):
-                    if frame.pts is None or frame.time_base is None:
-                        raise VideoError(NO_TIMESTAMPS_MESSAGE.format(path=self.info.path))
-                    first_pts = frame.pts if first_pts is None else first_pts
-                    yield frame, float((frame.pts - first_pts) * frame.time_base)
-            except av.FFmpegError:
-                self._stopped = True  # whether anything that was asked for is missing is judged at the end of the pass
-
-    def _end(self, last: VideoFrame, interval_seconds: float) -> float:
-        """When the last frame leaves the screen; never, unless the decoder stopped or the header promised more."""
-        on_screen_seconds = float((last.duration or 0) * (last.time_base or 0))
-        end_seconds = self.last_start_seconds + (on_screen_seconds or interval_seconds)
-        is_cut = self._stopped or _is_cut(
-            self.info, end_seconds, on_screen_seconds, interval_seconds
-        )
-        return end_seconds if is_cut else math.inf
+    last_start_seconds: float = 0.0
+    end_seconds: float = 0.0
 
 
-class SelectiveFrameIterator(Generic[PictureT]):
-    """The pictures on screen at given times, of which only the packets that they need are decoded, in several threads.
+def iterate_frames(info: VideoInfo, readable: ReadableRange) -> Iterator[tuple[VideoFrame, float]]:
+    """Decode every frame and yield it with the time at which it leaves the screen, in seconds.
 
-    Ends early, without an error, where the file is damaged or is not what its packets say it is: whoever wants to know more
-    has to decode everything. Damage in what is not needed is not seen.
+    Args:
+        info: the result of `probe`.
+        readable: updated while frames are decoded; complete when the iterator ends.
+
+    Raises:
+        VideoError: no frame can be decoded, or a frame has no presentation time.
+    """
+    shown: VideoFrame | None = None
+    first_pts, interval_seconds, is_damaged = 0, 0.0, False
+    with open_video(info.path) as (container, stream):
+        stream.thread_type = "AUTO"
+        try:
+            for frame in container.decode(stream):
+                if frame.pts is None or frame.time_base is None:
+                    raise VideoError(NO_TIMESTAMPS_MESSAGE.format(path=info.path))
+                if shown is None:
+                    first_pts = frame.pts
+                start_seconds = float((frame.pts - first_pts) * frame.time_base)
+                if shown is not None:
+                    yield shown, start_seconds
+                    interval_seconds = start_seconds - readable.last_start_seconds
+                shown, readable.last_start_seconds = frame, start_seconds
+        except av.FFmpegError:  # the caller finds out whether a frame that it needs is missing
+            is_damaged = True
+    if shown is None:
+        raise VideoError(f"{info.path}: no frame of the video can be decoded; give a whole file")
+    duration_seconds = float((shown.duration or 0) * (shown.time_base or 0))
+    end_seconds = readable.last_start_seconds + (duration_seconds or interval_seconds)
+    if not is_damaged and not _is_cut(info, end_seconds, duration_seconds, interval_seconds):
+        end_seconds = math.inf
+    readable.end_seconds = end_seconds
+    yield shown, end_seconds
+
+
+def supports_selective_decoding(info: VideoInfo, keyframes_only: bool) -> bool:
+    """Return whether `SelectiveFrameIterator` can read a video.
+
+    It needs presentation times, which avi lacks, and for more than keyframes the reference
+    structure of the frames, which is parsed for H.264 only.
+    """
+    return info.container in _WITH_PRESENTATION_TIMES and (keyframes_only or info.codec == "h264")
+
+
+class SelectiveFrameIterator(Generic[ImageT]):
+    """The images on screen at given times; only the packets they need are decoded, in threads.
+
+    Ends early, without an error, where the file is damaged or differs from what its packet headers
+    say. Damage in packets that are not needed is not noticed. Decode all frames to learn more.
 
     Attributes:
-        frame_start_seconds: when the picture on screen at each of the first timestamps came there; a picture that is given out for
-            n timestamps stands for the next n.
+        frame_start_seconds: for each of the first timestamps, the start of the frame on screen.
+            An image that is yielded for n timestamps accounts for the next n entries.
     """
 
     def __init__(
         self,
         info: VideoInfo,
         timestamps: Sequence[float],
-        key_frames_only: bool,
-        convert: Callable[[VideoFrame], PictureT],
+        keyframes_only: bool,
+        convert: Callable[[VideoFrame], ImageT],
     ) -> None:
-        """Prepare a pass.
+        """Prepare one pass over the file.
 
         Args:
-            info: what `probe` has said of the video.
+            info: the result of `probe`.
             timestamps: seconds from the first frame, in order.
-            key_frames_only: the video is taken to consist of its key frames, each on screen until the next.
-            convert: makes the picture of a frame; it is called in several threads.
+            keyframes_only: treat the video as consisting of its keyframes, each on screen until
+                the next one.
+            convert: makes the image of a frame; called in several threads.
         """
         self._info = info
-        self._key_frames_only = key_frames_only
+        self._keyframes_only = keyframes_only
         self._convert = convert
-        self._needed: PacketFilter[Packet[VideoStream]] = PacketFilter(timestamps)
-        self._last_start_seconds = self._on_screen_seconds = self._interval_seconds = 0.0
-        self.frame_start_seconds = self._needed.frame_start_seconds
+        self._filter: PacketFilter[Packet[VideoStream]] = PacketFilter(timestamps)
+        self._last_start_seconds = self._duration_seconds = self._interval_seconds = 0.0
+        self.frame_start_seconds = self._filter.frame_start_seconds
 
-    @staticmethod
-    def supports(info: VideoInfo, key_frames_only: bool) -> bool:
-        """Whether the packets say enough; avi has no presentation times, and only H.264 is read for what refers to what."""
-        return info.container in _WITH_PRESENTATION_TIMES and (
-            key_frames_only or info.codec == "h264"
-        )
-
-    def __iter__(self) -> Iterator[tuple[PictureT, int]]:
-        """Each picture with the number of timestamps, one or more, at which it is on screen."""
+    def __iter__(self) -> Iterator[tuple[ImageT, int]]:
+        """Yield each image with the number of timestamps, one or more, at which it is on screen."""
         num_shown = 0
-        shown: tuple[float, PictureT] | None = None
-        for start_seconds, picture in self._pictures():
-            if shown is not None:  # how long it stays is known when the next one comes
-                num_here = bisect_right(self.frame_start_seconds, shown[0]) - num_shown
-                yield shown[1], num_here
-                num_shown += num_here
+        shown: tuple[float, ImageT] | None = None
+        for start_seconds, image in self._images():
+            if shown is not None:  # its number of timestamps is known when the next image comes
+                num_times = bisect_right(self.frame_start_seconds, shown[0]) - num_shown
+                yield shown[1], num_times
+                num_shown += num_times
             if (
                 num_shown == len(self.frame_start_seconds)
                 or start_seconds != self.frame_start_seconds[num_shown]
             ):
-                return  # a packet without a picture, or with several
-            shown = start_seconds, picture
+                return  # a packet held no frame, or several
+            shown = start_seconds, image
         if shown is not None:
             yield shown[1], bisect_right(self.frame_start_seconds, shown[0]) - num_shown
 
-    def _pictures(self) -> Iterator[tuple[float, PictureT]]:
-        """Each picture that is wanted, with the time at which it comes on screen."""
+    def _images(self) -> Iterator[tuple[float, ImageT]]:
+        """Yield each image on screen at a timestamp, with the start of its frame in seconds."""
         path = self._info.path
         with (
             open_video(path) as (container, stream),
             GopDecoderPool(
-                path, stream, self._convert, takes_fields=self._key_frames_only
+                path, stream, self._convert, allow_interlaced=self._keyframes_only
             ) as decoders,
         ):
-            for pts, picture in decoders.decode(self._batches(container, stream)):
-                yield self._start_seconds(pts, stream), picture
+            for pts, image in decoders.decode(self._batches(container, stream)):
+                yield self._to_seconds(pts, stream), image
 
     def _batches(self, container: InputContainer, stream: VideoStream) -> Iterator[PacketBatch]:
-        """The packets that are needed, once it is known of each whether its picture is shown."""
+        """Yield the needed packets, once it is known for each whether its frame is shown."""
         undecided: deque[PacketInfo[Packet[VideoStream]]] = deque()
-        cutter = PacketBatcher()
+        batcher = PacketBatcher()
         has_begun = has_parameters = False
         for needed in self._needed_packets(container, stream):
             undecided.extend(needed)
-            while undecided and (is_shown := self._needed.is_shown(undecided[0])) is not None:
-                coded = undecided.popleft()
-                if (
-                    has_begun
-                    and coded.role is FrameRole.IDR
-                    and (coded.has_parameter_sets or not has_parameters)
-                ):
-                    yield cutter.cut(
-                        ends_segment=True
-                    )  # another decoder, which has not seen the parameters before this
-                has_begun, has_parameters = True, has_parameters or coded.has_parameter_sets
-                cutter.add(coded.packet, is_shown)
-                if cutter.is_full:
-                    yield cutter.cut(ends_segment=False)
-        yield cutter.cut(ends_segment=True)
+            while undecided and (is_shown := self._filter.is_shown(undecided[0])) is not None:
+                info = undecided.popleft()
+                # A GOP can go to another decoder if its first packet holds the parameter sets, or
+                # if the header holds all of them.
+                is_independent = info.has_parameter_sets or not has_parameters
+                if has_begun and info.role is FrameRole.IDR and is_independent:
+                    yield batcher.pop_batch(ends_gop=True)
+                has_begun, has_parameters = True, has_parameters or info.has_parameter_sets
+                batcher.add(info.packet, is_shown)
+                if batcher.is_full:
+                    yield batcher.pop_batch(ends_gop=False)
+        yield batcher.pop_batch(ends_gop=True)
 
     def _needed_packets(
         self, container: InputContainer, stream: VideoStream
     ) -> Iterator[list[PacketInfo[Packet[VideoStream]]]]:
-        """Those that are needed, a few at a time; ends early at damage, and where the header promises more."""
-        configuration = stream.codec_context.extradata or b""
-        length_bytes = (configuration[4] & 3) + 1 if configuration[:1] == b"\1" else 0
+        """Yield the needed packets, a few at a time.
+
+        Ends early at damage, and where the header promises more frames than the file holds.
+        """
+        extradata = stream.codec_context.extradata or b""
+        # avcC configuration record: NAL units come after their length, not after start codes.
+        length_size = (extradata[4] & 3) + 1 if extradata[:1] == b"\1" else 0
         with suppress(av.FFmpegError):
             for packet in container.demux(stream):
-                if packet.size == 0:  # PyAV ends with an empty one
+                if packet.size == 0:  # PyAV's flush packet at the end
                     break
                 if packet.pts is None or packet.has_sidedata("new_extradata"):
                     return
-                self._note_end(packet)
-                if packet.is_keyframe or not self._key_frames_only:
-                    yield self._needed.push(self._describe(packet, length_bytes))
-                if self._needed.done:
+                self._track_end(packet)
+                if packet.is_keyframe or not self._keyframes_only:
+                    yield self._filter.push(self._parse(packet, length_size))
+                if self._filter.done:
                     return
             end_seconds = self._last_start_seconds + (
-                self._on_screen_seconds or self._interval_seconds
+                self._duration_seconds or self._interval_seconds
             )
-            if not _is_cut(
-                self._info, end_seconds, self._on_screen_seconds, self._interval_seconds
-            ):
-                yield self._needed.flush()
+            if not _is_cut(self._info, end_seconds, self._duration_seconds, self._interval_seconds):
+                yield self._filter.flush()
 
-    def _describe(
-        self, packet: Packet[VideoStream], length_bytes: int
+    def _parse(
+        self, packet: Packet[VideoStream], length_size: int
     ) -> PacketInfo[Packet[VideoStream]]:
         role, has_parameters = FrameRole.REFERENCE, False
         if self._info.codec == "h264":
-            role, has_parameters = parse_h264_packet(memoryview(packet), length_bytes)
-        start_seconds = (
-            None if packet.is_discard else self._start_seconds(packet.pts, packet.stream)
-        )
-        return PacketInfo(
-            packet, start_seconds, FrameRole.IDR if self._key_frames_only else role, has_parameters
-        )
+            role, has_parameters = parse_h264_packet(memoryview(packet), length_size)
+        if self._keyframes_only:
+            role = FrameRole.IDR
+        start = None if packet.is_discard else self._to_seconds(packet.pts, packet.stream)
+        return PacketInfo(packet, start, role, has_parameters)
 
-    def _start_seconds(self, pts: int | None, stream: VideoStream) -> float:
+    def _to_seconds(self, pts: int | None, stream: VideoStream) -> float:
         return float(((pts or 0) - self._info.first_pts) * (stream.time_base or 0))
 
-    def _note_end(self, packet: Packet[VideoStream]) -> None:
-        start_seconds = self._start_seconds(packet.pts, packet.stream)
+    def _track_end(self, packet: Packet[VideoStream]) -> None:
+        start_seconds = self._to_seconds(packet.pts, packet.stream)
         if start_seconds > self._last_start_seconds:
             self._interval_seconds = start_seconds - self._last_start_seconds
             self._last_start_seconds = start_seconds
-            self._on_screen_seconds = float((packet.duration or 0) * packet.time_base)
+            self._duration_seconds = float((packet.duration or 0) * packet.time_base)
 
 
 def _is_cut(
-    info: VideoInfo, end_seconds: float, on_screen_seconds: float, interval_seconds: float
+    info: VideoInfo, end_seconds: float, duration_seconds: float, interval_seconds: float
 ) -> bool:
-    """Whether the header promises more than a file whose last frame ends here."""
-    slack_seconds = max(MAX_MISSING_SECONDS, 2 * on_screen_seconds, 2 * interval_seconds)
+    """Return whether the header promises more than a file whose last frame ends here."""
+    slack_seconds = max(MAX_MISSING_SECONDS, 2 * duration_seconds, 2 * interval_seconds)
     return info.duration_seconds - end_seconds > slack_seconds

@@ -1,6 +1,4 @@
-"""The duration of a video in, the moments at which to look at it out.
-
-A video file and the settings in, the frames that they take of it out: a chunk at a time, or all at once."""
+"""Sample frames of a video: a chunk at a time (`SampledVideo`) or all at once (`load_video`)."""
 
 from __future__ import annotations
 
@@ -19,18 +17,18 @@ from lit_hour.types import Frames
 
 
 def sample_timestamps(
-    duration_seconds: float, frames_per_second: float, min_frames: int, max_frames: int
+    duration_seconds: float, fps: float, min_frames: int, max_frames: int
 ) -> list[float]:
-    """The times at which frames are taken: evenly spaced, the first one at 0, all before the end.
+    """Return evenly spaced times: the first one at 0, all before the end.
 
-    A video too short or too long for the sampling rate gets `min_frames` or `max_frames` moments instead: the starts of
-    that many equal segments.
+    A video too short or too long for the sampling rate gets the starts of `min_frames` or
+    `max_frames` equal segments instead.
 
     Args:
         duration_seconds: of the video.
-        frames_per_second: sampling rate.
-        min_frames: fewest moments.
-        max_frames: most moments; wins over `min_frames`.
+        fps: sampling rate in frames per second.
+        min_frames: lower limit of the number of frames.
+        max_frames: upper limit of the number of frames; wins over `min_frames`.
 
     Returns:
         Seconds from the first frame, in order.
@@ -42,12 +40,10 @@ def sample_timestamps(
     """
     if not math.isfinite(duration_seconds) or duration_seconds <= 0:
         raise VideoError(
-            f"a video cannot last {duration_seconds} seconds: its duration has to be positive and finite"
+            f"The duration of a video must be positive and finite, not {duration_seconds} seconds."
         )
-    at_rate = takewhile(
-        lambda seconds: seconds < duration_seconds, (index / frames_per_second for index in count())
-    )
-    timestamps = list(islice(at_rate, max_frames + 1))  # one too many is enough to know
+    at_rate = takewhile(lambda seconds: seconds < duration_seconds, (i / fps for i in count()))
+    timestamps = list(islice(at_rate, max_frames + 1))  # one too many shows that there are more
     num_frames = min(max(len(timestamps), min_frames), max_frames)
     if num_frames == len(timestamps):
         return timestamps
@@ -55,64 +51,60 @@ def sample_timestamps(
 
 
 class SampledVideo:
-    """A video of which frames are taken by the settings, a chunk at a time, so that memory does not grow with its length.
+    """The sampled frames of a video, read in chunks, so that memory does not grow with its length.
 
     Attributes:
         timestamps: of the frames, in seconds.
-        duration_seconds: once the chunks were read, that of the part that could be read of a damaged video that is used.
+        duration_seconds: of the video. For a damaged video that is used all the same, the duration
+            of the readable part, once the chunks have been read.
     """
 
-    def __init__(self, video: str | Path | VideoInfo, settings: VideoConfig) -> None:
-        """Read the header.
+    def __init__(self, video: str | Path | VideoInfo, config: VideoConfig) -> None:
+        """Read the header, unless `video` is the result of `probe`.
 
         Raises:
-            VideoError: as `probe`.
+            VideoError: see `probe`.
         """
-        self._settings = settings
+        self._config = config
         self._info = video if isinstance(video, VideoInfo) else probe(video)
         self.duration_seconds = self._info.duration_seconds
-        rate, fewest, most = settings.fps, settings.min_frames, settings.max_frames
-        self.timestamps = sample_timestamps(self.duration_seconds, rate, fewest, most)
+        self.timestamps = sample_timestamps(
+            self.duration_seconds, config.fps, config.min_frames, config.max_frames
+        )
 
     def chunks(self, chunk_frames: int = 64) -> Iterator[Frames]:
-        """The frames in order, as `read_frames` gives them.
+        """Yield the frames in order, see `read_frames`.
 
         Raises:
-            VideoError: as `read_frames`.
+            VideoError: see `read_frames`.
         """
-        size, on_damage, key_frames_only = (
-            self._settings.image_size,
-            self._settings.on_decode_error,
-            self._settings.keyframes_only,
+        self.duration_seconds = yield from read_frames(
+            self._info,
+            self.timestamps,
+            self._config.image_size,
+            self._config.on_decode_error,
+            chunk_frames,
+            self._config.keyframes_only,
         )
-        reading = read_frames(
-            self._info, self.timestamps, size, on_damage, chunk_frames, key_frames_only
-        )
-        self.duration_seconds = yield from reading
 
 
-def load_video(path: str | Path, settings: VideoConfig) -> tuple[Frames, float]:
-    """All sampled frames of a video in one tensor, and its duration in seconds.
+def load_video(path: str | Path, config: VideoConfig) -> tuple[Frames, float]:
+    """Return all sampled frames of a video in one tensor, and its duration in seconds.
 
     Returns:
-        Images `(frames, 3, size_pixels, size_pixels)` uint8 with timestamps `(frames,)`, and the duration: of the part
-        that could be read when the file is damaged and used all the same.
+        Images `(frames, 3, image_size, image_size)` uint8 with timestamps `(frames,)`, and the
+        duration: of the readable part if the file is damaged and used all the same.
 
     Raises:
-        VideoError: as `read_frames`.
+        VideoError: see `read_frames`.
     """
-    video = SampledVideo(path, settings)
-    size = settings.image_size
-    images = torch.empty(
-        (len(video.timestamps), 3, size, size), dtype=torch.uint8
-    )  # (frames, 3, size, size)
-    num_read = 0
+    video, size = SampledVideo(path, config), config.image_size
+    num_frames, num_read = len(video.timestamps), 0
+    images = torch.empty((num_frames, 3, size, size), dtype=torch.uint8)  # (frames, 3, size, size)
     for frames in video.chunks():
         images[num_read : num_read + len(frames)] = frames.images
         num_read += len(frames)
+    if num_read < num_frames:
+        images = images[:num_read].clone()  # a view would keep the whole buffer alive
     seconds = torch.tensor(video.timestamps[:num_read], dtype=torch.float32)  # (frames,)
-    if num_read == len(video.timestamps):
-        return Frames(images, seconds), video.duration_seconds
-    return Frames(
-        images[:num_read].clone(), seconds
-    ), video.duration_seconds  # a view would keep the whole alive
+    return Frames(images, seconds), video.duration_seconds

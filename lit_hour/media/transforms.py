@@ -1,4 +1,4 @@
-"""One picture in, one picture out: rotated, resized to the model's square, or written as JPEG and read back.
+"""Rotate and resize images, and encode and decode JPEG.
 
 PIL does all of it, because the published preprocessing is PIL's bicubic resize with antialiasing.
 """
@@ -13,7 +13,8 @@ from torch import Tensor
 
 from lit_hour.errors import VideoError
 
-MAX_JPEG_PIXELS = 64_000_000  # a stored frame is far smaller; a hostile one can be a kilobyte that unpacks to gigabytes
+# A stored frame is far smaller; a decompression bomb of a kilobyte can unpack to gigabytes.
+MAX_JPEG_PIXELS = 64_000_000
 
 _COUNTERCLOCKWISE = {
     90: Image.Transpose.ROTATE_90,
@@ -23,41 +24,47 @@ _COUNTERCLOCKWISE = {
 
 
 def rotate_image(image: Image.Image, rotation_degrees: int) -> Image.Image:
-    """Turn a picture counterclockwise by the quarter turns nearest to `rotation_degrees`, which may be negative."""
+    """Rotate an image counterclockwise, rounded to quarter turns; the angle may be negative."""
     turn = round(rotation_degrees / 90) * 90 % 360
     return image.transpose(_COUNTERCLOCKWISE[turn]) if turn else image
 
 
-def resize_image(image: Image.Image, size_pixels: int, target: Tensor | None = None) -> Tensor:
-    """Resize a picture of any mode to a square of RGB; the aspect ratio is not kept.
+def resize_image(image: Image.Image, image_size: int, target: Tensor | None = None) -> Tensor:
+    """Convert an image of any mode to RGB and resize it to a square, ignoring its aspect ratio.
 
     Args:
-        target: where to write it, if it has a place already.
+        image: any PIL image.
+        image_size: side of the square in pixels.
+        target: tensor to write to, `(3, image_size, image_size)` uint8; allocated if None.
 
     Returns:
-        `(3, size_pixels, size_pixels)` uint8.
+        `(3, image_size, image_size)` uint8.
 
     Source: the SigLIP preprocessing of the published model: bicubic, antialiased, on uint8 RGB.
     """
     rgb = image.convert("RGB")
-    if rgb.size != (size_pixels, size_pixels):
-        rgb = rgb.resize((size_pixels, size_pixels), Image.Resampling.BICUBIC)
+    if rgb.size != (image_size, image_size):
+        rgb = rgb.resize((image_size, image_size), Image.Resampling.BICUBIC)
     if target is None:
-        target = torch.empty(3, size_pixels, size_pixels, dtype=torch.uint8)  # (3, size, size)
-    write_planes(rgb, target)
+        target = torch.empty(3, image_size, image_size, dtype=torch.uint8)  # (3, size, size)
+    _copy_to_tensor(rgb, target)
     return target
 
 
-def write_planes(image: Image.Image, target: Tensor) -> None:
-    """Copy an RGB picture to `(3, height, width)` uint8, plane by plane: as bytes in a row it would be copied three times."""
+def _copy_to_tensor(image: Image.Image, target: Tensor) -> None:
+    """Copy an RGB image to a tensor `(3, height, width)` uint8.
+
+    Copies plane by plane through PIL views of the tensor: `image.tobytes()` and a transpose would
+    copy the data three times.
+    """
     for plane, channel in zip(target, image.split(), strict=True):
-        shown = Image.frombuffer("L", image.size, plane.numpy(), "raw", "L", 0, 1)
-        shown.readonly = 0  # else PIL would write to a copy
-        shown.paste(channel)
+        view = Image.frombuffer("L", image.size, plane.numpy(), "raw", "L", 0, 1)
+        view.readonly = 0  # otherwise PIL writes to a copy
+        view.paste(channel)
 
 
 def encode_jpeg(image: Tensor, quality: int) -> bytes:
-    """Write a picture as JPEG.
+    """Encode an image as JPEG.
 
     Args:
         image: `(3, height, width)` uint8 RGB.
@@ -70,32 +77,31 @@ def encode_jpeg(image: Tensor, quality: int) -> bytes:
     return buffer.getvalue()
 
 
-def decode_jpeg(data: bytes, size_pixels: int, name: str, target: Tensor | None = None) -> Tensor:
-    """Read a JPEG, and resize it when it has not the wanted size already.
+def decode_jpeg(data: bytes, image_size: int, name: str, target: Tensor | None = None) -> Tensor:
+    """Decode a JPEG file, and resize it unless it has the right size.
 
     Args:
-        data: the whole JPEG file.
-        size_pixels: side of the square that comes out.
-        name: where the data is from, for the error.
-        target: where to write the picture, if it has a place already.
+        data: content of the file.
+        image_size: side of the square in pixels.
+        name: where the data comes from, for error messages.
+        target: tensor to write to, `(3, image_size, image_size)` uint8; allocated if None.
 
     Returns:
-        `(3, size_pixels, size_pixels)` uint8.
+        `(3, image_size, image_size)` uint8.
 
     Raises:
-        VideoError: the data is not a whole JPEG, or has more than `MAX_JPEG_PIXELS`.
+        VideoError: the data is not a complete JPEG, or has more than `MAX_JPEG_PIXELS`.
     """
     try:
         with Image.open(BytesIO(data), formats=["JPEG"]) as image:
             if image.width * image.height > MAX_JPEG_PIXELS:
                 raise VideoError(
-                    f"{name} has {image.width} x {image.height} pixels, more than {MAX_JPEG_PIXELS:,}"
+                    f"{name} has {image.width} x {image.height} pixels,"
+                    f" more than {MAX_JPEG_PIXELS:,}."
                 )
-            return resize_image(image, size_pixels, target)  # (3, size, size)
+            return resize_image(image, image_size, target)  # (3, size, size)
     except Image.DecompressionBombError as error:
-        raise VideoError(f"{name} has more than {MAX_JPEG_PIXELS:,} pixels: {error}") from error
-    except OSError as error:  # PIL has it for unknown, broken and truncated data alike
+        raise VideoError(f"{name} has more than {MAX_JPEG_PIXELS:,} pixels: {error}.") from error
+    except OSError as error:  # PIL raises it for unknown, damaged and truncated data
         reason = "it has no JPEG header" if isinstance(error, UnidentifiedImageError) else error
-        raise VideoError(
-            f"{name} is not a JPEG that decodes ({len(data)} bytes): {reason}"
-        ) from error
+        raise VideoError(f"{name} is not a valid JPEG ({len(data)} bytes): {reason}.") from error

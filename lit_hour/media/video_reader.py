@@ -1,7 +1,8 @@
-"""A video file in, the resized frames that are on screen at given times out.
+"""Read the resized frames of a video that are on screen at given times: `read_frames`.
 
-One pass; only frames that are asked for are converted, and none is kept at full size, so memory does not grow with the
-video. Times are presentation times counted from the first frame: index / rate is wrong for a variable rate.
+The file is read in one pass. Only the wanted frames are converted, and none is kept at full size,
+so memory does not grow with the video. Times are presentation times counted from the first frame,
+because index / fps is wrong for a variable frame rate.
 """
 
 from __future__ import annotations
@@ -20,7 +21,12 @@ from PIL import Image
 from torch import Tensor
 
 from lit_hour.errors import VideoError
-from lit_hour.media.frame_iterator import FrameIterator, SelectiveFrameIterator
+from lit_hour.media.frame_iterator import (
+    ReadableRange,
+    SelectiveFrameIterator,
+    iterate_frames,
+    supports_selective_decoding,
+)
 from lit_hour.media.packet_filter import TIME_TOLERANCE_SECONDS
 from lit_hour.media.transforms import resize_image, rotate_image
 from lit_hour.media.video_probe import VideoInfo, probe
@@ -34,163 +40,155 @@ class DamagedVideoWarning(UserWarning):
 
 
 class KeyframeWarning(UserWarning):
-    """Key frames were taken in place of the frames that are on screen."""
+    """Keyframes were returned in place of the frames on screen."""
 
 
 def read_frames(
     video: str | Path | VideoInfo,
     timestamps: Sequence[float],
-    size_pixels: int,
-    on_damage: OnDecodeError,
+    image_size: int,
+    on_decode_error: OnDecodeError,
     chunk_frames: int = 64,
-    key_frames_only: bool = False,
+    keyframes_only: bool = False,
 ) -> Generator[Frames, None, float]:
-    """The frames that are on screen at the given times, as a player shows them, in chunks.
+    """Yield the frames on screen at the given times, as a player shows them, in chunks.
 
-    Of H.264, only packets that these frames need are decoded, so damage between them is not seen. Threads of its own decode
-    and resize, as many as this process has CPUs, and a little ahead; they end with the generator.
+    For H.264, only the packets that these frames need are decoded, so damage between them is not
+    noticed. Threads decode and resize a little ahead, as many as this process has CPUs; they end
+    with the generator.
 
     Args:
-        video: its path, or what `probe` has said of it.
+        video: path, or the result of `probe`.
         timestamps: seconds from the first frame, in order; several may fall on one frame.
-        size_pixels: side of the square that each frame is resized to.
-        on_damage: for a file that stops decoding before the last timestamp: "raise" refuses it when that point is
-            reached, "truncate" ends the chunks there with a `DamagedVideoWarning`.
+        image_size: side in pixels of the square that each frame is resized to.
+        on_decode_error: for a file that stops decoding before the last timestamp: "raise" raises
+            `VideoError` there, "truncate" ends the chunks there with a `DamagedVideoWarning`.
         chunk_frames: frames in a chunk; the last one may have fewer.
-        key_frames_only: show the last key frame before each time instead, at a fraction of the cost; the error in time is
-            reported with a `KeyframeWarning`. It begins the scene on screen if the encoder put key frames at cuts.
-            A container without presentation times (avi) is read as without this.
+        keyframes_only: return the last keyframe before each time instead, at a fraction of the
+            cost. The error in time is reported with a `KeyframeWarning`. If the encoder put
+            keyframes at cuts, the keyframe begins the scene on screen. Ignored for containers
+            without presentation times (avi).
 
     Yields:
-        Images `(frames, 3, size_pixels, size_pixels)` uint8 with their timestamps `(frames,)` float32.
+        Images `(frames, 3, image_size, image_size)` uint8 with timestamps `(frames,)` float32.
 
     Returns:
-        The seconds of the video that could be read: all of it, or up to where a damaged one ends.
+        Seconds of the video that could be read: its duration, or where the readable part ends.
 
     Raises:
-        VideoError: the file cannot be read (see `probe`), is damaged, or a timestamp lies outside it or out of order.
+        VideoError: the file cannot be read (see `probe`) or is damaged, or a timestamp is outside
+            of it or out of order.
     """
     info = video if isinstance(video, VideoInfo) else probe(video)
     _check_timestamps(timestamps, info)
-    pick = (
-        _pick_key_frames
-        if key_frames_only and SelectiveFrameIterator.supports(info, key_frames_only)
-        else _pick_pictures
-    )
-    playback = FrameIterator(info)
-    is_whole = yield from _read_chunks(
-        pick(playback, timestamps, size_pixels), playback, timestamps, on_damage, chunk_frames
-    )
-    return info.duration_seconds if is_whole else playback.end_seconds
-
-
-def _read_chunks(
-    pictures: Iterator[Tensor],
-    playback: FrameIterator,
-    timestamps: Sequence[float],
-    on_damage: OnDecodeError,
-    chunk_frames: int,
-) -> Generator[Frames, None, bool]:
-    """The chunks, and whether they are all there."""
+    readable = ReadableRange()
+    if keyframes_only and supports_selective_decoding(info, keyframes_only):
+        images = _keyframe_images(info, timestamps, image_size, readable)
+    else:
+        images = _displayed_images(info, timestamps, image_size, readable)
     num_read = 0
-    while chunk := list(islice(pictures, chunk_frames)):
+    while chunk := list(islice(images, chunk_frames)):
         seconds = timestamps[num_read : num_read + len(chunk)]
         yield Frames(
-            torch.stack(chunk), torch.tensor(seconds, dtype=torch.float32)
-        )  # (frames, 3, size, size), (frames,)
+            torch.stack(chunk),  # (frames, 3, size, size)
+            torch.tensor(seconds, dtype=torch.float32),  # (frames,)
+        )
         num_read += len(chunk)
     if num_read == len(timestamps):
-        return True
-    readable = (
-        f"{playback.info.path} is damaged or cut short: it could be read up to {playback.end_seconds:.1f} s"
-        f" of {playback.info.duration_seconds:.1f} s (last frame at {playback.last_start_seconds:.1f} s)"
+        return info.duration_seconds
+    damage = (
+        f"{info.path} is damaged or cut short: it could be read up to {readable.end_seconds:.1f} s"
+        f" of {info.duration_seconds:.1f} s (last frame at {readable.last_start_seconds:.1f} s)"
     )
-    if on_damage == "raise":
+    if on_decode_error == "raise":
         raise VideoError(
-            f"{readable}; give a whole file, or set video.on_decode_error=truncate to use what could be read"
+            f"{damage}. Give an intact file, or set video.on_decode_error=truncate to use the"
+            " readable part."
         )
     missing = f"{len(timestamps) - num_read} of {len(timestamps)} frames are missing"
-    warnings.warn(f"{readable}; {missing}", DamagedVideoWarning, stacklevel=3)
-    return False
+    warnings.warn(f"{damage}. {missing}.", DamagedVideoWarning, stacklevel=2)
+    return readable.end_seconds
 
 
 def _check_timestamps(timestamps: Sequence[float], info: VideoInfo) -> None:
     inside = all(0 <= seconds < info.duration_seconds for seconds in timestamps)
     if not inside or list(timestamps) != sorted(timestamps):
         raise VideoError(
-            f"frames of {info.path} have to be asked for in order, from 0 to before {info.duration_seconds} s"
+            f"Timestamps in {info.path} must be in order, from 0 to less than"
+            f" {info.duration_seconds} s."
         )
 
 
-def _pick_pictures(
-    playback: FrameIterator, timestamps: Sequence[float], size_pixels: int
+def _displayed_images(
+    info: VideoInfo, timestamps: Sequence[float], image_size: int, readable: ReadableRange
 ) -> Iterator[Tensor]:
-    """One picture `(3, size_pixels, size_pixels)` for each timestamp, as far as the video can be read."""
-    info, num_picked = playback.info, 0
-    if SelectiveFrameIterator.supports(info, key_frames_only=False):
-        for picture, num_times in SelectiveFrameIterator(
-            info, timestamps, False, partial(_show, info.path, size_pixels)
-        ):
-            yield from [picture] * num_times
-            num_picked += num_times
-    if num_picked < len(timestamps):
-        yield from _pick_from_all(playback, timestamps[num_picked:], size_pixels)
+    """Yield an image `(3, image_size, image_size)` per timestamp, as far as the video is readable.
+
+    Selective decoding comes first. Where it ends early, every frame is decoded instead.
+    """
+    num_read = 0
+    if supports_selective_decoding(info, keyframes_only=False):
+        convert = partial(_convert_frame, info.path, image_size)
+        for image, num_times in SelectiveFrameIterator(info, timestamps, False, convert):
+            yield from [image] * num_times
+            num_read += num_times
+    if num_read < len(timestamps):
+        yield from _images_of_all_frames(info, timestamps[num_read:], image_size, readable)
 
 
-def _pick_from_all(
-    playback: FrameIterator, timestamps: Sequence[float], size_pixels: int
+def _images_of_all_frames(
+    info: VideoInfo, timestamps: Sequence[float], image_size: int, readable: ReadableRange
 ) -> Iterator[Tensor]:
-    """The same, with every frame decoded."""
-    num_picked = 0
-    for frame, leaves_seconds in playback:
-        picture: Tensor | None = None
-        while (
-            num_picked < len(timestamps)
-            and timestamps[num_picked] < leaves_seconds - TIME_TOLERANCE_SECONDS
-        ):
-            if picture is None:
-                picture = _show(playback.info.path, size_pixels, frame)  # (3, size, size)
-            yield picture
-            num_picked += 1
-        if num_picked == len(timestamps):
-            return
+    """Yield the same images as `_displayed_images` by decoding every frame."""
+    num_read = 0
+    for frame, end_seconds in iterate_frames(info, readable):
+        image: Tensor | None = None
+        while timestamps[num_read] < end_seconds - TIME_TOLERANCE_SECONDS:
+            if image is None:
+                image = _convert_frame(info.path, image_size, frame)  # (3, size, size)
+            yield image
+            num_read += 1
+            if num_read == len(timestamps):
+                return
 
 
-def _pick_key_frames(
-    playback: FrameIterator, timestamps: Sequence[float], size_pixels: int
+def _keyframe_images(
+    info: VideoInfo, timestamps: Sequence[float], image_size: int, readable: ReadableRange
 ) -> Iterator[Tensor]:
-    """One picture `(3, size_pixels, size_pixels)` for each timestamp, of the last key frame before it."""
-    info, num_picked = playback.info, 0
-    needed = SelectiveFrameIterator(info, timestamps, True, partial(_show, info.path, size_pixels))
-    for picture, num_times in needed:
-        yield from [picture] * num_times
-        num_picked += num_times
-        playback.last_start_seconds = needed.frame_start_seconds[num_picked - 1]
-    if num_picked < len(timestamps):
-        playback.end_seconds = timestamps[num_picked]
-    late_seconds = [
-        abs(asked - shown)
-        for asked, shown in zip(timestamps[:num_picked], needed.frame_start_seconds, strict=False)
+    """Yield the last keyframe before each timestamp, `(3, image_size, image_size)`."""
+    num_read = 0
+    convert = partial(_convert_frame, info.path, image_size)
+    keyframes = SelectiveFrameIterator(info, timestamps, True, convert)
+    for image, num_times in keyframes:
+        yield from [image] * num_times
+        num_read += num_times
+        readable.last_start_seconds = keyframes.frame_start_seconds[num_read - 1]
+    if num_read < len(timestamps):
+        readable.end_seconds = timestamps[num_read]
+    starts = keyframes.frame_start_seconds
+    early_seconds = [
+        abs(seconds - start) for seconds, start in zip(timestamps[:num_read], starts, strict=False)
     ]
-    if late_seconds:
-        mean_seconds = sum(late_seconds) / num_picked
-        message = f"frames are {mean_seconds:.2f} s too early on average and {max(late_seconds):.2f} s at most"
+    if early_seconds:
         warnings.warn(
-            f"{info.path} was read by its key frames: {message}", KeyframeWarning, stacklevel=2
+            f"{info.path} was read by its keyframes: frames are"
+            f" {sum(early_seconds) / num_read:.2f} s too early on average and"
+            f" {max(early_seconds):.2f} s at most.",
+            KeyframeWarning,
+            stacklevel=2,
         )
 
 
-def _show(path: Path, size_pixels: int, frame: VideoFrame) -> Tensor:
-    """A frame as a player shows it, resized: `(3, size_pixels, size_pixels)`."""
+def _convert_frame(path: Path, image_size: int, frame: VideoFrame) -> Tensor:
+    """Return a frame upright and resized: `(3, image_size, image_size)` uint8."""
     try:
         plane = frame.reformat(format="rgb24").planes[0]
     except av.FFmpegError as error:
         raise VideoError(
-            f"{path}: frames of the pixel format {frame.format.name} cannot be shown; convert it"
+            f"{path} has frames of the pixel format {frame.format.name}, which cannot be converted"
+            " to RGB. Convert the video."
         ) from error
-    size = (
-        frame.width,
-        frame.height,
-    )  # PyAV copies row by row on its way to PIL, which costs more than the conversion
+    # frame.to_image() copies row by row, which costs more than the conversion.
+    size = (frame.width, frame.height)
     image = Image.frombuffer("RGB", size, bytes(plane), "raw", "RGB", plane.line_size, 1)
-    return resize_image(rotate_image(image, frame.rotation), size_pixels)  # (3, size, size)
+    return resize_image(rotate_image(image, frame.rotation), image_size)  # (3, size, size)

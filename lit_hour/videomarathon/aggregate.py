@@ -1,54 +1,19 @@
-"""The videos of a folder in, the part of them that one process of many annotates out: the same one whenever it starts again.
-
-A folder of annotations in, the question file of all of them out, with what was dropped, and counts."""
+"""Aggregate the annotations of all videos into a question file, totals and charts: `aggregate`."""
 
 from __future__ import annotations
 
 import json
-import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from shlex import quote
 
 from lit_hour.config.videomarathon import VideoMarathonConfig
-from lit_hour.errors import ConfigError
 from lit_hour.io.atomic import whole
-from lit_hour.videomarathon.annotation import Annotation, is_annotated, read_annotation
+from lit_hour.videomarathon.annotation import Annotation, read_annotation
 from lit_hour.videomarathon.dataset_stats import DatasetStats, write_charts
 from lit_hour.videomarathon.response_cache import TokenUsage
-
-
-@dataclass(frozen=True)
-class Share:
-    """One of `num_shares` parts that are about equal; the first has the number 1."""
-
-    number: int = 1
-    num_shares: int = 1
-
-    @classmethod
-    def parse(cls, text: str) -> Share:
-        """Read `3/16`, the third of sixteen.
-
-        Raises:
-            ConfigError: it is none.
-        """
-        found = re.fullmatch(r"([0-9]+)/([0-9]+)", text)
-        share = cls(int(found[1]), int(found[2])) if found else cls(0, 0)
-        if not 1 <= share.number <= share.num_shares:
-            raise ConfigError(
-                f"--share {text} is no share: 1/16 is the first of sixteen and 16/16 the last (sbatch --array=1-16)"
-            )
-        return share
-
-    def select(self, names: Sequence[str]) -> list[str]:
-        """This part of the names: one of every `num_shares`."""
-        return list(names[self.number - 1 :: self.num_shares])
-
-    def __str__(self) -> str:
-        return f"{self.number}/{self.num_shares}"
-
 
 QUESTIONS_NAME, DROPPED_NAME, TOTALS_NAME = "questions.json", "dropped.jsonl", "totals.json"
 CHARTS_NAME = "charts"
@@ -56,98 +21,96 @@ CHARTS_NAME = "charts"
 
 @dataclass(frozen=True)
 class Failure:
-    """A video that could not be annotated: why, and how much was asked about it all the same."""
+    """A video that could not be annotated: the reason, and the tokens spent on it."""
 
     reason: str
     usage: TokenUsage
 
 
 @dataclass
-class Totals:
-    """What a folder of annotations holds.
+class DatasetTotals:
+    """Contents of a folder of annotations.
 
     Attributes:
-        num_videos: that questions are asked about.
-        set_aside: other annotated videos, and why nothing is asked about them.
-        failed: videos that could not be annotated, and why.
-        unfinished: videos that nobody has annotated yet, or that another process is at.
+        num_videos: with questions.
+        duration_seconds: of these videos.
+        skipped: annotated videos without questions, and the reasons.
+        failed: videos that could not be annotated, and the reasons.
+        unfinished: videos that are not annotated yet, or that another process works on.
         num_questions: by format, then by task.
-        num_dropped: by filter.
-        num_answers, prompt_tokens, answer_tokens: of the teacher, about failed videos too.
-        cost: of all answers, in the currency of the prices.
+        num_dropped: questions by filter.
+        num_responses: of the teacher, including those about failed videos.
+        prompt_tokens: in these responses' requests.
+        completion_tokens: in these responses.
+        cost: in the currency of the configured prices.
     """
 
     num_videos: int = 0
     duration_seconds: float = 0.0
-    set_aside: dict[str, str] = field(default_factory=dict)
+    skipped: dict[str, str] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
     unfinished: list[str] = field(default_factory=list)
     num_questions: dict[str, Counter[str]] = field(
         default_factory=lambda: {"open_ended": Counter(), "multiple_choice": Counter()}
     )
     num_dropped: Counter[str] = field(default_factory=Counter)
-    num_answers: int = 0
+    num_responses: int = 0
     prompt_tokens: int = 0
-    answer_tokens: int = 0
+    completion_tokens: int = 0
     cost: float = 0.0
 
-    def count(self, annotation: Annotation, settings: VideoMarathonConfig) -> None:
-        """Add a video."""
-        if annotation.set_aside:
-            self.set_aside[annotation.video] = annotation.set_aside
+    def add(self, annotation: Annotation, config: VideoMarathonConfig) -> None:
+        """Count an annotated video."""
+        if annotation.skip_reason:
+            self.skipped[annotation.video] = annotation.skip_reason
         else:
             self.num_videos += 1
             self.duration_seconds += annotation.duration_seconds
         for question in annotation.questions:
             self.num_questions[question["format"]][question["task"]] += 1
         self.num_dropped.update(dropped["filter"] for dropped in annotation.dropped)
-        self.count_answers(
-            TokenUsage(annotation.num_answers, annotation.prompt_tokens, annotation.answer_tokens),
-            settings,
-        )
+        self._add_usage(annotation, config)
 
-    def count_missing(
-        self, name: str, failure: Failure | None, settings: VideoMarathonConfig
-    ) -> None:
-        """Add a video without an annotation."""
+    def add_missing(self, name: str, failure: Failure | None, config: VideoMarathonConfig) -> None:
+        """Count a video without an annotation; `failure` is None if it is only unfinished."""
         if failure is None:
             self.unfinished.append(name)
         else:
             self.failed[name] = failure.reason
-            self.count_answers(failure.usage, settings)
+            self._add_usage(failure.usage, config)
 
-    def count_answers(self, asked: TokenUsage, settings: VideoMarathonConfig) -> None:
-        """Add what was asked about a video."""
-        self.num_answers += asked.num_answers
-        self.prompt_tokens += asked.prompt_tokens
-        self.answer_tokens += asked.answer_tokens
-        self.cost += settings.client.cost(asked.prompt_tokens, asked.answer_tokens)
+    def _add_usage(self, usage: Annotation | TokenUsage, config: VideoMarathonConfig) -> None:
+        self.num_responses += usage.num_responses
+        self.prompt_tokens += usage.prompt_tokens
+        self.completion_tokens += usage.completion_tokens
+        self.cost += config.client.cost(usage.prompt_tokens, usage.completion_tokens)
 
 
 def aggregate(
     out: Path,
     fingerprints: Mapping[str, str],
-    settings: VideoMarathonConfig,
+    config: VideoMarathonConfig,
     failed: Mapping[str, Failure],
-) -> Totals:
-    """Write the files of the whole set, one video after the other.
+) -> DatasetTotals:
+    """Write the files of the whole data set, reading one annotation at a time.
 
     Args:
-        marks: fingerprint that the annotation of each video has to have, by the video's name.
+        out: folder of the annotations.
+        fingerprints: expected fingerprint of each video's annotation, by the video's name.
+        config: for the prices.
         failed: videos that could not be annotated.
     """
-    totals, statistics = Totals(), DatasetStats()
+    totals, stats = DatasetTotals(), DatasetStats()
     with whole(out / QUESTIONS_NAME) as question_file, whole(out / DROPPED_NAME) as dropped_file:
         question_file.write("[")
         separator = "\n"
-        for name, mark in fingerprints.items():
-            folder = out / "videos" / name
-            if not is_annotated(folder, mark):
-                totals.count_missing(name, failed.get(name), settings)
+        for name, fingerprint in fingerprints.items():
+            annotation = read_annotation(out / "videos" / name, fingerprint)
+            if annotation is None:
+                totals.add_missing(name, failed.get(name), config)
                 continue
-            annotation = read_annotation(folder)
-            totals.count(annotation, settings)
-            statistics.count(annotation)
+            totals.add(annotation, config)
+            stats.add(annotation)
             for question in annotation.questions:
                 question_file.write(separator + json.dumps({"video": name, **question}))
                 separator = ",\n"
@@ -156,43 +119,30 @@ def aggregate(
         question_file.write("\n]\n")
     with whole(out / TOTALS_NAME) as totals_file:
         json.dump(vars(totals), totals_file, indent=1)
-    write_charts(out / CHARTS_NAME, statistics)
+    write_charts(out / CHARTS_NAME, stats)
     return totals
 
 
-def report(videos: Path, out: Path, totals: Totals) -> str:
-    """What a folder of annotations holds, what it lacks, and what to do with it."""
+def format_report(videos: Path, out: Path, totals: DatasetTotals) -> str:
+    """Return what a folder of annotations contains and lacks, and the command that packs it."""
     open_ended, multiple_choice = (
-        totals.num_questions[form].total() for form in ("open_ended", "multiple_choice")
+        totals.num_questions[name].total() for name in ("open_ended", "multiple_choice")
     )
-    tokens = (totals.prompt_tokens + totals.answer_tokens) / 1e6
-    dropped = ", ".join(f"{number} {name}" for name, number in totals.num_dropped.most_common())
+    tokens = (totals.prompt_tokens + totals.completion_tokens) / 1e6
+    by_filter = ", ".join(f"{number} {name}" for name, number in totals.num_dropped.most_common())
     lines = [
         f"{out}: {totals.num_videos} videos ({totals.duration_seconds / 3600:.2f} hours),"
         f" {open_ended} open-ended and {multiple_choice} multiple-choice questions",
-        f"asked: {totals.num_answers} answers, {tokens:.2f}M tokens, cost {totals.cost:.2f}",
-        f"dropped: {totals.num_dropped.total()}"
-        + (f" ({dropped})" if dropped else "")
-        + f"; each is in {out / DROPPED_NAME}",
-        *(f"set aside {name}: {reason}" for name, reason in totals.set_aside.items()),
+        f"teacher: {totals.num_responses} responses, {tokens:.2f}M tokens, cost {totals.cost:.2f}",
+        f"dropped: {totals.num_dropped.total()} questions{f' ({by_filter})' if by_filter else ''},"
+        f" listed in {out / DROPPED_NAME}",
+        *(f"skipped {name}: {reason}" for name, reason in totals.skipped.items()),
         *(f"failed {name}: {reason}" for name, reason in totals.failed.items()),
     ]
     if totals.unfinished:
         lines.append(
-            f"unfinished: {len(totals.unfinished)} videos, which other processes are at; the last of them gathers all"
+            f"unfinished: {len(totals.unfinished)} videos that other processes work on; the last"
+            " process to end aggregates all"
         )
-    pack = f"python -m lit_hour pack {quote(str(videos))} {quote(str(out / QUESTIONS_NAME))} {quote(str(out / 'shards'))}"
-    return "\n".join([*lines, f"to pack them: {pack}"])
-
-
-def report_share(
-    share: Share, num_videos: int, num_unfinished: int, failed: Mapping[str, Failure]
-) -> str:
-    """What became of a share of the videos, and how the whole set is gathered."""
-    return "\n".join(
-        [
-            f"share {share}: {num_videos - num_unfinished} of {num_videos} videos are annotated",
-            *(f"failed {name}: {failure.reason}" for name, failure in failed.items()),
-            "when every share is done, the same words without --share annotate what is left and gather all",
-        ]
-    )
+    pack = f"{quote(str(videos))} {quote(str(out / QUESTIONS_NAME))} {quote(str(out / 'shards'))}"
+    return "\n".join([*lines, f"to pack them: lit-hour pack {pack}"])

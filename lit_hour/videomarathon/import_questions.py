@@ -1,10 +1,11 @@
-"""A question file from elsewhere and folders of videos in, a folder that `pack` takes out.
+"""Import a foreign question file and find its videos (`import_questions`), for `lit-hour pack`.
 
     OUT/videos/NAME        a link to each video that was found
-    OUT/questions.json     the questions about them, in our own form
+    OUT/questions.json     the questions about them, in this project's format
     OUT/missing.txt        the videos that were not found
 
-Read are our own form and LLaVA's (the published file of VideoMarathon), as .json or .jsonl, and .csv with our keys as columns.
+Reads this project's format and LLaVA's (the published file of VideoMarathon) as .json or .jsonl,
+and .csv files whose columns are this project's keys.
 """
 
 from __future__ import annotations
@@ -23,15 +24,13 @@ from lit_hour.data.questions.record import question_record
 from lit_hour.errors import QuestionError
 from lit_hour.io.atomic import whole
 
-OPTION_SEPARATOR, INTERVAL_SEPARATOR = (
-    "|",
-    ";",
-)  # in a cell of a table: "a pan | a plate", "62-75.5; 80-91"
+# In a cell of a table: "a pan | a plate", "62-75.5; 80-91".
+OPTION_SEPARATOR, INTERVAL_SEPARATOR = "|", ";"
 
 
 @dataclass(frozen=True)
 class ImportResult:
-    """What was brought in, and what is `missing`."""
+    """Numbers of imported videos and questions, and the names of missing videos."""
 
     num_videos: int
     num_questions: int
@@ -41,66 +40,66 @@ class ImportResult:
 def import_questions(
     file: Path, roots: Sequence[Path], out: Path, max_missing: int
 ) -> ImportResult:
-    """Find the video of each question, and write the questions whose video is there.
+    """Find the video of each question, and write the questions whose video exists.
 
     Args:
-        roots: folders to look for a video in, the first that has it counts: under its whole name, or else under the last
-            part of it.
-        out: folder to be made.
-        max_missing: videos that may be missing.
+        file: question file.
+        roots: folders of videos. A video is searched by its whole path in every folder, then by its
+            file name; the first match counts.
+        out: folder to create.
+        max_missing: number of videos that may be missing.
 
     Raises:
-        QuestionError: the file cannot be read, asks about something else than videos, more videos are missing than may be,
-            or `out` has another video of the same name.
+        QuestionError: the file cannot be read, has questions about images or text, too many videos
+            are missing, or `out` has another video of the same name.
     """
     try:
         out.mkdir(parents=True, exist_ok=True)
-        subjects = read_questions(_as_json_lines(file, out))
-        if others := [subject.name for subject in subjects if subject.kind != "video"]:
+        samples = read_questions(_as_json_lines(file, out))
+        if others := [sample.name for sample in samples if sample.kind != "video"]:
             raise QuestionError(
-                f"{file}: {others[0]} is no video, but only videos are looked for; pack takes the file as it is"
+                f"{file}: {others[0]} is not a video, and only videos can be imported."
+                " `lit-hour pack` takes the file as it is."
             )
-        found = {subject.files[0]: _find(subject.files[0], roots) for subject in subjects}
+        found = {sample.files[0]: _find_video(sample.files[0], roots) for sample in samples}
         missing = tuple(name for name, path in found.items() if path is None)
         with whole(out / "missing.txt") as missing_file:
             missing_file.writelines(f"{name}\n" for name in missing)
         if len(missing) > max_missing:
             raise QuestionError(
-                f"{len(missing)} of {len(found)} videos are in none of {', '.join(map(str, roots))}, the first is {missing[0]};"
-                f" {out / 'missing.txt'} lists them. videomarathon.max_missing_videos={len(missing)} goes on without them"
+                f"{len(missing)} of {len(found)} videos are missing in"
+                f" {', '.join(map(str, roots))}, first {missing[0]} ({out / 'missing.txt'} lists"
+                f" them). Set videomarathon.max_missing_videos={len(missing)} to skip them."
             )
         for name, path in found.items():
             if path is not None:
                 _link(out / "videos" / name, path)
         records = [
-            {"video": subject.files[0], **question_record(question)}
-            for subject in subjects
-            if found[subject.files[0]] is not None
-            for question in subject.questions
+            {"video": sample.files[0], **question_record(question)}
+            for sample in samples
+            if found[sample.files[0]] is not None
+            for question in sample.questions
         ]
         with whole(out / "questions.json") as question_file:
             question_file.write("[\n" + ",\n".join(map(json.dumps, records)) + "\n]\n")
     except OSError as error:
-        raise QuestionError(f"{out} cannot be filled: {error}") from error
+        raise QuestionError(f"Cannot write to {out}: {error}.") from error
     return ImportResult(len(found) - len(missing), len(records), missing)
 
 
-def report_import(out: Path, imported: ImportResult) -> str:
-    """What was brought in, and what to do with it."""
-    missing = (
-        f"; {len(imported.missing)} videos are missing, see {out / 'missing.txt'}"
-        if imported.missing
-        else ""
-    )
+def format_import_report(out: Path, result: ImportResult) -> str:
+    """Return what was imported, and the command that packs it."""
+    missing = ""
+    if result.missing:
+        missing = f"; {len(result.missing)} videos are missing, see {out / 'missing.txt'}"
     folder = quote(str(out))
     return (
-        f"{out}: {imported.num_videos} videos, {imported.num_questions} questions{missing}\n"
-        f"to pack them: python -m lit_hour pack {folder}/videos {folder}/questions.json {folder}/shards"
+        f"{out}: {result.num_videos} videos, {result.num_questions} questions{missing}\n"
+        f"to pack them: lit-hour pack {folder}/videos {folder}/questions.json {folder}/shards"
     )
 
 
-def _find(name: str, roots: Sequence[Path]) -> Path | None:
-    """Where a video lies."""
+def _find_video(name: str, roots: Sequence[Path]) -> Path | None:
     candidates = (root / part for part in (name, PurePosixPath(name).name) for root in roots)
     return next((path for path in candidates if path.is_file()), None)
 
@@ -108,16 +107,17 @@ def _find(name: str, roots: Sequence[Path]) -> Path | None:
 def _link(link: Path, video: Path) -> None:
     link.parent.mkdir(parents=True, exist_ok=True)
     if not link.exists():
-        link.unlink(missing_ok=True)  # it may lead to where a video was once
+        link.unlink(missing_ok=True)  # a dangling link to a former location
         os.symlink(video.resolve(), link)
     elif link.resolve() != video.resolve():
         raise QuestionError(
-            f"{link} is {link.resolve()} and not {video.resolve()}: import into another folder"
+            f"{link} is a link to {link.resolve()} and not to {video.resolve()}. Import into"
+            " another folder."
         )
 
 
 def _as_json_lines(file: Path, out: Path) -> Path:
-    """The file itself, or the rows of a table as records of our own form."""
+    """Return the file itself, or for a table a file of its rows as JSON records."""
     if file.suffix != ".csv":
         return file
     records = out / "records.jsonl"
@@ -125,23 +125,25 @@ def _as_json_lines(file: Path, out: Path) -> Path:
         with file.open(encoding="utf-8-sig", newline="") as table, whole(records) as record_file:
             record_file.writelines(json.dumps(record) + "\n" for record in _read_table(table, file))
     except (UnicodeDecodeError, csv.Error) as error:
-        raise QuestionError(f"{file} cannot be read as a table: {error}") from error
+        raise QuestionError(f"{file} cannot be read as a table: {error}.") from error
     return records
 
 
 def _read_table(table: Any, file: Path) -> Iterator[dict[str, Any]]:
     for number, row in enumerate(csv.DictReader(table, strict=True), start=1):
         if None in row or None in row.values():
-            raise QuestionError(f"{file}: row {number} has not as many cells as there are columns")
+            raise QuestionError(
+                f"{file}: row {number} must have as many cells as there are columns."
+            )
         record: dict[str, Any] = {key: cell for key, cell in row.items() if cell.strip()}
         if "options" in record:
             record["options"] = record["options"].split(OPTION_SEPARATOR)
         if "evidence" in record:
-            record["evidence"] = _read_evidence(record["evidence"], f"{file}: row {number}")
+            record["evidence"] = _parse_evidence(record["evidence"], f"{file}: row {number}")
         yield record
 
 
-def _read_evidence(cell: str, place: str) -> list[list[float]]:
+def _parse_evidence(cell: str, location: str) -> list[list[float]]:
     try:
         return [
             [float(seconds) for seconds in interval.split("-")]
@@ -149,5 +151,6 @@ def _read_evidence(cell: str, place: str) -> list[list[float]]:
         ]
     except ValueError as error:
         raise QuestionError(
-            f"{place}: evidence is written as seconds, such as 62-75.5; 80-91, not {cell!r}"
+            f"{location}: evidence must be intervals in seconds, such as 62-75.5; 80-91, not"
+            f" {cell!r}."
         ) from error

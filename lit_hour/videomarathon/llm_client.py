@@ -1,15 +1,8 @@
-"""Coroutines in, their results out, all of them at work at once.
+"""Client of one or more OpenAI-compatible chat servers: `ClientPool`. Only home of `openai`.
 
-Requests in, a place for each among those that are in flight out, in the order of their urgency.
-
-There are as many places as requests may be in flight. Whoever makes requests that need much memory asks here whether those
-that he made before are on their way.
-
-
-One chat request in, the answer of one of several OpenAI-compatible servers out. The only home of the openai package.
-
-A server that fails rests, longer each time, and the others take its requests. What a server says that is no answer (an
-error, half a body, something that is not JSON) is never handed on: the request is sent again.
+A server that fails is left alone for a while, longer each time (exponential backoff), and the
+others take its requests. A response that is not a chat completion (an error, half a body,
+invalid JSON) is never returned: the request is sent again.
 """
 
 from __future__ import annotations
@@ -33,12 +26,20 @@ from lit_hour.config.videomarathon import ClientConfig
 from lit_hour.errors import InvalidResponseError, TeacherError
 from lit_hour.videomarathon.response_cache import Response
 
+API_KEY_VARIABLE = "OPENAI_API_KEY"  # in the environment and not in the config, which is saved
+RETRYABLE_STATUSES = (408, 409, 425, 429)  # and every status from 500 on
+# The request itself is invalid, for example too long. Others may succeed.
+INVALID_REQUEST_STATUSES = (400, 413, 422)
+MAX_ERROR_CHARS = 500  # of a server's error message; some send whole pages
+JITTER = (0.75, 1.25)  # random factor of the backoff, so that clients do not return all at once
+
 Result = TypeVar("Result")
+Priority = tuple[int, ...]  # lowest first; first come, first served among equals
 
 
 @asynccontextmanager
 async def task_group() -> AsyncIterator[asyncio.TaskGroup]:
-    """A group of tasks that ends when all are done. When one fails the others are cancelled, and its own error is raised."""
+    """Run an `asyncio.TaskGroup` that raises the first error itself, not in an `ExceptionGroup`."""
     try:
         async with asyncio.TaskGroup() as group:
             yield group
@@ -46,141 +47,123 @@ async def task_group() -> AsyncIterator[asyncio.TaskGroup]:
         raise failures.exceptions[0] from failures.exceptions[0].__cause__
 
 
-async def gather_all(works: Iterable[Coroutine[Any, Any, Result]]) -> list[Result]:
-    """The result of each, in order. When one fails the others are cancelled, and its own error is raised."""
+async def gather_all(coroutines: Iterable[Coroutine[Any, Any, Result]]) -> list[Result]:
+    """Return the results in order. If one fails, cancel the others and raise its error."""
     async with task_group() as group:
-        tasks = [group.create_task(work) for work in works]
+        tasks = [group.create_task(coroutine) for coroutine in coroutines]
     return [task.result() for task in tasks]
 
 
-Priority = tuple[int, ...]  # the lowest goes first; of equal ones, who came first
-
-
 class PrioritySemaphore:
-    """So many places, and those who wait for one."""
+    """Semaphore whose free slots go to the waiter with the lowest priority number."""
 
-    def __init__(self, num_places: int) -> None:
-        self._num_free = num_places
-        self._waiting: list[tuple[Priority, int, asyncio.Future[None]]] = []
+    def __init__(self, num_slots: int) -> None:
+        self._num_free = num_slots
+        self._waiters: list[tuple[Priority, int, asyncio.Future[None]]] = []  # a heap
         self._arrivals = count()
-        self._someone_left = asyncio.Event()
+        self._slot_released = asyncio.Event()
 
     @asynccontextmanager
-    async def slot(self, urgency: Priority) -> AsyncIterator[None]:
-        """Wait for a place, and leave it in the end."""
+    async def slot(self, priority: Priority) -> AsyncIterator[None]:
+        """Wait for a slot and hold it within the context."""
         if self._num_free:
             self._num_free -= 1
         else:
-            await self._wait(urgency)
+            await self._wait(priority)
         try:
             yield
         finally:
-            self._leave()
+            self._release()
 
-    async def wait_until_drained(self, urgency: Priority) -> None:
-        """Wait until nobody waits who is so urgent, or more."""
-        while self._waiting and self._waiting[0][0] <= urgency:
-            self._someone_left.clear()
-            await self._someone_left.wait()
+    async def wait_until_drained(self, priority: Priority) -> None:
+        """Wait until no waiter has this priority number or a lower one."""
+        while self._waiters and self._waiters[0][0] <= priority:
+            self._slot_released.clear()
+            await self._slot_released.wait()
 
-    async def _wait(self, urgency: Priority) -> None:
+    async def _wait(self, priority: Priority) -> None:
         turn = asyncio.get_running_loop().create_future()
-        heappush(self._waiting, (urgency, next(self._arrivals), turn))
+        heappush(self._waiters, (priority, next(self._arrivals), turn))
         try:
             await turn
         except asyncio.CancelledError:
             if turn.done() and not turn.cancelled():
-                self._leave()  # it was called in the same moment
+                self._release()  # it got the slot at the moment of the cancellation
             raise
 
-    def _leave(self) -> None:
-        """Give the place to the most urgent of those who still wait."""
-        while self._waiting:
-            *_, turn = heappop(self._waiting)
+    def _release(self) -> None:
+        """Hand the slot to the first waiter that has not been cancelled."""
+        while self._waiters:
+            *_, turn = heappop(self._waiters)
             if not turn.done():
                 turn.set_result(None)
                 break
         else:
             self._num_free += 1
-        self._someone_left.set()
-
-
-API_KEY_VARIABLE = (
-    "OPENAI_API_KEY"  # of the environment: a key is no setting, for settings are saved
-)
-RETRYABLE_STATUSES = (408, 409, 425, 429)  # and every status from 500 on
-INVALID_REQUEST_STATUSES = (
-    400,
-    413,
-    422,
-)  # the request is at fault, such as one that is too long; others may go through
-MAX_ERROR_CHARS = 500  # letters of what a server says about a failure; some send whole pages
-JITTER = (
-    0.75,
-    1.25,
-)  # share of a rest that is taken, so that many clients do not come back at once
+        self._slot_released.set()
 
 
 @dataclass
 class Endpoint:
-    """One server: how busy it is, and until when it rests."""
+    """One server: its load, and until when it gets no requests."""
 
     url: str
     client: openai.AsyncOpenAI
     num_in_flight: int = 0
-    num_failures: int = 0  # one after the other
+    num_failures: int = 0  # consecutive
     backoff_until: float = 0.0
 
     def back_off(
-        self, started: float, settings: ClientConfig, retry_after_seconds: float | None
+        self, sent_at: float, config: ClientConfig, retry_after_seconds: float | None
     ) -> None:
-        """Rest after a failure. Requests that were on their way when the rest began do not make it longer."""
-        if started < self.backoff_until:
+        """Back off after a failure. Requests sent before an ongoing backoff do not extend it."""
+        if sent_at < self.backoff_until:
             return
-        doubled = settings.backoff_seconds * 2.0 ** min(self.num_failures, 30)
-        seconds = min(doubled * random.uniform(*JITTER), settings.max_backoff_seconds)
-        self.backoff_until = time.monotonic() + max(
-            seconds, min(retry_after_seconds or 0.0, settings.max_backoff_seconds)
-        )
+        doubled = config.backoff_seconds * 2.0 ** min(self.num_failures, 30)
+        seconds = min(doubled * random.uniform(*JITTER), config.max_backoff_seconds)
+        retry_after = min(retry_after_seconds or 0.0, config.max_backoff_seconds)
+        self.backoff_until = time.monotonic() + max(seconds, retry_after)
         self.num_failures += 1
 
 
 @dataclass
 class UsageStats:
-    """What passed between us and the servers; `failures` by their kind, such as "429" or "APIConnectionError"."""
+    """Responses and tokens so far; failures by kind, such as "429" or "APIConnectionError"."""
 
-    num_answered: int = 0
+    num_responses: int = 0
     prompt_tokens: int = 0
-    answer_tokens: int = 0
+    completion_tokens: int = 0
     failures: Counter[str] = field(default_factory=Counter)
 
 
 class ClientPool:
-    """Servers that all serve the same model; a request goes to the one that is least busy."""
+    """Clients of several servers of the same model; a request goes to the least busy one."""
 
-    def __init__(self, urls: Sequence[str], settings: ClientConfig) -> None:
-        """Connect to nothing yet.
+    def __init__(self, urls: Sequence[str], config: ClientConfig) -> None:
+        """Create the clients; nothing is connected yet.
 
         Args:
-            urls: of each server, up to and with the version: `http://localhost:8000/v1`.
+            urls: of the servers, up to and including the version: `http://localhost:8000/v1`.
+            config: limits, timeouts and prices.
 
         Raises:
-            TeacherError: a URL is none.
+            TeacherError: a URL is invalid.
         """
-        if wrong := [url for url in urls if not url.startswith(("http://", "https://"))]:
+        if invalid := [url for url in urls if not url.startswith(("http://", "https://"))]:
             raise TeacherError(
-                f"--teacher {wrong[0]}: give the URL of a chat server, such as http://localhost:8000/v1"
+                f"--teacher {invalid[0]} is not a URL. Give the URL of a chat server, such as"
+                " http://localhost:8000/v1."
             )
         api_key = os.environ.get(API_KEY_VARIABLE) or "none"
-        self.settings = settings
+        self.config = config
         self.usage = UsageStats()
-        self.started = time.monotonic()
-        self.slots = PrioritySemaphore(settings.max_concurrent_requests)
+        self.started_at = time.monotonic()
+        self.slots = PrioritySemaphore(config.max_concurrent_requests)
         self._endpoints = [
             Endpoint(
                 url,
                 openai.AsyncOpenAI(
-                    base_url=url, api_key=api_key, timeout=settings.timeout_seconds, max_retries=0
+                    base_url=url, api_key=api_key, timeout=config.timeout_seconds, max_retries=0
                 ),
             )
             for url in urls
@@ -188,107 +171,113 @@ class ClientPool:
 
     async def close(self) -> None:
         """Close every connection."""
-        for server in self._endpoints:
-            await server.client.close()
+        for endpoint in self._endpoints:
+            await endpoint.client.close()
 
-    async def chat(self, body: dict[str, Any], key: str, urgency: Priority = ()) -> Response:
-        """Have a request answered.
+    async def chat(self, body: dict[str, Any], key: str, priority: Priority = ()) -> Response:
+        """Send a request until it is answered.
 
         Args:
             body: of the request, as `chat/completions` takes it.
-            key: of the request; a server that knows idempotency keys computes an answer that got lost only once.
-            urgency: place of the request among those that wait; the lowest is sent first.
+            key: idempotency key; a server that supports it computes a lost response only once.
+            priority: order among waiting requests; the lowest is sent first.
 
         Raises:
-            TeacherError: no server answers, or one refuses every request: a wrong key, no such model.
-            InvalidResponseError: a server refuses this request, or does not answer it while others are answered.
+            TeacherError: no server answers, or one refuses every request (wrong key, unknown
+                model).
+            InvalidResponseError: a server refuses this request, or never answers it while it
+                answers others.
         """
-        async with self.slots.slot(urgency):
-            num_sent, num_answered = 0, self.usage.num_answered
+        async with self.slots.slot(priority):
+            num_sent, num_responses_before = 0, self.usage.num_responses
             while True:
-                server, started = await self._wait_for_server(), time.monotonic()
-                server.num_in_flight += 1
+                endpoint, sent_at = await self._next_endpoint(), time.monotonic()
+                endpoint.num_in_flight += 1
                 num_sent += 1
                 try:
-                    completion = await server.client.post(  # chat.completions.create spends 5 ms on the types of the body
+                    # chat.completions.create would spend 5 ms on the types of the body.
+                    completion = await endpoint.client.post(
                         "/chat/completions",
                         cast_to=ChatCompletion,
                         body=body,
                         options={"headers": {"Idempotency-Key": key}},
                     )
-                    reply = parse_completion(completion)
+                    response = parse_completion(completion)
                 except (openai.APIError, ValueError) as error:
-                    self._take_failure(server, started, error)
-                    if num_sent > self.settings.max_retries:
-                        raise self._give_up(server, error, num_sent, num_answered) from error
+                    self._handle_failure(endpoint, sent_at, error)
+                    if num_sent > self.config.max_retries:
+                        num_others = self.usage.num_responses - num_responses_before
+                        raise _give_up_error(endpoint, error, num_sent, num_others) from error
                     continue
                 finally:
-                    server.num_in_flight -= 1
-                server.num_failures = 0
-                self._count(reply)
-                return reply
+                    endpoint.num_in_flight -= 1
+                endpoint.num_failures = 0
+                self.usage.num_responses += 1
+                self.usage.prompt_tokens += response.prompt_tokens
+                self.usage.completion_tokens += response.completion_tokens
+                return response
 
-    async def _wait_for_server(self) -> Endpoint:
-        """The least busy one of those that do not rest; the first that has rested, when all do."""
+    def describe(self) -> str:
+        """Return the usage so far in one line, for the progress bar."""
+        usage = self.usage
+        rate = usage.num_responses / max(time.monotonic() - self.started_at, 1e-3)
+        tokens = (usage.prompt_tokens + usage.completion_tokens) / 1e6
+        cost = self.config.cost(usage.prompt_tokens, usage.completion_tokens)
+        failures = "".join(f", {number} x {kind}" for kind, number in usage.failures.items())
+        return (
+            f"{usage.num_responses} responses, {rate:.1f}/s, {tokens:.2f}M tokens, cost {cost:.2f}"
+            f"{failures}"
+        )
+
+    async def _next_endpoint(self) -> Endpoint:
+        """Return the least busy endpoint, after a wait if all of them are backing off."""
         while True:
             now = time.monotonic()
-            awake = [server for server in self._endpoints if server.backoff_until <= now]
-            if awake:
-                return min(awake, key=lambda server: server.num_in_flight)
-            await asyncio.sleep(min(server.backoff_until for server in self._endpoints) - now)
+            available = [endpoint for endpoint in self._endpoints if endpoint.backoff_until <= now]
+            if available:
+                return min(available, key=lambda endpoint: endpoint.num_in_flight)
+            await asyncio.sleep(min(endpoint.backoff_until for endpoint in self._endpoints) - now)
 
-    def _take_failure(
-        self, server: Endpoint, started: float, error: openai.APIError | ValueError
+    def _handle_failure(
+        self, endpoint: Endpoint, sent_at: float, error: openai.APIError | ValueError
     ) -> None:
-        """Let the server rest, or raise what asking again cannot mend."""
+        """Back off from the endpoint, or raise if sending the request again cannot succeed."""
         status = error.status_code if isinstance(error, openai.APIStatusError) else None
         self.usage.failures[str(status or type(error).__name__)] += 1
         if status is not None and status < 500 and status not in RETRYABLE_STATUSES:
             if status in INVALID_REQUEST_STATUSES:
                 raise InvalidResponseError(
-                    f"{server.url} refuses a request ({status}): {error_text(error)}"
+                    f"{endpoint.url} refuses a request ({status}): {error_text(error)}"
                 ) from error
-            hint = f"; set {API_KEY_VARIABLE} in the environment" if status == 401 else ""
+            hint = f". Set {API_KEY_VARIABLE} in the environment." if status == 401 else ""
             raise TeacherError(
-                f"{server.url} refuses requests ({status}): {error_text(error)}{hint}"
+                f"{endpoint.url} refuses requests ({status}): {error_text(error)}{hint}"
             ) from error
-        server.back_off(started, self.settings, retry_after_seconds(error))
+        endpoint.back_off(sent_at, self.config, retry_after_seconds(error))
 
-    def _give_up(
-        self,
-        server: Endpoint,
-        error: openai.APIError | ValueError,
-        num_sent: int,
-        num_answered: int,
-    ) -> InvalidResponseError | TeacherError:
-        """What is wrong when a request was sent often enough: it, if others were answered since, or the servers."""
-        fault = f"{server.url} did not answer a request that was sent {num_sent} times ({error_text(error)})"
-        if num_others := self.usage.num_answered - num_answered:
-            return InvalidResponseError(f"{fault}, while {num_others} others were answered")
-        return TeacherError(
-            f"{fault}; see to the server and run the same command again: it goes on where it was"
-        )
 
-    def describe(self) -> str:
-        """What passed so far, in a few words."""
-        tally = self.usage
-        rate = tally.num_answered / max(time.monotonic() - self.started, 1e-3)
-        tokens = (tally.prompt_tokens + tally.answer_tokens) / 1e6
-        cost = self.settings.cost(tally.prompt_tokens, tally.answer_tokens)
-        failures = "".join(f", {number} x {kind}" for kind, number in tally.failures.items())
-        return f"{tally.num_answered} answers, {rate:.1f}/s, {tokens:.2f}M tokens, cost {cost:.2f}{failures}"
+def _give_up_error(
+    endpoint: Endpoint, error: openai.APIError | ValueError, num_sent: int, num_others: int
+) -> InvalidResponseError | TeacherError:
+    """Return the error of a request that was sent too often.
 
-    def _count(self, reply: Response) -> None:
-        self.usage.num_answered += 1
-        self.usage.prompt_tokens += reply.prompt_tokens
-        self.usage.answer_tokens += reply.answer_tokens
+    The request is to blame if `num_others`, the number of responses to other requests since it was
+    first sent, is positive; otherwise the servers are.
+    """
+    fault = (
+        f"{endpoint.url} did not answer a request that was sent {num_sent} times"
+        f" ({error_text(error)})"
+    )
+    if num_others:
+        return InvalidResponseError(f"{fault}, while {num_others} others were answered.")
+    return TeacherError(f"{fault}. Check the server and run the same command again to continue.")
 
 
 def parse_completion(completion: Any) -> Response:
-    """The answer in what the client made of a response.
+    """Return the response in an object that the client made of a server's JSON.
 
     Raises:
-        ValueError: the response is not what a chat server sends.
+        ValueError: the object is not a chat completion.
     """
     try:
         choice, usage = completion.choices[0], completion.usage
@@ -296,27 +285,26 @@ def parse_completion(completion: Any) -> Response:
             text=str(choice.message.content or ""),
             finish_reason=str(choice.finish_reason or ""),
             prompt_tokens=int(usage.prompt_tokens or 0) if usage else 0,
-            answer_tokens=int(usage.completion_tokens or 0) if usage else 0,
+            completion_tokens=int(usage.completion_tokens or 0) if usage else 0,
         )
-    except (
-        AttributeError,
-        TypeError,
-        IndexError,
-    ) as error:  # the client takes any JSON, whatever is in it
+    except (AttributeError, TypeError, IndexError) as error:  # the client accepts any JSON
         raise ValueError(
-            f"the response is no chat completion: {str(completion)[:200]!r}"
+            f"The response is not a chat completion: {str(completion)[:200]!r}."
         ) from error
 
 
 def error_text(error: openai.APIError | ValueError) -> str:
-    """What a server says about a failure, as it says it: the client knows only one of the places where servers put it."""
-    said = error.response.text.strip() if isinstance(error, openai.APIStatusError) else ""
-    return said[:MAX_ERROR_CHARS] or str(error)
+    """Return the body of an error response, or the error itself.
+
+    The client's message shows only one of the several fields in which servers explain an error.
+    """
+    body = error.response.text.strip() if isinstance(error, openai.APIStatusError) else ""
+    return body[:MAX_ERROR_CHARS] or str(error)
 
 
 def retry_after_seconds(error: openai.APIError | ValueError) -> float | None:
-    """How long a server asks to be left alone, in its Retry-After header."""
+    """Return the wait that a server requests in its Retry-After header, in seconds."""
     if not isinstance(error, openai.APIStatusError):
         return None
-    wish = error.response.headers.get("retry-after", "")
-    return float(wish) if wish.replace(".", "", 1).isdigit() else None
+    value = error.response.headers.get("retry-after", "")
+    return float(value) if value.replace(".", "", 1).isdigit() else None

@@ -1,4 +1,7 @@
-"""Captions, events and a summary in, questions of each task out, as the teacher wrote them: nothing is checked here yet."""
+"""Generate questions about a video for each of the 22 tasks: `generate_questions`.
+
+They are drafts as the teacher wrote them; `filters` checks them.
+"""
 
 from __future__ import annotations
 
@@ -12,27 +15,28 @@ from lit_hour.types import QuestionFormat
 from lit_hour.videomarathon.captions import ClipCaption, format_captions
 from lit_hour.videomarathon.events import VideoEvent, format_events
 from lit_hour.videomarathon.llm_client import gather_all
-from lit_hour.videomarathon.task_prompts import TASK_PROMPTS, TaskPrompt
+from lit_hour.videomarathon.task_prompts import TASK_PROMPTS
 from lit_hour.videomarathon.teacher import Teacher, TeacherRequest, list_schema, object_schema
 from lit_hour.videomarathon.video_clips import VideoFile
 
-INSTRUCTION = """Task: {task}
+QUESTIONS_PROMPT = """\
+Task: {task}
 Definition: {definition}
 Example question: {question}
 Its answer: {answer}
 Its wrong options: {wrong}
 
-Write {number} open-ended and {number} multiple-choice questions of this task about the video above. {reach}
-Each question has one right answer, which follows from the descriptions above and cannot be guessed without the video. An
-answer is short. Wrong options are three, are of the same kind and length as the right one, are wrong without doubt, and are
-best true of something else in the video. Do not speak of descriptions, captions or parts: the question is about the video.
-Give as evidence where in the video the answer is seen, in seconds. If the video has no material for this task, write fewer
-questions or none."""
+Write {number} open-ended and {number} multiple-choice questions of this task about the video above.
+{scope}
+Each question has one right answer, which follows from the descriptions above and cannot be guessed
+without the video. An answer is short. There are three wrong options. They are of the same kind and
+length as the right one, are wrong without doubt, and are best true of something else in the video.
+Do not speak of descriptions, captions or parts: the question is about the video.
+Give as evidence where in the video the answer is seen, in seconds. If the video has no material for
+this task, write fewer questions or none."""
 
-REACH = {
-    True: "Whoever answers has to have seen moments that are far apart.",
-    False: "One moment of the video is enough to answer.",
-}
+LONG_SCOPE = "Answering takes moments of the video that are far apart."
+SHORT_SCOPE = "One moment of the video is enough to answer."
 
 _TEXT = {"type": "string"}
 _EVIDENCE = list_schema(
@@ -50,7 +54,7 @@ SCHEMA = object_schema(
 
 @dataclass(frozen=True)
 class Context:
-    """What is known of a video when questions about it are written and checked."""
+    """Everything known about a video when questions about it are written and checked."""
 
     video: VideoFile
     captions: Sequence[ClipCaption]
@@ -58,73 +62,69 @@ class Context:
     summary: str
 
     def to_prompt(self) -> str:
-        """All of it. Every request about the questions of a video begins with it, so that servers can keep what they read."""
+        """Return the context as text.
+
+        Every request about the video's questions starts with it, so that servers can reuse the KV
+        cache of this prefix.
+        """
         return (
-            f"{self.video.prompt_heading()}\nSummary: {self.summary}\n\nEvents\n{format_events(self.events)}\n\n"
-            f"Parts\n{format_captions(self.captions)}"
+            f"{self.video.prompt_heading()}\nSummary: {self.summary}\n\n"
+            f"Events\n{format_events(self.events)}\n\nParts\n{format_captions(self.captions)}"
         )
 
 
-async def generate_questions(material: Context, teacher: Teacher) -> list[dict[str, Any]]:
-    """The questions of all tasks as records of a question file, without the video's name.
+async def generate_questions(context: Context, teacher: Teacher) -> list[dict[str, Any]]:
+    """Return drafts of questions for all tasks, as records of a question file without the video.
 
-    Open-ended ones come first and the multiple-choice ones after them, each in random order, so that questions that share a
-    conversation do not give one another away.
+    Open-ended questions come first and multiple-choice ones after them, each in random order, so
+    that questions in one conversation do not reveal each other's answers.
 
     Raises:
-        InvalidResponseError, TeacherError: as `Teacher.request`.
+        InvalidResponseError, TeacherError: see `Teacher.request`.
     """
-    written = await gather_all(_ask_task(task, material, teacher) for task in TASKS)
-    random = Random(f"{teacher.settings.seed} {material.video.name}")
+    answers = await gather_all(_generate_for_task(task, context, teacher) for task in TASKS)
+    random = Random(f"{teacher.config.seed} {context.video.name}")
     formats: tuple[QuestionFormat, ...] = ("open_ended", "multiple_choice")
     drafts = []
-    for form in formats:
+    for question_format in formats:
         of_format = [
-            _record(task, form, draft)
-            for task, answer in zip(TASKS, written, strict=True)
-            for draft in answer[form]
+            _to_record(task, question_format, draft)
+            for task, answer in zip(TASKS, answers, strict=True)
+            for draft in answer[question_format]
         ]
         drafts += random.sample(of_format, len(of_format))
     for number, draft in enumerate(drafts):
-        draft["id"] = f"{material.video.name}/{number}"
+        draft["id"] = f"{context.video.name}/{number}"
         random.shuffle(draft.get("options", []))
     return drafts
 
 
-async def _ask_task(
-    task: Task, material: Context, teacher: Teacher
+async def _generate_for_task(
+    task: Task, context: Context, teacher: Teacher
 ) -> dict[str, list[dict[str, Any]]]:
-    instruction = _instruct(task, TASK_PROMPTS[task.key], teacher.settings.questions_per_task)
-    return await teacher.request(
-        TeacherRequest("questions", (material.to_prompt(), instruction), SCHEMA), read=dict
-    )
-
-
-def _instruct(task: Task, guide: TaskPrompt, number: int) -> str:
-    return INSTRUCTION.format(
+    prompt = TASK_PROMPTS[task.key]
+    instruction = QUESTIONS_PROMPT.format(
         task=task.key,
-        definition=guide.definition,
-        question=guide.question,
-        answer=guide.answer,
-        wrong="; ".join(guide.wrong_options),
-        number=number,
-        reach=REACH[task.long_form],
+        definition=prompt.definition,
+        question=prompt.question,
+        answer=prompt.answer,
+        wrong="; ".join(prompt.wrong_options),
+        number=teacher.config.questions_per_task,
+        scope=LONG_SCOPE if task.long_form else SHORT_SCOPE,
     )
+    parts = (context.to_prompt(), instruction)
+    return await teacher.request(TeacherRequest("questions", parts, SCHEMA), parse=dict)
 
 
-def _record(task: Task, form: QuestionFormat, draft: dict[str, Any]) -> dict[str, Any]:
-    """A draft in the form of a question file; only a multiple-choice question has options."""
-    options = (
-        {"options": [draft["answer"], *draft["wrong_options"]]} if form == "multiple_choice" else {}
-    )
-    evidence = [
+def _to_record(
+    task: Task, question_format: QuestionFormat, draft: dict[str, Any]
+) -> dict[str, Any]:
+    """Return a draft as a record of a question file; only multiple choice has options."""
+    record = {"task": task.key, "format": question_format, "question": draft["question"]}
+    if question_format == "multiple_choice":
+        record["options"] = [draft["answer"], *draft["wrong_options"]]
+    record["answer"] = draft["answer"]
+    record["evidence"] = [
         [interval["start_seconds"], interval["end_seconds"]] for interval in draft["evidence"]
     ]
-    return {
-        "task": task.key,
-        "format": form,
-        "question": draft["question"],
-        **options,
-        "answer": draft["answer"],
-        "evidence": evidence,
-    }
+    return record

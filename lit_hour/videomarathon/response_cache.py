@@ -1,6 +1,7 @@
-"""Every answered request of a video: written to disk before anything is made of it, read back when a run goes on.
+"""Cache of the teacher's responses for one video, kept on disk: `ResponseCache`.
 
-A run that is killed at any moment has lost no answer that it had.
+A response is on disk before it is used, so a run that is killed at any moment loses none and its
+successor does not request it again.
 """
 
 from __future__ import annotations
@@ -17,34 +18,44 @@ from lit_hour.io.jsonl import Journal, read_journal
 
 @dataclass(frozen=True)
 class Response:
-    """What a server answered: its words as they came, why it stopped, and the tokens that it counted."""
+    """A chat completion.
+
+    Attributes:
+        text: of the message, unchanged.
+        finish_reason: why the server stopped: "stop", "length".
+        prompt_tokens: as the server counted them.
+        completion_tokens: as the server counted them.
+    """
 
     text: str
     finish_reason: str
     prompt_tokens: int
-    answer_tokens: int
+    completion_tokens: int
 
 
 @dataclass(frozen=True)
 class TokenUsage:
-    """How much was asked about a video, over all runs; tokens as the servers counted them."""
+    """Number of responses about a video, over all runs, and the tokens that the servers counted."""
 
-    num_answers: int
+    num_responses: int
     prompt_tokens: int
-    answer_tokens: int
+    completion_tokens: int
 
 
 class ResponseCache:
-    """The answers of one video by the hash of what was asked, in a journal. One process at a time may hold it."""
+    """Responses about one video by the hash of their request, in a JSONL file.
+
+    A context manager that closes the file. Only one process at a time may use the file.
+    """
 
     def __init__(self, path: Path) -> None:
-        """Open the journal, or begin one.
+        """Open the file, or create it.
 
         Raises:
-            JournalError: a line is no answer, or the file cannot be read or written.
+            JournalError: a line is not a response, or the file cannot be read or written.
         """
         self.path = path
-        self._replies = dict(
+        self._responses = dict(
             self._parse(record, number) for number, record in enumerate(read_journal(path), start=1)
         )
         self._journal = Journal(path)
@@ -61,43 +72,42 @@ class ResponseCache:
         self._journal.__exit__(kind, error, trace)
 
     def __len__(self) -> int:
-        return len(self._replies)
+        return len(self._responses)
 
     @property
     def responses(self) -> tuple[Response, ...]:
-        """Every answer, in the order in which they came."""
-        return tuple(self._replies.values())
+        """Every response, in the order of arrival."""
+        return tuple(self._responses.values())
 
     @property
     def usage(self) -> TokenUsage:
-        """How much it holds."""
-        replies = self.responses
+        """Totals over all responses."""
+        responses = self.responses
         return TokenUsage(
-            len(replies),
-            sum(each.prompt_tokens for each in replies),
-            sum(each.answer_tokens for each in replies),
+            len(responses),
+            sum(response.prompt_tokens for response in responses),
+            sum(response.completion_tokens for response in responses),
         )
 
     def get(self, key: str) -> Response | None:
-        """The answer to a request that was made before."""
-        return self._replies.get(key)
+        """Return the response to an earlier request, or None."""
+        return self._responses.get(key)
 
-    async def add(self, key: str, reply: Response) -> None:
-        """Write an answer down. It is in the file at once, and on the disk when this returns.
+    async def add(self, key: str, response: Response) -> None:
+        """Append a response. It is in the file at once, and on disk when this returns.
 
         Raises:
-            JournalError: it cannot be written.
+            JournalError: the file cannot be written.
         """
-        self._journal.add({"key": key, **asdict(reply)})
-        self._replies[key] = reply
+        self._journal.add({"key": key, **asdict(response)})
+        self._responses[key] = response
         await asyncio.to_thread(self._journal.sync)
 
     def _parse(self, record: dict[str, Any], number: int) -> tuple[str, Response]:
         try:
-            return record["key"], Response(
-                **{name: value for name, value in record.items() if name != "key"}
-            )
+            fields = {name: value for name, value in record.items() if name != "key"}
+            return record["key"], Response(**fields)
         except (TypeError, KeyError) as error:
             raise JournalError(
-                f"{self.path}: line {number} is no answered request ({error}); delete that line"
+                f"{self.path}: line {number} is not a response ({error}). Delete that line."
             ) from error

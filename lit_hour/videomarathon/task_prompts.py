@@ -1,4 +1,4 @@
-"""What each of the 22 tasks asks for, as the teacher is told it: a definition, and a worked example of our own."""
+"""Prompts for the 22 tasks: a definition of each and an original worked example."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class TaskPrompt:
-    """One task in words: a definition, and an example, which is an open-ended question without its wrong options."""
+    """Definition of a task and an example; as an open-ended question it has no wrong options."""
 
     definition: str
     question: str
@@ -29,8 +29,8 @@ TASK_PROMPTS: dict[str, TaskPrompt] = {
         ("About 3 minutes", "About 25 minutes", "About 40 minutes"),
     ),
     "temporality/temporal_reasoning": TaskPrompt(
-        "A conclusion from when things happen: what was going on during, before or because of something else, or what changed"
-        " between two times.",
+        "A conclusion from when things happen: what was going on during, before or because of"
+        " something else, or what changed between two times.",
         "What had the mechanic already taken off when the storm began?",
         "The front wheel",
         ("The rear mudguard", "The chain guard", "The handlebar"),
@@ -45,7 +45,7 @@ TASK_PROMPTS: dict[str, TaskPrompt] = {
         "Which of several things comes first or last, or in which order they come.",
         "Which of these does the guide show last?",
         "The clock tower",
-        ("The old harbour", "The fish market", "The city wall"),
+        ("The old harbor", "The fish market", "The city wall"),
     ),
     "spatiality/spatial_perception": TaskPrompt(
         "Where someone or something is at one moment: in the picture, or seen from something else.",
@@ -54,8 +54,8 @@ TASK_PROMPTS: dict[str, TaskPrompt] = {
         ("Below the window", "Behind the table", "In the far corner"),
     ),
     "spatiality/spatial_reasoning": TaskPrompt(
-        "A conclusion from places that are seen at different times: a route, a layout, what is nearer, how an arrangement"
-        " changed.",
+        "A conclusion from places that are seen at different times: a route, a layout, what is"
+        " nearer, how an arrangement changed.",
         "Which room lies between the kitchen and the garden, by the way that the dog runs?",
         "The laundry room",
         ("The living room", "The guest room", "The store room"),
@@ -67,8 +67,8 @@ TASK_PROMPTS: dict[str, TaskPrompt] = {
         ("A bench knife", "A pair of scissors", "An angle grinder"),
     ),
     "object/object_attribute": TaskPrompt(
-        "A mark of someone or something: colour, size, shape, material, state, text on it.",
-        "Which colour is the lid of the box that the nurse opens first?",
+        "A mark of someone or something: color, size, shape, material, state, text on it.",
+        "Which color is the lid of the box that the nurse opens first?",
         "Yellow",
         ("White", "Green", "Orange"),
     ),
@@ -79,8 +79,8 @@ TASK_PROMPTS: dict[str, TaskPrompt] = {
         ("A tree trunk", "A belay glove", "A rock spike"),
     ),
     "object/object_reasoning": TaskPrompt(
-        "A conclusion about people or things that needs more than one moment: their number, their purpose, how they compare,"
-        " where they come from.",
+        "A conclusion about people or things that needs more than one moment: their number, their"
+        " purpose, how they compare, where they come from.",
         "How many different instruments does the woman with the red scarf play in the video?",
         "Three",
         ("One", "Two", "Five"),
@@ -92,7 +92,8 @@ TASK_PROMPTS: dict[str, TaskPrompt] = {
         ("A horse", "A goose", "A sheep"),
     ),
     "object/object_permanence": TaskPrompt(
-        "Where something is while it cannot be seen, because it was covered, put away or left behind.",
+        "Where something is while it cannot be seen, because it was covered, put away or left"
+        " behind.",
         "Where are the car keys while the two friends are at the beach?",
         "In the blue rucksack",
         ("Under the towel", "On the kitchen shelf", "In the coat pocket"),
@@ -110,7 +111,8 @@ TASK_PROMPTS: dict[str, TaskPrompt] = {
         ("From 08:31 to 08:36", "From 15:50 to 15:56", "From 19:12 to 19:17"),
     ),
     "action/action_sequence": TaskPrompt(
-        "In which order someone does several things, or what comes right before or after one of them.",
+        "In which order someone does several things, or what comes right before or after one of"
+        " them.",
         "In which order does the potter do these: glaze, fire, trim?",
         "trim, fire, glaze",
         ("glaze, trim, fire", "fire, trim, glaze", "trim, glaze, fire"),

@@ -1,7 +1,8 @@
-"""A question for the teacher in, an answer of the wanted form out: from the journal, or else from a server.
+"""Request structured answers from the teacher, the model that annotates: `Teacher.request`.
 
-An answer is checked when it comes: it has to be JSON that fits the schema, and make sense to whoever asked. One that does not
-is written down like any other, and the teacher is asked again with another seed, which is another request.
+Each response is checked when it arrives: it must be JSON that fits the request's schema and must
+parse. An invalid one is cached like any other, and the request is repeated with another seed, which
+makes it a different request.
 """
 
 from __future__ import annotations
@@ -22,141 +23,154 @@ from lit_hour.errors import InvalidResponseError
 from lit_hour.videomarathon.llm_client import ClientPool
 from lit_hour.videomarathon.response_cache import Response, ResponseCache
 
-Parsed = TypeVar("Read")
+Parsed = TypeVar("Parsed")
 
-# What is asked of a video, in this order. The earlier is also sent first, whichever video it is about: captions hold the
-# memory of their frames and lead to more requests; guesses hold little, and keep the servers busy until there are others.
+# In the order of the pipeline, which is also the priority over all videos. Early requests come
+# first: captions keep their frames in memory and lead to further requests. Guesses need little
+# memory and fill the servers in between.
 RequestKind = Literal["clip_caption", "events", "summary", "questions", "verdicts", "guess"]
 REQUEST_KINDS: tuple[RequestKind, ...] = get_args(RequestKind)
 
-SYSTEM = (
-    "You make data that teaches a model to understand long videos. You answer in JSON of the form that is asked for,"
-    " and state nothing that the material does not show."
+SYSTEM_PROMPT = (
+    "You make data that teaches a model to understand long videos. You answer in JSON of the form"
+    " that is asked for, and state nothing that the material does not show."
 )
-FORM_HINT = "; a server that does not enforce JSON schemas has to be told the form: videomarathon.response_format=prompt"
-FORM_IN_WORDS = (
+SCHEMA_PROMPT = (
     "Answer with one JSON object and nothing else. It has to fit this JSON schema:\n{schema}"
 )
-SEEDS_PER_ATTEMPT = 1000  # requests that differ by their seed alone keep below it
+SCHEMA_HINT = (
+    " If the server does not enforce JSON schemas, set videomarathon.response_format=prompt."
+)
+SEEDS_PER_ATTEMPT = 1000  # requests that differ only in their seed use smaller seeds
 
 
 @dataclass(frozen=True)
 class TeacherRequest:
-    """One question for the teacher.
+    """A request to the teacher.
 
     Attributes:
-        name: of the form of the answer.
-        parts: texts, and pictures as JPEG files, in the order in which the teacher reads them.
+        kind: also the name of the schema.
+        parts: texts and JPEG files, in the order of the message.
         schema: JSON schema of the answer.
-        seed: tells apart requests that are otherwise the same.
+        seed: distinguishes requests that are otherwise equal; less than `SEEDS_PER_ATTEMPT`.
     """
 
-    name: RequestKind
+    kind: RequestKind
     parts: tuple[str | bytes, ...]
     schema: dict[str, Any]
     seed: int = 0
 
 
 class Teacher:
-    """A model behind servers, asked on behalf of one video, whose journal it writes."""
+    """The teacher model for one video: requests go through the video's response cache."""
 
     def __init__(
         self,
-        servers: ClientPool,
+        clients: ClientPool,
         model: str,
-        settings: VideoMarathonConfig,
-        journal: ResponseCache,
-        place: int = 0,
+        config: VideoMarathonConfig,
+        cache: ResponseCache,
+        video_index: int = 0,
     ) -> None:
-        """Ask nothing yet.
+        """Store the arguments.
 
         Args:
-            place: of the video among the others: of equal requests, those of the video that comes first are sent first.
+            clients: of the servers.
+            model: name of the teacher on the servers.
+            config: sampling settings and the response format.
+            cache: of the video.
+            video_index: priority among requests of the same kind; the lowest is sent first.
         """
-        self.clients = servers
+        self.clients = clients
         self.model = model
-        self.settings = settings
-        self.cache = journal
-        self.video_index = place
+        self.config = config
+        self.cache = cache
+        self.video_index = video_index
 
-    async def request(self, request: TeacherRequest, read: Callable[[Any], Parsed]) -> Parsed:
-        """Ask, unless the journal knows the answer.
+    async def request(self, request: TeacherRequest, parse: Callable[[Any], Parsed]) -> Parsed:
+        """Return the parsed answer, from the cache or from a server.
 
         Args:
-            read: makes something of an answer that fits the schema; raises `InvalidResponseError` if it cannot be used.
+            request: what to send.
+            parse: converts an answer that fits the schema; raises `InvalidResponseError` if the
+                answer is not usable.
 
         Raises:
-            InvalidResponseError: no answer could be used, with the reason of the last one; or a server refuses the request.
+            InvalidResponseError: no attempt gave a usable answer (with the reason of the last one),
+                or a server refuses the request.
             TeacherError: no server answers.
         """
         reasons = []
-        for attempt in range(self.settings.max_attempts):
+        priority = (REQUEST_KINDS.index(request.kind), self.video_index)
+        for attempt in range(self.config.max_attempts):
             body = self._body(request, attempt)
             key = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
-            reply = self.cache.get(key)
-            if reply is None:
-                reply = await self.clients.chat(
-                    body, key, (REQUEST_KINDS.index(request.name), self.video_index)
-                )
-                await self.cache.add(key, reply)
+            response = self.cache.get(key)
+            if response is None:
+                response = await self.clients.chat(body, key, priority)
+                await self.cache.add(key, response)
             try:
-                return read(parse_response(reply, request.schema))
+                return parse(parse_response(response, request.schema))
             except InvalidResponseError as error:
                 reasons.append(str(error))
         raise InvalidResponseError(
-            f"{self.cache.path}: none of {len(reasons)} answers of {self.model} for '{request.name}' can be used; the last:"
-            f" {reasons[-1]}. A larger videomarathon.max_attempts asks again"
-            + (FORM_HINT if self.settings.response_format == "json_schema" else "")
+            f"{self.cache.path}: {self.model} gave no usable answer to '{request.kind}' in"
+            f" {len(reasons)} attempts. The last one: {reasons[-1]} Raise"
+            " videomarathon.max_attempts to try again."
+            + (SCHEMA_HINT if self.config.response_format == "json_schema" else "")
         )
 
-    async def wait_until_sent(self, form: RequestKind) -> None:
-        """Wait until every request of this form, about whatever video, is on its way to a server."""
-        await self.clients.slots.wait_until_drained((REQUEST_KINDS.index(form), sys.maxsize))
+    async def wait_until_sent(self, kind: RequestKind) -> None:
+        """Wait until every request of this kind, for any video, has been sent to a server."""
+        await self.clients.slots.wait_until_drained((REQUEST_KINDS.index(kind), sys.maxsize))
 
     def _body(self, request: TeacherRequest, attempt: int) -> dict[str, Any]:
-        """The request as it is sent."""
+        """Return the JSON body of a chat completion request."""
         parts = request.parts
-        form: dict[str, Any] = {"type": "json_schema"}
-        form["json_schema"] = {"name": request.name, "schema": request.schema, "strict": True}
-        if self.settings.response_format == "prompt":
-            parts = (*parts, FORM_IN_WORDS.format(schema=json.dumps(request.schema)))
-        return {
+        if self.config.response_format == "prompt":
+            parts = (*parts, SCHEMA_PROMPT.format(schema=json.dumps(request.schema)))
+        body = {
             "model": self.model,
             "messages": [
-                {"role": "system", "content": SYSTEM},
-                {"role": "user", "content": [_content(part) for part in parts]},
+                {"role": "system", "content": SYSTEM_PROMPT},
+                {"role": "user", "content": [_content_part(part) for part in parts]},
             ],
-            "temperature": self.settings.temperature,
-            "max_tokens": self.settings.max_new_tokens,
+            "temperature": self.config.temperature,
+            "max_tokens": self.config.max_new_tokens,
             "seed": attempt * SEEDS_PER_ATTEMPT + request.seed,
-            **({"response_format": form} if self.settings.response_format == "json_schema" else {}),
         }
+        if self.config.response_format == "json_schema":
+            schema = {"name": request.kind, "schema": request.schema, "strict": True}
+            body["response_format"] = {"type": "json_schema", "json_schema": schema}
+        return body
 
 
-def parse_response(reply: Response, schema: dict[str, Any]) -> Any:
-    """The JSON object of an answer; words before and after it do not count.
+def parse_response(response: Response, schema: dict[str, Any]) -> Any:
+    """Return the JSON object in a response; text before and after it is ignored.
 
     Raises:
-        InvalidResponseError: the answer was cut off, is not JSON, or does not fit the schema.
+        InvalidResponseError: the response was cut off, is not JSON, or does not fit the schema.
     """
-    if reply.finish_reason == "length":
+    if response.finish_reason == "length":
         raise InvalidResponseError(
-            f"it was cut off after {reply.answer_tokens} tokens (videomarathon.max_new_tokens)"
+            f"It was cut off after {response.completion_tokens} tokens"
+            " (videomarathon.max_new_tokens)."
         )
+    text = response.text
     try:
-        answer = json.loads(reply.text[max(reply.text.find("{"), 0) : reply.text.rfind("}") + 1])
+        answer = json.loads(text[max(text.find("{"), 0) : text.rfind("}") + 1])
     except ValueError as error:
-        raise InvalidResponseError(f"it is not JSON ({error}): {reply.text[:80]!r}") from error
+        raise InvalidResponseError(f"It is not JSON ({error}): {text[:80]!r}.") from error
     fault = best_match(Draft202012Validator(schema).iter_errors(answer))
     if fault is not None:
         raise InvalidResponseError(
-            f"it does not fit the schema: {fault.json_path}: {fault.message[:200]}"
+            f"It does not fit the schema at {fault.json_path}: {fault.message[:200]}."
         )
     return answer
 
 
 def object_schema(**properties: dict[str, Any]) -> dict[str, Any]:
-    """The schema of an object that has all of these properties and no other."""
+    """Return the JSON schema of an object with exactly these properties."""
     return {
         "type": "object",
         "properties": properties,
@@ -166,14 +180,13 @@ def object_schema(**properties: dict[str, Any]) -> dict[str, Any]:
 
 
 def list_schema(item: dict[str, Any]) -> dict[str, Any]:
-    """The schema of a list."""
+    """Return the JSON schema of a list."""
     return {"type": "array", "items": item}
 
 
-def _content(part: str | bytes) -> dict[str, Any]:
+def _content_part(part: str | bytes) -> dict[str, Any]:
+    """Return a text or a JPEG file as a content part of a chat message."""
     if isinstance(part, str):
         return {"type": "text", "text": part}
-    return {
-        "type": "image_url",
-        "image_url": {"url": f"data:image/jpeg;base64,{base64.b64encode(part).decode('ascii')}"},
-    }
+    encoded = base64.b64encode(part).decode("ascii")
+    return {"type": "image_url", "image_url": {"url": f"data:image/jpeg;base64,{encoded}"}}

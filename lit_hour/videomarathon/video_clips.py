@@ -1,6 +1,6 @@
-"""A folder in, its videos out; a video in, its clips out, each with its frames as small JPEG files.
+"""Find the videos of a folder (`find_videos`) and read each clip by clip (`read_clips`).
 
-A clip is read when it is asked about and then forgotten, so that memory does not grow with the video.
+Only one clip is in memory at a time, so memory does not grow with the video.
 """
 
 from __future__ import annotations
@@ -15,56 +15,61 @@ from torch.nn.functional import interpolate
 from lit_hour.config.videomarathon import VideoMarathonConfig
 from lit_hour.errors import TeacherError
 from lit_hour.media.transforms import encode_jpeg
-from lit_hour.media.video_probe import VIDEO_SUFFIXES, probe
+from lit_hour.media.video_probe import VIDEO_SUFFIXES, VideoInfo, probe
 from lit_hour.media.video_reader import read_frames
 
 CHUNK_FRAMES = 16
-MIN_LAST_CLIP_RATIO = (
-    0.5  # share of a clip; what is left over at the end and shorter belongs to the clip before
-)
+MIN_LAST_CLIP_RATIO = 0.5  # of a clip's length; a shorter rest joins the clip before
 
 Interval = tuple[float, float]
 
 
 @dataclass(frozen=True)
 class VideoFile:
-    """A video that is annotated; `name` is its path inside the folder of videos, as question files hold it."""
+    """A video to annotate; `name` is its path inside the folder of videos, as in question files."""
 
-    path: Path
     name: str
-    duration_seconds: float
-    width: int
-    height: int
+    info: VideoInfo
 
     @classmethod
     def open(cls, folder: Path, name: str) -> VideoFile:
         """Read the header of a video.
 
         Raises:
-            VideoError: it cannot be read.
+            VideoError: the file cannot be read.
         """
-        info = probe(folder / name)
-        return cls(info.path, name, info.duration_seconds, info.width, info.height)
+        return cls(name, probe(folder / name))
+
+    @property
+    def duration_seconds(self) -> float:
+        """Duration of the video."""
+        return self.info.duration_seconds
 
     def prompt_heading(self) -> str:
-        """What every request about the video begins with."""
+        """Return the first lines of every request about the video."""
         return f"Video: {self.name}\nDuration: {self.duration_seconds:.1f} s"
 
 
 @dataclass(frozen=True)
 class Clip:
-    """A part of a video: `pictures` are its frames as JPEG files, each seen at its time in `seconds`."""
+    """A part of a video.
+
+    Attributes:
+        interval: start and end in seconds.
+        timestamps: of its frames, in seconds.
+        jpegs: its frames as JPEG files.
+    """
 
     interval: Interval
-    seconds: tuple[float, ...]
+    timestamps: tuple[float, ...]
     jpegs: tuple[bytes, ...]
 
 
 def find_videos(folder: Path) -> list[str]:
-    """The path inside the folder of each video in it, at any depth, in the order of the alphabet.
+    """Return the paths of all videos relative to a folder, at any depth, sorted.
 
     Raises:
-        TeacherError: there is none.
+        TeacherError: the folder contains no video.
     """
     found = sorted(
         str(path.relative_to(folder))
@@ -72,14 +77,15 @@ def find_videos(folder: Path) -> list[str]:
         if path.suffix.lower() in VIDEO_SUFFIXES and path.is_file()
     )
     if not found:
+        examples = ", ".join(sorted(VIDEO_SUFFIXES)[:4])
         raise TeacherError(
-            f"{folder} holds no video: give a folder with files such as {', '.join(sorted(VIDEO_SUFFIXES)[:4])}"
+            f"{folder} contains no video. Give a folder with files such as {examples}."
         )
     return found
 
 
 def split_into_clips(duration_seconds: float, clip_seconds: float) -> list[Interval]:
-    """The parts of a video that get a caption each: equally long, but for the last."""
+    """Return the intervals of a video's clips: equally long, except for the last."""
     num_clips = max(1, int(duration_seconds // clip_seconds))
     if duration_seconds - num_clips * clip_seconds >= MIN_LAST_CLIP_RATIO * clip_seconds:
         num_clips += 1
@@ -87,41 +93,36 @@ def split_into_clips(duration_seconds: float, clip_seconds: float) -> list[Inter
     return list(zip(starts, [*starts[1:], duration_seconds], strict=True))
 
 
-def read_clips(footage: VideoFile, settings: VideoMarathonConfig) -> Iterator[Clip]:
+def read_clips(video: VideoFile, config: VideoMarathonConfig) -> Iterator[Clip]:
     """Read a video once, clip by clip.
 
     Raises:
-        VideoError: it cannot be read to its end.
+        VideoError: the video cannot be read to its end.
     """
-    intervals = split_into_clips(footage.duration_seconds, settings.clip_seconds)
-    moments = [_moments(interval, settings.fps) for interval in intervals]
-    pictures = _read_pictures(footage, [each for seconds in moments for each in seconds], settings)
-    for interval, seconds in zip(intervals, moments, strict=True):
-        yield Clip(interval, seconds, tuple(islice(pictures, len(seconds))))
+    intervals = split_into_clips(video.duration_seconds, config.clip_seconds)
+    timestamps = [_timestamps(interval, config.fps) for interval in intervals]
+    all_timestamps = [seconds for clip in timestamps for seconds in clip]
+    jpegs = _read_jpegs(video.info, all_timestamps, config)
+    for interval, clip_timestamps in zip(intervals, timestamps, strict=True):
+        yield Clip(interval, clip_timestamps, tuple(islice(jpegs, len(clip_timestamps))))
 
 
-def _moments(interval: Interval, frames_per_second: float) -> tuple[float, ...]:
+def _timestamps(interval: Interval, fps: float) -> tuple[float, ...]:
     start, end = interval
-    return tuple(
-        takewhile(
-            lambda seconds: seconds < end, (start + index / frames_per_second for index in count())
-        )
-    )
+    return tuple(takewhile(lambda seconds: seconds < end, (start + i / fps for i in count())))
 
 
-def _read_pictures(
-    footage: VideoFile, seconds: Sequence[float], settings: VideoMarathonConfig
+def _read_jpegs(
+    info: VideoInfo, timestamps: Sequence[float], config: VideoMarathonConfig
 ) -> Iterator[bytes]:
-    """The frame at each time as a JPEG file, in the proportions of the video."""
-    longer = max(footage.width, footage.height)
+    """Yield the frame at each time as a JPEG file with the aspect ratio of the video."""
+    longer = max(info.width, info.height)
     height, width = (
-        max(1, round(settings.image_size * side / longer))
-        for side in (footage.height, footage.width)
+        max(1, round(config.image_size * side / longer)) for side in (info.height, info.width)
     )
-    for frames in read_frames(footage.path, seconds, settings.image_size, "raise", CHUNK_FRAMES):
+    for frames in read_frames(info, timestamps, config.image_size, "raise", CHUNK_FRAMES):
         images = frames.images  # (frames, 3, size, size)
         if height != width:
-            images = interpolate(
-                images, (height, width), mode="bicubic", antialias=True
-            )  # (frames, 3, height, width)
-        yield from (encode_jpeg(image, settings.jpeg_quality) for image in images)
+            size = (height, width)
+            images = interpolate(images, size, mode="bicubic", antialias=True)  # (frames, 3, h, w)
+        yield from (encode_jpeg(image, config.jpeg_quality) for image in images)

@@ -26,7 +26,7 @@ from lit_hour.synthetic.render import render_story
 from lit_hour.synthetic.story_generator import generate_story
 from lit_hour.videomarathon.annotate import annotate
 from tests.videomarathon.chat_server import completion
-from tests.videomarathon.narrator import Narrator
+from tests.videomarathon.fake_teacher import FakeTeacher
 
 NUM_STORIES = 2
 NUM_REQUESTS = 64
@@ -35,7 +35,7 @@ NUM_REQUESTS = 64
 class Latency:
     """The narrator on one thread, which answers any number of requests at once, each a while after it came."""
 
-    def __init__(self, narrator: Narrator, seconds: float) -> None:
+    def __init__(self, narrator: FakeTeacher, seconds: float) -> None:
         self.narrator, self.seconds, self.random = narrator, seconds, Random(0)
         self.num_at_once = 0
         self.seconds_at: dict[int, float] = defaultdict(float)  # how long so many were in flight
@@ -82,7 +82,7 @@ class Latency:
 def run_server(names: list[str], minutes: float, latency_seconds: float, pipe: Connection) -> None:
     """Serve until a word comes through the pipe, and send back what was counted."""
     stories = [generate_story(seed, 60 * minutes) for seed in range(NUM_STORIES)]
-    narrator = Narrator({name: stories[number % NUM_STORIES] for number, name in enumerate(names)})
+    narrator = FakeTeacher({name: stories[number % NUM_STORIES] for number, name in enumerate(names)})
     os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     latency = Latency(narrator, latency_seconds)
 

@@ -14,7 +14,7 @@ from random import Random
 import numpy as np
 
 from lit_hour.config.videomarathon import VideoMarathonConfig
-from lit_hour.videomarathon.aggregate import Share
+from lit_hour.videomarathon.annotate import Share
 from lit_hour.videomarathon.teacher import REQUEST_KINDS
 from tests.benchmarks.month_plan import MEASURED_MINUTES, Plans, Work, tokens_of_frame
 from tests.benchmarks.month_time import DEAD_HOURS, Speed, hours_of

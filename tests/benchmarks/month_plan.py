@@ -22,7 +22,7 @@ from lit_hour.synthetic.render import render_story
 from lit_hour.synthetic.story_generator import generate_story
 from lit_hour.videomarathon.annotate import annotate
 from lit_hour.videomarathon.teacher import REQUEST_KINDS
-from tests.videomarathon import narrator
+from tests.videomarathon import fake_teacher
 from tests.videomarathon.chat_server import ChatServer
 
 LETTERS_OF_TOKEN = 4
@@ -46,7 +46,7 @@ def tokens_of_frame(height: int, width: int) -> int:
 class Counting:
     """The narrator, who also counts what is asked: `sums[form]` has the numbers of `COLUMNS`."""
 
-    def __init__(self, teller: narrator.Narrator) -> None:
+    def __init__(self, teller: fake_teacher.FakeTeacher) -> None:
         self.teller = teller
         self.sums: dict[str, list[int]] = defaultdict(lambda: [0] * len(COLUMNS))
         self.heads: set[str] = set()
@@ -84,7 +84,7 @@ class Plans:
 
     def __init__(self, settings: VideoMarathonConfig, frame_tokens: int) -> None:
         self.frame_tokens = frame_tokens
-        narrator.PER_TASK = settings.questions_per_task
+        fake_teacher.PER_TASK = settings.questions_per_task
         measured = [measure(minutes, settings) for minutes in MEASURED_MINUTES]
         self.counts = np.array(
             [counts for counts, _ in measured], dtype=float
@@ -120,18 +120,18 @@ class Plans:
 def measure(minutes: float, settings: VideoMarathonConfig) -> tuple[list[list[int]], Sequence[int]]:
     """Annotate one made-up video: the counts of each form, and the bytes of the journal and of the annotation and page."""
     story = generate_story(int(minutes), 60 * minutes)
-    counting = Counting(narrator.Narrator({"video.mp4": story}))
+    counting = Counting(fake_teacher.FakeTeacher({"video.mp4": story}))
     with TemporaryDirectory() as folder, ChatServer(counting.answer) as server:
         videos, out = Path(folder, "videos"), Path(folder, "out")
         videos.mkdir()
         render_story(story, videos / "video.mp4", 32, 1)
         small = replace(
-            settings, size_pixels=32
+            settings, image_size=32
         )  # how large frames are changes nothing but their tokens
         annotate(videos, out, [server.url], "narrator", small)
         journal, *others = (
             out / "videos/video.mp4" / name
-            for name in ("journal.jsonl", "annotation.json", "index.html")
+            for name in ("responses.jsonl", "annotation.json", "index.html")
         )
         sizes = (journal.stat().st_size, sum(path.stat().st_size for path in others))
     return [counting.sums[form] for form in REQUEST_KINDS], sizes

@@ -140,7 +140,7 @@ def hours_of(
                 server.client = stand_in  # type: ignore[assignment]
             run = SimulatedRun(Path(), Path(), "simulated", settings, {})
             run.plans, run.speed = dict(zip(names, plans, strict=True)), speed
-            await run._share_out(names, servers, tqdm(disable=True))
+            await run._annotate_all(names, servers, tqdm(disable=True))
             in_flight = sum(each.busy_seconds for each in simulated) / clock.time()
             return clock.time() / 3600, in_flight, dict(servers.usage.failures)
 

@@ -29,7 +29,7 @@ from lit_hour.inference.video_memory_io import load_memory, save_memory
 from lit_hour.text.answer_matching import is_correct
 from lit_hour.text.chat_template import format_question
 from lit_hour.types import Features, Question
-from tests.media.looped import loop_video
+from tests.media.helpers import loop_video
 
 PRECISIONS = ("exact", "bf16", "int8")
 NUM_QUESTIONS, MANY_QUESTIONS = 10, 100

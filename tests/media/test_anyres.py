@@ -1,3 +1,5 @@
+"""Tiles of one image, and padded squares of several."""
+
 import json
 from pathlib import Path
 
@@ -9,18 +11,19 @@ from torch import Tensor
 
 from lit_hour.config.schema import ImageConfig
 from lit_hour.errors import ImageError
-from lit_hour.media.anyres import choose_grid, letterbox, load_tiled_image
+from lit_hour.media.anyres import choose_grid, letterbox, load_image_set, load_tiled_image
 from lit_hour.types import TiledImage
-from tests.media.drawn import file_of, noise, plane
+from tests.media.helpers import encode_image, gradient_image, noise_image
 
 SIZE = 384
 
 
-def load(image: Image.Image, size_pixels: int = SIZE, max_grid: int = 6) -> TiledImage:
-    return load_tiled_image(file_of(image, "BMP"), "x", size_pixels, ImageConfig(max_grid=max_grid))
+def load(image: Image.Image, image_size: int = SIZE, max_grid: int = 6) -> TiledImage:
+    data = encode_image(image, "BMP")
+    return load_tiled_image(data, "x", image_size, ImageConfig(max_grid=max_grid))
 
 
-def put_together(tiled: TiledImage) -> Tensor:
+def join_tiles(tiled: TiledImage) -> Tensor:
     """The canvas that the tiles were cut from: `(3, height, width)`."""
     rows, columns = tiled.grid
     lines = [
@@ -29,55 +32,44 @@ def put_together(tiled: TiledImage) -> Tensor:
     return torch.cat(lines, dim=1)
 
 
-def tensor_of(image: Image.Image) -> Tensor:
+def to_tensor(image: Image.Image) -> Tensor:
     return torch.from_numpy(np.array(image)).permute(2, 0, 1)
 
 
-def test_grids_are_those_of_the_published_code(golden: Path) -> None:
-    cases = [
-        case
-        for case in json.loads((golden / "images_uniform.json").read_text())["cases"].values()
-        if "grid_wh" in case
-    ]
+def test_grid_equals_published_code(golden: Path) -> None:
+    recorded = json.loads((golden / "images_uniform.json").read_text())["cases"].values()
+    cases = [case for case in recorded if "grid_wh" in case]
     assert len(cases) == 3
     for case in cases:
         width, height = case["image_size_wh"]
         columns, rows = case["grid_wh"]
-        tiled = load(plane(width, height))
-        assert (tiled.grid, len(tiled), tiled.size_pixels) == (
-            (rows, columns),
-            case["tiles"],
-            (height, width),
-        )
+        tiled = load(gradient_image(width, height))
+        assert tiled.grid == (rows, columns)
+        assert (len(tiled), tiled.size_pixels) == (case["tiles"], (height, width))
 
 
-@pytest.mark.parametrize(
-    ("size", "rows_and_columns"),
-    [
-        ((10, 10), (1, 1)),  # enlarging adds nothing: the least black wins
-        ((384, 384), (1, 1)),
-        ((385, 385), (2, 2)),
-        ((768, 384), (1, 2)),
-        ((384, 768), (2, 1)),
-        ((3000, 30), (1, 6)),
-        ((30, 3000), (6, 1)),
-        ((9000, 8000), (6, 6)),  # 6 columns and 5 rows leave less black, but would keep less
-    ],
-)
-def test_the_grid_keeps_most_and_then_wastes_least(
-    size: tuple[int, int], rows_and_columns: tuple[int, int]
-) -> None:
-    width, height = size
-    assert choose_grid(width, height, SIZE, 6) == rows_and_columns
-    assert max(choose_grid(width, height, SIZE, 1)) == 1
+def test_choose_grid_keeps_most_pixels_then_wastes_least() -> None:
+    cases = {
+        (10, 10): (1, 1),  # enlarging adds nothing, so the smallest bars win
+        (384, 384): (1, 1),
+        (385, 385): (2, 2),
+        (768, 384): (1, 2),
+        (384, 768): (2, 1),
+        (3000, 30): (1, 6),
+        (30, 3000): (6, 1),
+        (9000, 8000): (6, 6),  # 5 rows and 6 columns have smaller bars but keep fewer pixels
+    }
+    for (width, height), rows_and_columns in cases.items():
+        assert choose_grid(width, height, SIZE, 6) == rows_and_columns, (width, height)
+        assert choose_grid(width, height, SIZE, 1) == (1, 1), (width, height)
 
 
 @pytest.mark.parametrize("size", [(700, 380), (420, 1100), (333, 100), (1, 1), (60, 1), (7, 500)])
-def test_the_picture_lies_in_the_middle_of_black(size: tuple[int, int]) -> None:
-    image = noise(*size)
+def test_image_is_centered_on_black(size: tuple[int, int]) -> None:
+    image = noise_image(*size)
     tiled = load(image, 64, max_grid=3)
     rows, columns = tiled.grid
-    canvas = put_together(tiled)
+    canvas = join_tiles(tiled)
     assert canvas.shape == (3, rows * 64, columns * 64)
     scale = min(columns * 64 / size[0], rows * 64 / size[1])
     width, height = (
@@ -86,39 +78,77 @@ def test_the_picture_lies_in_the_middle_of_black(size: tuple[int, int]) -> None:
     )
     left, top = (columns * 64 - width) // 2, (rows * 64 - height) // 2
     expected = torch.zeros_like(canvas)
-    expected[:, top : top + height, left : left + width] = tensor_of(
-        image.resize((width, height), Image.Resampling.BICUBIC)
-    )
+    resized = image.resize((width, height), Image.Resampling.BICUBIC)
+    expected[:, top : top + height, left : left + width] = to_tensor(resized)
     assert torch.equal(canvas, expected)
 
 
-def test_the_fitted_side_is_rounded_as_published() -> None:
-    # 273 * 128 / 364 is 96, but 128 / 364 is rounded up, and 273 times that is a little more
+def test_letterbox_rounds_as_published() -> None:
+    # 273 * 128 / 364 is 96, but 128 / 364 is rounded up, and 273 times that is slightly more.
     canvas = letterbox(Image.new("RGB", (364, 273), "white"), 128, 128)
     assert np.count_nonzero(np.array(canvas)[:, 64, 0]) == 97
 
 
-def test_the_whole_comes_first_and_the_tiles_row_by_row() -> None:
-    image = plane(1150, 760)
+def test_whole_image_comes_first_then_tiles_row_by_row() -> None:
+    image = gradient_image(1150, 760)
     tiled = load(image)
     assert tiled.grid == (2, 3)
     assert tiled.tiles.shape == (7, 3, SIZE, SIZE) and tiled.tiles.dtype == torch.uint8
-    assert torch.equal(
-        tiled.tiles[0], tensor_of(image.resize((SIZE, SIZE), Image.Resampling.BICUBIC))
-    )
+    whole = image.resize((SIZE, SIZE), Image.Resampling.BICUBIC)
+    assert torch.equal(tiled.tiles[0], to_tensor(whole))
     inner = tiled.tiles[1:, :, 100:-100, 100:-100].float().mean(dim=(2, 3))  # (tiles, 3)
-    assert inner[:, 2].sub(200).abs().max() < 1  # no black there
-    assert inner[:, 0].view(2, 3).diff(dim=1).min() > 60  # further right in each row
-    assert inner[:, 1].view(2, 3).diff(dim=0).min() > 100  # further down in the next
+    assert inner[:, 2].sub(200).abs().max() < 1  # no black bars there
+    assert inner[:, 0].view(2, 3).diff(dim=1).min() > 60  # redder to the right in each row
+    assert inner[:, 1].view(2, 3).diff(dim=0).min() > 100  # greener in the next row
 
 
-def test_the_orientation_counts_before_the_grid_is_chosen() -> None:
+def test_orientation_is_applied_before_the_grid_is_chosen() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
-    tiled = load_tiled_image(file_of(plane(128, 64), "PNG", exif=exif), "x", 64, ImageConfig())
+    data = encode_image(gradient_image(128, 64), "PNG", exif=exif)
+    tiled = load_tiled_image(data, "x", 64, ImageConfig())
     assert (tiled.grid, tiled.size_pixels) == ((2, 1), (128, 64))
 
 
-def test_a_picture_that_cannot_be_read_is_named() -> None:
+def test_invalid_image_is_named() -> None:
     with pytest.raises(ImageError, match=r"a/b\.png"):
         load_tiled_image(b"nothing", "a/b.png", 64, ImageConfig())
+
+
+# Several images
+
+
+@pytest.mark.parametrize("size", [(90, 40), (40, 91), (50, 50), (32, 32), (60, 1)])
+def test_each_image_is_centered_on_a_gray_square(size: tuple[int, int]) -> None:
+    image = noise_image(*size)
+    side = max(size)
+    square = np.full((side, side, 3), 127, np.uint8)
+    left, top = (side - size[0]) // 2, (side - size[1]) // 2
+    square[top : top + size[1], left : left + size[0]] = np.array(image)
+    expected = np.array(Image.fromarray(square).resize((32, 32), Image.Resampling.BICUBIC))
+    files = [("a", encode_image(image)), ("b", encode_image(noise_image(10, 10)))]
+    images = load_image_set(files, 32).images
+    assert images.shape == (2, 3, 32, 32) and images.dtype == torch.uint8
+    assert np.array_equal(images[0].permute(1, 2, 0).numpy(), expected)
+
+
+def test_image_set_keeps_order() -> None:
+    colors = [(250, 0, 0), (0, 250, 0), (0, 0, 250)]
+    files = [
+        (f"{number}", encode_image(Image.new("RGB", (8, 8), color)))
+        for number, color in enumerate(colors)
+    ]
+    assert [tuple(image[:, 4, 4].tolist()) for image in load_image_set(files, 8).images] == colors
+
+
+def test_image_set_names_the_invalid_image() -> None:
+    good = encode_image(noise_image(10, 10))
+    with pytest.raises(ImageError, match=r"second\.png \(30 bytes\)"):
+        load_image_set([("first.png", good), ("second.png", good[:30])], 32)
+
+
+def test_image_set_refuses_a_square_with_too_many_pixels() -> None:
+    panorama = encode_image(Image.new("RGB", (9_000, 100)))
+    message = r"panorama\.png has 9000 x 100 pixels; padded to a square .*80,000,000\. Shrink it"
+    with pytest.raises(ImageError, match=message):
+        load_image_set([("panorama.png", panorama)], 32)

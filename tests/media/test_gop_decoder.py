@@ -1,4 +1,4 @@
-"""Segments are decoded side by side: pictures come in order, a little ahead, with errors at their place."""
+"""GOPs are decoded in parallel; images come in order, and errors at their position."""
 
 import threading
 import time
@@ -10,58 +10,54 @@ from av.video.frame import VideoFrame
 from torch.utils.data import DataLoader, IterableDataset
 
 from lit_hour.errors import VideoError
-from lit_hour.media import gop_decoder as segments
+from lit_hour.media import gop_decoder
 from lit_hour.media.frame_iterator import SelectiveFrameIterator
 from lit_hour.media.gop_decoder import num_available_cpus
 from lit_hour.media.video_probe import probe
 from lit_hour.media.video_reader import read_frames
-from tests.media.written import numbered, numbers_of, write_video
+from tests.media.helpers import numbered_images, numbers_in, write_video
 
-NUM_FRAMES = 600  # a key frame each 12
+NUM_FRAMES = 600  # a keyframe every 12
 TIMESTAMPS = [index / 10 for index in range(NUM_FRAMES)]
 
 
 @pytest.fixture(scope="module")
 def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_video(tmp_path_factory.mktemp("segments") / "video.mp4", numbered(NUM_FRAMES))
+    return write_video(tmp_path_factory.mktemp("gops") / "video.mp4", numbered_images(NUM_FRAMES))
 
 
-@pytest.mark.parametrize(
-    "num_decoders, batch_pictures", [(1, 64), (2, 64), (4, 64), (3, 5), (2, 1)]
-)
-def test_order(
-    video: Path, monkeypatch: pytest.MonkeyPatch, num_decoders: int, batch_pictures: int
+@pytest.mark.parametrize("num_decoders, batch_frames", [(1, 64), (2, 64), (4, 64), (3, 5), (2, 1)])
+def test_images_come_in_order(
+    video: Path, monkeypatch: pytest.MonkeyPatch, num_decoders: int, batch_frames: int
 ) -> None:
-    monkeypatch.setattr(segments, "num_available_cpus", lambda: num_decoders)
-    monkeypatch.setattr(segments, "MAX_BATCH_FRAMES", batch_pictures)
-    plain = [
+    monkeypatch.setattr(gop_decoder, "num_available_cpus", lambda: num_decoders)
+    monkeypatch.setattr(gop_decoder, "MAX_BATCH_FRAMES", batch_frames)
+    numbers = [
         number
         for frames in read_frames(video, TIMESTAMPS, 64, "raise")
-        for number in numbers_of(frames.images)
+        for number in numbers_in(frames.images)
     ]
-    pictures = list(
-        SelectiveFrameIterator(probe(video), TIMESTAMPS, False, lambda frame: frame.pts)
-    )
-    assert [times for _, times in pictures] == [1] * NUM_FRAMES
-    assert [pts for pts, _ in pictures] == sorted(pts for pts, _ in pictures)
-    assert plain == [number % 256 for number in range(NUM_FRAMES)]
+    images = list(SelectiveFrameIterator(probe(video), TIMESTAMPS, False, lambda frame: frame.pts))
+    assert [num_times for _, num_times in images] == [1] * NUM_FRAMES
+    assert [pts for pts, _ in images] == sorted(pts for pts, _ in images)
+    assert numbers == [number % 256 for number in range(NUM_FRAMES)]
 
 
-def test_only_a_little_is_read_ahead(video: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(segments, "num_available_cpus", lambda: 2)
+def test_few_frames_are_decoded_ahead(video: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gop_decoder, "num_available_cpus", lambda: 2)
     converted: list[int | None] = []
 
-    def note(frame: VideoFrame) -> None:
+    def record(frame: VideoFrame) -> None:
         converted.append(frame.pts)
 
-    pictures = iter(SelectiveFrameIterator(probe(video), TIMESTAMPS, False, note))
-    next(pictures)
+    images = iter(SelectiveFrameIterator(probe(video), TIMESTAMPS, False, record))
+    next(images)
     time.sleep(0.3)
     assert len(converted) <= 6 * 64
-    assert len([*pictures]) == NUM_FRAMES - 1
+    assert len([*images]) == NUM_FRAMES - 1
 
 
-def test_an_error_comes_after_the_pictures_before_it(video: Path) -> None:
+def test_conversion_error_comes_after_earlier_images(video: Path) -> None:
     every_pts = [
         pts
         for pts, _ in SelectiveFrameIterator(
@@ -71,19 +67,19 @@ def test_an_error_comes_after_the_pictures_before_it(video: Path) -> None:
 
     def fail_at_100(frame: VideoFrame) -> int | None:
         if frame.pts == every_pts[100]:
-            raise VideoError("not this one")
+            raise VideoError("this frame fails")
         return frame.pts
 
     read = []
-    with pytest.raises(VideoError, match="not this one"):
+    with pytest.raises(VideoError, match="this frame fails"):
         for pts, _ in SelectiveFrameIterator(probe(video), TIMESTAMPS, False, fail_at_100):
             read.append(pts)
     assert read == every_pts[: len(read)] and 60 < len(read) < 100
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("decoder")]
 
 
-class Shares(IterableDataset[tuple[int, torch.Tensor]]):
-    """What a worker of a data loader may use, and what it reads."""
+class FramesWithCpuCount(IterableDataset[tuple[int, torch.Tensor]]):
+    """Yields the CPUs that a DataLoader worker may use, and frames that it reads."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -97,10 +93,8 @@ class Shares(IterableDataset[tuple[int, torch.Tensor]]):
         )
 
 
-def test_workers_of_a_data_loader_share_the_processors(video: Path) -> None:
-    list(
-        read_frames(video, [0.0, 5.0], 64, "raise")
-    )  # leaves no thread behind that a fork would lose
-    found = list(DataLoader(Shares(video), batch_size=None, num_workers=2))
-    assert [share for share, _ in found] == [max(1, num_available_cpus() // 2)] * 2
-    assert all(numbers_of(images) == [0, 50, 500 % 256] for _, images in found)
+def test_dataloader_workers_share_the_cpus(video: Path) -> None:
+    list(read_frames(video, [0.0, 5.0], 64, "raise"))  # leaves no thread that a fork would lose
+    found = list(DataLoader(FramesWithCpuCount(video), batch_size=None, num_workers=2))
+    assert [num_cpus for num_cpus, _ in found] == [max(1, num_available_cpus() // 2)] * 2
+    assert all(numbers_in(images) == [0, 50, 500 % 256] for _, images in found)

@@ -1,3 +1,5 @@
+"""Rotation, resizing and JPEG."""
+
 import struct
 from io import BytesIO
 
@@ -13,31 +15,31 @@ from lit_hour.media.transforms import decode_jpeg, encode_jpeg, resize_image, ro
 
 @pytest.fixture
 def smooth() -> Tensor:
-    """A picture `(3, 48, 48)` without sharp edges, which JPEG keeps well."""
+    """An image `(3, 48, 48)` without sharp edges, which JPEG keeps well."""
     ramp = torch.linspace(0, 255, 48)
     return torch.stack(
         [ramp.expand(48, 48), ramp[:, None].expand(48, 48), torch.full((48, 48), 80.0)]
     ).to(torch.uint8)
 
 
-def test_resize_takes_the_average_of_what_it_shrinks() -> None:
+def test_resize_is_antialiased() -> None:
     stripes = np.zeros((90, 160, 3), np.uint8)
-    stripes[:, ::2] = 200  # without antialiasing a shrunk picture would be all black or all bright
+    stripes[:, ::2] = 200  # without antialiasing a shrunk image would be all black or all bright
     small = resize_image(Image.fromarray(stripes), 10)
     assert small.shape == (3, 10, 10) and small.dtype == torch.uint8 and small.is_contiguous()
     assert (small.int() - 100).abs().max() < 12
 
 
 def test_resize_keeps_left_right_top_bottom_and_channels() -> None:
-    picture = np.zeros((40, 80, 3), np.uint8)
-    picture[:, :40, 0] = 255  # left half red
-    picture[20:, :, 2] = 255  # lower half blue
-    small = resize_image(Image.fromarray(picture), 8)
+    image = np.zeros((40, 80, 3), np.uint8)
+    image[:, :40, 0] = 255  # left half red
+    image[20:, :, 2] = 255  # lower half blue
+    small = resize_image(Image.fromarray(image), 8)
     assert small[:, 1, 1].tolist() == [255, 0, 0] and small[:, 6, 1].tolist() == [255, 0, 255]
     assert small[:, 1, 6].tolist() == [0, 0, 0] and small[:, 6, 6].tolist() == [0, 0, 255]
 
 
-def test_a_picture_of_the_right_size_is_not_touched(smooth: Tensor) -> None:
+def test_image_of_the_right_size_is_unchanged(smooth: Tensor) -> None:
     image = Image.fromarray(smooth.permute(1, 2, 0).numpy())
     assert torch.equal(resize_image(image, 48), smooth)
 
@@ -60,14 +62,14 @@ def test_other_modes_become_rgb(mode: str) -> None:
     ],
 )
 def test_rotation_is_counterclockwise(degrees: int, corner: tuple[int, int]) -> None:
-    picture = np.zeros((2, 3), np.uint8)
-    picture[0, 0] = 255
-    turned = np.array(rotate_image(Image.fromarray(picture), degrees))
-    assert turned.shape == ((3, 2) if degrees % 180 else (2, 3))
-    assert turned[corner] == 255 and turned.astype(int).sum() == 255
+    image = np.zeros((2, 3), np.uint8)
+    image[0, 0] = 255
+    rotated = np.array(rotate_image(Image.fromarray(image), degrees))
+    assert rotated.shape == ((3, 2) if degrees % 180 else (2, 3))
+    assert rotated[corner] == 255 and rotated.astype(int).sum() == 255
 
 
-def test_jpeg_there_and_back(smooth: Tensor) -> None:
+def test_jpeg_round_trip(smooth: Tensor) -> None:
     back = decode_jpeg(encode_jpeg(smooth, quality=95), 48, "frame")
     assert (back.int() - smooth.int()).abs().float().mean() < 2
     assert len(encode_jpeg(smooth, quality=95)) > len(encode_jpeg(smooth, quality=20))
@@ -77,33 +79,30 @@ def test_jpeg_of_another_size_is_resized(smooth: Tensor) -> None:
     assert decode_jpeg(encode_jpeg(smooth, quality=90), 16, "frame").shape == (3, 16, 16)
 
 
-def test_jpeg_cut_anywhere_is_refused_by_name(smooth: Tensor) -> None:
+def test_truncated_jpeg_is_refused_by_name(smooth: Tensor) -> None:
     data = encode_jpeg(smooth, quality=90)
     for length in range(len(data)):
         with pytest.raises(VideoError, match=r"a\.tar: video\.000007\.jpg"):
             decode_jpeg(data[:length], 48, "a.tar: video.000007.jpg")
 
 
-def test_what_is_not_a_jpeg_is_refused() -> None:
+def test_data_that_is_not_a_jpeg_is_refused() -> None:
     for data in (b"hello", b"GIF89a" + bytes(100), b"\x89PNG\r\n\x1a\n" + bytes(100)):
-        with pytest.raises(VideoError, match="not a JPEG"):
+        with pytest.raises(VideoError, match="not a valid JPEG"):
             decode_jpeg(data, 48, "frame")
 
 
 @pytest.mark.parametrize("side", [8_100, 20_000])
-def test_a_jpeg_that_would_unpack_to_gigabytes_is_refused_undecoded(
-    smooth: Tensor, side: int
-) -> None:
+def test_jpeg_decompression_bomb_is_refused_undecoded(smooth: Tensor, side: int) -> None:
     data = encode_jpeg(smooth, quality=90)
-    size_in_header = (
-        data.index(b"\xff\xc0") + 5
-    )  # start of frame: marker, length, precision, then height and width
-    bomb = data[:size_in_header] + struct.pack(">HH", side, side) + data[size_in_header + 4 :]
+    # Start of frame: marker, length, precision, then height and width.
+    offset = data.index(b"\xff\xc0") + 5
+    bomb = data[:offset] + struct.pack(">HH", side, side) + data[offset + 4 :]
     with pytest.raises(VideoError, match=r"frame has .*pixels"):
         decode_jpeg(bomb, 48, "frame")
 
 
-def test_a_frame_is_written_to_its_place_and_nowhere_else(smooth: torch.Tensor) -> None:
+def test_decode_jpeg_writes_to_target_only(smooth: Tensor) -> None:
     frames = torch.zeros(3, 3, 48, 48, dtype=torch.uint8)  # (frames, 3, size, size)
     jpeg = encode_jpeg(smooth, quality=95)
     assert decode_jpeg(jpeg, 48, "frame", frames[1]) is not None

@@ -13,7 +13,7 @@ from lit_hour.synthetic.story_generator import generate_story
 from lit_hour.videomarathon.annotate import annotate
 from tests.slurm.cluster import Cluster, Job, wait_until
 from tests.videomarathon.chat_server import ChatServer
-from tests.videomarathon.narrator import Narrator
+from tests.videomarathon.fake_teacher import FakeTeacher
 
 NUM_VIDEOS, NUM_TASKS = 6, 3
 NAMES = [f"{number}.mp4" for number in range(NUM_VIDEOS)]
@@ -37,7 +37,7 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def server() -> Iterator[ChatServer]:
     with ChatServer(
-        Narrator(dict.fromkeys(NAMES, generate_story(0, 120.0))).answer, delay_seconds=0.1
+        FakeTeacher(dict.fromkeys(NAMES, generate_story(0, 120.0))).answer, delay_seconds=0.1
     ) as server:
         yield server
 
@@ -63,7 +63,7 @@ def process_of(array: str, task: int) -> int:
 
 def num_answers(out: Path, task: int) -> int:
     """In the journals of a task's share."""
-    journals = [out / "videos" / name / "journal.jsonl" for name in NAMES[task - 1 :: NUM_TASKS]]
+    journals = [out / "videos" / name / "responses.jsonl" for name in NAMES[task - 1 :: NUM_TASKS]]
     return sum(len(journal.read_bytes().splitlines()) for journal in journals if journal.exists())
 
 
@@ -71,7 +71,7 @@ def test_an_array_annotates_its_shares_and_a_last_job_gathers(
     cluster: Cluster, videos: Path, server: ChatServer, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
-    words = (str(videos), str(out), "--teacher", server.url, "--model", "narrator", *WORDS)
+    words = (str(videos), str(out), "--teacher", server.url, "--model", "teacher", *WORDS)
     array = submit(cluster, tmp_path / "%A_%a.out", f"--array=1-{NUM_TASKS}", words=words)
     gathering = submit(
         cluster, tmp_path / "gathering.out", f"--dependency=afterany:{array}", words=words
@@ -99,11 +99,11 @@ def test_an_array_annotates_its_shares_and_a_last_job_gathers(
     )
 
     keys = [
-        each.key for each in server.answered if each.form != "guess"
+        each.key for each in server.answered if each.kind != "guess"
     ]  # all videos show the same and have the same guesses
     assert len(keys) - len(set(keys)) <= 2 * 4, (
         "more was asked again than was on its way when two tasks ended"
     )
     whole = tmp_path / "whole"
-    annotate(videos, whole, [server.url], "narrator", SETTINGS)
+    annotate(videos, whole, [server.url], "teacher", SETTINGS)
     assert (out / "questions.json").read_bytes() == (whole / "questions.json").read_bytes()

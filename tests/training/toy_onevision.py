@@ -18,7 +18,7 @@ from lit_hour.config.schema import PackConfig, VideoConfig
 from lit_hour.data.packing.pack import pack
 from lit_hour.text.tokenizer import train_byte_level_tokenizer
 from tests.helpers.siglip_tower import lit_hour_siglip
-from tests.media.written import write_video
+from tests.media.helpers import write_video
 
 TOWER, SIZE_PIXELS = "lit-hour-siglip-toy", 56
 DIM, VISION_DIM = 32, 24

@@ -1,4 +1,4 @@
-"""A chat server over HTTP, in threads of the test: it answers by a function, keeps a log, fails when told to, and can die."""
+"""A fake chat server over HTTP in threads of the test: it fails on demand and keeps a log."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-Fault = str  # one of the names that `Handler.fail` and `Handler.spoil` know
+Fault = str  # a status code, or one of the names that `Handler.respond` and `spoil` know
 
-POISON = "poison"  # a request with this word in it is answered 500 for ever
-STRANGE: dict[Fault, Any] = {  # JSON that is no answer
+POISON = "poison"  # a request with this word always gets status 500
+STRANGE: dict[Fault, Any] = {  # JSON that is not a chat completion
     "no_choices": {"choices": [], "object": "chat.completion"},
     "no_message": {"choices": [{"index": 0, "finish_reason": "stop"}]},
     "null": None,
@@ -27,11 +27,18 @@ STRANGE: dict[Fault, Any] = {  # JSON that is no answer
 
 @dataclass(frozen=True)
 class Answered:
-    """A request that was answered well: its key, the whole of it, the form of the answer, and when."""
+    """A request that got a complete response.
+
+    Attributes:
+        key: idempotency key.
+        body: of the request.
+        kind: name of the request's JSON schema.
+        seconds: when it was answered.
+    """
 
     key: str
     body: str
-    form: str
+    kind: str
     seconds: float
 
 
@@ -39,9 +46,9 @@ class ChatServer:
     """A server on a port of its own, which it keeps when it dies and comes back.
 
     Attributes:
-        answered: requests that got a whole answer, be it a useless one, in order.
-        num_requests: all that came.
-        most_at_once: requests that were being answered at the same time.
+        answered: requests that got a complete response, even a useless one, in order.
+        num_requests: number of requests received.
+        max_concurrent: largest number of requests in work at the same time.
     """
 
     def __init__(
@@ -52,7 +59,7 @@ class ChatServer:
     ) -> None:
         self.answer, self.fault, self.delay_seconds = answer, fault, delay_seconds
         self.answered: list[Answered] = []
-        self.num_requests = self.num_at_once = self.most_at_once = 0
+        self.num_requests = self.num_concurrent = self.max_concurrent = 0
         self.authorization = ""  # of the last request
         self.lock = threading.Lock()
         self.connections: set[socket.socket] = set()
@@ -77,7 +84,7 @@ class ChatServer:
         threading.Thread(target=self.server.serve_forever, args=(0.02,), daemon=True).start()
 
     def die(self) -> None:
-        """Stop listening, and break off every connection in the middle of whatever it carries."""
+        """Stop listening, and shut down every connection in the middle of what it transfers."""
         if self.server is not None:
             self.server.shutdown()
             self.server.server_close()
@@ -88,7 +95,7 @@ class ChatServer:
 
     @property
     def keys(self) -> list[str]:
-        return [each.key for each in self.answered]
+        return [request.key for request in self.answered]
 
 
 class Listener(ThreadingHTTPServer):
@@ -99,7 +106,7 @@ class Listener(ThreadingHTTPServer):
 
 
 class Handler(BaseHTTPRequestHandler):
-    """One connection, which stays open from request to request."""
+    """One keep-alive connection."""
 
     protocol_version = "HTTP/1.1"
     server: Listener
@@ -126,55 +133,54 @@ class Handler(BaseHTTPRequestHandler):
         owner = self.server.owner
         length = int(self.headers["Content-Length"])
         content = self.rfile.read(length)
-        if len(content) < length:  # whoever asked was killed
+        if len(content) < length:  # the client was killed
             self.close_connection = True
             return
         with owner.lock:
             owner.num_requests += 1
             number = owner.num_requests
             owner.authorization = self.headers["Authorization"]
-            owner.num_at_once += 1
-            owner.most_at_once = max(owner.most_at_once, owner.num_at_once)
+            owner.num_concurrent += 1
+            owner.max_concurrent = max(owner.max_concurrent, owner.num_concurrent)
         try:
             time.sleep(owner.delay_seconds)
             self.respond(json.loads(content), content.decode(), owner.fault(number))
         finally:
             with owner.lock:
-                owner.num_at_once -= 1
+                owner.num_concurrent -= 1
 
-    def respond(self, body: dict[str, Any], words: str, fault: Fault | None) -> None:
+    def respond(self, body: dict[str, Any], text: str, fault: Fault | None) -> None:
         if self.path != "/v1/chat/completions":
             self.send(404, {"error": {"message": f"there is no {self.path}"}})
         elif fault is not None and fault.isdigit():
             self.send(
                 int(fault),
-                {"error": {"message": f"a fault that was asked for: {fault}"}},
+                {"error": {"message": f"a requested fault: {fault}"}},
                 {"Retry-After": "0.05"},
             )
-        elif words.count(POISON):
+        elif POISON in text:
             self.send(500, {"error": {"message": "this one cannot be computed"}})
         elif fault == "slow":
             time.sleep(2.0)
             self.close_connection = True
         else:
-            text, finish_reason = spoil(self.server.owner.answer(body), fault)
-            content = json.dumps(completion(text, finish_reason, words)).encode()
-            form = (
-                body["response_format"]["json_schema"]["name"] if "response_format" in body else ""
-            )
+            answer, finish_reason = spoil(self.server.owner.answer(body), fault)
+            content = json.dumps(completion(answer, finish_reason, text)).encode()
+            schema = body.get("response_format", {}).get("json_schema", {})
             if fault in ("cut", "not_json", *STRANGE):
                 self.send_broken(content, fault)
             else:
                 self.send(200, content)
                 with self.server.owner.lock:
                     answered = Answered(
-                        self.headers["Idempotency-Key"], words, form, time.monotonic()
+                        self.headers["Idempotency-Key"],
+                        text,
+                        schema.get("name", ""),
+                        time.monotonic(),
                     )
                     self.server.owner.answered.append(answered)
 
-    def send(
-        self, status: int, content: bytes | dict[str, Any], headers: dict[str, str] | None = None
-    ) -> None:
+    def send(self, status: int, content: Any, headers: dict[str, str] | None = None) -> None:
         content = content if isinstance(content, bytes) else json.dumps(content).encode()
         self.send_response(status)
         for name, value in {
@@ -187,7 +193,7 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(content)
 
     def send_broken(self, content: bytes, fault: Fault) -> None:
-        """A response that is no answer: half of the bytes that were promised, no JSON, or no choice in it."""
+        """Send half of the promised bytes, invalid JSON, or JSON that is not a completion."""
         if fault == "cut":
             self.send_response(200)
             self.send_header("Content-Type", "application/json")
@@ -196,24 +202,20 @@ class Handler(BaseHTTPRequestHandler):
             self.wfile.write(content[: len(content) // 2])
             self.close_connection = True
         else:
-            self.send(
-                200,
-                content[: len(content) // 2]
-                if fault == "not_json"
-                else {"choices": [], "object": "chat.completion"},
-            )
+            half = content[: len(content) // 2]
+            self.send(200, half if fault == "not_json" else STRANGE[fault])
 
 
 def spoil(text: str, fault: Fault | None) -> tuple[str, str]:
-    """An answer that came whole and cannot be used, and the reason for which it ended."""
+    """Return an answer made useless by a fault, and its finish reason."""
     if fault == "half":
         return text[: len(text) // 2], "length"
-    spoilt = {"prose": "I see {something} red", "schema": '{"answer": "yes"}', "empty": ""}
-    return spoilt.get(fault or "", text), "stop"
+    useless = {"prose": "I see {something} red", "schema": '{"answer": "yes"}', "empty": ""}
+    return useless.get(fault or "", text), "stop"
 
 
-def completion(text: str, finish_reason: str, words: str) -> dict[str, Any]:
-    """A response as servers of this kind send it; a token has four letters."""
+def completion(text: str, finish_reason: str, prompt: str) -> dict[str, Any]:
+    """Return a chat completion; four characters count as a token."""
     return {
         "id": "chatcmpl-1",
         "object": "chat.completion",
@@ -227,8 +229,8 @@ def completion(text: str, finish_reason: str, words: str) -> dict[str, Any]:
             }
         ],
         "usage": {
-            "prompt_tokens": len(words) // 4,
+            "prompt_tokens": len(prompt) // 4,
             "completion_tokens": len(text) // 4,
-            "total_tokens": len(words + text) // 4,
+            "total_tokens": len(prompt + text) // 4,
         },
     }

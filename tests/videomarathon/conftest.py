@@ -1,4 +1,4 @@
-"""Made-up videos, their narrator behind a server, and one run that nothing disturbed."""
+"""Synthetic videos, a server that knows their stories, and a finished annotation of them."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from lit_hour.synthetic.render import render_story
 from lit_hour.synthetic.story_generator import generate_story
 from lit_hour.videomarathon.annotate import annotate
 from tests.videomarathon.chat_server import ChatServer
-from tests.videomarathon.factories import SETTINGS, FinishedRun, SyntheticVideos
-from tests.videomarathon.narrator import Narrator
+from tests.videomarathon.factories import CONFIG, FinishedRun, SyntheticVideos
+from tests.videomarathon.fake_teacher import FakeTeacher
 
 
 @pytest.fixture(scope="session")
-def films(tmp_path_factory: pytest.TempPathFactory) -> SyntheticVideos:
-    """Two videos of two minutes, one of them in a folder of its own."""
-    folder = tmp_path_factory.mktemp("films")
+def videos(tmp_path_factory: pytest.TempPathFactory) -> SyntheticVideos:
+    """Two videos of two minutes, one of them in a subfolder."""
+    folder = tmp_path_factory.mktemp("videos")
     stories = {
         name: generate_story(seed, 120.0)
         for seed, name in enumerate(("garden.mp4", "of a week/monday.mp4"))
@@ -28,25 +28,25 @@ def films(tmp_path_factory: pytest.TempPathFactory) -> SyntheticVideos:
     for name, story in stories.items():
         (folder / name).parent.mkdir(exist_ok=True)
         render_story(story, folder / name, 32, 1)
-    return SyntheticVideos(folder, Narrator(stories))
+    return SyntheticVideos(folder, FakeTeacher(stories))
 
 
 @pytest.fixture(scope="session")
-def finished(films: SyntheticVideos, tmp_path_factory: pytest.TempPathFactory) -> FinishedRun:
-    """Both videos annotated without a disturbance; not to be changed."""
+def finished_run(videos: SyntheticVideos, tmp_path_factory: pytest.TempPathFactory) -> FinishedRun:
+    """Both videos annotated without faults. Read only."""
     out = tmp_path_factory.mktemp("finished")
-    with ChatServer(films.narrator.answer) as server:
-        totals = annotate(films.folder, out, [server.url], "narrator", SETTINGS)
+    with ChatServer(videos.teacher.answer) as server:
+        totals = annotate(videos.folder, out, [server.url], "teacher", CONFIG)
     return FinishedRun(out, totals, server)
 
 
 @pytest.fixture
-def serve(films: SyntheticVideos) -> Iterator[Callable[..., ChatServer]]:
-    """Starts a narrator that fails as told."""
+def serve(videos: SyntheticVideos) -> Iterator[Callable[..., ChatServer]]:
+    """Start servers of the fake teacher; keyword arguments are those of `ChatServer`."""
     servers: list[ChatServer] = []
 
-    def start(**how: object) -> ChatServer:
-        server = ChatServer(films.narrator.answer, **how)  # type: ignore[arg-type]
+    def start(**options: object) -> ChatServer:
+        server = ChatServer(videos.teacher.answer, **options)  # type: ignore[arg-type]
         server.start()
         servers.append(server)
         return server
@@ -57,12 +57,12 @@ def serve(films: SyntheticVideos) -> Iterator[Callable[..., ChatServer]]:
 
 
 @pytest.fixture
-def settings() -> VideoMarathonConfig:
+def config() -> VideoMarathonConfig:
     """Settings for small videos and quick failures."""
-    return SETTINGS
+    return CONFIG
 
 
 @pytest.fixture
-def copied(finished: FinishedRun, tmp_path: Path) -> Path:
-    """A folder of annotations to be changed."""
-    return Path(shutil.copytree(finished.out, tmp_path / "copied"))
+def copied_out(finished_run: FinishedRun, tmp_path: Path) -> Path:
+    """A copy of the finished run's folder, for changes."""
+    return Path(shutil.copytree(finished_run.out, tmp_path / "copied"))

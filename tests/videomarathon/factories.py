@@ -1,4 +1,4 @@
-"""What the tests of annotations share: small settings, videos whose stories are known, and a run that went through."""
+"""Config, synthetic videos and a finished run for the tests of annotation."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lit_hour.config.videomarathon import ClientConfig, FilterConfig, VideoMarathonConfig
-from lit_hour.videomarathon.aggregate import Totals
+from lit_hour.videomarathon.aggregate import DatasetTotals
 from tests.videomarathon.chat_server import ChatServer
-from tests.videomarathon.narrator import Narrator
+from tests.videomarathon.fake_teacher import FakeTeacher
 
-SETTINGS = VideoMarathonConfig(
+NOWHERE = "http://127.0.0.1:1/v1"  # no server listens there
+CONFIG = VideoMarathonConfig(
     image_size=32,
     client=ClientConfig(
         max_concurrent_requests=16,
@@ -20,20 +21,26 @@ SETTINGS = VideoMarathonConfig(
     ),
     filters=FilterConfig(blind_trials=2),
 )
+PACK_OPTIONS = (
+    "video.image_size=32",
+    "video.min_frames=2",
+    "video.max_frames=3",
+    "pack.num_workers=1",
+)
 
 
 @dataclass(frozen=True)
 class SyntheticVideos:
-    """Videos and the stories that they tell; `narrator` knows them all."""
+    """A folder of synthetic videos, and a teacher that knows their stories."""
 
     folder: Path
-    narrator: Narrator
+    teacher: FakeTeacher
 
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """A run that went through, and what the server saw of it."""
+    """A finished annotation, and the server that answered it."""
 
     out: Path
-    totals: Totals
+    totals: DatasetTotals
     server: ChatServer

@@ -1,4 +1,4 @@
-"""The whole way from a folder of videos to shards, with a teacher whose every word can be checked."""
+"""From a folder of videos to shards, with a teacher whose every answer can be checked."""
 
 import json
 import threading
@@ -16,308 +16,290 @@ from lit_hour.errors import TeacherError
 from lit_hour.io.file_lock import locked
 from lit_hour.taxonomy import TASK_OF_KEY
 from lit_hour.videomarathon.annotate import annotate
-from lit_hour.videomarathon.annotation import read_annotation
+from lit_hour.videomarathon.annotation import fingerprint, read_annotation
+from lit_hour.videomarathon.captions import CAPTION_FIELDS
 from tests.videomarathon.chat_server import ChatServer
-from tests.videomarathon.factories import FinishedRun, SyntheticVideos
+from tests.videomarathon.factories import (
+    CONFIG,
+    NOWHERE,
+    PACK_OPTIONS,
+    FinishedRun,
+    SyntheticVideos,
+)
 
 Serve = Callable[..., ChatServer]
 NAMES = ["garden.mp4", "of a week/monday.mp4"]
 
 
-def kept(out: Path) -> list[dict[str, Any]]:
+def read_kept(out: Path) -> list[dict[str, Any]]:
     return json.loads((out / "questions.json").read_text())
 
 
-def dropped(out: Path) -> list[dict[str, Any]]:
+def read_dropped(out: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (out / "dropped.jsonl").read_text().splitlines()]
 
 
-# What comes out
+def is_true(videos: SyntheticVideos, video: str, record: dict[str, Any]) -> bool:
+    return videos.teacher.is_true(video, record["question"], record["answer"])
 
 
-def test_what_is_kept_is_true(films: SyntheticVideos, finished: FinishedRun) -> None:
-    choices = [each for each in kept(finished.out) if each["options"]]
-    true = [
-        each
-        for each in choices
-        if films.narrator.is_true(each["video"], each["question"], each["answer"])
-    ]
+# Results
+
+
+def test_kept_questions_are_true(videos: SyntheticVideos, finished_run: FinishedRun) -> None:
+    choices = [question for question in read_kept(finished_run.out) if question["options"]]
+    num_true = sum(is_true(videos, question["video"], question) for question in choices)
     assert len(choices) > 60
-    assert len(true) >= 0.99 * len(choices)
-    assert all(
-        each["answer"] in each["options"] and len(set(each["options"])) == 4 for each in choices
-    )
+    assert num_true >= 0.99 * len(choices)
+    for question in choices:
+        assert question["answer"] in question["options"] and len(set(question["options"])) == 4
 
 
-def test_lies_were_told_and_each_was_found(films: SyntheticVideos, finished: FinishedRun) -> None:
-    found = [each for each in dropped(finished.out) if each["filter"] == "contradicted"]
-    assert len(found) > 15
-    for each in found:
-        assert not films.narrator.is_true(
-            each["video"], each["record"]["question"], each["record"]["answer"]
-        )
-
-
-def test_each_filter_finds_what_is_meant_for_it_and_says_why(
-    films: SyntheticVideos, finished: FinishedRun
+def test_wrong_answers_are_dropped_as_contradicted(
+    videos: SyntheticVideos, finished_run: FinishedRun
 ) -> None:
-    names = {
-        (each["video"], each["record"]["question"]): each["filter"]
-        for each in dropped(finished.out)
-    }
+    dropped = read_dropped(finished_run.out)
+    contradicted = [draft for draft in dropped if draft["filter"] == "contradicted"]
+    assert len(contradicted) > 15
+    assert not any(is_true(videos, draft["video"], draft["record"]) for draft in contradicted)
+
+
+def test_each_filter_drops_its_bad_questions_with_a_reason(
+    videos: SyntheticVideos, finished_run: FinishedRun
+) -> None:
+    dropped = read_dropped(finished_run.out)
+    filters = {(draft["video"], draft["record"]["question"]): draft["filter"] for draft in dropped}
+    bad_questions = videos.teacher.bad_questions
     for video in NAMES:
-        found = {question: names[video, question] for question in films.narrator.planted}
-        assert sorted(found.values()) == sorted(films.narrator.planted.values())
-        for question, name in films.narrator.planted.items():
-            assert found[question] == name or {found[question], name} == {
-                "near_duplicate",
-                "answered_blindly",
-            }
-    assert all(each["reason"] for each in dropped(finished.out))
+        found = {question: filters[video, question] for question in bad_questions}
+        assert sorted(found.values()) == sorted(bad_questions.values())
+        for question, expected in bad_questions.items():
+            # Which of the two near duplicates comes first is random.
+            either = {"near_duplicate", "answered_blindly"}
+            assert found[question] == expected or {found[question], expected} == either
+    assert all(draft["reason"] for draft in dropped)
 
 
-def test_nothing_is_lost_between_the_teacher_and_the_files(finished: FinishedRun) -> None:
-    written: Counter[str] = Counter()
-    for each in finished.server.answered:
-        if each.form == "questions":
-            text = json.loads(each.body)["messages"][-1]["content"][0]["text"]
-            written[text.splitlines()[0].removeprefix("Video: ")] += 1
-    assert written == dict.fromkeys(NAMES, len(TASK_OF_KEY))
-    ids = [each["id"] for each in kept(finished.out)] + [
-        each["record"]["id"] for each in dropped(finished.out)
-    ]
+def test_every_draft_is_kept_or_dropped(finished_run: FinishedRun) -> None:
+    num_requests: Counter[str] = Counter()
+    for request in finished_run.server.answered:
+        if request.kind == "questions":
+            text = json.loads(request.body)["messages"][-1]["content"][0]["text"]
+            num_requests[text.splitlines()[0].removeprefix("Video: ")] += 1
+    assert num_requests == dict.fromkeys(NAMES, len(TASK_OF_KEY))
+    ids = [question["id"] for question in read_kept(finished_run.out)]
+    ids += [draft["record"]["id"] for draft in read_dropped(finished_run.out)]
     for video in NAMES:
         numbers = sorted(int(id.rpartition("/")[2]) for id in ids if id.startswith(f"{video}/"))
         assert numbers == list(range(len(numbers))) and len(numbers) > 100
 
 
-def test_all_tasks_are_asked_in_both_formats(finished: FinishedRun) -> None:
-    asked = {(each["task"], each["format"]) for each in kept(finished.out)}
-    assert len({task for task, form in asked if form == "open_ended"}) > 18
-    assert len({task for task, form in asked if form == "multiple_choice"}) > 15
+def test_tasks_have_questions_in_both_formats(finished_run: FinishedRun) -> None:
+    found = {(question["task"], question["format"]) for question in read_kept(finished_run.out)}
+    assert sum(question_format == "open_ended" for _, question_format in found) > 18
+    assert sum(question_format == "multiple_choice" for _, question_format in found) > 15
 
 
-def test_the_right_option_has_no_favourite_place(finished: FinishedRun) -> None:
-    places = Counter(
-        each["options"].index(each["answer"]) for each in kept(finished.out) if each["options"]
+def test_position_of_the_right_option_is_uniform(finished_run: FinishedRun) -> None:
+    positions = Counter(
+        question["options"].index(question["answer"])
+        for question in read_kept(finished_run.out)
+        if question["options"]
     )
-    assert min(places[place] for place in range(4)) > 0.12 * places.total()
+    assert min(positions[index] for index in range(4)) > 0.12 * positions.total()
 
 
-def test_the_annotation_of_a_video_holds_all_that_was_told(
-    films: SyntheticVideos, finished: FinishedRun
+def test_annotation_holds_captions_events_and_summary(
+    videos: SyntheticVideos, finished_run: FinishedRun
 ) -> None:
-    annotation = read_annotation(finished.out / "videos" / "garden.mp4")
-    assert [(each["start_seconds"], each["end_seconds"]) for each in annotation.captions] == [
-        (0.0, 60.0),
-        (60.0, 120.0),
-    ]
-    assert all(
-        annotation.captions[0][side]
-        for side in ("temporality", "spatiality", "object", "action", "scene", "overall")
-    )
+    expected = fingerprint(videos.folder / "garden.mp4", "teacher", CONFIG)
+    folder = finished_run.out / "videos" / "garden.mp4"
+    annotation = read_annotation(folder, expected)
+    assert annotation is not None and read_annotation(folder, "another fingerprint") is None
+    captions = annotation.captions
+    intervals = [(caption["start_seconds"], caption["end_seconds"]) for caption in captions]
+    assert intervals == [(0.0, 60.0), (60.0, 120.0)]
+    assert all(captions[0][name] for name in CAPTION_FIELDS)
     assert len(annotation.events) >= 3
     assert annotation.summary.startswith("The video of 2 minutes")
-    assert len(annotation.questions) == sum(
-        each["video"] == "garden.mp4" for each in kept(finished.out)
-    )
+    kept = read_kept(finished_run.out)
+    assert len(annotation.questions) == sum(record["video"] == "garden.mp4" for record in kept)
 
 
-def test_guesses_are_made_without_the_video(finished: FinishedRun) -> None:
-    guesses = [each.body for each in finished.server.answered if each.form == "guess"]
+def test_damaged_annotation_is_named(
+    videos: SyntheticVideos, copied_out: Path, config: VideoMarathonConfig
+) -> None:
+    path = copied_out / "videos" / "garden.mp4" / "annotation.json"
+    for damage in (path.read_text()[:-100], "[]", '{"fingerprint": ""}'):
+        path.write_text(damage)
+        with pytest.raises(TeacherError, match=r"garden\.mp4/annotation\.json is damaged .*Delete"):
+            read_annotation(path.parent, "")
+    path.unlink()
+    assert annotate(videos.folder, copied_out, [NOWHERE], "teacher", config).unfinished == []
+
+
+def test_guesses_are_made_without_the_video(finished_run: FinishedRun) -> None:
+    guesses = [request.body for request in finished_run.server.answered if request.kind == "guess"]
     assert len(guesses) > 100
-    assert not any(
-        "garden" in body or "monday" in body or "image_url" in body or "Parts" in body
-        for body in guesses
-    )
+    for word in ("garden", "monday", "image_url", "Parts"):
+        assert not any(word in body for body in guesses), word
 
 
-def test_the_totals_are_those_of_the_files(finished: FinishedRun) -> None:
-    totals = json.loads((finished.out / "totals.json").read_text())
-    formats = Counter(each["format"] for each in kept(finished.out))
-    assert {
-        form: sum(counts.values()) for form, counts in totals["num_questions"].items()
-    } == formats
-    assert totals["num_dropped"] == Counter(each["filter"] for each in dropped(finished.out))
-    assert (totals["num_videos"], totals["unfinished"], totals["failed"], totals["set_aside"]) == (
-        2,
-        [],
-        {},
-        {},
-    )
-    assert totals["num_answers"] == len(finished.server.answered) == finished.server.num_requests
-    assert totals["prompt_tokens"] == sum(len(each.body) // 4 for each in finished.server.answered)
+def test_totals_equal_the_files(finished_run: FinishedRun) -> None:
+    totals = json.loads((finished_run.out / "totals.json").read_text())
+    kept, dropped = read_kept(finished_run.out), read_dropped(finished_run.out)
+    by_format = {name: sum(counts.values()) for name, counts in totals["num_questions"].items()}
+    assert by_format == Counter(question["format"] for question in kept)
+    assert totals["num_dropped"] == Counter(draft["filter"] for draft in dropped)
+    assert totals["num_videos"] == 2
+    assert (totals["unfinished"], totals["failed"], totals["skipped"]) == ([], {}, {})
+    answered = finished_run.server.answered
+    assert totals["num_responses"] == len(answered) == finished_run.server.num_requests
+    assert totals["prompt_tokens"] == sum(len(request.body) // 4 for request in answered)
 
 
-def test_from_videos_to_shards_by_two_commands(
-    films: SyntheticVideos, serve: Serve, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_annotate_and_pack_by_command_line(
+    videos: SyntheticVideos, serve: Serve, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     server, out = serve(), tmp_path / "out"
-    settings = [
+    overrides = [
         "videomarathon.image_size=32",
         "videomarathon.filters.blind_trials=0",
         "videomarathon.client.prompt_price=2.5",
     ]
-    main(
-        [
-            "annotate",
-            str(films.folder),
-            str(out),
-            "--teacher",
-            server.url,
-            "--model",
-            "narrator",
-            *settings,
-        ]
-    )
+    options = ["--teacher", server.url, "--model", "teacher"]
+    main(["annotate", str(videos.folder), str(out), *options, *overrides])
     printed = capsys.readouterr().out
     assert "2 videos (0.07 hours)" in printed and "repeated_options" in printed
     cost = json.loads((out / "totals.json").read_text())["prompt_tokens"] * 2.5e-6
     assert cost > 0.1 and f"cost {cost:.2f}" in printed
-    command = printed.splitlines()[-1]
-    assert (
-        command
-        == f"to pack them: python -m lit_hour pack {films.folder} {out}/questions.json {out}/shards"
-    )
-    small = [
-        "video.image_size=32",
-        "video.min_frames=2",
-        "video.max_frames=3",
-        "pack.num_workers=1",
-    ]
-    main([*command.removeprefix("to pack them: python -m lit_hour ").split(), *small])
-    assert f"{len(kept(out))} questions" in capsys.readouterr().out
+    command = printed.splitlines()[-1].removeprefix("to pack them: lit-hour ")
+    assert command == f"pack {videos.folder} {out}/questions.json {out}/shards"
+    main([*command.split(), *PACK_OPTIONS])
+    assert f"{len(read_kept(out))} questions" in capsys.readouterr().out
 
 
-# Going on
+# Resuming
 
 
-def test_a_finished_folder_asks_nothing(
-    films: SyntheticVideos, finished: FinishedRun, settings: VideoMarathonConfig
+def test_finished_folder_sends_no_request(
+    videos: SyntheticVideos, copied_out: Path, config: VideoMarathonConfig
 ) -> None:
-    before = (finished.out / "questions.json").read_bytes()
-    annotate(films.folder, finished.out, ["http://127.0.0.1:1/v1"], "narrator", settings)
-    assert (finished.out / "questions.json").read_bytes() == before
+    before = (copied_out / "questions.json").read_bytes()
+    annotate(videos.folder, copied_out, [NOWHERE], "teacher", config)
+    assert (copied_out / "questions.json").read_bytes() == before
 
 
-def test_other_filters_are_applied_to_the_answers_that_are_there(
-    films: SyntheticVideos, finished: FinishedRun, settings: VideoMarathonConfig, copied: Path
+def test_changed_filters_reuse_cached_responses(
+    videos: SyntheticVideos,
+    finished_run: FinishedRun,
+    config: VideoMarathonConfig,
+    copied_out: Path,
 ) -> None:
-    loose = replace(settings, filters=replace(settings.filters, max_blind_accuracy=1.0))
+    loose = replace(config, filters=replace(config.filters, max_blind_accuracy=1.0))
     counts = []
-    for changed in (loose, settings):
-        totals = annotate(films.folder, copied, ["http://127.0.0.1:1/v1"], "narrator", changed)
+    for changed in (loose, config):
+        totals = annotate(videos.folder, copied_out, [NOWHERE], "teacher", changed)
         counts.append(totals.num_questions["multiple_choice"].total())
-        assert totals.num_answers == finished.totals.num_answers
+        assert totals.num_responses == finished_run.totals.num_responses
     assert counts[0] > counts[1]
-    assert kept(copied) == kept(finished.out)
+    assert read_kept(copied_out) == read_kept(finished_run.out)
 
 
-def test_a_share_of_what_is_answered_blindly_is_kept(
-    films: SyntheticVideos, settings: VideoMarathonConfig, copied: Path
+def test_blind_keep_ratio_of_one_keeps_all_blindly_answered_questions(
+    videos: SyntheticVideos, config: VideoMarathonConfig, copied_out: Path
 ) -> None:
-    everything = replace(settings, filters=replace(settings.filters, blind_keep_ratio=1.0))
-    totals = annotate(films.folder, copied, ["http://127.0.0.1:1/v1"], "narrator", everything)
+    keep_all = replace(config, filters=replace(config.filters, blind_keep_ratio=1.0))
+    totals = annotate(videos.folder, copied_out, [NOWHERE], "teacher", keep_all)
     assert totals.num_dropped["answered_blindly"] == 0
 
 
-def test_a_video_that_another_process_is_at_is_left_to_it(
-    films: SyntheticVideos, serve: Serve, settings: VideoMarathonConfig, tmp_path: Path
+def test_video_locked_by_another_process_is_left_unfinished(
+    videos: SyntheticVideos, serve: Serve, config: VideoMarathonConfig, tmp_path: Path
 ) -> None:
     server = serve()
     with locked(tmp_path / "videos" / "garden.mp4"):
-        totals = annotate(films.folder, tmp_path, [server.url], "narrator", settings)
+        totals = annotate(videos.folder, tmp_path, [server.url], "teacher", config)
     assert totals.unfinished == ["garden.mp4"] and totals.num_videos == 1
-    assert not any("Video: garden" in each.body for each in server.answered)
-    totals = annotate(films.folder, tmp_path, [server.url], "narrator", settings)
+    assert not any("Video: garden" in request.body for request in server.answered)
+    totals = annotate(videos.folder, tmp_path, [server.url], "teacher", config)
     assert totals.unfinished == [] and totals.num_videos == 2
     assert len(set(server.keys)) == len(server.keys)
 
 
-# What goes wrong
+# Faults
 
 
-def test_a_run_through_every_fault_ends_in_the_same_questions(
-    films: SyntheticVideos,
-    finished: FinishedRun,
+def test_server_faults_do_not_change_the_questions(
+    videos: SyntheticVideos,
+    finished_run: FinishedRun,
     serve: Serve,
-    settings: VideoMarathonConfig,
+    config: VideoMarathonConfig,
     tmp_path: Path,
 ) -> None:
     faults = ["429", "500", "cut", "not_json", "no_choices", "503"]
     one = serve(fault=lambda number: faults[number // 7 % len(faults)] if number % 7 == 0 else None)
     other = serve(delay_seconds=0.005)
-    gone = ChatServer(films.narrator.answer)
-    dying = threading.Timer(1.5, other.die)
+    gone = ChatServer(videos.teacher.answer)
+    dying = threading.Timer(1.0, other.die)
     dying.start()
-    patient = replace(settings, client=replace(settings.client, max_retries=50))
-    annotate(films.folder, tmp_path, [one.url, other.url, gone.url], "narrator", patient)
+    patient = replace(config, client=replace(config.client, max_retries=50))
+    annotate(videos.folder, tmp_path, [one.url, other.url, gone.url], "teacher", patient)
     dying.join()
-    assert kept(tmp_path) == kept(finished.out)
+    assert read_kept(tmp_path) == read_kept(finished_run.out)
     assert one.num_requests > len(one.answered) > 0 < len(other.answered)
 
 
-def test_useless_answers_are_asked_for_again(
-    films: SyntheticVideos, serve: Serve, settings: VideoMarathonConfig, tmp_path: Path
+def test_useless_responses_are_requested_again(
+    videos: SyntheticVideos, serve: Serve, config: VideoMarathonConfig, tmp_path: Path
 ) -> None:
     faults = ["half", "prose", "schema", "empty"]
     server = serve(
         fault=lambda number: faults[number // 9 % len(faults)] if number % 9 == 0 else None
     )
-    totals = annotate(
-        films.folder, tmp_path, [server.url], "narrator", replace(settings, max_attempts=6)
-    )
+    patient = replace(config, max_attempts=6)
+    totals = annotate(videos.folder, tmp_path, [server.url], "teacher", patient)
     assert totals.num_videos == 2
-    assert len(set(server.keys)) == len(server.keys) == totals.num_answers
-    for each in (each for each in kept(tmp_path) if each["options"]):
-        assert films.narrator.is_true(each["video"], each["question"], each["answer"])
+    assert len(set(server.keys)) == len(server.keys) == totals.num_responses
+    for question in read_kept(tmp_path):
+        if question["options"]:
+            assert is_true(videos, question["video"], question)
 
 
-def test_a_video_with_few_events_is_set_aside(
-    films: SyntheticVideos, settings: VideoMarathonConfig, copied: Path
+def test_video_with_few_events_is_skipped(
+    videos: SyntheticVideos, config: VideoMarathonConfig, copied_out: Path
 ) -> None:
-    totals = annotate(
-        films.folder,
-        copied,
-        ["http://127.0.0.1:1/v1"],
-        "narrator",
-        replace(settings, min_events=10_000),
-    )
-    assert (
-        list(totals.set_aside) == NAMES
-        and "fewer than videomarathon.min_events=10000" in totals.set_aside["garden.mp4"]
-    )
-    assert kept(copied) == [] and totals.num_videos == 0
+    strict = replace(config, min_events=10_000)
+    totals = annotate(videos.folder, copied_out, [NOWHERE], "teacher", strict)
+    assert list(totals.skipped) == NAMES
+    assert "fewer than videomarathon.min_events=10000" in totals.skipped["garden.mp4"]
+    assert read_kept(copied_out) == [] and totals.num_videos == 0
 
 
-def test_a_video_that_fails_stops_the_run_unless_it_may_fail(
-    films: SyntheticVideos, serve: Serve, settings: VideoMarathonConfig, tmp_path: Path
+def test_failed_video_stops_the_run_unless_allowed(
+    videos: SyntheticVideos, serve: Serve, config: VideoMarathonConfig, tmp_path: Path
 ) -> None:
-    videos = tmp_path / "videos"
-    videos.mkdir()
-    (videos / "broken.mp4").write_bytes(b"this is no video")
-    (videos / "garden.mp4").symlink_to(films.folder / "garden.mp4")
+    folder = tmp_path / "videos"
+    folder.mkdir()
+    (folder / "broken.mp4").write_bytes(b"this is not a video")
+    (folder / "garden.mp4").symlink_to(videos.folder / "garden.mp4")
     server = serve()
-    with pytest.raises(
-        TeacherError,
-        match=r"broken\.mp4.*\(1 videos failed, videomarathon\.max_failed_videos is 0\)",
-    ):
-        annotate(videos, tmp_path / "out", [server.url], "narrator", settings)
-    totals = annotate(
-        videos, tmp_path / "out", [server.url], "narrator", replace(settings, max_failed_videos=1)
-    )
+    message = r"broken\.mp4.* 1 videos failed, more than videomarathon\.max_failed_videos=0\."
+    with pytest.raises(TeacherError, match=message):
+        annotate(folder, tmp_path / "out", [server.url], "teacher", config)
+    tolerant = replace(config, max_failed_videos=1)
+    totals = annotate(folder, tmp_path / "out", [server.url], "teacher", tolerant)
     assert list(totals.failed) == ["broken.mp4"] and totals.num_videos == 1
     assert len(set(server.keys)) == len(server.keys)
 
 
-def test_what_was_asked_about_videos_that_fail_is_counted(
-    films: SyntheticVideos, serve: Serve, settings: VideoMarathonConfig, tmp_path: Path
+def test_usage_includes_failed_videos(
+    videos: SyntheticVideos, serve: Serve, config: VideoMarathonConfig, tmp_path: Path
 ) -> None:
     server = serve(fault=lambda number: "prose")
-    one_clip_each = replace(
-        settings, clip_seconds=120.0, max_failed_videos=2
-    )  # or requests are broken off with the first that fails
-    totals = annotate(films.folder, tmp_path, [server.url], "narrator", one_clip_each)
+    # One clip per video; the first that fails would cancel requests about others.
+    one_clip = replace(config, clip_seconds=120.0, max_failed_videos=2)
+    totals = annotate(videos.folder, tmp_path, [server.url], "teacher", one_clip)
     assert sorted(totals.failed) == NAMES and totals.num_videos == 0
-    assert totals.num_answers == len(server.answered) == len(NAMES) * settings.max_attempts
-    assert totals.prompt_tokens == sum(len(each.body) // 4 for each in server.answered)
+    assert totals.num_responses == len(server.answered) == len(NAMES) * config.max_attempts
+    assert totals.prompt_tokens == sum(len(request.body) // 4 for request in server.answered)

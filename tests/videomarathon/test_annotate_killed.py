@@ -1,4 +1,4 @@
-"""kill -9 at random moments: no answer is asked for twice, none is lost, and the questions are those of a quiet run."""
+"""SIGKILL at random times: no response is lost or requested twice."""
 
 from __future__ import annotations
 
@@ -11,82 +11,87 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from random import Random
 
+import pytest
+
 from lit_hour.videomarathon.annotate import annotate
 from tests.videomarathon.chat_server import ChatServer
-from tests.videomarathon.factories import SETTINGS, FinishedRun, SyntheticVideos
+from tests.videomarathon.factories import CONFIG, FinishedRun, SyntheticVideos
 
-NUM_KILLS = 10
-FORK = multiprocessing.get_context(
-    "fork"
-)  # a process of its own that can be killed, without loading everything again
+FORK = multiprocessing.get_context("fork")  # a process that can be killed and loads nothing anew
 
 
-def annotate_until_killed(videos: Path, out: Path, url: str) -> None:
-    """A process that annotates; it dies with the test."""
-    annotate(videos, out, [url], "narrator", SETTINGS)
-
-
-def start(films: SyntheticVideos, out: Path, url: str) -> BaseProcess:
-    process = FORK.Process(target=annotate_until_killed, args=(films.folder, out, url), daemon=True)
+def start(videos: SyntheticVideos, out: Path, url: str) -> BaseProcess:
+    """Annotate in a process that ends with the test."""
+    arguments = (videos.folder, out, [url], "teacher", CONFIG)
+    process = FORK.Process(target=annotate, args=arguments, daemon=True)
     process.start()
     return process
 
 
-def journalled(out: Path) -> set[str]:
-    """The key of every answer that is on the disk, in a whole line."""
+def cached_keys(out: Path) -> set[str]:
+    """Return the keys of all responses on disk, in complete lines."""
     lines = [
         line
-        for path in out.rglob("journal.jsonl")
+        for path in out.rglob("responses.jsonl")
         for line in path.read_bytes().splitlines(keepends=True)
     ]
     return {json.loads(line)["key"] for line in lines if line.endswith(b"\n")}
 
 
-def test_killing_at_random_moments_loses_and_repeats_nothing(
-    films: SyntheticVideos, finished: FinishedRun, tmp_path: Path
+def kill_and_resume(
+    num_kills: int, videos: SyntheticVideos, finished_run: FinishedRun, out: Path
 ) -> None:
     random, num_killed = Random(1), 0
-    total = finished.totals.num_answers
-    moments = sorted(random.sample(range(total - 20), NUM_KILLS))
-    with ChatServer(films.narrator.answer, delay_seconds=0.01) as server:
-        for moment in moments:
-            known, num_before = journalled(tmp_path), len(server.answered)
-            process = start(films, tmp_path, server.url)
-            while len(server.answered) < moment and process.is_alive():
+    total = finished_run.totals.num_responses
+    num_responses = sorted(random.sample(range(total - 20), num_kills))
+    with ChatServer(videos.teacher.answer, delay_seconds=0.01) as server:
+        for num_responses_at_kill in num_responses:
+            known, num_before = cached_keys(out), len(server.answered)
+            process = start(videos, out, server.url)
+            while len(server.answered) < num_responses_at_kill and process.is_alive():
                 time.sleep(0.001)
             time.sleep(random.uniform(0, 0.02))
             os.kill(process.pid or 0, signal.SIGKILL)
             process.join()
             num_killed += process.exitcode == -signal.SIGKILL
-            time.sleep(0.1)  # until the server has seen the end of what was in flight
+            time.sleep(0.1)  # until the server has noticed the end of requests in flight
             answered = set(server.keys[num_before:])
-            assert not known & answered, "what is on the disk was asked for again"
-            lost = answered - journalled(tmp_path)
-            assert len(lost) <= SETTINGS.client.max_concurrent_requests, (
-                "more is lost than was on its way"
-            )
-        known, num_before = journalled(tmp_path), len(server.answered)
-        process = start(films, tmp_path, server.url)
+            assert not known & answered, "a cached response was requested again"
+            lost = answered - cached_keys(out)
+            assert len(lost) <= CONFIG.client.max_concurrent_requests, "more lost than in flight"
+        known, num_before = cached_keys(out), len(server.answered)
+        process = start(videos, out, server.url)
         process.join(60)
         assert process.exitcode == 0
         assert not known & set(server.keys[num_before:])
-    assert num_killed == NUM_KILLS
+    assert num_killed == num_kills
     assert len(known) < total, "the last kill came after the last request"
-    assert (tmp_path / "questions.json").read_bytes() == (
-        finished.out / "questions.json"
-    ).read_bytes()
-    assert journalled(tmp_path) == journalled(finished.out) == set(finished.server.keys)
+    expected = (finished_run.out / "questions.json").read_bytes()
+    assert (out / "questions.json").read_bytes() == expected
+    assert cached_keys(out) == cached_keys(finished_run.out) == set(finished_run.server.keys)
+
+
+def test_sigkill_loses_and_repeats_no_response(
+    videos: SyntheticVideos, finished_run: FinishedRun, tmp_path: Path
+) -> None:
+    kill_and_resume(2, videos, finished_run, tmp_path)
+
+
+@pytest.mark.slow
+def test_ten_sigkills_lose_and_repeat_no_response(
+    videos: SyntheticVideos, finished_run: FinishedRun, tmp_path: Path
+) -> None:
+    kill_and_resume(10, videos, finished_run, tmp_path)
 
 
 def test_two_processes_share_a_folder(
-    films: SyntheticVideos, finished: FinishedRun, tmp_path: Path
+    videos: SyntheticVideos, finished_run: FinishedRun, tmp_path: Path
 ) -> None:
-    with ChatServer(films.narrator.answer) as server:
-        processes = [start(films, tmp_path, server.url) for _ in range(2)]
+    with ChatServer(videos.teacher.answer) as server:
+        processes = [start(videos, tmp_path, server.url) for _ in range(2)]
         for process in processes:
             process.join(60)
         assert [process.exitcode for process in processes] == [0, 0]
-        assert len(server.keys) == len(set(server.keys)) == finished.totals.num_answers
-    assert (tmp_path / "questions.json").read_bytes() == (
-        finished.out / "questions.json"
-    ).read_bytes()
+        assert len(server.keys) == len(set(server.keys)) == finished_run.totals.num_responses
+    expected = (finished_run.out / "questions.json").read_bytes()
+    assert (tmp_path / "questions.json").read_bytes() == expected

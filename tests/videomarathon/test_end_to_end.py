@@ -1,4 +1,4 @@
-"""From a folder of videos to the score of a model that learnt from what was asked about them."""
+"""From a folder of videos to the score of a model that was trained on the generated questions."""
 
 from pathlib import Path
 
@@ -8,27 +8,25 @@ from tests.helpers.toy_run import NUM_STEPS, ToyProject, toy_settings
 from tests.videomarathon.factories import FinishedRun, SyntheticVideos
 
 
-def test_what_was_annotated_trains_a_model_which_is_evaluated(
-    films: SyntheticVideos, finished: FinishedRun, tmp_path: Path
+def test_annotated_videos_train_a_model_that_is_evaluated(
+    videos: SyntheticVideos, finished_run: FinishedRun, tmp_path: Path
 ) -> None:
     toy = ToyProject.write(tmp_path, toy_settings(tmp_path / "no world"))
-    questions, shards = finished.out / "questions.json", tmp_path / "shards"
-    main(["pack", str(films.folder), str(questions), str(shards), str(toy.yaml)])
-    sources = [f"data.{kind}.world.shards={shards}" for kind in ("sources", "validation_sources")]
+    questions, shards = finished_run.out / "questions.json", tmp_path / "shards"
+    main(["pack", str(videos.folder), str(questions), str(shards), str(toy.yaml)])
+    sources = [f"data.{kind}.world.shards={shards}" for kind in ("sources", "val_sources")]
     assert f"step {NUM_STEPS}" in toy.train("annotated", *sources)
     run = toy.run_dir("annotated")
     main(
         [
-            *("evaluate", f"evaluation.questions={questions}", f"evaluation.videos={films.folder}"),
-            *("--run", str(run.path), "--out", str(tmp_path / "score")),
+            *("evaluate", f"evaluation.questions={questions}"),
+            *(f"evaluation.videos={videos.folder}", "--run", str(run.path)),
+            *("--out", str(tmp_path / "score")),
         ]
     )
     report = read_report(tmp_path / "score" / "report.json")
-    kept = sum(
-        counts for formats in finished.totals.num_questions.values() for counts in formats.values()
-    )
-    assert report.score.num_evaluated == report.score.num_questions == kept > 100
-    assert (
-        set(report.groups["format"]) == {"open ended", "multiple choice"}
-        and len(report.groups["task"]) > 18
-    )
+    by_format = finished_run.totals.num_questions.values()
+    num_kept = sum(counts.total() for counts in by_format)
+    assert report.score.num_evaluated == report.score.num_questions == num_kept > 100
+    assert set(report.groups["format"]) == {"open ended", "multiple choice"}
+    assert len(report.groups["task"]) > 18

@@ -1,3 +1,5 @@
+"""Import of question files in other formats."""
+
 import json
 from pathlib import Path
 from typing import Any
@@ -8,7 +10,7 @@ from lit_hour.cli import main
 from lit_hour.data.questions.file import read_questions
 from lit_hour.errors import QuestionError
 from lit_hour.videomarathon.import_questions import import_questions
-from tests.videomarathon.factories import FinishedRun, SyntheticVideos
+from tests.videomarathon.factories import PACK_OPTIONS, FinishedRun, SyntheticVideos
 
 PUBLISHED = [
     {
@@ -45,46 +47,42 @@ def write(path: Path, records: list[Any]) -> Path:
 
 
 @pytest.mark.parametrize("name", ["published.json", "published.jsonl"])
-def test_the_published_form_is_read_and_videos_are_found_under_several_roots(
-    films: SyntheticVideos, tmp_path: Path, name: str
+def test_published_format_with_videos_in_several_folders(
+    videos: SyntheticVideos, tmp_path: Path, name: str
 ) -> None:
     (tmp_path / "empty").mkdir()
-    imported = import_questions(
-        write(tmp_path / name, PUBLISHED), [tmp_path / "empty", films.folder], tmp_path / "out", 0
-    )
-    assert (imported.num_videos, imported.num_questions, imported.missing) == (2, 3, ())
-    subjects = read_questions(tmp_path / "out" / "questions.json")
-    assert [subject.files[0] for subject in subjects] == [
-        "of a week/monday.mp4",
-        "elsewhere/garden.mp4",
-    ]
-    assert [(each.question, each.answer) for each in subjects[0].questions] == [
+    file, roots = write(tmp_path / name, PUBLISHED), [tmp_path / "empty", videos.folder]
+    result = import_questions(file, roots, tmp_path / "out", 0)
+    assert (result.num_videos, result.num_questions, result.missing) == (2, 3, ())
+    samples = read_questions(tmp_path / "out" / "questions.json")
+    originals = {
+        "of a week/monday.mp4": "of a week/monday.mp4",
+        "elsewhere/garden.mp4": "garden.mp4",
+    }
+    assert [sample.files[0] for sample in samples] == [*originals]
+    assert [(question.question, question.answer) for question in samples[0].questions] == [
         ("What is seen first?", "A star."),
         ("And then?", "A circle."),
     ]
-    for name_of_video, original in (
-        ("of a week/monday.mp4",) * 2,
-        ("elsewhere/garden.mp4", "garden.mp4"),
-    ):
-        assert (tmp_path / "out/videos" / name_of_video).samefile(films.folder / original)
+    for video, original in originals.items():
+        assert (tmp_path / "out/videos" / video).samefile(videos.folder / original)
 
 
-def test_the_first_root_counts(films: SyntheticVideos, tmp_path: Path) -> None:
+def test_first_folder_with_the_video_counts(videos: SyntheticVideos, tmp_path: Path) -> None:
     for root in ("one", "other"):
         (tmp_path / root).mkdir()
         (tmp_path / root / "garden.mp4").write_bytes(root.encode())
-    file = write(
-        tmp_path / "questions.json",
-        [{"video": "garden.mp4", "question": "Who?", "answer": "Nobody."}],
-    )
+    records = [{"video": "garden.mp4", "question": "Who?", "answer": "Nobody."}]
+    file = write(tmp_path / "questions.json", records)
     import_questions(file, [tmp_path / "other", tmp_path / "one"], tmp_path / "out", 0)
     assert (tmp_path / "out/videos/garden.mp4").read_bytes() == b"other"
-    with pytest.raises(QuestionError, match=r"out/videos/garden\.mp4 is .*other.* and not .*one"):
+    message = r"out/videos/garden\.mp4 is a link to .*other.* and not to .*one"
+    with pytest.raises(QuestionError, match=message):
         import_questions(file, [tmp_path / "one"], tmp_path / "out", 0)
 
 
-def test_missing_videos_are_listed_and_stop_the_import_unless_they_may_be_missing(
-    films: SyntheticVideos, tmp_path: Path
+def test_missing_videos_are_listed_and_stop_the_import_unless_allowed(
+    videos: SyntheticVideos, tmp_path: Path
 ) -> None:
     records = [
         {"video": f"lost/{number}.mp4", "question": "Who?", "answer": "Nobody."}
@@ -92,29 +90,25 @@ def test_missing_videos_are_listed_and_stop_the_import_unless_they_may_be_missin
     ]
     records.append({"video": "garden.mp4", "question": "Who?", "answer": "Ida."})
     file = write(tmp_path / "questions.json", records)
-    with pytest.raises(
-        QuestionError,
-        match=r"3 of 4 videos are in none of .*the first is lost/0\.mp4;.* videomarathon\.max_missing_videos=3",
-    ):
-        import_questions(file, [films.folder], tmp_path / "out", 2)
-    assert not (tmp_path / "out/questions.json").exists()
-    imported = import_questions(file, [films.folder], tmp_path / "out", 3)
-    assert imported.missing == ("lost/0.mp4", "lost/1.mp4", "lost/2.mp4")
-    assert (tmp_path / "out/missing.txt").read_text().splitlines() == list(imported.missing)
-    assert [
-        each["answer"] for each in json.loads((tmp_path / "out/questions.json").read_text())
-    ] == ["Ida."]
-
-
-def test_a_table_is_read(films: SyntheticVideos, tmp_path: Path) -> None:
-    (tmp_path / "table.csv").write_text(TABLE, encoding="utf-8-sig")
-    import_questions(tmp_path / "table.csv", [films.folder], tmp_path / "out", 0)
-    first, second = read_questions(tmp_path / "out/questions.json")[0].questions
-    assert (first.question, first.answer, first.options) == (
-        "What, then?",
-        "a pan",
-        ("a pan", "a plate"),
+    message = (
+        r"3 of 4 videos are missing in .*first lost/0\.mp4 .*videomarathon\.max_missing_videos=3"
     )
+    with pytest.raises(QuestionError, match=message):
+        import_questions(file, [videos.folder], tmp_path / "out", 2)
+    assert not (tmp_path / "out/questions.json").exists()
+    result = import_questions(file, [videos.folder], tmp_path / "out", 3)
+    assert result.missing == ("lost/0.mp4", "lost/1.mp4", "lost/2.mp4")
+    assert (tmp_path / "out/missing.txt").read_text().splitlines() == list(result.missing)
+    records = json.loads((tmp_path / "out/questions.json").read_text())
+    assert [record["answer"] for record in records] == ["Ida."]
+
+
+def test_csv_table_is_read(videos: SyntheticVideos, tmp_path: Path) -> None:
+    (tmp_path / "table.csv").write_text(TABLE, encoding="utf-8-sig")
+    import_questions(tmp_path / "table.csv", [videos.folder], tmp_path / "out", 0)
+    first, second = read_questions(tmp_path / "out/questions.json")[0].questions
+    assert (first.question, first.answer) == ("What, then?", "a pan")
+    assert first.options == ("a pan", "a plate")
     assert (first.evidence, first.task) == (((3.0, 8.5), (10.0, 12.0)), "object/object_recognition")
     assert (second.format, second.evidence) == ("open_ended", ())
 
@@ -122,49 +116,51 @@ def test_a_table_is_read(films: SyntheticVideos, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "table, reason",
     [
-        ("video,question,answer\ngarden.mp4,Who?\n", "row 1 has not as many cells"),
-        ("video,question,answer\ngarden.mp4,Who?,Ida,Eva\n", "row 1 has not as many cells"),
+        ("video,question,answer\ngarden.mp4,Who?\n", "row 1 must have as many cells"),
+        ("video,question,answer\ngarden.mp4,Who?,Ida,Eva\n", "row 1 must have as many cells"),
         (
             "video,question,answer,evidence\ngarden.mp4,Who?,Ida,early\n",
-            "row 1: evidence is written as seconds",
+            "row 1: evidence must be intervals in seconds",
         ),
         ("video,question,answr\ngarden.mp4,Who?,Ida\n", "record 1.*did you mean 'answer'"),
         ('video,question,answer\ngarden.mp4,"Who?,Ida\n', "cannot be read as a table"),
     ],
 )
-def test_a_wrong_table_is_refused_with_the_row(
-    films: SyntheticVideos, tmp_path: Path, table: str, reason: str
+def test_invalid_table_is_refused(
+    videos: SyntheticVideos, tmp_path: Path, table: str, reason: str
 ) -> None:
     (tmp_path / "table.csv").write_text(table)
     with pytest.raises(QuestionError, match=reason):
-        import_questions(tmp_path / "table.csv", [films.folder], tmp_path / "out", 0)
+        import_questions(tmp_path / "table.csv", [videos.folder], tmp_path / "out", 0)
 
 
-def test_pictures_are_left_to_pack(films: SyntheticVideos, tmp_path: Path) -> None:
-    file = write(
-        tmp_path / "questions.json", [{"image": "a.jpg", "question": "Who?", "answer": "Ida."}]
-    )
-    with pytest.raises(QuestionError, match=r"a\.jpg is no video"):
-        import_questions(file, [films.folder], tmp_path / "out", 0)
+def test_questions_about_images_are_refused(videos: SyntheticVideos, tmp_path: Path) -> None:
+    records = [{"image": "a.jpg", "question": "Who?", "answer": "Ida."}]
+    file = write(tmp_path / "questions.json", records)
+    with pytest.raises(QuestionError, match=r"a\.jpg is not a video"):
+        import_questions(file, [videos.folder], tmp_path / "out", 0)
 
 
-def test_what_was_annotated_can_be_brought_in_and_packed(
-    films: SyntheticVideos,
-    finished: FinishedRun,
+def test_annotated_questions_can_be_imported_and_packed(
+    videos: SyntheticVideos,
+    finished_run: FinishedRun,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     out = tmp_path / "out"
-    main(["import", str(finished.out / "questions.json"), str(out), "--videos", str(films.folder)])
-    command = capsys.readouterr().out.splitlines()[-1]
-    assert json.loads((out / "questions.json").read_text()) == json.loads(
-        (finished.out / "questions.json").read_text()
+    main(
+        [
+            "import",
+            str(finished_run.out / "questions.json"),
+            str(out),
+            "--videos",
+            str(videos.folder),
+        ]
     )
-    small = [
-        "video.image_size=32",
-        "video.min_frames=2",
-        "video.max_frames=3",
-        "pack.num_workers=1",
-    ]
-    main([*command.removeprefix("to pack them: python -m lit_hour ").split(), *small])
+    command = capsys.readouterr().out.splitlines()[-1]
+    imported, original = (
+        json.loads((folder / "questions.json").read_text()) for folder in (out, finished_run.out)
+    )
+    assert imported == original
+    main([*command.removeprefix("to pack them: lit-hour ").split(), *PACK_OPTIONS])
     assert "1 shards with 2 videos" in capsys.readouterr().out

@@ -1,6 +1,7 @@
-"""A model server that others wrote, over HTTP, with a tiny vision-language model, asked about real clips.
+"""Annotation of real clips by a toy model behind `transformers serve`.
 
-It serves two models: `untaught` has random weights and talks nonsense, `taught` has learned one answer for each form.
+It serves two models: `untrained` has random weights and answers nonsense, `trained` has learned one
+answer for each kind of request.
 """
 
 from __future__ import annotations
@@ -18,212 +19,195 @@ from lit_hour.cli import main
 from lit_hour.config.videomarathon import ClientConfig, VideoMarathonConfig
 from lit_hour.errors import InvalidResponseError, TeacherError
 from lit_hour.videomarathon.annotate import annotate
-from lit_hour.videomarathon.annotation import read_annotation
+from lit_hour.videomarathon.annotation import fingerprint, read_annotation
 from lit_hour.videomarathon.llm_client import ClientPool
 from lit_hour.videomarathon.response_cache import Response, ResponseCache
 from lit_hour.videomarathon.video_clips import find_videos
-from tests.videomarathon.model_server import ModelServer
+from tests.videomarathon.factories import NOWHERE, PACK_OPTIONS
+from tests.videomarathon.transformers_server import TransformersServer
 
 if TYPE_CHECKING:
-    from tests.videomarathon.tiny_model import TinyModel
+    from tests.videomarathon.toy_vlm import ToyVLM
+
+pytestmark = pytest.mark.slow
 
 DAMAGED = "corrupted.mp4"
 FEW = ["asl_book.mkv", DAMAGED, "pancake.mkv", "portrait_phone.mp4"]
-WHOLE = [name for name in FEW if name != DAMAGED]
-NOWHERE = "http://127.0.0.1:1/v1"
+INTACT = [name for name in FEW if name != DAMAGED]
 NUM_STEPS, LEARNING_RATE = 120, 7e-3
 
 
 @dataclass(frozen=True)
-class Real:
-    """A server, the model that it serves, and videos: all clips, and a folder with a few of them."""
+class Setup:
+    """A server, its model, the folder of all clips, and a folder with a few of them."""
 
-    server: ModelServer
-    tiny: TinyModel
+    server: TransformersServer
+    toy: ToyVLM
     clips: Path
-    few: Path
+    few_clips: Path
 
 
 @pytest.fixture(scope="module")
-def real(real_videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Real]:
-    """The server starts while the model learns."""
+def setup(real_videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Setup]:
+    """Train the model while the server starts."""
     for package in ("fastapi", "uvicorn"):
-        pytest.importorskip(
-            package, reason=f"`transformers serve` needs {package}: pip install {package}"
-        )
-    from tests.videomarathon.lessons import collect_lessons
-    from tests.videomarathon.tiny_model import build, teach
+        reason = f"`transformers serve` needs {package}: pip install {package}"
+        pytest.importorskip(package, reason=reason)
+    from tests.videomarathon.toy_vlm import build, collect_examples, train
 
-    few = tmp_path_factory.mktemp("few")
+    few_clips = tmp_path_factory.mktemp("few")
     for name in FEW:
-        (few / name).symlink_to(real_videos / name)
+        (few_clips / name).symlink_to(real_videos / name)
     models = tmp_path_factory.mktemp("models")
-    with ModelServer(models) as server:
-        lessons = collect_lessons(real_videos, few, tmp_path_factory.mktemp("lessons"))
-        tiny = build(lessons)
-        tiny.save(models / "untaught", samples=True)
-        teach(tiny, lessons, NUM_STEPS, LEARNING_RATE)
-        tiny.save(models / "taught", samples=False)
-        yield Real(server, tiny, real_videos, few)
+    with TransformersServer(models) as server:
+        examples = collect_examples(real_videos, few_clips, tmp_path_factory.mktemp("examples"))
+        toy = build(examples)
+        toy.save(models / "untrained", do_sample=True)
+        train(toy, examples, NUM_STEPS, LEARNING_RATE)
+        toy.save(models / "trained", do_sample=False)
+        yield Setup(server, toy, real_videos, few_clips)
 
 
-def chat(real: Real, **body: Any) -> Response:
-    """One request, by the client that annotate uses."""
+def chat(setup: Setup, **body: Any) -> Response:
+    """Send one request with the client that annotate uses."""
 
     async def run() -> Response:
-        servers = ClientPool(
-            [real.server.url], replace(VideoMarathonConfig().client, max_retries=0)
-        )
+        config = replace(VideoMarathonConfig().client, max_retries=0)
+        clients = ClientPool([setup.server.url], config)
         try:
-            return await servers.chat(body, "key")
+            return await clients.chat(body, "key")
         finally:
-            await servers.close()
+            await clients.close()
 
     return asyncio.run(run())
 
 
-def journalled(out: Path) -> list[Response]:
-    replies: list[Response] = []
-    for path in out.rglob("journal.jsonl"):
-        with ResponseCache(path) as journal:
-            replies += journal.responses
-    return replies
+def cached_responses(out: Path) -> list[Response]:
+    responses: list[Response] = []
+    for path in out.rglob("responses.jsonl"):
+        with ResponseCache(path) as cache:
+            responses += cache.responses
+    return responses
 
 
 # The protocol
 
 
-@pytest.mark.parametrize("colour", ["black", "white"])
-def test_the_model_sees_the_picture_that_is_sent(real: Real, colour: str) -> None:
-    from tests.videomarathon.lessons import ask_for_colour
+@pytest.mark.parametrize("color", ["black", "white"])
+def test_model_sees_the_image_that_is_sent(setup: Setup, color: str) -> None:
+    from tests.videomarathon.toy_vlm import color_question
 
-    reply = chat(real, model="taught", **ask_for_colour(colour))
-    assert (reply.text, reply.finish_reason) == (colour, "stop")
-
-
-@pytest.mark.parametrize("num_pictures", [0, 1, 5])
-def test_the_tokens_are_those_that_the_server_counts(real: Real, num_pictures: int) -> None:
-    from tests.videomarathon.lessons import ask_for_colour
-    from tests.videomarathon.tiny_model import TOKENS_PER_PICTURE, Lesson, encode
-
-    body = ask_for_colour("white")
-    text, picture = body["messages"][0]["content"]
-    body["messages"][0]["content"] = [text, *[picture] * num_pictures]
-    reply = chat(real, model="untaught", seed=1, **body)
-    encoded = encode(real.tiny.processor, Lesson(body, ""))
-    pictures = encoded["input_ids"] == real.tiny.processor.image_token_id  # (1, tokens)
-    assert int(pictures.sum()) == num_pictures * TOKENS_PER_PICTURE
-    assert reply.prompt_tokens == int((encoded["labels"] == -100).sum())
-    assert 0 < reply.answer_tokens <= body["max_tokens"]
+    response = chat(setup, model="trained", **color_question(color))
+    assert (response.text, response.finish_reason) == (color, "stop")
 
 
-def test_a_request_with_a_field_that_it_does_not_know_is_refused(real: Real) -> None:
+@pytest.mark.parametrize("num_images", [0, 1, 5])
+def test_tokens_are_counted_by_the_server(setup: Setup, num_images: int) -> None:
+    from tests.videomarathon.toy_vlm import (
+        IGNORED_LABEL,
+        TOKENS_PER_IMAGE,
+        Example,
+        color_question,
+        encode,
+    )
+
+    body = color_question("white")
+    text, image = body["messages"][0]["content"]
+    body["messages"][0]["content"] = [text, *[image] * num_images]
+    response = chat(setup, model="untrained", seed=1, **body)
+    encoded = encode(setup.toy.processor, Example(body, ""))
+    is_image = encoded["input_ids"] == setup.toy.processor.image_token_id  # (1, tokens)
+    assert int(is_image.sum()) == num_images * TOKENS_PER_IMAGE
+    assert response.prompt_tokens == int((encoded["labels"] == IGNORED_LABEL).sum())
+    assert 0 < response.completion_tokens <= body["max_tokens"]
+
+
+def test_unknown_field_is_refused(setup: Setup) -> None:
     with pytest.raises(InvalidResponseError, match=r"refuses a request \(422\).*think_hard"):
-        chat(real, model="taught", messages=[], think_hard=True)
+        chat(setup, model="trained", messages=[], think_hard=True)
 
 
-# Annotating
+# Annotation
 
 
-def test_a_run_with_a_model_that_talks_nonsense_ends_in_order(
-    real: Real, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_run_with_useless_responses_ends_in_order(
+    setup: Setup, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    before = real.server.statuses()
-    words = [
-        "annotate",
-        str(real.few),
-        str(tmp_path),
-        "--model",
-        "untaught",
+    before = setup.server.statuses()
+    overrides = [
         "videomarathon.image_size=32",
-    ]
-    words += [
         "videomarathon.max_new_tokens=64",
         "videomarathon.max_attempts=2",
         f"videomarathon.max_failed_videos={len(FEW)}",
     ]
-    main([*words, "--teacher", real.server.url])
-    printed, replies = capsys.readouterr().out, journalled(tmp_path)
+    argv = ["annotate", str(setup.few_clips), str(tmp_path), "--model", "untrained"]
+    main([*argv, "--teacher", setup.server.url, *overrides])
+    printed, responses = capsys.readouterr().out, cached_responses(tmp_path)
     totals = json.loads((tmp_path / "totals.json").read_text())
-    assert real.server.statuses() - before == {"200": len(replies)}
-    assert (
-        sorted(totals["failed"]) == FEW
-        and json.loads((tmp_path / "questions.json").read_text()) == []
-    )
-    for name in WHOLE:
+    assert setup.server.statuses() - before == {"200": len(responses)}
+    assert sorted(totals["failed"]) == FEW
+    assert json.loads((tmp_path / "questions.json").read_text()) == []
+    for name in INTACT:
         reason = totals["failed"][name]
-        assert (
-            "none of 2 answers of untaught for 'clip_caption' can be used; the last: it " in reason
-        )
+        assert "untrained gave no usable answer to 'clip_caption' in 2 attempts" in reason
         assert f"failed {name}: {reason}" in printed
     assert "is damaged or cut short" in totals["failed"][DAMAGED]
-    assert totals["num_answers"] == len(replies) == 2 * len(WHOLE)
-    assert totals["prompt_tokens"] == sum(reply.prompt_tokens for reply in replies)
-    assert totals["answer_tokens"] == sum(reply.answer_tokens for reply in replies)
-    assert all(0 < reply.answer_tokens <= 64 < reply.prompt_tokens for reply in replies)
-    main([*words, "--teacher", NOWHERE])  # what was answered, though useless, is not asked again
+    assert totals["num_responses"] == len(responses) == 2 * len(INTACT)
+    assert totals["prompt_tokens"] == sum(response.prompt_tokens for response in responses)
+    assert totals["completion_tokens"] == sum(response.completion_tokens for response in responses)
+    for response in responses:
+        assert 0 < response.completion_tokens <= 64 < response.prompt_tokens
+    main([*argv, "--teacher", NOWHERE, *overrides])  # useless responses are cached, too
     assert capsys.readouterr().out == printed
 
 
-def test_nonsense_stops_a_run_that_may_not_fail_and_says_what_may_help(
-    real: Real, tmp_path: Path
-) -> None:
-    settings = VideoMarathonConfig(
+def test_useless_responses_stop_a_strict_run_with_a_hint(setup: Setup, tmp_path: Path) -> None:
+    config = VideoMarathonConfig(
         image_size=32,
         max_new_tokens=64,
         max_attempts=1,
         client=ClientConfig(max_concurrent_videos=1),
     )
-    with pytest.raises(
-        TeacherError,
-        match=r"none of 1 answers of untaught .* videomarathon\.response_format=words \(1 videos failed",
-    ):
-        annotate(real.few, tmp_path, [real.server.url], "untaught", settings)
+    message = r"untrained gave no usable answer .* videomarathon\.response_format=prompt\. 1 videos"
+    with pytest.raises(TeacherError, match=message):
+        annotate(setup.few_clips, tmp_path, [setup.server.url], "untrained", config)
 
 
-def test_every_clip_gets_captions_and_events(real: Real, tmp_path: Path) -> None:
-    from tests.videomarathon.lessons import ANSWERS, SETTINGS
+def test_every_clip_gets_captions_and_events(setup: Setup, tmp_path: Path) -> None:
+    from tests.videomarathon.toy_vlm import ANSWERS, CONFIG
 
-    before = real.server.statuses()
-    totals = annotate(
-        real.clips, tmp_path, [real.server.url], "taught", replace(SETTINGS, max_failed_videos=1)
-    )
-    names = [name for name in find_videos(real.clips) if name != DAMAGED]
+    before, config = setup.server.statuses(), replace(CONFIG, max_failed_videos=1)
+    totals = annotate(setup.clips, tmp_path, [setup.server.url], "trained", config)
+    names = [name for name in find_videos(setup.clips) if name != DAMAGED]
     assert list(totals.failed) == [DAMAGED] and totals.unfinished == []
-    assert totals.set_aside == dict.fromkeys(
-        names, "1 events, fewer than videomarathon.min_events=3"
-    )
-    assert real.server.statuses() - before == {"200": totals.num_answers}
+    reason = "1 events, fewer than videomarathon.min_events=3"
+    assert totals.skipped == dict.fromkeys(names, reason)
+    assert setup.server.statuses() - before == {"200": totals.num_responses}
     for name in names:
-        annotation = read_annotation(tmp_path / "videos" / name)
+        expected = fingerprint(setup.clips / name, "trained", config)
+        annotation = read_annotation(tmp_path / "videos" / name, expected)
+        assert annotation is not None
         assert all(caption.items() >= ANSWERS[0].items() for caption in annotation.captions)
         assert [event["text"] for event in annotation.events] == ["Something is seen."]
 
 
 def test_from_clips_to_shards(
-    real: Real, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    setup: Setup, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from tests.videomarathon.lessons import WHOLE_WAY
+    from tests.videomarathon.toy_vlm import ALL_STAGES_CONFIG
 
-    totals = annotate(
-        real.few, tmp_path, [real.server.url], "taught", replace(WHOLE_WAY, max_failed_videos=1)
-    )
-    assert (totals.num_videos, [*totals.failed], totals.set_aside) == (len(WHOLE), [DAMAGED], {})
+    config = replace(ALL_STAGES_CONFIG, max_failed_videos=1)
+    totals = annotate(setup.few_clips, tmp_path, [setup.server.url], "trained", config)
+    assert (totals.num_videos, totals.skipped) == (len(INTACT), {})
+    assert [*totals.failed] == [DAMAGED]
     questions = json.loads((tmp_path / "questions.json").read_text())
-    assert {each["video"] for each in questions if each["format"] == "open_ended"} == set(WHOLE)
-    assert len(questions) + totals.num_dropped.total() == 44 * len(
-        WHOLE
-    )  # an open-ended one and a choice for each task
-    assert all(
-        "A short clip." in (tmp_path / "videos" / name / "index.html").read_text() for name in WHOLE
-    )
-    small = [
-        "video.image_size=32",
-        "video.min_frames=2",
-        "video.max_frames=3",
-        "pack.num_workers=1",
-    ]
-    main(
-        ["pack", str(real.few), str(tmp_path / "questions.json"), str(tmp_path / "shards"), *small]
-    )
+    open_ended = [question for question in questions if question["format"] == "open_ended"]
+    assert {question["video"] for question in open_ended} == set(INTACT)
+    # One question in each of two formats for each of 22 tasks.
+    assert len(questions) + totals.num_dropped.total() == 44 * len(INTACT)
+    for name in INTACT:
+        page = (tmp_path / "videos" / name / "index.html").read_text()
+        assert "A short clip." in page, name
+    paths = (setup.few_clips, tmp_path / "questions.json", tmp_path / "shards")
+    main(["pack", *map(str, paths), *PACK_OPTIONS])
     assert f"{len(questions)} questions" in capsys.readouterr().out

@@ -1,17 +1,21 @@
+"""The page on which an annotation is reviewed."""
+
 import re
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote
 
-from lit_hour.videomarathon.annotation import Annotation, read_annotation
+from lit_hour.videomarathon.annotation import Annotation, fingerprint, read_annotation
+from lit_hour.videomarathon.captions import CAPTION_FIELDS
 from lit_hour.videomarathon.review_html import render_page
-from tests.videomarathon.factories import FinishedRun, SyntheticVideos
+from tests.videomarathon.factories import CONFIG, FinishedRun, SyntheticVideos
 
-VOID = {"meta", "video", "br"}
+NAME = "of a week/monday.mp4"
+NOT_CLOSED = {"meta", "video", "br"}
 
 
-class Reader(HTMLParser):
-    """Reads a page as a browser would, and refuses one whose elements do not close."""
+class PageParser(HTMLParser):
+    """Collects the texts, times and video of a page, and checks that elements are closed."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -20,37 +24,36 @@ class Reader(HTMLParser):
         self.source = self.text = ""
 
     def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
-        given = dict(attributes)
-        if "data-seconds" in given:
-            self.seconds.append(float(given["data-seconds"] or "nan"))
+        values = dict(attributes)
+        if "data-seconds" in values:
+            self.seconds.append(float(values["data-seconds"] or "nan"))
         if tag == "video":
-            self.source = given["src"] or ""
-        if tag not in VOID:
+            self.source = values["src"] or ""
+        if tag not in NOT_CLOSED:
             self.open.append(tag)
 
     def handle_endtag(self, tag: str) -> None:
-        assert tag in VOID or self.open.pop() == tag
+        assert tag in NOT_CLOSED or self.open.pop() == tag
 
     def handle_data(self, data: str) -> None:
         self.text += data
 
 
-def read(page: str) -> Reader:
-    reader = Reader()
-    reader.feed(page)
-    assert reader.open == []
-    return reader
+def parse(page: str) -> PageParser:
+    parser = PageParser()
+    parser.feed(page)
+    assert parser.open == []
+    return parser
 
 
-def test_the_page_shows_everything_and_plays_the_video(
-    films: SyntheticVideos, finished: FinishedRun
+def test_page_shows_the_annotation_and_plays_the_video(
+    videos: SyntheticVideos, finished_run: FinishedRun
 ) -> None:
-    folder = finished.out / "videos" / "of a week/monday.mp4"
-    page, annotation = read((folder / "index.html").read_text()), read_annotation(folder)
-    assert (
-        Path(folder, unquote(page.source)).resolve()
-        == (films.folder / "of a week/monday.mp4").resolve()
-    )
+    folder, video = finished_run.out / "videos" / NAME, videos.folder / NAME
+    annotation = read_annotation(folder, fingerprint(video, "teacher", CONFIG))
+    page = parse((folder / "index.html").read_text())
+    assert annotation is not None
+    assert Path(folder, unquote(page.source)).resolve() == video.resolve()
     for question in annotation.questions:
         assert question["question"] in page.text and question["answer"] in page.text
         assert all(start in page.seconds for start, _ in question["evidence"])
@@ -64,21 +67,19 @@ def test_the_page_shows_everything_and_plays_the_video(
     assert all(0 <= seconds <= annotation.duration_seconds for seconds in page.seconds)
 
 
-def test_what_a_teacher_says_is_text_and_no_markup() -> None:
-    mean = '"><script>alert(1)</script>'
+def test_text_of_the_teacher_is_escaped() -> None:
+    text = '"><script>alert(1)</script>'
     question = {
         "task": "event/event_sequence",
-        "question": mean,
-        "answer": mean,
-        "options": [mean, "b"],
+        "question": text,
+        "answer": text,
+        "options": [text, "b"],
         "evidence": [[0.0, 1.0]],
     }
-    dropped = {"filter": mean, "reason": mean, "record": {"task": mean, "question": mean}}
-    sides = ("temporality", "spatiality", "object", "action", "scene", "overall")
-    event = {"start_seconds": 0.0, "end_seconds": 1.0, "text": mean}
-    caption = {"start_seconds": 0.0, "end_seconds": 1.0, **dict.fromkeys(sides, mean)}
-    page = render_page(
-        Annotation(mean, 9.0, "", mean, [caption], [event], [question], [dropped], 0, 0, 0), mean
-    )
+    dropped = {"filter": text, "reason": text, "record": {"task": text, "question": text}}
+    event = {"start_seconds": 0.0, "end_seconds": 1.0, "text": text}
+    caption = {"start_seconds": 0.0, "end_seconds": 1.0, **dict.fromkeys(CAPTION_FIELDS, text)}
+    annotation = Annotation(text, 9.0, "", text, [caption], [event], [question], [dropped], 0, 0, 0)
+    page = render_page(annotation, text)
     assert len(re.findall("<script", page)) == 1
-    read(page)
+    parse(page)

@@ -1,3 +1,5 @@
+"""Requests to the teacher: caching, repetition after useless answers, and response formats."""
+
 import asyncio
 import base64
 import json
@@ -15,158 +17,154 @@ from lit_hour.videomarathon.response_cache import ResponseCache
 from lit_hour.videomarathon.teacher import Teacher, TeacherRequest, list_schema, object_schema
 from tests.videomarathon.chat_server import ChatServer, Fault
 
-SCHEMA = object_schema(colour={"type": "string"}, sizes=list_schema({"type": "number"}))
-ANSWER = {"colour": "red", "sizes": [1, 2.5]}
-REQUEST = TeacherRequest(
-    "summary", ("Which colour?", b"\xff\xd8 a picture", "And which sizes?"), SCHEMA
-)
+SCHEMA = object_schema(color={"type": "string"}, sizes=list_schema({"type": "number"}))
+ANSWER = {"color": "red", "sizes": [1, 2.5]}
+PARTS = ("Which color?", b"\xff\xd8 an image", "And which sizes?")
+REQUEST = TeacherRequest("summary", PARTS, SCHEMA)
 
 
-def ask(
+@pytest.fixture
+def cache_path(tmp_path: Path) -> Path:
+    return tmp_path / "responses.jsonl"
+
+
+def send(
     server: ChatServer,
-    journal: Path,
-    settings: VideoMarathonConfig,
+    cache_path: Path,
+    config: VideoMarathonConfig,
     request: TeacherRequest = REQUEST,
-    read: Callable[[Any], Any] = lambda answer: answer,
-    model: str = "teller",
+    parse: Callable[[Any], Any] = lambda answer: answer,
+    model: str = "teacher",
 ) -> Any:
-    """One question to the teacher, by a process that has just begun."""
+    """Send a request as a process does that has just started."""
 
     async def run() -> Any:
-        servers = ClientPool([server.url], settings.client)
+        clients = ClientPool([server.url], config.client)
         try:
-            with ResponseCache(journal) as opened:
-                return await Teacher(servers, model, settings, opened).request(request, read)
+            with ResponseCache(cache_path) as cache:
+                return await Teacher(clients, model, config, cache).request(request, parse)
         finally:
-            await servers.close()
+            await clients.close()
 
     return asyncio.run(run())
 
 
-def answering(fault: Callable[[int], Fault | None] = lambda number: None) -> ChatServer:
+def start_server(fault: Callable[[int], Fault | None] = lambda number: None) -> ChatServer:
     return ChatServer(lambda body: json.dumps(ANSWER), fault)
 
 
-def test_texts_and_pictures_arrive_in_order_with_the_form_that_is_wanted(
-    tmp_path: Path, settings: VideoMarathonConfig
-) -> None:
-    with answering() as server:
-        assert ask(server, tmp_path / "journal.jsonl", settings) == ANSWER
+def test_request_body(cache_path: Path, config: VideoMarathonConfig) -> None:
+    with start_server() as server:
+        assert send(server, cache_path, config) == ANSWER
         body = json.loads(server.answered[0].body)
     parts = body["messages"][-1]["content"]
     assert [part["type"] for part in parts] == ["text", "image_url", "text"]
-    head, picture = parts[1]["image_url"]["url"].split(",")
-    assert (head, base64.b64decode(picture)) == ("data:image/jpeg;base64", b"\xff\xd8 a picture")
-    assert body["model"] == "teller"
-    assert body["response_format"]["json_schema"] == {
-        "name": "summary",
-        "schema": SCHEMA,
-        "strict": True,
-    }
+    head, image = parts[1]["image_url"]["url"].split(",")
+    assert (head, base64.b64decode(image)) == ("data:image/jpeg;base64", PARTS[1])
+    assert body["model"] == "teacher"
+    schema = {"name": "summary", "schema": SCHEMA, "strict": True}
+    assert body["response_format"]["json_schema"] == schema
 
 
-def test_nothing_is_asked_twice(tmp_path: Path, settings: VideoMarathonConfig) -> None:
-    with answering() as server:
+def test_response_is_cached(cache_path: Path, config: VideoMarathonConfig) -> None:
+    with start_server() as server:
         for _ in range(3):
-            assert ask(server, tmp_path / "journal.jsonl", settings) == ANSWER
+            assert send(server, cache_path, config) == ANSWER
         assert server.num_requests == 1
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"request": replace(REQUEST, seed=1)},
-        {
-            "request": replace(
-                REQUEST, parts=("Which colour?", b"\xff\xd8 another", "And which sizes?")
-            )
-        },
-        {"request": replace(REQUEST, parts=("Which colour?",))},
-        {"request": replace(REQUEST, schema=object_schema(colour={"type": "string"}, sizes={}))},
-        {"model": "another"},
-    ],
-    ids=["seed", "picture", "text", "schema", "model"],
-)
-def test_whatever_differs_is_another_request(
-    tmp_path: Path, settings: VideoMarathonConfig, change: dict[str, Any]
+def test_any_difference_makes_another_request(
+    cache_path: Path, config: VideoMarathonConfig
 ) -> None:
-    with answering() as server:
-        ask(server, tmp_path / "journal.jsonl", settings)
-        ask(server, tmp_path / "journal.jsonl", settings, **change)
-        assert server.num_requests == len(set(server.keys)) == 2
+    other_schema = object_schema(color={"type": "string"}, sizes={})
+    changes: list[dict[str, Any]] = [
+        {"request": replace(REQUEST, seed=1)},
+        {"request": replace(REQUEST, parts=(PARTS[0], b"\xff\xd8 another", PARTS[2]))},
+        {"request": replace(REQUEST, parts=PARTS[:1])},
+        {"request": replace(REQUEST, schema=other_schema)},
+        {"model": "another"},
+    ]
+    with start_server() as server:
+        send(server, cache_path, config)
+        for number, change in enumerate(changes, start=2):
+            send(server, cache_path, config, **change)
+            assert server.num_requests == len(set(server.keys)) == number, change
 
 
 @pytest.mark.parametrize("fault", ["half", "prose", "schema", "empty"])
-def test_an_answer_that_cannot_be_used_is_kept_and_asked_for_again(
-    tmp_path: Path, settings: VideoMarathonConfig, fault: str
+def test_useless_response_is_cached_and_requested_again(
+    cache_path: Path, config: VideoMarathonConfig, fault: str
 ) -> None:
-    with answering(lambda number: fault if number <= 2 else None) as server:
+    with start_server(lambda number: fault if number <= 2 else None) as server:
         for _ in range(2):
-            assert ask(server, tmp_path / "journal.jsonl", settings) == ANSWER
+            assert send(server, cache_path, config) == ANSWER
         assert server.num_requests == len(set(server.keys)) == 3
-    with ResponseCache(tmp_path / "journal.jsonl") as journal:
-        assert len(journal) == 3
+    with ResponseCache(cache_path) as cache:
+        assert len(cache) == 3
 
 
 @pytest.mark.parametrize(
     "fault, reason",
     [
         ("half", r"cut off after \d+ tokens \(videomarathon.max_new_tokens\)"),
-        ("prose", "it is not JSON"),
-        ("schema", r"it does not fit the schema: \$: "),
-        ("empty", "it is not JSON"),
+        ("prose", "It is not JSON"),
+        ("schema", r"It does not fit the schema at \$: "),
+        ("empty", "It is not JSON"),
     ],
 )
-def test_when_no_answer_can_be_used_the_reason_is_told(
-    tmp_path: Path, settings: VideoMarathonConfig, fault: str, reason: str
+def test_error_names_the_reason_of_the_last_attempt(
+    cache_path: Path, config: VideoMarathonConfig, fault: str, reason: str
 ) -> None:
-    with answering(lambda number: fault) as server:
+    no_answer = r"teacher gave no usable answer to 'summary' in"
+    with start_server(lambda number: fault) as server:
         for _ in range(2):
-            with pytest.raises(
-                InvalidResponseError,
-                match=rf"journal\.jsonl: none of 3 answers of teller for 'summary' .*{reason}",
-            ):
-                ask(server, tmp_path / "journal.jsonl", settings)
+            message = rf"responses\.jsonl: {no_answer} 3 attempts\. .*{reason}"
+            with pytest.raises(InvalidResponseError, match=message):
+                send(server, cache_path, config)
         assert server.num_requests == 3
-        with pytest.raises(InvalidResponseError, match="none of 4 answers"):
-            ask(server, tmp_path / "journal.jsonl", replace(settings, max_attempts=4))
+        with pytest.raises(InvalidResponseError, match=f"{no_answer} 4 attempts"):
+            send(server, cache_path, replace(config, max_attempts=4))
         assert server.num_requests == 4
 
 
 @pytest.mark.parametrize(
-    "form, hint",
-    [("json_schema", r"; .*: videomarathon\.response_format=prompt$"), ("prompt", "asks again$")],
+    "response_format, hint",
+    [
+        ("json_schema", r"schemas, set videomarathon\.response_format=prompt\.$"),
+        ("prompt", "to try again\\.$"),
+    ],
 )
-def test_a_server_that_may_not_know_schemas_is_thought_of(
-    tmp_path: Path, settings: VideoMarathonConfig, form: Literal["json_schema", "prompt"], hint: str
+def test_error_suggests_the_prompt_format(
+    cache_path: Path,
+    config: VideoMarathonConfig,
+    response_format: Literal["json_schema", "prompt"],
+    hint: str,
 ) -> None:
+    config = replace(config, response_format=response_format)
     with (
-        answering(lambda number: "prose") as server,
+        start_server(lambda number: "prose") as server,
         pytest.raises(InvalidResponseError, match=hint),
     ):
-        ask(server, tmp_path / "journal.jsonl", replace(settings, response_format=form))
+        send(server, cache_path, config)
 
 
-@pytest.mark.parametrize("said", ["{}", "Here it is:\n```json\n{}\n```\nAnything else?"])
-def test_the_form_can_be_told_in_words(
-    tmp_path: Path, settings: VideoMarathonConfig, said: str
+@pytest.mark.parametrize("text", ["{}", "Here it is:\n```json\n{}\n```\nAnything else?"])
+def test_schema_can_be_part_of_the_prompt(
+    cache_path: Path, config: VideoMarathonConfig, text: str
 ) -> None:
-    with ChatServer(lambda body: said.replace("{}", json.dumps(ANSWER))) as server:
-        assert (
-            ask(server, tmp_path / "journal.jsonl", replace(settings, response_format="prompt"))
-            == ANSWER
-        )
+    with ChatServer(lambda body: text.replace("{}", json.dumps(ANSWER))) as server:
+        assert send(server, cache_path, replace(config, response_format="prompt")) == ANSWER
         body = json.loads(server.answered[0].body)
     assert "response_format" not in body
     assert body["messages"][-1]["content"][-1]["text"].endswith(json.dumps(SCHEMA))
 
 
-def test_whoever_asks_can_refuse_an_answer(tmp_path: Path, settings: VideoMarathonConfig) -> None:
-    def read(answer: Any) -> Any:
-        raise InvalidResponseError(f"{answer['colour']} will not do")
+def test_parse_can_reject_an_answer(cache_path: Path, config: VideoMarathonConfig) -> None:
+    def parse(answer: Any) -> Any:
+        raise InvalidResponseError(f"{answer['color']} is not allowed.")
 
     with (
-        answering() as server,
-        pytest.raises(InvalidResponseError, match="the last: red will not do"),
+        start_server() as server,
+        pytest.raises(InvalidResponseError, match="The last one: red is not allowed"),
     ):
-        ask(server, tmp_path / "journal.jsonl", settings, read=read)
+        send(server, cache_path, config, parse=parse)

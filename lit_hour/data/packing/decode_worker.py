@@ -212,7 +212,7 @@ def _read_video(path: Path, settings: VideoConfig, jpeg_quality: int) -> Iterato
         settings.on_decode_error,
         settings.keyframes_only,
     )
-    for frames in read_frames(path, timestamps, size, on_damage, key_frames_only=key_frames_only):
+    for frames in read_frames(path, timestamps, size, on_damage, keyframes_only=key_frames_only):
         for image in frames.images:
             yield Picture("jpg", encode_jpeg(image, jpeg_quality))
             num_frames += 1

@@ -31,7 +31,7 @@ from lit_hour.text.tokenizer import train_byte_level_tokenizer
 from lit_hour.types import Features, Frames, Repository
 from tests.benchmarks.speed.harness.matrix_rate import wait_for
 from tests.benchmarks.speed.harness.outcome import Goal, Outcome
-from tests.media.looped import loop_video
+from tests.media.helpers import loop_video
 
 CONFIGS = Path(__file__).parents[3] / "conf"
 TARGET = 6
@@ -208,7 +208,7 @@ def first_token_seconds(session: VideoPredictor, memory: VideoMemory, question: 
     """From the question to its first token, which is all that is asked for."""
     *_, answer = session.generate(memory, question)
     assert isinstance(answer, Answer)
-    return answer.seconds["first_token"]
+    return answer.seconds["first token"]
 
 
 def without_keys_values(repository: Repository) -> Repository:

@@ -32,7 +32,7 @@ from lit_hour.media.gop_decoder import num_available_cpus
 from lit_hour.media.video_probe import probe
 from lit_hour.media.video_reader import read_frames
 from tests.benchmarks.speed.harness.outcome import Goal, Outcome
-from tests.media.looped import loop_video
+from tests.media.helpers import loop_video
 
 SIZE_PIXELS, FRAMES_AT_ONCE, CLIP_FRAMES, FRAMES_PER_SECOND, SCENE_FRAMES = 384, 64, 500, 25, 175
 MINUTES, LONG_MINUTES, NUM_ROUNDS = 3, 60, 2
@@ -105,10 +105,10 @@ def write_clip(
         container.mux(stream.encode())
 
 
-def read_ours(path: Path, timestamps: list[float], key_frames_only: bool = False) -> int:
+def read_ours(path: Path, timestamps: list[float], keyframes_only: bool = False) -> int:
     """This project."""
     chunks = read_frames(
-        probe(path), timestamps, SIZE_PIXELS, "raise", FRAMES_AT_ONCE, key_frames_only
+        probe(path), timestamps, SIZE_PIXELS, "raise", FRAMES_AT_ONCE, keyframes_only
     )
     return sum(len(frames) for frames in chunks)
 
@@ -117,7 +117,7 @@ def read_key_frames(path: Path, timestamps: list[float]) -> int:
     """This project, key frames only."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        num_read = read_ours(path, timestamps, key_frames_only=True)
+        num_read = read_ours(path, timestamps, keyframes_only=True)
     print("   ", str(caught[-1].message).rpartition("frames: ")[2], flush=True)
     return num_read
 

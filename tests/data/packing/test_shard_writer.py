@@ -86,8 +86,8 @@ def test_texts_alone_need_no_files(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", r"photo\.jpg \(0 bytes\) is no JPEG"),
-        (b"not a picture", r"photo\.jpg \(13 bytes\) is no JPEG"),
+        (b"", r"photo\.jpg \(0 bytes\) is not a JPEG"),
+        (b"not a picture", r"photo\.jpg \(13 bytes\) is not a JPEG"),
         (..., r"photo\.jpg \(1000 bytes\) is damaged or cut off"),
     ],
 )

@@ -100,7 +100,7 @@ def damaged(mixed, tmp_path):
             0,
             1,
             b"\x89PNG",
-            r"image 'more/chart': member more/chart\.000000\.png \(\d+ bytes\) is no JPEG",
+            r"image 'more/chart': member more/chart\.000000\.png \(\d+ bytes\) is not a JPEG",
         ),
         (
             0,

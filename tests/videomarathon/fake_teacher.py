@@ -1,7 +1,7 @@
-"""The narrator of made-up stories as a model that can be asked over HTTP, and that can be made to fail.
+"""A fake teacher model that answers every request from the stories of synthetic videos.
 
-It knows a video by the name in the request and answers from its story, so that what becomes of its answers can be checked
-for truth. Among its questions are bad ones of every kind, and it remembers which filter has to find each.
+It finds the story by the video's name in the request, so what becomes of its answers can be checked
+for truth. Some of its questions are bad, and it records which filter must drop each of them.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ from lit_hour.taxonomy import TASKS
 from lit_hour.types import Question
 from lit_hour.videomarathon.captions import CAPTION_FIELDS
 
-PER_TASK = 4  # of each format, the last of which is told with a wrong answer
+PER_TASK = 4  # questions of each format; the last multiple-choice one gets a wrong answer
 BLIND_QUESTION = "How many seconds are there in one minute"
 FIRST_TASK = TASKS[0].key
 
 
-class Narrator:
-    """Answers every request about its stories.
+class FakeTeacher:
+    """Answers requests about videos with known stories.
 
     Attributes:
-        planted: of each bad question that goes by words or needs no video, the filter that has to drop it, by the words.
-        true_answers: by the video and the words of the question.
+        bad_questions: by the text of each bad question, the filter that must drop it.
+        true_answers: by the video and the text of the question.
     """
 
     def __init__(self, stories: dict[str, Story]) -> None:
         self.stories = stories
-        self.planted: dict[str, str] = {}
+        self.bad_questions: dict[str, str] = {}
         self.true_answers: dict[tuple[str, str], str] = {}
         self._known = {
             name: generate_questions(story, name, per_task=PER_TASK)
@@ -44,40 +44,41 @@ class Narrator:
             self.true_answers |= {(name, question.question): question.answer for question in known}
 
     def answer(self, body: dict[str, Any]) -> str:
-        """The JSON of the answer to a request."""
-        form = body["response_format"]["json_schema"]["name"]
+        """Return the JSON of the answer to a request."""
+        kind = body["response_format"]["json_schema"]["name"]
         text = "\n".join(
             part["text"] for part in body["messages"][-1]["content"] if part["type"] == "text"
         )
-        tellers: dict[str, Callable[[str, str], Any]] = {
-            "clip_caption": self._tell_clip,
+        handlers: dict[str, Callable[[str, str], Any]] = {
+            "clip_caption": self._caption,
             "events": lambda name, text: {
                 "events": [vars(event) for event in list_events(self.stories[name])]
             },
             "summary": lambda name, text: {"summary": summarize_story(self.stories[name])},
-            "questions": self._ask,
-            "verdicts": self._judge,
+            "questions": self._write_questions,
+            "verdicts": self._verdicts,
         }
-        if form == "guess":
+        if kind == "guess":
             return json.dumps({"letter": guess(text)})
         name = re.match(r"Video: (.*)\n", text)
         assert name is not None
-        return json.dumps(tellers[form](name[1], text))
+        return json.dumps(handlers[kind](name[1], text))
 
-    def _tell_clip(self, name: str, text: str) -> dict[str, str]:
+    def _caption(self, name: str, text: str) -> dict[str, str]:
         start, end = (
             float(number) for number in re.search(r"\nPart: (\S+) s to (\S+) s\n", text).groups()
         )  # type: ignore[union-attr]
         caption = describe_clip(
             self.stories[name], start, min(end, self.stories[name].duration_seconds)
         )
-        return {side: getattr(caption, side) for side in CAPTION_FIELDS}
+        return {name: getattr(caption, name) for name in CAPTION_FIELDS}
 
-    def _ask(self, name: str, text: str) -> dict[str, list[dict[str, Any]]]:
+    def _write_questions(self, name: str, text: str) -> dict[str, list[dict[str, Any]]]:
         task = re.search(r"\nTask: (\S+)\n", text)[1]  # type: ignore[index]
         of_task = [question for question in self._known[name] if question.task == task]
         choices = [question for question in of_task if question.options]
-        lie = choices[-1] if len(choices) == PER_TASK and len(choices[-1].options) == 4 else None
+        has_lie = len(choices) == PER_TASK and len(choices[-1].options) == 4
+        lie = choices[-1] if has_lie else None
         written: dict[str, list[dict[str, Any]]] = {"open_ended": [], "multiple_choice": []}
         for question in of_task:
             if question is lie:
@@ -89,11 +90,11 @@ class Narrator:
                 wrong = [option for option in question.options if option != question.answer]
                 written[question.format].append(draft(question, question.answer, wrong))
         if task == FIRST_TASK:
-            written["multiple_choice"] += self._plant(name)
+            written["multiple_choice"] += self._bad_questions(name)
         return written
 
-    def _plant(self, name: str) -> list[dict[str, Any]]:
-        """Bad questions, one for each filter that goes by words, and one that needs no video."""
+    def _bad_questions(self, name: str) -> list[dict[str, Any]]:
+        """Return a bad question for each filter that needs only the text, and for guessing."""
         end = self.stories[name].duration_seconds
         bad = {
             "wrong_format": (
@@ -119,13 +120,13 @@ class Narrator:
             "answered_blindly": (BLIND_QUESTION, "sixty", ["forty", "fifty", "thirty"]),
             "near_duplicate": (BLIND_QUESTION.upper(), "Sixty", ["forty", "fifty", "seventy"]),
         }
-        planted = []
-        for name_of_filter, (question, answer, wrong) in bad.items():
-            self.planted[question] = name_of_filter
+        drafts = []
+        for filter_name, (question, answer, wrong) in bad.items():
+            self.bad_questions[question] = filter_name
             self.true_answers[name, question] = answer
-            seconds = [end + 50, end + 60] if name_of_filter == "wrong_format" else [0.0, 5.0]
+            seconds = [end + 50, end + 60] if filter_name == "wrong_format" else [0.0, 5.0]
             evidence = [{"start_seconds": seconds[0], "end_seconds": seconds[1]}]
-            planted.append(
+            drafts.append(
                 {
                     "question": question,
                     "answer": answer,
@@ -133,9 +134,9 @@ class Narrator:
                     "evidence": evidence,
                 }
             )
-        return planted
+        return drafts
 
-    def _judge(self, name: str, text: str) -> dict[str, Any]:
+    def _verdicts(self, name: str, text: str) -> dict[str, Any]:
         asked = re.findall(r"^(\d+)\. Question: (.*)\n   Answer: (.*)$", text, flags=re.MULTILINE)
         return {
             "verdicts": [
@@ -150,19 +151,19 @@ class Narrator:
         }
 
     def is_true(self, name: str, question: str, answer: str) -> bool:
-        """Whether an answer is the one that the story makes true."""
+        """Return whether an answer is right according to the story."""
         return self.true_answers[name, question] == answer
 
 
 def draft(question: Question, answer: str, wrong: list[str]) -> dict[str, Any]:
-    """A question as the teacher writes it."""
+    """Return a question as the teacher writes it."""
     evidence = [{"start_seconds": start, "end_seconds": end} for start, end in question.evidence]
     written = {"question": question.question, "answer": answer, "evidence": evidence}
     return {**written, "wrong_options": wrong} if question.options else written
 
 
 def guess(text: str) -> str:
-    """A letter, drawn by the words of the question; what everyone knows is known."""
+    """Return a pseudo-random letter, but the right one for `BLIND_QUESTION`."""
     letters = re.findall(r"^([A-Z])\. (.*)$", text, flags=re.MULTILINE)
     if BLIND_QUESTION.casefold() in text.casefold():
         return next(letter for letter, option in letters if option.casefold() == "sixty")
