@@ -18,7 +18,7 @@ from lit_hour.text.chat_template import (
 )
 from lit_hour.text.tokenizer import Tokenizer
 from lit_hour.types import (
-    IGNORED_LABEL,
+    IGNORE_INDEX,
     Batch,
     Conversation,
     Example,
@@ -29,7 +29,7 @@ from lit_hour.types import (
     Question,
     Sample,
     Skipped,
-    Text,
+    TokenizedText,
     Visual,
 )
 
@@ -74,7 +74,7 @@ class Processor:
 
     def texts(
         self, conversations: Sequence[Conversation], *, num_placeholders: int, note: str = ""
-    ) -> tuple[Text, ...]:
+    ) -> tuple[TokenizedText, ...]:
         """The token ids of conversations about one video or picture (1), several pictures, or neither (0).
 
         Raises:
@@ -123,7 +123,7 @@ class Processor:
                 place for place, example in enumerate(examples) for _ in example.texts
             ),
             input_ids=_pad([text.input_ids for text in texts], self.tokenizer.pad_token_id or 0),
-            labels=_pad([text.labels for text in texts], IGNORED_LABEL),
+            labels=_pad([text.labels for text in texts], IGNORE_INDEX),
             question_mask=_pad([text.question_mask for text in texts], False),
             attention_mask=torch.arange(int(lengths.max())) < lengths[:, None],  # (texts, tokens)
             questions=tuple(text.questions for text in texts),

@@ -20,11 +20,11 @@ if (
     import torch
     from torch import Tensor
 
-IGNORED_LABEL = -100  # a position that the loss does not count, as torch's cross-entropy has it
-VISUAL_PLACEHOLDER = (
+IGNORE_INDEX = -100  # a position that the loss does not count, as torch's cross-entropy has it
+IMAGE_TOKEN_INDEX = (
     -200
 )  # a position of input_ids that the tokens of a video or a picture take the place of
-IMAGE_MARK = "<image>"  # where one of several pictures stands in the words of a question, as LLaVA's files write it
+IMAGE_TOKEN = "<image>"  # where one of several pictures stands in the words of a question, as LLaVA's files write it
 
 Role = Literal["system", "user", "assistant"]
 QuestionFormat = Literal["open_ended", "multiple_choice"]
@@ -168,10 +168,10 @@ class Sample:
 
 
 @dataclass(frozen=True)
-class Text:
+class TokenizedText:
     """A conversation as token ids, each `(tokens,)`.
 
-    `labels` are the ids to learn and `IGNORED_LABEL` elsewhere; `question_mask` is true where MemAug may see the token
+    `labels` are the ids to learn and `IGNORE_INDEX` elsewhere; `question_mask` is true where MemAug may see the token
     as part of the question; `questions` are those that the conversation asks.
     """
 
@@ -187,7 +187,7 @@ class Example:
 
     key: str
     visual: Visual | None
-    texts: tuple[Text, ...]
+    texts: tuple[TokenizedText, ...]
 
 
 @dataclass(frozen=True)
@@ -238,57 +238,6 @@ class Batch:
             question_mask=self.question_mask.to(device, non_blocking=True),
             attention_mask=self.attention_mask.to(device, non_blocking=True),
         )
-
-
-@dataclass(frozen=True)
-class Raster:
-    """Equal grids of tokens that lie end to end in a repository: the frames of a video, or a picture.
-
-    Attributes:
-        count: grids.
-        rows, columns: of tokens in each, in raster order.
-        ends: where a learned end token stands: behind each grid, behind each row (of a single grid), or nowhere.
-    """
-
-    count: int
-    rows: int
-    columns: int
-    ends: Literal["grid", "row", "none"] = "grid"
-
-    @property
-    def tokens_per_grid(self) -> int:
-        """Tokens of one grid, without end tokens."""
-        return self.rows * self.columns
-
-    @property
-    def length(self) -> int:
-        """Tokens of one grid, with end tokens."""
-        return self.tokens_per_grid + {"grid": 1, "row": self.rows, "none": 0}[self.ends]
-
-
-@dataclass(frozen=True)
-class Repository:
-    """Every token of a video or of pictures, the memory that MemAug looks back into.
-
-    Attributes:
-        tokens: `(tokens, dim)`; of a video for each frame its tokens in raster order, then the end token:
-            `(frames * (grid * grid + 1), dim)`.
-        positions: `(tokens,)` the rotary position of each token.
-        rasters: what the tokens are, in order.
-        timestamps: `(frames,)` in seconds; empty for pictures.
-        num_placeholders: how many placeholders the tokens take the place of; the rasters are dealt out to them evenly.
-    """
-
-    tokens: Tensor
-    positions: Tensor
-    rasters: tuple[Raster, ...]
-    timestamps: Tensor
-    num_placeholders: int = 1
-
-    @property
-    def num_frames(self) -> int:
-        """Frames in the memory, after a short video was repeated up to the minimum; 0 for pictures."""
-        return len(self.timestamps)
 
 
 Thumbnail = tuple[float, bytes]  # a frame to look at: the second of the video, and the JPEG

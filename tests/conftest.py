@@ -66,7 +66,7 @@ def random_run(trained: TrainedRun, tmp_path_factory: pytest.TempPathFactory) ->
     )
     checkpoint = torch.load(run.checkpoint("best"), weights_only=True)
     for name, weight in checkpoint["state_dict"].items():
-        if "language" in name and weight.dim() == 2:
+        if "llm." in name and weight.dim() == 2:
             weight.normal_(std=0.5, generator=torch.Generator().manual_seed(0))
     torch.save(checkpoint, run.checkpoint("best"))
     return run

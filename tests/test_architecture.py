@@ -284,7 +284,10 @@ def test_a_room_may_import_what_the_table_says_and_nothing_else(room: str) -> No
         ("lit_hour/config/load.py", "from lit_hour.types import Sample"),
         ("lit_hour/model/hour_llava.py", "from lit_hour.text.tokenizer import load_tokenizer"),
         ("lit_hour/text/chat_template.py", "from lit_hour.media import decode"),
-        ("lit_hour/processor.py", "from lit_hour.model.multimodal_inputs import insert_visual"),
+        (
+            "lit_hour/processor.py",
+            "from lit_hour.model.multimodal_inputs import merge_visual_tokens",
+        ),
         ("lit_hour/data/shards/reader.py", "from lit_hour.training.fit import fit"),
         ("lit_hour/training/fit.py", "from lit_hour.inference.predictor import VideoPredictor"),
         ("lit_hour/inference/predictor.py", "from lit_hour.data.shards.reader import open_shards"),
@@ -328,7 +331,7 @@ def test_an_import_from_the_wrong_room_is_found(path: str, source: str) -> None:
         ),
         (
             "lit_hour/model/multimodal_inputs.py",
-            "from . import forgetting\nfrom .repository import build_repository",
+            "from . import forgetting\nfrom .memory_repository import build_video_repository",
         ),
         ("lit_hour/model/multimodal_inputs.py", "from lit_hour import __version__"),
         ("lit_hour/model/multimodal_inputs.py", "import avro, lightning_bolt, yamlish"),

@@ -8,8 +8,8 @@ from lit_hour.errors import QuestionError
 from lit_hour.processor import Processor, count_placeholders
 from lit_hour.text.tokenizer import train_byte_level_tokenizer
 from lit_hour.types import (
-    IGNORED_LABEL,
-    VISUAL_PLACEHOLDER,
+    IGNORE_INDEX,
+    IMAGE_TOKEN_INDEX,
     Conversation,
     Features,
     Frames,
@@ -39,7 +39,7 @@ def sample(key: str, visual: Visual | None, *conversations: tuple[Question, ...]
 
 def decode(ids: torch.Tensor) -> str:
     return "".join(
-        "<video>" if number == VISUAL_PLACEHOLDER else str(PROCESSOR.tokenizer.decode([number]))
+        "<video>" if number == IMAGE_TOKEN_INDEX else str(PROCESSOR.tokenizer.decode([number]))
         for number in ids.tolist()
     )
 
@@ -72,7 +72,7 @@ def test_texts_are_padded_on_the_right_and_keep_what_they_were() -> None:
         assert torch.equal(batch.question_mask[row, :length], text.question_mask)
     padding = ~batch.attention_mask
     assert (batch.input_ids[padding] == PROCESSOR.tokenizer.pad_token_id).all()
-    assert (batch.labels[padding] == IGNORED_LABEL).all()
+    assert (batch.labels[padding] == IGNORE_INDEX).all()
     assert not batch.question_mask[padding].any()
 
 
@@ -103,8 +103,8 @@ def test_a_batch_of_nothing_keeps_step_and_teaches_nothing() -> None:
     batch = PROCESSOR.batch([])
     assert batch.visuals == (None,) and batch.visual_of_text == (0,) and batch.questions == ((),)
     assert batch.input_ids.shape[0] == 1 and batch.attention_mask.all()
-    assert (batch.labels == IGNORED_LABEL).all()
-    assert not (batch.input_ids == VISUAL_PLACEHOLDER).any()
+    assert (batch.labels == IGNORE_INDEX).all()
+    assert not (batch.input_ids == IMAGE_TOKEN_INDEX).any()
 
 
 def test_only_a_text_with_a_video_has_its_placeholder_and_time() -> None:
@@ -137,7 +137,7 @@ def test_a_text_has_as_many_placeholders_as_its_visual_takes(
 ) -> None:
     (text,) = PROCESSOR.example(sample("a", visual, (SHORT,))).texts
     assert (
-        (text.input_ids == VISUAL_PLACEHOLDER).sum()
+        (text.input_ids == IMAGE_TOKEN_INDEX).sum()
         == count_placeholders(visual)
         == num_placeholders
     )
@@ -183,7 +183,7 @@ def test_the_settings_of_the_text_reach_its_labels_and_its_mask() -> None:
         )
         assert text.input_ids.tolist() == plain.input_ids.tolist()
         assert text.question_mask.sum() < plain.question_mask.sum()
-        assert ((text.labels != IGNORED_LABEL).sum() > (plain.labels != IGNORED_LABEL).sum()) == (
+        assert ((text.labels != IGNORE_INDEX).sum() > (plain.labels != IGNORE_INDEX).sum()) == (
             "loss_on_template" in setting
         )
 

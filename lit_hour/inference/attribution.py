@@ -137,7 +137,7 @@ def _gradient_times_input(
         watched = replace(memory, repository=with_tokens(repository, tokens))
         prompt = predictor.build_prompt(watched, [predictor.processor.ask(question, history)])
         answer_ids = predictor.processor.answer_ids(answer).to(predictor.device)  # (tokens,)
-        log_probability = predictor.model.language.log_probability(prompt, answer_ids)  # ()
+        log_probability = predictor.model.llm.log_probability(prompt, answer_ids)  # ()
         (gradient,) = torch.autograd.grad(log_probability, tokens)  # (memory, dim)
     return (
         (gradient * tokens.detach())

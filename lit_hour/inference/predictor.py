@@ -30,9 +30,10 @@ from lit_hour.inference.video_memory import (
 )
 from lit_hour.media.frame_sampling import SampledVideo
 from lit_hour.model.hour_llava import HourLLaVA
-from lit_hour.model.meta_init import materialise
-from lit_hour.model.multimodal_inputs import LanguageInputs, prompts_of
-from lit_hour.model.streaming_repository import GrowingRepository
+from lit_hour.model.memory_repository import MemoryRepository
+from lit_hour.model.meta_init import materialize
+from lit_hour.model.multimodal_inputs import LLMInputs, truncate_to_prompts
+from lit_hour.model.streaming_repository import StreamingRepository
 from lit_hour.processor import Processor, count_placeholders
 from lit_hour.run_dir import RunDir
 from lit_hour.text.tokenizer import end_of_turn_id, load_tokenizer
@@ -42,7 +43,6 @@ from lit_hour.types import (
     Features,
     Frames,
     Message,
-    Repository,
     Video,
     Visual,
 )
@@ -217,11 +217,11 @@ class VideoPredictor:
         """Keep all tokens of what is at hand: frames or features of a video, pictures, or nothing to see."""
         started = time.perf_counter()
         if isinstance(visual, Frames | Features):
-            growing = GrowingRepository(self.model, len(visual))
-            growing.add(visual.to(self.device))
+            growing = StreamingRepository(self.model, len(visual))
+            growing.append(visual.to(self.device))
             memory = build_video_memory(growing, self.processor, duration_seconds, source)
         else:
-            repository = self.model.remember([None if visual is None else visual.to(self.device)])[
+            repository = self.model.build_repositories([None if visual is None else visual.to(self.device)])[
                 0
             ]
             memory = self.build_image_memory(repository, count_placeholders(visual), source)
@@ -252,7 +252,7 @@ class VideoPredictor:
         started = time.perf_counter()
         growing = check_continuation(
             memory, video, duration_seconds, self.config.video.max_frames
-        ).grown(memory.num_frames, video.to(self.device))
+        ).fork_and_extend(memory.num_frames, video.to(self.device))
         longer = build_video_memory(
             growing, self.processor, duration_seconds, memory.source, memory.num_frames + len(video)
         )
@@ -270,7 +270,7 @@ class VideoPredictor:
 
     @torch.inference_mode()
     def build_image_memory(
-        self, repository: Repository, num_placeholders: int, source: str
+        self, repository: MemoryRepository, num_placeholders: int, source: str
     ) -> VideoMemory:
         """The memory of pictures, or of nothing to see."""
         return VideoMemory(
@@ -279,7 +279,7 @@ class VideoPredictor:
             num_frames=0,
             num_placeholders=num_placeholders,
             note="",
-            repository=self.model.prepare(repository),
+            repository=self.model.with_kv_cache(repository),
             seconds={},
         )
 
@@ -306,7 +306,7 @@ class VideoPredictor:
         text = ""
         tokenizer, most = self.processor.tokenizer, self.config.generation.max_new_tokens
         end_id = end_of_turn_id(tokenizer)
-        for token in self.model.language.generate(
+        for token in self.model.llm.generate(
             prompt, min(most, max_new_tokens or most), end_id
         ):
             if not ids:
@@ -346,7 +346,7 @@ class VideoPredictor:
         end_id = end_of_turn_id(tokenizer)
         prompts = self.build_prompt(memory, conversations)
         tokens = torch.stack(
-            list(self.model.language.generate(prompts, max_new_tokens, end_id)), dim=1
+            list(self.model.llm.generate(prompts, max_new_tokens, end_id)), dim=1
         )  # (texts, tokens)
         return [str(tokenizer.decode(ids, skip_special_tokens=True)) for ids in tokens.tolist()]
 
@@ -365,7 +365,7 @@ class VideoPredictor:
             self.processor.answer_ids(answer.strip()).to(self.device) for answer in answers
         ]  # (tokens,) each
         prompt = self.build_prompt(memory, [conversation])
-        log_probabilities, is_greedy = self.model.language.weigh(prompt, continuations)
+        log_probabilities, is_greedy = self.model.llm.loglikelihood(prompt, continuations)
         return [
             LogLikelihood(log_probability, len(ids), greedy)
             for log_probability, ids, greedy in zip(
@@ -375,7 +375,7 @@ class VideoPredictor:
 
     def build_prompt(
         self, memory: VideoMemory, conversations: Sequence[Conversation]
-    ) -> LanguageInputs:
+    ) -> LLMInputs:
         """What the language model reads before it answers.
 
         Raises:
@@ -388,9 +388,9 @@ class VideoPredictor:
         if (
             batch.input_ids.shape[1] < self.config.text.max_tokens
         ):  # or it would not fit without the video
-            inputs = self.model.read(batch, [memory.repository])
+            inputs = self.model.build_inputs(batch, [memory.repository])
             if inputs.labels.shape[1] < self.config.text.max_tokens:
-                return prompts_of(inputs)
+                return truncate_to_prompts(inputs)
         raise QuestionError(
             f"the question does not fit beside the tokens of {memory.source} in"
             f" text.max_tokens={self.config.text.max_tokens}: ask a shorter one, or raise it"
@@ -409,5 +409,5 @@ def _load_weights(
     check_state_dict(
         shapes_of(model.state_dict()), weights.shapes, origin, optional=optional_weights(config)
     )
-    materialise(model, device)
+    materialize(model, device)
     load_into(model, weights.tensors())

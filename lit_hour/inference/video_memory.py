@@ -17,10 +17,10 @@ from lit_hour.errors import QuestionError, VideoError
 from lit_hour.io.hashing import digest
 from lit_hour.media.transforms import encode_jpeg
 from lit_hour.model.hour_llava import HourLLaVA
-from lit_hour.model.memory_repository import PreparedRepository
-from lit_hour.model.streaming_repository import GrowingRepository
+from lit_hour.model.memory_repository import CachedRepository, MemoryRepository
+from lit_hour.model.streaming_repository import StreamingRepository
 from lit_hour.processor import Processor
-from lit_hour.types import Frames, Repository, Thumbnail, Video
+from lit_hour.types import Frames, Thumbnail, Video
 
 
 @dataclass(frozen=True)
@@ -45,11 +45,11 @@ class VideoMemory:
     num_frames: int
     num_placeholders: int
     note: str
-    repository: Repository
+    repository: MemoryRepository
     seconds: dict[str, float]
     thumbnails: tuple[Thumbnail, ...] = ()
     files_digest: str = ""
-    stream: GrowingRepository | None = None
+    stream: StreamingRepository | None = None
 
     @property
     def num_bytes(self) -> int:
@@ -63,11 +63,11 @@ class VideoMemory:
     def _tensors(self) -> list[Tensor]:
         repository = self.repository
         tensors = [repository.tokens, repository.positions, repository.timestamps]
-        if isinstance(repository, PreparedRepository):
+        if isinstance(repository, CachedRepository):
             tensors += [
-                tensor for each in repository.keys_values for tensor in (each.keys, each.values)
+                tensor for each in repository.kv_caches for tensor in (each.keys, each.values)
             ]
-        return tensors if self.stream is None else tensors + self.stream.rooms
+        return tensors if self.stream is None else tensors + self.stream.buffers
 
 
 def digest_files(files: Sequence[Path]) -> str:
@@ -80,7 +80,7 @@ def digest_files(files: Sequence[Path]) -> str:
 
 def check_continuation(
     memory: VideoMemory, video: Video, duration_seconds: float, max_frames: int
-) -> GrowingRepository:
+) -> StreamingRepository:
     """Where a video is added to a memory, if it may be.
 
     Raises:
@@ -124,7 +124,7 @@ class VideoMemoryBuilder:
     def __init__(self, model: HourLLaVA, processor: Processor, num_frames: int) -> None:
         """Args: num_frames: of the whole video."""
         self._processor = processor
-        self.repository = GrowingRepository(model, num_frames)
+        self.repository = StreamingRepository(model, num_frames)
         self.thumbnails: list[Thumbnail] = []
         self._thumbnail_indices = {
             index * (num_frames - 1) // (MAX_THUMBNAILS - 1) for index in range(MAX_THUMBNAILS)
@@ -139,7 +139,7 @@ class VideoMemoryBuilder:
     def add(self, frames: Frames) -> None:
         """Encode the next frames."""
         first = self.num_frames
-        self.repository.add(frames)
+        self.repository.append(frames)
         self.thumbnails += [
             make_thumbnail(frames, index)
             for index in range(len(frames))
@@ -154,7 +154,7 @@ class VideoMemoryBuilder:
 
 
 def build_video_memory(
-    stream: GrowingRepository,
+    stream: StreamingRepository,
     processor: Processor,
     duration_seconds: float,
     source: str,

@@ -37,8 +37,8 @@ from lit_hour.inference.predictor import VideoPredictor
 from lit_hour.inference.video_memory import VideoMemory, build_video_memory, digest_files
 from lit_hour.io.atomic import whole_file
 from lit_hour.io.quantize import from_eight_bits, to_eight_bits
-from lit_hour.model.streaming_repository import GrowingRepository
-from lit_hour.types import Raster, Repository
+from lit_hour.model.memory_repository import MemoryRepository, TokenGrid
+from lit_hour.model.streaming_repository import StreamingRepository
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class MemoryMetadata:
     Attributes:
         source, duration_seconds, num_placeholders, seconds, digest: as `Memory` has them.
         is_video: whether more may be added.
-        rasters: of pictures, each as `Raster` has it.
+        rasters: of pictures, each as `TokenGrid` has it.
         picture_seconds, picture_bytes: the time and the length of each picture to look at.
         settings: those that decide the tokens, under their full names.
         weights: SHA-256 of those that decide the tokens.
@@ -139,7 +139,7 @@ def _describe(predictor: VideoPredictor, memory: VideoMemory) -> MemoryMetadata:
         seconds=memory.seconds,
         files_digest=memory.files_digest,
         is_video=is_video,
-        rasters=[list(vars(raster).values()) for raster in memory.repository.rasters],
+        rasters=[list(vars(raster).values()) for raster in memory.repository.grids],
         thumbnail_seconds=[seconds for seconds, _ in memory.thumbnails],
         thumbnail_bytes=[len(jpeg) for _, jpeg in memory.thumbnails],
         config=_settings(predictor, is_video),
@@ -197,7 +197,7 @@ def _memory_of(
 ) -> VideoMemory:
     stored, dtype = (
         tensors["tokens"].to(predictor.device),
-        predictor.model.frame_end.dtype,
+        predictor.model.frame_newline.dtype,
     )  # (..., dim)
     scales = tensors["scales"].to(predictor.device) if "scales" in tensors else None  # (...)
     tokens = (
@@ -205,15 +205,15 @@ def _memory_of(
     )  # (..., dim)
     timestamps = tensors["timestamps"].to(predictor.device)  # (frames,)
     if about.is_video:
-        growing = GrowingRepository(predictor.model, len(timestamps))
-        growing.add_encoded(tokens, timestamps)
+        growing = StreamingRepository(predictor.model, len(timestamps))
+        growing.append_encoded(tokens, timestamps)
         memory = build_video_memory(
             growing, predictor.processor, about.duration_seconds, about.source
         )
     else:
-        rasters = tuple(Raster(*raster) for raster in about.rasters)
+        rasters = tuple(TokenGrid(*raster) for raster in about.rasters)
         positions = tensors["positions"].to(predictor.device)  # (tokens,)
-        repository = Repository(tokens, positions, rasters, timestamps, about.num_placeholders or 1)
+        repository = MemoryRepository(tokens, positions, rasters, timestamps, about.num_placeholders or 1)
         memory = predictor.build_image_memory(repository, about.num_placeholders, about.source)
     ends = accumulate(about.thumbnail_bytes, initial=0)
     content = tensors["pictures"].numpy().tobytes()

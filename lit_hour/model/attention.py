@@ -13,11 +13,11 @@ from torch import Tensor, nn
 
 from lit_hour.model.memory_repository import MemoryTokens
 
-ROWS_AT_ONCE = 64  # of a query whose attention is looked at: an hour's memory makes a gigabyte of shares for them
+QUERY_CHUNK = 64  # of a query whose attention is looked at: an hour's memory makes a gigabyte of shares for them
 
 
 @dataclass(frozen=True)
-class KeysValues:
+class KVCache:
     """What an attention makes of a sequence that it looks into, whoever looks.
 
     Attributes:
@@ -29,7 +29,7 @@ class KeysValues:
     values: Tensor
 
 
-class RotaryAngles(nn.Module):
+class RotaryEmbedding(nn.Module):
     """Positions -> cosines and sines for half the width of a head, paired (i, i + head_dim / 4)."""
 
     def __init__(self, head_dim: int, theta: float) -> None:
@@ -55,7 +55,7 @@ class RotaryAngles(nn.Module):
             return angles.cos().to(dtype), angles.sin().to(dtype)
 
 
-def rotate(heads: Tensor, angles: tuple[Tensor, Tensor]) -> Tensor:
+def apply_rotary(heads: Tensor, angles: tuple[Tensor, Tensor]) -> Tensor:
     """Turn the first half of each head by its token's angles; the second half stays.
 
     Args:
@@ -73,7 +73,7 @@ def rotate(heads: Tensor, angles: tuple[Tensor, Tensor]) -> Tensor:
     )  # (tokens, heads, head_dim)
 
 
-class GroupedAttention(nn.Module):
+class GroupedQueryAttention(nn.Module):
     """Queries of one sequence look at keys and values of another (or the same); nothing is causal, nothing is masked.
 
     Groups of query heads share a key/value head: they ask it side by side, and it is read once for all of them. Sequences are
@@ -91,12 +91,12 @@ class GroupedAttention(nn.Module):
     def forward(
         self,
         asking: Tensor,
-        asked: MemoryTokens | KeysValues,
+        asked: MemoryTokens | KVCache,
         asking_angles: tuple[Tensor, Tensor],
         asked_angles: tuple[Tensor, Tensor],
     ) -> Tensor:
         """Look from `asking` `(query, dim)` into `asked` `(memory, dim)`, or into what was prepared of it: `(query, dim)`."""
-        asked = asked if isinstance(asked, KeysValues) else self.prepare(asked, asked_angles)
+        asked = asked if isinstance(asked, KVCache) else self.project_kv(asked, asked_angles)
         query = self._ask(asking, asking_angles)  # (query, heads, head_dim)
         num_rows, num_shared = len(query), asked.keys.shape[1]
         query = query.unflatten(1, (num_shared, -1)).permute(
@@ -112,7 +112,7 @@ class GroupedAttention(nn.Module):
         )  # (query, key_value_heads, group, head_dim)
         return self.output(seen.flatten(1))  # (query, dim)
 
-    def prepare(self, asked: MemoryTokens, angles: tuple[Tensor, Tensor]) -> KeysValues:
+    def project_kv(self, asked: MemoryTokens, angles: tuple[Tensor, Tensor]) -> KVCache:
         """All of `asked` `(memory, dim)` that a look into it needs; `forward` and `look` take it in its place."""
         if isinstance(asked, Tensor):
             keys, values = (
@@ -120,26 +120,26 @@ class GroupedAttention(nn.Module):
                 self.value(asked),
             )  # (memory, key_value_heads * head_dim) each
         else:
-            keys, values = asked.through(
+            keys, values = asked.linear(
                 self.key, self.value
             )  # (memory, key_value_heads * head_dim) each
-        return KeysValues(rotate(self._split_heads(keys), angles), self._split_heads(values))
+        return KVCache(apply_rotary(self._split_heads(keys), angles), self._split_heads(values))
 
-    def look(
+    def attention_weights(
         self,
         asking: Tensor,
-        asked: MemoryTokens | KeysValues,
+        asked: MemoryTokens | KVCache,
         asking_angles: tuple[Tensor, Tensor],
         asked_angles: tuple[Tensor, Tensor],
     ) -> Tensor:
         """The share of all attention of `asking` that goes to each of `asked`: `(memory,)`, the mean over rows and heads."""
-        asked = asked if isinstance(asked, KeysValues) else self.prepare(asked, asked_angles)
+        asked = asked if isinstance(asked, KVCache) else self.project_kv(asked, asked_angles)
         query = self._ask(asking, asking_angles)  # (query, heads, head_dim)
         key = asked.keys.repeat_interleave(
             query.shape[1] // asked.keys.shape[1], dim=1
         )  # (memory, heads, head_dim)
         total = query.new_zeros(len(key), dtype=torch.float32)  # (memory,)
-        for rows in query.float().split(ROWS_AT_ONCE):
+        for rows in query.float().split(QUERY_CHUNK):
             scores = (
                 torch.einsum("qhd,mhd->hqm", rows, key.float()) * self.head_dim**-0.5
             )  # (heads, rows, memory)
@@ -147,7 +147,9 @@ class GroupedAttention(nn.Module):
         return total / query.shape[:2].numel()
 
     def _ask(self, asking: Tensor, angles: tuple[Tensor, Tensor]) -> Tensor:
-        return rotate(self._split_heads(self.query(asking)), angles)  # (query, heads, head_dim)
+        return apply_rotary(
+            self._split_heads(self.query(asking)), angles
+        )  # (query, heads, head_dim)
 
     def _split_heads(self, tokens: Tensor) -> Tensor:
         return tokens.unflatten(-1, (-1, self.head_dim))  # (tokens, heads, head_dim)

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from lit_hour.model.memaug import MemoryAugmentation
-from lit_hour.types import Repository
+from lit_hour.model.memory_repository import MemoryRepository
 
 
 @contextmanager
-def watch(memory: MemoryAugmentation) -> Iterator[list[Tensor]]:
+def capture_attention(memory: MemoryAugmentation) -> Iterator[list[Tensor]]:
     """Collect where each block looks, for each text that it is called with.
 
     Yields:
@@ -25,7 +25,7 @@ def watch(memory: MemoryAugmentation) -> Iterator[list[Tensor]]:
 
     @torch.no_grad()
     def look(attention: nn.Module, given: tuple[Any, ...], _: Tensor) -> None:
-        looks.append(attention.look(*given))  # type: ignore[operator]
+        looks.append(attention.attention_weights(*given))  # type: ignore[operator]
 
     hooks = [block.cross_attention.register_forward_hook(look) for block in memory.blocks]  # type: ignore[union-attr]
     try:
@@ -35,6 +35,6 @@ def watch(memory: MemoryAugmentation) -> Iterator[list[Tensor]]:
             hook.remove()
 
 
-def per_frame(look: Tensor, repository: Repository) -> Tensor:
+def sum_per_frame(look: Tensor, repository: MemoryRepository) -> Tensor:
     """The share of each frame of a video, its tokens and its end together: `(memory,)` -> `(frames,)`."""
     return look.unflatten(0, (len(repository.timestamps), -1)).sum(dim=1)  # (frames,)

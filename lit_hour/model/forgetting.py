@@ -16,8 +16,7 @@ import torch.nn.functional as F
 from torch import Generator, Tensor
 
 from lit_hour.config.model import MemAugConfig
-from lit_hour.model.memory_repository import AnyRepository, spread_evenly
-from lit_hour.types import Raster
+from lit_hour.model.memory_repository import AnyRepository, TokenGrid, linspace_indices
 
 
 def forget(
@@ -38,14 +37,14 @@ def forget(
         `(kept,)` for each placeholder; within a raster the places rise.
     """
     blocks, start = [], 0
-    for raster in repository.rasters:
+    for raster in repository.grids:
         kept = SPATIAL[spatial](raster, settings.spatial_keep_ratio, generator)  # (count, kept)
         places = _with_ends(raster, kept)  # (count, kept + ends)
         if repository.num_frames:
             frames = _surviving_frames(repository, raster, question, settings)  # (kept frames,)
             places = places[frames]  # (kept frames, kept + ends)
         blocks.append((start + places).flatten().to(repository.positions.device))  # (kept,)
-        start += raster.count * raster.length
+        start += raster.count * raster.num_tokens
     per_placeholder = len(blocks) // repository.num_placeholders
     return tuple(
         torch.cat(blocks[first : first + per_placeholder])  # (kept,)
@@ -53,14 +52,14 @@ def forget(
     )
 
 
-def num_surviving(num_frames: int, keep: float, maximum: int) -> int:
+def num_kept_frames(num_frames: int, keep: float, maximum: int) -> int:
     """How many frames survive: a share of them, one at least, `maximum` at most."""
     return min(
         maximum, max(1, math.floor(num_frames * keep + 1e-9))
     )  # a keep of 1/3 is a little less than a third
 
 
-def spatial_uniform(raster: Raster, keep: float, generator: Generator) -> Tensor:
+def spatial_uniform(raster: TokenGrid, keep: float, generator: Generator) -> Tensor:
     """Every n-th row and column, n = 1 / sqrt(keep): `(count, kept)`."""
     stride = round(keep**-0.5)
     rows, columns = (
@@ -72,21 +71,23 @@ def spatial_uniform(raster: Raster, keep: float, generator: Generator) -> Tensor
     )  # (count, kept)
 
 
-def spatial_random(raster: Raster, keep: float, generator: Generator) -> Tensor:
+def spatial_random(raster: TokenGrid, keep: float, generator: Generator) -> Tensor:
     """ceil(keep * tokens) of them drawn for each grid alone, rising: `(count, kept)`."""
-    num_kept = math.ceil(keep * raster.tokens_per_grid)
-    draws = torch.rand(raster.count, raster.tokens_per_grid, generator=generator)  # (count, tokens)
+    num_kept = math.ceil(keep * raster.num_patch_tokens)
+    draws = torch.rand(
+        raster.count, raster.num_patch_tokens, generator=generator
+    )  # (count, tokens)
     return draws.topk(num_kept, dim=1, largest=False).indices.sort(dim=1).values  # (count, kept)
 
 
-def spatial_none(raster: Raster, keep: float, generator: Generator) -> Tensor:
+def spatial_none(raster: TokenGrid, keep: float, generator: Generator) -> Tensor:
     """All tokens: `(count, tokens)`."""
-    return torch.arange(raster.tokens_per_grid).expand(raster.count, -1)  # (count, tokens)
+    return torch.arange(raster.num_patch_tokens).expand(raster.count, -1)  # (count, tokens)
 
 
 def temporal_uniform(frames: Tensor, question: Tensor, num_kept: int) -> Tensor:
     """Frames spread over the video, the first and the last among them: `(kept,)`."""
-    return spread_evenly(len(frames), num_kept)  # (kept,)
+    return linspace_indices(len(frames), num_kept)  # (kept,)
 
 
 def temporal_keyframe(frames: Tensor, question: Tensor, num_kept: int) -> Tensor:
@@ -116,7 +117,7 @@ def temporal_none(frames: Tensor, question: Tensor, num_kept: int) -> Tensor:
     return torch.arange(len(frames))  # (frames,)
 
 
-SPATIAL: dict[str, Callable[[Raster, float, Generator], Tensor]] = {
+SPATIAL: dict[str, Callable[[TokenGrid, float, Generator], Tensor]] = {
     "uniform": spatial_uniform,
     "random": spatial_random,
     "none": spatial_none,
@@ -129,19 +130,19 @@ TEMPORAL: dict[
     "question": temporal_question,
     "none": temporal_none,
 }
-BY_LOOKS = (
+CONTENT_BASED = (
     "keyframe",
     "question",
 )  # of `TEMPORAL`; the others choose by the number of frames alone
 
 
-def _with_ends(raster: Raster, kept: Tensor) -> Tensor:
+def _with_ends(raster: TokenGrid, kept: Tensor) -> Tensor:
     """Raster places `(count, kept)` -> places among the raster's tokens and end tokens `(count, kept + ends)`."""
-    starts = torch.arange(raster.count)[:, None] * raster.length  # (count, 1)
-    if raster.ends == "none":
+    starts = torch.arange(raster.count)[:, None] * raster.num_tokens  # (count, 1)
+    if raster.newline == "none":
         return starts + kept  # (count, kept)
-    if raster.ends == "grid":
-        return starts + F.pad(kept, (0, 1), value=raster.tokens_per_grid)  # (count, kept + 1)
+    if raster.newline == "grid":
+        return starts + F.pad(kept, (0, 1), value=raster.num_patch_tokens)  # (count, kept + 1)
     rows, columns = kept // raster.columns, kept % raster.columns  # (1, kept), (1, kept)
     ends = (
         rows.unique()[None] * (raster.columns + 1) + raster.columns
@@ -153,16 +154,16 @@ def _with_ends(raster: Raster, kept: Tensor) -> Tensor:
 
 @torch.no_grad()
 def _surviving_frames(
-    repository: AnyRepository, raster: Raster, question: Tensor, settings: MemAugConfig
+    repository: AnyRepository, raster: TokenGrid, question: Tensor, settings: MemAugConfig
 ) -> Tensor:
     """Rising numbers of the frames of a video that survive: `(kept,)`."""
-    num_kept = num_surviving(raster.count, settings.temporal_keep_ratio, settings.max_kept_frames)
+    num_kept = num_kept_frames(raster.count, settings.temporal_keep_ratio, settings.max_kept_frames)
     if isinstance(repository.tokens, Tensor):
-        frames = repository.tokens.view(raster.count, raster.length, -1)[
+        frames = repository.tokens.view(raster.count, raster.num_tokens, -1)[
             :, :-1
         ]  # (frames, tokens, dim)
     else:
         frames = repository.positions.new_empty(
             raster.count, 0, 0
-        )  # (frames, 0, 0) not looked at: see `BY_LOOKS`
+        )  # (frames, 0, 0) not looked at: see `CONTENT_BASED`
     return TEMPORAL[settings.temporal_forgetting](frames, question, num_kept).cpu()  # (kept,)

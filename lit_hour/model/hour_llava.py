@@ -13,29 +13,30 @@ from torch import Generator, Tensor, nn
 from lit_hour.config.schema import Config
 from lit_hour.errors import ConfigError, QuestionError
 from lit_hour.io.hashing import digest_weights
-from lit_hour.model.forgetting import BY_LOOKS, forget
+from lit_hour.model.forgetting import CONTENT_BASED, forget
 from lit_hour.model.language_model import LanguageModel
 from lit_hour.model.memaug import MemoryAugmentation, PreparedMemory
 from lit_hour.model.memory_repository import (
     AnyRepository,
+    CachedRepository,
+    MemoryRepository,
     MemoryTokens,
-    PreparedRepository,
     build_image_set_repository,
-    build_repository,
+    build_lazy_repository,
     build_tiled_image_repository,
-    build_unprojected_repository,
+    build_video_repository,
 )
 from lit_hour.model.multimodal_inputs import (
-    LanguageInputs,
-    MemoryQuery,
-    build_query,
-    insert_visual,
+    LLMInputs,
+    MemAugQuery,
+    build_memaug_query,
+    merge_visual_tokens,
     pad_inputs,
-    prompts_of,
+    truncate_to_prompts,
 )
 from lit_hour.model.projector import Projector
 from lit_hour.model.vision_encoder import VisionEncoder
-from lit_hour.types import Batch, ImageSet, Repository, TiledImage, Video, Visual
+from lit_hour.types import Batch, ImageSet, TiledImage, Video, Visual
 
 
 class HourLLaVA(nn.Module):
@@ -56,29 +57,29 @@ class HourLLaVA(nn.Module):
         self.num_cut_texts = 0
         self.max_tiles = config.image.max_tiles
         self.vision = VisionEncoder(config.model.vision)
-        if self.vision.size_pixels != config.video.image_size:
+        if self.vision.image_size != config.video.image_size:
             raise ConfigError(
                 f"video.image_size={config.video.image_size}, but {config.model.vision.name} takes"
-                f" {self.vision.size_pixels}: set video.image_size={self.vision.size_pixels}"
+                f" {self.vision.image_size}: set video.image_size={self.vision.image_size}"
             )
-        self.language = LanguageModel(config.model.llm, vocabulary_size)
-        dim = self.language.dim
+        self.llm = LanguageModel(config.model.llm, vocabulary_size)
+        dim = self.llm.dim
         self.projector = Projector(self.vision.dim, dim)
-        self.frame_end = nn.Parameter(draw_frame_end(dim))  # (dim,)
-        self.memory = MemoryAugmentation(
+        self.frame_newline = nn.Parameter(init_frame_newline(dim))  # (dim,)
+        self.memaug = MemoryAugmentation(
             dim,
-            self.language.num_heads,
-            self.language.num_key_value_heads,
+            self.llm.num_heads,
+            self.llm.num_key_value_heads,
             self.settings.num_layers,
-            self.language.rope_theta,
+            self.llm.rope_theta,
             self.settings.initializer_range,
         )
 
     def forward(self, batch: Batch, generators: Sequence[Generator] | None = None) -> Tensor:
         """The loss of a batch: `()`; for `generators` see `read`."""
-        inputs = self.read(batch, self.skim(batch.visuals), generators)
-        self.num_cut_texts += inputs.num_cut
-        return self.language.loss(inputs)
+        inputs = self.build_inputs(batch, self.build_lazy_repositories(batch.visuals), generators)
+        self.num_cut_texts += inputs.num_truncated
+        return self.llm.loss(inputs)
 
     def examine(
         self,
@@ -94,73 +95,77 @@ class HourLLaVA(nn.Module):
         Raises:
             QuestionError: a question and its answer do not fit beside the visual tokens.
         """
-        inputs = self.read(batch, self.skim(batch.visuals))
-        if inputs.num_cut:
+        inputs = self.build_inputs(batch, self.build_lazy_repositories(batch.visuals))
+        if inputs.num_truncated:
             raise QuestionError(
-                f"{inputs.num_cut} questions about {batch.keys[0]} do not fit beside its tokens in"
+                f"{inputs.num_truncated} questions about {batch.keys[0]} do not fit beside its tokens in"
                 f" text.max_tokens={self.max_tokens}: raise it, or forget more (model.memaug)"
             )
-        loss = self.language.loss(inputs)  # ()
+        loss = self.llm.loss(inputs)  # ()
         answers = list(
-            self.language.generate(prompts_of(inputs), max_new_tokens, end_id, any_rank)
+            self.llm.generate(truncate_to_prompts(inputs), max_new_tokens, end_id, any_rank)
         )  # (texts,) for each
         return loss, torch.stack(answers, dim=1)  # (), (texts, tokens)
 
-    def remember(self, visuals: Sequence[Visual | None]) -> list[Repository]:
+    def build_repositories(self, visuals: Sequence[Visual | None]) -> list[MemoryRepository]:
         """The memory of each video or picture, made once for all its questions."""
         shown = [self._black_picture() if visual is None else visual for visual in visuals]
         return [
             self._lay_out(visual, tokens)
-            for visual, tokens in zip(shown, self.encode(shown), strict=True)
+            for visual, tokens in zip(shown, self.encode_visuals(shown), strict=True)
         ]
 
-    def skim(self, visuals: Sequence[Visual | None]) -> list[AnyRepository]:
+    def build_lazy_repositories(self, visuals: Sequence[Visual | None]) -> list[AnyRepository]:
         """As `remember`, for `read` alone: the tokens of a video are not made, where nothing but MemAug looks at them all."""
-        if not self.settings.use_full_memory or self.settings.temporal_forgetting in BY_LOOKS:
-            return list(self.remember(visuals))
+        if not self.settings.use_full_memory or self.settings.temporal_forgetting in CONTENT_BASED:
+            return list(self.build_repositories(visuals))
         shown = [self._black_picture() if visual is None else visual for visual in visuals]
         encoded = [
-            tokens.to(self.frame_end.dtype) for tokens in self.vision.each(shown)
+            tokens.to(self.frame_newline.dtype) for tokens in self.vision.forward_many(shown)
         ]  # (frames, tokens, vision_dim)
         return [
-            build_unprojected_repository(
-                tokens, self.projector, self.frame_end, visual.timestamps, self.settings.min_frames
+            build_lazy_repository(
+                tokens,
+                self.projector,
+                self.frame_newline,
+                visual.timestamps,
+                self.settings.min_frames,
             )
             if isinstance(visual, Video)
             else self._lay_out(visual, self.projector(tokens))
             for visual, tokens in zip(shown, encoded, strict=True)
         ]
 
-    def encode(self, visuals: Sequence[Visual]) -> list[Tensor]:
+    def encode_visuals(self, visuals: Sequence[Visual]) -> list[Tensor]:
         """The tokens of each video or picture as the language model reads them: `(frames, tokens, dim)`."""
-        encoded = self.vision.each(visuals)  # (frames, tokens, vision_dim) for each
+        encoded = self.vision.forward_many(visuals)  # (frames, tokens, vision_dim) for each
         return [
-            self.projector(tokens.to(self.frame_end.dtype)) for tokens in encoded
+            self.projector(tokens.to(self.frame_newline.dtype)) for tokens in encoded
         ]  # (frames, tokens, dim) for each
 
-    def prepare(self, repository: Repository) -> Repository:
+    def with_kv_cache(self, repository: MemoryRepository) -> MemoryRepository:
         """The same memory with all that its questions have in common, so that each costs its own tokens and no more."""
         if not self.settings.use_full_memory:
             return repository
-        keys_values = self.memory.prepare(
-            repository.tokens, repository.positions, self.frame_end.dtype
+        keys_values = self.memaug.build_kv_caches(
+            repository.tokens, repository.positions, self.frame_newline.dtype
         )
-        return PreparedRepository(**vars(repository), keys_values=keys_values)
+        return CachedRepository(**vars(repository), kv_caches=keys_values)
 
     def digest(self) -> str:
         """SHA-256 of the weights that decide what `remember` gives: not of those that prepare it, ask it and answer."""
-        weights = {**self.projector.state_dict(), "frame_end": self.frame_end}
+        weights = {**self.projector.state_dict(), "frame_newline": self.frame_newline}
         return digest_weights(weights, self.vision.digest().encode())
 
-    def read(
+    def build_inputs(
         self,
         batch: Batch,
         repositories: Sequence[AnyRepository],
         generators: Sequence[Generator] | None = None,
-    ) -> LanguageInputs:
+    ) -> LLMInputs:
         """What the language model reads: each text with the surviving tokens of what it asks about, after they looked back.
 
-        `self.language.loss` learns from it; of `prompts_of` it, `self.language.generate` makes answers.
+        `self.llm.loss` learns from it; of `truncate_to_prompts` it, `self.llm.generate` makes answers.
 
         Args:
             generators: in training one for each visual, on the CPU, from which forgetting draws. Without them forgetting is
@@ -173,7 +178,7 @@ class HourLLaVA(nn.Module):
                 batch.input_ids[text][is_real],
                 batch.labels[text][is_real],
             )  # (tokens,)
-            embeddings = self.language.embed(input_ids)  # (tokens, dim)
+            embeddings = self.llm.embed(input_ids)  # (tokens, dim)
             generator = None if generators is None else generators[place]
             texts.append((input_ids, embeddings, labels))
             queries.append(
@@ -186,7 +191,7 @@ class HourLLaVA(nn.Module):
                 )
             )
         memories = [self._looked_into(repository) for repository in repositories]
-        seen = self.memory.each(
+        seen = self.memaug.forward_many(
             [query.tokens for query in queries],
             [memory for memory, _ in memories],
             batch.visual_of_text,
@@ -194,7 +199,7 @@ class HourLLaVA(nn.Module):
             [positions for _, positions in memories],
         )  # (query, dim) for each text
         sequences = [
-            insert_visual(*text, tokens[query.is_visual].split(query.lengths))
+            merge_visual_tokens(*text, tokens[query.is_visual].split(query.num_visual_tokens))
             for text, query, tokens in zip(texts, queries, seen, strict=True)
         ]
         return pad_inputs(sequences, self.max_tokens, "right")
@@ -205,19 +210,21 @@ class HourLLaVA(nn.Module):
         """What MemAug is given of a repository, and its positions if they are still needed."""
         if not self.settings.use_full_memory:
             return None, None
-        if isinstance(repository, PreparedRepository):
-            return repository.keys_values, None
+        if isinstance(repository, CachedRepository):
+            return repository.kv_caches, None
         return repository.tokens, repository.positions  # (memory, dim), (memory,)
 
-    def _lay_out(self, visual: Visual, tokens: Tensor) -> Repository:
+    def _lay_out(self, visual: Visual, tokens: Tensor) -> MemoryRepository:
         """Projected tokens `(frames, tokens, dim)` -> the repository."""
         if isinstance(visual, TiledImage):
             return build_tiled_image_repository(
-                tokens, self.frame_end, visual.grid, visual.size_pixels, self.max_tiles
+                tokens, self.frame_newline, visual.grid, visual.size_pixels, self.max_tiles
             )
         if isinstance(visual, ImageSet):
-            return build_image_set_repository(tokens, self.frame_end)
-        return build_repository(tokens, self.frame_end, visual.timestamps, self.settings.min_frames)
+            return build_image_set_repository(tokens, self.frame_newline)
+        return build_video_repository(
+            tokens, self.frame_newline, visual.timestamps, self.settings.min_frames
+        )
 
     def _ask(
         self,
@@ -226,7 +233,7 @@ class HourLLaVA(nn.Module):
         embeddings: Tensor,
         question_mask: Tensor,
         generator: Generator | None,
-    ) -> MemoryQuery:
+    ) -> MemAugQuery:
         """What a text asks the memory: the question, and what survives of what was seen."""
         answers_now = generator is None
         spatial = (
@@ -238,7 +245,7 @@ class HourLLaVA(nn.Module):
         kept = forget(
             repository, question, spatial, self.settings, generator or Generator().manual_seed(0)
         )
-        return build_query(
+        return build_memaug_query(
             input_ids,
             embeddings,
             question_mask,
@@ -247,17 +254,17 @@ class HourLLaVA(nn.Module):
         )
 
     def _black_picture(self) -> ImageSet:
-        side = self.vision.size_pixels
+        side = self.vision.image_size
         return ImageSet(
-            torch.zeros(1, 3, side, side, dtype=torch.uint8, device=self.frame_end.device)
+            torch.zeros(1, 3, side, side, dtype=torch.uint8, device=self.frame_newline.device)
         )
 
 
 def _tokens_at(repository: AnyRepository, places: Tensor) -> Tensor:
     tokens = repository.tokens
-    return tokens[places] if isinstance(tokens, Tensor) else tokens.at(places)  # (kept, dim)
+    return tokens[places] if isinstance(tokens, Tensor) else tokens.gather(places)  # (kept, dim)
 
 
-def draw_frame_end(dim: int) -> Tensor:
+def init_frame_newline(dim: int) -> Tensor:
     """A random end token, about as long as a word's embedding: `(dim,)`."""
     return torch.randn(dim) * dim**-0.5  # (dim,)

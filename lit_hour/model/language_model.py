@@ -14,10 +14,10 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from lit_hour.config.model import LLMConfig
 from lit_hour.errors import ConfigError
-from lit_hour.model.multimodal_inputs import LanguageInputs
-from lit_hour.types import IGNORED_LABEL
+from lit_hour.model.multimodal_inputs import LLMInputs
+from lit_hour.types import IGNORE_INDEX
 
-ADAPTED = (
+LORA_TARGETS = (
     "q_proj",
     "k_proj",
     "v_proj",
@@ -49,7 +49,7 @@ class LanguageModel(nn.Module):
         self.has_adapters = settings.lora.rank > 0
         self.network = _build_network(settings, settings.vocab_size or vocabulary_size)
         self.dim: int = self.network.config.hidden_size
-        self.num_rows: int = self.network.config.vocab_size
+        self.vocab_size: int = self.network.config.vocab_size
         self.num_heads: int = self.network.config.num_attention_heads
         self.num_key_value_heads: int = self.network.config.num_key_value_heads
         self.rope_theta: float = self.network.config.rope_parameters["rope_theta"]
@@ -59,7 +59,7 @@ class LanguageModel(nn.Module):
         """The decoder layers, in order."""
         return list(self.network.model.layers)
 
-    def complete(self) -> None:
+    def reset_nonpersistent_buffers(self) -> None:
         """Make again what no weights bring: the rotary frequencies, in float32, and the output layer where it is shared."""
         rotary = self.network.model.rotary_emb
         device = self.network.get_input_embeddings().weight.device
@@ -69,7 +69,7 @@ class LanguageModel(nn.Module):
             self.network.tie_weights()
 
     @torch.no_grad()
-    def initialise(self, layer: nn.Module, name: str) -> None:
+    def init_weights(self, layer: nn.Module, name: str) -> None:
         """Random weights for one layer of the network, as the network itself gives them; `name` is the layer's."""
         if ".lora_" not in name:
             self.network._init_weights(layer)
@@ -78,7 +78,7 @@ class LanguageModel(nn.Module):
         else:
             layer.reset_parameters()  # type: ignore[operator]
 
-    def learning_parameters(self) -> list[nn.Parameter]:
+    def trainable_parameters(self) -> list[nn.Parameter]:
         """All parameters, or where there are adapters those alone."""
         return [
             each
@@ -90,7 +90,7 @@ class LanguageModel(nn.Module):
         """`(..., tokens)` -> `(..., tokens, dim)`; a placeholder, whose id is negative, gets a row that nobody reads."""
         return self.network.get_input_embeddings()(input_ids.clamp(min=0))  # (..., tokens, dim)
 
-    def loss(self, inputs: LanguageInputs) -> Tensor:
+    def loss(self, inputs: LLMInputs) -> Tensor:
         """Mean cross-entropy over the learnt tokens; zero, with a gradient of zero, when there is none.
 
         Padding has to be on the right, where causal attention sees none of it from a token that is real. So no mask is needed,
@@ -101,14 +101,14 @@ class LanguageModel(nn.Module):
             inputs_embeds=inputs.embeddings, use_cache=False
         ).last_hidden_state  # (texts, tokens, dim)
         targets = inputs.labels[:, 1:]  # (texts, tokens - 1)
-        is_learnt = targets != IGNORED_LABEL  # (texts, tokens - 1)
+        is_learnt = targets != IGNORE_INDEX  # (texts, tokens - 1)
         logits = self.network.lm_head(hidden[:, :-1][is_learnt]).float()  # (learnt, vocabulary)
         total = F.cross_entropy(logits, targets[is_learnt], reduction="sum")  # ()
         return total / is_learnt.sum().clamp(min=1)
 
     @torch.no_grad()
-    def weigh(
-        self, inputs: LanguageInputs, continuations: Sequence[Tensor]
+    def loglikelihood(
+        self, inputs: LLMInputs, continuations: Sequence[Tensor]
     ) -> tuple[Tensor, Tensor]:
         """How likely each of several continuations of one prompt is, which is read once.
 
@@ -122,7 +122,7 @@ class LanguageModel(nn.Module):
         """
         num = len(continuations)
         ids = pad_sequence(
-            list(continuations), batch_first=True, padding_value=IGNORED_LABEL
+            list(continuations), batch_first=True, padding_value=IGNORE_INDEX
         )  # (continuations, tokens)
         read = self.network(
             inputs_embeds=inputs.embeddings,
@@ -134,7 +134,7 @@ class LanguageModel(nn.Module):
         if ids.shape[1] > 1:
             read.past_key_values.batch_repeat_interleave(num)
             mask = torch.cat(
-                [inputs.attention_mask.expand(num, -1), ids[:, :-1] != IGNORED_LABEL], dim=1
+                [inputs.attention_mask.expand(num, -1), ids[:, :-1] != IGNORE_INDEX], dim=1
             )
             rest = self.network(
                 inputs_embeds=self.embed(ids[:, :-1]),
@@ -143,14 +143,14 @@ class LanguageModel(nn.Module):
             )
             logits = torch.cat([logits, rest.logits], dim=1)  # (continuations, tokens, vocabulary)
         losses = F.cross_entropy(
-            logits.float().transpose(1, 2), ids, ignore_index=IGNORED_LABEL, reduction="none"
+            logits.float().transpose(1, 2), ids, ignore_index=IGNORE_INDEX, reduction="none"
         )
         is_likeliest = (logits.argmax(dim=-1) == ids) | (
-            ids == IGNORED_LABEL
+            ids == IGNORE_INDEX
         )  # (continuations, tokens)
         return -losses.sum(dim=1), is_likeliest.all(dim=1)  # (continuations,), (continuations,)
 
-    def log_probability(self, inputs: LanguageInputs, continuation: Tensor) -> Tensor:
+    def log_probability(self, inputs: LLMInputs, continuation: Tensor) -> Tensor:
         """That of one continuation `(tokens,)` of one text, with its gradient: `()`."""
         embeddings = torch.cat(
             [inputs.embeddings, self.embed(continuation)[None]], dim=1
@@ -166,7 +166,7 @@ class LanguageModel(nn.Module):
         )
         return -F.cross_entropy(read.logits[0, :-1].float(), continuation, reduction="sum")
 
-    def logits(self, inputs: LanguageInputs) -> Tensor:
+    def logits(self, inputs: LLMInputs) -> Tensor:
         """`(texts, tokens, vocabulary)`: everywhere, for those who look into the model."""
         return self.network(
             inputs_embeds=inputs.embeddings, attention_mask=inputs.attention_mask, use_cache=False
@@ -175,7 +175,7 @@ class LanguageModel(nn.Module):
     @torch.no_grad()
     def generate(
         self,
-        inputs: LanguageInputs,
+        inputs: LLMInputs,
         max_new_tokens: int,
         end_id: int,
         any_rank: Callable[[bool], bool] = bool,
@@ -232,7 +232,7 @@ def _build_network(settings: LLMConfig, num_rows: int) -> nn.Module:
             r=settings.lora.rank,
             lora_alpha=settings.lora.alpha,  # type: ignore[arg-type]  # a float is as good
             lora_dropout=settings.lora.dropout,
-            target_modules=list(ADAPTED),
+            target_modules=list(LORA_TARGETS),
         )
         peft.inject_adapter_in_model(adapters, network)
     return network

@@ -12,12 +12,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from lit_hour.model.attention import GroupedAttention, KeysValues, RotaryAngles
-from lit_hour.model.memory_repository import MemoryTokens, UnprojectedTokens
+from lit_hour.model.attention import GroupedQueryAttention, KVCache, RotaryEmbedding
+from lit_hour.model.memory_repository import LazyTokens, MemoryTokens
 
 LAYER_NORM_EPS = 1e-5
 
-PreparedMemory = tuple[KeysValues, ...]  # of each block
+PreparedMemory = tuple[KVCache, ...]  # of each block
 
 
 class MemoryAugmentationBlock(nn.Module):
@@ -29,9 +29,9 @@ class MemoryAugmentationBlock(nn.Module):
 
     def __init__(self, dim: int, num_heads: int, num_key_value_heads: int) -> None:
         super().__init__()
-        self.self_attention = GroupedAttention(dim, num_heads, num_key_value_heads)
+        self.self_attention = GroupedQueryAttention(dim, num_heads, num_key_value_heads)
         self.self_attention_norm = nn.LayerNorm(dim, eps=LAYER_NORM_EPS)
-        self.cross_attention = GroupedAttention(dim, num_heads, num_key_value_heads)
+        self.cross_attention = GroupedQueryAttention(dim, num_heads, num_key_value_heads)
         self.cross_attention_norm = nn.LayerNorm(dim, eps=LAYER_NORM_EPS)
         self.feed_forward = nn.Sequential(
             nn.Linear(dim, 4 * dim), nn.GELU(), nn.Linear(4 * dim, dim)
@@ -41,7 +41,7 @@ class MemoryAugmentationBlock(nn.Module):
     def forward(
         self,
         query: Tensor,
-        memory: MemoryTokens | KeysValues | None,
+        memory: MemoryTokens | KVCache | None,
         query_angles: tuple[Tensor, Tensor],
         memory_angles: tuple[Tensor, Tensor] | None,
     ) -> Tensor:
@@ -59,10 +59,10 @@ class MemoryAugmentationBlock(nn.Module):
         )  # (query, dim)
         return self.feed_forward_norm(query + fed)  # (query, dim)
 
-    def each(
+    def forward_many(
         self,
         queries: Sequence[Tensor],
-        memories: Sequence[MemoryTokens | KeysValues | None],
+        memories: Sequence[MemoryTokens | KVCache | None],
         memory_of_query: Sequence[int],
         query_angles: Sequence[tuple[Tensor, Tensor]],
         memory_angles: Sequence[tuple[Tensor, Tensor] | None],
@@ -74,7 +74,9 @@ class MemoryAugmentationBlock(nn.Module):
         """
         counts = Counter(memory_of_query)
         asked = [
-            self.cross_attention.prepare(memory, angles) if angles and counts[place] > 1 else memory  # type: ignore[arg-type]
+            self.cross_attention.project_kv(memory, angles)
+            if angles and counts[place] > 1
+            else memory  # type: ignore[arg-type]
             for place, (memory, angles) in enumerate(zip(memories, memory_angles, strict=True))
         ]
         return [
@@ -93,17 +95,19 @@ class MemoryAugmentation(nn.Module):
         num_key_value_heads: int,
         num_layers: int,
         rope_theta: float,
-        initial_deviation: float = 0.02,
+        initializer_range: float = 0.02,
     ) -> None:
         super().__init__()
-        self.initial_deviation = initial_deviation
-        self.angles = RotaryAngles(dim // num_heads, rope_theta)
+        self.initializer_range = initializer_range
+        self.rotary = RotaryEmbedding(dim // num_heads, rope_theta)
         self.blocks = nn.ModuleList(
             MemoryAugmentationBlock(dim, num_heads, num_key_value_heads) for _ in range(num_layers)
         )
-        self.apply(self.initialise)
+        self.apply(self.init_weights)
 
-    def prepare(self, memory: Tensor, positions: Tensor, dtype: torch.dtype) -> PreparedMemory:
+    def build_kv_caches(
+        self, memory: Tensor, positions: Tensor, dtype: torch.dtype
+    ) -> PreparedMemory:
         """What each block makes of a memory, whoever asks; `forward` and `each` take it in the memory's place.
 
         Args:
@@ -111,8 +115,8 @@ class MemoryAugmentation(nn.Module):
             positions: `(memory,)`.
             dtype: of the queries to come.
         """
-        angles = self.angles(positions, dtype)
-        return tuple(block.cross_attention.prepare(memory, angles) for block in self.blocks)  # type: ignore[union-attr, operator]
+        angles = self.rotary(positions, dtype)
+        return tuple(block.cross_attention.project_kv(memory, angles) for block in self.blocks)  # type: ignore[union-attr, operator]
 
     def forward(
         self,
@@ -133,9 +137,9 @@ class MemoryAugmentation(nn.Module):
         Returns:
             `(query, dim)`.
         """
-        return self.each([query], [memory], [0], [query_positions], [memory_positions])[0]
+        return self.forward_many([query], [memory], [0], [query_positions], [memory_positions])[0]
 
-    def each(
+    def forward_many(
         self,
         queries: Sequence[Tensor],
         memories: Sequence[MemoryTokens | PreparedMemory | None],
@@ -149,25 +153,27 @@ class MemoryAugmentation(nn.Module):
             memory_of_query: for each query, which of `memories` it looks into.
         """
         dtype = queries[0].dtype
-        query_angles = [self.angles(positions, dtype) for positions in query_positions]
+        query_angles = [self.rotary(positions, dtype) for positions in query_positions]
         memory_angles = [
-            None if positions is None else self.angles(positions, dtype)
+            None if positions is None else self.rotary(positions, dtype)
             for positions in memory_positions
         ]
         for place, block in enumerate(self.blocks):
             looked_into = [_for_block(memory, place) for memory in memories]
-            queries = block.each(queries, looked_into, memory_of_query, query_angles, memory_angles)  # type: ignore[operator]
+            queries = block.forward_many(
+                queries, looked_into, memory_of_query, query_angles, memory_angles
+            )  # type: ignore[operator]
         return list(queries)  # (query, dim) for each
 
-    def initialise(self, layer: nn.Module) -> None:
+    def init_weights(self, layer: nn.Module) -> None:
         """Random weights of a linear layer; other layers are left as they are."""
         if isinstance(layer, nn.Linear):
-            nn.init.normal_(layer.weight, std=self.initial_deviation)
+            nn.init.normal_(layer.weight, std=self.initializer_range)
             nn.init.zeros_(layer.bias)
 
 
 def _for_block(
     memory: MemoryTokens | PreparedMemory | None, place: int
-) -> MemoryTokens | KeysValues | None:
-    is_prepared = isinstance(memory, tuple) and not isinstance(memory, UnprojectedTokens)
+) -> MemoryTokens | KVCache | None:
+    is_prepared = isinstance(memory, tuple) and not isinstance(memory, LazyTokens)
     return memory[place] if is_prepared else memory  # type: ignore[index, return-value]

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -27,30 +27,80 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lit_hour.model.projector import Projector
-from lit_hour.types import Raster, Repository
 
 if TYPE_CHECKING:
-    from lit_hour.model.attention import KeysValues
+    from lit_hour.model.attention import KVCache
 
 
 @dataclass(frozen=True)
-class PreparedRepository(Repository):
+class TokenGrid:
+    """Equal grids of tokens that lie end to end in a repository: the frames of a video, or a picture.
+
+    Attributes:
+        count: grids.
+        rows, columns: of tokens in each, in raster order.
+        ends: where a learned end token stands: behind each grid, behind each row (of a single grid), or nowhere.
+    """
+
+    count: int
+    rows: int
+    columns: int
+    newline: Literal["grid", "row", "none"] = "grid"
+
+    @property
+    def num_patch_tokens(self) -> int:
+        """Tokens of one grid, without end tokens."""
+        return self.rows * self.columns
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens of one grid, with end tokens."""
+        return self.num_patch_tokens + {"grid": 1, "row": self.rows, "none": 0}[self.newline]
+
+
+@dataclass(frozen=True)
+class MemoryRepository:
+    """Every token of a video or of pictures, the memory that MemAug looks back into.
+
+    Attributes:
+        tokens: `(tokens, dim)`; of a video for each frame its tokens in raster order, then the end token:
+            `(frames * (grid * grid + 1), dim)`.
+        positions: `(tokens,)` the rotary position of each token.
+        grids: what the tokens are, in order.
+        timestamps: `(frames,)` in seconds; empty for pictures.
+        num_placeholders: how many placeholders the tokens take the place of; the grids are dealt out to them evenly.
+    """
+
+    tokens: Tensor
+    positions: Tensor
+    grids: tuple[TokenGrid, ...]
+    timestamps: Tensor
+    num_placeholders: int = 1
+
+    @property
+    def num_frames(self) -> int:
+        """Frames in the memory, after a short video was repeated up to the minimum; 0 for pictures."""
+        return len(self.timestamps)
+
+
+@dataclass(frozen=True)
+class CachedRepository(MemoryRepository):
     """A repository that was read once for all questions: they look into `keys_values`, one for each block of MemAug.
 
     These are of its own tokens: who wants others in their places asks `with_tokens`, not `dataclasses.replace`.
     """
 
-    keys_values: tuple[KeysValues, ...] = ()
+    kv_caches: tuple[KVCache, ...] = ()
 
 
-def build_repository(
-    tokens: Tensor, frame_end: Tensor, timestamps: Tensor, min_frames: int
-) -> Repository:
+def build_video_repository(
+    tokens: Tensor, frame_newline: Tensor, timestamps: Tensor, min_frames: int
+) -> MemoryRepository:
     """Lay the tokens of a video end to end.
 
     Args:
         tokens: `(frames, tokens, dim)`, each frame's tokens in raster order.
-        frame_end: `(dim,)`, the learned vector that closes each frame.
+        frame_newline: `(dim,)`, the learned vector that closes each frame.
         timestamps: `(frames,)` in seconds.
         min_frames: a shorter video is repeated up to this many; each copy has positions of its own.
 
@@ -62,47 +112,47 @@ def build_repository(
     tokens, timestamps = repeat_frames(
         tokens, timestamps, min_frames
     )  # (frames, tokens, dim), (frames,)
-    laid_out = close_each(tokens, frame_end).flatten(0, 1)  # (frames * (tokens + 1), dim)
-    return Repository(laid_out, *number_tokens(tokens), timestamps)
+    laid_out = append_newline(tokens, frame_newline).flatten(0, 1)  # (frames * (tokens + 1), dim)
+    return MemoryRepository(laid_out, *enumerate_tokens(tokens), timestamps)
 
 
 def repeat_frames(tokens: Tensor, timestamps: Tensor, min_frames: int) -> tuple[Tensor, Tensor]:
     """Tokens `(frames, tokens, dim)` and seconds `(frames,)` of a video, repeated if there are fewer than `min_frames`."""
     if len(tokens) >= min_frames:
         return tokens, timestamps
-    chosen = spread_evenly(len(tokens), min_frames).to(tokens.device)  # (frames,)
+    chosen = linspace_indices(len(tokens), min_frames).to(tokens.device)  # (frames,)
     return tokens[chosen], timestamps[chosen]  # (frames, tokens, dim), (frames,)
 
 
-def number_tokens(tokens: Tensor) -> tuple[Tensor, tuple[Raster]]:
+def enumerate_tokens(tokens: Tensor) -> tuple[Tensor, tuple[TokenGrid]]:
     """Positions `(frames * (tokens + 1),)` from 0 and the raster of a video's tokens `(frames, tokens, dim)` and their ends."""
     num_frames, num_tokens, _ = tokens.shape
     side = math.isqrt(num_tokens)
     positions = torch.arange(
         num_frames * (num_tokens + 1), device=tokens.device
     )  # (frames * (tokens + 1),)
-    return positions, (Raster(num_frames, side, side),)
+    return positions, (TokenGrid(num_frames, side, side),)
 
 
-def with_tokens(repository: Repository, tokens: Tensor) -> Repository:
+def with_tokens(repository: MemoryRepository, tokens: Tensor) -> MemoryRepository:
     """The same repository with tokens `(tokens, dim)` in the places of its own, of which nothing is prepared."""
-    return Repository(
+    return MemoryRepository(
         tokens,
         repository.positions,
-        repository.rasters,
+        repository.grids,
         repository.timestamps,
         repository.num_placeholders,
     )
 
 
-def close_each(runs: Tensor, end: Tensor) -> Tensor:
+def append_newline(runs: Tensor, end: Tensor) -> Tensor:
     """Runs of tokens `(runs, tokens, dim)`, each followed by the end token `(dim,)`: `(runs, tokens + 1, dim)`."""
     return torch.cat(
         [runs, end.to(runs.dtype).expand(len(runs), 1, -1)], dim=1
     )  # (runs, tokens + 1, dim)
 
 
-def spread_evenly(num_items: int, num_chosen: int) -> Tensor:
+def linspace_indices(num_items: int, num_chosen: int) -> Tensor:
     """Which of `num_items` are taken when `num_chosen` are wanted: `(num_chosen,)`, the first and the last among them.
 
     numpy's linspace in double precision, then rounded down: for some lengths this differs by one from exact integer
@@ -113,7 +163,7 @@ def spread_evenly(num_items: int, num_chosen: int) -> Tensor:
     )  # (num_chosen,)
 
 
-class UnprojectedTokens(NamedTuple):
+class LazyTokens(NamedTuple):
     """The tokens of frames, each closed by an end token, before the projector's last layer.
 
     Attributes:
@@ -126,18 +176,20 @@ class UnprojectedTokens(NamedTuple):
     hidden: Tensor
     weight: Tensor
     bias: Tensor
-    end: Tensor
+    newline: Tensor
 
-    def at(self, places: Tensor) -> Tensor:
+    def gather(self, places: Tensor) -> Tensor:
         """Some of the tokens: `(kept,)` places -> `(kept, dim)`."""
         length = self.hidden.shape[1] + 1
         frames, tokens = places // length, places % length  # (kept,), (kept,)
         is_end = tokens == length - 1  # (kept,)
         hidden = self.hidden[frames, tokens.masked_fill(is_end, 0)]  # (kept, hidden)
         projected = F.linear(hidden, self.weight, self.bias)  # (kept, dim)
-        return torch.where(is_end[:, None], self.end.to(projected.dtype), projected)  # (kept, dim)
+        return torch.where(
+            is_end[:, None], self.newline.to(projected.dtype), projected
+        )  # (kept, dim)
 
-    def through(self, *layers: nn.Linear) -> tuple[Tensor, ...]:
+    def linear(self, *layers: nn.Linear) -> tuple[Tensor, ...]:
         """What layers make of all tokens: `(frames * (tokens + 1), outputs)` for each."""
         weight = torch.cat([layer.weight for layer in layers])  # (outputs, dim)
         bias = torch.cat([layer.bias for layer in layers])  # (outputs,)
@@ -145,19 +197,19 @@ class UnprojectedTokens(NamedTuple):
         rows = F.linear(
             self.hidden, weight @ self.weight, folded_bias.to(bias.dtype)
         )  # (frames, tokens, outputs)
-        closed = close_each(rows, F.linear(self.end, weight, bias)).flatten(
+        closed = append_newline(rows, F.linear(self.newline, weight, bias)).flatten(
             0, 1
         )  # (frames * (tokens + 1), outputs)
         return closed.split([layer.out_features for layer in layers], dim=1)
 
 
 @dataclass(frozen=True)
-class UnprojectedRepository:
+class LazyMemoryRepository:
     """Every token of a video, as `Repository` has them, but not made yet."""
 
-    tokens: UnprojectedTokens
+    tokens: LazyTokens
     positions: Tensor
-    rasters: tuple[Raster, ...]
+    grids: tuple[TokenGrid, ...]
     timestamps: Tensor
     num_placeholders: int = 1
 
@@ -167,25 +219,29 @@ class UnprojectedRepository:
         return len(self.timestamps)
 
 
-MemoryTokens = Tensor | UnprojectedTokens
-AnyRepository = Repository | UnprojectedRepository
+MemoryTokens = Tensor | LazyTokens
+AnyRepository = MemoryRepository | LazyMemoryRepository
 
 
-def build_unprojected_repository(
-    encoded: Tensor, projector: Projector, frame_end: Tensor, timestamps: Tensor, min_frames: int
-) -> UnprojectedRepository:
+def build_lazy_repository(
+    encoded: Tensor,
+    projector: Projector,
+    frame_newline: Tensor,
+    timestamps: Tensor,
+    min_frames: int,
+) -> LazyMemoryRepository:
     """As `build_repository`, of what the vision encoder made: `encoded` `(frames, tokens, vision_dim)`."""
     hidden, timestamps = repeat_frames(
         projector.hidden(encoded), timestamps, min_frames
     )  # (frames, tokens, dim), (frames,)
-    tokens = UnprojectedTokens(hidden, projector.last.weight, projector.last.bias, frame_end)
-    return UnprojectedRepository(tokens, *number_tokens(hidden), timestamps)
+    tokens = LazyTokens(hidden, projector.last.weight, projector.last.bias, frame_newline)
+    return LazyMemoryRepository(tokens, *enumerate_tokens(hidden), timestamps)
 
 
 SHRINK_ABOVE = 1.1  # times too long a side; a picture that is hardly too large stays as it is
 
 
-def build_image_set_repository(tokens: Tensor, end: Tensor) -> Repository:
+def build_image_set_repository(tokens: Tensor, end: Tensor) -> MemoryRepository:
     """Lay pictures end to end, each closed by the end token; all end tokens have the one position behind the last token.
 
     Args:
@@ -198,10 +254,10 @@ def build_image_set_repository(tokens: Tensor, end: Tensor) -> Repository:
         num_images, num_tokens
     )  # (images, tokens)
     ends = torch.full((num_images, 1), num_images * num_tokens, device=device)  # (images, 1)
-    return Repository(
-        tokens=close_each(tokens, end).flatten(0, 1),  # (images * (tokens + 1), dim)
+    return MemoryRepository(
+        tokens=append_newline(tokens, end).flatten(0, 1),  # (images * (tokens + 1), dim)
         positions=torch.cat([places, ends], dim=1).flatten(),  # (images * (tokens + 1),)
-        rasters=(Raster(1, side, side),) * num_images,
+        grids=(TokenGrid(1, side, side),) * num_images,
         timestamps=torch.empty(0, device=device),  # (0,)
         num_placeholders=num_images,
     )
@@ -209,7 +265,7 @@ def build_image_set_repository(tokens: Tensor, end: Tensor) -> Repository:
 
 def build_tiled_image_repository(
     tokens: Tensor, end: Tensor, grid: tuple[int, int], size_pixels: tuple[int, int], max_tiles: int
-) -> Repository:
+) -> MemoryRepository:
     """Lay out the whole picture, then the grid of its tiles without their letterbox, each row closed by the end token.
 
     Args:
@@ -233,14 +289,17 @@ def build_tiled_image_repository(
         torch.linspace(0, length - 1, side).round().long() for length in (height, width)
     )  # (side,)
     ends = torch.full((height, 1), height * width, device=tokens.device)  # (height, 1)
-    return Repository(
+    return MemoryRepository(
         tokens=torch.cat(
-            [tokens[0], close_each(large.permute(1, 2, 0), end).flatten(0, 1)]
+            [tokens[0], append_newline(large.permute(1, 2, 0), end).flatten(0, 1)]
         ),  # (tokens, dim)
         positions=torch.cat(
             [places[lines][:, columns].flatten(), torch.cat([places, ends], dim=1).flatten()]
         ),  # (tokens,)
-        rasters=(Raster(1, side, side, ends="none"), Raster(1, height, width, ends="row")),
+        grids=(
+            TokenGrid(1, side, side, newline="none"),
+            TokenGrid(1, height, width, newline="row"),
+        ),
         timestamps=torch.empty(0, device=tokens.device),  # (0,)
     )
 

@@ -13,22 +13,22 @@ import torch
 from torch import Tensor, nn
 
 from lit_hour.config.schema import Config
-from lit_hour.model.hour_llava import HourLLaVA, draw_frame_end
+from lit_hour.model.hour_llava import HourLLaVA, init_frame_newline
 from lit_hour.model.vision_encoder import VisionEncoder
 from lit_hour.weights.reader import load_into
 
-VISION, LANGUAGE, MEMORY = "vision.", "language.network.", "memory."
-FRAME_END = "frame_end"
+VISION, LLM, MEMAUG = "vision.", "llm.network.", "memaug."
+FRAME_NEWLINE = "frame_newline"
 
 
-def materialise(model: HourLLaVA, device: torch.device | str) -> None:
+def materialize(model: HourLLaVA, device: torch.device | str) -> None:
     """Give the model memory on a device. Its weights are then whatever lies there; what no weights bring is made again."""
     model.to_empty(device=device)
-    model.language.complete()
-    model.vision.complete()
+    model.llm.reset_nonpersistent_buffers()
+    model.vision.reset_nonpersistent_buffers()
 
 
-def initialise(model: HourLLaVA, config: Config, known: Collection[str]) -> None:
+def init_missing_weights(model: HourLLaVA, config: Config, loaded: Collection[str]) -> None:
     """Draw random weights, but for those with the names in `known`.
 
     They are distributed as those of a new `HourLLaVA`, and each depends on `run.seed` and its own name alone: it is the same
@@ -37,7 +37,7 @@ def initialise(model: HourLLaVA, config: Config, known: Collection[str]) -> None
     wanted = {name for name, _ in model.named_parameters()} | {
         f"{VISION}{name}" for name in model.vision.state_dict()
     }
-    load_into(model, _draw(config, model.language.num_rows, wanted - set(known)))
+    load_into(model, _draw(config, model.llm.vocab_size, wanted - set(loaded)))
 
 
 def _draw(config: Config, num_rows: int, wanted: set[str]) -> Iterator[tuple[str, Tensor]]:
@@ -53,9 +53,9 @@ def _draw(config: Config, num_rows: int, wanted: set[str]) -> Iterator[tuple[str
         )
     with torch.device("meta"):
         template = HourLLaVA(config, num_rows)
-    if FRAME_END in wanted:
-        with _seeded(config.run.seed, FRAME_END):
-            yield FRAME_END, draw_frame_end(template.language.dim)
+    if FRAME_NEWLINE in wanted:
+        with _seeded(config.run.seed, FRAME_NEWLINE):
+            yield FRAME_NEWLINE, init_frame_newline(template.llm.dim)
     for name, layer in template.named_modules():
         names = [f"{name}.{each}" for each, _ in layer.named_parameters(recurse=False)]
         if wanted.intersection(names) and not name.startswith(VISION):
@@ -67,12 +67,12 @@ def _draw(config: Config, num_rows: int, wanted: set[str]) -> Iterator[tuple[str
 
 
 def _initialise_layer(template: HourLLaVA, layer: nn.Module, name: str) -> None:
-    if name.startswith(LANGUAGE):
-        template.language.initialise(layer, name)
+    if name.startswith(LLM):
+        template.llm.init_weights(layer, name)
         return
     layer.reset_parameters()  # type: ignore[operator]
-    if name.startswith(MEMORY):
-        template.memory.initialise(layer)
+    if name.startswith(MEMAUG):
+        template.memaug.init_weights(layer)
 
 
 @contextmanager

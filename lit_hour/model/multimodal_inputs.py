@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from lit_hour.types import IGNORED_LABEL, VISUAL_PLACEHOLDER
+from lit_hour.types import IGNORE_INDEX, IMAGE_TOKEN_INDEX
 
 
 @dataclass(frozen=True)
-class MemoryQuery:
+class MemAugQuery:
     """What asks the memory: `tokens` `(query, dim)`, `positions` `(query,)`, `is_visual` `(query,)` bool.
 
     `lengths` counts the visual tokens in the place of each placeholder.
@@ -27,11 +27,11 @@ class MemoryQuery:
     tokens: Tensor
     positions: Tensor
     is_visual: Tensor
-    lengths: list[int]
+    num_visual_tokens: list[int]
 
 
 @dataclass(frozen=True)
-class LanguageInputs:
+class LLMInputs:
     """What the language model reads: `embeddings` `(texts, tokens, dim)`, `labels` and `attention_mask` `(texts, tokens)`.
 
     `num_cut` of the texts were longer than they may be and have lost their end.
@@ -40,16 +40,16 @@ class LanguageInputs:
     embeddings: Tensor
     labels: Tensor
     attention_mask: Tensor
-    num_cut: int = 0
+    num_truncated: int = 0
 
 
-def build_query(
+def build_memaug_query(
     input_ids: Tensor,
     embeddings: Tensor,
     question_mask: Tensor,
     visual_tokens: Sequence[Tensor],
     visual_positions: Sequence[Tensor],
-) -> MemoryQuery:
+) -> MemAugQuery:
     """Lay the question's tokens and the surviving visual tokens out in text order, with their positions.
 
     Text counts on from what stands before it. A visual token keeps its distance to the others of its block and is shifted
@@ -78,7 +78,7 @@ def build_query(
             is_visual.append(torch.ones_like(positions[-1], dtype=torch.bool))  # (kept,)
             start = positions[-1][-1] + 1
     lengths = [len(visual) for visual in visual_tokens]
-    return MemoryQuery(torch.cat(tokens), torch.cat(positions), torch.cat(is_visual), lengths)
+    return MemAugQuery(torch.cat(tokens), torch.cat(positions), torch.cat(is_visual), lengths)
 
 
 def split_at_placeholders(input_ids: Tensor, num_blocks: int) -> list[slice]:
@@ -86,7 +86,7 @@ def split_at_placeholders(input_ids: Tensor, num_blocks: int) -> list[slice]:
 
     Without any placeholder the whole text is the first run and the blocks stand behind it.
     """
-    places = (input_ids == VISUAL_PLACEHOLDER).nonzero().flatten().tolist()
+    places = (input_ids == IMAGE_TOKEN_INDEX).nonzero().flatten().tolist()
     if not places:
         return [slice(0, None), *[slice(len(input_ids), None)] * num_blocks]
     if len(places) != num_blocks:
@@ -99,7 +99,7 @@ def split_at_placeholders(input_ids: Tensor, num_blocks: int) -> list[slice]:
     ]
 
 
-def insert_visual(
+def merge_visual_tokens(
     input_ids: Tensor, embeddings: Tensor, labels: Tensor, visual_tokens: Sequence[Tensor]
 ) -> tuple[Tensor, Tensor]:
     """Put each block of visual tokens in its placeholder's place.
@@ -114,7 +114,7 @@ def insert_visual(
     Returns:
         Embeddings and labels of equal length, ignored at the visual places.
     """
-    has_placeholders = bool((input_ids == VISUAL_PLACEHOLDER).any())
+    has_placeholders = bool((input_ids == IMAGE_TOKEN_INDEX).any())
     mixed_embeddings, mixed_labels = [], []
     for place, text in enumerate(split_at_placeholders(input_ids, len(visual_tokens))):
         mixed_embeddings.append(embeddings[text])  # (text, dim)
@@ -124,17 +124,17 @@ def insert_visual(
                 embeddings.dtype
             )  # (kept, dim)
             mixed_embeddings.append(visual)
-            mixed_labels.append(labels.new_full((len(visual),), IGNORED_LABEL))  # (kept,)
+            mixed_labels.append(labels.new_full((len(visual),), IGNORE_INDEX))  # (kept,)
     return torch.cat(mixed_embeddings), torch.cat(mixed_labels)
 
 
-def prompts_of(inputs: LanguageInputs) -> LanguageInputs:
+def truncate_to_prompts(inputs: LLMInputs) -> LLMInputs:
     """Each sequence up to its first answer, padded on the left: what the model is given to answer by itself.
 
     MemAug sees no answers, so the visual tokens are the same with and without them.
     """
     is_prompt = inputs.attention_mask & (
-        (inputs.labels != IGNORED_LABEL).cumsum(dim=1) == 0
+        (inputs.labels != IGNORE_INDEX).cumsum(dim=1) == 0
     )  # (texts, tokens)
     sequences = [
         (embeddings[mask], labels[mask])  # (prompt, dim), (prompt,)
@@ -149,18 +149,18 @@ def pad_inputs(
     sequences: Sequence[tuple[Tensor, Tensor]],
     max_tokens: int,
     padding_side: Literal["left", "right"],
-) -> LanguageInputs:
+) -> LLMInputs:
     """Cut each sequence of embeddings `(tokens, dim)` and labels `(tokens,)` to `max_tokens` and pad them together."""
     embeddings = [embedding[:max_tokens] for embedding, _ in sequences]
     labels = [label[:max_tokens] for _, label in sequences]
     masks = [torch.ones_like(label, dtype=torch.bool) for label in labels]
-    return LanguageInputs(
+    return LLMInputs(
         pad_sequence(
             embeddings, batch_first=True, padding_side=padding_side
         ),  # (texts, tokens, dim)
         pad_sequence(
-            labels, batch_first=True, padding_value=IGNORED_LABEL, padding_side=padding_side
+            labels, batch_first=True, padding_value=IGNORE_INDEX, padding_side=padding_side
         ),  # (texts, tokens)
         pad_sequence(masks, batch_first=True, padding_side=padding_side),  # (texts, tokens)
-        num_cut=sum(len(label) > max_tokens for _, label in sequences),
+        num_truncated=sum(len(label) > max_tokens for _, label in sequences),
     )

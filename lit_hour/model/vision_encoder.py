@@ -23,7 +23,7 @@ from lit_hour.errors import ConfigError, InputError, WeightsError
 from lit_hour.io.hashing import digest_weights
 from lit_hour.types import Features, Frames, TiledImage, Visual
 
-TOWERS = Path(__file__).parent / "towers"  # towers of our own, in open_clip's format
+TOWER_CONFIGS = Path(__file__).parent / "towers"  # towers of our own, in open_clip's format
 LONGEST_REASON_CHARACTERS = 400  # torch names every weight, each on a line
 
 
@@ -49,18 +49,18 @@ class VisionEncoder(nn.Module):
 
     def __init__(self, settings: VisionConfig) -> None:
         super().__init__()
-        self.settings = settings
-        open_clip.add_model_config(TOWERS)
+        self.config = settings
+        open_clip.add_model_config(TOWER_CONFIGS)
         _check_name(settings.name)
         whole = _build(settings.name)
-        self.mean, self.deviation = colours_of(settings, whole)
+        self.mean, self.std = color_mean_std(settings, whole)
         self.tower = _cut_behind(whole.visual, settings)
         if settings.tanh_gelu:
             _use_tanh_gelu(self.tower)
-        self.size_pixels = _side_pixels(self.tower)
+        self.image_size = _side_pixels(self.tower)
         with torch.no_grad():
             blank = torch.zeros(
-                1, 3, self.size_pixels, self.size_pixels, dtype=torch.uint8
+                1, 3, self.image_size, self.image_size, dtype=torch.uint8
             )  # (1, 3, height, width)
             tokens = self._encode(blank)  # (1, tokens, vision_dim)
             _, self.tokens_per_image, self.dim = tokens.shape
@@ -79,14 +79,14 @@ class VisionEncoder(nn.Module):
         )
         if blocks is None:
             raise ConfigError(
-                f"model.vision.name={self.settings.name!r}: this tower is not made of blocks"
+                f"model.vision.name={self.config.name!r}: this tower is not made of blocks"
             )
         return list(blocks)
 
-    def complete(self) -> None:
+    def reset_nonpersistent_buffers(self) -> None:
         """Make again what no weights bring: buffers that are not saved, which few towers have."""
         unsaved = dict(self.named_buffers()).keys() - self.state_dict().keys()
-        made = dict(VisionEncoder(self.settings).named_buffers()) if unsaved else {}
+        made = dict(VisionEncoder(self.config).named_buffers()) if unsaved else {}
         for name in unsaved:
             self.get_buffer(name).copy_(made[name])
 
@@ -97,15 +97,15 @@ class VisionEncoder(nn.Module):
             ConfigError: there is no such tag and no such file.
             WeightsError: the file is damaged or belongs to another model, or the tag cannot be downloaded.
         """
-        check_weights(self.settings.name, weights)
+        check_weights(self.config.name, weights)
         try:
-            whole = _build(self.settings.name, weights)
+            whole = _build(self.config.name, weights)
         except (RuntimeError, SafetensorError, UnpicklingError) as error:
             reasons = textwrap.shorten(str(error), LONGEST_REASON_CHARACTERS)
             raise WeightsError(
-                f"model.vision.weights={weights!r} does not fit {self.settings.name}: {reasons}"
+                f"model.vision.weights={weights!r} does not fit {self.config.name}: {reasons}"
             ) from error
-        state = _cut_behind(whole.visual, self.settings).state_dict()
+        state = _cut_behind(whole.visual, self.config).state_dict()
         self.tower.load_state_dict(state, assign=next(self.tower.parameters()).is_meta)
 
     def forward(self, images: Tensor, pooled: bool = True) -> Tensor:
@@ -120,17 +120,17 @@ class VisionEncoder(nn.Module):
         Returns:
             `(frames, tokens, vision_dim)`, as many tokens as `tokens_per_frame` or `tokens_per_image` says.
         """
-        is_learning = torch.is_grad_enabled() and len(images) <= self.settings.max_trainable_frames
+        is_learning = torch.is_grad_enabled() and len(images) <= self.config.max_trainable_frames
         with torch.set_grad_enabled(is_learning):
             chunks = (
-                self._encode(chunk) for chunk in images.split(self.settings.encode_batch_size)
+                self._encode(chunk) for chunk in images.split(self.config.encode_batch_size)
             )  # (chunk, tokens, vision_dim)
             tokens = torch.cat(
                 [self.pool(chunk) if pooled else chunk for chunk in chunks]
             )  # (frames, tokens, vision_dim)
         return tokens if is_learning else self._with_zero_gradient(tokens, images[:1])
 
-    def each(self, visuals: Sequence[Visual]) -> list[Tensor]:
+    def forward_many(self, visuals: Sequence[Visual]) -> list[Tensor]:
         """The tokens of several videos and pictures, `(frames, tokens, vision_dim)` for each; stored features are pooled.
 
         A sharded tower is gathered once for all of them, so that ranks with longer and with shorter videos stay in step.
@@ -140,7 +140,7 @@ class VisionEncoder(nn.Module):
     def _encode_visual(self, visual: Visual) -> Tensor:
         if isinstance(visual, Features):
             tokens = self.pool(visual.tokens)  # (frames, tokens, vision_dim)
-            side = self.size_pixels
+            side = self.image_size
             return self._with_zero_gradient(
                 tokens, tokens.new_zeros(1, 3, side, side)
             )  # (frames, tokens, vision_dim)
@@ -176,7 +176,7 @@ class VisionEncoder(nn.Module):
 
         Source: reference arithmetic of Hour-LLaVA, 27 x 27 -> 8 x 8.
         """
-        grid, num_tokens = self.settings.grid, tokens.shape[1]
+        grid, num_tokens = self.config.grid, tokens.shape[1]
         if num_tokens <= grid * grid:
             return tokens
         side = math.isqrt(num_tokens)
@@ -195,12 +195,12 @@ class VisionEncoder(nn.Module):
 
     def digest(self) -> str:
         """SHA-256 of the weights, as `digest_weights` has it, and of the colours."""
-        return digest_weights(self.tower.state_dict(), repr((self.mean, self.deviation)).encode())
+        return digest_weights(self.tower.state_dict(), repr((self.mean, self.std)).encode())
 
     def _encode(self, images: Tensor) -> Tensor:
         dtype = next(self.tower.parameters()).dtype
         mean = torch.tensor(self.mean, device=images.device).view(3, 1, 1)  # (3, 1, 1)
-        deviation = torch.tensor(self.deviation, device=images.device).view(3, 1, 1)  # (3, 1, 1)
+        deviation = torch.tensor(self.std, device=images.device).view(3, 1, 1)  # (3, 1, 1)
         pixels = ((images / 255 - mean) / deviation).to(dtype)  # (frames, 3, height, width)
         found = self.tower.forward_intermediates(
             pixels,
@@ -234,7 +234,9 @@ def check_weights(name: str, weights: str) -> None:
         )
 
 
-def colours_of(settings: VisionConfig, whole: Any) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def color_mean_std(
+    settings: VisionConfig, whole: Any
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and deviation of red, green and blue, from 0 to 1, that the tower was trained with.
 
     Weights in a file do not say: those published for the same tower count, or else those that timm notes for its towers.

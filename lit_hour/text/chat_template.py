@@ -16,13 +16,13 @@ from lit_hour.config.schema import TextConfig
 from lit_hour.errors import QuestionError
 from lit_hour.text.tokenizer import END_OF_TURN, START_OF_TURN, Tokenizer
 from lit_hour.types import (
-    IGNORED_LABEL,
-    IMAGE_MARK,
-    VISUAL_PLACEHOLDER,
+    IGNORE_INDEX,
+    IMAGE_TOKEN,
+    IMAGE_TOKEN_INDEX,
     Conversation,
     Message,
     Question,
-    Text,
+    TokenizedText,
 )
 
 ChoiceAnswer = Literal["letter", "text"]
@@ -81,7 +81,7 @@ def tokenize_conversation(
     *,
     num_placeholders: int,
     note: str,
-) -> Text:
+) -> TokenizedText:
     """Token ids of a conversation; a conversation that ends with the user ends in the header of the answer to come.
 
     Such a one teaches nothing, whatever was answered before.
@@ -112,11 +112,11 @@ def tokenize_conversation(
         is_learnt = [part in learnt or number in template for number in part_ids]
         ids += part_ids
         labels += [
-            number if learn else IGNORED_LABEL
+            number if learn else IGNORE_INDEX
             for number, learn in zip(part_ids, is_learnt, strict=True)
         ]
         question_mask += [is_seen and not learn for learn in is_learnt]
-    return Text(
+    return TokenizedText(
         torch.tensor(ids), torch.tensor(labels), torch.tensor(question_mask), conversation.questions
     )
 
@@ -152,7 +152,7 @@ def _parts(
             yield (
                 "prompt",
                 turn,
-                [VISUAL_PLACEHOLDER, *newline] * (0 if are_marked else num_placeholders),
+                [IMAGE_TOKEN_INDEX, *newline] * (0 if are_marked else num_placeholders),
             )
             yield "prompt", turn, _tokenize(tokenizer, f"{note}\n" if note else "")
         yield "prompt", turn, said + end_of_turn + newline
@@ -168,13 +168,13 @@ def _parts(
 def _has_placeholders(messages: Sequence[Message], num_placeholders: int) -> bool:
     """Whether each of several pictures has its mark in what the user says; the marks of one picture or none are words."""
     num_marks = sum(
-        message.text.count(IMAGE_MARK) for message in messages if message.role == "user"
+        message.text.count(IMAGE_TOKEN) for message in messages if message.role == "user"
     )
     if num_placeholders < 2 or not num_marks:
         return False
     if num_marks != num_placeholders:
         raise QuestionError(
-            f"the conversation says {IMAGE_MARK} {num_marks} times and has {num_placeholders} pictures:"
+            f"the conversation says {IMAGE_TOKEN} {num_marks} times and has {num_placeholders} pictures:"
             " it has to be there once for each of them, or not at all"
         )
     return True
@@ -188,6 +188,6 @@ def _tokenize_untrusted(tokenizer: Tokenizer, text: str, are_marked: bool) -> li
     """What somebody said holds no special tokens: nobody who asks can end a turn or speak for the assistant."""
     first, *others = [
         list(tokenizer.encode(words, add_special_tokens=False, split_special_tokens=True))
-        for words in (text.split(IMAGE_MARK) if are_marked else [text])
+        for words in (text.split(IMAGE_TOKEN) if are_marked else [text])
     ]
-    return first + [number for words in others for number in (VISUAL_PLACEHOLDER, *words)]
+    return first + [number for words in others for number in (IMAGE_TOKEN_INDEX, *words)]

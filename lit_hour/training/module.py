@@ -14,7 +14,7 @@ from torchmetrics import MeanMetric
 
 from lit_hour.config.schema import Config
 from lit_hour.model.hour_llava import HourLLaVA
-from lit_hour.model.meta_init import initialise, materialise
+from lit_hour.model.meta_init import init_missing_weights, materialize
 from lit_hour.processor import Processor
 from lit_hour.text.answer_matching import is_correct
 from lit_hour.text.tokenizer import end_of_turn_id
@@ -73,10 +73,10 @@ class HourLLaVAModule(L.LightningModule):
         if self.is_sharded:
             assert self.device_mesh is not None
             shard(self.model, self.device_mesh["data_parallel"], self.config.training.precision)
-            materialise(self.model, self.trainer.strategy.root_device)
+            materialize(self.model, self.trainer.strategy.root_device)
         known = load_pretrained_weights(self.model, self.config) if self._is_new else set()
         if self.is_sharded and self._is_new:
-            initialise(self.model, self.config, known)
+            init_missing_weights(self.model, self.config, known)
 
     def sizes(self) -> dict[str, int]:
         """Parameters of each part."""

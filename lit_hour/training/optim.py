@@ -19,9 +19,9 @@ def parameters_by_part(model: HourLLaVA) -> dict[str, list[nn.Parameter]]:
     """The parameters of each part that has a learning rate of its own; of a language model with adapters those alone."""
     return {
         "vision": list(model.vision.parameters()),
-        "projector": [*model.projector.parameters(), model.frame_end],
-        "memaug": list(model.memory.parameters()),
-        "llm": model.language.learning_parameters(),
+        "projector": [*model.projector.parameters(), model.frame_newline],
+        "memaug": list(model.memaug.parameters()),
+        "llm": model.llm.trainable_parameters(),
     }
 
 

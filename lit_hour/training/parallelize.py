@@ -47,7 +47,7 @@ def blocks_of(model: HourLLaVA) -> list[nn.Module]:
     Raises:
         ConfigError: the vision encoder is not made of blocks.
     """
-    return [*model.vision.blocks, *model.memory.blocks, *model.language.layers]
+    return [*model.vision.blocks, *model.memaug.blocks, *model.llm.layers]
 
 
 def compile_blocks(blocks: Iterable[nn.Module]) -> None:
@@ -109,10 +109,10 @@ def shard(model: HourLLaVA, mesh: DeviceMesh, precision: str) -> None:
         reduce_dtype=torch.float32 if GATHERED[precision] else None,
         cast_forward_inputs=False,  # what a block is given has the dtype of the weights that made it
     )
-    for block in (model.vision, *model.memory.blocks):
+    for block in (model.vision, *model.memaug.blocks):
         fully_shard(block, mesh=mesh, mp_policy=policy)
-        register_fsdp_forward_method(block, "each")
-    for module in (*model.language.layers, model):
+        register_fsdp_forward_method(block, "forward_many")
+    for module in (*model.llm.layers, model):
         fully_shard(module, mesh=mesh, mp_policy=policy)
     register_fsdp_forward_method(model, "examine")
 

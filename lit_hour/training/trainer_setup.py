@@ -39,7 +39,7 @@ class TrueBf16Precision(HalfPrecision):
     def convert_module(self, module: nn.Module) -> nn.Module:
         """Convert the weights."""
         module = super().convert_module(module)
-        module.model.language.complete()  # type: ignore[operator, union-attr]
+        module.model.llm.reset_nonpersistent_buffers()  # type: ignore[operator, union-attr]
         return module
 
     def convert_input(self, data: Any) -> Any:

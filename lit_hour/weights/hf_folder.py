@@ -16,9 +16,9 @@ from lit_hour.model.hour_llava import HourLLaVA
 from lit_hour.model.vision_encoder import VisionEncoder
 from lit_hour.weights.hf_config import PublishedConfig
 from lit_hour.weights.name_map import (
-    MEMORY,
+    MEMAUG,
     OUTPUT_LAYER,
-    PUBLISHED_MEMORY,
+    PUBLISHED_MEMAUG,
     PUBLISHED_OUTPUT_LAYER,
     PUBLISHED_TOWER,
     TOWER,
@@ -35,7 +35,7 @@ from lit_hour.weights.reader import (
     shapes_of,
 )
 
-LANGUAGE = "language."
+LLM = "llm."
 PATCHES = "embeddings.patch_embedding.weight"  # of a Hugging Face SigLIP, behind whatever prefix its weights have
 
 MetaTensors = Mapping[str, Tensor]
@@ -79,7 +79,7 @@ def open_published(
     stored = open_weights(folder)
     wanted = drop_tied_output(outlines, config)
     has_tower = any(name.startswith(PUBLISHED_TOWER) for name in stored.meta_tensors)
-    has_memory = any(name.startswith(PUBLISHED_MEMORY) for name in stored.meta_tensors)
+    has_memory = any(name.startswith(PUBLISHED_MEMAUG) for name in stored.meta_tensors)
     num_layers = num_tower_layers(outlines)
 
     def has_no_place(name: str) -> bool:
@@ -90,10 +90,10 @@ def open_published(
         )
 
     if published.kind == "a plain language model":
-        wanted = {name: outline for name, outline in wanted.items() if name.startswith(LANGUAGE)}
+        wanted = {name: outline for name, outline in wanted.items() if name.startswith(LLM)}
         return _open_part(stored, wanted, config, has_no_place)
     if published.kind == "LLaVA-OneVision" and not has_memory:
-        wanted = {name: outline for name, outline in wanted.items() if not name.startswith(MEMORY)}
+        wanted = {name: outline for name, outline in wanted.items() if not name.startswith(MEMAUG)}
     if has_tower:
         if config.model.vision.weights:
             raise WeightsError(

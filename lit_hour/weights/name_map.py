@@ -1,10 +1,10 @@
 """A weight of ours <-> the published weights that hold the same numbers.
 
-    frame_end                                    model.image_newline
+    frame_newline                                    model.image_newline
     projector.layers.*                           model.mm_projector.*
-    language.network.model.*                     model.*
-    language.network.lm_head.*                   lm_head.*                        absent where embeddings are tied
-    memory.blocks.N.*                            model.vision_resampler.layers.N.*                  as IN_BLOCK says
+    llm.network.model.*                     model.*
+    llm.network.lm_head.*                   lm_head.*                        absent where embeddings are tied
+    memaug.blocks.N.*                            model.vision_resampler.layers.N.*                  as IN_BLOCK says
         self_attention.{query,key,value}.*           self_attn.Wqkv.*             one under the other
         cross_attention.{key,value}.*                cross_attn.Wkv.*             one under the other
     vision.tower.*                               model.vision_tower.vision_tower.vision_model.*     as siglip says
@@ -48,14 +48,14 @@ from lit_hour.errors import WeightsError
 from lit_hour.weights.reader import StoredWeights
 
 TOWER, PUBLISHED_TOWER = "vision.tower.", "model.vision_tower.vision_tower.vision_model."
-MEMORY, PUBLISHED_MEMORY = "memory.", "model.vision_resampler."
-OUTPUT_LAYER, PUBLISHED_OUTPUT_LAYER = "language.network.lm_head.weight", "lm_head.weight"
-EMBEDDING = "language.network.model.embed_tokens.weight"
+MEMAUG, PUBLISHED_MEMAUG = "memaug.", "model.vision_resampler."
+OUTPUT_LAYER, PUBLISHED_OUTPUT_LAYER = "llm.network.lm_head.weight", "lm_head.weight"
+EMBEDDING = "llm.network.model.embed_tokens.weight"
 PREFIXES = {
-    "frame_end": "model.image_newline",
+    "frame_newline": "model.image_newline",
     "projector.layers.": "model.mm_projector.",
-    "language.network.model.": "model.",
-    "language.network.lm_head.": "lm_head.",
+    "llm.network.model.": "model.",
+    "llm.network.lm_head.": "lm_head.",
 }
 MEMAUG_BLOCK = {  # published -> ours; several of ours lie there one under the other
     "self_attn.Wqkv": ("self_attention.query", "self_attention.key", "self_attention.value"),
@@ -70,7 +70,7 @@ MEMAUG_BLOCK = {  # published -> ours; several of ours lie there one under the o
     "norm3": ("feed_forward_norm",),
 }
 PUBLISHED_OF = {ours: published for published, several in MEMAUG_BLOCK.items() for ours in several}
-MEMAUG_WEIGHT = re.compile(r"memory\.blocks\.(\d+)\.(.+)\.(weight|bias)")
+MEMAUG_WEIGHT = re.compile(r"memaug\.blocks\.(\d+)\.(.+)\.(weight|bias)")
 
 
 def optional_weights(config: Config) -> Callable[[str], bool]:
@@ -99,8 +99,8 @@ def weight_group(name: str) -> WeightGroup:
     if found := MEMAUG_WEIGHT.fullmatch(name):
         number, part, kind = found.groups()
         published = PUBLISHED_OF[part]
-        ours = tuple(f"memory.blocks.{number}.{each}.{kind}" for each in MEMAUG_BLOCK[published])
-        return WeightGroup(ours, (f"{PUBLISHED_MEMORY}layers.{number}.{published}.{kind}",))
+        ours = tuple(f"memaug.blocks.{number}.{each}.{kind}" for each in MEMAUG_BLOCK[published])
+        return WeightGroup(ours, (f"{PUBLISHED_MEMAUG}layers.{number}.{published}.{kind}",))
     prefix = next(prefix for prefix in PREFIXES if name.startswith(prefix))
     return WeightGroup((name,), (PREFIXES[prefix] + name.removeprefix(prefix),))
 

@@ -34,7 +34,7 @@ from lit_hour.weights.hf_folder import (
     open_tower,
 )
 from lit_hour.weights.name_map import (
-    MEMORY,
+    MEMAUG,
     OUTPUT_LAYER,
     merge_adapters,
     optional_weights,
@@ -66,10 +66,10 @@ def load_vision_encoder(config: Config, checkpoint: Path | None = None) -> Visio
             " model.vision.weights or training.init_from, or a run with --run"
         )
     encoder = VisionEncoder(config.model.vision)
-    if encoder.size_pixels != config.video.image_size:
+    if encoder.image_size != config.video.image_size:
         raise ConfigError(
-            f"video.image_size={config.video.image_size}, but {config.model.vision.name} takes {encoder.size_pixels}:"
-            f" set video.image_size={encoder.size_pixels}"
+            f"video.image_size={config.video.image_size}, but {config.model.vision.name} takes {encoder.image_size}:"
+            f" set video.image_size={encoder.image_size}"
         )
     weights = stored.subset(names).renamed(lambda name: name.removeprefix(PREFIX))
     check_state_dict(
@@ -237,6 +237,6 @@ def _open_run(run: RunDir, config: Config, outlines: MetaTensors) -> PretrainedW
         shapes_of(outlines),
         stored.shapes,
         f"training.init_from={run.path}: {file}",
-        optional=lambda name: is_tied(name) or (begins_memory and name.startswith(MEMORY)),
+        optional=lambda name: is_tied(name) or (begins_memory and name.startswith(MEMAUG)),
     )
     return PretrainedWeights(stored)

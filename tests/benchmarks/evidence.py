@@ -18,7 +18,7 @@ from torch import Tensor
 from lit_hour.data.questions.file import read_questions
 from lit_hour.inference.attribution import attribute_answer
 from lit_hour.inference.predictor import Answer, VideoMemory, VideoPredictor
-from lit_hour.model.attention_maps import per_frame, watch
+from lit_hour.model.attention_maps import capture_attention, sum_per_frame
 from lit_hour.text.answer_matching import is_correct
 from lit_hour.types import Conversation, Message, Question
 
@@ -86,9 +86,9 @@ def witnesses(
 @torch.inference_mode()
 def attention(session: VideoPredictor, memory: VideoMemory, conversation: Conversation) -> Tensor:
     """The share of MemAug's attention that each frame gets, the mean over its blocks: `(frames,)`."""
-    with watch(session.model.memory) as looks:
+    with capture_attention(session.model.memaug) as looks:
         session.build_prompt(memory, [conversation])
-    return per_frame(torch.stack(looks).mean(dim=0), memory.repository)  # (frames,)
+    return sum_per_frame(torch.stack(looks).mean(dim=0), memory.repository)  # (frames,)
 
 
 if __name__ == "__main__":

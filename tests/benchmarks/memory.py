@@ -23,7 +23,7 @@ from lit_hour.config.load import load_config
 from lit_hour.config.schema import Config
 from lit_hour.data.questions.file import read_questions
 from lit_hour.inference.predictor import VideoPredictor
-from lit_hour.model.attention_maps import per_frame, watch
+from lit_hour.model.attention_maps import capture_attention, sum_per_frame
 from lit_hour.run_dir import RunDir
 from lit_hour.training.fit import fit
 from tests import REPOSITORY
@@ -156,11 +156,11 @@ def measure_look(folder: Path) -> None:
         for question in subject.questions:
             if question.task != "scene/scene_recognition" or question.options:
                 continue
-            with watch(session.model.memory) as looks:
+            with capture_attention(session.model.memaug) as looks:
                 list(session.generate(memory, question.question))
             ((start, end),) = question.evidence
             is_inside = (seconds >= start) & (seconds < end)  # (frames,)
-            at_evidence.append(float(per_frame(looks[0], memory.repository)[is_inside].sum()))
+            at_evidence.append(float(sum_per_frame(looks[0], memory.repository)[is_inside].sum()))
             of_video.append(float(is_inside.float().mean()))
     print(
         f"{mean(at_evidence):.1%} of the attention is at the evidence, which is {mean(of_video):.1%} of the video"

@@ -61,8 +61,8 @@ def measure_model(deviations: Deviations) -> None:
             published_model(GOLDEN, "_".join(name.split("_")[:2])),
         )
         with torch.no_grad():
-            inputs = model.read(case.batch, model.remember(case.batch.visuals))
-            logits, loss = model.language.logits(inputs), model.language.loss(inputs)
+            inputs = model.build_inputs(case.batch, model.build_repositories(case.batch.visuals))
+            logits, loss = model.llm.logits(inputs), model.llm.loss(inputs)
         texts, places = case.recorded["logits_positions"].T
         deviations["inputs_embeds"].append(
             largest(inputs.embeddings, case.recorded["inputs_embeds"])

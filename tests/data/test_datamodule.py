@@ -10,7 +10,7 @@ from lit_hour.data.datamodule import training_questions
 from lit_hour.data.shards.reader import open_shards
 from lit_hour.errors import ConfigError, ShardError
 from lit_hour.processor import Processor
-from lit_hour.types import IGNORED_LABEL, Batch, Frames
+from lit_hour.types import IGNORE_INDEX, Batch, Frames
 from tests.data.ranks import data_of_rank
 from tests.helpers.toy_run import SAMPLES_PER_STEP, StepRecorder, StoppedError, ToyProject
 
@@ -201,7 +201,7 @@ def test_validation_asks_as_answering_does_whatever_training_learns(
             one.question_mask, other.question_mask
         )
     one, other = next(iter(plain.train_dataloader())), next(iter(with_template.train_dataloader()))
-    assert int((other.labels != IGNORED_LABEL).sum()) > int((one.labels != IGNORED_LABEL).sum())
+    assert int((other.labels != IGNORE_INDEX).sum()) > int((one.labels != IGNORE_INDEX).sum())
 
 
 def test_fewer_validation_videos_than_ranks_are_refused(

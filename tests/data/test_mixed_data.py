@@ -9,7 +9,7 @@ from lit_hour.data.datamodule import training_questions
 from lit_hour.data.packing.pack import pack
 from lit_hour.errors import ConfigError, ShardError
 from lit_hour.processor import Processor
-from lit_hour.types import VISUAL_PLACEHOLDER, Frames, ImageSet, TiledImage
+from lit_hour.types import IMAGE_TOKEN_INDEX, Frames, ImageSet, TiledImage
 from tests.data.mixed import KEYS, RECORDS, talk, write_records
 from tests.data.ranks import data_of_rank
 from tests.data.tiny import SETTINGS, VIDEO
@@ -34,7 +34,7 @@ def test_samples_show_what_they_ask_about(
         )
     )
     num_placeholders = {
-        key: int((each[0].input_ids == VISUAL_PLACEHOLDER).sum()) for key, each in batches.items()
+        key: int((each[0].input_ids == IMAGE_TOKEN_INDEX).sum()) for key, each in batches.items()
     }
     assert num_placeholders == dict(zip(KEYS, [1, 1, 1, 2, 0, 3, 0], strict=True))
     assert [len(batch.questions[0]) for batch in batches["photo"][:2]] in ([2, 1], [1, 2])
@@ -68,7 +68,7 @@ def test_pictures_and_texts_are_validated_question_by_question(
         zip(KEYS, [1, 1, 3, 1, 3, 3, 1], strict=True)
     )
     assert all(len(questions) == 1 for batch in batches.values() for questions in batch.questions)
-    placeholders = (batches["record_00000006"].input_ids == VISUAL_PLACEHOLDER).sum(dim=1)
+    placeholders = (batches["record_00000006"].input_ids == IMAGE_TOKEN_INDEX).sum(dim=1)
     assert placeholders.tolist() == [3, 3, 3]
 
 
@@ -95,7 +95,7 @@ def test_a_marked_question_that_is_asked_alone_has_all_pictures_in_front(
         "And <image>?",
     ]
     assert [questions[0].question for questions in alone.questions] == ["Is it red?", "And ?"]
-    assert (alone.input_ids == VISUAL_PLACEHOLDER).sum(dim=1).tolist() == [2, 2]
+    assert (alone.input_ids == IMAGE_TOKEN_INDEX).sum(dim=1).tolist() == [2, 2]
 
 
 def test_there_is_a_word_for_each_kind(toy: ToyProject, processor: Processor, mixed: Path) -> None:

@@ -14,7 +14,7 @@ from lit_hour.config.serving import ServingConfig
 from lit_hour.inference.predictor import Answer, VideoPredictor
 from lit_hour.inference.video_memory import VideoMemory
 from lit_hour.model.hour_llava import HourLLaVA
-from lit_hour.model.memory_repository import PreparedRepository
+from lit_hour.model.memory_repository import CachedRepository
 from lit_hour.processor import Processor
 from lit_hour.text.tokenizer import train_byte_level_tokenizer
 from lit_hour.types import Frames
@@ -86,10 +86,10 @@ def assert_same(first: VideoMemory, second: VideoMemory) -> None:
     for name in ("source", "duration_seconds", "num_frames", "num_placeholders", "note"):
         assert getattr(first, name) == getattr(second, name), name
     one, other = first.repository, second.repository
-    assert isinstance(one, PreparedRepository) and isinstance(other, PreparedRepository)
-    assert (one.rasters, one.num_placeholders) == (other.rasters, other.num_placeholders)
+    assert isinstance(one, CachedRepository) and isinstance(other, CachedRepository)
+    assert (one.grids, one.num_placeholders) == (other.grids, other.num_placeholders)
     for name in ("tokens", "positions", "timestamps"):
         assert torch.equal(getattr(one, name), getattr(other, name)), name
-    assert len(one.keys_values) == len(other.keys_values) == CONFIG.model.memaug.num_layers
-    for mine, yours in zip(one.keys_values, other.keys_values, strict=True):
+    assert len(one.kv_caches) == len(other.kv_caches) == CONFIG.model.memaug.num_layers
+    for mine, yours in zip(one.kv_caches, other.kv_caches, strict=True):
         assert torch.equal(mine.keys, yours.keys) and torch.equal(mine.values, yours.values)

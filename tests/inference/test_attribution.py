@@ -19,7 +19,7 @@ def attentive(predictor: VideoPredictor) -> VideoPredictor:
     """A model in which much depends on the memory."""
     model = copy.deepcopy(predictor.model)
     with torch.no_grad():
-        for weight in model.memory.parameters():
+        for weight in model.memaug.parameters():
             weight.mul_(8 if weight.dim() == 2 else 1)
     return VideoPredictor(predictor.config, model, predictor.processor)
 

@@ -16,7 +16,7 @@ from lit_hour.inference.inputs import check_input_files, open_input_files
 from lit_hour.inference.predictor import Answer, VideoPredictor
 from lit_hour.media.frame_sampling import SampledVideo
 from lit_hour.model.hour_llava import HourLLaVA
-from lit_hour.model.multimodal_inputs import prompts_of
+from lit_hour.model.multimodal_inputs import truncate_to_prompts
 from lit_hour.processor import Processor
 from lit_hour.text.tokenizer import train_byte_level_tokenizer
 from lit_hour.types import Example, ImageSet, Question, Sample, TiledImage
@@ -125,7 +125,7 @@ def test_the_model_reads_pictures_in_answering_as_in_training(
         batch = processor.batch([Example("key", None, texts)])
         with torch.inference_mode():
             prompts.append(
-                prompts_of(predictor.model.read(batch, [memory.repository])).embeddings
+                truncate_to_prompts(predictor.model.build_inputs(batch, [memory.repository])).embeddings
             )  # (1, tokens, dim)
     assert torch.equal(*prompts)
 

@@ -56,8 +56,8 @@ def test_it_is_the_loss_of_training_on_the_answer_alone(
     sample = Sample("video", "mine", duration_seconds, frames, (processor.converse([QUESTION]),))
     with torch.no_grad():
         batch = processor.batch([processor.example(sample)])
-        loss = predictor.model.language.loss(
-            predictor.model.read(batch, predictor.model.remember(batch.visuals))
+        loss = predictor.model.llm.loss(
+            predictor.model.build_inputs(batch, predictor.model.build_repositories(batch.visuals))
         ).item()
     found, spaced, other = weigh(
         predictor, memory, QUESTION.question, QUESTION.answer, " a red square\n", "a blue star"
@@ -70,7 +70,7 @@ def test_it_is_the_loss_of_training_on_the_answer_alone(
 def test_an_answer_is_greedy_if_the_predictor_gives_it(
     predictor: VideoPredictor, memory: VideoMemory
 ) -> None:
-    head = predictor.model.language.network.lm_head.weight
+    head = predictor.model.llm.network.lm_head.weight
     seen = []
     for sign in (
         1,

@@ -12,7 +12,7 @@ from lit_hour.config.load import load_config, save_config
 from lit_hour.errors import InputError, QuestionError
 from lit_hour.inference.predictor import Answer, VideoMemory, VideoPredictor
 from lit_hour.media.frame_sampling import load_video
-from lit_hour.model.multimodal_inputs import prompts_of
+from lit_hour.model.multimodal_inputs import truncate_to_prompts
 from lit_hour.run_dir import RunDir
 from lit_hour.text.chat_template import format_question
 from lit_hour.text.tokenizer import end_of_turn_id
@@ -95,8 +95,10 @@ def test_answering_is_what_validation_does(
         [processor.example(Sample("key", "", duration_seconds, frames, conversations))]
     )
     with torch.inference_mode():
-        prompts = prompts_of(model.read(batch, model.remember(batch.visuals)))
-        tokens = model.language.generate(
+        prompts = truncate_to_prompts(
+            model.build_inputs(batch, model.build_repositories(batch.visuals))
+        )
+        tokens = model.llm.generate(
             prompts, predictor.config.generation.max_new_tokens, end_of_turn_id(processor.tokenizer)
         )
         texts = processor.tokenizer.batch_decode(
@@ -123,7 +125,7 @@ def test_the_model_reads_the_same_in_answering_as_in_training(
             )
             with torch.inference_mode():
                 prompts.append(
-                    prompts_of(model.read(batch, [memory.repository])).embeddings
+                    truncate_to_prompts(model.build_inputs(batch, [memory.repository])).embeddings
                 )  # (1, tokens, dim)
         assert torch.equal(*prompts)
 
@@ -142,7 +144,7 @@ def test_each_checkpoint_has_weights_of_its_own(trained: TrainedRun) -> None:
     early, late = (
         VideoPredictor.from_run(trained.run.path, name) for name in ("step=000002", "last")
     )
-    assert not torch.equal(early.model.frame_end, late.model.frame_end)
+    assert not torch.equal(early.model.frame_newline, late.model.frame_newline)
     assert not early.model.training
     expected = load_weights(trained.run, "last")
     assert (

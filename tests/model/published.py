@@ -21,11 +21,11 @@ from lit_hour.model.hour_llava import HourLLaVA
 from lit_hour.model.memaug import MemoryAugmentation
 from lit_hour.model.vision_encoder import VisionEncoder
 from lit_hour.text.tokenizer import train_byte_level_tokenizer
-from lit_hour.types import IGNORED_LABEL, VISUAL_PLACEHOLDER, Batch, Features
+from lit_hour.types import IGNORE_INDEX, IMAGE_TOKEN_INDEX, Batch, Features
 from lit_hour.weights.convert import convert
 from lit_hour.weights.name_map import (
-    MEMORY,
-    PUBLISHED_MEMORY,
+    MEMAUG,
+    PUBLISHED_MEMAUG,
     PUBLISHED_TOWER,
     TOWER,
     convert_from_hf,
@@ -60,16 +60,16 @@ def read(golden: Path, name: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 def translate(state: Mapping[str, Tensor], model: HourLLaVA) -> dict[str, Tensor]:
     """Weights or gradients of the whole published model, as many as there are, under our names."""
-    return _translate(state, model.state_dict(), model.language.dim)
+    return _translate(state, model.state_dict(), model.llm.dim)
 
 
 def translate_memory(
     state: Mapping[str, Tensor], memaug: MemoryAugmentation, dim: int
 ) -> dict[str, Tensor]:
     """Weights or gradients of the published MemAug alone, `dim` wide, under our names."""
-    published = {PUBLISHED_MEMORY + name: tensor for name, tensor in state.items()}
-    ours = _translate(published, [MEMORY + name for name in memaug.state_dict()], dim)
-    return {name.removeprefix(MEMORY): tensor for name, tensor in ours.items()}
+    published = {PUBLISHED_MEMAUG + name: tensor for name, tensor in state.items()}
+    ours = _translate(published, [MEMAUG + name for name in memaug.state_dict()], dim)
+    return {name.removeprefix(MEMAUG): tensor for name, tensor in ours.items()}
 
 
 def _translate(state: Mapping[str, Tensor], names: Iterable[str], dim: int) -> dict[str, Tensor]:
@@ -159,7 +159,7 @@ def read_case(golden: Path, name: str) -> Case:
         visual_of_text=tuple(range(len(videos))),
         input_ids=input_ids,
         labels=labels,
-        question_mask=(labels == IGNORED_LABEL) & is_real & (input_ids != VISUAL_PLACEHOLDER),
+        question_mask=(labels == IGNORE_INDEX) & is_real & (input_ids != IMAGE_TOKEN_INDEX),
         attention_mask=is_real,
         questions=((),) * len(videos),
     )

@@ -41,7 +41,7 @@ def small_model(config: Config = CONFIG) -> HourLLaVA:
     torch.manual_seed(0)
     model = HourLLaVA(config, VOCABULARY_SIZE)
     with torch.no_grad():
-        for parameter in (*model.language.parameters(), *model.memory.parameters()):
+        for parameter in (*model.llm.parameters(), *model.memaug.parameters()):
             if parameter.dim() == 2:
                 parameter.normal_(std=parameter.shape[1] ** -0.5)
     return model.eval()

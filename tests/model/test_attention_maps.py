@@ -1,8 +1,8 @@
 import torch
 
-from lit_hour.model.attention_maps import per_frame, watch
+from lit_hour.model.attention_maps import capture_attention, sum_per_frame
 from lit_hour.model.memaug import MemoryAugmentation
-from lit_hour.model.memory_repository import build_repository
+from lit_hour.model.memory_repository import build_video_repository
 
 
 def test_each_block_says_where_it_looks_and_nothing_is_changed() -> None:
@@ -10,19 +10,19 @@ def test_each_block_says_where_it_looks_and_nothing_is_changed() -> None:
     memaug = MemoryAugmentation(
         32, num_heads=4, num_key_value_heads=2, num_layers=2, rope_theta=100.0
     )
-    repository = build_repository(
+    repository = build_video_repository(
         torch.randn(6, 4, 32), torch.randn(32), torch.arange(6.0), min_frames=1
     )
     query, positions = torch.randn(9, 32), torch.arange(9)
     before = memaug(query, repository.tokens, positions, repository.positions)
-    with watch(memaug) as looks:
+    with capture_attention(memaug) as looks:
         assert torch.equal(
             memaug(query, repository.tokens, positions, repository.positions), before
         )
     memaug(query, repository.tokens, positions, repository.positions)
     assert [look.shape for look in looks] == [(30,), (30,)]
     for look in looks:
-        frames = per_frame(look, repository)
+        frames = sum_per_frame(look, repository)
         assert frames.shape == (6,) and torch.isclose(frames.sum(), torch.tensor(1.0))
         torch.testing.assert_close(frames[2], look[10:15].sum())
 
@@ -38,12 +38,12 @@ def test_it_looks_at_the_frame_that_answers_the_query() -> None:
         attention.key.weight[:, 0] = 30.0
     frames = torch.zeros(6, 4, 32)
     frames[4, :, 0] = 1.0
-    repository = build_repository(frames, torch.zeros(32), torch.arange(6.0), min_frames=1)
-    with watch(memaug) as looks:
+    repository = build_video_repository(frames, torch.zeros(32), torch.arange(6.0), min_frames=1)
+    with capture_attention(memaug) as looks:
         memaug(
             torch.zeros(3, 32),
             repository.tokens,
             torch.zeros(3, dtype=torch.long),
             repository.positions,
         )
-    assert int(per_frame(looks[0], repository).argmax()) == 4
+    assert int(sum_per_frame(looks[0], repository).argmax()) == 4

@@ -12,17 +12,16 @@ from lit_hour.model.forgetting import (
     SPATIAL,
     TEMPORAL,
     forget,
-    num_surviving,
+    num_kept_frames,
     spatial_random,
     spatial_uniform,
     temporal_uniform,
 )
-from lit_hour.model.memory_repository import build_repository
-from lit_hour.types import Raster, Repository
+from lit_hour.model.memory_repository import MemoryRepository, TokenGrid, build_video_repository
 from tests.model.published import read
 
 PUBLISHED = MemAugConfig()  # the defaults are the paper's
-FRAMES = Raster(50, 8, 8)
+FRAMES = TokenGrid(50, 8, 8)
 QUESTION = torch.ones(3, 2)
 
 
@@ -31,7 +30,7 @@ def seeded(seed: int) -> Generator:
 
 
 def kept_of(
-    repository: Repository, spatial: str, settings: MemAugConfig = PUBLISHED, seed: int = 0
+    repository: MemoryRepository, spatial: str, settings: MemAugConfig = PUBLISHED, seed: int = 0
 ) -> Tensor:
     """Of a video: one block."""
     (kept,) = forget(repository, QUESTION, spatial, settings, seeded(seed))
@@ -40,13 +39,15 @@ def kept_of(
 
 def uniform_frames(num_frames: int, keep: float = 0.25, maximum: int = 512) -> Tensor:
     return temporal_uniform(
-        torch.empty(num_frames, 0, 0), QUESTION, num_surviving(num_frames, keep, maximum)
+        torch.empty(num_frames, 0, 0), QUESTION, num_kept_frames(num_frames, keep, maximum)
     )
 
 
-def made_repository(num_frames: int, tokens_per_frame: int = 64) -> Repository:
+def made_repository(num_frames: int, tokens_per_frame: int = 64) -> MemoryRepository:
     tokens = torch.zeros(num_frames, tokens_per_frame, 2)
-    return build_repository(tokens, torch.zeros(2), torch.arange(num_frames).float(), min_frames=1)
+    return build_video_repository(
+        tokens, torch.zeros(2), torch.arange(num_frames).float(), min_frames=1
+    )
 
 
 def published_tokens(recorded: dict[str, Tensor], num_frames: int) -> Tensor:
@@ -65,7 +66,7 @@ def checksum(tensor: Tensor) -> str:
 def test_uniform_forgetting_is_the_published_one(golden: Path, num_frames: int) -> None:
     recorded, sidecar = read(golden, f"forgetting_uniform_T{num_frames}")
     tokens = published_tokens(recorded, num_frames)
-    repository = build_repository(
+    repository = build_video_repository(
         tokens, recorded["image_newline"], torch.arange(num_frames).float(), PUBLISHED.min_frames
     )
     kept = kept_of(repository, "uniform")
@@ -85,13 +86,13 @@ def test_uniform_forgetting_is_the_published_one(golden: Path, num_frames: int) 
 def test_random_forgetting_is_the_published_one(golden: Path, seed: int) -> None:
     recorded, _ = read(golden, "forgetting_random_T128")
     features, _ = read(golden, "forgetting_uniform_T128")
-    repository = build_repository(
+    repository = build_video_repository(
         features["image_feature"], recorded["image_newline"], torch.arange(128).float(), 128
     )
     kept = kept_of(repository, "random", seed=seed)
     assert torch.equal(kept, recorded[f"seed{seed}/q_position_ids"])
     assert torch.equal(repository.tokens[kept], recorded[f"seed{seed}/q_features"])
-    places = spatial_random(Raster(128, 8, 8), 0.25, seeded(seed))
+    places = spatial_random(TokenGrid(128, 8, 8), 0.25, seeded(seed))
     assert torch.equal(places, recorded[f"seed{seed}/spatial_indices"])
 
 
@@ -198,15 +199,17 @@ def test_nothing_of_a_frame_is_forgotten_with_none() -> None:
     )
 
 
-def colours(*values: float) -> Repository:
+def colours(*values: float) -> MemoryRepository:
     """Frames of one token each, all of one direction in the plane."""
     angles = torch.tensor(values)
     tokens = torch.stack([angles.cos(), angles.sin()], dim=-1)[:, None]  # (frames, 1, 2)
-    return build_repository(tokens, torch.zeros(2), torch.arange(len(values)).float(), min_frames=1)
+    return build_video_repository(
+        tokens, torch.zeros(2), torch.arange(len(values)).float(), min_frames=1
+    )
 
 
 def frames_of(
-    repository: Repository, temporal: str, question: Tensor, **settings: float
+    repository: MemoryRepository, temporal: str, question: Tensor, **settings: float
 ) -> list[int]:
     config = MemAugConfig(temporal_forgetting=temporal, **settings)  # type: ignore[arg-type]
     (kept,) = forget(repository, question, "none", config, seeded(0))
@@ -238,7 +241,9 @@ def test_no_frame_is_forgotten_with_none_whatever_the_largest_number() -> None:
 @pytest.mark.parametrize("spatial", SPATIAL)
 def test_each_way_to_forget_keeps_as_many_frames_and_rises(spatial: str, temporal: str) -> None:
     tokens = torch.randn(40, 64, 2, generator=seeded(0))
-    repository = build_repository(tokens, torch.zeros(2), torch.arange(40).float(), min_frames=1)
+    repository = build_video_repository(
+        tokens, torch.zeros(2), torch.arange(40).float(), min_frames=1
+    )
     settings = MemAugConfig(temporal_forgetting=temporal)  # type: ignore[arg-type]
     kept = kept_of(repository, spatial, settings)
     assert len(kept) == (40 if temporal == "none" else 10) * ((64 if spatial == "none" else 16) + 1)

@@ -9,17 +9,17 @@ from lit_hour.config.model import MemAugConfig
 from lit_hour.config.schema import VideoConfig
 from lit_hour.errors import ConfigError
 from lit_hour.model.hour_llava import HourLLaVA
-from lit_hour.model.multimodal_inputs import LanguageInputs, prompts_of
+from lit_hour.model.multimodal_inputs import LLMInputs, truncate_to_prompts
 from lit_hour.types import (
-    VISUAL_PLACEHOLDER,
+    IMAGE_TOKEN_INDEX,
     Batch,
     Example,
     Features,
     ImageSet,
     Message,
     Sample,
-    Text,
     TiledImage,
+    TokenizedText,
 )
 from tests.model.small import (
     CONFIG,
@@ -38,7 +38,7 @@ def batch_of(*samples: Sample) -> Batch:
     return PROCESSOR.batch([PROCESSOR.example(each) for each in samples])
 
 
-def asked_text(question: str, history: Sequence[Message] = ()) -> tuple[Text, ...]:
+def asked_text(question: str, history: Sequence[Message] = ()) -> tuple[TokenizedText, ...]:
     """A question about twelve frames, as answering encodes it."""
     conversation = PROCESSOR.ask(question, history)
     return PROCESSOR.texts([conversation], num_placeholders=1, note=PROCESSOR.video_note(12.0, 12))
@@ -57,14 +57,14 @@ def model() -> HourLLaVA:
     return small_model()
 
 
-def read(model: HourLLaVA, batch: Batch, seed: int | None = None) -> LanguageInputs:
+def read(model: HourLLaVA, batch: Batch, seed: int | None = None) -> LLMInputs:
     generators = (
         None
         if seed is None
         else [Generator().manual_seed(seed + place) for place in range(len(batch.visuals))]
     )
     with torch.no_grad():
-        return model.read(batch, model.remember(batch.visuals), generators)
+        return model.build_inputs(batch, model.build_repositories(batch.visuals), generators)
 
 
 def test_every_parameter_learns_from_a_mixed_batch() -> None:
@@ -83,7 +83,7 @@ def test_every_parameter_has_a_gradient_for_a_text_without_video() -> None:
     model(TEXT_ONLY).backward()
     gradients = {name: weight.grad for name, weight in model.named_parameters()}
     assert [name for name, gradient in gradients.items() if gradient is None] == []
-    visual = [gradient for name, gradient in gradients.items() if not name.startswith("language.")]
+    visual = [gradient for name, gradient in gradients.items() if not name.startswith("llm.")]
     assert visual and not any(gradient.any() for gradient in visual if gradient is not None)
 
 
@@ -97,12 +97,12 @@ def test_stored_features_give_a_vision_encoder_that_learns_a_gradient_of_zero() 
 
 def test_the_dummy_picture_of_a_text_without_video_changes_nothing(model: HourLLaVA) -> None:
     inputs = read(model, TEXT_ONLY)
-    alone = LanguageInputs(
-        model.language.embed(TEXT_ONLY.input_ids), TEXT_ONLY.labels, TEXT_ONLY.attention_mask
+    alone = LLMInputs(
+        model.llm.embed(TEXT_ONLY.input_ids), TEXT_ONLY.labels, TEXT_ONLY.attention_mask
     )
     with torch.no_grad():
-        assert torch.equal(model.language.logits(inputs), model.language.logits(alone))
-        assert torch.equal(model.language.loss(inputs), model.language.loss(alone))
+        assert torch.equal(model.llm.logits(inputs), model.llm.logits(alone))
+        assert torch.equal(model.llm.loss(inputs), model.llm.loss(alone))
 
 
 def test_a_batch_is_the_same_as_each_text_alone(model: HourLLaVA) -> None:
@@ -139,8 +139,8 @@ def test_the_video_takes_the_place_of_its_placeholder(model: HourLLaVA) -> None:
         num_text[3] - 1 + num_kept[2],
     ]
     assert inputs.attention_mask.sum(dim=1).tolist() == expected
-    place = MIXED.input_ids[0].tolist().index(VISUAL_PLACEHOLDER)
-    before = model.language.embed(MIXED.input_ids[0, :place])
+    place = MIXED.input_ids[0].tolist().index(IMAGE_TOKEN_INDEX)
+    before = model.llm.embed(MIXED.input_ids[0, :place])
     assert torch.equal(inputs.embeddings[0, :place], before.detach())
 
 
@@ -148,7 +148,7 @@ def test_what_is_seen_depends_on_the_question_and_not_on_the_answer(model: HourL
     def visual(question: str, answer: str) -> torch.Tensor:
         asked = replace(RED, question=question, answer=answer)
         batch = batch_of(sample(frames(12), (asked,)))
-        place = batch.input_ids[0].tolist().index(VISUAL_PLACEHOLDER)
+        place = batch.input_ids[0].tolist().index(IMAGE_TOKEN_INDEX)
         return read(model, batch).embeddings[0, place : place + 15]  # (kept, dim)
 
     torch.testing.assert_close(
@@ -165,7 +165,10 @@ def test_answering_reads_what_training_read_before_the_answer(model: HourLLaVA) 
     taught = batch_of(sample(video, (RED,)))
     (text,) = asked_text(RED.question)
     asked = PROCESSOR.batch([Example("key", video, (text,))])
-    in_training, in_answering = prompts_of(read(model, taught)), prompts_of(read(model, asked))
+    in_training, in_answering = (
+        truncate_to_prompts(read(model, taught)),
+        truncate_to_prompts(read(model, asked)),
+    )
     torch.testing.assert_close(in_training.embeddings, in_answering.embeddings)
 
     taught = batch_of(sample(video, (RED, LEFT)))
@@ -182,7 +185,7 @@ def test_features_are_frames_that_the_encoder_has_seen(model: HourLLaVA) -> None
     video = frames(9)
     with torch.no_grad():
         features = Features(model.vision(video.images), video.timestamps)
-        seen, stored = model.remember([video, features])
+        seen, stored = model.build_repositories([video, features])
     assert torch.equal(seen.tokens, stored.tokens) and torch.equal(
         seen.timestamps, stored.timestamps
     )
@@ -268,8 +271,8 @@ def test_pictures_keep_all_tokens_of_the_tower_where_frames_are_pooled() -> None
     )
     model = small_model(config)
     with torch.no_grad():
-        video, picture = model.remember([frames(9), ImageSet(pictures(1))])
-    assert (video.rasters[0].tokens_per_grid, picture.rasters[0].tokens_per_grid) == (4, 16)
+        video, picture = model.build_repositories([frames(9), ImageSet(pictures(1))])
+    assert (video.grids[0].num_patch_tokens, picture.grids[0].num_patch_tokens) == (4, 16)
 
 
 def test_features_of_the_whole_grid_are_pooled_as_frames_are() -> None:
@@ -279,7 +282,7 @@ def test_features_of_the_whole_grid_are_pooled_as_frames_are() -> None:
     model, video = small_model(config), frames(9)
     with torch.no_grad():
         whole = Features(model.vision(video.images, pooled=False), video.timestamps)
-        seen, stored = model.remember([video, whole])
+        seen, stored = model.build_repositories([video, whole])
     torch.testing.assert_close(seen.tokens, stored.tokens)
 
 

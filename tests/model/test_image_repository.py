@@ -11,12 +11,13 @@ from torch import Generator, Tensor
 from lit_hour.config.model import MemAugConfig
 from lit_hour.model.forgetting import forget
 from lit_hour.model.memory_repository import (
+    MemoryRepository,
+    TokenGrid,
     build_image_set_repository,
     build_tiled_image_repository,
     cut_letterbox,
 )
-from lit_hour.model.multimodal_inputs import build_query
-from lit_hour.types import Raster, Repository
+from lit_hour.model.multimodal_inputs import build_memaug_query
 from tests.model.published import read
 
 CASES = ("single_one_tile", "anyres_small", "anyres_tall", "anyres_downscaled", "multi_image_3")
@@ -29,7 +30,7 @@ def picture_tokens(num_pictures: int) -> Tensor:
     return (((41 * place + 677 * channel + 3) % 2039 - 1019) / 1024).view(num_pictures, 729, 4)
 
 
-def repository_of(facts: dict[str, Any], end: Tensor) -> Repository:
+def repository_of(facts: dict[str, Any], end: Tensor) -> MemoryRepository:
     if "grid_wh" not in facts:
         return build_image_set_repository(picture_tokens(facts.get("images", 1)), end)
     (columns, rows), (width, height) = facts["grid_wh"], facts["image_size_wh"]
@@ -38,7 +39,7 @@ def repository_of(facts: dict[str, Any], end: Tensor) -> Repository:
     )
 
 
-def blocks_of(repository: Repository, spatial: str = "uniform") -> tuple[Tensor, ...]:
+def blocks_of(repository: MemoryRepository, spatial: str = "uniform") -> tuple[Tensor, ...]:
     return forget(repository, torch.zeros(1, 4), spatial, PUBLISHED, Generator().manual_seed(0))
 
 
@@ -73,7 +74,7 @@ def test_memory_and_query_of_pictures_are_the_published_ones(golden: Path, name:
         assert checksum(repository.tokens) == facts["sha256_float32_le"]["kv_features"]
     ids = torch.tensor(facts["input_ids"])
     embeddings = torch.zeros(len(ids), 4)
-    query = build_query(
+    query = build_memaug_query(
         ids, embeddings, torch.ones_like(ids, dtype=torch.bool), list(tokens), list(positions)
     )
     assert torch.equal(query.positions, expected["memaug_q_position_ids"])
@@ -83,7 +84,7 @@ def test_end_tokens_stand_behind_the_rows_of_the_picture(golden: Path) -> None:
     recorded, sidecar = read(golden, "images_uniform")
     for name in CASES[1:4]:
         repository = repository_of(sidecar["cases"][name], recorded["image_newline"])
-        _, large = repository.rasters
+        _, large = repository.grids
         ends = (
             (repository.tokens == recorded["image_newline"]).all(dim=1).nonzero().flatten()
         )  # (ends,)
@@ -105,16 +106,16 @@ def test_random_forgetting_draws_for_each_grid(
     kept = blocks_of(repository, "random")
     generator = Generator().manual_seed(0)
     starts = 0
-    for raster, places in zip(repository.rasters, kept if num_kept else [kept[0]] * 2, strict=True):
-        draws = torch.rand(1, raster.tokens_per_grid, generator=generator)[0]
-        chosen = draws.argsort()[: -(-raster.tokens_per_grid // 4)].sort().values  # (kept,)
-        rows_before = chosen // raster.columns if raster.ends == "row" else 0
+    for raster, places in zip(repository.grids, kept if num_kept else [kept[0]] * 2, strict=True):
+        draws = torch.rand(1, raster.num_patch_tokens, generator=generator)[0]
+        chosen = draws.argsort()[: -(-raster.num_patch_tokens // 4)].sort().values  # (kept,)
+        rows_before = chosen // raster.columns if raster.newline == "row" else 0
         assert set((starts + chosen + rows_before).tolist()) <= set(places.tolist())
-        starts += raster.length
+        starts += raster.num_tokens
         assert num_kept is None or len(places) == num_kept
     if num_kept is None:  # an end token for each row that kept a token
-        _, large = repository.rasters
-        assert len(kept[0]) == 183 + -(-large.tokens_per_grid // 4) + large.rows
+        _, large = repository.grids
+        assert len(kept[0]) == 183 + -(-large.num_patch_tokens // 4) + large.rows
 
 
 def test_tiles_become_one_picture_again() -> None:
@@ -131,7 +132,7 @@ def test_tiles_become_one_picture_again() -> None:
         torch.equal(large[:, :-1], places.view(rows * side, columns * side))
         and (large[:, -1] == -1).all()
     )
-    assert repository.rasters == (Raster(1, 4, 4, "none"), Raster(1, 8, 12, "row"))
+    assert repository.grids == (TokenGrid(1, 4, 4, "none"), TokenGrid(1, 8, 12, "row"))
     assert (repository.num_frames, repository.num_placeholders) == (0, 1)
 
 

@@ -7,8 +7,8 @@ import torch.nn.functional as F
 from lit_hour.config.model import LoraConfig
 from lit_hour.errors import ConfigError
 from lit_hour.model.language_model import LanguageModel
-from lit_hour.model.multimodal_inputs import LanguageInputs, pad_inputs
-from lit_hour.types import IGNORED_LABEL, VISUAL_PLACEHOLDER
+from lit_hour.model.multimodal_inputs import LLMInputs, pad_inputs
+from lit_hour.types import IGNORE_INDEX, IMAGE_TOKEN_INDEX
 from tests.model.small import LANGUAGE, VOCABULARY_SIZE, small_model
 
 NEVER = -1  # an end token that is never said
@@ -16,41 +16,41 @@ NEVER = -1  # an end token that is never said
 
 @pytest.fixture(scope="module")
 def language() -> LanguageModel:
-    return small_model().language
+    return small_model().llm
 
 
-def prompts(*lengths: int) -> LanguageInputs:
+def prompts(*lengths: int) -> LLMInputs:
     """Random embeddings of these lengths, padded on the left; each the same whatever stands beside it."""
     sequences = []
     for length in lengths:
         embeddings = torch.randn(
             length, LANGUAGE.hidden_size, generator=torch.Generator().manual_seed(length)
         )
-        sequences.append((embeddings, torch.full((length,), IGNORED_LABEL)))
+        sequences.append((embeddings, torch.full((length,), IGNORE_INDEX)))
     return pad_inputs(sequences, 1000, "left")
 
 
 def generate(
-    language: LanguageModel, inputs: LanguageInputs, num_tokens: int, end_id: int = NEVER
+    language: LanguageModel, inputs: LLMInputs, num_tokens: int, end_id: int = NEVER
 ) -> list[list[int]]:
     return torch.stack(list(language.generate(inputs, num_tokens, end_id)), dim=1).tolist()
 
 
-def labelled(language: LanguageModel) -> LanguageInputs:
+def labelled(language: LanguageModel) -> LLMInputs:
     ids = torch.randint(0, VOCABULARY_SIZE, (2, 9), generator=torch.Generator().manual_seed(0))
     labels = ids.masked_fill(
         torch.tensor([[1, 1, 1, 0, 0, 1, 0, 1, 1], [0, 1, 1, 1, 1, 1, 1, 0, 0]]).bool(),
-        IGNORED_LABEL,
+        IGNORE_INDEX,
     )
     mask = torch.ones(2, 9, dtype=torch.bool)
-    return LanguageInputs(language.embed(ids), labels, mask)
+    return LLMInputs(language.embed(ids), labels, mask)
 
 
 def test_the_loss_is_the_mean_over_every_learnt_token(language: LanguageModel) -> None:
     inputs = labelled(language)
     logits = language.logits(inputs)  # (2, 9, vocabulary)
     expected = F.cross_entropy(
-        logits[:, :-1].flatten(0, 1), inputs.labels[:, 1:].flatten(), ignore_index=IGNORED_LABEL
+        logits[:, :-1].flatten(0, 1), inputs.labels[:, 1:].flatten(), ignore_index=IGNORE_INDEX
     )
     torch.testing.assert_close(language.loss(inputs), expected)
 
@@ -93,7 +93,7 @@ def test_a_batch_that_teaches_nothing_has_a_loss_and_gradients_of_zero(
 ) -> None:
     inputs = labelled(language)
     language.zero_grad()
-    loss = language.loss(replace(inputs, labels=torch.full_like(inputs.labels, IGNORED_LABEL)))
+    loss = language.loss(replace(inputs, labels=torch.full_like(inputs.labels, IGNORE_INDEX)))
     assert float(loss.detach()) == 0
     loss.backward()
     assert all(
@@ -103,7 +103,7 @@ def test_a_batch_that_teaches_nothing_has_a_loss_and_gradients_of_zero(
 
 
 def test_the_row_of_a_placeholder_can_be_asked_for(language: LanguageModel) -> None:
-    assert language.embed(torch.tensor([3, VISUAL_PLACEHOLDER, 5])).shape == (
+    assert language.embed(torch.tensor([3, IMAGE_TOKEN_INDEX, 5])).shape == (
         3,
         LANGUAGE.hidden_size,
     )
@@ -127,7 +127,7 @@ def test_answers_are_the_likeliest_tokens_read_again_from_the_start(
             dim=1,
         )
         mask = torch.ones(read.shape[:2], dtype=torch.bool)
-        logits = language.logits(LanguageInputs(read, torch.full(mask.shape, IGNORED_LABEL), mask))
+        logits = language.logits(LLMInputs(read, torch.full(mask.shape, IGNORE_INDEX), mask))
         assert int(logits[0, -1].argmax()) == token
 
 
@@ -136,14 +136,14 @@ def test_how_likely_an_answer_is(language: LanguageModel) -> None:
     inputs = prompts(6)
     continuations = [torch.tensor(ids) for ids in ([5], [7, 3, 9], [7, 3], [1, 1, 1, 1])]
     continuations.append(torch.tensor(generate(language, inputs, 3)[0]))
-    likelihoods, are_greedy = language.weigh(
+    likelihoods, are_greedy = language.loglikelihood(
         inputs, continuations
     )  # (continuations,), (continuations,)
     assert are_greedy.tolist() == [False, False, False, False, True]
     for ids, likelihood in zip(continuations, likelihoods, strict=True):
         read = torch.cat([inputs.embeddings, language.embed(ids[None])], dim=1)  # (1, tokens, dim)
         mask = torch.ones(read.shape[:2], dtype=torch.bool)
-        logits = language.logits(LanguageInputs(read, torch.full(mask.shape, IGNORED_LABEL), mask))[
+        logits = language.logits(LLMInputs(read, torch.full(mask.shape, IGNORE_INDEX), mask))[
             0, 5:-1
         ]
         expected = logits.log_softmax(dim=-1).gather(1, ids[:, None]).sum()
@@ -205,8 +205,8 @@ def test_adapters_alone_learn_and_change_nothing_until_they_have_learnt() -> Non
     )
     inputs = labelled(plain)
     torch.testing.assert_close(adapted.loss(inputs), plain.loss(inputs))
-    learning = adapted.learning_parameters()
-    assert len(learning) == 2 * 7 * LANGUAGE.num_layers and len(plain.learning_parameters()) > 10
+    learning = adapted.trainable_parameters()
+    assert len(learning) == 2 * 7 * LANGUAGE.num_layers and len(plain.trainable_parameters()) > 10
     for parameter in adapted.parameters():
         parameter.requires_grad_(any(parameter is each for each in learning))
     adapted.loss(inputs).backward()

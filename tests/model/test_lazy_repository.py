@@ -10,15 +10,16 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from lit_hour.config.model import MemAugConfig
 from lit_hour.model import projector
-from lit_hour.model.attention import GroupedAttention
+from lit_hour.model.attention import GroupedQueryAttention
 from lit_hour.model.hour_llava import HourLLaVA
 from lit_hour.model.memory_repository import (
-    UnprojectedRepository,
-    build_repository,
-    build_unprojected_repository,
+    LazyMemoryRepository,
+    MemoryRepository,
+    build_lazy_repository,
+    build_video_repository,
 )
 from lit_hour.model.projector import Projector
-from lit_hour.types import Batch, Features, ImageSet, Repository, TiledImage, Visual
+from lit_hour.types import Batch, Features, ImageSet, TiledImage, Visual
 from tests.model.small import CONFIG, LEFT, PROCESSOR, RED, frames, sample, small_model, with_memory
 
 IMAGES = torch.randint(
@@ -31,7 +32,7 @@ FLOAT64 = 1e-12  # of the largest entry: the arithmetic is the same, only its or
 NUM_ENCODED, VISION_DIM, DIM = 20, 6, 8
 
 Remember = Callable[
-    [HourLLaVA, Sequence[Visual | None]], Sequence[Repository | UnprojectedRepository]
+    [HourLLaVA, Sequence[Visual | None]], Sequence[MemoryRepository | LazyMemoryRepository]
 ]
 
 
@@ -48,7 +49,7 @@ def learn(model: HourLLaVA, batch: Batch, remember: Remember) -> tuple[Tensor, d
     """The embeddings that the language model reads, and the gradients of a sum of them with random signs."""
     model.zero_grad()
     generators = [torch.Generator().manual_seed(place) for place in range(len(batch.visuals))]
-    read = model.read(
+    read = model.build_inputs(
         batch, remember(model, batch.visuals), generators
     ).embeddings  # (texts, tokens, dim)
     signs = (
@@ -76,14 +77,14 @@ def test_what_layers_make_of_it_is_what_they_make_of_the_tokens(
     layers = [nn.Linear(DIM, outputs).double() for outputs in (4, 6)]
     end, encoded = torch.randn(DIM).double(), torch.randn(num_frames, 4, VISION_DIM).double()
     timestamps = torch.arange(num_frames)
-    plain = build_repository(project(encoded), end, timestamps, min_frames=16)
-    unmade = build_unprojected_repository(encoded, project, end, timestamps, min_frames=16)
+    plain = build_video_repository(project(encoded), end, timestamps, min_frames=16)
+    unmade = build_lazy_repository(encoded, project, end, timestamps, min_frames=16)
     assert torch.equal(unmade.positions, plain.positions) and torch.equal(
         unmade.timestamps, plain.timestamps
     )
-    assert (unmade.rasters, unmade.num_frames) == (plain.rasters, plain.num_frames)
-    check_close(unmade.tokens.at(plain.positions), plain.tokens, FLOAT64)
-    for found, layer in zip(unmade.tokens.through(*layers), layers, strict=True):
+    assert (unmade.grids, unmade.num_frames) == (plain.grids, plain.num_frames)
+    check_close(unmade.tokens.gather(plain.positions), plain.tokens, FLOAT64)
+    for found, layer in zip(unmade.tokens.linear(*layers), layers, strict=True):
         check_close(found, layer(plain.tokens), FLOAT64)
 
 
@@ -105,8 +106,8 @@ def test_the_model_reads_and_learns_the_same(
 ) -> None:
     model, batch = small_model().to(dtype), batch_of(*asked)
     model.vision.requires_grad_(True)
-    expected, wanted = learn(model, batch, HourLLaVA.remember)
-    found, gradients = learn(model, batch, HourLLaVA.skim)
+    expected, wanted = learn(model, batch, HourLLaVA.build_repositories)
+    found, gradients = learn(model, batch, HourLLaVA.build_lazy_repositories)
     check_close(found, expected, tolerance)
     assert gradients.keys() == wanted.keys() and any(name.startswith("vision") for name in wanted)
     for name, gradient in wanted.items():
@@ -120,9 +121,9 @@ def test_in_bfloat16_it_is_as_near_to_the_truth_as_the_plain_one() -> None:
     (truth, exact), *rounded = (
         learn(small_model().to(dtype), batch, remember)
         for dtype, remember in (
-            (torch.float64, HourLLaVA.remember),
-            (torch.bfloat16, HourLLaVA.remember),
-            (torch.bfloat16, HourLLaVA.skim),
+            (torch.float64, HourLLaVA.build_repositories),
+            (torch.bfloat16, HourLLaVA.build_repositories),
+            (torch.bfloat16, HourLLaVA.build_lazy_repositories),
         )
     )
     plain, unmade = (
@@ -143,10 +144,10 @@ def test_who_looks_at_all_tokens_has_them(temporal: str) -> None:
     settings = MemAugConfig(num_layers=2, min_frames=8, temporal_forgetting=temporal)  # type: ignore[arg-type]
     model, batch = small_model(with_memory(settings)), batch_of((VIDEO, 1))
     with torch.no_grad():
-        (memory,) = model.skim(batch.visuals)
-        plain = model.read(batch, model.remember(batch.visuals))
-        assert isinstance(memory, Repository)
-        assert torch.equal(model.read(batch, [memory]).embeddings, plain.embeddings)
+        (memory,) = model.build_lazy_repositories(batch.visuals)
+        plain = model.build_inputs(batch, model.build_repositories(batch.visuals))
+        assert isinstance(memory, MemoryRepository)
+        assert torch.equal(model.build_inputs(batch, [memory]).embeddings, plain.embeddings)
 
 
 @pytest.mark.parametrize("visual", (VIDEO, PICTURES), ids=("video", "pictures"))
@@ -154,17 +155,17 @@ def test_keys_and_values_are_made_once_for_all_texts(
     visual: Visual, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lengths: list[int] = []
-    prepare = GroupedAttention.prepare
+    prepare = GroupedQueryAttention.project_kv
 
-    def record(self: GroupedAttention, asked: Tensor, angles: tuple[Tensor, Tensor]) -> object:
+    def record(self: GroupedQueryAttention, asked: Tensor, angles: tuple[Tensor, Tensor]) -> object:
         lengths.append(len(angles[0]))
         return prepare(self, asked, angles)
 
-    monkeypatch.setattr(GroupedAttention, "prepare", record)
+    monkeypatch.setattr(GroupedQueryAttention, "project_kv", record)
     model, batch = small_model(), batch_of((visual, 3))
     with torch.no_grad():
-        memories = model.skim(batch.visuals)
-        model.read(batch, memories)
+        memories = model.build_lazy_repositories(batch.visuals)
+        model.build_inputs(batch, memories)
     num_tokens, num_layers = len(memories[0].positions), CONFIG.model.memaug.num_layers
     assert lengths.count(num_tokens) == num_layers
 

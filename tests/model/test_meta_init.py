@@ -6,7 +6,7 @@ import torch
 from lit_hour.config.model import LLMConfig, LoraConfig
 from lit_hour.config.schema import Config, RunConfig
 from lit_hour.model.hour_llava import HourLLaVA
-from lit_hour.model.meta_init import initialise, materialise
+from lit_hour.model.meta_init import init_missing_weights, materialize
 from tests.model.small import CONFIG, LANGUAGE, VOCABULARY_SIZE
 
 TIED = replace(LANGUAGE, tie_word_embeddings=True)
@@ -22,7 +22,7 @@ def empty_model(config: Config) -> HourLLaVA:
     """Built without data, then given memory; each weight lies far from any that is drawn."""
     with torch.device("meta"):
         model = HourLLaVA(config, VOCABULARY_SIZE)
-    materialise(model, "cpu")
+    materialize(model, "cpu")
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.fill_(FAR)
@@ -41,14 +41,14 @@ def test_it_is_the_plain_model_but_for_its_weights(language: LLMConfig) -> None:
     ]
     model.load_state_dict(plain.state_dict())
     ids = torch.arange(6)[None]  # (1, tokens)
-    assert torch.equal(model.language.embed(ids), plain.language.embed(ids))
+    assert torch.equal(model.llm.embed(ids), plain.llm.embed(ids))
 
 
 @pytest.mark.parametrize("language", [TIED, LANGUAGE, ADAPTED], ids=["tied", "untied", "adapted"])
 def test_weights_are_drawn_as_those_of_a_new_model(language: LLMConfig) -> None:
     config = with_language(replace(language, hidden_size=64, intermediate_size=96))
     plain, model = HourLLaVA(config, VOCABULARY_SIZE), empty_model(config)
-    initialise(model, config, known=())
+    init_missing_weights(model, config, loaded=())
     drawn = dict(model.named_parameters())
     for name, expected in plain.named_parameters():
         found = drawn[name]
@@ -72,14 +72,14 @@ def test_weights_are_drawn_as_those_of_a_new_model(language: LLMConfig) -> None:
 def test_a_weight_depends_on_the_seed_and_its_name_alone() -> None:
     config = with_language(TIED)
     one, other, reseeded = (empty_model(config) for _ in range(3))
-    initialise(one, config, known=())
-    known = {name for name, _ in one.named_parameters() if not name.startswith("memory.blocks.1.")}
+    init_missing_weights(one, config, loaded=())
+    known = {name for name, _ in one.named_parameters() if not name.startswith("memaug.blocks.1.")}
     torch.manual_seed(5)
-    initialise(other, config, known)
-    initialise(reseeded, replace(config, run=RunConfig(seed=1)), known)
+    init_missing_weights(other, config, known)
+    init_missing_weights(reseeded, replace(config, run=RunConfig(seed=1)), known)
     for name, weight in other.named_parameters():
         assert (
             (weight == FAR).all() if name in known else torch.equal(weight, one.get_parameter(name))
         ), name
-    name = "memory.blocks.1.feed_forward.0.weight"
+    name = "memaug.blocks.1.feed_forward.0.weight"
     assert not torch.equal(reseeded.get_parameter(name), one.get_parameter(name))

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from lit_hour.model.hour_llava import HourLLaVA
-from lit_hour.model.multimodal_inputs import LanguageInputs, prompts_of
+from lit_hour.model.multimodal_inputs import LLMInputs, truncate_to_prompts
 from tests.model.published import Case, published_model, read_case, translate
 
 CASES = (
@@ -38,8 +38,8 @@ def model_of(models: Models, name: str) -> HourLLaVA:
     return models["_".join(name.split("_")[:2])]
 
 
-def read(model: HourLLaVA, case: Case) -> LanguageInputs:
-    return model.read(case.batch, model.remember(case.batch.visuals))
+def read(model: HourLLaVA, case: Case) -> LLMInputs:
+    return model.build_inputs(case.batch, model.build_repositories(case.batch.visuals))
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -61,7 +61,7 @@ def test_logits_and_loss_are_the_published_ones(golden: Path, models: Models, na
     case, model = read_case(golden, name), model_of(models, name)
     with torch.no_grad():
         inputs = read(model, case)
-        logits, loss = model.language.logits(inputs), float(model.language.loss(inputs))
+        logits, loss = model.llm.logits(inputs), float(model.llm.loss(inputs))
     recorded, is_real = case.recorded, inputs.attention_mask
     texts, places = recorded["logits_positions"].T
     torch.testing.assert_close(
@@ -85,7 +85,7 @@ def test_memaug_is_asked_what_the_published_one_is_asked(
 ) -> None:
     case, model = read_case(golden, name), model_of(models, name)
     calls: list[tuple[Tensor, ...]] = []
-    each = model.memory.each
+    each = model.memaug.forward_many
 
     def record(
         queries: list[Tensor],
@@ -106,7 +106,7 @@ def test_memaug_is_asked_what_the_published_one_is_asked(
         )
         return seen
 
-    monkeypatch.setattr(model.memory, "each", record)
+    monkeypatch.setattr(model.memaug, "forward_many", record)
     with torch.no_grad():
         read(model, case)
     compared = 0
@@ -147,8 +147,8 @@ def test_answers_are_the_published_ones(golden: Path, models: Models) -> None:
     case, model = read_case(golden, "full_untied_prompt_only"), models["full_untied"]
     expected = case.recorded["greedy_tokens"]
     with torch.no_grad():
-        prompt = prompts_of(read(model, case))
+        prompt = truncate_to_prompts(read(model, case))
     answer = torch.stack(
-        list(model.language.generate(prompt, expected.shape[1], end_id=-1)), dim=1
+        list(model.llm.generate(prompt, expected.shape[1], end_id=-1)), dim=1
     )  # (texts, tokens)
     assert torch.equal(answer, expected)

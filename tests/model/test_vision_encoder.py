@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lit_hour.config.model import VisionConfig
 from lit_hour.errors import ConfigError, InputError, WeightsError
-from lit_hour.model.vision_encoder import VisionEncoder, check_weights, colours_of
+from lit_hour.model.vision_encoder import VisionEncoder, check_weights, color_mean_std
 from tests.model.published import read
 from tests.model.small import CONFIG, frames
 
@@ -124,7 +124,7 @@ def test_a_tower_of_timm_is_read_the_same_way(tmp_path: Path) -> None:
     whole = open_clip.create_model(
         "lit-hour-timm", load_weights=False, pretrained_text=False
     ).visual.eval()
-    assert (encoder.mean, encoder.deviation) == (
+    assert (encoder.mean, encoder.std) == (
         HALVES,
         HALVES,
     )  # as timm notes them for this tower
@@ -147,7 +147,7 @@ def test_a_tower_of_timm_is_read_the_same_way(tmp_path: Path) -> None:
 def test_the_published_tower_has_its_own_colours_wherever_its_weights_come_from(
     weights: str,
 ) -> None:
-    assert colours_of(VisionConfig(weights=weights), torch.nn.Identity()) == (HALVES, HALVES)
+    assert color_mean_std(VisionConfig(weights=weights), torch.nn.Identity()) == (HALVES, HALVES)
 
 
 def test_tokens_are_in_raster_order() -> None:
@@ -166,7 +166,7 @@ def test_a_grid_smaller_than_the_tower_is_pooled() -> None:
         encoder.tokens_per_frame,
         encoder.tokens_per_image,
         encoder.dim,
-        encoder.size_pixels,
+        encoder.image_size,
     ) == (4, 16, 96, 64)
     tokens = encode(frames(3).images, replace(SETTINGS, grid=2, encode_batch_size=2))
     fine = encode(frames(3).images).unflatten(1, (4, 4))  # (3, 4, 4, 96)

@@ -13,13 +13,13 @@ from lit_hour.text.chat_template import (
 )
 from lit_hour.text.tokenizer import train_byte_level_tokenizer
 from lit_hour.types import (
-    IGNORED_LABEL,
-    IMAGE_MARK,
-    VISUAL_PLACEHOLDER,
+    IGNORE_INDEX,
+    IMAGE_TOKEN,
+    IMAGE_TOKEN_INDEX,
     Conversation,
     Message,
     Question,
-    Text,
+    TokenizedText,
 )
 
 TOKENIZER = train_byte_level_tokenizer(
@@ -56,13 +56,13 @@ def encode(text: str) -> list[int]:
     before, *after = text.split(VIDEO)
     ids = list(TOKENIZER.encode(before, add_special_tokens=False))
     for part in after:
-        ids += [VISUAL_PLACEHOLDER, *TOKENIZER.encode(part, add_special_tokens=False)]
+        ids += [IMAGE_TOKEN_INDEX, *TOKENIZER.encode(part, add_special_tokens=False)]
     return ids
 
 
 def decode(ids: list[int]) -> str:
     return "".join(
-        VIDEO if number == VISUAL_PLACEHOLDER else str(TOKENIZER.decode([number])) for number in ids
+        VIDEO if number == IMAGE_TOKEN_INDEX else str(TOKENIZER.decode([number])) for number in ids
     )
 
 
@@ -71,7 +71,7 @@ def taught(
     note: str = NOTE,
     num_placeholders: int = 1,
     settings: TextConfig = SETTINGS,
-) -> Text:
+) -> TokenizedText:
     conversation = build_conversation(questions, settings)
     return tokenize_conversation(
         TOKENIZER, conversation, settings, num_placeholders=num_placeholders, note=note
@@ -84,7 +84,7 @@ def asked(
     note: str = NOTE,
     num_placeholders: int = 1,
     settings: TextConfig = SETTINGS,
-) -> Text:
+) -> TokenizedText:
     conversation = Conversation((Message("system", SYSTEM), *history, Message("user", question)))
     return tokenize_conversation(
         TOKENIZER, conversation, settings, num_placeholders=num_placeholders, note=note
@@ -95,7 +95,7 @@ def open_question(text: str) -> Question:
     return Question("1", "", "open_ended", text, "A ball.")
 
 
-def seen_by_memaug(text: Text) -> list[int]:
+def seen_by_memaug(text: TokenizedText) -> list[int]:
     return text.input_ids[text.question_mask].tolist()
 
 
@@ -121,13 +121,13 @@ def test_words_can_be_put_in_the_models_mouth() -> None:
     start = text.input_ids[len(plain.input_ids) :]
     assert decode(start.tolist()) == "Best:(<|im_end|>" and encode("<|im_end|>")[0] not in start
     assert seen_by_memaug(text) == seen_by_memaug(plain)
-    assert (text.labels == IGNORED_LABEL).all()
+    assert (text.labels == IGNORE_INDEX).all()
 
 
 def test_a_conversation_that_waits_teaches_nothing() -> None:
     """Its earlier answers are no targets: a prompt ends before the first target."""
     history = (Message("user", format_question(CHOICE, "letter")), Message("assistant", "B"))
-    assert (asked(OPEN.question, *history).labels == IGNORED_LABEL).all()
+    assert (asked(OPEN.question, *history).labels == IGNORE_INDEX).all()
 
 
 def test_words_that_look_like_the_end_of_a_turn_stay_words() -> None:
@@ -141,7 +141,7 @@ def test_words_that_look_like_the_end_of_a_turn_stay_words() -> None:
 
 def test_only_the_answers_and_their_ends_are_learnt() -> None:
     text = taught(CHOICE, OPEN)
-    is_learnt = text.labels != IGNORED_LABEL
+    is_learnt = text.labels != IGNORE_INDEX
     assert text.labels[is_learnt].tolist() == encode("B<|im_end|>") + encode("A ball.<|im_end|>")
     assert (text.labels[is_learnt] == text.input_ids[is_learnt]).all()
     starts = (is_learnt[1:] & ~is_learnt[:-1]).nonzero().flatten() + 1
@@ -155,7 +155,7 @@ def test_memaug_sees_everything_but_the_answers_and_the_line_that_follows_them()
     text = taught(CHOICE, OPEN)
     hidden = [decode([number]) for number in text.input_ids[~text.question_mask].tolist()]
     assert "".join(hidden) == "B<|im_end|>\nA ball.<|im_end|>\n"
-    assert not text.question_mask[text.labels != IGNORED_LABEL].any()
+    assert not text.question_mask[text.labels != IGNORE_INDEX].any()
     assert decode(seen_by_memaug(text)) == TWO_TURNS.replace("B<|im_end|>\n", "").replace(
         "A ball.<|im_end|>\n", ""
     )
@@ -177,7 +177,7 @@ def test_the_prompt_of_answering_is_the_beginning_of_the_taught_text() -> None:
 
 
 def test_the_video_stands_once_in_front_of_the_first_question() -> None:
-    assert (taught(CHOICE, OPEN).input_ids == VISUAL_PLACEHOLDER).sum() == 1
+    assert (taught(CHOICE, OPEN).input_ids == IMAGE_TOKEN_INDEX).sum() == 1
     assert f"user\n{VIDEO}\n{NOTE}\nWhich colour?" in decode(
         taught(CHOICE, OPEN).input_ids.tolist()
     )
@@ -204,11 +204,13 @@ def test_several_pictures_stand_in_front_of_the_first_question() -> None:
 
 def test_marks_are_the_places_of_several_pictures_in_every_turn() -> None:
     questions = [
-        open_question(f"Is {IMAGE_MARK} redder than\n{IMAGE_MARK}"),
-        open_question(f"{IMAGE_MARK}\nAnd this?"),
+        open_question(f"Is {IMAGE_TOKEN} redder than\n{IMAGE_TOKEN}"),
+        open_question(f"{IMAGE_TOKEN}\nAnd this?"),
     ]
     written = decode(taught(*questions, note="", num_placeholders=3).input_ids.tolist())
-    unmarked = [open_question(question.question.replace(IMAGE_MARK, "*")) for question in questions]
+    unmarked = [
+        open_question(question.question.replace(IMAGE_TOKEN, "*")) for question in questions
+    ]
     assert written == decode(
         taught(*unmarked, note="", num_placeholders=0).input_ids.tolist()
     ).replace("*", VIDEO)
@@ -218,24 +220,24 @@ def test_marks_are_the_places_of_several_pictures_in_every_turn() -> None:
 @pytest.mark.parametrize("num_marks", (1, 3))
 def test_marks_for_another_number_of_pictures_are_refused(num_marks: int) -> None:
     with pytest.raises(QuestionError, match=f"<image> {num_marks} times and has 2 pictures"):
-        taught(open_question(f"What is in {IMAGE_MARK * num_marks}?"), note="", num_placeholders=2)
+        taught(open_question(f"What is in {IMAGE_TOKEN * num_marks}?"), note="", num_placeholders=2)
 
 
 @pytest.mark.parametrize("num_placeholders", (0, 1))
 @pytest.mark.parametrize("num_marks", (1, 2))
 def test_nobody_can_forge_a_placeholder(num_placeholders: int, num_marks: int) -> None:
     """A mark where there is one picture, a video or neither is plain text."""
-    words = f"What does {IMAGE_MARK * num_marks} mean in a file?"
+    words = f"What does {IMAGE_TOKEN * num_marks} mean in a file?"
     text = asked(words, note="", num_placeholders=num_placeholders)
-    assert (text.input_ids == VISUAL_PLACEHOLDER).sum() == num_placeholders
+    assert (text.input_ids == IMAGE_TOKEN_INDEX).sum() == num_placeholders
     assert words in decode(text.input_ids.tolist())
 
 
 def test_the_marks_of_others_than_the_user_are_words() -> None:
-    question = Question("1", "", "open_ended", "What is the mark?", IMAGE_MARK)
+    question = Question("1", "", "open_ended", "What is the mark?", IMAGE_TOKEN)
     text = taught(question, note="", num_placeholders=2)
-    assert (text.input_ids == VISUAL_PLACEHOLDER).sum() == 2
-    assert decode(text.labels[text.labels != IGNORED_LABEL].tolist()) == f"{IMAGE_MARK}<|im_end|>"
+    assert (text.input_ids == IMAGE_TOKEN_INDEX).sum() == 2
+    assert decode(text.labels[text.labels != IGNORE_INDEX].tolist()) == f"{IMAGE_TOKEN}<|im_end|>"
 
 
 # Which questions MemAug sees
@@ -260,7 +262,7 @@ def test_memaug_can_be_shown_the_first_question_only() -> None:
 def test_answering_teaches_no_template_and_hides_none_of_it() -> None:
     learning = replace(SETTINGS, loss_on_template=True)
     prompt, plain_prompt = asked("What?", settings=learning), asked("What?")
-    assert (prompt.labels == IGNORED_LABEL).all() and prompt.question_mask.all()
+    assert (prompt.labels == IGNORE_INDEX).all() and prompt.question_mask.all()
     assert prompt.question_mask.tolist() == plain_prompt.question_mask.tolist()
 
 

@@ -11,7 +11,14 @@ from tokenizers import Tokenizer as WordTokenizer
 from lit_hour.config.schema import TextConfig
 from lit_hour.text.chat_template import tokenize_conversation
 from lit_hour.text.tokenizer import END_OF_TURN, START_OF_TURN, Tokenizer
-from lit_hour.types import IGNORED_LABEL, VISUAL_PLACEHOLDER, Conversation, Message, Role, Text
+from lit_hour.types import (
+    IGNORE_INDEX,
+    IMAGE_TOKEN_INDEX,
+    Conversation,
+    Message,
+    Role,
+    TokenizedText,
+)
 
 ROLES: dict[str, Role] = {"human": "user", "gpt": "assistant"}
 
@@ -43,7 +50,7 @@ def published_conversation(published: dict[str, Any]) -> Conversation:
 
 
 @pytest.fixture(scope="module")
-def published_text(published: dict[str, Any], word_tokenizer: Tokenizer) -> Text:
+def published_text(published: dict[str, Any], word_tokenizer: Tokenizer) -> TokenizedText:
     settings = TextConfig(loss_on_template=True)
     return tokenize_conversation(
         word_tokenizer, published_conversation(published), settings, num_placeholders=1, note=""
@@ -51,7 +58,7 @@ def published_text(published: dict[str, Any], word_tokenizer: Tokenizer) -> Text
 
 
 def test_ids_and_labels_are_those_of_the_published_training(
-    published: dict[str, Any], published_text: Text
+    published: dict[str, Any], published_text: TokenizedText
 ) -> None:
     _, ids, labels = zip(*published["rows"], strict=True)
     assert published_text.input_ids.tolist() == list(ids)
@@ -59,12 +66,12 @@ def test_ids_and_labels_are_those_of_the_published_training(
 
 
 def test_memaug_is_asked_with_the_words_of_the_published_training(
-    published: dict[str, Any], published_text: Text, word_tokenizer: Tokenizer
+    published: dict[str, Any], published_text: TokenizedText, word_tokenizer: Tokenizer
 ) -> None:
     seen = [
         number
         for number in published_text.input_ids[published_text.question_mask].tolist()
-        if number != VISUAL_PLACEHOLDER
+        if number != IMAGE_TOKEN_INDEX
     ]
     assert word_tokenizer.convert_ids_to_tokens(seen) == published["memaug_query_words"]
 
@@ -76,7 +83,5 @@ def test_the_default_learns_answers_only_from_the_same_conversation(
     text = tokenize_conversation(
         word_tokenizer, conversation, TextConfig(), num_placeholders=1, note=""
     )
-    learnt = word_tokenizer.convert_ids_to_tokens(
-        text.labels[text.labels != IGNORED_LABEL].tolist()
-    )
+    learnt = word_tokenizer.convert_ids_to_tokens(text.labels[text.labels != IGNORE_INDEX].tolist())
     assert learnt == ["w6", "w7", "\n", "w8", "<|im_end|>", "w12", "<|im_end|>"]

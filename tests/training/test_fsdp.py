@@ -19,7 +19,7 @@ from lit_hour.config.schema import Config
 from lit_hour.errors import WeightsError
 from lit_hour.inference.predictor import VideoPredictor
 from lit_hour.model.hour_llava import HourLLaVA
-from lit_hour.model.meta_init import initialise
+from lit_hour.model.meta_init import init_missing_weights
 from lit_hour.run_dir import RunDir
 from lit_hour.text.tokenizer import load_tokenizer
 from lit_hour.training.checkpoints.checkpoint_io import step_of_checkpoint
@@ -79,7 +79,7 @@ PUBLISHED = (  # a LLaVA-OneVision, which has no MemAug; nothing moves
     *(f"training.learning_rate.{part}=1e-12" for part in PARTS),
 )
 FROM_RUN = ("training.max_steps=3", *(f"training.learning_rate.{part}=0.001" for part in PARTS))
-OUTPUT_LAYER = "language.network.lm_head.weight"
+OUTPUT_LAYER = "llm.network.lm_head.weight"
 
 
 @dataclass(frozen=True)
@@ -217,7 +217,7 @@ def test_validation_is_the_same(done: Done) -> None:
 def test_a_frozen_part_stays_as_it_was(done: Done) -> None:
     before, after = done.weights("sharded-base"), done.weights("sharded-two")
     moved = {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])}
-    assert moved == {"projector", "frame_end", "memory", "language"}
+    assert moved == {"projector", "frame_newline", "memaug", "llm"}
 
 
 def test_adapters_learn_and_what_they_adapt_does_not(done: Done) -> None:
@@ -226,7 +226,7 @@ def test_adapters_learn_and_what_they_adapt_does_not(done: Done) -> None:
     raised = [name for name in two if ".lora_B." in name and two[name].any()]
     assert len(raised) == 7
     drawn = random_model(done, done.small.config("sharded-lora-2", *LORA)).state_dict()
-    adapted = [name for name in two if name.startswith("language") and ".lora_" not in name]
+    adapted = [name for name in two if name.startswith("llm.") and ".lora_" not in name]
     assert all(torch.equal(two[name], drawn[name]) for name in adapted)
 
 
@@ -250,7 +250,7 @@ def test_gathered_in_bfloat16_it_learns_about_the_same(done: Done) -> None:
 def random_model(done: Done, config: Config) -> HourLLaVA:
     """As one process draws it."""
     model = HourLLaVA(config, len(load_tokenizer(done.small.run_dir(config.run.name).tokenizer)))
-    initialise(model, config, known=())
+    init_missing_weights(model, config, loaded=())
     return model
 
 
@@ -259,7 +259,7 @@ def test_what_no_weights_bring_is_drawn_alike_on_any_number_of_ranks(done: Done)
     expected = without_tied(random_model(done, config).state_dict())
     found, published = done.weights("sharded-published"), done.weights("mixed-base")
     for name, weight in found.items():
-        drawn = name.startswith("memory.")
+        drawn = name.startswith("memaug.")
         torch.testing.assert_close(
             weight, (expected if drawn else published)[name], atol=1e-9, rtol=0
         )
@@ -296,7 +296,7 @@ def test_a_sharded_run_answers(done: Done) -> None:
         == 0
     )
     rotary, fresh = (
-        model.language.network.model.rotary_emb
+        model.llm.network.model.rotary_emb
         for model in (session.model, HourLLaVA(session.config, 400))
     )
     assert torch.equal(rotary.inv_freq, fresh.inv_freq)

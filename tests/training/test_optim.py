@@ -93,9 +93,9 @@ def test_a_frozen_part_stays_as_it_was_while_the_others_learn(toy: ToyProject) -
     for part, is_frozen in (
         ("vision", True),
         ("projector", False),
-        ("frame_end", False),
-        ("memory", False),
-        ("language", True),
+        ("frame_newline", False),
+        ("memaug", False),
+        ("llm", True),
     ):
         one, other = (
             {name: weight for name, weight in state.items() if name.startswith(f"model.{part}")}

@@ -48,10 +48,7 @@ def test_the_weights_of_another_model_under_the_settings_of_this_one(
         f"{copied.checkpoint('last')} is not the one that last.yaml belongs to, put that back: it does not"
     )
     assert "left over: memory.blocks.1.self_attention.query.weight" in message
-    assert (
-        "of another shape: language.network.model.norm.weight is (64,) and has to be (32,)"
-        in message
-    )
+    assert "of another shape: llm.network.model.norm.weight is (64,) and has to be (32,)" in message
     assert step_recorder.positions == []
 
 

@@ -83,15 +83,20 @@ def test_each_stage_learns_its_parts_from_where_the_one_before_stopped(
     start = weights_of(first.run)
     shutil.rmtree(first.run.path)
     stages = [weights_of(run_stage(size, stage).run) for stage in ("s1", "s2", "s3")]
-    assert changed_parts(start, stages[0]) == {"memory"}
+    assert changed_parts(start, stages[0]) == {"memaug"}
     assert changed_parts(stages[0], stages[1]) == {
         "vision",
         "projector",
-        "frame_end",
-        "memory",
-        "language",
+        "frame_newline",
+        "memaug",
+        "llm",
     }
-    assert changed_parts(stages[1], stages[2]) == {"projector", "frame_end", "memory", "language"}
+    assert changed_parts(stages[1], stages[2]) == {
+        "projector",
+        "frame_newline",
+        "memaug",
+        "llm",
+    }
     for before, after in zip([start, *stages], stages, strict=False):
         assert (
             max_abs_difference(before, after) <= 1.01e-4
@@ -105,9 +110,9 @@ def test_the_first_stage_starts_from_llava_onevision(
     theirs = load_file(workplace / "weights" / ONEVISION["3b"] / "model.safetensors")
     ours = weights_of(run_stage("3b", "s1", "run.name=first").run)
     for name, weight in ours.items():
-        if name.startswith("language.network.model."):
-            assert torch.equal(weight, theirs[name.removeprefix("language.network.")]), name
-    assert torch.equal(ours["frame_end"], theirs["model.image_newline"])
+        if name.startswith("llm.network.model."):
+            assert torch.equal(weight, theirs[name.removeprefix("llm.network.")]), name
+    assert torch.equal(ours["frame_newline"], theirs["model.image_newline"])
     assert torch.equal(ours["projector.layers.2.weight"], theirs["model.mm_projector.2.weight"])
     queries, keys, values = ours["vision.tower.trunk.blocks.1.attn.qkv.weight"].chunk(3)
     prefix = "model.vision_tower.vision_tower.vision_model.encoder.layers.1.self_attn"
@@ -132,7 +137,7 @@ def test_adapters_alone_of_the_language_model_learn_and_the_next_run_has_them_wi
     plain = weights_of(
         run_stage("7b", "s3", before, "run.name=plain", "training.learning_rate.llm=0").run
     )
-    language = "language.network."
+    language = "llm.network."
     base = {
         name.replace(".base_layer", ""): weight
         for name, weight in adapted.items()
@@ -154,7 +159,7 @@ def test_adapters_alone_of_the_language_model_learn_and_the_next_run_has_them_wi
     torch.testing.assert_close(
         merged[f"{name}.weight"], base[f"{name}.weight"] + up @ down * 32 / 4
     )
-    kept = "memory.blocks.0.feed_forward.0.weight"
+    kept = "memaug.blocks.0.feed_forward.0.weight"
     torch.testing.assert_close(merged[kept], adapted[kept])
 
 

@@ -33,8 +33,8 @@ def test_in_bfloat16_are_the_weights_and_nothing_else(toy: ToyProject) -> None:
     assert hardware(toy.config("none", *words).training)["precision"] is None
     module = nn.Module()
     module.model = HourLLaVA(toy.config("none"), vocabulary_size=300)
-    before = module.model.language.network.model.rotary_emb.inv_freq
+    before = module.model.llm.network.model.rotary_emb.inv_freq
     (plugin,) = precision_plugins(toy.config("none", *words).training)
     plugin.convert_module(module)
-    after = module.model.language.network.model.rotary_emb.inv_freq
-    assert module.model.frame_end.dtype == torch.bfloat16 and torch.equal(after, before)
+    after = module.model.llm.network.model.rotary_emb.inv_freq
+    assert module.model.frame_newline.dtype == torch.bfloat16 and torch.equal(after, before)

@@ -102,7 +102,7 @@ def test_the_output_layer_is_left_out_where_it_is_the_embedding(
     convert(tmp_path / "published", tmp_path / "run", TOWER_WORDS)
     convert(tmp_path / "run", tmp_path / "back")
     assert same(read_folder(tmp_path / "back"), weights)
-    network = VideoPredictor.from_run(tmp_path / "run", device="cpu").model.language.network
+    network = VideoPredictor.from_run(tmp_path / "run", device="cpu").model.llm.network
     assert (network.lm_head.weight is network.model.embed_tokens.weight) == is_tied
 
 
@@ -111,9 +111,9 @@ def test_a_converted_run_is_opened_with_the_weights_of_the_source(
 ) -> None:
     session = VideoPredictor.from_run(run.path, device="cpu")
     state, weights = session.model.state_dict(), made[1]
-    assert torch.equal(state["frame_end"], weights["model.image_newline"].float())
+    assert torch.equal(state["frame_newline"], weights["model.image_newline"].float())
     joined = [
-        state[f"memory.blocks.1.self_attention.{part}.bias"] for part in ("query", "key", "value")
+        state[f"memaug.blocks.1.self_attention.{part}.bias"] for part in ("query", "key", "value")
     ]
     assert torch.equal(
         torch.cat(joined), weights["model.vision_resampler.layers.1.self_attn.Wqkv.bias"].float()
@@ -135,7 +135,7 @@ def test_a_checkpoint_of_training_becomes_a_published_model(run: RunDir, tmp_pat
     model = HourLLaVA(config, 0)
     with torch.no_grad():
         model.get_parameter(
-            "language.network.model.layers.0.mlp.up_proj.lora_B.default.weight"
+            "llm.network.model.layers.0.mlp.up_proj.lora_B.default.weight"
         ).normal_()
     for name in ("last", "step=000001"):
         save_config(config, trained.checkpoints / f"{name}.yaml")
@@ -147,7 +147,7 @@ def test_a_checkpoint_of_training_becomes_a_published_model(run: RunDir, tmp_pat
     assert "the adapters are merged into the language model" in converted.notes
     again = convert(tmp_path / "published", tmp_path / "again", TOWER_WORDS)
     merged = VideoPredictor.from_run(again.target, device="cpu").model
-    layer = "language.network.model.layers.0.mlp.up_proj"
+    layer = "llm.network.model.layers.0.mlp.up_proj"
     up, down = (model.get_parameter(f"{layer}.lora_{part}.default.weight") for part in "BA")
     expected = model.get_parameter(f"{layer}.base_layer.weight") + 32 / 2 * up @ down
     torch.testing.assert_close(merged.get_parameter(f"{layer}.weight"), expected)
@@ -332,10 +332,10 @@ def test_a_run_that_is_not_whole_is_refused(run: RunDir, tmp_path: Path) -> None
     copy = RunDir(Path(shutil.copytree(run.path, tmp_path / "copy")))
     file = copy.checkpoints / "converted/model.safetensors"
     weights = read_folder(file.parent)
-    save_file({name: weight for name, weight in weights.items() if name != "frame_end"}, file)
+    save_file({name: weight for name, weight in weights.items() if name != "frame_newline"}, file)
     with pytest.raises(
         WeightsError,
-        match=r"converted, with the settings beside it, does not fit the model\n  missing: frame_end",
+        match=r"converted, with the settings beside it, does not fit the model\n  missing: frame_newline",
     ):
         convert(copy.path, tmp_path / "back")
     assert [path.name for path in tmp_path.iterdir()] == ["copy"]

@@ -5,7 +5,7 @@ import torch
 
 from lit_hour.config.model import LLMConfig, LoraConfig
 from lit_hour.model.language_model import LanguageModel
-from lit_hour.model.multimodal_inputs import LanguageInputs
+from lit_hour.model.multimodal_inputs import LLMInputs
 from lit_hour.weights.name_map import merge_adapters, plain_name
 from lit_hour.weights.reader import StoredWeights, load_into, shapes_of
 
@@ -44,7 +44,7 @@ def logits(model: LanguageModel) -> torch.Tensor:
     )  # (1, tokens, dim)
     mask = torch.ones(1, 7, dtype=torch.bool)
     with torch.no_grad():
-        return model.logits(LanguageInputs(embeddings, torch.zeros(1, 7, dtype=torch.long), mask))
+        return model.logits(LLMInputs(embeddings, torch.zeros(1, 7, dtype=torch.long), mask))
 
 
 def test_merged_weights_compute_what_the_adapted_model_does() -> None:

@@ -28,8 +28,8 @@ from tests.weights.made import (
 )
 
 WORDS = (*TOWER_WORDS, "model.memaug.num_layers=2")
-FIRST_QUERY = "language.network.model.layers.0.self_attn.q_proj"
-FRESH_NORM = "memory.blocks.0.self_attention_norm.weight"  # ones where it is new
+FIRST_QUERY = "llm.network.model.layers.0.self_attn.q_proj"
+FRESH_NORM = "memaug.blocks.0.self_attention_norm.weight"  # ones where it is new
 
 
 @pytest.fixture(scope="module")
@@ -74,10 +74,10 @@ def started(*words: str) -> tuple[Config, HourLLaVA]:
 def has_weights_of(model: HourLLaVA, weights: dict[str, Tensor], *parts: str) -> None:
     """Whether exactly these parts have the published weights; one weight stands for each."""
     pairs = {
-        "language": (f"{FIRST_QUERY}.weight", "model.layers.0.self_attn.q_proj.weight"),
+        "llm": (f"{FIRST_QUERY}.weight", "model.layers.0.self_attn.q_proj.weight"),
         "projector": ("projector.layers.0.weight", "model.mm_projector.0.weight"),
-        "frame_end": ("frame_end", "model.image_newline"),
-        "memory": (FRESH_NORM, "model.vision_resampler.layers.0.norm1.weight"),
+        "frame_newline": ("frame_newline", "model.image_newline"),
+        "memaug": (FRESH_NORM, "model.vision_resampler.layers.0.norm1.weight"),
         "vision": (
             "vision.tower.trunk.patch_embed.proj.bias",
             f"{SIGLIP_PREFIX}embeddings.patch_embedding.bias",
@@ -99,10 +99,10 @@ def test_everything_comes_from_an_hour_llava(folders: Path, source: str) -> None
     has_weights_of(
         model,
         read_folder(folders / "hour_llava"),
-        "language",
+        "llm",
         "projector",
-        "frame_end",
-        "memory",
+        "frame_newline",
+        "memaug",
         "vision",
     )
     tokenizer = {"run": folders / "run/tokenizer", "hour_llava": folders / "hour_llava"}[source]
@@ -115,10 +115,15 @@ def test_onevision_brings_everything_but_memaug(
     with caplog.at_level(logging.INFO, "lit_hour"):
         _, model = started(f"training.init_from={folders}/onevision")
     has_weights_of(
-        model, read_folder(folders / "hour_llava"), "language", "projector", "frame_end", "vision"
+        model,
+        read_folder(folders / "hour_llava"),
+        "llm",
+        "projector",
+        "frame_newline",
+        "vision",
     )
     assert torch.equal(model.get_parameter(FRESH_NORM), torch.ones(DIM))
-    assert "parts with random weights: memory" in caplog.messages
+    assert "parts with random weights: memaug" in caplog.messages
     assert any("post_layernorm.weight" in message for message in caplog.messages)
 
 
@@ -131,7 +136,7 @@ def test_a_language_model_and_a_tower_bring_themselves(
     )
     weights = read_folder(folders / "hour_llava")
     config, model = started(language)
-    has_weights_of(model, weights, "language")
+    has_weights_of(model, weights, "llm")
     assert (
         pretrained_tokenizer(config) == folders / "qwen2"
     )  # a language model is used with its own words
@@ -139,8 +144,8 @@ def test_a_language_model_and_a_tower_bring_themselves(
     assert pretrained_tokenizer(named) == folders / "run/tokenizer"
     assert pretrained_tokenizer(load_config()) is None
     with caplog.at_level(logging.INFO, "lit_hour"):
-        has_weights_of(started(language, tower)[1], weights, "language", "vision")
-    assert "parts with random weights: frame_end, memory, projector" in caplog.messages
+        has_weights_of(started(language, tower)[1], weights, "llm", "vision")
+    assert "parts with random weights: frame_newline, memaug, projector" in caplog.messages
     sizes = [
         f"model.llm.{name}" for name in ("hidden_size=32", "num_heads=4", "intermediate_size=48")
     ]
@@ -208,7 +213,7 @@ def test_a_run_without_memaug_brings_everything_else(
     weights = {
         f"model.{name}": each
         for name, each in model.state_dict().items()
-        if not name.startswith("memory.")
+        if not name.startswith("memaug.")
     }
     torch.save({"state_dict": weights}, run / "checkpoints/last.ckpt")
     text = (run / "config.yaml").read_text()
@@ -219,11 +224,16 @@ def test_a_run_without_memaug_brings_everything_else(
     with caplog.at_level(logging.INFO, "lit_hour"):
         _, later = started(f"training.init_from={run}")
     has_weights_of(
-        later, read_folder(folders / "hour_llava"), "language", "projector", "frame_end", "vision"
+        later,
+        read_folder(folders / "hour_llava"),
+        "llm",
+        "projector",
+        "frame_newline",
+        "vision",
     )
     assert (
         later.get_parameter(FRESH_NORM).shape
-        and "parts with random weights: memory" in caplog.messages
+        and "parts with random weights: memaug" in caplog.messages
     )
 
 
@@ -271,7 +281,7 @@ def test_a_run_without_memaug_brings_everything_else(
         (
             ["training.init_from=HERE/run", "model.memaug.num_layers=1"],
             WeightsError,
-            r"converted does not fit the model\n  left over: memory\.blocks\.1\.cross_attention\.key\.bias",
+            r"converted does not fit the model\n  left over: memaug\.blocks\.1\.cross_attention\.key\.bias",
         ),
         (
             ["training.init_from=HERE/hour_llava", "model.memaug.num_layers=3"],

@@ -18,7 +18,7 @@ from typing import Any, Literal, get_args
 
 from lit_hour.errors import QuestionError
 from lit_hour.taxonomy import TASK_OF_KEY
-from lit_hour.types import IMAGE_MARK, Question, QuestionFormat
+from lit_hour.types import IMAGE_TOKEN, Question, QuestionFormat
 
 REQUIRED_KEYS = ("question", "answer")
 FILE_KEYS = ("video", "image", "images")
@@ -219,10 +219,10 @@ def settle_marks(
                 f"{place}: the question {question.id!r} or its answer is empty but for marks"
             )
     if kind == "images":
-        if marks and marks != [IMAGE_MARK] * num_files:
+        if marks and marks != [IMAGE_TOKEN] * num_files:
             raise QuestionError(
                 f"{place}: the questions have the marks {' '.join(marks)} for {num_files} pictures:"
-                f" let them have as many times {IMAGE_MARK}, or none"
+                f" let them have as many times {IMAGE_TOKEN}, or none"
             )
         answers = [text for question in questions for text in (question.answer, *question.options)]
         if any(_MARK.search(text) for text in answers):
@@ -235,7 +235,7 @@ def settle_marks(
 
 def complete_marks(questions: Sequence[Question], num_images: int) -> tuple[Question, ...]:
     """Some of a subject's questions: with a mark for each picture, or with none if some are in questions left out."""
-    num_marks = sum(question.question.count(IMAGE_MARK) for question in questions)
+    num_marks = sum(question.question.count(IMAGE_TOKEN) for question in questions)
     if num_marks in (0, num_images):
         return tuple(questions)
     return tuple(_without_marks(question) for question in questions)

@@ -14,7 +14,7 @@ from typing import Any
 from PIL import Image
 
 from lit_hour.errors import ConfigError, QuestionError
-from lit_hour.types import IMAGE_MARK
+from lit_hour.types import IMAGE_TOKEN
 
 SUPPORTED = ("max_new_tokens", "until")
 SAMPLING_KEYS = (
@@ -125,7 +125,7 @@ def prompt_from_messages(messages: Sequence[dict[str, Any]], task: str) -> Promp
     visuals = [_check_content(part, task) for part in user if part["type"] != "text"]
     kinds = [part["type"] for part in user]
     is_mixed = len(visuals) > 1 and "text" in kinds[: len(visuals)]
-    parts = [part["text"] if part["type"] == "text" else IMAGE_MARK * is_mixed for part in user]
+    parts = [part["text"] if part["type"] == "text" else IMAGE_TOKEN * is_mixed for part in user]
     system_prompt = "".join(part["text"] for part in system[0]) if system else None
     return Prompt(tuple(visuals), "".join(parts), system_prompt)
 

@@ -23,12 +23,13 @@ from lit_hour.config.synthetic import SyntheticConfig
 from lit_hour.inference.predictor import Answer, VideoPredictor
 from lit_hour.inference.video_memory import VideoMemory
 from lit_hour.model.hour_llava import HourLLaVA
-from lit_hour.model.meta_init import materialise
+from lit_hour.model.memory_repository import MemoryRepository
+from lit_hour.model.meta_init import materialize
 from lit_hour.processor import Processor
 from lit_hour.synthetic.render import render_story
 from lit_hour.synthetic.video_plan import VideoPlan, generate_planned_story
 from lit_hour.text.tokenizer import train_byte_level_tokenizer
-from lit_hour.types import Features, Frames, Repository
+from lit_hour.types import Features, Frames
 from tests.benchmarks.speed.harness.matrix_rate import wait_for
 from tests.benchmarks.speed.harness.outcome import Goal, Outcome
 from tests.media.helpers import loop_video
@@ -139,7 +140,7 @@ def random_model(config: Any, vocabulary_size: int, device: torch.device) -> Hou
     with torch.device("meta"):
         model = HourLLaVA(config, vocabulary_size)
     model.bfloat16()
-    materialise(model, device)
+    materialize(model, device)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.normal_(std=0.02)
@@ -169,11 +170,11 @@ def watching(session: VideoPredictor) -> Iterator[dict[str, float]]:
     """The seconds that parts of the model take while this lasts; none of them is a part of another."""
     model = session.model
     places: dict[str, tuple[Any, str]] = {
-        "vision encoder": (model.vision, "each"),
+        "vision encoder": (model.vision, "forward_many"),
         "projector": (model.projector, "forward"),
-        "keys and values of the memory": (model.memory, "prepare"),
+        "keys and values of the memory": (model.memaug, "build_kv_caches"),
         "forgetting and looking back": (model, "read"),
-        "prefill and first token": (model.language.network, "forward"),
+        "prefill and first token": (model.llm.network, "forward"),
     }
     seconds = dict.fromkeys(places, 0.0)
     with ExitStack() as watches:
@@ -211,9 +212,11 @@ def first_token_seconds(session: VideoPredictor, memory: VideoMemory, question: 
     return answer.seconds["first token"]
 
 
-def without_keys_values(repository: Repository) -> Repository:
+def without_keys_values(repository: MemoryRepository) -> MemoryRepository:
     """The same memory without what was prepared for all questions."""
-    return Repository(**{each.name: getattr(repository, each.name) for each in fields(Repository)})
+    return MemoryRepository(
+        **{each.name: getattr(repository, each.name) for each in fields(MemoryRepository)}
+    )
 
 
 def say(minutes: int, asked: Asked) -> None:

@@ -42,7 +42,7 @@ def on_cpu() -> Outcome:
     print(f"building so400m, of which {NUM_CPU_BLOCKS} blocks are computed", flush=True)
     encoder, whole = build(VisionConfig())
     keep_blocks(encoder.tower.trunk, whole.visual.trunk, NUM_CPU_BLOCKS)
-    images = make_frames(NUM_CPU_FRAMES, encoder.size_pixels, torch.device("cpu"))
+    images = make_frames(NUM_CPU_FRAMES, encoder.image_size, torch.device("cpu"))
     pixels = normalise(encoder, images)
     check_equal(encoder, whole, images, pixels)
     contenders: dict[str, Callable[[], Any]] = {
@@ -78,7 +78,7 @@ def on_gpu() -> Outcome:
     device = torch.device("cuda")
     found: dict[tuple[str, int], float] = {}
     encoder = VisionEncoder(VisionConfig()).eval().to(device, torch.bfloat16)
-    images = make_frames(NUM_GPU_FRAMES, encoder.size_pixels, device)
+    images = make_frames(NUM_GPU_FRAMES, encoder.image_size, device)
     flops = NUM_GPU_FRAMES * encoder_flops(encoder)
     for variant, change in VARIANTS.items():
         change(encoder)
@@ -161,9 +161,7 @@ def make_frames(num_frames: int, size_pixels: int, device: torch.device) -> Tens
 
 def normalise(encoder: VisionEncoder, images: Tensor) -> Tensor:
     """What open_clip is given: `(frames, 3, size, size)` float32."""
-    mean, deviation = (
-        torch.tensor(each).view(3, 1, 1) for each in (encoder.mean, encoder.deviation)
-    )
+    mean, deviation = (torch.tensor(each).view(3, 1, 1) for each in (encoder.mean, encoder.std))
     return (images / 255 - mean) / deviation  # (frames, 3, size, size)
 
 

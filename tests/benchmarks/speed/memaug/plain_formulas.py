@@ -12,7 +12,7 @@ from torch import Generator, Tensor, nn
 from lit_hour.config.model import MemAugConfig
 from lit_hour.model.forgetting import forget
 from lit_hour.model.memaug import MemoryAugmentation
-from lit_hour.model.memory_repository import build_unprojected_repository
+from lit_hour.model.memory_repository import build_lazy_repository
 from lit_hour.model.projector import Projector
 
 TOLERANCE = 1e-4  # of the largest entry, in float32
@@ -44,7 +44,7 @@ class Work:
     shape: Shape
     projector: Projector
     memory: MemoryAugmentation
-    frame_end: nn.Parameter  # (dim,)
+    frame_newline: nn.Parameter  # (dim,)
     features: Tensor  # (frames, tokens, vision_dim)
     timestamps: Tensor  # (frames,)
     texts: list[Tensor]  # (text, dim) each
@@ -52,7 +52,7 @@ class Work:
     @property
     def weights(self) -> list[nn.Parameter]:
         """All that learns."""
-        return [*self.projector.parameters(), *self.memory.parameters(), self.frame_end]
+        return [*self.projector.parameters(), *self.memory.parameters(), self.frame_newline]
 
 
 Way = Callable[[Work], list[Tensor]]  # -> (query, dim) for each text
@@ -88,24 +88,26 @@ def build(shape: Shape, num_texts: int = 1) -> Work:
 
 def ours(work: Work) -> list[Tensor]:
     """As the model does it in training."""
-    repository = build_unprojected_repository(
-        work.features, work.projector, work.frame_end, work.timestamps, 1
+    repository = build_lazy_repository(
+        work.features, work.projector, work.frame_newline, work.timestamps, 1
     )
     settings = MemAugConfig(max_kept_frames=work.shape.query_frames)
     (places,) = forget(repository, work.texts[0], "uniform", settings, Generator())  # (kept,)
     surviving, positions = (
-        repository.tokens.at(places),
+        repository.tokens.gather(places),
         _query_positions(places),
     )  # (kept, dim), (query,)
     queries = [torch.cat([text, surviving]) for text in work.texts]  # (query, dim) each
     shared, every = [0] * len(queries), [positions] * len(queries)
-    return work.memory.each(queries, [repository.tokens], shared, every, [repository.positions])
+    return work.memory.forward_many(
+        queries, [repository.tokens], shared, every, [repository.positions]
+    )
 
 
 def plain(work: Work, grouped: bool = False) -> list[Tensor]:
     """The published arithmetic in a few lines; each text computes keys and values of its own."""
     tokens = work.projector(work.features)  # (frames, tokens, dim)
-    end = work.frame_end.expand(len(tokens), 1, -1)  # (frames, 1, dim)
+    end = work.frame_newline.expand(len(tokens), 1, -1)  # (frames, 1, dim)
     memory = torch.cat([tokens, end], dim=1).flatten(0, 1)  # (frames * (tokens + 1), dim)
     rows = torch.arange(0, work.shape.grid, 2)  # (rows,)
     in_frame = torch.cat(
@@ -205,7 +207,7 @@ def check_equal() -> None:
             work,
             projector=work.projector.float(),
             memory=work.memory.float(),
-            frame_end=nn.Parameter(work.frame_end.detach().float()),
+            frame_newline=nn.Parameter(work.frame_newline.detach().float()),
             features=work.features.float(),
             texts=[text.float() for text in work.texts],
         )

@@ -208,7 +208,7 @@ def count_operations(folder: Path) -> Outcome:
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         model(batch, module._forgetting_generators(batch)).backward()
     found = float(counter.get_total_flops())
-    formula = sum(step_flops(config, model.language.num_rows, shapes, causal_share=1.0).values())
+    formula = sum(step_flops(config, model.llm.vocab_size, shapes, causal_share=1.0).values())
     print(
         f"  {shapes}\n  formula {formula / 1e9:.4f} GFLOP, torch's counter {found / 1e9:.4f} GFLOP",
         flush=True,
@@ -235,7 +235,7 @@ def hour_step(folder: Path) -> Iterator[Outcome]:
     module.to(device)  # Lightning takes it back to the CPU
     flops = step_flops(
         config,
-        module.model.language.num_rows,
+        module.model.llm.vocab_size,
         shapes_of(module.model, steps.batches[-1].to(device)),
     )
     breakdown = ", ".join(f"{part} {1e3 * each:.0f} ms" for part, each in parts.items())

@@ -14,12 +14,13 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
-from lit_hour.model.attention import GroupedAttention
+from lit_hour.model.attention import GroupedQueryAttention
 from lit_hour.model.forgetting import forget
 from lit_hour.model.hour_llava import HourLLaVA
 from lit_hour.model.memaug import MemoryAugmentationBlock
-from lit_hour.model.multimodal_inputs import build_query, insert_visual, pad_inputs
-from lit_hour.types import Batch, Features, Frames, Raster, Repository, Video
+from lit_hour.model.memory_repository import MemoryRepository, TokenGrid
+from lit_hour.model.multimodal_inputs import build_memaug_query, merge_visual_tokens, pad_inputs
+from lit_hour.types import Batch, Features, Frames, Video
 
 
 def plain_loss(model: HourLLaVA, batch: Batch, generators: Sequence[Generator]) -> Tensor:
@@ -33,7 +34,7 @@ def plain_loss(model: HourLLaVA, batch: Batch, generators: Sequence[Generator]) 
             batch.labels[number][is_real],
         )  # (tokens,)
         question_mask = batch.question_mask[number][is_real]  # (tokens,)
-        embeddings = model.language.embed(input_ids)  # (tokens, dim)
+        embeddings = model.llm.embed(input_ids)  # (tokens, dim)
         repository = remember(model, video)
         question = embeddings[question_mask & (input_ids >= 0)]  # (question, dim)
         kept = forget(
@@ -43,7 +44,7 @@ def plain_loss(model: HourLLaVA, batch: Batch, generators: Sequence[Generator]) 
             model.settings,
             generators[place],
         )
-        query = build_query(
+        query = build_memaug_query(
             input_ids,
             embeddings,
             question_mask,
@@ -54,10 +55,12 @@ def plain_loss(model: HourLLaVA, batch: Batch, generators: Sequence[Generator]) 
             model, query.tokens, repository.tokens, query.positions, repository.positions
         )  # (query, dim)
         texts.append(
-            insert_visual(input_ids, embeddings, labels, seen[query.is_visual].split(query.lengths))
+            merge_visual_tokens(
+                input_ids, embeddings, labels, seen[query.is_visual].split(query.num_visual_tokens)
+            )
         )
     inputs = pad_inputs(texts, model.max_tokens, "right")
-    return model.language.network(
+    return model.llm.network(
         inputs_embeds=inputs.embeddings,
         attention_mask=inputs.attention_mask,
         labels=inputs.labels,
@@ -65,7 +68,7 @@ def plain_loss(model: HourLLaVA, batch: Batch, generators: Sequence[Generator]) 
     ).loss
 
 
-def remember(model: HourLLaVA, video: Video) -> Repository:
+def remember(model: HourLLaVA, video: Video) -> MemoryRepository:
     """Encode, pool and project every frame, and close each by the learnt token."""
     tokens = encode(model, video) if isinstance(video, Frames) else model.vision.pool(video.tokens)
     first, _, last = model.projector.layers
@@ -74,14 +77,14 @@ def remember(model: HourLLaVA, video: Video) -> Repository:
     )  # (frames, tokens, dim)
     projected = F.linear(hidden, last.weight, last.bias)  # (frames, tokens, dim)
     closed = torch.cat(
-        [projected, model.frame_end.expand(len(projected), 1, -1)], dim=1
+        [projected, model.frame_newline.expand(len(projected), 1, -1)], dim=1
     )  # (frames, tokens + 1, dim)
     laid_out = closed.flatten(0, 1)  # (frames * (tokens + 1), dim)
-    grid = model.vision.settings.grid
-    return Repository(
+    grid = model.vision.config.grid
+    return MemoryRepository(
         laid_out,
         torch.arange(len(laid_out), device=tokens.device),
-        (Raster(len(video), grid, grid),),
+        (TokenGrid(len(video), grid, grid),),
         video.timestamps,
     )
 
@@ -92,13 +95,13 @@ def encode(model: HourLLaVA, video: Frames | Features) -> Tensor:
     vision = model.vision
     mean, deviation = (
         torch.tensor(each, device=video.images.device).view(3, 1, 1)
-        for each in (vision.mean, vision.deviation)
+        for each in (vision.mean, vision.std)
     )
     pixels = ((video.images / 255 - mean) / deviation).to(
         next(vision.parameters()).dtype
     )  # (frames, 3, height, width)
     with torch.set_grad_enabled(
-        torch.is_grad_enabled() and len(video) <= vision.settings.max_trainable_frames
+        torch.is_grad_enabled() and len(video) <= vision.config.max_trainable_frames
     ):
         found = vision.tower.forward_intermediates(
             pixels,
@@ -118,9 +121,9 @@ def look_back(
     memory_positions: Tensor,
 ) -> Tensor:
     """MemAug: `query` `(query, dim)` into `memory` `(memory, dim)`."""
-    for block in model.memory.blocks:
+    for block in model.memaug.blocks:
         assert isinstance(block, MemoryAugmentationBlock)
-        theta = model.memory.angles.theta
+        theta = model.memaug.rotary.theta
         own = attend(
             block.self_attention, query, query, query_positions, query_positions, theta
         )  # (query, dim)
@@ -134,7 +137,7 @@ def look_back(
 
 
 def attend(
-    layer: GroupedAttention,
+    layer: GroupedQueryAttention,
     asking: Tensor,
     asked: Tensor,
     asking_positions: Tensor,

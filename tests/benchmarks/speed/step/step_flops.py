@@ -15,7 +15,7 @@ from torch import Generator
 
 from lit_hour.config.schema import Config
 from lit_hour.model.hour_llava import HourLLaVA
-from lit_hour.types import IGNORED_LABEL, Batch
+from lit_hour.types import IGNORE_INDEX, Batch
 
 
 @dataclass(frozen=True)
@@ -33,10 +33,10 @@ class Shapes:
 @torch.no_grad()
 def shapes_of(model: HourLLaVA, batch: Batch) -> Shapes:
     """What the model makes of a batch of one text."""
-    repository = model.remember(batch.visuals)[0]
-    inputs = model.read(batch, [repository], [Generator().manual_seed(0)])
+    repository = model.build_repositories(batch.visuals)[0]
+    inputs = model.build_inputs(batch, [repository], [Generator().manual_seed(0)])
     num_text, num_language = int(batch.attention_mask.sum()), inputs.embeddings.shape[1]
-    assert len(batch.input_ids) == 1 and not inputs.num_cut
+    assert len(batch.input_ids) == 1 and not inputs.num_truncated
     num_kept = num_language - (num_text - 1)  # one placeholder makes way
     return Shapes(
         vision_dim=model.vision.dim,
@@ -44,7 +44,7 @@ def shapes_of(model: HourLLaVA, batch: Batch) -> Shapes:
         num_memory=len(repository.tokens),
         num_query=num_kept + int((batch.question_mask & (batch.input_ids >= 0)).sum()),
         num_language=num_language,
-        num_learnt=int((batch.labels != IGNORED_LABEL).sum()),
+        num_learnt=int((batch.labels != IGNORE_INDEX).sum()),
     )
 
 
