@@ -2,7 +2,7 @@
 
 The witness is the gradient of the answer's log-probability by the tokens of the memory, times these tokens: how much less
 likely the answer were, to first order, without them. On made-up videos it finds the true moment more often than attention
-does (tests/benchmarks/evidence.py).
+does (tests/benchmarks/attribution_accuracy.py).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A shorter form of tests/benchmarks/interruptions.py."""
+"""A shorter form of tests/benchmarks/resume_exactness.py."""
 
 from tests.helpers.toy_run import ToyProject
 from tests.training.interrupted import Layout, Result, draw, run_to_the_end

@@ -8,8 +8,8 @@ import torch
 from lit_hour.config.load import load_config
 from lit_hour.config.schema import Config
 from tests.benchmarks.speed import step
-from tests.benchmarks.speed.step.plain_formulas import plain_loss
-from tests.benchmarks.speed.step.step_flops import Shapes, step_flops
+from tests.benchmarks.speed.step.reference import plain_loss
+from tests.benchmarks.speed.step.flops import Shapes, step_flops
 
 NUM_FRAMES, NUM_STEPS = 40, 3
 DIM, LAYERS = 2048, 36

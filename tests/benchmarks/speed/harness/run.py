@@ -18,7 +18,7 @@ from types import TracebackType
 from tests.benchmarks.speed.harness.machine import commit, describe_machine, now
 from tests.benchmarks.speed.harness.outcome import Outcome
 from tests.benchmarks.speed.harness.peers import add_peers
-from tests.benchmarks.speed.harness.picture import draw
+from tests.benchmarks.speed.harness.plot import draw
 from tests.benchmarks.speed.harness.report import Failure, Report, Section, read_sections
 from tests.benchmarks.speed.harness.topics import TARGETS, TOPICS
 

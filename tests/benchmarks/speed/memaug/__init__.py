@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from torch.profiler import ProfilerActivity, profile
 
 from tests.benchmarks.speed.harness.outcome import Goal, Outcome
-from tests.benchmarks.speed.memaug.plain_formulas import (
+from tests.benchmarks.speed.memaug.reference import (
     Shape,
     Way,
     Work,

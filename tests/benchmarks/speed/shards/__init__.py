@@ -19,16 +19,16 @@ from typing import TypeVar
 
 from tests.benchmarks.speed.harness.outcome import Goal, Outcome
 from tests.benchmarks.speed.harness.peers import load_peer
-from tests.benchmarks.speed.shards.made_shards import write_feature_shards, write_frame_shards
-from tests.benchmarks.speed.shards.raw_reading import read_raw, write_for
-from tests.benchmarks.speed.shards.shard_peers import PEERS
-from tests.benchmarks.speed.shards.shard_readers import (
+from tests.benchmarks.speed.shards.batch_readers import (
     LIMITS,
     Pass,
     members,
     memory_of_workers,
     read_in_turns,
 )
+from tests.benchmarks.speed.shards.peer_libraries import PEERS
+from tests.benchmarks.speed.shards.raw_readers import read_raw, write_for
+from tests.benchmarks.speed.shards.write_shards import write_feature_shards, write_frame_shards
 
 FRAMES_MEGABYTES, FEATURES_MEGABYTES = (
     180,

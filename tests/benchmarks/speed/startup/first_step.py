@@ -17,7 +17,7 @@ def main(file: Path, words: list[str]) -> None:
     import train
     from lit_hour.synthetic import dataset as prepare
     from lit_hour.training import fit
-    from tests.benchmarks.speed.startup.leaving import LeaveAfterFirstStep
+    from tests.benchmarks.speed.startup.exit_callback import LeaveAfterFirstStep
 
     times = {"imports": time.time()}
     build_and_pack, build_callbacks = prepare.build_and_pack, fit.build_callbacks

@@ -30,10 +30,10 @@ from lit_hour.training.module import HourLLaVAModule
 from lit_hour.training.optim import build_optimizer
 from tests.benchmarks.speed.harness.matrix_rate import data_sheet_rate, matrix_rate
 from tests.benchmarks.speed.harness.outcome import Goal, Outcome
-from tests.benchmarks.speed.step.made_features import write_noise
-from tests.benchmarks.speed.step.plain_formulas import plain_loss
-from tests.benchmarks.speed.step.step_flops import shapes_of, step_flops
-from tests.benchmarks.speed.step.training_steps import Steps, take_steps
+from tests.benchmarks.speed.step.flops import shapes_of, step_flops
+from tests.benchmarks.speed.step.noise_features import write_noise
+from tests.benchmarks.speed.step.reference import plain_loss
+from tests.benchmarks.speed.step.timed_steps import Steps, take_steps
 
 CONFIGS = Path(__file__).parents[4] / "conf"
 TARGET = 4

@@ -1,4 +1,4 @@
-"""What the memory is for, measured: python -m tests.benchmarks.memory [FOLDER] [ARM ...]
+"""What the memory is for, measured: python -m tests.benchmarks.memory_ablation [FOLDER] [ARM ...]
 
 Makes the videos, trains what all arms start from (conf/world/see.yaml), then each arm (conf/world/ARM.yaml) with three seeds,
 and asks each about unseen videos of 3, 10 and 60 minutes. In the end it measures where the first run of the arm `memory` looks,

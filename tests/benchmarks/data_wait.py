@@ -1,4 +1,4 @@
-"""Share of time that the default run waits for data: python -m tests.benchmarks.waiting [WORKERS] [SETTING=VALUE ...]
+"""Share of time that the default run waits for data: python -m tests.benchmarks.data_wait [WORKERS] [SETTING=VALUE ...]
 
 Forty steps of conf/tiny.yaml on two dozen of its videos. The first line of TensorBoard holds the start of the workers.
 """

@@ -25,7 +25,7 @@ from lit_hour.videomarathon import llm_client as servers_module
 from lit_hour.videomarathon.annotate import AnnotationJob
 from lit_hour.videomarathon.llm_client import ClientPool, gather_all, task_group
 from lit_hour.videomarathon.teacher import REQUEST_KINDS
-from tests.benchmarks.month_plan import Work
+from tests.benchmarks.dataset_cost.request_counts import Work
 
 REQUEST = httpx.Request("POST", "http://simulated/v1/chat/completions")
 DEAD_HOURS = (1.0, 2.0)  # from when to when the first server of a process is dead

@@ -1,6 +1,6 @@
-"""How often the true moment is found, by several witnesses: python -m tests.benchmarks.evidence SET RUN [RUN ...]
+"""How often the true moment is found, by several witnesses: python -m tests.benchmarks.attribution_accuracy SET RUN [RUN ...]
 
-SET is a folder of `python -m lit_hour synthesize`, such as the 10_minutes that tests/benchmarks/memory.py makes; questions with
+SET is a folder of `python -m lit_hour synthesize`, such as the 10_minutes that tests/benchmarks/memory_ablation.py makes; questions with
 one moment count. A hit is a peak frame within the true interval.
 """
 

@@ -11,7 +11,7 @@ import pytest
 
 from tests.benchmarks.speed.harness import run as harness
 from tests.benchmarks.speed.harness.outcome import Goal, Outcome
-from tests.benchmarks.speed.harness.picture import draw, times_better
+from tests.benchmarks.speed.harness.plot import draw, times_better
 from tests.benchmarks.speed.harness.report import Failure, Report, Section, figure, read_sections
 from tests.benchmarks.speed.harness.topics import TARGETS, TOPICS
 

@@ -1,6 +1,6 @@
 """What it costs to ask on, to grow and to keep; how long the answers take is measured in tests/benchmarks/speed/answering.py.
 
-    python -m tests.benchmarks.remembering RUN WORLD [CLIP]
+    python -m tests.benchmarks.video_memory RUN WORLD [CLIP]
 
 RUN is a trained run, WORLD the folder of made-up videos that it validates on, whose first video is the longest. Seconds are
 those of the processor's work on one thread, so that another program at work beside this one does not count.

@@ -1,4 +1,4 @@
-"""How evenly the ranks of a step share its work: python -m tests.benchmarks.balance [BALANCE_STEPS ...]
+"""How evenly the ranks of a step share its work: python -m tests.benchmarks.rank_balance [BALANCE_STEPS ...]
 
 A simulation with the project's own order on as many samples as the published training has, whose videos are as long as the
 published ones. The work of a sample is taken to be its tokens, or just the duration of its video. Printed are the means over

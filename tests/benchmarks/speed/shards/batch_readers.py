@@ -28,7 +28,7 @@ from lit_hour.data.features.format import LENGTH_BYTES
 from lit_hour.processor import Processor
 from lit_hour.text.tokenizer import train_byte_level_tokenizer
 from lit_hour.types import Batch, Features, Frames
-from tests.benchmarks.speed.shards.made_shards import SIZE_PIXELS, drop_from_memory
+from tests.benchmarks.speed.shards.write_shards import SIZE_PIXELS, drop_from_memory
 
 FORK = multiprocessing.get_context("fork")
 Place = tuple[Path, int, int]  # a tar, and where in it a member's content starts and how long it is

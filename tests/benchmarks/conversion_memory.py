@@ -1,4 +1,4 @@
-"""Memory that converting takes, over what its imports need: python -m tests.benchmarks.convert_memory [GIGABYTES]
+"""Memory that converting takes, over what its imports need: python -m tests.benchmarks.conversion_memory [GIGABYTES]
 
 A published checkpoint of about this size is made up in bf16, converted to a run and back, and once more from a Lightning
 checkpoint in float32, each in a process of its own.

@@ -1,4 +1,4 @@
-"""Whether interruptions change anything: python -m tests.benchmarks.interruptions [SEED ...]
+"""Whether interruptions change anything: python -m tests.benchmarks.resume_exactness [SEED ...]
 
 Forty steps of a small run over two weighted sources, several passes long, once left alone and once broken off three times at
 random: by kill -9, SIGTERM and SIGUSR1, in random order, anywhere in a step. Compared to the last bit, for 1 and 2 ranks with

@@ -1,6 +1,6 @@
 """How much one core asks for, in which memory:
 
-    python -m tests.benchmarks.annotating [VIDEOS] [MINUTES] [LATENCY_SECONDS] [REQUESTS_AT_ONCE]
+    python -m tests.benchmarks.annotation_throughput [VIDEOS] [MINUTES] [LATENCY_SECONDS] [REQUESTS_AT_ONCE]
 
 Made-up videos, seen at 384 pixels, are annotated by one process on one core. The narrator answers from another process, each
 request half to one and a half times the latency after it came; what it measures is the client, as the server sees it.

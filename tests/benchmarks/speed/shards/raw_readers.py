@@ -14,13 +14,13 @@ from torch.utils.data import DataLoader, Dataset
 from lit_hour.data.order.sample_order import MixedOrder, SourceOrder
 from lit_hour.data.shards.reader import Shards, open_shards
 from tests.benchmarks.speed.harness.peers import load_peer
-from tests.benchmarks.speed.shards.made_shards import (
+from tests.benchmarks.speed.shards.peer_libraries import PEERS, Peer, Stored, only_one
+from tests.benchmarks.speed.shards.write_shards import (
     FRAMES_OF_PICTURES,
     NUM_QUESTIONS,
     drop_from_memory,
     metadata,
 )
-from tests.benchmarks.speed.shards.shard_peers import PEERS, Peer, Stored, only_one
 
 SHUFFLE_SHARDS, NUM_WARM = 4, 4
 

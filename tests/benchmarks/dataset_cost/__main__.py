@@ -1,4 +1,4 @@
-"""What the published dataset would cost: python -m tests.benchmarks.month [--help]
+"""What the published dataset would cost: python -m tests.benchmarks.dataset_cost [--help]
 
 28,000 durations from 3 to 60 minutes are drawn, 9,700 hours in all. `month_plan` says what annotate asks about a video of a
 duration, `month_time` what becomes of the requests in time. What is measured and what is assumed is printed with the numbers.
@@ -16,8 +16,13 @@ import numpy as np
 from lit_hour.config.videomarathon import VideoMarathonConfig
 from lit_hour.videomarathon.annotate import Share
 from lit_hour.videomarathon.teacher import REQUEST_KINDS
-from tests.benchmarks.month_plan import MEASURED_MINUTES, Plans, Work, tokens_of_frame
-from tests.benchmarks.month_time import DEAD_HOURS, Speed, hours_of
+from tests.benchmarks.dataset_cost.request_counts import (
+    MEASURED_MINUTES,
+    Plans,
+    Work,
+    tokens_of_frame,
+)
+from tests.benchmarks.dataset_cost.simulation import DEAD_HOURS, Speed, hours_of
 
 NUM_VIDEOS, NUM_HOURS = 28_000, 9_700
 SHORTEST_MINUTES, LONGEST_MINUTES = 3.0, 60.0

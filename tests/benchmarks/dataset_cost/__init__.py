@@ -1,0 +1,1 @@
+"""Requests, tokens and days that annotating a data set of the published size takes."""
