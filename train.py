@@ -1,4 +1,4 @@
-"""Train a run, or continue it: python train.py [conf/NAME.yaml] [key=value ...]."""
+"""Train a run, or resume it: python train.py [conf/NAME.yaml] [key=value ...]."""
 
 import logging
 import os
@@ -7,53 +7,53 @@ import sys
 from lit_hour.config.introspect import describe_settings
 from lit_hour.config.load import parse_command_line
 from lit_hour.errors import InputError
-from lit_hour.training.distributed import SHUTDOWN_SIGNAL
+from lit_hour.training.signals import ShutdownSignal
 
-DEFAULT = "conf/tiny.yaml"
+DEFAULT_CONFIG = "conf/tiny.yaml"
 
 
-def main(words: list[str]) -> None:
-    """Settings, made-up videos if they are asked for, training, and what to try next."""
-    if {"-h", "--help"} & set(words):
-        print(f"{__doc__} The default is {DEFAULT}.\n\n{describe_settings()}")
+def main(argv: list[str], shutdown: ShutdownSignal | None = None) -> None:
+    """Read the settings, make the synthetic videos if there are to be any, train, and print what to try next."""
+    if {"-h", "--help"} & set(argv):
+        print(f"{__doc__} The default is {DEFAULT_CONFIG}.\n\n{describe_settings()}")
         return
-    config = parse_command_line(words, DEFAULT)
+    config = parse_command_line(argv, DEFAULT_CONFIG)
 
-    # imported here, so that --help and a mistyped setting answer at once
+    # Slow imports: --help and mistyped settings are answered before them.
+    from lightning.pytorch.utilities import rank_zero_only
+
     from lit_hour.synthetic.dataset import build_and_pack
     from lit_hour.training.fit import fit
 
-    show_progress()
+    configure_logging()
     dataset = build_and_pack(config) if config.synthetic.num_videos else None
-    outcome = fit(config)
-    if is_first_rank():
-        print(outcome.report(*dataset.example()) if dataset else outcome.report())
+    result = fit(config, shutdown)
+    if rank_zero_only.rank == 0:
+        print(result.report(*dataset.example()) if dataset else result.report())
 
 
-def is_first_rank() -> bool:
-    """Whether this is the process that speaks for all: srun numbers its tasks, and Lightning the processes that it starts."""
-    return all(
-        os.environ.get(name, "0") == "0" for name in ("SLURM_PROCID", "NODE_RANK", "LOCAL_RANK")
-    )
+def configure_logging() -> None:
+    """Print the project's log records of rank zero, its errors on any rank, and Lightning's warnings."""
+    from lightning.pytorch.utilities import rank_zero_only
 
-
-def show_progress() -> None:
-    """Our own log lines on standard output, as they are, of the first rank; of Lightning's only warnings."""
+    handler = logging.StreamHandler(sys.stdout)
+    handler.addFilter(lambda record: rank_zero_only.rank == 0 or record.levelno >= logging.ERROR)
     log = logging.getLogger("lit_hour")
-    log.setLevel(logging.INFO if is_first_rank() else logging.ERROR)
-    log.addHandler(logging.StreamHandler(sys.stdout))
+    log.handlers = [handler]
+    log.setLevel(logging.INFO)
     log.propagate = False
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
 
 
 if __name__ == "__main__":
+    shutdown_signal = ShutdownSignal()
     is_job = "SLURM_JOB_ID" in os.environ
     if is_job:
-        SHUTDOWN_SIGNAL.install()  # a warning may come while libraries are still imported, and would end the job
+        shutdown_signal.install()  # without a handler, a signal during the imports would end the job
     try:
-        main(sys.argv[1:])
+        main(sys.argv[1:], shutdown_signal)
     except InputError as error:
         sys.exit(f"error: {error}")
     finally:
         if is_job:
-            SHUTDOWN_SIGNAL.ignore()  # srun warns the ranks that are still leaving when the first one has left
+            shutdown_signal.ignore()  # srun signals the remaining ranks when the first has exited

@@ -1,16 +1,16 @@
-"""A run folder: what training leaves behind and answering starts from.
+"""Layout of a run directory, which training writes and inference, serving and evaluation read.
 
-RUN/config.yaml                 the effective settings of the latest start
-RUN/tokenizer/                  the tokenizer, in the Hugging Face layout
-RUN/checkpoints/last.ckpt       newest; step=000500.ckpt every N steps; best.ckpt has the lowest validation loss
-RUN/checkpoints/last.ckpt/      the same names are folders of pieces where the model was sharded
-RUN/checkpoints/converted/      weights alone, that `python -m lit_hour convert` made of a published model
-RUN/checkpoints/last.yaml       the effective settings, beside each checkpoint: also converted.yaml
-RUN/tensorboard/                curves and pictures
-RUN/evidence.png                accuracy of the latest validation by the length of videos and where in them answers are seen
-RUN/evaluation/NAME/            answers and report of `python -m lit_hour evaluate`
-RUN/skipped.jsonl               samples that could not be read, with the reason
-RUN/bad_batch/                  batches whose loss or gradient was not finite, when they stopped the run
+RUN/config.yaml             effective settings of the latest start
+RUN/tokenizer/              tokenizer in the Hugging Face layout
+RUN/checkpoints/last.ckpt   newest; step=000500.ckpt every N steps; best.ckpt has the lowest val/loss.
+                            A file, or a folder if the model was sharded
+RUN/checkpoints/last.yaml   effective settings; one beside each checkpoint
+RUN/checkpoints/converted/  weights of a published model, written by `lit-hour convert`
+RUN/tensorboard/            metrics and plots
+RUN/haystack.png            accuracy by video length and depth of the evidence, latest validation
+RUN/evaluation/NAME/        answers and report of `lit-hour evaluate`
+RUN/bad_samples.jsonl       samples that could not be read, with the reason
+RUN/nonfinite_batches/      batches with a non-finite loss or gradient that stopped the run
 """
 
 from __future__ import annotations
@@ -21,81 +21,81 @@ from pathlib import Path
 from lit_hour.config.schema import RunConfig
 from lit_hour.errors import RunError
 
-DEFAULT_CHECKPOINTS = ("best", "last", "converted")
+DEFAULT_CHECKPOINTS = ("best", "last", "converted")  # in order of preference
 
 
 @dataclass(frozen=True)
 class RunDir:
-    """The places inside a run folder."""
+    """Paths inside a run directory."""
 
     path: Path
 
     @classmethod
-    def from_config(cls, settings: RunConfig) -> RunDir:
-        """The folder of a run by its settings."""
-        return cls(Path(settings.folder) / settings.name)
+    def from_config(cls, config: RunConfig) -> RunDir:
+        """Return the directory `folder/name` of the settings."""
+        return cls(Path(config.folder) / config.name)
 
     @property
     def config(self) -> Path:
-        """The effective settings of the latest start."""
+        """Effective settings of the latest start."""
         return self.path / "config.yaml"
 
     @property
     def tokenizer(self) -> Path:
-        """The tokenizer's folder."""
+        """Directory of the tokenizer."""
         return self.path / "tokenizer"
 
     @property
     def checkpoints(self) -> Path:
-        """Where checkpoints lie."""
+        """Directory of the checkpoints."""
         return self.path / "checkpoints"
 
     @property
     def tensorboard(self) -> Path:
-        """Where TensorBoard looks."""
+        """Log directory for TensorBoard."""
         return self.path / "tensorboard"
 
     @property
-    def evidence(self) -> Path:
-        """The picture of where in videos the answers are seen that were right."""
-        return self.path / "evidence.png"
+    def haystack_plot(self) -> Path:
+        """Heat map of the accuracy by video length and depth."""
+        return self.path / "haystack.png"
 
     @property
     def evaluation(self) -> Path:
-        """Where evaluations lie, a folder each."""
+        """Directory with one folder for each evaluation."""
         return self.path / "evaluation"
 
     @property
-    def skipped(self) -> Path:
-        """The list of samples that could not be read."""
-        return self.path / "skipped.jsonl"
+    def bad_samples(self) -> Path:
+        """List of the samples that could not be read."""
+        return self.path / "bad_samples.jsonl"
 
     @property
-    def bad_batch(self) -> Path:
-        """Batches that stopped the run, for inspection."""
-        return self.path / "bad_batch"
+    def nonfinite_batches(self) -> Path:
+        """Directory of the batches that stopped the run."""
+        return self.path / "nonfinite_batches"
 
     def checkpoint(self, name: str | None = None) -> Path:
-        """A checkpoint by name: "best", "last" or "step=000500" of training, or the folder "converted".
+        """Return the path of a checkpoint.
 
-        Without a name it is the first of "best", "last" and "converted" that is there.
+        Args:
+            name: "best", "last", "step=000500" or "converted". By default the first of "best",
+                "last" and "converted" that exists.
 
         Raises:
             RunError: there is no such run or no such checkpoint.
         """
         if not self.path.is_dir():
             raise RunError(
-                f"no run at {self.path}: train one first, or give the folder of another with --run"
+                f"There is no run at {self.path}. Train one first, or name another with --run"
             )
-        present = {
-            **{folder.name: folder for folder in self.checkpoints.glob("*/") if not folder.suffix},
-            **{place.stem: place for place in self.checkpoints.glob("*.ckpt")},
-        }
-        wanted = DEFAULT_CHECKPOINTS if name is None else (name,)
-        for each in wanted:
-            if each in present:
-                return present[each]
+        paths = {path.name: path for path in self.checkpoints.glob("*/") if not path.suffix}
+        paths |= {path.stem: path for path in self.checkpoints.glob("*.ckpt")}
+        names = DEFAULT_CHECKPOINTS if name is None else (name,)
+        for candidate in names:
+            if candidate in paths:
+                return paths[candidate]
         raise RunError(
-            f"no checkpoint {' or '.join(map(repr, wanted))} in {self.checkpoints};"
-            f" there is: {', '.join(sorted(present)) or 'none yet'}"
+            f"{self.checkpoints} has no checkpoint {' or '.join(map(repr, names))}."
+            f" It has: {', '.join(sorted(paths)) or 'none yet'}"
         )

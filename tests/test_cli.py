@@ -124,8 +124,8 @@ def test_training_prints_what_it_does_and_where_it_ended(trained: TrainedRun) ->
         "data: ",
         "model: ",
         f"{trained.run.path}: step",
-        "  multiple choice on",
-        "  open ended on",
+        "  multiple choice accuracy",
+        "  open ended accuracy",
         "what to try next:",
     ]
     assert [
@@ -187,4 +187,4 @@ def test_training_from_the_command_line_takes_its_default_file(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(REPOSITORY)
-    assert parse_command_line([], train.DEFAULT).run.name == "tiny"
+    assert parse_command_line([], train.DEFAULT_CONFIG).run.name == "tiny"

@@ -21,7 +21,7 @@ def test_a_run_lies_in_a_folder_of_its_name() -> None:
     run = RunDir.from_config(RunConfig(name="tiny", folder="some/runs"))
     assert run.path == Path("some/runs/tiny")
     assert run.config == run.path / "config.yaml"
-    places = [run.tokenizer, run.checkpoints, run.tensorboard, run.skipped]
+    places = [run.tokenizer, run.checkpoints, run.tensorboard, run.bad_samples]
     assert {place.parent for place in places} == {run.path} and len(set(places)) == 4
 
 
@@ -42,18 +42,18 @@ def test_a_converted_checkpoint_is_a_folder_and_comes_after_those_of_training(
     (run.checkpoints / "last.ckpt").unlink()
     assert run.checkpoint() == run.checkpoints / "converted"
     with pytest.raises(
-        RunError, match=r"no checkpoint 'best' in .*; there is: converted, step=000002"
+        RunError, match=r"has no checkpoint 'best'\. It has: converted, step=000002"
     ):
         run.checkpoint("best")
 
 
 def test_what_is_missing_is_named_with_what_there_is(run: RunDir, tmp_path: Path) -> None:
     with pytest.raises(
-        RunError, match=rf"no checkpoint 'first' in {run.checkpoints}; there is: last, step=000002"
+        RunError, match=rf"{run.checkpoints} has no checkpoint 'first'\. It has: last, step=000002"
     ):
         run.checkpoint("first")
-    with pytest.raises(RunError, match=rf"no run at {tmp_path}/y: train one first"):
+    with pytest.raises(RunError, match=rf"no run at {tmp_path}/y. Train one first"):
         RunDir(tmp_path / "y").checkpoint("best")
     (tmp_path / "y").mkdir()
-    with pytest.raises(RunError, match="there is: none yet"):
+    with pytest.raises(RunError, match="It has: none yet"):
         RunDir(tmp_path / "y").checkpoint("best")

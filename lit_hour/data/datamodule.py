@@ -62,8 +62,7 @@ class VideoQuestionData(L.LightningDataModule):
         self.num_steps = config.training.max_steps or -(
             -len(self.order) // config.data.global_batch_size
         )
-        self.step = 0
-        self.position = 0
+        self._start_step = self._start_position = 0  # of this start: those of its checkpoint
         self._train_loader: TimedLoader | None = None
 
     def describe(self) -> str:
@@ -151,10 +150,16 @@ class VideoQuestionData(L.LightningDataModule):
         dataset = ValidationSubjects(subjects, processor, self.config)
         return TimedLoader(dataset, sampler=share, batch_size=1, **self._loading())
 
-    def finish_step(self) -> None:
-        """The samples of one more step have been trained on."""
-        self.step += 1
-        self.position += self.config.data.global_batch_size
+    @property
+    def step(self) -> int:
+        """Optimizer steps that are finished, as the Trainer counts them."""
+        return self.trainer.global_step if self.trainer else self._start_step
+
+    @property
+    def position(self) -> int:
+        """Samples of the order that the finished steps have used."""
+        num_steps = self.step - self._start_step
+        return self._start_position + num_steps * self.config.data.global_batch_size
 
     @property
     def encodings(self) -> dict[str, Encoding]:
@@ -191,7 +196,7 @@ class VideoQuestionData(L.LightningDataModule):
                 "the data are not those of the checkpoint, and training goes on (data.on_data_change=warn): %s",
                 change,
             )
-        self.step, self.position = state_dict["step"], state_dict["position"]
+        self._start_step, self._start_position = state_dict["step"], state_dict["position"]
 
     def _costs(self) -> Callable[[range], NDArray[np.int64]]:
         """What the samples at positions of the order cost, by the indexes of their shards: `(positions,)`."""

@@ -1,1 +1,1 @@
-"""The only home of the Trainer. Start at fit.py."""
+"""The only home of Lightning's Trainer; start at `fit.py`, or at `module.py` for the LightningModule."""

@@ -1,22 +1,11 @@
-"""A number of each rank -> the largest of all, the same on every rank: how the ranks decide together what only one may know.
-
-SIGUSR1 and SIGTERM -> a note that this process has to end soon, which training looks at between its steps.
-
-SLURM sends one of them some time before it ends a job. Where nothing takes them they end the process at once, so train.py
-listens before it imports what takes long; this module itself imports neither torch nor Lightning.
-
-
-The error that a process gets when another one of the run was killed -> what happened, in words and without a traceback."""
+"""Communication between ranks outside of Lightning's strategies, and the messages for a rank or worker that was lost."""
 
 from __future__ import annotations
 
-import os
-import signal
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import torch
@@ -24,83 +13,9 @@ import torch.distributed as dist
 
 from lit_hour.errors import RunError
 
-
-class CrossRankMax:
-    """Asks all ranks, on a group of its own between CPUs, so that it neither waits for a GPU nor mixes with gradients."""
-
-    def __init__(self) -> None:
-        self._group: Any = None
-
-    def init_group(self) -> None:
-        """Called by all ranks once they have found each other. A process alone asks nobody."""
-        if self._group is None and dist.is_initialized() and dist.get_world_size() > 1:
-            self._group = dist.new_group(backend="gloo")
-
-    def reduce(self, number: int) -> int:
-        """The largest number that a rank has called this with. All have to call it equally often."""
-        if self._group is None:
-            return number
-        numbers = torch.tensor([int(number)])  # (1,)
-        dist.all_reduce(numbers, dist.ReduceOp.MAX, self._group)
-        return int(numbers)
-
-
-WARNINGS = (signal.SIGUSR1, signal.SIGTERM)
-
-
-class ShutdownSignal:
-    """What this process was told by signals.
-
-    Attributes:
-        heard: the number of the latest warning; 0 when there was none.
-    """
-
-    def __init__(self) -> None:
-        self.received = 0
-        self._is_listening = False
-        # A data worker is a fork of this process, and may be one of a moment when Lightning's handler was in place, which talks
-        # to the other ranks. It takes over ours instead: SLURM warns every process of a job, and workers have to read on.
-        os.register_at_fork(after_in_child=self._listen_as_parent_did)
-
-    def install(self) -> None:
-        """From now on the warnings end nothing; it is called again wherever Lightning has put a handler of its own."""
-        self._is_listening = True
-        for each in WARNINGS:
-            signal.signal(each, self._note)
-
-    def ignore(self) -> None:
-        """From now on the warnings do nothing: the process ends by itself, and Python's handlers would go before it does."""
-        self._is_listening = False
-        for each in WARNINGS:
-            signal.signal(each, signal.SIG_IGN)
-
-    @contextmanager
-    def installed(self) -> Iterator[None]:
-        """Listen for a while; what the warnings did before, they do again afterwards."""
-        before = {each: signal.getsignal(each) for each in WARNINGS}
-        was_listening = self._is_listening
-        self.install()
-        try:
-            yield
-        finally:
-            self._is_listening = was_listening
-            for each, handler in before.items():
-                signal.signal(each, handler)
-
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        self.received = number
-
-    def _listen_as_parent_did(self) -> None:
-        if self._is_listening:
-            self.install()
-
-
-SHUTDOWN_SIGNAL = ShutdownSignal()
-
-
-WORKER_LOST = "a process that reads data was killed, perhaps because memory ran out: fewer data.num_workers take less"
-RANK_LOST = "another rank of this run has ended; what it printed says why, unless it was killed"
-SIGNS = {  # words of torch's in such an error
+WORKER_LOST = "A data worker was killed, perhaps because memory ran out. Fewer data.num_workers need less memory"
+RANK_LOST = "Another rank of this run has exited. Its output says why, unless it was killed"
+CRASH_SIGNS = {  # text in an error of torch's -> its cause
     "DataLoader worker (pid": WORKER_LOST,
     "Connection reset by peer": RANK_LOST,
     "Connection closed by peer": RANK_LOST,
@@ -108,11 +23,37 @@ SIGNS = {  # words of torch's in such an error
 }
 
 
+class CrossRankMax:
+    """All-reduce MAX of one integer, on a gloo group of its own.
+
+    The group connects CPUs, so a reduction neither waits for a GPU nor mixes with the gradients' collectives.
+    """
+
+    def __init__(self) -> None:
+        self._group: Any = None
+
+    def init_group(self) -> None:
+        """Create the group; all ranks call this once the default group is initialized. No-op for a single process."""
+        if self._group is None and dist.is_initialized() and dist.get_world_size() > 1:
+            self._group = dist.new_group(backend="gloo")
+
+    def reduce(self, number: int) -> int:
+        """Return the largest `number` of all ranks. Every rank has to call this equally often."""
+        if self._group is None:
+            return number
+        numbers = torch.tensor([int(number)])  # (1,)
+        dist.all_reduce(numbers, dist.ReduceOp.MAX, self._group)
+        return int(numbers)
+
+
 @contextmanager
 def explain_crashes(
-    advice: str = "Started again, the run goes on from its newest checkpoint",
+    advice: str = "Start the run again: it resumes from its newest checkpoint",
 ) -> Iterator[None]:
-    """Tell what the death of another process means, and what to do then.
+    """Replace the error that a killed worker or rank causes in this process by a one-line message.
+
+    Args:
+        advice: what to do next; ends the message.
 
     Raises:
         RunError: a rank or a data worker died while this process waited for it.
@@ -120,15 +61,15 @@ def explain_crashes(
     try:
         yield
     except (RuntimeError, OSError, EOFError) as error:
-        if words := classify_crash(error):
-            raise RunError(f"{words}. {advice}") from error
+        if message := classify_crash(error):
+            raise RunError(f"{message}. {advice}") from error
         raise
 
 
 def classify_crash(error: RuntimeError | OSError | EOFError) -> str:
-    """In words; empty when the error is about something else."""
+    """Return `WORKER_LOST` or `RANK_LOST`, or an empty string for an error with another cause."""
     if isinstance(error, RuntimeError):
-        return next((words for sign, words in SIGNS.items() if sign in str(error)), "")
-    # a worker may die while it hands over a batch; the pipe that breaks then is the standard library's
+        return next((message for sign, message in CRASH_SIGNS.items() if sign in str(error)), "")
+    # A worker may die while it sends a batch; the pipe that breaks then belongs to the standard library.
     innermost = traceback.extract_tb(error.__traceback__)[-1]
     return WORKER_LOST if "multiprocessing" in Path(innermost.filename).parts else ""

@@ -1,4 +1,4 @@
-"""The thin LightningModule around the model: what a step does, and what is logged of it."""
+"""LightningModule around the model: training and validation steps, metrics and the optimizer."""
 
 from __future__ import annotations
 
@@ -12,167 +12,168 @@ import torch
 from torch import Generator, Tensor
 from torchmetrics import MeanMetric
 
+from lit_hour.config.load import config_from_dict, config_to_dict
 from lit_hour.config.schema import Config
 from lit_hour.model.hour_llava import HourLLaVA
 from lit_hour.model.meta_init import init_missing_weights, materialize
-from lit_hour.processor import Processor
 from lit_hour.text.answer_matching import is_correct
 from lit_hour.text.tokenizer import end_of_turn_id
+from lit_hour.training.lightning_state import has_trainer, move_to_end_of_step
 from lit_hour.training.metrics import AnswerAccuracy, HaystackAccuracy
 from lit_hour.training.optim import build_optimizer, freeze_parts, parameters_by_part
-from lit_hour.training.parallelize import blocks_of, checkpoint_blocks, compile_blocks, shard
+from lit_hour.training.parallelize import parallelize
 from lit_hour.types import Batch, Question, Video, Visual
 from lit_hour.weights.pretrained import load_pretrained_weights
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What the model answered in validation, and whether it was right; `visual` is its place in the batch."""
+    """The model's answer to a validation question; `visual` is the index of its visual in the batch."""
 
     visual: int
     question: Question
     text: str
-    is_right: bool
+    is_correct: bool
 
 
 class HourLLaVAModule(L.LightningModule):
-    """Trains and validates the model on batches of videos and texts.
+    """Trains and validates the model.
 
-    A model that is to be sharded takes no memory until Lightning has started the ranks.
+    A model that is going to be sharded is on the meta device until Lightning has started the ranks.
+    The data module of the Trainer provides the tokenizer.
     """
 
     def __init__(
-        self, config: Config, processor: Processor, num_steps: int, init_from_scratch: bool = True
+        self,
+        config: Config | dict[str, Any],
+        num_tokens: int,
+        num_steps: int,
+        load_pretrained: bool = True,
     ) -> None:
-        """Build the model; one that is new begins with the weights that the settings name, another has a checkpoint's."""
+        """Build the model.
+
+        Args:
+            config: the settings; a nested dict in a checkpoint's hyper-parameters.
+            num_tokens: size of the tokenizer.
+            num_steps: optimizer steps of the whole run, for the learning rate schedule.
+            load_pretrained: load the weights that the settings name before the first step. False if
+                a checkpoint brings all weights.
+        """
         super().__init__()
-        self.config = config
-        self.tokenizer = processor.tokenizer
-        self.num_steps = num_steps
+        if not isinstance(config, Config):
+            config = config_from_dict(config, origin="the hyper-parameters of the checkpoint")
+        self.save_hyperparameters(
+            {
+                "config": config_to_dict(config),
+                "num_tokens": num_tokens,
+                "num_steps": num_steps,
+                "load_pretrained": False,
+            },
+            logger=False,
+        )
+        self.config, self.num_steps = config, num_steps
         self.is_sharded = config.training.strategy == "fsdp"
-        self._is_new, self._is_configured = init_from_scratch, False
+        self._load_pretrained, self._is_configured = load_pretrained, False
         with torch.device("meta") if self.is_sharded else nullcontext():
-            self.model = HourLLaVA(config, len(self.tokenizer))
-        self.val_loss = (
-            MeanMetric()
-        )  # Lightning's own mean over ranks is wrong where they have unequal numbers
-        self.scores = AnswerAccuracy()
+            self.model = HourLLaVA(config, num_tokens)
+        self.val_loss = MeanMetric()
+        self.accuracy = AnswerAccuracy()
         self.haystack = HaystackAccuracy()
         self.haystack_counts = torch.zeros(0)  # of the latest validation: (2, lengths, depths)
         freeze_parts(self.model, config.training)
 
     def configure_model(self) -> None:
-        """Make the model ready for the first step: its blocks, its share of the weights, and where it starts from."""
-        if self._is_configured:  # Lightning asks again for a validation
+        """Compile and shard the model, and load the weights that it starts from."""
+        if self._is_configured:  # Lightning calls this again for a validation
             return
         self._is_configured = True
-        if self.config.training.compile:
-            compile_blocks(blocks_of(self.model))
-        if self.config.training.activation_checkpointing:
-            checkpoint_blocks(blocks_of(self.model))
+        mesh = self.device_mesh["data_parallel"] if self.is_sharded else None  # type: ignore[index]
+        parallelize(self.model, self.config.training, mesh)
         if self.is_sharded:
-            assert self.device_mesh is not None
-            shard(self.model, self.device_mesh["data_parallel"], self.config.training.precision)
             materialize(self.model, self.trainer.strategy.root_device)
-        known = load_pretrained_weights(self.model, self.config) if self._is_new else set()
-        if self.is_sharded and self._is_new:
-            init_missing_weights(self.model, self.config, known)
+        if self._load_pretrained:
+            loaded = load_pretrained_weights(self.model, self.config)
+            if self.is_sharded:
+                init_missing_weights(self.model, self.config, loaded)
 
-    def sizes(self) -> dict[str, int]:
-        """Parameters of each part."""
-        return {
-            part: sum(map(torch.numel, parameters))
+    def describe(self) -> str:
+        """Return the number of parameters of each part, in one line."""
+        return ", ".join(
+            f"{part} {sum(map(torch.numel, parameters)) / 1e6:.2f} M"
             for part, parameters in parameters_by_part(self.model).items()
-        }
+        )
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """The loss of one batch: `()`."""
+        """Return the loss of one batch, `()`."""
         return self.model(batch, self._forgetting_generators(batch))
 
     def validation_step(self, batch: Batch, batch_idx: int) -> list[Prediction]:  # type: ignore[override]
-        """Loss and answers; each visual is remembered once for both and for all its questions.
+        """Update the metrics with the loss and the answers of a batch; each visual is encoded once for both.
+
+        Returns:
+            The answers, for the plots. Empty for a dummy batch, which is one that could not be read
+            or that only keeps the ranks of a sharded model in step.
 
         Raises:
             QuestionError: a question and its answer do not fit beside the visual tokens.
         """
-        is_nothing = not batch.keys[
-            0
-        ]  # nothing could be read, or there was nothing left for this rank
-        if is_nothing and not self.is_sharded:
+        is_dummy_batch = not batch.keys[0]
+        if is_dummy_batch and not self.is_sharded:
             return []
+        tokenizer = self.trainer.datamodule.processor.tokenizer  # type: ignore[attr-defined]
         loss, answers = self.model.examine(
-            batch,
-            self.config.generation.max_new_tokens,
-            end_of_turn_id(self.tokenizer),
-            self._any_rank,
+            batch, self.config.generation.max_new_tokens, end_of_turn_id(tokenizer), self._any_rank
         )
-        if is_nothing:
+        if is_dummy_batch:
             return []
         self.val_loss.update(loss, weight=len(batch.input_ids))
-        texts = self.tokenizer.batch_decode(answers, skip_special_tokens=True)  # (texts,)
-        said = [
+        texts = tokenizer.batch_decode(answers, skip_special_tokens=True)  # (texts,)
+        predictions = [
             Prediction(visual, questions[0], text, is_correct(questions[0], text))
             for visual, questions, text in zip(
                 batch.visual_of_text, batch.questions, texts, strict=True
             )
             if questions
         ]
-        for answer in said:
-            self.scores.update(answer.question, answer.is_right)
-            self.haystack.update(
-                answer.question, _duration_seconds(batch.visuals[answer.visual]), answer.is_right
-            )
-        return said
+        for prediction in predictions:
+            question, right = prediction.question, prediction.is_correct
+            self.accuracy.update(question, right)
+            seconds = _duration_seconds(batch.visuals[prediction.visual])
+            self.haystack.update(question, seconds, right)
+        return predictions
 
     def on_validation_epoch_end(self) -> None:
-        """Loss, and accuracy per question format and per task, over all ranks, which may have seen more or fewer texts."""
-        self.log("validation/loss", self.val_loss.compute(), prog_bar=True)
-        self.val_loss.reset()
-        for name, value in self.scores.compute().items():
-            self.log(f"validation/{name}", value, prog_bar=name == "accuracy/multiple_choice")
-        self.scores.reset()
+        """Log loss and accuracies over all ranks.
+
+        The metrics are logged here and not in `validation_step`, since ranks may have unequal numbers
+        of batches, or none with a text. The accuracies are computed here because Lightning cannot
+        log a metric that returns a dict, and only groups that were asked about are logged.
+        """
+        self.log("val/loss", self.val_loss, prog_bar=True)  # Lightning computes and resets it
+        for name, value in self.accuracy.compute().items():
+            self.log(f"val/{name}", value, prog_bar=name == "acc/multiple_choice")
+        self.accuracy.reset()
         self.haystack_counts = self.haystack.compute()
         self.haystack.reset()
 
     def configure_optimizers(self) -> Any:
-        """One group for each part that learns."""
+        """Return the optimizer, with one group for each trained part, and its schedule."""
         return build_optimizer(self.model, self.config.training, self.num_steps)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Lightning counts micro-batches; how many a step has may have changed with the ranks or the batch size.
-
-        Whenever the checkpoint was saved, it then reads as if that was at the end of the step's last micro-batch. From there
-        Lightning goes on with the next step, without another validation, and the steps in TensorBoard go on without a gap.
-        """
-        step = checkpoint["global_step"]
-        num_batches = step * self.trainer.accumulate_grad_batches
-        state = checkpoint["loops"]["fit_loop"]
-        done = {
-            "ready": num_batches,
-            "started": num_batches,
-            "processed": num_batches,
-            "completed": num_batches - 1,
-        }
-        state["epoch_loop.batch_progress"] = {
-            "total": dict(done),
-            "current": dict(done),
-            "is_last_batch": False,
-        }
-        state["epoch_loop.state_dict"]["_batches_that_stepped"] = step - 1
+        """Adapt Lightning's progress to the number of micro-batches that a step has in this start."""
+        if has_trainer(self):
+            move_to_end_of_step(checkpoint, self.trainer.accumulate_grad_batches)
 
     def _any_rank(self, is_true: bool) -> bool:
-        """Whether something is true on any of the ranks that share the model."""
-        return (
-            self.trainer.strategy.reduce_boolean_decision(is_true, all=False)
-            if self.is_sharded
-            else is_true
-        )
+        """Return whether the flag is set on any of the ranks that share the model."""
+        if not self.is_sharded:
+            return is_true
+        return self.trainer.strategy.reduce_boolean_decision(is_true, all=False)
 
     def _forgetting_generators(self, batch: Batch) -> list[Generator]:
-        """What each visual forgets depends on the seed and its place in the order alone, on any number of ranks."""
-        positions = batch.positions or (-1,) * len(
-            batch.visuals
-        )  # a batch of which nothing could be read
+        """Return a generator for each visual, seeded by the run's seed and the sample's position alone."""
+        positions = batch.positions or (-1,) * len(batch.visuals)  # a dummy batch has no positions
         seeds = [f"{self.config.run.seed} {position}".encode() for position in positions]
         return [
             torch.Generator().manual_seed(int.from_bytes(sha256(seed).digest()[:7], "big"))
@@ -181,5 +182,5 @@ class HourLLaVAModule(L.LightningModule):
 
 
 def _duration_seconds(visual: Visual | None) -> float:
-    """Of a video, to its last frame; 0 of what has no duration."""
+    """Return the time of a video's last frame; 0 for images."""
     return float(visual.timestamps[-1]) if isinstance(visual, Video) and len(visual) else 0.0

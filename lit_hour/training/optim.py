@@ -1,4 +1,4 @@
-"""Parts of the model -> parameter groups with a learning rate each, and the schedule that they share."""
+"""Parameter groups with one learning rate for each part of the model, and the schedule they share."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from lit_hour.model.hour_llava import HourLLaVA
 
 
 def parameters_by_part(model: HourLLaVA) -> dict[str, list[nn.Parameter]]:
-    """The parameters of each part that has a learning rate of its own; of a language model with adapters those alone."""
+    """Return the parameters of each part with a learning rate; of an LLM with LoRA only the adapters."""
     return {
         "vision": list(model.vision.parameters()),
         "projector": [*model.projector.parameters(), model.frame_newline],
@@ -25,31 +25,34 @@ def parameters_by_part(model: HourLLaVA) -> dict[str, list[nn.Parameter]]:
     }
 
 
-def freeze_parts(model: HourLLaVA, settings: TrainingConfig) -> None:
-    """A part whose learning rate is 0 learns nothing and keeps no gradient."""
-    rates = asdict(settings.learning_rate)
+def freeze_parts(model: HourLLaVA, training: TrainingConfig) -> None:
+    """Require gradients only of the parts whose learning rate is above 0."""
+    rates = asdict(training.learning_rate)
     model.requires_grad_(False)
     for part, parameters in parameters_by_part(model).items():
         for parameter in parameters:
             parameter.requires_grad_(rates[part] > 0)
 
 
-def build_optimizer(model: HourLLaVA, settings: TrainingConfig, num_steps: int) -> dict[str, Any]:
-    """AdamW with a named group for each learning part, and a cosine schedule with warm-up, as Lightning takes them.
+def build_optimizer(model: HourLLaVA, training: TrainingConfig, num_steps: int) -> dict[str, Any]:
+    """Build AdamW with a named group for each trained part, and a cosine schedule with warm-up.
+
+    Returns:
+        What `configure_optimizers` returns to Lightning.
 
     Raises:
         ConfigError: every part is frozen.
     """
-    rates = asdict(settings.learning_rate)
+    rates = asdict(training.learning_rate)
     groups = [
         {"params": parameters, "lr": rates[part], "name": part}
         for part, parameters in parameters_by_part(model).items()
         if rates[part] > 0
     ]
     if not groups:
-        raise ConfigError("every part is frozen: give at least one training.learning_rate above 0")
-    optimizer = torch.optim.AdamW(groups, weight_decay=settings.weight_decay)
-    num_warmup_steps = round(settings.warmup_ratio * num_steps)
+        raise ConfigError("Every part is frozen. Set at least one training.learning_rate above 0")
+    optimizer = torch.optim.AdamW(groups, weight_decay=training.weight_decay)
+    num_warmup_steps = round(training.warmup_ratio * num_steps)
     schedule = LambdaLR(
         optimizer, lambda step: cosine_with_warmup(step, num_steps, num_warmup_steps)
     )
@@ -60,7 +63,7 @@ def build_optimizer(model: HourLLaVA, settings: TrainingConfig, num_steps: int) 
 
 
 def cosine_with_warmup(step: int, num_steps: int, num_warmup_steps: int) -> float:
-    """Share of the peak learning rate: a line up from 0 over the warm-up, then half a cosine down to 0."""
+    """Return the share of the peak learning rate: a linear warm-up from 0, then half a cosine to 0."""
     if step < num_warmup_steps:
         return step / num_warmup_steps
     progress = (step - num_warmup_steps) / max(1, num_steps - num_warmup_steps)

@@ -1,12 +1,6 @@
-"""The repeated blocks of a model: compiled, and computed again in the backward pass instead of being remembered.
+"""Compile blocks, checkpoint their activations, and shard the model over the ranks (FSDP2).
 
-Both change how a block computes, in place, and neither the names nor the values of its weights.
-
-
-A model that no rank holds as a whole: each has a part of every weight, of its gradient and of the optimizer's state.
-
-Lightning's ModelParallelStrategy starts the ranks and runs the steps; PyTorch's `fully_shard` (FSDP2) gathers the weights of
-one block at a time, for as long as it computes.
+Entry point: `parallelize`. `ShardedStrategy` is the Lightning strategy of a sharded run.
 """
 
 from __future__ import annotations
@@ -23,7 +17,7 @@ from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard, register_f
 from torch.optim import Optimizer
 from torch.utils.checkpoint import checkpoint
 
-from lit_hour.config.schema import Config
+from lit_hour.config.schema import Config, TrainingConfig
 from lit_hour.model.hour_llava import HourLLaVA
 from lit_hour.training.checkpoints.checkpoint_io import load_sharded, save_sharded
 from lit_hour.training.checkpoints.optimizer_state import named_state, restore
@@ -38,76 +32,62 @@ from lit_hour.weights.reader import (
     shapes_of,
 )
 
-CACHE = "past_key_values"  # what a layer of the language model is given while it makes an answer
+KV_CACHE_ARGUMENT = "past_key_values"  # of a language model layer while it generates
+GATHERED_DTYPES = {  # training.precision -> dtype of gathered weights; None: as they are stored
+    "32-true": None,
+    "bf16-true": torch.bfloat16,
+    "bf16-mixed": torch.bfloat16,
+}
 
 
-def blocks_of(model: HourLLaVA) -> list[nn.Module]:
-    """The blocks of the vision encoder, of MemAug and of the language model.
+def parallelize(model: HourLLaVA, training: TrainingConfig, mesh: DeviceMesh | None) -> None:
+    """Compile, checkpoint and shard a model in place, as far as the settings ask for it.
+
+    Names and values of the weights stay as they are.
+
+    Args:
+        mesh: the data-parallel mesh of a sharded run, else None.
 
     Raises:
-        ConfigError: the vision encoder is not made of blocks.
+        ConfigError: the vision encoder has no blocks to compile or checkpoint.
     """
+    if training.compile:
+        compile_blocks(transformer_blocks(model))
+    if training.activation_checkpointing:
+        checkpoint_blocks(transformer_blocks(model))
+    if mesh is not None:
+        shard(model, mesh, GATHERED_DTYPES[training.precision])
+
+
+def transformer_blocks(model: HourLLaVA) -> list[nn.Module]:
+    """Return the blocks of the vision encoder, of MemAug and of the language model."""
     return [*model.vision.blocks, *model.memaug.blocks, *model.llm.layers]
 
 
 def compile_blocks(blocks: Iterable[nn.Module]) -> None:
-    """Let torch.compile translate each block, but not for making answers, where each token finds another length."""
+    """Compile each block for training. Generation stays eager: the length changes with each token."""
     for block in blocks:
-        block.forward = _unless_answering(torch.compile(block.forward), block.forward)
+        block.forward = _eager_with_kv_cache(torch.compile(block.forward), block.forward)
 
 
 def checkpoint_blocks(blocks: Iterable[nn.Module]) -> None:
-    """Let each block keep only its inputs, and compute all else again when its gradient is wanted."""
+    """Use activation checkpointing: keep only each block's inputs and recompute it in the backward pass."""
     for block in blocks:
-        block.forward = _again_in_backward(block.forward)
+        block.forward = _with_activation_checkpointing(block.forward)
 
 
-def _unless_answering(
-    compiled: Callable[..., Any], plain: Callable[..., Any]
-) -> Callable[..., Any]:
-    def forward(*inputs: Any, **named: Any) -> Any:
-        return (compiled if named.get(CACHE) is None else plain)(*inputs, **named)
+def shard(model: HourLLaVA, mesh: DeviceMesh, gathered_dtype: torch.dtype | None) -> None:
+    """Shard the weights over the ranks of a mesh; gradients are reduced in float32.
 
-    return forward
-
-
-def _again_in_backward(plain: Callable[..., Any]) -> Callable[..., Any]:
-    def forward(*inputs: Any, **named: Any) -> Any:
-        if torch.is_grad_enabled():
-            return checkpoint(plain, *inputs, use_reentrant=False, **named)
-        return plain(*inputs, **named)
-
-    return forward
-
-
-GATHERED = {
-    "32-true": None,
-    "bf16-true": torch.bfloat16,
-    "bf16-mixed": torch.bfloat16,
-}  # precision -> dtype of gathered weights
-
-
-def sharing(config: Config) -> dict[str, Any]:
-    """The Trainer's arguments for how the ranks share the work.
-
-    What a validation gathers is used again by the next step, and no gradient passes what was made in inference mode.
-    """
-    if config.training.strategy == "fsdp":
-        return {"strategy": ShardedStrategy(config), "inference_mode": False}
-    return {"strategy": config.training.strategy}
-
-
-def shard(model: HourLLaVA, mesh: DeviceMesh, precision: str) -> None:
-    """Divide the weights of a model among the ranks of a mesh; gradients are added up in float32.
-
-    The vision encoder is gathered as a whole, and once for all pictures of a batch: block by block it would be gathered as
-    often as a video has chunks, and ranks with videos of different lengths would wait for each other for ever. Each block of
-    MemAug and each layer of the language model is gathered by itself; what is left belongs to the model.
+    The vision encoder is one FSDP unit, gathered once for all images of a batch. Gathered block by
+    block, it would be gathered as often as a video has chunks, and ranks with videos of different
+    lengths would wait for each other forever. Each block of MemAug and each layer of the language
+    model is a unit; the other weights belong to the root unit.
     """
     policy = MixedPrecisionPolicy(
-        param_dtype=GATHERED[precision],
-        reduce_dtype=torch.float32 if GATHERED[precision] else None,
-        cast_forward_inputs=False,  # what a block is given has the dtype of the weights that made it
+        param_dtype=gathered_dtype,
+        reduce_dtype=torch.float32 if gathered_dtype else None,
+        cast_forward_inputs=False,  # inputs already have the dtype of the weights
     )
     for block in (model.vision, *model.memaug.blocks):
         fully_shard(block, mesh=mesh, mp_policy=policy)
@@ -117,10 +97,29 @@ def shard(model: HourLLaVA, mesh: DeviceMesh, precision: str) -> None:
     register_fsdp_forward_method(model, "examine")
 
 
-class ShardedStrategy(ModelParallelStrategy):
-    """All ranks share one model; its checkpoints are folders of pieces, which any number of ranks reads.
+def _eager_with_kv_cache(
+    compiled: Callable[..., Any], eager: Callable[..., Any]
+) -> Callable[..., Any]:
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        return (compiled if kwargs.get(KV_CACHE_ARGUMENT) is None else eager)(*args, **kwargs)
 
-    It also goes on from the checkpoint of a run that was not sharded: the optimizer's state is found by the weights' names.
+    return forward
+
+
+def _with_activation_checkpointing(plain: Callable[..., Any]) -> Callable[..., Any]:
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        if torch.is_grad_enabled():
+            return checkpoint(plain, *args, use_reentrant=False, **kwargs)
+        return plain(*args, **kwargs)
+
+    return forward
+
+
+class ShardedStrategy(ModelParallelStrategy):
+    """Lightning strategy in which all ranks share one model (FSDP2).
+
+    Its checkpoints are folders that any number of ranks can read. It also resumes from the
+    checkpoint file of an unsharded run: the optimizer's state is matched by parameter names.
     """
 
     def __init__(self, config: Config) -> None:
@@ -133,24 +132,24 @@ class ShardedStrategy(ModelParallelStrategy):
         super().setup_environment()
 
     def lightning_module_state_dict(self) -> dict[str, Any]:
-        """This rank's part of the weights, where it lies; one that has two names is there once."""
+        """Return this rank's part of the weights, without copying; tied weights occur once."""
         model = self._hour_llava
-        own = dict(model.named_parameters()).keys() | dict(model.named_buffers()).keys()
+        names = dict(model.named_parameters()).keys() | dict(model.named_buffers()).keys()
         return {
             f"{MODEL_PREFIX}{name}": weight
             for name, weight in model.state_dict().items()
-            if name in own
+            if name in names
         }
 
     def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
-        """This rank's part of the optimizer's state, by the weights' names."""
+        """Return this rank's part of the optimizer's state by parameter names."""
         unwrapped = getattr(optimizer, "optimizer", optimizer)  # of Lightning's wrapper
         return named_state(self._hour_llava, unwrapped)
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], filepath: str | Path, storage_options: Any | None = None
     ) -> None:
-        """Write the folder beside its place, every rank its part, then move it there.
+        """Write a checkpoint folder atomically; each rank writes its part.
 
         Raises:
             RunError: a rank could not write its part.
@@ -160,27 +159,28 @@ class ShardedStrategy(ModelParallelStrategy):
     def load_checkpoint(
         self, checkpoint_path: str | Path, weights_only: bool | None = None
     ) -> dict[str, Any]:
-        """Take weights and optimizer's state from a checkpoint, sharded or not; what else it holds comes back.
+        """Load weights and optimizer state of a checkpoint, sharded or not, and return the rest.
 
         Raises:
-            WeightsError: it is damaged, or a weight is missing, left over or of another shape.
+            WeightsError: the checkpoint is damaged, or a weight is missing, unexpected or of another
+                shape.
         """
-        place = Path(self.broadcast(checkpoint_path))
-        stored, model = open_weights(place), self._hour_llava
+        path = Path(self.broadcast(checkpoint_path))
+        stored, model = open_weights(path), self._hour_llava
         check_state_dict(
             shapes_of(model.state_dict()),
             stored.shapes,
-            str(place),
+            str(path),
             optional=optional_weights(self._config),
         )
-        checkpoint = read_checkpoint(place)
+        content = read_checkpoint(path)
         (optimizer,) = self.optimizers
-        if is_sharded(place):
-            load_sharded(place, model, optimizer)
+        if is_sharded(path):
+            load_sharded(path, model, optimizer)
         else:
             load_into(model, stored.tensors())
-            restore(optimizer, checkpoint["optimizer_states"][0])
-        return checkpoint
+            restore(optimizer, content["optimizer_states"][0])
+        return content
 
     @property
     def _hour_llava(self) -> HourLLaVA:

@@ -1,4 +1,4 @@
-"""A module and the settings of training -> Lightning's predict on any number of processes and machines, each with its share."""
+"""Run Lightning's `predict` over any number of processes and machines: feature extraction, evaluation."""
 
 from __future__ import annotations
 
@@ -10,52 +10,47 @@ import lightning as L
 import torch
 
 from lit_hour.config.schema import TrainingConfig
-from lit_hour.training.callbacks.preemption import slurm_environment
 from lit_hour.training.distributed import explain_crashes
-from lit_hour.training.trainer_setup import hardware, precision_plugins
+from lit_hour.training.trainer_setup import build_predict_trainer
 
-BESIDE_THE_POINT = (  # what Lightning warns of here
+IGNORED_WARNINGS = (  # regular expressions of Lightning's warnings that do not apply here
     ".*does not have many workers",
     ".*predict returned None",
-    ".*LeafSpec",  # of its own use of torch
+    ".*LeafSpec",
 )
-Work = TypeVar("Work")
+Item = TypeVar("Item")
 
 
-def predict(module: L.LightningModule, settings: TrainingConfig, advice: str) -> None:
-    """Run a module that keeps its results itself; every rank has the whole of it, however its model is trained.
+def predict(module: L.LightningModule, training: TrainingConfig, advice: str) -> None:
+    """Run a module that stores its results itself; every rank holds the whole module.
 
     Args:
-        advice: what to do when another process has died.
+        advice: what to do when another process has died; ends the error's message.
 
     Raises:
-        RunError: one has.
+        RunError: another process has died.
     """
-    if settings.num_threads:
-        torch.set_num_threads(settings.num_threads)
-    trainer = L.Trainer(
-        **{**hardware(settings), "strategy": "auto"},
-        plugins=[*precision_plugins(settings), *slurm_environment()],
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        use_distributed_sampler=False,
-    )
+    if training.num_threads:
+        torch.set_num_threads(training.num_threads)
+    trainer = build_predict_trainer(training)
     with explain_crashes(advice), warnings.catch_warnings():
-        for message in BESIDE_THE_POINT:
+        for message in IGNORED_WARNINGS:
             warnings.filterwarnings("ignore", message)
         trainer.predict(module, return_predictions=False)
 
 
 def assign_greedily(
-    works: Sequence[Work], costs: Sequence[float], num_ranks: int
-) -> list[list[Work]]:
-    """Each work, in order, to the rank that has least to do so far."""
-    shares: list[list[Work]] = [[] for _ in range(num_ranks)]
+    items: Sequence[Item], costs: Sequence[float], num_ranks: int
+) -> list[list[Item]]:
+    """Assign each item, in order, to the rank with the lowest total cost so far (list scheduling).
+
+    Returns:
+        The items of each rank.
+    """
+    shares: list[list[Item]] = [[] for _ in range(num_ranks)]
     loads = [0.0] * num_ranks
-    for work, cost in zip(works, costs, strict=True):
+    for item, cost in zip(items, costs, strict=True):
         rank = loads.index(min(loads))
-        shares[rank].append(work)
+        shares[rank].append(item)
         loads[rank] += cost
     return shares

@@ -1,60 +1,131 @@
-"""Where and how the Trainer runs: devices and precision."""
+"""Build Lightning's Trainer: devices, precision, strategy and plugins."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from lightning.pytorch.plugins.precision import HalfPrecision
+import lightning as L
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.plugins import HalfPrecision
+from lightning.pytorch.plugins.environments import SLURMEnvironment
 from torch import nn
 
-from lit_hour.config.schema import TrainingConfig
+from lit_hour.config.schema import Config, TrainingConfig
+from lit_hour.run_dir import RunDir
+from lit_hour.training.checkpoints.checkpoint_io import AtomicCheckpointIO
+from lit_hour.training.parallelize import ShardedStrategy
 
-BFLOAT16: Literal["bf16-true"] = "bf16-true"
+if TYPE_CHECKING:
+    from lit_hour.data.datamodule import VideoQuestionData
 
-
-def hardware(settings: TrainingConfig) -> dict[str, Any]:
-    """The Trainer's arguments for devices and precision; that of bf16-true is a plugin, as `precision_plugins` has it."""
-    return {
-        "accelerator": settings.accelerator,
-        "devices": int(settings.devices) if settings.devices.isdigit() else settings.devices,
-        "num_nodes": settings.num_nodes,
-        "precision": None if settings.precision == BFLOAT16 else settings.precision,
-    }
+TRUE_BF16 = "bf16-true"
 
 
-def precision_plugins(settings: TrainingConfig) -> list[HalfPrecision]:
-    """The Trainer's plugins for the precision."""
-    return [TrueBf16Precision(BFLOAT16)] if settings.precision == BFLOAT16 else []
+def build_trainer(
+    config: Config,
+    run: RunDir,
+    data: VideoQuestionData,
+    callbacks: list[Callback],
+    resume_step: int,
+) -> L.Trainer:
+    """Build the Trainer of a run. It counts steps; one of its epochs spans the whole run.
+
+    Args:
+        resume_step: TensorBoard hides this and later steps of an earlier start, which was
+            interrupted after its last checkpoint.
+    """
+    training = config.training
+    is_sharded = training.strategy == "fsdp"
+    trainer = L.Trainer(
+        accelerator=training.accelerator,
+        devices=_num_devices(training),
+        num_nodes=training.num_nodes,
+        strategy=ShardedStrategy(config) if is_sharded else training.strategy,
+        precision=None if training.precision == TRUE_BF16 else training.precision,
+        plugins=[AtomicCheckpointIO(config), *_plugins(training)],
+        # FSDP reuses parameters that were gathered during validation, and inference tensors cannot
+        # take part in autograd.
+        inference_mode=not is_sharded,
+        max_steps=data.num_steps,
+        gradient_clip_val=training.gradient_clip_norm or None,
+        check_val_every_n_epoch=None,
+        num_sanity_val_steps=0,
+        log_every_n_steps=training.log_every_n_steps,
+        logger=TensorBoardLogger(run.tensorboard, name="", version="", purge_step=resume_step),
+        callbacks=callbacks,
+        use_distributed_sampler=False,
+        enable_model_summary=False,
+    )
+    # Both are counted in micro-batches, and their number per step depends on the number of ranks.
+    trainer.accumulate_grad_batches = data.micro_batches_per_step(trainer.world_size)
+    trainer.val_check_interval = (
+        min(training.val_every_n_steps, data.num_steps) * trainer.accumulate_grad_batches
+    )
+    return trainer
+
+
+def build_predict_trainer(training: TrainingConfig) -> L.Trainer:
+    """Build a Trainer for `predict`; every rank holds the whole module, whatever `training.strategy` is."""
+    return L.Trainer(
+        accelerator=training.accelerator,
+        devices=_num_devices(training),
+        num_nodes=training.num_nodes,
+        precision=None if training.precision == TRUE_BF16 else training.precision,
+        plugins=_plugins(training),
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+    )
+
+
+def _num_devices(training: TrainingConfig) -> int | str:
+    return int(training.devices) if training.devices.isdigit() else training.devices
+
+
+def _plugins(training: TrainingConfig) -> list[Any]:
+    """Return the plugins for the precision and, inside a SLURM job, the cluster.
+
+    Lightning's own requeueing would save inside the signal handler; `Preemption` replaces it.
+    """
+    precision = [TrueBf16Precision()] if training.precision == TRUE_BF16 else []
+    cluster = [SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else []
+    return [*precision, *cluster]
 
 
 class TrueBf16Precision(HalfPrecision):
     """Weights, gradients and the optimizer's state in bfloat16, and nothing else.
 
-    Lightning's own would also take the rotary frequencies, positions and random draws to bfloat16, in which an hour's
-    positions are not distinct; and it cannot look into our batches.
+    Lightning's own plugin also casts the rotary frequencies, position ids and random numbers.
+    bfloat16 cannot tell the positions of an hour apart.
     """
 
+    def __init__(self) -> None:
+        super().__init__(TRUE_BF16)
+
     def convert_module(self, module: nn.Module) -> nn.Module:
-        """Convert the weights."""
+        """Cast the weights, and keep the rotary frequencies in float32."""
         module = super().convert_module(module)
         module.model.llm.reset_nonpersistent_buffers()  # type: ignore[operator, union-attr]
         return module
 
     def convert_input(self, data: Any) -> Any:
-        """Leave a batch as it is: the model knows what it wants."""
+        """Return the batch unchanged: the model casts its inputs."""
         return data
 
     def tensor_init_context(self) -> AbstractContextManager:
-        """Make new tensors as ever."""
+        """Leave the default dtype of new tensors as it is."""
         return nullcontext()
 
     def module_init_context(self) -> AbstractContextManager:
-        """Make new modules as ever; they are converted afterwards."""
+        """Leave the default dtype of new modules as it is; `convert_module` casts them."""
         return nullcontext()
 
     @contextmanager
     def forward_context(self) -> Iterator[None]:
-        """Make new tensors as ever."""
+        """Leave the default dtype of new tensors as it is."""
         yield

@@ -39,7 +39,7 @@ def main(num_workers: str, *words: str) -> None:
         train.main([str(REPOSITORY / "conf/tiny.yaml"), *SHORT, *FEW, *world, *run, *words])
         events = EventAccumulator(f"{folder}/runs/waiting/tensorboard")
         events.Reload()
-        first, *later = [event.value for event in events.Scalars("speed/share_waiting_for_data")]
+        first, *later = [event.value for event in events.Scalars("throughput/data_wait_frac")]
         others = sum(later) / len(later)
         print(
             f"waiting for data with {num_workers} workers: {first:.2%} of the first 5 steps, {others:.2%} of the others"

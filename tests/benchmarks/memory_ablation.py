@@ -66,7 +66,7 @@ def main(folder: Path, *arms: str) -> None:
     )
     if "memory" in (arms or ARMS):
         measure_look(folder)
-        draw_haystack(folder)
+        plot_haystack(folder)
 
 
 def make_features(folder: Path, name: str, hours: str, length: str, seed: int, *more: str) -> None:
@@ -134,9 +134,7 @@ def print_table(scores: dict[str, list[dict[str, dict[str, float]]]]) -> None:
         print(f"| {words} | " + " | ".join(name.replace("_", " ") for name in names) + " |")
         print("|---" * (1 + len(names)) + "|")
         for arm, seeds in scores.items():
-            values = (
-                [seed[name][f"validation/accuracy/{task}"] for seed in seeds] for name in names
-            )
+            values = ([seed[name][f"val/acc/{task}"] for seed in seeds] for name in names)
             print(
                 f"| {arm} | "
                 + " | ".join(
@@ -167,7 +165,7 @@ def measure_look(folder: Path) -> None:
     )
 
 
-def draw_haystack(folder: Path) -> None:
+def plot_haystack(folder: Path) -> None:
     """Ask about needles at any depth of videos of any length, and draw how many are found."""
     sources = []
     for videos in HAYSTACK:
@@ -176,7 +174,7 @@ def draw_haystack(folder: Path) -> None:
     unseen = f"data.val_sources.unseen.shards={folder / UNSEEN[0][0] / 'features'}"
     config = config_of(folder, "memory", SEEDS[0], unseen, *sources, "training.num_val_images=1")
     fit(config)
-    shutil.copy(RunDir.from_config(config.run).evidence, folder / "haystack.png")
+    shutil.copy(RunDir.from_config(config.run).haystack_plot, folder / "haystack.png")
 
 
 def _places_of_see(folder: Path) -> list[str]:

@@ -11,7 +11,7 @@ from lit_hour.data.shards.reader import open_shards
 from lit_hour.errors import ConfigError, ShardError
 from lit_hour.processor import Processor
 from lit_hour.types import IGNORE_INDEX, Batch, Frames
-from tests.data.ranks import data_of_rank
+from tests.data.ranks import data_of_rank, finish_step, resume
 from tests.helpers.toy_run import SAMPLES_PER_STEP, StepRecorder, StoppedError, ToyProject
 
 
@@ -230,12 +230,12 @@ def test_the_state_is_what_was_trained_on_and_not_what_was_read_ahead(
     for _ in range(5):  # the workers are several batches ahead of these
         next(batches)
     assert stand_of(data.state_dict()) == (0, 0)
-    data.finish_step()
-    data.finish_step()
+    finish_step(data)
+    finish_step(data)
     assert stand_of(data.state_dict()) == (2, 4)
     assert data.seconds_waited > 0
     other = data_of_rank(toy, processor, "training.max_steps=20")
-    other.load_state_dict(data.state_dict())
+    resume(other, data.state_dict())
     assert next(iter(other.train_dataloader())).positions == (4,)
     assert len(other.train_dataloader()) == len(data.train_dataloader()) == 40
 
@@ -258,7 +258,7 @@ def test_any_ranks_and_workers_continue_any_state(toy: ToyProject, processor: Pr
     rest = []
     for rank in range(2):
         data = data_of_rank(toy, processor, *words, "data.num_workers=1", rank=rank, num_ranks=2)
-        data.load_state_dict({**data.state_dict(), "step": 4, "position": 16})
+        resume(data, {**data.state_dict(), "step": 4, "position": 16})
         rest += [position for batch in data.train_dataloader() for position in batch.positions]
     assert sorted(rest) == sorted(position for positions in whole[16:] for position in positions)
 

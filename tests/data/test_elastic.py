@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from lit_hour.processor import Processor
-from tests.data.ranks import data_of_rank
+from tests.data.ranks import data_of_rank, finish_step, resume
 from tests.helpers.toy_run import ToyProject
 
 Asked = tuple[int, str, tuple[str, ...]]  # position, key of the subject, ids of the questions
@@ -37,7 +37,7 @@ def read_steps(
             num_ranks=num_ranks,
         )
         if state is not None:
-            data.load_state_dict(state)
+            resume(data, state)
         batches = iter(data.train_dataloader())
         for step in steps:
             for _ in range(data.micro_batches_per_step(num_ranks)):
@@ -46,7 +46,7 @@ def read_steps(
                     tuple(question.id for question in questions) for questions in batch.questions
                 ]
                 step += zip(batch.positions, batch.keys, asked, strict=True)
-            data.finish_step()
+            finish_step(data)
         states.append(data.state_dict())
     assert all(each == states[0] for each in states)  # Lightning keeps that of one rank
     return [sorted(step) for step in steps], states[0]

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
+from lightning.pytorch.utilities import rank_zero_only
+
 from lit_hour.errors import InputError
 
 FORK = multiprocessing.get_context("fork")
@@ -55,6 +57,7 @@ def fork_ranks(target: Callable[[int], object], outputs: list[Path]) -> ForkedRa
                 "MASTER_ADDR": "127.0.0.1",
                 "MASTER_PORT": str(port),
             }
+            rank_zero_only.rank = rank  # Lightning has read the environment when it was imported
         try:
             target(rank)
         except InputError as error:

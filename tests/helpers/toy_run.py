@@ -22,7 +22,7 @@ from lit_hour.config.load import parse_command_line
 from lit_hour.config.schema import Config
 from lit_hour.run_dir import RunDir
 from lit_hour.training import fit as fitting
-from lit_hour.training.fit import Outcome
+from lit_hour.training.fit import FitResult
 from lit_hour.types import Batch
 
 NUM_STEPS, SAMPLES_PER_STEP = 6, 2
@@ -109,7 +109,7 @@ class ToyProject:
     def config(self, name: str, *more: str) -> Config:
         return parse_command_line(self.argv(name, *more))
 
-    def fit(self, name: str, *more: str) -> Outcome:
+    def fit(self, name: str, *more: str) -> FitResult:
         return fitting.fit(self.config(name, *more))
 
     def train(self, name: str, *more: str) -> str:

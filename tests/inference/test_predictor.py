@@ -219,11 +219,11 @@ def text_for_video(run: RunDir) -> None:
 @pytest.mark.parametrize(
     ("spoil", "words", "message"),
     [
-        (None, ["VIDEO", "What?", "--run", "RUN/none"], r"no run at .*none: train one first"),
+        (None, ["VIDEO", "What?", "--run", "RUN/none"], r"no run at .*none. Train one first"),
         (
             None,
             ["VIDEO", "What?", "--run", "RUN", "--checkpoint", "x"],
-            r"no checkpoint 'x'.*there is: best, last, step=000002",
+            r"no checkpoint 'x'.*It has: best, last, step=000002",
         ),
         (
             misfit,

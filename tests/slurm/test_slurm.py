@@ -107,19 +107,19 @@ def test_a_warned_job_requeues_itself_until_the_limit_and_then_says_how_to_go_on
     job = jobs[warned].result()
     assert job.facts["JobState"] == "FAILED", job.output.read_text()
     assert (job.facts["ExitCode"], job.facts["Restarts"]) == ("75:0", str(MAX_REQUEUES))
-    limit = f"it was {MAX_REQUEUES} times, and training.max_requeues={MAX_REQUEUES} are allowed"
+    limit = f"it was requeued {MAX_REQUEUES} times and training.max_requeues={MAX_REQUEUES}"
     assert (
-        f"job {job.number} is not requeued: {limit}. 'scontrol requeue {job.number}', or"
+        f"Job {job.number} is not requeued: {limit}. Run 'scontrol requeue {job.number}', or"
         in job.starts[-1]
     )
 
     job.requeue()
     assert_as_undisturbed(job.wait_for_end(), jobs, toy)
-    words = " the run stops after step "
+    words = ": saved a checkpoint at step "
     told = [start.split(words)[0].splitlines()[-1] for start in job.starts[:-1]]
     stopped_at = [int(start.split(words)[1].split(",")[0]) for start in job.starts[:-1]]
     assert (
-        told == ["SIGUSR1:", "SIGTERM:", "SIGUSR1:"]
+        told == ["Received SIGUSR1", "Received SIGTERM", "Received SIGUSR1"]
         and 0 < stopped_at[0] < stopped_at[1] < stopped_at[2] < NUM_STEPS
     )
     assert "starts from the beginning: there is no checkpoint in" in job.starts[0]
@@ -139,7 +139,7 @@ def test_a_job_that_lost_a_rank_ends_and_goes_on_when_it_is_requeued(
     toy: ToyProject, jobs: dict[Drill, Future[Job]]
 ) -> None:
     job = jobs[killed].result()
-    assert "continues from" in job.starts[1]
+    assert "resumes from" in job.starts[1]
     assert_as_undisturbed(job, jobs, toy)
 
 

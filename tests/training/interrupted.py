@@ -16,7 +16,7 @@ from lightning.pytorch.callbacks import Callback
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor
 
-from lit_hour.training.callbacks.preemption import UNFINISHED_RUN
+from lit_hour.training.callbacks.preemption import EXIT_UNFINISHED
 from lit_hour.types import Batch
 from tests.helpers.toy_run import ToyProject
 from tests.training.forked import fork_run
@@ -95,7 +95,7 @@ def run_to_the_end(
         if (
             what is None or what.kind != signal.SIGKILL
         ):  # killed ranks are not killed at once: one may see the other go
-            assert first_status == (UNFINISHED_RUN if what else 0), (
+            assert first_status == (EXIT_UNFINISHED if what else 0), (
                 f"{first_status}: {start.output()}"
             )
         begun.append(

@@ -23,6 +23,6 @@ def test_an_error_about_something_else_passes_as_it_is(error: Exception) -> None
 def test_a_pipe_that_broke_is_a_worker_that_died() -> None:
     ours, theirs = multiprocessing.Pipe()
     theirs.close()
-    message = r"a process that reads data was killed.*goes on from its newest checkpoint"
+    message = r"A data worker was killed.*resumes from its newest checkpoint"
     with pytest.raises(RunError, match=message), explain_crashes():
         ours.recv()

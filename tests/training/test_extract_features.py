@@ -128,7 +128,7 @@ def test_after_kill_9_another_number_of_processes_goes_on(
     assert statuses[victim] == -signal.SIGKILL
     for rank in {*range(ranks[0])} - {victim}:
         assert statuses[rank] == 1
-        assert "error: another rank of this run has ended" in killed.output(
+        assert "error: Another rank of this run has exited" in killed.output(
             rank
         ) and "videos that are missing" in killed.output(rank)
     num_kept = len(log.read_text().splitlines())

@@ -51,7 +51,7 @@ def test_a_killed_rank(two_ranks: ToyProject, victim: int) -> None:
     statuses = run.wait()
     assert statuses[victim] == -signal.SIGKILL and statuses[1 - victim] == 1
     printed = run.output(1 - victim)
-    assert "error: another rank of this run has ended" in printed and "Traceback" not in printed
+    assert "error: Another rank of this run has exited" in printed and "Traceback" not in printed
     assert (
         0
         < torch.load(two_ranks.run_dir(name).checkpoint("last"), weights_only=True)["global_step"]
@@ -72,10 +72,7 @@ def test_a_killed_data_worker(trained: TrainedRun, step_recorder: StepRecorder) 
         trained.project, "worker", *words, callback=AtBatch(kill_the_data_workers, batch=5)
     )
     assert run.wait() == [1]
-    assert (
-        "error: a process that reads data was killed" in run.output()
-        and "Traceback" not in run.output()
-    )
+    assert "error: A data worker was killed" in run.output() and "Traceback" not in run.output()
     trained.project.fit("worker", *words)
     assert step_recorder.positions[-4:] == [8, 9, 10, 11]
     assert (
@@ -210,10 +207,10 @@ def test_a_disk_that_is_full(two_ranks: ToyProject, disk: Path) -> None:
     stopped = fork_run(two_ranks, "full", *words, num_ranks=2)
     assert stopped.wait() == [1, 1]
     assert (
-        f"error: {run.checkpoints}/best.ckpt could not be saved: No space left on device; "
+        f"error: {run.checkpoints}/best.ckpt could not be saved: No space left on device. "
         in stopped.output(0)
     )
-    assert "error: another rank of this run has ended" in stopped.output(1)
+    assert "error: Another rank of this run has exited" in stopped.output(1)
     assert "Traceback" not in stopped.output(0) + stopped.output(1)
     assert {file.name for file in run.checkpoints.iterdir()} == {
         f"{name}{end}" for name in ("last", "step=000002") for end in (".ckpt", ".yaml")

@@ -9,7 +9,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from lit_hour.config.load import load_config
 from lit_hour.errors import ConfigError, QuestionError, ShardError
 from lit_hour.run_dir import RunDir
-from lit_hour.training.fit import Outcome
+from lit_hour.training.fit import FitResult
 from tests.helpers.toy_run import (
     NUM_STEPS,
     ToyProject,
@@ -47,7 +47,7 @@ def test_a_run_leaves_checkpoints_with_their_settings_beside_them(trained: Train
         assert step == (int(name[-6:]) if name.startswith("step=") else step)
     assert torch.load(run.checkpoint("last"), weights_only=True)["global_step"] == NUM_STEPS
     assert (run.tokenizer / "tokenizer.json").is_file()
-    assert not run.skipped.exists()
+    assert not run.bad_samples.exists()
 
 
 def test_a_run_says_where_it_ended_and_what_to_try_next(trained: TrainedRun) -> None:
@@ -55,7 +55,7 @@ def test_a_run_says_where_it_ended_and_what_to_try_next(trained: TrainedRun) -> 
     assert f"run {trained.run.path}: starts from the beginning" in printed
     assert f"{NUM_STEPS}/{NUM_STEPS}" in printed  # the bar counts optimizer steps
     assert f"{trained.run.path}: step {NUM_STEPS}" in printed
-    assert "right, guessing gives 25.0%" in printed
+    assert "(guessing: 25.0%)" in printed
     assert (
         f"--logdir {trained.run.tensorboard}" in printed and f"--run {trained.run.path}" in printed
     )
@@ -77,19 +77,19 @@ def test_only_the_newest_periodic_checkpoints_are_kept(toy: ToyProject) -> None:
     [
         "train/loss",
         *(f"learning_rate/{part}" for part in PARTS),
-        "speed/frames_per_second",
-        "speed/text_tokens_per_second",
-        "speed/share_waiting_for_data",
-        "data/skipped_samples",
+        "throughput/frames_per_second",
+        "throughput/text_tokens_per_second",
+        "throughput/data_wait_frac",
+        "data/bad_samples",
     ],
 )
 def test_tensorboard_has_a_value_at_each_step(events: EventAccumulator, tag: str) -> None:
     values = {event.step: event.value for event in events.Scalars(tag)}
     assert list(values) == list(range(NUM_STEPS))
     assert all(value >= 0 for value in values.values())
-    if tag == "data/skipped_samples":
+    if tag == "data/bad_samples":
         assert set(values.values()) == {0}
-    if tag == "speed/share_waiting_for_data":
+    if tag == "throughput/data_wait_frac":
         assert all(0 < value < 1 for value in values.values())
     if tag.startswith("learning_rate/"):
         peak = 0.001 * (1 + PARTS.index(tag.split("/")[1]))
@@ -104,25 +104,21 @@ def test_tensorboard_has_the_scores_of_each_validation(
 ) -> None:
     for tag in (
         "loss",
-        "accuracy/open_ended",
-        "accuracy/multiple_choice",
+        "acc/open_ended",
+        "acc/multiple_choice",
         "chance/multiple_choice",
     ):
-        assert [event.step for event in events.Scalars(f"validation/{tag}")] == [2, 5]
-    assert events.Scalars("validation/chance/multiple_choice")[0].value == 0.25
+        assert [event.step for event in events.Scalars(f"val/{tag}")] == [2, 5]
+    assert events.Scalars("val/chance/multiple_choice")[0].value == 0.25
     with (trained.project.yaml.parent / "world/validation/questions.json").open() as questions:
         tasks = {question["task"] for question in json.load(questions)}
-    shown = {
-        tag.removeprefix("validation/accuracy/")
-        for tag in events.Tags()["scalars"]
-        if "/accuracy/" in tag
-    }
+    shown = {tag.removeprefix("val/acc/") for tag in events.Tags()["scalars"] if "val/acc/" in tag}
     assert shown - {"open_ended", "multiple_choice"} <= tasks and len(shown) > 2
 
 
 def test_tensorboard_has_a_picture_of_each_first_video(events: EventAccumulator) -> None:
-    assert events.Tags()["images"] == ["validation/0", "validation/1"]
-    assert [picture.step for picture in events.Images("validation/0")] == [2, 5]
+    assert events.Tags()["images"] == ["val/answers/0", "val/answers/1"]
+    assert [picture.step for picture in events.Images("val/answers/0")] == [2, 5]
 
 
 def test_a_run_without_validation_trains(toy: ToyProject, tmp_path: Path) -> None:
@@ -145,7 +141,7 @@ def test_a_run_in_bf16_trains_validates_and_answers(toy: ToyProject, precision: 
     outcome = toy.fit(
         "half", f"training.precision={precision}", f"run.folder={toy.runs}/{precision}"
     )
-    assert outcome.step == NUM_STEPS and "validation/loss" in outcome.scores
+    assert outcome.step == NUM_STEPS and "val/loss" in outcome.scores
     kinds = {
         weight.dtype for weight in load_weights(outcome.run).values() if weight.is_floating_point()
     }
@@ -171,7 +167,7 @@ def test_a_run_starts_from_one_that_was_trained_from_scratch(
 def test_a_tokenizer_of_a_start_that_came_to_nothing_is_made_anew(
     toy: ToyProject, trained: TrainedRun
 ) -> None:
-    with pytest.raises(ConfigError, match="every part is frozen"):
+    with pytest.raises(ConfigError, match="Every part is frozen"):
         frozen = [f"training.learning_rate.{part}=0" for part in PARTS]
         toy.fit("again", "text.vocab_size=320", *frozen)
     tokenizer = toy.run_dir("again").tokenizer / "tokenizer.json"
@@ -185,7 +181,7 @@ def test_a_tokenizer_of_a_start_that_came_to_nothing_is_made_anew(
 def test_validation_questions_that_do_not_fit_are_named(toy: ToyProject) -> None:
     with pytest.raises(
         QuestionError,
-        match=r"questions about world_\d+ do not fit beside its tokens in text\.max_tokens=64",
+        match=r"questions about synthetic_\d+ do not fit beside its tokens in text\.max_tokens=64",
     ):
         toy.fit("cut", "text.max_tokens=64", "training.val_every_n_steps=1")
 
@@ -212,9 +208,9 @@ def test_two_processes_learn_what_one_learns(toy: ToyProject) -> None:
     for accumulator in scores:
         accumulator.Reload()
     for tag in (
-        "validation/accuracy/open_ended",
-        "validation/chance/multiple_choice",
-        "validation/loss",
+        "val/acc/open_ended",
+        "val/chance/multiple_choice",
+        "val/loss",
     ):
         one, two = (accumulator.Scalars(tag)[-1].value for accumulator in scores)
         assert two == pytest.approx(one, abs=1e-4)
@@ -230,14 +226,9 @@ def test_two_processes_learn_what_one_learns(toy: ToyProject) -> None:
 
 
 def test_the_report_quotes_what_a_shell_would_split() -> None:
-    outcome = Outcome(RunDir(Path("my runs/x")), 7, {"validation/accuracy/open_ended": 0.5})
+    outcome = FitResult(RunDir(Path("my runs/x")), 7, {"val/acc/open_ended": 0.5})
     report = outcome.report("a b.mp4", "What's that?", "a cat")
     assert "my runs/x: step 7" in report
-    assert (
-        "open ended on what it has not seen: 50.0% right\n" in report
-        and "multiple choice" not in report
-    )
-    assert (
-        "ask 'a b.mp4' 'What'\"'\"'s that?' --run 'my runs/x'   # the true answer: a cat" in report
-    )
+    assert "open ended accuracy: 50.0%\n" in report and "multiple choice" not in report
+    assert "ask 'a b.mp4' 'What'\"'\"'s that?' --run 'my runs/x'   # true answer: a cat" in report
     assert replace(outcome, scores={}).report().count("\n") == report.count("\n") - 1

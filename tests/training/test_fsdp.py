@@ -92,19 +92,19 @@ class Done:
     def weights(self, name: str, checkpoint: str = "last") -> dict[str, Tensor]:
         """Those of a run, however they are stored, without the output layer, which is tied to the embedding."""
         return without_tied(
-            dict(open_weights(self.small.run_dir(name).checkpoint(checkpoint)).tensors())
+            dict(open_weights(self.toy.run_dir(name).checkpoint(checkpoint)).tensors())
         )
 
     def scores(self, name: str) -> dict[str, list[tuple[int, float]]]:
-        accumulator = EventAccumulator(str(self.small.run_dir(name).tensorboard))
+        accumulator = EventAccumulator(str(self.toy.run_dir(name).tensorboard))
         accumulator.Reload()
-        tags = [tag for tag in accumulator.Tags()["scalars"] if tag.startswith("validation/")]
+        tags = [tag for tag in accumulator.Tags()["scalars"] if tag.startswith("val/")]
         return {
             tag: [(event.step, event.value) for event in accumulator.Scalars(tag)] for tag in tags
         }
 
     def toy_words(self, name: str, *more: str) -> list[str]:
-        return [str(STAGE), *MIXED, f"run.folder={self.small.runs}", f"run.name={name}", *more]
+        return [str(STAGE), *MIXED, f"run.folder={self.toy.runs}", f"run.name={name}", *more]
 
     def fit_toy(self, name: str, *more: str) -> Path:
         with pytest.MonkeyPatch.context() as patch:
@@ -113,7 +113,7 @@ class Done:
 
     def branch(self, source: str, name: str) -> None:
         """A run that has only the checkpoint of step 2 of another."""
-        of, to = self.small.run_dir(source), self.small.run_dir(name)
+        of, to = self.toy.run_dir(source), self.toy.run_dir(name)
         shutil.copytree(of.tokenizer, to.tokenizer)
         to.checkpoints.mkdir()
         for file in of.checkpoints.glob("step=000002.*"):
@@ -202,7 +202,7 @@ def test_however_a_run_is_shared_and_goes_on_it_learns_the_same(done: Done, name
 
 def check_scores(done: Done, one: str, other: str, steps: list[int]) -> None:
     expected, found = done.scores(one), done.scores(other)
-    assert found.keys() == expected.keys() and "validation/accuracy/open_ended" in found
+    assert found.keys() == expected.keys() and "val/acc/open_ended" in found
     for tag, values in expected.items():
         assert [step for step, _ in found[tag]] == [step for step, _ in values] == steps
         assert [value for _, value in found[tag]] == pytest.approx(
@@ -225,7 +225,7 @@ def test_adapters_learn_and_what_they_adapt_does_not(done: Done) -> None:
     assert max_abs_difference(two, one) < FIVE_DIGITS
     raised = [name for name in two if ".lora_B." in name and two[name].any()]
     assert len(raised) == 7
-    drawn = random_model(done, done.small.config("sharded-lora-2", *LORA)).state_dict()
+    drawn = random_model(done, done.toy.config("sharded-lora-2", *LORA)).state_dict()
     adapted = [name for name in two if name.startswith("llm.") and ".lora_" not in name]
     assert all(torch.equal(two[name], drawn[name]) for name in adapted)
 
@@ -241,21 +241,21 @@ def test_gathered_in_bfloat16_it_learns_about_the_same(done: Done) -> None:
     assert (
         1e-4 < max_abs_difference(halves, exact) < 0.02
     )  # twice the largest learning rate for each of two steps
-    (_, one), *_ = done.scores("sharded-two")["validation/loss"]
-    (_, other), *_ = done.scores("sharded-halves")["validation/loss"]
+    (_, one), *_ = done.scores("sharded-two")["val/loss"]
+    (_, other), *_ = done.scores("sharded-halves")["val/loss"]
     assert other == pytest.approx(one, rel=2e-3)
     assert {weight.dtype for weight in halves.values()} == {torch.float32}
 
 
 def random_model(done: Done, config: Config) -> HourLLaVA:
     """As one process draws it."""
-    model = HourLLaVA(config, len(load_tokenizer(done.small.run_dir(config.run.name).tokenizer)))
+    model = HourLLaVA(config, len(load_tokenizer(done.toy.run_dir(config.run.name).tokenizer)))
     init_missing_weights(model, config, loaded=())
     return model
 
 
 def test_what_no_weights_bring_is_drawn_alike_on_any_number_of_ranks(done: Done) -> None:
-    config = load_config(done.small.run_dir("sharded-published").config)
+    config = load_config(done.toy.run_dir("sharded-published").config)
     expected = without_tied(random_model(done, config).state_dict())
     found, published = done.weights("sharded-published"), done.weights("mixed-base")
     for name, weight in found.items():
@@ -270,7 +270,7 @@ def test_what_no_weights_bring_is_drawn_alike_on_any_number_of_ranks(done: Done)
 
 
 def test_a_checkpoint_is_a_folder_of_pieces_beside_its_settings(done: Done) -> None:
-    run = done.small.run_dir("sharded-two")
+    run = done.toy.run_dir("sharded-two")
     names = {"best", "last", "step=000002", "step=000004"}
     assert {each.name for each in run.checkpoints.iterdir()} == {
         f"{name}{end}" for name in names for end in (".ckpt", ".yaml")
@@ -289,7 +289,7 @@ def test_a_checkpoint_is_a_folder_of_pieces_beside_its_settings(done: Done) -> N
 
 
 def test_a_sharded_run_answers(done: Done) -> None:
-    run = done.small.run_dir("sharded-two")
+    run = done.toy.run_dir("sharded-two")
     session = VideoPredictor.from_run(run.path, "last", "cpu")
     assert (
         max_abs_difference(without_tied(session.model.state_dict()), done.weights("sharded-two"))
@@ -304,14 +304,12 @@ def test_a_sharded_run_answers(done: Done) -> None:
 
 def test_a_sharded_run_is_converted_and_started_from(done: Done, tmp_path: Path) -> None:
     converted = [
-        convert(done.small.run_dir(name).path, tmp_path / name).target
+        convert(done.toy.run_dir(name).path, tmp_path / name).target
         for name in ("plain-mixed", "sharded-mixed")
     ]
     plain, sharded = (dict(open_weights(folder).tensors()) for folder in converted)
     assert max_abs_difference(plain, sharded) < FIVE_DIGITS
-    done.fit_toy(
-        "next", *PUBLISHED, f"training.init_from={done.small.run_dir('sharded-mixed').path}"
-    )
+    done.fit_toy("next", *PUBLISHED, f"training.init_from={done.toy.run_dir('sharded-mixed').path}")
     assert max_abs_difference(done.weights("next"), done.weights("sharded-mixed")) < 1e-9
 
 
@@ -326,9 +324,7 @@ def test_a_sharded_run_is_converted_and_started_from(done: Done, tmp_path: Path)
 def test_a_damaged_folder_is_named(
     done: Done, tmp_path: Path, number: int, damage: str, message: str
 ) -> None:
-    run = RunDir(
-        Path(shutil.copytree(done.small.run_dir("sharded-two").path, tmp_path / "damaged"))
-    )
+    run = RunDir(Path(shutil.copytree(done.toy.run_dir("sharded-two").path, tmp_path / "damaged")))
     file = sorted(run.checkpoint("last").iterdir())[number]
     if damage == "gone":
         file.unlink()

@@ -2,7 +2,8 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from lit_hour.training.metrics import LENGTHS_MINUTES, NUM_DEPTHS, HaystackAccuracy, draw_haystack
+from lit_hour.training.callbacks.val_plots import plot_haystack
+from lit_hour.training.metrics import LENGTHS_MINUTES, NUM_DEPTHS, HaystackAccuracy
 from lit_hour.types import Question
 from tests.helpers.toy_run import ToyProject, TrainedRun
 
@@ -51,7 +52,7 @@ def test_the_picture_has_a_column_for_each_length_and_a_number_in_each_place_tha
     counts = torch.zeros(2, len(LENGTHS_MINUTES), NUM_DEPTHS)
     counts[:, 3, 0] = torch.tensor([4.0, 3.0])  # up to 5 minutes
     counts[:, 10, 9] = torch.tensor([2.0, 0.0])  # up to an hour
-    axes = draw_haystack(counts).axes[0]
+    axes = plot_haystack(counts).axes[0]
     assert [(text.get_position(), text.get_text()) for text in axes.texts] == [
         ((0, 0), "75%"),
         ((1, 9), "0%"),
@@ -62,7 +63,9 @@ def test_the_picture_has_a_column_for_each_length_and_a_number_in_each_place_tha
 def test_a_validation_draws_it_for_tensorboard_and_into_the_run(
     toy: ToyProject, trained: TrainedRun
 ) -> None:
-    assert not trained.run.evidence.exists()  # nor any other picture: training.num_val_images is 0
+    assert (
+        not trained.run.haystack_plot.exists()
+    )  # nor any other picture: training.num_val_images is 0
     needles = (
         "synthetic.difficulty=needles",
         "synthetic.num_videos=2",
@@ -75,5 +78,5 @@ def test_a_validation_draws_it_for_tensorboard_and_into_the_run(
     toy.train("evidence", *needles, *places, "training.max_steps=1", "training.num_val_images=1")
     curves = EventAccumulator(str(toy.run_dir("evidence").tensorboard))
     curves.Reload()
-    assert [picture.step for picture in curves.Images("validation/evidence")] == [0]
-    assert toy.run_dir("evidence").evidence.read_bytes().startswith(b"\x89PNG")
+    assert [picture.step for picture in curves.Images("val/haystack")] == [0]
+    assert toy.run_dir("evidence").haystack_plot.read_bytes().startswith(b"\x89PNG")

@@ -14,7 +14,7 @@ def test_three_interruptions_change_no_bit(toy: ToyProject) -> None:
     ]
     run_to_the_end(toy, "left-alone", LAYOUT, [], words)
     begun = run_to_the_end(toy, "interrupted", LAYOUT, draw(1, NUM_STEPS, LAYOUT), words)
-    assert [each.startswith("continues from") for each in begun].count(
+    assert [each.startswith("resumes from") for each in begun].count(
         True
     ) >= 2  # killed early, it may start anew
     alone, interrupted = (Result.of(toy, name) for name in ("left-alone", "interrupted"))

@@ -28,9 +28,9 @@ def test_accuracy_per_format_and_task_beside_chance() -> None:
         scores.update(question, is_right)
     found = {name: float(value) for name, value in scores.compute().items()}
     assert found == {
-        "accuracy/open_ended": 1.0,
-        "accuracy/multiple_choice": 0.5,
-        "accuracy/object/object_attribute": 0.5,  # one of three choices, and the open one
+        "acc/open_ended": 1.0,
+        "acc/multiple_choice": 0.5,
+        "acc/object/object_attribute": 0.5,  # one of three choices, and the open one
         "chance/multiple_choice": pytest.approx((3 / 4 + 1 / 2) / 4),
     }
 
@@ -39,7 +39,7 @@ def test_what_nobody_asked_has_no_score() -> None:
     scores = AnswerAccuracy()
     assert scores.compute() == {}
     scores.update(OPEN, False)
-    assert set(scores.compute()) == {"accuracy/open_ended", "accuracy/object/object_attribute"}
+    assert set(scores.compute()) == {"acc/open_ended", "acc/object/object_attribute"}
     scores.reset()
     assert scores.compute() == {}
 

@@ -1,4 +1,5 @@
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -24,9 +25,12 @@ def processor(trained: TrainedRun) -> Processor:
 
 
 @pytest.fixture
-def module(toy: ToyProject, processor: Processor) -> HourLLaVAModule:
+def module(toy: ToyProject, processor: Processor) -> Iterator[HourLLaVAModule]:
     torch.manual_seed(0)
-    return HourLLaVAModule(toy.config("none"), processor, num_steps=10)
+    module = HourLLaVAModule(toy.config("none"), len(processor.tokenizer), num_steps=10)
+    trainer = Mock(datamodule=Mock(processor=processor))
+    module.trainer = trainer
+    yield module
 
 
 def batch_of(
@@ -102,7 +106,9 @@ def test_what_a_video_forgets_depends_on_its_position_and_the_seed_alone(
 
     both = numbers(module, [3, 8])
     assert both == numbers(module, [3]) + numbers(module, [8]) and both[0] != both[1]
-    other = HourLLaVAModule(toy.config("none", "run.seed=1"), processor, num_steps=10)
+    other = HourLLaVAModule(
+        toy.config("none", "run.seed=1"), len(processor.tokenizer), num_steps=10
+    )
     assert not set(numbers(other, [3, 8])) & set(both)
     assert (
         len(numbers(module, [])) == 1
@@ -134,16 +140,20 @@ def test_validation_answers_every_question_and_scores_it(
         said = module.validation_step(batch, 0)
     assert [answer.question for answer in said] == [RED, choice, LONG]
     assert all(answer.visual == 0 for answer in said)
-    scores = module.scores.compute()
+    scores = module.accuracy.compute()
     assert {
-        "accuracy/open_ended",
-        "accuracy/multiple_choice",
-        "accuracy/scene/scene_recognition",
+        "acc/open_ended",
+        "acc/multiple_choice",
+        "acc/scene/scene_recognition",
     } < set(scores)
     assert scores["chance/multiple_choice"] == 0.5
 
 
-def test_sizes_add_up(module: HourLLaVAModule) -> None:
-    assert sum(module.sizes().values()) == sum(
-        parameter.numel() for parameter in module.parameters()
-    )
+def test_describe_gives_the_size_of_each_part(module: HourLLaVAModule) -> None:
+    sizes = {
+        part: float(size)
+        for part, size in (text.split(" ")[:2] for text in module.describe().split(", "))
+    }
+    num_parameters = sum(parameter.numel() for parameter in module.parameters())
+    assert list(sizes) == ["vision", "projector", "memaug", "llm"]
+    assert sum(sizes.values()) == pytest.approx(num_parameters / 1e6, abs=0.02)

@@ -74,7 +74,7 @@ def test_a_model_of_which_nothing_learns_is_refused(toy: ToyProject) -> None:
         f"training.learning_rate.{part}=0" for part in ("vision", "projector", "memaug", "llm")
     ]
     with pytest.raises(
-        ConfigError, match=r"every part is frozen: .*training\.learning_rate above 0"
+        ConfigError, match=r"Every part is frozen\. .*training\.learning_rate above 0"
     ):
         toy.fit("frozen", *frozen)
 

@@ -8,7 +8,7 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from lit_hour.model.hour_llava import HourLLaVA
 from lit_hour.model.memaug import MemoryAugmentation
-from lit_hour.training.parallelize import blocks_of, checkpoint_blocks, compile_blocks
+from lit_hour.training.parallelize import checkpoint_blocks, compile_blocks, transformer_blocks
 from tests.helpers.toy_run import ToyProject
 
 DIM = 16
@@ -89,7 +89,7 @@ def test_every_part_is_made_of_blocks(toy: ToyProject, tower: str) -> None:
     config = toy.config("none", f"model.vision.name={tower}", f"video.image_size={size}")
     with torch.device("meta"):
         model = HourLLaVA(config, vocabulary_size=300)
-    blocks = blocks_of(model)
+    blocks = transformer_blocks(model)
     num_tower = len(model.vision.blocks)
     assert num_tower == (1 if tower == "lit-hour-tiny" else 27)
     assert len(blocks) == num_tower + 2

@@ -25,7 +25,7 @@ def test_a_checkpoint_without_settings(
     copied.checkpoint("last").with_suffix(".yaml").unlink()
     with pytest.raises(
         RunError,
-        match=r"last\.ckpt has no settings beside it: put last\.yaml back, or delete the checkpoint",
+        match=r"last\.ckpt has no settings beside it\. Restore last\.yaml, or delete the checkpoint",
     ):
         toy.fit(copied.path.name, "training.max_steps=8")
     assert step_recorder.positions == []
@@ -45,7 +45,7 @@ def test_the_weights_of_another_model_under_the_settings_of_this_one(
         toy.fit(copied.path.name, "training.max_steps=8")
     message = str(refusal.value)
     assert message.startswith(
-        f"{copied.checkpoint('last')} is not the one that last.yaml belongs to, put that back: it does not"
+        f"{copied.checkpoint('last')} is not the file that last.yaml belongs to, restore that one: it does not"
     )
     assert "left over: memory.blocks.1.self_attention.query.weight" in message
     assert "of another shape: llm.network.model.norm.weight is (64,) and has to be (32,)" in message

@@ -5,7 +5,7 @@ import subprocess
 import sys
 import time
 
-from lit_hour.training.distributed import ShutdownSignal
+from lit_hour.training.signals import ShutdownSignal
 
 
 def handlers() -> list[object]:
@@ -31,8 +31,9 @@ def ends_when_warned(*last_words: str) -> bool:
     """Whether warnings end a process that has taken back Python's handlers, and then hangs in a library's exit."""
     words = [
         "import ctypes",
-        "from lit_hour.training.distributed import SHUTDOWN_SIGNAL",
-        "SHUTDOWN_SIGNAL.install()",
+        "from lit_hour.training.signals import ShutdownSignal",
+        "shutdown = ShutdownSignal()",
+        "shutdown.install()",
         *last_words,
     ]
     words += [
@@ -55,7 +56,7 @@ def ends_when_warned(*last_words: str) -> bool:
 
 def test_a_process_that_leaves_is_not_ended_by_a_warning_that_it_ignores() -> None:
     assert ends_when_warned()
-    assert not ends_when_warned("SHUTDOWN_SIGNAL.ignore()")
+    assert not ends_when_warned("shutdown.ignore()")
 
 
 def warn_itself() -> int | None:

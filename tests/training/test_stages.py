@@ -14,7 +14,7 @@ from torch import Tensor
 from lit_hour.config.load import load_config
 from lit_hour.errors import InputError
 from lit_hour.run_dir import RunDir
-from lit_hour.training.fit import Outcome, fit
+from lit_hour.training.fit import FitResult, fit
 from lit_hour.weights.reader import open_weights
 from tests import REPOSITORY
 from tests.helpers.toy_run import max_abs_difference
@@ -59,7 +59,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         dist.destroy_process_group()
 
 
-def run_stage(size: str, stage: str, *words: str) -> Outcome:
+def run_stage(size: str, stage: str, *words: str) -> FitResult:
     return fit(load_config(CONF / f"hour_llava_{size}_{stage}.yaml", [*TOY, *words]))
 
 

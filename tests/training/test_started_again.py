@@ -75,7 +75,7 @@ def test_after_kill_9_a_run_continues_to_the_same_weights(trained: TrainedRun) -
     stopped_at = torch.load(run.checkpoint("last"), weights_only=True)["global_step"]
     assert 0 < stopped_at < NUM_STEPS
     printed = trained.project.train("killed-9")
-    assert f"run {run.path}: continues from {run.checkpoints}" in printed
+    assert f"run {run.path}: resumes from {run.checkpoints}" in printed
     assert max_abs_difference(load_weights(run), load_weights(trained.run)) == 0
 
 
@@ -113,7 +113,7 @@ def test_the_best_checkpoint_stays_the_best_of_both_starts(
     assert step_recorder.validated == [1, 2, 3]
     accumulator = EventAccumulator(str(toy.run_dir("ruined").tensorboard))
     accumulator.Reload()
-    first, *others = (event.value for event in accumulator.Scalars("validation/loss"))
+    first, *others = (event.value for event in accumulator.Scalars("val/loss"))
     assert first < min(others)
     assert (
         torch.load(toy.run_dir("ruined").checkpoint("best"), weights_only=True)["global_step"] == 1
@@ -126,7 +126,7 @@ def test_a_finished_run_says_so_and_validates(
     before = load_weights(trained.run)
     printed = trained.project.train("whole", *trained.overrides)
     assert (
-        f"run {trained.run.path} had finished its {NUM_STEPS} steps: more with training.max_steps"
+        f"Run {trained.run.path} has finished its {NUM_STEPS} steps. Raise training.max_steps"
         in printed
     )
     assert step_recorder.positions == [] and len(step_recorder.validated) == 1
@@ -190,6 +190,6 @@ def test_a_damaged_checkpoint_is_named(toy: ToyProject) -> None:
     file.write_bytes(b"PK\x03\x04 and nothing more")
     with pytest.raises(
         RunError,
-        match=r"no checkpoint of .*/damaged is whole \(.*last\.ckpt is damaged or no checkpoint",
+        match=r"Every checkpoint of .*/damaged is damaged \(.*last\.ckpt is damaged or no checkpoint",
     ):
         toy.fit("damaged")

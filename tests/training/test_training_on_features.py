@@ -123,7 +123,7 @@ def test_training_on_features_is_training_on_the_frames(
     ]
     for each in scores:
         each.Reload()
-    before, after = (each.Scalars("validation/loss")[-1].value for each in scores)
+    before, after = (each.Scalars("val/loss")[-1].value for each in scores)
     assert after == pytest.approx(before, rel=of_losses)
 
 
@@ -138,7 +138,7 @@ def test_a_run_in_bf16_trains_on_features(
         f"data.val_sources.world.shards={validation_features}",
     )
     outcome = trained.project.fit(f"half-{precision}", *words, "training.max_steps=3")
-    assert outcome.step == 3 and "validation/loss" in outcome.scores
+    assert outcome.step == 3 and "val/loss" in outcome.scores
     outcome = trained.project.fit(
         f"half-{precision}", *words, "training.max_steps=4"
     )  # from a checkpoint
@@ -152,8 +152,8 @@ def test_features_of_another_encoder_are_refused_before_the_first_step(
     toy: ToyProject,
     step_recorder: StepRecorder,
 ) -> None:
-    other = [word for word in frozen(trained, features) if "start_from" not in word]
-    message = r"the features in .*/000000\.tar are of a vision encoder with other weights than this run's .*encode again"
+    other = [word for word in frozen(trained, features) if "init_from" not in word]
+    message = r"The features in .*/000000\.tar were extracted with other vision encoder weights .*Extract them again"
     with pytest.raises(WeightsError, match=message):
         toy.fit("strange", *other)
     validation = f"data.val_sources.world.shards={validation_features}"
@@ -175,7 +175,7 @@ def test_a_validation_alone_looks_too(features: Path, trained: TrainedRun, frame
     state["state_dict"][name] += 1
     torch.save(state, file)
     trained.project.run_dir("done").checkpoint("best").unlink()
-    with pytest.raises(WeightsError, match="encode again"):
+    with pytest.raises(WeightsError, match="Extract them again"):
         trained.project.fit(
             "done", *words, f"data.val_sources.world.shards={features}", "data.on_data_change=warn"
         )

@@ -1,4 +1,4 @@
-"""The model and the features of a run, before its first step -> nothing, or an error: another vision encoder made them."""
+"""Refuse precomputed features that come from another vision encoder than the run's."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ from lit_hour.errors import WeightsError
 
 
 class FeatureEncoderCheck(Callback):
-    """Compares the vision encoder's weights with those that encoded the data, once they are in place.
+    """Compares the SHA-256 of the vision encoder's weights with the one stored with the features.
 
-    Settings were compared before, when the data were opened. One look is enough, for only a frozen encoder gets that far. A run
-    without features computes nothing here.
+    The settings were compared when the data was opened. Only a frozen encoder gets this far, so one
+    check is enough. Without features nothing is computed.
 
     Raises:
-        WeightsError: they differ.
+        WeightsError: the digests differ.
     """
 
     def __init__(self) -> None:
         self._is_done = False
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Before the first step."""
-        self._look(trainer, pl_module)
+        """Check before the first step."""
+        self._check(trainer, pl_module)
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Before a validation without training."""
-        self._look(trainer, pl_module)
+        """Check before a validation without training."""
+        self._check(trainer, pl_module)
 
-    def _look(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def _check(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         encodings = trainer.datamodule.encodings  # type: ignore[attr-defined]
         if self._is_done or not encodings:
             return
@@ -37,9 +37,9 @@ class FeatureEncoderCheck(Callback):
         for shard, encoding in encodings.items():
             if encoding.weights != digest:
                 raise WeightsError(
-                    f"the features in {shard} are of a vision encoder with other weights than this run's (SHA-256"
-                    f" {encoding.weights[:12]}, this run's {digest[:12]}): encode again with this run's encoder, by python -m"
-                    " lit_hour encode SOURCE TARGET and the .yaml file of this run, or its --run; or start from the run that"
-                    " encoded them (training.init_from)"
+                    f"The features in {shard} were extracted with other vision encoder weights"
+                    f" (SHA-256 {encoding.weights[:12]}) than this run's ({digest[:12]}). Extract them"
+                    " again with `python -m lit_hour encode SOURCE TARGET` and this run's .yaml file or"
+                    " --run, or start from the run that extracted them (training.init_from)"
                 )
         self._is_done = True

@@ -1,4 +1,4 @@
-"""The losses and gradients of a step -> the step is taken, or left out by all ranks when one of them is no finite number."""
+"""Skip the optimizer step on all ranks when any rank's loss or gradient is NaN or Inf."""
 
 from __future__ import annotations
 
@@ -20,54 +20,58 @@ from lit_hour.errors import DivergenceError
 from lit_hour.training.distributed import CrossRankMax
 from lit_hour.types import Batch, Visual
 
-log = logging.getLogger("lit_hour")
+log = logging.getLogger(__name__)
 
 
 class SkipNonFiniteSteps(Callback):
-    """Leaves out steps whose loss or gradient norm is not finite, counts them, and stops the run when they are too many.
+    """Skips steps with a non-finite loss or gradient norm, and stops the run when there are too many.
 
-    A step that is left out changes neither weights nor the optimizer's state; its samples count as trained on. The count
-    goes into the checkpoints: a run that starts again does not get a new budget.
+    A skipped step changes neither the weights nor the optimizer's state; its samples count as
+    trained on. The number of skipped steps is saved in checkpoints, so a restart does not get a new
+    budget.
 
     Raises:
-        DivergenceError: more than `budget` steps were left out; the batches of the last one lie in `folder`.
+        DivergenceError: more than `budget` steps were skipped. The batches of the last one are saved
+            in `folder`.
     """
 
-    def __init__(self, agreement: CrossRankMax, folder: Path, budget: int) -> None:
-        self._agreement, self._folder, self._budget = agreement, folder, budget
+    def __init__(self, cross_rank_max: CrossRankMax, folder: Path, budget: int) -> None:
+        self._cross_rank_max, self._folder, self._budget = cross_rank_max, folder, budget
         self._num_skipped = 0
-        self._suspects: list[Batch] = []
-        self._latest: Batch | None = None
+        self._nonfinite_batches: list[Batch] = []
+        self._latest_batch: Batch | None = None
 
     def state_dict(self) -> dict[str, Any]:
-        """The count, for the checkpoint."""
+        """Return the number of skipped steps."""
         return {"num_skipped": self._num_skipped}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """The count of the starts before."""
+        """Restore the number of skipped steps."""
         self._num_skipped = state_dict["num_skipped"]
 
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Batch, batch_idx: int
     ) -> None:
-        """Keep the batch at hand while it is computed; a new step begins without suspects."""
-        self._latest = batch
+        """Keep a reference to the batch; at the start of a step forget those of the step before."""
+        self._latest_batch = batch
         if batch_idx % trainer.accumulate_grad_batches == 0:
-            self._suspects = []
+            self._nonfinite_batches = []
 
     def on_before_backward(
         self, trainer: L.Trainer, pl_module: L.LightningModule, loss: Tensor
     ) -> None:
-        """Remember the batch if its loss is not finite."""
-        if not math.isfinite(float(loss.detach())) and self._latest is not None:
-            self._suspects.append(self._latest)
+        """Keep the batch if its loss is not finite."""
+        if not math.isfinite(float(loss.detach())) and self._latest_batch is not None:
+            self._nonfinite_batches.append(self._latest_batch)
 
     def on_before_optimizer_step(
         self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: torch.optim.Optimizer
     ) -> None:
-        """Before clipping: without gradients AdamW changes nothing."""
+        """Drop the gradients of a non-finite step before clipping: without them AdamW changes nothing."""
         norm = float(gradient_norm(pl_module))
-        if not self._agreement.reduce(bool(self._suspects) or not math.isfinite(norm)):
+        if not self._cross_rank_max.reduce(
+            bool(self._nonfinite_batches) or not math.isfinite(norm)
+        ):
             return
         optimizer.zero_grad(set_to_none=True)
         self._num_skipped += 1
@@ -76,7 +80,7 @@ class SkipNonFiniteSteps(Callback):
             self._stop(step, trainer.global_rank, norm)
         if trainer.is_global_zero:
             log.warning(
-                "step %d is left out, its loss or gradient is not finite: %d of at most %d",
+                "Skipped step %d: its loss or gradient is not finite (%d of at most %d steps).",
                 step,
                 self._num_skipped,
                 self._budget,
@@ -90,46 +94,45 @@ class SkipNonFiniteSteps(Callback):
         batch: Batch,
         batch_idx: int,
     ) -> None:
-        """Log how many steps were left out by now."""
+        """Log the number of skipped steps."""
         pl_module.log("train/skipped_steps", float(self._num_skipped), batch_size=1)
 
     def _stop(self, step: int, rank: int, norm: float) -> None:
-        is_known_where = self._agreement.reduce(bool(self._suspects))
-        latest = [] if is_known_where or self._latest is None else [self._latest]
-        for number, batch in enumerate(self._suspects or latest):
-            dump_batch(
-                batch,
-                self._folder / f"step={step:06d}-rank={rank:04d}-{number}",
-                {"step": step, "gradient_norm": str(norm)},
-            )
+        batches = self._nonfinite_batches
+        # Where no loss was at fault, any rank's latest batch may have caused the gradient.
+        if not self._cross_rank_max.reduce(bool(batches)) and self._latest_batch is not None:
+            batches = [self._latest_batch]
+        for number, batch in enumerate(batches):
+            file = self._folder / f"step={step:06d}-rank={rank:04d}-{number}"
+            dump_batch(batch, file, {"step": step, "gradient_norm": str(norm)})
         raise DivergenceError(
-            f"step {step}: the loss or the gradient is not finite, which is so for {self._num_skipped} steps by now and"
-            f" training.max_skipped_steps={self._budget} are allowed. The batches lie in {self._folder}; no checkpoint holds"
-            " this step. Mend the samples or lower the learning rate, or allow more, and start again"
+            f"Step {step} has a non-finite loss or gradient. {self._num_skipped} steps had one, and"
+            f" training.max_skipped_steps={self._budget}. The batches are in {self._folder}; no"
+            " checkpoint contains this step. Fix the samples, lower the learning rate or allow more"
+            " skipped steps, then start the run again"
         )
 
 
 def gradient_norm(module: torch.nn.Module) -> Tensor:
-    """`()` of this rank's part of the gradient."""
+    """Return the norm of this rank's part of the gradient, `()`."""
     gradients = [parameter.grad for parameter in module.parameters() if parameter.grad is not None]
-    return torch.nn.utils.get_total_norm(
-        [each.to_local() if isinstance(each, DTensor) else each for each in gradients]
-    )  # ()
+    local = [grad.to_local() if isinstance(grad, DTensor) else grad for grad in gradients]
+    return torch.nn.utils.get_total_norm(local)  # ()
 
 
-def dump_batch(batch: Batch, file: Path, more: dict[str, Any]) -> None:
-    """Write the tensors of a batch to `file`.safetensors, and what else it holds to `file`.json."""
+def dump_batch(batch: Batch, file: Path, details: dict[str, Any]) -> None:
+    """Write the tensors of a batch to `file`.safetensors, and its other fields and `details` to `file`.json."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    tensors = tensors_of(batch)
-    for place, visual in enumerate(batch.visuals):
+    tensors = _tensor_fields(batch)
+    for index, visual in enumerate(batch.visuals):
         tensors |= {
-            f"visuals.{place}.{name}": tensor for name, tensor in tensors_of(visual).items()
+            f"visuals.{index}.{name}": tensor for name, tensor in _tensor_fields(visual).items()
         }
     save_file(
         {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()},
         f"{file}.safetensors",
     )
-    words = {
+    texts = {
         "keys": batch.keys,
         "positions": batch.positions,
         "visual_of_text": batch.visual_of_text,
@@ -139,12 +142,12 @@ def dump_batch(batch: Batch, file: Path, more: dict[str, Any]) -> None:
         "skipped": [asdict(skipped) for skipped in batch.skipped],
     }
     Path(f"{file}.json").write_text(
-        json.dumps(more | words, indent=1, ensure_ascii=False), encoding="utf-8"
+        json.dumps(details | texts, indent=1, ensure_ascii=False), encoding="utf-8"
     )
 
 
-def tensors_of(record: Batch | Visual | None) -> dict[str, Tensor]:
-    """The tensors of a batch, of a video or of pictures by the names that they have there."""
+def _tensor_fields(record: Batch | Visual | None) -> dict[str, Tensor]:
+    """Return the tensors of a dataclass by field name."""
     if record is None:
         return {}
     values = {field.name: getattr(record, field.name) for field in fields(record)}

@@ -1,8 +1,9 @@
-"""Validation answers -> pictures in TensorBoard: what was seen, with the question, the true answer and the model's."""
+"""Draw validation answers beside their frames, and a heat map of the accuracy by video length and depth."""
 
 from __future__ import annotations
 
 import textwrap
+from pathlib import Path
 from typing import Any
 
 import lightning as L
@@ -11,23 +12,25 @@ from lightning.pytorch.callbacks import Callback
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from lit_hour.text.timestamp import format_timestamp
+from lit_hour.training.metrics import LENGTHS_MINUTES, NUM_DEPTHS
 from lit_hour.training.module import Prediction
 from lit_hour.types import Batch, Frames, ImageSet, TiledImage
 
-FRAMES_SHOWN = 8
+MAX_FRAMES = 8  # in a strip
 
 
-class ValidationPictures(Callback):
-    """Shows one question of each of the first videos of a validation, a different one each time."""
+class ValidationPlots(Callback):
+    """Plots one answer for each of the first videos of a validation, a different question each time."""
 
-    def __init__(self, num_pictures: int) -> None:
-        self._num_pictures = num_pictures
+    def __init__(self, num_videos: int) -> None:
+        self._num_videos = num_videos
         self._num_validations = 0
-        self._drawn: dict[int, Figure] = {}
+        self._figures: dict[int, Figure] = {}
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Begin with none."""
-        self._drawn = {}
+        """Drop the figures of a validation that was interrupted."""
+        self._figures = {}
 
     def on_validation_batch_end(
         self,
@@ -38,66 +41,107 @@ class ValidationPictures(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Draw one picture of this video."""
-        if (
-            batch_idx >= self._num_pictures
-            or trainer.sanity_checking
-            or not trainer.is_global_zero
-            or not outputs
-        ):
+        """Plot one answer about this video."""
+        is_skipped = trainer.sanity_checking or not trainer.is_global_zero or not outputs
+        if is_skipped or batch_idx >= self._num_videos:
             return
-        said: Prediction = outputs[self._num_validations % len(outputs)]
-        visual = batch.visuals[said.visual]
+        prediction: Prediction = outputs[self._num_validations % len(outputs)]
+        visual = batch.visuals[prediction.visual]
         if isinstance(visual, Frames | TiledImage | ImageSet):
-            self._drawn[batch_idx] = draw_answer(visual, batch.keys[said.visual], said)
+            key = batch.keys[prediction.visual]
+            self._figures[batch_idx] = plot_answer(visual, key, prediction)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Show them beside the scores, at the step that these count as; the next validation shows other questions.
-
-        A validation that is stopped shows none: it is done again.
-        """
-        for batch_idx, figure in self._drawn.items():
-            step = max(0, trainer.global_step - 1)
-            trainer.logger.experiment.add_figure(f"validation/{batch_idx}", figure, step)  # type: ignore[union-attr]
+        """Write the figures to TensorBoard, at the step of the scores."""
+        step = max(0, trainer.global_step - 1)
+        for batch_idx, figure in self._figures.items():
+            trainer.logger.experiment.add_figure(f"val/answers/{batch_idx}", figure, step)  # type: ignore[union-attr]
         self._num_validations += not trainer.sanity_checking
 
 
-def draw_answer(visual: Frames | TiledImage | ImageSet, key: str, said: Prediction) -> Figure:
-    """A strip of frames or pictures, and over it what was asked, what is true and what the model said."""
-    images, titles = pictures_of(visual)
+class HaystackPlot(Callback):
+    """Plots the accuracy by video length and depth after each validation, to TensorBoard and to `file`.
+
+    Nothing is plotted if no question has its evidence in one short interval.
+    """
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Write the heat map at the step of the scores."""
+        counts: Tensor = pl_module.haystack_counts  # type: ignore[assignment]
+        if trainer.sanity_checking or not trainer.is_global_zero or not counts.any():
+            return
+        figure = plot_haystack(counts)
+        figure.savefig(self._file, dpi=120)
+        step = max(0, trainer.global_step - 1)
+        trainer.logger.experiment.add_figure("val/haystack", figure, step)  # type: ignore[union-attr]
+
+
+def plot_answer(visual: Frames | TiledImage | ImageSet, key: str, prediction: Prediction) -> Figure:
+    """Plot a strip of frames or images, titled with the question, the true answer and the model's."""
+    images, titles = _select_images(visual)
     figure = Figure(figsize=(12, 3.0), layout="constrained")
     axes = figure.subplots(1, len(images), squeeze=False)[0]
     for axis, image, title in zip(axes, images, titles, strict=True):
         axis.imshow(image.permute(1, 2, 0).cpu().numpy())  # (height, width, 3)
         axis.set_title(title, fontsize=9)
         axis.axis("off")
-    question = said.question
+    question = prediction.question
     truth = f"{question.answer_letter}. {question.answer}" if question.options else question.answer
-    verdict = "right" if said.is_right else "wrong"
-    asked = textwrap.fill(" / ".join([question.question, *question.options]), 130)
+    answer = prediction.text.strip() or "(nothing)"
+    verdict = "right" if prediction.is_correct else "wrong"
+    text = textwrap.fill(" / ".join([question.question, *question.options]), 130)
     figure.suptitle(
-        f"{key}   {question.task}\n{asked}\ntrue answer: {truth}     model: {said.text.strip() or '(nothing)'}  ({verdict})",
+        f"{key}   {question.task}\n{text}\ntrue answer: {truth}     model: {answer}  ({verdict})",
         fontsize=10,
         ha="left",
         x=0.01,
-        parse_math=False,  # a question may be about dollars
+        parse_math=False,  # a question may contain dollar signs
     )
     return figure
 
 
-def pictures_of(visual: Frames | TiledImage | ImageSet) -> tuple[Tensor, list[str]]:
-    """`(shown, 3, height, width)` with a title each: frames with their times, a picture as a whole, or several pictures."""
+def plot_haystack(counts: Tensor) -> Figure:
+    """Plot accuracy as a heat map with one column for each video length that has questions.
+
+    Args:
+        counts: questions and correct answers, `(2, lengths, depths)`.
+    """
+    total, correct = counts.cpu().float()  # (lengths, depths) each
+    lengths = total.sum(dim=1).nonzero()[:, 0].tolist()  # those with questions
+    accuracy = (correct / total)[lengths].T  # (depths, lengths shown); NaN without questions
+    figure = Figure(figsize=(2.2 + 0.9 * len(lengths), 4.6), layout="constrained")
+    axes = figure.subplots()
+    heat = axes.imshow(accuracy.numpy(), vmin=0, vmax=1, cmap="RdYlGn", aspect="auto")
+    for column, length in enumerate(lengths):
+        for depth in range(NUM_DEPTHS):
+            if total[length, depth]:
+                text = f"{accuracy[depth, column]:.0%}"
+                axes.text(column, depth, text, ha="center", va="center", fontsize=8)
+    axes.set_xticks(
+        range(len(lengths)),
+        [
+            f"{LENGTHS_MINUTES[length]:g}\n{correct[length].sum() / total[length].sum():.0%}"
+            for length in lengths
+        ],
+    )
+    axes.set_xlabel("video length: up to ... minutes, and the accuracy over all depths")
+    axes.set_yticks(range(NUM_DEPTHS), [f"{10 * depth}%" for depth in range(NUM_DEPTHS)])
+    axes.set_ylabel("depth: start of the evidence in the video")
+    figure.colorbar(heat, format=lambda share, _: f"{share:.0%}")
+    figure.suptitle(f"accuracy over {total.sum():.0f} answers", fontsize=10)
+    return figure
+
+
+def _select_images(visual: Frames | TiledImage | ImageSet) -> tuple[Tensor, list[str]]:
+    """Return up to `MAX_FRAMES` images `(shown, 3, height, width)` and a title for each."""
     if isinstance(visual, TiledImage):
         height, width = visual.size_pixels
         return visual.tiles[:1], [f"{width} x {height} pixels"]
-    places = np.unique(np.linspace(0, len(visual) - 1, FRAMES_SHOWN).astype(int))  # (shown,)
+    indices = np.unique(np.linspace(0, len(visual) - 1, MAX_FRAMES).astype(int))  # (shown,)
     if isinstance(visual, ImageSet):
-        return visual.images[places], [str(place + 1) for place in places]
-    return visual.images[places], [format_time(float(visual.timestamps[place])) for place in places]
-
-
-def format_time(seconds: float) -> str:
-    """`1:02:03` or `2:03`."""
-    minutes, rest = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+        return visual.images[indices], [str(index + 1) for index in indices]
+    times = [format_timestamp(float(visual.timestamps[index])) for index in indices]
+    return visual.images[indices], times

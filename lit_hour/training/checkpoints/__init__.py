@@ -1,1 +1,1 @@
-"""."""
+"""Checkpoints of a run: reading and writing them, and finding the one to resume from."""

@@ -1,9 +1,10 @@
-"""A checkpoint's content -> a file that is complete or absent, with the run's settings as YAML beside it.
+"""Write and read checkpoints atomically, as one file or as the folder of a sharded model.
 
-Checkpoints of a sharded model: folders of pieces, written by all ranks together, complete or absent.
+`AtomicCheckpointIO` is Lightning's plugin for one process; `save_sharded` and `load_sharded` are the
+collective operations of a sharded run. Each checkpoint has the run's settings beside it as YAML.
 
-A folder is written as NAME.ckpt.part and then renamed. One that it replaces is called NAME.ckpt.replaced for a moment, in
-which a crash may come: `mend` gives it its name back.
+A sharded checkpoint is written to NAME.ckpt.part and renamed. The folder that it replaces is called
+NAME.ckpt.replaced in between; after a crash `repair_checkpoint_dir` restores its name.
 """
 
 from __future__ import annotations
@@ -30,23 +31,26 @@ from lit_hour.io.file_lock import locked
 from lit_hour.model.hour_llava import HourLLaVA
 from lit_hour.run_dir import RunDir
 from lit_hour.training.checkpoints.optimizer_state import (
-    flattened,
-    make_places,
-    numbered,
+    allocate_state,
+    flatten,
+    index_by_number,
     restore_groups,
-    unflattened,
+    unflatten,
 )
 from lit_hour.weights.dcp_reader import META, is_sharded, open_sharded
 from lit_hour.weights.name_map import EMBEDDING, OUTPUT_LAYER
 from lit_hour.weights.reader import MODEL_PREFIX, read_checkpoint
 
-UNFINISHED = ".part"  # added to the name of a file that is being written
+OPTIMIZER_PREFIX = "optimizer."
+PART, REPLACED, REMOVED = ".part", ".replaced", ".removed"  # appended to a checkpoint's name
+FILE_BYTES = 2 * 2**30  # a rank collects its tensors in memory, one file at a time
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes a checkpoint beside its place, has the disk take it, looks whether it can be read, then moves it there.
+    """Writes a checkpoint beside its path, flushes and verifies it, then renames it.
 
-    A checkpoint is therefore complete or absent, and the one before stays until then.
+    A checkpoint is therefore complete or absent, and its predecessor stays until then. Sharded
+    checkpoints can be loaded, replaced and removed as well.
     """
 
     def __init__(self, config: Config) -> None:
@@ -56,122 +60,43 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None
     ) -> None:
-        """Save both files; the settings first, so that no checkpoint is ever without them.
+        """Save the settings and the checkpoint; the settings appear first.
 
         Raises:
-            RunError: the disk is full, or takes no files for another reason. Nothing of this checkpoint is left then.
+            RunError: the disk is full or refuses the files. Nothing of this checkpoint is left then.
         """
         file = Path(path)
         settings = file.with_suffix(".yaml")
         file.parent.mkdir(parents=True, exist_ok=True)
+        if file.is_dir():
+            file.rename(_with_suffix(file, REPLACED))
         try:
-            save_config(self._config, unfinished(settings))
-            with unfinished(file).open(
-                "wb"
-            ) as part:  # by its path torch would not tell why a write failed
-                torch.save(checkpoint, part)
-            step_of_checkpoint(unfinished(file))
-            for each in (settings, file):
-                wait_for_disk(unfinished(each))
-                os.replace(unfinished(each), each)
-            wait_for_disk(file.parent)
+            save_config(self._config, _with_suffix(settings, PART))
+            # torch hides the reason of a failed write if it opens the file itself.
+            with _with_suffix(file, PART).open("wb") as stream:
+                torch.save(checkpoint, stream)
+            step_of_checkpoint(_with_suffix(file, PART))
+            for target in (settings, file):
+                _fsync(_with_suffix(target, PART))
+                os.replace(_with_suffix(target, PART), target)
+            _fsync(file.parent)
         except (OSError, RuntimeError) as error:
-            # torch reports a write that failed as a RuntimeError of its own, on top of what the disk said
+            # torch raises a RuntimeError while it handles the OSError of a failed write.
             reason = error if isinstance(error, OSError) else error.__context__
-            for each in (settings, file):
-                remove(unfinished(each))
+            for target in (settings, file):
+                _remove(_with_suffix(target, PART))
             if not isinstance(reason, OSError):
                 raise
-            raise cannot_be_saved(file, reason) from error
+            raise _save_error(file, reason) from error
+        _remove(_with_suffix(file, REPLACED))
 
-    def remove_checkpoint(self, path: Any) -> None:
-        """Remove both files."""
-        super().remove_checkpoint(path)
-        Path(path).with_suffix(".yaml").unlink(missing_ok=True)
-
-
-def step_of_checkpoint(place: Path) -> int:
-    """How many optimizer steps a checkpoint has behind it; its tensors are not read.
-
-    Raises:
-        WeightsError: it is no whole checkpoint.
-    """
-    try:
-        step = int(read_checkpoint(place)["global_step"])
-    except (OSError, KeyError) as error:  # a file that was cut is an OSError to torch
-        raise WeightsError(
-            f"{place} is damaged or no checkpoint: delete it, or choose another"
-        ) from error
-    if is_sharded(place):
-        open_sharded(place)  # looks whether each is there and as long as it says
-    return step
-
-
-def remove_unfinished(folder: Path) -> list[Path]:
-    """Remove what a run that died while it saved has left; no other may be saving there now. What was removed."""
-    found = sorted(folder.glob(f"*{UNFINISHED}"))
-    for path in found:
-        remove(path)
-    return found
-
-
-def unfinished(path: Path) -> Path:
-    """Where a file or a folder lies until it is whole."""
-    return path.with_name(path.name + UNFINISHED)
-
-
-def remove(path: Path) -> None:
-    """Remove a file or a folder, if it is there."""
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
-
-
-def wait_for_disk(path: Path) -> None:
-    """Return when the disk has what was written to a file, or the names in a folder."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def cannot_be_saved(place: Path, reason: BaseException) -> RunError:
-    """The error for a checkpoint that a disk did not take."""
-    said = reason.strerror if isinstance(reason, OSError) else str(reason)
-    free = shutil.disk_usage(place.parent).free
-    return RunError(
-        f"{place} could not be saved: {said}; {free / 1e6:.1f} MB are free there. The checkpoint before it is whole:"
-        " make room, or set run.folder to another disk and move the run there, and start again"
-    )
-
-
-OPTIMIZER_PREFIX = "optimizer."
-REPLACED, REMOVED = ".replaced", ".removed"
-FILE_BYTES = 2 * 2**30  # a rank's pieces are put together in memory, a file at a time
-
-
-class ShardedCheckpointIO(AtomicCheckpointIO):
-    """Checkpoints in one file, and what the folder of a sharded one needs where one process reads or removes it."""
-
-    def save_checkpoint(
-        self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None
-    ) -> None:
-        """Save one file, in the place of a folder if there is one."""
-        place = Path(path)
-        if place.is_dir():
-            place.rename(_beside(place, REPLACED))
-        super().save_checkpoint(checkpoint, path, storage_options)
-        remove(_beside(place, REPLACED))
-
-    def load_checkpoint(self, path: Any, *arguments: Any, **named: Any) -> dict[str, Any]:
-        """What a checkpoint holds; a sharded one is put together, as if it had been saved by one process."""
-        place = Path(path)
-        if not is_sharded(place):
-            return super().load_checkpoint(path, *arguments, **named)
-        outlines, read = open_sharded(place)
-        checkpoint = read_checkpoint(place)
+    def load_checkpoint(self, path: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Load a checkpoint; a sharded one is assembled as if one process had saved it."""
+        folder = Path(path)
+        if not is_sharded(folder):
+            return super().load_checkpoint(path, *args, **kwargs)
+        outlines, read = open_sharded(folder)
+        content = read_checkpoint(folder)
         weights = {name: read(name) for name in outlines if name.startswith(MODEL_PREFIX)}
         if self._config.model.llm.tie_word_embeddings:
             weights[f"{MODEL_PREFIX}{OUTPUT_LAYER}"] = weights[f"{MODEL_PREFIX}{EMBEDDING}"]
@@ -180,137 +105,162 @@ class ShardedCheckpointIO(AtomicCheckpointIO):
             for name in outlines
             if name.startswith(OPTIMIZER_PREFIX)
         }
-        (state,) = checkpoint["optimizer_states"]
+        (state,) = content["optimizer_states"]
         return {
-            **checkpoint,
+            **content,
             "state_dict": weights,
-            "optimizer_states": [numbered({**state, "state": unflattened(tensors)})],
+            "optimizer_states": [index_by_number({**state, "state": unflatten(tensors)})],
         }
 
     def remove_checkpoint(self, path: Any) -> None:
-        """Remove a checkpoint with its settings; a folder loses its name first, so that no half of it is ever taken for it."""
-        place = Path(path)
-        if place.is_dir():
-            remove(place.rename(_beside(place, REMOVED)))
+        """Remove a checkpoint and its settings. A folder is renamed first: half of one must not be loaded."""
+        file = Path(path)
+        if file.is_dir():
+            _remove(file.rename(_with_suffix(file, REMOVED)))
         super().remove_checkpoint(path)
+        file.with_suffix(".yaml").unlink(missing_ok=True)
+
+
+def step_of_checkpoint(path: Path) -> int:
+    """Return the number of optimizer steps behind a checkpoint, without reading its tensors.
+
+    Raises:
+        WeightsError: the checkpoint is damaged.
+    """
+    try:
+        step = int(read_checkpoint(path)["global_step"])
+    except (OSError, KeyError) as error:  # torch raises OSError for a truncated file
+        raise WeightsError(
+            f"{path} is damaged or no checkpoint: delete it, or choose another"
+        ) from error
+    if is_sharded(path):
+        open_sharded(path)  # checks that each file is there with its full length
+    return step
+
+
+def repair_checkpoint_dir(run: RunDir) -> list[Path]:
+    """Complete what a crash has interrupted while a checkpoint was replaced or removed.
+
+    No process may be saving there now.
+
+    Returns:
+        Checkpoints that were not saved completely and are removed now.
+    """
+    if not run.checkpoints.is_dir():
+        return []
+    with locked(run.path):  # all ranks start at the same time
+        for replaced in run.checkpoints.glob(f"*{REPLACED}"):
+            path = replaced.with_suffix("")
+            if path.exists():
+                _remove(replaced)
+            else:
+                replaced.rename(path)
+        for removed in run.checkpoints.glob(f"*{REMOVED}"):
+            _remove(removed)
+        incomplete = sorted(run.checkpoints.glob(f"*{PART}"))
+        for path in incomplete:
+            _remove(path)
+        return incomplete
 
 
 def save_sharded(
-    place: Path, checkpoint: dict[str, Any], config: Config, strategy: ParallelStrategy
+    path: Path, content: dict[str, Any], config: Config, strategy: ParallelStrategy
 ) -> None:
-    """Write a checkpoint as a folder, with its settings beside it; every rank writes its pieces, and all return together.
+    """Write a checkpoint as a folder, with its settings beside it. All ranks call this together.
 
     Raises:
-        RunError: a rank could not write its part; the checkpoint that was there before still is.
+        RunError: a rank could not write its part. The previous checkpoint of this name is kept.
     """
-    (state,) = checkpoint.pop("optimizer_states")
-    tensors = checkpoint.pop("state_dict") | {
-        f"{OPTIMIZER_PREFIX}{key}": each for key, each in flattened(state).items()
+    (state,) = content.pop("optimizer_states")
+    tensors = content.pop("state_dict") | {
+        f"{OPTIMIZER_PREFIX}{key}": tensor for key, tensor in flatten(state).items()
     }
-    rest = {**checkpoint, "optimizer_states": [{"param_groups": state["param_groups"]}]}
-    _on_first_rank(strategy, place, lambda: _begin(place))
+    rest = {**content, "optimizer_states": [{"param_groups": state["param_groups"]}]}
+    part = _with_suffix(path, PART)
+
+    def make_folder() -> None:
+        _remove(part)  # left by a crash
+        part.mkdir(parents=True)
+
+    _on_rank_zero(strategy, path, make_folder)
     writer = HuggingFaceStorageWriter(
-        str(unfinished(place)),
-        fqn_to_index_mapping=_files_of(tensors, strategy.world_size),
+        str(part),
+        fqn_to_index_mapping=_assign_files(tensors, strategy.world_size),
         save_distributed=True,
     )
     try:
         dcp.save(tensors, storage_writer=writer)
     except CheckpointException as error:
-        _on_first_rank(strategy, place, lambda: remove(unfinished(place)))
-        raise cannot_be_saved(place, next(iter(error.failures.values()))[0]) from error
-    _on_first_rank(strategy, place, lambda: _finish(place, rest, config))
+        _on_rank_zero(strategy, path, lambda: _remove(part))
+        raise _save_error(path, next(iter(error.failures.values()))[0]) from error
+    _on_rank_zero(strategy, path, lambda: _finish_folder(path, rest, config))
 
 
-def load_sharded(place: Path, model: HourLLaVA, optimizer: Optimizer) -> None:
-    """Fill a sharded model and its optimizer from such a folder; each rank reads its own parts, however many there were.
+def load_sharded(path: Path, model: HourLLaVA, optimizer: Optimizer) -> None:
+    """Fill a sharded model and its optimizer from a folder; each rank reads its own parts.
 
     Raises:
-        WeightsError: the folder is damaged, or of another optimizer.
+        WeightsError: the folder is damaged, or belongs to another optimizer.
     """
-    outlines, _ = open_sharded(place)
-    (state,) = read_checkpoint(place)["optimizer_states"]
+    outlines, _ = open_sharded(path)
+    (state,) = read_checkpoint(path)["optimizer_states"]
     restore_groups(optimizer, state["param_groups"])
     wanted = {
-        name.removeprefix(OPTIMIZER_PREFIX): each
-        for name, each in outlines.items()
+        name.removeprefix(OPTIMIZER_PREFIX): outline
+        for name, outline in outlines.items()
         if name.startswith(OPTIMIZER_PREFIX)
     }
-    places = {
-        f"{OPTIMIZER_PREFIX}{key}": each
-        for key, each in make_places(model, optimizer, wanted).items()
+    targets = {
+        f"{OPTIMIZER_PREFIX}{key}": tensor
+        for key, tensor in allocate_state(model, optimizer, wanted).items()
     }
     weights = {f"{MODEL_PREFIX}{name}": weight for name, weight in model.state_dict().items()}
-    places |= {
+    targets |= {  # tied weights are stored once
         name: weight for name, weight in weights.items() if name in outlines
-    }  # one with two names is there once
-    dcp.load(places, storage_reader=HuggingFaceStorageReader(str(place)))
+    }
+    dcp.load(targets, storage_reader=HuggingFaceStorageReader(str(path)))
 
 
-def repair_checkpoint_dir(run: RunDir) -> list[Path]:
-    """Finish what a crash in the middle of saving or removing has left undone. What was not saved to its end is removed."""
-    if not run.checkpoints.is_dir():
-        return []
-    with locked(run.path):  # ranks start at once
-        for replaced in run.checkpoints.glob(f"*{REPLACED}"):
-            place = replaced.with_suffix("")
-            if place.exists():
-                remove(replaced)
-            else:
-                replaced.rename(place)
-        for removed in run.checkpoints.glob(f"*{REMOVED}"):
-            remove(removed)
-        return remove_unfinished(run.checkpoints)
-
-
-def _begin(place: Path) -> None:
-    """An empty folder; what a crash has left there is removed."""
-    remove(unfinished(place))
-    unfinished(place).mkdir(parents=True)
-
-
-def _finish(place: Path, rest: dict[str, Any], config: Config) -> None:
-    """Write what is not sharded, have the disk take everything, look whether it can be read, then move it to its place."""
-    part, settings, replaced = (
-        unfinished(place),
-        place.with_suffix(".yaml"),
-        _beside(place, REPLACED),
-    )
+def _finish_folder(path: Path, rest: dict[str, Any], config: Config) -> None:
+    """Write what is not sharded, flush and verify the folder, then give it its name."""
+    part, replaced = _with_suffix(path, PART), _with_suffix(path, REPLACED)
+    settings = path.with_suffix(".yaml")
+    settings_part = _with_suffix(settings, PART)
     try:
-        with (part / META).open("wb") as file:
-            torch.save(rest, file)
-        save_config(config, unfinished(settings))
+        with (part / META).open("wb") as stream:
+            torch.save(rest, stream)
+        save_config(config, settings_part)
         step_of_checkpoint(part)
-        for each in (*part.iterdir(), part, unfinished(settings)):
-            wait_for_disk(each)
+        for written in (*part.iterdir(), part, settings_part):
+            _fsync(written)
     except OSError:
-        for each in (part, unfinished(settings)):
-            remove(each)
+        for written in (part, settings_part):
+            _remove(written)
         raise
-    os.replace(unfinished(settings), settings)
-    remove(replaced)
-    if place.exists():
-        place.rename(replaced)
-    part.rename(place)
-    wait_for_disk(place.parent)
-    remove(replaced)
+    os.replace(settings_part, settings)
+    _remove(replaced)
+    if path.exists():
+        path.rename(replaced)
+    part.rename(path)
+    _fsync(path.parent)
+    _remove(replaced)
 
 
-def _on_first_rank(strategy: ParallelStrategy, place: Path, act: Callable[[], None]) -> None:
-    """Let the first rank do something; all wait for it, and fail with it."""
+def _on_rank_zero(strategy: ParallelStrategy, path: Path, action: Callable[[], None]) -> None:
+    """Run an action on rank zero while the others wait; if it fails, all ranks fail."""
     failure: OSError | None = None
     if strategy.is_global_zero:
         try:
-            act()
+            action()
         except OSError as error:
             failure = error
     failure = strategy.broadcast(failure)
     if failure is not None:
-        raise cannot_be_saved(place, failure) from failure
+        raise _save_error(path, failure) from failure
 
 
-def _files_of(tensors: Mapping[str, Tensor], num_ranks: int) -> dict[str, int]:
-    """Which of its files, counted from 1, each rank writes a tensor to."""
+def _assign_files(tensors: Mapping[str, Tensor], num_ranks: int) -> dict[str, int]:
+    """Return the number of the file, from 1, to which each rank writes its part of a tensor."""
     file_of, num_bytes = {}, 0
     for name, tensor in tensors.items():
         num_bytes += tensor.nbytes // num_ranks
@@ -318,5 +268,32 @@ def _files_of(tensors: Mapping[str, Tensor], num_ranks: int) -> dict[str, int]:
     return file_of
 
 
-def _beside(place: Path, ending: str) -> Path:
-    return place.with_name(f"{place.name}{ending}")
+def _with_suffix(path: Path, suffix: str) -> Path:
+    return path.with_name(path.name + suffix)
+
+
+def _remove(path: Path) -> None:
+    """Remove a file or a folder if it exists."""
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _fsync(path: Path) -> None:
+    """Flush a file, or the entries of a folder, to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _save_error(path: Path, reason: BaseException) -> RunError:
+    text = reason.strerror if isinstance(reason, OSError) else str(reason)
+    free = shutil.disk_usage(path.parent).free
+    return RunError(
+        f"{path} could not be saved: {text}. {free / 1e6:.1f} MB are free there. The checkpoint before"
+        " it is intact. Free some space, or set run.folder to another disk and move the run there,"
+        " then start again"
+    )

@@ -1,7 +1,8 @@
-"""An optimizer's state, found again when the ranks, or the way in which they share a model, have changed.
+"""Optimizer state by parameter names, so that it can be restored on other ranks or another strategy.
 
-PyTorch numbers the parameters of an optimizer: group by group, in order. A sharded checkpoint names them instead:
-`{"state": {NAME: {KIND: tensor}}, "param_groups": [{"params": [NAME, ...], "name": "vision", "lr": ...}, ...]}`.
+PyTorch numbers the parameters of an optimizer group by group. A sharded checkpoint names them:
+`{"state": {NAME: {KEY: tensor}}, "param_groups": [{"params": [NAME, ...], "name": ..., "lr": ...}]}`.
+KEY is what PyTorch calls it: `exp_avg`, `exp_avg_sq`, `step`.
 """
 
 from __future__ import annotations
@@ -22,76 +23,78 @@ State = dict[str, Any]
 
 
 def named_state(model: nn.Module, optimizer: Optimizer) -> State:
-    """The state of an optimizer by the names of the model's parameters; of a sharded model this rank's part."""
+    """Return the state of an optimizer by parameter names; of a sharded model this rank's part."""
     name_of: dict[Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
     groups = [
-        {**group, "params": [name_of[each] for each in group["params"]]}
+        {**group, "params": [name_of[parameter] for parameter in group["params"]]}
         for group in optimizer.param_groups
     ]
-    return {
-        "state": {name_of[each]: dict(kinds) for each, kinds in optimizer.state.items()},
-        "param_groups": groups,
-    }
+    state = {name_of[parameter]: dict(tensors) for parameter, tensors in optimizer.state.items()}
+    return {"state": state, "param_groups": groups}
 
 
-def numbered(state: State) -> State:
-    """A state by names as PyTorch's own, by numbers."""
+def index_by_number(state: State) -> State:
+    """Convert a state by names to PyTorch's own, by numbers."""
     numbers = count()
     number_of = {name: next(numbers) for group in state["param_groups"] for name in group["params"]}
     groups = [
         {**group, "params": [number_of[name] for name in group["params"]]}
         for group in state["param_groups"]
     ]
+    numbered = {number_of[name]: tensors for name, tensors in state["state"].items()}
+    return {"state": numbered, "param_groups": groups}
+
+
+def flatten(state: State) -> dict[str, Tensor]:
+    """Return the tensors of a state by names as `{"NAME.KEY": tensor}`."""
     return {
-        "state": {number_of[name]: kinds for name, kinds in state["state"].items()},
-        "param_groups": groups,
+        f"{name}.{key}": tensor
+        for name, tensors in state["state"].items()
+        for key, tensor in tensors.items()
     }
 
 
-def flattened(state: State) -> dict[str, Tensor]:
-    """The tensors of a state by names: `NAME.KIND` -> tensor."""
-    return {
-        f"{name}.{kind}": tensor
-        for name, kinds in state["state"].items()
-        for kind, tensor in kinds.items()
-    }
-
-
-def unflattened(tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
-    """`NAME.KIND` -> tensor, as the state by names has it."""
+def unflatten(tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
+    """Undo `flatten`."""
     state: dict[str, dict[str, Tensor]] = defaultdict(dict)
-    for key, tensor in tensors.items():
-        name, _, kind = key.rpartition(".")
-        state[name][kind] = tensor
+    for flat_name, tensor in tensors.items():
+        name, _, key = flat_name.rpartition(".")
+        state[name][key] = tensor
     return dict(state)
 
 
-def make_places(
+def allocate_state(
     model: nn.Module, optimizer: Optimizer, outlines: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
-    """Give an optimizer tensors to be filled, sharded as the parameters are: those that `outlines` names, `NAME.KIND`.
+    """Give an optimizer zero tensors to be filled, sharded as the parameters are.
+
+    Args:
+        outlines: shape and dtype of each tensor by its flat name, `NAME.KEY`.
+
+    Returns:
+        The new tensors by flat name.
 
     Raises:
-        WeightsError: a parameter is not among those that the optimizer moves, or one of its tensors has another shape.
+        WeightsError: a parameter is not optimized in this run, or a tensor has another shape.
     """
-    learning = {each for group in optimizer.param_groups for each in group["params"]}
+    trained = {parameter for group in optimizer.param_groups for parameter in group["params"]}
     parameters = {
-        name: parameter for name, parameter in model.named_parameters() if parameter in learning
+        name: parameter for name, parameter in model.named_parameters() if parameter in trained
     }
-    places = {}
-    for name, kinds in unflattened(outlines).items():
+    allocated = {}
+    for name, tensors in unflatten(outlines).items():
         if name not in parameters:
             raise WeightsError(
-                f"the checkpoint has a state of the optimizer for {name}, which does not learn in this run"
+                f"The checkpoint has optimizer state for {name}, which is frozen in this run"
             )
-        for kind, outline in kinds.items():
-            place = _make_place(parameters[name], outline, f"{name}.{kind}")
-            places[f"{name}.{kind}"] = optimizer.state[parameters[name]][kind] = place
-    return places
+        for key, outline in tensors.items():
+            tensor = _zeros_like(parameters[name], outline, f"{name}.{key}")
+            allocated[f"{name}.{key}"] = optimizer.state[parameters[name]][key] = tensor
+    return allocated
 
 
 def restore(optimizer: Optimizer, saved: State) -> None:
-    """Fill an optimizer from a state by numbers, whose tensors are whole; each rank keeps its part of them.
+    """Fill an optimizer from a state by numbers with unsharded tensors; each rank keeps its part.
 
     Raises:
         WeightsError: the groups or the shapes are those of another optimizer.
@@ -99,17 +102,17 @@ def restore(optimizer: Optimizer, saved: State) -> None:
     restore_groups(optimizer, saved["param_groups"])
     for group, saved_group in zip(optimizer.param_groups, saved["param_groups"], strict=True):
         for parameter, number in zip(group["params"], saved_group["params"], strict=True):
-            for kind, tensor in saved["state"].get(number, {}).items():
-                place = _make_place(parameter, tensor, f"{kind} of parameter {number}")
-                copy_into(tensor, place)
-                optimizer.state[parameter][kind] = place
+            for key, tensor in saved["state"].get(number, {}).items():
+                target = _zeros_like(parameter, tensor, f"{key} of parameter {number}")
+                copy_into(tensor, target)
+                optimizer.state[parameter][key] = target
 
 
 def restore_groups(optimizer: Optimizer, saved: list[State]) -> None:
-    """Give the groups of an optimizer the settings that a checkpoint has for them, such as the learning rate of the moment.
+    """Give the groups of an optimizer the settings from a checkpoint, such as the current learning rate.
 
     Raises:
-        WeightsError: they have other names, or other numbers of parameters.
+        WeightsError: the groups have other names, or other numbers of parameters.
     """
     found, wanted = (
         [(group["name"], len(group["params"])) for group in groups]
@@ -117,21 +120,23 @@ def restore_groups(optimizer: Optimizer, saved: list[State]) -> None:
     )
     if found != wanted:
         raise WeightsError(
-            f"the checkpoint's optimizer moves {_spell(found)}, that of this run {_spell(wanted)}"
+            f"The checkpoint's optimizer has {_describe(found)}; that of this run has {_describe(wanted)}"
         )
     for group, saved_group in zip(optimizer.param_groups, saved, strict=True):
         group.update({key: value for key, value in saved_group.items() if key != "params"})
 
 
-def _make_place(parameter: nn.Parameter, outline: Tensor, name: str) -> Tensor:
-    if outline.dim() == 0:  # a count of steps
+def _zeros_like(parameter: nn.Parameter, outline: Tensor, name: str) -> Tensor:
+    """Return zeros with the outline's dtype and the parameter's sharding."""
+    if outline.dim() == 0:  # the number of steps
         return torch.zeros((), dtype=outline.dtype)  # ()
     if outline.shape != parameter.shape:
         raise WeightsError(
-            f"the optimizer's {name} is {tuple(outline.shape)} in the checkpoint and has to be {tuple(parameter.shape)}"
+            f"The optimizer's {name} has the shape {tuple(outline.shape)} in the checkpoint instead of"
+            f" {tuple(parameter.shape)}"
         )
     return torch.zeros_like(parameter, dtype=outline.dtype, requires_grad=False)
 
 
-def _spell(groups: list[tuple[str, int]]) -> str:
+def _describe(groups: list[tuple[str, int]]) -> str:
     return ", ".join(f"{number} parameters of {name}" for name, number in groups)

@@ -1,4 +1,4 @@
-"""A run folder and the settings of a new start -> the checkpoint to go on from, or the settings that do not fit it."""
+"""Find the checkpoint that a run resumes from, and check that the settings still fit it."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from lit_hour.training.checkpoints.checkpoint_io import step_of_checkpoint
 from lit_hour.weights.name_map import optional_weights
 from lit_hour.weights.reader import check_state_dict, open_weights, shapes_of
 
-log = logging.getLogger("lit_hour")
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class ResumePoint:
-    """Where a start of a run begins.
+    """The state from which a run starts.
 
     Attributes:
-        checkpoint: None for the beginning of the run.
-        step: optimizer steps that are done.
+        checkpoint: None for a new run.
+        step: number of finished optimizer steps.
         reason: why it is this one.
     """
 
@@ -34,125 +34,116 @@ class ResumePoint:
     reason: str
 
     def __str__(self) -> str:
-        place = (
-            f"continues from {self.checkpoint}, step {self.step}"
-            if self.checkpoint
-            else "starts from the beginning"
-        )
-        return f"{place}: {self.reason}"
+        if self.checkpoint is None:
+            return f"starts from the beginning: {self.reason}"
+        return f"resumes from {self.checkpoint}, step {self.step}: {self.reason}"
 
 
 def find_resume_point(run: RunDir) -> ResumePoint:
-    """The whole checkpoint of this run with the most steps behind it, or the beginning when there is no checkpoint.
+    """Return the intact checkpoint with the most steps, or the start of a new run.
 
-    Of several at one step it is the best one: it was saved last, after a validation whose loss the others do not know.
-    A checkpoint is complete or absent, so one that is damaged is the fault of a disk: it is passed over with a warning.
+    Among checkpoints of the same step `best` is preferred: it was saved last, after a validation
+    whose loss the others do not know. A checkpoint is written atomically, so a damaged one is the
+    fault of a disk; it is skipped with a warning.
 
     Raises:
-        RunError: no checkpoint is whole, or the folder holds a converted model, which training would leave lying there unused.
+        RunError: every checkpoint is damaged, or the folder holds a converted model, which training
+            would not use.
     """
     files = sorted(run.checkpoints.glob("*.ckpt"))
     if not files:
-        if run.checkpoints.is_dir() and any(
-            each.is_dir() and not each.suffix for each in run.checkpoints.iterdir()
-        ):
+        if any(path.is_dir() and not path.suffix for path in run.checkpoints.glob("*")):
             raise RunError(
-                f"{run.path} holds a converted model: start another run from it with run.name=NAME"
+                f"{run.path} holds a converted model. Start another run from it with run.name=NAME"
                 f" training.init_from={run.path}"
             )
         return ResumePoint(None, 0, f"there is no checkpoint in {run.checkpoints}")
-    steps, damaged = _steps_of(files)
+    steps, errors = {}, []
+    for file in files:
+        try:
+            steps[file] = step_of_checkpoint(file)
+        except WeightsError as error:
+            errors.append(str(error))
     if not steps:
         raise RunError(
-            f"no checkpoint of {run.path} is whole ({'; '.join(damaged)}): put back a copy of one, or delete them to start over"
+            f"Every checkpoint of {run.path} is damaged ({'; '.join(errors)}). Restore a copy of one,"
+            " or delete them to start over"
         )
     newest = max(steps, key=lambda file: (steps[file], file.stem == "best", file.stem == "last"))
-    if damaged:
+    if errors:
         log.warning(
-            "warning: %s. A checkpoint is complete when it gets its name, so its disk lost part of it: look after the disk."
-            " The run goes on from %s, step %d, the newest that is whole",
-            "; ".join(damaged),
+            "%s. The checkpoint was complete when it was written, so check the disk. Resuming from %s"
+            " (step %d), the newest intact checkpoint.",
+            "; ".join(errors),
             newest,
             steps[newest],
         )
     return ResumePoint(newest, steps[newest], f"the newest of {len(steps)}")
 
 
-def _steps_of(files: list[Path]) -> tuple[dict[Path, int], list[str]]:
-    """The step of each checkpoint that is whole, and what is wrong with each of the others."""
-    steps, damaged = {}, []
-    for file in files:
-        try:
-            steps[file] = step_of_checkpoint(file)
-        except WeightsError as error:
-            damaged.append(str(error))
-    return steps, damaged
-
-
 def config_for_resume(config: Config, checkpoint: Path) -> Config:
-    """The settings with which a checkpoint goes on; where its first weights came from is not looked at again.
+    """Return the settings for resuming from a checkpoint.
+
+    The source of the first weights is not opened again; the sizes of the language model are those of
+    the checkpoint.
 
     Raises:
-        RunError: the checkpoint is of another model, optimizer or beginning; it names every setting of them that differs. Or
-            it has no settings beside it.
+        RunError: the checkpoint was created with a different model, optimizer or initialization, or
+            has no settings beside it. The message names every setting that differs.
     """
-    settings = checkpoint.with_suffix(".yaml")
-    if not settings.is_file():
+    file = checkpoint.with_suffix(".yaml")
+    if not file.is_file():
         raise RunError(
-            f"{checkpoint} has no settings beside it: put {settings.name} back, or delete the checkpoint"
+            f"{checkpoint} has no settings beside it. Restore {file.name}, or delete the checkpoint"
         )
-    before = load_config(settings)
+    saved = load_config(file)
     if config.training.init_from or config.model.llm.path:
-        sizes = replace(
-            before.model.llm,
+        language = replace(
+            saved.model.llm,
             path=config.model.llm.path,
             lora=config.model.llm.lora,
         )
-        config = replace(config, model=replace(config.model, llm=sizes))
-    differences = [
-        f"{name} was {old!r}, is {new!r}"
-        for name, old, new in _differences(_fixed_settings(before), _fixed_settings(config), "")
-    ]
-    if differences:
+        config = replace(config, model=replace(config.model, llm=language))
+    changes = _changes(_fixed_settings(saved), _fixed_settings(config))
+    if changes:
         raise RunError(
-            f"{checkpoint} belongs to another model, optimizer or beginning: {'; '.join(differences)}."
-            " Set these back, or give the run another name with run.name=NAME"
+            f"{checkpoint} was created with a different model, optimizer or initialization:"
+            f" {'; '.join(changes)}. Set these back, or start another run with run.name=NAME"
         )
     return config
 
 
 def check_weights(model: nn.Module, checkpoint: Path, config: Config) -> None:
-    """Look at a checkpoint's weights before training begins: a file that was put there may be of another run.
+    """Compare the shapes of a checkpoint's weights with the model before training begins.
 
     Raises:
-        WeightsError: it names every weight that is missing, left over or of another shape.
+        WeightsError: a weight is missing, unexpected or of another shape, so the file belongs to
+            another run. The message names every such weight.
     """
-    origin = (
-        f"{checkpoint} is not the one that {checkpoint.stem}.yaml belongs to, put that back: it"
-    )
     check_state_dict(
         shapes_of(model.state_dict()),
         open_weights(checkpoint).shapes,
-        origin,
+        f"{checkpoint} is not the file that {checkpoint.stem}.yaml belongs to, restore that one: it",
         optional=optional_weights(config),
     )
 
 
 def _fixed_settings(config: Config) -> dict:
-    """What a run cannot change on the way: the model, the words, its beginning, and what the optimizer's state brings."""
+    """Return the settings that a run cannot change: model, text, initialization and optimizer state."""
     settings = config_to_dict(config)
-    del settings["model"]["vision"]["encode_batch_size"]  # a matter of speed
+    del settings["model"]["vision"]["encode_batch_size"]  # affects speed only
     training = {
         name: settings["training"][name] for name in ("init_from", "learning_rate", "weight_decay")
     }
     return {"model": settings["model"], "text": settings["text"], "training": training}
 
 
-def _differences(before: dict, now: dict, prefix: str) -> list[tuple[str, object, object]]:
+def _changes(saved: dict, current: dict, prefix: str = "") -> list[str]:
+    """Return a line for each setting that differs."""
     found = []
-    for key, old in before.items():
+    for key, old in saved.items():
         if isinstance(old, dict):
-            found += _differences(old, now[key], f"{prefix}{key}.")
-        elif old != now[key]:
-            found.append((f"{prefix}{key}", old, now[key]))
+            found += _changes(old, current[key], f"{prefix}{key}.")
+        elif old != current[key]:
+            found.append(f"{prefix}{key} was {old!r}, is {current[key]!r}")
     return found

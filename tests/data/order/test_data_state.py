@@ -13,7 +13,7 @@ import torch
 
 from lit_hour.errors import ConfigError, ShardError
 from lit_hour.processor import Processor
-from tests.data.ranks import data_of_rank
+from tests.data.ranks import data_of_rank, finish_step, resume
 from tests.helpers.toy_run import StepRecorder, StoppedError, ToyProject
 
 
@@ -50,7 +50,7 @@ def set_num_shards(folder: Path, num_shards: int) -> None:
 
 def state_of(toy: ToyProject, processor: Processor, *words: str) -> dict[str, Any]:
     data = data_of_rank(toy, processor, *words)
-    data.finish_step()
+    finish_step(data)
     return data.state_dict()
 
 
@@ -113,7 +113,7 @@ def test_what_does_not_matter_may_change(
     )
     absent = ("data.sources.absent.shards=/nowhere", "data.sources.absent.weight=0")
     data = data_of_rank(toy, processor, *other, *absent)
-    data.load_state_dict(state)
+    resume(data, state)
     assert (data.step, data.position) == (1, 2)
 
 
@@ -138,7 +138,7 @@ def test_going_on_anyway_is_a_setting_and_is_said(
     remove_shard(world)
     data = data_of_rank(toy, processor, word, "data.on_data_change=warn")
     with caplog.at_level(logging.WARNING, "lit_hour"):
-        data.load_state_dict(state)
+        resume(data, state)
     assert (
         "training goes on (data.on_data_change=warn): of the source 'world' 1 shard is gone (000001.tar)"
         in caplog.text
@@ -157,7 +157,7 @@ def test_a_checkpoint_that_does_not_say_what_its_data_were_is_refused(
     ):
         data_of_rank(toy, processor).load_state_dict(old)
     data = data_of_rank(toy, processor, "data.on_data_change=warn")
-    data.load_state_dict(old)
+    resume(data, old)
     assert next(iter(data.train_dataloader())).positions == (6,)
 
 

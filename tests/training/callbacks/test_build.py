@@ -46,14 +46,14 @@ def test_the_first_damaged_sample_stops_a_run_without_a_budget(
     with pytest.raises(ShardError) as stop:
         toy.fit("strict", f"data.sources.world.shards={damaged}")
     message = str(stop.value)
-    assert "1 videos or pictures could not be read, data.max_bad_samples=0 are allowed" in message
+    assert "1 videos or images could not be read, and data.max_bad_samples=0 allows 0." in message
     video = open_shards(damaged).subjects[0].key[:-1]  # any of the first shard's
     assert (
         f"{damaged}/000000.tar: video '{video}" in message
         and f"member {video}" in message
         and ".jpg does not decode" in message
     )
-    assert str(toy.run_dir("strict").skipped) in message
+    assert str(toy.run_dir("strict").bad_samples) in message
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])
@@ -68,24 +68,24 @@ def test_within_the_budget_a_run_goes_on_and_lists_what_it_missed(
         f"data.num_workers={num_workers}",
     )
     assert outcome.step == NUM_STEPS
-    listed = [json.loads(line) for line in toy.run_dir(name).skipped.read_text().splitlines()]
+    listed = [json.loads(line) for line in toy.run_dir(name).bad_samples.read_text().splitlines()]
     keys = {video.key for video in open_shards(damaged).subjects if video.shard == "000000.tar"}
     assert sorted(record["key"] for record in listed) == sorted(
         keys
     )  # each once, although all were read several times
     assert all("000000.tar" in record["reason"] for record in listed)
     assert 0 < len(step_recorder.positions) < NUM_STEPS * SAMPLES_PER_STEP - len(keys)
-    counted = scalars(toy, name, "data/skipped_samples")
+    counted = scalars(toy, name, "data/bad_samples")
     assert counted == sorted(counted) and counted[-1] == len(listed)
 
 
 def test_a_video_too_many_stops_the_run(toy: ToyProject, damaged: Path) -> None:
     with pytest.raises(
         ShardError,
-        match=r"^2 videos or pictures could not be read, data\.max_bad_samples=1 are allowed",
+        match=r"^2 videos or images could not be read, and data\.max_bad_samples=1 allows 1\.",
     ):
         toy.fit("over", f"data.sources.world.shards={damaged}", "data.max_bad_samples=1")
-    assert len(toy.run_dir("over").skipped.read_text().splitlines()) == 2
+    assert len(toy.run_dir("over").bad_samples.read_text().splitlines()) == 2
 
 
 def test_steps_of_which_nothing_can_be_read_change_nothing(toy: ToyProject, damaged: Path) -> None:
@@ -96,8 +96,8 @@ def test_steps_of_which_nothing_can_be_read_change_nothing(toy: ToyProject, dama
     assert outcome.step == 3
     assert scalars(toy, "blank", "train/loss") == [0, 0, 0]
     assert (
-        scalars(toy, "blank", "data/skipped_samples")[-1]
-        == len(toy.run_dir("blank").skipped.read_text().splitlines())
+        scalars(toy, "blank", "data/bad_samples")[-1]
+        == len(toy.run_dir("blank").bad_samples.read_text().splitlines())
         > 0
     )
     first, last = (
@@ -124,12 +124,12 @@ def test_texts_that_are_cut_are_counted_and_the_first_is_named(
         alone.fit("long", "text.max_tokens=64")
     (warning,) = (record.getMessage() for record in caplog.records)
     assert (
-        "warning: a text about synthetic_0000" in warning
-        and "is longer than text.max_tokens=64" in warning
+        "A text of synthetic_0000" in warning
+        and "has more than text.max_tokens=64 tokens" in warning
     )
-    assert scalars(alone, "long", "data/cut_texts") == [2, 4, 6, 8, 10, 12]
+    assert scalars(alone, "long", "data/truncated_texts") == [2, 4, 6, 8, 10, 12]
     alone.fit("short", "training.max_steps=2")
-    assert scalars(alone, "short", "data/cut_texts") == [0, 0]
+    assert scalars(alone, "short", "data/truncated_texts") == [0, 0]
 
 
 def test_the_loss_of_a_step_is_the_mean_of_its_micro_batches(

@@ -72,16 +72,16 @@ def test_without_a_budget_the_run_stops_with_the_batch_saved(
     untouched = HourLLaVAModule.training_step
     poison(position, how)()
     with pytest.raises(
-        DivergenceError, match=r"^step 4: .*training\.max_skipped_steps=0 are allowed"
+        DivergenceError, match=r"^Step 4 has .*training\.max_skipped_steps=0\."
     ) as stop:
         trained.project.fit(name)
     run = trained.project.run_dir(name)
-    assert str(run.bad_batch) in str(stop.value)
-    assert [file.name for file in sorted(run.bad_batch.iterdir())] == [
+    assert str(run.nonfinite_batches) in str(stop.value)
+    assert [file.name for file in sorted(run.nonfinite_batches.iterdir())] == [
         f"step=000004-rank=0000-0.{end}" for end in ("json", "safetensors")
     ]
-    words = json.loads((run.bad_batch / "step=000004-rank=0000-0.json").read_text())
-    tensors = load_file(run.bad_batch / "step=000004-rank=0000-0.safetensors")
+    words = json.loads((run.nonfinite_batches / "step=000004-rank=0000-0.json").read_text())
+    tensors = load_file(run.nonfinite_batches / "step=000004-rank=0000-0.safetensors")
     assert (
         words["positions"] == [position] and words["step"] == 4 and words["gradient_norm"] == "nan"
     )
@@ -114,14 +114,14 @@ def test_within_the_budget_the_step_changes_nothing_and_is_counted(toy: ToyProje
     assert max_abs_difference(before, after) == 0 < max_abs_difference(after, last)
     assert all(bool(weight.isfinite().all()) for weight in last.values())
     assert list(curve(toy, "lenient", "train/skipped_steps").values()) == [0, 0, 1, 1, 1, 1]
-    assert not toy.run_dir("lenient").bad_batch.exists()
+    assert not toy.run_dir("lenient").nonfinite_batches.exists()
 
 
 def test_a_run_that_starts_again_goes_on_counting(toy: ToyProject) -> None:
     poison(5)()
     toy.fit("counted", "training.max_skipped_steps=1", "training.max_steps=4")
     poison(9)()
-    with pytest.raises(DivergenceError, match=r"^step 5: .*which is so for 2 steps by now"):
+    with pytest.raises(DivergenceError, match=r"^Step 5 has .* 2 steps had one"):
         toy.fit("counted", "training.max_skipped_steps=1")
 
 
@@ -131,7 +131,9 @@ def test_what_goes_wrong_on_one_rank_is_left_out_by_all(toy: ToyProject) -> None
         toy, "one-rank", *words, num_ranks=2, prepare=poison(5)
     )  # the second rank's sample of step 3
     assert run.wait() == [0, 0]
-    assert "step 3 is left out, its loss or gradient is not finite: 1 of at most 1" in run.output()
+    assert (
+        "Skipped step 3: its loss or gradient is not finite (1 of at most 1 steps)." in run.output()
+    )
     poison(5)()
     toy.fit("alone", *words)
     assert (
@@ -147,10 +149,9 @@ def test_a_rank_without_the_cause_leaves_no_batch(toy: ToyProject) -> None:
     run = fork_run(toy, "two-stop", num_ranks=2, prepare=poison(5))
     assert run.wait() == [1, 1]
     assert all(
-        "error: step 3: the loss or the gradient is not finite" in run.output(rank)
-        for rank in (0, 1)
+        "error: Step 3 has a non-finite loss or gradient" in run.output(rank) for rank in (0, 1)
     )
-    saved: list[Path] = sorted(toy.run_dir("two-stop").bad_batch.iterdir())
+    saved: list[Path] = sorted(toy.run_dir("two-stop").nonfinite_batches.iterdir())
     assert [file.stem for file in saved] == ["step=000003-rank=0001-0"] * 2
     assert (
         torch.load(toy.run_dir("two-stop").checkpoint("last"), weights_only=True)["global_step"]

@@ -12,7 +12,7 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from lit_hour.training.callbacks.preemption import UNFINISHED_RUN
+from lit_hour.training.callbacks.preemption import EXIT_UNFINISHED
 from lit_hour.training.checkpoints.checkpoint_io import step_of_checkpoint
 from lit_hour.weights.reader import open_weights
 from tests import REPOSITORY
@@ -50,9 +50,9 @@ def test_a_warned_run_ends_its_step_saves_and_goes_on_as_if_nothing_had_been(
 ) -> None:
     name = f"warned-{batch}"
     run = fork_run(trained.project, name, callback=AtBatch(warn, batch=batch))
-    assert run.wait() == [UNFINISHED_RUN]
+    assert run.wait() == [EXIT_UNFINISHED]
     assert (
-        f"SIGTERM: the run stops after step {step}, which is saved\nthe same command goes on from there"
+        f"Received SIGTERM: saved a checkpoint at step {step}, exiting.\nRun the same command again"
         in run.output()
     )
     assert "Traceback" not in run.output()
@@ -90,8 +90,8 @@ def test_a_warning_to_a_whole_job_reaches_its_data_workers_which_read_on(
 
     name, words = f"all-{number}", ("data.num_workers=1",)
     run = fork_run(trained.project, name, *words, callback=AtBatch(warn_all, batch=3))
-    assert run.wait() == [UNFINISHED_RUN], run.output()
-    assert "the run stops after step 2, which is saved" in run.output()
+    assert run.wait() == [EXIT_UNFINISHED], run.output()
+    assert "saved a checkpoint at step 2, exiting." in run.output()
     start_again(trained.project, name, *words)
     assert (
         max_abs_difference(load_weights(trained.project.run_dir(name)), load_weights(trained.run))
@@ -113,8 +113,8 @@ def test_a_validation_that_was_due_or_stopped_is_done_after_the_restart(
         *trained.overrides,
         callback=AtBatch(warn, batch=batch, in_validation=in_validation),
     )
-    assert forked.wait() == [UNFINISHED_RUN]
-    assert f"SIGTERM: the run stops after step {step}, which is saved" in forked.output()
+    assert forked.wait() == [EXIT_UNFINISHED]
+    assert f"Received SIGTERM: saved a checkpoint at step {step}, exiting." in forked.output()
     start_again(trained.project, name, *trained.overrides)
     assert step_recorder.validated == [each for each in (3, 6) if each >= step]
     assert (
@@ -125,14 +125,14 @@ def test_a_validation_that_was_due_or_stopped_is_done_after_the_restart(
         events(trained.project, name),
         events(trained.project, trained.run.path.name),
     )
-    for tag in ("train/loss", "validation/loss", "validation/accuracy/open_ended"):
+    for tag in ("train/loss", "val/loss", "val/acc/open_ended"):
         expected = {
             event.step: event.value for event in undisturbed.Scalars(tag)
         }  # another test may have validated it again
         assert [(event.step, event.value) for event in stopped.Scalars(tag)] == list(
             expected.items()
         )
-    assert [image.step for image in stopped.Images("validation/0")] == [2, 5]
+    assert [image.step for image in stopped.Images("val/answers/0")] == [2, 5]
     if (
         step < NUM_STEPS
     ):  # a validation after the last step, without training, makes no checkpoint the best one
@@ -148,7 +148,7 @@ def test_the_validation_of_a_finished_run_can_be_stopped(trained: TrainedRun) ->
         *trained.overrides,
         callback=AtBatch(warn, batch=1, in_validation=True),
     )
-    assert run.wait() == [UNFINISHED_RUN]
+    assert run.wait() == [EXIT_UNFINISHED]
     assert trained.run.checkpoint("last").stat().st_mtime_ns == before
 
 
@@ -162,11 +162,11 @@ def test_ranks_with_unequal_shares_of_a_validation_leave_together(toy: ToyProjec
     )
     callback = AtBatch(lambda: warn(signal.SIGUSR1), batch=1, rank=3, in_validation=True)
     run = fork_run(toy, "unequal", *words, num_ranks=4, callback=callback)
-    assert run.wait() == [UNFINISHED_RUN, 0, 0, 0]
-    assert "SIGUSR1: the run stops after step 2, which is saved" in run.output()
+    assert run.wait() == [EXIT_UNFINISHED, 0, 0, 0]
+    assert "Received SIGUSR1: saved a checkpoint at step 2, exiting." in run.output()
     assert not any(run.output(rank) for rank in (1, 2, 3))
     assert fork_run(toy, "unequal", *words, num_ranks=4).wait() == [0, 0, 0, 0]
-    assert [event.step for event in events(toy, "unequal").Scalars("validation/loss")] == [1, 3]
+    assert [event.step for event in events(toy, "unequal").Scalars("val/loss")] == [1, 3]
 
 
 def test_ranks_that_share_a_model_leave_together_and_go_on_as_if_nothing_had_been(
@@ -181,7 +181,7 @@ def test_ranks_that_share_a_model_leave_together_and_go_on_as_if_nothing_had_bee
         AtBatch(lambda: os.kill(os.getpid(), signal.SIGKILL), batch=1, rank=1),
     ]
     for stop, statuses in zip(
-        stops, ([UNFINISHED_RUN, 0], [UNFINISHED_RUN, 0], [1, -signal.SIGKILL]), strict=True
+        stops, ([EXIT_UNFINISHED, 0], [EXIT_UNFINISHED, 0], [1, -signal.SIGKILL]), strict=True
     ):
         assert (
             fork_run(toy, "shared-stopped", *words, num_ranks=2, callback=stop).wait() == statuses
@@ -205,9 +205,9 @@ def test_in_a_job_a_warning_counts_before_training_has_begun_and_one_step_is_don
         time.sleep(0.01)
     process.send_signal(signal.SIGUSR1)
     printed = process.communicate(timeout=60)[0].decode()
-    assert process.returncode == UNFINISHED_RUN
-    assert "SIGUSR1: the run stops after step 1, which is saved\njob 1 is not requeued: " in printed
-    assert "'scontrol requeue 1', or to submit it again, goes on from there" in printed
+    assert process.returncode == EXIT_UNFINISHED
+    assert "saved a checkpoint at step 1, exiting.\nJob 1 is not requeued: " in printed
+    assert "Run 'scontrol requeue 1', or submit the job again, to resume." in printed
 
 
 def catches(process: int, number: int) -> bool:

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from lit_hour.training.callbacks.val_plots import FRAMES_SHOWN, draw_answer, format_time
+from lit_hour.text.timestamp import format_timestamp
+from lit_hour.training.callbacks.val_plots import MAX_FRAMES, plot_answer
 from lit_hour.training.module import Prediction
 from lit_hour.types import Frames, ImageSet, Question, TiledImage
 
@@ -25,16 +26,16 @@ def frames(num_frames: int) -> Frames:
 def test_frames_from_the_whole_video_are_shown_with_their_times(
     num_frames: int, shown: list[int]
 ) -> None:
-    figure = draw_answer(frames(num_frames), "key", Prediction(0, OPEN, "a cat", False))
-    assert len(figure.axes) == len(shown) <= FRAMES_SHOWN
+    figure = plot_answer(frames(num_frames), "key", Prediction(0, OPEN, "a cat", False))
+    assert len(figure.axes) == len(shown) <= MAX_FRAMES
     for axis, place in zip(figure.axes, shown, strict=True):
         assert np.asarray(axis.images[0].get_array())[0, 0, 0] == place * 10
-        assert axis.get_title() == format_time(place * 400.0)
+        assert axis.get_title() == format_timestamp(place * 400.0)
 
 
 def test_a_picture_is_shown_as_a_whole_with_its_size() -> None:
     tiles = torch.arange(5, dtype=torch.uint8).view(5, 1, 1, 1).expand(5, 3, 8, 8)
-    figure = draw_answer(
+    figure = plot_answer(
         TiledImage(tiles, grid=(2, 2), size_pixels=(30, 40)),
         "key",
         Prediction(0, OPEN, "a cat", False),
@@ -46,25 +47,17 @@ def test_a_picture_is_shown_as_a_whole_with_its_size() -> None:
 
 
 def test_several_pictures_are_numbered() -> None:
-    figure = draw_answer(ImageSet(frames(3).images), "key", Prediction(0, OPEN, "a cat", False))
+    figure = plot_answer(ImageSet(frames(3).images), "key", Prediction(0, OPEN, "a cat", False))
     assert [axis.get_title() for axis in figure.axes] == ["1", "2", "3"]
     assert [np.asarray(axis.images[0].get_array()).max() for axis in figure.axes] == [0, 10, 20]
 
 
 def test_question_truth_and_answer_are_written() -> None:
-    figure = draw_answer(frames(3), "synthetic_00007", Prediction(0, CHOICE, "a red circle", False))
+    figure = plot_answer(frames(3), "synthetic_00007", Prediction(0, CHOICE, "a red circle", False))
     written = figure.get_suptitle()
     assert written.startswith(
         "synthetic_00007   object/object_recognition\nWhat is shown? / a red circle / a blue square\n"
     )
     assert "true answer: B. a blue square     model: a red circle  (wrong)" in written
-    written = draw_answer(frames(3), "x", Prediction(0, OPEN, " ", True)).get_suptitle()
+    written = plot_answer(frames(3), "x", Prediction(0, OPEN, " ", True)).get_suptitle()
     assert "true answer: a blue square     model: (nothing)  (right)" in written
-
-
-@pytest.mark.parametrize(
-    ("seconds", "written"),
-    [(0, "0:00"), (59.9, "0:59"), (61, "1:01"), (3600, "1:00:00"), (3725, "1:02:05")],
-)
-def test_times_are_written_as_on_a_player(seconds: float, written: str) -> None:
-    assert format_time(seconds) == written

@@ -5,13 +5,13 @@ from torch.optim import AdamW
 
 from lit_hour.errors import WeightsError
 from lit_hour.training.checkpoints.optimizer_state import (
-    flattened,
-    make_places,
+    allocate_state,
+    flatten,
+    index_by_number,
     named_state,
-    numbered,
     restore,
     restore_groups,
-    unflattened,
+    unflatten,
 )
 
 
@@ -45,14 +45,14 @@ def test_by_names_and_back_it_is_the_state_of_pytorch() -> None:
         ["second.weight", "second.bias"],
         ["first.weight", "first.bias"],
     ]
-    assert set(flattened(state)) == {
+    assert set(flatten(state)) == {
         f"{layer}.{weight}.{kind}"
         for layer in ("first", "second")
         for weight in ("weight", "bias")
         for kind in ("step", "exp_avg", "exp_avg_sq")
     }
-    assert unflattened(flattened(state)) == state["state"]
-    expected, found = optimizer.state_dict(), numbered(state)
+    assert unflatten(flatten(state)) == state["state"]
+    expected, found = optimizer.state_dict(), index_by_number(state)
     assert (
         found["param_groups"] == expected["param_groups"]
         and found["state"].keys() == expected["state"].keys()
@@ -74,8 +74,8 @@ def test_an_optimizer_that_is_filled_goes_on_as_the_one_before() -> None:
         other = twins[0 if is_named else 1][1]
         if is_named:
             restore_groups(other, named["param_groups"])
-            for key, place in make_places(twin, other, flattened(named)).items():
-                place.copy_(flattened(named)[key])
+            for key, place in allocate_state(twin, other, flatten(named)).items():
+                place.copy_(flatten(named)[key])
         else:
             restore(other, by_number)
     expected = learn(model, optimizer, 2)
@@ -87,24 +87,24 @@ def test_an_optimizer_that_is_filled_goes_on_as_the_one_before() -> None:
 def test_another_optimizer_is_refused() -> None:
     model, optimizer = learner()
     learn(model, optimizer, 1)
-    state, named = optimizer.state_dict(), flattened(named_state(model, optimizer))
+    state, named = optimizer.state_dict(), flatten(named_state(model, optimizer))
     with pytest.raises(
         WeightsError,
-        match=r"moves 2 parameters of second, 2 parameters of first, that of this run 2 .*first",
+        match=r"has 2 parameters of second, 2 parameters of first; that of this run has 2 .*first",
     ):
         restore(learner(("first", "second"))[1], state)
     with pytest.raises(
         WeightsError,
-        match=r"the optimizer's exp_avg of parameter 0 is \(3, 3\).* has to be \(4, 3\)",
+        match=r"The optimizer's exp_avg of parameter 0 has the shape \(3, 3\).* instead of \(4, 3\)",
     ):
         restore(learner(width=4)[1], state)
     with pytest.raises(
         WeightsError,
-        match=r"the optimizer's first\.weight\.exp_avg is \(3, 3\).* has to be \(4, 3\)",
+        match=r"The optimizer's first\.weight\.exp_avg has the shape \(3, 3\).* instead of \(4, 3\)",
     ):
-        make_places(*learner(width=4), {"first.weight.exp_avg": named["first.weight.exp_avg"]})
+        allocate_state(*learner(width=4), {"first.weight.exp_avg": named["first.weight.exp_avg"]})
     with pytest.raises(
         WeightsError,
-        match=r"a state of the optimizer for frozen\.weight, which does not learn in this run",
+        match=r"optimizer state for frozen\.weight, which is frozen in this run",
     ):
-        make_places(model, optimizer, {"frozen.weight.exp_avg": torch.zeros(3, 3)})
+        allocate_state(model, optimizer, {"frozen.weight.exp_avg": torch.zeros(3, 3)})

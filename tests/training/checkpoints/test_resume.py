@@ -34,12 +34,12 @@ def test_a_first_start_begins_at_the_beginning_and_says_why(tmp_path: Path) -> N
 def test_the_newest_checkpoint_is_chosen_and_said(copied: RunDir) -> None:
     beginning = find_resume_point(copied)
     assert beginning.checkpoint in (copied.checkpoint("best"), copied.checkpoint("last"))
-    assert str(beginning) == f"continues from {beginning.checkpoint}, step 6: the newest of 5"
+    assert str(beginning) == f"resumes from {beginning.checkpoint}, step 6: the newest of 5"
     for name in ("best", "last", "step=000006"):
         copied.checkpoint(name).unlink()
     assert (
         str(find_resume_point(copied))
-        == f"continues from {copied.checkpoint('step=000004')}, step 4: the newest of 2"
+        == f"resumes from {copied.checkpoint('step=000004')}, step 4: the newest of 2"
     )
 
 
@@ -57,7 +57,7 @@ def test_a_damaged_checkpoint_is_passed_over_with_both_named(
     for name in ("best", "last", "step=000006"):
         assert f"{copied.checkpoint(name)} is damaged" in warning
     assert (
-        f"The run goes on from {copied.checkpoint('step=000004')}, step 4, the newest that is whole"
+        f"Resuming from {copied.checkpoint('step=000004')} (step 4), the newest intact checkpoint."
         in warning
     )
     trained.project.fit(copied.path.name)
@@ -70,7 +70,7 @@ def test_a_run_without_a_whole_checkpoint_is_refused(copied: RunDir) -> None:
     for file in files:
         cut(file)
     with pytest.raises(
-        RunError, match="put back a copy of one, or delete them to start over"
+        RunError, match="Restore a copy of one, or delete them to start over"
     ) as refusal:
         find_resume_point(copied)
     assert all(f"{file} is damaged" in str(refusal.value) for file in files)

@@ -15,9 +15,9 @@ from lit_hour.config.load import load_config
 from lit_hour.config.schema import Config, RunConfig
 from lit_hour.errors import RunError
 from lit_hour.run_dir import RunDir
-from lit_hour.training.checkpoints import checkpoint_io as sharded_files
+from lit_hour.training.checkpoints import checkpoint_io
 from lit_hour.training.checkpoints.checkpoint_io import (
-    ShardedCheckpointIO,
+    AtomicCheckpointIO,
     repair_checkpoint_dir,
     save_sharded,
 )
@@ -84,7 +84,7 @@ def test_it_replaces_the_one_before_and_goes_with_its_settings(run: RunDir) -> N
     assert step_of(run) == 8
     assert load_config(run.checkpoints / "last.yaml") == AFTER
     assert sorted(each.name for each in run.checkpoints.iterdir()) == ["last.ckpt", "last.yaml"]
-    ShardedCheckpointIO(AFTER).remove_checkpoint(run.checkpoints / "last.ckpt")
+    AtomicCheckpointIO(AFTER).remove_checkpoint(run.checkpoints / "last.ckpt")
     assert list(run.checkpoints.iterdir()) == []
 
 
@@ -129,7 +129,7 @@ def test_a_file_that_may_not_grow_leaves_the_one_before(run: RunDir) -> None:
 def test_a_run_may_change_to_one_file_and_back(run: RunDir) -> None:
     place = run.checkpoints / "last.ckpt"
     checkpoint = {"global_step": 8, "state_dict": {"model.weight": torch.full((5000,), 8.0)}}
-    ShardedCheckpointIO(AFTER).save_checkpoint(checkpoint, place)
+    AtomicCheckpointIO(AFTER).save_checkpoint(checkpoint, place)
     assert place.is_file() and step_of(run) == 8
     assert save_in_a_process(AFTER, 9, place) == 0
     assert place.is_dir() and step_of(run) == 9
@@ -144,7 +144,7 @@ def test_what_was_half_removed_is_not_taken_for_a_checkpoint(run: RunDir) -> Non
 
 
 def test_large_pieces_lie_in_several_files(run: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sharded_files, "FILE_BYTES", 15_000)
+    monkeypatch.setattr(checkpoint_io, "FILE_BYTES", 15_000)
     place = run.checkpoints / "last.ckpt"
     assert save_in_a_process(AFTER, 8, place) == 0
     assert sorted(file.name for file in place.glob("shard-*")) == [

@@ -13,10 +13,11 @@ import torch
 from lit_hour.config.load import load_config
 from lit_hour.config.schema import Config, RunConfig
 from lit_hour.errors import RunError, WeightsError
-from lit_hour.training.checkpoints import checkpoint_io as checkpoint_files
+from lit_hour.run_dir import RunDir
+from lit_hour.training.checkpoints import checkpoint_io
 from lit_hour.training.checkpoints.checkpoint_io import (
     AtomicCheckpointIO,
-    remove_unfinished,
+    repair_checkpoint_dir,
     step_of_checkpoint,
 )
 
@@ -74,7 +75,7 @@ def test_killed_while_saving_the_one_before_is_whole(saved: Path, num_renamed: i
             renamed.append(new)
             os.rename(old, new)
 
-        checkpoint_files.os.replace = rename  # type: ignore
+        checkpoint_io.os.replace = rename  # type: ignore
 
     assert save_in_a_process(die_at_a_rename, saved) == -signal.SIGKILL
     assert step_of(saved) == 7
@@ -115,7 +116,7 @@ def test_a_full_disk_leaves_the_one_before_and_is_named(full_disk: Path) -> None
     before = [path.name for path in sorted(full_disk.iterdir())]
     with pytest.raises(
         RunError,
-        match=rf"^{file} could not be saved: No space left on device; 0\.0 MB are free there",
+        match=rf"^{file} could not be saved: No space left on device\. 0\.0 MB are free there",
     ):
         AtomicCheckpointIO(AFTER).save_checkpoint({**STATE, "global_step": 8}, file)
     assert [path.name for path in sorted(full_disk.iterdir())] == before
@@ -148,6 +149,6 @@ def test_what_a_dead_run_has_left_is_removed(saved: Path) -> None:
     parts = [saved.with_name("best.ckpt.part"), saved.with_name("last.yaml.part")]
     for part in parts:
         part.touch()
-    assert remove_unfinished(saved.parent) == parts
+    assert repair_checkpoint_dir(RunDir(saved.parents[1])) == parts
     assert sorted(file.name for file in saved.parent.iterdir()) == ["last.ckpt", "last.yaml"]
-    assert remove_unfinished(saved.parent / "none") == []
+    assert repair_checkpoint_dir(RunDir(saved.parent)) == []

@@ -61,7 +61,7 @@ def data_module(folder: Path, num_workers: int) -> VideoQuestionData:
     )
     tokenizer = train_byte_level_tokenizer(["What is on the stove?"], 300)
     data = VideoQuestionData(config, Processor(tokenizer, config.text))
-    data.trainer = SimpleNamespace(global_rank=0, world_size=1)  # type: ignore[assignment]
+    data.trainer = SimpleNamespace(global_rank=0, world_size=1, global_step=0)  # type: ignore[assignment]
     return data
 
 

@@ -151,7 +151,7 @@ class Round:
 def tiny_round(config: Config, processor: Processor) -> Round:
     """Steps through Lightning, then plain ones from the same weights on the same batches."""
     L.seed_everything(config.run.seed, verbose=False)
-    module = HourLLaVAModule(config, processor, config.training.max_steps)
+    module = HourLLaVAModule(config, len(processor.tokenizer), config.training.max_steps)
     plain = copy.deepcopy(module)
     steps = take_steps(config, processor, module)
     seconds, core_seconds, losses = take_plain_steps(plain, steps)
@@ -291,7 +291,7 @@ def encoded_steps(
     """Steps on shards of features, which are noise; weights are random."""
     L.seed_everything(config.run.seed, verbose=False)
     processor = Processor(train_byte_level_tokenizer([], 300), config.text)  # every byte is a token
-    module = HourLLaVAModule(config, processor, config.training.max_steps)
+    module = HourLLaVAModule(config, len(processor.tokenizer), config.training.max_steps)
     if not (folder / "features").exists():
         write_noise(folder / "features", num_videos, num_frames, config, module.model.vision)
     return module, take_steps(config, processor, module, keeps_batches=False)

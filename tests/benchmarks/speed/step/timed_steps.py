@@ -21,8 +21,11 @@ from lit_hour.config.schema import Config
 from lit_hour.data.datamodule import VideoQuestionData
 from lit_hour.processor import Processor
 from lit_hour.run_dir import RunDir
-from lit_hour.training.fit import BESIDE_THE_POINT, build_trainer
+from lit_hour.training.callbacks import build_callbacks
+from lit_hour.training.fit import IGNORED_WARNINGS
 from lit_hour.training.module import HourLLaVAModule
+from lit_hour.training.signals import ShutdownSignal
+from lit_hour.training.trainer_setup import build_trainer
 from lit_hour.types import Batch
 from tests.benchmarks.speed.harness.matrix_rate import wait_for
 
@@ -160,13 +163,14 @@ def take_steps(
     """`training.max_steps` steps of one batch each."""
     run = RunDir.from_config(config.run)
     data = VideoQuestionData(config, processor)
-    trainer = build_trainer(config, run, data, 0)
+    callbacks = build_callbacks(config, run, ShutdownSignal())
+    trainer = build_trainer(config, run, data, callbacks, resume_step=0)
     clock = Clock(keeps_batches)
     kept = [each for each in trainer.callbacks if not isinstance(each, ModelCheckpoint)]  # type: ignore[attr-defined]
     trainer.callbacks = [Before(clock), *kept, After(clock)]  # type: ignore[attr-defined]
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-        for message in BESIDE_THE_POINT:
+        for message in IGNORED_WARNINGS:
             warnings.filterwarnings("ignore", message)
         trainer.fit(module, datamodule=data)
     assert trainer.accumulate_grad_batches == 1, "a step of several batches is not taken apart here"

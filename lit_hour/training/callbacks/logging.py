@@ -1,0 +1,190 @@
+"""Log loss, throughput and truncated texts, and draw the progress bar."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import Callback, ProgressBar
+from tqdm import tqdm
+
+from lit_hour.types import Batch
+
+log = logging.getLogger(__name__)
+
+
+class LossLogger(Callback):
+    """Logs the loss of each step: the mean over its micro-batches and over the ranks.
+
+    Lightning would log it after the step's checkpoint was saved. A run that is killed between the
+    two and resumes would then lack the loss of that step.
+    """
+
+    def __init__(self, every_n_steps: int) -> None:
+        self._every_n_steps = every_n_steps
+        self._sum = torch.zeros(())
+
+    def on_train_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Batch,
+        batch_idx: int,
+    ) -> None:
+        """Add up a micro-batch's loss, which Lightning has divided by their number; log the sum."""
+        self._sum = self._sum.to(outputs["loss"].device) + outputs["loss"]
+        if (batch_idx + 1) % trainer.accumulate_grad_batches:
+            return
+        loss = trainer.strategy.reduce(self._sum, reduce_op="mean")
+        self._sum = torch.zeros(())
+        pl_module.log("train/loss", loss, logger=False, batch_size=1)  # for the progress bar
+        if trainer.global_step % self._every_n_steps == 0 and trainer.is_global_zero:
+            trainer.logger.log_metrics({"train/loss": float(loss)}, trainer.global_step - 1)  # type: ignore[union-attr]
+            trainer.logger.experiment.flush()  # type: ignore[union-attr]
+
+
+class ThroughputLogger(Callback):
+    """Logs frames and text tokens per second over all ranks, and the share of time spent waiting for data."""
+
+    def __init__(self, every_n_steps: int) -> None:
+        self._every_n_steps = every_n_steps
+        self._restart(0.0)
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Start the clock."""
+        self._restart(trainer.datamodule.seconds_waited)  # type: ignore[attr-defined]
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Restart the clock, so that validation does not count."""
+        if not trainer.sanity_checking:
+            self._restart(trainer.datamodule.seconds_waited)  # type: ignore[attr-defined]
+
+    def on_train_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Batch,
+        batch_idx: int,
+    ) -> None:
+        """Count frames and tokens, and log the rates every `every_n_steps` steps."""
+        self._num_frames += sum(len(visual) for visual in batch.visuals if visual is not None)
+        self._num_tokens += int(batch.attention_mask.sum())
+        if trainer.global_step % self._every_n_steps or not self._num_tokens:
+            return
+        seconds = time.perf_counter() - self._start
+        waited = trainer.datamodule.seconds_waited - self._waited_before  # type: ignore[attr-defined]
+        rates = {
+            "throughput/frames_per_second": self._num_frames / seconds,
+            "throughput/text_tokens_per_second": self._num_tokens / seconds,
+        }
+        pl_module.log_dict(rates, sync_dist=True, reduce_fx="sum", batch_size=1)
+        pl_module.log("throughput/data_wait_frac", waited / seconds, sync_dist=True, batch_size=1)
+        self._restart(trainer.datamodule.seconds_waited)  # type: ignore[attr-defined]
+
+    def _restart(self, seconds_waited: float) -> None:
+        self._start = time.perf_counter()
+        self._waited_before = seconds_waited
+        self._num_frames = self._num_tokens = 0
+
+
+class TruncationLogger(Callback):
+    """Counts texts that were truncated to `text.max_tokens`, and warns at the first one."""
+
+    def __init__(self, max_tokens: int) -> None:
+        self._max_tokens = max_tokens
+        self._has_warned = False
+
+    def on_train_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Batch,
+        batch_idx: int,
+    ) -> None:
+        """Log how many texts were truncated since this start of the run."""
+        num_truncated: int = pl_module.model.num_cut_texts  # type: ignore[assignment, union-attr]
+        pl_module.log(
+            "data/truncated_texts",
+            float(num_truncated),
+            sync_dist=True,
+            reduce_fx="sum",
+            batch_size=1,
+        )
+        if num_truncated and not self._has_warned:
+            self._has_warned = True
+            log.warning(
+                "A text of %s has more than text.max_tokens=%d tokens with its visual tokens and was truncated."
+                " data/truncated_texts in TensorBoard counts such texts. Raise text.max_tokens or lower"
+                " data.questions_per_sample.",
+                " or ".join(batch.keys),
+                self._max_tokens,
+            )
+
+
+class StepProgressBar(ProgressBar):
+    """Progress bar over the optimizer steps of the whole run, with the loss and the latest accuracy."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._bar: tqdm | None = None
+        self._is_enabled = True
+
+    def disable(self) -> None:
+        """Hide the bar. Lightning calls this on every rank but rank zero."""
+        self._is_enabled = False
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Open the bar at the step of the checkpoint."""
+        self._bar = tqdm(
+            total=trainer.max_steps,
+            initial=trainer.global_step,
+            desc="training",
+            unit="step",
+            file=sys.stdout,
+            disable=not self._is_enabled,
+        )
+
+    def on_train_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Show the latest metrics and advance to the current step."""
+        if self._bar is None:
+            return
+        metrics = trainer.callback_metrics
+        keys = {"loss": "train/loss", "accuracy": "val/acc/multiple_choice"}
+        shown = {name: f"{float(metrics[key]):.3f}" for name, key in keys.items() if key in metrics}
+        self._bar.set_postfix(shown, refresh=False)
+        self._bar.update(trainer.global_step - self._bar.n)
+
+    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Label the bar "validating"."""
+        if self._bar is not None:
+            self._bar.set_description("validating")
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Label the bar "training" again."""
+        if self._bar is not None:
+            self._bar.set_description("training")
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Close the bar and leave its last line."""
+        if self._bar is not None:
+            self._bar.close()
+
+    def on_exception(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException
+    ) -> None:
+        """Close the bar of a run that fails."""
+        self.on_train_end(trainer, pl_module)
