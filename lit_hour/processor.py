@@ -12,7 +12,7 @@ from lit_hour.config.schema import TextConfig
 from lit_hour.errors import QuestionError
 from lit_hour.text.chat_template import (
     build_conversation,
-    time_sentence,
+    time_instruction,
     tokenize_answer,
     tokenize_conversation,
 )
@@ -70,7 +70,7 @@ class Processor:
 
     def video_note(self, duration_seconds: float, num_frames: int) -> str:
         """What the model is told of a video of so many sampled frames; empty without `text.time_instruction`."""
-        return time_sentence(duration_seconds, num_frames) if self.settings.time_instruction else ""
+        return time_instruction(duration_seconds, num_frames) if self.settings.time_instruction else ""
 
     def texts(
         self, conversations: Sequence[Conversation], *, num_placeholders: int, note: str = ""

@@ -106,7 +106,7 @@ def _load_questions(config: Config) -> QuestionSet:
         files += map(Path, matches)
     if settings.benchmark != "custom":
         return load_benchmark(settings.benchmark, files, settings.max_invalid_records)
-    format_prompt = partial(format_question, choice_answer=config.text.mcq_format)
+    format_prompt = partial(format_question, mcq_format=config.text.mcq_format)
     return load_custom(files, format_prompt, title=", ".join(map(str, files)))
 
 

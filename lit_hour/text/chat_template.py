@@ -1,19 +1,23 @@
-"""Questions -> messages -> token ids with labels and question mask, in the chat format of the Qwen2 family.
+r"""Format questions as conversations and tokenize them with the chat template of the Qwen2 family.
 
-<|im_start|>system\\n ... <|im_end|>\\n
-<|im_start|>user\\n [video] \\n time sentence \\n question <|im_end|>\\n
-<|im_start|>assistant\\n answer <|im_end|>\\n            learnt: the answer and its <|im_end|>, or more by text.loss_on_template
+    <|im_start|>system\n ... <|im_end|>\n
+    <|im_start|>user\n [video] \n time instruction \n question <|im_end|>\n
+    <|im_start|>assistant\n answer <|im_end|>\n
+
+`build_conversation` formats questions; `tokenize_conversation` returns token ids, labels and
+question mask. Labels are on the answer and its <|im_end|>, or on more with `text.loss_on_template`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Container, Iterator, Sequence
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 
 from lit_hour.config.schema import TextConfig
 from lit_hour.errors import QuestionError
+from lit_hour.text.answer_matching import label_options
 from lit_hour.text.tokenizer import END_OF_TURN, START_OF_TURN, Tokenizer
 from lit_hour.types import (
     IGNORE_INDEX,
@@ -25,18 +29,18 @@ from lit_hour.types import (
     TokenizedText,
 )
 
-ChoiceAnswer = Literal["letter", "text"]
-Part = Literal["prompt", "answer header", "answer", "answer's line end"]
+McqFormat = Literal["letter", "text"]
+SegmentKind = Literal["prompt", "answer header", "answer", "answer newline"]
 
 
 def build_conversation(questions: Sequence[Question], settings: TextConfig) -> Conversation:
-    """One conversation in which the questions are asked and answered in turn, after the system prompt.
+    """Build one conversation with all questions and answers in turn, after the system prompt.
 
     Raises:
         QuestionError: there is no question, or an empty one.
     """
     if not questions:
-        raise QuestionError("a conversation needs at least one question")
+        raise QuestionError("A conversation needs at least one question.")
     messages = [Message("system", settings.system_prompt)]
     for question in questions:
         messages.append(Message("user", format_question(question, settings.mcq_format)))
@@ -44,33 +48,33 @@ def build_conversation(questions: Sequence[Question], settings: TextConfig) -> C
     return Conversation(tuple(messages), tuple(questions))
 
 
-def format_question(question: Question, choice_answer: ChoiceAnswer) -> str:
-    """The words in which the model is asked, with the options of a multiple-choice question."""
+def format_question(question: Question, mcq_format: McqFormat) -> str:
+    """Return the prompt of a question, with the options of a multiple-choice question.
+
+    Raises:
+        QuestionError: the question is empty.
+    """
     if not question.question.strip():
-        raise QuestionError(f"question {question.id!r} is empty")
+        raise QuestionError(f"Question {question.id!r} is empty.")
     if question.format == "open_ended":
         return question.question
-    if choice_answer == "text":
-        return "\n".join(
-            [question.question, *question.options, "Answer with one of these options."]
-        )
-    options = [
-        f"{chr(ord('A') + place)}. {option}" for place, option in enumerate(question.options)
-    ]
-    return "\n".join([question.question, *options, "Answer with the letter of the right option."])
+    if mcq_format == "text":
+        lines = [*question.options, "Answer with one of these options."]
+    else:
+        options = label_options(question.options).items()
+        lines = [f"{letter}. {text}" for letter, text in options]
+        lines.append("Answer with the letter of the right option.")
+    return "\n".join([question.question, *lines])
 
 
-def format_answer(question: Question, choice_answer: ChoiceAnswer) -> str:
-    """What the model should say: the letter of the right option where letters are asked for, else the answer itself."""
-    return (
-        question.answer_letter
-        if question.options and choice_answer == "letter"
-        else question.answer
-    )
+def format_answer(question: Question, mcq_format: McqFormat) -> str:
+    """Return the target response: the letter of the true option, or the text of the answer."""
+    uses_letter = question.options and mcq_format == "letter"
+    return question.answer_letter if uses_letter else question.answer
 
 
-def time_sentence(duration_seconds: float, num_frames: int) -> str:
-    """What the model is told about time before the first question."""
+def time_instruction(duration_seconds: float, num_frames: int) -> str:
+    """Return the sentence about time that precedes the first question."""
     return f"The video is {duration_seconds:.2f} seconds long; {num_frames} frames of it are shown."
 
 
@@ -82,112 +86,135 @@ def tokenize_conversation(
     num_placeholders: int,
     note: str,
 ) -> TokenizedText:
-    """Token ids of a conversation; a conversation that ends with the user ends in the header of the answer to come.
+    """Tokenize a conversation, with labels for training and the mask of what MemAug sees.
 
-    Such a one teaches nothing, whatever was answered before.
-    MemAug sees the same question in training and in answering, everything but the answers and what follows them, unless
-    `text.loss_on_template` hides more of it in training.
+    A conversation that ends with a user turn is a prompt: it ends with the header of the answer and
+    has no labels. MemAug sees the same tokens in training and in inference: all but the answers and
+    the newline after each, unless `text.loss_on_template` hides more of them in training.
 
     Args:
-        num_placeholders: 0 for text only, 1 for a video or a picture, or the number of pictures. They stand in front of the
-            first question, a line end behind each; where several pictures have their marks, these are their places.
-        note: what the model is told of a video behind its placeholder; it may be empty.
+        tokenizer: of the language model.
+        conversation: messages in turn.
+        settings: what has labels, and which questions MemAug sees.
+        num_placeholders: 0 for text only, 1 for a video or an image, or the number of images. The
+            placeholders precede the first question, each on a line, unless the messages place
+            several images themselves.
+        note: text about the video after its placeholder, such as `time_instruction`; may be empty.
 
     Raises:
-        QuestionError: there are marks, but not as many as pictures.
+        QuestionError: the messages place images, but not as many as there are.
     """
-    is_taught = conversation.messages[-1].role != "user"
-    learnt: Container[Part] = ("answer",) if is_taught else ()
-    template: list[int] = []
-    if is_taught and settings.loss_on_template:
-        learnt = ("answer header", "answer", "answer's line end")
-        template = _tokenize(tokenizer, f"{START_OF_TURN}{END_OF_TURN}\n")
+    has_answer = conversation.messages[-1].role != "user"
+    labeled: Container[SegmentKind] = ("answer",) if has_answer else ()
+    labeled_ids: list[int] = []
+    if has_answer and settings.loss_on_template:
+        labeled = ("answer header", "answer", "answer newline")
+        labeled_ids = _tokenize(tokenizer, f"{START_OF_TURN}{END_OF_TURN}\n")
     ids: list[int] = []
     labels: list[int] = []
     question_mask: list[bool] = []
-    for part, turn, part_ids in _parts(tokenizer, conversation, num_placeholders, note):
-        is_seen = part in ("prompt", "answer header") and (
-            turn <= 1 or settings.memaug_question_scope == "all"
+    for segment in _segments(tokenizer, conversation, num_placeholders, note):
+        in_question = segment.kind in ("prompt", "answer header") and (
+            segment.turn <= 1 or settings.memaug_question_scope == "all"
         )
-        is_learnt = [part in learnt or number in template for number in part_ids]
-        ids += part_ids
-        labels += [
-            number if learn else IGNORE_INDEX
-            for number, learn in zip(part_ids, is_learnt, strict=True)
-        ]
-        question_mask += [is_seen and not learn for learn in is_learnt]
+        for token in segment.ids:
+            has_label = segment.kind in labeled or token in labeled_ids
+            ids.append(token)
+            labels.append(token if has_label else IGNORE_INDEX)
+            question_mask.append(in_question and not has_label)
     return TokenizedText(
-        torch.tensor(ids), torch.tensor(labels), torch.tensor(question_mask), conversation.questions
+        torch.tensor(ids),  # (tokens,)
+        torch.tensor(labels),  # (tokens,)
+        torch.tensor(question_mask),  # (tokens,)
+        conversation.questions,
     )
 
 
 def tokenize_answer(tokenizer: Tokenizer, answer: str) -> list[int]:
-    """Token ids of an answer, and of the end of the turn."""
-    return _tokenize_untrusted(tokenizer, answer, are_marked=False) + _tokenize(
-        tokenizer, END_OF_TURN
-    )
+    """Return the token ids of an answer and of the end of its turn."""
+    return _tokenize_untrusted(tokenizer, answer) + _tokenize(tokenizer, END_OF_TURN)
 
 
-def _parts(
+class _Segment(NamedTuple):
+    """Consecutive tokens of a conversation; `turn` counts user turns, from 1."""
+
+    kind: SegmentKind
+    turn: int
+    ids: list[int]
+
+
+def _segments(
     tokenizer: Tokenizer, conversation: Conversation, num_placeholders: int, note: str
-) -> Iterator[tuple[Part, int, list[int]]]:
-    """Each part of the conversation: what it is, how many questions were asked up to it, its token ids."""
+) -> Iterator[_Segment]:
+    """Iterate over the segments of a conversation."""
     messages = conversation.messages
-    are_marked = _has_placeholders(messages, num_placeholders)
+    places_images = _places_images(messages, num_placeholders)
     end_of_turn, newline = _tokenize(tokenizer, END_OF_TURN), _tokenize(tokenizer, "\n")
     turn = 0
     for message in messages:
+        text = message.text.strip()
         header = _tokenize(tokenizer, f"{START_OF_TURN}{message.role}\n")
-        said = _tokenize_untrusted(
-            tokenizer, message.text.strip(), are_marked and message.role == "user"
-        )
         if message.role == "assistant":
-            yield "answer header", turn, header
-            yield "answer", turn, tokenize_answer(tokenizer, message.text.strip())
-            yield "answer's line end", turn, newline
+            yield _Segment("answer header", turn, header)
+            yield _Segment("answer", turn, tokenize_answer(tokenizer, text))
+            yield _Segment("answer newline", turn, newline)
             continue
-        turn += message.role == "user"
-        yield "prompt", turn, header
-        if message.role == "user" and turn == 1:
-            yield (
-                "prompt",
-                turn,
-                [IMAGE_TOKEN_INDEX, *newline] * (0 if are_marked else num_placeholders),
-            )
-            yield "prompt", turn, _tokenize(tokenizer, f"{note}\n" if note else "")
-        yield "prompt", turn, said + end_of_turn + newline
+        is_user = message.role == "user"
+        turn += is_user
+        ids = header
+        if is_user and turn == 1:
+            if not places_images:
+                ids = ids + [IMAGE_TOKEN_INDEX, *newline] * num_placeholders
+            ids = ids + _tokenize(tokenizer, f"{note}\n" if note else "")
+        split_images = places_images and is_user
+        ids = ids + _tokenize_untrusted(tokenizer, text, split_images) + end_of_turn + newline
+        yield _Segment("prompt", turn, ids)
     if messages[-1].role == "user":
-        yield "answer header", turn, _tokenize(tokenizer, f"{START_OF_TURN}assistant\n")
-        yield (
-            "answer",
-            turn,
-            _tokenize_untrusted(tokenizer, conversation.answer_start, are_marked=False),
-        )
+        header = _tokenize(tokenizer, f"{START_OF_TURN}assistant\n")
+        yield _Segment("answer header", turn, header)
+        prefix = _tokenize_untrusted(tokenizer, conversation.answer_start)
+        yield _Segment("answer", turn, prefix)
 
 
-def _has_placeholders(messages: Sequence[Message], num_placeholders: int) -> bool:
-    """Whether each of several pictures has its mark in what the user says; the marks of one picture or none are words."""
-    num_marks = sum(
+def _places_images(messages: Sequence[Message], num_placeholders: int) -> bool:
+    """Return whether the user's messages place each of several images with an image token.
+
+    With a video, one image or none, an image token is plain text.
+
+    Raises:
+        QuestionError: there are image tokens, but not as many as images.
+    """
+    num_tokens = sum(
         message.text.count(IMAGE_TOKEN) for message in messages if message.role == "user"
     )
-    if num_placeholders < 2 or not num_marks:
+    if num_placeholders < 2 or not num_tokens:
         return False
-    if num_marks != num_placeholders:
+    if num_tokens != num_placeholders:
         raise QuestionError(
-            f"the conversation says {IMAGE_TOKEN} {num_marks} times and has {num_placeholders} pictures:"
-            " it has to be there once for each of them, or not at all"
+            f"The conversation has {IMAGE_TOKEN} {num_tokens} times and {num_placeholders} images."
+            " It must have one for each image, or none."
         )
     return True
 
 
 def _tokenize(tokenizer: Tokenizer, text: str) -> list[int]:
+    """Tokenize text of the template, special tokens included."""
     return list(tokenizer.encode(text, add_special_tokens=False, split_special_tokens=False))
 
 
-def _tokenize_untrusted(tokenizer: Tokenizer, text: str, are_marked: bool) -> list[int]:
-    """What somebody said holds no special tokens: nobody who asks can end a turn or speak for the assistant."""
-    first, *others = [
-        list(tokenizer.encode(words, add_special_tokens=False, split_special_tokens=True))
-        for words in (text.split(IMAGE_TOKEN) if are_marked else [text])
-    ]
-    return first + [number for words in others for number in (IMAGE_TOKEN_INDEX, *words)]
+def _tokenize_untrusted(tokenizer: Tokenizer, text: str, split_images: bool = False) -> list[int]:
+    """Tokenize text from outside, in which special tokens are plain text.
+
+    Otherwise a question could end its turn and write the answer itself (prompt injection).
+
+    Args:
+        tokenizer: of the language model.
+        text: of a message.
+        split_images: turn image tokens in the text into placeholders.
+    """
+    ids: list[int] = []
+    for index, piece in enumerate(text.split(IMAGE_TOKEN) if split_images else [text]):
+        if index:
+            ids.append(IMAGE_TOKEN_INDEX)
+        ids += tokenizer.encode(piece, add_special_tokens=False, split_special_tokens=True)
+    return ids

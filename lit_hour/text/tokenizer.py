@@ -1,4 +1,4 @@
-"""Text <-> token ids: a language model's own tokenizer, or a byte-level one that is learnt here and needs no download."""
+"""Tokenizers: that of a language model, or a byte-level BPE trained here that needs no download."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ START_OF_TURN, END_OF_TURN, END_OF_TEXT = "<|im_start|>", "<|im_end|>", "<|endof
 
 
 def train_byte_level_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
-    """A byte-level byte-pair encoding learnt from `texts`: any text can be encoded, frequent words become one token.
+    """Train a byte-level BPE tokenizer, which can encode any text.
 
     Args:
-        texts: what to learn the merges from; the result depends on nothing else.
-        vocabulary_size: at most this many tokens, the 256 bytes and the 3 special ones included.
+        texts: to train on; the result depends on nothing else.
+        vocab_size: maximum number of tokens, with the 256 bytes and the 3 special tokens.
     """
     tokenizer = tokenizers.Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -48,18 +48,19 @@ def train_byte_level_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokeniz
 
 
 def save_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
-    """Write a tokenizer that was learnt here, under the name of a class that every transformers knows."""
+    """Save a trained tokenizer with a class name that all versions of transformers know."""
     tokenizer.save_pretrained(str(folder))
     file = folder / CONFIG_FILE
-    settings = json.loads(file.read_text(encoding="utf-8"))
-    file.write_text(
-        json.dumps({**settings, "tokenizer_class": "PreTrainedTokenizerFast"}, indent=2) + "\n",
-        encoding="utf-8",
-    )
+    config = json.loads(file.read_text(encoding="utf-8"))
+    config["tokenizer_class"] = "PreTrainedTokenizerFast"
+    file.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
 def copy_tokenizer(source: Path, target: Path) -> None:
-    """Copy a tokenizer's files as they are, and those alone: a config.json beside them changes how some libraries read them."""
+    """Copy the files of a tokenizer and no others.
+
+    A config.json beside them would change which tokenizer class some libraries choose.
+    """
     target.mkdir(exist_ok=True)
     for name in ALL_FILES:
         if (source / name).is_file():
@@ -67,47 +68,51 @@ def copy_tokenizer(source: Path, target: Path) -> None:
 
 
 def end_of_turn_id(tokenizer: Tokenizer) -> int:
-    """The token that ends an answer; a tokenizer's own `eos_token` may be another one, or none."""
+    """Return the id of the token that ends an answer; `eos_token` may be another token or None."""
     return int(tokenizer.get_vocab()[END_OF_TURN])
 
 
 def load_tokenizer(folder: str | Path) -> Tokenizer:
-    """The tokenizer that was saved in a folder, as `tokenizer.json` has it.
+    """Load a tokenizer from its `tokenizer.json`.
 
-    Not through AutoTokenizer: that one picks a class by a config.json that happens to lie in the same folder, and then
-    gives other ids than the file says.
+    AutoTokenizer is not used: it chooses a class by a config.json in the same folder, which can
+    give other ids than `tokenizer.json`.
 
     Raises:
-        WeightsError: the folder holds no tokenizer.json or a damaged one, or the tokenizer lacks the tokens that frame a turn.
+        WeightsError: the folder has no tokenizer.json or a damaged one, or the tokenizer lacks the
+            tokens that start and end a turn.
     """
-    if not (Path(folder) / TOKENIZER_FILE).is_file():
+    folder = Path(folder)
+    if not (folder / TOKENIZER_FILE).is_file():
         raise WeightsError(
-            f"no {TOKENIZER_FILE} in {folder}: it has to be a tokenizer in the Hugging Face layout"
+            f"There is no {TOKENIZER_FILE} in {folder}. The folder must have a tokenizer in the"
+            " Hugging Face layout."
         )
-    _check_file(Path(folder) / TOKENIZER_FILE, ("model", "added_tokens"))
-    if (Path(folder) / CONFIG_FILE).is_file():
-        _check_file(Path(folder) / CONFIG_FILE, ())
+    _check_json(folder / TOKENIZER_FILE, ("model", "added_tokens"))
+    if (folder / CONFIG_FILE).is_file():
+        _check_json(folder / CONFIG_FILE, ())
     tokenizer = Tokenizer.from_pretrained(str(folder))
-    missing = [
-        token for token in (START_OF_TURN, END_OF_TURN) if token not in tokenizer.get_vocab()
-    ]
+    vocab = tokenizer.get_vocab()
+    missing = [token for token in (START_OF_TURN, END_OF_TURN) if token not in vocab]
     if missing:
         raise WeightsError(
-            f"the tokenizer in {folder} has no {' and no '.join(missing)}: conversations need both"
+            f"The tokenizer in {folder} has no {' and no '.join(missing)}. Conversations need both"
+            " tokens."
         )
     return tokenizer
 
 
-def _check_file(file: Path, keys: Sequence[str]) -> None:
-    """Refuse what the library would answer with an error of its own insides."""
+def _check_json(file: Path, keys: Sequence[str]) -> None:
+    """Check that a JSON file is a mapping with some keys, before the library fails on it.
+
+    Raises:
+        WeightsError: it is not.
+    """
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise WeightsError(f"{file} is damaged: {error}") from error
-    missing = (
-        [key for key in keys if key not in content] if isinstance(content, dict) else list(keys)
-    )
-    if missing or not isinstance(content, dict):
-        raise WeightsError(
-            f"{file} is no tokenizer: it has to be a mapping{''.join(f' with {key!r}' for key in missing)}"
-        )
+    if not isinstance(content, dict):
+        raise WeightsError(f"{file} is not a tokenizer: it must be a mapping.")
+    if missing := [key for key in keys if key not in content]:
+        raise WeightsError(f"{file} is not a tokenizer: it lacks {' and '.join(missing)}.")

@@ -1,4 +1,4 @@
-"""The ids, labels and question that the published training makes of a conversation, against ours of the same one."""
+"""Token ids, labels and question mask, against those that the published training makes."""
 
 import json
 from pathlib import Path
@@ -31,7 +31,7 @@ def published(golden: Path) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def word_tokenizer(published: dict[str, Any]) -> Tokenizer:
-    """Words and runs of line ends are tokens, with the recorded ids."""
+    """A tokenizer of words and runs of newlines, with the recorded ids."""
     ids = {word: number for word, number, _ in published["rows"] if number >= 0}
     words = WordTokenizer(models.WordLevel(ids | {"<unknown>": 0}, unk_token="<unknown>"))
     words.pre_tokenizer = pre_tokenizers.Sequence(
@@ -57,7 +57,7 @@ def published_text(published: dict[str, Any], word_tokenizer: Tokenizer) -> Toke
     )
 
 
-def test_ids_and_labels_are_those_of_the_published_training(
+def test_ids_and_labels_equal_the_published_ones(
     published: dict[str, Any], published_text: TokenizedText
 ) -> None:
     _, ids, labels = zip(*published["rows"], strict=True)
@@ -65,7 +65,7 @@ def test_ids_and_labels_are_those_of_the_published_training(
     assert published_text.labels.tolist() == list(labels)
 
 
-def test_memaug_is_asked_with_the_words_of_the_published_training(
+def test_question_mask_equals_the_published_memaug_query(
     published: dict[str, Any], published_text: TokenizedText, word_tokenizer: Tokenizer
 ) -> None:
     seen = [
@@ -76,12 +76,14 @@ def test_memaug_is_asked_with_the_words_of_the_published_training(
     assert word_tokenizer.convert_ids_to_tokens(seen) == published["memaug_query_words"]
 
 
-def test_the_default_learns_answers_only_from_the_same_conversation(
+def test_default_labels_are_on_answers_only(
     published: dict[str, Any], word_tokenizer: Tokenizer
 ) -> None:
     conversation = published_conversation(published)
     text = tokenize_conversation(
         word_tokenizer, conversation, TextConfig(), num_placeholders=1, note=""
     )
-    learnt = word_tokenizer.convert_ids_to_tokens(text.labels[text.labels != IGNORE_INDEX].tolist())
-    assert learnt == ["w6", "w7", "\n", "w8", "<|im_end|>", "w12", "<|im_end|>"]
+    labeled = word_tokenizer.convert_ids_to_tokens(
+        text.labels[text.labels != IGNORE_INDEX].tolist()
+    )
+    assert labeled == ["w6", "w7", "\n", "w8", "<|im_end|>", "w12", "<|im_end|>"]
