@@ -143,7 +143,7 @@ def test_pictures_can_be_named_by_their_places_in_the_question(
 ) -> None:
     files = [folder / "red.PNG", folder / "blue.jpg"]
     assert answer_about(predictor, files, "Is <image> or <image> redder?").text
-    with pytest.raises(QuestionError, match="1 times and has 2 pictures"):
+    with pytest.raises(QuestionError, match="1 times and 2 images"):
         answer_about(predictor, files, "What is in <image>?")
 
 
