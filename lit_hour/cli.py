@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lit_hour.config.load import parse_command_line, split_words
-from lit_hour.errors import InputError
+from lit_hour.errors import InputError, QuestionError
 
 if TYPE_CHECKING:
     from lit_hour.data.packing.pack import PackSummary
@@ -378,22 +378,22 @@ def report_shards(folder: Path, summary: PackSummary) -> str:
 
 def run_ask(arguments: argparse.Namespace) -> None:
     """Answer a question, or any number of them."""
-    from lit_hour.inference.inputs import check_input_files
+    from lit_hour.inference.inputs import open_input_files
     from lit_hour.inference.predictor import VideoPredictor
     from lit_hour.inference.repl import Repl, load_or_encode, print_answer
 
-    files = (arguments.file, *arguments.also)
-    check_input_files(files)
+    question = arguments.question
+    if question is not None and not question.strip():
+        raise QuestionError("The question is empty. Ask something.")
+    files = open_input_files([arguments.file, *arguments.also])
     predictor = VideoPredictor.from_run(
         arguments.run_folder, arguments.checkpoint, arguments.device, arguments.settings
     )
-    if arguments.question is None:
-        Repl(predictor, load_or_encode(predictor, files)).run()
-        return
-    predictor.processor.ask(
-        arguments.question
-    )  # an empty question is refused before an hour of video is read
-    print_answer(predictor, load_or_encode(predictor, files), arguments.question)
+    memory = load_or_encode(predictor, files)
+    if question is None:
+        Repl(predictor, memory).run()
+    else:
+        print_answer(predictor, memory, question)
 
 
 def run_serve(arguments: argparse.Namespace) -> None:

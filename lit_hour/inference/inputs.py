@@ -1,8 +1,12 @@
-"""The files that a user asks about -> the video or the pictures in them."""
+"""The files that a user asks about: one video, one image, several images, or a saved memory.
+
+Entry point: `open_input_files`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from lit_hour.config.schema import Config
@@ -10,64 +14,75 @@ from lit_hour.errors import ImageError, QuestionError
 from lit_hour.media.anyres import load_image_set, load_tiled_image
 from lit_hour.media.frame_sampling import SampledVideo
 from lit_hour.media.image_reader import image_suffix
-from lit_hour.media.video_probe import probe
+from lit_hour.media.video_probe import VideoInfo, probe
 from lit_hour.types import ImageSet, TiledImage
 
-MEMORY_SUFFIX = ".safetensors"  # what was remembered and saved
+MEMORY_SUFFIX = ".safetensors"
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")  # any other file is read as a video
 
 
-def check_input_files(files: Sequence[Path]) -> None:
-    """Refuse what can be refused at a glance, before a model is loaded for it.
+@dataclass(frozen=True)
+class InputFiles:
+    """Files whose headers were checked. Frames and pixels are not decoded yet.
+
+    Attributes:
+        paths: one video, one or several images, or one saved memory.
+        video: header of the video; None for images and for a saved memory.
+    """
+
+    paths: tuple[Path, ...]
+    video: VideoInfo | None
+
+    @property
+    def source(self) -> str:
+        """The paths as error messages name them."""
+        return ", ".join(map(str, self.paths))
+
+    @property
+    def is_saved_memory(self) -> bool:
+        """Whether this is a file that `save_memory` wrote."""
+        return self.paths[0].suffix == MEMORY_SUFFIX
+
+    def load(self, config: Config) -> SampledVideo | TiledImage | ImageSet:
+        """Decode the images, or return the video, whose frames are decoded when they are iterated.
+
+        Raises:
+            ImageError: an image cannot be decoded.
+        """
+        if self.video is not None:
+            return SampledVideo(self.video, config.video)
+        images = [(str(path), _read_image(path)) for path in self.paths]
+        if len(images) > 1:
+            return load_image_set(images, config.video.image_size)
+        ((name, content),) = images
+        return load_tiled_image(content, name, config.video.image_size, config.image)
+
+
+def open_input_files(files: Sequence[str | Path]) -> InputFiles:
+    """Check the headers of the files; this needs no model and takes milliseconds.
 
     Raises:
-        QuestionError: there is no file, or there are several and a video is among them.
+        QuestionError: there is no file, or a video is one of several files.
         VideoError: the video cannot be opened.
-        ImageError: a picture cannot be read, or its header is damaged.
+        ImageError: an image cannot be read, or its header is damaged.
     """
-    _check_kinds(files)
-    if files[0].suffix == MEMORY_SUFFIX:
-        return  # it is read after the model, whose it has to be
-    for file in files:
-        if _is_image(file):
-            image_suffix(_read_image(file), str(file))
-        else:
-            probe(file)
+    paths = tuple(map(Path, files))
+    videos = [path for path in paths if path.suffix.lower() not in IMAGE_SUFFIXES]
+    if not paths or (videos and len(paths) > 1):
+        found = f"A video ({videos[0]}) is one of {len(paths)} files" if videos else "No file given"
+        raise QuestionError(f"{found}. Give one video, or images ({', '.join(IMAGE_SUFFIXES)}).")
+    if videos:
+        is_memory = paths[0].suffix == MEMORY_SUFFIX
+        return InputFiles(paths, None if is_memory else probe(paths[0]))
+    for path in paths:
+        image_suffix(_read_image(path), str(path))
+    return InputFiles(paths, None)
 
 
-def open_input_files(files: Sequence[Path], config: Config) -> SampledVideo | TiledImage | ImageSet:
-    """The pictures in the files, or the video, whose frames are still to be read.
-
-    Raises:
-        QuestionError: there is no file, or there are several and a video is among them.
-        VideoError, ImageError: a file cannot be read.
-    """
-    _check_kinds(files)
-    size_pixels = config.video.image_size
-    if not _is_image(files[0]):
-        return SampledVideo(files[0], config.video)
-    if len(files) > 1:
-        return load_image_set([(str(file), _read_image(file)) for file in files], size_pixels)
-    return load_tiled_image(_read_image(files[0]), str(files[0]), size_pixels, config.image)
-
-
-def _check_kinds(files: Sequence[Path]) -> None:
-    videos = [file for file in files if not _is_image(file)]
-    if not files or (videos and len(files) > 1):
-        found = f"a video ({videos[0]}) among {len(files)} files" if videos else "no file"
-        raise QuestionError(
-            f"{found}: ask about one video, or about pictures ({', '.join(IMAGE_SUFFIXES)})"
-        )
-
-
-def _is_image(file: Path) -> bool:
-    return file.suffix.lower() in IMAGE_SUFFIXES
-
-
-def _read_image(file: Path) -> bytes:
+def _read_image(path: Path) -> bytes:
     try:
-        return file.read_bytes()
+        return path.read_bytes()
     except OSError as error:
         raise ImageError(
-            f"{file} cannot be read ({error.strerror}); give the path of a picture"
+            f"{path} cannot be read ({error.strerror}). Give the path of an image."
         ) from error

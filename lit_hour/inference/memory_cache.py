@@ -1,11 +1,15 @@
-"""Memories of several videos, of which as many as a budget allows are ready to be asked and the others lie on disk."""
+"""LRU cache of video memories: up to a byte budget in RAM, the rest spilled to disk.
+
+Entry point: `MemoryCache`.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections import OrderedDict
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
@@ -18,21 +22,22 @@ from lit_hour.inference.video_memory import VideoMemory
 from lit_hour.inference.video_memory_io import load_memory, save_memory
 from lit_hour.io.atomic import UNFINISHED_SUFFIX
 
-log = logging.getLogger("lit_hour")
+log = logging.getLogger(__name__)
 
 
 @dataclass
 class CacheEntry:
-    """Where a memory stands.
+    """One memory of the cache.
 
     Attributes:
-        num_bytes: that it takes when it is ready; of one that was never ready here, its file's.
-        memory: when it is ready.
-        is_saved: whether the file has all of it.
-        is_removed: whether it was thrown away while somebody waited for it.
-        is_leaving: whether it goes once it is saved, unless somebody comes who needs it.
-        num_users: who need it now, or will when they have the lock.
-        lock: held while it is read from disk, written to it, or put here; and never asked for by who holds the shelf's.
+        num_bytes: size in RAM; of an entry that was never in RAM, the size of its file.
+        memory: None while it is on disk only.
+        is_on_disk: the file is up to date.
+        is_removed: `remove` was called while another thread waited for `lock`.
+        is_evicting: a thread is writing it to disk, to drop it from RAM afterwards.
+        num_leases: users of this entry. A leased entry is pinned: it is never evicted.
+        lock: held during disk I/O and changes of `memory`. A thread that holds the lock of the
+            cache never waits for this one.
     """
 
     num_bytes: int
@@ -45,22 +50,29 @@ class CacheEntry:
 
     @property
     def is_resident(self) -> bool:
-        """Whether it is ready and stays, or is about to be."""
+        """Whether it counts against the budget: it is in RAM and stays there, or is leased."""
         return self.num_leases > 0 or (self.memory is not None and not self.is_evicting)
 
 
 class MemoryCache:
-    """Holds memories by their keys, for any number of threads of one process, to which the folder belongs.
+    """Thread-safe LRU cache of memories by key.
 
-    A memory that is in use stays ready, even where those in use are more than the budget. None is lost: where it cannot be
-    written to disk, it stays and the log says so. Those that an earlier process has saved in the folder are there again.
+    Leased memories stay in RAM even above the budget. No memory is lost: one that cannot be
+    written to disk stays in RAM, with a warning in the log. Files that an earlier process left in
+    the folder are part of the cache.
     """
 
     def __init__(self, predictor: VideoPredictor, folder: Path, budget_bytes: int) -> None:
-        """Args: budget_bytes: what the memories that are ready may take, as `Memory.num_bytes` counts it."""
+        """Open a folder, which must belong to this process alone.
+
+        Args:
+            predictor: must produce the same memories as the one that wrote the files.
+            folder: of the spilled memories.
+            budget_bytes: limit on the sum of `VideoMemory.num_bytes` in RAM.
+        """
         self._predictor, self._folder, self._budget_bytes = predictor, folder, budget_bytes
-        self._lock = Lock()
-        for unfinished in folder.glob(f"*{UNFINISHED_SUFFIX}"):  # of a process that was killed
+        self._lock = Lock()  # of the table and of the counters of its entries
+        for unfinished in folder.glob(f"*{UNFINISHED_SUFFIX}"):  # left by a process that was killed
             unfinished.unlink()
         files = sorted(folder.glob(f"*{MEMORY_SUFFIX}"), key=lambda file: file.stat().st_mtime)
         self._entries = OrderedDict(
@@ -69,18 +81,18 @@ class MemoryCache:
 
     @property
     def keys(self) -> list[str]:
-        """Of all memories, that longest unused first."""
+        """All keys, the least recently used first."""
         with self._lock:
             return list(self._entries)
 
     @property
     def num_bytes(self) -> int:
-        """What the memories take that are ready, or about to be."""
+        """Bytes of the resident memories."""
         with self._lock:
-            return self._num_bytes()
+            return self._num_resident_bytes()
 
     def put(self, memory: VideoMemory) -> str:
-        """Add a memory; the key by which it is found again."""
+        """Add a memory and return its key."""
         key = uuid4().hex
         with self._lock:
             self._entries[key] = CacheEntry(memory.num_bytes, memory)
@@ -88,119 +100,138 @@ class MemoryCache:
         return key
 
     def replace(self, key: str, memory: VideoMemory) -> None:
-        """Keep this memory in the place of another, such as one that has grown.
+        """Replace the memory of a key, such as by one that was extended.
 
         Raises:
             MemoryFileError: there is no such key.
         """
-        with self._pin(key) as place, place.lock:
-            if place.is_removed:
+        with self._pin(key) as entry, entry.lock:
+            if entry.is_removed:
                 raise _unknown_key(key)
-            place.memory, place.num_bytes, place.is_on_disk = memory, memory.num_bytes, False
+            entry.memory, entry.num_bytes, entry.is_on_disk = memory, memory.num_bytes, False
         self._evict()
 
     @contextmanager
     def lease(self, key: str) -> Iterator[VideoMemory]:
-        """Use a memory, which is read from disk if it is not ready, and stays ready meanwhile.
+        """Pin a memory in RAM for the duration of the block; it is read from disk if necessary.
 
         Raises:
-            MemoryFileError: there is no such key, or its file is damaged.
+            MemoryFileError: there is no such key, or its file is corrupt.
         """
-        with self._pin(key) as place:
-            self._evict()  # before it is read
-            yield self._load(key, place)
+        with self._pin(key) as entry:
+            yield self._load(key, entry)
         self._evict()
 
+    @asynccontextmanager
+    async def lease_async(self, key: str) -> AsyncIterator[VideoMemory]:
+        """Do the same as `lease` without blocking the event loop: disk I/O runs in threads.
+
+        A task that is cancelled while the file is read drops its lease at once. The thread then
+        evicts the memory itself if it does not fit.
+
+        Raises:
+            MemoryFileError: there is no such key, or its file is corrupt.
+        """
+        try:
+            with self._pin(key) as entry:
+                yield await asyncio.to_thread(self._load, key, entry)
+        finally:
+            asyncio.get_running_loop().run_in_executor(None, self._evict)
+
     def remove(self, key: str) -> None:
-        """Throw a memory away, its file too; who uses it may go on.
+        """Delete a memory and its file; leases of it stay valid.
 
         Raises:
             MemoryFileError: there is no such key.
         """
-        with self._pin(key) as place, place.lock:
-            if place.is_removed:
+        with self._pin(key) as entry, entry.lock:
+            if entry.is_removed:
                 raise _unknown_key(key)
-            place.is_removed, place.memory = True, None
+            entry.is_removed, entry.memory = True, None
             self._file(key).unlink(missing_ok=True)
             with self._lock:
                 del self._entries[key]
 
     def save(self) -> None:
-        """Write all to disk that is not there yet, before the process ends.
+        """Write all memories to disk that are not there yet; call it before the process ends.
 
         Raises:
             MemoryFileError: the disk is full, or cannot be written.
         """
         with self._lock:
-            places = list(self._entries.items())
-        for key, place in places:
-            with place.lock:
-                self._save(key, place)
+            entries = list(self._entries.items())
+        for key, entry in entries:
+            with entry.lock:
+                self._save(key, entry)
 
     @contextmanager
     def _pin(self, key: str) -> Iterator[CacheEntry]:
         with self._lock:
             if key not in self._entries:
                 raise _unknown_key(key)
-            place = self._entries[key]
-            place.num_leases += 1
+            entry = self._entries[key]
+            entry.num_leases += 1
             self._entries.move_to_end(key)
         try:
-            yield place
+            yield entry
         finally:
             with self._lock:
-                place.num_leases -= 1
+                entry.num_leases -= 1
 
-    def _load(self, key: str, place: CacheEntry) -> VideoMemory:
-        with place.lock:
-            if place.is_removed:
+    def _load(self, key: str, entry: CacheEntry) -> VideoMemory:
+        self._evict()  # first, so that RAM never holds both
+        with entry.lock:
+            if entry.is_removed:
                 raise _unknown_key(key)
-            if place.memory is None:
-                place.memory = load_memory(self._predictor, self._file(key))
-                place.num_bytes = place.memory.num_bytes
-            return place.memory
+            if entry.memory is None:
+                entry.memory = load_memory(self._predictor, self._file(key))
+                entry.num_bytes = entry.memory.num_bytes
+            memory = entry.memory
+        if entry.num_leases == 0:  # cancelled meanwhile, see `lease_async`
+            self._evict()
+        return memory
 
-    def _save(self, key: str, place: CacheEntry) -> None:
-        """Write a memory to disk if it has to be; its lock is held."""
-        if place.memory is not None and not place.is_on_disk:
-            save_memory(self._predictor, place.memory, self._file(key))
-            place.is_on_disk = True
+    def _save(self, key: str, entry: CacheEntry) -> None:
+        """Write a memory to disk if necessary; the caller holds its lock."""
+        if entry.memory is not None and not entry.is_on_disk:
+            save_memory(self._predictor, entry.memory, self._file(key))
+            entry.is_on_disk = True
 
     def _evict(self) -> None:
-        """Let go of memories that nobody uses until the rest is within the budget."""
-        while (found := self._pick_victim()) is not None:
-            key, place = found
+        """Spill memories to disk until the rest is within the budget."""
+        while (victim := self._pick_victim()) is not None:
+            key, entry = victim
             try:
-                with place.lock:
-                    self._save(key, place)
+                with entry.lock:
+                    self._save(key, entry)
                     with self._lock:
-                        if place.num_leases == 0:  # nobody came meanwhile
-                            place.memory = None
+                        if entry.num_leases == 0:  # not leased again meanwhile
+                            entry.memory = None
             except MemoryFileError as error:
                 log.warning(
-                    "%s; until then the memories take more than serving.memory_cache_gb", error
+                    "%s Until then, memories take more RAM than serving.memory_cache_gb.", error
                 )
                 return
             finally:
                 with self._lock:
-                    place.is_evicting = False
+                    entry.is_evicting = False
 
     def _pick_victim(self) -> tuple[str, CacheEntry] | None:
-        """A memory that has to go, and is leaving from now on; None if none has to, or can."""
+        """Mark the least recently used entry that can be evicted, or return None if all fits."""
         with self._lock:
-            if self._num_bytes() > self._budget_bytes:
-                for key, place in self._entries.items():
-                    if place.memory is not None and not place.num_leases and not place.is_evicting:
-                        place.is_evicting = True
-                        return key, place
+            if self._num_resident_bytes() > self._budget_bytes:
+                for key, entry in self._entries.items():
+                    if entry.is_resident and not entry.num_leases:
+                        entry.is_evicting = True
+                        return key, entry
         return None
 
-    def _num_bytes(self) -> int:
-        return sum(place.num_bytes for place in self._entries.values() if place.is_resident)
+    def _num_resident_bytes(self) -> int:
+        return sum(entry.num_bytes for entry in self._entries.values() if entry.is_resident)
 
     def _file(self, key: str) -> Path:
         return self._folder / f"{key}{MEMORY_SUFFIX}"
 
 
 def _unknown_key(key: str) -> MemoryFileError:
-    return MemoryFileError(f"no memory {key!r}: it was never made here, or was removed")
+    return MemoryFileError(f"There is no memory {key!r}. It was never put here, or was removed.")

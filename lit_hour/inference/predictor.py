@@ -1,8 +1,7 @@
-"""An answer, and what it took.
+"""A trained run that encodes a video once and answers questions about it.
 
-A trained run that is asked about a video or pictures, which it remembers once; each question is answered from memory.
-
-A question about what is remembered and answers that could be given -> how likely the model gives each of them."""
+Entry point: `VideoPredictor.from_run`, then `encode_video` and `generate`.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +17,7 @@ import torch
 from lit_hour.config.load import load_config
 from lit_hour.config.schema import Config
 from lit_hour.errors import QuestionError
-from lit_hour.inference.inputs import open_input_files
+from lit_hour.inference.inputs import InputFiles, open_input_files
 from lit_hour.inference.video_memory import (
     VideoMemory,
     VideoMemoryBuilder,
@@ -47,25 +46,23 @@ from lit_hour.types import (
     Visual,
 )
 from lit_hour.weights.name_map import optional_weights
-from lit_hour.weights.reader import (
-    StoredWeights,
-    check_state_dict,
-    load_into,
-    open_weights,
-    shapes_of,
-)
+from lit_hour.weights.reader import check_state_dict, load_into, open_weights, shapes_of
+
+REPLACEMENT_CHARACTER = "\ufffd"  # decoded for a character whose last bytes are not generated yet
+
+ProgressCallback = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What the model said about a video, what it had seen, and what it took.
+    """A generated answer and its cost.
 
     Attributes:
-        num_memory_tokens: that were looked back into.
-        num_prompt_tokens: that the language model read: words, and the visual tokens that were not forgotten.
-        num_tokens: that it wrote, the end of the turn among them.
+        num_memory_tokens: in the memory repository.
+        num_prompt_tokens: read by the LLM: text, and the visual tokens kept by forgetting.
+        num_new_tokens: generated, including the end of the turn.
         finish_reason: "stop" if the model ended its turn, "length" if the answer was cut off.
-        seconds: by part: "decode", "encode", "first token", "other tokens".
+        seconds: time spent per part: "decode", "encode", "first_token", "other_tokens".
     """
 
     text: str
@@ -79,12 +76,12 @@ class Answer:
 
 @dataclass(frozen=True)
 class LogLikelihood:
-    """How likely an answer is, and no word more.
+    """The log-likelihood of one given answer.
 
     Attributes:
-        log_probability: sum over its tokens and the end of the turn; the likelier, the higher.
-        num_tokens: of them.
-        is_greedy: whether each is the likeliest, so that the predictor would answer so.
+        log_probability: sum over the answer's tokens and the end of the turn.
+        num_tokens: of the answer, including the end of the turn.
+        is_greedy: whether greedy decoding would generate this answer.
     """
 
     log_probability: float
@@ -93,33 +90,16 @@ class LogLikelihood:
 
     @property
     def loss(self) -> float:
-        """Mean negative log-probability of a token, as training has it; the likelier, the lower."""
+        """Mean negative log-probability per token, as in training."""
         return -self.log_probability / self.num_tokens
 
 
-REPLACEMENT_CHARACTER = (
-    "\ufffd"  # what a tokenizer shows for a character whose last bytes are still to come
-)
-
-
-ProgressCallback = Callable[[int, int], None]
-
-
-def no_progress(num_read: int, num_frames: int) -> None:
-    """Nobody looks at the progress."""
-
-
 class VideoPredictor:
-    """A model that is ready to read videos and to answer."""
+    """A trained model that encodes videos and answers questions about them."""
 
     def __init__(self, config: Config, model: HourLLaVA, processor: Processor) -> None:
         self.config, self.model, self.processor = config, model.eval(), processor
         self.device = next(model.parameters()).device
-
-    @cached_property
-    def weights_digest(self) -> str:
-        """SHA-256 of the weights that decide a memory."""
-        return self.model.digest()
 
     @classmethod
     def from_run(
@@ -129,24 +109,22 @@ class VideoPredictor:
         device: str | None = None,
         overrides: Sequence[str] = (),
     ) -> VideoPredictor:
-        """Load a run that `train.py` or `python -m lit_hour convert` has made.
+        """Load a run that `train.py` or `lit-hour convert` wrote.
 
         Args:
-            run: the run folder.
-            checkpoint: a name in its checkpoints, as `RunDir.checkpoint` has it.
-            device: where to compute; a GPU when there is one, if not given.
-            settings: `a.b=c` words that win over those of the run.
+            run_dir: the run folder.
+            checkpoint: a name in `RUN/checkpoints`, as `RunDir.checkpoint` takes it.
+            device: "cpu" or "cuda"; a GPU if there is one by default.
+            overrides: `key=value` settings that override those of the run.
 
         Raises:
             RunError: the run or the checkpoint is missing.
-            WeightsError: the checkpoint is damaged or belongs to another model.
+            WeightsError: the checkpoint is corrupt or belongs to another model.
             ConfigError: a setting does not exist or is out of range.
         """
-        folder = RunDir(run_dir)
-        place = folder.checkpoint(checkpoint)
-        return cls.from_checkpoint(
-            load_config(place.with_suffix(".yaml"), overrides), folder, place, device
-        )
+        path = RunDir(run_dir).checkpoint(checkpoint)
+        config = load_config(path.with_suffix(".yaml"), overrides)
+        return cls.from_checkpoint(config, RunDir(run_dir), path, device)
 
     @classmethod
     def from_checkpoint(
@@ -156,75 +134,83 @@ class VideoPredictor:
         checkpoint: Path,
         device: str | torch.device | None = None,
     ) -> VideoPredictor:
-        """Load one of a run's checkpoints by settings that fit it, straight onto a device.
+        """Load one checkpoint of a run with a config of the caller.
+
+        The model is built on the meta device, so that no memory is spent on random weights.
 
         Raises:
-            WeightsError: the checkpoint is damaged or belongs to another model.
+            WeightsError: the checkpoint is corrupt or belongs to another model.
         """
         weights = open_weights(checkpoint)
         processor = Processor(load_tokenizer(run_dir.tokenizer), config.text)
-        with torch.device("meta"):  # no random weights, and no memory, before those that are read
+        with torch.device("meta"):
             model = HourLLaVA(config, len(processor.tokenizer))
-        _load_weights(
-            model, weights, config, device or ("cuda" if torch.cuda.is_available() else "cpu")
-        )
+        origin = f"{weights.path}, with the settings beside it,"
+        expected, optional = shapes_of(model.state_dict()), optional_weights(config)
+        check_state_dict(expected, weights.shapes, origin, optional=optional)
+        materialize(model, device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        load_into(model, weights.tensors())
         return cls(config, model, processor)
+
+    @cached_property
+    def weights_digest(self) -> str:
+        """SHA-256 of the weights that determine a memory."""
+        return self.model.digest()
 
     @torch.inference_mode()
     def encode_video(
-        self, files: str | Path | Sequence[str | Path], on_progress: ProgressCallback = no_progress
+        self,
+        files: InputFiles | str | Path | Sequence[str | Path],
+        on_progress: ProgressCallback | None = None,
     ) -> VideoMemory:
-        """Read a video file, a picture file, or several picture files, and keep all their tokens.
+        """Encode a video file, an image file or several image files into a memory.
 
-        A video is read and encoded a chunk of frames at a time, and its frames are not kept.
+        A video is decoded and encoded in chunks, so memory use does not depend on its frames.
 
         Args:
-            progress: is told after each chunk of a video how many of its frames were read, and how many there are.
+            files: paths, or what `open_input_files` returned for them.
+            on_progress: called after each chunk with the frames encoded so far and in total.
 
         Raises:
             VideoError, ImageError: a file cannot be read.
-            QuestionError: there is no file, or there are several and a video is among them.
+            QuestionError: there is no file, or a video is one of several files.
         """
-        paths = [Path(files)] if isinstance(files, str | Path) else list(map(Path, files))
-        source, started = ", ".join(map(str, paths)), time.perf_counter()
-        visual = open_input_files(paths, self.config)
-        if not isinstance(visual, SampledVideo):
-            decode_seconds = time.perf_counter() - started
-            memory = self.encode_visual(visual, 0.0, source)
-            return replace(
-                memory,
-                seconds={"decode": decode_seconds, **memory.seconds},
-                files_digest=digest_files(paths),
-            )
-        encode_seconds = 0.0
-        builder = self.memory_builder(len(visual.timestamps))
-        for frames in visual.chunks(self.config.model.vision.encode_batch_size):
-            decoded = time.perf_counter()
-            builder.add(frames.to(self.device))
-            encode_seconds += time.perf_counter() - decoded
-            on_progress(builder.num_frames, len(visual.timestamps))
-        seconds = {
-            "decode": time.perf_counter() - started - encode_seconds,
-            "encode": encode_seconds,
-        }
-        memory = builder.finalize(visual.duration_seconds, source)
-        return replace(memory, seconds=seconds, files_digest=digest_files(paths))
+        if not isinstance(files, InputFiles):
+            files = open_input_files([files] if isinstance(files, str | Path) else files)
+        started = time.perf_counter()
+        visual = files.load(self.config)
+        if isinstance(visual, SampledVideo):
+            builder = self.memory_builder(len(visual.timestamps))
+            for frames in visual.chunks(self.config.model.vision.encode_batch_size):
+                builder.add(frames)
+                if on_progress is not None:
+                    on_progress(builder.num_frames, len(visual.timestamps))
+            memory = builder.finalize(visual.duration_seconds, files.source)
+        else:
+            memory = self.encode_visual(visual, 0.0, files.source)
+        decode_seconds = time.perf_counter() - started - memory.seconds["encode"]
+        return replace(
+            memory,
+            seconds={"decode": decode_seconds, **memory.seconds},
+            files_digest=digest_files(files.paths),
+        )
 
     @torch.inference_mode()
     def encode_visual(
         self, visual: Visual | None, duration_seconds: float, source: str
     ) -> VideoMemory:
-        """Keep all tokens of what is at hand: frames or features of a video, pictures, or nothing to see."""
+        """Encode decoded frames, stored features, images, or None for a text-only question."""
         started = time.perf_counter()
         if isinstance(visual, Frames | Features):
-            growing = StreamingRepository(self.model, len(visual))
-            growing.append(visual.to(self.device))
-            memory = build_video_memory(growing, self.processor, duration_seconds, source)
-        else:
-            repository = self.model.build_repositories([None if visual is None else visual.to(self.device)])[
-                0
-            ]
-            memory = self.build_image_memory(repository, count_placeholders(visual), source)
+            stream = StreamingRepository(self.model, len(visual))
+            stream.append(visual.to(self.device))
+            seconds = {"encode": time.perf_counter() - started}
+            return build_video_memory(
+                stream, self.processor, duration_seconds, source, seconds=seconds
+            )
+        images = None if visual is None else visual.to(self.device)
+        (repository,) = self.model.build_repositories([images])
+        memory = self.build_image_memory(repository, count_placeholders(visual), source)
         return replace(
             memory,
             duration_seconds=duration_seconds,
@@ -232,47 +218,14 @@ class VideoPredictor:
         )
 
     def memory_builder(self, num_frames: int) -> VideoMemoryBuilder:
-        """Return a builder to which the frames of a video are added chunk by chunk."""
+        """Return a builder to which the `num_frames` frames of a video are added in chunks."""
         return VideoMemoryBuilder(self.model, self.processor, num_frames)
-
-    def extend(self, memory: VideoMemory, video: Video, duration_seconds: float) -> VideoMemory:
-        """Add what comes next to the memory of a video: the same as if it had been read in one piece.
-
-        What it costs depends on the new frames alone. The memory of before stays as it is, and may be asked on.
-
-        Args:
-            memory: of a video.
-            video: frames or features, at the times at which they are seen, counted from the beginning of the video.
-            duration_seconds: of the video, with what is added.
-
-        Raises:
-            QuestionError: the memory is one of pictures.
-            VideoError: the times do not follow on those before, or the frames are more than `video.max_frames`.
-        """
-        started = time.perf_counter()
-        growing = check_continuation(
-            memory, video, duration_seconds, self.config.video.max_frames
-        ).fork_and_extend(memory.num_frames, video.to(self.device))
-        longer = build_video_memory(
-            growing, self.processor, duration_seconds, memory.source, memory.num_frames + len(video)
-        )
-        pictures = (
-            [*memory.thumbnails, make_thumbnail(video, len(video) - 1)]
-            if isinstance(video, Frames)
-            else memory.thumbnails
-        )
-        encode_seconds = memory.seconds["encode"] + time.perf_counter() - started
-        return replace(
-            longer,
-            seconds={**memory.seconds, "encode": encode_seconds},
-            thumbnails=subsample_thumbnails(pictures),
-        )
 
     @torch.inference_mode()
     def build_image_memory(
         self, repository: MemoryRepository, num_placeholders: int, source: str
     ) -> VideoMemory:
-        """The memory of pictures, or of nothing to see."""
+        """Return the memory of images, or of a text-only question, with its KV cache."""
         return VideoMemory(
             source=source,
             duration_seconds=0.0,
@@ -283,6 +236,40 @@ class VideoPredictor:
             seconds={},
         )
 
+    def extend(self, memory: VideoMemory, video: Video, duration_seconds: float) -> VideoMemory:
+        """Append frames to the memory of a video, with the same result as encoding it in one piece.
+
+        The cost depends on the new frames alone. `memory` itself is not changed.
+
+        Args:
+            memory: of a video.
+            video: frames or features, with times counted from the beginning of the video.
+            duration_seconds: of the video, including what is appended.
+
+        Raises:
+            QuestionError: the memory is one of images.
+            VideoError: the times do not follow those before, or there are more frames than
+                `video.max_frames`.
+        """
+        started = time.perf_counter()
+        stream = check_continuation(
+            memory, video, duration_seconds, self.config.video.max_frames
+        ).fork_and_extend(memory.num_frames, video.to(self.device))
+        thumbnails = list(memory.thumbnails)
+        if isinstance(video, Frames):
+            thumbnails.append(make_thumbnail(video, len(video) - 1))
+        longer = build_video_memory(
+            stream,
+            self.processor,
+            duration_seconds,
+            memory.source,
+            num_frames=memory.num_frames + len(video),
+            seconds={},
+            thumbnails=subsample_thumbnails(thumbnails),
+        )
+        encode_seconds = memory.seconds["encode"] + time.perf_counter() - started
+        return replace(longer, seconds={**memory.seconds, "encode": encode_seconds})
+
     @torch.inference_mode()
     def generate(
         self,
@@ -291,40 +278,43 @@ class VideoPredictor:
         history: Sequence[Message] = (),
         max_new_tokens: int | None = None,
     ) -> Iterator[str | Answer]:
-        """Answer a question about what is remembered: pieces of text as they come, and the whole answer last.
+        """Generate the answer to a question by greedy decoding.
 
         Args:
-            history: questions that were asked before and their answers, in turn.
-            max_tokens: the answer is cut off after so many, as it is in any case after `generation.max_new_tokens`.
+            memory: of the video or images.
+            question: text of the user.
+            history: earlier questions and answers, alternating.
+            max_new_tokens: limit below `generation.max_new_tokens`, which holds in any case.
+
+        Yields:
+            Pieces of text as they are generated, then the `Answer`.
 
         Raises:
             QuestionError: the question is empty, or too long.
         """
         started = time.perf_counter()
         prompt = self.build_prompt(memory, [self.processor.ask(question, history)])
+        tokenizer, limit = self.processor.tokenizer, self.config.generation.max_new_tokens
+        limit, end_id = min(limit, max_new_tokens or limit), end_of_turn_id(tokenizer)
         ids: list[int] = []
-        text = ""
-        tokenizer, most = self.processor.tokenizer, self.config.generation.max_new_tokens
-        end_id = end_of_turn_id(tokenizer)
-        for token in self.model.llm.generate(
-            prompt, min(most, max_new_tokens or most), end_id
-        ):
+        emitted = ""
+        for token in self.model.llm.generate(prompt, limit, end_id):
             if not ids:
                 first_token_seconds = time.perf_counter() - started
             ids.append(int(token))
-            longer = str(tokenizer.decode(ids, skip_special_tokens=True))
-            if not longer.endswith(REPLACEMENT_CHARACTER):
-                yield longer.removeprefix(text)
-                text = longer
-        if longer != text:  # cut off within a character
-            yield longer.removeprefix(text)
+            text = str(tokenizer.decode(ids, skip_special_tokens=True))
+            if not text.endswith(REPLACEMENT_CHARACTER):
+                yield text.removeprefix(emitted)
+                emitted = text
+        if text != emitted:  # generation was cut off within a character
+            yield text.removeprefix(emitted)
         seconds = {
             **memory.seconds,
-            "first token": first_token_seconds,
-            "other tokens": time.perf_counter() - started - first_token_seconds,
+            "first_token": first_token_seconds,
+            "other_tokens": time.perf_counter() - started - first_token_seconds,
         }
         yield Answer(
-            longer,
+            text,
             num_frames=memory.num_frames,
             num_memory_tokens=len(memory.repository.tokens),
             num_prompt_tokens=prompt.embeddings.shape[1],
@@ -337,33 +327,32 @@ class VideoPredictor:
     def generate_batch(
         self, memory: VideoMemory, conversations: Sequence[Conversation]
     ) -> list[str]:
-        """The answers to several questions about what is remembered, generated side by side.
+        """Generate the answers to several questions about one memory in a batch.
 
         Raises:
             QuestionError: a question is too long.
         """
-        tokenizer, max_new_tokens = self.processor.tokenizer, self.config.generation.max_new_tokens
-        end_id = end_of_turn_id(tokenizer)
+        tokenizer, limit = self.processor.tokenizer, self.config.generation.max_new_tokens
         prompts = self.build_prompt(memory, conversations)
-        tokens = torch.stack(
-            list(self.model.llm.generate(prompts, max_new_tokens, end_id)), dim=1
-        )  # (texts, tokens)
+        steps = self.model.llm.generate(prompts, limit, end_of_turn_id(tokenizer))
+        tokens = torch.stack(list(steps), dim=1)  # (texts, tokens)
         return [str(tokenizer.decode(ids, skip_special_tokens=True)) for ids in tokens.tolist()]
 
     @torch.inference_mode()
     def loglikelihood(
         self, memory: VideoMemory, conversation: Conversation, answers: Sequence[str]
     ) -> list[LogLikelihood]:
-        """Score answers to a question without generating: one `LogLikelihood` per answer.
+        """Return the log-likelihood of each given answer to one question.
 
-        The question is encoded once. White space around an answer does not count, as in training.
+        The prompt is encoded once for all answers. White space around an answer does not count,
+        as in training.
 
         Raises:
             QuestionError: the question is too long.
         """
         continuations = [
             self.processor.answer_ids(answer.strip()).to(self.device) for answer in answers
-        ]  # (tokens,) each
+        ]  # (tokens,) per answer
         prompt = self.build_prompt(memory, [conversation])
         log_probabilities, is_greedy = self.model.llm.loglikelihood(prompt, continuations)
         return [
@@ -373,10 +362,8 @@ class VideoPredictor:
             )
         ]
 
-    def build_prompt(
-        self, memory: VideoMemory, conversations: Sequence[Conversation]
-    ) -> LLMInputs:
-        """What the language model reads before it answers.
+    def build_prompt(self, memory: VideoMemory, conversations: Sequence[Conversation]) -> LLMInputs:
+        """Return the inputs of the LLM up to where each answer begins.
 
         Raises:
             QuestionError: a question is too long.
@@ -385,29 +372,12 @@ class VideoPredictor:
             conversations, num_placeholders=memory.num_placeholders, note=memory.note
         )
         batch = self.processor.batch([Example(memory.source, None, texts)]).to(self.device)
-        if (
-            batch.input_ids.shape[1] < self.config.text.max_tokens
-        ):  # or it would not fit without the video
+        max_tokens = self.config.text.max_tokens
+        if batch.input_ids.shape[1] < max_tokens:  # else too long even without the visual tokens
             inputs = self.model.build_inputs(batch, [memory.repository])
-            if inputs.labels.shape[1] < self.config.text.max_tokens:
+            if inputs.labels.shape[1] < max_tokens:
                 return truncate_to_prompts(inputs)
         raise QuestionError(
-            f"the question does not fit beside the tokens of {memory.source} in"
-            f" text.max_tokens={self.config.text.max_tokens}: ask a shorter one, or raise it"
+            f"The question does not fit beside the visual tokens of {memory.source} in"
+            f" text.max_tokens={max_tokens}. Ask a shorter question, or raise text.max_tokens."
         )
-
-
-def _load_weights(
-    model: HourLLaVA, weights: StoredWeights, config: Config, device: str | torch.device
-) -> None:
-    """Put a checkpoint's weights into a model that is built on "meta", straight onto a device.
-
-    Raises:
-        WeightsError: weights are missing, left over or of another shape.
-    """
-    origin = f"{weights.path}, with the settings beside it,"
-    check_state_dict(
-        shapes_of(model.state_dict()), weights.shapes, origin, optional=optional_weights(config)
-    )
-    materialize(model, device)
-    load_into(model, weights.tensors())

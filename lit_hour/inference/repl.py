@@ -1,8 +1,11 @@
-"""Questions from a command line or a keyboard in, answers from memory out."""
+"""Questions on the terminal: one answer, or a conversation about one memory.
+
+Entry points: `load_or_encode`, then `print_answer` or `Repl`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -11,73 +14,76 @@ from tqdm import tqdm
 
 from lit_hour.errors import InputError
 from lit_hour.inference.attribution import Attribution, attribute_answer
-from lit_hour.inference.inputs import MEMORY_SUFFIX
+from lit_hour.inference.inputs import MEMORY_SUFFIX, InputFiles
 from lit_hour.inference.predictor import Answer, VideoPredictor
 from lit_hour.inference.video_memory import VideoMemory
 from lit_hour.inference.video_memory_io import load_memory, save_memory
 from lit_hour.text.timestamp import format_timestamp
 from lit_hour.types import Message
 
-HELP = """Ask something. Earlier questions and answers count; Ctrl-C stops an answer.
-  :evidence   where in the video the last answer rests
-  :forget     begin a new conversation about the same video
-  :save FILE  keep the memory; FILE ends in .safetensors, and `ask FILE` goes on from it
-  :help       this
-  :quit       or Ctrl-D"""
+HELP = """Type a question. Earlier questions and answers count; Ctrl-C stops an answer.
+  :moments    show the moments of the video that the last answer is based on
+  :reset      start a new conversation about the same video
+  :save FILE  save the memory; FILE ends in .safetensors, and `ask FILE` loads it again
+  :help       show this help
+  :quit       leave; Ctrl-D does too"""
 BARS = " ▁▂▃▄▅▆▇█"
 CURVE_COLUMNS = 60
 
 
-def load_or_encode(predictor: VideoPredictor, files: Sequence[Path]) -> VideoMemory:
-    """Read a video or pictures with a progress bar, or a memory that was saved.
+def load_or_encode(predictor: VideoPredictor, files: InputFiles) -> VideoMemory:
+    """Load a saved memory, or encode a video or images with a progress bar.
 
     Raises:
-        InputError: as `Session.remember` or `load_memory`.
+        InputError: as `VideoPredictor.encode_video` or `load_memory`.
     """
-    if files[0].suffix == MEMORY_SUFFIX:
-        return load_memory(predictor, files[0])
-    with tqdm(desc="reading", unit="frame", leave=False, disable=None) as bar:
+    if files.is_saved_memory:
+        return load_memory(predictor, files.paths[0])
+    with tqdm(desc="encoding", unit="frame", leave=False, disable=None) as bar:
 
-        def show(num_read: int, num_frames: int) -> None:
+        def update_bar(num_encoded: int, num_frames: int) -> None:
             bar.total = num_frames
-            bar.update(num_read - bar.n)
+            bar.update(num_encoded - bar.n)
 
-        return predictor.encode_video(files, show)
+        return predictor.encode_video(files, update_bar)
 
 
 def print_answer(predictor: VideoPredictor, memory: VideoMemory, question: str) -> None:
-    """Print an answer as it comes, then what it took."""
+    """Print an answer as it is generated, then what it cost."""
     for piece in predictor.generate(memory, question):
         if isinstance(piece, Answer):
-            parts = ", ".join(f"{part} {seconds:.2f} s" for part, seconds in piece.seconds.items())
-            seen = (
-                f"{piece.num_frames} frames"
-                if piece.num_frames
-                else f"pictures: {memory.num_placeholders}"
+            seconds = ", ".join(
+                f"{part.replace('_', ' ')} {seconds:.2f} s"
+                for part, seconds in piece.seconds.items()
             )
-            print(f"\n[{seen}, {piece.num_memory_tokens} tokens in memory; {parts}]")
+            num_frames, num_images = piece.num_frames, memory.num_placeholders
+            visuals = f"{num_frames} frames" if num_frames else f"images: {num_images}"
+            print(f"\n[{visuals}, {piece.num_memory_tokens} tokens in memory; {seconds}]")
         else:
             print(piece, end="", flush=True)
 
 
 class Repl:
-    """One person and a model, about one video or some pictures."""
+    """Read-eval-print loop: a conversation about one memory, with commands that start with ":"."""
 
     def __init__(
-        self, predictor: VideoPredictor, memory: VideoMemory, read: Callable[[str], str] = input
+        self,
+        predictor: VideoPredictor,
+        memory: VideoMemory,
+        read_line: Callable[[str], str] = input,
     ) -> None:
-        """Args: read: shows a prompt and gives the line that was typed; EOFError ends the conversation."""
-        self._predictor, self._memory, self._read = predictor, memory, read
+        """Args: read_line: shows a prompt and returns a line; EOFError ends the conversation."""
+        self._predictor, self._memory, self._read_line = predictor, memory, read_line
         self._history: list[Message] = []
         self._commands: dict[str, Callable[[str], Any]] = {
-            ":evidence": lambda _: self._show_moments(),
-            ":forget": lambda _: self._history.clear(),
+            ":moments": lambda _: self._print_moments(),
+            ":reset": lambda _: self._history.clear(),
             ":save": self._save,
             ":help": lambda _: print(HELP),
         }
 
     def run(self) -> None:
-        """Answer until the input ends; what cannot be answered is said, and the next question may be asked."""
+        """Answer until the input ends; an error is printed and the conversation continues."""
         print(HELP)
         with suppress(EOFError):
             while (line := self._next_line()) != ":quit":
@@ -89,66 +95,66 @@ class Repl:
     def _next_line(self) -> str:
         while True:
             try:
-                if line := self._read("> ").strip():
+                if line := self._read_line("> ").strip():
                     return line
             except KeyboardInterrupt:
                 print("\n:quit or Ctrl-D ends the conversation")
 
     def _handle(self, line: str) -> None:
-        command, _, rest = line.partition(" ")
+        command, _, argument = line.partition(" ")
         if command in self._commands:
-            self._commands[command](rest.strip())
+            self._commands[command](argument.strip())
         elif command.startswith(":"):
-            print(f"there is no {command}; there are {', '.join(self._commands)} and :quit")
+            print(f"No command {command}. Commands: {', '.join(self._commands)}, :quit")
         else:
             self._generate(line)
 
     def _generate(self, question: str) -> None:
-        """Print the answer as it comes; one that is stopped counts as far as it came."""
-        said = ""
+        """Print an answer; if it is stopped, the part that was generated stays in the history."""
+        text = ""
         try:
             for piece in self._predictor.generate(self._memory, question, self._history):
                 if isinstance(piece, Answer):
-                    seconds = sum(piece.seconds[part] for part in ("first token", "other tokens"))
+                    seconds = piece.seconds["first_token"] + piece.seconds["other_tokens"]
                     print(f"\n[{seconds:.2f} s]")
                 else:
-                    said += piece
+                    text += piece
                     print(piece, end="", flush=True)
         except KeyboardInterrupt:
             print("\n[stopped]")
-        self._history += [Message("user", question), Message("assistant", said)]
+        self._history += [Message("user", question), Message("assistant", text)]
 
     def _save(self, name: str) -> None:
         file = Path(name)
         if file.suffix != MEMORY_SUFFIX:
-            print(f"give a file that ends in {MEMORY_SUFFIX}, such as :save film{MEMORY_SUFFIX}")
+            print(f"Give a file that ends in {MEMORY_SUFFIX}, such as :save film{MEMORY_SUFFIX}")
             return
         save_memory(self._predictor, self._memory, file)
         print(f"{file}: {file.stat().st_size / 1e6:.1f} MB")
 
-    def _show_moments(self) -> None:
+    def _print_moments(self) -> None:
         if not self._history:
-            print("ask something first")
+            print("No answer yet. Ask a question first.")
             return
-        *earlier, question, answer = self._history
-        print(
-            format_attribution(
-                attribute_answer(self._predictor, self._memory, question.text, answer.text, earlier)
-            )
+        *history, question, answer = self._history
+        attribution = attribute_answer(
+            self._predictor, self._memory, question.text, answer.text, history
         )
+        print(format_attribution(attribution))
 
 
-def format_attribution(evidence: Attribution) -> str:
-    """The curve over the whole video in one line, and its moments."""
-    if not evidence.moments:
-        return "no moment stands out"
-    columns = [0.0] * min(CURVE_COLUMNS, len(evidence.curve))
-    for place, (_, share) in enumerate(evidence.curve):
-        column = place * len(columns) // len(evidence.curve)
+def format_attribution(attribution: Attribution) -> str:
+    """Return the curve over the video as one line of bars, then one line for each moment."""
+    if not attribution.moments:
+        return "No moment stands out."
+    columns = [0.0] * min(CURVE_COLUMNS, len(attribution.curve))
+    for index, (_, share) in enumerate(attribution.curve):
+        column = index * len(columns) // len(attribution.curve)
         columns[column] = max(columns[column], share)
-    line = "".join(BARS[round(each / max(columns) * (len(BARS) - 1))] for each in columns)
+    bars = [BARS[round(share / max(columns) * (len(BARS) - 1))] for share in columns]
     moments = [
-        f"  {format_timestamp(moment.start_seconds)} to {format_timestamp(moment.end_seconds)}: {moment.share:.0%} of the answer rests on it"
-        for moment in evidence.moments
+        f"  {format_timestamp(moment.start_seconds)} to {format_timestamp(moment.end_seconds)}:"
+        f" {moment.share:.0%} of the attribution"
+        for moment in attribution.moments
     ]
-    return "\n".join([f"|{line}|", *moments])
+    return "\n".join([f"|{''.join(bars)}|", *moments])

@@ -1,12 +1,14 @@
-"""What a predictor keeps of a video or of pictures: everything that its questions have in common.
+"""The memory of a video or of images, built once and shared by all questions about it.
 
-Frames of a video, chunk by chunk, in; its memory and some pictures to look at out."""
+Entry points: `VideoMemory`, and `VideoMemoryBuilder` for a video that comes in chunks.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
@@ -22,22 +24,25 @@ from lit_hour.model.streaming_repository import StreamingRepository
 from lit_hour.processor import Processor
 from lit_hour.types import Frames, Thumbnail, Video
 
+MAX_THUMBNAILS = 6
+JPEG_QUALITY = 80
+
 
 @dataclass(frozen=True)
 class VideoMemory:
-    """A video or pictures, read once.
+    """A video or images, encoded once.
 
     Attributes:
-        source: the files, for messages.
-        duration_seconds: of the video; 0 for pictures.
-        num_frames: sampled from the video; 0 for pictures.
-        num_placeholders: places that they take in a text: 1 for a video, or the number of pictures.
-        note: what a text says of the video.
-        repository: all their tokens, and what each block of MemAug makes of them.
-        seconds: what it took, by part: decode, encode.
-        pictures: frames of the video to look at, spread over it.
-        digest: SHA-256 of the files; empty where there are none, and of a video that has grown beyond its file.
-        growing: where more of a video is added; None for pictures.
+        source: path or paths, for messages.
+        duration_seconds: of the video; 0 for images.
+        num_frames: sampled from the video; 0 for images.
+        num_placeholders: image tokens in a prompt: 1 for a video, or the number of images.
+        note: sentence about the video that is put into each prompt.
+        repository: memory repository, with the KV cache of each MemAug block.
+        seconds: time spent per part: "decode", "encode".
+        thumbnails: frames spread over the video, as JPEG.
+        files_digest: SHA-256 of the files; empty without files and after `VideoPredictor.extend`.
+        stream: repository to which more frames can be added; None for images.
     """
 
     source: str
@@ -53,79 +58,38 @@ class VideoMemory:
 
     @property
     def num_bytes(self) -> int:
-        """What it takes where it is computed, with the room for what may come, and its pictures."""
-        rooms = {
+        """Bytes of all tensors, with the spare capacity of `stream`, and of the thumbnails."""
+        storages = {
             tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes()
             for tensor in self._tensors()
         }
-        return sum(rooms.values()) + sum(len(jpeg) for _, jpeg in self.thumbnails)
+        return sum(storages.values()) + sum(len(jpeg) for _, jpeg in self.thumbnails)
 
     def _tensors(self) -> list[Tensor]:
         repository = self.repository
         tensors = [repository.tokens, repository.positions, repository.timestamps]
         if isinstance(repository, CachedRepository):
-            tensors += [
-                tensor for each in repository.kv_caches for tensor in (each.keys, each.values)
-            ]
+            for cache in repository.kv_caches:
+                tensors += [cache.keys, cache.values]
         return tensors if self.stream is None else tensors + self.stream.buffers
 
 
-def digest_files(files: Sequence[Path]) -> str:
-    """SHA-256 of a file, or of those of several."""
-    digests = [digest(file) for file in files]
-    return (
-        digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
-    )
-
-
-def check_continuation(
-    memory: VideoMemory, video: Video, duration_seconds: float, max_frames: int
-) -> StreamingRepository:
-    """Where a video is added to a memory, if it may be.
-
-    Raises:
-        QuestionError: the memory is one of pictures.
-        VideoError: the times do not follow on those before, or the frames are too many.
-    """
-    if memory.stream is None:
-        raise QuestionError(f"{memory.source} is no video: only the memory of a video can grow")
-    num_frames = memory.num_frames + len(video)
-    if num_frames > max_frames:
-        raise VideoError(
-            f"{memory.source} would have {num_frames} frames in memory, more than video.max_frames={max_frames}:"
-            " raise it, or begin a new memory"
-        )
-    seconds = [*memory.repository.timestamps[-1:].tolist(), *video.timestamps.tolist()]
-    if (
-        len(video) == 0
-        or any(later <= earlier for earlier, later in pairwise(seconds))
-        or seconds[-1] >= duration_seconds
-    ):
-        told = f"from {seconds[1]} to {seconds[-1]} s" if len(video) else "none"
-        raise VideoError(
-            f"frames to add to {memory.source} ({told}) have to rise from after {seconds[0]} s, which it has, to before its"
-            f" new end at {duration_seconds} s"
-        )
-    return memory.stream
-
-
-MAX_THUMBNAILS = 6
-JPEG_QUALITY = 80
-
-
 class VideoMemoryBuilder:
-    """Builds the memory of a video from chunks of its frames, which are encoded and not kept.
+    """Builds the memory of a video chunk by chunk; frames are encoded and not kept.
 
     Attributes:
-        repository: the frames added so far.
-        thumbnails: frames that are spread over the video.
+        stream: repository of the frames added so far.
+        thumbnails: frames spread over the video.
+        encode_seconds: time spent in `add`.
     """
 
     def __init__(self, model: HourLLaVA, processor: Processor, num_frames: int) -> None:
         """Args: num_frames: of the whole video."""
-        self._processor = processor
-        self.repository = StreamingRepository(model, num_frames)
+        self.stream = StreamingRepository(model, num_frames)
         self.thumbnails: list[Thumbnail] = []
+        self.encode_seconds = 0.0
+        self._processor = processor
+        self._device = model.frame_newline.device
         self._thumbnail_indices = {
             index * (num_frames - 1) // (MAX_THUMBNAILS - 1) for index in range(MAX_THUMBNAILS)
         }
@@ -133,24 +97,31 @@ class VideoMemoryBuilder:
     @property
     def num_frames(self) -> int:
         """Number of frames added so far."""
-        return len(self.repository)
+        return len(self.stream)
 
     @torch.inference_mode()
     def add(self, frames: Frames) -> None:
         """Encode the next frames."""
-        first = self.num_frames
-        self.repository.append(frames)
+        started, first = time.perf_counter(), self.num_frames
+        self.stream.append(frames.to(self._device))
         self.thumbnails += [
             make_thumbnail(frames, index)
             for index in range(len(frames))
             if first + index in self._thumbnail_indices
         ]
+        self.encode_seconds += time.perf_counter() - started
 
     @torch.inference_mode()
     def finalize(self, duration_seconds: float, source: str) -> VideoMemory:
         """Return the memory of the frames added so far."""
-        memory = build_video_memory(self.repository, self._processor, duration_seconds, source)
-        return replace(memory, thumbnails=tuple(self.thumbnails))
+        return build_video_memory(
+            self.stream,
+            self._processor,
+            duration_seconds,
+            source,
+            seconds={"encode": self.encode_seconds},
+            thumbnails=tuple(self.thumbnails),
+        )
 
 
 def build_video_memory(
@@ -158,9 +129,12 @@ def build_video_memory(
     processor: Processor,
     duration_seconds: float,
     source: str,
+    *,
+    seconds: dict[str, float],
     num_frames: int | None = None,
+    thumbnails: tuple[Thumbnail, ...] = (),
 ) -> VideoMemory:
-    """Return the memory of the first `num_frames` of a repository; of all if None."""
+    """Return the memory of the first `num_frames` frames of a stream; of all frames if None."""
     num_frames = len(stream) if num_frames is None else num_frames
     return VideoMemory(
         source=source,
@@ -169,21 +143,63 @@ def build_video_memory(
         num_placeholders=1,
         note=processor.video_note(duration_seconds, num_frames),
         repository=stream.repository(num_frames),
-        seconds={},
+        seconds=seconds,
+        thumbnails=thumbnails,
         stream=stream,
     )
 
 
-def make_thumbnail(frames: Frames, place: int) -> Thumbnail:
-    """One of the frames, to look at."""
-    return float(frames.timestamps[place]), encode_jpeg(frames.images[place].cpu(), JPEG_QUALITY)
+def check_continuation(
+    memory: VideoMemory, video: Video, duration_seconds: float, max_frames: int
+) -> StreamingRepository:
+    """Return the stream of a memory if the frames of `video` may follow those it has.
 
-
-def subsample_thumbnails(pictures: Sequence[Thumbnail]) -> tuple[Thumbnail, ...]:
-    """Leave out pictures that have another one near, until they are few; the first and the last stay."""
-    kept = list(pictures)
-    while len(kept) > MAX_THUMBNAILS:
-        kept.pop(
-            min(range(1, len(kept) - 1), key=lambda place: kept[place + 1][0] - kept[place - 1][0])
+    Raises:
+        QuestionError: the memory is one of images.
+        VideoError: the times are not later than those before, or there are too many frames.
+    """
+    if memory.stream is None:
+        raise QuestionError(
+            f"{memory.source} is not a video. Only the memory of a video can be extended."
         )
+    num_frames = memory.num_frames + len(video)
+    if num_frames > max_frames:
+        raise VideoError(
+            f"{memory.source} would have {num_frames} frames, more than"
+            f" video.max_frames={max_frames}. Raise it, or start a new memory."
+        )
+    seconds = [*memory.repository.timestamps[-1:].tolist(), *video.timestamps.tolist()]
+    is_increasing = all(earlier < later for earlier, later in pairwise(seconds))
+    if len(video) == 0 or not is_increasing or seconds[-1] >= duration_seconds:
+        times = f"from {seconds[1]} to {seconds[-1]} s" if len(video) else "none"
+        raise VideoError(
+            f"The frames to add to {memory.source} ({times}) must have increasing times after"
+            f" {seconds[0]} s, its last frame, and before {duration_seconds} s, its new end."
+        )
+    return memory.stream
+
+
+def digest_files(files: Sequence[Path]) -> str:
+    """Return the SHA-256 of one file, or of the digests of several."""
+    digests = [digest(file) for file in files]
+    return (
+        digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
+    )
+
+
+def make_thumbnail(frames: Frames, index: int) -> Thumbnail:
+    """Return the time of a frame, and the frame as JPEG."""
+    jpeg = encode_jpeg(frames.images[index].cpu(), JPEG_QUALITY)
+    return float(frames.timestamps[index]), jpeg
+
+
+def subsample_thumbnails(thumbnails: Sequence[Thumbnail]) -> tuple[Thumbnail, ...]:
+    """Drop thumbnails that are close to others until at most `MAX_THUMBNAILS` are left.
+
+    The first and the last one are kept.
+    """
+    kept = list(thumbnails)
+    while len(kept) > MAX_THUMBNAILS:
+        gaps = [kept[index + 1][0] - kept[index - 1][0] for index in range(1, len(kept) - 1)]
+        kept.pop(1 + gaps.index(min(gaps)))
     return tuple(kept)

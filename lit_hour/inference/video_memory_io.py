@@ -1,14 +1,14 @@
-"""A memory <-> a safetensors file, which is only read by a predictor that would remember the same.
+"""Save a video memory as a safetensors file, and load it with the model that made it.
 
-    tokens       what the projector made of each frame (frames, tokens, dim), or of pictures (tokens, dim), as
-                 `serving.memory_precision` has it; what MemAug makes of them is computed again
-    scales       one for each token, with int8
+    tokens       output of the projector: of a video (frames, tokens, dim), of images (tokens, dim),
+                 in the precision of `serving.memory_precision`; KV caches are computed again
+    scales       one per token, with int8
     timestamps   (frames,) float32
-    positions    of pictures (tokens,) int64
-    pictures     the bytes of the JPEGs, one after the other
-    __metadata__ `about`: a `Description` as JSON; `crc32`: of it and of all tensors in the order of their names
+    positions    of images (tokens,) int64
+    thumbnails   the JPEG files, concatenated
+    __metadata__ `memory`: a `MemoryMetadata` as JSON; `crc32`: checksum of it and of all tensors
 
-Source: the safetensors format; any of its readers can open the file.
+Entry points: `save_memory` and `load_memory`. Any safetensors reader can open the file.
 """
 
 from __future__ import annotations
@@ -40,18 +40,20 @@ from lit_hour.io.quantize import from_eight_bits, to_eight_bits
 from lit_hour.model.memory_repository import MemoryRepository, TokenGrid
 from lit_hour.model.streaming_repository import StreamingRepository
 
+ENCODE_AGAIN = "Encode the video again."
+
 
 @dataclass(frozen=True)
 class MemoryMetadata:
-    """What a file says of its memory.
+    """Everything in a memory file but its tensors, stored as JSON.
 
     Attributes:
-        source, duration_seconds, num_placeholders, seconds, digest: as `Memory` has them.
-        is_video: whether more may be added.
-        rasters: of pictures, each as `TokenGrid` has it.
-        picture_seconds, picture_bytes: the time and the length of each picture to look at.
-        settings: those that decide the tokens, under their full names.
-        weights: SHA-256 of those that decide the tokens.
+        source, duration_seconds, num_placeholders, seconds, files_digest: as in `VideoMemory`.
+        is_video: whether frames can be appended.
+        grids: arguments of the `TokenGrid` of each image.
+        thumbnail_seconds, thumbnail_bytes: time of each thumbnail, and length of its JPEG.
+        config: the settings that determine the tokens, by full name.
+        weights_digest: SHA-256 of the weights that determine the tokens.
     """
 
     source: str
@@ -60,7 +62,7 @@ class MemoryMetadata:
     seconds: dict[str, float]
     files_digest: str
     is_video: bool
-    rasters: list[list[Any]]
+    grids: list[list[Any]]
     thumbnail_seconds: list[float]
     thumbnail_bytes: list[int]
     config: dict[str, Any]
@@ -68,69 +70,72 @@ class MemoryMetadata:
 
 
 def save_memory(predictor: VideoPredictor, memory: VideoMemory, path: Path) -> None:
-    """Write a memory to disk, whole or not at all, in the precision that `serving.memory_precision` says.
+    """Write a memory to disk atomically, in the precision of `serving.memory_precision`.
 
     Raises:
         MemoryFileError: the disk is full, or cannot be written.
     """
-    growing, repository = memory.stream, memory.repository
-    timestamps = repository.timestamps  # (frames,)
-    if growing is None:
+    precision = predictor.config.serving.memory_precision
+    if memory.stream is None:
+        repository = memory.repository
+        timestamps = repository.timestamps  # (0,)
         tensors = {
             "positions": repository.positions,
-            **_stored(repository.tokens, predictor.config.serving.memory_precision),
+            **_quantize(repository.tokens, precision),
         }
     else:
-        tokens, timestamps = growing.encoded(memory.num_frames)  # (frames, tokens, dim), (frames,)
-        tensors = _stored(tokens, predictor.config.serving.memory_precision)
-    pictures = torch.frombuffer(
-        bytearray(b"".join(jpeg for _, jpeg in memory.thumbnails) or b"\0"), dtype=torch.uint8
-    )  # (bytes,)
-    tensors = {**tensors, "timestamps": timestamps, "pictures": pictures}
+        tokens, timestamps = memory.stream.encoded(memory.num_frames)  # (frames, tokens, dim)
+        tensors = _quantize(tokens, precision)
+    jpegs = b"".join(jpeg for _, jpeg in memory.thumbnails) or b"\0"
+    thumbnails = torch.frombuffer(bytearray(jpegs), dtype=torch.uint8)  # (bytes,)
+    tensors |= {"timestamps": timestamps, "thumbnails": thumbnails}
     tensors = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
-    about = json.dumps(asdict(_describe(predictor, memory)))
+    metadata = json.dumps(asdict(_build_metadata(predictor, memory)))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with whole_file(path) as unfinished:
-            save_file(tensors, unfinished, {"about": about, "crc32": _checksum(about, tensors)})
+            save_file(
+                tensors,
+                unfinished,
+                {"memory": metadata, "crc32": _checksum(metadata, tensors)},
+            )
     except (OSError, SafetensorError) as error:
         raise MemoryFileError(
-            f"{path} could not be written ({error}): make room there, or save elsewhere"
+            f"{path} could not be written ({error}). Free disk space, or save elsewhere."
         ) from error
 
 
 def load_memory(predictor: VideoPredictor, path: Path, files: Sequence[Path] = ()) -> VideoMemory:
-    """Read a memory from disk, as if its video or pictures had just been remembered.
+    """Read a memory from disk, with the same result as encoding its files now.
 
     Args:
-        files: what it has to be the memory of; not compared if not given.
+        predictor: must have the weights and settings that the memory was made with.
+        path: of a file that `save_memory` wrote.
+        files: the memory must be of these; not checked if empty.
 
     Raises:
-        MemoryFileError: the file is missing or damaged, or another model, other settings or other files made it.
+        MemoryFileError: the file is missing or corrupt, or was made with another model, other
+            settings or from other files.
     """
-    about, tensors = _read(path)
-    differences = describe_differences(about.config, _settings(predictor, about.is_video))
-    if about.weights_digest != predictor.weights_digest:
-        differences.append(
-            f"the model had other weights (SHA-256 {about.weights_digest[:12]}, now {predictor.weights_digest[:12]})"
+    metadata, tensors = _read(path)
+    mismatches = describe_differences(metadata.config, _config(predictor, metadata.is_video))
+    if metadata.weights_digest != predictor.weights_digest:
+        mismatches.append(
+            f"the model had other weights (SHA-256 {metadata.weights_digest[:12]},"
+            f" now {predictor.weights_digest[:12]})"
         )
-    if files and about.files_digest != digest_files(files):
-        differences.append(
-            f"it is the memory of {about.source}, and {', '.join(map(str, files))} holds something else"
-        )
-    if differences:
-        raise MemoryFileError(
-            f"{path} does not fit: {'; '.join(differences)}. Remember the video again"
-        )
+    if files and metadata.files_digest != digest_files(files):
+        names = ", ".join(map(str, files))
+        mismatches.append(f"it is the memory of {metadata.source}, and {names} differs from that")
+    if mismatches:
+        raise MemoryFileError(f"{path} does not fit: {'; '.join(mismatches)}. {ENCODE_AGAIN}")
     try:
-        return _memory_of(predictor, about, tensors)
+        return _build_memory(predictor, metadata, tensors)
     except (KeyError, RuntimeError, TypeError, ValueError) as error:
-        raise MemoryFileError(
-            f"{path} is no memory: its parts do not belong together ({error})"
-        ) from error
+        raise MemoryFileError(f"{path} is not a valid memory ({error}). {ENCODE_AGAIN}") from error
 
 
-def _describe(predictor: VideoPredictor, memory: VideoMemory) -> MemoryMetadata:
+def _build_metadata(predictor: VideoPredictor, memory: VideoMemory) -> MemoryMetadata:
     is_video = memory.stream is not None
     return MemoryMetadata(
         source=memory.source,
@@ -139,89 +144,87 @@ def _describe(predictor: VideoPredictor, memory: VideoMemory) -> MemoryMetadata:
         seconds=memory.seconds,
         files_digest=memory.files_digest,
         is_video=is_video,
-        rasters=[list(vars(raster).values()) for raster in memory.repository.grids],
+        grids=[list(vars(grid).values()) for grid in memory.repository.grids],
         thumbnail_seconds=[seconds for seconds, _ in memory.thumbnails],
         thumbnail_bytes=[len(jpeg) for _, jpeg in memory.thumbnails],
-        config=_settings(predictor, is_video),
+        config=_config(predictor, is_video),
         weights_digest=predictor.weights_digest,
     )
 
 
-def _settings(predictor: VideoPredictor, is_video: bool) -> dict[str, Any]:
+def _config(predictor: VideoPredictor, is_video: bool) -> dict[str, Any]:
     return deciding_settings(predictor.config, VIDEO_SETTINGS if is_video else PICTURE_SETTINGS)
 
 
-def _stored(tokens: Tensor, precision: str) -> dict[str, Tensor]:
-    """Tokens `(..., dim)` as they are stored."""
+def _quantize(tokens: Tensor, precision: str) -> dict[str, Tensor]:
+    """Return tokens `(..., dim)` as they are stored."""
     if precision == "int8":
-        rounded, scales = to_eight_bits(tokens)  # (..., dim), (...)
-        return {"tokens": rounded, "scales": scales}
+        quantized, scales = to_eight_bits(tokens)  # (..., dim), (...)
+        return {"tokens": quantized, "scales": scales}
     return {"tokens": tokens.bfloat16() if precision == "bf16" else tokens}  # (..., dim)
 
 
-def _checksum(about: str, tensors: Mapping[str, Tensor]) -> str:
-    checksum = crc32(about.encode())
+def _checksum(metadata: str, tensors: Mapping[str, Tensor]) -> str:
+    checksum = crc32(metadata.encode())
     for name, tensor in sorted(tensors.items()):
-        described = f"{name} {tensor.dtype} {tuple(tensor.shape)}"
-        checksum = crc32(tensor.view(torch.uint8).numpy().data, crc32(described.encode(), checksum))
+        header = f"{name} {tensor.dtype} {tuple(tensor.shape)}"
+        checksum = crc32(tensor.view(torch.uint8).numpy().data, crc32(header.encode(), checksum))
     return f"{checksum:08x}"
 
 
 def _read(path: Path) -> tuple[MemoryMetadata, dict[str, Tensor]]:
     try:
-        with safe_open(path, "pt") as opened:
-            metadata = opened.metadata() or {}
-            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118  (it is no dictionary)
+        with safe_open(path, "pt") as file:
+            header = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (no dict)
     except (OSError, SafetensorError) as error:
         raise MemoryFileError(
-            f"{path} is missing, cut off or no safetensors file ({error}): give a saved memory"
+            f"{path} is missing, truncated or not a safetensors file ({error})."
+            " Give a saved memory."
         ) from error
-    if not {"about", "crc32"} <= metadata.keys():
+    if not {"memory", "crc32"} <= header.keys():
         raise MemoryFileError(
-            f"{path} is no memory: it does not say of what; give a file that save_memory has written"
+            f"{path} is not a memory of this version: its header has no memory. {ENCODE_AGAIN}"
         )
-    if _checksum(metadata["about"], tensors) != metadata["crc32"]:
-        raise MemoryFileError(
-            f"{path} is damaged: its bytes are not those that its checksum is of; remember the video again"
-        )
+    if _checksum(header["memory"], tensors) != header["crc32"]:
+        raise MemoryFileError(f"{path} is corrupt: its checksum is wrong. {ENCODE_AGAIN}")
     try:
-        return MemoryMetadata(**json.loads(metadata["about"])), tensors
+        return MemoryMetadata(**json.loads(header["memory"])), tensors
     except (ValueError, TypeError) as error:
         raise MemoryFileError(
-            f"{path} was written by another version ({error}): remember the video again"
+            f"{path} was written by another version ({error}). {ENCODE_AGAIN}"
         ) from error
 
 
-def _memory_of(
-    predictor: VideoPredictor, about: MemoryMetadata, tensors: Mapping[str, Tensor]
+def _build_memory(
+    predictor: VideoPredictor, metadata: MemoryMetadata, tensors: Mapping[str, Tensor]
 ) -> VideoMemory:
-    stored, dtype = (
-        tensors["tokens"].to(predictor.device),
-        predictor.model.frame_newline.dtype,
-    )  # (..., dim)
-    scales = tensors["scales"].to(predictor.device) if "scales" in tensors else None  # (...)
-    tokens = (
-        stored.to(dtype) if scales is None else from_eight_bits(stored, scales, dtype)
-    )  # (..., dim)
-    timestamps = tensors["timestamps"].to(predictor.device)  # (frames,)
-    if about.is_video:
-        growing = StreamingRepository(predictor.model, len(timestamps))
-        growing.append_encoded(tokens, timestamps)
+    device, dtype = predictor.device, predictor.model.frame_newline.dtype
+    stored = tensors["tokens"].to(device)  # (..., dim)
+    if "scales" in tensors:
+        tokens = from_eight_bits(stored, tensors["scales"].to(device), dtype)  # (..., dim)
+    else:
+        tokens = stored.to(dtype)  # (..., dim)
+    timestamps = tensors["timestamps"].to(device)  # (frames,)
+    if metadata.is_video:
+        stream = StreamingRepository(predictor.model, len(timestamps))
+        stream.append_encoded(tokens, timestamps)
         memory = build_video_memory(
-            growing, predictor.processor, about.duration_seconds, about.source
+            stream, predictor.processor, metadata.duration_seconds, metadata.source, seconds={}
         )
     else:
-        rasters = tuple(TokenGrid(*raster) for raster in about.rasters)
-        positions = tensors["positions"].to(predictor.device)  # (tokens,)
-        repository = MemoryRepository(tokens, positions, rasters, timestamps, about.num_placeholders or 1)
-        memory = predictor.build_image_memory(repository, about.num_placeholders, about.source)
-    ends = accumulate(about.thumbnail_bytes, initial=0)
-    content = tensors["pictures"].numpy().tobytes()
-    pictures = [content[start:end] for start, end in pairwise(ends)]
+        grids = tuple(TokenGrid(*grid) for grid in metadata.grids)
+        positions = tensors["positions"].to(device)  # (tokens,)
+        num_images = metadata.num_placeholders
+        repository = MemoryRepository(tokens, positions, grids, timestamps, num_images or 1)
+        memory = predictor.build_image_memory(repository, num_images, metadata.source)
+    offsets = accumulate(metadata.thumbnail_bytes, initial=0)
+    content = tensors["thumbnails"].numpy().tobytes()
+    jpegs = [content[start:end] for start, end in pairwise(offsets)]
     return replace(
         memory,
-        duration_seconds=about.duration_seconds,
-        seconds=about.seconds,
-        thumbnails=tuple(zip(about.thumbnail_seconds, pictures, strict=True)),
-        files_digest=about.files_digest,
+        duration_seconds=metadata.duration_seconds,
+        seconds=metadata.seconds,
+        thumbnails=tuple(zip(metadata.thumbnail_seconds, jpegs, strict=True)),
+        files_digest=metadata.files_digest,
     )

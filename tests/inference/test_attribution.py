@@ -1,3 +1,5 @@
+"""Gradient x input attribution against finite differences, and the moments of a curve."""
+
 import copy
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +18,7 @@ QUESTION, ANSWER = "What is there?", "a red square"
 
 @pytest.fixture(scope="module")
 def attentive(predictor: VideoPredictor) -> VideoPredictor:
-    """A model in which much depends on the memory."""
+    """A model whose answers depend strongly on the memory."""
     model = copy.deepcopy(predictor.model)
     with torch.no_grad():
         for weight in model.memaug.parameters():
@@ -24,40 +26,37 @@ def attentive(predictor: VideoPredictor) -> VideoPredictor:
     return VideoPredictor(predictor.config, model, predictor.processor)
 
 
-def weigh(predictor: VideoPredictor, memory: VideoMemory, frame: int, scale: float) -> float:
-    """The log-probability of the answer with the tokens of one frame scaled."""
-    tokens = memory.repository.tokens.unflatten(
-        0, (memory.repository.num_frames, -1)
-    ).clone()  # (frames, tokens, dim)
-    tokens[frame] *= scale
-    changed = replace(memory, repository=with_tokens(memory.repository, tokens.flatten(0, 1)))
-    return predictor.loglikelihood(changed, predictor.processor.ask(QUESTION), [ANSWER])[
-        0
-    ].log_probability
+def score(predictor: VideoPredictor, memory: VideoMemory, frame: int, scale: float) -> float:
+    """Return the log-probability of the answer with the tokens of one frame scaled."""
+    repository = memory.repository
+    tokens = repository.tokens.unflatten(0, (repository.num_frames, -1)).clone()
+    tokens[frame] *= scale  # (frames, tokens, dim)
+    scaled = replace(memory, repository=with_tokens(repository, tokens.flatten(0, 1)))
+    (answer,) = predictor.loglikelihood(scaled, predictor.processor.ask(QUESTION), [ANSWER])
+    return answer.log_probability
 
 
-def test_the_curve_is_what_each_frame_does_for_the_answer(
-    attentive: VideoPredictor, video: Path
-) -> None:
+def test_the_curve_equals_finite_differences(attentive: VideoPredictor, video: Path) -> None:
     predictor, step = attentive, 0.1
     memory = predictor.encode_video(video)
     slopes = torch.tensor(
         [
-            (weigh(predictor, memory, frame, 1 + step) - weigh(predictor, memory, frame, 1 - step))
+            (score(predictor, memory, frame, 1 + step) - score(predictor, memory, frame, 1 - step))
             / (2 * step)
             for frame in range(memory.num_frames)
         ]
     )  # (frames,)
-    found = attribute_answer(predictor, memory, QUESTION, ANSWER)
-    assert [second for second, _ in found.curve] == memory.repository.timestamps.tolist()
+    attribution = attribute_answer(predictor, memory, QUESTION, ANSWER)
+    assert [second for second, _ in attribution.curve] == memory.repository.timestamps.tolist()
     shares = slopes.clamp(min=0) / slopes.clamp(min=0).sum()  # (frames,)
-    torch.testing.assert_close(
-        torch.tensor([share for _, share in found.curve]), shares, atol=0.01, rtol=0
-    )
+    curve = torch.tensor([share for _, share in attribution.curve])  # (frames,)
+    torch.testing.assert_close(curve, shares, atol=0.01, rtol=0)
     assert 0 < (slopes > 0).sum() < len(slopes)
 
 
-def test_it_changes_nothing_in_memory(predictor: VideoPredictor, memory: VideoMemory) -> None:
+def test_attribution_does_not_change_the_memory(
+    predictor: VideoPredictor, memory: VideoMemory
+) -> None:
     before = memory.repository.tokens.clone()
     first, second = (attribute_answer(predictor, memory, QUESTION, ANSWER) for _ in range(2))
     assert first == second and torch.equal(memory.repository.tokens, before)
@@ -65,7 +64,9 @@ def test_it_changes_nothing_in_memory(predictor: VideoPredictor, memory: VideoMe
     assert attribute_answer(predictor, memory, QUESTION, "seven").curve != first.curve
 
 
-def test_copies_of_a_short_video_count_once(predictor: VideoPredictor, video: Path) -> None:
+def test_repeated_frames_of_a_short_video_are_merged(
+    predictor: VideoPredictor, video: Path
+) -> None:
     video_settings = replace(predictor.config.video, max_frames=2, min_frames=1)
     short = VideoPredictor(
         replace(predictor.config, video=video_settings), predictor.model, predictor.processor
@@ -76,14 +77,14 @@ def test_copies_of_a_short_video_count_once(predictor: VideoPredictor, video: Pa
     assert len(found.curve) == 2 and sum(share for _, share in found.curve) == pytest.approx(1)
 
 
-def test_pictures_have_no_moments(predictor: VideoPredictor, tmp_path: Path) -> None:
+def test_images_are_rejected(predictor: VideoPredictor, tmp_path: Path) -> None:
     Image.new("RGB", (64, 64), "red").save(tmp_path / "red.png")
-    with pytest.raises(QuestionError, match=r"red\.png has no moments"):
+    with pytest.raises(QuestionError, match=r"red\.png is not a video\. Only a video has moments"):
         attribute_answer(predictor, predictor.encode_video(tmp_path / "red.png"), QUESTION, ANSWER)
 
 
 def flat(*heights: tuple[int, float]) -> list[float]:
-    """A curve of so many frames at each height."""
+    """Return a curve of `length` frames at each height."""
     return [height for length, height in heights for _ in range(length)]
 
 
@@ -96,18 +97,18 @@ def flat(*heights: tuple[int, float]) -> list[float]:
         (
             flat((20, 0.0), *([(1, 0.2), (3, 0.01)] * 4), (4, 0.0)),
             [(18, 35)],
-        ),  # every fourth frame survives: one moment
+        ),  # forgetting keeps every fourth frame: one moment
         (flat((5, 0.12), (20, 0.0), (10, 0.04), (5, 0.0)), [(0, 5), (24, 36)]),
-        (flat((5, 0.199), (30, 0.0), (5, 0.001)), [(0, 5)]),  # hardly anything rests on the end
+        (flat((5, 0.199), (30, 0.0), (5, 0.001)), [(0, 5)]),  # the end has less than MIN_SHARE
     ],
 )
-def test_moments_are_peaks_with_what_is_around_them(
+def test_moments_are_peaks_with_their_neighborhood(
     shares: list[float], moments: list[tuple[int, int]]
 ) -> None:
     found = find_moments(range(40), shares, 45)
-    assert [(each.start_seconds, each.end_seconds) for each in found] == moments
-    assert sum(each.share for each in found) == pytest.approx(sum(shares), abs=0.015)
+    assert [(moment.start_seconds, moment.end_seconds) for moment in found] == moments
+    assert sum(moment.share for moment in found) == pytest.approx(sum(shares), abs=0.015)
 
 
-def test_there_are_at_most_three_moments() -> None:
+def test_there_are_at_most_max_moments() -> None:
     assert len(find_moments(range(100), flat(*[(10, 0.0), (2, 0.1)] * 5, (40, 0.0)), 100)) == 3

@@ -1,4 +1,4 @@
-"""A live video that grows, against one that is read in one piece."""
+"""`VideoPredictor.extend` against encoding the video in one piece."""
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -9,18 +9,18 @@ import pytest
 import torch
 from PIL import Image
 
-from lit_hour.errors import InputError, QuestionError, VideoError
+from lit_hour.errors import QuestionError, VideoError
 from lit_hour.inference.predictor import VideoPredictor
-from lit_hour.inference.video_memory import MAX_THUMBNAILS, subsample_thumbnails
+from lit_hour.inference.video_memory import MAX_THUMBNAILS, VideoMemory, subsample_thumbnails
 from lit_hour.media.frame_sampling import load_video
-from lit_hour.types import Frames
-from tests.inference.babbling import (
+from lit_hour.types import Frames, Thumbnail
+from tests.inference.helpers import (
     CONFIG,
-    assert_same,
-    cut,
+    assert_equal_memories,
+    generate_text,
     make_predictor,
-    noise,
-    say,
+    random_frames,
+    slice_frames,
     write_video,
 )
 
@@ -32,135 +32,109 @@ def predictor() -> VideoPredictor:
     return make_predictor()
 
 
+def generate_all(predictor: VideoPredictor, memory: VideoMemory) -> list[str]:
+    return [generate_text(predictor, memory, question) for question in QUESTIONS]
+
+
 @pytest.mark.parametrize("lengths", ((1,) * 30, (3, 4, 23), (20, 10)), ids=str)
-def test_it_is_and_says_the_same_as_one_that_was_read_in_one_piece(
+def test_extend_equals_encoding_in_one_piece(
     predictor: VideoPredictor, lengths: tuple[int, ...]
 ) -> None:
-    video, memory, seen = noise(30), None, 0
+    video, memory, end = random_frames(30), None, 0
     for length in lengths:
-        piece, seen = cut(video, seen, seen + length), seen + length
-        memory = (
-            predictor.extend(memory, piece, seen)
-            if memory
-            else predictor.encode_visual(piece, seen, "live")
-        )
-        whole = predictor.encode_visual(cut(video, 0, seen), seen, "live")
-        assert_same(memory, whole)
-        if seen in (1, 7, 30):  # fewer than are repeated up to, and more
-            assert [say(predictor, memory, question) for question in QUESTIONS] == [
-                say(predictor, whole, question) for question in QUESTIONS
-            ]
+        piece, end = slice_frames(video, end, end + length), end + length
+        if memory is None:
+            memory = predictor.encode_visual(piece, end, "live")
+        else:
+            memory = predictor.extend(memory, piece, end)
+        expected = predictor.encode_visual(slice_frames(video, 0, end), end, "live")
+        assert_equal_memories(memory, expected)
+        if end in (1, 7, 30):  # below and above memaug.min_frames
+            assert generate_all(predictor, memory) == generate_all(predictor, expected)
     assert memory is not None and memory.num_frames == 30
 
 
-def test_a_file_goes_on_live(predictor: VideoPredictor, tmp_path: Path) -> None:
+def test_extend_continues_the_memory_of_a_file(predictor: VideoPredictor, tmp_path: Path) -> None:
     file = write_video(tmp_path / "first.mp4", 10)
     first, (frames, _) = predictor.encode_video(file), load_video(file, predictor.config.video)
     assert first.files_digest and len(first.thumbnails) == MAX_THUMBNAILS
-    more = Frames(noise(14).images[10:], torch.arange(10.0, 14.0))
+    more = Frames(random_frames(14).images[10:], torch.arange(10.0, 14.0))
     longer = predictor.extend(first, more, 14.0)
-    whole = Frames(
-        torch.cat([frames.images, more.images]), torch.cat([frames.timestamps, more.timestamps])
-    )
-    assert_same(longer, predictor.encode_visual(whole, 14.0, str(file)))
-    assert longer.files_digest == "" and [seconds for seconds, _ in longer.thumbnails] == [
-        0,
-        3,
-        5,
-        7,
-        9,
-        13,
-    ]
-    assert (
-        longer.seconds["encode"] > first.seconds["encode"]
-        and longer.seconds["decode"] == first.seconds["decode"]
-    )
+    timestamps = torch.cat([frames.timestamps, more.timestamps])
+    video = Frames(torch.cat([frames.images, more.images]), timestamps)
+    assert_equal_memories(longer, predictor.encode_visual(video, 14.0, str(file)))
+    assert longer.files_digest == ""
+    assert [seconds for seconds, _ in longer.thumbnails] == [0, 3, 5, 7, 9, 13]
+    assert longer.seconds["encode"] > first.seconds["encode"]
+    assert longer.seconds["decode"] == first.seconds["decode"]
 
 
-def test_the_memory_of_before_may_be_asked_on(predictor: VideoPredictor) -> None:
-    video = noise(30)
-    first = predictor.encode_visual(cut(video, 0, 10), 10, "live")
-    before = [say(predictor, first, question) for question in QUESTIONS]
-    longer = predictor.extend(first, cut(video, 10, 30), 30)
-    again = predictor.extend(first, cut(video, 10, 12), 12)  # in another way
-    assert [say(predictor, first, question) for question in QUESTIONS] == before
-    assert_same(longer, predictor.encode_visual(video, 30, "live"))
-    assert_same(again, predictor.encode_visual(cut(video, 0, 12), 12, "live"))
+def test_extend_does_not_change_the_original_memory(predictor: VideoPredictor) -> None:
+    video = random_frames(30)
+    first = predictor.encode_visual(slice_frames(video, 0, 10), 10, "live")
+    before = generate_all(predictor, first)
+    longer = predictor.extend(first, slice_frames(video, 10, 30), 30)
+    shorter = predictor.extend(first, slice_frames(video, 10, 12), 12)  # a second branch
+    assert generate_all(predictor, first) == before
+    assert_equal_memories(longer, predictor.encode_visual(video, 30, "live"))
+    assert_equal_memories(shorter, predictor.encode_visual(slice_frames(video, 0, 12), 12, "live"))
 
 
-def test_threads_may_extend_one_memory_each_in_its_own_way(predictor: VideoPredictor) -> None:
-    first = predictor.encode_visual(noise(10), 10, "live")
+def test_threads_can_extend_one_memory_in_different_ways(predictor: VideoPredictor) -> None:
+    first = predictor.encode_visual(random_frames(10), 10, "live")
 
     def extend(seed: int) -> None:
         for step in range(5):
             end = 12 + (seed + step) % 7
-            other = noise(end, seed)
-            longer = predictor.extend(first, cut(other, 10, end), end)
-            both = Frames(torch.cat([noise(10).images, other.images[10:]]), other.timestamps)
-            assert_same(longer, predictor.encode_visual(both, end, "live"))
+            branch = random_frames(end, seed)
+            longer = predictor.extend(first, slice_frames(branch, 10, end), end)
+            images = torch.cat([random_frames(10).images, branch.images[10:]])
+            video = Frames(images, branch.timestamps)
+            assert_equal_memories(longer, predictor.encode_visual(video, end, "live"))
 
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(extend, range(8), timeout=60))
 
 
-def test_pictures_stay_few_and_spread() -> None:
-    pictures: tuple[tuple[float, bytes], ...] = ()
+def test_subsample_thumbnails_keeps_a_few_spread_over_the_video() -> None:
+    thumbnails: tuple[Thumbnail, ...] = ()
     for second in range(1000):
-        pictures = subsample_thumbnails([*pictures, (float(second), b"")])
-    seconds = [picture[0] for picture in pictures]
+        thumbnails = subsample_thumbnails([*thumbnails, (float(second), b"")])
+    seconds = [second for second, _ in thumbnails]
     assert (len(seconds), seconds[0], seconds[-1]) == (MAX_THUMBNAILS, 0, 999)
     gaps = [later - earlier for earlier, later in pairwise(seconds)]
     assert max(gaps) < 600 and min(gaps[:-1]) > 20
 
 
-@pytest.mark.parametrize(
-    ("start", "end", "duration", "reason"),
-    (
-        (
-            10,
-            101,
-            101,
-            r"live would have 101 frames in memory, more than video\.max_frames=100: raise it, or begin a new",
-        ),
-        (
-            9,
-            12,
-            12,
-            r"frames to add to live \(from 9\.0 to 11\.0 s\) have to rise from after 9\.0 s",
-        ),
-        (10, 12, 11, r"to before its new end at 11 s"),
+def test_frames_that_do_not_continue_the_video_are_rejected(predictor: VideoPredictor) -> None:
+    video = random_frames(101)
+    memory = predictor.encode_visual(slice_frames(video, 0, 10), 10, "live")
+    for start, end, duration_seconds, message in (
+        (10, 101, 101, r"live would have 101 frames, more than video\.max_frames=100"),
+        (9, 12, 12, r"live \(from 9\.0 to 11\.0 s\) must have increasing times after 9\.0 s"),
+        (10, 12, 11, r"before 11 s, its new end"),
         (10, 10, 12, r"frames to add to live \(none\)"),
-    ),
-)
-def test_what_does_not_follow_is_refused(
-    predictor: VideoPredictor, start: int, end: int, duration: float, reason: str
+    ):
+        with pytest.raises(VideoError, match=message):
+            predictor.extend(memory, slice_frames(video, start, end), duration_seconds)
+    backwards = replace(random_frames(2), timestamps=torch.tensor([15.0, 14.0]))
+    with pytest.raises(VideoError, match="must have increasing times"):
+        predictor.extend(memory, backwards, 19)
+    assert_equal_memories(memory, predictor.encode_visual(slice_frames(video, 0, 10), 10, "live"))
+
+
+def test_the_memory_of_an_image_cannot_be_extended(
+    predictor: VideoPredictor, tmp_path: Path
 ) -> None:
-    video = noise(101)
-    memory = predictor.encode_visual(cut(video, 0, 10), 10, "live")
-    with pytest.raises(VideoError, match=reason):
-        predictor.extend(memory, cut(video, start, end), duration)
-
-
-def test_pictures_do_not_grow(predictor: VideoPredictor, tmp_path: Path) -> None:
     Image.new("RGB", (64, 64)).save(tmp_path / "red.png")
     memory = predictor.encode_video(tmp_path / "red.png")
     with pytest.raises(
-        QuestionError, match=r"red\.png is no video: only the memory of a video can grow"
+        QuestionError, match=r"red\.png is not a video\. Only the memory of a video"
     ):
-        predictor.extend(memory, noise(2), 2)
+        predictor.extend(memory, random_frames(2), 2)
 
 
-def test_frames_in_the_wrong_order_are_refused(predictor: VideoPredictor) -> None:
-    memory = predictor.encode_visual(noise(3), 3, "live")
-    backwards = replace(noise(2), timestamps=torch.tensor([5.0, 4.0]))
-    with pytest.raises(InputError, match="have to rise"):
-        predictor.extend(memory, backwards, 9)
-    assert_same(memory, predictor.encode_visual(noise(3), 3, "live"))
-
-
-def test_the_largest_video_fits(predictor: VideoPredictor) -> None:
-    memory = predictor.encode_visual(noise(99), 99, "live")
-    assert (
-        predictor.extend(memory, cut(noise(100), 99, 100), 100).num_frames
-        == CONFIG.video.max_frames
-    )
+def test_extend_reaches_max_frames(predictor: VideoPredictor) -> None:
+    memory = predictor.encode_visual(random_frames(99), 99, "live")
+    longer = predictor.extend(memory, slice_frames(random_frames(100), 99, 100), 100)
+    assert longer.num_frames == CONFIG.video.max_frames

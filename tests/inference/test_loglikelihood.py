@@ -1,3 +1,5 @@
+"""`VideoPredictor.loglikelihood` against the training loss and against greedy decoding."""
+
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,32 +9,19 @@ import torch
 from lit_hour.errors import QuestionError
 from lit_hour.inference.predictor import LogLikelihood, VideoMemory, VideoPredictor
 from lit_hour.media.frame_sampling import load_video
-from lit_hour.model.hour_llava import HourLLaVA
 from lit_hour.processor import Processor
-from lit_hour.text.tokenizer import end_of_turn_id, load_tokenizer
+from lit_hour.text.tokenizer import end_of_turn_id
 from lit_hour.types import Question, Sample
 from tests.helpers.toy_run import TrainedRun
+from tests.inference.helpers import make_run_predictor
 
 QUESTION = Question("1", "scene", "open_ended", "What is there?", "a red square")
 
 
-@pytest.fixture(scope="module")
-def video(trained: TrainedRun) -> Path:
-    return trained.project.yaml.parent / "world/validation/videos/synthetic_00000.mp4"
-
-
 @pytest.fixture
 def predictor(trained: TrainedRun) -> VideoPredictor:
-    """A model that babbles; its training would also learn the marks of turns, which are no part of an answer."""
-    words = (
-        "model.llm.initializer_range=0.5",
-        "model.llm.tie_word_embeddings=false",
-        "text.loss_on_template=true",
-    )
-    config = trained.project.config("none", *words)
-    processor = Processor(load_tokenizer(trained.run.tokenizer), config.text)
-    torch.manual_seed(0)
-    return VideoPredictor(config, HourLLaVA(config, len(processor.tokenizer)), processor)
+    """A predictor whose training also learns the turn markers, which no answer includes."""
+    return make_run_predictor(trained, "text.loss_on_template=true")
 
 
 @pytest.fixture
@@ -40,13 +29,13 @@ def memory(predictor: VideoPredictor, video: Path) -> VideoMemory:
     return predictor.encode_video(video)
 
 
-def weigh(
+def score(
     predictor: VideoPredictor, memory: VideoMemory, question: str, *answers: str
 ) -> list[LogLikelihood]:
     return predictor.loglikelihood(memory, predictor.processor.ask(question), answers)
 
 
-def test_it_is_the_loss_of_training_on_the_answer_alone(
+def test_loss_equals_the_training_loss_of_the_answer(
     predictor: VideoPredictor, memory: VideoMemory, video: Path
 ) -> None:
     frames, duration_seconds = load_video(video, predictor.config.video)
@@ -59,37 +48,34 @@ def test_it_is_the_loss_of_training_on_the_answer_alone(
         loss = predictor.model.llm.loss(
             predictor.model.build_inputs(batch, predictor.model.build_repositories(batch.visuals))
         ).item()
-    found, spaced, other = weigh(
-        predictor, memory, QUESTION.question, QUESTION.answer, " a red square\n", "a blue star"
-    )
-    assert found.loss == pytest.approx(loss, rel=1e-6)
-    assert found.num_tokens == int((batch.labels >= 0).sum())
-    assert spaced == found and other.loss != found.loss
+    answers = (QUESTION.answer, " a red square\n", "a blue star")
+    true, padded, other = score(predictor, memory, QUESTION.question, *answers)
+    assert true.loss == pytest.approx(loss, rel=1e-6)
+    assert true.num_tokens == int((batch.labels >= 0).sum())
+    assert padded == true and other.loss != true.loss
 
 
-def test_an_answer_is_greedy_if_the_predictor_gives_it(
+def test_is_greedy_if_the_predictor_generates_the_answer(
     predictor: VideoPredictor, memory: VideoMemory
 ) -> None:
     head = predictor.model.llm.network.lm_head.weight
-    seen = []
-    for sign in (
-        1,
-        -1,
-    ):  # one of them makes the end of the turn the likeliest token, the other the least likely
+    results = []
+    for sign in (1, -1):  # one sign makes the end of the turn the likeliest token
         with torch.no_grad():
             head.zero_()[end_of_turn_id(predictor.processor.tokenizer)] = sign
         *pieces, _ = predictor.generate(memory, QUESTION.question)
-        seen.append(
-            (len(pieces) == 1, weigh(predictor, memory, QUESTION.question, "")[0].is_greedy)
-        )
-    assert sorted(seen) == [(False, False), (True, True)]
+        (empty,) = score(predictor, memory, QUESTION.question, "")
+        results.append((len(pieces) == 1, empty.is_greedy))
+    assert sorted(results) == [(False, False), (True, True)]
 
 
-def test_what_does_not_fit_is_refused(predictor: VideoPredictor, memory: VideoMemory) -> None:
+def test_a_question_that_is_too_long_or_empty_is_rejected(
+    predictor: VideoPredictor, memory: VideoMemory
+) -> None:
     with pytest.raises(
         QuestionError,
-        match=r"does not fit beside the tokens of .*synthetic_00000\.mp4 in text\.max_tokens=",
+        match=r"does not fit beside the visual tokens of .*0\.mp4 in text\.max_tokens=",
     ):
-        weigh(predictor, memory, "red " * predictor.config.text.max_tokens, "red")
-    with pytest.raises(QuestionError, match="the question is empty"):
-        weigh(predictor, memory, " ", "red")
+        score(predictor, memory, "red " * predictor.config.text.max_tokens, "red")
+    with pytest.raises(QuestionError, match=r"[Tt]he question is empty"):
+        score(predictor, memory, " ", "red")

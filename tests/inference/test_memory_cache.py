@@ -1,20 +1,29 @@
-"""Memories that come and go within a budget: none is lost, none is changed, whoever asks at the same time."""
+"""The LRU cache of memories: budget, spilling to disk, leases, threads and cancelled tasks."""
 
+import asyncio
 import logging
 import random
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from lit_hour.errors import MemoryFileError
-from lit_hour.inference import memory_cache as shelf_module
+from lit_hour.inference import memory_cache
 from lit_hour.inference.memory_cache import MemoryCache
 from lit_hour.inference.predictor import VideoPredictor
 from lit_hour.inference.video_memory import VideoMemory
 from lit_hour.io.atomic import unfinished_path
-from tests.inference.babbling import assert_same, cut, make_predictor, noise
+from tests.inference.helpers import (
+    assert_equal_memories,
+    make_predictor,
+    random_frames,
+    slice_frames,
+)
+
+TIMEOUT_SECONDS = 20
 
 
 @pytest.fixture(scope="module")
@@ -24,184 +33,243 @@ def predictor() -> VideoPredictor:
 
 @pytest.fixture(scope="module")
 def memories(predictor: VideoPredictor) -> list[VideoMemory]:
-    """Of six videos, all of one size."""
-    return [predictor.encode_visual(noise(20, seed), 20, f"video {seed}") for seed in range(6)]
+    """Six videos, all of one size."""
+    return [
+        predictor.encode_visual(random_frames(20, seed), 20, f"video {seed}") for seed in range(6)
+    ]
 
 
-def ready(shelf: MemoryCache) -> list[str]:
-    return [key for key, place in shelf._entries.items() if place.memory is not None]
+class SlowLoad:
+    """Replaces `load_memory` by one that waits until it is released."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.started, self.released, self.num_calls = threading.Event(), threading.Event(), 0
+        load = memory_cache.load_memory
+
+        def load_slowly(predictor: VideoPredictor, path: Path) -> VideoMemory:
+            self.num_calls += 1
+            self.started.set()
+            assert self.released.wait(TIMEOUT_SECONDS)
+            return load(predictor, path)
+
+        monkeypatch.setattr(memory_cache, "load_memory", load_slowly)
 
 
-def test_the_longest_unused_go_to_disk_and_come_back(
+def resident_keys(cache: MemoryCache) -> list[str]:
+    return [key for key, entry in cache._entries.items() if entry.memory is not None]
+
+
+def test_the_least_recently_used_memory_is_spilled_and_loaded_again(
     predictor: VideoPredictor, memories: list[VideoMemory], tmp_path: Path
 ) -> None:
-    shelf = MemoryCache(predictor, tmp_path, 3 * memories[0].num_bytes)
-    keys = [shelf.put(memory) for memory in memories[:3]]
-    assert not list(tmp_path.iterdir()) and shelf.num_bytes == 3 * memories[0].num_bytes
-    with shelf.lease(keys[0]):
-        keys.append(shelf.put(memories[3]))
-    assert ready(shelf) == [keys[2], keys[0], keys[3]]
+    cache = MemoryCache(predictor, tmp_path, 3 * memories[0].num_bytes)
+    keys = [cache.put(memory) for memory in memories[:3]]
+    assert not list(tmp_path.iterdir()) and cache.num_bytes == 3 * memories[0].num_bytes
+    with cache.lease(keys[0]):
+        keys.append(cache.put(memories[3]))
+    assert resident_keys(cache) == [keys[2], keys[0], keys[3]]
     assert [file.stem for file in tmp_path.iterdir()] == [keys[1]]
-    with shelf.lease(keys[1]) as found:
-        assert found is not memories[1]
-        assert_same(found, memories[1])
-        assert ready(shelf) == [keys[0], keys[3], keys[1]]
-    assert shelf.num_bytes == 3 * memories[0].num_bytes
-    assert shelf.keys == [keys[2], keys[0], keys[3], keys[1]]
+    with cache.lease(keys[1]) as loaded:
+        assert loaded is not memories[1]
+        assert_equal_memories(loaded, memories[1])
+        assert resident_keys(cache) == [keys[0], keys[3], keys[1]]
+    assert cache.num_bytes == 3 * memories[0].num_bytes
+    assert cache.keys == [keys[2], keys[0], keys[3], keys[1]]
 
 
-def test_what_is_in_use_stays_even_above_the_budget(
+def test_leased_memories_stay_resident_above_the_budget(
     predictor: VideoPredictor, memories: list[VideoMemory], tmp_path: Path
 ) -> None:
-    shelf = MemoryCache(predictor, tmp_path, memories[0].num_bytes // 2)
-    first, second = (shelf.put(memory) for memory in memories[:2])
-    assert ready(shelf) == [] and shelf.num_bytes == 0  # too large, both, and yet there
-    with shelf.lease(first) as one, shelf.lease(second) as other, shelf.lease(first) as again:
-        assert again is one and ready(shelf) == [second, first]
-        assert_same(one, memories[0])
-        assert_same(other, memories[1])
-    assert ready(shelf) == []
+    cache = MemoryCache(predictor, tmp_path, memories[0].num_bytes // 2)
+    first, second = (cache.put(memory) for memory in memories[:2])
+    assert resident_keys(cache) == [] and cache.num_bytes == 0
+    with cache.lease(first) as one, cache.lease(second) as other, cache.lease(first) as again:
+        assert again is one and resident_keys(cache) == [second, first]
+        assert_equal_memories(one, memories[0])
+        assert_equal_memories(other, memories[1])
+    assert resident_keys(cache) == []
 
 
-def test_a_memory_that_has_grown_takes_the_place_of_the_old_one(
+def test_replace_updates_a_memory_that_was_extended(
     predictor: VideoPredictor, tmp_path: Path
 ) -> None:
-    video = noise(30)
-    shelf = MemoryCache(predictor, tmp_path, 0)
-    key = shelf.put(predictor.encode_visual(cut(video, 0, 10), 10, "live"))
+    video = random_frames(30)
+    cache = MemoryCache(predictor, tmp_path, 0)
+    key = cache.put(predictor.encode_visual(slice_frames(video, 0, 10), 10, "live"))
     for seconds in (20, 30):
-        with shelf.lease(key) as memory:
-            shelf.replace(key, predictor.extend(memory, cut(video, seconds - 10, seconds), seconds))
-        assert ready(shelf) == [] and [file.stem for file in tmp_path.iterdir()] == [key]
-    with shelf.lease(key) as memory:
-        assert_same(memory, predictor.encode_visual(video, 30, "live"))
+        with cache.lease(key) as memory:
+            new_frames = slice_frames(video, seconds - 10, seconds)
+            cache.replace(key, predictor.extend(memory, new_frames, seconds))
+        assert resident_keys(cache) == [] and [file.stem for file in tmp_path.iterdir()] == [key]
+    with cache.lease(key) as memory:
+        assert_equal_memories(memory, predictor.encode_visual(video, 30, "live"))
 
 
-def test_what_was_removed_is_gone(
+def test_remove_deletes_the_file_and_keeps_leases_valid(
     predictor: VideoPredictor, memories: list[VideoMemory], tmp_path: Path
 ) -> None:
-    shelf = MemoryCache(predictor, tmp_path, 0)
-    key, other = (shelf.put(memory) for memory in memories[:2])
-    with shelf.lease(key) as memory:
-        shelf.remove(key)
-        assert_same(memory, memories[0])  # who uses it may go on
-    assert shelf.keys == [other] and [file.stem for file in tmp_path.iterdir()] == [other]
-    for refused in (
-        lambda: shelf.remove(key),
-        lambda: shelf.replace(key, memories[0]),
-        shelf.lease(key).__enter__,
-    ):
-        with pytest.raises(
-            MemoryFileError, match=f"no memory '{key}': it was never made here, or was removed"
-        ):
-            refused()
-    with (
-        pytest.raises(MemoryFileError, match=r"no memory '\.\./secret'"),
-        shelf.lease("../secret"),
-    ):
-        pass
+    cache = MemoryCache(predictor, tmp_path, 0)
+    key, other = (cache.put(memory) for memory in memories[:2])
+    with cache.lease(key) as memory:
+        cache.remove(key)
+        assert_equal_memories(memory, memories[0])
+    assert cache.keys == [other] and [file.stem for file in tmp_path.iterdir()] == [other]
+    calls: list[Callable[[], object]] = [
+        lambda: cache.remove(key),
+        lambda: cache.replace(key, memories[0]),
+        cache.lease(key).__enter__,
+    ]
+    for call in calls:
+        with pytest.raises(MemoryFileError, match=f"There is no memory '{key}'"):
+            call()
+    with pytest.raises(MemoryFileError, match=r"There is no memory '\.\./secret'"):
+        cache.lease("../secret").__enter__()
 
 
-def test_another_process_finds_them_again(
+def test_a_new_process_finds_the_saved_memories(
     predictor: VideoPredictor, memories: list[VideoMemory], tmp_path: Path
 ) -> None:
-    shelf = MemoryCache(predictor, tmp_path, 10**9)
-    keys = [shelf.put(memory) for memory in memories]
-    shelf.save()
+    cache = MemoryCache(predictor, tmp_path, 10**9)
+    keys = [cache.put(memory) for memory in memories]
+    cache.save()
     unfinished_path(tmp_path / "killed.safetensors").write_bytes(b"half")
     later = MemoryCache(predictor, tmp_path, 2 * memories[0].num_bytes)
     assert sorted(later.keys) == sorted(keys) and later.num_bytes == 0
     for key, memory in zip(keys, memories, strict=True):
-        with later.lease(key) as found:
-            assert_same(found, memory)
+        with later.lease(key) as loaded:
+            assert_equal_memories(loaded, memory)
     assert {file.stem for file in tmp_path.iterdir()} == set(keys)
     assert later.num_bytes == 2 * memories[0].num_bytes
 
 
-def test_a_damaged_file_is_told_and_the_others_are_not_harmed(
+def test_a_corrupt_file_is_reported_and_others_are_unaffected(
     predictor: VideoPredictor, memories: list[VideoMemory], tmp_path: Path
 ) -> None:
-    shelf = MemoryCache(predictor, tmp_path, 0)
-    key, other = (shelf.put(memory) for memory in memories[:2])
+    cache = MemoryCache(predictor, tmp_path, 0)
+    key, other = (cache.put(memory) for memory in memories[:2])
     (tmp_path / f"{key}.safetensors").write_bytes(b"x")
     for _ in range(2):
-        with (
-            pytest.raises(MemoryFileError, match=f"{key}.safetensors is missing, cut off"),
-            shelf.lease(key),
-        ):
-            pass
-    with shelf.lease(other) as memory:
-        assert_same(memory, memories[1])
+        with pytest.raises(MemoryFileError, match=f"{key}.safetensors is missing, truncated"):
+            cache.lease(key).__enter__()
+    with cache.lease(other) as memory:
+        assert_equal_memories(memory, memories[1])
 
 
-def test_none_is_lost_when_the_disk_is_full(
+def test_memories_stay_resident_with_a_warning_if_the_disk_is_full(
     predictor: VideoPredictor,
     memories: list[VideoMemory],
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     (tmp_path / "file").touch()
-    shelf = MemoryCache(predictor, tmp_path / "file" / "folder", memories[0].num_bytes)
+    cache = MemoryCache(predictor, tmp_path / "file" / "folder", memories[0].num_bytes)
     with caplog.at_level(logging.WARNING, "lit_hour"):
-        keys = [shelf.put(memory) for memory in memories[:3]]
+        keys = [cache.put(memory) for memory in memories[:3]]
     assert "could not be written" in caplog.text and "serving.memory_cache_gb" in caplog.text
     for key, memory in zip(keys, memories[:3], strict=True):
-        with shelf.lease(key) as found:
-            assert found is memory
+        with cache.lease(key) as leased:
+            assert leased is memory
 
 
-def test_many_threads_find_what_they_put(
+def test_concurrent_threads_get_the_memories_they_put(
     predictor: VideoPredictor, memories: list[VideoMemory], tmp_path: Path
 ) -> None:
-    shelf = MemoryCache(predictor, tmp_path, 2 * memories[0].num_bytes)
-    keys = [shelf.put(memory) for memory in memories]
+    cache = MemoryCache(predictor, tmp_path, 2 * memories[0].num_bytes)
+    keys = [cache.put(memory) for memory in memories]
 
     def use(seed: int) -> int:
-        draw = random.Random(seed)
+        generator = random.Random(seed)
         for _ in range(15):
-            place = draw.randrange(len(keys))
-            with shelf.lease(keys[place]) as memory:
-                assert_same(memory, memories[place])
-                if draw.random() < 0.3:
-                    shelf.replace(keys[place], memory)
-            if draw.random() < 0.2:
-                shelf.remove(shelf.put(memories[place]))
+            index = generator.randrange(len(keys))
+            with cache.lease(keys[index]) as memory:
+                assert_equal_memories(memory, memories[index])
+                if generator.random() < 0.3:
+                    cache.replace(keys[index], memory)
+            if generator.random() < 0.2:
+                cache.remove(cache.put(memories[index]))
         return seed
 
     with ThreadPoolExecutor(8) as pool:
         assert list(pool.map(use, range(8), timeout=60)) == list(range(8))
-    assert sorted(shelf.keys) == sorted(keys) and shelf.num_bytes <= 2 * memories[0].num_bytes
-    assert all(place.num_leases == 0 for place in shelf._entries.values())
+    assert sorted(cache.keys) == sorted(keys) and cache.num_bytes <= 2 * memories[0].num_bytes
+    assert all(entry.num_leases == 0 for entry in cache._entries.values())
     assert {file.stem for file in tmp_path.iterdir()} <= set(keys)
 
 
-def test_one_that_comes_from_disk_slowly_holds_nobody_up(
+def test_a_slow_load_blocks_only_leases_of_the_same_key(
     predictor: VideoPredictor,
     memories: list[VideoMemory],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    shelf = MemoryCache(predictor, tmp_path, 2 * memories[0].num_bytes)
-    slow, *others = (shelf.put(memory) for memory in memories[:3])
-    reading, may_go_on, load = threading.Event(), threading.Event(), shelf_module.load_memory
+    cache = MemoryCache(predictor, tmp_path, 2 * memories[0].num_bytes)
+    spilled, _, resident = (cache.put(memory) for memory in memories[:3])
+    slow = SlowLoad(monkeypatch)
 
-    def load_slowly(*given: object) -> VideoMemory:
-        reading.set()
-        assert may_go_on.wait(20)
-        return load(*given)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(shelf_module, "load_memory", load_slowly)
-
-    def ask() -> VideoMemory:
-        with shelf.lease(slow) as memory:
+    def load() -> VideoMemory:
+        with cache.lease(spilled) as memory:
             return memory
 
     with ThreadPoolExecutor(2) as pool:
-        askers = [pool.submit(ask) for _ in range(2)]
-        assert reading.wait(20)
-        with shelf.lease(others[1]) as memory:
+        loads = [pool.submit(load) for _ in range(2)]
+        assert slow.started.wait(TIMEOUT_SECONDS)
+        with cache.lease(resident) as memory:
             assert memory is memories[2]
-        may_go_on.set()
-        first, second = (asker.result(20) for asker in askers)
-    assert first is second  # it was read once for both
-    assert_same(first, memories[0])
+        slow.released.set()
+        first, second = (future.result(TIMEOUT_SECONDS) for future in loads)
+    assert first is second and slow.num_calls == 1
+    assert_equal_memories(first, memories[0])
+
+
+def test_lease_async_reads_the_disk_without_blocking_the_event_loop(
+    predictor: VideoPredictor,
+    memories: list[VideoMemory],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cache = MemoryCache(predictor, tmp_path, 0)
+    key = cache.put(memories[0])
+    slow = SlowLoad(monkeypatch)
+
+    async def lease() -> None:
+        async with cache.lease_async(key) as memory:
+            assert_equal_memories(memory, memories[0])
+            assert resident_keys(cache) == [key]
+
+    async def main() -> None:
+        task = asyncio.create_task(lease())
+        while not slow.started.is_set():  # this loop runs only if the event loop is not blocked
+            await asyncio.sleep(0.01)
+        slow.released.set()
+        await task
+
+    asyncio.run(main())
+    assert resident_keys(cache) == [] and cache._entries[key].num_leases == 0
+
+
+def test_a_cancelled_lease_leaves_nothing_above_the_budget(
+    predictor: VideoPredictor,
+    memories: list[VideoMemory],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cache = MemoryCache(predictor, tmp_path, 0)
+    key = cache.put(memories[0])
+    slow = SlowLoad(monkeypatch)
+
+    async def lease() -> None:
+        async with cache.lease_async(key):
+            raise AssertionError("cancelled before")
+
+    async def main() -> None:
+        task = asyncio.create_task(lease())
+        while not slow.started.is_set():
+            await asyncio.sleep(0.01)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert cache._entries[key].num_leases == 0
+        slow.released.set()
+
+    asyncio.run(main())  # waits for the threads of the event loop
+    assert slow.num_calls == 1 and resident_keys(cache) == []

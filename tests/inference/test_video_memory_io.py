@@ -1,11 +1,11 @@
-"""A memory on disk: the same when it comes back, and refused when it is damaged or does not fit."""
+"""Memory files: exact round trips, and errors for corrupt files and other models."""
 
 import json
-import subprocess
-import sys
+import os
+import signal
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import pytest
 import torch
@@ -13,38 +13,25 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from lit_hour.config.schema import Config
+from lit_hour.config.serving import ServingConfig
 from lit_hour.errors import MemoryFileError
+from lit_hour.inference import video_memory_io
 from lit_hour.inference.predictor import VideoPredictor
 from lit_hour.inference.video_memory import VideoMemory
 from lit_hour.inference.video_memory_io import load_memory, save_memory
 from lit_hour.io.atomic import UNFINISHED_SUFFIX
-from tests import REPOSITORY
-from tests.inference.babbling import (
+from tests.helpers.fork import FORK
+from tests.inference.helpers import (
     CONFIG,
-    assert_same,
-    cut,
+    assert_equal_memories,
+    generate_text,
     make_predictor,
-    noise,
-    say,
-    with_precision,
+    random_frames,
+    slice_frames,
     write_video,
 )
 
-KILLED = """
-import sys, torch
-from pathlib import Path
-from tests.inference.babbling import noise, make_predictor
-from lit_hour.inference import video_memory_io as memory_file
-predictor = make_predictor()
-memory = predictor.encode_visual(noise(20), 20, "live")
-def save_for_ever(tensors, path, metadata):
-    Path(path).write_bytes(b"half")
-    print("writing", flush=True)
-    import time; time.sleep(60)
-memory_file.save_file = save_for_ever
-memory_file.save_memory(predictor, memory, Path(sys.argv[1]))
-"""
+TIMEOUT_SECONDS = 30
 
 
 @pytest.fixture(scope="module")
@@ -54,233 +41,217 @@ def predictor() -> VideoPredictor:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("seen")
-    for name, colour in (("red.png", "red"), ("blue.png", "blue")):
-        Image.new("RGB", (90, 60), colour).save(folder / name)
+    folder = tmp_path_factory.mktemp("files")
+    for color in ("red", "blue"):
+        Image.new("RGB", (90, 60), color).save(folder / f"{color}.png")
     write_video(folder / "walk.mp4", 9)
     write_video(folder / "other.mp4", 9, seed=1)
     return folder
 
 
-@pytest.mark.parametrize("names", (["walk.mp4"], ["red.png"], ["red.png", "blue.png"], []), ids=str)
-def test_what_comes_back_is_the_same_to_the_bit(
-    predictor: VideoPredictor, folder: Path, tmp_path: Path, names: list[str]
+def save_nine_frames(predictor: VideoPredictor, folder: Path) -> Path:
+    memory = predictor.encode_visual(random_frames(9), 9, "live")
+    save_memory(predictor, memory, folder / "memory")
+    return folder / "memory"
+
+
+def test_a_loaded_memory_equals_the_saved_one(
+    predictor: VideoPredictor, folder: Path, tmp_path: Path
 ) -> None:
-    files, place = [folder / name for name in names], tmp_path / "deep" / "memory.safetensors"
-    memory = (
-        predictor.encode_video(files) if files else predictor.encode_visual(None, 0.0, "nothing")
-    )
-    save_memory(predictor, memory, place)
-    found = load_memory(predictor, place, files)
-    assert_same(found, memory)
-    assert (found.thumbnails, found.files_digest, found.seconds) == (
-        memory.thumbnails,
-        memory.files_digest,
-        memory.seconds,
-    )
-    assert say(predictor, found, "What is it?") == say(predictor, memory, "What is it?")
-    assert [each.name for each in place.parent.iterdir()] == [place.name]
+    for names in (["walk.mp4"], ["red.png"], ["red.png", "blue.png"], []):
+        files = [folder / name for name in names]
+        path = tmp_path / "deep" / f"{len(names)}.safetensors"
+        if files:
+            memory = predictor.encode_video(files)
+        else:
+            memory = predictor.encode_visual(None, 0.0, "nothing")
+        save_memory(predictor, memory, path)
+        loaded = load_memory(predictor, path, files)
+        assert_equal_memories(loaded, memory)
+        assert loaded.thumbnails == memory.thumbnails, names
+        assert loaded.files_digest == memory.files_digest, names
+        assert loaded.seconds == memory.seconds, names
+        texts = [generate_text(predictor, each, "What is it?") for each in (loaded, memory)]
+        assert texts[0] == texts[1], names
+        assert not list(path.parent.glob(f"*{UNFINISHED_SUFFIX}"))
 
 
-@pytest.mark.parametrize("num_frames", (3, 20))
-def test_a_video_goes_on_after_it_came_back(
-    predictor: VideoPredictor, tmp_path: Path, num_frames: int
-) -> None:
-    video = noise(30)
-    memory = predictor.encode_visual(cut(video, 0, num_frames), num_frames, "live")
-    longer = predictor.extend(memory, cut(video, num_frames, 30), 30)
-    save_memory(
-        predictor, memory, tmp_path / "memory"
-    )  # whose rows lie in the room of the longer one by now
-    found = load_memory(predictor, tmp_path / "memory")
-    assert_same(found, memory)
-    assert_same(predictor.extend(found, cut(video, num_frames, 30), 30), longer)
+def test_a_loaded_memory_can_be_extended(predictor: VideoPredictor, tmp_path: Path) -> None:
+    video = random_frames(30)
+    for num_frames in (3, 20):
+        start = slice_frames(video, 0, num_frames)
+        rest = slice_frames(video, num_frames, 30)
+        memory = predictor.encode_visual(start, num_frames, "live")
+        longer = predictor.extend(memory, rest, 30)  # shares the buffers of `memory`
+        save_memory(predictor, memory, tmp_path / "memory")
+        loaded = load_memory(predictor, tmp_path / "memory")
+        assert_equal_memories(loaded, memory)
+        assert_equal_memories(predictor.extend(loaded, rest, 30), longer)
 
 
-def test_any_reader_of_safetensors_can_open_it(
+def test_the_file_is_plain_safetensors(
     predictor: VideoPredictor, folder: Path, tmp_path: Path
 ) -> None:
     memory = predictor.encode_video(folder / "walk.mp4")
     save_memory(predictor, memory, tmp_path / "memory")
     tensors = load_file(tmp_path / "memory")
-    assert tensors["tokens"].shape == (9, 4, 32) and torch.equal(
-        tensors["timestamps"], memory.repository.timestamps
+    assert tensors["tokens"].shape == (9, 4, 32)
+    assert torch.equal(tensors["timestamps"], memory.repository.timestamps)
+
+
+def test_precision_determines_size_and_error(tmp_path: Path) -> None:
+    cases: tuple[tuple[Literal["exact", "bf16", "int8"], float, float], ...] = (
+        ("exact", 1, 0),
+        ("bf16", 0.5, 2**-8),
+        ("int8", 9 / 32, 2**-7),
     )
+    for precision, share, max_error in cases:
+        serving = ServingConfig(memory_precision=precision)
+        predictor = make_predictor(replace(CONFIG, serving=serving))
+        memory = predictor.encode_visual(random_frames(50), 50, "live")
+        tokens = memory.repository.tokens
+        save_memory(predictor, memory, tmp_path / "memory")
+        loaded = load_memory(predictor, tmp_path / "memory").repository.tokens
+        stored = load_file(tmp_path / "memory")
+        num_bytes = sum(stored[name].nbytes for name in ("tokens", "scales") if name in stored)
+        assert num_bytes == share * 50 * 4 * 32 * 4, precision  # frames, tokens, dim, bytes
+        error = float((loaded - tokens).abs().max() / tokens.abs().max())
+        assert error <= max_error, precision
+        newlines = slice(4, None, 5)  # parameters of the model, not stored in the file
+        assert torch.equal(loaded[newlines], tokens[newlines]), precision
+        assert torch.equal(loaded, tokens) == (precision == "exact")
 
 
-@pytest.mark.parametrize(
-    ("precision", "share", "error"),
-    (("exact", 1, 0), ("bf16", 0.5, 2**-8), ("int8", 9 / 32, 2**-7)),
-)
-def test_precision_decides_size_and_error(
-    tmp_path: Path, precision: Literal["exact", "bf16", "int8"], share: float, error: float
-) -> None:
-    predictor = make_predictor(with_precision(precision))
-    memory = predictor.encode_visual(noise(50), 50, "live")
-    save_memory(predictor, memory, tmp_path / "memory")
-    found = load_memory(predictor, tmp_path / "memory").repository.tokens
-    tensors = load_file(tmp_path / "memory")
-    stored = sum(tensor.nbytes for name, tensor in tensors.items() if name in ("tokens", "scales"))
-    assert stored == share * 50 * 4 * 32 * 4  # frames, tokens, dim, bytes
-    tokens = memory.repository.tokens
-    assert float((found - tokens).abs().max() / tokens.abs().max()) <= error
-    assert torch.equal(
-        found[4::5], tokens[4::5]
-    )  # the ends of the frames are the model's, and not stored
-    assert torch.equal(found, tokens) == (precision == "exact")
-
-
-def changed(**video: Any) -> Config:
-    return replace(CONFIG, video=replace(CONFIG.video, **video))
-
-
-@pytest.mark.parametrize(
-    ("config", "reason"),
-    (
+def test_other_settings_are_rejected_by_name(predictor: VideoPredictor, tmp_path: Path) -> None:
+    path = save_nine_frames(predictor, tmp_path)
+    for video, message in (
         (
-            changed(fps=2.0),
-            r"does not fit: video\.fps was 1\.0, is 2\.0\. Remember the video again",
+            replace(CONFIG.video, fps=2.0),
+            r"does not fit: video\.fps was 1\.0, is 2\.0\. Encode the video again\.",
         ),
         (
-            changed(min_frames=3, max_frames=50),
+            replace(CONFIG.video, min_frames=3, max_frames=50),
             r"video\.min_frames was 2, is 3; video\.max_frames was 100, is 50\.",
         ),
-    ),
-)
-def test_other_settings_are_refused_by_name(
-    predictor: VideoPredictor, tmp_path: Path, config: Config, reason: str
-) -> None:
-    save_memory(predictor, predictor.encode_visual(noise(9), 9, "live"), tmp_path / "memory")
-    with pytest.raises(MemoryFileError, match=reason):
-        load_memory(
-            VideoPredictor(config, predictor.model, predictor.processor), tmp_path / "memory"
-        )
+    ):
+        config = replace(CONFIG, video=video)
+        with pytest.raises(MemoryFileError, match=message):
+            load_memory(VideoPredictor(config, predictor.model, predictor.processor), path)
 
 
-def test_another_model_is_refused_but_not_one_that_answers_otherwise(
+def test_other_weights_are_rejected_only_if_they_determine_the_memory(
     predictor: VideoPredictor, tmp_path: Path
 ) -> None:
-    save_memory(predictor, predictor.encode_visual(noise(9), 9, "live"), tmp_path / "memory")
-    with pytest.raises(
-        MemoryFileError, match=r"the model had other weights \(SHA-256 \w{12}, now \w{12}\)"
-    ):
-        load_memory(make_predictor(seed=1), tmp_path / "memory")
+    path = save_nine_frames(predictor, tmp_path)
+    message = r"the model had other weights \(SHA-256 \w{12}, now \w{12}\)"
+    with pytest.raises(MemoryFileError, match=message):
+        load_memory(make_predictor(seed=1), path)
     other = make_predictor()
-    with torch.no_grad():
+    with torch.no_grad():  # MemAug reads a memory, and does not determine its tokens
         other.model.memory.blocks[0].cross_attention.key.weight.mul_(2)  # type: ignore[union-attr, operator]
-    found = load_memory(other, tmp_path / "memory")
-    assert_same(found, other.encode_visual(noise(9), 9, "live"))
+    loaded = load_memory(other, path)
+    assert_equal_memories(loaded, other.encode_visual(random_frames(9), 9, "live"))
 
 
-def test_another_file_is_refused(predictor: VideoPredictor, folder: Path, tmp_path: Path) -> None:
+def test_the_memory_of_another_file_is_rejected(
+    predictor: VideoPredictor, folder: Path, tmp_path: Path
+) -> None:
     save_memory(predictor, predictor.encode_video(folder / "walk.mp4"), tmp_path / "memory")
-    with pytest.raises(
-        MemoryFileError,
-        match=r"it is the memory of .*walk\.mp4, and .*other\.mp4 holds something else",
-    ):
+    message = r"it is the memory of .*walk\.mp4, and .*other\.mp4 differs from that"
+    with pytest.raises(MemoryFileError, match=message):
         load_memory(predictor, tmp_path / "memory", [folder / "other.mp4"])
 
 
-def saved(predictor: VideoPredictor, tmp_path: Path) -> Path:
-    save_memory(predictor, predictor.encode_visual(noise(9), 9, "live"), tmp_path / "memory")
-    return tmp_path / "memory"
-
-
-def test_every_flipped_byte_is_noticed(predictor: VideoPredictor, tmp_path: Path) -> None:
-    file = saved(predictor, tmp_path)
-    whole = file.read_bytes()
-    for place in range(0, len(whole), max(1, len(whole) // 150)):
-        file.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+def test_every_flipped_byte_is_detected(predictor: VideoPredictor, tmp_path: Path) -> None:
+    file = save_nine_frames(predictor, tmp_path)
+    content = file.read_bytes()
+    for index in range(0, len(content), max(1, len(content) // 150)):
+        file.write_bytes(content[:index] + bytes([content[index] ^ 1]) + content[index + 1 :])
         with pytest.raises(MemoryFileError, match="memory"):
             load_memory(predictor, file)
-    file.write_bytes(whole)
+    file.write_bytes(content)
     load_memory(predictor, file)
 
 
-@pytest.mark.parametrize("content", (b"", b"x", b"\0" * 100, b"\xff" * 100))
-def test_what_is_no_memory_is_refused(
-    predictor: VideoPredictor, tmp_path: Path, content: bytes
-) -> None:
-    (tmp_path / "memory").write_bytes(content)
-    with pytest.raises(MemoryFileError, match=r"memory is missing, cut off or no safetensors file"):
-        load_memory(predictor, tmp_path / "memory")
-
-
-def test_what_is_missing_cut_or_something_else_is_refused(
+def test_missing_truncated_and_foreign_files_are_rejected(
     predictor: VideoPredictor, tmp_path: Path
 ) -> None:
-    file = saved(predictor, tmp_path)
-    for length in (1, 100, file.stat().st_size - 1):
-        (tmp_path / "cut").write_bytes(file.read_bytes()[:length])
-        with pytest.raises(MemoryFileError, match="cut is missing, cut off"):
-            load_memory(predictor, tmp_path / "cut")
-    for place in (tmp_path / "none", tmp_path):
+    content = save_nine_frames(predictor, tmp_path).read_bytes()
+    truncated = [content[:length] for length in (1, 100, len(content) - 1)]
+    for damaged in (b"", b"x", b"\0" * 100, b"\xff" * 100, *truncated):
+        (tmp_path / "damaged").write_bytes(damaged)
+        message = r"damaged is missing, truncated or not a safetensors file"
+        with pytest.raises(MemoryFileError, match=message):
+            load_memory(predictor, tmp_path / "damaged")
+    for path in (tmp_path / "none", tmp_path):
         with pytest.raises(MemoryFileError, match="is missing"):
-            load_memory(predictor, place)
+            load_memory(predictor, path)
     save_file({"tokens": torch.zeros(1)}, tmp_path / "weights")
-    with pytest.raises(MemoryFileError, match="weights is no memory: it does not say of what"):
+    with pytest.raises(MemoryFileError, match="weights is not a memory of this version"):
         load_memory(predictor, tmp_path / "weights")
 
 
-@pytest.mark.parametrize("spoil", ("tokens", "timestamps", "pictures", "about"))
-def test_parts_that_do_not_belong_together_are_refused(
-    predictor: VideoPredictor, tmp_path: Path, spoil: str, monkeypatch: pytest.MonkeyPatch
+def test_inconsistent_parts_are_rejected(
+    predictor: VideoPredictor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    file = saved(predictor, tmp_path)
+    file = save_nine_frames(predictor, tmp_path)
     with safe_open(file, "pt") as opened:
-        metadata = opened.metadata()
-    tensors, about = load_file(file), json.loads(metadata["about"])
-    if spoil == "tokens":
-        tensors["tokens"] = tensors["tokens"][:, :3, :16].contiguous()
-    elif spoil == "timestamps":
-        tensors["timestamps"] = torch.zeros(4, 2)
-    elif spoil == "pictures":
-        about["picture_seconds"] = [1.0]
-    else:
-        del about["rasters"]
-    monkeypatch.setattr(
-        "lit_hour.inference.video_memory_io._checksum", lambda *_: metadata["crc32"]
-    )
-    save_file(tensors, file, {**metadata, "about": json.dumps(about)})
-    with pytest.raises(
-        MemoryFileError, match=r"parts do not belong together|written by another version"
+        header = opened.metadata()
+    monkeypatch.setattr(video_memory_io, "_checksum", lambda *_: header["crc32"])
+    tensors, metadata = load_file(file), json.loads(header["memory"])
+    without_grids = {name: value for name, value in metadata.items() if name != "grids"}
+    for changed_tensors, changed_metadata in (
+        ({"tokens": tensors["tokens"][:, :3, :16].contiguous()}, metadata),
+        ({"timestamps": torch.zeros(4, 2)}, metadata),
+        ({}, {**metadata, "thumbnail_seconds": [1.0]}),
+        ({}, without_grids),
     ):
-        load_memory(predictor, file)
+        changed_header = {**header, "memory": json.dumps(changed_metadata)}
+        save_file({**tensors, **changed_tensors}, file, changed_header)
+        with pytest.raises(
+            MemoryFileError, match=r"is not a valid memory|written by another version"
+        ):
+            load_memory(predictor, file)
 
 
-def test_a_killed_process_leaves_the_file_of_before(
-    predictor: VideoPredictor, tmp_path: Path
+def test_a_process_killed_while_saving_leaves_the_previous_file(
+    predictor: VideoPredictor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    file = saved(predictor, tmp_path)
-    before = file.read_bytes()
-    words = [sys.executable, "-c", KILLED, str(file)]
-    process = subprocess.Popen(words, stdout=subprocess.PIPE, cwd=REPOSITORY)
-    assert process.stdout is not None and process.stdout.readline() == b"writing\n"
-    process.kill()
-    process.wait()
-    process.stdout.close()
-    assert file.read_bytes() == before
+    file = save_nine_frames(predictor, tmp_path)
+    content = file.read_bytes()
+
+    def write_half_and_die(tensors: object, path: Path, header: object) -> None:
+        path.write_bytes(b"half")
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    monkeypatch.setattr(video_memory_io, "save_file", write_half_and_die)
+    memory = predictor.encode_visual(random_frames(20), 20, "live")
+    process = FORK.Process(target=save_memory, args=(predictor, memory, file))
+    process.start()
+    process.join(TIMEOUT_SECONDS)
+    assert process.exitcode == -signal.SIGKILL
+    assert file.read_bytes() == content
     assert len(list(tmp_path.glob(f"*{UNFINISHED_SUFFIX}"))) == 1
 
 
-def test_a_full_disk_is_told(predictor: VideoPredictor) -> None:
-    memory = predictor.encode_visual(noise(9), 9, "live")
+def test_a_full_disk_is_reported(predictor: VideoPredictor) -> None:
+    memory = predictor.encode_visual(random_frames(9), 9, "live")
     with pytest.raises(MemoryFileError, match=r"/dev/full.* could not be written"):
         save_memory(predictor, memory, Path("/dev/full/memory"))
 
 
-def test_it_counts_its_bytes(predictor: VideoPredictor, folder: Path) -> None:
-    def expected(memory: VideoMemory, num_frames: int) -> int:
-        prepared = 2 * 2 * 2 * 8 * 4  # layers, keys and values, heads, head_dim, bytes
-        return num_frames * (5 * (32 * 4 + 8 + prepared) + 4) + sum(
-            len(jpeg) for _, jpeg in memory.thumbnails
-        )
+def test_num_bytes_counts_all_tensors_and_thumbnails(
+    predictor: VideoPredictor, folder: Path
+) -> None:
+    def expected_bytes(memory: VideoMemory, num_frames: int) -> int:
+        caches = 2 * 2 * 2 * 8 * 4  # layers, keys and values, heads, head_dim, bytes
+        thumbnails = sum(len(jpeg) for _, jpeg in memory.thumbnails)
+        return num_frames * (5 * (32 * 4 + 8 + caches) + 4) + thumbnails
 
     memory = predictor.encode_video(folder / "walk.mp4")
-    assert memory.num_bytes == expected(memory, 9)
-    video = noise(21)
-    grown = predictor.encode_visual(cut(video, 0, 10), 10, "live")
-    grown = predictor.extend(grown, cut(video, 10, 21), 21)
-    assert (
-        grown.num_bytes == expected(grown, 40) - 19 * 4
-    )  # its room has doubled twice, that of the 21 timestamps once
+    assert memory.num_bytes == expected_bytes(memory, 9)
+    video = random_frames(21)
+    longer = predictor.encode_visual(slice_frames(video, 0, 10), 10, "live")
+    longer = predictor.extend(longer, slice_frames(video, 10, 21), 21)
+    # the token buffers have doubled twice, that of the 21 timestamps once
+    assert longer.num_bytes == expected_bytes(longer, 40) - 19 * 4

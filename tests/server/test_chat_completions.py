@@ -37,7 +37,7 @@ def test_an_answer_is_what_the_predictor_says(
     assert (
         seen["num_frames"] > 0
         and seen["num_memory_tokens"] > 0
-        and "first token" not in seen["evidence"]
+        and "first_token" not in seen["evidence"]
     )
     assert all(
         0 <= moment["start_seconds"] < moment["end_seconds"] <= 4.1

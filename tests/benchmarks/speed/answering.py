@@ -209,7 +209,7 @@ def first_token_seconds(session: VideoPredictor, memory: VideoMemory, question: 
     """From the question to its first token, which is all that is asked for."""
     *_, answer = session.generate(memory, question)
     assert isinstance(answer, Answer)
-    return answer.seconds["first token"]
+    return answer.seconds["first_token"]
 
 
 def without_keys_values(repository: MemoryRepository) -> MemoryRepository:

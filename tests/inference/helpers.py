@@ -1,8 +1,9 @@
-"""A predictor whose model has learnt nothing and says something else to each question, and a video for it."""
+"""A predictor with random weights, random frames, and comparisons of memories.
 
-from dataclasses import replace
+Random weights of a large scale give a different answer to each question.
+"""
+
 from pathlib import Path
-from typing import Literal
 
 import av
 import numpy as np
@@ -10,14 +11,14 @@ import torch
 
 from lit_hour.config.model import LLMConfig, MemAugConfig, ModelConfig, VisionConfig
 from lit_hour.config.schema import Config, GenerationConfig, TextConfig, VideoConfig
-from lit_hour.config.serving import ServingConfig
 from lit_hour.inference.predictor import Answer, VideoPredictor
 from lit_hour.inference.video_memory import VideoMemory
 from lit_hour.model.hour_llava import HourLLaVA
 from lit_hour.model.memory_repository import CachedRepository
 from lit_hour.processor import Processor
-from lit_hour.text.tokenizer import train_byte_level_tokenizer
+from lit_hour.text.tokenizer import load_tokenizer, train_byte_level_tokenizer
 from lit_hour.types import Frames
+from tests.helpers.toy_run import TrainedRun
 
 SIZE_PIXELS = 64
 CONFIG = Config(
@@ -46,43 +47,45 @@ def make_predictor(config: Config = CONFIG, seed: int = 0) -> VideoPredictor:
     return VideoPredictor(config, HourLLaVA(config, len(processor.tokenizer)), processor)
 
 
-def with_precision(precision: Literal["exact", "bf16", "int8"]) -> Config:
-    return replace(CONFIG, serving=ServingConfig(memory_precision=precision))
+def make_run_predictor(trained: TrainedRun, *overrides: str) -> VideoPredictor:
+    """Build a predictor with the config and tokenizer of a run, and random weights."""
+    random = ("model.llm.initializer_range=0.5", "model.llm.tie_word_embeddings=false")
+    config = trained.project.config("none", *random, *overrides)
+    processor = Processor(load_tokenizer(trained.run.tokenizer), config.text)
+    torch.manual_seed(0)
+    return VideoPredictor(config, HourLLaVA(config, len(processor.tokenizer)), processor)
 
 
-def noise(num_frames: int, seed: int = 0) -> Frames:
-    """One frame a second; the first frames are the same whatever their number."""
-    drawn = np.random.default_rng(seed).integers(
-        0, 256, (num_frames, 3, SIZE_PIXELS, SIZE_PIXELS), dtype=np.uint8
-    )
-    return Frames(torch.from_numpy(drawn), torch.arange(num_frames).float())
+def random_frames(num_frames: int, seed: int = 0) -> Frames:
+    """One frame per second; the first frames do not depend on `num_frames`."""
+    shape = (num_frames, 3, SIZE_PIXELS, SIZE_PIXELS)
+    pixels = np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
+    return Frames(torch.from_numpy(pixels), torch.arange(num_frames).float())
 
 
-def cut(frames: Frames, start: int, end: int) -> Frames:
+def slice_frames(frames: Frames, start: int, end: int) -> Frames:
     return Frames(frames.images[start:end], frames.timestamps[start:end])
 
 
 def write_video(file: Path, num_seconds: int, seed: int = 0) -> Path:
+    """Encode `random_frames` as an MPEG-4 file with one frame per second."""
     with av.open(str(file), "w") as container:
         stream = container.add_stream("mpeg4", rate=1, width=SIZE_PIXELS, height=SIZE_PIXELS)
-        for picture in noise(num_seconds, seed).images:
-            container.mux(
-                stream.encode(
-                    av.VideoFrame.from_ndarray(picture.permute(1, 2, 0).numpy(), format="rgb24")
-                )
-            )
+        for image in random_frames(num_seconds, seed).images:
+            pixels = image.permute(1, 2, 0).numpy()  # (height, width, 3)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
         container.mux(stream.encode())
     return file
 
 
-def say(predictor: VideoPredictor, memory: VideoMemory, question: str) -> str:
+def generate_text(predictor: VideoPredictor, memory: VideoMemory, question: str) -> str:
     *_, answer = predictor.generate(memory, question)
     assert isinstance(answer, Answer)
     return answer.text
 
 
-def assert_same(first: VideoMemory, second: VideoMemory) -> None:
-    """To the bit, but for the time that it took."""
+def assert_equal_memories(first: VideoMemory, second: VideoMemory) -> None:
+    """Compare everything bit for bit, except the time spent."""
     for name in ("source", "duration_seconds", "num_frames", "num_placeholders", "note"):
         assert getattr(first, name) == getattr(second, name), name
     one, other = first.repository, second.repository
@@ -91,5 +94,6 @@ def assert_same(first: VideoMemory, second: VideoMemory) -> None:
     for name in ("tokens", "positions", "timestamps"):
         assert torch.equal(getattr(one, name), getattr(other, name)), name
     assert len(one.kv_caches) == len(other.kv_caches) == CONFIG.model.memaug.num_layers
-    for mine, yours in zip(one.kv_caches, other.kv_caches, strict=True):
-        assert torch.equal(mine.keys, yours.keys) and torch.equal(mine.values, yours.values)
+    for index, (cache, expected) in enumerate(zip(one.kv_caches, other.kv_caches, strict=True)):
+        assert torch.equal(cache.keys, expected.keys), f"keys of block {index}"
+        assert torch.equal(cache.values, expected.values), f"values of block {index}"
