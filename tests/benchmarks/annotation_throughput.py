@@ -82,7 +82,9 @@ class Latency:
 def run_server(names: list[str], minutes: float, latency_seconds: float, pipe: Connection) -> None:
     """Serve until a word comes through the pipe, and send back what was counted."""
     stories = [generate_story(seed, 60 * minutes) for seed in range(NUM_STORIES)]
-    narrator = FakeTeacher({name: stories[number % NUM_STORIES] for number, name in enumerate(names)})
+    narrator = FakeTeacher(
+        {name: stories[number % NUM_STORIES] for number, name in enumerate(names)}
+    )
     os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     latency = Latency(narrator, latency_seconds)
 

@@ -1,4 +1,4 @@
-"""The harness of `make benchmark`: its verdicts, its table and what becomes of a topic that fails. Nothing is timed here."""
+"""The harness of `make benchmark`: verdicts, tables, the plot, and topics that fail."""
 
 from __future__ import annotations
 
@@ -11,8 +11,14 @@ import pytest
 
 from tests.benchmarks.speed.harness import run as harness
 from tests.benchmarks.speed.harness.outcome import Goal, Outcome
-from tests.benchmarks.speed.harness.plot import draw, times_better
-from tests.benchmarks.speed.harness.report import Failure, Report, Section, figure, read_sections
+from tests.benchmarks.speed.harness.plot import plot_outcomes, times_goal
+from tests.benchmarks.speed.harness.report import (
+    Failure,
+    Report,
+    Section,
+    format_figure,
+    read_sections,
+)
 from tests.benchmarks.speed.harness.topics import TARGETS, TOPICS
 
 HALF_OF_THE_PEER = Goal("at most", 0.5)
@@ -70,17 +76,17 @@ def measure():
         (Outcome(7, "help", "s", 2.0, goal=Goal("at most", 2.0, "nothing")), "met", None, 0.0, 1.0),
     ],
 )
-def test_an_outcome_is_judged_by_its_goal(
+def test_verdict_ratio_and_distance_from_the_goal(
     outcome: Outcome, verdict: str, ratio: float | None, missed_by: float, better: float
 ) -> None:
     assert (outcome.verdict, outcome.ratio) == (verdict, ratio)
     assert outcome.missed_by == pytest.approx(missed_by)
-    assert times_better(outcome) == pytest.approx(better)
+    assert times_goal(outcome) == pytest.approx(better)
 
 
-def test_what_has_no_figure_or_no_goal_is_neither_met_nor_missed() -> None:
+def test_outcome_without_figure_or_goal_is_skipped_or_for_comparison() -> None:
     without_peer = Outcome(1, "720p", "s", 20.0, goal=HALF_OF_THE_PEER)
-    assert [each.verdict for each in (SKIPPED, COMPARED, without_peer)] == [
+    assert [outcome.verdict for outcome in (SKIPPED, COMPARED, without_peer)] == [
         "skipped",
         "for comparison",
         "skipped",
@@ -88,7 +94,7 @@ def test_what_has_no_figure_or_no_goal_is_neither_met_nor_missed() -> None:
     assert COMPARED.ratio == 2.0
 
 
-def test_the_table_says_what_was_missed_and_what_was_skipped() -> None:
+def test_text_has_a_row_for_each_result_and_the_reasons_below() -> None:
     failure = Failure("ingest", 1, "Traceback\n  somewhere\nValueError: too long")
     sections = [
         Section("ingest", "c1", "2026-11-23T1", [MET, failure]),
@@ -97,11 +103,11 @@ def test_the_table_says_what_was_missed_and_what_was_skipped() -> None:
     ]
     text = Report(MACHINE, sections).as_text()
     lines = text.splitlines()
-    place = next(number for number, line in enumerate(lines) if "JPEGs" in line)
-    assert " ".join(lines[place].split()) == (
+    index = next(number for number, line in enumerate(lines) if "JPEGs" in line)
+    assert " ".join(lines[index].split()) == (
         "JPEGs 60.0 MB/s 30.0 MB/s litdata 0.60 100 MB/s decoding at least 0.8 of the limit missed"
     )
-    assert lines[place + 1].strip() == "missed by 25%: the queue copies."
+    assert lines[index + 1].strip() == "missed by 25%: the queue copies."
     assert any(line.strip() == "skipped: it would need a GPU." for line in lines)
     assert any(
         line.split()[0] == "ingest" and line.split()[-1] == "failed"
@@ -128,10 +134,11 @@ def test_markdown_has_a_row_for_each_result_and_the_reasons_below() -> None:
         "- 2, JPEGs, litdata: missed by 25%; 2, PNGs, litdata: missed by 38%. The queue copies."
         in text
     )
-    assert text.startswith("abacus, 2 cores, 8 GB, no GPU; Python 3")
+    assert text.startswith("# Speed\n")
+    assert "\n\nabacus, 2 cores, 8 GB, no GPU; Python 3, \n\n| target |" in text
 
 
-def test_what_was_measured_before_on_the_same_machine_is_read_again(tmp_path: Path) -> None:
+def test_sections_are_read_back_on_the_same_machine_only(tmp_path: Path) -> None:
     file = tmp_path / "speed.json"
     sections = [
         Section(
@@ -147,8 +154,8 @@ def test_what_was_measured_before_on_the_same_machine_is_read_again(tmp_path: Pa
     assert read_sections(file, {**MACHINE, "cpu": "another"}) == []
 
 
-def test_figures_have_three_digits_that_count() -> None:
-    assert [figure(value) for value in (1234.5, 12.34, 0.523, 0.01234, None)] == [
+def test_format_figure() -> None:
+    assert [format_figure(value) for value in (1234.5, 12.34, 0.523, 0.01234, None)] == [
         "1,234",
         "12.3",
         "0.52",
@@ -158,8 +165,8 @@ def test_figures_have_three_digits_that_count() -> None:
 
 
 @pytest.mark.parametrize("outcomes", [[], [SKIPPED], [MET, MISSED, SKIPPED, COMPARED]])
-def test_a_picture_is_drawn_of_whatever_there_is(outcomes: list[Outcome], tmp_path: Path) -> None:
-    draw(outcomes, tmp_path / "speed.png")
+def test_plot_is_written_for_any_outcomes(outcomes: list[Outcome], tmp_path: Path) -> None:
+    plot_outcomes(outcomes, tmp_path / "speed.png")
     assert (tmp_path / "speed.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -167,37 +174,40 @@ def test_a_picture_is_drawn_of_whatever_there_is(outcomes: list[Outcome], tmp_pa
     ("end", "reason"),
     [("raise ValueError('no room')", "ValueError: no room"), ("import os; os._exit(9)", "9")],
 )
-def test_a_topic_that_fails_keeps_what_it_found_and_the_others_go_on(
+def test_failing_topic_keeps_its_outcomes_and_the_others_run(
     end: str,
     reason: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    (tmp_path / "made_up").mkdir()
+    (tmp_path / "fake_topics").mkdir()
     for topic in TOPICS:
-        (tmp_path / "made_up" / f"{topic}.py").write_text(
+        (tmp_path / "fake_topics" / f"{topic}.py").write_text(
             TOPIC.format(end=end if topic == "ingest" else "")
         )
     monkeypatch.setattr(harness, "FOLDER", tmp_path / "out")
-    monkeypatch.setattr(harness, "TOPICS_PACKAGE", "made_up")
+    monkeypatch.setattr(harness, "RESULTS", tmp_path / "RESULTS.md")
+    monkeypatch.setattr(harness, "TOPICS_PACKAGE", "fake_topics")
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
     assert harness.main(["ingest", "startup"]) == 1
     found = json.loads((tmp_path / "out" / "speed.json").read_text())
-    assert [each["what"] for topic in found["topics"] for each in topic["outcomes"]] == [
+    assert [item["what"] for topic in found["topics"] for item in topic["outcomes"]] == [
         "before",
         "before",
     ]
     failed = [failure for topic in found["topics"] for failure in topic["failed"]]
-    assert [(each["topic"], each["error"].strip().endswith(reason)) for each in failed] == [
+    assert [(item["topic"], item["error"].strip().endswith(reason)) for item in failed] == [
         ("ingest", True)
     ]
     assert found["not_run"] == [topic for topic in TOPICS if topic not in ("ingest", "startup")]
     assert found["machine"]["cores"] > 0 and "decord" in found["machine"]["peers"]
     assert "failed" in capfd.readouterr().out
+    assert "| 7 | before | 1.00 s |" in (tmp_path / "RESULTS.md").read_text()
 
 
-def test_an_unknown_topic_is_refused_with_the_list(capsys: pytest.CaptureFixture[str]) -> None:
+def test_unknown_topic_is_refused_with_the_list(capsys: pytest.CaptureFixture[str]) -> None:
     assert harness.main(["ingest", "speling"]) == 2
-    assert capsys.readouterr().err == f"error: no topic speling; there is: {', '.join(TOPICS)}\n"
+    expected = f"error: Unknown topic: speling. Topics: {', '.join(TOPICS)}.\n"
+    assert capsys.readouterr().err == expected
     assert set(TOPICS.values()) == set(TARGETS)

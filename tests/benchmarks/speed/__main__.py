@@ -1,4 +1,7 @@
-"""python -m tests.benchmarks.speed [TOPIC ...]: measure, and leave runs/benchmark/speed.json, .md and .png."""
+"""Measure speed: `python -m tests.benchmarks.speed [TOPIC ...]`.
+
+Writes `tests/benchmarks/RESULTS.md`, `runs/benchmark/speed.json` and `runs/benchmark/speed.png`.
+"""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""What one measurement found: ours, a peer's, the machine's limit, and whether the target is met."""
+"""Result of one measurement, and whether it meets its goal."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ Verdict = Literal["met", "missed", "skipped", "for comparison"]
 
 @dataclass(frozen=True)
 class Goal:
-    """A bound for ours, as it is or divided by the peer's or the limit's figure of the same run."""
+    """Bound for our figure, absolute or relative to the peer's or the limit's figure."""
 
     bound: Literal["at most", "at least"]
     value: float
@@ -23,18 +23,18 @@ class Goal:
 
 @dataclass(frozen=True)
 class Outcome:
-    """One line of the table.
+    """One row of the table.
 
     Attributes:
-        target: 1 to 7, see `TARGETS` in `report`.
-        what: what was measured, on what: "720p, a key frame each 10 s".
+        target: 1 to 7, a key of `topics.TARGETS`.
+        what: what was measured, such as "720p, a key frame every 10 s".
         unit: of all figures: "s", "MB", "samples/s".
-        ours: None when it could not be measured.
-        peer: what `peer_name` needed for the same in the same run.
-        limit: what the machine allows, as `limit_name` says.
-        goal: None for a line that is only there for comparison.
-        why: for a goal that is missed, what was tried and what limits it; for a line that was skipped, what it would need.
-        curve: minutes of video to seconds, for the plot of cost against length.
+        ours: figure of this project; None if it could not be measured.
+        peer: figure of `peer_name` in the same run.
+        limit: what the machine allows, as described by `limit_name`.
+        goal: None for a row without a goal.
+        why: for a missed goal, what limits it and what was tried; for a skipped row, what it needs.
+        curve: seconds by minutes of video, for the plot of cost against length.
     """
 
     target: int
@@ -51,28 +51,32 @@ class Outcome:
 
     @property
     def ratio(self) -> float | None:
-        """Ours to the peer's, or to the limit where the goal compares with it or no peer is there."""
+        """Our figure divided by the peer's, or by the limit if the goal or a missing peer says so."""
         compared_with = self.goal.compared_with if self.goal else "peer"
         other = self.limit if compared_with == "limit" or self.peer is None else self.peer
         return None if self.ours is None or not other else self.ours / other
+
+    @property
+    def judged_figure(self) -> float | None:
+        """The figure that the goal bounds: `ours` or `ratio`."""
+        is_absolute = self.goal is not None and self.goal.compared_with == "nothing"
+        return self.ours if is_absolute else self.ratio
 
     @property
     def verdict(self) -> Verdict:
         """Whether the goal is met."""
         if self.goal is None:
             return "skipped" if self.ours is None else "for comparison"
-        found = self.ours if self.goal.compared_with == "nothing" else self.ratio
+        found = self.judged_figure
         if found is None:
             return "skipped"
-        is_met = (
-            found <= self.goal.value if self.goal.bound == "at most" else found >= self.goal.value
-        )
-        return "met" if is_met else "missed"
+        if self.goal.bound == "at most":
+            return "met" if found <= self.goal.value else "missed"
+        return "met" if found >= self.goal.value else "missed"
 
     @property
     def missed_by(self) -> float:
-        """How far the figure is from its goal, as a share of the goal; 0 when it is met."""
+        """Distance of the figure from its goal, relative to the goal; 0 if the goal is met."""
         if self.verdict != "missed" or self.goal is None:
             return 0.0
-        found = self.ours if self.goal.compared_with == "nothing" else self.ratio
-        return abs((found or 0.0) - self.goal.value) / self.goal.value
+        return abs((self.judged_figure or 0.0) - self.goal.value) / self.goal.value

@@ -1,4 +1,4 @@
-"""The other projects that `make benchmark` has installed: within reach of an import, or why not."""
+"""Import the other projects that `make benchmark` installs into an environment of their own."""
 
 from __future__ import annotations
 
@@ -12,48 +12,42 @@ FOLDER = Path(sys.prefix) / "peers"
 REQUIREMENTS = Path(__file__).parents[2] / "requirements.txt"
 
 
-def add_peers() -> None:
-    """Let imports find the other projects, after everything else: what they bring besides never replaces what is there."""
-    sys.path += [folder for folder in _folders() if folder not in sys.path]
+def add_peers_to_path() -> None:
+    """Append the peers' packages to `sys.path`, so that they never replace installed ones."""
+    sys.path += [folder for folder in _site_packages() if folder not in sys.path]
 
 
 def load_peer(package: str, module: str) -> ModuleType | None:
-    """A module of another project; where it cannot be had, None, and a line says why.
+    """Import a module of another project; print the reason and return None if that fails.
 
     Args:
-        module: the one that is needed: `torchcodec.decoders`, which finds FFmpeg, where `torchcodec` alone does not.
+        package: name of the distribution.
+        module: the module that is needed, such as `torchcodec.decoders`, which loads FFmpeg.
     """
     try:
         version(package)
         return importlib.import_module(module)
     except PackageNotFoundError:
-        print(f"{package} is not installed and left out: make benchmark installs it")
+        print(f"{package} is not installed and is left out. make benchmark installs it.")
     except (ImportError, OSError, RuntimeError) as error:
-        hint = (
-            "; it needs FFmpeg's shared libraries: apt-get install ffmpeg"
-            if package == "torchcodec"
-            else ""
-        )
-        print(
-            f"{package} cannot be loaded and is left out{hint}: {str(error).strip().splitlines()[0]}"
-        )
+        reason = str(error).strip().splitlines()[0]
+        print(f"{package} cannot be loaded and is left out: {reason}")
+        if package == "torchcodec":
+            print("torchcodec needs FFmpeg's shared libraries: apt-get install ffmpeg")
     return None
 
 
 def peer_versions() -> dict[str, str]:
-    """The version of each project of requirements.txt; empty for one that is not there."""
+    """Return the version of each project in requirements.txt; empty for one that is missing."""
     lines = REQUIREMENTS.read_text(encoding="utf-8").splitlines()
     packages = [line.partition("==")[0] for line in lines if "==" in line]
-    places = [*sys.path, *_folders()]
-    found = {
-        package: next(iter(Distribution.discover(name=package, path=places)), None)
-        for package in packages
-    }
-    return {
-        package: distribution.version if distribution else ""
-        for package, distribution in found.items()
-    }
+    path = [*sys.path, *_site_packages()]
+    versions = {}
+    for package in packages:
+        distribution = next(iter(Distribution.discover(name=package, path=path)), None)
+        versions[package] = distribution.version if distribution else ""
+    return versions
 
 
-def _folders() -> list[str]:
+def _site_packages() -> list[str]:
     return [str(folder) for folder in FOLDER.glob("lib/python*/site-packages")]

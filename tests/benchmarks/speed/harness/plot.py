@@ -1,4 +1,4 @@
-"""Outcomes in, one picture out: how far each is from its goal, and what an answer costs by the length of the video."""
+"""Plot outcomes: distance from the goals, and cost against the length of the video."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ CURVES = ("#1b7f79", "#c8553d", "#3d5a98", "#b8860b", "#7d4f9e", "#5a5a5a")
 MARKERS = "osD^vP"
 
 
-def draw(outcomes: list[Outcome], path: Path) -> None:
-    """Write the picture; what has no goal, or no figure, is left out of the bars."""
+def plot_outcomes(outcomes: list[Outcome], path: Path) -> None:
+    """Write the plot as a PNG file. Outcomes without a goal or without a figure have no bar."""
     judged = [outcome for outcome in outcomes if outcome.verdict in ("met", "missed")]
     curved = [outcome for outcome in outcomes if outcome.curve]
     num_targets = len({outcome.target for outcome in judged})
@@ -31,26 +31,23 @@ def draw(outcomes: list[Outcome], path: Path) -> None:
         panels = figure.subplots(
             1, 2 if curved else 1, squeeze=False, width_ratios=[1.55, 1] if curved else None
         )[0]
-        draw_goals(panels[0], judged)
+        plot_goals(panels[0], judged)
         if curved:
-            draw_curves(panels[1], curved)
+            plot_curves(panels[1], curved)
         figure.savefig(path)
 
 
-def times_better(outcome: Outcome) -> float:
-    """1 at the goal, 2 at half of what it allows or twice what it asks."""
+def times_goal(outcome: Outcome) -> float:
+    """Return 1 at the goal, 2 at half of an upper bound or at twice a lower bound."""
     assert outcome.goal is not None
-    found = outcome.ours if outcome.goal.compared_with == "nothing" else outcome.ratio
+    found = outcome.judged_figure
     assert found is not None
-    return (
-        found / outcome.goal.value
-        if outcome.goal.bound == "at least"
-        else outcome.goal.value / found
-    )
+    value = outcome.goal.value
+    return found / value if outcome.goal.bound == "at least" else value / found
 
 
-def draw_goals(axes: Axes, judged: list[Outcome]) -> None:
-    """A bar for each outcome, from the goal to where it is: to the right, met; to the left, missed."""
+def plot_goals(axes: Axes, judged: list[Outcome]) -> None:
+    """Draw a bar per outcome from its goal: to the right if it is met, to the left if missed."""
     row, labels = 0, []
     for target, title in TARGETS.items():
         of_target = [outcome for outcome in judged if outcome.target == target]
@@ -59,15 +56,15 @@ def draw_goals(axes: Axes, judged: list[Outcome]) -> None:
         for outcome in of_target:
             row += 1
             labels.append((row, textwrap.shorten(outcome.what, 62, placeholder=" …"), False))
-            draw_bar(axes, row, outcome)
+            plot_bar(axes, row, outcome)
         row += bool(of_target)
     axes.axvline(1, color=INK, linewidth=1.2)
     axes.set_xscale("log")
-    best = max([2.0, *map(times_better, judged)])
-    worst = min([0.8, *map(times_better, judged)])
+    best = max([2.0, *map(times_goal, judged)])
+    worst = min([0.8, *map(times_goal, judged)])
     axes.set_xlim(worst / 1.7, best * 4.5)
     axes.set_ylim(row - 0.4, -0.7)
-    axes.set_yticks([place for place, _, _ in labels], [text for _, text, _ in labels])
+    axes.set_yticks([position for position, _, _ in labels], [text for _, text, _ in labels])
     for label, (_, _, is_title) in zip(axes.get_yticklabels(), labels, strict=True):
         label.set_fontweight("bold" if is_title else "normal")
         label.set_color(INK)
@@ -79,21 +76,21 @@ def draw_goals(axes: Axes, judged: list[Outcome]) -> None:
     axes.set_axisbelow(True)
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.set_xlabel("distance from the goal: 1× meets it, more is better (log scale)")
-    axes.set_title("What was measured, against its goal", loc="left", fontweight="bold", pad=12)
+    axes.set_title("Measured figures against their goals", loc="left", fontweight="bold", pad=12)
     axes.plot([], [], "o", color=MET, markersize=8, label="met")
     axes.plot([], [], "X", color=MISSED, markersize=9, label="missed")
     axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, frameon=False, borderaxespad=0.2)
 
 
-def draw_bar(axes: Axes, row: int, outcome: Outcome) -> None:
-    """From 1 to where it is, with its figures beyond the end."""
-    end, is_met = times_better(outcome), outcome.verdict == "met"
-    colour = MET if is_met else MISSED
-    axes.plot([1, end], [row, row], color=colour, linewidth=7, alpha=0.35, solid_capstyle="butt")
-    axes.plot([end], [row], "o" if is_met else "X", color=colour, markersize=8 if is_met else 9)
+def plot_bar(axes: Axes, row: int, outcome: Outcome) -> None:
+    """Draw one bar with its figures at the end."""
+    end, is_met = times_goal(outcome), outcome.verdict == "met"
+    color = MET if is_met else MISSED
+    axes.plot([1, end], [row, row], color=color, linewidth=7, alpha=0.35, solid_capstyle="butt")
+    axes.plot([end], [row], "o" if is_met else "X", color=color, markersize=8 if is_met else 9)
     goal = outcome.goal
     assert goal is not None
-    found = outcome.ours if goal.compared_with == "nothing" else outcome.ratio
+    found = outcome.judged_figure
     sign = "≤" if goal.bound == "at most" else "≥"
     unit = f" {outcome.unit}" if goal.compared_with == "nothing" else ""
     other = {"peer": outcome.peer_name, "limit": "the limit", "nothing": ""}[goal.compared_with]
@@ -110,8 +107,8 @@ def draw_bar(axes: Axes, row: int, outcome: Outcome) -> None:
     )
 
 
-def draw_curves(axes: Axes, curved: list[Outcome]) -> None:
-    """Seconds by minutes of video, a line for each outcome that has a curve."""
+def plot_curves(axes: Axes, curved: list[Outcome]) -> None:
+    """Draw seconds against minutes of video, a line per outcome with a curve."""
     for number, outcome in enumerate(curved):
         minutes, seconds = zip(*sorted(outcome.curve.items()), strict=True)
         style = {"color": CURVES[number % len(CURVES)], "marker": MARKERS[number % len(MARKERS)]}

@@ -1,6 +1,6 @@
-"""Outcomes in; a table for the terminal, one for the README, and JSON out.
+"""Report of all outcomes: text for the terminal, Markdown for RESULTS.md, and JSON.
 
-A later run takes from the JSON what it does not measure itself.
+A later run reads from the JSON file what it does not measure itself.
 """
 
 from __future__ import annotations
@@ -16,7 +16,15 @@ from tests.benchmarks.speed.harness.topics import TARGETS, TOPICS
 
 HEADINGS = ("what", "ours", "peer", "ratio", "limit", "goal", "verdict")
 NO_FIGURE = "–"
-WIDTH_OF_REASONS = 120
+REASON_WIDTH = 120
+TITLE = """\
+# Speed
+
+`make benchmark` writes this file. It measures this project side by side with other projects, or
+with the published arithmetic written plainly, and judges each target. The figures of a row are of
+one run; the last line names the commit and date of each topic. [README.md](README.md) describes the
+topics, and [LOG.md](LOG.md) what was tried.
+"""
 
 
 @dataclass(frozen=True)
@@ -30,7 +38,7 @@ class Failure:
 
 @dataclass(frozen=True)
 class Section:
-    """What was found of a topic, and of which commit and when."""
+    """The results of a topic, with the commit and the date of the run."""
 
     topic: str
     commit: str
@@ -40,7 +48,7 @@ class Section:
 
 @dataclass(frozen=True)
 class Report:
-    """All that is known of a machine.
+    """All results of one machine.
 
     Attributes:
         machine: see `describe_machine`.
@@ -52,150 +60,140 @@ class Report:
 
     @property
     def results(self) -> list[Outcome | Failure]:
-        """Of all topics."""
+        """The results of all topics."""
         return [result for section in self.sections for result in section.results]
 
     @property
-    def not_run(self) -> list[str]:
-        """Topics of which nothing is known."""
-        return [
-            topic for topic in TOPICS if topic not in {section.topic for section in self.sections}
-        ]
+    def missing_topics(self) -> list[str]:
+        """Topics that were never run."""
+        known = {section.topic for section in self.sections}
+        return [topic for topic in TOPICS if topic not in known]
 
     @property
     def outcomes(self) -> list[Outcome]:
-        """What was measured or skipped."""
+        """The results that are not failures."""
         return [result for result in self.results if isinstance(result, Outcome)]
 
     @property
     def failures(self) -> list[Failure]:
-        """What ended in an error."""
+        """The results that are failures."""
         return [result for result in self.results if isinstance(result, Failure)]
 
     def as_text(self) -> str:
-        """The table for a terminal, with the reasons under the lines that they are about."""
-        rows = {id(result): cells(result) for result in self.results}
+        """Return the table for a terminal, with the reasons below their rows."""
+        rows = {id(result): row_cells(result) for result in self.results}
         widths = [max(map(len, column)) for column in zip(HEADINGS, *rows.values(), strict=True)]
-        lines = ["   " + aligned(HEADINGS, widths)]
+        lines = ["   " + align(HEADINGS, widths)]
+        indent = " " * 6
         for target, title in TARGETS.items():
             results = [result for result in self.results if result.target == target]
             lines += [f"{target}  {title}"] if results else []
             for result in results:
-                lines.append("   " + aligned(rows[id(result)], widths))
+                lines.append("   " + align(rows[id(result)], widths))
                 lines += textwrap.wrap(
-                    reason(result),
-                    WIDTH_OF_REASONS,
-                    initial_indent=" " * 6,
-                    subsequent_indent=" " * 6,
+                    reason(result), REASON_WIDTH, initial_indent=indent, subsequent_indent=indent
                 )
-        return "\n".join(
-            [
-                *lines,
-                "",
-                self._origin(),
-                self._not_run(),
-                *(f"\n{failure.topic}:\n{failure.error}" for failure in self.failures),
-            ]
-        )
+        lines += ["", self._provenance(), self._missing()]
+        lines += [f"\n{failure.topic}:\n{failure.error}" for failure in self.failures]
+        return "\n".join(lines)
 
     def as_markdown(self) -> str:
-        """The same table for the README, with the reasons below it."""
+        """Return RESULTS.md: machine, table, reasons and provenance."""
         headings = ("target", *HEADINGS)
-        lines = [self._machine(), "", row(headings), row(["---"] * len(headings))]
-        lines += [row((str(result.target), *cells(result))) for result in self.results]
-        return (
-            "\n".join([*lines, "", *self._reasons(), "", self._origin(), self._not_run()]).rstrip()
-            + "\n"
-        )
+        lines = [
+            TITLE,
+            self._machine(),
+            "",
+            table_row(headings),
+            table_row(["---"] * len(headings)),
+        ]
+        lines += [table_row((str(result.target), *row_cells(result))) for result in self.results]
+        lines += ["", *self._reasons(), "", self._provenance(), self._missing()]
+        return "\n".join(lines).rstrip() + "\n"
 
     def write_json(self, path: Path) -> None:
-        """Everything."""
+        """Write everything as JSON."""
         topics = [
             {
                 "topic": section.topic,
                 "commit": section.commit,
                 "date": section.date,
-                "outcomes": [judged(each) for each in section.results if isinstance(each, Outcome)],
-                "failed": [asdict(each) for each in section.results if isinstance(each, Failure)],
+                "outcomes": [
+                    outcome_record(item) for item in section.results if isinstance(item, Outcome)
+                ],
+                "failed": [asdict(item) for item in section.results if isinstance(item, Failure)],
             }
             for section in self.sections
         ]
-        everything = {
+        content = {
             "machine": self.machine,
             "targets": TARGETS,
             "topics": topics,
-            "not_run": self.not_run,
+            "not_run": self.missing_topics,
         }
-        path.write_text(
-            json.dumps(everything, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
-        )
+        text = json.dumps(content, indent=2, ensure_ascii=False)
+        path.write_text(text + "\n", encoding="utf-8")
 
     def _machine(self) -> str:
         machine = self.machine
-        memory = f"{machine['memory_gb']:.0f} GB"
-        place = ", ".join(
-            filter(
-                None,
-                [machine["cpu"], f"{machine['cores']} cores", memory, machine["gpu"] or "no GPU"],
-            )
-        )
-        versions = ", ".join(
-            f"{name} {number}"
-            for name, number in {**machine["versions"], **machine["peers"]}.items()
-            if number
-        )
-        return f"{place}; Python {machine['python']}, {versions}"
+        memory, gpu = f"{machine['memory_gb']:.0f} GB", machine["gpu"] or "no GPU"
+        parts = [machine["cpu"], f"{machine['cores']} cores", memory, gpu]
+        versions = {**machine["versions"], **machine["peers"]}
+        listed = ", ".join(f"{name} {number}" for name, number in versions.items() if number)
+        return f"{', '.join(filter(None, parts))}; Python {machine['python']}, {listed}"
 
     def _reasons(self) -> list[str]:
-        """A line for each reason, with the results that it is given for."""
-        given: dict[str, list[str]] = {}
+        """Return one line per reason, with the results that it applies to."""
+        results_of_reason: dict[str, list[str]] = {}
         for result in self.results:
             if text := reason(result):
-                beginning, _, rest = text.partition(": ")
-                given.setdefault(rest, []).append(f"{result.target}, {named(result)}: {beginning}")
+                verdict, _, rest = text.partition(": ")
+                title = f"{result.target}, {full_name(result)}: {verdict}"
+                results_of_reason.setdefault(rest, []).append(title)
         return [
-            f"- {'; '.join(whose)}. {text[:1].upper()}{text[1:]}" for text, whose in given.items()
+            f"- {'; '.join(titles)}. {text[:1].upper()}{text[1:]}"
+            for text, titles in results_of_reason.items()
         ]
 
-    def _origin(self) -> str:
-        commits: dict[tuple[str, str], list[str]] = {}
+    def _provenance(self) -> str:
+        topics_of_run: dict[tuple[str, str], list[str]] = {}
         for section in self.sections:
-            commits.setdefault((section.commit, section.date[:10]), []).append(section.topic)
+            run = section.commit, section.date[:10]
+            topics_of_run.setdefault(run, []).append(section.topic)
         return "; ".join(
             f"commit {commit}, {date}: {', '.join(topics)}"
-            for (commit, date), topics in commits.items()
+            for (commit, date), topics in topics_of_run.items()
         )
 
-    def _not_run(self) -> str:
-        topics = ", ".join(f"{topic} (target {TOPICS[topic]})" for topic in self.not_run)
+    def _missing(self) -> str:
+        topics = ", ".join(f"{topic} (target {TOPICS[topic]})" for topic in self.missing_topics)
         return f"Not run: {topics}." if topics else ""
 
 
 def read_sections(path: Path, machine: dict[str, Any]) -> list[Section]:
-    """What an earlier run has left of the same machine with the same versions; nothing if it left nothing."""
+    """Read the results of an earlier run on the same machine with the same versions, if any."""
     if not path.exists():
         return []
-    everything = json.loads(path.read_text(encoding="utf-8"))
-    same = all(
-        everything["machine"][name] == machine[name]
-        for name in ("cpu", "cores", "gpu", "python", "versions", "peers")
-    )
-    return [read_section(stored) for stored in everything["topics"]] if same else []
+    content = json.loads(path.read_text(encoding="utf-8"))
+    names = ("cpu", "cores", "gpu", "python", "versions", "peers")
+    if any(content["machine"][name] != machine[name] for name in names):
+        return []
+    return [read_section(record) for record in content["topics"]]
 
 
-def read_section(stored: dict[str, Any]) -> Section:
-    """As `Report.write_json` has written it."""
-    results: list[Outcome | Failure] = [Failure(**each) for each in stored["failed"]]
-    for each in stored["outcomes"]:
-        given = {field.name: each[field.name] for field in fields(Outcome)}
-        given["goal"] = given["goal"] and Goal(**given["goal"])
-        given["curve"] = {float(place): value for place, value in given["curve"].items()}
-        results.append(Outcome(**given))
-    return Section(stored["topic"], stored["commit"], stored["date"], results)
+def read_section(record: dict[str, Any]) -> Section:
+    """Read a section that `Report.write_json` has written."""
+    results: list[Outcome | Failure] = [Failure(**failure) for failure in record["failed"]]
+    for outcome in record["outcomes"]:
+        values = {field.name: outcome[field.name] for field in fields(Outcome)}
+        values["goal"] = values["goal"] and Goal(**values["goal"])
+        values["curve"] = {float(minutes): value for minutes, value in values["curve"].items()}
+        results.append(Outcome(**values))
+    return Section(record["topic"], record["commit"], record["date"], results)
 
 
-def judged(outcome: Outcome) -> dict[str, Any]:
-    """All of an outcome, and what follows from it."""
+def outcome_record(outcome: Outcome) -> dict[str, Any]:
+    """Return the fields of an outcome and its derived values."""
     return {
         **asdict(outcome),
         "ratio": outcome.ratio,
@@ -204,30 +202,30 @@ def judged(outcome: Outcome) -> dict[str, Any]:
     }
 
 
-def cells(result: Outcome | Failure) -> tuple[str, ...]:
-    """A line of the table, in the order of `HEADINGS`."""
+def row_cells(result: Outcome | Failure) -> tuple[str, ...]:
+    """Return the cells of a row, in the order of `HEADINGS`."""
     if isinstance(result, Failure):
         return (result.topic, *[NO_FIGURE] * (len(HEADINGS) - 2), "failed")
     return (
         result.what,
-        figure(result.ours, result.unit),
-        figure(result.peer, result.unit, result.peer_name),
-        figure(result.ratio),
-        figure(result.limit, result.unit, result.limit_name),
+        format_figure(result.ours, result.unit),
+        format_figure(result.peer, result.unit, result.peer_name),
+        format_figure(result.ratio),
+        format_figure(result.limit, result.unit, result.limit_name),
         str(result.goal) if result.goal else NO_FIGURE,
         result.verdict,
     )
 
 
-def named(result: Outcome | Failure) -> str:
-    """What was measured, and against whom."""
+def full_name(result: Outcome | Failure) -> str:
+    """Return what was measured, with the name of the peer."""
     if isinstance(result, Failure):
         return result.topic
     return f"{result.what}, {result.peer_name}" if result.peer_name else result.what
 
 
 def reason(result: Outcome | Failure) -> str:
-    """By how much and why a goal was missed, what a skipped line would need, and what went wrong; else nothing."""
+    """Return why a goal is missed, a row skipped or a topic failed; empty otherwise."""
     if isinstance(result, Failure):
         return result.error.strip().splitlines()[-1]
     match result.verdict:
@@ -239,28 +237,27 @@ def reason(result: Outcome | Failure) -> str:
             return ""
 
 
-def figure(value: float | None, unit: str = "", name: str = "") -> str:
-    """Three digits that count: "1,234 MB", "12.3 s decord", "0.0123"."""
+def format_figure(value: float | None, unit: str = "", name: str = "") -> str:
+    """Return a figure with two or three significant digits: "1,234 MB", "12.3 s decord", "0.0123"."""
     if value is None:
         return NO_FIGURE
     size = abs(value)
-    digits = (
-        f"{value:,.0f}"
-        if size >= 100
-        else f"{value:.1f}"
-        if size >= 10
-        else f"{value:.2f}"
-        if size >= 0.1
-        else f"{value:.3g}"
-    )
+    if size >= 100:
+        digits = f"{value:,.0f}"
+    elif size >= 10:
+        digits = f"{value:.1f}"
+    elif size >= 0.1:
+        digits = f"{value:.2f}"
+    else:
+        digits = f"{value:.3g}"
     return " ".join(filter(None, [digits, unit, name]))
 
 
-def aligned(texts: tuple[str, ...], widths: list[int]) -> str:
-    """Columns with two spaces between."""
+def align(texts: tuple[str, ...], widths: list[int]) -> str:
+    """Return the texts in columns, separated by two spaces."""
     return "  ".join(text.ljust(width) for text, width in zip(texts, widths, strict=True)).rstrip()
 
 
-def row(texts: tuple[str, ...] | list[str]) -> str:
-    """A line of a table in Markdown."""
+def table_row(texts: tuple[str, ...] | list[str]) -> str:
+    """Return a row of a Markdown table."""
     return "| " + " | ".join(text.replace("|", "\\|") for text in texts) + " |"

@@ -1,6 +1,6 @@
-"""Names of topics in; each measured in a new process; the table, its files and the exit status out.
+"""Measure topics, each in a new process, and write the table, the plot and the JSON file.
 
-A topic is a module, or a folder, beside this folder, with one function for us, `measure() -> Iterator[Outcome]`.
+A topic is a module or a package beside this folder with a function `measure() -> Iterator[Outcome]`.
 """
 
 from __future__ import annotations
@@ -10,79 +10,78 @@ import multiprocessing
 import sys
 import traceback
 from collections.abc import Iterator
-from dataclasses import dataclass
+from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from pathlib import Path
-from types import TracebackType
 
-from tests.benchmarks.speed.harness.machine import commit, describe_machine, now
+from tests.benchmarks.speed.harness.machine import current_commit, current_time, describe_machine
 from tests.benchmarks.speed.harness.outcome import Outcome
-from tests.benchmarks.speed.harness.peers import add_peers
-from tests.benchmarks.speed.harness.plot import draw
+from tests.benchmarks.speed.harness.peers import add_peers_to_path
+from tests.benchmarks.speed.harness.plot import plot_outcomes
 from tests.benchmarks.speed.harness.report import Failure, Report, Section, read_sections
 from tests.benchmarks.speed.harness.topics import TARGETS, TOPICS
 
 FOLDER = Path("runs/benchmark")
+RESULTS = Path(__file__).parents[2] / "RESULTS.md"
 TOPICS_PACKAGE = "tests.benchmarks.speed"
 
 
-def main(words: list[str]) -> int:
-    """Measure the topics that the words name, or all; 1 when one of them failed. What was measured before is shown too."""
-    if unknown := sorted(set(words) - set(TOPICS)):
-        print(
-            f"error: no topic {', '.join(unknown)}; there is: {', '.join(TOPICS)}", file=sys.stderr
-        )
+def main(names: list[str]) -> int:
+    """Measure the named topics, or all, and report them with those of earlier runs.
+
+    Returns:
+        The exit status: 0, 1 if a topic failed, 2 for an unknown topic.
+    """
+    if unknown := sorted(set(names) - set(TOPICS)):
+        message = f"Unknown topic: {', '.join(unknown)}. Topics: {', '.join(TOPICS)}."
+        print(f"error: {message}", file=sys.stderr)
         return 2
-    chosen = [topic for topic in TOPICS if topic in words or not words]
+    chosen = [topic for topic in TOPICS if topic in names or not names]
     machine = describe_machine()
     sections = {section.topic: section for section in read_sections(FOLDER / "speed.json", machine)}
     for topic in chosen:
-        sections[topic] = Section(topic, commit(), now(), list(measure_topic(topic)))
+        results = list(measure_topic(topic))
+        sections[topic] = Section(topic, current_commit(), current_time(), results)
         report = Report(machine, [sections[topic] for topic in TOPICS if topic in sections])
-        write(report)  # after each topic: who stops it keeps what was found
-    print(f"\n{report.as_text()}\n\nalso in {FOLDER}/speed.json, .md and .png")
-    return (
-        1
-        if any(
-            isinstance(result, Failure) for topic in chosen for result in sections[topic].results
-        )
-        else 0
+        write(report)  # after each topic, so that an interruption loses only one
+    print(
+        f"\n{report.as_text()}\n\nwritten to {RESULTS}, {FOLDER}/speed.json and {FOLDER}/speed.png"
     )
+    results = [result for topic in chosen for result in sections[topic].results]
+    return int(any(isinstance(result, Failure) for result in results))
 
 
 def write(report: Report) -> None:
-    """All that is kept of a run."""
+    """Write the table, the JSON file and the plot."""
     FOLDER.mkdir(parents=True, exist_ok=True)
     report.write_json(FOLDER / "speed.json")
-    (FOLDER / "speed.md").write_text(report.as_markdown(), encoding="utf-8")
-    draw(report.outcomes, FOLDER / "speed.png")
+    RESULTS.write_text(report.as_markdown(), encoding="utf-8")
+    plot_outcomes(report.outcomes, FOLDER / "speed.png")
 
 
 def measure_topic(topic: str) -> Iterator[Outcome | Failure]:
-    """Each outcome of a topic as its process sends it, and a failure when that process ends in one."""
+    """Yield the outcomes of a topic as its process sends them, and a failure if it ends in one."""
     print(f"\n--- {topic}: {TARGETS[TOPICS[topic]]}", flush=True)
     context = multiprocessing.get_context("spawn")
-    receiving, sending = context.Pipe(duplex=False)
-    process = context.Process(target=measure_and_send, args=(f"{TOPICS_PACKAGE}.{topic}", sending))
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=measure_and_send, args=(f"{TOPICS_PACKAGE}.{topic}", sender))
     process.start()
-    sending.close()  # so that the end of the process ends the pipe
+    sender.close()  # the pipe then ends with the process
     failure = ""
-    while (message := receive(receiving)) is not None:
+    while (message := receive(receiver)) is not None:
         if isinstance(message, Outcome):
             yield message
         else:
             failure = message
     process.join()
-    if failure or process.exitcode:
-        yield Failure(
-            topic,
-            TOPICS[topic],
-            failure or f"its process ended with exit status {process.exitcode}",
-        )
+    if process.exitcode and not failure:
+        failure = f"the process ended with exit status {process.exitcode}"
+    if failure:
+        yield Failure(topic, TOPICS[topic], failure)
 
 
 def receive(connection: Connection) -> Outcome | str | None:
-    """What comes next, or None at the end."""
+    """Return the next message, or None at the end of the pipe."""
     try:
         message: Outcome | str = connection.recv()
     except EOFError:
@@ -91,27 +90,18 @@ def receive(connection: Connection) -> Outcome | str | None:
 
 
 def measure_and_send(module: str, connection: Connection) -> None:
-    """Measure in this process, with the other projects within reach."""
-    add_peers()
-    with SendError(connection):
+    """Measure a topic in this process, and send its outcomes or its traceback."""
+    add_peers_to_path()
+    with send_traceback(connection):
         for outcome in importlib.import_module(module).measure():
             connection.send(outcome)
 
 
-@dataclass(frozen=True)
-class SendError:
-    """What is raised inside is sent as text, and goes on."""
-
-    connection: Connection
-
-    def __enter__(self) -> None:
-        """Nothing has to be ready."""
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if error is not None:
-            self.connection.send("".join(traceback.format_exception(kind, error, trace)))
+@contextmanager
+def send_traceback(connection: Connection) -> Iterator[None]:
+    """Send the traceback of an exception as text, and raise it again."""
+    try:
+        yield
+    except BaseException as error:
+        connection.send("".join(traceback.format_exception(error)))
+        raise

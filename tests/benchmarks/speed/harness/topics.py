@@ -1,4 +1,4 @@
-"""Which targets there are, and which module measures each, in the order of measuring."""
+"""The targets, and the module that measures each, in the order of measuring."""
 
 TARGETS = {
     1: "Ingest: a video file to frames",

@@ -11,22 +11,22 @@ from typing import Any
 import lightning as L
 
 
-class LeaveAfterFirstStep(L.Callback):
-    """Write down the times and leave at once."""
+class ExitAfterFirstStep(L.Callback):
+    """Write the times as JSON after the first step, and end the process.
+
+    In the default run a batch is a step.
+    """
 
     def __init__(self, file: Path, times: dict[str, float]) -> None:
         self.file, self.times = file, times
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """The model and the trainer are there."""
         self.times["tokenizer, data, model"] = time.time()
 
     def on_train_batch_start(self, *_: Any) -> None:
-        """The first batch is there."""
         self.times["first batch"] = time.time()
 
     def on_train_batch_end(self, *_: Any) -> None:
-        """The first step is done: in the default run a batch is a step."""
         self.times["first step"] = time.time()
         self.file.write_text(json.dumps(self.times))
         os._exit(0)

@@ -1,6 +1,8 @@
-"""python -m tests.benchmarks.speed.startup.first_step FILE [WORDS ...]: train.py up to its first step, and when it was where.
+"""Run train.py up to its first step and record when each part ends.
 
-It leaves JSON in the file: the time.time() at which each part was over. Nothing is trained beyond the first step.
+    python -m tests.benchmarks.speed.startup.first_step FILE [OVERRIDE ...]
+
+FILE becomes JSON with the `time.time()` at the end of each part.
 """
 
 from __future__ import annotations
@@ -11,28 +13,26 @@ from pathlib import Path
 from typing import Any
 
 
-def main(file: Path, words: list[str]) -> None:
-    """Run train.py with marks where its parts end."""
-    # imported here, as train.py does: the processes that it starts read this file again
+def main(file: Path, overrides: list[str]) -> None:
+    """Run train.py with the time recorded at the end of each part."""
+    # Imported here, as in train.py, because the processes that it starts import this module again.
     import train
-    from lit_hour.synthetic import dataset as prepare
+    from lit_hour.synthetic import dataset
     from lit_hour.training import fit
-    from tests.benchmarks.speed.startup.exit_callback import LeaveAfterFirstStep
+    from tests.benchmarks.speed.startup.exit_callback import ExitAfterFirstStep
 
     times = {"imports": time.time()}
-    build_and_pack, build_callbacks = prepare.build_and_pack, fit.build_callbacks
+    build_and_pack, build_callbacks = dataset.build_and_pack, fit.build_callbacks
 
-    def timed_world(*arguments: Any) -> Any:
-        world = build_and_pack(*arguments)
+    def timed_build_and_pack(*arguments: Any) -> Any:
+        built = build_and_pack(*arguments)
         times["videos and shards"] = time.time()
-        return world
+        return built
 
-    prepare.build_and_pack = timed_world
-    fit.build_callbacks = lambda *arguments: [
-        *build_callbacks(*arguments),
-        LeaveAfterFirstStep(file, times),
-    ]
-    train.main(words)
+    dataset.build_and_pack = timed_build_and_pack
+    exit_callback = ExitAfterFirstStep(file, times)
+    fit.build_callbacks = lambda *arguments: [*build_callbacks(*arguments), exit_callback]
+    train.main(overrides)
 
 
 if __name__ == "__main__":
