@@ -1,13 +1,13 @@
-"""The model that lmms-eval calls: requests of its tasks in, answers of a `Session` out.
+"""The model classes that lmms-eval calls; a `VideoPredictor` generates the responses.
 
-Requests come in the order of the task's questions. The last video is remembered until another one is asked about, so that it
-is read once for all its questions where these follow each other.
+lmms-eval sends requests in the order of the task's docs. The memory of the last video is kept until
+a request shows another one, so a video is read once for consecutive questions about it.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -26,14 +26,15 @@ from lit_hour.evaluation.lmms_eval.prompt import (
     prompt_from_visuals,
     save_visual,
 )
-from lit_hour.inference.predictor import VideoMemory, VideoPredictor
+from lit_hour.inference.predictor import VideoPredictor
+from lit_hour.inference.video_memory import VideoMemory
 from lit_hour.processor import Processor
 
-log = logging.getLogger("lit_hour")
+log = logging.getLogger(__name__)
 
 
 class LitHour(lmms):
-    """A run, for tasks that give their visuals and their text apart: to generate (`--force_simple`) and for likelihoods."""
+    """Model for simple tasks, which give visuals and text apart: `--force_simple`, likelihoods."""
 
     is_simple = True
 
@@ -42,7 +43,7 @@ class LitHour(lmms):
         run: str,
         checkpoint: str | None = None,
         device: str | None = None,
-        settings: str = "",
+        overrides: str = "",
         batch_size: int | str = 1,
         max_batch_size: int | None = None,
     ) -> None:
@@ -50,151 +51,150 @@ class LitHour(lmms):
 
         Args:
             run: the run folder.
-            checkpoint: a name in its checkpoints, as for `python -m lit_hour ask`.
-            device: where to compute; several processes of `accelerate launch` have one GPU each, whatever is said here.
-            settings: `a.b=c` words between spaces that win over those of the run.
-            batch_size, max_batch_size: questions are asked one at a time, so that no answer depends on its neighbours.
+            checkpoint: name of a checkpoint of the run, as for `lit-hour ask`.
+            device: a torch device. With several processes of `accelerate launch` it is ignored, and
+                each has its own GPU.
+            overrides: settings as `a.b=c`, separated by spaces, applied over those of the run.
+            batch_size: has no effect, so that no response depends on other questions.
+            max_batch_size: has no effect either.
 
         Raises:
-            RunError, WeightsError, ConfigError: as `Session.open` has them.
+            RunError: the run or the checkpoint is missing.
+            WeightsError: the checkpoint is damaged or belongs to another model.
+            ConfigError: a setting does not exist or is out of range.
         """
         super().__init__()
         if str(batch_size) != "1":
             log.warning(
-                "--batch_size %s has no effect: lit_hour asks one question at a time", batch_size
+                "--batch_size %s has no effect: lit_hour evaluates questions one by one", batch_size
             )
         self.accelerator = Accelerator()
         if self.accelerator.num_processes > 1:
             device = str(self.accelerator.device)
-        self.session = VideoPredictor.from_run(
-            Path(str(run)),
-            None if checkpoint is None else str(checkpoint),
-            device,
-            settings.split(),
-        )
-        self._remembered: tuple[tuple[str, ...], VideoMemory] | None = None
+        name = None if checkpoint is None else str(checkpoint)
+        self.predictor = VideoPredictor.from_run(Path(str(run)), name, device, overrides.split())
+        self._last_memory: tuple[tuple[str, ...], VideoMemory] | None = None  # with its files
         self._warned: set[str] = set()
 
     @property
     def device(self) -> torch.device:
-        """Where lmms-eval puts the tensors that its processes exchange."""
-        return self.session.device
+        """The device of the tensors that lmms-eval's processes exchange."""
+        return self.predictor.device
 
     def generate_until(self, requests: list[Instance]) -> list[str]:
-        """The answer to each request.
+        """Generate the response to each request.
 
         Raises:
-            ConfigError: a task asks for samples or beams.
-            QuestionError: a question is empty or too long, or shows what lit_hour cannot read.
-            VideoError, ImageError: a file cannot be read.
+            ConfigError: a task requests sampling or beam search.
+            QuestionError: a question is empty or too long, or has unsupported visuals.
+            VideoError: a video cannot be read.
+            ImageError: an image cannot be read.
         """
-        return [
-            self._answer(*self._asked(request), request.task_name)
-            for request in self._each(requests)
-        ]
+        resps = []
+        for request in self._progress(requests):
+            prompt, values = self._parse_request(request)
+            resps.append(self._generate(prompt, values, request.task_name))
+        return resps
 
     def loglikelihood(self, requests: list[Instance]) -> list[GenerationResult]:
-        """For each request the mean negative log-probability of the continuation's tokens, and whether each is the likeliest.
+        """Compute the mean negative log-probability of each continuation, and whether it is greedy.
 
-        lmms-eval takes the option with the lowest number; its own models also give their loss in place of what the name says.
-        A bare pair it would turn into a string (0.7.3), so each is wrapped as it wraps answers.
+        lmms-eval takes the option with the lowest number; its own models return their loss, too,
+        despite the method's name. Results are wrapped like responses, because lmms-eval 0.7.3 would
+        turn a bare pair into a string.
 
         Raises:
-            QuestionError, VideoError, ImageError: as for `generate_until`.
-            NotImplementedError: the continuation is asked for without a video.
+            QuestionError: a question is empty or too long, or has unsupported visuals.
+            VideoError: a video cannot be read.
+            ImageError: an image cannot be read.
+            NotImplementedError: a request has no video.
         """
-        found = []
-        for request in self._each(requests):
+        resps = []
+        for request in self._progress(requests):
             if len(request.args) == 2:
                 raise NotImplementedError(
-                    f"task {request.task_name}: acc_mutual_info asks without a video; take the metric acc"
+                    f"Task {request.task_name}: the metric acc_mutual_info needs likelihoods"
+                    " without a video, which lit_hour does not support. Use the metric acc."
                 )
-            context, target, doc_to_visual, *place = request.args
-            document = self._document(*place)
-            prompt = prompt_from_visuals(doc_to_visual(document), context, request.task_name)
-            answer = target(document) if callable(target) else target
-            conversation = self.session.processor.ask(prompt.text)
-            (likelihood,) = self.session.loglikelihood(
-                self._remember(prompt), conversation, [str(answer)]
-            )
-            found.append(GenerationResult((likelihood.loss, likelihood.is_greedy)))
-        return found
+            context, doc_to_target, doc_to_visual, *location = request.args
+            doc = self._doc(*location)
+            prompt = prompt_from_visuals(doc_to_visual(doc), context, request.task_name)
+            target = doc_to_target(doc) if callable(doc_to_target) else doc_to_target
+            conversation = self.predictor.processor.ask(prompt.text)
+            memory = self._encode(prompt)
+            (result,) = self.predictor.loglikelihood(memory, conversation, [str(target)])
+            resps.append(GenerationResult((result.loss, result.is_greedy)))
+        return resps
 
     def generate_until_multi_round(self, requests: list[Instance]) -> list[str]:
-        """Refused.
+        """Refuse tasks of several rounds.
 
         Raises:
             NotImplementedError: always.
         """
         raise NotImplementedError(
-            f"task {requests[0].task_name} has several rounds: lit_hour runs tasks of type generate_until"
+            f"Task {requests[0].task_name} has several rounds; lit_hour supports tasks of type"
+            " generate_until."
         )
 
     def clean(self) -> None:
-        """Give the memory of the model back, which lmms-eval wants for a judge."""
-        del self.session, self._remembered
+        """Release the model's memory, which lmms-eval needs for a judge."""
+        del self.predictor, self._last_memory
         super().clean()
 
-    def _asked(self, request: Instance) -> tuple[Prompt, Mapping[str, Any]]:
-        """What a request asks, and its `generation_kwargs`."""
-        context, generation_kwargs, doc_to_visual, *place = request.args
-        return prompt_from_visuals(
-            doc_to_visual(self._document(*place)), context, request.task_name
-        ), generation_kwargs
+    def _parse_request(self, request: Instance) -> tuple[Prompt, Mapping[str, Any]]:
+        """Return the prompt and the `generation_kwargs` of a request."""
+        context, values, doc_to_visual, *location = request.args
+        visuals = doc_to_visual(self._doc(*location))
+        return prompt_from_visuals(visuals, context, request.task_name), values
 
-    def _answer(self, prompt: Prompt, generation_kwargs: Mapping[str, Any], task: str) -> str:
-        decoding = GenerationKwargs.parse(generation_kwargs, task)
-        for name in set(decoding.ignored) - self._warned:
-            log.warning(
-                "task %s: %s=%s has no effect in lit_hour", task, name, generation_kwargs[name]
-            )
+    def _generate(self, prompt: Prompt, values: Mapping[str, Any], task: str) -> str:
+        kwargs = GenerationKwargs.parse(values, task)
+        for name in set(kwargs.ignored) - self._warned:
+            log.warning("Task %s: %s=%s has no effect in lit_hour", task, name, values[name])
             self._warned.add(name)
+        predictor, memory = self._predictor_for(prompt, kwargs), self._encode(prompt)
         text = ""
-        for piece in self._session_for(prompt, decoding).generate(
-            self._remember(prompt), prompt.text
-        ):
+        for piece in predictor.generate(memory, prompt.text):
             text += piece if isinstance(piece, str) else ""
-            if (end := decoding.find_stop(text)) is not None:
+            if (end := kwargs.find_stop(text)) is not None:
                 return text[:end]
         return text
 
-    def _session_for(self, prompt: Prompt, decoding: GenerationKwargs) -> VideoPredictor:
-        """The same model with what the task says in place of the run's settings."""
-        config = self.session.config
-        if decoding.max_new_tokens is not None:
-            config = replace(
-                config,
-                generation=replace(config.generation, max_new_tokens=decoding.max_new_tokens),
-            )
+    def _predictor_for(self, prompt: Prompt, kwargs: GenerationKwargs) -> VideoPredictor:
+        """Return a predictor with the same model and the settings of the task."""
+        config = self.predictor.config
+        if kwargs.max_new_tokens is not None:
+            generation = replace(config.generation, max_new_tokens=kwargs.max_new_tokens)
+            config = replace(config, generation=generation)
         if prompt.system_prompt is not None:
             config = replace(config, text=replace(config.text, system_prompt=prompt.system_prompt))
-        return VideoPredictor(
-            config, self.session.model, Processor(self.session.processor.tokenizer, config.text)
-        )
+        processor = Processor(self.predictor.processor.tokenizer, config.text)
+        return VideoPredictor(config, self.predictor.model, processor)
 
-    def _remember(self, prompt: Prompt) -> VideoMemory:
+    def _encode(self, prompt: Prompt) -> VideoMemory:
+        """Return the memory of a prompt's visuals; that of the last prompt if they are the same."""
         with TemporaryDirectory(prefix="lit_hour_") as folder:
             files = [save_visual(visual, Path(folder)) for visual in prompt.visuals]
             names = tuple(str(file).removeprefix(folder) for file in files)
-            if self._remembered is None or self._remembered[0] != names:
-                self._remembered = None  # two hours at a time may not fit
-                self._remembered = names, self.session.encode_video(files)
-            return self._remembered[1]
+            if self._last_memory is None or self._last_memory[0] != names:
+                self._last_memory = None  # two memories of an hour may not fit on the device
+                self._last_memory = names, self.predictor.encode_video(files)
+            return self._last_memory[1]
 
-    def _document(self, number: int, task: str, split: str) -> Any:
-        return self.task_dict[task][split][number]
+    def _doc(self, doc_id: int, task: str, split: str) -> Any:
+        return self.task_dict[task][split][doc_id]
 
-    def _each(self, requests: Sequence[Instance]) -> Any:
-        return tqdm(requests, desc="lit_hour answers", disable=self.rank != 0)
+    def _progress(self, requests: Sequence[Instance]) -> Iterable[Instance]:
+        return tqdm(requests, desc="lit_hour", disable=self.rank != 0)
 
 
 class LitHourChat(LitHour):
-    """A run, for tasks that give messages: what lmms-eval takes unless it is told `--force_simple`."""
+    """Model for chat tasks, which give messages: lmms-eval's default."""
 
     is_simple = False
 
-    def _asked(self, request: Instance) -> tuple[Prompt, Mapping[str, Any]]:
-        _, doc_to_messages, generation_kwargs, *place = request.args
-        return prompt_from_messages(
-            doc_to_messages(self._document(*place)), request.task_name
-        ), generation_kwargs
+    def _parse_request(self, request: Instance) -> tuple[Prompt, Mapping[str, Any]]:
+        _, doc_to_messages, values, *location = request.args
+        messages = doc_to_messages(self._doc(*location))
+        return prompt_from_messages(messages, request.task_name), values

@@ -1,4 +1,4 @@
-"""What the tasks of lmms-eval say about generating, read without lmms-eval."""
+"""`generation_kwargs` of lmms-eval's tasks, parsed without lmms-eval."""
 
 from typing import Any
 
@@ -32,7 +32,7 @@ from lit_hour.evaluation.lmms_eval.prompt import GenerationKwargs
         ({"until": None, "num_beams": None}, GenerationKwargs(None, (), ())),
     ],
 )
-def test_greedy_decoding_is_read(values: dict[str, Any], expected: GenerationKwargs) -> None:
+def test_parse_accepts_greedy_decoding(values: dict[str, Any], expected: GenerationKwargs) -> None:
     assert GenerationKwargs.parse(values, "task") == expected
 
 
@@ -46,12 +46,12 @@ def test_greedy_decoding_is_read(values: dict[str, Any], expected: GenerationKwa
         ({"max_new_tokens": "16"}, "max_new_tokens='16'"),
     ],
 )
-def test_what_cannot_be_honoured_is_refused(values: dict[str, Any], named: str) -> None:
-    with pytest.raises(ConfigError, match=rf"task mlvu .*{named}"):
+def test_parse_refuses_sampling_and_invalid_limits(values: dict[str, Any], named: str) -> None:
+    with pytest.raises(ConfigError, match=rf"Task mlvu .*{named}"):
         GenerationKwargs.parse(values, "mlvu")
 
 
-def test_an_answer_ends_at_the_first_of_its_ends() -> None:
-    decoding = GenerationKwargs(None, ("\n\n", "Q:"), ())
-    assert decoding.find_stop("red Q: blue\n\n") == 4
-    assert decoding.find_stop("red\n") is None
+def test_find_stop_returns_the_first_stop() -> None:
+    kwargs = GenerationKwargs(None, ("\n\n", "Q:"), ())
+    assert kwargs.find_stop("red Q: blue\n\n") == 4
+    assert kwargs.find_stop("red\n") is None

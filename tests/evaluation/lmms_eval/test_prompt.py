@@ -1,4 +1,4 @@
-"""What the tasks of lmms-eval show and ask, read without lmms-eval."""
+"""Visuals and messages of lmms-eval's tasks, parsed without lmms-eval."""
 
 from pathlib import Path
 from typing import Any
@@ -14,18 +14,18 @@ from lit_hour.evaluation.lmms_eval.prompt import (
     save_visual,
 )
 
-PICTURE = Image.new("RGB", (2, 2))
+SQUARE = Image.new("RGB", (2, 2))
 
 
 def user(*content: dict[str, Any]) -> dict[str, Any]:
     return {"role": "user", "content": list(content)}
 
 
-def text(words: str) -> dict[str, Any]:
-    return {"type": "text", "text": words}
+def text(content: str) -> dict[str, Any]:
+    return {"type": "text", "text": content}
 
 
-VIDEO, IMAGE = {"type": "video", "url": "a.mp4"}, {"type": "image", "url": PICTURE}
+VIDEO, IMAGE = {"type": "video", "url": "a.mp4"}, {"type": "image", "url": SQUARE}
 
 
 @pytest.mark.parametrize(
@@ -33,10 +33,10 @@ VIDEO, IMAGE = {"type": "video", "url": "a.mp4"}, {"type": "image", "url": PICTU
     [
         ([user(VIDEO, text("Who?"))], Prompt(("a.mp4",), "Who?")),
         ([user(text("Who?\n"), VIDEO, text("A or B"))], Prompt(("a.mp4",), "Who?\nA or B")),
-        ([user(IMAGE, IMAGE, text("Which?"))], Prompt((PICTURE, PICTURE), "Which?")),
+        ([user(IMAGE, IMAGE, text("Which?"))], Prompt((SQUARE, SQUARE), "Which?")),
         (
             [user(text("1: "), IMAGE, text(" 2: "), IMAGE)],
-            Prompt((PICTURE, PICTURE), "1: <image> 2: <image>"),
+            Prompt((SQUARE, SQUARE), "1: <image> 2: <image>"),
         ),
         (
             [{"role": "system", "content": "Be brief."}, user(VIDEO, text("Who?"))],
@@ -44,7 +44,7 @@ VIDEO, IMAGE = {"type": "video", "url": "a.mp4"}, {"type": "image", "url": PICTU
         ),
     ],
 )
-def test_messages_become_a_prompt(messages: list[dict[str, Any]], expected: Prompt) -> None:
+def test_prompt_from_messages(messages: list[dict[str, Any]], expected: Prompt) -> None:
     assert prompt_from_messages(messages, "task") == expected
 
 
@@ -63,23 +63,21 @@ def test_messages_become_a_prompt(messages: list[dict[str, Any]], expected: Prom
         ),
     ],
 )
-def test_messages_that_cannot_be_shown_are_refused(
-    messages: list[dict[str, Any]], named: str
-) -> None:
-    with pytest.raises(QuestionError, match=f"task longvt .*{named}"):
+def test_unsupported_messages_are_refused(messages: list[dict[str, Any]], named: str) -> None:
+    with pytest.raises(QuestionError, match=f"Task longvt .*{named}"):
         prompt_from_messages(messages, "longvt")
 
 
-def test_visuals_that_cannot_be_shown_are_refused() -> None:
-    with pytest.raises(QuestionError, match=r"task mmau shows .*sampling_rate"):
+def test_unsupported_visuals_are_refused() -> None:
+    with pytest.raises(QuestionError, match=r"Task mmau shows .*sampling_rate"):
         prompt_from_visuals([{"array": [0.5], "sampling_rate": 16_000}], "What?", "mmau")
 
 
 @pytest.mark.parametrize("mode", ["L", "P", "RGB", "RGBA", "CMYK"])
-def test_a_picture_keeps_its_pixels_and_its_name_is_its_content(mode: str, tmp_path: Path) -> None:
-    picture = Image.linear_gradient("L").convert("RGB").convert(mode)
-    file = save_visual(picture, tmp_path)
+def test_save_visual_is_lossless_and_names_files_by_content(mode: str, tmp_path: Path) -> None:
+    image = Image.linear_gradient("L").convert("RGB").convert(mode)
+    file = save_visual(image, tmp_path)
     with Image.open(file) as read:
-        assert read.convert("RGB").tobytes() == picture.convert("RGB").tobytes()
-    assert save_visual(picture, tmp_path) == file
-    assert save_visual(picture.rotate(90), tmp_path) != file
+        assert read.convert("RGB").tobytes() == image.convert("RGB").tobytes()
+    assert save_visual(image, tmp_path) == file
+    assert save_visual(image.rotate(90), tmp_path) != file
