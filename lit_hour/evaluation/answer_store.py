@@ -1,4 +1,4 @@
-"""The folder that stores every response of an evaluation as soon as it is generated.
+"""Store every response of an evaluation in a folder as soon as it is generated.
 
 A later start reads the responses back and generates only what is missing. The layout:
 

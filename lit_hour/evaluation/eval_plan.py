@@ -34,7 +34,7 @@ class VideoQuestions:
         return self.items[0].videos[0]
 
     def without(self, answered: Set[str]) -> VideoQuestions:
-        """Return the same video with the questions whose ids are not answered."""
+        """Return the same video with the unanswered questions; `answered` has ids."""
         return replace(self, items=tuple(item for item in self.items if item.id not in answered))
 
 

@@ -114,7 +114,7 @@ class EvaluationModule(L.LightningModule):
                 f"{self.store.path} is in use by an earlier start; waiting for its end.", flush=True
             )
         self._locks.enter_context(locked(self.store.path))
-        with locked(self.store.answers_dir):  # ranks of a start whose rank zero was killed
+        with locked(self.store.answers_dir):  # other ranks may survive a killed rank zero
             device = self.trainer.strategy.root_device.type
             self._protocol = describe_protocol(self.config, self.checkpoint, device)
             self.store.open(with_questions(self._protocol, self.plan.questions))

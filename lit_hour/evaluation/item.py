@@ -22,7 +22,7 @@ Rule = Literal[
 
 @dataclass(frozen=True)
 class Item:
-    """One question of a benchmark; lmms-eval calls it a doc.
+    """One question of a benchmark (in lmms-eval: a doc).
 
     Attributes:
         id: unique in the benchmark. The published one, or made from the task and the record number.

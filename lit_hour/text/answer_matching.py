@@ -78,5 +78,5 @@ def same_words(first: str, second: str) -> bool:
 
 
 def _labels_with_text(text: str, options: Mapping[str, str]) -> list[str]:
-    """Return the labels of the options whose text is `text`; several where options are alike."""
+    """Return the labels of the options with this text; several if options are alike."""
     return [label for label, option in options.items() if same_words(option, text)]

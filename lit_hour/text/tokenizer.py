@@ -1,4 +1,4 @@
-"""Tokenizers: that of a language model, or a byte-level BPE trained here that needs no download."""
+"""Tokenizers: loaded from a language model, or a byte-level BPE trained here without a download."""
 
 from __future__ import annotations
 

@@ -166,7 +166,7 @@ def choice_records(questions: Path) -> list[dict[str, Any]]:
 
 
 def convert(name: str, records: list[dict[str, Any]]) -> dict[str, Any]:
-    """Records as the files of a benchmark: file name -> content."""
+    """Records as the files of a benchmark: the content of each file by its name."""
     return CONVERTERS[name]([{**record, "stem": Path(record["video"]).stem} for record in records])
 
 

@@ -1,4 +1,4 @@
-"""Each rule finds the label in a response; odd cases are those of the published code."""
+"""Each rule finds the label in a response; odd cases come from the published code."""
 
 from __future__ import annotations
 

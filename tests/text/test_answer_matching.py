@@ -36,7 +36,7 @@ LETTER_OF_RESPONSE = {  # to a question with the options A. red, B. blue, C. gre
     # the letter and the text name two options
     "(A) blue": None,
     "B. red": None,
-    # a letter and other text: "A red car" is no letter
+    # a letter and other text: the article in "A red car" is not the letter A
     "A blue car": None,
     "B, because it is": None,
     "B because it is": None,

@@ -112,7 +112,7 @@ def test_training_is_deterministic_across_processes(tokenizer: Tokenizer) -> Non
 def test_a_saved_tokenizer_gives_the_same_ids(
     tmp_path: Path, tokenizer: Tokenizer, config: dict[str, object] | None
 ) -> None:
-    """Also beside the config.json of a model whose class has a tokenizer of its own."""
+    """Also beside the config.json of a model class with a tokenizer of its own."""
     tokenizer.save_pretrained(tmp_path)
     if config:
         (tmp_path / "config.json").write_text(json.dumps(config), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""What all benchmarks share: `Benchmark` describes one, `Record` is one question as in its file.
+"""Base classes of the benchmarks: `Benchmark` describes one, `Record` is a question in its file.
 
 A benchmark iterates over the records of its files and parses each into an `Item`.
 """
@@ -112,7 +112,7 @@ def never(_: Any) -> bool:
 
 @dataclass(frozen=True)
 class Benchmark:
-    """A benchmark as it is published; lmms-eval calls it a task.
+    """A published benchmark (in lmms-eval: a task).
 
     Attributes:
         name: value of the setting `evaluation.benchmark`.
@@ -137,7 +137,7 @@ class Benchmark:
 
 
 def iter_list_records(files: Sequence[BenchmarkFile]) -> Iterator[Record]:
-    """Iterate over the records of files whose content is a list of records."""
+    """Iterate over the records of files that contain a list of records."""
     for file in files:
         if isinstance(file.content, list):
             for number, fields in enumerate(file.content, start=1):

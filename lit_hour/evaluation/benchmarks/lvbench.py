@@ -39,7 +39,7 @@ def iter_records(files: Sequence[BenchmarkFile]) -> Iterator[Record]:
 
 
 def parse(record: Record) -> Item:
-    """Parse a question whose lines after the first are its options."""
+    """Parse a question; its lines after the first are the options."""
     question, *lines = record.text("question").rstrip().split("\n")
     options = parse_labeled_options(lines, "question", record.location)
     abilities = tuple(

@@ -173,7 +173,7 @@ class LitHour(lmms):
         return VideoPredictor(config, self.predictor.model, processor)
 
     def _encode(self, prompt: Prompt) -> VideoMemory:
-        """Return the memory of a prompt's visuals; that of the last prompt if they are the same."""
+        """Return the memory of a prompt's visuals, from the last call if they are the same."""
         with TemporaryDirectory(prefix="lit_hour_") as folder:
             files = [save_visual(visual, Path(folder)) for visual in prompt.visuals]
             names = tuple(str(file).removeprefix(folder) for file in files)

@@ -49,7 +49,7 @@ class Comparison:
 
     @property
     def difference(self) -> float:
-        """The accuracy of the first model minus that of the second."""
+        """The accuracy of the first model minus the accuracy of the second."""
         return self.first_accuracy - self.second_accuracy
 
     @property
@@ -126,7 +126,7 @@ def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """Return where two nested mappings differ: dotted key -> value in each."""
+    """Return the dotted keys at which two nested mappings differ, with both values."""
     one, other = flatten(first), flatten(second)
     pairs = {key: (one.get(key, ABSENT), other.get(key, ABSENT)) for key in {**one, **other}}
     return {key: (old, new) for key, (old, new) in pairs.items() if old != new}

@@ -106,7 +106,7 @@ def _pair_table(title: str, names: tuple[str, str], pairs: Sequence[Pair]) -> li
 
 
 def _warnings(report: Report) -> list[str]:
-    """Say where the score is not that of the whole benchmark."""
+    """Build a warning for each reason why the score is not on the whole benchmark."""
     score, warnings = report.score, []
     if score.num_evaluated < score.num_questions:
         num_missing = score.num_questions - score.num_evaluated

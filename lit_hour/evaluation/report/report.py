@@ -52,7 +52,7 @@ class Result:
 
     @property
     def is_unmatched(self) -> bool:
-        """Whether no rule understands the response; an empty one does not count."""
+        """True if no rule understands the response; an empty response is not unmatched."""
         return self.correct is not None and self.chosen is None and bool(self.response.strip())
 
 
@@ -118,7 +118,7 @@ class Report:
 
     @property
     def unmatched(self) -> list[Result]:
-        """The results whose response no rule understands; published code may have them judged."""
+        """The results with an unmatched response; published code may have a model judge them."""
         return [result for result in self.results if result.is_unmatched]
 
     @property
