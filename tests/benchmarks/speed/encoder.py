@@ -1,7 +1,8 @@
-"""Target 5: how much of a device's matrix rate the vision encoder reaches: so400m at 384 pixels, random weights.
+"""Target 5: the vision encoder's share of the device's matrix rate: so400m at 384 pixels.
 
-On a GPU all 26 blocks that are read, in bf16, with several chunk sizes, layouts and torch.compile. On a CPU the first blocks in
-float32, for the whole takes seconds a frame; each block is alike. Frames come as uint8 and leave as 8 x 8 tokens.
+Weights are random. On a GPU all 26 used blocks run in bf16, with several chunk sizes, memory
+formats and torch.compile. On a CPU only the first blocks run, in float32, because all of them take
+seconds per frame; the blocks are alike. Frames enter as uint8 and leave as 8 x 8 tokens.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from torch import Tensor
 from lit_hour.config.model import VisionConfig
 from lit_hour.model.vision_encoder import VisionEncoder
 from lit_hour.training.parallelize import compile_blocks
-from tests.benchmarks.speed.harness.matrix_rate import matrix_rate, wait_for
+from tests.benchmarks.speed.harness.matrix_rate import matrix_rate, synchronize
 from tests.benchmarks.speed.harness.outcome import Goal, Outcome
 
 TARGET = 5
@@ -28,22 +29,25 @@ TOLERANCE = 1e-4  # of our tokens against open_clip's own, relative to their siz
 
 
 def measure() -> Iterator[Outcome]:
-    """The share of the limit on this CPU, and on a GPU where there is one."""
-    yield on_cpu()
+    """Measure on this CPU, and on a GPU if there is one."""
+    yield measure_on_cpu()
     if torch.cuda.is_available():
-        yield on_gpu()
+        yield measure_on_gpu()
     else:
-        why = "needs a GPU; a minute. It tries chunks of 8 to 256 frames, channels_last and torch.compile"
+        why = (
+            "needs a GPU; a minute. It tries chunks of 8 to 256 frames, channels_last and"
+            " torch.compile"
+        )
         yield Outcome(TARGET, "so400m at 384 pixels, bf16", "TFLOP/s", goal=GOAL, why=why)
 
 
-def on_cpu() -> Outcome:
-    """A few blocks of the real width on all 729 tokens, in turns with open_clip's own forward of the same blocks."""
+def measure_on_cpu() -> Outcome:
+    """Run a few blocks on all 729 tokens, alternating with open_clip's forward of them."""
     print(f"building so400m, of which {NUM_CPU_BLOCKS} blocks are computed", flush=True)
     encoder, whole = build(VisionConfig())
     keep_blocks(encoder.tower.trunk, whole.visual.trunk, NUM_CPU_BLOCKS)
     images = make_frames(NUM_CPU_FRAMES, encoder.image_size, torch.device("cpu"))
-    pixels = normalise(encoder, images)
+    pixels = normalize(encoder, images)
     check_equal(encoder, whole, images, pixels)
     contenders: dict[str, Callable[[], Any]] = {
         "ours": lambda: encoder(images),
@@ -61,39 +65,39 @@ def on_cpu() -> Outcome:
     flops = NUM_CPU_FRAMES * encoder_flops(encoder)
     return Outcome(
         TARGET,
-        f"so400m at 384 pixels, {NUM_CPU_BLOCKS} blocks, {torch.get_num_threads()} CPU threads, float32",
+        f"so400m at 384 pixels, {NUM_CPU_BLOCKS} blocks, {torch.get_num_threads()} CPU threads,"
+        " float32",
         "GFLOP/s",
         ours=flops / best["ours"] / 1e9,
         peer=flops / best["open_clip"] / 1e9,
-        peer_name="open_clip's own forward of these blocks, on normalised pixels, with its pooling head",
+        peer_name="open_clip's own forward of these blocks, on normalized pixels, with its"
+        " pooling head",
         limit=rate / 1e9,
         limit_name="float32 matrix product here",
         goal=GOAL,
-        why="softmax, GELU, norms and the products of 729 rows of attention are not at the rate of a square product",
+        why="softmax, GELU, norms and attention products of 729 rows do not reach the rate of a"
+        " square product",
     )
 
 
-def on_gpu() -> Outcome:
-    """All blocks in bf16, by chunk size; then what else may help, at the best of them."""
+def measure_on_gpu() -> Outcome:
+    """Run all blocks in bf16 with several chunk sizes, then the other variants."""
     device = torch.device("cuda")
     found: dict[tuple[str, int], float] = {}
     encoder = VisionEncoder(VisionConfig()).eval().to(device, torch.bfloat16)
     images = make_frames(NUM_GPU_FRAMES, encoder.image_size, device)
     flops = NUM_GPU_FRAMES * encoder_flops(encoder)
-    for variant, change in VARIANTS.items():
-        change(encoder)
-        for chunk_frames in (
-            (min(found, key=found.__getitem__)[1],) if variant == COMPILED else GPU_CHUNKS
-        ):
+    for variant, apply_variant in VARIANTS.items():
+        apply_variant(encoder)
+        best_chunk = (min(found, key=found.__getitem__)[1],) if found else ()
+        for chunk_frames in best_chunk if variant == COMPILED else GPU_CHUNKS:
             encode = in_chunks(encoder, images, chunk_frames)
-            encode()  # finds kernels, or translates
+            encode()  # selects kernels or compiles
             found[variant, chunk_frames] = min(
                 seconds_of(encode, device) for _ in range(NUM_ROUNDS)
             )
-            print(
-                f"  {variant}, {chunk_frames} frames: {flops / found[variant, chunk_frames] / 1e12:.0f} TFLOP/s",
-                flush=True,
-            )
+            rate = flops / found[variant, chunk_frames] / 1e12
+            print(f"  {variant}, {chunk_frames} frames: {rate:.0f} TFLOP/s", flush=True)
     variant, chunk_frames = min(found, key=found.__getitem__)
     default = flops / found["plain", VisionConfig().encode_batch_size] / 1e12
     return Outcome(
@@ -104,12 +108,13 @@ def on_gpu() -> Outcome:
         limit=matrix_rate(device, torch.bfloat16) / 1e12,
         limit_name="bf16 matrix product here",
         goal=GOAL,
-        why=f"the best of {len(found)}; by the default settings {default:.0f} TFLOP/s; heads are 72 wide, which kernels pad",
+        why=f"the best of {len(found)}; with the default settings {default:.0f} TFLOP/s; kernels"
+        " pad the heads of 72 channels",
     )
 
 
-COMPILED = "channels_last and torch.compile"  # at one size: others would be translated for any size
-VARIANTS: dict[str, Callable[[VisionEncoder], Any]] = {  # each on top of the one before
+COMPILED = "channels_last and torch.compile"  # at one size, because a second one compiles again
+VARIANTS: dict[str, Callable[[VisionEncoder], Any]] = {  # each on top of the previous one
     "plain": lambda encoder: None,
     "channels_last": lambda encoder: encoder.tower.to(memory_format=torch.channels_last),
     COMPILED: lambda encoder: compile_blocks(encoder.blocks),
@@ -117,7 +122,7 @@ VARIANTS: dict[str, Callable[[VisionEncoder], Any]] = {  # each on top of the on
 
 
 def build(settings: VisionConfig) -> tuple[VisionEncoder, Any]:
-    """Our encoder, and open_clip's whole model with the same weights."""
+    """Build our encoder, and open_clip's whole model with the same weights."""
     encoder = VisionEncoder(settings).eval()
     whole = open_clip.create_model(settings.name, load_weights=False).eval()
     state = encoder.tower.state_dict()
@@ -129,12 +134,16 @@ def build(settings: VisionConfig) -> tuple[VisionEncoder, Any]:
 
 
 def keep_blocks(ours: Any, theirs: Any, num_blocks: int) -> None:
-    """Drop all blocks behind the first ones of both."""
+    """Keep only the first blocks of both trunks."""
     ours.blocks, theirs.blocks = ours.blocks[:num_blocks], theirs.blocks[:num_blocks]
 
 
 def check_equal(encoder: VisionEncoder, whole: Any, images: Tensor, pixels: Tensor) -> None:
-    """Both see the same: our tokens are open_clip's own, pooled."""
+    """Compare our tokens with open_clip's, pooled.
+
+    Raises:
+        ValueError: they differ by more than `TOLERANCE`.
+    """
     with torch.inference_mode():
         trunk = whole.visual.trunk
         found = trunk.forward_intermediates(
@@ -148,35 +157,38 @@ def check_equal(encoder: VisionEncoder, whole: Any, images: Tensor, pixels: Tens
 
 
 def in_chunks(encoder: VisionEncoder, images: Tensor, chunk_frames: int) -> Callable[[], Any]:
-    """Encoding all frames, so many at once."""
+    """Return a function that encodes all frames, `chunk_frames` at a time."""
     return lambda: [encoder(chunk) for chunk in images.split(chunk_frames)]
 
 
 def make_frames(num_frames: int, size_pixels: int, device: torch.device) -> Tensor:
-    """Noise: `(frames, 3, size, size)` uint8."""
+    """Return noise `(frames, 3, size, size)`, uint8."""
     return torch.randint(
         0, 256, (num_frames, 3, size_pixels, size_pixels), dtype=torch.uint8, device=device
     )
 
 
-def normalise(encoder: VisionEncoder, images: Tensor) -> Tensor:
-    """What open_clip is given: `(frames, 3, size, size)` float32."""
+def normalize(encoder: VisionEncoder, images: Tensor) -> Tensor:
+    """Return the input of open_clip, `(frames, 3, size, size)` float32."""
     mean, deviation = (torch.tensor(each).view(3, 1, 1) for each in (encoder.mean, encoder.std))
     return (images / 255 - mean) / deviation  # (frames, 3, size, size)
 
 
 def seconds_of(work: Callable[[], Any], device: torch.device) -> float:
-    """What one call takes."""
+    """Return the duration of one call."""
     with torch.inference_mode():
-        wait_for(device)
+        synchronize(device)
         started = time.perf_counter()
         work()
-        wait_for(device)
+        synchronize(device)
         return time.perf_counter() - started
 
 
 def encoder_flops(encoder: VisionEncoder) -> float:
-    """Operations of a frame: two for each weight of a dense layer and token, four for each pair of tokens and channel."""
+    """Return the operations per frame.
+
+    They are 2 per weight of a dense layer and token, and 4 per pair of tokens and channel.
+    """
     trunk, num_tokens, dim = encoder.tower.trunk, encoder.tokens_per_image, encoder.dim
     dense = sum(
         layer.weight.numel()

@@ -1,12 +1,14 @@
-"""How fast and in how much memory a video becomes sampled frames: `python -m tests.benchmarks.speed ingest`.
+"""Target 1: time and memory to read a video file as sampled frames.
 
-Made-up videos of H.264 (moving scenes with grain, 2.5 Mbit/s at 720p and 0.8 at 360p, key frames each 10 s or 2 s, B-frames)
-are read at one frame a second to squares of 384 pixels: by this project, by PyAV as its manual shows it, and by decord and
-torchcodec if they can be loaded. Everybody reads in a process of its own and in turns; the best round counts. Memory is what
-is added to that of the loaded libraries.
+Synthetic H.264 videos (moving scenes with grain, 2.5 Mbit/s at 720p and 0.8 at 360p, a key frame
+every 10 s or 2 s, B-frames) are read at one frame per second and resized to 384 x 384 pixels: by
+this project, by PyAV as its documentation shows, and by decord and torchcodec if they can be
+loaded. Each reader runs in a new process, in alternating rounds, and the best round counts. Memory
+is measured above that of the loaded libraries.
 
-decord and PyAV give frames at full size, which PIL resizes as here and as the published reader does. decord knows frames by
-number, which is the same at a constant rate. Others are lines for comparison: torchcodec with torch's resize.
+decord and PyAV return frames at full size, which PIL resizes, as in this project and in the
+published reader. decord selects frames by number, which is equivalent at a constant frame rate.
+decord's own resize and torchcodec with torch's resize are rows for comparison.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
 from itertools import pairwise
 from pathlib import Path
@@ -26,6 +29,7 @@ from tempfile import TemporaryDirectory
 import av
 import numpy as np
 import torch
+import torch.nn.functional as F
 from PIL import Image
 
 from lit_hour.media.gop_decoder import num_available_cpus
@@ -34,33 +38,42 @@ from lit_hour.media.video_reader import read_frames
 from tests.benchmarks.speed.harness.outcome import Goal, Outcome
 from tests.media.helpers import loop_video
 
-SIZE_PIXELS, FRAMES_AT_ONCE, CLIP_FRAMES, FRAMES_PER_SECOND, SCENE_FRAMES = 384, 64, 500, 25, 175
+SIZE_PIXELS, FRAMES_AT_ONCE = 384, 64
+FRAMES_PER_SECOND, CLIP_FRAMES, SCENE_FRAMES = 25, 500, 175
 MINUTES, LONG_MINUTES, NUM_ROUNDS = 3, 60, 2
-MOST_MEGABYTES = 300
-VIDEOS = {"720p, a key frame each 10 s": (1280, 720, 250, 2_500_000), "720p, each 2 s": (1280, 720, 50, 2_500_000),
-          "360p, each 10 s": (640, 360, 250, 800_000), "360p, each 2 s": (640, 360, 50, 800_000)}  # fmt: skip
+MAX_MEGABYTES = 300
+# width, height, frames between key frames, bits per second
+VIDEOS = {
+    "720p, a key frame each 10 s": (1280, 720, 250, 2_500_000),
+    "720p, each 2 s": (1280, 720, 50, 2_500_000),
+    "360p, each 10 s": (640, 360, 250, 800_000),
+    "360p, each 2 s": (640, 360, 50, 800_000),
+}
 LONG_VIDEO = "360p, each 10 s"
 EXACT_WHY = (
-    "Pictures that nothing refers to are left out, and segments are decoded side by side. What others may refer to has to be"
-    " decoded, which is most of the work."
+    "Unreferenced frames are skipped, and GOPs are decoded in parallel. Frames that others may"
+    " refer to must be decoded, and they are most of the work."
 )
 KEY_FRAMES_WHY = (
-    "A key frame is dearer to decode than other pictures, and each one that is shown is converted and resized at full price:"
-    " with one each 2 s that is every second frame asked for."
+    "A key frame costs more to decode than other frames, and each shown one is converted and"
+    " resized at full cost: with one every 2 s that is half of the requested frames."
 )
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Seconds on the clock, seconds of all cores, and MB of memory above that of the loaded libraries."""
+    """Wall-clock seconds, CPU seconds of all threads, and MB above the loaded libraries."""
 
     seconds: float
     core_seconds: float
     megabytes: float
 
 
-def make_pictures(width: int, height: int) -> Iterator[np.ndarray]:
-    """A camera that moves over made-up scenes, with a cut every few seconds and the grain of a sensor."""
+def draw_frames(width: int, height: int) -> Iterator[np.ndarray]:
+    """Yield frames `(height, width, 3)` of a camera moving over random scenes.
+
+    There is a cut every few seconds, and grain as of a sensor.
+    """
     random = np.random.default_rng(0)
     grain = random.normal(0, 2.5, (height, width, 1)).astype(np.int16)
     scene, speed = np.empty(0), np.empty(0)
@@ -80,15 +93,14 @@ def make_pictures(width: int, height: int) -> Iterator[np.ndarray]:
             speed = random.uniform(-1, 1, 2) * (width, height) / 4 / SCENE_FRAMES
         left, top = (np.array([width, height]) / 4 + speed * step).astype(int)
         shift = int(random.integers(grain.size))
-        yield np.clip(
-            scene[top : top + height, left : left + width] + np.roll(grain, shift), 0, 255
-        ).astype(np.uint8)
+        view = scene[top : top + height, left : left + width]  # (height, width, 3)
+        yield np.clip(view + np.roll(grain, shift), 0, 255).astype(np.uint8)
 
 
 def write_clip(
     path: Path, width: int, height: int, key_frame_distance: int, bits_per_second: int
 ) -> None:
-    """Encode a clip, to be repeated."""
+    """Encode a clip, which is then repeated."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream(
             "libx264", rate=FRAMES_PER_SECOND, options={"preset": "medium"}
@@ -100,13 +112,13 @@ def write_clip(
             bits_per_second,
         )
         stream.gop_size = key_frame_distance
-        for picture in make_pictures(width, height):
+        for picture in draw_frames(width, height):
             container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
         container.mux(stream.encode())
 
 
 def read_ours(path: Path, timestamps: list[float], keyframes_only: bool = False) -> int:
-    """This project."""
+    """Read with this project."""
     chunks = read_frames(
         probe(path), timestamps, SIZE_PIXELS, "raise", FRAMES_AT_ONCE, keyframes_only
     )
@@ -114,7 +126,7 @@ def read_ours(path: Path, timestamps: list[float], keyframes_only: bool = False)
 
 
 def read_key_frames(path: Path, timestamps: list[float]) -> int:
-    """This project, key frames only."""
+    """Read with this project, key frames only."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         num_read = read_ours(path, timestamps, keyframes_only=True)
@@ -122,43 +134,41 @@ def read_key_frames(path: Path, timestamps: list[float]) -> int:
     return num_read
 
 
-def resized(image: Image.Image) -> torch.Tensor:
-    """The arithmetic of the published reader."""
-    small = np.array(
-        image.resize((SIZE_PIXELS, SIZE_PIXELS), Image.Resampling.BICUBIC)
-    )  # (size, size, 3)
+def resize(image: Image.Image) -> torch.Tensor:
+    """Resize a frame as the published reader does."""
+    resized = image.resize((SIZE_PIXELS, SIZE_PIXELS), Image.Resampling.BICUBIC)
+    small = np.array(resized)  # (size, size, 3)
     return torch.from_numpy(small.transpose(2, 0, 1).copy())  # (3, size, size)
 
 
 def read_pyav(path: Path, timestamps: list[float]) -> int:
-    """PyAV as its manual shows it: decode one frame after the other; those that are wanted are resized."""
+    """Read with PyAV as its documentation shows: decode every frame, resize the sampled ones."""
     num_read, chunk = 0, list[torch.Tensor]()
     with av.open(str(path)) as container:
         frames = pairwise(container.decode(video=0))
         while num_read < len(timestamps):
             shown, following = next(frames)
             if following.time > timestamps[num_read] + 1e-6:
-                chunk = [*chunk, resized(shown.to_image())][-FRAMES_AT_ONCE:]
+                chunk = [*chunk, resize(shown.to_image())][-FRAMES_AT_ONCE:]
                 num_read += 1
     return num_read
 
 
 def read_decord(path: Path, timestamps: list[float]) -> int:
-    """decord as it is used: a batch of frames at full size, then resized."""
+    """Read with decord: batches of frames at full size, then resized."""
     from decord import VideoReader
 
     reader, num_read = VideoReader(str(path)), 0
     numbers = [round(seconds * FRAMES_PER_SECOND) for seconds in timestamps]
     for start in range(0, len(numbers), FRAMES_AT_ONCE):
-        batch = reader.get_batch(
-            numbers[start : start + FRAMES_AT_ONCE]
-        ).asnumpy()  # (frames, height, width, 3)
-        num_read += len([resized(Image.fromarray(picture)) for picture in batch])
+        chosen = numbers[start : start + FRAMES_AT_ONCE]
+        batch = reader.get_batch(chosen).asnumpy()  # (frames, height, width, 3)
+        num_read += len([resize(Image.fromarray(picture)) for picture in batch])
     return num_read
 
 
 def read_decord_small(path: Path, timestamps: list[float]) -> int:
-    """decord with its own resize, which is bilinear."""
+    """Read with decord and its own bilinear resize."""
     from decord import VideoReader
 
     reader = VideoReader(str(path), width=SIZE_PIXELS, height=SIZE_PIXELS)
@@ -170,22 +180,15 @@ def read_decord_small(path: Path, timestamps: list[float]) -> int:
 
 
 def read_torchcodec(path: Path, timestamps: list[float]) -> int:
-    """torchcodec with all threads, and torch's resize with antialiasing."""
+    """Read with torchcodec on all threads, and torch's antialiased resize."""
     from torchcodec.decoders import VideoDecoder
 
-    decoder, size, num_read = (
-        VideoDecoder(str(path), num_ffmpeg_threads=0),
-        (SIZE_PIXELS, SIZE_PIXELS),
-        0,
-    )
+    decoder, num_read = VideoDecoder(str(path), num_ffmpeg_threads=0), 0
+    resize_images = partial(F.interpolate, size=SIZE_PIXELS, mode="bicubic", antialias=True)
     for start in range(0, len(timestamps), FRAMES_AT_ONCE):
-        images = decoder.get_frames_played_at(
-            timestamps[start : start + FRAMES_AT_ONCE]
-        ).data  # (frames, 3, height, width)
-        small = torch.nn.functional.interpolate(
-            images, size, mode="bicubic", antialias=True
-        )  # (frames, 3, size, size)
-        num_read += len(small)
+        chosen = timestamps[start : start + FRAMES_AT_ONCE]
+        images = decoder.get_frames_played_at(chosen).data  # (frames, 3, height, width)
+        num_read += len(resize_images(images))  # (frames, 3, size, size)
     return num_read
 
 
@@ -200,37 +203,35 @@ READERS: dict[str, tuple[Callable[[Path, list[float]], int], str]] = {
 
 
 def peak_megabytes() -> float:
-    """The greatest memory of this process; what getrusage says begins with that of the parent."""
+    """Return the peak memory of this process; getrusage would include the parent's."""
     found = re.search(r"VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text())
     assert found
     return int(found[1]) * 1024 / 1e6
 
 
 def read_alone(name: str, path: Path, timestamps: list[float]) -> Cost:
-    """The cost of one reader in a new process."""
+    """Measure one reader; to be called in a new process."""
     reader, module = READERS[name]
-    import_module(module)  # is not reading
-    loaded, started, busy = peak_megabytes(), time.perf_counter(), time.process_time()
+    import_module(module)  # not part of reading
+    loaded, started, cpu_started = peak_megabytes(), time.perf_counter(), time.process_time()
     assert reader(path, timestamps) == len(timestamps)
     return Cost(
-        time.perf_counter() - started, time.process_time() - busy, peak_megabytes() - loaded
+        time.perf_counter() - started, time.process_time() - cpu_started, peak_megabytes() - loaded
     )
 
 
-def measured(name: str, path: Path, minutes: float) -> Cost:
-    """One round of one reader."""
+def run_round(name: str, path: Path, minutes: float) -> Cost:
+    """Measure one round of one reader in a new process."""
     timestamps = [float(second) for second in range(round(minutes * 60))]
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
         cost = process.submit(read_alone, name, path, timestamps).result()
-    print(
-        f"    {name:20s} {cost.seconds:6.1f} s {cost.core_seconds:6.1f} core s {cost.megabytes:5.0f} MB",
-        flush=True,
-    )
+    times = f"{cost.seconds:6.1f} s {cost.core_seconds:6.1f} core s"
+    print(f"    {name:20s} {times} {cost.megabytes:5.0f} MB", flush=True)
     return cost
 
 
-def why_not(module: str) -> str:
-    """Why a peer cannot be loaded, or nothing."""
+def import_error(module: str) -> str:
+    """Return why a peer cannot be loaded, or an empty string."""
     try:
         import_module(module)
     except (ImportError, OSError, RuntimeError) as error:
@@ -238,19 +239,21 @@ def why_not(module: str) -> str:
     return ""
 
 
-def compared(title: str, path: Path) -> Iterator[Outcome]:
-    """All readers of one video."""
-    names = [name for name, (_, module) in READERS.items() if not why_not(module)]
-    rounds = [[measured(name, path, MINUTES) for name in names] for _ in range(NUM_ROUNDS)]
+def compare_readers(title: str, path: Path) -> Iterator[Outcome]:
+    """Measure all readers on one video."""
+    names = [name for name, (_, module) in READERS.items() if not import_error(module)]
+    rounds = [[run_round(name, path, MINUTES) for name in names] for _ in range(NUM_ROUNDS)]
     best = {
-        name: min(costs, key=seconds_of)
+        name: min(costs, key=lambda cost: cost.seconds)
         for name, costs in zip(names, zip(*rounds, strict=True), strict=True)
     }
     seconds = {name: cost.seconds for name, cost in best.items()}
     what = f"{MINUTES} minutes of {title}"
     for peer in ("decord", "PyAV"):
         why = (
-            f"{EXACT_WHY} {busy(best, 'ours', peer)}" if peer in best else why_not(READERS[peer][1])
+            f"{EXACT_WHY} {busy_cores(best, 'ours', peer)}"
+            if peer in best
+            else import_error(READERS[peer][1])
         )
         ours = seconds["ours"] if peer in best else None
         yield Outcome(
@@ -258,7 +261,9 @@ def compared(title: str, path: Path) -> Iterator[Outcome]:
         )
     for peer in ("decord's own resize", "torchcodec"):
         ours = seconds["ours"] if peer in best else None
-        yield Outcome(1, what, "s", ours, seconds.get(peer), peer, why=why_not(READERS[peer][1]))
+        yield Outcome(
+            1, what, "s", ours, seconds.get(peer), peer, why=import_error(READERS[peer][1])
+        )
     for peer, other in (("decord", "decord"), ("PyAV", "PyAV"), ("our exact pass", "ours")):
         if other in best:
             goal = Goal("at most", 0.1)
@@ -274,13 +279,8 @@ def compared(title: str, path: Path) -> Iterator[Outcome]:
             )
 
 
-def seconds_of(cost: Cost) -> float:
-    """On the clock."""
-    return cost.seconds
-
-
-def busy(best: dict[str, Cost], *names: str) -> str:
-    """How many cores some readers kept busy."""
+def busy_cores(best: dict[str, Cost], *names: str) -> str:
+    """Describe how many cores some readers kept busy."""
     cores = ", ".join(
         f"{name} {best[name].core_seconds / best[name].seconds:.1f}" for name in names
     )
@@ -288,23 +288,19 @@ def busy(best: dict[str, Cost], *names: str) -> str:
 
 
 def measure() -> Iterator[Outcome]:
-    """Exact frames and key frames against the peers; then ours alone on a long video, for its memory."""
+    """Compare exact frames and key frames with the peers; then read a long video."""
     with TemporaryDirectory() as folder:
         for title, settings in VIDEOS.items():
             clip, path = Path(folder) / "clip.mp4", Path(folder) / "video.mp4"
             write_clip(clip, *settings)
             loop_video(clip, path, MINUTES * 60)
-            print(
-                f"{MINUTES} minutes of {title}, {path.stat().st_size * 8 / MINUTES / 6e7:.1f} Mbit/s",
-                flush=True,
-            )
-            yield from compared(title, path)
+            megabits = path.stat().st_size * 8 / MINUTES / 6e7
+            print(f"{MINUTES} minutes of {title}, {megabits:.1f} Mbit/s", flush=True)
+            yield from compare_readers(title, path)
             if title == LONG_VIDEO:
                 loop_video(clip, path, LONG_MINUTES * 60)
-                cost, goal = (
-                    measured("ours", path, LONG_MINUTES),
-                    Goal("at most", MOST_MEGABYTES, "nothing"),
-                )
+                cost = run_round("ours", path, LONG_MINUTES)
+                goal = Goal("at most", MAX_MEGABYTES, "nothing")
                 yield Outcome(
                     1,
                     f"memory for {LONG_MINUTES} minutes of {title}",

@@ -51,7 +51,7 @@ class Outcome:
 
     @property
     def ratio(self) -> float | None:
-        """Our figure divided by the peer's, or by the limit if the goal or a missing peer says so."""
+        """Our figure divided by the peer's; by the limit's if the goal names it or without a peer."""
         compared_with = self.goal.compared_with if self.goal else "peer"
         other = self.limit if compared_with == "limit" or self.peer is None else self.peer
         return None if self.ours is None or not other else self.ours / other
@@ -64,7 +64,7 @@ class Outcome:
 
     @property
     def verdict(self) -> Verdict:
-        """Whether the goal is met."""
+        """The verdict on the goal."""
         if self.goal is None:
             return "skipped" if self.ours is None else "for comparison"
         found = self.judged_figure

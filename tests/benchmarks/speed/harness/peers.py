@@ -38,7 +38,7 @@ def load_peer(package: str, module: str) -> ModuleType | None:
 
 
 def peer_versions() -> dict[str, str]:
-    """Return the version of each project in requirements.txt; empty for one that is missing."""
+    """Return the version of each project in requirements.txt; empty if it is missing."""
     lines = REQUIREMENTS.read_text(encoding="utf-8").splitlines()
     packages = [line.partition("==")[0] for line in lines if "==" in line]
     path = [*sys.path, *_site_packages()]

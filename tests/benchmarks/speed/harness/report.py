@@ -238,7 +238,7 @@ def reason(result: Outcome | Failure) -> str:
 
 
 def format_figure(value: float | None, unit: str = "", name: str = "") -> str:
-    """Return a figure with two or three significant digits: "1,234 MB", "12.3 s decord", "0.0123"."""
+    """Return a figure with three significant digits: "1,234 MB", "12.3 s decord", "0.0123"."""
     if value is None:
         return NO_FIGURE
     size = abs(value)

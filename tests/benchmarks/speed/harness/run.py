@@ -1,6 +1,6 @@
 """Measure topics, each in a new process, and write the table, the plot and the JSON file.
 
-A topic is a module or a package beside this folder with a function `measure() -> Iterator[Outcome]`.
+A topic is a module or package beside this folder with a function `measure`, which yields outcomes.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ TOPICS_PACKAGE = "tests.benchmarks.speed"
 
 
 def main(names: list[str]) -> int:
-    """Measure the named topics, or all, and report them with those of earlier runs.
+    """Measure the named topics, or all, and report them with earlier results.
 
     Returns:
         The exit status: 0, 1 if a topic failed, 2 for an unknown topic.

@@ -1,8 +1,8 @@
-"""Target 2: packed shards to batches, against the limit that the machine sets, and raw reading against other projects.
+"""Target 2: packed shards to batches, against the machine's limit, and raw reading against peers.
 
-In each of several rounds everybody gets a new process: its first pass begins after the system has dropped the files from its
-memory (cold), the others find them there (warm). The best pass counts: a machine that has other things to do makes passes
-slower and none quicker.
+In each round every reader gets a new process. Its first pass starts with the files dropped from
+the page cache (cold); the others find them there (warm). The best pass counts, because other work
+on the machine only makes passes slower.
 """
 
 from __future__ import annotations
@@ -22,31 +22,31 @@ from tests.benchmarks.speed.harness.peers import load_peer
 from tests.benchmarks.speed.shards.batch_readers import (
     LIMITS,
     Pass,
-    members,
-    memory_of_workers,
-    read_in_turns,
+    find_members,
+    measure_worker_memory,
+    read_alternately,
 )
 from tests.benchmarks.speed.shards.peer_libraries import PEERS
 from tests.benchmarks.speed.shards.raw_readers import read_raw, write_for
 from tests.benchmarks.speed.shards.write_shards import write_feature_shards, write_frame_shards
 
-FRAMES_MEGABYTES, FEATURES_MEGABYTES = (
-    180,
-    350,
-)  # passes of seconds, in which the start of workers counts little
-NUM_ROUNDS, NUM_PASSES = 2, 3  # of the passes the first is cold
-MOST_OF_THE_LIMIT = Goal("at least", 0.8, "limit")
+# Passes take seconds at these sizes, so that the start of workers counts little.
+FRAMES_MEGABYTES, FEATURES_MEGABYTES = 180, 350
+NUM_ROUNDS, NUM_PASSES = 2, 3  # the first pass of a round is cold
+LIMIT_GOAL = Goal("at least", 0.8, "limit")
 WHY = {
-    "frames": "the frames of a sample go to new memory, with workers to memory that is shared, whose pages the system makes one"
-    " by one; the bare loop decodes each into the same place. Memory that is used again, or huge pages, would be next",
-    "features": "features are mapped and not copied; what is left is their CRC-32, which is checked at each reading",
+    "frames": "the frames of a sample go to new memory, with workers to shared memory, and"
+    " page faults cost; the bare loop decodes every frame into the same buffer. Reused memory or"
+    " huge pages would be next",
+    "features": "features are memory-mapped and not copied; what is left is their CRC-32, which is"
+    " checked at each read",
 }
 
 Result = TypeVar("Result")
 
 
 def measure() -> Iterator[Outcome]:
-    """Frames and features to batches, the memory of workers, and reading alone beside the peers."""
+    """Measure frames and features to batches, the memory of workers, and raw reading."""
     with TemporaryDirectory() as temporary:
         folder = Path(temporary)
         write_frame_shards(folder / "frames", FRAMES_MEGABYTES)
@@ -60,19 +60,18 @@ def measure() -> Iterator[Outcome]:
 
 
 def compare_with_limit(folder: Path, kind: str, num_workers: int) -> Iterator[Outcome]:
-    """Ours and the bare loop in turns, in MB of shards a second."""
-    megabytes = sum(size for _, _, size in members(folder, LIMITS[kind][0])) / 1e6
+    """Measure the data module and the bare loop in alternation, in MB of shards per second."""
+    megabytes = sum(size for _, _, size in find_members(folder, LIMITS[kind][0])) / 1e6
     found: dict[tuple[str, str], list[Pass]] = {}
     for _ in range(NUM_ROUNDS):
-        for whose, passes in in_new_process(
-            partial(read_in_turns, folder, kind, num_workers, NUM_PASSES)
-        ).items():
-            found.setdefault(whose, []).extend(passes)
-    assert len({each.checksum for passes in found.values() for each in passes}) == 1, (
-        "not everybody has read the same"
-    )
+        one_round = partial(read_alternately, folder, kind, num_workers, NUM_PASSES)
+        for reader, passes in in_new_process(one_round).items():
+            found.setdefault(reader, []).extend(passes)
+    checksums = {one_pass.checksum for passes in found.values() for one_pass in passes}
+    assert len(checksums) == 1, "readers differ in what they read"
     speeds = {
-        whose: megabytes / min(each.seconds for each in passes) for whose, passes in found.items()
+        reader: megabytes / min(one_pass.seconds for one_pass in passes)
+        for reader, passes in found.items()
     }
     processes = "2 workers" if num_workers else "no worker"
     bare = "bytes read and JPEGs decoded" if kind == "frames" else "bytes read into new memory"
@@ -86,15 +85,15 @@ def compare_with_limit(folder: Path, kind: str, num_workers: int) -> Iterator[Ou
             ours,
             limit=limit,
             limit_name=bare,
-            goal=MOST_OF_THE_LIMIT,
+            goal=LIMIT_GOAL,
             why=WHY[kind],
         )
 
 
 def measure_memory(folder: Path) -> Outcome:
-    """What two workers hold while features pass through them."""
-    ours = in_new_process(partial(memory_of_workers, folder, 2))
-    sample = members(folder, LIMITS["features"][0])[0][2] / 1e6
+    """Measure the memory of two workers that read features."""
+    ours = in_new_process(partial(measure_worker_memory, folder, 2))
+    sample = find_members(folder, LIMITS["features"][0])[0][2] / 1e6
     return Outcome(
         2,
         "memory of 2 workers that read features",
@@ -108,40 +107,35 @@ def measure_memory(folder: Path) -> Outcome:
 
 
 def compare_with_peers(folder: Path) -> Iterator[Outcome]:
-    """Reading alone: JPEGs that lie apart in memory, and parsed JSON. Decoding would be the same for all."""
-    there = [peer for peer in PEERS if load_peer(peer.package, peer.module)]
-    for peer in there:
+    """Compare raw reading: separate JPEG buffers and parsed JSON, without decoding."""
+    available = [peer for peer in PEERS if load_peer(peer.package, peer.module)]
+    for peer in available:
         in_new_process(partial(write_for, folder, peer.package))
     for num_workers in (0, 2):
         speeds: dict[str, list[float]] = {}
         sums = set()
-        for name in [*["lit_hour", *(peer.package for peer in there)] * NUM_ROUNDS]:
+        for name in ["lit_hour", *(peer.package for peer in available)] * NUM_ROUNDS:
             megabytes, checksum, cold, warm = in_new_process(
                 partial(read_raw, folder, name, num_workers)
             )
             sums.add(checksum)
             best = speeds.get(name, [0.0, 0.0])
             speeds[name] = [max(best[0], megabytes / cold), max(best[1], megabytes / warm)]
-        assert len(sums) == 1, "not everybody has read the same"
+        assert len(sums) == 1, "readers differ in what they read"
         processes = "2 workers" if num_workers else "no worker"
-        for name in (peer.package for peer in there):
-            for place, temperature in ((1, "warm"), (0, "cold")):
+        for name in (peer.package for peer in available):
+            for index, temperature in ((1, "warm"), (0, "cold")):
                 what = f"reading alone, in training order, {processes}, {temperature}"
                 title = f"{name} {version(name)}"
-                yield Outcome(
-                    2, what, "MB/s", speeds["lit_hour"][place], speeds[name][place], title
-                )
+                ours, theirs = speeds["lit_hour"][index], speeds[name][index]
+                yield Outcome(2, what, "MB/s", ours, theirs, title)
     for peer in PEERS:
-        if peer not in there:
-            yield Outcome(
-                2,
-                f"reading alone beside {peer.package}",
-                "MB/s",
-                why=f"{peer.package}, which make benchmark installs",
-            )
+        if peer not in available:
+            what = f"reading alone beside {peer.package}"
+            yield Outcome(2, what, "MB/s", why=f"needs {peer.package}; make benchmark installs it")
 
 
 def in_new_process(work: Callable[[], Result]) -> Result:
-    """The result of work in a process that has done nothing else, and may have workers of its own."""
+    """Return the result of a function called in a new process, which may have workers."""
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
         return process.submit(work).result()

@@ -1,4 +1,4 @@
-"""The same samples in the formats of other libraries, and read back by them: shuffled, undecoded, for `raw_reading.py`."""
+"""Write samples in the formats of other libraries, and read them back shuffled and undecoded."""
 
 from __future__ import annotations
 
@@ -15,40 +15,37 @@ from typing import Any
 
 from torch.utils.data import DataLoader
 
-Stored = tuple[str, list[bytes], dict[str, Any]]  # key, a JPEG for each frame, KEY.json
+RawSample = tuple[str, list[bytes], dict[str, Any]]  # key, a JPEG for each frame, KEY.json
 CHUNK_BYTES = 64 * 2**20
 
 
-def join_frames(sample: Stored) -> tuple[str, bytes, dict[str, Any]]:
-    """One text, one run of bytes and one record, for formats whose samples all have the same fields."""
+def join_frames(sample: RawSample) -> tuple[str, bytes, dict[str, Any]]:
+    """Return key, concatenated frames and record, for formats with a fixed set of fields."""
     key, frames, record = sample
     return key, b"".join(frames), {**record, "ends": list(itertools.accumulate(map(len, frames)))}
 
 
-def split_frames(key: str, frames: bytes, record: dict[str, Any]) -> Stored:
-    """What `join_frames` joined."""
+def split_frames(key: str, frames: bytes, record: dict[str, Any]) -> RawSample:
+    """Undo `join_frames`."""
     ends = record.pop("ends")
-    return (
-        key,
-        [bytes(frames[start:end]) for start, end in zip([0, *ends], ends, strict=False)],
-        record,
-    )
+    parts = [bytes(frames[start:end]) for start, end in zip([0, *ends], ends, strict=False)]
+    return key, parts, record
 
 
-def split_only_one(batch: list[dict[str, Any]]) -> Stored:
-    """The sample of a batch of one, split where it was read, in the worker."""
+def split_only_sample(batch: list[dict[str, Any]]) -> RawSample:
+    """Return the sample of a batch of one, split in the worker."""
     sample, record = batch[0], batch[0]["record"]
-    return split_frames(
-        sample["key"], sample["frames"], json.loads(record) if isinstance(record, str) else record
-    )
+    if isinstance(record, str):
+        record = json.loads(record)
+    return split_frames(sample["key"], sample["frames"], record)
 
 
-def only_one(batch: list[Any]) -> Any:
-    """The sample of a batch of one."""
+def only_sample(batch: list[Any]) -> Any:
+    """Return the sample of a batch of one."""
     return batch[0]
 
 
-def write_streaming(samples: Iterable[Stored], tars: Path, out: Path) -> None:
+def write_streaming(samples: Iterable[RawSample], tars: Path, out: Path) -> None:
     """Write with mosaicml-streaming."""
     from streaming import MDSWriter
 
@@ -58,23 +55,25 @@ def write_streaming(samples: Iterable[Stored], tars: Path, out: Path) -> None:
             writer.write(dict(zip(columns, join_frames(sample), strict=True)))
 
 
-def read_streaming(out: Path, num_workers: int) -> Iterator[Stored]:
+def read_streaming(out: Path, num_workers: int) -> Iterator[RawSample]:
     """Read with mosaicml-streaming."""
     from streaming import StreamingDataset
     from streaming.base.util import clean_stale_shared_memory
 
     clean_stale_shared_memory()
     dataset = StreamingDataset(local=str(out), shuffle=True, batch_size=1)
-    yield from DataLoader(dataset, batch_size=1, num_workers=num_workers, collate_fn=split_only_one)
+    yield from DataLoader(
+        dataset, batch_size=1, num_workers=num_workers, collate_fn=split_only_sample
+    )
 
 
-def litdata_sample(samples: list[Stored], number: int) -> dict[str, Any]:
-    """One sample as litdata stores it."""
+def litdata_sample(samples: list[RawSample], number: int) -> dict[str, Any]:
+    """Return one sample as litdata stores it."""
     key, frames, record = join_frames(samples[number])
     return {"key": key, "frames": frames, "record": json.dumps(record)}
 
 
-def write_litdata(samples: Iterable[Stored], tars: Path, out: Path) -> None:
+def write_litdata(samples: Iterable[RawSample], tars: Path, out: Path) -> None:
     """Write with litdata."""
     from litdata import optimize
 
@@ -90,43 +89,29 @@ def write_litdata(samples: Iterable[Stored], tars: Path, out: Path) -> None:
     )
 
 
-def read_litdata(out: Path, num_workers: int) -> Iterator[Stored]:
+def read_litdata(out: Path, num_workers: int) -> Iterator[RawSample]:
     """Read with litdata."""
     from litdata import StreamingDataLoader, StreamingDataset
 
     dataset = StreamingDataset(str(out), shuffle=True)
     yield from StreamingDataLoader(
-        dataset, batch_size=1, num_workers=num_workers, collate_fn=split_only_one
+        dataset, batch_size=1, num_workers=num_workers, collate_fn=split_only_sample
     )
 
 
-def write_energon(samples: Iterable[Stored], tars: Path, out: Path) -> None:
+def write_energon(samples: Iterable[RawSample], tars: Path, out: Path) -> None:
     """Prepare our own tars for megatron-energon, which reads WebDataset."""
     out.mkdir()
     for tar in sorted(tars.glob("*.tar")):
         os.link(tar, out / tar.name)
-    words = [
-        "prepare",
-        "--non-interactive",
-        "--split-ratio",
-        "1,0,0",
-        "--sample-type",
-        "CrudeWebdataset",
-        "--num-workers",
-        "1",
-    ]
-    command = [
-        sys.executable,
-        "-c",
-        "from megatron.energon.cli.main import main; main()",
-        *words,
-        str(out),
-    ]
-    reach = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}  # where the peers come last
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env=reach)
+    options = ["--non-interactive", "--split-ratio", "1,0,0", "--sample-type", "CrudeWebdataset"]
+    code = "from megatron.energon.cli.main import main; main()"
+    command = [sys.executable, "-c", code, "prepare", *options, "--num-workers", "1", str(out)]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}  # the peers come last
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env=environment)
 
 
-def read_energon(out: Path, num_workers: int) -> Iterator[Stored]:
+def read_energon(out: Path, num_workers: int) -> Iterator[RawSample]:
     """Read with megatron-energon."""
     from megatron.energon import (
         CrudeSample,
@@ -166,12 +151,19 @@ def read_energon(out: Path, num_workers: int) -> Iterator[Stored]:
 
 @dataclass(frozen=True)
 class Peer:
-    """A library to compare with: its names, how it writes the samples (or takes the tars), and how it reads them."""
+    """A library to compare with.
+
+    Attributes:
+        package: name of the distribution.
+        module: the module to import.
+        write: write samples, or link the tars at the first path, to the second path.
+        read: read a folder with a number of workers.
+    """
 
     package: str
     module: str
-    write: Callable[[Iterable[Stored], Path, Path], None]
-    read: Callable[[Path, int], Iterator[Stored]]
+    write: Callable[[Iterable[RawSample], Path, Path], None]
+    read: Callable[[Path, int], Iterator[RawSample]]
 
 
 PEERS = (

@@ -1,4 +1,4 @@
-"""Stored samples as they are, undecoded: read by this project in the order of training, and by the peers from their formats."""
+"""Read undecoded samples: with this project in training order, and with peers in their formats."""
 
 from __future__ import annotations
 
@@ -14,82 +14,85 @@ from torch.utils.data import DataLoader, Dataset
 from lit_hour.data.order.sample_order import MixedOrder, SourceOrder
 from lit_hour.data.shards.reader import Shards, open_shards
 from tests.benchmarks.speed.harness.peers import load_peer
-from tests.benchmarks.speed.shards.peer_libraries import PEERS, Peer, Stored, only_one
+from tests.benchmarks.speed.shards.peer_libraries import PEERS, Peer, RawSample, only_sample
 from tests.benchmarks.speed.shards.write_shards import (
-    FRAMES_OF_PICTURES,
+    FRAMES_PER_VIDEO,
     NUM_QUESTIONS,
-    drop_from_memory,
+    drop_page_cache,
     metadata,
 )
 
 SHUFFLE_SHARDS, NUM_WARM = 4, 4
 
 
-class Subjects(Dataset[Stored]):
-    """Our subjects as (shard, number in the shard)."""
+class RawSamples(Dataset[RawSample]):
+    """Samples of our shards, by (shard, number in the shard)."""
 
     def __init__(self, shards: Shards) -> None:
         self.shards = shards
 
-    def __getitem__(self, place: tuple[int, int]) -> Stored:
-        shard, number = place
+    def __getitem__(self, location: tuple[int, int]) -> RawSample:
+        shard, number = location
         stored = self.shards.read_subject(self.shards.indexes[shard].subjects[number])
         return stored.key, [jpeg for _, jpeg in stored.pictures], {"questions": stored.questions}
 
 
-def read_ours(folder: Path, num_workers: int) -> Iterator[Stored]:
-    """Read with this project, in the order of training."""
+def read_ours(folder: Path, num_workers: int) -> Iterator[RawSample]:
+    """Read with this project in training order."""
     shards = open_shards(folder)
     sizes = shards.samples_per_shard(NUM_QUESTIONS)
     mixed = MixedOrder({"all": SourceOrder(sizes, SHUFFLE_SHARDS, 0, "all")}, {"all": 1.0}, 0)
-    places = [mixed.at(position)[1:] for position in range(len(mixed))]
+    locations = [mixed.at(position)[1:] for position in range(len(mixed))]
     yield from DataLoader(
-        Subjects(shards), batch_size=1, sampler=places, num_workers=num_workers, collate_fn=only_one
+        RawSamples(shards),
+        batch_size=1,
+        sampler=locations,
+        num_workers=num_workers,
+        collate_fn=only_sample,
     )
 
 
 def write_for(folder: Path, package: str) -> None:
-    """Write the samples of FOLDER/frames in the format of a peer, to a folder of its name."""
+    """Write the samples of FOLDER/frames in the format of a peer, to FOLDER/PACKAGE."""
     tars = folder / "frames"
     samples = (
-        (key, frames, json.loads(metadata(key, FRAMES_OF_PICTURES)))
-        for key, frames, _ in sorted(read_ours(tars, 0), key=first)
+        (key, frames, json.loads(metadata(key, FRAMES_PER_VIDEO)))
+        for key, frames, _ in sorted(read_ours(tars, 0), key=lambda sample: sample[0])
     )
-    peer_of(package).write(samples, tars, folder / package)
+    find_peer(package).write(samples, tars, folder / package)
 
 
-def first(sample: Stored) -> str:
-    """The key."""
-    return sample[0]
-
-
-def peer_of(package: str) -> Peer:
-    """The peer of a name."""
+def find_peer(package: str) -> Peer:
+    """Return the peer of a package name."""
     return next(peer for peer in PEERS if peer.package == package)
 
 
 def read_raw(folder: Path, name: str, num_workers: int) -> tuple[float, str, float, float]:
-    """Megabytes of pictures, a sum over all that does not depend on the order, and seconds: a cold and the best warm pass."""
-    multiprocessing.set_start_method("fork", force=True)  # for the workers, as in any script
+    """Time raw reading; to be called in a new process.
+
+    Returns:
+        Megabytes of JPEGs, a checksum that does not depend on the order, the seconds of a cold
+        pass, and those of the best warm pass.
+    """
+    multiprocessing.set_start_method("fork", force=True)  # start method of the workers
     files = folder / ("frames" if name == "lit_hour" else name)
     if name != "lit_hour":
-        load_peer(name, peer_of(name).module)  # takes seconds, and is not reading
-    drop_from_memory(files)
+        load_peer(name, find_peer(name).module)  # takes seconds, and is not part of reading
+    drop_page_cache(files)
     passes = []
     for _ in range(1 + NUM_WARM):
-        started, num_bytes, seen = time.perf_counter(), 0, []
+        started, num_bytes, found = time.perf_counter(), 0, []
         samples = (
             read_ours(files, num_workers)
             if name == "lit_hour"
-            else peer_of(name).read(files, num_workers)
+            else find_peer(name).read(files, num_workers)
         )
         for key, frames, _ in samples:
             num_bytes += sum(map(len, frames))
-            seen.append(f"{key} {len(frames)} {frames[-1][-100:].hex()}")
-            seconds = time.perf_counter() - started  # without the end of the workers
-        passes.append(
-            (num_bytes / 1e6, hashlib.sha256("\n".join(sorted(seen)).encode()).hexdigest(), seconds)
-        )
+            found.append(f"{key} {len(frames)} {frames[-1][-100:].hex()}")
+            seconds = time.perf_counter() - started  # excludes the shutdown of the workers
+        checksum = hashlib.sha256("\n".join(sorted(found)).encode()).hexdigest()
+        passes.append((num_bytes / 1e6, checksum, seconds))
     (megabytes, checksum, cold), *warm = passes
-    assert {each[:2] for each in warm} == {(megabytes, checksum)}, "a pass has read something else"
+    assert {one_pass[:2] for one_pass in warm} == {(megabytes, checksum)}, "passes differ"
     return megabytes, checksum, cold, min(seconds for _, _, seconds in warm)

@@ -1,4 +1,4 @@
-"""Nothing -> shards to read: of JPEG frames, and of features as `encode` stores them."""
+"""Write shards to measure on: JPEG frames, and features in the format of `extract-features`."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from lit_hour.data.shards.shard_index import (
 )
 from lit_hour.data.shards.tar import write_member
 
-SIZE_PIXELS, FRAMES_OF_PICTURES, SUBJECTS_PER_SHARD = 384, 60, 16
-FRAMES_OF_FEATURES, FEATURES_PER_SHARD = 600, 4
-SETTINGS = deciding_settings(load_config())  # of video and vision encoder, as the schema has them
-ENCODING = Encoding("bf16", 64, 1152, SETTINGS, "")  # so400m's tokens, as they are kept of a frame
+SIZE_PIXELS, FRAMES_PER_VIDEO, SUBJECTS_PER_SHARD = 384, 60, 16
+FEATURE_FRAMES, FEATURES_PER_SHARD = 600, 4
+SETTINGS = deciding_settings(load_config())  # default settings of video and vision encoder
+ENCODING = Encoding("bf16", 64, 1152, SETTINGS, "")  # so400m's tokens of a frame
 NUM_QUESTIONS = 5
 
 Part = bytes | memoryview
@@ -34,7 +34,7 @@ Members = dict[str, list[Part]]
 
 
 def write_frame_shards(folder: Path, megabytes: int) -> None:
-    """Shards of about so many megabytes in all: videos of 60 frames, which are the same few pictures of soft noise."""
+    """Write shards of about so many megabytes: videos of 60 frames out of 50 pictures of noise."""
     random = np.random.default_rng(0)
     pictures = []
     for _ in range(50):
@@ -42,11 +42,11 @@ def write_frame_shards(folder: Path, megabytes: int) -> None:
         stream = io.BytesIO()
         Image.fromarray(noise).resize((SIZE_PIXELS, SIZE_PIXELS)).save(stream, "jpeg", quality=90)
         pictures.append(stream.getvalue())
-    num_bytes = SUBJECTS_PER_SHARD * FRAMES_OF_PICTURES * np.mean(list(map(len, pictures)))
+    num_bytes = SUBJECTS_PER_SHARD * FRAMES_PER_VIDEO * np.mean(list(map(len, pictures)))
 
     def members(number: int) -> Members:
         chosen = [
-            pictures[(number * 7 + frame) % len(pictures)] for frame in range(FRAMES_OF_PICTURES)
+            pictures[(number * 7 + frame) % len(pictures)] for frame in range(FRAMES_PER_VIDEO)
         ]
         return {f"{frame:06d}.jpg": [picture] for frame, picture in enumerate(chosen)}
 
@@ -57,16 +57,15 @@ def write_frame_shards(folder: Path, megabytes: int) -> None:
             number: members(number)
             for number in range(shard * SUBJECTS_PER_SHARD, (shard + 1) * SUBJECTS_PER_SHARD)
         }
-        _write_shard(folder, shard, subjects, FRAMES_OF_PICTURES, None)
+        _write_shard(folder, shard, subjects, FRAMES_PER_VIDEO, None)
     write_json(folder / "index.json", {"num_shards": num_shards})
 
 
 def write_feature_shards(folder: Path, megabytes: int) -> None:
-    """The same of videos of ten minutes that are stored as features in bf16: normal numbers."""
-    shape = FRAMES_OF_FEATURES, ENCODING.tokens_per_frame, ENCODING.vision_dim
-    tokens = torch.randn(
-        shape, generator=torch.Generator().manual_seed(0)
-    )  # (frames, tokens, vision_dim)
+    """Write shards of about so many megabytes: videos of ten minutes as bf16 noise."""
+    shape = FEATURE_FRAMES, ENCODING.tokens_per_frame, ENCODING.vision_dim
+    generator = torch.Generator().manual_seed(0)
+    tokens = torch.randn(shape, generator=generator)  # (frames, tokens, vision_dim)
     parts = safetensors_of(compress(tokens, "bf16"), ENCODING)
     num_shards = max(1, round(megabytes * 1e6 / FEATURES_PER_SHARD / sum(map(len, parts))))
     folder.mkdir()
@@ -76,14 +75,14 @@ def write_feature_shards(folder: Path, megabytes: int) -> None:
             folder,
             shard,
             {number: {"safetensors": parts} for number in numbers},
-            FRAMES_OF_FEATURES,
+            FEATURE_FRAMES,
             ENCODING,
         )
     write_json(folder / "index.json", {"num_shards": num_shards})
 
 
-def drop_from_memory(folder: Path) -> None:
-    """Ask the system to forget the content of the files, so that the disk is read."""
+def drop_page_cache(folder: Path) -> None:
+    """Drop the files of a folder from the page cache, so that the disk is read."""
     for path in folder.rglob("*"):
         if path.is_file():
             file = os.open(path, os.O_RDONLY)
@@ -93,7 +92,7 @@ def drop_from_memory(folder: Path) -> None:
 
 
 def metadata(key: str, num_frames: int) -> bytes:
-    """The content of `KEY.json`."""
+    """Return the content of `KEY.json`."""
     question = {
         "task": "",
         "format": "open_ended",
@@ -125,10 +124,10 @@ def _write_shard(
             for suffix, parts in members.items():
                 write_member(stream, f"{key}.{suffix}", parts)
             write_member(stream, f"{key}.json", [metadata(key, num_frames)])
-            place = offset, stream.tell() - offset
+            location = offset, stream.tell() - offset
             subjects.append(
                 SubjectRecord(
-                    path.name, key, "video", *place, float(num_frames), num_frames, NUM_QUESTIONS
+                    path.name, key, "video", *location, float(num_frames), num_frames, NUM_QUESTIONS
                 )
             )
         stream.write(END_OF_ARCHIVE)
