@@ -163,8 +163,8 @@ def match_tempcompass_yes_no(_: Item, response: str) -> str | None:
 def match_caption(item: Item, response: str) -> str | None:
     """Match by TempCompass' rule for caption matching.
 
-    A response chooses an option by its whole line, its label, the letter or number in the label, or
-    its sentence, each without any other text.
+    A response chooses an option by its line, its label, the letter or number in the label, or its
+    sentence, each without any other text.
     """
     text = _without_end(response).strip()
     after_bracket = text.split(") ")[1] if ") " in text else text

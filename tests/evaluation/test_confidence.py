@@ -1,4 +1,4 @@
-"""Intervals and p-values against numbers that are known."""
+"""Bootstrap intervals and McNemar's p-values, against known values."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from lit_hour.evaluation.scoring import bootstrap_interval, mcnemar
 
 
-def test_mcnemar_is_the_share_of_outcomes_at_least_as_unequal() -> None:
+def test_mcnemar_equals_the_enumeration_of_all_outcomes() -> None:
     for only_first, only_second in product(range(7), repeat=2):
         number = only_first + only_second
         outcomes = [sum(toss) for toss in product((0, 1), repeat=number)]
@@ -26,21 +26,21 @@ def test_mcnemar_is_exact_for_thousands_of_questions() -> None:
     assert mcnemar(1500, 1500) == 1.0 and 0.04 < mcnemar(1446, 1554) < 0.06
 
 
-def test_the_interval_of_single_questions_is_that_of_a_binomial() -> None:
+def test_interval_of_independent_questions_is_binomial() -> None:
     values = [1] * 300 + [0] * 700
     low, high = bootstrap_interval(values, [str(number) for number in range(1000)]) or (0, 0)
     assert low == pytest.approx(0.3 - 1.96 * (0.3 * 0.7 / 1000) ** 0.5, abs=0.004)
     assert high == pytest.approx(0.3 + 1.96 * (0.3 * 0.7 / 1000) ** 0.5, abs=0.004)
 
 
-def test_questions_of_one_video_count_as_one_draw() -> None:
+def test_questions_of_a_video_are_resampled_together() -> None:
     values, alone = [1] * 300 + [0] * 700, [str(number) for number in range(1000)]
     narrow = bootstrap_interval(values, alone) or (0, 0)
     wide = bootstrap_interval(values, [str(number // 10) for number in range(1000)]) or (0, 0)
     assert (wide[1] - wide[0]) / (narrow[1] - narrow[0]) == pytest.approx(10**0.5, rel=0.1)
 
 
-def test_the_interval_covers_the_truth_as_often_as_it_says() -> None:
+def test_interval_coverage_is_95_percent() -> None:
     draws = random.Random(0)
     covered = 0
     for _ in range(200):
@@ -54,7 +54,7 @@ def test_the_interval_covers_the_truth_as_often_as_it_says() -> None:
     assert 0.89 <= covered / 200 <= 0.99
 
 
-def test_the_interval_does_not_depend_on_the_order_of_a_run() -> None:
+def test_interval_depends_on_the_seed_only() -> None:
     values, videos = [1.0, 0, 1, 1, 0, 1], ["a", "a", "b", "b", "c", "c"]
     assert bootstrap_interval(values, videos) == bootstrap_interval(values, videos)
     assert bootstrap_interval(values, videos, seed=1) is not None

@@ -213,13 +213,13 @@ def test_subtitles_enter_the_prompt(
 def test_compare_two_reports(
     random_run: RunDir, world: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    for name, overrides in (("seen", ()), ("blind", ("video.frames=none",))):
+    for name, overrides in (("all", ()), ("blind", ("video.frames=none",))):
         run_evaluate(random_run, tmp_path / name, *custom(world, *overrides))
     capsys.readouterr()
     main(
         [
             "compare",
-            str(tmp_path / "seen"),
+            str(tmp_path / "all"),
             str(tmp_path / "blind/report.json"),
             "--out",
             str(tmp_path / "page.html"),
@@ -237,7 +237,7 @@ def test_compare_two_reports(
 def test_resume_after_sigkill_with_another_number_of_processes(
     random_run: RunDir, world: Path, tmp_path: Path
 ) -> None:
-    whole = run_evaluate(random_run, tmp_path / "whole", *custom(world))
+    expected = run_evaluate(random_run, tmp_path / "expected", *custom(world))
     killed = fork_evaluate(
         random_run,
         tmp_path / "out",
@@ -248,14 +248,14 @@ def test_resume_after_sigkill_with_another_number_of_processes(
     )
     assert killed.wait()[1] == -signal.SIGKILL
     answered = num_stored(tmp_path / "out")
-    assert 3 <= answered < len(whole.results)
+    assert 3 <= answered < len(expected.results)
     assert not (tmp_path / "out/report.json").exists()
     again = fork_evaluate(random_run, tmp_path / "out", custom(world), tmp_path, num_ranks=1)
     assert again.wait() == [0], again.output()
-    assert f"{len(whole.results) - answered} questions about" in again.output()
+    assert f"{len(expected.results) - answered} questions about" in again.output()
     assert f"({answered} answered before)" in again.output()
-    assert num_stored(tmp_path / "out") == len(whole.results)
-    assert read_report(tmp_path / "out/report.json") == whole
+    assert num_stored(tmp_path / "out") == len(expected.results)
+    assert read_report(tmp_path / "out/report.json") == expected
 
 
 def test_stored_responses_are_not_generated_again(

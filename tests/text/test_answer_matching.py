@@ -77,7 +77,7 @@ def test_training_and_evaluation_agree_on_every_response() -> None:
 def test_each_option_has_its_letter() -> None:
     for color, letter in zip(COLORS, "ABC", strict=True):
         question = Question("c", "", "multiple_choice", "Which color?", color, COLORS)
-        assert [each for each in "ABCD" if is_correct(question, each)] == [letter]
+        assert [choice for choice in "ABCD" if is_correct(question, choice)] == [letter]
 
 
 def test_options_of_equal_text_count_as_the_true_one() -> None:

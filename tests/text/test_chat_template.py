@@ -174,11 +174,11 @@ def test_question_mask_does_not_depend_on_earlier_answers(answer: str) -> None:
 
 
 def test_the_prompt_is_a_prefix_of_the_training_text() -> None:
-    whole, prompt = (
+    full, prompt = (
         training_text(OPEN).input_ids.tolist(),
         prompt_text(OPEN.question).input_ids.tolist(),
     )
-    assert whole[: len(prompt)] == prompt
+    assert full[: len(prompt)] == prompt
 
 
 def test_the_video_placeholder_precedes_the_first_question() -> None:

@@ -68,12 +68,12 @@ def test_ids_and_labels_equal_the_published_ones(
 def test_question_mask_equals_the_published_memaug_query(
     published: dict[str, Any], published_text: TokenizedText, word_tokenizer: Tokenizer
 ) -> None:
-    seen = [
+    masked = [
         number
         for number in published_text.input_ids[published_text.question_mask].tolist()
         if number != IMAGE_TOKEN_INDEX
     ]
-    assert word_tokenizer.convert_ids_to_tokens(seen) == published["memaug_query_words"]
+    assert word_tokenizer.convert_ids_to_tokens(masked) == published["memaug_query_words"]
 
 
 def test_default_labels_are_on_answers_only(

@@ -78,9 +78,9 @@ def test_the_page_shows_what_the_report_holds() -> None:
 
 def test_a_part_of_a_benchmark_has_a_warning() -> None:
     questions = make_question_set()
-    whole = build_report(questions, respond("ABABABAB"), {}, {})
-    assert "The files hold" not in render_report(whole)
-    part = render_report(replace(whole, num_published=2593))
+    full = build_report(questions, respond("ABABABAB"), {}, {})
+    assert "The files hold" not in render_report(full)
+    part = render_report(replace(full, num_published=2593))
     assert "The files hold 9 questions; the whole benchmark has 2593." in part
 
 

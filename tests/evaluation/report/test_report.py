@@ -39,9 +39,9 @@ def test_every_question_is_counted() -> None:
 
 
 def test_a_missing_video_counts_as_neither_correct_nor_wrong() -> None:
-    whole, part = make_report(respond("ABABABAB")), make_report({"0-0": "A"}, {"0-1": "no video"})
-    assert whole.score.accuracy == part.score.accuracy == 1.0
-    assert (whole.score.num_evaluated, part.score.num_evaluated) == (
+    full, part = make_report(respond("ABABABAB")), make_report({"0-0": "A"}, {"0-1": "no video"})
+    assert full.score.accuracy == part.score.accuracy == 1.0
+    assert (full.score.num_evaluated, part.score.num_evaluated) == (
         8,
         1,
     ) and part.score.num_questions == 9
@@ -101,7 +101,7 @@ def test_the_digest_depends_on_the_prompts() -> None:
     subtitled = replace(
         questions, items=tuple(replace(item, prompt="Subtitles: ...") for item in questions.items)
     )
-    first, second = (build_report(asked, {}, {}, {}).prompts for asked in (questions, subtitled))
+    first, second = (build_report(shown, {}, {}, {}).prompts for shown in (questions, subtitled))
     assert (
         first["digest"] != second["digest"]
         and second["first prompt"] == "Subtitles: ..."
