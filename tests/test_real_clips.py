@@ -1,4 +1,4 @@
-"""The whole line on real clips: packed, trained on, asked about; and one of them as a file of an hour."""
+"""Real clips are packed, trained on and asked about; one of them also as a file of an hour."""
 
 import json
 import re
@@ -12,7 +12,8 @@ from lit_hour.data.shards.reader import open_shards
 from tests.helpers.toy_run import ToyProject, toy_settings
 from tests.media.helpers import loop_video
 
-CLIPS = (  # landscape and portrait, 8 and 10 bits, variable frame rate, H.264, H.265, VP8 and AV1, upright and rotated
+# Landscape and portrait, 8 and 10 bits, variable frame rate, H.264, H.265 and AV1, rotated.
+CLIPS = (
     "animated_room.mp4",
     "asl_book.mkv",
     "color_bars_av1.mkv",
@@ -21,96 +22,84 @@ CLIPS = (  # landscape and portrait, 8 and 10 bits, variable frame rate, H.264, 
     "nasa.mp4",
     "test_pattern_10bit.mp4",
 )
+QUESTION = "What does the video show?"
 HOUR_SECONDS = 3600.0
 
 
 @pytest.fixture(scope="module")
-def questions(real_videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What is in each clip, asked openly and with the other clips' descriptions as wrong options."""
-    catalog = {
-        clip["file"]: clip["what"]
-        for clip in json.loads((real_videos / "CATALOG.json").read_text())
-    }
-    options = [catalog[name] for name in CLIPS]
+def question_file(real_videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An open-ended and a multiple-choice question about the content of each clip."""
+    catalog = json.loads((real_videos / "CATALOG.json").read_text())
+    description_of = {clip["file"]: clip["what"] for clip in catalog}
+    descriptions = [description_of[name] for name in CLIPS]
     records: list[dict[str, object]] = []
-    for place, name in enumerate(CLIPS):
-        others = (options[place:] + options[:place])[:4]
-        records.append(
-            {"video": name, "question": "What does the video show?", "answer": catalog[name]}
-        )
-        records.append(
-            {
-                "video": name,
-                "question": "Which is it?",
-                "options": sorted(others),
-                "answer": catalog[name],
-            }
-        )
+    for index, name in enumerate(CLIPS):
+        record = {"video": name, "answer": description_of[name]}
+        options = (descriptions[index:] + descriptions[:index])[:4]
+        records.append({**record, "question": QUESTION})
+        records.append({**record, "question": "Which is it?", "options": sorted(options)})
     file = tmp_path_factory.mktemp("real") / "questions.json"
     file.write_text(json.dumps(records))
     return file
 
 
 @pytest.fixture(scope="module")
-def learnt(real_videos: Path, questions: Path) -> ToyProject:
-    """A run that has read the clips."""
-    folder = questions.parent
-    pack_settings = [
+def trained_on_clips(real_videos: Path, question_file: Path) -> ToyProject:
+    """A project with the run `real`, trained on the clips."""
+    folder = question_file.parent
+    shards = str(folder / "shards")
+    overrides = [
         "video.image_size=64",
         "video.min_frames=4",
         "video.max_frames=6",
         "pack.num_workers=1",
     ]
-    main(["pack", str(real_videos), str(questions), str(folder / "shards"), *pack_settings])
-    values = toy_settings(folder)
-    values["data"]["sources"] = {"real": {"shards": str(folder / "shards")}}
-    values["data"]["val_sources"] = {"real": {"shards": str(folder / "shards")}}
-    del values["synthetic"]
-    values["training"] |= {
-        "max_steps": 40,
-        "val_every_n_steps": 40,
-        "save_every_n_steps": 40,
-    }
-    toy = ToyProject.write(folder, values)
+    main(["pack", str(real_videos), str(question_file), shards, *overrides])
+    settings = toy_settings(folder)
+    settings["data"]["sources"] = {"real": {"shards": shards}}
+    settings["data"]["val_sources"] = {"real": {"shards": shards}}
+    del settings["synthetic"]
+    settings["training"] |= {"max_steps": 40, "val_every_n_steps": 40, "save_every_n_steps": 40}
+    toy = ToyProject.write(folder, settings)
     toy.train("real")
     return toy
 
 
-def ask(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[str, str]:
-    """The answer, and the line that says what was read and how long it took."""
-    main(["ask", *words])
-    answer, seen = capsys.readouterr().out.strip("\n").rsplit("\n", 1)
-    return answer, seen
+def ask(
+    toy: ToyProject, capsys: pytest.CaptureFixture[str], video: Path, *overrides: str
+) -> tuple[str, str]:
+    """Return the answer and the line of statistics that `lit-hour ask` prints."""
+    main(["ask", str(video), QUESTION, "--run", str(toy.run_dir("real").path), *overrides])
+    answer, statistics = capsys.readouterr().out.strip("\n").rsplit("\n", 1)
+    return answer, statistics
 
 
-def test_every_clip_is_packed_with_its_questions(learnt: ToyProject) -> None:
-    shards = open_shards(learnt.yaml.parent / "shards")
+def test_every_clip_is_packed_with_its_questions(trained_on_clips: ToyProject) -> None:
+    shards = open_shards(trained_on_clips.yaml.parent / "shards")
     assert {shards.read_subject(video).source for video in shards.subjects} == set(CLIPS)
     assert all(video.num_frames >= 3 and video.num_questions == 2 for video in shards.subjects)
 
 
-def test_a_clip_that_was_learnt_is_answered(
-    learnt: ToyProject, real_videos: Path, capsys: pytest.CaptureFixture[str]
+def test_ask_about_a_clip(
+    trained_on_clips: ToyProject, real_videos: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run = str(learnt.run_dir("real").path)
-    answer, seen = ask(
-        capsys, str(real_videos / "nasa.mp4"), "What does the video show?", "--run", run
-    )
+    answer, statistics = ask(trained_on_clips, capsys, real_videos / "nasa.mp4")
     assert answer.strip()
-    assert re.match(r"\[6 frames, 30 tokens in memory; decode ", seen)
-    assert (
-        torch.load(learnt.run_dir("real").checkpoint("last"), weights_only=True)["global_step"]
-        == 40
-    )
+    assert re.match(r"\[6 frames, 30 tokens in memory; decode ", statistics)
+    checkpoint = trained_on_clips.run_dir("real").checkpoint("last")
+    assert torch.load(checkpoint, weights_only=True)["global_step"] == 40
 
 
-def test_a_clip_of_an_hour_is_answered_from_a_frame_a_second(
-    learnt: ToyProject, real_videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.slow
+def test_ask_about_an_hour_at_one_frame_per_second(
+    trained_on_clips: ToyProject,
+    real_videos: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     hour = tmp_path / "hour.mp4"
     loop_video(real_videos / "frame_counter_h265.mp4", hour, HOUR_SECONDS)
-    run = str(learnt.run_dir("real").path)
-    more = ["video.max_frames=3600", "model.memaug.max_kept_frames=64"]
-    answer, seen = ask(capsys, str(hour), "What does the video show?", "--run", run, *more)
+    overrides = ["video.max_frames=3600", "model.memaug.max_kept_frames=64"]
+    answer, statistics = ask(trained_on_clips, capsys, hour, *overrides)
     assert answer.strip()
-    assert re.match(r"\[3600 frames, 18000 tokens in memory; decode ", seen)
+    assert re.match(r"\[3600 frames, 18000 tokens in memory; decode ", statistics)

@@ -1,5 +1,7 @@
-"""Iterate over the frames of a video: over all (`iterate_frames`), or over those on screen at given
-times, decoding only the packets they need (`SelectiveFrameIterator`).
+"""Iterate over the frames of a video.
+
+`iterate_frames` decodes all of them; `SelectiveFrameIterator` returns the images on screen at given
+times and decodes only the packets that they need.
 """
 
 from __future__ import annotations
@@ -35,7 +37,7 @@ ImageT = TypeVar("ImageT")
 
 @dataclass
 class ReadableRange:
-    """How far a video could be read.
+    """The part of a video that could be read.
 
     Attributes:
         last_start_seconds: start of the last frame that was decoded.
@@ -228,6 +230,6 @@ class SelectiveFrameIterator(Generic[ImageT]):
 def _is_cut(
     info: VideoInfo, end_seconds: float, duration_seconds: float, interval_seconds: float
 ) -> bool:
-    """Return whether the header promises more than a file whose last frame ends here."""
+    """Return whether the file ends earlier than its header says."""
     slack_seconds = max(MAX_MISSING_SECONDS, 2 * duration_seconds, 2 * interval_seconds)
     return info.duration_seconds - end_seconds > slack_seconds

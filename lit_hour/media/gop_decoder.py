@@ -67,7 +67,7 @@ class PacketBatcher:
 
     @property
     def is_full(self) -> bool:
-        """Whether the batch should end here."""
+        """True if the batch should end here."""
         return len(self._wanted_pts) >= MAX_BATCH_FRAMES or self._num_bytes >= MAX_BATCH_BYTES
 
     def add(self, packet: Packet[VideoStream], is_wanted: bool) -> None:

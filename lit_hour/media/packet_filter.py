@@ -36,7 +36,7 @@ class FrameRole(Enum):
 
 @dataclass(frozen=True, slots=True)
 class PacketInfo(Generic[PacketT]):
-    """A packet and what its headers tell without decoding.
+    """A packet with the information in its headers.
 
     Attributes:
         start_seconds: presentation time of its frame; None if the frame is never shown.
@@ -69,7 +69,7 @@ class PacketFilter(Generic[PacketT]):
 
     @property
     def done(self) -> bool:
-        """Whether the frame of every timestamp is known."""
+        """True if the frame of every timestamp is known."""
         return len(self.frame_start_seconds) == len(self._timestamps)
 
     def push(self, packet: PacketInfo[PacketT]) -> list[PacketInfo[PacketT]]:

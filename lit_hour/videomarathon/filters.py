@@ -60,7 +60,7 @@ most likely right.
 {question}
 {options}"""
 
-Rejections = dict[str, str]  # question id -> reason
+Rejections = dict[str, str]  # reasons by question id
 
 
 @dataclass(frozen=True)
@@ -156,7 +156,7 @@ def find_repeated_options(options: Sequence[str]) -> str | None:
 
 
 def find_given_away_by_length(questions: Sequence[Question], config: FilterConfig) -> Rejections:
-    """Reject questions whose right option is much longer, or much shorter, than every other."""
+    """Reject questions if the right option is much longer or shorter than every other."""
     rejections = {}
     for question in questions:
         wrong = [len(option) for option in question.options if option != question.answer]
@@ -232,7 +232,7 @@ def find_near_duplicates(questions: Sequence[Question], config: FilterConfig) ->
 async def find_contradicted(
     questions: Sequence[Question], context: Context, teacher: Teacher
 ) -> Rejections:
-    """Reject questions whose answer contradicts the captions, as the teacher judges.
+    """Reject questions if the teacher finds that the captions contradict the answer.
 
     Raises:
         InvalidResponseError, TeacherError: see `Teacher.request`.

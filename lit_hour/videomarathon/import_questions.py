@@ -40,7 +40,7 @@ class ImportResult:
 def import_questions(
     file: Path, roots: Sequence[Path], out: Path, max_missing: int
 ) -> ImportResult:
-    """Find the video of each question, and write the questions whose video exists.
+    """Find the video of each question, and write the questions about videos that were found.
 
     Args:
         file: question file.

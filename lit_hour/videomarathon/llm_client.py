@@ -55,7 +55,7 @@ async def gather_all(coroutines: Iterable[Coroutine[Any, Any, Result]]) -> list[
 
 
 class PrioritySemaphore:
-    """Semaphore whose free slots go to the waiter with the lowest priority number."""
+    """Semaphore that gives a free slot to the waiter with the lowest priority number."""
 
     def __init__(self, num_slots: int) -> None:
         self._num_free = num_slots

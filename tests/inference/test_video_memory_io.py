@@ -148,7 +148,7 @@ def test_other_weights_are_rejected_only_if_they_determine_the_memory(
         load_memory(make_predictor(seed=1), path)
     other = make_predictor()
     with torch.no_grad():  # MemAug reads a memory, and does not determine its tokens
-        other.model.memory.blocks[0].cross_attention.key.weight.mul_(2)  # type: ignore[union-attr, operator]
+        other.model.memaug.blocks[0].cross_attention.key.weight.mul_(2)  # type: ignore[union-attr, operator]
     loaded = load_memory(other, path)
     assert_equal_memories(loaded, other.encode_visual(random_frames(9), 9, "live"))
 

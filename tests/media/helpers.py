@@ -19,7 +19,7 @@ NUM_STRIPES = 8  # black or white, the bits of a frame number
 
 
 def noise_image(width: int, height: int, seed: int = 0) -> Image.Image:
-    """Return an image whose parts all differ."""
+    """Return an image without equal parts."""
     generator = np.random.default_rng(seed)
     return Image.fromarray(generator.integers(0, 256, (height, width, 3), dtype=np.uint8))
 

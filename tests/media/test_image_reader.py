@@ -134,7 +134,7 @@ def test_corrupt_file_raises_image_error_or_is_read(image_format: str) -> None:
 
 
 def png_header(width: int, height: int) -> bytes:
-    """A PNG file whose header promises this size, without pixels."""
+    """Return a PNG file with this size in its header and without pixels."""
     header = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     return (
         b"\x89PNG\r\n\x1a\n"

@@ -1,4 +1,4 @@
-"""Frames decoded from the needed packets equal those of decoding every frame."""
+"""Selective decoding gives the same frames as decoding every packet."""
 
 import warnings
 from functools import partial

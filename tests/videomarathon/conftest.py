@@ -42,7 +42,7 @@ def finished_run(videos: SyntheticVideos, tmp_path_factory: pytest.TempPathFacto
 
 @pytest.fixture
 def serve(videos: SyntheticVideos) -> Iterator[Callable[..., ChatServer]]:
-    """Start servers of the fake teacher; keyword arguments are those of `ChatServer`."""
+    """Start servers of the fake teacher; arguments as for `ChatServer`."""
     servers: list[ChatServer] = []
 
     def start(**options: object) -> ChatServer:

@@ -1,4 +1,4 @@
-"""From a folder of videos to shards, with a teacher whose every answer can be checked."""
+"""From a folder of videos to shards, with a fake teacher that knows the true answers."""
 
 import json
 import threading

@@ -191,7 +191,7 @@ def build(examples: Sequence[Example]) -> ToyVLM:
 
 
 def train_tokenizer(texts: Sequence[str]) -> Tokenizer:
-    """Train byte-level BPE whose tokens may span several words."""
+    """Train byte-level BPE with tokens that may span several words."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     tokenizer.decoder = decoders.ByteLevel()
