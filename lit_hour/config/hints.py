@@ -1,7 +1,11 @@
-"""Names that are not settings, and the settings that they mean: former names, and names in other projects."""
+"""Find the setting that an unknown name means: former names, names in other projects, similar names."""
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Collection
+
+# former name of a setting or section: present name
 RENAMED = {
     "answer": "generation",
     "encode": "features",
@@ -85,14 +89,88 @@ RENAMED = {
     "video.on_damage": "video.on_decode_error",
     "video.show": "video.frames",
     "video.size_pixels": "video.image_size",
-}  # former name of a setting or section: present name
+}
 
 
-def renamed(name: str) -> str | None:
-    """Return the present name of a setting that had another one, or None if the name was never used.
+# setting: what other projects (Hugging Face, Lightning, LLaVA, lmms-eval, litgpt, PEFT) call it
+OTHER_NAMES = {
+    "run.name": "run_name exp_name experiment resume resume_from_checkpoint ckpt_path",
+    "run.folder": "output_dir out_dir save_dir work_dir default_root_dir logging_dir",
+    "run.seed": "random_seed manual_seed data_seed",
+    "video.fps": "fps frame_rate framerate video_fps sample_fps frames_per_second",
+    "video.max_frames": "num_frames nframes max_num_frames max_frames_num frames_upbound",
+    "video.image_size": "resolution img_size crop_size input_size frame_size size_pixels",
+    "image.max_tiles": "image_aspect_ratio image_grid_pinpoints max_num_tiles",
+    "text.max_tokens": "max_length max_seq_length max_seq_len model_max_length cutoff_len block_size",
+    "text.time_instruction": "add_time_instruction",
+    "text.loss_on_template": "train_on_inputs",
+    "data.global_batch_size": (
+        "batch_size train_batch_size total_batch_size gradient_accumulation_steps"
+        " accumulate_grad_batches grad_accum"
+    ),
+    "data.micro_batch_size": (
+        "per_device_train_batch_size per_gpu_batch_size device_batch_size"
+        " gradient_accumulation_steps accumulate_grad_batches grad_accum"
+    ),
+    "data.num_workers": "workers dataloader_num_workers preprocessing_num_workers num_proc",
+    "data.sources.NAME.shards": (
+        "dataset datasets data_path data_dir train_data train_file video_folder image_folder"
+    ),
+    "data.val_sources.NAME.shards": "val_data eval_data eval_dataset val_file validation_file",
+    "model.vision.name": "vision_tower mm_vision_tower vision_model vision_encoder",
+    "model.vision.weights": "vision_tower mm_vision_tower",
+    "model.vision.layer": "mm_vision_select_layer vision_feature_layer",
+    "model.vision.grid": "mm_spatial_pool_stride pool_size",
+    "model.memaug.num_layers": "memaug_depth",
+    "model.memaug.spatial_forgetting": "spatial_sampling_type",
+    "model.llm.path": "llm_path llm_name language_model base_model",
+    "model.llm.hidden_size": "n_embd d_model embed_dim",
+    "model.llm.num_layers": "n_layer n_layers num_hidden_layers",
+    "model.llm.num_heads": "n_head n_heads num_attention_heads",
+    "model.llm.num_key_value_heads": "n_query_groups n_kv_heads num_kv_heads",
+    "model.llm.lora.rank": "lora_r lora_rank r",
+    "model.llm.lora.alpha": "lora_alpha",
+    "model.llm.lora.dropout": "lora_dropout",
+    "training.init_from": (
+        "pretrained model_name_or_path model_path init_checkpoint load_from weights start_from"
+    ),
+    "training.max_steps": "epochs num_epochs num_train_epochs max_epochs iters num_steps",
+    "training.learning_rate.llm": "lr learning_rate max_lr base_lr peak_lr mm_tunable_parts",
+    "training.learning_rate.memaug": "lr learning_rate max_lr base_lr peak_lr mm_tunable_parts",
+    "training.learning_rate.projector": (
+        "lr learning_rate max_lr base_lr peak_lr mm_tunable_parts mm_projector_lr projector_lr"
+        " tune_mm_mlp_adapter"
+    ),
+    "training.learning_rate.vision": (
+        "lr learning_rate max_lr base_lr peak_lr mm_tunable_parts mm_vision_tower_lr vision_lr"
+        " unfreeze_mm_vision_tower"
+    ),
+    "training.warmup_ratio": "warmup warmup_steps num_warmup_steps warmup_iters",
+    "training.gradient_clip_norm": (
+        "grad_clip clip_grad max_grad_norm max_norm gradient_clip_val clip_grad_norm"
+    ),
+    "training.precision": "fp16 bf16 dtype torch_dtype mixed_precision amp",
+    "training.val_every_n_steps": "eval_steps eval_interval val_check_interval validate_every",
+    "training.save_every_n_steps": "save_steps save_interval save_every every_n_train_steps",
+    "training.save_total_limit": "save_top_k keep_last",
+    "training.log_every_n_steps": "logging_steps log_interval log_every",
+    "training.accelerator": "device",
+    "training.devices": "gpus num_gpus n_gpus nproc_per_node",
+    "training.num_nodes": "nodes nnodes",
+    "training.strategy": "deepspeed fsdp ddp",
+    "training.activation_checkpointing": "gradient_checkpointing grad_checkpointing",
+    "training.compile": "torch_compile",
+    "generation.max_new_tokens": "max_gen_toks max_completion_tokens max_output_tokens",
+    "serving.server.max_concurrent_requests": "max_num_seqs max_concurrency",
+    "evaluation.benchmark": "task",
+}
+
+
+def present_name(name: str) -> str | None:
+    """Return the present name of a setting that had another one, or None for a name that never existed.
 
     Args:
-        name: a full name; it may lie in a section that was renamed, and name a source: `data.sources.a.start`.
+        name: full name. It may lie in a section that was renamed, or name a source: `data.sources.a.start`.
     """
     parts = name.split(".")
     for length in range(len(parts), 0, -1):
@@ -102,5 +180,34 @@ def renamed(name: str) -> str | None:
                 present = [*found.split("."), *parts[length:]]
                 if pattern != former:
                     present[2] = parts[2]
-                return renamed(".".join(present)) or ".".join(present)
+                return ".".join(present)
     return None
+
+
+def suggest_settings(name: str, known: Collection[str]) -> list[str]:
+    """Return the settings that an unknown name probably means.
+
+    By meaning first: a small typing error of a full name, the name of the thing in other projects, the same
+    last word in another section. By similar letters last.
+
+    Args:
+        name: the unknown full name.
+        known: full names of the schema, with NAME for the name of a source.
+    """
+    *section, last_word = name.split(".")
+    source = section[2] if len(section) > 2 else "NAME"
+    known = [full_name.replace(".NAME", f".{source}") for full_name in known]
+    last_word = last_word.lower().replace("-", "_")
+    return (
+        difflib.get_close_matches(name, known, n=1, cutoff=0.9)
+        or _translate(last_word, ".".join(section), known)
+        or [full_name for full_name in known if full_name.split(".")[-1] == last_word]
+        or difflib.get_close_matches(name, known, n=1)
+    )
+
+
+def _translate(word: str, section: str, known: Collection[str]) -> list[str]:
+    """Return the settings that other projects call `word`; the one in `section` if there is one."""
+    settings = [setting for setting, names in OTHER_NAMES.items() if word in names.split()]
+    in_section = [f"{section}.{setting.rpartition('.')[2]}" for setting in settings]
+    return [setting for setting in in_section if setting in known] or settings

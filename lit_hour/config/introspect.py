@@ -1,114 +1,118 @@
-"""The classes of schema.py -> a list of their settings under full names, for checks, errors and `--help`.
-
-The schema -> words: the text of `--help`, and what a setting can be, for errors."""
+"""Walk the schema: full names of all settings for validation and errors, and the text of `--help`."""
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from lit_hour.config.schema import Config
 
+TYPE_NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+BOUND_NAMES = {"ge": "at least", "gt": "above", "le": "at most"}
+HELP_WIDTH = 100  # columns
+
 
 @dataclass(frozen=True)
-class Entry:
-    """A setting as the schema declares it, or a group of settings.
+class FieldInfo:
+    """A setting of the schema, or a section of settings.
 
     Attributes:
-        name: the full name; where the user chooses a part of it, that part is NAME: `data.sources.NAME.weight`.
-        kind: int, float, bool, str or a Literal; of a group its dataclass, or `dict[str, dataclass]` for named ones.
-        default: MISSING for a group, and for a setting that has to be given.
-        metadata: help; of a setting also unit, ge, gt and le.
+        name: full name. NAME stands for a part that the user chooses: `data.sources.NAME.weight`.
+        type: int, float, bool, str or a Literal; for a section its dataclass, or `dict[str, dataclass]` for
+            sections that the user names.
+        default: MISSING for a section, and for a setting that must be given.
+        metadata: help, unit, ge, gt and le.
     """
 
     name: str
-    kind: Any
+    type: Any
     default: Any
     metadata: Mapping[str, Any]
 
     @property
     def choices(self) -> tuple[str, ...]:
-        """What a Literal setting can be; empty for any other."""
-        return get_args(self.kind) if get_origin(self.kind) is Literal else ()
+        """Allowed values of a Literal setting; empty for any other."""
+        return get_args(self.type) if get_origin(self.type) is Literal else ()
 
     @property
-    def is_group(self) -> bool:
-        """Whether this holds settings and is none itself."""
-        return is_dataclass(self.kind) or self.holds_named_groups
+    def is_section(self) -> bool:
+        """Whether this is a section."""
+        return is_dataclass(self.type) or self.is_mapping
 
     @property
-    def holds_named_groups(self) -> bool:
-        """Whether the user chooses the names of what is inside, as of the sources."""
-        return get_origin(self.kind) is dict
+    def is_mapping(self) -> bool:
+        """Whether this is a section whose entries the user names, such as `data.sources`."""
+        return get_origin(self.type) is dict
 
 
-def walk_schema(kind: type = Config, prefix: str = "") -> Iterator[Entry]:
-    """The settings of a class in the order in which it declares them, then each of its groups and what is inside."""
-    kinds = get_type_hints(kind)
-    entries = [
-        Entry(f"{prefix}{field.name}", kinds[field.name], field.default, field.metadata)
-        for field in fields(kind)
+def walk_schema(section: type = Config, prefix: str = "") -> Iterator[FieldInfo]:
+    """Iterate over the settings of a section in order, then over each section in it."""
+    types = get_type_hints(section)
+    infos = [
+        FieldInfo(f"{prefix}{field.name}", types[field.name], field.default, field.metadata)
+        for field in fields(section)
     ]
-    for entry in sorted(entries, key=lambda entry: entry.is_group):
-        yield entry
-        if entry.holds_named_groups:
-            entry = Entry(f"{entry.name}.NAME", get_args(entry.kind)[1], MISSING, entry.metadata)
-            yield entry
-        if entry.is_group:
-            yield from walk_schema(entry.kind, f"{entry.name}.")
-
-
-KIND_WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
-BOUND_WORDS = {"ge": "at least", "gt": "above", "le": "at most"}
+    for info in sorted(infos, key=lambda info: info.is_section):
+        yield info
+        if info.is_mapping:
+            info = FieldInfo(f"{info.name}.NAME", get_args(info.type)[1], MISSING, info.metadata)
+            yield info
+        if info.is_section:
+            yield from walk_schema(info.type, f"{info.name}.")
 
 
 def describe_settings() -> str:
-    """Every setting with its default, unit, range and meaning, under the headings of their groups."""
-    lines = []
-    for entry in walk_schema():
-        meaning = entry.metadata["help"]
-        if entry.holds_named_groups:
-            continue  # its NAME comes next and is the heading
-        if entry.is_group:
-            lines.append(f"\n{entry.name}: {meaning}")
-        else:
-            notes = ", ".join(
-                note for note in (entry.metadata["unit"], _describe_limits(entry)) if note
+    """Return the `--help` text: every setting with default, unit, range and help, by section."""
+    blocks = []
+    for info in walk_schema():
+        if info.is_mapping:
+            continue  # its NAME entry comes next and is the heading
+        if info.is_section:
+            blocks.append(f"\n{info.name}: {info.metadata['help']}")
+            continue
+        notes = ", ".join(filter(None, (info.metadata["unit"], _describe_limits(info))))
+        blocks.append(
+            f"  {info.name}={_describe_default(info)}" + (f"  [{notes}]" if notes else "")
+        )
+        blocks.append(
+            textwrap.fill(
+                info.metadata["help"],
+                HELP_WIDTH,
+                initial_indent=" " * 6,
+                subsequent_indent=" " * 6,
+                break_on_hyphens=False,
             )
-            lines.append(
-                f"  {entry.name}={_describe_default(entry)}"
-                + (f"  [{notes}]" if notes else "")
-                + f"\n      {meaning}"
-            )
-    return "\n".join(lines).strip()
+        )
+    return "\n".join(blocks).strip()
 
 
-def describe_kind(entry: Entry) -> str:
-    """What a setting can be: `a whole number`, or its choices."""
-    return _alternatives(entry.choices) or KIND_WORDS[entry.kind]
+def describe_type(info: FieldInfo) -> str:
+    """Return the type in words, `a whole number`, or the choices."""
+    return _alternatives(info.choices) or TYPE_NAMES[info.type]
 
 
 def describe_range(metadata: Mapping[str, Any]) -> str:
-    """The bounds of a number, `at least 1 and at most 100`; empty when it has none."""
+    """Return the bounds of a number, `at least 1 and at most 100`, or an empty text."""
     return " and ".join(
-        f"{words} {metadata[bound]:g}"
-        for bound, words in BOUND_WORDS.items()
+        f"{name} {metadata[bound]:g}"
+        for bound, name in BOUND_NAMES.items()
         if metadata[bound] is not None
     )
 
 
-def _describe_default(entry: Entry) -> str:
-    """The default as it is written after `NAME=` on the command line."""
-    if entry.default is MISSING:
+def _describe_default(info: FieldInfo) -> str:
+    """Return the default as it is written after `NAME=` on the command line."""
+    if info.default is MISSING:
         return "..."
-    return str(entry.default).lower() if entry.kind is bool else str(entry.default)
+    return str(info.default).lower() if info.type is bool else str(info.default)
 
 
-def _describe_limits(entry: Entry) -> str:
-    if entry.default is MISSING:
-        return "has to be given"
-    return _alternatives(entry.choices) or describe_range(entry.metadata)
+def _describe_limits(info: FieldInfo) -> str:
+    if info.default is MISSING:
+        return "required"
+    return _alternatives(info.choices) or describe_range(info.metadata)
 
 
 def _alternatives(choices: tuple[str, ...]) -> str:

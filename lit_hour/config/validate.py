@@ -1,20 +1,19 @@
-"""Settings as they were written, or a finished Config -> nothing, or a ConfigError that names the setting.
+"""Check settings: names and types before a merge, ranges and combinations after it.
 
-Names are checked before anything is merged; ranges and combinations in what the merge gave.
+Every error is a `ConfigError` that names the setting, its value and where the value comes from.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import math
 import re
 from collections.abc import Iterator, Mapping
 from functools import cache
 from typing import Any
 
-from lit_hour.config.hints import renamed
-from lit_hour.config.introspect import Entry, describe_kind, describe_range, walk_schema
+from lit_hour.config.hints import present_name, suggest_settings
+from lit_hour.config.introspect import FieldInfo, describe_range, describe_type, walk_schema
 from lit_hour.config.schema import Config
 from lit_hour.errors import ConfigError
 
@@ -23,66 +22,81 @@ SOURCE_NAME = re.compile(r"[A-Za-z0-9_-]+")
 
 
 def check_names(settings: dict[str, Any], origin: str) -> None:
-    """Refuse a name that the schema does not have, and a value where it can only be wrong.
+    """Check that every name is in the schema and every value can be one of its setting.
 
     Args:
         settings: nested as the schema is; any part of it may be absent.
-        origin: the file or word that they come from, for the error.
+        origin: the file or command line that they come from, for the error.
 
     Raises:
-        ConfigError: a name is unknown, a group is given a value, or a setting a mapping, a list or null.
+        ConfigError: a name is unknown, a section is given a value, or a setting a mapping, a list or null.
     """
     for name, value in _flatten(settings, "", origin):
-        entry = find_entry(name, origin)
-        if entry.is_group:
+        info = find_field(name, origin)
+        if info.is_section:
             if value != {}:
                 raise ConfigError(
-                    f"'{name}' in {origin} is a group of settings: {_for_example(name)}, not {name}={value}"
+                    f"'{name}' ({origin}) is a section of settings."
+                    f" Set one of them, such as {_first_setting(name)}=..., not {name}={value}."
                 )
         elif value is None or isinstance(value, dict | list | tuple):
-            written = "null, which is no value" if value is None else repr(value)
-            raise ConfigError(f"{name} in {origin} has to be {describe_kind(entry)}, not {written}")
+            written = "null" if value is None else repr(value)
+            raise ConfigError(f"{name} ({origin}) must be {describe_type(info)}, not {written}.")
         elif isinstance(value, str) and ("${" in value or value == "???"):
             raise ConfigError(
-                f"{name}={value} in {origin}: '${{' and a lone '???' are omegaconf's own signs and no part of a value"
+                f"{name}={value} ({origin}) is not allowed:"
+                " '${' and a lone '???' have a meaning of their own in omegaconf."
             )
 
 
-def find_entry(name: str, origin: str) -> Entry:
-    """The line of the schema for a full name, `data.sources.marathon.weight`.
+def find_field(name: str, origin: str) -> FieldInfo:
+    """Return the schema's entry for a full name such as `data.sources.videomarathon.weight`.
 
     Raises:
-        ConfigError: there is none, with the nearest name that there is, or a source has a name that no word could give it.
+        ConfigError: the name is unknown, with the name that was probably meant; or a source has a name that
+            the command line could not address.
     """
     schema_name, source = _split_source(name)
     if source is not None and not SOURCE_NAME.fullmatch(source):
         raise ConfigError(
-            f"'{name}' in {origin}: the name of a source has letters, digits, '_' and '-', not {source!r}"
+            f"'{name}' ({origin}): the name of a source may have letters, digits, '_' and '-',"
+            f" not {source!r}."
         )
-    if schema_name not in _entries():
-        if present := renamed(name):
-            raise ConfigError(f"'{name}' (in {origin}) was renamed to '{present}'")
-        raise ConfigError(f"no setting '{name}' (in {origin}){_did_you_mean(name)}")
-    return _entries()[schema_name]
+    if schema_name not in schema_fields():
+        if present := present_name(name):
+            raise ConfigError(f"'{name}' ({origin}) was renamed to '{present}'.")
+        raise ConfigError(f"Unknown setting '{name}' ({origin}).{did_you_mean(name)}")
+    return schema_fields()[schema_name]
+
+
+def did_you_mean(name: str) -> str:
+    """Return the sentence that suggests a setting for an unknown name, or where all settings are listed."""
+    if similar := suggest_settings(name, schema_fields()):
+        names = " or ".join(f"'{full_name}'" for full_name in similar)
+        return f" Did you mean {names}?"
+    return " `python train.py --help` lists every setting."
 
 
 def wrong_type(name: str, settings: dict[str, Any], origin: str) -> ConfigError:
-    """The error for a value that cannot become what its setting is."""
+    """Return the error for a value that cannot be converted to the type of its setting."""
     value = dict(_flatten(settings, "", origin))[name]
-    return ConfigError(
-        f"{name}={value} in {origin} has to be {describe_kind(find_entry(name, origin))}"
-    )
+    expected = describe_type(find_field(name, origin))
+    return ConfigError(f"{name}={value} ({origin}) must be {expected}.")
 
 
 def check_config(config: Config) -> None:
-    """Refuse a Config that no run can have.
+    """Check ranges, combinations of settings, and that `run.name` can name a folder.
 
     Raises:
-        ConfigError: a number is out of range, settings do not fit together, or `run.name` cannot name a folder.
+        ConfigError: a setting cannot be used.
     """
     _check_ranges(config, "")
-    _check_run_name(config.run.name)
-    _check_together(config)
+    if not RUN_NAME.fullmatch(config.run.name):
+        raise ConfigError(
+            f"run.name={config.run.name!r} must name a folder:"
+            " letters, digits, '.', '_' and '-', not starting with '.'."
+        )
+    _check_combinations(config)
 
 
 def _check_ranges(settings: Any, prefix: str) -> None:
@@ -99,73 +113,67 @@ def _check_ranges(settings: Any, prefix: str) -> None:
 
 def _check_number(name: str, value: float, bounds: Mapping[str, Any]) -> None:
     if isinstance(value, float) and not math.isfinite(value):
-        raise ConfigError(f"{name}={value} has to be a finite number")
-    low, above, high = bounds["ge"], bounds["gt"], bounds["le"]
+        raise ConfigError(f"{name}={value} must be a finite number.")
+    ge, gt, le = bounds["ge"], bounds["gt"], bounds["le"]
     if (
-        (low is not None and value < low)
-        or (above is not None and value <= above)
-        or (high is not None and value > high)
+        (ge is not None and value < ge)
+        or (gt is not None and value <= gt)
+        or (le is not None and value > le)
     ):
-        raise ConfigError(f"{name}={value} is out of range: it has to be {describe_range(bounds)}")
+        raise ConfigError(f"{name}={value} is out of range. It must be {describe_range(bounds)}.")
 
 
-def _check_run_name(name: str) -> None:
-    if not RUN_NAME.fullmatch(name):
-        raise ConfigError(
-            f"run.name={name!r} has to name a folder: letters, digits, '.', '_' and '-', not starting with '.'"
-        )
-
-
-def _check_together(config: Config) -> None:
-    """Settings that are right alone and wrong together."""
-    video, memory, language, data = (
-        config.video,
-        config.model.memaug,
-        config.model.llm,
-        config.data,
-    )
+def _check_combinations(config: Config) -> None:
+    """Check settings that are valid alone and contradict each other."""
+    video, memaug, llm, data = config.video, config.model.memaug, config.model.llm, config.data
     if config.pack.num_workers == 0:
-        raise ConfigError("pack.num_workers=0 packs nothing. Set -1 for one process per core.")
+        raise ConfigError(
+            "pack.num_workers=0 starts no process that packs. Set -1 for one per core."
+        )
     if video.min_frames > video.max_frames:
         raise ConfigError(
-            f"video.min_frames={video.min_frames} is above video.max_frames={video.max_frames}"
+            f"video.min_frames={video.min_frames} must not exceed"
+            f" video.max_frames={video.max_frames}."
         )
-    if language.num_heads % language.num_key_value_heads:
+    if llm.num_heads % llm.num_key_value_heads:
         raise ConfigError(
-            f"model.llm.num_heads={language.num_heads} has to be a multiple of"
-            f" model.llm.num_key_value_heads={language.num_key_value_heads}"
+            f"model.llm.num_heads={llm.num_heads} must be a multiple of"
+            f" model.llm.num_key_value_heads={llm.num_key_value_heads}."
         )
-    if language.hidden_size % (4 * language.num_heads):
+    if llm.hidden_size % (4 * llm.num_heads):
         raise ConfigError(
-            f"model.llm.hidden_size={language.hidden_size} has to be a multiple of"
-            f" 4 * model.llm.num_heads={4 * language.num_heads}: MemAug turns pairs in half of each head"
+            f"model.llm.hidden_size={llm.hidden_size} must be a multiple of"
+            f" 4 * model.llm.num_heads={4 * llm.num_heads}:"
+            " MemAug applies rotary embedding to pairs in half of each head."
         )
-    stride = memory.spatial_keep_ratio**-0.5
-    is_uniform = "uniform" in (memory.spatial_forgetting, memory.eval_spatial_forgetting)
+    stride = memaug.spatial_keep_ratio**-0.5
+    is_uniform = "uniform" in (memaug.spatial_forgetting, memaug.eval_spatial_forgetting)
     if is_uniform and abs(stride - round(stride)) > 1e-6:
         raise ConfigError(
-            f"model.memaug.spatial_keep_ratio={memory.spatial_keep_ratio:g} has to be 1, 1/4, 1/9, ... where forgetting is uniform:"
-            " every n-th row and column survives"
+            f"model.memaug.spatial_keep_ratio={memaug.spatial_keep_ratio:g} must be 1, 1/4, 1/9, ..."
+            " for uniform forgetting, which keeps every n-th row and column."
         )
     if data.global_batch_size % data.micro_batch_size:
         raise ConfigError(
-            f"data.global_batch_size={data.global_batch_size} has to be a multiple of"
-            f" data.micro_batch_size={data.micro_batch_size}"
+            f"data.global_batch_size={data.global_batch_size} must be a multiple of"
+            f" data.micro_batch_size={data.micro_batch_size}."
         )
 
 
 @cache
-def _entries() -> dict[str, Entry]:
-    return {entry.name: entry for entry in walk_schema()}
+def schema_fields() -> dict[str, FieldInfo]:
+    """Return every setting and section by its full name."""
+    return {info.name: info for info in walk_schema()}
 
 
 def _flatten(settings: dict[str, Any], prefix: str, origin: str) -> Iterator[tuple[str, Any]]:
-    """Every value under its full name."""
+    """Iterate over all values with their full names."""
     for key, value in settings.items():
         name = f"{prefix}{key}"
         if "." in str(key):
             raise ConfigError(
-                f"'{name}' in {origin}: names with dots are for the command line; here each part is a level of its own"
+                f"'{name}' ({origin}): dotted names are for the command line."
+                " In a file each part is a level of its own."
             )
         if isinstance(value, dict) and value:
             yield from _flatten(value, f"{name}.", origin)
@@ -174,33 +182,20 @@ def _flatten(settings: dict[str, Any], prefix: str, origin: str) -> Iterator[tup
 
 
 def _split_source(name: str) -> tuple[str, str | None]:
-    """`data.sources.marathon.weight` -> (`data.sources.NAME.weight`, `marathon`); another name -> (itself, None)."""
-    for group, entry in _entries().items():
-        if entry.holds_named_groups and name.startswith(f"{group}."):
-            source, dot, rest = name.removeprefix(f"{group}.").partition(".")
-            return f"{group}.NAME{dot}{rest}", source
+    """Split the name of a source off: `data.sources.a.weight` is `data.sources.NAME.weight` of `a`."""
+    for section, info in schema_fields().items():
+        if info.is_mapping and name.startswith(f"{section}."):
+            source, dot, rest = name.removeprefix(f"{section}.").partition(".")
+            return f"{section}.NAME{dot}{rest}", source
     return name, None
 
 
-def _did_you_mean(name: str) -> str:
-    """The nearest name, or every setting of the same last word in another group."""
-    parts = name.split(".")
-    source = parts[2] if len(parts) > 2 else "NAME"
-    known = [entry.replace(".NAME", f".{source}") for entry in _entries()]
-    same_word = [full_name for full_name in known if full_name.split(".")[-1] == parts[-1]]
-    near = (
-        difflib.get_close_matches(name, known, n=1, cutoff=0.85)
-        or same_word
-        or difflib.get_close_matches(name, known, n=1)
+def _first_setting(section: str) -> str:
+    """Return the full name of the first setting of a section."""
+    schema_name, source = _split_source(section)
+    first = next(
+        info.name
+        for info in schema_fields().values()
+        if not info.is_section and info.name.startswith(f"{schema_name}.")
     )
-    if not near:
-        return "; python train.py --help lists every setting"
-    return "; did you mean " + " or ".join(f"'{full_name}'" for full_name in near) + "?"
-
-
-def _for_example(group: str) -> str:
-    """How to write a setting of a group."""
-    inside = [entry.name for entry in _entries().values() if not entry.is_group]
-    schema_name, source = _split_source(group)
-    first = next(name for name in inside if name.startswith(f"{schema_name}."))
-    return f"give one of them, such as {first if source is None else first.replace('NAME', source)}=..."
+    return first if source is None else first.replace("NAME", source)

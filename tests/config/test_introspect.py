@@ -4,11 +4,11 @@ import re
 
 import pytest
 
-from lit_hour.config.introspect import Entry, describe_settings, walk_schema
+from lit_hour.config.introspect import FieldInfo, describe_settings, walk_schema
 from lit_hour.config.load import config_to_dict, load_config
 
 TEXT = describe_settings()
-SETTINGS = [entry for entry in walk_schema() if not entry.is_group]
+SETTINGS = [entry for entry in walk_schema() if not entry.is_section]
 
 
 def line_of(name: str) -> str:
@@ -28,13 +28,13 @@ def leaf_names(settings: dict, prefix: str = "") -> set[str]:
 
 
 def test_every_setting_of_a_config_is_listed_and_nothing_else() -> None:
-    config = load_config(words=["data.sources.NAME.shards=a", "data.val_sources.NAME.shards=b"])
+    config = load_config(overrides=["data.sources.NAME.shards=a", "data.val_sources.NAME.shards=b"])
     listed = re.findall(r"^  (\S+?)=", TEXT, flags=re.MULTILINE)
     assert sorted(listed) == sorted(leaf_names(config_to_dict(config)))
 
 
 @pytest.mark.parametrize("entry", SETTINGS, ids=lambda entry: entry.name)
-def test_unit_bounds_and_meaning_are_shown(entry: Entry) -> None:
+def test_unit_bounds_and_meaning_are_shown(entry: FieldInfo) -> None:
     line = line_of(entry.name)
     for bound, words in (("ge", "at least"), ("gt", "above"), ("le", "at most")):
         if entry.metadata[bound] is not None:
@@ -53,7 +53,7 @@ def test_the_defaults_that_are_shown_load_and_are_the_defaults() -> None:
     ]
     words = [word for word in listed if ".NAME." not in word]
     assert len(words) > 60
-    assert load_config(words=words) == load_config()
+    assert load_config(overrides=words) == load_config()
 
 
 def test_choices_are_shown_without_quotes() -> None:

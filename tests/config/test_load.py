@@ -30,7 +30,7 @@ def test_schema_then_composed_then_file_then_words(write: WriteYaml) -> None:
 
 
 def test_the_last_word_wins() -> None:
-    assert load_config(words=["run.seed=1", "run.seed=2"]).run.seed == 2
+    assert load_config(overrides=["run.seed=1", "run.seed=2"]).run.seed == 2
 
 
 def test_a_file_that_two_composed_files_share_does_not_undo_the_first(write: WriteYaml) -> None:
@@ -71,14 +71,14 @@ def test_sources_are_added_and_changed_by_name(write: WriteYaml) -> None:
 @pytest.mark.parametrize("text", ["010", "1_000", "1.10", "yes", "2024-01-01", "0x1F", "1e5"])
 def test_text_stays_as_it_is_written(write: WriteYaml, text: str) -> None:
     assert load_config(write(f"run: {{name: {text}}}")).run.name == text
-    assert load_config(words=[f"run.name={text}"]).run.name == text
+    assert load_config(overrides=[f"run.name={text}"]).run.name == text
 
 
 def test_a_word_is_taken_as_it_stands() -> None:
     prompt = "Answer briefly: {yes, no} = 'x' # not more"
     assert (
         load_config(
-            words=[f"text.system_prompt={prompt}", "model.vision.weights="]
+            overrides=[f"text.system_prompt={prompt}", "model.vision.weights="]
         ).text.system_prompt
         == prompt
     )
@@ -215,7 +215,7 @@ def test_a_saved_config_loads_as_it_was(tmp_path: Path) -> None:
         "data.sources.2.weight=0.3",
         "model.llm.rope_theta=1e6",
     ]
-    config = load_config(words=words)
+    config = load_config(overrides=words)
     save_config(config, tmp_path / "config.yaml")
     assert load_config(tmp_path / "config.yaml") == config
     assert config_from_dict(config_to_dict(config), "a checkpoint") == config
@@ -238,7 +238,7 @@ def test_the_dict_holds_plain_values_only() -> None:
             else [value]
         )
 
-    settings = config_to_dict(load_config(words=["data.sources.a.shards=x"]))
+    settings = config_to_dict(load_config(overrides=["data.sources.a.shards=x"]))
     assert {type(leaf) for leaf in walk(settings)} <= {int, float, bool, str}
 
 

@@ -5,12 +5,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from lit_hour.config.introspect import BOUND_WORDS, Entry, walk_schema
+from lit_hour.config.introspect import BOUND_NAMES, FieldInfo, walk_schema
 from lit_hour.config.load import config_to_dict, load_config
 from lit_hour.errors import ConfigError
 
-SETTINGS = [entry for entry in walk_schema() if not entry.is_group]
-NUMBERS = [entry for entry in SETTINGS if entry.kind in (int, float)]
+SETTINGS = [entry for entry in walk_schema() if not entry.is_section]
+NUMBERS = [entry for entry in SETTINGS if entry.type in (int, float)]
 WORDS_THAT_FIT = {  # what else has to change for the smallest value to fit the other settings
     "video.max_frames": ["video.min_frames=1"],
     "model.llm.hidden_size": [
@@ -24,18 +24,18 @@ WORDS_THAT_FIT = {  # what else has to change for the smallest value to fit the 
 def bounds() -> Iterator[tuple[str, float, float]]:
     """(setting, the last value that is allowed, the first one that is not) for each bound of the schema."""
     for entry in NUMBERS:
-        for bound in BOUND_WORDS:
+        for bound in BOUND_NAMES:
             limit = entry.metadata[bound]
             if limit is None:
                 continue
             outwards = math.inf if bound == "le" else -math.inf
             beyond = (
                 limit + math.copysign(1, outwards)
-                if entry.kind is int
+                if entry.type is int
                 else math.nextafter(limit, outwards)
             )
             if bound == "gt":
-                inside = limit + 1 if entry.kind is int else math.nextafter(limit, math.inf)
+                inside = limit + 1 if entry.type is int else math.nextafter(limit, math.inf)
                 yield entry.name, inside, limit
             else:
                 yield entry.name, limit, beyond
@@ -60,14 +60,14 @@ def value_of(name: str, config: dict) -> float:
 
 @pytest.mark.parametrize("name, inside, outside", list(bounds()))
 def test_bounds_are_exact(name: str, inside: float, outside: float) -> None:
-    config = load_config(words=[*words_around(name), as_word(name, inside)])
+    config = load_config(overrides=[*words_around(name), as_word(name, inside)])
     assert value_of(name, config_to_dict(config)) == inside
     full_name = name.replace("NAME", "marathon")
     with pytest.raises(
         ConfigError,
         match=rf"^{full_name}=\S+ is out of range: it has to be (at least|above|at most) ",
     ):
-        load_config(words=[*words_around(name), as_word(name, outside)])
+        load_config(overrides=[*words_around(name), as_word(name, outside)])
 
 
 def test_the_bounds_above_cover_the_schema() -> None:
@@ -78,20 +78,20 @@ def test_the_bounds_above_cover_the_schema() -> None:
 
 
 @pytest.mark.parametrize(
-    "entry", [entry for entry in NUMBERS if entry.kind is float], ids=lambda entry: entry.name
+    "entry", [entry for entry in NUMBERS if entry.type is float], ids=lambda entry: entry.name
 )
 @pytest.mark.parametrize("value", ["nan", "inf", "-inf", "1e999"])
-def test_a_number_that_is_not_finite_is_refused(entry: Entry, value: str) -> None:
+def test_a_number_that_is_not_finite_is_refused(entry: FieldInfo, value: str) -> None:
     name = entry.name.replace("NAME", "marathon")
     with pytest.raises(ConfigError, match=rf"^{name}=\S+ has to be a finite number$"):
-        load_config(words=[*words_around(entry.name), f"{name}={value}"])
+        load_config(overrides=[*words_around(entry.name), f"{name}={value}"])
 
 
 @pytest.mark.parametrize("entry", list(walk_schema()), ids=lambda entry: entry.name)
-def test_each_entry_says_what_it_means(entry: Entry) -> None:
+def test_each_entry_says_what_it_means(entry: FieldInfo) -> None:
     assert entry.metadata["help"].strip()
-    if not entry.is_group:
-        assert entry.kind in (int, float, bool, str) or entry.choices
+    if not entry.is_section:
+        assert entry.type in (int, float, bool, str) or entry.choices
         assert not entry.choices or entry.default in entry.choices
 
 

@@ -30,7 +30,7 @@ WriteYaml = Callable[..., Path]  # the fixture `write`: (text, name) -> the path
 )
 def test_an_unknown_word_gets_a_suggestion(word: str, suggestion: str) -> None:
     with pytest.raises(ConfigError) as refusal:
-        load_config(words=[word])
+        load_config(overrides=[word])
     assert (
         str(refusal.value)
         == f"no setting '{word.split('=')[0]}' (in the word '{word}'); did you mean {suggestion}?"
@@ -49,13 +49,13 @@ def test_an_unknown_name_in_a_file_gets_the_whole_name(write: WriteYaml) -> None
 
 def test_a_name_like_none_points_to_help() -> None:
     with pytest.raises(ConfigError, match=r"no setting 'zzz' .*--help"):
-        load_config(words=["zzz=1"])
+        load_config(overrides=["zzz=1"])
 
 
 @pytest.mark.parametrize("word", ["training.max_steps", "=3", ""])
 def test_a_word_that_is_no_setting_is_refused(word: str) -> None:
     with pytest.raises(ConfigError, match=f"^'{word}' is not a setting: write NAME=VALUE"):
-        load_config(words=[word])
+        load_config(overrides=[word])
 
 
 def test_dots_in_a_file_are_refused(write: WriteYaml) -> None:
@@ -89,7 +89,7 @@ def test_a_value_of_the_wrong_type_is_refused(
     write: WriteYaml, name: str, value: str, kind: str
 ) -> None:
     with pytest.raises(ConfigError) as refusal:
-        load_config(words=[f"{name}={value}"])
+        load_config(overrides=[f"{name}={value}"])
     assert str(refusal.value) == f"{name}={value} in the word '{name}={value}' has to be {kind}"
     group, leaf = name.split(".")
     with pytest.raises(ConfigError, match=rf"^{name}={value} in .*run\.yaml has to be {kind}$"):
@@ -137,13 +137,13 @@ def test_a_setting_takes_no_list_or_mapping(write: WriteYaml, value: str) -> Non
 @pytest.mark.parametrize("value", ["${run.folder}", "${oc.env:HOME}", "???"])
 def test_omegaconfs_own_signs_are_refused(value: str) -> None:
     with pytest.raises(ConfigError, match=r"^run\.name=.* omegaconf's own signs"):
-        load_config(words=[f"run.name={value}"])
+        load_config(overrides=[f"run.name={value}"])
 
 
 @pytest.mark.parametrize("group", ["sources", "val_sources"])
 def test_a_missing_folder_of_shards_is_named(group: str) -> None:
     with pytest.raises(ConfigError) as refusal:
-        load_config(words=[f"data.{group}.a.weight=2"])
+        load_config(overrides=[f"data.{group}.a.weight=2"])
     name = f"data.{group}.a.shards"
     assert (
         str(refusal.value)
@@ -156,12 +156,12 @@ def test_a_missing_folder_of_shards_is_named(group: str) -> None:
 )
 def test_a_run_name_that_is_no_folder_name_is_refused(name: str) -> None:
     with pytest.raises(ConfigError, match=r"^run\.name=.* has to name a folder"):
-        load_config(words=[f"run.name={name}"])
+        load_config(overrides=[f"run.name={name}"])
 
 
 @pytest.mark.parametrize("name", ["a", "hour_llava-7B.v2", "2", "_a", "a.."])
 def test_a_run_name_that_is_a_folder_name_is_taken(name: str) -> None:
-    assert load_config(words=[f"run.name={name}"]).run.name == name
+    assert load_config(overrides=[f"run.name={name}"]).run.name == name
 
 
 @pytest.mark.parametrize(
@@ -187,14 +187,14 @@ def test_settings_that_are_wrong_together_name_each_other(
     words: list[str], named: list[str]
 ) -> None:
     with pytest.raises(ConfigError) as refusal:
-        load_config(words=words)
+        load_config(overrides=words)
     assert all(name in str(refusal.value) for name in named), refusal.value
 
 
 @pytest.mark.parametrize("keep", ["1", "0.25", "0.1111111111", "0.0625"])
 def test_each_nth_row_may_survive(keep: str) -> None:
     assert load_config(
-        words=[f"model.memaug.spatial_keep_ratio={keep}"]
+        overrides=[f"model.memaug.spatial_keep_ratio={keep}"]
     ).model.memaug.spatial_keep_ratio == float(keep)
 
 
@@ -204,9 +204,9 @@ def test_any_share_may_survive_where_every_choice_is_drawn() -> None:
     ]
     assert (
         load_config(
-            words=["model.memaug.spatial_keep_ratio=0.3", *drawn]
+            overrides=["model.memaug.spatial_keep_ratio=0.3", *drawn]
         ).model.memaug.spatial_keep_ratio
         == 0.3
     )
     with pytest.raises(ConfigError, match="where forgetting is uniform"):
-        load_config(words=["model.memaug.spatial_keep_ratio=0.3", drawn[0]])
+        load_config(overrides=["model.memaug.spatial_keep_ratio=0.3", drawn[0]])

@@ -1,0 +1,231 @@
+"""Arguments of each command of `lit-hour`: one function per command, which returns its parser."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from lit_hour.config.arguments import CommandParser
+
+CHECKPOINT_HELP = "name in RUN/checkpoints; default: best, last or converted"
+
+
+def synthesize(prog: str, description: str) -> CommandParser:
+    """Declare the arguments of synthesize."""
+    parser = CommandParser(prog, description, settings_help="synthetic.*", takes_config=True)
+    parser.add_positional(
+        "out", type=Path, help="folder to create; the same command resumes one that was stopped"
+    )
+    parser.add_option("--hours", type=float, required=True, help="total duration of the videos")
+    parser.add_option(
+        "--length",
+        default="3m-10m",
+        help="duration of each video, or shortest and longest: 90s, 1h, 3m-10m (default)",
+    )
+    parser.add_option("--seed", type=int, help="default: synthetic.seed")
+    parser.add_option("--tasks", help="tasks of the questions, separated by commas; default: all")
+    return parser
+
+
+def pack(prog: str, description: str) -> CommandParser:
+    """Declare the arguments of pack."""
+    parser = CommandParser(prog, description, settings_help="video.*, pack.*", takes_config=True)
+    parser.add_positional("files", type=Path, help="folder of the videos and images")
+    parser.add_positional(
+        "questions", type=Path, help="question file, .json or .jsonl; see shards/README.md"
+    )
+    parser.add_positional("out", type=Path, help="folder of the shards to create")
+    return parser
+
+
+def annotate(prog: str, description: str) -> CommandParser:
+    """Declare the arguments of annotate."""
+    parser = CommandParser(prog, description, settings_help="videomarathon.*", takes_config=True)
+    parser.add_positional("videos", type=Path, help="folder of the videos, at any depth")
+    parser.add_positional(
+        "out", type=Path, help="folder to create; the same command resumes one that was stopped"
+    )
+    parser.add_option(
+        "--teacher",
+        action="append",
+        required=True,
+        metavar="URL",
+        help="server with OpenAI's chat interface; may be repeated",
+    )
+    parser.add_option("--model", required=True, help="name of the model on the servers")
+    parser.add_option(
+        "--share",
+        metavar="3/16",
+        help="annotate the third of 16 parts of the videos, without aggregating",
+    )
+    return parser
+
+
+def import_(prog: str, description: str) -> CommandParser:
+    """Declare the arguments of import."""
+    parser = CommandParser(
+        prog, description, settings_help="videomarathon.max_missing_videos", takes_config=True
+    )
+    parser.add_positional(
+        "file", type=Path, help="question file of LLaVA or ours: .json, .jsonl or .csv"
+    )
+    parser.add_positional("out", type=Path, help="folder to create, with links to the videos")
+    parser.add_option(
+        "--videos",
+        type=Path,
+        action="append",
+        required=True,
+        help="folder that contains videos; may be repeated",
+    )
+    return parser
+
+
+def extract_features(prog: str, description: str) -> CommandParser:
+    """Declare the arguments of extract-features."""
+    parser = CommandParser(
+        prog,
+        description,
+        settings_help="features.*, video.*, model.vision.*, data.num_workers, training.devices",
+        takes_config=True,
+    )
+    parser.add_positional(
+        "source", help="folder or URL of packed shards; with --questions, folder of the videos"
+    )
+    parser.add_positional("target", type=Path, help="folder of the feature shards to create")
+    parser.add_option(
+        "--questions", type=Path, help="question file about the videos, as for `lit-hour pack`"
+    )
+    parser.add_option(
+        "--run",
+        type=Path,
+        help="run whose encoder and settings are used, instead of --config",
+    )
+    parser.add_option("--checkpoint", help=CHECKPOINT_HELP)
+    return parser
+
+
+def ask(prog: str, description: str) -> CommandParser:
+    """Declare the arguments of ask."""
+    parser = CommandParser(
+        prog,
+        description,
+        settings_help="any setting of the run, such as video.max_frames=600",
+        explain_extra=_explain_extra_words,
+    )
+    parser.add_positional("file", type=Path, help="video, image, or saved memory")
+    parser.add_positional(
+        "question", nargs="?", help="question in quotes; without one, a conversation starts"
+    )
+    _add_run_options(parser)
+    parser.add_option(
+        "--also", type=Path, action="append", default=[], help="further image; may be repeated"
+    )
+    return parser
+
+
+def serve(prog: str, description: str) -> CommandParser:
+    """Declare the arguments of serve."""
+    parser = CommandParser(
+        prog,
+        description,
+        settings_help="any setting of the run, such as serving.server.max_videos=4",
+    )
+    _add_run_options(parser)
+    parser.add_option(
+        "--host",
+        default="127.0.0.1",
+        help="address to listen on; any but loopback requires --token-file",
+    )
+    parser.add_option(
+        "--port", type=parse_port, default=8000, help="default: 8000; 0 for any free port"
+    )
+    parser.add_option(
+        "--videos",
+        type=Path,
+        action="append",
+        default=[],
+        help="folder whose videos clients may use; may be repeated",
+    )
+    parser.add_option("--token-file", type=Path, help="file with the token that clients must send")
+    return parser
+
+
+def _add_run_options(parser: CommandParser) -> None:
+    parser.add_option("--run", type=Path, required=True, help="run folder, such as runs/tiny")
+    parser.add_option("--checkpoint", help=CHECKPOINT_HELP)
+    parser.add_option(
+        "--device", type=parse_device, help="cpu, cuda or cuda:N; default: a GPU if there is one"
+    )
+
+
+def parse_port(text: str) -> int:
+    """Parse a TCP port.
+
+    Raises:
+        argparse.ArgumentTypeError: the text is not a number from 0 to 65535.
+    """
+    if not text.isdecimal() or int(text) > 65535:
+        raise argparse.ArgumentTypeError(f"{text} must be a port from 0 to 65535")
+    return int(text)
+
+
+def parse_device(text: str) -> str:
+    """Check the name of a device, without checking that the machine has it.
+
+    Raises:
+        argparse.ArgumentTypeError: the text is not cpu, cuda or cuda:N.
+    """
+    name, colon, number = text.partition(":")
+    if text == "cpu" or (name == "cuda" and number.isdecimal() == bool(colon)):
+        return text
+    raise argparse.ArgumentTypeError(f"{text} must be cpu, cuda or cuda:N")
+
+
+def _explain_extra_words(extra: list[str]) -> str:
+    """Explain why `ask` got more than a file and a question."""
+    if Path(extra[0]).suffix or Path(extra[0]).exists():
+        return f"one question for one file: unexpected {extra[0]}"
+    return "put the question in quotes"
+
+
+def evaluate(prog: str, description: str) -> CommandParser:
+    """Declare the arguments of evaluate."""
+    parser = CommandParser(
+        prog,
+        description,
+        settings_help="evaluation.* and any setting of the run",
+        takes_config=True,
+    )
+    parser.add_option("--run", type=Path, required=True, help="run folder, such as runs/tiny")
+    parser.add_option("--checkpoint", help=CHECKPOINT_HELP)
+    parser.add_option(
+        "--out", type=Path, help="folder of answers and report; default: RUN/evaluation/NAME"
+    )
+    return parser
+
+
+def compare(prog: str, description: str) -> CommandParser:
+    """Declare the arguments of compare."""
+    parser = CommandParser(prog, description)
+    parser.add_positional("first", type=Path, help="report.json, or the folder that contains it")
+    parser.add_positional("second", type=Path, help="report.json, or the folder that contains it")
+    parser.add_option(
+        "--out",
+        type=Path,
+        default=Path("comparison.html"),
+        help="HTML page to write; default: comparison.html",
+    )
+    return parser
+
+
+def convert(prog: str, description: str) -> CommandParser:
+    """Declare the arguments of convert."""
+    parser = CommandParser(
+        prog, description, settings_help="any setting, such as model.vision.weights=FOLDER"
+    )
+    parser.add_positional(
+        "source", type=Path, help="folder in the Hugging Face layout, or a run folder"
+    )
+    parser.add_positional("target", type=Path, help="folder to create")
+    parser.add_option("--checkpoint", help=f"{CHECKPOINT_HELP} (if the source is a run)")
+    return parser

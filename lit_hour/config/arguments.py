@@ -1,0 +1,155 @@
+"""Parse command lines of options, positional arguments, config files and `key=value` overrides.
+
+The documented order is `[options] POSITIONALS [key=value ...]`; any other order without two meanings works
+too. `CommandParser` serves `lit_hour.cli` and `train.py`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import os
+import re
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from lit_hour.config.hints import present_name, suggest_settings
+from lit_hour.config.validate import schema_fields
+
+NAME_CHARACTERS = frozenset("._-")  # of a setting, besides letters and digits
+
+
+class CommandParser:
+    """Parser of one command.
+
+    argparse alone cannot take overrides after options, nor tell an override from a question. So options are
+    parsed first; what is left is sorted into config files, overrides and positional arguments.
+
+    Attributes:
+        add_option: add an option, as `argparse.ArgumentParser.add_argument` does.
+        add_positional: add a positional argument, as `add_argument` does.
+    """
+
+    def __init__(
+        self,
+        prog: str,
+        description: str,
+        *,
+        settings_help: str = "",
+        takes_config: bool = False,
+        explain_extra: Callable[[list[str]], str] | None = None,
+    ) -> None:
+        """Create a parser without arguments of its own.
+
+        Args:
+            prog: how the command is called.
+            description: first paragraph of its help.
+            settings_help: which settings it uses; empty for a command without settings.
+            takes_config: whether it takes config files, as `-c FILE`.
+            explain_extra: returns the error message for positional arguments that are too many.
+        """
+        self._options = argparse.ArgumentParser(prog, add_help=False)
+        self._positionals = argparse.ArgumentParser(prog, add_help=False)
+        self.add_option = self._options.add_argument
+        self.add_positional = self._positionals.add_argument
+        self._prog, self._description = prog, description
+        self._settings_help, self._takes_config = settings_help, takes_config
+        self._explain_extra = explain_extra or (lambda extra: f"unexpected: {' '.join(extra)}")
+        if takes_config:
+            self.add_option(
+                "-c",
+                "--config",
+                type=Path,
+                action="append",
+                default=[],
+                metavar="FILE",
+                help="YAML file of settings; may be repeated, later files win",
+            )
+
+    def format_help(self) -> str:
+        """Return the help text."""
+        return self._complete_parser().format_help()
+
+    def parse(self, words: Sequence[str]) -> argparse.Namespace:
+        """Parse the words after the command.
+
+        Words after `--` are positional arguments, whatever they contain. Wrong words end the process with the
+        usage and what is wrong; `--help` ends it with the help.
+
+        Returns:
+            The values of options and positional arguments, `config` (list of paths) and `overrides` (list of
+            `key=value` texts).
+        """
+        words, literal = _split_at(words, "--")
+        if not {"-h", "--help"}.isdisjoint(words):
+            sys.stdout.write(self.format_help())
+            sys.exit(0)
+        usage = self._complete_parser().format_usage().removeprefix("usage: ")
+        self._options.usage = self._positionals.usage = usage
+        namespace, rest = self._options.parse_known_args(words)
+        namespace.overrides = []
+        positional = []
+        for index, word in enumerate(rest):
+            if _is_option(word):
+                self._refuse_option(word, rest[index + 1 :])
+            elif self._settings_help and is_override(word):
+                namespace.overrides.append(word)
+            elif self._takes_config and Path(word).suffix in (".yaml", ".yml"):
+                namespace.config = [*namespace.config, Path(word)]
+            else:
+                positional.append(word)
+        _, extra = self._positionals.parse_known_args(["--", *positional, *literal], namespace)
+        if extra:
+            self._options.error(self._explain_extra(extra))
+        return namespace
+
+    def _complete_parser(self) -> argparse.ArgumentParser:
+        """Build the parser of all arguments, which formats help and usage."""
+        parser = argparse.ArgumentParser(
+            self._prog, description=self._description, parents=[self._positionals, self._options]
+        )
+        if self._settings_help:
+            parser.add_argument(
+                "overrides", nargs="*", metavar="key=value", help=self._settings_help
+            )
+        return parser
+
+    def _refuse_option(self, word: str, following: list[str]) -> NoReturn:
+        """Report an unknown option, with the setting or the option that it probably means."""
+        name, equals, value = word.lstrip("-").partition("=")
+        if not equals:
+            value = following[0] if following and not _is_option(following[0]) else "VALUE"
+        known = re.findall(r"--[a-z-]+", self._options.usage or "")
+        if similar := difflib.get_close_matches(f"--{name}", known, n=1, cutoff=0.8):
+            self._options.error(f"unknown option {word}. Did you mean {similar[0]}?")
+        settings = [name] if name in schema_fields() else _meant_settings(name)
+        if not self._settings_help or not settings:
+            self._options.error(f"unknown option {word}")
+        meant = " or ".join(f"{setting}={value}" for setting in settings)
+        self._options.error(f"unknown option {word}. Settings are written as key=value: {meant}")
+
+
+def is_override(word: str) -> bool:
+    """Return whether a word is `key=value`: a dotted name before the first `=`, and no file of that name."""
+    name, equals, _ = word.partition("=")
+    is_name = all(letter.isalnum() or letter in NAME_CHARACTERS for letter in name)
+    return bool(name and equals) and is_name and not _is_option(word) and not os.path.exists(word)
+
+
+def _meant_settings(name: str) -> list[str]:
+    present = present_name(name)
+    return [present] if present else suggest_settings(name.replace("-", "_"), schema_fields())
+
+
+def _is_option(word: str) -> bool:
+    return len(word) > 1 and word.startswith("-") and " " not in word
+
+
+def _split_at(words: Sequence[str], separator: str) -> tuple[list[str], list[str]]:
+    """Split before and after the first separator, which is dropped."""
+    if separator not in words:
+        return list(words), []
+    index = list(words).index(separator)
+    return list(words[:index]), list(words[index + 1 :])
