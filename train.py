@@ -1,23 +1,31 @@
-"""Train a run, or resume it: python train.py [conf/NAME.yaml] [key=value ...]."""
+"""Train a run, or resume it: python train.py [-c FILE ...] [key=value ...]."""
 
 import logging
 import os
 import sys
+from collections.abc import Sequence
 
+from lit_hour.config.arguments import CommandParser
 from lit_hour.config.introspect import describe_settings
-from lit_hour.config.load import parse_command_line
+from lit_hour.config.load import load_config
+from lit_hour.config.schema import Config
 from lit_hour.errors import InputError
 from lit_hour.training.signals import ShutdownSignal
 
 DEFAULT_CONFIG = "conf/tiny.yaml"
 
 
-def main(argv: list[str], shutdown: ShutdownSignal | None = None) -> None:
-    """Read the settings, make the synthetic videos if there are to be any, train, and print what to try next."""
-    if {"-h", "--help"} & set(argv):
-        print(f"{__doc__} The default is {DEFAULT_CONFIG}.\n\n{describe_settings()}")
-        return
-    config = parse_command_line(argv, DEFAULT_CONFIG)
+def main(argv: Sequence[str], shutdown: ShutdownSignal | None = None) -> None:
+    """Create synthetic videos if the settings name any, train, and print the next steps.
+
+    Args:
+        argv: the words after the program's name.
+        shutdown: the handler of SLURM's signals, if it is installed.
+
+    Raises:
+        InputError: a setting, file or run cannot be used.
+    """
+    config = load_settings(argv)
 
     # Slow imports: --help and mistyped settings are answered before them.
     from lightning.pytorch.utilities import rank_zero_only
@@ -30,6 +38,25 @@ def main(argv: list[str], shutdown: ShutdownSignal | None = None) -> None:
     result = fit(config, shutdown)
     if rank_zero_only.rank == 0:
         print(result.report(*dataset.example()) if dataset else result.report())
+
+
+def load_settings(argv: Sequence[str]) -> Config:
+    """Load the settings that a command line names, or those of the default file.
+
+    Raises:
+        ConfigError: a file or setting cannot be used.
+        SystemExit: a word is neither a file nor a setting, or `--help` was given.
+    """
+    parser = CommandParser(
+        "python train.py",
+        f"Train a run, or resume it. Without a file, the settings are those of {DEFAULT_CONFIG}.",
+        settings_help="any setting listed below",
+        takes_config=True,
+        explain_extra=lambda _, extra: f"{extra[0]} is neither a .yaml file nor key=value",
+        epilog=describe_settings,
+    )
+    arguments = parser.parse(argv)
+    return load_config(arguments.config or DEFAULT_CONFIG, arguments.overrides)
 
 
 def configure_logging() -> None:

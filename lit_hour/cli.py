@@ -248,7 +248,7 @@ def run_convert(arguments: argparse.Namespace) -> None:
     converted = convert(
         arguments.source, arguments.target, arguments.overrides, arguments.checkpoint
     )
-    print(converted.report())
+    print(converted.to_text())
 
 
 COMMANDS = {

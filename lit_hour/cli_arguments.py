@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 
 from lit_hour.config.arguments import CommandParser
@@ -181,11 +182,15 @@ def parse_device(text: str) -> str:
     raise argparse.ArgumentTypeError(f"{text} must be cpu, cuda or cuda:N")
 
 
-def _explain_extra_words(extra: list[str]) -> str:
+def _explain_extra_words(words: list[str], extra: list[str]) -> str:
     """Explain why `ask` got more than a file and a question."""
-    if Path(extra[0]).suffix or Path(extra[0]).exists():
-        return f"one question for one file: unexpected {extra[0]}"
-    return "put the question in quotes"
+    if os.path.exists(words[1]) or Path(words[1]).suffix[1:].isalnum():
+        return (
+            f"one video at a time: {words[0]} and {words[1]} take two commands."
+            " Further images are given with --also"
+        )
+    question = " ".join(words[1:])
+    return f'put the question in quotes: "{question}"'
 
 
 def evaluate(prog: str, description: str) -> CommandParser:

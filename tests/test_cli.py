@@ -1,3 +1,5 @@
+"""The command lines of `lit-hour` and `train.py`: arguments, help, errors, and what they print."""
+
 import re
 import subprocess
 import sys
@@ -6,17 +8,16 @@ from pathlib import Path
 
 import pytest
 
+import lit_hour
 import train
-from lit_hour.cli import main
-from lit_hour.config.load import parse_command_line
-from lit_hour.config.schema import Config
+from lit_hour.cli import COMMANDS, main
 from lit_hour.errors import ConfigError
 from tests import REPOSITORY
 from tests.helpers.toy_run import TrainedRun
 
 
 def run_python(*words: str) -> tuple[subprocess.CompletedProcess[str], float]:
-    """A process as a user starts it, and how many seconds it took."""
+    """Start a process as a user does, and return it with its duration in seconds."""
     started = time.perf_counter()
     done = subprocess.run(
         [sys.executable, *words],
@@ -29,88 +30,84 @@ def run_python(*words: str) -> tuple[subprocess.CompletedProcess[str], float]:
     return done, time.perf_counter() - started
 
 
-# Words -> settings
+def usage_error(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
+    """Return the last line that a command with wrong arguments prints."""
+    with pytest.raises(SystemExit) as end:
+        main(argv)
+    assert end.value.code == 2
+    printed = capsys.readouterr().err
+    assert printed.startswith("usage: lit-hour")
+    return printed.splitlines()[-1].partition("error: ")[2]
 
 
-def test_words_win_over_the_file_wherever_they_stand(tmp_path: Path) -> None:
+# train.py
+
+
+def test_overrides_win_over_files_wherever_they_stand(tmp_path: Path) -> None:
     file = tmp_path / "my=run.yaml"
     file.write_text("training: {max_steps: 5}\n")
-    for words in ([str(file), "run.seed=3"], ["run.seed=3", str(file)]):
-        config = parse_command_line(words)
+    for words in (
+        [str(file), "run.seed=3"],
+        ["run.seed=3", str(file)],
+        ["-c", str(file), "run.seed=3"],
+        ["run.seed=3", f"--config={file}"],
+    ):
+        config = train.load_settings(words)
         assert (config.run.seed, config.training.max_steps) == (3, 5)
-    assert parse_command_line([str(file), "training.max_steps=9"]).training.max_steps == 9
+    assert train.load_settings([str(file), "training.max_steps=9"]).training.max_steps == 9
 
 
-def test_without_a_file_the_default_one_counts(tmp_path: Path) -> None:
-    file = tmp_path / "default.yaml"
-    file.write_text("run: {name: default}\n")
-    assert parse_command_line(["run.seed=3"], str(file)).run.name == "default"
-    assert parse_command_line([]) == Config()
+def test_training_loads_its_default_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(REPOSITORY)
+    assert train.load_settings([]).run.name == "tiny"
 
 
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
+def test_later_files_win(tmp_path: Path) -> None:
+    first, second = tmp_path / "a.yaml", tmp_path / "b.yaml"
+    first.write_text("run: {name: a, seed: 1}\n")
+    second.write_text("run: {name: b}\n")
+    config = train.load_settings(["-c", str(first), "-c", str(second)])
+    assert (config.run.name, config.run.seed) == ("b", 1)
+
+
+def test_word_that_is_not_a_setting_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    for words, reason in (
+        (["training.max_steps", "5"], "training.max_steps is neither a .yaml file nor key=value"),
+        (["conf/tiny"], "conf/tiny is neither a .yaml file nor key=value"),
         (
-            ["training.max_steps", "5"],
-            r"'training\.max_steps' is neither a \.yaml file nor a setting: settings are written as key=value",
+            ["--max-steps", "5"],
+            "unknown option --max-steps. Settings are written as key=value: training.max_steps=5",
         ),
-        (["--max-steps"], r"'--max-steps' is neither .*settings are written as key=value"),
-        (["conf/tiny"], r"'conf/tiny' is neither a \.yaml file nor a setting"),
-        (["a.yaml", "b.yaml"], r"one config file at most, not a\.yaml and b\.yaml"),
-        (["none.yaml"], r"no such config file: none\.yaml"),
-        (
-            ["training.max_step=5"],
-            r"no setting 'training\.max_step' .*did you mean 'training\.max_steps'\?",
-        ),
-        (["training.max_steps=many"], r"training\.max_steps=many .*has to be a whole number"),
-        (
-            ["data.global_batch_size=0"],
-            r"data\.global_batch_size=0 is out of range: it has to be at least 1",
-        ),
-    ],
-)
-def test_a_word_that_is_no_setting_is_refused(words: list[str], message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
-        parse_command_line(words)
+    ):
+        with pytest.raises(SystemExit) as end:
+            train.main(words)
+        assert end.value.code == 2
+        assert capsys.readouterr().err.endswith(f"error: {reason}\n")
+    for words, message in (
+        (["none.yaml"], r"Config file not found: none\.yaml"),
+        (["training.max_step=5"], r"'training\.max_step' .*'training\.max_steps'"),
+        (["training.max_steps=many"], r"training\.max_steps=many .*a whole number"),
+        (["data.global_batch_size=0"], r"data\.global_batch_size=0 .*at least 1"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            train.main(words)
 
 
-# The two programs
-
-
-def test_help_of_training_lists_every_setting_at_once_and_without_torch() -> None:
-    code = "import sys, train; train.main(['--help']); sys.exit(('torch' in sys.modules) * 3)"
-    done, _ = run_python("-c", code)
-    assert done.returncode == 0
-    _, seconds = run_python("train.py", "--help")
+def test_help_of_training_lists_every_setting_without_importing_torch() -> None:
+    code = (
+        "import sys, train\n"
+        "try: train.main(['--help'])\n"
+        "finally: print('torch' in sys.modules, file=sys.stderr)"
+    )
+    done, seconds = run_python("-c", code)
+    assert (done.returncode, done.stderr) == (0, "False\n")
     assert seconds < 2
-    assert "python train.py [conf/NAME.yaml] [key=value ...]" in done.stdout
+    assert done.stdout.startswith("usage: python train.py [-h] [-c FILE] [key=value ...]")
     for line in (
         "training.max_steps=0  [steps, at least 0]",
-        "data.sources.NAME.shards=...  [has to be given]",
+        "data.sources.NAME.shards=...  [required]",
     ):
         assert line in done.stdout
-    assert "the schema's defaults" not in done.stderr
-
-
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (
-            ["train.py", "training.max_step=5"],
-            r"error: no setting 'training\.max_step' .*did you mean 'training\.max_steps'\?\n",
-        ),
-        (
-            ["-m", "lit_hour", "pack", "a", "b", "c", "pack.workers=1"],
-            r"error: no setting 'pack\.workers' .*did you mean .*\n",
-        ),
-    ],
-)
-def test_an_error_is_one_line_without_a_traceback(words: list[str], message: str) -> None:
-    done, _ = run_python(*words)
-    assert done.returncode == 1
-    assert re.fullmatch(message, done.stderr)
-    assert done.stdout == ""
 
 
 def test_training_prints_what_it_does_and_where_it_ended(trained: TrainedRun) -> None:
@@ -133,58 +130,77 @@ def test_training_prints_what_it_does_and_where_it_ended(trained: TrainedRun) ->
     ] == starts
 
 
-def test_help_lists_the_verbs(capsys: pytest.CaptureFixture[str]) -> None:
+# lit-hour
+
+
+def test_invalid_input_is_one_line_without_a_traceback_or_torch() -> None:
+    for words, message in (
+        (["train.py", "training.max_step=5"], "'training.max_steps'"),
+        (["-m", "lit_hour", "pack", "a", "b", "c", "pack.workers=1"], "'pack.num_workers'"),
+    ):
+        done, seconds = run_python("-X", "importtime", *words)
+        error = [line for line in done.stderr.splitlines() if "import time:" not in line]
+        assert done.returncode == 1 and done.stdout == ""
+        assert len(error) == 1 and error[0].startswith("error: ") and message in error[0]
+        assert not re.search(r"\| +torch$", done.stderr, flags=re.MULTILINE)
+        assert seconds < 3
+
+
+def test_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:
     for words, shown in (
-        (["--help"], ("pack", "ask")),
+        (["--help"], tuple(COMMANDS)),
+        *((["-h"], (name, command.help)) for name, command in COMMANDS.items()),
+        *(([name, "--help"], (f"usage: lit-hour {name} ",)) for name in COMMANDS),
         (["ask", "--help"], ("--run", "--checkpoint", "--device", "key=value")),
+        (["--version"], (f"lit-hour {lit_hour.__version__}",)),
     ):
         with pytest.raises(SystemExit) as end:
             main(words)
         assert end.value.code == 0
         printed = capsys.readouterr().out
-        assert printed.startswith("usage: python -m lit_hour") and all(
-            word in printed for word in shown
-        )
+        assert all(text in printed for text in shown), words
 
 
-@pytest.mark.parametrize(
-    "words",
-    [
-        [],
-        ["sing"],
-        ["ask"],
-        ["ask", "a.mp4", "What?", "--run", "x", "--fast"],
-        ["ask", "a", "b", "--run", "x", "y"],
-    ],
-)
-def test_words_that_no_verb_takes_show_the_usage(
-    words: list[str], capsys: pytest.CaptureFixture[str]
-) -> None:
-    with pytest.raises(SystemExit) as end:
-        main(words)
-    assert end.value.code == 2
-    assert "usage: python -m lit_hour" in capsys.readouterr().err
+def test_wrong_command_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "a command is missing" in usage_error(capsys)
+    assert usage_error(capsys, "pakc", "a") == "unknown command pakc. Did you mean pack?"
+    assert usage_error(capsys, "encode", "a", "b") == "encode was renamed to extract-features"
 
 
-def test_packing_says_what_was_packed_and_what_to_do_with_it(
+def test_wrong_arguments_are_named(capsys: pytest.CaptureFixture[str]) -> None:
+    for words, reason in (
+        ("ask", "the following arguments are required: --run"),
+        ("ask --run x", "the following arguments are required: file"),
+        ("ask a.mp4 What? --run x --fast", "unknown option --fast"),
+        ("import q.json --videos V", "the following arguments are required: out"),
+        ("compare a b c", "unexpected: c"),
+        ("ask a.mp4 What is it? --run x", 'put the question in quotes: "What is it?"'),
+        ("serve --run x --port 80000", "argument --port: 80000 must be a port from 0 to 65535"),
+        ("serve --run x --port web", "argument --port: web must be a port from 0 to 65535"),
+        ("ask a.mp4 --run x --device gpu", "argument --device: gpu must be cpu, cuda or cuda:N"),
+        (
+            "ask a.mp4 --run x --device cuda:",
+            "argument --device: cuda: must be cpu, cuda or cuda:N",
+        ),
+    ):
+        assert usage_error(capsys, *words.split()) == reason
+    assert usage_error(capsys, "ask", "a.mp4", "b.mp4", "What is it?", "--run", "x").startswith(
+        "one video at a time: a.mp4 and b.mp4 take two commands."
+    )
+
+
+def test_pack_prints_a_summary_and_the_next_step(
     trained: TrainedRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     split = trained.project.yaml.parent / "world/validation"
     out = tmp_path / "shards"
-    settings = [
+    overrides = [
         "video.image_size=32",
         "video.min_frames=2",
         "video.max_frames=3",
         "pack.num_workers=1",
     ]
-    main(["pack", str(split / "videos"), str(split / "questions.json"), str(out), *settings])
+    main(["pack", str(split / "videos"), str(split / "questions.json"), str(out), *overrides])
     printed = capsys.readouterr().out
     assert f"{out}: 1 shards with 2 videos" in printed and "6 frames" in printed
     assert f"data.sources.NAME.shards={out}" in printed
-
-
-def test_training_from_the_command_line_takes_its_default_file(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.chdir(REPOSITORY)
-    assert parse_command_line([], train.DEFAULT_CONFIG).run.name == "tiny"

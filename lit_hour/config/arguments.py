@@ -39,7 +39,8 @@ class CommandParser:
         *,
         settings_help: str = "",
         takes_config: bool = False,
-        explain_extra: Callable[[list[str]], str] | None = None,
+        explain_extra: Callable[[list[str], list[str]], str] | None = None,
+        epilog: Callable[[], str] | None = None,
     ) -> None:
         """Create a parser without arguments of its own.
 
@@ -48,7 +49,9 @@ class CommandParser:
             description: first paragraph of its help.
             settings_help: which settings it uses; empty for a command without settings.
             takes_config: whether it takes config files, as `-c FILE`.
-            explain_extra: returns the error message for positional arguments that are too many.
+            explain_extra: returns the error message for too many positional arguments, given all of them
+                and those that are too many.
+            epilog: returns the last part of the help.
         """
         self._options = argparse.ArgumentParser(prog, add_help=False)
         self._positionals = argparse.ArgumentParser(prog, add_help=False)
@@ -56,7 +59,8 @@ class CommandParser:
         self.add_positional = self._positionals.add_argument
         self._prog, self._description = prog, description
         self._settings_help, self._takes_config = settings_help, takes_config
-        self._explain_extra = explain_extra or (lambda extra: f"unexpected: {' '.join(extra)}")
+        self._epilog = epilog
+        self._explain_extra = explain_extra or _explain_extra
         if takes_config:
             self.add_option(
                 "-c",
@@ -70,7 +74,8 @@ class CommandParser:
 
     def format_help(self) -> str:
         """Return the help text."""
-        return self._complete_parser().format_help()
+        help_text = self._complete_parser().format_help()
+        return f"{help_text}\n{self._epilog()}\n" if self._epilog else help_text
 
     def parse(self, words: Sequence[str]) -> argparse.Namespace:
         """Parse the words after the command.
@@ -100,9 +105,10 @@ class CommandParser:
                 namespace.config = [*namespace.config, Path(word)]
             else:
                 positional.append(word)
-        _, extra = self._positionals.parse_known_args(["--", *positional, *literal], namespace)
-        if extra:
-            self._options.error(self._explain_extra(extra))
+        positional += literal
+        _, extra = self._positionals.parse_known_args(["--", *positional], namespace)
+        if extra := [word for word in extra if word != "--"]:
+            self._options.error(self._explain_extra(positional, extra))
         return namespace
 
     def _complete_parser(self) -> argparse.ArgumentParser:
@@ -136,6 +142,10 @@ def is_override(word: str) -> bool:
     name, equals, _ = word.partition("=")
     is_name = all(letter.isalnum() or letter in NAME_CHARACTERS for letter in name)
     return bool(name and equals) and is_name and not _is_option(word) and not os.path.exists(word)
+
+
+def _explain_extra(words: list[str], extra: list[str]) -> str:
+    return f"unexpected: {' '.join(extra)}"
 
 
 def _meant_settings(name: str) -> list[str]:

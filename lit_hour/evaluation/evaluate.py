@@ -39,7 +39,7 @@ RESUME_HINT = "Run the same command again to evaluate the remaining questions."
 
 
 def evaluate(
-    file: Path | None,
+    files: Sequence[Path],
     overrides: Sequence[str],
     run: Path,
     checkpoint: str | None = None,
@@ -48,7 +48,7 @@ def evaluate(
     """Evaluate a run on the questions that have no stored response, and score all responses.
 
     Args:
-        file: YAML file such as conf/eval/NAME.yaml, applied over the settings of the run.
+        files: YAML files such as conf/eval/NAME.yaml, applied over the settings of the run.
         overrides: settings as `a.b=c`, applied over both.
         run: the run folder.
         checkpoint: name of a checkpoint of the run, as for `RunDir.checkpoint`.
@@ -63,17 +63,17 @@ def evaluate(
     """
     run_dir = RunDir(run)
     weights = run_dir.checkpoint(checkpoint)
-    config = load_config(file, overrides, base=weights.with_suffix(".yaml"))
-    store = AnswerStore(out or default_folder(run_dir, file, config))
+    config = load_config(files, overrides, base=weights.with_suffix(".yaml"))
+    store = AnswerStore(out or default_folder(run_dir, files, config))
     with ExitStack() as locks:
         module = EvaluationModule(config, run_dir, weights, build_plan(config), store, locks)
         predict(module, config.training, RESUME_HINT)
     return summarize(module.report, store.path) if module.report else None
 
 
-def default_folder(run_dir: RunDir, file: Path | None, config: Config) -> Path:
+def default_folder(run_dir: RunDir, files: Sequence[Path], config: Config) -> Path:
     """Return RUN/evaluation/NAME; NAME is the file's or benchmark's, with `video.frames` if set."""
-    name = file.stem if file else config.evaluation.benchmark
+    name = files[-1].stem if files else config.evaluation.benchmark
     frames = config.video.frames
     return run_dir.evaluation / (name if frames == "all" else f"{name}-{frames}")
 

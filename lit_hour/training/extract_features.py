@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from lit_hour.config.data import resolve_num_workers
-from lit_hour.config.load import load_config, parse_command_line
+from lit_hour.config.load import load_config
 from lit_hour.config.schema import Config
 from lit_hour.data.features.format import Encoding, StoredTokens, compress, deciding_settings
 from lit_hour.data.features.source import (
@@ -40,7 +40,8 @@ RESUME_HINT = "The same command goes on with the videos that are missing"
 def extract_features(
     source: str,
     target: Path,
-    words: Sequence[str] = (),
+    files: Sequence[Path] = (),
+    overrides: Sequence[str] = (),
     *,
     questions: Path | None = None,
     run: Path | None = None,
@@ -51,7 +52,8 @@ def extract_features(
     Args:
         source: folder or URL of shards of frames; or with `questions` the folder of the files that they are about.
         target: folder of the shards of features; made when missing.
-        words: `[conf/NAME.yaml] [key=value ...]`; with `run` the latter only, over its settings.
+        files: YAML files of settings; none together with `run`, whose settings are used.
+        overrides: settings as `a.b=c`, which win over the files or the run's settings.
         questions: question file, as packing takes it.
         run: run folder whose vision encoder it is; without one that of the settings, with the weights that they start from.
         checkpoint: a name in its checkpoints, as `RunDir.checkpoint` has it.
@@ -63,7 +65,7 @@ def extract_features(
         InputError: the settings, the source, the encoder or the target cannot be used, or more videos were damaged than
             `pack.max_bad_samples` allows.
     """
-    config, file = _read_settings(words, run, checkpoint)
+    config, file = _read_settings(files, overrides, run, checkpoint)
     videos = (
         VideoFiles(Path(source), questions, config) if questions else FrameShards(source, config)
     )
@@ -225,16 +227,16 @@ class _OpenVideo:
 
 
 def _read_settings(
-    words: Sequence[str], run: Path | None, checkpoint: str | None
+    files: Sequence[Path], overrides: Sequence[str], run: Path | None, checkpoint: str | None
 ) -> tuple[Config, Path | None]:
     """The settings, and the checkpoint that has the encoder's weights, if it is a run's."""
     if run is None:
         if checkpoint is not None:
             raise ConfigError("--checkpoint names a checkpoint of a run: give the run with --run")
-        return config_for_new_run(parse_command_line(words)), None
-    if files := [word for word in words if "=" not in word]:
+        return config_for_new_run(load_config(files, overrides)), None
+    if files:
         raise ConfigError(
             f"--run {run} brings its settings: leave out {files[0]}, or leave out --run"
         )
     file = RunDir(run).checkpoint(checkpoint)
-    return load_config(file.with_suffix(".yaml"), words), file
+    return load_config(file.with_suffix(".yaml"), overrides), file

@@ -1,8 +1,8 @@
-"""What the memory is for, measured: python -m tests.benchmarks.memory_ablation [FOLDER] [ARM ...]
+"""Memory ablation: python -m tests.benchmarks.memory_ablation [FOLDER] [ARM ...]
 
-Makes the videos, trains what all arms start from (conf/world/see.yaml), then each arm (conf/world/ARM.yaml) with three seeds,
-and asks each about unseen videos of 3, 10 and 60 minutes. In the end it measures where the first run of the arm `memory` looks,
-and has it look for needles in videos of 5 minutes to 2 hours: FOLDER/haystack.png. Stopped half way, it goes on where it was.
+Create the videos, pretrain (pretrain.yaml in conf/experiment/memory_ablation), train each arm (ARM.yaml) with three
+seeds, and evaluate each on unseen videos of 3, 10 and 60 minutes. Then measure the attention of the first run of the
+arm `full`, and evaluate it on needles in videos of 5 minutes to 2 hours: FOLDER/haystack.png. Resumes after a stop.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from lit_hour.inference.predictor import VideoPredictor
 from lit_hour.model.attention_maps import capture_attention, sum_per_frame
 from lit_hour.run_dir import RunDir
 from lit_hour.training.fit import fit
-from tests import REPOSITORY
+from tests import CONF
 
-CONF = REPOSITORY / "conf" / "world"
-ARMS = ("memory", "compression", "sampling", "nothing")
+ARM_CONFIGS = CONF / "experiment" / "memory_ablation"
+ARMS = ("full", "compression", "sampling", "blind")
 SEEDS = (0, 1, 2)
-LOOK = ("synthetic.difficulty=needles", "synthetic.image_size=64", "synthetic.fps=1")
+NEEDLES = ("synthetic.difficulty=needles", "synthetic.image_size=64", "synthetic.fps=1")
 TRAIN = (
     ("short", "10", "45s-90s", 5),
     ("long", "40", "3m-10m", 0),
@@ -50,9 +50,9 @@ TASKS = {
 
 def main(folder: Path, *arms: str) -> None:
     """Make, train, ask, and print a table."""
-    see = folder / "runs" / "world_see"
-    if not (see / "checkpoints" / "last.ckpt").exists():
-        train.main([str(CONF / "see.yaml"), *_places_of_see(folder)])
+    pretrained = folder / "runs" / "memory_pretrain"
+    if not (pretrained / "checkpoints" / "last.ckpt").exists():
+        train.main([str(ARM_CONFIGS / "pretrain.yaml"), *_pretrain_folders(folder)])
     for videos in (*TRAIN, *UNSEEN):
         make_features(folder, *videos)
     todo = [(folder, arm, seed) for seed in SEEDS for arm in arms or ARMS]
@@ -64,8 +64,8 @@ def main(folder: Path, *arms: str) -> None:
             for arm in arms or ARMS
         }
     )
-    if "memory" in (arms or ARMS):
-        measure_look(folder)
+    if "full" in (arms or ARMS):
+        measure_attention(folder)
         plot_haystack(folder)
 
 
@@ -82,21 +82,21 @@ def make_features(folder: Path, name: str, hours: str, length: str, seed: int, *
             length,
             "--seed",
             str(seed),
-            *LOOK,
+            *NEEDLES,
             *more,
         ]
     )
-    settings = str(REPOSITORY / "conf" / "tiny_model.yaml")
+    settings = str(CONF / "tiny_model.yaml")
     lit_hour.cli.main(
         ["pack", str(made / "videos"), str(made / "questions.json"), str(made / "shards"), settings]
     )
     lit_hour.cli.main(
         [
-            "encode",
+            "extract-features",
             str(made / "shards"),
             str(made / "features"),
             "--run",
-            str(folder / "runs/world_see"),
+            str(folder / "runs/memory_pretrain"),
         ]
     )
 
@@ -108,9 +108,9 @@ def config_of(folder: Path, arm: str, seed: int, *more: str) -> Config:
         f"run.name={arm}-{seed}",
         f"run.seed={seed}",
         *(f"data.sources.{name}.shards={folder / name / 'features'}" for name, *_ in TRAIN),
-        f"training.init_from={folder / 'runs' / 'world_see'}",
+        f"training.init_from={folder / 'runs' / 'memory_pretrain'}",
     ]
-    return load_config(CONF / f"{arm}.yaml", [*words, *more])
+    return load_config(ARM_CONFIGS / f"{arm}.yaml", [*words, *more])
 
 
 def run_arm(folder: Path, arm: str, seed: int) -> dict[str, dict[str, float]]:
@@ -144,9 +144,9 @@ def print_table(scores: dict[str, list[dict[str, dict[str, float]]]]) -> None:
             )
 
 
-def measure_look(folder: Path) -> None:
+def measure_attention(folder: Path) -> None:
     """The share of MemAug's attention that is at the evidence of a question, over the videos of ten minutes."""
-    session = VideoPredictor.from_run(folder / "runs" / f"memory-{SEEDS[0]}", device="cpu")
+    session = VideoPredictor.from_run(folder / "runs" / f"full-{SEEDS[0]}", device="cpu")
     at_evidence, of_video = [], []
     for subject in read_questions(folder / "10_minutes" / "questions.json"):
         memory = session.encode_video(folder / "10_minutes" / "videos" / subject.files[0])
@@ -172,13 +172,13 @@ def plot_haystack(folder: Path) -> None:
         make_features(folder, *videos, "--tasks", "scene_recognition")
         sources.append(f"data.val_sources.{videos[0]}.shards={folder / videos[0] / 'features'}")
     unseen = f"data.val_sources.unseen.shards={folder / UNSEEN[0][0] / 'features'}"
-    config = config_of(folder, "memory", SEEDS[0], unseen, *sources, "training.num_val_images=1")
+    config = config_of(folder, "full", SEEDS[0], unseen, *sources, "training.num_val_images=1")
     fit(config)
     shutil.copy(RunDir.from_config(config.run).haystack_plot, folder / "haystack.png")
 
 
-def _places_of_see(folder: Path) -> list[str]:
-    world = folder / "see"
+def _pretrain_folders(folder: Path) -> list[str]:
+    world = folder / "pretrain"
     return [
         f"run.folder={folder / 'runs'}",
         f"synthetic.folder={world}",
@@ -188,4 +188,7 @@ def _places_of_see(folder: Path) -> list[str]:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1] if len(sys.argv) > 1 else "shards/world_memory").resolve(), *sys.argv[2:])
+    main(
+        Path(sys.argv[1] if len(sys.argv) > 1 else "shards/memory_ablation").resolve(),
+        *sys.argv[2:],
+    )

@@ -1,4 +1,4 @@
-"""Fixtures of the config room."""
+"""Fixtures of the config tests."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -1,14 +1,12 @@
-"""`--help` lists every setting exactly once, with what a user has to know to give it."""
+"""`--help` lists every setting exactly once, with its default, unit, range and help."""
 
 import re
 
-import pytest
-
-from lit_hour.config.introspect import FieldInfo, describe_settings, walk_schema
+from lit_hour.config.introspect import describe_settings, walk_schema
 from lit_hour.config.load import config_to_dict, load_config
 
 TEXT = describe_settings()
-SETTINGS = [entry for entry in walk_schema() if not entry.is_section]
+SETTINGS = [info for info in walk_schema() if not info.is_section]
 
 
 def line_of(name: str) -> str:
@@ -18,7 +16,7 @@ def line_of(name: str) -> str:
 
 
 def leaf_names(settings: dict, prefix: str = "") -> set[str]:
-    """The full names of a loaded config, which is built by dataclasses and not by the walk that is tested here."""
+    """Full names of a loaded config, which is built without the walk that is tested here."""
     names = set()
     for key, value in settings.items():
         names |= (
@@ -27,33 +25,34 @@ def leaf_names(settings: dict, prefix: str = "") -> set[str]:
     return names
 
 
-def test_every_setting_of_a_config_is_listed_and_nothing_else() -> None:
+def test_every_setting_is_listed_and_nothing_else() -> None:
     config = load_config(overrides=["data.sources.NAME.shards=a", "data.val_sources.NAME.shards=b"])
     listed = re.findall(r"^  (\S+?)=", TEXT, flags=re.MULTILINE)
     assert sorted(listed) == sorted(leaf_names(config_to_dict(config)))
 
 
-@pytest.mark.parametrize("entry", SETTINGS, ids=lambda entry: entry.name)
-def test_unit_bounds_and_meaning_are_shown(entry: FieldInfo) -> None:
-    line = line_of(entry.name)
-    for bound, words in (("ge", "at least"), ("gt", "above"), ("le", "at most")):
-        if entry.metadata[bound] is not None:
-            assert f"{words} {entry.metadata[bound]:g}" in line
-    if entry.metadata["unit"]:
-        assert f"[{entry.metadata['unit']}" in line
-    meaning = TEXT.split(line + "\n")[1].splitlines()[0]
-    assert meaning == f"      {entry.metadata['help']}"
+def test_unit_bounds_and_help_are_shown() -> None:
+    for info in SETTINGS:
+        line = line_of(info.name)
+        for bound, name in (("ge", "at least"), ("gt", "above"), ("le", "at most")):
+            if info.metadata[bound] is not None:
+                assert f"{name} {info.metadata[bound]:g}" in line
+        if info.metadata["unit"]:
+            assert f"[{info.metadata['unit']}" in line
+        help_lines = re.match(r"(?:      .*\n?)+", TEXT.split(line + "\n")[1])
+        assert help_lines is not None
+        assert " ".join(help_lines[0].split()) == " ".join(info.metadata["help"].split())
 
 
-def test_the_defaults_that_are_shown_load_and_are_the_defaults() -> None:
+def test_shown_defaults_load_and_are_the_defaults() -> None:
     listed = [
         re.sub(r"  \[[^]]*\]$", "", line).strip()
         for line in TEXT.splitlines()
         if re.match(r"  \S+=", line)
     ]
-    words = [word for word in listed if ".NAME." not in word]
-    assert len(words) > 60
-    assert load_config(overrides=words) == load_config()
+    overrides = [override for override in listed if ".NAME." not in override]
+    assert len(overrides) > 60
+    assert load_config(overrides=overrides) == load_config()
 
 
 def test_choices_are_shown_without_quotes() -> None:
@@ -64,16 +63,18 @@ def test_choices_are_shown_without_quotes() -> None:
     assert line_of("video.on_decode_error") == "  video.on_decode_error=raise  [raise or truncate]"
 
 
-def test_a_setting_without_a_default_says_so() -> None:
-    assert (
-        line_of("data.sources.NAME.shards") == "  data.sources.NAME.shards=...  [has to be given]"
-    )
+def test_setting_without_default_is_shown_as_required() -> None:
+    assert line_of("data.sources.NAME.shards") == "  data.sources.NAME.shards=...  [required]"
 
 
-def test_each_group_is_a_heading_over_its_settings() -> None:
+def test_settings_stand_under_the_heading_of_their_section() -> None:
     heading = ""
     for line in TEXT.splitlines():
         if line and not line.startswith(" "):
             heading = line.split(":")[0]
         elif setting := re.match(r"  (\S+?)=", line):
             assert setting[1].rpartition(".")[0] == heading
+
+
+def test_help_fits_the_terminal() -> None:
+    assert max(len(line) for line in TEXT.splitlines() if line.startswith("      ")) <= 100

@@ -18,7 +18,7 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
 import train
-from lit_hour.config.load import parse_command_line
+from lit_hour.config.load import load_config
 from lit_hour.config.schema import Config
 from lit_hour.run_dir import RunDir
 from lit_hour.training import fit as fitting
@@ -107,7 +107,7 @@ class ToyProject:
         return [str(self.yaml), f"run.folder={self.runs}", f"run.name={name}", *more]
 
     def config(self, name: str, *more: str) -> Config:
-        return parse_command_line(self.argv(name, *more))
+        return load_config(self.yaml, self.argv(name, *more)[1:])
 
     def fit(self, name: str, *more: str) -> FitResult:
         return fitting.fit(self.config(name, *more))

@@ -160,7 +160,9 @@ class Cluster:
         }
         given = [f"--{name}={value}" for name, value in options.items()]
         return Job(
-            self, self.call("sbatch", "--parsable", *given, "conf/slurm.sbatch", *words), output
+            self,
+            self.call("sbatch", "--parsable", *given, "conf/slurm/train.sbatch", *words),
+            output,
         )
 
 

@@ -44,7 +44,9 @@ def server() -> Iterator[ChatServer]:
 
 def submit(cluster: Cluster, output: Path, *options: str, words: tuple[str, ...]) -> str:
     size = ("--partition=main", "--cpus-per-task=1", f"--output={output}")
-    return cluster.call("sbatch", "--parsable", *size, *options, "conf/annotate.sbatch", *words)
+    return cluster.call(
+        "sbatch", "--parsable", *size, *options, "conf/slurm/annotate.sbatch", *words
+    )
 
 
 def process_of(array: str, task: int) -> int:

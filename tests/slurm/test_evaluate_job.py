@@ -27,5 +27,5 @@ def test_tasks_on_two_nodes_give_the_report_of_one_process(
     printed = cluster.call("srun", *size, sys.executable, "-m", "lit_hour", "evaluate", *words)
     assert "questions about 2 videos to evaluate" in printed and printed.count("report: ") == 1
     assert len(list((tmp_path / "job/answers").glob("*.jsonl"))) == 2
-    evaluate(None, asked, trained.run.path, out=tmp_path / "alone")
+    evaluate([], asked, trained.run.path, out=tmp_path / "alone")
     assert read_report(tmp_path / "job/report.json") == read_report(tmp_path / "alone/report.json")

@@ -10,7 +10,7 @@ import os
 import sys
 from pathlib import Path
 
-from lit_hour.config.load import parse_command_line
+import train
 from lit_hour.training.fit import fit
 from tests.training.toy_onevision import know_tower
 
@@ -20,7 +20,7 @@ def main(folder: Path) -> None:
     os.chdir(folder)
     know_tower(folder)
     for words in json.loads((folder / "runs.json").read_text()):
-        fit(parse_command_line(words))
+        fit(train.load_settings(words))
 
 
 if __name__ == "__main__":

@@ -14,7 +14,8 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor
 
-from lit_hour.config.load import load_config, parse_command_line
+import train
+from lit_hour.config.load import load_config
 from lit_hour.config.schema import Config
 from lit_hour.errors import WeightsError
 from lit_hour.inference.predictor import VideoPredictor
@@ -26,7 +27,7 @@ from lit_hour.training.checkpoints.checkpoint_io import step_of_checkpoint
 from lit_hour.training.fit import fit
 from lit_hour.weights.convert import convert
 from lit_hour.weights.reader import open_weights, read_checkpoint
-from tests import REPOSITORY
+from tests import published_stage
 from tests.helpers.toy_run import ToyProject, max_abs_difference
 from tests.training.toy_onevision import (
     SIZE_PIXELS,
@@ -37,7 +38,7 @@ from tests.training.toy_onevision import (
 )
 
 SCRIPT = Path(__file__).with_name("sharded_runs.py")
-STAGE = REPOSITORY / "conf" / "hour_llava_3b_s2.yaml"
+STAGE = published_stage("3b", "s2")
 SHARDED = ("training.strategy=fsdp", "training.devices=2")
 ROWS = "model.llm.vocab_size=400"
 FIVE_DIGITS = 1e-5
@@ -104,12 +105,13 @@ class Done:
         }
 
     def toy_words(self, name: str, *more: str) -> list[str]:
-        return [str(STAGE), *MIXED, f"run.folder={self.toy.runs}", f"run.name={name}", *more]
+        options = [f"--config={file}" for file in STAGE]
+        return [*options, *MIXED, f"run.folder={self.toy.runs}", f"run.name={name}", *more]
 
     def fit_toy(self, name: str, *more: str) -> Path:
         with pytest.MonkeyPatch.context() as patch:
             patch.chdir(self.toys)
-            return fit(parse_command_line(self.toy_words(name, *more))).run.path
+            return fit(train.load_settings(self.toy_words(name, *more))).run.path
 
     def branch(self, source: str, name: str) -> None:
         """A run that has only the checkpoint of step 2 of another."""

@@ -7,6 +7,7 @@ import torch
 
 from lit_hour.config.load import load_config
 from lit_hour.config.schema import Config
+from tests import published_stage
 from tests.benchmarks.speed import step
 from tests.benchmarks.speed.step.reference import plain_loss
 from tests.benchmarks.speed.step.flops import Shapes, step_flops
@@ -81,7 +82,7 @@ def test_the_formula_counts_what_torch_counts(tmp_path: Path) -> None:
 
 
 def test_what_does_not_learn_has_no_gradient_of_its_weights() -> None:
-    config = load_config(step.CONFIGS / "hour_llava_3b_s3.yaml", step.STAGE_3)
+    config = load_config(published_stage("3b", "s3"), step.STAGE_3)
     shapes = Shapes(
         vision_dim=1152,
         num_projected=230_400,
@@ -92,7 +93,7 @@ def test_what_does_not_learn_has_no_gradient_of_its_weights() -> None:
     )
     all_learn = step_flops(config, 151_936, shapes)
     frozen = load_config(
-        step.CONFIGS / "hour_llava_3b_s3.yaml", [*step.STAGE_3, "training.learning_rate.llm=0"]
+        published_stage("3b", "s3"), [*step.STAGE_3, "training.learning_rate.llm=0"]
     )
     some_learn = step_flops(frozen, 151_936, shapes)
     layer = 2 * DIM**2 + 2 * DIM * 256 + 3 * DIM * 11_008

@@ -16,7 +16,7 @@ from lit_hour.errors import InputError
 from lit_hour.run_dir import RunDir
 from lit_hour.training.fit import FitResult, fit
 from lit_hour.weights.reader import open_weights
-from tests import REPOSITORY
+from tests import published_stage
 from tests.helpers.toy_run import max_abs_difference
 from tests.training.toy_onevision import (
     SIZE_PIXELS,
@@ -26,7 +26,6 @@ from tests.training.toy_onevision import (
     write_sources,
 )
 
-CONF = REPOSITORY / "conf"
 ONEVISION = {"3b": "llava_onevision_si_qwen2_5_3b", "7b": "llava_onevision_si_qwen2_7b"}
 TOY = (
     f"video.image_size={SIZE_PIXELS}",
@@ -48,7 +47,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A folder in which the stages find everything where their files say that it is; afterwards no ranks know each other."""
     folder = tmp_path_factory.mktemp("stages")
     know_tower(folder)
-    video = load_config(CONF / "hour_llava_3b_s2.yaml", TOY).video
+    video = load_config(published_stage("3b", "s2"), TOY).video
     write_sources(folder / "shards", folder / "files", video)
     for name in ONEVISION.values():
         write_onevision(folder / "weights" / name)
@@ -60,7 +59,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 def run_stage(size: str, stage: str, *words: str) -> FitResult:
-    return fit(load_config(CONF / f"hour_llava_{size}_{stage}.yaml", [*TOY, *words]))
+    return fit(load_config(published_stage(size, stage), [*TOY, *words]))
 
 
 def weights_of(run: RunDir) -> Weights:

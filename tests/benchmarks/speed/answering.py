@@ -30,6 +30,7 @@ from lit_hour.synthetic.render import render_story
 from lit_hour.synthetic.video_plan import VideoPlan, generate_planned_story
 from lit_hour.text.tokenizer import train_byte_level_tokenizer
 from lit_hour.types import Features, Frames
+from tests import published_stage
 from tests.benchmarks.speed.harness.matrix_rate import wait_for
 from tests.benchmarks.speed.harness.outcome import Goal, Outcome
 from tests.media.helpers import loop_video
@@ -105,7 +106,7 @@ def of_3b() -> Iterator[Outcome]:
     """An hour of frames, everything but decoding, and ten hours of features."""
     device = torch.device("cuda")
     words = ["training.init_from=", "model.llm.vocab_size=151936", *SETTINGS]
-    config = load_config(CONFIGS / "hour_llava_3b_s3.yaml", words)
+    config = load_config(published_stage("3b", "s3"), words)
     processor = Processor(train_byte_level_tokenizer([], 300), config.text)
     session = VideoPredictor(
         config, random_model(config, len(processor.tokenizer), device), processor

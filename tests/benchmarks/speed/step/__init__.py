@@ -28,6 +28,7 @@ from lit_hour.text.tokenizer import load_tokenizer, train_byte_level_tokenizer
 from lit_hour.training.fit import make_tokenizer
 from lit_hour.training.module import HourLLaVAModule
 from lit_hour.training.optim import build_optimizer
+from tests import published_stage
 from tests.benchmarks.speed.harness.matrix_rate import data_sheet_rate, matrix_rate
 from tests.benchmarks.speed.harness.outcome import Goal, Outcome
 from tests.benchmarks.speed.step.flops import shapes_of, step_flops
@@ -273,7 +274,7 @@ def hour_steps(folder: Path) -> tuple[Config, HourLLaVAModule, Steps]:
     words = [*STAGE_3, f"training.max_steps={NUM_HOUR_STEPS}", *places(folder, "video_marathon")]
     for recomputes in ("false", "true"):
         config = load_config(
-            CONFIGS / "hour_llava_3b_s3.yaml",
+            published_stage("3b", "s3"),
             [*words, f"training.activation_checkpointing={recomputes}"],
         )
         try:
