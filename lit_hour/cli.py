@@ -19,7 +19,7 @@ from lit_hour import __version__
 from lit_hour import cli_arguments as declare
 from lit_hour.config.arguments import CommandParser
 from lit_hour.config.load import load_config
-from lit_hour.errors import InputError
+from lit_hour.errors import InputError, QuestionError
 
 if TYPE_CHECKING:
     from lit_hour.data.packing.pack import PackSummary
@@ -174,8 +174,8 @@ def run_extract_features(arguments: argparse.Namespace) -> None:
     summary = extract_features(
         arguments.source,
         arguments.target,
-        arguments.config,
         arguments.overrides,
+        files=arguments.config,
         questions=arguments.questions,
         run=arguments.run,
         checkpoint=arguments.checkpoint,
@@ -186,20 +186,22 @@ def run_extract_features(arguments: argparse.Namespace) -> None:
 
 def run_ask(arguments: argparse.Namespace) -> None:
     """Answer one question, or start a conversation."""
-    from lit_hour.inference.inputs import check_input_files
+    from lit_hour.inference.inputs import open_input_files
     from lit_hour.inference.predictor import VideoPredictor
     from lit_hour.inference.repl import Repl, load_or_encode, print_answer
 
-    files = (arguments.file, *arguments.also)
-    check_input_files(files)
+    question = arguments.question
+    if question is not None and not question.strip():
+        raise QuestionError("The question is empty. Ask something.")
+    files = open_input_files([arguments.file, *arguments.also])
     predictor = VideoPredictor.from_run(
         arguments.run, arguments.checkpoint, arguments.device, arguments.overrides
     )
-    if arguments.question is None:
-        Repl(predictor, load_or_encode(predictor, files)).run()
-        return
-    predictor.processor.ask(arguments.question)  # refuse an empty question before reading the video
-    print_answer(predictor, load_or_encode(predictor, files), arguments.question)
+    memory = load_or_encode(predictor, files)
+    if question is None:
+        Repl(predictor, memory).run()
+    else:
+        print_answer(predictor, memory, question)
 
 
 def run_serve(arguments: argparse.Namespace) -> None:

@@ -49,7 +49,7 @@ def check_videos(shards: Shards, config: Config) -> None:
         elif differences := describe_differences(index.encoding.settings, settings):
             raise ConfigError(
                 f"the features in {shards.folder} were encoded by other settings than this run's: {'; '.join(differences)}."
-                " Set these back, or encode again by this run's settings: python -m lit_hour encode SOURCE TARGET ..."
+                " Set these back, or encode again by this run's settings: python -m lit_hour extract-features SOURCE TARGET ..."
             )
 
 

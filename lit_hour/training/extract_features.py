@@ -40,9 +40,9 @@ RESUME_HINT = "The same command goes on with the videos that are missing"
 def extract_features(
     source: str,
     target: Path,
-    files: Sequence[Path] = (),
     overrides: Sequence[str] = (),
     *,
+    files: Sequence[Path] = (),
     questions: Path | None = None,
     run: Path | None = None,
     checkpoint: str | None = None,
@@ -52,8 +52,8 @@ def extract_features(
     Args:
         source: folder or URL of shards of frames; or with `questions` the folder of the files that they are about.
         target: folder of the shards of features; made when missing.
-        files: YAML files of settings; none together with `run`, whose settings are used.
         overrides: settings as `a.b=c`, which win over the files or the run's settings.
+        files: YAML files of settings; none together with `run`, whose settings are used.
         questions: question file, as packing takes it.
         run: run folder whose vision encoder it is; without one that of the settings, with the weights that they start from.
         checkpoint: a name in its checkpoints, as `RunDir.checkpoint` has it.

@@ -215,7 +215,7 @@ ASK = ["VIDEO", "What?", "--run", "RUN"]
         (
             lambda run: run.checkpoint("best").with_suffix(".yaml").unlink(),
             ASK,
-            r"no such config file: .*best\.yaml",
+            r"Config file not found: .*best\.yaml",
         ),
         (
             lambda run: shutil.rmtree(run.tokenizer),
@@ -232,7 +232,7 @@ ASK = ["VIDEO", "What?", "--run", "RUN"]
         (
             None,
             [*ASK, "video.max_frame=5"],
-            r"no setting 'video\.max_frame'.*did you mean 'video\.max_frames'",
+            r"Unknown setting 'video\.max_frame'.*Did you mean 'video\.max_frames'",
         ),
     ],
 )

@@ -21,7 +21,9 @@ def test_tasks_on_two_nodes_encode_what_one_process_does(
         "training.devices=1",
         "training.num_nodes=2",
     )
-    printed = cluster.call("srun", *size, sys.executable, "-m", "lit_hour", "encode", *words)
+    printed = cluster.call(
+        "srun", *size, sys.executable, "-m", "lit_hour", "extract-features", *words
+    )
     assert (
         "4 videos to encode, for 2 processes" in printed
         and printed.count("2 shards with 4 videos") == 1

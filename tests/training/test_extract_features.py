@@ -38,11 +38,11 @@ def fork_encode(
     num_ranks: int = 1,
     prepare: Callable[[int], None] = lambda rank: None,
 ) -> ForkedRanks:
-    """`python -m lit_hour encode` in forks, after something was prepared in each."""
+    """`lit-hour extract-features` in forks, after something was prepared in each."""
 
     def work(rank: int) -> None:
         prepare(rank)
-        main(["encode", *words, f"training.devices={num_ranks}"])
+        main(["extract-features", *words, f"training.devices={num_ranks}"])
 
     return fork_ranks(work, [outputs / f"rank{rank}.txt" for rank in range(num_ranks)])
 
@@ -233,13 +233,13 @@ def test_a_file_of_settings_gives_the_encoder_that_its_run_starts_from(
     with contextlib.redirect_stdout(io.StringIO()) as printed:
         main(
             [
-                *("encode", str(frames / "shards"), str(tmp_path / "out")),
+                *("extract-features", str(frames / "shards"), str(tmp_path / "out")),
                 *trained.project.argv("next", f"training.init_from={trained.run.path}"),
             ]
         )
     assert contents(tmp_path / "out") == contents(features)
     assert (
-        f"to train on them: python train.py FILE.yaml data.sources.NAME.shards={tmp_path}/out"
+        f"to train on them: python train.py -c FILE.yaml data.sources.NAME.shards={tmp_path}/out"
         in printed.getvalue()
     )
 
@@ -248,8 +248,8 @@ def test_a_file_of_settings_gives_the_encoder_that_its_run_starts_from(
     ("words", "given", "message"),
     [
         (
-            ["conf/tiny.yaml"],
-            {"run": True},
+            [],
+            {"run": True, "files": [Path("conf/tiny.yaml")]},
             r"--run .* brings its settings: leave out conf/tiny\.yaml, or leave out --run",
         ),
         (

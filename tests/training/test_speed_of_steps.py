@@ -9,8 +9,8 @@ from lit_hour.config.load import load_config
 from lit_hour.config.schema import Config
 from tests import published_stage
 from tests.benchmarks.speed import step
-from tests.benchmarks.speed.step.reference import plain_loss
 from tests.benchmarks.speed.step.flops import Shapes, step_flops
+from tests.benchmarks.speed.step.reference import plain_loss
 
 NUM_FRAMES, NUM_STEPS = 40, 3
 DIM, LAYERS = 2048, 36

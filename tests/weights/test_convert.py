@@ -324,7 +324,7 @@ def test_a_source_that_is_neither_kind_is_refused(
         convert(made[0], tmp_path / "run", TOWER_WORDS, "last")
     with pytest.raises(RunError, match=r"no checkpoint 'last' in .*; there is: converted"):
         convert(run.path, tmp_path / "back", checkpoint="last")
-    with pytest.raises(ConfigError, match=r"no setting 'model\.vision\.nam'"):
+    with pytest.raises(ConfigError, match=r"Unknown setting 'model\.vision\.nam'"):
         convert(made[0], tmp_path / "run", [*TOWER_WORDS, "model.vision.nam=x"])
 
 

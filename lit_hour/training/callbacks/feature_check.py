@@ -39,7 +39,7 @@ class FeatureEncoderCheck(Callback):
                 raise WeightsError(
                     f"The features in {shard} were extracted with other vision encoder weights"
                     f" (SHA-256 {encoding.weights[:12]}) than this run's ({digest[:12]}). Extract them"
-                    " again with `python -m lit_hour encode SOURCE TARGET` and this run's .yaml file or"
+                    " again with `python -m lit_hour extract-features SOURCE TARGET` and this run's .yaml file or"
                     " --run, or start from the run that extracted them (training.init_from)"
                 )
         self._is_done = True
