@@ -70,9 +70,7 @@ class Processor:
 
     def video_note(self, duration_seconds: float, num_frames: int) -> str:
         """What the model is told of a video of so many sampled frames; empty without `text.time_instruction`."""
-        return (
-            time_instruction(duration_seconds, num_frames) if self.settings.time_instruction else ""
-        )
+        return time_instruction(duration_seconds, num_frames) if self.settings.time_instruction else ""
 
     def texts(
         self, conversations: Sequence[Conversation], *, num_placeholders: int, note: str = ""
