@@ -1,6 +1,7 @@
-"""A published Hour-LLaVA -> a run folder, and a run folder -> the published layout.
+"""Convert a published Hour-LLaVA to a run directory, and a run to the published layout.
 
-Everything is checked before anything is written, weights pass one at a time, and the folder is there when it is complete.
+Start at `convert`. Everything is checked before anything is written, weights pass one at a time,
+and the target folder appears when it is complete.
 """
 
 from __future__ import annotations
@@ -37,18 +38,25 @@ from lit_hour.weights.name_map import (
 from lit_hour.weights.reader import StoredWeights, check_state_dict, open_weights, shapes_of
 from lit_hour.weights.safetensors_writer import check_empty, complete_or_absent, write_weights
 
-CONVERTED = "converted"  # name of the checkpoint that a published model becomes
+CONVERTED = "converted"  # checkpoint name of a converted model
 PROJECTOR = "projector.layers.0.weight"
 POST_NORM = f"{PUBLISHED_TOWER}post_layernorm"
-ALTERNATIVES = {  # what to do with another kind of folder
-    "LLaVA-OneVision": "it has no MemAug, so that it has to be trained: python train.py conf/NAME.yaml training.init_from={}",
-    "a plain language model": "start from it: python train.py conf/NAME.yaml model.llm.path={} text.tokenizer={}",
+ALTERNATIVES = {  # advice for other kinds of folders
+    "LLaVA-OneVision": "It has no MemAug. Train it with: python train.py -c conf/NAME.yaml"
+    " training.init_from={}",
+    "a plain language model": "Train from it with: python train.py -c conf/NAME.yaml"
+    " model.llm.path={} text.tokenizer={}",
 }
 
 
 @dataclass(frozen=True)
 class ConversionReport:
-    """What was written, what was left out and why, and what to do with it."""
+    """Result of a conversion, with what to do next.
+
+    Attributes:
+        notes: unused weights and differences from the published code.
+        next_commands: argument lists of commands to try.
+    """
 
     target: Path
     num_weights: int
@@ -57,7 +65,7 @@ class ConversionReport:
     next_commands: tuple[tuple[str, ...], ...]
 
     def to_text(self) -> str:
-        """All of it, for the command line."""
+        """Format the report for the command line."""
         lines = [
             f"{self.target}: {self.num_weights} weights, {self.num_bytes / 1e9:.2f} GB",
             *self.notes,
@@ -66,7 +74,7 @@ class ConversionReport:
             [
                 *lines,
                 "\nwhat to try next:",
-                *(f"  {shlex.join(words)}" for words in self.next_commands),
+                *(f"  {shlex.join(command)}" for command in self.next_commands),
             ]
         )
 
@@ -74,26 +82,30 @@ class ConversionReport:
 def convert(
     source: Path, target: Path, overrides: Sequence[str] = (), checkpoint: str | None = None
 ) -> ConversionReport:
-    """Turn a Hugging Face folder into a run folder, or a run folder into a Hugging Face folder.
+    """Convert between a Hugging Face folder and a run directory, in the direction of the source.
 
     Args:
-        words: settings as `a.b=c`, which win over those of the source.
-        checkpoint: of a run, as `RunDir.checkpoint` has it.
+        source: folder to read.
+        target: new or empty folder.
+        overrides: settings as `a.b=c`, which override those of the source.
+        checkpoint: checkpoint of a run, see `RunDir.checkpoint`.
 
     Raises:
-        WeightsError, RunError, ConfigError: the source is not whole or does not fit, or the target is not empty.
+        WeightsError, RunError, ConfigError: The source is incomplete or unsupported, or the target
+            is not empty.
     """
     check_empty(target)
     if is_published(source):
         if checkpoint is not None:
             raise WeightsError(
-                f"{source} has no checkpoints to choose --checkpoint {checkpoint} from: it is no run folder"
+                f"{source} is not a run directory. Remove --checkpoint {checkpoint}."
             )
         return _hf_to_run(source, target.absolute(), overrides)
     if (source / "checkpoints").is_dir():
         return _run_to_hf(source, target.absolute(), overrides, checkpoint)
     raise WeightsError(
-        f"{source} is neither a Hugging Face folder, with a {CONFIG}, nor a run folder, with checkpoints: give one of the two"
+        f"{source} is neither a Hugging Face folder (with {CONFIG}) nor a run directory (with"
+        " checkpoints/). Give one of the two."
     )
 
 
@@ -101,9 +113,9 @@ def _hf_to_run(source: Path, target: Path, overrides: Sequence[str]) -> Conversi
     published = read_published_config(source)
     if published.kind != "Hour-LLaVA":
         raise WeightsError(
-            f"{source} is {published.kind}: {ALTERNATIVES[published.kind].format(source, source)}"
+            f"{source} is {published.kind}. {ALTERNATIVES[published.kind].format(source, source)}"
         )
-    names_tower = any(word.startswith("model.vision.name=") for word in overrides)
+    names_tower = any(override.startswith("model.vision.name=") for override in overrides)
     config = config_from_dict(
         settings_from_hf(published, names_tower), str(published.file), overrides
     )
@@ -117,15 +129,15 @@ def _hf_to_run(source: Path, target: Path, overrides: Sequence[str]) -> Conversi
         copy_tokenizer(source, run.tokenizer)
         save_config(config, checkpoint.with_suffix(".yaml"))
         save_config(config, run.config)
-    notes = [f"left out, as nothing reads it: {', '.join(opened.unused)}"] if opened.unused else []
+    notes = [f"unused weights: {', '.join(opened.unused)}"] if opened.unused else []
     return ConversionReport(
         target,
         len(opened.weights.meta_tensors),
         opened.weights.num_bytes,
         tuple(notes),
         (
-            ("python", "-m", "lit_hour", "ask", "VIDEO.mp4", "QUESTION", "--run", str(target)),
-            ("python", "train.py", "conf/NAME.yaml", f"training.init_from={target}"),
+            ("lit-hour", "ask", "--run", str(target), "VIDEO.mp4", "QUESTION"),
+            ("python", "train.py", "-c", "conf/NAME.yaml", f"training.init_from={target}"),
         ),
     )
 
@@ -150,8 +162,9 @@ def _run_to_hf(
         plain.meta_tensors[PROJECTOR].shape[1],
     )
     dtype = plain.meta_tensors[EMBEDDING].dtype
-    weights = to_hf(plain.subset(drop_tied_output(plain.meta_tensors, config).keys())) | _post_norm(
-        file, vision_dim, dtype
+    untied = plain.subset(drop_tied_output(plain.meta_tensors, config).keys())
+    weights = to_hf(untied).merge(
+        _post_norm(file, vision_dim, dtype)
     )
     values = hf_config_values(config, num_rows, vision_dim, str(dtype).removeprefix("torch."))
     values["eos_token_id"] = end_of_turn_id(tokenizer)
@@ -161,24 +174,24 @@ def _run_to_hf(
         (unfinished / CONFIG).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
     notes = [
         f"from {file}",
-        f"{POST_NORM}.* are ones and zeros: the published code computes it and does not read the result",
+        f"{POST_NORM}.* are ones and zeros; the published code does not use its output",
     ]
     if config.model.llm.lora.rank:
-        notes.append("the adapters are merged into the language model")
+        notes.append("the LoRA adapters are merged into the language model")
     if differences := differences_from_published(config):
-        notes.append(f"the published code computes otherwise: {'; '.join(differences)}")
+        notes.append(f"the published code computes differently: {'; '.join(differences)}")
     tower = (
         f"model.vision.name={config.model.vision.name}",
         f"video.image_size={config.video.image_size}",
     )
-    back = ("python", "-m", "lit_hour", "convert", str(target), "RUN", *tower)
+    back = ("lit-hour", "convert", str(target), "RUN", *tower)
     return ConversionReport(
         target, len(weights.meta_tensors), weights.num_bytes, tuple(notes), (back,)
     )
 
 
 def _post_norm(file: Path, dim: int, dtype: torch.dtype) -> StoredWeights:
-    """The norm behind the vision tower's last layer, which the published layout has and nothing reads."""
+    """Return the identity for the unused norm behind the published vision tower."""
     made = {
         f"{POST_NORM}.weight": torch.ones(dim, dtype=dtype),
         f"{POST_NORM}.bias": torch.zeros(dim, dtype=dtype),

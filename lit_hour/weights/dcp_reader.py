@@ -1,10 +1,9 @@
-"""The folder of a sharded checkpoint: tensors in pieces, one file or more from each rank, and what else there is.
+"""Reader of sharded checkpoints in the safetensors layout of torch.distributed.checkpoint.
 
-    shard-00001-model-00001-of-00002.safetensors    pieces; the header says where in its tensor each begins
-    meta.pt                                         the rest of the checkpoint, of which no tensor is sharded
+Start at `open_sharded`. Any number of ranks can read the files, and they cannot run code:
 
-The safetensors files are those of torch.distributed.checkpoint, which reads them with any number of ranks. Nothing in them
-can run code, unlike torch's own format.
+    shard-00001-model-00001-of-00002.safetensors    shards of tensors, offsets in the header
+    meta.pt                                         the rest of the checkpoint, unsharded
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from lit_hour.errors import WeightsError
 
 META = "meta.pt"
 SHARD_FILES = "shard-*.safetensors"
-SHARDING_INFO, OFFSETS = "DCP_SHARDING_INFO", "saved_offsets"  # in the header of each file
+SHARDING_INFO, OFFSETS = "DCP_SHARDING_INFO", "saved_offsets"  # keys in the header of each file
 DTYPES = {  # as a safetensors header names them
     "F64": torch.float64,
     "F32": torch.float32,
@@ -41,7 +40,7 @@ DTYPES = {  # as a safetensors header names them
 
 @dataclass(frozen=True)
 class TensorPiece:
-    """A part of a tensor: the file that it lies in, where in the tensor it begins, and its outline."""
+    """One stored shard of a tensor: its file, offsets in the full tensor, shape and dtype."""
 
     file: Path
     offsets: tuple[int, ...]
@@ -49,7 +48,7 @@ class TensorPiece:
 
     @property
     def end(self) -> tuple[int, ...]:
-        """Where in the tensor it ends."""
+        """Return the end offsets in the full tensor."""
         return tuple(
             offset + length
             for offset, length in zip(self.offsets, self.meta_tensor.shape, strict=True)
@@ -57,69 +56,68 @@ class TensorPiece:
 
 
 def meta_tensor(opened: Any, name: str, file: Path) -> Tensor:
-    """What a tensor of an open safetensors file looks like: it has a shape and a dtype and no data.
+    """Return shape and dtype of a tensor in an open safetensors file as a meta tensor.
 
     Raises:
-        WeightsError: it is quantised.
+        WeightsError: The tensor is quantized.
     """
     stored = opened.get_slice(name)
     if stored.get_dtype() not in DTYPES:
         raise WeightsError(
-            f"{file}: {name} is stored as {stored.get_dtype()}: give weights that are not quantised"
+            f"{file}: {name} is stored as {stored.get_dtype()}. Give weights that are not "
+            "quantized."
         )
     return torch.empty(stored.get_shape(), dtype=DTYPES[stored.get_dtype()], device="meta")
 
 
 def is_sharded(path: Path) -> bool:
-    """Whether this is the folder of a sharded checkpoint."""
+    """Return True for the folder of a sharded checkpoint."""
     return (path / META).is_file()
 
 
 def open_sharded(folder: Path) -> tuple[dict[str, Tensor], Callable[[str], Tensor]]:
-    """The outlines of the tensors of a sharded checkpoint by name, and how to read each of them as a whole.
+    """Open a sharded checkpoint: return its meta tensors and a reader of full tensors.
 
     Raises:
-        WeightsError: a file is damaged, or pieces are missing.
+        WeightsError: A file is corrupt, or shards are missing.
     """
     pieces: dict[str, list[TensorPiece]] = defaultdict(list)
     for file in sorted(folder.glob(SHARD_FILES)):
         for name, piece in _read_header(file).items():
             pieces[name].append(piece)
-    outlines = {name: _full_meta_tensor(folder, name, parts) for name, parts in pieces.items()}
+    meta_tensors = {name: _full_meta_tensor(folder, name, parts) for name, parts in pieces.items()}
 
     def read(name: str) -> Tensor:
-        whole = torch.empty_like(outlines[name], device="cpu")
+        full = torch.empty_like(meta_tensors[name], device="cpu")
         for piece in pieces[name]:
-            place = tuple(slice(*bounds) for bounds in zip(piece.offsets, piece.end, strict=True))
+            region = tuple(slice(*bounds) for bounds in zip(piece.offsets, piece.end, strict=True))
             with safe_open(piece.file, "pt") as opened:
-                whole[place] = opened.get_tensor(name)
-        return whole
+                full[region] = opened.get_tensor(name)
+        return full
 
-    return outlines, read
+    return meta_tensors, read
 
 
 def _read_header(file: Path) -> dict[str, TensorPiece]:
     try:
         with safe_open(file, "pt") as opened:
-            places = json.loads(opened.metadata()[SHARDING_INFO])
+            info = json.loads(opened.metadata()[SHARDING_INFO])
             return {
-                name: TensorPiece(
-                    file, tuple(places[name][OFFSETS]), meta_tensor(opened, name, file)
-                )
+                name: TensorPiece(file, tuple(info[name][OFFSETS]), meta_tensor(opened, name, file))
                 for name in sorted(opened.keys())
             }
     except (OSError, SafetensorError, TypeError, KeyError, ValueError) as error:
         raise WeightsError(
-            f"{file} is cut off, damaged or no part of a checkpoint ({error}): choose another"
+            f"{file} is truncated, corrupt or not part of a checkpoint ({error}). Choose another."
         ) from error
 
 
 def _full_meta_tensor(folder: Path, name: str, pieces: list[TensorPiece]) -> Tensor:
-    """What a tensor looks like as a whole."""
+    """Return the meta tensor of a full tensor; its shards have to cover it."""
     shape = tuple(map(max, zip(*(piece.end for piece in pieces), strict=True)))
-    whole = pieces[0].meta_tensor.new_empty(shape)
-    if sum(piece.meta_tensor.numel() for piece in pieces) != whole.numel():
+    full = pieces[0].meta_tensor.new_empty(shape)
+    if sum(piece.meta_tensor.numel() for piece in pieces) != full.numel():
         raise WeightsError(
-            f"{folder} lacks a part of {name}: one of its files is missing, choose another checkpoint"
+            f"{folder} lacks a shard of {name}: a file is missing. Choose another checkpoint."
         )
-    return whole
+    return full

@@ -1,4 +1,7 @@
-"""A published config.json <-> settings of ours; what would be computed differently here is refused."""
+"""Convert between a Hugging Face config.json and the settings; reject what would differ here.
+
+Start at `read_published_config` and `settings_from_hf`; `hf_config_values` is the way back.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,7 @@ KINDS: dict[tuple[Any, Any], Kind] = {  # (model_type, architecture)
     ("llava", "LlavaQwenForCausalLM"): "LLaVA-OneVision",
     ("qwen2", "Qwen2ForCausalLM"): "a plain language model",
 }
-SUPPORTED_LLM = {  # what is computed; None where it may be absent
+SUPPORTED_LLM = {  # supported values; None where the key may be missing
     "hidden_act": ("silu", None),
     "rope_scaling": (None,),
     "use_sliding_window": (False, None),
@@ -54,13 +57,12 @@ SIZES = {
     "num_key_value_heads": "num_key_value_heads",
     "intermediate_size": "intermediate_size",
 }
-TOWERS = {
-    "google/siglip-so400m-patch14-384": ("ViT-SO400M-14-SigLIP-384", 384)
-}  # open_clip's name, side in pixels
+# Hugging Face's name to open_clip's name and the image side in pixels
+TOWERS = {"google/siglip-so400m-patch14-384": ("ViT-SO400M-14-SigLIP-384", 384)}
 UNLIMITED_TOKENS = (
     2**20
 )  # tokens; no text is longer, and without a length the published code cuts none
-HARD_CODED = {  # what the published code does whatever config.json says
+HARD_CODED = {  # constants of the published code, independent of config.json
     "text.memaug_question_scope": "all",
     "model.vision.layer": -2,
     "model.vision.grid": 8,
@@ -75,68 +77,69 @@ HARD_CODED = {  # what the published code does whatever config.json says
 
 @dataclass(frozen=True)
 class PublishedConfig:
-    """A config.json of a model that can be computed here, as it was read from `file`."""
+    """A supported config.json, as read from `file`."""
 
     file: Path
     values: Mapping[str, Any]
     kind: Kind
 
     def number(self, key: str) -> int | float:
-        """A number that has to be there."""
+        """Return a required number."""
         value = self.values.get(key)
         if isinstance(value, bool) or not isinstance(value, int | float):
-            raise WeightsError(f"{self.file}: {key}={value!r} has to be a number")
+            raise WeightsError(f"{self.file}: {key}={value!r} must be a number.")
         return value
 
     def integer(self, key: str) -> int:
-        """A whole number that has to be there."""
+        """Return a required integer."""
         value = self.number(key)
         if not isinstance(value, int):
-            raise WeightsError(f"{self.file}: {key}={value!r} has to be a whole number")
+            raise WeightsError(f"{self.file}: {key}={value!r} must be an integer.")
         return value
 
     def unsupported(self, key: str, right: str) -> WeightsError:
-        """The error for a value that is not computed here."""
-        written = f"{key}={self.values[key]!r}" if key in self.values else f"{key} is not there"
-        return WeightsError(f"{self.file}: {written}: computed here is {right}")
+        """Build the error for an unsupported value."""
+        written = f"{key}={self.values[key]!r}" if key in self.values else f"missing {key}"
+        return WeightsError(f"{self.file}: {written} is unsupported. Supported: {right}.")
 
 
 def is_published(folder: Path) -> bool:
-    """Whether a folder is in the Hugging Face layout."""
+    """Return True for a folder in the Hugging Face layout."""
     return (folder / CONFIG).is_file()
 
 
 def check_tokenizer(published: PublishedConfig, num_tokens: int) -> None:
-    """Refuse a tokenizer with more tokens than the embedding has rows.
+    """Reject a tokenizer with more tokens than the embedding has rows.
 
     Raises:
-        WeightsError: it has.
+        WeightsError: It has more tokens.
     """
     num_rows = published.integer("vocab_size")
     if num_tokens > num_rows:
         raise WeightsError(
-            f"{published.file}: vocab_size={num_rows}, and the tokenizer beside it has {num_tokens} tokens:"
-            " it belongs to another model"
+            f"{published.file}: vocab_size={num_rows} is less than the {num_tokens} tokens of the"
+            " tokenizer beside it. The tokenizer belongs to another model."
         )
 
 
 def read_published_config(folder: Path) -> PublishedConfig:
-    """Read a folder's config.json.
+    """Read and check a folder's config.json.
 
     Raises:
-        WeightsError: it is missing or damaged, or describes what would be computed differently here.
+        WeightsError: It is missing or corrupt, or describes a model that would be computed
+            differently here.
     """
     file = folder / CONFIG
     try:
         values = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise WeightsError(
-            f"no {CONFIG} in {folder}: it has to be a folder in the Hugging Face layout"
+            f"{folder} has no {CONFIG}. Give a folder in the Hugging Face layout."
         ) from error
     except (OSError, ValueError, RecursionError) as error:
-        raise WeightsError(f"{file} is damaged: {error}") from error
+        raise WeightsError(f"{file} is corrupt: {error}") from error
     if not isinstance(values, dict):
-        raise WeightsError(f"{file} has to be a mapping, not {values!r:.60}")
+        raise WeightsError(f"{file} must be a mapping, not {values!r:.60}.")
     names = values.get("architectures")
     kind = KINDS.get(
         (
@@ -149,23 +152,23 @@ def read_published_config(folder: Path) -> PublishedConfig:
             f"{model_type!r} with architectures=[{name!r}]" for model_type, name in KINDS
         )
         raise WeightsError(
-            f"{file}: model_type={values.get('model_type')!r} with architectures={names!r} is another architecture:"
-            f" computed here is {known}"
+            f"{file}: model_type={values.get('model_type')!r} with architectures={names!r} is"
+            f" unsupported. Supported: {known}."
         )
     published = PublishedConfig(file, values, kind)
     for key, allowed in SUPPORTED[kind].items():
         if values.get(key) not in allowed:
             raise published.unsupported(
-                key, " or ".join("none" if each is None else repr(each) for each in allowed)
+                key, " or ".join("none" if value is None else repr(value) for value in allowed)
             )
     return published
 
 
 def llm_settings(published: PublishedConfig) -> dict[str, Any]:
-    """Its language model, as `model.llm` has it.
+    """Return the language model's settings, as `model.llm` has them.
 
     Raises:
-        WeightsError: a size is missing, or positions are not plain rotary ones.
+        WeightsError: A size is missing, or the rotary embedding is not the plain one.
     """
     sizes = {ours: published.integer(theirs) for theirs, ours in SIZES.items()}
     rope = published.values.get("rope_parameters")
@@ -176,9 +179,8 @@ def llm_settings(published: PublishedConfig) -> dict[str, Any]:
     with_theta = (
         published if rope is None else PublishedConfig(published.file, rope, published.kind)
     )
-    tied = published.values.get(
-        "tie_word_embeddings", False
-    )  # Qwen2's default, which its files may leave out
+    # False is Qwen2's default, which its files may omit
+    tied = published.values.get("tie_word_embeddings", False)
     if not isinstance(tied, bool):
         raise published.unsupported("tie_word_embeddings", "true or false")
     return {
@@ -190,13 +192,14 @@ def llm_settings(published: PublishedConfig) -> dict[str, Any]:
 
 
 def settings_from_hf(published: PublishedConfig, names_tower: bool) -> dict[str, Any]:
-    """The settings of a published Hour-LLaVA, nested as the schema is.
+    """Return the settings of a published Hour-LLaVA, nested like the schema.
 
     Args:
-        names_tower: whether the user names the vision tower, which then need not be a known one.
+        published: its checked config.json.
+        names_tower: True if the user names the vision tower, which then need not be a known one.
 
     Raises:
-        WeightsError: a value is missing, or stands for what is not computed here.
+        WeightsError: A value is missing or unsupported.
     """
     tower = published.values.get("mm_vision_tower")
     known = {PurePosixPath(name).name: found for name, found in TOWERS.items()}.get(
@@ -205,7 +208,8 @@ def settings_from_hf(published: PublishedConfig, names_tower: bool) -> dict[str,
     if known is None and not names_tower:
         raise published.unsupported(
             "mm_vision_tower",
-            f"{' or '.join(TOWERS)}; for another SigLIP give model.vision.name= and video.image_size=",
+            f"{' or '.join(TOWERS)}; for another SigLIP give model.vision.name= and "
+            "video.image_size=",
         )
     name, size_pixels = known or ("", 0)
     aspect_ratio = re.fullmatch(
@@ -227,7 +231,7 @@ def settings_from_hf(published: PublishedConfig, names_tower: bool) -> dict[str,
             "memaug": {
                 "num_layers": published.integer("memaug_depth"),
                 "spatial_forgetting": forgetting,
-                "eval_spatial_forgetting": forgetting,  # the published code does not tell answering from training
+                "eval_spatial_forgetting": forgetting,  # the published code has one for both
             },
             "llm": llm_settings(published),
         },
@@ -235,7 +239,10 @@ def settings_from_hf(published: PublishedConfig, names_tower: bool) -> dict[str,
 
 
 def _max_grid(published: PublishedConfig, size_pixels: int) -> int:
-    """Rows and columns of the largest grid, where the list has every grid up to it; 0 pixels: tiles of any size."""
+    """Return the side of the largest tile grid, if the list has every grid up to it.
+
+    With `size_pixels` 0, tiles may have any size.
+    """
     key = "image_grid_pinpoints"
     listed = published.values.get(key)
     if isinstance(listed, str) and (found := re.fullmatch(r"\(1x1\),\.\.\.,\((\d+)x\1\)", listed)):
@@ -253,19 +260,20 @@ def _max_grid(published: PublishedConfig, size_pixels: int) -> int:
 
 
 def _integers(value: Any) -> tuple[int, ...]:
-    return tuple(each for each in value if type(each) is int) if isinstance(value, list) else ()
+    return tuple(item for item in value if type(item) is int) if isinstance(value, list) else ()
 
 
 def hf_config_values(config: Config, num_rows: int, vision_dim: int, dtype: str) -> dict[str, Any]:
-    """The config.json of an Hour-LLaVA of these settings.
+    """Build the config.json of an Hour-LLaVA with these settings.
 
     Args:
-        num_rows: of the embedding.
+        config: settings of the run.
+        num_rows: rows of the embedding.
         vision_dim: width of the vision tower.
-        dtype: of its weights, as torch names it.
+        dtype: dtype of the weights, as torch names it.
 
     Raises:
-        ConfigError: it forgets in a way that the published code does not have.
+        ConfigError: The published code lacks this kind of forgetting.
     """
     language, forgetting, side = (
         config.model.llm,
@@ -274,7 +282,8 @@ def hf_config_values(config: Config, num_rows: int, vision_dim: int, dtype: str)
     )
     if forgetting not in SUPPORTED["Hour-LLaVA"]["spatial_sampling_type"]:
         raise ConfigError(
-            f"model.memaug.spatial_forgetting={forgetting}: the published code has uniform and random"
+            f"model.memaug.spatial_forgetting={forgetting} is unsupported by the published code."
+            " Set uniform or random."
         )
     tower = {name: published for published, (name, _) in TOWERS.items()}.get(
         config.model.vision.name, config.model.vision.name
@@ -313,12 +322,12 @@ def hf_config_values(config: Config, num_rows: int, vision_dim: int, dtype: str)
 
 
 def differences_from_published(config: Config) -> list[str]:
-    """The settings for which the published code computes something else, each with what it does."""
+    """List the settings whose values the published code ignores, with its own values."""
     memory = config.model.memaug
     fixed = HARD_CODED | {"model.memaug.eval_spatial_forgetting": memory.spatial_forgetting}
     values = {name: attrgetter(name)(config) for name in fixed}
     return [
-        f"{name}={values[name]}, there {right}"
+        f"{name}={values[name]} (published: {right})"
         for name, right in fixed.items()
         if values[name] != right
     ]

@@ -1,4 +1,7 @@
-"""A folder in the Hugging Face layout -> weights of ours that fit a model, none of which is read before all are checked."""
+"""Open weights in the Hugging Face layout for a model: check everything, read nothing yet.
+
+Start at `open_published`.
+"""
 
 from __future__ import annotations
 
@@ -36,53 +39,56 @@ from lit_hour.weights.reader import (
 )
 
 LLM = "llm."
-PATCHES = "embeddings.patch_embedding.weight"  # of a Hugging Face SigLIP, behind whatever prefix its weights have
+PATCHES = "embeddings.patch_embedding.weight"  # marks a Hugging Face SigLIP, after any prefix
 
 MetaTensors = Mapping[str, Tensor]
 
 
 @dataclass(frozen=True)
 class PretrainedWeights:
-    """Weights of ours, ready to be read, and the names of those beside them that have no place here."""
+    """Weights for a model, ready to be read, and the names of stored weights without a use here."""
 
     weights: StoredWeights
     unused: tuple[str, ...] = ()
 
 
 def meta_state_dict(config: Config, num_tokens: int) -> dict[str, Tensor]:
-    """What the weights of a model look like, by name; it is built without any data."""
+    """Return the state dict of a model on the device "meta"."""
     with torch.device("meta"):
         return dict(HourLLaVA(config, num_tokens).state_dict())
 
 
-def drop_tied_output(outlines: MetaTensors, config: Config) -> dict[str, Tensor]:
-    """Without the output layer where it shares the embedding's weights: published files do not have it then."""
+def drop_tied_output(meta_tensors: MetaTensors, config: Config) -> dict[str, Tensor]:
+    """Drop a tied output layer, which published files lack."""
     tied = config.model.llm.tie_word_embeddings
     return {
-        name: outline for name, outline in outlines.items() if not (tied and name == OUTPUT_LAYER)
+        name: meta for name, meta in meta_tensors.items() if not (tied and name == OUTPUT_LAYER)
     }
 
 
 def open_published(
-    published: PublishedConfig, config: Config, outlines: MetaTensors
+    published: PublishedConfig, config: Config, meta_tensors: MetaTensors
 ) -> PretrainedWeights:
-    """Weights of a published model, with the vision tower of `model.vision.weights` where they have none.
+    """Open the weights of a published model, and its vision tower from elsewhere if it lacks one.
 
     Args:
-        outlines: of the model that they are for. Of it a plain language model gives the language model alone, and
-            LLaVA-OneVision everything but MemAug.
+        published: its checked config.json.
+        config: settings of the model to load.
+        meta_tensors: state dict of that model. A plain language model provides the language model
+            only, LLaVA-OneVision everything but MemAug.
 
     Raises:
-        WeightsError: a file is missing or damaged, or a weight is missing, left over or of another shape.
+        WeightsError: A file is missing or corrupt, or a weight is missing, unexpected or of another
+            shape.
     """
     folder = published.file.parent
     stored = open_weights(folder)
-    wanted = drop_tied_output(outlines, config)
+    wanted = drop_tied_output(meta_tensors, config)
     has_tower = any(name.startswith(PUBLISHED_TOWER) for name in stored.meta_tensors)
     has_memory = any(name.startswith(PUBLISHED_MEMAUG) for name in stored.meta_tensors)
-    num_layers = num_tower_layers(outlines)
+    num_layers = num_tower_layers(meta_tensors)
 
-    def has_no_place(name: str) -> bool:
+    def is_unused_weight(name: str) -> bool:
         if name.startswith(PUBLISHED_TOWER):
             return is_unused(name.removeprefix(PUBLISHED_TOWER), num_layers)
         return name.endswith(".rotary_emb.inv_freq") or (
@@ -90,35 +96,36 @@ def open_published(
         )
 
     if published.kind == "a plain language model":
-        wanted = {name: outline for name, outline in wanted.items() if name.startswith(LLM)}
-        return _open_part(stored, wanted, config, has_no_place)
+        wanted = {name: meta for name, meta in wanted.items() if name.startswith(LLM)}
+        return _open_part(stored, wanted, config, is_unused_weight)
     if published.kind == "LLaVA-OneVision" and not has_memory:
-        wanted = {name: outline for name, outline in wanted.items() if not name.startswith(MEMAUG)}
+        wanted = {name: meta for name, meta in wanted.items() if not name.startswith(MEMAUG)}
     if has_tower:
         if config.model.vision.weights:
             raise WeightsError(
-                f"{folder} has a vision tower of its own: leave out model.vision.weights={config.model.vision.weights}"
+                f"{folder} has its own vision tower."
+                f" Remove model.vision.weights={config.model.vision.weights}."
             )
-        return _open_part(stored, wanted, config, has_no_place)
+        return _open_part(stored, wanted, config, is_unused_weight)
     if not config.model.vision.weights:
         raise WeightsError(
-            f"{folder} has no vision tower ({PUBLISHED_TOWER}*): give model.vision.weights=, a folder or {SAFE} file of a"
-            " Hugging Face SigLIP, or one of open_clip's tags or files"
+            f"{folder} has no vision tower ({PUBLISHED_TOWER}*). Set model.vision.weights to a"
+            f" folder or {SAFE} file of a Hugging Face SigLIP, or to a tag or file of open_clip."
         )
-    rest = {name: outline for name, outline in wanted.items() if not name.startswith(TOWER)}
+    rest = {name: meta for name, meta in wanted.items() if not name.startswith(TOWER)}
     opened, tower = (
-        _open_part(stored, rest, config, has_no_place),
-        open_tower(config.model.vision, outlines),
+        _open_part(stored, rest, config, is_unused_weight),
+        open_tower(config.model.vision, meta_tensors),
     )
-    return PretrainedWeights(opened.weights | tower.weights, opened.unused + tower.unused)
+    return PretrainedWeights(opened.weights.merge(tower.weights), opened.unused + tower.unused)
 
 
-def open_tower(settings: VisionConfig, outlines: MetaTensors) -> PretrainedWeights:
-    """The vision tower that `model.vision.weights` names: of a Hugging Face SigLIP, or of open_clip's.
+def open_tower(settings: VisionConfig, meta_tensors: MetaTensors) -> PretrainedWeights:
+    """Open the vision tower of `model.vision.weights`: a Hugging Face SigLIP, or open_clip's.
 
     Raises:
-        WeightsError: as `open_published`.
-        ConfigError: it is no folder, no file and none of open_clip's tags.
+        WeightsError: See `open_published`.
+        ConfigError: The setting is neither a folder, a file nor a tag of open_clip.
     """
     path = Path(settings.weights)
     stored = (
@@ -140,15 +147,16 @@ def open_tower(settings: VisionConfig, outlines: MetaTensors) -> PretrainedWeigh
         )
     if len(prefixes) != 1:
         raise WeightsError(
-            f"model.vision.weights={path} has to hold one SigLIP, with one {PATCHES}, and holds {len(prefixes)}"
+            f"model.vision.weights={path} must contain one SigLIP, with one {PATCHES}."
+            f" It contains {len(prefixes)}."
         )
     (prefix,) = prefixes
-    wanted = {name: outline for name, outline in outlines.items() if name.startswith(TOWER)}
+    wanted = {name: meta for name, meta in meta_tensors.items() if name.startswith(TOWER)}
     expected = {
         prefix + name.removeprefix(PUBLISHED_TOWER): shape
         for name, shape in shapes_of(hf_meta_tensors(wanted)).items()
     }
-    num_layers = num_tower_layers(outlines)
+    num_layers = num_tower_layers(meta_tensors)
     unused = [
         name
         for name in stored.meta_tensors
@@ -164,7 +172,7 @@ def open_tower(settings: VisionConfig, outlines: MetaTensors) -> PretrainedWeigh
 
 
 def num_tower_layers(names: Collection[str]) -> int:
-    """Blocks of the vision tower, up to the layer that is read."""
+    """Count the blocks of the vision tower, which ends at the layer that is read."""
     blocks = f"{TOWER}trunk.blocks."
     return len(
         {name.removeprefix(blocks).partition(".")[0] for name in names if name.startswith(blocks)}
@@ -172,9 +180,12 @@ def num_tower_layers(names: Collection[str]) -> int:
 
 
 def _open_part(
-    stored: StoredWeights, wanted: MetaTensors, config: Config, has_no_place: Callable[[str], bool]
+    stored: StoredWeights,
+    wanted: MetaTensors,
+    config: Config,
+    is_unused_weight: Callable[[str], bool],
 ) -> PretrainedWeights:
-    unused = tuple(filter(has_no_place, stored.meta_tensors))
+    unused = tuple(filter(is_unused_weight, stored.meta_tensors))
     used = stored.subset(stored.meta_tensors.keys() - unused)
     check_floating_point(used)
     check_state_dict(shapes_of(hf_meta_tensors(wanted)), used.shapes, str(stored.path))

@@ -1,6 +1,8 @@
-"""A run's checkpoint, or the settings of a new run -> its vision encoder alone.
+"""Initialize a new run from pretrained weights.
 
-What a new run starts from: another run, a published model, or a plain language model and a vision tower."""
+The source is another run, a published model, or a plain language model and a vision tower. Start at
+`config_for_new_run` and `load_pretrained_weights`.
+"""
 
 from __future__ import annotations
 
@@ -48,30 +50,37 @@ from lit_hour.weights.reader import (
     shapes_of,
 )
 
-PREFIX = "vision."  # of the encoder's weights in a model
+VISION_PREFIX = "vision."  # state-dict prefix of the vision encoder
+log = logging.getLogger(__name__)
 
 
 def load_vision_encoder(config: Config, checkpoint: Path | None = None) -> VisionEncoder:
-    """The vision encoder with the weights of a checkpoint; without one, with those that the settings start from.
+    """Build the vision encoder with a checkpoint's or the configured pretrained weights.
+
+    Args:
+        config: settings of the run.
+        checkpoint: checkpoint to read; None for `training.init_from` or `model.vision.weights`.
 
     Raises:
-        ConfigError: the settings name no weights, or `video.image_size` is not what the encoder takes.
-        WeightsError, RunError: the weights are missing or damaged, or belong to another encoder.
+        ConfigError: The settings name no weights, or `video.image_size` does not match the encoder.
+        WeightsError, RunError: The weights are missing, corrupt, or of another encoder.
     """
     stored = open_weights(checkpoint) if checkpoint else open_pretrained(config)
-    names = {name for name in (stored.meta_tensors if stored else ()) if name.startswith(PREFIX)}
+    names = {
+        name for name in (stored.meta_tensors if stored else ()) if name.startswith(VISION_PREFIX)
+    }
     if stored is None or not names:
         raise ConfigError(
-            "these settings name no weights for the vision encoder, and what random ones see means nothing: give"
-            " model.vision.weights or training.init_from, or a run with --run"
+            "The settings name no weights for the vision encoder, and features of random weights"
+            " are useless. Set model.vision.weights or training.init_from, or give --run RUN."
         )
     encoder = VisionEncoder(config.model.vision)
     if encoder.image_size != config.video.image_size:
         raise ConfigError(
-            f"video.image_size={config.video.image_size}, but {config.model.vision.name} takes {encoder.image_size}:"
-            f" set video.image_size={encoder.image_size}"
+            f"video.image_size={config.video.image_size} does not match {config.model.vision.name}."
+            f" Set video.image_size={encoder.image_size}."
         )
-    weights = stored.subset(names).renamed(lambda name: name.removeprefix(PREFIX))
+    weights = stored.subset(names).renamed(lambda name: name.removeprefix(VISION_PREFIX))
     check_state_dict(
         shapes_of(encoder.state_dict()), weights.shapes, f"the vision encoder of {stored.path}"
     )
@@ -79,43 +88,42 @@ def load_vision_encoder(config: Config, checkpoint: Path | None = None) -> Visio
     return encoder
 
 
-log = logging.getLogger("lit_hour")
-
-
 def config_for_new_run(config: Config) -> Config:
-    """The settings with the sizes of the language model that `training.init_from` or `model.llm.path` holds.
+    """Fill in the sizes of the language model that `training.init_from` or `model.llm.path` names.
 
-    All weights that the settings name are looked at, so that nothing is built or written for those that do not fit.
+    All pretrained weights are checked first, so that nothing is built or written if they do not
+    fit.
 
     Raises:
-        WeightsError, RunError: there is no such model, one that would be computed differently here, or a weight that is
-            missing, left over or of another shape.
-        ConfigError: both are given, or the tokenizer has more tokens than the language model.
+        WeightsError, RunError: The model is missing or unsupported, or a weight is missing,
+            unexpected or of another shape.
+        ConfigError: Both settings are given, or the tokenizer has more tokens than the embedding.
     """
     language = config.model.llm
     if config.training.init_from and language.path:
         raise ConfigError(
-            f"training.init_from={config.training.init_from} brings a language model: leave out"
-            f" model.llm.path={language.path}"
+            f"training.init_from={config.training.init_from} includes a language model."
+            f" Remove model.llm.path={language.path}."
         )
     if config.training.init_from and config.text.tokenizer != BYTE_LEVEL:
         raise ConfigError(
-            f"training.init_from={config.training.init_from} brings a tokenizer: leave out"
-            f" text.tokenizer={config.text.tokenizer}"
+            f"training.init_from={config.training.init_from} includes a tokenizer."
+            f" Remove text.tokenizer={config.text.tokenizer}."
         )
     if config.training.init_from or language.path:
         config = replace(config, model=replace(config.model, llm=_pretrained_llm_config(config)))
         check_config(config)
-        log.info("language model: the sizes of %s", config.training.init_from or language.path)
+        log.info("Language model: sizes from %s", config.training.init_from or language.path)
     open_pretrained(config)
     return config
 
 
 def open_pretrained(config: Config) -> StoredWeights | None:
-    """The weights that the settings name, looked at and not read; None where they name none.
+    """Open and check the configured pretrained weights; return None without any.
 
     Raises:
-        WeightsError, RunError, ConfigError: there are none, or a weight is missing, left over or of another shape.
+        WeightsError, RunError, ConfigError: The source is missing, or a weight is missing,
+            unexpected or of another shape.
     """
     if not (config.training.init_from or config.model.llm.path or config.model.vision.weights):
         return None
@@ -128,8 +136,7 @@ def open_pretrained(config: Config) -> StoredWeights | None:
 
 
 def pretrained_tokenizer(config: Config) -> Path | None:
-    """The folder of the tokenizer that a new run takes: of what it starts from, or `text.tokenizer`, or of the language
-    model; None for one that is learnt.
+    """Return the folder of a new run's tokenizer; None if it is trained from the data.
 
     Raises:
         RunError: `training.init_from` is neither a run nor a published model.
@@ -145,45 +152,46 @@ def pretrained_tokenizer(config: Config) -> Path | None:
 
 
 def load_pretrained_weights(model: HourLLaVA, config: Config) -> set[str]:
-    """Put the weights into a new model that its settings name; what they do not name stays random.
+    """Load the configured pretrained weights into a new model; all others stay random.
 
     Returns:
-        The names of the model's weights that were put there.
+        Names of the loaded weights.
 
     Raises:
-        WeightsError, RunError, ConfigError: there are none, or a weight is missing, left over or of another shape.
+        WeightsError, RunError, ConfigError: The source is missing, or a weight is missing,
+            unexpected or of another shape.
     """
-    state = model.state_dict()  # which may be sharded: an outline is of the whole
+    state = model.state_dict()  # may be sharded; meta tensors have the full shapes
     name_of = _base_names(state)
-    outlines = {
+    meta_tensors = {
         plain: torch.empty(state[name].shape, dtype=state[name].dtype, device="meta")
         for plain, name in name_of.items()
     }
-    opened = _open_pretrained(config, outlines)
+    opened = _open_pretrained(config, meta_tensors)
     if opened is None:
         return set()
     load_into(model, ((name_of[plain], weight) for plain, weight in opened.weights.tensors()))
-    log.info("weights: %d from %s", len(opened.weights.meta_tensors), opened.weights.path)
+    log.info("Weights: %d loaded from %s", len(opened.weights.meta_tensors), opened.weights.path)
     if opened.unused:
-        log.info("weights that have no place here: %s", ", ".join(opened.unused))
+        log.info("Unused weights: %s", ", ".join(opened.unused))
     random = sorted(
         {
             plain.partition(".")[0]
-            for plain in outlines.keys() - opened.weights.meta_tensors.keys() - {OUTPUT_LAYER}
+            for plain in meta_tensors.keys() - opened.weights.meta_tensors.keys() - {OUTPUT_LAYER}
         }
     )
     if random:
-        log.info("parts with random weights: %s", ", ".join(random))
+        log.info("Randomly initialized: %s", ", ".join(random))
     return {name_of[plain] for plain in opened.weights.meta_tensors}
 
 
 def _base_names(names: Iterable[str]) -> dict[str, str]:
-    """The weights that are no part of an adapter: the name that each has in a model without adapters, and its own."""
+    """Map each weight's name without LoRA to its name in this model; adapters are left out."""
     return {plain: name for name in names if (plain := plain_name(name)) is not None}
 
 
 def _pretrained_llm_config(config: Config) -> LLMConfig:
-    """The sizes of the language model, with the adapters and all else that this run's settings say."""
+    """Return the pretrained language model's sizes with this run's adapters and other settings."""
     wanted, source = config.model.llm, Path(config.training.init_from)
     if config.training.init_from and not is_published(source):
         found = load_config(RunDir(source).checkpoint().with_suffix(".yaml")).model.llm
@@ -192,7 +200,7 @@ def _pretrained_llm_config(config: Config) -> LLMConfig:
 
 
 def _read_pretrained_config(config: Config) -> PublishedConfig:
-    """The model in the Hugging Face layout that the settings name, which has to be of the kind that its setting takes."""
+    """Read the configured Hugging Face model; its kind has to match its setting."""
     folder, is_plain = (
         config.training.init_from or config.model.llm.path,
         not config.training.init_from,
@@ -200,41 +208,41 @@ def _read_pretrained_config(config: Config) -> PublishedConfig:
     published = read_published_config(Path(folder))
     if (published.kind == "a plain language model") != is_plain:
         right = "training.init_from" if is_plain else "model.llm.path"
-        raise WeightsError(f"{folder} is {published.kind}: give it as {right}={folder}")
+        raise WeightsError(f"{folder} is {published.kind}. Set {right}={folder} instead.")
     return published
 
 
-def _open_pretrained(config: Config, outlines: MetaTensors) -> PretrainedWeights | None:
+def _open_pretrained(config: Config, meta_tensors: MetaTensors) -> PretrainedWeights | None:
     start_from, tower = config.training.init_from, config.model.vision.weights
     if start_from and not is_published(Path(start_from)):
-        return _open_run(RunDir(Path(start_from)), config, outlines)
+        return _open_run(RunDir(Path(start_from)), config, meta_tensors)
     if start_from:
-        return open_published(_read_pretrained_config(config), config, outlines)
+        return open_published(_read_pretrained_config(config), config, meta_tensors)
     opened = (
-        [open_published(_read_pretrained_config(config), config, outlines)]
+        [open_published(_read_pretrained_config(config), config, meta_tensors)]
         if config.model.llm.path
         else []
     )
-    opened += [open_tower(config.model.vision, outlines)] if tower else []
+    opened += [open_tower(config.model.vision, meta_tensors)] if tower else []
     if len(opened) == 2:
         return PretrainedWeights(
-            opened[0].weights | opened[1].weights, opened[0].unused + opened[1].unused
+            opened[0].weights.merge(opened[1].weights), opened[0].unused + opened[1].unused
         )
     return opened[0] if opened else None
 
 
-def _open_run(run: RunDir, config: Config, outlines: MetaTensors) -> PretrainedWeights:
+def _open_run(run: RunDir, config: Config, meta_tensors: MetaTensors) -> PretrainedWeights:
     if config.model.vision.weights:
         raise ConfigError(
-            f"training.init_from={run.path} brings a vision tower: leave out"
-            f" model.vision.weights={config.model.vision.weights}"
+            f"training.init_from={run.path} includes a vision tower."
+            f" Remove model.vision.weights={config.model.vision.weights}."
         )
     file = run.checkpoint()
     before = load_config(file.with_suffix(".yaml")).model
     stored = merge_adapters(open_weights(file), before.llm.lora)
     is_tied, begins_memory = optional_weights(config), not before.memaug.num_layers
     check_state_dict(
-        shapes_of(outlines),
+        shapes_of(meta_tensors),
         stored.shapes,
         f"training.init_from={run.path}: {file}",
         optional=lambda name: is_tied(name) or (begins_memory and name.startswith(MEMAUG)),

@@ -1,14 +1,14 @@
-"""Weights on disk: what is there is known without reading it, then each is read when it is asked for.
+"""Lazy weight reader: names, shapes and dtypes first, each tensor on access.
 
-They lie in a folder as model.safetensors, or as model.safetensors.index.json and the shards that it lists; in one
-.safetensors file; or in a Lightning checkpoint of ours (.ckpt), one file or the folder of a sharded one, of which the model's
-part counts.
+Start at `open_weights`. Supported layouts: a folder with model.safetensors, or with
+model.safetensors.index.json and its shards; one .safetensors file; a Lightning checkpoint of this
+project (.ckpt), as one file or as the folder of a sharded run. Of a checkpoint only the model's
+weights are used.
 """
 
 from __future__ import annotations
 
 import json
-import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -27,19 +27,19 @@ from lit_hour.weights.dcp_reader import META, is_sharded, meta_tensor, open_shar
 SINGLE_FILE, INDEX_FILE = "model.safetensors", "model.safetensors.index.json"
 SAFE, CHECKPOINT = ".safetensors", ".ckpt"
 PICKLED = (".bin", ".pt", ".pth")
-MODEL_PREFIX = "model."  # of the model's part in a Lightning checkpoint
+MODEL_PREFIX = "model."  # state-dict prefix of the model in a Lightning checkpoint
 
 Shapes = Mapping[str, tuple[int, ...]]
 
 
 @dataclass(frozen=True)
 class StoredWeights:
-    """Weights that lie on disk.
+    """Weights on disk, read lazily.
 
     Attributes:
-        path: where they come from, for messages.
-        outlines: each by its name, as a tensor that has a shape and a dtype and no data (on the device "meta").
-        read: a name -> the tensor, which stays on disk until it is used.
+        path: their origin, for messages.
+        meta_tensors: name to tensor on the device "meta": shape and dtype without data.
+        read: returns the tensor of a name, memory-mapped where the format allows it.
     """
 
     path: Path
@@ -48,35 +48,33 @@ class StoredWeights:
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """The shape of each."""
+        """Map each name to its shape."""
         return shapes_of(self.meta_tensors)
 
     @property
     def num_bytes(self) -> int:
-        """What all of them take."""
-        return sum(outline.nbytes for outline in self.meta_tensors.values())
+        """Return the size of all tensors in bytes."""
+        return sum(meta.nbytes for meta in self.meta_tensors.values())
 
     def tensors(self) -> Iterator[tuple[str, Tensor]]:
-        """Each with its name, read when it is asked for."""
+        """Iterate over (name, tensor); each tensor is read on access."""
         return ((name, self.read(name)) for name in self.meta_tensors)
 
     def subset(self, names: Collection[str]) -> StoredWeights:
-        """Some of them, in the order that they have here."""
+        """Return the weights with these names, in the present order."""
         return replace(
             self,
-            meta_tensors={
-                name: outline for name, outline in self.meta_tensors.items() if name in names
-            },
+            meta_tensors={name: meta for name, meta in self.meta_tensors.items() if name in names},
         )
 
     def renamed(self, rename: Callable[[str], str]) -> StoredWeights:
-        """All of them under other names."""
+        """Return the same weights under other names."""
         name_of = {rename(name): name for name in self.meta_tensors}
-        outlines = {new: self.meta_tensors[name] for new, name in name_of.items()}
-        return StoredWeights(self.path, outlines, lambda new: self.read(name_of[new]))
+        meta_tensors = {new: self.meta_tensors[name] for new, name in name_of.items()}
+        return StoredWeights(self.path, meta_tensors, lambda new: self.read(name_of[new]))
 
-    def __or__(self, others: StoredWeights) -> StoredWeights:
-        """These and those, which win where both have a name."""
+    def merge(self, others: StoredWeights) -> StoredWeights:
+        """Return the union of both; `others` wins where a name occurs twice."""
 
         def read(name: str) -> Tensor:
             return others.read(name) if name in others.meta_tensors else self.read(name)
@@ -85,15 +83,16 @@ class StoredWeights:
 
 
 def shapes_of(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
-    """The shape of each of some named tensors."""
+    """Map each name to the shape of its tensor."""
     return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
 
 
 def open_weights(path: Path) -> StoredWeights:
-    """Look at weights without reading them.
+    """Open weights: read the headers, not the data.
 
     Raises:
-        WeightsError: there are none, a file is missing, damaged or no safetensors, or an index and its shards disagree.
+        WeightsError: There are no weights, a file is missing, corrupt or in another format, or an
+            index and its shards disagree.
     """
     if path.is_dir() and path.suffix != CHECKPOINT:
         return _open_files(path, *_files_in(path))
@@ -103,18 +102,19 @@ def open_weights(path: Path) -> StoredWeights:
         raise _pickled(path)
     if path.suffix != SAFE:
         raise WeightsError(
-            f"{path} holds no weights that can be read: give a {SAFE} file, or a folder of them"
+            f"{path} is not a readable weights file. Give a {SAFE} file or a folder of them."
         )
     return _open_files(path, [path], None)
 
 
 def read_checkpoint(file: Path) -> dict[str, Any]:
-    """What a Lightning checkpoint of ours holds; its tensors stay on disk until they are used.
+    """Load a Lightning checkpoint with memory-mapped tensors, never unpickling code.
 
-    Of the folder of a sharded one it is what is not sharded: the steps, but not the weights and the optimizer's state.
+    Of the folder of a sharded checkpoint, load the part that is not sharded: step counts, but no
+    weights and no optimizer state.
 
     Raises:
-        WeightsError: the file is no whole checkpoint, or one that would run code.
+        WeightsError: The file is incomplete, is not a checkpoint, or would run code when unpickled.
     """
     try:
         return torch.load(
@@ -122,21 +122,21 @@ def read_checkpoint(file: Path) -> dict[str, Any]:
         )
     except (OSError, RuntimeError, UnpicklingError) as error:
         raise WeightsError(
-            f"{file} is damaged or no checkpoint: delete it, or choose another"
+            f"{file} is corrupt or not a checkpoint. Delete it, or choose another."
         ) from error
 
 
 def check_floating_point(stored: StoredWeights) -> None:
-    """Refuse weights that are no numbers with a fraction: those of a quantised model mean nothing without their scales.
+    """Reject integer weights: quantized weights are meaningless without their scales.
 
     Raises:
-        WeightsError: it names the first.
+        WeightsError: A weight has an integer dtype; the message names the first.
     """
-    for name, outline in stored.meta_tensors.items():
-        if not outline.is_floating_point():
-            kind = str(outline.dtype).removeprefix("torch.")
+    for name, meta in stored.meta_tensors.items():
+        if not meta.is_floating_point():
+            kind = str(meta.dtype).removeprefix("torch.")
             raise WeightsError(
-                f"{stored.path}: {name} is stored as {kind}: give weights that are not quantised"
+                f"{stored.path}: {name} is stored as {kind}. Give weights that are not quantized."
             )
 
 
@@ -146,60 +146,71 @@ def check_state_dict(
     origin: str,
     optional: Callable[[str], bool] = lambda name: False,
 ) -> None:
-    """Refuse weights that are not those that a model has.
+    """Check names and shapes of a state dict against a model.
 
     Args:
-        expected: the model's.
-        found: those at hand; `origin` names them in the error.
-        may_lack: which of the expected may be absent.
+        expected: shapes of the model's weights.
+        found: shapes of the weights at hand.
+        origin: names the weights at hand in the error.
+        optional: tells which expected weights may be missing.
 
     Raises:
-        WeightsError: it names every weight that is missing, left over or of another shape, a line for those of all layers.
+        WeightsError: A weight is missing, unexpected or of another shape. The message names all of
+            them, equal layers in one line.
     """
     missing = [name for name in expected if name not in found and not optional(name)]
-    left_over = [name for name in found if name not in expected]
-    shapes = {
+    unexpected = [name for name in found if name not in expected]
+    wrong_shapes = {
         name: f" is {found[name]} and has to be {shape}"
         for name, shape in expected.items()
         if found.get(name, shape) != shape
     }
-    complaints = [
-        *(f"missing: {each}" for each in _group_layers(dict.fromkeys(missing, ""))),
-        *(f"left over: {each}" for each in _group_layers(dict.fromkeys(left_over, ""))),
-        *(f"of another shape: {each}" for each in _group_layers(shapes)),
+    problems = [
+        *(f"missing: {line}" for line in _group_layers(dict.fromkeys(missing, ""))),
+        *(f"unexpected: {line}" for line in _group_layers(dict.fromkeys(unexpected, ""))),
+        *(f"wrong shape: {line}" for line in _group_layers(wrong_shapes)),
     ]
-    if complaints:
-        raise WeightsError("\n  ".join([f"{origin} does not fit the model", *complaints]))
+    if problems:
+        raise WeightsError("\n  ".join([f"{origin} does not fit the model", *problems]))
 
 
 def _group_layers(remarks: Mapping[str, str]) -> Iterator[str]:
-    """Names with their remarks, those of equal layers in one: `layers.{0-25}.norm.weight` for twenty-six."""
-    numbers_of: dict[tuple[str, str, str], list[int]] = {}
+    """Yield names with their remarks, equal layers in one line: `layers.{0-25}.norm.weight`."""
+    layers_of: dict[tuple[str, str, str], list[int]] = {}
     for name, remark in remarks.items():
-        before, number, after = re.fullmatch(r"(.*?)(?:(?<=\.)(\d+)(?=\.)(.*))?", name).groups()  # type: ignore[union-attr]
-        numbers_of.setdefault((before, after or "", remark), []).extend(
-            [int(number)] if number else []
-        )
-    for (before, after, remark), numbers in numbers_of.items():
-        yield f"{before}{_ranges(sorted(numbers))}{after}{remark}"
+        prefix, layer, suffix = _split_at_layer(name)
+        layers_of.setdefault((prefix, suffix, remark), []).extend([] if layer is None else [layer])
+    for (prefix, suffix, remark), layers in layers_of.items():
+        yield f"{prefix}{_format_ranges(sorted(layers))}{suffix}{remark}"
 
 
-def _ranges(numbers: list[int]) -> str:
-    """`3` for one number, `{0-2,5}` for several, nothing for none."""
+def _split_at_layer(name: str) -> tuple[str, int | None, str]:
+    """Split `a.3.b.c` at its layer number into `a.`, 3 and `.b.c`."""
+    parts = name.split(".")
+    for index in range(1, len(parts) - 1):
+        if parts[index].isdecimal():
+            before, after = parts[:index], parts[index + 1 :]
+            return ".".join(before) + ".", int(parts[index]), "." + ".".join(after)
+    return name, None, ""
+
+
+def _format_ranges(numbers: list[int]) -> str:
+    """Format sorted numbers: `3` for one, `{0-2,5}` for several, nothing for none."""
     runs: list[list[int]] = []
     for number in numbers:
         if runs and number == runs[-1][-1] + 1:
             runs[-1].append(number)
         else:
             runs.append([number])
-    spelt = ",".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
-    return f"{{{spelt}}}" if len(numbers) > 1 else spelt
+    text = ",".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
+    return f"{{{text}}}" if len(numbers) > 1 else text
 
 
 def load_into(module: nn.Module, tensors: Iterable[tuple[str, Tensor]]) -> None:
-    """Copy tensors that fit into a module's weights, one at a time, each into the dtype and onto the device of its place.
+    """Copy tensors into a module's state, one at a time, converting dtype and device.
 
-    Of a sharded module each rank reads whole tensors, and keeps its part of each before it reads the next.
+    With a sharded module each rank reads full tensors and keeps its shard of each before it reads
+    the next.
     """
     state = module.state_dict()
     with torch.no_grad():
@@ -208,102 +219,104 @@ def load_into(module: nn.Module, tensors: Iterable[tuple[str, Tensor]]) -> None:
 
 
 def copy_into(tensor: Tensor, param: Tensor) -> None:
-    """Copy a tensor into its place; into a sharded one this rank's part of it."""
+    """Copy a full tensor into a parameter; into a DTensor, this rank's shard of it."""
     if isinstance(param, DTensor):
-        part = distribute_tensor(
-            tensor, param.device_mesh, param.placements, src_data_rank=None
-        )  # nothing is sent
-        param.to_local().copy_(part.to_local())
+        # src_data_rank=None: every rank has the full tensor, so that nothing is sent
+        shard = distribute_tensor(tensor, param.device_mesh, param.placements, src_data_rank=None)
+        param.to_local().copy_(shard.to_local())
     else:
         param.copy_(tensor)
 
 
 def _open_checkpoint(file: Path) -> StoredWeights:
     if is_sharded(file):
-        outlines, read = open_sharded(file)
+        meta_tensors, read = open_sharded(file)
     elif file.is_file():
         state = read_checkpoint(file).get("state_dict", {})
-        outlines, read = (
+        meta_tensors, read = (
             {name: weight.to("meta") for name, weight in state.items()},
             state.__getitem__,
         )
     else:
-        raise WeightsError(f"no file {file}")
-    stored = StoredWeights(file, outlines, read)
-    model = stored.subset({name for name in outlines if name.startswith(MODEL_PREFIX)})
+        raise WeightsError(f"{file} does not exist.")
+    stored = StoredWeights(file, meta_tensors, read)
+    model = stored.subset({name for name in meta_tensors if name.startswith(MODEL_PREFIX)})
     if not model.meta_tensors:
         raise WeightsError(
-            f"{file} is no checkpoint of a run: its state_dict has no weight that starts with {MODEL_PREFIX}"
+            f"{file} is not a checkpoint of a run: no weight in its state_dict starts with "
+            f"{MODEL_PREFIX}."
         )
     return model.renamed(lambda name: name.removeprefix(MODEL_PREFIX))
 
 
 def _open_files(path: Path, files: list[Path], file_of: dict[str, Path] | None) -> StoredWeights:
-    """Look into safetensors files, and compare them with the index where there is one."""
-    outlines: dict[str, Tensor] = {}
-    where: dict[str, Path] = {}
+    """Read the headers of safetensors files, and compare them with the index if there is one."""
+    meta_tensors: dict[str, Tensor] = {}
+    found_in: dict[str, Path] = {}
     for file in files:
-        for name, outline in _read_header(file).items():
+        for name, meta in _read_header(file).items():
             if file_of is not None and file_of.get(name) != file:
                 listed = (
                     f"lists it in {file_of[name].name}" if name in file_of else "does not list it"
                 )
                 raise WeightsError(
-                    f"{file} holds {name}, but {INDEX_FILE} beside it {listed}: these files do not belong together"
+                    f"{file} contains {name}, but {INDEX_FILE} beside it {listed}."
+                    " The files do not belong together."
                 )
-            outlines[name], where[name] = outline, file
+            meta_tensors[name], found_in[name] = meta, file
     for name, file in (file_of or {}).items():
-        if name not in where:
+        if name not in found_in:
             raise WeightsError(
-                f"{file} lacks {name}, which {INDEX_FILE} beside it places there: fetch the file again"
+                f"{file} lacks {name}, which {INDEX_FILE} beside it lists for it. Download it "
+                "again."
             )
 
     def read(name: str) -> Tensor:
-        with safe_open(
-            where[name], "pt"
-        ) as opened:  # anew each time, so that what was read is let go of
+        # opened for each tensor, so that pages that were read can be released
+        with safe_open(found_in[name], "pt") as opened:
             return opened.get_tensor(name)
 
-    return StoredWeights(path, outlines, read)
+    return StoredWeights(path, meta_tensors, read)
 
 
 def _read_header(file: Path) -> dict[str, Tensor]:
-    """The outlines of a safetensors file, whose header has to account for every byte of it."""
+    """Read the header of a safetensors file; it has to account for every byte of the file."""
     if not file.is_file():
-        raise WeightsError(f"no file {file}")
-    outlines = {}
+        raise WeightsError(f"{file} does not exist.")
+    meta_tensors = {}
     try:
         with safe_open(file, "pt") as opened:
             for name in sorted(opened.keys()):
-                outlines[name] = meta_tensor(opened, name, file)
+                meta_tensors[name] = meta_tensor(opened, name, file)
     except (OSError, SafetensorError) as error:
         raise WeightsError(
-            f"{file} is cut off, damaged or no safetensors file ({error}): fetch it again"
+            f"{file} is truncated, corrupt or not a safetensors file ({error}). Download it again."
         ) from error
-    return outlines
+    return meta_tensors
 
 
 def _files_in(folder: Path) -> tuple[list[Path], dict[str, Path] | None]:
-    """The safetensors files of a folder, and which of them has which weight if an index says so."""
-    whole, index = folder / SINGLE_FILE, folder / INDEX_FILE
+    """List the safetensors files of a folder, and with an index, the file of each weight."""
+    single, index = folder / SINGLE_FILE, folder / INDEX_FILE
     if index.is_file():
         file_of = _read_index(index)
-        if whole.is_file() and whole not in file_of.values():
+        if single.is_file() and single not in file_of.values():
             raise WeightsError(
-                f"{folder} holds {SINGLE_FILE} and {INDEX_FILE}, which does not list it: remove the one that is not meant"
+                f"{folder} contains {SINGLE_FILE} and {INDEX_FILE}, which does not list it. Remove "
+                "one."
             )
         return sorted(set(file_of.values())), file_of
-    files = [whole] if whole.is_file() else sorted(folder.glob(f"*{SAFE}"))
+    files = [single] if single.is_file() else sorted(folder.glob(f"*{SAFE}"))
     if len(files) > 1:
         raise WeightsError(
-            f"{folder} holds {len(files)} {SAFE} files and no {INDEX_FILE} that says what belongs together"
+            f"{folder} contains {len(files)} {SAFE} files without {INDEX_FILE}. Add the index."
         )
     if not files:
         pickled = sorted(file for file in folder.iterdir() if file.suffix in PICKLED)
         raise (
             _pickled(pickled[0])
             if pickled
-            else WeightsError(f"no {SINGLE_FILE} and no {INDEX_FILE} in {folder}")
+            else WeightsError(f"{folder} contains neither {SINGLE_FILE} nor {INDEX_FILE}.")
         )
     return files, None
 
@@ -314,36 +327,38 @@ def _read_index(index: Path) -> dict[str, Path]:
             index.read_text(encoding="utf-8"), object_pairs_hook=_reject_duplicate_keys
         )
     except (OSError, ValueError) as error:
-        raise WeightsError(f"{index} is damaged: {error}") from error
+        raise WeightsError(f"{index} is corrupt: {error}") from error
     names = content.get("weight_map") if isinstance(content, dict) else None
     if not isinstance(names, dict) or not names:
-        raise WeightsError(f"{index} has no weight_map, which says what lies in which file")
-    strange = {
+        raise WeightsError(f"{index} lacks weight_map, the mapping of weights to files.")
+    unsafe = {
         file
         for file in names.values()
         if not isinstance(file, str) or Path(file).name != file or "\\" in file
     }
-    if strange:
+    if unsafe:
         raise WeightsError(
-            f"{index} names {', '.join(map(repr, strange))}: only plain names of files beside it are read"
+            f"{index} lists {', '.join(map(repr, unsafe))}. Only names of files beside it are "
+            "allowed."
         )
     missing = sorted({file for file in names.values() if not (index.parent / file).is_file()})
     if missing:
         raise WeightsError(
-            f"{index} lists {', '.join(missing)}, which is not in {index.parent}: fetch what is missing"
+            f"{index} lists {', '.join(missing)}, missing in {index.parent}. Download the missing "
+            "files."
         )
     return {name: index.parent / file for name, file in names.items()}
 
 
 def _reject_duplicate_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object, of which Python itself would keep the last of two equal names."""
+    """Build a JSON object; json.loads alone keeps the last of two equal keys."""
     repeated = [name for name, times in Counter(name for name, _ in pairs).items() if times > 1]
     if repeated:
-        raise ValueError(f"{', '.join(repeated)} is in it twice")
+        raise ValueError(f"duplicate key {', '.join(repeated)}")
     return dict(pairs)
 
 
 def _pickled(file: Path) -> WeightsError:
     return WeightsError(
-        f"{file} is pickled, and reading it could run code: convert it to safetensors first"
+        f"{file} is pickled, and unpickling can run code. Convert it to safetensors first."
     )

@@ -1,7 +1,4 @@
-"""Weights -> a folder in the Hugging Face layout, which is there when it is complete and not before.
-
-Written are model.safetensors, or model-00001-of-0000N.safetensors and model.safetensors.index.json.
-"""
+"""Write weights as model.safetensors, or as shards with model.safetensors.index.json."""
 
 from __future__ import annotations
 
@@ -24,7 +21,7 @@ SHARD_BYTES = 2 * 2**30
 def write_weights(
     folder: Path, tensors: Iterable[tuple[str, Tensor]], shard_bytes: int = SHARD_BYTES
 ) -> None:
-    """Write tensors into a folder that `complete_or_absent` gave, holding no more than one shard and one tensor of them."""
+    """Write tensors into a folder, with at most one shard and one tensor in memory."""
     files = []
     for number, shard in enumerate(_shards(tensors, shard_bytes)):
         files.append(
@@ -53,12 +50,12 @@ def write_weights(
 
 @contextmanager
 def complete_or_absent(folder: Path, num_bytes: int) -> Iterator[Path]:
-    """A folder to fill, which takes its name only when it is complete, and is removed when something fails on the way.
+    """Write a folder atomically: it appears when it is complete, and not at all on an error.
 
-    Until then it is called `NAME.unfinished`; what a killed process left there is removed.
+    Until then it is `NAME.unfinished`; leftovers of a killed process are removed.
 
     Raises:
-        WeightsError: the folder is there and not empty, or there is no room for `num_bytes` or for what is written.
+        WeightsError: The folder is not empty, or the disk has too little space for `num_bytes`.
     """
     check_empty(folder)
     unfinished = folder.with_name(f"{folder.name}.unfinished")
@@ -67,7 +64,7 @@ def complete_or_absent(folder: Path, num_bytes: int) -> Iterator[Path]:
         next(parent for parent in folder.absolute().parents if parent.is_dir())
     ).free
     if num_bytes > free:
-        raise _no_room(folder, f"it takes {num_bytes / 1e9:.2f} GB", free)
+        raise _no_room(folder, f"it needs {num_bytes / 1e9:.2f} GB", free)
     try:
         unfinished.mkdir(parents=True)
         yield unfinished
@@ -79,14 +76,14 @@ def complete_or_absent(folder: Path, num_bytes: int) -> Iterator[Path]:
 
 
 def check_empty(folder: Path) -> None:
-    """A folder to be written has to be new or empty.
+    """Check that a folder to write is new or empty.
 
     Raises:
-        WeightsError: it is neither.
+        WeightsError: It is neither.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise WeightsError(
-            f"{folder} is there and not empty: nothing is overwritten, give another name"
+            f"{folder} exists and is not empty. Nothing is overwritten; give another name."
         )
 
 
@@ -104,6 +101,6 @@ def _shards(tensors: Iterable[tuple[str, Tensor]], shard_bytes: int) -> Iterator
 
 def _no_room(folder: Path, reason: str, free: int) -> WeightsError:
     return WeightsError(
-        f"{folder} could not be written: {reason}, and {free / 1e9:.2f} GB were free there:"
-        " make room, or choose another disk or folder"
+        f"{folder} could not be written: {reason}. {free / 1e9:.2f} GB were free."
+        " Free space, or choose another disk."
     )

@@ -169,7 +169,7 @@ def test_the_tower_comes_from_elsewhere_where_there_is_none(
         without / "model.safetensors",
     )
     with pytest.raises(
-        WeightsError, match=r"without has no vision tower .*: give model\.vision\.weights="
+        WeightsError, match=r"without has no vision tower .*\. Set model\.vision\.weights"
     ):
         convert(without, tmp_path / "run", TOWER_WORDS)
     tower = {
@@ -196,7 +196,7 @@ def test_the_tower_comes_from_elsewhere_where_there_is_none(
     convert(tmp_path / "run", tmp_path / "back")
     assert same(read_folder(tmp_path / "back"), weights)
     with pytest.raises(
-        WeightsError, match=r"has a vision tower of its own: leave out model\.vision\.weights="
+        WeightsError, match=r"has its own vision tower: leave out model\.vision\.weights="
     ):
         convert(
             source,
@@ -236,9 +236,9 @@ WQKV = "model.vision_resampler.layers.0.self_attn.Wqkv.weight"
 UNFIT = {
     "shard missing": (
         drop_a_shard,
-        r"index\.json lists model-00002-of-\d+\.safetensors, which is not in",
+        r"index\.json lists model-00002-of-\d+\.safetensors, missing in",
     ),
-    "shard cut off": (cut_a_shard, r"\.safetensors is cut off, damaged or no safetensors file"),
+    "shard cut off": (cut_a_shard, r"\.safetensors is truncated, corrupt or not a safetensors file"),
     "weights missing": (
         replace_weights(
             lambda weights: [weights.pop(name) for name in (WQKV, "model.image_newline")]
@@ -251,7 +251,7 @@ UNFIT = {
                 {"model.extra.weight": torch.zeros(1), "other": torch.zeros(1)}
             )
         ),
-        r"left over: model\.extra\.weight\n  left over: other$",
+        r"unexpected: model\.extra\.weight\n  unexpected: other$",
     ),
     "another shape": (
         replace_weights(lambda weights: weights.update({WQKV: torch.zeros(64, 31)})),
@@ -269,7 +269,7 @@ UNFIT = {
         lambda folder: train_byte_level_tokenizer(
             ["abc abd abe abf " * 9] * 9 + [str(n) for n in range(999)], 400
         ).save_pretrained(folder),
-        r"vocab_size=320, and the tokenizer beside it has 400 tokens: it belongs to another model",
+        r"vocab_size=320 is less than the 400 tokens of the tokenizer beside it\. The tokenizer belongs to another model",
     ),
     "no tokenizer": (lambda folder: (folder / "tokenizer.json").unlink(), r"no tokenizer\.json in"),
     "LLaVA-OneVision": (
@@ -279,11 +279,11 @@ UNFIT = {
             architectures=["LlavaQwenForCausalLM"],
             mm_resampler_type=None,
         ),
-        r"is LLaVA-OneVision: it has no MemAug, .* training\.init_from=",
+        r"is LLaVA-OneVision\. It has no MemAug\. .* training\.init_from=",
     ),
     "plain language model": (
         lambda folder: config(folder, model_type="qwen2", architectures=["Qwen2ForCausalLM"]),
-        r"is a plain language model: start from it: .* model\.llm\.path=",
+        r"is a plain language model\. Train from it with: .* model\.llm\.path=",
     ),
 }
 
@@ -297,7 +297,7 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(
     with pytest.raises(InputError, match=message) as refusal:
         convert(spoiled, tmp_path / "run", TOWER_WORDS)
     assert all(
-        line.startswith(("  missing: ", "  left over: ", "  of another"))
+        line.startswith(("  missing: ", "  unexpected: ", "  wrong shape"))
         for line in str(refusal.value).splitlines()[1:]
     )
     assert [path.name for path in tmp_path.iterdir()] == ["spoiled"]
@@ -307,7 +307,7 @@ def test_a_target_with_anything_in_it_is_left_alone(
     made: tuple[Path, dict[str, Tensor]], tmp_path: Path
 ) -> None:
     (tmp_path / "mine").touch()
-    with pytest.raises(WeightsError, match="is there and not empty"):
+    with pytest.raises(WeightsError, match="exists and is not empty"):
         convert(made[0], tmp_path, TOWER_WORDS)
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
 
@@ -317,10 +317,10 @@ def test_a_source_that_is_neither_kind_is_refused(
 ) -> None:
     with pytest.raises(
         WeightsError,
-        match=r"is neither a Hugging Face folder, with a config\.json, nor a run folder",
+        match=r"is neither a Hugging Face folder \(with config\.json\) nor a run directory",
     ):
         convert(tmp_path, tmp_path / "run")
-    with pytest.raises(WeightsError, match="has no checkpoints to choose --checkpoint last from"):
+    with pytest.raises(WeightsError, match="is not a run directory\. Remove --checkpoint last"):
         convert(made[0], tmp_path / "run", TOWER_WORDS, "last")
     with pytest.raises(RunError, match=r"no checkpoint 'last' in .*; there is: converted"):
         convert(run.path, tmp_path / "back", checkpoint="last")
@@ -343,7 +343,7 @@ def test_a_run_that_is_not_whole_is_refused(run: RunDir, tmp_path: Path) -> None
 
 def test_another_tower_cannot_be_published(trained: TrainedRun, tmp_path: Path) -> None:
     with pytest.raises(
-        WeightsError, match=r"the vision tower has .*, and SigLIP has not: model\.vision\.name"
+        WeightsError, match=r"The vision tower has .*, which SigLIP lacks\. Set model\.vision\.name"
     ):
         convert(trained.run.path, tmp_path / "published")
     assert list(tmp_path.iterdir()) == []
@@ -375,7 +375,7 @@ def test_the_command_says_what_it_made_and_what_to_do_with_it(
     )
     assert f"{tmp_path}/run: {len(HourLLaVA(names, 0).state_dict())} weights, 0.00 GB" in printed
     assert (
-        f"left out, as nothing reads it: {SIGLIP_PREFIX}post_layernorm.bias, {SIGLIP_PREFIX}post_layernorm.weight"
+        f"unused weights: {SIGLIP_PREFIX}post_layernorm.bias, {SIGLIP_PREFIX}post_layernorm.weight"
         in printed
     )
     assert (

@@ -59,7 +59,7 @@ def test_another_size_or_another_encoder_is_refused(toy: ToyProject, trained: Tr
     file = trained.run.checkpoint()
     with pytest.raises(
         ConfigError,
-        match=r"video\.image_size=32, but lit-hour-tiny takes 64: set video\.image_size=64",
+        match=r"video\.image_size=32 does not match lit-hour-tiny\. Set video\.image_size=64",
     ):
         load_vision_encoder(toy.config("none", "video.image_size=32"), file)
     other = toy.config("none", "model.vision.name=ViT-B-32", "video.image_size=224")

@@ -64,6 +64,6 @@ def test_the_names_are_those_of_the_recorded_files(
 def test_a_tower_that_is_no_siglip_has_none() -> None:
     with pytest.raises(
         WeightsError,
-        match=r"the vision tower has conv1\.weight, and SigLIP has not: model\.vision\.name",
+        match=r"The vision tower has conv1\.weight, which SigLIP lacks\. Set model\.vision\.name",
     ):
         weight_group("vision.tower.conv1.weight")

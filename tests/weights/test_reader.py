@@ -81,7 +81,7 @@ def test_weights_are_picked_renamed_and_joined(tmp_path: Path, sharded: Path) ->
     assert set(renamed.meta_tensors) == {"tower.b", "tower.a.bias"}
     other = tmp_path / "other.safetensors"
     save_file({"b": torch.zeros(1)}, other)
-    joined = picked | renamed | open_weights(other)
+    joined = picked.merge(renamed).merge(open_weights(other))
     expected = {
         "a.bias": WEIGHTS["a.bias"],
         "b": torch.zeros(1),
@@ -117,54 +117,54 @@ def quantised(folder: Path) -> None:
 DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "missing shard": (
         lambda folder: (folder / SECOND).unlink(),
-        rf"index\.json lists {SECOND}, which is not in .*sharded",
+        rf"index\.json lists {SECOND}, missing in .*sharded",
     ),
     "truncated shard": (
         lambda folder: cut(folder / SECOND, 1),
-        rf"{SECOND} is cut off, damaged or no safetensors file",
+        rf"{SECOND} is truncated, corrupt or not a safetensors file",
     ),
     "truncated header": (
         lambda folder: cut(folder / FIRST, 90),
-        rf"{FIRST} is cut off, damaged or no safetensors file",
+        rf"{FIRST} is truncated, corrupt or not a safetensors file",
     ),
     "empty shard": (
         lambda folder: (folder / FIRST).write_bytes(b""),
-        rf"{FIRST} is cut off, damaged",
+        rf"{FIRST} is truncated, corrupt",
     ),
     "mislabelled": (
         lambda folder: (folder / FIRST).write_text("PK no safetensors at all"),
-        rf"{FIRST} is cut off, damaged",
+        rf"{FIRST} is truncated, corrupt",
     ),
     "quantised": (
         quantised,
-        rf"{FIRST}: a\.weight is stored as F8_E4M3: give weights that are not quantised",
+        rf"{FIRST}: a\.weight is stored as F8_E4M3\. Give weights that are not quantized",
     ),
     "key in another file": (
         with_index(lambda names: names.update({"a.weight": SECOND, "b": FIRST})),
-        rf"{FIRST} holds a\.weight, but .*index\.json beside it lists it in {SECOND}",
+        rf"{FIRST} contains a\.weight, but .*index\.json beside it lists it in {SECOND}",
     ),
     "key that the file lacks": (
         with_index(lambda names: names.update({"c": SECOND})),
-        rf"{SECOND} lacks c, which .*index\.json beside it places there",
+        rf"{SECOND} lacks c, which .*index\.json beside it lists for it",
     ),
     "key that the index lacks": (
         with_index(lambda names: names.pop("b")),
-        rf"{SECOND} holds b, but .*index\.json beside it does not list it",
+        rf"{SECOND} contains b, but .*index\.json beside it does not list it",
     ),
     "way out of the folder": (
         with_index(lambda names: names.update({"b": "../b.safetensors"})),
-        r"index\.json names '\.\./b\.safetensors': only plain names",
+        r"index\.json lists '\.\./b\.safetensors'\. Only names",
     ),
     "absolute path": (
         with_index(lambda names: names.update({"b": "/b.safetensors"})),
-        r"index\.json names '/b\.safetensors'",
+        r"index\.json lists '/b\.safetensors'",
     ),
-    "no name": (with_index(lambda names: names.update({"b": 3})), r"index\.json names 3"),  # type: ignore[dict-item]
+    "no name": (with_index(lambda names: names.update({"b": 3})), r"index\.json lists 3"),  # type: ignore[dict-item]
     "key twice": (
         lambda folder: (folder / "model.safetensors.index.json").write_text(
             '{"weight_map": {"a": "x", "b": "x", "a": "y"}}'
         ),
-        r"index\.json is damaged: a is in it twice",
+        r"index\.json is corrupt: duplicate key a",
     ),
     "no index": (
         lambda folder: (folder / "model.safetensors.index.json").unlink(),
@@ -172,15 +172,15 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "index cut off": (
         lambda folder: cut(folder / "model.safetensors.index.json", 3),
-        r"index\.json is damaged",
+        r"index\.json is corrupt",
     ),
     "index of something else": (
         lambda folder: (folder / "model.safetensors.index.json").write_text("[]"),
-        r"index\.json has no weight_map",
+        r"index\.json lacks weight_map",
     ),
     "whole and shards": (
         whole,
-        r"holds model\.safetensors and model\.safetensors\.index\.json, which does not list it",
+        r"contains model\.safetensors and model\.safetensors\.index\.json, which does not list it",
     ),
 }
 
@@ -198,9 +198,9 @@ def test_damage_is_named_when_weights_are_opened(sharded: Path, damage: str) -> 
     [
         (
             "pytorch_model.bin",
-            r"pytorch_model\.bin is pickled, and reading it could run code: convert it to safetensors",
+            r"pytorch_model\.bin is pickled, and unpickling can run code\. Convert it to safetensors",
         ),
-        ("notes.txt", r"no model\.safetensors and no model\.safetensors\.index\.json in"),
+        ("notes.txt", r"contains neither model\.safetensors nor model\.safetensors\.index\.json"),
     ],
 )
 def test_a_folder_without_safetensors_is_refused(tmp_path: Path, name: str, message: str) -> None:
@@ -212,10 +212,10 @@ def test_a_folder_without_safetensors_is_refused(tmp_path: Path, name: str, mess
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("none.safetensors", r"no file .*none\.safetensors"),
-        ("none.ckpt", r"no file .*none\.ckpt"),
+        ("none.safetensors", r"none\.safetensors does not exist"),
+        ("none.ckpt", r"none\.ckpt does not exist"),
         ("model.bin", "is pickled"),
-        ("model.gguf", "holds no weights that can be read"),
+        ("model.gguf", "is not a readable weights file"),
     ],
 )
 def test_another_kind_of_file_is_refused(tmp_path: Path, name: str, message: str) -> None:
@@ -238,7 +238,7 @@ class Hostile:
 
 def test_a_checkpoint_that_would_run_code_is_refused_and_does_not(tmp_path: Path) -> None:
     torch.save({"state_dict": Hostile(tmp_path / "touched")}, tmp_path / "last.ckpt")
-    with pytest.raises(WeightsError, match=r"last\.ckpt is damaged or no checkpoint"):
+    with pytest.raises(WeightsError, match=r"last\.ckpt is corrupt or not a checkpoint"):
         open_weights(tmp_path / "last.ckpt")
     assert not (tmp_path / "touched").exists()
 
@@ -248,7 +248,7 @@ def test_a_damaged_checkpoint_is_named(tmp_path: Path, content: bytes) -> None:
     file = checkpoint(tmp_path)
     assert read_checkpoint(file)["global_step"] == 2
     file.write_bytes(content)
-    with pytest.raises(WeightsError, match=rf"{file} is damaged or no checkpoint"):
+    with pytest.raises(WeightsError, match=rf"{file} is corrupt or not a checkpoint"):
         read_checkpoint(file)
 
 
@@ -256,7 +256,7 @@ def test_a_checkpoint_of_another_program_is_refused(tmp_path: Path) -> None:
     torch.save({"state_dict": {"net.weight": torch.zeros(2)}}, tmp_path / "last.ckpt")
     with pytest.raises(
         WeightsError,
-        match=r"last\.ckpt is no checkpoint of a run: its state_dict has no weight that starts",
+        match=r"last\.ckpt is not a checkpoint of a run: no weight in its state_dict starts",
     ):
         open_weights(tmp_path / "last.ckpt")
 
@@ -275,9 +275,9 @@ def test_every_weight_that_does_not_fit_is_named() -> None:
         "  missing: one",
         "  missing: two",
         "  missing: layers.{0-2,5,11}.mlp.0.weight",
-        "  left over: more",
-        "  left over: most",
-        "  of another shape: wide is (4, 3) and has to be (3, 4)",
+        "  unexpected: more",
+        "  unexpected: most",
+        "  wrong shape: wide is (4, 3) and has to be (3, 4)",
     ]
     with pytest.raises(WeightsError, match=r"does not fit the model\n  missing: two$"):
         check_state_dict(expected, {"kept": (2,), "wide": (3, 4)}, "it", lambda name: name == "one")

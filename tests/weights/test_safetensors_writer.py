@@ -124,7 +124,7 @@ def test_a_full_disk_is_named_and_nothing_is_left(tmp_path: Path) -> None:
         text=True,
     )
     assert "target could not be written: " in done.stderr and "File too large" in done.stderr
-    assert "make room, or choose another disk" in done.stderr
+    assert "Free space, or choose another disk" in done.stderr
     assert list(tmp_path.iterdir()) == []
 
 
@@ -132,7 +132,7 @@ def test_too_small_a_disk_is_refused_before_anything_is_written(tmp_path: Path) 
     with (
         pytest.raises(
             WeightsError,
-            match=r"target could not be written: it takes 1000000000\.00 GB, and .* GB were free",
+            match=r"target could not be written: it needs 1000000000\.00 GB\. .* GB were free",
         ),
         complete_or_absent(tmp_path / "deep" / "target", 10**18),
     ):
@@ -146,6 +146,6 @@ def test_a_folder_with_anything_in_it_is_not_written_to(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for filled in (tmp_path, tmp_path / "file"):
         with pytest.raises(
-            WeightsError, match=rf"{filled} is there and not empty: nothing is overwritten"
+            WeightsError, match=rf"{filled} exists and is not empty\. Nothing is overwritten"
         ):
             check_empty(filled)

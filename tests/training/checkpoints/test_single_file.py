@@ -135,7 +135,7 @@ def test_a_checkpoint_that_was_cut_is_damaged(saved: Path, share: float) -> None
     assert step_of_checkpoint(saved) == 7
     content = saved.read_bytes()
     saved.write_bytes(content[: int(share * len(content))])
-    with pytest.raises(WeightsError, match=rf"^{saved} is damaged or no checkpoint"):
+    with pytest.raises(WeightsError, match=rf"^{saved} is corrupt or not a checkpoint"):
         step_of_checkpoint(saved)
 
 
