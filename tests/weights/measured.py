@@ -33,11 +33,11 @@ from pathlib import Path
 sys.path[:0] = {paths!r}
 from tests.helpers import siglip_tower
 from lit_hour.config.load import load_config
-from lit_hour.weights.reader import convert
-from lit_hour.weights.reader import safetensors_writer as writing
+from lit_hour.weights import convert
+from lit_hour.weights import safetensors_writer
 from lit_hour.weights.hf_folder import meta_state_dict
 
-writing.write_weights.__defaults__ = ({shard_bytes},)
+safetensors_writer.write_weights.__defaults__ = ({shard_bytes},)
 meta_state_dict(load_config(None, {words!r}), 300)  # building without data brings along imports of its own
 print("ready", flush=True)
 sys.stdin.readline()

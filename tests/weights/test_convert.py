@@ -36,7 +36,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from tests.helpers import siglip_tower
-from lit_hour.weights.reader import convert as converting
+from lit_hour.weights import convert as converting
 
 write = converting.write_weights
 
@@ -144,7 +144,7 @@ def test_a_checkpoint_of_training_becomes_a_published_model(run: RunDir, tmp_pat
             trained.checkpoints / f"{name}.ckpt",
         )
     converted = convert(trained.path, tmp_path / "published", checkpoint="step=000001")
-    assert "the adapters are merged into the language model" in converted.notes
+    assert "the LoRA adapters are merged into the language model" in converted.notes
     again = convert(tmp_path / "published", tmp_path / "again", TOWER_WORDS)
     merged = VideoPredictor.from_run(again.target, device="cpu").model
     layer = "llm.network.model.layers.0.mlp.up_proj"
@@ -196,7 +196,7 @@ def test_the_tower_comes_from_elsewhere_where_there_is_none(
     convert(tmp_path / "run", tmp_path / "back")
     assert same(read_folder(tmp_path / "back"), weights)
     with pytest.raises(
-        WeightsError, match=r"has its own vision tower: leave out model\.vision\.weights="
+        WeightsError, match=r"has its own vision tower\. Remove model\.vision\.weights="
     ):
         convert(
             source,
@@ -322,7 +322,7 @@ def test_a_source_that_is_neither_kind_is_refused(
         convert(tmp_path, tmp_path / "run")
     with pytest.raises(WeightsError, match="is not a run directory\. Remove --checkpoint last"):
         convert(made[0], tmp_path / "run", TOWER_WORDS, "last")
-    with pytest.raises(RunError, match=r"no checkpoint 'last' in .*; there is: converted"):
+    with pytest.raises(RunError, match=r"has no checkpoint 'last'\. It has: converted"):
         convert(run.path, tmp_path / "back", checkpoint="last")
     with pytest.raises(ConfigError, match=r"Unknown setting 'model\.vision\.nam'"):
         convert(made[0], tmp_path / "run", [*TOWER_WORDS, "model.vision.nam=x"])
@@ -379,7 +379,7 @@ def test_the_command_says_what_it_made_and_what_to_do_with_it(
         in printed
     )
     assert (
-        f"ask VIDEO.mp4 QUESTION --run {tmp_path}/run" in printed
+        f"lit-hour ask --run {tmp_path}/run VIDEO.mp4 QUESTION" in printed
         and f"training.init_from={tmp_path}/run" in printed
     )
     main(["convert", str(tmp_path / "run"), str(tmp_path / "back"), "--checkpoint", "converted"])

@@ -156,7 +156,7 @@ def test_what_would_be_computed_differently_is_refused(
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [("{", "is damaged"), ("[]", "must be a mapping"), (None, r"has no config\.json")],
+    [("{", "is corrupt"), ("[]", "must be a mapping"), (None, r"has no config\.json")],
 )
 def test_a_config_that_cannot_be_read_is_named(
     tmp_path: Path, content: str | None, message: str
@@ -180,13 +180,13 @@ def test_settings_come_back_from_what_is_written(tmp_path: Path) -> None:
 def test_what_the_published_code_computes_otherwise_is_listed() -> None:
     config = load_config(None, ["model.vision.grid=4", "model.memaug.temporal_forgetting=keyframe"])
     assert differences_from_published(config) == [
-        "model.vision.grid=4, there 8",
-        "model.memaug.temporal_forgetting=keyframe, there uniform",
-        "model.memaug.eval_spatial_forgetting=uniform, there random",
+        "model.vision.grid=4 (published: 8)",
+        "model.memaug.temporal_forgetting=keyframe (published: uniform)",
+        "model.memaug.eval_spatial_forgetting=uniform (published: random)",
     ]
     with pytest.raises(
         ConfigError,
-        match=r"model\.memaug\.spatial_forgetting=none: the published code has uniform and random",
+        match=r"model\.memaug\.spatial_forgetting=none is unsupported by the published code\. Set uniform or random",
     ):
         hf_config_values(
             load_config(None, ["model.memaug.spatial_forgetting=none"]), 320, 24, "float32"

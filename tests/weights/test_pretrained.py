@@ -123,7 +123,7 @@ def test_onevision_brings_everything_but_memaug(
         "vision",
     )
     assert torch.equal(model.get_parameter(FRESH_NORM), torch.ones(DIM))
-    assert "parts with random weights: memaug" in caplog.messages
+    assert "Randomly initialized: memaug" in caplog.messages
     assert any("post_layernorm.weight" in message for message in caplog.messages)
 
 
@@ -145,7 +145,7 @@ def test_a_language_model_and_a_tower_bring_themselves(
     assert pretrained_tokenizer(load_config()) is None
     with caplog.at_level(logging.INFO, "lit_hour"):
         has_weights_of(started(language, tower)[1], weights, "llm", "vision")
-    assert "parts with random weights: frame_newline, memaug, projector" in caplog.messages
+    assert "Randomly initialized: frame_newline, memaug, projector" in caplog.messages
     sizes = [
         f"model.llm.{name}" for name in ("hidden_size=32", "num_heads=4", "intermediate_size=48")
     ]
@@ -233,7 +233,7 @@ def test_a_run_without_memaug_brings_everything_else(
     )
     assert (
         later.get_parameter(FRESH_NORM).shape
-        and "parts with random weights: memaug" in caplog.messages
+        and "Randomly initialized: memaug" in caplog.messages
     )
 
 
@@ -244,44 +244,44 @@ def test_a_run_without_memaug_brings_everything_else(
         (
             ["training.init_from=HERE/qwen2"],
             WeightsError,
-            r"is a plain language model: give it as model\.llm\.path=",
+            r"is a plain language model\. Set model\.llm\.path=",
         ),
         (
             ["model.llm.path=HERE/onevision"],
             WeightsError,
-            r"is LLaVA-OneVision: give it as training\.init_from=",
+            r"is LLaVA-OneVision\. Set training\.init_from=",
         ),
-        (["model.llm.path=HERE/siglip"], WeightsError, r"no config\.json in .*siglip"),
+        (["model.llm.path=HERE/siglip"], WeightsError, r"siglip.* has no config\.json"),
         (
             ["training.init_from=HERE/run", "model.llm.path=HERE/qwen2"],
             ConfigError,
-            "brings a language model",
+            "includes a language model",
         ),
         (
             ["training.init_from=HERE/run", "text.tokenizer=HERE/qwen2"],
             ConfigError,
-            "brings a tokenizer: leave out",
+            "includes a tokenizer\. Remove",
         ),
         (
             ["training.init_from=HERE/run", "model.vision.weights=HERE/siglip"],
             ConfigError,
-            "brings a vision tower",
+            "includes a vision tower",
         ),
         (
             ["training.init_from=HERE/onevision", "model.vision.weights=HERE/siglip"],
             WeightsError,
-            "has a vision tower of its own",
+            "has its own vision tower",
         ),
         (
             ["model.vision.weights=HERE/qwen2"],
             WeightsError,
-            r"model\.vision\.weights=.*qwen2 has to hold one SigLIP",
+            r"model\.vision\.weights=.*qwen2 must contain one SigLIP",
         ),
         (["model.vision.weights=HERE/none"], ConfigError, r"model\.vision\.weights='.*none'"),
         (
             ["training.init_from=HERE/run", "model.memaug.num_layers=1"],
             WeightsError,
-            r"converted does not fit the model\n  left over: memaug\.blocks\.1\.cross_attention\.key\.bias",
+            r"converted does not fit the model\n  unexpected: memaug\.blocks\.1\.cross_attention\.key\.bias",
         ),
         (
             ["training.init_from=HERE/hour_llava", "model.memaug.num_layers=3"],
@@ -319,6 +319,6 @@ def test_whole_numbers_are_no_weights(folders: Path, tmp_path: Path) -> None:
         source / "model.safetensors",
     )
     with pytest.raises(
-        WeightsError, match="is stored as int8: give weights that are not quantised"
+        WeightsError, match=r"is stored as int8\. Give weights that are not quantized"
     ):
         started(f"model.llm.path={source}")

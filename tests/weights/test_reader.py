@@ -168,7 +168,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "no index": (
         lambda folder: (folder / "model.safetensors.index.json").unlink(),
-        r"2 \.safetensors files and no .*index",
+        r"2 \.safetensors files without .*index",
     ),
     "index cut off": (
         lambda folder: cut(folder / "model.safetensors.index.json", 3),
