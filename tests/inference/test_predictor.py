@@ -202,7 +202,6 @@ ASK = ["VIDEO", "What?", "--run", "RUN"]
             r"no checkpoint 'x'.*It has: best, last, step=000002",
         ),
         (
-<<<<<<< HEAD
             change_hidden_size,
             ASK,
             r"best\.ckpt, with the settings beside it, does not fit the model"
@@ -212,16 +211,6 @@ ASK = ["VIDEO", "What?", "--run", "RUN"]
             lambda run: run.checkpoint("best").write_bytes(b"x"),
             ASK,
             r"best\.ckpt is corrupt or not a checkpoint",
-=======
-            misfit,
-            ["VIDEO", "What?", "--run", "RUN"],
-            r"best\.ckpt, with the settings beside it, does not fit the model\n  wrong shape: frame_end is \(32,\)",
-        ),
-        (
-            lambda run: run.checkpoint("best").write_bytes(b"x"),
-            ["VIDEO", "What?", "--run", "RUN"],
-            r"best\.ckpt is corrupt or not a checkpoint",
->>>>>>> 9e0b5cd (weights: tests expect the new messages)
         ),
         (
             lambda run: run.checkpoint("best").with_suffix(".yaml").unlink(),
@@ -254,7 +243,6 @@ def test_ask_reports_input_errors_by_name(
     argv: list[str],
     message: str,
 ) -> None:
-<<<<<<< HEAD
     if damage:
         damage(run_copy)
     argv = [word.replace("VIDEO", str(video)).replace("RUN", str(run_copy.path)) for word in argv]
@@ -262,15 +250,3 @@ def test_ask_reports_input_errors_by_name(
         main(["ask", *argv])
     _, *details = str(raised.value).splitlines()  # one line, then one for each weight
     assert all(line.startswith("  wrong shape: ") for line in details)
-=======
-    if spoil:
-        spoil(run_copy)
-    written = [
-        word.replace("VIDEO", str(video)).replace("RUN", str(run_copy.path)) for word in words
-    ]
-    with pytest.raises(InputError, match=message) as refusal:
-        main(["ask", *written])
-    assert all(
-        line.startswith("  wrong shape: ") for line in str(refusal.value).splitlines()[1:]
-    )
->>>>>>> 9e0b5cd (weights: tests expect the new messages)
