@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests import SHARED
+from tests import REPOSITORY, SHARED
 
 if TYPE_CHECKING:  # importing toy_run loads Lightning, which takes seconds
     from lit_hour.run_dir import RunDir
@@ -25,11 +25,16 @@ def real_videos() -> Path:
 
 
 @pytest.fixture(scope="session")
-def golden() -> Path:
-    """The folder of the published model's inputs and outputs."""
-    folder = SHARED / "reference" / "golden"
-    if not folder.is_dir():
-        pytest.skip(f"no golden files at {folder}")
+def golden(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder of links to the recordings of the published model.
+
+    The small ones are part of the checkout; the large ones may be beside it.
+    """
+    folder = tmp_path_factory.mktemp("golden")
+    for source in (REPOSITORY / "tests" / "golden", SHARED / "reference" / "golden"):
+        for file in source.glob("*.*"):
+            if not (folder / file.name).exists():
+                (folder / file.name).symlink_to(file)
     return folder
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from timm.models import register_model
@@ -51,7 +52,10 @@ def lit_hour_siglip_wide(pretrained: bool = False, **sizes: Any) -> VisionTransf
 
 def read(golden: Path, name: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The tensors of a recorded file, integers as int64, and what its sidecar says."""
-    tensors = load_file(golden / f"{name}.safetensors")
+    file = golden / f"{name}.safetensors"
+    if not file.exists():
+        pytest.skip(f"the large recording {name} is not beside the checkout")
+    tensors = load_file(file)
     sidecar = json.loads((golden / f"{name}.json").read_text(encoding="utf-8"))
     return {
         key: value.long() if value.dtype == torch.int32 else value for key, value in tensors.items()
