@@ -1,9 +1,10 @@
-"""How much one core asks for, in which memory:
+"""Throughput and memory of the annotation client on one core.
 
-    python -m tests.benchmarks.annotation_throughput [VIDEOS] [MINUTES] [LATENCY_SECONDS] [REQUESTS_AT_ONCE]
+    python -m tests.benchmarks.annotation_throughput [VIDEOS] [MINUTES] [LATENCY] [CONCURRENCY]
 
-Made-up videos, seen at 384 pixels, are annotated by one process on one core. The narrator answers from another process, each
-request half to one and a half times the latency after it came; what it measures is the client, as the server sees it.
+Synthetic videos, read at 384 pixels, are annotated by one process on one core. A fake teacher in
+another process answers each request after 0.5 to 1.5 times LATENCY seconds, and records how many
+requests are in flight.
 """
 
 from __future__ import annotations
@@ -29,25 +30,25 @@ from tests.videomarathon.chat_server import completion
 from tests.videomarathon.fake_teacher import FakeTeacher
 
 NUM_STORIES = 2
-NUM_REQUESTS = 64
+TARGET_CONCURRENCY = 64
+HEADER = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
 
 
-class Latency:
-    """The narrator on one thread, which answers any number of requests at once, each a while after it came."""
+class DelayedTeacher:
+    """Server that answers any number of concurrent requests, each after a random delay."""
 
-    def __init__(self, narrator: FakeTeacher, seconds: float) -> None:
-        self.narrator, self.seconds, self.random = narrator, seconds, Random(0)
-        self.num_at_once = 0
-        self.seconds_at: dict[int, float] = defaultdict(float)  # how long so many were in flight
-        self.seconds_at_with_clips: dict[
-            int, float
-        ] = {}  # the same up to the last clip: then videos come to their ends
+    def __init__(self, teacher: FakeTeacher, seconds: float) -> None:
+        self.teacher, self.seconds, self.random = teacher, seconds, Random(0)
+        self.num_in_flight = 0
+        # seconds by number of requests in flight: in all, and until the last clip was requested
+        self.seconds_at: dict[int, float] = defaultdict(float)
+        self.seconds_at_with_clips: dict[int, float] = {}
         self.changed = time.monotonic()
 
     def count(self, change: int) -> None:
         now = time.monotonic()
-        self.seconds_at[self.num_at_once] += now - self.changed
-        self.changed, self.num_at_once = now, self.num_at_once + change
+        self.seconds_at[self.num_in_flight] += now - self.changed
+        self.changed, self.num_in_flight = now, self.num_in_flight + change
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while not reader.at_eof():
@@ -65,34 +66,26 @@ class Latency:
             body = json.loads(content)
             if body["response_format"]["json_schema"]["name"] == "clip_caption":
                 self.seconds_at_with_clips = dict(self.seconds_at)
-            text = self.narrator.answer(body)
-            await asyncio.sleep(
-                self.seconds * self.random.uniform(0.5, 1.5)
-            )  # no server answers all at the same moment
+            text = self.teacher.answer(body)
+            await asyncio.sleep(self.seconds * self.random.uniform(0.5, 1.5))
             self.count(-1)
             answer = json.dumps(completion(text, "stop", "")).encode()
-            writer.write(
-                b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
-                % len(answer)
-                + answer
-            )
+            writer.write(HEADER % len(answer) + answer)
             await writer.drain()
 
 
 def run_server(names: list[str], minutes: float, latency_seconds: float, pipe: Connection) -> None:
-    """Serve until a word comes through the pipe, and send back what was counted."""
+    """Serve until a message comes through the pipe, and send back the recorded times."""
     stories = [generate_story(seed, 60 * minutes) for seed in range(NUM_STORIES)]
-    narrator = FakeTeacher(
-        {name: stories[number % NUM_STORIES] for number, name in enumerate(names)}
-    )
+    story_of_video = {name: stories[number % NUM_STORIES] for number, name in enumerate(names)}
+    server = DelayedTeacher(FakeTeacher(story_of_video), latency_seconds)
     os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
-    latency = Latency(narrator, latency_seconds)
 
     async def serve() -> None:
-        server = await asyncio.start_server(latency.serve, "127.0.0.1", 0, limit=2**26)
-        pipe.send(server.sockets[0].getsockname()[1])
+        listener = await asyncio.start_server(server.serve, "127.0.0.1", 0, limit=2**26)
+        pipe.send(listener.sockets[0].getsockname()[1])
         await asyncio.to_thread(pipe.recv)
-        pipe.send((dict(latency.seconds_at), latency.seconds_at_with_clips))
+        pipe.send((dict(server.seconds_at), server.seconds_at_with_clips))
         os._exit(0)
 
     asyncio.run(serve())
@@ -102,9 +95,9 @@ def main(
     num_videos: int = 8,
     minutes: float = 20.8,
     latency_seconds: float = 1.0,
-    requests_at_once: int = 0,
+    concurrency: int = 0,
 ) -> None:
-    """Annotate, and print what it took."""
+    """Annotate the videos and print rate, CPU time, memory and concurrency."""
     with TemporaryDirectory() as folder:
         names = [f"{number:05d}.mp4" for number in range(num_videos)]
         videos = Path(folder, "videos")
@@ -113,52 +106,53 @@ def main(
             render_story(generate_story(seed, 60 * minutes), videos / names[seed], 128, 5)
         for number in range(NUM_STORIES, num_videos):
             (videos / names[number]).symlink_to(videos / names[number % NUM_STORIES])
-        pipe, far_end = multiprocessing.Pipe()
-        multiprocessing.Process(
-            target=run_server, args=(names, minutes, latency_seconds, far_end), daemon=True
-        ).start()
+        pipe, server_pipe = multiprocessing.Pipe()
+        arguments = (names, minutes, latency_seconds, server_pipe)
+        multiprocessing.Process(target=run_server, args=arguments, daemon=True).start()
         port = pipe.recv()
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-        serving = (
-            ClientConfig(max_concurrent_requests=requests_at_once)
-            if requests_at_once
-            else ClientConfig()
+        client = (
+            ClientConfig(max_concurrent_requests=concurrency) if concurrency else ClientConfig()
         )
-        settings = VideoMarathonConfig(client=serving)
-        before, started = time.process_time(), time.monotonic()
-        totals = annotate(
-            videos, Path(folder, "out"), [f"http://127.0.0.1:{port}/v1"], "narrator", settings
-        )
-        seconds, cpu_seconds = time.monotonic() - started, time.process_time() - before
+        config = VideoMarathonConfig(client=client)
+        cpu_started, started = time.process_time(), time.monotonic()
+        url = f"http://127.0.0.1:{port}/v1"
+        totals = annotate(videos, Path(folder, "out"), [url], "teacher", config)
+        seconds, cpu_seconds = time.monotonic() - started, time.process_time() - cpu_started
         pipe.send("end")
         times = pipe.recv()
-    report(num_videos, totals.num_answers, seconds, cpu_seconds, times)
+    print_report(num_videos, totals.num_responses, seconds, cpu_seconds, times)
 
 
 def describe(seconds_at: dict[int, float]) -> str:
-    """How many requests were in flight."""
+    """Describe the number of requests in flight over time."""
     total = sum(seconds_at.values())
     mean = sum(number * seconds for number, seconds in seconds_at.items()) / total
-    busy = sum(seconds for number, seconds in seconds_at.items() if number >= NUM_REQUESTS) / total
-    return f"{mean:.1f} on average, {max(seconds_at)} at most, {NUM_REQUESTS} or more {busy:.0%} of the time"
+    busy = sum(seconds for number, seconds in seconds_at.items() if number >= TARGET_CONCURRENCY)
+    return (
+        f"{mean:.1f} on average, {max(seconds_at)} at most,"
+        f" {TARGET_CONCURRENCY} or more {busy / total:.0%} of the time"
+    )
 
 
-def report(
+def print_report(
     num_videos: int,
     num_answers: int,
     seconds: float,
     cpu_seconds: float,
     times: tuple[dict[int, float], dict[int, float]],
 ) -> None:
-    """What the client did."""
-    whole, with_clips = (describe(seconds_at) for seconds_at in times)
+    """Print the figures of a run."""
+    in_all, with_clips = (describe(seconds_at) for seconds_at in times)
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(
-        f"{num_videos} videos, {num_answers} requests in {seconds:.1f} s ({num_answers / seconds:.1f}/s),"
-        f" {1000 * cpu_seconds / num_answers:.1f} ms CPU each; {memory:.0f} MiB at most;"
-        f" in flight: {whole}; up to the last clip: {with_clips}"
+        f"{num_videos} videos, {num_answers} requests in {seconds:.1f} s"
+        f" ({num_answers / seconds:.1f}/s), {1000 * cpu_seconds / num_answers:.1f} ms CPU per"
+        f" request; {memory:.0f} MiB at most; in flight: {in_all}; until the last clip:"
+        f" {with_clips}"
     )
 
 
 if __name__ == "__main__":
-    main(*(kind(word) for kind, word in zip((int, float, float, int), sys.argv[1:], strict=False)))
+    kinds = (int, float, float, int)
+    main(*(kind(text) for kind, text in zip(kinds, sys.argv[1:], strict=False)))

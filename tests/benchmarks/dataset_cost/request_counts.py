@@ -1,7 +1,8 @@
-"""A duration in, what `annotate` asks about such a video out: requests, tokens and bytes on the disk.
+"""Requests, tokens and bytes on disk that annotating a video takes, by its duration.
 
-Made-up videos of some durations are annotated for real, with their narrator as the teacher; between these durations the
-numbers are taken to be linear. Tokens of text are a quarter of its letters. Tokens of a frame are those of Qwen2.5-VL.
+Synthetic videos of some durations are annotated with a fake teacher, and the counts are
+interpolated linearly between these durations. A token of text is taken to have four characters, and
+a frame to have as many tokens as in Qwen2.5-VL.
 """
 
 from __future__ import annotations
@@ -25,113 +26,112 @@ from lit_hour.videomarathon.teacher import REQUEST_KINDS
 from tests.videomarathon import fake_teacher
 from tests.videomarathon.chat_server import ChatServer
 
-LETTERS_OF_TOKEN = 4
-PATCH_PIXELS = 28  # 14, and 2 x 2 of them become one token
-MARKS_OF_FRAME = 2  # tokens before and after those of a picture
+CHARACTERS_PER_TOKEN = 4
+MERGED_PATCH_PIXELS = 28  # patches of 14 pixels, of which 2 x 2 become one token
+BOUNDARY_TOKENS = 2  # before and after the tokens of an image
 MEASURED_MINUTES = (3.0, 10.0, 30.0, 60.0)
-COLUMNS = ("requests", "frames", "letters", "known_letters", "answer_letters")
+COLUMNS = ("requests", "frames", "characters", "cached_characters", "answer_characters")
 
 
-def tokens_of_frame(height: int, width: int) -> int:
-    """Of one picture, as Qwen2.5-VL cuts it: each side rounded to patches of 28 pixels.
+def tokens_per_frame(height: int, width: int) -> int:
+    """Return the tokens of an image in Qwen2.5-VL, with sides rounded to multiples of 28 pixels.
 
-    Source: `smart_resize` of transformers, with the bounds of the model's preprocessor_config.json (3136 to 12845056 pixels).
+    Source: `smart_resize` of transformers, with the bounds of the model's preprocessor_config.json
+    (3136 to 12845056 pixels).
     """
     height, width = smart_resize(
-        height, width, factor=PATCH_PIXELS, min_pixels=3136, max_pixels=12_845_056
+        height, width, factor=MERGED_PATCH_PIXELS, min_pixels=3136, max_pixels=12_845_056
     )
-    return height * width // PATCH_PIXELS**2 + MARKS_OF_FRAME
+    return height * width // MERGED_PATCH_PIXELS**2 + BOUNDARY_TOKENS
 
 
-class Counting:
-    """The narrator, who also counts what is asked: `sums[form]` has the numbers of `COLUMNS`."""
+class CountingTeacher:
+    """A fake teacher that counts requests: `sums[kind]` has the numbers of `COLUMNS`."""
 
-    def __init__(self, teller: fake_teacher.FakeTeacher) -> None:
-        self.teller = teller
+    def __init__(self, teacher: fake_teacher.FakeTeacher) -> None:
+        self.teacher = teacher
         self.sums: dict[str, list[int]] = defaultdict(lambda: [0] * len(COLUMNS))
-        self.heads: set[str] = set()
+        self.prefixes: set[str] = set()
 
     def answer(self, body: dict) -> str:
-        text = self.teller.answer(body)
+        text = self.teacher.answer(body)
         parts = body["messages"][-1]["content"]
-        letters = sum(len(part["text"]) for part in parts if part["type"] == "text") + len(
-            json.dumps(body["response_format"])
-        )
-        head = parts[0]["text"]
-        num_known = (
-            len(head) if head in self.heads and len(parts) > 1 else 0
-        )  # servers keep beginnings that they have read
-        self.heads.add(head)
+        num_characters = sum(len(part["text"]) for part in parts if part["type"] == "text")
+        num_characters += len(json.dumps(body["response_format"]))
+        prefix = parts[0]["text"]
+        is_cached = prefix in self.prefixes and len(parts) > 1  # servers cache prompt prefixes
+        self.prefixes.add(prefix)
         num_frames = sum(part["type"] == "image_url" for part in parts)
+        counts = (1, num_frames, num_characters, len(prefix) * is_cached, len(text))
         sums = self.sums[body["response_format"]["json_schema"]["name"]]
-        for index, number in enumerate((1, num_frames, letters, num_known, len(text))):
-            sums[index] += number
+        for index, count in enumerate(counts):
+            sums[index] += count
         return text
 
 
 @dataclass(frozen=True)
-class Work:
-    """What is asked about a video in one form: how often, and the tokens of one request."""
+class Workload:
+    """The requests of one kind about one video; tokens are per request."""
 
     num_requests: int
     prompt_tokens: float
-    known_tokens: float
+    cached_tokens: float
     answer_tokens: float
 
 
-class Plans:
-    """What is asked about videos of any duration."""
+class WorkloadTable:
+    """Workloads of videos of any duration, interpolated between measured ones."""
 
-    def __init__(self, settings: VideoMarathonConfig, frame_tokens: int) -> None:
+    def __init__(self, config: VideoMarathonConfig, frame_tokens: int) -> None:
         self.frame_tokens = frame_tokens
-        fake_teacher.PER_TASK = settings.questions_per_task
-        measured = [measure(minutes, settings) for minutes in MEASURED_MINUTES]
-        self.counts = np.array(
-            [counts for counts, _ in measured], dtype=float
-        )  # (durations, forms, columns)
+        fake_teacher.PER_TASK = config.questions_per_task
+        measured = [measure(minutes, config) for minutes in MEASURED_MINUTES]
+        counts = [counts for counts, _ in measured]
+        self.counts = np.array(counts, dtype=float)  # (durations, kinds, columns)
         self.bytes = np.array([sizes for _, sizes in measured], dtype=float)  # (durations, 2)
 
-    def of(self, minutes: float) -> dict[str, Work]:
-        """By form, in the order in which they are asked."""
-        works = {}
-        for form, (requests, frames, letters, known, answer) in zip(
-            REQUEST_KINDS, self._between(self.counts, minutes), strict=True
+    def at(self, minutes: float) -> dict[str, Workload]:
+        """Return the workload of a video by request kind, in the order of sending."""
+        workloads = {}
+        for kind, (requests, frames, characters, cached, answer) in zip(
+            REQUEST_KINDS, self._interpolate(self.counts, minutes), strict=True
         ):
             tokens = (
-                letters / LETTERS_OF_TOKEN + frames * self.frame_tokens,
-                known / LETTERS_OF_TOKEN,
-                answer / LETTERS_OF_TOKEN,
+                characters / CHARACTERS_PER_TOKEN + frames * self.frame_tokens,
+                cached / CHARACTERS_PER_TOKEN,
+                answer / CHARACTERS_PER_TOKEN,
             )
-            works[form] = Work(max(1, round(requests)), *(number / requests for number in tokens))
-        return works
+            per_request = (number / requests for number in tokens)
+            workloads[kind] = Workload(max(1, round(requests)), *per_request)
+        return workloads
 
     def bytes_on_disk(self, minutes: float) -> np.ndarray:
-        """Of the journal, and of the annotation with its page."""
-        return self._between(self.bytes, minutes)
+        """Return the bytes `(2,)` of the cached responses, and of the annotation with its page."""
+        return self._interpolate(self.bytes, minutes)
 
     @staticmethod
-    def _between(numbers: np.ndarray, minutes: float) -> np.ndarray:
+    def _interpolate(numbers: np.ndarray, minutes: float) -> np.ndarray:
         right = min(max(bisect_left(MEASURED_MINUTES, minutes), 1), len(MEASURED_MINUTES) - 1)
         low, high = MEASURED_MINUTES[right - 1 : right + 1]
         share = (minutes - low) / (high - low)
         return (1 - share) * numbers[right - 1] + share * numbers[right]
 
 
-def measure(minutes: float, settings: VideoMarathonConfig) -> tuple[list[list[int]], Sequence[int]]:
-    """Annotate one made-up video: the counts of each form, and the bytes of the journal and of the annotation and page."""
+def measure(minutes: float, config: VideoMarathonConfig) -> tuple[list[list[int]], Sequence[int]]:
+    """Annotate one synthetic video.
+
+    Returns:
+        The counts of `COLUMNS` per request kind; bytes of responses, and of annotation and page.
+    """
     story = generate_story(int(minutes), 60 * minutes)
-    counting = Counting(fake_teacher.FakeTeacher({"video.mp4": story}))
-    with TemporaryDirectory() as folder, ChatServer(counting.answer) as server:
+    teacher = CountingTeacher(fake_teacher.FakeTeacher({"video.mp4": story}))
+    with TemporaryDirectory() as folder, ChatServer(teacher.answer) as server:
         videos, out = Path(folder, "videos"), Path(folder, "out")
         videos.mkdir()
         render_story(story, videos / "video.mp4", 32, 1)
-        small = replace(
-            settings, image_size=32
-        )  # how large frames are changes nothing but their tokens
-        annotate(videos, out, [server.url], "narrator", small)
-        journal, *others = (
-            out / "videos/video.mp4" / name
-            for name in ("responses.jsonl", "annotation.json", "index.html")
-        )
-        sizes = (journal.stat().st_size, sum(path.stat().st_size for path in others))
-    return [counting.sums[form] for form in REQUEST_KINDS], sizes
+        small = replace(config, image_size=32)  # the frame size only changes the frame tokens
+        annotate(videos, out, [server.url], "teacher", small)
+        names = ("responses.jsonl", "annotation.json", "index.html")
+        responses, *others = (out / "videos/video.mp4" / name for name in names)
+        sizes = (responses.stat().st_size, sum(path.stat().st_size for path in others))
+    return [teacher.sums[kind] for kind in REQUEST_KINDS], sizes

@@ -1,9 +1,10 @@
-"""Plans of videos in, the hours that their requests take out: the real scheduler with servers that are simulated.
+"""Simulate annotating many videos: the real scheduler with simulated servers and a simulated clock.
 
-`AnnotationJob`, `PrioritySemaphore` and `ClientPool` are the project's own, in an event loop whose clock jumps to the next thing that happens. What is
-replaced are the videos, which take their time to be read, and the connections. A server has one rate at which it reads prompts
-and one at which it writes answers, spends its time on the one or the other, and writes no single answer faster than a limit.
-It refuses a share of the requests (429), and one server of each process is dead for an hour.
+`AnnotationJob` and `ClientPool` are the project's own, in an event loop whose clock jumps to the
+next event. Simulated are reading the videos, which takes a fixed time per clip, and the servers. A
+server has one rate for prompt tokens and one for answer tokens, spends its time on either, and
+writes no single answer faster than a limit. It refuses a share of the requests (429), and one
+server of each process is down for an hour.
 """
 
 from __future__ import annotations
@@ -21,19 +22,20 @@ import openai
 from tqdm import tqdm
 
 from lit_hour.config.videomarathon import VideoMarathonConfig
-from lit_hour.videomarathon import llm_client as servers_module
+from lit_hour.videomarathon import llm_client
 from lit_hour.videomarathon.annotate import AnnotationJob
 from lit_hour.videomarathon.llm_client import ClientPool, gather_all, task_group
 from lit_hour.videomarathon.teacher import REQUEST_KINDS
-from tests.benchmarks.dataset_cost.request_counts import Work
+from tests.benchmarks.dataset_cost.request_counts import Workload
 
 REQUEST = httpx.Request("POST", "http://simulated/v1/chat/completions")
-DEAD_HOURS = (1.0, 2.0)  # from when to when the first server of a process is dead
+DOWN_HOURS = (1.0, 2.0)  # start and end of the outage of the first server of a process
+NEVER = (float("inf"), float("inf"))
 
 
 @dataclass(frozen=True)
-class Speed:
-    """What is assumed of one server, and of the client's reading."""
+class Rates:
+    """Assumed rates of one server, and of reading videos."""
 
     prompt_tokens_per_second: float = 20_000.0
     answer_tokens_per_second: float = 2_000.0
@@ -42,8 +44,8 @@ class Speed:
     read_seconds_of_clip: float = 1.0
 
 
-class Clock(asyncio.SelectorEventLoop):
-    """Time that passes only when all wait for it."""
+class SimulatedClock(asyncio.SelectorEventLoop):
+    """Event loop whose time advances only while every task waits."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -60,88 +62,91 @@ class Clock(asyncio.SelectorEventLoop):
 
 @dataclass
 class SimulatedServer:
-    """Answers after the time that a server would take."""
+    """Stand-in for the client of a server: `post` takes as long as the server would."""
 
-    speed: Speed
-    dead_hours: tuple[float, float]
+    rates: Rates
+    down_hours: tuple[float, float]
     random: random.Random = field(default_factory=lambda: random.Random(0))
     is_free_at: float = 0.0
-    busy_seconds: float = 0.0  # sum over requests
+    busy_seconds: float = 0.0  # summed over requests
 
-    async def post(self, path: str, *, body: dict[str, Work], **_: Any) -> Any:
-        work, now = body["work"], asyncio.get_running_loop().time()
-        dies, lives = (3600 * hours for hours in self.dead_hours)
-        if dies <= now < lives:
+    async def post(self, path: str, *, body: dict[str, Workload], **_: Any) -> Any:
+        workload, now = body["workload"], asyncio.get_running_loop().time()
+        down, up = (3600 * hours for hours in self.down_hours)
+        if down <= now < up:
             raise openai.APIConnectionError(request=REQUEST)
-        if self.random.random() < self.speed.refused_share:
-            raise openai.RateLimitError(
-                "busy", response=httpx.Response(429, request=REQUEST), body=None
-            )
-        reading = (work.prompt_tokens - work.known_tokens) / self.speed.prompt_tokens_per_second
-        self.is_free_at = (
-            max(now, self.is_free_at)
-            + reading
-            + work.answer_tokens / self.speed.answer_tokens_per_second
-        )
-        alone_seconds = (
-            reading + work.answer_tokens / self.speed.answer_tokens_per_second_of_request
-        )
-        seconds = max(self.is_free_at - now, alone_seconds)
-        if now < dies < now + seconds:
-            await asyncio.sleep(dies - now)
+        if self.random.random() < self.rates.refused_share:
+            response = httpx.Response(429, request=REQUEST)
+            raise openai.RateLimitError("busy", response=response, body=None)
+        new_tokens, rates = workload.prompt_tokens - workload.cached_tokens, self.rates
+        prefill = new_tokens / rates.prompt_tokens_per_second
+        shared_decode = workload.answer_tokens / rates.answer_tokens_per_second
+        single_decode = workload.answer_tokens / rates.answer_tokens_per_second_of_request
+        self.is_free_at = max(now, self.is_free_at) + prefill + shared_decode
+        seconds = max(self.is_free_at - now, prefill + single_decode)
+        if now < down < now + seconds:
+            await asyncio.sleep(down - now)
             raise openai.APIConnectionError(request=REQUEST)
         self.busy_seconds += seconds
         await asyncio.sleep(seconds)
         message = SimpleNamespace(message=SimpleNamespace(content="x"), finish_reason="stop")
         usage = SimpleNamespace(
-            prompt_tokens=work.prompt_tokens, completion_tokens=work.answer_tokens
+            prompt_tokens=workload.prompt_tokens, completion_tokens=workload.answer_tokens
         )
         return SimpleNamespace(choices=[message], usage=usage)
 
 
-class SimulatedRun(AnnotationJob):
-    """Begins videos as a run does, and asks about them what their plans say."""
+class SimulatedJob(AnnotationJob):
+    """A job that sends the requests of a workload for each video, instead of annotating it."""
 
-    plans: dict[str, dict[str, Work]]
-    speed: Speed
+    workloads: dict[str, dict[str, Workload]]
+    rates: Rates
 
     async def _annotate(
-        self, name: str, servers: ClientPool, place: int, is_read: asyncio.Event
+        self, name: str, clients: ClientPool, index: int, is_read: asyncio.Event
     ) -> None:
-        plan = self.plans[name]
+        workload = self.workloads[name]
 
-        async def ask(form: str) -> None:
-            await servers.chat({"work": plan[form]}, "", (REQUEST_KINDS.index(form), place))  # type: ignore[arg-type]
+        async def send(kind: str) -> None:
+            priority = (REQUEST_KINDS.index(kind), index)
+            await clients.chat({"workload": workload[kind]}, "", priority)
 
         async with task_group() as group:
-            for _ in range(plan["clip_caption"].num_requests):
-                await asyncio.sleep(self.speed.read_seconds_of_clip)
-                group.create_task(ask("clip_caption"))
-                await servers.slots.wait_until_drained((0, len(self.plans)))
+            for _ in range(workload["clip_caption"].num_requests):
+                await asyncio.sleep(self.rates.read_seconds_of_clip)
+                group.create_task(send("clip_caption"))
+                await clients.slots.wait_until_drained((0, len(self.workloads)))
             is_read.set()
-        for form in REQUEST_KINDS[1:]:
-            await gather_all(ask(form) for _ in range(plan[form].num_requests))
+        for kind in REQUEST_KINDS[1:]:
+            await gather_all(send(kind) for _ in range(workload[kind].num_requests))
 
 
-def hours_of(
-    plans: Sequence[dict[str, Work]], num_servers: int, settings: VideoMarathonConfig, speed: Speed
+def simulate_process(
+    workloads: Sequence[dict[str, Workload]],
+    num_servers: int,
+    config: VideoMarathonConfig,
+    rates: Rates,
 ) -> tuple[float, float, dict[str, int]]:
-    """Of one process with so many servers: hours until the end, requests in flight on average, failures by their kind."""
-    names = [f"{number:05d}" for number in range(len(plans))]
-    with asyncio.Runner(loop_factory=Clock) as runner:
+    """Simulate one process that uses some servers.
+
+    Returns:
+        Hours until the end, mean number of requests in flight, and failures by kind.
+    """
+    names = [f"{number:05d}" for number in range(len(workloads))]
+    with asyncio.Runner(loop_factory=SimulatedClock) as runner:
         clock = runner.get_loop()
 
-        async def work() -> tuple[float, float, dict[str, int]]:
-            servers_module.time = SimpleNamespace(monotonic=clock.time)  # type: ignore[assignment]
-            servers = ClientPool(["http://simulated"] * num_servers, settings.client)
-            dead = [DEAD_HOURS, *[(float("inf"), float("inf"))] * (num_servers - 1)]
-            simulated = [SimulatedServer(speed, hours) for hours in dead]
-            for server, stand_in in zip(servers._endpoints, simulated, strict=True):
-                server.client = stand_in  # type: ignore[assignment]
-            run = SimulatedRun(Path(), Path(), "simulated", settings, {})
-            run.plans, run.speed = dict(zip(names, plans, strict=True)), speed
-            await run._annotate_all(names, servers, tqdm(disable=True))
-            in_flight = sum(each.busy_seconds for each in simulated) / clock.time()
-            return clock.time() / 3600, in_flight, dict(servers.usage.failures)
+        async def run() -> tuple[float, float, dict[str, int]]:
+            llm_client.time = SimpleNamespace(monotonic=clock.time)
+            clients = ClientPool(["http://simulated"] * num_servers, config.client)
+            outages = [DOWN_HOURS, *[NEVER] * (num_servers - 1)]
+            servers = [SimulatedServer(rates, outage) for outage in outages]
+            for endpoint, server in zip(clients._endpoints, servers, strict=True):
+                endpoint.client = server
+            job = SimulatedJob(Path(), Path(), "simulated", config, {})
+            job.workloads, job.rates = dict(zip(names, workloads, strict=True)), rates
+            await job._annotate_all(names, clients, tqdm(disable=True))
+            in_flight = sum(server.busy_seconds for server in servers) / clock.time()
+            return clock.time() / 3600, in_flight, dict(clients.usage.failures)
 
-        return runner.run(work())
+        return runner.run(run())
