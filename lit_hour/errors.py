@@ -56,7 +56,7 @@ class ReportError(InputError):
     """Answers or reports of an evaluation that do not belong together, or a report that cannot be read."""
 
 
-class JournalError(InputError):
+class JsonlError(InputError):
     """A journal that cannot be read or written."""
 
 

@@ -34,18 +34,18 @@ from lit_hour.types import (
 )
 
 
-class Processor:
+class HourLLaVAProcessor:
     """Turns samples into what the model reads, by the settings of one run and its tokenizer."""
 
     def __init__(self, tokenizer: Tokenizer, settings: TextConfig) -> None:
         self.tokenizer = tokenizer
-        self.settings = settings
+        self.config = settings
 
-    def converse(self, questions: Sequence[Question]) -> Conversation:
+    def build_conversation(self, questions: Sequence[Question]) -> Conversation:
         """One conversation in which the questions are asked and answered in turn."""
-        return build_conversation(questions, self.settings)
+        return build_conversation(questions, self.config)
 
-    def ask(
+    def build_prompt(
         self,
         question: str,
         history: Sequence[Message] = (),
@@ -63,16 +63,18 @@ class Processor:
         """
         if not question.strip():
             raise QuestionError("the question is empty: ask something")
-        system = Message("system", system_prompt or self.settings.system_prompt)
+        system = Message("system", system_prompt or self.config.system_prompt)
         return Conversation(
             (system, *history, Message("user", question)), answer_start=answer_start
         )
 
     def video_note(self, duration_seconds: float, num_frames: int) -> str:
         """What the model is told of a video of so many sampled frames; empty without `text.time_instruction`."""
-        return time_instruction(duration_seconds, num_frames) if self.settings.time_instruction else ""
+        return (
+            time_instruction(duration_seconds, num_frames) if self.config.time_instruction else ""
+        )
 
-    def texts(
+    def tokenize(
         self, conversations: Sequence[Conversation], *, num_placeholders: int, note: str = ""
     ) -> tuple[TokenizedText, ...]:
         """The token ids of conversations about one video or picture (1), several pictures, or neither (0).
@@ -82,7 +84,7 @@ class Processor:
         """
         return tuple(
             tokenize_conversation(
-                self.tokenizer, each, self.settings, num_placeholders=num_placeholders, note=note
+                self.tokenizer, each, self.config, num_placeholders=num_placeholders, note=note
             )
             for each in conversations
         )
@@ -91,7 +93,7 @@ class Processor:
         """What the model says to give an answer and no word more: `(tokens,)`."""
         return torch.tensor(tokenize_answer(self.tokenizer, answer))
 
-    def example(self, sample: Sample) -> Example:
+    def build_example(self, sample: Sample) -> Example:
         """The token ids of every conversation beside the sample's video or pictures.
 
         Raises:
@@ -100,12 +102,12 @@ class Processor:
         visual, note = sample.visual, ""
         if isinstance(visual, Frames | Features):
             note = self.video_note(sample.duration_seconds, len(visual))
-        texts = self.texts(
+        texts = self.tokenize(
             sample.conversations, num_placeholders=count_placeholders(visual), note=note
         )
         return Example(sample.key, visual, texts)
 
-    def batch(
+    def collate(
         self,
         examples: Sequence[Example],
         *,
@@ -113,7 +115,7 @@ class Processor:
         skipped: Sequence[Skipped] = (),
     ) -> Batch:
         """Examples padded together; without any, a batch that teaches nothing keeps the ranks in step."""
-        examples = examples or [self._nothing()]
+        examples = examples or [self._dummy_example()]
         texts = [text for example in examples for text in example.texts]
         lengths = torch.tensor([len(text.input_ids) for text in texts])  # (texts,)
         return Batch(
@@ -131,9 +133,11 @@ class Processor:
             skipped=tuple(skipped),
         )
 
-    def _nothing(self) -> Example:
+    def _dummy_example(self) -> Example:
         return Example(
-            "", None, self.texts([Conversation((Message("user", "nothing"),))], num_placeholders=0)
+            "",
+            None,
+            self.tokenize([Conversation((Message("user", "nothing"),))], num_placeholders=0),
         )
 
 

@@ -5,7 +5,7 @@ import torch
 
 from lit_hour.config.schema import TextConfig
 from lit_hour.errors import QuestionError
-from lit_hour.processor import Processor, count_placeholders
+from lit_hour.processor import HourLLaVAProcessor, count_placeholders
 from lit_hour.text.tokenizer import train_byte_level_tokenizer
 from lit_hour.types import (
     IGNORE_INDEX,
@@ -23,7 +23,7 @@ from lit_hour.types import (
 )
 
 SETTINGS = TextConfig(system_prompt="Look.")
-PROCESSOR = Processor(train_byte_level_tokenizer([], 300), SETTINGS)
+PROCESSOR = HourLLaVAProcessor(train_byte_level_tokenizer([], 300), SETTINGS)
 SHORT = Question("1", "", "open_ended", "What?", "red")
 LONG = Question("2", "", "open_ended", "What happens after the door was closed?", "nothing at all")
 FRAMES = Frames(torch.zeros(3, 3, 8, 8, dtype=torch.uint8), torch.arange(3).float())
@@ -34,7 +34,9 @@ MARKED = Question("3", "", "open_ended", "<image> or <image>?", "neither")
 
 
 def sample(key: str, visual: Visual | None, *conversations: tuple[Question, ...]) -> Sample:
-    return Sample(key, "made", 12.345, visual, tuple(map(PROCESSOR.converse, conversations)))
+    return Sample(
+        key, "made", 12.345, visual, tuple(map(PROCESSOR.build_conversation, conversations))
+    )
 
 
 def decode(ids: torch.Tensor) -> str:
@@ -45,16 +47,16 @@ def decode(ids: torch.Tensor) -> str:
 
 
 EXAMPLES = [
-    PROCESSOR.example(sample("a", FRAMES, (SHORT,), (LONG, SHORT))),
-    PROCESSOR.example(sample("b", None, (SHORT,))),
-    PROCESSOR.example(sample("c", FEATURES, (LONG,))),
-    PROCESSOR.example(sample("d", PICTURE, (SHORT,))),
-    PROCESSOR.example(sample("e", PICTURES, (SHORT,), (MARKED,))),
+    PROCESSOR.build_example(sample("a", FRAMES, (SHORT,), (LONG, SHORT))),
+    PROCESSOR.build_example(sample("b", None, (SHORT,))),
+    PROCESSOR.build_example(sample("c", FEATURES, (LONG,))),
+    PROCESSOR.build_example(sample("d", PICTURE, (SHORT,))),
+    PROCESSOR.build_example(sample("e", PICTURES, (SHORT,), (MARKED,))),
 ]
 
 
 def test_texts_are_padded_on_the_right_and_keep_what_they_were() -> None:
-    batch = PROCESSOR.batch(EXAMPLES)
+    batch = PROCESSOR.collate(EXAMPLES)
     texts = [text for example in EXAMPLES for text in example.texts]
     longest = max(len(text.input_ids) for text in texts)
     assert (
@@ -77,7 +79,7 @@ def test_texts_are_padded_on_the_right_and_keep_what_they_were() -> None:
 
 
 def test_each_text_knows_what_it_asks_about_and_its_questions() -> None:
-    batch = PROCESSOR.batch(EXAMPLES, positions=(7, 8, 9, 1, 2))
+    batch = PROCESSOR.collate(EXAMPLES, positions=(7, 8, 9, 1, 2))
     assert batch.keys == ("a", "b", "c", "d", "e")
     assert batch.visuals == (FRAMES, None, FEATURES, PICTURE, PICTURES)
     assert batch.visual_of_text == (0, 0, 1, 2, 3, 4, 4)
@@ -95,12 +97,12 @@ def test_each_text_knows_what_it_asks_about_and_its_questions() -> None:
 
 def test_skipped_samples_are_handed_on() -> None:
     skipped = (Skipped("d", "no picture"), Skipped("e", "cut off"))
-    assert PROCESSOR.batch(EXAMPLES, skipped=skipped).skipped == skipped
-    assert PROCESSOR.batch([], skipped=skipped).skipped == skipped
+    assert PROCESSOR.collate(EXAMPLES, skipped=skipped).skipped == skipped
+    assert PROCESSOR.collate([], skipped=skipped).skipped == skipped
 
 
 def test_a_batch_of_nothing_keeps_step_and_teaches_nothing() -> None:
-    batch = PROCESSOR.batch([])
+    batch = PROCESSOR.collate([])
     assert batch.visuals == (None,) and batch.visual_of_text == (0,) and batch.questions == ((),)
     assert batch.input_ids.shape[0] == 1 and batch.attention_mask.all()
     assert (batch.labels == IGNORE_INDEX).all()
@@ -135,7 +137,7 @@ def test_pictures_have_a_placeholder_each_and_no_time() -> None:
 def test_a_text_has_as_many_placeholders_as_its_visual_takes(
     visual: Visual | None, num_placeholders: int
 ) -> None:
-    (text,) = PROCESSOR.example(sample("a", visual, (SHORT,))).texts
+    (text,) = PROCESSOR.build_example(sample("a", visual, (SHORT,))).texts
     assert (
         (text.input_ids == IMAGE_TOKEN_INDEX).sum()
         == count_placeholders(visual)
@@ -150,20 +152,20 @@ def test_marks_for_pictures_that_are_not_there_are_refused() -> None:
 
 
 def test_the_time_instruction_can_be_turned_off() -> None:
-    silent = Processor(PROCESSOR.tokenizer, replace(SETTINGS, time_instruction=False))
+    silent = HourLLaVAProcessor(PROCESSOR.tokenizer, replace(SETTINGS, time_instruction=False))
     assert (PROCESSOR.video_note(12.345, 3) != "", silent.video_note(12.345, 3)) == (True, "")
-    (text,) = silent.example(sample("a", FRAMES, (SHORT,))).texts
+    (text,) = silent.build_example(sample("a", FRAMES, (SHORT,))).texts
     assert "user\n<video>\nWhat?" in decode(text.input_ids)
 
 
 def test_the_system_prompt_is_a_setting() -> None:
-    assert PROCESSOR.converse((SHORT,)).messages[0] == Message("system", "Look.")
-    assert PROCESSOR.ask("What?").messages[0] == Message("system", "Look.")
+    assert PROCESSOR.build_conversation((SHORT,)).messages[0] == Message("system", "Look.")
+    assert PROCESSOR.build_prompt("What?").messages[0] == Message("system", "Look.")
 
 
 def test_a_question_waits_behind_its_history() -> None:
     history = (Message("user", "Who?"), Message("assistant", "A man."))
-    conversation = PROCESSOR.ask("Where?", history)
+    conversation = PROCESSOR.build_prompt("Where?", history)
     assert conversation == Conversation(
         (Message("system", "Look."), *history, Message("user", "Where?"))
     )
@@ -172,14 +174,15 @@ def test_a_question_waits_behind_its_history() -> None:
 @pytest.mark.parametrize("question", ("", " \n"))
 def test_an_empty_question_is_refused(question: str) -> None:
     with pytest.raises(QuestionError, match="empty"):
-        PROCESSOR.ask(question)
+        PROCESSOR.build_prompt(question)
 
 
 def test_the_settings_of_the_text_reach_its_labels_and_its_mask() -> None:
     for setting in ({"loss_on_template": True}, {"memaug_question_scope": "first"}):
-        other = Processor(PROCESSOR.tokenizer, replace(SETTINGS, **setting))
+        other = HourLLaVAProcessor(PROCESSOR.tokenizer, replace(SETTINGS, **setting))
         (text,), (plain,) = (
-            each.example(sample("a", FRAMES, (LONG, SHORT))).texts for each in (other, PROCESSOR)
+            each.build_example(sample("a", FRAMES, (LONG, SHORT))).texts
+            for each in (other, PROCESSOR)
         )
         assert text.input_ids.tolist() == plain.input_ids.tolist()
         assert text.question_mask.sum() < plain.question_mask.sum()
@@ -189,7 +192,7 @@ def test_the_settings_of_the_text_reach_its_labels_and_its_mask() -> None:
 
 
 def test_a_batch_moves_to_a_device_with_everything_in_it() -> None:
-    batch = PROCESSOR.batch(
+    batch = PROCESSOR.collate(
         EXAMPLES, positions=(0, 1, 2, 3, 4), skipped=(Skipped("d", "no picture"),)
     )
     moved = batch.to(torch.device("meta"))

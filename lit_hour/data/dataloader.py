@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader, get_worker_info
 from lit_hour.errors import ShardError
 
 
-def room_to_send(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+def empty_shared(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
     """A tensor whose numbers are still to be written; outside a worker it is like any other.
 
     Source: torch's `default_collate`, which makes its batches in the same way.
@@ -32,20 +32,20 @@ def room_to_send(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
     return torch.empty(0, dtype=dtype).set_(shared).view(shape)
 
 
-SIGN_OF_A_TIMEOUT = "DataLoader timed out"  # words of torch's
+TORCH_TIMEOUT_MESSAGE = "DataLoader timed out"  # words of torch's
 NUM_NAMED = 5  # samples that a message lists before it only counts
-SECONDS_TO_DIE = 5.0
-WARNINGS = (signal.SIGUSR1, signal.SIGTERM)
+KILL_TIMEOUT_SECONDS = 5.0
+JOB_SIGNALS = (signal.SIGUSR1, signal.SIGTERM)
 
 
-class Places(Protocol):
+class LocatableDataset(Protocol):
     """A dataset that can say where a sample lies, without reading it."""
 
-    def place_of(self, index: int) -> str:
+    def describe_location(self, index: int) -> str:
         """The shard and the subject of a sample, as messages name them."""
 
 
-class TimedLoader(DataLoader[Any]):
+class TimedDataLoader(DataLoader[Any]):
     """A loader that knows how long it kept its caller waiting, and what it waited for when its `timeout` is over.
 
     Its batch sampler has to say the same each time, and its dataset `Places`.
@@ -54,7 +54,7 @@ class TimedLoader(DataLoader[Any]):
         ShardError: no batch came within `timeout` seconds, because a worker hangs; its workers are ended.
     """
 
-    seconds_waited = 0.0
+    data_wait_seconds = 0.0
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         batches, sampled = super().__iter__(), iter(self.batch_sampler)  # type: ignore[arg-type]
@@ -66,17 +66,17 @@ class TimedLoader(DataLoader[Any]):
             except StopIteration:
                 return
             except RuntimeError as error:
-                if SIGN_OF_A_TIMEOUT not in str(error):
+                if TORCH_TIMEOUT_MESSAGE not in str(error):
                     raise
-                _end_all(batches._workers)  # type: ignore[attr-defined]
+                _kill_workers(batches._workers)  # type: ignore[attr-defined]
                 raise ShardError(self._describe_hang(awaited)) from error
             finally:
-                self.seconds_waited += time.perf_counter() - started
+                self.data_wait_seconds += time.perf_counter() - started
             yield batch
 
     def _describe_hang(self, awaited: Sequence[int]) -> str:
-        dataset: Places = self.dataset  # type: ignore[assignment]
-        places = "; ".join(dataset.place_of(index) for index in awaited[:NUM_NAMED])
+        dataset: LocatableDataset = self.dataset  # type: ignore[assignment]
+        places = "; ".join(dataset.describe_location(index) for index in awaited[:NUM_NAMED])
         more = f"; and {len(awaited) - NUM_NAMED} more" if len(awaited) > NUM_NAMED else ""
         return (
             f"a process that reads data hangs: nothing has come for data.timeout_seconds={self.timeout:g}, and it is the turn"
@@ -85,25 +85,25 @@ class TimedLoader(DataLoader[Any]):
         )
 
 
-def outlive_warnings(worker: int) -> None:
+def ignore_job_signals(worker: int) -> None:
     """Run in a worker when it starts: a warning to a whole job reaches it too, and it has to read on until its rank has saved.
 
     SIGTERM is also how its rank ends it, and then waits for it: what counts is who sends it.
     """
-    signal.pthread_sigmask(signal.SIG_BLOCK, WARNINGS)  # in this thread and those that it starts
-    threading.Thread(target=_end_when_told_by, args=(os.getppid(),), daemon=True).start()
+    signal.pthread_sigmask(signal.SIG_BLOCK, JOB_SIGNALS)  # in this thread and those that it starts
+    threading.Thread(target=_exit_on_sigterm_from, args=(os.getppid(),), daemon=True).start()
 
 
-def _end_when_told_by(rank: int) -> None:
+def _exit_on_sigterm_from(rank: int) -> None:
     while True:
-        warning = signal.sigwaitinfo(WARNINGS)
+        warning = signal.sigwaitinfo(JOB_SIGNALS)
         if warning.si_signo == signal.SIGTERM and warning.si_pid == rank:
             os._exit(0)  # not 1: torch would take it for a failure
 
 
-def _end_all(workers: Sequence[BaseProcess]) -> None:
+def _kill_workers(workers: Sequence[BaseProcess]) -> None:
     """End processes of which one hangs: it may not heed SIGTERM, and the end of this one would wait for it."""
     for worker in workers:
         with suppress(RuntimeError):  # torch reports in the midst of this that a worker was killed
             worker.kill()
-            worker.join(SECONDS_TO_DIE)
+            worker.join(KILL_TIMEOUT_SECONDS)

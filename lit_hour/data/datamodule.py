@@ -14,22 +14,27 @@ from numpy.typing import NDArray
 
 from lit_hour.config.data import SourceConfig, resolve_num_workers
 from lit_hour.config.schema import Config
-from lit_hour.data.dataloader import TimedLoader, outlive_warnings
-from lit_hour.data.datasets import NOTHING, Collate, TrainingSamples, ValidationSubjects
-from lit_hour.data.features.format import Encoding
-from lit_hour.data.order.batch_sampler import StepSampler, micro_batches_per_step
-from lit_hour.data.order.data_state import describe_changes, describe_origin
-from lit_hour.data.order.sample_order import BalancedOrder, MixedOrder, SampleCost, SourceOrder
-from lit_hour.data.questions.record import count_kinds, spell_counts
-from lit_hour.data.sources import encodings_of, open_sources
+from lit_hour.data.dataloader import TimedDataLoader, ignore_job_signals
+from lit_hour.data.datasets import DUMMY_INDEX, Collate, TrainingDataset, ValidationDataset
+from lit_hour.data.features.format import FeatureMetadata
+from lit_hour.data.order.batch_sampler import StepBatchSampler, micro_batches_per_step
+from lit_hour.data.order.data_state import data_fingerprint, diff_fingerprints
+from lit_hour.data.order.sample_order import (
+    LengthBalancedOrder,
+    MixedOrder,
+    SampleCost,
+    SourceOrder,
+)
+from lit_hour.data.questions.record import count_modalities, format_counts
+from lit_hour.data.sources import feature_metadata_of, open_sources
 from lit_hour.errors import ConfigError, ShardError
-from lit_hour.processor import Processor
+from lit_hour.processor import HourLLaVAProcessor
 from lit_hour.types import Question
 
 log = logging.getLogger("lit_hour")
 
 
-class VideoQuestionData(L.LightningDataModule):
+class VideoQADataModule(L.LightningDataModule):
     """Training samples in an order that is a pure function of (seed, position), and validation subjects with all questions.
 
     Its state in a checkpoint is the number of finished steps and of samples that they took, and what the order is made of.
@@ -40,11 +45,11 @@ class VideoQuestionData(L.LightningDataModule):
         seconds_waited: time that training has spent waiting for this rank's batches.
     """
 
-    def __init__(self, config: Config, processor: Processor) -> None:
+    def __init__(self, config: Config, processor: HourLLaVAProcessor) -> None:
         super().__init__()
         self.config, self.processor = config, processor
         self.sources = open_sources(_training_sources(config), config)
-        self.validation_sources = open_sources(config.data.val_sources, config)
+        self.val_sources = open_sources(config.data.val_sources, config)
         per_sample = config.data.questions_per_sample
         orders = {
             name: SourceOrder(
@@ -58,24 +63,22 @@ class VideoQuestionData(L.LightningDataModule):
         weights = {name: source.weight for name, source in _training_sources(config).items()}
         starts = {name: source.skip_fraction for name, source in _training_sources(config).items()}
         self.order = MixedOrder(orders, weights, config.run.seed, starts)
-        self._origin = describe_origin(config, self.sources)
+        self._fingerprint = data_fingerprint(config, self.sources)
         self.num_steps = config.training.max_steps or -(
             -len(self.order) // config.data.global_batch_size
         )
         self._start_step = self._start_position = 0  # of this start: those of its checkpoint
-        self._train_loader: TimedLoader | None = None
+        self._train_loader: TimedDataLoader | None = None
 
     def describe(self) -> str:
         """One line on what there is to learn from."""
-        subjects = [subject for shards in self.sources.values() for subject in shards.subjects]
-        validation = [
-            subject for shards in self.validation_sources.values() for subject in shards.subjects
-        ]
+        subjects = [subject for shards in self.sources.values() for subject in shards.entries]
+        validation = [subject for shards in self.val_sources.values() for subject in shards.entries]
         hours = sum(subject.duration_seconds for subject in subjects) / 3600
         return (
-            f"{spell_counts(count_kinds(each.kind for each in subjects))}, {hours:.1f} hours of video,"
+            f"{format_counts(count_modalities(each.modality for each in subjects))}, {hours:.1f} hours of video,"
             f" {sum(subject.num_questions for subject in subjects)} questions in {len(self.order)} samples;"
-            f" {spell_counts(count_kinds(each.kind for each in validation))} to validate on"
+            f" {format_counts(count_modalities(each.modality for each in validation))} to validate on"
         )
 
     def micro_batches_per_step(self, num_ranks: int) -> int:
@@ -95,18 +98,18 @@ class VideoQuestionData(L.LightningDataModule):
             self.config.data.global_batch_size, self.config.data.micro_batch_size, num_ranks
         )
 
-    def train_dataloader(self) -> TimedLoader:
+    def train_dataloader(self) -> TimedDataLoader:
         """The rest of the run, from the next sample on; its length counts the finished steps too, as Lightning does."""
         assert self.trainer is not None
         data = self.config.data
-        balanced = BalancedOrder(
-            self._costs(),
+        balanced = LengthBalancedOrder(
+            self._cost_function(),
             len(self.order),
             samples_per_step=data.global_batch_size,
             balance_steps=data.length_balance_window,
             seed=self.config.run.seed,
         )
-        sampler = StepSampler(
+        sampler = StepBatchSampler(
             balanced,
             self.position,
             self.num_steps,
@@ -115,11 +118,13 @@ class VideoQuestionData(L.LightningDataModule):
             rank=self.trainer.global_rank,
             num_ranks=self.trainer.world_size,
         )
-        samples = TrainingSamples(self.sources, self.order, self.processor, self.config)
-        self._train_loader = TimedLoader(samples, batch_sampler=sampler, **self._loading())
+        samples = TrainingDataset(self.sources, self.order, self.processor, self.config)
+        self._train_loader = TimedDataLoader(
+            samples, batch_sampler=sampler, **self._loader_kwargs()
+        )
         return self._train_loader
 
-    def val_dataloader(self) -> TimedLoader | list[Any]:
+    def val_dataloader(self) -> TimedDataLoader | list[Any]:
         """This rank's share of the validation subjects, one at a time with all its questions.
 
         Raises:
@@ -127,9 +132,7 @@ class VideoQuestionData(L.LightningDataModule):
         """
         assert self.trainer is not None
         subjects = [
-            (shards, subject)
-            for shards in self.validation_sources.values()
-            for subject in shards.subjects
+            (shards, subject) for shards in self.val_sources.values() for subject in shards.entries
         ]
         if not subjects:
             return []
@@ -142,13 +145,13 @@ class VideoQuestionData(L.LightningDataModule):
         if (
             self.config.training.strategy == "fsdp"
         ):  # the ranks need each other for each answer: all get as many
-            share += [NOTHING] * (-(-len(subjects) // self.trainer.world_size) - len(share))
+            share += [DUMMY_INDEX] * (-(-len(subjects) // self.trainer.world_size) - len(share))
         # read as it will be asked, where no template has labels
-        processor = Processor(
+        processor = HourLLaVAProcessor(
             self.processor.tokenizer, replace(self.config.text, loss_on_template=False)
         )
-        dataset = ValidationSubjects(subjects, processor, self.config)
-        return TimedLoader(dataset, sampler=share, batch_size=1, **self._loading())
+        dataset = ValidationDataset(subjects, processor, self.config)
+        return TimedDataLoader(dataset, sampler=share, batch_size=1, **self._loader_kwargs())
 
     @property
     def step(self) -> int:
@@ -162,18 +165,18 @@ class VideoQuestionData(L.LightningDataModule):
         return self._start_position + num_steps * self.config.data.global_batch_size
 
     @property
-    def encodings(self) -> dict[str, Encoding]:
+    def feature_metadata(self) -> dict[str, FeatureMetadata]:
         """What the features of videos that this run reads were encoded by, by the path of their shard."""
-        return encodings_of([*self.sources.values(), *self.validation_sources.values()])
+        return feature_metadata_of([*self.sources.values(), *self.val_sources.values()])
 
     @property
-    def seconds_waited(self) -> float:
+    def data_wait_seconds(self) -> float:
         """Time that training has spent waiting for this rank's batches, since this start."""
-        return self._train_loader.seconds_waited if self._train_loader else 0.0
+        return self._train_loader.data_wait_seconds if self._train_loader else 0.0
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint has to know of the data."""
-        return {"step": self.step, "position": self.position, "origin": self._origin}
+        return {"step": self.step, "position": self.position, "origin": self._fingerprint}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on where a checkpoint stopped.
@@ -185,7 +188,7 @@ class VideoQuestionData(L.LightningDataModule):
             "the checkpoint does not say what they were, for it is older than data.length_balance_window: 1 keeps its order"
         ]
         if "origin" in state_dict:
-            changes = describe_changes(state_dict["origin"], self._origin)
+            changes = diff_fingerprints(state_dict["origin"], self._fingerprint)
         if changes and self.config.data.on_data_change == "error":
             raise ShardError(
                 f"the data are not those of the checkpoint: {'; '.join(changes)}. Set them back; or go on with"
@@ -198,28 +201,31 @@ class VideoQuestionData(L.LightningDataModule):
             )
         self._start_step, self._start_position = state_dict["step"], state_dict["position"]
 
-    def _costs(self) -> Callable[[range], NDArray[np.int64]]:
+    def _cost_function(self) -> Callable[[range], NDArray[np.int64]]:
         """What the samples at positions of the order cost, by the indexes of their shards: `(positions,)`."""
-        cost, per_sample = SampleCost.by(self.config), self.config.data.questions_per_sample
+        cost, per_sample = (
+            SampleCost.from_config(self.config),
+            self.config.data.questions_per_sample,
+        )
         costs = {
             name: shards.costs_per_shard(per_sample, cost) for name, shards in self.sources.items()
         }
         order = self.order  # a loader that holds self holds itself, and the garbage collector waits long for its workers
 
         def costs_at(positions: range) -> NDArray[np.int64]:
-            places = map(order.at, positions)
+            places = map(order.__getitem__, positions)
             return np.array(
                 [costs[source][shard][sample] for source, shard, sample in places], np.int64
             )  # (positions,)
 
         return costs_at
 
-    def _loading(self) -> dict[str, Any]:
+    def _loader_kwargs(self) -> dict[str, Any]:
         num_workers = resolve_num_workers(self.config.data.num_workers)
         return {
             "collate_fn": Collate(self.processor),
             "num_workers": num_workers,
-            "worker_init_fn": outlive_warnings,
+            "worker_init_fn": ignore_job_signals,
             "persistent_workers": num_workers > 0,
             "timeout": self.config.data.timeout_seconds if num_workers else 0,
             "pin_memory": torch.cuda.is_available(),
@@ -229,8 +235,8 @@ class VideoQuestionData(L.LightningDataModule):
 def training_questions(config: Config) -> Iterator[Question]:
     """Every question of the training sources, for a tokenizer to be learnt from."""
     for shards in open_sources(_training_sources(config), config).values():
-        for subject in shards.subjects:
-            yield from shards.read_subject(subject).questions
+        for subject in shards.entries:
+            yield from shards.read(subject).questions
 
 
 def sources_fingerprint(config: Config) -> list[str]:

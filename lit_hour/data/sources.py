@@ -7,7 +7,7 @@ from typing import Any
 
 from lit_hour.config.data import SourceConfig
 from lit_hour.config.schema import Config
-from lit_hour.data.features.format import Encoding, deciding_settings, describe_differences
+from lit_hour.data.features.format import FeatureMetadata, diff_configs, feature_config
 from lit_hour.data.shards.reader import Shards, open_shards
 from lit_hour.data.shards.shard_index import ShardIndex
 from lit_hour.data.shards.storage import ShardCache
@@ -23,11 +23,11 @@ def open_sources(sources: Mapping[str, SourceConfig], config: Config) -> dict[st
         ShardError: a folder of shards is missing or damaged.
         ConfigError: as `check_videos`; or videos are stored as features, and the vision encoder that made them is to learn.
     """
-    cache = ShardCache.by(config.data)
+    cache = ShardCache.from_config(config.data)
     opened = {name: open_shards(source.shards, cache) for name, source in sorted(sources.items())}
     for shards in opened.values():
         check_videos(shards, config)
-        if config.training.learning_rate.vision > 0 and encodings_of([shards]):
+        if config.training.learning_rate.vision > 0 and feature_metadata_of([shards]):
             raise ConfigError(
                 f"{shards.folder} holds features of a vision encoder that would not be the same one any more after the first"
                 f" step (training.learning_rate.vision={config.training.learning_rate.vision:g}): set"
@@ -42,24 +42,24 @@ def check_videos(shards: Shards, config: Config) -> None:
     Raises:
         ConfigError: it names the settings that differ. Those of shards without videos do not count.
     """
-    settings = deciding_settings(config)
+    settings = feature_config(config)
     for index in _with_videos(shards):
-        if index.encoding is None:
-            _check_sampling(shards, index.settings, config)
-        elif differences := describe_differences(index.encoding.settings, settings):
+        if index.features is None:
+            _check_sampling(shards, index.config, config)
+        elif differences := diff_configs(index.features.config, settings):
             raise ConfigError(
                 f"the features in {shards.folder} were encoded by other settings than this run's: {'; '.join(differences)}."
                 " Set these back, or encode again by this run's settings: python -m lit_hour extract-features SOURCE TARGET ..."
             )
 
 
-def encodings_of(sources: Iterable[Shards]) -> dict[str, Encoding]:
+def feature_metadata_of(sources: Iterable[Shards]) -> dict[str, FeatureMetadata]:
     """What features of videos were encoded by, one for each shard that holds some: by the path of the shard."""
     return {
-        f"{shards.folder}/{index.shard}": index.encoding
+        f"{shards.folder}/{index.shard}": index.features
         for shards in sources
         for index in _with_videos(shards)
-        if index.encoding
+        if index.features
     }
 
 
@@ -67,7 +67,7 @@ def _with_videos(shards: Shards) -> list[ShardIndex]:
     return [
         index
         for index in shards.indexes
-        if any(subject.kind == "video" for subject in index.subjects)
+        if any(subject.modality == "video" for subject in index.entries)
     ]
 
 

@@ -20,8 +20,8 @@ from typing import Any
 from lit_hour.errors import ReportError
 from lit_hour.evaluation.report.compare import differences
 from lit_hour.evaluation.report.text import REPORT_NAME
-from lit_hour.io.atomic import write_whole
-from lit_hour.io.jsonl import Journal, read_journal
+from lit_hour.io.atomic import atomic_write_text
+from lit_hour.io.jsonl import JsonlWriter, read_jsonl
 from lit_hour.types import Thumbnail
 
 FORMAT = 2  # of protocol.json and the journals; the keys of format 1 had other names
@@ -58,7 +58,7 @@ class AnswerStore:
                 raise ReportError(
                     f"{self.path} has {others[0]} in it and no evaluation. {OTHER_FOLDER}."
                 )
-            write_whole(self._protocol_path, json.dumps(protocol, indent=1) + "\n")
+            atomic_write_text(self._protocol_path, json.dumps(protocol, indent=1) + "\n")
         except OSError as error:
             raise ReportError(
                 f"{self.path} cannot be written ({error.strerror}). {OTHER_FOLDER}."
@@ -93,21 +93,21 @@ class AnswerStore:
         A question that was skipped once and answered later counts as answered.
 
         Raises:
-            JournalError: a journal is damaged.
+            JsonlError: a journal is damaged.
         """
         responses: dict[str, str] = {}
         reasons: dict[str, str] = {}
         for file in sorted(self.answers_dir.glob("*.jsonl")):
-            for record in read_journal(file):
+            for record in read_jsonl(file):
                 if "response" in record:
                     responses[record["id"]] = record["response"]
                 else:
                     reasons[record["id"]] = record["skipped"]
         return responses, {key: why for key, why in reasons.items() if key not in responses}
 
-    def journal(self, rank: int) -> Journal:
+    def journal(self, rank: int) -> JsonlWriter:
         """Open the journal of one process."""
-        return Journal(self.answers_dir / f"{rank:06d}.jsonl")
+        return JsonlWriter(self.answers_dir / f"{rank:06d}.jsonl")
 
     def save_frames(self, video: str, frames: list[Thumbnail]) -> None:
         """Store some frames of a video for the report."""

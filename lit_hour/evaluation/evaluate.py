@@ -30,7 +30,7 @@ from lit_hour.evaluation.report.report import Report, build_report, write_report
 from lit_hour.evaluation.report.text import summarize
 from lit_hour.inference.predictor import VideoPredictor
 from lit_hour.inference.video_memory import VideoMemoryBuilder
-from lit_hour.io.atomic import write_whole
+from lit_hour.io.atomic import atomic_write_text
 from lit_hour.io.file_lock import is_held, locked
 from lit_hour.run_dir import RunDir
 from lit_hour.training.predict import assign_greedily, predict
@@ -211,9 +211,9 @@ class EvaluationModule(L.LightningModule):
     def _store(self, item: Item, response: str | QuestionError) -> None:
         if isinstance(response, QuestionError):
             self._skipped[item.id] = str(response)
-            self._journal.add({"id": item.id, "skipped": str(response)})
+            self._journal.write({"id": item.id, "skipped": str(response)})
         else:
-            self._journal.add({"id": item.id, "response": response})
+            self._journal.write({"id": item.id, "response": response})
         self._progress_bar.update()
 
     def _build_report(self) -> Report:
@@ -229,7 +229,7 @@ class EvaluationModule(L.LightningModule):
         )
         write_report(report, self.store.report_path)
         frames = {result.id: self.store.load_frames(result.video) for result in report.wrong}
-        write_whole(self.store.html_path, render_report(report, frames))
+        atomic_write_text(self.store.html_path, render_report(report, frames))
         return report
 
 

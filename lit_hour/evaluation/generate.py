@@ -135,6 +135,6 @@ def _generate_batch(
 
 
 def _prompt(predictor: VideoPredictor, item: Item) -> Conversation:
-    return predictor.processor.ask(
+    return predictor.processor.build_prompt(
         item.prompt, system_prompt=item.system_prompt, answer_start=item.answer_start
     )

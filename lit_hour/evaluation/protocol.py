@@ -13,7 +13,7 @@ from lit_hour.config.load import config_to_dict
 from lit_hour.config.schema import Config
 from lit_hour.evaluation.item import QuestionSet
 from lit_hour.evaluation.report.report import describe_prompts
-from lit_hour.io.hashing import digest
+from lit_hour.io.hashing import hash_path
 
 PACKAGES = ("torch", "lightning", "transformers", "open_clip_torch", "av")
 FRAME_SETTINGS = (
@@ -45,10 +45,10 @@ def describe_protocol(config: Config, checkpoint: Path, device: str) -> dict[str
     """
     settings = config_to_dict(config)
     return {
-        "checkpoint": {"path": str(checkpoint), "SHA-256": digest(checkpoint)},
+        "checkpoint": {"path": str(checkpoint), "SHA-256": hash_path(checkpoint)},
         "settings": {
             "file": str(checkpoint.with_suffix(".yaml")),
-            "SHA-256": digest(checkpoint.with_suffix(".yaml")),
+            "SHA-256": hash_path(checkpoint.with_suffix(".yaml")),
         },
         "frames": {name: settings["video"][name] for name in FRAME_SETTINGS},
         "memaug": dataclasses.asdict(config.model.memaug),

@@ -133,7 +133,7 @@ def _gradient_times_input(
     with torch.inference_mode(mode=False), torch.enable_grad():
         tokens = repository.tokens.detach().clone().requires_grad_()  # (memory, dim)
         differentiable = replace(memory, repository=with_tokens(repository, tokens))
-        conversation = predictor.processor.ask(question, history)
+        conversation = predictor.processor.build_prompt(question, history)
         prompt = predictor.build_prompt(differentiable, [conversation])
         answer_ids = predictor.processor.answer_ids(answer).to(predictor.device)  # (tokens,)
         log_probability = predictor.model.llm.log_probability(prompt, answer_ids)  # ()

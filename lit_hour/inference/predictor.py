@@ -33,7 +33,7 @@ from lit_hour.model.memory_repository import MemoryRepository
 from lit_hour.model.meta_init import materialize
 from lit_hour.model.multimodal_inputs import LLMInputs, truncate_to_prompts
 from lit_hour.model.streaming_repository import StreamingRepository
-from lit_hour.processor import Processor, count_placeholders
+from lit_hour.processor import HourLLaVAProcessor, count_placeholders
 from lit_hour.run_dir import RunDir
 from lit_hour.text.tokenizer import end_of_turn_id, load_tokenizer
 from lit_hour.types import (
@@ -97,7 +97,7 @@ class LogLikelihood:
 class VideoPredictor:
     """A trained model that encodes videos and answers questions about them."""
 
-    def __init__(self, config: Config, model: HourLLaVA, processor: Processor) -> None:
+    def __init__(self, config: Config, model: HourLLaVA, processor: HourLLaVAProcessor) -> None:
         self.config, self.model, self.processor = config, model.eval(), processor
         self.device = next(model.parameters()).device
 
@@ -142,7 +142,7 @@ class VideoPredictor:
             WeightsError: the checkpoint is corrupt or belongs to another model.
         """
         weights = open_weights(checkpoint)
-        processor = Processor(load_tokenizer(run_dir.tokenizer), config.text)
+        processor = HourLLaVAProcessor(load_tokenizer(run_dir.tokenizer), config.text)
         with torch.device("meta"):
             model = HourLLaVA(config, len(processor.tokenizer))
         origin = f"{weights.path}, with the settings beside it,"
@@ -293,7 +293,7 @@ class VideoPredictor:
             QuestionError: the question is empty, or too long.
         """
         started = time.perf_counter()
-        prompt = self.build_prompt(memory, [self.processor.ask(question, history)])
+        prompt = self.build_prompt(memory, [self.processor.build_prompt(question, history)])
         tokenizer, limit = self.processor.tokenizer, self.config.generation.max_new_tokens
         limit, end_id = min(limit, max_new_tokens or limit), end_of_turn_id(tokenizer)
         ids: list[int] = []
@@ -368,10 +368,10 @@ class VideoPredictor:
         Raises:
             QuestionError: a question is too long.
         """
-        texts = self.processor.texts(
+        texts = self.processor.tokenize(
             conversations, num_placeholders=memory.num_placeholders, note=memory.note
         )
-        batch = self.processor.batch([Example(memory.source, None, texts)]).to(self.device)
+        batch = self.processor.collate([Example(memory.source, None, texts)]).to(self.device)
         max_tokens = self.config.text.max_tokens
         if batch.input_ids.shape[1] < max_tokens:  # else too long even without the visual tokens
             inputs = self.model.build_inputs(batch, [memory.repository])

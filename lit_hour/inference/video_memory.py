@@ -16,12 +16,12 @@ import torch
 from torch import Tensor
 
 from lit_hour.errors import QuestionError, VideoError
-from lit_hour.io.hashing import digest
+from lit_hour.io.hashing import hash_path
 from lit_hour.media.transforms import encode_jpeg
 from lit_hour.model.hour_llava import HourLLaVA
 from lit_hour.model.memory_repository import CachedRepository, MemoryRepository
 from lit_hour.model.streaming_repository import StreamingRepository
-from lit_hour.processor import Processor
+from lit_hour.processor import HourLLaVAProcessor
 from lit_hour.types import Frames, Thumbnail, Video
 
 MAX_THUMBNAILS = 6
@@ -83,7 +83,7 @@ class VideoMemoryBuilder:
         encode_seconds: time spent in `add`.
     """
 
-    def __init__(self, model: HourLLaVA, processor: Processor, num_frames: int) -> None:
+    def __init__(self, model: HourLLaVA, processor: HourLLaVAProcessor, num_frames: int) -> None:
         """Args: num_frames: of the whole video."""
         self.stream = StreamingRepository(model, num_frames)
         self.thumbnails: list[Thumbnail] = []
@@ -126,7 +126,7 @@ class VideoMemoryBuilder:
 
 def build_video_memory(
     stream: StreamingRepository,
-    processor: Processor,
+    processor: HourLLaVAProcessor,
     duration_seconds: float,
     source: str,
     *,
@@ -181,7 +181,7 @@ def check_continuation(
 
 def digest_files(files: Sequence[Path]) -> str:
     """Return the SHA-256 of one file, or of the digests of several."""
-    digests = [digest(file) for file in files]
+    digests = [hash_path(file) for file in files]
     return (
         digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
     )

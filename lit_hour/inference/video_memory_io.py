@@ -27,16 +27,16 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from lit_hour.data.features.format import (
-    PICTURE_SETTINGS,
-    VIDEO_SETTINGS,
-    deciding_settings,
-    describe_differences,
+    FEATURE_KEYS,
+    IMAGE_FEATURE_KEYS,
+    diff_configs,
+    feature_config,
 )
 from lit_hour.errors import MemoryFileError
 from lit_hour.inference.predictor import VideoPredictor
 from lit_hour.inference.video_memory import VideoMemory, build_video_memory, digest_files
-from lit_hour.io.atomic import whole_file
-from lit_hour.io.quantize import from_eight_bits, to_eight_bits
+from lit_hour.io.atomic import atomic_path
+from lit_hour.io.quantize import dequantize_int8, quantize_int8
 from lit_hour.model.memory_repository import MemoryRepository, TokenGrid
 from lit_hour.model.streaming_repository import StreamingRepository
 
@@ -93,7 +93,7 @@ def save_memory(predictor: VideoPredictor, memory: VideoMemory, path: Path) -> N
     metadata = json.dumps(asdict(_build_metadata(predictor, memory)))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with whole_file(path) as unfinished:
+        with atomic_path(path) as unfinished:
             save_file(
                 tensors,
                 unfinished,
@@ -118,7 +118,7 @@ def load_memory(predictor: VideoPredictor, path: Path, files: Sequence[Path] = (
             settings or from other files.
     """
     metadata, tensors = _read(path)
-    mismatches = describe_differences(metadata.config, _config(predictor, metadata.is_video))
+    mismatches = diff_configs(metadata.config, _config(predictor, metadata.is_video))
     if metadata.weights_digest != predictor.weights_digest:
         mismatches.append(
             f"the model had other weights (SHA-256 {metadata.weights_digest[:12]},"
@@ -153,13 +153,13 @@ def _build_metadata(predictor: VideoPredictor, memory: VideoMemory) -> MemoryMet
 
 
 def _config(predictor: VideoPredictor, is_video: bool) -> dict[str, Any]:
-    return deciding_settings(predictor.config, VIDEO_SETTINGS if is_video else PICTURE_SETTINGS)
+    return feature_config(predictor.config, FEATURE_KEYS if is_video else IMAGE_FEATURE_KEYS)
 
 
 def _quantize(tokens: Tensor, precision: str) -> dict[str, Tensor]:
     """Return tokens `(..., dim)` as they are stored."""
     if precision == "int8":
-        quantized, scales = to_eight_bits(tokens)  # (..., dim), (...)
+        quantized, scales = quantize_int8(tokens)  # (..., dim), (...)
         return {"tokens": quantized, "scales": scales}
     return {"tokens": tokens.bfloat16() if precision == "bf16" else tokens}  # (..., dim)
 
@@ -202,7 +202,7 @@ def _build_memory(
     device, dtype = predictor.device, predictor.model.frame_newline.dtype
     stored = tensors["tokens"].to(device)  # (..., dim)
     if "scales" in tensors:
-        tokens = from_eight_bits(stored, tensors["scales"].to(device), dtype)  # (..., dim)
+        tokens = dequantize_int8(stored, tensors["scales"].to(device), dtype)  # (..., dim)
     else:
         tokens = stored.to(dtype)  # (..., dim)
     timestamps = tensors["timestamps"].to(device)  # (frames,)

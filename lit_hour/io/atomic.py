@@ -8,18 +8,18 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
-UNFINISHED_SUFFIX = ".unfinished"
+TEMP_SUFFIX = ".unfinished"
 
 
-def unfinished_path(path: Path) -> Path:
+def temp_path(path: Path) -> Path:
     """A name of this process's own beside `path`: what a killed process still holds can never take the place of `path`."""
-    return path.with_name(f"{path.name}.{os.getpid()}{UNFINISHED_SUFFIX}")
+    return path.with_name(f"{path.name}.{os.getpid()}{TEMP_SUFFIX}")
 
 
 @contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
+def atomic_path(path: Path) -> Iterator[Path]:
     """A place to write a file at, by whatever means, that gets its name `path` only when all of it is on the disk."""
-    unfinished = unfinished_path(path)
+    unfinished = temp_path(path)
     try:
         yield unfinished
         with unfinished.open("rb") as file:
@@ -30,13 +30,13 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def whole(path: Path) -> Iterator[TextIO]:
+def atomic_write(path: Path) -> Iterator[TextIO]:
     """A text file to write that appears under its name only when all of it is on the disk."""
-    with whole_file(path) as unfinished, unfinished.open("w", encoding="utf-8") as file:
+    with atomic_path(path) as unfinished, unfinished.open("w", encoding="utf-8") as file:
         yield file
 
 
-def write_whole(path: Path, content: str) -> None:
+def atomic_write_text(path: Path, content: str) -> None:
     """Write a text file in one go."""
-    with whole(path) as file:
+    with atomic_write(path) as file:
         file.write(content)

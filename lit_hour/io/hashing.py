@@ -11,11 +11,11 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 
 
-def digest(path: Path) -> str:
+def hash_path(path: Path) -> str:
     """SHA-256 of a file, or of all files of a folder with their names."""
     if path.is_dir():
         parts = [
-            f"{digest(file)}  {file.relative_to(path)}\n"
+            f"{hash_path(file)}  {file.relative_to(path)}\n"
             for file in sorted(path.rglob("*"))
             if file.is_file()
         ]
@@ -24,7 +24,7 @@ def digest(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def digest_weights(weights: Mapping[str, Tensor], start: bytes = b"") -> str:
+def hash_weights(weights: Mapping[str, Tensor], start: bytes = b"") -> str:
     """SHA-256 of weights, under their names, behind some bytes.
 
     It is that of the weights in bf16, so that it stays the same whichever precision a run holds them in. The ranks of a

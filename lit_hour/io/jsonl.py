@@ -11,19 +11,19 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from lit_hour.errors import JournalError
+from lit_hour.errors import JsonlError
 
 
-def read_journal(path: Path) -> list[dict[str, Any]]:
+def read_jsonl(path: Path) -> list[dict[str, Any]]:
     """The records of a journal, in order; a last line that was not finished does not count.
 
     Raises:
-        JournalError: the file cannot be read, or a line is no record.
+        JsonlError: the file cannot be read, or a line is no record.
     """
     try:
         content = path.read_bytes() if path.exists() else b""
     except OSError as error:
-        raise JournalError(f"{path} cannot be read as a journal ({error.strerror})") from error
+        raise JsonlError(f"{path} cannot be read as a journal ({error.strerror})") from error
     whole = content[: content.rfind(b"\n") + 1]
     return [
         _parse(line, f"{path}: line {number}")
@@ -31,14 +31,14 @@ def read_journal(path: Path) -> list[dict[str, Any]]:
     ]
 
 
-class Journal:
+class JsonlWriter:
     """A file of records that one process at a time adds to."""
 
     def __init__(self, path: Path) -> None:
         """Open a journal, or begin one. A last line that was not finished is taken away.
 
         Raises:
-            JournalError: the file cannot be read or written.
+            JsonlError: the file cannot be read or written.
         """
         self.path = path
         try:
@@ -47,9 +47,9 @@ class Journal:
             content = os.pread(self._file, os.fstat(self._file).st_size, 0)
             os.ftruncate(self._file, content.rfind(b"\n") + 1)
         except OSError as error:
-            raise JournalError(f"{path} cannot be used as a journal ({error.strerror})") from error
+            raise JsonlError(f"{path} cannot be used as a journal ({error.strerror})") from error
 
-    def __enter__(self) -> Journal:
+    def __enter__(self) -> JsonlWriter:
         return self
 
     def __exit__(
@@ -60,24 +60,24 @@ class Journal:
     ) -> None:
         os.close(self._file)
 
-    def add(self, record: dict[str, Any]) -> None:
+    def write(self, record: dict[str, Any]) -> None:
         """Write a record down: it is in the file when this returns, though the disk may have it later.
 
         Raises:
-            JournalError: it cannot be written.
+            JsonlError: it cannot be written.
         """
         line = json.dumps(record, ensure_ascii=False).encode("utf-8", "replace") + b"\n"
         try:
             written = os.write(self._file, line)
         except OSError as error:
-            raise JournalError(
+            raise JsonlError(
                 f"{self.path}: a record cannot be written ({error.strerror})"
             ) from error
         if written < len(line):
             os.ftruncate(
                 self._file, os.fstat(self._file).st_size - written
             )  # or the next line would hang on to half a one
-            raise JournalError(
+            raise JsonlError(
                 f"{self.path}: the disk took {written} of {len(line)} bytes of a record; make room on it"
             )
 
@@ -90,7 +90,7 @@ def _parse(line: bytes, place: str) -> dict[str, Any]:
     try:
         record = json.loads(line)
     except ValueError as error:
-        raise JournalError(f"{place} is no record ({error}); delete that line") from error
+        raise JsonlError(f"{place} is no record ({error}); delete that line") from error
     if not isinstance(record, dict):
-        raise JournalError(f"{place} is no record but {line[:60]!r}; delete that line")
+        raise JsonlError(f"{place} is no record but {line[:60]!r}; delete that line")
     return record

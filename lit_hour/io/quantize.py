@@ -6,12 +6,12 @@ import torch
 from torch import Tensor
 
 LARGEST = 127
-EXPANDED_AT_ONCE = (
+DEQUANT_CHUNK = (
     4  # leading places that become float32 at once: they stay in the cache of a processor
 )
 
 
-def to_eight_bits(tokens: Tensor) -> tuple[Tensor, Tensor]:
+def quantize_int8(tokens: Tensor) -> tuple[Tensor, Tensor]:
     """Round tokens, so that the largest number of each becomes 127 or -127.
 
     Args:
@@ -25,10 +25,10 @@ def to_eight_bits(tokens: Tensor) -> tuple[Tensor, Tensor]:
     return (tokens.float() / steps[..., None]).round().to(torch.int8), scales
 
 
-def from_eight_bits(tokens: Tensor, scales: Tensor, dtype: torch.dtype) -> Tensor:
-    """Tokens `(..., dim)` again, from what `to_eight_bits` made of them."""
+def dequantize_int8(tokens: Tensor, scales: Tensor, dtype: torch.dtype) -> Tensor:
+    """Tokens `(..., dim)` again, from what `quantize_int8` made of them."""
     expanded = torch.empty_like(tokens, dtype=dtype)  # (..., dim)
-    for start in range(0, len(tokens), EXPANDED_AT_ONCE):
-        places = slice(start, start + EXPANDED_AT_ONCE)
+    for start in range(0, len(tokens), DEQUANT_CHUNK):
+        places = slice(start, start + DEQUANT_CHUNK)
         expanded[places] = tokens[places] * scales[places, ..., None]  # (..., dim)
     return expanded

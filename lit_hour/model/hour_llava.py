@@ -12,7 +12,7 @@ from torch import Generator, Tensor, nn
 
 from lit_hour.config.schema import Config
 from lit_hour.errors import ConfigError, QuestionError
-from lit_hour.io.hashing import digest_weights
+from lit_hour.io.hashing import hash_weights
 from lit_hour.model.forgetting import CONTENT_BASED, forget
 from lit_hour.model.language_model import LanguageModel
 from lit_hour.model.memaug import MemoryAugmentation, PreparedMemory
@@ -155,7 +155,7 @@ class HourLLaVA(nn.Module):
     def digest(self) -> str:
         """SHA-256 of the weights that decide what `remember` gives: not of those that prepare it, ask it and answer."""
         weights = {**self.projector.state_dict(), "frame_newline": self.frame_newline}
-        return digest_weights(weights, self.vision.digest().encode())
+        return hash_weights(weights, self.vision.digest().encode())
 
     def build_inputs(
         self,

@@ -20,7 +20,7 @@ from torch._weights_only_unpickler import UnpicklingError
 
 from lit_hour.config.model import VisionConfig
 from lit_hour.errors import ConfigError, InputError, WeightsError
-from lit_hour.io.hashing import digest_weights
+from lit_hour.io.hashing import hash_weights
 from lit_hour.types import Features, Frames, TiledImage, Visual
 
 TOWER_CONFIGS = Path(__file__).parent / "towers"  # towers of our own, in open_clip's format
@@ -194,8 +194,8 @@ class VisionEncoder(nn.Module):
         return pooled.flatten(2).transpose(1, 2)  # (frames, grid * grid, vision_dim)
 
     def digest(self) -> str:
-        """SHA-256 of the weights, as `digest_weights` has it, and of the colours."""
-        return digest_weights(self.tower.state_dict(), repr((self.mean, self.std)).encode())
+        """SHA-256 of the weights, as `hash_weights` has it, and of the colours."""
+        return hash_weights(self.tower.state_dict(), repr((self.mean, self.std)).encode())
 
     def _encode(self, images: Tensor) -> Tensor:
         dtype = next(self.tower.parameters()).dtype

@@ -29,7 +29,7 @@ from lit_hour.config.schema import Config
 from lit_hour.config.synthetic import SyntheticConfig
 from lit_hour.data.packing.pack import pack
 from lit_hour.errors import SyntheticDataError
-from lit_hour.io.atomic import UNFINISHED_SUFFIX, whole
+from lit_hour.io.atomic import TEMP_SUFFIX, atomic_write
 from lit_hour.io.file_lock import locked
 from lit_hour.synthetic.captions import (
     describe_clip,
@@ -217,7 +217,7 @@ def _check_generator(folder: Path, made_with: dict[str, Any]) -> None:
     remedy = f"Choose another folder than {folder}, or delete it to make its videos again."
     if not any(folder.glob("videos/*.mp4")):
         (folder / TOTALS_FILE).unlink(missing_ok=True)
-        with whole(path) as file:
+        with atomic_write(path) as file:
             json.dump(made_with, file, indent=1)
         return
     if not path.exists():
@@ -240,7 +240,7 @@ def _render_missing(
 ) -> None:
     videos = folder / "videos"
     videos.mkdir(exist_ok=True)
-    for unfinished in videos.glob("*" + UNFINISHED_SUFFIX):
+    for unfinished in videos.glob("*" + TEMP_SUFFIX):
         unfinished.unlink()  # of a killed run; the folder is locked, so no other run writes here
     missing = [plan for plan in plans if not (videos / f"{plan.name}.mp4").exists()]
     stories = (
@@ -265,8 +265,8 @@ def _write_texts(folder: Path, plans: list[VideoPlan], settings: SyntheticConfig
     page = PreviewPage(folder.name, plans)
     num_questions: Counter[str] = Counter()
     with (
-        whole(folder / QUESTION_FILE) as question_file,
-        whole(folder / CAPTION_FILE) as caption_file,
+        atomic_write(folder / QUESTION_FILE) as question_file,
+        atomic_write(folder / CAPTION_FILE) as caption_file,
     ):
         question_file.write("[")
         for plan in plans:
@@ -279,11 +279,11 @@ def _write_texts(folder: Path, plans: list[VideoPlan], settings: SyntheticConfig
             caption_file.write(json.dumps(_caption_record(plan.name, story)) + "\n")
             page.add(plan, story, questions)
         question_file.write("\n]\n")
-    with whole(folder / PREVIEW_FILE) as page_file:
+    with atomic_write(folder / PREVIEW_FILE) as page_file:
         page_file.write(page.html())
     duration_seconds = sum(plan.duration_seconds for plan in plans)
     totals = SplitTotals(len(plans), duration_seconds, dict(num_questions))
-    with whole(folder / TOTALS_FILE) as totals_file:
+    with atomic_write(folder / TOTALS_FILE) as totals_file:
         json.dump(asdict(totals), totals_file, indent=1)
     return totals
 

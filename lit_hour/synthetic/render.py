@@ -19,7 +19,7 @@ import av
 from tqdm import tqdm
 
 from lit_hour.errors import SyntheticDataError
-from lit_hour.io.atomic import whole_file
+from lit_hour.io.atomic import atomic_path
 from lit_hour.synthetic.draw import Picture, Pose, draw_picture
 from lit_hour.synthetic.story import SOLO_VERBS, Actor, Appearance, Scene, Story
 
@@ -114,7 +114,7 @@ def render_story(story: Story, path: Path, size_pixels: int, frames_per_second: 
             f"synthetic.image_size is {size_pixels}. H.264 requires an even size."
         )
     try:
-        with whole_file(path) as unfinished:
+        with atomic_path(path) as unfinished:
             pictures = _draw_frames(story, size_pixels, frames_per_second)
             _encode(pictures, unfinished, size_pixels, frames_per_second)
     except OSError as error:

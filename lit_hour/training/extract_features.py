@@ -16,17 +16,22 @@ from tqdm import tqdm
 from lit_hour.config.data import resolve_num_workers
 from lit_hour.config.load import load_config
 from lit_hour.config.schema import Config
-from lit_hour.data.features.format import Encoding, StoredTokens, compress, deciding_settings
-from lit_hour.data.features.source import (
-    Chunk,
-    EncodeSource,
-    FrameShards,
-    Place,
-    VideoFiles,
-    Videos,
+from lit_hour.data.features.format import (
+    FeatureMetadata,
+    StoredTokens,
+    encode_tokens,
+    feature_config,
 )
-from lit_hour.data.features.writer import FeatureFolder
-from lit_hour.data.packing.pack import PackSummary, make_folder
+from lit_hour.data.features.source import (
+    FeatureSource,
+    FrameChunk,
+    FrameChunkDataset,
+    FrameShardSource,
+    SampleRef,
+    VideoFileSource,
+)
+from lit_hour.data.features.writer import FeatureWriter
+from lit_hour.data.packing.pack import PackSummary, make_output_dir
 from lit_hour.errors import ConfigError, WeightsError
 from lit_hour.io.file_lock import is_held, locked
 from lit_hour.model.vision_encoder import VisionEncoder
@@ -67,23 +72,25 @@ def extract_features(
     """
     config, file = _read_settings(files, overrides, run, checkpoint)
     videos = (
-        VideoFiles(Path(source), questions, config) if questions else FrameShards(source, config)
+        VideoFileSource(Path(source), questions, config)
+        if questions
+        else FrameShardSource(source, config)
     )
     return extract_with(load_vision_encoder(config, file), videos, target, config)
 
 
 def extract_with(
-    encoder: VisionEncoder, source: EncodeSource, target: Path, config: Config
+    encoder: VisionEncoder, source: FeatureSource, target: Path, config: Config
 ) -> PackSummary | None:
     """As `encode`, with an encoder and a source that are at hand."""
-    encoding = Encoding(
+    encoding = FeatureMetadata(
         precision=config.features.precision,
         tokens_per_frame=encoder.tokens_per_frame,
         vision_dim=encoder.dim,
-        settings=deciding_settings(config),
-        weights=encoder.digest(),
+        config=feature_config(config),
+        encoder_sha256=encoder.digest(),
     )
-    folder = FeatureFolder(target, source, encoding, config.pack.max_bad_samples)
+    folder = FeatureWriter(target, source, encoding, config.pack.max_bad_samples)
     with ExitStack() as held:
         module = VideoEncoding(
             encoder, source, folder, encoding, resolve_num_workers(config.data.num_workers), held
@@ -102,9 +109,9 @@ class VideoEncoding(L.LightningModule):
     def __init__(
         self,
         encoder: VisionEncoder,
-        source: EncodeSource,
-        folder: FeatureFolder,
-        encoding: Encoding,
+        source: FeatureSource,
+        folder: FeatureWriter,
+        encoding: FeatureMetadata,
         num_workers: int,
         held: ExitStack,
     ) -> None:
@@ -114,14 +121,14 @@ class VideoEncoding(L.LightningModule):
         self.summary: PackSummary | None = None
         self.prepare_data_per_node = False
         self._num_workers, self._held = num_workers, held
-        self._videos: list[Place] = []
+        self._videos: list[SampleRef] = []
         self._shards: deque[int] = deque()
-        self._opened: dict[Place, _OpenVideo] = {}
+        self._opened: dict[SampleRef, _OpenVideo] = {}
 
     def prepare_data(self) -> None:
         """The first rank makes the folder ready, once no other start is at work there; the others wait."""
-        path, unfinished = self.folder.path, self.folder.unfinished
-        make_folder(unfinished)
+        path, unfinished = self.folder.path, self.folder.parts
+        make_output_dir(unfinished)
         if is_held(path) or is_held(unfinished, even_shared=True):
             print(
                 f"{path} is being filled by processes that were started before: waiting until they end",
@@ -129,11 +136,11 @@ class VideoEncoding(L.LightningModule):
             )
         self._held.enter_context(locked(path))
         with locked(unfinished):  # ranks of a start whose first rank was killed
-            self.folder.prepare()
+            self.folder.open()
 
     def setup(self, stage: str) -> None:
         """Share what is missing. The first rank says what that is: another machine may see the folder as it was before."""
-        self._held.enter_context(locked(self.folder.unfinished, shared=True))
+        self._held.enter_context(locked(self.folder.parts, shared=True))
         missing = (
             (self.folder.missing_videos(), self.folder.missing_shards())
             if self.trainer.is_global_zero
@@ -154,7 +161,9 @@ class VideoEncoding(L.LightningModule):
     def predict_dataloader(self) -> DataLoader[Any]:
         """This rank's videos in chunks of frames."""
         return DataLoader(
-            Videos(self.source, self._videos), batch_size=None, num_workers=self._num_workers
+            FrameChunkDataset(self.source, self._videos),
+            batch_size=None,
+            num_workers=self._num_workers,
         )
 
     def on_predict_start(self) -> None:
@@ -171,13 +180,13 @@ class VideoEncoding(L.LightningModule):
         )
         self._assemble_ready_shards()
 
-    def predict_step(self, chunk: Chunk, batch_idx: int) -> None:
+    def predict_step(self, chunk: FrameChunk, batch_idx: int) -> None:
         """Encode some frames, or keep a video that has come to its end."""
-        if chunk.damage:
-            self._opened.pop(chunk.place, None)
-            self.folder.skip(chunk.place, chunk.damage)
+        if chunk.error:
+            self._opened.pop(chunk.ref, None)
+            self.folder.skip(chunk.ref, chunk.error)
         elif chunk.metadata:
-            self.folder.keep(chunk.place, self._opened.pop(chunk.place).finish(), chunk.metadata)
+            self.folder.save(chunk.ref, self._opened.pop(chunk.ref).finish(), chunk.metadata)
         else:
             self._encode(chunk)
             return
@@ -189,41 +198,41 @@ class VideoEncoding(L.LightningModule):
         self._assemble_ready_shards()
         self.trainer.strategy.barrier("assembled")
         if self.trainer.is_global_zero:
-            self.summary = self.folder.finish()
+            self.summary = self.folder.write_totals()
         self._bar.close()
 
-    def _encode(self, chunk: Chunk) -> None:
+    def _encode(self, chunk: FrameChunk) -> None:
         tokens = self.encoder(chunk.images)  # (frames, tokens, vision_dim)
         if not tokens.isfinite().all():
             raise WeightsError(
                 "the vision encoder makes tokens that are no finite numbers: its weights are damaged, or too large for"
                 " training.precision"
             )
-        if chunk.place not in self._opened:
-            self._opened[chunk.place] = _OpenVideo(chunk.num_frames, self.encoding)
-        self._opened[chunk.place].add(compress(tokens, self.encoding.precision))
-        self._bar.update(self.source.cost(chunk.place) * len(chunk.images) / chunk.num_frames)
+        if chunk.ref not in self._opened:
+            self._opened[chunk.ref] = _OpenVideo(chunk.num_frames, self.encoding)
+        self._opened[chunk.ref].add(encode_tokens(tokens, self.encoding.precision))
+        self._bar.update(self.source.cost(chunk.ref) * len(chunk.images) / chunk.num_frames)
 
     def _assemble_ready_shards(self) -> None:
         """Shards are finished in their order, or nearly so: after the first that is not ready there is nothing to look for."""
-        while self._shards and self.folder.is_ready(self._shards[0]):
-            self.folder.assemble(self._shards.popleft())
+        while self._shards and self.folder.is_shard_complete(self._shards[0]):
+            self.folder.write_shard(self._shards.popleft())
 
 
 class _OpenVideo:
     """The tokens of a video that is still being encoded, in memory that has the size of the whole from the beginning."""
 
-    def __init__(self, num_frames: int, encoding: Encoding) -> None:
+    def __init__(self, num_frames: int, encoding: FeatureMetadata) -> None:
         self._room = StoredTokens.empty(num_frames, encoding)
         self._num_frames = 0
 
     def add(self, stored: StoredTokens) -> None:
         end = self._num_frames + len(stored)
-        self._room.of(slice(self._num_frames, end)).take_over(stored)
+        self._room[self._num_frames : end].copy_from(stored)
         self._num_frames = end
 
     def finish(self) -> StoredTokens:
-        return self._room.of(slice(0, self._num_frames))
+        return self._room[: self._num_frames]
 
 
 def _read_settings(

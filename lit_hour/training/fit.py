@@ -18,9 +18,9 @@ import torch
 
 from lit_hour.config.load import save_config
 from lit_hour.config.schema import Config
-from lit_hour.data.datamodule import VideoQuestionData, sources_fingerprint, training_questions
+from lit_hour.data.datamodule import VideoQADataModule, sources_fingerprint, training_questions
 from lit_hour.io.file_lock import locked
-from lit_hour.processor import Processor
+from lit_hour.processor import HourLLaVAProcessor
 from lit_hour.run_dir import RunDir
 from lit_hour.text.chat_template import build_conversation
 from lit_hour.text.tokenizer import (
@@ -111,8 +111,8 @@ def fit(config: Config, shutdown: ShutdownSignal | None = None) -> FitResult:
     save_config(config, run.config)
     if checkpoint is None:
         make_tokenizer(config, run)
-    processor = Processor(load_tokenizer(run.tokenizer), config.text)
-    data = VideoQuestionData(config, processor)
+    processor = HourLLaVAProcessor(load_tokenizer(run.tokenizer), config.text)
+    data = VideoQADataModule(config, processor)
     log.info("data: %s", data.describe())
     module = HourLLaVAModule(
         config, len(processor.tokenizer), data.num_steps, load_pretrained=checkpoint is None

@@ -19,7 +19,7 @@ from lit_hour.training.checkpoints.checkpoint_io import AtomicCheckpointIO
 from lit_hour.training.parallelize import ShardedStrategy
 
 if TYPE_CHECKING:
-    from lit_hour.data.datamodule import VideoQuestionData
+    from lit_hour.data.datamodule import VideoQADataModule
 
 TRUE_BF16 = "bf16-true"
 
@@ -27,7 +27,7 @@ TRUE_BF16 = "bf16-true"
 def build_trainer(
     config: Config,
     run: RunDir,
-    data: VideoQuestionData,
+    data: VideoQADataModule,
     callbacks: list[Callback],
     resume_step: int,
 ) -> L.Trainer:

@@ -10,7 +10,7 @@ from pathlib import Path
 from shlex import quote
 
 from lit_hour.config.videomarathon import VideoMarathonConfig
-from lit_hour.io.atomic import whole
+from lit_hour.io.atomic import atomic_write
 from lit_hour.videomarathon.annotation import Annotation, read_annotation
 from lit_hour.videomarathon.dataset_stats import DatasetStats, write_charts
 from lit_hour.videomarathon.response_cache import TokenUsage
@@ -101,7 +101,10 @@ def aggregate(
         failed: videos that could not be annotated.
     """
     totals, stats = DatasetTotals(), DatasetStats()
-    with whole(out / QUESTIONS_NAME) as question_file, whole(out / DROPPED_NAME) as dropped_file:
+    with (
+        atomic_write(out / QUESTIONS_NAME) as question_file,
+        atomic_write(out / DROPPED_NAME) as dropped_file,
+    ):
         question_file.write("[")
         separator = "\n"
         for name, fingerprint in fingerprints.items():
@@ -117,7 +120,7 @@ def aggregate(
             for dropped in annotation.dropped:
                 dropped_file.write(json.dumps({"video": name, **dropped}) + "\n")
         question_file.write("\n]\n")
-    with whole(out / TOTALS_NAME) as totals_file:
+    with atomic_write(out / TOTALS_NAME) as totals_file:
         json.dump(vars(totals), totals_file, indent=1)
     write_charts(out / CHARTS_NAME, stats)
     return totals

@@ -25,7 +25,7 @@ from tqdm import tqdm
 
 from lit_hour.config.videomarathon import VideoMarathonConfig
 from lit_hour.errors import ConfigError, InvalidResponseError, TeacherError, VideoError
-from lit_hour.io.atomic import whole
+from lit_hour.io.atomic import atomic_write
 from lit_hour.io.file_lock import locked, locked_if_free
 from lit_hour.videomarathon.aggregate import DatasetTotals, Failure, aggregate
 from lit_hour.videomarathon.annotation import (
@@ -221,7 +221,7 @@ class AnnotationJob:
                     self._add_failure(name, error, cache)
                     return
             link = os.path.relpath((self.videos / name).resolve(), folder.resolve())
-            with whole(folder / PAGE_NAME) as page:
+            with atomic_write(folder / PAGE_NAME) as page:
                 page.write(render_page(annotation, link))
             write_annotation(folder, self.fingerprints[name], annotation)
 

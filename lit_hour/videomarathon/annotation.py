@@ -16,7 +16,7 @@ from typing import Any
 from lit_hour.config.videomarathon import VideoMarathonConfig
 from lit_hour.data.questions.record import question_record
 from lit_hour.errors import TeacherError
-from lit_hour.io.atomic import whole
+from lit_hour.io.atomic import atomic_write
 from lit_hour.videomarathon.captions import caption_clips
 from lit_hour.videomarathon.events import find_events, summarize
 from lit_hour.videomarathon.filters import FilterResult, filter_questions
@@ -110,7 +110,7 @@ def fingerprint(video: Path, model: str, config: VideoMarathonConfig) -> str:
 def write_annotation(folder: Path, fingerprint: str, annotation: Annotation) -> None:
     """Write an annotation with its fingerprint, atomically."""
     record = {"fingerprint": fingerprint, **asdict(annotation)}
-    with whole(folder / ANNOTATION_NAME) as file:
+    with atomic_write(folder / ANNOTATION_NAME) as file:
         file.write(json.dumps(record, ensure_ascii=False, indent=1) + "\n")
 
 

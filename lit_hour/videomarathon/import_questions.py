@@ -22,7 +22,7 @@ from typing import Any
 from lit_hour.data.questions.file import read_questions
 from lit_hour.data.questions.record import question_record
 from lit_hour.errors import QuestionError
-from lit_hour.io.atomic import whole
+from lit_hour.io.atomic import atomic_write
 
 # In a cell of a table: "a pan | a plate", "62-75.5; 80-91".
 OPTION_SEPARATOR, INTERVAL_SEPARATOR = "|", ";"
@@ -56,14 +56,14 @@ def import_questions(
     try:
         out.mkdir(parents=True, exist_ok=True)
         samples = read_questions(_as_json_lines(file, out))
-        if others := [sample.name for sample in samples if sample.kind != "video"]:
+        if others := [sample.name for sample in samples if sample.modality != "video"]:
             raise QuestionError(
                 f"{file}: {others[0]} is not a video, and only videos can be imported."
                 " `lit-hour pack` takes the file as it is."
             )
         found = {sample.files[0]: _find_video(sample.files[0], roots) for sample in samples}
         missing = tuple(name for name, path in found.items() if path is None)
-        with whole(out / "missing.txt") as missing_file:
+        with atomic_write(out / "missing.txt") as missing_file:
             missing_file.writelines(f"{name}\n" for name in missing)
         if len(missing) > max_missing:
             raise QuestionError(
@@ -80,7 +80,7 @@ def import_questions(
             if found[sample.files[0]] is not None
             for question in sample.questions
         ]
-        with whole(out / "questions.json") as question_file:
+        with atomic_write(out / "questions.json") as question_file:
             question_file.write("[\n" + ",\n".join(map(json.dumps, records)) + "\n]\n")
     except OSError as error:
         raise QuestionError(f"Cannot write to {out}: {error}.") from error
@@ -122,7 +122,10 @@ def _as_json_lines(file: Path, out: Path) -> Path:
         return file
     records = out / "records.jsonl"
     try:
-        with file.open(encoding="utf-8-sig", newline="") as table, whole(records) as record_file:
+        with (
+            file.open(encoding="utf-8-sig", newline="") as table,
+            atomic_write(records) as record_file,
+        ):
             record_file.writelines(json.dumps(record) + "\n" for record in _read_table(table, file))
     except (UnicodeDecodeError, csv.Error) as error:
         raise QuestionError(f"{file} cannot be read as a table: {error}.") from error

@@ -12,8 +12,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from lit_hour.errors import JournalError
-from lit_hour.io.jsonl import Journal, read_journal
+from lit_hour.errors import JsonlError
+from lit_hour.io.jsonl import JsonlWriter, read_jsonl
 
 
 @dataclass(frozen=True)
@@ -52,13 +52,13 @@ class ResponseCache:
         """Open the file, or create it.
 
         Raises:
-            JournalError: a line is not a response, or the file cannot be read or written.
+            JsonlError: a line is not a response, or the file cannot be read or written.
         """
         self.path = path
         self._responses = dict(
-            self._parse(record, number) for number, record in enumerate(read_journal(path), start=1)
+            self._parse(record, number) for number, record in enumerate(read_jsonl(path), start=1)
         )
-        self._journal = Journal(path)
+        self._journal = JsonlWriter(path)
 
     def __enter__(self) -> ResponseCache:
         return self
@@ -97,9 +97,9 @@ class ResponseCache:
         """Append a response. It is in the file at once, and on disk when this returns.
 
         Raises:
-            JournalError: the file cannot be written.
+            JsonlError: the file cannot be written.
         """
-        self._journal.add({"key": key, **asdict(response)})
+        self._journal.write({"key": key, **asdict(response)})
         self._responses[key] = response
         await asyncio.to_thread(self._journal.sync)
 
@@ -108,6 +108,6 @@ class ResponseCache:
             fields = {name: value for name, value in record.items() if name != "key"}
             return record["key"], Response(**fields)
         except (TypeError, KeyError) as error:
-            raise JournalError(
+            raise JsonlError(
                 f"{self.path}: line {number} is not a response ({error}). Delete that line."
             ) from error

@@ -65,7 +65,7 @@ def witnesses(
     session: VideoPredictor, memory: VideoMemory, question: Question, answer: str
 ) -> dict[str, float]:
     """The second at which each witness peaks."""
-    asked = session.processor.ask(question.question)
+    asked = session.processor.build_prompt(question.question)
     nothing_asked = Conversation((asked.messages[0], Message("user", "")))
     look, idle_look = (
         attention(session, memory, asked),

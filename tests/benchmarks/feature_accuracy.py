@@ -16,8 +16,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from lit_hour.data.datasets import ValidationSubjects
-from lit_hour.data.features.format import Encoding, compress, safetensors_of
+from lit_hour.data.datasets import ValidationDataset
+from lit_hour.data.features.format import FeatureMetadata, encode_tokens, to_safetensors
 from lit_hour.data.sources import open_sources
 from lit_hour.inference.predictor import VideoPredictor
 from lit_hour.types import Example, Features, Frames
@@ -29,7 +29,7 @@ ROW = "{:42} {:>9} {:>13} {:>12} {:>12} {:>12}"
 
 def stored_and_read(tokens: Tensor, precision: str) -> Tensor:
     """Tokens `(frames, tokens, vision_dim)` as training gets them."""
-    return tokens if precision == "float32" else compress(tokens, precision).expand().float()  # type: ignore[arg-type]
+    return tokens if precision == "float32" else encode_tokens(tokens, precision).expand().float()  # type: ignore[arg-type]
 
 
 def error_of(tokens: Tensor, precision: str) -> Tensor:
@@ -41,11 +41,11 @@ def gigabytes_of_an_hour(precision: str) -> float:
     """Of a file of the published shape."""
     if precision == "float32":
         return HOUR_FRAMES * PUBLISHED_TOKENS * PUBLISHED_DIM * 4 / 1e9
-    encoding = Encoding(precision, PUBLISHED_TOKENS, PUBLISHED_DIM, {}, "")  # type: ignore[arg-type]
-    minute = compress(
+    encoding = FeatureMetadata(precision, PUBLISHED_TOKENS, PUBLISHED_DIM, {}, "")  # type: ignore[arg-type]
+    minute = encode_tokens(
         torch.zeros(HOUR_FRAMES // 60, PUBLISHED_TOKENS, PUBLISHED_DIM), encoding.precision
     )
-    return 60 * sum(len(part) for part in safetensors_of(minute, encoding)) / 1e9
+    return 60 * sum(len(part) for part in to_safetensors(minute, encoding)) / 1e9
 
 
 def validation_examples(session: VideoPredictor, most_videos: int) -> Iterator[Example]:
@@ -54,10 +54,10 @@ def validation_examples(session: VideoPredictor, most_videos: int) -> Iterator[E
     videos = [
         (each, subject)
         for each in shards.values()
-        for subject in each.subjects
-        if subject.kind == "video"
+        for subject in each.entries
+        if subject.modality == "video"
     ]
-    dataset = ValidationSubjects(videos[:most_videos], session.processor, session.config)
+    dataset = ValidationDataset(videos[:most_videos], session.processor, session.config)
     for number in range(len(dataset)):
         example = dataset[number].result
         assert isinstance(example, Example), example
@@ -77,7 +77,7 @@ def measure_run(run: Path, most_videos: int) -> None:
         for precision in PRECISIONS:
             visual = Features(stored_and_read(tokens, precision), frames.timestamps)
             losses[precision].append(
-                float(session.model(session.processor.batch([replace(example, visual=visual)])))
+                float(session.model(session.processor.collate([replace(example, visual=visual)])))
             )
             errors[precision].append(error_of(tokens, precision).flatten())  # (frames * tokens,)
     exact = sum(losses["float32"]) / len(losses["float32"])

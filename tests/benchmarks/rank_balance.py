@@ -37,7 +37,7 @@ def main(all_balance_steps: list[int]) -> None:
         for balance_steps in (1, *all_balance_steps):
             order = data.balanced(samples_per_step, balance_steps)
             started = time.perf_counter()
-            order.at(0)
+            order[0]
             seconds_window = time.perf_counter() - started
             steps = list(steps_of(order, NUM_STEPS))
             seconds = time.perf_counter() - started

@@ -6,13 +6,13 @@ import torch
 from torch import Tensor
 
 from lit_hour.config.schema import Config
-from lit_hour.data.features.format import Encoding, compress, deciding_settings
-from lit_hour.data.features.source import FrameShards, Place, Videos
-from lit_hour.data.features.writer import FeatureFolder
+from lit_hour.data.features.format import FeatureMetadata, encode_tokens, feature_config
+from lit_hour.data.features.source import FrameChunkDataset, FrameShardSource, SampleRef
+from lit_hour.data.features.writer import FeatureWriter
 from tests.data.tiny import VIDEO
 
 CONFIG = Config(video=VIDEO)
-ENCODING = Encoding("bf16", 4, 3, deciding_settings(CONFIG), "a" * 64)
+ENCODING = FeatureMetadata("bf16", 4, 3, feature_config(CONFIG), "a" * 64)
 
 
 def tokens_of(images: Tensor) -> Tensor:
@@ -24,21 +24,24 @@ def tokens_of(images: Tensor) -> Tensor:
 
 
 def open_folder(
-    path: Path, frames: Path, encoding: Encoding = ENCODING, max_skipped: int = 0
-) -> FeatureFolder:
-    return FeatureFolder(path, FrameShards(str(frames), CONFIG), encoding, max_skipped)
+    path: Path, frames: Path, encoding: FeatureMetadata = ENCODING, max_skipped: int = 0
+) -> FeatureWriter:
+    return FeatureWriter(path, FrameShardSource(str(frames), CONFIG), encoding, max_skipped)
 
 
 def encode_videos(
-    folder: FeatureFolder, frames: Path, places: list[Place], encoding: Encoding = ENCODING
+    folder: FeatureWriter,
+    frames: Path,
+    places: list[SampleRef],
+    encoding: FeatureMetadata = ENCODING,
 ) -> None:
     tokens: list[Tensor] = []
-    for chunk in Videos(FrameShards(str(frames), CONFIG), places):
-        if chunk.damage:
-            folder.skip(chunk.place, chunk.damage)
+    for chunk in FrameChunkDataset(FrameShardSource(str(frames), CONFIG), places):
+        if chunk.error:
+            folder.skip(chunk.ref, chunk.error)
         elif chunk.metadata:
-            folder.keep(
-                chunk.place, compress(torch.cat(tokens), encoding.precision), chunk.metadata
+            folder.save(
+                chunk.ref, encode_tokens(torch.cat(tokens), encoding.precision), chunk.metadata
             )
             tokens = []
         else:
@@ -46,16 +49,16 @@ def encode_videos(
 
 
 def encode(
-    path: Path, frames: Path, encoding: Encoding = ENCODING, max_skipped: int = 0
-) -> FeatureFolder:
+    path: Path, frames: Path, encoding: FeatureMetadata = ENCODING, max_skipped: int = 0
+) -> FeatureWriter:
     """Everything that is missing."""
     folder = open_folder(path, frames, encoding, max_skipped)
-    folder.prepare()
+    folder.open()
     encode_videos(folder, frames, folder.missing_videos(), encoding)
     for shard in folder.missing_shards():
-        assert folder.is_ready(shard)
-        folder.assemble(shard)
-    folder.finish()
+        assert folder.is_shard_complete(shard)
+        folder.write_shard(shard)
+    folder.write_totals()
     return folder
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from lit_hour.config.schema import PackConfig, VideoConfig
 from lit_hour.data.packing.pack import pack
-from lit_hour.processor import Processor
+from lit_hour.processor import HourLLaVAProcessor
 from lit_hour.text.tokenizer import load_tokenizer
 from tests.data.colours import encode
 from tests.data.mixed import RECORDS, write_files, write_records
@@ -104,9 +104,11 @@ def spoiled(packed: Path, tmp_path: Path) -> Callable[[str, Callable[[bytes], by
 
 
 @pytest.fixture(scope="session")
-def processor(trained: TrainedRun) -> Processor:
+def processor(trained: TrainedRun) -> HourLLaVAProcessor:
     """That of a trained small run."""
-    return Processor(load_tokenizer(trained.run.tokenizer), trained.project.config("none").text)
+    return HourLLaVAProcessor(
+        load_tokenizer(trained.run.tokenizer), trained.project.config("none").text
+    )
 
 
 @pytest.fixture(scope="session")

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lit_hour.data.order.batch_sampler import assign_greedily
+from lit_hour.data.order.batch_sampler import split_step_across_ranks
 from lit_hour.data.order.sample_order import (
     TOKENS_PER_QUESTION,
-    BalancedOrder,
+    LengthBalancedOrder,
     MixedOrder,
     SourceOrder,
 )
@@ -54,7 +54,7 @@ class Published:
 
     def seconds_at(self, positions: list[int] | range) -> NDArray[np.float64]:
         """Duration of the videos of the samples at positions of that order: `(positions,)`."""
-        places = [self.mixed.at(position)[1:] for position in positions]
+        places = [self.mixed[position][1:] for position in positions]
         return self.seconds[
             [shard * VIDEOS_PER_SHARD + sample // SAMPLES_PER_VIDEO for shard, sample in places]
         ]
@@ -68,9 +68,9 @@ class Published:
             np.int64
         )
 
-    def balanced(self, samples_per_step: int, balance_steps: int) -> BalancedOrder:
+    def balanced(self, samples_per_step: int, balance_steps: int) -> LengthBalancedOrder:
         """The order with balance."""
-        return BalancedOrder(
+        return LengthBalancedOrder(
             self.tokens_at,
             len(self.mixed),
             samples_per_step=samples_per_step,
@@ -87,10 +87,10 @@ class Evenness:
     micro_batches: float
 
 
-def steps_of(order: BalancedOrder, num_steps: int) -> Iterator[list[int]]:
+def steps_of(order: LengthBalancedOrder, num_steps: int) -> Iterator[list[int]]:
     """The positions that each of the first steps takes."""
     for first in range(0, num_steps * order.samples_per_step, order.samples_per_step):
-        yield [order.at(place) for place in range(first, first + order.samples_per_step)]
+        yield [order[place] for place in range(first, first + order.samples_per_step)]
 
 
 def evenness(works: Sequence[NDArray[Any]], num_ranks: int) -> Evenness:
@@ -98,7 +98,10 @@ def evenness(works: Sequence[NDArray[Any]], num_ranks: int) -> Evenness:
     steps, micro_batches = [], []
     for work in works:
         places = np.array(
-            [assign_greedily(range(len(work)), 1, rank, num_ranks) for rank in range(num_ranks)]
+            [
+                split_step_across_ranks(range(len(work)), 1, rank, num_ranks)
+                for rank in range(num_ranks)
+            ]
         )[:, :, 0]
         dealt = work[places]  # (ranks, micro-batches)
         steps.append(dealt.sum(axis=1).mean() / dealt.sum(axis=1).max())

@@ -3,26 +3,26 @@
 from types import SimpleNamespace
 from typing import Any
 
-from lit_hour.data.datamodule import VideoQuestionData
-from lit_hour.processor import Processor
+from lit_hour.data.datamodule import VideoQADataModule
+from lit_hour.processor import HourLLaVAProcessor
 from tests.helpers.toy_run import ToyProject
 
 
 def data_of_rank(
-    toy: ToyProject, processor: Processor, *words: str, rank: int = 0, num_ranks: int = 1
-) -> VideoQuestionData:
+    toy: ToyProject, processor: HourLLaVAProcessor, *words: str, rank: int = 0, num_ranks: int = 1
+) -> VideoQADataModule:
     """The data of a small run, with a stand-in for what it asks of Lightning's Trainer."""
-    data = VideoQuestionData(toy.config("none", *words), processor)
+    data = VideoQADataModule(toy.config("none", *words), processor)
     data.trainer = SimpleNamespace(global_rank=rank, world_size=num_ranks, global_step=0)  # type: ignore[assignment]
     return data
 
 
-def finish_step(data: VideoQuestionData) -> None:
+def finish_step(data: VideoQADataModule) -> None:
     """Count a step, as the Trainer does."""
     data.trainer.global_step += 1  # type: ignore[union-attr, misc]
 
 
-def resume(data: VideoQuestionData, state: dict[str, Any]) -> None:
+def resume(data: VideoQADataModule, state: dict[str, Any]) -> None:
     """Load the state of a checkpoint, as the Trainer does."""
     data.load_state_dict(state)
     data.trainer.global_step = state["step"]  # type: ignore[union-attr, misc]

@@ -11,10 +11,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from lit_hour.data.shards.http import Web
+from lit_hour.data.shards.http import HTTPClient
 
-QUICK = Web(
-    "http://nowhere.invalid", timeout_seconds=0.3, num_tries=3, pause_seconds=0.01
+QUICK = HTTPClient(
+    "http://nowhere.invalid", timeout_seconds=0.3, max_attempts=3, backoff_seconds=0.01
 )  # for a server that is near
 
 

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from lit_hour.data.dataloader import TimedLoader
-from lit_hour.data.datamodule import VideoQuestionData
+from lit_hour.data.dataloader import TimedDataLoader
+from lit_hour.data.datamodule import VideoQADataModule
 from lit_hour.errors import ShardError
-from lit_hour.processor import Processor
+from lit_hour.processor import HourLLaVAProcessor
 from tests.data.ranks import data_of_rank
 from tests.helpers.toy_run import ToyProject
 
@@ -21,7 +21,7 @@ TIMEOUT_SECONDS = 2
 
 
 @pytest.fixture
-def data(toy: ToyProject, processor: Processor, tmp_path: Path) -> VideoQuestionData:
+def data(toy: ToyProject, processor: HourLLaVAProcessor, tmp_path: Path) -> VideoQADataModule:
     """Of shards that a test may damage."""
     folder = shutil.copytree(toy.yaml.parent / "world/train/shards", tmp_path / "shards")
     words = (
@@ -45,26 +45,26 @@ def make_hang(tar: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["train", "val"])
 def test_a_worker_that_hangs_is_ended_and_what_it_reads_is_named(
-    data: VideoQuestionData, tmp_path: Path, kind: str
+    data: VideoQADataModule, tmp_path: Path, kind: str
 ) -> None:
     make_hang(tmp_path / "shards/000001.tar")
     others = set(multiprocessing.active_children())
     loader, num_read, started = getattr(data, f"{kind}_dataloader")(), 0, time.monotonic()
-    assert isinstance(loader, TimedLoader)
+    assert isinstance(loader, TimedDataLoader)
     with pytest.raises(
         ShardError, match=r"hangs: nothing has come for data\.timeout_seconds=2, and"
     ) as refusal:
         for _ in loader:
             num_read += 1
     (awaited,) = list(loader.batch_sampler)[num_read : num_read + 1]
-    places = [loader.dataset.place_of(index) for index in awaited]
+    places = [loader.dataset.describe_location(index) for index in awaited]
     assert f"it is the turn of {'; '.join(places)}. " in str(refusal.value)
     assert any(f"{tmp_path}/shards/000001.tar: video 'synthetic_0000" in place for place in places)
-    assert loader.seconds_waited >= TIMEOUT_SECONDS and time.monotonic() - started < 20
+    assert loader.data_wait_seconds >= TIMEOUT_SECONDS and time.monotonic() - started < 20
     assert set(multiprocessing.active_children()) <= others
 
 
-def test_a_reader_that_waits_for_its_caller_is_not_timed_out(data: VideoQuestionData) -> None:
+def test_a_reader_that_waits_for_its_caller_is_not_timed_out(data: VideoQADataModule) -> None:
     batches = iter(data.val_dataloader())
     next(batches)
     time.sleep(TIMEOUT_SECONDS + 0.5)
@@ -72,7 +72,7 @@ def test_a_reader_that_waits_for_its_caller_is_not_timed_out(data: VideoQuestion
 
 
 def test_workers_that_still_have_something_to_read_end_with_their_rank(
-    data: VideoQuestionData,
+    data: VideoQADataModule,
 ) -> None:
     def leave_in_the_midst() -> None:
         batches = iter(data.train_dataloader())

@@ -9,7 +9,7 @@ import torch
 from lit_hour.data.datamodule import training_questions
 from lit_hour.data.shards.reader import open_shards
 from lit_hour.errors import ConfigError, ShardError
-from lit_hour.processor import Processor
+from lit_hour.processor import HourLLaVAProcessor
 from lit_hour.types import IGNORE_INDEX, Batch, Frames
 from tests.data.ranks import data_of_rank, finish_step, resume
 from tests.helpers.toy_run import SAMPLES_PER_STEP, StepRecorder, StoppedError, ToyProject
@@ -42,7 +42,7 @@ def stand_of(state: dict[str, Any]) -> tuple[int, int]:
 
 
 def test_the_run_is_as_long_as_one_pass_unless_it_is_told_otherwise(
-    toy: ToyProject, processor: Processor
+    toy: ToyProject, processor: HourLLaVAProcessor
 ) -> None:
     data = data_of_rank(toy, processor, "training.max_steps=0")
     shards = open_shards(toy.yaml.parent / "world/train/shards")
@@ -55,7 +55,7 @@ def test_the_run_is_as_long_as_one_pass_unless_it_is_told_otherwise(
 
 @pytest.mark.parametrize(("show", "num_frames"), [("all", 6), ("first", 1), ("none", None)])
 def test_what_is_shown_is_a_setting(
-    toy: ToyProject, processor: Processor, show: str, num_frames: int | None
+    toy: ToyProject, processor: HourLLaVAProcessor, show: str, num_frames: int | None
 ) -> None:
     everything, data = (
         data_of_rank(toy, processor),
@@ -71,7 +71,7 @@ def test_what_is_shown_is_a_setting(
         )
 
 
-def test_one_pass_asks_every_question_once(toy: ToyProject, processor: Processor) -> None:
+def test_one_pass_asks_every_question_once(toy: ToyProject, processor: HourLLaVAProcessor) -> None:
     data = data_of_rank(toy, processor, "training.max_steps=0", "data.global_batch_size=1")
     batches = list(data.train_dataloader())
     asked = [
@@ -89,7 +89,9 @@ def test_one_pass_asks_every_question_once(toy: ToyProject, processor: Processor
     )
 
 
-def test_workers_change_nothing(toy: ToyProject, processor: Processor, twice: list[str]) -> None:
+def test_workers_change_nothing(
+    toy: ToyProject, processor: HourLLaVAProcessor, twice: list[str]
+) -> None:
     read = [
         list(
             data_of_rank(
@@ -110,12 +112,12 @@ def test_workers_change_nothing(toy: ToyProject, processor: Processor, twice: li
 
 
 def test_sources_are_mixed_by_weight(
-    toy: ToyProject, processor: Processor, twice: list[str]
+    toy: ToyProject, processor: HourLLaVAProcessor, twice: list[str]
 ) -> None:
     data = data_of_rank(toy, processor, *twice, "training.max_steps=0")
     per_source = {name: sum(shards.samples_per_shard(2)) for name, shards in data.sources.items()}
     assert len(data.order) == per_source["world"] + round(per_source["copy"] / 2)
-    drawn = [data.order.at(position)[0] for position in range(len(data.order))]
+    drawn = [data.order[position][0] for position in range(len(data.order))]
     assert drawn.count("copy") == round(per_source["copy"] / 2)
     assert "copy" in drawn[:10] and "copy" in drawn[-10:]
 
@@ -125,7 +127,7 @@ def test_sources_are_mixed_by_weight(
 
 @pytest.mark.parametrize("words", [(), ("data.micro_batch_size=2",)])
 def test_all_ranks_together_read_each_step_once(
-    toy: ToyProject, processor: Processor, words: tuple[str, ...]
+    toy: ToyProject, processor: HourLLaVAProcessor, words: tuple[str, ...]
 ) -> None:
     words = ("data.global_batch_size=8", "training.max_steps=3", *words)
     steps = {}
@@ -153,7 +155,9 @@ def test_all_ranks_together_read_each_step_once(
     )
 
 
-def test_ranks_that_cannot_share_a_step_are_refused(toy: ToyProject, processor: Processor) -> None:
+def test_ranks_that_cannot_share_a_step_are_refused(
+    toy: ToyProject, processor: HourLLaVAProcessor
+) -> None:
     with pytest.raises(
         ConfigError, match=r"data\.global_batch_size=2 is no multiple of 3 .*make it 3"
     ):
@@ -162,7 +166,7 @@ def test_ranks_that_cannot_share_a_step_are_refused(toy: ToyProject, processor: 
 
 @pytest.mark.parametrize("num_ranks", [1, 2, 3])
 def test_validation_covers_each_video_once_over_the_ranks(
-    toy: ToyProject, processor: Processor, num_ranks: int
+    toy: ToyProject, processor: HourLLaVAProcessor, num_ranks: int
 ) -> None:
     shards = toy.yaml.parent / "world/train/shards"
     words = [f"data.val_sources.more.shards={shards}"]
@@ -177,7 +181,7 @@ def test_validation_covers_each_video_once_over_the_ranks(
             ("more", shards),
             ("world", toy.yaml.parent / "world/validation/shards"),
         )
-        for video in open_shards(folder).subjects
+        for video in open_shards(folder).entries
     ]
     assert sorted(batch.keys[0] for batch in batches) == sorted(key for _, key in videos)
     for batch in batches:
@@ -189,9 +193,11 @@ def test_validation_covers_each_video_once_over_the_ranks(
 
 
 def test_validation_asks_as_answering_does_whatever_training_learns(
-    toy: ToyProject, processor: Processor
+    toy: ToyProject, processor: HourLLaVAProcessor
 ) -> None:
-    published = Processor(processor.tokenizer, replace(processor.settings, loss_on_template=True))
+    published = HourLLaVAProcessor(
+        processor.tokenizer, replace(processor.config, loss_on_template=True)
+    )
     word = "text.loss_on_template=true"
     plain, with_template = (
         data_of_rank(toy, each, *more) for each, more in ((processor, ()), (published, (word,)))
@@ -205,17 +211,17 @@ def test_validation_asks_as_answering_does_whatever_training_learns(
 
 
 def test_fewer_validation_videos_than_ranks_are_refused(
-    toy: ToyProject, processor: Processor
+    toy: ToyProject, processor: HourLLaVAProcessor
 ) -> None:
     with pytest.raises(ConfigError, match=r"data\.val_sources hold 2 subjects for 3 ranks"):
         data_of_rank(toy, processor, num_ranks=3, rank=1).val_dataloader()
 
 
 def test_there_may_be_nothing_to_validate_on(
-    toy: ToyProject, processor: Processor, tmp_path: Path
+    toy: ToyProject, processor: HourLLaVAProcessor, tmp_path: Path
 ) -> None:
     data = data_of_rank(toy, processor)
-    data.validation_sources = {}
+    data.val_sources = {}
     assert data.val_dataloader() == []
 
 
@@ -223,7 +229,7 @@ def test_there_may_be_nothing_to_validate_on(
 
 
 def test_the_state_is_what_was_trained_on_and_not_what_was_read_ahead(
-    toy: ToyProject, processor: Processor
+    toy: ToyProject, processor: HourLLaVAProcessor
 ) -> None:
     data = data_of_rank(toy, processor, "data.num_workers=2", "training.max_steps=20")
     batches = iter(data.train_dataloader())
@@ -233,7 +239,7 @@ def test_the_state_is_what_was_trained_on_and_not_what_was_read_ahead(
     finish_step(data)
     finish_step(data)
     assert stand_of(data.state_dict()) == (2, 4)
-    assert data.seconds_waited > 0
+    assert data.data_wait_seconds > 0
     other = data_of_rank(toy, processor, "training.max_steps=20")
     resume(other, data.state_dict())
     assert next(iter(other.train_dataloader())).positions == (4,)
@@ -247,10 +253,12 @@ def test_a_checkpoint_holds_the_finished_steps(
     with pytest.raises(StoppedError):
         toy.fit("state", "data.num_workers=2")
     state = torch.load(toy.run_dir("state").checkpoint("last"), weights_only=True)
-    assert stand_of(state["VideoQuestionData"]) == (4, 8)
+    assert stand_of(state["VideoQADataModule"]) == (4, 8)
 
 
-def test_any_ranks_and_workers_continue_any_state(toy: ToyProject, processor: Processor) -> None:
+def test_any_ranks_and_workers_continue_any_state(
+    toy: ToyProject, processor: HourLLaVAProcessor
+) -> None:
     words = ("data.global_batch_size=4", "training.max_steps=6")
     whole = [
         list(batch.positions) for batch in data_of_rank(toy, processor, *words).train_dataloader()
@@ -267,7 +275,7 @@ def test_any_ranks_and_workers_continue_any_state(toy: ToyProject, processor: Pr
 
 
 def test_a_damaged_sample_is_handed_on_and_its_neighbours_are_read(
-    toy: ToyProject, processor: Processor, tmp_path: Path
+    toy: ToyProject, processor: HourLLaVAProcessor, tmp_path: Path
 ) -> None:
     folder = shutil.copytree(toy.yaml.parent / "world/train/shards", tmp_path / "shards")
     tar = folder / "000001.tar"
@@ -292,7 +300,7 @@ def test_a_damaged_sample_is_handed_on_and_its_neighbours_are_read(
 
 
 def test_a_source_without_shards_is_named(
-    toy: ToyProject, processor: Processor, tmp_path: Path
+    toy: ToyProject, processor: HourLLaVAProcessor, tmp_path: Path
 ) -> None:
     with pytest.raises(ShardError, match=f"{tmp_path} holds no shards"):
         data_of_rank(toy, processor, f"data.sources.other.shards={tmp_path}")

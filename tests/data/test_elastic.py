@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from lit_hour.processor import Processor
+from lit_hour.processor import HourLLaVAProcessor
 from tests.data.ranks import data_of_rank, finish_step, resume
 from tests.helpers.toy_run import ToyProject
 
@@ -17,7 +17,7 @@ STEPS_OF_A_LAYOUT = 3
 
 def read_steps(
     toy: ToyProject,
-    processor: Processor,
+    processor: HourLLaVAProcessor,
     words: list[str],
     layout: tuple[int, int],
     state: dict[str, Any] | None,
@@ -54,7 +54,7 @@ def read_steps(
 
 @pytest.mark.parametrize("balance_steps", [1, 3])
 def test_every_change_of_ranks_and_workers_continues_with_exactly_the_next_samples(
-    toy: ToyProject, processor: Processor, twice: list[str], balance_steps: int
+    toy: ToyProject, processor: HourLLaVAProcessor, twice: list[str], balance_steps: int
 ) -> None:
     num_steps = STEPS_OF_A_LAYOUT * len(EVERY_CHANGE)
     words = [
@@ -87,7 +87,7 @@ def test_every_change_of_ranks_and_workers_continues_with_exactly_the_next_sampl
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_each_layout_reads_the_same(
-    toy: ToyProject, processor: Processor, twice: list[str], layout: tuple[int, int]
+    toy: ToyProject, processor: HourLLaVAProcessor, twice: list[str], layout: tuple[int, int]
 ) -> None:
     words = [
         *twice,

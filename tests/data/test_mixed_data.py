@@ -8,7 +8,7 @@ import pytest
 from lit_hour.data.datamodule import training_questions
 from lit_hour.data.packing.pack import pack
 from lit_hour.errors import ConfigError, ShardError
-from lit_hour.processor import Processor
+from lit_hour.processor import HourLLaVAProcessor
 from lit_hour.types import IMAGE_TOKEN_INDEX, Frames, ImageSet, TiledImage
 from tests.data.mixed import KEYS, RECORDS, talk, write_records
 from tests.data.ranks import data_of_rank
@@ -17,7 +17,7 @@ from tests.helpers.toy_run import ToyProject
 
 
 def test_samples_show_what_they_ask_about(
-    toy: ToyProject, processor: Processor, mixed: Path
+    toy: ToyProject, processor: HourLLaVAProcessor, mixed: Path
 ) -> None:
     data = data_of_rank(
         toy, processor, f"data.sources.world.shards={mixed}", "training.max_steps=0"
@@ -47,7 +47,7 @@ def test_samples_show_what_they_ask_about(
     assert not any(batch.skipped for each in batches.values() for batch in each)
 
 
-def test_kinds_share_a_batch(toy: ToyProject, processor: Processor, mixed: Path) -> None:
+def test_kinds_share_a_batch(toy: ToyProject, processor: HourLLaVAProcessor, mixed: Path) -> None:
     words = (
         f"data.sources.world.shards={mixed}",
         "data.global_batch_size=8",
@@ -60,7 +60,7 @@ def test_kinds_share_a_batch(toy: ToyProject, processor: Processor, mixed: Path)
 
 
 def test_pictures_and_texts_are_validated_question_by_question(
-    toy: ToyProject, processor: Processor, mixed: Path
+    toy: ToyProject, processor: HourLLaVAProcessor, mixed: Path
 ) -> None:
     data = data_of_rank(toy, processor, f"data.val_sources.world.shards={mixed}")
     batches = {batch.keys[0]: batch for batch in data.val_dataloader()}
@@ -73,7 +73,7 @@ def test_pictures_and_texts_are_validated_question_by_question(
 
 
 def test_a_marked_question_that_is_asked_alone_has_all_pictures_in_front(
-    toy: ToyProject, processor: Processor, mixed_files: Path, tmp_path: Path
+    toy: ToyProject, processor: HourLLaVAProcessor, mixed_files: Path, tmp_path: Path
 ) -> None:
     records = [talk("<image> Is it red?", "And <image>?", image=["photo.jpg", "dot.bmp"])]
     pack(
@@ -98,14 +98,16 @@ def test_a_marked_question_that_is_asked_alone_has_all_pictures_in_front(
     assert (alone.input_ids == IMAGE_TOKEN_INDEX).sum(dim=1).tolist() == [2, 2]
 
 
-def test_there_is_a_word_for_each_kind(toy: ToyProject, processor: Processor, mixed: Path) -> None:
+def test_there_is_a_word_for_each_kind(
+    toy: ToyProject, processor: HourLLaVAProcessor, mixed: Path
+) -> None:
     data = data_of_rank(toy, processor, f"data.sources.world.shards={mixed}")
     counts = "1 videos, 2 pictures, 2 sets of pictures, 2 texts, 0.0 hours of video, 13 questions in 8 samples"
     assert data.describe() == f"{counts}; 2 videos to validate on"
 
 
 def test_only_videos_have_to_be_sampled_as_the_run_samples(
-    toy: ToyProject, processor: Processor, mixed_files: Path, mixed: Path, tmp_path: Path
+    toy: ToyProject, processor: HourLLaVAProcessor, mixed_files: Path, mixed: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(
         ConfigError, match=rf"{mixed} was packed with video\.max_frames=6, this run has 5"
@@ -126,13 +128,13 @@ def test_only_videos_have_to_be_sampled_as_the_run_samples(
 
 
 def test_a_source_without_weight_is_not_there(
-    toy: ToyProject, processor: Processor, twice: list[str], tmp_path: Path
+    toy: ToyProject, processor: HourLLaVAProcessor, twice: list[str], tmp_path: Path
 ) -> None:
     absent = ["data.sources.absent.shards=/nowhere", "data.sources.absent.weight=0"]
     with_absent, without = (data_of_rank(toy, processor, *twice, *words) for words in (absent, []))
     assert list(with_absent.sources) == ["copy", "world"]
-    assert [with_absent.order.at(place) for place in range(50)] == [
-        without.order.at(place) for place in range(50)
+    assert [with_absent.order[place] for place in range(50)] == [
+        without.order[place] for place in range(50)
     ]
     config = toy.config("none", *absent)
     assert len(list(training_questions(config))) > 0
@@ -148,7 +150,7 @@ def test_a_source_without_weight_is_not_there(
 
 
 def test_a_damaged_picture_is_handed_on(
-    toy: ToyProject, processor: Processor, mixed: Path, tmp_path: Path
+    toy: ToyProject, processor: HourLLaVAProcessor, mixed: Path, tmp_path: Path
 ) -> None:
     folder = shutil.copytree(mixed, tmp_path / "shards")
     for tar in folder.glob("*.tar"):

@@ -14,7 +14,7 @@ from lit_hour.errors import ConfigError, InputError, QuestionError, ReportError,
 from lit_hour.evaluation.load_benchmark import BENCHMARKS
 from lit_hour.evaluation.report.report import read_report
 from lit_hour.inference.predictor import VideoPredictor
-from lit_hour.io.jsonl import read_journal
+from lit_hour.io.jsonl import read_jsonl
 from lit_hour.run_dir import RunDir
 from tests.evaluation import question_files
 from tests.evaluation.helpers import (
@@ -118,9 +118,10 @@ def test_several_processes_give_the_same_report(
     started = fork_evaluate(random_run, tmp_path / "out", custom(world), tmp_path, num_ranks=2)
     assert started.wait() == [0, 0], started.output()
     assert read_report(tmp_path / "out/report.json") == alone
-    assert [
-        len(read_journal(tmp_path / f"out/answers/{rank:06d}.jsonl")) > 0 for rank in (0, 1)
-    ] == [True, True]
+    assert [len(read_jsonl(tmp_path / f"out/answers/{rank:06d}.jsonl")) > 0 for rank in (0, 1)] == [
+        True,
+        True,
+    ]
     assert "questions about 2 videos" in started.output() and "report:" not in started.output(1)
 
 

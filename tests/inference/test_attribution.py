@@ -32,7 +32,9 @@ def score(predictor: VideoPredictor, memory: VideoMemory, frame: int, scale: flo
     tokens = repository.tokens.unflatten(0, (repository.num_frames, -1)).clone()
     tokens[frame] *= scale  # (frames, tokens, dim)
     scaled = replace(memory, repository=with_tokens(repository, tokens.flatten(0, 1)))
-    (answer,) = predictor.loglikelihood(scaled, predictor.processor.ask(QUESTION), [ANSWER])
+    (answer,) = predictor.loglikelihood(
+        scaled, predictor.processor.build_prompt(QUESTION), [ANSWER]
+    )
     return answer.log_probability
 
 

@@ -79,16 +79,16 @@ def test_images_give_the_same_prompt_as_in_training(
         visual = open_input_files(files).load(CONFIG)
         assert not isinstance(visual, SampledVideo)
         memory = predictor.encode_video(files)
-        conversation = processor.converse([question])
-        trained = processor.example(Sample("key", "", 0.0, visual, (conversation,))).texts
-        generated = processor.texts(
-            [processor.ask("Which color?")],
+        conversation = processor.build_conversation([question])
+        trained = processor.build_example(Sample("key", "", 0.0, visual, (conversation,))).texts
+        generated = processor.tokenize(
+            [processor.build_prompt("Which color?")],
             num_placeholders=memory.num_placeholders,
             note=memory.note,
         )
         prompts = []
         for texts in (trained, generated):
-            batch = processor.batch([Example("key", None, texts)])
+            batch = processor.collate([Example("key", None, texts)])
             with torch.inference_mode():
                 inputs = predictor.model.build_inputs(batch, [memory.repository])
             prompts.append(truncate_to_prompts(inputs).embeddings)  # (1, tokens, dim)

@@ -9,7 +9,7 @@ import torch
 from lit_hour.errors import QuestionError
 from lit_hour.inference.predictor import LogLikelihood, VideoMemory, VideoPredictor
 from lit_hour.media.frame_sampling import load_video
-from lit_hour.processor import Processor
+from lit_hour.processor import HourLLaVAProcessor
 from lit_hour.text.tokenizer import end_of_turn_id
 from lit_hour.types import Question, Sample
 from tests.helpers.toy_run import TrainedRun
@@ -32,19 +32,21 @@ def memory(predictor: VideoPredictor, video: Path) -> VideoMemory:
 def score(
     predictor: VideoPredictor, memory: VideoMemory, question: str, *answers: str
 ) -> list[LogLikelihood]:
-    return predictor.loglikelihood(memory, predictor.processor.ask(question), answers)
+    return predictor.loglikelihood(memory, predictor.processor.build_prompt(question), answers)
 
 
 def test_loss_equals_the_training_loss_of_the_answer(
     predictor: VideoPredictor, memory: VideoMemory, video: Path
 ) -> None:
     frames, duration_seconds = load_video(video, predictor.config.video)
-    processor = Processor(
+    processor = HourLLaVAProcessor(
         predictor.processor.tokenizer, replace(predictor.config.text, loss_on_template=False)
     )
-    sample = Sample("video", "mine", duration_seconds, frames, (processor.converse([QUESTION]),))
+    sample = Sample(
+        "video", "mine", duration_seconds, frames, (processor.build_conversation([QUESTION]),)
+    )
     with torch.no_grad():
-        batch = processor.batch([processor.example(sample)])
+        batch = processor.collate([processor.build_example(sample)])
         loss = predictor.model.llm.loss(
             predictor.model.build_inputs(batch, predictor.model.build_repositories(batch.visuals))
         ).item()

@@ -15,7 +15,7 @@ from lit_hour.inference import memory_cache
 from lit_hour.inference.memory_cache import MemoryCache
 from lit_hour.inference.predictor import VideoPredictor
 from lit_hour.inference.video_memory import VideoMemory
-from lit_hour.io.atomic import unfinished_path
+from lit_hour.io.atomic import temp_path
 from tests.inference.helpers import (
     assert_equal_memories,
     make_predictor,
@@ -132,7 +132,7 @@ def test_a_new_process_finds_the_saved_memories(
     cache = MemoryCache(predictor, tmp_path, 10**9)
     keys = [cache.put(memory) for memory in memories]
     cache.save()
-    unfinished_path(tmp_path / "killed.safetensors").write_bytes(b"half")
+    temp_path(tmp_path / "killed.safetensors").write_bytes(b"half")
     later = MemoryCache(predictor, tmp_path, 2 * memories[0].num_bytes)
     assert sorted(later.keys) == sorted(keys) and later.num_bytes == 0
     for key, memory in zip(keys, memories, strict=True):

@@ -88,9 +88,9 @@ def test_generate_equals_batched_generation_on_a_training_batch(
 ) -> None:
     frames, duration_seconds = load_video(video, predictor.config.video)
     processor, model = predictor.processor, predictor.model
-    conversations = tuple(processor.converse([question]) for question in questions)
-    batch = processor.batch(
-        [processor.example(Sample("key", "", duration_seconds, frames, conversations))]
+    conversations = tuple(processor.build_conversation([question]) for question in questions)
+    batch = processor.collate(
+        [processor.build_example(Sample("key", "", duration_seconds, frames, conversations))]
     )
     with torch.inference_mode():
         prompts = truncate_to_prompts(
@@ -117,9 +117,16 @@ def test_the_prompt_equals_that_of_training(
     for question in questions:
         asked = format_question(question, predictor.config.text.mcq_format)
         prompts = []
-        for conversation in (processor.converse([question]), processor.ask(asked)):
-            batch = processor.batch(
-                [processor.example(Sample("key", "", duration_seconds, frames, (conversation,)))]
+        for conversation in (
+            processor.build_conversation([question]),
+            processor.build_prompt(asked),
+        ):
+            batch = processor.collate(
+                [
+                    processor.build_example(
+                        Sample("key", "", duration_seconds, frames, (conversation,))
+                    )
+                ]
             )
             with torch.inference_mode():
                 prompts.append(

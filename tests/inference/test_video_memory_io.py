@@ -19,7 +19,7 @@ from lit_hour.inference import video_memory_io
 from lit_hour.inference.predictor import VideoPredictor
 from lit_hour.inference.video_memory import VideoMemory
 from lit_hour.inference.video_memory_io import load_memory, save_memory
-from lit_hour.io.atomic import UNFINISHED_SUFFIX
+from lit_hour.io.atomic import TEMP_SUFFIX
 from tests.helpers.fork import FORK
 from tests.inference.helpers import (
     CONFIG,
@@ -73,7 +73,7 @@ def test_a_loaded_memory_equals_the_saved_one(
         assert loaded.seconds == memory.seconds, names
         texts = [generate_text(predictor, each, "What is it?") for each in (loaded, memory)]
         assert texts[0] == texts[1], names
-        assert not list(path.parent.glob(f"*{UNFINISHED_SUFFIX}"))
+        assert not list(path.parent.glob(f"*{TEMP_SUFFIX}"))
 
 
 def test_a_loaded_memory_can_be_extended(predictor: VideoPredictor, tmp_path: Path) -> None:
@@ -231,7 +231,7 @@ def test_a_process_killed_while_saving_leaves_the_previous_file(
     process.join(TIMEOUT_SECONDS)
     assert process.exitcode == -signal.SIGKILL
     assert file.read_bytes() == content
-    assert len(list(tmp_path.glob(f"*{UNFINISHED_SUFFIX}"))) == 1
+    assert len(list(tmp_path.glob(f"*{TEMP_SUFFIX}"))) == 1
 
 
 def test_a_full_disk_is_reported(predictor: VideoPredictor) -> None:

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from lit_hour.errors import JournalError
-from lit_hour.io.jsonl import Journal, read_journal
+from lit_hour.errors import JsonlError
+from lit_hour.io.jsonl import JsonlWriter, read_jsonl
 from tests.helpers.disk import limit_file_size
 
 RECORD = {"id": "a", "said": "eine Antwort, über\nzwei Zeilen \u2028 und mehr"}
@@ -13,21 +13,21 @@ RECORD = {"id": "a", "said": "eine Antwort, über\nzwei Zeilen \u2028 und mehr"}
 
 def test_what_was_added_is_read_back_and_added_to(tmp_path: Path) -> None:
     path = tmp_path / "sub" / "journal.jsonl"
-    assert read_journal(path) == []
+    assert read_jsonl(path) == []
     for _ in range(2):
-        with Journal(path) as journal:
-            journal.add(RECORD)
+        with JsonlWriter(path) as journal:
+            journal.write(RECORD)
             journal.sync()
-    assert read_journal(path) == [RECORD, RECORD]
+    assert read_jsonl(path) == [RECORD, RECORD]
 
 
 def test_a_record_is_in_the_file_when_it_is_added(tmp_path: Path) -> None:
     child = os.fork()
     if child == 0:
-        Journal(tmp_path / "journal.jsonl").add(RECORD)
+        JsonlWriter(tmp_path / "journal.jsonl").write(RECORD)
         os.kill(os.getpid(), signal.SIGKILL)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
-    assert read_journal(tmp_path / "journal.jsonl") == [RECORD]
+    assert read_jsonl(tmp_path / "journal.jsonl") == [RECORD]
 
 
 @pytest.mark.parametrize(
@@ -36,34 +36,34 @@ def test_a_record_is_in_the_file_when_it_is_added(tmp_path: Path) -> None:
 )
 def test_a_torn_last_line_is_taken_away_and_nothing_else(tmp_path: Path, torn: bytes) -> None:
     path = tmp_path / "journal.jsonl"
-    Journal(path).add(RECORD)
+    JsonlWriter(path).write(RECORD)
     whole = path.read_bytes()
     path.write_bytes(whole + torn)
-    assert read_journal(path) == [RECORD]
-    with Journal(path) as journal:
+    assert read_jsonl(path) == [RECORD]
+    with JsonlWriter(path) as journal:
         assert path.read_bytes() == whole
-        journal.add(RECORD)
-    assert read_journal(path) == [RECORD, RECORD]
+        journal.write(RECORD)
+    assert read_jsonl(path) == [RECORD, RECORD]
 
 
 @pytest.mark.parametrize("damage", [b"no json", b"[1]", b"\xff"])
 def test_a_damaged_line_is_named(tmp_path: Path, damage: bytes) -> None:
     path = tmp_path / "journal.jsonl"
-    Journal(path).add(RECORD)
+    JsonlWriter(path).write(RECORD)
     path.write_bytes(path.read_bytes() + damage + b"\n" + path.read_bytes())
-    with pytest.raises(JournalError, match=r"journal\.jsonl: line 2 is no record"):
-        read_journal(path)
+    with pytest.raises(JsonlError, match=r"journal\.jsonl: line 2 is no record"):
+        read_jsonl(path)
 
 
 @pytest.mark.parametrize("room_bytes", [0, 1, 30])
 def test_a_full_disk_is_reported_and_spoils_no_line(tmp_path: Path, room_bytes: int) -> None:
     path = tmp_path / "journal.jsonl"
-    with Journal(path) as journal:
-        journal.add(RECORD)
+    with JsonlWriter(path) as journal:
+        journal.write(RECORD)
         with (
             limit_file_size(path.stat().st_size + room_bytes),
-            pytest.raises(JournalError, match=r"journal\.jsonl"),
+            pytest.raises(JsonlError, match=r"journal\.jsonl"),
         ):
-            journal.add({"id": "b"} | {"said": "x" * 50})
-        journal.add(RECORD)
-    assert read_journal(path) == [RECORD, RECORD]
+            journal.write({"id": "b"} | {"said": "x" * 50})
+        journal.write(RECORD)
+    assert read_jsonl(path) == [RECORD, RECORD]

@@ -8,7 +8,7 @@ from torch import Generator
 from lit_hour.config.model import LLMConfig, MemAugConfig, ModelConfig, VisionConfig
 from lit_hour.config.schema import Config, TextConfig, VideoConfig
 from lit_hour.model.hour_llava import HourLLaVA
-from lit_hour.processor import Processor
+from lit_hour.processor import HourLLaVAProcessor
 from lit_hour.text.tokenizer import train_byte_level_tokenizer
 from lit_hour.types import Frames, Question, Sample, Visual
 
@@ -30,7 +30,9 @@ CONFIG = Config(
         llm=LANGUAGE,
     ),
 )
-PROCESSOR = Processor(train_byte_level_tokenizer([], 300), CONFIG.text)  # every byte is a token
+PROCESSOR = HourLLaVAProcessor(
+    train_byte_level_tokenizer([], 300), CONFIG.text
+)  # every byte is a token
 VOCABULARY_SIZE = len(PROCESSOR.tokenizer)
 RED = Question("1", "", "open_ended", "Which colour?", "red")
 LEFT = Question("2", "", "open_ended", "Where does it go after that?", "to the left")
@@ -59,7 +61,11 @@ def sample(visual: Visual | None, *conversations: tuple[Question, ...]) -> Sampl
     """Conversations in which these questions are asked and answered, about something to see or about nothing."""
     duration_seconds = float(len(visual)) if isinstance(visual, Frames) else 0.0
     return Sample(
-        "key", "made", duration_seconds, visual, tuple(map(PROCESSOR.converse, conversations))
+        "key",
+        "made",
+        duration_seconds,
+        visual,
+        tuple(map(PROCESSOR.build_conversation, conversations)),
     )
 
 

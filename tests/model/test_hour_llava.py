@@ -35,13 +35,15 @@ from tests.model.small import (
 
 
 def batch_of(*samples: Sample) -> Batch:
-    return PROCESSOR.batch([PROCESSOR.example(each) for each in samples])
+    return PROCESSOR.collate([PROCESSOR.build_example(each) for each in samples])
 
 
 def asked_text(question: str, history: Sequence[Message] = ()) -> tuple[TokenizedText, ...]:
     """A question about twelve frames, as answering encodes it."""
-    conversation = PROCESSOR.ask(question, history)
-    return PROCESSOR.texts([conversation], num_placeholders=1, note=PROCESSOR.video_note(12.0, 12))
+    conversation = PROCESSOR.build_prompt(question, history)
+    return PROCESSOR.tokenize(
+        [conversation], num_placeholders=1, note=PROCESSOR.video_note(12.0, 12)
+    )
 
 
 MIXED = batch_of(
@@ -176,7 +178,7 @@ def test_answering_reads_what_training_read_before_the_answer(model: HourLLaVA) 
     (text,) = asked_text(LEFT.question, history)
     whole, prompt = (
         read(model, taught),
-        read(model, PROCESSOR.batch([Example("key", video, (text,))])),
+        read(model, PROCESSOR.collate([Example("key", video, (text,))])),
     )
     torch.testing.assert_close(whole.embeddings[:, : prompt.embeddings.shape[1]], prompt.embeddings)
 

@@ -32,7 +32,7 @@ def model() -> HourLLaVA:
 @pytest.mark.parametrize("autocast", (False, True), ids=("single", "mixed"))
 @pytest.mark.parametrize("visual", VISUALS.values(), ids=VISUALS)
 def test_the_model_reads_the_same(model: HourLLaVA, visual: Visual | None, autocast: bool) -> None:
-    batch = PROCESSOR.batch([PROCESSOR.example(sample(visual, (RED,), (LEFT,)))])
+    batch = PROCESSOR.collate([PROCESSOR.build_example(sample(visual, (RED,), (LEFT,)))])
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16) if autocast else nullcontext():
         plain = model.build_repositories(batch.visuals)[0]
         prepared = model.with_kv_cache(plain)
@@ -48,7 +48,7 @@ def test_the_model_reads_the_same(model: HourLLaVA, visual: Visual | None, autoc
 
 
 def test_a_question_does_not_read_the_memory_again(model: HourLLaVA) -> None:
-    batch = PROCESSOR.batch([PROCESSOR.example(sample(frames(60), (RED,)))])
+    batch = PROCESSOR.collate([PROCESSOR.build_example(sample(frames(60), (RED,)))])
     read: list[int] = []
     attentions: list[GroupedQueryAttention] = [
         block.cross_attention for block in model.memaug.blocks

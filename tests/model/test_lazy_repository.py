@@ -39,10 +39,10 @@ Remember = Callable[
 def batch_of(*asked: tuple[Visual | None, int]) -> Batch:
     """Visuals, and how many texts ask about each."""
     examples = [
-        PROCESSOR.example(sample(visual, *([(RED,), (LEFT,), (LEFT, RED)][:count])))
+        PROCESSOR.build_example(sample(visual, *([(RED,), (LEFT,), (LEFT, RED)][:count])))
         for visual, count in asked
     ]
-    return PROCESSOR.batch(examples)
+    return PROCESSOR.collate(examples)
 
 
 def learn(model: HourLLaVA, batch: Batch, remember: Remember) -> tuple[Tensor, dict[str, Tensor]]:

@@ -68,7 +68,7 @@ def test_the_tokens_are_counted(served: Running, predictor: VideoPredictor, vide
     memory = predictor.encode_video(served.server.videos.get(video).path)
     with torch.inference_mode():
         num_prompt_tokens = predictor.build_prompt(
-            memory, [predictor.processor.ask("What is there?", ())]
+            memory, [predictor.processor.build_prompt("What is there?", ())]
         ).embeddings.shape[1]
     counted = {
         "prompt_tokens": num_prompt_tokens,

@@ -19,13 +19,13 @@ def test_each_split_is_packed_beside_its_videos(config: Config) -> None:
     folder = Path(config.synthetic.folder)
     for split, num_videos in (("train", 4), ("validation", 2)):
         shards = open_shards(folder / split / "shards")
-        assert [video.key for video in shards.subjects] == [
+        assert [video.key for video in shards.entries] == [
             f"synthetic_{number:05d}" for number in range(num_videos)
         ]
         questions = json.loads((folder / split / "questions.json").read_text())
-        assert sum(video.num_questions for video in shards.subjects) == len(questions)
-        assert all(4 <= video.num_frames <= 6 for video in shards.subjects)
-        assert shards.indexes[0].settings["image_size"] == 64
+        assert sum(video.num_questions for video in shards.entries) == len(questions)
+        assert all(4 <= video.num_frames <= 6 for video in shards.entries)
+        assert shards.indexes[0].config["image_size"] == 64
 
 
 def test_present_files_are_not_made_again(config: Config) -> None:
@@ -63,4 +63,4 @@ def test_other_settings_are_refused_and_nothing_is_overwritten(toy: ToyProject) 
         ShardError, match="holds shards made from other files, questions or settings"
     ):
         build_and_pack(toy.config("none", "video.max_frames=5"))
-    assert len(open_shards(toy.yaml.parent / "world/train/shards").subjects) == 4
+    assert len(open_shards(toy.yaml.parent / "world/train/shards").entries) == 4

@@ -121,7 +121,7 @@ class Result:
         curves = EventAccumulator(str(run.tensorboard), size_guidance={"scalars": 0})
         curves.Reload()
         checkpoint = torch.load(run.checkpoint("last"), weights_only=True)
-        data = checkpoint["VideoQuestionData"]
+        data = checkpoint["VideoQADataModule"]
         return cls(
             losses=[(event.step, event.value) for event in curves.Scalars("train/loss")],
             weights=checkpoint["state_dict"],

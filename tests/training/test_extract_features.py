@@ -13,8 +13,8 @@ import pytest
 import torch
 
 from lit_hour.cli import main
-from lit_hour.data.features.source import Place
-from lit_hour.data.features.writer import FeatureFolder
+from lit_hour.data.features.source import SampleRef
+from lit_hour.data.features.writer import FeatureWriter
 from lit_hour.data.shards.decode import load_features, load_frames
 from lit_hour.data.shards.reader import open_shards
 from lit_hour.errors import ConfigError, ShardError, WeightsError
@@ -51,22 +51,22 @@ def die_at(method: str, *, call: int, rank: int, log: Path) -> Callable[[int], N
     """Note each video that is kept, and have one rank killed at the how many-th call of a method of the folder."""
 
     def prepare(this_rank: int) -> None:
-        original, keep, calls = getattr(FeatureFolder, method), FeatureFolder.keep, []
+        original, keep, calls = getattr(FeatureWriter, method), FeatureWriter.save, []
 
-        def noted(folder: FeatureFolder, place: Place, *given: Any) -> None:
+        def noted(folder: FeatureWriter, place: SampleRef, *given: Any) -> None:
             keep(folder, place, *given)
             with log.open("a") as lines:
-                lines.write(f"{place.shard} {place.number}\n")
+                lines.write(f"{place.shard} {place.index}\n")
 
         def counted(*given: Any) -> Any:
             calls.append(given)
             if this_rank == rank and len(calls) == call:
                 os.kill(os.getpid(), signal.SIGKILL)
-            return (noted if method == "keep" else original)(*given)
+            return (noted if method == "save" else original)(*given)
 
-        FeatureFolder.keep = noted  # type: ignore[method-assign]
+        FeatureWriter.save = noted  # type: ignore[method-assign]
         if call:
-            setattr(FeatureFolder, method, counted)
+            setattr(FeatureWriter, method, counted)
 
     return prepare
 
@@ -100,13 +100,13 @@ def test_one_process_and_several_make_the_same_bytes(
     [
         (
             (2, 1),
-            "keep",
+            "save",
             2,
             1,
         ),  # the other one goes on to the end of its share, and does not wait for ever
-        ((2, 3), "keep", 3, 0),
-        ((1, 2), "assemble", 2, 0),
-        ((1, 1), "finish", 1, 0),
+        ((2, 3), "save", 3, 0),
+        ((1, 2), "write_shard", 2, 0),
+        ((1, 1), "write_totals", 1, 0),
     ],
 )
 def test_after_kill_9_another_number_of_processes_goes_on(
@@ -132,12 +132,12 @@ def test_after_kill_9_another_number_of_processes_goes_on(
             rank
         ) and "videos that are missing" in killed.output(rank)
     num_kept = len(log.read_text().splitlines())
-    assert num_kept > 0 and (num_kept < NUM_VIDEOS or method != "keep")
+    assert num_kept > 0 and (num_kept < NUM_VIDEOS or method != "save")
     with pytest.raises(ShardError):
         open_shards(tmp_path / "out")
 
     again = fork_encode(
-        words, tmp_path, num_ranks=ranks[1], prepare=die_at("keep", call=0, rank=0, log=log)
+        words, tmp_path, num_ranks=ranks[1], prepare=die_at("save", call=0, rank=0, log=log)
     )
     assert again.wait() == [0] * ranks[1], again.output()
     assert f"{NUM_VIDEOS - num_kept} videos to encode" in again.output()
@@ -148,13 +148,13 @@ def test_after_kill_9_another_number_of_processes_goes_on(
 
 def test_sigterm_ends_all_processes(frames: Path, trained: TrainedRun, tmp_path: Path) -> None:
     def terminate(rank: int) -> None:
-        keep = FeatureFolder.keep
+        keep = FeatureWriter.save
 
         def keep_and_terminate(*given: Any) -> None:
             keep(*given)
             os.kill(os.getpid(), signal.SIGTERM)
 
-        FeatureFolder.keep = keep_and_terminate  # type: ignore[method-assign]
+        FeatureWriter.save = keep_and_terminate  # type: ignore[method-assign]
 
     words = (str(frames / "shards"), str(tmp_path / "out"), "--run", str(trained.run.path))
     assert fork_encode(words, tmp_path, prepare=terminate).wait() == [1]
@@ -170,7 +170,7 @@ def test_another_start_waits_until_the_first_has_ended(
     for folder in outputs:
         folder.mkdir()
     starts = [
-        fork_encode(words, folder, prepare=die_at("keep", call=0, rank=0, log=log))
+        fork_encode(words, folder, prepare=die_at("save", call=0, rank=0, log=log))
         for folder in outputs
     ]
     assert [start.wait() for start in starts] == [[0], [0]]
@@ -179,7 +179,7 @@ def test_another_start_waits_until_the_first_has_ended(
 
 
 def test_videos_are_dealt_by_what_they_cost_and_keep_their_order() -> None:
-    videos = [Place(0, number) for number in range(7)]
+    videos = [SampleRef(0, number) for number in range(7)]
     shares = assign_greedily(videos, [9, 1, 1, 1, 5, 1, 5], 2)
     assert shares == [[videos[0], videos[6]], videos[1:6]]
     assert assign_greedily(videos[:1], [3], 3) == [[videos[0]], [], []]
@@ -193,11 +193,11 @@ def test_features_are_what_the_model_makes_of_the_frames(
 ) -> None:
     encoder = load_vision_encoder(trained.config, trained.run.checkpoint())
     stored, seen = open_shards(features), open_shards(frames / "shards")
-    for one, other in zip(stored.subjects, seen.subjects, strict=True):
-        images = load_frames(seen.read_subject(other), 64, 6).images
+    for one, other in zip(stored.entries, seen.entries, strict=True):
+        images = load_frames(seen.read(other), 64, 6).images
         with torch.no_grad():
             expected = encoder(images).bfloat16()  # (frames, tokens, vision_dim)
-        torch.testing.assert_close(load_features(stored.read_subject(one), 6).tokens, expected)
+        torch.testing.assert_close(load_features(stored.read(one), 6).tokens, expected)
 
 
 def test_videos_themselves_give_the_features_of_their_frames_but_for_the_jpegs(
@@ -213,8 +213,8 @@ def test_videos_themselves_give_the_features_of_their_frames_but_for_the_jpegs(
     )
     direct, stored = open_shards(tmp_path / "out"), open_shards(features)
     differences = []
-    for one, other in zip(direct.subjects, stored.subjects, strict=True):
-        one_read, other_read = direct.read_subject(one), stored.read_subject(other)
+    for one, other in zip(direct.entries, stored.entries, strict=True):
+        one_read, other_read = direct.read(one), stored.read(other)
         assert (one_read.key, one_read.questions, one_read.timestamps_seconds) == (
             other_read.key,
             other_read.questions,

@@ -218,7 +218,7 @@ def test_two_processes_learn_what_one_learns(toy: ToyProject) -> None:
         torch.load(toy.run_dir(name).checkpoint("last"), weights_only=True)
         for name in ("one", "two")
     ]
-    one, two = (state["VideoQuestionData"] for state in states)
+    one, two = (state["VideoQADataModule"] for state in states)
     assert one == two and (one["step"], one["position"]) == (2, 4)
 
 

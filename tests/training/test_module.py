@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from lit_hour.processor import Processor
+from lit_hour.processor import HourLLaVAProcessor
 from lit_hour.text.tokenizer import load_tokenizer
 from lit_hour.training.module import HourLLaVAModule
 from lit_hour.types import Batch, Frames, Question, Sample, Skipped
@@ -20,12 +20,14 @@ LONG = Question("3", "", "open_ended", "And then?", "It goes away, and comes bac
 
 
 @pytest.fixture(scope="module")
-def processor(trained: TrainedRun) -> Processor:
-    return Processor(load_tokenizer(trained.run.tokenizer), trained.project.config("none").text)
+def processor(trained: TrainedRun) -> HourLLaVAProcessor:
+    return HourLLaVAProcessor(
+        load_tokenizer(trained.run.tokenizer), trained.project.config("none").text
+    )
 
 
 @pytest.fixture
-def module(toy: ToyProject, processor: Processor) -> Iterator[HourLLaVAModule]:
+def module(toy: ToyProject, processor: HourLLaVAProcessor) -> Iterator[HourLLaVAModule]:
     torch.manual_seed(0)
     module = HourLLaVAModule(toy.config("none"), len(processor.tokenizer), num_steps=10)
     trainer = Mock(datamodule=Mock(processor=processor))
@@ -34,7 +36,7 @@ def module(toy: ToyProject, processor: Processor) -> Iterator[HourLLaVAModule]:
 
 
 def batch_of(
-    processor: Processor, positions: Sequence[int], questions: Sequence[Question]
+    processor: HourLLaVAProcessor, positions: Sequence[int], questions: Sequence[Question]
 ) -> Batch:
     """Another video of noise at each position."""
     examples = []
@@ -45,11 +47,13 @@ def batch_of(
         )  # (frames, 3, height, width)
         video = Frames(images, torch.arange(4.0))
         examples.append(
-            processor.example(
-                Sample(f"{position}", "noise", 4.0, video, (processor.converse([question]),))
+            processor.build_example(
+                Sample(
+                    f"{position}", "noise", 4.0, video, (processor.build_conversation([question]),)
+                )
             )
         )
-    return processor.batch(examples, positions=positions)
+    return processor.collate(examples, positions=positions)
 
 
 def loss_and_gradients(
@@ -66,7 +70,7 @@ def loss_and_gradients(
 
 
 def test_accumulated_micro_batches_equal_one_batch_when_their_answers_are_as_long(
-    module: HourLLaVAModule, processor: Processor
+    module: HourLLaVAModule, processor: HourLLaVAProcessor
 ) -> None:
     whole, gradients = loss_and_gradients(
         module, [batch_of(processor, range(4), [RED, BLUE, RED, BLUE])]
@@ -83,7 +87,7 @@ def test_accumulated_micro_batches_equal_one_batch_when_their_answers_are_as_lon
 
 
 def test_a_batch_counts_each_learnt_token_and_micro_batches_count_each_text(
-    module: HourLLaVAModule, processor: Processor
+    module: HourLLaVAModule, processor: HourLLaVAProcessor
 ) -> None:
     short, long = batch_of(processor, [0], [RED]), batch_of(processor, [1], [LONG])
     num_short, num_long = (int((batch.labels != -100).sum()) for batch in (short, long))
@@ -96,7 +100,7 @@ def test_a_batch_counts_each_learnt_token_and_micro_batches_count_each_text(
 
 
 def test_what_a_video_forgets_depends_on_its_position_and_the_seed_alone(
-    toy: ToyProject, module: HourLLaVAModule, processor: Processor
+    toy: ToyProject, module: HourLLaVAModule, processor: HourLLaVAProcessor
 ) -> None:
     def numbers(module: HourLLaVAModule, positions: Sequence[int]) -> list[int]:
         generators = module._forgetting_generators(
@@ -116,26 +120,30 @@ def test_what_a_video_forgets_depends_on_its_position_and_the_seed_alone(
 
 
 def test_a_batch_of_which_nothing_could_be_read_teaches_nothing(
-    module: HourLLaVAModule, processor: Processor
+    module: HourLLaVAModule, processor: HourLLaVAProcessor
 ) -> None:
     loss, gradients = loss_and_gradients(
-        module, [processor.batch([], skipped=[Skipped("key", "damaged")])]
+        module, [processor.collate([], skipped=[Skipped("key", "damaged")])]
     )
     assert loss == 0
     assert gradients and all(not gradient.any() for gradient in gradients.values())
     with torch.no_grad():
-        assert module.validation_step(processor.batch([]), 0) == []
+        assert module.validation_step(processor.collate([]), 0) == []
 
 
 def test_validation_answers_every_question_and_scores_it(
-    module: HourLLaVAModule, processor: Processor
+    module: HourLLaVAModule, processor: HourLLaVAProcessor
 ) -> None:
     choice = Question(
         "4", "scene/scene_recognition", "multiple_choice", "Where?", "sea", ("sea", "wood")
     )
     video = Frames(torch.zeros(4, 3, 64, 64, dtype=torch.uint8), torch.arange(4.0))
-    conversations = tuple(processor.converse([question]) for question in (RED, choice, LONG))
-    batch = processor.batch([processor.example(Sample("dark", "made", 4.0, video, conversations))])
+    conversations = tuple(
+        processor.build_conversation([question]) for question in (RED, choice, LONG)
+    )
+    batch = processor.collate(
+        [processor.build_example(Sample("dark", "made", 4.0, video, conversations))]
+    )
     with torch.no_grad():
         said = module.validation_step(batch, 0)
     assert [answer.question for answer in said] == [RED, choice, LONG]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from lit_hour.errors import JournalError
+from lit_hour.errors import JsonlError
 from lit_hour.videomarathon.response_cache import Response, ResponseCache
 from tests.helpers.disk import limit_file_size
 
@@ -64,7 +64,7 @@ def test_damaged_line_is_named(tmp_path: Path, damage: bytes) -> None:
     with ResponseCache(path) as cache:
         add(cache, "a", RESPONSE)
     path.write_bytes(path.read_bytes() + damage + b"\n" + path.read_bytes())
-    with pytest.raises(JournalError, match=r"responses\.jsonl: line 2 is not a response"):
+    with pytest.raises(JsonlError, match=r"responses\.jsonl: line 2 is not a response"):
         ResponseCache(path)
 
 
@@ -75,7 +75,7 @@ def test_full_disk_is_reported_and_damages_no_line(tmp_path: Path, free_bytes: i
         add(cache, "a", RESPONSE)
         with (
             limit_file_size(path.stat().st_size + free_bytes),
-            pytest.raises(JournalError, match=r"responses\.jsonl"),
+            pytest.raises(JsonlError, match=r"responses\.jsonl"),
         ):
             add(cache, "b", RESPONSE)
         assert cache.get("b") is None

@@ -27,9 +27,9 @@ import torch
 from torch import Tensor
 
 from lit_hour.config.schema import Config
-from lit_hour.data.shards.mmap import FilePart
+from lit_hour.data.shards.mmap import MmapSlice
 from lit_hour.errors import ShardError
-from lit_hour.io.quantize import from_eight_bits, to_eight_bits
+from lit_hour.io.quantize import dequantize_int8, quantize_int8
 
 FEATURES_SUFFIX = "safetensors"
 METADATA = "__metadata__"
@@ -49,13 +49,13 @@ class StoredTokens:
 
     tokens: Tensor
     scales: Tensor | None
-    part: FilePart | None = None
+    mmap_slice: MmapSlice | None = None
 
     def __len__(self) -> int:
         return len(self.tokens)
 
     @classmethod
-    def empty(cls, num_frames: int, encoding: Encoding) -> StoredTokens:
+    def empty(cls, num_frames: int, encoding: FeatureMetadata) -> StoredTokens:
         """Room for the tokens of a video."""
         room = {
             name: torch.empty(shape, dtype=DTYPES[dtype])
@@ -63,13 +63,13 @@ class StoredTokens:
         }
         return cls(room["tokens"], room.get("scales"))
 
-    def of(self, frames: slice | list[int]) -> StoredTokens:
+    def __getitem__(self, frames: slice | list[int]) -> StoredTokens:
         """Those of some frames; of a slice they share memory with these."""
         return StoredTokens(
             self.tokens[frames], None if self.scales is None else self.scales[frames]
         )
 
-    def take_over(self, others: StoredTokens) -> None:
+    def copy_from(self, others: StoredTokens) -> None:
         """Become equal to the tokens of as many other frames, which may be on another device."""
         self.tokens.copy_(others.tokens)
         if self.scales is not None and others.scales is not None:
@@ -79,21 +79,21 @@ class StoredTokens:
         """The tokens in bf16: `(frames, tokens, vision_dim)`."""
         if self.scales is None:
             return self.tokens
-        return from_eight_bits(
+        return dequantize_int8(
             self.tokens, self.scales, torch.bfloat16
         )  # (frames, tokens, vision_dim)
 
 
-def compress(tokens: Tensor, precision: Literal["bf16", "int8"]) -> StoredTokens:
+def encode_tokens(tokens: Tensor, precision: Literal["bf16", "int8"]) -> StoredTokens:
     """Tokens `(frames, tokens, vision_dim)` of any floating dtype as they are stored."""
     return (
         StoredTokens(tokens.bfloat16(), None)
         if precision == "bf16"
-        else StoredTokens(*to_eight_bits(tokens))
+        else StoredTokens(*quantize_int8(tokens))
     )
 
 
-def safetensors_of(stored: StoredTokens, encoding: Encoding) -> list[bytes | memoryview]:
+def to_safetensors(stored: StoredTokens, encoding: FeatureMetadata) -> list[bytes | memoryview]:
     """The file, as parts to be written one after the other; tokens are not copied."""
     tensors = [stored.tokens] if stored.scales is None else [stored.scales, stored.tokens]
     content = [
@@ -110,8 +110,8 @@ def safetensors_of(stored: StoredTokens, encoding: Encoding) -> list[bytes | mem
     return [len(header).to_bytes(LENGTH_BYTES, "little"), header, *content]
 
 
-def read_safetensors(
-    content: memoryview, num_frames: int, encoding: Encoding, place: str
+def parse_safetensors(
+    content: memoryview, num_frames: int, encoding: FeatureMetadata, place: str
 ) -> StoredTokens:
     """The tokens in a file; they share its memory.
 
@@ -147,7 +147,7 @@ def read_safetensors(
     return StoredTokens(tensors["tokens"], tensors.get("scales"))
 
 
-def _outlines(num_frames: int, encoding: Encoding) -> dict[str, tuple[str, tuple[int, ...]]]:
+def _outlines(num_frames: int, encoding: FeatureMetadata) -> dict[str, tuple[str, tuple[int, ...]]]:
     """Dtype, by safetensors' name, and shape of each tensor, in the order of the file."""
     shape = (num_frames, encoding.tokens_per_frame, encoding.vision_dim)
     if encoding.precision == "bf16":
@@ -155,7 +155,7 @@ def _outlines(num_frames: int, encoding: Encoding) -> dict[str, tuple[str, tuple
     return {"scales": ("F32", shape[:2]), "tokens": ("I8", shape)}
 
 
-def _layout(num_frames: int, encoding: Encoding) -> dict[str, Any]:
+def _layout(num_frames: int, encoding: FeatureMetadata) -> dict[str, Any]:
     """What a header says of the tensors."""
     layout, start = {}, 0
     for name, (dtype, shape) in _outlines(num_frames, encoding).items():
@@ -166,7 +166,7 @@ def _layout(num_frames: int, encoding: Encoding) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class Encoding:
+class FeatureMetadata:
     """What the videos of a shard became features by. An index holds it.
 
     Attributes:
@@ -179,24 +179,24 @@ class Encoding:
     precision: Literal["bf16", "int8"]
     tokens_per_frame: int
     vision_dim: int
-    settings: dict[str, Any]
-    weights: str
+    config: dict[str, Any]
+    encoder_sha256: str
 
 
-def describe_changes(before: Encoding, now: Encoding) -> list[str]:
+def diff_feature_metadata(before: FeatureMetadata, now: FeatureMetadata) -> list[str]:
     """All that differs between two encodings."""
-    changes = describe_differences(
+    changes = diff_configs(
         {"features.precision": before.precision}, {"features.precision": now.precision}
     )
-    changes += describe_differences(before.settings, now.settings)
-    if before.weights != now.weights:
+    changes += diff_configs(before.config, now.config)
+    if before.encoder_sha256 != now.encoder_sha256:
         changes.append(
-            f"the vision encoder had other weights (SHA-256 {before.weights[:12]}, now {now.weights[:12]})"
+            f"the vision encoder had other weights (SHA-256 {before.encoder_sha256[:12]}, now {now.encoder_sha256[:12]})"
         )
     return changes
 
 
-VIDEO_SETTINGS = (
+FEATURE_KEYS = (
     "model.vision.name",
     "model.vision.layer",
     "model.vision.grid",
@@ -206,15 +206,15 @@ VIDEO_SETTINGS = (
     "video.min_frames",
     "video.max_frames",
 )
-PICTURE_SETTINGS = (*VIDEO_SETTINGS[:5], "image.max_grid", "image.max_tiles")
+IMAGE_FEATURE_KEYS = (*FEATURE_KEYS[:5], "image.max_grid", "image.max_tiles")
 
 
-def deciding_settings(config: Config, names: tuple[str, ...] = VIDEO_SETTINGS) -> dict[str, Any]:
+def feature_config(config: Config, names: tuple[str, ...] = FEATURE_KEYS) -> dict[str, Any]:
     """The settings that decide the tokens, under their full names."""
     return {name: attrgetter(name)(config) for name in names}
 
 
-def describe_differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+def diff_configs(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """Each setting that differs, as a message names it."""
     return [
         f"{name} was {before.get(name)!r}, is {value!r}"

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from torch.utils.data import Sampler
 
-from lit_hour.data.order.sample_order import BalancedOrder
+from lit_hour.data.order.sample_order import LengthBalancedOrder
 from lit_hour.errors import ConfigError
 
 
@@ -27,7 +27,7 @@ def micro_batches_per_step(samples_per_step: int, samples_per_batch: int, num_ra
     return samples_per_step // unit
 
 
-def assign_greedily(
+def split_step_across_ranks(
     samples: Sequence[int], samples_per_batch: int, rank: int, num_ranks: int
 ) -> list[list[int]]:
     """Those samples of one step that one rank reads: a list for each micro-batch.
@@ -50,7 +50,7 @@ def assign_greedily(
     ]
 
 
-class StepSampler(Sampler[list[int]]):
+class StepBatchSampler(Sampler[list[int]]):
     """The batch sampler of one rank: the micro-batches of a run of `num_steps` steps, from `first_step` on.
 
     `start_place` is where that step starts in the order. The length counts the steps before it too: Lightning holds the
@@ -62,7 +62,7 @@ class StepSampler(Sampler[list[int]]):
 
     def __init__(
         self,
-        order: BalancedOrder,
+        order: LengthBalancedOrder,
         start_place: int,
         num_steps: int,
         *,
@@ -75,7 +75,7 @@ class StepSampler(Sampler[list[int]]):
             order.samples_per_step, samples_per_batch, num_ranks
         )
         self.order = order
-        self.start_place = start_place
+        self.start_position = start_place
         self.num_steps = num_steps
         self.first_step = first_step
         self.samples_per_batch = samples_per_batch
@@ -88,6 +88,8 @@ class StepSampler(Sampler[list[int]]):
     def __iter__(self) -> Iterator[list[int]]:
         samples_per_step = self.order.samples_per_step
         for step in range(self.num_steps - self.first_step):
-            first = self.start_place + step * samples_per_step
-            samples = [self.order.at(place) for place in range(first, first + samples_per_step)]
-            yield from assign_greedily(samples, self.samples_per_batch, self.rank, self.num_ranks)
+            first = self.start_position + step * samples_per_step
+            samples = [self.order[place] for place in range(first, first + samples_per_step)]
+            yield from split_step_across_ranks(
+                samples, self.samples_per_batch, self.rank, self.num_ranks
+            )

@@ -13,12 +13,12 @@ from lit_hour.data.shards.reader import Shards
 
 NUM_NAMED = 10  # shards that a message lists before it only counts
 
-Origin = dict[
+DataFingerprint = dict[
     str, Any
 ]  # {"settings": {name: value}, "sources": {name: {"weight": w, "start": s, "shards": {name: [SHA-256, samples]}}}}
 
 
-def describe_origin(config: Config, sources: Mapping[str, Shards]) -> Origin:
+def data_fingerprint(config: Config, sources: Mapping[str, Shards]) -> DataFingerprint:
     """Settings and shards of the sources that count; where they lie does not matter."""
     data = config.data
     settings = {
@@ -44,7 +44,7 @@ def describe_origin(config: Config, sources: Mapping[str, Shards]) -> Origin:
     }
 
 
-def describe_changes(before: Origin, now: Origin) -> list[str]:
+def diff_fingerprints(before: DataFingerprint, now: DataFingerprint) -> list[str]:
     """Each difference as a message names it: settings, sources, and the shards of a source."""
     old_settings, new_settings = before["settings"], now["settings"]
     changes = [

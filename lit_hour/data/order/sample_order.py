@@ -23,16 +23,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lit_hour.config.schema import Config
-from lit_hour.data.shards.shard_index import SubjectRecord
+from lit_hour.data.shards.shard_index import IndexEntry
 from lit_hour.errors import ConfigError, ShardError
 
 MIXED_BLOCK = (
     256  # positions within which the samples of several sources are shuffled among each other
 )
-Whole = NDArray[np.int64]
+IntArray = NDArray[np.int64]
 
 
-def permutation(length: int, *seeds: int | str) -> Whole:
+def permutation(length: int, *seeds: int | str) -> IntArray:
     """A random order of `range(length)`, `(length,)`, the same wherever and whenever the seeds are the same.
 
     NumPy promises the raw numbers of a bit generator for ever, but not what `Generator.permutation` makes of them, and
@@ -80,7 +80,7 @@ class SourceOrder:
     def _num_samples(self) -> int:
         return sum(self.samples_per_shard)
 
-    def at(self, place: int) -> tuple[int, int]:
+    def __getitem__(self, place: int) -> tuple[int, int]:
         """The shard and the sample within it that come at this place, which counts from 0 over all epochs."""
         epoch, rest = divmod(place, len(self))
         _, block_starts = _epoch_blocks(self, epoch)
@@ -90,7 +90,7 @@ class SourceOrder:
 
 
 @lru_cache(maxsize=64)
-def _epoch_blocks(order: SourceOrder, epoch: int) -> tuple[Whole, Whole]:
+def _epoch_blocks(order: SourceOrder, epoch: int) -> tuple[IntArray, IntArray]:
     """The shards in the order of an epoch `(shards,)`, and the place in the epoch where each block starts `(blocks,)`."""
     shards = permutation(
         len(order.samples_per_shard), "shards", order.seed, order.name, epoch
@@ -103,7 +103,7 @@ def _epoch_blocks(order: SourceOrder, epoch: int) -> tuple[Whole, Whole]:
 
 
 @lru_cache(maxsize=64)
-def _block_samples(order: SourceOrder, epoch: int, block: int) -> Whole:
+def _block_samples(order: SourceOrder, epoch: int, block: int) -> IntArray:
     """The shard, and the sample within it, at each place of a block of an epoch: `(samples in block, 2)`."""
     shards = _epoch_blocks(order, epoch)[0][
         block * order.shuffle_shards : (block + 1) * order.shuffle_shards
@@ -150,17 +150,17 @@ class MixedOrder:
         """Samples in one pass over all sources."""
         return self._num_samples
 
-    def at(self, position: int) -> tuple[str, int, int]:
+    def __getitem__(self, position: int) -> tuple[str, int, int]:
         """The source, the shard and the sample within it that come at this position, which counts from 0 over all passes."""
         number, rest = divmod(position, len(self))
         block, index = divmod(rest, MIXED_BLOCK)
         source, place_in_pass = _mixed_block(self.samples_per_pass, self.seed, number, block)[index]
         place = self.starts[source] + number * self.samples_per_pass[source] + int(place_in_pass)
-        return self.names[source], *self.sources[source].at(place)
+        return self.names[source], *self.sources[source][place]
 
 
 @lru_cache(maxsize=64)
-def _mixed_block(samples_per_pass: tuple[int, ...], seed: int, number: int, block: int) -> Whole:
+def _mixed_block(samples_per_pass: tuple[int, ...], seed: int, number: int, block: int) -> IntArray:
     """For each position of a block, the source and the place in that source's share of the pass: `(positions, 2)`."""
     start = block * MIXED_BLOCK
     taken = _taken_before(start, samples_per_pass)
@@ -188,7 +188,7 @@ def _taken_before(position: int, samples_per_pass: tuple[int, ...]) -> list[int]
     return taken
 
 
-TOKENS_PER_PICTURE = (
+TOKENS_PER_IMAGE = (
     27 * 27
 )  # of a picture that is not pooled, by the vision encoder of the published model
 TOKENS_PER_QUESTION = 60  # with its answer; the index does not know the words
@@ -209,26 +209,26 @@ class SampleCost:
     max_tiles: int
 
     @classmethod
-    def by(cls, config: Config) -> SampleCost:
+    def from_config(cls, config: Config) -> SampleCost:
         """The cost by the settings of a run."""
         memory, vision = config.model.memaug, config.model.vision
         return cls(vision.grid**2 + 1, memory.min_frames, config.image.max_tiles)
 
-    def of(self, record: SubjectRecord, num_asked: int) -> int:
+    def num_tokens(self, record: IndexEntry, num_asked: int) -> int:
         """The tokens of a sample that asks so many questions about a subject."""
-        match record.kind:
+        match record.modality:
             case "video":
                 visual = max(record.num_frames, self.min_frames) * self.tokens_per_frame
             case "image":
-                visual = (1 + self.max_tiles) * TOKENS_PER_PICTURE
+                visual = (1 + self.max_tiles) * TOKENS_PER_IMAGE
             case "images" | "text":
                 visual = (
-                    max(record.num_frames, 1) * TOKENS_PER_PICTURE
+                    max(record.num_frames, 1) * TOKENS_PER_IMAGE
                 )  # for a text a black picture goes the same way
         return visual + num_asked * TOKENS_PER_QUESTION
 
 
-class BalancedOrder:
+class LengthBalancedOrder:
     """The endless order in which training takes samples: place -> position in the mixed order.
 
     Every `steps_per_pass` steps have each position of theirs once. Those are cut into as few windows as `balance_steps`
@@ -257,7 +257,7 @@ class BalancedOrder:
         self._seed = seed
         self._window = lru_cache(maxsize=2)(self._sort_window)
 
-    def at(self, place: int) -> int:
+    def __getitem__(self, place: int) -> int:
         """The position of the sample that comes at this place, which counts from 0 over the whole run."""
         if self._is_plain:
             return place
@@ -270,7 +270,7 @@ class BalancedOrder:
         """The step of a pass at which a window starts."""
         return window * self.steps_per_pass // self._num_windows
 
-    def _sort_window(self, number: int, window: int) -> Whole:
+    def _sort_window(self, number: int, window: int) -> IntArray:
         """The positions of each step of a window of a pass, cheapest first: `(steps, samples)`."""
         first, end = (
             number * self.steps_per_pass + self._start_of(each) for each in (window, window + 1)

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from lit_hour.config.schema import VideoConfig
-from lit_hour.data.questions.record import Subject
+from lit_hour.data.questions.record import SampleSpec
 from lit_hour.errors import ImageError, ShardError, VideoError
 from lit_hour.media.anyres import load_image_set
 from lit_hour.media.frame_sampling import sample_timestamps
@@ -37,17 +37,17 @@ SECONDS_TO_DIE = 5.0
 
 
 @dataclass(frozen=True)
-class SubjectFiles:
+class DecodeRequest:
     """What is to be read, and how."""
 
     folder: Path
-    subject: Subject
+    sample: SampleSpec
     video: VideoConfig
     jpeg_quality: int
 
 
 @dataclass(frozen=True)
-class Picture:
+class EncodedImage:
     """A picture as a shard stores it: a frame as JPEG, or a file as it is."""
 
     suffix: str
@@ -55,14 +55,14 @@ class Picture:
 
 
 @dataclass(frozen=True)
-class Ending:
+class SampleSummary:
     """What is known of a subject once all of its pictures are read: of a video, how long it is and when its frames are."""
 
     duration_seconds: float
     timestamps_seconds: tuple[float, ...]
 
 
-class SubjectReader:
+class DecodeWorker:
     """Reads subjects one after the other, in a process that is started when it is needed and ended with the context."""
 
     def __init__(self, timeout_seconds: float, check_stop: Callable[[], None]) -> None:
@@ -71,34 +71,34 @@ class SubjectReader:
         self._running: tuple[BaseProcess, Connection] | None = None
         self._is_idle = False
 
-    def __enter__(self) -> SubjectReader:
+    def __enter__(self) -> DecodeWorker:
         return self
 
     def __exit__(self, *_: object) -> None:
         self._end()
 
-    def read(self, files: SubjectFiles) -> Iterator[Picture | Ending]:
+    def read(self, files: DecodeRequest) -> Iterator[EncodedImage | SampleSummary]:
         """The pictures of a subject as they come, and last its ending.
 
         Raises:
             VideoError, ImageError: it cannot be read, its decoder crashes, or it takes longer than the limit; others can.
             ShardError: the process was killed from outside.
         """
-        if not files.subject.files:
-            yield Ending(0.0, ())
+        if not files.sample.files:
+            yield SampleSummary(0.0, ())
             return
         if not self._is_idle:
             self._start(files)
         deadline = time.monotonic() + (self._timeout_seconds or math.inf)
         self._send(files)
-        while isinstance(message := self._receive(files, deadline), Picture):
+        while isinstance(message := self._receive(files, deadline), EncodedImage):
             yield message
         self._is_idle = True
         if isinstance(message, VideoError | ImageError):
             raise message
         yield message
 
-    def _start(self, files: SubjectFiles) -> None:
+    def _start(self, files: DecodeRequest) -> None:
         """Start a process, and wait until it has imported everything: that does not count for a subject."""
         self._end()
         ours, theirs = PROCESSES.Pipe()
@@ -116,7 +116,7 @@ class SubjectReader:
             connection.close()
         self._running, self._is_idle = None, False
 
-    def _send(self, files: SubjectFiles) -> None:
+    def _send(self, files: DecodeRequest) -> None:
         assert self._running is not None
         process, connection = self._running
         self._is_idle = False
@@ -125,7 +125,7 @@ class SubjectReader:
         except OSError as error:
             raise _explain_death(process, files) from error
 
-    def _receive(self, files: SubjectFiles, deadline: float) -> Any:
+    def _receive(self, files: DecodeRequest, deadline: float) -> Any:
         """The next message of the process, unless it is too late for it or there will be none."""
         assert self._running is not None
         process, connection = self._running
@@ -145,7 +145,7 @@ class SubjectReader:
 
 
 def _explain_death(
-    process: BaseProcess, files: SubjectFiles
+    process: BaseProcess, files: DecodeRequest
 ) -> VideoError | ImageError | ShardError | RuntimeError:
     process.join(SECONDS_TO_DIE)
     status = process.exitcode or 0
@@ -156,13 +156,13 @@ def _explain_death(
     if status < 0:
         return _give_up(files, f"makes its decoder crash ({signal.Signals(-status).name})")
     return RuntimeError(
-        f"the process that read {files.subject.name} ended with an error, which it has printed"
+        f"the process that read {files.sample.name} ended with an error, which it has printed"
     )
 
 
-def _give_up(files: SubjectFiles, what: str) -> VideoError | ImageError:
-    kind = VideoError if files.subject.kind == "video" else ImageError
-    return kind(f"{files.folder / files.subject.files[0]} {what}, and is given up")
+def _give_up(files: DecodeRequest, what: str) -> VideoError | ImageError:
+    kind = VideoError if files.sample.modality == "video" else ImageError
+    return kind(f"{files.folder / files.sample.files[0]} {what}, and is given up")
 
 
 def serve(connection: Connection) -> None:
@@ -177,33 +177,35 @@ def serve(connection: Connection) -> None:
         except EOFError:
             return
         try:
-            for each in read_pictures(files):
+            for each in decode_sample(files):
                 connection.send(each)
         except (VideoError, ImageError) as error:
             connection.send(error)
 
 
-def read_pictures(files: SubjectFiles) -> Iterator[Picture | Ending]:
+def decode_sample(files: DecodeRequest) -> Iterator[EncodedImage | SampleSummary]:
     """The frames of a video as far as it can be read, or picture files once they decode as training will; last the ending.
 
     Raises:
         VideoError, ImageError: what is damaged, and how.
     """
-    paths = [files.folder / file for file in files.subject.files]
-    if files.subject.kind == "video":
+    paths = [files.folder / file for file in files.sample.files]
+    if files.sample.modality == "video":
         yield from _read_video(paths[0], files.video, files.jpeg_quality)
         return
     pictures = [(str(path), _read_file(path)) for path in paths]
-    if files.subject.kind == "images":
+    if files.sample.modality == "images":
         load_image_set(pictures, files.video.image_size)
-    elif files.subject.kind == "image":
+    elif files.sample.modality == "image":
         read_image(pictures[0][1], pictures[0][0])
     for name, content in pictures:
-        yield Picture(image_suffix(content, name), content)
-    yield Ending(0.0, ())
+        yield EncodedImage(image_suffix(content, name), content)
+    yield SampleSummary(0.0, ())
 
 
-def _read_video(path: Path, settings: VideoConfig, jpeg_quality: int) -> Iterator[Picture | Ending]:
+def _read_video(
+    path: Path, settings: VideoConfig, jpeg_quality: int
+) -> Iterator[EncodedImage | SampleSummary]:
     seconds = probe(path).duration_seconds
     timestamps = sample_timestamps(seconds, settings.fps, settings.min_frames, settings.max_frames)
     num_frames = 0
@@ -214,13 +216,13 @@ def _read_video(path: Path, settings: VideoConfig, jpeg_quality: int) -> Iterato
     )
     for frames in read_frames(path, timestamps, size, on_damage, keyframes_only=key_frames_only):
         for image in frames.images:
-            yield Picture("jpg", encode_jpeg(image, jpeg_quality))
+            yield EncodedImage("jpg", encode_jpeg(image, jpeg_quality))
             num_frames += 1
     if num_frames < len(timestamps):
         seconds = timestamps[
             num_frames
         ]  # a damaged video lasts until the first frame that is missing
-    yield Ending(seconds, tuple(timestamps[:num_frames]))
+    yield SampleSummary(seconds, tuple(timestamps[:num_frames]))
 
 
 def _read_file(path: Path) -> bytes:

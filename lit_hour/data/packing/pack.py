@@ -14,20 +14,20 @@ from tqdm import tqdm
 
 from lit_hour.config.data import resolve_num_workers
 from lit_hour.config.schema import PackConfig, VideoConfig
-from lit_hour.data.packing.decode_worker import SubjectReader
+from lit_hour.data.packing.decode_worker import DecodeWorker
 from lit_hour.data.packing.shard_plan import ShardPlan, plan_shards
-from lit_hour.data.packing.shard_writer import Progress, write_shard
-from lit_hour.data.questions.record import Kind, count_kinds
+from lit_hour.data.packing.shard_writer import PackState, write_shard
+from lit_hour.data.questions.record import Modality, count_modalities
 from lit_hour.data.shards.shard_index import (
     SHARD_PATTERN,
     TOTALS_NAME,
     ShardIndex,
-    SkippedSubject,
+    SkippedSample,
     read_index,
     write_json,
 )
 from lit_hour.errors import ShardError
-from lit_hour.io.atomic import UNFINISHED_SUFFIX
+from lit_hour.io.atomic import TEMP_SUFFIX
 from lit_hour.io.file_lock import locked
 
 SECONDS_BETWEEN_LOOKS = 0.2  # at how far the others are
@@ -38,12 +38,12 @@ class PackSummary:
     """What a folder of shards holds in all: `num_subjects` of each kind, `num_frames` pictures of videos and others."""
 
     num_shards: int
-    num_subjects: dict[Kind, int]
+    num_samples: dict[Modality, int]
     num_questions: int
     num_frames: int
     duration_seconds: float
-    bytes: int
-    skipped: tuple[SkippedSubject, ...]
+    num_bytes: int
+    skipped: tuple[SkippedSample, ...]
 
 
 def pack(
@@ -64,7 +64,7 @@ def pack(
         ShardError: `out` holds shards made from something else or with more skipped, or cannot be written.
     """
     plans = plan_shards(folder, questions, out, video, settings)
-    make_folder(out)
+    make_output_dir(out)
     with locked(out):
         return _pack_locked(plans, out, settings)
 
@@ -78,8 +78,8 @@ def _pack_locked(plans: Sequence[ShardPlan], out: Path, settings: PackConfig) ->
         raise ShardError(
             f"{out} was packed without {num_skipped} subjects, and pack.max_bad_samples is {settings.max_bad_samples}"
         )
-    progress = Progress(
-        num_done=sum(len(plan.subjects) for plan in plans if plan.index in finished),
+    progress = PackState(
+        num_done=sum(len(plan.samples) for plan in plans if plan.index in finished),
         num_skipped=num_skipped,
         max_skipped=settings.max_bad_samples,
     )
@@ -89,7 +89,7 @@ def _pack_locked(plans: Sequence[ShardPlan], out: Path, settings: PackConfig) ->
     return summary
 
 
-def make_folder(out: Path) -> None:
+def make_output_dir(out: Path) -> None:
     """Make the folder of the shards if it is not there.
 
     Raises:
@@ -103,7 +103,7 @@ def make_folder(out: Path) -> None:
 
 def _remove_unfinished(out: Path) -> None:
     """What a killed run left behind: nobody else is at work here."""
-    for unfinished in out.glob("*" + UNFINISHED_SUFFIX):
+    for unfinished in out.glob("*" + TEMP_SUFFIX):
         unfinished.unlink(missing_ok=True)
 
 
@@ -123,23 +123,23 @@ def _is_finished(plan: ShardPlan) -> bool:
     return (
         plan.index.is_file()
         and plan.tar.is_file()
-        and plan.tar.stat().st_size == read_index(plan.index).bytes
+        and plan.tar.stat().st_size == read_index(plan.index).num_bytes
     )
 
 
-def _write_shards(plans: Sequence[ShardPlan], settings: PackConfig, progress: Progress) -> None:
+def _write_shards(plans: Sequence[ShardPlan], settings: PackConfig, progress: PackState) -> None:
     """Make the shards, so many at once (-1 for one per core), with a progress bar over the subjects.
 
     Those who write are threads, for the work is done by the processes that read for them, one for each.
     """
     if not plans:
         return
-    num_subjects = progress.num_done + sum(len(plan.subjects) for plan in plans)
+    num_subjects = progress.num_done + sum(len(plan.samples) for plan in plans)
     num_workers = min(resolve_num_workers(settings.num_workers), len(plans))
     bar = tqdm(
         total=num_subjects, initial=progress.num_done, unit="subject", desc="packing", miniters=1
     )
-    readers: SimpleQueue[SubjectReader] = SimpleQueue()
+    readers: SimpleQueue[DecodeWorker] = SimpleQueue()
 
     def write(plan: ShardPlan) -> None:
         reader = readers.get()
@@ -152,7 +152,7 @@ def _write_shards(plans: Sequence[ShardPlan], settings: PackConfig, progress: Pr
         for _ in range(num_workers):
             readers.put(
                 ended_at_last.enter_context(
-                    SubjectReader(settings.timeout_seconds, progress.check_stop)
+                    DecodeWorker(settings.timeout_seconds, progress.check_stop)
                 )
             )
         pending = {executor.submit(write, plan) for plan in plans}
@@ -169,13 +169,13 @@ def _write_shards(plans: Sequence[ShardPlan], settings: PackConfig, progress: Pr
 
 def summarize(indexes: Sequence[ShardIndex]) -> PackSummary:
     """The totals of shards by their indexes."""
-    subjects = [subject for index in indexes for subject in index.subjects]
+    subjects = [subject for index in indexes for subject in index.entries]
     return PackSummary(
         num_shards=len(indexes),
-        num_subjects=count_kinds(subject.kind for subject in subjects),
+        num_samples=count_modalities(subject.modality for subject in subjects),
         num_questions=sum(subject.num_questions for subject in subjects),
         num_frames=sum(subject.num_frames for subject in subjects),
         duration_seconds=sum(subject.duration_seconds for subject in subjects),
-        bytes=sum(index.bytes for index in indexes),
+        num_bytes=sum(index.num_bytes for index in indexes),
         skipped=tuple(skipped for index in indexes for skipped in index.skipped),
     )

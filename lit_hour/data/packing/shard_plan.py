@@ -11,11 +11,18 @@ from typing import Any
 
 from lit_hour.config.schema import PackConfig, VideoConfig
 from lit_hour.data.questions.file import read_questions
-from lit_hour.data.questions.record import Subject, question_record
+from lit_hour.data.questions.record import SampleSpec, question_record
 from lit_hour.errors import QuestionError
 
 NUM_NAMED = 5  # files that an error lists before it only counts
-_FRAME_SETTINGS = ("fps", "min_frames", "max_frames", "image_size", "on_decode_error")
+_FRAME_SETTINGS = (
+    "fps",
+    "min_frames",
+    "max_frames",
+    "image_size",
+    "on_decode_error",
+    "keyframes_only",
+)
 
 
 @dataclass(frozen=True)
@@ -25,9 +32,9 @@ class ShardPlan:
     tar: Path
     index: Path
     folder: Path
-    subjects: tuple[Subject, ...]
+    samples: tuple[SampleSpec, ...]
     video: VideoConfig
-    settings: dict[str, Any]
+    config: dict[str, Any]
     fingerprint: str
 
 
@@ -48,9 +55,9 @@ def plan_shards(
             tar=out / f"{number:06d}.tar",
             index=out / f"{number:06d}.json",
             folder=folder,
-            subjects=members,
+            samples=members,
             video=video,
-            settings=shard_settings,
+            config=shard_settings,
             fingerprint=_fingerprint(folder, members, shard_settings),
         )
         shards.append(shard)
@@ -58,17 +65,15 @@ def plan_shards(
 
 
 def _shard_settings(video: VideoConfig, settings: PackConfig) -> dict[str, Any]:
-    """The settings that decide what is in a shard; one that came later is left out at its default, for shards packed before."""
+    """The settings that decide what is in a shard."""
     return {
         **{name: getattr(video, name) for name in _FRAME_SETTINGS},
-        "frames": "all",  # decides nothing here, but was counted in shards packed before
-        **({"keyframes_only": True} if video.keyframes_only else {}),
         "jpeg_quality": settings.jpeg_quality,
         "videos_per_shard": settings.videos_per_shard,
     }
 
 
-def _sorted_subjects(folder: Path, questions: Path) -> tuple[Subject, ...]:
+def _sorted_subjects(folder: Path, questions: Path) -> tuple[SampleSpec, ...]:
     subjects = sorted(read_questions(questions), key=lambda subject: (subject.key, subject.name))
     files = {file for subject in subjects for file in subject.files}
     missing = sorted(file for file in files if not (folder / file).is_file())
@@ -79,18 +84,18 @@ def _sorted_subjects(folder: Path, questions: Path) -> tuple[Subject, ...]:
         )
     for one, other in itertools.pairwise(subjects):
         if one.key == other.key:
-            both = f"the {one.kind} {one.name} and the {other.kind} {other.name}"
+            both = f"the {one.modality} {one.name} and the {other.modality} {other.name}"
             raise QuestionError(
                 f"{both} in {folder} get the same key {one.key!r}: rename one of them"
             )
     return tuple(subjects)
 
 
-def _fingerprint(folder: Path, subjects: tuple[Subject, ...], settings: dict[str, Any]) -> str:
+def _fingerprint(folder: Path, subjects: tuple[SampleSpec, ...], settings: dict[str, Any]) -> str:
     """SHA-256 over the settings, and over each subject's kind, questions, and names, sizes and times of change of its files."""
     parts: list[Any] = [settings]
     for subject in subjects:
-        parts.append([subject.kind, subject.key, *map(question_record, subject.questions)])
+        parts.append([subject.modality, subject.key, *map(question_record, subject.questions)])
         for file in subject.files:
             status = (folder / file).stat()
             parts.append([file, status.st_size, status.st_mtime_ns])

@@ -12,29 +12,34 @@ from typing import Any, BinaryIO
 
 from webdataset import TarWriter
 
-from lit_hour.data.features.format import Encoding
-from lit_hour.data.packing.decode_worker import Ending, Picture, SubjectFiles, SubjectReader
+from lit_hour.data.features.format import FeatureMetadata
+from lit_hour.data.packing.decode_worker import (
+    DecodeRequest,
+    DecodeWorker,
+    EncodedImage,
+    SampleSummary,
+)
 from lit_hour.data.packing.shard_plan import ShardPlan
-from lit_hour.data.questions.record import Subject, question_record
-from lit_hour.data.shards.reader import StoredSubject
+from lit_hour.data.questions.record import SampleSpec, question_record
+from lit_hour.data.shards.reader import StoredSample
 from lit_hour.data.shards.shard_index import (
     VERSION,
+    IndexEntry,
     ShardIndex,
-    SkippedSubject,
-    SubjectRecord,
+    SkippedSample,
     write_index,
 )
 from lit_hour.errors import ImageError, ShardError, VideoError
-from lit_hour.io.atomic import unfinished_path
+from lit_hour.io.atomic import temp_path
 
 END_OF_ARCHIVE = bytes(1024)  # two empty blocks, by the tar format
 
 
-class PackingStoppedError(Exception):
+class PackingAborted(Exception):
     """Packing stops because another shard failed; this one is given up."""
 
 
-class Progress:
+class PackState:
     """What those who write shards side by side tell each other: subjects done, subjects skipped, and whether to stop."""
 
     def __init__(self, *, num_done: int, num_skipped: int, max_skipped: int) -> None:
@@ -65,13 +70,13 @@ class Progress:
         """Give up when another shard failed.
 
         Raises:
-            PackingStoppedError: it did.
+            PackingAborted: it did.
         """
         if self.stop.is_set():
-            raise PackingStoppedError
+            raise PackingAborted
 
 
-def write_shard(plan: ShardPlan, progress: Progress, reader: SubjectReader) -> None:
+def write_shard(plan: ShardPlan, progress: PackState, reader: DecodeWorker) -> None:
     """Make one shard: the tar under a name of its own, then under its real name, then its index.
 
     Raises:
@@ -79,17 +84,17 @@ def write_shard(plan: ShardPlan, progress: Progress, reader: SubjectReader) -> N
         VideoError, ImageError: more subjects failed than `pack.max_bad_samples` allows.
         PackingStoppedError: another shard failed.
     """
-    unfinished = unfinished_path(plan.tar)
+    unfinished = temp_path(plan.tar)
     try:
         with unfinished.open("wb") as stream:
             subjects, skipped = _write_subjects(stream, plan, progress, reader)
-        publish_shard(unfinished, plan.tar, plan.settings, plan.fingerprint, subjects, skipped)
+        publish_shard(unfinished, plan.tar, plan.config, plan.fingerprint, subjects, skipped)
     except OSError as error:
         advice = f"make room in {plan.tar.parent} and run the same command again; the finished shards are kept"
         raise ShardError(f"{plan.tar} could not be written: {error.strerror}: {advice}") from error
     finally:
         unfinished.unlink(missing_ok=True)
-        unfinished_path(plan.index).unlink(missing_ok=True)
+        temp_path(plan.index).unlink(missing_ok=True)
 
 
 def publish_shard(
@@ -97,20 +102,20 @@ def publish_shard(
     tar: Path,
     settings: dict[str, Any],
     fingerprint: str,
-    subjects: tuple[SubjectRecord, ...],
-    skipped: tuple[SkippedSubject, ...],
-    encoding: Encoding | None = None,
+    subjects: tuple[IndexEntry, ...],
+    skipped: tuple[SkippedSample, ...],
+    encoding: FeatureMetadata | None = None,
 ) -> None:
     """Give a tar that is written to its end its name, then write its index; what they say is as in `ShardIndex`."""
     index = ShardIndex(
         shard=tar.name,
-        bytes=unfinished.stat().st_size,
+        num_bytes=unfinished.stat().st_size,
         sha256=_sha256(unfinished),
-        settings=settings,
+        config=settings,
         fingerprint=fingerprint,
-        subjects=subjects,
+        entries=subjects,
         skipped=skipped,
-        encoding=encoding,
+        features=encoding,
     )
     os.replace(unfinished, tar)
     write_index(tar.with_suffix(".json"), index)
@@ -123,14 +128,14 @@ def open_members(stream: BinaryIO) -> TarWriter:
     )
 
 
-def subject_json(
-    subject: Subject | StoredSubject, duration_seconds: float, timestamps_seconds: Sequence[float]
+def sample_json(
+    subject: SampleSpec | StoredSample, duration_seconds: float, timestamps_seconds: Sequence[float]
 ) -> bytes:
     """The content of a subject's `KEY.json`."""
     metadata = {
         "version": VERSION,
         "key": subject.key,
-        "kind": subject.kind,
+        "modality": subject.modality,
         "files": subject.files,
         "duration_seconds": duration_seconds,
         "timestamps_seconds": timestamps_seconds,
@@ -140,20 +145,20 @@ def subject_json(
 
 
 def _write_subjects(
-    stream: BinaryIO, plan: ShardPlan, progress: Progress, reader: SubjectReader
-) -> tuple[tuple[SubjectRecord, ...], tuple[SkippedSubject, ...]]:
+    stream: BinaryIO, plan: ShardPlan, progress: PackState, reader: DecodeWorker
+) -> tuple[tuple[IndexEntry, ...], tuple[SkippedSample, ...]]:
     """Write every subject that can be read, and the end of the archive; whatever a failed one left is cut off."""
     records, skipped = [], []
-    for subject in plan.subjects:
+    for subject in plan.samples:
         progress.check_stop()
         start = end = stream.tell()
         try:
-            files = SubjectFiles(plan.folder, subject, plan.video, plan.settings["jpeg_quality"])
-            records.append(write_subject(stream, plan.tar.name, subject, reader.read(files)))
-            end = start + records[-1].size
+            files = DecodeRequest(plan.folder, subject, plan.video, plan.config["jpeg_quality"])
+            records.append(write_sample(stream, plan.tar.name, subject, reader.read(files)))
+            end = start + records[-1].num_bytes
         except (VideoError, ImageError) as error:
             progress.skip_subject(error)
-            skipped.append(SkippedSubject(subject.name, str(error)))
+            skipped.append(SkippedSample(subject.name, str(error)))
         stream.seek(end)
         stream.truncate()
         progress.finish_subject()
@@ -163,9 +168,9 @@ def _write_subjects(
     return tuple(records), tuple(skipped)
 
 
-def write_subject(
-    stream: BinaryIO, shard: str, subject: Subject, read: Iterable[Picture | Ending]
-) -> SubjectRecord:
+def write_sample(
+    stream: BinaryIO, shard: str, subject: SampleSpec, read: Iterable[EncodedImage | SampleSummary]
+) -> IndexEntry:
     """Write a subject's frames or pictures and, last, `KEY.json`: only then is it known which frames could be read.
 
     Raises:
@@ -174,17 +179,17 @@ def write_subject(
     start, num_frames = stream.tell(), 0
     with open_members(stream) as tar:
         for each in read:
-            if isinstance(each, Picture):
+            if isinstance(each, EncodedImage):
                 tar.write({"__key__": subject.key, f"{num_frames:06d}.{each.suffix}": each.content})
                 num_frames += 1
             else:
                 ending = each
-        content = subject_json(subject, ending.duration_seconds, ending.timestamps_seconds)
+        content = sample_json(subject, ending.duration_seconds, ending.timestamps_seconds)
         tar.write({"__key__": subject.key, "json": content})
         size = tar.tarstream.offset
     counts = num_frames, len(subject.questions)
-    return SubjectRecord(
-        shard, subject.key, subject.kind, start, size, ending.duration_seconds, *counts
+    return IndexEntry(
+        shard, subject.key, subject.modality, start, size, ending.duration_seconds, *counts
     )
 
 

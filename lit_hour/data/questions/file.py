@@ -9,15 +9,15 @@ from typing import Any
 
 from lit_hour.data.questions.record import (
     FILE_KEYS,
-    SHARED_KINDS,
-    Kind,
-    Subject,
+    MULTI_RECORD_MODALITIES,
+    Modality,
+    SampleSpec,
     check_path,
     check_text,
     did_you_mean,
     parse_question,
-    settle_marks,
     text_of,
+    validate_placeholders,
 )
 from lit_hour.errors import QuestionError
 from lit_hour.types import Question
@@ -26,32 +26,32 @@ ASKERS, ANSWERERS = ("human", "user"), ("gpt", "assistant")
 MISSPELT = 0.8  # difflib's likeness of two words that differ in a letter or two; "image" and "image_id" are less alike
 
 
-def read_questions(file: Path) -> tuple[Subject, ...]:
+def read_questions(file: Path) -> tuple[SampleSpec, ...]:
     """What a `.json` or `.jsonl` file asks about, in the order in which it is first named.
 
     Raises:
         QuestionError: the file is missing or not JSON, or a record in it cannot be used.
     """
-    asked: dict[tuple[Kind, tuple[str, ...], int], list[Question]] = {}
+    asked: dict[tuple[Modality, tuple[str, ...], int], list[Question]] = {}
     place_of_id: dict[str, str] = {}
     for number, record in enumerate(_read_records(file), start=1):
         place = f"{file}: record {number}" + (f" (id {record['id']!r})" if "id" in record else "")
         parse = _parse_conversations if "conversations" in record else _parse_single
         questions = list(parse(record, number, place))
         kind, files = _kind_and_files(record, place)
-        for question in settle_marks(questions, kind, len(files), place):
+        for question in validate_placeholders(questions, kind, len(files), place):
             if question.id in place_of_id:
                 raise QuestionError(
                     f"{place}: key 'id': the id is taken by {place_of_id[question.id]}; ids must be unique"
                 )
             place_of_id[question.id] = f"record {number}"
-            asked.setdefault((kind, files, 0 if kind in SHARED_KINDS else number), []).append(
-                question
-            )
+            asked.setdefault(
+                (kind, files, 0 if kind in MULTI_RECORD_MODALITIES else number), []
+            ).append(question)
     if not asked:
         raise QuestionError(f"{file} holds no question")
     return tuple(
-        Subject(kind, files, number, tuple(questions))
+        SampleSpec(kind, files, number, tuple(questions))
         for (kind, files, number), questions in asked.items()
     )
 
@@ -122,7 +122,7 @@ def _turn_text(turn: Any, place: str) -> str:
     return text_of(turn, "value", place)
 
 
-def _kind_and_files(record: dict[str, Any], place: str) -> tuple[Kind, tuple[str, ...]]:
+def _kind_and_files(record: dict[str, Any], place: str) -> tuple[Modality, tuple[str, ...]]:
     """What a record is about. One picture in a list is one picture."""
     keys = [key for key in FILE_KEYS if key in record]
     if len(keys) > 1:

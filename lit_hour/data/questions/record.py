@@ -195,8 +195,8 @@ def _is_interval(interval: Any) -> bool:
 _MARK = re.compile("<(?:image|video)>")
 
 
-def settle_marks(
-    questions: Sequence[Question], kind: Kind, num_files: int, place: str
+def validate_placeholders(
+    questions: Sequence[Question], kind: Modality, num_files: int, place: str
 ) -> tuple[Question, ...]:
     """The questions of one record with the marks that belong there: one for each of several pictures, or none.
 
@@ -233,7 +233,9 @@ def settle_marks(
     return tuple(_without_marks(question) for question in questions)
 
 
-def complete_marks(questions: Sequence[Question], num_images: int) -> tuple[Question, ...]:
+def drop_partial_placeholders(
+    questions: Sequence[Question], num_images: int
+) -> tuple[Question, ...]:
     """Some of a subject's questions: with a mark for each picture, or with none if some are in questions left out."""
     num_marks = sum(question.question.count(IMAGE_TOKEN) for question in questions)
     if num_marks in (0, num_images):
@@ -251,15 +253,15 @@ def _strip(text: str) -> str:
     return _MARK.sub("", text).strip()
 
 
-Kind = Literal["video", "image", "images", "text"]
-KINDS: tuple[Kind, ...] = get_args(Kind)
-MANY_OF_KIND: dict[Kind, str] = {
+Modality = Literal["video", "image", "images", "text"]
+MODALITIES: tuple[Modality, ...] = get_args(Modality)
+MODALITY_PLURALS: dict[Modality, str] = {
     "video": "videos",
     "image": "pictures",
     "images": "sets of pictures",
     "text": "texts",
 }
-SHARED_KINDS = ("video", "image")  # records about the same file are about one subject
+MULTI_RECORD_MODALITIES = ("video", "image")  # records about the same file are about one subject
 
 _UNSAFE_IN_KEY = re.compile(
     r"[^A-Za-z0-9_/-]"
@@ -267,7 +269,7 @@ _UNSAFE_IN_KEY = re.compile(
 
 
 @dataclass(frozen=True)
-class Subject:
+class SampleSpec:
     """Something to ask about, and all questions about it.
 
     Attributes:
@@ -276,7 +278,7 @@ class Subject:
         questions: in the order of the question file.
     """
 
-    kind: Kind
+    modality: Modality
     files: tuple[str, ...]
     record: int
     questions: tuple[Question, ...]
@@ -294,15 +296,15 @@ class Subject:
         return self.key if self.record else self.files[0]
 
 
-def count_kinds(kinds: Iterable[Kind]) -> dict[Kind, int]:
+def count_modalities(kinds: Iterable[Modality]) -> dict[Modality, int]:
     """How many there are of each kind."""
     found = list(kinds)
-    return {kind: found.count(kind) for kind in KINDS}
+    return {kind: found.count(kind) for kind in MODALITIES}
 
 
-def spell_counts(num_subjects: Mapping[Kind, int]) -> str:
+def format_counts(num_subjects: Mapping[Modality, int]) -> str:
     """The counts in words, without the kinds of which there are none: "5 videos, 2 texts"."""
     return (
-        ", ".join(f"{num} {MANY_OF_KIND[kind]}" for kind, num in num_subjects.items() if num)
+        ", ".join(f"{num} {MODALITY_PLURALS[kind]}" for kind, num in num_subjects.items() if num)
         or "nothing"
     )

@@ -8,16 +8,16 @@ import torch
 from torch import Tensor
 
 from lit_hour.config.schema import ImageConfig, VideoConfig
-from lit_hour.data.dataloader import room_to_send
-from lit_hour.data.shards.mmap import FileFeatures
-from lit_hour.data.shards.reader import StoredSubject
+from lit_hour.data.dataloader import empty_shared
+from lit_hour.data.shards.mmap import MmapFeatures
+from lit_hour.data.shards.reader import StoredSample
 from lit_hour.errors import ImageError, ShardError, VideoError
 from lit_hour.media.anyres import load_image_set, load_tiled_image
 from lit_hour.media.transforms import decode_jpeg
 from lit_hour.types import Features, Frames, Visual
 
 
-def load_visual(stored: StoredSubject, video: VideoConfig, image: ImageConfig) -> Visual | None:
+def load_visual(stored: StoredSample, video: VideoConfig, image: ImageConfig) -> Visual | None:
     """Decode what a stored subject shows, by the settings of a run; None for a text, and where `video.frames` is "none".
 
     Raises:
@@ -26,24 +26,24 @@ def load_visual(stored: StoredSubject, video: VideoConfig, image: ImageConfig) -
     if video.frames == "none":
         return None
     try:
-        match stored.kind:
+        match stored.modality:
             case "video":
                 max_frames = 1 if video.frames == "first" else video.max_frames
                 if stored.tokens is not None:
                     return load_features(stored, max_frames)
                 return load_frames(stored, video.image_size, max_frames)
             case "image":
-                ((name, data),) = stored.pictures
+                ((name, data),) = stored.images
                 return load_tiled_image(data, name, video.image_size, image)
             case "images":
-                return load_image_set(stored.pictures, video.image_size)
+                return load_image_set(stored.images, video.image_size)
             case "text":
                 return None
     except ImageError as error:
-        raise ShardError(f"{stored.place}: member {error}") from error
+        raise ShardError(f"{stored.location}: member {error}") from error
 
 
-def load_frames(stored: StoredSubject, size_pixels: int, max_frames: int) -> Frames:
+def load_frames(stored: StoredSample, size_pixels: int, max_frames: int) -> Frames:
     """Decode a stored video's frames; of more than `max_frames`, that many that are spread evenly.
 
     Returns:
@@ -52,11 +52,11 @@ def load_frames(stored: StoredSubject, size_pixels: int, max_frames: int) -> Fra
     Raises:
         ShardError: a JPEG does not decode or has another size.
     """
-    chosen = _spread(len(stored.pictures), max_frames)
+    chosen = evenly_spaced_frames(len(stored.images), max_frames)
     return Frames(decode_frames(stored, chosen, size_pixels), _timestamps(stored, chosen))
 
 
-def load_features(stored: StoredSubject, max_frames: int) -> Features:
+def load_features(stored: StoredSample, max_frames: int) -> Features:
     """A video's stored features; of more than `max_frames` frames those of that many that are spread evenly.
 
     They come in bf16 whatever they are stored in. To send 8-bit ones to the GPU would save a few hundredths of a second of an
@@ -66,36 +66,38 @@ def load_features(stored: StoredSubject, max_frames: int) -> Features:
         `tokens` `(frames, tokens, vision_dim)` bf16, `timestamps` `(frames,)` in seconds.
     """
     assert stored.tokens is not None
-    chosen = _spread(len(stored.tokens), max_frames)
-    tokens = stored.tokens if len(chosen) == len(stored.tokens) else stored.tokens.of(chosen)
-    if tokens.part is not None and tokens.scales is None:
-        return FileFeatures(tokens.tokens, _timestamps(stored, chosen), tokens.part)
+    chosen = evenly_spaced_frames(len(stored.tokens), max_frames)
+    tokens = stored.tokens if len(chosen) == len(stored.tokens) else stored.tokens[chosen]
+    if tokens.mmap_slice is not None and tokens.scales is None:
+        return MmapFeatures(tokens.tokens, _timestamps(stored, chosen), tokens.mmap_slice)
     return Features(tokens.expand(), _timestamps(stored, chosen))
 
 
-def decode_frames(stored: StoredSubject, chosen: Sequence[int], size_pixels: int) -> Tensor:
+def decode_frames(stored: StoredSample, chosen: Sequence[int], size_pixels: int) -> Tensor:
     """Some of a stored video's frames: `(frames, 3, size_pixels, size_pixels)` uint8.
 
     Raises:
         ShardError: a JPEG does not decode or has another size.
     """
-    images = room_to_send(
+    images = empty_shared(
         (len(chosen), 3, size_pixels, size_pixels), torch.uint8
     )  # (frames, 3, size, size)
     for row, frame in enumerate(chosen):
-        name, jpeg = stored.pictures[frame]
+        name, jpeg = stored.images[frame]
         try:
             decode_jpeg(jpeg, size_pixels, name, images[row])
         except VideoError as error:
-            raise ShardError(f"{stored.place}: member {name} does not decode: {error}") from error
+            raise ShardError(
+                f"{stored.location}: member {name} does not decode: {error}"
+            ) from error
     return images
 
 
-def _spread(num_frames: int, max_frames: int) -> list[int]:
+def evenly_spaced_frames(num_frames: int, max_frames: int) -> list[int]:
     """All frames, or `max_frames` of them that are spread evenly."""
     num_chosen = min(num_frames, max_frames)
     return [row * (num_frames - 1) // max(num_chosen - 1, 1) for row in range(num_chosen)]
 
 
-def _timestamps(stored: StoredSubject, chosen: Sequence[int]) -> Tensor:
+def _timestamps(stored: StoredSample, chosen: Sequence[int]) -> Tensor:
     return torch.tensor([stored.timestamps_seconds[frame] for frame in chosen])  # (frames,)

@@ -19,7 +19,7 @@ from urllib.request import Request, urlopen
 from lit_hour.errors import ConfigError, ShardError
 
 SCHEMES = ("http", "https", "s3")
-PASSING_STATUS = {408, 425, 429, 500, 502, 503, 504}  # what a server says when a later try may do
+TRANSIENT_STATUS = {408, 425, 429, 500, 502, 503, 504}  # what a server says when a later try may do
 BLOCK_BYTES = 2**20
 
 Result = TypeVar("Result")
@@ -36,14 +36,14 @@ def join_url(folder: str, name: str) -> str:
     return urlunsplit(parts._replace(path=f"{parts.path.rstrip('/')}/{name}"))
 
 
-def shown(url: str) -> str:
+def redact(url: str) -> str:
     """A URL as a message may show it: without user, query and fragment, where secrets stand."""
     parts = urlsplit(url)
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
 @dataclass(frozen=True)
-class Web:
+class HTTPClient:
     """How files are fetched.
 
     Attributes:
@@ -55,10 +55,10 @@ class Web:
 
     s3_endpoint: str
     timeout_seconds: float = 30.0
-    num_tries: int = 6
-    pause_seconds: float = 0.5
+    max_attempts: int = 6
+    backoff_seconds: float = 0.5
 
-    def address(self, url: str) -> str:
+    def resolve(self, url: str) -> str:
         """Where a URL is fetched from.
 
         Raises:
@@ -67,7 +67,7 @@ class Web:
         parts = urlsplit(url)
         if parts.scheme not in SCHEMES or not parts.netloc:
             raise ConfigError(
-                f"{shown(url)} is no URL to fetch from: write http://..., https://... or s3://BUCKET/PATH"
+                f"{redact(url)} is no URL to fetch from: write http://..., https://... or s3://BUCKET/PATH"
             )
         if parts.scheme != "s3":
             return url
@@ -90,7 +90,7 @@ class Web:
             with self._open(url, 0) as response:
                 return response.read()
 
-        return self._insist(url, fetch)
+        return self._retry(url, fetch)
 
     def download(self, url: str, path: Path, num_bytes: int) -> None:
         """Fetch a file of so many bytes, or what `path` lacks of it.
@@ -100,7 +100,7 @@ class Web:
         """
         path.touch()
         while path.stat().st_size < num_bytes:
-            self._insist(url, lambda: self._fetch_more(url, path, num_bytes))
+            self._retry(url, lambda: self._fetch_more(url, path, num_bytes))
 
     def _fetch_more(self, url: str, path: Path, num_bytes: int) -> None:
         """Fetch at least one more byte; a connection that breaks after that is no fault yet."""
@@ -110,7 +110,7 @@ class Web:
             length = response.headers.get("Content-Length")
             if length is not None and start + int(length) != num_bytes:
                 raise ShardError(
-                    f"{shown(url)} has {start + int(length)} bytes, its index says {num_bytes}: upload the shard again"
+                    f"{redact(url)} has {start + int(length)} bytes, its index says {num_bytes}: upload the shard again"
                 )
             _write(_blocks(response), path, start)
         if path.stat().st_size <= num_before:
@@ -119,18 +119,20 @@ class Web:
             )
 
     def _open(self, url: str, start: int) -> HTTPResponse:
-        request = Request(self.address(url), headers={"Range": f"bytes={start}-"} if start else {})
+        request = Request(self.resolve(url), headers={"Range": f"bytes={start}-"} if start else {})
         return urlopen(request, timeout=self.timeout_seconds)
 
-    def _insist(self, url: str, fetch: Callable[[], Result]) -> Result:
+    def _retry(self, url: str, fetch: Callable[[], Result]) -> Result:
         """Try until it works, with longer and longer pauses, as long as the fault is one that may pass."""
-        pause_seconds = self.pause_seconds
-        for tries_left in range(self.num_tries - 1, -1, -1):
+        pause_seconds = self.backoff_seconds
+        for tries_left in range(self.max_attempts - 1, -1, -1):
             try:
                 return fetch()
             except (OSError, HTTPException) as error:
-                if not tries_left or not _may_pass(error):
-                    raise ShardError(f"{shown(url)} cannot be fetched: {_reason(error)}") from error
+                if not tries_left or not _is_transient(error):
+                    raise ShardError(
+                        f"{redact(url)} cannot be fetched: {_reason(error)}"
+                    ) from error
             time.sleep(pause_seconds)
             pause_seconds *= 2
         raise AssertionError("there is at least one try")
@@ -159,8 +161,8 @@ def _write(blocks: Iterator[bytes], path: Path, start: int) -> None:
         raise ShardError(f"{path} cannot be written: {error.strerror}: {advice}") from error
 
 
-def _may_pass(error: OSError | HTTPException) -> bool:
-    return not isinstance(error, HTTPError) or error.code in PASSING_STATUS
+def _is_transient(error: OSError | HTTPException) -> bool:
+    return not isinstance(error, HTTPError) or error.code in TRANSIENT_STATUS
 
 
 def _reason(error: OSError | HTTPException) -> str:

@@ -16,7 +16,7 @@ from torch import Tensor
 from lit_hour.types import Features
 
 
-class FilePart:
+class MmapSlice:
     """So many bytes of an open file.
 
     The memory is the system's own copy of the file, which all processes share; what is written to it, only this process sees.
@@ -45,28 +45,33 @@ class FilePart:
         return bytes(self.content)
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
-        return _receive, (DupFd(self._file.fileno()), self._start, self._num_bytes)
+        return _rebuild_slice, (DupFd(self._file.fileno()), self._start, self._num_bytes)
 
 
 @dataclass(frozen=True)
-class FileFeatures(Features):
+class MmapFeatures(Features):
     """Features whose tokens are the end of a part of a file: what another process gets of them is the file."""
 
-    part: FilePart
+    mmap_slice: MmapSlice
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
-        return _show, (self.part, self.tokens.dtype, tuple(self.tokens.shape), self.timestamps)
+        return _rebuild_features, (
+            self.mmap_slice,
+            self.tokens.dtype,
+            tuple(self.tokens.shape),
+            self.timestamps,
+        )
 
 
-def _receive(descriptor: Any, start: int, num_bytes: int) -> FilePart:
-    return FilePart(descriptor.detach(), start, num_bytes)
+def _rebuild_slice(descriptor: Any, start: int, num_bytes: int) -> MmapSlice:
+    return MmapSlice(descriptor.detach(), start, num_bytes)
 
 
-def _show(
-    part: FilePart, dtype: torch.dtype, shape: tuple[int, ...], timestamps: Tensor
-) -> FileFeatures:
+def _rebuild_features(
+    part: MmapSlice, dtype: torch.dtype, shape: tuple[int, ...], timestamps: Tensor
+) -> MmapFeatures:
     num_bytes = dtype.itemsize * int(torch.Size(shape).numel())
     tokens = torch.frombuffer(part.content[-num_bytes:], dtype=dtype).view(
         shape
     )  # (frames, tokens, vision_dim)
-    return FileFeatures(tokens, timestamps, part)
+    return MmapFeatures(tokens, timestamps, part)

@@ -13,20 +13,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lit_hour.config.data import DataConfig
-from lit_hour.data.features.format import FEATURES_SUFFIX, Encoding, StoredTokens, read_safetensors
+from lit_hour.data.features.format import (
+    FEATURES_SUFFIX,
+    FeatureMetadata,
+    StoredTokens,
+    parse_safetensors,
+)
 from lit_hour.data.order.sample_order import SampleCost
-from lit_hour.data.questions.record import SHARED_KINDS, Kind, parse_question
+from lit_hour.data.questions.record import MULTI_RECORD_MODALITIES, Modality, parse_question
 from lit_hour.data.shards.http import is_url
-from lit_hour.data.shards.mmap import FilePart
-from lit_hour.data.shards.shard_index import VERSION, ShardIndex, SubjectRecord
+from lit_hour.data.shards.mmap import MmapSlice
+from lit_hour.data.shards.shard_index import VERSION, IndexEntry, ShardIndex
 from lit_hour.data.shards.storage import LocalFolder, RemoteFolder, ShardCache, ShardFolder
 from lit_hour.data.shards.tar import (
     Content,
-    members_of,
+    expect_member,
     read_bytes,
+    read_entry_members,
     read_mapped,
-    read_uncut,
-    take_member,
+    read_raw,
 )
 from lit_hour.errors import ShardError
 from lit_hour.media.image_reader import IMAGE_SUFFIXES
@@ -34,7 +39,7 @@ from lit_hour.types import Question
 
 
 @dataclass(frozen=True)
-class StoredSubject:
+class StoredSample:
     """One subject as its shard holds it.
 
     Attributes:
@@ -46,14 +51,14 @@ class StoredSubject:
         tokens: of a video that is stored as features, which has no pictures then.
     """
 
-    place: str
+    location: str
     key: str
-    kind: Kind
+    modality: Modality
     files: tuple[str, ...]
     duration_seconds: float
     timestamps_seconds: tuple[float, ...]
     questions: tuple[Question, ...]
-    pictures: tuple[tuple[str, bytes], ...]
+    images: tuple[tuple[str, bytes], ...]
     tokens: StoredTokens | None = None
 
     @property
@@ -70,9 +75,9 @@ class Shards:
     indexes: tuple[ShardIndex, ...]
 
     @property
-    def subjects(self) -> tuple[SubjectRecord, ...]:
+    def entries(self) -> tuple[IndexEntry, ...]:
         """Every subject, shard by shard."""
-        return tuple(subject for index in self.indexes for subject in index.subjects)
+        return tuple(subject for index in self.indexes for subject in index.entries)
 
     @cached_property
     def _index_of(self) -> dict[str, ShardIndex]:
@@ -85,9 +90,9 @@ class Shards:
         return tuple(
             np.array(
                 [
-                    cost.of(each, num)
-                    for each in index.subjects
-                    for num in _nums_asked(each, questions_per_sample)
+                    cost.num_tokens(each, num)
+                    for each in index.entries
+                    for num in _question_counts(each, questions_per_sample)
                 ],
                 np.int64,
             )
@@ -100,57 +105,59 @@ class Shards:
         Texts and sets of pictures are one sample each: their questions are one conversation, which is not cut.
         """
         return tuple(
-            sum(_num_samples(each, questions_per_sample) for each in index.subjects)
+            sum(_num_samples(each, questions_per_sample) for each in index.entries)
             for index in self.indexes
         )
 
     def locate(
         self, shard: int, sample: int, questions_per_sample: int
-    ) -> tuple[SubjectRecord, slice]:
+    ) -> tuple[IndexEntry, slice]:
         """The subject of a sample of a shard, and which of the subject's questions the sample asks.
 
         Raises:
             IndexError: the shard has fewer samples.
         """
-        for record in self.indexes[shard].subjects:
+        for record in self.indexes[shard].entries:
             num_samples = _num_samples(record, questions_per_sample)
             if sample < num_samples:
-                num_asked = _num_asked(record, questions_per_sample)
+                num_asked = _questions_per_sample_of(record, questions_per_sample)
                 return record, slice(sample * num_asked, (sample + 1) * num_asked)
             sample -= num_samples
         raise IndexError(f"shard {shard} of {self.folder} has {sample} samples too few")
 
-    def place_of(self, record: SubjectRecord) -> str:
+    def describe_location(self, record: IndexEntry) -> str:
         """The shard and the key of a subject, as messages name them."""
-        return f"{self.folder}/{record.shard}: {record.kind} {record.key!r}"
+        return f"{self.folder}/{record.shard}: {record.modality} {record.key!r}"
 
-    def read_uncut(self, record: SubjectRecord) -> bytes:
+    def read_raw(self, record: IndexEntry) -> bytes:
         """One subject's part of its tar, as it is.
 
         Raises:
             ShardError: the tar cannot be read, or is shorter than its index says.
         """
         with self.folder.open(self._index_of[record.shard]) as tar:
-            return read_uncut(tar, f"{self.folder}/{record.shard}", record)
+            return read_raw(tar, f"{self.folder}/{record.shard}", record)
 
-    def read_subject(self, record: SubjectRecord) -> StoredSubject:
+    def read(self, record: IndexEntry) -> StoredSample:
         """Read one subject's part of its tar; its pictures stay undecoded.
 
         Raises:
             ShardError: the tar is shorter than its index says, a member is missing or damaged, or `KEY.json` does not fit.
         """
         index, path = self._index_of[record.shard], f"{self.folder}/{record.shard}"
-        if record.kind == "video" and index.encoding:
+        if record.modality == "video" and index.features:
             with self.folder.open(index) as tar:
                 return _read_features(
-                    members_of(tar, path, record, read_mapped),
+                    read_entry_members(tar, path, record, read_mapped),
                     record,
-                    index.encoding,
-                    self.place_of(record),
+                    index.features,
+                    self.describe_location(record),
                 )
         with self.folder.open(index) as tar:
             return _read_pictures(
-                members_of(tar, path, record, read_bytes), record, self.place_of(record)
+                read_entry_members(tar, path, record, read_bytes),
+                record,
+                self.describe_location(record),
             )
 
 
@@ -167,24 +174,28 @@ def open_shards(place: Path | str, cache: ShardCache | None = None) -> Shards:
     """
     folder: ShardFolder
     if isinstance(place, str) and is_url(place):
-        folder = RemoteFolder(place, cache or ShardCache.by(DataConfig()))
+        folder = RemoteFolder(place, cache or ShardCache.from_config(DataConfig()))
     else:
         folder = LocalFolder(Path(place))
     return Shards(folder, folder.indexes())
 
 
-def _num_asked(record: SubjectRecord, questions_per_sample: int) -> int:
+def _questions_per_sample_of(record: IndexEntry, questions_per_sample: int) -> int:
     """Questions that one sample asks about this subject, at most."""
-    return questions_per_sample if record.kind in SHARED_KINDS else max(record.num_questions, 1)
+    return (
+        questions_per_sample
+        if record.modality in MULTI_RECORD_MODALITIES
+        else max(record.num_questions, 1)
+    )
 
 
-def _num_samples(record: SubjectRecord, questions_per_sample: int) -> int:
-    return -(-record.num_questions // _num_asked(record, questions_per_sample))
+def _num_samples(record: IndexEntry, questions_per_sample: int) -> int:
+    return -(-record.num_questions // _questions_per_sample_of(record, questions_per_sample))
 
 
-def _nums_asked(record: SubjectRecord, questions_per_sample: int) -> Iterator[int]:
+def _question_counts(record: IndexEntry, questions_per_sample: int) -> Iterator[int]:
     """Questions of each sample about this subject: the last one may have fewer."""
-    num_asked = _num_asked(record, questions_per_sample)
+    num_asked = _questions_per_sample_of(record, questions_per_sample)
     return (
         min(num_asked, record.num_questions - first)
         for first in range(0, record.num_questions, num_asked)
@@ -192,34 +203,35 @@ def _nums_asked(record: SubjectRecord, questions_per_sample: int) -> Iterator[in
 
 
 def _read_pictures(
-    members: Iterator[tuple[str, bytes]], record: SubjectRecord, place: str
-) -> StoredSubject:
-    suffixes = ("jpg",) if record.kind == "video" else IMAGE_SUFFIXES
+    members: Iterator[tuple[str, bytes]], record: IndexEntry, place: str
+) -> StoredSample:
+    suffixes = ("jpg",) if record.modality == "video" else IMAGE_SUFFIXES
     pictures = tuple(
-        take_member(members, f"{record.key}.{number:06d}", suffixes, place)
+        expect_member(members, f"{record.key}.{number:06d}", suffixes, place)
         for number in range(record.num_frames)
     )
     return _stored_subject(_last_member(members, record, place), record, place, pictures=pictures)
 
 
 def _read_features(
-    members: Iterator[tuple[str, FilePart]], record: SubjectRecord, encoding: Encoding, place: str
-) -> StoredSubject:
-    name, part = take_member(members, record.key, (FEATURES_SUFFIX,), place)
-    tokens = read_safetensors(part.content, record.num_frames, encoding, f"{place}: member {name}")
+    members: Iterator[tuple[str, MmapSlice]],
+    record: IndexEntry,
+    encoding: FeatureMetadata,
+    place: str,
+) -> StoredSample:
+    name, part = expect_member(members, record.key, (FEATURES_SUFFIX,), place)
+    tokens = parse_safetensors(part.content, record.num_frames, encoding, f"{place}: member {name}")
     return _stored_subject(
         bytes(_last_member(members, record, place)),
         record,
         place,
-        tokens=replace(tokens, part=part),
+        tokens=replace(tokens, mmap_slice=part),
     )
 
 
-def _last_member(
-    members: Iterator[tuple[str, Content]], record: SubjectRecord, place: str
-) -> Content:
+def _last_member(members: Iterator[tuple[str, Content]], record: IndexEntry, place: str) -> Content:
     """The content of `KEY.json`."""
-    _, content = take_member(members, record.key, ("json",), place)
+    _, content = expect_member(members, record.key, ("json",), place)
     for found, _ in members:
         raise ShardError(f"{place}: the member {found} is not in the index")
     return content
@@ -227,37 +239,37 @@ def _last_member(
 
 def _stored_subject(
     metadata: bytes,
-    expected: SubjectRecord,
+    expected: IndexEntry,
     place: str,
     *,
     pictures: tuple[tuple[str, bytes], ...] = (),
     tokens: StoredTokens | None = None,
-) -> StoredSubject:
+) -> StoredSample:
     """Check `KEY.json` against the index, and put the parts together."""
     member = f"{place}: member {expected.key}.json"
     try:
         record: dict[str, Any] = json.loads(metadata)
         version, questions = record["version"], record["questions"]
-        stored = StoredSubject(
-            place=place,
+        stored = StoredSample(
+            location=place,
             key=record["key"],
-            kind=record["kind"],
+            modality=record["modality"],
             files=tuple(str(file) for file in record["files"]),
             duration_seconds=float(record["duration_seconds"]),
             timestamps_seconds=tuple(float(moment) for moment in record["timestamps_seconds"]),
             questions=tuple(parse_question(question, member) for question in questions),
-            pictures=pictures,
+            images=pictures,
             tokens=tokens,
         )
     except (KeyError, TypeError, ValueError) as error:
         raise ShardError(f"{member} is damaged: {error!r}") from error
     if version != VERSION:
         raise ShardError(
-            f"{member} has version {version!r}, this program reads version {VERSION}: pack again"
+            f"{member} has format version {version!r}. This program reads version {VERSION}. Pack again"
         )
-    num_frames = len(stored.timestamps_seconds if stored.kind == "video" else stored.files)
-    counts = (stored.key, stored.kind, num_frames, len(stored.questions))
-    if counts != (expected.key, expected.kind, expected.num_frames, expected.num_questions):
+    num_frames = len(stored.timestamps_seconds if stored.modality == "video" else stored.files)
+    counts = (stored.key, stored.modality, num_frames, len(stored.questions))
+    if counts != (expected.key, expected.modality, expected.num_frames, expected.num_questions):
         raise ShardError(
             f"{member} has (key, kind, frames, questions) {counts}, which does not fit the index"
         )

@@ -8,18 +8,18 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from lit_hour.data.features.format import Encoding
-from lit_hour.data.questions.record import KINDS, Kind
+from lit_hour.data.features.format import FeatureMetadata
+from lit_hour.data.questions.record import MODALITIES, Modality
 from lit_hour.errors import ShardError
-from lit_hour.io.atomic import write_whole
+from lit_hour.io.atomic import atomic_write_text
 
-VERSION = 2
+VERSION = 3
 TOTALS_NAME = "index.json"
 SHARD_PATTERN = "[0-9]" * 6
 
 
 @dataclass(frozen=True)
-class SubjectRecord:
+class IndexEntry:
     """Where one subject lies: `size` bytes of the tar from `offset` on hold its members and nothing else.
 
     `num_frames` are the pictures stored: frames of a video, or whole pictures; only a video has a duration above 0.
@@ -27,16 +27,16 @@ class SubjectRecord:
 
     shard: str
     key: str
-    kind: Kind
+    modality: Modality
     offset: int
-    size: int
+    num_bytes: int
     duration_seconds: float
     num_frames: int
     num_questions: int
 
 
 @dataclass(frozen=True)
-class SkippedSubject:
+class SkippedSample:
     """A subject that could not be packed, and why."""
 
     name: str
@@ -59,22 +59,22 @@ class ShardIndex:
     """
 
     shard: str
-    bytes: int
+    num_bytes: int
     sha256: str
-    settings: dict[str, Any]
+    config: dict[str, Any]
     fingerprint: str
-    subjects: tuple[SubjectRecord, ...]
-    skipped: tuple[SkippedSubject, ...]
-    encoding: Encoding | None = None
+    entries: tuple[IndexEntry, ...]
+    skipped: tuple[SkippedSample, ...]
+    features: FeatureMetadata | None = None
 
 
 def write_index(path: Path, index: ShardIndex) -> None:
     """Write the index beside its tar; until it is there the shard does not count as finished."""
     record = dataclasses.asdict(index)
-    for subject in record["subjects"]:
-        del subject["shard"]
-    if index.encoding is None:
-        del record["encoding"]
+    for entry in record["entries"]:
+        del entry["shard"]
+    if index.features is None:
+        del record["features"]
     write_json(path, record)
 
 
@@ -96,18 +96,16 @@ def parse_index(content: bytes, place: str) -> ShardIndex:
     record = parse_json(content, place)
     shard = PurePosixPath(place).stem + ".tar"
     try:
-        subjects = tuple(
-            SubjectRecord(shard=shard, **subject) for subject in record.pop("subjects")
-        )
-        skipped = tuple(SkippedSubject(**subject) for subject in record.pop("skipped"))
-        encoding = Encoding(**record.pop("encoding")) if "encoding" in record else None
-        index = ShardIndex(subjects=subjects, skipped=skipped, encoding=encoding, **record)
+        entries = tuple(IndexEntry(shard=shard, **entry) for entry in record.pop("entries"))
+        skipped = tuple(SkippedSample(**sample) for sample in record.pop("skipped"))
+        features = FeatureMetadata(**record.pop("features")) if "features" in record else None
+        index = ShardIndex(entries=entries, skipped=skipped, features=features, **record)
         outside = [
             each.key
-            for each in subjects
-            if not 0 <= each.offset < each.offset + each.size <= index.bytes
+            for each in entries
+            if not 0 <= each.offset < each.offset + each.num_bytes <= index.num_bytes
         ]
-        unknown = [each.kind for each in subjects if each.kind not in KINDS]
+        unknown = [each.modality for each in entries if each.modality not in MODALITIES]
     except (TypeError, KeyError, AttributeError) as error:
         raise ShardError(f"{place} is no index of a shard: {error}") from error
     if index.shard != shard:
@@ -115,17 +113,17 @@ def parse_index(content: bytes, place: str) -> ShardIndex:
             f"{place} is the index of {index.shard!r}; an index has the name of its tar"
         )
     if outside:
-        raise ShardError(f"{place} places {outside[0]!r} outside the tar's {index.bytes} bytes")
+        raise ShardError(f"{place} places {outside[0]!r} outside the tar's {index.num_bytes} bytes")
     if unknown:
         raise ShardError(
-            f"{place} has a subject of the kind {unknown[0]!r}; there are {', '.join(KINDS)}"
+            f"{place} has an entry of the modality {unknown[0]!r}; there are {', '.join(MODALITIES)}"
         )
     return index
 
 
 def write_json(path: Path, record: dict[str, Any]) -> None:
     """Write a versioned JSON file that is there as a whole or not at all."""
-    write_whole(path, json.dumps({"version": VERSION, **record}, indent=2) + "\n")
+    atomic_write_text(path, json.dumps({"version": VERSION, **record}, indent=2) + "\n")
 
 
 def parse_json(content: bytes, place: str) -> dict[str, Any]:
@@ -140,9 +138,10 @@ def parse_json(content: bytes, place: str) -> dict[str, Any]:
         raise ShardError(f"{place} cannot be read as JSON: {error}") from error
     version = record.pop("version", None) if isinstance(record, dict) else None
     if version != VERSION:
-        folder = place.rpartition("/")[0]
         raise ShardError(
-            f"{place} has version {version!r}, this program reads version {VERSION}: delete {folder} and pack again"
+            f"{place} has format version {version!r}. This program reads version {VERSION}."
+            f" Delete {place.rpartition('/')[0]} and make it anew: lit-hour pack FILES QUESTIONS OUT"
+            " for frames, lit-hour extract-features SOURCE TARGET for features"
         )
     return record
 

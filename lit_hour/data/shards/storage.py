@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import BinaryIO, Protocol
 
 from lit_hour.config.data import DataConfig
-from lit_hour.data.shards.http import Web, join_url, shown
+from lit_hour.data.shards.http import HTTPClient, join_url, redact
 from lit_hour.data.shards.shard_index import (
     SHARD_PATTERN,
     TOTALS_NAME,
@@ -32,10 +32,10 @@ from lit_hour.data.shards.shard_index import (
     read_index,
 )
 from lit_hour.errors import ShardError
-from lit_hour.io.atomic import UNFINISHED_SUFFIX
+from lit_hour.io.atomic import TEMP_SUFFIX
 from lit_hour.io.file_lock import is_held, locked
 
-INDEXES_AT_ONCE = 16  # fetched from a server
+MAX_CONCURRENT_FETCHES = 16  # fetched from a server
 
 
 class ShardFolder(Protocol):
@@ -84,7 +84,7 @@ class LocalFolder:
             )
         indexes = tuple(read_index(path) for path in paths)
         for index in indexes:
-            _check_tar(self.path / index.shard, index.bytes)
+            _check_tar(self.path / index.shard, index.num_bytes)
         return indexes
 
     def open(self, index: ShardIndex) -> BinaryIO:
@@ -104,16 +104,16 @@ class RemoteFolder:
     cache: ShardCache
 
     def __str__(self) -> str:
-        return shown(self.url).rstrip("/")
+        return redact(self.url).rstrip("/")
 
     def indexes(self) -> tuple[ShardIndex, ...]:
         """The index of each shard that `index.json` counts."""
-        content = self.cache.web.read(join_url(self.url, TOTALS_NAME))
+        content = self.cache.http.read(join_url(self.url, TOTALS_NAME))
         num_shards = _num_shards(content, f"{self}/{TOTALS_NAME}")
         names = [f"{number:06d}.json" for number in range(num_shards)]
-        with ThreadPoolExecutor(INDEXES_AT_ONCE) as executor:
+        with ThreadPoolExecutor(MAX_CONCURRENT_FETCHES) as executor:
             contents = executor.map(
-                lambda name: self.cache.web.read(join_url(self.url, name)), names
+                lambda name: self.cache.http.read(join_url(self.url, name)), names
             )
             return tuple(
                 parse_index(content, f"{self}/{name}")
@@ -162,15 +162,15 @@ class ShardCache:
 
     folder: Path
     max_bytes: int
-    web: Web
+    http: HTTPClient
 
     @classmethod
-    def by(cls, settings: DataConfig) -> ShardCache:
+    def from_config(cls, settings: DataConfig) -> ShardCache:
         """The cache by the settings of a run."""
         return cls(
             Path(settings.cache_folder),
             round(settings.cache_gb * 1e9),
-            Web(settings.s3_endpoint),
+            HTTPClient(settings.s3_endpoint),
         )
 
     def open(self, url: str, index: ShardIndex) -> BinaryIO:
@@ -181,28 +181,28 @@ class ShardCache:
         """
         if not SHA256.fullmatch(index.sha256):
             raise ShardError(
-                f"the index of {shown(url)} has no SHA-256, but {index.sha256!r}: pack again"
+                f"the index of {redact(url)} has no SHA-256, but {index.sha256!r}: pack again"
             )
         path = self.folder / index.sha256[:2] / f"{index.sha256}.tar"
         try:
-            stream = _open_whole(path, index.bytes)
+            stream = _open_whole(path, index.num_bytes)
             if stream is None:
                 with locked(path.parent):  # who waited here finds it fetched
-                    stream = _open_whole(path, index.bytes) or self._fetch(url, index, path)
+                    stream = _open_whole(path, index.num_bytes) or self._fetch(url, index, path)
         except OSError as error:
             raise ShardError(f"data.cache_folder={self.folder} cannot be used: {error}") from error
         return stream
 
     def _fetch(self, url: str, index: ShardIndex, path: Path) -> BinaryIO:
         """Fetch and check a shard whose folder is held, and open it before anybody can remove it."""
-        if index.bytes > self.max_bytes:
+        if index.num_bytes > self.max_bytes:
             raise ShardError(
-                f"{shown(url)} has {index.bytes} bytes, more than data.cache_gb={self.max_bytes / 1e9:g}: allow more"
+                f"{redact(url)} has {index.num_bytes} bytes, more than data.cache_gb={self.max_bytes / 1e9:g}: allow more"
             )
-        unfinished = path.with_suffix(f".{index.bytes}{UNFINISHED_SUFFIX}")
-        self._reserve(unfinished, index.bytes)
+        unfinished = path.with_suffix(f".{index.num_bytes}{TEMP_SUFFIX}")
+        self._reserve(unfinished, index.num_bytes)
         had_begun = unfinished.stat().st_size > 0
-        self.web.download(url, unfinished, index.bytes)
+        self.http.download(url, unfinished, index.num_bytes)
         stream = unfinished.open("rb")
         if hashlib.file_digest(stream, "sha256").hexdigest() == index.sha256:
             os.fsync(stream.fileno())
@@ -215,7 +215,7 @@ class ShardCache:
         if had_begun:  # what an earlier process left may have been at fault
             return self._fetch(url, index, path)
         raise ShardError(
-            f"{shown(url)} has other bytes than its index says (SHA-256): upload both again"
+            f"{redact(url)} has other bytes than its index says (SHA-256): upload both again"
         )
 
     def _reserve(self, unfinished: Path, num_bytes: int) -> None:
@@ -229,7 +229,7 @@ class ShardCache:
 
     def _make_room(self, num_bytes: int) -> bool:
         """Remove what was used least recently until so many bytes fit; false when they do not fit now."""
-        files = [*self.folder.glob("*/*.tar"), *self.folder.glob(f"*/*{UNFINISHED_SUFFIX}")]
+        files = [*self.folder.glob("*/*.tar"), *self.folder.glob(f"*/*{TEMP_SUFFIX}")]
         used = sum(map(_reserved_bytes, files))
         for file in sorted(files, key=lambda file: file.stat().st_mtime_ns):
             if used + num_bytes <= self.max_bytes:

@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import BinaryIO, TypeVar
 from zlib import adler32
 
-from lit_hour.data.shards.mmap import FilePart
-from lit_hour.data.shards.shard_index import SubjectRecord
+from lit_hour.data.shards.mmap import MmapSlice
+from lit_hour.data.shards.shard_index import IndexEntry
 from lit_hour.errors import ShardError
 
 BLOCK_BYTES = 512
@@ -23,11 +23,11 @@ CHECKSUM = slice(
 )  # the sum of the header's bytes, in which this field counts as eight spaces
 ADLER_MODULUS = 65521
 
-PIECE_BYTES = (
+CHUNK_BYTES = (
     2**20
 )  # that are read at once where they are not kept: they stay in the cache of a processor
 
-Content = TypeVar("Content", bytes, FilePart)
+Content = TypeVar("Content", bytes, MmapSlice)
 
 
 def write_member(stream: BinaryIO, name: str, parts: Sequence[bytes | memoryview]) -> int:
@@ -66,7 +66,7 @@ def read_members(
         left -= padding + BLOCK_BYTES
         try:
             size = int(header[124:135], 8)
-            is_sound = _is_sound(header)
+            is_sound = _checksum_ok(header)
             name = long_name or header[:100].rstrip(b"\0").decode()
         except ValueError:
             return
@@ -94,7 +94,7 @@ def read_bytes(tar: BinaryIO, num_bytes: int) -> bytes:
     return content
 
 
-def read_mapped(tar: BinaryIO, num_bytes: int) -> FilePart:
+def read_mapped(tar: BinaryIO, num_bytes: int) -> MmapSlice:
     """The same as memory that shows the file, and may be written to, which torch wants of what a tensor is to share.
 
     All of it is read once and let go, so that a file that ends, or a disk that fails, is found here and has a name: where
@@ -108,24 +108,24 @@ def read_mapped(tar: BinaryIO, num_bytes: int) -> FilePart:
         os, "posix_fadvise"
     ):  # what is read piece by piece is else read ahead by a few pieces only
         os.posix_fadvise(tar.fileno(), start, num_bytes, os.POSIX_FADV_WILLNEED)
-    piece = memoryview(bytearray(min(num_bytes, PIECE_BYTES)))
+    piece = memoryview(bytearray(min(num_bytes, CHUNK_BYTES)))
     while left:
         num_read = tar.readinto(piece[:left])  # type: ignore[attr-defined]
         if not num_read:
             raise EOFError
         left -= num_read
-    return FilePart(os.dup(tar.fileno()), start, num_bytes)
+    return MmapSlice(os.dup(tar.fileno()), start, num_bytes)
 
 
-def _is_sound(header: bytes) -> bool:
+def _checksum_ok(header: bytes) -> bool:
     """Whether a header has its checksum. The lower half of Adler-32 is one more than the sum of the bytes, and quick."""
     field = header[CHECKSUM]
     of_others = (adler32(header) & 0xFFFF) - 1 - sum(field)
     return (of_others + len(field) * ord(" ") - int(field.strip(b"\0 "), 8)) % ADLER_MODULUS == 0
 
 
-def members_of(
-    tar: BinaryIO, path: str, record: SubjectRecord, read: Callable[[BinaryIO, int], Content]
+def read_entry_members(
+    tar: BinaryIO, path: str, record: IndexEntry, read: Callable[[BinaryIO, int], Content]
 ) -> Iterator[tuple[str, Content]]:
     """Name and content of each member; at a damaged header it ends, which the caller sees as a missing member.
 
@@ -138,10 +138,10 @@ def members_of(
     """
     try:
         tar.seek(record.offset)
-        for name, content, is_file in read_members(tar, record.size, read):
+        for name, content, is_file in read_members(tar, record.num_bytes, read):
             if not is_file:
                 raise ShardError(
-                    f"{path}: {record.kind} {record.key!r}: the member {name} is no file"
+                    f"{path}: {record.modality} {record.key!r}: the member {name} is no file"
                 )
             yield name, content
     except EOFError as error:
@@ -150,7 +150,7 @@ def members_of(
         raise ShardError(f"{path} cannot be read: {error}") from error
 
 
-def take_member(
+def expect_member(
     members: Iterator[tuple[str, Content]], stem: str, suffixes: Sequence[str], place: str
 ) -> tuple[str, Content]:
     """The next member, which has to have this stem and one of the suffixes.
@@ -170,7 +170,7 @@ def take_member(
     )
 
 
-def read_uncut(tar: BinaryIO, path: str, record: SubjectRecord) -> bytes:
+def read_raw(tar: BinaryIO, path: str, record: IndexEntry) -> bytes:
     """All members of a subject as they lie in the tar.
 
     Raises:
@@ -178,14 +178,14 @@ def read_uncut(tar: BinaryIO, path: str, record: SubjectRecord) -> bytes:
     """
     try:
         tar.seek(record.offset)
-        return read_bytes(tar, record.size)
+        return read_bytes(tar, record.num_bytes)
     except EOFError as error:
         raise _truncated(path, record) from error
     except OSError as error:
         raise ShardError(f"{path} cannot be read: {error}") from error
 
 
-def _truncated(path: str, record: SubjectRecord) -> ShardError:
+def _truncated(path: str, record: IndexEntry) -> ShardError:
     return ShardError(
-        f"{path} ends inside the {record.kind} {record.key!r}: the tar is truncated, pack it again"
+        f"{path} ends inside the {record.modality} {record.key!r}: the tar is truncated, pack it again"
     )

@@ -31,7 +31,7 @@ def load_custom(
     items: dict[str, Item] = {}
     for file in files:
         for subject in read_questions(file):
-            if subject.kind != "video":
+            if subject.modality != "video":
                 raise QuestionError(
                     f"{file}: {subject.name} is not a video; only questions about videos can be"
                     " evaluated."

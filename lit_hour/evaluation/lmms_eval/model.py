@@ -28,7 +28,7 @@ from lit_hour.evaluation.lmms_eval.prompt import (
 )
 from lit_hour.inference.predictor import VideoPredictor
 from lit_hour.inference.video_memory import VideoMemory
-from lit_hour.processor import Processor
+from lit_hour.processor import HourLLaVAProcessor
 
 log = logging.getLogger(__name__)
 
@@ -120,7 +120,7 @@ class LitHour(lmms):
             doc = self._doc(*location)
             prompt = prompt_from_visuals(doc_to_visual(doc), context, request.task_name)
             target = doc_to_target(doc) if callable(doc_to_target) else doc_to_target
-            conversation = self.predictor.processor.ask(prompt.text)
+            conversation = self.predictor.processor.build_prompt(prompt.text)
             memory = self._encode(prompt)
             (result,) = self.predictor.loglikelihood(memory, conversation, [str(target)])
             resps.append(GenerationResult((result.loss, result.is_greedy)))
@@ -169,7 +169,7 @@ class LitHour(lmms):
             config = replace(config, generation=generation)
         if prompt.system_prompt is not None:
             config = replace(config, text=replace(config.text, system_prompt=prompt.system_prompt))
-        processor = Processor(self.predictor.processor.tokenizer, config.text)
+        processor = HourLLaVAProcessor(self.predictor.processor.tokenizer, config.text)
         return VideoPredictor(config, self.predictor.model, processor)
 
     def _encode(self, prompt: Prompt) -> VideoMemory:

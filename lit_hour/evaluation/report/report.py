@@ -18,7 +18,7 @@ from typing import Any
 from lit_hour.errors import ReportError
 from lit_hour.evaluation.item import Item, QuestionSet
 from lit_hour.evaluation.scoring import Interval, bootstrap_interval, score_response
-from lit_hour.io.atomic import write_whole
+from lit_hour.io.atomic import atomic_write_text
 
 FORMAT = 2
 NO_REASON = "no response and no reason was given"
@@ -280,7 +280,7 @@ def _mean_accuracy(scores: Mapping[str, Score]) -> float | None:
 
 def write_report(report: Report, file: Path) -> None:
     """Write the report as JSON, atomically; `read_report` reads it back."""
-    write_whole(file, json.dumps({"format": FORMAT, **asdict(report)}, indent=1) + "\n")
+    atomic_write_text(file, json.dumps({"format": FORMAT, **asdict(report)}, indent=1) + "\n")
 
 
 def read_report(file: Path) -> Report:

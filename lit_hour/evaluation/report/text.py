@@ -7,7 +7,7 @@ from pathlib import Path
 from lit_hour.evaluation.report.compare import compare
 from lit_hour.evaluation.report.html import render_comparison
 from lit_hour.evaluation.report.report import Report, Score, percent, read_report
-from lit_hour.io.atomic import write_whole
+from lit_hour.io.atomic import atomic_write_text
 
 MAX_GROUPS = 12  # a grouping with more of them is in the HTML page only
 REPORT_NAME = "report.json"
@@ -44,7 +44,7 @@ def compare_reports(first: Path, second: Path, page: Path) -> str:
     """
     files = [path / REPORT_NAME if path.is_dir() else path for path in (first, second)]
     comparison = compare(*map(read_report, files))
-    write_whole(page, render_comparison(comparison, *_short_names(first, second)))
+    atomic_write_text(page, render_comparison(comparison, *_short_names(first, second)))
     changed = ", ".join(comparison.protocol_differences) or "none"
     return "\n".join(
         [

@@ -30,12 +30,12 @@ class FeatureEncoderCheck(Callback):
         self._check(trainer, pl_module)
 
     def _check(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        encodings = trainer.datamodule.encodings  # type: ignore[attr-defined]
+        encodings = trainer.datamodule.feature_metadata  # type: ignore[attr-defined]
         if self._is_done or not encodings:
             return
         digest = pl_module.model.vision.digest()  # type: ignore[union-attr, operator]
         for shard, encoding in encodings.items():
-            if encoding.weights != digest:
+            if encoding.encoder_sha256 != digest:
                 raise WeightsError(
                     f"The features in {shard} were extracted with other vision encoder weights"
                     f" (SHA-256 {encoding.weights[:12]}) than this run's ({digest[:12]}). Extract them"

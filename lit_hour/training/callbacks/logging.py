@@ -57,12 +57,12 @@ class ThroughputLogger(Callback):
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Start the clock."""
-        self._restart(trainer.datamodule.seconds_waited)  # type: ignore[attr-defined]
+        self._restart(trainer.datamodule.data_wait_seconds)  # type: ignore[attr-defined]
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Restart the clock, so that validation does not count."""
         if not trainer.sanity_checking:
-            self._restart(trainer.datamodule.seconds_waited)  # type: ignore[attr-defined]
+            self._restart(trainer.datamodule.data_wait_seconds)  # type: ignore[attr-defined]
 
     def on_train_batch_end(
         self,
@@ -78,14 +78,14 @@ class ThroughputLogger(Callback):
         if trainer.global_step % self._every_n_steps or not self._num_tokens:
             return
         seconds = time.perf_counter() - self._start
-        waited = trainer.datamodule.seconds_waited - self._waited_before  # type: ignore[attr-defined]
+        waited = trainer.datamodule.data_wait_seconds - self._waited_before  # type: ignore[attr-defined]
         rates = {
             "throughput/frames_per_second": self._num_frames / seconds,
             "throughput/text_tokens_per_second": self._num_tokens / seconds,
         }
         pl_module.log_dict(rates, sync_dist=True, reduce_fx="sum", batch_size=1)
         pl_module.log("throughput/data_wait_frac", waited / seconds, sync_dist=True, batch_size=1)
-        self._restart(trainer.datamodule.seconds_waited)  # type: ignore[attr-defined]
+        self._restart(trainer.datamodule.data_wait_seconds)  # type: ignore[attr-defined]
 
     def _restart(self, seconds_waited: float) -> None:
         self._start = time.perf_counter()

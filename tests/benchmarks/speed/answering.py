@@ -25,7 +25,7 @@ from lit_hour.inference.video_memory import VideoMemory
 from lit_hour.model.hour_llava import HourLLaVA
 from lit_hour.model.memory_repository import MemoryRepository
 from lit_hour.model.meta_init import materialize
-from lit_hour.processor import Processor
+from lit_hour.processor import HourLLaVAProcessor
 from lit_hour.synthetic.render import render_story
 from lit_hour.synthetic.video_plan import VideoPlan, generate_planned_story
 from lit_hour.text.tokenizer import train_byte_level_tokenizer
@@ -81,7 +81,9 @@ def of_tiny_model() -> Iterator[Outcome]:
     """All lengths from files, everything included."""
     config = load_config(CONFIGS / "tiny_model.yaml", SETTINGS)
     torch.set_num_threads(config.training.num_threads)
-    processor = Processor(train_byte_level_tokenizer([], 300), config.text)  # every byte is a token
+    processor = HourLLaVAProcessor(
+        train_byte_level_tokenizer([], 300), config.text
+    )  # every byte is a token
     session = VideoPredictor(config, HourLLaVA(config, len(processor.tokenizer)), processor)
     with TemporaryDirectory() as folder:
         clip = Path(folder) / "clip.mp4"
@@ -107,7 +109,7 @@ def of_3b() -> Iterator[Outcome]:
     device = torch.device("cuda")
     words = ["training.init_from=", "model.llm.vocab_size=151936", *SETTINGS]
     config = load_config(published_stage("3b", "s3"), words)
-    processor = Processor(train_byte_level_tokenizer([], 300), config.text)
+    processor = HourLLaVAProcessor(train_byte_level_tokenizer([], 300), config.text)
     session = VideoPredictor(
         config, random_model(config, len(processor.tokenizer), device), processor
     )

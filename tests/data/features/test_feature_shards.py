@@ -24,9 +24,9 @@ from tests.data.tiny import VIDEO
 def test_features_stand_where_the_frames_stood(encoded: Path, packed: Path) -> None:
     frames, features = open_shards(packed), open_shards(encoded)
     assert features.samples_per_shard(2) == frames.samples_per_shard(2)
-    for one, other in zip(frames.subjects, features.subjects, strict=True):
-        assert replace(other, offset=one.offset, size=one.size) == one
-        seen, stored = frames.read_subject(one), features.read_subject(other)
+    for one, other in zip(frames.entries, features.entries, strict=True):
+        assert replace(other, offset=one.offset, num_bytes=one.num_bytes) == one
+        seen, stored = frames.read(one), features.read(other)
         assert (
             stored.questions == seen.questions and stored.duration_seconds == seen.duration_seconds
         )
@@ -41,7 +41,7 @@ def test_features_stand_where_the_frames_stood(encoded: Path, packed: Path) -> N
 
 def test_of_many_frames_those_are_taken_that_are_taken_of_frames(encoded: Path) -> None:
     shards = open_shards(encoded)
-    stored = shards.read_subject(shards.subjects[-1])
+    stored = shards.read(shards.entries[-1])
     whole = load_features(stored, 6)
     for max_frames, chosen in [(6, [0, 1, 2, 3, 4, 5]), (3, [0, 2, 5]), (1, [0])]:
         some = load_visual(stored, VideoConfig(max_frames=max_frames, min_frames=1), ImageConfig())
@@ -53,28 +53,28 @@ def test_of_many_frames_those_are_taken_that_are_taken_of_frames(encoded: Path) 
 
 def test_the_index_says_what_the_features_are(encoded: Path, packed: Path) -> None:
     index = open_shards(encoded).indexes[0]
-    assert index.encoding == ENCODING and index.settings == open_shards(packed).indexes[0].settings
+    assert index.features == ENCODING and index.config == open_shards(packed).indexes[0].config
     written, frames = (
         json.loads((folder / "000000.json").read_text()) for folder in (encoded, packed)
     )
     assert (
-        written.keys() - frames.keys() == {"encoding"} and written["version"] == frames["version"]
+        written.keys() - frames.keys() == {"features"} and written["version"] == frames["version"]
     )
     totals, before = (
         json.loads((folder / "index.json").read_text()) for folder in (encoded, packed)
     )
-    assert {**totals, "bytes": before["bytes"]} == before
-    assert set(contents(encoded)) == set(contents(packed)) | {"encoding.json"}
+    assert {**totals, "num_bytes": before["num_bytes"]} == before
+    assert set(contents(encoded)) == set(contents(packed)) | {"features.json"}
 
 
 def test_plain_tools_read_the_tars(encoded: Path) -> None:
     shards = open_shards(encoded)
     samples = list(WebDataset(str(encoded / "000001.tar"), shardshuffle=False, empty_check=False))
-    for sample, record in zip(samples, shards.indexes[1].subjects, strict=True):
+    for sample, record in zip(samples, shards.indexes[1].entries, strict=True):
         assert sample["__key__"] == record.key and json.loads(sample["json"])["key"] == record.key
         assert torch.equal(
             load(sample["safetensors"])["tokens"],
-            load_features(shards.read_subject(record), 9).tokens,
+            load_features(shards.read(record), 9).tokens,
         )
     with tarfile.open(encoded / "000001.tar") as tar:
         assert [member.name for member in tar] == [
@@ -88,10 +88,10 @@ def test_plain_tools_read_the_tars(encoded: Path) -> None:
 def test_pictures_and_texts_stay_as_they_are(mixed: Path, tmp_path: Path) -> None:
     encode(tmp_path / "out", mixed)
     frames, features = open_shards(mixed), open_shards(tmp_path / "out")
-    assert [subject.key for subject in features.subjects] == KEYS
-    for one, other in zip(frames.subjects, features.subjects, strict=True):
-        if one.kind != "video":
-            assert features.read_uncut(other) == frames.read_uncut(one)
+    assert [subject.key for subject in features.entries] == KEYS
+    for one, other in zip(frames.entries, features.entries, strict=True):
+        if one.modality != "video":
+            assert features.read_raw(other) == frames.read_raw(one)
 
 
 def test_int8_takes_half_the_room_and_comes_as_bf16(
@@ -100,9 +100,9 @@ def test_int8_takes_half_the_room_and_comes_as_bf16(
     int8 = replace(ENCODING, precision="int8")
     encode(tmp_path / "out", packed, int8)
     exact, coarse = (open_shards(folder) for folder in (encoded, tmp_path / "out"))
-    for one, other in zip(exact.subjects, coarse.subjects, strict=True):
+    for one, other in zip(exact.entries, coarse.entries, strict=True):
         expected, tokens = (
-            load_features(each.read_subject(record), 9).tokens
+            load_features(each.read(record), 9).tokens
             for each, record in ((exact, one), (coarse, other))
         )
         assert tokens.dtype == torch.bfloat16
@@ -129,7 +129,7 @@ def spoiled_features(encoded: Path, tmp_path: Path) -> Callable[[Callable[[bytes
 
 def read_last(folder: Path) -> None:
     shards = open_shards(folder)
-    shards.read_subject(shards.subjects[-1])
+    shards.read(shards.entries[-1])
 
 
 def test_a_damaged_token_is_named(
@@ -167,7 +167,7 @@ def test_a_tar_that_shrinks_is_named(
     shards = open_shards(folder)
     (folder / "000002.tar").write_bytes((folder / "000002.tar").read_bytes()[:600])
     with pytest.raises(ShardError, match=r"000002\.tar ends inside the video 'more/f'"):
-        shards.read_subject(shards.subjects[-1])
+        shards.read(shards.entries[-1])
     with pytest.raises(ShardError, match=r"000002\.tar has 600 bytes, its index says"):
         open_shards(folder)
 
@@ -176,7 +176,7 @@ def test_a_tar_that_shrinks_is_named(
     ("old", "new", "message"),
     [
         (b'"tokens_per_frame": 4', b'"tokens_per_frame": 5', r"holds .* and by its index"),
-        (b'"encoding": {', b'"encoding": { "x": 1,', "is no index of a shard.*'x'"),
+        (b'"features": {', b'"features": { "x": 1,', "is no index of a shard.*'x'"),
     ],
 )
 def test_an_index_that_does_not_fit_is_named(

@@ -9,16 +9,18 @@ import torch
 from torch import Tensor
 
 from lit_hour.data.features.format import (
-    Encoding,
+    FeatureMetadata,
     StoredTokens,
-    compress,
-    read_safetensors,
-    safetensors_of,
+    encode_tokens,
+    parse_safetensors,
+    to_safetensors,
 )
 from lit_hour.errors import ShardError
 
 NUM_FRAMES, NUM_TOKENS, VISION_DIM = 5, 4, 24
-BF16, INT8 = (Encoding(precision, NUM_TOKENS, VISION_DIM, {}, "") for precision in ("bf16", "int8"))
+BF16, INT8 = (
+    FeatureMetadata(precision, NUM_TOKENS, VISION_DIM, {}, "") for precision in ("bf16", "int8")
+)
 
 
 def tokens_of(num_frames: int = NUM_FRAMES) -> Tensor:
@@ -32,12 +34,12 @@ def tokens_of(num_frames: int = NUM_FRAMES) -> Tensor:
     )  # (frames, tokens, vision_dim)
 
 
-def file_of(encoding: Encoding, tokens: Tensor) -> bytes:
-    return b"".join(safetensors_of(compress(tokens, encoding.precision), encoding))
+def file_of(encoding: FeatureMetadata, tokens: Tensor) -> bytes:
+    return b"".join(to_safetensors(encode_tokens(tokens, encoding.precision), encoding))
 
 
-def read(content: bytes, encoding: Encoding, num_frames: int = NUM_FRAMES) -> StoredTokens:
-    return read_safetensors(
+def read(content: bytes, encoding: FeatureMetadata, num_frames: int = NUM_FRAMES) -> StoredTokens:
+    return parse_safetensors(
         memoryview(bytearray(content)), num_frames, encoding, "shard: member a.safetensors"
     )
 
@@ -65,10 +67,10 @@ def test_int8_is_wrong_by_half_a_step_of_each_token_and_by_the_rounding_to_bf16(
 
 def test_a_token_of_zeros_stays_one_and_an_outlier_coarsens_its_own_token_alone() -> None:
     tokens = tokens_of()
-    plain = compress(tokens, "int8")
+    plain = encode_tokens(tokens, "int8")
     tokens[1, 2] = 0
     tokens[3, 1, 7] = 1e6
-    stored = compress(tokens, "int8")
+    stored = encode_tokens(tokens, "int8")
     assert not stored.expand()[1, 2].any()
     others = torch.ones(NUM_FRAMES, NUM_TOKENS, dtype=torch.bool)
     others[1, 2] = others[3, 1] = False
@@ -77,28 +79,28 @@ def test_a_token_of_zeros_stays_one_and_an_outlier_coarsens_its_own_token_alone(
 
 
 @pytest.mark.parametrize("encoding", [BF16, INT8], ids=lambda encoding: encoding.precision)
-def test_many_frames_expand_as_few_do(encoding: Encoding) -> None:
+def test_many_frames_expand_as_few_do(encoding: FeatureMetadata) -> None:
     tokens = tokens_of(600)
-    stored = compress(tokens, encoding.precision)
-    parts = [stored.of(slice(start, start + 7)).expand() for start in range(0, 600, 7)]
+    stored = encode_tokens(tokens, encoding.precision)
+    parts = [stored[start : start + 7].expand() for start in range(0, 600, 7)]
     assert torch.equal(stored.expand(), torch.cat(parts))
-    assert torch.equal(stored.of([3, 500]).expand(), stored.expand()[[3, 500]])
+    assert torch.equal(stored[[3, 500]].expand(), stored.expand()[[3, 500]])
 
 
 @pytest.mark.parametrize("encoding", [BF16, INT8], ids=lambda encoding: encoding.precision)
-def test_tokens_that_come_in_chunks_make_the_same_file(encoding: Encoding) -> None:
+def test_tokens_that_come_in_chunks_make_the_same_file(encoding: FeatureMetadata) -> None:
     tokens = tokens_of()
     whole = StoredTokens.empty(NUM_FRAMES, encoding)
     for frames in (slice(0, 3), slice(3, 5)):
-        whole.of(frames).take_over(compress(tokens[frames], encoding.precision))
-    assert b"".join(safetensors_of(whole, encoding)) == file_of(encoding, tokens)
+        whole[frames].copy_from(encode_tokens(tokens[frames], encoding.precision))
+    assert b"".join(to_safetensors(whole, encoding)) == file_of(encoding, tokens)
 
 
 # The file
 
 
 @pytest.mark.parametrize("encoding", [BF16, INT8], ids=lambda encoding: encoding.precision)
-def test_the_library_of_the_format_reads_the_same(encoding: Encoding) -> None:
+def test_the_library_of_the_format_reads_the_same(encoding: FeatureMetadata) -> None:
     content = file_of(encoding, tokens_of())
     theirs, ours = safetensors.torch.load(content), read(content, encoding)
     assert torch.equal(theirs.pop("tokens"), ours.tokens)
@@ -109,13 +111,13 @@ def test_the_library_of_the_format_reads_the_same(encoding: Encoding) -> None:
 
 def test_reading_copies_nothing() -> None:
     content = bytearray(file_of(BF16, tokens_of()))
-    tokens = read_safetensors(memoryview(content), NUM_FRAMES, BF16, "file").tokens
+    tokens = parse_safetensors(memoryview(content), NUM_FRAMES, BF16, "file").tokens
     content[-2:] = b"\x80\x3f"  # 1 in bf16
     assert tokens[-1, -1, -1] == 1
 
 
 @pytest.mark.parametrize("encoding", [BF16, INT8], ids=lambda encoding: encoding.precision)
-def test_each_damaged_byte_is_found(encoding: Encoding) -> None:
+def test_each_damaged_byte_is_found(encoding: FeatureMetadata) -> None:
     content = file_of(encoding, tokens_of())
     for place in range(len(content)):
         damaged = bytearray(content)
@@ -139,10 +141,12 @@ def test_a_file_that_ends_too_early_is_named(num_bytes: int) -> None:
     [
         (BF16, NUM_FRAMES + 1),
         (INT8, NUM_FRAMES),
-        (Encoding("bf16", NUM_TOKENS, VISION_DIM + 1, {}, ""), NUM_FRAMES),
+        (FeatureMetadata("bf16", NUM_TOKENS, VISION_DIM + 1, {}, ""), NUM_FRAMES),
     ],
 )
-def test_a_file_that_does_not_fit_the_index_is_named(encoding: Encoding, num_frames: int) -> None:
+def test_a_file_that_does_not_fit_the_index_is_named(
+    encoding: FeatureMetadata, num_frames: int
+) -> None:
     with pytest.raises(ShardError, match=r"holds .*\[5, 4, 24\].* and by its index .*tokens"):
         read(file_of(BF16, tokens_of()), encoding, num_frames)
 
@@ -158,7 +162,7 @@ def test_a_header_that_is_none_is_named(header: bytes) -> None:
 
 def test_an_hour_has_the_size_that_the_documentation_says() -> None:
     for precision, gigabytes in (("bf16", 0.531), ("int8", 0.266)):
-        encoding = Encoding(precision, 64, 1152, {}, "")  # type: ignore[arg-type]
+        encoding = FeatureMetadata(precision, 64, 1152, {}, "")  # type: ignore[arg-type]
         with torch.device("meta"):
             hour = StoredTokens.empty(3600, encoding)
         num_bytes = sum(each.nbytes for each in (hour.tokens, hour.scales) if each is not None)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from lit_hour.data.features.source import FrameShards, Place
+from lit_hour.data.features.source import FrameShardSource, SampleRef
 from lit_hour.data.shards.reader import open_shards
 from lit_hour.errors import ShardError
 from tests.data.colours import CONFIG, ENCODING, contents, encode, encode_videos, open_folder
@@ -21,16 +21,16 @@ def test_every_video_is_kept_at_once_and_encoded_once(
     encoded: Path, packed: Path, tmp_path: Path
 ) -> None:
     folder = open_folder(tmp_path / "out", packed)
-    folder.prepare()
+    folder.open()
     everything = folder.missing_videos()
     encode_videos(folder, packed, everything[:3])
     again = open_folder(tmp_path / "out", packed)
     assert again.missing_videos() == everything[3:]
-    assert [again.is_ready(shard) for shard in range(3)] == [True, False, False]
+    assert [again.is_shard_complete(shard) for shard in range(3)] == [True, False, False]
     with pytest.raises(ShardError, match="holds no shards"):
         open_shards(tmp_path / "out")
-    again.prepare()
-    again.assemble(0)
+    again.open()
+    again.write_shard(0)
     assert again.missing_videos() == everything[3:] and again.missing_shards() == [1, 2]
     assert not (tmp_path / "out/unfinished/000000").exists()
     with pytest.raises(ShardError, match="is not finished"):
@@ -43,7 +43,7 @@ def test_what_a_killed_process_left_half_written_goes_away(
     encoded: Path, packed: Path, tmp_path: Path
 ) -> None:
     folder = open_folder(tmp_path / "out", packed)
-    folder.prepare()
+    folder.open()
     first, second, third, *_ = folder.missing_videos()
     encode_videos(folder, packed, [first, second, third])
     part = tmp_path / "out/unfinished/000000"
@@ -51,8 +51,8 @@ def test_what_a_killed_process_left_half_written_goes_away(
     (part / "0001.json").unlink()  # killed between the two files of a video
     (tmp_path / "out/000000.tar").write_bytes(b"an index is what makes it count")
     again = open_folder(tmp_path / "out", packed)
-    again.prepare()
-    assert again.missing_videos()[:2] == [second, Place(1, 1)]
+    again.open()
+    assert again.missing_videos()[:2] == [second, SampleRef(1, 1)]
     assert not list((tmp_path / "out").rglob("*.unfinished"))
     encode(tmp_path / "out", packed)
     assert contents(tmp_path / "out") == contents(encoded)
@@ -60,14 +60,14 @@ def test_what_a_killed_process_left_half_written_goes_away(
 
 def test_a_single_video_that_lost_bytes_is_named(packed: Path, tmp_path: Path) -> None:
     folder = open_folder(tmp_path / "out", packed)
-    folder.prepare()
+    folder.open()
     encode_videos(folder, packed, folder.missing_videos())
     part = tmp_path / "out/unfinished/000000/0001.tar"
     part.write_bytes(part.read_bytes()[:-512])
     with pytest.raises(
         ShardError, match=r"000000/0001\.tar is damaged: delete it and the \.json beside it"
     ):
-        folder.assemble(0)
+        folder.write_shard(0)
     assert not list((tmp_path / "out").glob("0*"))
 
 
@@ -76,11 +76,11 @@ def test_a_single_video_that_lost_bytes_is_named(packed: Path, tmp_path: Path) -
     [
         ({"precision": "int8"}, "features.precision was 'bf16', is 'int8'"),
         (
-            {"weights": "b" * 64},
+            {"encoder_sha256": "b" * 64},
             r"the vision encoder had other weights \(SHA-256 aaaaaaaaaaaa, now bbbbbbbbbbbb\)",
         ),
         (
-            {"settings": {**ENCODING.settings, "model.vision.grid": 4}},
+            {"config": {**ENCODING.config, "model.vision.grid": 4}},
             "model.vision.grid was 8, is 4",
         ),
     ],
@@ -92,7 +92,7 @@ def test_another_encoding_is_refused_with_what_differs(
     path = encoded
     if not is_finished:
         path = tmp_path / "out"
-        open_folder(path, packed).prepare()
+        open_folder(path, packed).open()
     before = contents(encoded)
     with pytest.raises(
         ShardError,
@@ -112,15 +112,15 @@ def test_another_source_is_refused(encoded: Path, packed: Path, mixed: Path) -> 
     ):
         open_folder(packed, packed)
     with pytest.raises(ShardError, match="holds features already: give the shards of frames"):
-        FrameShards(str(encoded), CONFIG)
+        FrameShardSource(str(encoded), CONFIG)
 
 
 def test_a_folder_that_is_finished_has_nothing_missing(encoded: Path, packed: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in encoded.glob("0*")}
     folder = open_folder(encoded, packed)
     assert not folder.missing_videos() and not folder.missing_shards()
-    folder.prepare()
-    assert folder.finish().num_questions == 15
+    folder.open()
+    assert folder.write_totals().num_questions == 15
     assert {path: path.stat().st_mtime_ns for path in encoded.glob("0*")} == before
 
 
@@ -148,7 +148,7 @@ def test_a_damaged_video_within_the_budget_is_left_out_and_listed(
 ) -> None:
     encode(tmp_path / "out", damaged, max_skipped=1)
     shards = open_shards(tmp_path / "out")
-    assert [video.key for video in shards.subjects] == ["a", "b", "more/d_e", "more/f"]
+    assert [video.key for video in shards.entries] == ["a", "b", "more/d_e", "more/f"]
     assert [
         (each.name, "000002.jpg is missing" in each.reason) for each in shards.indexes[1].skipped
     ] == [("c_1", True)]
@@ -161,12 +161,12 @@ def test_a_damaged_video_within_the_budget_is_left_out_and_listed(
 
 def test_a_skipped_video_is_tried_again_by_the_next_start(damaged: Path, tmp_path: Path) -> None:
     folder = open_folder(tmp_path / "out", damaged, max_skipped=1)
-    folder.prepare()
+    folder.open()
     encode_videos(folder, damaged, folder.missing_videos())
-    assert not folder.missing_videos() and folder.is_ready(1)
+    assert not folder.missing_videos() and folder.is_shard_complete(1)
     again = open_folder(tmp_path / "out", damaged, max_skipped=1)
-    again.prepare()
-    assert again.missing_videos() == [Place(1, 0)]
+    again.open()
+    assert again.missing_videos() == [SampleRef(1, 0)]
 
 
 def test_a_damaged_picture_is_counted_and_left_out(mixed: Path, tmp_path: Path) -> None:
@@ -180,9 +180,9 @@ def test_a_damaged_picture_is_counted_and_left_out(mixed: Path, tmp_path: Path) 
         encode(tmp_path / "out", copy)
     encode(tmp_path / "out", copy, max_skipped=1)
     shards = open_shards(tmp_path / "out")
-    assert [subject.key for subject in shards.subjects] == [key for key in KEYS if key != "photo"]
-    assert [shards.read_subject(subject).key for subject in shards.subjects] == [
-        subject.key for subject in shards.subjects
+    assert [subject.key for subject in shards.entries] == [key for key in KEYS if key != "photo"]
+    assert [shards.read(subject).key for subject in shards.entries] == [
+        subject.key for subject in shards.entries
     ]
 
 
@@ -218,4 +218,4 @@ def test_a_place_that_is_no_folder_is_named(packed: Path, tmp_path: Path) -> Non
         ShardError,
         match=r"file/out/unfinished cannot be used as a folder for shards.*Not a directory",
     ):
-        open_folder(tmp_path / "file/out", packed).prepare()
+        open_folder(tmp_path / "file/out", packed).open()

@@ -3,14 +3,14 @@ import itertools
 import numpy as np
 import pytest
 
-from lit_hour.data.order.batch_sampler import StepSampler, deal
-from lit_hour.data.order.sample_order import BalancedOrder
+from lit_hour.data.order.batch_sampler import StepBatchSampler, split_step_across_ranks
+from lit_hour.data.order.sample_order import LengthBalancedOrder
 from lit_hour.errors import ConfigError
 
 
-def order(samples_per_step: int, balance_steps: int = 1) -> BalancedOrder:
+def order(samples_per_step: int, balance_steps: int = 1) -> LengthBalancedOrder:
     """An order of 70 samples, each of which costs as much as its position modulo 13."""
-    return BalancedOrder(
+    return LengthBalancedOrder(
         lambda positions: np.array(positions) % 13,
         70,
         samples_per_step=samples_per_step,
@@ -25,7 +25,10 @@ def order(samples_per_step: int, balance_steps: int = 1) -> BalancedOrder:
 def test_all_ranks_together_read_each_step_once(num_ranks: int, samples_per_batch: int) -> None:
     for step_start in (0, 24, 240):
         samples = range(step_start, step_start + 24)
-        dealt = [deal(samples, samples_per_batch, rank, num_ranks) for rank in range(num_ranks)]
+        dealt = [
+            split_step_across_ranks(samples, samples_per_batch, rank, num_ranks)
+            for rank in range(num_ranks)
+        ]
         assert {len(batch) for batches in dealt for batch in batches} == {samples_per_batch}
         assert len({len(batches) for batches in dealt}) == 1
         assert sorted(sample for batches in dealt for batch in batches for sample in batch) == list(
@@ -36,13 +39,16 @@ def test_all_ranks_together_read_each_step_once(num_ranks: int, samples_per_batc
 def test_what_ranks_compute_at_the_same_time_are_neighbours_and_no_rank_has_the_dearer_ones() -> (
     None
 ):
-    assert [deal(range(12), 1, rank, 3) for rank in range(3)] == [
+    assert [split_step_across_ranks(range(12), 1, rank, 3) for rank in range(3)] == [
         [[0], [5], [6], [11]],
         [[1], [4], [7], [10]],
         [[2], [3], [8], [9]],
     ]
-    assert [deal(range(8), 2, rank, 2) for rank in range(2)] == [[[0, 3], [4, 7]], [[1, 2], [5, 6]]]
-    assert deal(range(4), 2, 0, 1) == [[0, 1], [2, 3]]
+    assert [split_step_across_ranks(range(8), 2, rank, 2) for rank in range(2)] == [
+        [[0, 3], [4, 7]],
+        [[1, 2], [5, 6]],
+    ]
+    assert split_step_across_ranks(range(4), 2, 0, 1) == [[0, 1], [2, 3]]
 
 
 @pytest.mark.parametrize(
@@ -53,20 +59,20 @@ def test_a_step_that_ranks_cannot_share_is_refused_with_what_would_do(
 ) -> None:
     message = rf"data\.global_batch_size={samples_per_step} .*{advice}"
     with pytest.raises(ConfigError, match=message):
-        deal(range(samples_per_step), 2, 0, 3)
+        split_step_across_ranks(range(samples_per_step), 2, 0, 3)
     with pytest.raises(ConfigError, match=message):
-        StepSampler(order(samples_per_step), 0, 1, samples_per_batch=2, num_ranks=3)
+        StepBatchSampler(order(samples_per_step), 0, 1, samples_per_batch=2, num_ranks=3)
 
 
 @pytest.mark.parametrize("balance_steps", [1, 4])
 def test_a_sampler_goes_on_with_other_ranks_where_it_stopped(balance_steps: int) -> None:
     """Stopped after the second of seven steps, in the middle of a window, and again after the fifth."""
-    whole = list(StepSampler(order(10, balance_steps), 0, 14, samples_per_batch=1))
-    read = list(StepSampler(order(10, balance_steps), 0, 2, samples_per_batch=5))
+    whole = list(StepBatchSampler(order(10, balance_steps), 0, 14, samples_per_batch=1))
+    read = list(StepBatchSampler(order(10, balance_steps), 0, 2, samples_per_batch=5))
     later = order(10, balance_steps)
     for first, end, num_ranks in ((2, 5, 2), (5, 14, 5)):
         samplers = [
-            StepSampler(
+            StepBatchSampler(
                 later,
                 10 * first,
                 end,

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from lit_hour.errors import ConfigError, ShardError
-from lit_hour.processor import Processor
+from lit_hour.processor import HourLLaVAProcessor
 from tests.data.ranks import data_of_rank, finish_step, resume
 from tests.helpers.toy_run import StepRecorder, StoppedError, ToyProject
 
@@ -48,7 +48,7 @@ def set_num_shards(folder: Path, num_shards: int) -> None:
     (folder / "index.json").write_text(json.dumps({**totals, "num_shards": num_shards}))
 
 
-def state_of(toy: ToyProject, processor: Processor, *words: str) -> dict[str, Any]:
+def state_of(toy: ToyProject, processor: HourLLaVAProcessor, *words: str) -> dict[str, Any]:
     data = data_of_rank(toy, processor, *words)
     finish_step(data)
     return data.state_dict()
@@ -63,7 +63,11 @@ def state_of(toy: ToyProject, processor: Processor, *words: str) -> dict[str, An
     ],
 )
 def test_shards_that_changed_are_named(
-    toy: ToyProject, processor: Processor, world: Path, change: Callable[[Path], None], named: str
+    toy: ToyProject,
+    processor: HourLLaVAProcessor,
+    world: Path,
+    change: Callable[[Path], None],
+    named: str,
 ) -> None:
     word = f"data.sources.world.shards={world}"
     state = state_of(toy, processor, word)
@@ -91,7 +95,12 @@ def test_shards_that_changed_are_named(
     ],
 )
 def test_settings_and_sources_that_changed_are_named(
-    toy: ToyProject, processor: Processor, twice: list[str], world: Path, word: str, named: str
+    toy: ToyProject,
+    processor: HourLLaVAProcessor,
+    twice: list[str],
+    world: Path,
+    word: str,
+    named: str,
 ) -> None:
     data = data_of_rank(toy, processor, *twice, word.replace("WORLD", str(world)))
     with pytest.raises(
@@ -102,7 +111,7 @@ def test_settings_and_sources_that_changed_are_named(
 
 
 def test_what_does_not_matter_may_change(
-    toy: ToyProject, processor: Processor, world: Path, tmp_path: Path
+    toy: ToyProject, processor: HourLLaVAProcessor, world: Path, tmp_path: Path
 ) -> None:
     state = state_of(toy, processor)
     other = (
@@ -117,7 +126,7 @@ def test_what_does_not_matter_may_change(
     assert (data.step, data.position) == (1, 2)
 
 
-def test_many_shards_are_counted(toy: ToyProject, processor: Processor) -> None:
+def test_many_shards_are_counted(toy: ToyProject, processor: HourLLaVAProcessor) -> None:
     state = state_of(toy, processor)
     shards = state["origin"]["sources"]["world"]["shards"]
     state["origin"]["sources"]["world"]["shards"] = {
@@ -131,7 +140,7 @@ def test_many_shards_are_counted(toy: ToyProject, processor: Processor) -> None:
 
 
 def test_going_on_anyway_is_a_setting_and_is_said(
-    toy: ToyProject, processor: Processor, world: Path, caplog: pytest.LogCaptureFixture
+    toy: ToyProject, processor: HourLLaVAProcessor, world: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     word = f"data.sources.world.shards={world}"
     state = state_of(toy, processor, word)
@@ -148,7 +157,7 @@ def test_going_on_anyway_is_a_setting_and_is_said(
 
 
 def test_a_checkpoint_that_does_not_say_what_its_data_were_is_refused(
-    toy: ToyProject, processor: Processor
+    toy: ToyProject, processor: HourLLaVAProcessor
 ) -> None:
     old = {"step": 3, "position": 6}
     with pytest.raises(
@@ -178,7 +187,9 @@ def test_a_run_is_refused_before_it_trains(
     assert step_recorder.positions[0] == 2 * before
 
 
-def test_more_ranks_than_samples_are_refused(toy: ToyProject, processor: Processor) -> None:
+def test_more_ranks_than_samples_are_refused(
+    toy: ToyProject, processor: HourLLaVAProcessor
+) -> None:
     data = data_of_rank(toy, processor, "data.global_batch_size=64", num_ranks=64)
     num_samples = len(data.order)
     with pytest.raises(

@@ -9,15 +9,15 @@ import pytest
 from lit_hour.config.data import DataConfig
 from lit_hour.config.schema import Config
 from lit_hour.data.order.sample_order import (
-    TOKENS_PER_PICTURE,
+    TOKENS_PER_IMAGE,
     TOKENS_PER_QUESTION,
-    BalancedOrder,
+    LengthBalancedOrder,
     SampleCost,
 )
-from lit_hour.data.questions.record import Kind
+from lit_hour.data.questions.record import Modality
 from lit_hour.data.shards.reader import open_shards
-from lit_hour.data.shards.shard_index import SubjectRecord
-from lit_hour.processor import Processor
+from lit_hour.data.shards.shard_index import IndexEntry
+from lit_hour.processor import HourLLaVAProcessor
 from tests.data.durations import Published, evenness, steps_of
 from tests.data.ranks import data_of_rank
 from tests.helpers.toy_run import ToyProject
@@ -33,9 +33,9 @@ def published() -> Published:
 
 def balanced(
     num_samples: int, samples_per_step: int, balance_steps: int, seed: int = 0
-) -> BalancedOrder:
+) -> LengthBalancedOrder:
     """The cost of a sample is the square of its position modulo 101: no two neighbours cost the same."""
-    return BalancedOrder(
+    return LengthBalancedOrder(
         lambda positions: np.array(positions) ** 2 % 101,
         num_samples,
         samples_per_step=samples_per_step,
@@ -93,7 +93,7 @@ def test_time_is_mixed_as_without_balance(published: Published) -> None:
 
 
 def test_ranks_with_real_batches_wait_less_for_each_other(
-    toy: ToyProject, processor: Processor, long_and_short: Path
+    toy: ToyProject, processor: HourLLaVAProcessor, long_and_short: Path
 ) -> None:
     sources = (
         f"data.{group}.world.shards={long_and_short}" for group in ("sources", "val_sources")
@@ -138,7 +138,7 @@ def test_each_pass_has_each_of_its_positions_once(num_samples: int, balance_step
     num_places = order.steps_per_pass * 5
     assert num_samples <= num_places < num_samples + 5
     for start in (0, num_places, 2 * num_places):
-        assert sorted(order.at(start + place) for place in range(num_places)) == list(
+        assert sorted(order[start + place] for place in range(num_places)) == list(
             range(start, start + num_places)
         )
 
@@ -159,14 +159,14 @@ def test_the_last_window_of_a_pass_is_like_the_others() -> None:
 
 
 def test_without_balance_the_order_stays_as_it_is() -> None:
-    assert [balanced(70, 5, 1).at(place) for place in range(200)] == list(range(200))
+    assert [balanced(70, 5, 1)[place] for place in range(200)] == list(range(200))
 
 
 def test_any_place_alone_equals_the_sequence_and_the_seed_counts() -> None:
-    sequence = [balanced(79, 5, 4).at(place) for place in range(300)]
+    sequence = [balanced(79, 5, 4)[place] for place in range(300)]
     again = balanced(79, 5, 4)
-    assert all(again.at(place) == sequence[place] for place in reversed(range(300)))
-    assert [balanced(79, 5, 4, seed=1).at(place) for place in range(300)] != sequence
+    assert all(again[place] == sequence[place] for place in reversed(range(300)))
+    assert [balanced(79, 5, 4, seed=1)[place] for place in range(300)] != sequence
     # written down when the order was fixed: other numbers mean that every checkpoint resumes with other data
     assert sequence[:10] == [13, 9, 17, 14, 10, 0, 1, 2, 3, 4]
 
@@ -174,18 +174,18 @@ def test_any_place_alone_equals_the_sequence_and_the_seed_counts() -> None:
 # What a sample costs
 
 
-def record(kind: Kind, num_frames: int, num_questions: int = 7) -> SubjectRecord:
-    return SubjectRecord("000000.tar", "a", kind, 0, 512, 0.0, num_frames, num_questions)
+def record(kind: Modality, num_frames: int, num_questions: int = 7) -> IndexEntry:
+    return IndexEntry("000000.tar", "a", kind, 0, 512, 0.0, num_frames, num_questions)
 
 
 def test_a_sample_costs_its_tokens() -> None:
-    cost = SampleCost.by(Config())
+    cost = SampleCost.from_config(Config())
     text = 5 * TOKENS_PER_QUESTION
-    assert cost.of(record("video", 3600), 5) == 3600 * 65 + text
-    assert cost.of(record("video", 3), 5) == 128 * 65 + text
-    assert cost.of(record("image", 1), 5) == 10 * TOKENS_PER_PICTURE + text
-    assert cost.of(record("images", 3), 5) == 3 * TOKENS_PER_PICTURE + text
-    assert cost.of(record("text", 0), 5) == TOKENS_PER_PICTURE + text
+    assert cost.num_tokens(record("video", 3600), 5) == 3600 * 65 + text
+    assert cost.num_tokens(record("video", 3), 5) == 128 * 65 + text
+    assert cost.num_tokens(record("image", 1), 5) == 10 * TOKENS_PER_IMAGE + text
+    assert cost.num_tokens(record("images", 3), 5) == 3 * TOKENS_PER_IMAGE + text
+    assert cost.num_tokens(record("text", 0), 5) == TOKENS_PER_IMAGE + text
 
 
 def test_the_costs_of_a_shard_are_those_of_its_samples(mixed: Path) -> None:
@@ -195,4 +195,4 @@ def test_the_costs_of_a_shard_are_those_of_its_samples(mixed: Path) -> None:
             assert len(costs) == shards.samples_per_shard(per_sample)[number]
             for sample, each in enumerate(costs):
                 subject, asked = shards.locate(number, sample, per_sample)
-                assert each == cost.of(subject, len(shards.read_subject(subject).questions[asked]))
+                assert each == cost.num_tokens(subject, len(shards.read(subject).questions[asked]))

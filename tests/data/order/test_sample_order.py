@@ -32,7 +32,7 @@ def test_permutation_never_changes():
 def test_every_epoch_has_each_sample_once(shuffle_shards):
     order = source(shuffle_shards=shuffle_shards)
     epochs = [
-        [order.at(epoch * len(order) + place) for place in range(len(order))] for epoch in range(3)
+        [order[epoch * len(order) + place] for place in range(len(order))] for epoch in range(3)
     ]
     assert all(Counter(epoch) == EVERY_SAMPLE for epoch in epochs)
     assert epochs[0] != epochs[1] != epochs[2]
@@ -40,22 +40,22 @@ def test_every_epoch_has_each_sample_once(shuffle_shards):
 
 def test_order_depends_on_seed_and_name():
     orders = [source(), source(seed=6), source(name="other")]
-    beginnings = [tuple(order.at(place) for place in range(20)) for order in orders]
+    beginnings = [tuple(order[place] for place in range(20)) for order in orders]
     assert len(set(beginnings)) == 3
 
 
 def test_any_place_alone_equals_the_sequence():
-    sequence = [source().at(place) for place in range(200)]
+    sequence = [source()[place] for place in range(200)]
     for place in permutation(200, "places"):
-        assert source().at(int(place)) == sequence[place]
+        assert source()[int(place)] == sequence[place]
 
 
 def test_reading_stays_within_a_block_of_shards():
     order = source(shuffle_shards=3, samples_per_shard=(10,) * 12)
     for start in range(0, 240, 30):
-        shards = {order.at(start + place)[0] for place in range(30)}
+        shards = {order[start + place][0] for place in range(30)}
         assert len(shards) == 3
-    assert [order.at(place)[1] for place in range(10)] != list(
+    assert [order[place][1] for place in range(10)] != list(
         range(10)
     )  # and samples are mixed within it
 
@@ -73,9 +73,9 @@ def test_weights_are_exact_over_passes():
     order = mixture(weights, sizes)
     assert len(order) == 700 + 45 + 80 + 1
     for number in range(2):
-        seen = Counter(order.at(number * len(order) + place)[0] for place in range(len(order)))
+        seen = Counter(order[number * len(order) + place][0] for place in range(len(order)))
         assert seen == {"full": 700, "half": 45, "twice": 80, "seldom": 1}
-    two_passes = Counter(order.at(position) for position in range(2 * len(order)))
+    two_passes = Counter(order[position] for position in range(2 * len(order)))
     assert {count for (name, *_), count in two_passes.items() if name == "half"} == {1}
     assert (
         sum(name == "half" for name, *_ in two_passes) == 90
@@ -89,7 +89,7 @@ def test_sources_are_spread_evenly_over_a_pass(num_sources):
     order = mixture(dict.fromkeys(sizes, 1.0), sizes)
     taken = Counter()
     for position in range(len(order)):
-        taken[order.at(position)[0]] += 1
+        taken[order[position][0]] += 1
         if position % MIXED_BLOCK == MIXED_BLOCK - 1:
             for name, size in sizes.items():
                 assert abs(taken[name] - (position + 1) * size / len(order)) <= num_sources
@@ -99,10 +99,10 @@ def test_sources_are_spread_evenly_over_a_pass(num_sources):
 def test_any_position_of_a_mixture_alone_equals_the_sequence():
     weights, sizes = {"a": 1.0, "b": 0.3}, {"a": 301, "b": 77}
     order = mixture(weights, sizes)
-    sequence = [order.at(position) for position in range(1000)]
+    sequence = [order[position] for position in range(1000)]
     again = mixture(weights, dict(reversed(sizes.items())))
     assert all(
-        again.at(int(position)) == sequence[position] for position in permutation(1000, "positions")
+        again[int(position)] == sequence[position] for position in permutation(1000, "positions")
     )
 
 
@@ -111,7 +111,7 @@ def test_a_later_stage_takes_what_an_earlier_one_left():
     sources = {name: SourceOrder((7, 30, 13, 50), 2, 3, name) for name in ("one", "two")}
     first = MixedOrder(sources, {"one": 0.1, "two": 0.2}, seed=3)
     second = MixedOrder(sources, {"one": 0.9, "two": 0.8}, seed=3, starts={"one": 0.1, "two": 0.2})
-    taken = [order.at(position) for order in (first, second) for position in range(len(order))]
+    taken = [order[position] for order in (first, second) for position in range(len(order))]
     assert len(taken) == len(set(taken)) == 200
 
 

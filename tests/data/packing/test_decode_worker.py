@@ -13,9 +13,14 @@ from pathlib import Path
 import pytest
 
 from lit_hour.config.schema import PackConfig
-from lit_hour.data.packing.decode_worker import Ending, Picture, SubjectFiles, SubjectReader
+from lit_hour.data.packing.decode_worker import (
+    DecodeRequest,
+    DecodeWorker,
+    EncodedImage,
+    SampleSummary,
+)
 from lit_hour.data.packing.pack import pack
-from lit_hour.data.questions.record import Subject
+from lit_hour.data.questions.record import SampleSpec
 from lit_hour.data.shards.reader import open_shards
 from lit_hour.errors import ImageError, ShardError, VideoError
 from tests.data.tiny import NAMES, VIDEO, write_video
@@ -26,45 +31,48 @@ class StopError(Exception):
 
 
 @pytest.fixture
-def reader() -> Iterator[SubjectReader]:
-    with SubjectReader(1, lambda: None) as reader:
+def reader() -> Iterator[DecodeWorker]:
+    with DecodeWorker(1, lambda: None) as reader:
         yield reader
 
 
-def process_of(reader: SubjectReader) -> int:
+def process_of(reader: DecodeWorker) -> int:
     assert reader._running is not None
     return reader._running[0].pid or 0
 
 
-def video(folder: Path, name: str) -> SubjectFiles:
-    return SubjectFiles(folder, Subject("video", (name,), 0, ()), VIDEO, 90)
+def video(folder: Path, name: str) -> DecodeRequest:
+    return DecodeRequest(folder, SampleSpec("video", (name,), 0, ()), VIDEO, 90)
 
 
-def read(reader: SubjectReader, files: SubjectFiles) -> tuple[int, Ending]:
+def read(reader: DecodeWorker, files: DecodeRequest) -> tuple[int, SampleSummary]:
     *pictures, ending = reader.read(files)
     assert all(
-        isinstance(each, Picture) and each.suffix == "jpg" for each in pictures
-    ) and isinstance(ending, Ending)
+        isinstance(each, EncodedImage) and each.suffix == "jpg" for each in pictures
+    ) and isinstance(ending, SampleSummary)
     return len(pictures), ending
 
 
 def test_one_process_reads_one_subject_after_the_other(
-    reader: SubjectReader, tiny_videos: Path, tmp_path: Path
+    reader: DecodeWorker, tiny_videos: Path, tmp_path: Path
 ) -> None:
-    assert read(reader, video(tiny_videos, "a.mp4")) == (4, Ending(3.0, (0.0, 0.75, 1.5, 2.25)))
+    assert read(reader, video(tiny_videos, "a.mp4")) == (
+        4,
+        SampleSummary(3.0, (0.0, 0.75, 1.5, 2.25)),
+    )
     first = process_of(reader)
     (tmp_path / "bad.mp4").write_text("no video")
     with pytest.raises(VideoError, match=r"bad\.mp4 cannot be opened as a video"):
         read(reader, video(tmp_path, "bad.mp4"))
     assert read(reader, video(tiny_videos, "b.mp4"))[0] == 4
     assert process_of(reader) == first and len(multiprocessing.active_children()) >= 1
-    assert list(reader.read(SubjectFiles(tmp_path, Subject("text", (), 0, ()), VIDEO, 90))) == [
-        Ending(0.0, ())
+    assert list(reader.read(DecodeRequest(tmp_path, SampleSpec("text", (), 0, ()), VIDEO, 90))) == [
+        SampleSummary(0.0, ())
     ]
 
 
 def test_what_takes_too_long_is_given_up_and_the_next_is_read(
-    reader: SubjectReader, tiny_videos: Path
+    reader: DecodeWorker, tiny_videos: Path
 ) -> None:
     read(reader, video(tiny_videos, "a.mp4"))
     stopped = process_of(reader)
@@ -102,7 +110,7 @@ def test_what_takes_too_long_is_given_up_and_the_next_is_read(
     ],
 )
 def test_a_process_that_dies_is_explained(
-    reader: SubjectReader, tiny_videos: Path, number: int, kind: str, error: type, message: str
+    reader: DecodeWorker, tiny_videos: Path, number: int, kind: str, error: type, message: str
 ) -> None:
     read(reader, video(tiny_videos, "a.mp4"))
     process = process_of(reader)
@@ -110,7 +118,9 @@ def test_a_process_that_dies_is_explained(
     for each in (number, signal.SIGCONT):
         threading.Timer(0.3, os.kill, (process, each)).start()
     with pytest.raises(error, match=message):
-        list(reader.read(SubjectFiles(tiny_videos, Subject(kind, ("b.mp4",), 0, ()), VIDEO, 90)))
+        list(
+            reader.read(DecodeRequest(tiny_videos, SampleSpec(kind, ("b.mp4",), 0, ()), VIDEO, 90))
+        )
     assert read(reader, video(tiny_videos, "c.1.mp4"))[0] == 5
 
 
@@ -121,7 +131,7 @@ def test_who_waits_for_a_subject_can_be_told_to_stop(tiny_videos: Path) -> None:
         if stop.is_set():
             raise StopError
 
-    with SubjectReader(0, check_stop) as reader:
+    with DecodeWorker(0, check_stop) as reader:
         read(reader, video(tiny_videos, "a.mp4"))
         process = process_of(reader)
         os.kill(process, signal.SIGSTOP)
@@ -169,6 +179,6 @@ def test_packing_leaves_out_a_video_that_hangs_and_keeps_the_rest_of_its_shard(
     reason = f"{tmp_path}/videos/b.mp4 takes longer than pack.timeout_seconds=3, and is given up"
     assert [(each.name, each.reason) for each in summary.skipped] == [("b.mp4", reason)]
     shards = open_shards(tmp_path / "out")
-    assert [subject.key for subject in shards.subjects] == ["a", "c_1", "more/d_e", "more/f"]
-    assert all(len(shards.read_subject(subject).pictures) == 4 for subject in shards.subjects)
+    assert [subject.key for subject in shards.entries] == ["a", "c_1", "more/d_e", "more/f"]
+    assert all(len(shards.read(subject).images) == 4 for subject in shards.entries)
     assert not list((tmp_path / "out").glob("*.unfinished"))

@@ -27,7 +27,7 @@ from lit_hour.config.schema import PackConfig, VideoConfig
 from lit_hour.data.packing.pack import pack
 
 if __name__ == "__main__":
-    video = VideoConfig(min_frames=100, max_frames=100, size_pixels=64)
+    video = VideoConfig(min_frames=100, max_frames=100, image_size=64)
     pack(*map(Path, sys.argv[1:4]), video, PackConfig(videos_per_shard=1, num_workers=2))
 """
 KILLED_VIDEO = VideoConfig(min_frames=100, max_frames=100, image_size=64)
@@ -52,13 +52,13 @@ def ask_about(names, file: Path) -> Path:
 def test_totals_count_everything(packed, tiny_videos, tiny_questions):
     summary = pack(tiny_videos, tiny_questions, packed, VIDEO, SETTINGS)
     assert (summary.num_shards, summary.num_questions) == (3, 15)
-    assert summary.num_subjects == {"video": 5, "image": 0, "images": 0, "text": 0}
+    assert summary.num_samples == {"video": 5, "image": 0, "images": 0, "text": 0}
     assert summary.num_frames == 4 + 4 + 5 + 6 + 6
     assert summary.duration_seconds == pytest.approx(3 + 4 + 5 + 6 + 7)
-    assert summary.bytes == sum(path.stat().st_size for path in packed.glob("*.tar"))
+    assert summary.num_bytes == sum(path.stat().st_size for path in packed.glob("*.tar"))
     assert summary.skipped == ()
     totals = json.loads((packed / "index.json").read_text())
-    assert totals == {"version": 2, **summary.__dict__, "skipped": []}
+    assert totals == {"version": 3, **summary.__dict__, "skipped": []}
 
 
 def test_sha256_is_that_of_the_tar(packed):
@@ -137,15 +137,15 @@ def test_settings_that_decide_nothing_do_not_count(tiny_videos, tiny_questions, 
             tiny_videos, tiny_questions, tmp_path, VideoConfig(**settings), PackConfig()
         )[0]
 
-    before_key_frames = {"fps": 1.0, "min_frames": 128, "max_frames": 3600, "image_size": 384, "frames": "all",
-                         "on_decode_error": "raise", "jpeg_quality": 90, "videos_per_shard": 16}  # fmt: skip
-    assert plan().settings == before_key_frames == plan(frames="none").settings
+    stored = {"fps": 1.0, "min_frames": 128, "max_frames": 3600, "image_size": 384, "on_decode_error": "raise",
+              "keyframes_only": False, "jpeg_quality": 90, "videos_per_shard": 16}  # fmt: skip
+    assert plan().config == stored == plan(frames="none").config
     assert (
         plan().fingerprint
         == plan(frames="none").fingerprint
         != plan(keyframes_only=True).fingerprint
     )
-    assert plan(keyframes_only=True).settings == {**before_key_frames, "keyframes_only": True}
+    assert plan(keyframes_only=True).config == {**stored, "keyframes_only": True}
 
 
 def test_missing_videos_are_listed_before_anything_is_written(tiny_videos, tmp_path):
@@ -240,7 +240,7 @@ def test_after_kill_9_packing_goes_on_and_the_shards_are_the_same(tmp_path):
         )
     assert contents(out) == contents(undisturbed)
     assert all(path.stat().st_mtime_ns == moment for path, moment in finished.items())
-    assert len(open_shards(out).subjects) == len(names)
+    assert len(open_shards(out).entries) == len(names)
 
 
 @pytest.fixture
@@ -318,9 +318,9 @@ def test_a_damaged_clip_within_the_budget_is_left_out_and_listed(real_videos, ca
     assert [skipped.name for skipped in summary.skipped] == ["corrupted.mp4"]
     assert "damaged" in summary.skipped[0].reason
     shards = open_shards(out)
-    assert [video.key for video in shards.subjects] == ["asl_eat", "portrait_phone"]
-    stored = [shards.read_subject(video) for video in shards.subjects]
-    assert all(len(load_frames(video, 32, 100)) == len(video.pictures) for video in stored)
+    assert [video.key for video in shards.entries] == ["asl_eat", "portrait_phone"]
+    stored = [shards.read(video) for video in shards.entries]
+    assert all(len(load_frames(video, 32, 100)) == len(video.images) for video in stored)
     assert stored[1].questions[0].answer.strip()
     with pytest.raises(
         ShardError, match=r"was packed without 1 subjects, and pack\.max_bad_samples is 0"
@@ -333,7 +333,7 @@ def test_what_could_be_read_of_a_damaged_clip_is_packed_when_asked(real_videos, 
     video = replace(VIDEO, on_decode_error="truncate", fps=2, max_frames=10)
     pack(real_videos, catalog, tmp_path / "out", video, SETTINGS)
     shards = open_shards(tmp_path / "out")
-    stored = shards.read_subject(shards.subjects[1])
+    stored = shards.read(shards.entries[1])
     assert stored.timestamps_seconds == (0.0, 0.5, 1.0, 1.5, 2.0, 2.5)
     assert (
         stored.duration_seconds == 3.0

@@ -54,14 +54,14 @@ def test_pictures_are_stored_as_the_files_that_they_are(mixed: Path, mixed_files
 
 
 def test_the_index_tells_the_kinds(mixed: Path) -> None:
-    subjects = open_shards(mixed).subjects
+    subjects = open_shards(mixed).entries
     kinds = ["video", "image", "image", "images", "text", "images", "text"]
-    assert [(each.key, each.kind) for each in subjects] == list(zip(KEYS, kinds, strict=True))
+    assert [(each.key, each.modality) for each in subjects] == list(zip(KEYS, kinds, strict=True))
     assert [each.num_frames for each in subjects] == [5, 1, 1, 2, 0, 3, 0]
     assert [each.num_questions for each in subjects] == [1, 1, 3, 1, 3, 3, 1]
     assert [each.duration_seconds for each in subjects] == [5.0, *[0.0] * 6]
     totals = json.loads((mixed / "index.json").read_text())
-    assert totals["num_subjects"] == {"video": 1, "image": 2, "images": 2, "text": 2}
+    assert totals["num_samples"] == {"video": 1, "image": 2, "images": 2, "text": 2}
     assert (totals["num_frames"], totals["num_questions"]) == (12, 13)
 
 
@@ -78,7 +78,7 @@ def test_texts_alone_need_no_files(tmp_path: Path) -> None:
     questions = write_records(tmp_path / "q.json", [talk("Why?")])
     summary = pack(tmp_path / "nowhere", questions, tmp_path / "out", VIDEO, SETTINGS)
     assert (
-        summary.num_subjects == {"video": 0, "image": 0, "images": 0, "text": 1}
+        summary.num_samples == {"video": 0, "image": 0, "images": 0, "text": 1}
         and summary.num_frames == 0
     )
 
@@ -128,13 +128,13 @@ def test_damaged_pictures_within_the_budget_are_left_out_with_what_asks_about_th
     ]
     assert all(f"{photo} (1000 bytes)" in each.reason for each in summary.skipped)
     shards = open_shards(tmp_path / "out")
-    assert [each.key for each in shards.subjects] == [
+    assert [each.key for each in shards.entries] == [
         "clip",
         "more/chart",
         "record_00000004",
         "record_00000007",
     ]
-    assert all(shards.read_subject(each).questions for each in shards.subjects)
+    assert all(shards.read(each).questions for each in shards.entries)
     assert not any(
         "photo" in name or "record_00000006" in name for name in members(tmp_path / "out")
     )

@@ -221,7 +221,7 @@ def test_a_conversation_whose_file_is_misspelt_is_no_text(tmp_path, key, message
     (subject,) = read_questions(
         write(tmp_path, [{"image_id": 3, "source": "web", "conversations": turns}])
     )
-    assert subject.kind == "text"
+    assert subject.modality == "text"
 
 
 def talk(*asked: str, **keys) -> dict:
@@ -245,7 +245,7 @@ def test_each_kind_of_record_is_told_by_its_key(tmp_path):
         talk("Why?"),
     ]
     subjects = read_questions(write(tmp_path, records))
-    assert [(each.kind, each.files, each.key, len(each.questions)) for each in subjects] == [
+    assert [(each.modality, each.files, each.key, len(each.questions)) for each in subjects] == [
         ("image", ("p/a.jpg",), "p/a", 3),
         ("images", ("a.jpg", "b.png"), "record_00000002", 1),
         ("text", (), "record_00000004", 1),

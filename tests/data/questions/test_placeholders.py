@@ -1,6 +1,6 @@
 import pytest
 
-from lit_hour.data.questions.record import complete_marks, settle_marks
+from lit_hour.data.questions.record import drop_partial_placeholders, validate_placeholders
 from lit_hour.errors import QuestionError
 from lit_hour.types import Question
 
@@ -21,7 +21,7 @@ def words(questions) -> list[str]:
     "texts", [("<image>A<image>?", "B?"), ("<image> A?", "B <image>?"), ("A?", "B?")]
 )
 def test_several_pictures_keep_as_many_marks_or_none(texts):
-    assert words(settle_marks(ask(*texts), "images", 2, "place")) == list(texts)
+    assert words(validate_placeholders(ask(*texts), "images", 2, "place")) == list(texts)
 
 
 @pytest.mark.parametrize(
@@ -32,7 +32,7 @@ def test_another_number_of_marks_is_refused(texts):
         QuestionError,
         match=r"place: the questions have the marks <.*> for 2 pictures: .*as many times <image>",
     ):
-        settle_marks(ask(*texts), "images", 2, "place")
+        validate_placeholders(ask(*texts), "images", 2, "place")
 
 
 @pytest.mark.parametrize(
@@ -40,13 +40,16 @@ def test_another_number_of_marks_is_refused(texts):
 )
 def test_among_several_pictures_only_questions_have_marks(said):
     with pytest.raises(QuestionError, match="place: an answer or an option has a mark"):
-        settle_marks(ask("A?", **said), "images", 2, "place")
+        validate_placeholders(ask("A?", **said), "images", 2, "place")
 
 
 @pytest.mark.parametrize("kind", ["image", "video"])
 def test_marks_of_one_file_are_taken_away(kind):
-    assert words(settle_marks(ask("<image>\nA?", "B <video>?"), kind, 1, "place")) == ["A?", "B ?"]
-    (question,) = settle_marks(ask("A?", answer="<image> That."), kind, 1, "place")
+    assert words(validate_placeholders(ask("<image>\nA?", "B <video>?"), kind, 1, "place")) == [
+        "A?",
+        "B ?",
+    ]
+    (question,) = validate_placeholders(ask("A?", answer="<image> That."), kind, 1, "place")
     assert question.answer == "That."
 
 
@@ -56,7 +59,7 @@ def test_a_question_has_words_beside_its_marks(kind):
         with pytest.raises(
             QuestionError, match=r"place: the question 'q\d' or its answer is empty but for marks"
         ):
-            settle_marks(questions, kind, 1, "place")
+            validate_placeholders(questions, kind, 1, "place")
 
 
 @pytest.mark.parametrize("mark", ["<image>", "<video>"])
@@ -64,13 +67,15 @@ def test_a_mark_without_anything_to_show_is_refused(mark):
     with pytest.raises(
         QuestionError, match=rf"place: a question has the mark {mark}, but the record names no"
     ):
-        settle_marks(ask("A?", f"{mark} B?"), "text", 0, "place")
-    assert words(settle_marks(ask("A?", answer=f"The tag {mark}."), "text", 0, "place")) == ["A?"]
+        validate_placeholders(ask("A?", f"{mark} B?"), "text", 0, "place")
+    assert words(
+        validate_placeholders(ask("A?", answer=f"The tag {mark}."), "text", 0, "place")
+    ) == ["A?"]
 
 
 def test_questions_asked_alone_have_all_marks_or_none():
     questions = ask("<image>A?", "<image> B?", "C?")
-    assert words(complete_marks(questions, 2)) == ["<image>A?", "<image> B?", "C?"]
-    assert words(complete_marks(questions[:1], 2)) == ["A?"]
-    assert words(complete_marks(questions[1:], 2)) == ["B?", "C?"]
-    assert words(complete_marks(questions[2:], 2)) == ["C?"]
+    assert words(drop_partial_placeholders(questions, 2)) == ["<image>A?", "<image> B?", "C?"]
+    assert words(drop_partial_placeholders(questions[:1], 2)) == ["A?"]
+    assert words(drop_partial_placeholders(questions[1:], 2)) == ["B?", "C?"]
+    assert words(drop_partial_placeholders(questions[2:], 2)) == ["C?"]

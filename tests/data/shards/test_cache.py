@@ -48,10 +48,10 @@ def test_a_url_is_read_as_a_folder_is(server: Server, packed: Path, tmp_path: Pa
     assert remote.indexes == local.indexes
     assert server.requests_for(".tar") == []  # nobody has asked for one yet
     for _ in range(2):
-        for subject in local.subjects:
-            one, other = local.read_subject(subject), remote.read_subject(subject)
-            assert replace(one, place="") == replace(other, place="")
-            assert other.place == f"{server.url}/{subject.shard}: video {subject.key!r}"
+        for subject in local.entries:
+            one, other = local.read(subject), remote.read(subject)
+            assert replace(one, location="") == replace(other, location="")
+            assert other.location == f"{server.url}/{subject.shard}: video {subject.key!r}"
     assert sorted(path for path, _ in server.requests if path.endswith(".tar")) == [
         "/000000.tar",
         "/000001.tar",
@@ -62,7 +62,7 @@ def test_a_url_is_read_as_a_folder_is(server: Server, packed: Path, tmp_path: Pa
 
 def test_the_query_of_a_folder_goes_with_each_file(server: Server, tmp_path: Path) -> None:
     shards = open_shards(f"{server.url}/?signature=x", ShardCache(tmp_path / "cache", 10**6, QUICK))
-    shards.read_subject(shards.subjects[0])
+    shards.read(shards.entries[0])
     assert {path.partition("?")[2] for path, _ in server.requests} == {"signature=x"}
     assert str(shards.folder) == server.url
 
@@ -71,10 +71,7 @@ def test_s3_is_fetched_from_the_endpoint(server: Server, packed: Path, tmp_path:
     web = replace(QUICK, s3_endpoint=f"{server.url}/")
     server.folder = packed.parent
     shards = open_shards(f"s3://{packed.name}", ShardCache(tmp_path / "cache", 10**6, web))
-    assert (
-        shards.read_subject(shards.subjects[0]).key == "a"
-        and str(shards.folder) == f"s3://{packed.name}"
-    )
+    assert shards.read(shards.entries[0]).key == "a" and str(shards.folder) == f"s3://{packed.name}"
 
 
 def test_a_url_without_shards_is_named(server: Server, packed: Path, tmp_path: Path) -> None:
@@ -92,12 +89,12 @@ def test_a_shard_goes_on_where_a_killed_process_left_it(server: Server, tmp_path
     server.dies_after = [5000] * 3
     shards = opened(server, tmp_path)
     index = shards.indexes[0]
-    shards.read_subject(shards.subjects[0])
+    shards.read(shards.entries[0])
     (file,) = (tmp_path / "cache").glob("*/*.tar")
-    file.rename(file.with_suffix(f".{index.bytes}.unfinished"))
+    file.rename(file.with_suffix(f".{index.num_bytes}.unfinished"))
     os.truncate(unfinished(tmp_path)[0], 9000)
     server.requests = []
-    assert shards.read_subject(shards.subjects[0]).key == "a"
+    assert shards.read(shards.entries[0]).key == "a"
     assert server.requests_for(".tar") == ["bytes=9000-"]
 
 
@@ -106,10 +103,10 @@ def test_wrong_bytes_are_fetched_anew_when_an_earlier_process_may_have_left_them
 ) -> None:
     shards = opened(server, tmp_path)
     index = shards.indexes[0]
-    file = tmp_path / "cache" / index.sha256[:2] / f"{index.sha256}.{index.bytes}.unfinished"
+    file = tmp_path / "cache" / index.sha256[:2] / f"{index.sha256}.{index.num_bytes}.unfinished"
     file.parent.mkdir(parents=True)
     file.write_bytes(b"x" * 100)
-    assert shards.read_subject(shards.subjects[0]).key == "a"
+    assert shards.read(shards.entries[0]).key == "a"
     assert server.requests_for(".tar") == ["bytes=100-", ""]
 
 
@@ -120,20 +117,20 @@ def test_wrong_bytes_are_refused_and_not_kept(server: Server, tmp_path: Path) ->
         ShardError,
         match=rf"{server.url}/000000\.tar has other bytes than its index says \(SHA-256\)",
     ):
-        shards.read_subject(shards.subjects[0])
+        shards.read(shards.entries[0])
     assert kept(tmp_path) == set() and unfinished(tmp_path) == []
     server.change = lambda content: content[:-512]
     with pytest.raises(ShardError, match=r"/000000\.tar has \d+ bytes, its index says \d+"):
-        shards.read_subject(shards.subjects[0])
+        shards.read(shards.entries[0])
 
 
 def test_a_cached_file_that_was_cut_is_fetched_anew(server: Server, tmp_path: Path) -> None:
     shards = opened(server, tmp_path)
-    shards.read_subject(shards.subjects[0])
+    shards.read(shards.entries[0])
     (file,) = (tmp_path / "cache").glob("*/*.tar")
     os.truncate(file, 100)
-    assert shards.read_subject(shards.subjects[0]).key == "a"
-    assert file.stat().st_size == shards.indexes[0].bytes
+    assert shards.read(shards.entries[0]).key == "a"
+    assert file.stat().st_size == shards.indexes[0].num_bytes
 
 
 def test_a_checksum_that_is_none_names_no_file(server: Server, tmp_path: Path) -> None:
@@ -147,7 +144,7 @@ def test_a_cache_that_cannot_be_made_is_named(server: Server, tmp_path: Path) ->
     (tmp_path / "cache").write_text("a file")
     shards = opened(server, tmp_path)
     with pytest.raises(ShardError, match=r"data\.cache_folder=.*cache cannot be used"):
-        shards.read_subject(shards.subjects[0])
+        shards.read(shards.entries[0])
 
 
 # Its bounds
@@ -155,7 +152,9 @@ def test_a_cache_that_cannot_be_made_is_named(server: Server, tmp_path: Path) ->
 
 def test_what_was_used_least_recently_makes_room(server: Server, tmp_path: Path) -> None:
     shards = opened(server, tmp_path)
-    shards = opened(server, tmp_path, max_bytes=sum(index.bytes for index in shards.indexes) - 1)
+    shards = opened(
+        server, tmp_path, max_bytes=sum(index.num_bytes for index in shards.indexes) - 1
+    )
     names = [index.sha256[:8] for index in shards.indexes]
     with ExitStack() as streams:
         first = streams.enter_context(shards.folder.open(shards.indexes[0]))
@@ -163,7 +162,7 @@ def test_what_was_used_least_recently_makes_room(server: Server, tmp_path: Path)
             time.sleep(0.01)  # so that the times of use differ
             streams.enter_context(shards.folder.open(shards.indexes[number]))
             assert kept(tmp_path) == {names[each] for each in expected}
-        assert len(first.read()) == shards.indexes[0].bytes  # who has it open goes on reading
+        assert len(first.read()) == shards.indexes[0].num_bytes  # who has it open goes on reading
 
 
 def test_a_shard_that_does_not_fit_is_refused(server: Server, tmp_path: Path) -> None:
@@ -172,7 +171,7 @@ def test_a_shard_that_does_not_fit_is_refused(server: Server, tmp_path: Path) ->
         ShardError,
         match=r"000000\.tar has \d+ bytes, more than data\.cache_gb=1e-06: allow more",
     ):
-        shards.read_subject(shards.subjects[0])
+        shards.read(shards.entries[0])
     assert server.requests_for(".tar") == []
 
 
@@ -181,14 +180,12 @@ def test_room_that_others_are_filling_is_waited_for_and_what_they_left_is_taken(
 ) -> None:
     shards = opened(server, tmp_path)
     one, other, _ = shards.indexes
-    shards = opened(server, tmp_path, max_bytes=max(one.bytes, other.bytes))
-    left = tmp_path / "cache" / other.sha256[:2] / f"{other.sha256}.{other.bytes}.unfinished"
+    shards = opened(server, tmp_path, max_bytes=max(one.num_bytes, other.num_bytes))
+    left = tmp_path / "cache" / other.sha256[:2] / f"{other.sha256}.{other.num_bytes}.unfinished"
     left.parent.mkdir(parents=True)
     left.touch()
     may_start = PROCESSES.Event()
-    process = PROCESSES.Process(
-        target=lambda: may_start.wait() and shards.read_subject(shards.subjects[0])
-    )
+    process = PROCESSES.Process(target=lambda: may_start.wait() and shards.read(shards.entries[0]))
     process.start()  # before the lock, which a fork would hold as well
     with locked(left.parent):  # somebody is at it
         may_start.set()
@@ -203,12 +200,12 @@ def test_processes_share_what_one_of_them_fetches(server: Server, tmp_path: Path
     shards = opened(server, tmp_path)
     server.dies_after = [10_000] * 4
     with PROCESSES.Pool(8) as pool:
-        stored = pool.map(shards.read_subject, [shards.subjects[0]] * 8, chunksize=1)
+        stored = pool.map(shards.read, [shards.entries[0]] * 8, chunksize=1)
         assert {each.key for each in stored} == {"a"} and server.requests_for("000000.tar").count(
             ""
         ) == 1
-        max_bytes = 2 * max(index.bytes for index in shards.indexes)
+        max_bytes = 2 * max(index.num_bytes for index in shards.indexes)
         small = opened(server, tmp_path, max_bytes)
-        stored = pool.map(small.read_subject, list(shards.subjects) * 10, chunksize=1)
-    assert [each.key for each in stored] == [subject.key for subject in shards.subjects] * 10
+        stored = pool.map(small.read, list(shards.entries) * 10, chunksize=1)
+    assert [each.key for each in stored] == [subject.key for subject in shards.entries] * 10
     assert sum(file.stat().st_size for file in (tmp_path / "cache").glob("*/*.*")) <= max_bytes

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from lit_hour.data.shards.http import join_url, shown
+from lit_hour.data.shards.http import join_url, redact
 from lit_hour.errors import ConfigError, ShardError
 from tests.data.served import QUICK, Server, serve
 from tests.helpers.disk import limit_file_size
@@ -54,7 +54,7 @@ def test_a_server_without_ranges_starts_anew_and_is_given_up_when_that_leads_now
     server.requests, server.dies_after = [], [1000] * 10
     with pytest.raises(ShardError, match=r"/a\.tar cannot be fetched: the connection broke off"):
         fetched(server, tmp_path)
-    assert len(server.requests) == 1 + QUICK.num_tries
+    assert len(server.requests) == 1 + QUICK.max_attempts
 
 
 def test_a_fault_that_may_pass_is_waited_for(server: Server, tmp_path: Path) -> None:
@@ -81,7 +81,7 @@ def test_a_silent_server_is_given_up(server: Server) -> None:
     server.silent_seconds = 1.0
     with pytest.raises(ShardError, match=r"/a\.tar cannot be fetched: .*timed out"):
         replace(QUICK, timeout_seconds=0.05).read(f"{server.url}/a.tar")
-    assert len(server.requests) == QUICK.num_tries
+    assert len(server.requests) == QUICK.max_attempts
 
 
 def test_no_server_at_all_is_said(server: Server) -> None:
@@ -111,20 +111,20 @@ def test_a_disk_that_takes_no_more_is_said(server: Server, tmp_path: Path) -> No
 def test_addresses() -> None:
     web = replace(QUICK, s3_endpoint="https://store.example:9000/objects/")
     assert (
-        web.address("s3://bucket/a/b.tar?signature=x")
+        web.resolve("s3://bucket/a/b.tar?signature=x")
         == "https://store.example:9000/objects/bucket/a/b.tar?signature=x"
     )
-    assert web.address("https://host/a.tar") == "https://host/a.tar"
+    assert web.resolve("https://host/a.tar") == "https://host/a.tar"
     assert (
         join_url("https://host/folder/?signature=x%2F", "a.tar")
         == "https://host/folder/a.tar?signature=x%2F"
     )
-    assert shown("https://me:secret@host:80/a.tar?signature=x#y") == "https://host:80/a.tar"
+    assert redact("https://me:secret@host:80/a.tar?signature=x#y") == "https://host:80/a.tar"
     for url in ("ftp://host/a", "file:///etc/passwd", "https:///a"):
         with pytest.raises(ConfigError, match="is no URL to fetch from"):
-            web.address(url)
+            web.resolve(url)
     with pytest.raises(ConfigError, match=r"data\.s3_endpoint=store has to be"):
-        replace(web, s3_endpoint="store").address("s3://bucket/a")
+        replace(web, s3_endpoint="store").resolve("s3://bucket/a")
 
 
 def test_secrets_stay_out_of_messages(server: Server) -> None:

@@ -19,7 +19,7 @@ from tests.data.tiny import VIDEO
 
 def test_every_kind_comes_back_as_what_it_was(mixed, mixed_files):
     shards = open_shards(mixed)
-    stored = [shards.read_subject(record) for record in shards.subjects]
+    stored = [shards.read(record) for record in shards.entries]
     visuals = [load_visual(each, VIDEO, ImageConfig(max_grid=2)) for each in stored]
     assert [type(visual) for visual in visuals] == [
         Frames,
@@ -66,7 +66,7 @@ def test_plain_webdataset_reads_pictures_and_texts(mixed, mixed_files):
     assert [sample["__key__"] for sample in samples] == KEYS
     assert samples[1]["000000.png"] == (mixed_files / "more/chart.png").read_bytes()
     assert samples[5]["000001.bmp"] == (mixed_files / "dot.bmp").read_bytes()
-    assert json.loads(samples[6]["json"])["kind"] == "text"
+    assert json.loads(samples[6]["json"])["modality"] == "text"
 
 
 def test_conversations_about_sets_and_texts_are_not_cut(mixed):
@@ -74,7 +74,7 @@ def test_conversations_about_sets_and_texts_are_not_cut(mixed):
     assert shards.samples_per_shard(2) == (1 + 1 + 2, 3, 1)
     assert shards.samples_per_shard(1) == (1 + 1 + 3, 3, 1)
     record, asked = shards.locate(1, 1, 2)
-    assert (record.key, len(shards.read_subject(record).questions[asked])) == ("record_00000004", 3)
+    assert (record.key, len(shards.read(record).questions[asked])) == ("record_00000004", 3)
 
 
 @pytest.fixture
@@ -118,7 +118,7 @@ def damaged(mixed, tmp_path):
 )
 def test_a_stored_picture_that_does_not_decode_is_named(damaged, shard, number, old, place):
     shards = damaged(f"00000{shard}.tar", old, b"????")
-    stored = shards.read_subject(shards.indexes[shard].subjects[number])
+    stored = shards.read(shards.indexes[shard].entries[number])
     with pytest.raises(ShardError, match=rf"00000{shard}\.tar: {place}"):
         load_visual(stored, VIDEO, ImageConfig())
 
@@ -128,8 +128,8 @@ def test_a_stored_picture_that_does_not_decode_is_named(damaged, shard, number, 
     [
         (b"more/chart.000000.png", b"more/chart.000000.gif", "(missing|damaged)"),
         (
-            b'"kind": "image"',
-            b'"kind": "text"',
+            b'"modality": "image"',
+            b'"modality": "text"',
             r"member more/chart\.json has .*'text', 1, 1\), which does not fit the index",
         ),
         (
@@ -138,26 +138,26 @@ def test_a_stored_picture_that_does_not_decode_is_named(damaged, shard, number, 
             r"member more/chart\.json has .* 0, 1\), which does not fit",
         ),
         (b'"files": ["more/chart.png"]', b'"files": 7', r"member more/chart\.json is damaged"),
-        (b'"kind": "image"', b'"kinds": "image', r"member more/chart\.json is damaged"),
+        (b'"modality": "image"', b'"modes": "image"', r"member more/chart\.json is damaged"),
     ],
 )
 def test_metadata_that_does_not_fit_a_picture_is_named(damaged, old, new, message):
     shards = damaged("000000.tar", old, new)
     with pytest.raises(ShardError, match=rf"000000\.tar: image 'more/chart': .*{message}"):
-        shards.read_subject(shards.subjects[1])
+        shards.read(shards.entries[1])
 
 
 def test_an_unknown_kind_is_named(damaged):
     with pytest.raises(
         ShardError,
-        match=r"000001\.json has a subject of the kind 'sound'; there are video, image, images, text",
+        match=r"000001\.json has an entry of the modality 'sound'; there are video, image, images, text",
     ):
-        damaged("000001.json", b'"kind": "images"', b'"kind": "sound"')
+        damaged("000001.json", b'"modality": "images"', b'"modality": "sound"')
 
 
 def test_an_index_of_before_there_were_pictures_is_refused(damaged):
     with pytest.raises(
         ShardError,
-        match=r"version 1, this program reads version 2: delete .*damaged and pack again",
+        match=r"format version 2\. This program reads version 3\. Delete .*damaged and make it anew: lit-hour pack",
     ):
-        damaged("000000.json", b'"version": 2', b'"version": 1')
+        damaged("000000.json", b'"version": 3', b'"version": 2')

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from lit_hour.data.dataloader import room_to_send
-from lit_hour.data.shards.mmap import FileFeatures, FilePart
+from lit_hour.data.dataloader import empty_shared
+from lit_hour.data.shards.mmap import MmapFeatures, MmapSlice
 from lit_hour.types import Features
 
 CONTENT = random.Random(0).randbytes(3 * 4096 + 77)
@@ -26,8 +26,8 @@ def file(tmp_path: Path) -> Path:
     return path
 
 
-def part_of(file: Path, start: int, num_bytes: int) -> FilePart:
-    return FilePart(os.open(file, os.O_RDONLY), start, num_bytes)
+def part_of(file: Path, start: int, num_bytes: int) -> MmapSlice:
+    return MmapSlice(os.open(file, os.O_RDONLY), start, num_bytes)
 
 
 @pytest.mark.parametrize(
@@ -63,7 +63,7 @@ class Videos(Dataset[Features]):
         tokens = torch.frombuffer(part.content, dtype=torch.bfloat16, offset=8).view(
             SHAPE
         )  # (frames, tokens, vision_dim)
-        return FileFeatures(tokens, torch.arange(5.0) + index, part)
+        return MmapFeatures(tokens, torch.arange(5.0) + index, part)
 
 
 def only_one(features: list[Features]) -> Features:
@@ -81,7 +81,7 @@ def test_features_come_from_a_worker_as_they_are(file: Path, num_workers: int) -
         ).view(SHAPE)
         assert torch.equal(found.tokens.view(torch.int16), expected.view(torch.int16))
         assert torch.equal(found.timestamps, torch.arange(5.0) + index)
-        assert isinstance(found, FileFeatures)
+        assert isinstance(found, MmapFeatures)
 
 
 class Rooms(Dataset[Tensor]):
@@ -89,7 +89,7 @@ class Rooms(Dataset[Tensor]):
         return 2
 
     def __getitem__(self, index: int) -> Tensor:
-        room = room_to_send((2, 3, 5), torch.int16)  # (2, 3, 5)
+        room = empty_shared((2, 3, 5), torch.int16)  # (2, 3, 5)
         was_shared = room.is_shared()
         room.fill_(index + 2 * was_shared)
         return room

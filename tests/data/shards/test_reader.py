@@ -19,9 +19,9 @@ from tests.data.tiny import NAMES, VIDEO
 
 def test_every_video_comes_back_with_its_questions_and_frames(packed, tiny_videos):
     shards = pickle.loads(pickle.dumps(open_shards(packed)))
-    assert [video.key for video in shards.subjects] == ["a", "b", "c_1", "more/d_e", "more/f"]
-    for number, (record, name) in enumerate(zip(shards.subjects, NAMES, strict=True)):
-        stored = shards.read_subject(record)
+    assert [video.key for video in shards.entries] == ["a", "b", "c_1", "more/d_e", "more/f"]
+    for number, (record, name) in enumerate(zip(shards.entries, NAMES, strict=True)):
+        stored = shards.read(record)
         frames = load_frames(stored, 32, max_frames=100)
         expected, duration_seconds = load_video(tiny_videos / name, VIDEO)
         assert stored.source == name
@@ -45,9 +45,9 @@ def test_plain_webdataset_reads_the_same(packed):
             str(packed / index.shard), shardshuffle=False, empty_check=False
         )
     ]
-    assert [sample["__key__"] for sample in samples] == [video.key for video in shards.subjects]
-    for sample, record in zip(samples, shards.subjects, strict=True):
-        frames = load_frames(shards.read_subject(record), 32, max_frames=100)
+    assert [sample["__key__"] for sample in samples] == [video.key for video in shards.entries]
+    for sample, record in zip(samples, shards.entries, strict=True):
+        frames = load_frames(shards.read(record), 32, max_frames=100)
         members = sorted(name for name in sample if name.endswith(".jpg"))
         assert members == [f"{frame:06d}.jpg" for frame in range(record.num_frames)]
         pictures = torch.stack([decode_jpeg(sample[name], 32, name) for name in members])
@@ -57,7 +57,7 @@ def test_plain_webdataset_reads_the_same(packed):
 
 def test_fewer_frames_are_spread_evenly_and_the_others_not_decoded(packed):
     shards = open_shards(packed)
-    stored = shards.read_subject(shards.subjects[-1])
+    stored = shards.read(shards.entries[-1])
     whole = load_frames(stored, 32, max_frames=6)
     assert len(whole) == 6
     for max_frames, chosen in [(6, [0, 1, 2, 3, 4, 5]), (3, [0, 2, 5]), (2, [0, 5]), (1, [0])]:
@@ -72,7 +72,7 @@ def test_samples_are_groups_of_questions(packed):
     assert shards.samples_per_shard(2) == (2, 4, 3)
     assert shards.samples_per_shard(5) == (2, 2, 1)
     asked = [
-        (video.key, shards.read_subject(video).questions[chosen])
+        (video.key, shards.read(video).questions[chosen])
         for shard, count in enumerate(shards.samples_per_shard(2))
         for video, chosen in (shards.locate(shard, sample, 2) for sample in range(count))
     ]
@@ -105,10 +105,10 @@ def test_a_folder_that_is_not_ready_is_refused(tmp_path, packed, spoiled):
     [
         (lambda content: content[:-1] + b"", "cannot be read as JSON"),
         (
-            lambda content: content.replace(b'"version": 2', b'"version": 7'),
-            "has version 7, this program reads version 2: delete .*spoiled and pack again",
+            lambda content: content.replace(b'"version": 3', b'"version": 7'),
+            "has format version 7. This program reads version 3. Delete .*spoiled and make it anew: lit-hour pack",
         ),
-        (lambda content: b"[]", "has version None"),
+        (lambda content: b"[]", "has format version None"),
         (lambda content: content.replace(b'"offset"', b'"start"'), "is no index of a shard.*start"),
         (lambda content: content.replace(b'"offset": 0', b'"offset": -9'), "places 'c_1' outside"),
         (
@@ -137,7 +137,7 @@ def test_a_tar_that_shrinks_while_it_is_read_is_named(spoiled):
     shards = open_shards(folder)
     (folder / "000002.tar").write_bytes((folder / "000002.tar").read_bytes()[:3000])
     with pytest.raises(ShardError, match=r"000002\.tar ends inside the video 'more/f'"):
-        shards.read_subject(shards.subjects[-1])
+        shards.read(shards.entries[-1])
 
 
 def rewritten(content: bytes, drop: str = "", replace: dict[str, bytes] | None = None) -> bytes:
@@ -157,7 +157,7 @@ def rewritten(content: bytes, drop: str = "", replace: dict[str, bytes] | None =
 
 def read_last_subject(folder: Path):
     shards = open_shards(folder)
-    return shards.read_subject(shards.subjects[-1])
+    return shards.read(shards.entries[-1])
 
 
 @pytest.mark.parametrize("member", ["more/f.000000.jpg", "more/f.000003.jpg", "more/f.json"])
@@ -195,7 +195,9 @@ def test_a_jpeg_that_does_not_decode_is_named(spoiled):
     garbage = {"more/f.000002.jpg": b"no picture at all"}
     folder = spoiled("000002.tar", lambda content: rewritten(content, replace=garbage))
     record = json.loads((folder / "000002.json").read_text())
-    record["subjects"][0]["size"] = record["bytes"]  # the members after the garbage have moved
+    record["entries"][0]["num_bytes"] = record[
+        "num_bytes"
+    ]  # the members after the garbage have moved
     (folder / "000002.json").write_text(json.dumps(record))
     stored = read_last_subject(folder)
     assert len(load_frames(stored, 32, max_frames=2)) == 2  # the bad one is not needed
@@ -209,7 +211,7 @@ def test_a_jpeg_that_does_not_decode_is_named(spoiled):
     ("old", "new", "message"),
     [
         (b'{"version"', b'["version"', "is damaged"),
-        (b'"version": 2', b'"version": 1', "has version 1"),
+        (b'"version": 3', b'"version": 2', "has format version 2"),
         (b'"duration_seconds"', b'"duration_minutes"', "is damaged.*duration_seconds"),
         (b'"answer": "blue"', b'"answer": "pink"', "'pink' is not among the options"),
         (b'"key": "more/f"', b'"key": "more/g"', "does not fit the index"),

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import pytest
 
-from lit_hour.data.shards.mmap import FilePart
+from lit_hour.data.shards.mmap import MmapSlice
 from lit_hour.data.shards.tar import read_bytes, read_mapped, read_members
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ def test_a_file_that_gives_little_at_a_time_is_read_to_its_end(tmp_path: Path) -
 
 @pytest.mark.parametrize("read", [read_bytes, read_mapped])
 def test_a_file_that_ends_too_early_is_told_from_a_damaged_one(
-    read: Callable[[BinaryIO, int], bytes | FilePart], tmp_path: Path
+    read: Callable[[BinaryIO, int], bytes | MmapSlice], tmp_path: Path
 ) -> None:
     content = tar_of({"a": b"1" * 600, "b": b"2"})
     for end in (100, 512, 1000, 1536):

@@ -222,7 +222,7 @@ def test_likelihood_tasks_get_the_losses_of_the_predictor(
         docs, samples["simple egoschema_subset_mcppl"], strict=True
     ):
         options = [option.replace(".", "") for option in question.options]
-        conversation = predictor.processor.ask(question.question)
+        conversation = predictor.processor.build_prompt(question.question)
         results = predictor.loglikelihood(memories[video], conversation, options)
         losses = [result.loss for result in results]
         logged = [float(resp[0]) for resp in sample["filtered_resps"]]

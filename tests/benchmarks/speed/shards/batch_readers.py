@@ -23,9 +23,9 @@ from PIL import Image
 from torch import Tensor
 
 from lit_hour.config.load import load_config
-from lit_hour.data.datamodule import VideoQuestionData
+from lit_hour.data.datamodule import VideoQADataModule
 from lit_hour.data.features.format import LENGTH_BYTES
-from lit_hour.processor import Processor
+from lit_hour.processor import HourLLaVAProcessor
 from lit_hour.text.tokenizer import train_byte_level_tokenizer
 from lit_hour.types import Batch, Features, Frames
 from tests.benchmarks.speed.shards.write_shards import SIZE_PIXELS, drop_page_cache
@@ -49,7 +49,7 @@ def checksum_of(tensor: Tensor) -> int:
     return int(tensor.contiguous().view(-1).view(torch.int64).sum()) % SUM_MODULUS
 
 
-def data_module(folder: Path, num_workers: int) -> VideoQuestionData:
+def data_module(folder: Path, num_workers: int) -> VideoQADataModule:
     """Return a data module for one pass as in training, with one sample per batch."""
     overrides = [
         f"data.sources.noise.shards={folder}",
@@ -60,7 +60,7 @@ def data_module(folder: Path, num_workers: int) -> VideoQuestionData:
     ]
     config = load_config(words=overrides)
     tokenizer = train_byte_level_tokenizer(["What is on the stove?"], 300)
-    data = VideoQuestionData(config, Processor(tokenizer, config.text))
+    data = VideoQADataModule(config, HourLLaVAProcessor(tokenizer, config.text))
     data.trainer = SimpleNamespace(global_rank=0, world_size=1, global_step=0)  # type: ignore[assignment]
     return data
 

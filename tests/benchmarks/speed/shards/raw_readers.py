@@ -33,7 +33,7 @@ class RawSamples(Dataset[RawSample]):
 
     def __getitem__(self, location: tuple[int, int]) -> RawSample:
         shard, number = location
-        stored = self.shards.read_subject(self.shards.indexes[shard].subjects[number])
+        stored = self.shards.read(self.shards.indexes[shard].entries[number])
         return stored.key, [jpeg for _, jpeg in stored.pictures], {"questions": stored.questions}
 
 

@@ -12,12 +12,17 @@ import torch
 from PIL import Image
 
 from lit_hour.config.load import load_config
-from lit_hour.data.features.format import Encoding, compress, deciding_settings, safetensors_of
+from lit_hour.data.features.format import (
+    FeatureMetadata,
+    encode_tokens,
+    feature_config,
+    to_safetensors,
+)
 from lit_hour.data.packing.shard_writer import END_OF_ARCHIVE
 from lit_hour.data.shards.shard_index import (
     VERSION,
+    IndexEntry,
     ShardIndex,
-    SubjectRecord,
     write_index,
     write_json,
 )
@@ -25,8 +30,8 @@ from lit_hour.data.shards.tar import write_member
 
 SIZE_PIXELS, FRAMES_PER_VIDEO, SUBJECTS_PER_SHARD = 384, 60, 16
 FEATURE_FRAMES, FEATURES_PER_SHARD = 600, 4
-SETTINGS = deciding_settings(load_config())  # default settings of video and vision encoder
-ENCODING = Encoding("bf16", 64, 1152, SETTINGS, "")  # so400m's tokens of a frame
+SETTINGS = feature_config(load_config())  # default settings of video and vision encoder
+ENCODING = FeatureMetadata("bf16", 64, 1152, SETTINGS, "")  # so400m's tokens of a frame
 NUM_QUESTIONS = 5
 
 Part = bytes | memoryview
@@ -66,7 +71,7 @@ def write_feature_shards(folder: Path, megabytes: int) -> None:
     shape = FEATURE_FRAMES, ENCODING.tokens_per_frame, ENCODING.vision_dim
     generator = torch.Generator().manual_seed(0)
     tokens = torch.randn(shape, generator=generator)  # (frames, tokens, vision_dim)
-    parts = safetensors_of(compress(tokens, "bf16"), ENCODING)
+    parts = to_safetensors(encode_tokens(tokens, "bf16"), ENCODING)
     num_shards = max(1, round(megabytes * 1e6 / FEATURES_PER_SHARD / sum(map(len, parts))))
     folder.mkdir()
     for shard in range(num_shards):
@@ -115,7 +120,11 @@ def metadata(key: str, num_frames: int) -> bytes:
 
 
 def _write_shard(
-    folder: Path, shard: int, videos: dict[int, Members], num_frames: int, encoding: Encoding | None
+    folder: Path,
+    shard: int,
+    videos: dict[int, Members],
+    num_frames: int,
+    encoding: FeatureMetadata | None,
 ) -> None:
     subjects, path = [], folder / f"{shard:06d}.tar"
     with path.open("wb") as stream:
@@ -126,7 +135,7 @@ def _write_shard(
             write_member(stream, f"{key}.json", [metadata(key, num_frames)])
             location = offset, stream.tell() - offset
             subjects.append(
-                SubjectRecord(
+                IndexEntry(
                     path.name, key, "video", *location, float(num_frames), num_frames, NUM_QUESTIONS
                 )
             )

@@ -21,7 +21,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from lit_hour.config.load import load_config
 from lit_hour.config.schema import Config
-from lit_hour.processor import Processor
+from lit_hour.processor import HourLLaVAProcessor
 from lit_hour.run_dir import RunDir
 from lit_hour.synthetic.dataset import build_and_pack
 from lit_hour.text.tokenizer import load_tokenizer, train_byte_level_tokenizer
@@ -111,7 +111,7 @@ def tiny_step(folder: Path) -> Outcome:
     run.path.mkdir(parents=True)
     make_tokenizer(config, run)
     rounds = [
-        tiny_round(config, Processor(load_tokenizer(run.tokenizer), config.text))
+        tiny_round(config, HourLLaVAProcessor(load_tokenizer(run.tokenizer), config.text))
         for _ in range(NUM_ROUNDS)
     ]
     ours, parts = min((sum(each.parts.values()), each.parts) for each in rounds)
@@ -149,7 +149,7 @@ class Round:
     difference: float
 
 
-def tiny_round(config: Config, processor: Processor) -> Round:
+def tiny_round(config: Config, processor: HourLLaVAProcessor) -> Round:
     """Steps through Lightning, then plain ones from the same weights on the same batches."""
     L.seed_everything(config.run.seed, verbose=False)
     module = HourLLaVAModule(config, len(processor.tokenizer), config.training.max_steps)
@@ -291,7 +291,9 @@ def encoded_steps(
 ) -> tuple[HourLLaVAModule, Steps]:
     """Steps on shards of features, which are noise; weights are random."""
     L.seed_everything(config.run.seed, verbose=False)
-    processor = Processor(train_byte_level_tokenizer([], 300), config.text)  # every byte is a token
+    processor = HourLLaVAProcessor(
+        train_byte_level_tokenizer([], 300), config.text
+    )  # every byte is a token
     module = HourLLaVAModule(config, len(processor.tokenizer), config.training.max_steps)
     if not (folder / "features").exists():
         write_noise(folder / "features", num_videos, num_frames, config, module.model.vision)

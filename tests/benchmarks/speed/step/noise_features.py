@@ -8,11 +8,11 @@ from typing import Any
 import torch
 
 from lit_hour.config.schema import Config
-from lit_hour.data.features.format import Encoding, StoredTokens, deciding_settings
-from lit_hour.data.features.source import Place
-from lit_hour.data.features.writer import FeatureFolder
-from lit_hour.data.packing.shard_writer import subject_json
-from lit_hour.data.questions.record import Kind, Subject
+from lit_hour.data.features.format import FeatureMetadata, StoredTokens, feature_config
+from lit_hour.data.features.source import SampleRef
+from lit_hour.data.features.writer import FeatureWriter
+from lit_hour.data.packing.shard_writer import sample_json
+from lit_hour.data.questions.record import Modality, SampleSpec
 from lit_hour.model.vision_encoder import VisionEncoder
 from lit_hour.types import Question
 
@@ -30,18 +30,18 @@ class NoiseVideos:
 
     def __init__(self, num_videos: int, num_frames: int, config: Config) -> None:
         self._num_videos, self._num_frames = num_videos, num_frames
-        self.settings: dict[str, Any] = deciding_settings(config)
+        self.config: dict[str, Any] = feature_config(config)
 
     def fingerprint(self, shard: int) -> str:
         return f"noise {self._num_videos} {self._num_frames}"
 
-    def lost(self, shard: int) -> tuple[()]:
+    def skipped(self, shard: int) -> tuple[()]:
         return ()
 
-    def subjects(self, shard: int) -> list[tuple[Kind, str]]:
+    def samples(self, shard: int) -> list[tuple[Modality, str]]:
         return [("video", f"noise_{number}.mp4") for number in range(self._num_videos)]
 
-    def cost(self, place: Place) -> int:
+    def cost(self, place: SampleRef) -> int:
         return self._num_frames
 
 
@@ -49,11 +49,11 @@ def write_noise(
     folder: Path, num_videos: int, num_frames: int, config: Config, vision: VisionEncoder
 ) -> None:
     """Fill a folder with videos of a frame a second, each with as many questions as a sample has."""
-    encoding = Encoding(
-        "bf16", vision.tokens_per_frame, vision.dim, deciding_settings(config), vision.digest()
+    encoding = FeatureMetadata(
+        "bf16", vision.tokens_per_frame, vision.dim, feature_config(config), vision.digest()
     )
-    target = FeatureFolder(folder, NoiseVideos(num_videos, num_frames, config), encoding, 0)  # type: ignore[arg-type]
-    target.prepare()
+    target = FeatureWriter(folder, NoiseVideos(num_videos, num_frames, config), encoding, 0)  # type: ignore[arg-type]
+    target.open()
     for number in range(num_videos):
         tokens = torch.randn(
             num_frames, vision.tokens_per_frame, vision.dim
@@ -62,12 +62,12 @@ def write_noise(
             Question(f"{number}-{asked}", "", "open_ended", ASKED, SAID)
             for asked in range(config.data.questions_per_sample)
         )
-        subject = Subject("video", (f"noise_{number}.mp4",), 0, questions)
+        subject = SampleSpec("video", (f"noise_{number}.mp4",), 0, questions)
         times = [float(second) for second in range(num_frames)]
-        target.keep(
-            Place(0, number),
+        target.save(
+            SampleRef(0, number),
             StoredTokens(tokens, None),
-            subject_json(subject, float(num_frames), times),
+            sample_json(subject, float(num_frames), times),
         )
-    target.assemble(0)
-    target.finish()
+    target.write_shard(0)
+    target.write_totals()

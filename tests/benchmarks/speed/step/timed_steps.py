@@ -18,8 +18,8 @@ import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 
 from lit_hour.config.schema import Config
-from lit_hour.data.datamodule import VideoQuestionData
-from lit_hour.processor import Processor
+from lit_hour.data.datamodule import VideoQADataModule
+from lit_hour.processor import HourLLaVAProcessor
 from lit_hour.run_dir import RunDir
 from lit_hour.training.callbacks import build_callbacks
 from lit_hour.training.fit import IGNORED_WARNINGS
@@ -101,7 +101,7 @@ class Before(Callback):
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Batch, batch_idx: int
     ) -> None:
-        self._clock.start_batch(trainer.datamodule.seconds_waited)  # type: ignore[attr-defined]
+        self._clock.start_batch(trainer.datamodule.data_wait_seconds)  # type: ignore[attr-defined]
 
     def on_before_backward(
         self, trainer: L.Trainer, pl_module: L.LightningModule, loss: torch.Tensor
@@ -158,11 +158,14 @@ class After(Callback):
 
 
 def take_steps(
-    config: Config, processor: Processor, module: HourLLaVAModule, keeps_batches: bool = True
+    config: Config,
+    processor: HourLLaVAProcessor,
+    module: HourLLaVAModule,
+    keeps_batches: bool = True,
 ) -> Steps:
     """`training.max_steps` steps of one batch each."""
     run = RunDir.from_config(config.run)
-    data = VideoQuestionData(config, processor)
+    data = VideoQADataModule(config, processor)
     callbacks = build_callbacks(config, run, ShutdownSignal())
     trainer = build_trainer(config, run, data, callbacks, resume_step=0)
     clock = Clock(keeps_batches)
