@@ -148,7 +148,7 @@ def test_a_text_has_as_many_placeholders_as_its_visual_takes(
 def test_marks_for_pictures_that_are_not_there_are_refused() -> None:
     three = ImageSet(torch.zeros(3, 3, 8, 8, dtype=torch.uint8))
     with pytest.raises(QuestionError, match="2 times and 3 images"):
-        PROCESSOR.example(sample("a", three, (MARKED,)))
+        PROCESSOR.build_example(sample("a", three, (MARKED,)))
 
 
 def test_the_time_instruction_can_be_turned_off() -> None:

@@ -47,7 +47,7 @@ def test_the_first_damaged_sample_stops_a_run_without_a_budget(
         toy.fit("strict", f"data.sources.world.shards={damaged}")
     message = str(stop.value)
     assert "1 videos or images could not be read, and data.max_bad_samples=0 allows 0." in message
-    video = open_shards(damaged).subjects[0].key[:-1]  # any of the first shard's
+    video = open_shards(damaged).entries[0].key[:-1]  # any of the first shard's
     assert (
         f"{damaged}/000000.tar: video '{video}" in message
         and f"member {video}" in message
@@ -69,7 +69,7 @@ def test_within_the_budget_a_run_goes_on_and_lists_what_it_missed(
     )
     assert outcome.step == NUM_STEPS
     listed = [json.loads(line) for line in toy.run_dir(name).bad_samples.read_text().splitlines()]
-    keys = {video.key for video in open_shards(damaged).subjects if video.shard == "000000.tar"}
+    keys = {video.key for video in open_shards(damaged).entries if video.shard == "000000.tar"}
     assert sorted(record["key"] for record in listed) == sorted(
         keys
     )  # each once, although all were read several times
