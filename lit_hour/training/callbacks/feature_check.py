@@ -38,13 +38,8 @@ class FeatureEncoderCheck(Callback):
             if encoding.encoder_sha256 != digest:
                 raise WeightsError(
                     f"The features in {shard} were extracted with other vision encoder weights"
-<<<<<<< HEAD
-                    f" (SHA-256 {encoding.weights[:12]}) than this run's ({digest[:12]}). Extract them"
-                    " again with `python -m lit_hour extract-features SOURCE TARGET` and this run's .yaml file or"
-=======
                     f" (SHA-256 {encoding.encoder_sha256[:12]}) than this run's ({digest[:12]}). Extract them"
-                    " again with `python -m lit_hour encode SOURCE TARGET` and this run's .yaml file or"
->>>>>>> 00ce286 (Name the data package after the field: leftovers)
+                    " again with `python -m lit_hour extract-features SOURCE TARGET` and this run's .yaml file or"
                     " --run, or start from the run that extracted them (training.init_from)"
                 )
         self._is_done = True
