@@ -76,7 +76,7 @@ def iterate_frames(info: VideoInfo, readable: ReadableRange) -> Iterator[tuple[V
         except av.FFmpegError:  # the caller finds out whether a frame that it needs is missing
             is_damaged = True
     if shown is None:
-        raise VideoError(f"{info.path}: no frame of the video can be decoded; give a whole file")
+        raise VideoError(f"No frame of {info.path} can be decoded. Give an intact video file.")
     duration_seconds = float((shown.duration or 0) * (shown.time_base or 0))
     end_seconds = readable.last_start_seconds + (duration_seconds or interval_seconds)
     if not is_damaged and not _is_cut(info, end_seconds, duration_seconds, interval_seconds):

@@ -96,6 +96,18 @@ def read_frames(
         num_read += len(chunk)
     if num_read == len(timestamps):
         return info.duration_seconds
+    _report_damage(info, readable, num_read, len(timestamps), on_decode_error)
+    return readable.end_seconds
+
+
+def _report_damage(
+    info: VideoInfo,
+    readable: ReadableRange,
+    num_read: int,
+    num_frames: int,
+    on_decode_error: OnDecodeError,
+) -> None:
+    """Raise or warn, because the video ended before the last timestamp."""
     damage = (
         f"{info.path} is damaged or cut short: it could be read up to {readable.end_seconds:.1f} s"
         f" of {info.duration_seconds:.1f} s (last frame at {readable.last_start_seconds:.1f} s)"
@@ -105,9 +117,8 @@ def read_frames(
             f"{damage}. Give an intact file, or set video.on_decode_error=truncate to use the"
             " readable part."
         )
-    missing = f"{len(timestamps) - num_read} of {len(timestamps)} frames are missing"
-    warnings.warn(f"{damage}. {missing}.", DamagedVideoWarning, stacklevel=2)
-    return readable.end_seconds
+    missing = f"{num_frames - num_read} of {num_frames} frames are missing"
+    warnings.warn(f"{damage}. {missing}.", DamagedVideoWarning, stacklevel=3)
 
 
 def _check_timestamps(timestamps: Sequence[float], info: VideoInfo) -> None:
