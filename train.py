@@ -32,8 +32,10 @@ def main(argv: Sequence[str], shutdown: ShutdownSignal | None = None) -> None:
 
     from lit_hour.synthetic.dataset import build_and_pack
     from lit_hour.training.fit import fit
+    from lit_hour.training.trainer_setup import check_accelerator
 
     configure_logging()
+    check_accelerator(config.training)
     dataset = build_and_pack(config) if config.synthetic.num_videos else None
     result = fit(config, shutdown)
     if rank_zero_only.rank == 0:

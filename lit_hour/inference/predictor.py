@@ -16,7 +16,7 @@ import torch
 
 from lit_hour.config.load import load_config
 from lit_hour.config.schema import Config
-from lit_hour.errors import QuestionError
+from lit_hour.errors import ConfigError, QuestionError
 from lit_hour.inference.inputs import InputFiles, open_input_files
 from lit_hour.inference.video_memory import (
     VideoMemory,
@@ -120,8 +120,9 @@ class VideoPredictor:
         Raises:
             RunError: the run or the checkpoint is missing.
             WeightsError: the checkpoint is corrupt or belongs to another model.
-            ConfigError: a setting does not exist or is out of range.
+            ConfigError: a setting does not exist or is out of range, or the device does not exist.
         """
+        check_device(device or "cpu")
         path = RunDir(run_dir).checkpoint(checkpoint)
         config = load_config(path.with_suffix(".yaml"), overrides)
         return cls.from_checkpoint(config, RunDir(run_dir), path, device)
@@ -381,3 +382,20 @@ class VideoPredictor:
             f"The question does not fit beside the visual tokens of {memory.source} in"
             f" text.max_tokens={max_tokens}. Ask a shorter question, or raise text.max_tokens."
         )
+
+
+def check_device(device: str) -> None:
+    """Check that this machine has a device.
+
+    Args:
+        device: "cpu", "cuda" or "cuda:N".
+
+    Raises:
+        ConfigError: it does not.
+    """
+    name, _, number = device.partition(":")
+    num_gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if name == "cuda" and num_gpus == 0:
+        raise ConfigError(f"PyTorch finds no GPU here for device {device}. Use cpu.")
+    if name == "cuda" and number and int(number) >= num_gpus:
+        raise ConfigError(f"There is no device {device} here. The last is cuda:{num_gpus - 1}.")

@@ -40,7 +40,7 @@ from lit_hour.training.checkpoints.resume import (
 from lit_hour.training.distributed import explain_crashes
 from lit_hour.training.module import HourLLaVAModule
 from lit_hour.training.signals import ShutdownSignal
-from lit_hour.training.trainer_setup import build_trainer
+from lit_hour.training.trainer_setup import build_trainer, check_accelerator
 from lit_hour.weights.pretrained import config_for_new_run, pretrained_tokenizer
 
 IGNORED_WARNINGS = (  # regular expressions of Lightning's warnings that do not apply here
@@ -95,6 +95,7 @@ def fit(config: Config, shutdown: ShutdownSignal | None = None) -> FitResult:
     Args:
         shutdown: handler of SIGUSR1 and SIGTERM; a new one by default.
     """
+    check_accelerator(config.training)
     shutdown = shutdown or ShutdownSignal()
     run = RunDir.from_config(config.run)
     if removed := repair_checkpoint_dir(run):

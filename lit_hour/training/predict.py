@@ -11,7 +11,7 @@ import torch
 
 from lit_hour.config.schema import TrainingConfig
 from lit_hour.training.distributed import explain_crashes
-from lit_hour.training.trainer_setup import build_predict_trainer
+from lit_hour.training.trainer_setup import build_predict_trainer, check_accelerator
 
 IGNORED_WARNINGS = (  # regular expressions of Lightning's warnings that do not apply here
     ".*does not have many workers",
@@ -29,7 +29,9 @@ def predict(module: L.LightningModule, training: TrainingConfig, advice: str) ->
 
     Raises:
         RunError: another process has died.
+        ConfigError: the machine does not have the devices of the settings.
     """
+    check_accelerator(training)
     if training.num_threads:
         torch.set_num_threads(training.num_threads)
     trainer = build_predict_trainer(training)

@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import lightning as L
+from lightning.pytorch.accelerators import CUDAAccelerator, MPSAccelerator
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.plugins import HalfPrecision
@@ -14,6 +15,7 @@ from lightning.pytorch.plugins.environments import SLURMEnvironment
 from torch import nn
 
 from lit_hour.config.schema import Config, TrainingConfig
+from lit_hour.errors import ConfigError
 from lit_hour.run_dir import RunDir
 from lit_hour.training.checkpoints.checkpoint_io import AtomicCheckpointIO
 from lit_hour.training.parallelize import ShardedStrategy
@@ -81,6 +83,26 @@ def build_predict_trainer(training: TrainingConfig) -> L.Trainer:
         enable_model_summary=False,
         use_distributed_sampler=False,
     )
+
+
+def check_accelerator(training: TrainingConfig) -> None:
+    """Check that this machine has the accelerator and the number of devices that the settings name.
+
+    Raises:
+        ConfigError: it does not.
+    """
+    if training.accelerator != "gpu":
+        return
+    num_gpus = CUDAAccelerator.auto_device_count() or int(MPSAccelerator.is_available())
+    if not num_gpus:
+        raise ConfigError(
+            "training.accelerator=gpu, but PyTorch finds no GPU here. Set auto or cpu."
+        )
+    if training.devices.isdigit() and int(training.devices) > num_gpus:
+        raise ConfigError(
+            f"training.devices={training.devices}, but this machine has {num_gpus}"
+            f" GPU{'s' * (num_gpus > 1)}. Set {num_gpus} or auto."
+        )
 
 
 def _num_devices(training: TrainingConfig) -> int | str:

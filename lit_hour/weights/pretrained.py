@@ -17,7 +17,7 @@ from lit_hour.config.load import load_config
 from lit_hour.config.model import LLMConfig
 from lit_hour.config.schema import Config
 from lit_hour.config.validate import check_config
-from lit_hour.errors import ConfigError, WeightsError
+from lit_hour.errors import ConfigError, RunError, WeightsError
 from lit_hour.model.hour_llava import HourLLaVA
 from lit_hour.model.vision_encoder import VisionEncoder
 from lit_hour.run_dir import RunDir
@@ -52,6 +52,7 @@ from lit_hour.weights.reader import (
 
 VISION_PREFIX = "vision."  # state-dict prefix of the vision encoder
 log = logging.getLogger(__name__)
+LOCAL_FOLDERS = ("runs", "shards", "weights")  # other relative paths may name a repository
 
 
 def load_vision_encoder(config: Config, checkpoint: Path | None = None) -> VisionEncoder:
@@ -143,7 +144,7 @@ def pretrained_tokenizer(config: Config) -> Path | None:
     """
     source = Path(config.training.init_from)
     if config.training.init_from and not is_published(source):
-        RunDir(source).checkpoint()
+        _initial_checkpoint(source)
         return RunDir(source).tokenizer
     if config.training.init_from:
         return source
@@ -194,9 +195,26 @@ def _pretrained_llm_config(config: Config) -> LLMConfig:
     """Return the pretrained language model's sizes with this run's adapters and other settings."""
     wanted, source = config.model.llm, Path(config.training.init_from)
     if config.training.init_from and not is_published(source):
-        found = load_config(RunDir(source).checkpoint().with_suffix(".yaml")).model.llm
+        found = load_config(_initial_checkpoint(source).with_suffix(".yaml")).model.llm
         return replace(found, lora=wanted.lora, path="")
     return replace(wanted, **llm_settings(_read_pretrained_config(config)))
+
+
+def _initial_checkpoint(source: Path) -> Path:
+    """Return the checkpoint of the run that `training.init_from` names.
+
+    Raises:
+        RunError: the folder is missing, or is not that of a run with checkpoints.
+    """
+    if source.is_dir() and RunDir(source).checkpoints.is_dir():
+        return RunDir(source).checkpoint()
+    problem = "is neither a run nor a published model" if source.is_dir() else "does not exist"
+    is_hub_name = len(source.parts) == 2 and not Path(source.parts[0]).exists()
+    hint = f" To download it from Hugging Face: hf download {source} --local-dir FOLDER"
+    raise RunError(
+        f"training.init_from={source} {problem}. Give the folder of a run, of LLaVA-OneVision or"
+        f" of Hour-LLaVA.{hint if is_hub_name and source.parts[0] not in LOCAL_FOLDERS else ''}"
+    )
 
 
 def _read_pretrained_config(config: Config) -> PublishedConfig:
@@ -237,7 +255,7 @@ def _open_run(run: RunDir, config: Config, meta_tensors: MetaTensors) -> Pretrai
             f"training.init_from={run.path} includes a vision tower."
             f" Remove model.vision.weights={config.model.vision.weights}."
         )
-    file = run.checkpoint()
+    file = _initial_checkpoint(run.path)
     before = load_config(file.with_suffix(".yaml")).model
     stored = merge_adapters(open_weights(file), before.llm.lora)
     is_tied, begins_memory = optional_weights(config), not before.memaug.num_layers

@@ -11,7 +11,7 @@ import torch
 
 from lit_hour.cli import main
 from lit_hour.config.load import load_config, save_config
-from lit_hour.errors import InputError, QuestionError
+from lit_hour.errors import ConfigError, InputError, QuestionError, RunError
 from lit_hour.inference.predictor import Answer, VideoMemory, VideoPredictor
 from lit_hour.media.frame_sampling import load_video
 from lit_hour.model.multimodal_inputs import truncate_to_prompts
@@ -257,3 +257,15 @@ def test_ask_reports_input_errors_by_name(
         main(["ask", *argv])
     _, *details = str(raised.value).splitlines()  # one line, then one for each weight
     assert all(line.startswith("  wrong shape: ") for line in details)
+
+
+def test_missing_gpu_is_refused_before_the_run_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ConfigError, match=r"no GPU here for device cuda:1\. Use cpu\."):
+        VideoPredictor.from_run(Path("none"), device="cuda:1")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(ConfigError, match=r"no device cuda:1 here\. The last is cuda:0\."):
+        VideoPredictor.from_run(Path("none"), device="cuda:1")
+    with pytest.raises(RunError, match="There is no run at none"):
+        VideoPredictor.from_run(Path("none"), device="cuda:0")

@@ -4,8 +4,14 @@ from lightning.pytorch.plugins.precision import MixedPrecision
 from torch import nn
 
 from lit_hour.config.schema import TrainingConfig
+from lit_hour.errors import ConfigError
 from lit_hour.model.hour_llava import HourLLaVA
-from lit_hour.training.trainer_setup import TrueBf16Precision, build_predict_trainer
+from lit_hour.training import trainer_setup
+from lit_hour.training.trainer_setup import (
+    TrueBf16Precision,
+    build_predict_trainer,
+    check_accelerator,
+)
 from tests.helpers.toy_run import ToyProject, load_weights
 
 
@@ -17,6 +23,25 @@ def test_trainer_gets_devices_nodes_and_precision(devices: str, num_devices: int
     trainer = build_predict_trainer(training)
     assert (trainer.num_devices, trainer.num_nodes) == (num_devices, 3)
     assert isinstance(trainer.precision_plugin, MixedPrecision)
+
+
+def test_missing_gpu_is_named_with_the_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    check_accelerator(TrainingConfig(accelerator="auto"))
+    with pytest.raises(
+        ConfigError, match=r"^training\.accelerator=gpu, but .* no GPU here\. Set auto or cpu\.$"
+    ):
+        check_accelerator(TrainingConfig(accelerator="gpu"))
+
+
+def test_too_many_devices_are_named_with_the_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trainer_setup.CUDAAccelerator, "auto_device_count", lambda: 2)
+    check_accelerator(TrainingConfig(accelerator="gpu", devices="2"))
+    check_accelerator(TrainingConfig(accelerator="gpu"))
+    with pytest.raises(
+        ConfigError, match=r"training\.devices=3, but this machine has 2 GPUs\. Set 2 or auto\."
+    ):
+        check_accelerator(TrainingConfig(accelerator="gpu", devices="3"))
 
 
 def test_true_bf16_casts_the_weights_and_nothing_else(toy: ToyProject) -> None:

@@ -240,7 +240,11 @@ def test_a_run_without_memaug_brings_everything_else(
 @pytest.mark.parametrize(
     ("words", "error", "message"),
     [
-        (["training.init_from=HERE/none"], RunError, r"no run at .*none"),
+        (
+            ["training.init_from=HERE/none"],
+            RunError,
+            r"training\.init_from=.*none does not exist\. Give the folder of a run, .*Hour-LLaVA\.$",
+        ),
         (
             ["training.init_from=HERE/qwen2"],
             WeightsError,
@@ -322,3 +326,16 @@ def test_whole_numbers_are_no_weights(folders: Path, tmp_path: Path) -> None:
         WeightsError, match=r"is stored as int8\. Give weights that are not quantized"
     ):
         started(f"model.llm.path={source}")
+
+
+def test_hugging_face_repository_is_answered_with_the_download_command() -> None:
+    name = "lmms-lab/llava-onevision-qwen2-7b-si"
+    with pytest.raises(RunError, match=f"hf download {name} --local-dir FOLDER"):
+        config_for_new_run(load_config(None, [f"training.init_from={name}"]))
+    with pytest.raises(RunError, match=r"weights/none does not exist\. .*Hour-LLaVA\.$"):
+        config_for_new_run(load_config(None, ["training.init_from=weights/none"]))
+
+
+def test_folder_that_is_neither_run_nor_model_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"is neither a run nor a published model\. Give the folder"):
+        config_for_new_run(load_config(None, [f"training.init_from={tmp_path}"]))
