@@ -111,14 +111,14 @@ def run_pack(arguments: argparse.Namespace) -> None:
 
 def describe_shards(folder: Path, summary: PackSummary) -> str:
     """Return what a folder of shards contains, what was skipped, and the next step."""
-    from lit_hour.data.questions.record import spell_counts
+    from lit_hour.data.questions.record import format_counts
 
     return "\n".join(
         [
-            f"{folder}: {summary.num_shards} shards with {spell_counts(summary.num_subjects)};"
+            f"{folder}: {summary.num_shards} shards with {format_counts(summary.num_samples)};"
             f" {summary.duration_seconds / 3600:.2f} hours of video,"
             f" {summary.num_questions} questions, {summary.num_frames} frames and images,"
-            f" {summary.bytes / 1e6:.1f} MB",
+            f" {summary.num_bytes / 1e6:.1f} MB",
             *(f"skipped {skipped.name}: {skipped.reason}" for skipped in summary.skipped),
             f"to train on them: python train.py -c FILE.yaml data.sources.NAME.shards={folder}",
         ]
