@@ -162,9 +162,9 @@ def synthesize(out: Path, hours: float, length: str, settings: SyntheticConfig) 
         f" {sum(totals.num_questions.values())} questions on {len(totals.num_questions)} of"
         f" {len(TASKS)} tasks\n"
         f"preview: {out}/{PREVIEW_FILE}\n"
-        f"to pack: python -m lit_hour pack {folder}/videos {folder}/{QUESTION_FILE} {folder}/shards"
-        " conf/tiny_model.yaml\n"
-        "to train: python train.py conf/tiny_model.yaml run.name=synthetic"
+        f"to pack: lit-hour pack -c conf/tiny_model.yaml {folder}/videos {folder}/{QUESTION_FILE}"
+        f" {folder}/shards\n"
+        "to train: python train.py -c conf/tiny_model.yaml run.name=synthetic"
         f" data.sources.synthetic.shards={folder}/shards"
     )
 

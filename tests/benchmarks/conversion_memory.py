@@ -1,7 +1,8 @@
-"""Memory that converting takes, over what its imports need: python -m tests.benchmarks.conversion_memory [GIGABYTES]
+"""Memory of converting checkpoints: `python -m tests.benchmarks.conversion_memory [GIGABYTES]`.
 
-A published checkpoint of about this size is made up in bf16, converted to a run and back, and once more from a Lightning
-checkpoint in float32, each in a process of its own.
+A checkpoint in the published layout of about this size, in bf16 with random weights, is converted
+to a run and back, and once more from a Lightning checkpoint in float32. Each conversion runs in a
+new process, and its memory is measured above that of its imports.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ from tests.weights.measured import SIZES, measure, write_large
 SMALL_SHARD_BYTES = 400_000_000
 
 
-def as_checkpoint_of_training(run: RunDir) -> None:
-    """What the run would have had from training: one file, in float32."""
+def write_training_checkpoint(run: RunDir) -> None:
+    """Write the converted weights of a run as a single float32 checkpoint, as training does."""
     stored = open_weights(run.checkpoints / "converted")
     state = {f"model.{name}": tensor.float() for name, tensor in stored.tensors()}
     torch.save({"state_dict": state}, run.checkpoints / "last.ckpt")
@@ -30,7 +31,7 @@ def as_checkpoint_of_training(run: RunDir) -> None:
 
 
 def main(gigabytes: float) -> None:
-    """Measure every direction and print what was measured."""
+    """Measure every direction and print the results."""
     sizes = SIZES | {
         "vocab_size": int(gigabytes * 100_000),
         "num_hidden_layers": max(1, round(gigabytes * 16)),
@@ -38,22 +39,19 @@ def main(gigabytes: float) -> None:
     with TemporaryDirectory() as folder:
         published, trained = f"{folder}/published", f"{folder}/trained"
         num_bytes = write_large(Path(published), sizes, SMALL_SHARD_BYTES)
-        num_shards = len(list(Path(published).glob("*.safetensors")))
-        largest = max(
-            outline.nbytes for outline in open_weights(Path(published)).meta_tensors.values()
-        )
+        num_files = len(list(Path(published).glob("*.safetensors")))
+        meta_tensors = open_weights(Path(published)).meta_tensors.values()
+        largest = max(tensor.nbytes for tensor in meta_tensors)
         print(
-            f"{num_bytes / 1e9:.2f} GB in {num_shards} shards; largest weight {largest / 1e6:.0f} MB"
+            f"{num_bytes / 1e9:.2f} GB in {num_files} files; largest weight {largest / 1e6:.0f} MB"
         )
         for shard_bytes in (SMALL_SHARD_BYTES, SHARD_BYTES):
             run, back = f"{folder}/run_{shard_bytes}", f"{folder}/back_{shard_bytes}"
-            print(f"written in shards of {shard_bytes / 1e6:.0f} MB:")
-            print(
-                "  published -> run:          ",
-                measure([(published, run, TOWER_WORDS)], shard_bytes),
-            )
+            print(f"written in files of {shard_bytes / 1e6:.0f} MB:")
+            to_run = measure([(published, run, TOWER_WORDS)], shard_bytes)
+            print("  published -> run:          ", to_run)
             print("  run -> published:          ", measure([(run, back, ())], shard_bytes))
-        as_checkpoint_of_training(RunDir(Path(run)))
+        write_training_checkpoint(RunDir(Path(run)))
         print("  float32 .ckpt -> published:", measure([(run, trained, (), "last")], SHARD_BYTES))
 
 

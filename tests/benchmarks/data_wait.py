@@ -1,6 +1,9 @@
-"""Share of time that the default run waits for data: python -m tests.benchmarks.data_wait [WORKERS] [SETTING=VALUE ...]
+"""Share of time that the default run waits for data.
 
-Forty steps of conf/tiny.yaml on two dozen of its videos. The first line of TensorBoard holds the start of the workers.
+    python -m tests.benchmarks.data_wait [WORKERS] [SETTING=VALUE ...]
+
+Trains 40 steps of conf/tiny.yaml on 24 of its videos. The first value that TensorBoard has includes
+the start of the workers.
 """
 
 from __future__ import annotations
@@ -11,15 +14,15 @@ from tempfile import TemporaryDirectory
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import train
-from tests import REPOSITORY
+from tests import CONF
 
-SHORT = (
+SHORT_RUN = (
     "training.max_steps=40",
     "training.val_every_n_steps=40",
     "training.num_val_images=0",
     "training.log_every_n_steps=5",
 )
-FEW = (
+FEW_VIDEOS = (
     "synthetic.num_videos=24",
     "synthetic.num_val_videos=2",
     "data.val_questions_per_video=1",
@@ -27,23 +30,25 @@ FEW = (
 )
 
 
-def main(num_workers: str, *words: str) -> None:
-    """Train, and print what TensorBoard has."""
+def main(num_workers: str, *overrides: str) -> None:
+    """Train, and print the share of waiting that is in TensorBoard."""
     with TemporaryDirectory() as folder:
-        world = [f"synthetic.folder={folder}/world"]
-        world += [
-            f"data.{group}.world.shards={folder}/world/{split}/shards"
-            for group, split in (("sources", "train"), ("val_sources", "validation"))
+        folders = [
+            f"run.folder={folder}/runs",
+            f"synthetic.folder={folder}/data",
+            f"data.sources.world.shards={folder}/data/train/shards",
+            f"data.val_sources.world.shards={folder}/data/validation/shards",
         ]
-        run = [f"run.folder={folder}/runs", "run.name=waiting", f"data.num_workers={num_workers}"]
-        train.main([str(REPOSITORY / "conf/tiny.yaml"), *SHORT, *FEW, *world, *run, *words])
-        events = EventAccumulator(f"{folder}/runs/waiting/tensorboard")
+        run = ["run.name=data_wait", f"data.num_workers={num_workers}"]
+        settings = [*SHORT_RUN, *FEW_VIDEOS, *folders, *run, *overrides]
+        train.main(["-c", str(CONF / "tiny.yaml"), *settings])
+        events = EventAccumulator(f"{folder}/runs/data_wait/tensorboard")
         events.Reload()
         first, *later = [event.value for event in events.Scalars("throughput/data_wait_frac")]
-        others = sum(later) / len(later)
-        print(
-            f"waiting for data with {num_workers} workers: {first:.2%} of the first 5 steps, {others:.2%} of the others"
-        )
+    print(
+        f"waiting for data with {num_workers} workers: {first:.2%} of the first 5 steps,"
+        f" {sum(later) / len(later):.2%} of the others"
+    )
 
 
 if __name__ == "__main__":

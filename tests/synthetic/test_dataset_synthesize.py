@@ -94,7 +94,7 @@ def test_printed_pack_command_works(
     printed = capsys.readouterr().out
     assert printed.startswith(f"{out}: {len(PLANS)} videos (")
     assert f"preview: {out}/index.html" in printed
-    pack_arguments = printed.partition("to pack: python -m lit_hour ")[2].splitlines()[0]
+    pack_arguments = printed.partition("to pack: lit-hour ")[2].splitlines()[0]
     small = ["video.image_size=32", "video.min_frames=2", "video.max_frames=3"]
     monkeypatch.chdir(REPOSITORY)
     main([*shlex.split(pack_arguments), *small, "pack.num_workers=1"])
