@@ -3,7 +3,7 @@
 A later start reads the responses back and generates only what is missing. The layout:
 
     OUT/protocol.json              how the model is evaluated; another protocol is refused
-    OUT/answers/000000.jsonl       one journal per process, one line per question: id and response,
+    OUT/answers/000000.jsonl       one file per process, one line per question: id and response,
                                    or id and why it was skipped
     OUT/frames/HASH/00034.50.jpg   some frames of each video, by the hash of its name and the second
     OUT/report.json, report.html   written when all questions are done
@@ -24,12 +24,12 @@ from lit_hour.io.atomic import atomic_write_text
 from lit_hour.io.jsonl import JsonlWriter, read_jsonl
 from lit_hour.types import Thumbnail
 
-FORMAT = 2  # of protocol.json and the journals; the keys of format 1 had other names
+FORMAT = 2  # of protocol.json and answers/; the keys of format 1 had other names
 OTHER_FOLDER = "Pass another folder with --out"
 
 
 class AnswerStore:
-    """The folder of one evaluation; several processes fill it, each its own journal."""
+    """The folder of one evaluation; each process appends to a file of its own."""
 
     def __init__(self, path: Path) -> None:
         """Name the files in a folder, which need not exist."""
@@ -93,7 +93,7 @@ class AnswerStore:
         A question that was skipped once and answered later counts as answered.
 
         Raises:
-            JsonlError: a journal is damaged.
+            JsonlError: a file is damaged.
         """
         responses: dict[str, str] = {}
         reasons: dict[str, str] = {}
@@ -105,8 +105,8 @@ class AnswerStore:
                     reasons[record["id"]] = record["skipped"]
         return responses, {key: why for key, why in reasons.items() if key not in responses}
 
-    def journal(self, rank: int) -> JsonlWriter:
-        """Open the journal of one process."""
+    def writer(self, rank: int) -> JsonlWriter:
+        """Open the file that one process appends to."""
         return JsonlWriter(self.answers_dir / f"{rank:06d}.jsonl")
 
     def save_frames(self, video: str, frames: list[Thumbnail]) -> None:

@@ -139,7 +139,7 @@ class EvaluationModule(L.LightningModule):
         remaining = [video.without(answered) for video in self.plan.videos]
         videos = [video for video in remaining if video.items]
         self._videos = assign_videos(videos, num_ranks)[rank]
-        self._journal = self._locks.enter_context(self.store.journal(rank))
+        self._writer = self._locks.enter_context(self.store.writer(rank))
         if self.trainer.is_global_zero:
             num_questions = sum(len(video.items) for video in videos)
             before = f" ({len(answered)} answered before)" if answered else ""
@@ -211,9 +211,9 @@ class EvaluationModule(L.LightningModule):
     def _store(self, item: Item, response: str | QuestionError) -> None:
         if isinstance(response, QuestionError):
             self._skipped[item.id] = str(response)
-            self._journal.write({"id": item.id, "skipped": str(response)})
+            self._writer.write({"id": item.id, "skipped": str(response)})
         else:
-            self._journal.write({"id": item.id, "response": response})
+            self._writer.write({"id": item.id, "response": response})
         self._progress_bar.update()
 
     def _build_report(self) -> Report:

@@ -10,7 +10,7 @@ from typing import Any
 
 from lit_hour.cli import main
 from lit_hour.evaluation.report.report import Report, read_report
-from lit_hour.io.jsonl import Journal, read_journal
+from lit_hour.io.jsonl import JsonlWriter, read_jsonl
 from lit_hour.run_dir import RunDir
 from tests.helpers.fork import ForkedRanks, fork_ranks
 
@@ -48,7 +48,7 @@ def fork_evaluate(
 def num_stored(out: Path) -> int:
     """The number of responses on disk, each to another question."""
     ids = [
-        record["id"] for file in (out / "answers").glob("*.jsonl") for record in read_journal(file)
+        record["id"] for file in (out / "answers").glob("*.jsonl") for record in read_jsonl(file)
     ]
     assert len(ids) == len(set(ids))
     return len(ids)
@@ -57,15 +57,15 @@ def num_stored(out: Path) -> int:
 def die_at_response(number: int, rank: int) -> Callable[[int], None]:
     """Return a function that has one rank killed before it stores its number-th response."""
 
-    def patch_journal(this_rank: int) -> None:
-        add, added = Journal.add, []
+    def patch_writer(this_rank: int) -> None:
+        write, written = JsonlWriter.write, []
 
-        def counted(self: Journal, record: dict[str, Any]) -> None:
-            added.append(record)
-            if this_rank == rank and len(added) == number:
+        def counted(self: JsonlWriter, record: dict[str, Any]) -> None:
+            written.append(record)
+            if this_rank == rank and len(written) == number:
                 os.kill(os.getpid(), signal.SIGKILL)
-            add(self, record)
+            write(self, record)
 
-        Journal.add = counted  # type: ignore[method-assign]
+        JsonlWriter.write = counted  # type: ignore[method-assign]
 
-    return patch_journal
+    return patch_writer

@@ -30,20 +30,20 @@ def load_custom(
     """
     items: dict[str, Item] = {}
     for file in files:
-        for subject in read_questions(file):
-            if subject.modality != "video":
+        for spec in read_questions(file):
+            if spec.modality != "video":
                 raise QuestionError(
-                    f"{file}: {subject.name} is not a video; only questions about videos can be"
+                    f"{file}: {spec.name} is not a video; only questions about videos can be"
                     " evaluated."
                 )
-            for question in subject.questions:
+            for question in spec.questions:
                 location = f"{file}: question {question.id!r}"
                 if question.id in items:
                     raise QuestionError(
                         f"{location}: the id is taken by {items[question.id].location}. Ids must be"
                         " unique."
                     )
-                video, prompt = subject.files[0], format_prompt(question)
+                video, prompt = spec.files[0], format_prompt(question)
                 items[question.id] = _to_item(question, video, prompt, location)
     digests = file_digests([read_file(file) for file in files])
     return QuestionSet("custom", title, tuple(items.values()), files=digests)
