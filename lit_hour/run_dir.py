@@ -15,7 +15,6 @@ RUN/nonfinite_batches/      batches with a non-finite loss or gradient that stop
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 from lit_hour.config.schema import RunConfig
@@ -24,56 +23,36 @@ from lit_hour.errors import RunError
 DEFAULT_CHECKPOINTS = ("best", "last", "converted")  # in order of preference
 
 
-@dataclass(frozen=True)
 class RunDir:
-    """Paths inside a run directory."""
+    """Paths inside a run directory.
 
-    path: Path
+    Attributes:
+        path: the directory itself.
+        config: effective settings of the latest start.
+        tokenizer: directory of the tokenizer.
+        checkpoints: directory of the checkpoints.
+        tensorboard: log directory for TensorBoard.
+        haystack_plot: heat map of the accuracy by video length and depth.
+        evaluation: directory with one folder for each evaluation.
+        bad_samples: list of the samples that could not be read.
+        nonfinite_batches: directory of the batches that stopped the run.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.config = path / "config.yaml"
+        self.tokenizer = path / "tokenizer"
+        self.checkpoints = path / "checkpoints"
+        self.tensorboard = path / "tensorboard"
+        self.haystack_plot = path / "haystack.png"
+        self.evaluation = path / "evaluation"
+        self.bad_samples = path / "bad_samples.jsonl"
+        self.nonfinite_batches = path / "nonfinite_batches"
 
     @classmethod
     def from_config(cls, config: RunConfig) -> RunDir:
         """Return the directory `folder/name` of the settings."""
         return cls(Path(config.folder) / config.name)
-
-    @property
-    def config(self) -> Path:
-        """Effective settings of the latest start."""
-        return self.path / "config.yaml"
-
-    @property
-    def tokenizer(self) -> Path:
-        """Directory of the tokenizer."""
-        return self.path / "tokenizer"
-
-    @property
-    def checkpoints(self) -> Path:
-        """Directory of the checkpoints."""
-        return self.path / "checkpoints"
-
-    @property
-    def tensorboard(self) -> Path:
-        """Log directory for TensorBoard."""
-        return self.path / "tensorboard"
-
-    @property
-    def haystack_plot(self) -> Path:
-        """Heat map of the accuracy by video length and depth."""
-        return self.path / "haystack.png"
-
-    @property
-    def evaluation(self) -> Path:
-        """Directory with one folder for each evaluation."""
-        return self.path / "evaluation"
-
-    @property
-    def bad_samples(self) -> Path:
-        """List of the samples that could not be read."""
-        return self.path / "bad_samples.jsonl"
-
-    @property
-    def nonfinite_batches(self) -> Path:
-        """Directory of the batches that stopped the run."""
-        return self.path / "nonfinite_batches"
 
     def checkpoint(self, name: str | None = None) -> Path:
         """Return the path of a checkpoint.

@@ -29,18 +29,17 @@ class CrossRankMax:
     The group connects CPUs, so a reduction neither waits for a GPU nor mixes with the gradients' collectives.
     """
 
-    def __init__(self) -> None:
-        self._group: Any = None
-
-    def init_group(self) -> None:
-        """Create the group; all ranks call this once the default group is initialized. No-op for a single process."""
-        if self._group is None and dist.is_initialized() and dist.get_world_size() > 1:
-            self._group = dist.new_group(backend="gloo")
+    _group: Any = None
 
     def reduce(self, number: int) -> int:
-        """Return the largest `number` of all ranks. Every rank has to call this equally often."""
-        if self._group is None:
+        """Return the largest `number` of all ranks. Every rank has to call this equally often.
+
+        The first call creates the group. A process alone gets its own number back.
+        """
+        if not dist.is_initialized() or dist.get_world_size() == 1:
             return number
+        if self._group is None:
+            self._group = dist.new_group(backend="gloo")
         numbers = torch.tensor([int(number)])  # (1,)
         dist.all_reduce(numbers, dist.ReduceOp.MAX, self._group)
         return int(numbers)

@@ -11,7 +11,6 @@ import shutil
 import sys
 import warnings
 from dataclasses import dataclass
-from pathlib import Path
 
 import lightning as L
 import torch
@@ -102,7 +101,7 @@ def fit(config: Config, shutdown: ShutdownSignal | None = None) -> FitResult:
         log.info("Removed incomplete checkpoints: %s", ", ".join(map(str, removed)))
     resume_point = find_resume_point(run)
     checkpoint = resume_point.checkpoint
-    log.info("run %s: %s", run.path, resume_point)
+    log.info("run %s: %s", run.path, resume_point.description)
     config = config_for_resume(config, checkpoint) if checkpoint else config_for_new_run(config)
 
     L.seed_everything(config.run.seed, workers=True)
@@ -123,7 +122,7 @@ def fit(config: Config, shutdown: ShutdownSignal | None = None) -> FitResult:
     log.info("model: %s", module.describe())
 
     trainer = build_trainer(
-        config, run, data, build_callbacks(config, run, shutdown), resume_point.step
+        config, run, data, build_callbacks(config, run, data, shutdown), resume_point.step
     )
     with shutdown.installed(), explain_crashes(), warnings.catch_warnings():
         for message in IGNORED_WARNINGS:
@@ -152,7 +151,11 @@ def make_tokenizer(config: Config, run: RunDir) -> None:
     A tokenizer with the same origin is kept. All ranks call this, one after the other.
     """
     source = pretrained_tokenizer(config)
-    origin = _tokenizer_origin(config, source)
+    if source is not None:
+        origin = hashlib.sha256((source / TOKENIZER_FILE).read_bytes()).hexdigest()
+    else:
+        settings = [config.text.vocab_size, config.text.mcq_format, sources_fingerprint(config)]
+        origin = json.dumps(settings)
     with locked(run.path):
         note = run.tokenizer / TOKENIZER_ORIGIN
         if note.is_file() and note.read_text(encoding="utf-8") == origin:
@@ -173,10 +176,3 @@ def make_tokenizer(config: Config, run: RunDir) -> None:
         (unfinished / TOKENIZER_ORIGIN).write_text(origin, encoding="utf-8")
         shutil.rmtree(run.tokenizer, ignore_errors=True)
         unfinished.rename(run.tokenizer)
-
-
-def _tokenizer_origin(config: Config, source: Path | None) -> str:
-    """Return a text that changes with what the tokenizer is made from: a file, or settings and questions."""
-    if source is not None:
-        return hashlib.sha256((source / TOKENIZER_FILE).read_bytes()).hexdigest()
-    return json.dumps([config.text.vocab_size, config.text.mcq_format, sources_fingerprint(config)])

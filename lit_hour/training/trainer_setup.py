@@ -43,7 +43,7 @@ def build_trainer(
     is_sharded = training.strategy == "fsdp"
     trainer = L.Trainer(
         accelerator=training.accelerator,
-        devices=_num_devices(training),
+        devices=training.devices,
         num_nodes=training.num_nodes,
         strategy=ShardedStrategy(config) if is_sharded else training.strategy,
         precision=None if training.precision == TRUE_BF16 else training.precision,
@@ -73,7 +73,7 @@ def build_predict_trainer(training: TrainingConfig) -> L.Trainer:
     """Build a Trainer for `predict`; every rank holds the whole module, whatever `training.strategy` is."""
     return L.Trainer(
         accelerator=training.accelerator,
-        devices=_num_devices(training),
+        devices=training.devices,
         num_nodes=training.num_nodes,
         precision=None if training.precision == TRUE_BF16 else training.precision,
         plugins=_plugins(training),
@@ -103,10 +103,6 @@ def check_accelerator(training: TrainingConfig) -> None:
             f"training.devices={training.devices}, but this machine has {num_gpus}"
             f" GPU{'s' * (num_gpus > 1)}. Set {num_gpus} or auto."
         )
-
-
-def _num_devices(training: TrainingConfig) -> int | str:
-    return int(training.devices) if training.devices.isdigit() else training.devices
 
 
 def _plugins(training: TrainingConfig) -> list[Any]:

@@ -162,6 +162,8 @@ def load_pretrained_weights(model: HourLLaVA, config: Config) -> set[str]:
         WeightsError, RunError, ConfigError: The source is missing, or a weight is missing,
             unexpected or of another shape.
     """
+    if not (config.training.init_from or config.model.llm.path or config.model.vision.weights):
+        return set()
     state = model.state_dict()  # may be sharded; meta tensors have the full shapes
     name_of = _base_names(state)
     meta_tensors = {
@@ -169,8 +171,7 @@ def load_pretrained_weights(model: HourLLaVA, config: Config) -> set[str]:
         for plain, name in name_of.items()
     }
     opened = _open_pretrained(config, meta_tensors)
-    if opened is None:
-        return set()
+    assert opened is not None
     load_into(model, ((name_of[plain], weight) for plain, weight in opened.weights.tensors()))
     log.info("Weights: %d loaded from %s", len(opened.weights.meta_tensors), opened.weights.path)
     if opened.unused:

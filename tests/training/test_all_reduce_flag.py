@@ -8,7 +8,6 @@ from tests.helpers.fork import FORK
 
 def test_a_process_alone_asks_nobody() -> None:
     agreement = CrossRankMax()
-    agreement.init_group()
     assert [agreement.reduce(number) for number in (0, 15, -3)] == [0, 15, -3]
 
 
@@ -21,7 +20,6 @@ def test_all_ranks_hear_the_largest_number() -> None:
             "gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=3
         )
         agreement = CrossRankMax()
-        agreement.init_group()
         assert agreement.reduce(0) == 0
         assert agreement.reduce([0, 15, 10][rank]) == 15
         assert -agreement.reduce(-[2, 1, 2][rank]) == 1

@@ -47,7 +47,7 @@ def test_the_weights_of_another_model_under_the_settings_of_this_one(
     assert message.startswith(
         f"{copied.checkpoint('last')} is not the file that last.yaml belongs to, restore that one: it does not"
     )
-    assert "unexpected: memory.blocks.1.self_attention.query.weight" in message
+    assert "unexpected: memaug.blocks.1.self_attention.query.weight" in message
     assert "wrong shape: llm.network.model.norm.weight is (64,) and has to be (32,)" in message
     assert step_recorder.positions == []
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from lightning.pytorch.callbacks import Callback, LearningRateMonitor, ModelCheckpoint
 
 from lit_hour.config.schema import Config
+from lit_hour.data.datamodule import VideoQADataModule
 from lit_hour.run_dir import RunDir
 from lit_hour.training.callbacks.bad_samples import BadSampleBudget
 from lit_hour.training.callbacks.checkpointing import PeriodicCheckpoint
@@ -17,12 +18,14 @@ from lit_hour.training.callbacks.logging import (
 )
 from lit_hour.training.callbacks.nonfinite_guard import SkipNonFiniteSteps
 from lit_hour.training.callbacks.preemption import Preemption
-from lit_hour.training.callbacks.val_plots import HaystackPlot, ValidationPlots
+from lit_hour.training.callbacks.val_plots import ValidationPlots
 from lit_hour.training.distributed import CrossRankMax
 from lit_hour.training.signals import ShutdownSignal
 
 
-def build_callbacks(config: Config, run: RunDir, shutdown: ShutdownSignal) -> list[Callback]:
+def build_callbacks(
+    config: Config, run: RunDir, data: VideoQADataModule, shutdown: ShutdownSignal
+) -> list[Callback]:
     """Return the callbacks of a run in order. Lightning moves those that save checkpoints to the end."""
     training = config.training
     cross_rank_max = CrossRankMax()
@@ -37,8 +40,7 @@ def build_callbacks(config: Config, run: RunDir, shutdown: ShutdownSignal) -> li
     best = ModelCheckpoint(
         dirpath=run.checkpoints, filename="best", monitor="val/loss", enable_version_counter=False
     )
-    return [
-        FeatureEncoderCheck(),
+    callbacks: list[Callback] = [
         Preemption(shutdown, cross_rank_max, periodic, training.max_requeues),
         SkipNonFiniteSteps(cross_rank_max, run.nonfinite_batches, training.max_skipped_steps),
         LossLogger(training.log_every_n_steps),
@@ -47,8 +49,11 @@ def build_callbacks(config: Config, run: RunDir, shutdown: ShutdownSignal) -> li
         TruncationLogger(config.text.max_tokens),
         ThroughputLogger(training.log_every_n_steps),
         LearningRateMonitor("step"),
-        ValidationPlots(training.num_val_images),
-        *([HaystackPlot(run.haystack_plot)] if training.num_val_images else []),
         best,
         periodic,
     ]
+    if training.num_val_images:
+        callbacks.append(ValidationPlots(training.num_val_images, run.haystack_plot))
+    if data.feature_metadata:
+        callbacks.insert(0, FeatureEncoderCheck(data.feature_metadata))
+    return callbacks

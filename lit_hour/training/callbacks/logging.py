@@ -53,7 +53,6 @@ class ThroughputLogger(Callback):
 
     def __init__(self, every_n_steps: int) -> None:
         self._every_n_steps = every_n_steps
-        self._restart(0.0)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Start the clock."""
@@ -131,10 +130,8 @@ class TruncationLogger(Callback):
 class StepProgressBar(ProgressBar):
     """Progress bar over the optimizer steps of the whole run, with the loss and the latest accuracy."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self._bar: tqdm | None = None
-        self._is_enabled = True
+    _bar: tqdm | None = None
+    _is_enabled = True
 
     def disable(self) -> None:
         """Hide the bar. Lightning calls this on every rank but rank zero."""

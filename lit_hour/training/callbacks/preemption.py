@@ -48,10 +48,6 @@ class Preemption(Callback):
         self._num_common_batches = 0
         self._is_validation_due = False
 
-    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Create the process group of the all-reduce, now that the ranks are connected."""
-        self._cross_rank_max.init_group()
-
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Install the signal handler again: Lightning has just replaced it by its own."""
         self._shutdown.install()

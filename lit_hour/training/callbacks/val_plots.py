@@ -21,10 +21,15 @@ MAX_FRAMES = 8  # in a strip
 
 
 class ValidationPlots(Callback):
-    """Plots one answer for each of the first videos of a validation, a different question each time."""
+    """Plots answers and the haystack accuracy of each validation, to TensorBoard.
 
-    def __init__(self, num_videos: int) -> None:
-        self._num_videos = num_videos
+    One answer is plotted for each of the first `num_videos` videos, to a different question each
+    time. The haystack heat map is also written to `haystack_file`; there is none if no question has
+    its evidence in one short interval.
+    """
+
+    def __init__(self, num_videos: int, haystack_file: Path) -> None:
+        self._num_videos, self._haystack_file = num_videos, haystack_file
         self._num_validations = 0
         self._figures: dict[int, Figure] = {}
 
@@ -52,31 +57,19 @@ class ValidationPlots(Callback):
             self._figures[batch_idx] = plot_answer(visual, key, prediction)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Write the figures to TensorBoard, at the step of the scores."""
-        step = max(0, trainer.global_step - 1)
-        for batch_idx, figure in self._figures.items():
-            trainer.logger.experiment.add_figure(f"val/answers/{batch_idx}", figure, step)  # type: ignore[union-attr]
-        self._num_validations += not trainer.sanity_checking
-
-
-class HaystackPlot(Callback):
-    """Plots the accuracy by video length and depth after each validation, to TensorBoard and to `file`.
-
-    Nothing is plotted if no question has its evidence in one short interval.
-    """
-
-    def __init__(self, file: Path) -> None:
-        self._file = file
-
-    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Write the heat map at the step of the scores."""
-        counts: Tensor = pl_module.haystack_counts  # type: ignore[assignment]
-        if trainer.sanity_checking or not trainer.is_global_zero or not counts.any():
+        """Write the figures at the step of the scores."""
+        if trainer.sanity_checking or not trainer.is_global_zero:
             return
-        figure = plot_haystack(counts)
-        figure.savefig(self._file, dpi=120)
         step = max(0, trainer.global_step - 1)
-        trainer.logger.experiment.add_figure("val/haystack", figure, step)  # type: ignore[union-attr]
+        writer = trainer.logger.experiment  # type: ignore[union-attr]
+        for batch_idx, figure in self._figures.items():
+            writer.add_figure(f"val/answers/{batch_idx}", figure, step)
+        self._num_validations += 1
+        counts: Tensor = pl_module.haystack_counts  # type: ignore[assignment]
+        if counts.any():
+            figure = plot_haystack(counts)
+            figure.savefig(self._haystack_file, dpi=120)
+            writer.add_figure("val/haystack", figure, step)
 
 
 def plot_answer(visual: Frames | TiledImage | ImageSet, key: str, prediction: Prediction) -> Figure:

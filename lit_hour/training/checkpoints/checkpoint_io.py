@@ -125,13 +125,13 @@ def step_of_checkpoint(path: Path) -> int:
     """Return the number of optimizer steps behind a checkpoint, without reading its tensors.
 
     Raises:
-        WeightsError: the checkpoint is damaged.
+        WeightsError: the checkpoint is corrupt.
     """
     try:
         step = int(read_checkpoint(path)["global_step"])
     except (OSError, KeyError) as error:  # torch raises OSError for a truncated file
         raise WeightsError(
-            f"{path} is damaged or no checkpoint: delete it, or choose another"
+            f"{path} is corrupt or not a checkpoint. Delete it, or choose another."
         ) from error
     if is_sharded(path):
         open_sharded(path)  # checks that each file is there with its full length
@@ -200,7 +200,7 @@ def load_sharded(path: Path, model: HourLLaVA, optimizer: Optimizer) -> None:
     """Fill a sharded model and its optimizer from a folder; each rank reads its own parts.
 
     Raises:
-        WeightsError: the folder is damaged, or belongs to another optimizer.
+        WeightsError: the folder is corrupt, or belongs to another optimizer.
     """
     outlines, _ = open_sharded(path)
     (state,) = read_checkpoint(path)["optimizer_states"]

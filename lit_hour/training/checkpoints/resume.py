@@ -26,28 +26,23 @@ class ResumePoint:
     Attributes:
         checkpoint: None for a new run.
         step: number of finished optimizer steps.
-        reason: why it is this one.
+        description: which checkpoint it is, and why.
     """
 
     checkpoint: Path | None
     step: int
-    reason: str
-
-    def __str__(self) -> str:
-        if self.checkpoint is None:
-            return f"starts from the beginning: {self.reason}"
-        return f"resumes from {self.checkpoint}, step {self.step}: {self.reason}"
+    description: str
 
 
 def find_resume_point(run: RunDir) -> ResumePoint:
     """Return the intact checkpoint with the most steps, or the start of a new run.
 
     Among checkpoints of the same step `best` is preferred: it was saved last, after a validation
-    whose loss the others do not know. A checkpoint is written atomically, so a damaged one is the
+    whose loss the others do not know. A checkpoint is written atomically, so a corrupt one is the
     fault of a disk; it is skipped with a warning.
 
     Raises:
-        RunError: every checkpoint is damaged, or the folder holds a converted model, which training
+        RunError: every checkpoint is corrupt, or the folder holds a converted model, which training
             would not use.
     """
     files = sorted(run.checkpoints.glob("*.ckpt"))
@@ -57,7 +52,8 @@ def find_resume_point(run: RunDir) -> ResumePoint:
                 f"{run.path} holds a converted model. Start another run from it with run.name=NAME"
                 f" training.init_from={run.path}"
             )
-        return ResumePoint(None, 0, f"there is no checkpoint in {run.checkpoints}")
+        reason = f"there is no checkpoint in {run.checkpoints}"
+        return ResumePoint(None, 0, f"starts from the beginning: {reason}")
     steps, errors = {}, []
     for file in files:
         try:
@@ -66,7 +62,7 @@ def find_resume_point(run: RunDir) -> ResumePoint:
             errors.append(str(error))
     if not steps:
         raise RunError(
-            f"Every checkpoint of {run.path} is damaged ({'; '.join(errors)}). Restore a copy of one,"
+            f"Every checkpoint of {run.path} is corrupt ({'; '.join(errors)}). Restore a copy of one,"
             " or delete them to start over"
         )
     newest = max(steps, key=lambda file: (steps[file], file.stem == "best", file.stem == "last"))
@@ -78,7 +74,8 @@ def find_resume_point(run: RunDir) -> ResumePoint:
             newest,
             steps[newest],
         )
-    return ResumePoint(newest, steps[newest], f"the newest of {len(steps)}")
+    description = f"resumes from {newest}, step {steps[newest]}: the newest of {len(steps)}"
+    return ResumePoint(newest, steps[newest], description)
 
 
 def config_for_resume(config: Config, checkpoint: Path) -> Config:

@@ -26,7 +26,7 @@ def test_a_first_start_begins_at_the_beginning_and_says_why(tmp_path: Path) -> N
     beginning = find_resume_point(RunDir(tmp_path))
     assert (beginning.checkpoint, beginning.step) == (None, 0)
     assert (
-        str(beginning)
+        beginning.description
         == f"starts from the beginning: there is no checkpoint in {tmp_path}/checkpoints"
     )
 
@@ -34,11 +34,11 @@ def test_a_first_start_begins_at_the_beginning_and_says_why(tmp_path: Path) -> N
 def test_the_newest_checkpoint_is_chosen_and_said(copied: RunDir) -> None:
     beginning = find_resume_point(copied)
     assert beginning.checkpoint in (copied.checkpoint("best"), copied.checkpoint("last"))
-    assert str(beginning) == f"resumes from {beginning.checkpoint}, step 6: the newest of 5"
+    assert beginning.description == f"resumes from {beginning.checkpoint}, step 6: the newest of 5"
     for name in ("best", "last", "step=000006"):
         copied.checkpoint(name).unlink()
     assert (
-        str(find_resume_point(copied))
+        find_resume_point(copied).description
         == f"resumes from {copied.checkpoint('step=000004')}, step 4: the newest of 2"
     )
 
@@ -55,7 +55,7 @@ def test_a_damaged_checkpoint_is_passed_over_with_both_named(
         assert find_resume_point(copied).checkpoint == copied.checkpoint("step=000004")
     (warning,) = (record.getMessage() for record in caplog.records)
     for name in ("best", "last", "step=000006"):
-        assert f"{copied.checkpoint(name)} is damaged" in warning
+        assert f"{copied.checkpoint(name)} is corrupt" in warning
     assert (
         f"Resuming from {copied.checkpoint('step=000004')} (step 4), the newest intact checkpoint."
         in warning
@@ -73,7 +73,7 @@ def test_a_run_without_a_whole_checkpoint_is_refused(copied: RunDir) -> None:
         RunError, match="Restore a copy of one, or delete them to start over"
     ) as refusal:
         find_resume_point(copied)
-    assert all(f"{file} is damaged" in str(refusal.value) for file in files)
+    assert all(f"{file} is corrupt" in str(refusal.value) for file in files)
 
 
 def test_a_converted_model_is_no_beginning(tmp_path: Path) -> None:

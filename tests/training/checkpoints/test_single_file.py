@@ -141,7 +141,7 @@ def test_a_checkpoint_that_was_cut_is_damaged(saved: Path, share: float) -> None
 
 def test_a_file_without_a_step_is_no_checkpoint(tmp_path: Path) -> None:
     torch.save({"state_dict": {}}, tmp_path / "other.ckpt")
-    with pytest.raises(WeightsError, match="no checkpoint"):
+    with pytest.raises(WeightsError, match="not a checkpoint"):
         step_of_checkpoint(tmp_path / "other.ckpt")
 
 

@@ -166,7 +166,7 @@ def take_steps(
     """`training.max_steps` steps of one batch each."""
     run = RunDir.from_config(config.run)
     data = VideoQADataModule(config, processor)
-    callbacks = build_callbacks(config, run, ShutdownSignal())
+    callbacks = build_callbacks(config, run, data, ShutdownSignal())
     trainer = build_trainer(config, run, data, callbacks, resume_step=0)
     clock = Clock(keeps_batches)
     kept = [each for each in trainer.callbacks if not isinstance(each, ModelCheckpoint)]  # type: ignore[attr-defined]
