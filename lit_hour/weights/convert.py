@@ -163,9 +163,7 @@ def _run_to_hf(
     )
     dtype = plain.meta_tensors[EMBEDDING].dtype
     untied = plain.subset(drop_tied_output(plain.meta_tensors, config).keys())
-    weights = to_hf(untied).merge(
-        _post_norm(file, vision_dim, dtype)
-    )
+    weights = to_hf(untied).merge(_post_norm(file, vision_dim, dtype))
     values = hf_config_values(config, num_rows, vision_dim, str(dtype).removeprefix("torch."))
     values["eos_token_id"] = end_of_turn_id(tokenizer)
     with complete_or_absent(target, weights.num_bytes) as unfinished:

@@ -16,8 +16,8 @@ import torch
 from lit_hour.run_dir import RunDir
 from lit_hour.weights.reader import open_weights
 from lit_hour.weights.safetensors_writer import SHARD_BYTES
-from tests.weights.made import TOWER_WORDS
-from tests.weights.measured import SIZES, measure, write_large
+from tests.weights.factories import TOWER_OVERRIDES
+from tests.weights.memory_probe import LARGE_CONFIG, measure, write_large
 
 SMALL_SHARD_BYTES = 400_000_000
 
@@ -32,7 +32,7 @@ def write_training_checkpoint(run: RunDir) -> None:
 
 def main(gigabytes: float) -> None:
     """Measure every direction and print the results."""
-    sizes = SIZES | {
+    sizes = LARGE_CONFIG | {
         "vocab_size": int(gigabytes * 100_000),
         "num_hidden_layers": max(1, round(gigabytes * 16)),
     }
@@ -48,7 +48,7 @@ def main(gigabytes: float) -> None:
         for shard_bytes in (SMALL_SHARD_BYTES, SHARD_BYTES):
             run, back = f"{folder}/run_{shard_bytes}", f"{folder}/back_{shard_bytes}"
             print(f"written in files of {shard_bytes / 1e6:.0f} MB:")
-            to_run = measure([(published, run, TOWER_WORDS)], shard_bytes)
+            to_run = measure([(published, run, TOWER_OVERRIDES)], shard_bytes)
             print("  published -> run:          ", to_run)
             print("  run -> published:          ", measure([(run, back, ())], shard_bytes))
         write_training_checkpoint(RunDir(Path(run)))

@@ -4,7 +4,6 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -21,18 +20,18 @@ from lit_hour.text.tokenizer import train_byte_level_tokenizer
 from lit_hour.weights.convert import convert
 from lit_hour.weights.hf_config import read_published_config, settings_from_hf
 from tests.helpers.toy_run import TrainedRun
-from tests.weights.made import (
+from tests.weights.factories import (
     HOUR_LLAVA,
     SIGLIP_PREFIX,
-    TOWER_WORDS,
+    TOWER_OVERRIDES,
     VISION_DIM,
+    equal_weights,
     read_folder,
-    same,
     write_config,
     write_hour_llava,
 )
 
-KILLED = """
+KILL_SCRIPT = """
 import os, signal, sys
 from pathlib import Path
 from tests.helpers import siglip_tower
@@ -40,53 +39,55 @@ from lit_hour.weights import convert as converting
 
 write = converting.write_weights
 
-def write_half(folder, tensors):
-    def until_killed():
+def write_until_killed(folder, tensors):
+    def tensors_until_killed():
         for number, tensor in enumerate(tensors):
             if number == 20:
                 os.kill(os.getpid(), signal.SIGKILL)
             yield tensor
-    write(folder, until_killed(), shard_bytes=20_000)
+    write(folder, tensors_until_killed(), shard_bytes=20_000)
 
-converting.write_weights = write_half
+converting.write_weights = write_until_killed
 converting.convert(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3:])
 """
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Tensor]]:
-    """A published Hour-LLaVA in shards, not to be changed, and its weights."""
-    folder = tmp_path_factory.mktemp("made") / "published"
+def published(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Tensor]]:
+    """A published Hour-LLaVA in shards (read-only), and its weights."""
+    folder = tmp_path_factory.mktemp("published") / "published"
     return folder, write_hour_llava(folder)
 
 
 @pytest.fixture(scope="module")
-def run(made: tuple[Path, dict[str, Tensor]], tmp_path_factory: pytest.TempPathFactory) -> RunDir:
-    """The run that it becomes, not to be changed."""
+def run(
+    published: tuple[Path, dict[str, Tensor]], tmp_path_factory: pytest.TempPathFactory
+) -> RunDir:
+    """The run converted from it (read-only)."""
     folder = tmp_path_factory.mktemp("converted") / "run"
-    convert(made[0], folder, TOWER_WORDS)
+    convert(published[0], folder, TOWER_OVERRIDES)
     return RunDir(folder)
 
 
 @pytest.fixture
-def spoiled(made: tuple[Path, dict[str, Tensor]], tmp_path: Path) -> Path:
-    """A copy to be spoiled."""
-    return Path(shutil.copytree(made[0], tmp_path / "spoiled"))
+def corrupted(published: tuple[Path, dict[str, Tensor]], tmp_path: Path) -> Path:
+    """A copy that a test may corrupt."""
+    return Path(shutil.copytree(published[0], tmp_path / "corrupted"))
 
 
-# There and back
+# Round trips
 
 
-def test_what_comes_back_is_bit_for_bit_what_went_in(
-    made: tuple[Path, dict[str, Tensor]], run: RunDir, tmp_path: Path
+def test_round_trip_is_bit_exact(
+    published: tuple[Path, dict[str, Tensor]], run: RunDir, tmp_path: Path
 ) -> None:
-    source, weights = made
+    source, weights = published
     assert len(list(source.glob("*.safetensors"))) > 3
     convert(run.path, tmp_path / "back")
-    assert same(read_folder(tmp_path / "back"), weights)
-    assert same(read_folder(source), weights)
+    assert equal_weights(read_folder(tmp_path / "back"), weights)
+    assert equal_weights(read_folder(source), weights)
     written = json.loads((tmp_path / "back/config.json").read_text())
-    tower = {"mm_vision_tower": "lit-hour-siglip"}  # the user named another one
+    tower = {"mm_vision_tower": "lit-hour-siglip"}  # set in the overrides
     assert {key: written[key] for key in HOUR_LLAVA} == HOUR_LLAVA | tower
     assert (tmp_path / "back/tokenizer.json").read_bytes() == (
         source / "tokenizer.json"
@@ -94,43 +95,44 @@ def test_what_comes_back_is_bit_for_bit_what_went_in(
 
 
 @pytest.mark.parametrize("is_tied", (True, False))
-def test_the_output_layer_is_left_out_where_it_is_the_embedding(
-    tmp_path: Path, is_tied: bool
-) -> None:
+def test_tied_output_layer_is_omitted(tmp_path: Path, is_tied: bool) -> None:
     weights = write_hour_llava(tmp_path / "published", tie_word_embeddings=is_tied)
     assert ("lm_head.weight" in weights) == (not is_tied)
-    convert(tmp_path / "published", tmp_path / "run", TOWER_WORDS)
+    convert(tmp_path / "published", tmp_path / "run", TOWER_OVERRIDES)
     convert(tmp_path / "run", tmp_path / "back")
-    assert same(read_folder(tmp_path / "back"), weights)
+    assert equal_weights(read_folder(tmp_path / "back"), weights)
     network = VideoPredictor.from_run(tmp_path / "run", device="cpu").model.llm.network
     assert (network.lm_head.weight is network.model.embed_tokens.weight) == is_tied
 
 
-def test_a_converted_run_is_opened_with_the_weights_of_the_source(
-    made: tuple[Path, dict[str, Tensor]], run: RunDir
+def test_converted_run_has_the_source_weights(
+    published: tuple[Path, dict[str, Tensor]], run: RunDir
 ) -> None:
-    session = VideoPredictor.from_run(run.path, device="cpu")
-    state, weights = session.model.state_dict(), made[1]
+    predictor = VideoPredictor.from_run(run.path, device="cpu")
+    state, weights = predictor.model.state_dict(), published[1]
     assert torch.equal(state["frame_newline"], weights["model.image_newline"].float())
-    joined = [
+    expected_qkv = [
         state[f"memaug.blocks.1.self_attention.{part}.bias"] for part in ("query", "key", "value")
     ]
     assert torch.equal(
-        torch.cat(joined), weights["model.vision_resampler.layers.1.self_attn.Wqkv.bias"].float()
+        torch.cat(expected_qkv),
+        weights["model.vision_resampler.layers.1.self_attn.Wqkv.bias"].float(),
     )
     layer = f"{SIGLIP_PREFIX}encoder.layers.2.self_attn"
-    joined = [weights[f"{layer}.{part}_proj.weight"].float() for part in ("q", "k", "v")]
-    assert torch.equal(torch.cat(joined), state["vision.tower.trunk.blocks.2.attn.qkv.weight"])
-    assert session.config.model.memaug.eval_spatial_forgetting == "random"
-    assert session.config == load_config(run.config)
+    expected_qkv = [weights[f"{layer}.{part}_proj.weight"].float() for part in ("q", "k", "v")]
+    assert torch.equal(
+        torch.cat(expected_qkv), state["vision.tower.trunk.blocks.2.attn.qkv.weight"]
+    )
+    assert predictor.config.model.memaug.eval_spatial_forgetting == "random"
+    assert predictor.config == load_config(run.config)
 
 
-def test_a_checkpoint_of_training_becomes_a_published_model(run: RunDir, tmp_path: Path) -> None:
+def test_training_checkpoint_converts_with_merged_lora(run: RunDir, tmp_path: Path) -> None:
     trained = RunDir(tmp_path / "trained")
     shutil.copytree(run.tokenizer, trained.tokenizer)
     trained.checkpoints.mkdir()
-    words = ["model.llm.lora.rank=2", "model.llm.tie_word_embeddings=true"]
-    config = load_config(run.checkpoints / "converted.yaml", words)
+    overrides = ["model.llm.lora.rank=2", "model.llm.tie_word_embeddings=true"]
+    config = load_config(run.checkpoints / "converted.yaml", overrides)
     torch.manual_seed(1)
     model = HourLLaVA(config, 0)
     with torch.no_grad():
@@ -145,7 +147,7 @@ def test_a_checkpoint_of_training_becomes_a_published_model(run: RunDir, tmp_pat
         )
     converted = convert(trained.path, tmp_path / "published", checkpoint="step=000001")
     assert "the LoRA adapters are merged into the language model" in converted.notes
-    again = convert(tmp_path / "published", tmp_path / "again", TOWER_WORDS)
+    again = convert(tmp_path / "published", tmp_path / "again", TOWER_OVERRIDES)
     merged = VideoPredictor.from_run(again.target, device="cpu").model
     layer = "llm.network.model.layers.0.mlp.up_proj"
     up, down = (model.get_parameter(f"{layer}.lora_{part}.default.weight") for part in "BA")
@@ -157,10 +159,10 @@ def test_a_checkpoint_of_training_becomes_a_published_model(run: RunDir, tmp_pat
     )
 
 
-def test_the_tower_comes_from_elsewhere_where_there_is_none(
-    made: tuple[Path, dict[str, Tensor]], tmp_path: Path
+def test_missing_tower_is_read_from_model_vision_weights(
+    published: tuple[Path, dict[str, Tensor]], tmp_path: Path
 ) -> None:
-    source, weights = made
+    source, weights = published
     without = Path(
         shutil.copytree(source, tmp_path / "without", ignore=shutil.ignore_patterns("model*"))
     )
@@ -171,21 +173,21 @@ def test_the_tower_comes_from_elsewhere_where_there_is_none(
     with pytest.raises(
         WeightsError, match=r"without has no vision tower .*\. Set model\.vision\.weights"
     ):
-        convert(without, tmp_path / "run", TOWER_WORDS)
+        convert(without, tmp_path / "run", TOWER_OVERRIDES)
     tower = {
         "vision_model." + name.removeprefix(SIGLIP_PREFIX): w
         for name, w in weights.items()
         if name.startswith(SIGLIP_PREFIX)
     }
-    behind = {
+    unused = {
         "vision_model.encoder.layers.3.layer_norm1.bias": torch.zeros(VISION_DIM),
         "logit_scale": torch.zeros(1),
     }
-    save_file(tower | behind, tmp_path / "siglip.safetensors")
+    save_file(tower | unused, tmp_path / "siglip.safetensors")
     converted = convert(
         without,
         tmp_path / "run",
-        [*TOWER_WORDS, f"model.vision.weights={tmp_path}/siglip.safetensors"],
+        [*TOWER_OVERRIDES, f"model.vision.weights={tmp_path}/siglip.safetensors"],
     )
     (note,) = converted.notes
     assert (
@@ -194,51 +196,50 @@ def test_the_tower_comes_from_elsewhere_where_there_is_none(
         and "post_layernorm.weight" in note
     )
     convert(tmp_path / "run", tmp_path / "back")
-    assert same(read_folder(tmp_path / "back"), weights)
+    assert equal_weights(read_folder(tmp_path / "back"), weights)
     with pytest.raises(
         WeightsError, match=r"has its own vision tower\. Remove model\.vision\.weights="
     ):
         convert(
             source,
             tmp_path / "again",
-            [*TOWER_WORDS, f"model.vision.weights={tmp_path}/siglip.safetensors"],
+            [*TOWER_OVERRIDES, f"model.vision.weights={tmp_path}/siglip.safetensors"],
         )
 
 
 # Refusals
 
 
-def config(folder: Path, **changes: Any) -> None:
-    write_config(folder, **changes)
-
-
 def replace_weights(change: Callable[[dict[str, Tensor]], object]) -> Callable[[Path], object]:
-    def spoil(folder: Path) -> None:
+    def corrupt(folder: Path) -> None:
         weights = read_folder(folder)
         change(weights)
         for file in folder.glob("model*"):
             file.unlink()
         save_file(weights, folder / "model.safetensors")
 
-    return spoil
+    return corrupt
 
 
-def drop_a_shard(folder: Path) -> None:
+def delete_shard(folder: Path) -> None:
     sorted(folder.glob("*.safetensors"))[1].unlink()
 
 
-def cut_a_shard(folder: Path) -> None:
+def truncate_shard(folder: Path) -> None:
     file = sorted(folder.glob("*.safetensors"))[-1]
     file.write_bytes(file.read_bytes()[:-1])
 
 
 WQKV = "model.vision_resampler.layers.0.self_attn.Wqkv.weight"
-UNFIT = {
+MISFITS = {
     "shard missing": (
-        drop_a_shard,
+        delete_shard,
         r"index\.json lists model-00002-of-\d+\.safetensors, missing in",
     ),
-    "shard cut off": (cut_a_shard, r"\.safetensors is truncated, corrupt or not a safetensors file"),
+    "shard cut off": (
+        truncate_shard,
+        r"\.safetensors is truncated, corrupt or not a safetensors file",
+    ),
     "weights missing": (
         replace_weights(
             lambda weights: [weights.pop(name) for name in (WQKV, "model.image_newline")]
@@ -258,22 +259,23 @@ UNFIT = {
         rf"{WQKV} is \(64, 31\) and has to be \(64, 32\)",
     ),
     "more layers": (
-        lambda folder: config(folder, num_hidden_layers=3),
+        lambda folder: write_config(folder, num_hidden_layers=3),
         r"missing: model\.layers\.2\.self_attn\.q_proj\.weight",
     ),
     "other architecture": (
-        lambda folder: config(folder, model_type="llama"),
+        lambda folder: write_config(folder, model_type="llama"),
         r"model_type='llama'",
     ),
     "large tokenizer": (
         lambda folder: train_byte_level_tokenizer(
             ["abc abd abe abf " * 9] * 9 + [str(n) for n in range(999)], 400
         ).save_pretrained(folder),
-        r"vocab_size=320 is less than the 400 tokens of the tokenizer beside it\. The tokenizer belongs to another model",
+        r"vocab_size=320 is less than the 400 tokens of the tokenizer beside it\. The tokenizer "
+        r"belongs to another model",
     ),
     "no tokenizer": (lambda folder: (folder / "tokenizer.json").unlink(), r"no tokenizer\.json in"),
     "LLaVA-OneVision": (
-        lambda folder: config(
+        lambda folder: write_config(
             folder,
             model_type="llava",
             architectures=["LlavaQwenForCausalLM"],
@@ -282,66 +284,67 @@ UNFIT = {
         r"is LLaVA-OneVision\. It has no MemAug\. .* training\.init_from=",
     ),
     "plain language model": (
-        lambda folder: config(folder, model_type="qwen2", architectures=["Qwen2ForCausalLM"]),
+        lambda folder: write_config(folder, model_type="qwen2", architectures=["Qwen2ForCausalLM"]),
         r"is a plain language model\. Train from it with: .* model\.llm\.path=",
     ),
 }
 
 
-@pytest.mark.parametrize("fault", UNFIT)
-def test_what_does_not_fit_is_refused_before_anything_is_written(
-    spoiled: Path, tmp_path: Path, fault: str
+@pytest.mark.parametrize("fault", MISFITS)
+def test_unfit_source_is_refused_before_writing(
+    corrupted: Path, tmp_path: Path, fault: str
 ) -> None:
-    spoil, message = UNFIT[fault]
-    spoil(spoiled)
+    corrupt, message = MISFITS[fault]
+    corrupt(corrupted)
     with pytest.raises(InputError, match=message) as refusal:
-        convert(spoiled, tmp_path / "run", TOWER_WORDS)
+        convert(corrupted, tmp_path / "run", TOWER_OVERRIDES)
     assert all(
         line.startswith(("  missing: ", "  unexpected: ", "  wrong shape"))
         for line in str(refusal.value).splitlines()[1:]
     )
-    assert [path.name for path in tmp_path.iterdir()] == ["spoiled"]
+    assert [path.name for path in tmp_path.iterdir()] == ["corrupted"]
 
 
-def test_a_target_with_anything_in_it_is_left_alone(
-    made: tuple[Path, dict[str, Tensor]], tmp_path: Path
+def test_nonempty_target_is_refused(
+    published: tuple[Path, dict[str, Tensor]], tmp_path: Path
 ) -> None:
     (tmp_path / "mine").touch()
     with pytest.raises(WeightsError, match="exists and is not empty"):
-        convert(made[0], tmp_path, TOWER_WORDS)
+        convert(published[0], tmp_path, TOWER_OVERRIDES)
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
 
 
-def test_a_source_that_is_neither_kind_is_refused(
-    tmp_path: Path, made: tuple[Path, dict[str, Tensor]], run: RunDir
+def test_unknown_source_checkpoint_or_setting_is_refused(
+    tmp_path: Path, published: tuple[Path, dict[str, Tensor]], run: RunDir
 ) -> None:
     with pytest.raises(
         WeightsError,
         match=r"is neither a Hugging Face folder \(with config\.json\) nor a run directory",
     ):
         convert(tmp_path, tmp_path / "run")
-    with pytest.raises(WeightsError, match="is not a run directory\. Remove --checkpoint last"):
-        convert(made[0], tmp_path / "run", TOWER_WORDS, "last")
+    with pytest.raises(WeightsError, match=r"is not a run directory\. Remove --checkpoint last"):
+        convert(published[0], tmp_path / "run", TOWER_OVERRIDES, "last")
     with pytest.raises(RunError, match=r"has no checkpoint 'last'\. It has: converted"):
         convert(run.path, tmp_path / "back", checkpoint="last")
     with pytest.raises(ConfigError, match=r"Unknown setting 'model\.vision\.nam'"):
-        convert(made[0], tmp_path / "run", [*TOWER_WORDS, "model.vision.nam=x"])
+        convert(published[0], tmp_path / "run", [*TOWER_OVERRIDES, "model.vision.nam=x"])
 
 
-def test_a_run_that_is_not_whole_is_refused(run: RunDir, tmp_path: Path) -> None:
+def test_run_with_missing_weight_is_refused(run: RunDir, tmp_path: Path) -> None:
     copy = RunDir(Path(shutil.copytree(run.path, tmp_path / "copy")))
     file = copy.checkpoints / "converted/model.safetensors"
     weights = read_folder(file.parent)
     save_file({name: weight for name, weight in weights.items() if name != "frame_newline"}, file)
     with pytest.raises(
         WeightsError,
-        match=r"converted, with the settings beside it, does not fit the model\n  missing: frame_newline",
+        match=r"converted, with the settings beside it, does not fit the model\n"
+        r"  missing: frame_newline",
     ):
         convert(copy.path, tmp_path / "back")
     assert [path.name for path in tmp_path.iterdir()] == ["copy"]
 
 
-def test_another_tower_cannot_be_published(trained: TrainedRun, tmp_path: Path) -> None:
+def test_tower_other_than_siglip_is_refused(trained: TrainedRun, tmp_path: Path) -> None:
     with pytest.raises(
         WeightsError, match=r"The vision tower has .*, which SigLIP lacks\. Set model\.vision\.name"
     ):
@@ -349,31 +352,40 @@ def test_another_tower_cannot_be_published(trained: TrainedRun, tmp_path: Path) 
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_killed_conversion_leaves_nothing_that_counts_as_a_run(
-    made: tuple[Path, dict[str, Tensor]], tmp_path: Path
+def test_killed_conversion_leaves_no_run(
+    published: tuple[Path, dict[str, Tensor]], tmp_path: Path
 ) -> None:
-    script = [sys.executable, "-c", KILLED, str(made[0]), str(tmp_path / "run"), *TOWER_WORDS]
+    script = [
+        sys.executable,
+        "-c",
+        KILL_SCRIPT,
+        str(published[0]),
+        str(tmp_path / "run"),
+        *TOWER_OVERRIDES,
+    ]
     assert subprocess.run(script, env={"PYTHONPATH": ":".join(sys.path)}).returncode == -9
     assert [path.name for path in tmp_path.iterdir()] == ["run.unfinished"]
     assert len(list(tmp_path.rglob("*.safetensors"))) > 1
     with pytest.raises(RunError, match="no run at"):
         RunDir(tmp_path / "run").checkpoint()
-    convert(made[0], tmp_path / "run", TOWER_WORDS)
+    convert(published[0], tmp_path / "run", TOWER_OVERRIDES)
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
-# The command
+# Command line
 
 
-def test_the_command_says_what_it_made_and_what_to_do_with_it(
-    made: tuple[Path, dict[str, Tensor]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_command_prints_report_and_next_commands(
+    published: tuple[Path, dict[str, Tensor]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    main(["convert", str(made[0]), str(tmp_path / "run"), *TOWER_WORDS])
+    main(["convert", str(published[0]), str(tmp_path / "run"), *TOWER_OVERRIDES])
     printed = capsys.readouterr().out
-    names = config_from_dict(
-        settings_from_hf(read_published_config(made[0]), names_tower=True), "made", TOWER_WORDS
+    config = config_from_dict(
+        settings_from_hf(read_published_config(published[0]), names_tower=True),
+        "published",
+        TOWER_OVERRIDES,
     )
-    assert f"{tmp_path}/run: {len(HourLLaVA(names, 0).state_dict())} weights, 0.00 GB" in printed
+    assert f"{tmp_path}/run: {len(HourLLaVA(config, 0).state_dict())} weights, 0.00 GB" in printed
     assert (
         f"unused weights: {SIGLIP_PREFIX}post_layernorm.bias, {SIGLIP_PREFIX}post_layernorm.weight"
         in printed

@@ -7,10 +7,10 @@ import torch
 from lit_hour.errors import ConfigError, RunError, WeightsError
 from lit_hour.weights.pretrained import config_for_new_run, load_vision_encoder
 from tests.helpers.toy_run import ToyProject, TrainedRun
-from tests.weights.made import TOWER_WORDS, write_hour_llava
+from tests.weights.factories import TOWER_OVERRIDES, write_hour_llava
 
 
-def test_the_encoder_of_a_run_has_the_weights_of_its_checkpoint(trained: TrainedRun) -> None:
+def test_encoder_of_run_has_checkpoint_weights(trained: TrainedRun) -> None:
     for name in ("best", "last"):
         file = trained.run.checkpoint(name)
         state = torch.load(file, weights_only=True)["state_dict"]
@@ -24,9 +24,7 @@ def test_the_encoder_of_a_run_has_the_weights_of_its_checkpoint(trained: Trained
         )
 
 
-def test_the_encoder_of_settings_has_the_weights_that_they_start_from(
-    toy: ToyProject, trained: TrainedRun
-) -> None:
+def test_encoder_of_settings_has_init_from_weights(toy: ToyProject, trained: TrainedRun) -> None:
     config = config_for_new_run(toy.config("next", f"training.init_from={trained.run.path}"))
     assert (
         load_vision_encoder(config).digest()
@@ -34,11 +32,11 @@ def test_the_encoder_of_settings_has_the_weights_that_they_start_from(
     )
 
 
-def test_the_encoder_of_a_published_model(toy: ToyProject, tmp_path: Path) -> None:
+def test_encoder_of_published_model(toy: ToyProject, tmp_path: Path) -> None:
     weights = write_hour_llava(tmp_path / "published")
-    words = (*TOWER_WORDS, "model.vision.layer=-2", "model.memaug.num_layers=2")
+    overrides = (*TOWER_OVERRIDES, "model.vision.layer=-2", "model.memaug.num_layers=2")
     config = config_for_new_run(
-        toy.config("next", f"training.init_from={tmp_path}/published", *words)
+        toy.config("next", f"training.init_from={tmp_path}/published", *overrides)
     )
     encoder = load_vision_encoder(config)
     position = next(
@@ -47,7 +45,7 @@ def test_the_encoder_of_a_published_model(toy: ToyProject, tmp_path: Path) -> No
     assert torch.equal(encoder.state_dict()["tower.trunk.pos_embed"][0], position.float())
 
 
-def test_random_weights_are_refused(toy: ToyProject) -> None:
+def test_encoder_without_weights_is_refused(toy: ToyProject) -> None:
     with pytest.raises(
         ConfigError,
         match=r"name no weights for the vision encoder.* model\.vision\.weights or .*--run",
@@ -55,7 +53,7 @@ def test_random_weights_are_refused(toy: ToyProject) -> None:
         load_vision_encoder(toy.config("none"))
 
 
-def test_another_size_or_another_encoder_is_refused(toy: ToyProject, trained: TrainedRun) -> None:
+def test_encoder_of_other_size_or_name_is_refused(toy: ToyProject, trained: TrainedRun) -> None:
     file = trained.run.checkpoint()
     with pytest.raises(
         ConfigError,

@@ -14,7 +14,7 @@ from lit_hour.weights.hf_config import (
     read_published_config,
     settings_from_hf,
 )
-from tests.weights.made import HOUR_LLAVA, TOWER_WORDS, write_config
+from tests.weights.factories import HOUR_LLAVA, TOWER_OVERRIDES, write_config
 
 PLAIN = {"model_type": "qwen2", "architectures": ["Qwen2ForCausalLM"]}
 ONEVISION = {
@@ -24,32 +24,32 @@ ONEVISION = {
 }
 
 
-def settings(folder: Path, *words: str, **changes: Any) -> Config:
+def settings(folder: Path, *overrides: str, **changes: Any) -> Config:
     write_config(folder, **changes)
-    names_tower = any(word.startswith("model.vision.name=") for word in words)
+    names_tower = any(override.startswith("model.vision.name=") for override in overrides)
     return config_from_dict(
-        settings_from_hf(read_published_config(folder), names_tower), "config.json", words
+        settings_from_hf(read_published_config(folder), names_tower), "config.json", overrides
     )
 
 
-def test_a_published_config_becomes_our_settings(golden: Path, tmp_path: Path) -> None:
+def test_published_config_becomes_settings(golden: Path, tmp_path: Path) -> None:
     recorded = json.loads((golden / "full_untied_state.json").read_text(encoding="utf-8"))[
         "config.json"
     ]
     config = settings(tmp_path, **recorded | {"spatial_sampling_type": "random"})
-    language, memory = config.model.llm, config.model.memaug
-    assert (language.vocab_size, language.hidden_size, language.num_layers) == (1000, 64, 2)
-    assert (language.num_heads, language.num_key_value_heads, language.intermediate_size) == (
+    llm, memaug = config.model.llm, config.model.memaug
+    assert (llm.vocab_size, llm.hidden_size, llm.num_layers) == (1000, 64, 2)
+    assert (llm.num_heads, llm.num_key_value_heads, llm.intermediate_size) == (
         4,
         2,
         128,
     )
-    assert (language.rope_theta, language.rms_norm_eps, language.tie_word_embeddings) == (
+    assert (llm.rope_theta, llm.rms_norm_eps, llm.tie_word_embeddings) == (
         1e6,
         1e-6,
         False,
     )
-    assert (memory.num_layers, memory.spatial_forgetting, memory.eval_spatial_forgetting) == (
+    assert (memaug.num_layers, memaug.spatial_forgetting, memaug.eval_spatial_forgetting) == (
         2,
         "random",
         "random",
@@ -59,14 +59,14 @@ def test_a_published_config_becomes_our_settings(golden: Path, tmp_path: Path) -
     assert differences_from_published(config) == []
 
 
-def test_words_win_and_may_name_another_tower(tmp_path: Path) -> None:
+def test_overrides_win_and_may_name_another_tower(tmp_path: Path) -> None:
     config = settings(
-        tmp_path, *TOWER_WORDS, "text.max_tokens=99", mm_vision_tower="someone/siglip-small"
+        tmp_path, *TOWER_OVERRIDES, "text.max_tokens=99", mm_vision_tower="someone/siglip-small"
     )
     assert (config.model.vision.name, config.text.max_tokens) == ("lit-hour-siglip", 99)
 
 
-def test_newer_and_older_spellings_are_read(tmp_path: Path) -> None:
+def test_newer_and_older_keys_are_read(tmp_path: Path) -> None:
     newer = settings(
         tmp_path, rope_theta=None, rope_parameters={"rope_type": "default", "rope_theta": 5e5}
     )
@@ -79,7 +79,7 @@ def test_newer_and_older_spellings_are_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", (PLAIN, ONEVISION, ONEVISION | {"model_type": "llava_qwen"}))
-def test_the_language_model_of_every_kind_is_read(tmp_path: Path, kind: dict[str, Any]) -> None:
+def test_llm_settings_of_every_architecture(tmp_path: Path, kind: dict[str, Any]) -> None:
     write_config(tmp_path, **kind, tie_word_embeddings=True)
     sizes = llm_settings(read_published_config(tmp_path))
     assert (sizes["vocab_size"], sizes["hidden_size"], sizes["tie_word_embeddings"]) == (
@@ -101,12 +101,18 @@ def test_the_language_model_of_every_kind_is_read(tmp_path: Path, kind: dict[str
             r"\['LlavaLlamaForCausalLM'\] is unsupported",
         ),
         ({"architectures": None}, r"architectures=None is unsupported"),
-        ({"hidden_act": "gelu"}, r"config\.json: hidden_act='gelu' is unsupported\. Supported: 'silu'"),
+        (
+            {"hidden_act": "gelu"},
+            r"config\.json: hidden_act='gelu' is unsupported\. Supported: 'silu'",
+        ),
         (
             {"rope_scaling": {"type": "linear", "factor": 2}},
             r"rope_scaling=\{'type': 'linear', 'factor': 2\} is unsupported\. Supported: none",
         ),
-        ({"use_sliding_window": True}, r"use_sliding_window=True is unsupported\. Supported: False"),
+        (
+            {"use_sliding_window": True},
+            r"use_sliding_window=True is unsupported\. Supported: False",
+        ),
         ({"quantization_config": {"bits": 4}}, r"quantization_config=\{'bits': 4\}"),
         (
             {"mm_projector_type": "linear"},
@@ -120,7 +126,10 @@ def test_the_language_model_of_every_kind_is_read(tmp_path: Path, kind: dict[str
             {"mm_newline_position": "one_token"},
             r"mm_newline_position='one_token' is unsupported\. Supported: 'grid'",
         ),
-        ({"mm_resampler_type": None}, r"mm_resampler_type=None is unsupported\. Supported: 'memaug'"),
+        (
+            {"mm_resampler_type": None},
+            r"mm_resampler_type=None is unsupported\. Supported: 'memaug'",
+        ),
         (
             {"spatial_sampling_type": "best"},
             r"spatial_sampling_type='best' is unsupported\. Supported: 'uniform' or 'random'",
@@ -147,7 +156,7 @@ def test_the_language_model_of_every_kind_is_read(tmp_path: Path, kind: dict[str
         ({"memaug_depth": None}, r"config\.json: memaug_depth=None must be a number"),
     ],
 )
-def test_what_would_be_computed_differently_is_refused(
+def test_unsupported_config_value_is_refused(
     tmp_path: Path, changes: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(WeightsError, match=message):
@@ -158,16 +167,14 @@ def test_what_would_be_computed_differently_is_refused(
     ("content", "message"),
     [("{", "is corrupt"), ("[]", "must be a mapping"), (None, r"has no config\.json")],
 )
-def test_a_config_that_cannot_be_read_is_named(
-    tmp_path: Path, content: str | None, message: str
-) -> None:
+def test_unreadable_config_is_named(tmp_path: Path, content: str | None, message: str) -> None:
     if content is not None:
         (tmp_path / "config.json").write_text(content)
     with pytest.raises(WeightsError, match=message):
         read_published_config(tmp_path)
 
 
-def test_settings_come_back_from_what_is_written(tmp_path: Path) -> None:
+def test_settings_round_trip_through_config_json(tmp_path: Path) -> None:
     config = settings(tmp_path, image_aspect_ratio="anyres_max_4")
     (tmp_path / "config.json").write_text(json.dumps(hf_config_values(config, 320, 24, "bfloat16")))
     published = read_published_config(tmp_path)
@@ -177,7 +184,7 @@ def test_settings_come_back_from_what_is_written(tmp_path: Path) -> None:
     }
 
 
-def test_what_the_published_code_computes_otherwise_is_listed() -> None:
+def test_differences_from_published_are_listed() -> None:
     config = load_config(None, ["model.vision.grid=4", "model.memaug.temporal_forgetting=keyframe"])
     assert differences_from_published(config) == [
         "model.vision.grid=4 (published: 8)",
@@ -186,7 +193,8 @@ def test_what_the_published_code_computes_otherwise_is_listed() -> None:
     ]
     with pytest.raises(
         ConfigError,
-        match=r"model\.memaug\.spatial_forgetting=none is unsupported by the published code\. Set uniform or random",
+        match=r"model\.memaug\.spatial_forgetting=none is unsupported by the published code\."
+        r" Set uniform or random",
     ):
         hf_config_values(
             load_config(None, ["model.memaug.spatial_forgetting=none"]), 320, 24, "float32"

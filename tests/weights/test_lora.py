@@ -9,7 +9,7 @@ from lit_hour.model.multimodal_inputs import LLMInputs
 from lit_hour.weights.name_map import merge_adapters, plain_name
 from lit_hour.weights.reader import StoredWeights, load_into, shapes_of
 
-SIZES = LLMConfig(
+LLM_CONFIG = LLMConfig(
     hidden_size=32,
     num_layers=2,
     num_heads=4,
@@ -20,10 +20,10 @@ SIZES = LLMConfig(
 LORA = LoraConfig(rank=3, alpha=7.0)
 
 
-def with_adapters() -> LanguageModel:
-    """An adapted model whose adapters matter."""
+def adapted_model() -> LanguageModel:
+    """Return a model whose LoRA adapters change its output."""
     torch.manual_seed(0)
-    model = LanguageModel(replace(SIZES, lora=LORA), 50).eval()
+    model = LanguageModel(replace(LLM_CONFIG, lora=LORA), 50).eval()
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if "lora_" in name:
@@ -31,7 +31,7 @@ def with_adapters() -> LanguageModel:
     return model
 
 
-def in_memory(model: LanguageModel) -> StoredWeights:
+def stored_weights(model: LanguageModel) -> StoredWeights:
     state = dict(model.state_dict())
     return StoredWeights(
         Path("made"), {name: weight.to("meta") for name, weight in state.items()}, state.__getitem__
@@ -39,22 +39,21 @@ def in_memory(model: LanguageModel) -> StoredWeights:
 
 
 def logits(model: LanguageModel) -> torch.Tensor:
-    embeddings = torch.randn(
-        1, 7, 32, generator=torch.Generator().manual_seed(1)
-    )  # (1, tokens, dim)
+    generator = torch.Generator().manual_seed(1)
+    embeddings = torch.randn(1, 7, 32, generator=generator)  # (1, tokens, dim)
     mask = torch.ones(1, 7, dtype=torch.bool)
     with torch.no_grad():
         return model.logits(LLMInputs(embeddings, torch.zeros(1, 7, dtype=torch.long), mask))
 
 
-def test_merged_weights_compute_what_the_adapted_model_does() -> None:
-    adapted, plain = with_adapters(), LanguageModel(SIZES, 50).eval()
-    merged = merge_adapters(in_memory(adapted), LORA)
+def test_merged_model_equals_adapted_model() -> None:
+    adapted, plain = adapted_model(), LanguageModel(LLM_CONFIG, 50).eval()
+    merged = merge_adapters(stored_weights(adapted), LORA)
     assert merged.shapes == shapes_of(plain.state_dict())
     load_into(plain, merged.tensors())
     torch.testing.assert_close(logits(plain), logits(adapted), atol=1e-5, rtol=1e-4)
-    without = LanguageModel(SIZES, 50).eval()
-    base = in_memory(adapted)
+    without = LanguageModel(LLM_CONFIG, 50).eval()
+    base = stored_weights(adapted)
     load_into(
         without,
         (
@@ -63,17 +62,19 @@ def test_merged_weights_compute_what_the_adapted_model_does() -> None:
             if plain_name(name)
         ),
     )
-    assert float((logits(without) - logits(adapted)).abs().max()) > 0.1  # the adapters do matter
+    assert (
+        float((logits(without) - logits(adapted)).abs().max()) > 0.1
+    )  # the adapters change the output
 
 
-def test_a_model_without_adapters_is_as_it_was() -> None:
-    model = LanguageModel(SIZES, 50)
-    merged = merge_adapters(in_memory(model), LoraConfig())
+def test_merge_without_adapters_changes_nothing() -> None:
+    model = LanguageModel(LLM_CONFIG, 50)
+    merged = merge_adapters(stored_weights(model), LoraConfig())
     assert all(torch.equal(weight, model.state_dict()[name]) for name, weight in merged.tensors())
     assert merged.shapes == shapes_of(model.state_dict())
 
 
-def test_an_adapted_weight_keeps_its_dtype() -> None:
-    merged = merge_adapters(in_memory(with_adapters().to(torch.bfloat16)), LORA)
+def test_merged_weight_keeps_its_dtype() -> None:
+    merged = merge_adapters(stored_weights(adapted_model().to(torch.bfloat16)), LORA)
     for name, weight in merged.tensors():
         assert weight.dtype == merged.meta_tensors[name].dtype == torch.bfloat16

@@ -18,34 +18,37 @@ from lit_hour.weights.pretrained import (
     load_pretrained_weights,
     pretrained_tokenizer,
 )
-from tests.weights.made import (
+from tests.weights.factories import (
     DIM,
     SIGLIP_PREFIX,
-    TOWER_WORDS,
+    TOWER_OVERRIDES,
     read_folder,
     write_config,
     write_hour_llava,
 )
 
-WORDS = (*TOWER_WORDS, "model.memaug.num_layers=2")
-FIRST_QUERY = "llm.network.model.layers.0.self_attn.q_proj"
-FRESH_NORM = "memaug.blocks.0.self_attention_norm.weight"  # ones where it is new
+OVERRIDES = (*TOWER_OVERRIDES, "model.memaug.num_layers=2")
+QUERY_PROJ = "llm.network.model.layers.0.self_attn.q_proj"
+MEMAUG_NORM = "memaug.blocks.0.self_attention_norm.weight"  # ones after random initialization
 
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same random weights as a Hour-LLaVA, as the run that it becomes, as a LLaVA-OneVision, a Qwen2 and a SigLIP."""
+    """Folders with the same random weights in five layouts.
+
+    `hour_llava`, `run` (converted from it), `onevision`, `qwen2` and `siglip`.
+    """
     parent = tmp_path_factory.mktemp("start")
     weights = write_hour_llava(parent / "hour_llava")
-    convert(parent / "hour_llava", parent / "run", TOWER_WORDS)
-    language = {
+    convert(parent / "hour_llava", parent / "run", TOWER_OVERRIDES)
+    llm = {
         name
         for name in weights
         if name.startswith(("model.layers.", "model.embed", "model.norm", "lm_head"))
     }
     parts = {
         "onevision": {name for name in weights if "vision_resampler" not in name},
-        "qwen2": language,
+        "qwen2": llm,
         "siglip": {name for name in weights if name.startswith(SIGLIP_PREFIX)},
     }
     for part, names in parts.items():
@@ -62,22 +65,22 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return parent
 
 
-def started(*words: str) -> tuple[Config, HourLLaVA]:
-    """A new model with the weights that the settings name."""
-    config = config_for_new_run(load_config(None, [*WORDS, *words]))
+def init_model(*overrides: str) -> tuple[Config, HourLLaVA]:
+    """Return a new model, initialized from the weights that the settings name."""
+    config = config_for_new_run(load_config(None, [*OVERRIDES, *overrides]))
     torch.manual_seed(1)
     model = HourLLaVA(config, 300)
     load_pretrained_weights(model, config)
     return config, model
 
 
-def has_weights_of(model: HourLLaVA, weights: dict[str, Tensor], *parts: str) -> None:
-    """Whether exactly these parts have the published weights; one weight stands for each."""
+def assert_loaded_parts(model: HourLLaVA, weights: dict[str, Tensor], *parts: str) -> None:
+    """Check that exactly these parts have the published weights, by one weight of each part."""
     pairs = {
-        "llm": (f"{FIRST_QUERY}.weight", "model.layers.0.self_attn.q_proj.weight"),
+        "llm": (f"{QUERY_PROJ}.weight", "model.layers.0.self_attn.q_proj.weight"),
         "projector": ("projector.layers.0.weight", "model.mm_projector.0.weight"),
         "frame_newline": ("frame_newline", "model.image_newline"),
-        "memaug": (FRESH_NORM, "model.vision_resampler.layers.0.norm1.weight"),
+        "memaug": (MEMAUG_NORM, "model.vision_resampler.layers.0.norm1.weight"),
         "vision": (
             "vision.tower.trunk.patch_embed.proj.bias",
             f"{SIGLIP_PREFIX}embeddings.patch_embedding.bias",
@@ -93,10 +96,10 @@ def has_weights_of(model: HourLLaVA, weights: dict[str, Tensor], *parts: str) ->
 
 
 @pytest.mark.parametrize("source", ("run", "hour_llava"))
-def test_everything_comes_from_an_hour_llava(folders: Path, source: str) -> None:
-    config, model = started(f"training.init_from={folders}/{source}")
+def test_init_from_hour_llava_loads_all_parts(folders: Path, source: str) -> None:
+    config, model = init_model(f"training.init_from={folders}/{source}")
     assert (config.model.llm.vocab_size, config.model.llm.hidden_size) == (320, DIM)
-    has_weights_of(
+    assert_loaded_parts(
         model,
         read_folder(folders / "hour_llava"),
         "llm",
@@ -109,12 +112,12 @@ def test_everything_comes_from_an_hour_llava(folders: Path, source: str) -> None
     assert pretrained_tokenizer(config) == tokenizer and (tokenizer / "tokenizer.json").is_file()
 
 
-def test_onevision_brings_everything_but_memaug(
+def test_init_from_onevision_loads_all_but_memaug(
     folders: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.INFO, "lit_hour"):
-        _, model = started(f"training.init_from={folders}/onevision")
-    has_weights_of(
+        _, model = init_model(f"training.init_from={folders}/onevision")
+    assert_loaded_parts(
         model,
         read_folder(folders / "hour_llava"),
         "llm",
@@ -122,67 +125,60 @@ def test_onevision_brings_everything_but_memaug(
         "frame_newline",
         "vision",
     )
-    assert torch.equal(model.get_parameter(FRESH_NORM), torch.ones(DIM))
+    assert torch.equal(model.get_parameter(MEMAUG_NORM), torch.ones(DIM))
     assert "Randomly initialized: memaug" in caplog.messages
     assert any("post_layernorm.weight" in message for message in caplog.messages)
 
 
-def test_a_language_model_and_a_tower_bring_themselves(
-    folders: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    language, tower = (
+def test_llm_and_tower_load_separately(folders: Path, caplog: pytest.LogCaptureFixture) -> None:
+    llm, tower = (
         f"model.llm.path={folders}/qwen2",
         f"model.vision.weights={folders}/siglip",
     )
     weights = read_folder(folders / "hour_llava")
-    config, model = started(language)
-    has_weights_of(model, weights, "llm")
-    assert (
-        pretrained_tokenizer(config) == folders / "qwen2"
-    )  # a language model is used with its own words
-    named = load_config(None, [language, f"text.tokenizer={folders}/run/tokenizer"])
+    config, model = init_model(llm)
+    assert_loaded_parts(model, weights, "llm")
+    # a language model is used with its own tokenizer
+    assert pretrained_tokenizer(config) == folders / "qwen2"
+    named = load_config(None, [llm, f"text.tokenizer={folders}/run/tokenizer"])
     assert pretrained_tokenizer(named) == folders / "run/tokenizer"
     assert pretrained_tokenizer(load_config()) is None
     with caplog.at_level(logging.INFO, "lit_hour"):
-        has_weights_of(started(language, tower)[1], weights, "llm", "vision")
+        assert_loaded_parts(init_model(llm, tower)[1], weights, "llm", "vision")
     assert "Randomly initialized: frame_newline, memaug, projector" in caplog.messages
     sizes = [
         f"model.llm.{name}" for name in ("hidden_size=32", "num_heads=4", "intermediate_size=48")
     ]
-    has_weights_of(started(tower, *sizes)[1], weights, "vision")
-    has_weights_of(started(*sizes)[1], weights)
+    assert_loaded_parts(init_model(tower, *sizes)[1], weights, "vision")
+    assert_loaded_parts(init_model(*sizes)[1], weights)
 
 
 @pytest.mark.parametrize("prefix", ("", "vision_model.", "model.vision_model."))
-def test_a_siglip_is_found_whatever_its_names_begin_with(
-    folders: Path, tmp_path: Path, prefix: str
-) -> None:
-    """transformers 5 saves it without the vision_model. of transformers 4."""
+def test_siglip_loads_with_any_key_prefix(folders: Path, tmp_path: Path, prefix: str) -> None:
+    """Transformers 5 saves SigLIP without the prefix `vision_model.` of transformers 4."""
     weights = read_folder(folders / "siglip")
     save_file(
-        {prefix + name.removeprefix(SIGLIP_PREFIX): each for name, each in weights.items()},
+        {prefix + name.removeprefix(SIGLIP_PREFIX): weight for name, weight in weights.items()},
         tmp_path / "model.safetensors",
     )
     sizes = [
         f"model.llm.{name}" for name in ("hidden_size=32", "num_heads=4", "intermediate_size=48")
     ]
-    has_weights_of(
-        started(f"model.vision.weights={tmp_path}", *sizes)[1],
+    assert_loaded_parts(
+        init_model(f"model.vision.weights={tmp_path}", *sizes)[1],
         read_folder(folders / "hour_llava"),
         "vision",
     )
 
 
-def test_adapters_are_laid_over_what_is_there_and_merged_when_another_run_starts_from_them(
-    folders: Path, tmp_path: Path
-) -> None:
+def test_lora_is_added_on_init_and_merged_in_next_run(folders: Path, tmp_path: Path) -> None:
     source = f"training.init_from={folders}/run"
-    _, model = started(source, "model.llm.lora.rank=2", "model.llm.lora.alpha=8")
-    base = model.get_parameter(f"{FIRST_QUERY}.base_layer.weight")
+    _, model = init_model(source, "model.llm.lora.rank=2", "model.llm.lora.alpha=8")
+    base = model.get_parameter(f"{QUERY_PROJ}.base_layer.weight")
     expected = read_folder(folders / "hour_llava")["model.layers.0.self_attn.q_proj.weight"].float()
     assert torch.equal(base, expected)
-    up, down = (model.get_parameter(f"{FIRST_QUERY}.lora_{part}.default.weight") for part in "BA")
-    assert not up.any() and down.any()  # new adapters change nothing yet
+    up, down = (model.get_parameter(f"{QUERY_PROJ}.lora_{part}.default.weight") for part in "BA")
+    assert not up.any() and down.any()  # new adapters are zero
     torch.nn.init.normal_(up)
     run = tmp_path / "adapted"
     (run / "checkpoints").mkdir(parents=True)
@@ -196,23 +192,23 @@ def test_adapters_are_laid_over_what_is_there_and_merged_when_another_run_starts
     (run / "checkpoints/last.yaml").write_text(
         text.replace("rank: 0", "rank: 2").replace("alpha: 32.0", "alpha: 8.0")
     )
-    later_config, later = started(f"training.init_from={run}")
+    later_config, later = init_model(f"training.init_from={run}")
     assert later_config.model.llm.lora.rank == 0
     torch.testing.assert_close(
-        later.get_parameter(f"{FIRST_QUERY}.weight"), expected + 8 / 2 * up @ down
+        later.get_parameter(f"{QUERY_PROJ}.weight"), expected + 8 / 2 * up @ down
     )
 
 
-def test_a_run_without_memaug_brings_everything_else(
+def test_init_from_run_without_memaug_loads_other_parts(
     folders: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    run = shutil.copytree(folders / "run", tmp_path / "seeing")
-    _, model = started(f"training.init_from={folders}/run")
+    run = shutil.copytree(folders / "run", tmp_path / "without_memaug")
+    _, model = init_model(f"training.init_from={folders}/run")
     shutil.rmtree(run / "checkpoints")
     (run / "checkpoints").mkdir()
     weights = {
-        f"model.{name}": each
-        for name, each in model.state_dict().items()
+        f"model.{name}": weight
+        for name, weight in model.state_dict().items()
         if not name.startswith("memaug.")
     }
     torch.save({"state_dict": weights}, run / "checkpoints/last.ckpt")
@@ -222,8 +218,8 @@ def test_a_run_without_memaug_brings_everything_else(
         text.replace("memaug:\n    num_layers: 2", "memaug:\n    num_layers: 0")
     )
     with caplog.at_level(logging.INFO, "lit_hour"):
-        _, later = started(f"training.init_from={run}")
-    has_weights_of(
+        _, later = init_model(f"training.init_from={run}")
+    assert_loaded_parts(
         later,
         read_folder(folders / "hour_llava"),
         "llm",
@@ -232,18 +228,18 @@ def test_a_run_without_memaug_brings_everything_else(
         "vision",
     )
     assert (
-        later.get_parameter(FRESH_NORM).shape
-        and "Randomly initialized: memaug" in caplog.messages
+        later.get_parameter(MEMAUG_NORM).shape and "Randomly initialized: memaug" in caplog.messages
     )
 
 
 @pytest.mark.parametrize(
-    ("words", "error", "message"),
+    ("overrides", "error", "message"),
     [
         (
             ["training.init_from=HERE/none"],
             RunError,
-            r"training\.init_from=.*none does not exist\. Give the folder of a run, .*Hour-LLaVA\.$",
+            r"training\.init_from=.*none does not exist\. Give the folder of a run, "
+            r".*Hour-LLaVA\.$",
         ),
         (
             ["training.init_from=HERE/qwen2"],
@@ -264,7 +260,7 @@ def test_a_run_without_memaug_brings_everything_else(
         (
             ["training.init_from=HERE/run", "text.tokenizer=HERE/qwen2"],
             ConfigError,
-            "includes a tokenizer\. Remove",
+            r"includes a tokenizer\. Remove",
         ),
         (
             ["training.init_from=HERE/run", "model.vision.weights=HERE/siglip"],
@@ -285,17 +281,19 @@ def test_a_run_without_memaug_brings_everything_else(
         (
             ["training.init_from=HERE/run", "model.memaug.num_layers=1"],
             WeightsError,
-            r"converted does not fit the model\n  unexpected: memaug\.blocks\.1\.cross_attention\.key\.bias",
+            r"converted does not fit the model\n  unexpected: "
+            r"memaug\.blocks\.1\.cross_attention\.key\.bias",
         ),
         (
             ["training.init_from=HERE/hour_llava", "model.memaug.num_layers=3"],
             WeightsError,
-            r"hour_llava does not fit the model\n  missing: model\.vision_resampler\.layers\.2\.self_attn\.Wqkv\.weight",
+            r"hour_llava does not fit the model\n  missing: "
+            r"model\.vision_resampler\.layers\.2\.self_attn\.Wqkv\.weight",
         ),
     ],
 )
-def test_what_cannot_be_started_from_is_named(
-    folders: Path, words: list[str], error: type[InputError], message: str
+def test_unusable_pretrained_source_is_refused(
+    folders: Path, overrides: list[str], error: type[InputError], message: str
 ) -> None:
     sizes = [
         "model.llm.hidden_size=32",
@@ -303,20 +301,18 @@ def test_what_cannot_be_started_from_is_named(
         "model.llm.intermediate_size=48",
     ]
     with pytest.raises(error, match=message):
-        started(*sizes, *(word.replace("HERE", str(folders)) for word in words))
+        init_model(*sizes, *(override.replace("HERE", str(folders)) for override in overrides))
 
 
-def test_a_tokenizer_with_more_tokens_than_the_embedding_has_rows_is_refused(
-    folders: Path, tmp_path: Path
-) -> None:
+def test_tokenizer_larger_than_embedding_is_refused(folders: Path, tmp_path: Path) -> None:
     source = shutil.copytree(folders / "hour_llava", tmp_path / "misfit")
     save_tokenizer(train_byte_level_tokenizer(map(str, range(10_000)), 600), source)
     with pytest.raises(ConfigError, match=r"vocab_size=320, but the tokenizer has \d+ tokens"):
-        config_for_new_run(load_config(None, [*WORDS, f"training.init_from={source}"]))
+        config_for_new_run(load_config(None, [*OVERRIDES, f"training.init_from={source}"]))
 
 
-def test_whole_numbers_are_no_weights(folders: Path, tmp_path: Path) -> None:
-    source = shutil.copytree(folders / "qwen2", tmp_path / "quantised")
+def test_integer_weights_are_refused(folders: Path, tmp_path: Path) -> None:
+    source = shutil.copytree(folders / "qwen2", tmp_path / "quantized")
     weights = read_folder(source)
     save_file(
         {name: weight.to(torch.int8) for name, weight in weights.items()},
@@ -325,7 +321,7 @@ def test_whole_numbers_are_no_weights(folders: Path, tmp_path: Path) -> None:
     with pytest.raises(
         WeightsError, match=r"is stored as int8\. Give weights that are not quantized"
     ):
-        started(f"model.llm.path={source}")
+        init_model(f"model.llm.path={source}")
 
 
 def test_hugging_face_repository_is_answered_with_the_download_command() -> None:

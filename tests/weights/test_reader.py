@@ -36,18 +36,18 @@ def sharded(tmp_path: Path) -> Path:
     return folder
 
 
-def whole(folder: Path) -> Path:
+def single_file(folder: Path) -> Path:
     save_file(WEIGHTS, folder / "model.safetensors")
     return folder
 
 
-def one_of_another_name(folder: Path) -> Path:
+def single_file_other_name(folder: Path) -> Path:
     save_file(WEIGHTS, folder / "tower.safetensors")
     return folder
 
 
-def one_file(folder: Path) -> Path:
-    return one_of_another_name(folder) / "tower.safetensors"
+def file_itself(folder: Path) -> Path:
+    return single_file_other_name(folder) / "tower.safetensors"
 
 
 def checkpoint(folder: Path) -> Path:
@@ -58,30 +58,32 @@ def checkpoint(folder: Path) -> Path:
     return folder / "last.ckpt"
 
 
-@pytest.mark.parametrize("layout", (whole, one_of_another_name, one_file, checkpoint, "sharded"))
-def test_every_layout_gives_the_same_weights(
+@pytest.mark.parametrize(
+    "layout", (single_file, single_file_other_name, file_itself, checkpoint, "sharded")
+)
+def test_every_layout_reads_the_same_weights(
     tmp_path: Path, sharded: Path, layout: Callable[[Path], Path] | str
 ) -> None:
     path = layout(tmp_path) if callable(layout) else sharded
     stored = open_weights(path)
     assert stored.path == path
     assert stored.shapes == {name: tuple(weight.shape) for name, weight in WEIGHTS.items()}
-    assert {name: outline.dtype for name, outline in stored.meta_tensors.items()} == {
+    assert {name: meta_tensor.dtype for name, meta_tensor in stored.meta_tensors.items()} == {
         name: w.dtype for name, w in WEIGHTS.items()
     }
-    assert all(outline.is_meta for outline in stored.meta_tensors.values())
+    assert all(meta_tensor.is_meta for meta_tensor in stored.meta_tensors.values())
     assert stored.num_bytes == 12 * 4 + 3 * 2 + 4 * 2
     assert all(torch.equal(tensor, WEIGHTS[name]) for name, tensor in stored.tensors())
 
 
-def test_weights_are_picked_renamed_and_joined(tmp_path: Path, sharded: Path) -> None:
+def test_subset_renamed_and_merge(tmp_path: Path, sharded: Path) -> None:
     stored = open_weights(sharded)
-    picked = stored.subset({"b", "a.bias"})
-    renamed = picked.renamed(lambda name: f"tower.{name}")
+    subset = stored.subset({"b", "a.bias"})
+    renamed = subset.renamed(lambda name: f"tower.{name}")
     assert set(renamed.meta_tensors) == {"tower.b", "tower.a.bias"}
     other = tmp_path / "other.safetensors"
     save_file({"b": torch.zeros(1)}, other)
-    joined = picked.merge(renamed).merge(open_weights(other))
+    joined = subset.merge(renamed).merge(open_weights(other))
     expected = {
         "a.bias": WEIGHTS["a.bias"],
         "b": torch.zeros(1),
@@ -94,49 +96,49 @@ def test_weights_are_picked_renamed_and_joined(tmp_path: Path, sharded: Path) ->
     )
 
 
-# Damage
+# Corruption
 
 
-def cut(file: Path, num_bytes: int) -> None:
+def truncate(file: Path, num_bytes: int) -> None:
     file.write_bytes(file.read_bytes()[:-num_bytes])
 
 
 def with_index(change: Callable[[dict[str, str]], object]) -> Callable[[Path], object]:
-    def spoil(folder: Path) -> None:
+    def corrupt(folder: Path) -> None:
         names = json.loads((folder / "model.safetensors.index.json").read_text())["weight_map"]
         change(names)
         write_index(folder, names)
 
-    return spoil
+    return corrupt
 
 
-def quantised(folder: Path) -> None:
+def quantized(folder: Path) -> None:
     save_file({"a.weight": torch.zeros(2, 2).to(torch.float8_e4m3fn)}, folder / FIRST)
 
 
-DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
+CORRUPTIONS: dict[str, tuple[Callable[[Path], object], str]] = {
     "missing shard": (
         lambda folder: (folder / SECOND).unlink(),
         rf"index\.json lists {SECOND}, missing in .*sharded",
     ),
     "truncated shard": (
-        lambda folder: cut(folder / SECOND, 1),
+        lambda folder: truncate(folder / SECOND, 1),
         rf"{SECOND} is truncated, corrupt or not a safetensors file",
     ),
     "truncated header": (
-        lambda folder: cut(folder / FIRST, 90),
+        lambda folder: truncate(folder / FIRST, 90),
         rf"{FIRST} is truncated, corrupt or not a safetensors file",
     ),
     "empty shard": (
         lambda folder: (folder / FIRST).write_bytes(b""),
         rf"{FIRST} is truncated, corrupt",
     ),
-    "mislabelled": (
+    "not safetensors": (
         lambda folder: (folder / FIRST).write_text("PK no safetensors at all"),
         rf"{FIRST} is truncated, corrupt",
     ),
-    "quantised": (
-        quantised,
+    "quantized": (
+        quantized,
         rf"{FIRST}: a\.weight is stored as F8_E4M3\. Give weights that are not quantized",
     ),
     "key in another file": (
@@ -151,7 +153,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
         with_index(lambda names: names.pop("b")),
         rf"{SECOND} contains b, but .*index\.json beside it does not list it",
     ),
-    "way out of the folder": (
+    "path outside the folder": (
         with_index(lambda names: names.update({"b": "../b.safetensors"})),
         r"index\.json lists '\.\./b\.safetensors'\. Only names",
     ),
@@ -159,8 +161,8 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
         with_index(lambda names: names.update({"b": "/b.safetensors"})),
         r"index\.json lists '/b\.safetensors'",
     ),
-    "no name": (with_index(lambda names: names.update({"b": 3})), r"index\.json lists 3"),  # type: ignore[dict-item]
-    "key twice": (
+    "not a string": (with_index(lambda names: names.update({"b": 3})), r"index\.json lists 3"),  # type: ignore[dict-item]
+    "duplicate key": (
         lambda folder: (folder / "model.safetensors.index.json").write_text(
             '{"weight_map": {"a": "x", "b": "x", "a": "y"}}'
         ),
@@ -170,25 +172,25 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda folder: (folder / "model.safetensors.index.json").unlink(),
         r"2 \.safetensors files without .*index",
     ),
-    "index cut off": (
-        lambda folder: cut(folder / "model.safetensors.index.json", 3),
+    "truncated index": (
+        lambda folder: truncate(folder / "model.safetensors.index.json", 3),
         r"index\.json is corrupt",
     ),
     "index of something else": (
         lambda folder: (folder / "model.safetensors.index.json").write_text("[]"),
         r"index\.json lacks weight_map",
     ),
-    "whole and shards": (
-        whole,
+    "single file and shards": (
+        single_file,
         r"contains model\.safetensors and model\.safetensors\.index\.json, which does not list it",
     ),
 }
 
 
-@pytest.mark.parametrize("damage", DAMAGE)
-def test_damage_is_named_when_weights_are_opened(sharded: Path, damage: str) -> None:
-    spoil, message = DAMAGE[damage]
-    spoil(sharded)
+@pytest.mark.parametrize("corruption", CORRUPTIONS)
+def test_corrupt_folder_is_refused_on_open(sharded: Path, corruption: str) -> None:
+    corrupt, message = CORRUPTIONS[corruption]
+    corrupt(sharded)
     with pytest.raises(WeightsError, match=message):
         open_weights(sharded)
 
@@ -198,12 +200,13 @@ def test_damage_is_named_when_weights_are_opened(sharded: Path, damage: str) -> 
     [
         (
             "pytorch_model.bin",
-            r"pytorch_model\.bin is pickled, and unpickling can run code\. Convert it to safetensors",
+            r"pytorch_model\.bin is pickled, and unpickling can run code\. Convert it to "
+            r"safetensors",
         ),
         ("notes.txt", r"contains neither model\.safetensors nor model\.safetensors\.index\.json"),
     ],
 )
-def test_a_folder_without_safetensors_is_refused(tmp_path: Path, name: str, message: str) -> None:
+def test_folder_without_safetensors_is_refused(tmp_path: Path, name: str, message: str) -> None:
     (tmp_path / name).write_bytes(b"x")
     with pytest.raises(WeightsError, match=message):
         open_weights(tmp_path)
@@ -218,7 +221,7 @@ def test_a_folder_without_safetensors_is_refused(tmp_path: Path, name: str, mess
         ("model.gguf", "is not a readable weights file"),
     ],
 )
-def test_another_kind_of_file_is_refused(tmp_path: Path, name: str, message: str) -> None:
+def test_unsupported_file_is_refused(tmp_path: Path, name: str, message: str) -> None:
     with pytest.raises(WeightsError, match=message):
         open_weights(tmp_path / name)
 
@@ -226,8 +229,8 @@ def test_another_kind_of_file_is_refused(tmp_path: Path, name: str, message: str
 # Lightning checkpoints
 
 
-class Hostile:
-    """What a stranger could put into a checkpoint."""
+class MaliciousPickle:
+    """An object that runs code when it is unpickled."""
 
     def __init__(self, file: Path) -> None:
         self.file = file
@@ -236,15 +239,15 @@ class Hostile:
         return (Path.touch, (self.file,))
 
 
-def test_a_checkpoint_that_would_run_code_is_refused_and_does_not(tmp_path: Path) -> None:
-    torch.save({"state_dict": Hostile(tmp_path / "touched")}, tmp_path / "last.ckpt")
+def test_malicious_checkpoint_is_refused_without_running_code(tmp_path: Path) -> None:
+    torch.save({"state_dict": MaliciousPickle(tmp_path / "touched")}, tmp_path / "last.ckpt")
     with pytest.raises(WeightsError, match=r"last\.ckpt is corrupt or not a checkpoint"):
         open_weights(tmp_path / "last.ckpt")
     assert not (tmp_path / "touched").exists()
 
 
-@pytest.mark.parametrize("content", [b"", b"no checkpoint", b"PK\x03\x04 cut off"])
-def test_a_damaged_checkpoint_is_named(tmp_path: Path, content: bytes) -> None:
+@pytest.mark.parametrize("content", [b"", b"no checkpoint", b"PK\x03\x04 truncate off"])
+def test_corrupt_checkpoint_is_named(tmp_path: Path, content: bytes) -> None:
     file = checkpoint(tmp_path)
     assert read_checkpoint(file)["global_step"] == 2
     file.write_bytes(content)
@@ -252,7 +255,7 @@ def test_a_damaged_checkpoint_is_named(tmp_path: Path, content: bytes) -> None:
         read_checkpoint(file)
 
 
-def test_a_checkpoint_of_another_program_is_refused(tmp_path: Path) -> None:
+def test_checkpoint_of_other_program_is_refused(tmp_path: Path) -> None:
     torch.save({"state_dict": {"net.weight": torch.zeros(2)}}, tmp_path / "last.ckpt")
     with pytest.raises(
         WeightsError,
@@ -261,10 +264,10 @@ def test_a_checkpoint_of_another_program_is_refused(tmp_path: Path) -> None:
         open_weights(tmp_path / "last.ckpt")
 
 
-# Into a model
+# Loading into a model
 
 
-def test_every_weight_that_does_not_fit_is_named() -> None:
+def test_check_state_dict_names_every_misfit() -> None:
     expected = {"kept": (2,), "one": (1,), "two": (2,), "wide": (3, 4)}
     found = {"kept": (2,), "wide": (4, 3), "more": (1,), "most": (2,)}
     layers = {f"layers.{number}.mlp.0.weight": (2, 2) for number in (0, 1, 2, 5, 11)}
@@ -284,16 +287,16 @@ def test_every_weight_that_does_not_fit_is_named() -> None:
     check_state_dict(expected, expected, "it")
 
 
-def test_weights_are_copied_one_at_a_time_into_the_dtype_of_their_place() -> None:
+def test_load_into_copies_one_tensor_at_a_time_and_casts() -> None:
     model = nn.Linear(4, 3)
-    asked: list[str] = []
+    read_names: list[str] = []
 
     def tensors() -> Iterator[tuple[str, Tensor]]:
         for name in ("weight", "bias"):
-            asked.append(name)
+            read_names.append(name)
             yield name, WEIGHTS[f"a.{name}"]
-            held: Tensor = model.get_parameter(name)
-            assert torch.equal(held, WEIGHTS[f"a.{name}"].float()) and held.dtype == torch.float32
+            param: Tensor = model.get_parameter(name)
+            assert torch.equal(param, WEIGHTS[f"a.{name}"].float()) and param.dtype == torch.float32
 
     load_into(model, tensors())
-    assert asked == ["weight", "bias"]
+    assert read_names == ["weight", "bias"]

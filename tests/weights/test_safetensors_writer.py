@@ -20,9 +20,11 @@ import resource, sys
 from pathlib import Path
 import torch
 from lit_hour.weights.safetensors_writer import complete_or_absent, write_weights
-resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))  # a file that grows further cannot be written, as on a full disk
+# like a full disk: writing beyond 20 kB fails
+resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
 with complete_or_absent(Path(sys.argv[1]), 0) as unfinished:
-    write_weights(unfinished, [("a", torch.zeros(1000)), ("b", torch.zeros(10_000))], shard_bytes=4000)
+    tensors = [("a", torch.zeros(1000)), ("b", torch.zeros(10_000))]
+    write_weights(unfinished, tensors, shard_bytes=4000)
 """
 
 
@@ -30,7 +32,7 @@ def kilobytes(num: int, dtype: torch.dtype = torch.uint8) -> Tensor:
     return torch.randint(0, 256, (num * KILOBYTE,), dtype=torch.uint8).to(dtype)
 
 
-def test_a_shard_is_never_larger_than_asked_unless_one_weight_is(tmp_path: Path) -> None:
+def test_shards_stay_below_limit_unless_one_weight_exceeds_it(tmp_path: Path) -> None:
     tensors = {
         name: kilobytes(size) for name, size in {"a": 4, "b": 5, "c": 2, "d": 20, "e": 1}.items()
     }
@@ -54,15 +56,14 @@ def test_a_shard_is_never_larger_than_asked_unless_one_weight_is(tmp_path: Path)
     )
 
 
-def test_one_shard_needs_no_index(tmp_path: Path) -> None:
-    write_weights(
-        tmp_path, [("a", torch.arange(6).view(2, 3).T)]
-    )  # no shard holds a tensor as it does not lie in memory
+def test_single_shard_has_no_index(tmp_path: Path) -> None:
+    # a tensor that is not contiguous is stored contiguously
+    write_weights(tmp_path, [("a", torch.arange(6).view(2, 3).T)])
     assert [file.name for file in tmp_path.iterdir()] == ["model.safetensors"]
     assert torch.equal(open_weights(tmp_path).read("a"), torch.tensor([[0, 3], [1, 4], [2, 5]]))
 
 
-def test_no_more_than_a_shard_is_asked_for_ahead(tmp_path: Path) -> None:
+def test_writer_reads_at_most_one_shard_ahead(tmp_path: Path) -> None:
     written: list[int] = []
 
     def tensors() -> Iterator[tuple[str, Tensor]]:
@@ -93,7 +94,7 @@ def test_transformers_reads_the_shards(tmp_path: Path) -> None:
 # Complete or absent
 
 
-def test_a_folder_has_its_name_when_it_is_complete(tmp_path: Path) -> None:
+def test_folder_appears_when_complete(tmp_path: Path) -> None:
     target = tmp_path / "deep" / "target"
     with complete_or_absent(target, 0) as unfinished:
         (unfinished / "file").touch()
@@ -103,21 +104,21 @@ def test_a_folder_has_its_name_when_it_is_complete(tmp_path: Path) -> None:
     ).is_file()
 
 
-def test_nothing_is_left_of_what_failed(tmp_path: Path) -> None:
+def test_failed_write_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(KeyError), complete_or_absent(tmp_path / "target", 0) as unfinished:
         (unfinished / "file").touch()
         raise KeyError
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_a_killed_process_left_is_not_taken_over(tmp_path: Path) -> None:
+def test_leftovers_of_killed_process_are_discarded(tmp_path: Path) -> None:
     (tmp_path / "target.unfinished").mkdir()
     (tmp_path / "target.unfinished" / "half").touch()
     with complete_or_absent(tmp_path / "target", 0) as unfinished:
         assert list(unfinished.iterdir()) == []
 
 
-def test_a_full_disk_is_named_and_nothing_is_left(tmp_path: Path) -> None:
+def test_full_disk_is_reported_and_leaves_nothing(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", LIMITED_DISK, str(tmp_path / "target")],
         capture_output=True,
@@ -128,7 +129,7 @@ def test_a_full_disk_is_named_and_nothing_is_left(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_too_small_a_disk_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+def test_insufficient_disk_space_is_refused_before_writing(tmp_path: Path) -> None:
     with (
         pytest.raises(
             WeightsError,
@@ -140,7 +141,7 @@ def test_too_small_a_disk_is_refused_before_anything_is_written(tmp_path: Path) 
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_folder_with_anything_in_it_is_not_written_to(tmp_path: Path) -> None:
+def test_check_empty_refuses_nonempty_folder(tmp_path: Path) -> None:
     check_empty(tmp_path)
     check_empty(tmp_path / "new")
     (tmp_path / "file").touch()

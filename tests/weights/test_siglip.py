@@ -1,4 +1,4 @@
-"""The tiny tower of the published code, and transformers' own SigLIP, against open_clip's tower with the same weights."""
+"""Compare the recorded tiny tower, and SigLIP of transformers, with the tower of open_clip."""
 
 import hashlib
 from dataclasses import replace
@@ -18,7 +18,8 @@ from lit_hour.weights.name_map import from_tower, is_unused, siglip_names_of, to
 from tests.helpers.siglip_tower import PIXELS, SIGLIP, SIZES, load_siglip
 
 RECORDED_PREFIX = "state/vision_tower.vision_model."
-RECORDED_PIXELS = "8f7878069f1026506b7c84b5355694e65fef0a2f09a0464bee8f8bfa4c24035b"  # SHA-256 of float32, little-endian
+# SHA-256 of the pixels as little-endian float32
+RECORDED_PIXELS = "8f7878069f1026506b7c84b5355694e65fef0a2f09a0464bee8f8bfa4c24035b"
 
 
 @pytest.fixture(scope="module")
@@ -34,8 +35,8 @@ def recorded_weights(recorded: dict[str, Tensor]) -> dict[str, Tensor]:
     }
 
 
-def picture(recorded: dict[str, Tensor]) -> Tensor:
-    """The recorded picture as our frames are: (1, 3, 384, 384) uint8."""
+def recorded_image(recorded: dict[str, Tensor]) -> Tensor:
+    """Return the recorded image as a batch of frames, (1, 3, 384, 384) uint8."""
     return resize_image(Image.fromarray(recorded["image_uint8"].numpy()), 384)[None]
 
 
@@ -43,38 +44,41 @@ def relative_error(output: Tensor, expected: Tensor) -> float:
     return float((output - expected).abs().max() / expected.abs().max())
 
 
-def pixels_into(encoder: VisionEncoder, images: Tensor) -> Tensor:
-    seen: list[Tensor] = []
+def capture_pixels(encoder: VisionEncoder, images: Tensor) -> Tensor:
+    captured: list[Tensor] = []
     encoder.tower.trunk.patch_embed.register_forward_pre_hook(
-        lambda _module, inputs: seen.append(inputs[0])
+        lambda _module, inputs: captured.append(inputs[0])
     )
     encoder(images)
-    return seen[0]
+    return captured[0]
 
 
-def test_a_picture_reaches_the_tower_with_the_published_values_to_the_last_bit(
+def test_pixels_into_tower_equal_recorded_pixels(
     recorded: dict[str, Tensor],
 ) -> None:
-    pixels = pixels_into(VisionEncoder(SIGLIP), picture(recorded))
+    pixels = capture_pixels(VisionEncoder(SIGLIP), recorded_image(recorded))
     assert torch.equal(pixels[..., ::8, ::8], recorded["pixel_values_every_8th"])
     assert hashlib.sha256(pixels.numpy().astype("<f4").tobytes()).hexdigest() == RECORDED_PIXELS
 
 
-def test_the_tokens_are_the_published_ones(recorded: dict[str, Tensor]) -> None:
+def test_patch_tokens_equal_recorded_tokens(recorded: dict[str, Tensor]) -> None:
     encoder = load_siglip(VisionEncoder(SIGLIP), recorded_weights(recorded))
     with torch.no_grad():
-        tokens = encoder(picture(recorded), pooled=False)
+        tokens = encoder(recorded_image(recorded), pooled=False)
     assert tokens.shape == recorded["output"].shape == (1, 729, 24)
     assert relative_error(tokens, recorded["output"]) < 5e-6
 
 
-def test_with_open_clips_own_gelu_they_are_not(recorded: dict[str, Tensor]) -> None:
-    """The size of the fault that the setting tanh_gelu mends: far above the error that is allowed."""
+def test_exact_gelu_deviates_from_recorded_tokens(recorded: dict[str, Tensor]) -> None:
+    """Without the setting tanh_gelu the error is far above the tolerance."""
     encoder = load_siglip(
         VisionEncoder(replace(SIGLIP, tanh_gelu=False)), recorded_weights(recorded)
     )
     with torch.no_grad():
-        assert relative_error(encoder(picture(recorded), pooled=False), recorded["output"]) > 1e-4
+        assert (
+            relative_error(encoder(recorded_image(recorded), pooled=False), recorded["output"])
+            > 1e-4
+        )
 
 
 @pytest.fixture(scope="module")
@@ -112,10 +116,8 @@ def test_transformers_and_open_clip_agree_at_each_layer(
     assert relative_error(tokens, expected) < 1e-5
 
 
-def test_every_weight_goes_there_and_back(
-    transformers_tower: SiglipVisionModel, tmp_path: Path
-) -> None:
-    """And what has no place in the tower is known by name."""
+def test_siglip_weights_round_trip(transformers_tower: SiglipVisionModel, tmp_path: Path) -> None:
+    """Weights that the tower lacks are exactly those that `is_unused` names."""
     theirs = saved_weights(transformers_tower, tmp_path)
     encoder = load_siglip(VisionEncoder(SIGLIP), theirs)
     back: dict[str, Tensor] = {}
@@ -129,7 +131,7 @@ def test_every_weight_goes_there_and_back(
     assert all(name.startswith("encoder.layers.3.") for name in left if name.startswith("encoder"))
 
 
-def test_a_recorded_tower_has_nothing_unknown(recorded: dict[str, Tensor]) -> None:
+def test_recorded_tower_has_no_unknown_weights(recorded: dict[str, Tensor]) -> None:
     weights = recorded_weights(recorded)
     used = {
         part for name in VisionEncoder(SIGLIP).tower.state_dict() for part in siglip_names_of(name)
@@ -147,7 +149,7 @@ def test_a_recorded_tower_has_nothing_unknown(recorded: dict[str, Tensor]) -> No
         "encoder.layers.9.nonsense",
     ),
 )
-def test_what_the_tower_needs_or_nobody_knows_is_not_called_unused(name: str) -> None:
+def test_is_unused_rejects_needed_and_unknown_names(name: str) -> None:
     assert not is_unused(name, num_layers=3)
 
 
@@ -155,12 +157,12 @@ def test_what_the_tower_needs_or_nobody_knows_is_not_called_unused(name: str) ->
     "name",
     ("transformer.resblocks.0.attn.in_proj_weight", "trunk.blocks.0.ls1.gamma", "trunk.cls_token"),
 )
-def test_a_tower_that_is_no_siglip_is_refused_by_its_weight(name: str) -> None:
+def test_siglip_names_of_refuses_other_towers(name: str) -> None:
     with pytest.raises(WeightsError, match=f"{name}.*model.vision.name"):
         siglip_names_of(name)
 
 
-def test_parts_of_different_sizes_are_not_joined() -> None:
+def test_to_tower_refuses_parts_of_different_shapes() -> None:
     parts = [torch.zeros(24, 24), torch.zeros(24, 24), torch.zeros(12, 24)]
     with pytest.raises(WeightsError, match=r"layers\.1\.self_attn\.v_proj\.weight \(12, 24\)"):
         to_tower("trunk.blocks.1.attn.qkv.weight", parts)

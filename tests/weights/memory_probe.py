@@ -1,4 +1,7 @@
-"""A large published checkpoint, and the memory that converting takes in a process of its own."""
+"""Peak memory of converting a large published checkpoint, measured in a subprocess.
+
+Entry points: `write_large` and `measure`.
+"""
 
 import re
 import subprocess
@@ -18,16 +21,16 @@ from lit_hour.weights.hf_folder import drop_tied_output, meta_state_dict
 from lit_hour.weights.name_map import hf_meta_tensors
 from lit_hour.weights.reader import open_weights
 from lit_hour.weights.safetensors_writer import write_weights
-from tests.weights.made import HOUR_LLAVA, NUM_TOKENS, TOWER_WORDS, write_config
+from tests.weights.factories import HOUR_LLAVA, NUM_TOKENS, TOWER_OVERRIDES, write_config
 
-SIZES: dict[str, Any] = HOUR_LLAVA | {
+LARGE_CONFIG: dict[str, Any] = HOUR_LLAVA | {
     "hidden_size": 1024,
     "intermediate_size": 4096,
     "num_attention_heads": 8,
     "num_key_value_heads": 2,
     "memaug_depth": 4,
 }
-CONVERTING = """
+CONVERT_SCRIPT = """
 import sys
 from pathlib import Path
 sys.path[:0] = {paths!r}
@@ -38,26 +41,26 @@ from lit_hour.weights import safetensors_writer
 from lit_hour.weights.hf_folder import meta_state_dict
 
 safetensors_writer.write_weights.__defaults__ = ({shard_bytes},)
-meta_state_dict(load_config(None, {words!r}), 300)  # building without data brings along imports of its own
+# import the dependencies before the measurement
+meta_state_dict(load_config(None, {overrides!r}), 300)
 print("ready", flush=True)
 sys.stdin.readline()
-for source, target, words, *checkpoint in {conversions!r}:
-    convert.convert(Path(source), Path(target), words, *checkpoint)
+for source, target, overrides, *checkpoint in {conversions!r}:
+    convert.convert(Path(source), Path(target), overrides, *checkpoint)
 print("done", flush=True)
 sys.stdin.readline()
 """
 
-Conversion = (
-    tuple[str, str, tuple[str, ...]] | tuple[str, str, tuple[str, ...], str]
-)  # as `convert` takes it
+# arguments of `convert`
+Conversion = tuple[str, str, tuple[str, ...]] | tuple[str, str, tuple[str, ...], str]
 
 
 @dataclass(frozen=True)
 class Peak:
-    """Bytes over those before, and seconds.
+    """Peak memory above the start of the conversion, in bytes, and duration in seconds.
 
-    Anonymous memory is what the process holds itself. The total has besides it the pages of files that it reads, which the
-    system takes back whenever it needs them.
+    Anonymous memory is allocated by the process. The total also counts pages of mapped files, which
+    the system can reclaim at any time.
     """
 
     anonymous_bytes: int
@@ -70,53 +73,60 @@ class Peak:
 
 
 def write_large(folder: Path, sizes: dict[str, Any], shard_bytes: int) -> int:
-    """A published Hour-LLaVA of these sizes, made of the same random numbers over and over; its bytes."""
+    """Write a published Hour-LLaVA of these sizes and return its size in bytes.
+
+    The weights repeat one block of random numbers.
+    """
     folder.mkdir()
     write_config(folder, **sizes)
     config = config_from_dict(
-        settings_from_hf(read_published_config(folder), names_tower=True), "made", TOWER_WORDS
+        settings_from_hf(read_published_config(folder), names_tower=True), "made", TOWER_OVERRIDES
     )
-    outlines = hf_meta_tensors(drop_tied_output(meta_state_dict(config, 0), config))
-    block = torch.randn(1_000_003).to(torch.bfloat16)  # (numbers,)
+    meta_tensors = hf_meta_tensors(drop_tied_output(meta_state_dict(config, 0), config))
+    block = torch.randn(1_000_003).to(torch.bfloat16)  # (1_000_003,)
 
-    def repeated(shape: torch.Size) -> torch.Tensor:
+    def repeat_block(shape: torch.Size) -> torch.Tensor:
         return block.repeat(shape.numel() // len(block) + 1)[: shape.numel()].view(shape)
 
     write_weights(
-        folder, ((name, repeated(outline.shape)) for name, outline in outlines.items()), shard_bytes
+        folder,
+        ((name, repeat_block(meta_tensor.shape)) for name, meta_tensor in meta_tensors.items()),
+        shard_bytes,
     )
     train_byte_level_tokenizer([], NUM_TOKENS).save_pretrained(str(folder))
     return open_weights(folder).num_bytes
 
 
 def measure(conversions: Sequence[Conversion], shard_bytes: int) -> Peak:
-    """Convert, watched from outside."""
-    script = CONVERTING.format(
-        paths=sys.path, shard_bytes=shard_bytes, words=TOWER_WORDS, conversions=list(conversions)
+    """Run the conversions in a subprocess and return its peak memory."""
+    script = CONVERT_SCRIPT.format(
+        paths=sys.path,
+        shard_bytes=shard_bytes,
+        overrides=TOWER_OVERRIDES,
+        conversions=list(conversions),
     )
     with subprocess.Popen(
         [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:
         assert process.stdin and process.stdout
         assert process.stdout.readline() == "ready\n"
-        before = memory_of(process.pid)
-        (Path("/proc") / str(process.pid) / "clear_refs").write_text(
-            "5"
-        )  # the highest total counts from here
+        before = process_memory(process.pid)
+        # reset VmHWM, the peak of resident memory
+        (Path("/proc") / str(process.pid) / "clear_refs").write_text("5")
         started = time.perf_counter()
         print(file=process.stdin, flush=True)
         anonymous = 0
         while not Path(conversions[-1][1]).exists() and process.poll() is None:
-            anonymous = max(anonymous, memory_of(process.pid)["RssAnon"])
+            anonymous = max(anonymous, process_memory(process.pid)["RssAnon"])
             time.sleep(0.002)
         assert process.stdout.readline() == "done\n"
-        seconds, total = time.perf_counter() - started, memory_of(process.pid)["VmHWM"]
+        seconds, total = time.perf_counter() - started, process_memory(process.pid)["VmHWM"]
         print(file=process.stdin, flush=True)
     return Peak(anonymous - before["RssAnon"], total - before["VmRSS"], seconds)
 
 
-def memory_of(process_id: int) -> dict[str, int]:
-    """What the system counts for a process, in bytes."""
+def process_memory(process_id: int) -> dict[str, int]:
+    """Return the memory counters of /proc/PID/status, in bytes."""
     text = (Path("/proc") / str(process_id) / "status").read_text()
     return {
         name: int(kilobytes) * 1024

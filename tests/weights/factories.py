@@ -1,4 +1,7 @@
-"""Small published checkpoints with random weights, in the Hugging Face layout."""
+"""Small published checkpoints with random weights, in the Hugging Face layout.
+
+Entry point: `write_hour_llava`.
+"""
 
 import json
 from pathlib import Path
@@ -16,7 +19,7 @@ from lit_hour.weights.name_map import hf_meta_tensors
 from lit_hour.weights.safetensors_writer import write_weights
 from tests.helpers.siglip_tower import SIGLIP
 
-TOWER_WORDS = (f"model.vision.name={SIGLIP.name}", "video.image_size=384")
+TOWER_OVERRIDES = (f"model.vision.name={SIGLIP.name}", "video.image_size=384")
 SIGLIP_PREFIX = "model.vision_tower.vision_tower.vision_model."
 NUM_TOKENS, NUM_ROWS, DIM, VISION_DIM = 300, 320, 32, 24
 HOUR_LLAVA: dict[str, Any] = {
@@ -48,19 +51,27 @@ HOUR_LLAVA: dict[str, Any] = {
 
 
 def hour_llava_weights(folder: Path, dtype: torch.dtype = torch.bfloat16) -> dict[str, Tensor]:
-    """Random weights by the published names for the config.json of a folder; the tower's last norm is the only plain one."""
+    """Return random weights by published names for the config.json of a folder.
+
+    The last norm of the tower is ones and zeros.
+    """
     config = config_from_dict(
-        settings_from_hf(read_published_config(folder), names_tower=True), "made", TOWER_WORDS
+        settings_from_hf(read_published_config(folder), names_tower=True), "made", TOWER_OVERRIDES
     )
-    outlines = hf_meta_tensors(drop_tied_output(meta_state_dict(config, 0), config))
-    weights = {name: torch.randn(outline.shape).to(dtype) for name, outline in outlines.items()}
+    meta_tensors = hf_meta_tensors(drop_tied_output(meta_state_dict(config, 0), config))
+    weights = {
+        name: torch.randn(meta_tensor.shape).to(dtype) for name, meta_tensor in meta_tensors.items()
+    }
     weights[f"{SIGLIP_PREFIX}post_layernorm.weight"] = torch.ones(VISION_DIM, dtype=dtype)
     weights[f"{SIGLIP_PREFIX}post_layernorm.bias"] = torch.zeros(VISION_DIM, dtype=dtype)
     return weights
 
 
 def write_hour_llava(folder: Path, shard_bytes: int = 40_000, **changes: Any) -> dict[str, Tensor]:
-    """A published Hour-LLaVA in shards, with its tokenizer; `changes` to its config.json. Its weights by name."""
+    """Write a published Hour-LLaVA in shards, with its tokenizer, and return its weights by name.
+
+    `changes` are applied to its config.json.
+    """
     torch.manual_seed(0)
     folder.mkdir(parents=True)
     write_config(folder, **changes)
@@ -71,11 +82,12 @@ def write_hour_llava(folder: Path, shard_bytes: int = 40_000, **changes: Any) ->
 
 
 def write_config(folder: Path, **changes: Any) -> None:
+    """Write the config.json of a published Hour-LLaVA with these changes."""
     (folder / "config.json").write_text(json.dumps(HOUR_LLAVA | changes), encoding="utf-8")
 
 
 def read_folder(folder: Path) -> dict[str, Tensor]:
-    """Every tensor of a folder, by safetensors' own reader."""
+    """Return every tensor of a folder, read by the safetensors library."""
     return {
         name: tensor
         for file in folder.glob("*.safetensors")
@@ -83,8 +95,9 @@ def read_folder(folder: Path) -> dict[str, Tensor]:
     }
 
 
-def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
-    """Whether the names, dtypes and bits are the same."""
-    return one.keys() == other.keys() and all(
-        one[name].dtype == other[name].dtype and torch.equal(one[name], other[name]) for name in one
+def equal_weights(left: dict[str, Tensor], right: dict[str, Tensor]) -> bool:
+    """Return whether names, dtypes and bits are equal."""
+    return left.keys() == right.keys() and all(
+        left[name].dtype == right[name].dtype and torch.equal(left[name], right[name])
+        for name in left
     )
