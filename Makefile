@@ -20,9 +20,10 @@ test: $(READY)  ## the fast lane: every package, at most five minutes on two cor
 test-all: $(READY)  ## every test, at most twenty minutes on two cores; SLURM comes last and alone
 	$(PYTEST) -n $(WORKERS) --dist worksteal --ignore tests/slurm
 	$(PYTEST) tests/slurm
+	$(MAKE) test-lmms
 
 test-lmms: $(LMMS)/ready  ## lmms-eval runs its own tasks with lit_hour as the model
-	OMP_NUM_THREADS=1 $(LMMS)/bin/python -m pytest tests/evaluation/lmms_eval
+	OMP_NUM_THREADS=1 $(LMMS)/bin/python -m pytest tests/evaluation/lmms_eval/test_plugin.py
 
 benchmark: $(READY) $(PEERS)/ready  ## speed, side by side with other projects; TOPICS="shards startup" measures only these
 	$(RUN) -m tests.benchmarks.speed $(TOPICS)
