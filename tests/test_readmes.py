@@ -1,0 +1,100 @@
+"""READMEs name only settings, paths, commands and benchmarks that exist."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from lit_hour.cli import COMMANDS
+from lit_hour.config.introspect import walk_schema
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted(
+    page.relative_to(ROOT)
+    for pattern in (
+        "README.md",
+        "*/README.md",
+        "lit_hour/*/README.md",
+        "conf/**/README.md",
+        "tests/**/*.md",
+    )
+    for page in ROOT.glob(pattern)
+)
+CONFIGS = sorted(path.relative_to(ROOT) for path in (ROOT / "conf").rglob("*.yaml"))
+SETTINGS = {info.name: info for info in walk_schema()}
+SECTIONS = "|".join(sorted({name.partition(".")[0] for name in SETTINGS if "." in name}))
+SETTING = re.compile(rf"(?<![\w./-])((?:{SECTIONS})(?:\.\w+)+)(?:=(\w*))?")
+LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)]*)?\)")
+QUOTED = re.compile(r"`([^`\n]+)`")
+SUFFIXES = (".py", ".md", ".yaml", ".ipynb", ".sbatch", ".svg", ".png", ".json", ".js", ".txt")
+# folders of the repository; runs/ and other outputs do not exist in a fresh clone
+FOLDERS = ("lit_hour/", "tests/", "conf/", "notebooks/", "shards/README.md")
+
+
+def read_text(page: Path) -> str:
+    return (ROOT / page).read_text(encoding="utf-8")
+
+
+def schema_name(name: str) -> str:
+    """Replace the name of a data source, which the user chooses, by NAME."""
+    return re.sub(r"^data\.sources\.\w+", "data.sources.NAME", name)
+
+
+def mentioned_settings(page: Path) -> Iterator[tuple[str, str]]:
+    """Iterate over (name, value) of the settings that a page mentions; "" without a value."""
+    text = read_text(page)
+    if page.suffix == ".yaml":
+        text = "\n".join(re.findall(r"#.*", text))
+    text = re.sub(r"^```python.*?^```", "", text, flags=re.M | re.S)  # data.x is an attribute there
+    for name, value in SETTING.findall(text):
+        if not name.endswith(SUFFIXES):  # a file, such as data.py
+            yield schema_name(name), value
+
+
+@pytest.mark.parametrize("page", [*PAGES, *CONFIGS], ids=str)
+def test_settings_exist(page: Path) -> None:
+    unknown = []
+    for name, value in mentioned_settings(page):
+        choices = SETTINGS[name].choices if name in SETTINGS else ()
+        if name not in SETTINGS or (value.islower() and choices and value not in choices):
+            unknown.append(f"{name}={value}")
+    assert not unknown, f"{page} names settings that do not exist: {unknown}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=str)
+def test_paths_exist(page: Path) -> None:
+    text = read_text(page)
+    folder = (ROOT / page).parent
+    missing = [
+        target
+        for target in LINK.findall(text)
+        if "://" not in target and not (folder / target).exists()
+    ]
+    for quoted in QUOTED.findall(text):
+        path = quoted.split()[-1].split("::")[0].rstrip("/")
+        if re.search(r"[*{}<>]|NAME", path) or not path.isascii():
+            continue
+        is_path = path.endswith(SUFFIXES) or path.startswith(FOLDERS)
+        if is_path and "/" in path and path.startswith(FOLDERS) and not (ROOT / path).exists():
+            missing.append(quoted)
+    assert not missing, f"{page} names paths that do not exist: {missing}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=str)
+def test_commands_exist(page: Path) -> None:
+    text = read_text(page)
+    commands = set(re.findall(r"(?:^ {4}(?:srun )?|`(?:srun )?)lit-hour (\w[\w-]*)", text, re.M))
+    unknown = {command for command in commands if command not in COMMANDS}
+    assert not unknown, f"{page} names commands that do not exist: {unknown}"
+    for module in re.findall(r"python -m (tests\.[\w.]+\w)", text):
+        path = ROOT / module.replace(".", "/")
+        exists = path.with_suffix(".py").is_file() or (path / "__main__.py").is_file()
+        assert exists, f"{page} names the module {module}, which does not exist"
+    for config in re.findall(r"(?<![\w/])conf/[\w/]+\.(?:yaml|sbatch)", text):
+        exists = (ROOT / config).is_file() or "NAME" in config or config == "conf/mine.yaml"
+        assert exists, f"{page} names {config}, which does not exist"
+
+
+def test_readme_is_short() -> None:
+    assert len(read_text(Path("README.md")).splitlines()) <= 200
