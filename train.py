@@ -43,7 +43,7 @@ def main(argv: Sequence[str], shutdown: ShutdownSignal | None = None) -> None:
 
 
 def load_settings(argv: Sequence[str]) -> Config:
-    """Load the settings that a command line names, or those of the default file.
+    """Load the settings of a command line; without a file, of the default file.
 
     Raises:
         ConfigError: a file or setting cannot be used.
@@ -62,7 +62,7 @@ def load_settings(argv: Sequence[str]) -> Config:
 
 
 def configure_logging() -> None:
-    """Print the project's log records of rank zero, its errors on any rank, and Lightning's warnings."""
+    """Print log records of rank zero, errors of any rank, and Lightning's warnings."""
     from lightning.pytorch.utilities import rank_zero_only
 
     handler = logging.StreamHandler(sys.stdout)
@@ -78,7 +78,7 @@ if __name__ == "__main__":
     shutdown_signal = ShutdownSignal()
     is_job = "SLURM_JOB_ID" in os.environ
     if is_job:
-        shutdown_signal.install()  # without a handler, a signal during the imports would end the job
+        shutdown_signal.install()  # a signal during the imports would end the job
     try:
         main(sys.argv[1:], shutdown_signal)
     except InputError as error:

@@ -1,7 +1,7 @@
 """Command line `lit-hour COMMAND`, also `python -m lit_hour COMMAND`.
 
-Each command has a function that declares its arguments and one that runs it. Handlers import what they need
-themselves, so that `--help` and a mistyped setting are answered without importing torch.
+Each command has a function that declares its arguments and one that runs it. Handlers import what
+they need themselves, so that `--help` and a mistyped setting are answered without importing torch.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ RENAMED_COMMANDS = {"encode": "extract-features"}
 
 
 class Command(NamedTuple):
-    """A command: its help, the function that declares its arguments, and the function that runs it."""
+    """A command: its help, and the functions that declare its arguments and run it."""
 
     help: str
     declare: Callable[[str, str], CommandParser]
@@ -37,7 +37,7 @@ class Command(NamedTuple):
 
 
 def console_main() -> None:
-    """Run the command line of this process, and report invalid input in one line without a traceback."""
+    """Run the command line of this process, and report invalid input in one line."""
     try:
         main(sys.argv[1:])
     except InputError as error:

@@ -1,15 +1,15 @@
-"""What the user can mend: every message names the file, key or setting, and what would be right.
+"""Errors that the user can fix; messages name the file, key or setting, and what is right.
 
-The command line prints these without a traceback; anything else that is raised is a fault of ours.
+The command line prints these in one line. Any other exception is a bug of this project.
 """
 
 
 class InputError(ValueError):
-    """Something that was handed to the project cannot be used as it is."""
+    """An input that cannot be used."""
 
 
 class ConfigError(InputError):
-    """A setting that does not exist, is out of range, or a YAML file that is not a mapping."""
+    """A setting that does not exist or is out of range, or a YAML file that is not a mapping."""
 
 
 class VideoError(InputError):
@@ -17,52 +17,52 @@ class VideoError(InputError):
 
 
 class ImageError(InputError):
-    """A picture that cannot be read."""
+    """An image that cannot be read."""
 
 
 class QuestionError(InputError):
-    """A question file, or one record in it, that cannot be used."""
+    """A question file, or one of its records, that cannot be used."""
 
 
 class ShardError(InputError):
-    """A shard or its index that is missing, damaged, or does not fit the rest."""
+    """A shard or its index that is missing or corrupt, or does not match the settings."""
 
 
 class RunError(InputError):
-    """A run folder that is missing something or belongs to another model."""
+    """A run folder that is incomplete or belongs to another model."""
 
 
 class DivergenceError(InputError):
-    """Losses or gradients that are no finite numbers, more often than a run may leave them out."""
+    """More NaN or Inf losses or gradients than the settings allow."""
 
 
 class WeightsError(InputError):
-    """A checkpoint, a file of weights or a tokenizer that is missing, damaged, or belongs to another architecture."""
+    """Weights or a tokenizer that are missing, corrupt, or of another architecture."""
 
 
 class SyntheticDataError(InputError):
-    """A story that cannot be generated, or a folder with videos of other settings."""
+    """A story that cannot be generated, or a folder of other synthetic data."""
 
 
 class TeacherError(InputError):
-    """A model server that does not answer, or a folder of annotations that cannot be gone on with."""
+    """A model server that does not answer, or annotations that cannot be resumed."""
 
 
 class InvalidResponseError(InputError):
-    """What a model server answered cannot be used, however often it was asked."""
+    """Responses of a model server that stay invalid after all attempts."""
 
 
 class ReportError(InputError):
-    """Answers or reports of an evaluation that do not belong together, or a report that cannot be read."""
+    """Answers or reports of an evaluation that are corrupt or do not match."""
 
 
-class JsonlError(InputError):
+class JournalError(InputError):
     """A journal that cannot be read or written."""
 
 
 class ServerError(InputError):
-    """A server that cannot be started safely as it was asked for."""
+    """A server that cannot be started safely with these arguments."""
 
 
 class MemoryFileError(InputError):
-    """A file of a memory, or the folder of such files, that is missing, damaged, or belongs to another video or model."""
+    """A video memory on disk that is missing or corrupt, or of another video or model."""

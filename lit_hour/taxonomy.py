@@ -1,7 +1,7 @@
 """The 22 tasks of VideoMarathon in their 6 topics.
 
-Source: Hour-LLaVA (arXiv:2506.05332), task taxonomy. Long-form tasks need evidence from far apart in the video;
-short-form tasks can be answered from one moment of it.
+Source: Hour-LLaVA (arXiv:2506.05332), task taxonomy. Long-form tasks need evidence from distant
+parts of the video; short-form tasks can be answered from one moment.
 """
 
 from dataclasses import dataclass
@@ -9,7 +9,13 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Task:
-    """One kind of question: its topic, its name, and whether its evidence is spread over the video."""
+    """A kind of question.
+
+    Attributes:
+        topic: one of `TOPICS`.
+        name: name of the task, with spaces.
+        long_form: whether the evidence is spread over the video.
+    """
 
     topic: str
     name: str
@@ -17,7 +23,7 @@ class Task:
 
     @property
     def key(self) -> str:
-        """The word that data files use: `temporality/temporal_order`."""
+        """Name in data files: `temporality/temporal_order`."""
         return f"{self.topic}/{self.name}".replace(" ", "_")
 
 

@@ -1,1 +1,5 @@
-"""Every setting, once: type, default, unit, range and meaning (schema.py), and how files and words change it (load.py)."""
+"""Settings: dataclasses with defaults, units and ranges, and how they are loaded.
+
+`from lit_hour.config.load import load_config` and `from lit_hour.config.schema import Config` are
+the entry points.
+"""

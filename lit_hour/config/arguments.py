@@ -1,7 +1,7 @@
 """Parse command lines of options, positional arguments, config files and `key=value` overrides.
 
-The documented order is `[options] POSITIONALS [key=value ...]`; any other order without two meanings works
-too. `CommandParser` serves `lit_hour.cli` and `train.py`.
+The documented order is `[options] POSITIONALS [key=value ...]`; any other order without two
+meanings works too. `CommandParser` serves `lit_hour.cli` and `train.py`.
 """
 
 from __future__ import annotations
@@ -24,8 +24,9 @@ NAME_CHARACTERS = frozenset("._-")  # of a setting, besides letters and digits
 class CommandParser:
     """Parser of one command.
 
-    argparse alone cannot take overrides after options, nor tell an override from a question. So options are
-    parsed first; what is left is sorted into config files, overrides and positional arguments.
+    argparse alone cannot take overrides after options, nor tell an override from a question. So
+    options are parsed first; what is left is sorted into config files, overrides and positional
+    arguments.
 
     Attributes:
         add_option: add an option, as `argparse.ArgumentParser.add_argument` does.
@@ -44,12 +45,10 @@ class CommandParser:
     ) -> None:
         """Create a parser without arguments of its own.
 
-        Args:
-            prog: how the command is called.
-            description: first paragraph of its help.
+        Args: prog: how the command is called. description: first paragraph of its help.
             settings_help: which settings it uses; empty for a command without settings.
-            takes_config: whether it takes config files, as `-c FILE`.
-            explain_extra: returns the error message for too many positional arguments, given all of them
+            takes_config: whether it takes config files, as `-c FILE`. explain_extra: returns the
+            error message for too many positional arguments, given all of them
                 and those that are too many.
             epilog: returns the last part of the help.
         """
@@ -80,12 +79,11 @@ class CommandParser:
     def parse(self, words: Sequence[str]) -> argparse.Namespace:
         """Parse the words after the command.
 
-        Words after `--` are positional arguments, whatever they contain. Wrong words end the process with the
-        usage and what is wrong; `--help` ends it with the help.
+        Words after `--` are positional arguments, whatever they contain. Wrong words end the
+        process with the usage and what is wrong; `--help` ends it with the help.
 
-        Returns:
-            The values of options and positional arguments, `config` (list of paths) and `overrides` (list of
-            `key=value` texts).
+        Returns: The values of options and positional arguments, `config` (list of paths) and
+            `overrides` (list of `key=value` texts).
         """
         words, literal = _split_at(words, "--")
         if not {"-h", "--help"}.isdisjoint(words):
@@ -138,7 +136,7 @@ class CommandParser:
 
 
 def is_override(word: str) -> bool:
-    """Return whether a word is `key=value`: a dotted name before the first `=`, and no file of that name."""
+    """Return whether a word is `key=value` with a dotted name, and not an existing file."""
     name, equals, _ = word.partition("=")
     is_name = all(letter.isalnum() or letter in NAME_CHARACTERS for letter in name)
     return bool(name and equals) and is_name and not _is_option(word) and not os.path.exists(word)

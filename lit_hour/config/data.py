@@ -1,6 +1,5 @@
-"""The settings of the data: where samples come from, which make a step, how they are read, and how features are stored."""
+"""Settings of the data: sources, batches, loading, and storage of features."""
 
-# ruff: noqa: RUF009  (`field` makes a new dataclass field at each call; nothing is shared)
 from __future__ import annotations
 
 import os
@@ -12,17 +11,19 @@ from lit_hour.config.fields import field
 
 @dataclass(frozen=True)
 class SourceConfig:
-    """One named source of samples."""
+    """One named data source."""
 
-    shards: str = field(MISSING, "folder of packed shards, or the https:// or s3:// URL of one")
+    shards: str = field(MISSING, "folder of packed shards, or its https:// or s3:// URL")
     weight: float = field(
         1.0,
-        "passes over this source in one pass over all; 0.5 takes half of it each time, 0 leaves it out",
+        "epochs over this source per epoch of the mixture: 0.5 uses half of it each time, 0"
+        " disables it",
         ge=0,
     )
     skip_fraction: float = field(
         0.0,
-        "share of this source that comes last: those that a stage before has taken",
+        "share of the source to start after, such as the samples that an earlier stage used; these"
+        " come last",
         ge=0,
         le=1,
     )
@@ -30,87 +31,99 @@ class SourceConfig:
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Which samples make a step, and how they are read."""
+    """Data sources, batch sizes and loading."""
 
     sources: dict[str, SourceConfig] = field(
         {}, "named training sources: data.sources.NAME.shards=FOLDER"
     )
     val_sources: dict[str, SourceConfig] = field(
-        {}, "named validation sources; their weights do not count"
+        {}, "named validation sources; their weights are ignored"
     )
     questions_per_sample: int = field(
         5,
-        "questions about one video or picture in one multi-turn sample",
+        "questions about one video or image in one multi-turn sample",
         unit="questions",
         ge=1,
     )
     val_questions_per_video: int = field(
         30,
-        "questions asked about each validation video, spread over those it has",
+        "validation questions about each video, spread evenly over all of its questions",
         unit="questions",
         ge=1,
     )
     global_batch_size: int = field(
-        128, "samples in an optimizer step, over all ranks", unit="samples", ge=1
+        128,
+        "samples in an optimizer step, over all ranks",
+        unit="samples",
+        ge=1,
     )
-    micro_batch_size: int = field(1, "samples that a rank holds at once", unit="samples", ge=1)
+    micro_batch_size: int = field(
+        1,
+        "samples that a rank processes at once; gradients are accumulated over micro-batches",
+        unit="samples",
+        ge=1,
+    )
     shuffle_shards: int = field(
-        4, "neighbouring shards whose samples are shuffled together", unit="shards", ge=1
+        4,
+        "consecutive shards whose samples are shuffled together",
+        unit="shards",
+        ge=1,
     )
     length_balance_window: int = field(
         100,
-        "neighbouring steps that exchange samples, so that those of one step take about equal work and no rank waits for the"
-        " one with the longest video; 1 for none",
+        "consecutive steps that exchange samples so that the samples of a step cost about the same"
+        " and no rank waits for the one with the longest video; 1 disables it",
         unit="steps",
         ge=1,
     )
     num_workers: int = field(
         2,
-        "processes of each rank that load data; 0 loads in the rank itself, -1 starts one per core",
+        "DataLoader workers of each rank; 0 loads in the rank itself, -1 starts one per core",
         unit="processes",
         ge=-1,
     )
     timeout_seconds: float = field(
         1200.0,
-        "how long a rank waits for a process that reads ahead until the run stops and says what that reads; 0 for ever, and"
-        " above 1800 the other ranks give up before",
+        "longest wait of a rank for a worker before the run stops and names the sample; 0 for no"
+        " limit. Above 1800 the other ranks give up first",
         unit="s",
         ge=0,
     )
     max_bad_samples: int = field(
         0,
-        "videos and pictures that a rank may fail to read before the run stops; each is listed",
+        "videos and images that a rank may fail to read before the run stops; each is listed",
         unit="videos",
         ge=0,
     )
     on_data_change: Literal["error", "warn"] = field(
         "error",
-        "data that have changed since the checkpoint: refuse them, or go on with them and say so",
+        "when the data differ from those of the checkpoint: raise an error, or log a warning and"
+        " continue",
     )
     cache_folder: str = field(
-        "shards/cache", "where shards from a URL are kept; all processes of a machine share it"
+        "shards/cache",
+        "folder of shards downloaded from a URL; all processes of a machine share it",
     )
     cache_gb: float = field(
         100.0,
-        "size that the cache may have; what was used least recently makes room",
+        "size limit of the cache; the least recently used shards are deleted",
         unit="GB",
         gt=0,
     )
     s3_endpoint: str = field(
-        "https://s3.amazonaws.com", "s3://bucket/path is fetched from here, as ENDPOINT/bucket/path"
+        "https://s3.amazonaws.com", "server of s3:// URLs: ENDPOINT/bucket/path"
     )
 
 
 @dataclass(frozen=True)
 class FeatureConfig:
-    """How videos become features: what the vision encoder makes of them, once for all epochs."""
+    """Storage of vision encoder features by `lit-hour extract-features`."""
 
     precision: Literal["bf16", "int8"] = field(
-        "bf16",
-        "how tokens are stored: in bf16, or in half the size as 8-bit numbers with a scale for each token",
+        "bf16", "bfloat16, or 8-bit integers with a scale per token in half the size"
     )
 
 
 def resolve_num_workers(num_workers: int) -> int:
-    """Return the number of processes that a `num_workers` setting stands for: -1 is one per core of the machine."""
+    """Return the number of processes for a `num_workers` setting, where -1 means one per core."""
     return (os.cpu_count() or 1) if num_workers == -1 else num_workers

@@ -1,4 +1,4 @@
-"""Find the setting that an unknown name means: former names, names in other projects, similar names."""
+"""Find the setting that an unknown name means: former, foreign and similar names."""
 
 from __future__ import annotations
 
@@ -101,7 +101,9 @@ OTHER_NAMES = {
     "video.max_frames": "num_frames nframes max_num_frames max_frames_num frames_upbound",
     "video.image_size": "resolution img_size crop_size input_size frame_size size_pixels",
     "image.max_tiles": "image_aspect_ratio image_grid_pinpoints max_num_tiles",
-    "text.max_tokens": "max_length max_seq_length max_seq_len model_max_length cutoff_len block_size",
+    "text.max_tokens": (
+        "max_length max_seq_length max_seq_len model_max_length cutoff_len block_size"
+    ),
     "text.time_instruction": "add_time_instruction",
     "text.loss_on_template": "train_on_inputs",
     "data.global_batch_size": (
@@ -167,10 +169,10 @@ OTHER_NAMES = {
 
 
 def present_name(name: str) -> str | None:
-    """Return the present name of a setting that had another one, or None for a name that never existed.
+    """Return the present name of a renamed setting, or None for a name that never existed.
 
-    Args:
-        name: full name. It may lie in a section that was renamed, or name a source: `data.sources.a.start`.
+    Args: name: full name. It may lie in a section that was renamed, or name a source:
+        `data.sources.a.start`.
     """
     parts = name.split(".")
     for length in range(len(parts), 0, -1):
@@ -187,8 +189,8 @@ def present_name(name: str) -> str | None:
 def suggest_settings(name: str, known: Collection[str]) -> list[str]:
     """Return the settings that an unknown name probably means.
 
-    By meaning first: a small typing error of a full name, the name of the thing in other projects, the same
-    last word in another section. By similar letters last.
+    By meaning first: a small typing error of a full name, the name of the thing in other projects,
+    the same last word in another section. By similar letters last.
 
     Args:
         name: the unknown full name.

@@ -1,4 +1,4 @@
-"""Walk the schema: full names of all settings for validation and errors, and the text of `--help`."""
+"""Walk the schema: full names of all settings, and the text of `--help`."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ HELP_WIDTH = 100  # columns
 class FieldInfo:
     """A setting of the schema, or a section of settings.
 
-    Attributes:
-        name: full name. NAME stands for a part that the user chooses: `data.sources.NAME.weight`.
-        type: int, float, bool, str or a Literal; for a section its dataclass, or `dict[str, dataclass]` for
+    Attributes: name: full name. NAME stands for a part that the user chooses:
+        `data.sources.NAME.weight`. type: int, float, bool, str or a Literal; for a section its
+        dataclass, or `dict[str, dataclass]` for
             sections that the user names.
         default: MISSING for a section, and for a setting that must be given.
         metadata: help, unit, ge, gt and le.
@@ -38,12 +38,12 @@ class FieldInfo:
 
     @property
     def is_section(self) -> bool:
-        """Whether this is a section."""
+        """True for a section."""
         return is_dataclass(self.type) or self.is_mapping
 
     @property
     def is_mapping(self) -> bool:
-        """Whether this is a section whose entries the user names, such as `data.sources`."""
+        """True for a section with names of the user's choice, such as `data.sources`."""
         return get_origin(self.type) is dict
 
 
@@ -103,7 +103,7 @@ def describe_range(metadata: Mapping[str, Any]) -> str:
 
 
 def _describe_default(info: FieldInfo) -> str:
-    """Return the default as it is written after `NAME=` on the command line."""
+    """Return the text of the default on the command line, after `NAME=`."""
     if info.default is MISSING:
         return "..."
     return str(info.default).lower() if info.type is bool else str(info.default)

@@ -1,4 +1,4 @@
-"""Load settings from defaults, YAML files and `key=value` overrides into one frozen, checked `Config`.
+"""Load defaults, YAML files and `key=value` overrides into one frozen, checked `Config`.
 
 Later sources win: defaults, composed files, files, overrides. Start with `load_config`.
 """
@@ -47,15 +47,15 @@ def load_config(
 ) -> Config:
     """Load YAML files and overrides over the defaults of the schema.
 
-    Args:
-        files: YAML files of differences from the defaults; later ones win. A file may name others that it
-            starts from, relative to itself: `compose: [tiny_model.yaml]`. Each file is merged once. In a
-            value, `${run.name}` stands for the value of that setting in the files before.
+    Args: files: YAML files of differences from the defaults; later ones win. A file may name others
+        that it
+            starts from, relative to itself: `compose: [tiny_model.yaml]`. Each file is merged once.
+                In a value, `${run.name}` stands for the value of that setting in the files before.
         overrides: settings as `a.b=c`, which win over the files; c is taken as it stands.
         base: a YAML file that is merged before the others, such as the settings of a run.
 
-    Raises:
-        ConfigError: a file is missing or not a YAML mapping; a setting does not exist, is given twice, has no
+    Raises: ConfigError: a file is missing or not a YAML mapping; a setting does not exist, is given
+        twice, has no
             value, has a value of the wrong type or out of range, or contradicts another setting.
     """
     if files is None or isinstance(files, str | Path):
@@ -137,7 +137,7 @@ def _merge(sources: Sequence[ConfigSource]) -> Config:
 
 @cache
 def _defaults() -> Any:
-    """Build the defaults as an omegaconf object. Building is slower than merging, and merging copies."""
+    """Build the defaults as an omegaconf object, once; merging copies it."""
     return OmegaConf.structured(Config)
 
 
@@ -159,7 +159,7 @@ def _resolve(settings: Any, before: Any, origin: str) -> Any:
 
 
 def _read_composed(path: Path, composed_by: tuple[Path, ...] = ()) -> dict[Path, ConfigSource]:
-    """Read the files that `path` starts from, each once and in the order of merging, then `path` itself."""
+    """Read the files that `path` composes, each once in the order of merging, then `path`."""
     absolute = path.resolve()
     if absolute in [file.resolve() for file in composed_by]:
         chain = " -> ".join(map(str, (*composed_by, path)))
@@ -201,7 +201,7 @@ def _similar_file(path: Path) -> str:
 
 
 def _to_plain(node: yaml.Node, name: str, path: Path) -> Any:
-    """Convert to mappings, lists and the text of each value as it is written; None for a null.
+    """Convert to mappings, lists and the unchanged text of each value; None for a null.
 
     The schema, not YAML, decides the type of a value: `name: 010` is the text "010".
     """

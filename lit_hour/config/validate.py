@@ -28,8 +28,8 @@ def check_names(settings: dict[str, Any], origin: str) -> None:
         settings: nested as the schema is; any part of it may be absent.
         origin: the file or command line that they come from, for the error.
 
-    Raises:
-        ConfigError: a name is unknown, a section is given a value, or a setting a mapping, a list or null.
+    Raises: ConfigError: a name is unknown, a section is given a value, or a setting a mapping, a
+        list or null.
     """
     for name, value in _flatten(settings, "", origin):
         info = find_field(name, origin)
@@ -52,8 +52,8 @@ def check_names(settings: dict[str, Any], origin: str) -> None:
 def find_field(name: str, origin: str) -> FieldInfo:
     """Return the schema's entry for a full name such as `data.sources.videomarathon.weight`.
 
-    Raises:
-        ConfigError: the name is unknown, with the name that was probably meant; or a source has a name that
+    Raises: ConfigError: the name is unknown, with the name that was probably meant; or a source has
+        a name that
             the command line could not address.
     """
     schema_name, source = _split_source(name)
@@ -70,7 +70,7 @@ def find_field(name: str, origin: str) -> FieldInfo:
 
 
 def did_you_mean(name: str) -> str:
-    """Return the sentence that suggests a setting for an unknown name, or where all settings are listed."""
+    """Return the sentence that suggests settings for an unknown name."""
     if similar := suggest_settings(name, schema_fields()):
         names = " or ".join(f"'{full_name}'" for full_name in similar)
         return f" Did you mean {names}?"
@@ -150,8 +150,8 @@ def _check_combinations(config: Config) -> None:
     is_uniform = "uniform" in (memaug.spatial_forgetting, memaug.eval_spatial_forgetting)
     if is_uniform and abs(stride - round(stride)) > 1e-6:
         raise ConfigError(
-            f"model.memaug.spatial_keep_ratio={memaug.spatial_keep_ratio:g} must be 1, 1/4, 1/9, ..."
-            " for uniform forgetting, which keeps every n-th row and column."
+            f"model.memaug.spatial_keep_ratio={memaug.spatial_keep_ratio:g} must be"
+            " 1, 1/4, 1/9, ... for uniform forgetting, which keeps every n-th row and column."
         )
     if data.global_batch_size % data.micro_batch_size:
         raise ConfigError(
@@ -182,7 +182,7 @@ def _flatten(settings: dict[str, Any], prefix: str, origin: str) -> Iterator[tup
 
 
 def _split_source(name: str) -> tuple[str, str | None]:
-    """Split the name of a source off: `data.sources.a.weight` is `data.sources.NAME.weight` of `a`."""
+    """Split `data.sources.a.weight` into `data.sources.NAME.weight` and `a`."""
     for section, info in schema_fields().items():
         if info.is_mapping and name.startswith(f"{section}."):
             source, dot, rest = name.removeprefix(f"{section}.").partition(".")

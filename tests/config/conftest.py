@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-WriteYaml = Callable[..., Path]  # (text, name) -> the path of the file
+WriteYaml = Callable[..., Path]  # takes text and name, returns the path
 
 
 @pytest.fixture

@@ -44,8 +44,8 @@ def test_order_of_words_does_not_matter() -> None:
 
 def test_parsing_twice_does_not_mix_words() -> None:
     once = parser()
-    assert once.parse("v.mp4 a.yaml --run R".split()).config == [Path("a.yaml")]
-    assert once.parse("v.mp4 --run R".split()).config == []
+    assert once.parse(["v.mp4", "a.yaml", "--run", "R"]).config == [Path("a.yaml")]
+    assert once.parse(["v.mp4", "--run", "R"]).config == []
 
 
 def test_only_key_value_words_are_overrides(tmp_path: Path, monkeypatch) -> None:

@@ -12,7 +12,7 @@ from lit_hour.config.schema import Config
 from lit_hour.errors import ConfigError
 from tests import REPOSITORY
 
-WriteYaml = Callable[..., Path]  # the fixture `write`: (text, name) -> the path of the file
+WriteYaml = Callable[..., Path]  # fixture `write`
 
 
 # Precedence
@@ -284,7 +284,10 @@ def test_compose_is_not_a_setting() -> None:
 
 
 def test_loader_imports_no_heavy_library() -> None:
-    code = "import lit_hour.config.load, sys; print(*sorted({name.split('.')[0] for name in sys.modules}))"
+    code = (
+        "import lit_hour.config.load, sys;"
+        "print(*sorted({name.split('.')[0] for name in sys.modules}))"
+    )
     loaded = subprocess.run(
         [sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True
     ).stdout.split()

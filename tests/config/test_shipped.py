@@ -1,4 +1,4 @@
-"""Each file in conf/ loads, follows the published recipe, and no typing error in it goes unnoticed."""
+"""Each file in conf/ loads and follows the recipe; no typing error in it goes unnoticed."""
 
 import shutil
 from collections.abc import Iterator

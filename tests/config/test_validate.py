@@ -1,4 +1,4 @@
-"""Wrong names, values and combinations are refused; the error names the setting and what is right."""
+"""Wrong names, values and combinations are refused with the setting and what is right."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +9,7 @@ import yaml
 from lit_hour.config.load import config_from_dict, load_config
 from lit_hour.errors import ConfigError
 
-WriteYaml = Callable[..., Path]  # the fixture `write`: (text, name) -> the path of the file
+WriteYaml = Callable[..., Path]  # fixture `write`
 
 
 def error_of(*overrides: str) -> str:
