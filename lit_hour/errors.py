@@ -56,8 +56,8 @@ class ReportError(InputError):
     """Answers or reports of an evaluation that are corrupt or do not match."""
 
 
-class JournalError(InputError):
-    """A journal that cannot be read or written."""
+class JsonlError(InputError):
+    """A JSONL file that cannot be read or written."""
 
 
 class ServerError(InputError):

@@ -96,7 +96,7 @@ def describe_type(info: FieldInfo) -> str:
 def describe_range(metadata: Mapping[str, Any]) -> str:
     """Return the bounds of a number, `at least 1 and at most 100`, or an empty text."""
     return " and ".join(
-        f"{name} {metadata[bound]:g}"
+        f"{name} {metadata[bound]}"
         for bound, name in BOUND_NAMES.items()
         if metadata[bound] is not None
     )

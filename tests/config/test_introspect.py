@@ -36,7 +36,7 @@ def test_unit_bounds_and_help_are_shown() -> None:
         line = line_of(info.name)
         for bound, name in (("ge", "at least"), ("gt", "above"), ("le", "at most")):
             if info.metadata[bound] is not None:
-                assert f"{name} {info.metadata[bound]:g}" in line
+                assert f"{name} {info.metadata[bound]}" in line
         if info.metadata["unit"]:
             assert f"[{info.metadata['unit']}" in line
         help_lines = re.match(r"(?:      .*\n?)+", TEXT.split(line + "\n")[1])
