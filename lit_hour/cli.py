@@ -25,6 +25,11 @@ if TYPE_CHECKING:
     from lit_hour.data.packing.pack import PackSummary
 
 PROG = "lit-hour"
+EXTRAS = {
+    **dict.fromkeys(("fastapi", "prometheus_client", "pydantic", "starlette", "uvicorn"), "serve"),
+    **dict.fromkeys(("datasketch", "jsonschema", "openai"), "annotate"),
+    **dict.fromkeys(("pyarrow", "pysubs2"), "evaluate"),
+}  # optional library: the extra that installs it
 RENAMED_COMMANDS = {"encode": "extract-features"}
 
 
@@ -61,7 +66,15 @@ def main(argv: Sequence[str]) -> None:
     command = COMMANDS[name]
     arguments = command.declare(f"{PROG} {name}", command.help).parse(words)
     warnings.formatwarning = lambda message, *_: f"warning: {message}\n"
-    command.run(arguments)
+    try:
+        command.run(arguments)
+    except ModuleNotFoundError as error:
+        library = (error.name or "").partition(".")[0]
+        if library not in EXTRAS:
+            raise
+        raise InputError(
+            f"{library} is not installed. Run: pip install 'lit_hour[{EXTRAS[library]}]'"
+        ) from error
 
 
 def _parse_program_options(word: str) -> None:

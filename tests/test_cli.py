@@ -4,14 +4,15 @@ import re
 import subprocess
 import sys
 import time
+import tomllib
 from pathlib import Path
 
 import pytest
 
 import lit_hour
 import train
-from lit_hour.cli import COMMANDS, main
-from lit_hour.errors import ConfigError
+from lit_hour.cli import COMMANDS, EXTRAS, main
+from lit_hour.errors import ConfigError, InputError
 from tests import REPOSITORY
 from tests.helpers.toy_run import TrainedRun
 
@@ -187,6 +188,21 @@ def test_wrong_arguments_are_named(capsys: pytest.CaptureFixture[str]) -> None:
     assert usage_error(capsys, "ask", "a.mp4", "b.mp4", "What is it?", "--run", "x").startswith(
         "one video at a time: a.mp4 and b.mp4 take two commands."
     )
+
+
+def test_missing_optional_library_is_answered_with_the_extra(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
+    monkeypatch.delitem(sys.modules, "lit_hour.server.app", raising=False)
+    with pytest.raises(
+        InputError, match=r"^uvicorn is not installed\. Run: pip install 'lit_hour\[serve\]'$"
+    ):
+        main(["serve", "--run", "none"])
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    for library, extra in EXTRAS.items():
+        requirements = project["optional-dependencies"][extra]
+        assert library == "starlette" or any(line.startswith(library) for line in requirements)
 
 
 def test_pack_prints_a_summary_and_the_next_step(
