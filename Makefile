@@ -28,9 +28,10 @@ test-lmms: $(LMMS)/ready  ## lmms-eval runs its own tasks with lit_hour as the m
 benchmark: $(READY) $(PEERS)/ready  ## speed, side by side with other projects; TOPICS="shards startup" measures only these
 	$(RUN) -m tests.benchmarks.speed $(TOPICS)
 
-check: $(READY)  ## format, lint, types: what needs no run
+check: $(READY)  ## format, lint, import contracts, types: what needs no run
 	$(RUN) -m ruff format --check .
 	$(RUN) -m ruff check .
+	$(ENVIRONMENT)/bin/lint-imports --no-logo
 	$(RUN) -m mypy lit_hour
 
 format: $(READY)  ## mend format and what lint can mend

@@ -385,14 +385,7 @@ class VideoPredictor:
 
 
 def check_device(device: str) -> None:
-    """Check that this machine has a device.
-
-    Args:
-        device: "cpu", "cuda" or "cuda:N".
-
-    Raises:
-        ConfigError: it does not.
-    """
+    """Raise a ConfigError if this machine does not have the device "cpu", "cuda" or "cuda:N"."""
     name, _, number = device.partition(":")
     num_gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if name == "cuda" and num_gpus == 0:

@@ -4,7 +4,7 @@ Open `convert.py` first (`lit-hour convert`). The names below are imported on fi
 package itself does not import torch.
 """
 
-from importlib import import_module
+from importlib import import_module  # noqa: TID251  (lazy re-exports of the modules below)
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
