@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import os
 from pathlib import Path
 
@@ -18,15 +17,16 @@ from lit_hour.data.features.format import (
     feature_config,
     to_safetensors,
 )
-from lit_hour.data.packing.shard_writer import END_OF_ARCHIVE
+from lit_hour.data.packing.shard_writer import END_OF_ARCHIVE, sample_json
+from lit_hour.data.questions.record import SampleSpec
 from lit_hour.data.shards.shard_index import (
-    VERSION,
     IndexEntry,
     ShardIndex,
     write_index,
     write_json,
 )
 from lit_hour.data.shards.tar import write_member
+from lit_hour.types import Question
 
 SIZE_PIXELS, FRAMES_PER_VIDEO, SUBJECTS_PER_SHARD = 384, 60, 16
 FEATURE_FRAMES, FEATURES_PER_SHARD = 600, 4
@@ -98,25 +98,12 @@ def drop_page_cache(folder: Path) -> None:
 
 def metadata(key: str, num_frames: int) -> bytes:
     """Return the content of `KEY.json`."""
-    question = {
-        "task": "",
-        "format": "open_ended",
-        "question": "What is on the stove? " * 4,
-        "options": [],
-        "answer": "A pan.",
-    }
-    record = {
-        "version": VERSION,
-        "key": key,
-        "kind": "video",
-        "files": [f"{key}.mp4"],
-        "duration_seconds": float(num_frames),
-        "timestamps_seconds": [float(second) for second in range(num_frames)],
-        "questions": [
-            {"id": f"{key}/{number}", **question, "evidence": []} for number in range(NUM_QUESTIONS)
-        ],
-    }
-    return json.dumps(record).encode()
+    questions = tuple(
+        Question(f"{key}/{number}", "", "open_ended", "What is on the stove? " * 4, "A pan.")
+        for number in range(NUM_QUESTIONS)
+    )
+    sample = SampleSpec("video", (f"{key}.mp4",), 0, questions)
+    return sample_json(sample, float(num_frames), [float(second) for second in range(num_frames)])
 
 
 def _write_shard(
