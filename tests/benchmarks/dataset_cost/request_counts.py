@@ -92,7 +92,7 @@ class WorkloadTable:
 
     def at(self, minutes: float) -> dict[str, Workload]:
         """Return the workload of a video by request kind, in the order of sending."""
-        workloads = {}
+        workloads: dict[str, Workload] = {}
         for kind, (requests, frames, characters, cached, answer) in zip(
             REQUEST_KINDS, self._interpolate(self.counts, minutes), strict=True
         ):

@@ -31,7 +31,7 @@ from lit_hour.synthetic.video_plan import VideoPlan, generate_planned_story
 from lit_hour.text.tokenizer import train_byte_level_tokenizer
 from lit_hour.types import Features, Frames
 from tests import published_stage
-from tests.benchmarks.speed.harness.matrix_rate import wait_for
+from tests.benchmarks.speed.harness.matrix_rate import synchronize
 from tests.benchmarks.speed.harness.outcome import Goal, Outcome
 from tests.media.helpers import loop_video
 
@@ -194,10 +194,10 @@ def timed(
     plain = getattr(owner, name)
 
     def watched(*given: Any, **named: Any) -> Any:
-        wait_for(device)
+        synchronize(device)
         started = time.perf_counter()
         result = plain(*given, **named)
-        wait_for(device)
+        synchronize(device)
         seconds[part] += time.perf_counter() - started
         return result
 

@@ -58,7 +58,7 @@ def data_module(folder: Path, num_workers: int) -> VideoQADataModule:
         "data.global_batch_size=1",
         "training.learning_rate.vision=0",
     ]
-    config = load_config(words=overrides)
+    config = load_config(overrides=overrides)
     tokenizer = train_byte_level_tokenizer(["What is on the stove?"], 300)
     data = VideoQADataModule(config, HourLLaVAProcessor(tokenizer, config.text))
     data.trainer = SimpleNamespace(global_rank=0, world_size=1, global_step=0)  # type: ignore[assignment]

@@ -34,7 +34,7 @@ class RawSamples(Dataset[RawSample]):
     def __getitem__(self, location: tuple[int, int]) -> RawSample:
         shard, number = location
         stored = self.shards.read(self.shards.indexes[shard].entries[number])
-        return stored.key, [jpeg for _, jpeg in stored.pictures], {"questions": stored.questions}
+        return stored.key, [jpeg for _, jpeg in stored.images], {"questions": stored.questions}
 
 
 def read_ours(folder: Path, num_workers: int) -> Iterator[RawSample]:

@@ -73,9 +73,10 @@ def run_to_first_step(folder: Path) -> dict[str, float]:
         overrides.append(f"data.{group}.world.shards={folder}/data/{split}/shards")
     module = "tests.benchmarks.speed.startup.first_step"
     command = [sys.executable, "-m", module, str(folder / "times.json"), *overrides]
-    silent = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     started = time.time()
-    subprocess.run(command, cwd=REPOSITORY, check=True, **silent)
+    subprocess.run(
+        command, cwd=REPOSITORY, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     times: dict[str, float] = json.loads((folder / "times.json").read_text())
     since_start = {part: moment - started for part, moment in times.items()}
     print(

@@ -27,7 +27,7 @@ from lit_hour.training.module import HourLLaVAModule
 from lit_hour.training.signals import ShutdownSignal
 from lit_hour.training.trainer_setup import build_trainer
 from lit_hour.types import Batch
-from tests.benchmarks.speed.harness.matrix_rate import wait_for
+from tests.benchmarks.speed.harness.matrix_rate import synchronize
 
 
 @dataclass
@@ -106,11 +106,11 @@ class Before(Callback):
     def on_before_backward(
         self, trainer: L.Trainer, pl_module: L.LightningModule, loss: torch.Tensor
     ) -> None:
-        wait_for(loss.device)
+        synchronize(loss.device)
         self._clock.lap("forward")
 
     def on_after_backward(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        wait_for(pl_module.device)
+        synchronize(pl_module.device)
         self._clock.lap("backward")
 
     def on_train_batch_end(
@@ -121,7 +121,7 @@ class Before(Callback):
         batch: Batch,
         batch_idx: int,
     ) -> None:
-        wait_for(pl_module.device)
+        synchronize(pl_module.device)
         self._clock.lap("optimizer")
 
 
