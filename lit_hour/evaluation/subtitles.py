@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import pysubs2
-
 from lit_hour.errors import QuestionError
 
 EXAMPLE = "00:00:01,000 --> 00:00:02,500"
@@ -27,8 +25,15 @@ def read_subtitles(file: Path) -> tuple[Subtitle, ...]:
     """Return the subtitles in the order of the file, without markup and without empty ones.
 
     Raises:
-        QuestionError: the file cannot be read, is not UTF-8, or a line of times in it is invalid.
+        QuestionError: the file cannot be read, is not UTF-8, or a line of times in it is invalid;
+            or pysubs2 is not installed.
     """
+    try:
+        import pysubs2
+    except ImportError as error:
+        raise QuestionError(
+            f"{file}: reading subtitles needs pysubs2. Install it with: pip install pysubs2"
+        ) from error
     try:
         content = file.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -79,6 +80,14 @@ def test_damaged_subtitles_are_refused_by_name(tmp_path: Path) -> None:
             file.write_bytes(content)
         with pytest.raises(QuestionError, match=rf"a\.srt: .*{message}"):
             read_subtitles(file)
+
+
+def test_subtitles_without_pysubs2_say_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pysubs2", None)
+    with pytest.raises(QuestionError, match=r"a\.srt: .*needs pysubs2.*pip install pysubs2"):
+        read_subtitles(tmp_path / "a.srt")
 
 
 def test_subtitles_at_returns_the_texts_shown_at_a_moment() -> None:
