@@ -38,8 +38,8 @@ def main(argv: Sequence[str], shutdown: ShutdownSignal | None = None) -> None:
     check_accelerator(config.training)
     dataset = build_and_pack(config) if config.synthetic.num_videos else None
     result = fit(config, shutdown)
-    if rank_zero_only.rank == 0:
-        print(result.report(*dataset.example()) if dataset else result.report())
+    report = result.report(*dataset.example()) if dataset else result.report()
+    rank_zero_only(print)(report)
 
 
 def load_settings(argv: Sequence[str]) -> Config:
@@ -66,7 +66,9 @@ def configure_logging() -> None:
     from lightning.pytorch.utilities import rank_zero_only
 
     handler = logging.StreamHandler(sys.stdout)
-    handler.addFilter(lambda record: rank_zero_only.rank == 0 or record.levelno >= logging.ERROR)
+    handler.addFilter(
+        lambda record: rank_zero_only.rank == 0 or record.levelno >= logging.ERROR  # type: ignore[attr-defined]
+    )
     log = logging.getLogger("lit_hour")
     log.handlers = [handler]
     log.setLevel(logging.INFO)

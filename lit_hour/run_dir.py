@@ -2,7 +2,7 @@
 
 RUN/config.yaml             effective settings of the latest start
 RUN/tokenizer/              tokenizer in the Hugging Face layout
-RUN/checkpoints/last.ckpt   newest; step=000500.ckpt every N steps; best.ckpt has the lowest val/loss.
+RUN/checkpoints/last.ckpt   newest; step=000500.ckpt every N steps; best.ckpt: lowest val/loss.
                             A file, or a folder if the model was sharded
 RUN/checkpoints/last.yaml   effective settings; one beside each checkpoint
 RUN/checkpoints/converted/  weights of a published model, written by `lit-hour convert`

@@ -31,9 +31,9 @@ from lit_hour.evaluation.report.text import summarize
 from lit_hour.inference.predictor import VideoPredictor
 from lit_hour.inference.video_memory import VideoMemoryBuilder
 from lit_hour.io.atomic import atomic_write_text
-from lit_hour.io.file_lock import is_held, locked
+from lit_hour.io.file_lock import locked
 from lit_hour.run_dir import RunDir
-from lit_hour.training.predict import assign_greedily, predict
+from lit_hour.training.predict import assign_greedily, claim_output_dir, predict
 
 RESUME_HINT = "Run the same command again to evaluate the remaining questions."
 
@@ -109,12 +109,7 @@ class EvaluationModule(L.LightningModule):
 
     def prepare_data(self) -> None:
         """Open the store on rank zero, after any earlier start has ended; other ranks wait."""
-        if self.store.path.is_dir() and is_held(self.store.path):
-            print(
-                f"{self.store.path} is in use by an earlier start; waiting for its end.", flush=True
-            )
-        self._locks.enter_context(locked(self.store.path))
-        with locked(self.store.answers_dir):  # other ranks may survive a killed rank zero
+        with claim_output_dir(self.store.path, self.store.answers_dir, self._locks):
             device = self.trainer.strategy.root_device.type
             self._protocol = describe_protocol(self.config, self.checkpoint, device)
             self.store.open(with_questions(self._protocol, self.plan.questions))

@@ -1,4 +1,4 @@
-"""Communication between ranks outside of Lightning's strategies, and the messages for a rank or worker that was lost."""
+"""An all-reduce outside of Lightning's strategies, and messages for a lost rank or data worker."""
 
 from __future__ import annotations
 
@@ -13,9 +13,11 @@ import torch.distributed as dist
 
 from lit_hour.errors import RunError
 
-WORKER_LOST = "A data worker was killed, perhaps because memory ran out. Fewer data.num_workers need less memory"
+WORKER_LOST = (
+    "A data worker was killed, perhaps for lack of memory. Fewer data.num_workers need less of it"
+)
 RANK_LOST = "Another rank of this run has exited. Its output says why, unless it was killed"
-CRASH_SIGNS = {  # text in an error of torch's -> its cause
+CRASH_SIGNS = {  # messages by a part of torch's error text
     "DataLoader worker (pid": WORKER_LOST,
     "Connection reset by peer": RANK_LOST,
     "Connection closed by peer": RANK_LOST,
@@ -26,7 +28,8 @@ CRASH_SIGNS = {  # text in an error of torch's -> its cause
 class CrossRankMax:
     """All-reduce MAX of one integer, on a gloo group of its own.
 
-    The group connects CPUs, so a reduction neither waits for a GPU nor mixes with the gradients' collectives.
+    The group connects CPUs, so a reduction neither waits for a GPU nor gets between the collectives
+    of the gradients.
     """
 
     _group: Any = None
@@ -66,9 +69,9 @@ def explain_crashes(
 
 
 def classify_crash(error: RuntimeError | OSError | EOFError) -> str:
-    """Return `WORKER_LOST` or `RANK_LOST`, or an empty string for an error with another cause."""
+    """Return `WORKER_LOST` or `RANK_LOST`, or an empty string for any other error."""
     if isinstance(error, RuntimeError):
-        return next((message for sign, message in CRASH_SIGNS.items() if sign in str(error)), "")
-    # A worker may die while it sends a batch; the pipe that breaks then belongs to the standard library.
+        return next((text for sign, text in CRASH_SIGNS.items() if sign in str(error)), "")
+    # A worker that dies while it sends a batch breaks a pipe of the standard library.
     innermost = traceback.extract_tb(error.__traceback__)[-1]
     return WORKER_LOST if "multiprocessing" in Path(innermost.filename).parts else ""

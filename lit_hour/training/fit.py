@@ -1,4 +1,4 @@
-"""Train a run: tokenizer, data, module, Trainer, fit, validation scores. Starting it again resumes it."""
+"""Train a run: tokenizer, data, module, Trainer, fit, scores. Starting it again resumes it."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ IGNORED_WARNINGS = (  # regular expressions of Lightning's warnings that do not 
     ".*your dataloader is not resumable",  # the data module starts its loader at the right sample
     ".*does not have many workers",  # throughput/data_wait_frac shows whether there are too few
     ".*exists and is not empty",  # true of every run that resumes
-    ".*sync_dist=True",  # the scores are already those of all ranks
+    ".*sync_dist=True",  # torchmetrics has already reduced the scores over the ranks
     ".*LeafSpec",
 )
 TOKENIZER_ORIGIN = "made_from.txt"  # beside the tokenizer's files
@@ -63,10 +63,12 @@ class FitResult:
     scores: dict[str, float]
 
     def report(self, video: str = "VIDEO.mp4", question: str = "QUESTION", answer: str = "") -> str:
-        """Format the scores beside those of guessing, and the commands to try next.
+        """Format the scores, with the accuracy of guessing, and the commands to try next.
 
         Args:
-            video, question, answer: example for the `ask` command; the true answer if it is known.
+            video: a video file for the `ask` command.
+            question: a question about it.
+            answer: the true answer, if it is known.
         """
         lines = [f"\n{self.run.path}: step {self.step}"]
         for format in ("multiple_choice", "open_ended"):
@@ -92,6 +94,7 @@ def fit(config: Config, shutdown: ShutdownSignal | None = None) -> FitResult:
     """Train a run from its newest checkpoint, or from the start, to its last step, and validate it.
 
     Args:
+        config: the settings of the run.
         shutdown: handler of SIGUSR1 and SIGTERM; a new one by default.
     """
     check_accelerator(config.training)
@@ -146,9 +149,9 @@ def fit(config: Config, shutdown: ShutdownSignal | None = None) -> FitResult:
 
 
 def make_tokenizer(config: Config, run: RunDir) -> None:
-    """Create a new run's tokenizer: copy the one that the settings name, or train one on the questions.
+    """Create a new run's tokenizer: copy the configured one, or train one on the questions.
 
-    A tokenizer with the same origin is kept. All ranks call this, one after the other.
+    An existing tokenizer of the same origin is kept. All ranks call this, one after the other.
     """
     source = pretrained_tokenizer(config)
     if source is not None:

@@ -2,8 +2,8 @@
 
 A checkpoint holds the progress of Lightning's loops, counted in micro-batches. The number of
 micro-batches per step may change between two starts of a run, and a validation may have been
-interrupted. Lightning has no public interface for either, so these functions edit the progress in the
-checkpoint before the loops load it.
+interrupted. Lightning has no public interface for either, so these functions edit the progress in
+the checkpoint before the loops load it.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def move_to_end_of_step(checkpoint: dict[str, Any], micro_batches_per_step: int)
 
 
 def restart_validation(checkpoint: dict[str, Any]) -> None:
-    """Have Lightning start with the validation after the checkpoint's step, as if stopped in its first batch.
+    """Start with the validation after the checkpoint's step, as if stopped in its first batch.
 
     Call this after `move_to_end_of_step`.
     """

@@ -1,4 +1,4 @@
-"""Metrics of a validation: accuracy by question format and task, and by video length and depth of the evidence."""
+"""Validation metrics: accuracy by question format and task, and by video length and depth."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MAX_EVIDENCE_SHARE = 1 / NUM_DEPTHS  # of the video: longer evidence has no sing
 
 
 class AnswerAccuracy(Metric):
-    """Accuracy for each question format and task, and the accuracy of guessing. Sums over the ranks."""
+    """Accuracy for each question format and task, and of guessing; the counts sum over ranks."""
 
     total: Tensor
     correct: Tensor
@@ -56,7 +56,7 @@ class AnswerAccuracy(Metric):
 
 
 class HaystackAccuracy(Metric):
-    """Counts of questions and correct answers by video length and depth of the evidence. Sums over the ranks."""
+    """Counts of questions and correct answers by video length and depth; they sum over ranks."""
 
     total: Tensor
     correct: Tensor
@@ -68,7 +68,7 @@ class HaystackAccuracy(Metric):
             self.add_state(name, torch.zeros(shape), dist_reduce_fx="sum")  # (lengths, depths)
 
     def update(self, question: Question, duration_seconds: float, is_correct: bool) -> None:
-        """Count an answered question if its evidence is one interval of at most a tenth of the video."""
+        """Count an answered question with one evidence interval of up to a tenth of the video."""
         if len(question.evidence) != 1 or not duration_seconds:
             return
         start, end = question.evidence[0]

@@ -28,7 +28,7 @@ from lit_hour.weights.pretrained import load_pretrained_weights
 
 @dataclass(frozen=True)
 class Prediction:
-    """The model's answer to a validation question; `visual` is the index of its visual in the batch."""
+    """The model's answer to a validation question; `visual` is an index into `Batch.visuals`."""
 
     visual: int
     question: Question
@@ -108,11 +108,13 @@ class HourLLaVAModule(L.LightningModule):
         return self.model(batch, self._forgetting_generators(batch))
 
     def validation_step(self, batch: Batch, batch_idx: int) -> list[Prediction]:  # type: ignore[override]
-        """Update the metrics with the loss and the answers of a batch; each visual is encoded once for both.
+        """Update the metrics with the loss and the answers of a batch.
+
+        Each visual is encoded once for both.
 
         Returns:
-            The answers, for the plots. Empty for a dummy batch, which is one that could not be read
-            or that only keeps the ranks of a sharded model in step.
+            The answers, for the plots; none for a dummy batch, which could not be read or only
+            keeps the ranks of a sharded model in step.
 
         Raises:
             QuestionError: a question and its answer do not fit beside the visual tokens.
@@ -145,9 +147,9 @@ class HourLLaVAModule(L.LightningModule):
     def on_validation_epoch_end(self) -> None:
         """Log loss and accuracies over all ranks.
 
-        The metrics are logged here and not in `validation_step`, since ranks may have unequal numbers
-        of batches, or none with a text. The accuracies are computed here because Lightning cannot
-        log a metric that returns a dict, and only groups that were asked about are logged.
+        The metrics are logged here and not in `validation_step`, since ranks may have unequal
+        numbers of batches, or none with a text. The accuracies are computed here because Lightning
+        cannot log a metric that returns a dict, and groups without a question are left out.
         """
         self.log("val/loss", self.val_loss, prog_bar=True)  # Lightning computes and resets it
         for name, value in self.accuracy.compute().items():
@@ -161,7 +163,7 @@ class HourLLaVAModule(L.LightningModule):
         return build_optimizer(self.model, self.config.training, self.num_steps)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Adapt Lightning's progress to the number of micro-batches that a step has in this start."""
+        """Adapt Lightning's progress to this start's number of micro-batches per step."""
         if has_trainer(self):
             move_to_end_of_step(checkpoint, self.trainer.accumulate_grad_batches)
 
@@ -172,8 +174,11 @@ class HourLLaVAModule(L.LightningModule):
         return self.trainer.strategy.reduce_boolean_decision(is_true, all=False)
 
     def _forgetting_generators(self, batch: Batch) -> list[Generator]:
-        """Return a generator for each visual, seeded by the run's seed and the sample's position alone."""
-        positions = batch.positions or (-1,) * len(batch.visuals)  # a dummy batch has no positions
+        """Return a generator for each visual, seeded by the run's seed and the sample's position.
+
+        The visuals of a dummy batch have no position; -1 takes its place.
+        """
+        positions = batch.positions or (-1,) * len(batch.visuals)
         seeds = [f"{self.config.run.seed} {position}".encode() for position in positions]
         return [
             torch.Generator().manual_seed(int.from_bytes(sha256(seed).digest()[:7], "big"))

@@ -1,4 +1,4 @@
-"""Parameter groups with one learning rate for each part of the model, and the schedule they share."""
+"""Parameter groups with a learning rate for each part of the model, and a common schedule."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from lit_hour.model.hour_llava import HourLLaVA
 
 
 def parameters_by_part(model: HourLLaVA) -> dict[str, list[nn.Parameter]]:
-    """Return the parameters of each part with a learning rate; of an LLM with LoRA only the adapters."""
+    """Return the parameters of each part with its own learning rate; of a LoRA LLM the adapters."""
     return {
         "vision": list(model.vision.parameters()),
         "projector": [*model.projector.parameters(), model.frame_newline],
@@ -26,7 +26,7 @@ def parameters_by_part(model: HourLLaVA) -> dict[str, list[nn.Parameter]]:
 
 
 def freeze_parts(model: HourLLaVA, training: TrainingConfig) -> None:
-    """Require gradients only of the parts whose learning rate is above 0."""
+    """Set `requires_grad` for the parts with a learning rate above 0, and for no others."""
     rates = asdict(training.learning_rate)
     model.requires_grad_(False)
     for part, parameters in parameters_by_part(model).items():
@@ -63,7 +63,7 @@ def build_optimizer(model: HourLLaVA, training: TrainingConfig, num_steps: int) 
 
 
 def cosine_with_warmup(step: int, num_steps: int, num_warmup_steps: int) -> float:
-    """Return the share of the peak learning rate: a linear warm-up from 0, then half a cosine to 0."""
+    """Return the factor of the peak learning rate: linear warm-up from 0, half a cosine to 0."""
     if step < num_warmup_steps:
         return step / num_warmup_steps
     progress = (step - num_warmup_steps) / max(1, num_steps - num_warmup_steps)

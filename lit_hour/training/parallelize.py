@@ -33,7 +33,7 @@ from lit_hour.weights.reader import (
 )
 
 KV_CACHE_ARGUMENT = "past_key_values"  # of a language model layer while it generates
-GATHERED_DTYPES = {  # training.precision -> dtype of gathered weights; None: as they are stored
+GATHERED_DTYPES = {  # dtype of gathered weights by training.precision; None: as stored
     "32-true": None,
     "bf16-true": torch.bfloat16,
     "bf16-mixed": torch.bfloat16,
@@ -41,11 +41,13 @@ GATHERED_DTYPES = {  # training.precision -> dtype of gathered weights; None: as
 
 
 def parallelize(model: HourLLaVA, training: TrainingConfig, mesh: DeviceMesh | None) -> None:
-    """Compile, checkpoint and shard a model in place, as far as the settings ask for it.
+    """Compile, checkpoint and shard a model in place, as configured.
 
-    Names and values of the weights stay as they are.
+    Names and values of the weights do not change.
 
     Args:
+        model: its blocks and their forward methods are replaced.
+        training: `compile`, `activation_checkpointing` and `precision` are used.
         mesh: the data-parallel mesh of a sharded run, else None.
 
     Raises:
@@ -65,13 +67,13 @@ def transformer_blocks(model: HourLLaVA) -> list[nn.Module]:
 
 
 def compile_blocks(blocks: Iterable[nn.Module]) -> None:
-    """Compile each block for training. Generation stays eager: the length changes with each token."""
+    """Compile each block for training; generation stays eager, as each token changes the length."""
     for block in blocks:
         block.forward = _eager_with_kv_cache(torch.compile(block.forward), block.forward)
 
 
 def checkpoint_blocks(blocks: Iterable[nn.Module]) -> None:
-    """Use activation checkpointing: keep only each block's inputs and recompute it in the backward pass."""
+    """Use activation checkpointing: keep each block's inputs, recompute it in the backward pass."""
     for block in blocks:
         block.forward = _with_activation_checkpointing(block.forward)
 
@@ -162,8 +164,8 @@ class ShardedStrategy(ModelParallelStrategy):
         """Load weights and optimizer state of a checkpoint, sharded or not, and return the rest.
 
         Raises:
-            WeightsError: the checkpoint is damaged, or a weight is missing, unexpected or of another
-                shape.
+            WeightsError: the checkpoint is corrupt, or a weight is missing, unexpected or of
+                another shape.
         """
         path = Path(self.broadcast(checkpoint_path))
         stored, model = open_weights(path), self._hour_llava

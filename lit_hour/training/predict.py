@@ -1,15 +1,18 @@
-"""Run Lightning's `predict` over any number of processes and machines: feature extraction, evaluation."""
+"""Lightning's `predict` over any number of processes and machines, for features and evaluation."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import TypeVar
 
 import lightning as L
 import torch
 
 from lit_hour.config.schema import TrainingConfig
+from lit_hour.io.file_lock import is_held, locked
 from lit_hour.training.distributed import explain_crashes
 from lit_hour.training.trainer_setup import build_predict_trainer, check_accelerator
 
@@ -25,9 +28,12 @@ def predict(module: L.LightningModule, training: TrainingConfig, advice: str) ->
     """Run a module that stores its results itself; every rank holds the whole module.
 
     Args:
+        module: its `predict_step` is called for each item of its `predict_dataloader`.
+        training: the hardware and precision to use.
         advice: what to do when another process has died; ends the error's message.
 
     Raises:
+        ConfigError: this machine lacks the accelerator or devices of the settings.
         RunError: another process has died.
         ConfigError: the machine does not have the devices of the settings.
     """
@@ -39,6 +45,28 @@ def predict(module: L.LightningModule, training: TrainingConfig, advice: str) ->
         for message in IGNORED_WARNINGS:
             warnings.filterwarnings("ignore", message)
         trainer.predict(module, return_predictions=False)
+
+
+@contextmanager
+def claim_output_dir(folder: Path, parts: Path, locks: ExitStack) -> Iterator[None]:
+    """Wait until no earlier start uses an output folder, then prepare it in the `with` block.
+
+    Rank zero calls this before the other ranks of its start lock `parts` in shared mode.
+
+    Args:
+        folder: the output folder; locked until `locks` is closed.
+        parts: subfolder that every rank of a start locks. The ranks of an earlier start may survive
+            their rank zero, so it is locked for the `with` block too.
+        locks: receives the lock on `folder`.
+    """
+    in_use = (folder.is_dir() and is_held(folder)) or (
+        parts.is_dir() and is_held(parts, even_shared=True)
+    )
+    if in_use:
+        print(f"{folder} is in use by an earlier start; waiting for its end.", flush=True)
+    locks.enter_context(locked(folder))
+    with locked(parts):
+        yield
 
 
 def assign_greedily(

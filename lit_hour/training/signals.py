@@ -38,7 +38,7 @@ class ShutdownSignal:
             signal.signal(number, self._handle)
 
     def ignore(self) -> None:
-        """Ignore the signals from now on: Python removes its handlers before the process is gone."""
+        """Ignore the signals while the process exits and Python removes its handlers."""
         self._is_installed = False
         for number in JOB_SIGNALS:
             signal.signal(number, signal.SIG_IGN)

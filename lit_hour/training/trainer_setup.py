@@ -36,6 +36,10 @@ def build_trainer(
     """Build the Trainer of a run. It counts steps; one of its epochs spans the whole run.
 
     Args:
+        config: the settings.
+        run: where TensorBoard's files are written.
+        data: gives the number of steps and micro-batches.
+        callbacks: see `build_callbacks`.
         resume_step: TensorBoard hides this and later steps of an earlier start, which was
             interrupted after its last checkpoint.
     """
@@ -70,7 +74,7 @@ def build_trainer(
 
 
 def build_predict_trainer(training: TrainingConfig) -> L.Trainer:
-    """Build a Trainer for `predict`; every rank holds the whole module, whatever `training.strategy` is."""
+    """Build a Trainer for `predict`; every rank holds the whole module, with any strategy."""
     return L.Trainer(
         accelerator=training.accelerator,
         devices=training.devices,
@@ -123,7 +127,7 @@ class TrueBf16Precision(HalfPrecision):
     """
 
     def __init__(self) -> None:
-        super().__init__(TRUE_BF16)
+        super().__init__("bf16-true")
 
     def convert_module(self, module: nn.Module) -> nn.Module:
         """Cast the weights, and keep the rotary frequencies in float32."""
@@ -136,14 +140,14 @@ class TrueBf16Precision(HalfPrecision):
         return data
 
     def tensor_init_context(self) -> AbstractContextManager:
-        """Leave the default dtype of new tensors as it is."""
+        """Keep the default dtype of new tensors."""
         return nullcontext()
 
     def module_init_context(self) -> AbstractContextManager:
-        """Leave the default dtype of new modules as it is; `convert_module` casts them."""
+        """Keep the default dtype of new modules; `convert_module` casts them."""
         return nullcontext()
 
     @contextmanager
     def forward_context(self) -> Iterator[None]:
-        """Leave the default dtype of new tensors as it is."""
+        """Keep the default dtype of new tensors."""
         yield

@@ -25,7 +25,7 @@ def test_tasks_on_two_nodes_encode_what_one_process_does(
         "srun", *size, sys.executable, "-m", "lit_hour", "extract-features", *words
     )
     assert (
-        "4 videos to encode, for 2 processes" in printed
+        "4 videos to extract, 2 processes" in printed
         and printed.count("2 shards with 4 videos") == 1
     )
     extract_features(str(frames), tmp_path / "alone", run=trained.run.path)

@@ -87,7 +87,7 @@ def test_one_process_and_several_make_the_same_bytes(
     started = fork_encode(words, tmp_path, num_ranks=3)
     assert started.wait() == [0, 0, 0], started.output()
     assert contents(tmp_path / "out") == contents(features)
-    assert f"{tmp_path}/out: {NUM_VIDEOS} videos to encode, for 3 processes" in started.output()
+    assert f"{tmp_path}/out: {NUM_VIDEOS} videos to extract, 3 processes" in started.output()
     assert (
         f"{tmp_path}/out: 3 shards with {NUM_VIDEOS} videos; " in started.output()
         and "frame/s" in started.output()
@@ -130,7 +130,7 @@ def test_after_kill_9_another_number_of_processes_goes_on(
         assert statuses[rank] == 1
         assert "error: Another rank of this run has exited" in killed.output(
             rank
-        ) and "videos that are missing" in killed.output(rank)
+        ) and "to extract the missing videos" in killed.output(rank)
     num_kept = len(log.read_text().splitlines())
     assert num_kept > 0 and (num_kept < NUM_VIDEOS or method != "save")
     with pytest.raises(ShardError):
@@ -140,7 +140,7 @@ def test_after_kill_9_another_number_of_processes_goes_on(
         words, tmp_path, num_ranks=ranks[1], prepare=die_at("save", call=0, rank=0, log=log)
     )
     assert again.wait() == [0] * ranks[1], again.output()
-    assert f"{NUM_VIDEOS - num_kept} videos to encode" in again.output()
+    assert f"{NUM_VIDEOS - num_kept} videos to extract" in again.output()
     kept = log.read_text().splitlines()
     assert len(kept) == len(set(kept)) == NUM_VIDEOS
     assert contents(tmp_path / "out") == contents(features)
@@ -250,12 +250,12 @@ def test_a_file_of_settings_gives_the_encoder_that_its_run_starts_from(
         (
             [],
             {"run": True, "files": [Path("conf/tiny.yaml")]},
-            r"--run .* brings its settings: leave out conf/tiny\.yaml, or leave out --run",
+            r"--run .* has its own settings\. Remove conf/tiny\.yaml or --run",
         ),
         (
             [],
             {"checkpoint": "last"},
-            r"--checkpoint names a checkpoint of a run: give the run with --run",
+            r"--checkpoint names a checkpoint of a run\. Give the run with --run",
         ),
         (
             ["video.image_size=64", "video.min_frames=4", "video.max_frames=6"],
@@ -291,5 +291,5 @@ def test_an_encoder_whose_tokens_are_no_numbers_is_refused(
     name = next(name for name in checkpoint["state_dict"] if ".vision." in name)
     checkpoint["state_dict"][name].fill_(torch.nan)
     torch.save(checkpoint, run / "checkpoints/last.ckpt")
-    with pytest.raises(WeightsError, match="makes tokens that are no finite numbers"):
+    with pytest.raises(WeightsError, match="returns non-finite tokens"):
         extract_features(str(frames / "shards"), tmp_path / "out", run=run, checkpoint="last")

@@ -45,7 +45,7 @@ def test_the_weights_of_another_model_under_the_settings_of_this_one(
         toy.fit(copied.path.name, "training.max_steps=8")
     message = str(refusal.value)
     assert message.startswith(
-        f"{copied.checkpoint('last')} is not the file that last.yaml belongs to, restore that one: it does not"
+        f"{copied.checkpoint('last')} does not belong to last.yaml, restore the file that does: it does not"
     )
     assert "unexpected: memaug.blocks.1.self_attention.query.weight" in message
     assert "wrong shape: llm.network.model.norm.weight is (64,) and has to be (32,)" in message

@@ -26,7 +26,7 @@ from lit_hour.training.signals import ShutdownSignal
 def build_callbacks(
     config: Config, run: RunDir, data: VideoQADataModule, shutdown: ShutdownSignal
 ) -> list[Callback]:
-    """Return the callbacks of a run in order. Lightning moves those that save checkpoints to the end."""
+    """Return the callbacks of a run. Lightning moves the checkpoint callbacks to the end."""
     training = config.training
     cross_rank_max = CrossRankMax()
     periodic = PeriodicCheckpoint(

@@ -13,7 +13,7 @@ from lit_hour.types import Batch
 
 
 class PeriodicCheckpoint(ModelCheckpoint):
-    """Keeps the newest checkpoints. `last.ckpt` is always the newest; in the end it is the final step."""
+    """Keeps the newest checkpoints; `last.ckpt` is always the newest, in the end the final step."""
 
     def __init__(self, every_n_steps: int, **kwargs: Any) -> None:
         super().__init__(

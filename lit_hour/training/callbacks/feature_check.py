@@ -39,8 +39,9 @@ class FeatureEncoderCheck(Callback):
             if features.encoder_sha256 != digest:
                 raise WeightsError(
                     f"The features in {shard} were extracted with other vision encoder weights"
-                    f" (SHA-256 {features.encoder_sha256[:12]}) than this run's ({digest[:12]}). Extract them"
-                    " again with `python -m lit_hour extract-features SOURCE TARGET` and this run's .yaml file or"
-                    " --run, or start from the run that extracted them (training.init_from)"
+                    f" (SHA-256 {features.encoder_sha256[:12]}) than this run's ({digest[:12]})."
+                    " Extract them again with `lit-hour extract-features SOURCE TARGET` and this"
+                    " run's .yaml file or --run, or start from the run that extracted them"
+                    " (training.init_from)"
                 )
         self._metadata = {}

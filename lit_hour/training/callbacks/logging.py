@@ -49,7 +49,7 @@ class LossLogger(Callback):
 
 
 class ThroughputLogger(Callback):
-    """Logs frames and text tokens per second over all ranks, and the share of time spent waiting for data."""
+    """Logs frames and text tokens per second over all ranks, and the share of time without data."""
 
     def __init__(self, every_n_steps: int) -> None:
         self._every_n_steps = every_n_steps
@@ -119,16 +119,16 @@ class TruncationLogger(Callback):
         if num_truncated and not self._has_warned:
             self._has_warned = True
             log.warning(
-                "A text of %s has more than text.max_tokens=%d tokens with its visual tokens and was truncated."
-                " data/truncated_texts in TensorBoard counts such texts. Raise text.max_tokens or lower"
-                " data.questions_per_sample.",
+                "A text of %s has more than text.max_tokens=%d tokens with its visual tokens and"
+                " was truncated. data/truncated_texts in TensorBoard counts such texts. Raise"
+                " text.max_tokens or lower data.questions_per_sample.",
                 " or ".join(batch.keys),
                 self._max_tokens,
             )
 
 
 class StepProgressBar(ProgressBar):
-    """Progress bar over the optimizer steps of the whole run, with the loss and the latest accuracy."""
+    """Progress bar over the optimizer steps of the whole run, with loss and latest accuracy."""
 
     _bar: tqdm | None = None
     _is_enabled = True

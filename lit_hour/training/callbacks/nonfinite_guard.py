@@ -24,15 +24,15 @@ log = logging.getLogger(__name__)
 
 
 class SkipNonFiniteSteps(Callback):
-    """Skips steps with a non-finite loss or gradient norm, and stops the run when there are too many.
+    """Skips steps with a non-finite loss or gradient, and stops the run when they are too many.
 
     A skipped step changes neither the weights nor the optimizer's state; its samples count as
-    trained on. The number of skipped steps is saved in checkpoints, so a restart does not get a new
-    budget.
+    used. The number of skipped steps is saved in checkpoints, so a restart does not get a
+    new budget.
 
     Raises:
-        DivergenceError: more than `budget` steps were skipped. The batches of the last one are saved
-            in `folder`.
+        DivergenceError: more than `budget` steps were skipped. The batches of the last one are
+            saved in `folder`.
     """
 
     def __init__(self, cross_rank_max: CrossRankMax, folder: Path, budget: int) -> None:
@@ -52,7 +52,7 @@ class SkipNonFiniteSteps(Callback):
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Batch, batch_idx: int
     ) -> None:
-        """Keep a reference to the batch; at the start of a step forget those of the step before."""
+        """Keep a reference to the batch; at the start of a step, clear the non-finite ones."""
         self._latest_batch = batch
         if batch_idx % trainer.accumulate_grad_batches == 0:
             self._nonfinite_batches = []
@@ -67,7 +67,7 @@ class SkipNonFiniteSteps(Callback):
     def on_before_optimizer_step(
         self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: torch.optim.Optimizer
     ) -> None:
-        """Drop the gradients of a non-finite step before clipping: without them AdamW changes nothing."""
+        """Drop the gradients of a non-finite step; without gradients AdamW changes nothing."""
         norm = float(gradient_norm(pl_module))
         if not self._cross_rank_max.reduce(
             bool(self._nonfinite_batches) or not math.isfinite(norm)
@@ -121,7 +121,7 @@ def gradient_norm(module: torch.nn.Module) -> Tensor:
 
 
 def dump_batch(batch: Batch, file: Path, details: dict[str, Any]) -> None:
-    """Write the tensors of a batch to `file`.safetensors, and its other fields and `details` to `file`.json."""
+    """Write a batch's tensors to FILE.safetensors, other fields and `details` to FILE.json."""
     file.parent.mkdir(parents=True, exist_ok=True)
     tensors = _tensor_fields(batch)
     for index, visual in enumerate(batch.visuals):

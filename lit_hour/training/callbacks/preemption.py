@@ -1,4 +1,4 @@
-"""Save and exit between two steps when any rank has received SIGUSR1 or SIGTERM, and requeue the SLURM job.
+"""Save and exit between two steps after SIGUSR1 or SIGTERM on any rank, and requeue the SLURM job.
 
 The signal handler itself only sets a flag: it may run on one rank alone, in the middle of a step.
 """
@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 
 class Preemption(Callback):
-    """Ends a run between two steps after a signal: all ranks save together, and rank zero requeues the job.
+    """Ends a run between two steps after a signal: all ranks save, and rank zero requeues the job.
 
     Raises:
         SystemExit: on every rank; with `EXIT_UNFINISHED` on rank zero, whose status is that of the
@@ -56,7 +56,7 @@ class Preemption(Callback):
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Batch, batch_idx: int
     ) -> None:
-        """Exit between two steps: the last one is finished and logged, and validated if that was due.
+        """Exit between two steps, when the last one is logged, and validated if that was due.
 
         Each start does at least one step; otherwise a job that is signaled early would be requeued
         forever.
@@ -66,7 +66,7 @@ class Preemption(Callback):
             self._exit_if_signaled(trainer)
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Exit before a validation, which may take longer than SLURM waits; it is done after the restart."""
+        """Exit before a validation, which may outlast SLURM's patience; the restart validates."""
         self._shutdown.install()  # Lightning replaces the handler for `Trainer.validate` too
         num_batches = sum(int(num) for num in trainer.num_val_batches)
         # Some ranks may have one batch more than others: this is the minimum over the ranks.
@@ -133,7 +133,8 @@ def requeue(max_requeues: int) -> None:
         reason = run_slurm_command("scontrol", "requeue", job).stderr.strip()
     if reason:
         log.warning(
-            "Job %s is not requeued: %s. Run 'scontrol requeue %s', or submit the job again, to resume.",
+            "Job %s is not requeued: %s. Run 'scontrol requeue %s', or submit the job again, to"
+            " resume.",
             job,
             reason,
             job,

@@ -1,4 +1,4 @@
-"""Draw validation answers beside their frames, and a heat map of the accuracy by video length and depth."""
+"""Plot validation answers with their frames, and the accuracy by video length and depth."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class ValidationPlots(Callback):
 
 
 def plot_answer(visual: Frames | TiledImage | ImageSet, key: str, prediction: Prediction) -> Figure:
-    """Plot a strip of frames or images, titled with the question, the true answer and the model's."""
+    """Plot a strip of frames or images under the question, the true answer and the model's."""
     images, titles = _select_images(visual)
     figure = Figure(figsize=(12, 3.0), layout="constrained")
     axes = figure.subplots(1, len(images), squeeze=False)[0]

@@ -1,7 +1,7 @@
 """Write and read checkpoints atomically, as one file or as the folder of a sharded model.
 
-`AtomicCheckpointIO` is Lightning's plugin for one process; `save_sharded` and `load_sharded` are the
-collective operations of a sharded run. Each checkpoint has the run's settings beside it as YAML.
+`AtomicCheckpointIO` is Lightning's plugin for one process; `save_sharded` and `load_sharded` are
+the collective operations of a sharded run. The run's settings lie beside each checkpoint as YAML.
 
 A sharded checkpoint is written to NAME.ckpt.part and renamed. The folder that it replaces is called
 NAME.ckpt.replaced in between; after a crash `repair_checkpoint_dir` restores its name.
@@ -63,7 +63,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         """Save the settings and the checkpoint; the settings appear first.
 
         Raises:
-            RunError: the disk is full or refuses the files. Nothing of this checkpoint is left then.
+            RunError: the disk is full or refuses the files; nothing of this checkpoint is left.
         """
         file = Path(path)
         settings = file.with_suffix(".yaml")
@@ -113,7 +113,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         }
 
     def remove_checkpoint(self, path: Any) -> None:
-        """Remove a checkpoint and its settings. A folder is renamed first: half of one must not be loaded."""
+        """Remove a checkpoint and its settings; a folder is renamed first, to be gone at once."""
         file = Path(path)
         if file.is_dir():
             _remove(file.rename(_with_suffix(file, REMOVED)))
@@ -293,7 +293,7 @@ def _save_error(path: Path, reason: BaseException) -> RunError:
     text = reason.strerror if isinstance(reason, OSError) else str(reason)
     free = shutil.disk_usage(path.parent).free
     return RunError(
-        f"{path} could not be saved: {text}. {free / 1e6:.1f} MB are free there. The checkpoint before"
-        " it is intact. Free some space, or set run.folder to another disk and move the run there,"
-        " then start again"
+        f"{path} could not be saved: {text}. {free / 1e6:.1f} MB are free there. The previous"
+        " checkpoint is intact. Free some space, or set run.folder to another disk and move the run"
+        " there, then start again"
     )

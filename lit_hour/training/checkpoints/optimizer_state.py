@@ -1,8 +1,8 @@
-"""Optimizer state by parameter names, so that it can be restored on other ranks or another strategy.
+"""Optimizer state by parameter names, to be restored on other ranks or with another strategy.
 
 PyTorch numbers the parameters of an optimizer group by group. A sharded checkpoint names them:
-`{"state": {NAME: {KEY: tensor}}, "param_groups": [{"params": [NAME, ...], "name": ..., "lr": ...}]}`.
-KEY is what PyTorch calls it: `exp_avg`, `exp_avg_sq`, `step`.
+`{"state": {NAME: {KEY: tensor}}, "param_groups": [{"params": [NAME, ...], "lr": ..., ...}, ...]}`
+with PyTorch's own keys `exp_avg`, `exp_avg_sq` and `step`.
 """
 
 from __future__ import annotations
@@ -69,6 +69,8 @@ def allocate_state(
     """Give an optimizer zero tensors to be filled, sharded as the parameters are.
 
     Args:
+        model: the model, which names the parameters.
+        optimizer: its state is replaced.
         outlines: shape and dtype of each tensor by its flat name, `NAME.KEY`.
 
     Returns:
@@ -109,7 +111,7 @@ def restore(optimizer: Optimizer, saved: State) -> None:
 
 
 def restore_groups(optimizer: Optimizer, saved: list[State]) -> None:
-    """Give the groups of an optimizer the settings from a checkpoint, such as the current learning rate.
+    """Restore the settings of an optimizer's groups, such as the current learning rate.
 
     Raises:
         WeightsError: the groups have other names, or other numbers of parameters.
@@ -120,7 +122,7 @@ def restore_groups(optimizer: Optimizer, saved: list[State]) -> None:
     )
     if found != wanted:
         raise WeightsError(
-            f"The checkpoint's optimizer has {_describe(found)}; that of this run has {_describe(wanted)}"
+            f"The checkpoint's optimizer has {_describe(found)}; this run's has {_describe(wanted)}"
         )
     for group, saved_group in zip(optimizer.param_groups, saved, strict=True):
         group.update({key: value for key, value in saved_group.items() if key != "params"})
@@ -132,8 +134,8 @@ def _zeros_like(parameter: nn.Parameter, outline: Tensor, name: str) -> Tensor:
         return torch.zeros((), dtype=outline.dtype)  # ()
     if outline.shape != parameter.shape:
         raise WeightsError(
-            f"The optimizer's {name} has the shape {tuple(outline.shape)} in the checkpoint instead of"
-            f" {tuple(parameter.shape)}"
+            f"The optimizer's {name} has the shape {tuple(outline.shape)} in the checkpoint instead"
+            f" of {tuple(parameter.shape)}"
         )
     return torch.zeros_like(parameter, dtype=outline.dtype, requires_grad=False)
 

@@ -62,14 +62,14 @@ def find_resume_point(run: RunDir) -> ResumePoint:
             errors.append(str(error))
     if not steps:
         raise RunError(
-            f"Every checkpoint of {run.path} is corrupt ({'; '.join(errors)}). Restore a copy of one,"
-            " or delete them to start over"
+            f"Every checkpoint of {run.path} is corrupt ({'; '.join(errors)}). Restore a copy of"
+            " one, or delete them to start over"
         )
     newest = max(steps, key=lambda file: (steps[file], file.stem == "best", file.stem == "last"))
     if errors:
         log.warning(
-            "%s. The checkpoint was complete when it was written, so check the disk. Resuming from %s"
-            " (step %d), the newest intact checkpoint.",
+            "%s. The checkpoint was complete when it was written, so check the disk. Resuming from"
+            " %s (step %d), the newest intact checkpoint.",
             "; ".join(errors),
             newest,
             steps[newest],
@@ -81,8 +81,8 @@ def find_resume_point(run: RunDir) -> ResumePoint:
 def config_for_resume(config: Config, checkpoint: Path) -> Config:
     """Return the settings for resuming from a checkpoint.
 
-    The source of the first weights is not opened again; the sizes of the language model are those of
-    the checkpoint.
+    The pretrained weights are not opened again; the checkpoint gives the sizes of the language
+    model.
 
     Raises:
         RunError: the checkpoint was created with a different model, optimizer or initialization, or
@@ -120,13 +120,13 @@ def check_weights(model: nn.Module, checkpoint: Path, config: Config) -> None:
     check_state_dict(
         shapes_of(model.state_dict()),
         open_weights(checkpoint).shapes,
-        f"{checkpoint} is not the file that {checkpoint.stem}.yaml belongs to, restore that one: it",
+        f"{checkpoint} does not belong to {checkpoint.stem}.yaml, restore the file that does: it",
         optional=optional_weights(config),
     )
 
 
 def _fixed_settings(config: Config) -> dict:
-    """Return the settings that a run cannot change: model, text, initialization and optimizer state."""
+    """Return the settings that a run cannot change: model, text, initialization and optimizer."""
     settings = config_to_dict(config)
     del settings["model"]["vision"]["encode_batch_size"]  # affects speed only
     training = {
