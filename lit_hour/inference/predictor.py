@@ -6,7 +6,7 @@ Entry point: `VideoPredictor.from_run`, then `encode_video` and `generate`.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -278,7 +278,7 @@ class VideoPredictor:
         question: str,
         history: Sequence[Message] = (),
         max_new_tokens: int | None = None,
-    ) -> Iterator[str | Answer]:
+    ) -> Generator[str | Answer, None, None]:
         """Generate the answer to a question by greedy decoding.
 
         Args:

@@ -1,6 +1,4 @@
-"""The routes of the server: each finds what is asked for, and says it.
-
-The words of `python -m lit_hour serve` -> a server that runs until it is told to stop."""
+"""The HTTP server: `serve` starts it, `build_app` defines its routes."""
 
 from __future__ import annotations
 
@@ -12,226 +10,38 @@ from pathlib import Path
 from typing import Any
 
 import uvicorn
-from fastapi import FastAPI, Request
-from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse, Response
-from starlette.exceptions import HTTPException
+from fastapi import FastAPI, HTTPException, Request
+from fastapi.responses import FileResponse, JSONResponse, Response
 
 from lit_hour.errors import ServerError
 from lit_hour.inference.predictor import VideoPredictor
-from lit_hour.server import generation as answering
 from lit_hour.server.auth import AccessMiddleware, AccessPolicy, AllowedDirs, read_token
 from lit_hour.server.chat_completions import (
     MAX_BODY_BYTES,
     Completion,
     EventStream,
     parse_chat,
-    write_events,
+    stream_events,
 )
-from lit_hour.server.generation import Completed, StreamEvent
-from lit_hour.server.http_errors import HANDLERS, HTTPRefusal
-from lit_hour.server.metrics import CountResponses
+from lit_hour.server.generation import Completed, GenerationRequest, StreamEvent
+from lit_hour.server.http_errors import EXCEPTION_HANDLERS
+from lit_hour.server.metrics import CONTENT_TYPE_LATEST, CountResponses
 from lit_hour.server.queueing import cancel_on_disconnect
 from lit_hour.server.state import AppState
 from lit_hour.server.uploads import read_body
 
-PAGE = Path(__file__).parent / "static"
-ASSETS = {
-    "/": PAGE / "index.html",
-    **{f"/page/{file.name}": file for file in PAGE.iterdir() if file.suffix != ".html"},
+GRACEFUL_SHUTDOWN_SECONDS = 5  # answers that take longer are cancelled
+KEEP_ALIVE_SECONDS = 20
+MAX_TOKEN_BYTES = 4096
+STATIC_DIR = Path(__file__).parent / "static"
+STATIC_FILES = {
+    "/": STATIC_DIR / "index.html",
+    **{f"/static/{path.name}": path for path in STATIC_DIR.iterdir() if path.suffix != ".html"},
 }
-MEDIA_TYPES = {  # what a player is told of a file; a stranger's file is never a page
+MEDIA_TYPES = {  # for the player; never text/html, since the files come from clients
     **dict.fromkeys((".mp4", ".m4v", ".mov"), "video/mp4"),
     **{".webm": "video/webm", ".mkv": "video/x-matroska", ".ogv": "video/ogg"},
 }
-MAX_TOKEN_BYTES = 4096
-
-
-def build_app(server: AppState) -> FastAPI:
-    """The application of a server."""
-
-    @asynccontextmanager
-    async def life(app: FastAPI) -> AsyncIterator[None]:
-        yield
-        server.close()
-
-    app = FastAPI(
-        openapi_url=None, lifespan=life
-    )  # its pages of documentation load scripts from elsewhere
-    for kind, handler in HANDLERS.items():
-        app.add_exception_handler(kind, handler)
-    app.add_exception_handler(HTTPException, _reply_http)
-    _add_page(app)
-    _add_status(app, server)
-    _add_videos(app, server)
-    _add_chat(app, server)
-    app.add_middleware(CountResponses, metrics=server.metrics)
-    app.add_middleware(
-        AccessMiddleware, access=server.access
-    )  # the last one added is the first one asked
-    return app
-
-
-def _add_page(app: FastAPI) -> None:
-    async def asset(request: Request) -> FileResponse:
-        return FileResponse(ASSETS[request.url.path], headers={"Cache-Control": "no-cache"})
-
-    for path in ASSETS:
-        app.add_api_route(path, asset, response_model=None)
-
-
-def _add_status(app: FastAPI, server: AppState) -> None:
-    @app.get("/health")
-    async def health() -> dict[str, str]:
-        return {"status": "ok"}
-
-    @app.get("/metrics")
-    async def metrics() -> PlainTextResponse:
-        return PlainTextResponse(server.metrics.text(), media_type="text/plain; version=0.0.4")
-
-    @app.post("/v1/login")
-    async def login(request: Request) -> Response:
-        token = await read_body(request, MAX_TOKEN_BYTES, server.settings.upload_idle_seconds)
-        if not server.access.is_valid_token(token.decode(errors="replace").strip()):
-            raise HTTPRefusal(401, "this is not the token of this server")
-        reply = Response(status_code=204)
-        name = server.access.cookie_name(request.headers)
-        reply.set_cookie(
-            name,
-            server.access.session_secret,
-            httponly=True,
-            samesite="strict",
-            secure=request.url.scheme == "https",
-        )
-        return reply
-
-    @app.get("/v1/models")
-    async def models() -> dict[str, Any]:
-        return {
-            "object": "list",
-            "data": [
-                {"id": server.model_name, "object": "model", "owned_by": "lit_hour", "created": 0}
-            ],
-        }
-
-    @app.get("/v1/server")
-    async def limits() -> dict[str, Any]:
-        settings = server.settings
-        return {
-            "model": server.model_name,
-            "max_upload_mb": settings.max_upload_mb,
-            "max_video_seconds": settings.max_video_seconds,
-        }
-
-
-def _add_videos(app: FastAPI, server: AppState) -> None:
-    @app.get("/v1/videos")
-    async def list_videos() -> dict[str, Any]:
-        files = await asyncio.to_thread(server.allowed_dirs.list_videos)
-        return {
-            "object": "list",
-            "data": [video.describe() for video in server.videos.list()],
-            "files": [{"name": name, "url": path.as_uri()} for path, name in files],
-        }
-
-    @app.post("/v1/videos", status_code=201)
-    async def upload(request: Request, name: str = "") -> dict[str, Any]:
-        return (await server.add_upload(request, name)).describe()
-
-    @app.post("/v1/videos/open")
-    async def open_video(request: Request) -> dict[str, Any]:
-        url = await read_body(request, MAX_BODY_BYTES, server.settings.upload_idle_seconds)
-        return (
-            await server.resolve_video(request, url.decode(errors="replace").strip())
-        ).describe()
-
-    @app.get("/v1/videos/{video_id}")
-    async def describe(video_id: str) -> dict[str, Any]:
-        return server.videos.get(video_id).describe()
-
-    @app.delete("/v1/videos/{video_id}")
-    async def delete(video_id: str) -> dict[str, Any]:
-        server.videos.remove(server.videos.get(video_id))
-        return {"id": video_id, "object": "video", "deleted": True}
-
-    @app.get("/v1/videos/{video_id}/file")
-    async def play(video_id: str) -> FileResponse:
-        video = server.videos.get(video_id)
-        if not video.path.is_file():
-            raise HTTPRefusal(404, "the file of this video is no longer there")
-        kind = MEDIA_TYPES.get(Path(video.name).suffix.lower(), "application/octet-stream")
-        return FileResponse(
-            video.path, media_type=kind, headers={"Content-Security-Policy": "sandbox"}
-        )
-
-    @app.get("/v1/videos/{video_id}/pictures/{place}")
-    async def picture(video_id: str, place: int) -> Response:
-        pictures = server.videos.get(video_id).thumbnails
-        if not 0 <= place < len(pictures):
-            raise HTTPRefusal(404, "there is no such picture of this video")
-        return Response(
-            pictures[place][1],
-            media_type="image/jpeg",
-            headers={"Cache-Control": "private, max-age=3600"},
-        )
-
-
-def _add_chat(app: FastAPI, server: AppState) -> None:
-    @app.post("/v1/chat/completions")
-    async def complete(request: Request) -> Response:
-        chat = parse_chat(
-            await read_body(request, MAX_BODY_BYTES, server.settings.upload_idle_seconds)
-        )
-        if chat.model != server.model_name:
-            raise HTTPRefusal(
-                404, f"there is no model {chat.model[:80]!r} here, only {server.model_name!r}"
-            )
-        question, history = chat.turns()
-        video = await server.resolve_video(request, chat.url())
-        asked = answering.GenerationRequest(
-            video, question, history, chat.max_completion_tokens or chat.max_tokens
-        )
-        completion = Completion.begin(server.model_name)
-        async with AsyncExitStack() as stack:
-            happenings = await stack.enter_async_context(server.generation.stream(asked))
-            if not chat.stream:
-                return JSONResponse(
-                    completion.full(await cancel_on_disconnect(request, _last(happenings)))
-                )
-            first = await cancel_on_disconnect(
-                request, _first(happenings)
-            )  # what goes wrong so early is told by the status
-            return EventStream(
-                write_events(completion, _rest(first, happenings), chat.stream_options),
-                stack.pop_all(),
-            )
-
-
-async def _first(happenings: AsyncIterator[StreamEvent]) -> StreamEvent:
-    return await anext(happenings)
-
-
-async def _rest(
-    first: StreamEvent, happenings: AsyncIterator[StreamEvent]
-) -> AsyncIterator[StreamEvent]:
-    yield first
-    async for happening in happenings:
-        yield happening
-
-
-async def _last(happenings: AsyncIterator[StreamEvent]) -> Completed:
-    async for happening in happenings:
-        if isinstance(happening, Completed):
-            return happening
-    raise AssertionError("an answer ends with the whole of it, or with an error")
-
-
-async def _reply_http(request: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, HTTPException)
-    return HTTPRefusal(error.status_code, str(error.detail)).response()
-
-
-STOP_SECONDS = 5  # how long answers may go on once the server is told to stop
-KEEP_ALIVE_SECONDS = 20
 
 
 def serve(
@@ -242,38 +52,196 @@ def serve(
     token_file: Path | None = None,
     checkpoint: str | None = None,
     device: str | None = None,
-    settings: Sequence[str] = (),
+    overrides: Sequence[str] = (),
 ) -> None:
-    """Serve a run. What can be refused is refused before the model is loaded.
+    """Serve a run until the process is interrupted. Arguments are checked before the model loads.
+
+    Args:
+        run: the run folder.
+        host: address to listen on; any but loopback requires a token.
+        port: to listen on; 0 for any free one.
+        videos: directories whose videos clients may name.
+        token_file: file with the token that clients must send.
+        checkpoint: as for `VideoPredictor.from_run`.
+        device: as for `VideoPredictor.from_run`.
+        overrides: as for `VideoPredictor.from_run`.
 
     Raises:
-        ServerError: the server could be reached by others and has no token, or a folder, file or port cannot be used.
-        RunError, WeightsError, ConfigError: as `Session.open`.
+        ServerError: the server would be reachable without a token, or a directory, file or port
+            cannot be used.
+        RunError, WeightsError, ConfigError: as `VideoPredictor.from_run`.
     """
     token = read_token(token_file) if token_file else ""
     AccessPolicy(host, token)
-    folders = AllowedDirs(videos)
-    with _listen(host, port) as listening:
-        predictor = VideoPredictor.from_run(run, checkpoint, device, settings)
+    allowed_dirs = AllowedDirs(videos)
+    with _listen(host, port) as listener:
+        predictor = VideoPredictor.from_run(run, checkpoint, device, overrides)
         names = predictor.config.serving.server.allowed_hosts.lower().split(",")
-        access = AccessPolicy(
-            host, token, frozenset(name.strip() for name in names if name.strip())
-        )
-        server = AppState(predictor, run.resolve().name, access, folders)
-        shown = f"[{host}]" if ":" in host else host
-        print(
-            f"http://{shown}:{listening.getsockname()[1]}/ answers with {run}; Ctrl-C stops it",
-            flush=True,
-        )
+        host_names = frozenset(name.strip() for name in names if name.strip())
+        policy = AccessPolicy(host, token, host_names)
+        state = AppState(predictor, run.resolve().name, policy, allowed_dirs)
+        url_host = f"[{host}]" if ":" in host else host
+        url = f"http://{url_host}:{listener.getsockname()[1]}/"
+        print(f"{url} serves {run}. Press Ctrl-C to stop.", flush=True)
         config = uvicorn.Config(
-            build_app(server),
+            build_app(state),
             log_level="warning",
             server_header=False,
-            timeout_graceful_shutdown=STOP_SECONDS,
+            timeout_graceful_shutdown=GRACEFUL_SHUTDOWN_SECONDS,
             timeout_keep_alive=KEEP_ALIVE_SECONDS,
         )
-        with suppress(KeyboardInterrupt):  # the server has ended in order, and says again why
-            uvicorn.Server(config).run(sockets=[listening])
+        with suppress(KeyboardInterrupt):  # uvicorn raises it again after an orderly shutdown
+            uvicorn.Server(config).run(sockets=[listener])
+
+
+def build_app(state: AppState) -> FastAPI:
+    """Return the application."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        yield
+        state.close()
+
+    # without the documentation pages, which load scripts from other hosts
+    app = FastAPI(openapi_url=None, lifespan=lifespan)
+    for exception_type, handler in EXCEPTION_HANDLERS.items():
+        app.add_exception_handler(exception_type, handler)
+    _add_page_routes(app)
+    _add_status_routes(app, state)
+    _add_video_routes(app, state)
+    _add_chat_route(app, state)
+    app.add_middleware(CountResponses, metrics=state.metrics)
+    app.add_middleware(AccessMiddleware, policy=state.policy)  # added last, so it runs first
+    return app
+
+
+def _add_page_routes(app: FastAPI) -> None:
+    async def static_file(request: Request) -> FileResponse:
+        path = STATIC_FILES[request.url.path]
+        return FileResponse(path, headers={"Cache-Control": "no-cache"})
+
+    for path in STATIC_FILES:
+        app.add_api_route(path, static_file, response_model=None)
+
+
+def _add_status_routes(app: FastAPI, state: AppState) -> None:
+    settings, policy = state.settings, state.policy
+
+    @app.get("/health")
+    async def health() -> dict[str, str]:
+        return {"status": "ok"}
+
+    @app.get("/metrics")
+    async def metrics() -> Response:
+        return Response(state.metrics.render(), media_type=CONTENT_TYPE_LATEST)
+
+    @app.post("/v1/login")
+    async def login(request: Request) -> Response:
+        token = await read_body(request, MAX_TOKEN_BYTES, settings.upload_idle_seconds)
+        if not policy.is_valid_token(token.decode(errors="replace").strip()):
+            raise HTTPException(401, "The token is wrong.")
+        response = Response(status_code=204)
+        response.set_cookie(
+            policy.cookie_name(request.headers),
+            policy.session_secret,
+            httponly=True,
+            samesite="strict",
+            secure=request.url.scheme == "https",
+        )
+        return response
+
+    @app.get("/v1/models")
+    async def models() -> dict[str, Any]:
+        model = {"id": state.model_name, "object": "model", "owned_by": "lit_hour", "created": 0}
+        return {"object": "list", "data": [model]}
+
+    @app.get("/v1/server")
+    async def server_info() -> dict[str, Any]:
+        return {
+            "model": state.model_name,
+            "max_upload_mb": settings.max_upload_mb,
+            "max_video_seconds": settings.max_video_seconds,
+        }
+
+
+def _add_video_routes(app: FastAPI, state: AppState) -> None:
+    @app.get("/v1/videos")
+    async def list_videos() -> dict[str, Any]:
+        files = await asyncio.to_thread(state.allowed_dirs.list_videos)
+        return {
+            "object": "list",
+            "data": [video.to_json() for video in state.videos.list()],
+            "files": [{"name": name, "url": path.as_uri()} for path, name in files],
+        }
+
+    @app.post("/v1/videos", status_code=201)
+    async def upload_video(request: Request, name: str = "") -> dict[str, Any]:
+        return (await state.add_upload(request, name)).to_json()
+
+    @app.post("/v1/videos/open")
+    async def open_video(request: Request) -> dict[str, Any]:
+        body = await read_body(request, MAX_BODY_BYTES, state.settings.upload_idle_seconds)
+        url = body.decode(errors="replace").strip()
+        return (await state.resolve_video(request, url)).to_json()
+
+    @app.get("/v1/videos/{video_id}")
+    async def get_video(video_id: str) -> dict[str, Any]:
+        return state.videos.get(video_id).to_json()
+
+    @app.delete("/v1/videos/{video_id}")
+    async def delete_video(video_id: str) -> dict[str, Any]:
+        state.videos.remove(state.videos.get(video_id))
+        return {"id": video_id, "object": "video", "deleted": True}
+
+    @app.get("/v1/videos/{video_id}/file")
+    async def get_file(video_id: str) -> FileResponse:
+        video = state.videos.get(video_id)
+        if not video.path.is_file():
+            raise HTTPException(404, "The file of this video no longer exists.")
+        media_type = MEDIA_TYPES.get(Path(video.name).suffix.lower(), "application/octet-stream")
+        headers = {"Content-Security-Policy": "sandbox"}
+        return FileResponse(video.path, media_type=media_type, headers=headers)
+
+    @app.get("/v1/videos/{video_id}/thumbnails/{index}")
+    async def get_thumbnail(video_id: str, index: int) -> Response:
+        thumbnails = state.videos.get(video_id).thumbnails
+        if not 0 <= index < len(thumbnails):
+            raise HTTPException(404, f"This video has {len(thumbnails)} thumbnails.")
+        _, jpeg = thumbnails[index]
+        headers = {"Cache-Control": "private, max-age=3600"}
+        return Response(jpeg, media_type="image/jpeg", headers=headers)
+
+
+def _add_chat_route(app: FastAPI, state: AppState) -> None:
+    @app.post("/v1/chat/completions")
+    async def create_completion(request: Request) -> Response:
+        body = await read_body(request, MAX_BODY_BYTES, state.settings.upload_idle_seconds)
+        chat = parse_chat(body)
+        if chat.model != state.model_name:
+            raise HTTPException(
+                404, f"There is no model {chat.model[:80]!r} here, only {state.model_name!r}."
+            )
+        question, history = chat.turns()
+        video = await state.resolve_video(request, chat.video_url())
+        max_new_tokens = chat.max_completion_tokens or chat.max_tokens
+        generation = GenerationRequest(video, question, history, max_new_tokens)
+        completion = Completion.begin(state.model_name)
+        async with AsyncExitStack() as stack:
+            events = await stack.enter_async_context(state.generation.stream(generation))
+            if not chat.stream:
+                completed = await cancel_on_disconnect(request, _wait_until_completed(events))
+                return JSONResponse(completion.full(completed))
+            # errors before the first event become the status of the response
+            first = await cancel_on_disconnect(request, anext(events))
+            content = stream_events(completion, first, events, chat.stream_options)
+            return EventStream(content, stack.pop_all())
+
+
+async def _wait_until_completed(events: AsyncIterator[StreamEvent]) -> Completed:
+    async for event in events:
+        if isinstance(event, Completed):
+            return event
+    raise AssertionError("a stream ends with Completed or an exception")
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -284,5 +252,5 @@ def _listen(host: str, port: int) -> socket.socket:
         return socket.create_server(address[:2], family=family, backlog=1024)
     except OSError as error:
         raise ServerError(
-            f"--host {host} --port {port} cannot be listened on: {error.strerror}"
+            f"Cannot listen on --host {host} --port {port}: {error.strerror}."
         ) from error

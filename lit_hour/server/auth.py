@@ -1,10 +1,9 @@
-"""The folders whose videos may be asked about, and a path that a client names -> a file in one of them, or a refusal.
+"""Access control: which requests may pass, and which files on the server they may name.
 
-Who may ask: a request in, the same request on to the application, or a refusal.
-
-Three gates. The name that the browser used for this server has to be its own, so that a stranger's name which suddenly
-points here (DNS rebinding) is refused. A request that a page of another origin made is refused. And where a token is asked
-for, it has to be there: as a bearer token, or in the cookie that a login with the token has set.
+`AccessMiddleware` applies an `AccessPolicy` with three checks to every request. The Host header
+must be a name of this server, against DNS rebinding. The Origin must be this server, against pages
+of other sites. If the server has a token, the request must carry it, as a bearer token or as the
+cookie that a login sets. `AllowedDirs` is the allow-list of directories.
 """
 
 from __future__ import annotations
@@ -20,149 +19,56 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlsplit
 
+from fastapi import HTTPException
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from lit_hour.errors import ServerError
 from lit_hour.media.video_probe import VIDEO_SUFFIXES
-from lit_hour.server.http_errors import HTTPRefusal
-
-MAX_LISTED = 500
-
-_OUTSIDE = "this is no path under the folders that the server was given with --videos, or it goes through a link or '..'"
-
-
-class AllowedDirs:
-    """Folders that were allowed when the server was started."""
-
-    def __init__(self, folders: Sequence[Path]) -> None:
-        """Look at the folders.
-
-        Raises:
-            ServerError: one is no folder.
-        """
-        for folder in folders:
-            if not folder.is_dir():
-                raise ServerError(f"--videos {folder} is no folder: give one that holds videos")
-        self.dirs = tuple(dict.fromkeys(folder.resolve() for folder in folders))
-
-    def resolve(self, url: str) -> Path:
-        """The file that a `file:///...` URL names.
-
-        Raises:
-            RefusedError: 403 for anything that is not plainly inside of an allowed folder, whether it is there or not;
-                404 for a file inside that is not there.
-        """
-        path = _path_of(url)
-        for folder in self.dirs:
-            if path.is_relative_to(folder) and path != folder:
-                return _plain_file(folder, path)
-        raise HTTPRefusal(403, _OUTSIDE)
-
-    def list_videos(self) -> list[tuple[Path, str]]:
-        """Videos in the folders by their names, each with what to call it, at most `MAX_LISTED`."""
-        listed: list[tuple[Path, str]] = []
-        for folder in self.dirs:
-            for path in _walk(folder):
-                listed.append((path, str(path.relative_to(folder))))
-                if len(listed) == MAX_LISTED:
-                    return listed
-        return listed
-
-
-def _path_of(url: str) -> Path:
-    try:
-        parts = urlsplit(url)
-        text = unquote(parts.path, errors="strict")
-        text.encode()
-    except ValueError as error:
-        raise HTTPRefusal(403, _OUTSIDE) from error
-    is_plain = (
-        parts.scheme == "file"
-        and parts.netloc in ("", "localhost")
-        and not parts.query
-        and not parts.fragment
-    )
-    pure = PurePosixPath(text)
-    if (
-        not is_plain
-        or "\0" in text
-        or not pure.is_absolute()
-        or ".." in pure.parts
-        or text.startswith("//")
-    ):
-        raise HTTPRefusal(403, _OUTSIDE)
-    return Path(pure)
-
-
-def _plain_file(folder: Path, path: Path) -> Path:
-    """A file below a folder, on the way to which no link lies."""
-    place = folder
-    try:
-        for part in path.relative_to(folder).parts:
-            place /= part
-            mode = place.lstat().st_mode
-            if stat.S_ISLNK(mode):
-                raise HTTPRefusal(403, _OUTSIDE)
-    except OSError as error:
-        raise HTTPRefusal(404, f"there is no file {path} that can be read") from error
-    if not stat.S_ISREG(mode):
-        raise HTTPRefusal(404, f"{path} is no file")
-    return path
-
-
-def _walk(folder: Path) -> Iterator[Path]:
-    for inside, folders, files in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(files):
-            path = Path(inside, name)
-            if path.suffix.lower() in VIDEO_SUFFIXES and not path.is_symlink():
-                yield path
-
+from lit_hour.server.http_errors import error_response
 
 MIN_TOKEN_LENGTH = 16
-PUBLIC_PATHS, PUBLIC_PREFIX = (
-    ("/", "/health", "/v1/login"),
-    "/page/",
-)  # they tell nothing about videos
-
+PUBLIC_PATHS, PUBLIC_PREFIX = ("/", "/health", "/v1/login"), "/static/"  # show nothing of videos
 SECURITY_HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:;"
-    " media-src 'self' blob:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self';"
+    " img-src 'self' data:; media-src 'self' blob:; connect-src 'self'; base-uri 'none';"
+    " form-action 'none'; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     "Cross-Origin-Resource-Policy": "same-origin",
 }
+MAX_LISTED_FILES = 500
+_OUTSIDE = (
+    "The path is not inside a directory that the server was started with (--videos), or contains a"
+    " link or '..'."
+)
 
 
 def read_token(file: Path) -> str:
-    """The token in a file.
+    """Return the token in a file.
 
     Raises:
-        ServerError: the file cannot be read, others may read it too, or it holds no token that is hard to guess.
+        ServerError: the file cannot be read, is readable by other users, or its token is weak.
     """
     try:
         mode, token = file.stat().st_mode, file.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
-        raise ServerError(f"--token-file {file} cannot be read: {error}") from error
+        raise ServerError(f"--token-file {file} cannot be read: {error}.") from error
     if mode & 0o077:
-        raise ServerError(f"--token-file {file} can be read by others: chmod 600 {file}")
-    if (
-        len(token) < MIN_TOKEN_LENGTH
-        or not token.isascii()
-        or not token.isprintable()
-        or " " in token
-    ):
+        raise ServerError(f"--token-file {file} is readable by other users. Run: chmod 600 {file}")
+    is_printable = token.isascii() and token.isprintable() and " " not in token
+    if len(token) < MIN_TOKEN_LENGTH or not is_printable:
         raise ServerError(
-            f"--token-file {file} has to hold a token of {MIN_TOKEN_LENGTH} letters, digits and signs or more;"
-            f" to make one: python -c 'import secrets; print(secrets.token_urlsafe())' > {file}"
+            f"--token-file {file} must hold a token of at least {MIN_TOKEN_LENGTH} printable"
+            " characters without spaces. Make one:"
+            f" python -c 'import secrets; print(secrets.token_urlsafe())' > {file}"
         )
     return token
 
 
 def is_loopback(host: str) -> bool:
-    """Whether an address can be reached from this machine alone."""
+    """Return whether an address or name is that of the loopback interface."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -171,13 +77,13 @@ def is_loopback(host: str) -> bool:
 
 @dataclass(frozen=True)
 class AccessPolicy:
-    """The gates of one server.
+    """Decides which requests one server accepts.
 
     Attributes:
-        host: that it listens on.
-        token: empty where none is asked for.
-        names: other names that it goes by.
-        secret: what the cookie of a login holds.
+        host: address that the server listens on.
+        token: empty if none is required.
+        host_names: further names in the Host header, such as that of a proxy.
+        session_secret: content of the cookie that a login sets.
     """
 
     host: str
@@ -188,46 +94,49 @@ class AccessPolicy:
     def __post_init__(self) -> None:
         if not self.token and not is_loopback(self.host):
             raise ServerError(
-                f"--host {self.host} can be reached by others: give --token-file FILE, so that they need a token"
+                f"--host {self.host} is reachable from other machines. Give --token-file FILE, so"
+                " that clients need a token."
             )
 
     def check(self, connection: HTTPConnection) -> None:
-        """Let a request pass.
+        """Check the Host, the Origin and the token of a request.
 
         Raises:
-            RefusedError: 403 or 401.
+            HTTPException: 403, or 401 if only the token is missing.
         """
         headers = connection.headers
         host = headers.get("host", "")
         if not self._is_own_host(host):
-            raise HTTPRefusal(
+            raise HTTPException(
                 403,
-                f"this server is not called {host[:80]!r}: add the name to serving.server.allowed_hosts",
+                f"{host[:80]!r} is not a name of this server. Add it to"
+                " serving.server.allowed_hosts.",
             )
         origin = headers.get("origin")
-        is_strange = origin is not None and urlsplit(origin).netloc != host
-        if is_strange or (
+        has_other_origin = origin is not None and urlsplit(origin).netloc != host
+        is_cross_site = (
             headers.get("sec-fetch-site") == "cross-site"
             and headers.get("sec-fetch-mode") != "navigate"
-        ):
-            raise HTTPRefusal(403, "a page of another origin may not use this server")
+        )
+        if has_other_origin or is_cross_site:
+            raise HTTPException(403, "Pages of another origin may not use this server.")
         path = connection.url.path
-        is_open = path in PUBLIC_PATHS or path.startswith(PUBLIC_PREFIX)
-        if not is_open and not self._is_authenticated(connection):
-            raise HTTPRefusal(401, "give the token of this server: Authorization: Bearer TOKEN")
+        is_public = path in PUBLIC_PATHS or path.startswith(PUBLIC_PREFIX)
+        if not is_public and not self._is_authenticated(connection):
+            raise HTTPException(401, "A token is required. Send Authorization: Bearer TOKEN.")
 
-    def is_valid_token(self, given: str) -> bool:
-        """Whether it is the token, or none is asked for."""
-        return not self.token or hmac.compare_digest(given.encode(), self.token.encode())
+    def is_valid_token(self, token: str) -> bool:
+        """Return whether a token is right, in constant time; any is if none is required."""
+        return not self.token or hmac.compare_digest(token.encode(), self.token.encode())
 
     def cookie_name(self, headers: Headers) -> str:
-        """The name of the cookie: cookies do not tell ports apart, and there may be several servers."""
+        """Return the name of the cookie, with the port: browsers share cookies between ports."""
         return f"lit_hour_{headers.get('host', '').rpartition(':')[2]}"
 
     def _is_authenticated(self, connection: HTTPConnection) -> bool:
-        kind, _, given = connection.headers.get("authorization", "").partition(" ")
-        if kind.lower() == "bearer":
-            return self.is_valid_token(given.strip())
+        scheme, _, token = connection.headers.get("authorization", "").partition(" ")
+        if scheme.lower() == "bearer":
+            return self.is_valid_token(token.strip())
         cookie = connection.cookies.get(self.cookie_name(connection.headers), "")
         return not self.token or hmac.compare_digest(cookie.encode(), self.session_secret.encode())
 
@@ -242,13 +151,13 @@ class AccessPolicy:
 
 
 class AccessMiddleware:
-    """Keeps those out who may not ask, and tells browsers what the page may do."""
+    """ASGI middleware that rejects requests by a policy and adds security headers to responses."""
 
-    def __init__(self, app: ASGIApp, access: AccessPolicy) -> None:
-        self._app, self._access = app, access
+    def __init__(self, app: ASGIApp, policy: AccessPolicy) -> None:
+        self._app, self._policy = app, policy
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """As ASGI has it."""
+        """Handle one request."""
         if scope["type"] != "http":
             return await self._app(scope, receive, send) if scope["type"] == "lifespan" else None
 
@@ -260,10 +169,50 @@ class AccessMiddleware:
             await send(message)
 
         try:
-            self._access.check(HTTPConnection(scope))
-        except HTTPRefusal as refusal:
-            return await refusal.response()(scope, receive, add_headers)
+            self._policy.check(HTTPConnection(scope))
+        except HTTPException as error:
+            return await error_response(error)(scope, receive, add_headers)
         return await self._app(scope, receive, add_headers)
+
+
+class AllowedDirs:
+    """The directories whose videos clients may name by URL."""
+
+    def __init__(self, dirs: Sequence[Path]) -> None:
+        """Check that the directories exist.
+
+        Raises:
+            ServerError: one is not a directory.
+        """
+        for directory in dirs:
+            if not directory.is_dir():
+                raise ServerError(
+                    f"--videos {directory} is not a directory. Give one that contains videos."
+                )
+        self.dirs = tuple(dict.fromkeys(directory.resolve() for directory in dirs))
+
+    def resolve(self, url: str) -> Path:
+        """Return the file that a `file:///...` URL names.
+
+        Raises:
+            HTTPException: 403 for a path outside the allowed directories, whether it exists or not;
+                404 for a path inside them that is not a file.
+        """
+        path = _parse_file_url(url)
+        for directory in self.dirs:
+            if path.is_relative_to(directory) and path != directory:
+                return _check_regular_file(directory, path)
+        raise HTTPException(403, _OUTSIDE)
+
+    def list_videos(self) -> list[tuple[Path, str]]:
+        """Return up to `MAX_LISTED_FILES` videos, sorted, each with its relative path as name."""
+        videos: list[tuple[Path, str]] = []
+        for directory in self.dirs:
+            for path in _walk_videos(directory):
+                videos.append((path, str(path.relative_to(directory))))
+                if len(videos) == MAX_LISTED_FILES:
+                    return videos
+        return videos
 
 
 def _is_address(name: str) -> bool:
@@ -272,3 +221,50 @@ def _is_address(name: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def _parse_file_url(url: str) -> Path:
+    try:
+        parts = urlsplit(url)
+        text = unquote(parts.path, errors="strict")
+        text.encode()
+    except ValueError as error:
+        raise HTTPException(403, _OUTSIDE) from error
+    is_local_file = parts.scheme == "file" and parts.netloc in ("", "localhost")
+    path = PurePosixPath(text)
+    if (
+        not is_local_file
+        or parts.query
+        or parts.fragment
+        or "\0" in text
+        or not path.is_absolute()
+        or ".." in path.parts
+        or text.startswith("//")
+    ):
+        raise HTTPException(403, _OUTSIDE)
+    return Path(path)
+
+
+def _check_regular_file(directory: Path, path: Path) -> Path:
+    """Return a path if it is a regular file and no component below the directory is a link."""
+    current = directory
+    try:
+        for part in path.relative_to(directory).parts:
+            current /= part
+            mode = current.lstat().st_mode
+            if stat.S_ISLNK(mode):
+                raise HTTPException(403, _OUTSIDE)
+    except OSError as error:
+        raise HTTPException(404, f"{path} does not exist, or cannot be read.") from error
+    if not stat.S_ISREG(mode):
+        raise HTTPException(404, f"{path} is not a file.")
+    return path
+
+
+def _walk_videos(directory: Path) -> Iterator[Path]:
+    for parent, dir_names, file_names in os.walk(directory):
+        dir_names[:] = sorted(name for name in dir_names if not name.startswith("."))
+        for name in sorted(file_names):
+            path = Path(parent, name)
+            if path.suffix.lower() in VIDEO_SUFFIXES and not path.is_symlink():
+                yield path

@@ -1,7 +1,9 @@
-"""OpenAI's chat completions: a conversation about one video in, the next answer out, whole or streamed (SSE).
+"""OpenAI's chat completions: a conversation about one video, answered at once or streamed (SSE).
 
-The video is a content part, `{"type": "video_url", "video_url": {"url": ...}}`, with the id of a video that was brought, or a
-`file:///` path under an allowed folder. Beside OpenAI's fields a reply has "lit_hour": the evidence, and what was seen.
+The video is a content part, `{"type": "video_url", "video_url": {"url": ...}}`, with the id of an
+upload or a `file:///` URL in an allowed directory. Responses have a field "lit_hour" beside those
+of OpenAI, with the attribution of the answer. Entry points: `parse_chat`, `Completion` and
+`stream_events`.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any, Literal
 
+from fastapi import HTTPException
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, Field, ValidationError
 from starlette.types import Receive, Scope, Send
@@ -21,27 +24,28 @@ from starlette.types import Receive, Scope, Send
 from lit_hour.errors import InputError
 from lit_hour.inference.predictor import Answer
 from lit_hour.server.generation import Completed, Heartbeat, StreamEvent
-from lit_hour.server.http_errors import HTTPRefusal
+from lit_hour.server.http_errors import error_body
 from lit_hour.types import Message
 
 MAX_BODY_BYTES = 1_000_000
+MAX_VALIDATION_ERRORS = 5  # in one response
 
 
 class TextPart(BaseModel):
-    """Words."""
+    """A text part of a message."""
 
     type: Literal["text"]
     text: str
 
 
 class VideoUrl(BaseModel):
-    """Where a video is."""
+    """The id or URL of a video."""
 
     url: str
 
 
 class VideoPart(BaseModel):
-    """A video."""
+    """A video part of a message."""
 
     type: Literal["video_url"]
     video_url: VideoUrl
@@ -51,31 +55,31 @@ Part = Annotated[TextPart | VideoPart, Field(discriminator="type")]
 
 
 class ChatMessage(BaseModel):
-    """One turn."""
+    """One turn of a conversation."""
 
     role: Literal["user", "assistant"]
     content: str | list[Part]
 
     def text(self) -> str:
-        """Its words."""
+        """Return the text parts, one per line."""
         if isinstance(self.content, str):
             return self.content
         return "\n".join(part.text for part in self.content if isinstance(part, TextPart))
 
-    def urls(self) -> list[str]:
-        """Its videos."""
+    def video_urls(self) -> list[str]:
+        """Return the URLs of the video parts."""
         parts = [] if isinstance(self.content, str) else self.content
         return [part.video_url.url for part in parts if isinstance(part, VideoPart)]
 
 
 class StreamOptions(BaseModel):
-    """What else a stream says."""
+    """Options of a streamed response."""
 
     include_usage: bool = False
 
 
 class ChatRequest(BaseModel):
-    """What is understood of a request; fields that steer sampling do nothing, as the likeliest token is always taken."""
+    """The supported fields of a request. Sampling fields are ignored: decoding is greedy."""
 
     model: str
     messages: list[ChatMessage] = Field(min_length=1)
@@ -85,57 +89,58 @@ class ChatRequest(BaseModel):
     max_tokens: int | None = Field(None, ge=1)
     max_completion_tokens: int | None = Field(None, ge=1)
 
-    def url(self) -> str:
-        """The one video that is talked about.
+    def video_url(self) -> str:
+        """Return the URL of the video.
 
         Raises:
-            RefusedError: 400, there is none, or there are several.
+            HTTPException: 400, there is no video, or more than one.
         """
-        urls = {url for message in self.messages for url in message.urls()}
+        urls = {url for message in self.messages for url in message.video_urls()}
         if len(urls) != 1:
-            raise HTTPRefusal(
+            raise HTTPException(
                 400,
-                f"a conversation is about one video, not {len(urls)}: give it as a part of type video_url",
+                f"A conversation is about one video, but {len(urls)} were given. Give it as a part"
+                " of type video_url.",
             )
         return urls.pop()
 
     def turns(self) -> tuple[str, list[Message]]:
-        """The question, and the questions and answers before it.
+        """Return the question, and the turns before it.
 
         Raises:
-            RefusedError: 400, questions and answers do not alternate.
+            HTTPException: 400, the turns of user and assistant do not alternate.
         """
-        roles = ["user" if place % 2 == 0 else "assistant" for place in range(len(self.messages))]
+        roles = ["assistant" if index % 2 else "user" for index in range(len(self.messages))]
         if [message.role for message in self.messages] != roles or roles[-1] != "user":
-            raise HTTPRefusal(
-                400,
-                "messages have to be questions of the user and answers in turn, a question last",
+            raise HTTPException(
+                400, "Messages must alternate between user and assistant, and end with the user."
             )
         *history, question = (Message(message.role, message.text()) for message in self.messages)
         return question.text, history
 
 
 def parse_chat(body: bytes) -> ChatRequest:
-    """Read a request.
+    """Parse and validate the body of a request.
 
     Raises:
-        RefusedError: 400, it is none, with what is wrong with it.
+        HTTPException: 400, with the reasons.
     """
     try:
         return ChatRequest.model_validate_json(body)
     except ValidationError as error:
-        found = error.errors(include_url=False, include_input=False)
+        errors = error.errors(include_url=False, include_input=False)
         reasons = [
-            f"{'.'.join(map(str, each['loc'])) or 'the body'}: {each['msg']}" for each in found[:5]
+            f"{'.'.join(map(str, detail['loc'])) or 'body'}: {detail['msg']}"
+            for detail in errors[:MAX_VALIDATION_ERRORS]
         ]
-        if any(each["loc"][-1:] == ("role",) for each in found):
+        if any(detail["loc"][-1:] == ("role",) for detail in errors):
             reasons.append("the system message is that of the run (text.system_prompt)")
-        raise HTTPRefusal(400, "; ".join(reasons)) from error
+        raise HTTPException(400, "; ".join(reasons)) from error
 
 
 @dataclass(frozen=True)
 class Completion:
-    """What all parts of one reply have in common."""
+    """The fields that all chunks of one response share."""
 
     id: str
     created: int
@@ -143,59 +148,66 @@ class Completion:
 
     @classmethod
     def begin(cls, model: str) -> Completion:
-        """A new reply."""
+        """Return a new completion with a random id."""
         return cls(f"chatcmpl-{secrets.token_hex(12)}", int(time.time()), model)
 
-    def full(self, answered: Completed) -> dict[str, Any]:
-        """A reply in one piece."""
-        message = {"role": "assistant", "content": answered.answer.text}
-        choice = {"index": 0, "message": message, "finish_reason": answered.answer.finish_reason}
-        extension = {"usage": _usage(answered.answer), "lit_hour": _extension(answered)}
-        return {**self._head("chat.completion"), "choices": [choice], **extension}
+    def full(self, completed: Completed) -> dict[str, Any]:
+        """Return a response that is not streamed."""
+        answer = completed.answer
+        message = {"role": "assistant", "content": answer.text}
+        choice = {"index": 0, "message": message, "finish_reason": answer.finish_reason}
+        return {
+            **self._head("chat.completion"),
+            "choices": [choice],
+            "usage": _usage(answer),
+            "lit_hour": _extension(completed),
+        }
 
     def chunk(
-        self, delta: dict[str, str], ending: str | None = None, **extension: Any
+        self, delta: dict[str, str], finish_reason: str | None = None, **extension: Any
     ) -> dict[str, Any]:
-        """A piece of a reply that is streamed."""
-        choice = {"index": 0, "delta": delta, "finish_reason": ending}
+        """Return one chunk of a streamed response."""
+        choice = {"index": 0, "delta": delta, "finish_reason": finish_reason}
         return {**self._head("chat.completion.chunk"), "choices": [choice], **extension}
 
-    def usage(self, answer: Answer) -> dict[str, Any]:
-        """The last piece of a stream that is to say how many tokens there were."""
+    def usage_chunk(self, answer: Answer) -> dict[str, Any]:
+        """Return the last chunk of a stream with `include_usage`."""
         return {**self._head("chat.completion.chunk"), "choices": [], "usage": _usage(answer)}
 
     def _head(self, kind: str) -> dict[str, Any]:
         return {"id": self.id, "object": kind, "created": self.created, "model": self.model}
 
 
-async def write_events(
-    completion: Completion, happenings: AsyncIterator[StreamEvent], options: StreamOptions
+async def stream_events(
+    completion: Completion,
+    first: StreamEvent,
+    events: AsyncIterator[StreamEvent],
+    options: StreamOptions,
 ) -> AsyncIterator[str]:
-    """The reply as server-sent events."""
-    yield _event(completion.chunk({"role": "assistant", "content": ""}))
+    """Yield a response as server-sent events; an error ends it as an event of its own."""
+    yield _format_event(completion.chunk({"role": "assistant", "content": ""}))
+    event: StreamEvent | None = first
     try:
-        async for happening in happenings:
-            if isinstance(happening, Heartbeat):
-                yield ": waiting\n\n"
-            elif isinstance(happening, Completed):
-                yield _event(
-                    completion.chunk(
-                        {}, happening.answer.finish_reason, lit_hour=_extension(happening)
-                    )
-                )
+        while event is not None:
+            if isinstance(event, Heartbeat):
+                yield ": heartbeat\n\n"
+            elif isinstance(event, Completed):
+                finish_reason, extension = event.answer.finish_reason, _extension(event)
+                yield _format_event(completion.chunk({}, finish_reason, lit_hour=extension))
                 if options.include_usage:
-                    yield _event(completion.usage(happening.answer))
-            elif happening:
-                yield _event(completion.chunk({"content": happening}))
-    except HTTPRefusal as refusal:
-        yield _event(refusal.body())
+                    yield _format_event(completion.usage_chunk(event.answer))
+            elif event:
+                yield _format_event(completion.chunk({"content": event}))
+            event = await anext(events, None)
+    except HTTPException as error:
+        yield _format_event(error_body(error.status_code, str(error.detail)))
     except InputError as error:
-        yield _event(HTTPRefusal(422, str(error)).body())
+        yield _format_event(error_body(422, str(error)))
     yield "data: [DONE]\n\n"
 
 
 class EventStream(StreamingResponse):
-    """Events to a client, and what is to be closed when they are sent or the client has left."""
+    """A stream of server-sent events that closes an exit stack when it ends."""
 
     media_type = "text/event-stream"
 
@@ -204,12 +216,12 @@ class EventStream(StreamingResponse):
         self._stack = stack
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """As ASGI has it."""
+        """Send the events until the last one, or until the client disconnects."""
         async with self._stack:
             await super().__call__(scope, receive, send)
 
 
-def _event(content: dict[str, Any]) -> str:
+def _format_event(content: dict[str, Any]) -> str:
     return f"data: {json.dumps(content, ensure_ascii=False, allow_nan=False)}\n\n"
 
 
@@ -221,12 +233,12 @@ def _usage(answer: Answer) -> dict[str, int]:
     }
 
 
-def _extension(answered: Completed) -> dict[str, Any]:
-    answer, evidence = answered.answer, answered.attribution
+def _extension(completed: Completed) -> dict[str, Any]:
+    answer, attribution = completed.answer, completed.attribution
     return {
-        "evidence": {
-            "moments": [asdict(moment) for moment in evidence.moments],
-            "curve": _rounded(evidence.curve),
+        "attribution": {
+            "moments": [asdict(moment) for moment in attribution.moments],
+            "curve": _round_curve(attribution.curve),
         },
         "num_frames": answer.num_frames,
         "num_memory_tokens": answer.num_memory_tokens,
@@ -234,5 +246,5 @@ def _extension(answered: Completed) -> dict[str, Any]:
     }
 
 
-def _rounded(curve: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    return [(round(seconds, 3), round(value, 4)) for seconds, value in curve]
+def _round_curve(curve: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    return [(round(seconds, 3), round(share, 4)) for seconds, share in curve]

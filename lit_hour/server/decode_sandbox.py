@@ -1,14 +1,13 @@
-"""A file that a stranger made -> its frames, decoded in a process of its own, which is trusted with nothing.
+"""Decode the files of clients in a sandboxed subprocess with limits of time and RAM.
 
-The process is forked from one that has imported what it needs and opened no file, so that it starts in milliseconds; it is
-ended with the file. What it says is checked as if the stranger said it.
+Entry points: `check_video` and `decode_in_sandbox`. One process is forked per file, and killed with
+it. Its messages are validated as if the client had sent them.
 """
 
 from __future__ import annotations
 
 import json
 import math
-import multiprocessing
 import multiprocessing.forkserver
 import time
 from collections.abc import Callable, Iterator
@@ -24,22 +23,22 @@ import torch
 from lit_hour.config.schema import VideoConfig
 from lit_hour.config.serving import ServerConfig
 from lit_hour.errors import VideoError
-from lit_hour.server import decode_worker as decoder
+from lit_hour.media.decode_process import decode_context
+from lit_hour.server import decode_worker
+from lit_hour.server.decode_worker import ResourceLimits
 from lit_hour.types import Frames
 
 MAX_MESSAGE_BYTES = 1 << 20
 _POLL_SECONDS = 0.2
-_PROCESSES = multiprocessing.get_context("forkserver")
-_PROCESSES.set_forkserver_preload([decoder.__name__])
 
 
 class DecodingCancelledError(Exception):
-    """Nobody wants the frames any more."""
+    """The frames are no longer needed."""
 
 
 @dataclass(frozen=True)
 class VideoHeader:
-    """What a file says about its video; `width` and `height` in pixels."""
+    """Duration and frame size that a file declares; `width` and `height` in pixels."""
 
     duration_seconds: float
     width: int
@@ -47,95 +46,42 @@ class VideoHeader:
 
 
 def start_forkserver() -> None:
-    """Start the process that the others are forked from, which takes seconds, before somebody waits for it."""
+    """Start the process that workers are forked from, which takes seconds."""
+    decode_context()
     multiprocessing.forkserver.ensure_running()
 
 
 def check_video(path: Path, name: str, settings: ServerConfig) -> VideoHeader:
-    """Look at the header and the first frame of a file, and refuse what is no video or too large a one.
+    """Decode the first frame of a file, and reject it if it is not a video or too large.
 
     Args:
-        name: of the video, for messages.
+        path: of the file.
+        name: of the video in error messages.
+        settings: limits.
 
     Raises:
-        VideoError: it is no video that can be taken, with the reason.
+        VideoError: the file is rejected, with the reason.
     """
-    limit_seconds, memory_bytes = settings.check_timeout_seconds, _memory_bytes(settings)
-    with _worker_process(decoder.check_video, path, limit_seconds, memory_bytes) as messages:
-        said = _WorkerChannel(messages, path, name, limit_seconds, memory_bytes, Event()).next(
-            "checked"
-        )
-    with _validated(name):
+    limits = ResourceLimits(settings.check_timeout_seconds, _ram_bytes(settings))
+    with _start_worker(decode_worker.check_video, path, limits) as connection:
+        channel = _WorkerChannel(connection, path, name, limits, Event())
+        message = channel.receive_message("header")
+    with _validation(name):
         header = VideoHeader(
-            _positive(said["duration_seconds"]), int(said["width"]), int(said["height"])
+            _positive(message["duration_seconds"]), int(message["width"]), int(message["height"])
         )
     if header.duration_seconds > settings.max_video_seconds:
         raise VideoError(
-            f"{name} lasts {header.duration_seconds:.0f} s, and this server takes videos of at most"
-            f" {settings.max_video_seconds:.0f} s (serving.server.max_video_seconds)"
+            f"{name} lasts {header.duration_seconds:.0f} s. This server accepts at most"
+            f" {settings.max_video_seconds:.0f} s (serving.server.max_video_seconds)."
         )
     if header.width * header.height > settings.max_frame_megapixels * 1e6:
         raise VideoError(
-            f"{name} has frames of {header.width} x {header.height} pixels, and this server takes at most"
-            f" {settings.max_frame_megapixels:g} megapixels (serving.server.max_frame_megapixels): make it smaller"
+            f"{name} has frames of {header.width} x {header.height} pixels. This server accepts at"
+            f" most {settings.max_frame_megapixels:g} megapixels"
+            " (serving.server.max_frame_megapixels). Scale the video down."
         )
     return header
-
-
-class SandboxedVideo:
-    """A video whose sampled frames come from a process of its own, a chunk at a time.
-
-    Attributes:
-        num_frames: that will come; fewer of a damaged video that is used.
-        duration_seconds: once the chunks were read, that of the part that could be read.
-        notes: what was warned of while the chunks were read.
-    """
-
-    def __init__(self, apart: _WorkerChannel, video: VideoConfig, chunk_frames: int) -> None:
-        self._apart, self._size_pixels, self._chunk_frames = apart, video.image_size, chunk_frames
-        said = apart.next("opened")
-        with _validated(apart.name):
-            self.num_frames, self.duration_seconds = (
-                int(said["num_frames"]),
-                _positive(said["duration_seconds"]),
-            )
-        if not 0 < self.num_frames <= video.max_frames:
-            raise VideoError(
-                f"{apart.name} has {self.num_frames} frames to look at, more than video.max_frames allows"
-            )
-        self.warnings: list[str] = []
-
-    def chunks(self) -> Iterator[Frames]:
-        """The frames in order.
-
-        Raises:
-            VideoError: they cannot be read, or reading takes too much time or memory.
-            CancelledDecodingError: the video was cancelled meanwhile.
-        """
-        num_read = 0
-        while (said := self._apart.next("frames", "read"))["kind"] == "frames":
-            with _validated(self._apart.name):
-                timestamps = torch.tensor(
-                    said["timestamps"], dtype=torch.float32
-                ).flatten()  # (frames,)
-            num_read += len(timestamps)
-            if not 0 < len(timestamps) <= self._chunk_frames or num_read > self.num_frames:
-                raise VideoError(
-                    f"{self._apart.name}: the process that decodes it sent more frames than were asked for"
-                )
-            shape = (len(timestamps), 3, self._size_pixels, self._size_pixels)
-            pixels = self._apart.receive(math.prod(shape))
-            if len(pixels) != math.prod(shape):
-                raise VideoError(
-                    f"{self._apart.name}: the process that decodes it sent pictures of another size"
-                )
-            images = torch.frombuffer(bytearray(pixels), dtype=torch.uint8).view(
-                shape
-            )  # (frames, 3, size, size)
-            yield Frames(images, timestamps)
-        with _validated(self._apart.name):
-            self.duration_seconds = _positive(said["duration_seconds"])
-            self.warnings = [self._apart.call(str(note)) for note in said["notes"]]
 
 
 @contextmanager
@@ -149,84 +95,138 @@ def decode_in_sandbox(
 ) -> Iterator[SandboxedVideo]:
     """Open a video in a process of its own, which ends with the block.
 
+    Args:
+        path: of the file.
+        name: of the video in error messages.
+        video: how frames are sampled.
+        chunk_frames: frames per chunk.
+        settings: limits.
+        cancelled: stops the decoding when it is set.
+
     Raises:
-        VideoError: it cannot be opened.
-        CancelledDecodingError: `cancelled` was set meanwhile.
+        VideoError: the video cannot be opened.
+        DecodingCancelledError: `cancelled` was set.
     """
-    limit_seconds, memory_bytes = settings.decode_timeout_seconds, _memory_bytes(settings)
-    with _worker_process(
-        decoder.decode_video, path, video, chunk_frames, limit_seconds, memory_bytes
-    ) as messages:
-        yield SandboxedVideo(
-            _WorkerChannel(messages, path, name, limit_seconds, memory_bytes, cancelled),
-            video,
+    limits = ResourceLimits(settings.decode_timeout_seconds, _ram_bytes(settings))
+    worker = _start_worker(decode_worker.decode_video, path, limits, video, chunk_frames)
+    with worker as connection:
+        channel = _WorkerChannel(connection, path, name, limits, cancelled)
+        yield SandboxedVideo(channel, video, chunk_frames)
+
+
+class SandboxedVideo:
+    """A video whose sampled frames are decoded by another process.
+
+    Attributes:
+        num_frames: expected; a damaged video may yield fewer.
+        duration_seconds: after `chunks`, that of the part that could be decoded.
+        warnings: of the decoder, known after `chunks`.
+    """
+
+    def __init__(self, channel: _WorkerChannel, video: VideoConfig, chunk_frames: int) -> None:
+        self._channel, self._image_size, self._chunk_frames = (
+            channel,
+            video.image_size,
             chunk_frames,
         )
+        self.warnings: list[str] = []
+        message = channel.receive_message("opened")
+        with _validation(channel.name):
+            self.num_frames = int(message["num_frames"])
+            self.duration_seconds = _positive(message["duration_seconds"])
+        if not 0 < self.num_frames <= video.max_frames:
+            raise VideoError(
+                f"{channel.name} has {self.num_frames} sampled frames, more than video.max_frames."
+            )
+
+    def chunks(self) -> Iterator[Frames]:
+        """Yield the frames in order, at most `chunk_frames` at a time.
+
+        Raises:
+            VideoError: they cannot be decoded, or decoding exceeds a limit.
+            DecodingCancelledError: the decoding was cancelled.
+        """
+        name, num_received = self._channel.name, 0
+        while (message := self._channel.receive_message("frames", "done"))["kind"] == "frames":
+            with _validation(name):
+                timestamps = torch.tensor(message["timestamps"], dtype=torch.float32)
+                timestamps = timestamps.flatten()  # (frames,)
+            num_received += len(timestamps)
+            if not 0 < len(timestamps) <= self._chunk_frames or num_received > self.num_frames:
+                raise VideoError(f"{name}: its decoder sent more frames than requested.")
+            shape = (len(timestamps), 3, self._image_size, self._image_size)
+            pixels = self._channel.receive_bytes(math.prod(shape))
+            if len(pixels) != math.prod(shape):
+                raise VideoError(f"{name}: its decoder sent images of another size.")
+            images = torch.frombuffer(bytearray(pixels), dtype=torch.uint8)
+            yield Frames(images.view(shape), timestamps)  # (frames, 3, size, size), (frames,)
+        with _validation(name):
+            self.duration_seconds = _positive(message["duration_seconds"])
+            self.warnings = [
+                self._channel.redact_path(str(warning)) for warning in message["warnings"]
+            ]
 
 
 class _WorkerChannel:
-    """The messages of a process, for which we wait so long and no longer."""
+    """Receives the messages of a worker, within the limit on time."""
 
     def __init__(
         self,
-        messages: Connection,
+        connection: Connection,
         path: Path,
         name: str,
-        limit_seconds: float,
-        memory_bytes: int,
+        limits: ResourceLimits,
         cancelled: Event,
     ) -> None:
         self.name = name
-        self._messages, self._path, self._cancelled = messages, path, cancelled
-        self._limit_seconds, self._left_seconds, self._memory_bytes = (
-            limit_seconds,
-            limit_seconds,
-            memory_bytes,
-        )
+        self._connection, self._path, self._limits = connection, path, limits
+        self._cancelled, self._remaining_seconds = cancelled, limits.seconds
 
-    def next(self, *kinds: str) -> dict[str, Any]:
-        """The next message, which has to be of one of the kinds."""
-        message = self.receive(MAX_MESSAGE_BYTES)
-        with _validated(self.name):
-            said = json.loads(message)
-            kind, reason = said["kind"], self.call(str(said.get("reason", "")))
-        if kind == "refused":
+    def receive_message(self, *kinds: str) -> dict[str, Any]:
+        """Return the next message, which must be of one of the kinds."""
+        content = self.receive_bytes(MAX_MESSAGE_BYTES)
+        with _validation(self.name):
+            message = json.loads(content)
+            kind, reason = message["kind"], self.redact_path(str(message.get("reason", "")))
+        if kind == "error":
+            ram_gb = self._limits.ram_bytes / 1e9
             raise VideoError(
-                reason
-                or f"{self.name} cannot be decoded within {self._memory_bytes / 1e9:g} GB of memory"
+                reason or f"{self.name} cannot be decoded within {ram_gb:g} GB of RAM."
             )
         if kind not in kinds:
-            raise VideoError(f"{self.name}: the process that decodes it said what nobody asked for")
-        return said
+            raise VideoError(f"{self.name}: its decoder sent an unexpected message.")
+        return message
 
-    def call(self, text: str) -> str:
-        """A text about the file that names the video instead."""
-        return text.replace(str(self._path), self.name)
-
-    def receive(self, max_bytes: int) -> bytes:
-        """The bytes of the next message."""
+    def receive_bytes(self, max_bytes: int) -> bytes:
+        """Return the bytes of the next message."""
         started = time.monotonic()
-        while not self._messages.poll(min(_POLL_SECONDS, max(self._left_seconds, 0.0))):
+        while not self._connection.poll(min(_POLL_SECONDS, max(self._remaining_seconds, 0.0))):
             if self._cancelled.is_set():
                 raise DecodingCancelledError
-            if time.monotonic() - started > self._left_seconds:
+            if time.monotonic() - started > self._remaining_seconds:
                 raise VideoError(
-                    f"{self.name} takes longer than {self._limit_seconds:g} s to decode; give a smaller file"
+                    f"{self.name} takes longer than {self._limits.seconds:g} s to decode. Give a"
+                    " smaller file."
                 )
-        self._left_seconds -= time.monotonic() - started
+        self._remaining_seconds -= time.monotonic() - started
         try:
-            return self._messages.recv_bytes(max_bytes)
+            return self._connection.recv_bytes(max_bytes)
         except (EOFError, OSError) as error:
-            gigabytes = self._memory_bytes / 1e9
+            ram_gb = self._limits.ram_bytes / 1e9
             raise VideoError(
-                f"{self.name}: decoding it broke off (it may take {gigabytes:g} GB of memory)"
+                f"{self.name}: its decoder crashed (it may use {ram_gb:g} GB of RAM)."
             ) from error
+
+    def redact_path(self, text: str) -> str:
+        """Replace the path on the server by the name of the video."""
+        return text.replace(str(self._path), self.name)
 
 
 @contextmanager
-def _worker_process(run: Callable[..., None], *given: object) -> Iterator[Connection]:
-    ours, theirs = _PROCESSES.Pipe(duplex=False)
-    process = _PROCESSES.Process(target=run, args=(theirs, *given), daemon=True)
+def _start_worker(target: Callable[..., None], *args: object) -> Iterator[Connection]:
+    context = decode_context()
+    ours, theirs = context.Pipe(duplex=False)
+    process = context.Process(target=target, args=(theirs, *args), daemon=True)
     process.start()
     theirs.close()
     try:
@@ -238,19 +238,19 @@ def _worker_process(run: Callable[..., None], *given: object) -> Iterator[Connec
         process.close()
 
 
-def _memory_bytes(settings: ServerConfig) -> int:
+def _ram_bytes(settings: ServerConfig) -> int:
     return int(settings.decode_ram_gb * 1e9)
 
 
 def _positive(value: Any) -> float:
     if not math.isfinite(value) or value <= 0:
-        raise ValueError(f"{value} is no positive number")
+        raise ValueError(f"{value} is not a positive number")
     return float(value)
 
 
 @contextmanager
-def _validated(name: str) -> Iterator[None]:
-    """What the process says is what it should say, or the video is refused."""
+def _validation(name: str) -> Iterator[None]:
+    """Turn the errors of parsing an invalid message into a `VideoError`."""
     try:
         yield
     except (
@@ -261,6 +261,4 @@ def _validated(name: str) -> Iterator[None]:
         OverflowError,
         RecursionError,
     ) as error:
-        raise VideoError(
-            f"{name}: the process that decodes it said something that makes no sense ({error})"
-        ) from error
+        raise VideoError(f"{name}: its decoder sent an invalid message ({error}).") from error

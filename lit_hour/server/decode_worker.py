@@ -1,7 +1,7 @@
-"""A file that a stranger made in, messages about it out. Runs in a process of its own that may take little time and memory.
+"""Runs inside the sandboxed process: decodes a file of a client and sends messages about it.
 
-A message is JSON, and where it is about frames the bytes of their pixels follow: nothing is pickled, so that whoever takes
-this process over by a crafted file still cannot run code in the server.
+Messages are JSON; the bytes of the pixels follow a message about frames. Nothing is pickled, so a
+crafted file that takes over this process still cannot run code in the server.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import json
 import os
 import resource
 import warnings
+from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -20,22 +21,27 @@ from lit_hour.config.schema import VideoConfig
 from lit_hour.errors import VideoError
 from lit_hour.media.frame_sampling import SampledVideo
 from lit_hour.media.video_probe import probe
-from lit_hour.types import Frames
 
 
-def check_video(
-    messages: Connection, path: Path, timeout_seconds: float, memory_bytes: int
-) -> None:
-    """Say what the header of a file and its first frame show."""
-    _limit_resources(timeout_seconds, memory_bytes)
+@dataclass(frozen=True)
+class ResourceLimits:
+    """Seconds of wall-clock time and bytes of RAM that one process may use."""
+
+    seconds: float
+    ram_bytes: int
+
+
+def check_video(connection: Connection, path: Path, limits: ResourceLimits) -> None:
+    """Send the duration and frame size of a video, after its first frame was decoded."""
+    _limit_resources(limits)
     try:
         info = probe(path)
     except (VideoError, MemoryError) as error:
-        _send_error(messages, error)
+        _send_error(connection, error)
     else:
-        _send_message(
-            messages,
-            "checked",
+        _send(
+            connection,
+            "header",
             duration_seconds=info.duration_seconds,
             width=info.width,
             height=info.height,
@@ -43,57 +49,57 @@ def check_video(
 
 
 def decode_video(
-    messages: Connection,
+    connection: Connection,
     path: Path,
+    limits: ResourceLimits,
     video: VideoConfig,
     chunk_frames: int,
-    timeout_seconds: float,
-    memory_bytes: int,
 ) -> None:
-    """Send the sampled frames of a video, chunk by chunk."""
-    _limit_resources(timeout_seconds, memory_bytes)
+    """Send the sampled frames of a video in chunks."""
+    _limit_resources(limits)
     try:
         sampled = SampledVideo(path, video)
-        _send_message(
-            messages,
+        _send(
+            connection,
             "opened",
             num_frames=len(sampled.timestamps),
             duration_seconds=sampled.duration_seconds,
         )
         with warnings.catch_warnings(record=True) as caught:
             for frames in sampled.chunks(chunk_frames):
-                _send_frames(messages, frames)
+                _send(connection, "frames", timestamps=frames.timestamps.tolist())
+                pixels = frames.images.flatten()  # (frames * 3 * size * size,)
+                connection.send_bytes(pixels.numpy().data)
     except (VideoError, MemoryError) as error:
-        _send_error(messages, error)
+        _send_error(connection, error)
     else:
-        notes = [str(warning.message) for warning in caught]
-        _send_message(messages, "read", duration_seconds=sampled.duration_seconds, notes=notes)
+        messages = [str(warning.message) for warning in caught]
+        _send(connection, "done", duration_seconds=sampled.duration_seconds, warnings=messages)
 
 
-def _limit_resources(timeout_seconds: float, memory_bytes: int) -> None:
-    """Take from this process what it does not need: it writes no file, and what it had mapped at the start is not counted."""
+def _limit_resources(limits: ResourceLimits) -> None:
+    """Set limits on RAM and CPU time, and forbid writing files.
+
+    Memory that was mapped before does not count. The limit on CPU time ends this process even if
+    the server is gone.
+    """
     torch.set_num_threads(1)
-    used_bytes = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    processor_seconds = (
-        int(timeout_seconds * (os.cpu_count() or 1)) + 1
-    )  # ends it also where nobody is left to do so
-    for kind, most in (
-        (resource.RLIMIT_AS, used_bytes + memory_bytes),
-        (resource.RLIMIT_CPU, processor_seconds),
+    mapped_pages = int(Path("/proc/self/statm").read_text().split()[0])
+    address_space_bytes = mapped_pages * resource.getpagesize() + limits.ram_bytes
+    cpu_seconds = int(limits.seconds * (os.cpu_count() or 1)) + 1
+    for kind, limit in (
+        (resource.RLIMIT_AS, address_space_bytes),
+        (resource.RLIMIT_CPU, cpu_seconds),
         (resource.RLIMIT_FSIZE, 0),
         (resource.RLIMIT_CORE, 0),
     ):
-        resource.setrlimit(kind, (most, most))
+        resource.setrlimit(kind, (limit, limit))
 
 
-def _send_frames(messages: Connection, frames: Frames) -> None:
-    _send_message(messages, "frames", timestamps=frames.timestamps.tolist())
-    messages.send_bytes(frames.images.flatten().numpy().data)  # (frames * 3 * size * size,)
+def _send_error(connection: Connection, error: VideoError | MemoryError) -> None:
+    reason = "" if isinstance(error, MemoryError) else str(error)
+    _send(connection, "error", reason=reason)
 
 
-def _send_error(messages: Connection, error: VideoError | MemoryError) -> None:
-    _send_message(messages, "refused", reason="" if isinstance(error, MemoryError) else str(error))
-
-
-def _send_message(messages: Connection, kind: str, **content: Any) -> None:
-    messages.send_bytes(json.dumps({"kind": kind, **content}).encode())
+def _send(connection: Connection, kind: str, **fields: Any) -> None:
+    connection.send_bytes(json.dumps({"kind": kind, **fields}).encode())

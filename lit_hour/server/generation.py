@@ -1,7 +1,8 @@
-"""A question about a video that a client has brought -> what happens until it is answered, as it happens.
+"""Answers to questions about stored videos, as streams of events.
 
-A task of its own asks the model and never waits for the client, so that a slow one holds nobody up; when the client leaves,
-the task is cancelled, and the model stops between two tokens.
+Entry point: `GenerationService.stream`. A task of its own runs the model and never waits for the
+client, so a slow client delays no one. The task is cancelled between two tokens when the client
+disconnects.
 """
 
 from __future__ import annotations
@@ -20,18 +21,16 @@ from lit_hour.server.queueing import BoundedQueue, ModelExecutor
 from lit_hour.server.video_store import StoredVideo, VideoStore
 from lit_hour.types import Message
 
-HEARTBEAT_SECONDS = (
-    5.0  # a client hears of us at least so often: who hears nothing for long takes us for dead
-)
+HEARTBEAT_SECONDS = 5.0  # proxies and clients close connections that are silent for long
 
 
 @dataclass(frozen=True)
 class GenerationRequest:
-    """What is asked.
+    """One question about a video.
 
     Attributes:
-        history: questions that were asked before and their answers, in turn.
-        max_tokens: most tokens to generate; None for as many as `generation.max_new_tokens`.
+        history: earlier questions and answers, alternating.
+        max_new_tokens: limit on the tokens to generate; None for `generation.max_new_tokens`.
     """
 
     video: StoredVideo
@@ -42,12 +41,12 @@ class GenerationRequest:
 
 @dataclass(frozen=True)
 class Heartbeat:
-    """Nothing has happened yet."""
+    """Nothing was generated yet; keeps the connection alive."""
 
 
 @dataclass(frozen=True)
 class Completed:
-    """The whole answer, and where in the video it was found."""
+    """The full answer, and the moments of the video that it is based on."""
 
     answer: Answer
     attribution: Attribution
@@ -57,86 +56,92 @@ StreamEvent = Heartbeat | str | Completed
 
 
 class GenerationService:
-    """Answers questions in turn."""
+    """Generates answers, several requests at a time."""
 
     def __init__(
         self,
         predictor: VideoPredictor,
-        model: ModelExecutor,
-        library: VideoStore,
-        line: BoundedQueue,
+        executor: ModelExecutor,
+        videos: VideoStore,
+        queue: BoundedQueue,
         metrics: Metrics,
     ) -> None:
-        self._predictor, self._model, self._library, self._line, self._metrics = (
-            predictor,
-            model,
-            library,
-            line,
-            metrics,
-        )
+        self._predictor, self._executor, self._videos = predictor, executor, videos
+        self._queue, self._metrics = queue, metrics
 
     @asynccontextmanager
     async def stream(self, request: GenerationRequest) -> AsyncIterator[AsyncIterator[StreamEvent]]:
-        """What happens, `Answered` last; `Waiting` comes first if the video is still being remembered.
+        """Start to generate, and return the events; the end of the block cancels the rest.
+
+        A `Heartbeat` comes first if the video is still being encoded; `Completed` comes last.
 
         Raises:
-            RefusedError: when the happenings are read: there is no place in the line, or the video is not there.
-            QuestionError: when the happenings are read: the question is empty, or too long.
+            HTTPException: when iterated; the queue is full, or the video is not available.
+            QuestionError: when iterated; the question is empty, or too long.
         """
-        happened: asyncio.Queue[StreamEvent | None] = asyncio.Queue()
-        task = asyncio.create_task(self._work(request, happened))
-        task.add_done_callback(lambda _: happened.put_nowait(None))
+        events: asyncio.Queue[StreamEvent | None] = asyncio.Queue()
+        task = asyncio.create_task(self._run(request, events))
+        task.add_done_callback(lambda _: events.put_nowait(None))
         try:
-            yield _read(task, happened)
+            yield _read_events(task, events)
         finally:
             task.cancel()
             await asyncio.wait([task])
-            ending = "cancelled" if task.cancelled() else "refused" if task.exception() else "whole"
-            self._metrics.add("lit_hour_answers_total", ending=ending)
+            if task.cancelled():
+                outcome = "cancelled"
+            else:
+                outcome = "failed" if task.exception() else "completed"
+            self._metrics.generations.labels(outcome).inc()
 
-    async def _work(
-        self, request: GenerationRequest, happened: asyncio.Queue[StreamEvent | None]
+    async def _run(
+        self, request: GenerationRequest, events: asyncio.Queue[StreamEvent | None]
     ) -> None:
-        async with self._line.admit():
+        async with self._queue.admit():
             if not request.video.finished.is_set():
-                happened.put_nowait(Heartbeat())
-            async with self._library.lease_memory(request.video) as memory, self._line.run_slot():
+                events.put_nowait(Heartbeat())
+            async with self._videos.lease_memory(request.video) as memory, self._queue.run_slot():
                 started = time.monotonic()
                 try:
-                    await self._answer(request, memory, happened)
+                    await self._generate(request, memory, events)
                 finally:
-                    self._metrics.add("lit_hour_answer_seconds_total", time.monotonic() - started)
+                    self._metrics.generation_seconds.inc(time.monotonic() - started)
 
-    async def _answer(
+    async def _generate(
         self,
         request: GenerationRequest,
         memory: VideoMemory,
-        happened: asyncio.Queue[StreamEvent | None],
+        events: asyncio.Queue[StreamEvent | None],
     ) -> None:
-        words = self._predictor.generate(
+        pieces = self._predictor.generate(
             memory, request.question, request.history, request.max_new_tokens
         )
         try:
-            while isinstance(answer := await self._model.run(next, words), str):
-                happened.put_nowait(answer)
-                self._metrics.add("lit_hour_answer_tokens_total")
+            while isinstance(answer := await self._executor.run(next, pieces), str):
+                events.put_nowait(answer)
+                self._metrics.generated_tokens.inc()
         finally:
-            self._model.submit(words.close)  # type: ignore[attr-defined]  # it is a generator; and on its own thread
-        asked = (request.question, answer.text, request.history)
-        evidence = await self._model.run(attribute_answer, self._predictor, memory, *asked)
-        happened.put_nowait(Completed(answer, evidence))
+            self._executor.submit(pieces.close)  # a generator must be closed on its own thread
+        attribution = await self._executor.run(
+            attribute_answer,
+            self._predictor,
+            memory,
+            request.question,
+            answer.text,
+            request.history,
+        )
+        events.put_nowait(Completed(answer, attribution))
 
 
-async def _read(
-    task: asyncio.Task[None], happened: asyncio.Queue[StreamEvent | None]
+async def _read_events(
+    task: asyncio.Task[None], events: asyncio.Queue[StreamEvent | None]
 ) -> AsyncIterator[StreamEvent]:
     while True:
         try:
-            happening = await asyncio.wait_for(happened.get(), HEARTBEAT_SECONDS)
+            event = await asyncio.wait_for(events.get(), HEARTBEAT_SECONDS)
         except TimeoutError:
             yield Heartbeat()
             continue
-        if happening is None:
-            await task  # raises what went wrong
+        if event is None:
+            await task  # raises the exception of the task
             return
-        yield happening
+        yield event

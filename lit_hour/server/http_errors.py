@@ -1,13 +1,20 @@
-"""What a client did wrong, or has to wait for -> a reply in the form that clients of OpenAI's interface read."""
+"""Error responses in the format of OpenAI's API.
+
+Handlers raise `fastapi.HTTPException`, or an `InputError` for a video or question that cannot be
+used; `EXCEPTION_HANDLERS` turns both into JSON.
+"""
 
 from __future__ import annotations
 
+from typing import Any
+
 from fastapi import Request
 from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
 
 from lit_hour.errors import InputError
 
-_KINDS = {
+_ERROR_TYPES = {
     401: "authentication_error",
     403: "permission_error",
     404: "not_found_error",
@@ -15,43 +22,31 @@ _KINDS = {
 }
 
 
-class HTTPRefusal(Exception):
-    """A request that is answered with a status and a reason instead of what it asked for."""
-
-    def __init__(self, status: int, reason: str, retry_after_seconds: int | None = None) -> None:
-        super().__init__(reason)
-        self.status, self.reason, self.retry_after_seconds = status, reason, retry_after_seconds
-
-    def body(self) -> dict[str, object]:
-        """The body of the reply."""
-        kind = _KINDS.get(
-            self.status, "invalid_request_error" if self.status < 500 else "server_error"
-        )
-        return {"error": {"message": self.reason, "type": kind, "param": None, "code": self.status}}
-
-    def response(self) -> JSONResponse:
-        """The reply."""
-        headers = (
-            {}
-            if self.retry_after_seconds is None
-            else {"Retry-After": str(self.retry_after_seconds)}
-        )
-        if self.status == 401:
-            headers["WWW-Authenticate"] = "Bearer"
-        if self.status in (408, 413):
-            headers["Connection"] = "close"  # or the rest of the body would still be taken
-        return JSONResponse(self.body(), self.status, headers)
+def error_body(status: int, message: str) -> dict[str, Any]:
+    """Return the JSON body of an error."""
+    default = "invalid_request_error" if status < 500 else "server_error"
+    kind = _ERROR_TYPES.get(status, default)
+    return {"error": {"message": message, "type": kind, "param": None, "code": status}}
 
 
-async def reply_refused(request: Request, error: Exception) -> JSONResponse:
-    """For FastAPI, which calls it with what a route raised."""
-    assert isinstance(error, HTTPRefusal)
-    return error.response()
+def error_response(error: HTTPException) -> JSONResponse:
+    """Return the response for an exception."""
+    headers = dict(error.headers or {})
+    if error.status_code == 401:
+        headers["WWW-Authenticate"] = "Bearer"
+    if error.status_code in (408, 413):
+        headers["Connection"] = "close"  # otherwise the server would read the rest of the body
+    body = error_body(error.status_code, str(error.detail))
+    return JSONResponse(body, error.status_code, headers)
 
 
-async def reply_unusable(request: Request, error: Exception) -> JSONResponse:
-    """What cannot be used as it is: the question, or the video."""
-    return HTTPRefusal(422, str(error)).response()
+async def _handle_http_exception(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)
+    return error_response(error)
 
 
-HANDLERS = {HTTPRefusal: reply_refused, InputError: reply_unusable}
+async def _handle_input_error(request: Request, error: Exception) -> JSONResponse:
+    return JSONResponse(error_body(422, str(error)), 422)
+
+
+EXCEPTION_HANDLERS = {HTTPException: _handle_http_exception, InputError: _handle_input_error}

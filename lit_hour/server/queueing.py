@@ -1,78 +1,90 @@
-"""Work in, results out: one thread for the model, and a line before it that is no longer than it may be.
+"""Admission control: a single-threaded model executor, and queues of bounded length before it.
 
-Work for a client, and whether the client is still there."""
+Entry points: `ModelExecutor`, `BoundedQueue` and `cancel_on_disconnect`.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import math
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import Any, ParamSpec, TypeVar
 
-from fastapi import Request
+from fastapi import HTTPException, Request
 
-from lit_hour.server.http_errors import HTTPRefusal
-
-Given = ParamSpec("Given")
+Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 
-_WEIGHT_OF_THE_LAST = 0.2  # in the mean time of a turn
+CLIENT_CLOSED_REQUEST = 499  # as nginx logs it; no client receives it
+MAX_RETRY_AFTER_SECONDS = 600
+_EMA_WEIGHT = 0.2  # of the latest run in the moving average of run times
 
 
 class ModelExecutor:
-    """The only thread in which the model computes, one short step after another: a token, or a chunk of frames.
+    """The only thread that runs the model, one short step at a time: a token, or a chunk of frames.
 
-    Those who want several steps ask for them one by one, so that all of them go on side by side.
+    Callers submit their steps one by one, so that the steps of several requests interleave.
     """
 
     def __init__(self) -> None:
         self._executor = ThreadPoolExecutor(1, "model")
 
     def submit(
-        self, step: Callable[Given, Result], *given: Given.args, **named: Given.kwargs
+        self,
+        step: Callable[Arguments, Result],
+        *args: Arguments.args,
+        **kwargs: Arguments.kwargs,
     ) -> Future[Result]:
-        """Do a step when those before it are done."""
-        return self._executor.submit(step, *given, **named)
+        """Schedule a step after those that were submitted before it."""
+        return self._executor.submit(step, *args, **kwargs)
 
     async def run(
-        self, step: Callable[Given, Result], *given: Given.args, **named: Given.kwargs
+        self,
+        step: Callable[Arguments, Result],
+        *args: Arguments.args,
+        **kwargs: Arguments.kwargs,
     ) -> Result:
-        """The result of a step; a step whose caller is cancelled while it waits is left out."""
-        return await asyncio.wrap_future(self.submit(step, *given, **named))
+        """Return the result of a step; cancelling the caller also cancels a step that waits."""
+        return await asyncio.wrap_future(self.submit(step, *args, **kwargs))
 
     def close(self) -> None:
-        """Leave out the steps that wait."""
+        """Cancel the steps that wait."""
         self._executor.shutdown(cancel_futures=True)
 
 
 class BoundedQueue:
-    """Those whose turn it is, and those who wait for it.
+    """Limits how many requests run at the same time and how many wait.
 
     Attributes:
-        num_in: of both.
-        num_served: whose turn it is.
+        in_system: requests that run or wait.
+        running: requests that run.
     """
 
-    def __init__(self, turns_at_once: int, may_wait: int, what: str) -> None:
+    def __init__(self, max_running: int, max_waiting: int, noun: str) -> None:
+        """Args: noun: names the requests in the error message."""
         self.in_system = self.running = 0
-        self._turns_at_once, self._may_wait, self._what = turns_at_once, may_wait, what
-        self._turns = asyncio.Semaphore(turns_at_once)
-        self._mean_seconds = 1.0
+        self._max_running, self._max_waiting, self._noun = max_running, max_waiting, noun
+        self._run_slots = asyncio.Semaphore(max_running)
+        self._mean_seconds = 1.0  # moving average of the time that a request runs
 
     @asynccontextmanager
     async def admit(self) -> AsyncIterator[None]:
-        """A place in the line.
+        """Count a request as in the system for the duration of the block.
 
         Raises:
-            RefusedError: 429, there is none.
+            HTTPException: 429, the queue is full.
         """
-        if self.in_system >= self._turns_at_once + self._may_wait:
-            wait_seconds = self._mean_seconds * self.in_system / self._turns_at_once
-            reason = f"{self.in_system} {self._what} are on their way, and no more may wait: try again later"
-            raise HTTPRefusal(429, reason, max(1, min(math.ceil(wait_seconds), 600)))
+        if self.in_system >= self._max_running + self._max_waiting:
+            expected_seconds = self._mean_seconds * self.in_system / self._max_running
+            retry_after = max(1, min(math.ceil(expected_seconds), MAX_RETRY_AFTER_SECONDS))
+            raise HTTPException(
+                429,
+                f"The queue is full with {self.in_system} {self._noun}. Try again later.",
+                {"Retry-After": str(retry_after)},
+            )
         self.in_system += 1
         try:
             yield
@@ -81,47 +93,46 @@ class BoundedQueue:
 
     @asynccontextmanager
     async def run_slot(self) -> AsyncIterator[None]:
-        """The turn of one who has a place."""
-        async with self._turns:
+        """Wait until an admitted request may run, and count it as running during the block."""
+        async with self._run_slots:
             started = time.monotonic()
             self.running += 1
             try:
                 yield
             finally:
                 self.running -= 1
-                self._mean_seconds += _WEIGHT_OF_THE_LAST * (
-                    time.monotonic() - started - self._mean_seconds
-                )
+                seconds = time.monotonic() - started
+                self._mean_seconds += _EMA_WEIGHT * (seconds - self._mean_seconds)
 
 
-CLIENT_CLOSED_REQUEST = 499  # as nginx logs it; nobody receives it
+async def cancel_on_disconnect(request: Request, work: Awaitable[Result]) -> Result:
+    """Return the result of `work`, which is cancelled when the client disconnects.
 
-
-async def cancel_on_disconnect(request: Request, work: Coroutine[Any, Any, Result]) -> Result:
-    """The result of work that is stopped when the client leaves. The body of the request has to be read before.
+    The body of the request must be read before.
 
     Raises:
-        RefusedError: the client left.
+        HTTPException: 499, the client disconnected.
     """
-    task, leaving = asyncio.create_task(work), asyncio.create_task(_leave(request))
+    task = asyncio.ensure_future(work)
+    disconnect = asyncio.create_task(_wait_for_disconnect(request))
     try:
-        await asyncio.wait((task, leaving), return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait((task, disconnect), return_when=asyncio.FIRST_COMPLETED)
         if task.done():
             return task.result()
-        raise HTTPRefusal(CLIENT_CLOSED_REQUEST, "the client left")
+        raise HTTPException(CLIENT_CLOSED_REQUEST, "The client disconnected.")
     finally:
-        leaving.cancel()
+        disconnect.cancel()
         if not task.done():
-            task.add_done_callback(_forget)
+            task.add_done_callback(_retrieve_exception)
             task.cancel()
 
 
-async def _leave(request: Request) -> None:
+async def _wait_for_disconnect(request: Request) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         pass
 
 
-def _forget(task: asyncio.Task[Any]) -> None:
-    """Nobody is there to hear what went wrong with it."""
+def _retrieve_exception(task: asyncio.Future[Any]) -> None:
+    """Keep asyncio from logging the exception of a task that was cancelled."""
     if not task.cancelled():
         task.exception()

@@ -1,4 +1,4 @@
-"""The parts of a server, and what takes several of them: to bring a video, and to find the one that a client means."""
+"""The state of the application: its parts, and the operations that need several of them."""
 
 from __future__ import annotations
 
@@ -22,124 +22,122 @@ MAX_CONCURRENT_CHECKS = 2  # each is a process
 
 
 class AppState:
-    """A predictor that many ask.
+    """A predictor and everything that many clients need to share it.
 
     Attributes:
-        name: of the model, as clients ask for it.
+        model_name: as clients request it.
     """
 
     def __init__(
-        self, predictor: VideoPredictor, name: str, access: AccessPolicy, folders: AllowedDirs
+        self,
+        predictor: VideoPredictor,
+        model_name: str,
+        policy: AccessPolicy,
+        allowed_dirs: AllowedDirs,
     ) -> None:
-        self.predictor, self.model_name, self.access, self.allowed_dirs = (
-            predictor,
-            name,
-            access,
-            folders,
-        )
-        self.settings: ServerConfig = predictor.config.serving.server
+        serving = predictor.config.serving
+        self.model_name, self.policy, self.allowed_dirs = model_name, policy, allowed_dirs
+        self.settings: ServerConfig = serving.server
         self.metrics, self.executor = Metrics(), ModelExecutor()
-        self._memories = LockedTempDir(
-            predictor.config.serving.memory_folder, "serving.memory_folder"
+        self._upload_dir = LockedTempDir(
+            self.settings.upload_folder, "serving.server.upload_folder"
         )
-        shelf = MemoryCache(
-            predictor, self.memory_folder, int(predictor.config.serving.memory_cache_gb * 1e9)
-        )
-        self.videos = VideoStore(predictor, self.executor, shelf, self.settings, self.metrics)
+        self._memory_dir = LockedTempDir(serving.memory_folder, "serving.memory_folder")
+        budget_bytes = int(serving.memory_cache_gb * 1e9)
+        self.cache = MemoryCache(predictor, self.memory_dir, budget_bytes)
+        self.videos = VideoStore(predictor, self.executor, self.cache, self.settings, self.metrics)
         self.queue = BoundedQueue(
-            self.settings.max_concurrent_requests, self.settings.max_queue_length, "questions"
+            self.settings.max_concurrent_requests, self.settings.max_queue_length, "requests"
         )
         self.uploads = BoundedQueue(self.settings.max_concurrent_uploads, 0, "uploads")
         self.generation = GenerationService(
             predictor, self.executor, self.videos, self.queue, self.metrics
         )
         self._checks = asyncio.Semaphore(MAX_CONCURRENT_CHECKS)
-        self._folder = LockedTempDir(self.settings.upload_folder, "serving.server.upload_folder")
-        self.metrics.gauges |= {
-            "lit_hour_questions_in_line": (
-                "questions that are answered or wait",
-                lambda: self.queue.in_system,
-            ),
-            "lit_hour_questions_answered_now": (
-                "questions whose turn it is",
-                lambda: self.queue.running,
-            ),
-            "lit_hour_uploads_now": (
-                "videos that are received or checked",
-                lambda: self.uploads.in_system,
-            ),
-            "lit_hour_videos_kept": (
-                "videos that can be asked about, or will be",
-                lambda: len(self.videos),
-            ),
-            "lit_hour_memory_bytes": (
-                "memories that are ready to be asked",
-                lambda: shelf.num_bytes,
-            ),
-            "lit_hour_upload_files": (
-                "files of uploads on the disk",
-                lambda: len(list(self.upload_folder.iterdir())),
-            ),
-        }
+        self._add_gauges()
         start_forkserver()
 
     @property
-    def upload_folder(self) -> Path:
-        """Where uploads are kept."""
-        return self._folder.path
+    def upload_dir(self) -> Path:
+        """The directory of the uploads."""
+        return self._upload_dir.path
 
     @property
-    def memory_folder(self) -> Path:
-        """Where memories are kept that are more than the budget."""
-        return self._memories.path
+    def memory_dir(self) -> Path:
+        """The directory of the memories that were spilled to disk."""
+        return self._memory_dir.path
 
     async def add_upload(self, request: Request, name: str) -> StoredVideo:
-        """Take the video in the body of a request, once it is checked.
+        """Receive the video in the body of a request, check it, and add it to the store.
 
         Raises:
-            RefusedError: there is no room for it, it is too large, or the client left.
-            VideoError: it is no video that can be taken.
+            HTTPException: the store is full, the body is too large, or the client disconnected.
+            VideoError: the body is not a video that the server accepts.
         """
         async with self.uploads.admit():
             self.videos.check_capacity()
-            path = await receive_upload(request, self.upload_folder, self.settings)
+            path = await receive_upload(request, self.upload_dir, self.settings)
             video: StoredVideo | None = None
             try:
                 video = await cancel_on_disconnect(
-                    request, self._bring(path, display_name(name), is_upload=True)
+                    request, self._check_and_add(path, display_name(name), is_upload=True)
                 )
             finally:
                 if video is None:
                     path.unlink(missing_ok=True)
-            self.metrics.add("lit_hour_upload_bytes_total", path.stat().st_size)
+            self.metrics.uploaded_bytes.inc(path.stat().st_size)
             return video
 
     async def resolve_video(self, request: Request, url: str) -> StoredVideo:
-        """The video that was brought, by its id, or a file of an allowed folder, by its URL; it is brought if need be.
+        """Return the video with an id, or that of a `file:///` URL, which is added if necessary.
 
         Raises:
-            RefusedError: there is none, or a path that may not be read.
-            VideoError: it is no video that can be taken.
+            HTTPException: there is no such video, or the path is not allowed.
+            VideoError: the file is not a video that the server accepts.
         """
         if url.startswith(ID_PREFIX):
             return self.videos.get(url)
         path = self.allowed_dirs.resolve(url)
-        found = self.videos.find_by_path(path)
-        if found is not None:
-            return self.videos.get(found.id)
-        return await cancel_on_disconnect(request, self._bring(path, path.name, is_upload=False))
+        video = self.videos.find_by_path(path)
+        if video is not None:
+            return self.videos.get(video.id)
+        return await cancel_on_disconnect(
+            request, self._check_and_add(path, path.name, is_upload=False)
+        )
 
     def close(self) -> None:
-        """Stop everything, and delete the uploads."""
+        """Stop everything, and delete the uploads and memories."""
         self.videos.close()
         self.executor.close()
-        self._folder.close()
-        self._memories.close()
+        self._upload_dir.close()
+        self._memory_dir.close()
 
-    async def _bring(self, path: Path, name: str, *, is_upload: bool) -> StoredVideo:
+    async def _check_and_add(self, path: Path, name: str, *, is_upload: bool) -> StoredVideo:
         async with self._checks:
             header = await asyncio.to_thread(check_video, path, name, self.settings)
-        meanwhile = (
-            None if is_upload else self.videos.find_by_path(path)
-        )  # another may have asked for the same file
-        return meanwhile or self.videos.add(name, path, header, is_upload)
+        # another request may have added the same file meanwhile
+        existing = None if is_upload else self.videos.find_by_path(path)
+        return existing or self.videos.add(name, path, header, is_upload)
+
+    def _add_gauges(self) -> None:
+        for name, documentation, read in (
+            ("requests_running", "requests that generate", lambda: self.queue.running),
+            (
+                "requests_waiting",
+                "requests that wait for their video or their turn",
+                lambda: self.queue.in_system - self.queue.running,
+            ),
+            (
+                "uploads_running",
+                "uploads that are received or checked",
+                lambda: self.uploads.in_system,
+            ),
+            ("videos_stored", "videos in the store", lambda: len(self.videos)),
+            ("memory_cache_bytes", "video memories in RAM", lambda: self.cache.num_bytes),
+            (
+                "upload_files",
+                "uploaded files on disk",
+                lambda: len(list(self.upload_dir.iterdir())),
+            ),
+        ):
+            self.metrics.add_gauge(f"lit_hour_{name}", documentation, read)

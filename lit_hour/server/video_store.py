@@ -1,8 +1,7 @@
-"""A file that a stranger made -> what is remembered of it: decoded apart, encoded on the thread of the model chunk by chunk.
+"""The videos of one server: encoded in the background, kept up to a limit, LRU beyond it.
 
-Videos that clients have brought -> what is remembered of them. So many are kept, and the least recently used one goes.
-
-Their memories lie on a shelf: those that are more than its budget are on disk until they are asked about.
+Entry point: `VideoStore`. Files are decoded in a sandboxed process and encoded on the model
+executor. Memories are kept in a `MemoryCache`, which spills to disk.
 """
 
 from __future__ import annotations
@@ -12,31 +11,42 @@ import secrets
 import time
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from threading import Event
 from typing import Any, Literal
+
+from fastapi import HTTPException
 
 from lit_hour.config.serving import ServerConfig
 from lit_hour.errors import InputError, MemoryFileError
 from lit_hour.inference.memory_cache import MemoryCache
 from lit_hour.inference.predictor import VideoPredictor
 from lit_hour.inference.video_memory import VideoMemory
-from lit_hour.server.decode_sandbox import DecodingCancelledError, VideoHeader, decode_in_sandbox
-from lit_hour.server.http_errors import HTTPRefusal
+from lit_hour.server.decode_sandbox import (
+    DecodingCancelledError,
+    VideoHeader,
+    decode_in_sandbox,
+)
 from lit_hour.server.metrics import Metrics
 from lit_hour.server.queueing import ModelExecutor
 from lit_hour.types import Thumbnail
 
+VideoStatus = Literal["queued", "encoding", "ready", "failed"]
+
+ID_PREFIX = "video-"
+MAX_CONCURRENT_INGESTS = 2  # so that a short video does not wait for a long one
+RETRY_AFTER_SECONDS = 10
+
 
 @dataclass
 class IngestProgress:
-    """How far a video was read.
+    """How many frames of a video are encoded.
 
     Attributes:
-        num_frames: that will be read; 0 until that is known.
-        notes: what was warned of.
+        num_frames: to be encoded; 0 until it is known.
+        warnings: of the decoder.
     """
 
     num_frames: int = 0
@@ -45,68 +55,27 @@ class IngestProgress:
     warnings: list[str] = field(default_factory=list)
 
     def eta_seconds(self) -> float | None:
-        """As long as the frames that are left will take at the pace so far; None until there is a pace."""
+        """Return the estimated time for the remaining frames; None before the first frame."""
         if not self.num_encoded:
             return None
-        return (
-            (time.monotonic() - self.started)
-            / self.num_encoded
-            * (self.num_frames - self.num_encoded)
-        )
-
-
-def ingest_video(
-    predictor: VideoPredictor,
-    model: ModelExecutor,
-    settings: ServerConfig,
-    path: Path,
-    name: str,
-    reading: IngestProgress,
-    cancelled: Event,
-) -> VideoMemory:
-    """Remember a video, and tell `reading` how far it is.
-
-    Raises:
-        VideoError: the file cannot be read.
-        CancelledDecodingError: `cancelled` was set meanwhile.
-    """
-    chunk_frames = predictor.config.model.vision.encode_batch_size
-    reading.started, encode_seconds = time.monotonic(), 0.0
-    with decode_in_sandbox(
-        path, name, predictor.config.video, chunk_frames, settings, cancelled
-    ) as video:
-        reading.num_frames = video.num_frames
-        builder = model.submit(predictor.memory_builder, video.num_frames).result()
-        for frames in video.chunks():
-            decoded = time.monotonic()
-            model.submit(lambda: builder.add(frames.to(predictor.device))).result()
-            encode_seconds += time.monotonic() - decoded
-            reading.num_encoded = builder.num_frames
-    decode_seconds = time.monotonic() - reading.started - encode_seconds
-    reading.warnings = video.warnings
-    memory = model.submit(builder.finalize, video.duration_seconds, name).result()
-    return replace(memory, seconds={"decode": decode_seconds, "encode": encode_seconds})
-
-
-VideoStatus = Literal["waiting", "remembering", "remembered", "refused"]
-
-ID_PREFIX = "video-"
-MAX_CONCURRENT_INGESTS = 2  # videos, so that a short one need not wait for a long one
+        seconds_per_frame = (time.monotonic() - self.started) / self.num_encoded
+        return seconds_per_frame * (self.num_frames - self.num_encoded)
 
 
 @dataclass(eq=False)
 class StoredVideo:
-    """A video that was brought.
+    """A video of a client, or of an allowed directory.
 
     Attributes:
-        name: to show to people.
-        is_upload: whether the file is ours to delete.
-        reason: why it was refused.
-        reading: how far it is.
-        settled: it is remembered, refused or gone.
-        stamp: size and time of the file when it was brought.
-        key: of its memory on the shelf; empty until it is remembered.
-        pictures: frames of it to look at.
+        name: for display.
+        is_upload: whether the server owns the file and deletes it.
+        error: reason why `status` is "failed".
+        memory_key: in the memory cache; empty until the video is ready.
+        thumbnails: frames spread over the video.
+        cancelled: set when the video is removed.
+        finished: set when the video is ready, failed or removed.
+        last_used: on the monotonic clock.
+        file_stamp: size and modification time of the file when it was added.
     """
 
     name: str
@@ -114,7 +83,7 @@ class StoredVideo:
     header: VideoHeader
     is_upload: bool
     id: str = field(default_factory=lambda: f"{ID_PREFIX}{secrets.token_urlsafe(12)}")
-    status: VideoStatus = "waiting"
+    status: VideoStatus = "queued"
     error: str = ""
     memory_key: str = ""
     thumbnails: tuple[Thumbnail, ...] = ()
@@ -127,96 +96,91 @@ class StoredVideo:
     def __post_init__(self) -> None:
         self.file_stamp = _stamp(self.path)
 
-    def describe(self) -> dict[str, Any]:
-        """What clients are told."""
+    def to_json(self) -> dict[str, Any]:
+        """Return the description that clients get."""
         return {
             "id": self.id,
             "object": "video",
             "url": self.id if self.is_upload else self.path.as_uri(),
             "name": self.name,
             "duration_seconds": self.header.duration_seconds,
-            "state": self.status,
-            "reason": self.error,
+            "status": self.status,
+            "error": self.error,
             "num_frames": self.progress.num_frames,
-            "frames_read": self.progress.num_encoded,
-            "seconds_left": self.progress.eta_seconds(),
-            "notes": list(self.progress.warnings),
-            "pictures": [seconds for seconds, _ in self.thumbnails],
+            "num_encoded_frames": self.progress.num_encoded,
+            "eta_seconds": self.progress.eta_seconds(),
+            "warnings": list(self.progress.warnings),
+            "thumbnails": [seconds for seconds, _ in self.thumbnails],
         }
 
 
 class VideoStore:
-    """The videos of one server."""
+    """The videos of one server by id."""
 
     def __init__(
         self,
         predictor: VideoPredictor,
-        model: ModelExecutor,
-        shelf: MemoryCache,
+        executor: ModelExecutor,
+        cache: MemoryCache,
         settings: ServerConfig,
         metrics: Metrics,
     ) -> None:
-        self._predictor, self._model, self._settings, self._metrics = (
-            predictor,
-            model,
-            settings,
-            metrics,
-        )
-        self._cache = shelf
+        self._predictor, self._executor, self._cache = predictor, executor, cache
+        self._settings, self._metrics = settings, metrics
         self._videos: dict[str, StoredVideo] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._readers = ThreadPoolExecutor(MAX_CONCURRENT_INGESTS, "reader")
+        self._ingest_threads = ThreadPoolExecutor(MAX_CONCURRENT_INGESTS, "ingest")
 
     def __len__(self) -> int:
         return len(self._videos)
 
     def list(self) -> list[StoredVideo]:
-        """All of them, the latest last."""
+        """Return all videos, the latest last."""
         return list(self._videos.values())
 
     def get(self, video_id: str) -> StoredVideo:
-        """A video by its id, which counts as using it.
+        """Return a video and mark it as used.
 
         Raises:
-            RefusedError: 404, it is not kept.
+            HTTPException: 404, there is no such video.
         """
         video = self._videos.get(video_id)
         if video is None:
-            raise HTTPRefusal(
-                404, "there is no such video, or it had to make room for another one: send it again"
+            raise HTTPException(
+                404, "There is no such video, or it was evicted for a newer one. Upload it again."
             )
         video.last_used = time.monotonic()
         return video
 
     def find_by_path(self, path: Path) -> StoredVideo | None:
-        """The video that was brought from a file as the file is now, unless it was refused."""
-        found = [
-            each for each in self._videos.values() if each.path == path and each.status != "refused"
-        ]
-        return next((each for each in found if each.file_stamp == _stamp(path)), None)
+        """Return the video that was added from a file, unless it failed or the file changed."""
+        for video in self._videos.values():
+            if video.path == path and video.status != "failed" and video.file_stamp == _stamp(path):
+                return video
+        return None
 
     def check_capacity(self) -> None:
-        """See whether one more can be taken.
+        """Check that one more video can be added.
 
         Raises:
-            RefusedError: 429, all that are kept are still being remembered.
+            HTTPException: 429, the store is full of videos that are still being encoded.
         """
-        if len(self._videos) >= self._settings.max_videos and self._least_recently_used() is None:
-            raise HTTPRefusal(
-                429, f"{len(self._videos)} videos are being remembered: try again later", 10
+        if self._is_full() and self._least_recently_used() is None:
+            raise HTTPException(
+                429,
+                f"{len(self._videos)} videos are being encoded. Try again later.",
+                {"Retry-After": str(RETRY_AFTER_SECONDS)},
             )
 
     def add(self, name: str, path: Path, header: VideoHeader, is_upload: bool) -> StoredVideo:
-        """Take a video, and begin to remember it.
+        """Add a video, start to encode it, and evict the least recently used one if necessary.
 
         Raises:
-            RefusedError: as `check_room`.
+            HTTPException: as `check_capacity`.
         """
         self.check_capacity()
-        while len(self._videos) >= self._settings.max_videos and (
-            oldest := self._least_recently_used()
-        ):
-            self.remove(oldest)
+        while self._is_full() and (victim := self._least_recently_used()):
+            self.remove(victim)
         video = StoredVideo(name, path, header, is_upload)
         self._videos[video.id] = video
         task = asyncio.create_task(self._ingest(video))
@@ -225,108 +189,115 @@ class VideoStore:
         return video
 
     def remove(self, video: StoredVideo) -> None:
-        """Let go of a video, and stop remembering it."""
+        """Remove a video, and cancel its encoding."""
         self._videos.pop(video.id, None)
         video.cancelled.set()
-        self._forget(video)
+        self._delete_memory(video)
         self._delete_file(video)
 
     @asynccontextmanager
     async def lease_memory(self, video: StoredVideo) -> AsyncIterator[VideoMemory]:
-        """What is remembered of a video, once it is; it stays at hand meanwhile.
+        """Wait until a video is ready, and pin its memory in RAM for the duration of the block.
 
         Raises:
-            RefusedError: 422, it was refused; 404, it was dropped meanwhile.
+            HTTPException: 422, the video failed; 404, it was removed meanwhile.
         """
         await video.finished.wait()
         if video.error:
-            raise HTTPRefusal(422, video.error)
-        borrowed = self._cache.lease(video.memory_key)
-        reading = asyncio.ensure_future(asyncio.to_thread(borrowed.__enter__))  # perhaps from disk
-        try:
-            memory = await asyncio.shield(reading)
-        except MemoryFileError as error:
-            raise HTTPRefusal(404, "this video is no longer kept: send it again") from error
-        except asyncio.CancelledError:
-            reading.add_done_callback(
-                lambda read: read.exception() or borrowed.__exit__(None, None, None)
-            )
-            raise
-        try:
+            raise HTTPException(422, video.error)
+        async with AsyncExitStack() as stack:
+            try:
+                lease = self._cache.lease_async(video.memory_key)
+                memory = await stack.enter_async_context(lease)
+            except MemoryFileError as error:
+                message = "This video is no longer available. Upload it again."
+                raise HTTPException(404, message) from error
             yield memory
-        finally:
-            await asyncio.shield(
-                asyncio.to_thread(borrowed.__exit__, None, None, None)
-            )  # whoever is cancelled meanwhile
 
     def close(self) -> None:
-        """Stop everything, and delete the uploads."""
+        """Cancel all encoding, and delete the uploads."""
         for video in self.list():
             self.remove(video)
-        self._readers.shutdown(cancel_futures=True)
+        self._ingest_threads.shutdown(cancel_futures=True)
 
     async def _ingest(self, video: StoredVideo) -> None:
-        given = (
-            self._predictor,
-            self._model,
-            self._settings,
-            video.path,
-            video.name,
-            video.progress,
-            video.cancelled,
-        )
+        """Encode a video in a thread, and record how it ended."""
+        loop = asyncio.get_running_loop()
         try:
-            memory = await asyncio.get_running_loop().run_in_executor(
-                self._readers, self._begin, video, *given
-            )
+            memory = await loop.run_in_executor(self._ingest_threads, self._encode, video)
             if not video.cancelled.is_set():
-                video.memory_key, video.thumbnails = (
-                    await asyncio.to_thread(self._cache.put, memory),
-                    memory.thumbnails,
-                )
-                video.status = "remembered"
-                if video.cancelled.is_set():  # meanwhile
-                    self._forget(video)
-                self._metrics.add("lit_hour_video_frames_total", memory.num_frames)
+                video.memory_key = await asyncio.to_thread(self._cache.put, memory)
+                video.thumbnails, video.status = memory.thumbnails, "ready"
+                if video.cancelled.is_set():  # removed meanwhile
+                    self._delete_memory(video)
+                self._metrics.encoded_frames.inc(memory.num_frames)
         except InputError as error:
-            video.status, video.error = "refused", str(error)
+            video.status, video.error = "failed", str(error)
         except DecodingCancelledError:
-            video.status = "refused"
+            video.status = "failed"
         finally:
-            if video.status in ("waiting", "remembering") and not video.cancelled.is_set():
-                video.status, video.error = (
-                    "refused",
-                    "the server failed to remember this video; its log says why",
-                )
-            if video.status == "refused":
+            if video.status in ("queued", "encoding") and not video.cancelled.is_set():
+                video.status = "failed"
+                video.error = "The server failed to encode this video. See its log."
+            if video.status == "failed":
                 self._delete_file(video)
-            self._metrics.add(
-                "lit_hour_videos_total",
-                state=video.status if not video.cancelled.is_set() else "dropped",
-            )
+            outcome = "removed" if video.cancelled.is_set() else video.status
+            self._metrics.videos.labels(outcome).inc()
             video.finished.set()
 
-    def _begin(self, video: StoredVideo, *given: Any) -> VideoMemory:
+    def _encode(self, video: StoredVideo) -> VideoMemory:
         if video.cancelled.is_set():
             raise DecodingCancelledError
-        video.status = "remembering"
-        return ingest_video(*given)
+        video.status = "encoding"
+        return ingest_video(self._predictor, self._executor, self._settings, video)
 
-    def _forget(self, video: StoredVideo) -> None:
-        """Take its memory off the shelf, which may have to wait until it is read or written."""
+    def _delete_memory(self, video: StoredVideo) -> None:
+        """Delete the memory in a thread, since it may be in the middle of disk I/O."""
         if video.memory_key:
-            asyncio.get_running_loop().run_in_executor(None, self._cache.remove, video.memory_key)
+            loop = asyncio.get_running_loop()
+            loop.run_in_executor(None, self._cache.remove, video.memory_key)
 
     def _delete_file(self, video: StoredVideo) -> None:
         if video.is_upload:
             video.path.unlink(missing_ok=True)
 
+    def _is_full(self) -> bool:
+        return len(self._videos) >= self._settings.max_videos
+
     def _least_recently_used(self) -> StoredVideo | None:
-        """The least recently used video that is not being remembered."""
-        settled = [video for video in self._videos.values() if video.finished.is_set()]
-        return min(settled, key=lambda video: video.last_used, default=None)
+        finished = [video for video in self._videos.values() if video.finished.is_set()]
+        return min(finished, key=lambda video: video.last_used, default=None)
+
+
+def ingest_video(
+    predictor: VideoPredictor, executor: ModelExecutor, settings: ServerConfig, video: StoredVideo
+) -> VideoMemory:
+    """Decode a video in a sandbox, encode it on the model executor, and update its progress.
+
+    Raises:
+        VideoError: the file cannot be decoded.
+        DecodingCancelledError: `video.cancelled` was set.
+    """
+    config, progress = predictor.config, video.progress
+    chunk_frames = config.model.vision.encode_batch_size
+    progress.started, encode_seconds = time.monotonic(), 0.0
+    with decode_in_sandbox(
+        video.path, video.name, config.video, chunk_frames, settings, video.cancelled
+    ) as sandboxed:
+        progress.num_frames = sandboxed.num_frames
+        builder = executor.submit(predictor.memory_builder, sandboxed.num_frames).result()
+        for frames in sandboxed.chunks():
+            decoded = time.monotonic()
+            executor.submit(builder.add, frames).result()
+            encode_seconds += time.monotonic() - decoded
+            progress.num_encoded = builder.num_frames
+    decode_seconds = time.monotonic() - progress.started - encode_seconds
+    progress.warnings = sandboxed.warnings
+    duration_seconds = sandboxed.duration_seconds
+    memory = executor.submit(builder.finalize, duration_seconds, video.name).result()
+    return replace(memory, seconds={"decode": decode_seconds, "encode": encode_seconds})
 
 
 def _stamp(path: Path) -> tuple[int, int]:
-    found = path.stat()
-    return found.st_size, found.st_mtime_ns
+    status = path.stat()
+    return status.st_size, status.st_mtime_ns

@@ -1,6 +1,6 @@
-"""The page in a real browser: a video is dropped, asked about, and sought through, by mouse, by keyboard and on a phone.
+"""The web page in Chromium: dropping a video, asking, seeking by mouse and keyboard, a phone.
 
-Screenshots lie in the test's folder, `tmp_path`, for whoever wants to look.
+Screenshots are written to `tmp_path`.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ import pytest
 from lit_hour.config.serving import ServerConfig
 from lit_hour.inference.predictor import VideoPredictor
 from lit_hour.server.auth import AccessPolicy
-from tests.server.clips import clip
-from tests.server.running import Running, running, wait_for
+from tests.server.factories import make_clip
+from tests.server.helpers import RunningServer, run_server, wait_for
 from tests.server.test_auth import TOKEN
 
 selenium = pytest.importorskip(
@@ -31,19 +31,29 @@ from selenium.webdriver.common.keys import Keys  # noqa: E402
 from selenium.webdriver.remote.webelement import WebElement  # noqa: E402
 
 DESKTOP, PHONE = (1280, 800), (390, 844)
-DROP = """
-const [bytes, name] = arguments;
+DROP_FILE = """
+const [base64, name] = arguments;
+const bytes = Uint8Array.from(atob(base64), (letter) => letter.charCodeAt(0));
 const data = new DataTransfer();
-data.items.add(new File([Uint8Array.from(atob(bytes), (letter) => letter.charCodeAt(0))], name, {type: "video/mp4"}));
-for (const kind of ["dragover", "drop"]) document.body.dispatchEvent(new DragEvent(kind, {dataTransfer: data, bubbles: true}));
+data.items.add(new File([bytes], name, {type: "video/mp4"}));
+for (const kind of ["dragover", "drop"]) {
+  document.body.dispatchEvent(new DragEvent(kind, {dataTransfer: data, bubbles: true}));
+}
+"""
+FIND_UNNAMED_CONTROLS = """
+const controls = document.querySelectorAll("button, input, textarea, [tabindex], progress");
+return [...controls].filter((control) => !(
+  control.labels?.length || control.ariaLabel || control.textContent.trim()
+  || control.querySelector("img[alt]") || control.getAttribute("aria-labelledby")
+)).map((control) => control.outerHTML);
 """
 
 
 class Browser:
-    """What a person does with the page, and sees of it."""
+    """Actions of a user on the page, and what the page shows."""
 
-    def __init__(self, driver: webdriver.Chrome, pictures: Path) -> None:
-        self.driver, self._pictures = driver, pictures
+    def __init__(self, driver: webdriver.Chrome, screenshots: Path) -> None:
+        self.driver, self._screenshots = driver, screenshots
 
     def open(self, url: str, size: tuple[int, int] = DESKTOP, scheme: str = "light") -> None:
         width, height = size
@@ -60,15 +70,18 @@ class Browser:
     def count(self, selector: str) -> int:
         return len(self.driver.find_elements(By.CSS_SELECTOR, selector))
 
-    def see(self, selector: str) -> WebElement:
+    def wait_until_visible(self, selector: str) -> WebElement:
         wait_for(lambda: self.count(selector) and self.find(selector).is_displayed())
         return self.find(selector)
 
+    def wait_for_answers(self, count: int) -> None:
+        wait_for(lambda: self.count(".answer") == count and not self.count(".answer.streaming"))
+
     def ask(self, question: str) -> str:
-        """The answer, once it is whole."""
-        before = self.count(".answer")
+        """Send a question, and return the answer when it is complete."""
+        num_answers = self.count(".answer")
         self.find("#question").send_keys(question, Keys.ENTER)
-        wait_for(lambda: self.count(".answer") == before + 1 and not self.count(".answer.open"))
+        self.wait_for_answers(num_answers + 1)
         return self.driver.find_elements(By.CSS_SELECTOR, ".answer")[-1].text
 
     def press(self, *keys: str) -> None:
@@ -77,21 +90,18 @@ class Browser:
     def focused(self) -> str:
         return self.run("return document.activeElement.id || document.activeElement.textContent")
 
-    def run(self, script: str, *given: Any) -> Any:
-        return self.driver.execute_script(script, *given)
+    def run(self, script: str, *args: Any) -> Any:
+        return self.driver.execute_script(script, *args)
 
-    def seconds(self) -> float:
-        return self.run("return document.getElementById('player').currentTime")
+    def player(self, attribute: str) -> float:
+        return self.run(f"return document.getElementById('player').{attribute}")
 
-    def picture(self, name: str) -> None:
-        assert self.driver.save_screenshot(str(self._pictures / f"{name}.png"))
+    def take_screenshot(self, name: str) -> None:
+        assert self.driver.save_screenshot(str(self._screenshots / f"{name}.png"))
 
-    def complaints(self) -> list[str]:
-        return [
-            entry["message"]
-            for entry in self.driver.get_log("browser")
-            if entry["level"] == "SEVERE"
-        ]
+    def console_errors(self) -> list[str]:
+        entries = self.driver.get_log("browser")
+        return [entry["message"] for entry in entries if entry["level"] == "SEVERE"]
 
 
 @pytest.fixture(scope="module")
@@ -101,8 +111,13 @@ def driver() -> Iterator[webdriver.Chrome]:
         pytest.skip("no chromium with chromedriver to open the page in")
     options = webdriver.ChromeOptions()
     options.binary_location = str(paths[0])
-    for word in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--hide-scrollbars"):
-        options.add_argument(word)
+    for argument in (
+        "--headless=new",
+        "--no-sandbox",
+        "--disable-dev-shm-usage",
+        "--hide-scrollbars",
+    ):
+        options.add_argument(argument)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     driver = webdriver.Chrome(options, webdriver.ChromeService(str(paths[1])))
     yield driver
@@ -116,153 +131,152 @@ def browser(driver: webdriver.Chrome, tmp_path: Path) -> Browser:
 
 @pytest.fixture(scope="module")
 def film(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two minutes, so that there is something to seek in."""
+    """A video of two minutes, long enough to seek in."""
     file = tmp_path_factory.mktemp("films") / "film.mp4"
-    file.write_bytes(clip(seconds=120.0, size=(320, 180), options={"movflags": "faststart"}))
+    file.write_bytes(make_clip(seconds=120.0, size=(320, 180), options={"movflags": "faststart"}))
     return file
 
 
-def bring(browser: Browser, served: Running, film: Path, **look: Any) -> None:
-    browser.open(served.url, **look)
-    browser.see("#welcome")
+def upload_film(browser: Browser, server: RunningServer, film: Path, **screen: Any) -> None:
+    browser.open(server.url, **screen)
+    browser.wait_until_visible("#welcome")
     browser.find("#file").send_keys(str(film))
-    browser.see("#pictures img")
+    browser.wait_until_visible("#thumbnails img")
 
 
-def test_a_video_is_dropped_and_three_questions_are_asked(
-    browser: Browser, served: Running, film: Path
+def test_a_dropped_video_is_encoded_and_three_questions_are_answered(
+    browser: Browser, server: RunningServer, film: Path
 ) -> None:
-    browser.open(served.url)
-    assert "walk.mp4" in browser.see("#videos").text
-    browser.picture("welcome")
-    served.server.executor.submit(
-        time.sleep, 2.0
-    )  # the model is busy, so that the page can be seen waiting
-    browser.run(DROP, base64.b64encode(film.read_bytes()).decode(), "film.mp4")
-    wait_for(lambda: browser.find("#progress-text").text == "Watching: 0 of 40 frames")
-    browser.picture("reading")
-    browser.see("#pictures img")
-    assert not browser.find("#progress").is_displayed() and browser.find("#name").text == "film.mp4"
-    assert browser.count("#pictures img") == 6
-    video = served.get("/v1/videos").json()["data"][-1]["id"]
-    answers = [
-        browser.ask(question) for question in ("What is there?", "Which colour?", "And then?")
-    ]
-    reply = served.chat(video, "What is there?").json()
-    assert answers[0] == reply["choices"][0]["message"]["content"].strip()
-    history = ["What is there?", answers[0], "Which colour?", answers[1], "And then?"]
-    assert (
-        answers[2]
-        == served.chat(video, *history).json()["choices"][0]["message"]["content"].strip()
-    )
-    assert browser.count(".found button") >= 3 and browser.count("#moments i") >= 1
-    browser.picture("answered")
-    assert browser.complaints() == []
+    browser.open(server.url)
+    assert "walk.mp4" in browser.wait_until_visible("#videos").text
+    browser.take_screenshot("welcome")
+    server.state.executor.submit(time.sleep, 2.0)  # delays the encoding
+    browser.run(DROP_FILE, base64.b64encode(film.read_bytes()).decode(), "film.mp4")
+    wait_for(lambda: browser.find("#progress-text").text == "Encoding: 0 of 40 frames")
+    browser.take_screenshot("encoding")
+    browser.wait_until_visible("#thumbnails img")
+    assert not browser.find("#progress").is_displayed()
+    assert browser.find("#video-name").text == "film.mp4"
+    assert browser.count("#thumbnails img") == 6
+    video = server.get("/v1/videos").json()["data"][-1]["id"]
+    questions = ("What is there?", "Which color?", "And then?")
+    answers = [browser.ask(question) for question in questions]
+    turns = [questions[0], answers[0], questions[1], answers[1], questions[2]]
+    for length, answer in ((1, answers[0]), (5, answers[2])):
+        completion = server.chat(video, *turns[:length]).json()
+        assert answer == completion["choices"][0]["message"]["content"].strip()
+    assert browser.count(".moments button") >= 3 and browser.count("#moments i") >= 1
+    browser.take_screenshot("answered")
+    assert browser.console_errors() == []
 
 
-def test_clicks_on_timeline_pictures_and_moments_move_the_player(
-    browser: Browser, served: Running, film: Path
+@pytest.mark.slow
+def test_clicks_on_timeline_thumbnails_and_moments_seek(
+    browser: Browser, server: RunningServer, film: Path
 ) -> None:
-    bring(browser, served, film)
+    upload_film(browser, server, film)
     browser.ask("What is there?")
-    wait_for(lambda: browser.run("return document.getElementById('player').readyState") > 0)
+    wait_for(lambda: browser.player("readyState") > 0)
     timeline = browser.find("#timeline")
-    offset = timeline.rect["width"] // 4  # from its middle
-    webdriver.ActionChains(browser.driver).move_to_element_with_offset(
-        timeline, offset, 0
-    ).click().perform()
-    wait_for(lambda: abs(browser.seconds() - 90) < 1)
+    quarter = timeline.rect["width"] // 4  # right of the middle
+    actions = webdriver.ActionChains(browser.driver)
+    actions.move_to_element_with_offset(timeline, quarter, 0).click().perform()
+    wait_for(lambda: abs(browser.player("currentTime") - 90) < 1)
     assert timeline.get_attribute("aria-valuetext") == "1:30 of 2:00"
-    browser.find("#pictures li:nth-child(3) button").click()
-    second = browser.find("#pictures li:nth-child(3) span").text
-    wait_for(lambda: timeline.get_attribute("aria-valuetext") == f"{second} of 2:00")
-    moment = browser.find(".found button")
+    browser.find("#thumbnails li:nth-child(3) button").click()
+    time_text = browser.find("#thumbnails li:nth-child(3) span").text
+    wait_for(lambda: timeline.get_attribute("aria-valuetext") == f"{time_text} of 2:00")
+    moment = browser.find(".moments button")
     start = moment.text.split(" ")[0]
     moment.click()
     wait_for(lambda: timeline.get_attribute("aria-valuetext") == f"{start} of 2:00")
 
 
-def test_the_keyboard_is_enough(browser: Browser, served: Running, folder: Path) -> None:
-    browser.open(served.url)
-    browser.see("#videos button")
-    places = []
-    while not places or "walk.mp4" not in places[-1]:
+@pytest.mark.slow
+def test_the_page_works_by_keyboard(browser: Browser, server: RunningServer, folder: Path) -> None:
+    browser.open(server.url)
+    browser.wait_until_visible("#videos button")
+    focused: list[str] = []
+    while not focused or "walk.mp4" not in focused[-1]:
         browser.press(Keys.TAB)
-        places.append(browser.focused())
-        assert len(places) < 12
-    assert places[0] == "file"
+        focused.append(browser.focused())
+        assert len(focused) < 12
+    assert focused[0] == "file"
     browser.press(Keys.ENTER)
-    browser.see("#pictures img")
+    browser.wait_until_visible("#thumbnails img")
     assert browser.focused() == "question"
     browser.press("What is there?", Keys.ENTER)
-    wait_for(lambda: browser.count(".answer") == 1 and not browser.count(".answer.open"))
+    browser.wait_for_answers(1)
     assert browser.focused() == "question"
     browser.run("document.getElementById('timeline').focus()")
     timeline = browser.find("#timeline")
-    for key, text in (
+    for key, time_text in (
         (Keys.END, "0:03"),
         (Keys.HOME, "0:00"),
         (Keys.PAGE_UP, "0:03"),
         (Keys.ARROW_LEFT, "0:00"),
     ):
         browser.press(key)
-        assert timeline.get_attribute("aria-valuetext") == f"{text} of 0:04", key
+        assert timeline.get_attribute("aria-valuetext") == f"{time_text} of 0:04", key
     browser.press(Keys.ENTER)
-    wait_for(lambda: browser.seconds() > 0)
+    wait_for(lambda: browser.player("currentTime") > 0)
 
 
-def test_a_screen_reader_is_told_what_happens(
-    browser: Browser, served: Running, film: Path
+@pytest.mark.slow
+def test_screen_readers_hear_the_status_and_every_control_has_a_name(
+    browser: Browser, server: RunningServer, film: Path
 ) -> None:
-    bring(browser, served, film)
-    assert browser.find("#news").get_attribute("role") == "status"
-    heard = "return document.getElementById('news').textContent"
-    wait_for(lambda: browser.run(heard).startswith("The video is remembered"))
+    upload_film(browser, server, film)
+    assert browser.find("#status").get_attribute("role") == "status"
+    status = "return document.getElementById('status').textContent"
+    wait_for(lambda: browser.run(status).startswith("The video is ready."))
     answer = browser.ask("What is there?")
-    wait_for(lambda: answer[:5] in browser.run(heard) and ". Found at " in browser.run(heard))
-    unnamed = browser.run(
-        "return [...document.querySelectorAll('button, input, textarea, [tabindex], progress')].filter((each) =>"
-        " !(each.labels?.length || each.ariaLabel || each.textContent.trim() || each.querySelector('img[alt]')"
-        " || each.getAttribute('aria-labelledby'))).map((each) => each.outerHTML)"
-    )
-    assert unnamed == []
+    wait_for(lambda: answer[:5] in browser.run(status) and ". Based on " in browser.run(status))
+    assert browser.run(FIND_UNNAMED_CONTROLS) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", ("light", "dark"))
-def test_it_fits_a_phone(browser: Browser, served: Running, film: Path, scheme: str) -> None:
-    bring(browser, served, film, size=PHONE, scheme=scheme)
-    for question in ("What is there?", "Which colour?"):
+def test_the_page_fits_a_phone(
+    browser: Browser, server: RunningServer, film: Path, scheme: str
+) -> None:
+    upload_film(browser, server, film, size=PHONE, scheme=scheme)
+    for question in ("What is there?", "Which color?"):
         browser.ask(question)
     assert browser.run("return document.documentElement.scrollWidth") <= PHONE[0]
     for selector in ("#send", "#timeline", "#question"):
         box = browser.find(selector).rect
-        assert box["height"] >= 40 and box["x"] >= 0 and box["x"] + box["width"] <= PHONE[0], (
-            selector
-        )
-    browser.picture(f"phone_{scheme}")
+        assert box["height"] >= 40, selector
+        assert box["x"] >= 0 and box["x"] + box["width"] <= PHONE[0], selector
+    browser.take_screenshot(f"phone_{scheme}")
 
 
-def test_what_goes_wrong_is_said(browser: Browser, served: Running, tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_errors_are_shown(browser: Browser, server: RunningServer, tmp_path: Path) -> None:
     notes = tmp_path / "notes.mp4"
     notes.write_text("no video at all")
-    browser.open(served.url)
-    browser.see("#welcome")
+    browser.open(server.url)
+    browser.wait_until_visible("#welcome")
     browser.find("#file").send_keys(str(notes))
-    assert "notes.mp4 cannot be opened as a video" in browser.see("#trouble").text
+    message = browser.wait_until_visible("#error").text
+    assert "notes.mp4 cannot be opened as a video" in message
     assert browser.find("#welcome").is_displayed()
-    browser.picture("refused")
+    browser.take_screenshot("error")
 
 
-def test_a_token_is_asked_for_and_taken_from_the_address(
+@pytest.mark.slow
+def test_a_token_is_requested_and_accepted_in_the_url(
     browser: Browser, predictor: VideoPredictor
 ) -> None:
-    with running(predictor, ServerConfig(), access=AccessPolicy("127.0.0.1", TOKEN)) as place:
-        browser.open(place.url)
-        browser.see("#login").find_element(By.ID, "token").send_keys("wrong", Keys.ENTER)
-        wait_for(lambda: "not the token" in browser.find("#login-trouble").text)
+    policy = AccessPolicy("127.0.0.1", TOKEN)
+    with run_server(predictor, ServerConfig(), policy=policy) as server:
+        browser.open(server.url)
+        login = browser.wait_until_visible("#login")
+        login.find_element(By.ID, "token").send_keys("wrong", Keys.ENTER)
+        wait_for(lambda: "The token is wrong" in browser.find("#login-error").text)
         browser.find("#token").send_keys(TOKEN, Keys.ENTER)
-        browser.see("#welcome")
+        browser.wait_until_visible("#welcome")
         browser.driver.delete_all_cookies()
-        browser.open(f"{place.url}#token={TOKEN}")
-        browser.see("#welcome")
+        browser.open(f"{server.url}#token={TOKEN}")
+        browser.wait_until_visible("#welcome")
         assert TOKEN not in browser.driver.current_url

@@ -1,185 +1,160 @@
-"""OpenAI's chat completions over HTTP: whole, streamed, with earlier turns, and what is no conversation."""
+"""The chat completions endpoint: full and streamed answers, history, and invalid requests."""
 
 import json
 from typing import Any
 
-import pytest
 import torch
 
 from lit_hour.inference.predictor import Answer, VideoPredictor
 from lit_hour.types import Message
-from tests.server.running import MODEL, Running, conversation
+from tests.server.helpers import MODEL, RunningServer, chat_body
+
+QUESTION = "What is there?"
 
 
-def say(
-    predictor: VideoPredictor, served: Running, video: str, question: str, *history: str
+def generate_directly(
+    predictor: VideoPredictor, server: RunningServer, video: str, question: str, *history: str
 ) -> str:
-    """What the predictor itself answers."""
-    memory = predictor.encode_video(served.server.videos.get(video).path)
-    turns = [Message(("user", "assistant")[place % 2], text) for place, text in enumerate(history)]
+    """Return the answer of the predictor, without the server."""
+    memory = predictor.encode_video(server.state.videos.get(video).path)
+    turns = [Message(("user", "assistant")[index % 2], text) for index, text in enumerate(history)]
     *_, answer = predictor.generate(memory, question, turns)
     assert isinstance(answer, Answer)
     return answer.text
 
 
-def test_an_answer_is_what_the_predictor_says(
-    served: Running, predictor: VideoPredictor, video: str
+def content_of(completion: dict[str, Any]) -> str:
+    return completion["choices"][0]["message"]["content"]
+
+
+def test_the_answer_equals_that_of_the_predictor(
+    server: RunningServer, predictor: VideoPredictor, video: str
 ) -> None:
-    reply = served.chat(video, "What is there?")
-    assert reply.status == 200
-    content = reply.json()
-    assert content["object"] == "chat.completion" and content["model"] == MODEL
-    said = content["choices"][0]["message"]
-    assert said == {"role": "assistant", "content": say(predictor, served, video, "What is there?")}
-    assert len(said["content"]) > 5
-    assert content["choices"][0]["finish_reason"] == "length"  # it babbles on
-    seen = content["lit_hour"]
-    assert (
-        seen["num_frames"] > 0
-        and seen["num_memory_tokens"] > 0
-        and "first_token" not in seen["evidence"]
-    )
-    assert all(
-        0 <= moment["start_seconds"] < moment["end_seconds"] <= 4.1
-        for moment in seen["evidence"]["moments"]
-    )
-    assert len(seen["evidence"]["curve"]) == seen["num_frames"]
+    response = server.chat(video, QUESTION)
+    assert response.status == 200
+    completion = response.json()
+    assert completion["object"] == "chat.completion" and completion["model"] == MODEL
+    choice = completion["choices"][0]
+    expected = generate_directly(predictor, server, video, QUESTION)
+    assert choice["message"] == {"role": "assistant", "content": expected}
+    assert len(expected) > 5 and choice["finish_reason"] == "length"
+    extension = completion["lit_hour"]
+    assert extension["num_frames"] > 0 and extension["num_memory_tokens"] > 0
+    assert {"decode", "encode", "first_token", "other_tokens"} == set(extension["seconds"])
+    attribution = extension["attribution"]
+    assert len(attribution["curve"]) == extension["num_frames"]
+    for moment in attribution["moments"]:
+        assert 0 <= moment["start_seconds"] < moment["end_seconds"] <= 4.1
 
 
-def test_a_streamed_answer_is_the_same_piece_by_piece(served: Running, video: str) -> None:
-    events = list(served.stream(video, "What is there?"))
+def test_a_streamed_answer_equals_the_full_one(server: RunningServer, video: str) -> None:
+    events = list(server.stream(video, QUESTION))
     pieces = [event["choices"][0]["delta"].get("content", "") for event in events]
-    whole = served.chat(video, "What is there?").json()
-    assert "".join(pieces) == whole["choices"][0]["message"]["content"]
-    assert len([piece for piece in pieces if piece]) > 3
+    full = server.chat(video, QUESTION).json()
+    assert "".join(pieces) == content_of(full)
+    assert sum(bool(piece) for piece in pieces) > 3
     assert events[0]["choices"][0]["delta"] == {"role": "assistant", "content": ""}
-    assert [event["choices"][0]["finish_reason"] for event in events] == [None] * (
-        len(events) - 1
-    ) + ["length"]
-    assert events[-1]["lit_hour"]["evidence"] == whole["lit_hour"]["evidence"]
+    *reasons, last_reason = [event["choices"][0]["finish_reason"] for event in events]
+    assert set(reasons) == {None} and last_reason == "length"
+    assert events[-1]["lit_hour"]["attribution"] == full["lit_hour"]["attribution"]
     assert len({event["id"] for event in events}) == 1
-    body = served.chat(video, "What is there?", stream=True)
-    assert body.headers["content-type"].startswith("text/event-stream") and body.body.endswith(
-        b"data: [DONE]\n\n"
-    )
+    response = server.chat(video, QUESTION, stream=True)
+    assert response.headers["content-type"].startswith("text/event-stream")
+    assert response.body.endswith(b"data: [DONE]\n\n")
 
 
-def test_the_tokens_are_counted(served: Running, predictor: VideoPredictor, video: str) -> None:
-    memory = predictor.encode_video(served.server.videos.get(video).path)
+def test_usage_counts_the_tokens(
+    server: RunningServer, predictor: VideoPredictor, video: str
+) -> None:
+    memory = predictor.encode_video(server.state.videos.get(video).path)
     with torch.inference_mode():
-        num_prompt_tokens = predictor.build_prompt(
-            memory, [predictor.processor.build_prompt("What is there?", ())]
-        ).embeddings.shape[1]
-    counted = {
+        prompt = predictor.build_prompt(memory, [predictor.processor.ask(QUESTION, ())])
+    num_prompt_tokens = prompt.embeddings.shape[1]
+    usage = {
         "prompt_tokens": num_prompt_tokens,
         "completion_tokens": 3,
         "total_tokens": num_prompt_tokens + 3,
     }
-    assert served.chat(video, "What is there?", max_tokens=3).json()["usage"] == counted
-    *events, last = served.stream(
-        video, "What is there?", max_tokens=3, stream_options={"include_usage": True}
-    )
-    assert (last["choices"], last["usage"]) == ([], counted)
+    assert server.chat(video, QUESTION, max_tokens=3).json()["usage"] == usage
+    options = {"include_usage": True}
+    *events, last = server.stream(video, QUESTION, max_tokens=3, stream_options=options)
+    assert (last["choices"], last["usage"]) == ([], usage)
     assert not any("usage" in event for event in events)
 
 
-def test_earlier_turns_count(served: Running, predictor: VideoPredictor, video: str) -> None:
-    reply = served.chat(video, "What is there?", "a square", "Which colour?").json()
-    said = say(predictor, served, video, "Which colour?", "What is there?", "a square")
-    assert (
-        reply["choices"][0]["message"]["content"]
-        == said
-        != say(predictor, served, video, "Which colour?")
-    )
+def test_earlier_turns_change_the_answer(
+    server: RunningServer, predictor: VideoPredictor, video: str
+) -> None:
+    question, history = "Which color?", (QUESTION, "a square")
+    answer = content_of(server.chat(video, *history, question).json())
+    assert answer == generate_directly(predictor, server, video, question, *history)
+    assert answer != generate_directly(predictor, server, video, question)
 
 
-def test_an_answer_is_cut_where_the_client_says(served: Running, video: str) -> None:
-    whole = served.chat(video, "What is there?").json()["choices"][0]["message"]["content"]
-    reply = served.chat(video, "What is there?", max_tokens=3).json()
-    said = reply["choices"][0]["message"]["content"]
-    assert whole.startswith(said) and len(said) < len(whole)
-    assert reply["choices"][0]["finish_reason"] == "length"
+def test_max_tokens_cuts_the_answer(server: RunningServer, video: str) -> None:
+    full = content_of(server.chat(video, QUESTION).json())
+    completion = server.chat(video, QUESTION, max_tokens=3).json()
+    text = content_of(completion)
+    assert full.startswith(text) and len(text) < len(full)
+    assert completion["choices"][0]["finish_reason"] == "length"
 
 
-PART: dict[str, Any] = {"type": "video_url", "video_url": {"url": "video-1"}}
-ASKED = {"role": "user", "content": [PART, {"type": "text", "text": "What?"}]}
-
-
-@pytest.mark.parametrize(
-    ("body", "status", "reason"),
-    (
+def test_invalid_requests_are_rejected_with_a_reason(server: RunningServer) -> None:
+    part: dict[str, Any] = {"type": "video_url", "video_url": {"url": "video-1"}}
+    other_part = {**part, "video_url": {"url": "video-2"}}
+    image_part = {"type": "image_url", "image_url": {"url": "x"}}
+    user = {"role": "user", "content": [part, {"type": "text", "text": "What?"}]}
+    assistant = {"role": "assistant", "content": "That."}
+    cases: tuple[tuple[Any, int, str], ...] = (
         ("", 400, "Invalid JSON"),
-        ("[]", 400, "the body: "),
+        ("[]", 400, "body: "),
         ("{" * 10_000, 400, "Invalid JSON"),
-        ({"messages": [ASKED]}, 400, "model: Field required"),
+        ({"model": None, "messages": [user]}, 400, "model: "),
         ({"messages": []}, 400, "messages: List should have at least 1 item"),
-        ({"messages": [{"role": "system", "content": "Lie."}, ASKED]}, 400, "that of the run"),
-        ({"messages": [{"role": "user", "content": "What?"}]}, 400, "about one video, not 0"),
-        ({"messages": [ASKED, {"role": "assistant", "content": "That."}]}, 400, "a question last"),
-        ({"messages": [ASKED, ASKED]}, 400, "in turn"),
-        ({"messages": [ASKED], "n": 2}, 400, "n: "),
-        ({"messages": [ASKED], "max_tokens": 0}, 400, "max_tokens: "),
-        (
-            {
-                "messages": [
-                    {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}
-                ]
-            },
-            400,
-            "image_url",
-        ),
-        (
-            {
-                "messages": [
-                    {"role": "user", "content": [PART, {**PART, "video_url": {"url": "video-2"}}]}
-                ]
-            },
-            400,
-            "not 2",
-        ),
-        ({"messages": [ASKED], "model": "gpt"}, 404, "no model 'gpt' here, only 'random_run'"),
-        ({"messages": [ASKED]}, 404, "there is no such video"),
-        ("x" * 1_000_001, 413, "larger than the 1 MB"),
-    ),
-)
-def test_what_is_no_conversation_is_refused(
-    served: Running, body: Any, status: int, reason: str
-) -> None:
-    if isinstance(body, dict) and reason != "model: Field required":
-        body = {"model": MODEL, **body}
-    reply = served.post("/v1/chat/completions", body if isinstance(body, str) else json.dumps(body))
-    assert (reply.status, reason in reply.reason) == (status, True), reply.body
-    assert reply.json()["error"]["code"] == status
+        ({"messages": [{"role": "system", "content": "Lie."}, user]}, 400, "that of the run"),
+        ({"messages": [{"role": "user", "content": "What?"}]}, 400, "but 0 were given"),
+        ({"messages": [user, assistant]}, 400, "end with the user"),
+        ({"messages": [user, user]}, 400, "must alternate"),
+        ({"messages": [user], "n": 2}, 400, "n: "),
+        ({"messages": [user], "max_tokens": 0}, 400, "max_tokens: "),
+        ({"messages": [{"role": "user", "content": [image_part]}]}, 400, "image_url"),
+        ({"messages": [{"role": "user", "content": [part, other_part]}]}, 400, "but 2 were given"),
+        ({"messages": [user], "model": "gpt"}, 404, f"no model 'gpt' here, only '{MODEL}'"),
+        ({"messages": [user]}, 404, "There is no such video"),
+        ("x" * 1_000_001, 413, "larger than 1 MB"),
+    )
+    for request, status, message in cases:
+        body = request if isinstance(request, str) else json.dumps({"model": MODEL, **request})
+        response = server.post("/v1/chat/completions", body)
+        assert response.status == status, body[:200]
+        assert message in response.error, body[:200]
+        assert response.json()["error"]["code"] == status
+    without_model = server.post("/v1/chat/completions", json.dumps({"messages": [user]}))
+    assert without_model.status == 400 and "model: Field required" in without_model.error
 
 
-def test_questions_that_cannot_be_asked_are_refused(served: Running, video: str) -> None:
-    for question, reason in (
-        (" ", "the question is empty"),
-        ("red " * 40_000, "does not fit beside the tokens of walk.mp4"),
+def test_errors_before_the_first_token_are_the_status(server: RunningServer, video: str) -> None:
+    for question, message in (
+        (" ", "he question is empty"),
+        ("red " * 40_000, "does not fit beside the visual tokens of walk.mp4"),
     ):
-        for stream in (
-            False,
-            True,
-        ):  # what goes wrong before the first word is a status, streamed or not
-            reply = served.chat(video, question, stream=stream)
-            assert reply.status == 422 and reason in reply.reason
+        for stream in (False, True):
+            response = server.chat(video, question, stream=stream)
+            assert response.status == 422 and message in response.error
 
 
-def test_a_video_may_be_asked_about_before_it_is_remembered(
-    served: Running, content: bytes
-) -> None:
-    early = served.upload(content).json()["id"]
-    assert [event["choices"][0]["finish_reason"] for event in served.stream(early, "What?")][
-        -1
-    ] == "length"
+def test_a_question_waits_until_the_video_is_ready(server: RunningServer, clip: bytes) -> None:
+    video = server.upload(clip).json()["id"]
+    *_, last = server.stream(video, "What?")
+    assert last["choices"][0]["finish_reason"] == "length"
 
 
-def test_the_model_is_listed(served: Running) -> None:
-    assert [model["id"] for model in served.get("/v1/models").json()["data"]] == [MODEL]
+def test_the_model_is_listed(server: RunningServer) -> None:
+    assert [model["id"] for model in server.get("/v1/models").json()["data"]] == [MODEL]
 
 
-def test_turns_are_written_as_they_are_read() -> None:
-    assert json.loads(conversation("v", "a", "b", "c"))["messages"][1:] == [
+def test_chat_body_alternates_the_roles() -> None:
+    assert json.loads(chat_body("v", "a", "b", "c"))["messages"][1:] == [
         {"role": "assistant", "content": "b"},
         {"role": "user", "content": "c"},
     ]

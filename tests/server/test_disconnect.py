@@ -1,4 +1,4 @@
-"""Clients that leave, dawdle or are too many: others are served, and what they used is free again."""
+"""Clients that disconnect, stall or are too many: others are served, and resources are freed."""
 
 import socket
 import threading
@@ -13,171 +13,163 @@ import pytest
 from lit_hour.config.schema import GenerationConfig
 from lit_hour.config.serving import ServerConfig
 from lit_hour.inference.predictor import VideoPredictor
-from tests.server.clips import clip
-from tests.server.running import Running, conversation, running, wait_for
+from tests.server.factories import make_clip
+from tests.server.helpers import RunningServer, chat_body, run_server, wait_for
 
-ENDLESS = 1_000_000  # tokens of an answer
-
-
-@pytest.fixture(scope="module")
-def talker(predictor: VideoPredictor) -> VideoPredictor:
-    """A predictor whose answers take longer than the tests."""
-    config = replace(predictor.config, generation=GenerationConfig(max_new_tokens=ENDLESS))
-    return VideoPredictor(config, predictor.model, predictor.processor)
+MAX_NEW_TOKENS = 1_000_000  # answers take longer than the tests
 
 
 @pytest.fixture
-def endless(talker: VideoPredictor, folder: Path) -> Iterator[Running]:
+def slow_server(predictor: VideoPredictor, folder: Path) -> Iterator[RunningServer]:
+    """A server whose answers do not end, and that allows two of them at a time."""
+    generation = GenerationConfig(max_new_tokens=MAX_NEW_TOKENS)
+    config = replace(predictor.config, generation=generation)
     limits = ServerConfig(
         max_concurrent_requests=2,
         max_queue_length=1,
         max_concurrent_uploads=1,
         upload_idle_seconds=1.0,
     )
-    with running(talker, limits, [folder]) as place:
-        yield place
+    slow = VideoPredictor(config, predictor.model, predictor.processor)
+    with run_server(slow, limits, [folder]) as server:
+        yield server
 
 
 @pytest.fixture
-def walk(endless: Running, folder: Path) -> str:
-    found = endless.post("/v1/videos/open", (folder / "walk.mp4").as_uri()).json()["id"]
-    endless.remembered(found)
-    return found
+def slow_video(slow_server: RunningServer, folder: Path) -> str:
+    """The id of a video on the slow server that is ready."""
+    opened = slow_server.post("/v1/videos/open", (folder / "walk.mp4").as_uri()).json()["id"]
+    slow_server.wait_until_finished(opened)
+    return opened
 
 
 def send_request(
-    served: Running, body: str, path: str = "/v1/chat/completions", length: int | None = None
+    server: RunningServer,
+    body: str,
+    path: str = "/v1/chat/completions",
+    length: int | None = None,
 ) -> socket.socket:
-    """A client that has sent a request and reads nothing."""
-    client = socket.create_connection(("127.0.0.1", served.port))
+    """Send a request without reading the response."""
+    client = socket.create_connection(("127.0.0.1", server.port))
     length = len(body.encode()) if length is None else length
-    client.sendall(
-        f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n{body}".encode()
-    )
+    head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n"
+    client.sendall(f"{head}{body}".encode())
     return client
 
 
-def in_line(served: Running) -> int:
-    return served.server.queue.in_system
+def num_in_system(server: RunningServer) -> int:
+    return server.state.queue.in_system
+
+
+def uploads_are_gone(server: RunningServer) -> bool:
+    names = ("lit_hour_upload_files", "lit_hour_uploads_running")
+    return all(server.metric(name) == 0 for name in names)
 
 
 @pytest.mark.parametrize("stream", (True, False))
-def test_an_answer_stops_between_two_tokens_when_its_client_leaves(
-    endless: Running, walk: str, stream: bool
+def test_generation_stops_when_the_client_disconnects(
+    slow_server: RunningServer, slow_video: str, stream: bool
 ) -> None:
-    client = send_request(endless, conversation(walk, "What?", stream=stream))
-    wait_for(lambda: endless.gauge("lit_hour_questions_answered_now") == 1)
+    client = send_request(slow_server, chat_body(slow_video, "What?", stream=stream))
+    wait_for(lambda: slow_server.metric("lit_hour_requests_running") == 1)
     client.close()
-    wait_for(lambda: in_line(endless) == 0)
-    assert b'lit_hour_answers_total{ending="cancelled"} 1' in endless.get("/metrics").body
-    ended = endless.gauge("lit_hour_answer_tokens_total")
+    wait_for(lambda: num_in_system(slow_server) == 0)
+    assert slow_server.metric('lit_hour_generations_total{outcome="cancelled"}') == 1
+    num_tokens = slow_server.metric("lit_hour_generated_tokens_total")
     time.sleep(0.3)
-    assert endless.gauge("lit_hour_answer_tokens_total") == ended < ENDLESS
+    assert slow_server.metric("lit_hour_generated_tokens_total") == num_tokens < MAX_NEW_TOKENS
 
 
-def test_too_many_questions_are_answered_429_and_those_who_wait_may_leave(
-    endless: Running, walk: str
+def test_a_full_queue_answers_429_until_a_client_disconnects(
+    slow_server: RunningServer, slow_video: str
 ) -> None:
-    body = conversation(walk, "What?", stream=True)
-    clients = [send_request(endless, body) for _ in range(3)]
-    wait_for(lambda: in_line(endless) == 3)
+    body = chat_body(slow_video, "What?", stream=True)
+    clients = [send_request(slow_server, body) for _ in range(3)]
+    wait_for(lambda: num_in_system(slow_server) == 3)
     for stream in (True, False):
-        reply = endless.chat(walk, "What?", stream=stream)
-        assert reply.status == 429 and 1 <= int(reply.headers["retry-after"]) <= 600
-        assert "3 questions are on their way" in reply.reason
+        response = slow_server.chat(slow_video, "What?", stream=stream)
+        assert response.status == 429 and 1 <= int(response.headers["retry-after"]) <= 600
+        assert "full with 3 requests" in response.error
     clients.pop().close()  # the one that waits
-    wait_for(lambda: in_line(endless) == 2)
-    clients.append(send_request(endless, body))
-    wait_for(lambda: in_line(endless) == 3)
-    assert endless.get("/health").status == 200
+    wait_for(lambda: num_in_system(slow_server) == 2)
+    clients.append(send_request(slow_server, body))
+    wait_for(lambda: num_in_system(slow_server) == 3)
+    assert slow_server.metric("lit_hour_requests_waiting") == 1
+    assert slow_server.get("/health").status == 200
     for client in clients:
         client.close()
-    wait_for(lambda: in_line(endless) == 0)
+    wait_for(lambda: num_in_system(slow_server) == 0)
 
 
-def test_answers_go_on_side_by_side_and_a_client_that_does_not_read_holds_nobody_up(
-    endless: Running, walk: str
+def test_a_client_that_does_not_read_delays_no_other(
+    slow_server: RunningServer, slow_video: str
 ) -> None:
-    silent = send_request(endless, conversation(walk, "What?", stream=True))  # its buffers fill up
-    wait_for(lambda: endless.server.queue.running == 1)
-    reply = endless.chat(walk, "Which colour?", max_tokens=20)
-    assert reply.status == 200
-    upload = endless.upload(clip(seconds=2.0))
-    assert upload.status == 201 and endless.remembered(upload.json()["id"])["state"] == "remembered"
-    assert endless.server.queue.running == 1
+    silent = send_request(slow_server, chat_body(slow_video, "What?", stream=True))
+    wait_for(lambda: slow_server.state.queue.running == 1)
+    assert slow_server.chat(slow_video, "Which color?", max_tokens=20).status == 200
+    upload = slow_server.upload(make_clip(seconds=2.0))
+    assert upload.status == 201
+    assert slow_server.wait_until_finished(upload.json()["id"])["status"] == "ready"
+    assert slow_server.state.queue.running == 1
     silent.close()
 
 
-@pytest.mark.parametrize("how", ("leaves", "says nothing", "drips"))
-def test_half_an_upload_is_removed_when_its_client_is_not_serious(
-    endless: Running, how: str
-) -> None:
-    client = send_request(endless, "half", "/v1/videos?name=a.mp4", length=1000)
-    wait_for(lambda: endless.gauge("lit_hour_upload_files") == 1)
-    second = endless.upload(b"x")
-    assert second.status == 429 and "1 uploads are on their way" in second.reason
-    if how == "leaves":
+@pytest.mark.parametrize("behavior", ("disconnects", "stalls", "drips"))
+def test_an_incomplete_upload_is_deleted(slow_server: RunningServer, behavior: str) -> None:
+    client = send_request(slow_server, "half", "/v1/videos?name=a.mp4", length=1000)
+    wait_for(lambda: slow_server.metric("lit_hour_upload_files") == 1)
+    second = slow_server.upload(b"x")
+    assert second.status == 429 and "full with 1 uploads" in second.error
+    if behavior == "disconnects":
         client.close()
     else:
         for _ in range(5):
             time.sleep(0.3)
-            if how == "drips":
+            if behavior == "drips":
                 with suppress(OSError):
                     client.sendall(b"x")
         assert b"408" in client.recv(100)
-    wait_for(
-        lambda: endless.gauge("lit_hour_upload_files") == endless.gauge("lit_hour_uploads_now") == 0
-    )
+    wait_for(lambda: uploads_are_gone(slow_server))
     client.close()
 
 
-def test_an_upload_without_an_end_is_refused_at_the_limit(predictor: VideoPredictor) -> None:
-    with running(predictor, ServerConfig(max_upload_mb=1)) as place:
-        client = socket.create_connection(("127.0.0.1", place.port))
+def test_an_endless_upload_is_rejected_at_the_limit(predictor: VideoPredictor) -> None:
+    with run_server(predictor, ServerConfig(max_upload_mb=1)) as server:
+        client = socket.create_connection(("127.0.0.1", server.port))
         client.settimeout(20)
         client.sendall(
             b"POST /v1/videos HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
         )
-        sent = 0
-        piece = b"10000\r\n" + bytes(0x10000) + b"\r\n"
-        with pytest.raises(OSError):  # the server hangs up
-            while sent < 50_000_000:
-                client.sendall(piece)
-                sent += len(piece)
+        num_bytes = 0
+        chunk = b"10000\r\n" + bytes(0x10000) + b"\r\n"
+        with pytest.raises(OSError):  # the server closes the connection
+            while num_bytes < 50_000_000:
+                client.sendall(chunk)
+                num_bytes += len(chunk)
         client.close()
-        assert sent < 50_000_000
-        wait_for(
-            lambda: place.gauge("lit_hour_upload_files") == place.gauge("lit_hour_uploads_now") == 0
-        )
-        assert b'route="/v1/videos",status="413"' in place.get("/metrics").body
+        assert num_bytes < 50_000_000
+        wait_for(lambda: uploads_are_gone(server))
+        assert b'route="/v1/videos",status="413"' in server.get("/metrics").body
 
 
-def test_a_video_that_is_deleted_while_it_is_remembered_stops_being_read(
-    predictor: VideoPredictor,
-) -> None:
-    with running(predictor, ServerConfig()) as place:
-        threads = threading.active_count()
-        long = clip(seconds=600.0)
-        video = place.upload(long).json()["id"]
-        place.request("DELETE", f"/v1/videos/{video}")
-        again = place.upload(clip(seconds=2.0)).json()["id"]
-        assert place.remembered(again)["state"] == "remembered"
-        wait_for(
-            lambda: place.get("/metrics").body.count(b'lit_hour_videos_total{state="dropped"} 1')
-        )
-        assert place.gauge("lit_hour_upload_files") == 1 and threading.active_count() <= threads + 4
+def test_a_deleted_video_is_not_decoded_further(predictor: VideoPredictor) -> None:
+    with run_server(predictor, ServerConfig()) as server:
+        num_threads = threading.active_count()
+        video = server.upload(make_clip(seconds=600.0)).json()["id"]
+        server.request("DELETE", f"/v1/videos/{video}")
+        other = server.upload(make_clip(seconds=2.0)).json()["id"]
+        assert server.wait_until_finished(other)["status"] == "ready"
+        removed = b'lit_hour_videos_total{status="removed"} 1.0'
+        wait_for(lambda: removed in server.get("/metrics").body)
+        assert server.metric("lit_hour_upload_files") == 1
+        assert threading.active_count() <= num_threads + 4
 
 
-def test_videos_that_are_all_being_remembered_leave_no_room(predictor: VideoPredictor) -> None:
-    with running(predictor, ServerConfig(max_videos=1)) as place:
-        place.server.executor.submit(
-            time.sleep, 1.0
-        )  # the model is busy, so that the video is not remembered too soon
-        assert place.upload(clip(seconds=2.0)).status == 201
-        reply = place.upload(clip(seconds=2.0))
-        assert (
-            reply.status == 429
-            and int(reply.headers["retry-after"]) > 0
-            and "are being remembered" in reply.reason
-        )
-        assert place.gauge("lit_hour_upload_files") == 1
+def test_a_store_full_of_unfinished_videos_answers_429(predictor: VideoPredictor) -> None:
+    with run_server(predictor, ServerConfig(max_videos=1)) as server:
+        server.state.executor.submit(time.sleep, 1.0)  # delays the encoding
+        assert server.upload(make_clip(seconds=2.0)).status == 201
+        response = server.upload(make_clip(seconds=2.0))
+        assert response.status == 429 and int(response.headers["retry-after"]) > 0
+        assert "are being encoded" in response.error
+        assert server.metric("lit_hour_upload_files") == 1

@@ -1,4 +1,4 @@
-"""`python -m lit_hour serve` as a process: what it refuses to start with, and from the first answer to Ctrl-C."""
+"""`lit-hour serve` as a process: invalid arguments, and from the first answer to Ctrl-C."""
 
 import json
 import os
@@ -15,62 +15,43 @@ from lit_hour.cli import main
 from lit_hour.errors import InputError
 from lit_hour.run_dir import RunDir
 from tests import REPOSITORY
-from tests.server.running import conversation
+from tests.server.helpers import chat_body
 
 
-@pytest.mark.parametrize(
-    ("words", "reason"),
-    (
-        (["--host", "0.0.0.0"], "give --token-file FILE"),
-        (["--host", "0.0.0.0", "--token-file", "none"], "none cannot be read"),
-        (["--videos", "none"], "--videos none is no folder"),
-        (
-            ["--host", "no.such.name.invalid", "--token-file", "TOKEN"],
-            r"--host no\.such\.name\.invalid --port 0 cannot be",
-        ),
-        (
-            ["--port", "TAKEN"],
-            r"--host 127\.0\.0\.1 --port \d+ cannot be listened on: Address already in use",
-        ),
-        ([], "no run at"),
-    ),
-)
-def test_what_is_not_safe_or_not_there_is_refused(
-    tmp_path: Path, words: list[str], reason: str
-) -> None:
+def test_unsafe_or_invalid_arguments_are_rejected(tmp_path: Path) -> None:
     token = tmp_path / "token"
     token.write_text("a-token-that-is-long-enough")
     token.chmod(0o600)
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        known = {"TOKEN": str(token), "TAKEN": str(taken.getsockname()[1])}
-        port = [] if "--port" in words else ["--port", "0"]
-        with pytest.raises(InputError, match=reason):
-            main(
-                [
-                    "serve",
-                    "--run",
-                    str(tmp_path / "run"),
-                    *port,
-                    *(known.get(word, word) for word in words),
-                ]
-            )
+    with socket.create_server(("127.0.0.1", 0)) as occupied:
+        port = str(occupied.getsockname()[1])
+        for argv, message in (
+            (["--host", "0.0.0.0"], "Give --token-file FILE"),
+            (["--host", "0.0.0.0", "--token-file", "none"], "none cannot be read"),
+            (["--videos", "none"], "--videos none is not a directory"),
+            (
+                ["--host", "no.such.name.invalid", "--token-file", str(token)],
+                r"Cannot listen on --host no\.such\.name\.invalid --port 0",
+            ),
+            (
+                ["--port", port],
+                rf"Cannot listen on --host 127\.0\.0\.1 --port {port}: Address already in use",
+            ),
+            ([], "[Nn]o run at"),
+        ):
+            free_port = [] if "--port" in argv else ["--port", "0"]
+            with pytest.raises(InputError, match=message):
+                main(["serve", "--run", str(tmp_path / "run"), *free_port, *argv])
 
 
-def test_it_answers_until_it_is_stopped_and_leaves_nothing(
-    random_run: RunDir, content: bytes, tmp_path: Path
+@pytest.mark.slow
+def test_the_server_answers_until_it_is_interrupted_and_leaves_no_files(
+    random_run: RunDir, clip: bytes, tmp_path: Path
 ) -> None:
     uploads = tmp_path / "uploads"
     uploads.mkdir()
-    words = [
-        "serve",
-        "--run",
-        str(random_run.path),
-        "--port",
-        "0",
-        f"serving.server.upload_folder={uploads}",
-    ]
+    argv = ["serve", "--run", str(random_run.path), "--port", "0"]
     server = subprocess.Popen(
-        [sys.executable, "-m", "lit_hour", *words],
+        [sys.executable, "-m", "lit_hour", *argv, f"serving.server.upload_folder={uploads}"],
         cwd=REPOSITORY,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -80,19 +61,14 @@ def test_it_answers_until_it_is_stopped_and_leaves_nothing(
     try:
         assert server.stdout is not None
         url = server.stdout.readline().split(" ")[0]
-        sent = urllib.request.urlopen(
-            urllib.request.Request(f"{url}v1/videos?name=a.mp4", content, method="POST")
-        )
-        video = json.load(sent)["id"]
-        assert len(list(uploads.rglob("*"))) == 2  # a folder that only we may read, and the file
-        reply = json.load(
-            urllib.request.urlopen(
-                f"{url}v1/chat/completions", conversation(video, "What?").encode()
-            )
-        )
-        assert reply["choices"][0]["message"]["content"]
+        upload = urllib.request.Request(f"{url}v1/videos?name=a.mp4", clip, method="POST")
+        video = json.load(urllib.request.urlopen(upload))["id"]
+        assert len(list(uploads.rglob("*"))) == 2  # a private directory, and the file in it
+        body = chat_body(video, "What?").replace("toy-model", random_run.path.name)
+        response = urllib.request.urlopen(f"{url}v1/chat/completions", body.encode())
+        assert json.load(response)["choices"][0]["message"]["content"]
     finally:
         server.send_signal(signal.SIGINT)
-        printed = server.communicate(timeout=30)
-    assert "Traceback" not in printed[1]
+        _, errors = server.communicate(timeout=30)
+    assert "Traceback" not in errors
     assert list(uploads.iterdir()) == []

@@ -1,54 +1,61 @@
-"""What Prometheus reads."""
+"""The metrics of a server as Prometheus reads them."""
 
-import re
+from prometheus_client.parser import text_string_to_metric_families
 
-from lit_hour.server.metrics import Metrics, resident_bytes
-from tests.server.running import Running
-
-
-def test_each_line_is_prometheus_text(served: Running, video: str) -> None:
-    served.chat(video, "What?")
-    reply = served.get("/metrics")
-    assert reply.headers["content-type"].startswith("text/plain; version=0.0.4")
-    sample = re.compile(r'[a-z_]+(\{[a-z]+="[^"\\\n]*"(,[a-z]+="[^"\\\n]*")*\})? [0-9.e+-]+')
-    lines = reply.body.decode().splitlines()
-    assert [
-        line for line in lines if not line.startswith("# ") and not sample.fullmatch(line)
-    ] == []
-    described = {line.split()[2] for line in lines if line.startswith("# TYPE")}
-    assert {
-        line.split("{")[0].split()[0] for line in lines if not line.startswith("#")
-    } <= described
-    assert (
-        served.gauge("lit_hour_answer_tokens_total")
-        > 0
-        < served.gauge("lit_hour_answer_seconds_total")
-    )
+from lit_hour.server.metrics import CONTENT_TYPE_LATEST, Metrics
+from tests.server.helpers import RunningServer
 
 
-def test_routes_are_counted_and_not_what_clients_write(served: Running) -> None:
-    for place in range(3):
-        assert (
-            served.get(f"/v1/videos/video-{place}").status
-            == served.get(f"/secret/{place}").status
-            == 404
-        )
-    text = served.get("/metrics").body.decode()
-    assert (
-        'route="/v1/videos/{video_id}",status="404"' in text
-        and "secret" not in text
-        and "video-1" not in text
-    )
+def samples(text: str) -> dict[str, float]:
+    """Return the value of each sample by its name with labels."""
+    values = {}
+    for family in text_string_to_metric_families(text):
+        assert family.documentation, family.name
+        for sample in family.samples:
+            labels = ",".join(f"{name}={value}" for name, value in sorted(sample.labels.items()))
+            values[f"{sample.name}{{{labels}}}" if labels else sample.name] = sample.value
+    return values
 
 
-def test_counts_add_up_by_label() -> None:
-    metrics = Metrics()
-    for ending, amount in (("whole", 1), ("whole", 2), ("refused", 1)):
-        metrics.add("lit_hour_answers_total", amount, ending=ending)
-    text = metrics.text()
-    assert (
-        'lit_hour_answers_total{ending="whole"} 3\n' in text
-        and 'lit_hour_answers_total{ending="refused"} 1\n' in text
-    )
-    assert "lit_hour_answer_tokens_total 0\n" in text
-    assert 1e7 < resident_bytes() < 1e11
+def test_metrics_of_a_server_are_valid_and_count(server: RunningServer, video: str) -> None:
+    server.chat(video, "What?")
+    response = server.get("/metrics")
+    assert response.headers["content-type"] == CONTENT_TYPE_LATEST
+    values = samples(response.body.decode())
+    assert values["lit_hour_generations_total{outcome=completed}"] >= 1
+    assert values["lit_hour_videos_total{status=ready}"] >= 1
+    for name in (
+        "lit_hour_generated_tokens_total",
+        "lit_hour_generation_seconds_total",
+        "lit_hour_encoded_frames_total",
+        "lit_hour_memory_cache_bytes",
+        "lit_hour_videos_stored",
+    ):
+        assert values[name] > 0, name
+    for name in ("requests_running", "requests_waiting", "uploads_running"):
+        assert values[f"lit_hour_{name}"] == 0, name
+    assert 1e7 < values["process_resident_memory_bytes"] < 1e11
+
+
+def test_requests_are_counted_by_route_not_by_path(server: RunningServer) -> None:
+    for index in range(3):
+        assert server.get(f"/v1/videos/video-{index}").status == 404
+        assert server.get(f"/secret/{index}").status == 404
+    text = server.get("/metrics").body.decode()
+    assert 'route="/v1/videos/{video_id}",status="404"' in text
+    assert "secret" not in text and "video-1" not in text
+
+
+def test_each_server_has_counters_of_its_own() -> None:
+    first, second = Metrics(), Metrics()
+    first.generations.labels("completed").inc()
+    first.generations.labels("completed").inc()
+    first.generations.labels("failed").inc()
+    first.add_gauge("lit_hour_example", "an example", lambda: 7)
+    values = samples(first.render().decode())
+    assert values["lit_hour_generations_total{outcome=completed}"] == 2
+    assert values["lit_hour_generations_total{outcome=failed}"] == 1
+    assert values["lit_hour_generated_tokens_total"] == 0
+    assert values["lit_hour_example"] == 7
+    others = samples(second.render().decode())
+    assert not any(name.startswith("lit_hour_generations_total{") for name in others)

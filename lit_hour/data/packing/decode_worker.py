@@ -21,16 +21,13 @@ from lit_hour.config.schema import VideoConfig
 from lit_hour.data.questions.record import SampleSpec
 from lit_hour.errors import ImageError, ShardError, VideoError
 from lit_hour.media.anyres import load_image_set
+from lit_hour.media.decode_process import decode_context
 from lit_hour.media.frame_sampling import sample_timestamps
 from lit_hour.media.image_reader import image_suffix, read_image
 from lit_hour.media.transforms import encode_jpeg
 from lit_hour.media.video_probe import probe
 from lit_hour.media.video_reader import read_frames
 
-PROCESSES = multiprocessing.get_context(
-    "forkserver"
-)  # whose server imports torch once for all of them
-PROCESSES.set_forkserver_preload([__name__])
 READY = "ready"
 SECONDS_BETWEEN_LOOKS = 0.2  # at whether to stop
 SECONDS_TO_DIE = 5.0
@@ -101,8 +98,9 @@ class DecodeWorker:
     def _start(self, files: DecodeRequest) -> None:
         """Start a process, and wait until it has imported everything: that does not count for a subject."""
         self._end()
-        ours, theirs = PROCESSES.Pipe()
-        process = PROCESSES.Process(target=serve, args=(theirs,), daemon=True)
+        context = decode_context()
+        ours, theirs = context.Pipe()
+        process = context.Process(target=serve, args=(theirs,), daemon=True)
         process.start()
         theirs.close()
         self._running = process, ours

@@ -1,34 +1,34 @@
-// The way of a video through the page: chosen, sent, remembered, asked about.
+// The steps of a video through the page: chosen, uploaded, encoded, asked about.
 
-import { beginTalk } from "./conversation.js";
-import * as server from "./server.js";
-import { leaveVideo, showPictures, showVideo, spell } from "./timeline.js";
+import * as api from "./api.js";
+import { startConversation } from "./conversation.js";
+import { formatTime, showThumbnails, showVideo, unloadVideo } from "./timeline.js";
 
 const POLL_MILLISECONDS = 500;
 
 const byId = (id) => document.getElementById(id);
 
-let about = null; // what the server says of itself
-let coming = 0; // counts up with each video that is opened, so that an earlier one does not come back
+let serverInfo = null; // model name and limits
+let latestVisit = 0; // number of the latest opened video; steps of earlier ones check it and stop
 
 async function start() {
-  const words = new URLSearchParams(location.hash.slice(1));
-  if (words.has("token")) {
-    history.replaceState(null, "", location.pathname); // it stays in no history and on no screen
-    await server.login(words.get("token")).catch(() => {});
+  const fragment = new URLSearchParams(location.hash.slice(1));
+  if (fragment.has("token")) {
+    history.replaceState(null, "", location.pathname); // keep the token out of the history
+    await api.login(fragment.get("token")).catch(() => {});
   }
-  about = await describeServer();
-  byId("model").textContent = about.model;
-  byId("limits").textContent = `Up to ${spellSize(about.max_upload_mb)} and ${spellLength(about.max_video_seconds)} long`;
-  const video = words.get("video") && await server.describeVideo(words.get("video")).catch(() => null);
+  serverInfo = await loadServerInfo();
+  byId("model").textContent = serverInfo.model;
+  byId("limits").textContent = `Up to ${formatSize(serverInfo.max_upload_mb)} and ${formatLength(serverInfo.max_video_seconds)} long`;
+  const video = fragment.get("video") && await api.getVideo(fragment.get("video")).catch(() => null);
   if (video) await enter(video);
   else await showWelcome();
 }
 
-async function describeServer() {
+async function loadServerInfo() {
   for (;;) {
     try {
-      return await server.describeServer();
+      return await api.getServerInfo();
     } catch (error) {
       if (error.status !== 401) throw error;
       await askForToken();
@@ -42,114 +42,113 @@ async function askForToken() {
   await new Promise((resolve) => dialog.addEventListener("close", resolve, { once: true }));
   const token = byId("token").value;
   byId("token").value = "";
-  await server.login(token).then(
-    () => { byId("login-trouble").textContent = ""; },
-    (error) => { byId("login-trouble").textContent = error.message; },
+  await api.login(token).then(
+    () => { byId("login-error").textContent = ""; },
+    (error) => { byId("login-error").textContent = error.message; },
   );
 }
 
 async function showWelcome() {
-  coming += 1;
+  latestVisit += 1;
   history.replaceState(null, "", location.pathname);
-  byId("room").hidden = byId("another").hidden = true;
+  byId("workspace").hidden = byId("new-video").hidden = true;
   byId("welcome").hidden = false;
-  const { data, files } = await server.listVideos();
-  const kept = data.filter((video) => video.state !== "refused");
+  const { data, files } = await api.listVideos();
+  const stored = data.filter((video) => video.status !== "failed");
   const items = [
-    ...kept.reverse().map((video) => listed(video.name, spell(video.duration_seconds), () => enter(video))),
-    ...files.filter((file) => !kept.some((video) => video.url === file.url))
-      .map((file) => listed(file.name, "", () => openFile(file))),
+    ...stored.reverse().map((video) => createItem(video.name, formatTime(video.duration_seconds), () => enter(video))),
+    ...files.filter((file) => !stored.some((video) => video.url === file.url))
+      .map((file) => createItem(file.name, "", () => openFile(file))),
   ];
   byId("videos").replaceChildren(...items);
-  byId("shelf").hidden = !items.length;
+  byId("library").hidden = !items.length;
 }
 
-function listed(name, detail, onClick) {
+function createItem(name, detail, onClick) {
   const item = document.createElement("li");
   const button = document.createElement("button");
-  const [title, rest] = [document.createElement("span"), document.createElement("span")];
+  const [nameElement, detailElement] = [document.createElement("span"), document.createElement("span")];
   button.type = "button";
-  title.textContent = name;
-  rest.textContent = detail;
-  rest.className = "quiet";
-  button.append(title, rest);
+  nameElement.textContent = name;
+  detailElement.textContent = detail;
+  detailElement.className = "muted";
+  button.append(nameElement, detailElement);
   button.onclick = onClick;
   item.append(button);
   return item;
 }
 
 async function openFile(file) {
-  await enterWith(file.name, async () => server.openVideo(file.url));
+  await enterWith(file.name, async () => api.openVideo(file.url));
 }
 
-async function send(file) {
-  if (file.size > about.max_upload_mb * 1e6) {
-    return complain(`${file.name} has ${spellSize(file.size / 1e6)}, and this server takes ${spellSize(about.max_upload_mb)}`);
+async function upload(file) {
+  if (file.size > serverInfo.max_upload_mb * 1e6) {
+    return showError(`${file.name} has ${formatSize(file.size / 1e6)}. This server accepts up to ${formatSize(serverInfo.max_upload_mb)}.`);
   }
-  await enterWith(file.name, (mine) => server.sendVideo(file, (sent, total) => {
-    if (mine !== coming) return;
+  await enterWith(file.name, (visit) => api.uploadVideo(file, (sent, total) => {
+    if (visit !== latestVisit) return;
     const share = total ? sent / total : 0;
-    showProgress(share < 1 ? `Sending: ${Math.floor(100 * share)}%` : "Checking the video", share < 1 ? share : null);
+    showProgress(share < 1 ? `Uploading: ${Math.floor(100 * share)}%` : "Checking the video", share < 1 ? share : null);
   }));
 }
 
-// Shows the room while the video is on its way to the server.
-async function enterWith(name, bring) {
-  const mine = (coming += 1);
-  showRoom(name);
+// Show the workspace while `load` adds the video to the server.
+async function enterWith(name, load) {
+  const visit = (latestVisit += 1);
+  showWorkspace(name);
   showProgress("Opening the video", null);
   try {
-    const video = await bring(mine);
-    if (mine === coming) await enter(video);
+    const video = await load(visit);
+    if (visit === latestVisit) await enter(video);
   } catch (error) {
-    if (mine !== coming) return;
-    complain(error.message);
+    if (visit !== latestVisit) return;
+    showError(error.message);
     await showWelcome();
   }
 }
 
 async function enter(video) {
-  const mine = (coming += 1);
-  showRoom(video.name);
+  const visit = (latestVisit += 1);
+  showWorkspace(video.name);
   history.replaceState(null, "", `#video=${video.id}`);
   showVideo(video.id, video.name, video.duration_seconds);
-  beginTalk(about.model, video.id);
+  startConversation(serverInfo.model, video.id);
   byId("ask").inert = false;
   byId("question").focus();
-  await watch(video, mine).catch((error) => {
-    if (mine !== coming) return;
-    complain(error.message);
+  await pollUntilReady(video, visit).catch((error) => {
+    if (visit !== latestVisit) return;
+    showError(error.message);
     return showWelcome();
   });
 }
 
-// Looks how far the video is remembered, until it is.
-async function watch(video, mine) {
-  while (mine === coming && ["waiting", "remembering"].includes(video.state)) {
-    showReading(video);
+async function pollUntilReady(video, visit) {
+  while (visit === latestVisit && ["queued", "encoding"].includes(video.status)) {
+    showEncoding(video);
     await new Promise((resolve) => setTimeout(resolve, POLL_MILLISECONDS));
-    video = await server.describeVideo(video.id);
+    video = await api.getVideo(video.id);
   }
-  if (mine !== coming) return;
-  if (video.state === "refused") throw new Error(video.reason);
+  if (visit !== latestVisit) return;
+  if (video.status === "failed") throw new Error(video.error);
   byId("progress").hidden = true;
-  showPictures(video.id, video.pictures);
-  byId("news").textContent = ["The video is remembered. Ask a question.", ...video.notes].join(" ");
-  if (video.notes.length) complain(video.notes.join(" "));
+  showThumbnails(video.id, video.thumbnails);
+  byId("status").textContent = ["The video is ready. Ask a question.", ...video.warnings].join(" ");
+  if (video.warnings.length) showError(video.warnings.join(" "));
 }
 
-function showReading({ num_frames: all, frames_read: read, seconds_left: left }) {
-  if (!all) return showProgress("Waiting to be watched", null);
-  const time = left === null ? "" : `, about ${left < 90 ? `${Math.ceil(left)} s` : `${Math.round(left / 60)} min`} left`;
-  showProgress(`Watching: ${read.toLocaleString("en")} of ${all.toLocaleString("en")} frames${time}`, read / all);
+function showEncoding({ num_frames: total, num_encoded_frames: encoded, eta_seconds: eta }) {
+  if (!total) return showProgress("Waiting for other videos", null);
+  const remaining = eta === null ? "" : `, about ${eta < 90 ? `${Math.ceil(eta)} s` : `${Math.round(eta / 60)} min`} left`;
+  showProgress(`Encoding: ${encoded.toLocaleString("en")} of ${total.toLocaleString("en")} frames${remaining}`, encoded / total);
 }
 
-function showRoom(name) {
-  byId("trouble").hidden = byId("welcome").hidden = byId("map").hidden = true;
-  byId("room").hidden = byId("another").hidden = false;
-  byId("name").textContent = name;
+function showWorkspace(name) {
+  byId("error").hidden = byId("welcome").hidden = byId("timeline-panel").hidden = true;
+  byId("workspace").hidden = byId("new-video").hidden = false;
+  byId("video-name").textContent = name;
   byId("ask").inert = true;
-  leaveVideo();
+  unloadVideo();
 }
 
 function showProgress(text, share) {
@@ -159,34 +158,34 @@ function showProgress(text, share) {
   else byId("bar").value = share;
 }
 
-function complain(reason) {
-  byId("trouble").textContent = reason;
-  byId("trouble").hidden = false;
+function showError(message) {
+  byId("error").textContent = message;
+  byId("error").hidden = false;
 }
 
-const spellSize = (megabytes) => (megabytes >= 1000 ? `${+(megabytes / 1000).toFixed(1)} GB` : `${Math.ceil(megabytes)} MB`);
+const formatSize = (megabytes) => (megabytes >= 1000 ? `${+(megabytes / 1000).toFixed(1)} GB` : `${Math.ceil(megabytes)} MB`);
 
-const spellLength = (seconds) => (seconds >= 7200 ? `${+(seconds / 3600).toFixed(1)} hours` : `${Math.round(seconds / 60)} minutes`);
+const formatLength = (seconds) => (seconds >= 7200 ? `${+(seconds / 3600).toFixed(1)} hours` : `${Math.round(seconds / 60)} minutes`);
 
 byId("file").addEventListener("change", (event) => {
   const [file] = event.target.files;
   event.target.value = "";
-  if (file) send(file);
+  if (file) upload(file);
 });
-byId("another").addEventListener("click", () => {
-  leaveVideo();
+byId("new-video").addEventListener("click", () => {
+  unloadVideo();
   showWelcome().then(() => byId("file").focus());
 });
 document.addEventListener("dragover", (event) => {
   event.preventDefault();
-  byId("curtain").hidden = false;
+  byId("drop-overlay").hidden = false;
 });
-document.addEventListener("dragleave", (event) => { if (!event.relatedTarget) byId("curtain").hidden = true; });
+document.addEventListener("dragleave", (event) => { if (!event.relatedTarget) byId("drop-overlay").hidden = true; });
 document.addEventListener("drop", (event) => {
   event.preventDefault();
-  byId("curtain").hidden = true;
+  byId("drop-overlay").hidden = true;
   const [file] = event.dataTransfer.files;
-  if (file && about) send(file);
+  if (file && serverInfo) upload(file);
 });
 
-start().catch((error) => complain(error.message));
+start().catch((error) => showError(error.message));

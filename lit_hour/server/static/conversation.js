@@ -1,135 +1,137 @@
-// Questions and streamed answers about one video, each with the moments where it was found.
+// Questions and streamed answers about one video, each with the moments that the answer is based on.
 
-import { ask } from "./server.js";
-import { clearEvidence, seek, showEvidence, spell } from "./timeline.js";
+import { streamAnswer } from "./api.js";
+import { clearAttribution, formatTime, seek, showAttribution } from "./timeline.js";
 
-const MAX_TRIES = 6; // of a question that the server has no time for
+const MAX_ATTEMPTS = 6; // per question while the server answers 429
 
 const byId = (id) => document.getElementById(id);
 const question = byId("question");
 
-let talk = null; // { model, video, turns: [{ asked, answered }], stopping: AbortController | null }
+let conversation = null; // { model, video, turns: [{ question, answer }], controller: AbortController | null }
 
-export function beginTalk(model, video) {
-  talk?.stopping?.abort();
-  talk = { model, video, turns: [], stopping: null };
+export function startConversation(model, video) {
+  conversation?.controller?.abort();
+  conversation = { model, video, turns: [], controller: null };
   byId("conversation").replaceChildren();
   question.value = "";
   showBusy(false);
 }
 
-function messages(asked) {
-  const turns = talk.turns.flatMap((turn) => [{ role: "user", content: turn.asked }, { role: "assistant", content: turn.answered }]);
-  const [first, ...rest] = [...turns, { role: "user", content: asked }];
-  const video = { type: "video_url", video_url: { url: talk.video } };
+function buildMessages(text) {
+  const history = conversation.turns.flatMap((turn) => [{ role: "user", content: turn.question }, { role: "assistant", content: turn.answer }]);
+  const [first, ...rest] = [...history, { role: "user", content: text }];
+  const video = { type: "video_url", video_url: { url: conversation.video } };
   return [{ role: "user", content: [video, { type: "text", text: first.content }] }, ...rest];
 }
 
-async function answer(asked) {
-  const mine = talk;
-  const { words, found } = addTurn(asked);
-  mine.stopping = new AbortController();
+async function answer(text) {
+  const current = conversation;
+  const { answerElement, momentsElement } = addTurn(text);
+  current.controller = new AbortController();
   showBusy(true);
-  clearEvidence();
+  clearAttribution();
   try {
-    for await (const event of patiently(mine, asked, words)) {
-      if (mine !== talk) return;
-      if (event.piece) words.textContent += event.piece;
-      if (event.found) showFound(found, event.found.evidence, words.textContent);
-      stayBelow();
+    for await (const event of streamWithRetries(current, text)) {
+      if (current !== conversation) return;
+      if (event.text) answerElement.textContent += event.text;
+      if (event.extension) showMoments(momentsElement, event.extension.attribution, answerElement.textContent);
+      scrollToEnd();
     }
-    if (!words.textContent) words.textContent = "(no answer)";
+    if (!answerElement.textContent) answerElement.textContent = "(no answer)";
   } catch (error) {
-    if (error.name === "AbortError") byId("news").textContent = "Stopped.";
-    else fail(words, error.message);
+    if (error.name === "AbortError") byId("status").textContent = "Stopped.";
+    else showFailure(answerElement, error.message);
   } finally {
-    words.classList.remove("open");
-    mine.stopping = null;
-    if (mine === talk) {
-      if (words.textContent && !words.classList.contains("failed")) mine.turns.push({ asked, answered: words.textContent });
+    answerElement.classList.remove("streaming");
+    current.controller = null;
+    if (current === conversation) {
+      if (answerElement.textContent && !answerElement.classList.contains("failed")) {
+        current.turns.push({ question: text, answer: answerElement.textContent });
+      }
       showBusy(false);
     }
   }
 }
 
-// Asks again when the server says that it is busy, after as long as it says.
-async function* patiently(mine, asked, words) {
-  for (let tries = 1; ; tries += 1) {
+// Try again while the server is busy, after the delay that it names.
+async function* streamWithRetries(current, text) {
+  for (let attempt = 1; ; attempt += 1) {
     try {
-      yield* ask(mine.model, messages(asked), mine.stopping.signal);
+      yield* streamAnswer(current.model, buildMessages(text), current.controller.signal);
       return;
     } catch (error) {
-      if (error.status !== 429 || tries === MAX_TRIES) throw error;
-      byId("news").textContent = `The server is busy; asking again in ${error.retryAfterSeconds} s.`;
-      await pause(1000 * (error.retryAfterSeconds || 1), mine.stopping.signal);
+      if (error.status !== 429 || attempt === MAX_ATTEMPTS) throw error;
+      byId("status").textContent = `The server is busy. Trying again in ${error.retryAfterSeconds} s.`;
+      await sleep(1000 * (error.retryAfterSeconds || 1), current.controller.signal);
     }
   }
 }
 
-function pause(milliseconds, signal) {
+function sleep(milliseconds, signal) {
   return new Promise((resolve, reject) => {
     const timer = setTimeout(resolve, milliseconds);
     signal.addEventListener("abort", () => { clearTimeout(timer); reject(signal.reason); }, { once: true });
   });
 }
 
-function addTurn(asked) {
+function addTurn(text) {
   const item = document.createElement("li");
-  const [said, words, found] = ["p", "p", "div"].map((tag) => document.createElement(tag));
-  said.className = "asked";
-  said.textContent = asked;
-  words.className = "answer open";
-  found.className = "found";
-  found.hidden = true;
-  item.append(said, words, found);
+  const [questionElement, answerElement, momentsElement] = ["p", "p", "div"].map((tag) => document.createElement(tag));
+  questionElement.className = "question";
+  questionElement.textContent = text;
+  answerElement.className = "answer streaming";
+  momentsElement.className = "moments";
+  momentsElement.hidden = true;
+  item.append(questionElement, answerElement, momentsElement);
   byId("conversation").append(item);
-  stayBelow();
-  return { words, found };
+  scrollToEnd();
+  return { answerElement, momentsElement };
 }
 
-function showFound(found, evidence, text) {
-  const times = evidence.moments.map((moment) => [spell(moment.start_seconds), spell(moment.end_seconds)]);
-  found.replaceChildren(...evidence.moments.map((moment, place) => {
-    const [start, end] = times[place];
+function showMoments(element, attribution, text) {
+  const intervals = attribution.moments.map((moment) => [formatTime(moment.start_seconds), formatTime(moment.end_seconds)]);
+  element.replaceChildren(...attribution.moments.map((moment, index) => {
+    const [start, end] = intervals[index];
     const button = document.createElement("button");
     button.type = "button";
     button.textContent = `${start} – ${end}`;
-    button.ariaLabel = `Found from ${start} to ${end}: go there`;
-    button.onclick = () => { showEvidence(evidence); seek(moment.start_seconds); };
+    button.ariaLabel = `Based on ${start} to ${end}: play`;
+    button.onclick = () => { showAttribution(attribution); seek(moment.start_seconds); };
     return button;
   }));
-  found.hidden = !evidence.moments.length;
-  showEvidence(evidence);
-  const where = times.map(([start, end]) => `${start} to ${end}`).join(", ");
-  byId("news").textContent = where ? `${text}. Found at ${where}.` : text;
+  element.hidden = !attribution.moments.length;
+  showAttribution(attribution);
+  const spoken = intervals.map(([start, end]) => `${start} to ${end}`).join(", ");
+  byId("status").textContent = spoken ? `${text}. Based on ${spoken}.` : text;
 }
 
-function fail(words, reason) {
-  words.classList.add("failed");
-  words.textContent = `That did not work: ${reason}`;
-  byId("news").textContent = words.textContent;
+function showFailure(element, message) {
+  element.classList.add("failed");
+  element.textContent = `Error: ${message}`;
+  byId("status").textContent = element.textContent;
 }
 
-function showBusy(busy) {
-  byId("send").hidden = busy;
-  byId("stop").hidden = !busy;
+function showBusy(isBusy) {
+  byId("send").hidden = isBusy;
+  byId("stop").hidden = !isBusy;
 }
 
-function stayBelow() {
+function scrollToEnd() {
   byId("conversation").lastElementChild?.scrollIntoView({ block: "end" });
 }
 
 byId("ask").addEventListener("submit", (event) => {
   event.preventDefault();
-  const asked = question.value.trim();
-  if (!asked || talk.stopping) return;
+  const text = question.value.trim();
+  if (!text || conversation.controller) return;
   question.value = "";
-  answer(asked);
+  answer(text);
 });
 question.addEventListener("keydown", (event) => {
   if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
   event.preventDefault();
   byId("ask").requestSubmit();
 });
-byId("stop").addEventListener("click", () => { talk.stopping?.abort(); question.focus(); });
-document.addEventListener("keydown", (event) => { if (event.key === "Escape") talk?.stopping?.abort(); });
+byId("stop").addEventListener("click", () => { conversation.controller?.abort(); question.focus(); });
+document.addEventListener("keydown", (event) => { if (event.key === "Escape") conversation?.controller?.abort(); });

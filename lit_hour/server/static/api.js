@@ -1,0 +1,74 @@
+// Client of the server's HTTP API.
+
+export class HTTPError extends Error {
+  constructor(status, message, retryAfterSeconds) {
+    super(message);
+    this.status = status;
+    this.retryAfterSeconds = retryAfterSeconds;
+  }
+}
+
+function parseError(status, body, retryAfter) {
+  let message = `The server answered with status ${status}.`;
+  try { message = JSON.parse(body).error.message; } catch { /* not JSON, such as the page of a proxy */ }
+  return new HTTPError(status, message, Number(retryAfter) || 0);
+}
+
+async function request(path, options = {}) {
+  const response = await fetch(path, options);
+  if (!response.ok) {
+    throw parseError(response.status, await response.text(), response.headers.get("Retry-After"));
+  }
+  return response;
+}
+
+export const login = (token) => request("/v1/login", { method: "POST", body: token });
+export const getServerInfo = async () => (await request("/v1/server")).json();
+export const listVideos = async () => (await request("/v1/videos")).json();
+export const getVideo = async (id) => (await request(`/v1/videos/${id}`)).json();
+export const openVideo = async (url) => (await request("/v1/videos/open", { method: "POST", body: url })).json();
+
+// Upload a file with XMLHttpRequest, since fetch does not report progress.
+export function uploadVideo(file, onProgress) {
+  return new Promise((resolve, reject) => {
+    const upload = new XMLHttpRequest();
+    upload.open("POST", `/v1/videos?name=${encodeURIComponent(file.name)}`);
+    upload.setRequestHeader("Content-Type", "application/octet-stream");
+    upload.upload.onprogress = (event) => onProgress(event.loaded, event.total);
+    upload.onerror = () => reject(new Error("The connection to the server was lost."));
+    upload.onload = () => {
+      if (upload.status === 201) resolve(JSON.parse(upload.responseText));
+      else reject(parseError(upload.status, upload.responseText, upload.getResponseHeader("Retry-After")));
+    };
+    upload.send(file);
+  });
+}
+
+// Yield pieces of an answer as {text}, then the extension of the last chunk as {extension}.
+export async function* streamAnswer(model, messages, signal) {
+  const body = JSON.stringify({ model, messages, stream: true });
+  const headers = { "Content-Type": "application/json" };
+  const response = await request("/v1/chat/completions", { method: "POST", headers, body, signal });
+  for await (const event of parseEvents(response.body)) {
+    if (event.error) throw new HTTPError(event.error.code, event.error.message, 0);
+    const text = event.choices[0].delta.content;
+    if (text) yield { text };
+    if (event.lit_hour) yield { extension: event.lit_hour };
+  }
+}
+
+async function* parseEvents(stream) {
+  const reader = stream.pipeThrough(new TextDecoderStream()).getReader();
+  let buffer = "";
+  for (;;) {
+    const { done, value } = await reader.read();
+    if (done) throw new Error("The connection to the server was lost.");
+    buffer += value;
+    const blocks = buffer.split("\n\n");
+    buffer = blocks.pop();
+    for (const block of blocks) {
+      if (block === "data: [DONE]") return;
+      if (block.startsWith("data: ")) yield JSON.parse(block.slice(6));
+    }
+  }
+}
