@@ -2,7 +2,8 @@
 
 The score of a frame is a first-order estimate of how much the log-probability of the answer would
 drop without the frame's memory tokens. On synthetic videos it finds the true moment more often
-than attention weights do (`tests/benchmarks/attribution_accuracy.py`). Entry point: `attribute_answer`.
+than attention weights do (`tests/benchmarks/attribution_accuracy.py`). Entry point:
+`attribute_answer`.
 """
 
 from __future__ import annotations
@@ -134,7 +135,7 @@ def _gradient_times_input(
         tokens = repository.tokens.detach().clone().requires_grad_()  # (memory, dim)
         differentiable = replace(memory, repository=with_tokens(repository, tokens))
         conversation = predictor.processor.build_prompt(question, history)
-        prompt = predictor.build_prompt(differentiable, [conversation])
+        prompt = predictor.build_llm_inputs(differentiable, [conversation])
         answer_ids = predictor.processor.answer_ids(answer).to(predictor.device)  # (tokens,)
         log_probability = predictor.model.llm.log_probability(prompt, answer_ids)  # ()
         (gradient,) = torch.autograd.grad(log_probability, tokens)  # (memory, dim)

@@ -294,7 +294,7 @@ class VideoPredictor:
             QuestionError: the question is empty, or too long.
         """
         started = time.perf_counter()
-        prompt = self.build_prompt(memory, [self.processor.build_prompt(question, history)])
+        prompt = self.build_llm_inputs(memory, [self.processor.build_prompt(question, history)])
         tokenizer, limit = self.processor.tokenizer, self.config.generation.max_new_tokens
         limit, end_id = min(limit, max_new_tokens or limit), end_of_turn_id(tokenizer)
         ids: list[int] = []
@@ -334,7 +334,7 @@ class VideoPredictor:
             QuestionError: a question is too long.
         """
         tokenizer, limit = self.processor.tokenizer, self.config.generation.max_new_tokens
-        prompts = self.build_prompt(memory, conversations)
+        prompts = self.build_llm_inputs(memory, conversations)
         steps = self.model.llm.generate(prompts, limit, end_of_turn_id(tokenizer))
         tokens = torch.stack(list(steps), dim=1)  # (texts, tokens)
         return [str(tokenizer.decode(ids, skip_special_tokens=True)) for ids in tokens.tolist()]
@@ -354,7 +354,7 @@ class VideoPredictor:
         continuations = [
             self.processor.answer_ids(answer.strip()).to(self.device) for answer in answers
         ]  # (tokens,) per answer
-        prompt = self.build_prompt(memory, [conversation])
+        prompt = self.build_llm_inputs(memory, [conversation])
         log_probabilities, is_greedy = self.model.llm.loglikelihood(prompt, continuations)
         return [
             LogLikelihood(log_probability, len(ids), greedy)
@@ -363,7 +363,9 @@ class VideoPredictor:
             )
         ]
 
-    def build_prompt(self, memory: VideoMemory, conversations: Sequence[Conversation]) -> LLMInputs:
+    def build_llm_inputs(
+        self, memory: VideoMemory, conversations: Sequence[Conversation]
+    ) -> LLMInputs:
         """Return the inputs of the LLM up to where each answer begins.
 
         Raises:

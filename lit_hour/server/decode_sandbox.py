@@ -23,7 +23,7 @@ import torch
 from lit_hour.config.schema import VideoConfig
 from lit_hour.config.serving import ServerConfig
 from lit_hour.errors import VideoError
-from lit_hour.media.decode_process import decode_context
+from lit_hour.media.worker_process import worker_context
 from lit_hour.server import decode_worker
 from lit_hour.server.decode_worker import ResourceLimits
 from lit_hour.types import Frames
@@ -47,7 +47,7 @@ class VideoHeader:
 
 def start_forkserver() -> None:
     """Start the process that workers are forked from, which takes seconds."""
-    decode_context()
+    worker_context()
     multiprocessing.forkserver.ensure_running()
 
 
@@ -224,7 +224,7 @@ class _WorkerChannel:
 
 @contextmanager
 def _start_worker(target: Callable[..., None], *args: object) -> Iterator[Connection]:
-    context = decode_context()
+    context = worker_context()
     ours, theirs = context.Pipe(duplex=False)
     process = context.Process(target=target, args=(theirs, *args), daemon=True)
     process.start()

@@ -6,9 +6,6 @@ This module must not import torch, so that rendering processes start fast.
 from __future__ import annotations
 
 import math
-import multiprocessing
-import os
-import threading
 from collections.abc import Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -20,6 +17,7 @@ from tqdm import tqdm
 
 from lit_hour.errors import SyntheticDataError
 from lit_hour.io.atomic import atomic_path
+from lit_hour.media.worker_process import exit_with_parent, worker_context
 from lit_hour.synthetic.draw import Picture, Pose, draw_picture
 from lit_hour.synthetic.story import SOLO_VERBS, Actor, Appearance, Scene, Story
 
@@ -59,8 +57,8 @@ def render_stories(
     """
     if not num_videos:
         return
-    context = multiprocessing.get_context("forkserver")
-    pool = ProcessPoolExecutor(min(num_workers, num_videos), context, initializer=_exit_with_parent)
+    context = worker_context()
+    pool = ProcessPoolExecutor(min(num_workers, num_videos), context, initializer=exit_with_parent)
     bar = tqdm(total=num_videos, desc="synthetic videos", unit="video")
     with bar, pool:
         pending: set[Future[None]] = set()
@@ -87,19 +85,6 @@ def _wait_for_one(pending: set[Future[None]], bar: tqdm[NoReturn]) -> set[Future
         future.result()
     bar.update(len(done))
     return unfinished
-
-
-def _exit_with_parent() -> None:
-    """Make a worker process exit when its parent does, even if the parent was killed."""
-    parent = multiprocessing.parent_process()
-    if parent is None:
-        return
-
-    def wait_and_exit() -> None:
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=wait_and_exit, daemon=True).start()
 
 
 def render_story(story: Story, path: Path, size_pixels: int, frames_per_second: int) -> None:

@@ -87,7 +87,7 @@ def witnesses(
 def attention(session: VideoPredictor, memory: VideoMemory, conversation: Conversation) -> Tensor:
     """The share of MemAug's attention that each frame gets, the mean over its blocks: `(frames,)`."""
     with capture_attention(session.model.memaug) as looks:
-        session.build_prompt(memory, [conversation])
+        session.build_llm_inputs(memory, [conversation])
     return sum_per_frame(torch.stack(looks).mean(dim=0), memory.repository)  # (frames,)
 
 

@@ -16,9 +16,8 @@ from lit_hour.inference.video_memory import VideoMemory
 from lit_hour.model.hour_llava import HourLLaVA
 from lit_hour.model.memory_repository import CachedRepository
 from lit_hour.processor import HourLLaVAProcessor
-from lit_hour.text.tokenizer import load_tokenizer, train_byte_level_tokenizer
+from lit_hour.text.tokenizer import train_byte_level_tokenizer
 from lit_hour.types import Frames
-from tests.helpers.toy_run import TrainedRun
 
 SIZE_PIXELS = 64
 CONFIG = Config(
@@ -44,15 +43,6 @@ CONFIG = Config(
 def make_predictor(config: Config = CONFIG, seed: int = 0) -> VideoPredictor:
     processor = HourLLaVAProcessor(train_byte_level_tokenizer([], 300), config.text)
     torch.manual_seed(seed)
-    return VideoPredictor(config, HourLLaVA(config, len(processor.tokenizer)), processor)
-
-
-def make_run_predictor(trained: TrainedRun, *overrides: str) -> VideoPredictor:
-    """Build a predictor with the config and tokenizer of a run, and random weights."""
-    random = ("model.llm.initializer_range=0.5", "model.llm.tie_word_embeddings=false")
-    config = trained.project.config("none", *random, *overrides)
-    processor = HourLLaVAProcessor(load_tokenizer(trained.run.tokenizer), config.text)
-    torch.manual_seed(0)
     return VideoPredictor(config, HourLLaVA(config, len(processor.tokenizer)), processor)
 
 

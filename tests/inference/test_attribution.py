@@ -1,6 +1,5 @@
 """Gradient x input attribution against finite differences, and the moments of a curve."""
 
-import copy
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,16 +15,6 @@ from lit_hour.model.memory_repository import with_tokens
 QUESTION, ANSWER = "What is there?", "a red square"
 
 
-@pytest.fixture(scope="module")
-def attentive(predictor: VideoPredictor) -> VideoPredictor:
-    """A model whose answers depend strongly on the memory."""
-    model = copy.deepcopy(predictor.model)
-    with torch.no_grad():
-        for weight in model.memaug.parameters():
-            weight.mul_(8 if weight.dim() == 2 else 1)
-    return VideoPredictor(predictor.config, model, predictor.processor)
-
-
 def score(predictor: VideoPredictor, memory: VideoMemory, frame: int, scale: float) -> float:
     """Return the log-probability of the answer with the tokens of one frame scaled."""
     repository = memory.repository
@@ -38,9 +27,10 @@ def score(predictor: VideoPredictor, memory: VideoMemory, frame: int, scale: flo
     return answer.log_probability
 
 
-def test_the_curve_equals_finite_differences(attentive: VideoPredictor, video: Path) -> None:
-    predictor, step = attentive, 0.1
-    memory = predictor.encode_video(video)
+def test_the_curve_equals_finite_differences(
+    predictor: VideoPredictor, memory: VideoMemory
+) -> None:
+    step = 0.1
     slopes = torch.tensor(
         [
             (score(predictor, memory, frame, 1 + step) - score(predictor, memory, frame, 1 - step))

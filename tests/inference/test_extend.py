@@ -47,6 +47,8 @@ def test_extend_equals_encoding_in_one_piece(
             memory = predictor.encode_visual(piece, end, "live")
         else:
             memory = predictor.extend(memory, piece, end)
+        if end > 9 and end not in (16, 17, 20, 30):  # blocks have eight frames
+            continue
         expected = predictor.encode_visual(slice_frames(video, 0, end), end, "live")
         assert_equal_memories(memory, expected)
         if end in (1, 7, 30):  # below and above memaug.min_frames

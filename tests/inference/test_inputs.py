@@ -108,7 +108,7 @@ def test_image_tokens_in_the_question_place_the_images(
 ) -> None:
     memory = predictor.encode_video([folder / "red.PNG", folder / "blue.jpg"])
     assert generate_text(predictor, memory, "Is <image> or <image> redder?")
-    with pytest.raises(QuestionError, match="1 times and has 2 pictures"):
+    with pytest.raises(QuestionError, match="<image> 1 times and 2 images"):
         generate_text(predictor, memory, "What is in <image>?")
 
 

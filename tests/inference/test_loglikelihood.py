@@ -12,16 +12,15 @@ from lit_hour.media.frame_sampling import load_video
 from lit_hour.processor import HourLLaVAProcessor
 from lit_hour.text.tokenizer import end_of_turn_id
 from lit_hour.types import Question, Sample
-from tests.helpers.toy_run import TrainedRun
-from tests.inference.helpers import make_run_predictor
+from tests.inference.helpers import CONFIG, make_predictor
 
 QUESTION = Question("1", "scene", "open_ended", "What is there?", "a red square")
 
 
 @pytest.fixture
-def predictor(trained: TrainedRun) -> VideoPredictor:
+def predictor() -> VideoPredictor:
     """A predictor whose training also learns the turn markers, which no answer includes."""
-    return make_run_predictor(trained, "text.loss_on_template=true")
+    return make_predictor(replace(CONFIG, text=replace(CONFIG.text, loss_on_template=True)))
 
 
 @pytest.fixture
@@ -76,7 +75,7 @@ def test_a_question_that_is_too_long_or_empty_is_rejected(
 ) -> None:
     with pytest.raises(
         QuestionError,
-        match=r"does not fit beside the visual tokens of .*0\.mp4 in text\.max_tokens=",
+        match=r"does not fit beside the visual tokens of .*walk\.mp4 in text\.max_tokens=",
     ):
         score(predictor, memory, "red " * predictor.config.text.max_tokens, "red")
     with pytest.raises(QuestionError, match=r"[Tt]he question is empty"):

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import math
-import multiprocessing
-import os
 import signal
-import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -21,12 +18,12 @@ from lit_hour.config.schema import VideoConfig
 from lit_hour.data.questions.record import SampleSpec
 from lit_hour.errors import ImageError, ShardError, VideoError
 from lit_hour.media.anyres import load_image_set
-from lit_hour.media.decode_process import decode_context
 from lit_hour.media.frame_sampling import sample_timestamps
 from lit_hour.media.image_reader import image_suffix, read_image
 from lit_hour.media.transforms import encode_jpeg
 from lit_hour.media.video_probe import probe
 from lit_hour.media.video_reader import read_frames
+from lit_hour.media.worker_process import exit_with_parent, worker_context
 
 READY = "ready"
 SECONDS_BETWEEN_LOOKS = 0.2  # at whether to stop
@@ -98,7 +95,7 @@ class DecodeWorker:
     def _start(self, files: DecodeRequest) -> None:
         """Start a process, and wait until it has imported everything: that does not count for a subject."""
         self._end()
-        context = decode_context()
+        context = worker_context()
         ours, theirs = context.Pipe()
         process = context.Process(target=serve, args=(theirs,), daemon=True)
         process.start()
@@ -166,7 +163,7 @@ def _give_up(files: DecodeRequest, what: str) -> VideoError | ImageError:
 def serve(connection: Connection) -> None:
     """What the process does: read what it is told to until nobody is there to tell."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever started it ends it
-    threading.Thread(target=_leave_with_parent, daemon=True).start()
+    exit_with_parent()
     torch.set_num_threads(1)
     connection.send(READY)
     while True:
@@ -228,11 +225,3 @@ def _read_file(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:  # not to be taken for a disk that cannot be written
         raise ImageError(f"{path} cannot be read: {error.strerror}") from error
-
-
-def _leave_with_parent() -> None:
-    """End when the process that packs is killed, even while a file is read."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
