@@ -1,7 +1,7 @@
-"""How far the model is from the published one: python -m tests.benchmarks.parity
+"""Deviation of the model from the published one: `python -m tests.benchmarks.parity`.
 
-Prints the largest deviation from the recorded outputs, for each kind of them, as the table of the README has it. The weights
-go through `lit_hour.weights`, as a user's do. Needs the recordings that the tests need.
+Prints the largest deviation from the recorded outputs, by kind of output. The weights are converted
+by `lit_hour.weights`. Needs the recordings that the parity tests use.
 """
 
 from __future__ import annotations

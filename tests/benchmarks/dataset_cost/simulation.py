@@ -45,7 +45,7 @@ class Rates:
 
 
 class SimulatedClock(asyncio.SelectorEventLoop):
-    """Event loop whose time advances only while every task waits."""
+    """Event loop with simulated time, which advances only while every task waits."""
 
     def __init__(self) -> None:
         super().__init__()
