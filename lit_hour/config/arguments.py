@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from lit_hour.config.hints import present_name, suggest_settings
-from lit_hour.config.validate import schema_fields
+from lit_hour.config.validate import SCHEMA
 
 NAME_CHARACTERS = frozenset("._-")  # of a setting, besides letters and digits
 
@@ -45,21 +45,21 @@ class CommandParser:
     ) -> None:
         """Create a parser without arguments of its own.
 
-        Args: prog: how the command is called. description: first paragraph of its help.
+        Args:
+            prog: how the command is called.
+            description: first paragraph of its help.
             settings_help: which settings it uses; empty for a command without settings.
-            takes_config: whether it takes config files, as `-c FILE`. explain_extra: returns the
-            error message for too many positional arguments, given all of them
-                and those that are too many.
+            takes_config: whether it takes config files, as `-c FILE`.
+            explain_extra: returns the error message for too many positional arguments, given all of
+                them and those that are too many.
             epilog: returns the last part of the help.
         """
-        self._options = argparse.ArgumentParser(prog, add_help=False)
-        self._positionals = argparse.ArgumentParser(prog, add_help=False)
+        self._prog, self._description, self._epilog = prog, description, epilog
+        self._settings_help, self._takes_config = settings_help, takes_config
+        self._explain_extra = explain_extra or _explain_extra
+        self._options, self._positionals = _PartialParser(self.error), _PartialParser(self.error)
         self.add_option = self._options.add_argument
         self.add_positional = self._positionals.add_argument
-        self._prog, self._description = prog, description
-        self._settings_help, self._takes_config = settings_help, takes_config
-        self._epilog = epilog
-        self._explain_extra = explain_extra or _explain_extra
         if takes_config:
             self.add_option(
                 "-c",
@@ -71,27 +71,22 @@ class CommandParser:
                 help="YAML file of settings; may be repeated, later files win",
             )
 
-    def format_help(self) -> str:
-        """Return the help text."""
-        help_text = self._complete_parser().format_help()
-        return f"{help_text}\n{self._epilog()}\n" if self._epilog else help_text
-
     def parse(self, words: Sequence[str]) -> argparse.Namespace:
         """Parse the words after the command.
 
         Words after `--` are positional arguments, whatever they contain. Wrong words end the
         process with the usage and what is wrong; `--help` ends it with the help.
 
-        Returns: The values of options and positional arguments, `config` (list of paths) and
-            `overrides` (list of `key=value` texts).
+        Returns:
+            The values of options and positional arguments, `config` (list of paths) and `overrides`
+            (list of `key=value` texts).
         """
-        words, literal = _split_at(words, "--")
-        if not {"-h", "--help"}.isdisjoint(words):
+        words = list(words)
+        end = words.index("--") if "--" in words else len(words)
+        if not {"-h", "--help"}.isdisjoint(words[:end]):
             sys.stdout.write(self.format_help())
             sys.exit(0)
-        usage = self._complete_parser().format_usage().removeprefix("usage: ")
-        self._options.usage = self._positionals.usage = usage
-        namespace, rest = self._options.parse_known_args(words)
+        namespace, rest = self._options.parse_known_args(words[:end])
         namespace.overrides = []
         positional = []
         for index, word in enumerate(rest):
@@ -103,11 +98,20 @@ class CommandParser:
                 namespace.config = [*namespace.config, Path(word)]
             else:
                 positional.append(word)
-        positional += literal
+        positional += words[end + 1 :]
         _, extra = self._positionals.parse_known_args(["--", *positional], namespace)
         if extra := [word for word in extra if word != "--"]:
-            self._options.error(self._explain_extra(positional, extra))
+            self.error(self._explain_extra(positional, extra))
         return namespace
+
+    def format_help(self) -> str:
+        """Return the help text."""
+        help_text = self._complete_parser().format_help()
+        return f"{help_text}\n{self._epilog()}\n" if self._epilog else help_text
+
+    def error(self, message: str) -> NoReturn:
+        """Print the usage and what is wrong, and exit with status 2."""
+        self._complete_parser().error(message)
 
     def _complete_parser(self) -> argparse.ArgumentParser:
         """Build the parser of all arguments, which formats help and usage."""
@@ -125,14 +129,26 @@ class CommandParser:
         name, equals, value = word.lstrip("-").partition("=")
         if not equals:
             value = following[0] if following and not _is_option(following[0]) else "VALUE"
-        known = re.findall(r"--[a-z-]+", self._options.usage or "")
-        if similar := difflib.get_close_matches(f"--{name}", known, n=1, cutoff=0.8):
-            self._options.error(f"unknown option {word}. Did you mean {similar[0]}?")
-        settings = [name] if name in schema_fields() else _meant_settings(name)
+        options = re.findall(r"--[a-z-]+", self._complete_parser().format_usage())
+        if similar := difflib.get_close_matches(f"--{name}", options, n=1, cutoff=0.8):
+            self.error(f"unknown option {word}. Did you mean {similar[0]}?")
+        settings = [name] if name in SCHEMA else _meant_settings(name)
         if not self._settings_help or not settings:
-            self._options.error(f"unknown option {word}")
+            self.error(f"unknown option {word}")
         meant = " or ".join(f"{setting}={value}" for setting in settings)
-        self._options.error(f"unknown option {word}. Settings are written as key=value: {meant}")
+        self.error(f"unknown option {word}. Settings are written as key=value: {meant}")
+
+
+class _PartialParser(argparse.ArgumentParser):
+    """Parser of some arguments of a command; its errors show the usage of the whole command."""
+
+    def __init__(self, on_error: Callable[[str], NoReturn]) -> None:
+        super().__init__(add_help=False)
+        self._on_error = on_error
+
+    def error(self, message: str) -> NoReturn:
+        """Report wrong words."""
+        self._on_error(message)
 
 
 def is_override(word: str) -> bool:
@@ -148,16 +164,8 @@ def _explain_extra(words: list[str], extra: list[str]) -> str:
 
 def _meant_settings(name: str) -> list[str]:
     present = present_name(name)
-    return [present] if present else suggest_settings(name.replace("-", "_"), schema_fields())
+    return [present] if present else suggest_settings(name.replace("-", "_"), SCHEMA)
 
 
 def _is_option(word: str) -> bool:
     return len(word) > 1 and word.startswith("-") and " " not in word
-
-
-def _split_at(words: Sequence[str], separator: str) -> tuple[list[str], list[str]]:
-    """Split before and after the first separator, which is dropped."""
-    if separator not in words:
-        return list(words), []
-    index = list(words).index(separator)
-    return list(words[:index]), list(words[index + 1 :])

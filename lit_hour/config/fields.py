@@ -17,9 +17,9 @@ def field(
 ) -> Any:
     """Return a dataclass field of the schema.
 
-    Args: default: the default value; a dataclass for a section of settings; a dict is copied for
-        each instance;
-            `dataclasses.MISSING` for a setting that must be given.
+    Args:
+        default: the default value; a dataclass for a section of settings; `dataclasses.MISSING` for
+            a setting that must be given. A dict is copied for each instance.
         help: what the setting does.
         unit: unit of the value, such as `"frames"`; empty for none.
         ge: smallest allowed value.

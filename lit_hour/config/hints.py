@@ -171,8 +171,9 @@ OTHER_NAMES = {
 def present_name(name: str) -> str | None:
     """Return the present name of a renamed setting, or None for a name that never existed.
 
-    Args: name: full name. It may lie in a section that was renamed, or name a source:
-        `data.sources.a.start`.
+    Args:
+        name: full name. It may lie in a renamed section, or contain the name of a source:
+            `data.sources.a.start`.
     """
     parts = name.split(".")
     for length in range(len(parts), 0, -1):

@@ -18,10 +18,10 @@ HELP_WIDTH = 100  # columns
 class FieldInfo:
     """A setting of the schema, or a section of settings.
 
-    Attributes: name: full name. NAME stands for a part that the user chooses:
-        `data.sources.NAME.weight`. type: int, float, bool, str or a Literal; for a section its
-        dataclass, or `dict[str, dataclass]` for
-            sections that the user names.
+    Attributes:
+        name: full name. NAME stands for a part that the user chooses: `data.sources.NAME.weight`.
+        type: int, float, bool, str or a Literal; for a section its dataclass, or
+            `dict[str, dataclass]` for sections that the user names.
         default: MISSING for a section, and for a setting that must be given.
         metadata: help, unit, ge, gt and le.
     """

@@ -47,16 +47,18 @@ def load_config(
 ) -> Config:
     """Load YAML files and overrides over the defaults of the schema.
 
-    Args: files: YAML files of differences from the defaults; later ones win. A file may name others
-        that it
-            starts from, relative to itself: `compose: [tiny_model.yaml]`. Each file is merged once.
-                In a value, `${run.name}` stands for the value of that setting in the files before.
+    Args:
+        files: YAML files of differences from the defaults; later ones win. A file may name others
+            that it starts from, relative to itself: `compose: [tiny_model.yaml]`. Each file is
+            merged once. In a value, `${run.name}` stands for the value of that setting in the files
+            before.
         overrides: settings as `a.b=c`, which win over the files; c is taken as it stands.
         base: a YAML file that is merged before the others, such as the settings of a run.
 
-    Raises: ConfigError: a file is missing or not a YAML mapping; a setting does not exist, is given
-        twice, has no
-            value, has a value of the wrong type or out of range, or contradicts another setting.
+    Raises:
+        ConfigError: a file is missing or not a YAML mapping; a setting does not exist, is given
+            twice, has no value, has a value of the wrong type or out of range, or contradicts
+            another setting.
     """
     if files is None or isinstance(files, str | Path):
         files = [] if files is None else [files]
@@ -118,7 +120,7 @@ def _merge(sources: Sequence[ConfigSource]) -> Config:
     merged = _defaults()
     for source in sources:
         settings, origin, is_file = source
-        if is_file:
+        if is_file and "${" in str(settings):
             settings = _resolve(settings, merged, origin)
         check_names(settings, origin)
         try:

@@ -8,8 +8,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
-from collections.abc import Iterator, Mapping
-from functools import cache
+from collections.abc import Iterator
 from typing import Any
 
 from lit_hour.config.hints import present_name, suggest_settings
@@ -17,6 +16,7 @@ from lit_hour.config.introspect import FieldInfo, describe_range, describe_type,
 from lit_hour.config.schema import Config
 from lit_hour.errors import ConfigError
 
+SCHEMA = {info.name: info for info in walk_schema()}  # every setting and section by full name
 RUN_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
 SOURCE_NAME = re.compile(r"[A-Za-z0-9_-]+")
 
@@ -28,8 +28,9 @@ def check_names(settings: dict[str, Any], origin: str) -> None:
         settings: nested as the schema is; any part of it may be absent.
         origin: the file or command line that they come from, for the error.
 
-    Raises: ConfigError: a name is unknown, a section is given a value, or a setting a mapping, a
-        list or null.
+    Raises:
+        ConfigError: a name is unknown, a section is given a value, or a setting a mapping, a list
+            or null.
     """
     for name, value in _flatten(settings, "", origin):
         info = find_field(name, origin)
@@ -52,9 +53,8 @@ def check_names(settings: dict[str, Any], origin: str) -> None:
 def find_field(name: str, origin: str) -> FieldInfo:
     """Return the schema's entry for a full name such as `data.sources.videomarathon.weight`.
 
-    Raises: ConfigError: the name is unknown, with the name that was probably meant; or a source has
-        a name that
-            the command line could not address.
+    Raises:
+        ConfigError: the name is unknown, or that of a source cannot be used on the command line.
     """
     schema_name, source = _split_source(name)
     if source is not None and not SOURCE_NAME.fullmatch(source):
@@ -62,16 +62,16 @@ def find_field(name: str, origin: str) -> FieldInfo:
             f"'{name}' ({origin}): the name of a source may have letters, digits, '_' and '-',"
             f" not {source!r}."
         )
-    if schema_name not in schema_fields():
+    if schema_name not in SCHEMA:
         if present := present_name(name):
             raise ConfigError(f"'{name}' ({origin}) was renamed to '{present}'.")
         raise ConfigError(f"Unknown setting '{name}' ({origin}).{did_you_mean(name)}")
-    return schema_fields()[schema_name]
+    return SCHEMA[schema_name]
 
 
 def did_you_mean(name: str) -> str:
     """Return the sentence that suggests settings for an unknown name."""
-    if similar := suggest_settings(name, schema_fields()):
+    if similar := suggest_settings(name, SCHEMA):
         names = " or ".join(f"'{full_name}'" for full_name in similar)
         return f" Did you mean {names}?"
     return " `python train.py --help` lists every setting."
@@ -108,19 +108,16 @@ def _check_ranges(settings: Any, prefix: str) -> None:
             for key, source in value.items():
                 _check_ranges(source, f"{name}.{key}.")
         elif isinstance(value, int | float) and not isinstance(value, bool):
-            _check_number(name, value, field.metadata)
-
-
-def _check_number(name: str, value: float, bounds: Mapping[str, Any]) -> None:
-    if isinstance(value, float) and not math.isfinite(value):
-        raise ConfigError(f"{name}={value} must be a finite number.")
-    ge, gt, le = bounds["ge"], bounds["gt"], bounds["le"]
-    if (
-        (ge is not None and value < ge)
-        or (gt is not None and value <= gt)
-        or (le is not None and value > le)
-    ):
-        raise ConfigError(f"{name}={value} is out of range. It must be {describe_range(bounds)}.")
+            if not math.isfinite(value):
+                raise ConfigError(f"{name}={value} must be a finite number.")
+            ge, gt, le = (field.metadata[bound] for bound in ("ge", "gt", "le"))
+            if (
+                (ge is not None and value < ge)
+                or (gt is not None and value <= gt)
+                or (le is not None and value > le)
+            ):
+                allowed = describe_range(field.metadata)
+                raise ConfigError(f"{name}={value} is out of range. It must be {allowed}.")
 
 
 def _check_combinations(config: Config) -> None:
@@ -160,12 +157,6 @@ def _check_combinations(config: Config) -> None:
         )
 
 
-@cache
-def schema_fields() -> dict[str, FieldInfo]:
-    """Return every setting and section by its full name."""
-    return {info.name: info for info in walk_schema()}
-
-
 def _flatten(settings: dict[str, Any], prefix: str, origin: str) -> Iterator[tuple[str, Any]]:
     """Iterate over all values with their full names."""
     for key, value in settings.items():
@@ -183,7 +174,7 @@ def _flatten(settings: dict[str, Any], prefix: str, origin: str) -> Iterator[tup
 
 def _split_source(name: str) -> tuple[str, str | None]:
     """Split `data.sources.a.weight` into `data.sources.NAME.weight` and `a`."""
-    for section, info in schema_fields().items():
+    for section, info in SCHEMA.items():
         if info.is_mapping and name.startswith(f"{section}."):
             source, dot, rest = name.removeprefix(f"{section}.").partition(".")
             return f"{section}.NAME{dot}{rest}", source
@@ -195,7 +186,7 @@ def _first_setting(section: str) -> str:
     schema_name, source = _split_source(section)
     first = next(
         info.name
-        for info in schema_fields().values()
+        for info in SCHEMA.values()
         if not info.is_section and info.name.startswith(f"{schema_name}.")
     )
     return first if source is None else first.replace("NAME", source)

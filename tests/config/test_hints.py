@@ -4,7 +4,7 @@ import pytest
 
 from lit_hour.config.hints import OTHER_NAMES, RENAMED, present_name, suggest_settings
 from lit_hour.config.load import config_from_dict, load_config
-from lit_hour.config.validate import schema_fields
+from lit_hour.config.validate import SCHEMA
 from lit_hour.errors import ConfigError
 
 
@@ -18,13 +18,13 @@ def error_of(override: str) -> str:
 
 
 def test_renamed_table_leads_to_present_settings_only() -> None:
-    assert set(RENAMED.values()) <= set(schema_fields())
-    assert not set(RENAMED) & set(schema_fields())
+    assert set(RENAMED.values()) <= set(SCHEMA)
+    assert not set(RENAMED) & set(SCHEMA)
 
 
 def test_every_former_name_is_answered_with_its_present_name() -> None:
     for former, present in RENAMED.items():
-        suffix = ".x" if schema_fields()[present].is_section else ""
+        suffix = ".x" if SCHEMA[present].is_section else ""
         former, present = (name.replace("NAME", "mine") + suffix for name in (former, present))
         assert error_of(f"{former}=1") == (f"'{former}' (command line) was renamed to '{present}'.")
 
@@ -48,7 +48,7 @@ def test_setting_in_a_renamed_section_keeps_its_name() -> None:
 
 
 def test_names_of_other_projects_lead_to_settings() -> None:
-    assert set(OTHER_NAMES) <= set(schema_fields())
+    assert set(OTHER_NAMES) <= set(SCHEMA)
     for name, meant in (
         ("training.lr", "training.learning_rate.llm"),
         ("training.learning_rates.lr", "training.learning_rate.llm"),
@@ -65,7 +65,7 @@ def test_names_of_other_projects_lead_to_settings() -> None:
         ("frames_upbound", "video.max_frames"),
         ("data.sources.a.data_path", "data.sources.a.shards"),
     ):
-        assert suggest_settings(name, schema_fields())[0] == meant, name
+        assert suggest_settings(name, SCHEMA)[0] == meant, name
 
 
 def test_learning_rate_is_suggested_for_all_parts() -> None:
