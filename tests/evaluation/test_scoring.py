@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Mapping
 
 import pytest
 
 from lit_hour.evaluation.item import Item, Rule
 from lit_hour.evaluation.scoring import RULES, Verdict, score_response
+from tests import REPOSITORY
 
 COLORS = {"A": "Red", "B": "Dark blue", "C": "A green one"}
 CAPTIONS = {"Option 1": "A man runs.", "Option 2": "A man sleeps."}
@@ -170,3 +173,19 @@ def test_every_rule_accepts_any_text() -> None:
         item = make_item(rule, CAPTIONS if rule == "tempcompass_matching" else COLORS, "B")
         for response in (*texts, "ß" * 10_000, "A" * 10_000):
             assert score_response(item, response).label in {None, *"ABCDE", response.strip()}, rule
+
+
+def test_loading_and_scoring_do_not_import_torch() -> None:
+    modules = (
+        "load_benchmark",
+        "scoring",
+        "subtitles",
+        "benchmarks.custom",
+        "report.report",
+        "report.compare",
+        "report.html",
+        "report.text",
+    )
+    imports = ", ".join(f"lit_hour.evaluation.{module}" for module in modules)
+    code = f"import sys, {imports}; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, check=False).returncode == 0
