@@ -187,7 +187,7 @@ INVALID_RECORDS: list[tuple[str, dict[str, Any], str]] = [  # benchmark, changed
     ("video_mme", {"duration": "shrot"}, "did you mean 'short'"),
     ("video_mme", {"videoID": "../../etc/passwd"}, "must be a path inside the folder"),
     ("video_mme", {"task_type": None}, "column 'task_type' is missing"),
-    ("video_mme", {"question": " "}, "key 'question' has to be a text that is not empty"),
+    ("video_mme", {"question": " "}, "key 'question' must be a nonempty text"),
     ("lvbench", {"answer": "F"}, "column 'answer': 'F' is none of A, B, C, D"),
     ("lvbench", {"question": "Who wins?"}, "has to hold options A., B. and so on"),
     ("lvbench", {"question_type": ["reasonning"]}, "did you mean 'reasoning'"),
@@ -209,7 +209,7 @@ INVALID_RECORDS: list[tuple[str, dict[str, Any], str]] = [  # benchmark, changed
     ("mlvu", {"question_type": "egos"}, "did you mean 'ego'"),
     ("mlvu", {"candidates": None}, "column 'candidates' is missing"),
     ("mlvu", {"video": "../ego_0.mp4"}, "must be a path inside the folder"),
-    ("mlvu", {"answer": 3}, "key 'answer' has to be a text"),
+    ("mlvu", {"answer": 3}, "key 'answer' must be a nonempty text"),
     (
         "tempcompass",
         {"answer": "C. flies"},

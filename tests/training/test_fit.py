@@ -132,7 +132,7 @@ def test_a_run_without_validation_trains(toy: ToyProject, tmp_path: Path) -> Non
 def test_missing_shards_are_named_before_anything_is_trained(
     toy: ToyProject, tmp_path: Path
 ) -> None:
-    with pytest.raises(ShardError, match=f"{tmp_path}/none holds no shards"):
+    with pytest.raises(ShardError, match=f"{tmp_path}/none contains no shards"):
         toy.fit("nothing", f"data.sources.world.shards={tmp_path}/none")
 
 

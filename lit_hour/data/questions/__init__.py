@@ -1,1 +1,1 @@
-"""."""
+"""Question records and question files. Start with `file.read_questions`."""

@@ -1,1 +1,1 @@
-"""."""
+"""Folders of tar shards: reading, caching and decoding stored samples."""

@@ -1,4 +1,4 @@
-"""A stored subject in, what it shows out: frames or features of a video, a picture in tiles, or a set of pictures."""
+"""Decode stored samples into model inputs: video frames or features, image tiles, image sets."""
 
 from __future__ import annotations
 
@@ -18,10 +18,13 @@ from lit_hour.types import Features, Frames, Visual
 
 
 def load_visual(stored: StoredSample, video: VideoConfig, image: ImageConfig) -> Visual | None:
-    """Decode what a stored subject shows, by the settings of a run; None for a text, and where `video.frames` is "none".
+    """Decode the visual content of a stored sample.
+
+    Returns:
+        The visual input, or None for a text-only sample and for `video.frames="none"`.
 
     Raises:
-        ShardError: a frame or a picture does not decode.
+        ShardError: a frame or an image cannot be decoded.
     """
     if video.frames == "none":
         return None
@@ -44,23 +47,24 @@ def load_visual(stored: StoredSample, video: VideoConfig, image: ImageConfig) ->
 
 
 def load_frames(stored: StoredSample, size_pixels: int, max_frames: int) -> Frames:
-    """Decode a stored video's frames; of more than `max_frames`, that many that are spread evenly.
+    """Decode the frames of a stored video, evenly subsampled to at most `max_frames`.
 
     Returns:
         `images` `(frames, 3, size_pixels, size_pixels)` uint8, `timestamps` `(frames,)` in seconds.
 
     Raises:
-        ShardError: a JPEG does not decode or has another size.
+        ShardError: a JPEG cannot be decoded or has the wrong size.
     """
     chosen = evenly_spaced_frames(len(stored.images), max_frames)
     return Frames(decode_frames(stored, chosen, size_pixels), _timestamps(stored, chosen))
 
 
 def load_features(stored: StoredSample, max_frames: int) -> Features:
-    """A video's stored features; of more than `max_frames` frames those of that many that are spread evenly.
+    """Load the stored features of a video, evenly subsampled to at most `max_frames` frames.
 
-    They come in bf16 whatever they are stored in. To send 8-bit ones to the GPU would save a few hundredths of a second of an
-    hour's video, and the model would have to know how tokens are stored.
+    Int8 features are dequantized to bf16 here, on the CPU. Sending int8 to the GPU would save only
+    a few hundredths of a second per hour of video, and would make the model depend on the storage
+    format.
 
     Returns:
         `tokens` `(frames, tokens, vision_dim)` bf16, `timestamps` `(frames,)` in seconds.
@@ -74,27 +78,29 @@ def load_features(stored: StoredSample, max_frames: int) -> Features:
 
 
 def decode_frames(stored: StoredSample, chosen: Sequence[int], size_pixels: int) -> Tensor:
-    """Some of a stored video's frames: `(frames, 3, size_pixels, size_pixels)` uint8.
+    """Decode the chosen frames of a stored video.
+
+    Returns:
+        `(frames, 3, size_pixels, size_pixels)` uint8.
 
     Raises:
-        ShardError: a JPEG does not decode or has another size.
+        ShardError: a JPEG cannot be decoded or has the wrong size.
     """
-    images = empty_shared(
-        (len(chosen), 3, size_pixels, size_pixels), torch.uint8
-    )  # (frames, 3, size, size)
+    shape = (len(chosen), 3, size_pixels, size_pixels)
+    images = empty_shared(shape, torch.uint8)  # (frames, 3, size, size)
     for row, frame in enumerate(chosen):
         name, jpeg = stored.images[frame]
         try:
             decode_jpeg(jpeg, size_pixels, name, images[row])
         except VideoError as error:
             raise ShardError(
-                f"{stored.location}: member {name} does not decode: {error}"
+                f"{stored.location}: member {name} cannot be decoded: {error}"
             ) from error
     return images
 
 
 def evenly_spaced_frames(num_frames: int, max_frames: int) -> list[int]:
-    """All frames, or `max_frames` of them that are spread evenly."""
+    """Return the indices of at most `max_frames` evenly spaced frames."""
     num_chosen = min(num_frames, max_frames)
     return [row * (num_frames - 1) // max(num_chosen - 1, 1) for row in range(num_chosen)]
 

@@ -1,4 +1,4 @@
-"""A part of a file -> memory that shows it. Sent to another process, the open file travels, and none of its bytes."""
+"""Picklable memory-mapped slices of files. Pickling sends the file descriptor, not the bytes."""
 
 from __future__ import annotations
 
@@ -17,19 +17,20 @@ from lit_hour.types import Features
 
 
 class MmapSlice:
-    """So many bytes of an open file.
+    """Memory-mapped byte range of an open file.
 
-    The memory is the system's own copy of the file, which all processes share; what is written to it, only this process sees.
+    The mapping is copy-on-write: processes share the pages of the OS page cache, and writes are
+    visible only to the process that makes them.
     """
 
     def __init__(self, descriptor: int, start: int, num_bytes: int) -> None:
-        """Args: descriptor: of the open file; it is closed with the last part that has it."""
+        """Take ownership of an open file descriptor; it is closed together with this object."""
         self._file = FileIO(descriptor)
         self._start, self._num_bytes = start, num_bytes
 
     @cached_property
     def content(self) -> memoryview:
-        """The bytes, which are read from the disk when they are looked at, unless the system has them in memory."""
+        """Return the bytes; pages that are not in the page cache are read from disk on access."""
         before = self._start % mmap.ALLOCATIONGRANULARITY
         if not self._num_bytes:
             return memoryview(b"")
@@ -50,7 +51,7 @@ class MmapSlice:
 
 @dataclass(frozen=True)
 class MmapFeatures(Features):
-    """Features whose tokens are the end of a part of a file: what another process gets of them is the file."""
+    """Features with tokens at the end of a memory-mapped slice; pickling sends only the slice."""
 
     mmap_slice: MmapSlice
 
@@ -71,7 +72,6 @@ def _rebuild_features(
     part: MmapSlice, dtype: torch.dtype, shape: tuple[int, ...], timestamps: Tensor
 ) -> MmapFeatures:
     num_bytes = dtype.itemsize * int(torch.Size(shape).numel())
-    tokens = torch.frombuffer(part.content[-num_bytes:], dtype=dtype).view(
-        shape
-    )  # (frames, tokens, vision_dim)
+    flat = torch.frombuffer(part.content[-num_bytes:], dtype=dtype)
+    tokens = flat.view(shape)  # (frames, tokens, vision_dim)
     return MmapFeatures(tokens, timestamps, part)

@@ -1,4 +1,4 @@
-"""A folder of shards in, single subjects out as they are stored. Damage is named, never passed over."""
+"""Random access to the samples of a folder of shards (`open_shards`); damage is an error."""
 
 from __future__ import annotations
 
@@ -40,15 +40,15 @@ from lit_hour.types import Question
 
 @dataclass(frozen=True)
 class StoredSample:
-    """One subject as its shard holds it.
+    """One sample as stored in its shard.
 
     Attributes:
-        place: the shard's path and the key, for errors.
-        files: names of the files that it was made from.
-        duration_seconds: of a video; otherwise 0.
-        timestamps_seconds: of each frame of a video.
-        pictures: member name and bytes of each frame or picture.
-        tokens: of a video that is stored as features, which has no pictures then.
+        location: path of the shard and key, for error messages.
+        files: names of the files that the sample was packed from.
+        duration_seconds: length of a video; otherwise 0.
+        timestamps_seconds: time of each frame of a video.
+        images: member name and encoded bytes of each frame or image.
+        tokens: features of a video that is stored as features; `images` is empty then.
     """
 
     location: str
@@ -63,20 +63,20 @@ class StoredSample:
 
     @property
     def source(self) -> str:
-        """The files that it was made from, in one line."""
+        """Return the names of the original files, joined by commas."""
         return ", ".join(self.files)
 
 
 @dataclass(frozen=True)
 class Shards:
-    """The indexes of a folder of shards. It holds no open file, so that it can be sent to other processes."""
+    """Indexes of a folder of shards; picklable, because it holds no open files."""
 
     folder: ShardFolder
     indexes: tuple[ShardIndex, ...]
 
     @property
     def entries(self) -> tuple[IndexEntry, ...]:
-        """Every subject, shard by shard."""
+        """Return the index entries of all samples, shard by shard."""
         return tuple(subject for index in self.indexes for subject in index.entries)
 
     @cached_property
@@ -86,13 +86,17 @@ class Shards:
     def costs_per_shard(
         self, questions_per_sample: int, cost: SampleCost
     ) -> tuple[NDArray[np.int64], ...]:
-        """The cost of each sample of each shard, in the order of `locate`: `(samples,)` for each shard."""
+        """Compute the cost of each sample, in the order of `locate`.
+
+        Returns:
+            One array `(samples,)` for each shard.
+        """
         return tuple(
             np.array(
                 [
-                    cost.num_tokens(each, num)
-                    for each in index.entries
-                    for num in _question_counts(each, questions_per_sample)
+                    cost.num_tokens(entry, num_questions)
+                    for entry in index.entries
+                    for num_questions in _question_counts(entry, questions_per_sample)
                 ],
                 np.int64,
             )
@@ -100,19 +104,20 @@ class Shards:
         )
 
     def samples_per_shard(self, questions_per_sample: int) -> tuple[int, ...]:
-        """How many samples each shard has when a sample asks up to so many consecutive questions.
+        """Count the samples of each shard, with up to `questions_per_sample` questions per sample.
 
-        Texts and sets of pictures are one sample each: their questions are one conversation, which is not cut.
+        A text or an image set is always one sample: its questions are one conversation, which is
+        never split.
         """
         return tuple(
-            sum(_num_samples(each, questions_per_sample) for each in index.entries)
+            sum(_num_samples(entry, questions_per_sample) for entry in index.entries)
             for index in self.indexes
         )
 
     def locate(
         self, shard: int, sample: int, questions_per_sample: int
     ) -> tuple[IndexEntry, slice]:
-        """The subject of a sample of a shard, and which of the subject's questions the sample asks.
+        """Return the index entry of a sample and the slice of its questions in that sample.
 
         Raises:
             IndexError: the shard has fewer samples.
@@ -120,29 +125,30 @@ class Shards:
         for record in self.indexes[shard].entries:
             num_samples = _num_samples(record, questions_per_sample)
             if sample < num_samples:
-                num_asked = _questions_per_sample_of(record, questions_per_sample)
-                return record, slice(sample * num_asked, (sample + 1) * num_asked)
+                num_questions = _questions_per_sample_of(record, questions_per_sample)
+                return record, slice(sample * num_questions, (sample + 1) * num_questions)
             sample -= num_samples
         raise IndexError(f"shard {shard} of {self.folder} has {sample} samples too few")
 
     def describe_location(self, record: IndexEntry) -> str:
-        """The shard and the key of a subject, as messages name them."""
+        """Format the shard and the key of an entry for messages."""
         return f"{self.folder}/{record.shard}: {record.modality} {record.key!r}"
 
     def read_raw(self, record: IndexEntry) -> bytes:
-        """One subject's part of its tar, as it is.
+        """Return the raw bytes of a sample in its tar.
 
         Raises:
-            ShardError: the tar cannot be read, or is shorter than its index says.
+            ShardError: the tar cannot be read or is truncated.
         """
         with self.folder.open(self._index_of[record.shard]) as tar:
             return read_raw(tar, f"{self.folder}/{record.shard}", record)
 
     def read(self, record: IndexEntry) -> StoredSample:
-        """Read one subject's part of its tar; its pictures stay undecoded.
+        """Read one sample from its tar, without decoding its images.
 
         Raises:
-            ShardError: the tar is shorter than its index says, a member is missing or damaged, or `KEY.json` does not fit.
+            ShardError: the tar is truncated, a member is missing or damaged, or `KEY.json` does not
+                match the index.
         """
         index, path = self._index_of[record.shard], f"{self.folder}/{record.shard}"
         if record.modality == "video" and index.features:
@@ -161,27 +167,27 @@ class Shards:
             )
 
 
-def open_shards(place: Path | str, cache: ShardCache | None = None) -> Shards:
-    """Read the indexes of a folder that `python -m lit_hour pack` has filled.
+def open_shards(location: Path | str, cache: ShardCache | None = None) -> Shards:
+    """Open a folder of shards written by `lit-hour pack` or `lit-hour extract-features`.
 
     Args:
-        place: the path of the folder, or as text its http://, https:// or s3:// URL.
-        cache: where shards from a URL are kept; without one, by the defaults of the settings.
+        location: path of the folder, or its http://, https:// or s3:// URL as a string.
+        cache: local cache for remote shards; by default built from the default settings.
 
     Raises:
-        ShardError: the folder holds no shards, packing has not finished, a tar is missing or has another size, or the server
-            does not answer.
+        ShardError: the folder contains no shards, packing has not finished, a tar is missing or has
+            the wrong size, or the server does not respond.
     """
     folder: ShardFolder
-    if isinstance(place, str) and is_url(place):
-        folder = RemoteFolder(place, cache or ShardCache.from_config(DataConfig()))
+    if isinstance(location, str) and is_url(location):
+        folder = RemoteFolder(location, cache or ShardCache.from_config(DataConfig()))
     else:
-        folder = LocalFolder(Path(place))
+        folder = LocalFolder(Path(location))
     return Shards(folder, folder.indexes())
 
 
 def _questions_per_sample_of(record: IndexEntry, questions_per_sample: int) -> int:
-    """Questions that one sample asks about this subject, at most."""
+    """Return the maximum number of questions in one sample of this entry."""
     return (
         questions_per_sample
         if record.modality in MULTI_RECORD_MODALITIES
@@ -194,69 +200,75 @@ def _num_samples(record: IndexEntry, questions_per_sample: int) -> int:
 
 
 def _question_counts(record: IndexEntry, questions_per_sample: int) -> Iterator[int]:
-    """Questions of each sample about this subject: the last one may have fewer."""
-    num_asked = _questions_per_sample_of(record, questions_per_sample)
+    """Yield the number of questions in each sample of this entry; the last may have fewer."""
+    num_questions = _questions_per_sample_of(record, questions_per_sample)
     return (
-        min(num_asked, record.num_questions - first)
-        for first in range(0, record.num_questions, num_asked)
+        min(num_questions, record.num_questions - first)
+        for first in range(0, record.num_questions, num_questions)
     )
 
 
 def _read_pictures(
-    members: Iterator[tuple[str, bytes]], record: IndexEntry, place: str
+    members: Iterator[tuple[str, bytes]], record: IndexEntry, location: str
 ) -> StoredSample:
     suffixes = ("jpg",) if record.modality == "video" else IMAGE_SUFFIXES
     pictures = tuple(
-        expect_member(members, f"{record.key}.{number:06d}", suffixes, place)
+        expect_member(members, f"{record.key}.{number:06d}", suffixes, location)
         for number in range(record.num_frames)
     )
-    return _stored_subject(_last_member(members, record, place), record, place, pictures=pictures)
+    return _stored_subject(
+        _last_member(members, record, location), record, location, pictures=pictures
+    )
 
 
 def _read_features(
     members: Iterator[tuple[str, MmapSlice]],
     record: IndexEntry,
     encoding: FeatureMetadata,
-    place: str,
+    location: str,
 ) -> StoredSample:
-    name, part = expect_member(members, record.key, (FEATURES_SUFFIX,), place)
-    tokens = parse_safetensors(part.content, record.num_frames, encoding, f"{place}: member {name}")
+    name, mmap_slice = expect_member(members, record.key, (FEATURES_SUFFIX,), location)
+    tokens = parse_safetensors(
+        mmap_slice.content, record.num_frames, encoding, f"{location}: member {name}"
+    )
     return _stored_subject(
-        bytes(_last_member(members, record, place)),
+        bytes(_last_member(members, record, location)),
         record,
-        place,
-        tokens=replace(tokens, mmap_slice=part),
+        location,
+        tokens=replace(tokens, mmap_slice=mmap_slice),
     )
 
 
-def _last_member(members: Iterator[tuple[str, Content]], record: IndexEntry, place: str) -> Content:
-    """The content of `KEY.json`."""
-    _, content = expect_member(members, record.key, ("json",), place)
+def _last_member(
+    members: Iterator[tuple[str, Content]], record: IndexEntry, location: str
+) -> Content:
+    """Return the content of `KEY.json` and check that it is the last member."""
+    _, content = expect_member(members, record.key, ("json",), location)
     for found, _ in members:
-        raise ShardError(f"{place}: the member {found} is not in the index")
+        raise ShardError(f"{location}: the member {found} is not in the index")
     return content
 
 
 def _stored_subject(
     metadata: bytes,
     expected: IndexEntry,
-    place: str,
+    location: str,
     *,
     pictures: tuple[tuple[str, bytes], ...] = (),
     tokens: StoredTokens | None = None,
 ) -> StoredSample:
-    """Check `KEY.json` against the index, and put the parts together."""
-    member = f"{place}: member {expected.key}.json"
+    """Check `KEY.json` against the index and build the stored sample."""
+    member = f"{location}: member {expected.key}.json"
     try:
         record: dict[str, Any] = json.loads(metadata)
         version, questions = record["version"], record["questions"]
         stored = StoredSample(
-            location=place,
+            location=location,
             key=record["key"],
             modality=record["modality"],
             files=tuple(str(file) for file in record["files"]),
             duration_seconds=float(record["duration_seconds"]),
-            timestamps_seconds=tuple(float(moment) for moment in record["timestamps_seconds"]),
+            timestamps_seconds=tuple(float(seconds) for seconds in record["timestamps_seconds"]),
             questions=tuple(parse_question(question, member) for question in questions),
             images=pictures,
             tokens=tokens,
@@ -265,12 +277,14 @@ def _stored_subject(
         raise ShardError(f"{member} is damaged: {error!r}") from error
     if version != VERSION:
         raise ShardError(
-            f"{member} has format version {version!r}. This program reads version {VERSION}. Pack again"
+            f"{member} has format version {version!r}. This program reads version {VERSION}."
+            " Pack again"
         )
     num_frames = len(stored.timestamps_seconds if stored.modality == "video" else stored.files)
     counts = (stored.key, stored.modality, num_frames, len(stored.questions))
     if counts != (expected.key, expected.modality, expected.num_frames, expected.num_questions):
         raise ShardError(
-            f"{member} has (key, kind, frames, questions) {counts}, which does not fit the index"
+            f"{member} has (key, modality, frames, questions) {counts},"
+            " which does not match the index"
         )
     return stored

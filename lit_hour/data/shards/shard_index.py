@@ -1,4 +1,4 @@
-"""The index beside each shard, on disk and in memory: what lies where in the tar. `shards/README.md` specifies it."""
+"""Index of a shard: the byte range of each sample in the tar. Specified in `shards/README.md`."""
 
 from __future__ import annotations
 
@@ -20,9 +20,16 @@ SHARD_PATTERN = "[0-9]" * 6
 
 @dataclass(frozen=True)
 class IndexEntry:
-    """Where one subject lies: `size` bytes of the tar from `offset` on hold its members and nothing else.
+    """Location and size of one sample in its shard.
 
-    `num_frames` are the pictures stored: frames of a video, or whole pictures; only a video has a duration above 0.
+    Attributes:
+        shard: file name of the tar.
+        key: key of the sample, the stem of its members.
+        modality: kind of the sample.
+        offset, num_bytes: byte range of the sample's members in the tar.
+        duration_seconds: length of a video; otherwise 0.
+        num_frames: number of stored images: frames of a video, or images.
+        num_questions: number of questions about the sample.
     """
 
     shard: str
@@ -37,7 +44,7 @@ class IndexEntry:
 
 @dataclass(frozen=True)
 class SkippedSample:
-    """A subject that could not be packed, and why."""
+    """A sample that could not be packed, and the reason."""
 
     name: str
     reason: str
@@ -45,17 +52,17 @@ class SkippedSample:
 
 @dataclass(frozen=True)
 class ShardIndex:
-    """What one shard holds.
+    """Index of one shard.
 
     Attributes:
         shard: file name of the tar.
-        bytes: size of the tar.
-        sha256: of the tar, in hexadecimal.
-        settings: those that the frames were made with.
-        fingerprint: of everything that the shard was made from.
-        subjects: in the order of the tar.
-        skipped: subjects that should have been here.
-        encoding: of the videos, where they are stored as features; None where they are stored as frames.
+        num_bytes: size of the tar.
+        sha256: SHA-256 of the tar, in hexadecimal.
+        config: settings that the frames were packed with.
+        fingerprint: SHA-256 of all inputs of the shard.
+        entries: one entry for each sample, in the order of the tar.
+        skipped: samples that could not be packed.
+        features: how the features of the videos were made; None for shards of frames.
     """
 
     shard: str
@@ -69,7 +76,7 @@ class ShardIndex:
 
 
 def write_index(path: Path, index: ShardIndex) -> None:
-    """Write the index beside its tar; until it is there the shard does not count as finished."""
+    """Write the index beside its tar; it marks the shard as finished."""
     record = dataclasses.asdict(index)
     for entry in record["entries"]:
         del entry["shard"]
@@ -82,66 +89,65 @@ def read_index(path: Path) -> ShardIndex:
     """Read the index of one shard.
 
     Raises:
-        ShardError: the file is no index, is of another version, or contradicts itself.
+        ShardError: the index is invalid, inconsistent, or of another version.
     """
     return parse_index(_read(path), str(path))
 
 
-def parse_index(content: bytes, place: str) -> ShardIndex:
-    """The index of one shard from the content of its file; `place` is the file's path or URL.
+def parse_index(content: bytes, location: str) -> ShardIndex:
+    """Parse the index of one shard; `location` is the path or URL of the file, for errors.
 
     Raises:
-        ShardError: it is no index, is of another version, or contradicts itself.
+        ShardError: the index is invalid, inconsistent, or of another version.
     """
-    record = parse_json(content, place)
-    shard = PurePosixPath(place).stem + ".tar"
+    record = parse_json(content, location)
+    shard = PurePosixPath(location).stem + ".tar"
     try:
         entries = tuple(IndexEntry(shard=shard, **entry) for entry in record.pop("entries"))
         skipped = tuple(SkippedSample(**sample) for sample in record.pop("skipped"))
         features = FeatureMetadata(**record.pop("features")) if "features" in record else None
         index = ShardIndex(entries=entries, skipped=skipped, features=features, **record)
         outside = [
-            each.key
-            for each in entries
-            if not 0 <= each.offset < each.offset + each.num_bytes <= index.num_bytes
+            entry.key
+            for entry in entries
+            if not 0 <= entry.offset < entry.offset + entry.num_bytes <= index.num_bytes
         ]
-        unknown = [each.modality for each in entries if each.modality not in MODALITIES]
+        unknown = [entry.modality for entry in entries if entry.modality not in MODALITIES]
     except (TypeError, KeyError, AttributeError) as error:
-        raise ShardError(f"{place} is no index of a shard: {error}") from error
+        raise ShardError(f"{location} is not a valid shard index: {error}") from error
     if index.shard != shard:
-        raise ShardError(
-            f"{place} is the index of {index.shard!r}; an index has the name of its tar"
-        )
+        raise ShardError(f"{location} is the index of {index.shard!r}. Name it after its tar")
     if outside:
-        raise ShardError(f"{place} places {outside[0]!r} outside the tar's {index.num_bytes} bytes")
+        raise ShardError(f"{location} has {outside[0]!r} outside the tar's {index.num_bytes} bytes")
     if unknown:
         raise ShardError(
-            f"{place} has an entry of the modality {unknown[0]!r}; there are {', '.join(MODALITIES)}"
+            f"{location} has an entry of unknown modality {unknown[0]!r}."
+            f" Known are {', '.join(MODALITIES)}"
         )
     return index
 
 
 def write_json(path: Path, record: dict[str, Any]) -> None:
-    """Write a versioned JSON file that is there as a whole or not at all."""
+    """Write a versioned JSON file atomically."""
     atomic_write_text(path, json.dumps({"version": VERSION, **record}, indent=2) + "\n")
 
 
-def parse_json(content: bytes, place: str) -> dict[str, Any]:
-    """What `write_json` wrote, without the version; `place` is the file's path or URL.
+def parse_json(content: bytes, location: str) -> dict[str, Any]:
+    """Parse a file written by `write_json`, without its version; `location` is for errors.
 
     Raises:
-        ShardError: it is not JSON, or of another version.
+        ShardError: the content is not JSON, or has another version.
     """
     try:
         record = json.loads(content.decode("utf-8"))
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ShardError(f"{place} cannot be read as JSON: {error}") from error
+        raise ShardError(f"{location} cannot be read as JSON: {error}") from error
     version = record.pop("version", None) if isinstance(record, dict) else None
     if version != VERSION:
         raise ShardError(
-            f"{place} has format version {version!r}. This program reads version {VERSION}."
-            f" Delete {place.rpartition('/')[0]} and make it anew: lit-hour pack FILES QUESTIONS OUT"
-            " for frames, lit-hour extract-features SOURCE TARGET for features"
+            f"{location} has format version {version!r}. This program reads version {VERSION}."
+            f" Delete {location.rpartition('/')[0]} and create it again with lit-hour pack"
+            " FILES QUESTIONS OUT for frames, lit-hour extract-features SOURCE TARGET for features"
         )
     return record
 

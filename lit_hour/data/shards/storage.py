@@ -1,12 +1,11 @@
-"""Where a folder of shards lies, on a disk or behind a URL -> its indexes, and open tars.
+"""Local and remote folders of shards, and the LRU disk cache of remote shards (`ShardCache`).
 
-A shard behind a URL in, an open file out: whole shards on the local disk, checked before use, the oldest removed.
+All processes of a machine share one cache folder. A shard is stored whole, under its SHA-256:
 
-All processes of a machine share one folder. A shard is known by its SHA-256, wherever it comes from:
-
-    CACHE/c7/c7c27151....tar                          checked, and used at its time of change
-    CACHE/c7/c7c27151....285184.unfinished            being fetched, or left by a process that was killed; 285184 bytes
-    CACHE/.lock  CACHE/c7/.lock                       held while room is made, and while a shard is fetched
+    CACHE/c7/c7c27151....tar                 verified; its modification time is its last use
+    CACHE/c7/c7c27151....285184.unfinished   partial download of 285184 bytes in all
+    CACHE/.lock                              lock held during eviction
+    CACHE/c7/.lock                           lock held during a download
 """
 
 from __future__ import annotations
@@ -35,30 +34,31 @@ from lit_hour.errors import ShardError
 from lit_hour.io.atomic import TEMP_SUFFIX
 from lit_hour.io.file_lock import is_held, locked
 
-MAX_CONCURRENT_FETCHES = 16  # fetched from a server
+MAX_CONCURRENT_FETCHES = 16  # index files
 
 
 class ShardFolder(Protocol):
-    """A folder that `python -m lit_hour pack` has filled; as text it is the path or URL that messages name."""
+    """A folder of finished shards; `str` gives its path or URL for messages."""
 
     def indexes(self) -> tuple[ShardIndex, ...]:
-        """The index of each shard, in order.
+        """Read the index of each shard, in order.
 
         Raises:
-            ShardError: the folder holds no shards, packing has not finished, or an index or a tar is missing or damaged.
+            ShardError: the folder contains no shards, packing has not finished, or an index or a
+                tar is missing or damaged.
         """
 
     def open(self, index: ShardIndex) -> BinaryIO:
-        """The tar of a shard, without a buffer: `read_members` takes every byte once.
+        """Open the tar of a shard, unbuffered, because `read_members` reads each byte once.
 
         Raises:
-            ShardError: it cannot be had.
+            ShardError: the tar cannot be read or downloaded.
         """
 
 
 @dataclass(frozen=True)
 class LocalFolder:
-    """A folder on a local or shared disk, read where it lies."""
+    """A folder of shards on a local or shared disk."""
 
     path: Path
 
@@ -66,21 +66,22 @@ class LocalFolder:
         return str(self.path)
 
     def indexes(self) -> tuple[ShardIndex, ...]:
-        """The index of each shard, whose tar is there and as long as the index says."""
+        """Read the index of each shard, and check that its tar exists and has the right size."""
         paths = sorted(self.path.glob(SHARD_PATTERN + ".json"))
         if not paths:
             raise ShardError(
-                f"{self} holds no shards: make some with python -m lit_hour pack FILES QUESTIONS {self}"
+                f"{self} contains no shards. Create them with lit-hour pack FILES QUESTIONS {self}"
             )
         totals_path = self.path / TOTALS_NAME
         if not totals_path.is_file():
             raise ShardError(
-                f"{self} is not finished ({TOTALS_NAME} is missing): run the same pack command again"
+                f"{self} is not finished, {TOTALS_NAME} is missing. Run the same command again"
             )
         num_shards = _num_shards(totals_path.read_bytes(), str(totals_path))
         if num_shards != len(paths):
             raise ShardError(
-                f"{self} holds {len(paths)} shards, but {totals_path} counts {num_shards}: pack again"
+                f"{self} contains {len(paths)} shards, but {totals_path} lists {num_shards}."
+                " Pack again"
             )
         indexes = tuple(read_index(path) for path in paths)
         for index in indexes:
@@ -88,7 +89,7 @@ class LocalFolder:
         return indexes
 
     def open(self, index: ShardIndex) -> BinaryIO:
-        """The tar of a shard."""
+        """Open the tar of a shard."""
         path = self.path / index.shard
         try:
             return path.open("rb", buffering=0)
@@ -98,7 +99,10 @@ class LocalFolder:
 
 @dataclass(frozen=True)
 class RemoteFolder:
-    """A folder behind an http://, https:// or s3:// URL: its indexes are fetched at once, its tars when they are wanted."""
+    """A folder of shards at an http://, https:// or s3:// URL.
+
+    The indexes are downloaded at once, the tars on first use.
+    """
 
     url: str
     cache: ShardCache
@@ -107,7 +111,7 @@ class RemoteFolder:
         return redact(self.url).rstrip("/")
 
     def indexes(self) -> tuple[ShardIndex, ...]:
-        """The index of each shard that `index.json` counts."""
+        """Download the index of each shard that `index.json` lists."""
         content = self.cache.http.read(join_url(self.url, TOTALS_NAME))
         num_shards = _num_shards(content, f"{self}/{TOTALS_NAME}")
         names = [f"{number:06d}.json" for number in range(num_shards)]
@@ -121,16 +125,17 @@ class RemoteFolder:
             )
 
     def open(self, index: ShardIndex) -> BinaryIO:
-        """The tar of a shard, from the cache."""
+        """Open the tar of a shard from the cache, downloading it if necessary."""
         return self.cache.open(join_url(self.url, index.shard), index)
 
 
-def _num_shards(content: bytes, place: str) -> int:
-    """How many shards the totals of a folder count."""
-    num_shards = parse_json(content, place).get("num_shards")
+def _num_shards(content: bytes, location: str) -> int:
+    """Parse the number of shards from a folder's `index.json`."""
+    num_shards = parse_json(content, location).get("num_shards")
     if not isinstance(num_shards, int) or num_shards < 1:
         raise ShardError(
-            f"{place} says num_shards={num_shards!r}, which is no number of shards: pack again"
+            f"{location} has num_shards={num_shards!r}, which must be a positive integer."
+            " Pack again"
         )
     return num_shards
 
@@ -138,26 +143,27 @@ def _num_shards(content: bytes, place: str) -> int:
 def _check_tar(path: Path, num_bytes: int) -> None:
     if not path.is_file():
         raise ShardError(
-            f"{path} is missing, but its index is there: delete the index and pack again"
+            f"{path} is missing, but its index exists. Delete the index and pack again"
         )
     if path.stat().st_size != num_bytes:
         raise ShardError(
-            f"{path} has {path.stat().st_size} bytes, its index says {num_bytes}: it is damaged, pack it again"
+            f"{path} has {path.stat().st_size} bytes, but its index records {num_bytes}."
+            " The tar is damaged. Pack it again"
         )
 
 
 SHA256 = re.compile(r"[0-9a-f]{64}")
-SECONDS_BETWEEN_LOOKS = 0.1  # at whether others have finished and left room
+SECONDS_BETWEEN_LOOKS = 0.1  # between attempts to reserve space
 
 
 @dataclass(frozen=True)
 class ShardCache:
-    """Shards that were fetched. It holds no open file, so that it can be sent to other processes.
+    """LRU disk cache of remote shards; picklable, because it holds no open files.
 
     Attributes:
-        folder: shared by every process of a machine; made when missing.
-        max_bytes: of all that lies in it.
-        web: how files are fetched.
+        folder: cache folder, shared by all processes of a machine; created if missing.
+        max_bytes: maximum total size of the cached shards.
+        http: client for downloads.
     """
 
     folder: Path
@@ -166,7 +172,7 @@ class ShardCache:
 
     @classmethod
     def from_config(cls, settings: DataConfig) -> ShardCache:
-        """The cache by the settings of a run."""
+        """Create the cache from the `data` settings."""
         return cls(
             Path(settings.cache_folder),
             round(settings.cache_gb * 1e9),
@@ -174,34 +180,38 @@ class ShardCache:
         )
 
     def open(self, url: str, index: ShardIndex) -> BinaryIO:
-        """A shard's tar, open for reading; it stays readable when its place is given to another one.
+        """Open the tar of a shard for reading; it stays readable after its eviction.
 
         Raises:
-            ShardError: it cannot be fetched, is not what its index says, or does not fit into the cache.
+            ShardError: the tar cannot be downloaded, does not match its index, or is too large.
         """
         if not SHA256.fullmatch(index.sha256):
             raise ShardError(
-                f"the index of {redact(url)} has no SHA-256, but {index.sha256!r}: pack again"
+                f"The index of {redact(url)} has invalid SHA-256 {index.sha256!r}. Pack again"
             )
         path = self.folder / index.sha256[:2] / f"{index.sha256}.tar"
         try:
-            stream = _open_whole(path, index.num_bytes)
+            stream = _open_cached(path, index.num_bytes)
             if stream is None:
-                with locked(path.parent):  # who waited here finds it fetched
-                    stream = _open_whole(path, index.num_bytes) or self._fetch(url, index, path)
+                with locked(path.parent):  # may have been downloaded meanwhile
+                    stream = _open_cached(path, index.num_bytes) or self._fetch(url, index, path)
         except OSError as error:
             raise ShardError(f"data.cache_folder={self.folder} cannot be used: {error}") from error
         return stream
 
     def _fetch(self, url: str, index: ShardIndex, path: Path) -> BinaryIO:
-        """Fetch and check a shard whose folder is held, and open it before anybody can remove it."""
+        """Download and verify a shard, and open it before it can be evicted.
+
+        The caller holds the lock of its folder.
+        """
         if index.num_bytes > self.max_bytes:
             raise ShardError(
-                f"{redact(url)} has {index.num_bytes} bytes, more than data.cache_gb={self.max_bytes / 1e9:g}: allow more"
+                f"{redact(url)} has {index.num_bytes} bytes, more than"
+                f" data.cache_gb={self.max_bytes / 1e9:g}. Increase data.cache_gb"
             )
         unfinished = path.with_suffix(f".{index.num_bytes}{TEMP_SUFFIX}")
         self._reserve(unfinished, index.num_bytes)
-        had_begun = unfinished.stat().st_size > 0
+        is_resumed = unfinished.stat().st_size > 0
         self.http.download(url, unfinished, index.num_bytes)
         stream = unfinished.open("rb")
         if hashlib.file_digest(stream, "sha256").hexdigest() == index.sha256:
@@ -212,23 +222,21 @@ class ShardCache:
             return stream
         stream.close()
         unfinished.unlink()
-        if had_begun:  # what an earlier process left may have been at fault
+        if is_resumed:  # the partial file of an earlier process may have been damaged
             return self._fetch(url, index, path)
-        raise ShardError(
-            f"{redact(url)} has other bytes than its index says (SHA-256): upload both again"
-        )
+        raise ShardError(f"{redact(url)} does not match the SHA-256 in its index. Upload both")
 
     def _reserve(self, unfinished: Path, num_bytes: int) -> None:
-        """Make room for a shard and take it; while others fetch, and nothing else can go, wait for them."""
+        """Reserve space for a shard, waiting while running downloads occupy the cache."""
         while True:
             with locked(self.folder):
-                if unfinished.is_file() or self._make_room(num_bytes):
+                if unfinished.is_file() or self._evict(num_bytes):
                     unfinished.touch()
                     return
             time.sleep(SECONDS_BETWEEN_LOOKS)
 
-    def _make_room(self, num_bytes: int) -> bool:
-        """Remove what was used least recently until so many bytes fit; false when they do not fit now."""
+    def _evict(self, num_bytes: int) -> bool:
+        """Evict the least recently used shards until `num_bytes` fit; return whether they fit."""
         files = [*self.folder.glob("*/*.tar"), *self.folder.glob(f"*/*{TEMP_SUFFIX}")]
         used = sum(map(_reserved_bytes, files))
         for file in sorted(files, key=lambda file: file.stat().st_mtime_ns):
@@ -240,8 +248,8 @@ class ShardCache:
         return used + num_bytes <= self.max_bytes
 
 
-def _open_whole(path: Path, num_bytes: int) -> BinaryIO | None:
-    """A cached shard, which now counts as used; None when it is not there as a whole."""
+def _open_cached(path: Path, num_bytes: int) -> BinaryIO | None:
+    """Open a cached shard and mark it as used; return None if it is missing or incomplete."""
     try:
         stream: BinaryIO = path.open("rb", buffering=0)
     except FileNotFoundError:
@@ -249,11 +257,11 @@ def _open_whole(path: Path, num_bytes: int) -> BinaryIO | None:
     if os.fstat(stream.fileno()).st_size != num_bytes:
         stream.close()
         return None
-    with suppress(FileNotFoundError):  # removed since it was opened
+    with suppress(FileNotFoundError):  # evicted since it was opened
         os.utime(path)
     return stream
 
 
 def _reserved_bytes(file: Path) -> int:
-    """The room that a file takes, or will take once it is fetched."""
+    """Return the size of a cached file, or its final size if it is being downloaded."""
     return file.stat().st_size if file.suffix == ".tar" else int(file.suffixes[-2][1:])

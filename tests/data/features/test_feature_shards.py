@@ -168,7 +168,7 @@ def test_a_tar_that_shrinks_is_named(
     (folder / "000002.tar").write_bytes((folder / "000002.tar").read_bytes()[:600])
     with pytest.raises(ShardError, match=r"000002\.tar ends inside the video 'more/f'"):
         shards.read(shards.entries[-1])
-    with pytest.raises(ShardError, match=r"000002\.tar has 600 bytes, its index says"):
+    with pytest.raises(ShardError, match=r"000002\.tar has 600 bytes, but its index records"):
         open_shards(folder)
 
 
@@ -176,7 +176,7 @@ def test_a_tar_that_shrinks_is_named(
     ("old", "new", "message"),
     [
         (b'"tokens_per_frame": 4', b'"tokens_per_frame": 5', r"holds .* and by its index"),
-        (b'"features": {', b'"features": { "x": 1,', "is no index of a shard.*'x'"),
+        (b'"features": {', b'"features": { "x": 1,', "is not a valid shard index.*'x'"),
     ],
 )
 def test_an_index_that_does_not_fit_is_named(

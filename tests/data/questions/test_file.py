@@ -120,7 +120,7 @@ def test_each_pair_of_a_conversation_is_an_open_question(tmp_path):
     ("change", "message"),
     [
         ({"question": None}, "key 'question'.* not None"),
-        ({"question": "  "}, "key 'question'.* not empty"),
+        ({"question": "  "}, "key 'question' must be a nonempty text"),
         ({"question": ...}, "key 'question' is missing"),
         ({"answer": ...}, "key 'answer' is missing"),
         ({"answer": ""}, "key 'answer'"),
@@ -131,13 +131,13 @@ def test_each_pair_of_a_conversation_is_an_open_question(tmp_path):
         ({"answer": "D"}, "key 'answer': 'D' is not among"),
         ({"options": ["red", "red ", "blue"]}, "key 'options' repeats"),
         ({"options": ["blue"]}, "key 'options' has 1"),
-        ({"options": "red, blue"}, "key 'options' has to be a list"),
-        ({"options": ["blue", 3]}, "key 'options' has to be a list of texts"),
+        ({"options": "red, blue"}, "key 'options' must be a list"),
+        ({"options": ["blue", 3]}, "key 'options' must be a list of nonempty texts"),
         ({"options": [], "format": "multiple_choice"}, "multiple_choice needs options"),
         ({"format": "open_ended"}, "open_ended must not have any"),
         (
             {"format": "multiple-choice"},
-            "key 'format': there is no 'multiple-choice'; did you mean 'multiple_choice'",
+            "key 'format': unknown value 'multiple-choice'; did you mean 'multiple_choice'",
         ),
         ({"task": "object/object_atribute"}, "key 'task'.*did you mean 'object/object_attribute'"),
         ({"evidence": [[5, 2]]}, "key 'evidence'"),
@@ -150,7 +150,7 @@ def test_each_pair_of_a_conversation_is_an_open_question(tmp_path):
         ({"video": "/etc/passwd"}, "key 'video': '/etc/passwd' must be a path inside"),
         ({"video": "a/../../b.mp4"}, "key 'video'.*inside"),
         ({"video": "."}, "key 'video'.*inside"),
-        ({"video": ["a.mp4"]}, "key 'video' has to be a text"),
+        ({"video": ["a.mp4"]}, "key 'video' must be a nonempty text"),
         (
             {"video": ..., "image": "/etc/a.jpg"},
             "key 'image': '/etc/a.jpg' must be a path inside the folder of files",
@@ -160,18 +160,21 @@ def test_each_pair_of_a_conversation_is_an_open_question(tmp_path):
             {"video": ..., "images": ["a.jpg", "b/../../a.jpg"]},
             "key 'images': 'b/../../a.jpg' must be a path inside",
         ),
-        ({"video": ..., "images": ["a.jpg", ""]}, "key 'images'.*not empty, not ''"),
+        ({"video": ..., "images": ["a.jpg", ""]}, "key 'images' must be a nonempty text, not ''"),
         ({"video": ..., "images": ["a.jpg", None]}, "key 'images'.*not None"),
         ({"video": ..., "images": []}, "key 'images' is an empty list"),
-        ({"video": ..., "image": None}, "key 'image' has to be a text"),
-        ({"image": "a.jpg"}, "keys 'video' and 'image': a record is about one of them"),
+        ({"video": ..., "image": None}, "key 'image' must be a nonempty text"),
+        ({"image": "a.jpg"}, "keys 'video' and 'image'\\. A record may have only one of them"),
         ({"video": ..., "imags": ["a.jpg"]}, "unknown key 'imags'; did you mean 'image"),
         ({"video": ..., "vidoe": "a.mp4"}, "unknown key 'vidoe'; did you mean 'video'"),
         (
             {"video": ..., "question": "What is on <image>?"},
-            "has the mark <image>, but the record names no video and no image",
+            "has the placeholder <image>, but the record has no video or image",
         ),
-        ({"question": "<image> "}, "the question 'record_2' or its answer is empty but for marks"),
+        (
+            {"question": "<image> "},
+            "the question 'record_2' or its answer is empty except for placeholders",
+        ),
     ],
 )
 def test_a_bad_record_is_named(tmp_path, change, message):
@@ -190,11 +193,11 @@ def test_a_bad_record_is_named(tmp_path, change, message):
         (TALK["conversations"][1:3], "turns 1 and 2 must be human, then gpt"),
         (
             [{"from": "human", "value": " \n"}, TALK["conversations"][1]],
-            "turn 1: key 'value'.* not empty",
+            "turn 1: key 'value' must be a nonempty text",
         ),
         (
             [TALK["conversations"][0], {"from": "gpt"}],
-            "turn 2 has to be a mapping with 'from' and 'value'",
+            "turn 2 must be a mapping with 'from' and 'value'",
         ),
     ],
 )
@@ -292,7 +295,7 @@ def test_marks_are_kept_among_several_pictures_only(tmp_path):
 
 def test_an_id_that_repeats_is_named_with_both_places(tmp_path):
     with pytest.raises(
-        QuestionError, match=r"record 3 \(id 'x'\): key 'id': the id is taken by record 1"
+        QuestionError, match=r"record 3 \(id 'x'\): key 'id': the id is already used by record 1"
     ):
         read_questions(write(tmp_path, [{**OPEN, "id": "x"}, OPEN, {**OPEN, "id": "x"}]))
 
@@ -302,11 +305,11 @@ def test_an_id_that_repeats_is_named_with_both_places(tmp_path):
     [
         ("q.json", "[{,]", "q.json is not JSON"),
         ("q.jsonl", '{"video": 1}\n{', "q.jsonl: line 2 is not JSON"),
-        ("q.json", '{"video": "a.mp4"}', "has to be a list of records, not a dict"),
-        ("q.json", "[3]", "record 1 has to be a mapping, not a int"),
-        ("q.json", "[]", "holds no question"),
-        ("q.jsonl", "\n", "holds no question"),
-        ("q.csv", "video,question", "a question file is a .json list"),
+        ("q.json", '{"video": "a.mp4"}', "must be a list of records, not a dict"),
+        ("q.json", "[3]", "record 1 must be a mapping, not a int"),
+        ("q.json", "[]", "contains no questions"),
+        ("q.jsonl", "\n", "contains no questions"),
+        ("q.csv", "video,question", "a question file must be a .json list"),
     ],
 )
 def test_a_file_that_is_no_question_file_is_named(tmp_path, name, content, message):

@@ -30,7 +30,7 @@ def test_several_pictures_keep_as_many_marks_or_none(texts):
 def test_another_number_of_marks_is_refused(texts):
     with pytest.raises(
         QuestionError,
-        match=r"place: the questions have the marks <.*> for 2 pictures: .*as many times <image>",
+        match=r"place: the questions have the placeholders <.*> for 2 images\. Use <image> once per image",
     ):
         validate_placeholders(ask(*texts), "images", 2, "place")
 
@@ -39,7 +39,7 @@ def test_another_number_of_marks_is_refused(texts):
     "said", [{"answer": "See <image>."}, {"answer": "no", "options": ("<image>", "no")}]
 )
 def test_among_several_pictures_only_questions_have_marks(said):
-    with pytest.raises(QuestionError, match="place: an answer or an option has a mark"):
+    with pytest.raises(QuestionError, match="place: an answer or an option has a placeholder"):
         validate_placeholders(ask("A?", **said), "images", 2, "place")
 
 
@@ -57,7 +57,8 @@ def test_marks_of_one_file_are_taken_away(kind):
 def test_a_question_has_words_beside_its_marks(kind):
     for questions in (ask("A?", " <image>\n"), ask("A?", "B?", answer="<image>")):
         with pytest.raises(
-            QuestionError, match=r"place: the question 'q\d' or its answer is empty but for marks"
+            QuestionError,
+            match=r"place: the question 'q\d' or its answer is empty except for placeholders",
         ):
             validate_placeholders(questions, kind, 1, "place")
 
@@ -65,7 +66,7 @@ def test_a_question_has_words_beside_its_marks(kind):
 @pytest.mark.parametrize("mark", ["<image>", "<video>"])
 def test_a_mark_without_anything_to_show_is_refused(mark):
     with pytest.raises(
-        QuestionError, match=rf"place: a question has the mark {mark}, but the record names no"
+        QuestionError, match=rf"place: a question has the placeholder {mark}, but the record has no"
     ):
         validate_placeholders(ask("A?", f"{mark} B?"), "text", 0, "place")
     assert words(

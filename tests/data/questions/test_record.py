@@ -21,13 +21,13 @@ def test_marks_are_read_back_too():
 
 @pytest.mark.parametrize("record", [None, [], "text"])
 def test_what_is_no_mapping_is_refused(record):
-    with pytest.raises(QuestionError, match="place: a question has to be a mapping"):
+    with pytest.raises(QuestionError, match="place: a question must be a mapping"):
         parse_question(record, "place")
 
 
 def test_half_a_character_is_refused():
     record = {"id": "1", "question": "What is \ud83d?", "answer": "It."}
-    with pytest.raises(QuestionError, match="place: key 'question' has half a character"):
+    with pytest.raises(QuestionError, match="place: key 'question' contains a lone surrogate"):
         parse_question(record, "place")
 
 

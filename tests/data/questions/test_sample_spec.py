@@ -19,5 +19,5 @@ def test_a_key_comes_from_the_path_or_from_the_record(subject, key, name):
 def test_counts_are_spelt_without_what_is_not_there():
     counts = count_modalities(["text", "video", "text", "images"])
     assert counts == {"video": 1, "image": 0, "images": 1, "text": 2}
-    assert format_counts(counts) == "1 videos, 1 sets of pictures, 2 texts"
+    assert format_counts(counts) == "1 videos, 1 image sets, 2 texts"
     assert format_counts(count_modalities([])) == "nothing"

@@ -88,12 +88,12 @@ def test_samples_are_groups_of_questions(packed):
 
 def test_a_folder_that_is_not_ready_is_refused(tmp_path, packed, spoiled):
     with pytest.raises(
-        ShardError, match=f"{re.escape(str(tmp_path))} holds no shards.*lit_hour pack"
+        ShardError, match=f"{re.escape(str(tmp_path))} contains no shards.*lit-hour pack"
     ):
         open_shards(tmp_path)
     folder = spoiled("index.json", lambda content: content)
     (folder / "000001.json").unlink()
-    with pytest.raises(ShardError, match=r"holds 2 shards, but .*index\.json counts 3"):
+    with pytest.raises(ShardError, match=r"contains 2 shards, but .*index\.json lists 3"):
         open_shards(folder)
     (folder / "index.json").unlink()
     with pytest.raises(ShardError, match="is not finished"):
@@ -106,11 +106,14 @@ def test_a_folder_that_is_not_ready_is_refused(tmp_path, packed, spoiled):
         (lambda content: content[:-1] + b"", "cannot be read as JSON"),
         (
             lambda content: content.replace(b'"version": 3', b'"version": 7'),
-            "has format version 7. This program reads version 3. Delete .*spoiled and make it anew: lit-hour pack",
+            "has format version 7. This program reads version 3. Delete .*spoiled and create it again with lit-hour pack",
         ),
         (lambda content: b"[]", "has format version None"),
-        (lambda content: content.replace(b'"offset"', b'"start"'), "is no index of a shard.*start"),
-        (lambda content: content.replace(b'"offset": 0', b'"offset": -9'), "places 'c_1' outside"),
+        (
+            lambda content: content.replace(b'"offset"', b'"start"'),
+            "is not a valid shard index.*start",
+        ),
+        (lambda content: content.replace(b'"offset": 0', b'"offset": -9'), "has 'c_1' outside"),
         (
             lambda content: content.replace(b"000001.tar", b"/etc/x.tar"),
             "is the index of '/etc/x.tar'",
@@ -125,7 +128,7 @@ def test_a_damaged_index_is_named(spoiled, change, message):
 
 def test_a_truncated_tar_is_named(spoiled):
     folder = spoiled("000002.tar", lambda content: content[:-3000])
-    with pytest.raises(ShardError, match=r"000002\.tar has \d+ bytes, its index says"):
+    with pytest.raises(ShardError, match=r"000002\.tar has \d+ bytes, but its index records"):
         open_shards(folder)
     (folder / "000002.tar").unlink()
     with pytest.raises(ShardError, match=r"000002\.tar is missing"):
@@ -174,7 +177,7 @@ def test_a_member_too_many_is_named(spoiled):
         "000002.json", lambda content: content.replace(b'"num_frames": 6', b'"num_frames": 5')
     )
     with pytest.raises(
-        ShardError, match=r"the member more/f\.json is missing .* found more/f\.000005\.jpg"
+        ShardError, match=r"the member more/f\.json is missing .* Found more/f\.000005\.jpg"
     ):
         read_last_subject(folder)
 
@@ -202,7 +205,8 @@ def test_a_jpeg_that_does_not_decode_is_named(spoiled):
     stored = read_last_subject(folder)
     assert len(load_frames(stored, 32, max_frames=2)) == 2  # the bad one is not needed
     with pytest.raises(
-        ShardError, match=r"000002\.tar: video 'more/f': member more/f\.000002\.jpg does not decode"
+        ShardError,
+        match=r"000002\.tar: video 'more/f': member more/f\.000002\.jpg cannot be decoded",
     ):
         load_frames(stored, 32, max_frames=6)
 
@@ -214,7 +218,7 @@ def test_a_jpeg_that_does_not_decode_is_named(spoiled):
         (b'"version": 3', b'"version": 2', "has format version 2"),
         (b'"duration_seconds"', b'"duration_minutes"', "is damaged.*duration_seconds"),
         (b'"answer": "blue"', b'"answer": "pink"', "'pink' is not among the options"),
-        (b'"key": "more/f"', b'"key": "more/g"', "does not fit the index"),
+        (b'"key": "more/f"', b'"key": "more/g"', "does not match the index"),
         (b"[[0.0, 1.0]]}, {", b"[[0.0, 1.0]]}]}#", "is damaged"),
     ],
 )

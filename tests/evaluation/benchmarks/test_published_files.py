@@ -29,9 +29,9 @@ NUM_OF_MLVU_FILE = {
 INVALID_OF_MLVU = {  # as published: answer outside the options, empty answer, empty question
     "2_needle.json: record 35": "is none of the options",
     "2_needle.json: record 339": "is none of the options",
-    "3_ego.json: record 120": "key 'answer' has to be a text that is not empty",
-    "3_ego.json: record 314": "key 'answer' has to be a text that is not empty",
-    "7_topic_reasoning.json: record 27": "key 'question' has to be a text that is not empty",
+    "3_ego.json: record 120": "key 'answer' must be a nonempty text",
+    "3_ego.json: record 314": "key 'answer' must be a nonempty text",
+    "7_topic_reasoning.json: record 27": "key 'question' must be a nonempty text",
 }
 NUM_OF_TEMPCOMPASS_TASK = {"multi-choice": 1580, "yes_no": 2453, "caption_matching": 1503}
 JUDGED = {  # the responses that the published code has a language model judge, and its verdict

@@ -51,7 +51,7 @@ def test_the_first_damaged_sample_stops_a_run_without_a_budget(
     assert (
         f"{damaged}/000000.tar: video '{video}" in message
         and f"member {video}" in message
-        and ".jpg does not decode" in message
+        and ".jpg cannot be decoded" in message
     )
     assert str(toy.run_dir("strict").bad_samples) in message
 
@@ -110,7 +110,7 @@ def test_steps_of_which_nothing_can_be_read_change_nothing(toy: ToyProject, dama
 
 
 def test_damage_among_the_validation_videos_counts_too(toy: ToyProject, damaged: Path) -> None:
-    with pytest.raises(ShardError, match=r"000000\.tar.*does not decode"):
+    with pytest.raises(ShardError, match=r"000000\.tar.*cannot be decoded"):
         toy.fit("unseen", f"data.val_sources.world.shards={damaged}")
 
 
