@@ -1,7 +1,10 @@
-"""A server under 50 clients: python -m tests.benchmarks.serving_load RUN VIDEO [MINUTES]
+"""Load test of the server with 50 clients.
 
-Clients ask about the video, most of them streamed; one request in ten is an upload of the video, one in ten hangs up in the
-middle of an answer. Any reply but what was asked for and 429 is an error. Memory is that of the server's own process.
+    python -m tests.benchmarks.serving_load RUN VIDEO [MINUTES]
+
+The clients send questions about the video, most of them streamed. One request in ten uploads the
+video, and one in ten disconnects in the middle of an answer. Any reply other than the expected one
+or 429 counts as an error. Memory is that of the server process.
 """
 
 from __future__ import annotations
@@ -20,7 +23,7 @@ from pathlib import Path
 from tests import REPOSITORY
 
 CLIENTS = 50
-SAMPLES = 24  # looks at the memory
+SAMPLES = 24  # of the memory
 WARM_UP_SHARE = 0.25
 QUESTIONS = (
     "What is red?",
@@ -31,7 +34,7 @@ QUESTIONS = (
 
 
 class Load:
-    """What the clients do until the time is over, counted by how it went."""
+    """Client threads that send requests until `end`, and counts of the outcomes."""
 
     def __init__(self, port: int, model: str, video: Path, end: float) -> None:
         self.port, self.model, self.end = port, model, end
@@ -40,7 +43,7 @@ class Load:
         self._url, self._content = video.resolve().as_uri(), video.read_bytes()
 
     def client(self, seed: int) -> None:
-        """One client."""
+        """Send requests one after the other."""
         chance = random.Random(seed)
         while time.monotonic() < self.end:
             connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=120)
@@ -70,7 +73,7 @@ class Load:
         connection.request("POST", "/v1/chat/completions", json.dumps(body))
         if what < 0.2:
             time.sleep(chance.random() / 2)
-            return "hung up"
+            return "disconnected"
         return self._name(connection.getresponse(), 200, "answered")
 
     def _name(self, reply: http.client.HTTPResponse, expected: int, name: str) -> str:
@@ -87,7 +90,7 @@ class Load:
 
 
 def read_megabytes(port: int) -> float:
-    """Memory of the server, as it says itself."""
+    """Return the resident memory of the server in MB, from its metrics."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     connection.request("GET", "/metrics")
     lines = connection.getresponse().read().decode().splitlines()
@@ -103,7 +106,7 @@ def read_megabytes(port: int) -> float:
 
 
 def main(run: Path, video: Path, minutes: float) -> None:
-    """Start a server, set the clients on it, and print what came of it."""
+    """Start a server, run the clients, and print the result."""
     words = ["serve", "--run", str(run), "--port", "0", "--videos", str(video.parent)]
     with subprocess.Popen(
         [sys.executable, "-m", "lit_hour", *words],
@@ -132,7 +135,7 @@ def main(run: Path, video: Path, minutes: float) -> None:
 
 
 def print_result(load: Load, megabytes: list[float], minutes: float) -> None:
-    """Counts, times and memory."""
+    """Print counts, times and memory."""
     print(
         f"{CLIENTS} clients, {minutes:g} minutes: "
         + ", ".join(f"{name}: {num}" for name, num in load.counts.most_common())
@@ -143,7 +146,8 @@ def print_result(load: Load, megabytes: list[float], minutes: float) -> None:
     largest_rise = max(later - earlier for earlier, later in pairwise(warm))
     print(
         f"memory after a quarter of the time {warm[0]:.0f} MB, at the end {warm[-1]:.0f} MB"
-        f" (least {min(warm):.0f}, most {max(warm):.0f}, largest rise between two looks {largest_rise:.0f})"
+        f" (least {min(warm):.0f}, most {max(warm):.0f}, largest rise between two samples"
+        f" {largest_rise:.0f})"
     )
 
 

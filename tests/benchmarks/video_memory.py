@@ -1,14 +1,14 @@
-"""What it costs to ask on, to grow and to keep; how long the answers take is measured in tests/benchmarks/speed/answering.py.
+"""Memory and time of questions, of extending a video, and of saving its memory.
 
-    python -m tests.benchmarks.video_memory RUN WORLD [CLIP]
+    python -m tests.benchmarks.video_memory RUN SET [CLIP]
 
-RUN is a trained run, WORLD the folder of made-up videos that it validates on, whose first video is the longest. Seconds are
-those of the processor's work on one thread, so that another program at work beside this one does not count.
+RUN is a trained run, SET the folder of its validation videos, the first of which is the longest.
+Seconds are CPU time on one thread. The time of the answers is measured in speed/answering.py.
 
-1. The memory of the longest video, and what a hundred questions about it leave behind; the same about a real clip, if one is
-   given, that is repeated for an hour.
-2. A live video of ten hours, a minute at a time, by stored features that are noise.
-3. Memories on disk in each precision: bytes for an hour, and the share of answers about all videos that stay as they were.
+1. The memory of the longest video, and the growth of the process over a hundred questions; the same
+   for a real clip repeated for an hour, if CLIP is given.
+2. A live video of ten hours, extended by a minute of noise features at a time.
+3. Saved memories in each precision: bytes per hour, accuracy, and share of unchanged answers.
 """
 
 from __future__ import annotations
@@ -37,135 +37,129 @@ LIVE_HOURS, PIECE_FRAMES, NUM_PIECES = 10, 60, 20
 BYTES_PER_PAGE = 4096
 
 
-def main(run: Path, world: Path, clip: Path | None = None) -> None:
+def main(run: Path, folder: Path, clip: Path | None = None) -> None:
     """Measure and print."""
     torch.set_num_threads(1)
-    session = VideoPredictor.from_run(
-        run, device="cpu", overrides=[f"video.max_frames={3600 * LIVE_HOURS + 10_000}"]
-    )
-    subjects = [
-        (world / "videos" / subject.files[0], subject.questions)
-        for subject in read_questions(world / "questions.json")
+    max_frames = f"video.max_frames={3600 * LIVE_HOURS + 10_000}"
+    predictor = VideoPredictor.from_run(run, device="cpu", overrides=[max_frames])
+    videos = [
+        (folder / "videos" / subject.files[0], subject.questions)
+        for subject in read_questions(folder / "questions.json")
     ]
-    ask_on(session, *subjects[0])
-    with TemporaryDirectory() as folder:
+    measure_questions(predictor, *videos[0])
+    with TemporaryDirectory() as temporary:
         if clip:
-            loop_video(clip, Path(folder) / clip.name, 3600.0)
-            ask_on(session, Path(folder) / clip.name, subjects[0][1])
-        go_on(session)
-        keep(session, subjects, Path(folder) / "memory")
+            hour = Path(temporary) / clip.name
+            loop_video(clip, hour, 3600.0)
+            measure_questions(predictor, hour, videos[0][1])
+        measure_extension(predictor)
+        measure_saving(predictor, videos, Path(temporary) / "memory")
 
 
-def ask_on(session: VideoPredictor, video: Path, questions: tuple[Question, ...]) -> None:
-    """What many questions leave behind."""
-    asked = [format_question(question, session.config.text.mcq_format) for question in questions]
-    memory = session.encode_video(video)
-    for place in range(NUM_QUESTIONS):
-        say(session, memory, asked[place % len(asked)])
+def measure_questions(
+    predictor: VideoPredictor, video: Path, questions: tuple[Question, ...]
+) -> None:
+    """Measure the size of a memory, and the growth of the process over many questions."""
+    mcq_format = predictor.config.text.mcq_format
+    prompts = [format_question(question, mcq_format) for question in questions]
+    memory = predictor.encode_video(video)
+    for index in range(NUM_QUESTIONS):
+        answer_text(predictor, memory, prompts[index % len(prompts)])
     print(
-        f"{video.name}: {memory.duration_seconds:.0f} s, {memory.num_frames} frames, {memory.num_bytes / 1e6:.1f} MB ready"
+        f"{video.name}: {memory.duration_seconds:.0f} s, {memory.num_frames} frames,"
+        f" {memory.num_bytes / 1e6:.1f} MB"
     )
     resident = resident_bytes()
-    for place in range(MANY_QUESTIONS):
-        say(session, memory, asked[place % len(asked)])
+    for index in range(MANY_QUESTIONS):
+        answer_text(predictor, memory, prompts[index % len(prompts)])
+    growth = resident_bytes() - resident
     print(
-        f"{MANY_QUESTIONS} questions more: {(resident_bytes() - resident) / 1e6:+.1f} MB of {resident / 1e6:.0f} MB resident"
+        f"{MANY_QUESTIONS} more questions: {growth / 1e6:+.1f} MB"
+        f" of {resident / 1e6:.0f} MB resident"
     )
 
 
-def go_on(session: VideoPredictor) -> None:
-    """Pieces of a minute at the beginning of a live video and after hours."""
-    memory, cost = (
-        session.encode_visual(noise(session, PIECE_FRAMES, 0), PIECE_FRAMES, "live"),
-        [],
-    )
+def measure_extension(predictor: VideoPredictor) -> None:
+    """Measure the time to add a minute, at the beginning of a live video and after hours."""
+    first = noise_features(predictor, PIECE_FRAMES, 0)
+    memory, milliseconds = predictor.encode_visual(first, PIECE_FRAMES, "live"), []
     for start in range(PIECE_FRAMES, 3600 * LIVE_HOURS + PIECE_FRAMES * NUM_PIECES, PIECE_FRAMES):
-        piece = noise(session, PIECE_FRAMES, start)
+        piece = noise_features(predictor, PIECE_FRAMES, start)
         started = time.process_time()
-        memory = session.extend(memory, piece, start + PIECE_FRAMES)
-        cost.append(1000 * (time.process_time() - started))
-    early, late = cost[:NUM_PIECES], cost[-NUM_PIECES:]
+        memory = predictor.extend(memory, piece, start + PIECE_FRAMES)
+        milliseconds.append(1000 * (time.process_time() - started))
+    early, late = milliseconds[:NUM_PIECES], milliseconds[-NUM_PIECES:]
     print(
-        f"a minute more: {mean(early):.1f} ms from minute 1 on, {mean(late):.1f} ms from hour {LIVE_HOURS} on (means of 20)"
+        f"one more minute: {mean(early):.1f} ms from minute 1 on, {mean(late):.1f} ms from hour"
+        f" {LIVE_HOURS} on (means of {NUM_PIECES})"
     )
     print(
-        f"  mean of all {mean(cost):.1f} ms; most {max(cost):.0f} ms, when room was made for {memory.num_bytes / 1e6:.0f} MB"
+        f"  mean of all {mean(milliseconds):.1f} ms; maximum {max(milliseconds):.0f} ms, on"
+        f" reallocation; {memory.num_bytes / 1e6:.0f} MB in the end"
     )
 
 
-def keep(
-    session: VideoPredictor, subjects: list[tuple[Path, tuple[Question, ...]]], file: Path
+def measure_saving(
+    predictor: VideoPredictor, videos: list[tuple[Path, tuple[Question, ...]]], file: Path
 ) -> None:
-    """Size and answers of what comes back from disk."""
-    sessions = {precision: with_precision(session, precision) for precision in PRECISIONS}
-    said: dict[str, list[str]] = {precision: [] for precision in ("never saved", *PRECISIONS)}
-    num_bytes, questions, seconds = (
-        dict.fromkeys(PRECISIONS, 0.0),
-        [q for _, asked in subjects for q in asked],
-        0.0,
-    )
-    for video, asked in subjects:
-        memory = session.encode_video(video)
-        said["never saved"] += answers(session, memory, asked)
-        seconds += memory.num_frames / session.config.video.fps
-        for precision, other in sessions.items():
+    """Measure the size of saved memories, and the answers from loaded ones."""
+    predictors = {precision: with_precision(predictor, precision) for precision in PRECISIONS}
+    texts: dict[str, list[str]] = {name: [] for name in ("never saved", *PRECISIONS)}
+    num_bytes, seconds = dict.fromkeys(PRECISIONS, 0.0), 0.0
+    all_questions = [question for _, questions in videos for question in questions]
+    for video, questions in videos:
+        memory = predictor.encode_video(video)
+        texts["never saved"] += answer_texts(predictor, memory, questions)
+        seconds += memory.num_frames / predictor.config.video.fps
+        thumbnail_bytes = sum(len(jpeg) for _, jpeg in memory.thumbnails)
+        for precision, other in predictors.items():
             save_memory(other, memory, file)
-            num_bytes[precision] += file.stat().st_size - sum(
-                len(jpeg) for _, jpeg in memory.thumbnails
-            )
-            said[precision] += answers(other, load_memory(other, file), asked)
-    print(
-        f"{len(questions)} questions about {len(subjects)} videos of {seconds / 3600:.2f} h in all:"
-    )
-    for precision, texts in said.items():
-        same = mean(one == other for one, other in zip(texts, said["never saved"], strict=True))
-        right = mean(
-            is_correct(question, text) for question, text in zip(questions, texts, strict=True)
+            num_bytes[precision] += file.stat().st_size - thumbnail_bytes
+            texts[precision] += answer_texts(other, load_memory(other, file), questions)
+    print(f"{len(all_questions)} questions about {len(videos)} videos, {seconds / 3600:.2f} h")
+    for name, found in texts.items():
+        same = mean(one == other for one, other in zip(found, texts["never saved"], strict=True))
+        correct = mean(
+            is_correct(question, text) for question, text in zip(all_questions, found, strict=True)
         )
-        size = (
-            f"{num_bytes[precision] * 3600 / seconds / 1e6:.2f} MB for an hour"
-            if precision in num_bytes
-            else ""
-        )
-        print(f"  {precision:12} {right:.1%} right, {same:.1%} of the answers as before  {size}")
+        size = f"{num_bytes[name] * 3600 / seconds / 1e6:.2f} MB/h" if name in num_bytes else ""
+        print(f"  {name:12} {correct:.1%} correct, {same:.1%} of the answers unchanged  {size}")
 
 
-def with_precision(session: VideoPredictor, precision: str) -> VideoPredictor:
-    """The same session, which saves in another precision."""
-    serving = replace(session.config.serving, memory_precision=precision)  # type: ignore[arg-type]
-    return VideoPredictor(
-        replace(session.config, serving=serving), session.model, session.processor
-    )
+def with_precision(predictor: VideoPredictor, precision: str) -> VideoPredictor:
+    """Return a predictor with the same model that saves memories in another precision."""
+    serving = replace(predictor.config.serving, memory_precision=precision)  # type: ignore[arg-type]
+    config = replace(predictor.config, serving=serving)
+    return VideoPredictor(config, predictor.model, predictor.processor)
 
 
-def answers(
-    session: VideoPredictor, memory: VideoMemory, questions: tuple[Question, ...]
+def answer_texts(
+    predictor: VideoPredictor, memory: VideoMemory, questions: tuple[Question, ...]
 ) -> list[str]:
-    """What is said to each question."""
+    """Return the answer to each question."""
+    mcq_format = predictor.config.text.mcq_format
     return [
-        say(session, memory, format_question(each, session.config.text.mcq_format))
-        for each in questions
+        answer_text(predictor, memory, format_question(question, mcq_format))
+        for question in questions
     ]
 
 
-def say(session: VideoPredictor, memory: VideoMemory, question: str) -> str:
-    """The answer to one question."""
-    *_, answer = session.generate(memory, question)
+def answer_text(predictor: VideoPredictor, memory: VideoMemory, prompt: str) -> str:
+    """Return the answer to one question."""
+    *_, answer = predictor.generate(memory, prompt)
     assert isinstance(answer, Answer)
     return answer.text
 
 
-def noise(session: VideoPredictor, num_frames: int, start: int) -> Features:
-    """Stored features that come at second `start`, one frame a second."""
-    vision = session.model.vision
-    tokens = torch.randn(
-        num_frames, vision.tokens_per_frame, vision.dim
-    )  # (frames, tokens, vision_dim)
-    return Features(tokens, torch.arange(start, start + num_frames).float())
+def noise_features(predictor: VideoPredictor, num_frames: int, start: int) -> Features:
+    """Return features of noise that start at second `start`, one frame per second."""
+    vision = predictor.model.vision
+    shape = num_frames, vision.tokens_per_frame, vision.dim
+    return Features(torch.randn(shape), torch.arange(start, start + num_frames).float())
 
 
 def resident_bytes() -> int:
-    """Of this process, at this moment."""
+    """Return the resident memory of this process."""
     return int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[1]) * BYTES_PER_PAGE
 
 

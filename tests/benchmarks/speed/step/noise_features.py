@@ -1,4 +1,4 @@
-"""Noise -> shards of features, as `python -m lit_hour encode` leaves them: what a pre-encoded run reads from disk."""
+"""Write feature shards of noise, in the format of `lit-hour extract-features`."""
 
 from __future__ import annotations
 
@@ -16,14 +16,12 @@ from lit_hour.data.questions.record import Modality, SampleSpec
 from lit_hour.model.vision_encoder import VisionEncoder
 from lit_hour.types import Question
 
-ASKED, SAID = (
-    "What does the cook do with the onions before the guests arrive?",
-    "She cuts them into small pieces.",
-)
+QUESTION = "What does the cook do with the onions before the guests arrive?"
+ANSWER = "She cuts them into small pieces."
 
 
 class NoiseVideos:
-    """Videos of one length in one shard, as far as encoding has to know of them."""
+    """Feature source of videos of one length in one shard."""
 
     cost_unit = "frame"
     num_shards = 1
@@ -48,18 +46,17 @@ class NoiseVideos:
 def write_noise(
     folder: Path, num_videos: int, num_frames: int, config: Config, vision: VisionEncoder
 ) -> None:
-    """Fill a folder with videos of a frame a second, each with as many questions as a sample has."""
+    """Write videos at one frame per second, each with the questions of one sample."""
     encoding = FeatureMetadata(
         "bf16", vision.tokens_per_frame, vision.dim, feature_config(config), vision.digest()
     )
     target = FeatureWriter(folder, NoiseVideos(num_videos, num_frames, config), encoding, 0)  # type: ignore[arg-type]
     target.open()
     for number in range(num_videos):
-        tokens = torch.randn(
-            num_frames, vision.tokens_per_frame, vision.dim
-        ).bfloat16()  # (frames, tokens, vision_dim)
+        shape = num_frames, vision.tokens_per_frame, vision.dim
+        tokens = torch.randn(shape).bfloat16()  # (frames, tokens, vision_dim)
         questions = tuple(
-            Question(f"{number}-{asked}", "", "open_ended", ASKED, SAID)
+            Question(f"{number}-{asked}", "", "open_ended", QUESTION, ANSWER)
             for asked in range(config.data.questions_per_sample)
         )
         subject = SampleSpec("video", (f"noise_{number}.mp4",), 0, questions)

@@ -1,6 +1,6 @@
-"""Settings -> some steps as `train.py` takes them, through Lightning, with data and logging, and where their time went.
+"""Time training steps through Lightning as in `train.py`, with data and logging, by part.
 
-Only checkpoints are left out: how often one is written is a setting, and has nothing to do with a step.
+Checkpoints are left out, because their frequency is a setting.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ from tests.benchmarks.speed.harness.matrix_rate import synchronize
 
 @dataclass
 class Steps:
-    """What was seen of each step.
+    """Recorded steps.
 
     Attributes:
-        seconds: of each part; all of them together are the whole time from the end of one step to the end of the next.
-        core_seconds: of this process, workers not included, for the whole step.
+        seconds: by part; they sum to the time from the end of a step to the end of the next.
+        core_seconds: CPU time of this process without workers, for the whole step.
         losses: before the step.
-        batches: what the steps were taken on, on the device: all, or the newest alone.
+        batches: on the device; all, or only the newest.
     """
 
     seconds: list[dict[str, float]] = field(default_factory=list)
@@ -47,7 +47,7 @@ class Steps:
     batches: list[Batch] = field(default_factory=list)
 
     def seconds_each(self, num_warm: int) -> dict[str, float]:
-        """The mean of each part over the steps behind the first ones, which also start workers and find kernels."""
+        """Return the mean of each part over the steps after the first `num_warm` ones."""
         counted = self.seconds[num_warm:]
         return {
             part: sum(step.get(part, 0.0) for step in counted) / len(counted)
@@ -56,7 +56,7 @@ class Steps:
 
 
 class Clock:
-    """Gives the time since it was looked at last to a part of the step."""
+    """Stopwatch that attributes the time since the last lap to a part of the step."""
 
     def __init__(self, keeps_batches: bool) -> None:
         self.steps = Steps()
@@ -72,7 +72,7 @@ class Clock:
         self._looked = now
 
     def start_batch(self, seconds_waited: float) -> None:
-        """What passed since the last step is the wait for data, and else logging."""
+        """Split the time since the last step into waiting for data and logging."""
         self.lap("logging and callbacks")
         data = seconds_waited - self._waited
         self._waited = seconds_waited
@@ -93,7 +93,7 @@ class Clock:
 
 
 class Before(Callback):
-    """Stands before all other callbacks of the run: what Lightning or the model did is over."""
+    """Callback that runs before all others: the time so far belongs to Lightning or the model."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -126,7 +126,7 @@ class Before(Callback):
 
 
 class After(Callback):
-    """Stands behind all other callbacks of the run."""
+    """Callback that runs after all others."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -163,7 +163,7 @@ def take_steps(
     module: HourLLaVAModule,
     keeps_batches: bool = True,
 ) -> Steps:
-    """`training.max_steps` steps of one batch each."""
+    """Take `training.max_steps` steps of one batch each."""
     run = RunDir.from_config(config.run)
     data = VideoQADataModule(config, processor)
     callbacks = build_callbacks(config, run, data, ShutdownSignal())
@@ -176,5 +176,5 @@ def take_steps(
         for message in IGNORED_WARNINGS:
             warnings.filterwarnings("ignore", message)
         trainer.fit(module, datamodule=data)
-    assert trainer.accumulate_grad_batches == 1, "a step of several batches is not taken apart here"
+    assert trainer.accumulate_grad_batches == 1, "steps of several batches are not supported"
     return clock.steps
