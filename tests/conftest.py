@@ -52,7 +52,8 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> ToyProject:
 
 @pytest.fixture(scope="session")
 def trained(toy: ToyProject) -> TrainedRun:
-    """A run of `python train.py` with these settings, from the beginning to the end; not to be changed."""
+    """A run of `python train.py` with these settings, from the beginning to the end; not to be
+    changed."""
     from tests.helpers.toy_run import TrainedRun
 
     words = ("training.num_val_images=2",)

@@ -1,4 +1,5 @@
-"""Ranks of a run as forks of the test's process: a run of its own that can be killed, without loading everything again."""
+"""Ranks of a run as forks of the test's process: a run of its own that can be killed, without
+loading everything again."""
 
 from __future__ import annotations
 
@@ -39,7 +40,8 @@ class ForkedRanks:
 
 
 def fork_ranks(target: Callable[[int], object], outputs: list[Path]) -> ForkedRanks:
-    """Do something in as many forks as there are files for what they print; each is a rank, if there are several."""
+    """Do something in as many forks as there are files for what they print; each is a rank, if
+    there are several."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
 

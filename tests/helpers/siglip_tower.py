@@ -1,4 +1,5 @@
-"""A tower built as the published one is, by timm through open_clip, but with the sizes of the recorded tiny SigLIP."""
+"""A tower built as the published one is, by timm through open_clip, but with the sizes of the
+recorded tiny SigLIP."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -45,7 +46,8 @@ def lit_hour_siglip(pretrained: bool = False, **sizes: Any) -> VisionTransformer
 
 
 def load_siglip(encoder: VisionEncoder, weights: Mapping[str, Tensor]) -> VisionEncoder:
-    """Fill the tower with Hugging Face's weights, by their names after `vision_model.`; every weight has to be there."""
+    """Fill the tower with Hugging Face's weights, by their names after `vision_model.`; every
+    weight has to be there."""
     state = {
         name: to_tower(name, [weights[part] for part in siglip_names_of(name)])
         for name in encoder.tower.state_dict()

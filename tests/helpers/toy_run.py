@@ -1,4 +1,5 @@
-"""A run that takes two seconds: its settings, and what the tests of training, serving and the command line do with it."""
+"""A run that takes two seconds: its settings, and what the tests of training, serving and the
+command line do with it."""
 
 from __future__ import annotations
 
@@ -141,7 +142,8 @@ class StoppedError(RuntimeError):
 
 
 class StepRecorder(Callback):
-    """Notes the positions of the samples that each step learnt from and the validations, and stops the run if it is told to."""
+    """Notes the positions of the samples that each step learnt from and the validations, and stops
+    the run if it is told to."""
 
     def __init__(self) -> None:
         self.positions: list[int] = []

@@ -1,4 +1,5 @@
-"""A real SLURM of two nodes on this machine: munged, slurmctld and two slurmd on loopback, without systemd."""
+"""A real SLURM of two nodes on this machine: munged, slurmctld and two slurmd on loopback, without
+systemd."""
 
 from __future__ import annotations
 
@@ -217,7 +218,8 @@ class Job:
         return self
 
     def requeue(self) -> None:
-        """Have a job that has ended started again, once SLURM is done with its steps: the new ones have the same numbers."""
+        """Have a job that has ended started again, once SLURM is done with its steps: the new ones
+        have the same numbers."""
         wait_until(lambda: not self._steps(), f"the steps of job {self.number} to leave")
         self.cluster.call("scontrol", "requeue", self.number)
         wait_until(

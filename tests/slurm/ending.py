@@ -1,4 +1,5 @@
-"""Ends all that a cluster has started, once the other end of its input is closed: python ending.py FOLDER
+"""Ends all that a cluster has started, once the other end of its input is closed: python ending.py
+FOLDER
 
 It runs beside the tests, so that nothing is left behind even when they are killed.
 """
@@ -15,7 +16,8 @@ from pathlib import Path
 
 
 def processes_of(folder: Path) -> list[int]:
-    """Daemons, job steps and the jobs themselves: all have inherited where the cluster's settings lie."""
+    """Daemons, job steps and the jobs themselves: all have inherited where the cluster's settings
+    lie."""
     mark, found = f"SLURM_CONF={folder}/slurm.conf".encode(), []
     for process in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):  # it has just ended

@@ -1,4 +1,5 @@
-"""Videos annotated by an array of jobs of a real SLURM: one is warned, one is killed, and a last job gathers."""
+"""Videos annotated by an array of jobs of a real SLURM: one is warned, one is killed, and a last
+job gathers."""
 
 import os
 import signal
@@ -14,6 +15,8 @@ from lit_hour.videomarathon.annotate import annotate
 from tests.slurm.cluster import Cluster, Job, wait_until
 from tests.videomarathon.chat_server import ChatServer
 from tests.videomarathon.fake_teacher import FakeTeacher
+
+pytestmark = pytest.mark.slow
 
 NUM_VIDEOS, NUM_TASKS = 6, 3
 NAMES = [f"{number}.mp4" for number in range(NUM_VIDEOS)]

@@ -3,9 +3,13 @@
 import sys
 from pathlib import Path
 
+import pytest
+
 from lit_hour.training.extract_features import extract_features
 from tests.helpers.toy_run import TrainedRun
 from tests.slurm.cluster import Cluster
+
+pytestmark = pytest.mark.slow
 
 
 def test_tasks_on_two_nodes_encode_what_one_process_does(

@@ -9,6 +9,8 @@ import pytest
 from tests.slurm.cluster import missing, wait_until
 from tests.slurm.ending import processes_of
 
+pytestmark = pytest.mark.slow
+
 PROGRAM = """
 import time
 from tests.slurm.cluster import running_cluster

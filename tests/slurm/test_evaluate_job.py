@@ -3,10 +3,14 @@
 import sys
 from pathlib import Path
 
+import pytest
+
 from lit_hour.evaluation.evaluate import evaluate
 from lit_hour.evaluation.report.report import read_report
 from tests.helpers.toy_run import TrainedRun
 from tests.slurm.cluster import Cluster
+
+pytestmark = pytest.mark.slow
 
 
 def test_tasks_on_two_nodes_give_the_report_of_one_process(

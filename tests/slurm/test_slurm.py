@@ -1,7 +1,8 @@
-"""Runs under a real SLURM: warned, cancelled, killed and requeued, they end with the weights of one that was left alone.
+"""Runs under a real SLURM: warned, cancelled, killed and requeued, they end with the weights of one
+that was left alone.
 
-The jobs go on side by side, as much of their time is waiting to be started again; each drill does to its job what its name
-says, and the tests look at what came of it.
+The jobs go on side by side, as much of their time is waiting to be started again; each drill does
+to its job what its name says, and the tests look at what came of it.
 """
 
 import signal
@@ -16,6 +17,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tests.helpers.toy_run import ToyProject, load_weights, max_abs_difference
 from tests.slurm.cluster import Cluster, Job, wait_until
 
+pytestmark = pytest.mark.slow
+
 NUM_STEPS = 120
 WORDS = (f"training.max_steps={NUM_STEPS}", "training.val_every_n_steps=1000")
 RARELY = "training.save_every_n_steps=1000"  # what is saved is saved for a warning
@@ -25,7 +28,8 @@ Drill = Callable[[Cluster, ToyProject], Job]
 
 
 def submit(cluster: Cluster, toy: ToyProject, name: str, *more: str, **sizes: int) -> Job:
-    """Two ranks that train under this name, which no other test may give a run: they share a folder."""
+    """Two ranks that train under this name, which no other test may give a run: they share a
+    folder."""
     return cluster.submit(*toy.argv(name, *WORDS, *more), output=toy.runs / f"{name}.out", **sizes)
 
 
@@ -34,7 +38,8 @@ def undisturbed(cluster: Cluster, toy: ToyProject) -> Job:
 
 
 def warned(cluster: Cluster, toy: ToyProject) -> Job:
-    """All ranks at once; then both a second apart, one of them late with its step too; then one rank only."""
+    """All ranks at once; then both a second apart, one of them late with its step too; then one
+    rank only."""
     job = submit(cluster, toy, "job-warned", f"training.max_requeues={MAX_REQUEUES}", RARELY)
     job.wait_for_training(0)
     job.warn("USR1")

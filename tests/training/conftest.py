@@ -1,4 +1,5 @@
-"""Shards of frames and what encoding makes of them, for the tests that encode and those that train on features."""
+"""Shards of frames and what encoding makes of them, for the tests that encode and those that train
+on features."""
 
 import json
 import shutil

@@ -1,4 +1,5 @@
-"""A run of `python train.py` whose ranks are forks of the test's process, and what may happen to it on the way."""
+"""A run of `python train.py` whose ranks are forks of the test's process, and what may happen to it
+on the way."""
 
 from __future__ import annotations
 
@@ -16,7 +17,8 @@ from tests.helpers.toy_run import ToyProject
 
 
 class AtBatch(Callback):
-    """Does something at the end of one training batch, or of one batch of a validation, of one rank."""
+    """Does something at the end of one training batch, or of one batch of a validation, of one
+    rank."""
 
     def __init__(
         self, do: Callable[[], object], *, batch: int, rank: int = 0, in_validation: bool = False
@@ -55,7 +57,8 @@ def fork_run(
     callback: Callback | None = None,
     prepare: Callable[[], None] = lambda: None,
 ) -> ForkedRanks:
-    """Start `python train.py` in forks: with one more callback, after something was prepared in each."""
+    """Start `python train.py` in forks: with one more callback, after something was prepared in
+    each."""
     toy.runs.mkdir(exist_ok=True)
     words = (*toy.argv(name, *words), f"training.devices={num_ranks}")
 

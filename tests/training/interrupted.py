@@ -1,4 +1,5 @@
-"""A run that is broken off at random moments and started again, held against the same run that is left alone."""
+"""A run that is broken off at random moments and started again, held against the same run that is
+left alone."""
 
 from __future__ import annotations
 
@@ -108,7 +109,8 @@ def run_to_the_end(
 
 @dataclass(frozen=True)
 class Result:
-    """What a run has come to: the loss of each step as TensorBoard shows it, and all tensors of its last checkpoint."""
+    """What a run has come to: the loss of each step as TensorBoard shows it, and all tensors of its
+    last checkpoint."""
 
     losses: list[tuple[int, float]]
     weights: dict[str, Tensor]

@@ -1,6 +1,8 @@
-"""Runs one after the other in one start of the ranks: python sharded_runs.py FOLDER, with the words of each in FOLDER/runs.json
+"""Runs one after the other in one start of the ranks: python sharded_runs.py FOLDER, with the words
+of each in FOLDER/runs.json
 
-Starting ranks takes longer than a small run. The other ranks are started with the same words and do the same runs.
+Starting ranks takes longer than a small run. The other ranks are started with the same words and do
+the same runs.
 """
 
 from __future__ import annotations

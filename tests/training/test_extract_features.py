@@ -48,7 +48,8 @@ def fork_encode(
 
 
 def die_at(method: str, *, call: int, rank: int, log: Path) -> Callable[[int], None]:
-    """Note each video that is kept, and have one rank killed at the how many-th call of a method of the folder."""
+    """Note each video that is kept, and have one rank killed at the how many-th call of a method of
+    the folder."""
 
     def prepare(this_rank: int) -> None:
         original, keep, calls = getattr(FeatureWriter, method), FeatureWriter.save, []
@@ -74,6 +75,7 @@ def die_at(method: str, *, call: int, rank: int, log: Path) -> Callable[[int], N
 # Processes
 
 
+@pytest.mark.slow
 def test_one_process_and_several_make_the_same_bytes(
     frames: Path, features: Path, trained: TrainedRun, tmp_path: Path
 ) -> None:
@@ -98,15 +100,15 @@ def test_one_process_and_several_make_the_same_bytes(
 @pytest.mark.parametrize(
     ("ranks", "method", "call", "victim"),
     [
-        (
-            (2, 1),
-            "save",
-            2,
-            1,
-        ),  # the other one goes on to the end of its share, and does not wait for ever
-        ((2, 3), "save", 3, 0),
-        ((1, 2), "write_shard", 2, 0),
-        ((1, 1), "write_totals", 1, 0),
+        ((2, 1), "save", 2, 1),  # the other rank finishes its videos and does not wait forever
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in (
+                ((2, 3), "save", 3, 0),
+                ((1, 2), "write_shard", 2, 0),
+                ((1, 1), "write_totals", 1, 0),
+            )
+        ),
     ],
 )
 def test_after_kill_9_another_number_of_processes_goes_on(
@@ -161,6 +163,7 @@ def test_sigterm_ends_all_processes(frames: Path, trained: TrainedRun, tmp_path:
     assert len(list((tmp_path / "out/unfinished").glob("*/*.json"))) == 1
 
 
+@pytest.mark.slow
 def test_another_start_waits_until_the_first_has_ended(
     frames: Path, features: Path, trained: TrainedRun, tmp_path: Path
 ) -> None:

@@ -1,4 +1,5 @@
-"""The fault drill: what is killed or filled, what the user sees, and that the run ends with the undisturbed weights."""
+"""The fault drill: what is killed or filled, what the user sees, and that the run ends with the
+undisturbed weights."""
 
 import os
 import shutil
@@ -42,7 +43,7 @@ def two_ranks(toy: ToyProject) -> ToyProject:
     return toy
 
 
-@pytest.mark.parametrize("victim", [0, 1])
+@pytest.mark.parametrize("victim", [pytest.param(0, marks=pytest.mark.slow), 1])
 def test_a_killed_rank(two_ranks: ToyProject, victim: int) -> None:
     name = f"killed-{victim}"
     run = fork_run(
@@ -66,6 +67,7 @@ def test_a_killed_rank(two_ranks: ToyProject, victim: int) -> None:
     )
 
 
+@pytest.mark.slow
 def test_a_killed_data_worker(trained: TrainedRun, step_recorder: StepRecorder) -> None:
     words = ("data.num_workers=1",)
     run = fork_run(
@@ -83,6 +85,7 @@ def test_a_killed_data_worker(trained: TrainedRun, step_recorder: StepRecorder) 
     )
 
 
+@pytest.mark.slow
 def test_a_data_worker_that_hangs(
     trained: TrainedRun, step_recorder: StepRecorder, tmp_path: Path
 ) -> None:
@@ -118,7 +121,8 @@ def test_a_data_worker_that_hangs(
 
 
 def die_before_name(number: int) -> Callable[[], None]:
-    """Have the process killed before this file of its checkpoints, in the order in which they are saved, gets its name."""
+    """Have the process killed before this file of its checkpoints, in the order in which they are
+    saved, gets its name."""
 
     def prepare() -> None:
         replace, named = os.replace, []
@@ -152,7 +156,8 @@ def die_half_way_through_content(number: int) -> Callable[[], None]:
     return prepare
 
 
-# the fourth checkpoint is that of step 4, the fifth the same step's last.ckpt; each is two files that get their names
+# the fourth checkpoint is that of step 4, the fifth the same step's last.ckpt; each is two files
+# that get their names
 MOMENTS = {
     "in the content": die_half_way_through_content(4),
     "before the settings have their name": die_before_name(7),
@@ -163,7 +168,13 @@ MOMENTS = {
 }
 
 
-@pytest.mark.parametrize("moment", MOMENTS)
+@pytest.mark.parametrize(
+    "moment",
+    [
+        moment if number in (0, 2) else pytest.param(moment, marks=pytest.mark.slow)
+        for number, moment in enumerate(MOMENTS)
+    ],
+)
 def test_a_run_that_is_killed_while_it_saves(
     trained: TrainedRun, step_recorder: StepRecorder, moment: str
 ) -> None:
@@ -201,6 +212,7 @@ def disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", folder], check=True)
 
 
+@pytest.mark.slow
 def test_a_disk_that_is_full(two_ranks: ToyProject, disk: Path) -> None:
     words = (f"run.folder={disk}",)
     run = RunDir(disk / "full")

@@ -10,15 +10,16 @@ from lit_hour.config.load import load_config
 from lit_hour.errors import ConfigError, QuestionError, ShardError
 from lit_hour.run_dir import RunDir
 from lit_hour.training.fit import FitResult
+from lit_hour.weights.reader import open_weights
 from tests.helpers.toy_run import (
     NUM_STEPS,
     ToyProject,
     TrainedRun,
     load_weights,
     max_abs_difference,
-    start_command,
     toy_settings,
 )
+from tests.training.forked import fork_run
 
 PARTS = ("vision", "projector", "memaug", "llm")
 
@@ -136,7 +137,9 @@ def test_missing_shards_are_named_before_anything_is_trained(
         toy.fit("nothing", f"data.sources.world.shards={tmp_path}/none")
 
 
-@pytest.mark.parametrize("precision", ["bf16-true", "bf16-mixed"])
+@pytest.mark.parametrize(
+    "precision", ["bf16-mixed", pytest.param("bf16-true", marks=pytest.mark.slow)]
+)
 def test_a_run_in_bf16_trains_validates_and_answers(toy: ToyProject, precision: str) -> None:
     outcome = toy.fit(
         "half", f"training.precision={precision}", f"run.folder={toy.runs}/{precision}"
@@ -196,10 +199,9 @@ def test_two_processes_learn_what_one_learns(toy: ToyProject) -> None:
         "training.val_every_n_steps=2",
         "data.max_bad_samples=9",
     )
-    process = start_command(toy, "two", *words, "training.devices=2")
+    ranks = fork_run(toy, "two", *words, num_ranks=2)
+    assert ranks.wait() == [0, 0], ranks.output()
     toy.fit("one", *words)
-    printed = process.communicate(timeout=120)[0].decode()
-    assert process.returncode == 0, printed
     assert (
         max_abs_difference(load_weights(toy.run_dir("two")), load_weights(toy.run_dir("one")))
         < 1e-5
@@ -220,6 +222,25 @@ def test_two_processes_learn_what_one_learns(toy: ToyProject) -> None:
     ]
     one, two = (state["VideoQADataModule"] for state in states)
     assert one == two and (one["step"], one["position"]) == (2, 4)
+
+
+def test_two_ranks_that_share_a_model_learn_what_one_process_learns(
+    toy: ToyProject, trained: TrainedRun
+) -> None:
+    words = (
+        f"training.init_from={trained.run.path}",
+        "training.max_steps=2",
+        "training.val_every_n_steps=2",
+        "training.save_every_n_steps=1",
+    )
+    ranks = fork_run(toy, "fsdp", *words, "training.strategy=fsdp", num_ranks=2)
+    assert ranks.wait() == [0, 0], ranks.output()
+    toy.fit("not-sharded", *words)
+    sharded = dict(open_weights(toy.run_dir("fsdp").checkpoint("last")).tensors())
+    expected = dict(open_weights(toy.run_dir("not-sharded").checkpoint("last")).tensors())
+    assert sharded and all(
+        torch.allclose(weight, expected[name], atol=1e-5) for name, weight in sharded.items()
+    )
 
 
 # The report at the end

@@ -1,4 +1,5 @@
-"""Two ranks that share a model learn what one process learns, and each goes on where the other stopped."""
+"""Two ranks that share a model learn what one process learns, and each goes on where the other
+stopped."""
 
 import json
 import os
@@ -36,6 +37,8 @@ from tests.training.toy_onevision import (
     write_onevision,
     write_sources,
 )
+
+pytestmark = pytest.mark.slow
 
 SCRIPT = Path(__file__).with_name("sharded_runs.py")
 STAGE = published_stage("3b", "s2")
@@ -85,13 +88,15 @@ OUTPUT_LAYER = "llm.network.lm_head.weight"
 
 @dataclass(frozen=True)
 class Done:
-    """The runs that were made: those of two ranks and of one, which share a model, and those of one process as ever."""
+    """The runs that were made: those of two ranks and of one, which share a model, and those of one
+    process as ever."""
 
     toy: ToyProject
     toys: Path
 
     def weights(self, name: str, checkpoint: str = "last") -> dict[str, Tensor]:
-        """Those of a run, however they are stored, without the output layer, which is tied to the embedding."""
+        """Those of a run, however they are stored, without the output layer, which is tied to the
+        embedding."""
         return without_tied(
             dict(open_weights(self.toy.run_dir(name).checkpoint(checkpoint)).tensors())
         )

@@ -1,7 +1,11 @@
 """A shorter form of tests/benchmarks/resume_exactness.py."""
 
+import pytest
+
 from tests.helpers.toy_run import ToyProject
 from tests.training.interrupted import Layout, Result, draw, run_to_the_end
+
+pytestmark = pytest.mark.slow
 
 NUM_STEPS, LAYOUT = 16, Layout(num_ranks=2, num_workers=1)
 

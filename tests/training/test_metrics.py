@@ -45,7 +45,8 @@ def test_what_nobody_asked_has_no_score() -> None:
 
 
 def test_counts_add_up_over_ranks() -> None:
-    """The states of two ranks, reduced as torchmetrics does it between processes, score as one that saw everything."""
+    """The states of two ranks, reduced as torchmetrics does it between processes, score as one that
+    saw everything."""
     ranks, whole = (AnswerAccuracy(), AnswerAccuracy()), AnswerAccuracy()
     for number, (question, is_right) in enumerate(
         [(OPEN, True), (FOUR, True), (FOUR, False), (TWO, False), (OPEN, False)]

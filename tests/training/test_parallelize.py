@@ -63,6 +63,7 @@ def test_what_is_computed_again_is_the_same_and_is_not_remembered() -> None:
     assert few < many / 4
 
 
+@pytest.mark.slow
 def test_blocks_that_are_compiled_and_computed_again_compute_the_same() -> None:
     def change(blocks: list[nn.Module]) -> None:
         compile_blocks(blocks)
@@ -83,7 +84,9 @@ def test_a_layer_that_makes_an_answer_is_not_compiled() -> None:
     assert not counters["stats"]
 
 
-@pytest.mark.parametrize("tower", ["lit-hour-tiny", "ViT-SO400M-14-SigLIP-384"])
+@pytest.mark.parametrize(
+    "tower", ["lit-hour-tiny", pytest.param("ViT-SO400M-14-SigLIP-384", marks=pytest.mark.slow)]
+)
 def test_every_part_is_made_of_blocks(toy: ToyProject, tower: str) -> None:
     size = 64 if tower == "lit-hour-tiny" else 384
     config = toy.config("none", f"model.vision.name={tower}", f"video.image_size={size}")

@@ -1,4 +1,5 @@
-"""The module and the data module with a Trainer, checkpoint and script that know nothing of this project's callbacks."""
+"""The module and the data module with a Trainer, checkpoint and script that know nothing of this
+project's callbacks."""
 
 from __future__ import annotations
 
@@ -29,7 +30,8 @@ from tests.helpers.toy_run import (
 
 
 class LossRecorder(Callback):
-    """Records the positions and the loss of each micro-batch, and may stop the run after some of them."""
+    """Records the positions and the loss of each micro-batch, and may stop the run after some of
+    them."""
 
     def __init__(self, stop_after: int | None = None) -> None:
         self.batches: list[tuple[tuple[int, ...], float]] = []
@@ -106,6 +108,7 @@ print(module.config.run.name, module.num_steps, len(weights))
 """
 
 
+@pytest.mark.slow
 def test_checkpoint_loads_in_a_plain_script(trained: TrainedRun, tmp_path: Path) -> None:
     """A process of its own in another folder: the checkpoint brings settings and sizes."""
     script = subprocess.run(

@@ -45,7 +45,8 @@ def test_the_weights_of_another_model_under_the_settings_of_this_one(
         toy.fit(copied.path.name, "training.max_steps=8")
     message = str(refusal.value)
     assert message.startswith(
-        f"{copied.checkpoint('last')} does not belong to last.yaml, restore the file that does: it does not"
+        f"{copied.checkpoint('last')} does not belong to last.yaml, restore the file that does: it "
+        "does not"
     )
     assert "unexpected: memaug.blocks.1.self_attention.query.weight" in message
     assert "wrong shape: llm.network.model.norm.weight is (64,) and has to be (32,)" in message
@@ -57,11 +58,13 @@ def test_the_weights_of_another_model_under_the_settings_of_this_one(
     [
         (
             ("data.global_batch_size=3",),
-            "error: data.global_batch_size=3 is no multiple of 2 (2 ranks x data.micro_batch_size=1)",
+            "error: data.global_batch_size=3 is no multiple of 2 (2 ranks x "
+            "data.micro_batch_size=1)",
         ),
         (
             ("data.micro_batch_size=40", "data.global_batch_size=80"),
-            "samples, and 2 ranks take 80 at once (data.micro_batch_size=40): let each take fewer, use fewer ranks, or give",
+            "samples, and 2 ranks take 80 at once (data.micro_batch_size=40): let each take fewer, "
+            "use fewer ranks, or give",
         ),
     ],
 )

@@ -28,7 +28,8 @@ def test_warnings_are_noted_while_it_listens_and_handlers_come_back() -> None:
 
 
 def ends_when_warned(*last_words: str) -> bool:
-    """Whether warnings end a process that has taken back Python's handlers, and then hangs in a library's exit."""
+    """Whether warnings end a process that has taken back Python's handlers, and then hangs in a
+    library's exit."""
     words = [
         "import ctypes",
         "from lit_hour.training.signals import ShutdownSignal",

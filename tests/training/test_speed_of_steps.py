@@ -1,4 +1,5 @@
-"""The benchmark of training steps: its plain formulas are our model's, it counts what torch counts, its steps are real."""
+"""The benchmark of training steps: its plain formulas are our model's, it counts what torch counts,
+its steps are real."""
 
 from pathlib import Path
 
@@ -11,6 +12,8 @@ from tests import published_stage
 from tests.benchmarks.speed import step
 from tests.benchmarks.speed.step.flops import Shapes, step_flops
 from tests.benchmarks.speed.step.reference import plain_loss
+
+pytestmark = pytest.mark.slow
 
 NUM_FRAMES, NUM_STEPS = 40, 3
 DIM, LAYERS = 2048, 36
@@ -51,7 +54,8 @@ def test_the_steps_are_taken_apart(
 def test_the_plain_formulas_are_the_models(
     encoded: tuple[Config, step.HourLLaVAModule, step.Steps],
 ) -> None:
-    """Loss and gradients in float32, to rounding: that of long sums, relative to the largest of each weight's."""
+    """Loss and gradients in float32, to rounding: that of long sums, relative to the largest of
+    each weight's."""
     _, module, steps = encoded
     found = []
     for loss_of in (module.model.train(), lambda *given: plain_loss(module.model, *given)):

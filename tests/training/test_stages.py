@@ -1,4 +1,5 @@
-"""The shipped stages, one after the other, at toy sizes: what learns in each, and that each starts from the one before."""
+"""The shipped stages, one after the other, at toy sizes: what learns in each, and that each starts
+from the one before."""
 
 import os
 import shutil
@@ -26,6 +27,8 @@ from tests.training.toy_onevision import (
     write_sources,
 )
 
+pytestmark = pytest.mark.slow
+
 ONEVISION = {"3b": "llava_onevision_si_qwen2_5_3b", "7b": "llava_onevision_si_qwen2_7b"}
 TOY = (
     f"video.image_size={SIZE_PIXELS}",
@@ -44,7 +47,8 @@ Weights = dict[str, Tensor]
 
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A folder in which the stages find everything where their files say that it is; afterwards no ranks know each other."""
+    """A folder in which the stages find everything where their files say that it is; afterwards no
+    ranks know each other."""
     folder = tmp_path_factory.mktemp("stages")
     know_tower(folder)
     video = load_config(published_stage("3b", "s2"), TOY).video

@@ -1,4 +1,5 @@
-"""A run that is started again under its name: after a stop, a kill, its end, or with other settings."""
+"""A run that is started again under its name: after a stop, a kill, its end, or with other
+settings."""
 
 import signal
 import time
@@ -29,8 +30,8 @@ PARTS = ("vision", "projector", "memaug", "llm")
     ("stops", "more"),
     [
         ([9], ()),
-        ([9], ("data.num_workers=1",)),
-        ([3, 6], ("data.num_workers=2",)),
+        pytest.param([9], ("data.num_workers=1",), marks=pytest.mark.slow),
+        pytest.param([3, 6], ("data.num_workers=2",), marks=pytest.mark.slow),
         ([9, 1], ()),  # the second time in the middle of the step after the checkpoint
         (
             [6],
@@ -65,6 +66,7 @@ def test_a_stopped_run_continues_to_the_same_weights(
     assert not list(run.checkpoints.glob("*-v*"))
 
 
+@pytest.mark.slow
 def test_after_kill_9_a_run_continues_to_the_same_weights(trained: TrainedRun) -> None:
     run = trained.project.run_dir("killed-9")
     process = start_command(trained.project, "killed-9", "data.num_workers=1")
@@ -94,10 +96,12 @@ def test_tensorboard_goes_on_without_a_gap(toy: ToyProject, step_recorder: StepR
     assert step_recorder.validated == [3, 6]
 
 
+@pytest.mark.slow
 def test_the_best_checkpoint_stays_the_best_of_both_starts(
     toy: ToyProject, step_recorder: StepRecorder
 ) -> None:
-    """Learning rates that begin at 0 and then ruin the model: nothing is better than what the first validation saw."""
+    """Learning rates that begin at 0 and then ruin the model: nothing is better than what the first
+    validation saw."""
     ruin = [f"training.learning_rate.{part}=30" for part in PARTS]
     every_step = (
         "training.warmup_ratio=1",
@@ -136,7 +140,7 @@ def test_a_finished_run_says_so_and_validates(
     )  # the same scores, the same advice
 
 
-@pytest.mark.parametrize("every_steps", [2, 3])
+@pytest.mark.parametrize("every_steps", [2, pytest.param(3, marks=pytest.mark.slow)])
 def test_a_finished_run_goes_on_when_it_gets_more_steps(
     toy: ToyProject, step_recorder: StepRecorder, every_steps: int
 ) -> None:

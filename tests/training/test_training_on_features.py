@@ -63,7 +63,8 @@ def frozen(trained: TrainedRun, folder: Path, *words: str) -> list[str]:
 
 
 def distance(one: dict[str, Tensor], other: dict[str, Tensor]) -> float:
-    """Of all weights together: AdamW moves one whose gradient is next to nothing as far as the others, to either side."""
+    """Of all weights together: AdamW moves one whose gradient is next to nothing as far as the
+    others, to either side."""
     return sum(float((one[name] - other[name]).square().sum()) for name in one) ** 0.5
 
 
@@ -76,10 +77,12 @@ def validation_features(trained: TrainedRun, tmp_path_factory: pytest.TempPathFa
     return target
 
 
-# Features of an encoder that has learnt four steps less change the losses by a thousandth. Weights are compared by a share of
-# what was learnt; storing as bf16 changes a token by 0.16% of its length.
+# Features of an encoder that has learnt four steps less change the losses by a thousandth. Weights
+# are compared by a share of what was learnt; storing as bf16 changes a token by 0.16% of its
+# length.
 @pytest.mark.parametrize(
-    ("precision", "of_losses", "of_weights"), [("bf16", 1e-5, 5e-3), ("int8", 1e-4, 1e-2)]
+    ("precision", "of_losses", "of_weights"),
+    [("bf16", 1e-5, 5e-3), pytest.param("int8", 1e-4, 1e-2, marks=pytest.mark.slow)],
 )
 def test_training_on_features_is_training_on_the_frames(
     frames: Path,
@@ -127,6 +130,7 @@ def test_training_on_features_is_training_on_the_frames(
     assert after == pytest.approx(before, rel=of_losses)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true"])
 def test_a_run_in_bf16_trains_on_features(
     features: Path, validation_features: Path, trained: TrainedRun, precision: str
@@ -164,6 +168,7 @@ def test_features_of_another_encoder_are_refused_before_the_first_step(
     )
 
 
+@pytest.mark.slow
 def test_a_validation_alone_looks_too(features: Path, trained: TrainedRun, frames: Path) -> None:
     words = frozen(
         trained, frames / "shards", "training.max_steps=2", "training.val_every_n_steps=2"
@@ -186,7 +191,8 @@ def test_a_validation_alone_looks_too(features: Path, trained: TrainedRun, frame
     [
         (
             ["model.vision.grid=4"],
-            r"other settings than this run's: model\.vision\.grid was 2, is 4\. Set .* encode again",
+            r"other settings than this run's: model\.vision\.grid was 2, is 4\. Set .* encode "
+            r"again",
         ),
         (["model.vision.tanh_gelu=false"], r"model\.vision\.tanh_gelu was True, is False"),
         (["video.max_frames=5"], r"video\.max_frames was 6, is 5"),

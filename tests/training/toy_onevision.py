@@ -1,4 +1,5 @@
-"""A LLaVA-OneVision of toy sizes in the real layout, and the shards of the three stages, all of a few small files."""
+"""A LLaVA-OneVision of toy sizes in the real layout, and the shards of the three stages, all of a
+few small files."""
 
 import json
 from pathlib import Path

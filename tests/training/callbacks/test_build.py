@@ -25,7 +25,8 @@ JPEG_START = b"\xff\xd8\xff"
 
 @pytest.fixture
 def damaged(toy: ToyProject, tmp_path: Path) -> Path:
-    """The training shards, and in the first one no frame of any video that decodes; sizes and names are the same."""
+    """The training shards, and in the first one no frame of any video that decodes; sizes and names
+    are the same."""
     folder = shutil.copytree(toy.yaml.parent / "world/train/shards", tmp_path / "shards")
     tar = folder / "000000.tar"
     content = tar.read_bytes()

@@ -125,6 +125,7 @@ def test_a_run_that_starts_again_goes_on_counting(toy: ToyProject) -> None:
         toy.fit("counted", "training.max_skipped_steps=1")
 
 
+@pytest.mark.slow
 def test_what_goes_wrong_on_one_rank_is_left_out_by_all(toy: ToyProject) -> None:
     words = ("training.max_skipped_steps=1", "training.gradient_clip_norm=0")
     run = fork_run(
@@ -145,6 +146,7 @@ def test_what_goes_wrong_on_one_rank_is_left_out_by_all(toy: ToyProject) -> None
     assert curve(toy, "one-rank", "train/skipped_steps")[NUM_STEPS - 1] == 1
 
 
+@pytest.mark.slow
 def test_a_rank_without_the_cause_leaves_no_batch(toy: ToyProject) -> None:
     run = fork_run(toy, "two-stop", num_ranks=2, prepare=poison(5))
     assert run.wait() == [1, 1]

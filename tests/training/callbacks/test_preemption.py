@@ -33,7 +33,8 @@ def warn(number: int = signal.SIGTERM) -> None:
 
 
 def start_again(toy: ToyProject, name: str, *words: str) -> None:
-    """In another second: TensorBoard puts the files of a run into the order of the seconds in which they were begun."""
+    """In another second: TensorBoard puts the files of a run into the order of the seconds in which
+    they were begun."""
     time.sleep(1 - time.time() % 1)
     toy.fit(name, *words)
 
@@ -44,7 +45,10 @@ def events(toy: ToyProject, name: str) -> EventAccumulator:
     return accumulator
 
 
-@pytest.mark.parametrize(("batch", "step"), [(1, 1), (4, 2), (7, 4), (10, 5)])
+@pytest.mark.parametrize(
+    ("batch", "step"),
+    [(4, 2), *(pytest.param(*case, marks=pytest.mark.slow) for case in ((1, 1), (7, 4), (10, 5)))],
+)
 def test_a_warned_run_ends_its_step_saves_and_goes_on_as_if_nothing_had_been(
     trained: TrainedRun, step_recorder: StepRecorder, batch: int, step: int
 ) -> None:
@@ -75,6 +79,7 @@ def test_a_warned_run_ends_its_step_saves_and_goes_on_as_if_nothing_had_been(
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
 def test_a_warning_to_a_whole_job_reaches_its_data_workers_which_read_on(
     trained: TrainedRun, number: int
@@ -101,7 +106,13 @@ def test_a_warning_to_a_whole_job_reaches_its_data_workers_which_read_on(
 
 @pytest.mark.parametrize(
     ("batch", "in_validation", "step"),
-    [(5, False, 3), (6, False, 3), (1, True, 3), (3, True, 6), (12, False, 6)],
+    [
+        (1, True, 3),
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in ((5, False, 3), (6, False, 3), (3, True, 6), (12, False, 6))
+        ),
+    ],
 )
 def test_a_validation_that_was_due_or_stopped_is_done_after_the_restart(
     trained: TrainedRun, step_recorder: StepRecorder, batch: int, in_validation: bool, step: int
@@ -140,6 +151,7 @@ def test_a_validation_that_was_due_or_stopped_is_done_after_the_restart(
         assert max_abs_difference(*best) == 0
 
 
+@pytest.mark.slow
 def test_the_validation_of_a_finished_run_can_be_stopped(trained: TrainedRun) -> None:
     before = trained.run.checkpoint("last").stat().st_mtime_ns
     run = fork_run(
@@ -152,8 +164,10 @@ def test_the_validation_of_a_finished_run_can_be_stopped(trained: TrainedRun) ->
     assert trained.run.checkpoint("last").stat().st_mtime_ns == before
 
 
+@pytest.mark.slow
 def test_ranks_with_unequal_shares_of_a_validation_leave_together(toy: ToyProject) -> None:
-    """Six videos for four ranks: the warning reaches one that has a single one of them, while others have two."""
+    """Six videos for four ranks: the warning reaches one that has a single one of them, while
+    others have two."""
     words = (
         f"data.val_sources.more.shards={toy.yaml.parent}/world/train/shards",
         "data.global_batch_size=4",
@@ -169,10 +183,12 @@ def test_ranks_with_unequal_shares_of_a_validation_leave_together(toy: ToyProjec
     assert [event.step for event in events(toy, "unequal").Scalars("val/loss")] == [1, 3]
 
 
+@pytest.mark.slow
 def test_ranks_that_share_a_model_leave_together_and_go_on_as_if_nothing_had_been(
     toy: ToyProject,
 ) -> None:
-    """The second rank alone is warned in the middle of a step, then in a validation; then it is killed."""
+    """The second rank alone is warned in the middle of a step, then in a validation; then it is
+    killed."""
     words = ("training.strategy=fsdp", "training.val_every_n_steps=4")
     assert fork_run(toy, "shared", *words, num_ranks=2).wait() == [0, 0]
     stops = [
@@ -192,10 +208,12 @@ def test_ranks_that_share_a_model_leave_together_and_go_on_as_if_nothing_had_bee
     assert max_abs_difference(*(dict(open_weights(end).tensors()) for end in ends)) == 0
 
 
+@pytest.mark.slow
 def test_in_a_job_a_warning_counts_before_training_has_begun_and_one_step_is_done(
     toy: ToyProject,
 ) -> None:
-    """Of a job that SLURM does not know, in which no srun was used: libraries are loaded when the signal comes."""
+    """Of a job that SLURM does not know, in which no srun was used: libraries are loaded when the
+    signal comes."""
     environment = {**os.environ, "SLURM_JOB_ID": "1", "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "train.py", *toy.argv("early")]
     process = subprocess.Popen(

@@ -56,7 +56,8 @@ def test_question_truth_and_answer_are_written() -> None:
     figure = plot_answer(frames(3), "synthetic_00007", Prediction(0, CHOICE, "a red circle", False))
     written = figure.get_suptitle()
     assert written.startswith(
-        "synthetic_00007   object/object_recognition\nWhat is shown? / a red circle / a blue square\n"
+        "synthetic_00007   object/object_recognition\nWhat is shown? / a red circle / a blue "
+        "square\n"
     )
     assert "true answer: B. a blue square     model: a red circle  (wrong)" in written
     written = plot_answer(frames(3), "x", Prediction(0, OPEN, " ", True)).get_suptitle()

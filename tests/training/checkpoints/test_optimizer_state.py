@@ -18,7 +18,8 @@ from lit_hour.training.checkpoints.optimizer_state import (
 def learner(
     order: tuple[str, ...] = ("second", "first"), width: int = 3
 ) -> tuple[nn.ModuleDict, AdamW]:
-    """A model of three layers, of which one is frozen and two have a group each, in another order than in the model."""
+    """A model of three layers, of which one is frozen and two have a group each, in another order
+    than in the model."""
     torch.manual_seed(0)
     model = nn.ModuleDict({name: nn.Linear(3, width) for name in ("first", "frozen", "second")})
     groups = [
@@ -90,7 +91,7 @@ def test_another_optimizer_is_refused() -> None:
     state, named = optimizer.state_dict(), flatten(named_state(model, optimizer))
     with pytest.raises(
         WeightsError,
-        match=r"has 2 parameters of second, 2 parameters of first; that of this run has 2 .*first",
+        match=r"has 2 parameters of second, 2 parameters of first; this run's has 2 .*first",
     ):
         restore(learner(("first", "second"))[1], state)
     with pytest.raises(

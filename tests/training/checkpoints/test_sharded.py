@@ -1,4 +1,5 @@
-"""The folder of a sharded checkpoint is complete or absent, whatever happens while it is written."""
+"""The folder of a sharded checkpoint is complete or absent, whatever happens while it is
+written."""
 
 import multiprocessing
 import os
