@@ -31,7 +31,8 @@ from lit_hour.media.frame_sampling import SampledVideo
 from lit_hour.model.hour_llava import HourLLaVA
 from lit_hour.model.memory_repository import MemoryRepository
 from lit_hour.model.meta_init import materialize
-from lit_hour.model.multimodal_inputs import LLMInputs, truncate_to_prompts
+from lit_hour.model.language_model import LLMInputs
+from lit_hour.model.multimodal_inputs import truncate_to_prompts
 from lit_hour.model.streaming_repository import StreamingRepository
 from lit_hour.processor import HourLLaVAProcessor, count_placeholders
 from lit_hour.run_dir import RunDir
@@ -145,7 +146,7 @@ class VideoPredictor:
         weights = open_weights(checkpoint)
         processor = HourLLaVAProcessor(load_tokenizer(run_dir.tokenizer), config.text)
         with torch.device("meta"):
-            model = HourLLaVA(config, len(processor.tokenizer))
+            model = HourLLaVA.from_config(config, len(processor.tokenizer))
         origin = f"{weights.path}, with the settings beside it,"
         expected, optional = shapes_of(model.state_dict()), optional_weights(config)
         check_state_dict(expected, weights.shapes, origin, optional=optional)

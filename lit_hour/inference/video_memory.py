@@ -19,7 +19,7 @@ from lit_hour.errors import QuestionError, VideoError
 from lit_hour.io.hashing import hash_path
 from lit_hour.media.transforms import encode_jpeg
 from lit_hour.model.hour_llava import HourLLaVA
-from lit_hour.model.memory_repository import CachedRepository, MemoryRepository
+from lit_hour.model.memory_repository import MemoryRepository
 from lit_hour.model.streaming_repository import StreamingRepository
 from lit_hour.processor import HourLLaVAProcessor
 from lit_hour.types import Frames, Thumbnail, Video
@@ -68,9 +68,8 @@ class VideoMemory:
     def _tensors(self) -> list[Tensor]:
         repository = self.repository
         tensors = [repository.tokens, repository.positions, repository.timestamps]
-        if isinstance(repository, CachedRepository):
-            for cache in repository.kv_caches:
-                tensors += [cache.keys, cache.values]
+        for cache in repository.kv_caches:
+            tensors += [cache.keys, cache.values]
         return tensors if self.stream is None else tensors + self.stream.buffers
 
 

@@ -37,7 +37,7 @@ from lit_hour.inference.predictor import VideoPredictor
 from lit_hour.inference.video_memory import VideoMemory, build_video_memory, digest_files
 from lit_hour.io.atomic import atomic_path
 from lit_hour.io.quantize import dequantize_int8, quantize_int8
-from lit_hour.model.memory_repository import MemoryRepository, TokenGrid
+from lit_hour.model.memory_repository import DenseTokens, MemoryRepository, TokenGrid
 from lit_hour.model.streaming_repository import StreamingRepository
 
 ENCODE_AGAIN = "Encode the video again."
@@ -216,7 +216,9 @@ def _build_memory(
         grids = tuple(TokenGrid(*grid) for grid in metadata.grids)
         positions = tensors["positions"].to(device)  # (tokens,)
         num_images = metadata.num_placeholders
-        repository = MemoryRepository(tokens, positions, grids, timestamps, num_images or 1)
+        repository = MemoryRepository(
+            DenseTokens(tokens), positions, grids, timestamps, num_images or 1
+        )
         memory = predictor.build_image_memory(repository, num_images, metadata.source)
     offsets = accumulate(metadata.thumbnail_bytes, initial=0)
     content = tensors["thumbnails"].numpy().tobytes()

@@ -1,4 +1,4 @@
-"""Attention with grouped key/value heads and rotary positions in the first half of each head.
+"""Grouped-query attention with rotary positions and a KV cache, on unbatched sequences.
 
 Source: reference arithmetic of Hour-LLaVA, MemAug.
 """
@@ -6,23 +6,37 @@ Source: reference arithmetic of Hour-LLaVA, MemAug.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lit_hour.model.memory_repository import MemoryTokens
+QUERY_CHUNK = 64  # queries whose attention weights are computed at once; at an hour, 1 GB of scores
 
-QUERY_CHUNK = 64  # of a query whose attention is looked at: an hour's memory makes a gigabyte of shares for them
+Rotary = tuple[Tensor, Tensor]  # cosines and sines of positions, each (tokens, head_dim / 4)
+
+
+class MemoryTokens(Protocol):
+    """Tokens that attention reads, however they are stored (see `memory_repository`)."""
+
+    def gather(self, indices: Tensor) -> Tensor:
+        """Return some of the tokens: indices `(kept,)` -> `(kept, dim)`."""
+
+    def linear(self, *layers: nn.Linear) -> tuple[Tensor, ...]:
+        """Apply linear layers to all tokens: `(tokens, out_features)` for each layer."""
+
+    def dense(self) -> Tensor:
+        """Return all tokens, `(tokens, dim)`."""
 
 
 @dataclass(frozen=True)
 class KVCache:
-    """What an attention makes of a sequence that it looks into, whoever looks.
+    """Keys and values of a sequence for one attention layer.
 
     Attributes:
-        keys: `(memory, key_value_heads, head_dim)`, turned by the positions.
-        values: `(memory, key_value_heads, head_dim)`.
+        keys: `(tokens, key_value_heads, head_dim)`, with rotary positions applied.
+        values: `(tokens, key_value_heads, head_dim)`.
     """
 
     keys: Tensor
@@ -30,21 +44,21 @@ class KVCache:
 
 
 class RotaryEmbedding(nn.Module):
-    """Positions -> cosines and sines for half the width of a head, paired (i, i + head_dim / 4)."""
+    """Rotary position embedding of the first half of each head, with pairs (i, i + head_dim / 4)."""
 
     def __init__(self, head_dim: int, theta: float) -> None:
         super().__init__()
         self.rotated_dim = head_dim // 2
         self.theta = theta
 
-    def forward(self, positions: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """Angles are products in float32 (an hour has 234,000 positions), rounded to `dtype` only as cosine and sine.
+    def forward(self, positions: Tensor, dtype: torch.dtype) -> Rotary:
+        """Compute the cosines and sines of positions, each `(tokens, head_dim / 4)`.
+
+        The angles are float32, since an hour has 234,000 positions; only the result has `dtype`.
 
         Args:
             positions: `(tokens,)`.
-
-        Returns:
-            Cosine and sine, each `(tokens, head_dim / 4)`.
+            dtype: of the cosines and sines.
         """
         with torch.autocast(positions.device.type, enabled=False):
             steps = torch.arange(
@@ -55,29 +69,28 @@ class RotaryEmbedding(nn.Module):
             return angles.cos().to(dtype), angles.sin().to(dtype)
 
 
-def apply_rotary(heads: Tensor, angles: tuple[Tensor, Tensor]) -> Tensor:
-    """Turn the first half of each head by its token's angles; the second half stays.
+def apply_rotary(heads: Tensor, rotary: Rotary) -> Tensor:
+    """Rotate the first half of each head by its token's angles.
 
     Args:
         heads: `(tokens, heads, head_dim)`.
-        angles: cosine and sine, each `(tokens, head_dim / 4)`.
+        rotary: cosines and sines of the tokens' positions.
 
     Returns:
         `(tokens, heads, head_dim)`.
     """
-    cosine, sine = (table[:, None] for table in angles)  # (tokens, 1, head_dim / 4)
+    cosine, sine = (table[:, None] for table in rotary)  # (tokens, 1, head_dim / 4)
     quarter = heads.shape[-1] // 4
     left, right, rest = heads.split([quarter, quarter, heads.shape[-1] - 2 * quarter], dim=-1)
-    return torch.cat(
-        [left * cosine - right * sine, left * sine + right * cosine, rest], dim=-1
-    )  # (tokens, heads, head_dim)
+    rotated = [left * cosine - right * sine, left * sine + right * cosine, rest]
+    return torch.cat(rotated, dim=-1)  # (tokens, heads, head_dim)
 
 
 class GroupedQueryAttention(nn.Module):
-    """Queries of one sequence look at keys and values of another (or the same); nothing is causal, nothing is masked.
+    """Grouped-query attention without a causal mask.
 
-    Groups of query heads share a key/value head: they ask it side by side, and it is read once for all of them. Sequences are
-    unbatched: videos differ too much in length to be padded.
+    The query heads of a group are stacked along the sequence axis, so that each key/value head is
+    read once. Sequences are unbatched, because videos differ too much in length to be padded.
     """
 
     def __init__(self, dim: int, num_heads: int, num_key_value_heads: int) -> None:
@@ -88,68 +101,49 @@ class GroupedQueryAttention(nn.Module):
         self.value = nn.Linear(dim, num_key_value_heads * self.head_dim)
         self.output = nn.Linear(dim, dim)
 
-    def forward(
-        self,
-        asking: Tensor,
-        asked: MemoryTokens | KVCache,
-        asking_angles: tuple[Tensor, Tensor],
-        asked_angles: tuple[Tensor, Tensor],
-    ) -> Tensor:
-        """Look from `asking` `(query, dim)` into `asked` `(memory, dim)`, or into what was prepared of it: `(query, dim)`."""
-        asked = asked if isinstance(asked, KVCache) else self.project_kv(asked, asked_angles)
-        query = self._ask(asking, asking_angles)  # (query, heads, head_dim)
-        num_rows, num_shared = len(query), asked.keys.shape[1]
-        query = query.unflatten(1, (num_shared, -1)).permute(
-            1, 2, 0, 3
-        )  # (key_value_heads, group, query, head_dim)
-        seen = F.scaled_dot_product_attention(
-            query.flatten(1, 2)[None],
-            asked.keys.transpose(0, 1)[None],
-            asked.values.transpose(0, 1)[None],
-        )[0]  # (key_value_heads, group * query, head_dim)
-        seen = seen.unflatten(1, (-1, num_rows)).permute(
-            2, 0, 1, 3
-        )  # (query, key_value_heads, group, head_dim)
-        return self.output(seen.flatten(1))  # (query, dim)
+    def project_kv(self, tokens: MemoryTokens, rotary: Rotary) -> KVCache:
+        """Project tokens to keys and values."""
+        keys, values = (
+            projected.unflatten(-1, (-1, self.head_dim))  # (tokens, key_value_heads, head_dim)
+            for projected in tokens.linear(self.key, self.value)
+        )
+        return KVCache(apply_rotary(keys, rotary), values)
 
-    def project_kv(self, asked: MemoryTokens, angles: tuple[Tensor, Tensor]) -> KVCache:
-        """All of `asked` `(memory, dim)` that a look into it needs; `forward` and `look` take it in its place."""
-        if isinstance(asked, Tensor):
-            keys, values = (
-                self.key(asked),
-                self.value(asked),
-            )  # (memory, key_value_heads * head_dim) each
-        else:
-            keys, values = asked.linear(
-                self.key, self.value
-            )  # (memory, key_value_heads * head_dim) each
-        return KVCache(apply_rotary(self._split_heads(keys), angles), self._split_heads(values))
+    def forward(self, query: Tensor, kv: KVCache, rotary: Rotary) -> Tensor:
+        """Attend from each token of the query to the whole KV cache.
 
-    def attention_weights(
-        self,
-        asking: Tensor,
-        asked: MemoryTokens | KVCache,
-        asking_angles: tuple[Tensor, Tensor],
-        asked_angles: tuple[Tensor, Tensor],
-    ) -> Tensor:
-        """The share of all attention of `asking` that goes to each of `asked`: `(memory,)`, the mean over rows and heads."""
-        asked = asked if isinstance(asked, KVCache) else self.project_kv(asked, asked_angles)
-        query = self._ask(asking, asking_angles)  # (query, heads, head_dim)
-        key = asked.keys.repeat_interleave(
-            query.shape[1] // asked.keys.shape[1], dim=1
-        )  # (memory, heads, head_dim)
-        total = query.new_zeros(len(key), dtype=torch.float32)  # (memory,)
-        for rows in query.float().split(QUERY_CHUNK):
-            scores = (
-                torch.einsum("qhd,mhd->hqm", rows, key.float()) * self.head_dim**-0.5
-            )  # (heads, rows, memory)
-            total += scores.softmax(dim=-1).sum(dim=(0, 1))  # (memory,)
-        return total / query.shape[:2].numel()
+        Args:
+            query: `(query, dim)`.
+            kv: keys and values to attend to.
+            rotary: of the positions of the query.
 
-    def _ask(self, asking: Tensor, angles: tuple[Tensor, Tensor]) -> Tensor:
-        return apply_rotary(
-            self._split_heads(self.query(asking)), angles
-        )  # (query, heads, head_dim)
+        Returns:
+            `(query, dim)`.
+        """
+        heads = self.query(query).unflatten(-1, (-1, self.head_dim))  # (query, heads, head_dim)
+        heads = apply_rotary(heads, rotary)
+        groups = heads.unflatten(1, (kv.keys.shape[1], -1))  # (query, kv_heads, group, head_dim)
+        groups = groups.permute(1, 2, 0, 3)  # (kv_heads, group, query, head_dim)
+        attended = F.scaled_dot_product_attention(
+            groups.flatten(1, 2)[None],
+            kv.keys.transpose(0, 1)[None],
+            kv.values.transpose(0, 1)[None],
+        )[0]  # (kv_heads, group * query, head_dim)
+        attended = attended.unflatten(1, (-1, len(query)))  # (kv_heads, group, query, head_dim)
+        attended = attended.permute(2, 0, 1, 3)  # (query, kv_heads, group, head_dim)
+        return self.output(attended.flatten(1))  # (query, dim)
 
-    def _split_heads(self, tokens: Tensor) -> Tensor:
-        return tokens.unflatten(-1, (-1, self.head_dim))  # (tokens, heads, head_dim)
+    def attention_weights(self, query: Tensor, kv: KVCache, rotary: Rotary) -> Tensor:
+        """Compute the attention weight of each token of the KV cache, `(tokens,)`.
+
+        The weights are means over the query's tokens and heads; they sum to 1.
+        """
+        heads = self.query(query).unflatten(-1, (-1, self.head_dim))  # (query, heads, head_dim)
+        heads = apply_rotary(heads, rotary)
+        group_size = heads.shape[1] // kv.keys.shape[1]
+        keys = kv.keys.repeat_interleave(group_size, dim=1)  # (tokens, heads, head_dim)
+        total = heads.new_zeros(len(keys), dtype=torch.float32)  # (tokens,)
+        for chunk in heads.float().split(QUERY_CHUNK):
+            scores = torch.einsum("qhd,mhd->hqm", chunk, keys.float()) * self.head_dim**-0.5
+            total += scores.softmax(dim=-1).sum(dim=(0, 1))  # (tokens,)
+        return total / heads.shape[:2].numel()

@@ -1,4 +1,4 @@
-"""MemAug while it reads a question -> where it looks: the share of its attention that each token of the memory gets."""
+"""Capture the attention weights of MemAug over the memory, for notebooks and measurements."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ from lit_hour.model.memory_repository import MemoryRepository
 
 
 @contextmanager
-def capture_attention(memory: MemoryAugmentation) -> Iterator[list[Tensor]]:
-    """Collect where each block looks, for each text that it is called with.
+def capture_attention(memaug: MemoryAugmentation) -> Iterator[list[Tensor]]:
+    """Capture the cross-attention weights of each block for each text, by forward hooks.
 
     Yields:
-        A list that grows by `(memory,)` at each call of a block: the mean over its heads and over the rows of the query; it
-        sums to 1.
+        A list to which each call of a block appends `(memory,)` for each text: the mean over the
+        heads and over the tokens of the query, which sums to 1.
     """
-    looks: list[Tensor] = []
+    captured: list[Tensor] = []
 
     @torch.no_grad()
-    def look(attention: nn.Module, given: tuple[Any, ...], _: Tensor) -> None:
-        looks.append(attention.attention_weights(*given))  # type: ignore[operator]
+    def hook(attention: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
+        captured.append(attention.attention_weights(*args))  # type: ignore[operator]
 
-    hooks = [block.cross_attention.register_forward_hook(look) for block in memory.blocks]  # type: ignore[union-attr]
+    handles = [block.cross_attention.register_forward_hook(hook) for block in memaug.blocks]  # type: ignore[union-attr]
     try:
-        yield looks
+        yield captured
     finally:
-        for hook in hooks:
-            hook.remove()
+        for handle in handles:
+            handle.remove()
 
 
-def sum_per_frame(look: Tensor, repository: MemoryRepository) -> Tensor:
-    """The share of each frame of a video, its tokens and its end together: `(memory,)` -> `(frames,)`."""
-    return look.unflatten(0, (len(repository.timestamps), -1)).sum(dim=1)  # (frames,)
+def sum_per_frame(weights: Tensor, repository: MemoryRepository) -> Tensor:
+    """Sum attention weights `(memory,)` over the tokens of each frame of a video: `(frames,)`."""
+    return weights.unflatten(0, (len(repository.timestamps), -1)).sum(dim=1)

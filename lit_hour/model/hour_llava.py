@@ -1,68 +1,93 @@
-"""Hour-LLaVA: frames -> repository -> forgetting -> memory augmentation -> language model.
+"""Hour-LLaVA: frames -> memory repository -> forgetting -> memory augmentation -> language model.
+
+Start here: `HourLLaVA.forward` and `HourLLaVA.build_inputs` are the figure of the paper.
 
 Source: Hour-LLaVA (arXiv:2506.05332).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import NamedTuple
 
 import torch
 from torch import Generator, Tensor, nn
 
+from lit_hour.config.model import ModelConfig
 from lit_hour.config.schema import Config
-from lit_hour.errors import ConfigError, QuestionError
+from lit_hour.errors import ConfigError
 from lit_hour.io.hashing import hash_weights
 from lit_hour.model.forgetting import CONTENT_BASED, forget
-from lit_hour.model.language_model import LanguageModel
-from lit_hour.model.memaug import MemoryAugmentation, PreparedMemory
+from lit_hour.model.language_model import LanguageModel, LLMInputs
+from lit_hour.model.memaug import MemoryAugmentation
 from lit_hour.model.memory_repository import (
-    AnyRepository,
-    CachedRepository,
     MemoryRepository,
-    MemoryTokens,
     build_image_set_repository,
-    build_lazy_repository,
     build_tiled_image_repository,
     build_video_repository,
 )
 from lit_hour.model.multimodal_inputs import (
-    LLMInputs,
-    MemAugQuery,
     build_memaug_query,
+    embed_texts,
     merge_visual_tokens,
     pad_inputs,
-    truncate_to_prompts,
 )
 from lit_hour.model.projector import Projector
 from lit_hour.model.vision_encoder import VisionEncoder
 from lit_hour.types import Batch, ImageSet, TiledImage, Video, Visual
 
 
-class HourLLaVA(nn.Module):
-    """The whole model.
-
-    Weights are random; who has others loads them over these. A text may ask about nothing to see: a black picture then goes
-    the same way and none of its tokens is read. Whatever a batch holds, `forward` and `examine` call the vision encoder,
-    each block of MemAug and each layer of the language model once, so that all ranks of a sharded run stay in step.
+class HourLLaVAOutput(NamedTuple):
+    """Result of `HourLLaVA.forward`.
 
     Attributes:
-        num_cut_texts: texts that `forward` had to cut to `text.max_tokens`, by now.
+        loss: `()`.
+        inputs: what the language model read; generation can continue from it.
     """
 
-    def __init__(self, config: Config, vocabulary_size: int) -> None:
+    loss: Tensor
+    inputs: LLMInputs
+
+
+class HourLLaVA(nn.Module):
+    """The whole model, with random weights; load a checkpoint afterwards.
+
+    A text without a visual gets a black dummy image, whose tokens are dropped. So the vision encoder,
+    each block of MemAug and each layer of the language model run once per `forward` for any batch,
+    which keeps the ranks of a sharded (FSDP) run in step.
+    """
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        num_tokens: int,
+        *,
+        image_size: int,
+        max_tokens: int,
+        max_tiles: int,
+    ) -> None:
+        """Build the model; `from_config` does it from the settings of a run.
+
+        Args:
+            config: sizes and methods of the parts.
+            num_tokens: number of tokens of the tokenizer.
+            image_size: height and width of the images to come, in pixels.
+            max_tokens: longest text with its visual tokens; the end of a longer one is dropped.
+            max_tiles: an image with more tokens than this many tiles have is shrunk to them.
+
+        Raises:
+            ConfigError: the vision encoder takes images of another size.
+        """
         super().__init__()
-        self.settings = config.model.memaug
-        self.max_tokens = config.text.max_tokens
-        self.num_cut_texts = 0
-        self.max_tiles = config.image.max_tiles
-        self.vision = VisionEncoder(config.model.vision)
-        if self.vision.image_size != config.video.image_size:
+        self.config, self.max_tokens, self.max_tiles = config, max_tokens, max_tiles
+        self.vision = VisionEncoder(config.vision)
+        if self.vision.image_size != image_size:
             raise ConfigError(
-                f"video.image_size={config.video.image_size}, but {config.model.vision.name} takes"
-                f" {self.vision.image_size}: set video.image_size={self.vision.image_size}"
+                f"video.image_size={image_size}, but {config.vision.name} takes"
+                f" {self.vision.image_size}. Set video.image_size={self.vision.image_size}."
             )
-        self.llm = LanguageModel(config.model.llm, vocabulary_size)
+        self.llm = LanguageModel(config.llm, num_tokens)
         dim = self.llm.dim
         self.projector = Projector(self.vision.dim, dim)
         self.frame_newline = nn.Parameter(init_frame_newline(dim))  # (dim,)
@@ -70,201 +95,125 @@ class HourLLaVA(nn.Module):
             dim,
             self.llm.num_heads,
             self.llm.num_key_value_heads,
-            self.settings.num_layers,
+            config.memaug.num_layers,
             self.llm.rope_theta,
-            self.settings.initializer_range,
+            config.memaug.initializer_range,
+            config.memaug.use_full_memory,
         )
 
-    def forward(self, batch: Batch, generators: Sequence[Generator] | None = None) -> Tensor:
-        """The loss of a batch: `()`; for `generators` see `read`."""
-        inputs = self.build_inputs(batch, self.build_lazy_repositories(batch.visuals), generators)
-        self.num_cut_texts += inputs.num_truncated
-        return self.llm.loss(inputs)
+    @classmethod
+    def from_config(cls, config: Config, num_tokens: int) -> HourLLaVA:
+        """Build the model of a run; see `__init__`."""
+        return cls(
+            config.model,
+            num_tokens,
+            image_size=config.video.image_size,
+            max_tokens=config.text.max_tokens,
+            max_tiles=config.image.max_tiles,
+        )
 
-    def examine(
-        self,
-        batch: Batch,
-        max_new_tokens: int,
-        end_id: int,
-        any_rank: Callable[[bool], bool] = bool,
-    ) -> tuple[Tensor, Tensor]:
-        """The loss `()` and the answers `(texts, tokens)` of a batch; each visual is remembered once for both.
+    def forward(
+        self, batch: Batch, generators: Sequence[Generator] | None = None
+    ) -> HourLLaVAOutput:
+        """Compute the loss of a batch.
 
-        For `end_id` and `any_rank` see `LanguageModel.generate`.
-
-        Raises:
-            QuestionError: a question and its answer do not fit beside the visual tokens.
+        Args:
+            batch: texts and the visuals that they are about.
+            generators: see `build_inputs`.
         """
-        inputs = self.build_inputs(batch, self.build_lazy_repositories(batch.visuals))
-        if inputs.num_truncated:
-            raise QuestionError(
-                f"{inputs.num_truncated} questions about {batch.keys[0]} do not fit beside its tokens in"
-                f" text.max_tokens={self.max_tokens}: raise it, or forget more (model.memaug)"
-            )
-        loss = self.llm.loss(inputs)  # ()
-        answers = list(
-            self.llm.generate(truncate_to_prompts(inputs), max_new_tokens, end_id, any_rank)
-        )  # (texts,) for each
-        return loss, torch.stack(answers, dim=1)  # (), (texts, tokens)
-
-    def build_repositories(self, visuals: Sequence[Visual | None]) -> list[MemoryRepository]:
-        """The memory of each video or picture, made once for all its questions."""
-        shown = [self._black_picture() if visual is None else visual for visual in visuals]
-        return [
-            self._lay_out(visual, tokens)
-            for visual, tokens in zip(shown, self.encode_visuals(shown), strict=True)
-        ]
-
-    def build_lazy_repositories(self, visuals: Sequence[Visual | None]) -> list[AnyRepository]:
-        """As `remember`, for `read` alone: the tokens of a video are not made, where nothing but MemAug looks at them all."""
-        if not self.settings.use_full_memory or self.settings.temporal_forgetting in CONTENT_BASED:
-            return list(self.build_repositories(visuals))
-        shown = [self._black_picture() if visual is None else visual for visual in visuals]
-        encoded = [
-            tokens.to(self.frame_newline.dtype) for tokens in self.vision.forward_many(shown)
-        ]  # (frames, tokens, vision_dim)
-        return [
-            build_lazy_repository(
-                tokens,
-                self.projector,
-                self.frame_newline,
-                visual.timestamps,
-                self.settings.min_frames,
-            )
-            if isinstance(visual, Video)
-            else self._lay_out(visual, self.projector(tokens))
-            for visual, tokens in zip(shown, encoded, strict=True)
-        ]
-
-    def encode_visuals(self, visuals: Sequence[Visual]) -> list[Tensor]:
-        """The tokens of each video or picture as the language model reads them: `(frames, tokens, dim)`."""
-        encoded = self.vision.forward_many(visuals)  # (frames, tokens, vision_dim) for each
-        return [
-            self.projector(tokens.to(self.frame_newline.dtype)) for tokens in encoded
-        ]  # (frames, tokens, dim) for each
-
-    def with_kv_cache(self, repository: MemoryRepository) -> MemoryRepository:
-        """The same memory with all that its questions have in common, so that each costs its own tokens and no more."""
-        if not self.settings.use_full_memory:
-            return repository
-        keys_values = self.memaug.build_kv_caches(
-            repository.tokens, repository.positions, self.frame_newline.dtype
-        )
-        return CachedRepository(**vars(repository), kv_caches=keys_values)
-
-    def digest(self) -> str:
-        """SHA-256 of the weights that decide what `remember` gives: not of those that prepare it, ask it and answer."""
-        weights = {**self.projector.state_dict(), "frame_newline": self.frame_newline}
-        return hash_weights(weights, self.vision.digest().encode())
+        repositories = self.build_repositories(batch.visuals, lazy=True)
+        inputs = self.build_inputs(batch, repositories, generators)
+        return HourLLaVAOutput(self.llm.loss(inputs), inputs)
 
     def build_inputs(
         self,
         batch: Batch,
-        repositories: Sequence[AnyRepository],
+        repositories: Sequence[MemoryRepository],
         generators: Sequence[Generator] | None = None,
     ) -> LLMInputs:
-        """What the language model reads: each text with the surviving tokens of what it asks about, after they looked back.
-
-        `self.llm.loss` learns from it; of `truncate_to_prompts` it, `self.llm.generate` makes answers.
+        """Forget most of the visual tokens, augment the others, and merge them with the texts.
 
         Args:
-            generators: in training one for each visual, on the CPU, from which forgetting draws. Without them forgetting is
-                that of answers, the same each time.
+            batch: texts; its visuals are not used.
+            repositories: of each visual of the batch.
+            generators: in training one for each visual, on the CPU, for the draws of forgetting. None
+                for the forgetting of validation and answers, which is the same each time.
         """
-        texts, queries = [], []
-        for text, place in enumerate(batch.visual_of_text):
-            is_real = batch.attention_mask[text]  # (tokens,)
-            input_ids, labels = (
-                batch.input_ids[text][is_real],
-                batch.labels[text][is_real],
-            )  # (tokens,)
-            embeddings = self.llm.embed(input_ids)  # (tokens, dim)
-            generator = None if generators is None else generators[place]
-            texts.append((input_ids, embeddings, labels))
-            queries.append(
-                self._ask(
-                    repositories[place],
-                    input_ids,
-                    embeddings,
-                    batch.question_mask[text][is_real],
-                    generator,
-                )
-            )
-        memories = [self._looked_into(repository) for repository in repositories]
-        seen = self.memaug.forward_many(
-            [query.tokens for query in queries],
-            [memory for memory, _ in memories],
-            batch.visual_of_text,
-            [query.positions for query in queries],
-            [positions for _, positions in memories],
-        )  # (query, dim) for each text
+        texts = embed_texts(batch, self.llm.embed)
+        queries = []
+        for text in texts:
+            repository = repositories[text.visual]
+            generator = None if generators is None else generators[text.visual]
+            kept = forget(repository, text.question, self.config.memaug, generator)
+            queries.append(build_memaug_query(text, repository, kept))
+        augmented = self.memaug(queries, repositories, batch.visual_of_text)  # (query, dim) each
         sequences = [
-            merge_visual_tokens(*text, tokens[query.is_visual].split(query.num_visual_tokens))
-            for text, query, tokens in zip(texts, queries, seen, strict=True)
+            merge_visual_tokens(text, tokens[query.is_visual].split(query.num_visual_tokens))
+            for text, query, tokens in zip(texts, queries, augmented, strict=True)
         ]
         return pad_inputs(sequences, self.max_tokens, "right")
 
-    def _looked_into(
-        self, repository: AnyRepository
-    ) -> tuple[MemoryTokens | PreparedMemory | None, Tensor | None]:
-        """What MemAug is given of a repository, and its positions if they are still needed."""
-        if not self.settings.use_full_memory:
-            return None, None
-        if isinstance(repository, CachedRepository):
-            return repository.kv_caches, None
-        return repository.tokens, repository.positions  # (memory, dim), (memory,)
+    def build_repositories(
+        self, visuals: Sequence[Visual | None], lazy: bool = False
+    ) -> list[MemoryRepository]:
+        """Encode each visual once and build its memory repository.
 
-    def _lay_out(self, visual: Visual, tokens: Tensor) -> MemoryRepository:
-        """Projected tokens `(frames, tokens, dim)` -> the repository."""
-        if isinstance(visual, TiledImage):
-            return build_tiled_image_repository(
-                tokens, self.frame_newline, visual.grid, visual.size_pixels, self.max_tiles
-            )
-        if isinstance(visual, ImageSet):
-            return build_image_set_repository(tokens, self.frame_newline)
-        return build_video_repository(
-            tokens, self.frame_newline, visual.timestamps, self.settings.min_frames
-        )
+        Args:
+            visuals: videos, images, or None for a dummy image.
+            lazy: do not project all tokens of a video where only MemAug reads them; for one use in
+                `build_inputs`.
+        """
+        memaug, newline = self.config.memaug, self.frame_newline
+        lazy = lazy and memaug.use_full_memory and memaug.temporal_forgetting not in CONTENT_BASED
+        encoded = [self._dummy_image() if visual is None else visual for visual in visuals]
+        repositories = []
+        for visual, features in zip(encoded, self.vision(encoded), strict=True):
+            features = features.to(newline.dtype)  # (frames, tokens, vision_dim)
+            if isinstance(visual, Video):
+                repository = build_video_repository(
+                    features if lazy else self.projector(features),
+                    newline,
+                    visual.timestamps,
+                    memaug.min_frames,
+                    lazy_projector=self.projector if lazy else None,
+                )
+            elif isinstance(visual, TiledImage):
+                repository = build_tiled_image_repository(
+                    self.projector(features),
+                    newline,
+                    visual.grid,
+                    visual.size_pixels,
+                    self.max_tiles,
+                )
+            else:
+                repository = build_image_set_repository(self.projector(features), newline)
+            repositories.append(repository)
+        return repositories
 
-    def _ask(
-        self,
-        repository: AnyRepository,
-        input_ids: Tensor,
-        embeddings: Tensor,
-        question_mask: Tensor,
-        generator: Generator | None,
-    ) -> MemAugQuery:
-        """What a text asks the memory: the question, and what survives of what was seen."""
-        answers_now = generator is None
-        spatial = (
-            self.settings.eval_spatial_forgetting
-            if answers_now
-            else self.settings.spatial_forgetting
-        )
-        question = embeddings[question_mask & (input_ids >= 0)]  # (question, dim)
-        kept = forget(
-            repository, question, spatial, self.settings, generator or Generator().manual_seed(0)
-        )
-        return build_memaug_query(
-            input_ids,
-            embeddings,
-            question_mask,
-            [_tokens_at(repository, places) for places in kept],  # (kept, dim)
-            [repository.positions[places] for places in kept],  # (kept,)
-        )
+    def encode_frames(self, video: Video) -> Tensor:
+        """Encode a video to the tokens that `build_video_repository` takes: `(frames, tokens, dim)`."""
+        (features,) = self.vision([video])  # (frames, tokens, vision_dim)
+        return self.projector(features.to(self.frame_newline.dtype))
 
-    def _black_picture(self) -> ImageSet:
-        side = self.vision.image_size
-        return ImageSet(
-            torch.zeros(1, 3, side, side, dtype=torch.uint8, device=self.frame_newline.device)
+    def with_kv_cache(self, repository: MemoryRepository) -> MemoryRepository:
+        """Add the KV caches of MemAug to a repository, so that several questions share them."""
+        if not self.config.memaug.use_full_memory:
+            return repository
+        kv_caches = self.memaug.build_kv_caches(
+            repository.memory, repository.positions, self.frame_newline.dtype
         )
+        return replace(repository, kv_caches=kv_caches)
 
+    def digest(self) -> str:
+        """Return the SHA-256 of the weights that `build_repositories` depends on."""
+        weights = {**self.projector.state_dict(), "frame_newline": self.frame_newline}
+        return hash_weights(weights, self.vision.digest().encode())
 
-def _tokens_at(repository: AnyRepository, places: Tensor) -> Tensor:
-    tokens = repository.tokens
-    return tokens[places] if isinstance(tokens, Tensor) else tokens.gather(places)  # (kept, dim)
+    def _dummy_image(self) -> ImageSet:
+        side, device = self.vision.image_size, self.frame_newline.device
+        return ImageSet(torch.zeros(1, 3, side, side, dtype=torch.uint8, device=device))
 
 
 def init_frame_newline(dim: int) -> Tensor:
-    """A random end token, about as long as a word's embedding: `(dim,)`."""
-    return torch.randn(dim) * dim**-0.5  # (dim,)
+    """Return a random newline token, `(dim,)`, about as long as the embedding of a text token."""
+    return torch.randn(dim) * dim**-0.5

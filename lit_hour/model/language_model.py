@@ -1,8 +1,9 @@
-"""The causal language model: transformers' Qwen2 by its sizes, with low-rank adapters where they are wanted."""
+"""The causal language model: transformers' Qwen2, with LoRA adapters if they are configured."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import peft
@@ -14,40 +15,57 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from lit_hour.config.model import LLMConfig
 from lit_hour.errors import ConfigError
-from lit_hour.model.multimodal_inputs import LLMInputs
 from lit_hour.types import IGNORE_INDEX
 
-LORA_TARGETS = (
-    "q_proj",
-    "k_proj",
-    "v_proj",
-    "o_proj",
-    "gate_proj",
-    "up_proj",
-    "down_proj",
-)  # layers that LoRA adapts
+LORA_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+
+
+@dataclass(frozen=True)
+class LLMInputs:
+    """Texts with their visual tokens, padded together.
+
+    Attributes:
+        embeddings: `(texts, tokens, dim)`.
+        labels: `(texts, tokens)`, IGNORE_INDEX where nothing is learned.
+        attention_mask: `(texts, tokens)` bool, false in the padding.
+        num_truncated: number of texts that were too long and lost their end.
+    """
+
+    embeddings: Tensor
+    labels: Tensor
+    attention_mask: Tensor
+    num_truncated: int = 0
 
 
 class LanguageModel(nn.Module):
-    """Reads embeddings and says what comes next.
+    """A Qwen2 decoder on embeddings: loss, generation and log-likelihoods.
 
     Attributes:
-        dim: width of its embeddings.
-        num_rows: of the embedding.
-        num_heads, num_key_value_heads, rope_theta: MemAug takes its own from here.
+        dim: width of the embeddings.
+        vocab_size: number of rows of the embedding.
+        num_heads, num_key_value_heads, rope_theta: sizes that MemAug shares.
     """
 
     network: Any
 
-    def __init__(self, settings: LLMConfig, vocabulary_size: int) -> None:
+    def __init__(self, config: LLMConfig, num_tokens: int) -> None:
+        """Build the network with random weights.
+
+        Args:
+            config: sizes.
+            num_tokens: number of tokens of the tokenizer.
+
+        Raises:
+            ConfigError: the tokenizer has more tokens than the embedding has rows.
+        """
         super().__init__()
-        if 0 < settings.vocab_size < vocabulary_size:
+        if 0 < config.vocab_size < num_tokens:
             raise ConfigError(
-                f"model.llm.vocab_size={settings.vocab_size}, but the tokenizer has {vocabulary_size} tokens:"
-                " it belongs to another model"
+                f"model.llm.vocab_size={config.vocab_size}, but the tokenizer has {num_tokens} tokens."
+                " It belongs to another model."
             )
-        self.has_adapters = settings.lora.rank > 0
-        self.network = _build_network(settings, settings.vocab_size or vocabulary_size)
+        self.has_adapters = config.lora.rank > 0
+        self.network = _build_network(config, config.vocab_size or num_tokens)
         self.dim: int = self.network.config.hidden_size
         self.vocab_size: int = self.network.config.vocab_size
         self.num_heads: int = self.network.config.num_attention_heads
@@ -60,7 +78,7 @@ class LanguageModel(nn.Module):
         return list(self.network.model.layers)
 
     def reset_nonpersistent_buffers(self) -> None:
-        """Make again what no weights bring: the rotary frequencies, in float32, and the output layer where it is shared."""
+        """Compute what a checkpoint does not contain: float32 rotary frequencies, the tied output layer."""
         rotary = self.network.model.rotary_emb
         device = self.network.get_input_embeddings().weight.device
         for name, frequencies in type(rotary)(self.network.config).named_buffers():
@@ -70,7 +88,7 @@ class LanguageModel(nn.Module):
 
     @torch.no_grad()
     def init_weights(self, layer: nn.Module, name: str) -> None:
-        """Random weights for one layer of the network, as the network itself gives them; `name` is the layer's."""
+        """Initialize one layer at random, as transformers and peft do; `name` is that of the layer."""
         if ".lora_" not in name:
             self.network._init_weights(layer)
         elif ".lora_B" in name:
@@ -79,95 +97,91 @@ class LanguageModel(nn.Module):
             layer.reset_parameters()  # type: ignore[operator]
 
     def trainable_parameters(self) -> list[nn.Parameter]:
-        """All parameters, or where there are adapters those alone."""
+        """Return all parameters, or only those of the adapters if there are adapters."""
         return [
-            each
-            for name, each in self.network.named_parameters()
+            parameter
+            for name, parameter in self.network.named_parameters()
             if not self.has_adapters or "lora_" in name
         ]
 
     def embed(self, input_ids: Tensor) -> Tensor:
-        """`(..., tokens)` -> `(..., tokens, dim)`; a placeholder, whose id is negative, gets a row that nobody reads."""
-        return self.network.get_input_embeddings()(input_ids.clamp(min=0))  # (..., tokens, dim)
+        """Embed token ids: `(..., tokens)` -> `(..., tokens, dim)`.
+
+        A placeholder has a negative id and gets an arbitrary row, which is not used.
+        """
+        return self.network.get_input_embeddings()(input_ids.clamp(min=0))
 
     def loss(self, inputs: LLMInputs) -> Tensor:
-        """Mean cross-entropy over the learnt tokens; zero, with a gradient of zero, when there is none.
+        """Compute the mean cross-entropy over the labels, `()`.
 
-        Padding has to be on the right, where causal attention sees none of it from a token that is real. So no mask is needed,
-        and torch's kernels leave out what is masked instead of computing it. Logits are made only where there is a label: all
-        of them would be 20 GB for 32,768 tokens of a 152,000-word vocabulary.
+        Without any label the loss is zero, and so are its gradients.
+
+        The padding must be on the right, where causal attention ignores it. So no mask is needed, and
+        fused attention kernels can skip the upper triangle. Logits are computed only where there is a
+        label: all of them would take 20 GB for 32,768 tokens and a vocabulary of 152,000.
         """
         hidden = self.network.model(
             inputs_embeds=inputs.embeddings, use_cache=False
         ).last_hidden_state  # (texts, tokens, dim)
         targets = inputs.labels[:, 1:]  # (texts, tokens - 1)
-        is_learnt = targets != IGNORE_INDEX  # (texts, tokens - 1)
-        logits = self.network.lm_head(hidden[:, :-1][is_learnt]).float()  # (learnt, vocabulary)
-        total = F.cross_entropy(logits, targets[is_learnt], reduction="sum")  # ()
-        return total / is_learnt.sum().clamp(min=1)
+        is_target = targets != IGNORE_INDEX  # (texts, tokens - 1)
+        logits = self.network.lm_head(hidden[:, :-1][is_target]).float()  # (targets, vocabulary)
+        total = F.cross_entropy(logits, targets[is_target], reduction="sum")  # ()
+        return total / is_target.sum().clamp(min=1)
 
     @torch.no_grad()
     def loglikelihood(
         self, inputs: LLMInputs, continuations: Sequence[Tensor]
     ) -> tuple[Tensor, Tensor]:
-        """How likely each of several continuations of one prompt is, which is read once.
+        """Compute the log-likelihoods of several continuations of one prompt, which is encoded once.
 
         Args:
-            inputs: of one text.
-            continuations: `(tokens,)` each, one token or more.
+            inputs: one text.
+            continuations: `(tokens,)` each, at least one token.
 
         Returns:
-            The sum of its tokens' log-probabilities `(continuations,)` in float32, and whether each of its tokens is the
-            likeliest `(continuations,)` bool.
+            The sum of the log-probabilities of each continuation's tokens, `(continuations,)` float32,
+            and whether greedy decoding would generate it, `(continuations,)` bool.
         """
         num = len(continuations)
-        ids = pad_sequence(
-            list(continuations), batch_first=True, padding_value=IGNORE_INDEX
-        )  # (continuations, tokens)
-        read = self.network(
+        ids = pad_sequence(list(continuations), batch_first=True, padding_value=IGNORE_INDEX)
+        prompt = self.network(
             inputs_embeds=inputs.embeddings,
             attention_mask=inputs.attention_mask,
             use_cache=True,
             logits_to_keep=1,
         )
-        logits = read.logits.expand(num, -1, -1)  # (continuations, 1, vocabulary)
+        logits = prompt.logits.expand(num, -1, -1)  # (continuations, 1, vocabulary)
         if ids.shape[1] > 1:
-            read.past_key_values.batch_repeat_interleave(num)
-            mask = torch.cat(
-                [inputs.attention_mask.expand(num, -1), ids[:, :-1] != IGNORE_INDEX], dim=1
-            )
+            prompt.past_key_values.batch_repeat_interleave(num)
+            is_token = ids[:, :-1] != IGNORE_INDEX  # (continuations, tokens - 1)
             rest = self.network(
                 inputs_embeds=self.embed(ids[:, :-1]),
-                attention_mask=mask,
-                past_key_values=read.past_key_values,
+                attention_mask=torch.cat([inputs.attention_mask.expand(num, -1), is_token], dim=1),
+                past_key_values=prompt.past_key_values,
             )
             logits = torch.cat([logits, rest.logits], dim=1)  # (continuations, tokens, vocabulary)
         losses = F.cross_entropy(
             logits.float().transpose(1, 2), ids, ignore_index=IGNORE_INDEX, reduction="none"
-        )
-        is_likeliest = (logits.argmax(dim=-1) == ids) | (
-            ids == IGNORE_INDEX
         )  # (continuations, tokens)
-        return -losses.sum(dim=1), is_likeliest.all(dim=1)  # (continuations,), (continuations,)
+        is_greedy = (logits.argmax(dim=-1) == ids) | (ids == IGNORE_INDEX)
+        return -losses.sum(dim=1), is_greedy.all(dim=1)  # (continuations,), (continuations,)
 
     def log_probability(self, inputs: LLMInputs, continuation: Tensor) -> Tensor:
-        """That of one continuation `(tokens,)` of one text, with its gradient: `()`."""
-        embeddings = torch.cat(
-            [inputs.embeddings, self.embed(continuation)[None]], dim=1
-        )  # (1, tokens, dim)
-        mask = torch.ones(
-            embeddings.shape[:2], dtype=torch.bool, device=embeddings.device
-        )  # (1, tokens)
-        read = self.network(
+        """Compute the log-probability of a continuation `(tokens,)` of one text, with gradients: `()`."""
+        embedded = self.embed(continuation)[None]  # (1, continuation, dim)
+        embeddings = torch.cat([inputs.embeddings, embedded], dim=1)  # (1, tokens, dim)
+        mask = torch.ones(embeddings.shape[:2], dtype=torch.bool, device=embeddings.device)
+        output = self.network(
             inputs_embeds=embeddings,
             attention_mask=mask,
             use_cache=False,
             logits_to_keep=len(continuation) + 1,
         )
-        return -F.cross_entropy(read.logits[0, :-1].float(), continuation, reduction="sum")
+        return -F.cross_entropy(output.logits[0, :-1].float(), continuation, reduction="sum")
 
     def logits(self, inputs: LLMInputs) -> Tensor:
-        """`(texts, tokens, vocabulary)`: everywhere, for those who look into the model."""
+        """Compute the logits at every token, `(texts, tokens, vocabulary)`, for inspection."""
         return self.network(
             inputs_embeds=inputs.embeddings, attention_mask=inputs.attention_mask, use_cache=False
         ).logits
@@ -180,58 +194,59 @@ class LanguageModel(nn.Module):
         end_id: int,
         any_rank: Callable[[bool], bool] = bool,
     ) -> Iterator[Tensor]:
-        """Continue each sequence, padded on the left, with the likeliest token until all have ended.
+        """Generate greedily until all texts have ended.
 
         Args:
-            any_rank: whether something is true on any rank. The ranks of a sharded model go on until all of them have ended,
-                since each needs the others for each token; a model that is not sharded asks nobody.
+            inputs: prompts, padded on the left.
+            max_new_tokens: most tokens per text.
+            end_id: token that ends a text.
+            any_rank: reduces a flag over the ranks (logical or). Each rank of a sharded model needs
+                the others for each token, so all go on until the last text of any rank has ended.
 
         Yields:
-            `(texts,)` one token for each text; a text that has ended goes on with `end_id`. Close the iterator to stop early.
+            The next token of each text, `(texts,)`; `end_id` for a text that has ended. Close the
+            iterator to stop early.
         """
-        embeddings, mask = (
-            inputs.embeddings,
-            inputs.attention_mask,
-        )  # (texts, tokens, dim), (texts, tokens)
+        embeddings, mask = inputs.embeddings, inputs.attention_mask
         has_ended = torch.zeros(len(mask), dtype=torch.bool, device=mask.device)  # (texts,)
         cache = None
         for _ in range(max_new_tokens):
-            step = self.network(
+            output = self.network(
                 inputs_embeds=embeddings,
                 attention_mask=mask,
                 past_key_values=cache,
                 use_cache=True,
                 logits_to_keep=1,
             )
-            tokens = step.logits[:, -1].argmax(dim=-1).masked_fill(has_ended, end_id)  # (texts,)
+            tokens = output.logits[:, -1].argmax(dim=-1).masked_fill(has_ended, end_id)  # (texts,)
             yield tokens
             has_ended |= tokens == end_id
             if not any_rank(not has_ended.all()):
                 return
-            cache, embeddings = step.past_key_values, self.embed(tokens[:, None])  # (texts, 1, dim)
+            cache, embeddings = output.past_key_values, self.embed(tokens[:, None])
             mask = torch.cat([mask, torch.ones_like(mask[:, :1])], dim=1)  # (texts, tokens + 1)
 
 
-def _build_network(settings: LLMConfig, num_rows: int) -> nn.Module:
+def _build_network(config: LLMConfig, vocab_size: int) -> nn.Module:
     network = Qwen2ForCausalLM(
         Qwen2Config(
-            vocab_size=num_rows,
-            hidden_size=settings.hidden_size,
-            num_hidden_layers=settings.num_layers,
-            num_attention_heads=settings.num_heads,
-            num_key_value_heads=settings.num_key_value_heads,
-            intermediate_size=settings.intermediate_size,
-            rope_parameters={"rope_type": "default", "rope_theta": settings.rope_theta},
-            rms_norm_eps=settings.rms_norm_eps,
-            initializer_range=settings.initializer_range,
-            tie_word_embeddings=settings.tie_word_embeddings,
+            vocab_size=vocab_size,
+            hidden_size=config.hidden_size,
+            num_hidden_layers=config.num_layers,
+            num_attention_heads=config.num_heads,
+            num_key_value_heads=config.num_key_value_heads,
+            intermediate_size=config.intermediate_size,
+            rope_parameters={"rope_type": "default", "rope_theta": config.rope_theta},
+            rms_norm_eps=config.rms_norm_eps,
+            initializer_range=config.initializer_range,
+            tie_word_embeddings=config.tie_word_embeddings,
         )
     )
-    if settings.lora.rank:
+    if config.lora.rank:
         adapters = peft.LoraConfig(
-            r=settings.lora.rank,
-            lora_alpha=settings.lora.alpha,  # type: ignore[arg-type]  # a float is as good
-            lora_dropout=settings.lora.dropout,
+            r=config.lora.rank,
+            lora_alpha=config.lora.alpha,  # type: ignore[arg-type]  # peft accepts a float
+            lora_dropout=config.lora.dropout,
             target_modules=list(LORA_TARGETS),
         )
         peft.inject_adapter_in_model(adapters, network)

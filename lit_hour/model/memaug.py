@@ -1,34 +1,59 @@
-"""MemAug: the surviving tokens and the question look back into everything that was seen.
+"""MemAug: the question and the kept visual tokens attend to the full memory repository.
 
-Source: Hour-LLaVA (arXiv:2506.05332), memory augmentation; reference arithmetic for order, norms and positions.
+Source: Hour-LLaVA (arXiv:2506.05332), memory augmentation; reference arithmetic for the order of
+layers, norms and positions.
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from lit_hour.model.attention import GroupedQueryAttention, KVCache, RotaryEmbedding
-from lit_hour.model.memory_repository import LazyTokens, MemoryTokens
+from lit_hour.model.attention import (
+    GroupedQueryAttention,
+    KVCache,
+    MemoryTokens,
+    Rotary,
+    RotaryEmbedding,
+)
+from lit_hour.model.memory_repository import DenseTokens, MemoryRepository
 
 LAYER_NORM_EPS = 1e-5
 
-PreparedMemory = tuple[KVCache, ...]  # of each block
+
+@dataclass(frozen=True)
+class MemAugQuery:
+    """The tokens of one text that attend to a memory repository, in text order.
+
+    Attributes:
+        tokens: `(query, dim)`, the question and the kept visual tokens.
+        positions: `(query,)`, rotary positions.
+        is_visual: `(query,)` bool.
+        num_visual_tokens: number of visual tokens at each placeholder.
+    """
+
+    tokens: Tensor
+    positions: Tensor
+    is_visual: Tensor
+    num_visual_tokens: list[int]
 
 
 class MemoryAugmentationBlock(nn.Module):
-    """Self-attention over the query, cross-attention into the memory, feed-forward; each added, then normalised.
+    """Self-attention of the query, cross-attention to the memory, FFN; each with a post-norm.
 
-    The feed-forward is computed again in the backward pass: of an hour that is 0.3% of the arithmetic, and its wide layer is
-    a third of all that a block would keep.
+    Activation checkpointing of the FFN saves a third of the block's activations. For an hour it
+    costs 0.3% of the operations.
     """
 
-    def __init__(self, dim: int, num_heads: int, num_key_value_heads: int) -> None:
+    def __init__(
+        self, dim: int, num_heads: int, num_key_value_heads: int, use_full_memory: bool
+    ) -> None:
         super().__init__()
+        self.use_full_memory = use_full_memory
         self.self_attention = GroupedQueryAttention(dim, num_heads, num_key_value_heads)
         self.self_attention_norm = nn.LayerNorm(dim, eps=LAYER_NORM_EPS)
         self.cross_attention = GroupedQueryAttention(dim, num_heads, num_key_value_heads)
@@ -40,53 +65,52 @@ class MemoryAugmentationBlock(nn.Module):
 
     def forward(
         self,
-        query: Tensor,
-        memory: MemoryTokens | KVCache | None,
-        query_angles: tuple[Tensor, Tensor],
-        memory_angles: tuple[Tensor, Tensor] | None,
-    ) -> Tensor:
-        """`query` `(query, dim)` and `memory` `(memory, dim)`, or what was prepared of it -> `(query, dim)`."""
-        query = self.self_attention_norm(
-            query + self.self_attention(query, query, query_angles, query_angles)
-        )  # (query, dim)
-        looked_into = query if memory is None else memory
-        asked_angles = query_angles if memory_angles is None else memory_angles
-        query = self.cross_attention_norm(
-            query + self.cross_attention(query, looked_into, query_angles, asked_angles)
-        )  # (query, dim)
-        fed = checkpoint(
-            self.feed_forward, query, use_reentrant=False, preserve_rng_state=False
-        )  # (query, dim)
-        return self.feed_forward_norm(query + fed)  # (query, dim)
-
-    def forward_many(
-        self,
         queries: Sequence[Tensor],
-        memories: Sequence[MemoryTokens | KVCache | None],
+        query_rotary: Sequence[Rotary],
+        memories: Sequence[tuple[MemoryTokens, Rotary]],
+        kv_caches: Sequence[KVCache],
         memory_of_query: Sequence[int],
-        query_angles: Sequence[tuple[Tensor, Tensor]],
-        memory_angles: Sequence[tuple[Tensor, Tensor] | None],
     ) -> list[Tensor]:
-        """The same for several queries, which share memories: `(query, dim)` for each.
+        """Augment the queries of all texts of a batch.
 
-        A memory that several ask is prepared once for all of them. A sharded block is gathered once for all queries, so that
-        ranks with more and with fewer texts stay in step.
+        Each memory is projected once for all its queries. With FSDP the block is gathered once for
+        all texts, so ranks with different numbers of texts stay in step.
+
+        Args:
+            queries: `(query, dim)` for each text.
+            query_rotary: of the positions of each query.
+            memories: tokens of each memory, and the rotary of their positions.
+            kv_caches: of each memory; empty to project `memories`.
+            memory_of_query: for each query, the index of its memory.
+
+        Returns:
+            `(query, dim)` for each text.
         """
-        counts = Counter(memory_of_query)
-        asked = [
-            self.cross_attention.project_kv(memory, angles)
-            if angles and counts[place] > 1
-            else memory  # type: ignore[arg-type]
-            for place, (memory, angles) in enumerate(zip(memories, memory_angles, strict=True))
-        ]
-        return [
-            self.forward(query, asked[place], angles, memory_angles[place])
-            for query, place, angles in zip(queries, memory_of_query, query_angles, strict=True)
-        ]
+        kv_caches = kv_caches or [self.cross_attention.project_kv(*memory) for memory in memories]
+        outputs = []
+        for query, rotary, memory in zip(queries, query_rotary, memory_of_query, strict=True):
+            kv = self.self_attention.project_kv(DenseTokens(query), rotary)
+            attended = self.self_attention(query, kv, rotary)  # (query, dim)
+            hidden = self.self_attention_norm(query + attended)  # (query, dim)
+            if self.use_full_memory:
+                kv = kv_caches[memory]
+            else:
+                kv = self.cross_attention.project_kv(DenseTokens(hidden), rotary)
+            attended = self.cross_attention(hidden, kv, rotary)  # (query, dim)
+            hidden = self.cross_attention_norm(hidden + attended)  # (query, dim)
+            expanded = checkpoint(
+                self.feed_forward, hidden, use_reentrant=False, preserve_rng_state=False
+            )  # (query, dim)
+            outputs.append(self.feed_forward_norm(hidden + expanded))  # (query, dim)
+        return outputs
 
 
 class MemoryAugmentation(nn.Module):
-    """A stack of blocks that all look into the same memory, which stays as it is."""
+    """MemAug: a stack of blocks that all attend to the same memory.
+
+    With `use_full_memory` false each block attends to its own query instead, with the same number
+    of parameters (an ablation).
+    """
 
     def __init__(
         self,
@@ -96,84 +120,64 @@ class MemoryAugmentation(nn.Module):
         num_layers: int,
         rope_theta: float,
         initializer_range: float = 0.02,
+        use_full_memory: bool = True,
     ) -> None:
         super().__init__()
         self.initializer_range = initializer_range
+        self.use_full_memory = use_full_memory
         self.rotary = RotaryEmbedding(dim // num_heads, rope_theta)
         self.blocks = nn.ModuleList(
-            MemoryAugmentationBlock(dim, num_heads, num_key_value_heads) for _ in range(num_layers)
+            MemoryAugmentationBlock(dim, num_heads, num_key_value_heads, use_full_memory)
+            for _ in range(num_layers)
         )
         self.apply(self.init_weights)
 
-    def build_kv_caches(
-        self, memory: Tensor, positions: Tensor, dtype: torch.dtype
-    ) -> PreparedMemory:
-        """What each block makes of a memory, whoever asks; `forward` and `each` take it in the memory's place.
-
-        Args:
-            memory: `(memory, dim)`.
-            positions: `(memory,)`.
-            dtype: of the queries to come.
-        """
-        angles = self.rotary(positions, dtype)
-        return tuple(block.cross_attention.project_kv(memory, angles) for block in self.blocks)  # type: ignore[union-attr, operator]
-
     def forward(
         self,
-        query: Tensor,
-        memory: Tensor | PreparedMemory | None,
-        query_positions: Tensor,
-        memory_positions: Tensor | None,
-    ) -> Tensor:
-        """Look back.
+        queries: Sequence[MemAugQuery],
+        repositories: Sequence[MemoryRepository],
+        repository_of_query: Sequence[int],
+    ) -> list[Tensor]:
+        """Augment the queries of all texts of a batch with the repositories.
 
         Args:
-            query: `(query, dim)` the question's tokens and the surviving tokens of one video, in text order.
-            memory: `(memory, dim)` every token of that video; None: each block looks into its own query, which is the same
-                amount of arithmetic without a memory.
-            query_positions: `(query,)`.
-            memory_positions: `(memory,)`; None where the memory is, or where it was prepared.
+            queries: of each text.
+            repositories: of each visual. If all have KV caches, those are used.
+            repository_of_query: for each query, the index of its repository.
 
         Returns:
-            `(query, dim)`.
+            `(query, dim)` for each text.
         """
-        return self.forward_many([query], [memory], [0], [query_positions], [memory_positions])[0]
+        dtype = queries[0].tokens.dtype
+        query_rotary = [self.rotary(query.positions, dtype) for query in queries]
+        is_cached = all(repository.kv_caches for repository in repositories)
+        memories: list[tuple[MemoryTokens, Rotary]] = []
+        if self.use_full_memory and not is_cached:
+            memories = [
+                (repository.memory, self.rotary(repository.positions, dtype))
+                for repository in repositories
+            ]
+        hidden = [query.tokens for query in queries]  # (query, dim) for each text
+        for index, block in enumerate(self.blocks):
+            caches = [repository.kv_caches[index] for repository in repositories if is_cached]
+            hidden = block(hidden, query_rotary, memories, caches, repository_of_query)
+        return hidden
 
-    def forward_many(
-        self,
-        queries: Sequence[Tensor],
-        memories: Sequence[MemoryTokens | PreparedMemory | None],
-        memory_of_query: Sequence[int],
-        query_positions: Sequence[Tensor],
-        memory_positions: Sequence[Tensor | None],
-    ) -> list[Tensor]:
-        """The same for several queries, which share memories: `(query, dim)` for each.
+    def build_kv_caches(
+        self, memory: MemoryTokens, positions: Tensor, dtype: torch.dtype
+    ) -> tuple[KVCache, ...]:
+        """Build the KV cache of a memory for each block, to answer several questions about it.
 
         Args:
-            memory_of_query: for each query, which of `memories` it looks into.
+            memory: tokens.
+            positions: `(tokens,)`.
+            dtype: of the queries.
         """
-        dtype = queries[0].dtype
-        query_angles = [self.rotary(positions, dtype) for positions in query_positions]
-        memory_angles = [
-            None if positions is None else self.rotary(positions, dtype)
-            for positions in memory_positions
-        ]
-        for place, block in enumerate(self.blocks):
-            looked_into = [_for_block(memory, place) for memory in memories]
-            queries = block.forward_many(
-                queries, looked_into, memory_of_query, query_angles, memory_angles
-            )  # type: ignore[operator]
-        return list(queries)  # (query, dim) for each
+        rotary = self.rotary(positions, dtype)
+        return tuple(block.cross_attention.project_kv(memory, rotary) for block in self.blocks)  # type: ignore[union-attr, operator]
 
     def init_weights(self, layer: nn.Module) -> None:
-        """Random weights of a linear layer; other layers are left as they are."""
+        """Initialize a linear layer at random; leave any other layer as it is."""
         if isinstance(layer, nn.Linear):
             nn.init.normal_(layer.weight, std=self.initializer_range)
             nn.init.zeros_(layer.bias)
-
-
-def _for_block(
-    memory: MemoryTokens | PreparedMemory | None, place: int
-) -> MemoryTokens | KVCache | None:
-    is_prepared = isinstance(memory, tuple) and not isinstance(memory, LazyTokens)
-    return memory[place] if is_prepared else memory  # type: ignore[index, return-value]

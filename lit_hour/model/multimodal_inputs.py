@@ -1,141 +1,152 @@
-"""Text embeddings and visual tokens -> MemAug's query, and the sequences that the language model reads.
+"""Join texts with visual tokens: the query of MemAug, and the inputs of the language model.
 
-Source: reference arithmetic of Hour-LLaVA, sections 3 and 4 of its description: the query is the question's tokens with
-the surviving visual tokens in place of the placeholders; only the visual rows of MemAug's output are kept.
+In the order of use: `embed_texts`, `build_memaug_query`, `merge_visual_tokens`, `pad_inputs`; and
+`truncate_to_prompts` for generation.
+
+Source: reference arithmetic of Hour-LLaVA, sections 3 and 4 of its description. The query consists of
+the question's tokens, with the kept visual tokens at the placeholders. Only the visual tokens of
+MemAug's output are used.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from lit_hour.types import IGNORE_INDEX, IMAGE_TOKEN_INDEX
+from lit_hour.model.language_model import LLMInputs
+from lit_hour.model.memaug import MemAugQuery
+from lit_hour.model.memory_repository import MemoryRepository
+from lit_hour.types import IGNORE_INDEX, IMAGE_TOKEN_INDEX, Batch
 
 
 @dataclass(frozen=True)
-class MemAugQuery:
-    """What asks the memory: `tokens` `(query, dim)`, `positions` `(query,)`, `is_visual` `(query,)` bool.
+class EncodedText:
+    """A text of a batch, embedded and without padding.
 
-    `lengths` counts the visual tokens in the place of each placeholder.
-    """
-
-    tokens: Tensor
-    positions: Tensor
-    is_visual: Tensor
-    num_visual_tokens: list[int]
-
-
-@dataclass(frozen=True)
-class LLMInputs:
-    """What the language model reads: `embeddings` `(texts, tokens, dim)`, `labels` and `attention_mask` `(texts, tokens)`.
-
-    `num_cut` of the texts were longer than they may be and have lost their end.
+    Attributes:
+        embeddings: `(tokens, dim)`; those of placeholders are not used.
+        labels: `(tokens,)`.
+        question_mask: `(tokens,)` bool, the tokens that MemAug may see; no placeholders.
+        question: `(question, dim)`, the embeddings at `question_mask`.
+        segments: the stretches of text before, between and after the placeholders.
+        visual: index of the video or image in the batch.
     """
 
     embeddings: Tensor
     labels: Tensor
-    attention_mask: Tensor
-    num_truncated: int = 0
+    question_mask: Tensor
+    question: Tensor
+    segments: list[slice]
+    visual: int
+
+
+def embed_texts(batch: Batch, embed: Callable[[Tensor], Tensor]) -> list[EncodedText]:
+    """Remove the padding of each text, embed it and split it at its placeholders.
+
+    Args:
+        embed: token ids `(tokens,)` -> embeddings `(tokens, dim)`.
+    """
+    texts = []
+    for index, visual in enumerate(batch.visual_of_text):
+        is_token = batch.attention_mask[index]  # (padded tokens,)
+        input_ids = batch.input_ids[index][is_token]  # (tokens,)
+        embeddings = embed(input_ids)  # (tokens, dim)
+        question_mask = batch.question_mask[index][is_token] & (input_ids >= 0)  # (tokens,)
+        ends = (input_ids == IMAGE_TOKEN_INDEX).nonzero().flatten().tolist()
+        starts = [end + 1 for end in ends]
+        texts.append(
+            EncodedText(
+                embeddings,
+                batch.labels[index][is_token],
+                question_mask,
+                embeddings[question_mask],
+                [slice(*bounds) for bounds in zip([0, *starts], [*ends, None], strict=True)],
+                visual,
+            )
+        )
+    return texts
 
 
 def build_memaug_query(
-    input_ids: Tensor,
-    embeddings: Tensor,
-    question_mask: Tensor,
-    visual_tokens: Sequence[Tensor],
-    visual_positions: Sequence[Tensor],
+    text: EncodedText, repository: MemoryRepository, kept: Sequence[Tensor]
 ) -> MemAugQuery:
-    """Lay the question's tokens and the surviving visual tokens out in text order, with their positions.
+    """Arrange the question's tokens and the kept visual tokens in text order, with their positions.
 
-    Text counts on from what stands before it. A visual token keeps its distance to the others of its block and is shifted
-    by what stands before the block; the memory itself is not shifted. Without placeholders the visual tokens come last.
+    Text positions count on from what precedes them. The visual tokens of a placeholder keep their
+    distances to each other and are shifted by what precedes the placeholder; the memory itself is
+    not shifted. In a text without placeholders the visual tokens come last.
 
     Args:
-        input_ids: `(tokens,)` without padding.
-        embeddings: `(tokens, dim)`; the row of a placeholder is not read.
-        question_mask: `(tokens,)` bool, which text MemAug may see.
-        visual_tokens: `(kept, dim)` what survived forgetting, for each placeholder.
-        visual_positions: `(kept,)` their positions in the repository, the largest last.
+        text: an embedded text.
+        repository: what the text is about.
+        kept: for each placeholder, the indices `(kept,)` in the repository that forgetting kept; the
+            token with the largest position is the last one.
+
+    Raises:
+        ValueError: the text has another number of placeholders than the repository.
     """
+    if len(text.segments) not in (1, len(kept) + 1):
+        raise ValueError(
+            f"A text with {len(text.segments) - 1} placeholders cannot hold the visual tokens of {len(kept)}."
+        )
     tokens, positions, is_visual = [], [], []
-    start = torch.zeros(
-        (), dtype=torch.long, device=embeddings.device
-    )  # () where the next run of text begins
-    for place, text in enumerate(split_at_placeholders(input_ids, len(visual_tokens))):
-        seen = embeddings[text][question_mask[text]]  # (seen, dim)
-        tokens.append(seen)
-        positions.append(start + torch.arange(len(seen), device=embeddings.device))  # (seen,)
-        is_visual.append(torch.zeros_like(positions[-1], dtype=torch.bool))  # (seen,)
-        start = start + len(seen)
-        if place < len(visual_tokens):
-            tokens.append(visual_tokens[place].to(embeddings.dtype))  # (kept, dim)
-            positions.append(start + visual_positions[place])  # (kept,)
+    start = torch.zeros((), dtype=torch.long, device=text.embeddings.device)  # () next position
+    for segment, indices in zip_longest(text.segments, kept):
+        if segment is not None:
+            tokens.append(text.embeddings[segment][text.question_mask[segment]])  # (question, dim)
+            positions.append(start + torch.arange(len(tokens[-1]), device=start.device))
+            is_visual.append(torch.zeros_like(positions[-1], dtype=torch.bool))  # (question,)
+            start = start + len(tokens[-1])
+        if indices is not None:
+            visual = repository.memory.gather(indices)  # (kept, dim)
+            tokens.append(visual.to(text.embeddings.dtype))
+            positions.append(start + repository.positions[indices])  # (kept,)
             is_visual.append(torch.ones_like(positions[-1], dtype=torch.bool))  # (kept,)
             start = positions[-1][-1] + 1
-    lengths = [len(visual) for visual in visual_tokens]
-    return MemAugQuery(torch.cat(tokens), torch.cat(positions), torch.cat(is_visual), lengths)
-
-
-def split_at_placeholders(input_ids: Tensor, num_blocks: int) -> list[slice]:
-    """The runs of text of `(tokens,)` around the placeholders, one of which stands for each block of visual tokens.
-
-    Without any placeholder the whole text is the first run and the blocks stand behind it.
-    """
-    places = (input_ids == IMAGE_TOKEN_INDEX).nonzero().flatten().tolist()
-    if not places:
-        return [slice(0, None), *[slice(len(input_ids), None)] * num_blocks]
-    if len(places) != num_blocks:
-        raise ValueError(
-            f"a text with {len(places)} placeholders cannot hold {num_blocks} blocks of visual tokens"
-        )
-    return [
-        slice(*bounds)
-        for bounds in zip([0, *(place + 1 for place in places)], [*places, None], strict=True)
-    ]
+    return MemAugQuery(
+        torch.cat(tokens), torch.cat(positions), torch.cat(is_visual), [len(one) for one in kept]
+    )
 
 
 def merge_visual_tokens(
-    input_ids: Tensor, embeddings: Tensor, labels: Tensor, visual_tokens: Sequence[Tensor]
+    text: EncodedText, visual_tokens: Sequence[Tensor]
 ) -> tuple[Tensor, Tensor]:
-    """Put each block of visual tokens in its placeholder's place.
+    """Replace each placeholder of a text by its visual tokens.
 
     Args:
-        input_ids: `(tokens,)` without padding.
-        embeddings: `(tokens, dim)`.
-        labels: `(tokens,)`.
-        visual_tokens: `(kept, dim)` for each placeholder; without placeholders none of them is read, but they stay in the
-            graph, so that every part of the model gets a gradient on every rank.
+        text: an embedded text.
+        visual_tokens: `(kept, dim)` for each placeholder. A text without placeholders uses none of
+            them, but they stay in the graph, so that every parameter gets a gradient on every rank.
 
     Returns:
-        Embeddings and labels of equal length, ignored at the visual places.
+        Embeddings and labels `(tokens,)` of equal length; labels are ignored at visual tokens.
     """
-    has_placeholders = bool((input_ids == IMAGE_TOKEN_INDEX).any())
-    mixed_embeddings, mixed_labels = [], []
-    for place, text in enumerate(split_at_placeholders(input_ids, len(visual_tokens))):
-        mixed_embeddings.append(embeddings[text])  # (text, dim)
-        mixed_labels.append(labels[text])  # (text,)
-        if place < len(visual_tokens):
-            visual = visual_tokens[place][: None if has_placeholders else 0].to(
-                embeddings.dtype
-            )  # (kept, dim)
-            mixed_embeddings.append(visual)
-            mixed_labels.append(labels.new_full((len(visual),), IGNORE_INDEX))  # (kept,)
-    return torch.cat(mixed_embeddings), torch.cat(mixed_labels)
+    has_placeholders = len(text.segments) > 1
+    embeddings, labels = [], []
+    for segment, visual in zip_longest(text.segments, visual_tokens):
+        if segment is not None:
+            embeddings.append(text.embeddings[segment])  # (segment, dim)
+            labels.append(text.labels[segment])  # (segment,)
+        if visual is not None:
+            used = visual[: None if has_placeholders else 0].to(text.embeddings.dtype)
+            embeddings.append(used)  # (kept, dim)
+            labels.append(text.labels.new_full((len(used),), IGNORE_INDEX))  # (kept,)
+    return torch.cat(embeddings), torch.cat(labels)
 
 
 def truncate_to_prompts(inputs: LLMInputs) -> LLMInputs:
-    """Each sequence up to its first answer, padded on the left: what the model is given to answer by itself.
+    """Truncate each text before its first answer, and pad it on the left for generation.
 
     MemAug sees no answers, so the visual tokens are the same with and without them.
     """
-    is_prompt = inputs.attention_mask & (
-        (inputs.labels != IGNORE_INDEX).cumsum(dim=1) == 0
-    )  # (texts, tokens)
+    is_answer = (inputs.labels != IGNORE_INDEX).cumsum(dim=1) > 0  # (texts, tokens)
+    is_prompt = inputs.attention_mask & ~is_answer  # (texts, tokens)
     sequences = [
         (embeddings[mask], labels[mask])  # (prompt, dim), (prompt,)
         for embeddings, labels, mask in zip(
@@ -150,17 +161,21 @@ def pad_inputs(
     max_tokens: int,
     padding_side: Literal["left", "right"],
 ) -> LLMInputs:
-    """Cut each sequence of embeddings `(tokens, dim)` and labels `(tokens,)` to `max_tokens` and pad them together."""
-    embeddings = [embedding[:max_tokens] for embedding, _ in sequences]
-    labels = [label[:max_tokens] for _, label in sequences]
-    masks = [torch.ones_like(label, dtype=torch.bool) for label in labels]
+    """Truncate sequences to `max_tokens` and pad them to the longest.
+
+    Args:
+        sequences: embeddings `(tokens, dim)` and labels `(tokens,)` of each text.
+        max_tokens: longest sequence; the end of a longer one is dropped.
+        padding_side: where the padding goes.
+    """
+    embeddings = [embedding[:max_tokens] for embedding, _ in sequences]  # (tokens, dim)
+    labels = [label[:max_tokens] for _, label in sequences]  # (tokens,)
+    masks = [torch.ones_like(label, dtype=torch.bool) for label in labels]  # (tokens,)
     return LLMInputs(
-        pad_sequence(
-            embeddings, batch_first=True, padding_side=padding_side
-        ),  # (texts, tokens, dim)
+        pad_sequence(embeddings, batch_first=True, padding_side=padding_side),
         pad_sequence(
             labels, batch_first=True, padding_value=IGNORE_INDEX, padding_side=padding_side
-        ),  # (texts, tokens)
-        pad_sequence(masks, batch_first=True, padding_side=padding_side),  # (texts, tokens)
+        ),
+        pad_sequence(masks, batch_first=True, padding_side=padding_side),
         num_truncated=sum(len(label) > max_tokens for _, label in sequences),
     )

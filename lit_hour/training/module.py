@@ -9,13 +9,14 @@ from typing import Any
 
 import lightning as L
 import torch
-from torch import Generator, Tensor
 from torchmetrics import MeanMetric
 
 from lit_hour.config.load import config_from_dict, config_to_dict
 from lit_hour.config.schema import Config
+from lit_hour.errors import QuestionError
 from lit_hour.model.hour_llava import HourLLaVA
-from lit_hour.model.meta_init import init_missing_weights, materialize
+from lit_hour.model.meta_init import materialize, missing_weights
+from lit_hour.model.multimodal_inputs import truncate_to_prompts
 from lit_hour.text.answer_matching import is_correct
 from lit_hour.text.tokenizer import end_of_turn_id
 from lit_hour.training.lightning_state import has_trainer, move_to_end_of_step
@@ -24,6 +25,7 @@ from lit_hour.training.optim import build_optimizer, freeze_parts, parameters_by
 from lit_hour.training.parallelize import parallelize
 from lit_hour.types import Batch, Question, Video, Visual
 from lit_hour.weights.pretrained import load_pretrained_weights
+from lit_hour.weights.reader import load_into
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,7 @@ class HourLLaVAModule(L.LightningModule):
         self.is_sharded = config.training.strategy == "fsdp"
         self._load_pretrained, self._is_configured = load_pretrained, False
         with torch.device("meta") if self.is_sharded else nullcontext():
-            self.model = HourLLaVA(config, num_tokens)
+            self.model = HourLLaVA.from_config(config, num_tokens)
         self.val_loss = MeanMetric()
         self.accuracy = AnswerAccuracy()
         self.haystack = HaystackAccuracy()
@@ -94,7 +96,7 @@ class HourLLaVAModule(L.LightningModule):
         if self._load_pretrained:
             loaded = load_pretrained_weights(self.model, self.config)
             if self.is_sharded:
-                init_missing_weights(self.model, self.config, loaded)
+                load_into(self.model, missing_weights(self.model, loaded, self.config.run.seed))
 
     def describe(self) -> str:
         """Return the number of parameters of each part, in one line."""
@@ -103,9 +105,19 @@ class HourLLaVAModule(L.LightningModule):
             for part, parameters in parameters_by_part(self.model).items()
         )
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Return the loss of one batch, `()`."""
-        return self.model(batch, self._forgetting_generators(batch))
+    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
+        """Return the loss of one batch, `()`, and the number of texts that were truncated.
+
+        What forgetting draws for a visual depends on the run's seed and its sample's position alone.
+        """
+        positions = batch.positions or (-1,) * len(batch.visuals)  # a dummy batch has no positions
+        seeds = [f"{self.config.run.seed} {position}".encode() for position in positions]
+        generators = [
+            torch.Generator().manual_seed(int.from_bytes(sha256(seed).digest()[:7], "big"))
+            for seed in seeds
+        ]
+        output = self.model(batch, generators)
+        return {"loss": output.loss, "num_truncated": output.inputs.num_truncated}
 
     def validation_step(self, batch: Batch, batch_idx: int) -> list[Prediction]:  # type: ignore[override]
         """Update the metrics with the loss and the answers of a batch.
@@ -123,12 +135,23 @@ class HourLLaVAModule(L.LightningModule):
         if is_dummy_batch and not self.is_sharded:
             return []
         tokenizer = self.trainer.datamodule.processor.tokenizer  # type: ignore[attr-defined]
-        loss, answers = self.model.examine(
-            batch, self.config.generation.max_new_tokens, end_of_turn_id(tokenizer), self._any_rank
+        output = self.model(batch)
+        if output.inputs.num_truncated:
+            raise QuestionError(
+                f"{output.inputs.num_truncated} questions about {batch.keys[0]} do not fit beside its"
+                f" visual tokens in text.max_tokens={self.config.text.max_tokens}. Raise it, or keep"
+                " fewer tokens (model.memaug)."
+            )
+        generated = self.model.llm.generate(
+            truncate_to_prompts(output.inputs),
+            self.config.generation.max_new_tokens,
+            end_of_turn_id(tokenizer),
+            self._any_rank,
         )
+        answers = torch.stack(list(generated), dim=1)  # (texts, tokens)
         if is_dummy_batch:
             return []
-        self.val_loss.update(loss, weight=len(batch.input_ids))
+        self.val_loss.update(output.loss, weight=len(batch.input_ids))
         texts = tokenizer.batch_decode(answers, skip_special_tokens=True)  # (texts,)
         predictions = [
             Prediction(visual, questions[0], text, is_correct(questions[0], text))
@@ -172,18 +195,6 @@ class HourLLaVAModule(L.LightningModule):
         if not self.is_sharded:
             return is_true
         return self.trainer.strategy.reduce_boolean_decision(is_true, all=False)
-
-    def _forgetting_generators(self, batch: Batch) -> list[Generator]:
-        """Return a generator for each visual, seeded by the run's seed and the sample's position.
-
-        The visuals of a dummy batch have no position; -1 takes its place.
-        """
-        positions = batch.positions or (-1,) * len(batch.visuals)
-        seeds = [f"{self.config.run.seed} {position}".encode() for position in positions]
-        return [
-            torch.Generator().manual_seed(int.from_bytes(sha256(seed).digest()[:7], "big"))
-            for seed in seeds
-        ]
 
 
 def _duration_seconds(visual: Visual | None) -> float:

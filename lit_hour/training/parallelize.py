@@ -13,7 +13,7 @@ import torch
 from lightning.pytorch.strategies import ModelParallelStrategy
 from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
-from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
+from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.optim import Optimizer
 from torch.utils.checkpoint import checkpoint
 
@@ -91,12 +91,10 @@ def shard(model: HourLLaVA, mesh: DeviceMesh, gathered_dtype: torch.dtype | None
         reduce_dtype=torch.float32 if gathered_dtype else None,
         cast_forward_inputs=False,  # inputs already have the dtype of the weights
     )
-    for block in (model.vision, *model.memaug.blocks):
-        fully_shard(block, mesh=mesh, mp_policy=policy)
-        register_fsdp_forward_method(block, "forward_many")
-    for module in (*model.llm.layers, model):
-        fully_shard(module, mesh=mesh, mp_policy=policy)
-    register_fsdp_forward_method(model, "examine")
+    for unit in (model.vision, *model.memaug.blocks, *model.llm.layers):
+        fully_shard(unit, mesh=mesh, mp_policy=policy)
+    # Generation follows the forward pass of a validation step and uses the weights of the root again.
+    fully_shard(model, mesh=mesh, mp_policy=policy, reshard_after_forward=False)
 
 
 def _eager_with_kv_cache(

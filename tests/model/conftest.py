@@ -1,4 +1,4 @@
-"""Towers of the tests: one as small as can be, and one as wide as the published one."""
+"""Towers of the tests: one as small as possible, and one as wide as the published one."""
 
 from pathlib import Path
 

@@ -3,9 +3,10 @@ import torch
 from lit_hour.model.attention_maps import capture_attention, sum_per_frame
 from lit_hour.model.memaug import MemoryAugmentation
 from lit_hour.model.memory_repository import build_video_repository
+from tests.model.toy_model import augment
 
 
-def test_each_block_says_where_it_looks_and_nothing_is_changed() -> None:
+def test_captured_weights_sum_to_one_and_the_output_is_unchanged() -> None:
     torch.manual_seed(0)
     memaug = MemoryAugmentation(
         32, num_heads=4, num_key_value_heads=2, num_layers=2, rope_theta=100.0
@@ -13,21 +14,19 @@ def test_each_block_says_where_it_looks_and_nothing_is_changed() -> None:
     repository = build_video_repository(
         torch.randn(6, 4, 32), torch.randn(32), torch.arange(6.0), min_frames=1
     )
-    query, positions = torch.randn(9, 32), torch.arange(9)
-    before = memaug(query, repository.tokens, positions, repository.positions)
-    with capture_attention(memaug) as looks:
-        assert torch.equal(
-            memaug(query, repository.tokens, positions, repository.positions), before
-        )
-    memaug(query, repository.tokens, positions, repository.positions)
-    assert [look.shape for look in looks] == [(30,), (30,)]
-    for look in looks:
-        frames = sum_per_frame(look, repository)
+    args = torch.randn(9, 32), repository.tokens, range(9), repository.positions
+    before = augment(memaug, *args)
+    with capture_attention(memaug) as captured:
+        assert torch.equal(augment(memaug, *args), before)
+    augment(memaug, *args)
+    assert [weights.shape for weights in captured] == [(30,), (30,)]
+    for weights in captured:
+        frames = sum_per_frame(weights, repository)
         assert frames.shape == (6,) and torch.isclose(frames.sum(), torch.tensor(1.0))
-        torch.testing.assert_close(frames[2], look[10:15].sum())
+        torch.testing.assert_close(frames[2], weights[10:15].sum())
 
 
-def test_it_looks_at_the_frame_that_answers_the_query() -> None:
+def test_captured_weights_are_largest_at_the_frame_that_matches_the_query() -> None:
     torch.manual_seed(0)
     memaug = MemoryAugmentation(
         32, num_heads=4, num_key_value_heads=2, num_layers=1, rope_theta=1e9
@@ -39,11 +38,6 @@ def test_it_looks_at_the_frame_that_answers_the_query() -> None:
     frames = torch.zeros(6, 4, 32)
     frames[4, :, 0] = 1.0
     repository = build_video_repository(frames, torch.zeros(32), torch.arange(6.0), min_frames=1)
-    with capture_attention(memaug) as looks:
-        memaug(
-            torch.zeros(3, 32),
-            repository.tokens,
-            torch.zeros(3, dtype=torch.long),
-            repository.positions,
-        )
-    assert int(sum_per_frame(looks[0], repository).argmax()) == 4
+    with capture_attention(memaug) as captured:
+        augment(memaug, torch.zeros(3, 32), repository.tokens, [0, 0, 0], repository.positions)
+    assert int(sum_per_frame(captured[0], repository).argmax()) == 4

@@ -6,196 +6,169 @@ import torch.nn.functional as F
 
 from lit_hour.config.model import LoraConfig
 from lit_hour.errors import ConfigError
-from lit_hour.model.language_model import LanguageModel
-from lit_hour.model.multimodal_inputs import LLMInputs, pad_inputs
+from lit_hour.model.language_model import LanguageModel, LLMInputs
+from lit_hour.model.multimodal_inputs import pad_inputs
 from lit_hour.types import IGNORE_INDEX, IMAGE_TOKEN_INDEX
-from tests.model.small import LANGUAGE, VOCABULARY_SIZE, small_model
+from tests.model.toy_model import LLM, NUM_TOKENS, toy_model
 
-NEVER = -1  # an end token that is never said
+NO_END = -1  # an end token that is never generated
 
 
 @pytest.fixture(scope="module")
-def language() -> LanguageModel:
-    return small_model().llm
+def llm() -> LanguageModel:
+    return toy_model().llm
 
 
 def prompts(*lengths: int) -> LLMInputs:
-    """Random embeddings of these lengths, padded on the left; each the same whatever stands beside it."""
+    """Return random prompts of these lengths, padded on the left; each depends on its length alone."""
     sequences = []
     for length in lengths:
-        embeddings = torch.randn(
-            length, LANGUAGE.hidden_size, generator=torch.Generator().manual_seed(length)
-        )
+        generator = torch.Generator().manual_seed(length)
+        embeddings = torch.randn(length, LLM.hidden_size, generator=generator)
         sequences.append((embeddings, torch.full((length,), IGNORE_INDEX)))
     return pad_inputs(sequences, 1000, "left")
 
 
+def inputs_of(embeddings: torch.Tensor) -> LLMInputs:
+    """Return inputs `(texts, tokens, dim)` without padding and labels."""
+    mask = torch.ones(embeddings.shape[:2], dtype=torch.bool)
+    return LLMInputs(embeddings, torch.full(mask.shape, IGNORE_INDEX), mask)
+
+
 def generate(
-    language: LanguageModel, inputs: LLMInputs, num_tokens: int, end_id: int = NEVER
+    llm: LanguageModel, inputs: LLMInputs, num_tokens: int, end_id: int = NO_END
 ) -> list[list[int]]:
-    return torch.stack(list(language.generate(inputs, num_tokens, end_id)), dim=1).tolist()
+    return torch.stack(list(llm.generate(inputs, num_tokens, end_id)), dim=1).tolist()
 
 
-def labelled(language: LanguageModel) -> LLMInputs:
-    ids = torch.randint(0, VOCABULARY_SIZE, (2, 9), generator=torch.Generator().manual_seed(0))
-    labels = ids.masked_fill(
-        torch.tensor([[1, 1, 1, 0, 0, 1, 0, 1, 1], [0, 1, 1, 1, 1, 1, 1, 0, 0]]).bool(),
-        IGNORE_INDEX,
-    )
-    mask = torch.ones(2, 9, dtype=torch.bool)
-    return LLMInputs(language.embed(ids), labels, mask)
+def labeled_inputs(llm: LanguageModel) -> LLMInputs:
+    ids = torch.randint(0, NUM_TOKENS, (2, 9), generator=torch.Generator().manual_seed(0))
+    is_ignored = torch.tensor([[1, 1, 1, 0, 0, 1, 0, 1, 1], [0, 1, 1, 1, 1, 1, 1, 0, 0]]).bool()
+    return replace(inputs_of(llm.embed(ids)), labels=ids.masked_fill(is_ignored, IGNORE_INDEX))
 
 
-def test_the_loss_is_the_mean_over_every_learnt_token(language: LanguageModel) -> None:
-    inputs = labelled(language)
-    logits = language.logits(inputs)  # (2, 9, vocabulary)
+def test_loss_is_the_mean_over_all_labels(llm: LanguageModel) -> None:
+    inputs = labeled_inputs(llm)
+    logits = llm.logits(inputs)  # (2, 9, vocabulary)
     expected = F.cross_entropy(
         logits[:, :-1].flatten(0, 1), inputs.labels[:, 1:].flatten(), ignore_index=IGNORE_INDEX
     )
-    torch.testing.assert_close(language.loss(inputs), expected)
+    torch.testing.assert_close(llm.loss(inputs), expected)
 
 
-def test_padding_on_the_right_needs_no_mask(language: LanguageModel) -> None:
-    """The loss and all gradients are those with a mask, to float32's rounding; none reaches the padding."""
+def test_loss_with_right_padding_equals_masked_loss(llm: LanguageModel) -> None:
+    """Loss and gradients are those with a mask, to float32's rounding; the padding has none."""
     generator = torch.Generator().manual_seed(1)
     sequences = [
         (
-            torch.randn(length, LANGUAGE.hidden_size, generator=generator),
-            torch.arange(length) % VOCABULARY_SIZE,
+            torch.randn(length, LLM.hidden_size, generator=generator),
+            torch.arange(length) % NUM_TOKENS,
         )
         for length in (5, 31, 17)
     ]
-    inputs, found = pad_inputs(sequences, 1000, "right"), []
+    inputs, results = pad_inputs(sequences, 1000, "right"), []
     for mask in (None, inputs.attention_mask):
         embeddings = inputs.embeddings.clone().requires_grad_()  # (3, 31, dim)
-        language.zero_grad()
+        llm.zero_grad()
         if mask is None:
-            loss = language.loss(replace(inputs, embeddings=embeddings))
+            loss = llm.loss(replace(inputs, embeddings=embeddings))
         else:
-            loss = language.network(
+            output = llm.network(
                 inputs_embeds=embeddings, attention_mask=mask, labels=inputs.labels
-            ).loss
+            )
+            loss = output.loss
         loss.backward()
         assert not embeddings.grad[~inputs.attention_mask].any()
-        found.append(
-            [
-                loss.detach(),
-                embeddings.grad,
-                *(each.grad for each in language.network.model.layers.parameters()),
-            ]
-        )
-    for without, masked in zip(*found, strict=True):
-        torch.testing.assert_close(without, masked)
+        gradients = [weight.grad for weight in llm.network.model.layers.parameters()]
+        results.append([loss.detach(), embeddings.grad, *gradients])
+    for unmasked, masked in zip(*results, strict=True):
+        torch.testing.assert_close(unmasked, masked)
 
 
-def test_a_batch_that_teaches_nothing_has_a_loss_and_gradients_of_zero(
-    language: LanguageModel,
-) -> None:
-    inputs = labelled(language)
-    language.zero_grad()
-    loss = language.loss(replace(inputs, labels=torch.full_like(inputs.labels, IGNORE_INDEX)))
+def test_loss_and_gradients_without_labels_are_zero(llm: LanguageModel) -> None:
+    inputs = labeled_inputs(llm)
+    llm.zero_grad()
+    loss = llm.loss(replace(inputs, labels=torch.full_like(inputs.labels, IGNORE_INDEX)))
     assert float(loss.detach()) == 0
     loss.backward()
-    assert all(
-        parameter.grad is not None and not parameter.grad.any()
-        for parameter in language.parameters()
-    )
+    assert all(weight.grad is not None and not weight.grad.any() for weight in llm.parameters())
 
 
-def test_the_row_of_a_placeholder_can_be_asked_for(language: LanguageModel) -> None:
-    assert language.embed(torch.tensor([3, IMAGE_TOKEN_INDEX, 5])).shape == (
-        3,
-        LANGUAGE.hidden_size,
-    )
+def test_embed_accepts_placeholders(llm: LanguageModel) -> None:
+    ids = torch.tensor([3, IMAGE_TOKEN_INDEX, 5])
+    assert llm.embed(ids).shape == (3, LLM.hidden_size)
 
 
-def test_answers_of_a_padded_batch_are_those_of_each_text_alone(language: LanguageModel) -> None:
+def test_generation_of_a_padded_batch_equals_each_text_alone(llm: LanguageModel) -> None:
     lengths = (3, 17, 8)
-    together = generate(language, prompts(*lengths), 8)
-    assert together == [generate(language, prompts(length), 8)[0] for length in lengths]
-    assert len({tuple(said) for said in together}) == 3
+    together = generate(llm, prompts(*lengths), 8)
+    assert together == [generate(llm, prompts(length), 8)[0] for length in lengths]
+    assert len({tuple(tokens) for tokens in together}) == 3
 
 
-def test_answers_are_the_likeliest_tokens_read_again_from_the_start(
-    language: LanguageModel,
-) -> None:
+def test_generation_is_greedy_and_equals_encoding_from_the_start(llm: LanguageModel) -> None:
     inputs = prompts(6)
-    said = generate(language, inputs, 5)[0]
-    for place, token in enumerate(said):
-        read = torch.cat(
-            [inputs.embeddings, language.embed(torch.tensor([said[:place]], dtype=torch.long))],
-            dim=1,
-        )
-        mask = torch.ones(read.shape[:2], dtype=torch.bool)
-        logits = language.logits(LLMInputs(read, torch.full(mask.shape, IGNORE_INDEX), mask))
+    generated = generate(llm, inputs, 5)[0]
+    for index, token in enumerate(generated):
+        before = llm.embed(torch.tensor([generated[:index]], dtype=torch.long))
+        logits = llm.logits(inputs_of(torch.cat([inputs.embeddings, before], dim=1)))
         assert int(logits[0, -1].argmax()) == token
 
 
-def test_how_likely_an_answer_is(language: LanguageModel) -> None:
-    """The sum over its tokens of what the model, having read all before, expects of each."""
+def test_loglikelihood_is_the_sum_of_token_log_probabilities(llm: LanguageModel) -> None:
     inputs = prompts(6)
     continuations = [torch.tensor(ids) for ids in ([5], [7, 3, 9], [7, 3], [1, 1, 1, 1])]
-    continuations.append(torch.tensor(generate(language, inputs, 3)[0]))
-    likelihoods, are_greedy = language.loglikelihood(
-        inputs, continuations
-    )  # (continuations,), (continuations,)
-    assert are_greedy.tolist() == [False, False, False, False, True]
+    continuations.append(torch.tensor(generate(llm, inputs, 3)[0]))
+    likelihoods, is_greedy = llm.loglikelihood(inputs, continuations)
+    assert is_greedy.tolist() == [False, False, False, False, True]
     for ids, likelihood in zip(continuations, likelihoods, strict=True):
-        read = torch.cat([inputs.embeddings, language.embed(ids[None])], dim=1)  # (1, tokens, dim)
-        mask = torch.ones(read.shape[:2], dtype=torch.bool)
-        logits = language.logits(LLMInputs(read, torch.full(mask.shape, IGNORE_INDEX), mask))[
-            0, 5:-1
-        ]
+        embeddings = torch.cat([inputs.embeddings, llm.embed(ids[None])], dim=1)  # (1, tokens, dim)
+        logits = llm.logits(inputs_of(embeddings))[0, 5:-1]  # (continuation, vocabulary)
         expected = logits.log_softmax(dim=-1).gather(1, ids[:, None]).sum()
         torch.testing.assert_close(likelihood, expected)
 
 
-def test_an_answer_that_has_ended_waits_for_the_others(language: LanguageModel) -> None:
-    free = generate(language, prompts(3, 17), 6)
-    end_id = free[0][2]
-    assert end_id not in free[0][:2] + free[1]
-    said = generate(language, prompts(3, 17), 6, end_id)
-    assert said == [free[0][:3] + [end_id] * 3, free[1]]
-    assert generate(language, prompts(3), 6, end_id) == [free[0][:3]]
+def test_ended_text_repeats_the_end_token_until_all_have_ended(llm: LanguageModel) -> None:
+    unbounded = generate(llm, prompts(3, 17), 6)
+    end_id = unbounded[0][2]
+    assert end_id not in unbounded[0][:2] + unbounded[1]
+    generated = generate(llm, prompts(3, 17), 6, end_id)
+    assert generated == [unbounded[0][:3] + [end_id] * 3, unbounded[1]]
+    assert generate(llm, prompts(3), 6, end_id) == [unbounded[0][:3]]
 
 
-def test_sizes_and_rotation_are_told_to_memaug(language: LanguageModel) -> None:
-    assert (
-        language.dim,
-        language.num_heads,
-        language.num_key_value_heads,
-        language.rope_theta,
-    ) == (32, 4, 2, 10_000.0)
+def test_sizes_for_memaug_come_from_the_config(llm: LanguageModel) -> None:
+    sizes = llm.dim, llm.num_heads, llm.num_key_value_heads, llm.rope_theta
+    assert sizes == (32, 4, 2, 10_000.0)
 
 
 @pytest.mark.parametrize("is_tied", (True, False))
-def test_the_output_layer_is_the_embedding_only_when_it_is_tied(is_tied: bool) -> None:
-    network = LanguageModel(replace(LANGUAGE, tie_word_embeddings=is_tied), VOCABULARY_SIZE).network
+def test_output_layer_is_the_embedding_only_if_tied(is_tied: bool) -> None:
+    network = LanguageModel(replace(LLM, tie_word_embeddings=is_tied), NUM_TOKENS).network
     output, embedding = (
         network.get_parameter(name) for name in ("lm_head.weight", "model.embed_tokens.weight")
     )
     assert (output is embedding) == is_tied
 
 
-def test_the_embedding_may_have_more_rows_than_the_tokenizer_has_tokens_but_not_fewer() -> None:
-    assert (
-        len(LanguageModel(replace(LANGUAGE, vocab_size=1000), 300).network.lm_head.weight) == 1000
-    )
+def test_embedding_may_have_more_rows_than_the_tokenizer_but_not_fewer() -> None:
+    larger = LanguageModel(replace(LLM, vocab_size=1000), 300)
+    assert len(larger.network.lm_head.weight) == larger.vocab_size == 1000
     with pytest.raises(
         ConfigError, match=r"model\.llm\.vocab_size=299, but the tokenizer has 300 tokens"
     ):
-        LanguageModel(replace(LANGUAGE, vocab_size=299), 300)
+        LanguageModel(replace(LLM, vocab_size=299), 300)
 
 
-def with_adapters() -> LanguageModel:
+def llm_with_adapters() -> LanguageModel:
     torch.manual_seed(0)
-    return LanguageModel(replace(LANGUAGE, lora=LoraConfig(rank=2, alpha=6)), VOCABULARY_SIZE)
+    return LanguageModel(replace(LLM, lora=LoraConfig(rank=2, alpha=6)), NUM_TOKENS)
 
 
-def test_adapters_alone_learn_and_change_nothing_until_they_have_learnt() -> None:
-    adapted = with_adapters()
+def test_only_adapters_are_trained_and_untrained_ones_change_nothing() -> None:
+    adapted = llm_with_adapters()
     torch.manual_seed(0)
-    plain = LanguageModel(LANGUAGE, VOCABULARY_SIZE)
+    plain = LanguageModel(LLM, NUM_TOKENS)
     weights = {
         name.replace(".base_layer", ""): weight
         for name, weight in adapted.network.state_dict().items()
@@ -203,21 +176,21 @@ def test_adapters_alone_learn_and_change_nothing_until_they_have_learnt() -> Non
     plain.network.load_state_dict(
         {name: weight for name, weight in weights.items() if "lora_" not in name}
     )
-    inputs = labelled(plain)
+    inputs = labeled_inputs(plain)
     torch.testing.assert_close(adapted.loss(inputs), plain.loss(inputs))
-    learning = adapted.trainable_parameters()
-    assert len(learning) == 2 * 7 * LANGUAGE.num_layers and len(plain.trainable_parameters()) > 10
+    trainable = adapted.trainable_parameters()
+    assert len(trainable) == 2 * 7 * LLM.num_layers and len(plain.trainable_parameters()) > 10
     for parameter in adapted.parameters():
-        parameter.requires_grad_(any(parameter is each for each in learning))
+        parameter.requires_grad_(any(parameter is one for one in trainable))
     adapted.loss(inputs).backward()
-    torch.optim.SGD(learning, lr=1.0).step()
+    torch.optim.SGD(trainable, lr=1.0).step()
     assert float(adapted.loss(inputs).detach()) < float(plain.loss(inputs).detach())
-    projection = weights["model.layers.0.mlp.up_proj.weight"]
-    assert torch.equal(adapted.network.model.layers[0].mlp.up_proj.base_layer.weight, projection)
+    expected = weights["model.layers.0.mlp.up_proj.weight"]
+    assert torch.equal(adapted.network.model.layers[0].mlp.up_proj.base_layer.weight, expected)
 
 
 def test_adapters_add_their_product_times_alpha_over_rank() -> None:
-    layer = with_adapters().network.model.layers[0].self_attn.q_proj
+    layer = llm_with_adapters().network.model.layers[0].self_attn.q_proj
     down, up = layer.lora_A.default.weight, layer.lora_B.default.weight  # (2, 32), (32, 2)
     torch.nn.init.normal_(up)
     tokens = torch.randn(5, 32)

@@ -1,6 +1,6 @@
-"""A video's memory whose tokens are not made, against the plain one: forward and gradients."""
+"""The lazy repository of a video against the dense one: forward and gradients."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -9,55 +9,51 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
 from lit_hour.config.model import MemAugConfig
-from lit_hour.model import projector
-from lit_hour.model.attention import GroupedQueryAttention
+from lit_hour.model import memory_repository
+from lit_hour.model.attention import GroupedQueryAttention, KVCache, MemoryTokens, Rotary
 from lit_hour.model.hour_llava import HourLLaVA
-from lit_hour.model.memory_repository import (
-    LazyMemoryRepository,
-    MemoryRepository,
-    build_lazy_repository,
-    build_video_repository,
-)
+from lit_hour.model.memory_repository import DenseTokens, LazyTokens, build_video_repository
 from lit_hour.model.projector import Projector
 from lit_hour.types import Batch, Features, ImageSet, TiledImage, Visual
-from tests.model.small import CONFIG, LEFT, PROCESSOR, RED, frames, sample, small_model, with_memory
+from tests.model.toy_model import (
+    CONFIG,
+    LEFT,
+    RED,
+    batch_of,
+    config_with,
+    frames,
+    sample,
+    toy_model,
+)
 
 IMAGES = torch.randint(
     0, 256, (5, 3, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(3)
 )
 VIDEO, SHORT = frames(12), frames(3, seed=1)
 TILES, PICTURES = TiledImage(IMAGES, (2, 2), (100, 128)), ImageSet(IMAGES[:2])
-FLOAT32 = 2e-5  # of the largest entry
-FLOAT64 = 1e-12  # of the largest entry: the arithmetic is the same, only its order is not
-NUM_ENCODED, VISION_DIM, DIM = 20, 6, 8
-
-Remember = Callable[
-    [HourLLaVA, Sequence[Visual | None]], Sequence[MemoryRepository | LazyMemoryRepository]
-]
+FLOAT32 = 2e-5  # relative to the largest entry
+FLOAT64 = 1e-12  # relative to the largest entry; only the order of operations differs
+NUM_FRAMES, VISION_DIM, DIM = 20, 6, 8
 
 
-def batch_of(*asked: tuple[Visual | None, int]) -> Batch:
-    """Visuals, and how many texts ask about each."""
-    examples = [
-        PROCESSOR.build_example(sample(visual, *([(RED,), (LEFT,), (LEFT, RED)][:count])))
-        for visual, count in asked
-    ]
-    return PROCESSOR.collate(examples)
+def batch_with(*visuals: tuple[Visual | None, int]) -> Batch:
+    """Return a batch of visuals, each with a number of texts about it."""
+    conversations = [(RED,), (LEFT,), (LEFT, RED)]
+    return batch_of(*(sample(visual, *conversations[:num]) for visual, num in visuals))
 
 
-def learn(model: HourLLaVA, batch: Batch, remember: Remember) -> tuple[Tensor, dict[str, Tensor]]:
-    """The embeddings that the language model reads, and the gradients of a sum of them with random signs."""
+def gradients_of(model: HourLLaVA, batch: Batch, lazy: bool) -> tuple[Tensor, dict[str, Tensor]]:
+    """Return the embeddings of the inputs, and the gradients of their sum with random signs."""
     model.zero_grad()
-    generators = [torch.Generator().manual_seed(place) for place in range(len(batch.visuals))]
-    read = model.build_inputs(
-        batch, remember(model, batch.visuals), generators
-    ).embeddings  # (texts, tokens, dim)
+    generators = [torch.Generator().manual_seed(index) for index in range(len(batch.visuals))]
+    repositories = model.build_repositories(batch.visuals, lazy=lazy)
+    embeddings = model.build_inputs(batch, repositories, generators).embeddings
     signs = (
-        torch.randint(0, 2, read.shape, generator=torch.Generator().manual_seed(0)) * 2 - 1
-    )  # (texts, tokens, dim)
-    (read * signs.to(read.dtype)).sum().backward()
-    return read.detach(), {
-        name: each.grad for name, each in model.named_parameters() if each.grad is not None
+        torch.randint(0, 2, embeddings.shape, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    )
+    (embeddings * signs.to(embeddings.dtype)).sum().backward()
+    return embeddings.detach(), {
+        name: weight.grad for name, weight in model.named_parameters() if weight.grad is not None
     }
 
 
@@ -67,29 +63,31 @@ def check_close(found: Tensor, expected: Tensor, tolerance: float) -> None:
     )
 
 
-@pytest.mark.parametrize("num_frames", (9, 16, NUM_ENCODED))
-def test_what_layers_make_of_it_is_what_they_make_of_the_tokens(
-    num_frames: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(projector, "CHUNK_FRAMES", 7)
+@pytest.mark.parametrize("num_frames", (9, 16, NUM_FRAMES))
+def test_lazy_tokens_equal_dense_tokens(num_frames: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory_repository, "CHUNK_FRAMES", 7)
     torch.manual_seed(0)
-    project = Projector(VISION_DIM, DIM).double()
-    layers = [nn.Linear(DIM, outputs).double() for outputs in (4, 6)]
-    end, encoded = torch.randn(DIM).double(), torch.randn(num_frames, 4, VISION_DIM).double()
+    projector = Projector(VISION_DIM, DIM).double()
+    layers = [nn.Linear(DIM, out_features).double() for out_features in (4, 6)]
+    newline, features = torch.randn(DIM).double(), torch.randn(num_frames, 4, VISION_DIM).double()
     timestamps = torch.arange(num_frames)
-    plain = build_video_repository(project(encoded), end, timestamps, min_frames=16)
-    unmade = build_lazy_repository(encoded, project, end, timestamps, min_frames=16)
-    assert torch.equal(unmade.positions, plain.positions) and torch.equal(
-        unmade.timestamps, plain.timestamps
+    dense = build_video_repository(projector(features), newline, timestamps, min_frames=16)
+    lazy = build_video_repository(
+        features, newline, timestamps, min_frames=16, lazy_projector=projector
     )
-    assert (unmade.grids, unmade.num_frames) == (plain.grids, plain.num_frames)
-    check_close(unmade.tokens.gather(plain.positions), plain.tokens, FLOAT64)
-    for found, layer in zip(unmade.tokens.linear(*layers), layers, strict=True):
-        check_close(found, layer(plain.tokens), FLOAT64)
+    assert isinstance(lazy.memory, LazyTokens)
+    assert torch.equal(lazy.positions, dense.positions)
+    assert torch.equal(lazy.timestamps, dense.timestamps)
+    assert (lazy.grids, lazy.num_frames) == (dense.grids, dense.num_frames)
+    check_close(lazy.memory.gather(dense.positions), dense.tokens, FLOAT64)
+    check_close(lazy.tokens, dense.tokens, FLOAT64)
+    for memory in (lazy.memory, dense.memory):
+        for found, layer in zip(memory.linear(*layers), layers, strict=True):
+            check_close(found, layer(dense.tokens), FLOAT64)
 
 
 @pytest.mark.parametrize(
-    "asked",
+    "visuals",
     (
         [(VIDEO, 1)],
         [(VIDEO, 3)],
@@ -101,89 +99,87 @@ def test_what_layers_make_of_it_is_what_they_make_of_the_tokens(
 @pytest.mark.parametrize(
     ("dtype", "tolerance"), ((torch.float32, FLOAT32), (torch.float64, FLOAT64 * 100))
 )
-def test_the_model_reads_and_learns_the_same(
-    asked: list[tuple[Visual | None, int]], dtype: torch.dtype, tolerance: float
+def test_lazy_repositories_give_equal_inputs_and_gradients(
+    visuals: list[tuple[Visual | None, int]], dtype: torch.dtype, tolerance: float
 ) -> None:
-    model, batch = small_model().to(dtype), batch_of(*asked)
+    model, batch = toy_model().to(dtype), batch_with(*visuals)
     model.vision.requires_grad_(True)
-    expected, wanted = learn(model, batch, HourLLaVA.build_repositories)
-    found, gradients = learn(model, batch, HourLLaVA.build_lazy_repositories)
+    expected, expected_gradients = gradients_of(model, batch, lazy=False)
+    found, gradients = gradients_of(model, batch, lazy=True)
     check_close(found, expected, tolerance)
-    assert gradients.keys() == wanted.keys() and any(name.startswith("vision") for name in wanted)
-    for name, gradient in wanted.items():
+    assert gradients.keys() == expected_gradients.keys()
+    assert any(name.startswith("vision") for name in gradients)
+    for name, gradient in expected_gradients.items():
         check_close(gradients[name], gradient, tolerance)
 
 
-def test_in_bfloat16_it_is_as_near_to_the_truth_as_the_plain_one() -> None:
-    batch = batch_of((VIDEO, 2))
-    seen = small_model().vision(VIDEO.images)  # (frames, tokens, vision_dim)
-    batch = replace(batch, visuals=(Features(seen.detach(), VIDEO.timestamps),))
-    (truth, exact), *rounded = (
-        learn(small_model().to(dtype), batch, remember)
-        for dtype, remember in (
-            (torch.float64, HourLLaVA.build_repositories),
-            (torch.bfloat16, HourLLaVA.build_repositories),
-            (torch.bfloat16, HourLLaVA.build_lazy_repositories),
-        )
-    )
-    plain, unmade = (
-        [float((read - truth).norm() / truth.norm())]
-        + [
-            float((gradients[name] - exact[name]).norm() / exact[name].norm())
-            for name in exact
-            if exact[name].any()
-        ]
-        for read, gradients in rounded
-    )
-    assert sum(unmade) < 1.1 * sum(plain)
-    assert max(unmade) < 1.5 * max(plain)
+def test_lazy_repository_is_as_accurate_in_bfloat16_as_the_dense_one() -> None:
+    batch = batch_with((VIDEO, 2))
+    features = toy_model().vision.encode_images(VIDEO.images).detach()
+    batch = replace(batch, visuals=(Features(features, VIDEO.timestamps),))
+    exact, exact_gradients = gradients_of(toy_model().double(), batch, lazy=False)
+
+    def errors(lazy: bool) -> list[float]:
+        inputs, gradients = gradients_of(toy_model().bfloat16(), batch, lazy)
+        pairs = [(inputs, exact)]
+        pairs += [(gradients[name], one) for name, one in exact_gradients.items() if one.any()]
+        return [float((found - expected).norm() / expected.norm()) for found, expected in pairs]
+
+    dense, lazy = errors(lazy=False), errors(lazy=True)
+    assert sum(lazy) < 1.1 * sum(dense)
+    assert max(lazy) < 1.5 * max(dense)
 
 
 @pytest.mark.parametrize("temporal", ("keyframe", "question"))
-def test_who_looks_at_all_tokens_has_them(temporal: str) -> None:
-    settings = MemAugConfig(num_layers=2, min_frames=8, temporal_forgetting=temporal)  # type: ignore[arg-type]
-    model, batch = small_model(with_memory(settings)), batch_of((VIDEO, 1))
+def test_content_based_forgetting_has_dense_tokens(temporal: str) -> None:
+    memaug = MemAugConfig(num_layers=2, min_frames=8, temporal_forgetting=temporal)  # type: ignore[arg-type]
+    model, batch = toy_model(config_with(memaug)), batch_with((VIDEO, 1))
     with torch.no_grad():
-        (memory,) = model.build_lazy_repositories(batch.visuals)
-        plain = model.build_inputs(batch, model.build_repositories(batch.visuals))
-        assert isinstance(memory, MemoryRepository)
-        assert torch.equal(model.build_inputs(batch, [memory]).embeddings, plain.embeddings)
+        (repository,) = model.build_repositories(batch.visuals, lazy=True)
+        expected = model.build_inputs(batch, model.build_repositories(batch.visuals))
+        assert isinstance(repository.memory, DenseTokens)
+        assert torch.equal(model.build_inputs(batch, [repository]).embeddings, expected.embeddings)
 
 
-@pytest.mark.parametrize("visual", (VIDEO, PICTURES), ids=("video", "pictures"))
-def test_keys_and_values_are_made_once_for_all_texts(
+@pytest.mark.parametrize("visual", (VIDEO, PICTURES), ids=("video", "images"))
+def test_keys_and_values_are_projected_once_for_all_texts(
     visual: Visual, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lengths: list[int] = []
-    prepare = GroupedQueryAttention.project_kv
+    project_kv = GroupedQueryAttention.project_kv
 
-    def record(self: GroupedQueryAttention, asked: Tensor, angles: tuple[Tensor, Tensor]) -> object:
-        lengths.append(len(angles[0]))
-        return prepare(self, asked, angles)
+    def record(self: GroupedQueryAttention, tokens: MemoryTokens, rotary: Rotary) -> KVCache:
+        lengths.append(len(rotary[0]))
+        return project_kv(self, tokens, rotary)
 
     monkeypatch.setattr(GroupedQueryAttention, "project_kv", record)
-    model, batch = small_model(), batch_of((visual, 3))
+    model, batch = toy_model(), batch_with((visual, 3))
     with torch.no_grad():
-        memories = model.build_lazy_repositories(batch.visuals)
-        model.build_inputs(batch, memories)
-    num_tokens, num_layers = len(memories[0].positions), CONFIG.model.memaug.num_layers
-    assert lengths.count(num_tokens) == num_layers
+        repositories = model.build_repositories(batch.visuals, lazy=True)
+        model.build_inputs(batch, repositories)
+    num_tokens = len(repositories[0].positions)
+    assert lengths.count(num_tokens) == CONFIG.model.memaug.num_layers
 
 
-def test_of_the_hidden_layer_nothing_but_what_goes_in_is_kept(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(projector, "CHUNK_FRAMES", 7)
-    project, encoded = Projector(VISION_DIM, DIM), torch.randn(NUM_ENCODED, 4, VISION_DIM)
-    given = {tensor.untyped_storage().data_ptr() for tensor in (encoded, *project.parameters())}
-    kept: set[int] = set()
+def test_hidden_activations_are_recomputed_from_the_input(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory_repository, "CHUNK_FRAMES", 7)
+    projector, features = Projector(VISION_DIM, DIM), torch.randn(NUM_FRAMES, 4, VISION_DIM)
+    inputs = {tensor.data_ptr() for tensor in (features, *projector.parameters())}
 
-    def keep(tensor: Tensor) -> Tensor:
-        kept.add(tensor.untyped_storage().data_ptr())
-        return tensor
+    def saved_by(call: Callable[[], object]) -> set[int]:
+        saved: set[int] = set()
 
-    with saved_tensors_hooks(keep, lambda tensor: tensor):
-        project.hidden(encoded)
-        assert kept <= given
-        project(encoded)
-    assert not kept <= given
+        def pack(tensor: Tensor) -> Tensor:
+            saved.add(tensor.untyped_storage().data_ptr())
+            return tensor
+
+        with saved_tensors_hooks(pack, lambda tensor: tensor):
+            call()
+        return saved
+
+    newline, timestamps = torch.zeros(DIM), torch.arange(NUM_FRAMES)
+    lazily = saved_by(
+        lambda: build_video_repository(features, newline, timestamps, 1, lazy_projector=projector)
+    )
+    assert lazily <= inputs
+    assert not saved_by(lambda: projector(features)) <= inputs

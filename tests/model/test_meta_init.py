@@ -4,24 +4,27 @@ import pytest
 import torch
 
 from lit_hour.config.model import LLMConfig, LoraConfig
-from lit_hour.config.schema import Config, RunConfig
+from lit_hour.config.schema import Config
 from lit_hour.model.hour_llava import HourLLaVA
-from lit_hour.model.meta_init import init_missing_weights, materialize
-from tests.model.small import CONFIG, LANGUAGE, VOCABULARY_SIZE
+from lit_hour.model.meta_init import materialize, missing_weights
+from tests.model.toy_model import CONFIG, LLM, NUM_TOKENS
 
-TIED = replace(LANGUAGE, tie_word_embeddings=True)
-ADAPTED = replace(LANGUAGE, lora=LoraConfig(rank=4))
+LLMS = {
+    "tied": replace(LLM, tie_word_embeddings=True),
+    "untied": LLM,
+    "lora": replace(LLM, lora=LoraConfig(rank=4)),
+}
 FAR = 777.0
 
 
-def with_language(settings: LLMConfig) -> Config:
-    return replace(CONFIG, model=replace(CONFIG.model, llm=settings))
+def config_with(llm: LLMConfig) -> Config:
+    return replace(CONFIG, model=replace(CONFIG.model, llm=llm))
 
 
-def empty_model(config: Config) -> HourLLaVA:
-    """Built without data, then given memory; each weight lies far from any that is drawn."""
+def materialized_model(config: Config) -> HourLLaVA:
+    """Build a model on the meta device and materialize it, with weights far from any random one."""
     with torch.device("meta"):
-        model = HourLLaVA(config, VOCABULARY_SIZE)
+        model = HourLLaVA.from_config(config, NUM_TOKENS)
     materialize(model, "cpu")
     with torch.no_grad():
         for parameter in model.parameters():
@@ -29,57 +32,56 @@ def empty_model(config: Config) -> HourLLaVA:
     return model
 
 
-@pytest.mark.parametrize("language", [TIED, LANGUAGE, ADAPTED], ids=["tied", "untied", "adapted"])
-def test_it_is_the_plain_model_but_for_its_weights(language: LLMConfig) -> None:
-    config = with_language(language)
-    plain, model = HourLLaVA(config, VOCABULARY_SIZE), empty_model(config)
+def load(model: HourLLaVA, loaded: set[str], seed: int = 0) -> None:
+    with torch.no_grad():
+        for name, weight in missing_weights(model, loaded, seed):
+            model.state_dict()[name].copy_(weight)
+
+
+@pytest.mark.parametrize("llm", LLMS.values(), ids=LLMS)
+def test_materialized_model_equals_a_plain_one_but_for_its_weights(llm: LLMConfig) -> None:
+    config = config_with(llm)
+    plain, model = HourLLaVA.from_config(config, NUM_TOKENS), materialized_model(config)
     buffers = dict(model.named_buffers())
     assert {name for name, _ in plain.named_buffers()} == buffers.keys() and buffers
     assert all(torch.equal(buffers[name], expected) for name, expected in plain.named_buffers())
-    assert [name for name, _ in model.named_parameters()] == [
-        name for name, _ in plain.named_parameters()
-    ]
+    names, expected_names = ([name for name, _ in one.named_parameters()] for one in (model, plain))
+    assert names == expected_names
     model.load_state_dict(plain.state_dict())
     ids = torch.arange(6)[None]  # (1, tokens)
     assert torch.equal(model.llm.embed(ids), plain.llm.embed(ids))
 
 
-@pytest.mark.parametrize("language", [TIED, LANGUAGE, ADAPTED], ids=["tied", "untied", "adapted"])
-def test_weights_are_drawn_as_those_of_a_new_model(language: LLMConfig) -> None:
-    config = with_language(replace(language, hidden_size=64, intermediate_size=96))
-    plain, model = HourLLaVA(config, VOCABULARY_SIZE), empty_model(config)
-    init_missing_weights(model, config, loaded=())
-    drawn = dict(model.named_parameters())
+@pytest.mark.parametrize("llm", LLMS.values(), ids=LLMS)
+def test_missing_weights_are_distributed_as_those_of_a_new_model(llm: LLMConfig) -> None:
+    config = config_with(replace(llm, hidden_size=64, intermediate_size=96))
+    plain, model = HourLLaVA.from_config(config, NUM_TOKENS), materialized_model(config)
+    load(model, set())
+    weights = dict(model.named_parameters())
     for name, expected in plain.named_parameters():
-        found = drawn[name]
-        is_constant = bool((expected == expected.flatten()[0]).all())
-        if is_constant:
+        found = weights[name]
+        if (expected == expected.flatten()[0]).all():
             assert torch.equal(found, expected), name
-        else:
-            assert not torch.equal(found, expected)
-            spread = (
-                5 / expected.numel() ** 0.5
-            )  # five times what chance does to a standard deviation, roughly
-            assert float(found.std() / expected.std()) == pytest.approx(1, abs=max(0.05, spread)), (
-                name
-            )
-            assert (
-                abs(float(found.mean() - expected.mean()))
-                < 7 * float(expected.std()) / expected.numel() ** 0.5
-            ), name
+            continue
+        assert not torch.equal(found, expected), name
+        chance = 1 / expected.numel() ** 0.5
+        ratio, shift = found.std() / expected.std(), found.mean() - expected.mean()
+        assert float(ratio) == pytest.approx(1, abs=max(0.05, 5 * chance)), name
+        assert abs(float(shift)) < 7 * float(expected.std()) * chance, name
 
 
-def test_a_weight_depends_on_the_seed_and_its_name_alone() -> None:
-    config = with_language(TIED)
-    one, other, reseeded = (empty_model(config) for _ in range(3))
-    init_missing_weights(one, config, loaded=())
-    known = {name for name, _ in one.named_parameters() if not name.startswith("memaug.blocks.1.")}
+def test_missing_weight_depends_only_on_the_seed_and_its_name() -> None:
+    config = config_with(LLMS["tied"])
+    one, other, reseeded = (materialized_model(config) for _ in range(3))
+    load(one, set())
+    loaded = {name for name, _ in one.named_parameters() if not name.startswith("memaug.blocks.1.")}
     torch.manual_seed(5)
-    init_missing_weights(other, config, known)
-    init_missing_weights(reseeded, replace(config, run=RunConfig(seed=1)), known)
+    load(other, loaded)
+    load(reseeded, loaded, seed=1)
     for name, weight in other.named_parameters():
-        assert (
-            (weight == FAR).all() if name in known else torch.equal(weight, one.get_parameter(name))
-        ), name
+        is_untouched = bool((weight == FAR).all())
+        assert is_untouched if name in loaded else torch.equal(weight, one.get_parameter(name)), (
+            name
+        )
     name = "memaug.blocks.1.feed_forward.0.weight"
     assert not torch.equal(reseeded.get_parameter(name), one.get_parameter(name))

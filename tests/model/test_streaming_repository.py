@@ -1,7 +1,7 @@
-"""A video in one piece, and the same in pieces of any length: everything has to be equal to the bit."""
+"""A video in one piece, and the same in pieces of any length: everything is equal bit for bit."""
 
 from dataclasses import replace
-from itertools import pairwise
+from itertools import accumulate, pairwise
 
 import pytest
 import torch
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lit_hour.config.schema import Config
 from lit_hour.model.hour_llava import HourLLaVA
-from lit_hour.model.memory_repository import CachedRepository, MemoryRepository
+from lit_hour.model.memory_repository import MemoryRepository
 from lit_hour.model.streaming_repository import (
     BLOCK_FRAMES,
     AppendBuffer,
@@ -17,7 +17,16 @@ from lit_hour.model.streaming_repository import (
     aligned_blocks,
 )
 from lit_hour.types import Features, Frames, Video
-from tests.model.small import CONFIG, LEFT, PROCESSOR, RED, frames, sample, small_model, with_memory
+from tests.model.toy_model import (
+    CONFIG,
+    LEFT,
+    RED,
+    batch_of,
+    config_with,
+    frames,
+    sample,
+    toy_model,
+)
 
 NUM_FRAMES = 29
 MIN_FRAMES = CONFIG.model.memaug.min_frames
@@ -26,7 +35,7 @@ PIECES = ((29,), (1,) * 29, (8, 8, 13), (3, 5, 21), (10, 19))
 
 @pytest.fixture(scope="module")
 def model() -> HourLLaVA:
-    return small_model()
+    return toy_model()
 
 
 def piece(video: Video, start: int, end: int) -> Video:
@@ -35,134 +44,133 @@ def piece(video: Video, start: int, end: int) -> Video:
     return Features(video.tokens[start:end], video.timestamps[start:end])
 
 
-def grow(model: HourLLaVA, video: Video, lengths: tuple[int, ...]) -> StreamingRepository:
-    growing, ends = (
-        StreamingRepository(model),
-        [sum(lengths[:place]) for place in range(len(lengths) + 1)],
-    )
-    for start, end in pairwise(ends):
-        growing.append(piece(video, start, end))
-    return growing
+def stream(model: HourLLaVA, video: Video, lengths: tuple[int, ...]) -> StreamingRepository:
+    """Append a video in pieces of these lengths."""
+    repository = StreamingRepository(model)
+    for start, end in pairwise(accumulate(lengths, initial=0)):
+        repository.append(piece(video, start, end))
+    return repository
 
 
-def all_of(repository: MemoryRepository) -> list[Tensor]:
-    assert isinstance(repository, CachedRepository)
-    prepared = [part for each in repository.kv_caches for part in (each.keys, each.values)]
-    return [repository.tokens, repository.positions, repository.timestamps, *prepared]
+def tensors_of(repository: MemoryRepository) -> list[Tensor]:
+    assert repository.kv_caches
+    caches = [part for kv in repository.kv_caches for part in (kv.keys, kv.values)]
+    return [repository.tokens, repository.positions, repository.timestamps, *caches]
 
 
 def assert_same(first: MemoryRepository, second: MemoryRepository) -> None:
     assert first.grids == second.grids
-    for one, other in zip(all_of(first), all_of(second), strict=True):
+    for one, other in zip(tensors_of(first), tensors_of(second), strict=True):
         assert one.dtype == other.dtype and torch.equal(one, other)
 
 
 @pytest.mark.parametrize("kind", ("frames", "features"))
 @pytest.mark.parametrize("lengths", PIECES, ids=str)
-def test_pieces_make_the_memory_of_the_whole(
+def test_pieces_give_the_repository_of_the_whole_video(
     model: HourLLaVA, kind: str, lengths: tuple[int, ...]
 ) -> None:
     video: Video = frames(NUM_FRAMES)
     if kind == "features":
-        video = Features(
-            torch.randn(NUM_FRAMES, 16, model.vision.dim, dtype=torch.bfloat16),
-            torch.arange(NUM_FRAMES).float(),
-        )
+        tokens = torch.randn(NUM_FRAMES, 16, model.vision.dim, dtype=torch.bfloat16)
+        video = Features(tokens, torch.arange(NUM_FRAMES).float())
     whole = StreamingRepository(model, NUM_FRAMES)
     whole.append(video)
-    assert_same(grow(model, video, lengths).repository(NUM_FRAMES), whole.repository(NUM_FRAMES))
+    assert_same(stream(model, video, lengths).repository(NUM_FRAMES), whole.repository(NUM_FRAMES))
 
 
-def test_it_is_what_the_model_remembers(model: HourLLaVA) -> None:
+def test_streamed_repository_equals_that_of_the_model(model: HourLLaVA) -> None:
     for num_frames in (1, MIN_FRAMES - 1, MIN_FRAMES, NUM_FRAMES):
         video = frames(num_frames)
         with torch.inference_mode():
             expected = model.with_kv_cache(model.build_repositories([video])[0])
-        found = grow(model, video, (num_frames,)).repository(num_frames)
+        found = stream(model, video, (num_frames,)).repository(num_frames)
         assert found.grids == expected.grids
-        for one, other in zip(all_of(found), all_of(expected), strict=True):
+        for one, other in zip(tensors_of(found), tensors_of(expected), strict=True):
             torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
 
 
-def test_copies_of_a_short_video_do_not_stay_in(model: HourLLaVA) -> None:
+def test_repeated_frames_of_a_short_video_are_not_kept(model: HourLLaVA) -> None:
     video = frames(NUM_FRAMES)
-    growing = StreamingRepository(model)
+    streaming = StreamingRepository(model)
     for num_frames in range(1, MIN_FRAMES + 3):
-        growing.append(piece(video, num_frames - 1, num_frames))
-        alone = grow(model, piece(video, 0, num_frames), (num_frames,))
-        assert growing.repository(num_frames).num_frames == max(num_frames, MIN_FRAMES)
-        assert_same(growing.repository(num_frames), alone.repository(num_frames))
+        streaming.append(piece(video, num_frames - 1, num_frames))
+        alone = stream(model, piece(video, 0, num_frames), (num_frames,))
+        assert streaming.repository(num_frames).num_frames == max(num_frames, MIN_FRAMES)
+        assert_same(streaming.repository(num_frames), alone.repository(num_frames))
 
 
-def test_a_memory_stays_as_it_is_when_more_comes(model: HourLLaVA) -> None:
+def test_repository_does_not_change_when_frames_are_appended(model: HourLLaVA) -> None:
     video, other = frames(NUM_FRAMES), frames(NUM_FRAMES, seed=1)
-    growing = grow(model, piece(video, 0, 10), (10,))
-    before = growing.repository(10)
-    kept = [part.clone() for part in all_of(before)]
-    longer = growing.fork_and_extend(10, piece(video, 10, 20))
-    assert longer is growing
-    aside = growing.fork_and_extend(10, piece(other, 10, 20))
-    assert aside is not growing
-    assert all(torch.equal(*parts) for parts in zip(all_of(before), kept, strict=True))
-    assert_same(longer.repository(20), grow(model, piece(video, 0, 20), (20,)).repository(20))
+    streaming = stream(model, piece(video, 0, 10), (10,))
+    before = streaming.repository(10)
+    copies = [tensor.clone() for tensor in tensors_of(before)]
+    longer = streaming.fork_and_extend(10, piece(video, 10, 20))
+    assert longer is streaming
+    fork = streaming.fork_and_extend(10, piece(other, 10, 20))
+    assert fork is not streaming
+    assert all(torch.equal(*pair) for pair in zip(tensors_of(before), copies, strict=True))
+    assert_same(longer.repository(20), stream(model, piece(video, 0, 20), (20,)).repository(20))
     both = Frames(torch.cat([video.images[:10], other.images[10:20]]), video.timestamps[:20])
-    assert_same(aside.repository(20), grow(model, both, (20,)).repository(20))
+    assert_same(fork.repository(20), stream(model, both, (20,)).repository(20))
 
 
-def test_what_breaks_off_leaves_no_trace(model: HourLLaVA, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_append_leaves_the_repository_unchanged(
+    model: HourLLaVA, monkeypatch: pytest.MonkeyPatch
+) -> None:
     video = frames(NUM_FRAMES)
-    growing = grow(model, piece(video, 0, 3), (3,))
-    calls, encode = [0], model.encode_visuals
+    streaming = stream(model, piece(video, 0, 3), (3,))
+    num_calls, encode_frames = [0], model.encode_frames
 
-    def fail_later(visuals: list[Video]) -> list[Tensor]:
-        calls[0] += 1
-        if calls[0] == 3:
-            raise MemoryError("no room")
-        return encode(visuals)
+    def fail_at_third_call(video: Video) -> Tensor:
+        num_calls[0] += 1
+        if num_calls[0] == 3:
+            raise MemoryError("out of memory")
+        return encode_frames(video)
 
-    monkeypatch.setattr(model, "encode_visuals", fail_later)
+    monkeypatch.setattr(model, "encode_frames", fail_at_third_call)
     with pytest.raises(MemoryError):
-        growing.append(piece(frames(NUM_FRAMES, seed=5), 3, NUM_FRAMES))
-    assert len(growing) == 3
-    monkeypatch.setattr(model, "encode_visuals", encode)
-    growing.append(piece(video, 3, NUM_FRAMES))
-    assert_same(
-        growing.repository(NUM_FRAMES), grow(model, video, (NUM_FRAMES,)).repository(NUM_FRAMES)
-    )
+        streaming.append(piece(frames(NUM_FRAMES, seed=5), 3, NUM_FRAMES))
+    assert len(streaming) == 3
+    monkeypatch.setattr(model, "encode_frames", encode_frames)
+    streaming.append(piece(video, 3, NUM_FRAMES))
+    whole = stream(model, video, (NUM_FRAMES,))
+    assert_same(streaming.repository(NUM_FRAMES), whole.repository(NUM_FRAMES))
 
 
-@pytest.mark.parametrize("config", (
-    with_memory(replace(CONFIG.model.memaug, use_full_memory=False)),
-    with_memory(replace(CONFIG.model.memaug, num_layers=0)),
-), ids=("looks nowhere", "no layers"))  # fmt: skip
-def test_a_model_that_does_not_look_back_prepares_nothing(config: Config) -> None:
-    model, video = small_model(config), frames(NUM_FRAMES)
-    found = grow(model, video, (3, 26)).repository(NUM_FRAMES)
+@pytest.mark.parametrize(
+    "config",
+    (
+        config_with(replace(CONFIG.model.memaug, use_full_memory=False)),
+        config_with(replace(CONFIG.model.memaug, num_layers=0)),
+    ),
+    ids=("without memory", "without layers"),
+)
+def test_model_that_does_not_attend_to_memory_builds_no_kv_cache(config: Config) -> None:
+    model, video = toy_model(config), frames(NUM_FRAMES)
+    found = stream(model, video, (3, 26)).repository(NUM_FRAMES)
     with torch.inference_mode():
-        plain = model.build_repositories([video])[0]
-        assert torch.equal(found.tokens, plain.tokens) and not getattr(found, "kv_caches", ())
-        batch = PROCESSOR.batch([PROCESSOR.example(sample(video, (RED,), (LEFT,)))])
+        (expected,) = model.build_repositories([video])
+        assert torch.equal(found.tokens, expected.tokens) and not found.kv_caches
+        batch = batch_of(sample(video, (RED,), (LEFT,)))
         assert torch.equal(
             model.build_inputs(batch, [found]).embeddings,
-            model.build_inputs(batch, [plain]).embeddings,
+            model.build_inputs(batch, [expected]).embeddings,
         )
 
 
-def test_room_doubles_and_rows_stay() -> None:
-    rows, rooms = AppendBuffer(torch.empty(0, 2), 3), set()
-    content = torch.randn(100, 2)
+def test_append_buffer_doubles_and_keeps_its_rows() -> None:
+    buffer, capacities = AppendBuffer(torch.empty(0, 2), 3), set()
+    rows = torch.randn(100, 2)
     for start in range(0, 100, 5):
-        rows.write(content[start : start + 5], start)
-        rooms.add(len(rows.data))
-        assert torch.equal(rows.data[: start + 5], content[: start + 5])
-    assert rooms == {6, 12, 24, 48, 96, 192}
+        buffer.write(rows[start : start + 5], start)
+        capacities.add(len(buffer.data))
+        assert torch.equal(buffer.data[: start + 5], rows[: start + 5])
+    assert capacities == {6, 12, 24, 48, 96, 192}
 
 
-def test_blocks_are_counted_from_the_beginning() -> None:
+def test_blocks_are_aligned_to_the_start_of_the_sequence() -> None:
     rows = torch.arange(1, 12)[:, None]
-    blocks = [
-        (block[:, 0].tolist(), real) for block, real in aligned_blocks(rows, BLOCK_FRAMES + 6)
-    ]
+    blocks = [(block[:, 0].tolist(), new) for block, new in aligned_blocks(rows, BLOCK_FRAMES + 6)]
     assert blocks == [
         ([0, 0, 0, 0, 0, 0, 1, 2], slice(6, 8)),
         ([3, 4, 5, 6, 7, 8, 9, 10], slice(0, 8)),

@@ -11,23 +11,18 @@ from torch import Tensor
 from lit_hour.config.model import VisionConfig
 from lit_hour.errors import ConfigError, InputError, WeightsError
 from lit_hour.model.vision_encoder import VisionEncoder, check_weights, color_mean_std
-from tests.model.published import read
-from tests.model.small import CONFIG, frames
+from tests.model.published_model import read
+from tests.model.toy_model import CONFIG, frames
 
-SETTINGS = replace(
-    CONFIG.model.vision, tanh_gelu=False
-)  # as open_clip computes, which these tests ask for the truth
+SETTINGS = replace(CONFIG.model.vision, tanh_gelu=False)  # as open_clip, the reference here
 HALVES = (0.5, 0.5, 0.5)
-MEAN, DEVIATION = (
-    (0.48145466, 0.4578275, 0.40821073),
-    (0.26862954, 0.26130258, 0.27577711),
-)  # of CLIP's colours
+MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)  # of CLIP
 
 
 def encode(images: Tensor, settings: VisionConfig = SETTINGS) -> Tensor:
     torch.manual_seed(0)
     with torch.no_grad():
-        return VisionEncoder(settings).eval()(images)
+        return VisionEncoder(settings).eval().encode_images(images)
 
 
 def write_tower(folder: Path, name: str, vision: dict[str, object]) -> str:
@@ -41,7 +36,7 @@ def write_tower(folder: Path, name: str, vision: dict[str, object]) -> str:
     return name
 
 
-def test_pooling_is_the_published_one(golden: Path) -> None:
+def test_pooling_equals_published(golden: Path) -> None:
     recorded, _ = read(golden, "spatial_pool")
     encoder = VisionEncoder(replace(SETTINGS, grid=8))
     for tokens, expected in (
@@ -53,19 +48,19 @@ def test_pooling_is_the_published_one(golden: Path) -> None:
 
 
 @pytest.mark.parametrize("num_tokens", (16, 49, 50, 64))
-def test_as_many_tokens_as_the_grid_has_or_fewer_stay_as_they_are(num_tokens: int) -> None:
+def test_no_more_tokens_than_the_grid_are_not_pooled(num_tokens: int) -> None:
     tokens = torch.randn(2, num_tokens, 3)
     assert torch.equal(VisionEncoder(replace(SETTINGS, grid=8)).pool(tokens), tokens)
 
 
-def test_more_tokens_than_the_grid_has_must_be_a_square() -> None:
+def test_pooling_a_number_of_tokens_that_is_not_a_square_raises() -> None:
     with pytest.raises(
-        InputError, match="728 tokens per frame are no square and cannot be pooled to 8 x 8"
+        InputError, match="728 tokens per frame are not a square and cannot be pooled to 8 x 8"
     ):
         VisionEncoder(replace(SETTINGS, grid=8)).pool(torch.zeros(2, 728, 3))
 
 
-def test_chunks_change_nothing() -> None:
+def test_result_does_not_depend_on_the_chunk_size() -> None:
     images = frames(7).images
     whole = encode(images, replace(SETTINGS, encode_batch_size=128))
     assert whole.shape == (7, 16, 96)
@@ -78,19 +73,19 @@ def test_chunks_change_nothing() -> None:
         )
 
 
-def test_no_more_pictures_than_a_chunk_are_in_the_tower_at_once() -> None:
+def test_tower_encodes_one_chunk_at_a_time() -> None:
     encoder = VisionEncoder(replace(SETTINGS, encode_batch_size=3))
     seen: list[int] = []
     encoder.tower.conv1.register_forward_pre_hook(
         lambda _module, inputs: seen.append(len(inputs[0]))
     )
     for pooled in (True, False):
-        assert encoder(frames(7).images, pooled=pooled).shape == (7, 16, 96)
+        assert encoder.encode_images(frames(7).images, pooled=pooled).shape == (7, 16, 96)
     assert seen == [3, 3, 1] * 2
 
 
 @pytest.mark.parametrize(("layer", "block"), ((-1, 1), (-2, 0), (0, 0), (1, 1)))
-def test_tokens_are_those_behind_the_block_that_is_read(layer: int, block: int) -> None:
+def test_tokens_equal_the_output_of_the_configured_block(layer: int, block: int) -> None:
     """Against the whole tower: its own forward, looked at behind one block; without class token and final norm."""
     images = frames(2).images
     tokens = encode(images, replace(SETTINGS, layer=layer))
@@ -102,7 +97,7 @@ def test_tokens_are_those_behind_the_block_that_is_read(layer: int, block: int) 
     tower.transformer.resblocks[block].register_forward_hook(
         lambda _block, _inputs, output: seen.append(output)
     )
-    normalised = (images / 255 - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(DEVIATION).view(
+    normalised = (images / 255 - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(
         3, 1, 1
     )  # (2, 3, 64, 64)
     with torch.no_grad():
@@ -110,7 +105,7 @@ def test_tokens_are_those_behind_the_block_that_is_read(layer: int, block: int) 
     torch.testing.assert_close(tokens, seen[0][:, 1:], atol=1e-4, rtol=1e-4)
 
 
-def test_a_tower_of_timm_is_read_the_same_way(tmp_path: Path) -> None:
+def test_timm_tower_tokens_equal_the_output_of_the_configured_block(tmp_path: Path) -> None:
     """The published tower is one of these, pooled by attention and read behind the last block but one."""
     vision = {
         "timm_model_name": "test_vit3",
@@ -137,14 +132,14 @@ def test_a_tower_of_timm_is_read_the_same_way(tmp_path: Path) -> None:
     images = torch.randint(0, 256, (2, 3, 160, 160), dtype=torch.uint8)
     with torch.no_grad():
         whole((images / 255 - 0.5) / 0.5)
-    tokens = encoder(images)
+    tokens = encoder.encode_images(images)
     torch.testing.assert_close(tokens, seen[0][:, 1:], atol=1e-4, rtol=1e-4)
     tokens.square().sum().backward()
     assert all(parameter.grad is not None for parameter in encoder.parameters())
 
 
 @pytest.mark.parametrize("weights", ("", "webli", "some/file.safetensors"))
-def test_the_published_tower_has_its_own_colours_wherever_its_weights_come_from(
+def test_published_tower_has_its_own_color_normalization(
     weights: str,
 ) -> None:
     assert color_mean_std(VisionConfig(weights=weights), torch.nn.Identity()) == (HALVES, HALVES)
@@ -159,7 +154,7 @@ def test_tokens_are_in_raster_order() -> None:
     assert int(distance.argmax()) == 1 * 4 + 3
 
 
-def test_a_grid_smaller_than_the_tower_is_pooled() -> None:
+def test_smaller_grid_is_the_mean_of_quarters() -> None:
     torch.manual_seed(0)
     encoder = VisionEncoder(replace(SETTINGS, grid=2))
     assert (
@@ -174,11 +169,14 @@ def test_a_grid_smaller_than_the_tower_is_pooled() -> None:
     torch.testing.assert_close(tokens, quarters.flatten(1, 2), atol=1e-5, rtol=1e-5)
     with torch.no_grad():
         torch.testing.assert_close(
-            encoder.eval()(frames(3).images, pooled=False), fine.flatten(1, 2), atol=1e-5, rtol=1e-5
+            encoder.eval().encode_images(frames(3).images, pooled=False),
+            fine.flatten(1, 2),
+            atol=1e-5,
+            rtol=1e-5,
         )
 
 
-def test_layers_behind_the_one_that_is_read_are_dropped() -> None:
+def test_layers_after_the_configured_one_are_removed() -> None:
     last, first = VisionEncoder(SETTINGS), VisionEncoder(replace(SETTINGS, layer=-2))
     assert sum(map(torch.numel, first.parameters())) < 0.7 * sum(
         map(torch.numel, last.parameters())
@@ -193,7 +191,7 @@ def test_layers_behind_the_one_that_is_read_are_dropped() -> None:
         (replace(SETTINGS, layer=-3), "model.vision.layer=-3"),
     ),
 )
-def test_a_wrong_setting_is_named(settings: VisionConfig, named: str) -> None:
+def test_invalid_setting_raises_with_its_name(settings: VisionConfig, named: str) -> None:
     with pytest.raises(ConfigError, match=named):
         VisionEncoder(settings)
 
@@ -204,19 +202,19 @@ def test_a_wrong_setting_is_named(settings: VisionConfig, named: str) -> None:
         (
             "lit-hour-convolutions",
             {"layers": [1, 1, 1, 1], "width": 8, "image_size": 32},
-            "no layers of patch tokens",
+            "no patch tokens",
         ),
         ("lit-hour-oblong", {"layers": 1, "width": 64, "image_size": [32, 16]}, "32 x 16 pixels"),
     ),
 )
-def test_a_tower_that_gives_no_square_of_tokens_is_refused(
+def test_tower_without_a_square_of_tokens_raises(
     tmp_path: Path, name: str, sizes: dict[str, object], reason: str
 ) -> None:
     with pytest.raises(ConfigError, match=reason):
         VisionEncoder(replace(SETTINGS, name=write_tower(tmp_path, name, sizes)))
 
 
-def saved_model(file: Path, name: str = SETTINGS.name) -> dict[str, Tensor]:
+def write_model(file: Path, name: str = SETTINGS.name) -> dict[str, Tensor]:
     """A file of a whole open_clip model with other random weights, and what its vision tower holds."""
     torch.manual_seed(1)
     whole = open_clip.create_model(name, load_weights=False, pretrained_text=False)
@@ -228,26 +226,26 @@ def saved_model(file: Path, name: str = SETTINGS.name) -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize("name", ("model.pt", "model.safetensors"))
-def test_weights_come_from_a_file(tmp_path: Path, name: str) -> None:
-    saved = saved_model(tmp_path / name)
+def test_load_pretrained_from_a_file(tmp_path: Path, name: str) -> None:
+    saved = write_model(tmp_path / name)
     encoder = VisionEncoder(replace(SETTINGS, layer=-2))
     encoder.load_pretrained(str(tmp_path / name))
     state = encoder.tower.state_dict()
     assert state and all(torch.equal(weight, saved[name]) for name, weight in state.items())
 
 
-def test_damaged_and_foreign_weights_are_refused(tmp_path: Path) -> None:
+def test_corrupt_and_foreign_weights_raise_and_change_nothing(tmp_path: Path) -> None:
     encoder = VisionEncoder(SETTINGS)
     before = {name: weight.clone() for name, weight in encoder.state_dict().items()}
     for suffix in ("pt", "safetensors"):
         whole = tmp_path / f"whole.{suffix}"
-        saved_model(whole)
+        write_model(whole)
         cut = tmp_path / f"cut.{suffix}"
         cut.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
         with pytest.raises(WeightsError, match=cut.name):
             encoder.load_pretrained(str(cut))
         foreign = tmp_path / f"foreign.{suffix}"
-        saved_model(foreign, "lit-hour-wide")
+        write_model(foreign, "lit-hour-wide")
         with pytest.raises(WeightsError, match=f"{foreign.name}' does not fit {SETTINGS.name}"):
             encoder.load_pretrained(str(foreign))
     assert all(torch.equal(weight, before[name]) for name, weight in encoder.state_dict().items())
@@ -256,42 +254,43 @@ def test_damaged_and_foreign_weights_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "tags"), ((SETTINGS.name, "none"), (VisionConfig().name, "webli"))
 )
-def test_weights_that_are_nowhere_are_refused_before_anything_is_built(
-    name: str, tags: str
-) -> None:
+def test_check_weights_raises_for_missing_weights(name: str, tags: str) -> None:
     with pytest.raises(
         ConfigError, match=f"model.vision.weights='no/such/file.pt' is neither .* has: {tags}"
     ):
         check_weights(name, "no/such/file.pt")
 
 
-def test_a_published_tag_is_known_without_a_download() -> None:
+def test_check_weights_accepts_a_pretrained_tag_without_a_download() -> None:
     check_weights(VisionConfig().name, "webli")
 
 
-def test_only_calls_with_few_frames_teach_the_tower() -> None:
+def test_tower_is_trained_only_by_short_videos() -> None:
     encoder = VisionEncoder(replace(SETTINGS, max_trainable_frames=5, encode_batch_size=2))
-    assert encoder(frames(5).images).requires_grad
-    encoder(frames(5).images).square().sum().backward()
+    assert encoder.encode_images(frames(5).images).requires_grad
+    encoder.encode_images(frames(5).images).square().sum().backward()
     assert all(parameter.grad is not None for parameter in encoder.parameters())
     encoder.zero_grad()
-    long = encoder(frames(6).images)
+    long = encoder.encode_images(frames(6).images)
     long.square().sum().backward()  # a gradient there is, for all ranks to add up, but it teaches nothing
     assert all(
         parameter.grad is not None and not parameter.grad.any()
         for parameter in encoder.parameters()
     )
     torch.testing.assert_close(
-        long[:5].detach(), encoder(frames(6).images[:5]).detach(), atol=1e-5, rtol=1e-5
+        long[:5].detach(),
+        encoder.encode_images(frames(6).images[:5]).detach(),
+        atol=1e-5,
+        rtol=1e-5,
     )
-    assert not encoder.requires_grad_(False)(frames(6).images).requires_grad
+    assert not encoder.requires_grad_(False).encode_images(frames(6).images).requires_grad
     encoder.requires_grad_(True)
     with torch.no_grad():
-        assert not encoder(frames(5).images).requires_grad
+        assert not encoder.encode_images(frames(5).images).requires_grad
 
 
-def test_a_tower_can_be_laid_out_without_memory_and_filled_later(tmp_path: Path) -> None:
-    saved_model(tmp_path / "model.pt")
+def test_tower_built_on_the_meta_device_loads_weights(tmp_path: Path) -> None:
+    write_model(tmp_path / "model.pt")
     settings = replace(SETTINGS, grid=2)
     with torch.device("meta"):
         laid_out = VisionEncoder(settings)
@@ -301,10 +300,13 @@ def test_a_tower_can_be_laid_out_without_memory_and_filled_later(tmp_path: Path)
         encoder.load_pretrained(str(tmp_path / "model.pt"))
     assert (laid_out.tokens_per_frame, laid_out.tokens_per_image, laid_out.dim) == (4, 16, 96)
     with torch.no_grad():
-        assert torch.equal(laid_out.eval()(frames(2).images), real.eval()(frames(2).images))
+        assert torch.equal(
+            laid_out.eval().encode_images(frames(2).images),
+            real.eval().encode_images(frames(2).images),
+        )
 
 
-def test_the_published_tower_is_built_with_the_exact_gelu_and_computes_the_tanh_form() -> None:
+def test_published_tower_uses_tanh_gelu_by_default() -> None:
     with torch.device("meta"):
         whole = open_clip.create_model(
             VisionConfig().name, load_weights=False, pretrained_text=False, device="meta"

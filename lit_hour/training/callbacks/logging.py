@@ -97,7 +97,7 @@ class TruncationLogger(Callback):
 
     def __init__(self, max_tokens: int) -> None:
         self._max_tokens = max_tokens
-        self._has_warned = False
+        self._num_truncated = 0
 
     def on_train_batch_end(
         self,
@@ -108,16 +108,16 @@ class TruncationLogger(Callback):
         batch_idx: int,
     ) -> None:
         """Log how many texts were truncated since this start of the run."""
-        num_truncated: int = pl_module.model.num_cut_texts  # type: ignore[assignment, union-attr]
+        is_first = not self._num_truncated
+        self._num_truncated += outputs["num_truncated"]
         pl_module.log(
             "data/truncated_texts",
-            float(num_truncated),
+            float(self._num_truncated),
             sync_dist=True,
             reduce_fx="sum",
             batch_size=1,
         )
-        if num_truncated and not self._has_warned:
-            self._has_warned = True
+        if self._num_truncated and is_first:
             log.warning(
                 "A text of %s has more than text.max_tokens=%d tokens with its visual tokens and"
                 " was truncated. data/truncated_texts in TensorBoard counts such texts. Raise"
