@@ -29,9 +29,9 @@ from lit_hour.inference.video_memory import (
 )
 from lit_hour.media.frame_sampling import SampledVideo
 from lit_hour.model.hour_llava import HourLLaVA
+from lit_hour.model.language_model import LLMInputs
 from lit_hour.model.memory_repository import MemoryRepository
 from lit_hour.model.meta_init import materialize
-from lit_hour.model.language_model import LLMInputs
 from lit_hour.model.multimodal_inputs import truncate_to_prompts
 from lit_hour.model.streaming_repository import StreamingRepository
 from lit_hour.processor import HourLLaVAProcessor, count_placeholders

@@ -196,7 +196,7 @@ class FeatureExtraction(L.LightningModule):
         self._bar.close()
 
     def _encode(self, chunk: FrameChunk) -> None:
-        tokens = self.encoder(chunk.images)  # (frames, tokens, vision_dim)
+        tokens = self.encoder.encode_images(chunk.images)  # (frames, tokens, vision_dim)
         if not tokens.isfinite().all():
             raise WeightsError(
                 "The vision encoder returns non-finite tokens. Its weights are corrupt, or too"

@@ -32,7 +32,6 @@ from lit_hour.weights.reader import (
     shapes_of,
 )
 
-KV_CACHE_ARGUMENT = "past_key_values"  # of a language model layer while it generates
 GATHERED_DTYPES = {  # dtype of gathered weights by training.precision; None: as stored
     "32-true": None,
     "bf16-true": torch.bfloat16,
@@ -67,9 +66,12 @@ def transformer_blocks(model: HourLLaVA) -> list[nn.Module]:
 
 
 def compile_blocks(blocks: Iterable[nn.Module]) -> None:
-    """Compile each block for training; generation stays eager, as each token changes the length."""
+    """Compile each block for training.
+
+    Validation and generation stay eager, because their numbers of texts and tokens keep changing.
+    """
     for block in blocks:
-        block.forward = _eager_with_kv_cache(torch.compile(block.forward), block.forward)
+        block.forward = _eager_without_grad(torch.compile(block.forward), block.forward)
 
 
 def checkpoint_blocks(blocks: Iterable[nn.Module]) -> None:
@@ -97,11 +99,11 @@ def shard(model: HourLLaVA, mesh: DeviceMesh, gathered_dtype: torch.dtype | None
     fully_shard(model, mesh=mesh, mp_policy=policy, reshard_after_forward=False)
 
 
-def _eager_with_kv_cache(
+def _eager_without_grad(
     compiled: Callable[..., Any], eager: Callable[..., Any]
 ) -> Callable[..., Any]:
     def forward(*args: Any, **kwargs: Any) -> Any:
-        return (compiled if kwargs.get(KV_CACHE_ARGUMENT) is None else eager)(*args, **kwargs)
+        return (compiled if torch.is_grad_enabled() else eager)(*args, **kwargs)
 
     return forward
 

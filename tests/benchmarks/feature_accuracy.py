@@ -74,12 +74,14 @@ def measure_run(run: Path, max_videos: int) -> None:
     for example in validation_examples(predictor, max_videos):
         frames = example.visual
         assert isinstance(frames, Frames)
-        tokens = predictor.model.vision(frames.images)  # (frames, tokens, vision_dim)
+        tokens = predictor.model.vision.encode_images(frames.images)  # (frames, tokens, vision_dim)
         for precision in PRECISIONS:
             visual = Features(store_and_read(tokens, precision), frames.timestamps)
             losses[precision].append(
                 float(
-                    predictor.model(predictor.processor.collate([replace(example, visual=visual)]))
+                    predictor.model(
+                        predictor.processor.collate([replace(example, visual=visual)])
+                    ).loss
                 )
             )
             errors[precision].append(

@@ -17,12 +17,21 @@ from lit_hour.media.image_reader import to_square_tensor
 from lit_hour.model.vision_encoder import VisionEncoder
 from tests import REPOSITORY, SHARED
 from tests.helpers.siglip_tower import SIGLIP, load_siglip
-from tests.model.published import published_model, read, read_case, translate
-from tests.model.test_image_repository import CASES as PICTURES
-from tests.model.test_image_repository import blocks_of, repository_of
-from tests.model.test_memaug import FILES as MEMAUG
-from tests.model.test_memaug import VARIANTS, positions_of, published_memaug
-from tests.model.test_published_model import CASES
+from tests.model.published_model import (
+    IMAGE_CASES,
+    MEMAUG_FILES,
+    MEMAUG_VARIANTS,
+    MODEL_CASES,
+    image_repository,
+    kept_indices,
+    memaug_positions,
+    published_memaug,
+    published_model,
+    read,
+    read_case,
+    translate,
+)
+from tests.model.toy_model import augment
 
 GOLDEN = SHARED / "reference/golden"
 open_clip.add_model_config(REPOSITORY / "tests/model/towers")
@@ -35,19 +44,20 @@ def largest(found: Tensor, expected: Tensor) -> float:
 
 
 def measure_memaug(deviations: Deviations) -> None:
-    for name in MEMAUG:
+    for name in MEMAUG_FILES:
         memaug, recorded, _ = published_memaug(GOLDEN, name)
-        for variant in VARIANTS:
-            positions = positions_of(recorded, variant)
-            output = memaug(recorded["x_q"], recorded["x_kv"], *positions)
+        for variant in MEMAUG_VARIANTS:
+            positions = memaug_positions(recorded, variant)
+            output = augment(memaug, recorded["x_q"], recorded["x_kv"], *positions)
             deviations["MemAug alone, float32"].append(
                 largest(output, recorded[f"{variant}/output"])
             )
-        for variant in VARIANTS:
-            exact = memaug.double()(
+        for variant in MEMAUG_VARIANTS:
+            exact = augment(
+                memaug.double(),
                 recorded["x_q"].double(),
                 recorded["x_kv"].double(),
-                *positions_of(recorded, variant),
+                *memaug_positions(recorded, variant),
             )
             deviations["MemAug alone, float64"].append(
                 largest(exact, recorded[f"{variant}/output_f64"])
@@ -55,7 +65,7 @@ def measure_memaug(deviations: Deviations) -> None:
 
 
 def measure_model(deviations: Deviations) -> None:
-    for name in CASES:
+    for name in MODEL_CASES:
         case, model = (
             read_case(GOLDEN, name),
             published_model(GOLDEN, "_".join(name.split("_")[:2])),
@@ -79,7 +89,7 @@ def measure_model(deviations: Deviations) -> None:
         }
         if gradients:
             model.zero_grad()
-            model(case.batch).backward()
+            model(case.batch).loss.backward()
         for key, gradient in translate(gradients, model).items():
             found = model.get_parameter(key).grad
             assert found is not None
@@ -90,10 +100,10 @@ def measure_model(deviations: Deviations) -> None:
 
 def measure_pictures(deviations: Deviations) -> None:
     recorded, sidecar = read(GOLDEN, "images_uniform")
-    for name in PICTURES:
-        repository = repository_of(sidecar["cases"][name], recorded["image_newline"])
+    for name in IMAGE_CASES:
+        repository = image_repository(sidecar["cases"][name], recorded["image_newline"])
         tokens = torch.stack(
-            [repository.tokens[places] for places in blocks_of(repository)]
+            [repository.tokens[places] for places in kept_indices(repository)]
         )  # (placeholders, kept, 4)
         expected = recorded[f"{name}/q_features"]
         deviations["query of one picture, of tiles and of several"].append(
@@ -113,7 +123,7 @@ def measure_tower(deviations: Deviations) -> None:
     picture = to_square_tensor(
         Image.fromarray(recorded["image_uint8"].numpy()), 384
     )  # (3, 384, 384)
-    found, expected = encoder(picture[None], pooled=False), recorded["output"]
+    found, expected = encoder.encode_images(picture[None], pooled=False), recorded["output"]
     deviations["patch tokens of the vision tower, of the largest entry"].append(
         largest(found, expected) / float(expected.abs().max())
     )

@@ -14,7 +14,6 @@ from lit_hour.config.schema import Config, GenerationConfig, TextConfig, VideoCo
 from lit_hour.inference.predictor import Answer, VideoPredictor
 from lit_hour.inference.video_memory import VideoMemory
 from lit_hour.model.hour_llava import HourLLaVA
-from lit_hour.model.memory_repository import CachedRepository
 from lit_hour.processor import HourLLaVAProcessor
 from lit_hour.text.tokenizer import train_byte_level_tokenizer
 from lit_hour.types import Frames
@@ -43,7 +42,9 @@ CONFIG = Config(
 def make_predictor(config: Config = CONFIG, seed: int = 0) -> VideoPredictor:
     processor = HourLLaVAProcessor(train_byte_level_tokenizer([], 300), config.text)
     torch.manual_seed(seed)
-    return VideoPredictor(config, HourLLaVA(config, len(processor.tokenizer)), processor)
+    return VideoPredictor(
+        config, HourLLaVA.from_config(config, len(processor.tokenizer)), processor
+    )
 
 
 def random_frames(num_frames: int, seed: int = 0) -> Frames:
@@ -79,7 +80,6 @@ def assert_equal_memories(first: VideoMemory, second: VideoMemory) -> None:
     for name in ("source", "duration_seconds", "num_frames", "num_placeholders", "note"):
         assert getattr(first, name) == getattr(second, name), name
     one, other = first.repository, second.repository
-    assert isinstance(one, CachedRepository) and isinstance(other, CachedRepository)
     assert (one.grids, one.num_placeholders) == (other.grids, other.num_placeholders)
     for name in ("tokens", "positions", "timestamps"):
         assert torch.equal(getattr(one, name), getattr(other, name)), name

@@ -1,7 +1,6 @@
 import json
 from pathlib import Path
 
-import pytest
 import torch
 
 from lit_hour.model.memory_repository import TokenGrid, build_video_repository, linspace_indices

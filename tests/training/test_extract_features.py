@@ -199,7 +199,7 @@ def test_features_are_what_the_model_makes_of_the_frames(
     for one, other in zip(stored.entries, seen.entries, strict=True):
         images = load_frames(seen.read(other), 64, 6).images
         with torch.no_grad():
-            expected = encoder(images).bfloat16()  # (frames, tokens, vision_dim)
+            expected = encoder.encode_images(images).bfloat16()  # (frames, tokens, vision_dim)
         torch.testing.assert_close(load_features(stored.read(one), 6).tokens, expected)
 
 

@@ -21,13 +21,13 @@ from lit_hour.config.schema import Config
 from lit_hour.errors import WeightsError
 from lit_hour.inference.predictor import VideoPredictor
 from lit_hour.model.hour_llava import HourLLaVA
-from lit_hour.model.meta_init import init_missing_weights
+from lit_hour.model.meta_init import missing_weights
 from lit_hour.run_dir import RunDir
 from lit_hour.text.tokenizer import load_tokenizer
 from lit_hour.training.checkpoints.checkpoint_io import step_of_checkpoint
 from lit_hour.training.fit import fit
 from lit_hour.weights.convert import convert
-from lit_hour.weights.reader import open_weights, read_checkpoint
+from lit_hour.weights.reader import load_into, open_weights, read_checkpoint
 from tests import published_stage
 from tests.helpers.toy_run import ToyProject, max_abs_difference
 from tests.training.toy_onevision import (
@@ -256,8 +256,10 @@ def test_gathered_in_bfloat16_it_learns_about_the_same(done: Done) -> None:
 
 def random_model(done: Done, config: Config) -> HourLLaVA:
     """As one process draws it."""
-    model = HourLLaVA(config, len(load_tokenizer(done.toy.run_dir(config.run.name).tokenizer)))
-    init_missing_weights(model, config, loaded=())
+    model = HourLLaVA.from_config(
+        config, len(load_tokenizer(done.toy.run_dir(config.run.name).tokenizer))
+    )
+    load_into(model, missing_weights(model, loaded=(), seed=config.run.seed))
     return model
 
 
@@ -304,7 +306,7 @@ def test_a_sharded_run_answers(done: Done) -> None:
     )
     rotary, fresh = (
         model.llm.network.model.rotary_emb
-        for model in (session.model, HourLLaVA(session.config, 400))
+        for model in (session.model, HourLLaVA.from_config(session.config, 400))
     )
     assert torch.equal(rotary.inv_freq, fresh.inv_freq)
 

@@ -9,6 +9,7 @@ from lit_hour.processor import HourLLaVAProcessor
 from lit_hour.text.tokenizer import load_tokenizer
 from lit_hour.training.module import HourLLaVAModule
 from lit_hour.types import Batch, Frames, Question, Sample, Skipped
+from tests.helpers.generators import forgetting_generators
 from tests.helpers.toy_run import ToyProject, TrainedRun
 
 pytestmark = pytest.mark.filterwarnings(
@@ -61,7 +62,7 @@ def loss_and_gradients(
 ) -> tuple[float, dict[str, Tensor]]:
     """As Lightning accumulates them: each micro-batch counts the same."""
     module.zero_grad()
-    losses = [module.training_step(batch, 0) for batch in batches]
+    losses = [module.training_step(batch, 0)["loss"] for batch in batches]
     torch.stack(losses).mean().backward()
     gradients = {
         name: each.grad.clone() for name, each in module.named_parameters() if each.grad is not None
@@ -92,8 +93,10 @@ def test_a_batch_counts_each_learnt_token_and_micro_batches_count_each_text(
     short, long = batch_of(processor, [0], [RED]), batch_of(processor, [1], [LONG])
     num_short, num_long = (int((batch.labels != -100).sum()) for batch in (short, long))
     assert num_long > num_short
-    losses = [float(module.training_step(batch, 0)) for batch in (short, long)]
-    together = float(module.training_step(batch_of(processor, [0, 1], [RED, LONG]), 0))
+    both = batch_of(processor, [0, 1], [RED, LONG])
+    *losses, together = (
+        float(module.training_step(batch, 0)["loss"].detach()) for batch in (short, long, both)
+    )
     by_token = (losses[0] * num_short + losses[1] * num_long) / (num_short + num_long)
     assert together == pytest.approx(by_token, rel=1e-5)
     assert abs(together - sum(losses) / 2) > 1e-3
@@ -103,9 +106,8 @@ def test_what_a_video_forgets_depends_on_its_position_and_the_seed_alone(
     toy: ToyProject, module: HourLLaVAModule, processor: HourLLaVAProcessor
 ) -> None:
     def numbers(module: HourLLaVAModule, positions: Sequence[int]) -> list[int]:
-        generators = module._forgetting_generators(
-            batch_of(processor, positions, [RED] * len(positions))
-        )
+        batch = batch_of(processor, positions, [RED] * len(positions))
+        generators = forgetting_generators(module, batch)
         return [int(torch.randint(2**40, (), generator=generator)) for generator in generators]
 
     both = numbers(module, [3, 8])

@@ -17,7 +17,7 @@ from tests.helpers.toy_run import ToyProject, load_weights, max_abs_difference
 
 @pytest.fixture
 def model(toy: ToyProject) -> HourLLaVA:
-    return HourLLaVA(toy.config("none"), vocabulary_size=300)
+    return HourLLaVA.from_config(toy.config("none"), 300)
 
 
 def test_every_parameter_is_in_one_part(model: HourLLaVA) -> None:
@@ -138,6 +138,6 @@ def test_only_learning_parameters_get_a_gradient(toy: ToyProject, model: HourLLa
         TrainingConfig(learning_rate=LearningRateConfig(vision=0, projector=1, memaug=1, llm=0)),
     )
     images = torch.zeros(2, 3, 64, 64, dtype=torch.uint8)  # (frames, 3, height, width)
-    model.projector(model.vision(images)).sum().backward()
+    model.projector(model.vision.encode_images(images)).sum().backward()
     assert all(parameter.grad is None for parameter in model.vision.parameters())
     assert all(parameter.grad is not None for parameter in model.projector.parameters())

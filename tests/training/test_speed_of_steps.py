@@ -12,6 +12,7 @@ from tests import published_stage
 from tests.benchmarks.speed import step
 from tests.benchmarks.speed.step.flops import Shapes, step_flops
 from tests.benchmarks.speed.step.reference import plain_loss
+from tests.helpers.generators import forgetting_generators
 
 pytestmark = pytest.mark.slow
 
@@ -58,9 +59,11 @@ def test_the_plain_formulas_are_the_models(
     each weight's."""
     _, module, steps = encoded
     found = []
-    for loss_of in (module.model.train(), lambda *given: plain_loss(module.model, *given)):
-        module.model.zero_grad()
-        loss = loss_of(steps.batches[0], module._forgetting_generators(steps.batches[0]))
+    model = module.model.train()
+    for loss_of in (lambda *args: model(*args).loss, lambda *args: plain_loss(model, *args)):
+        model.zero_grad()
+        batch = steps.batches[0]
+        loss = loss_of(batch, forgetting_generators(module, batch))
         loss.backward()
         found.append(
             (

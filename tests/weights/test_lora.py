@@ -4,8 +4,7 @@ from pathlib import Path
 import torch
 
 from lit_hour.config.model import LLMConfig, LoraConfig
-from lit_hour.model.language_model import LanguageModel
-from lit_hour.model.multimodal_inputs import LLMInputs
+from lit_hour.model.language_model import LanguageModel, LLMInputs
 from lit_hour.weights.name_map import merge_adapters, plain_name
 from lit_hour.weights.reader import StoredWeights, load_into, shapes_of
 

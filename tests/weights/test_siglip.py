@@ -49,7 +49,7 @@ def capture_pixels(encoder: VisionEncoder, images: Tensor) -> Tensor:
     encoder.tower.trunk.patch_embed.register_forward_pre_hook(
         lambda _module, inputs: captured.append(inputs[0])
     )
-    encoder(images)
+    encoder.encode_images(images)
     return captured[0]
 
 
@@ -111,7 +111,7 @@ def test_transformers_and_open_clip_agree_at_each_layer(
         states = transformers_tower(
             pixel_values=(images / 255 - 0.5) / 0.5, output_hidden_states=True
         ).hidden_states
-        tokens = encoder(images, pooled=False)
+        tokens = encoder.encode_images(images, pooled=False)
     expected = states[layer + 1 if layer >= 0 else layer]
     assert relative_error(tokens, expected) < 1e-5
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
@@ -23,7 +23,6 @@ from lit_hour.config.synthetic import SyntheticConfig
 from lit_hour.inference.predictor import Answer, VideoPredictor
 from lit_hour.inference.video_memory import VideoMemory
 from lit_hour.model.hour_llava import HourLLaVA
-from lit_hour.model.memory_repository import MemoryRepository
 from lit_hour.model.meta_init import materialize
 from lit_hour.processor import HourLLaVAProcessor
 from lit_hour.synthetic.render import render_story
@@ -84,7 +83,9 @@ def of_tiny_model() -> Iterator[Outcome]:
     processor = HourLLaVAProcessor(
         train_byte_level_tokenizer([], 300), config.text
     )  # every byte is a token
-    session = VideoPredictor(config, HourLLaVA(config, len(processor.tokenizer)), processor)
+    session = VideoPredictor(
+        config, HourLLaVA.from_config(config, len(processor.tokenizer)), processor
+    )
     with TemporaryDirectory() as folder:
         clip = Path(folder) / "clip.mp4"
         story = generate_planned_story(VideoPlan("clip", 1, 60.0), SyntheticConfig())
@@ -141,7 +142,7 @@ def of_3b() -> Iterator[Outcome]:
 def random_model(config: Any, vocabulary_size: int, device: torch.device) -> HourLLaVA:
     """Small noise in bf16, made on the device."""
     with torch.device("meta"):
-        model = HourLLaVA(config, vocabulary_size)
+        model = HourLLaVA.from_config(config, vocabulary_size)
     model.bfloat16()
     materialize(model, device)
     with torch.no_grad():
@@ -161,7 +162,7 @@ def ask_twice(session: VideoPredictor, remember: Callable[[], VideoMemory]) -> A
     parts["rest"] = total - sum(parts.values())
     questions = QUESTIONS[: NUM_QUESTIONS if memory.num_frames <= 60 * HOUR else NUM_LONG_QUESTIONS]
     following = median(first_token_seconds(session, memory, question) for question in questions)
-    plain = replace(memory, repository=without_keys_values(memory.repository))
+    plain = replace(memory, repository=replace(memory.repository, kv_caches=()))
     unprepared = median(
         first_token_seconds(session, plain, question) for question in questions[:NUM_LONG_QUESTIONS]
     )
@@ -173,10 +174,10 @@ def watching(session: VideoPredictor) -> Iterator[dict[str, float]]:
     """The seconds that parts of the model take while this lasts; none of them is a part of another."""
     model = session.model
     places: dict[str, tuple[Any, str]] = {
-        "vision encoder": (model.vision, "forward_many"),
+        "vision encoder": (model.vision, "forward"),
         "projector": (model.projector, "forward"),
         "keys and values of the memory": (model.memaug, "build_kv_caches"),
-        "forgetting and looking back": (model, "read"),
+        "forgetting and looking back": (model, "build_inputs"),
         "prefill and first token": (model.llm.network, "forward"),
     }
     seconds = dict.fromkeys(places, 0.0)
@@ -213,13 +214,6 @@ def first_token_seconds(session: VideoPredictor, memory: VideoMemory, question: 
     *_, answer = session.generate(memory, question)
     assert isinstance(answer, Answer)
     return answer.seconds["first_token"]
-
-
-def without_keys_values(repository: MemoryRepository) -> MemoryRepository:
-    """The same memory without what was prepared for all questions."""
-    return MemoryRepository(
-        **{each.name: getattr(repository, each.name) for each in fields(MemoryRepository)}
-    )
 
 
 def say(minutes: int, asked: Asked) -> None:

@@ -2,10 +2,10 @@ import json
 import logging
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from torch import Tensor
 
 from lit_hour.data.shards.reader import open_shards
 from lit_hour.errors import ShardError
@@ -138,10 +138,10 @@ def test_the_loss_of_a_step_is_the_mean_of_its_micro_batches(
 ) -> None:
     losses, training_step = [], HourLLaVAModule.training_step
 
-    def record(module: HourLLaVAModule, batch: Batch, batch_idx: int) -> Tensor:
-        loss = training_step(module, batch, batch_idx)
-        losses.append(float(loss.detach()))
-        return loss
+    def record(module: HourLLaVAModule, batch: Batch, batch_idx: int) -> dict[str, Any]:
+        outputs = training_step(module, batch, batch_idx)
+        losses.append(float(outputs["loss"].detach()))
+        return outputs
 
     monkeypatch.setattr(HourLLaVAModule, "training_step", record)
     toy.fit("means", "training.max_steps=3")

@@ -2,6 +2,7 @@ import json
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -40,9 +41,11 @@ def poison(position: int, how: Poison = nan_loss) -> Callable[[], None]:
     def prepare() -> None:
         training_step = HourLLaVAModule.training_step
 
-        def poisoned(module: HourLLaVAModule, batch: Batch, batch_idx: int) -> Tensor:
-            loss = training_step(module, batch, batch_idx)
-            return how(loss) if position in batch.positions else loss
+        def poisoned(module: HourLLaVAModule, batch: Batch, batch_idx: int) -> dict[str, Any]:
+            outputs = training_step(module, batch, batch_idx)
+            if position in batch.positions:
+                outputs["loss"] = how(outputs["loss"])
+            return outputs
 
         HourLLaVAModule.training_step = poisoned  # type: ignore[method-assign]
 

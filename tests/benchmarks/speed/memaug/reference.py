@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
-from torch import Generator, Tensor, nn
+from torch import Tensor, nn
 
 from lit_hour.config.model import MemAugConfig
 from lit_hour.model.forgetting import forget
-from lit_hour.model.memaug import MemoryAugmentation
-from lit_hour.model.memory_repository import build_lazy_repository
+from lit_hour.model.memaug import MemAugQuery, MemoryAugmentation
+from lit_hour.model.memory_repository import build_video_repository
 from lit_hour.model.projector import Projector
 
 TOLERANCE = 1e-4  # of the largest entry, in float32
@@ -88,20 +88,18 @@ def build(shape: Shape, num_texts: int = 1) -> Work:
 
 def ours(work: Work) -> list[Tensor]:
     """As the model does it in training."""
-    repository = build_lazy_repository(
-        work.features, work.projector, work.frame_newline, work.timestamps, 1
+    repository = build_video_repository(
+        work.features, work.frame_newline, work.timestamps, 1, lazy_projector=work.projector
     )
-    settings = MemAugConfig(max_kept_frames=work.shape.query_frames)
-    (places,) = forget(repository, work.texts[0], "uniform", settings, Generator())  # (kept,)
-    surviving, positions = (
-        repository.tokens.gather(places),
-        _query_positions(places),
-    )  # (kept, dim), (query,)
-    queries = [torch.cat([text, surviving]) for text in work.texts]  # (query, dim) each
-    shared, every = [0] * len(queries), [positions] * len(queries)
-    return work.memory.forward_many(
-        queries, [repository.tokens], shared, every, [repository.positions]
-    )
+    config = MemAugConfig(max_kept_frames=work.shape.query_frames)
+    (kept,) = forget(repository, work.texts[0], config, None)  # (kept,)
+    visual, positions = repository.memory.gather(kept), _query_positions(kept)  # (kept, dim)
+    is_visual = torch.arange(len(positions)) >= NUM_TEXT_TOKENS  # (query,)
+    queries = [
+        MemAugQuery(torch.cat([text, visual]), positions, is_visual, [len(kept)])
+        for text in work.texts
+    ]
+    return work.memory(queries, [repository], [0] * len(queries))
 
 
 def plain(work: Work, grouped: bool = False) -> list[Tensor]:

@@ -35,6 +35,7 @@ from tests.benchmarks.speed.step.flops import shapes_of, step_flops
 from tests.benchmarks.speed.step.noise_features import write_noise
 from tests.benchmarks.speed.step.reference import plain_loss
 from tests.benchmarks.speed.step.timed_steps import Steps, take_steps
+from tests.helpers.generators import forgetting_generators
 
 CONFIGS = Path(__file__).parents[4] / "conf"
 TARGET = 4
@@ -183,7 +184,7 @@ def take_plain_steps(
     for batch in steps.batches:
         started, started_core = time.perf_counter(), time.process_time()
         optimizer.zero_grad()
-        loss = plain_loss(model, batch, module._forgetting_generators(batch))
+        loss = plain_loss(model, batch, forgetting_generators(module, batch))
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), settings.gradient_clip_norm)
         optimizer.step()
@@ -207,7 +208,7 @@ def count_operations(folder: Path) -> Outcome:
     model, batch = module.model, steps.batches[0]
     shapes = shapes_of(model, batch)
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-        model(batch, module._forgetting_generators(batch)).backward()
+        model(batch, forgetting_generators(module, batch)).loss.backward()
     found = float(counter.get_total_flops())
     formula = sum(step_flops(config, model.llm.vocab_size, shapes, causal_share=1.0).values())
     print(

@@ -18,46 +18,31 @@ from lit_hour.model.attention import GroupedQueryAttention
 from lit_hour.model.forgetting import forget
 from lit_hour.model.hour_llava import HourLLaVA
 from lit_hour.model.memaug import MemoryAugmentationBlock
-from lit_hour.model.memory_repository import MemoryRepository, TokenGrid
-from lit_hour.model.multimodal_inputs import build_memaug_query, merge_visual_tokens, pad_inputs
+from lit_hour.model.memory_repository import DenseTokens, MemoryRepository, TokenGrid
+from lit_hour.model.multimodal_inputs import (
+    build_memaug_query,
+    embed_texts,
+    merge_visual_tokens,
+    pad_inputs,
+)
 from lit_hour.types import Batch, Features, Frames, Video
 
 
 def plain_loss(model: HourLLaVA, batch: Batch, generators: Sequence[Generator]) -> Tensor:
     """What `model(batch, generators)` gives, to rounding: `()`."""
     texts = []
-    for number, place in enumerate(batch.visual_of_text):
-        video, is_real = batch.visuals[place], batch.attention_mask[number]
+    for text in embed_texts(batch, model.llm.embed):
+        video = batch.visuals[text.visual]
         assert isinstance(video, Video)
-        input_ids, labels = (
-            batch.input_ids[number][is_real],
-            batch.labels[number][is_real],
-        )  # (tokens,)
-        question_mask = batch.question_mask[number][is_real]  # (tokens,)
-        embeddings = model.llm.embed(input_ids)  # (tokens, dim)
         repository = remember(model, video)
-        question = embeddings[question_mask & (input_ids >= 0)]  # (question, dim)
-        kept = forget(
-            repository,
-            question,
-            model.settings.spatial_forgetting,
-            model.settings,
-            generators[place],
-        )
-        query = build_memaug_query(
-            input_ids,
-            embeddings,
-            question_mask,
-            [repository.tokens[each] for each in kept],  # (kept, dim)
-            [repository.positions[each] for each in kept],  # (kept,)
-        )
+        generator = generators[text.visual]
+        kept = forget(repository, text.question, model.config.memaug, generator)
+        query = build_memaug_query(text, repository, kept)
         seen = look_back(
             model, query.tokens, repository.tokens, query.positions, repository.positions
         )  # (query, dim)
         texts.append(
-            merge_visual_tokens(
-                input_ids, embeddings, labels, seen[query.is_visual].split(query.num_visual_tokens)
-            )
+            merge_visual_tokens(text, seen[query.is_visual].split(query.num_visual_tokens))
         )
     inputs = pad_inputs(texts, model.max_tokens, "right")
     return model.llm.network(
@@ -82,7 +67,7 @@ def remember(model: HourLLaVA, video: Video) -> MemoryRepository:
     laid_out = closed.flatten(0, 1)  # (frames * (tokens + 1), dim)
     grid = model.vision.config.grid
     return MemoryRepository(
-        laid_out,
+        DenseTokens(laid_out),
         torch.arange(len(laid_out), device=tokens.device),
         (TokenGrid(len(video), grid, grid),),
         video.timestamps,
