@@ -49,7 +49,7 @@ def main(folder: Path, *runs: str) -> None:
 
 
 def needles(folder: Path, predictor: VideoPredictor) -> Iterator[tuple[VideoMemory, Question]]:
-    """Yield the open-ended questions with one short evidence interval, and the memory of the video."""
+    """Yield open-ended questions with one short evidence interval, and the video's memory."""
     for subject in read_questions(folder / "questions.json"):
         memory = predictor.encode_video(folder / "videos" / subject.files[0])
         for question in subject.questions:

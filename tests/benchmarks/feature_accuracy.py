@@ -2,9 +2,9 @@
 
 The vision encoder of a trained run encodes the run's validation videos in float32, and the tokens
 are stored and read. The error of a token is the norm of the difference relative to the norm of the
-token; the loss is measured on the run's validation questions. The same errors are measured for noise
-as wide as the published encoder's tokens, also with one channel many times larger, as in the deeper
-layers of large encoders.
+token; the loss is measured on the run's validation questions. The same errors are measured for
+noise as wide as the published encoder's tokens, also with one channel many times larger, as in the
+deeper layers of large encoders.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
-"""MemAug and the repository at the shapes of the 3B model, against the published arithmetic written down plainly.
+"""Target 3: MemAug and the repository at the shapes of the 3B model, against the plain formula.
 
-Both learn: forward, and gradients of all weights. On a GPU an hour and more of video at the full shapes in bf16; on a CPU the
-real widths in float32 with one layer (four for the memory) and fewer frames, and how the time grows with the length at a small
-width. First both are shown to be equal.
+Both run forward and backward, with gradients of all weights. On a GPU an hour and more of video is
+measured at the full shapes in bf16. On a CPU the real widths are measured in float32 with one layer
+(four for the memory) and fewer frames, and the growth of time with length at a small width. First
+both are checked to be equal.
 """
 
 from __future__ import annotations
@@ -38,16 +39,14 @@ TIME, MEMORY, LINEAR = Goal("at most", 0.6), Goal("at most", 0.5), Goal("at most
 PLAIN = "the plain formula, heads repeated for torch's scaled_dot_product_attention"
 GROUPED = "the plain formula with enable_gqa=True"
 HOUR = Shape(num_frames=3600, num_layers=4)
-SHORT = Shape(
-    320, 1, query_frames=46
-)  # an hour's proportions, as long as two cores can do a few times in a minute
+SHORT = Shape(320, 1, query_frames=46)  # the proportions of an hour, fast enough for two cores
 SMALL = Shape(60, 1, query_frames=51, dim=128, num_heads=1, num_key_value_heads=1, vision_dim=64)
 TENTHS = (60, 360, 3600)  # a tenth of ten minutes, of an hour and of ten hours
 NUM_ROUNDS, NUM_TEXTS = 3, 5
 
 
 def measure() -> Iterator[Outcome]:
-    """Time, memory, several texts about one video, and growth with the length."""
+    """Measure time, memory, several texts about one video, and growth with the length."""
     check_equal()
     shape = HOUR if torch.cuda.is_available() else SHORT
     yield from _time(shape)
@@ -66,7 +65,9 @@ def measure() -> Iterator[Outcome]:
 
 def _time(shape: Shape) -> Iterator[Outcome]:
     work = build(shape)
-    found = in_turns(work, {"ours": ours, PLAIN: plain, GROUPED: partial(plain, grouped=True)})
+    found = time_alternately(
+        work, {"ours": ours, PLAIN: plain, GROUPED: partial(plain, grouped=True)}
+    )
     limit = _operations(work) / _matrix_rate(work)
     what, unit = f"MemAug and repository, forward and backward, {shape}", _unit()
     rate_name = "its products at the rate of a large product"
@@ -80,9 +81,9 @@ def _time(shape: Shape) -> Iterator[Outcome]:
         limit,
         rate_name,
         TIME,
-        "Keys and values come straight from the projector's hidden layer and heads of a group are asked side by side;"
-        f" what is left is products of matrices that nobody can skip: at their full rate they alone take"
-        f" {limit / found[PLAIN]:.2f} of the plain formula's time.",
+        "Keys and values come straight from the projector's hidden layer and the heads of a group"
+        " share one product; what is left are matrix products that exact arithmetic needs: at their"
+        f" full rate they alone take {limit / found[PLAIN]:.2f} of the plain formula's time.",
     )
     yield Outcome(TARGET, what, unit, found["ours"], found[GROUPED], GROUPED, limit, rate_name)
 
@@ -93,12 +94,15 @@ def _memory(shape: Shape) -> Iterator[Outcome]:
     for name, goal in (("allocated", MEMORY), ("resident", None)):
         if name in found:
             what = f"peak memory beside weights, gradients and inputs, {name}; {shape}"
-            why = "what is left is the hidden layer with its gradient, keys and values, and what the queries' own layers keep"
+            why = (
+                "what is left is the hidden layer with its gradient, keys and values, and the"
+                " activations of the queries' own layers"
+            )
             yield Outcome(TARGET, what, "MB", found[name], peer[name], PLAIN, goal=goal, why=why)
 
 
 def _attention(shape: Shape) -> Iterator[Outcome]:
-    """The part that an hour spends nearly all its time in, alone."""
+    """Measure the cross-attention alone, which takes most of the time of an hour."""
     like = build(replace(shape, num_layers=1, num_frames=8)).features
     head_dim, num_queries = (
         shape.dim // shape.num_heads,
@@ -127,13 +131,14 @@ def _attention(shape: Shape) -> Iterator[Outcome]:
 
     rounds = [(seconds_of(side_by_side), seconds_of(repeated)) for _ in range(NUM_ROUNDS)]
     found, peer = (min(seconds) for seconds in zip(*rounds, strict=True))
-    what = f"cross-attention alone, {num_queries:,} queries and {65 * shape.num_frames:,} memory tokens"
+    num_memory = 65 * shape.num_frames
+    what = f"cross-attention alone, {num_queries:,} queries and {num_memory:,} memory tokens"
     yield Outcome(TARGET, what, _unit(), found, peer, "heads repeated")
 
 
 def _texts(shape: Shape) -> Iterator[Outcome]:
     work = build(shape, NUM_TEXTS)
-    found = in_turns(work, {"ours": ours, PLAIN: plain})
+    found = time_alternately(work, {"ours": ours, PLAIN: plain})
     what = f"{NUM_TEXTS} texts about one video in one step, {shape}"
     yield Outcome(
         TARGET, what, _unit(), found["ours"], found[PLAIN], f"{PLAIN}, once for each text"
@@ -141,9 +146,10 @@ def _texts(shape: Shape) -> Iterator[Outcome]:
 
 
 def _growth() -> Iterator[Outcome]:
-    """What the length costs: with as many queries at each, and with as many as the model has, which a bound ends."""
+    """Measure the growth with length, for a fixed number of queries and for that of the model."""
     lengths, shape = ((600, 3600, 36_000), HOUR) if torch.cuda.is_available() else (TENTHS, SMALL)
-    named = f"width {shape.dim:,}, {shape.num_layers} layers, {', '.join(f'{length:,}' for length in lengths)} frames"
+    listed = ", ".join(f"{length:,}" for length in lengths)
+    named = f"width {shape.dim:,}, {shape.num_layers} layers, {listed} frames"
     few, many, most = _seconds_of_lengths(replace(shape, query_frames=lengths[0] // 4), lengths)
     yield Outcome(
         TARGET,
@@ -153,7 +159,7 @@ def _growth() -> Iterator[Outcome]:
         (many - few) / (lengths[1] - lengths[0]) * 1e3,
         "each of the first thousands",
         goal=LINEAR,
-        why="The arithmetic is proportional to the frames; what makes the later ones dearer was not found out",
+        why="The arithmetic is proportional to the frames; the cause of the growth is unknown",
     )
     few, many, most = (
         seconds / length * 1e3
@@ -168,7 +174,8 @@ def _growth() -> Iterator[Outcome]:
         many,
         "1,000 frames of the middle one",
         goal=LINEAR,
-        why="Both lengths have as many queries, so the arithmetic is proportional; larger tensors leave the caches.",
+        why="Both lengths have as many queries, so the arithmetic is proportional; larger tensors"
+        " exceed the caches.",
     )
     what = f"1,000 frames of the middle one, {bound}; {named}"
     yield Outcome(
@@ -177,12 +184,12 @@ def _growth() -> Iterator[Outcome]:
 
 
 def _seconds_of_lengths(shape: Shape, lengths: tuple[int, ...]) -> list[float]:
-    """The best of some rounds for each length."""
+    """Return the time of each length, the best of several rounds."""
     best = [float("inf")] * len(lengths)
     for _ in range(NUM_ROUNDS):
-        for place, num_frames in enumerate(lengths):
+        for index, num_frames in enumerate(lengths):
             work = build(replace(shape, num_frames=num_frames))
-            best[place] = min(best[place], seconds_of(partial(learn, work, ours)))
+            best[index] = min(best[index], seconds_of(partial(learn, work, ours)))
             del work
     print(
         f"growth, {shape.query_frames} frames of queries at most:",
@@ -192,7 +199,7 @@ def _seconds_of_lengths(shape: Shape, lengths: tuple[int, ...]) -> list[float]:
 
 
 def _operations(work: Work) -> float:
-    """Multiplications and additions of forward and backward: what the folded way needs and nothing computed again."""
+    """Return the operations of forward and backward in the folded form, without recomputation."""
     shape, dim = work.shape, work.shape.dim
     rows = 17 * min(shape.query_frames, shape.num_frames // 4) + len(work.texts[0])
     patches = shape.num_frames * shape.grid**2
@@ -209,7 +216,7 @@ def _operations(work: Work) -> float:
 
 
 def _matrix_rate(work: Work) -> float:
-    """Operations in a second of a large product."""
+    """Return the operations per second of a large matrix product."""
     side, weight = 2048, work.features
     matrix = weight.new_empty(side, side).normal_()
     return 2 * side**3 / min(seconds_of(lambda: matrix @ matrix) for _ in range(5 * NUM_ROUNDS))
@@ -219,38 +226,38 @@ def _unit() -> str:
     return "s" if torch.cuda.is_available() else "core seconds"
 
 
-def seconds_of(act: Callable[[], object]) -> float:
-    """How long a GPU takes, or the cores of a CPU together: what else is running counts little then."""
+def seconds_of(run: Callable[[], object]) -> float:
+    """Return the time on a GPU, or the CPU time of all threads, which other work hardly affects."""
     if not torch.cuda.is_available():
         started = time.process_time()
-        act()
+        run()
         return time.process_time() - started
     start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
     start.record()
-    act()
+    run()
     end.record()
     torch.cuda.synchronize()
     return start.elapsed_time(end) / 1e3
 
 
-def in_turns(work: Work, ways: dict[str, Way]) -> dict[str, float]:
-    """The best of some rounds of each, one after the other."""
+def time_alternately(work: Work, ways: dict[str, Way]) -> dict[str, float]:
+    """Return the best time of each implementation, measured in alternating rounds."""
     best = dict.fromkeys(ways, float("inf"))
     for number in range(1, NUM_ROUNDS + 1):
         for name, way in ways.items():
             best[name] = min(best[name], seconds_of(partial(learn, work, way)))
         print(
             f"{work.shape}, {len(work.texts)} texts, round {number}:",
-            {name: round(each, 2) for name, each in best.items()},
+            {name: round(seconds, 2) for name, seconds in best.items()},
         )
     return best
 
 
 def peak_megabytes(shape: Shape, way: Way) -> dict[str, float]:
-    """What forward and backward need beside weights, gradients and inputs; on a CPU in a process of its own.
+    """Return the peak memory of forward and backward besides weights, gradients and inputs.
 
-    "allocated" is what tensors take, as torch counts it on a GPU. "resident" is what the system gives for it, with the gaps
-    that the allocator of a CPU leaves between tensors.
+    On a CPU it is measured in a new process. "allocated" is the size of the tensors, as torch
+    counts it on a GPU; "resident" is the memory of the process, with the gaps of the allocator.
     """
     if torch.cuda.is_available():
         work = build(shape)
@@ -263,27 +270,25 @@ def peak_megabytes(shape: Shape, way: Way) -> dict[str, float]:
 
 
 def _peak_of_process(shape: Shape, way: Way) -> dict[str, float]:
-    learn(build(replace(shape, num_frames=8)), way)  # so that code and threads are there
+    learn(build(replace(shape, num_frames=8)), way)  # loads code and starts threads
     work = build(shape)
     gc.collect()
     Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
-    before = _of_process("VmRSS")
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
+    before = _status_kilobytes("VmRSS")
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as trace:
         learn(work, way)
-    resident = (_of_process("VmHWM") - before) / 1e3
-    events = sorted(
-        seen.profiler.kineto_results.events(), key=lambda event: event.start_ns()
-    )  # no public list has the sizes
-    sizes = [
-        event.nbytes() for event in events if event.name() == "[memory]"
-    ]  # negative where memory is given back
+    resident = (_status_kilobytes("VmHWM") - before) / 1e3
+    # The public list of events does not have the sizes.
+    events = sorted(trace.profiler.kineto_results.events(), key=lambda event: event.start_ns())
+    # Sizes are negative where memory is freed.
+    sizes = [event.nbytes() for event in events if event.name() == "[memory]"]
     return {"allocated": max(accumulate(sizes)) / 1e6, "resident": resident}
 
 
-def _of_process(name: str) -> int:
+def _status_kilobytes(name: str) -> int:
     (line,) = (
         line
         for line in Path("/proc/self/status").read_text().splitlines()
         if line.startswith(f"{name}:")
     )
-    return int(line.split()[1])  # in kilobytes
+    return int(line.split()[1])

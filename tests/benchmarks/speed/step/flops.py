@@ -1,9 +1,10 @@
-"""The shapes of a training step -> the floating-point operations that its formulas need: the numerator of the utilisation.
+"""Floating-point operations of a training step: the numerator of the model FLOPs utilization.
 
-A dense layer takes 2 operations for each weight and token forward, and as many again for the gradient of its input and for that
-of its weights, which only a part has that learns. Attention takes 4 for each query, key and channel forward and 8 backward.
-Causal attention counts half, for the other half is masked. What is computed again in the backward pass does not count, nor do
-norms, activations, rotary positions, the softmax, the loss and the optimizer. Logits count only where something is learnt.
+A dense layer takes 2 operations per weight and token in the forward pass, 2 for the gradient of its
+input, and 2 for the gradient of its weights if it is trained. Attention takes 4 per query, key and
+channel forward and 8 backward. Causal attention counts half, because the other half is masked.
+Recomputation does not count, nor do norms, activations, rotary embeddings, softmax, loss and
+optimizer. Logits count only at learned tokens.
 """
 
 from __future__ import annotations
@@ -20,10 +21,10 @@ from lit_hour.types import IGNORE_INDEX, Batch
 
 @dataclass(frozen=True)
 class Shapes:
-    """Of one text about one encoded video: how many tokens each part sees."""
+    """Numbers of tokens in each part, for one text about one encoded video."""
 
     vision_dim: int
-    num_projected: int  # tokens of the video, without the ends of frames
+    num_projected: int  # tokens of the video without newline tokens
     num_memory: int
     num_query: int
     num_language: int
@@ -32,7 +33,7 @@ class Shapes:
 
 @torch.no_grad()
 def shapes_of(model: HourLLaVA, batch: Batch) -> Shapes:
-    """What the model makes of a batch of one text."""
+    """Return the shapes for a batch of one text."""
     repository = model.build_repositories(batch.visuals)[0]
     inputs = model.build_inputs(batch, [repository], [Generator().manual_seed(0)])
     num_text, num_language = int(batch.attention_mask.sum()), inputs.embeddings.shape[1]
@@ -51,10 +52,14 @@ def shapes_of(model: HourLLaVA, batch: Batch) -> Shapes:
 def step_flops(
     config: Config, vocabulary_size: int, shapes: Shapes, causal_share: float = 0.5
 ) -> dict[str, float]:
-    """Operations of forward and backward, by part.
+    """Return the operations of forward and backward, by part.
 
     Args:
-        causal_share: of causal attention that counts; 1 is what a kernel does that computes the masked half too.
+        config: settings of the run.
+        vocabulary_size: rows of the output layer.
+        shapes: of the batch.
+        causal_share: share of causal attention that counts; 1 for a kernel that computes the masked
+            half too.
     """
     language, rates = config.model.llm, config.training.learning_rate
     dim = language.hidden_size
@@ -91,10 +96,10 @@ def step_flops(
 def dense(
     num_tokens: int, num_weights: int, learns: bool, has_gradient_before: bool = True
 ) -> float:
-    """Of a linear layer: forward, the gradient of its weights if it learns, and that of its input if something wants it."""
+    """Return the operations of a linear layer, with the gradients that are needed."""
     return 2.0 * num_tokens * num_weights * (1 + learns + has_gradient_before)
 
 
 def attention(num_queries: int, num_keys: int, dim: int) -> float:
-    """Of scores and weighted sums, forward and backward."""
+    """Return the operations of scores and weighted sums, forward and backward."""
     return 12.0 * num_queries * num_keys * dim
