@@ -1,4 +1,4 @@
-"""Every notebook runs from the first cell to the last."""
+"""The notebooks run from the first cell to the last, and are stored without outputs."""
 
 from pathlib import Path
 
@@ -11,29 +11,23 @@ from tests import REPOSITORY
 NOTEBOOKS = sorted((REPOSITORY / "notebooks").glob("*.ipynb"))
 
 
-def test_there_are_notebooks() -> None:
-    assert NOTEBOOKS
-
-
+@pytest.mark.slow
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_the_notebook_runs(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_notebook_runs_and_plots(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
     notebook = nbformat.read(path, as_version=4)
-    NotebookClient(
-        notebook, timeout=120, resources={"metadata": {"path": str(path.parent)}}
-    ).execute()
-    printed = [
+    resources = {"metadata": {"path": str(path.parent)}}
+    NotebookClient(notebook, timeout=120, resources=resources).execute()
+    outputs = [
         output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs
     ]
-    assert not [output for output in printed if output.output_type == "error"]
-    assert any("image/png" in output.get("data", {}) for output in printed), "no picture was drawn"
+    assert not [output for output in outputs if output.output_type == "error"]
+    assert any("image/png" in output.get("data", {}) for output in outputs), "no plot"
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_the_notebook_is_kept_without_its_outputs(path: Path) -> None:
-    cells = nbformat.read(path, as_version=4).cells
-    assert not [
-        cell
-        for cell in cells
-        if cell.cell_type == "code" and (cell.outputs or cell.execution_count)
-    ]
+def test_notebooks_are_stored_without_outputs() -> None:
+    assert [path.stem for path in NOTEBOOKS] == ["01_shard", "02_memory", "03_ask"]
+    for path in NOTEBOOKS:
+        for cell in nbformat.read(path, as_version=4).cells:
+            if cell.cell_type == "code":
+                assert not cell.outputs and not cell.execution_count, path.name
