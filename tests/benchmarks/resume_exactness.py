@@ -15,7 +15,7 @@ from tempfile import TemporaryDirectory
 
 from lit_hour.synthetic.dataset import build_and_pack
 from tests.helpers.toy_run import ToyProject, toy_settings
-from tests.training.interrupted import Layout, Result, draw, run_to_the_end
+from tests.training.interruption import Layout, Result, draw, run_to_the_end
 
 NUM_STEPS = 40
 LAYOUTS = (Layout(1, 0), Layout(1, 2), Layout(2, 0), Layout(2, 2))

@@ -32,7 +32,7 @@ default_cfgs = generate_default_cfgs(
 
 @register_model
 def lit_hour_siglip(pretrained: bool = False, **sizes: Any) -> VisionTransformer:
-    """What timm's `vit_so400m_patch14_siglip_384` is, smaller."""
+    """Build timm's `vit_so400m_patch14_siglip_384` with smaller sizes."""
     sizes = {
         "img_size": 384,
         "patch_size": 14,

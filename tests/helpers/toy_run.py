@@ -90,9 +90,9 @@ def toy_settings(world: Path) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class ToyProject:
-    """A YAML file of small settings, whose world is made and packed, and a folder for runs.
+    """A YAML file of small settings, with synthetic shards, and a folder for runs.
 
-    `words` and `config` take `run.folder` from here unless a word says otherwise.
+    `argv` and `config` set `run.folder` to `runs` unless an override sets it.
     """
 
     yaml: Path
@@ -114,7 +114,7 @@ class ToyProject:
         return fitting.fit(self.config(name, *more))
 
     def train(self, name: str, *more: str) -> str:
-        """What `python train.py` prints."""
+        """Run `python train.py` and return its output."""
         with contextlib.redirect_stdout(io.StringIO()) as printed:
             train.main(self.argv(name, *more))
         return printed.getvalue()
@@ -125,7 +125,7 @@ class ToyProject:
 
 @dataclass(frozen=True)
 class TrainedRun:
-    """A finished run, the words that were added to the small settings, and what it printed."""
+    """A finished run, its overrides of the small settings, and its output."""
 
     project: ToyProject
     run: RunDir
@@ -142,8 +142,7 @@ class StoppedError(RuntimeError):
 
 
 class StepRecorder(Callback):
-    """Notes the positions of the samples that each step learnt from and the validations, and stops
-    the run if it is told to."""
+    """Records the positions of the samples and the validated steps, and can stop the run."""
 
     def __init__(self) -> None:
         self.positions: list[int] = []

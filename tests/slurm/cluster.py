@@ -63,7 +63,7 @@ PartitionName=main Nodes=n1,n2 Default=YES MaxTime=INFINITE State=UP
 
 
 def missing() -> str:
-    """Why there can be no SLURM here; empty when there can."""
+    """Return why SLURM cannot run here, or an empty string."""
     absent = [
         name
         for name in PROGRAMS
@@ -75,7 +75,7 @@ def missing() -> str:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on at this moment."""
+    """Return ports that are free at this moment."""
     sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
     ports = [each.getsockname()[1] for each in sockets]
     for each in sockets:
@@ -191,13 +191,13 @@ class Job:
 
     @property
     def facts(self) -> dict[str, str]:
-        """What SLURM says of it: JobState, ExitCode, Restarts and so on."""
+        """Return the fields of `scontrol show job`: JobState, ExitCode, Restarts, ..."""
         words = self.cluster.call("scontrol", "--oneliner", "show", "job", self.number).split()
         return dict(word.split("=", 1) for word in words if "=" in word)
 
     @property
     def starts(self) -> list[str]:
-        """What each start has printed by now."""
+        """Return the output of each start so far."""
         printed = self.output.read_text(errors="replace") if self.output.exists() else ""
         return re.split(r"^run (?=.*(?:starts|continues) from)", printed, flags=re.MULTILINE)[1:]
 

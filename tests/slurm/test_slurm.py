@@ -1,9 +1,4 @@
-"""Runs under a real SLURM: warned, cancelled, killed and requeued, they end with the weights of one
-that was left alone.
-
-The jobs go on side by side, as much of their time is waiting to be started again; each drill does
-to its job what its name says, and the tests look at what came of it.
-"""
+"""Signals, cancellation, kills and requeueing under a real SLURM do not change the weights."""
 
 import signal
 import time

@@ -1,5 +1,4 @@
-"""Shards of frames and what encoding makes of them, for the tests that encode and those that train
-on features."""
+"""Fixtures with frame shards and the features extracted from them."""
 
 import json
 import shutil
@@ -34,7 +33,7 @@ def frames(toy: ToyProject, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def features(frames: Path, trained: TrainedRun, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What one process that nobody disturbs makes of them."""
+    """Features extracted by one process without a fault."""
     target = tmp_path_factory.mktemp("features") / "shards"
     extract_features(str(frames / "shards"), target, run=trained.run.path)
     return target

@@ -1,4 +1,4 @@
-"""Videos -> features by real processes, which are killed."""
+"""Extract features with real processes, some of which are killed."""
 
 import contextlib
 import io

@@ -24,7 +24,7 @@ from tests.helpers.toy_run import (
     load_weights,
     max_abs_difference,
 )
-from tests.training.forked import AtBatch, fork_run
+from tests.training.fork_run import AtBatch, fork_run
 
 
 def kill_this_process() -> None:
@@ -38,7 +38,7 @@ def kill_the_data_workers() -> None:
 
 @pytest.fixture(scope="module")
 def two_ranks(toy: ToyProject) -> ToyProject:
-    """A run of two ranks that nobody disturbs."""
+    """An uninterrupted run with two ranks."""
     assert fork_run(toy, "two-ranks", num_ranks=2).wait() == [0, 0]
     return toy
 
@@ -96,7 +96,7 @@ def test_a_data_worker_that_hangs(
 
     def put_pipes_in_the_place_of_tars() -> (
         None
-    ):  # who opens one waits for ever, as on a network disk that is gone
+    ):  # opening a pipe blocks, as on a lost network disk
         for tar in folder.glob("*.tar"):
             tar.rename(tar.with_suffix(".aside"))
             os.mkfifo(tar)

@@ -19,7 +19,7 @@ from tests.helpers.toy_run import (
     max_abs_difference,
     toy_settings,
 )
-from tests.training.forked import fork_run
+from tests.training.fork_run import fork_run
 
 PARTS = ("vision", "projector", "memaug", "llm")
 

@@ -40,12 +40,13 @@ from tests.training.toy_onevision import (
 
 pytestmark = pytest.mark.slow
 
-SCRIPT = Path(__file__).with_name("sharded_runs.py")
+SCRIPT = Path(__file__).with_name("run_ranks.py")
 STAGE = published_stage("3b", "s2")
 SHARDED = ("training.strategy=fsdp", "training.devices=2")
 ROWS = "model.llm.vocab_size=400"
 FIVE_DIGITS = 1e-5
-LEARNING = (  # a frozen part, groups with rates of their own, accumulation, clipping, validation with answers
+# A frozen part, several learning rates, accumulation, clipping, validation with answers.
+LEARNING = (
     ROWS,
     "training.learning_rate.vision=0",
     "training.gradient_clip_norm=0.5",
@@ -59,7 +60,8 @@ LORA = (
     "training.learning_rate.llm=0.05",
 )
 PARTS = ("vision", "projector", "memaug", "llm")
-MIXED = (  # texts, pictures, sets of pictures and videos, of which some are too long for the vision encoder to learn from
+# Texts, images, sets of images, and videos, some too long to train the vision encoder on.
+MIXED = (
     f"video.image_size={SIZE_PIXELS}",
     "video.min_frames=2",
     f"model.vision.name={TOWER}",
@@ -69,7 +71,8 @@ MIXED = (  # texts, pictures, sets of pictures and videos, of which some are too
     "image.max_grid=2",
     "data.global_batch_size=4",
     "data.num_workers=0",
-    "data.val_sources.sets.shards=shards/llava_onevision_multi_image",  # three to validate on, for two ranks
+    # three validation samples for two ranks
+    "data.val_sources.sets.shards=shards/llava_onevision_multi_image",
     "data.val_sources.videos.shards=shards/video_marathon",
     "generation.max_new_tokens=5",
     "training.precision=32-true",
@@ -88,15 +91,13 @@ OUTPUT_LAYER = "llm.network.lm_head.weight"
 
 @dataclass(frozen=True)
 class Done:
-    """The runs that were made: those of two ranks and of one, which share a model, and those of one
-    process as ever."""
+    """Finished runs: sharded over two ranks or one, and unsharded in one process."""
 
     toy: ToyProject
     toys: Path
 
     def weights(self, name: str, checkpoint: str = "last") -> dict[str, Tensor]:
-        """Those of a run, however they are stored, without the output layer, which is tied to the
-        embedding."""
+        """Return the weights of a run without the tied output layer, sharded or not."""
         return without_tied(
             dict(open_weights(self.toy.run_dir(name).checkpoint(checkpoint)).tensors())
         )

@@ -46,9 +46,7 @@ def test_what_has_no_one_place_is_not_counted(
     assert not accuracy.compute().any()
 
 
-def test_the_picture_has_a_column_for_each_length_and_a_number_in_each_place_that_was_asked_about() -> (
-    None
-):
+def test_plot_haystack_has_a_column_for_each_length_with_questions() -> None:
     counts = torch.zeros(2, len(LENGTHS_MINUTES), NUM_DEPTHS)
     counts[:, 3, 0] = torch.tensor([4.0, 3.0])  # up to 5 minutes
     counts[:, 10, 9] = torch.tensor([2.0, 0.0])  # up to an hour

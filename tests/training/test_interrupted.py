@@ -3,7 +3,7 @@
 import pytest
 
 from tests.helpers.toy_run import ToyProject
-from tests.training.interrupted import Layout, Result, draw, run_to_the_end
+from tests.training.interruption import Layout, Result, draw, run_to_the_end
 
 pytestmark = pytest.mark.slow
 

@@ -45,8 +45,7 @@ def test_what_nobody_asked_has_no_score() -> None:
 
 
 def test_counts_add_up_over_ranks() -> None:
-    """The states of two ranks, reduced as torchmetrics does it between processes, score as one that
-    saw everything."""
+    """Reduce the states of two ranks as torchmetrics does, and compare with one process."""
     ranks, whole = (AnswerAccuracy(), AnswerAccuracy()), AnswerAccuracy()
     for number, (question, is_right) in enumerate(
         [(OPEN, True), (FOUR, True), (FOUR, False), (TWO, False), (OPEN, False)]

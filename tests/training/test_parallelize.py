@@ -26,7 +26,7 @@ def memaug(change: Callable[[list[nn.Module]], None] | None = None) -> MemoryAug
 
 
 def learn(model: MemoryAugmentation) -> tuple[Tensor, dict[str, Tensor], int]:
-    """The output, the gradients, and the bytes that are remembered for the backward pass."""
+    """Return output, gradients, and the bytes saved for the backward pass."""
     torch.manual_seed(1)
     query, memory = (
         torch.randn(12, DIM, requires_grad=True),
@@ -49,7 +49,7 @@ def learn(model: MemoryAugmentation) -> tuple[Tensor, dict[str, Tensor], int]:
 
 
 def check_same(changed: MemoryAugmentation, plain: MemoryAugmentation) -> tuple[int, int]:
-    """The bytes that both remember."""
+    """Compare output and gradients, and return the bytes that both save for the backward pass."""
     (found, gradients, few), (expected, wanted, many) = learn(changed), learn(plain)
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
     assert gradients.keys() == wanted.keys() and len(gradients) > 20

@@ -1,4 +1,4 @@
-"""What no run can do is refused before anything is trained, with the way out."""
+"""Impossible settings are refused before training, with a remedy."""
 
 import shutil
 from pathlib import Path
@@ -8,7 +8,7 @@ import pytest
 from lit_hour.errors import RunError, WeightsError
 from lit_hour.run_dir import RunDir
 from tests.helpers.toy_run import StepRecorder, ToyProject, TrainedRun
-from tests.training.forked import fork_run
+from tests.training.fork_run import fork_run
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def test_a_checkpoint_without_settings(
     copied.checkpoint("last").with_suffix(".yaml").unlink()
     with pytest.raises(
         RunError,
-        match=r"last\.ckpt has no settings beside it\. Restore last\.yaml, or delete the checkpoint",
+        match=r"last\.ckpt has no settings beside it\. Restore last\.yaml, or delete the",
     ):
         toy.fit(copied.path.name, "training.max_steps=8")
     assert step_recorder.positions == []

@@ -28,8 +28,7 @@ def test_warnings_are_noted_while_it_listens_and_handlers_come_back() -> None:
 
 
 def ends_when_warned(*last_words: str) -> bool:
-    """Whether warnings end a process that has taken back Python's handlers, and then hangs in a
-    library's exit."""
+    """Return True if signals kill a process that has exited Python and hangs in a library."""
     words = [
         "import ctypes",
         "from lit_hour.training.signals import ShutdownSignal",
@@ -61,7 +60,7 @@ def test_a_process_that_leaves_is_not_ended_by_a_warning_that_it_ignores() -> No
 
 
 def warn_itself() -> int | None:
-    """The exit status of a fork that sends itself a warning."""
+    """Return the exit status of a fork that sends itself SIGTERM."""
 
     def warn() -> None:
         os.kill(os.getpid(), signal.SIGTERM)

@@ -35,7 +35,7 @@ TOY = (
     f"model.vision.name={TOWER}",
     "image.max_grid=2",
     "data.global_batch_size=4",
-    "data.length_balance_window=1",  # or a step may be one of texts alone, from which the parts that see learn nothing
+    "data.length_balance_window=1",  # otherwise a step may consist of texts only
     "data.num_workers=0",
     "training.max_steps=1",
     "training.accelerator=cpu",
@@ -47,8 +47,7 @@ Weights = dict[str, Tensor]
 
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A folder in which the stages find everything where their files say that it is; afterwards no
-    ranks know each other."""
+    """A folder with the shards and weights that the stages name."""
     folder = tmp_path_factory.mktemp("stages")
     know_tower(folder)
     video = load_config(published_stage("3b", "s2"), TOY).video

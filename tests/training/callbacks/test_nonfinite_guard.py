@@ -21,7 +21,7 @@ from tests.helpers.toy_run import (
     load_weights,
     max_abs_difference,
 )
-from tests.training.forked import fork_run
+from tests.training.fork_run import fork_run
 
 Poison = Callable[[Tensor], Tensor]
 

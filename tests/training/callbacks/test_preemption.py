@@ -1,4 +1,4 @@
-"""Warnings outside of SLURM; tests/slurm has those that a real one sends."""
+"""Signals outside of SLURM; tests/slurm has those under a real one."""
 
 import multiprocessing
 import os
@@ -25,7 +25,7 @@ from tests.helpers.toy_run import (
     load_weights,
     max_abs_difference,
 )
-from tests.training.forked import AtBatch, fork_run
+from tests.training.fork_run import AtBatch, fork_run
 
 
 def warn(number: int = signal.SIGTERM) -> None:
@@ -33,8 +33,7 @@ def warn(number: int = signal.SIGTERM) -> None:
 
 
 def start_again(toy: ToyProject, name: str, *words: str) -> None:
-    """In another second: TensorBoard puts the files of a run into the order of the seconds in which
-    they were begun."""
+    """Resume in another second: TensorBoard sorts the files of a run by seconds."""
     time.sleep(1 - time.time() % 1)
     toy.fit(name, *words)
 
@@ -166,8 +165,7 @@ def test_the_validation_of_a_finished_run_can_be_stopped(trained: TrainedRun) ->
 
 @pytest.mark.slow
 def test_ranks_with_unequal_shares_of_a_validation_leave_together(toy: ToyProject) -> None:
-    """Six videos for four ranks: the warning reaches one that has a single one of them, while
-    others have two."""
+    """Six videos for four ranks: the signal reaches a rank with one video, others have two."""
     words = (
         f"data.val_sources.more.shards={toy.yaml.parent}/world/train/shards",
         "data.global_batch_size=4",
@@ -212,8 +210,7 @@ def test_ranks_that_share_a_model_leave_together_and_go_on_as_if_nothing_had_bee
 def test_in_a_job_a_warning_counts_before_training_has_begun_and_one_step_is_done(
     toy: ToyProject,
 ) -> None:
-    """Of a job that SLURM does not know, in which no srun was used: libraries are loaded when the
-    signal comes."""
+    """Send the signal while the libraries load, in a job that SLURM does not know."""
     environment = {**os.environ, "SLURM_JOB_ID": "1", "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "train.py", *toy.argv("early")]
     process = subprocess.Popen(
@@ -229,7 +226,7 @@ def test_in_a_job_a_warning_counts_before_training_has_begun_and_one_step_is_don
 
 
 def catches(process: int, number: int) -> bool:
-    """Whether a process has a handler for a signal."""
+    """Return True if a process has a handler for a signal."""
     lines = Path(f"/proc/{process}/status").read_text().splitlines()
     caught = next(int(line.split()[1], 16) for line in lines if line.startswith("SigCgt"))
     return bool(caught >> (number - 1) & 1)

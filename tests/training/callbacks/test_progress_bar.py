@@ -7,7 +7,7 @@ from tests.helpers.toy_run import NUM_STEPS, StepRecorder, StoppedError, ToyProj
 
 
 def last_state(printed: str) -> str:
-    """What the last bar shows in the end."""
+    """Return the final state of the last bar."""
     return re.split(r"[\r\n]+", printed[printed.rindex("training:") :])[0]
 
 

@@ -69,7 +69,7 @@ def run(tmp_path: Path) -> RunDir:
 
 
 def step_of(run: RunDir) -> int:
-    """The step of the newest checkpoint, whose weights are those of that step."""
+    """Return the step of the newest checkpoint and check that its weights are from this step."""
     repair_checkpoint_dir(run)
     place = find_resume_point(run).checkpoint
     assert place == run.checkpoints / "last.ckpt"

@@ -55,8 +55,7 @@ def test_the_steps_are_taken_apart(
 def test_the_plain_formulas_are_the_models(
     encoded: tuple[Config, step.HourLLaVAModule, step.Steps],
 ) -> None:
-    """Loss and gradients in float32, to rounding: that of long sums, relative to the largest of
-    each weight's."""
+    """Loss and gradients agree in float32, relative to the largest gradient of each weight."""
     _, module, steps = encoded
     found = []
     model = module.model.train()

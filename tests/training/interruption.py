@@ -1,5 +1,4 @@
-"""A run that is broken off at random moments and started again, held against the same run that is
-left alone."""
+"""Interrupt a run at random moments, resume it, and compare it with an uninterrupted run."""
 
 from __future__ import annotations
 
@@ -20,7 +19,7 @@ from torch import Tensor
 from lit_hour.training.callbacks.preemption import EXIT_UNFINISHED
 from lit_hour.types import Batch
 from tests.helpers.toy_run import ToyProject
-from tests.training.forked import fork_run
+from tests.training.fork_run import fork_run
 
 KINDS = (signal.SIGKILL, signal.SIGTERM, signal.SIGUSR1)
 LONGEST_DELAY_SECONDS = 0.1  # two steps or so, so that a signal comes anywhere in a step
@@ -109,8 +108,7 @@ def run_to_the_end(
 
 @dataclass(frozen=True)
 class Result:
-    """What a run has come to: the loss of each step as TensorBoard shows it, and all tensors of its
-    last checkpoint."""
+    """The loss of each step in TensorBoard, and all tensors of the last checkpoint of a run."""
 
     losses: list[tuple[int, float]]
     weights: dict[str, Tensor]

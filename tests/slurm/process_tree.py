@@ -27,7 +27,7 @@ def processes_of(folder: Path) -> list[int]:
 
 
 def main(folder: Path) -> None:
-    """Wait, then end them all at once: nobody needs their state any more."""
+    """Wait, then kill them all at once; their state is not needed any more."""
     sys.stdin.buffer.read()
     while found := processes_of(folder):
         for process in found:

@@ -1,5 +1,4 @@
-"""A run of `python train.py` whose ranks are forks of the test's process, and what may happen to it
-on the way."""
+"""Run `python train.py` with forks of the test process as ranks, and inject faults."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.slurm.cluster import missing, wait_until
-from tests.slurm.ending import processes_of
+from tests.slurm.process_tree import processes_of
 
 pytestmark = pytest.mark.slow
 
@@ -16,7 +16,8 @@ import time
 from tests.slurm.cluster import running_cluster
 
 with running_cluster() as cluster:
-    cluster.call("sbatch", "--output=/dev/null", "--nodes=2", "--ntasks-per-node=1", "--wrap=srun sleep 1000")
+    size = ("--nodes=2", "--ntasks-per-node=1")
+    cluster.call("sbatch", "--output=/dev/null", *size, "--wrap=srun sleep 1000")
     print(cluster.folder, flush=True)
     time.sleep(1000)
 """

@@ -1,4 +1,4 @@
-"""Runs one after the other in one start of the ranks: python sharded_runs.py FOLDER, with the words
+"""Runs one after the other in one start of the ranks: python run_ranks.py FOLDER, with the words
 of each in FOLDER/runs.json
 
 Starting ranks takes longer than a small run. The other ranks are started with the same words and do
