@@ -37,7 +37,7 @@ class Moment:
 
 @dataclass(frozen=True)
 class Attribution:
-    """How much each part of a video contributed to an answer.
+    """The contribution of each part of a video to an answer.
 
     Attributes:
         moments: intervals that stand out, the one with the largest share first.

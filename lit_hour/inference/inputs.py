@@ -1,4 +1,4 @@
-"""The files that a user asks about: one video, one image, several images, or a saved memory.
+"""Input files of a question: one video, one image, several images, or a saved memory.
 
 Entry point: `open_input_files`.
 """
@@ -23,7 +23,7 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")  # any other file is
 
 @dataclass(frozen=True)
 class InputFiles:
-    """Files whose headers were checked. Frames and pixels are not decoded yet.
+    """Files with valid headers. Frames and pixels are not decoded yet.
 
     Attributes:
         paths: one video, one or several images, or one saved memory.
@@ -40,11 +40,11 @@ class InputFiles:
 
     @property
     def is_saved_memory(self) -> bool:
-        """Whether this is a file that `save_memory` wrote."""
+        """True for a file that `save_memory` wrote."""
         return self.paths[0].suffix == MEMORY_SUFFIX
 
     def load(self, config: Config) -> SampledVideo | TiledImage | ImageSet:
-        """Decode the images, or return the video, whose frames are decoded when they are iterated.
+        """Decode the images, or return the video; its frames are decoded when they are iterated.
 
         Raises:
             ImageError: an image cannot be decoded.

@@ -50,7 +50,7 @@ class CacheEntry:
 
     @property
     def is_resident(self) -> bool:
-        """Whether it counts against the budget: it is in RAM and stays there, or is leased."""
+        """True if it counts against the budget: it is in RAM and stays there, or is leased."""
         return self.num_leases > 0 or (self.memory is not None and not self.is_evicting)
 
 
@@ -100,7 +100,7 @@ class MemoryCache:
         return key
 
     def replace(self, key: str, memory: VideoMemory) -> None:
-        """Replace the memory of a key, such as by one that was extended.
+        """Replace the memory of a key, for example by an extended one.
 
         Raises:
             MemoryFileError: there is no such key.

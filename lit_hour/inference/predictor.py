@@ -49,7 +49,7 @@ from lit_hour.types import (
 from lit_hour.weights.name_map import optional_weights
 from lit_hour.weights.reader import check_state_dict, load_into, open_weights, shapes_of
 
-REPLACEMENT_CHARACTER = "\ufffd"  # decoded for a character whose last bytes are not generated yet
+REPLACEMENT_CHARACTER = "\ufffd"  # decoded while the last bytes of a character are missing
 
 ProgressCallback = Callable[[int, int], None]
 

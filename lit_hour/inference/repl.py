@@ -49,7 +49,7 @@ def load_or_encode(predictor: VideoPredictor, files: InputFiles) -> VideoMemory:
 
 
 def print_answer(predictor: VideoPredictor, memory: VideoMemory, question: str) -> None:
-    """Print an answer as it is generated, then what it cost."""
+    """Print an answer as it is generated, then its cost."""
     for piece in predictor.generate(memory, question):
         if isinstance(piece, Answer):
             seconds = ", ".join(

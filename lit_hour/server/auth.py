@@ -68,7 +68,7 @@ def read_token(file: Path) -> str:
 
 
 def is_loopback(host: str) -> bool:
-    """Return whether an address or name is that of the loopback interface."""
+    """Return whether an address or name belongs to the loopback interface."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -176,7 +176,7 @@ class AccessMiddleware:
 
 
 class AllowedDirs:
-    """The directories whose videos clients may name by URL."""
+    """Allow-list of directories; clients may name the videos in them by URL."""
 
     def __init__(self, dirs: Sequence[Path]) -> None:
         """Check that the directories exist.

@@ -115,7 +115,7 @@ def decode_in_sandbox(
 
 
 class SandboxedVideo:
-    """A video whose sampled frames are decoded by another process.
+    """A video that another process decodes.
 
     Attributes:
         num_frames: expected; a damaged video may yield fewer.

@@ -32,7 +32,7 @@ class Metrics:
         self.uploaded_bytes = self._counter("lit_hour_uploaded_bytes", "bytes of finished uploads")
 
     def add_gauge(self, name: str, documentation: str, read: Callable[[], float]) -> None:
-        """Add a gauge whose value is `read()` at each scrape."""
+        """Add a gauge; each scrape calls `read` for its value."""
         Gauge(name, documentation, registry=self._registry).set_function(read)
 
     def render(self) -> bytes:

@@ -89,7 +89,7 @@ class AppState:
             return video
 
     async def resolve_video(self, request: Request, url: str) -> StoredVideo:
-        """Return the video with an id, or that of a `file:///` URL, which is added if necessary.
+        """Return the video with an id or a `file:///` URL; a file is added if necessary.
 
         Raises:
             HTTPException: there is no such video, or the path is not allowed.

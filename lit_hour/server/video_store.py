@@ -42,7 +42,7 @@ RETRY_AFTER_SECONDS = 10
 
 @dataclass
 class IngestProgress:
-    """How many frames of a video are encoded.
+    """Counts the encoded frames of a video.
 
     Attributes:
         num_frames: to be encoded; 0 until it is known.

@@ -19,7 +19,7 @@ QUESTION = Question("1", "scene", "open_ended", "What is there?", "a red square"
 
 @pytest.fixture
 def predictor() -> VideoPredictor:
-    """A predictor whose training also learns the turn markers, which no answer includes."""
+    """A predictor with a training loss on turn markers, which no answer includes."""
     return make_predictor(replace(CONFIG, text=replace(CONFIG.text, loss_on_template=True)))
 
 

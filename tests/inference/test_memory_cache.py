@@ -40,7 +40,7 @@ def memories(predictor: VideoPredictor) -> list[VideoMemory]:
 
 
 class SlowLoad:
-    """Replaces `load_memory` by one that waits until it is released."""
+    """Makes `load_memory` wait until it is released."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.started, self.released, self.num_calls = threading.Event(), threading.Event(), 0

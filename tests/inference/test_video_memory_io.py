@@ -253,5 +253,5 @@ def test_num_bytes_counts_all_tensors_and_thumbnails(
     video = random_frames(21)
     longer = predictor.encode_visual(slice_frames(video, 0, 10), 10, "live")
     longer = predictor.extend(longer, slice_frames(video, 10, 21), 21)
-    # the token buffers have doubled twice, that of the 21 timestamps once
+    # the token buffers have doubled twice, the buffer of the 21 timestamps once
     assert longer.num_bytes == expected_bytes(longer, 40) - 19 * 4

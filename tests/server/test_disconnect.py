@@ -21,7 +21,7 @@ MAX_NEW_TOKENS = 1_000_000  # answers take longer than the tests
 
 @pytest.fixture
 def slow_server(predictor: VideoPredictor, folder: Path) -> Iterator[RunningServer]:
-    """A server whose answers do not end, and that allows two of them at a time."""
+    """A server that runs two answers at a time, and none of them ends."""
     generation = GenerationConfig(max_new_tokens=MAX_NEW_TOKENS)
     config = replace(predictor.config, generation=generation)
     limits = ServerConfig(
@@ -90,7 +90,7 @@ def test_a_full_queue_answers_429_until_a_client_disconnects(
         response = slow_server.chat(slow_video, "What?", stream=stream)
         assert response.status == 429 and 1 <= int(response.headers["retry-after"]) <= 600
         assert "full with 3 requests" in response.error
-    clients.pop().close()  # the one that waits
+    clients.pop().close()  # the waiting client
     wait_for(lambda: num_in_system(slow_server) == 2)
     clients.append(send_request(slow_server, body))
     wait_for(lambda: num_in_system(slow_server) == 3)
