@@ -1,8 +1,8 @@
-"""The nouns of the project: what travels from a video file to a loss or an answer.
+"""The data classes that travel from a video file to a loss or an answer.
 
 Dimension names, used in every shape comment:
     frames   sampled frames of one video                 tokens   positions of a token sequence
-    tiles    pieces of one picture, the whole of it first  images  pictures of one conversation
+    tiles    a small view of an image, then its tiles    images   images of one conversation
     grid     patch tokens per side of a frame            dim      width of the language model
     rows, columns   of tokens or tiles                   vision_dim  width of the vision encoder
     height, width   pixels                               heads, head_dim   of an attention
@@ -14,17 +14,13 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
-if (
-    TYPE_CHECKING
-):  # the nouns name tensors and make none: who reads questions alone should not wait for torch
+if TYPE_CHECKING:  # importing torch takes seconds, and reading questions does not need it
     import torch
     from torch import Tensor
 
-IGNORE_INDEX = -100  # a position that the loss does not count, as torch's cross-entropy has it
-IMAGE_TOKEN_INDEX = (
-    -200
-)  # a position of input_ids that the tokens of a video or a picture take the place of
-IMAGE_TOKEN = "<image>"  # where one of several pictures stands in the words of a question, as LLaVA's files write it
+IGNORE_INDEX = -100  # label without a loss, the default of torch's cross-entropy
+IMAGE_TOKEN_INDEX = -200  # placeholder in input_ids, replaced by the tokens of a video or image
+IMAGE_TOKEN = "<image>"  # placeholder of one of several images in a question, as in LLaVA's files
 
 Role = Literal["system", "user", "assistant"]
 QuestionFormat = Literal["open_ended", "multiple_choice"]
@@ -44,7 +40,7 @@ class Question:
 
     Attributes:
         id: unique within its question file.
-        task: a key of `taxonomy.TASK_OF_KEY`, or "" when the source does not say.
+        task: a key of `taxonomy.TASK_OF_KEY`, or "" if unknown.
         options: of a multiple-choice question, in the order shown; empty for an open-ended one.
         answer: the text of the answer; one of `options` for a multiple-choice question.
         evidence: where in the video the answer is found, as (start, end) in seconds.
@@ -66,10 +62,12 @@ class Question:
 
 @dataclass(frozen=True)
 class Conversation:
-    """The messages of one sequence that the language model reads, and the questions that they ask, in order.
+    """The messages of one sequence, and the questions in them, in order.
 
     Attributes:
-        answer_start: words that the answer to come begins with, where somebody puts them in the model's mouth.
+        messages: alternating turns, with an optional system message first.
+        questions: asked by the messages.
+        answer_start: given beginning of the answer to be generated.
     """
 
     messages: tuple[Message, ...]
@@ -79,7 +77,12 @@ class Conversation:
 
 @dataclass(frozen=True)
 class Frames:
-    """Sampled pictures of a video: `images` `(frames, 3, height, width)` uint8, `timestamps` `(frames,)` in seconds."""
+    """Sampled frames of a video.
+
+    Attributes:
+        images: `(frames, 3, height, width)` uint8.
+        timestamps: `(frames,)` in seconds.
+    """
 
     images: Tensor
     timestamps: Tensor
@@ -88,7 +91,7 @@ class Frames:
         return len(self.timestamps)
 
     def to(self, device: torch.device) -> Frames:
-        """The same frames on another device."""
+        """Copy the frames to a device."""
         return Frames(
             self.images.to(device, non_blocking=True), self.timestamps.to(device, non_blocking=True)
         )
@@ -96,9 +99,11 @@ class Frames:
 
 @dataclass(frozen=True)
 class Features:
-    """A video that the vision encoder has seen already.
+    """A video that the vision encoder has already encoded.
 
-    `tokens` `(frames, tokens, vision_dim)` before the projector, `timestamps` `(frames,)` in seconds.
+    Attributes:
+        tokens: `(frames, tokens, vision_dim)`, before the projector.
+        timestamps: `(frames,)` in seconds.
     """
 
     tokens: Tensor
@@ -108,7 +113,7 @@ class Features:
         return len(self.timestamps)
 
     def to(self, device: torch.device) -> Features:
-        """The same features on another device."""
+        """Copy the features to a device."""
         return Features(
             self.tokens.to(device, non_blocking=True), self.timestamps.to(device, non_blocking=True)
         )
@@ -116,12 +121,13 @@ class Features:
 
 @dataclass(frozen=True)
 class TiledImage:
-    """One picture in its own resolution: the whole of it, then the pieces of a grid row by row.
+    """One image at its own resolution (LLaVA's anyres): a small view, then a grid of tiles.
 
     Attributes:
-        tiles: `(1 + rows * columns, 3, side, side)` uint8; the grid was letterboxed, the whole was not.
+        tiles: `(1 + rows * columns, 3, side, side)` uint8, the small view first, then the tiles row
+            by row. The grid is letterboxed, the small view is not.
         grid: rows and columns.
-        size_pixels: height and width of the picture as it was.
+        size_pixels: height and width of the original image.
     """
 
     tiles: Tensor
@@ -132,13 +138,17 @@ class TiledImage:
         return len(self.tiles)
 
     def to(self, device: torch.device) -> TiledImage:
-        """The same picture on another device."""
+        """Copy the image to a device."""
         return replace(self, tiles=self.tiles.to(device, non_blocking=True))
 
 
 @dataclass(frozen=True)
 class ImageSet:
-    """Several pictures of one conversation, each padded to a square: `images` `(images, 3, side, side)` uint8."""
+    """Several images of one conversation, each padded to a square.
+
+    Attributes:
+        images: `(images, 3, side, side)` uint8.
+    """
 
     images: Tensor
 
@@ -146,19 +156,21 @@ class ImageSet:
         return len(self.images)
 
     def to(self, device: torch.device) -> ImageSet:
-        """The same pictures on another device."""
+        """Copy the images to a device."""
         return ImageSet(self.images.to(device, non_blocking=True))
 
 
 Video = Frames | Features
-Visual = (
-    Video | TiledImage | ImageSet
-)  # its length is the number of pictures that the vision encoder sees
+Visual = Video | TiledImage | ImageSet  # len() is the number of images for the vision encoder
 
 
 @dataclass(frozen=True)
 class Sample:
-    """A video or pictures, and the conversations about them. `visual` is None for conversations about neither."""
+    """A video or images, and the conversations about them.
+
+    Attributes:
+        visual: None for text-only conversations.
+    """
 
     key: str
     source: str
@@ -169,10 +181,13 @@ class Sample:
 
 @dataclass(frozen=True)
 class TokenizedText:
-    """A conversation as token ids, each `(tokens,)`.
+    """A conversation as token ids.
 
-    `labels` are the ids to learn and `IGNORE_INDEX` elsewhere; `question_mask` is true where MemAug may see the token
-    as part of the question; `questions` are those that the conversation asks.
+    Attributes:
+        input_ids: `(tokens,)`.
+        labels: `(tokens,)`, the ids to learn, IGNORE_INDEX elsewhere.
+        question_mask: `(tokens,)` bool, the tokens that MemAug may see as the question.
+        questions: asked in the conversation.
     """
 
     input_ids: Tensor
@@ -183,7 +198,7 @@ class TokenizedText:
 
 @dataclass(frozen=True)
 class Example:
-    """What the processor makes of one sample: a video or pictures, read once, and every text that asks about them."""
+    """A processed sample: a video or images, and every text about them."""
 
     key: str
     visual: Visual | None
@@ -206,15 +221,15 @@ class Batch:
 
     Attributes:
         keys: of the examples, in order.
-        positions: of each example's sample in the global order of the data; empty when there is no such order.
-        visuals: one for each key.
-        visual_of_text: `(texts,)` for each text, which of `visuals` it asks about.
+        visuals: of the examples.
+        visual_of_text: for each text, the index of its visual.
         input_ids: `(texts, tokens)`.
         labels: `(texts, tokens)`.
         question_mask: `(texts, tokens)` bool.
         attention_mask: `(texts, tokens)` bool, false in the padding.
         questions: of each text.
-        skipped: samples that should have been here and could not be read.
+        positions: of the examples' samples in the global order of the data; empty if there is none.
+        skipped: samples of the batch that could not be read.
     """
 
     keys: tuple[str, ...]
@@ -229,7 +244,7 @@ class Batch:
     skipped: tuple[Skipped, ...] = ()
 
     def to(self, device: torch.device) -> Batch:
-        """The same batch with its tensors on another device."""
+        """Copy the tensors to a device."""
         return replace(
             self,
             visuals=tuple(None if visual is None else visual.to(device) for visual in self.visuals),
@@ -240,4 +255,4 @@ class Batch:
         )
 
 
-Thumbnail = tuple[float, bytes]  # a frame to look at: the second of the video, and the JPEG
+Thumbnail = tuple[float, bytes]  # a frame of a video for display: its time in seconds, its JPEG

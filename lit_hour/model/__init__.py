@@ -1,1 +1,1 @@
-"""Batch -> loss or answer. Plain torch: no Lightning, no files, no tokenizer. Start at hour_llava.py."""
+"""The model in plain torch, without Lightning, files and tokenizer. Start at `hour_llava`."""

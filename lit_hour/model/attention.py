@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-QUERY_CHUNK = 64  # queries whose attention weights are computed at once; at an hour, 1 GB of scores
+QUERY_CHUNK = 64  # queries per chunk of attention weights; an hour of memory has 1 GB of scores
 
 Rotary = tuple[Tensor, Tensor]  # cosines and sines of positions, each (tokens, head_dim / 4)
 
@@ -44,7 +44,7 @@ class KVCache:
 
 
 class RotaryEmbedding(nn.Module):
-    """Rotary position embedding of the first half of each head, with pairs (i, i + head_dim / 4)."""
+    """Rotary position embedding of the first half of each head, in pairs (i, i + head_dim / 4)."""
 
     def __init__(self, head_dim: int, theta: float) -> None:
         super().__init__()

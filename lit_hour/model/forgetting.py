@@ -114,7 +114,7 @@ def keyframes(frames: Tensor, question: Tensor, num_kept: int) -> Tensor:
 
 
 def question_frames(frames: Tensor, question: Tensor, num_kept: int) -> Tensor:
-    """Return the frames whose mean is most similar to the mean embedding of the question.
+    """Return the frames with the mean token most similar to the mean of the question.
 
     Args:
         frames: `(frames, tokens, dim)`.

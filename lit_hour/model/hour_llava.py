@@ -1,4 +1,4 @@
-"""Hour-LLaVA: frames -> memory repository -> forgetting -> memory augmentation -> language model.
+"""Hour-LLaVA: memory repository, forgetting, memory augmentation and language model.
 
 Start here: `HourLLaVA.forward` and `HourLLaVA.build_inputs` are the figure of the paper.
 
@@ -53,9 +53,9 @@ class HourLLaVAOutput(NamedTuple):
 class HourLLaVA(nn.Module):
     """The whole model, with random weights; load a checkpoint afterwards.
 
-    A text without a visual gets a black dummy image, whose tokens are dropped. So the vision encoder,
-    each block of MemAug and each layer of the language model run once per `forward` for any batch,
-    which keeps the ranks of a sharded (FSDP) run in step.
+    A text without a visual gets a black dummy image, whose tokens are dropped. So the vision
+    encoder, each block of MemAug and each layer of the language model run once per `forward` for
+    any batch, which keeps the ranks of a sharded (FSDP) run in step.
     """
 
     def __init__(
@@ -136,8 +136,8 @@ class HourLLaVA(nn.Module):
         Args:
             batch: texts; its visuals are not used.
             repositories: of each visual of the batch.
-            generators: in training one for each visual, on the CPU, for the draws of forgetting. None
-                for the forgetting of validation and answers, which is the same each time.
+            generators: in training one for each visual, on the CPU, for the draws of forgetting.
+                None for the forgetting of validation and answers, which is the same each time.
         """
         texts = embed_texts(batch, self.llm.embed)
         queries = []
@@ -191,7 +191,7 @@ class HourLLaVA(nn.Module):
         return repositories
 
     def encode_frames(self, video: Video) -> Tensor:
-        """Encode a video to the tokens that `build_video_repository` takes: `(frames, tokens, dim)`."""
+        """Encode the frames of a video to projected tokens, `(frames, tokens, dim)`."""
         (features,) = self.vision([video])  # (frames, tokens, vision_dim)
         return self.projector(features.to(self.frame_newline.dtype))
 

@@ -61,7 +61,8 @@ class LanguageModel(nn.Module):
         super().__init__()
         if 0 < config.vocab_size < num_tokens:
             raise ConfigError(
-                f"model.llm.vocab_size={config.vocab_size}, but the tokenizer has {num_tokens} tokens."
+                f"model.llm.vocab_size={config.vocab_size}, but the tokenizer has {num_tokens} "
+                "tokens."
                 " It belongs to another model."
             )
         self.has_adapters = config.lora.rank > 0
@@ -78,7 +79,7 @@ class LanguageModel(nn.Module):
         return list(self.network.model.layers)
 
     def reset_nonpersistent_buffers(self) -> None:
-        """Compute what a checkpoint does not contain: float32 rotary frequencies, the tied output layer."""
+        """Recreate what a checkpoint lacks: float32 rotary frequencies, the tied output layer."""
         rotary = self.network.model.rotary_emb
         device = self.network.get_input_embeddings().weight.device
         for name, frequencies in type(rotary)(self.network.config).named_buffers():
@@ -88,7 +89,7 @@ class LanguageModel(nn.Module):
 
     @torch.no_grad()
     def init_weights(self, layer: nn.Module, name: str) -> None:
-        """Initialize one layer at random, as transformers and peft do; `name` is that of the layer."""
+        """Initialize a layer at random, by its name, as transformers and peft do."""
         if ".lora_" not in name:
             self.network._init_weights(layer)
         elif ".lora_B" in name:
@@ -97,7 +98,7 @@ class LanguageModel(nn.Module):
             layer.reset_parameters()  # type: ignore[operator]
 
     def trainable_parameters(self) -> list[nn.Parameter]:
-        """Return all parameters, or only those of the adapters if there are adapters."""
+        """Return all parameters, or only the adapters' if there are adapters."""
         return [
             parameter
             for name, parameter in self.network.named_parameters()
@@ -116,9 +117,9 @@ class LanguageModel(nn.Module):
 
         Without any label the loss is zero, and so are its gradients.
 
-        The padding must be on the right, where causal attention ignores it. So no mask is needed, and
-        fused attention kernels can skip the upper triangle. Logits are computed only where there is a
-        label: all of them would take 20 GB for 32,768 tokens and a vocabulary of 152,000.
+        The padding must be on the right, where causal attention ignores it. So no mask is needed,
+        and fused attention kernels can skip the upper triangle. Logits are computed only where
+        there is a label: all of them would take 20 GB for 32,768 tokens and a vocabulary of 152,000.
         """
         hidden = self.network.model(
             inputs_embeds=inputs.embeddings, use_cache=False
@@ -133,15 +134,17 @@ class LanguageModel(nn.Module):
     def loglikelihood(
         self, inputs: LLMInputs, continuations: Sequence[Tensor]
     ) -> tuple[Tensor, Tensor]:
-        """Compute the log-likelihoods of several continuations of one prompt, which is encoded once.
+        """Compute the log-likelihoods of several continuations of one prompt.
+
+        The prompt is encoded once.
 
         Args:
             inputs: one text.
             continuations: `(tokens,)` each, at least one token.
 
         Returns:
-            The sum of the log-probabilities of each continuation's tokens, `(continuations,)` float32,
-            and whether greedy decoding would generate it, `(continuations,)` bool.
+            The sum of the log-probabilities of each continuation's tokens, `(continuations,)`
+            float32, and whether greedy decoding would generate it, `(continuations,)` bool.
         """
         num = len(continuations)
         ids = pad_sequence(list(continuations), batch_first=True, padding_value=IGNORE_INDEX)
@@ -168,7 +171,7 @@ class LanguageModel(nn.Module):
         return -losses.sum(dim=1), is_greedy.all(dim=1)  # (continuations,), (continuations,)
 
     def log_probability(self, inputs: LLMInputs, continuation: Tensor) -> Tensor:
-        """Compute the log-probability of a continuation `(tokens,)` of one text, with gradients: `()`."""
+        """Compute the log-probability `()` of a continuation `(tokens,)`, with gradients."""
         embedded = self.embed(continuation)[None]  # (1, continuation, dim)
         embeddings = torch.cat([inputs.embeddings, embedded], dim=1)  # (1, tokens, dim)
         mask = torch.ones(embeddings.shape[:2], dtype=torch.bool, device=embeddings.device)

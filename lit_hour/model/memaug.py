@@ -177,7 +177,7 @@ class MemoryAugmentation(nn.Module):
         return tuple(block.cross_attention.project_kv(memory, rotary) for block in self.blocks)  # type: ignore[union-attr, operator]
 
     def init_weights(self, layer: nn.Module) -> None:
-        """Initialize a linear layer at random; leave any other layer as it is."""
+        """Initialize a linear layer at random; other layers keep their weights."""
         if isinstance(layer, nn.Linear):
             nn.init.normal_(layer.weight, std=self.initializer_range)
             nn.init.zeros_(layer.bias)

@@ -33,8 +33,8 @@ class TokenGrid:
     Attributes:
         count: number of grids.
         rows, columns: size of each grid, in tokens; tokens are in raster order.
-        newline: where the learned newline token stands: after each grid, after each row (of a single
-            grid), or nowhere.
+        newline: where the learned newline token stands: after each grid, after each row (of a
+            single grid), or nowhere.
     """
 
     count: int

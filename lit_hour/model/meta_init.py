@@ -20,7 +20,7 @@ FRAME_NEWLINE = "frame_newline"
 
 
 def materialize(model: HourLLaVA, device: torch.device | str) -> None:
-    """Allocate the parameters on a device, uninitialized, and recreate the non-persistent buffers."""
+    """Allocate uninitialized parameters on a device and recreate non-persistent buffers."""
     model.to_empty(device=device)
     model.llm.reset_nonpersistent_buffers()
     model.vision.reset_nonpersistent_buffers()
@@ -31,9 +31,9 @@ def missing_weights(
 ) -> Iterator[tuple[str, Tensor]]:
     """Draw random weights for all parameters that were not loaded.
 
-    They have the distribution of those of a new `HourLLaVA`. Each depends on the seed and on its name
-    alone, so it is the same on any number of ranks. The weights are whole, on the CPU, and one layer
-    is in memory at a time.
+    They have the distribution of those of a new `HourLLaVA`. Each depends on the seed and on its
+    name alone, so it is the same on any number of ranks. The weights are whole, on the CPU, and one
+    layer is in memory at a time.
 
     Args:
         model: may be sharded.

@@ -3,8 +3,8 @@
 In the order of use: `embed_texts`, `build_memaug_query`, `merge_visual_tokens`, `pad_inputs`; and
 `truncate_to_prompts` for generation.
 
-Source: reference arithmetic of Hour-LLaVA, sections 3 and 4 of its description. The query consists of
-the question's tokens, with the kept visual tokens at the placeholders. Only the visual tokens of
+Source: reference arithmetic of Hour-LLaVA, sections 3 and 4 of its description. The query consists
+of the question's tokens, with the kept visual tokens at the placeholders. Only the visual tokens of
 MemAug's output are used.
 """
 
@@ -50,6 +50,7 @@ def embed_texts(batch: Batch, embed: Callable[[Tensor], Tensor]) -> list[Encoded
     """Remove the padding of each text, embed it and split it at its placeholders.
 
     Args:
+        batch: texts.
         embed: token ids `(tokens,)` -> embeddings `(tokens, dim)`.
     """
     texts = []
@@ -85,15 +86,16 @@ def build_memaug_query(
     Args:
         text: an embedded text.
         repository: what the text is about.
-        kept: for each placeholder, the indices `(kept,)` in the repository that forgetting kept; the
-            token with the largest position is the last one.
+        kept: for each placeholder, the indices `(kept,)` in the repository that forgetting kept;
+            the token with the largest position is the last one.
 
     Raises:
         ValueError: the text has another number of placeholders than the repository.
     """
     if len(text.segments) not in (1, len(kept) + 1):
         raise ValueError(
-            f"A text with {len(text.segments) - 1} placeholders cannot hold the visual tokens of {len(kept)}."
+            f"A text with {len(text.segments) - 1} placeholders cannot hold the visual tokens of "
+            f"{len(kept)}."
         )
     tokens, positions, is_visual = [], [], []
     start = torch.zeros((), dtype=torch.long, device=text.embeddings.device)  # () next position

@@ -1,4 +1,4 @@
-"""The projector from the width of the vision encoder to that of the language model."""
+"""The projector between the vision encoder and the language model."""
 
 from __future__ import annotations
 
@@ -16,5 +16,5 @@ class Projector(nn.Module):
         self.layers = nn.Sequential(nn.Linear(vision_dim, dim), nn.GELU(), nn.Linear(dim, dim))
 
     def forward(self, features: Tensor) -> Tensor:
-        """Project the features of frames: `(frames, tokens, vision_dim)` -> `(frames, tokens, dim)`."""
+        """Project features `(frames, tokens, vision_dim)` to `(frames, tokens, dim)`."""
         return self.layers(features)

@@ -32,8 +32,8 @@ class AppendBuffer:
     """A growable array of rows; its capacity doubles when it is full.
 
     Attributes:
-        data: `(capacity, ...)`. It is replaced when the capacity grows, so a view of the rows before
-            stays valid.
+        data: `(capacity, ...)`. It is replaced when the capacity grows, so a view of the rows
+            before stays valid.
     """
 
     def __init__(self, like: Tensor, num_rows: int) -> None:
@@ -100,11 +100,11 @@ class StreamingRepository:
 
     @torch.inference_mode()
     def append_encoded(self, tokens: Tensor, timestamps: Tensor) -> None:
-        """Append frames that `HourLLaVA.encode_frames` encoded: `(frames, tokens, dim)`, `(frames,)`."""
+        """Append tokens `(frames, tokens, dim)` of `HourLLaVA.encode_frames`, and their times."""
         self._append(tokens, timestamps, lambda block: block)
 
     def fork_and_extend(self, num_frames: int, video: Video) -> StreamingRepository:
-        """Append frames after the first `num_frames`: in place, or in a copy if there are others."""
+        """Append frames after the first `num_frames`, in a copy if other frames follow those."""
         with self._lock:
             if num_frames == len(self):
                 self.append(video)
@@ -144,7 +144,7 @@ class StreamingRepository:
     def _append(
         self, content: Tensor, timestamps: Tensor, encode: Callable[[Tensor], Tensor]
     ) -> None:
-        """Append frames; `encode` computes the tokens `(frames, tokens, dim)` of a block of content."""
+        """Append frames; `encode` computes the tokens `(frames, tokens, dim)` of a block."""
         start = len(self)
         for block, new in aligned_blocks(content, start):
             parts = self._compute(encode(block), start - new.start)

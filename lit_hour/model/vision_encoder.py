@@ -31,7 +31,7 @@ MAX_REASON_LENGTH = 400  # characters; torch lists every weight that does not fi
 
 
 class VisionEncoder(nn.Module):
-    """The layers of an open_clip vision tower up to the one whose patch tokens are used.
+    """The layers of an open_clip vision tower up to the configured one.
 
     The later layers are removed. The weights are random until `load_pretrained` or
     `load_state_dict`.
@@ -166,7 +166,7 @@ class VisionEncoder(nn.Module):
         return tokens
 
     def pool(self, tokens: Tensor) -> Tensor:
-        """Pool the square of tokens of each frame to the grid; leave a smaller square as it is.
+        """Pool the square of tokens of each frame to the grid, unless it is smaller.
 
         Args:
             tokens: `(frames, tokens, vision_dim)`, in raster order.
@@ -185,7 +185,8 @@ class VisionEncoder(nn.Module):
         side = math.isqrt(num_tokens)
         if side * side != num_tokens:
             raise InputError(
-                f"{num_tokens} tokens per frame are not a square and cannot be pooled to {grid} x {grid}."
+                f"{num_tokens} tokens per frame are not a square and cannot be pooled to {grid} x "
+                f"{grid}."
                 f" Use features with a square number of tokens, or at most {grid * grid}."
             )
         square = tokens.unflatten(1, (side, side)).permute(
@@ -231,13 +232,14 @@ def check_weights(name: str, weights: str) -> None:
         )
     if Path(weights).suffix != ".safetensors" and not zipfile.is_zipfile(weights):
         raise WeightsError(
-            f"model.vision.weights={weights!r} is neither a .safetensors file nor a complete file of"
+            f"model.vision.weights={weights!r} is neither a .safetensors file nor a complete file "
+            "of"
             " torch.save."
         )
 
 
 def color_mean_std(config: VisionConfig, model: Any) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Return the mean and standard deviation of red, green and blue (0 to 1) of the tower's training.
+    """Return mean and standard deviation of red, green and blue (0 to 1), for normalization.
 
     A file of weights does not contain them. They are those of open_clip's pretrained weights of the
     same tower, or those that timm has for its towers, or else the defaults of open_clip, from CLIP.
@@ -290,7 +292,7 @@ def _is_timm(tower: Any) -> bool:
 
 
 def _truncate(tower: Any, config: VisionConfig) -> Any:
-    """Remove the layers after the one whose tokens are used."""
+    """Remove the layers after the configured one."""
     trunk = tower.trunk if _is_timm(tower) else tower
     if not hasattr(trunk, "prune_intermediate_layers"):
         raise ConfigError(
@@ -317,6 +319,7 @@ def _image_size(tower: Any) -> int:
     height, width = open_clip.utils.to_2tuple(tower.image_size)
     if height != width:
         raise ConfigError(
-            f"The vision tower takes images of {height} x {width} pixels. Only square images are supported."
+            f"The vision tower takes images of {height} x {width} pixels. Only square images are "
+            "supported."
         )
     return int(height)

@@ -1,4 +1,4 @@
-"""The recorded published model: its weights by way of the converter, its inputs and outputs as our types."""
+"""The recorded published model: converted weights, inputs and outputs."""
 
 import json
 import shutil
@@ -247,6 +247,6 @@ def image_repository(facts: dict[str, Any], newline: Tensor) -> MemoryRepository
 
 
 def kept_indices(repository: MemoryRepository, spatial: str = "uniform") -> list[Tensor]:
-    """Forget with the published ratios and a seed of 0."""
+    """Return the kept tokens with the published ratios and a seed of 0."""
     config = replace(MemAugConfig(), spatial_forgetting=spatial)  # type: ignore[arg-type]
     return forget(repository, torch.zeros(1, 4), config, torch.Generator().manual_seed(0))

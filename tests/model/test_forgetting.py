@@ -51,7 +51,7 @@ def uniform_frames(num_frames: int, keep_ratio: float = 0.25, max_frames: int = 
 
 
 def published_tokens(recorded: dict[str, Tensor], num_frames: int) -> Tensor:
-    """Return the recorded frame tokens; those of the longest videos are a formula."""
+    """Return the recorded frame tokens; long videos are recorded as a formula."""
     if "image_feature" in recorded:
         return recorded["image_feature"]
     index, channel = torch.arange(64 * num_frames)[:, None], torch.arange(4)
@@ -107,7 +107,8 @@ def test_kept_frames_equal_published(golden: Path) -> None:
 
 
 def test_kept_frames_round_as_published_and_not_exactly() -> None:
-    """198 lengths up to 8192 frames keep a frame that exact integers would not, as counted there."""
+    """198 lengths up to 8192 frames keep a frame that exact integers would not, as counted
+    there."""
 
     def differs(num_frames: int) -> bool:
         frames = uniform_frames(num_frames)  # (kept,)

@@ -59,7 +59,7 @@ def prompt_of(question: str, history: Sequence[Message] = ()) -> tuple[Tokenized
 
 
 def build_inputs(model: HourLLaVA, batch: Batch, seed: int | None = None) -> LLMInputs:
-    """Build the inputs of the language model; with a seed, forget as in training."""
+    """Build the inputs of the language model; with a seed, as in training."""
     generators = None
     if seed is not None:
         generators = [Generator().manual_seed(seed + index) for index in range(len(batch.visuals))]

@@ -1,4 +1,4 @@
-"""Repositories of images against the published ones, and against images whose tokens are coordinates."""
+"""Repositories of images against the published ones and against tokens of coordinates."""
 
 import hashlib
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A repository with KV caches against one that each question projects anew: equal bit for bit."""
+"""Repositories with and without KV caches give the same inputs bit for bit."""
 
 from contextlib import nullcontext
 

@@ -20,7 +20,8 @@ def llm() -> LanguageModel:
 
 
 def prompts(*lengths: int) -> LLMInputs:
-    """Return random prompts of these lengths, padded on the left; each depends on its length alone."""
+    """Return random prompts of these lengths, padded on the left; each depends on its length
+    alone."""
     sequences = []
     for length in lengths:
         generator = torch.Generator().manual_seed(length)

@@ -1,4 +1,4 @@
-"""The whole model against the published one: same weights and inputs, float32, published tolerances."""
+"""The whole model against the published one: same weights and inputs, in float32."""
 
 from pathlib import Path
 from typing import Any

@@ -86,7 +86,8 @@ def test_tower_encodes_one_chunk_at_a_time() -> None:
 
 @pytest.mark.parametrize(("layer", "block"), ((-1, 1), (-2, 0), (0, 0), (1, 1)))
 def test_tokens_equal_the_output_of_the_configured_block(layer: int, block: int) -> None:
-    """Against the whole tower: its own forward, looked at behind one block; without class token and final norm."""
+    """Against the whole tower: its own forward, looked at behind one block; without class token and
+    final norm."""
     images = frames(2).images
     tokens = encode(images, replace(SETTINGS, layer=layer))
     torch.manual_seed(0)
@@ -106,7 +107,8 @@ def test_tokens_equal_the_output_of_the_configured_block(layer: int, block: int)
 
 
 def test_timm_tower_tokens_equal_the_output_of_the_configured_block(tmp_path: Path) -> None:
-    """The published tower is one of these, pooled by attention and read behind the last block but one."""
+    """The published tower is one of these, pooled by attention and read behind the last block but
+    one."""
     vision = {
         "timm_model_name": "test_vit3",
         "timm_pool": "map",
@@ -146,7 +148,8 @@ def test_published_tower_has_its_own_color_normalization(
 
 
 def test_tokens_are_in_raster_order() -> None:
-    """Only the token of the patch that changes is far from the others, before attention mixes them much."""
+    """Only the token of the patch that changes is far from the others, before attention mixes them
+    much."""
     images = torch.zeros(1, 3, 64, 64, dtype=torch.uint8)
     changed = images.clone()
     changed[:, :, 16:32, 48:] = 255  # row 1, column 3 of 4 x 4 patches
@@ -215,7 +218,8 @@ def test_tower_without_a_square_of_tokens_raises(
 
 
 def write_model(file: Path, name: str = SETTINGS.name) -> dict[str, Tensor]:
-    """A file of a whole open_clip model with other random weights, and what its vision tower holds."""
+    """A file of a whole open_clip model with other random weights, and what its vision tower
+    holds."""
     torch.manual_seed(1)
     whole = open_clip.create_model(name, load_weights=False, pretrained_text=False)
     if file.suffix == ".safetensors":
@@ -272,7 +276,7 @@ def test_tower_is_trained_only_by_short_videos() -> None:
     assert all(parameter.grad is not None for parameter in encoder.parameters())
     encoder.zero_grad()
     long = encoder.encode_images(frames(6).images)
-    long.square().sum().backward()  # a gradient there is, for all ranks to add up, but it teaches nothing
+    long.square().sum().backward()
     assert all(
         parameter.grad is not None and not parameter.grad.any()
         for parameter in encoder.parameters()
