@@ -1,18 +1,14 @@
-"""The tokens of a video <-> a safetensors file inside a shard: in bf16, or as 8-bit numbers with a scale for each token.
+"""Storage format of video features: a safetensors file in bf16, or in int8 with per-token scales.
 
     8 bytes      length of the header, little-endian
-    header       JSON: dtype, shape and place of each tensor, and the CRC-32 of all that follows
+    header       JSON: dtype, shape and offsets of each tensor, and the CRC-32 of all that follows
     scales       (frames, tokens) float32, with int8 only
     tokens       (frames, tokens, vision_dim) bf16 or int8
 
-What the header has to say follows from the number of frames and the encoding; a file that says something else is not read.
+The header follows from the number of frames and the metadata; any other header is rejected.
 
-Source: the safetensors format; any of its readers can open the file.
-
-
-What the videos of a shard became features by, and in words how two such encodings differ.
-
-A run's settings -> those that decide the tokens of a video or of pictures, and in words how two choices of them differ."""
+Source: the safetensors format; any safetensors reader can open the file.
+"""
 
 from __future__ import annotations
 
@@ -34,17 +30,17 @@ from lit_hour.io.quantize import dequantize_int8, quantize_int8
 FEATURES_SUFFIX = "safetensors"
 METADATA = "__metadata__"
 LENGTH_BYTES = 8
-DTYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "I8": torch.int8}  # by safetensors' names
+DTYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "I8": torch.int8}  # safetensors names
 
 
 @dataclass(frozen=True)
 class StoredTokens:
-    """Tokens as a shard holds them.
+    """Tokens of a video as stored in a shard.
 
     Attributes:
         tokens: `(frames, tokens, vision_dim)` bf16 or int8.
-        scales: `(frames, tokens)` float32, by which int8 tokens are multiplied; None for bf16.
-        part: of a file that ends with these tokens, where they are memory that shows it.
+        scales: `(frames, tokens)` float32, the factors of int8 tokens; None for bf16.
+        mmap_slice: memory-mapped slice that ends with the tokens, if they are memory-mapped.
     """
 
     tokens: Tensor
@@ -56,36 +52,35 @@ class StoredTokens:
 
     @classmethod
     def empty(cls, num_frames: int, encoding: FeatureMetadata) -> StoredTokens:
-        """Room for the tokens of a video."""
-        room = {
+        """Allocate uninitialized tensors for the tokens of a video."""
+        tensors = {
             name: torch.empty(shape, dtype=DTYPES[dtype])
-            for name, (dtype, shape) in _outlines(num_frames, encoding).items()
+            for name, (dtype, shape) in _dtypes_and_shapes(num_frames, encoding).items()
         }
-        return cls(room["tokens"], room.get("scales"))
+        return cls(tensors["tokens"], tensors.get("scales"))
 
     def __getitem__(self, frames: slice | list[int]) -> StoredTokens:
-        """Those of some frames; of a slice they share memory with these."""
+        """Select frames; the result of a slice shares memory with this object."""
         return StoredTokens(
             self.tokens[frames], None if self.scales is None else self.scales[frames]
         )
 
-    def copy_from(self, others: StoredTokens) -> None:
-        """Become equal to the tokens of as many other frames, which may be on another device."""
-        self.tokens.copy_(others.tokens)
-        if self.scales is not None and others.scales is not None:
-            self.scales.copy_(others.scales)
+    def copy_from(self, source: StoredTokens) -> None:
+        """Copy the tokens of equally many frames in location, possibly from another device."""
+        self.tokens.copy_(source.tokens)
+        if self.scales is not None and source.scales is not None:
+            self.scales.copy_(source.scales)
 
     def expand(self) -> Tensor:
-        """The tokens in bf16: `(frames, tokens, vision_dim)`."""
+        """Return the tokens in bf16, dequantized if necessary: `(frames, tokens, vision_dim)`."""
         if self.scales is None:
             return self.tokens
-        return dequantize_int8(
-            self.tokens, self.scales, torch.bfloat16
-        )  # (frames, tokens, vision_dim)
+        # (frames, tokens, vision_dim)
+        return dequantize_int8(self.tokens, self.scales, torch.bfloat16)
 
 
 def encode_tokens(tokens: Tensor, precision: Literal["bf16", "int8"]) -> StoredTokens:
-    """Tokens `(frames, tokens, vision_dim)` of any floating dtype as they are stored."""
+    """Convert floating-point tokens `(frames, tokens, vision_dim)` to the stored precision."""
     return (
         StoredTokens(tokens.bfloat16(), None)
         if precision == "bf16"
@@ -94,7 +89,7 @@ def encode_tokens(tokens: Tensor, precision: Literal["bf16", "int8"]) -> StoredT
 
 
 def to_safetensors(stored: StoredTokens, encoding: FeatureMetadata) -> list[bytes | memoryview]:
-    """The file, as parts to be written one after the other; tokens are not copied."""
+    """Serialize to a list of buffers to be written in order; the tokens are not copied."""
     tensors = [stored.tokens] if stored.scales is None else [stored.scales, stored.tokens]
     content = [
         memoryview(tensor.contiguous().view(torch.uint8).numpy().data).cast("B")
@@ -111,44 +106,48 @@ def to_safetensors(stored: StoredTokens, encoding: FeatureMetadata) -> list[byte
 
 
 def parse_safetensors(
-    content: memoryview, num_frames: int, encoding: FeatureMetadata, place: str
+    content: memoryview, num_frames: int, encoding: FeatureMetadata, location: str
 ) -> StoredTokens:
-    """The tokens in a file; they share its memory.
+    """Parse a safetensors file; the returned tensors share its memory.
 
     Args:
-        content: the file.
-        num_frames: of the video, by the index.
-        place: names the file in errors.
+        content: content of the file.
+        num_frames: number of frames of the video, from the index.
+        encoding: metadata of the features, from the index.
+        location: name of the file, for errors.
 
     Raises:
-        ShardError: the header is damaged or does not fit the index, or the tokens have another checksum than it says.
+        ShardError: the header is damaged or does not match the index, or the checksum is wrong.
     """
     start = LENGTH_BYTES + int.from_bytes(content[:LENGTH_BYTES], "little")
     try:
         header: dict[str, Any] = json.loads(bytes(content[LENGTH_BYTES:start]))
         checksum = int(header.pop(METADATA)["crc32"], 16)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ShardError(f"{place} has a damaged header ({error!r})") from error
+        raise ShardError(f"{location} has a damaged header ({error!r})") from error
     layout = _layout(num_frames, encoding)
     if header != layout:
         raise ShardError(
-            f"{place} holds {json.dumps(header)}, and by its index {json.dumps(layout)}"
+            f"{location} has the header {json.dumps(header)}, but its index requires"
+            f" {json.dumps(layout)}"
         )
     if (
         crc32(content[start:]) != checksum
         or len(content) - start != layout["tokens"]["data_offsets"][1]
     ):
-        raise ShardError(f"{place} is damaged: its bytes are not those that its checksum is of")
+        raise ShardError(f"{location} is damaged: its bytes do not match its checksum")
     tensors = {}
-    for name, (dtype, shape) in _outlines(num_frames, encoding).items():
+    for name, (dtype, shape) in _dtypes_and_shapes(num_frames, encoding).items():
         first = start + layout[name]["data_offsets"][0]
         flat = torch.frombuffer(content, dtype=DTYPES[dtype], count=math.prod(shape), offset=first)
         tensors[name] = flat.view(shape)  # (frames, tokens, vision_dim) or (frames, tokens)
     return StoredTokens(tensors["tokens"], tensors.get("scales"))
 
 
-def _outlines(num_frames: int, encoding: FeatureMetadata) -> dict[str, tuple[str, tuple[int, ...]]]:
-    """Dtype, by safetensors' name, and shape of each tensor, in the order of the file."""
+def _dtypes_and_shapes(
+    num_frames: int, encoding: FeatureMetadata
+) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """Return the safetensors dtype and the shape of each tensor, in the order of the file."""
     shape = (num_frames, encoding.tokens_per_frame, encoding.vision_dim)
     if encoding.precision == "bf16":
         return {"tokens": ("BF16", shape)}
@@ -156,9 +155,9 @@ def _outlines(num_frames: int, encoding: FeatureMetadata) -> dict[str, tuple[str
 
 
 def _layout(num_frames: int, encoding: FeatureMetadata) -> dict[str, Any]:
-    """What a header says of the tensors."""
+    """Build the tensor entries of the header."""
     layout, start = {}, 0
-    for name, (dtype, shape) in _outlines(num_frames, encoding).items():
+    for name, (dtype, shape) in _dtypes_and_shapes(num_frames, encoding).items():
         end = start + math.prod(shape) * DTYPES[dtype].itemsize
         layout[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [start, end]}
         start = end
@@ -167,13 +166,13 @@ def _layout(num_frames: int, encoding: FeatureMetadata) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class FeatureMetadata:
-    """What the videos of a shard became features by. An index holds it.
+    """Metadata of the features in a shard, stored in its index.
 
     Attributes:
-        precision: of the stored tokens, as `features.precision` has it.
-        tokens_per_frame, vision_dim: of each video.
-        settings: those that decide the tokens, under their full names.
-        weights: SHA-256 of the vision encoder, as `VisionEncoder.digest` gives it.
+        precision: precision of the stored tokens, the setting `features.precision`.
+        tokens_per_frame, vision_dim: shape of the tokens of a frame.
+        config: settings that the tokens depend on, by full name.
+        encoder_sha256: SHA-256 of the vision encoder's weights, from `VisionEncoder.digest`.
     """
 
     precision: Literal["bf16", "int8"]
@@ -184,14 +183,15 @@ class FeatureMetadata:
 
 
 def diff_feature_metadata(before: FeatureMetadata, now: FeatureMetadata) -> list[str]:
-    """All that differs between two encodings."""
+    """List the differences between two sets of feature metadata, for messages."""
     changes = diff_configs(
         {"features.precision": before.precision}, {"features.precision": now.precision}
     )
     changes += diff_configs(before.config, now.config)
     if before.encoder_sha256 != now.encoder_sha256:
         changes.append(
-            f"the vision encoder had other weights (SHA-256 {before.encoder_sha256[:12]}, now {now.encoder_sha256[:12]})"
+            f"the vision encoder had other weights (SHA-256 {before.encoder_sha256[:12]},"
+            f" now {now.encoder_sha256[:12]})"
         )
     return changes
 
@@ -210,12 +210,12 @@ IMAGE_FEATURE_KEYS = (*FEATURE_KEYS[:5], "image.max_grid", "image.max_tiles")
 
 
 def feature_config(config: Config, names: tuple[str, ...] = FEATURE_KEYS) -> dict[str, Any]:
-    """The settings that decide the tokens, under their full names."""
+    """Return the settings that the tokens depend on, by full name."""
     return {name: attrgetter(name)(config) for name in names}
 
 
 def diff_configs(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """Each setting that differs, as a message names it."""
+    """List the settings that differ, for messages."""
     return [
         f"{name} was {before.get(name)!r}, is {value!r}"
         for name, value in now.items()

@@ -1,4 +1,4 @@
-"""Shards of frames, or files and questions about them -> chunks of frames for the vision encoder, and copies of the rest."""
+"""Inputs of feature extraction: frame shards (`FrameShardSource`) or files (`VideoFileSource`)."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ NO_FRAMES = torch.empty(0, 3, 0, 0, dtype=torch.uint8)  # (0, 3, 0, 0)
 
 @dataclass(frozen=True)
 class SampleRef:
-    """Where a subject stands: in which shard, and as the how many-th of it, both counted from 0."""
+    """Position of a sample: zero-based indices of the shard and of the sample in the shard."""
 
     shard: int
     index: int
@@ -39,14 +39,14 @@ class SampleRef:
 
 @dataclass(frozen=True)
 class FrameChunk:
-    """Some frames of a video on their way to the vision encoder, or its end.
+    """A batch of consecutive frames of a video, or the end-of-video marker.
 
     Attributes:
-        place: of the video.
-        images: `(frames, 3, size, size)` uint8; none at the end.
-        num_frames: of the whole video; one that turns out to be damaged may end before.
-        metadata: at the end, the content of the video's `KEY.json`.
-        damage: at the end, why the video cannot be read; it has no metadata then.
+        ref: position of the video.
+        images: `(frames, 3, size, size)` uint8; empty in the end marker.
+        num_frames: expected number of frames of the video; a damaged video may have fewer.
+        metadata: content of the video's `KEY.json`; in the end marker only.
+        error: why the video cannot be read; in the end marker only, which has no metadata then.
     """
 
     ref: SampleRef
@@ -56,107 +56,108 @@ class FrameChunk:
     error: str = ""
 
     def to(self, device: torch.device) -> FrameChunk:
-        """The same frames on another device."""
+        """Copy the frames to another device."""
         return replace(self, images=self.images.to(device, non_blocking=True))
 
 
 class FeatureSource(Protocol):
-    """What is to be encoded, in the shards that it becomes."""
+    """Samples to encode, grouped into the shards to write."""
 
-    cost_unit: str  # of a video's cost
+    cost_unit: str  # unit of `cost`
     num_shards: int
-    config: dict[str, Any]  # that decide the frames
+    config: dict[str, Any]  # settings that the frames depend on
 
     def fingerprint(self, shard: int) -> str:
-        """Of everything that a shard is made from."""
+        """Return the SHA-256 of all inputs of a shard."""
 
     def skipped(self, shard: int) -> tuple[SkippedSample, ...]:
-        """Subjects that are not there any more."""
+        """Return the samples that packing skipped."""
 
     def samples(self, shard: int) -> Sequence[tuple[Modality, str]]:
-        """The kind of each subject of a shard, and how messages call it."""
+        """Return the modality and the display name of each sample of a shard."""
 
-    def cost(self, place: SampleRef) -> int:
-        """The work that a video makes."""
+    def cost(self, ref: SampleRef) -> int:
+        """Return the relative cost of encoding a video, in `cost_unit`."""
 
-    def chunks(self, place: SampleRef) -> Iterator[FrameChunk]:
-        """The frames of a video, then its end.
+    def chunks(self, ref: SampleRef) -> Iterator[FrameChunk]:
+        """Yield the frames of a video in chunks, then the end marker.
 
         Raises:
-            ShardError, VideoError: it cannot be read.
+            ShardError, VideoError: the video cannot be read.
         """
 
-    def copy_sample(self, place: SampleRef, stream: BinaryIO) -> IndexEntry:
-        """Write a subject that is no video as it is.
+    def copy_sample(self, ref: SampleRef, stream: BinaryIO) -> IndexEntry:
+        """Append a sample other than a video to a tar, unchanged.
 
         Raises:
-            ShardError, ImageError: it cannot be read.
+            ShardError, ImageError: the sample cannot be read.
         """
 
 
 class FrameShardSource:
-    """A folder of shards that hold frames."""
+    """Feature source that reads shards of frames."""
 
     cost_unit = "frame"
 
     def __init__(self, folder: str, config: Config) -> None:
-        """Open them.
+        """Open the shards.
 
         Raises:
-            ShardError: they are missing, damaged, or hold features already.
-            ConfigError: their frames were taken by other settings.
+            ShardError: the shards are missing, damaged, or already contain features.
+            ConfigError: their frames were sampled with other settings.
         """
         self._config = config
         self._shards: Shards = open_shards(folder, ShardCache.from_config(config.data))
         check_videos(self._shards, config)
         if feature_metadata_of([self._shards]):
             raise ShardError(
-                f"{self._shards.folder} holds features already: give the shards of frames that they were made from"
+                f"{self._shards.folder} already contains features."
+                " Give the shards of frames that they were made from"
             )
         self.num_shards = len(self._shards.indexes)
         self.config = self._shards.indexes[0].config
 
     def fingerprint(self, shard: int) -> str:
-        """The SHA-256 of the tar."""
+        """Return the SHA-256 of the tar."""
         return self._shards.indexes[shard].sha256
 
     def skipped(self, shard: int) -> tuple[SkippedSample, ...]:
-        """Those that packing has skipped."""
+        """Return the samples that packing skipped."""
         return self._shards.indexes[shard].skipped
 
     def samples(self, shard: int) -> Sequence[tuple[Modality, str]]:
-        """Each with its key."""
-        return [(subject.modality, subject.key) for subject in self._shards.indexes[shard].entries]
+        """Return the modality and the key of each sample."""
+        return [(sample.modality, sample.key) for sample in self._shards.indexes[shard].entries]
 
-    def cost(self, place: SampleRef) -> int:
-        """The number of its frames."""
-        return self._record(place).num_frames
+    def cost(self, ref: SampleRef) -> int:
+        """Return the number of frames of a video."""
+        return self._record(ref).num_frames
 
-    def chunks(self, place: SampleRef) -> Iterator[FrameChunk]:
-        """All stored frames, so many at once as the vision encoder takes."""
-        settings, stored = self._config, self._shards.read(self._record(place))
+    def chunks(self, ref: SampleRef) -> Iterator[FrameChunk]:
+        """Yield the stored frames in batches of the vision encoder, then the end marker."""
+        settings, stored = self._config, self._shards.read(self._record(ref))
         num_frames, size = len(stored.images), settings.model.vision.encode_batch_size
         for start in range(0, num_frames, size):
             chosen = range(start, min(start + size, num_frames))
             yield FrameChunk(
-                place, decode_frames(stored, chosen, settings.video.image_size), num_frames
+                ref, decode_frames(stored, chosen, settings.video.image_size), num_frames
             )
         metadata = sample_json(stored, stored.duration_seconds, stored.timestamps_seconds)
-        yield FrameChunk(place, NO_FRAMES, num_frames, metadata)
+        yield FrameChunk(ref, NO_FRAMES, num_frames, metadata)
 
-    def copy_sample(self, place: SampleRef, stream: BinaryIO) -> IndexEntry:
-        """The same bytes, once they were looked at."""
-        record, start = self._record(place), stream.tell()
+    def copy_sample(self, ref: SampleRef, stream: BinaryIO) -> IndexEntry:
+        """Append the raw bytes of a sample, after checking that they can be parsed."""
+        record, start = self._record(ref), stream.tell()
         self._shards.read(record)
         stream.write(self._shards.read_raw(record))
-        return replace(record, shard=f"{place.shard:06d}.tar", offset=start)
+        return replace(record, shard=f"{ref.shard:06d}.tar", offset=start)
 
-    def _record(self, place: SampleRef) -> IndexEntry:
-        return self._shards.indexes[place.shard].entries[place.index]
+    def _record(self, ref: SampleRef) -> IndexEntry:
+        return self._shards.indexes[ref.shard].entries[ref.index]
 
 
 class VideoFileSource:
-    """A folder of files and a question file about them, in the shards that `python -m lit_hour pack` would make of them."""
+    """Feature source that reads files, grouped into the shards that `lit-hour pack` would write."""
 
     cost_unit = "B"
 
@@ -164,7 +165,7 @@ class VideoFileSource:
         """Plan the shards.
 
         Raises:
-            QuestionError: the question file cannot be used, or names files that are not in the folder.
+            QuestionError: the question file is invalid, or refers to missing files.
         """
         self._config = config
         self._plans: tuple[ShardPlan, ...] = plan_shards(
@@ -176,74 +177,77 @@ class VideoFileSource:
         }
 
     def fingerprint(self, shard: int) -> str:
-        """That of the shard that packing would make."""
+        """Return the fingerprint of the shard that packing would write."""
         return self._plans[shard].fingerprint
 
     def skipped(self, shard: int) -> tuple[SkippedSample, ...]:
-        """None."""
+        """Return an empty tuple: nothing is skipped before encoding."""
         return ()
 
     def samples(self, shard: int) -> Sequence[tuple[Modality, str]]:
-        """Each with its file."""
-        return [(subject.modality, subject.name) for subject in self._plans[shard].samples]
+        """Return the modality and the file of each sample."""
+        return [(sample.modality, sample.name) for sample in self._plans[shard].samples]
 
-    def cost(self, place: SampleRef) -> int:
-        """The size of its file: to know the frames, each file would have to be opened."""
-        plan = self._plans[place.shard]
-        return (plan.folder / plan.samples[place.index].files[0]).stat().st_size
+    def cost(self, ref: SampleRef) -> int:
+        """Return the size of the video file; its number of frames is unknown until it is opened."""
+        plan = self._plans[ref.shard]
+        return (plan.folder / plan.samples[ref.index].files[0]).stat().st_size
 
-    def chunks(self, place: SampleRef) -> Iterator[FrameChunk]:
-        """The frames that packing would take, before they become JPEGs."""
-        plan, settings = self._plans[place.shard], self._config.video
-        subject = plan.samples[place.index]
-        path = plan.folder / subject.files[0]
+    def chunks(self, ref: SampleRef) -> Iterator[FrameChunk]:
+        """Yield the frames that packing would sample, uncompressed, then the end marker."""
+        plan, settings = self._plans[ref.shard], self._config.video
+        sample = plan.samples[ref.index]
+        path = plan.folder / sample.files[0]
         seconds = probe(path).duration_seconds
         timestamps = sample_timestamps(
             seconds, settings.fps, settings.min_frames, settings.max_frames
         )
         num_read, chunk_frames = 0, self._config.model.vision.encode_batch_size
-        size, on_damage, key_frames_only = (
+        size, on_decode_error, keyframes_only = (
             settings.image_size,
             settings.on_decode_error,
             settings.keyframes_only,
         )
-        for frames in read_frames(path, timestamps, size, on_damage, chunk_frames, key_frames_only):
-            yield FrameChunk(place, frames.images, len(timestamps))
+        for frames in read_frames(
+            path, timestamps, size, on_decode_error, chunk_frames, keyframes_only
+        ):
+            yield FrameChunk(ref, frames.images, len(timestamps))
             num_read += len(frames)
         if num_read < len(timestamps):
-            seconds = timestamps[
-                num_read
-            ]  # a damaged video lasts until the first frame that is missing
+            seconds = timestamps[num_read]  # a damaged video ends at its first missing frame
         yield FrameChunk(
-            place, NO_FRAMES, len(timestamps), sample_json(subject, seconds, timestamps[:num_read])
+            ref, NO_FRAMES, len(timestamps), sample_json(sample, seconds, timestamps[:num_read])
         )
 
-    def copy_sample(self, place: SampleRef, stream: BinaryIO) -> IndexEntry:
-        """The picture files, or nothing but the questions."""
-        plan, start = self._plans[place.shard], stream.tell()
+    def copy_sample(self, ref: SampleRef, stream: BinaryIO) -> IndexEntry:
+        """Append the image files and the questions of a sample."""
+        plan, start = self._plans[ref.shard], stream.tell()
         files = DecodeRequest(
             plan.folder,
-            plan.samples[place.index],
+            plan.samples[ref.index],
             self._config.video,
             self._config.pack.jpeg_quality,
         )
         record = write_sample(stream, plan.tar.name, files.sample, decode_sample(files))
         stream.seek(start + record.num_bytes)
-        stream.truncate()  # the end of an archive, which is not the end of this one
+        stream.truncate()  # drop the end-of-archive blocks
         return record
 
 
 class FrameChunkDataset(IterableDataset[FrameChunk]):
-    """The chunks of some videos, one video after the other in each worker; one that cannot be read ends with its damage."""
+    """Chunks of several videos, each decoded by one DataLoader worker.
 
-    def __init__(self, source: FeatureSource, places: Sequence[SampleRef]) -> None:
-        self._source, self._places = source, places
+    A video that cannot be read ends with a chunk that contains the error.
+    """
+
+    def __init__(self, source: FeatureSource, refs: Sequence[SampleRef]) -> None:
+        self._source, self._refs = source, refs
 
     def __iter__(self) -> Iterator[FrameChunk]:
         worker = get_worker_info()
-        mine = self._places if worker is None else self._places[worker.id :: worker.num_workers]
-        for place in mine:
+        refs = self._refs if worker is None else self._refs[worker.id :: worker.num_workers]
+        for ref in refs:
             try:
-                yield from self._source.chunks(place)
+                yield from self._source.chunks(ref)
             except (ShardError, VideoError) as error:
-                yield FrameChunk(place, NO_FRAMES, 0, error=str(error))
+                yield FrameChunk(ref, NO_FRAMES, 0, error=str(error))

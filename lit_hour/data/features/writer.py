@@ -1,11 +1,11 @@
-"""Encoded videos, one by one -> a folder of feature shards. Each video is kept at once, whatever happens afterwards.
+"""Resumable writer of feature shards (`FeatureWriter`). Each encoded video is saved immediately.
 
-TARGET/features.json                   what the features are made from and by; another start has to have the same
-TARGET/unfinished/000003/0007.tar      the eighth subject of the fourth shard, a video, as it will lie in the shard
-TARGET/unfinished/000003/0007.json     its line of the index; written last, so its presence says that the video is there
-TARGET/unfinished/000003/0007.skipped  or else why it cannot be read; another start tries again
-TARGET/000003.tar, 000003.json         the shard and its index; once they are there, its single videos go away
-TARGET/index.json                      totals; written last of all
+TARGET/features.json                   source and metadata of the features; must match on resume
+TARGET/unfinished/000003/0007.tar      members of the eighth sample of the fourth shard, a video
+TARGET/unfinished/000003/0007.json     its index entry; written last, marks the video as finished
+TARGET/unfinished/000003/0007.skipped  or why it cannot be read; retried on resume
+TARGET/000003.tar, 000003.json         finished shard and its index; its single videos are removed
+TARGET/index.json                      totals; written last
 """
 
 from __future__ import annotations
@@ -44,44 +44,44 @@ from lit_hour.errors import ImageError, ShardError
 from lit_hour.io.atomic import TEMP_SUFFIX, temp_path
 
 METADATA_FILE = "features.json"
-KEPT, SKIPPED = (
-    ".json",
-    ".skipped",
-)  # how a subject in the unfinished folder ends that nobody has to look at again
-COPIED_BYTES = 2**24  # at once
+KEPT, SKIPPED = ".json", ".skipped"  # suffixes that mark a processed sample
+COPIED_BYTES = 2**24  # buffer size
 
 
 class FeatureWriter:
-    """The folder that encoding fills; by several processes, if each has videos and shards of its own."""
+    """Output folder of encoding; processes with separate videos and shards may share it."""
 
     def __init__(
         self, path: Path, source: FeatureSource, encoding: FeatureMetadata, max_skipped: int
     ) -> None:
-        """Look at what is there, and change nothing.
+        """Check the existing content of the folder, without changing it.
 
         Raises:
-            ShardError: it holds something else, or features that were made from something else or otherwise.
+            ShardError: the folder contains other shards, or features with another source or other
+                settings.
         """
         self.path, self.parts = path, path / "unfinished"
         self._source, self._encoding, self._max_skipped = source, encoding, max_skipped
-        self._made_from = [source.fingerprint(shard) for shard in range(source.num_shards)]
-        self._refuse_other_features()
+        self._fingerprints = [source.fingerprint(shard) for shard in range(source.num_shards)]
+        self._check_existing_features()
 
     def open(self) -> None:
-        """Make the folder ready. Nobody else may be at work there.
+        """Prepare the folder and remove temporary files; no other process may use it meanwhile.
 
         Raises:
-            ShardError: as before; or it cannot be written, or was filled with more skipped than `pack.max_bad_samples` allows.
+            ShardError: as in the constructor; or the folder cannot be written, or its shards
+                skipped more samples than `pack.max_bad_samples` allows.
         """
-        self._refuse_other_features()
+        self._check_existing_features()
         if (num_skipped := self._num_skipped_in_shards()) > self._max_skipped:
             raise ShardError(
-                f"{self.path} was encoded without {num_skipped} subjects, and pack.max_bad_samples is {self._max_skipped}"
+                f"{self.path} was encoded with {num_skipped} samples skipped, but"
+                f" pack.max_bad_samples is {self._max_skipped}"
             )
         make_output_dir(self.parts)
         with _writing(self.path):
             identity = {
-                "source": _digest(self._made_from),
+                "source": _digest(self._fingerprints),
                 "features": dataclasses.asdict(self._encoding),
             }
             write_json(self.path / METADATA_FILE, identity)
@@ -94,7 +94,7 @@ class FeatureWriter:
                     file.unlink()
 
     def missing_videos(self) -> list[SampleRef]:
-        """The videos that are still to be encoded, in the order of the source."""
+        """Return the videos that still have to be encoded, in the order of the source."""
         return [
             SampleRef(shard, number)
             for shard in self.missing_shards()
@@ -102,84 +102,85 @@ class FeatureWriter:
         ]
 
     def missing_shards(self) -> list[int]:
-        """The shards that are still to be put together."""
+        """Return the shards that still have to be written."""
         return [shard for shard in range(self._source.num_shards) if not self._is_finished(shard)]
 
     def is_shard_complete(self, shard: int) -> bool:
-        """Whether all videos of a shard are there."""
+        """Return whether all videos of a shard are encoded or skipped."""
         return self._videos_of(shard) <= self._done(shard)
 
-    def save(self, place: SampleRef, stored: StoredTokens, metadata: bytes) -> None:
-        """Keep an encoded video, of which `metadata` is the content of its `KEY.json`.
+    def save(self, ref: SampleRef, stored: StoredTokens, metadata: bytes) -> None:
+        """Save an encoded video; `metadata` is the content of its `KEY.json`.
 
         Raises:
-            ShardError: the disk is full, or cannot be written.
+            ShardError: the disk is full or cannot be written.
         """
-        known = json.loads(metadata)
-        part = self._part(place, ".tar")
+        sample = json.loads(metadata)
+        part = self._part(ref, ".tar")
         with _writing(part) as unfinished:
             with unfinished.open("wb") as stream:
                 size = write_member(
                     stream,
-                    f"{known['key']}.{FEATURES_SUFFIX}",
+                    f"{sample['key']}.{FEATURES_SUFFIX}",
                     to_safetensors(stored, self._encoding),
                 )
-                size += write_member(stream, f"{known['key']}.json", [metadata])
-                _hand_to_disk(stream)
+                size += write_member(stream, f"{sample['key']}.json", [metadata])
+                _fsync(stream)
             os.replace(unfinished, part)
-            seconds, counts = known["duration_seconds"], (len(stored), len(known["questions"]))
+            seconds, counts = sample["duration_seconds"], (len(stored), len(sample["questions"]))
             record = IndexEntry(
-                self._tar(place.shard).name, known["key"], "video", 0, size, seconds, *counts
+                self._tar(ref.shard).name, sample["key"], "video", 0, size, seconds, *counts
             )
-            write_json(self._part(place, KEPT), dataclasses.asdict(record))
+            write_json(self._part(ref, KEPT), dataclasses.asdict(record))
 
-    def skip(self, place: SampleRef, damage: str) -> None:
-        """Note a subject that cannot be read.
+    def skip(self, ref: SampleRef, reason: str) -> None:
+        """Record a sample that cannot be read.
 
         Raises:
-            ShardError: there are more of them than `pack.max_bad_samples` allows.
+            ShardError: more samples are skipped than `pack.max_bad_samples` allows.
         """
-        _, name = self._source.samples(place.shard)[place.index]
-        note = self._part(place, SKIPPED)
+        _, name = self._source.samples(ref.shard)[ref.index]
+        note = self._part(ref, SKIPPED)
         with _writing(note):
-            write_json(note, dataclasses.asdict(SkippedSample(name, damage)))
+            write_json(note, dataclasses.asdict(SkippedSample(name, reason)))
         num_skipped = self._num_skipped_in_shards() + len(list(self.parts.glob(f"*/*{SKIPPED}")))
         if num_skipped > self._max_skipped:
             raise ShardError(
-                f"{damage}; mend or remove it, or let more fail with pack.max_bad_samples (now {self._max_skipped})"
+                f"{reason}. Repair or remove it, or increase pack.max_bad_samples"
+                f" (now {self._max_skipped})"
             )
 
     def write_shard(self, shard: int) -> None:
-        """Put a shard together whose videos are all there, and remove the single ones.
+        """Assemble a shard from its encoded videos, and remove their single files.
 
         Raises:
-            ShardError: the disk is full, or more subjects failed than `pack.max_bad_samples` allows.
+            ShardError: the disk is full, or more samples failed than `pack.max_bad_samples` allows.
         """
         tar = self._tar(shard)
         with _writing(tar) as unfinished:
             with unfinished.open("wb") as stream:
-                found = [
+                results = [
                     self._append(stream, SampleRef(shard, number))
                     for number in range(len(self._source.samples(shard)))
                 ]
                 stream.write(END_OF_ARCHIVE)
-                _hand_to_disk(stream)
+                _fsync(stream)
             publish_shard(
                 unfinished,
                 tar,
                 self._source.config,
-                _digest([self._made_from[shard], dataclasses.asdict(self._encoding)]),
-                tuple(each for each in found if isinstance(each, IndexEntry)),
+                _digest([self._fingerprints[shard], dataclasses.asdict(self._encoding)]),
+                tuple(result for result in results if isinstance(result, IndexEntry)),
                 (
                     *self._source.skipped(shard),
-                    *(each for each in found if isinstance(each, SkippedSample)),
+                    *(result for result in results if isinstance(result, SkippedSample)),
                 ),
                 self._encoding,
             )
         shutil.rmtree(self._part(SampleRef(shard, 0), "").parent, ignore_errors=True)
 
     def write_totals(self) -> PackSummary:
-        """Write the totals of all shards, which are there now."""
+        """Write the totals, after all shards are finished."""
         summary = summarize(
             [read_index(self._index(shard)) for shard in range(self._source.num_shards)]
         )
@@ -188,47 +189,48 @@ class FeatureWriter:
             shutil.rmtree(self.parts)
         return summary
 
-    def _append(self, stream: BinaryIO, place: SampleRef) -> IndexEntry | SkippedSample:
-        """Write a subject at the end of a tar; nothing, if it cannot be read."""
+    def _append(self, stream: BinaryIO, ref: SampleRef) -> IndexEntry | SkippedSample:
+        """Append a sample to a tar; if it cannot be read, record it as skipped instead."""
         start = stream.tell()
-        if self._part(place, SKIPPED).is_file():
-            return SkippedSample(**_read_json(self._part(place, SKIPPED)))
-        if place.index in self._videos_of(place.shard):
-            record = IndexEntry(**_read_json(self._part(place, KEPT)))
-            with self._part(place, ".tar").open("rb") as part:
+        if self._part(ref, SKIPPED).is_file():
+            return SkippedSample(**_read_json(self._part(ref, SKIPPED)))
+        if ref.index in self._videos_of(ref.shard):
+            record = IndexEntry(**_read_json(self._part(ref, KEPT)))
+            with self._part(ref, ".tar").open("rb") as part:
                 shutil.copyfileobj(part, stream, COPIED_BYTES)
             if stream.tell() - start != record.num_bytes:
                 raise ShardError(
-                    f"{self._part(place, '.tar')} is damaged: delete it and the .json beside it, and encode again"
+                    f"{self._part(ref, '.tar')} is damaged."
+                    " Delete it and the .json beside it, and encode again"
                 )
             return dataclasses.replace(record, offset=start)
         try:
-            return self._source.copy_sample(place, stream)
+            return self._source.copy_sample(ref, stream)
         except (ShardError, ImageError) as error:
             stream.seek(start)
             stream.truncate()
-            self.skip(place, str(error))
-            return SkippedSample(**_read_json(self._part(place, SKIPPED)))
+            self.skip(ref, str(error))
+            return SkippedSample(**_read_json(self._part(ref, SKIPPED)))
 
-    def _refuse_other_features(self) -> None:
+    def _check_existing_features(self) -> None:
         file = self.path / METADATA_FILE
         if file.is_file():
             identity = _read_json(file)
             changes = diff_feature_metadata(FeatureMetadata(**identity["features"]), self._encoding)
-            if identity["source"] != _digest(self._made_from):
-                changes.append("they are from other shards, files or questions")
+            if identity["source"] != _digest(self._fingerprints):
+                changes.append("the source (shards, files or questions) differs")
             if changes:
                 raise ShardError(
-                    f"{self.path} holds features that were made otherwise: {'; '.join(changes)}. Set these back, encode into"
-                    " another folder, or delete this one"
+                    f"{self.path} contains features made with other inputs: {'; '.join(changes)}."
+                    " Restore these, encode into another folder, or delete this one"
                 )
         elif any(self.path.glob(f"{SHARD_PATTERN}.json")):
             raise ShardError(
-                f"{self.path} holds shards that encoding has not made: encode into another folder"
+                f"{self.path} contains shards that are not features. Encode into another folder"
             )
 
     def _num_skipped_in_shards(self) -> int:
-        """Subjects that finished shards lack and that the source has."""
+        """Count the samples skipped by encoding in the finished shards."""
         finished = set(range(self._source.num_shards)) - set(self.missing_shards())
         return sum(
             len(read_index(self._index(shard)).skipped) - len(self._source.skipped(shard))
@@ -249,7 +251,7 @@ class FeatureWriter:
         }
 
     def _done(self, shard: int) -> set[int]:
-        """The subjects of an unfinished shard that are kept or skipped."""
+        """Return the indices of an unfinished shard's samples that are encoded or skipped."""
         files = self._part(SampleRef(shard, 0), "").parent.glob("*")
         return {int(file.stem) for file in files if file.suffix in (KEPT, SKIPPED)}
 
@@ -259,29 +261,29 @@ class FeatureWriter:
     def _index(self, shard: int) -> Path:
         return self.path / f"{shard:06d}.json"
 
-    def _part(self, place: SampleRef, suffix: str) -> Path:
-        return self.parts / f"{place.shard:06d}" / f"{place.index:04d}{suffix}"
+    def _part(self, ref: SampleRef, suffix: str) -> Path:
+        return self.parts / f"{ref.shard:06d}" / f"{ref.index:04d}{suffix}"
 
 
 @contextmanager
 def _writing(path: Path) -> Iterator[Path]:
-    """The name under which a file is written first; whatever is left under it goes away.
+    """Provide a temporary path for an atomic write, and remove what is left there at the end.
 
     Raises:
-        ShardError: the disk is full, or cannot be written.
+        ShardError: the disk is full or cannot be written.
     """
     unfinished = temp_path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield unfinished
     except OSError as error:
-        advice = "make room there and run the same command again; the finished videos are kept"
-        raise ShardError(f"{path} could not be written: {error.strerror}: {advice}") from error
+        advice = "Free disk space and run the same command again. Finished videos are kept"
+        raise ShardError(f"{path} could not be written ({error.strerror}). {advice}") from error
     finally:
         unfinished.unlink(missing_ok=True)
 
 
-def _hand_to_disk(stream: BinaryIO) -> None:
+def _fsync(stream: BinaryIO) -> None:
     stream.flush()
     os.fsync(stream.fileno())
 

@@ -1,4 +1,4 @@
-"""A subject's files in, its pictures out, read by a process of its own: one that hangs or dies takes nothing along."""
+"""Decode samples in a subprocess (`DecodeWorker`), isolated from decoder hangs and crashes."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ from lit_hour.media.video_reader import read_frames
 from lit_hour.media.worker_process import exit_with_parent, worker_context
 
 READY = "ready"
-SECONDS_BETWEEN_LOOKS = 0.2  # at whether to stop
+SECONDS_BETWEEN_LOOKS = 0.2  # between checks whether to stop
 SECONDS_TO_DIE = 5.0
 
 
 @dataclass(frozen=True)
 class DecodeRequest:
-    """What is to be read, and how."""
+    """Sample to decode, and the settings to decode it with."""
 
     folder: Path
     sample: SampleSpec
@@ -42,7 +42,7 @@ class DecodeRequest:
 
 @dataclass(frozen=True)
 class EncodedImage:
-    """A picture as a shard stores it: a frame as JPEG, or a file as it is."""
+    """Encoded image as stored in a shard: a frame as JPEG, or an image file unchanged."""
 
     suffix: str
     content: bytes
@@ -50,17 +50,22 @@ class EncodedImage:
 
 @dataclass(frozen=True)
 class SampleSummary:
-    """What is known of a subject once all of its pictures are read: of a video, how long it is and when its frames are."""
+    """End-of-sample message: duration and frame times of a video, or 0 and an empty tuple."""
 
     duration_seconds: float
     timestamps_seconds: tuple[float, ...]
 
 
 class DecodeWorker:
-    """Reads subjects one after the other, in a process that is started when it is needed and ended with the context."""
+    """Decoder subprocess, started on first use and killed when the context exits."""
 
     def __init__(self, timeout_seconds: float, check_stop: Callable[[], None]) -> None:
-        """Args: timeout_seconds: for each subject, 0 for none; check_stop: raises when reading is to be given up."""
+        """Create the worker; the process starts on first use.
+
+        Args:
+            timeout_seconds: time limit for each sample; 0 for none.
+            check_stop: called while waiting; raises an exception to stop.
+        """
         self._timeout_seconds, self._check_stop = timeout_seconds, check_stop
         self._running: tuple[BaseProcess, Connection] | None = None
         self._is_idle = False
@@ -71,29 +76,30 @@ class DecodeWorker:
     def __exit__(self, *_: object) -> None:
         self._end()
 
-    def read(self, files: DecodeRequest) -> Iterator[EncodedImage | SampleSummary]:
-        """The pictures of a subject as they come, and last its ending.
+    def read(self, request: DecodeRequest) -> Iterator[EncodedImage | SampleSummary]:
+        """Yield the images of a sample as they are decoded, then its summary.
 
         Raises:
-            VideoError, ImageError: it cannot be read, its decoder crashes, or it takes longer than the limit; others can.
+            VideoError, ImageError: the sample cannot be read, crashes its decoder, or exceeds the
+                time limit; the worker remains usable.
             ShardError: the process was killed from outside.
         """
-        if not files.sample.files:
+        if not request.sample.files:
             yield SampleSummary(0.0, ())
             return
         if not self._is_idle:
-            self._start(files)
+            self._start(request)
         deadline = time.monotonic() + (self._timeout_seconds or math.inf)
-        self._send(files)
-        while isinstance(message := self._receive(files, deadline), EncodedImage):
+        self._send(request)
+        while isinstance(message := self._receive(request, deadline), EncodedImage):
             yield message
         self._is_idle = True
         if isinstance(message, VideoError | ImageError):
             raise message
         yield message
 
-    def _start(self, files: DecodeRequest) -> None:
-        """Start a process, and wait until it has imported everything: that does not count for a subject."""
+    def _start(self, request: DecodeRequest) -> None:
+        """Start a process and wait for it; its imports do not count as decoding time."""
         self._end()
         context = worker_context()
         ours, theirs = context.Pipe()
@@ -101,27 +107,27 @@ class DecodeWorker:
         process.start()
         theirs.close()
         self._running = process, ours
-        self._receive(files, math.inf)
+        self._receive(request, math.inf)
 
     def _end(self) -> None:
         if self._running is not None:
             process, connection = self._running
             process.kill()
-            process.join(SECONDS_TO_DIE)  # one that waits for a dead disk may not even die now
+            process.join(SECONDS_TO_DIE)  # may outlive SIGKILL while it waits for a dead disk
             connection.close()
         self._running, self._is_idle = None, False
 
-    def _send(self, files: DecodeRequest) -> None:
+    def _send(self, request: DecodeRequest) -> None:
         assert self._running is not None
         process, connection = self._running
         self._is_idle = False
         try:
-            connection.send(files)
+            connection.send(request)
         except OSError as error:
-            raise _explain_death(process, files) from error
+            raise _explain_death(process, request) from error
 
-    def _receive(self, files: DecodeRequest, deadline: float) -> Any:
-        """The next message of the process, unless it is too late for it or there will be none."""
+    def _receive(self, request: DecodeRequest, deadline: float) -> Any:
+        """Return the next message of the process; raise if it times out or dies."""
         assert self._running is not None
         process, connection = self._running
         while True:
@@ -129,71 +135,74 @@ class DecodeWorker:
             if time.monotonic() > deadline:
                 self._end()
                 raise _give_up(
-                    files, f"takes longer than pack.timeout_seconds={self._timeout_seconds:g}"
+                    request, f"takes longer than pack.timeout_seconds={self._timeout_seconds:g}"
                 )
             if connection.poll(SECONDS_BETWEEN_LOOKS):
                 break
         try:
             return connection.recv()
         except (EOFError, OSError) as error:
-            raise _explain_death(process, files) from error
+            raise _explain_death(process, request) from error
 
 
 def _explain_death(
-    process: BaseProcess, files: DecodeRequest
+    process: BaseProcess, request: DecodeRequest
 ) -> VideoError | ImageError | ShardError | RuntimeError:
     process.join(SECONDS_TO_DIE)
     status = process.exitcode or 0
     if status == -signal.SIGKILL:
         return ShardError(
-            "a packing process was killed, perhaps for want of memory: lower pack.num_workers"
+            "A packing process was killed, possibly out of memory. Lower pack.num_workers"
         )
     if status < 0:
-        return _give_up(files, f"makes its decoder crash ({signal.Signals(-status).name})")
+        return _give_up(request, f"crashes its decoder ({signal.Signals(-status).name})")
     return RuntimeError(
-        f"the process that read {files.sample.name} ended with an error, which it has printed"
+        f"The process that decoded {request.sample.name} failed; see the error that it printed"
     )
 
 
-def _give_up(files: DecodeRequest, what: str) -> VideoError | ImageError:
-    kind = VideoError if files.sample.modality == "video" else ImageError
-    return kind(f"{files.folder / files.sample.files[0]} {what}, and is given up")
+def _give_up(request: DecodeRequest, reason: str) -> VideoError | ImageError:
+    error_type = VideoError if request.sample.modality == "video" else ImageError
+    return error_type(f"{request.folder / request.sample.files[0]} {reason}")
 
 
 def serve(connection: Connection) -> None:
-    """What the process does: read what it is told to until nobody is there to tell."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever started it ends it
+    """Run the decoder process: serve requests until the connection closes."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C and kills this process
     exit_with_parent()
     torch.set_num_threads(1)
     connection.send(READY)
     while True:
         try:
-            files = connection.recv()
+            request = connection.recv()
         except EOFError:
             return
         try:
-            for each in decode_sample(files):
-                connection.send(each)
+            for message in decode_sample(request):
+                connection.send(message)
         except (VideoError, ImageError) as error:
             connection.send(error)
 
 
-def decode_sample(files: DecodeRequest) -> Iterator[EncodedImage | SampleSummary]:
-    """The frames of a video as far as it can be read, or picture files once they decode as training will; last the ending.
+def decode_sample(request: DecodeRequest) -> Iterator[EncodedImage | SampleSummary]:
+    """Yield the images of a sample, then its summary.
+
+    A video gives its frames, up to the first one that cannot be decoded, as JPEG. Image files are
+    given unchanged, after checking that they decode as they will in training.
 
     Raises:
-        VideoError, ImageError: what is damaged, and how.
+        VideoError, ImageError: a file is damaged.
     """
-    paths = [files.folder / file for file in files.sample.files]
-    if files.sample.modality == "video":
-        yield from _read_video(paths[0], files.video, files.jpeg_quality)
+    paths = [request.folder / file for file in request.sample.files]
+    if request.sample.modality == "video":
+        yield from _read_video(paths[0], request.video, request.jpeg_quality)
         return
-    pictures = [(str(path), _read_file(path)) for path in paths]
-    if files.sample.modality == "images":
-        load_image_set(pictures, files.video.image_size)
-    elif files.sample.modality == "image":
-        read_image(pictures[0][1], pictures[0][0])
-    for name, content in pictures:
+    images = [(str(path), _read_file(path)) for path in paths]
+    if request.sample.modality == "images":
+        load_image_set(images, request.video.image_size)
+    elif request.sample.modality == "image":
+        read_image(images[0][1], images[0][0])
+    for name, content in images:
         yield EncodedImage(image_suffix(content, name), content)
     yield SampleSummary(0.0, ())
 
@@ -223,5 +232,5 @@ def _read_video(
 def _read_file(path: Path) -> bytes:
     try:
         return path.read_bytes()
-    except OSError as error:  # not to be taken for a disk that cannot be written
+    except OSError as error:  # OSError would be reported as a failure to write the shard
         raise ImageError(f"{path} cannot be read: {error.strerror}") from error

@@ -1,4 +1,4 @@
-"""Files and questions about them in, a folder of tar shards out: several at once, and only those that are not there yet."""
+"""Pack media files and questions into tar shards (`pack`), in parallel and resumable."""
 
 from __future__ import annotations
 
@@ -30,12 +30,15 @@ from lit_hour.errors import ShardError
 from lit_hour.io.atomic import TEMP_SUFFIX
 from lit_hour.io.file_lock import locked
 
-SECONDS_BETWEEN_LOOKS = 0.2  # at how far the others are
+SECONDS_BETWEEN_LOOKS = 0.2  # between updates of the progress bar
 
 
 @dataclass(frozen=True)
 class PackSummary:
-    """What a folder of shards holds in all: `num_subjects` of each kind, `num_frames` pictures of videos and others."""
+    """Totals of a folder of shards.
+
+    `num_samples` is per modality; `num_frames` counts video frames and images.
+    """
 
     num_shards: int
     num_samples: dict[Modality, int]
@@ -49,19 +52,24 @@ class PackSummary:
 def pack(
     folder: Path, questions: Path, out: Path, video: VideoConfig, settings: PackConfig
 ) -> PackSummary:
-    """Pack videos, pictures and questions into shards, as `shards/README.md` specifies; finished shards are kept.
+    """Pack videos, images and questions into shards, in the format of `shards/README.md`.
 
-    Runs in several processes: a script that calls it needs the usual `if __name__ == "__main__":`.
+    Finished shards of an earlier run are kept.
+
+    Starts subprocesses, so a calling script needs an `if __name__ == "__main__":` guard.
 
     Args:
-        folder: of the files that the questions are about.
-        questions: question file, `.json` or `.jsonl`, whose file names are paths inside `folder`.
-        out: folder for the shards; made when missing.
+        folder: folder of the media files.
+        questions: question file, `.json` or `.jsonl`, with file names relative to `folder`.
+        out: folder for the shards; created if missing.
+        video: settings of frame sampling and decoding.
+        settings: settings of packing.
 
     Raises:
-        QuestionError: the question file cannot be used, or names files that are not there.
-        VideoError, ImageError: a file cannot be decoded, and it is one more than `pack.max_bad_samples` allows.
-        ShardError: `out` holds shards made from something else or with more skipped, or cannot be written.
+        QuestionError: the question file is invalid, or refers to missing files.
+        VideoError, ImageError: more files cannot be decoded than `pack.max_bad_samples` allows.
+        ShardError: `out` contains shards of other inputs or with too many samples skipped, or
+            cannot be written.
     """
     plans = plan_shards(folder, questions, out, video, settings)
     make_output_dir(out)
@@ -71,12 +79,13 @@ def pack(
 
 def _pack_locked(plans: Sequence[ShardPlan], out: Path, settings: PackConfig) -> PackSummary:
     _remove_unfinished(out)
-    _refuse_other_shards(out, plans)
+    _check_existing_shards(out, plans)
     finished = {plan.index: read_index(plan.index) for plan in plans if _is_finished(plan)}
     num_skipped = sum(len(index.skipped) for index in finished.values())
     if num_skipped > settings.max_bad_samples:
         raise ShardError(
-            f"{out} was packed without {num_skipped} subjects, and pack.max_bad_samples is {settings.max_bad_samples}"
+            f"{out} was packed with {num_skipped} samples skipped, but"
+            f" pack.max_bad_samples is {settings.max_bad_samples}"
         )
     progress = PackState(
         num_done=sum(len(plan.samples) for plan in plans if plan.index in finished),
@@ -90,10 +99,10 @@ def _pack_locked(plans: Sequence[ShardPlan], out: Path, settings: PackConfig) ->
 
 
 def make_output_dir(out: Path) -> None:
-    """Make the folder of the shards if it is not there.
+    """Create the folder of the shards if it is missing.
 
     Raises:
-        ShardError: it cannot be made.
+        ShardError: the folder cannot be created.
     """
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -102,20 +111,20 @@ def make_output_dir(out: Path) -> None:
 
 
 def _remove_unfinished(out: Path) -> None:
-    """What a killed run left behind: nobody else is at work here."""
+    """Remove the temporary files of a killed run; the caller holds the folder's lock."""
     for unfinished in out.glob("*" + TEMP_SUFFIX):
         unfinished.unlink(missing_ok=True)
 
 
-def _refuse_other_shards(out: Path, plans: Sequence[ShardPlan]) -> None:
-    """Shards made with other settings, questions or files are neither used nor overwritten."""
+def _check_existing_shards(out: Path, plans: Sequence[ShardPlan]) -> None:
+    """Raise if existing shards were made with other settings, questions or files."""
     plan_of_index = {plan.index: plan for plan in plans}
     for path in sorted(out.glob(SHARD_PATTERN + ".json")):
         plan = plan_of_index.get(path)
         if plan is None or read_index(path).fingerprint != plan.fingerprint:
             raise ShardError(
-                f"{out} holds shards made from other files, questions or settings ({path.name} differs): "
-                "pack into another folder, or delete this one"
+                f"{out} contains shards made from other files, questions or settings ({path.name}"
+                " differs). Pack into another folder, or delete this one"
             )
 
 
@@ -128,16 +137,16 @@ def _is_finished(plan: ShardPlan) -> bool:
 
 
 def _write_shards(plans: Sequence[ShardPlan], settings: PackConfig, progress: PackState) -> None:
-    """Make the shards, so many at once (-1 for one per core), with a progress bar over the subjects.
+    """Write the shards in parallel, with a progress bar over the samples.
 
-    Those who write are threads, for the work is done by the processes that read for them, one for each.
+    Writers are threads, because most work is done by the decoder process that belongs to each.
     """
     if not plans:
         return
-    num_subjects = progress.num_done + sum(len(plan.samples) for plan in plans)
+    num_samples = progress.num_done + sum(len(plan.samples) for plan in plans)
     num_workers = min(resolve_num_workers(settings.num_workers), len(plans))
     bar = tqdm(
-        total=num_subjects, initial=progress.num_done, unit="subject", desc="packing", miniters=1
+        total=num_samples, initial=progress.num_done, unit="sample", desc="packing", miniters=1
     )
     readers: SimpleQueue[DecodeWorker] = SimpleQueue()
 
@@ -148,12 +157,10 @@ def _write_shards(plans: Sequence[ShardPlan], settings: PackConfig, progress: Pa
         finally:
             readers.put(reader)
 
-    with ExitStack() as ended_at_last, bar, ThreadPoolExecutor(num_workers) as executor:
+    with ExitStack() as stack, bar, ThreadPoolExecutor(num_workers) as executor:
         for _ in range(num_workers):
             readers.put(
-                ended_at_last.enter_context(
-                    DecodeWorker(settings.timeout_seconds, progress.check_stop)
-                )
+                stack.enter_context(DecodeWorker(settings.timeout_seconds, progress.check_stop))
             )
         pending = {executor.submit(write, plan) for plan in plans}
         try:
@@ -168,14 +175,14 @@ def _write_shards(plans: Sequence[ShardPlan], settings: PackConfig, progress: Pa
 
 
 def summarize(indexes: Sequence[ShardIndex]) -> PackSummary:
-    """The totals of shards by their indexes."""
-    subjects = [subject for index in indexes for subject in index.entries]
+    """Sum up the indexes of all shards."""
+    samples = [sample for index in indexes for sample in index.entries]
     return PackSummary(
         num_shards=len(indexes),
-        num_samples=count_modalities(subject.modality for subject in subjects),
-        num_questions=sum(subject.num_questions for subject in subjects),
-        num_frames=sum(subject.num_frames for subject in subjects),
-        duration_seconds=sum(subject.duration_seconds for subject in subjects),
+        num_samples=count_modalities(sample.modality for sample in samples),
+        num_questions=sum(sample.num_questions for sample in samples),
+        num_frames=sum(sample.num_frames for sample in samples),
+        duration_seconds=sum(sample.duration_seconds for sample in samples),
         num_bytes=sum(index.num_bytes for index in indexes),
         skipped=tuple(skipped for index in indexes for skipped in index.skipped),
     )

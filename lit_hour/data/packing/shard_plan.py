@@ -1,4 +1,4 @@
-"""Files, questions and settings in, the plan of each shard out: nothing is decoded or written here."""
+"""Plan which samples go into which shard (`plan_shards`), without decoding anything."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from lit_hour.data.questions.file import read_questions
 from lit_hour.data.questions.record import SampleSpec, question_record
 from lit_hour.errors import QuestionError
 
-NUM_NAMED = 5  # files that an error lists before it only counts
+NUM_NAMED = 5  # missing files listed in an error
 _FRAME_SETTINGS = (
     "fps",
     "min_frames",
@@ -27,7 +27,7 @@ _FRAME_SETTINGS = (
 
 @dataclass(frozen=True)
 class ShardPlan:
-    """One tar to make, and the fingerprint of everything that it is made from."""
+    """Plan of one shard, and the fingerprint of all its inputs."""
 
     tar: Path
     index: Path
@@ -41,16 +41,16 @@ class ShardPlan:
 def plan_shards(
     folder: Path, questions: Path, out: Path, video: VideoConfig, settings: PackConfig
 ) -> tuple[ShardPlan, ...]:
-    """What goes into which shard: every subject of the question file, sorted by key.
+    """Assign every sample of the question file to a shard, sorted by key.
 
     Raises:
-        QuestionError: the question file cannot be used, or names files that are not in the folder.
+        QuestionError: the question file is invalid, or refers to missing files.
     """
-    subjects = _sorted_subjects(folder, questions)
+    samples = _sorted_samples(folder, questions)
     shard_settings = _shard_settings(video, settings)
     shards = []
-    for number, start in enumerate(range(0, len(subjects), settings.videos_per_shard)):
-        members = subjects[start : start + settings.videos_per_shard]
+    for number, start in enumerate(range(0, len(samples), settings.videos_per_shard)):
+        members = samples[start : start + settings.videos_per_shard]
         shard = ShardPlan(
             tar=out / f"{number:06d}.tar",
             index=out / f"{number:06d}.json",
@@ -65,7 +65,7 @@ def plan_shards(
 
 
 def _shard_settings(video: VideoConfig, settings: PackConfig) -> dict[str, Any]:
-    """The settings that decide what is in a shard."""
+    """Return the settings that the content of a shard depends on."""
     return {
         **{name: getattr(video, name) for name in _FRAME_SETTINGS},
         "jpeg_quality": settings.jpeg_quality,
@@ -73,30 +73,31 @@ def _shard_settings(video: VideoConfig, settings: PackConfig) -> dict[str, Any]:
     }
 
 
-def _sorted_subjects(folder: Path, questions: Path) -> tuple[SampleSpec, ...]:
-    subjects = sorted(read_questions(questions), key=lambda subject: (subject.key, subject.name))
-    files = {file for subject in subjects for file in subject.files}
+def _sorted_samples(folder: Path, questions: Path) -> tuple[SampleSpec, ...]:
+    samples = sorted(read_questions(questions), key=lambda sample: (sample.key, sample.name))
+    files = {file for sample in samples for file in sample.files}
     missing = sorted(file for file in files if not (folder / file).is_file())
     if missing:
-        some = ", ".join(missing[:NUM_NAMED]) + (", ..." if len(missing) > NUM_NAMED else "")
+        examples = ", ".join(missing[:NUM_NAMED]) + (", ..." if len(missing) > NUM_NAMED else "")
         raise QuestionError(
-            f"{questions} asks about {len(files)} files, and {len(missing)} of them are not in {folder}: {some}"
+            f"{questions} refers to {len(files)} files, but {len(missing)} of them are not in"
+            f" {folder}: {examples}"
         )
-    for one, other in itertools.pairwise(subjects):
-        if one.key == other.key:
-            both = f"the {one.modality} {one.name} and the {other.modality} {other.name}"
+    for first, second in itertools.pairwise(samples):
+        if first.key == second.key:
+            both = f"The {first.modality} {first.name} and the {second.modality} {second.name}"
             raise QuestionError(
-                f"{both} in {folder} get the same key {one.key!r}: rename one of them"
+                f"{both} in {folder} have the same key {first.key!r}. Rename one of them"
             )
-    return tuple(subjects)
+    return tuple(samples)
 
 
-def _fingerprint(folder: Path, subjects: tuple[SampleSpec, ...], settings: dict[str, Any]) -> str:
-    """SHA-256 over the settings, and over each subject's kind, questions, and names, sizes and times of change of its files."""
+def _fingerprint(folder: Path, samples: tuple[SampleSpec, ...], settings: dict[str, Any]) -> str:
+    """Hash the settings and each sample's modality, questions, and file names, sizes and mtimes."""
     parts: list[Any] = [settings]
-    for subject in subjects:
-        parts.append([subject.modality, subject.key, *map(question_record, subject.questions)])
-        for file in subject.files:
+    for sample in samples:
+        parts.append([sample.modality, sample.key, *map(question_record, sample.questions)])
+        for file in sample.files:
             status = (folder / file).stat()
             parts.append([file, status.st_size, status.st_mtime_ns])
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

@@ -144,7 +144,7 @@ def test_a_damaged_token_is_named(
 
     with pytest.raises(
         ShardError,
-        match=r"000002\.tar: video 'more/f': member more/f\.safetensors is damaged: its bytes are not those",
+        match=r"000002\.tar: video 'more/f': member more/f\.safetensors is damaged: its bytes do not match its checksum",
     ):
         read_last(spoiled_features(flip))
 
@@ -175,7 +175,11 @@ def test_a_tar_that_shrinks_is_named(
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        (b'"tokens_per_frame": 4', b'"tokens_per_frame": 5', r"holds .* and by its index"),
+        (
+            b'"tokens_per_frame": 4',
+            b'"tokens_per_frame": 5',
+            r"has the header .* but its index requires",
+        ),
         (b'"features": {', b'"features": { "x": 1,', "is not a valid shard index.*'x'"),
     ],
 )

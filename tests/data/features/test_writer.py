@@ -65,7 +65,7 @@ def test_a_single_video_that_lost_bytes_is_named(packed: Path, tmp_path: Path) -
     part = tmp_path / "out/unfinished/000000/0001.tar"
     part.write_bytes(part.read_bytes()[:-512])
     with pytest.raises(
-        ShardError, match=r"000000/0001\.tar is damaged: delete it and the \.json beside it"
+        ShardError, match=r"000000/0001\.tar is damaged\. Delete it and the \.json beside it"
     ):
         folder.write_shard(0)
     assert not list((tmp_path / "out").glob("0*"))
@@ -96,7 +96,7 @@ def test_another_encoding_is_refused_with_what_differs(
     before = contents(encoded)
     with pytest.raises(
         ShardError,
-        match=rf"{path} holds features that were made otherwise: {message}\. .*another folder",
+        match=rf"{path} contains features made with other inputs: {message}\. .*another folder",
     ):
         open_folder(path, packed, replace(ENCODING, **change))
     assert contents(encoded) == before
@@ -104,14 +104,15 @@ def test_another_encoding_is_refused_with_what_differs(
 
 def test_another_source_is_refused(encoded: Path, packed: Path, mixed: Path) -> None:
     with pytest.raises(
-        ShardError, match="made otherwise: they are from other shards, files or questions"
+        ShardError,
+        match=r"made with other inputs: the source \(shards, files or questions\) differs",
     ):
         open_folder(encoded, mixed)
     with pytest.raises(
-        ShardError, match="holds shards that encoding has not made: encode into another folder"
+        ShardError, match=r"contains shards that are not features\. Encode into another folder"
     ):
         open_folder(packed, packed)
-    with pytest.raises(ShardError, match="holds features already: give the shards of frames"):
+    with pytest.raises(ShardError, match=r"already contains features\. Give the shards of frames"):
         FrameShardSource(str(encoded), CONFIG)
 
 
@@ -138,7 +139,7 @@ def damaged(spoiled: Callable[[str, Callable[[bytes], bytes]], Path]) -> Path:
 def test_a_damaged_video_stops_encoding(damaged: Path, tmp_path: Path) -> None:
     with pytest.raises(
         ShardError,
-        match=r"c_1\.000002\.jpg is missing.*; mend or remove it, .*pack\.max_bad_samples \(now 0\)",
+        match=r"c_1\.000002\.jpg is missing.*\. Repair or remove it, .*pack\.max_bad_samples \(now 0\)",
     ):
         encode(tmp_path / "out", damaged)
 
@@ -154,7 +155,7 @@ def test_a_damaged_video_within_the_budget_is_left_out_and_listed(
     ] == [("c_1", True)]
     assert json.loads((tmp_path / "out/index.json").read_text())["skipped"][0]["name"] == "c_1"
     with pytest.raises(
-        ShardError, match=r"was encoded without 1 subjects, and pack\.max_bad_samples is 0"
+        ShardError, match=r"was encoded with 1 samples skipped, but pack\.max_bad_samples is 0"
     ):
         encode(tmp_path / "out", damaged)
 
@@ -195,7 +196,7 @@ def test_a_disk_that_takes_no_more_is_named_and_what_is_there_stays(
     with (
         limit_file_size(1500),
         pytest.raises(
-            ShardError, match=r"0000\.tar could not be written: File too large: make room"
+            ShardError, match=r"0000\.tar could not be written \(File too large\)\. Free disk space"
         ),
     ):
         encode(tmp_path / "out", packed)
@@ -203,7 +204,8 @@ def test_a_disk_that_takes_no_more_is_named_and_what_is_there_stays(
     with (
         limit_file_size(4000),
         pytest.raises(
-            ShardError, match=r"000000\.tar could not be written: File too large: make room"
+            ShardError,
+            match=r"000000\.tar could not be written \(File too large\)\. Free disk space",
         ),
     ):
         encode(tmp_path / "out", packed)
