@@ -1,8 +1,8 @@
-"""Target 6: the time to the first token on a fresh video and for each next question, by part and by length of the video.
+"""Target 6: time to the first token of the first and of a later question, by part and length.
 
-A made-up video of a minute is repeated to 10 minutes, an hour and ten hours, and a session reads it as `lit_hour ask` does.
-On a CPU that is the tiny model, on one thread, which reads all lengths from their files. On a GPU it is the 3B shapes: an hour
-comes as frames that were decoded before, and ten hours as features that were encoded before. Weights are random.
+A synthetic video of one minute is repeated to 10 minutes, an hour and ten hours, and read as by
+`lit-hour ask`. On a CPU the tiny model runs on one thread and reads all lengths from files. On a GPU
+the 3B shapes run: an hour is given as decoded frames, ten hours as features. Weights are random.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
@@ -50,19 +51,28 @@ QUESTIONS = tuple(
 
 
 def measure() -> Iterator[Outcome]:
-    """The tiny model on this CPU, and the 3B shapes on a GPU where there is one."""
+    """Measure the tiny model on this CPU, and the 3B shapes on a GPU if there is one."""
     torch.manual_seed(0)
-    yield from of_tiny_model()
+    yield from measure_tiny_model()
     if torch.cuda.is_available():
-        yield from of_3b()
+        yield from measure_3b()
     else:
-        why = "needs a GPU with 80 GB; 5 minutes. It reads an hour of decoded frames, and ten hours of features"
+        why = (
+            "needs a GPU with 80 GB; 5 minutes. It reads an hour of decoded frames, and ten hours of"
+            " features"
+        )
         yield Outcome(TARGET, "3B shapes, a next question about an hour", "s", goal=GOAL, why=why)
 
 
 @dataclass(frozen=True)
-class Asked:
-    """Seconds to the first token of the first question by part, and those of a next one; without what was prepared too."""
+class Latency:
+    """Seconds to the first token.
+
+    Attributes:
+        first: of the first question, by part.
+        following: of a later question.
+        unprepared: of a later question without the KV cache of the memory.
+    """
 
     first: dict[str, float]
     following: float
@@ -76,8 +86,8 @@ class Asked:
         return ", ".join(f"{part} {seconds:.3g} s" for part, seconds in self.first.items())
 
 
-def of_tiny_model() -> Iterator[Outcome]:
-    """All lengths from files, everything included."""
+def measure_tiny_model() -> Iterator[Outcome]:
+    """Measure all lengths from files, with everything included."""
     config = load_config(CONFIGS / "tiny_model.yaml", SETTINGS)
     torch.set_num_threads(config.training.num_threads)
     processor = HourLLaVAProcessor(
@@ -90,23 +100,21 @@ def of_tiny_model() -> Iterator[Outcome]:
         clip = Path(folder) / "clip.mp4"
         story = generate_planned_story(VideoPlan("clip", 1, 60.0), SyntheticConfig())
         render_story(story, clip, VIDEO_PIXELS, VIDEO_FRAMES_PER_SECOND)
-        found: dict[int, Asked] = {}
+        found: dict[int, Latency] = {}
         for minutes in MINUTES:
             video = Path(folder) / f"{minutes}.mp4"
             loop_video(clip, video, 60.0 * minutes)
             rounds = 1 if minutes == MINUTES[-1] else NUM_ROUNDS
-            asked = [
-                ask_twice(session, lambda video=video: session.encode_video(video))
-                for _ in range(rounds)
-            ]  # type: ignore[misc]
-            found[minutes] = min(asked, key=lambda each: each.total)
-            say(minutes, found[minutes])
+            encode = partial(session.encode_video, video)
+            latencies = [measure_latency(session, encode) for _ in range(rounds)]
+            found[minutes] = min(latencies, key=lambda latency: latency.total)
+            print_latency(minutes, found[minutes])
     video_kind = f"{VIDEO_PIXELS} x {VIDEO_PIXELS} pixels, {VIDEO_FRAMES_PER_SECOND} frames/s"
     yield from outcomes(f"tiny model, CPU, {video_kind}", found)
 
 
-def of_3b() -> Iterator[Outcome]:
-    """An hour of frames, everything but decoding, and ten hours of features."""
+def measure_3b() -> Iterator[Outcome]:
+    """Measure an hour of frames without decoding, and ten hours of features."""
     device = torch.device("cuda")
     words = ["training.init_from=", "model.llm.vocab_size=151936", *SETTINGS]
     config = load_config(published_stage("3b", "s3"), words)
@@ -115,32 +123,27 @@ def of_3b() -> Iterator[Outcome]:
         config, random_model(config, len(processor.tokenizer), device), processor
     )
     size, vision = config.video.image_size, session.model.vision
-    found: dict[int, Asked] = {}
+    found: dict[int, Latency] = {}
     for minutes in MINUTES:
         num_frames = 60 * minutes
         timestamps = torch.arange(num_frames).float()  # (frames,)
         if minutes <= HOUR:
-            images = torch.randint(
-                0, 256, (num_frames, 3, size, size), dtype=torch.uint8
-            )  # (frames, 3, size, size)
+            shape = (num_frames, 3, size, size)
+            images = torch.randint(0, 256, shape, dtype=torch.uint8)
             visual: Frames | Features = Frames(images, timestamps)
         else:
             shape = (num_frames, vision.tokens_per_frame, vision.dim)
             visual = Features(torch.randn(shape, dtype=torch.bfloat16), timestamps)
-        rounds = [
-            ask_twice(
-                session,
-                lambda visual=visual: session.encode_visual(visual, float(len(visual)), "noise"),
-            )  # type: ignore[misc]
-            for _ in range(1 + NUM_ROUNDS)  # the first also finds kernels
-        ]
-        found[minutes] = min(rounds, key=lambda each: each.total)
-        say(minutes, found[minutes])
+        encode = partial(session.encode_visual, visual, float(len(visual)), "noise")
+        # one round more than counted, because the first one selects kernels
+        rounds = [measure_latency(session, encode) for _ in range(1 + NUM_ROUNDS)]
+        found[minutes] = min(rounds, key=lambda latency: latency.total)
+        print_latency(minutes, found[minutes])
     yield from outcomes("3B shapes, bf16, frames decoded before (ten hours: encoded before)", found)
 
 
 def random_model(config: Any, vocabulary_size: int, device: torch.device) -> HourLLaVA:
-    """Small noise in bf16, made on the device."""
+    """Return a model with weights of small noise in bf16, created on the device."""
     with torch.device("meta"):
         model = HourLLaVA.from_config(config, vocabulary_size)
     model.bfloat16()
@@ -151,11 +154,11 @@ def random_model(config: Any, vocabulary_size: int, device: torch.device) -> Hou
     return model
 
 
-def ask_twice(session: VideoPredictor, remember: Callable[[], VideoMemory]) -> Asked:
-    """Remember, ask, and ask on."""
-    with watching(session) as seconds:
+def measure_latency(session: VideoPredictor, encode: Callable[[], VideoMemory]) -> Latency:
+    """Encode a video, answer a first question, and then others."""
+    with time_parts(session) as seconds:
         started = time.perf_counter()
-        memory = remember()
+        memory = encode()
         first_token_seconds(session, memory, QUESTIONS[0])
         total = time.perf_counter() - started
     parts = {"decode": memory.seconds.get("decode", 0.0), **seconds}
@@ -166,24 +169,24 @@ def ask_twice(session: VideoPredictor, remember: Callable[[], VideoMemory]) -> A
     unprepared = median(
         first_token_seconds(session, plain, question) for question in questions[:NUM_LONG_QUESTIONS]
     )
-    return Asked(parts, following, unprepared)
+    return Latency(parts, following, unprepared)
 
 
 @contextmanager
-def watching(session: VideoPredictor) -> Iterator[dict[str, float]]:
-    """The seconds that parts of the model take while this lasts; none of them is a part of another."""
+def time_parts(session: VideoPredictor) -> Iterator[dict[str, float]]:
+    """Measure the seconds of disjoint parts of the model inside the block."""
     model = session.model
-    places: dict[str, tuple[Any, str]] = {
+    methods: dict[str, tuple[Any, str]] = {
         "vision encoder": (model.vision, "forward"),
         "projector": (model.projector, "forward"),
-        "keys and values of the memory": (model.memaug, "build_kv_caches"),
-        "forgetting and looking back": (model, "build_inputs"),
+        "KV cache of the memory": (model.memaug, "build_kv_caches"),
+        "forgetting and MemAug": (model, "build_inputs"),
         "prefill and first token": (model.llm.network, "forward"),
     }
-    seconds = dict.fromkeys(places, 0.0)
-    with ExitStack() as watches:
-        for part, (owner, name) in places.items():
-            watches.enter_context(timed(owner, name, part, seconds, session.device))
+    seconds = dict.fromkeys(methods, 0.0)
+    with ExitStack() as stack:
+        for part, (owner, name) in methods.items():
+            stack.enter_context(timed(owner, name, part, seconds, session.device))
         yield seconds
 
 
@@ -191,41 +194,42 @@ def watching(session: VideoPredictor) -> Iterator[dict[str, float]]:
 def timed(
     owner: Any, name: str, part: str, seconds: dict[str, float], device: torch.device
 ) -> Iterator[None]:
-    """Add up the time that a method of an object takes."""
-    plain = getattr(owner, name)
+    """Add up the time of a method of an object inside the block."""
+    method = getattr(owner, name)
 
-    def watched(*given: Any, **named: Any) -> Any:
+    def timed_method(*arguments: Any, **named: Any) -> Any:
         synchronize(device)
         started = time.perf_counter()
-        result = plain(*given, **named)
+        result = method(*arguments, **named)
         synchronize(device)
         seconds[part] += time.perf_counter() - started
         return result
 
-    setattr(owner, name, watched)
+    setattr(owner, name, timed_method)
     try:
         yield
     finally:
-        delattr(owner, name)  # the method of its class shows again
+        delattr(owner, name)  # uncovers the method of the class
 
 
 def first_token_seconds(session: VideoPredictor, memory: VideoMemory, question: str) -> float:
-    """From the question to its first token, which is all that is asked for."""
+    """Return the seconds from the question to its first token, the only one generated."""
     *_, answer = session.generate(memory, question)
     assert isinstance(answer, Answer)
     return answer.seconds["first_token"]
 
 
-def say(minutes: int, asked: Asked) -> None:
-    """A line on the way."""
+def print_latency(minutes: int, latency: Latency) -> None:
+    """Print the latency for one length."""
     print(
-        f"  {minutes} minutes: first {asked.total:.2f} s ({asked}); next {asked.following:.3f} s",
+        f"  {minutes} minutes: first {latency.total:.2f} s ({latency});"
+        f" next {latency.following:.3f} s",
         flush=True,
     )
 
 
-def outcomes(kind: str, found: dict[int, Asked]) -> Iterator[Outcome]:
-    """The first question, the next one, and what preparing the memory is good for."""
+def outcomes(kind: str, found: dict[int, Latency]) -> Iterator[Outcome]:
+    """Yield the first question, a later one, and the effect of the KV cache."""
     hour, longest = found[HOUR], found[MINUTES[-1]]
     yield Outcome(
         TARGET,
@@ -233,7 +237,7 @@ def outcomes(kind: str, found: dict[int, Asked]) -> Iterator[Outcome]:
         "s",
         ours=hour.total,
         why=f"{hour}; ten hours {longest.total:.3g} s: {longest}",
-        curve={float(minutes): each.total for minutes, each in found.items()},
+        curve={float(minutes): latency.total for minutes, latency in found.items()},
     )
     yield Outcome(
         TARGET,
@@ -243,10 +247,11 @@ def outcomes(kind: str, found: dict[int, Asked]) -> Iterator[Outcome]:
         peer=hour.total,
         peer_name="reading everything again",
         goal=GOAL,
-        why=f"about ten hours {longest.following:.3g} s, {longest.following / longest.total:.1%} of the first. For each one"
-        " the surviving tokens look back into the whole memory anew; it is weighed here against a video so small that it is"
-        " decoded in seconds. A larger picture makes reading dearer and leaves this as it is",
-        curve={float(minutes): each.following for minutes, each in found.items()},
+        why=f"about ten hours {longest.following:.3g} s,"
+        f" {longest.following / longest.total:.1%} of the first. Every question attends to the whole"
+        " memory again. The video here is so small that it is decoded in seconds; a larger one makes"
+        " the first question slower and leaves this as it is",
+        curve={float(minutes): latency.following for minutes, latency in found.items()},
     )
     yield Outcome(
         TARGET,
@@ -255,5 +260,5 @@ def outcomes(kind: str, found: dict[int, Asked]) -> Iterator[Outcome]:
         ours=longest.following,
         peer=longest.unprepared,
         peer_name="tokens kept, keys and values made anew",
-        curve={float(minutes): each.unprepared for minutes, each in found.items()},
+        curve={float(minutes): latency.unprepared for minutes, latency in found.items()},
     )

@@ -1,6 +1,7 @@
-"""Target 4: a training step of the 3B shapes on an encoded hour (GPU), and the tiny model's step against plain formulas (CPU).
+"""Target 4: a training step of the 3B shapes on an encoded hour (GPU), and of the tiny model (CPU).
 
-Both go the way of `train.py`: the DataModule reads shards from disk, Lightning's Trainer takes the steps, TensorBoard logs.
+The tiny model is compared with plain formulas. Both run as in `train.py`: the data module reads
+shards from disk, Lightning's Trainer takes the steps, and TensorBoard logs.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ NUM_TINY_STEPS, NUM_HOUR_STEPS = 23, 10
 HOUR_FRAMES, NUM_HOURS = 3600, 2
 LOSS_TOLERANCE = 1e-3  # relative, after all steps of a round; the first is equal to 1e-5
 FLOP_TOLERANCE = 0.02
-TINY_WORLD = (  # as conf/tiny.yaml has it, but with fewer videos and none of an hour, and nothing is validated
+TINY_WORLD = (  # as in conf/tiny.yaml, with fewer videos and none of an hour
     "synthetic.num_videos=24",
     "synthetic.num_val_videos=1",
     "synthetic.num_hour_videos=0",
@@ -78,7 +79,7 @@ TINY_ENCODED = (
 
 
 def measure() -> Iterator[Outcome]:
-    """The tiny model's step, the formula of the operations, and the step of the 3B shapes."""
+    """Measure the tiny model's step, check the operation count, and measure the 3B shapes."""
     with TemporaryDirectory() as folder:
         yield tiny_step(Path(folder))
     with TemporaryDirectory() as folder:
@@ -102,7 +103,7 @@ def measure() -> Iterator[Outcome]:
 
 
 def tiny_step(folder: Path) -> Outcome:
-    """What `make train` does in a step, in turns with the plain formulas on the same batches."""
+    """Measure a step of `make train`, alternating with plain formulas on the same batches."""
     words = [*TINY_WORLD, f"training.max_steps={NUM_TINY_STEPS}"]
     config = load_config(CONFIGS / "tiny_model.yaml", [*words, *places(folder)])
     print("making and packing 24 videos of a minute", flush=True)
@@ -141,7 +142,7 @@ def tiny_step(folder: Path) -> Outcome:
 
 @dataclass(frozen=True)
 class Round:
-    """Seconds of a step by part, and of a plain one; core seconds of both, without workers; how much the losses differ."""
+    """Seconds of a step by part, and of a plain one; CPU seconds of both; difference of losses."""
 
     parts: dict[str, float]
     plain_seconds: float
@@ -151,7 +152,7 @@ class Round:
 
 
 def tiny_round(config: Config, processor: HourLLaVAProcessor) -> Round:
-    """Steps through Lightning, then plain ones from the same weights on the same batches."""
+    """Take steps through Lightning, then plain ones from the same weights on the same batches."""
     L.seed_everything(config.run.seed, verbose=False)
     module = HourLLaVAModule(config, len(processor.tokenizer), config.training.max_steps)
     plain = copy.deepcopy(module)
@@ -159,9 +160,7 @@ def tiny_round(config: Config, processor: HourLLaVAProcessor) -> Round:
     seconds, core_seconds, losses = take_plain_steps(plain, steps)
     differences = [abs(one / other - 1) for one, other in zip(steps.losses, losses, strict=True)]
     if differences[0] > 1e-5 or max(differences) > LOSS_TOLERANCE:
-        raise ValueError(
-            f"the plain formulas learn something else: their losses differ by {differences}"
-        )
+        raise ValueError(f"the plain formulas differ in their losses by {differences}")
     parts, plain_seconds = steps.seconds_each(NUM_WARM), mean(seconds[NUM_WARM:])
     print(f"  {sum(parts.values()):.3f} s a step, plain {plain_seconds:.3f} s", flush=True)
     return Round(
@@ -176,7 +175,7 @@ def tiny_round(config: Config, processor: HourLLaVAProcessor) -> Round:
 def take_plain_steps(
     module: HourLLaVAModule, steps: Steps
 ) -> tuple[list[float], list[float], list[float]]:
-    """A bare loop over batches that are in memory: the seconds of each step, its core seconds, and its loss."""
+    """Run a bare loop over batches in memory; return seconds, CPU seconds and loss of each step."""
     model, settings = module.model.train(), module.config.training
     optimizing = build_optimizer(model, settings, module.num_steps)
     optimizer, schedule = optimizing["optimizer"], optimizing["lr_scheduler"]["scheduler"]
@@ -199,7 +198,7 @@ def take_plain_steps(
 
 
 def count_operations(folder: Path) -> Outcome:
-    """The formula against what torch counts in a step of the tiny model on features, whose masked half it counts too."""
+    """Compare the formula with torch's operation counter, which counts the masked half too."""
     config = load_config(
         CONFIGS / "tiny_model.yaml",
         [*TINY_ENCODED, "training.max_steps=1", *places(folder, "noise")],
@@ -229,7 +228,7 @@ def count_operations(folder: Path) -> Outcome:
 
 
 def hour_step(folder: Path) -> Iterator[Outcome]:
-    """The 3B shapes on an encoded hour, without recomputation if it fits."""
+    """Measure the 3B shapes on an encoded hour, without recomputation if it fits."""
     device = torch.device("cuda")
     config, module, steps = hour_steps(folder)
     parts = steps.seconds_each(NUM_WARM)
@@ -271,7 +270,7 @@ def hour_step(folder: Path) -> Iterator[Outcome]:
 
 
 def hour_steps(folder: Path) -> tuple[Config, HourLLaVAModule, Steps]:
-    """Steps that keep all activations if they fit, or else compute the blocks again in the backward pass."""
+    """Take steps without activation checkpointing if they fit, or else with it."""
     words = [*STAGE_3, f"training.max_steps={NUM_HOUR_STEPS}", *places(folder, "video_marathon")]
     for recomputes in ("false", "true"):
         config = load_config(
@@ -282,7 +281,7 @@ def hour_steps(folder: Path) -> tuple[Config, HourLLaVAModule, Steps]:
             return config, *encoded_steps(config, folder, HOUR_FRAMES, NUM_HOURS)
         except torch.OutOfMemoryError as error:
             print(f"  activation_checkpointing={recomputes} does not fit: {error}", flush=True)
-        gc.collect()  # what broke off held itself
+        gc.collect()  # the failed attempt is part of a reference cycle
         torch.cuda.empty_cache()
     raise MemoryError("a step of the 3B shapes does not fit into this GPU")
 
@@ -290,7 +289,7 @@ def hour_steps(folder: Path) -> tuple[Config, HourLLaVAModule, Steps]:
 def encoded_steps(
     config: Config, folder: Path, num_frames: int, num_videos: int
 ) -> tuple[HourLLaVAModule, Steps]:
-    """Steps on shards of features, which are noise; weights are random."""
+    """Take steps on shards of noise features, with random weights."""
     L.seed_everything(config.run.seed, verbose=False)
     processor = HourLLaVAProcessor(
         train_byte_level_tokenizer([], 300), config.text
@@ -302,7 +301,7 @@ def encoded_steps(
 
 
 def places(folder: Path, source: str = "") -> Sequence[str]:
-    """Settings that keep all that is written in a folder, where a source's features may lie too."""
+    """Return settings that write to a folder, and read a source's features from it."""
     world = [
         f"synthetic.folder={folder}/world",
         f"data.sources.world.shards={folder}/world/train/shards",
