@@ -76,7 +76,7 @@ def test_custom_files_are_parsed_into_items(tmp_path: Path) -> None:
             [{**CHOICE, "id": "q3", "answer": "red", "video": "../a.mp4"}],
             "must be a path inside the folder",
         ),
-        ([], "holds no question"),
+        ([], "contains no questions"),
     ],
 )
 def test_invalid_files_are_refused(
