@@ -1,7 +1,8 @@
 """Target 6: time to the first token of the first and of a later question, by part and length.
 
 A synthetic video of one minute is repeated to 10 minutes, an hour and ten hours, and read as by
-`lit-hour ask`. On a CPU the tiny model runs on one thread and reads all lengths from files. On a GPU
+`lit-hour ask`. On a CPU the tiny model runs on one thread and reads all lengths from files. On a
+GPU
 the 3B shapes run: an hour is given as decoded frames, ten hours as features. Weights are random.
 """
 
@@ -58,7 +59,8 @@ def measure() -> Iterator[Outcome]:
         yield from measure_3b()
     else:
         why = (
-            "needs a GPU with 80 GB; 5 minutes. It reads an hour of decoded frames, and ten hours of"
+            "needs a GPU with 80 GB; 5 minutes. It reads an hour of decoded frames, and ten hours "
+            "of"
             " features"
         )
         yield Outcome(TARGET, "3B shapes, a next question about an hour", "s", goal=GOAL, why=why)
@@ -248,8 +250,10 @@ def outcomes(kind: str, found: dict[int, Latency]) -> Iterator[Outcome]:
         peer_name="reading everything again",
         goal=GOAL,
         why=f"about ten hours {longest.following:.3g} s,"
-        f" {longest.following / longest.total:.1%} of the first. Every question attends to the whole"
-        " memory again. The video here is so small that it is decoded in seconds; a larger one makes"
+        f" {longest.following / longest.total:.1%} of the first. Every question attends to the "
+        "whole"
+        " memory again. The video here is so small that it is decoded in seconds; a larger one "
+        "makes"
         " the first question slower and leaves this as it is",
         curve={float(minutes): latency.following for minutes, latency in found.items()},
     )

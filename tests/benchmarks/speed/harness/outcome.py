@@ -51,7 +51,8 @@ class Outcome:
 
     @property
     def ratio(self) -> float | None:
-        """Our figure divided by the peer's; by the limit's if the goal names it or without a peer."""
+        """Our figure over the peer's, or over the limit's if the goal names it or without a
+        peer."""
         compared_with = self.goal.compared_with if self.goal else "peer"
         other = self.limit if compared_with == "limit" or self.peer is None else self.peer
         return None if self.ours is None or not other else self.ours / other

@@ -1,4 +1,4 @@
-"""MemAug and the repository with random weights: as the model computes them, and as the published arithmetic has it."""
+"""MemAug and the repository with random weights: by the model, and by the plain formula."""
 
 from __future__ import annotations
 
@@ -22,7 +22,11 @@ ROPE_THETA = 1_000_000.0
 
 @dataclass(frozen=True)
 class Shape:
-    """Sizes of the model and of the video; `query_frames` bounds the frames that survive, a quarter of all at most."""
+    """Sizes of the model and of the video.
+
+    Attributes:
+        query_frames: bound of the surviving frames, of which there are at most a quarter.
+    """
 
     num_frames: int
     num_layers: int
@@ -34,12 +38,15 @@ class Shape:
     grid: int = 8
 
     def __str__(self) -> str:
-        return f"{self.num_frames:,} frames, width {self.dim:,}, {self.num_layers} of 4 layers, {self.num_heads} heads"
+        return (
+            f"{self.num_frames:,} frames, width {self.dim:,}, {self.num_layers} of 4 layers,"
+            f" {self.num_heads} heads"
+        )
 
 
 @dataclass(frozen=True)
 class Work:
-    """Random weights and inputs, and what survives of the video."""
+    """Random weights and inputs."""
 
     shape: Shape
     projector: Projector
@@ -51,15 +58,18 @@ class Work:
 
     @property
     def weights(self) -> list[nn.Parameter]:
-        """All that learns."""
+        """The trained parameters."""
         return [*self.projector.parameters(), *self.memory.parameters(), self.frame_newline]
 
 
-Way = Callable[[Work], list[Tensor]]  # -> (query, dim) for each text
+Way = Callable[[Work], list[Tensor]]  # returns (query, dim) for each text
 
 
 def build(shape: Shape, num_texts: int = 1) -> Work:
-    """The same each time, on the GPU in bf16 or on the CPU in float32; gradients have their room already."""
+    """Build the same weights and inputs each time, with allocated gradients.
+
+    They are in bf16 on a GPU, and in float32 on a CPU.
+    """
     torch.manual_seed(0)
     on_gpu = torch.cuda.is_available()
     device, dtype = ("cuda", torch.bfloat16) if on_gpu else ("cpu", torch.float32)
@@ -87,7 +97,7 @@ def build(shape: Shape, num_texts: int = 1) -> Work:
 
 
 def ours(work: Work) -> list[Tensor]:
-    """As the model does it in training."""
+    """Run MemAug as the model does in training."""
     repository = build_video_repository(
         work.features, work.frame_newline, work.timestamps, 1, lazy_projector=work.projector
     )
@@ -103,7 +113,7 @@ def ours(work: Work) -> list[Tensor]:
 
 
 def plain(work: Work, grouped: bool = False) -> list[Tensor]:
-    """The published arithmetic in a few lines; each text computes keys and values of its own."""
+    """Run the published formula; each text computes its own keys and values."""
     tokens = work.projector(work.features)  # (frames, tokens, dim)
     end = work.frame_newline.expand(len(tokens), 1, -1)  # (frames, 1, dim)
     memory = torch.cat([tokens, end], dim=1).flatten(0, 1)  # (frames * (tokens + 1), dim)
@@ -182,7 +192,7 @@ def _query_positions(places: Tensor) -> Tensor:
 
 
 def learn(work: Work, way: Way) -> Tensor:
-    """Forward and backward; all outputs."""
+    """Run forward and backward, and return the outputs."""
     for weight in work.weights:
         weight.grad.zero_()  # type: ignore[union-attr]
     seen = torch.cat(way(work))  # (queries, dim)
@@ -194,10 +204,10 @@ def learn(work: Work, way: Way) -> Tensor:
 
 
 def check_equal() -> None:
-    """Ours equals the plain formula: outputs, and gradients of all weights.
+    """Check that ours equals the plain formula in outputs and gradients.
 
     Raises:
-        ArithmeticError: it does not.
+        ArithmeticError: they differ.
     """
     work = build(Shape(num_frames=12, num_layers=2, dim=512, num_heads=4), num_texts=2)
     if work.features.is_cuda:

@@ -1,9 +1,10 @@
-"""The published arithmetic of a training step, written down plainly: what `lit_hour.model` is compared with.
+"""A training step by plain formulas, which `lit_hour.model` is compared with.
 
-One text after another: its video is encoded in one piece, all tokens are projected, and the text looks into all of them with
-keys and values that are repeated for every query head, in torch's attention. transformers' Qwen2 then reads all texts padded
-together, makes logits at every position, and its own loss of them. Weights, places (what is kept of a frame, where it stands in
-the text), AdamW and its schedule are those of `lit_hour`: they are not what is compared.
+Texts are processed one after the other: the video is encoded at once, all tokens are projected, and
+the text attends to all of them with keys and values repeated for every query head. transformers'
+Qwen2 then reads all texts padded together, computes logits at every position, and its own loss.
+Weights, kept tokens, positions, AdamW and its schedule are those of `lit_hour`; they are not
+compared.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from lit_hour.types import Batch, Features, Frames, Video
 
 
 def plain_loss(model: HourLLaVA, batch: Batch, generators: Sequence[Generator]) -> Tensor:
-    """What `model(batch, generators)` gives, to rounding: `()`."""
+    """Return the loss `()`, equal to `model(batch, generators)` up to rounding."""
     texts = []
     for text in embed_texts(batch, model.llm.embed):
         video = batch.visuals[text.visual]
@@ -129,7 +130,8 @@ def attend(
     asked_positions: Tensor,
     theta: float,
 ) -> Tensor:
-    """Attention of `asking` `(query, dim)` into `asked` `(memory, dim)`, a key and a value for each query head."""
+    """Attention of `asking` `(query, dim)` into `asked` `(memory, dim)`, a key and a value for each
+    query head."""
     query, key, value = (
         part.unflatten(1, (-1, layer.head_dim))
         for part in (layer.query(asking), layer.key(asked), layer.value(asked))
