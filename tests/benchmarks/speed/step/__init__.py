@@ -136,7 +136,8 @@ def tiny_step(folder: Path) -> Outcome:
         peer=plain,
         peer_name="plain formulas, no data, no logging",
         goal=Goal("at most", 1.0),
-        why=f"{core:.2f} of the core seconds, but the reading process needs the other core for itself; {breakdown}",
+        why=f"{core:.2f} of the core seconds, but the reading process occupies the other core;"
+        f" {breakdown}",
     )
 
 
@@ -223,7 +224,8 @@ def count_operations(folder: Path) -> Outcome:
         ours=formula / 1e9,
         peer=found / 1e9,
         peer_name="torch's FlopCounterMode",
-        why="the counter sees matrix products alone: no norms, activations, softmax, optimizer. More than 2% apart is an error",
+        why="the counter counts only matrix products: no norms, activations, softmax or optimizer."
+        " A difference above 2% is an error",
     )
 
 
