@@ -119,7 +119,7 @@ class LanguageModel(nn.Module):
 
         The padding must be on the right, where causal attention ignores it. So no mask is needed,
         and fused attention kernels can skip the upper triangle. Logits are computed only where
-        there is a label: all of them would take 20 GB for 32,768 tokens and a vocabulary of 152,000.
+        there is a label: all of them would take 20 GB for 32,768 tokens and 152,000 words.
         """
         hidden = self.network.model(
             inputs_embeds=inputs.embeddings, use_cache=False
