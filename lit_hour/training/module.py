@@ -108,7 +108,8 @@ class HourLLaVAModule(L.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
         """Return the loss of one batch, `()`, and the number of texts that were truncated.
 
-        What forgetting draws for a visual depends on the run's seed and its sample's position alone.
+        What forgetting draws for a visual depends on the run's seed and its sample's position
+        alone.
         """
         positions = batch.positions or (-1,) * len(batch.visuals)  # a dummy batch has no positions
         seeds = [f"{self.config.run.seed} {position}".encode() for position in positions]
@@ -138,8 +139,9 @@ class HourLLaVAModule(L.LightningModule):
         output = self.model(batch)
         if output.inputs.num_truncated:
             raise QuestionError(
-                f"{output.inputs.num_truncated} questions about {batch.keys[0]} do not fit beside its"
-                f" visual tokens in text.max_tokens={self.config.text.max_tokens}. Raise it, or keep"
+                f"{output.inputs.num_truncated} questions about {batch.keys[0]} do not fit beside"
+                f" its visual tokens in text.max_tokens={self.config.text.max_tokens}. Raise it, or"
+                " keep"
                 " fewer tokens (model.memaug)."
             )
         generated = self.model.llm.generate(

@@ -95,7 +95,8 @@ def shard(model: HourLLaVA, mesh: DeviceMesh, gathered_dtype: torch.dtype | None
     )
     for unit in (model.vision, *model.memaug.blocks, *model.llm.layers):
         fully_shard(unit, mesh=mesh, mp_policy=policy)
-    # Generation follows the forward pass of a validation step and uses the weights of the root again.
+    # Generation follows the forward pass of a validation step and uses the weights of the root
+    # again.
     fully_shard(model, mesh=mesh, mp_policy=policy, reshard_after_forward=False)
 
 
