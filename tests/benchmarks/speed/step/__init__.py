@@ -86,7 +86,10 @@ def measure() -> Iterator[Outcome]:
         yield count_operations(Path(folder))
     if not torch.cuda.is_available():
         goal = Goal("at least", 0.45, "limit")
-        why = "needs a GPU with 80 GB in which the 3B shapes train in bf16, and 3 GB of disk; 3 minutes"
+        why = (
+            "needs a GPU with 80 GB in which the 3B shapes train in bf16, and 3 GB of disk;"
+            " 3 minutes"
+        )
         yield Outcome(
             TARGET,
             "a training step of the 3B shapes on an encoded hour",
