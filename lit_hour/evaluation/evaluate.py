@@ -172,7 +172,9 @@ class EvaluationModule(L.LightningModule):
         index = chunk.video_index
         if chunk.frames is not None:
             if index not in self._builders:
-                self._builders[index] = self.predictor.memory_builder(chunk.num_frames)
+                self._builders[index] = VideoMemoryBuilder(
+                    self.predictor.model, self.predictor.processor, chunk.num_frames
+                )
             self._builders[index].add(chunk.frames)
             return
         builder = self._builders.pop(index, None)

@@ -33,16 +33,6 @@ class InputFiles:
     paths: tuple[Path, ...]
     video: VideoInfo | None
 
-    @property
-    def source(self) -> str:
-        """The paths as error messages name them."""
-        return ", ".join(map(str, self.paths))
-
-    @property
-    def is_saved_memory(self) -> bool:
-        """True for a file that `save_memory` wrote."""
-        return self.paths[0].suffix == MEMORY_SUFFIX
-
     def load(self, config: Config) -> SampledVideo | TiledImage | ImageSet:
         """Decode the images, or return the video; its frames are decoded when they are iterated.
 

@@ -21,7 +21,6 @@ from lit_hour.inference.inputs import InputFiles, open_input_files
 from lit_hour.inference.video_memory import (
     VideoMemory,
     VideoMemoryBuilder,
-    build_video_memory,
     check_continuation,
     digest_files,
     make_thumbnail,
@@ -33,7 +32,6 @@ from lit_hour.model.language_model import LLMInputs
 from lit_hour.model.memory_repository import MemoryRepository
 from lit_hour.model.meta_init import materialize
 from lit_hour.model.multimodal_inputs import truncate_to_prompts
-from lit_hour.model.streaming_repository import StreamingRepository
 from lit_hour.processor import HourLLaVAProcessor, count_placeholders
 from lit_hour.run_dir import RunDir
 from lit_hour.text.tokenizer import end_of_turn_id, load_tokenizer
@@ -123,7 +121,8 @@ class VideoPredictor:
             WeightsError: the checkpoint is corrupt or belongs to another model.
             ConfigError: a setting does not exist or is out of range, or the device does not exist.
         """
-        check_device(device or "cpu")
+        if device is not None:
+            check_device(device)
         path = RunDir(run_dir).checkpoint(checkpoint)
         config = load_config(path.with_suffix(".yaml"), overrides)
         return cls.from_checkpoint(config, RunDir(run_dir), path, device)
@@ -179,17 +178,18 @@ class VideoPredictor:
         """
         if not isinstance(files, InputFiles):
             files = open_input_files([files] if isinstance(files, str | Path) else files)
-        started = time.perf_counter()
+        started, source = time.perf_counter(), ", ".join(map(str, files.paths))
         visual = files.load(self.config)
         if isinstance(visual, SampledVideo):
-            builder = self.memory_builder(len(visual.timestamps))
+            num_frames = len(visual.timestamps)
+            builder = VideoMemoryBuilder(self.model, self.processor, num_frames)
             for frames in visual.chunks(self.config.model.vision.encode_batch_size):
                 builder.add(frames)
                 if on_progress is not None:
-                    on_progress(builder.num_frames, len(visual.timestamps))
-            memory = builder.finalize(visual.duration_seconds, files.source)
+                    on_progress(builder.num_frames, num_frames)
+            memory = builder.finalize(visual.duration_seconds, source)
         else:
-            memory = self.encode_visual(visual, 0.0, files.source)
+            memory = self.encode_visual(visual, 0.0, source)
         decode_seconds = time.perf_counter() - started - memory.seconds["encode"]
         return replace(
             memory,
@@ -202,14 +202,11 @@ class VideoPredictor:
         self, visual: Visual | None, duration_seconds: float, source: str
     ) -> VideoMemory:
         """Encode decoded frames, stored features, images, or None for a text-only question."""
-        started = time.perf_counter()
         if isinstance(visual, Frames | Features):
-            stream = StreamingRepository(self.model, len(visual))
-            stream.append(visual.to(self.device))
-            seconds = {"encode": time.perf_counter() - started}
-            return build_video_memory(
-                stream, self.processor, duration_seconds, source, seconds=seconds
-            )
+            builder = VideoMemoryBuilder(self.model, self.processor, len(visual))
+            builder.add(visual)
+            return builder.finalize(duration_seconds, source)
+        started = time.perf_counter()
         images = None if visual is None else visual.to(self.device)
         (repository,) = self.model.build_repositories([images])
         memory = self.build_image_memory(repository, count_placeholders(visual), source)
@@ -218,10 +215,6 @@ class VideoPredictor:
             duration_seconds=duration_seconds,
             seconds={"encode": time.perf_counter() - started},
         )
-
-    def memory_builder(self, num_frames: int) -> VideoMemoryBuilder:
-        """Return a builder to which the `num_frames` frames of a video are added in chunks."""
-        return VideoMemoryBuilder(self.model, self.processor, num_frames)
 
     @torch.inference_mode()
     def build_image_memory(
@@ -253,21 +246,22 @@ class VideoPredictor:
             VideoError: the times do not follow those before, or there are more frames than
                 `video.max_frames`.
         """
-        started = time.perf_counter()
+        started, num_frames = time.perf_counter(), memory.num_frames + len(video)
         stream = check_continuation(
             memory, video, duration_seconds, self.config.video.max_frames
         ).fork_and_extend(memory.num_frames, video.to(self.device))
         thumbnails = list(memory.thumbnails)
         if isinstance(video, Frames):
             thumbnails.append(make_thumbnail(video, len(video) - 1))
-        longer = build_video_memory(
-            stream,
-            self.processor,
-            duration_seconds,
-            memory.source,
-            num_frames=memory.num_frames + len(video),
-            seconds={},
+        longer = replace(
+            memory,
+            duration_seconds=duration_seconds,
+            num_frames=num_frames,
+            note=self.processor.video_note(duration_seconds, num_frames),
+            repository=stream.repository(num_frames),
             thumbnails=subsample_thumbnails(thumbnails),
+            files_digest="",
+            stream=stream,
         )
         encode_seconds = memory.seconds["encode"] + time.perf_counter() - started
         return replace(longer, seconds={**memory.seconds, "encode": encode_seconds})

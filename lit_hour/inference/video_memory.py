@@ -78,6 +78,7 @@ class VideoMemoryBuilder:
 
     Attributes:
         stream: repository of the frames added so far.
+        num_frames: added so far.
         thumbnails: frames spread over the video.
         encode_seconds: time spent in `add`.
     """
@@ -85,67 +86,51 @@ class VideoMemoryBuilder:
     def __init__(self, model: HourLLaVA, processor: HourLLaVAProcessor, num_frames: int) -> None:
         """Args: num_frames: of the whole video."""
         self.stream = StreamingRepository(model, num_frames)
+        self.num_frames, self.encode_seconds = 0, 0.0
         self.thumbnails: list[Thumbnail] = []
-        self.encode_seconds = 0.0
-        self._processor = processor
-        self._device = model.frame_newline.device
+        self._processor, self._device = processor, model.frame_newline.device
         self._thumbnail_indices = {
             index * (num_frames - 1) // (MAX_THUMBNAILS - 1) for index in range(MAX_THUMBNAILS)
         }
 
-    @property
-    def num_frames(self) -> int:
-        """Number of frames added so far."""
-        return len(self.stream)
-
     @torch.inference_mode()
-    def add(self, frames: Frames) -> None:
-        """Encode the next frames."""
-        started, first = time.perf_counter(), self.num_frames
-        self.stream.append(frames.to(self._device))
-        self.thumbnails += [
-            make_thumbnail(frames, index)
-            for index in range(len(frames))
-            if first + index in self._thumbnail_indices
-        ]
+    def add(self, video: Video) -> None:
+        """Encode the next frames, given as images or as stored features."""
+        started = time.perf_counter()
+        self.stream.append(video.to(self._device))
+        if isinstance(video, Frames):
+            self.thumbnails += [
+                make_thumbnail(video, index)
+                for index in range(len(video))
+                if self.num_frames + index in self._thumbnail_indices
+            ]
+        self.num_frames += len(video)
         self.encode_seconds += time.perf_counter() - started
+
+    def add_encoded(self, tokens: Tensor, timestamps: Tensor) -> None:
+        """Add frames that `StreamingRepository.encoded` returned, such as those of a file.
+
+        Args:
+            tokens: `(frames, tokens, dim)`.
+            timestamps: `(frames,)`.
+        """
+        self.stream.append_encoded(tokens, timestamps)
+        self.num_frames += len(timestamps)
 
     @torch.inference_mode()
     def finalize(self, duration_seconds: float, source: str) -> VideoMemory:
         """Return the memory of the frames added so far."""
-        return build_video_memory(
-            self.stream,
-            self._processor,
-            duration_seconds,
-            source,
+        return VideoMemory(
+            source=source,
+            duration_seconds=duration_seconds,
+            num_frames=self.num_frames,
+            num_placeholders=1,
+            note=self._processor.video_note(duration_seconds, self.num_frames),
+            repository=self.stream.repository(self.num_frames),
             seconds={"encode": self.encode_seconds},
             thumbnails=tuple(self.thumbnails),
+            stream=self.stream,
         )
-
-
-def build_video_memory(
-    stream: StreamingRepository,
-    processor: HourLLaVAProcessor,
-    duration_seconds: float,
-    source: str,
-    *,
-    seconds: dict[str, float],
-    num_frames: int | None = None,
-    thumbnails: tuple[Thumbnail, ...] = (),
-) -> VideoMemory:
-    """Return the memory of the first `num_frames` frames of a stream; of all frames if None."""
-    num_frames = len(stream) if num_frames is None else num_frames
-    return VideoMemory(
-        source=source,
-        duration_seconds=duration_seconds,
-        num_frames=num_frames,
-        num_placeholders=1,
-        note=processor.video_note(duration_seconds, num_frames),
-        repository=stream.repository(num_frames),
-        seconds=seconds,
-        thumbnails=thumbnails,
-        stream=stream,
-    )
 
 
 def check_continuation(

@@ -34,11 +34,10 @@ from lit_hour.data.features.format import (
 )
 from lit_hour.errors import MemoryFileError
 from lit_hour.inference.predictor import VideoPredictor
-from lit_hour.inference.video_memory import VideoMemory, build_video_memory, digest_files
+from lit_hour.inference.video_memory import VideoMemory, VideoMemoryBuilder, digest_files
 from lit_hour.io.atomic import atomic_path
 from lit_hour.io.quantize import dequantize_int8, quantize_int8
 from lit_hour.model.memory_repository import DenseTokens, MemoryRepository, TokenGrid
-from lit_hour.model.streaming_repository import StreamingRepository
 
 ENCODE_AGAIN = "Encode the video again."
 
@@ -207,11 +206,9 @@ def _build_memory(
         tokens = stored.to(dtype)  # (..., dim)
     timestamps = tensors["timestamps"].to(device)  # (frames,)
     if metadata.is_video:
-        stream = StreamingRepository(predictor.model, len(timestamps))
-        stream.append_encoded(tokens, timestamps)
-        memory = build_video_memory(
-            stream, predictor.processor, metadata.duration_seconds, metadata.source, seconds={}
-        )
+        builder = VideoMemoryBuilder(predictor.model, predictor.processor, len(timestamps))
+        builder.add_encoded(tokens, timestamps)
+        memory = builder.finalize(metadata.duration_seconds, metadata.source)
     else:
         grids = tuple(TokenGrid(*grid) for grid in metadata.grids)
         positions = tensors["positions"].to(device)  # (tokens,)

@@ -23,7 +23,7 @@ from lit_hour.config.serving import ServerConfig
 from lit_hour.errors import InputError, MemoryFileError
 from lit_hour.inference.memory_cache import MemoryCache
 from lit_hour.inference.predictor import VideoPredictor
-from lit_hour.inference.video_memory import VideoMemory
+from lit_hour.inference.video_memory import VideoMemory, VideoMemoryBuilder
 from lit_hour.server.decode_sandbox import (
     DecodingCancelledError,
     VideoHeader,
@@ -285,7 +285,7 @@ def ingest_video(
         video.path, video.name, config.video, chunk_frames, settings, video.cancelled
     ) as sandboxed:
         progress.num_frames = sandboxed.num_frames
-        builder = executor.submit(predictor.memory_builder, sandboxed.num_frames).result()
+        builder = VideoMemoryBuilder(predictor.model, predictor.processor, sandboxed.num_frames)
         for frames in sandboxed.chunks():
             decoded = time.monotonic()
             executor.submit(builder.add, frames).result()

@@ -19,7 +19,7 @@ def test_memory_from_the_stream_is_bit_identical(trained: TrainedRun, random_run
     )
     expected = predictor.encode_video(video)
     *chunks, end = VideoFrameStream([video], predictor.config.video, chunk_frames=4)
-    builder = predictor.memory_builder(num_frames=11)
+    builder = VideoMemoryBuilder(predictor.model, predictor.processor, num_frames=11)
     with torch.inference_mode():
         for chunk in chunks:
             assert chunk.frames is not None and chunk.num_frames == 11
