@@ -44,8 +44,7 @@ from lit_hour.types import (
     Video,
     Visual,
 )
-from lit_hour.weights.name_map import optional_weights
-from lit_hour.weights.reader import check_state_dict, load_into, open_weights, shapes_of
+from lit_hour.weights.reader import check_state_dict, load_into, open_weights, optional_weights
 
 REPLACEMENT_CHARACTER = "\ufffd"  # decoded while the last bytes of a character are missing
 
@@ -147,8 +146,8 @@ class VideoPredictor:
         with torch.device("meta"):
             model = HourLLaVA.from_config(config, len(processor.tokenizer))
         origin = f"{weights.path}, with the settings beside it,"
-        expected, optional = shapes_of(model.state_dict()), optional_weights(config)
-        check_state_dict(expected, weights.shapes, origin, optional=optional)
+        expected, optional = model.state_dict(), optional_weights(config)
+        check_state_dict(expected, weights.meta_tensors, origin, optional=optional)
         materialize(model, device or ("cuda" if torch.cuda.is_available() else "cpu"))
         load_into(model, weights.tensors())
         return cls(config, model, processor)

@@ -22,14 +22,13 @@ from lit_hour.model.hour_llava import HourLLaVA
 from lit_hour.training.checkpoints.checkpoint_io import load_sharded, save_sharded
 from lit_hour.training.checkpoints.optimizer_state import named_state, restore
 from lit_hour.weights.dcp_reader import is_sharded
-from lit_hour.weights.name_map import optional_weights
 from lit_hour.weights.reader import (
     MODEL_PREFIX,
     check_state_dict,
     load_into,
     open_weights,
+    optional_weights,
     read_checkpoint,
-    shapes_of,
 )
 
 GATHERED_DTYPES = {  # dtype of gathered weights by training.precision; None: as stored
@@ -171,8 +170,8 @@ class ShardedStrategy(ModelParallelStrategy):
         path = Path(self.broadcast(checkpoint_path))
         stored, model = open_weights(path), self._hour_llava
         check_state_dict(
-            shapes_of(model.state_dict()),
-            stored.shapes,
+            model.state_dict(),
+            stored.meta_tensors,
             str(path),
             optional=optional_weights(self._config),
         )

@@ -32,10 +32,9 @@ from lit_hour.weights.name_map import (
     EMBEDDING,
     PUBLISHED_TOWER,
     merge_adapters,
-    optional_weights,
     to_hf,
 )
-from lit_hour.weights.reader import StoredWeights, check_state_dict, open_weights, shapes_of
+from lit_hour.weights.reader import StoredWeights, check_state_dict, open_weights, optional_weights
 from lit_hour.weights.safetensors_writer import check_empty, complete_or_absent, write_weights
 
 CONVERTED = "converted"  # checkpoint name of a converted model
@@ -151,8 +150,8 @@ def _run_to_hf(
     tokenizer = load_tokenizer(run.tokenizer)
     stored = open_weights(file)
     check_state_dict(
-        shapes_of(meta_state_dict(config, len(tokenizer))),
-        stored.shapes,
+        meta_state_dict(config, len(tokenizer)),
+        stored.meta_tensors,
         f"{file}, with the settings beside it,",
         optional=optional_weights(config),
     )

@@ -20,7 +20,6 @@ from lit_hour.model.vision_encoder import VisionEncoder
 from lit_hour.weights.hf_config import PublishedConfig
 from lit_hour.weights.name_map import (
     MEMAUG,
-    OUTPUT_LAYER,
     PUBLISHED_MEMAUG,
     PUBLISHED_OUTPUT_LAYER,
     PUBLISHED_TOWER,
@@ -30,12 +29,12 @@ from lit_hour.weights.name_map import (
     is_unused,
 )
 from lit_hour.weights.reader import (
+    OUTPUT_LAYER,
     SAFE,
     StoredWeights,
     check_floating_point,
     check_state_dict,
     open_weights,
-    shapes_of,
 )
 
 LLM = "llm."
@@ -153,8 +152,8 @@ def open_tower(settings: VisionConfig, meta_tensors: MetaTensors) -> PretrainedW
     (prefix,) = prefixes
     wanted = {name: meta for name, meta in meta_tensors.items() if name.startswith(TOWER)}
     expected = {
-        prefix + name.removeprefix(PUBLISHED_TOWER): shape
-        for name, shape in shapes_of(hf_meta_tensors(wanted)).items()
+        prefix + name.removeprefix(PUBLISHED_TOWER): meta
+        for name, meta in hf_meta_tensors(wanted).items()
     }
     num_layers = num_tower_layers(meta_tensors)
     unused = [
@@ -164,7 +163,7 @@ def open_tower(settings: VisionConfig, meta_tensors: MetaTensors) -> PretrainedW
     ]
     used = stored.subset(stored.meta_tensors.keys() - unused)
     check_floating_point(used)
-    check_state_dict(expected, used.shapes, f"model.vision.weights={path}")
+    check_state_dict(expected, used.meta_tensors, f"model.vision.weights={path}")
     return PretrainedWeights(
         from_hf(used.renamed(lambda name: PUBLISHED_TOWER + name.removeprefix(prefix)), wanted, 0),
         tuple(unused),
@@ -188,5 +187,5 @@ def _open_part(
     unused = tuple(filter(is_unused_weight, stored.meta_tensors))
     used = stored.subset(stored.meta_tensors.keys() - unused)
     check_floating_point(used)
-    check_state_dict(shapes_of(hf_meta_tensors(wanted)), used.shapes, str(stored.path))
+    check_state_dict(hf_meta_tensors(wanted), used.meta_tensors, str(stored.path))
     return PretrainedWeights(from_hf(used, wanted, config.model.llm.hidden_size), unused)

@@ -33,20 +33,19 @@ LoRA adapters have peft's names; the merged weight is W + alpha / rank * B A:
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from lit_hour.config.model import LoraConfig
-from lit_hour.config.schema import Config
 from lit_hour.errors import WeightsError
 from lit_hour.weights.reader import StoredWeights
 
 TOWER, PUBLISHED_TOWER = "vision.tower.", "model.vision_tower.vision_tower.vision_model."
 MEMAUG, PUBLISHED_MEMAUG = "memaug.", "model.vision_resampler."
-OUTPUT_LAYER, PUBLISHED_OUTPUT_LAYER = "llm.network.lm_head.weight", "lm_head.weight"
+PUBLISHED_OUTPUT_LAYER = "lm_head.weight"
 EMBEDDING = "llm.network.model.embed_tokens.weight"
 PREFIXES = {
     "frame_newline": "model.image_newline",
@@ -91,11 +90,6 @@ UNUSED = (
 # names of peft
 BASE, ADAPTER = ".base_layer.", ".lora_"
 LORA_A, LORA_B = ".lora_A.default.weight", ".lora_B.default.weight"
-
-
-def optional_weights(config: Config) -> Callable[[str], bool]:
-    """Return a predicate for the weights that a file may lack: a tied output layer."""
-    return lambda name: config.model.llm.tie_word_embeddings and name == OUTPUT_LAYER
 
 
 class WeightGroup(NamedTuple):

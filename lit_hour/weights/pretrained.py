@@ -37,17 +37,16 @@ from lit_hour.weights.hf_folder import (
 )
 from lit_hour.weights.name_map import (
     MEMAUG,
-    OUTPUT_LAYER,
     merge_adapters,
-    optional_weights,
     plain_name,
 )
 from lit_hour.weights.reader import (
+    OUTPUT_LAYER,
     StoredWeights,
     check_state_dict,
     load_into,
     open_weights,
-    shapes_of,
+    optional_weights,
 )
 
 VISION_PREFIX = "vision."  # state-dict prefix of the vision encoder
@@ -83,7 +82,7 @@ def load_vision_encoder(config: Config, checkpoint: Path | None = None) -> Visio
         )
     weights = stored.subset(names).renamed(lambda name: name.removeprefix(VISION_PREFIX))
     check_state_dict(
-        shapes_of(encoder.state_dict()), weights.shapes, f"the vision encoder of {stored.path}"
+        encoder.state_dict(), weights.meta_tensors, f"the vision encoder of {stored.path}"
     )
     load_into(encoder, weights.tensors())
     return encoder
@@ -261,8 +260,8 @@ def _open_run(run: RunDir, config: Config, meta_tensors: MetaTensors) -> Pretrai
     stored = merge_adapters(open_weights(file), before.llm.lora)
     is_tied, begins_memory = optional_weights(config), not before.memaug.num_layers
     check_state_dict(
-        shapes_of(meta_tensors),
-        stored.shapes,
+        meta_tensors,
+        stored.meta_tensors,
         f"training.init_from={run.path}: {file}",
         optional=lambda name: is_tied(name) or (begins_memory and name.startswith(MEMAUG)),
     )

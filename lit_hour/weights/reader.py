@@ -21,15 +21,15 @@ from torch import Tensor, nn
 from torch._weights_only_unpickler import UnpicklingError
 from torch.distributed.tensor import DTensor, distribute_tensor
 
+from lit_hour.config.schema import Config
 from lit_hour.errors import WeightsError
-from lit_hour.weights.dcp_reader import META, is_sharded, meta_tensor, open_sharded
+from lit_hour.weights.dcp_reader import META, meta_tensor, open_sharded
 
 SINGLE_FILE, INDEX_FILE = "model.safetensors", "model.safetensors.index.json"
 SAFE, CHECKPOINT = ".safetensors", ".ckpt"
 PICKLED = (".bin", ".pt", ".pth")
 MODEL_PREFIX = "model."  # state-dict prefix of the model in a Lightning checkpoint
-
-Shapes = Mapping[str, tuple[int, ...]]
+OUTPUT_LAYER = "llm.network.lm_head.weight"
 
 
 @dataclass(frozen=True)
@@ -45,11 +45,6 @@ class StoredWeights:
     path: Path
     meta_tensors: Mapping[str, Tensor]
     read: Callable[[str], Tensor]
-
-    @property
-    def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Map each name to its shape."""
-        return shapes_of(self.meta_tensors)
 
     @property
     def num_bytes(self) -> int:
@@ -80,11 +75,6 @@ class StoredWeights:
             return others.read(name) if name in others.meta_tensors else self.read(name)
 
         return StoredWeights(self.path, {**self.meta_tensors, **others.meta_tensors}, read)
-
-
-def shapes_of(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
-    """Map each name to the shape of its tensor."""
-    return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
 
 
 def open_weights(path: Path) -> StoredWeights:
@@ -140,17 +130,22 @@ def check_floating_point(stored: StoredWeights) -> None:
             )
 
 
+def optional_weights(config: Config) -> Callable[[str], bool]:
+    """Return a predicate for the weights that a file may lack: a tied output layer."""
+    return lambda name: config.model.llm.tie_word_embeddings and name == OUTPUT_LAYER
+
+
 def check_state_dict(
-    expected: Shapes,
-    found: Shapes,
+    expected: Mapping[str, Tensor],
+    found: Mapping[str, Tensor],
     origin: str,
     optional: Callable[[str], bool] = lambda name: False,
 ) -> None:
     """Check names and shapes of a state dict against a model.
 
     Args:
-        expected: shapes of the model's weights.
-        found: shapes of the weights at hand.
+        expected: the model's weights; only their shapes are used.
+        found: the weights at hand; only their shapes are used.
         origin: names the weights at hand in the error.
         optional: tells which expected weights may be missing.
 
@@ -161,16 +156,16 @@ def check_state_dict(
     missing = [name for name in expected if name not in found and not optional(name)]
     unexpected = [name for name in found if name not in expected]
     wrong_shapes = {
-        name: f" is {found[name]} and has to be {shape}"
-        for name, shape in expected.items()
-        if found.get(name, shape) != shape
+        name: f" is {tuple(found[name].shape)} and has to be {tuple(weight.shape)}"
+        for name, weight in expected.items()
+        if name in found and found[name].shape != weight.shape
     }
-    problems = [
-        *(f"missing: {line}" for line in _group_layers(dict.fromkeys(missing, ""))),
-        *(f"unexpected: {line}" for line in _group_layers(dict.fromkeys(unexpected, ""))),
-        *(f"wrong shape: {line}" for line in _group_layers(wrong_shapes)),
-    ]
-    if problems:
+    if missing or unexpected or wrong_shapes:
+        problems = [
+            *(f"missing: {line}" for line in _group_layers(dict.fromkeys(missing, ""))),
+            *(f"unexpected: {line}" for line in _group_layers(dict.fromkeys(unexpected, ""))),
+            *(f"wrong shape: {line}" for line in _group_layers(wrong_shapes)),
+        ]
         raise WeightsError("\n  ".join([f"{origin} does not fit the model", *problems]))
 
 
@@ -229,7 +224,7 @@ def copy_into(tensor: Tensor, param: Tensor) -> None:
 
 
 def _open_checkpoint(file: Path) -> StoredWeights:
-    if is_sharded(file):
+    if file.is_dir():
         meta_tensors, read = open_sharded(file)
     elif file.is_file():
         state = read_checkpoint(file).get("state_dict", {})
@@ -239,14 +234,18 @@ def _open_checkpoint(file: Path) -> StoredWeights:
         )
     else:
         raise WeightsError(f"{file} does not exist.")
-    stored = StoredWeights(file, meta_tensors, read)
-    model = stored.subset({name for name in meta_tensors if name.startswith(MODEL_PREFIX)})
-    if not model.meta_tensors:
+    full_names = {
+        name.removeprefix(MODEL_PREFIX): name
+        for name in meta_tensors
+        if name.startswith(MODEL_PREFIX)
+    }
+    if not full_names:
         raise WeightsError(
             f"{file} is not a checkpoint of a run: no weight in its state_dict starts with "
             f"{MODEL_PREFIX}."
         )
-    return model.renamed(lambda name: name.removeprefix(MODEL_PREFIX))
+    weights = {name: meta_tensors[full_name] for name, full_name in full_names.items()}
+    return StoredWeights(file, weights, lambda name: read(full_names[name]))
 
 
 def _open_files(path: Path, files: list[Path], file_of: dict[str, Path] | None) -> StoredWeights:

@@ -6,6 +6,7 @@ import random
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -33,10 +34,10 @@ def predictor() -> VideoPredictor:
 
 @pytest.fixture(scope="module")
 def memories(predictor: VideoPredictor) -> list[VideoMemory]:
-    """Six videos, all of one size."""
-    return [
-        predictor.encode_visual(random_frames(20, seed), 20, f"video {seed}") for seed in range(6)
-    ]
+    """Six videos, all of one size: without thumbnails, which differ in length."""
+    videos = [random_frames(20, seed) for seed in range(6)]
+    encoded = [predictor.encode_visual(video, 20, "live") for video in videos]
+    return [replace(memory, thumbnails=()) for memory in encoded]
 
 
 class SlowLoad:

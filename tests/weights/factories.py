@@ -4,6 +4,7 @@ Entry point: `write_hour_llava`.
 """
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -101,3 +102,8 @@ def equal_weights(left: dict[str, Tensor], right: dict[str, Tensor]) -> bool:
         left[name].dtype == right[name].dtype and torch.equal(left[name], right[name])
         for name in left
     )
+
+
+def shapes_of(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    """Map each name to the shape of its tensor."""
+    return {name: tuple(tensor.shape) for name, tensor in tensors.items()}

@@ -6,7 +6,7 @@ import torch
 from lit_hour.config.model import LLMConfig, LoraConfig
 from lit_hour.model.language_model import LanguageModel, LLMInputs
 from lit_hour.weights.name_map import merge_adapters, plain_name
-from lit_hour.weights.reader import StoredWeights, load_into, shapes_of
+from lit_hour.weights.reader import StoredWeights, load_into
 
 LLM_CONFIG = LLMConfig(
     hidden_size=32,
@@ -16,6 +16,8 @@ LLM_CONFIG = LLMConfig(
     intermediate_size=48,
     tie_word_embeddings=False,
 )
+from tests.weights.factories import shapes_of
+
 LORA = LoraConfig(rank=3, alpha=7.0)
 
 
@@ -48,7 +50,7 @@ def logits(model: LanguageModel) -> torch.Tensor:
 def test_merged_model_equals_adapted_model() -> None:
     adapted, plain = adapted_model(), LanguageModel(LLM_CONFIG, 50).eval()
     merged = merge_adapters(stored_weights(adapted), LORA)
-    assert merged.shapes == shapes_of(plain.state_dict())
+    assert shapes_of(merged.meta_tensors) == shapes_of(plain.state_dict())
     load_into(plain, merged.tensors())
     torch.testing.assert_close(logits(plain), logits(adapted), atol=1e-5, rtol=1e-4)
     without = LanguageModel(LLM_CONFIG, 50).eval()
@@ -70,7 +72,7 @@ def test_merge_without_adapters_changes_nothing() -> None:
     model = LanguageModel(LLM_CONFIG, 50)
     merged = merge_adapters(stored_weights(model), LoraConfig())
     assert all(torch.equal(weight, model.state_dict()[name]) for name, weight in merged.tensors())
-    assert merged.shapes == shapes_of(model.state_dict())
+    assert shapes_of(merged.meta_tensors) == shapes_of(model.state_dict())
 
 
 def test_merged_weight_keeps_its_dtype() -> None:

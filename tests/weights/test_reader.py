@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from lit_hour.errors import WeightsError
 from lit_hour.weights.reader import check_state_dict, load_into, open_weights, read_checkpoint
+from tests.weights.factories import shapes_of
 
 WEIGHTS = {
     "a.weight": torch.arange(12.0).view(3, 4),
@@ -67,7 +68,7 @@ def test_every_layout_reads_the_same_weights(
     path = layout(tmp_path) if callable(layout) else sharded
     stored = open_weights(path)
     assert stored.path == path
-    assert stored.shapes == {name: tuple(weight.shape) for name, weight in WEIGHTS.items()}
+    assert shapes_of(stored.meta_tensors) == shapes_of(WEIGHTS)
     assert {name: meta_tensor.dtype for name, meta_tensor in stored.meta_tensors.items()} == {
         name: w.dtype for name, w in WEIGHTS.items()
     }
@@ -267,10 +268,15 @@ def test_checkpoint_of_other_program_is_refused(tmp_path: Path) -> None:
 # Loading into a model
 
 
+def meta_tensors(**shapes: tuple[int, ...]) -> dict[str, Tensor]:
+    return {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
+
+
 def test_check_state_dict_names_every_misfit() -> None:
-    expected = {"kept": (2,), "one": (1,), "two": (2,), "wide": (3, 4)}
-    found = {"kept": (2,), "wide": (4, 3), "more": (1,), "most": (2,)}
-    layers = {f"layers.{number}.mlp.0.weight": (2, 2) for number in (0, 1, 2, 5, 11)}
+    expected = meta_tensors(kept=(2,), one=(1,), two=(2,), wide=(3, 4))
+    found = meta_tensors(kept=(2,), wide=(4, 3), more=(1,), most=(2,))
+    names = [f"layers.{number}.mlp.0.weight" for number in (0, 1, 2, 5, 11)]
+    layers = meta_tensors(**dict.fromkeys(names, (2, 2)))
     with pytest.raises(WeightsError) as refusal:
         check_state_dict(expected | layers, found, "this file")
     assert str(refusal.value).splitlines() == [
@@ -283,7 +289,8 @@ def test_check_state_dict_names_every_misfit() -> None:
         "  wrong shape: wide is (4, 3) and has to be (3, 4)",
     ]
     with pytest.raises(WeightsError, match=r"does not fit the model\n  missing: two$"):
-        check_state_dict(expected, {"kept": (2,), "wide": (3, 4)}, "it", lambda name: name == "one")
+        found = meta_tensors(kept=(2,), wide=(3, 4))
+        check_state_dict(expected, found, "it", lambda name: name == "one")
     check_state_dict(expected, expected, "it")
 
 

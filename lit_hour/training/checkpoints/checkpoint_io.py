@@ -38,8 +38,8 @@ from lit_hour.training.checkpoints.optimizer_state import (
     unflatten,
 )
 from lit_hour.weights.dcp_reader import META, is_sharded, open_sharded
-from lit_hour.weights.name_map import EMBEDDING, OUTPUT_LAYER
-from lit_hour.weights.reader import MODEL_PREFIX, read_checkpoint
+from lit_hour.weights.name_map import EMBEDDING
+from lit_hour.weights.reader import MODEL_PREFIX, OUTPUT_LAYER, read_checkpoint
 
 OPTIMIZER_PREFIX = "optimizer."
 PART, REPLACED, REMOVED = ".part", ".replaced", ".removed"  # appended to a checkpoint's name

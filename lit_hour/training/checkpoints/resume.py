@@ -13,8 +13,7 @@ from lit_hour.config.schema import Config
 from lit_hour.errors import RunError, WeightsError
 from lit_hour.run_dir import RunDir
 from lit_hour.training.checkpoints.checkpoint_io import step_of_checkpoint
-from lit_hour.weights.name_map import optional_weights
-from lit_hour.weights.reader import check_state_dict, open_weights, shapes_of
+from lit_hour.weights.reader import check_state_dict, open_weights, optional_weights
 
 log = logging.getLogger(__name__)
 
@@ -118,8 +117,8 @@ def check_weights(model: nn.Module, checkpoint: Path, config: Config) -> None:
             another run. The message names every such weight.
     """
     check_state_dict(
-        shapes_of(model.state_dict()),
-        open_weights(checkpoint).shapes,
+        model.state_dict(),
+        open_weights(checkpoint).meta_tensors,
         f"{checkpoint} does not belong to {checkpoint.stem}.yaml, restore the file that does: it",
         optional=optional_weights(config),
     )
