@@ -3,6 +3,18 @@
 The command line prints these in one line. Any other exception is a bug of this project.
 """
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+MAX_LISTED = 5  # items that a message lists before it only counts the rest
+
+
+def list_first(items: Sequence[str], separator: str = ", ") -> str:
+    """Join the first items of a list for a message, and count the rest."""
+    rest = len(items) - MAX_LISTED
+    return separator.join(items[:MAX_LISTED]) + (f"{separator}and {rest} more" if rest > 0 else "")
+
 
 class InputError(ValueError):
     """An input that cannot be used."""

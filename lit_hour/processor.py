@@ -1,4 +1,4 @@
-"""Sample -> Example -> Batch: the one door into the model, for training and for answering alike."""
+"""Sample -> Example -> Batch: the inputs of the model, for training and inference alike."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ from lit_hour.types import (
 
 
 class HourLLaVAProcessor:
-    """Turns samples into what the model reads, by the settings of one run and its tokenizer."""
+    """Tokenizer and text settings of a run, which turn samples into the model's inputs."""
 
-    def __init__(self, tokenizer: Tokenizer, settings: TextConfig) -> None:
+    def __init__(self, tokenizer: Tokenizer, config: TextConfig) -> None:
         self.tokenizer = tokenizer
-        self.config = settings
+        self.config = config
 
     def build_conversation(self, questions: Sequence[Question]) -> Conversation:
-        """One conversation in which the questions are asked and answered in turn."""
+        """Build one conversation from questions and their answers, in order."""
         return build_conversation(questions, self.config)
 
     def build_prompt(
@@ -52,59 +52,66 @@ class HourLLaVAProcessor:
         system_prompt: str = "",
         answer_start: str = "",
     ) -> Conversation:
-        """A conversation that waits for the answer to a question.
+        """Build a conversation that ends with a question.
 
         Args:
-            system_prompt: in place of `text.system_prompt`, where a benchmark has one of its own.
-            answer_start: words that the answer begins with.
+            system_prompt: replaces `text.system_prompt`, for benchmarks that have their own.
+            answer_start: text that the answer begins with.
 
         Raises:
             QuestionError: the question is empty.
         """
         if not question.strip():
-            raise QuestionError("the question is empty: ask something")
+            raise QuestionError("The question is empty.")
         system = Message("system", system_prompt or self.config.system_prompt)
-        return Conversation(
-            (system, *history, Message("user", question)), answer_start=answer_start
-        )
+        messages = (system, *history, Message("user", question))
+        return Conversation(messages, answer_start=answer_start)
 
     def video_note(self, duration_seconds: float, num_frames: int) -> str:
-        """What the model is told of a video of so many sampled frames; empty without `text.time_instruction`."""
-        return (
-            time_instruction(duration_seconds, num_frames) if self.config.time_instruction else ""
-        )
+        """Return the sentence on a video's length in the prompt; empty without `text.time_instruction`."""
+        if not self.config.time_instruction:
+            return ""
+        return time_instruction(duration_seconds, num_frames)
 
     def tokenize(
         self, conversations: Sequence[Conversation], *, num_placeholders: int, note: str = ""
     ) -> tuple[TokenizedText, ...]:
-        """The token ids of conversations about one video or picture (1), several pictures, or neither (0).
+        """Tokenize conversations about the same video or images.
+
+        Args:
+            num_placeholders: as `count_placeholders` returns it.
+            note: as `video_note` returns it.
 
         Raises:
-            QuestionError: a conversation marks the places of more or fewer pictures.
+            QuestionError: a conversation has another number of `<image>` placeholders.
         """
         return tuple(
             tokenize_conversation(
-                self.tokenizer, each, self.config, num_placeholders=num_placeholders, note=note
+                self.tokenizer,
+                conversation,
+                self.config,
+                num_placeholders=num_placeholders,
+                note=note,
             )
-            for each in conversations
+            for conversation in conversations
         )
 
     def answer_ids(self, answer: str) -> Tensor:
-        """What the model says to give an answer and no word more: `(tokens,)`."""
+        """Tokenize an answer with the end token behind it: `(tokens,)`."""
         return torch.tensor(tokenize_answer(self.tokenizer, answer))
 
     def build_example(self, sample: Sample) -> Example:
-        """The token ids of every conversation beside the sample's video or pictures.
+        """Tokenize every conversation of a sample.
 
         Raises:
-            QuestionError: a conversation marks the places of more or fewer pictures than the sample has.
+            QuestionError: a conversation has another number of `<image>` placeholders than the sample has
+                images.
         """
         visual, note = sample.visual, ""
         if isinstance(visual, Frames | Features):
             note = self.video_note(sample.duration_seconds, len(visual))
-        texts = self.tokenize(
-            sample.conversations, num_placeholders=count_placeholders(visual), note=note
-        )
+        num_placeholders = count_placeholders(visual)
+        texts = self.tokenize(sample.conversations, num_placeholders=num_placeholders, note=note)
         return Example(sample.key, visual, texts)
 
     def collate(
@@ -114,15 +121,17 @@ class HourLLaVAProcessor:
         positions: Sequence[int] = (),
         skipped: Sequence[Skipped] = (),
     ) -> Batch:
-        """Examples padded together; without any, a batch that teaches nothing keeps the ranks in step."""
-        examples = examples or [self._dummy_example()]
+        """Pad examples into a batch. Without examples it is a dummy without labels, for idle FSDP ranks."""
+        if not examples:
+            dummy = Conversation((Message("user", "nothing"),))
+            examples = [Example("", None, self.tokenize([dummy], num_placeholders=0))]
         texts = [text for example in examples for text in example.texts]
         lengths = torch.tensor([len(text.input_ids) for text in texts])  # (texts,)
         return Batch(
             keys=tuple(example.key for example in examples),
             visuals=tuple(example.visual for example in examples),
             visual_of_text=tuple(
-                place for place, example in enumerate(examples) for _ in example.texts
+                index for index, example in enumerate(examples) for _ in example.texts
             ),
             input_ids=_pad([text.input_ids for text in texts], self.tokenizer.pad_token_id or 0),
             labels=_pad([text.labels for text in texts], IGNORE_INDEX),
@@ -133,16 +142,9 @@ class HourLLaVAProcessor:
             skipped=tuple(skipped),
         )
 
-    def _dummy_example(self) -> Example:
-        return Example(
-            "",
-            None,
-            self.tokenize([Conversation((Message("user", "nothing"),))], num_placeholders=0),
-        )
-
 
 def count_placeholders(visual: Visual | None) -> int:
-    """How many places in a text a video or pictures take: one for each picture that is a thing of its own."""
+    """Return how many placeholders the visual has in a text: one, or one per image of an image set."""
     if visual is None:
         return 0
     return len(visual) if isinstance(visual, ImageSet) else 1

@@ -1,1 +1,5 @@
-"""Videos, pictures and questions in, tar shards out (pack); tar shards in, samples out in an order that can be resumed."""
+"""Training data: question files and shards in, batches in a resumable order out.
+
+Start with `datamodule.VideoQADataModule`, `shards.reader.open_shards` and `packing.pack.pack`. This file
+imports nothing, so that reading questions does not import torch.
+"""

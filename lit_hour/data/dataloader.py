@@ -1,6 +1,4 @@
-"""Room for a tensor that a worker fills and its rank uses: in memory of both, so that sending does not copy it.
-
-Batches from processes that read ahead -> batches, the time that was waited for them, and an end to waiting in vain."""
+"""A DataLoader that measures how long training waits for data and names what a hanging worker reads."""
 
 from __future__ import annotations
 
@@ -18,13 +16,17 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, get_worker_info
 
-from lit_hour.errors import ShardError
+from lit_hour.errors import ShardError, list_first
+
+TORCH_TIMEOUT_MESSAGE = "DataLoader timed out"  # in torch's RuntimeError
+KILL_TIMEOUT_SECONDS = 5.0
+JOB_SIGNALS = (signal.SIGUSR1, signal.SIGTERM)
 
 
 def empty_shared(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-    """A tensor whose numbers are still to be written; outside a worker it is like any other.
+    """Allocate an uninitialized tensor; inside a worker in shared memory, so that sending it copies nothing.
 
-    Source: torch's `default_collate`, which makes its batches in the same way.
+    Source: torch's `default_collate`, which allocates its batches in the same way.
     """
     if get_worker_info() is None:
         return torch.empty(shape, dtype=dtype)
@@ -32,26 +34,24 @@ def empty_shared(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
     return torch.empty(0, dtype=dtype).set_(shared).view(shape)
 
 
-TORCH_TIMEOUT_MESSAGE = "DataLoader timed out"  # words of torch's
-NUM_NAMED = 5  # samples that a message lists before it only counts
-KILL_TIMEOUT_SECONDS = 5.0
-JOB_SIGNALS = (signal.SIGUSR1, signal.SIGTERM)
-
-
 class LocatableDataset(Protocol):
-    """A dataset that can say where a sample lies, without reading it."""
+    """A dataset that can name the location of a sample without reading it."""
 
     def describe_location(self, index: int) -> str:
-        """The shard and the subject of a sample, as messages name them."""
+        """Return the shard and the key of a sample, for messages."""
 
 
 class TimedDataLoader(DataLoader[Any]):
-    """A loader that knows how long it kept its caller waiting, and what it waited for when its `timeout` is over.
+    """A DataLoader that counts waiting time, and turns torch's timeout into an error with the location.
 
-    Its batch sampler has to say the same each time, and its dataset `Places`.
+    Its batch sampler must return the same indices each time, and its dataset must be a
+    `LocatableDataset`.
+
+    Attributes:
+        data_wait_seconds: time that the caller has waited for batches.
 
     Raises:
-        ShardError: no batch came within `timeout` seconds, because a worker hangs; its workers are ended.
+        ShardError: a worker hangs and no batch came within `timeout` seconds; the workers are killed.
     """
 
     data_wait_seconds = 0.0
@@ -76,34 +76,36 @@ class TimedDataLoader(DataLoader[Any]):
 
     def _describe_hang(self, awaited: Sequence[int]) -> str:
         dataset: LocatableDataset = self.dataset  # type: ignore[assignment]
-        places = "; ".join(dataset.describe_location(index) for index in awaited[:NUM_NAMED])
-        more = f"; and {len(awaited) - NUM_NAMED} more" if len(awaited) > NUM_NAMED else ""
+        locations = [dataset.describe_location(index) for index in awaited]
         return (
-            f"a process that reads data hangs: nothing has come for data.timeout_seconds={self.timeout:g}, and it is the turn"
-            f" of {places}{more}. Look whether that can be read, or allow more. Started again, the run goes on from its newest"
-            " checkpoint"
+            f"A DataLoader worker hangs: no batch within data.timeout_seconds={self.timeout:g}."
+            f" It is reading {list_first(locations, '; ')}. Check whether that can be read, or set a"
+            " larger timeout. The same command resumes from the newest checkpoint."
         )
 
 
 def ignore_job_signals(worker: int) -> None:
-    """Run in a worker when it starts: a warning to a whole job reaches it too, and it has to read on until its rank has saved.
+    """Make a worker ignore SIGUSR1 and SIGTERM unless its rank sent SIGTERM (`worker_init_fn`).
 
-    SIGTERM is also how its rank ends it, and then waits for it: what counts is who sends it.
+    SLURM sends these signals to all processes of a job. The workers must continue reading until their
+    rank has saved a checkpoint, and the rank itself ends its workers with SIGTERM. The sender tells the
+    two apart: signal handlers do not receive it, but `sigwaitinfo` does. So both signals are blocked in
+    all threads of the worker, and one thread waits for them.
     """
-    signal.pthread_sigmask(signal.SIG_BLOCK, JOB_SIGNALS)  # in this thread and those that it starts
+    signal.pthread_sigmask(signal.SIG_BLOCK, JOB_SIGNALS)  # inherited by threads started later
     threading.Thread(target=_exit_on_sigterm_from, args=(os.getppid(),), daemon=True).start()
 
 
 def _exit_on_sigterm_from(rank: int) -> None:
     while True:
-        warning = signal.sigwaitinfo(JOB_SIGNALS)
-        if warning.si_signo == signal.SIGTERM and warning.si_pid == rank:
-            os._exit(0)  # not 1: torch would take it for a failure
+        received = signal.sigwaitinfo(JOB_SIGNALS)
+        if received.si_signo == signal.SIGTERM and received.si_pid == rank:
+            os._exit(0)  # torch would report any other status as a failure
 
 
 def _kill_workers(workers: Sequence[BaseProcess]) -> None:
-    """End processes of which one hangs: it may not heed SIGTERM, and the end of this one would wait for it."""
+    """Kill all workers: a hanging one may ignore SIGTERM, and the exit of this process would wait for it."""
     for worker in workers:
-        with suppress(RuntimeError):  # torch reports in the midst of this that a worker was killed
+        with suppress(RuntimeError):  # torch's SIGCHLD handler reports the killed worker
             worker.kill()
             worker.join(KILL_TIMEOUT_SECONDS)

@@ -1,250 +1,223 @@
-"""Shards -> batches for Lightning: which sample comes when, read in worker processes, resumed where training stopped."""
+"""Lightning's data module: batches in a reproducible order that resumes where a checkpoint stopped."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections import Counter
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import lightning as L
-import numpy as np
 import torch
-from numpy.typing import NDArray
+from torch.utils.data import Dataset
 
-from lit_hour.config.data import SourceConfig, resolve_num_workers
+from lit_hour.config.data import resolve_num_workers
 from lit_hour.config.schema import Config
+from lit_hour.data.data_state import data_fingerprint, diff_fingerprints
 from lit_hour.data.dataloader import TimedDataLoader, ignore_job_signals
-from lit_hour.data.datasets import DUMMY_INDEX, Collate, TrainingDataset, ValidationDataset
+from lit_hour.data.datasets import (
+    DUMMY_INDEX,
+    FetchResult,
+    TrainingDataset,
+    ValidationDataset,
+    collate_results,
+)
 from lit_hour.data.features.format import FeatureMetadata
-from lit_hour.data.order.batch_sampler import StepBatchSampler, micro_batches_per_step
-from lit_hour.data.order.data_state import data_fingerprint, diff_fingerprints
-from lit_hour.data.order.sample_order import (
+from lit_hour.data.questions.record import format_counts
+from lit_hour.data.sample_order import (
     LengthBalancedOrder,
     MixedOrder,
-    SampleCost,
     SourceOrder,
+    StepBatchSampler,
+    costs_at,
+    micro_batches_per_step,
+    sample_costs,
 )
-from lit_hour.data.questions.record import count_modalities, format_counts
-from lit_hour.data.sources import feature_metadata_of, open_sources
+from lit_hour.data.sources import open_sources, open_training_sources
 from lit_hour.errors import ConfigError, ShardError
 from lit_hour.processor import HourLLaVAProcessor
-from lit_hour.types import Question
 
-log = logging.getLogger("lit_hour")
+log = logging.getLogger(__name__)
 
 
 class VideoQADataModule(L.LightningDataModule):
-    """Training samples in an order that is a pure function of (seed, position), and validation subjects with all questions.
+    """Training samples in an order that is a pure function of (seed, position), and validation entries.
 
-    Its state in a checkpoint is the number of finished steps and of samples that they took, and what the order is made of.
-    It holds on any number of ranks and workers.
+    The state in a checkpoint is the step, the position in the order, and the fingerprint of what
+    determines the order. It is independent of the number of ranks and workers.
 
     Attributes:
+        order: mixed order of the training samples, before length balancing.
         num_steps: optimizer steps of the whole run.
-        seconds_waited: time that training has spent waiting for this rank's batches.
     """
 
     def __init__(self, config: Config, processor: HourLLaVAProcessor) -> None:
         super().__init__()
         self.config, self.processor = config, processor
-        self.sources = open_sources(_training_sources(config), config)
+        self.sources = open_training_sources(config)
         self.val_sources = open_sources(config.data.val_sources, config)
-        per_sample = config.data.questions_per_sample
+        num_questions, seed = config.data.questions_per_sample, config.run.seed
         orders = {
             name: SourceOrder(
-                shards.samples_per_shard(per_sample),
-                config.data.shuffle_shards,
-                config.run.seed,
-                name,
+                shards.samples_per_shard(num_questions), config.data.shuffle_shards, seed, name
             )
             for name, shards in self.sources.items()
         }
-        weights = {name: source.weight for name, source in _training_sources(config).items()}
-        starts = {name: source.skip_fraction for name, source in _training_sources(config).items()}
-        self.order = MixedOrder(orders, weights, config.run.seed, starts)
-        self._fingerprint = data_fingerprint(config, self.sources)
+        weights = {name: config.data.sources[name].weight for name in orders}
+        starts = {name: config.data.sources[name].skip_fraction for name in orders}
+        self.order = MixedOrder(orders, weights, seed, starts)
         self.num_steps = config.training.max_steps or -(
-            -len(self.order) // config.data.global_batch_size
+            -self.order.num_samples // config.data.global_batch_size
         )
+        self._fingerprint = data_fingerprint(config, self.sources)
         self._start_step = self._start_position = 0  # of this start: those of its checkpoint
         self._train_loader: TimedDataLoader | None = None
 
     def describe(self) -> str:
-        """One line on what there is to learn from."""
-        subjects = [subject for shards in self.sources.values() for subject in shards.entries]
-        validation = [subject for shards in self.val_sources.values() for subject in shards.entries]
-        hours = sum(subject.duration_seconds for subject in subjects) / 3600
+        """Return one line on the training and validation data."""
+        training = [entry for shards in self.sources.values() for entry in shards.entries]
+        validation = [entry for shards in self.val_sources.values() for entry in shards.entries]
         return (
-            f"{format_counts(count_modalities(each.modality for each in subjects))}, {hours:.1f} hours of video,"
-            f" {sum(subject.num_questions for subject in subjects)} questions in {len(self.order)} samples;"
-            f" {format_counts(count_modalities(each.modality for each in validation))} to validate on"
+            f"{format_counts(Counter(entry.modality for entry in training))},"
+            f" {sum(entry.duration_seconds for entry in training) / 3600:.1f} hours of video,"
+            f" {sum(entry.num_questions for entry in training)} questions in"
+            f" {self.order.num_samples} samples;"
+            f" {format_counts(Counter(entry.modality for entry in validation))} for validation"
         )
 
     def micro_batches_per_step(self, num_ranks: int) -> int:
-        """Batches that each rank computes in an optimizer step.
+        """Return how many micro-batches each rank computes in one optimizer step.
 
         Raises:
-            ConfigError: the ranks cannot share the samples of a step evenly, or one pass has too few samples for them.
+            ConfigError: the ranks cannot share the samples of a step evenly, or one pass over the data
+                has fewer samples than the ranks compute at the same time.
         """
-        num_at_once = num_ranks * self.config.data.micro_batch_size
-        if len(self.order) < num_at_once:
+        data = self.config.data
+        if self.order.num_samples < num_ranks * data.micro_batch_size:
             raise ConfigError(
-                f"one pass over data.sources has {len(self.order)} samples, and {num_ranks} ranks take {num_at_once} at once"
-                f" (data.micro_batch_size={self.config.data.micro_batch_size}): let each take fewer, use fewer ranks, or give"
-                " them more data"
+                f"One pass over data.sources has {self.order.num_samples} samples, but {num_ranks} ranks"
+                f" with data.micro_batch_size={data.micro_batch_size} compute"
+                f" {num_ranks * data.micro_batch_size} at the same time. Use a smaller micro-batch, fewer"
+                " ranks, or more data."
             )
-        return micro_batches_per_step(
-            self.config.data.global_batch_size, self.config.data.micro_batch_size, num_ranks
-        )
+        return micro_batches_per_step(data.global_batch_size, data.micro_batch_size, num_ranks)
 
     def train_dataloader(self) -> TimedDataLoader:
-        """The rest of the run, from the next sample on; its length counts the finished steps too, as Lightning does."""
+        """Load the rest of the run from the next sample on; the length includes the finished steps.
+
+        Raises:
+            ConfigError: as `micro_batches_per_step`.
+        """
         assert self.trainer is not None
+        self.micro_batches_per_step(self.trainer.world_size)
         data = self.config.data
-        balanced = LengthBalancedOrder(
-            self._cost_function(),
-            len(self.order),
+        costs = {name: sample_costs(shards, self.config) for name, shards in self.sources.items()}
+        order = LengthBalancedOrder(
+            partial(costs_at, self.order, costs),
+            self.order.num_samples,
             samples_per_step=data.global_batch_size,
-            balance_steps=data.length_balance_window,
+            max_window_steps=data.length_balance_window,
             seed=self.config.run.seed,
         )
         sampler = StepBatchSampler(
-            balanced,
+            order,
             self.position,
             self.num_steps,
+            data.micro_batch_size,
             first_step=self.step,
-            samples_per_batch=data.micro_batch_size,
             rank=self.trainer.global_rank,
             num_ranks=self.trainer.world_size,
         )
-        samples = TrainingDataset(self.sources, self.order, self.processor, self.config)
-        self._train_loader = TimedDataLoader(
-            samples, batch_sampler=sampler, **self._loader_kwargs()
-        )
+        dataset = TrainingDataset(self.sources, self.order, self.processor, self.config)
+        self._train_loader = self._loader(dataset, batch_sampler=sampler)
         return self._train_loader
 
     def val_dataloader(self) -> TimedDataLoader | list[Any]:
-        """This rank's share of the validation subjects, one at a time with all its questions.
+        """Load this rank's share of the validation entries, each with all of its questions.
 
         Raises:
-            ConfigError: there are fewer subjects than ranks.
+            ConfigError: there are fewer entries than ranks.
         """
         assert self.trainer is not None
-        subjects = [
-            (shards, subject) for shards in self.val_sources.values() for subject in shards.entries
+        rank, num_ranks = self.trainer.global_rank, self.trainer.world_size
+        entries = [
+            (shards, entry) for shards in self.val_sources.values() for entry in shards.entries
         ]
-        if not subjects:
+        if not entries:
             return []
-        if len(subjects) < self.trainer.world_size:
+        if len(entries) < num_ranks:
             raise ConfigError(
-                f"data.val_sources hold {len(subjects)} subjects for {self.trainer.world_size} ranks:"
-                " give each rank at least one, or all of them none"
+                f"data.val_sources have {len(entries)} entries for {num_ranks} ranks."
+                " Provide at least one per rank, or none at all."
             )
-        share = list(range(self.trainer.global_rank, len(subjects), self.trainer.world_size))
-        if (
-            self.config.training.strategy == "fsdp"
-        ):  # the ranks need each other for each answer: all get as many
-            share += [DUMMY_INDEX] * (-(-len(subjects) // self.trainer.world_size) - len(share))
-        # read as it will be asked, where no template has labels
-        processor = HourLLaVAProcessor(
-            self.processor.tokenizer, replace(self.config.text, loss_on_template=False)
-        )
-        dataset = ValidationDataset(subjects, processor, self.config)
-        return TimedDataLoader(dataset, sampler=share, batch_size=1, **self._loader_kwargs())
+        indices = list(range(rank, len(entries), num_ranks))
+        if self.config.training.strategy == "fsdp":  # all ranks take part in every generation
+            indices += [DUMMY_INDEX] * (-(-len(entries) // num_ranks) - len(indices))
+        # Prompts as in inference, where no part of the template has labels.
+        text = replace(self.config.text, loss_on_template=False)
+        processor = HourLLaVAProcessor(self.processor.tokenizer, text)
+        dataset = ValidationDataset(entries, processor, self.config)
+        return self._loader(dataset, sampler=indices, batch_size=1)
 
     @property
     def step(self) -> int:
-        """Optimizer steps that are finished, as the Trainer counts them."""
+        """Finished optimizer steps, as the Trainer counts them."""
         return self.trainer.global_step if self.trainer else self._start_step
 
     @property
     def position(self) -> int:
-        """Samples of the order that the finished steps have used."""
+        """Position of the next sample in the order of training."""
         num_steps = self.step - self._start_step
         return self._start_position + num_steps * self.config.data.global_batch_size
 
     @property
     def feature_metadata(self) -> dict[str, FeatureMetadata]:
-        """What the features of videos that this run reads were encoded by, by the path of their shard."""
-        return feature_metadata_of([*self.sources.values(), *self.val_sources.values()])
+        """How the features of this run's videos were encoded, by the path of their shard."""
+        metadata: dict[str, FeatureMetadata] = {}
+        for shards in (*self.sources.values(), *self.val_sources.values()):
+            metadata |= shards.feature_metadata()
+        return metadata
 
     @property
     def data_wait_seconds(self) -> float:
-        """Time that training has spent waiting for this rank's batches, since this start."""
+        """Time that training has waited for this rank's batches, since this start."""
         return self._train_loader.data_wait_seconds if self._train_loader else 0.0
 
     def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint has to know of the data."""
-        return {"step": self.step, "position": self.position, "origin": self._fingerprint}
+        """Return the progress and what determines the order, for a checkpoint."""
+        return {"step": self.step, "position": self.position, "fingerprint": self._fingerprint}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on where a checkpoint stopped.
+        """Continue where a checkpoint stopped.
 
         Raises:
-            ShardError: the data have changed since, and `data.on_data_change` does not allow it; it says how.
+            ShardError: the data has changed, and `data.on_data_change` is "error".
         """
-        changes = [
-            "the checkpoint does not say what they were, for it is older than data.length_balance_window: 1 keeps its order"
-        ]
-        if "origin" in state_dict:
-            changes = diff_fingerprints(state_dict["origin"], self._fingerprint)
+        changes = ["the checkpoint does not record its data"]
+        if "fingerprint" in state_dict:
+            changes = diff_fingerprints(state_dict["fingerprint"], self._fingerprint)
         if changes and self.config.data.on_data_change == "error":
             raise ShardError(
-                f"the data are not those of the checkpoint: {'; '.join(changes)}. Set them back; or go on with"
-                " data.on_data_change=warn, which counts on in the new order, so that samples may come twice or not at all"
+                f"The data has changed since the checkpoint: {'; '.join(changes)}. Set it back, or continue"
+                " in the new order with data.on_data_change=warn; samples may then come twice or not at"
+                " all."
             )
         for change in changes:
             log.warning(
-                "the data are not those of the checkpoint, and training goes on (data.on_data_change=warn): %s",
-                change,
+                "The data has changed since the checkpoint (data.on_data_change=warn): %s.", change
             )
         self._start_step, self._start_position = state_dict["step"], state_dict["position"]
 
-    def _cost_function(self) -> Callable[[range], NDArray[np.int64]]:
-        """What the samples at positions of the order cost, by the indexes of their shards: `(positions,)`."""
-        cost, per_sample = (
-            SampleCost.from_config(self.config),
-            self.config.data.questions_per_sample,
-        )
-        costs = {
-            name: shards.costs_per_shard(per_sample, cost) for name, shards in self.sources.items()
-        }
-        order = self.order  # a loader that holds self holds itself, and the garbage collector waits long for its workers
-
-        def costs_at(positions: range) -> NDArray[np.int64]:
-            places = map(order.__getitem__, positions)
-            return np.array(
-                [costs[source][shard][sample] for source, shard, sample in places], np.int64
-            )  # (positions,)
-
-        return costs_at
-
-    def _loader_kwargs(self) -> dict[str, Any]:
+    def _loader(self, dataset: Dataset[FetchResult], **sampling: Any) -> TimedDataLoader:
         num_workers = resolve_num_workers(self.config.data.num_workers)
-        return {
-            "collate_fn": Collate(self.processor),
-            "num_workers": num_workers,
-            "worker_init_fn": ignore_job_signals,
-            "persistent_workers": num_workers > 0,
-            "timeout": self.config.data.timeout_seconds if num_workers else 0,
-            "pin_memory": torch.cuda.is_available(),
-        }
-
-
-def training_questions(config: Config) -> Iterator[Question]:
-    """Every question of the training sources, for a tokenizer to be learnt from."""
-    for shards in open_sources(_training_sources(config), config).values():
-        for subject in shards.entries:
-            yield from shards.read(subject).questions
-
-
-def sources_fingerprint(config: Config) -> list[str]:
-    """The fingerprints of all training shards, which change with their questions."""
-    opened = open_sources(_training_sources(config), config)
-    return [index.fingerprint for shards in opened.values() for index in shards.indexes]
-
-
-def _training_sources(config: Config) -> dict[str, SourceConfig]:
-    """Those that count: of one without weight not even the folder has to be there."""
-    return {name: source for name, source in config.data.sources.items() if source.weight > 0}
+        return TimedDataLoader(
+            dataset,
+            **sampling,
+            collate_fn=partial(collate_results, self.processor),
+            num_workers=num_workers,
+            worker_init_fn=ignore_job_signals,
+            persistent_workers=num_workers > 0,
+            timeout=self.config.data.timeout_seconds if num_workers else 0,
+            pin_memory=torch.cuda.is_available(),
+        )

@@ -1,4 +1,4 @@
-"""A position in the order, or the number of a subject -> one sample read and decoded -> batches. This runs in the workers."""
+"""Map-style datasets that read and decode one sample, and the collate function. They run in the workers."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from torch.utils.data import Dataset
 
 from lit_hour.config.schema import Config
-from lit_hour.data.order.sample_order import MixedOrder
 from lit_hour.data.questions.record import drop_partial_placeholders
+from lit_hour.data.sample_order import MixedOrder
 from lit_hour.data.shards.decode import load_visual
 from lit_hour.data.shards.reader import Shards, StoredSample
 from lit_hour.data.shards.shard_index import IndexEntry
@@ -17,119 +17,111 @@ from lit_hour.errors import ShardError
 from lit_hour.processor import HourLLaVAProcessor
 from lit_hour.types import Batch, Example, Question, Sample, Skipped
 
-DUMMY_INDEX = -1  # the index of no subject
+DUMMY_INDEX = (
+    -1
+)  # reads nothing: an FSDP rank without a sample takes part in the step of the others
 
 
 @dataclass(frozen=True)
 class FetchResult:
-    """What came of reading one sample, if there was any, and its position in the global order, where it has one."""
+    """The result of reading one sample: an example, the reason why there is none, or None for a dummy.
+
+    Attributes:
+        position: in the mixed order; None in validation.
+    """
 
     result: Example | Skipped | None
     position: int | None = None
 
 
-class Collate:
-    """Samples that were read, and those that could not be, -> one batch."""
-
-    def __init__(self, processor: HourLLaVAProcessor) -> None:
-        self._processor = processor
-
-    def __call__(self, reads: list[FetchResult]) -> Batch:
-        """Pad what was read together, and hand on what was not."""
-        good = [read for read in reads if isinstance(read.result, Example)]
-        return self._processor.collate(
-            [read.result for read in good],  # type: ignore[misc]
-            positions=[read.position for read in good if read.position is not None],
-            skipped=[read.result for read in reads if isinstance(read.result, Skipped)],
-        )
-
-
+@dataclass(frozen=True)
 class TrainingDataset(Dataset[FetchResult]):
-    """Position in the global order -> one subject with a few consecutive questions as one conversation."""
+    """Training samples by their position in the mixed order.
 
-    def __init__(
-        self,
-        sources: Mapping[str, Shards],
-        order: MixedOrder,
-        processor: HourLLaVAProcessor,
-        config: Config,
-    ) -> None:
-        self._sources, self._order, self._processor, self._config = (
-            sources,
-            order,
-            processor,
-            config,
-        )
+    A sample is an entry with a few consecutive questions as one conversation.
+    """
+
+    sources: Mapping[str, Shards]
+    order: MixedOrder
+    processor: HourLLaVAProcessor
+    config: Config
 
     def __getitem__(self, position: int) -> FetchResult:
-        shards, subject, asked = self._locate(position)
-        return FetchResult(
-            _read_example(shards, subject, asked, self._processor, self._config), position
-        )
+        shards, entry, questions = self._locate(position)
+        example = _read_example(shards, entry, questions, self.processor, self.config)
+        return FetchResult(example, position)
 
     def describe_location(self, position: int) -> str:
-        """The shard and the subject that come at a position."""
-        shards, subject, _ = self._locate(position)
-        return shards.describe_location(subject)
+        """Return the shard and the key of a sample."""
+        shards, entry, _ = self._locate(position)
+        return shards.describe_location(entry)
 
     def _locate(self, position: int) -> tuple[Shards, IndexEntry, slice]:
-        source, shard, sample = self._order[position]
-        shards = self._sources[source]
-        return shards, *shards.locate(shard, sample, self._config.data.questions_per_sample)
+        source, shard, sample = self.order[position]
+        shards = self.sources[source]
+        return shards, *shards.locate(shard, sample, self.config.data.questions_per_sample)
 
 
+@dataclass(frozen=True)
 class ValidationDataset(Dataset[FetchResult]):
-    """Index -> one subject with each of its questions as a conversation of its own; or NOTHING."""
+    """Entries with each of their questions as a conversation of its own; nothing for `DUMMY_INDEX`."""
 
-    def __init__(
-        self,
-        subjects: list[tuple[Shards, IndexEntry]],
-        processor: HourLLaVAProcessor,
-        config: Config,
-    ) -> None:
-        self._subjects, self._processor, self._config = subjects, processor, config
+    entries: list[tuple[Shards, IndexEntry]]
+    processor: HourLLaVAProcessor
+    config: Config
 
     def __len__(self) -> int:
-        return len(self._subjects)
+        return len(self.entries)
 
     def __getitem__(self, index: int) -> FetchResult:
         if index == DUMMY_INDEX:
             return FetchResult(None)
-        shards, subject = self._subjects[index]
-        return FetchResult(_read_example(shards, subject, None, self._processor, self._config))
+        shards, entry = self.entries[index]
+        return FetchResult(_read_example(shards, entry, None, self.processor, self.config))
 
     def describe_location(self, index: int) -> str:
-        """The shard and the subject of an index."""
-        shards, subject = self._subjects[index]
-        return shards.describe_location(subject)
+        """Return the shard and the key of an entry."""
+        shards, entry = self.entries[index]
+        return shards.describe_location(entry)
+
+
+def collate_results(processor: HourLLaVAProcessor, results: list[FetchResult]) -> Batch:
+    """Pad the examples into a batch, which also lists the samples that could not be read."""
+    examples = [fetched for fetched in results if isinstance(fetched.result, Example)]
+    return processor.collate(
+        [fetched.result for fetched in examples],  # type: ignore[misc]
+        positions=[fetched.position for fetched in examples if fetched.position is not None],
+        skipped=[fetched.result for fetched in results if isinstance(fetched.result, Skipped)],
+    )
 
 
 def _read_example(
     shards: Shards,
-    subject: IndexEntry,
-    asked: slice | None,
+    entry: IndexEntry,
+    questions: slice | None,
     processor: HourLLaVAProcessor,
     config: Config,
 ) -> Example | Skipped:
-    """One conversation about the questions `asked`, or one for each question; a damaged sample is handed on as such."""
+    """Read an entry and tokenize one conversation about some questions, or one per question if None."""
     try:
-        stored = shards.read(subject)
+        stored = shards.read(entry)
         visual = load_visual(stored, config.video, config.image)
     except ShardError as error:
-        return Skipped(subject.key, str(error))
-    groups = _group_questions(stored, asked, config.data.val_questions_per_video)
+        return Skipped(entry.key, str(error))
+    groups = _group_questions(stored, questions, config.data.val_questions_per_video)
     conversations = tuple(processor.build_conversation(group) for group in groups)
+    files = ", ".join(stored.files)
     return processor.build_example(
-        Sample(stored.key, stored.source, stored.duration_seconds, visual, conversations)
+        Sample(stored.key, files, stored.duration_seconds, visual, conversations)
     )
 
 
 def _group_questions(
-    stored: StoredSample, asked: slice | None, max_questions: int
+    stored: StoredSample, questions: slice | None, max_questions: int
 ) -> list[tuple[Question, ...]]:
-    """The questions of each conversation: those `asked`, or else up to `max_questions`, each alone."""
-    if asked is not None:
-        groups = [stored.questions[asked]]
+    """Return the questions of each conversation; if None, up to `max_questions` conversations of one."""
+    if questions is not None:
+        groups = [stored.questions[questions]]
     else:
         step = -(-len(stored.questions) // max_questions)
         groups = [(question,) for question in stored.questions[::step]]

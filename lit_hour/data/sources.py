@@ -1,81 +1,73 @@
-"""The named sources of a run and its settings -> opened shards, or how their videos do not fit the settings."""
+"""The data sources of a run: opened shards whose videos match the settings of the run."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Mapping
 
 from lit_hour.config.data import SourceConfig
+from lit_hour.config.diff import describe_changes
 from lit_hour.config.schema import Config
-from lit_hour.data.features.format import FeatureMetadata, diff_configs, feature_config
+from lit_hour.data.features.format import feature_config
 from lit_hour.data.shards.reader import Shards, open_shards
-from lit_hour.data.shards.shard_index import ShardIndex
-from lit_hour.data.shards.storage import ShardCache
 from lit_hour.errors import ConfigError
 
 SAMPLING_KEYS = ("fps", "min_frames", "max_frames")
+
+
+def open_training_sources(config: Config) -> dict[str, Shards]:
+    """Open the training sources with a weight above 0; the folders of the others may be missing.
+
+    Raises:
+        ShardError, ConfigError: as `open_sources`.
+    """
+    sources = config.data.sources.items()
+    return open_sources({name: source for name, source in sources if source.weight > 0}, config)
 
 
 def open_sources(sources: Mapping[str, SourceConfig], config: Config) -> dict[str, Shards]:
     """Open the shards of each source.
 
     Raises:
-        ShardError: a folder of shards is missing or damaged.
-        ConfigError: as `check_videos`; or videos are stored as features, and the vision encoder that made them is to learn.
+        ShardError: a folder of shards is missing or corrupt.
+        ConfigError: as `check_videos`; or a source has features, and the vision encoder is trained.
     """
-    cache = ShardCache.from_config(config.data)
-    opened = {name: open_shards(source.shards, cache) for name, source in sorted(sources.items())}
+    opened = {
+        name: open_shards(source.shards, config.data) for name, source in sorted(sources.items())
+    }
+    learning_rate = config.training.learning_rate.vision
     for shards in opened.values():
         check_videos(shards, config)
-        if config.training.learning_rate.vision > 0 and feature_metadata_of([shards]):
+        if learning_rate > 0 and shards.feature_metadata():
             raise ConfigError(
-                f"{shards.folder} holds features of a vision encoder that would not be the same one any more after the first"
-                f" step (training.learning_rate.vision={config.training.learning_rate.vision:g}): set"
-                " training.learning_rate.vision=0, or train on the frames that they were made from"
+                f"{shards.name} has features, which would not match the vision encoder after the first"
+                f" step with training.learning_rate.vision={learning_rate:g}. Set it to 0, or train on"
+                " the frames that the features were extracted from."
             )
     return opened
 
 
 def check_videos(shards: Shards, config: Config) -> None:
-    """Refuse videos that were sampled or encoded by other settings than those by which questions will be answered.
+    """Check that videos were sampled and encoded by this run's settings; other modalities do not count.
 
     Raises:
-        ConfigError: it names the settings that differ. Those of shards without videos do not count.
+        ConfigError: a setting differs.
     """
-    settings = feature_config(config)
-    for index in _with_videos(shards):
-        if index.features is None:
-            _check_sampling(shards, index.config, config)
-        elif differences := diff_configs(index.features.config, settings):
-            raise ConfigError(
-                f"the features in {shards.folder} were encoded by other settings than this run's: {'; '.join(differences)}."
-                " Set these back, or encode again by this run's settings: python -m lit_hour extract-features SOURCE TARGET ..."
-            )
-
-
-def feature_metadata_of(sources: Iterable[Shards]) -> dict[str, FeatureMetadata]:
-    """What features of videos were encoded by, one for each shard that holds some: by the path of the shard."""
-    return {
-        f"{shards.folder}/{index.shard}": index.features
-        for shards in sources
-        for index in _with_videos(shards)
-        if index.features
-    }
-
-
-def _with_videos(shards: Shards) -> list[ShardIndex]:
-    return [
-        index
-        for index in shards.indexes
-        if any(subject.modality == "video" for subject in index.entries)
-    ]
-
-
-def _check_sampling(shards: Shards, settings: dict[str, Any], config: Config) -> None:
-    for key in SAMPLING_KEYS:
-        packed, wanted = settings[key], getattr(config.video, key)
-        if packed != wanted:
-            raise ConfigError(
-                f"{shards.folder} was packed with video.{key}={packed}, this run has {wanted}: set video.{key}={packed},"
-                " or pack again with this run's settings"
-            )
+    for index in shards.indexes:
+        if not any(entry.modality == "video" for entry in index.entries):
+            continue
+        if index.features is not None:
+            changes = describe_changes(index.features.config, feature_config(config))
+            if changes:
+                raise ConfigError(
+                    f"The features in {shards.name} were extracted with other settings than this run's:"
+                    f" {'; '.join(changes)}. Set these back, or extract features again:"
+                    " lit-hour extract-features SOURCE TARGET."
+                )
+            continue
+        for key in SAMPLING_KEYS:
+            packed, wanted = index.config[key], getattr(config.video, key)
+            if packed != wanted:
+                raise ConfigError(
+                    f"{shards.name} was packed with video.{key}={packed}, this run has {wanted}."
+                    f" Set video.{key}={packed}, or pack again with this run's settings."
+                )

@@ -17,8 +17,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from lit_hour.config.diff import diff_settings
 from lit_hour.errors import ReportError
-from lit_hour.evaluation.report.compare import differences
 from lit_hour.evaluation.report.text import REPORT_NAME
 from lit_hour.io.atomic import atomic_write_text
 from lit_hour.io.jsonl import JsonlWriter, read_jsonl
@@ -78,7 +78,7 @@ class AnswerStore:
                 f"{self._protocol_path} has format {number}; this version of lit_hour reads and"
                 f" writes format {FORMAT}. {OTHER_FOLDER}, or delete {self.path}."
             )
-        if changed := differences(stored, protocol):
+        if changed := diff_settings(stored, protocol):
             listed = "".join(
                 f"\n  {key}: was {old}, is {new}" for key, (old, new) in changed.items()
             )

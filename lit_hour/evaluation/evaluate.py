@@ -31,7 +31,7 @@ from lit_hour.evaluation.report.text import summarize
 from lit_hour.inference.predictor import VideoPredictor
 from lit_hour.inference.video_memory import VideoMemoryBuilder
 from lit_hour.io.atomic import atomic_write_text
-from lit_hour.io.file_lock import locked
+from lit_hour.io.file_lock import dir_lock
 from lit_hour.run_dir import RunDir
 from lit_hour.training.predict import assign_greedily, claim_output_dir, predict
 
@@ -127,7 +127,7 @@ class EvaluationModule(L.LightningModule):
         Rank zero lists the stored responses and broadcasts them, because another machine may see an
         older state of a network folder.
         """
-        self._locks.enter_context(locked(self.store.answers_dir, shared=True))
+        self._locks.enter_context(dir_lock(self.store.answers_dir, self.trainer.global_rank))
         stored = set(self.store.read()[0]) if self.trainer.is_global_zero else set()
         answered: set[str] = self.trainer.strategy.broadcast(stored)
         rank, num_ranks = self.trainer.global_rank, self.trainer.world_size

@@ -20,7 +20,7 @@ from lit_hour.inference.inputs import MEMORY_SUFFIX
 from lit_hour.inference.predictor import VideoPredictor
 from lit_hour.inference.video_memory import VideoMemory
 from lit_hour.inference.video_memory_io import load_memory, save_memory
-from lit_hour.io.atomic import TEMP_SUFFIX
+from lit_hour.io.atomic import remove_temp_files
 
 log = logging.getLogger(__name__)
 
@@ -72,8 +72,7 @@ class MemoryCache:
         """
         self._predictor, self._folder, self._budget_bytes = predictor, folder, budget_bytes
         self._lock = Lock()  # of the table and of the counters of its entries
-        for unfinished in folder.glob(f"*{TEMP_SUFFIX}"):  # left by a process that was killed
-            unfinished.unlink()
+        remove_temp_files(folder)  # of a killed process
         files = sorted(folder.glob(f"*{MEMORY_SUFFIX}"), key=lambda file: file.stat().st_mtime)
         self._entries = OrderedDict(
             (file.stem, CacheEntry(file.stat().st_size, is_on_disk=True)) for file in files

@@ -1,1 +1,1 @@
-"""."""
+"""Files: atomic writes, locks, JSONL, hashes, int8 quantization, HTML."""

@@ -1,43 +1,37 @@
-"""A folder that one process at a time may fill, whatever starts them: two terminals, or the ranks of a run."""
+"""Locks on folders that several processes fill, whoever starts them: two terminals, or the ranks of a run.
+
+They are `filelock.FileLock`s on a file inside the folder. A process that dies releases its locks, and a
+forked child does not inherit them.
+"""
 
 from __future__ import annotations
 
-import fcntl
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
+from filelock import BaseFileLock, FileLock, Timeout
 
-@contextmanager
-def locked(folder: Path, shared: bool = False) -> Iterator[None]:
-    """Make the folder if it is not there, and hold it; another process that wants it waits, and then finds it filled.
+LOCK_NAME = ".lock"
 
-    Those that hold it shared do not wait for each other.
+
+def dir_lock(folder: Path, rank: int | None = None) -> BaseFileLock:
+    """Create a folder if it is missing, and return its lock, which is not acquired yet.
+
+    Args:
+        rank: of a run; each rank has a lock of its own, so that all ranks can use the folder.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("a") as lock:
-        fcntl.flock(lock, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
-        yield
+    return FileLock(folder / (LOCK_NAME if rank is None else f"{LOCK_NAME}.rank{rank}"))
 
 
-@contextmanager
-def locked_if_free(folder: Path) -> Iterator[bool]:
-    """Make the folder if it is not there, and hold it unless another process does; says whether it is held now."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("a") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-            return
-        yield True
+def rank_locks(folder: Path) -> list[BaseFileLock]:
+    """Return the locks of all ranks that have used a folder."""
+    return [FileLock(file) for file in sorted(folder.glob(f"{LOCK_NAME}.rank*"))]
 
 
-def is_held(folder: Path, even_shared: bool = False) -> bool:
-    """Whether a process holds the folder at this moment, for itself alone or even shared."""
-    with (folder / ".lock").open("a") as lock:
-        try:
-            fcntl.flock(lock, (fcntl.LOCK_EX if even_shared else fcntl.LOCK_SH) | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-    return False
+def is_locked(lock: BaseFileLock) -> bool:
+    """Return whether a process holds a lock at this moment."""
+    try:
+        with lock.acquire(timeout=0):
+            return False
+    except Timeout:
+        return True

@@ -1,4 +1,4 @@
-"""Files or weights in, a number out by which their content is known again."""
+"""SHA-256 of files, folders and weights."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch.distributed.tensor import DTensor
 
 
 def hash_path(path: Path) -> str:
-    """SHA-256 of a file, or of all files of a folder with their names."""
+    """Return the SHA-256 of a file, or of all files of a folder with their names."""
     if path.is_dir():
         parts = [
             f"{hash_path(file)}  {file.relative_to(path)}\n"
@@ -24,22 +24,15 @@ def hash_path(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def hash_weights(weights: Mapping[str, Tensor], start: bytes = b"") -> str:
-    """SHA-256 of weights, under their names, behind some bytes.
+def hash_weights(weights: Mapping[str, Tensor], prefix: bytes = b"") -> str:
+    """Return the SHA-256 of a prefix and of named weights in bf16, whatever their precision.
 
-    It is that of the weights in bf16, so that it stays the same whichever precision a run holds them in. The ranks of a
-    sharded model all have to ask for it.
+    All ranks of a sharded model must call it: it gathers the weights.
     """
-    found = hashlib.sha256(start)
+    digest = hashlib.sha256(prefix)
     for name, weight in sorted(weights.items()):
-        whole = weight.full_tensor() if isinstance(weight, DTensor) else weight
-        found.update(f"{name} {tuple(whole.shape)}".encode())
-        found.update(
-            whole.detach()
-            .to("cpu", torch.bfloat16)
-            .contiguous()
-            .view(torch.int16)
-            .numpy()
-            .tobytes()
-        )
-    return found.hexdigest()
+        full = weight.full_tensor() if isinstance(weight, DTensor) else weight
+        digest.update(f"{name} {tuple(full.shape)}".encode())
+        bits = full.detach().to("cpu", torch.bfloat16).contiguous().view(torch.int16)
+        digest.update(bits.numpy().tobytes())
+    return digest.hexdigest()

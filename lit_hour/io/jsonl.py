@@ -1,6 +1,6 @@
-"""Records in, lines of JSON on disk out, and back after kill -9: what was added is there, and half a line never is.
+"""Append-only JSONL files that survive `kill -9`: a written record is complete, and never half a line.
 
-A line is written by one call of the system: a process that is killed at any moment has lost no record that it had added.
+A line is written by a single system call.
 """
 
 from __future__ import annotations
@@ -15,27 +15,27 @@ from lit_hour.errors import JsonlError
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
-    """The records of a journal, in order; a last line that was not finished does not count.
+    """Return the records of a file in order; an incomplete last line is ignored, and so is a missing file.
 
     Raises:
-        JsonlError: the file cannot be read, or a line is no record.
+        JsonlError: the file cannot be read, or a line is not a record.
     """
     try:
         content = path.read_bytes() if path.exists() else b""
     except OSError as error:
-        raise JsonlError(f"{path} cannot be read as a journal ({error.strerror})") from error
-    whole = content[: content.rfind(b"\n") + 1]
+        raise JsonlError(f"Cannot read {path}: {error.strerror}.") from error
+    complete = content[: content.rfind(b"\n") + 1]
     return [
         _parse(line, f"{path}: line {number}")
-        for number, line in enumerate(whole.splitlines(), start=1)
+        for number, line in enumerate(complete.splitlines(), start=1)
     ]
 
 
 class JsonlWriter:
-    """A file of records that one process at a time adds to."""
+    """Appends records to a file that no other process writes."""
 
     def __init__(self, path: Path) -> None:
-        """Open a journal, or begin one. A last line that was not finished is taken away.
+        """Open or create a file; an incomplete last line is removed.
 
         Raises:
             JsonlError: the file cannot be read or written.
@@ -47,7 +47,7 @@ class JsonlWriter:
             content = os.pread(self._file, os.fstat(self._file).st_size, 0)
             os.ftruncate(self._file, content.rfind(b"\n") + 1)
         except OSError as error:
-            raise JsonlError(f"{path} cannot be used as a journal ({error.strerror})") from error
+            raise JsonlError(f"Cannot use {path}: {error.strerror}.") from error
 
     def __enter__(self) -> JsonlWriter:
         return self
@@ -61,7 +61,7 @@ class JsonlWriter:
         os.close(self._file)
 
     def write(self, record: dict[str, Any]) -> None:
-        """Write a record down: it is in the file when this returns, though the disk may have it later.
+        """Append a record. It is in the file when this returns, and on disk after `sync`.
 
         Raises:
             JsonlError: it cannot be written.
@@ -70,27 +70,26 @@ class JsonlWriter:
         try:
             written = os.write(self._file, line)
         except OSError as error:
+            raise JsonlError(f"Cannot write a record to {self.path}: {error.strerror}.") from error
+        if written < len(
+            line
+        ):  # the disk is full: remove the partial line, or the next one joins it
+            os.ftruncate(self._file, os.fstat(self._file).st_size - written)
             raise JsonlError(
-                f"{self.path}: a record cannot be written ({error.strerror})"
-            ) from error
-        if written < len(line):
-            os.ftruncate(
-                self._file, os.fstat(self._file).st_size - written
-            )  # or the next line would hang on to half a one
-            raise JsonlError(
-                f"{self.path}: the disk took {written} of {len(line)} bytes of a record; make room on it"
+                f"Cannot write a record to {self.path}: {written} of {len(line)} bytes were written."
+                " Free disk space."
             )
 
     def sync(self) -> None:
-        """Wait until the disk has all that was added, in case the machine fails."""
+        """Flush all records to the disk, in case the machine fails."""
         os.fsync(self._file)
 
 
-def _parse(line: bytes, place: str) -> dict[str, Any]:
+def _parse(line: bytes, location: str) -> dict[str, Any]:
     try:
         record = json.loads(line)
     except ValueError as error:
-        raise JsonlError(f"{place} is no record ({error}); delete that line") from error
+        raise JsonlError(f"{location} is not valid JSON: {error}. Delete the line.") from error
     if not isinstance(record, dict):
-        raise JsonlError(f"{place} is no record but {line[:60]!r}; delete that line")
+        raise JsonlError(f"{location} is not a record but {line[:60]!r}. Delete the line.")
     return record

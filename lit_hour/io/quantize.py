@@ -1,34 +1,34 @@
-"""Tokens <-> 8-bit numbers with a scale for each token: an outlier coarsens its own token and no other."""
+"""Symmetric int8 quantization with one scale per token, so that an outlier affects its own token only."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-LARGEST = 127
+MAX_INT8 = 127
 DEQUANT_CHUNK = (
-    4  # leading places that become float32 at once: they stay in the cache of a processor
+    4  # leading indices converted to float32 at a time: they fit into a processor's cache
 )
 
 
 def quantize_int8(tokens: Tensor) -> tuple[Tensor, Tensor]:
-    """Round tokens, so that the largest number of each becomes 127 or -127.
+    """Quantize tokens so that the largest number of each becomes 127 or -127.
 
     Args:
-        tokens: `(..., dim)` of any floating dtype.
+        tokens: `(..., dim)` of any floating-point dtype.
 
     Returns:
-        `(..., dim)` int8 and the scales `(...)` float32 by which they are to be multiplied.
+        `(..., dim)` int8, and the scales `(...)` float32 to multiply them by.
     """
-    scales = tokens.float().abs().amax(-1) / LARGEST  # (...)
-    steps = scales.clamp(min=torch.finfo(torch.float32).tiny)  # (...): a token may be all zeros
-    return (tokens.float() / steps[..., None]).round().to(torch.int8), scales
+    scales = tokens.float().abs().amax(-1) / MAX_INT8  # (...)
+    divisors = scales.clamp(min=torch.finfo(torch.float32).tiny)  # (...): a token may be all zeros
+    return (tokens.float() / divisors[..., None]).round().to(torch.int8), scales
 
 
 def dequantize_int8(tokens: Tensor, scales: Tensor, dtype: torch.dtype) -> Tensor:
-    """Tokens `(..., dim)` again, from what `quantize_int8` made of them."""
+    """Return tokens `(..., dim)` from the result of `quantize_int8`."""
     expanded = torch.empty_like(tokens, dtype=dtype)  # (..., dim)
     for start in range(0, len(tokens), DEQUANT_CHUNK):
-        places = slice(start, start + DEQUANT_CHUNK)
-        expanded[places] = tokens[places] * scales[places, ..., None]  # (..., dim)
+        chunk = slice(start, start + DEQUANT_CHUNK)
+        expanded[chunk] = tokens[chunk] * scales[chunk, ..., None]  # (..., dim)
     return expanded

@@ -29,8 +29,8 @@ from lit_hour.config.schema import Config
 from lit_hour.config.synthetic import SyntheticConfig
 from lit_hour.data.packing.pack import pack
 from lit_hour.errors import SyntheticDataError
-from lit_hour.io.atomic import TEMP_SUFFIX, atomic_write
-from lit_hour.io.file_lock import locked
+from lit_hour.io.atomic import atomic_write, remove_temp_files
+from lit_hour.io.file_lock import dir_lock
 from lit_hour.synthetic.captions import (
     describe_clip,
     list_events,
@@ -199,7 +199,7 @@ def build_split(
         **{name: getattr(settings, name) for name in STORY_SETTINGS},
     }
     try:
-        with locked(folder):
+        with dir_lock(folder):
             _check_generator(folder, made_with)
             _render_missing(folder, plans, settings, num_workers or os.cpu_count() or 1)
             return _read_totals(folder, plans) or _write_texts(folder, plans, settings)
@@ -240,8 +240,7 @@ def _render_missing(
 ) -> None:
     videos = folder / "videos"
     videos.mkdir(exist_ok=True)
-    for unfinished in videos.glob("*" + TEMP_SUFFIX):
-        unfinished.unlink()  # of a killed run; the folder is locked, so no other run writes here
+    remove_temp_files(videos)  # of a killed run; the folder is locked, so no other run writes here
     missing = [plan for plan in plans if not (videos / f"{plan.name}.mp4").exists()]
     stories = (
         (generate_planned_story(plan, settings), videos / f"{plan.name}.mp4") for plan in missing

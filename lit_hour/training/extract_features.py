@@ -36,7 +36,7 @@ from lit_hour.data.features.source import (
 from lit_hour.data.features.writer import FeatureWriter
 from lit_hour.data.packing.pack import PackSummary, make_output_dir
 from lit_hour.errors import ConfigError, WeightsError
-from lit_hour.io.file_lock import locked
+from lit_hour.io.file_lock import dir_lock
 from lit_hour.model.vision_encoder import VisionEncoder
 from lit_hour.run_dir import RunDir
 from lit_hour.training.predict import assign_greedily, claim_output_dir, predict
@@ -137,7 +137,7 @@ class FeatureExtraction(L.LightningModule):
         Rank zero lists them and broadcasts the lists, because another machine may see an older
         state of a network folder.
         """
-        self._locks.enter_context(locked(self.writer.parts, shared=True))
+        self._locks.enter_context(dir_lock(self.writer.parts, self.trainer.global_rank))
         missing = None
         if self.trainer.is_global_zero:
             missing = (self.writer.missing_videos(), self.writer.missing_shards())

@@ -7,7 +7,6 @@ import json
 import logging
 import os
 import shlex
-import shutil
 import sys
 import warnings
 from dataclasses import dataclass
@@ -17,8 +16,10 @@ import torch
 
 from lit_hour.config.load import save_config
 from lit_hour.config.schema import Config
-from lit_hour.data.datamodule import VideoQADataModule, sources_fingerprint, training_questions
-from lit_hour.io.file_lock import locked
+from lit_hour.data.datamodule import VideoQADataModule
+from lit_hour.data.sources import open_training_sources
+from lit_hour.io.atomic import atomic_dir
+from lit_hour.io.file_lock import dir_lock
 from lit_hour.processor import HourLLaVAProcessor
 from lit_hour.run_dir import RunDir
 from lit_hour.text.chat_template import build_conversation
@@ -154,28 +155,26 @@ def make_tokenizer(config: Config, run: RunDir) -> None:
     An existing tokenizer of the same origin is kept. All ranks call this, one after the other.
     """
     source = pretrained_tokenizer(config)
+    shards = () if source else open_training_sources(config).values()
     if source is not None:
         origin = hashlib.sha256((source / TOKENIZER_FILE).read_bytes()).hexdigest()
     else:
-        settings = [config.text.vocab_size, config.text.mcq_format, sources_fingerprint(config)]
-        origin = json.dumps(settings)
-    with locked(run.path):
+        fingerprints = [index.fingerprint for folder in shards for index in folder.indexes]
+        origin = json.dumps([config.text.vocab_size, config.text.mcq_format, fingerprints])
+    with dir_lock(run.path):
         note = run.tokenizer / TOKENIZER_ORIGIN
         if note.is_file() and note.read_text(encoding="utf-8") == origin:
             return
-        unfinished = run.tokenizer.with_suffix(".unfinished")
-        shutil.rmtree(unfinished, ignore_errors=True)
-        unfinished.mkdir()
-        if source is not None:
-            copy_tokenizer(source, unfinished)
-        else:
-            texts = (
-                message.text
-                for question in training_questions(config)
-                for message in build_conversation([question], config.text).messages
-            )
-            tokenizer = train_byte_level_tokenizer(texts, config.text.vocab_size)
-            save_tokenizer(tokenizer, unfinished)
-        (unfinished / TOKENIZER_ORIGIN).write_text(origin, encoding="utf-8")
-        shutil.rmtree(run.tokenizer, ignore_errors=True)
-        unfinished.rename(run.tokenizer)
+        with atomic_dir(run.tokenizer) as folder:
+            if source is not None:
+                copy_tokenizer(source, folder)
+            else:
+                texts = (
+                    message.text
+                    for sources in shards
+                    for question in sources.iter_questions()
+                    for message in build_conversation([question], config.text).messages
+                )
+                tokenizer = train_byte_level_tokenizer(texts, config.text.vocab_size)
+                save_tokenizer(tokenizer, folder)
+            (folder / TOKENIZER_ORIGIN).write_text(origin, encoding="utf-8")

@@ -12,7 +12,7 @@ import lightning as L
 import torch
 
 from lit_hour.config.schema import TrainingConfig
-from lit_hour.io.file_lock import is_held, locked
+from lit_hour.io.file_lock import dir_lock, is_locked, rank_locks
 from lit_hour.training.distributed import explain_crashes
 from lit_hour.training.trainer_setup import build_predict_trainer, check_accelerator
 
@@ -51,22 +51,22 @@ def predict(module: L.LightningModule, training: TrainingConfig, advice: str) ->
 def claim_output_dir(folder: Path, parts: Path, locks: ExitStack) -> Iterator[None]:
     """Wait until no earlier start uses an output folder, then prepare it in the `with` block.
 
-    Rank zero calls this before the other ranks of its start lock `parts` in shared mode.
+    Rank zero calls this before the ranks of its start acquire `dir_lock(parts, rank)`.
 
     Args:
         folder: the output folder; locked until `locks` is closed.
-        parts: subfolder that every rank of a start locks. The ranks of an earlier start may survive
-            their rank zero, so it is locked for the `with` block too.
+        parts: subfolder in which every rank of a start has a lock. The ranks of an earlier start may
+            survive their rank zero, so this waits for their locks too.
         locks: receives the lock on `folder`.
     """
-    in_use = (folder.is_dir() and is_held(folder)) or (
-        parts.is_dir() and is_held(parts, even_shared=True)
-    )
-    if in_use:
+    lock, earlier_ranks = dir_lock(folder), rank_locks(parts)
+    if any(map(is_locked, [lock, *earlier_ranks])):
         print(f"{folder} is in use by an earlier start; waiting for its end.", flush=True)
-    locks.enter_context(locked(folder))
-    with locked(parts):
-        yield
+    locks.enter_context(lock)
+    for earlier_rank in earlier_ranks:
+        with earlier_rank:
+            pass
+    yield
 
 
 def assign_greedily(

@@ -21,12 +21,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from filelock import Timeout
 from tqdm import tqdm
 
 from lit_hour.config.videomarathon import VideoMarathonConfig
 from lit_hour.errors import ConfigError, InvalidResponseError, TeacherError, VideoError
 from lit_hour.io.atomic import atomic_write
-from lit_hour.io.file_lock import locked, locked_if_free
+from lit_hour.io.file_lock import dir_lock
 from lit_hour.videomarathon.aggregate import DatasetTotals, Failure, aggregate
 from lit_hour.videomarathon.annotation import (
     CACHE_NAME,
@@ -94,7 +95,7 @@ def annotate(
     """
     job = annotate_share(Share(), videos, out, urls, model, config)
     try:
-        with locked(out):
+        with dir_lock(out):
             return aggregate(out, job.fingerprints, config, job.failed)
     except OSError as error:
         raise TeacherError(f"Cannot write to {out}: {error}.") from error
@@ -209,8 +210,12 @@ class AnnotationJob:
     ) -> None:
         """Annotate one video, unless another process works on it or has finished it."""
         folder = self.out / "videos" / name
-        with locked_if_free(folder) as is_ours:
-            if not is_ours or self._is_annotated(name):
+        try:
+            lock = dir_lock(folder).acquire(timeout=0)
+        except Timeout:
+            return
+        with lock:
+            if self._is_annotated(name):
                 return
             with ResponseCache(folder / CACHE_NAME) as cache:
                 try:

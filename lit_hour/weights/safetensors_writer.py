@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from lit_hour.errors import WeightsError
+from lit_hour.io.atomic import atomic_dir
 from lit_hour.weights.reader import INDEX_FILE, SAFE, SINGLE_FILE
 
 SHARD_BYTES = 2 * 2**30
@@ -52,27 +53,22 @@ def write_weights(
 def complete_or_absent(folder: Path, num_bytes: int) -> Iterator[Path]:
     """Write a folder atomically: it appears when it is complete, and not at all on an error.
 
-    Until then it is `NAME.unfinished`; leftovers of a killed process are removed.
+    Leftovers of a killed process are removed.
 
     Raises:
         WeightsError: The folder is not empty, or the disk has too little space for `num_bytes`.
     """
     check_empty(folder)
-    unfinished = folder.with_name(f"{folder.name}.unfinished")
-    shutil.rmtree(unfinished, ignore_errors=True)
     free = shutil.disk_usage(
         next(parent for parent in folder.absolute().parents if parent.is_dir())
     ).free
     if num_bytes > free:
         raise _no_room(folder, f"it needs {num_bytes / 1e9:.2f} GB", free)
     try:
-        unfinished.mkdir(parents=True)
-        yield unfinished
-        unfinished.rename(folder)
+        with atomic_dir(folder) as temp:
+            yield temp
     except (OSError, SafetensorError) as error:
         raise _no_room(folder, str(error), free) from error
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def check_empty(folder: Path) -> None:

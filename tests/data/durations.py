@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lit_hour.data.order.batch_sampler import split_step_across_ranks
-from lit_hour.data.order.sample_order import (
+from lit_hour.data.sample_order import (
     TOKENS_PER_QUESTION,
     LengthBalancedOrder,
     MixedOrder,
     SourceOrder,
+    split_step_across_ranks,
 )
 
 # VideoMarathon's 27,900 videos: how many last 0 to 5 minutes, 5 to 10, and so on up to an hour
@@ -72,9 +72,9 @@ class Published:
         """The order with balance."""
         return LengthBalancedOrder(
             self.tokens_at,
-            len(self.mixed),
+            self.mixed.num_samples,
             samples_per_step=samples_per_step,
-            balance_steps=balance_steps,
+            max_window_steps=balance_steps,
             seed=self.seed,
         )
 

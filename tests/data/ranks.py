@@ -3,8 +3,11 @@
 from types import SimpleNamespace
 from typing import Any
 
+from lit_hour.config.schema import Config
 from lit_hour.data.datamodule import VideoQADataModule
+from lit_hour.data.sources import open_training_sources
 from lit_hour.processor import HourLLaVAProcessor
+from lit_hour.types import Question
 from tests.helpers.toy_run import ToyProject
 
 
@@ -26,3 +29,9 @@ def resume(data: VideoQADataModule, state: dict[str, Any]) -> None:
     """Load the state of a checkpoint, as the Trainer does."""
     data.load_state_dict(state)
     data.trainer.global_step = state["step"]  # type: ignore[union-attr, misc]
+
+
+def training_questions(config: Config) -> list[Question]:
+    """Return all questions of the training sources."""
+    sources = open_training_sources(config).values()
+    return [question for shards in sources for question in shards.iter_questions()]

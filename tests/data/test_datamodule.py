@@ -6,12 +6,11 @@ from typing import Any
 import pytest
 import torch
 
-from lit_hour.data.datamodule import training_questions
 from lit_hour.data.shards.reader import open_shards
 from lit_hour.errors import ConfigError, ShardError
 from lit_hour.processor import HourLLaVAProcessor
 from lit_hour.types import IGNORE_INDEX, Batch, Frames
-from tests.data.ranks import data_of_rank, finish_step, resume
+from tests.data.ranks import data_of_rank, finish_step, resume, training_questions
 from tests.helpers.toy_run import SAMPLES_PER_STEP, StepRecorder, StoppedError, ToyProject
 
 
@@ -116,8 +115,8 @@ def test_sources_are_mixed_by_weight(
 ) -> None:
     data = data_of_rank(toy, processor, *twice, "training.max_steps=0")
     per_source = {name: sum(shards.samples_per_shard(2)) for name, shards in data.sources.items()}
-    assert len(data.order) == per_source["world"] + round(per_source["copy"] / 2)
-    drawn = [data.order[position][0] for position in range(len(data.order))]
+    assert data.order.num_samples == per_source["world"] + round(per_source["copy"] / 2)
+    drawn = [data.order[position][0] for position in range(data.order.num_samples)]
     assert drawn.count("copy") == round(per_source["copy"] / 2)
     assert "copy" in drawn[:10] and "copy" in drawn[-10:]
 
@@ -159,7 +158,7 @@ def test_ranks_that_cannot_share_a_step_are_refused(
     toy: ToyProject, processor: HourLLaVAProcessor
 ) -> None:
     with pytest.raises(
-        ConfigError, match=r"data\.global_batch_size=2 is no multiple of 3 .*make it 3"
+        ConfigError, match=r"data\.global_batch_size=2 must be a multiple of 3 .*Set it to 3"
     ):
         data_of_rank(toy, processor, num_ranks=3).train_dataloader()
 
@@ -213,7 +212,7 @@ def test_validation_asks_as_answering_does_whatever_training_learns(
 def test_fewer_validation_videos_than_ranks_are_refused(
     toy: ToyProject, processor: HourLLaVAProcessor
 ) -> None:
-    with pytest.raises(ConfigError, match=r"data\.val_sources hold 2 subjects for 3 ranks"):
+    with pytest.raises(ConfigError, match=r"data\.val_sources have 2 entries for 3 ranks"):
         data_of_rank(toy, processor, num_ranks=3, rank=1).val_dataloader()
 
 
@@ -302,5 +301,5 @@ def test_a_damaged_sample_is_handed_on_and_its_neighbours_are_read(
 def test_a_source_without_shards_is_named(
     toy: ToyProject, processor: HourLLaVAProcessor, tmp_path: Path
 ) -> None:
-    with pytest.raises(ShardError, match=f"{tmp_path} contains no shards"):
+    with pytest.raises(ShardError, match=f"{tmp_path} has no shards"):
         data_of_rank(toy, processor, f"data.sources.other.shards={tmp_path}")

@@ -72,12 +72,10 @@ def test_every_change_of_ranks_and_workers_continues_with_exactly_the_next_sampl
     assert state == last_state
 
     data = data_of_rank(toy, processor, *words)
-    assert len(data.sources) == 2 and num_steps * 4 > 4 * len(
-        data.order
-    )  # several passes over several sources
+    assert len(data.sources) == 2 and num_steps * 4 > 4 * data.order.num_samples  # several passes over several sources
     drawn = Counter(position for step in whole for position, _, _ in step)
     assert set(drawn.values()) == {1}
-    steps_per_pass = -(-len(data.order) // 4)
+    steps_per_pass = -(-data.order.num_samples // 4)
     assert set(range(4 * (num_steps // steps_per_pass) * steps_per_pass)) <= drawn.keys()
     in_order = [[position for position, _, _ in step] for step in whole]
     assert (in_order == [list(range(4 * step, 4 * step + 4)) for step in range(num_steps)]) == (

@@ -5,13 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from lit_hour.data.datamodule import training_questions
 from lit_hour.data.packing.pack import pack
 from lit_hour.errors import ConfigError, ShardError
 from lit_hour.processor import HourLLaVAProcessor
 from lit_hour.types import IMAGE_TOKEN_INDEX, Frames, ImageSet, TiledImage
 from tests.data.mixed import KEYS, RECORDS, talk, write_records
-from tests.data.ranks import data_of_rank
+from tests.data.ranks import data_of_rank, training_questions
 from tests.data.tiny import SETTINGS, VIDEO
 from tests.helpers.toy_run import ToyProject
 
@@ -102,10 +101,8 @@ def test_there_is_a_word_for_each_kind(
     toy: ToyProject, processor: HourLLaVAProcessor, mixed: Path
 ) -> None:
     data = data_of_rank(toy, processor, f"data.sources.world.shards={mixed}")
-    counts = (
-        "1 videos, 2 images, 2 image sets, 2 texts, 0.0 hours of video, 13 questions in 8 samples"
-    )
-    assert data.describe() == f"{counts}; 2 videos to validate on"
+    counts = "1 videos, 2 images, 2 image sets, 2 texts, 0.0 hours of video, 13 questions in 8 samples"
+    assert data.describe() == f"{counts}; 2 videos for validation"
 
 
 def test_only_videos_have_to_be_sampled_as_the_run_samples(
@@ -140,7 +137,7 @@ def test_a_source_without_weight_is_not_there(
     ]
     config = toy.config("none", *absent)
     assert len(list(training_questions(config))) > 0
-    with pytest.raises(ShardError, match="/nowhere contains no shards"):
+    with pytest.raises(ShardError, match="/nowhere has no shards"):
         data_of_rank(
             toy,
             processor,
@@ -167,6 +164,6 @@ def test_a_damaged_picture_is_handed_on(
         skipped = {each.key: each.reason for batch in loader for each in batch.skipped}
         assert sorted(skipped) == ["clip", "photo", "record_00000003", "record_00000006"]
         assert all(
-            reason.startswith(str(folder)) and f"member {key}.000000." in reason
+            reason.startswith(str(folder)) and f"{key}.000000." in reason
             for key, reason in skipped.items()
         )

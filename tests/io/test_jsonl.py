@@ -51,7 +51,7 @@ def test_a_damaged_line_is_named(tmp_path: Path, damage: bytes) -> None:
     path = tmp_path / "journal.jsonl"
     JsonlWriter(path).write(RECORD)
     path.write_bytes(path.read_bytes() + damage + b"\n" + path.read_bytes())
-    with pytest.raises(JsonlError, match=r"journal\.jsonl: line 2 is no record"):
+    with pytest.raises(JsonlError, match=r"journal\.jsonl: line 2 is not"):
         read_jsonl(path)
 
 

@@ -160,7 +160,7 @@ def test_sigterm_ends_all_processes(frames: Path, trained: TrainedRun, tmp_path:
 
     words = (str(frames / "shards"), str(tmp_path / "out"), "--run", str(trained.run.path))
     assert fork_encode(words, tmp_path, prepare=terminate).wait() == [1]
-    assert len(list((tmp_path / "out/unfinished").glob("*/*.json"))) == 1
+    assert len(list((tmp_path / "out/parts").glob("*/*.json"))) == 1
 
 
 @pytest.mark.slow

@@ -181,12 +181,12 @@ def test_a_run_that_is_killed_while_it_saves(
     name = "saving-" + moment.replace(" ", "-")
     assert fork_run(trained.project, name, prepare=MOMENTS[moment]).wait() == [-signal.SIGKILL]
     run = trained.project.run_dir(name)
-    assert list(run.checkpoints.glob("*.part"))
+    assert list(run.checkpoints.glob("*.unfinished"))
     time.sleep(
         1 - time.time() % 1
     )  # TensorBoard orders the files of a run by the seconds in which they were begun
     trained.project.fit(name)
-    assert not list(run.checkpoints.glob("*.part"))
+    assert not list(run.checkpoints.glob("*.unfinished"))
     started_at = (
         4 if "last one" in moment or "right after" in moment else 3
     )  # of step 3 there is the best one

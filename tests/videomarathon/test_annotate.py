@@ -13,7 +13,7 @@ import pytest
 from lit_hour.cli import main
 from lit_hour.config.videomarathon import VideoMarathonConfig
 from lit_hour.errors import TeacherError
-from lit_hour.io.file_lock import locked
+from lit_hour.io.file_lock import dir_lock
 from lit_hour.taxonomy import TASK_OF_KEY
 from lit_hour.videomarathon.annotate import annotate
 from lit_hour.videomarathon.annotation import fingerprint, read_annotation
@@ -218,7 +218,7 @@ def test_video_locked_by_another_process_is_left_unfinished(
     videos: SyntheticVideos, serve: Serve, config: VideoMarathonConfig, tmp_path: Path
 ) -> None:
     server = serve()
-    with locked(tmp_path / "videos" / "garden.mp4"):
+    with dir_lock(tmp_path / "videos" / "garden.mp4"):
         totals = annotate(videos.folder, tmp_path, [server.url], "teacher", config)
     assert totals.unfinished == ["garden.mp4"] and totals.num_videos == 1
     assert not any("Video: garden" in request.body for request in server.answered)

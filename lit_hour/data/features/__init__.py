@@ -1,1 +1,1 @@
-"""Precomputed vision features: the stored format, their source, and the writer of their shards."""
+"""Features of videos: their file format, their sources, and the folder that extraction writes."""

@@ -1,1 +1,1 @@
-"""Packing of media files and questions into tar shards. Start with `pack.pack`."""
+"""Packing of files and questions into shards. `pack.pack` is the entry point."""

@@ -1,4 +1,7 @@
-"""Decode samples in a subprocess (`DecodeWorker`), isolated from decoder hangs and crashes."""
+"""Decode the files of a sample in a worker process, so that a file that hangs or crashes it stops nothing else.
+
+`DecodeWorker` is the side of the packing process; `serve` runs in the worker.
+"""
 
 from __future__ import annotations
 
@@ -18,21 +21,19 @@ from lit_hour.config.schema import VideoConfig
 from lit_hour.data.questions.record import SampleSpec
 from lit_hour.errors import ImageError, ShardError, VideoError
 from lit_hour.media.anyres import load_image_set
-from lit_hour.media.frame_sampling import sample_timestamps
+from lit_hour.media.frame_sampling import SampledVideo
 from lit_hour.media.image_reader import image_suffix, read_image
 from lit_hour.media.transforms import encode_jpeg
-from lit_hour.media.video_probe import probe
-from lit_hour.media.video_reader import read_frames
 from lit_hour.media.worker_process import exit_with_parent, worker_context
 
 READY = "ready"
-SECONDS_BETWEEN_LOOKS = 0.2  # between checks whether to stop
-SECONDS_TO_DIE = 5.0
+POLL_SECONDS = 0.2
+KILL_TIMEOUT_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
 class DecodeRequest:
-    """Sample to decode, and the settings to decode it with."""
+    """A sample to decode, and how."""
 
     folder: Path
     sample: SampleSpec
@@ -42,7 +43,7 @@ class DecodeRequest:
 
 @dataclass(frozen=True)
 class EncodedImage:
-    """Encoded image as stored in a shard: a frame as JPEG, or an image file unchanged."""
+    """An image as a shard stores it: a frame as JPEG, or the content of an image file."""
 
     suffix: str
     content: bytes
@@ -50,22 +51,17 @@ class EncodedImage:
 
 @dataclass(frozen=True)
 class SampleSummary:
-    """End-of-sample message: duration and frame times of a video, or 0 and an empty tuple."""
+    """What is known of a sample after its last image: of a video, its length and the times of its frames."""
 
     duration_seconds: float
     timestamps_seconds: tuple[float, ...]
 
 
 class DecodeWorker:
-    """Decoder subprocess, started on first use and killed when the context exits."""
+    """A worker process that decodes one sample after the other; started on demand, ended with the context."""
 
     def __init__(self, timeout_seconds: float, check_stop: Callable[[], None]) -> None:
-        """Create the worker; the process starts on first use.
-
-        Args:
-            timeout_seconds: time limit for each sample; 0 for none.
-            check_stop: called while waiting; raises an exception to stop.
-        """
+        """Args: timeout_seconds: per sample, 0 for none; check_stop: raises to abort decoding."""
         self._timeout_seconds, self._check_stop = timeout_seconds, check_stop
         self._running: tuple[BaseProcess, Connection] | None = None
         self._is_idle = False
@@ -77,11 +73,11 @@ class DecodeWorker:
         self._end()
 
     def read(self, request: DecodeRequest) -> Iterator[EncodedImage | SampleSummary]:
-        """Yield the images of a sample as they are decoded, then its summary.
+        """Yield the images of a sample, and last its summary.
 
         Raises:
-            VideoError, ImageError: the sample cannot be read, crashes its decoder, or exceeds the
-                time limit; the worker remains usable.
+            VideoError, ImageError: the file cannot be decoded, crashes the decoder, or takes too long; the
+                next request starts another process.
             ShardError: the process was killed from outside.
         """
         if not request.sample.files:
@@ -99,7 +95,7 @@ class DecodeWorker:
         yield message
 
     def _start(self, request: DecodeRequest) -> None:
-        """Start a process and wait for it; its imports do not count as decoding time."""
+        """Start a process and wait until it has imported everything, which the timeout does not include."""
         self._end()
         context = worker_context()
         ours, theirs = context.Pipe()
@@ -113,7 +109,7 @@ class DecodeWorker:
         if self._running is not None:
             process, connection = self._running
             process.kill()
-            process.join(SECONDS_TO_DIE)  # may outlive SIGKILL while it waits for a dead disk
+            process.join(KILL_TIMEOUT_SECONDS)  # a read from a failing disk cannot be killed
             connection.close()
         self._running, self._is_idle = None, False
 
@@ -124,51 +120,47 @@ class DecodeWorker:
         try:
             connection.send(request)
         except OSError as error:
-            raise _explain_death(process, request) from error
+            raise _explain_exit(process, request) from error
 
     def _receive(self, request: DecodeRequest, deadline: float) -> Any:
-        """Return the next message of the process; raise if it times out or dies."""
+        """Return the next message of the process."""
         assert self._running is not None
         process, connection = self._running
         while True:
             self._check_stop()
             if time.monotonic() > deadline:
                 self._end()
-                raise _give_up(
-                    request, f"takes longer than pack.timeout_seconds={self._timeout_seconds:g}"
-                )
-            if connection.poll(SECONDS_BETWEEN_LOOKS):
+                reason = f"takes longer than pack.timeout_seconds={self._timeout_seconds:g}"
+                raise _decode_error(request, reason)
+            if connection.poll(POLL_SECONDS):
                 break
         try:
             return connection.recv()
         except (EOFError, OSError) as error:
-            raise _explain_death(process, request) from error
+            raise _explain_exit(process, request) from error
 
 
-def _explain_death(
-    process: BaseProcess, request: DecodeRequest
-) -> VideoError | ImageError | ShardError | RuntimeError:
-    process.join(SECONDS_TO_DIE)
+def _explain_exit(process: BaseProcess, request: DecodeRequest) -> Exception:
+    """Return the error that the exit status of a worker stands for."""
+    process.join(KILL_TIMEOUT_SECONDS)
     status = process.exitcode or 0
     if status == -signal.SIGKILL:
         return ShardError(
-            "A packing process was killed, possibly out of memory. Lower pack.num_workers"
+            "A packing process was killed, perhaps for lack of memory. Use fewer pack.num_workers."
         )
     if status < 0:
-        return _give_up(request, f"crashes its decoder ({signal.Signals(-status).name})")
-    return RuntimeError(
-        f"The process that decoded {request.sample.name} failed; see the error that it printed"
-    )
+        return _decode_error(request, f"crashes its decoder ({signal.Signals(-status).name})")
+    return RuntimeError(f"The process that decoded {request.sample.name} failed; see its output.")
 
 
-def _give_up(request: DecodeRequest, reason: str) -> VideoError | ImageError:
-    error_type = VideoError if request.sample.modality == "video" else ImageError
-    return error_type(f"{request.folder / request.sample.files[0]} {reason}")
+def _decode_error(request: DecodeRequest, reason: str) -> VideoError | ImageError:
+    kind = VideoError if request.sample.modality == "video" else ImageError
+    return kind(f"{request.folder / request.sample.files[0]} {reason}.")
 
 
 def serve(connection: Connection) -> None:
-    """Run the decoder process: serve requests until the connection closes."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C and kills this process
+    """Decode requests until the connection is closed. Runs in the worker process."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the packing process handles Ctrl+C
     exit_with_parent()
     torch.set_num_threads(1)
     connection.send(READY)
@@ -185,17 +177,14 @@ def serve(connection: Connection) -> None:
 
 
 def decode_sample(request: DecodeRequest) -> Iterator[EncodedImage | SampleSummary]:
-    """Yield the images of a sample, then its summary.
-
-    A video gives its frames, up to the first one that cannot be decoded, as JPEG. Image files are
-    given unchanged, after checking that they decode as they will in training.
+    """Yield the frames of a video, or the content of image files that can be decoded, then the summary.
 
     Raises:
-        VideoError, ImageError: a file is damaged.
+        VideoError, ImageError: a file is corrupt.
     """
     paths = [request.folder / file for file in request.sample.files]
     if request.sample.modality == "video":
-        yield from _read_video(paths[0], request.video, request.jpeg_quality)
+        yield from _decode_video(paths[0], request.video, request.jpeg_quality)
         return
     images = [(str(path), _read_file(path)) for path in paths]
     if request.sample.modality == "images":
@@ -207,30 +196,29 @@ def decode_sample(request: DecodeRequest) -> Iterator[EncodedImage | SampleSumma
     yield SampleSummary(0.0, ())
 
 
-def _read_video(
-    path: Path, settings: VideoConfig, jpeg_quality: int
+def _decode_video(
+    path: Path, video: VideoConfig, jpeg_quality: int
 ) -> Iterator[EncodedImage | SampleSummary]:
-    seconds = probe(path).duration_seconds
-    timestamps = sample_timestamps(seconds, settings.fps, settings.min_frames, settings.max_frames)
-    num_frames = 0
-    size, on_damage, key_frames_only = (
-        settings.image_size,
-        settings.on_decode_error,
-        settings.keyframes_only,
-    )
-    for frames in read_frames(path, timestamps, size, on_damage, keyframes_only=key_frames_only):
+    sampled, num_frames = SampledVideo(path, video), 0
+    for frames in sampled.chunks():
         for image in frames.images:
             yield EncodedImage("jpg", encode_jpeg(image, jpeg_quality))
             num_frames += 1
-    if num_frames < len(timestamps):
-        seconds = timestamps[
-            num_frames
-        ]  # a damaged video lasts until the first frame that is missing
-    yield SampleSummary(seconds, tuple(timestamps[:num_frames]))
+    yield summarize_video(sampled, num_frames)
+
+
+def summarize_video(sampled: SampledVideo, num_frames: int) -> SampleSummary:
+    """Return the summary of a video of which this many frames could be read.
+
+    A truncated video lasts until its first missing frame.
+    """
+    is_truncated = num_frames < len(sampled.timestamps)
+    seconds = sampled.timestamps[num_frames] if is_truncated else sampled.duration_seconds
+    return SampleSummary(seconds, tuple(sampled.timestamps[:num_frames]))
 
 
 def _read_file(path: Path) -> bytes:
     try:
         return path.read_bytes()
-    except OSError as error:  # OSError would be reported as a failure to write the shard
-        raise ImageError(f"{path} cannot be read: {error.strerror}") from error
+    except OSError as error:  # an OSError would be reported as a failure to write the shard
+        raise ImageError(f"Cannot read {path}: {error.strerror}.") from error

@@ -1,4 +1,4 @@
-"""Plan which samples go into which shard (`plan_shards`), without decoding anything."""
+"""Assign the samples of a question file to shards; nothing is decoded or written here."""
 
 from __future__ import annotations
 
@@ -12,22 +12,28 @@ from typing import Any
 from lit_hour.config.schema import PackConfig, VideoConfig
 from lit_hour.data.questions.file import read_questions
 from lit_hour.data.questions.record import SampleSpec, question_record
-from lit_hour.errors import QuestionError
+from lit_hour.errors import QuestionError, list_first
 
-NUM_NAMED = 5  # missing files listed in an error
-_FRAME_SETTINGS = (
+FRAME_KEYS = (
     "fps",
     "min_frames",
     "max_frames",
     "image_size",
     "on_decode_error",
     "keyframes_only",
-)
+)  # settings of `video` that determine the stored frames
+PACK_KEYS = ("jpeg_quality", "videos_per_shard")
 
 
 @dataclass(frozen=True)
 class ShardPlan:
-    """Plan of one shard, and the fingerprint of all its inputs."""
+    """A shard to be written.
+
+    Attributes:
+        folder: of the files.
+        config: settings that determine the content.
+        fingerprint: SHA-256 of everything that the shard is made from.
+    """
 
     tar: Path
     index: Path
@@ -39,38 +45,33 @@ class ShardPlan:
 
 
 def plan_shards(
-    folder: Path, questions: Path, out: Path, video: VideoConfig, settings: PackConfig
+    folder: Path, questions: Path, out: Path, video: VideoConfig, config: PackConfig
 ) -> tuple[ShardPlan, ...]:
-    """Assign every sample of the question file to a shard, sorted by key.
+    """Plan the shards of all samples of a question file, sorted by key.
 
     Raises:
-        QuestionError: the question file is invalid, or refers to missing files.
+        QuestionError: the question file is invalid, or names files that are not in the folder.
     """
     samples = _sorted_samples(folder, questions)
-    shard_settings = _shard_settings(video, settings)
-    shards = []
-    for number, start in enumerate(range(0, len(samples), settings.videos_per_shard)):
-        members = samples[start : start + settings.videos_per_shard]
-        shard = ShardPlan(
-            tar=out / f"{number:06d}.tar",
-            index=out / f"{number:06d}.json",
-            folder=folder,
-            samples=members,
-            video=video,
-            config=shard_settings,
-            fingerprint=_fingerprint(folder, members, shard_settings),
-        )
-        shards.append(shard)
-    return tuple(shards)
-
-
-def _shard_settings(video: VideoConfig, settings: PackConfig) -> dict[str, Any]:
-    """Return the settings that the content of a shard depends on."""
-    return {
-        **{name: getattr(video, name) for name in _FRAME_SETTINGS},
-        "jpeg_quality": settings.jpeg_quality,
-        "videos_per_shard": settings.videos_per_shard,
+    stored_config = {
+        **{key: getattr(video, key) for key in FRAME_KEYS},
+        **{key: getattr(config, key) for key in PACK_KEYS},
     }
+    plans = []
+    for number, start in enumerate(range(0, len(samples), config.videos_per_shard)):
+        members = samples[start : start + config.videos_per_shard]
+        plans.append(
+            ShardPlan(
+                tar=out / f"{number:06d}.tar",
+                index=out / f"{number:06d}.json",
+                folder=folder,
+                samples=members,
+                video=video,
+                config=stored_config,
+                fingerprint=_fingerprint(folder, members, stored_config),
+            )
+        )
+    return tuple(plans)
 
 
 def _sorted_samples(folder: Path, questions: Path) -> tuple[SampleSpec, ...]:
@@ -78,23 +79,22 @@ def _sorted_samples(folder: Path, questions: Path) -> tuple[SampleSpec, ...]:
     files = {file for sample in samples for file in sample.files}
     missing = sorted(file for file in files if not (folder / file).is_file())
     if missing:
-        examples = ", ".join(missing[:NUM_NAMED]) + (", ..." if len(missing) > NUM_NAMED else "")
         raise QuestionError(
-            f"{questions} refers to {len(files)} files, but {len(missing)} of them are not in"
-            f" {folder}: {examples}"
+            f"{questions} names {len(files)} files, and {len(missing)} of them are not in {folder}:"
+            f" {list_first(missing)}."
         )
-    for first, second in itertools.pairwise(samples):
-        if first.key == second.key:
-            both = f"The {first.modality} {first.name} and the {second.modality} {second.name}"
+    for one, other in itertools.pairwise(samples):
+        if one.key == other.key:
             raise QuestionError(
-                f"{both} in {folder} have the same key {first.key!r}. Rename one of them"
+                f"The {one.modality} {one.name} and the {other.modality} {other.name} in {folder} get"
+                f" the same key {one.key!r}. Rename one of them."
             )
     return tuple(samples)
 
 
-def _fingerprint(folder: Path, samples: tuple[SampleSpec, ...], settings: dict[str, Any]) -> str:
-    """Hash the settings and each sample's modality, questions, and file names, sizes and mtimes."""
-    parts: list[Any] = [settings]
+def _fingerprint(folder: Path, samples: tuple[SampleSpec, ...], config: dict[str, Any]) -> str:
+    """Hash the settings, the questions, and name, size and modification time of each file."""
+    parts: list[Any] = [config]
     for sample in samples:
         parts.append([sample.modality, sample.key, *map(question_record, sample.questions)])
         for file in sample.files:

@@ -1,11 +1,10 @@
-"""Write one shard, its tar and then its index; images are streamed from the decoder to the tar."""
+"""Write one shard: its tar, while the images come from a decode worker, and then its index."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from threading import Event, Lock
 from typing import Any, BinaryIO
@@ -31,16 +30,17 @@ from lit_hour.data.shards.shard_index import (
 )
 from lit_hour.errors import ImageError, ShardError, VideoError
 from lit_hour.io.atomic import temp_path
+from lit_hour.io.hashing import hash_path
 
-END_OF_ARCHIVE = bytes(1024)  # two zero blocks, by the tar format
+END_OF_ARCHIVE = bytes(1024)  # two empty blocks, by the tar format
 
 
 class PackingAborted(Exception):
-    """Packing stops because another shard failed."""
+    """Another shard failed, and this one is given up."""
 
 
 class PackState:
-    """Progress shared by the writer threads: samples done, samples skipped, and a stop flag."""
+    """What the threads that write shards share: counts of samples, and whether to stop."""
 
     def __init__(self, *, num_done: int, num_skipped: int, max_skipped: int) -> None:
         self.num_done = num_done
@@ -49,122 +49,113 @@ class PackState:
         self.stop = Event()
         self._lock = Lock()
 
-    def finish_subject(self) -> None:
-        """Count a finished sample, for the progress bar."""
+    def finish_sample(self) -> None:
+        """Count a sample, for the progress bar."""
         with self._lock:
             self.num_done += 1
 
-    def skip_subject(self, error: VideoError | ImageError) -> None:
+    def skip_sample(self, error: VideoError | ImageError) -> None:
         """Count a sample that cannot be packed.
 
         Raises:
-            VideoError, ImageError: more samples are skipped than `pack.max_bad_samples` allows.
+            VideoError, ImageError: there are more of them than `pack.max_bad_samples`.
         """
         with self._lock:
             self.num_skipped += 1
             if self.num_skipped > self.max_skipped:
-                advice = "Repair or remove it, or increase pack.max_bad_samples"
-                raise type(error)(f"{error}. {advice} (now {self.max_skipped})") from error
+                advice = (
+                    f"Repair or remove it, or raise pack.max_bad_samples (now {self.max_skipped})."
+                )
+                raise type(error)(f"{error} {advice}") from error
 
     def check_stop(self) -> None:
-        """Raise if another shard failed.
+        """Stop when another shard has failed.
 
         Raises:
-            PackingAborted: another shard failed.
+            PackingAborted: it has.
         """
         if self.stop.is_set():
             raise PackingAborted
 
 
-def write_shard(plan: ShardPlan, progress: PackState, reader: DecodeWorker) -> None:
-    """Write one shard: the tar under a temporary name, then its rename, then its index.
+def write_shard(plan: ShardPlan, state: PackState, worker: DecodeWorker) -> None:
+    """Write one shard: the tar under a temporary name, then renamed, then its index.
 
     Raises:
         ShardError: the disk is full or cannot be written.
-        VideoError, ImageError: more samples failed than `pack.max_bad_samples` allows.
+        VideoError, ImageError: more samples failed than `pack.max_bad_samples`.
         PackingAborted: another shard failed.
     """
-    unfinished = temp_path(plan.tar)
+    temp = temp_path(plan.tar)
     try:
-        with unfinished.open("wb") as stream:
-            entries, skipped = _write_samples(stream, plan, progress, reader)
-        publish_shard(unfinished, plan.tar, plan.config, plan.fingerprint, entries, skipped)
+        with temp.open("wb") as stream:
+            entries, skipped = _write_samples(stream, plan, state, worker)
+        publish_shard(temp, plan.tar, plan.config, plan.fingerprint, entries, skipped)
     except OSError as error:
-        advice = (
-            f"Free disk space in {plan.tar.parent} and run the same command again."
-            " Finished shards are kept"
-        )
-        raise ShardError(f"{plan.tar} could not be written ({error.strerror}). {advice}") from error
+        raise ShardError(
+            f"Cannot write {plan.tar}: {error.strerror}. Free space in {plan.tar.parent} and run the same"
+            " command again; finished shards are kept."
+        ) from error
     finally:
-        unfinished.unlink(missing_ok=True)
-        temp_path(plan.index).unlink(missing_ok=True)
+        temp.unlink(missing_ok=True)
 
 
 def publish_shard(
-    unfinished: Path,
+    temp: Path,
     tar: Path,
-    settings: dict[str, Any],
+    config: dict[str, Any],
     fingerprint: str,
     entries: tuple[IndexEntry, ...],
     skipped: tuple[SkippedSample, ...],
-    encoding: FeatureMetadata | None = None,
+    features: FeatureMetadata | None = None,
 ) -> None:
-    """Rename a finished tar and write its index; see `ShardIndex` for the arguments."""
+    """Rename a complete tar, then write its index; the other arguments are as in `ShardIndex`."""
     index = ShardIndex(
         shard=tar.name,
-        num_bytes=unfinished.stat().st_size,
-        sha256=_sha256(unfinished),
-        config=settings,
+        num_bytes=temp.stat().st_size,
+        sha256=hash_path(temp),
+        config=config,
         fingerprint=fingerprint,
         entries=entries,
         skipped=skipped,
-        features=encoding,
+        features=features,
     )
-    os.replace(unfinished, tar)
+    os.replace(temp, tar)
     write_index(tar.with_suffix(".json"), index)
 
 
-def open_members(stream: BinaryIO) -> TarWriter:
-    """Open a tar writer with constant time and owner, so that equal files give equal bytes."""
-    return TarWriter(
-        stream, user="", group="", mode=0o644, mtime=0, encoder=False, format="GNU_FORMAT"
-    )
-
-
-def sample_json(
-    sample: SampleSpec | StoredSample, duration_seconds: float, timestamps_seconds: Sequence[float]
-) -> bytes:
+def sample_json(sample: SampleSpec | StoredSample, summary: SampleSummary) -> bytes:
     """Return the content of a sample's `KEY.json`."""
     metadata = {
         "version": VERSION,
         "key": sample.key,
         "modality": sample.modality,
         "files": sample.files,
-        "duration_seconds": duration_seconds,
-        "timestamps_seconds": timestamps_seconds,
+        "duration_seconds": summary.duration_seconds,
+        "timestamps_seconds": summary.timestamps_seconds,
         "questions": [question_record(question) for question in sample.questions],
     }
     return json.dumps(metadata, ensure_ascii=False).encode()
 
 
 def _write_samples(
-    stream: BinaryIO, plan: ShardPlan, progress: PackState, reader: DecodeWorker
+    stream: BinaryIO, plan: ShardPlan, state: PackState, worker: DecodeWorker
 ) -> tuple[tuple[IndexEntry, ...], tuple[SkippedSample, ...]]:
-    """Write the readable samples and the end of the archive; truncate what a failed sample left."""
+    """Write every sample that can be decoded, and the end of the archive."""
     entries, skipped = [], []
     for sample in plan.samples:
-        progress.check_stop()
+        state.check_stop()
         start = end = stream.tell()
         try:
-            files = DecodeRequest(plan.folder, sample, plan.video, plan.config["jpeg_quality"])
-            entries.append(write_sample(stream, plan.tar.name, sample, reader.read(files)))
+            request = DecodeRequest(plan.folder, sample, plan.video, plan.config["jpeg_quality"])
+            entries.append(write_sample(stream, plan.tar.name, sample, worker.read(request)))
             end = start + entries[-1].num_bytes
         except (VideoError, ImageError) as error:
-            progress.skip_subject(error)
+            state.skip_sample(error)
             skipped.append(SkippedSample(sample.name, str(error)))
         stream.seek(end)
-        stream.truncate()
-        progress.finish_subject()
+        stream.truncate()  # members of a failed sample, or the end of an archive
+        state.finish_sample()
     stream.write(END_OF_ARCHIVE)
     stream.flush()
     os.fsync(stream.fileno())
@@ -177,30 +168,33 @@ def write_sample(
     sample: SampleSpec,
     messages: Iterable[EncodedImage | SampleSummary],
 ) -> IndexEntry:
-    """Write a sample's images and then `KEY.json`, which lists the frames that could be read.
+    """Write a sample's images and then `KEY.json`: only then are the readable frames known.
+
+    All members have the same time and owner, so that the same files give the same bytes.
 
     Raises:
-        VideoError, ImageError: the sample cannot be read.
+        VideoError, ImageError: as iterating `messages` does.
     """
     start, num_frames = stream.tell(), 0
-    with open_members(stream) as tar:
+    with TarWriter(
+        stream, user="", group="", mode=0o644, mtime=0, encoder=False, format="GNU_FORMAT"
+    ) as tar:
         for message in messages:
             if isinstance(message, EncodedImage):
-                tar.write(
-                    {"__key__": sample.key, f"{num_frames:06d}.{message.suffix}": message.content}
-                )
+                name = f"{num_frames:06d}.{message.suffix}"
+                tar.write({"__key__": sample.key, name: message.content})
                 num_frames += 1
             else:
                 summary = message
-        content = sample_json(sample, summary.duration_seconds, summary.timestamps_seconds)
-        tar.write({"__key__": sample.key, "json": content})
-        size = tar.tarstream.offset
-    counts = num_frames, len(sample.questions)
+        tar.write({"__key__": sample.key, "json": sample_json(sample, summary)})
+        num_bytes = tar.tarstream.offset
     return IndexEntry(
-        shard, sample.key, sample.modality, start, size, summary.duration_seconds, *counts
+        shard=shard,
+        key=sample.key,
+        modality=sample.modality,
+        offset=start,
+        num_bytes=num_bytes,
+        duration_seconds=summary.duration_seconds,
+        num_frames=num_frames,
+        num_questions=len(sample.questions),
     )
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -1,1 +1,1 @@
-"""Question records and question files. Start with `file.read_questions`."""
+"""Questions: records, and the files that they are read from. `file.read_questions` is the entry point."""

@@ -1,4 +1,4 @@
-"""Read question files (`read_questions`). The two formats are specified in `shards/README.md`."""
+"""Read a question file. `shards/README.md` specifies its two formats: our own and LLaVA's."""
 
 from __future__ import annotations
 
@@ -22,56 +22,53 @@ from lit_hour.data.questions.record import (
 from lit_hour.errors import QuestionError
 from lit_hour.types import Question
 
-ASKERS, ANSWERERS = ("human", "user"), ("gpt", "assistant")
-TYPO_SIMILARITY = (
-    0.8  # difflib ratio for one or two wrong letters; "image" and "image_id" are below
+HUMAN_ROLES, MODEL_ROLES = ("human", "user"), ("gpt", "assistant")
+TYPO_CUTOFF = (
+    0.8  # similarity of words that differ in a letter or two; "image" ~ "image_id" is lower
 )
 
 
 def read_questions(file: Path) -> tuple[SampleSpec, ...]:
-    """Read a `.json` or `.jsonl` question file and group the questions by sample.
-
-    Samples are in the order of their first question.
+    """Read a `.json` or `.jsonl` file, and group its questions into samples in order of appearance.
 
     Raises:
         QuestionError: the file is missing or not JSON, or a record is invalid.
     """
-    by_sample: dict[tuple[Modality, tuple[str, ...], int], list[Question]] = {}
-    record_of_id: dict[str, str] = {}
+    questions_of: dict[tuple[Modality, tuple[str, ...], int], list[Question]] = {}
+    record_of_id: dict[str, int] = {}
     for number, record in enumerate(_read_records(file), start=1):
-        record_id = f" (id {record['id']!r})" if "id" in record else ""
-        location = f"{file}: record {number}{record_id}"
-        parse = _parse_conversations if "conversations" in record else _parse_single
-        questions = list(parse(record, number, location))
-        modality, files = _kind_and_files(record, location)
+        location = f"{file}: record {number}"
+        if "id" in record:
+            location += f" (id {record['id']!r})"
+        if "conversations" in record:
+            questions = _parse_conversation(record, number, location)
+        else:
+            questions = [parse_question({"id": f"record_{number}", **record}, location)]
+        modality, files = _modality_and_files(record, location)
         for question in validate_placeholders(questions, modality, len(files), location):
             if question.id in record_of_id:
                 raise QuestionError(
-                    f"{location}: key 'id': the id is already used by"
-                    f" {record_of_id[question.id]}. Ids must be unique"
+                    f"{location}: key 'id': {question.id!r} is also the id of record"
+                    f" {record_of_id[question.id]}. Ids must be unique."
                 )
-            record_of_id[question.id] = f"record {number}"
-            by_sample.setdefault(
-                (modality, files, 0 if modality in MULTI_RECORD_MODALITIES else number), []
-            ).append(question)
-    if not by_sample:
-        raise QuestionError(f"{file} contains no questions")
-    return tuple(
-        SampleSpec(modality, files, number, tuple(questions))
-        for (modality, files, number), questions in by_sample.items()
-    )
+            record_of_id[question.id] = number
+            group = (modality, files, 0 if modality in MULTI_RECORD_MODALITIES else number)
+            questions_of.setdefault(group, []).append(question)
+    if not questions_of:
+        raise QuestionError(f"{file} contains no question.")
+    return tuple(SampleSpec(*group, tuple(questions)) for group, questions in questions_of.items())
 
 
 def _read_records(file: Path) -> Iterator[dict[str, Any]]:
-    """Yield the records of a JSON list or of JSON Lines; blank lines are skipped."""
+    """Yield the records of a JSON list or of JSON lines; blank lines are skipped."""
     if file.suffix not in (".json", ".jsonl"):
         raise QuestionError(
-            f"{file}: a question file must be a .json list, or a .jsonl with one record per line"
+            f"{file} must be a .json file with a list of records, or a .jsonl file with one per line."
         )
     try:
         content = file.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise QuestionError(f"{file}: the question file cannot be read: {error}") from error
+        raise QuestionError(f"Cannot read the question file {file}: {error}.") from error
     if file.suffix == ".jsonl":
         lines = enumerate(content.split("\n"), start=1)
         records = [
@@ -80,11 +77,11 @@ def _read_records(file: Path) -> Iterator[dict[str, Any]]:
     else:
         records = _parse_json(content, str(file))
     if not isinstance(records, list):
-        raise QuestionError(f"{file} must be a list of records, not a {type(records).__name__}")
+        raise QuestionError(f"{file} must be a list of records, not a {type(records).__name__}.")
     for number, record in enumerate(records, start=1):
         if not isinstance(record, dict):
             raise QuestionError(
-                f"{file}: record {number} must be a mapping, not a {type(record).__name__}"
+                f"{file}: record {number} must be a mapping, not a {type(record).__name__}."
             )
         yield record
 
@@ -93,74 +90,73 @@ def _parse_json(content: str, location: str) -> Any:
     try:
         return json.loads(content)
     except json.JSONDecodeError as error:
-        raise QuestionError(f"{location} is not JSON: {error}") from error
+        raise QuestionError(f"{location} is not valid JSON: {error}.") from error
 
 
-def _parse_single(record: dict[str, Any], number: int, location: str) -> Iterator[Question]:
-    yield parse_question({"id": f"record_{number}", **record}, location)
+def _parse_conversation(record: dict[str, Any], number: int, location: str) -> list[Question]:
+    """Parse a record of LLaVA's format: each pair of turns is an open-ended question.
 
-
-def _parse_conversations(record: dict[str, Any], number: int, location: str) -> Iterator[Question]:
-    """Yield one open-ended question for each pair of turns.
-
-    Ids in LLaVA files may repeat, so the record number becomes part of the question's id.
+    LLaVA's ids may repeat, so the ids of the questions include the record's number.
     """
+    location += ": key 'conversations'"
     turns = record["conversations"]
     if not isinstance(turns, list) or not turns or len(turns) % 2:
-        raise QuestionError(
-            f"{location}: key 'conversations' must be a list of pairs, a human turn and a gpt turn"
-        )
+        raise QuestionError(f"{location} must be a list of pairs of a human and a gpt turn.")
     texts = [
-        _turn_text(turn, f"{location}: key 'conversations': turn {index}")
-        for index, turn in enumerate(turns, start=1)
+        _turn_text(turn, f"{location}: turn {index}") for index, turn in enumerate(turns, start=1)
     ]
+    questions = []
     for index in range(0, len(turns), 2):
-        if turns[index]["from"] not in ASKERS or turns[index + 1]["from"] not in ANSWERERS:
+        roles = turns[index]["from"], turns[index + 1]["from"]
+        if roles[0] not in HUMAN_ROLES or roles[1] not in MODEL_ROLES:
             raise QuestionError(
-                f"{location}: key 'conversations': turns {index + 1} and {index + 2}"
-                " must be human, then gpt"
+                f"{location}: turns {index + 1} and {index + 2} must be from human, then gpt."
             )
-        identifier = f"{record.get('id', 'record')}_{number}_{index // 2 + 1}"
-        yield Question(
-            identifier, task="", format="open_ended", question=texts[index], answer=texts[index + 1]
+        questions.append(
+            Question(
+                id=f"{record.get('id', 'record')}_{number}_{index // 2 + 1}",
+                task="",
+                format="open_ended",
+                question=texts[index],
+                answer=texts[index + 1],
+            )
         )
+    return questions
 
 
 def _turn_text(turn: Any, location: str) -> str:
     if not isinstance(turn, dict) or not {"from", "value"} <= turn.keys():
-        raise QuestionError(f"{location} must be a mapping with 'from' and 'value'")
+        raise QuestionError(f"{location} must be a mapping with 'from' and 'value'.")
     return text_of(turn, "value", location)
 
 
-def _kind_and_files(record: dict[str, Any], location: str) -> tuple[Modality, tuple[str, ...]]:
-    """Return the modality and the files of a record; a list with one image is one image."""
+def _modality_and_files(record: dict[str, Any], location: str) -> tuple[Modality, tuple[str, ...]]:
+    """Return what a record is about; a list with one image is an image."""
     keys = [key for key in FILE_KEYS if key in record]
     if len(keys) > 1:
         raise QuestionError(
-            f"{location} has the keys {' and '.join(map(repr, keys))}."
-            " A record may have only one of them"
+            f"{location}: has the keys {' and '.join(map(repr, keys))}. Only one of them is allowed."
         )
     if not keys:
         for key in record:
-            if hint := did_you_mean(key, FILE_KEYS, TYPO_SIMILARITY):
-                raise QuestionError(f"{location}: key {key!r} is unknown{hint}")
+            if hint := did_you_mean(key, FILE_KEYS, TYPO_CUTOFF):
+                raise QuestionError(f"{location}: unknown key {key!r}{hint}")
         return "text", ()
     (key,) = keys
     names = record[key] if key != "video" and isinstance(record[key], list) else [record[key]]
     if not names:
         raise QuestionError(
-            f"{location}: key '{key}' is an empty list. Add images, or remove the key"
+            f"{location}: key '{key}' is an empty list. Name images, or remove the key."
         )
-    files = tuple(_file_name(name, key, record, location) for name in names)
+    files = tuple(_file_path(name, key, record, location) for name in names)
     if key == "video":
         return "video", files
     return ("image" if len(files) == 1 else "images"), files
 
 
-def _file_name(name: Any, key: str, record: dict[str, Any], location: str) -> str:
-    """Return the path inside the folder of files, with LLaVA's 'data_source' as its subfolder."""
+def _file_path(name: Any, key: str, record: dict[str, Any], location: str) -> str:
+    """Return a path inside the folder of files; LLaVA's 'data_source' is the sub-folder."""
     if "conversations" in record and "data_source" in record:
-        name = str(
-            PurePosixPath(text_of(record, "data_source", location), check_text(name, key, location))
-        )
+        sub_folder = text_of(record, "data_source", location)
+        name = str(PurePosixPath(sub_folder, check_text(name, key, location)))
     return check_path(name, key, location)

@@ -1,1 +1,1 @@
-"""Folders of tar shards: reading, caching and decoding stored samples."""
+"""Shards: indexed WebDataset tars on disk or behind a URL. `reader.open_shards` is the entry point."""

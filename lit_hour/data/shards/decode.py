@@ -1,4 +1,4 @@
-"""Decode stored samples into model inputs: video frames or features, image tiles, image sets."""
+"""Decode a stored sample: frames or features of a video, a tiled image, or a set of images."""
 
 from __future__ import annotations
 
@@ -18,10 +18,7 @@ from lit_hour.types import Features, Frames, Visual
 
 
 def load_visual(stored: StoredSample, video: VideoConfig, image: ImageConfig) -> Visual | None:
-    """Decode the visual content of a stored sample.
-
-    Returns:
-        The visual input, or None for a text-only sample and for `video.frames="none"`.
+    """Decode the visual part of a stored sample; None for a text, and if `video.frames` is "none".
 
     Raises:
         ShardError: a frame or an image cannot be decoded.
@@ -43,67 +40,63 @@ def load_visual(stored: StoredSample, video: VideoConfig, image: ImageConfig) ->
             case "text":
                 return None
     except ImageError as error:
-        raise ShardError(f"{stored.location}: member {error}") from error
+        raise ShardError(f"{stored.location}: {error}") from error
 
 
-def load_frames(stored: StoredSample, size_pixels: int, max_frames: int) -> Frames:
-    """Decode the frames of a stored video, evenly subsampled to at most `max_frames`.
+def load_frames(stored: StoredSample, image_size: int, max_frames: int) -> Frames:
+    """Decode a video's frames, or `max_frames` evenly spaced ones of more.
 
     Returns:
-        `images` `(frames, 3, size_pixels, size_pixels)` uint8, `timestamps` `(frames,)` in seconds.
+        `images` `(frames, 3, image_size, image_size)` uint8, `timestamps` `(frames,)` in seconds.
 
     Raises:
-        ShardError: a JPEG cannot be decoded or has the wrong size.
+        ShardError: a JPEG cannot be decoded or has another size.
     """
-    chosen = evenly_spaced_frames(len(stored.images), max_frames)
-    return Frames(decode_frames(stored, chosen, size_pixels), _timestamps(stored, chosen))
+    frames = evenly_spaced_frames(len(stored.images), max_frames)
+    timestamps = torch.tensor([stored.timestamps_seconds[frame] for frame in frames])  # (frames,)
+    return Frames(decode_frames(stored, frames, image_size), timestamps)
 
 
 def load_features(stored: StoredSample, max_frames: int) -> Features:
-    """Load the stored features of a video, evenly subsampled to at most `max_frames` frames.
+    """Load a video's features, or those of `max_frames` evenly spaced frames of more.
 
-    Int8 features are dequantized to bf16 here, on the CPU. Sending int8 to the GPU would save only
-    a few hundredths of a second per hour of video, and would make the model depend on the storage
-    format.
+    They are bf16 whatever the stored precision. Sending int8 to the GPU would save a few hundredths of a
+    second per hour of video, and the model would have to know how tokens are stored.
 
     Returns:
         `tokens` `(frames, tokens, vision_dim)` bf16, `timestamps` `(frames,)` in seconds.
     """
     assert stored.tokens is not None
-    chosen = evenly_spaced_frames(len(stored.tokens), max_frames)
-    tokens = stored.tokens if len(chosen) == len(stored.tokens) else stored.tokens[chosen]
+    frames = evenly_spaced_frames(len(stored.tokens), max_frames)
+    timestamps = torch.tensor([stored.timestamps_seconds[frame] for frame in frames])  # (frames,)
+    tokens = stored.tokens if len(frames) == len(stored.tokens) else stored.tokens[frames]
     if tokens.mmap_slice is not None and tokens.scales is None:
-        return MmapFeatures(tokens.tokens, _timestamps(stored, chosen), tokens.mmap_slice)
-    return Features(tokens.expand(), _timestamps(stored, chosen))
+        return MmapFeatures(tokens.tokens, timestamps, tokens.mmap_slice)
+    return Features(tokens.expand(), timestamps)
 
 
-def decode_frames(stored: StoredSample, chosen: Sequence[int], size_pixels: int) -> Tensor:
-    """Decode the chosen frames of a stored video.
-
-    Returns:
-        `(frames, 3, size_pixels, size_pixels)` uint8.
+def decode_frames(stored: StoredSample, frames: Sequence[int], image_size: int) -> Tensor:
+    """Decode some frames of a video: `(frames, 3, image_size, image_size)` uint8.
 
     Raises:
-        ShardError: a JPEG cannot be decoded or has the wrong size.
+        ShardError: a JPEG cannot be decoded or has another size.
     """
-    shape = (len(chosen), 3, size_pixels, size_pixels)
-    images = empty_shared(shape, torch.uint8)  # (frames, 3, size, size)
-    for row, frame in enumerate(chosen):
+    shape = (len(frames), 3, image_size, image_size)
+    images = empty_shared(shape, torch.uint8)  # (frames, 3, image_size, image_size)
+    for image, frame in zip(images, frames, strict=True):
         name, jpeg = stored.images[frame]
         try:
-            decode_jpeg(jpeg, size_pixels, name, images[row])
+            decode_jpeg(jpeg, image_size, name, image)
         except VideoError as error:
-            raise ShardError(
-                f"{stored.location}: member {name} cannot be decoded: {error}"
-            ) from error
+            raise ShardError(f"{stored.location}: cannot decode {name}: {error}") from error
     return images
 
 
 def evenly_spaced_frames(num_frames: int, max_frames: int) -> list[int]:
-    """Return the indices of at most `max_frames` evenly spaced frames."""
-    num_chosen = min(num_frames, max_frames)
-    return [row * (num_frames - 1) // max(num_chosen - 1, 1) for row in range(num_chosen)]
+    """Return all frames, or `max_frames` evenly spaced ones, rounded down in exact integers.
 
-
-def _timestamps(stored: StoredSample, chosen: Sequence[int]) -> Tensor:
-    return torch.tensor([stored.timestamps_seconds[frame] for frame in chosen])  # (frames,)
+    `memory_repository.linspace_indices` rounds the floating-point numbers of the published model
+    instead: for some lengths the two differ by one.
+    """
+    num_kept = min(num_frames, max_frames)
+    return [index * (num_frames - 1) // max(num_kept - 1, 1) for index in range(num_kept)]

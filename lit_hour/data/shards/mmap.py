@@ -1,4 +1,4 @@
-"""Picklable memory-mapped slices of files. Pickling sends the file descriptor, not the bytes."""
+"""A picklable memory-mapped slice of a file. Pickling sends the file descriptor, not the bytes."""
 
 from __future__ import annotations
 
@@ -17,23 +17,22 @@ from lit_hour.types import Features
 
 
 class MmapSlice:
-    """Memory-mapped byte range of an open file.
+    """Consecutive bytes of an open file, in the page cache that all processes share.
 
-    The mapping is copy-on-write: processes share the pages of the OS page cache, and writes are
-    visible only to the process that makes them.
+    The mapping is private: writes are visible to this process alone, and torch requires writable memory.
     """
 
     def __init__(self, descriptor: int, start: int, num_bytes: int) -> None:
-        """Take ownership of an open file descriptor; it is closed together with this object."""
+        """Args: descriptor: of the open file; it is closed with the last slice that uses it."""
         self._file = FileIO(descriptor)
         self._start, self._num_bytes = start, num_bytes
 
     @cached_property
     def content(self) -> memoryview:
-        """Return the bytes; pages that are not in the page cache are read from disk on access."""
-        before = self._start % mmap.ALLOCATIONGRANULARITY
+        """The bytes. A page is read from disk when it is accessed, unless it is cached."""
         if not self._num_bytes:
             return memoryview(b"")
+        before = self._start % mmap.ALLOCATIONGRANULARITY
         pages = mmap.mmap(
             self._file.fileno(),
             before + self._num_bytes,
@@ -51,17 +50,13 @@ class MmapSlice:
 
 @dataclass(frozen=True)
 class MmapFeatures(Features):
-    """Features with tokens at the end of a memory-mapped slice; pickling sends only the slice."""
+    """Features whose tokens are the last bytes of a slice; pickling sends the slice, not the tokens."""
 
     mmap_slice: MmapSlice
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
-        return _rebuild_features, (
-            self.mmap_slice,
-            self.tokens.dtype,
-            tuple(self.tokens.shape),
-            self.timestamps,
-        )
+        shape = tuple(self.tokens.shape)
+        return _rebuild_features, (self.mmap_slice, self.tokens.dtype, shape, self.timestamps)
 
 
 def _rebuild_slice(descriptor: Any, start: int, num_bytes: int) -> MmapSlice:
@@ -69,9 +64,8 @@ def _rebuild_slice(descriptor: Any, start: int, num_bytes: int) -> MmapSlice:
 
 
 def _rebuild_features(
-    part: MmapSlice, dtype: torch.dtype, shape: tuple[int, ...], timestamps: Tensor
+    mmap_slice: MmapSlice, dtype: torch.dtype, shape: tuple[int, ...], timestamps: Tensor
 ) -> MmapFeatures:
     num_bytes = dtype.itemsize * int(torch.Size(shape).numel())
-    flat = torch.frombuffer(part.content[-num_bytes:], dtype=dtype)
-    tokens = flat.view(shape)  # (frames, tokens, vision_dim)
-    return MmapFeatures(tokens, timestamps, part)
+    tokens = torch.frombuffer(mmap_slice.content[-num_bytes:], dtype=dtype)  # (numbers,)
+    return MmapFeatures(tokens.view(shape), timestamps, mmap_slice)  # (frames, tokens, vision_dim)

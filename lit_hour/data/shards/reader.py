@@ -1,4 +1,4 @@
-"""Random access to the samples of a folder of shards (`open_shards`); damage is an error."""
+"""Read stored samples from a folder of shards. `open_shards` is the entry point."""
 
 from __future__ import annotations
 
@@ -9,9 +9,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from lit_hour.config.data import DataConfig
 from lit_hour.data.features.format import (
     FEATURES_SUFFIX,
@@ -19,9 +16,8 @@ from lit_hour.data.features.format import (
     StoredTokens,
     parse_safetensors,
 )
-from lit_hour.data.order.sample_order import SampleCost
 from lit_hour.data.questions.record import MULTI_RECORD_MODALITIES, Modality, parse_question
-from lit_hour.data.shards.http import is_url
+from lit_hour.data.shards.http import redact
 from lit_hour.data.shards.mmap import MmapSlice
 from lit_hour.data.shards.shard_index import VERSION, IndexEntry, ShardIndex
 from lit_hour.data.shards.storage import LocalFolder, RemoteFolder, ShardCache, ShardFolder
@@ -40,15 +36,15 @@ from lit_hour.types import Question
 
 @dataclass(frozen=True)
 class StoredSample:
-    """One sample as stored in its shard.
+    """One sample as its shard stores it: a video, image, image set or text with all its questions.
 
     Attributes:
-        location: path of the shard and key, for error messages.
-        files: names of the files that the sample was packed from.
-        duration_seconds: length of a video; otherwise 0.
-        timestamps_seconds: time of each frame of a video.
-        images: member name and encoded bytes of each frame or image.
-        tokens: features of a video that is stored as features; `images` is empty then.
+        location: the shard's path and the key, for errors.
+        files: names of the files that it was made from.
+        duration_seconds: of a video; otherwise 0.
+        timestamps_seconds: of each frame of a video.
+        images: member name and bytes of each frame or image.
+        tokens: of a video that is stored as features; it has no images.
     """
 
     location: str
@@ -58,209 +54,161 @@ class StoredSample:
     duration_seconds: float
     timestamps_seconds: tuple[float, ...]
     questions: tuple[Question, ...]
-    images: tuple[tuple[str, bytes], ...]
+    images: tuple[tuple[str, bytes], ...] = ()
     tokens: StoredTokens | None = None
-
-    @property
-    def source(self) -> str:
-        """Return the names of the original files, joined by commas."""
-        return ", ".join(self.files)
 
 
 @dataclass(frozen=True)
 class Shards:
-    """Indexes of a folder of shards; picklable, because it holds no open files."""
+    """The indexes of a folder of shards. It is picklable: it holds no open file.
 
+    Attributes:
+        name: path or URL of the folder, without secrets.
+    """
+
+    name: str
     folder: ShardFolder
     indexes: tuple[ShardIndex, ...]
 
     @property
     def entries(self) -> tuple[IndexEntry, ...]:
-        """Return the index entries of all samples, shard by shard."""
-        return tuple(subject for index in self.indexes for subject in index.entries)
+        """The entries of all shards."""
+        return tuple(entry for index in self.indexes for entry in index.entries)
 
     @cached_property
     def _index_of(self) -> dict[str, ShardIndex]:
         return {index.shard: index for index in self.indexes}
 
-    def costs_per_shard(
-        self, questions_per_sample: int, cost: SampleCost
-    ) -> tuple[NDArray[np.int64], ...]:
-        """Compute the cost of each sample, in the order of `locate`.
-
-        Returns:
-            One array `(samples,)` for each shard.
-        """
-        return tuple(
-            np.array(
-                [
-                    cost.num_tokens(entry, num_questions)
-                    for entry in index.entries
-                    for num_questions in _question_counts(entry, questions_per_sample)
-                ],
-                np.int64,
-            )
-            for index in self.indexes
-        )
-
     def samples_per_shard(self, questions_per_sample: int) -> tuple[int, ...]:
-        """Count the samples of each shard, with up to `questions_per_sample` questions per sample.
-
-        A text or an image set is always one sample: its questions are one conversation, which is
-        never split.
-        """
+        """Return the number of training samples of each shard."""
         return tuple(
-            sum(_num_samples(entry, questions_per_sample) for entry in index.entries)
+            sum(len(split_questions(entry, questions_per_sample)) for entry in index.entries)
             for index in self.indexes
         )
 
     def locate(
         self, shard: int, sample: int, questions_per_sample: int
     ) -> tuple[IndexEntry, slice]:
-        """Return the index entry of a sample and the slice of its questions in that sample.
+        """Return the entry and the questions of a training sample.
 
         Raises:
             IndexError: the shard has fewer samples.
         """
-        for record in self.indexes[shard].entries:
-            num_samples = _num_samples(record, questions_per_sample)
-            if sample < num_samples:
-                num_questions = _questions_per_sample_of(record, questions_per_sample)
-                return record, slice(sample * num_questions, (sample + 1) * num_questions)
-            sample -= num_samples
-        raise IndexError(f"shard {shard} of {self.folder} has {sample} samples too few")
+        for entry in self.indexes[shard].entries:
+            slices = split_questions(entry, questions_per_sample)
+            if sample < len(slices):
+                return entry, slices[sample]
+            sample -= len(slices)
+        raise IndexError(f"shard {shard} of {self.name} has {sample} samples too few")
 
-    def describe_location(self, record: IndexEntry) -> str:
-        """Format the shard and the key of an entry for messages."""
-        return f"{self.folder}/{record.shard}: {record.modality} {record.key!r}"
+    def describe_location(self, entry: IndexEntry) -> str:
+        """Return the shard and the key of an entry, for messages."""
+        return f"{self.name}/{entry.shard}: {entry.modality} {entry.key!r}"
 
-    def read_raw(self, record: IndexEntry) -> bytes:
-        """Return the raw bytes of a sample in its tar.
+    def feature_metadata(self) -> dict[str, FeatureMetadata]:
+        """Return how videos were encoded, by the path of each shard that has videos as features."""
+        return {
+            f"{self.name}/{index.shard}": index.features
+            for index in self.indexes
+            if index.features and any(entry.modality == "video" for entry in index.entries)
+        }
+
+    def iter_questions(self) -> Iterator[Question]:
+        """Yield every question of the folder, in order of the shards."""
+        for entry in self.entries:
+            yield from self.read(entry).questions
+
+    def read_raw(self, entry: IndexEntry) -> bytes:
+        """Return the bytes of the tar that hold one stored sample.
 
         Raises:
             ShardError: the tar cannot be read or is truncated.
         """
-        with self.folder.open(self._index_of[record.shard]) as tar:
-            return read_raw(tar, f"{self.folder}/{record.shard}", record)
+        with self.folder.open(self._index_of[entry.shard]) as tar:
+            return read_raw(tar, f"{self.name}/{entry.shard}", entry)
 
-    def read(self, record: IndexEntry) -> StoredSample:
-        """Read one sample from its tar, without decoding its images.
+    def read(self, entry: IndexEntry) -> StoredSample:
+        """Read one stored sample; its images stay encoded.
 
         Raises:
-            ShardError: the tar is truncated, a member is missing or damaged, or `KEY.json` does not
-                match the index.
+            ShardError: the tar is truncated, a member is missing or corrupt, or `KEY.json` does not match.
         """
-        index, path = self._index_of[record.shard], f"{self.folder}/{record.shard}"
-        if record.modality == "video" and index.features:
-            with self.folder.open(index) as tar:
-                return _read_features(
-                    read_entry_members(tar, path, record, read_mapped),
-                    record,
-                    index.features,
-                    self.describe_location(record),
-                )
+        index = self._index_of[entry.shard]
+        location, path = self.describe_location(entry), f"{self.name}/{entry.shard}"
         with self.folder.open(index) as tar:
-            return _read_pictures(
-                read_entry_members(tar, path, record, read_bytes),
-                record,
-                self.describe_location(record),
-            )
+            if entry.modality == "video" and index.features is not None:
+                mapped = read_entry_members(tar, path, entry, read_mapped)
+                tokens = _read_tokens(mapped, entry, index.features, location)
+                return replace(_read_metadata(mapped, entry, location), tokens=tokens)
+            members = read_entry_members(tar, path, entry, read_bytes)
+            images = _read_images(members, entry, location)
+            return replace(_read_metadata(members, entry, location), images=images)
 
 
-def open_shards(location: Path | str, cache: ShardCache | None = None) -> Shards:
-    """Open a folder of shards written by `lit-hour pack` or `lit-hour extract-features`.
+def open_shards(location: Path | str, config: DataConfig | None = None) -> Shards:
+    """Read the indexes of a folder of shards.
 
     Args:
-        location: path of the folder, or its http://, https:// or s3:// URL as a string.
-        cache: local cache for remote shards; by default built from the default settings.
+        location: path of the folder, or as text its http://, https:// or s3:// URL.
+        config: where shards from a URL are cached; by default the settings' defaults.
 
     Raises:
-        ShardError: the folder contains no shards, packing has not finished, a tar is missing or has
-            the wrong size, or the server does not respond.
+        ShardError: the folder has no shards or is unfinished, a tar is missing or has another size, or
+            the server does not answer.
     """
     folder: ShardFolder
-    if isinstance(location, str) and is_url(location):
-        folder = RemoteFolder(location, cache or ShardCache.from_config(DataConfig()))
+    if isinstance(location, str) and "://" in location:
+        name = redact(location).rstrip("/")
+        folder = RemoteFolder(location, ShardCache.from_config(config or DataConfig()))
     else:
-        folder = LocalFolder(Path(location))
-    return Shards(folder, folder.indexes())
+        name, folder = str(Path(location)), LocalFolder(Path(location))
+    return Shards(name, folder, folder.indexes())
 
 
-def _questions_per_sample_of(record: IndexEntry, questions_per_sample: int) -> int:
-    """Return the maximum number of questions in one sample of this entry."""
-    return (
-        questions_per_sample
-        if record.modality in MULTI_RECORD_MODALITIES
-        else max(record.num_questions, 1)
+def split_questions(entry: IndexEntry, questions_per_sample: int) -> list[slice]:
+    """Return which of an entry's questions each training sample contains.
+
+    A text or image set is a single sample: its questions are one conversation, which is not cut.
+    """
+    if entry.modality not in MULTI_RECORD_MODALITIES:
+        questions_per_sample = max(entry.num_questions, 1)
+    return [
+        slice(first, min(first + questions_per_sample, entry.num_questions))
+        for first in range(0, entry.num_questions, questions_per_sample)
+    ]
+
+
+def _read_images(
+    members: Iterator[tuple[str, bytes]], entry: IndexEntry, location: str
+) -> tuple[tuple[str, bytes], ...]:
+    suffixes = ("jpg",) if entry.modality == "video" else IMAGE_SUFFIXES
+    return tuple(
+        expect_member(members, f"{entry.key}.{number:06d}", suffixes, location)
+        for number in range(entry.num_frames)
     )
 
 
-def _num_samples(record: IndexEntry, questions_per_sample: int) -> int:
-    return -(-record.num_questions // _questions_per_sample_of(record, questions_per_sample))
-
-
-def _question_counts(record: IndexEntry, questions_per_sample: int) -> Iterator[int]:
-    """Yield the number of questions in each sample of this entry; the last may have fewer."""
-    num_questions = _questions_per_sample_of(record, questions_per_sample)
-    return (
-        min(num_questions, record.num_questions - first)
-        for first in range(0, record.num_questions, num_questions)
-    )
-
-
-def _read_pictures(
-    members: Iterator[tuple[str, bytes]], record: IndexEntry, location: str
-) -> StoredSample:
-    suffixes = ("jpg",) if record.modality == "video" else IMAGE_SUFFIXES
-    pictures = tuple(
-        expect_member(members, f"{record.key}.{number:06d}", suffixes, location)
-        for number in range(record.num_frames)
-    )
-    return _stored_subject(
-        _last_member(members, record, location), record, location, pictures=pictures
-    )
-
-
-def _read_features(
+def _read_tokens(
     members: Iterator[tuple[str, MmapSlice]],
-    record: IndexEntry,
-    encoding: FeatureMetadata,
+    entry: IndexEntry,
+    metadata: FeatureMetadata,
     location: str,
+) -> StoredTokens:
+    name, part = expect_member(members, entry.key, (FEATURES_SUFFIX,), location)
+    tokens = parse_safetensors(part.content, entry.num_frames, metadata, f"{location}: {name}")
+    return replace(tokens, mmap_slice=part)
+
+
+def _read_metadata(
+    members: Iterator[tuple[str, Content]], entry: IndexEntry, location: str
 ) -> StoredSample:
-    name, mmap_slice = expect_member(members, record.key, (FEATURES_SUFFIX,), location)
-    tokens = parse_safetensors(
-        mmap_slice.content, record.num_frames, encoding, f"{location}: member {name}"
-    )
-    return _stored_subject(
-        bytes(_last_member(members, record, location)),
-        record,
-        location,
-        tokens=replace(tokens, mmap_slice=mmap_slice),
-    )
-
-
-def _last_member(
-    members: Iterator[tuple[str, Content]], record: IndexEntry, location: str
-) -> Content:
-    """Return the content of `KEY.json` and check that it is the last member."""
-    _, content = expect_member(members, record.key, ("json",), location)
-    for found, _ in members:
-        raise ShardError(f"{location}: the member {found} is not in the index")
-    return content
-
-
-def _stored_subject(
-    metadata: bytes,
-    expected: IndexEntry,
-    location: str,
-    *,
-    pictures: tuple[tuple[str, bytes], ...] = (),
-    tokens: StoredTokens | None = None,
-) -> StoredSample:
-    """Check `KEY.json` against the index and build the stored sample."""
-    member = f"{location}: member {expected.key}.json"
+    """Read `KEY.json`, the last member, and check it against the index."""
+    name, content = expect_member(members, entry.key, ("json",), location)
+    for extra, _ in members:
+        raise ShardError(f"{location}: {extra} is not in the index.")
+    member = f"{location}: {name}"
     try:
-        record: dict[str, Any] = json.loads(metadata)
+        record: dict[str, Any] = json.loads(bytes(content))
         version, questions = record["version"], record["questions"]
         stored = StoredSample(
             location=location,
@@ -268,23 +216,20 @@ def _stored_subject(
             modality=record["modality"],
             files=tuple(str(file) for file in record["files"]),
             duration_seconds=float(record["duration_seconds"]),
-            timestamps_seconds=tuple(float(seconds) for seconds in record["timestamps_seconds"]),
+            timestamps_seconds=tuple(float(time) for time in record["timestamps_seconds"]),
             questions=tuple(parse_question(question, member) for question in questions),
-            images=pictures,
-            tokens=tokens,
         )
     except (KeyError, TypeError, ValueError) as error:
-        raise ShardError(f"{member} is damaged: {error!r}") from error
+        raise ShardError(f"{member} is corrupt: {error!r}.") from error
     if version != VERSION:
         raise ShardError(
-            f"{member} has format version {version!r}. This program reads version {VERSION}."
-            " Pack again"
+            f"{member} has format version {version}. This program reads version {VERSION}."
+            " Pack the shard again."
         )
     num_frames = len(stored.timestamps_seconds if stored.modality == "video" else stored.files)
-    counts = (stored.key, stored.modality, num_frames, len(stored.questions))
-    if counts != (expected.key, expected.modality, expected.num_frames, expected.num_questions):
+    found = (stored.key, stored.modality, num_frames, len(stored.questions))
+    if found != (entry.key, entry.modality, entry.num_frames, entry.num_questions):
         raise ShardError(
-            f"{member} has (key, modality, frames, questions) {counts},"
-            " which does not match the index"
+            f"{member} has (key, modality, frames, questions) {found}, which does not match the index."
         )
     return stored

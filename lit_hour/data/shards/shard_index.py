@@ -1,4 +1,7 @@
-"""Index of a shard: the byte range of each sample in the tar. Specified in `shards/README.md`."""
+"""The JSON index beside each shard: what is stored where in the tar.
+
+`shards/README.md` specifies the format. `read_index` and `write_index` are the entry points.
+"""
 
 from __future__ import annotations
 
@@ -20,16 +23,11 @@ SHARD_PATTERN = "[0-9]" * 6
 
 @dataclass(frozen=True)
 class IndexEntry:
-    """Location and size of one sample in its shard.
+    """The location of one stored sample: `num_bytes` of the tar from `offset` on are its members.
 
     Attributes:
-        shard: file name of the tar.
-        key: key of the sample, the stem of its members.
-        modality: kind of the sample.
-        offset, num_bytes: byte range of the sample's members in the tar.
-        duration_seconds: length of a video; otherwise 0.
-        num_frames: number of stored images: frames of a video, or images.
-        num_questions: number of questions about the sample.
+        duration_seconds: of a video; otherwise 0.
+        num_frames: stored images: frames of a video, or image files.
     """
 
     shard: str
@@ -44,7 +42,7 @@ class IndexEntry:
 
 @dataclass(frozen=True)
 class SkippedSample:
-    """A sample that could not be packed, and the reason."""
+    """A sample that could not be packed, and why."""
 
     name: str
     reason: str
@@ -52,17 +50,17 @@ class SkippedSample:
 
 @dataclass(frozen=True)
 class ShardIndex:
-    """Index of one shard.
+    """The contents of one shard.
 
     Attributes:
         shard: file name of the tar.
         num_bytes: size of the tar.
-        sha256: SHA-256 of the tar, in hexadecimal.
-        config: settings that the frames were packed with.
-        fingerprint: SHA-256 of all inputs of the shard.
-        entries: one entry for each sample, in the order of the tar.
-        skipped: samples that could not be packed.
-        features: how the features of the videos were made; None for shards of frames.
+        sha256: of the tar, in hexadecimal.
+        config: settings that determine the stored frames.
+        fingerprint: of everything that the shard was made from.
+        entries: in the order of the tar.
+        skipped: samples that are missing.
+        features: how the videos were encoded, if they are stored as features; None for frames.
     """
 
     shard: str
@@ -76,7 +74,7 @@ class ShardIndex:
 
 
 def write_index(path: Path, index: ShardIndex) -> None:
-    """Write the index beside its tar; it marks the shard as finished."""
+    """Write the index beside its tar. A shard without an index counts as unfinished."""
     record = dataclasses.asdict(index)
     for entry in record["entries"]:
         del entry["shard"]
@@ -89,16 +87,20 @@ def read_index(path: Path) -> ShardIndex:
     """Read the index of one shard.
 
     Raises:
-        ShardError: the index is invalid, inconsistent, or of another version.
+        ShardError: the file is missing, is not an index of this version, or contradicts itself.
     """
-    return parse_index(_read(path), str(path))
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise ShardError(f"Cannot read {path}: {error.strerror}.") from error
+    return parse_index(content, str(path))
 
 
 def parse_index(content: bytes, location: str) -> ShardIndex:
-    """Parse the index of one shard; `location` is the path or URL of the file, for errors.
+    """Parse the content of an index file; `location` is its path or URL.
 
     Raises:
-        ShardError: the index is invalid, inconsistent, or of another version.
+        ShardError: it is not an index of this version, or contradicts itself.
     """
     record = parse_json(content, location)
     shard = PurePosixPath(location).stem + ".tar"
@@ -114,46 +116,42 @@ def parse_index(content: bytes, location: str) -> ShardIndex:
         ]
         unknown = [entry.modality for entry in entries if entry.modality not in MODALITIES]
     except (TypeError, KeyError, AttributeError) as error:
-        raise ShardError(f"{location} is not a valid shard index: {error}") from error
+        raise ShardError(f"{location} is not the index of a shard: {error}.") from error
     if index.shard != shard:
-        raise ShardError(f"{location} is the index of {index.shard!r}. Name it after its tar")
+        raise ShardError(f"{location} is the index of {index.shard!r}. Rename it after its tar.")
     if outside:
-        raise ShardError(f"{location} has {outside[0]!r} outside the tar's {index.num_bytes} bytes")
+        raise ShardError(
+            f"{location} places {outside[0]!r} outside the {index.num_bytes} bytes of the tar."
+        )
     if unknown:
         raise ShardError(
-            f"{location} has an entry of unknown modality {unknown[0]!r}."
-            f" Known are {', '.join(MODALITIES)}"
+            f"{location} has the unknown modality {unknown[0]!r}."
+            f" The modalities are {', '.join(MODALITIES)}."
         )
     return index
 
 
 def write_json(path: Path, record: dict[str, Any]) -> None:
-    """Write a versioned JSON file atomically."""
+    """Write a JSON file with the format version, atomically."""
     atomic_write_text(path, json.dumps({"version": VERSION, **record}, indent=2) + "\n")
 
 
 def parse_json(content: bytes, location: str) -> dict[str, Any]:
-    """Parse a file written by `write_json`, without its version; `location` is for errors.
+    """Parse what `write_json` wrote, without the version; `location` is the file's path or URL.
 
     Raises:
-        ShardError: the content is not JSON, or has another version.
+        ShardError: it is not JSON, or of another version.
     """
     try:
         record = json.loads(content.decode("utf-8"))
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ShardError(f"{location} cannot be read as JSON: {error}") from error
+        raise ShardError(f"{location} is not valid JSON: {error}.") from error
     version = record.pop("version", None) if isinstance(record, dict) else None
     if version != VERSION:
         raise ShardError(
-            f"{location} has format version {version!r}. This program reads version {VERSION}."
-            f" Delete {location.rpartition('/')[0]} and create it again with lit-hour pack"
-            " FILES QUESTIONS OUT for frames, lit-hour extract-features SOURCE TARGET for features"
+            f"{location} has format version {version}. This program reads version {VERSION}."
+            f" Delete {location.rpartition('/')[0]} and make it anew: frames with"
+            " `lit-hour pack FILES QUESTIONS OUT`, features with"
+            " `lit-hour extract-features SOURCE TARGET`."
         )
     return record
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise ShardError(f"{path} cannot be read: {error}") from error

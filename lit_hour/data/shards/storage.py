@@ -1,11 +1,11 @@
-"""Local and remote folders of shards, and the LRU disk cache of remote shards (`ShardCache`).
+"""Folders of shards on a disk or behind a URL, and the cache of shards that were downloaded.
 
-All processes of a machine share one cache folder. A shard is stored whole, under its SHA-256:
+`LocalFolder` and `RemoteFolder` give the indexes of a folder and its tars as open files. All processes of
+a machine share one cache. A shard is stored under its SHA-256, wherever it comes from:
 
     CACHE/c7/c7c27151....tar                 verified; its modification time is its last use
-    CACHE/c7/c7c27151....285184.unfinished   partial download of 285184 bytes in all
-    CACHE/.lock                              lock held during eviction
-    CACHE/c7/.lock                           lock held during a download
+    CACHE/c7/c7c27151....285184.download     incomplete; 285184 bytes are reserved for it
+    CACHE/.lock  CACHE/c7/.lock              held while space is reserved, and during a download
 """
 
 from __future__ import annotations
@@ -31,61 +31,65 @@ from lit_hour.data.shards.shard_index import (
     read_index,
 )
 from lit_hour.errors import ShardError
-from lit_hour.io.atomic import TEMP_SUFFIX
-from lit_hour.io.file_lock import is_held, locked
+from lit_hour.io.file_lock import dir_lock, is_locked
 
-MAX_CONCURRENT_FETCHES = 16  # index files
+MAX_CONCURRENT_FETCHES = 16
+SHA256 = re.compile(r"[0-9a-f]{64}")
+DOWNLOAD_SUFFIX = ".download"
+POLL_SECONDS = 0.1
 
 
 class ShardFolder(Protocol):
-    """A folder of finished shards; `str` gives its path or URL for messages."""
+    """A folder that `lit-hour pack` or `lit-hour extract-features` has filled."""
 
     def indexes(self) -> tuple[ShardIndex, ...]:
-        """Read the index of each shard, in order.
+        """Return the index of each shard, in order.
 
         Raises:
-            ShardError: the folder contains no shards, packing has not finished, or an index or a
-                tar is missing or damaged.
+            ShardError: the folder has no shards, is unfinished, or an index or a tar is missing or corrupt.
         """
 
     def open(self, index: ShardIndex) -> BinaryIO:
-        """Open the tar of a shard, unbuffered, because `read_members` reads each byte once.
+        """Open the tar of a shard, unbuffered: `read_members` reads every byte once.
 
         Raises:
-            ShardError: the tar cannot be read or downloaded.
+            ShardError: it cannot be read or downloaded.
         """
 
 
 @dataclass(frozen=True)
 class LocalFolder:
-    """A folder of shards on a local or shared disk."""
+    """A folder on a local or shared disk."""
 
     path: Path
 
-    def __str__(self) -> str:
-        return str(self.path)
-
     def indexes(self) -> tuple[ShardIndex, ...]:
-        """Read the index of each shard, and check that its tar exists and has the right size."""
+        """Read the index of each shard, and check that its tar has the size that the index gives."""
         paths = sorted(self.path.glob(SHARD_PATTERN + ".json"))
         if not paths:
             raise ShardError(
-                f"{self} contains no shards. Create them with lit-hour pack FILES QUESTIONS {self}"
+                f"{self.path} has no shards. Make some: lit-hour pack FILES QUESTIONS {self.path}."
             )
-        totals_path = self.path / TOTALS_NAME
-        if not totals_path.is_file():
+        totals = self.path / TOTALS_NAME
+        if not totals.is_file():
             raise ShardError(
-                f"{self} is not finished, {TOTALS_NAME} is missing. Run the same command again"
+                f"{self.path} is unfinished: {TOTALS_NAME} is missing. Run the same command again."
             )
-        num_shards = _num_shards(totals_path.read_bytes(), str(totals_path))
+        num_shards = _parse_num_shards(totals.read_bytes(), str(totals))
         if num_shards != len(paths):
             raise ShardError(
-                f"{self} contains {len(paths)} shards, but {totals_path} lists {num_shards}."
-                " Pack again"
+                f"{self.path} has {len(paths)} shards, but {totals} counts {num_shards}. Pack again."
             )
         indexes = tuple(read_index(path) for path in paths)
         for index in indexes:
-            _check_tar(self.path / index.shard, index.num_bytes)
+            tar = self.path / index.shard
+            if not tar.is_file():
+                raise ShardError(f"{tar} is missing. Delete its index and pack again.")
+            if tar.stat().st_size != index.num_bytes:
+                raise ShardError(
+                    f"{tar} has {tar.stat().st_size} bytes, but {index.num_bytes} by its index."
+                    " Delete both and pack again."
+                )
         return indexes
 
     def open(self, index: ShardIndex) -> BinaryIO:
@@ -94,76 +98,51 @@ class LocalFolder:
         try:
             return path.open("rb", buffering=0)
         except OSError as error:
-            raise ShardError(f"{path} cannot be read: {error}") from error
+            raise ShardError(f"Cannot read {path}: {error.strerror}.") from error
 
 
 @dataclass(frozen=True)
 class RemoteFolder:
-    """A folder of shards at an http://, https:// or s3:// URL.
-
-    The indexes are downloaded at once, the tars on first use.
-    """
+    """A folder behind an http://, https:// or s3:// URL. A tar is downloaded when it is first opened."""
 
     url: str
     cache: ShardCache
 
-    def __str__(self) -> str:
-        return redact(self.url).rstrip("/")
-
     def indexes(self) -> tuple[ShardIndex, ...]:
-        """Download the index of each shard that `index.json` lists."""
-        content = self.cache.http.read(join_url(self.url, TOTALS_NAME))
-        num_shards = _num_shards(content, f"{self}/{TOTALS_NAME}")
+        """Download the index of each shard."""
+        http, folder = self.cache.http, redact(self.url).rstrip("/")
+        content = http.read(join_url(self.url, TOTALS_NAME))
+        num_shards = _parse_num_shards(content, f"{folder}/{TOTALS_NAME}")
         names = [f"{number:06d}.json" for number in range(num_shards)]
         with ThreadPoolExecutor(MAX_CONCURRENT_FETCHES) as executor:
-            contents = executor.map(
-                lambda name: self.cache.http.read(join_url(self.url, name)), names
-            )
+            contents = executor.map(lambda name: http.read(join_url(self.url, name)), names)
             return tuple(
-                parse_index(content, f"{self}/{name}")
+                parse_index(content, f"{folder}/{name}")
                 for name, content in zip(names, contents, strict=True)
             )
 
     def open(self, index: ShardIndex) -> BinaryIO:
-        """Open the tar of a shard from the cache, downloading it if necessary."""
+        """Open the tar of a shard in the cache."""
         return self.cache.open(join_url(self.url, index.shard), index)
 
 
-def _num_shards(content: bytes, location: str) -> int:
-    """Parse the number of shards from a folder's `index.json`."""
+def _parse_num_shards(content: bytes, location: str) -> int:
+    """Return the number of shards that the totals of a folder give."""
     num_shards = parse_json(content, location).get("num_shards")
     if not isinstance(num_shards, int) or num_shards < 1:
         raise ShardError(
-            f"{location} has num_shards={num_shards!r}, which must be a positive integer."
-            " Pack again"
+            f"{location} has num_shards={num_shards!r}, which is not a number of shards. Pack again."
         )
     return num_shards
 
 
-def _check_tar(path: Path, num_bytes: int) -> None:
-    if not path.is_file():
-        raise ShardError(
-            f"{path} is missing, but its index exists. Delete the index and pack again"
-        )
-    if path.stat().st_size != num_bytes:
-        raise ShardError(
-            f"{path} has {path.stat().st_size} bytes, but its index records {num_bytes}."
-            " The tar is damaged. Pack it again"
-        )
-
-
-SHA256 = re.compile(r"[0-9a-f]{64}")
-SECONDS_BETWEEN_LOOKS = 0.1  # between attempts to reserve space
-
-
 @dataclass(frozen=True)
 class ShardCache:
-    """LRU disk cache of remote shards; picklable, because it holds no open files.
+    """Downloaded shards, least recently used removed first. It is picklable: it holds no open file.
 
     Attributes:
-        folder: cache folder, shared by all processes of a machine; created if missing.
-        max_bytes: maximum total size of the cached shards.
-        http: client for downloads.
+        folder: shared by all processes of a machine; created if missing.
+        max_bytes: total size.
     """
 
     folder: Path
@@ -171,85 +150,82 @@ class ShardCache:
     http: HTTPClient
 
     @classmethod
-    def from_config(cls, settings: DataConfig) -> ShardCache:
-        """Create the cache from the `data` settings."""
-        return cls(
-            Path(settings.cache_folder),
-            round(settings.cache_gb * 1e9),
-            HTTPClient(settings.s3_endpoint),
-        )
+    def from_config(cls, config: DataConfig) -> ShardCache:
+        """Build the cache from the settings of a run."""
+        num_bytes = round(config.cache_gb * 1e9)
+        return cls(Path(config.cache_folder), num_bytes, HTTPClient(config.s3_endpoint))
 
     def open(self, url: str, index: ShardIndex) -> BinaryIO:
-        """Open the tar of a shard for reading; it stays readable after its eviction.
+        """Open a shard's tar; the open file stays readable when the cache removes it.
 
         Raises:
-            ShardError: the tar cannot be downloaded, does not match its index, or is too large.
+            ShardError: it cannot be downloaded, differs from its index, or does not fit into the cache.
         """
         if not SHA256.fullmatch(index.sha256):
             raise ShardError(
-                f"The index of {redact(url)} has invalid SHA-256 {index.sha256!r}. Pack again"
+                f"The index of {redact(url)} has sha256={index.sha256!r}, which is not a SHA-256."
+                " Pack the shard again."
             )
         path = self.folder / index.sha256[:2] / f"{index.sha256}.tar"
         try:
             stream = _open_cached(path, index.num_bytes)
             if stream is None:
-                with locked(path.parent):  # may have been downloaded meanwhile
-                    stream = _open_cached(path, index.num_bytes) or self._fetch(url, index, path)
+                with dir_lock(path.parent):  # another process may have downloaded it meanwhile
+                    stream = _open_cached(path, index.num_bytes) or self._download(url, index, path)
         except OSError as error:
-            raise ShardError(f"data.cache_folder={self.folder} cannot be used: {error}") from error
+            raise ShardError(f"Cannot use data.cache_folder={self.folder}: {error}.") from error
         return stream
 
-    def _fetch(self, url: str, index: ShardIndex, path: Path) -> BinaryIO:
-        """Download and verify a shard, and open it before it can be evicted.
-
-        The caller holds the lock of its folder.
-        """
+    def _download(self, url: str, index: ShardIndex, path: Path) -> BinaryIO:
+        """Download and verify a shard whose folder is locked, and open it before it can be removed."""
         if index.num_bytes > self.max_bytes:
             raise ShardError(
                 f"{redact(url)} has {index.num_bytes} bytes, more than"
-                f" data.cache_gb={self.max_bytes / 1e9:g}. Increase data.cache_gb"
+                f" data.cache_gb={self.max_bytes / 1e9:g}. Set a larger value."
             )
-        unfinished = path.with_suffix(f".{index.num_bytes}{TEMP_SUFFIX}")
-        self._reserve(unfinished, index.num_bytes)
-        is_resumed = unfinished.stat().st_size > 0
-        self.http.download(url, unfinished, index.num_bytes)
-        stream = unfinished.open("rb")
+        download = path.with_suffix(f".{index.num_bytes}{DOWNLOAD_SUFFIX}")
+        self._reserve(download, index.num_bytes)
+        is_resumed = download.stat().st_size > 0
+        self.http.download(url, download, index.num_bytes)
+        stream = download.open("rb")
         if hashlib.file_digest(stream, "sha256").hexdigest() == index.sha256:
             os.fsync(stream.fileno())
-            with locked(self.folder):
-                unfinished.replace(path)
+            with dir_lock(self.folder):
+                download.replace(path)
             stream.seek(0)
             return stream
         stream.close()
-        unfinished.unlink()
-        if is_resumed:  # the partial file of an earlier process may have been damaged
-            return self._fetch(url, index, path)
-        raise ShardError(f"{redact(url)} does not match the SHA-256 in its index. Upload both")
+        download.unlink()
+        if is_resumed:  # the bytes of the earlier download may be wrong
+            return self._download(url, index, path)
+        raise ShardError(
+            f"{redact(url)} does not have the SHA-256 of its index. Upload both files again."
+        )
 
-    def _reserve(self, unfinished: Path, num_bytes: int) -> None:
-        """Reserve space for a shard, waiting while running downloads occupy the cache."""
+    def _reserve(self, download: Path, num_bytes: int) -> None:
+        """Reserve space for a shard; wait while other downloads use all of it."""
         while True:
-            with locked(self.folder):
-                if unfinished.is_file() or self._evict(num_bytes):
-                    unfinished.touch()
+            with dir_lock(self.folder):
+                if download.is_file() or self._evict(num_bytes):
+                    download.touch()
                     return
-            time.sleep(SECONDS_BETWEEN_LOOKS)
+            time.sleep(POLL_SECONDS)
 
     def _evict(self, num_bytes: int) -> bool:
-        """Evict the least recently used shards until `num_bytes` fit; return whether they fit."""
-        files = [*self.folder.glob("*/*.tar"), *self.folder.glob(f"*/*{TEMP_SUFFIX}")]
+        """Remove the least recently used shards until this many bytes fit; return whether they do."""
+        files = [*self.folder.glob("*/*.tar"), *self.folder.glob(f"*/*{DOWNLOAD_SUFFIX}")]
         used = sum(map(_reserved_bytes, files))
         for file in sorted(files, key=lambda file: file.stat().st_mtime_ns):
             if used + num_bytes <= self.max_bytes:
                 break
-            if file.suffix == ".tar" or not is_held(file.parent):
+            if file.suffix == ".tar" or not is_locked(dir_lock(file.parent)):
                 used -= _reserved_bytes(file)
                 file.unlink()
         return used + num_bytes <= self.max_bytes
 
 
 def _open_cached(path: Path, num_bytes: int) -> BinaryIO | None:
-    """Open a cached shard and mark it as used; return None if it is missing or incomplete."""
+    """Open a cached shard and mark it as used; None if it is missing or incomplete."""
     try:
         stream: BinaryIO = path.open("rb", buffering=0)
     except FileNotFoundError:
@@ -257,11 +233,11 @@ def _open_cached(path: Path, num_bytes: int) -> BinaryIO | None:
     if os.fstat(stream.fileno()).st_size != num_bytes:
         stream.close()
         return None
-    with suppress(FileNotFoundError):  # evicted since it was opened
+    with suppress(FileNotFoundError):  # removed since it was opened
         os.utime(path)
     return stream
 
 
 def _reserved_bytes(file: Path) -> int:
-    """Return the size of a cached file, or its final size if it is being downloaded."""
+    """Return the bytes that a file uses, or will use when its download is complete."""
     return file.stat().st_size if file.suffix == ".tar" else int(file.suffixes[-2][1:])

@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from lit_hour.config.diff import diff_settings
 from lit_hour.errors import ReportError
 from lit_hour.evaluation.report.report import Report, Result
 from lit_hour.evaluation.scoring import Interval, bootstrap_interval, mcnemar
 
-ABSENT = "(missing)"
 Pair = tuple[Result, Result]  # of the first and the second model, on the same question
 
 
@@ -110,26 +110,8 @@ def compare(first: Report, second: Report) -> Comparison:
         only_second_correct=only_second,
         only_in_first=tuple(key for key in first_results if key not in second_results),
         only_in_second=tuple(key for key in second_results if key not in first_results),
-        protocol_differences=differences(first.full_protocol, second.full_protocol),
+        protocol_differences=diff_settings(first.full_protocol, second.full_protocol),
     )
-
-
-def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return nested settings as one mapping with dotted keys."""
-    flat: dict[str, Any] = {}
-    for key, value in settings.items():
-        if isinstance(value, Mapping):
-            flat |= flatten(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
-
-
-def differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """Return the dotted keys at which two nested mappings differ, with both values."""
-    one, other = flatten(first), flatten(second)
-    pairs = {key: (one.get(key, ABSENT), other.get(key, ABSENT)) for key in {**one, **other}}
-    return {key: (old, new) for key, (old, new) in pairs.items() if old != new}
 
 
 def _accuracies(pairs: Sequence[Pair]) -> tuple[int, float, float]:

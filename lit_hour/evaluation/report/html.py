@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-from lit_hour.evaluation.report.compare import Comparison, Pair, flatten
+from lit_hour.config.diff import flatten
+from lit_hour.evaluation.report.compare import Comparison, Pair
 from lit_hour.evaluation.report.report import Report, Result, percent
 from lit_hour.io.html import html_options, html_page, html_table, image_data_uri
 from lit_hour.types import Thumbnail

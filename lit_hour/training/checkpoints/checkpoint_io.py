@@ -3,7 +3,7 @@
 `AtomicCheckpointIO` is Lightning's plugin for one process; `save_sharded` and `load_sharded` are
 the collective operations of a sharded run. The run's settings lie beside each checkpoint as YAML.
 
-A sharded checkpoint is written to NAME.ckpt.part and renamed. The folder that it replaces is called
+A sharded checkpoint is written to NAME.ckpt.unfinished and renamed. The folder that it replaces is called
 NAME.ckpt.replaced in between; after a crash `repair_checkpoint_dir` restores its name.
 """
 
@@ -27,7 +27,8 @@ from torch.optim import Optimizer
 from lit_hour.config.load import save_config
 from lit_hour.config.schema import Config
 from lit_hour.errors import RunError, WeightsError
-from lit_hour.io.file_lock import locked
+from lit_hour.io.atomic import flush, remove, remove_temp_files, shared_temp_path
+from lit_hour.io.file_lock import dir_lock
 from lit_hour.model.hour_llava import HourLLaVA
 from lit_hour.run_dir import RunDir
 from lit_hour.training.checkpoints.optimizer_state import (
@@ -42,7 +43,7 @@ from lit_hour.weights.name_map import EMBEDDING
 from lit_hour.weights.reader import MODEL_PREFIX, OUTPUT_LAYER, read_checkpoint
 
 OPTIMIZER_PREFIX = "optimizer."
-PART, REPLACED, REMOVED = ".part", ".replaced", ".removed"  # appended to a checkpoint's name
+REPLACED, REMOVED = ".replaced", ".removed"  # appended to a checkpoint's name
 FILE_BYTES = 2 * 2**30  # a rank collects its tensors in memory, one file at a time
 
 
@@ -71,24 +72,24 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         if file.is_dir():
             file.rename(_with_suffix(file, REPLACED))
         try:
-            save_config(self._config, _with_suffix(settings, PART))
+            save_config(self._config, shared_temp_path(settings))
             # torch hides the reason of a failed write if it opens the file itself.
-            with _with_suffix(file, PART).open("wb") as stream:
+            with shared_temp_path(file).open("wb") as stream:
                 torch.save(checkpoint, stream)
-            step_of_checkpoint(_with_suffix(file, PART))
+            step_of_checkpoint(shared_temp_path(file))
             for target in (settings, file):
-                _fsync(_with_suffix(target, PART))
-                os.replace(_with_suffix(target, PART), target)
-            _fsync(file.parent)
+                flush(shared_temp_path(target))
+                os.replace(shared_temp_path(target), target)
+            flush(file.parent)
         except (OSError, RuntimeError) as error:
             # torch raises a RuntimeError while it handles the OSError of a failed write.
             reason = error if isinstance(error, OSError) else error.__context__
             for target in (settings, file):
-                _remove(_with_suffix(target, PART))
+                remove(shared_temp_path(target))
             if not isinstance(reason, OSError):
                 raise
             raise _save_error(file, reason) from error
-        _remove(_with_suffix(file, REPLACED))
+        remove(_with_suffix(file, REPLACED))
 
     def load_checkpoint(self, path: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Load a checkpoint; a sharded one is assembled as if one process had saved it."""
@@ -116,7 +117,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         """Remove a checkpoint and its settings; a folder is renamed first, to be gone at once."""
         file = Path(path)
         if file.is_dir():
-            _remove(file.rename(_with_suffix(file, REMOVED)))
+            remove(file.rename(_with_suffix(file, REMOVED)))
         super().remove_checkpoint(path)
         file.with_suffix(".yaml").unlink(missing_ok=True)
 
@@ -148,19 +149,16 @@ def repair_checkpoint_dir(run: RunDir) -> list[Path]:
     """
     if not run.checkpoints.is_dir():
         return []
-    with locked(run.path):  # all ranks start at the same time
+    with dir_lock(run.path):  # all ranks start at the same time
         for replaced in run.checkpoints.glob(f"*{REPLACED}"):
             path = replaced.with_suffix("")
             if path.exists():
-                _remove(replaced)
+                remove(replaced)
             else:
                 replaced.rename(path)
         for removed in run.checkpoints.glob(f"*{REMOVED}"):
-            _remove(removed)
-        incomplete = sorted(run.checkpoints.glob(f"*{PART}"))
-        for path in incomplete:
-            _remove(path)
-        return incomplete
+            remove(removed)
+        return remove_temp_files(run.checkpoints)
 
 
 def save_sharded(
@@ -176,10 +174,10 @@ def save_sharded(
         f"{OPTIMIZER_PREFIX}{key}": tensor for key, tensor in flatten(state).items()
     }
     rest = {**content, "optimizer_states": [{"param_groups": state["param_groups"]}]}
-    part = _with_suffix(path, PART)
+    part = shared_temp_path(path)
 
     def make_folder() -> None:
-        _remove(part)  # left by a crash
+        remove(part)  # left by a crash
         part.mkdir(parents=True)
 
     _on_rank_zero(strategy, path, make_folder)
@@ -191,7 +189,7 @@ def save_sharded(
     try:
         dcp.save(tensors, storage_writer=writer)
     except CheckpointException as error:
-        _on_rank_zero(strategy, path, lambda: _remove(part))
+        _on_rank_zero(strategy, path, lambda: remove(part))
         raise _save_error(path, next(iter(error.failures.values()))[0]) from error
     _on_rank_zero(strategy, path, lambda: _finish_folder(path, rest, config))
 
@@ -223,27 +221,27 @@ def load_sharded(path: Path, model: HourLLaVA, optimizer: Optimizer) -> None:
 
 def _finish_folder(path: Path, rest: dict[str, Any], config: Config) -> None:
     """Write what is not sharded, flush and verify the folder, then give it its name."""
-    part, replaced = _with_suffix(path, PART), _with_suffix(path, REPLACED)
+    part, replaced = shared_temp_path(path), _with_suffix(path, REPLACED)
     settings = path.with_suffix(".yaml")
-    settings_part = _with_suffix(settings, PART)
+    settings_part = shared_temp_path(settings)
     try:
         with (part / META).open("wb") as stream:
             torch.save(rest, stream)
         save_config(config, settings_part)
         step_of_checkpoint(part)
         for written in (*part.iterdir(), part, settings_part):
-            _fsync(written)
+            flush(written)
     except OSError:
         for written in (part, settings_part):
-            _remove(written)
+            remove(written)
         raise
     os.replace(settings_part, settings)
-    _remove(replaced)
+    remove(replaced)
     if path.exists():
         path.rename(replaced)
     part.rename(path)
-    _fsync(path.parent)
-    _remove(replaced)
+    flush(path.parent)
+    remove(replaced)
 
 
 def _on_rank_zero(strategy: ParallelStrategy, path: Path, action: Callable[[], None]) -> None:
@@ -270,23 +268,6 @@ def _assign_files(tensors: Mapping[str, Tensor], num_ranks: int) -> dict[str, in
 
 def _with_suffix(path: Path, suffix: str) -> Path:
     return path.with_name(path.name + suffix)
-
-
-def _remove(path: Path) -> None:
-    """Remove a file or a folder if it exists."""
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
-
-
-def _fsync(path: Path) -> None:
-    """Flush a file, or the entries of a folder, to the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _save_error(path: Path, reason: BaseException) -> RunError:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from torch import nn
 
+from lit_hour.config.diff import describe_changes
 from lit_hour.config.load import config_to_dict, load_config
 from lit_hour.config.schema import Config
 from lit_hour.errors import RunError, WeightsError
@@ -100,7 +101,7 @@ def config_for_resume(config: Config, checkpoint: Path) -> Config:
             lora=config.model.llm.lora,
         )
         config = replace(config, model=replace(config.model, llm=language))
-    changes = _changes(_fixed_settings(saved), _fixed_settings(config))
+    changes = describe_changes(_fixed_settings(saved), _fixed_settings(config))
     if changes:
         raise RunError(
             f"{checkpoint} was created with a different model, optimizer or initialization:"
@@ -132,14 +133,3 @@ def _fixed_settings(config: Config) -> dict:
         name: settings["training"][name] for name in ("init_from", "learning_rate", "weight_decay")
     }
     return {"model": settings["model"], "text": settings["text"], "training": training}
-
-
-def _changes(saved: dict, current: dict, prefix: str = "") -> list[str]:
-    """Return a line for each setting that differs."""
-    found = []
-    for key, old in saved.items():
-        if isinstance(old, dict):
-            found += _changes(old, current[key], f"{prefix}{key}.")
-        elif old != current[key]:
-            found.append(f"{prefix}{key} was {old!r}, is {current[key]!r}")
-    return found

@@ -144,7 +144,7 @@ def test_a_damaged_token_is_named(
 
     with pytest.raises(
         ShardError,
-        match=r"000002\.tar: video 'more/f': member more/f\.safetensors is damaged: its bytes do not match its checksum",
+        match=r"000002\.tar: video 'more/f': more/f\.safetensors is corrupt: its CRC-32",
     ):
         read_last(spoiled_features(flip))
 
@@ -155,7 +155,7 @@ def test_a_member_that_is_missing_is_named(
     folder = spoiled_features(lambda content: b"\0" * 512 + content[512:])
     with pytest.raises(
         ShardError,
-        match=r"video 'more/f': the member more/f\.safetensors is missing or its header is damaged",
+        match=r"video 'more/f': more/f\.safetensors is missing or has a corrupt header",
     ):
         read_last(folder)
 
@@ -166,21 +166,17 @@ def test_a_tar_that_shrinks_is_named(
     folder = spoiled_features(bytes)
     shards = open_shards(folder)
     (folder / "000002.tar").write_bytes((folder / "000002.tar").read_bytes()[:600])
-    with pytest.raises(ShardError, match=r"000002\.tar ends inside the video 'more/f'"):
+    with pytest.raises(ShardError, match=r"000002\.tar is truncated inside the video 'more/f'"):
         shards.read(shards.entries[-1])
-    with pytest.raises(ShardError, match=r"000002\.tar has 600 bytes, but its index records"):
+    with pytest.raises(ShardError, match=r"000002\.tar has 600 bytes, but \d+ by its index"):
         open_shards(folder)
 
 
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        (
-            b'"tokens_per_frame": 4',
-            b'"tokens_per_frame": 5',
-            r"has the header .* but its index requires",
-        ),
-        (b'"features": {', b'"features": { "x": 1,', "is not a valid shard index.*'x'"),
+        (b'"tokens_per_frame": 4', b'"tokens_per_frame": 5', r"has the header .*\. Its index implies"),
+        (b'"features": {', b'"features": { "x": 1,', "is not the index of a shard.*'x'"),
     ],
 )
 def test_an_index_that_does_not_fit_is_named(

@@ -27,13 +27,13 @@ def test_every_video_is_kept_at_once_and_encoded_once(
     again = open_folder(tmp_path / "out", packed)
     assert again.missing_videos() == everything[3:]
     assert [again.is_shard_complete(shard) for shard in range(3)] == [True, False, False]
-    with pytest.raises(ShardError, match="contains no shards"):
+    with pytest.raises(ShardError, match="has no shards"):
         open_shards(tmp_path / "out")
     again.open()
     again.write_shard(0)
     assert again.missing_videos() == everything[3:] and again.missing_shards() == [1, 2]
-    assert not (tmp_path / "out/unfinished/000000").exists()
-    with pytest.raises(ShardError, match="is not finished"):
+    assert not (tmp_path / "out/parts/000000").exists()
+    with pytest.raises(ShardError, match="is unfinished"):
         open_shards(tmp_path / "out")
     encode(tmp_path / "out", packed)
     assert contents(tmp_path / "out") == contents(encoded)
@@ -46,7 +46,7 @@ def test_what_a_killed_process_left_half_written_goes_away(
     folder.open()
     first, second, third, *_ = folder.missing_videos()
     encode_videos(folder, packed, [first, second, third])
-    part = tmp_path / "out/unfinished/000000"
+    part = tmp_path / "out/parts/000000"
     (part / "0000.tar.77.unfinished").write_bytes(b"half")
     (part / "0001.json").unlink()  # killed between the two files of a video
     (tmp_path / "out/000000.tar").write_bytes(b"an index is what makes it count")
@@ -62,10 +62,10 @@ def test_a_single_video_that_lost_bytes_is_named(packed: Path, tmp_path: Path) -
     folder = open_folder(tmp_path / "out", packed)
     folder.open()
     encode_videos(folder, packed, folder.missing_videos())
-    part = tmp_path / "out/unfinished/000000/0001.tar"
+    part = tmp_path / "out/parts/000000/0001.tar"
     part.write_bytes(part.read_bytes()[:-512])
     with pytest.raises(
-        ShardError, match=r"000000/0001\.tar is damaged\. Delete it and the \.json beside it"
+        ShardError, match=r"000000/0001\.tar is corrupt\. Delete it and the \.json beside it"
     ):
         folder.write_shard(0)
     assert not list((tmp_path / "out").glob("0*"))
@@ -77,7 +77,7 @@ def test_a_single_video_that_lost_bytes_is_named(packed: Path, tmp_path: Path) -
         ({"precision": "int8"}, "features.precision was 'bf16', is 'int8'"),
         (
             {"encoder_sha256": "b" * 64},
-            r"the vision encoder had other weights \(SHA-256 aaaaaaaaaaaa, now bbbbbbbbbbbb\)",
+            r"the vision encoder has other weights \(SHA-256 was aaaaaaaaaaaa, is bbbbbbbbbbbb\)",
         ),
         (
             {"config": {**ENCODING.config, "model.vision.grid": 4}},
@@ -96,7 +96,7 @@ def test_another_encoding_is_refused_with_what_differs(
     before = contents(encoded)
     with pytest.raises(
         ShardError,
-        match=rf"{path} contains features made with other inputs: {message}\. .*another folder",
+        match=rf"{path} has features that were extracted differently: {message}\. .*another folder",
     ):
         open_folder(path, packed, replace(ENCODING, **change))
     assert contents(encoded) == before
@@ -104,15 +104,14 @@ def test_another_encoding_is_refused_with_what_differs(
 
 def test_another_source_is_refused(encoded: Path, packed: Path, mixed: Path) -> None:
     with pytest.raises(
-        ShardError,
-        match=r"made with other inputs: the source \(shards, files or questions\) differs",
+        ShardError, match="extracted differently: the shards, files or questions have changed"
     ):
         open_folder(encoded, mixed)
     with pytest.raises(
-        ShardError, match=r"contains shards that are not features\. Encode into another folder"
+        ShardError, match="has shards that feature extraction has not written. Write to another folder"
     ):
         open_folder(packed, packed)
-    with pytest.raises(ShardError, match=r"already contains features\. Give the shards of frames"):
+    with pytest.raises(ShardError, match="already stores features. Give the shards of frames"):
         FrameShardSource(str(encoded), CONFIG)
 
 
@@ -139,7 +138,7 @@ def damaged(spoiled: Callable[[str, Callable[[bytes], bytes]], Path]) -> Path:
 def test_a_damaged_video_stops_encoding(damaged: Path, tmp_path: Path) -> None:
     with pytest.raises(
         ShardError,
-        match=r"c_1\.000002\.jpg is missing.*\. Repair or remove it, .*pack\.max_bad_samples \(now 0\)",
+        match=r"c_1\.000002\.jpg is missing.* Repair or remove it, .*pack\.max_bad_samples \(now 0\)",
     ):
         encode(tmp_path / "out", damaged)
 
@@ -155,7 +154,7 @@ def test_a_damaged_video_within_the_budget_is_left_out_and_listed(
     ] == [("c_1", True)]
     assert json.loads((tmp_path / "out/index.json").read_text())["skipped"][0]["name"] == "c_1"
     with pytest.raises(
-        ShardError, match=r"was encoded with 1 samples skipped, but pack\.max_bad_samples is 0"
+        ShardError, match=r"was written without 1 samples, but pack\.max_bad_samples=0"
     ):
         encode(tmp_path / "out", damaged)
 
@@ -196,16 +195,15 @@ def test_a_disk_that_takes_no_more_is_named_and_what_is_there_stays(
     with (
         limit_file_size(1500),
         pytest.raises(
-            ShardError, match=r"0000\.tar could not be written \(File too large\)\. Free disk space"
+            ShardError, match=r"Cannot write .*0000\.tar: File too large\. Free disk space"
         ),
     ):
         encode(tmp_path / "out", packed)
-    assert not list((tmp_path / "out/unfinished").glob("*/*"))
+    assert not list((tmp_path / "out/parts").glob("*/*"))
     with (
         limit_file_size(4000),
         pytest.raises(
-            ShardError,
-            match=r"000000\.tar could not be written \(File too large\)\. Free disk space",
+            ShardError, match=r"Cannot write .*000000\.tar: File too large\. Free disk space"
         ),
     ):
         encode(tmp_path / "out", packed)
@@ -218,6 +216,6 @@ def test_a_place_that_is_no_folder_is_named(packed: Path, tmp_path: Path) -> Non
     (tmp_path / "file").touch()
     with pytest.raises(
         ShardError,
-        match=r"file/out/unfinished cannot be used as a folder for shards.*Not a directory",
+        match=r"Cannot use .*file/out/parts as a folder of shards.*Not a directory",
     ):
         open_folder(tmp_path / "file/out", packed).open()

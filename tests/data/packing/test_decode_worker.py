@@ -79,7 +79,7 @@ def test_what_takes_too_long_is_given_up_and_the_next_is_read(
     os.kill(stopped, signal.SIGSTOP)
     with pytest.raises(
         VideoError,
-        match=rf"^{tiny_videos}/b\.mp4 takes longer than pack\.timeout_seconds=1$",
+        match=rf"^{tiny_videos}/b\.mp4 takes longer than pack\.timeout_seconds=1\.$",
     ):
         read(reader, video(tiny_videos, "b.mp4"))
     assert not Path(f"/proc/{stopped}").exists()
@@ -93,19 +93,19 @@ def test_what_takes_too_long_is_given_up_and_the_next_is_read(
             signal.SIGSEGV,
             "video",
             VideoError,
-            r"b\.mp4 crashes its decoder \(SIGSEGV\)$",
+            r"b\.mp4 crashes its decoder \(SIGSEGV\)\.",
         ),
         (
             signal.SIGSEGV,
             "image",
             ImageError,
-            r"b\.mp4 crashes its decoder \(SIGSEGV\)$",
+            r"b\.mp4 crashes its decoder \(SIGSEGV\)\.",
         ),
         (
             signal.SIGKILL,
             "video",
             ShardError,
-            r"A packing process was killed.*Lower pack\.num_workers",
+            r"A packing process was killed.*fewer pack\.num_workers",
         ),
     ],
 )
@@ -176,7 +176,7 @@ def test_packing_leaves_out_a_video_that_hangs_and_keeps_the_rest_of_its_shard(
     stopper.start()
     summary = pack(tmp_path / "videos", questions, tmp_path / "out", VIDEO, settings)
     stopper.join()
-    reason = f"{tmp_path}/videos/b.mp4 takes longer than pack.timeout_seconds=3"
+    reason = f"{tmp_path}/videos/b.mp4 takes longer than pack.timeout_seconds=3."
     assert [(each.name, each.reason) for each in summary.skipped] == [("b.mp4", reason)]
     shards = open_shards(tmp_path / "out")
     assert [subject.key for subject in shards.entries] == ["a", "c_1", "more/d_e", "more/f"]

@@ -148,7 +148,7 @@ def test_a_missing_picture_is_listed_before_anything_is_written(
     questions = write_records(tmp_path / "q.json", RECORDS)
     with pytest.raises(
         QuestionError,
-        match=r"refers to 5 files, but 2 of them are not in .*: dot\.bmp, photo\.jpg$",
+        match=r"names 5 files, and 2 of them are not in .*: dot\.bmp, photo\.jpg\.$",
     ):
         pack(files, questions, tmp_path / "out", VIDEO, SETTINGS)
     assert not (tmp_path / "out").exists()
@@ -160,17 +160,17 @@ def test_a_missing_picture_is_listed_before_anything_is_written(
         (
             "clip.png",
             "image",
-            r"The video clip\.mp4 and the image clip\.png in .* have the same key 'clip'",
+            r"The video clip\.mp4 and the image clip\.png in .* get the same key 'clip'",
         ),
         (
             "clip.mp4",
             "image",
-            r"The (image|video) clip\.mp4 and the (image|video) clip\.mp4 in .* have the same key",
+            r"The (image|video) clip\.mp4 and the (image|video) clip\.mp4 in .* get the same key",
         ),
         (
             "record_00000002.png",
             "image",
-            r"record_00000002 and .*record_00000002\.png in .* have the same key",
+            r"record_00000002 and .*record_00000002\.png in .* get the same key",
         ),
     ],
 )

@@ -6,8 +6,9 @@ from dataclasses import replace
 
 import pytest
 
+from lit_hour.config.diff import ABSENT
 from lit_hour.errors import ReportError
-from lit_hour.evaluation.report.compare import ABSENT, compare
+from lit_hour.evaluation.report.compare import compare
 from lit_hour.evaluation.report.report import build_report
 from lit_hour.evaluation.scoring import mcnemar
 from tests.evaluation.factories import PROTOCOL, make_question_set, make_report, respond

@@ -146,7 +146,7 @@ def test_a_file_without_a_step_is_no_checkpoint(tmp_path: Path) -> None:
 
 
 def test_what_a_dead_run_has_left_is_removed(saved: Path) -> None:
-    parts = [saved.with_name("best.ckpt.part"), saved.with_name("last.yaml.part")]
+    parts = [saved.with_name("best.ckpt.unfinished"), saved.with_name("last.yaml.unfinished")]
     for part in parts:
         part.touch()
     assert repair_checkpoint_dir(RunDir(saved.parents[1])) == parts

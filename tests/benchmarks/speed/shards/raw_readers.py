@@ -11,7 +11,7 @@ from pathlib import Path
 
 from torch.utils.data import DataLoader, Dataset
 
-from lit_hour.data.order.sample_order import MixedOrder, SourceOrder
+from lit_hour.data.sample_order import MixedOrder, SourceOrder
 from lit_hour.data.shards.reader import Shards, open_shards
 from tests.benchmarks.speed.harness.peers import load_peer
 from tests.benchmarks.speed.shards.peer_libraries import PEERS, Peer, RawSample, only_sample

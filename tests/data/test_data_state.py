@@ -57,9 +57,9 @@ def state_of(toy: ToyProject, processor: HourLLaVAProcessor, *words: str) -> dic
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        (change_shard, "of the source 'world' 1 shard is changed (000000.tar)"),
-        (remove_shard, "of the source 'world' 1 shard is gone (000001.tar)"),
-        (add_shard, "of the source 'world' 1 shard is new (000002.tar)"),
+        (change_shard, "source 'world': 1 shard is changed (000000.tar)"),
+        (remove_shard, "source 'world': 1 shard is gone (000001.tar)"),
+        (add_shard, "source 'world': 1 shard is new (000002.tar)"),
     ],
 )
 def test_shards_that_changed_are_named(
@@ -76,7 +76,7 @@ def test_shards_that_changed_are_named(
     with pytest.raises(ShardError) as refusal:
         data.load_state_dict(state)
     assert str(refusal.value).startswith(
-        f"the data are not those of the checkpoint: {named}. Set them back; or go on with"
+        f"The data has changed since the checkpoint: {named}. Set it back, or continue"
     )
     assert data.step == 0
 
@@ -90,8 +90,8 @@ def test_shards_that_changed_are_named(
         ("data.shuffle_shards=3", "data.shuffle_shards was 4, is 3"),
         ("run.seed=5", "run.seed was 0, is 5"),
         ("data.sources.world.weight=0.5", "data.sources.world.weight was 1.0, is 0.5"),
-        ("data.sources.copy.weight=0", "the source 'copy' is gone"),
-        ("data.sources.more.shards=WORLD", "the source 'more' is new"),
+        ("data.sources.copy.weight=0", "source 'copy' is gone"),
+        ("data.sources.more.shards=WORLD", "source 'more' is new"),
     ],
 )
 def test_settings_and_sources_that_changed_are_named(
@@ -105,7 +105,7 @@ def test_settings_and_sources_that_changed_are_named(
     data = data_of_rank(toy, processor, *twice, word.replace("WORLD", str(world)))
     with pytest.raises(
         ShardError,
-        match=rf"not those of the checkpoint: {re.escape(named)}.*data\.on_data_change=warn",
+        match=rf"changed since the checkpoint: {re.escape(named)}.*data\.on_data_change=warn",
     ):
         data.load_state_dict(state_of(toy, processor, *twice))
 
@@ -128,12 +128,12 @@ def test_what_does_not_matter_may_change(
 
 def test_many_shards_are_counted(toy: ToyProject, processor: HourLLaVAProcessor) -> None:
     state = state_of(toy, processor)
-    shards = state["origin"]["sources"]["world"]["shards"]
-    state["origin"]["sources"]["world"]["shards"] = {
+    shards = state["fingerprint"]["sources"]["world"]["shards"]
+    state["fingerprint"]["sources"]["world"]["shards"] = {
         f"{number:06d}.tar": ["0", 1] for number in range(100, 130)
     }
     with pytest.raises(
-        ShardError, match=r"30 shards are gone \(000100\.tar, .*000109\.tar, \.\.\.\)"
+        ShardError, match=r"30 shards are gone \(000100\.tar, .*000104\.tar, and 25 more\)"
     ) as refusal:
         data_of_rank(toy, processor).load_state_dict(state)
     assert f"{len(shards)} shards are new (000000.tar, 000001.tar)" in str(refusal.value)
@@ -149,11 +149,11 @@ def test_going_on_anyway_is_a_setting_and_is_said(
     with caplog.at_level(logging.WARNING, "lit_hour"):
         resume(data, state)
     assert (
-        "training goes on (data.on_data_change=warn): of the source 'world' 1 shard is gone (000001.tar)"
+        "since the checkpoint (data.on_data_change=warn): source 'world': 1 shard is gone (000001.tar)"
         in caplog.text
     )
     assert next(iter(data.train_dataloader())).positions == (2,)
-    assert data.state_dict()["origin"] != state["origin"]  # the next checkpoint knows the new ones
+    assert data.state_dict()["fingerprint"] != state["fingerprint"]  # the next checkpoint knows the new ones
 
 
 def test_a_checkpoint_that_does_not_say_what_its_data_were_is_refused(
@@ -162,7 +162,7 @@ def test_a_checkpoint_that_does_not_say_what_its_data_were_is_refused(
     old = {"step": 3, "position": 6}
     with pytest.raises(
         ShardError,
-        match=r"older than data\.length_balance_window: 1 keeps its order\. .*data\.on_data_change=warn",
+        match=r"the checkpoint does not record its data\. .*data\.on_data_change=warn",
     ):
         data_of_rank(toy, processor).load_state_dict(old)
     data = data_of_rank(toy, processor, "data.on_data_change=warn")
@@ -191,10 +191,10 @@ def test_more_ranks_than_samples_are_refused(
     toy: ToyProject, processor: HourLLaVAProcessor
 ) -> None:
     data = data_of_rank(toy, processor, "data.global_batch_size=64", num_ranks=64)
-    num_samples = len(data.order)
+    num_samples = data.order.num_samples
     with pytest.raises(
         ConfigError,
-        match=rf"one pass over data\.sources has {num_samples} samples, and 64 ranks take 64 at once .*use fewer ranks",
+        match=rf"One pass over data\.sources has {num_samples} samples, but 64 ranks .* compute 64 .*fewer ranks",
     ):
         data.micro_batches_per_step(64)
     assert data.micro_batches_per_step(4) == 16

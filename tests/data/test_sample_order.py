@@ -2,7 +2,7 @@ from collections import Counter
 
 import pytest
 
-from lit_hour.data.order.sample_order import MIXED_BLOCK, MixedOrder, SourceOrder, permutation
+from lit_hour.data.sample_order import MIXTURE_BLOCK, MixedOrder, SourceOrder, permutation
 from lit_hour.errors import ConfigError, ShardError
 
 SAMPLES_PER_SHARD = (5, 1, 0, 9, 3, 7, 0, 4, 6, 2, 8)
@@ -32,7 +32,7 @@ def test_permutation_never_changes():
 def test_every_epoch_has_each_sample_once(shuffle_shards):
     order = source(shuffle_shards=shuffle_shards)
     epochs = [
-        [order[epoch * len(order) + place] for place in range(len(order))] for epoch in range(3)
+        [order[epoch * order.num_samples + place] for place in range(order.num_samples)] for epoch in range(3)
     ]
     assert all(Counter(epoch) == EVERY_SAMPLE for epoch in epochs)
     assert epochs[0] != epochs[1] != epochs[2]
@@ -61,7 +61,7 @@ def test_reading_stays_within_a_block_of_shards():
 
 
 def test_a_source_without_samples_is_refused_by_name():
-    with pytest.raises(ShardError, match="'empty' holds no sample"):
+    with pytest.raises(ShardError, match="'empty' has no sample"):
         SourceOrder((0, 0), 2, 0, "empty")
 
 
@@ -71,11 +71,11 @@ def test_weights_are_exact_over_passes():
         {"full": 700, "half": 90, "twice": 40, "seldom": 3},
     )
     order = mixture(weights, sizes)
-    assert len(order) == 700 + 45 + 80 + 1
+    assert order.num_samples == 700 + 45 + 80 + 1
     for number in range(2):
-        seen = Counter(order[number * len(order) + place][0] for place in range(len(order)))
+        seen = Counter(order[number * order.num_samples + place][0] for place in range(order.num_samples))
         assert seen == {"full": 700, "half": 45, "twice": 80, "seldom": 1}
-    two_passes = Counter(order[position] for position in range(2 * len(order)))
+    two_passes = Counter(order[position] for position in range(2 * order.num_samples))
     assert {count for (name, *_), count in two_passes.items() if name == "half"} == {1}
     assert (
         sum(name == "half" for name, *_ in two_passes) == 90
@@ -88,11 +88,11 @@ def test_sources_are_spread_evenly_over_a_pass(num_sources):
     sizes = {f"source{number}": 20 + 37 * number for number in range(num_sources)}
     order = mixture(dict.fromkeys(sizes, 1.0), sizes)
     taken = Counter()
-    for position in range(len(order)):
+    for position in range(order.num_samples):
         taken[order[position][0]] += 1
-        if position % MIXED_BLOCK == MIXED_BLOCK - 1:
+        if position % MIXTURE_BLOCK == MIXTURE_BLOCK - 1:
             for name, size in sizes.items():
-                assert abs(taken[name] - (position + 1) * size / len(order)) <= num_sources
+                assert abs(taken[name] - (position + 1) * size / order.num_samples) <= num_sources
     assert taken == sizes
 
 
@@ -111,7 +111,7 @@ def test_a_later_stage_takes_what_an_earlier_one_left():
     sources = {name: SourceOrder((7, 30, 13, 50), 2, 3, name) for name in ("one", "two")}
     first = MixedOrder(sources, {"one": 0.1, "two": 0.2}, seed=3)
     second = MixedOrder(sources, {"one": 0.9, "two": 0.8}, seed=3, starts={"one": 0.1, "two": 0.2})
-    taken = [order[position] for order in (first, second) for position in range(len(order))]
+    taken = [order[position] for order in (first, second) for position in range(order.num_samples)]
     assert len(taken) == len(set(taken)) == 200
 
 

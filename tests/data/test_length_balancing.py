@@ -8,13 +8,14 @@ import pytest
 
 from lit_hour.config.data import DataConfig
 from lit_hour.config.schema import Config
-from lit_hour.data.order.sample_order import (
+from lit_hour.data.questions.record import Modality
+from lit_hour.data.sample_order import (
     TOKENS_PER_IMAGE,
     TOKENS_PER_QUESTION,
     LengthBalancedOrder,
-    SampleCost,
+    estimate_num_tokens,
+    sample_costs,
 )
-from lit_hour.data.questions.record import Modality
 from lit_hour.data.shards.reader import open_shards
 from lit_hour.data.shards.shard_index import IndexEntry
 from lit_hour.processor import HourLLaVAProcessor
@@ -39,7 +40,7 @@ def balanced(
         lambda positions: np.array(positions) ** 2 % 101,
         num_samples,
         samples_per_step=samples_per_step,
-        balance_steps=balance_steps,
+        max_window_steps=balance_steps,
         seed=seed,
     )
 
@@ -179,20 +180,22 @@ def record(kind: Modality, num_frames: int, num_questions: int = 7) -> IndexEntr
 
 
 def test_a_sample_costs_its_tokens() -> None:
-    cost = SampleCost.from_config(Config())
     text = 5 * TOKENS_PER_QUESTION
-    assert cost.num_tokens(record("video", 3600), 5) == 3600 * 65 + text
-    assert cost.num_tokens(record("video", 3), 5) == 128 * 65 + text
-    assert cost.num_tokens(record("image", 1), 5) == 10 * TOKENS_PER_IMAGE + text
-    assert cost.num_tokens(record("images", 3), 5) == 3 * TOKENS_PER_IMAGE + text
-    assert cost.num_tokens(record("text", 0), 5) == TOKENS_PER_IMAGE + text
+    assert estimate_num_tokens(record("video", 3600), 5, Config()) == 3600 * 65 + text
+    assert estimate_num_tokens(record("video", 3), 5, Config()) == 128 * 65 + text
+    assert estimate_num_tokens(record("image", 1), 5, Config()) == 10 * TOKENS_PER_IMAGE + text
+    assert estimate_num_tokens(record("images", 3), 5, Config()) == 3 * TOKENS_PER_IMAGE + text
+    assert estimate_num_tokens(record("text", 0), 5, Config()) == TOKENS_PER_IMAGE + text
 
 
 def test_the_costs_of_a_shard_are_those_of_its_samples(mixed: Path) -> None:
-    shards, cost = open_shards(mixed), SampleCost(65, 4, 9)
+    shards = open_shards(mixed)
     for per_sample in (1, 2, 5):
-        for number, costs in enumerate(shards.costs_per_shard(per_sample, cost)):
+        config = Config(data=DataConfig(questions_per_sample=per_sample))
+        for number, costs in enumerate(sample_costs(shards, config)):
             assert len(costs) == shards.samples_per_shard(per_sample)[number]
             for sample, each in enumerate(costs):
                 subject, asked = shards.locate(number, sample, per_sample)
-                assert each == cost.num_tokens(subject, len(shards.read(subject).questions[asked]))
+                assert each == estimate_num_tokens(
+                    subject, len(shards.read(subject).questions[asked]), config
+                )

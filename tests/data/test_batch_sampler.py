@@ -3,8 +3,11 @@ import itertools
 import numpy as np
 import pytest
 
-from lit_hour.data.order.batch_sampler import StepBatchSampler, split_step_across_ranks
-from lit_hour.data.order.sample_order import LengthBalancedOrder
+from lit_hour.data.sample_order import (
+    LengthBalancedOrder,
+    StepBatchSampler,
+    split_step_across_ranks,
+)
 from lit_hour.errors import ConfigError
 
 
@@ -14,7 +17,7 @@ def order(samples_per_step: int, balance_steps: int = 1) -> LengthBalancedOrder:
         lambda positions: np.array(positions) % 13,
         70,
         samples_per_step=samples_per_step,
-        balance_steps=balance_steps,
+        max_window_steps=balance_steps,
         seed=1,
     )
 
@@ -52,7 +55,7 @@ def test_what_ranks_compute_at_the_same_time_are_neighbours_and_no_rank_has_the_
 
 
 @pytest.mark.parametrize(
-    ("samples_per_step", "advice"), [(16, "make it 12 or 18"), (5, "make it 6$")]
+    ("samples_per_step", "advice"), [(16, r"Set it to 12 or 18\."), (5, r"Set it to 6\.")]
 )
 def test_a_step_that_ranks_cannot_share_is_refused_with_what_would_do(
     samples_per_step: int, advice: str
@@ -61,14 +64,14 @@ def test_a_step_that_ranks_cannot_share_is_refused_with_what_would_do(
     with pytest.raises(ConfigError, match=message):
         split_step_across_ranks(range(samples_per_step), 2, 0, 3)
     with pytest.raises(ConfigError, match=message):
-        StepBatchSampler(order(samples_per_step), 0, 1, samples_per_batch=2, num_ranks=3)
+        len(StepBatchSampler(order(samples_per_step), 0, 1, micro_batch_size=2, num_ranks=3))
 
 
 @pytest.mark.parametrize("balance_steps", [1, 4])
 def test_a_sampler_goes_on_with_other_ranks_where_it_stopped(balance_steps: int) -> None:
     """Stopped after the second of seven steps, in the middle of a window, and again after the fifth."""
-    whole = list(StepBatchSampler(order(10, balance_steps), 0, 14, samples_per_batch=1))
-    read = list(StepBatchSampler(order(10, balance_steps), 0, 2, samples_per_batch=5))
+    whole = list(StepBatchSampler(order(10, balance_steps), 0, 14, micro_batch_size=1))
+    read = list(StepBatchSampler(order(10, balance_steps), 0, 2, micro_batch_size=5))
     later = order(10, balance_steps)
     for first, end, num_ranks in ((2, 5, 2), (5, 14, 5)):
         samplers = [
@@ -76,7 +79,7 @@ def test_a_sampler_goes_on_with_other_ranks_where_it_stopped(balance_steps: int)
                 later,
                 10 * first,
                 end,
-                samples_per_batch=1,
+                micro_batch_size=1,
                 first_step=first,
                 rank=rank,
                 num_ranks=num_ranks,
