@@ -301,5 +301,5 @@ def test_a_damaged_sample_is_handed_on_and_its_neighbours_are_read(
 def test_a_source_without_shards_is_named(
     toy: ToyProject, processor: HourLLaVAProcessor, tmp_path: Path
 ) -> None:
-    with pytest.raises(ShardError, match=f"{tmp_path} has no shards"):
+    with pytest.raises(ShardError, match=f"{tmp_path} contains no shards"):
         data_of_rank(toy, processor, f"data.sources.other.shards={tmp_path}")

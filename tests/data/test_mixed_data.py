@@ -137,7 +137,7 @@ def test_a_source_without_weight_is_not_there(
     ]
     config = toy.config("none", *absent)
     assert len(list(training_questions(config))) > 0
-    with pytest.raises(ShardError, match="/nowhere has no shards"):
+    with pytest.raises(ShardError, match="/nowhere contains no shards"):
         data_of_rank(
             toy,
             processor,

@@ -55,7 +55,7 @@ def read_questions(file: Path) -> tuple[SampleSpec, ...]:
             group = (modality, files, 0 if modality in MULTI_RECORD_MODALITIES else number)
             questions_of.setdefault(group, []).append(question)
     if not questions_of:
-        raise QuestionError(f"{file} contains no question.")
+        raise QuestionError(f"{file} contains no questions.")
     return tuple(SampleSpec(*group, tuple(questions)) for group, questions in questions_of.items())
 
 

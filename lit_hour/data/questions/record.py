@@ -150,7 +150,7 @@ def check_text(value: Any, key: str, location: str) -> str:
         QuestionError: it is not a text, or empty.
     """
     if not isinstance(value, str) or not value.strip():
-        raise QuestionError(f"{location}: key '{key}' must be a non-empty text, not {value!r}.")
+        raise QuestionError(f"{location}: key '{key}' must be a nonempty text, not {value!r}.")
     if not value.isprintable() and any("\ud800" <= character <= "\udfff" for character in value):
         raise QuestionError(f"{location}: key '{key}' contains a lone surrogate: {value!r}.")
     return value.strip()
@@ -247,7 +247,7 @@ def _parse_options(record: dict[str, Any], location: str) -> tuple[str, ...]:
         isinstance(option, str) and option.strip() for option in options
     ):
         raise QuestionError(
-            f"{location}: key 'options' must be a list of non-empty texts, not {options!r}."
+            f"{location}: key 'options' must be a list of nonempty texts, not {options!r}."
         )
     texts = tuple(option.strip() for option in options)
     if len(set(texts)) < len(texts):

@@ -88,7 +88,7 @@ def decode_frames(stored: StoredSample, frames: Sequence[int], image_size: int) 
         try:
             decode_jpeg(jpeg, image_size, name, image)
         except VideoError as error:
-            raise ShardError(f"{stored.location}: cannot decode {name}: {error}") from error
+            raise ShardError(f"{stored.location}: {name} cannot be decoded: {error}") from error
     return images
 
 

@@ -68,7 +68,7 @@ class LocalFolder:
         paths = sorted(self.path.glob(SHARD_PATTERN + ".json"))
         if not paths:
             raise ShardError(
-                f"{self.path} has no shards. Make some: lit-hour pack FILES QUESTIONS {self.path}."
+                f"{self.path} contains no shards. Make some: lit-hour pack FILES QUESTIONS {self.path}."
             )
         totals = self.path / TOTALS_NAME
         if not totals.is_file():

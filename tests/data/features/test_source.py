@@ -180,5 +180,5 @@ def test_a_picture_that_is_damaged_is_named(mixed_files: Path, tmp_path: Path) -
 def test_frames_that_were_taken_by_other_settings_are_refused(packed: Path) -> None:
     with pytest.raises(ConfigError, match=r"was packed with video\.max_frames=6, this run has 5"):
         FrameShardSource(str(packed), replace(CONFIG, video=replace(VIDEO, max_frames=5)))
-    with pytest.raises(ShardError, match="has no shards"):
+    with pytest.raises(ShardError, match="contains no shards"):
         FrameShardSource(str(packed / "none"), CONFIG)

@@ -27,7 +27,7 @@ def test_every_video_is_kept_at_once_and_encoded_once(
     again = open_folder(tmp_path / "out", packed)
     assert again.missing_videos() == everything[3:]
     assert [again.is_shard_complete(shard) for shard in range(3)] == [True, False, False]
-    with pytest.raises(ShardError, match="has no shards"):
+    with pytest.raises(ShardError, match="contains no shards"):
         open_shards(tmp_path / "out")
     again.open()
     again.write_shard(0)

@@ -119,7 +119,7 @@ def test_each_pair_of_turns_is_an_open_ended_question(tmp_path):
 
 INVALID_CHANGES = [
     ({"question": None}, "key 'question'.* not None"),
-    ({"question": "  "}, "key 'question' must be a non-empty text"),
+    ({"question": "  "}, "key 'question' must be a nonempty text"),
     ({"question": ...}, "key 'question' is missing"),
     ({"answer": ...}, "key 'answer' is missing"),
     ({"answer": ""}, "key 'answer'"),
@@ -131,7 +131,7 @@ INVALID_CHANGES = [
     ({"options": ["red", "red ", "blue"]}, "key 'options' repeats"),
     ({"options": ["blue"]}, "key 'options' has 1 options; 2 to 26 are allowed"),
     ({"options": "red, blue"}, "key 'options' must be a list"),
-    ({"options": ["blue", 3]}, "key 'options' must be a list of non-empty texts"),
+    ({"options": ["blue", 3]}, "key 'options' must be a list of nonempty texts"),
     ({"options": [], "format": "multiple_choice"}, "'options' is required for multiple_choice"),
     ({"format": "open_ended"}, "'options' is .*not allowed for open_ended"),
     (
@@ -149,7 +149,7 @@ INVALID_CHANGES = [
     ({"video": "/etc/passwd"}, "key 'video' must be a path inside .*, not '/etc/passwd'"),
     ({"video": "a/../../b.mp4"}, "key 'video'.*inside"),
     ({"video": "."}, "key 'video'.*inside"),
-    ({"video": ["a.mp4"]}, "key 'video' must be a non-empty text"),
+    ({"video": ["a.mp4"]}, "key 'video' must be a nonempty text"),
     (
         {"video": ..., "image": "/etc/a.jpg"},
         "key 'image' must be a path inside the folder of files, not '/etc/a.jpg'",
@@ -159,10 +159,10 @@ INVALID_CHANGES = [
         {"video": ..., "images": ["a.jpg", "b/../../a.jpg"]},
         "key 'images' must be a path inside .*, not 'b/../../a.jpg'",
     ),
-    ({"video": ..., "images": ["a.jpg", ""]}, "key 'images'.*non-empty text, not ''"),
+    ({"video": ..., "images": ["a.jpg", ""]}, "key 'images'.*nonempty text, not ''"),
     ({"video": ..., "images": ["a.jpg", None]}, "key 'images'.*not None"),
     ({"video": ..., "images": []}, "key 'images' is an empty list"),
-    ({"video": ..., "image": None}, "key 'image' must be a non-empty text"),
+    ({"video": ..., "image": None}, "key 'image' must be a nonempty text"),
     ({"image": "a.jpg"}, "has the keys 'video' and 'image'. Only one of them is allowed"),
     ({"video": ..., "imags": ["a.jpg"]}, "unknown key 'imags'; did you mean 'image"),
     ({"video": ..., "vidoe": "a.mp4"}, "unknown key 'vidoe'; did you mean 'video'"),
@@ -307,8 +307,8 @@ def test_repeated_id_is_rejected_with_both_records(tmp_path):
         ("q.jsonl", '{"video": 1}\n{', "q.jsonl: line 2 is not valid JSON"),
         ("q.json", '{"video": "a.mp4"}', "must be a list of records, not a dict"),
         ("q.json", "[3]", "record 1 must be a mapping, not a int"),
-        ("q.json", "[]", "contains no question"),
-        ("q.jsonl", "\n", "contains no question"),
+        ("q.json", "[]", "contains no questions"),
+        ("q.jsonl", "\n", "contains no questions"),
         ("q.csv", "video,question", "must be a .json file with a list of records"),
     ],
 )

@@ -41,7 +41,7 @@ def test_every_kind_comes_back_as_what_it_was(mixed, mixed_files):
     names = ("map.webp", "dot.bmp", "photo.jpg")
     files = [(name, (mixed_files / name).read_bytes()) for name in names]
     assert torch.equal(visuals[5].images, load_image_set(files, VIDEO.image_size).images)
-    assert [each.source for each in stored[:4]] == [
+    assert [", ".join(each.files) for each in stored[:4]] == [
         "clip.mp4",
         "more/chart.png",
         "photo.jpg",

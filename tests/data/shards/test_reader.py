@@ -88,7 +88,7 @@ def test_samples_are_groups_of_questions(packed):
 
 def test_a_folder_that_is_not_ready_is_refused(tmp_path, packed, spoiled):
     with pytest.raises(
-        ShardError, match=f"{re.escape(str(tmp_path))} has no shards.*lit-hour pack"
+        ShardError, match=f"{re.escape(str(tmp_path))} contains no shards.*lit-hour pack"
     ):
         open_shards(tmp_path)
     folder = spoiled("index.json", lambda content: content)
@@ -202,7 +202,7 @@ def test_a_jpeg_that_does_not_decode_is_named(spoiled):
     stored = read_last_subject(folder)
     assert len(load_frames(stored, 32, max_frames=2)) == 2  # the bad one is not needed
     with pytest.raises(
-        ShardError, match=r"000002\.tar: video 'more/f': cannot decode more/f\.000002\.jpg"
+        ShardError, match=r"000002\.tar: video 'more/f': more/f\.000002\.jpg cannot be decoded"
     ):
         load_frames(stored, 32, max_frames=6)
 
