@@ -385,7 +385,8 @@ def test_command_prints_report_and_next_commands(
         "published",
         TOWER_OVERRIDES,
     )
-    assert f"{tmp_path}/run: {len(HourLLaVA.from_config(config, 0).state_dict())} weights, 0.00 GB" in printed
+    num_weights = len(HourLLaVA.from_config(config, 0).state_dict())
+    assert f"{tmp_path}/run: {num_weights} weights, 0.00 GB" in printed
     assert (
         f"unused weights: {SIGLIP_PREFIX}post_layernorm.bias, {SIGLIP_PREFIX}post_layernorm.weight"
         in printed

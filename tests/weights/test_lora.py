@@ -7,6 +7,7 @@ from lit_hour.config.model import LLMConfig, LoraConfig
 from lit_hour.model.language_model import LanguageModel, LLMInputs
 from lit_hour.weights.name_map import merge_adapters, plain_name
 from lit_hour.weights.reader import StoredWeights, load_into
+from tests.weights.factories import shapes_of
 
 LLM_CONFIG = LLMConfig(
     hidden_size=32,
@@ -16,7 +17,6 @@ LLM_CONFIG = LLMConfig(
     intermediate_size=48,
     tie_word_embeddings=False,
 )
-from tests.weights.factories import shapes_of
 
 LORA = LoraConfig(rank=3, alpha=7.0)
 
