@@ -9,7 +9,6 @@ no end and no state. `shards/README.md` specifies the rules.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,6 +23,7 @@ from lit_hour.config.schema import Config
 from lit_hour.data.shards.reader import Shards, split_questions
 from lit_hour.data.shards.shard_index import IndexEntry
 from lit_hour.errors import ConfigError, ShardError
+from lit_hour.io.seeding import seed_of
 
 MIXTURE_BLOCK = 256  # positions within which samples of different sources are permuted
 TOKENS_PER_IMAGE = 27 * 27  # of an unpooled image, by the vision encoder of the published model
@@ -39,8 +39,8 @@ def permutation(length: int, *seeds: int | str) -> IntArray:
     `Generator.permutation`; Python's `hash` of a string differs between processes. Hence SHA-256, raw
     numbers and a stable sort.
     """
-    digest = hashlib.sha256(json.dumps(seeds).encode()).digest()
-    numbers = np.random.PCG64(int.from_bytes(digest, "big")).random_raw(length)  # (length,)
+    seed = seed_of(json.dumps(seeds), 32)
+    numbers = np.random.PCG64(seed).random_raw(length)  # (length,)
     return np.argsort(numbers, kind="stable")  # (length,)
 
 

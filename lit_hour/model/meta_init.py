@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from hashlib import sha256
 
 import torch
 from torch import Tensor, nn
 
+from lit_hour.io.seeding import seed_of
 from lit_hour.model.hour_llava import HourLLaVA, init_frame_newline
 from lit_hour.model.vision_encoder import VisionEncoder
 
@@ -90,5 +90,5 @@ def _init_layer(template: HourLLaVA, layer: nn.Module, name: str) -> None:
 def _seeded(seed: int, name: str) -> Iterator[None]:
     """Seed torch's random numbers by a seed and a name, within the context."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(int.from_bytes(sha256(f"{seed} {name}".encode()).digest()[:7], "big"))
+        torch.manual_seed(seed_of(f"{seed} {name}"))
         yield

@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass
-from hashlib import sha256
 from random import Random
 from typing import Literal
 
 from lit_hour.config.synthetic import SyntheticConfig
 from lit_hour.errors import SyntheticDataError
+from lit_hour.io.seeding import seed_of
 from lit_hour.synthetic.questions.generate import generate_questions, parse_tasks
 from lit_hour.synthetic.story import Story
 from lit_hour.synthetic.story_generator import generate_story
@@ -79,7 +79,7 @@ def plan_hours(hours: float, duration_range: tuple[float, float], seed: int) -> 
     plans: list[VideoPlan] = []
     total_seconds = 0.0
     while total_seconds < hours * HOUR_SECONDS:
-        story_seed = _derive_seed("set", seed, len(plans))
+        story_seed = seed_of(repr(("set", seed, len(plans))), 16)
         random = Random(f"duration of story {story_seed}")
         duration_seconds = float(random.randint(shortest, longest))
         plans.append(VideoPlan(_name(len(plans)), story_seed, duration_seconds))
@@ -127,7 +127,7 @@ def generate_planned_story(plan: VideoPlan, settings: SyntheticConfig) -> Story:
     tasks = parse_tasks(settings.tasks)
     for attempt in range(MAX_ATTEMPTS if tasks else 1):
         story = generate_story(
-            _derive_seed("attempt", plan.seed, attempt) if attempt else plan.seed,
+            seed_of(repr(("attempt", plan.seed, attempt)), 16) if attempt else plan.seed,
             plan.duration_seconds,
             settings.difficulty,
             settings.num_actors,
@@ -149,8 +149,3 @@ def generate_planned_story(plan: VideoPlan, settings: SyntheticConfig) -> Story:
 
 def _name(index: int) -> str:
     return f"synthetic_{index:05d}"
-
-
-def _derive_seed(*parts: object) -> int:
-    """Return a seed that is unique for these parts."""
-    return int.from_bytes(sha256(repr(parts).encode()).digest()[:16], "big")

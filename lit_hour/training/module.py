@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from dataclasses import dataclass
-from hashlib import sha256
 from typing import Any
 
 import lightning as L
@@ -14,6 +13,7 @@ from torchmetrics import MeanMetric
 from lit_hour.config.load import config_from_dict, config_to_dict
 from lit_hour.config.schema import Config
 from lit_hour.errors import QuestionError
+from lit_hour.io.seeding import seed_of
 from lit_hour.model.hour_llava import HourLLaVA
 from lit_hour.model.meta_init import materialize, missing_weights
 from lit_hour.model.multimodal_inputs import truncate_to_prompts
@@ -112,10 +112,9 @@ class HourLLaVAModule(L.LightningModule):
         alone.
         """
         positions = batch.positions or (-1,) * len(batch.visuals)  # a dummy batch has no positions
-        seeds = [f"{self.config.run.seed} {position}".encode() for position in positions]
         generators = [
-            torch.Generator().manual_seed(int.from_bytes(sha256(seed).digest()[:7], "big"))
-            for seed in seeds
+            torch.Generator().manual_seed(seed_of(f"{self.config.run.seed} {position}"))
+            for position in positions
         ]
         output = self.model(batch, generators)
         return {"loss": output.loss, "num_truncated": output.inputs.num_truncated}

@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from hashlib import sha256
 from random import Random
 from string import ascii_uppercase
 from typing import Any
@@ -18,6 +17,7 @@ from datasketch import MinHash, MinHashLSH
 from lit_hour.config.videomarathon import FilterConfig
 from lit_hour.data.questions.record import parse_question, question_record
 from lit_hour.errors import InvalidResponseError, QuestionError
+from lit_hour.io.seeding import seed_of
 from lit_hour.types import Question
 from lit_hour.videomarathon.llm_client import gather_all
 from lit_hour.videomarathon.question_generation import Context
@@ -336,4 +336,4 @@ def _jaccard_similarity(one: set[str], other: set[str]) -> float:
 
 def _uniform_hash(id: str) -> float:
     """Return a number in [0, 1) that depends only on the id and is uniform over ids."""
-    return int.from_bytes(sha256(id.encode()).digest()[:8], "big") / 2**64
+    return seed_of(id, 8) / 2**64

@@ -190,7 +190,7 @@ def test_invalid_conversation_is_rejected_with_its_turns(tmp_path):
         (turns[:3], "list of pairs"),
         ([turns[0]] * 2, "turns 1 and 2 must be from human, then gpt"),
         (turns[1:3], "turns 1 and 2 must be from human, then gpt"),
-        ([{"from": "human", "value": " \n"}, turns[1]], "turn 1: key 'value'.*non-empty"),
+        ([{"from": "human", "value": " \n"}, turns[1]], "turn 1: key 'value'.*nonempty"),
         ([turns[0], {"from": "gpt"}], "turn 2 must be a mapping with 'from' and 'value'"),
     ):
         with pytest.raises(QuestionError) as raised:
