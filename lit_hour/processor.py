@@ -68,7 +68,9 @@ class HourLLaVAProcessor:
         return Conversation(messages, answer_start=answer_start)
 
     def video_note(self, duration_seconds: float, num_frames: int) -> str:
-        """Return the sentence on a video's length in the prompt; empty without `text.time_instruction`."""
+        """Return the sentence on a video's length in the prompt; empty without
+        `text.time_instruction`.
+        """
         if not self.config.time_instruction:
             return ""
         return time_instruction(duration_seconds, num_frames)
@@ -104,8 +106,8 @@ class HourLLaVAProcessor:
         """Tokenize every conversation of a sample.
 
         Raises:
-            QuestionError: a conversation has another number of `<image>` placeholders than the sample has
-                images.
+            QuestionError: a conversation has another number of `<image>` placeholders than the
+                sample has images.
         """
         visual, note = sample.visual, ""
         if isinstance(visual, Frames | Features):
@@ -121,7 +123,9 @@ class HourLLaVAProcessor:
         positions: Sequence[int] = (),
         skipped: Sequence[Skipped] = (),
     ) -> Batch:
-        """Pad examples into a batch. Without examples it is a dummy without labels, for idle FSDP ranks."""
+        """Pad examples into a batch. Without examples it is a dummy without labels, for idle FSDP
+        ranks.
+        """
         if not examples:
             dummy = Conversation((Message("user", "nothing"),))
             examples = [Example("", None, self.tokenize([dummy], num_placeholders=0))]
@@ -144,7 +148,9 @@ class HourLLaVAProcessor:
 
 
 def count_placeholders(visual: Visual | None) -> int:
-    """Return how many placeholders the visual has in a text: one, or one per image of an image set."""
+    """Return how many placeholders the visual has in a text: one, or one per image of an image
+    set.
+    """
     if visual is None:
         return 0
     return len(visual) if isinstance(visual, ImageSet) else 1

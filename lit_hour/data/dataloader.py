@@ -1,4 +1,6 @@
-"""A DataLoader that measures how long training waits for data and names what a hanging worker reads."""
+"""A DataLoader that measures how long training waits for data and names what a hanging worker
+reads.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,8 @@ JOB_SIGNALS = (signal.SIGUSR1, signal.SIGTERM)
 
 
 def empty_shared(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-    """Allocate an uninitialized tensor; inside a worker in shared memory, so that sending it copies nothing.
+    """Allocate an uninitialized tensor; inside a worker in shared memory, so that sending it copies
+    nothing.
 
     Source: torch's `default_collate`, which allocates its batches in the same way.
     """
@@ -42,7 +45,8 @@ class LocatableDataset(Protocol):
 
 
 class TimedDataLoader(DataLoader[Any]):
-    """A DataLoader that counts waiting time, and turns torch's timeout into an error with the location.
+    """A DataLoader that counts waiting time, and turns torch's timeout into an error with the
+    location.
 
     Its batch sampler must return the same indices each time, and its dataset must be a
     `LocatableDataset`.
@@ -51,7 +55,8 @@ class TimedDataLoader(DataLoader[Any]):
         data_wait_seconds: time that the caller has waited for batches.
 
     Raises:
-        ShardError: a worker hangs and no batch came within `timeout` seconds; the workers are killed.
+        ShardError: a worker hangs and no batch came within `timeout` seconds; the workers are
+            killed.
     """
 
     data_wait_seconds = 0.0
@@ -79,7 +84,8 @@ class TimedDataLoader(DataLoader[Any]):
         locations = [dataset.describe_location(index) for index in awaited]
         return (
             f"A DataLoader worker hangs: no batch within data.timeout_seconds={self.timeout:g}."
-            f" It is reading {list_first(locations, '; ')}. Check whether that can be read, or set a"
+            f" It is reading {list_first(locations, '; ')}. Check whether that can be read, or set "
+            "a"
             " larger timeout. The same command resumes from the newest checkpoint."
         )
 
@@ -87,10 +93,11 @@ class TimedDataLoader(DataLoader[Any]):
 def ignore_job_signals(worker: int) -> None:
     """Make a worker ignore SIGUSR1 and SIGTERM unless its rank sent SIGTERM (`worker_init_fn`).
 
-    SLURM sends these signals to all processes of a job. The workers must continue reading until their
-    rank has saved a checkpoint, and the rank itself ends its workers with SIGTERM. The sender tells the
-    two apart: signal handlers do not receive it, but `sigwaitinfo` does. So both signals are blocked in
-    all threads of the worker, and one thread waits for them.
+    SLURM sends these signals to all processes of a job. The workers must continue reading until
+    their rank has saved a checkpoint, and the rank itself ends its workers with SIGTERM. The sender
+    tells the
+    two apart: signal handlers do not receive it, but `sigwaitinfo` does. So both signals are
+    blocked in all threads of the worker, and one thread waits for them.
     """
     signal.pthread_sigmask(signal.SIG_BLOCK, JOB_SIGNALS)  # inherited by threads started later
     threading.Thread(target=_exit_on_sigterm_from, args=(os.getppid(),), daemon=True).start()
@@ -104,7 +111,9 @@ def _exit_on_sigterm_from(rank: int) -> None:
 
 
 def _kill_workers(workers: Sequence[BaseProcess]) -> None:
-    """Kill all workers: a hanging one may ignore SIGTERM, and the exit of this process would wait for it."""
+    """Kill all workers: a hanging one may ignore SIGTERM, and the exit of this process would wait
+    for it.
+    """
     for worker in workers:
         with suppress(RuntimeError):  # torch's SIGCHLD handler reports the killed worker
             worker.kill()

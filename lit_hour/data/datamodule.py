@@ -1,4 +1,6 @@
-"""Lightning's data module: batches in a reproducible order that resumes where a checkpoint stopped."""
+"""Lightning's data module: batches in a reproducible order that resumes where a checkpoint
+stopped.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +44,8 @@ log = logging.getLogger(__name__)
 
 
 class VideoQADataModule(L.LightningDataModule):
-    """Training samples in an order that is a pure function of (seed, position), and validation entries.
+    """Training samples in an order that is a pure function of (seed, position), and validation
+    entries.
 
     The state in a checkpoint is the step, the position in the order, and the fingerprint of what
     determines the order. It is independent of the number of ranks and workers.
@@ -90,15 +93,17 @@ class VideoQADataModule(L.LightningDataModule):
         """Return how many micro-batches each rank computes in one optimizer step.
 
         Raises:
-            ConfigError: the ranks cannot share the samples of a step evenly, or one pass over the data
-                has fewer samples than the ranks compute at the same time.
+            ConfigError: the ranks cannot share the samples of a step evenly, or one pass over the
+                data has fewer samples than the ranks compute at the same time.
         """
         data = self.config.data
         if self.order.num_samples < num_ranks * data.micro_batch_size:
             raise ConfigError(
-                f"One pass over data.sources has {self.order.num_samples} samples, but {num_ranks} ranks"
+                f"One pass over data.sources has {self.order.num_samples} samples, but {num_ranks} "
+                "ranks"
                 f" with data.micro_batch_size={data.micro_batch_size} compute"
-                f" {num_ranks * data.micro_batch_size} at the same time. Use a smaller micro-batch, fewer"
+                f" {num_ranks * data.micro_batch_size} at the same time. Use a smaller "
+                "micro-batch, fewer"
                 " ranks, or more data."
             )
         return micro_batches_per_step(data.global_batch_size, data.micro_batch_size, num_ranks)
@@ -199,8 +204,10 @@ class VideoQADataModule(L.LightningDataModule):
             changes = diff_fingerprints(state_dict["fingerprint"], self._fingerprint)
         if changes and self.config.data.on_data_change == "error":
             raise ShardError(
-                f"The data has changed since the checkpoint: {'; '.join(changes)}. Set it back, or continue"
-                " in the new order with data.on_data_change=warn; samples may then come twice or not at"
+                f"The data has changed since the checkpoint: {'; '.join(changes)}. Set it back, or "
+                "continue"
+                " in the new order with data.on_data_change=warn; samples may then come twice or "
+                "not at"
                 " all."
             )
         for change in changes:

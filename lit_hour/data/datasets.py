@@ -1,4 +1,6 @@
-"""Map-style datasets that read and decode one sample, and the collate function. They run in the workers."""
+"""Map-style datasets that read and decode one sample, and the collate function. They run in the
+workers.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,8 @@ DUMMY_INDEX = (
 
 @dataclass(frozen=True)
 class FetchResult:
-    """The result of reading one sample: an example, the reason why there is none, or None for a dummy.
+    """The result of reading one sample: an example, the reason why there is none, or None for a
+    dummy.
 
     Attributes:
         position: in the mixed order; None in validation.
@@ -64,7 +67,9 @@ class TrainingDataset(Dataset[FetchResult]):
 
 @dataclass(frozen=True)
 class ValidationDataset(Dataset[FetchResult]):
-    """Entries with each of their questions as a conversation of its own; nothing for `DUMMY_INDEX`."""
+    """Entries with each of their questions as a conversation of its own; nothing for
+    `DUMMY_INDEX`.
+    """
 
     entries: list[tuple[Shards, IndexEntry]]
     processor: HourLLaVAProcessor
@@ -102,7 +107,9 @@ def _read_example(
     processor: HourLLaVAProcessor,
     config: Config,
 ) -> Example | Skipped:
-    """Read an entry and tokenize one conversation about some questions, or one per question if None."""
+    """Read an entry and tokenize one conversation about some questions, or one per question if
+    None.
+    """
     try:
         stored = shards.read(entry)
         visual = load_visual(stored, config.video, config.image)
@@ -119,7 +126,9 @@ def _read_example(
 def _group_questions(
     stored: StoredSample, questions: slice | None, max_questions: int
 ) -> list[tuple[Question, ...]]:
-    """Return the questions of each conversation; if None, up to `max_questions` conversations of one."""
+    """Return the questions of each conversation; if None, up to `max_questions` conversations of
+    one.
+    """
     if questions is not None:
         groups = [stored.questions[questions]]
     else:

@@ -2,9 +2,9 @@
 
 A sample is an entry of a shard with up to `data.questions_per_sample` consecutive questions.
 `SourceOrder` permutes the samples of one source, `MixedOrder` interleaves the sources by weight,
-`LengthBalancedOrder` groups samples of similar cost into steps, and `StepBatchSampler` gives each rank
-its part of every step. An order is indexed by a position, which counts from 0 over all passes: it has
-no end and no state. `shards/README.md` specifies the rules.
+`LengthBalancedOrder` groups samples of similar cost into steps, and `StepBatchSampler` gives each
+rank its part of every step. An order is indexed by a position, which counts from 0 over all passes:
+it has no end and no state. `shards/README.md` specifies the rules.
 """
 
 from __future__ import annotations
@@ -33,11 +33,12 @@ IntArray = NDArray[np.int64]
 
 
 def permutation(length: int, *seeds: int | str) -> IntArray:
-    """Return a random permutation of `range(length)`, `(length,)`, which depends on the seeds alone.
+    """Return a random permutation of `range(length)`, `(length,)`, which depends on the seeds
+    alone.
 
     NumPy guarantees the raw output of a bit generator across versions, but not that of
-    `Generator.permutation`; Python's `hash` of a string differs between processes. Hence SHA-256, raw
-    numbers and a stable sort.
+    `Generator.permutation`; Python's `hash` of a string differs between processes. Hence SHA-256,
+    raw numbers and a stable sort.
     """
     seed = seed_of(json.dumps(seeds), 32)
     numbers = np.random.PCG64(seed).random_raw(length)  # (length,)
@@ -47,8 +48,8 @@ def permutation(length: int, *seeds: int | str) -> IntArray:
 class SourceOrder:
     """The order of one source's samples: every epoch contains each sample once.
 
-    An epoch permutes the shards, then the samples inside each block of `shuffle_shards` shards, so that
-    consecutive reads stay within a few files.
+    An epoch permutes the shards, then the samples inside each block of `shuffle_shards` shards, so
+    that consecutive reads stay within a few files.
 
     Attributes:
         num_samples: samples in an epoch.
@@ -78,7 +79,9 @@ class SourceOrder:
 
 @lru_cache(maxsize=64)
 def _shuffle_shards(order: SourceOrder, epoch: int) -> tuple[IntArray, IntArray]:
-    """Return the permuted shards of an epoch `(shards,)`, and where each block starts `(blocks,)`."""
+    """Return the permuted shards of an epoch `(shards,)`, and where each block starts
+    `(blocks,)`.
+    """
     num_shards = len(order.samples_per_shard)
     shards = permutation(num_shards, "shards", order.seed, order.name, epoch)  # (shards,)
     samples = order.samples_per_shard[shards]  # (shards,)
@@ -102,8 +105,8 @@ class MixedOrder:
     """The order of several sources' samples, evenly interleaved.
 
     One pass takes round(weight * samples) samples from each source, at least one. The next pass
-    continues in each source where this one stopped: a weight of 0.5 takes the other half then, and 2
-    takes each sample twice per pass. A source starts at its position round(start * samples).
+    continues in each source where this one stopped: a weight of 0.5 takes the other half then, and
+    2 takes each sample twice per pass. A source starts at its position round(start * samples).
 
     Attributes:
         num_samples: samples in one pass over all sources.
@@ -149,7 +152,9 @@ class MixedOrder:
 def _mix_block(
     samples_per_pass: tuple[int, ...], seed: int, pass_index: int, block: int
 ) -> IntArray:
-    """Return the source, and the offset in its share of the pass, of each position: `(positions, 2)`."""
+    """Return the source, and the offset in its share of the pass, of each position: `(positions,
+    2)`.
+    """
     start = block * MIXTURE_BLOCK
     before = _count_taken(start, samples_per_pass)
     after = _count_taken(min(start + MIXTURE_BLOCK, sum(samples_per_pass)), samples_per_pass)
@@ -165,9 +170,9 @@ def _mix_block(
 def _count_taken(num_positions: int, samples_per_pass: tuple[int, ...]) -> list[int]:
     """Return how many samples each source contributes to the first positions of a pass.
 
-    Each source in turn gets its share, rounded down, of the positions that the sources before it left.
-    The positions left never decrease as `num_positions` grows, so no count does, and at the end of the
-    pass every count is complete.
+    Each source in turn gets its share, rounded down, of the positions that the sources before it
+    left. The positions left never decrease as `num_positions` grows, so no count does, and at the
+    end of the pass every count is complete.
     """
     positions_left, samples_left = num_positions, sum(samples_per_pass)
     taken = []
@@ -178,16 +183,18 @@ def _count_taken(num_positions: int, samples_per_pass: tuple[int, ...]) -> list[
 
 
 class LengthBalancedOrder:
-    """The order of training: positions are permuted so that the samples of a step cost about the same.
+    """The order of training: positions are permuted so that the samples of a step cost about the
+    same.
 
-    The steps of a pass are cut into as few windows of at most `max_window_steps` steps as possible, all
-    about equally long. Inside a window the samples are sorted by cost and cut into steps, and the steps
-    are permuted. So the ranks of a step finish together, and over a window training sees the same
-    samples as without balancing.
+    The steps of a pass are cut into as few windows of at most `max_window_steps` steps as possible,
+    all about equally long. Inside a window the samples are sorted by cost and cut into steps, and
+    the steps are permuted. So the ranks of a step finish together, and over a window training sees
+    the same samples as without balancing.
 
     Attributes:
         samples_per_step: samples in each step.
-        steps_per_pass: steps that take one pass over the samples; after them the windows start anew.
+        steps_per_pass: steps that take one pass over the samples; after them the windows start
+            anew.
     """
 
     def __init__(
@@ -301,9 +308,9 @@ def split_step_across_ranks(
 ) -> list[list[int]]:
     """Return the micro-batches of one step that one rank computes.
 
-    The ranks take one sample each in turn, in ascending and descending order of the ranks alternately.
-    If the samples are sorted by cost, the ranks compute samples of about the same cost at the same time,
-    and no rank always gets the most expensive one.
+    The ranks take one sample each in turn, in ascending and descending order of the ranks
+    alternately. If the samples are sorted by cost, the ranks compute samples of about the same cost
+    at the same time, and no rank always gets the most expensive one.
 
     Raises:
         ConfigError: the ranks cannot share the samples of a step evenly.
@@ -320,8 +327,8 @@ def split_step_across_ranks(
 class StepBatchSampler(Sampler[list[int]]):
     """Batch sampler of one rank: mixed positions of each micro-batch, from `first_step` on.
 
-    Its length includes the steps before `first_step`, because Lightning compares it with the number of
-    micro-batches since the start of the run.
+    Its length includes the steps before `first_step`, because Lightning compares it with the number
+    of micro-batches since the start of the run.
 
     Attributes:
         order: of training.

@@ -39,15 +39,18 @@ def open_sources(sources: Mapping[str, SourceConfig], config: Config) -> dict[st
         check_videos(shards, config)
         if learning_rate > 0 and shards.feature_metadata():
             raise ConfigError(
-                f"{shards.name} has features, which would not match the vision encoder after the first"
-                f" step with training.learning_rate.vision={learning_rate:g}. Set it to 0, or train on"
+                f"{shards.name} has features, which would not match the vision encoder after the "
+                "first"
+                f" step with training.learning_rate.vision={learning_rate:g}. Set it to 0, or "
+                "train on"
                 " the frames that the features were extracted from."
             )
     return opened
 
 
 def check_videos(shards: Shards, config: Config) -> None:
-    """Check that videos were sampled and encoded by this run's settings; other modalities do not count.
+    """Check that videos were sampled and encoded by this run's settings; other modalities do not
+    count.
 
     Raises:
         ConfigError: a setting differs.
@@ -59,7 +62,8 @@ def check_videos(shards: Shards, config: Config) -> None:
             changes = describe_changes(index.features.config, feature_config(config))
             if changes:
                 raise ConfigError(
-                    f"The features in {shards.name} were extracted with other settings than this run's:"
+                    f"The features in {shards.name} were extracted with other settings than this "
+                    "run's:"
                     f" {'; '.join(changes)}. Set these back, or extract features again:"
                     " lit-hour extract-features SOURCE TARGET."
                 )

@@ -1,7 +1,8 @@
-"""Locks on folders that several processes fill, whoever starts them: two terminals, or the ranks of a run.
+"""Locks on folders that several processes fill, whoever starts them: two terminals, or the ranks of
+a run.
 
-They are `filelock.FileLock`s on a file inside the folder. A process that dies releases its locks, and a
-forked child does not inherit them.
+They are `filelock.FileLock`s on a file inside the folder. A process that dies releases its locks,
+and a forked child does not inherit them.
 """
 
 from __future__ import annotations

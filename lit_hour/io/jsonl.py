@@ -1,4 +1,5 @@
-"""Append-only JSONL files that survive `kill -9`: a written record is complete, and never half a line.
+"""Append-only JSONL files that survive `kill -9`: a written record is complete, and never half a
+line.
 
 A line is written by a single system call.
 """
@@ -15,7 +16,8 @@ from lit_hour.errors import JsonlError
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
-    """Return the records of a file in order; an incomplete last line is ignored, and so is a missing file.
+    """Return the records of a file in order; an incomplete last line is ignored, and so is a
+    missing file.
 
     Raises:
         JsonlError: the file cannot be read, or a line is not a record.
@@ -76,7 +78,8 @@ class JsonlWriter:
         ):  # the disk is full: remove the partial line, or the next one joins it
             os.ftruncate(self._file, os.fstat(self._file).st_size - written)
             raise JsonlError(
-                f"Cannot write a record to {self.path}: {written} of {len(line)} bytes were written."
+                f"Cannot write a record to {self.path}: {written} of {len(line)} bytes were "
+                "written."
                 " Free disk space."
             )
 

@@ -55,8 +55,8 @@ def claim_output_dir(folder: Path, parts: Path, locks: ExitStack) -> Iterator[No
 
     Args:
         folder: the output folder; locked until `locks` is closed.
-        parts: subfolder in which every rank of a start has a lock. The ranks of an earlier start may
-            survive their rank zero, so this waits for their locks too.
+        parts: subfolder in which every rank of a start has a lock. The ranks of an earlier start
+            may survive their rank zero, so this waits for their locks too.
         locks: receives the lock on `folder`.
     """
     lock, earlier_ranks = dir_lock(folder), rank_locks(parts)

@@ -1,4 +1,5 @@
-"""A made-up set of samples whose videos are as long as the published ones, and how evenly steps of them share the work."""
+"""A made-up set of samples whose videos are as long as the published ones, and how evenly steps of
+them share the work."""
 
 from __future__ import annotations
 
@@ -27,7 +28,8 @@ MIN_FRAMES, TOKENS_PER_FRAME, QUESTIONS_PER_SAMPLE = 128, 65, 5
 
 @dataclass(frozen=True)
 class Published:
-    """Samples about so large a part of the published videos, a frame for each second, in shards, in a random order."""
+    """Samples about so large a part of the published videos, a frame for each second, in shards, in
+    a random order."""
 
     part: float = 1.0
     seed: int = 0
@@ -60,7 +62,8 @@ class Published:
         ]
 
     def tokens_at(self, positions: list[int] | range) -> NDArray[np.int64]:
-        """Tokens of repository and text of the samples at positions of that order: `(positions,)`."""
+        """Tokens of repository and text of the samples at positions of that order:
+        `(positions,)`."""
         num_frames = np.maximum(
             np.floor(self.seconds_at(positions)) + 1, MIN_FRAMES
         )  # (positions,)
@@ -81,7 +84,8 @@ class Published:
 
 @dataclass(frozen=True)
 class Evenness:
-    """Mean over maximum of the work of the ranks: in each step, and in each micro-batch, averaged."""
+    """Mean over maximum of the work of the ranks: in each step, and in each micro-batch,
+    averaged."""
 
     steps: float
     micro_batches: float
@@ -94,7 +98,8 @@ def steps_of(order: LengthBalancedOrder, num_steps: int) -> Iterator[list[int]]:
 
 
 def evenness(works: Sequence[NDArray[Any]], num_ranks: int) -> Evenness:
-    """How evenly ranks with one sample in a micro-batch share steps whose samples take `works`, `(samples,)` each."""
+    """How evenly ranks with one sample in a micro-batch share steps whose samples take `works`,
+    `(samples,)` each."""
     steps, micro_batches = [], []
     for work in works:
         places = np.array(

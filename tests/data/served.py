@@ -19,10 +19,12 @@ QUICK = HTTPClient(
 
 
 class Server(ThreadingHTTPServer):
-    """Serves a folder, notes each request as (path with query, range), and is told what to do wrong.
+    """Serves a folder, notes each request as (path with query, range), and is told what to do
+    wrong.
 
     Attributes:
-        dies_after: bytes of a body after which a connection breaks off; several of them for one request after the other.
+        dies_after: bytes of a body after which a connection breaks off; several of them for one
+            request after the other.
         statuses: answered to the first requests instead of the file.
         silent_seconds: before it answers.
         knows_ranges: else it always sends the whole file.

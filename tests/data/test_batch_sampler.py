@@ -69,7 +69,8 @@ def test_a_step_that_ranks_cannot_share_is_refused_with_what_would_do(
 
 @pytest.mark.parametrize("balance_steps", [1, 4])
 def test_a_sampler_goes_on_with_other_ranks_where_it_stopped(balance_steps: int) -> None:
-    """Stopped after the second of seven steps, in the middle of a window, and again after the fifth."""
+    """Stopped after the second of seven steps, in the middle of a window, and again after the
+    fifth."""
     whole = list(StepBatchSampler(order(10, balance_steps), 0, 14, micro_batch_size=1))
     read = list(StepBatchSampler(order(10, balance_steps), 0, 2, micro_batch_size=5))
     later = order(10, balance_steps)

@@ -1,4 +1,5 @@
-"""Data that changed since a checkpoint are refused before training, by name; going on is a setting."""
+"""Data that changed since a checkpoint are refused before training, by name; going on is a
+setting."""
 
 import json
 import logging
@@ -149,11 +150,13 @@ def test_going_on_anyway_is_a_setting_and_is_said(
     with caplog.at_level(logging.WARNING, "lit_hour"):
         resume(data, state)
     assert (
-        "since the checkpoint (data.on_data_change=warn): source 'world': 1 shard is gone (000001.tar)"
-        in caplog.text
+        "since the checkpoint (data.on_data_change=warn): source 'world': 1 shard is gone "
+        "(000001.tar)" in caplog.text
     )
     assert next(iter(data.train_dataloader())).positions == (2,)
-    assert data.state_dict()["fingerprint"] != state["fingerprint"]  # the next checkpoint knows the new ones
+    assert (
+        data.state_dict()["fingerprint"] != state["fingerprint"]
+    )  # the next checkpoint knows the new ones
 
 
 def test_a_checkpoint_that_does_not_say_what_its_data_were_is_refused(

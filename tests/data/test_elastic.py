@@ -1,4 +1,5 @@
-"""Stopped anywhere and continued by any number of ranks and workers, a run reads exactly the next samples."""
+"""Stopped anywhere and continued by any number of ranks and workers, a run reads exactly the next
+samples."""
 
 from collections import Counter
 from typing import Any
@@ -72,7 +73,9 @@ def test_every_change_of_ranks_and_workers_continues_with_exactly_the_next_sampl
     assert state == last_state
 
     data = data_of_rank(toy, processor, *words)
-    assert len(data.sources) == 2 and num_steps * 4 > 4 * data.order.num_samples  # several passes over several sources
+    assert (
+        len(data.sources) == 2 and num_steps * 4 > 4 * data.order.num_samples
+    )  # several passes over several sources
     drawn = Counter(position for step in whole for position, _, _ in step)
     assert set(drawn.values()) == {1}
     steps_per_pass = -(-data.order.num_samples // 4)

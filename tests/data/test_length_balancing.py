@@ -1,4 +1,5 @@
-"""Steps of equal work: what shares a step costs about the same, nothing is lost, and time is still mixed."""
+"""Steps of equal work: what shares a step costs about the same, nothing is lost, and time is still
+mixed."""
 
 import itertools
 from pathlib import Path
@@ -35,7 +36,8 @@ def published() -> Published:
 def balanced(
     num_samples: int, samples_per_step: int, balance_steps: int, seed: int = 0
 ) -> LengthBalancedOrder:
-    """The cost of a sample is the square of its position modulo 101: no two neighbours cost the same."""
+    """The cost of a sample is the square of its position modulo 101: no two neighbours cost the
+    same."""
     return LengthBalancedOrder(
         lambda positions: np.array(positions) ** 2 % 101,
         num_samples,
@@ -168,7 +170,8 @@ def test_any_place_alone_equals_the_sequence_and_the_seed_counts() -> None:
     again = balanced(79, 5, 4)
     assert all(again[place] == sequence[place] for place in reversed(range(300)))
     assert [balanced(79, 5, 4, seed=1)[place] for place in range(300)] != sequence
-    # written down when the order was fixed: other numbers mean that every checkpoint resumes with other data
+    # written down when the order was fixed: other numbers mean that every checkpoint resumes with
+    # other data
     assert sequence[:10] == [13, 9, 17, 14, 10, 0, 1, 2, 3, 4]
 
 

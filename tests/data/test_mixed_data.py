@@ -101,7 +101,9 @@ def test_there_is_a_word_for_each_kind(
     toy: ToyProject, processor: HourLLaVAProcessor, mixed: Path
 ) -> None:
     data = data_of_rank(toy, processor, f"data.sources.world.shards={mixed}")
-    counts = "1 videos, 2 images, 2 image sets, 2 texts, 0.0 hours of video, 13 questions in 8 samples"
+    counts = (
+        "1 videos, 2 images, 2 image sets, 2 texts, 0.0 hours of video, 13 questions in 8 samples"
+    )
     assert data.describe() == f"{counts}; 2 videos for validation"
 
 

@@ -24,7 +24,8 @@ def mixture(weights, sizes):
 
 
 def test_permutation_never_changes():
-    # written down when the order was fixed: other numbers mean that every checkpoint resumes with other data
+    # written down when the order was fixed: other numbers mean that every checkpoint resumes with
+    # other data
     assert permutation(8, "samples", 1, "name", 0).tolist() == [0, 7, 2, 5, 4, 1, 6, 3]
 
 
@@ -32,7 +33,8 @@ def test_permutation_never_changes():
 def test_every_epoch_has_each_sample_once(shuffle_shards):
     order = source(shuffle_shards=shuffle_shards)
     epochs = [
-        [order[epoch * order.num_samples + place] for place in range(order.num_samples)] for epoch in range(3)
+        [order[epoch * order.num_samples + place] for place in range(order.num_samples)]
+        for epoch in range(3)
     ]
     assert all(Counter(epoch) == EVERY_SAMPLE for epoch in epochs)
     assert epochs[0] != epochs[1] != epochs[2]
@@ -73,7 +75,9 @@ def test_weights_are_exact_over_passes():
     order = mixture(weights, sizes)
     assert order.num_samples == 700 + 45 + 80 + 1
     for number in range(2):
-        seen = Counter(order[number * order.num_samples + place][0] for place in range(order.num_samples))
+        seen = Counter(
+            order[number * order.num_samples + place][0] for place in range(order.num_samples)
+        )
         assert seen == {"full": 700, "half": 45, "twice": 80, "seldom": 1}
     two_passes = Counter(order[position] for position in range(2 * order.num_samples))
     assert {count for (name, *_), count in two_passes.items() if name == "half"} == {1}

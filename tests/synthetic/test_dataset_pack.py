@@ -59,8 +59,6 @@ def test_other_settings_are_refused_and_nothing_is_overwritten(toy: ToyProject) 
         SyntheticDataError, match=r"were made with other settings: .*generator\.json"
     ):
         build_and_pack(toy.config("none", "synthetic.image_size=32"))
-    with pytest.raises(
-        ShardError, match="has shards made from other files, questions or settings"
-    ):
+    with pytest.raises(ShardError, match="has shards made from other files, questions or settings"):
         build_and_pack(toy.config("none", "video.max_frames=5"))
     assert len(open_shards(toy.yaml.parent / "world/train/shards").entries) == 4

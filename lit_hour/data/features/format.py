@@ -5,8 +5,8 @@
     scales       (frames, tokens) float32, for int8 only
     tokens       (frames, tokens, vision_dim) bf16 or int8
 
-The number of frames and the `FeatureMetadata` in the index determine the header; a file with another one
-is rejected. `to_safetensors` and `parse_safetensors` are the entry points.
+The number of frames and the `FeatureMetadata` in the index determine the header; a file with
+another one is rejected. `to_safetensors` and `parse_safetensors` are the entry points.
 
 Source: the safetensors format; any of its readers can open the file.
 """
@@ -171,7 +171,8 @@ def parse_safetensors(
     expected = _tensor_headers(num_frames, metadata)
     if header != expected:
         raise ShardError(
-            f"{location} has the header {json.dumps(header)}. Its index implies {json.dumps(expected)}."
+            f"{location} has the header {json.dumps(header)}. Its index implies "
+            f"{json.dumps(expected)}."
         )
     num_bytes = expected["tokens"]["data_offsets"][1]
     if crc32(content[start:]) != checksum or len(content) - start != num_bytes:
@@ -187,7 +188,9 @@ def parse_safetensors(
 def _dtypes_and_shapes(
     num_frames: int, metadata: FeatureMetadata
 ) -> dict[str, tuple[str, tuple[int, ...]]]:
-    """Return safetensors' name of the dtype, and the shape, of each tensor in the order of the file."""
+    """Return safetensors' name of the dtype, and the shape, of each tensor in the order of the
+    file.
+    """
     shape = (num_frames, metadata.tokens_per_frame, metadata.vision_dim)
     if metadata.precision == "bf16":
         return {"tokens": ("BF16", shape)}

@@ -48,7 +48,9 @@ COPY_CHUNK_BYTES = 2**24
 
 
 class FeatureWriter:
-    """The output folder of feature extraction; several processes can share it, each with its own videos."""
+    """The output folder of feature extraction; several processes can share it, each with its own
+    videos.
+    """
 
     def __init__(
         self, path: Path, source: FeatureSource, metadata: FeatureMetadata, max_skipped: int
@@ -67,8 +69,8 @@ class FeatureWriter:
         """Prepare the folder. No other process may use it now.
 
         Raises:
-            ShardError: as in the constructor; or the folder cannot be written, or was filled with more
-                skipped samples than `pack.max_bad_samples`.
+            ShardError: as in the constructor; or the folder cannot be written, or was filled with
+                more skipped samples than `pack.max_bad_samples`.
         """
         self._check_existing()
         num_skipped = self._num_skipped_in_shards()
@@ -197,7 +199,8 @@ class FeatureWriter:
                 shutil.copyfileobj(content, stream, COPY_CHUNK_BYTES)
             if stream.tell() - start != entry.num_bytes:
                 raise ShardError(
-                    f"{part} is corrupt. Delete it and the .json beside it, and run the command again."
+                    f"{part} is corrupt. Delete it and the .json beside it, and run the command "
+                    "again."
                 )
             return dataclasses.replace(entry, offset=start)
         try:
@@ -209,7 +212,9 @@ class FeatureWriter:
             return SkippedSample(**_read_json(note))
 
     def _check_existing(self) -> None:
-        """Check that the folder is empty, or has features of the same source, settings and encoder."""
+        """Check that the folder is empty, or has features of the same source, settings and
+        encoder.
+        """
         file = self.path / METADATA_NAME
         if file.is_file():
             identity = _read_json(file)
@@ -218,7 +223,8 @@ class FeatureWriter:
                 changes.append("the shards, files or questions have changed")
             if changes:
                 raise ShardError(
-                    f"{self.path} has features that were extracted differently: {'; '.join(changes)}. Set"
+                    f"{self.path} has features that were extracted differently: "
+                    f"{'; '.join(changes)}. Set"
                     " these back, write to another folder, or delete this one."
                 )
         elif any(self.path.glob(f"{SHARD_PATTERN}.json")):
@@ -276,7 +282,8 @@ def _writing(path: Path) -> Iterator[Path]:
         yield temp
     except OSError as error:
         raise ShardError(
-            f"Cannot write {path}: {error.strerror}. Free disk space and run the same command again;"
+            f"Cannot write {path}: {error.strerror}. Free disk space and run the same command "
+            "again;"
             " finished videos are kept."
         ) from error
     finally:

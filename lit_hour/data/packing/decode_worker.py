@@ -1,4 +1,5 @@
-"""Decode the files of a sample in a worker process, so that a file that hangs or crashes it stops nothing else.
+"""Decode the files of a sample in a worker process, so that a file that hangs or crashes it stops
+nothing else.
 
 `DecodeWorker` is the side of the packing process; `serve` runs in the worker.
 """
@@ -51,14 +52,18 @@ class EncodedImage:
 
 @dataclass(frozen=True)
 class SampleSummary:
-    """What is known of a sample after its last image: of a video, its length and the times of its frames."""
+    """What is known of a sample after its last image: of a video, its length and the times of its
+    frames.
+    """
 
     duration_seconds: float
     timestamps_seconds: tuple[float, ...]
 
 
 class DecodeWorker:
-    """A worker process that decodes one sample after the other; started on demand, ended with the context."""
+    """A worker process that decodes one sample after the other; started on demand, ended with the
+    context.
+    """
 
     def __init__(self, timeout_seconds: float, check_stop: Callable[[], None]) -> None:
         """Args: timeout_seconds: per sample, 0 for none; check_stop: raises to abort decoding."""
@@ -76,8 +81,8 @@ class DecodeWorker:
         """Yield the images of a sample, and last its summary.
 
         Raises:
-            VideoError, ImageError: the file cannot be decoded, crashes the decoder, or takes too long; the
-                next request starts another process.
+            VideoError, ImageError: the file cannot be decoded, crashes the decoder, or takes too
+                long; the next request starts another process.
             ShardError: the process was killed from outside.
         """
         if not request.sample.files:
@@ -95,7 +100,9 @@ class DecodeWorker:
         yield message
 
     def _start(self, request: DecodeRequest) -> None:
-        """Start a process and wait until it has imported everything, which the timeout does not include."""
+        """Start a process and wait until it has imported everything, which the timeout does not
+        include.
+        """
         self._end()
         context = worker_context()
         ours, theirs = context.Pipe()
@@ -177,7 +184,8 @@ def serve(connection: Connection) -> None:
 
 
 def decode_sample(request: DecodeRequest) -> Iterator[EncodedImage | SampleSummary]:
-    """Yield the frames of a video, or the content of image files that can be decoded, then the summary.
+    """Yield the frames of a video, or the content of image files that can be decoded, then the
+    summary.
 
     Raises:
         VideoError, ImageError: a file is corrupt.

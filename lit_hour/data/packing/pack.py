@@ -67,8 +67,8 @@ def pack(
     Raises:
         QuestionError: the question file is invalid, or names missing files.
         VideoError, ImageError: more files than `pack.max_bad_samples` cannot be decoded.
-        ShardError: `out` has shards made from something else or with more skipped samples, or cannot be
-            written.
+        ShardError: `out` has shards made from something else or with more skipped samples, or
+            cannot be written.
     """
     plans = plan_shards(folder, questions, out, video, config)
     make_output_dir(out)
@@ -130,7 +130,8 @@ def _find_finished(out: Path, plans: Sequence[ShardPlan]) -> dict[Path, ShardInd
         plan, index = plan_of_index.get(path), read_index(path)
         if plan is None or index.fingerprint != plan.fingerprint:
             raise ShardError(
-                f"{out} has shards made from other files, questions or settings ({path.name} differs)."
+                f"{out} has shards made from other files, questions or settings ({path.name} "
+                "differs)."
                 " Pack into another folder, or delete this one."
             )
         if plan.tar.is_file() and plan.tar.stat().st_size == index.num_bytes:

@@ -93,7 +93,8 @@ def write_shard(plan: ShardPlan, state: PackState, worker: DecodeWorker) -> None
         publish_shard(temp, plan.tar, plan.config, plan.fingerprint, entries, skipped)
     except OSError as error:
         raise ShardError(
-            f"Cannot write {plan.tar}: {error.strerror}. Free space in {plan.tar.parent} and run the same"
+            f"Cannot write {plan.tar}: {error.strerror}. Free space in {plan.tar.parent} and run "
+            "the same"
             " command again; finished shards are kept."
         ) from error
     finally:

@@ -63,7 +63,8 @@ def _read_records(file: Path) -> Iterator[dict[str, Any]]:
     """Yield the records of a JSON list or of JSON lines; blank lines are skipped."""
     if file.suffix not in (".json", ".jsonl"):
         raise QuestionError(
-            f"{file} must be a .json file with a list of records, or a .jsonl file with one per line."
+            f"{file} must be a .json file with a list of records, or a .jsonl file with one per "
+            "line."
         )
     try:
         content = file.read_text(encoding="utf-8-sig")
@@ -135,7 +136,8 @@ def _modality_and_files(record: dict[str, Any], location: str) -> tuple[Modality
     keys = [key for key in FILE_KEYS if key in record]
     if len(keys) > 1:
         raise QuestionError(
-            f"{location}: has the keys {' and '.join(map(repr, keys))}. Only one of them is allowed."
+            f"{location}: has the keys {' and '.join(map(repr, keys))}. Only one of them is "
+            "allowed."
         )
     if not keys:
         for key in record:

@@ -1,7 +1,7 @@
 """Question records, their placeholders, and the samples that they are grouped into.
 
-`parse_question` validates a record of our own format, `SampleSpec` is what all records about one video,
-image, image set or text become. `shards/README.md` specifies the format.
+`parse_question` validates a record of our own format, `SampleSpec` is what all records about one
+video, image, image set or text become. `shards/README.md` specifies the format.
 """
 
 from __future__ import annotations
@@ -44,7 +44,8 @@ class SampleSpec:
 
     Attributes:
         files: paths inside the folder of files; none for a text.
-        record: number of the record in the question file; 0 for a file that several records may share.
+        record: number of the record in the question file; 0 for a file that several records may
+            share.
         questions: in the order of the question file.
     """
 
@@ -105,7 +106,8 @@ def parse_question(record: dict[str, Any], location: str) -> Question:
     question_format: QuestionFormat = _parse_choice(record, "format", default, formats, location)
     if (question_format == "multiple_choice") != bool(options):
         raise QuestionError(
-            f"{location}: key 'options' is required for multiple_choice, and not allowed for open_ended."
+            f"{location}: key 'options' is required for multiple_choice, and not allowed for "
+            "open_ended."
         )
     answer = text_of(record, "answer", location)
     return Question(
@@ -171,7 +173,9 @@ def check_path(value: Any, key: str, location: str) -> str:
 
 
 def did_you_mean(word: str, known: Iterable[str], cutoff: float = 0.6) -> str:
-    """Return the end of an error message that suggests the known word most similar to an unknown one."""
+    """Return the end of an error message that suggests the known word most similar to an unknown
+    one.
+    """
     similar = difflib.get_close_matches(word, list(known), n=1, cutoff=cutoff)
     return f"; did you mean {similar[0]!r}?" if similar else ""
 
@@ -188,8 +192,8 @@ def validate_placeholders(
         location: the file and the record, for errors.
 
     Raises:
-        QuestionError: there are placeholders without images, another number of them than of images, or
-            nothing else.
+        QuestionError: there are placeholders without images, another number of them than of images,
+            or nothing else.
     """
     found = [match for question in questions for match in _PLACEHOLDER.findall(question.question)]
     if modality == "text":
@@ -201,7 +205,8 @@ def validate_placeholders(
     for question in questions:
         if not _strip(question.question) or not _strip(question.answer):
             raise QuestionError(
-                f"{location}: question {question.id!r} or its answer has no text beside placeholders."
+                f"{location}: question {question.id!r} or its answer has no text beside "
+                "placeholders."
             )
     if modality == "images":
         if found and found != [IMAGE_TOKEN] * num_files:
@@ -222,7 +227,9 @@ def validate_placeholders(
 def drop_partial_placeholders(
     questions: Sequence[Question], num_images: int
 ) -> tuple[Question, ...]:
-    """Remove the placeholders from some of a sample's questions, unless they have one for each image."""
+    """Remove the placeholders from some of a sample's questions, unless they have one for each
+    image.
+    """
     num_placeholders = sum(question.question.count(IMAGE_TOKEN) for question in questions)
     if num_placeholders in (0, num_images):
         return tuple(questions)
@@ -276,7 +283,8 @@ def _parse_evidence(record: dict[str, Any], location: str) -> tuple[tuple[float,
     intervals = record.get("evidence", [])
     if not isinstance(intervals, list) or not all(map(_is_interval, intervals)):
         raise QuestionError(
-            f"{location}: key 'evidence' must be a list of [start, end] in seconds, not {intervals!r}."
+            f"{location}: key 'evidence' must be a list of [start, end] in seconds, not "
+            f"{intervals!r}."
         )
     return tuple((float(start), float(end)) for start, end in intervals)
 
@@ -290,7 +298,9 @@ def _is_interval(interval: Any) -> bool:
 
 
 def _without_placeholders(question: Question) -> Question:
-    """Remove placeholders from a question; options keep theirs, and so does an answer that is an option."""
+    """Remove placeholders from a question; options keep theirs, and so does an answer that is an
+    option.
+    """
     answer = question.answer if question.options else _strip(question.answer)
     return replace(question, question=_strip(question.question), answer=answer)
 

@@ -1,1 +1,3 @@
-"""Shards: indexed WebDataset tars on disk or behind a URL. `reader.open_shards` is the entry point."""
+"""Shards: indexed WebDataset tars on disk or behind a URL. `reader.open_shards` is the entry
+point.
+"""

@@ -60,8 +60,8 @@ def load_frames(stored: StoredSample, image_size: int, max_frames: int) -> Frame
 def load_features(stored: StoredSample, max_frames: int) -> Features:
     """Load a video's features, or those of `max_frames` evenly spaced frames of more.
 
-    They are bf16 whatever the stored precision. Sending int8 to the GPU would save a few hundredths of a
-    second per hour of video, and the model would have to know how tokens are stored.
+    They are bf16 whatever the stored precision. Sending int8 to the GPU would save a few hundredths
+    of a second per hour of video, and the model would have to know how tokens are stored.
 
     Returns:
         `tokens` `(frames, tokens, vision_dim)` bf16, `timestamps` `(frames,)` in seconds.

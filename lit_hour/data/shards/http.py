@@ -1,7 +1,7 @@
 """Download files by HTTP or from S3, with timeouts, retries and resumed downloads.
 
-Addresses must be public or pre-signed. The query of a folder's URL is kept for each of its files and never
-shown in a message.
+Addresses must be public or pre-signed. The query of a folder's URL is kept for each of its files
+and never shown in a message.
 """
 
 from __future__ import annotations
@@ -71,7 +71,8 @@ class HTTPClient:
         endpoint = urlsplit(self.s3_endpoint)
         if endpoint.scheme not in ("http", "https") or not endpoint.netloc:
             raise ConfigError(
-                f"data.s3_endpoint={self.s3_endpoint} must be the http:// or https:// URL of a server."
+                f"data.s3_endpoint={self.s3_endpoint} must be the http:// or https:// URL of a "
+                "server."
             )
         path = f"{endpoint.path.rstrip('/')}/{parts.netloc}{parts.path}"
         return urlunsplit((endpoint.scheme, endpoint.netloc, path, parts.query, ""))
@@ -93,15 +94,17 @@ class HTTPClient:
         """Download a file of this size, or the part of it that `path` lacks.
 
         Raises:
-            ShardError: the file is missing or has another size, the server does not answer, or the disk
-                cannot be written.
+            ShardError: the file is missing or has another size, the server does not answer, or the
+                disk cannot be written.
         """
         path.touch()
         while path.stat().st_size < num_bytes:
             self._retry(url, lambda: self._fetch_more(url, path, num_bytes))
 
     def _fetch_more(self, url: str, path: Path, num_bytes: int) -> None:
-        """Download at least one more byte; a connection that breaks after that is not yet an error."""
+        """Download at least one more byte; a connection that breaks after that is not yet an
+        error.
+        """
         num_before = path.stat().st_size
         with self._open(url, num_before) as response:
             start = num_before if response.status == 206 else 0  # a server may ignore ranges

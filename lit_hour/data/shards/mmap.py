@@ -19,7 +19,8 @@ from lit_hour.types import Features
 class MmapSlice:
     """Consecutive bytes of an open file, in the page cache that all processes share.
 
-    The mapping is private: writes are visible to this process alone, and torch requires writable memory.
+    The mapping is private: writes are visible to this process alone, and torch requires writable
+        memory.
     """
 
     def __init__(self, descriptor: int, start: int, num_bytes: int) -> None:
@@ -50,7 +51,9 @@ class MmapSlice:
 
 @dataclass(frozen=True)
 class MmapFeatures(Features):
-    """Features whose tokens are the last bytes of a slice; pickling sends the slice, not the tokens."""
+    """Features whose tokens are the last bytes of a slice; pickling sends the slice, not the
+    tokens.
+    """
 
     mmap_slice: MmapSlice
 

@@ -131,7 +131,8 @@ class Shards:
         """Read one stored sample; its images stay encoded.
 
         Raises:
-            ShardError: the tar is truncated, a member is missing or corrupt, or `KEY.json` does not match.
+            ShardError: the tar is truncated, a member is missing or corrupt, or `KEY.json` does not
+                match.
         """
         index = self._index_of[entry.shard]
         location, path = self.describe_location(entry), f"{self.name}/{entry.shard}"
@@ -153,8 +154,8 @@ def open_shards(location: Path | str, config: DataConfig | None = None) -> Shard
         config: where shards from a URL are cached; by default the settings' defaults.
 
     Raises:
-        ShardError: the folder has no shards or is unfinished, a tar is missing or has another size, or
-            the server does not answer.
+        ShardError: the folder has no shards or is unfinished, a tar is missing or has another size,
+            or the server does not answer.
     """
     folder: ShardFolder
     if isinstance(location, str) and "://" in location:
@@ -230,6 +231,7 @@ def _read_metadata(
     found = (stored.key, stored.modality, num_frames, len(stored.questions))
     if found != (entry.key, entry.modality, entry.num_frames, entry.num_questions):
         raise ShardError(
-            f"{member} has (key, modality, frames, questions) {found}, which does not match the index."
+            f"{member} has (key, modality, frames, questions) {found}, which does not match the "
+            "index."
         )
     return stored

@@ -1,7 +1,7 @@
 """Folders of shards on a disk or behind a URL, and the cache of shards that were downloaded.
 
-`LocalFolder` and `RemoteFolder` give the indexes of a folder and its tars as open files. All processes of
-a machine share one cache. A shard is stored under its SHA-256, wherever it comes from:
+`LocalFolder` and `RemoteFolder` give the indexes of a folder and its tars as open files. All
+processes of a machine share one cache. A shard is stored under its SHA-256, wherever it comes from:
 
     CACHE/c7/c7c27151....tar                 verified; its modification time is its last use
     CACHE/c7/c7c27151....285184.download     incomplete; 285184 bytes are reserved for it
@@ -46,7 +46,8 @@ class ShardFolder(Protocol):
         """Return the index of each shard, in order.
 
         Raises:
-            ShardError: the folder has no shards, is unfinished, or an index or a tar is missing or corrupt.
+            ShardError: the folder has no shards, is unfinished, or an index or a tar is missing or
+                corrupt.
         """
 
     def open(self, index: ShardIndex) -> BinaryIO:
@@ -64,11 +65,14 @@ class LocalFolder:
     path: Path
 
     def indexes(self) -> tuple[ShardIndex, ...]:
-        """Read the index of each shard, and check that its tar has the size that the index gives."""
+        """Read the index of each shard, and check that its tar has the size that the index
+        gives.
+        """
         paths = sorted(self.path.glob(SHARD_PATTERN + ".json"))
         if not paths:
             raise ShardError(
-                f"{self.path} contains no shards. Make some: lit-hour pack FILES QUESTIONS {self.path}."
+                f"{self.path} contains no shards. Make some: lit-hour pack FILES QUESTIONS "
+                f"{self.path}."
             )
         totals = self.path / TOTALS_NAME
         if not totals.is_file():
@@ -78,7 +82,8 @@ class LocalFolder:
         num_shards = _parse_num_shards(totals.read_bytes(), str(totals))
         if num_shards != len(paths):
             raise ShardError(
-                f"{self.path} has {len(paths)} shards, but {totals} counts {num_shards}. Pack again."
+                f"{self.path} has {len(paths)} shards, but {totals} counts {num_shards}. Pack "
+                "again."
             )
         indexes = tuple(read_index(path) for path in paths)
         for index in indexes:
@@ -103,7 +108,9 @@ class LocalFolder:
 
 @dataclass(frozen=True)
 class RemoteFolder:
-    """A folder behind an http://, https:// or s3:// URL. A tar is downloaded when it is first opened."""
+    """A folder behind an http://, https:// or s3:// URL. A tar is downloaded when it is first
+    opened.
+    """
 
     url: str
     cache: ShardCache
@@ -131,7 +138,8 @@ def _parse_num_shards(content: bytes, location: str) -> int:
     num_shards = parse_json(content, location).get("num_shards")
     if not isinstance(num_shards, int) or num_shards < 1:
         raise ShardError(
-            f"{location} has num_shards={num_shards!r}, which is not a number of shards. Pack again."
+            f"{location} has num_shards={num_shards!r}, which is not a number of shards. Pack "
+            "again."
         )
     return num_shards
 
@@ -159,7 +167,8 @@ class ShardCache:
         """Open a shard's tar; the open file stays readable when the cache removes it.
 
         Raises:
-            ShardError: it cannot be downloaded, differs from its index, or does not fit into the cache.
+            ShardError: it cannot be downloaded, differs from its index, or does not fit into the
+                cache.
         """
         if not SHA256.fullmatch(index.sha256):
             raise ShardError(
@@ -177,7 +186,9 @@ class ShardCache:
         return stream
 
     def _download(self, url: str, index: ShardIndex, path: Path) -> BinaryIO:
-        """Download and verify a shard whose folder is locked, and open it before it can be removed."""
+        """Download and verify a shard whose folder is locked, and open it before it can be
+        removed.
+        """
         if index.num_bytes > self.max_bytes:
             raise ShardError(
                 f"{redact(url)} has {index.num_bytes} bytes, more than"
@@ -212,7 +223,9 @@ class ShardCache:
             time.sleep(POLL_SECONDS)
 
     def _evict(self, num_bytes: int) -> bool:
-        """Remove the least recently used shards until this many bytes fit; return whether they do."""
+        """Remove the least recently used shards until this many bytes fit; return whether they
+        do.
+        """
         files = [*self.folder.glob("*/*.tar"), *self.folder.glob(f"*/*{DOWNLOAD_SUFFIX}")]
         used = sum(map(_reserved_bytes, files))
         for file in sorted(files, key=lambda file: file.stat().st_mtime_ns):

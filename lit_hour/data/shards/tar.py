@@ -42,9 +42,10 @@ def read_members(
 ) -> Iterator[tuple[str, Content, bool]]:
     """Yield name, content and whether it is a regular file, for each member of the next bytes.
 
-    A header with a wrong checksum ends the iteration. Each member is read by a call of its own from an
-    unbuffered file, straight into its memory, while the system reads ahead: one and a half times as fast
-    as reading all bytes and cutting them up.
+    A header with a wrong checksum ends the iteration. Each member is read by a call of its own from
+    an
+    unbuffered file, straight into its memory, while the system reads ahead: one and a half times as
+    fast as reading all bytes and cutting them up.
 
     Args:
         read: `read_bytes` or `read_mapped`.
@@ -89,9 +90,10 @@ def read_bytes(tar: BinaryIO, num_bytes: int) -> bytes:
 def read_mapped(tar: BinaryIO, num_bytes: int) -> MmapSlice:
     """Like `read_bytes`, but memory-mapped.
 
-    All bytes are read once and discarded, so that a truncated file or a failing disk raises an error
-    here: a process that touches a mapped page which cannot be read is killed by SIGBUS. The pages stay
-    in the system's page cache.
+    All bytes are read once and discarded, so that a truncated file or a failing disk raises an
+    error
+    here: a process that touches a mapped page which cannot be read is killed by SIGBUS. The pages
+    stay in the system's page cache.
 
     Raises:
         EOFError: the file ends earlier.
@@ -111,7 +113,8 @@ def read_mapped(tar: BinaryIO, num_bytes: int) -> MmapSlice:
 def read_entry_members(
     tar: BinaryIO, path: str, entry: IndexEntry, read: Callable[[BinaryIO, int], Content]
 ) -> Iterator[tuple[str, Content]]:
-    """Yield name and content of each member of a stored sample; a corrupt header ends the iteration.
+    """Yield name and content of each member of a stored sample; a corrupt header ends the
+    iteration.
 
     Args:
         path: of the tar, for errors.

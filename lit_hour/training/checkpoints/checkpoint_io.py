@@ -3,8 +3,8 @@
 `AtomicCheckpointIO` is Lightning's plugin for one process; `save_sharded` and `load_sharded` are
 the collective operations of a sharded run. The run's settings lie beside each checkpoint as YAML.
 
-A sharded checkpoint is written to NAME.ckpt.unfinished and renamed. The folder that it replaces is called
-NAME.ckpt.replaced in between; after a crash `repair_checkpoint_dir` restores its name.
+A sharded checkpoint is written to NAME.ckpt.unfinished and renamed. The folder that it replaces is
+called NAME.ckpt.replaced in between; after a crash `repair_checkpoint_dir` restores its name.
 """
 
 from __future__ import annotations

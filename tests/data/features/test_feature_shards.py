@@ -175,7 +175,11 @@ def test_a_tar_that_shrinks_is_named(
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        (b'"tokens_per_frame": 4', b'"tokens_per_frame": 5', r"has the header .*\. Its index implies"),
+        (
+            b'"tokens_per_frame": 4',
+            b'"tokens_per_frame": 5',
+            r"has the header .*\. Its index implies",
+        ),
         (b'"features": {', b'"features": { "x": 1,', "is not the index of a shard.*'x'"),
     ],
 )

@@ -147,7 +147,9 @@ def test_a_file_that_ends_too_early_is_named(num_bytes: int) -> None:
 def test_a_file_that_does_not_fit_the_index_is_named(
     encoding: FeatureMetadata, num_frames: int
 ) -> None:
-    with pytest.raises(ShardError, match=r"has the header .*\[5, 4, 24\].*Its index implies .*tokens"):
+    with pytest.raises(
+        ShardError, match=r"has the header .*\[5, 4, 24\].*Its index implies .*tokens"
+    ):
         read(file_of(BF16, tokens_of()), encoding, num_frames)
 
 

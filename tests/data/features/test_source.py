@@ -124,9 +124,7 @@ def test_a_damaged_video_ends_with_its_damage_and_the_next_one_follows(
     chunks = list(
         FrameChunkDataset(FrameShardSource(str(folder), CONFIG), [SampleRef(1, 0), SampleRef(1, 1)])
     )
-    assert re.search(
-        r"000001\.tar: video 'c_1': c_1\.000002\.jpg is missing", chunks[0].error
-    )
+    assert re.search(r"000001\.tar: video 'c_1': c_1\.000002\.jpg is missing", chunks[0].error)
     assert (
         not chunks[0].metadata
         and chunks[-1].metadata

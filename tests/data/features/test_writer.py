@@ -108,7 +108,8 @@ def test_another_source_is_refused(encoded: Path, packed: Path, mixed: Path) -> 
     ):
         open_folder(encoded, mixed)
     with pytest.raises(
-        ShardError, match="has shards that feature extraction has not written. Write to another folder"
+        ShardError,
+        match="has shards that feature extraction has not written. Write to another folder",
     ):
         open_folder(packed, packed)
     with pytest.raises(ShardError, match="already stores features. Give the shards of frames"):

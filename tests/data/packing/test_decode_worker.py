@@ -1,4 +1,5 @@
-"""Files that are read by a process that hangs, crashes or is killed: it is stopped here, as a dead disk would stop it."""
+"""Files that are read by a process that hangs, crashes or is killed: it is stopped here, as a dead
+disk would stop it."""
 
 import json
 import multiprocessing

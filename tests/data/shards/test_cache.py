@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from lit_hour.data.shards.reader import Shards, open_shards
 from lit_hour.data.shards.http import HTTPClient, redact
+from lit_hour.data.shards.reader import Shards, open_shards
 from lit_hour.data.shards.storage import RemoteFolder, ShardCache
 from lit_hour.errors import ShardError
 from lit_hour.io.file_lock import dir_lock
@@ -205,7 +205,8 @@ def test_room_that_others_are_filling_is_waited_for_and_what_they_left_is_taken(
 
 
 def test_processes_share_what_one_of_them_fetches(server: Server, tmp_path: Path) -> None:
-    """Eight processes at once, in a cache that holds one or two of three shards: nobody reads anything wrong."""
+    """Eight processes at once, in a cache that holds one or two of three shards: nobody reads
+    anything wrong."""
     shards = opened(server, tmp_path)
     server.dies_after = [10_000] * 4
     with PROCESSES.Pool(8) as pool:

@@ -106,11 +106,18 @@ def test_a_folder_that_is_not_ready_is_refused(tmp_path, packed, spoiled):
         (lambda content: content[:-1] + b"", "is not valid JSON"),
         (
             lambda content: content.replace(b'"version": 3', b'"version": 7'),
-            "has format version 7. This program reads version 3. Delete .*spoiled and make it anew: frames with `lit-hour pack",
+            "has format version 7. This program reads version 3. Delete .*spoiled and make it "
+            "anew: frames with `lit-hour pack",
         ),
         (lambda content: b"[]", "has format version None"),
-        (lambda content: content.replace(b'"offset"', b'"start"'), "is not the index of a shard.*start"),
-        (lambda content: content.replace(b'"offset": 0', b'"offset": -9'), "places 'c_1' outside the"),
+        (
+            lambda content: content.replace(b'"offset"', b'"start"'),
+            "is not the index of a shard.*start",
+        ),
+        (
+            lambda content: content.replace(b'"offset": 0', b'"offset": -9'),
+            "places 'c_1' outside the",
+        ),
         (
             lambda content: content.replace(b"000001.tar", b"/etc/x.tar"),
             "is the index of '/etc/x.tar'",
@@ -163,9 +170,7 @@ def read_last_subject(folder: Path):
 @pytest.mark.parametrize("member", ["more/f.000000.jpg", "more/f.000003.jpg", "more/f.json"])
 def test_a_missing_member_is_named(spoiled, member):
     folder = spoiled("000002.tar", lambda content: rewritten(content, drop=member))
-    with pytest.raises(
-        ShardError, match=rf"000002\.tar: video 'more/f': {member} is missing"
-    ):
+    with pytest.raises(ShardError, match=rf"000002\.tar: video 'more/f': {member} is missing"):
         read_last_subject(folder)
 
 
@@ -173,9 +178,7 @@ def test_a_member_too_many_is_named(spoiled):
     folder = spoiled(
         "000002.json", lambda content: content.replace(b'"num_frames": 6', b'"num_frames": 5')
     )
-    with pytest.raises(
-        ShardError, match=r"more/f\.json is missing .* Found more/f\.000005\.jpg"
-    ):
+    with pytest.raises(ShardError, match=r"more/f\.json is missing .* Found more/f\.000005\.jpg"):
         read_last_subject(folder)
 
 
@@ -185,9 +188,7 @@ def test_a_damaged_header_is_named(spoiled, frame):
         start = content.index(b"more/f.%06d.jpg" % frame)
         return content[:start] + b"\xff" * 300 + content[start + 300 :]
 
-    with pytest.raises(
-        ShardError, match=r"000002\.tar: video 'more/f': .*corrupt header"
-    ):
+    with pytest.raises(ShardError, match=r"000002\.tar: video 'more/f': .*corrupt header"):
         read_last_subject(spoiled("000002.tar", damage))
 
 
@@ -223,7 +224,5 @@ def test_damaged_metadata_is_named(spoiled, old, new, message):
         assert old in content
         return content.replace(old, new.ljust(len(old)), 1)
 
-    with pytest.raises(
-        ShardError, match=rf"000002\.tar: video 'more/f': more/f\.json.*{message}"
-    ):
+    with pytest.raises(ShardError, match=rf"000002\.tar: video 'more/f': more/f\.json.*{message}"):
         read_last_subject(spoiled("000002.tar", change))
