@@ -55,6 +55,8 @@ class HourLLaVAProcessor:
         """Build a conversation that ends with a question.
 
         Args:
+            question: without its answer.
+            history: earlier messages of the conversation.
             system_prompt: replaces `text.system_prompt`, for benchmarks that have their own.
             answer_start: text that the answer begins with.
 
@@ -68,8 +70,9 @@ class HourLLaVAProcessor:
         return Conversation(messages, answer_start=answer_start)
 
     def video_note(self, duration_seconds: float, num_frames: int) -> str:
-        """Return the sentence on a video's length in the prompt; empty without
-        `text.time_instruction`.
+        """Return the sentence on a video's length in the prompt.
+
+        It is empty without `text.time_instruction`.
         """
         if not self.config.time_instruction:
             return ""
@@ -81,6 +84,7 @@ class HourLLaVAProcessor:
         """Tokenize conversations about the same video or images.
 
         Args:
+            conversations: about the same video or images.
             num_placeholders: as `count_placeholders` returns it.
             note: as `video_note` returns it.
 
@@ -123,8 +127,9 @@ class HourLLaVAProcessor:
         positions: Sequence[int] = (),
         skipped: Sequence[Skipped] = (),
     ) -> Batch:
-        """Pad examples into a batch. Without examples it is a dummy without labels, for idle FSDP
-        ranks.
+        """Pad examples into a batch.
+
+        Without examples it is a dummy without labels, for idle FSDP ranks.
         """
         if not examples:
             dummy = Conversation((Message("user", "nothing"),))
@@ -148,8 +153,9 @@ class HourLLaVAProcessor:
 
 
 def count_placeholders(visual: Visual | None) -> int:
-    """Return how many placeholders the visual has in a text: one, or one per image of an image
-    set.
+    """Return how many placeholders the visual has in a text.
+
+    It is one, or one per image of an image set.
     """
     if visual is None:
         return 0

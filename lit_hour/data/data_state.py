@@ -32,8 +32,9 @@ DataFingerprint = dict[str, Any]
 
 
 def data_fingerprint(config: Config, sources: Mapping[str, Shards]) -> DataFingerprint:
-    """Return the settings and shards that determine the order; the location of shards does not
-    count.
+    """Return the settings and shards that determine the order.
+
+    The location of the shards does not count.
     """
     num_questions = config.data.questions_per_sample
     return {

@@ -1,6 +1,4 @@
-"""A DataLoader that measures how long training waits for data and names what a hanging worker
-reads.
-"""
+"""A DataLoader that measures how long training waits, and names what a hanging worker reads."""
 
 from __future__ import annotations
 
@@ -26,8 +24,9 @@ JOB_SIGNALS = (signal.SIGUSR1, signal.SIGTERM)
 
 
 def empty_shared(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-    """Allocate an uninitialized tensor; inside a worker in shared memory, so that sending it copies
-    nothing.
+    """Allocate an uninitialized tensor.
+
+    Inside a worker it is in shared memory, so that sending it copies nothing.
 
     Source: torch's `default_collate`, which allocates its batches in the same way.
     """
@@ -45,8 +44,7 @@ class LocatableDataset(Protocol):
 
 
 class TimedDataLoader(DataLoader[Any]):
-    """A DataLoader that counts waiting time, and turns torch's timeout into an error with the
-    location.
+    """A DataLoader that counts waiting time, and raises a timeout with the location.
 
     Its batch sampler must return the same indices each time, and its dataset must be a
     `LocatableDataset`.
@@ -111,8 +109,9 @@ def _exit_on_sigterm_from(rank: int) -> None:
 
 
 def _kill_workers(workers: Sequence[BaseProcess]) -> None:
-    """Kill all workers: a hanging one may ignore SIGTERM, and the exit of this process would wait
-    for it.
+    """Kill all workers.
+
+    A hanging one may ignore SIGTERM, and the exit of this process would wait for it.
     """
     for worker in workers:
         with suppress(RuntimeError):  # torch's SIGCHLD handler reports the killed worker

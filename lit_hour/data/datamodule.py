@@ -1,6 +1,4 @@
-"""Lightning's data module: batches in a reproducible order that resumes where a checkpoint
-stopped.
-"""
+"""Lightning's data module: batches in a reproducible order that a checkpoint can resume."""
 
 from __future__ import annotations
 
@@ -44,8 +42,7 @@ log = logging.getLogger(__name__)
 
 
 class VideoQADataModule(L.LightningDataModule):
-    """Training samples in an order that is a pure function of (seed, position), and validation
-    entries.
+    """Training samples in an order of (seed, position) alone, and validation entries.
 
     The state in a checkpoint is the step, the position in the order, and the fingerprint of what
     determines the order. It is independent of the number of ranks and workers.

@@ -1,5 +1,6 @@
-"""Map-style datasets that read and decode one sample, and the collate function. They run in the
-workers.
+"""Map-style datasets that read and decode one sample, and the collate function.
+
+They run in the workers.
 """
 
 from __future__ import annotations
@@ -26,8 +27,7 @@ DUMMY_INDEX = (
 
 @dataclass(frozen=True)
 class FetchResult:
-    """The result of reading one sample: an example, the reason why there is none, or None for a
-    dummy.
+    """The result of reading one sample: an example, why there is none, or None for a dummy.
 
     Attributes:
         position: in the mixed order; None in validation.
@@ -67,9 +67,7 @@ class TrainingDataset(Dataset[FetchResult]):
 
 @dataclass(frozen=True)
 class ValidationDataset(Dataset[FetchResult]):
-    """Entries with each of their questions as a conversation of its own; nothing for
-    `DUMMY_INDEX`.
-    """
+    """Entries with each of their questions as a conversation; nothing for `DUMMY_INDEX`."""
 
     entries: list[tuple[Shards, IndexEntry]]
     processor: HourLLaVAProcessor
@@ -107,8 +105,9 @@ def _read_example(
     processor: HourLLaVAProcessor,
     config: Config,
 ) -> Example | Skipped:
-    """Read an entry and tokenize one conversation about some questions, or one per question if
-    None.
+    """Read an entry and tokenize one conversation about some questions.
+
+    If they are None, there is one conversation per question.
     """
     try:
         stored = shards.read(entry)
@@ -126,8 +125,9 @@ def _read_example(
 def _group_questions(
     stored: StoredSample, questions: slice | None, max_questions: int
 ) -> list[tuple[Question, ...]]:
-    """Return the questions of each conversation; if None, up to `max_questions` conversations of
-    one.
+    """Return the questions of each conversation.
+
+    If None, these are up to `max_questions` conversations of one question.
     """
     if questions is not None:
         groups = [stored.questions[questions]]

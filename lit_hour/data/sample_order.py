@@ -33,8 +33,7 @@ IntArray = NDArray[np.int64]
 
 
 def permutation(length: int, *seeds: int | str) -> IntArray:
-    """Return a random permutation of `range(length)`, `(length,)`, which depends on the seeds
-    alone.
+    """Return a random permutation of `range(length)`, `(length,)`, that the seeds determine.
 
     NumPy guarantees the raw output of a bit generator across versions, but not that of
     `Generator.permutation`; Python's `hash` of a string differs between processes. Hence SHA-256,
@@ -79,9 +78,7 @@ class SourceOrder:
 
 @lru_cache(maxsize=64)
 def _shuffle_shards(order: SourceOrder, epoch: int) -> tuple[IntArray, IntArray]:
-    """Return the permuted shards of an epoch `(shards,)`, and where each block starts
-    `(blocks,)`.
-    """
+    """Return the permuted shards of an epoch `(shards,)`, and the block starts `(blocks,)`."""
     num_shards = len(order.samples_per_shard)
     shards = permutation(num_shards, "shards", order.seed, order.name, epoch)  # (shards,)
     samples = order.samples_per_shard[shards]  # (shards,)
@@ -152,9 +149,7 @@ class MixedOrder:
 def _mix_block(
     samples_per_pass: tuple[int, ...], seed: int, pass_index: int, block: int
 ) -> IntArray:
-    """Return the source, and the offset in its share of the pass, of each position: `(positions,
-    2)`.
-    """
+    """Return the source and the offset in its share of the pass: `(positions, 2)`."""
     start = block * MIXTURE_BLOCK
     before = _count_taken(start, samples_per_pass)
     after = _count_taken(min(start + MIXTURE_BLOCK, sum(samples_per_pass)), samples_per_pass)
@@ -183,8 +178,7 @@ def _count_taken(num_positions: int, samples_per_pass: tuple[int, ...]) -> list[
 
 
 class LengthBalancedOrder:
-    """The order of training: positions are permuted so that the samples of a step cost about the
-    same.
+    """The order of training, permuted so that the samples of a step cost about the same.
 
     The steps of a pass are cut into as few windows of at most `max_window_steps` steps as possible,
     all about equally long. Inside a window the samples are sorted by cost and cut into steps, and
@@ -211,7 +205,9 @@ class LengthBalancedOrder:
         Args:
             costs: returns the costs at positions of the mixed order.
             num_samples: of one pass over the mixed order.
+            samples_per_step: samples in each step.
             max_window_steps: 1 keeps the mixed order.
+            seed: of the permutations.
         """
         self.samples_per_step = samples_per_step
         self.steps_per_pass = -(-num_samples // samples_per_step)
@@ -251,7 +247,9 @@ def costs_at(
     """Return the costs at positions of the mixed order: `(positions,)`.
 
     Args:
+        order: the mixed order.
         costs: `(samples,)` for each shard of each source.
+        positions: in the mixed order.
     """
     samples = map(order.__getitem__, positions)
     return np.array([costs[source][shard][sample] for source, shard, sample in samples], np.int64)

@@ -49,8 +49,9 @@ def open_sources(sources: Mapping[str, SourceConfig], config: Config) -> dict[st
 
 
 def check_videos(shards: Shards, config: Config) -> None:
-    """Check that videos were sampled and encoded by this run's settings; other modalities do not
-    count.
+    """Check that videos were sampled and encoded by this run's settings.
+
+    Other modalities do not count.
 
     Raises:
         ConfigError: a setting differs.

@@ -1,5 +1,4 @@
-"""Atomic writes: a file or folder appears under its name when it is complete and on disk, or not at
-all.
+"""Atomic writes: a file or folder appears when it is complete and on disk, or not at all.
 
 It is written under a temporary name beside its path, flushed, and renamed. `atomic_path`,
 `atomic_write` and `atomic_dir` are the entry points.

@@ -1,5 +1,6 @@
-"""Locks on folders that several processes fill, whoever starts them: two terminals, or the ranks of
-a run.
+"""Locks on folders that several processes fill, whoever starts them.
+
+The processes may be two terminals, or the ranks of a run.
 
 They are `filelock.FileLock`s on a file inside the folder. A process that dies releases its locks,
 and a forked child does not inherit them.
@@ -18,6 +19,7 @@ def dir_lock(folder: Path, rank: int | None = None) -> BaseFileLock:
     """Create a folder if it is missing, and return its lock, which is not acquired yet.
 
     Args:
+        folder: to lock.
         rank: of a run; each rank has a lock of its own, so that all ranks can use the folder.
     """
     folder.mkdir(parents=True, exist_ok=True)

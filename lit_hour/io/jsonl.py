@@ -1,5 +1,4 @@
-"""Append-only JSONL files that survive `kill -9`: a written record is complete, and never half a
-line.
+"""Append-only JSONL files that survive `kill -9`: no record is ever half a line.
 
 A line is written by a single system call.
 """
@@ -16,8 +15,9 @@ from lit_hour.errors import JsonlError
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
-    """Return the records of a file in order; an incomplete last line is ignored, and so is a
-    missing file.
+    """Return the records of a file in order.
+
+    An incomplete last line is ignored, and so is a missing file.
 
     Raises:
         JsonlError: the file cannot be read, or a line is not a record.

@@ -1,5 +1,6 @@
-"""Symmetric int8 quantization with one scale per token, so that an outlier affects its own token
-only.
+"""Symmetric int8 quantization with one scale per token.
+
+So an outlier affects its own token only.
 """
 
 from __future__ import annotations

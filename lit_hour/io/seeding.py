@@ -1,4 +1,4 @@
-"""Seeds that depend on a text alone: the same in every process, on every machine and in every version."""
+"""Seeds that depend on a text alone: the same in every process, machine and version."""
 
 from __future__ import annotations
 
@@ -6,5 +6,5 @@ from hashlib import sha256
 
 
 def seed_of(text: str, num_bytes: int = 7) -> int:
-    """Return the first bytes of the SHA-256 of a text as a number; 7 bytes fit into a torch seed."""
+    """Return the first bytes of a text's SHA-256 as a number; 7 bytes fit into a torch seed."""
     return int.from_bytes(sha256(text.encode()).digest()[:num_bytes], "big")

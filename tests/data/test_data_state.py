@@ -197,7 +197,8 @@ def test_more_ranks_than_samples_are_refused(
     num_samples = data.order.num_samples
     with pytest.raises(
         ConfigError,
-        match=rf"One pass over data\.sources has {num_samples} samples, but 64 ranks .* compute 64 .*fewer ranks",
+        match=rf"One pass over data\.sources has {num_samples} samples, "
+        r"but 64 ranks .* compute 64 .*fewer ranks",
     ):
         data.micro_batches_per_step(64)
     assert data.micro_batches_per_step(4) == 16

@@ -156,7 +156,9 @@ def parse_safetensors(
     """Return the tokens in the content of a file, whose memory they share.
 
     Args:
+        content: of the whole file.
         num_frames: of the video, by the index.
+        metadata: of the features, as the folder stores it.
         location: names the file in errors.
 
     Raises:
@@ -188,9 +190,7 @@ def parse_safetensors(
 def _dtypes_and_shapes(
     num_frames: int, metadata: FeatureMetadata
 ) -> dict[str, tuple[str, tuple[int, ...]]]:
-    """Return safetensors' name of the dtype, and the shape, of each tensor in the order of the
-    file.
-    """
+    """Return safetensors' name of the dtype, and the shape, of each tensor in file order."""
     shape = (num_frames, metadata.tokens_per_frame, metadata.vision_dim)
     if metadata.precision == "bf16":
         return {"tokens": ("BF16", shape)}

@@ -1,5 +1,6 @@
-"""Decode the files of a sample in a worker process, so that a file that hangs or crashes it stops
-nothing else.
+"""Decode the files of a sample in a worker process.
+
+So a file that hangs or crashes it stops nothing else.
 
 `DecodeWorker` is the side of the packing process; `serve` runs in the worker.
 """
@@ -52,8 +53,9 @@ class EncodedImage:
 
 @dataclass(frozen=True)
 class SampleSummary:
-    """What is known of a sample after its last image: of a video, its length and the times of its
-    frames.
+    """What is known of a sample after its last image.
+
+    Of a video, these are its length and the times of its frames.
     """
 
     duration_seconds: float
@@ -61,8 +63,9 @@ class SampleSummary:
 
 
 class DecodeWorker:
-    """A worker process that decodes one sample after the other; started on demand, ended with the
-    context.
+    """A worker process that decodes one sample after the other.
+
+    It is started on demand, and ended with the context.
     """
 
     def __init__(self, timeout_seconds: float, check_stop: Callable[[], None]) -> None:
@@ -100,8 +103,9 @@ class DecodeWorker:
         yield message
 
     def _start(self, request: DecodeRequest) -> None:
-        """Start a process and wait until it has imported everything, which the timeout does not
-        include.
+        """Start a process and wait until it has imported everything.
+
+        The timeout does not include this.
         """
         self._end()
         context = worker_context()
@@ -184,8 +188,7 @@ def serve(connection: Connection) -> None:
 
 
 def decode_sample(request: DecodeRequest) -> Iterator[EncodedImage | SampleSummary]:
-    """Yield the frames of a video, or the content of image files that can be decoded, then the
-    summary.
+    """Yield the frames of a video, or the image files that can be decoded, then the summary.
 
     Raises:
         VideoError, ImageError: a file is corrupt.

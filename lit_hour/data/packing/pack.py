@@ -63,6 +63,8 @@ def pack(
         folder: of the files that the questions are about.
         questions: `.json` or `.jsonl` file; its file names are paths inside `folder`.
         out: folder of the shards; created if missing.
+        video: how frames are sampled.
+        config: how shards are packed.
 
     Raises:
         QuestionError: the question file is invalid, or names missing files.

@@ -35,7 +35,7 @@ from lit_hour.io.hashing import hash_path
 END_OF_ARCHIVE = bytes(1024)  # two empty blocks, by the tar format
 
 
-class PackingAborted(Exception):
+class PackingAborted(Exception):  # noqa: N818  (private signal between threads)
     """Another shard failed, and this one is given up."""
 
 

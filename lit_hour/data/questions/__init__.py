@@ -1,3 +1,4 @@
-"""Questions: records, and the files that they are read from. `file.read_questions` is the entry
-point.
+"""Questions: records, and the files that they are read from.
+
+`file.read_questions` is the entry point.
 """

@@ -173,9 +173,7 @@ def check_path(value: Any, key: str, location: str) -> str:
 
 
 def did_you_mean(word: str, known: Iterable[str], cutoff: float = 0.6) -> str:
-    """Return the end of an error message that suggests the known word most similar to an unknown
-    one.
-    """
+    """Return the end of an error message that suggests the most similar known word."""
     similar = difflib.get_close_matches(word, list(known), n=1, cutoff=cutoff)
     return f"; did you mean {similar[0]!r}?" if similar else ""
 
@@ -189,6 +187,9 @@ def validate_placeholders(
     single image or video is always in front of the first question, so there they are removed.
 
     Args:
+        questions: of the record.
+        modality: of the record.
+        num_files: number of images or videos of the record.
         location: the file and the record, for errors.
 
     Raises:
@@ -227,9 +228,7 @@ def validate_placeholders(
 def drop_partial_placeholders(
     questions: Sequence[Question], num_images: int
 ) -> tuple[Question, ...]:
-    """Remove the placeholders from some of a sample's questions, unless they have one for each
-    image.
-    """
+    """Remove the placeholders from some questions, unless they have one for each image."""
     num_placeholders = sum(question.question.count(IMAGE_TOKEN) for question in questions)
     if num_placeholders in (0, num_images):
         return tuple(questions)
@@ -298,8 +297,9 @@ def _is_interval(interval: Any) -> bool:
 
 
 def _without_placeholders(question: Question) -> Question:
-    """Remove placeholders from a question; options keep theirs, and so does an answer that is an
-    option.
+    """Remove placeholders from a question.
+
+    Options keep theirs, and so does an answer that is an option.
     """
     answer = question.answer if question.options else _strip(question.answer)
     return replace(question, question=_strip(question.question), answer=answer)

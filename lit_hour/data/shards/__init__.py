@@ -1,3 +1,4 @@
-"""Shards: indexed WebDataset tars on disk or behind a URL. `reader.open_shards` is the entry
-point.
+"""Shards: indexed WebDataset tars on disk or behind a URL.
+
+`reader.open_shards` is the entry point.
 """

@@ -102,8 +102,9 @@ class HTTPClient:
             self._retry(url, lambda: self._fetch_more(url, path, num_bytes))
 
     def _fetch_more(self, url: str, path: Path, num_bytes: int) -> None:
-        """Download at least one more byte; a connection that breaks after that is not yet an
-        error.
+        """Download at least one more byte.
+
+        A connection that breaks after that is not yet an error.
         """
         num_before = path.stat().st_size
         with self._open(url, num_before) as response:

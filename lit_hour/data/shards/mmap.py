@@ -51,8 +51,9 @@ class MmapSlice:
 
 @dataclass(frozen=True)
 class MmapFeatures(Features):
-    """Features whose tokens are the last bytes of a slice; pickling sends the slice, not the
-    tokens.
+    """Features whose tokens are the last bytes of a slice.
+
+    Pickling sends the slice, not the tokens.
     """
 
     mmap_slice: MmapSlice

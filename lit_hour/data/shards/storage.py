@@ -65,9 +65,7 @@ class LocalFolder:
     path: Path
 
     def indexes(self) -> tuple[ShardIndex, ...]:
-        """Read the index of each shard, and check that its tar has the size that the index
-        gives.
-        """
+        """Read the index of each shard, and check that its tar has the size in the index."""
         paths = sorted(self.path.glob(SHARD_PATTERN + ".json"))
         if not paths:
             raise ShardError(
@@ -108,8 +106,9 @@ class LocalFolder:
 
 @dataclass(frozen=True)
 class RemoteFolder:
-    """A folder behind an http://, https:// or s3:// URL. A tar is downloaded when it is first
-    opened.
+    """A folder behind an http://, https:// or s3:// URL.
+
+    A tar is downloaded when it is first opened.
     """
 
     url: str
@@ -186,8 +185,9 @@ class ShardCache:
         return stream
 
     def _download(self, url: str, index: ShardIndex, path: Path) -> BinaryIO:
-        """Download and verify a shard whose folder is locked, and open it before it can be
-        removed.
+        """Download and verify a shard whose folder is locked, and open it.
+
+        It is opened before it can be removed.
         """
         if index.num_bytes > self.max_bytes:
             raise ShardError(
@@ -223,8 +223,9 @@ class ShardCache:
             time.sleep(POLL_SECONDS)
 
     def _evict(self, num_bytes: int) -> bool:
-        """Remove the least recently used shards until this many bytes fit; return whether they
-        do.
+        """Remove the least recently used shards until this many bytes fit.
+
+        Return whether they do.
         """
         files = [*self.folder.glob("*/*.tar"), *self.folder.glob(f"*/*{DOWNLOAD_SUFFIX}")]
         used = sum(map(_reserved_bytes, files))

@@ -43,11 +43,12 @@ def read_members(
     """Yield name, content and whether it is a regular file, for each member of the next bytes.
 
     A header with a wrong checksum ends the iteration. Each member is read by a call of its own from
-    an
-    unbuffered file, straight into its memory, while the system reads ahead: one and a half times as
-    fast as reading all bytes and cutting them up.
+    an unbuffered file, straight into its memory, while the system reads ahead: one and a half times
+    as fast as reading all bytes and cutting them up.
 
     Args:
+        tar: unbuffered file, at the start of a header.
+        num_bytes: how many bytes to read.
         read: `read_bytes` or `read_mapped`.
 
     Raises:
@@ -113,11 +114,14 @@ def read_mapped(tar: BinaryIO, num_bytes: int) -> MmapSlice:
 def read_entry_members(
     tar: BinaryIO, path: str, entry: IndexEntry, read: Callable[[BinaryIO, int], Content]
 ) -> Iterator[tuple[str, Content]]:
-    """Yield name and content of each member of a stored sample; a corrupt header ends the
-    iteration.
+    """Yield name and content of each member of a stored sample.
+
+    A corrupt header ends the iteration.
 
     Args:
+        tar: unbuffered file.
         path: of the tar, for errors.
+        entry: of the sample in the index.
         read: `read_bytes` or `read_mapped`.
 
     Raises:

@@ -109,10 +109,10 @@ def test_another_source_is_refused(encoded: Path, packed: Path, mixed: Path) -> 
         open_folder(encoded, mixed)
     with pytest.raises(
         ShardError,
-        match="has shards that feature extraction has not written. Write to another folder",
+        match=r"has shards that feature extraction has not written\. Write to another folder",
     ):
         open_folder(packed, packed)
-    with pytest.raises(ShardError, match="already stores features. Give the shards of frames"):
+    with pytest.raises(ShardError, match=r"already stores features\. Give the shards of frames"):
         FrameShardSource(str(encoded), CONFIG)
 
 
@@ -139,7 +139,8 @@ def damaged(spoiled: Callable[[str, Callable[[bytes], bytes]], Path]) -> Path:
 def test_a_damaged_video_stops_encoding(damaged: Path, tmp_path: Path) -> None:
     with pytest.raises(
         ShardError,
-        match=r"c_1\.000002\.jpg is missing.* Repair or remove it, .*pack\.max_bad_samples \(now 0\)",
+        match=r"c_1\.000002\.jpg is missing.* Repair or remove it, "
+        r".*pack\.max_bad_samples \(now 0\)",
     ):
         encode(tmp_path / "out", damaged)
 

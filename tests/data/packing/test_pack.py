@@ -137,8 +137,16 @@ def test_settings_that_decide_nothing_do_not_count(tiny_videos, tiny_questions, 
             tiny_videos, tiny_questions, tmp_path, VideoConfig(**settings), PackConfig()
         )[0]
 
-    stored = {"fps": 1.0, "min_frames": 128, "max_frames": 3600, "image_size": 384, "on_decode_error": "raise",
-              "keyframes_only": False, "jpeg_quality": 90, "videos_per_shard": 16}  # fmt: skip
+    stored = {
+        "fps": 1.0,
+        "min_frames": 128,
+        "max_frames": 3600,
+        "image_size": 384,
+        "on_decode_error": "raise",
+        "keyframes_only": False,
+        "jpeg_quality": 90,
+        "videos_per_shard": 16,
+    }
     assert plan().config == stored == plan(frames="none").config
     assert (
         plan().fingerprint
@@ -176,7 +184,7 @@ def test_two_videos_with_one_key_are_refused_by_name(tmp_path):
 
 
 def test_a_place_that_is_no_folder_is_refused(tiny_videos, tiny_questions):
-    with pytest.raises(ShardError, match="Cannot use .* as a folder of shards"):
+    with pytest.raises(ShardError, match=r"Cannot use .* as a folder of shards"):
         pack(tiny_videos, tiny_questions, tiny_questions, VIDEO, SETTINGS)
 
 

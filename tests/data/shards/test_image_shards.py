@@ -150,7 +150,8 @@ def test_metadata_that_does_not_fit_a_picture_is_named(damaged, old, new, messag
 def test_an_unknown_kind_is_named(damaged):
     with pytest.raises(
         ShardError,
-        match=r"000001\.json has the unknown modality 'sound'\. The modalities are video, image, images, text",
+        match=r"000001\.json has the unknown modality 'sound'\. "
+        r"The modalities are video, image, images, text",
     ):
         damaged("000001.json", b'"modality": "images"', b'"modality": "sound"')
 
@@ -158,6 +159,7 @@ def test_an_unknown_kind_is_named(damaged):
 def test_an_index_of_before_there_were_pictures_is_refused(damaged):
     with pytest.raises(
         ShardError,
-        match=r"format version 2\. This program reads version 3\. Delete .*damaged and make it anew: frames with `lit-hour pack",
+        match=r"format version 2\. This program reads version 3\. "
+        r"Delete .*damaged and make it anew: frames with `lit-hour pack",
     ):
         damaged("000000.json", b'"version": 3', b'"version": 2')
