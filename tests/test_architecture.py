@@ -141,7 +141,9 @@ def test_every_data_file_is_in_the_wheel() -> None:
 
 def test_pinned_versions_are_in_the_ranges() -> None:
     lines = (REPOSITORY / "requirements.txt").read_text(encoding="utf-8").splitlines()
-    pins = dict(line.split("==") for line in lines if line and not line.startswith("#"))
+    pinned = [line.split("==") for line in lines if line and not line.startswith("#")]
+    pins = dict(pinned)
+    assert len(pins) == len(pinned)  # each once
     project = PROJECT["project"]
     ranges = [
         *project["dependencies"],
