@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -34,12 +36,12 @@ from lit_hour.types import (
 )
 
 
+@dataclass(frozen=True, eq=False)
 class HourLLaVAProcessor:
     """Tokenizer and text settings of a run, which turn samples into the model's inputs."""
 
-    def __init__(self, tokenizer: Tokenizer, config: TextConfig) -> None:
-        self.tokenizer = tokenizer
-        self.config = config
+    tokenizer: Tokenizer
+    config: TextConfig
 
     def build_conversation(self, questions: Sequence[Question]) -> Conversation:
         """Build one conversation from questions and their answers, in order."""
@@ -135,6 +137,8 @@ class HourLLaVAProcessor:
             dummy = Conversation((Message("user", "nothing"),))
             examples = [Example("", None, self.tokenize([dummy], num_placeholders=0))]
         texts = [text for example in examples for text in example.texts]
+        pad = partial(pad_sequence, batch_first=True)
+        pad_id = self.tokenizer.pad_token_id or 0
         lengths = torch.tensor([len(text.input_ids) for text in texts])  # (texts,)
         return Batch(
             keys=tuple(example.key for example in examples),
@@ -142,9 +146,9 @@ class HourLLaVAProcessor:
             visual_of_text=tuple(
                 index for index, example in enumerate(examples) for _ in example.texts
             ),
-            input_ids=_pad([text.input_ids for text in texts], self.tokenizer.pad_token_id or 0),
-            labels=_pad([text.labels for text in texts], IGNORE_INDEX),
-            question_mask=_pad([text.question_mask for text in texts], False),
+            input_ids=pad([text.input_ids for text in texts], padding_value=pad_id),
+            labels=pad([text.labels for text in texts], padding_value=IGNORE_INDEX),
+            question_mask=pad([text.question_mask for text in texts], padding_value=False),
             attention_mask=torch.arange(int(lengths.max())) < lengths[:, None],  # (texts, tokens)
             questions=tuple(text.questions for text in texts),
             positions=tuple(positions),
@@ -160,7 +164,3 @@ def count_placeholders(visual: Visual | None) -> int:
     if visual is None:
         return 0
     return len(visual) if isinstance(visual, ImageSet) else 1
-
-
-def _pad(rows: list[Tensor], value: int | bool) -> Tensor:
-    return pad_sequence(rows, batch_first=True, padding_value=value)  # (texts, tokens)

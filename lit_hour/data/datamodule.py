@@ -14,7 +14,6 @@ from torch.utils.data import Dataset
 
 from lit_hour.config.data import resolve_num_workers
 from lit_hour.config.schema import Config
-from lit_hour.data.data_state import data_fingerprint, diff_fingerprints
 from lit_hour.data.dataloader import TimedDataLoader, ignore_job_signals
 from lit_hour.data.datasets import (
     DUMMY_INDEX,
@@ -34,7 +33,12 @@ from lit_hour.data.sample_order import (
     micro_batches_per_step,
     sample_costs,
 )
-from lit_hour.data.sources import open_sources, open_training_sources
+from lit_hour.data.sources import (
+    data_fingerprint,
+    diff_fingerprints,
+    open_sources,
+    open_training_sources,
+)
 from lit_hour.errors import ConfigError, ShardError
 from lit_hour.processor import HourLLaVAProcessor
 

@@ -50,19 +50,18 @@ class TrainingDataset(Dataset[FetchResult]):
     config: Config
 
     def __getitem__(self, position: int) -> FetchResult:
-        shards, entry, questions = self._locate(position)
+        source, shard, sample = self.order[position]
+        shards = self.sources[source]
+        entry, questions = shards.locate(shard, sample, self.config.data.questions_per_sample)
         example = _read_example(shards, entry, questions, self.processor, self.config)
         return FetchResult(example, position)
 
     def describe_location(self, position: int) -> str:
         """Return the shard and the key of a sample."""
-        shards, entry, _ = self._locate(position)
-        return shards.describe_location(entry)
-
-    def _locate(self, position: int) -> tuple[Shards, IndexEntry, slice]:
         source, shard, sample = self.order[position]
         shards = self.sources[source]
-        return shards, *shards.locate(shard, sample, self.config.data.questions_per_sample)
+        entry, _ = shards.locate(shard, sample, self.config.data.questions_per_sample)
+        return shards.describe_location(entry)
 
 
 @dataclass(frozen=True)

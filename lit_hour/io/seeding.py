@@ -1,4 +1,4 @@
-"""Seeds that depend on a text alone: the same in every process, machine and version."""
+"""Seeds that depend on a text alone: the same in every process and on every machine."""
 
 from __future__ import annotations
 

@@ -171,8 +171,9 @@ def make_tokenizer(config: Config, run: RunDir) -> None:
             else:
                 texts = (
                     message.text
-                    for sources in shards
-                    for question in sources.iter_questions()
+                    for folder_of_shards in shards
+                    for entry in folder_of_shards.entries
+                    for question in folder_of_shards.read(entry).questions
                     for message in build_conversation([question], config.text).messages
                 )
                 tokenizer = train_byte_level_tokenizer(texts, config.text.vocab_size)

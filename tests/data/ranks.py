@@ -34,4 +34,9 @@ def resume(data: VideoQADataModule, state: dict[str, Any]) -> None:
 def training_questions(config: Config) -> list[Question]:
     """Return all questions of the training sources."""
     sources = open_training_sources(config).values()
-    return [question for shards in sources for question in shards.iter_questions()]
+    return [
+        question
+        for shards in sources
+        for entry in shards.entries
+        for question in shards.read(entry).questions
+    ]

@@ -1,11 +1,11 @@
 """Write a folder of feature shards, saving each video as soon as its features are extracted.
 
-TARGET/features.json              what the features are made from, and how; must stay the same
-TARGET/parts/000003/0007.tar      sample 7 of shard 3, a video, as it will be in the shard
-TARGET/parts/000003/0007.json     its index entry; written last: if it exists, the video is saved
-TARGET/parts/000003/0007.skipped  or why it cannot be read; the next start tries again
-TARGET/000003.tar, 000003.json    the shard and its index; then the parts of the shard are removed
-TARGET/index.json                 totals; written last of all
+    TARGET/features.json              what the features are made from, and how
+    TARGET/parts/000003/0007.tar      sample 7 of shard 3, a video, as it will be in the shard
+    TARGET/parts/000003/0007.json     its index entry; written last: the video is saved
+    TARGET/parts/000003/0007.skipped  or why it cannot be read; the next start tries again
+    TARGET/000003.tar, 000003.json    the shard and its index; the parts of the shard are removed
+    TARGET/index.json                 totals; written last of all
 """
 
 from __future__ import annotations
@@ -48,9 +48,8 @@ COPY_CHUNK_BYTES = 2**24
 
 
 class FeatureWriter:
-    """The output folder of feature extraction.
-
-    Several processes can share it, each with its own videos.
+    """The output folder of feature extraction; several processes can share it, each with its own
+    videos.
     """
 
     def __init__(
@@ -213,9 +212,8 @@ class FeatureWriter:
             return SkippedSample(**_read_json(note))
 
     def _check_existing(self) -> None:
-        """Check that the folder is empty, or has features of the same source and settings.
-
-        The encoder must be the same, too.
+        """Check that the folder is empty, or has features of the same source, settings and
+        encoder.
         """
         file = self.path / METADATA_NAME
         if file.is_file():

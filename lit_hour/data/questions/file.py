@@ -16,7 +16,6 @@ from lit_hour.data.questions.record import (
     check_text,
     did_you_mean,
     parse_question,
-    text_of,
     validate_placeholders,
 )
 from lit_hour.errors import QuestionError
@@ -128,7 +127,7 @@ def _parse_conversation(record: dict[str, Any], number: int, location: str) -> l
 def _turn_text(turn: Any, location: str) -> str:
     if not isinstance(turn, dict) or not {"from", "value"} <= turn.keys():
         raise QuestionError(f"{location} must be a mapping with 'from' and 'value'.")
-    return text_of(turn, "value", location)
+    return check_text(turn["value"], "value", location)
 
 
 def _modality_and_files(record: dict[str, Any], location: str) -> tuple[Modality, tuple[str, ...]]:
@@ -159,6 +158,6 @@ def _modality_and_files(record: dict[str, Any], location: str) -> tuple[Modality
 def _file_path(name: Any, key: str, record: dict[str, Any], location: str) -> str:
     """Return a path inside the folder of files; LLaVA's 'data_source' is the sub-folder."""
     if "conversations" in record and "data_source" in record:
-        sub_folder = text_of(record, "data_source", location)
+        sub_folder = check_text(record["data_source"], "data_source", location)
         name = str(PurePosixPath(sub_folder, check_text(name, key, location)))
     return check_path(name, key, location)

@@ -95,6 +95,9 @@ def parse_question(record: dict[str, Any], location: str) -> Question:
     for key in record:
         if key not in known:
             raise QuestionError(f"{location}: unknown key {key!r}{did_you_mean(key, known)}")
+    for key in REQUIRED_KEYS:
+        if key not in record:
+            raise QuestionError(f"{location}: key '{key}' is missing{did_you_mean(key, record)}")
     identifier = record.get("id")
     if isinstance(identifier, bool) or not isinstance(identifier, str | int) or identifier == "":
         raise QuestionError(
@@ -109,12 +112,12 @@ def parse_question(record: dict[str, Any], location: str) -> Question:
             f"{location}: key 'options' is required for multiple_choice, and not allowed for "
             "open_ended."
         )
-    answer = text_of(record, "answer", location)
+    answer = check_text(record["answer"], "answer", location)
     return Question(
         id=str(identifier),
         task=_parse_choice(record, "task", "", tuple(TASK_OF_KEY), location),
         format=question_format,
-        question=text_of(record, "question", location),
+        question=check_text(record["question"], "question", location),
         answer=_correct_option(answer, options, location) if options else answer,
         options=options,
         evidence=_parse_evidence(record, location),
@@ -132,17 +135,6 @@ def question_record(question: Question) -> dict[str, Any]:
         "answer": question.answer,
         "evidence": [list(interval) for interval in question.evidence],
     }
-
-
-def text_of(record: dict[str, Any], key: str, location: str) -> str:
-    """Return the text of a required key, stripped.
-
-    Raises:
-        QuestionError: it is missing, not a text, or empty.
-    """
-    if key not in record:
-        raise QuestionError(f"{location}: key '{key}' is missing{did_you_mean(key, record)}")
-    return check_text(record[key], key, location)
 
 
 def check_text(value: Any, key: str, location: str) -> str:
@@ -279,21 +271,19 @@ def _correct_option(answer: str, options: tuple[str, ...], location: str) -> str
 
 
 def _parse_evidence(record: dict[str, Any], location: str) -> tuple[tuple[float, float], ...]:
-    intervals = record.get("evidence", [])
-    if not isinstance(intervals, list) or not all(map(_is_interval, intervals)):
-        raise QuestionError(
-            f"{location}: key 'evidence' must be a list of [start, end] in seconds, not "
-            f"{intervals!r}."
-        )
-    return tuple((float(start), float(end)) for start, end in intervals)
-
-
-def _is_interval(interval: Any) -> bool:
-    if not isinstance(interval, list) or len(interval) != 2:
-        return False
-    if any(isinstance(time, bool) or not isinstance(time, int | float) for time in interval):
-        return False
-    return 0 <= interval[0] <= interval[1] < math.inf
+    intervals, parsed = record.get("evidence", []), []
+    for interval in intervals if isinstance(intervals, list) else [intervals]:
+        match interval:
+            case [int() | float() as start, int() | float() as end] if (
+                0 <= start <= end < math.inf and bool not in (type(start), type(end))
+            ):
+                parsed.append((float(start), float(end)))
+            case _:
+                raise QuestionError(
+                    f"{location}: key 'evidence' must be a list of [start, end] in seconds,"
+                    f" not {intervals!r}."
+                )
+    return tuple(parsed)
 
 
 def _without_placeholders(question: Question) -> Question:

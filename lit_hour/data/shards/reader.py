@@ -113,11 +113,6 @@ class Shards:
             if index.features and any(entry.modality == "video" for entry in index.entries)
         }
 
-    def iter_questions(self) -> Iterator[Question]:
-        """Yield every question of the folder, in order of the shards."""
-        for entry in self.entries:
-            yield from self.read(entry).questions
-
     def read_raw(self, entry: IndexEntry) -> bytes:
         """Return the bytes of the tar that hold one stored sample.
 
@@ -142,7 +137,11 @@ class Shards:
                 tokens = _read_tokens(mapped, entry, index.features, location)
                 return replace(_read_metadata(mapped, entry, location), tokens=tokens)
             members = read_entry_members(tar, path, entry, read_bytes)
-            images = _read_images(members, entry, location)
+            suffixes = ("jpg",) if entry.modality == "video" else IMAGE_SUFFIXES
+            images = tuple(
+                expect_member(members, f"{entry.key}.{number:06d}", suffixes, location)
+                for number in range(entry.num_frames)
+            )
             return replace(_read_metadata(members, entry, location), images=images)
 
 
@@ -177,16 +176,6 @@ def split_questions(entry: IndexEntry, questions_per_sample: int) -> list[slice]
         slice(first, min(first + questions_per_sample, entry.num_questions))
         for first in range(0, entry.num_questions, questions_per_sample)
     ]
-
-
-def _read_images(
-    members: Iterator[tuple[str, bytes]], entry: IndexEntry, location: str
-) -> tuple[tuple[str, bytes], ...]:
-    suffixes = ("jpg",) if entry.modality == "video" else IMAGE_SUFFIXES
-    return tuple(
-        expect_member(members, f"{entry.key}.{number:06d}", suffixes, location)
-        for number in range(entry.num_frames)
-    )
 
 
 def _read_tokens(
