@@ -99,9 +99,7 @@ def check_videos(shards: Shards, config: Config) -> None:
 
 
 def data_fingerprint(config: Config, sources: Mapping[str, Shards]) -> DataFingerprint:
-    """Return the settings and shards that determine the order; the location of shards does not
-    count.
-    """
+    """Return the settings and shards that determine the order, wherever the shards are."""
     num_questions = config.data.questions_per_sample
     return {
         "config": {key: attrgetter(key)(config) for key in ORDER_KEYS},

@@ -1,11 +1,11 @@
 """Write a folder of feature shards, saving each video as soon as its features are extracted.
 
-    TARGET/features.json              what the features are made from, and how
-    TARGET/parts/000003/0007.tar      sample 7 of shard 3, a video, as it will be in the shard
-    TARGET/parts/000003/0007.json     its index entry; written last: the video is saved
-    TARGET/parts/000003/0007.skipped  or why it cannot be read; the next start tries again
-    TARGET/000003.tar, 000003.json    the shard and its index; the parts of the shard are removed
-    TARGET/index.json                 totals; written last of all
+TARGET/features.json              what the features are made from, and how
+TARGET/parts/000003/0007.tar      sample 7 of shard 3, a video, as it will be in the shard
+TARGET/parts/000003/0007.json     its index entry; written last: the video is saved
+TARGET/parts/000003/0007.skipped  or why it cannot be read; the next start tries again
+TARGET/000003.tar, 000003.json    the shard and its index; the parts of the shard are removed
+TARGET/index.json                 totals; written last of all
 """
 
 from __future__ import annotations
@@ -212,9 +212,7 @@ class FeatureWriter:
             return SkippedSample(**_read_json(note))
 
     def _check_existing(self) -> None:
-        """Check that the folder is empty, or has features of the same source, settings and
-        encoder.
-        """
+        """Check that existing features have the same source, settings and encoder."""
         file = self.path / METADATA_NAME
         if file.is_file():
             identity = _read_json(file)
