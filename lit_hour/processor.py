@@ -1,4 +1,4 @@
-"""Sample -> Example -> Batch: the inputs of the model, for training and inference alike."""
+"""Tokenize samples into examples and pad these into batches, in training and inference alike."""
 
 from __future__ import annotations
 

@@ -75,7 +75,7 @@ class VideoQADataModule(L.LightningDataModule):
             -self.order.num_samples // config.data.global_batch_size
         )
         self._fingerprint = data_fingerprint(config, self.sources)
-        self._start_step = self._start_position = 0  # of this start: those of its checkpoint
+        self._start_step = self._start_position = 0  # in the checkpoint of this start
         self._train_loader: TimedDataLoader | None = None
 
     def describe(self) -> str:
@@ -179,7 +179,7 @@ class VideoQADataModule(L.LightningDataModule):
 
     @property
     def feature_metadata(self) -> dict[str, FeatureMetadata]:
-        """How the features of this run's videos were encoded, by the path of their shard."""
+        """Metadata of this run's features by the path of their shard."""
         metadata: dict[str, FeatureMetadata] = {}
         for shards in (*self.sources.values(), *self.val_sources.values()):
             metadata |= shards.feature_metadata()

@@ -1,4 +1,4 @@
-"""Locks on folders that several processes fill, whoever starts them.
+"""Locks on folders that several processes fill.
 
 The processes may be two terminals, or the ranks of a run.
 

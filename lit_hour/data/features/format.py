@@ -49,7 +49,7 @@ IMAGE_FEATURE_KEYS = (*FEATURE_KEYS[:5], "image.max_grid", "image.max_tiles")
 
 @dataclass(frozen=True)
 class FeatureMetadata:
-    """How the videos of a shard were encoded; stored in its index.
+    """Settings and encoder of the features in a shard, as its index stores them.
 
     Attributes:
         precision: of the stored tokens, `features.precision`.
@@ -153,7 +153,7 @@ def to_safetensors(stored: StoredTokens, metadata: FeatureMetadata) -> list[byte
 def parse_safetensors(
     content: memoryview, num_frames: int, metadata: FeatureMetadata, location: str
 ) -> StoredTokens:
-    """Return the tokens in the content of a file, whose memory they share.
+    """Parse the content of a file into tokens, which share its memory.
 
     Args:
         content: of the whole file.

@@ -66,7 +66,7 @@ class FrameChunk:
 
 
 class FeatureSource(Protocol):
-    """What features are extracted from, in the shards that it becomes.
+    """Samples that features are extracted from, grouped by the shards to be written.
 
     Attributes:
         cost_unit: unit of a video's cost.

@@ -48,9 +48,7 @@ COPY_CHUNK_BYTES = 2**24
 
 
 class FeatureWriter:
-    """The output folder of feature extraction; several processes can share it, each with its own
-    videos.
-    """
+    """Output folder of feature extraction, which several processes fill, each with own videos."""
 
     def __init__(
         self, path: Path, source: FeatureSource, metadata: FeatureMetadata, max_skipped: int
@@ -152,7 +150,7 @@ class FeatureWriter:
             )
 
     def write_shard(self, shard: int) -> None:
-        """Write a shard whose videos are all saved, and remove its parts.
+        """Write a shard after all of its videos are saved, and remove its parts.
 
         Raises:
             ShardError: the disk is full, or more samples failed than `pack.max_bad_samples`.

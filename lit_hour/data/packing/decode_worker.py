@@ -53,7 +53,7 @@ class EncodedImage:
 
 @dataclass(frozen=True)
 class SampleSummary:
-    """What is known of a sample after its last image.
+    """Duration and frame times of a sample, sent after its last image.
 
     Of a video, these are its length and the times of its frames.
     """

@@ -40,7 +40,7 @@ class PackingAborted(Exception):  # noqa: N818  (private signal between threads)
 
 
 class PackState:
-    """What the threads that write shards share: counts of samples, and whether to stop."""
+    """State shared by the threads that write shards: counts of samples, and a stop flag."""
 
     def __init__(self, *, num_done: int, num_skipped: int, max_skipped: int) -> None:
         self.num_done = num_done

@@ -44,7 +44,7 @@ def load_visual(stored: StoredSample, video: VideoConfig, image: ImageConfig) ->
 
 
 def load_frames(stored: StoredSample, image_size: int, max_frames: int) -> Frames:
-    """Decode a video's frames, or `max_frames` evenly spaced ones of more.
+    """Decode a video's frames, at most `max_frames` evenly spaced ones.
 
     Returns:
         `images` `(frames, 3, image_size, image_size)` uint8, `timestamps` `(frames,)` in seconds.
@@ -58,7 +58,7 @@ def load_frames(stored: StoredSample, image_size: int, max_frames: int) -> Frame
 
 
 def load_features(stored: StoredSample, max_frames: int) -> Features:
-    """Load a video's features, or those of `max_frames` evenly spaced frames of more.
+    """Load a video's features, of at most `max_frames` evenly spaced frames.
 
     They are bf16 whatever the stored precision. Sending int8 to the GPU would save a few hundredths
     of a second per hour of video, and the model would have to know how tokens are stored.

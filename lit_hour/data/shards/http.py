@@ -40,7 +40,7 @@ def redact(url: str) -> str:
 
 @dataclass(frozen=True)
 class HTTPClient:
-    """How files are downloaded.
+    """HTTP and S3 downloads with timeouts and retries.
 
     Attributes:
         s3_endpoint: `s3://bucket/path` is downloaded from `s3_endpoint/bucket/path`.

@@ -51,7 +51,7 @@ class MmapSlice:
 
 @dataclass(frozen=True)
 class MmapFeatures(Features):
-    """Features whose tokens are the last bytes of a slice.
+    """Features with tokens in the last bytes of a slice.
 
     Pickling sends the slice, not the tokens.
     """

@@ -185,7 +185,7 @@ class ShardCache:
         return stream
 
     def _download(self, url: str, index: ShardIndex, path: Path) -> BinaryIO:
-        """Download and verify a shard whose folder is locked, and open it.
+        """Download, verify and open a shard, while its folder is locked.
 
         It is opened before it can be removed.
         """
