@@ -51,7 +51,7 @@ def test_the_first_damaged_sample_stops_a_run_without_a_budget(
     video = open_shards(damaged).entries[0].key[:-1]  # any of the first shard's
     assert (
         f"{damaged}/000000.tar: video '{video}" in message
-        and f"member {video}" in message
+        and f"': {video}" in message
         and ".jpg cannot be decoded" in message
     )
     assert str(toy.run_dir("strict").bad_samples) in message
