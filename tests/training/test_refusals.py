@@ -58,13 +58,13 @@ def test_the_weights_of_another_model_under_the_settings_of_this_one(
     [
         (
             ("data.global_batch_size=3",),
-            "error: data.global_batch_size=3 is no multiple of 2 (2 ranks x "
+            "error: data.global_batch_size=3 must be a multiple of 2 (2 ranks x "
             "data.micro_batch_size=1)",
         ),
         (
             ("data.micro_batch_size=40", "data.global_batch_size=80"),
-            "samples, and 2 ranks take 80 at once (data.micro_batch_size=40): let each take fewer, "
-            "use fewer ranks, or give",
+            "ranks with data.micro_batch_size=40 compute 80 at the same time. "
+            "Use a smaller micro-batch, fewer ranks, or more data.",
         ),
     ],
 )

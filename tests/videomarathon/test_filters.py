@@ -52,10 +52,10 @@ def test_parse_draft_clips_evidence_to_the_video() -> None:
     [
         ({"options": ["a pear", "a fig", "a plum"]}, "3 options instead of 4"),
         ({"answer": "a melon"}, "not among the options"),
-        ({"question": "  "}, "not empty"),
+        ({"question": "  "}, "must be a nonempty text"),
         ({"question": "What is in <image>?"}, "A placeholder of visual input"),
         ({"options": ["a pear", "a fig", "a plum", "<video>"]}, "A placeholder of visual input"),
-        ({"task": "object/object_smell"}, "there is no 'object/object_smell'"),
+        ({"task": "object/object_smell"}, "unknown value 'object/object_smell'"),
         ({"evidence": []}, "no evidence"),
         ({"evidence": [[8.0, 3.0]]}, "evidence"),
         ({"evidence": [[-1.0, 3.0]]}, "evidence"),
