@@ -34,11 +34,11 @@ check: $(READY)  ## format, lint, import contracts, types: what needs no run
 	$(ENVIRONMENT)/bin/lint-imports --no-logo
 	$(RUN) -m mypy lit_hour
 
-format: $(READY)  ## mend format and what lint can mend
+format: $(READY)  ## fix format and what lint can fix
 	$(RUN) -m ruff format .
 	$(RUN) -m ruff check --fix .
 
-clean:  ## take away what make train has made
+clean:  ## remove what make train has made
 	rm -rf runs shards/world
 
 # the stamp is written last: a set-up that broke off is done again
