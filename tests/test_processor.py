@@ -55,7 +55,7 @@ EXAMPLES = [
 ]
 
 
-def test_texts_are_padded_on_the_right_and_keep_what_they_were() -> None:
+def test_collate_pads_texts_on_the_right() -> None:
     batch = PROCESSOR.collate(EXAMPLES)
     texts = [text for example in EXAMPLES for text in example.texts]
     longest = max(len(text.input_ids) for text in texts)
@@ -78,7 +78,7 @@ def test_texts_are_padded_on_the_right_and_keep_what_they_were() -> None:
     assert not batch.question_mask[padding].any()
 
 
-def test_each_text_knows_what_it_asks_about_and_its_questions() -> None:
+def test_collate_maps_texts_to_visuals_and_questions() -> None:
     batch = PROCESSOR.collate(EXAMPLES, positions=(7, 8, 9, 1, 2))
     assert batch.keys == ("a", "b", "c", "d", "e")
     assert batch.visuals == (FRAMES, None, FEATURES, PICTURE, PICTURES)
@@ -95,13 +95,13 @@ def test_each_text_knows_what_it_asks_about_and_its_questions() -> None:
     assert batch.positions == (7, 8, 9, 1, 2)
 
 
-def test_skipped_samples_are_handed_on() -> None:
+def test_collate_passes_on_skipped_samples() -> None:
     skipped = (Skipped("d", "no picture"), Skipped("e", "cut off"))
     assert PROCESSOR.collate(EXAMPLES, skipped=skipped).skipped == skipped
     assert PROCESSOR.collate([], skipped=skipped).skipped == skipped
 
 
-def test_a_batch_of_nothing_keeps_step_and_teaches_nothing() -> None:
+def test_collate_without_examples_is_a_dummy_batch() -> None:
     batch = PROCESSOR.collate([])
     assert batch.visuals == (None,) and batch.visual_of_text == (0,) and batch.questions == ((),)
     assert batch.input_ids.shape[0] == 1 and batch.attention_mask.all()
@@ -109,7 +109,7 @@ def test_a_batch_of_nothing_keeps_step_and_teaches_nothing() -> None:
     assert not (batch.input_ids == IMAGE_TOKEN_INDEX).any()
 
 
-def test_only_a_text_with_a_video_has_its_placeholder_and_time() -> None:
+def test_video_has_one_placeholder_and_a_note() -> None:
     with_frames, without, with_features = (
         decode(example.texts[0].input_ids) for example in EXAMPLES[:3]
     )
@@ -120,7 +120,7 @@ def test_only_a_text_with_a_video_has_its_placeholder_and_time() -> None:
     assert "<video>" not in without and "seconds" not in without
 
 
-def test_pictures_have_a_placeholder_each_and_no_time() -> None:
+def test_image_set_has_a_placeholder_per_image_and_no_note() -> None:
     (picture,), (unmarked, marked) = (
         [decode(text.input_ids) for text in example.texts] for example in EXAMPLES[3:]
     )
@@ -134,7 +134,7 @@ def test_pictures_have_a_placeholder_each_and_no_time() -> None:
     ("visual", "num_placeholders"),
     ((None, 0), (FRAMES, 1), (FEATURES, 1), (PICTURE, 1), (PICTURES, 2)),
 )
-def test_a_text_has_as_many_placeholders_as_its_visual_takes(
+def test_count_placeholders_matches_the_tokenized_text(
     visual: Visual | None, num_placeholders: int
 ) -> None:
     (text,) = PROCESSOR.build_example(sample("a", visual, (SHORT,))).texts
@@ -145,25 +145,25 @@ def test_a_text_has_as_many_placeholders_as_its_visual_takes(
     )
 
 
-def test_marks_for_pictures_that_are_not_there_are_refused() -> None:
+def test_wrong_number_of_placeholders_is_rejected() -> None:
     three = ImageSet(torch.zeros(3, 3, 8, 8, dtype=torch.uint8))
     with pytest.raises(QuestionError, match="2 times and 3 images"):
         PROCESSOR.build_example(sample("a", three, (MARKED,)))
 
 
-def test_the_time_instruction_can_be_turned_off() -> None:
+def test_time_instruction_can_be_disabled() -> None:
     silent = HourLLaVAProcessor(PROCESSOR.tokenizer, replace(SETTINGS, time_instruction=False))
     assert (PROCESSOR.video_note(12.345, 3) != "", silent.video_note(12.345, 3)) == (True, "")
     (text,) = silent.build_example(sample("a", FRAMES, (SHORT,))).texts
     assert "user\n<video>\nWhat?" in decode(text.input_ids)
 
 
-def test_the_system_prompt_is_a_setting() -> None:
+def test_system_prompt_is_a_setting() -> None:
     assert PROCESSOR.build_conversation((SHORT,)).messages[0] == Message("system", "Look.")
     assert PROCESSOR.build_prompt("What?").messages[0] == Message("system", "Look.")
 
 
-def test_a_question_waits_behind_its_history() -> None:
+def test_build_prompt_puts_the_question_after_the_history() -> None:
     history = (Message("user", "Who?"), Message("assistant", "A man."))
     conversation = PROCESSOR.build_prompt("Where?", history)
     assert conversation == Conversation(
@@ -172,12 +172,12 @@ def test_a_question_waits_behind_its_history() -> None:
 
 
 @pytest.mark.parametrize("question", ("", " \n"))
-def test_an_empty_question_is_refused(question: str) -> None:
+def test_build_prompt_rejects_an_empty_question(question: str) -> None:
     with pytest.raises(QuestionError, match="empty"):
         PROCESSOR.build_prompt(question)
 
 
-def test_the_settings_of_the_text_reach_its_labels_and_its_mask() -> None:
+def test_text_settings_change_labels_and_question_mask() -> None:
     for setting in ({"loss_on_template": True}, {"memaug_question_scope": "first"}):
         other = HourLLaVAProcessor(PROCESSOR.tokenizer, replace(SETTINGS, **setting))
         (text,), (plain,) = (
@@ -191,7 +191,7 @@ def test_the_settings_of_the_text_reach_its_labels_and_its_mask() -> None:
         )
 
 
-def test_a_batch_moves_to_a_device_with_everything_in_it() -> None:
+def test_batch_to_moves_all_tensors() -> None:
     batch = PROCESSOR.collate(
         EXAMPLES, positions=(0, 1, 2, 3, 4), skipped=(Skipped("d", "no picture"),)
     )

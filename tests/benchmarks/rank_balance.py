@@ -12,7 +12,7 @@ import sys
 import time
 
 from lit_hour.config.data import DataConfig
-from tests.data.durations import Published, evenness, steps_of
+from tests.data.published_lengths import PublishedLengths, measure_balance, iter_steps
 
 DEFAULTS = DataConfig()
 LAYOUTS = (  # ranks, samples per step
@@ -27,22 +27,22 @@ NUM_STEPS = 256
 
 def main(windows: list[int]) -> None:
     """Simulate every layout and window, and print a row for each."""
-    data = Published()
-    print(f"{len(data.seconds)} videos, {len(data.mixed)} samples; window 1 is random order")
+    data = PublishedLengths()
+    print(f"{len(data.seconds)} videos, {data.mixed_order.num_samples} samples; window 1 is random order")
     print(
         "ranks  samples/step  window | tokens: step, micro-batch | duration: step, micro-batch |"
         " us/sample  s/window"
     )
     for num_ranks, samples_per_step in LAYOUTS:
         for window in (1, *windows):
-            order = data.balanced(samples_per_step, window)
+            order = data.balanced_order(samples_per_step, window)
             started = time.perf_counter()
             order[0]
             window_seconds = time.perf_counter() - started
-            steps = list(steps_of(order, NUM_STEPS))
+            steps = list(iter_steps(order, NUM_STEPS))
             seconds = time.perf_counter() - started
-            tokens = evenness([data.tokens_at(step) for step in steps], num_ranks)
-            duration = evenness([data.seconds_at(step) for step in steps], num_ranks)
+            tokens = measure_balance([data.tokens_at(step) for step in steps], num_ranks)
+            duration = measure_balance([data.seconds_at(step) for step in steps], num_ranks)
             print(
                 f"{num_ranks:5d}  {samples_per_step:12d}  {window:6d} |"
                 f"         {tokens.steps:.3f}  {tokens.micro_batches:.3f}      |"

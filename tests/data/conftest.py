@@ -1,4 +1,4 @@
-"""Tiny encoded videos and pictures with questions, and the shards made of them."""
+"""Fixtures: tiny videos and images with questions, and shards of them."""
 
 from __future__ import annotations
 
@@ -14,9 +14,16 @@ from lit_hour.config.schema import PackConfig, VideoConfig
 from lit_hour.data.packing.pack import pack
 from lit_hour.processor import HourLLaVAProcessor
 from lit_hour.text.tokenizer import load_tokenizer
-from tests.data.colours import encode
-from tests.data.mixed import RECORDS, write_files, write_records
-from tests.data.tiny import NAMES, SETTINGS, VIDEO, write_video
+from tests.data.factories import (
+    MIXED_RECORDS,
+    PACK,
+    VIDEO,
+    VIDEO_NAMES,
+    write_mixed_files,
+    write_records,
+    write_video,
+)
+from tests.data.feature_factories import extract_all
 
 if TYPE_CHECKING:  # importing toy_run loads Lightning, which takes seconds
     from tests.helpers.toy_run import ToyProject, TrainedRun
@@ -26,7 +33,7 @@ if TYPE_CHECKING:  # importing toy_run loads Lightning, which takes seconds
 def tiny_videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Five videos of 3 to 7 seconds."""
     folder = tmp_path_factory.mktemp("videos")
-    for number, name in enumerate(NAMES):
+    for number, name in enumerate(VIDEO_NAMES):
         write_video(folder / name, num_seconds=3 + number)
     return folder
 
@@ -42,7 +49,7 @@ def tiny_questions(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "answer": "B",
             "evidence": [[0, n + 1]],
         }
-        for number, name in enumerate(NAMES)
+        for number, name in enumerate(VIDEO_NAMES)
         for n in range(number + 1)
     ]
     file = tmp_path_factory.mktemp("questions") / "questions.json"
@@ -51,36 +58,36 @@ def tiny_questions(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def packed(
+def frame_shards(
     tiny_videos: Path, tiny_questions: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
-    """Three shards of the five videos, not to be changed."""
+    """Three shards of the five videos; do not change them."""
     out = tmp_path_factory.mktemp("packed")
-    pack(tiny_videos, tiny_questions, out, VIDEO, SETTINGS)
+    pack(tiny_videos, tiny_questions, out, VIDEO, PACK)
     return out
 
 
 @pytest.fixture(scope="session")
-def encoded(packed: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three shards of features, not to be changed."""
+def feature_shards(frame_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three shards of features; do not change them."""
     path = tmp_path_factory.mktemp("encoded")
-    encode(path, packed)
+    extract_all(path, frame_shards)
     return path
 
 
 @pytest.fixture(scope="session")
 def mixed_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The files that the records of `mixed` ask about, not to be changed."""
+    """The files of `MIXED_RECORDS`; do not change them."""
     folder = tmp_path_factory.mktemp("mixed_files")
-    write_files(folder)
+    write_mixed_files(folder)
     return folder
 
 
 @pytest.fixture(scope="session")
-def mixed(mixed_files: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three shards of all kinds, of which only the first holds a video; not to be changed."""
+def mixed_shards(mixed_files: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three shards of all modalities, with a video in the first one; do not change them."""
     folder = tmp_path_factory.mktemp("mixed")
-    questions = write_records(folder / "questions.json", RECORDS)
+    questions = write_records(folder / "questions.json", MIXED_RECORDS)
     pack(
         mixed_files,
         questions,
@@ -92,28 +99,30 @@ def mixed(mixed_files: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def spoiled(packed: Path, tmp_path: Path) -> Callable[[str, Callable[[bytes], bytes]], Path]:
-    """Makes a copy of the shards in which one file's bytes are changed."""
+def corrupt_copy(
+    frame_shards: Path, tmp_path: Path
+) -> Callable[[str, Callable[[bytes], bytes]], Path]:
+    """Return a function that copies the frame shards and changes the bytes of one file."""
 
-    def spoil(name: str, change: Callable[[bytes], bytes]) -> Path:
-        folder = shutil.copytree(packed, tmp_path / "spoiled")
+    def corrupt(name: str, change: Callable[[bytes], bytes]) -> Path:
+        folder = shutil.copytree(frame_shards, tmp_path / "corrupt_copy")
         (folder / name).write_bytes(change((folder / name).read_bytes()))
         return folder
 
-    return spoil
+    return corrupt
 
 
 @pytest.fixture(scope="session")
 def processor(trained: TrainedRun) -> HourLLaVAProcessor:
-    """That of a trained small run."""
+    """The processor of a trained toy run."""
     return HourLLaVAProcessor(
         load_tokenizer(trained.run.tokenizer), trained.project.config("none").text
     )
 
 
 @pytest.fixture(scope="session")
-def twice(toy: ToyProject, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """Words for two sources: the world, and half of a copy of it."""
+def two_sources(toy: ToyProject, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Overrides for two sources: the toy run's, and half of a copy of it."""
     copy = shutil.copytree(
         toy.yaml.parent / "world/train/shards", tmp_path_factory.mktemp("copy") / "shards"
     )
@@ -121,9 +130,9 @@ def twice(toy: ToyProject, tmp_path_factory: pytest.TempPathFactory) -> list[str
 
 
 @pytest.fixture(scope="session")
-def long_and_short(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Shards of forty videos of 1 to 24 frames, each with one question."""
-    folder = tmp_path_factory.mktemp("long_and_short")
+def uneven_shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Shards of forty videos of 1 to 24 frames, with one question each."""
+    folder = tmp_path_factory.mktemp("uneven_shards")
     records = []
     for number in range(40):
         name = f"{number}.mp4"

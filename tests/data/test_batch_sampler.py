@@ -11,37 +11,35 @@ from lit_hour.data.sample_order import (
 from lit_hour.errors import ConfigError
 
 
-def order(samples_per_step: int, balance_steps: int = 1) -> LengthBalancedOrder:
-    """An order of 70 samples, each of which costs as much as its position modulo 13."""
+def order(samples_per_step: int, max_window_steps: int = 1) -> LengthBalancedOrder:
+    """Return an order of 70 samples with the cost position % 13."""
     return LengthBalancedOrder(
         lambda positions: np.array(positions) % 13,
         70,
         samples_per_step=samples_per_step,
-        max_window_steps=balance_steps,
+        max_window_steps=max_window_steps,
         seed=1,
     )
 
 
 @pytest.mark.parametrize(
-    ("num_ranks", "samples_per_batch"), list(itertools.product([1, 2, 3], [1, 2, 4]))
+    ("num_ranks", "micro_batch_size"), list(itertools.product([1, 2, 3], [1, 2, 4]))
 )
-def test_all_ranks_together_read_each_step_once(num_ranks: int, samples_per_batch: int) -> None:
+def test_all_ranks_together_read_each_step_once(num_ranks: int, micro_batch_size: int) -> None:
     for step_start in (0, 24, 240):
         samples = range(step_start, step_start + 24)
-        dealt = [
-            split_step_across_ranks(samples, samples_per_batch, rank, num_ranks)
+        shares = [
+            split_step_across_ranks(samples, micro_batch_size, rank, num_ranks)
             for rank in range(num_ranks)
         ]
-        assert {len(batch) for batches in dealt for batch in batches} == {samples_per_batch}
-        assert len({len(batches) for batches in dealt}) == 1
-        assert sorted(sample for batches in dealt for batch in batches for sample in batch) == list(
-            samples
-        )
+        assert {len(batch) for batches in shares for batch in batches} == {micro_batch_size}
+        assert len({len(batches) for batches in shares}) == 1
+        assert sorted(
+            sample for batches in shares for batch in batches for sample in batch
+        ) == list(samples)
 
 
-def test_what_ranks_compute_at_the_same_time_are_neighbours_and_no_rank_has_the_dearer_ones() -> (
-    None
-):
+def test_ranks_compute_neighbors_at_the_same_time_in_alternating_order() -> None:
     assert [split_step_across_ranks(range(12), 1, rank, 3) for rank in range(3)] == [
         [[0], [5], [6], [11]],
         [[1], [4], [7], [10]],
@@ -57,9 +55,7 @@ def test_what_ranks_compute_at_the_same_time_are_neighbours_and_no_rank_has_the_
 @pytest.mark.parametrize(
     ("samples_per_step", "advice"), [(16, r"Set it to 12 or 18\."), (5, r"Set it to 6\.")]
 )
-def test_a_step_that_ranks_cannot_share_is_refused_with_what_would_do(
-    samples_per_step: int, advice: str
-) -> None:
+def test_uneven_step_is_rejected_with_valid_sizes(samples_per_step: int, advice: str) -> None:
     message = rf"data\.global_batch_size={samples_per_step} .*{advice}"
     with pytest.raises(ConfigError, match=message):
         split_step_across_ranks(range(samples_per_step), 2, 0, 3)
@@ -67,13 +63,12 @@ def test_a_step_that_ranks_cannot_share_is_refused_with_what_would_do(
         len(StepBatchSampler(order(samples_per_step), 0, 1, micro_batch_size=2, num_ranks=3))
 
 
-@pytest.mark.parametrize("balance_steps", [1, 4])
-def test_a_sampler_goes_on_with_other_ranks_where_it_stopped(balance_steps: int) -> None:
-    """Stopped after the second of seven steps, in the middle of a window, and again after the
-    fifth."""
-    whole = list(StepBatchSampler(order(10, balance_steps), 0, 14, micro_batch_size=1))
-    read = list(StepBatchSampler(order(10, balance_steps), 0, 2, micro_batch_size=5))
-    later = order(10, balance_steps)
+@pytest.mark.parametrize("max_window_steps", [1, 4])
+def test_sampler_resumes_with_another_number_of_ranks(max_window_steps: int) -> None:
+    """It stops after the second of seven steps, inside a window, and again after the fifth."""
+    expected = list(StepBatchSampler(order(10, max_window_steps), 0, 14, micro_batch_size=1))
+    read = list(StepBatchSampler(order(10, max_window_steps), 0, 2, micro_batch_size=5))
+    later = order(10, max_window_steps)
     for first, end, num_ranks in ((2, 5, 2), (5, 14, 5)):
         samplers = [
             StepBatchSampler(
@@ -91,15 +86,15 @@ def test_a_sampler_goes_on_with_other_ranks_where_it_stopped(balance_steps: int)
             end * 10 // num_ranks
         }  # with the steps before
         batches = [list(sampler) for sampler in samplers]
-        assert {len(each) for each in batches} == {(end - first) * 10 // num_ranks}
+        assert {len(of_rank) for of_rank in batches} == {(end - first) * 10 // num_ranks}
         read += [batch for turn in zip(*batches, strict=True) for batch in turn]
 
     def steps_of(batches: list[list[int]]) -> list[list[int]]:
         samples = [sample for batch in batches for sample in batch]
         return [sorted(samples[start : start + 10]) for start in range(0, len(samples), 10)]
 
-    assert steps_of(read) == steps_of(whole)
-    assert sorted(sample for step in steps_of(whole) for sample in step) == list(range(140))
-    assert (balance_steps == 1) == (
-        steps_of(whole) == [list(range(start, start + 10)) for start in range(0, 140, 10)]
+    assert steps_of(read) == steps_of(expected)
+    assert sorted(sample for step in steps_of(expected) for sample in step) == list(range(140))
+    assert (max_window_steps == 1) == (
+        steps_of(expected) == [list(range(start, start + 10)) for start in range(0, 140, 10)]
     )

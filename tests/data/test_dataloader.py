@@ -1,4 +1,4 @@
-"""Workers that hang for real: the tar that they open has become a pipe that nobody writes to."""
+"""DataLoader workers that hang: they open a named pipe without a writer instead of a tar."""
 
 import json
 import multiprocessing
@@ -14,7 +14,7 @@ from lit_hour.data.dataloader import TimedDataLoader
 from lit_hour.data.datamodule import VideoQADataModule
 from lit_hour.errors import ShardError
 from lit_hour.processor import HourLLaVAProcessor
-from tests.data.ranks import data_of_rank
+from tests.data.rank_data import data_of_rank
 from tests.helpers.toy_run import ToyProject
 
 TIMEOUT_SECONDS = 2
@@ -22,9 +22,9 @@ TIMEOUT_SECONDS = 2
 
 @pytest.fixture
 def data(toy: ToyProject, processor: HourLLaVAProcessor, tmp_path: Path) -> VideoQADataModule:
-    """Of shards that a test may damage."""
+    """A data module with a copy of the shards."""
     folder = shutil.copytree(toy.yaml.parent / "world/train/shards", tmp_path / "shards")
-    words = (
+    argv = (
         f"data.sources.world.shards={folder}",
         f"data.val_sources.world.shards={folder}",
         "data.num_workers=2",
@@ -32,7 +32,7 @@ def data(toy: ToyProject, processor: HourLLaVAProcessor, tmp_path: Path) -> Vide
     return data_of_rank(
         toy,
         processor,
-        *words,
+        *argv,
         f"data.timeout_seconds={TIMEOUT_SECONDS}",
         "data.micro_batch_size=2",
     )
@@ -43,48 +43,50 @@ def make_hang(tar: Path) -> None:
     os.mkfifo(tar)
 
 
-@pytest.mark.parametrize("kind", ["train", "val"])
-def test_a_worker_that_hangs_is_ended_and_what_it_reads_is_named(
-    data: VideoQADataModule, tmp_path: Path, kind: str
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_hanging_worker_is_killed_and_its_sample_is_named(
+    data: VideoQADataModule, tmp_path: Path, split: str
 ) -> None:
     make_hang(tmp_path / "shards/000001.tar")
     others = set(multiprocessing.active_children())
-    loader, num_read, started = getattr(data, f"{kind}_dataloader")(), 0, time.monotonic()
+    loader, num_read, started = getattr(data, f"{split}_dataloader")(), 0, time.monotonic()
     assert isinstance(loader, TimedDataLoader)
     with pytest.raises(
         ShardError, match=r"hangs: no batch within data\.timeout_seconds=2"
-    ) as refusal:
+    ) as raised:
         for _ in loader:
             num_read += 1
     (awaited,) = list(loader.batch_sampler)[num_read : num_read + 1]
-    places = [loader.dataset.describe_location(index) for index in awaited]
-    assert f"It is reading {'; '.join(places)}. " in str(refusal.value)
-    assert any(f"{tmp_path}/shards/000001.tar: video 'synthetic_0000" in place for place in places)
+    locations = [loader.dataset.describe_location(index) for index in awaited]
+    assert f"It is reading {'; '.join(locations)}. " in str(raised.value)
+    assert any(
+        f"{tmp_path}/shards/000001.tar: video 'synthetic_0000" in location for location in locations
+    )
     assert loader.data_wait_seconds >= TIMEOUT_SECONDS and time.monotonic() - started < 20
     assert set(multiprocessing.active_children()) <= others
 
 
-def test_a_reader_that_waits_for_its_caller_is_not_timed_out(data: VideoQADataModule) -> None:
+def test_slow_training_does_not_time_out_the_workers(data: VideoQADataModule) -> None:
     batches = iter(data.val_dataloader())
     next(batches)
     time.sleep(TIMEOUT_SECONDS + 0.5)
     assert len(list(batches)) == 3
 
 
-def test_workers_that_still_have_something_to_read_end_with_their_rank(
+def test_workers_exit_with_their_rank(
     data: VideoQADataModule,
 ) -> None:
-    def leave_in_the_midst() -> None:
+    def exit_while_reading() -> None:
         batches = iter(data.train_dataloader())
         next(batches)
         os.write(
             to_test,
             json.dumps([worker.pid for worker in multiprocessing.active_children()]).encode(),
         )
-        sys.exit(75)  # `batches` is not at its end, and lives as long as this exception
+        sys.exit(75)  # the exception keeps the unfinished `batches` alive
 
     from_rank, to_test = os.pipe()
-    rank = multiprocessing.get_context("fork").Process(target=leave_in_the_midst)
+    rank = multiprocessing.get_context("fork").Process(target=exit_while_reading)
     rank.start()
     rank.join(20)
     status = rank.exitcode

@@ -10,7 +10,7 @@ from lit_hour.data.shards.reader import open_shards
 from lit_hour.errors import ConfigError, ShardError
 from lit_hour.processor import HourLLaVAProcessor
 from lit_hour.types import IGNORE_INDEX, Batch, Frames
-from tests.data.ranks import data_of_rank, finish_step, resume, training_questions
+from tests.data.rank_data import data_of_rank, finish_step, resume, training_questions
 from tests.helpers.toy_run import SAMPLES_PER_STEP, StepRecorder, StoppedError, ToyProject
 
 
@@ -32,17 +32,15 @@ def batches_equal(one: Batch, other: Batch) -> bool:
     )
 
 
-def stand_of(state: dict[str, Any]) -> tuple[int, int]:
-    """The finished steps and the samples that they took."""
+def progress_of(state: dict[str, Any]) -> tuple[int, int]:
+    """Return step and position."""
     return state["step"], state["position"]
 
 
-# What is read
+# Batches
 
 
-def test_the_run_is_as_long_as_one_pass_unless_it_is_told_otherwise(
-    toy: ToyProject, processor: HourLLaVAProcessor
-) -> None:
+def test_run_is_one_pass_long_by_default(toy: ToyProject, processor: HourLLaVAProcessor) -> None:
     data = data_of_rank(toy, processor, "training.max_steps=0")
     shards = open_shards(toy.yaml.parent / "world/train/shards")
     num_samples = sum(shards.samples_per_shard(2))
@@ -53,50 +51,51 @@ def test_the_run_is_as_long_as_one_pass_unless_it_is_told_otherwise(
 
 
 @pytest.mark.parametrize(("show", "num_frames"), [("all", 6), ("first", 1), ("none", None)])
-def test_what_is_shown_is_a_setting(
+def test_frames_setting_selects_all_first_or_no_frames(
     toy: ToyProject, processor: HourLLaVAProcessor, show: str, num_frames: int | None
 ) -> None:
     everything, data = (
         data_of_rank(toy, processor),
         data_of_rank(toy, processor, f"video.frames={show}"),
     )
-    batch, whole = next(iter(data.val_dataloader())), next(iter(everything.val_dataloader()))
-    assert batch.questions == whole.questions
+    batch, expected = next(iter(data.val_dataloader())), next(iter(everything.val_dataloader()))
+    assert batch.questions == expected.questions
     (visual,) = batch.visuals
     assert (None if visual is None else len(visual)) == num_frames
     if isinstance(visual, Frames):
         assert (
-            torch.equal(visual.images[0], whole.visuals[0].images[0]) and visual.timestamps[0] == 0
+            torch.equal(visual.images[0], expected.visuals[0].images[0])
+            and visual.timestamps[0] == 0
         )
 
 
-def test_one_pass_asks_every_question_once(toy: ToyProject, processor: HourLLaVAProcessor) -> None:
+def test_one_pass_contains_every_question_once(
+    toy: ToyProject, processor: HourLLaVAProcessor
+) -> None:
     data = data_of_rank(toy, processor, "training.max_steps=0", "data.global_batch_size=1")
     batches = list(data.train_dataloader())
-    asked = [
+    ids = [
         question.id for batch in batches for questions in batch.questions for question in questions
     ]
-    assert len(asked) == len(set(asked))
-    assert sorted(asked) == sorted(
-        question.id for question in training_questions(toy.config("none"))
-    )
+    assert len(ids) == len(set(ids))
+    assert sorted(ids) == sorted(question.id for question in training_questions(toy.config("none")))
     assert {len(questions) for batch in batches for questions in batch.questions} <= {1, 2}
-    videos, num_questions = len({batch.keys for batch in batches}), len(asked)
+    videos, num_questions = len({batch.keys for batch in batches}), len(ids)
     assert (
         f"{videos} videos" in data.describe()
         and f"{num_questions} questions in {len(batches)} samples" in data.describe()
     )
 
 
-def test_workers_change_nothing(
-    toy: ToyProject, processor: HourLLaVAProcessor, twice: list[str]
+def test_number_of_workers_does_not_change_batches(
+    toy: ToyProject, processor: HourLLaVAProcessor, two_sources: list[str]
 ) -> None:
     read = [
         list(
             data_of_rank(
                 toy,
                 processor,
-                *twice,
+                *two_sources,
                 f"data.num_workers={num_workers}",
                 "data.micro_batch_size=2",
             ).train_dataloader()
@@ -111,9 +110,9 @@ def test_workers_change_nothing(
 
 
 def test_sources_are_mixed_by_weight(
-    toy: ToyProject, processor: HourLLaVAProcessor, twice: list[str]
+    toy: ToyProject, processor: HourLLaVAProcessor, two_sources: list[str]
 ) -> None:
-    data = data_of_rank(toy, processor, *twice, "training.max_steps=0")
+    data = data_of_rank(toy, processor, *two_sources, "training.max_steps=0")
     per_source = {name: sum(shards.samples_per_shard(2)) for name, shards in data.sources.items()}
     assert data.order.num_samples == per_source["world"] + round(per_source["copy"] / 2)
     drawn = [data.order[position][0] for position in range(data.order.num_samples)]
@@ -124,20 +123,20 @@ def test_sources_are_mixed_by_weight(
 # Ranks
 
 
-@pytest.mark.parametrize("words", [(), ("data.micro_batch_size=2",)])
+@pytest.mark.parametrize("argv", [(), ("data.micro_batch_size=2",)])
 def test_all_ranks_together_read_each_step_once(
-    toy: ToyProject, processor: HourLLaVAProcessor, words: tuple[str, ...]
+    toy: ToyProject, processor: HourLLaVAProcessor, argv: tuple[str, ...]
 ) -> None:
-    words = ("data.global_batch_size=8", "training.max_steps=3", *words)
+    argv = ("data.global_batch_size=8", "training.max_steps=3", *argv)
     steps = {}
     for num_ranks in (1, 2, 4):
         loaders = [
-            data_of_rank(toy, processor, *words, rank=rank, num_ranks=num_ranks).train_dataloader()
+            data_of_rank(toy, processor, *argv, rank=rank, num_ranks=num_ranks).train_dataloader()
             for rank in range(num_ranks)
         ]
         batches = [[batch.positions for batch in loader] for loader in loaders]
         assert (
-            len({len(each) for each in batches}) == 1
+            len({len(of_rank) for of_rank in batches}) == 1
         )  # every rank computes the same number of micro-batches
         per_step = len(batches[0]) // 3
         steps[num_ranks] = [
@@ -154,7 +153,7 @@ def test_all_ranks_together_read_each_step_once(
     )
 
 
-def test_ranks_that_cannot_share_a_step_are_refused(
+def test_step_that_ranks_cannot_share_evenly_is_rejected(
     toy: ToyProject, processor: HourLLaVAProcessor
 ) -> None:
     with pytest.raises(
@@ -164,13 +163,13 @@ def test_ranks_that_cannot_share_a_step_are_refused(
 
 
 @pytest.mark.parametrize("num_ranks", [1, 2, 3])
-def test_validation_covers_each_video_once_over_the_ranks(
+def test_validation_has_each_video_once_over_all_ranks(
     toy: ToyProject, processor: HourLLaVAProcessor, num_ranks: int
 ) -> None:
     shards = toy.yaml.parent / "world/train/shards"
-    words = [f"data.val_sources.more.shards={shards}"]
+    argv = [f"data.val_sources.more.shards={shards}"]
     loaders = [
-        data_of_rank(toy, processor, *words, rank=rank, num_ranks=num_ranks).val_dataloader()
+        data_of_rank(toy, processor, *argv, rank=rank, num_ranks=num_ranks).val_dataloader()
         for rank in range(num_ranks)
     ]
     batches = [batch for loader in loaders for batch in loader]
@@ -187,19 +186,19 @@ def test_validation_covers_each_video_once_over_the_ranks(
         assert batch.positions == () and set(batch.visual_of_text) == {0}
         assert all(
             len(questions) == 1 for questions in batch.questions
-        )  # each question in a conversation of its own
+        )  # one conversation per question
         assert 0 < len(batch.questions) <= 4
 
 
-def test_validation_asks_as_answering_does_whatever_training_learns(
+def test_validation_has_no_labels_on_the_template(
     toy: ToyProject, processor: HourLLaVAProcessor
 ) -> None:
     published = HourLLaVAProcessor(
         processor.tokenizer, replace(processor.config, loss_on_template=True)
     )
-    word = "text.loss_on_template=true"
+    override = "text.loss_on_template=true"
     plain, with_template = (
-        data_of_rank(toy, each, *more) for each, more in ((processor, ()), (published, (word,)))
+        data_of_rank(toy, one, *more) for one, more in ((processor, ()), (published, (override,)))
     )
     for one, other in zip(plain.val_dataloader(), with_template.val_dataloader(), strict=True):
         assert torch.equal(one.labels, other.labels) and torch.equal(
@@ -209,14 +208,14 @@ def test_validation_asks_as_answering_does_whatever_training_learns(
     assert int((other.labels != IGNORE_INDEX).sum()) > int((one.labels != IGNORE_INDEX).sum())
 
 
-def test_fewer_validation_videos_than_ranks_are_refused(
+def test_fewer_validation_videos_than_ranks_are_rejected(
     toy: ToyProject, processor: HourLLaVAProcessor
 ) -> None:
     with pytest.raises(ConfigError, match=r"data\.val_sources have 2 entries for 3 ranks"):
         data_of_rank(toy, processor, num_ranks=3, rank=1).val_dataloader()
 
 
-def test_there_may_be_nothing_to_validate_on(
+def test_validation_sources_may_be_empty(
     toy: ToyProject, processor: HourLLaVAProcessor, tmp_path: Path
 ) -> None:
     data = data_of_rank(toy, processor)
@@ -224,20 +223,20 @@ def test_there_may_be_nothing_to_validate_on(
     assert data.val_dataloader() == []
 
 
-# Where a run stands
+# State
 
 
-def test_the_state_is_what_was_trained_on_and_not_what_was_read_ahead(
+def test_state_counts_trained_samples_and_not_prefetched_ones(
     toy: ToyProject, processor: HourLLaVAProcessor
 ) -> None:
     data = data_of_rank(toy, processor, "data.num_workers=2", "training.max_steps=20")
     batches = iter(data.train_dataloader())
-    for _ in range(5):  # the workers are several batches ahead of these
+    for _ in range(5):  # the workers have read further batches
         next(batches)
-    assert stand_of(data.state_dict()) == (0, 0)
+    assert progress_of(data.state_dict()) == (0, 0)
     finish_step(data)
     finish_step(data)
-    assert stand_of(data.state_dict()) == (2, 4)
+    assert progress_of(data.state_dict()) == (2, 4)
     assert data.data_wait_seconds > 0
     other = data_of_rank(toy, processor, "training.max_steps=20")
     resume(other, data.state_dict())
@@ -245,52 +244,50 @@ def test_the_state_is_what_was_trained_on_and_not_what_was_read_ahead(
     assert len(other.train_dataloader()) == len(data.train_dataloader()) == 40
 
 
-def test_a_checkpoint_holds_the_finished_steps(
-    toy: ToyProject, step_recorder: StepRecorder
-) -> None:
+def test_checkpoint_has_step_and_position(toy: ToyProject, step_recorder: StepRecorder) -> None:
     step_recorder.stop_after_batches = 9
     with pytest.raises(StoppedError):
         toy.fit("state", "data.num_workers=2")
     state = torch.load(toy.run_dir("state").checkpoint("last"), weights_only=True)
-    assert stand_of(state["VideoQADataModule"]) == (4, 8)
+    assert progress_of(state["VideoQADataModule"]) == (4, 8)
 
 
-def test_any_ranks_and_workers_continue_any_state(
+def test_state_resumes_with_other_ranks_and_workers(
     toy: ToyProject, processor: HourLLaVAProcessor
 ) -> None:
-    words = ("data.global_batch_size=4", "training.max_steps=6")
-    whole = [
-        list(batch.positions) for batch in data_of_rank(toy, processor, *words).train_dataloader()
+    argv = ("data.global_batch_size=4", "training.max_steps=6")
+    expected = [
+        list(batch.positions) for batch in data_of_rank(toy, processor, *argv).train_dataloader()
     ]
     rest = []
     for rank in range(2):
-        data = data_of_rank(toy, processor, *words, "data.num_workers=1", rank=rank, num_ranks=2)
+        data = data_of_rank(toy, processor, *argv, "data.num_workers=1", rank=rank, num_ranks=2)
         resume(data, {**data.state_dict(), "step": 4, "position": 16})
         rest += [position for batch in data.train_dataloader() for position in batch.positions]
-    assert sorted(rest) == sorted(position for positions in whole[16:] for position in positions)
+    assert sorted(rest) == sorted(position for positions in expected[16:] for position in positions)
 
 
-# What cannot be read
+# Corrupt samples
 
 
-def test_a_damaged_sample_is_handed_on_and_its_neighbours_are_read(
+def test_corrupt_sample_is_listed_as_skipped_in_its_batch(
     toy: ToyProject, processor: HourLLaVAProcessor, tmp_path: Path
 ) -> None:
     folder = shutil.copytree(toy.yaml.parent / "world/train/shards", tmp_path / "shards")
     tar = folder / "000001.tar"
     tar.write_bytes(tar.read_bytes().replace(b"\xff\xd8\xff", b"???"))
-    words = (
+    argv = (
         f"data.sources.world.shards={folder}",
         "data.micro_batch_size=2",
         "training.max_steps=0",
     )
-    batches = list(data_of_rank(toy, processor, *words).train_dataloader())
+    batches = list(data_of_rank(toy, processor, *argv).train_dataloader())
     positions = [position for batch in batches for position in batch.positions]
-    skipped = [each for batch in batches for each in batch.skipped]
+    skipped = [sample for batch in batches for sample in batch.skipped]
     assert len(positions) + len(skipped) == 2 * len(batches)
     assert all(
-        each.key in {"synthetic_00002", "synthetic_00003"} and f"{tar}: video" in each.reason
-        for each in skipped
+        sample.key in {"synthetic_00002", "synthetic_00003"} and f"{tar}: video" in sample.reason
+        for sample in skipped
     )
     mixed = [batch for batch in batches if len(batch.positions) == 1]
     assert mixed and all(len(batch.keys) == len(batch.visuals) == 1 for batch in mixed)
@@ -298,7 +295,7 @@ def test_a_damaged_sample_is_handed_on_and_its_neighbours_are_read(
     assert empty and all(batch.keys == ("",) and batch.visuals == (None,) for batch in empty)
 
 
-def test_a_source_without_shards_is_named(
+def test_source_without_shards_is_rejected(
     toy: ToyProject, processor: HourLLaVAProcessor, tmp_path: Path
 ) -> None:
     with pytest.raises(ShardError, match=f"{tmp_path} contains no shards"):

@@ -24,8 +24,7 @@ def mixture(weights, sizes):
 
 
 def test_permutation_never_changes():
-    # written down when the order was fixed: other numbers mean that every checkpoint resumes with
-    # other data
+    # With other numbers, every existing checkpoint would resume with other samples.
     assert permutation(8, "samples", 1, "name", 0).tolist() == [0, 7, 2, 5, 4, 1, 6, 3]
 
 
@@ -33,7 +32,7 @@ def test_permutation_never_changes():
 def test_every_epoch_has_each_sample_once(shuffle_shards):
     order = source(shuffle_shards=shuffle_shards)
     epochs = [
-        [order[epoch * order.num_samples + place] for place in range(order.num_samples)]
+        [order[epoch * order.num_samples + position] for position in range(order.num_samples)]
         for epoch in range(3)
     ]
     assert all(Counter(epoch) == EVERY_SAMPLE for epoch in epochs)
@@ -42,53 +41,53 @@ def test_every_epoch_has_each_sample_once(shuffle_shards):
 
 def test_order_depends_on_seed_and_name():
     orders = [source(), source(seed=6), source(name="other")]
-    beginnings = [tuple(order[place] for place in range(20)) for order in orders]
+    beginnings = [tuple(order[position] for position in range(20)) for order in orders]
     assert len(set(beginnings)) == 3
 
 
-def test_any_place_alone_equals_the_sequence():
-    sequence = [source()[place] for place in range(200)]
-    for place in permutation(200, "places"):
-        assert source()[int(place)] == sequence[place]
+def test_source_order_is_a_function_of_the_position():
+    sequence = [source()[position] for position in range(200)]
+    for position in permutation(200, "places"):
+        assert source()[int(position)] == sequence[position]
 
 
 def test_reading_stays_within_a_block_of_shards():
     order = source(shuffle_shards=3, samples_per_shard=(10,) * 12)
     for start in range(0, 240, 30):
-        shards = {order[start + place][0] for place in range(30)}
+        shards = {order[start + position][0] for position in range(30)}
         assert len(shards) == 3
-    assert [order[place][1] for place in range(10)] != list(
+    assert [order[position][1] for position in range(10)] != list(
         range(10)
-    )  # and samples are mixed within it
+    )  # samples are permuted inside the block
 
 
-def test_a_source_without_samples_is_refused_by_name():
+def test_source_without_samples_is_rejected():
     with pytest.raises(ShardError, match="'empty' has no sample"):
         SourceOrder((0, 0), 2, 0, "empty")
 
 
 def test_weights_are_exact_over_passes():
     weights, sizes = (
-        {"full": 1.0, "half": 0.5, "twice": 2.0, "seldom": 0.001},
-        {"full": 700, "half": 90, "twice": 40, "seldom": 3},
+        {"full": 1.0, "half": 0.5, "two_sources": 2.0, "seldom": 0.001},
+        {"full": 700, "half": 90, "two_sources": 40, "seldom": 3},
     )
     order = mixture(weights, sizes)
     assert order.num_samples == 700 + 45 + 80 + 1
     for number in range(2):
         seen = Counter(
-            order[number * order.num_samples + place][0] for place in range(order.num_samples)
+            order[number * order.num_samples + position][0] for position in range(order.num_samples)
         )
-        assert seen == {"full": 700, "half": 45, "twice": 80, "seldom": 1}
+        assert seen == {"full": 700, "half": 45, "two_sources": 80, "seldom": 1}
     two_passes = Counter(order[position] for position in range(2 * order.num_samples))
     assert {count for (name, *_), count in two_passes.items() if name == "half"} == {1}
     assert (
         sum(name == "half" for name, *_ in two_passes) == 90
-    )  # the second pass took the other half
-    assert {count for (name, *_), count in two_passes.items() if name == "twice"} == {4}
+    )  # the second pass has the other half
+    assert {count for (name, *_), count in two_passes.items() if name == "two_sources"} == {4}
 
 
 @pytest.mark.parametrize("num_sources", [1, 2, 10, 40])
-def test_sources_are_spread_evenly_over_a_pass(num_sources):
+def test_sources_are_evenly_interleaved_over_a_pass(num_sources):
     sizes = {f"source{number}": 20 + 37 * number for number in range(num_sources)}
     order = mixture(dict.fromkeys(sizes, 1.0), sizes)
     taken = Counter()
@@ -100,7 +99,7 @@ def test_sources_are_spread_evenly_over_a_pass(num_sources):
     assert taken == sizes
 
 
-def test_any_position_of_a_mixture_alone_equals_the_sequence():
+def test_mixed_order_is_a_function_of_the_position():
     weights, sizes = {"a": 1.0, "b": 0.3}, {"a": 301, "b": 77}
     order = mixture(weights, sizes)
     sequence = [order[position] for position in range(1000)]
@@ -110,8 +109,8 @@ def test_any_position_of_a_mixture_alone_equals_the_sequence():
     )
 
 
-def test_a_later_stage_takes_what_an_earlier_one_left():
-    """A tenth, and then the nine tenths behind it: each sample once in both together."""
+def test_start_continues_where_an_earlier_stage_stopped():
+    """A tenth, and then the other nine tenths: each sample once in both together."""
     sources = {name: SourceOrder((7, 30, 13, 50), 2, 3, name) for name in ("one", "two")}
     first = MixedOrder(sources, {"one": 0.1, "two": 0.2}, seed=3)
     second = MixedOrder(sources, {"one": 0.9, "two": 0.8}, seed=3, starts={"one": 0.1, "two": 0.2})
@@ -119,6 +118,6 @@ def test_a_later_stage_takes_what_an_earlier_one_left():
     assert len(taken) == len(set(taken)) == 200
 
 
-def test_a_mixture_of_nothing_is_refused():
+def test_mixture_without_sources_is_rejected():
     with pytest.raises(ConfigError, match=r"data\.sources"):
         MixedOrder({}, {}, 0)

@@ -1,5 +1,4 @@
-"""Data that changed since a checkpoint are refused before training, by name; going on is a
-setting."""
+"""Data that has changed since a checkpoint is rejected, unless a setting allows it."""
 
 import json
 import logging
@@ -14,18 +13,18 @@ import torch
 
 from lit_hour.errors import ConfigError, ShardError
 from lit_hour.processor import HourLLaVAProcessor
-from tests.data.ranks import data_of_rank, finish_step, resume
+from tests.data.rank_data import data_of_rank, finish_step, resume
 from tests.helpers.toy_run import StepRecorder, StoppedError, ToyProject
 
 
 @pytest.fixture
 def world(toy: ToyProject, tmp_path: Path) -> Path:
-    """A copy of the small world's two shards."""
+    """A copy of the toy run's two shards."""
     return shutil.copytree(toy.yaml.parent / "world/train/shards", tmp_path / "shards")
 
 
 def change_shard(folder: Path) -> None:
-    """The first shard was packed again from something else."""
+    """Make the first shard look as if it was packed from something else."""
     index = folder / "000000.json"
     index.write_text(index.read_text().replace(json.loads(index.read_text())["sha256"], "0" * 64))
 
@@ -49,41 +48,41 @@ def set_num_shards(folder: Path, num_shards: int) -> None:
     (folder / "index.json").write_text(json.dumps({**totals, "num_shards": num_shards}))
 
 
-def state_of(toy: ToyProject, processor: HourLLaVAProcessor, *words: str) -> dict[str, Any]:
-    data = data_of_rank(toy, processor, *words)
+def state_of(toy: ToyProject, processor: HourLLaVAProcessor, *argv: str) -> dict[str, Any]:
+    data = data_of_rank(toy, processor, *argv)
     finish_step(data)
     return data.state_dict()
 
 
 @pytest.mark.parametrize(
-    ("change", "named"),
+    ("change", "message"),
     [
         (change_shard, "source 'world': 1 shard is changed (000000.tar)"),
         (remove_shard, "source 'world': 1 shard is gone (000001.tar)"),
         (add_shard, "source 'world': 1 shard is new (000002.tar)"),
     ],
 )
-def test_shards_that_changed_are_named(
+def test_changed_shards_are_rejected_by_name(
     toy: ToyProject,
     processor: HourLLaVAProcessor,
     world: Path,
     change: Callable[[Path], None],
-    named: str,
+    message: str,
 ) -> None:
-    word = f"data.sources.world.shards={world}"
-    state = state_of(toy, processor, word)
+    override = f"data.sources.world.shards={world}"
+    state = state_of(toy, processor, override)
     change(world)
-    data = data_of_rank(toy, processor, word)
-    with pytest.raises(ShardError) as refusal:
+    data = data_of_rank(toy, processor, override)
+    with pytest.raises(ShardError) as raised:
         data.load_state_dict(state)
-    assert str(refusal.value).startswith(
-        f"The data has changed since the checkpoint: {named}. Set it back, or continue"
+    assert str(raised.value).startswith(
+        f"The data has changed since the checkpoint: {message}. Set it back, or continue"
     )
     assert data.step == 0
 
 
 @pytest.mark.parametrize(
-    ("word", "named"),
+    ("override", "message"),
     [
         ("data.length_balance_window=2", "data.length_balance_window was 1, is 2"),
         ("data.global_batch_size=4", "data.global_batch_size was 2, is 4"),
@@ -95,23 +94,23 @@ def test_shards_that_changed_are_named(
         ("data.sources.more.shards=WORLD", "source 'more' is new"),
     ],
 )
-def test_settings_and_sources_that_changed_are_named(
+def test_changed_settings_and_sources_are_rejected_by_name(
     toy: ToyProject,
     processor: HourLLaVAProcessor,
-    twice: list[str],
+    two_sources: list[str],
     world: Path,
-    word: str,
-    named: str,
+    override: str,
+    message: str,
 ) -> None:
-    data = data_of_rank(toy, processor, *twice, word.replace("WORLD", str(world)))
+    data = data_of_rank(toy, processor, *two_sources, override.replace("WORLD", str(world)))
     with pytest.raises(
         ShardError,
-        match=rf"changed since the checkpoint: {re.escape(named)}.*data\.on_data_change=warn",
+        match=rf"changed since the checkpoint: {re.escape(message)}.*data\.on_data_change=warn",
     ):
-        data.load_state_dict(state_of(toy, processor, *twice))
+        data.load_state_dict(state_of(toy, processor, *two_sources))
 
 
-def test_what_does_not_matter_may_change(
+def test_location_workers_and_micro_batch_size_may_change(
     toy: ToyProject, processor: HourLLaVAProcessor, world: Path, tmp_path: Path
 ) -> None:
     state = state_of(toy, processor)
@@ -127,7 +126,7 @@ def test_what_does_not_matter_may_change(
     assert (data.step, data.position) == (1, 2)
 
 
-def test_many_shards_are_counted(toy: ToyProject, processor: HourLLaVAProcessor) -> None:
+def test_many_changed_shards_are_counted(toy: ToyProject, processor: HourLLaVAProcessor) -> None:
     state = state_of(toy, processor)
     shards = state["fingerprint"]["sources"]["world"]["shards"]
     state["fingerprint"]["sources"]["world"]["shards"] = {
@@ -135,18 +134,18 @@ def test_many_shards_are_counted(toy: ToyProject, processor: HourLLaVAProcessor)
     }
     with pytest.raises(
         ShardError, match=r"30 shards are gone \(000100\.tar, .*000104\.tar, and 25 more\)"
-    ) as refusal:
+    ) as raised:
         data_of_rank(toy, processor).load_state_dict(state)
-    assert f"{len(shards)} shards are new (000000.tar, 000001.tar)" in str(refusal.value)
+    assert f"{len(shards)} shards are new (000000.tar, 000001.tar)" in str(raised.value)
 
 
-def test_going_on_anyway_is_a_setting_and_is_said(
+def test_on_data_change_warn_continues_and_logs(
     toy: ToyProject, processor: HourLLaVAProcessor, world: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    word = f"data.sources.world.shards={world}"
-    state = state_of(toy, processor, word)
+    override = f"data.sources.world.shards={world}"
+    state = state_of(toy, processor, override)
     remove_shard(world)
-    data = data_of_rank(toy, processor, word, "data.on_data_change=warn")
+    data = data_of_rank(toy, processor, override, "data.on_data_change=warn")
     with caplog.at_level(logging.WARNING, "lit_hour"):
         resume(data, state)
     assert (
@@ -156,10 +155,10 @@ def test_going_on_anyway_is_a_setting_and_is_said(
     assert next(iter(data.train_dataloader())).positions == (2,)
     assert (
         data.state_dict()["fingerprint"] != state["fingerprint"]
-    )  # the next checkpoint knows the new ones
+    )  # the next checkpoint records the new shards
 
 
-def test_a_checkpoint_that_does_not_say_what_its_data_were_is_refused(
+def test_checkpoint_without_fingerprint_is_rejected(
     toy: ToyProject, processor: HourLLaVAProcessor
 ) -> None:
     old = {"step": 3, "position": 6}
@@ -173,24 +172,24 @@ def test_a_checkpoint_that_does_not_say_what_its_data_were_is_refused(
     assert next(iter(data.train_dataloader())).positions == (6,)
 
 
-def test_a_run_is_refused_before_it_trains(
+def test_run_with_changed_data_is_rejected_before_training(
     toy: ToyProject, step_recorder: StepRecorder, world: Path
 ) -> None:
-    word = f"data.sources.world.shards={world}"
+    override = f"data.sources.world.shards={world}"
     step_recorder.stop_after_batches = 9
     with pytest.raises(StoppedError):
-        toy.fit("changed", word)
+        toy.fit("changed", override)
     change_shard(world)
     step_recorder.positions, step_recorder.stop_after_batches = [], None
     before = torch.load(toy.run_dir("changed").checkpoint("last"), weights_only=True)["global_step"]
     with pytest.raises(ShardError, match=r"1 shard is changed \(000000\.tar\)"):
-        toy.fit("changed", word)
+        toy.fit("changed", override)
     assert step_recorder.positions == []
-    toy.fit("changed", word, "data.on_data_change=warn")
+    toy.fit("changed", override, "data.on_data_change=warn")
     assert step_recorder.positions[0] == 2 * before
 
 
-def test_more_ranks_than_samples_are_refused(
+def test_more_ranks_than_samples_are_rejected(
     toy: ToyProject, processor: HourLLaVAProcessor
 ) -> None:
     data = data_of_rank(toy, processor, "data.global_batch_size=64", num_ranks=64)

@@ -11,7 +11,7 @@ from tests.helpers.disk import limit_file_size
 RECORD = {"id": "a", "said": "eine Antwort, über\nzwei Zeilen \u2028 und mehr"}
 
 
-def test_what_was_added_is_read_back_and_added_to(tmp_path: Path) -> None:
+def test_written_records_are_read_and_appended_to(tmp_path: Path) -> None:
     path = tmp_path / "sub" / "journal.jsonl"
     assert read_jsonl(path) == []
     for _ in range(2):
@@ -21,7 +21,7 @@ def test_what_was_added_is_read_back_and_added_to(tmp_path: Path) -> None:
     assert read_jsonl(path) == [RECORD, RECORD]
 
 
-def test_a_record_is_in_the_file_when_it_is_added(tmp_path: Path) -> None:
+def test_record_is_in_the_file_after_write(tmp_path: Path) -> None:
     child = os.fork()
     if child == 0:
         JsonlWriter(tmp_path / "journal.jsonl").write(RECORD)
@@ -34,7 +34,7 @@ def test_a_record_is_in_the_file_when_it_is_added(tmp_path: Path) -> None:
     "torn",
     [b"{", b'{"id": "c", "said": "half of', b'{"id": "c"}', b"\x00\x00\x00", "ü".encode()[:1]],
 )
-def test_a_torn_last_line_is_taken_away_and_nothing_else(tmp_path: Path, torn: bytes) -> None:
+def test_incomplete_last_line_is_removed(tmp_path: Path, torn: bytes) -> None:
     path = tmp_path / "journal.jsonl"
     JsonlWriter(path).write(RECORD)
     whole = path.read_bytes()
@@ -47,7 +47,7 @@ def test_a_torn_last_line_is_taken_away_and_nothing_else(tmp_path: Path, torn: b
 
 
 @pytest.mark.parametrize("damage", [b"no json", b"[1]", b"\xff"])
-def test_a_damaged_line_is_named(tmp_path: Path, damage: bytes) -> None:
+def test_corrupt_line_is_rejected(tmp_path: Path, damage: bytes) -> None:
     path = tmp_path / "journal.jsonl"
     JsonlWriter(path).write(RECORD)
     path.write_bytes(path.read_bytes() + damage + b"\n" + path.read_bytes())
@@ -56,7 +56,7 @@ def test_a_damaged_line_is_named(tmp_path: Path, damage: bytes) -> None:
 
 
 @pytest.mark.parametrize("room_bytes", [0, 1, 30])
-def test_a_full_disk_is_reported_and_spoils_no_line(tmp_path: Path, room_bytes: int) -> None:
+def test_full_disk_is_reported_and_leaves_complete_lines(tmp_path: Path, room_bytes: int) -> None:
     path = tmp_path / "journal.jsonl"
     with JsonlWriter(path) as journal:
         journal.write(RECORD)

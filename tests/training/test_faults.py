@@ -106,10 +106,10 @@ def test_a_data_worker_that_hangs(
     )
     assert run.wait() == [1]
     assert (
-        "error: a process that reads data hangs: nothing has come for data.timeout_seconds=2"
+        "error: A DataLoader worker hangs: no batch within data.timeout_seconds=2"
         in run.output()
     )
-    assert f" it is the turn of {folder}/00000" in run.output() and "Traceback" not in run.output()
+    assert f" It is reading {folder}/00000" in run.output() and "Traceback" not in run.output()
     for tar in folder.glob("*.aside"):
         tar.replace(tar.with_suffix(".tar"))
     trained.project.fit("hung", *words)

@@ -1,4 +1,4 @@
-"""Shards of features as they are read: what they hold, and what damage is named."""
+"""Reading of feature shards, and errors for corrupt ones."""
 
 import json
 import tarfile
@@ -16,13 +16,14 @@ from lit_hour.data.shards.decode import load_features, load_visual
 from lit_hour.data.shards.reader import open_shards
 from lit_hour.errors import ShardError
 from lit_hour.types import Features
-from tests.data.colours import ENCODING, contents, encode, tokens_of
-from tests.data.mixed import KEYS
-from tests.data.tiny import VIDEO
+from tests.data.factories import MIXED_KEYS, VIDEO, shard_files
+from tests.data.feature_factories import METADATA, extract_all, mean_colors
 
 
-def test_features_stand_where_the_frames_stood(encoded: Path, packed: Path) -> None:
-    frames, features = open_shards(packed), open_shards(encoded)
+def test_feature_shards_have_the_samples_of_the_frame_shards(
+    feature_shards: Path, frame_shards: Path
+) -> None:
+    frames, features = open_shards(frame_shards), open_shards(feature_shards)
     assert features.samples_per_shard(2) == frames.samples_per_shard(2)
     for one, other in zip(frames.entries, features.entries, strict=True):
         assert replace(other, offset=one.offset, num_bytes=one.num_bytes) == one
@@ -35,48 +36,53 @@ def test_features_stand_where_the_frames_stood(encoded: Path, packed: Path) -> N
             load_visual(seen, VIDEO, ImageConfig()),
         )
         assert isinstance(visual, Features) and visual.tokens.dtype == torch.bfloat16
-        assert torch.equal(visual.tokens, tokens_of(video.images).bfloat16())  # type: ignore[union-attr]
+        assert torch.equal(visual.tokens, mean_colors(video.images).bfloat16())  # type: ignore[union-attr]
         assert torch.equal(visual.timestamps, video.timestamps)  # type: ignore[union-attr]
 
 
-def test_of_many_frames_those_are_taken_that_are_taken_of_frames(encoded: Path) -> None:
-    shards = open_shards(encoded)
+def test_max_frames_selects_the_same_frames_as_of_frame_shards(feature_shards: Path) -> None:
+    shards = open_shards(feature_shards)
     stored = shards.read(shards.entries[-1])
-    whole = load_features(stored, 6)
+    expected = load_features(stored, 6)
     for max_frames, chosen in [(6, [0, 1, 2, 3, 4, 5]), (3, [0, 2, 5]), (1, [0])]:
         some = load_visual(stored, VideoConfig(max_frames=max_frames, min_frames=1), ImageConfig())
         assert isinstance(some, Features)
-        assert torch.equal(some.tokens, whole.tokens[chosen]) and torch.equal(
-            some.timestamps, whole.timestamps[chosen]
+        assert torch.equal(some.tokens, expected.tokens[chosen]) and torch.equal(
+            some.timestamps, expected.timestamps[chosen]
         )
 
 
-def test_the_index_says_what_the_features_are(encoded: Path, packed: Path) -> None:
-    index = open_shards(encoded).indexes[0]
-    assert index.features == ENCODING and index.config == open_shards(packed).indexes[0].config
+def test_index_stores_the_feature_metadata(feature_shards: Path, frame_shards: Path) -> None:
+    index = open_shards(feature_shards).indexes[0]
+    assert (
+        index.features == METADATA and index.config == open_shards(frame_shards).indexes[0].config
+    )
     written, frames = (
-        json.loads((folder / "000000.json").read_text()) for folder in (encoded, packed)
+        json.loads((folder / "000000.json").read_text())
+        for folder in (feature_shards, frame_shards)
     )
     assert (
         written.keys() - frames.keys() == {"features"} and written["version"] == frames["version"]
     )
     totals, before = (
-        json.loads((folder / "index.json").read_text()) for folder in (encoded, packed)
+        json.loads((folder / "index.json").read_text()) for folder in (feature_shards, frame_shards)
     )
     assert {**totals, "num_bytes": before["num_bytes"]} == before
-    assert set(contents(encoded)) == set(contents(packed)) | {"features.json"}
+    assert set(shard_files(feature_shards)) == set(shard_files(frame_shards)) | {"features.json"}
 
 
-def test_plain_tools_read_the_tars(encoded: Path) -> None:
-    shards = open_shards(encoded)
-    samples = list(WebDataset(str(encoded / "000001.tar"), shardshuffle=False, empty_check=False))
-    for sample, record in zip(samples, shards.indexes[1].entries, strict=True):
-        assert sample["__key__"] == record.key and json.loads(sample["json"])["key"] == record.key
+def test_webdataset_and_safetensors_read_the_tars(feature_shards: Path) -> None:
+    shards = open_shards(feature_shards)
+    samples = list(
+        WebDataset(str(feature_shards / "000001.tar"), shardshuffle=False, empty_check=False)
+    )
+    for sample, entry in zip(samples, shards.indexes[1].entries, strict=True):
+        assert sample["__key__"] == entry.key and json.loads(sample["json"])["key"] == entry.key
         assert torch.equal(
             load(sample["safetensors"])["tokens"],
-            load_features(shards.read(record), 9).tokens,
+            load_features(shards.read(entry), 9).tokens,
         )
-    with tarfile.open(encoded / "000001.tar") as tar:
+    with tarfile.open(feature_shards / "000001.tar") as tar:
         assert [member.name for member in tar] == [
             "c_1.safetensors",
             "c_1.json",
@@ -85,25 +91,25 @@ def test_plain_tools_read_the_tars(encoded: Path) -> None:
         ]
 
 
-def test_pictures_and_texts_stay_as_they_are(mixed: Path, tmp_path: Path) -> None:
-    encode(tmp_path / "out", mixed)
-    frames, features = open_shards(mixed), open_shards(tmp_path / "out")
-    assert [subject.key for subject in features.entries] == KEYS
+def test_images_and_texts_are_copied_unchanged(mixed_shards: Path, tmp_path: Path) -> None:
+    extract_all(tmp_path / "out", mixed_shards)
+    frames, features = open_shards(mixed_shards), open_shards(tmp_path / "out")
+    assert [entry.key for entry in features.entries] == MIXED_KEYS
     for one, other in zip(frames.entries, features.entries, strict=True):
         if one.modality != "video":
             assert features.read_raw(other) == frames.read_raw(one)
 
 
-def test_int8_takes_half_the_room_and_comes_as_bf16(
-    encoded: Path, packed: Path, tmp_path: Path
+def test_int8_features_are_read_as_bf16(
+    feature_shards: Path, frame_shards: Path, tmp_path: Path
 ) -> None:
-    int8 = replace(ENCODING, precision="int8")
-    encode(tmp_path / "out", packed, int8)
-    exact, coarse = (open_shards(folder) for folder in (encoded, tmp_path / "out"))
+    int8 = replace(METADATA, precision="int8")
+    extract_all(tmp_path / "out", frame_shards, int8)
+    exact, coarse = (open_shards(folder) for folder in (feature_shards, tmp_path / "out"))
     for one, other in zip(exact.entries, coarse.entries, strict=True):
         expected, tokens = (
-            load_features(each.read(record), 9).tokens
-            for each, record in ((exact, one), (coarse, other))
+            load_features(shards_of.read(entry), 9).tokens
+            for shards_of, entry in ((exact, one), (coarse, other))
         )
         assert tokens.dtype == torch.bfloat16
         assert (
@@ -112,19 +118,21 @@ def test_int8_takes_half_the_room_and_comes_as_bf16(
         ).all()
 
 
-# Damage
+# Corruption
 
 
 @pytest.fixture
-def spoiled_features(encoded: Path, tmp_path: Path) -> Callable[[Callable[[bytes], bytes]], Path]:
-    """Makes a copy of the features in which the last tar's bytes are changed, as many as before."""
+def spoiled_features(
+    feature_shards: Path, tmp_path: Path
+) -> Callable[[Callable[[bytes], bytes]], Path]:
+    """Return a function that copies the feature shards and changes the bytes of the last tar."""
 
-    def spoil(change: Callable[[bytes], bytes]) -> Path:
-        for name, content in contents(encoded).items():
+    def corrupt(change: Callable[[bytes], bytes]) -> Path:
+        for name, content in shard_files(feature_shards).items():
             (tmp_path / name).write_bytes(change(content) if name == "000002.tar" else content)
         return tmp_path
 
-    return spoil
+    return corrupt
 
 
 def read_last(folder: Path) -> None:
@@ -132,14 +140,12 @@ def read_last(folder: Path) -> None:
     shards.read(shards.entries[-1])
 
 
-def test_a_damaged_token_is_named(
+def test_corrupt_token_is_rejected(
     spoiled_features: Callable[[Callable[[bytes], bytes]], Path],
 ) -> None:
     def flip(content: bytes) -> bytes:
-        place = (
-            content.index(b"more/f.json") - 200
-        )  # in the last of the tokens, or the filling behind
-        start = content.rindex(b"}", 0, place) + 20
+        offset = content.index(b"more/f.json") - 200  # in the last tokens, or the padding behind
+        start = content.rindex(b"}", 0, offset) + 20
         return content[:start] + bytes([content[start] ^ 64]) + content[start + 1 :]
 
     with pytest.raises(
@@ -149,7 +155,7 @@ def test_a_damaged_token_is_named(
         read_last(spoiled_features(flip))
 
 
-def test_a_member_that_is_missing_is_named(
+def test_missing_feature_member_is_rejected(
     spoiled_features: Callable[[Callable[[bytes], bytes]], Path],
 ) -> None:
     folder = spoiled_features(lambda content: b"\0" * 512 + content[512:])
@@ -160,7 +166,7 @@ def test_a_member_that_is_missing_is_named(
         read_last(folder)
 
 
-def test_a_tar_that_shrinks_is_named(
+def test_feature_tar_truncated_while_open_is_rejected(
     spoiled_features: Callable[[Callable[[bytes], bytes]], Path],
 ) -> None:
     folder = spoiled_features(bytes)
@@ -183,10 +189,10 @@ def test_a_tar_that_shrinks_is_named(
         (b'"features": {', b'"features": { "x": 1,', "is not the index of a shard.*'x'"),
     ],
 )
-def test_an_index_that_does_not_fit_is_named(
-    encoded: Path, tmp_path: Path, old: bytes, new: bytes, message: str
+def test_index_that_does_not_match_the_features_is_rejected(
+    feature_shards: Path, tmp_path: Path, old: bytes, new: bytes, message: str
 ) -> None:
-    for name, content in contents(encoded).items():
+    for name, content in shard_files(feature_shards).items():
         (tmp_path / name).write_bytes(content.replace(old, new))
     with pytest.raises(ShardError, match=message):
         read_last(tmp_path)

@@ -1,4 +1,4 @@
-"""Tokens as a shard holds them: what becomes of them, and what damage is found."""
+"""The safetensors files of features: precision, layout and corruption."""
 
 import json
 import math
@@ -24,7 +24,7 @@ BF16, INT8 = (
 
 
 def tokens_of(num_frames: int = NUM_FRAMES) -> Tensor:
-    """Noise in which each token has a size of its own."""
+    """Return noise with another scale for each token."""
     generator = torch.Generator().manual_seed(0)
     sizes = torch.logspace(-3, 3, num_frames * NUM_TOKENS).view(
         num_frames, NUM_TOKENS, 1
@@ -34,25 +34,25 @@ def tokens_of(num_frames: int = NUM_FRAMES) -> Tensor:
     )  # (frames, tokens, vision_dim)
 
 
-def file_of(encoding: FeatureMetadata, tokens: Tensor) -> bytes:
-    return b"".join(to_safetensors(encode_tokens(tokens, encoding.precision), encoding))
+def file_of(metadata: FeatureMetadata, tokens: Tensor) -> bytes:
+    return b"".join(to_safetensors(encode_tokens(tokens, metadata.precision), metadata))
 
 
-def read(content: bytes, encoding: FeatureMetadata, num_frames: int = NUM_FRAMES) -> StoredTokens:
+def read(content: bytes, metadata: FeatureMetadata, num_frames: int = NUM_FRAMES) -> StoredTokens:
     return parse_safetensors(
-        memoryview(bytearray(content)), num_frames, encoding, "shard: member a.safetensors"
+        memoryview(bytearray(content)), num_frames, metadata, "shard: member a.safetensors"
     )
 
 
-# What becomes of tokens
+# Precision
 
 
-def test_bf16_loses_what_bf16_has_not() -> None:
+def test_bf16_file_stores_tokens_rounded_to_bf16() -> None:
     tokens = tokens_of()
     assert torch.equal(read(file_of(BF16, tokens), BF16).expand(), tokens.bfloat16())
 
 
-def test_int8_is_wrong_by_half_a_step_of_each_token_and_by_the_rounding_to_bf16() -> None:
+def test_int8_error_is_at_most_half_a_step_plus_bf16_rounding() -> None:
     tokens = tokens_of()
     stored = read(file_of(INT8, tokens), INT8)
     assert stored.scales is not None
@@ -62,10 +62,10 @@ def test_int8_is_wrong_by_half_a_step_of_each_token_and_by_the_rounding_to_bf16(
     error = (expanded.float() - tokens).abs()  # (frames, tokens, vision_dim)
     assert expanded.dtype == torch.bfloat16
     assert (error <= stored.scales[..., None] * 0.501 + tokens.abs() * 2**-8).all()
-    assert (error > stored.scales[..., None] * 0.4).any()  # the bound is not far away
+    assert (error > stored.scales[..., None] * 0.4).any()  # the bound is tight
 
 
-def test_a_token_of_zeros_stays_one_and_an_outlier_coarsens_its_own_token_alone() -> None:
+def test_int8_scales_are_per_token() -> None:
     tokens = tokens_of()
     plain = encode_tokens(tokens, "int8")
     tokens[1, 2] = 0
@@ -78,56 +78,56 @@ def test_a_token_of_zeros_stays_one_and_an_outlier_coarsens_its_own_token_alone(
     assert (stored.tokens[3, 1] != 0).sum() == 1
 
 
-@pytest.mark.parametrize("encoding", [BF16, INT8], ids=lambda encoding: encoding.precision)
-def test_many_frames_expand_as_few_do(encoding: FeatureMetadata) -> None:
+@pytest.mark.parametrize("metadata", [BF16, INT8], ids=lambda metadata: metadata.precision)
+def test_expand_is_the_same_for_chunks_and_selected_frames(metadata: FeatureMetadata) -> None:
     tokens = tokens_of(600)
-    stored = encode_tokens(tokens, encoding.precision)
+    stored = encode_tokens(tokens, metadata.precision)
     parts = [stored[start : start + 7].expand() for start in range(0, 600, 7)]
     assert torch.equal(stored.expand(), torch.cat(parts))
     assert torch.equal(stored[[3, 500]].expand(), stored.expand()[[3, 500]])
 
 
-@pytest.mark.parametrize("encoding", [BF16, INT8], ids=lambda encoding: encoding.precision)
-def test_tokens_that_come_in_chunks_make_the_same_file(encoding: FeatureMetadata) -> None:
+@pytest.mark.parametrize("metadata", [BF16, INT8], ids=lambda metadata: metadata.precision)
+def test_copy_from_chunks_gives_the_same_file(metadata: FeatureMetadata) -> None:
     tokens = tokens_of()
-    whole = StoredTokens.empty(NUM_FRAMES, encoding)
+    joined = StoredTokens.empty(NUM_FRAMES, metadata)
     for frames in (slice(0, 3), slice(3, 5)):
-        whole[frames].copy_from(encode_tokens(tokens[frames], encoding.precision))
-    assert b"".join(to_safetensors(whole, encoding)) == file_of(encoding, tokens)
+        joined[frames].copy_from(encode_tokens(tokens[frames], metadata.precision))
+    assert b"".join(to_safetensors(joined, metadata)) == file_of(metadata, tokens)
 
 
-# The file
+# Layout
 
 
-@pytest.mark.parametrize("encoding", [BF16, INT8], ids=lambda encoding: encoding.precision)
-def test_the_library_of_the_format_reads_the_same(encoding: FeatureMetadata) -> None:
-    content = file_of(encoding, tokens_of())
-    theirs, ours = safetensors.torch.load(content), read(content, encoding)
+@pytest.mark.parametrize("metadata", [BF16, INT8], ids=lambda metadata: metadata.precision)
+def test_safetensors_library_reads_the_file(metadata: FeatureMetadata) -> None:
+    content = file_of(metadata, tokens_of())
+    theirs, ours = safetensors.torch.load(content), read(content, metadata)
     assert torch.equal(theirs.pop("tokens"), ours.tokens)
     if ours.scales is not None:
         assert torch.equal(theirs.pop("scales"), ours.scales)
     assert not theirs
 
 
-def test_reading_copies_nothing() -> None:
+def test_parse_safetensors_copies_nothing() -> None:
     content = bytearray(file_of(BF16, tokens_of()))
     tokens = parse_safetensors(memoryview(content), NUM_FRAMES, BF16, "file").tokens
     content[-2:] = b"\x80\x3f"  # 1 in bf16
     assert tokens[-1, -1, -1] == 1
 
 
-@pytest.mark.parametrize("encoding", [BF16, INT8], ids=lambda encoding: encoding.precision)
-def test_each_damaged_byte_is_found(encoding: FeatureMetadata) -> None:
-    content = file_of(encoding, tokens_of())
-    for place in range(len(content)):
+@pytest.mark.parametrize("metadata", [BF16, INT8], ids=lambda metadata: metadata.precision)
+def test_each_corrupt_byte_is_detected(metadata: FeatureMetadata) -> None:
+    content = file_of(metadata, tokens_of())
+    for offset in range(len(content)):
         damaged = bytearray(content)
-        damaged[place] ^= 1
+        damaged[offset] ^= 1
         with pytest.raises(ShardError, match=r"^shard: member a\.safetensors "):
-            read(bytes(damaged), encoding)
+            read(bytes(damaged), metadata)
 
 
 @pytest.mark.parametrize("num_bytes", [0, 5, 8, 60, 300, -1])
-def test_a_file_that_ends_too_early_is_named(num_bytes: int) -> None:
+def test_truncated_safetensors_file_is_rejected(num_bytes: int) -> None:
     with pytest.raises(
         ShardError, match=r"shard: member a\.safetensors (is corrupt|has a corrupt header)"
     ):
@@ -137,41 +137,43 @@ def test_a_file_that_ends_too_early_is_named(num_bytes: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("encoding", "num_frames"),
+    ("metadata", "num_frames"),
     [
         (BF16, NUM_FRAMES + 1),
         (INT8, NUM_FRAMES),
         (FeatureMetadata("bf16", NUM_TOKENS, VISION_DIM + 1, {}, ""), NUM_FRAMES),
     ],
 )
-def test_a_file_that_does_not_fit_the_index_is_named(
-    encoding: FeatureMetadata, num_frames: int
+def test_header_that_differs_from_the_index_is_rejected(
+    metadata: FeatureMetadata, num_frames: int
 ) -> None:
     with pytest.raises(
         ShardError, match=r"has the header .*\[5, 4, 24\].*Its index implies .*tokens"
     ):
-        read(file_of(BF16, tokens_of()), encoding, num_frames)
+        read(file_of(BF16, tokens_of()), metadata, num_frames)
 
 
 @pytest.mark.parametrize(
     "header",
     [b"[]", b"{}", b'{"__metadata__": 7}', b'{"__metadata__": {"crc32": "what"}}', b"\xff" * 8],
 )
-def test_a_header_that_is_none_is_named(header: bytes) -> None:
+def test_invalid_header_is_rejected(header: bytes) -> None:
     with pytest.raises(ShardError, match="has a corrupt header"):
         read(len(header).to_bytes(8, "little") + header, BF16)
 
 
-def test_an_hour_has_the_size_that_the_documentation_says() -> None:
+def test_size_of_an_hour_is_as_documented() -> None:
     for precision, gigabytes in (("bf16", 0.531), ("int8", 0.266)):
-        encoding = FeatureMetadata(precision, 64, 1152, {}, "")  # type: ignore[arg-type]
+        metadata = FeatureMetadata(precision, 64, 1152, {}, "")  # type: ignore[arg-type]
         with torch.device("meta"):
-            hour = StoredTokens.empty(3600, encoding)
-        num_bytes = sum(each.nbytes for each in (hour.tokens, hour.scales) if each is not None)
+            hour = StoredTokens.empty(3600, metadata)
+        num_bytes = sum(
+            tensor.nbytes for tensor in (hour.tokens, hour.scales) if tensor is not None
+        )
         assert math.isclose(num_bytes / 1e9, gigabytes, abs_tol=0.001)
 
 
-def test_the_header_names_every_tensor() -> None:
+def test_header_lists_every_tensor() -> None:
     content = file_of(INT8, tokens_of())
     length = int.from_bytes(content[:8], "little")
     header = json.loads(content[8 : 8 + length])

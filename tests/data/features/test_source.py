@@ -1,4 +1,4 @@
-"""Frames on their way to the vision encoder: from shards, or from the videos themselves."""
+"""Sources of frames for feature extraction: shards of frames, and video files."""
 
 import io
 import json
@@ -24,9 +24,8 @@ from lit_hour.data.shards.decode import load_frames
 from lit_hour.data.shards.reader import open_shards
 from lit_hour.errors import ConfigError, ImageError, ShardError
 from lit_hour.media.frame_sampling import load_video
-from tests.data.mixed import RECORDS, write_records
-from tests.data.served import serve
-from tests.data.tiny import NAMES, VIDEO
+from tests.data.factories import MIXED_RECORDS, VIDEO, VIDEO_NAMES, write_records
+from tests.data.http_server import serve
 
 CONFIG = Config(
     video=VIDEO,
@@ -35,14 +34,14 @@ CONFIG = Config(
 )
 
 
-def images_of(source: FeatureSource, place: SampleRef) -> tuple[Tensor, FrameChunk]:
-    """All frames of a video, and its end."""
-    *chunks, end = source.chunks(place)
+def images_of(source: FeatureSource, ref: SampleRef) -> tuple[Tensor, FrameChunk]:
+    """Return all frames of a video, and its last chunk."""
+    *chunks, end = source.chunks(ref)
     assert all(
         len(chunk.images) <= 4 and not chunk.metadata and chunk.num_frames == end.num_frames
         for chunk in chunks
     )
-    assert len(end.images) == 0 and {chunk.ref for chunk in (*chunks, end)} == {place}
+    assert len(end.images) == 0 and {chunk.ref for chunk in (*chunks, end)} == {ref}
     return torch.cat([chunk.images for chunk in chunks]), end  # (frames, 3, size, size)
 
 
@@ -54,71 +53,71 @@ def videos_of(source: FeatureSource) -> list[SampleRef]:
     ]
 
 
-def test_frames_of_shards_come_in_chunks_with_what_is_known_of_the_video(packed: Path) -> None:
-    source, shards = FrameShardSource(str(packed), CONFIG), open_shards(packed)
-    for place, record in zip(videos_of(source), shards.entries, strict=True):
-        images, end = images_of(source, place)
-        stored = shards.read(record)
+def test_frame_shard_source_yields_chunks_and_metadata(frame_shards: Path) -> None:
+    source, shards = FrameShardSource(str(frame_shards), CONFIG), open_shards(frame_shards)
+    for ref, entry in zip(videos_of(source), shards.entries, strict=True):
+        images, end = images_of(source, ref)
+        stored = shards.read(entry)
         assert torch.equal(images, load_frames(stored, 32, 100).images)
-        content = shards.read_raw(record)
-        assert end.metadata in content and end.num_frames == source.cost(place) == record.num_frames
-        assert source.samples(place.shard)[place.index] == ("video", record.key)
+        content = shards.read_raw(entry)
+        assert end.metadata in content and end.num_frames == source.cost(ref) == entry.num_frames
+        assert source.samples(ref.shard)[ref.index] == ("video", entry.key)
 
 
-def test_videos_are_planned_as_packing_plans_them_and_never_become_jpegs(
-    packed: Path, tiny_videos: Path, tiny_questions: Path
+def test_video_file_source_plans_as_packing_does_and_skips_jpeg(
+    frame_shards: Path, tiny_videos: Path, tiny_questions: Path
 ) -> None:
     stored, files = (
-        FrameShardSource(str(packed), CONFIG),
+        FrameShardSource(str(frame_shards), CONFIG),
         VideoFileSource(tiny_videos, tiny_questions, CONFIG),
     )
     assert files.num_shards == stored.num_shards
     assert {**files.config, "jpeg_quality": 90} == stored.config
-    for place, name in zip(videos_of(stored), NAMES, strict=True):
-        images, end = images_of(files, place)
-        jpegs, stored_end = images_of(stored, place)
+    for ref, name in zip(videos_of(stored), VIDEO_NAMES, strict=True):
+        images, end = images_of(files, ref)
+        jpegs, stored_end = images_of(stored, ref)
         assert torch.equal(images, load_video(tiny_videos / name, VIDEO)[0].images)
         assert (
             images.float() - jpegs.float()
-        ).abs().mean() < 6  # JPEG; two frames differ by 40 and more
+        ).abs().mean() < 6  # JPEG; different frames differ by 40 or more
         assert (end.metadata, end.num_frames) == (stored_end.metadata, stored_end.num_frames)
-        assert files.samples(place.shard)[place.index] == ("video", name)
-        assert files.cost(place) == (tiny_videos / name).stat().st_size
+        assert files.samples(ref.shard)[ref.index] == ("video", name)
+        assert files.cost(ref) == (tiny_videos / name).stat().st_size
 
 
-def test_shards_behind_a_url_give_the_same(packed: Path, tmp_path: Path) -> None:
+def test_frame_shard_source_reads_a_url(frame_shards: Path, tmp_path: Path) -> None:
     config = replace(CONFIG, data=replace(CONFIG.data, cache_folder=str(tmp_path / "cache")))
-    with serve(packed) as server:
+    with serve(frame_shards) as server:
         source = FrameShardSource(server.url, config)
         images, end = images_of(source, SampleRef(2, 0))
-    expected, expected_end = images_of(FrameShardSource(str(packed), CONFIG), SampleRef(2, 0))
+    expected, expected_end = images_of(FrameShardSource(str(frame_shards), CONFIG), SampleRef(2, 0))
     assert torch.equal(images, expected) and end.metadata == expected_end.metadata
 
 
-def test_pictures_and_texts_are_copied_as_they_are(
-    mixed: Path, mixed_files: Path, tmp_path: Path
+def test_copy_sample_copies_images_and_texts_unchanged(
+    mixed_shards: Path, mixed_files: Path, tmp_path: Path
 ) -> None:
     config = replace(CONFIG, pack=replace(CONFIG.pack, videos_per_shard=3))
-    questions = write_records(tmp_path / "questions.json", RECORDS)
-    shards = open_shards(mixed)
+    questions = write_records(tmp_path / "questions.json", MIXED_RECORDS)
+    shards = open_shards(mixed_shards)
     for source in (
-        FrameShardSource(str(mixed), config),
+        FrameShardSource(str(mixed_shards), config),
         VideoFileSource(mixed_files, questions, config),
     ):
         for index, shard in zip(shards.indexes, range(source.num_shards), strict=True):
-            for number, record in enumerate(index.entries):
-                if record.modality != "video":
+            for number, entry in enumerate(index.entries):
+                if entry.modality != "video":
                     stream = io.BytesIO(b"before")
                     stream.seek(6)
                     copied = source.copy_sample(SampleRef(shard, number), stream)
-                    assert copied == replace(record, offset=6)
-                    assert stream.getvalue()[6:] == shards.read_raw(record)
+                    assert copied == replace(entry, offset=6)
+                    assert stream.getvalue()[6:] == shards.read_raw(entry)
 
 
-def test_a_damaged_video_ends_with_its_damage_and_the_next_one_follows(
-    spoiled, tiny_videos: Path, tmp_path: Path
+def test_corrupt_video_ends_with_an_error_and_the_next_one_follows(
+    corrupt_copy, tiny_videos: Path, tmp_path: Path
 ) -> None:
-    folder = spoiled(
+    folder = corrupt_copy(
         "000001.tar", lambda content: content.replace(b"c_1.000002.jpg", b"c_1.000009.jpg")
     )
     chunks = list(
@@ -148,7 +147,7 @@ def test_a_damaged_video_ends_with_its_damage_and_the_next_one_follows(
 
 
 @pytest.mark.filterwarnings("ignore::lit_hour.media.video_reader.DamagedVideoWarning")
-def test_what_can_be_read_of_a_damaged_video_is_taken_when_asked(
+def test_truncated_video_is_used_with_on_decode_error_truncate(
     real_videos: Path, tmp_path: Path
 ) -> None:
     video = replace(VIDEO, on_decode_error="truncate", fps=2, max_frames=10)
@@ -166,7 +165,7 @@ def test_what_can_be_read_of_a_damaged_video_is_taken_when_asked(
     )
 
 
-def test_a_picture_that_is_damaged_is_named(mixed_files: Path, tmp_path: Path) -> None:
+def test_copy_sample_rejects_a_corrupt_image(mixed_files: Path, tmp_path: Path) -> None:
     questions = write_records(
         tmp_path / "q.json", [{"image": "photo.jpg", "question": "What?", "answer": "It."}]
     )
@@ -175,8 +174,10 @@ def test_a_picture_that_is_damaged_is_named(mixed_files: Path, tmp_path: Path) -
         VideoFileSource(tmp_path, questions, CONFIG).copy_sample(SampleRef(0, 0), io.BytesIO())
 
 
-def test_frames_that_were_taken_by_other_settings_are_refused(packed: Path) -> None:
-    with pytest.raises(ConfigError, match=r"was packed with video\.max_frames=6, this run has 5"):
-        FrameShardSource(str(packed), replace(CONFIG, video=replace(VIDEO, max_frames=5)))
+def test_frame_shards_of_other_settings_are_rejected(frame_shards: Path) -> None:
+    with pytest.raises(
+        ConfigError, match=r"was packed with video\.max_frames=6, this run has 5"
+    ):
+        FrameShardSource(str(frame_shards), replace(CONFIG, video=replace(VIDEO, max_frames=5)))
     with pytest.raises(ShardError, match="contains no shards"):
-        FrameShardSource(str(packed / "none"), CONFIG)
+        FrameShardSource(str(frame_shards / "none"), CONFIG)

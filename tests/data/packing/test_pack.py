@@ -17,7 +17,7 @@ from lit_hour.data.shards.decode import load_frames
 from lit_hour.data.shards.reader import open_shards
 from lit_hour.errors import QuestionError, ShardError, VideoError
 from tests import REPOSITORY
-from tests.data.tiny import NAMES, SETTINGS, VIDEO, write_video
+from tests.data.factories import PACK, VIDEO, VIDEO_NAMES, ask_about, shard_files, write_video
 from tests.helpers.disk import limit_file_size
 
 PROGRAM = """
@@ -33,52 +33,36 @@ if __name__ == "__main__":
 KILLED_VIDEO = VideoConfig(min_frames=100, max_frames=100, image_size=64)
 
 
-def contents(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != ".lock"}
-
-
-def ask_about(names, file: Path) -> Path:
-    file.write_text(
-        json.dumps(
-            [
-                {"video": name, "question": f"What is in {name}?", "answer": "A thing."}
-                for name in names
-            ]
-        )
-    )
-    return file
-
-
-def test_totals_count_everything(packed, tiny_videos, tiny_questions):
-    summary = pack(tiny_videos, tiny_questions, packed, VIDEO, SETTINGS)
+def test_totals_are_the_sums_over_shards(frame_shards, tiny_videos, tiny_questions):
+    summary = pack(tiny_videos, tiny_questions, frame_shards, VIDEO, PACK)
     assert (summary.num_shards, summary.num_questions) == (3, 15)
     assert summary.num_samples == {"video": 5, "image": 0, "images": 0, "text": 0}
     assert summary.num_frames == 4 + 4 + 5 + 6 + 6
     assert summary.duration_seconds == pytest.approx(3 + 4 + 5 + 6 + 7)
-    assert summary.num_bytes == sum(path.stat().st_size for path in packed.glob("*.tar"))
+    assert summary.num_bytes == sum(path.stat().st_size for path in frame_shards.glob("*.tar"))
     assert summary.skipped == ()
-    totals = json.loads((packed / "index.json").read_text())
+    totals = json.loads((frame_shards / "index.json").read_text())
     assert totals == {"version": 3, **summary.__dict__, "skipped": []}
 
 
-def test_sha256_is_that_of_the_tar(packed):
-    for index in open_shards(packed).indexes:
+def test_index_has_the_sha256_of_the_tar(frame_shards):
+    for index in open_shards(frame_shards).indexes:
         printed = subprocess.run(
-            ["sha256sum", packed / index.shard], capture_output=True, text=True, check=True
+            ["sha256sum", frame_shards / index.shard], capture_output=True, text=True, check=True
         ).stdout
         assert printed.split()[0] == index.sha256
 
 
-def test_several_processes_write_the_same_bytes_and_share_the_budget(tiny_videos, tmp_path):
+def test_number_of_workers_does_not_change_bytes_or_budget(tiny_videos, tmp_path):
     videos = shutil.copytree(tiny_videos, tmp_path / "videos")
     (videos / "b.mp4").write_text("no video")
     (videos / "more/f.mp4").write_bytes((videos / "a.mp4").read_bytes()[:1000])
-    questions = ask_about(NAMES, tmp_path / "q.json")
+    questions = ask_about(VIDEO_NAMES, tmp_path / "q.json")
     for num_workers in (1, 2):
         settings = PackConfig(videos_per_shard=2, num_workers=num_workers, max_bad_samples=2)
         summary = pack(videos, questions, tmp_path / f"out{num_workers}", VIDEO, settings)
         assert [skipped.name for skipped in summary.skipped] == ["b.mp4", "more/f.mp4"]
-    assert contents(tmp_path / "out1") == contents(tmp_path / "out2")
+    assert shard_files(tmp_path / "out1") == shard_files(tmp_path / "out2")
     with pytest.raises(VideoError, match=r"(b|f)\.mp4.*pack\.max_bad_samples \(now 1\)"):
         pack(
             videos,
@@ -93,23 +77,23 @@ def test_several_processes_write_the_same_bytes_and_share_the_budget(tiny_videos
     )
 
 
-def test_only_what_is_missing_or_cut_off_is_made_again(
-    packed, tiny_videos, tiny_questions, tmp_path
+def test_pack_rewrites_only_missing_and_truncated_shards(
+    frame_shards, tiny_videos, tiny_questions, tmp_path
 ):
-    out = shutil.copytree(packed, tmp_path / "out")
+    out = shutil.copytree(frame_shards, tmp_path / "out")
     before = {path: path.stat().st_mtime_ns for path in out.glob("0*")}
     (out / "000001.json").unlink()
     (out / "000002.tar").write_bytes(b"cut off")
     (out / "000001.tar.77.unfinished").write_bytes(b"left by a killed run")
-    pack(tiny_videos, tiny_questions, out, VIDEO, SETTINGS)
-    assert contents(out) == contents(packed)
+    pack(tiny_videos, tiny_questions, out, VIDEO, PACK)
+    assert shard_files(out) == shard_files(frame_shards)
     changed = {path.name for path, moment in before.items() if path.stat().st_mtime_ns != moment}
     assert changed == {"000001.tar", "000001.json", "000002.tar", "000002.json"}
 
 
 @pytest.mark.parametrize("what", ["settings", "questions", "video", "fewer videos"])
-def test_shards_made_from_something_else_are_refused(
-    packed, tiny_videos, tiny_questions, tmp_path, what
+def test_shards_of_other_inputs_are_rejected(
+    frame_shards, tiny_videos, tiny_questions, tmp_path, what
 ):
     videos, questions, video = tiny_videos, tmp_path / "questions.json", VIDEO
     records = json.loads(tiny_questions.read_text())
@@ -123,15 +107,17 @@ def test_shards_made_from_something_else_are_refused(
         videos = shutil.copytree(tiny_videos, tmp_path / "videos")
         write_video(videos / "a.mp4", num_seconds=9)
     questions.write_text(json.dumps(records))
-    before = contents(packed)
+    before = shard_files(frame_shards)
     with pytest.raises(
-        ShardError, match=rf"{packed} has shards made from other .*another folder, or delete"
+        ShardError, match=rf"{frame_shards} has shards made from other .*another folder, or delete"
     ):
-        pack(videos, questions, packed, video, SETTINGS)
-    assert contents(packed) == before
+        pack(videos, questions, frame_shards, video, PACK)
+    assert shard_files(frame_shards) == before
 
 
-def test_settings_that_decide_nothing_do_not_count(tiny_videos, tiny_questions, tmp_path):
+def test_fingerprint_ignores_settings_that_do_not_change_shards(
+    tiny_videos, tiny_questions, tmp_path
+):
     def plan(**settings):
         return plan_shards(
             tiny_videos, tiny_questions, tmp_path, VideoConfig(**settings), PackConfig()
@@ -156,19 +142,19 @@ def test_settings_that_decide_nothing_do_not_count(tiny_videos, tiny_questions, 
     assert plan(keyframes_only=True).config == {**stored, "keyframes_only": True}
 
 
-def test_missing_videos_are_listed_before_anything_is_written(tiny_videos, tmp_path):
+def test_missing_videos_are_listed_before_writing(tiny_videos, tmp_path):
     questions = ask_about(
-        [*NAMES, *(f"gone{number}.mp4" for number in range(7))], tmp_path / "q.json"
+        [*VIDEO_NAMES, *(f"gone{number}.mp4" for number in range(7))], tmp_path / "q.json"
     )
     with pytest.raises(
         QuestionError,
         match=r"names 12 files, and 7 of them are not in .*gone0\.mp4, .*gone4\.mp4, and 2 more\.",
     ):
-        pack(tiny_videos, questions, tmp_path / "out", VIDEO, SETTINGS)
+        pack(tiny_videos, questions, tmp_path / "out", VIDEO, PACK)
     assert not (tmp_path / "out").exists()
 
 
-def test_two_videos_with_one_key_are_refused_by_name(tmp_path):
+def test_two_videos_with_the_same_key_are_rejected(tmp_path):
     for name in ("x y.mp4", "x_y.mkv"):
         (tmp_path / name).write_bytes(b"")
     with pytest.raises(
@@ -179,13 +165,13 @@ def test_two_videos_with_one_key_are_refused_by_name(tmp_path):
             ask_about(["x_y.mkv", "x y.mp4"], tmp_path / "q.json"),
             tmp_path / "out",
             VIDEO,
-            SETTINGS,
+            PACK,
         )
 
 
-def test_a_place_that_is_no_folder_is_refused(tiny_videos, tiny_questions):
+def test_output_path_that_is_a_file_is_rejected(tiny_videos, tiny_questions):
     with pytest.raises(ShardError, match=r"Cannot use .* as a folder of shards"):
-        pack(tiny_videos, tiny_questions, tiny_questions, VIDEO, SETTINGS)
+        pack(tiny_videos, tiny_questions, tiny_questions, VIDEO, PACK)
 
 
 def descendants(pid: int) -> list[int]:
@@ -196,7 +182,7 @@ def descendants(pid: int) -> list[int]:
             for thread in threads.iterdir()
             for child in (thread / "children").read_text().split()
         ]
-    except FileNotFoundError:  # a thread has ended meanwhile, or the process
+    except FileNotFoundError:  # a thread or the process has exited
         return descendants(pid) if threads.exists() else []
     return children + [pid for child in children for pid in descendants(child)]
 
@@ -211,11 +197,12 @@ def is_running(pid: int) -> bool:
 def wait_until(condition, seconds: float = 30) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
+        assert time.monotonic() < deadline, "timed out"
         time.sleep(0.01)
 
 
-def test_after_kill_9_packing_goes_on_and_the_shards_are_the_same(tmp_path):
+@pytest.mark.slow
+def test_pack_continues_after_sigkill_with_the_same_bytes(tmp_path):
     names = [f"{number}.mp4" for number in range(8)]
     for name in names:
         write_video(tmp_path / name, num_seconds=40, size_pixels=96)
@@ -235,7 +222,7 @@ def test_after_kill_9_packing_goes_on_and_the_shards_are_the_same(tmp_path):
     process.wait()
     wait_until(
         lambda: not any(is_running(worker) for worker in workers)
-    )  # nobody writes on behind our back
+    )  # none of them writes any more
     assert len(workers) >= 2
     finished = {path: path.stat().st_mtime_ns for path in out.glob("0*.json")}
     assert len(finished) < len(names) and list(out.glob("*.unfinished"))
@@ -246,14 +233,14 @@ def test_after_kill_9_packing_goes_on_and_the_shards_are_the_same(tmp_path):
         pack(
             tmp_path, questions, folder, KILLED_VIDEO, PackConfig(videos_per_shard=1, num_workers=1)
         )
-    assert contents(out) == contents(undisturbed)
+    assert shard_files(out) == shard_files(undisturbed)
     assert all(path.stat().st_mtime_ns == moment for path, moment in finished.items())
     assert len(open_shards(out).entries) == len(names)
 
 
 @pytest.fixture
 def full_disk(tmp_path):
-    """A disk that has room for one shard and not for all."""
+    """A disk with space for one shard only."""
     folder = tmp_path / "disk"
     folder.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=36k", "tmpfs", folder]
@@ -263,38 +250,36 @@ def full_disk(tmp_path):
     subprocess.run(["umount", folder], check=True)
 
 
-def test_a_full_disk_is_named_and_leaves_nothing_half_written(
-    full_disk, packed, tiny_videos, tiny_questions
+def test_full_disk_is_reported_and_leaves_no_partial_file(
+    full_disk, frame_shards, tiny_videos, tiny_questions
 ):
     with pytest.raises(
         ShardError,
         match=rf"{full_disk}/00000\d\.tar: No space left.*Free space in",
     ):
-        pack(tiny_videos, tiny_questions, full_disk, VIDEO, SETTINGS)
-    left = contents(full_disk)
+        pack(tiny_videos, tiny_questions, full_disk, VIDEO, PACK)
+    left = shard_files(full_disk)
     assert {"000000.tar", "000000.json"} <= set(left) and "index.json" not in left
-    assert all(content == (packed / name).read_bytes() for name, content in left.items())
+    assert all(content == (frame_shards / name).read_bytes() for name, content in left.items())
     with pytest.raises(ShardError, match="is unfinished"):
         open_shards(full_disk)
     subprocess.run(["mount", "-o", "remount,size=1m", full_disk], check=True)
-    pack(tiny_videos, tiny_questions, full_disk, VIDEO, SETTINGS)
-    assert contents(full_disk) == contents(packed)
+    pack(tiny_videos, tiny_questions, full_disk, VIDEO, PACK)
+    assert shard_files(full_disk) == shard_files(frame_shards)
 
 
-def test_a_file_that_may_not_grow_leaves_nothing_half_written(
-    tiny_videos, tiny_questions, tmp_path
-):
+def test_file_size_limit_leaves_no_partial_file(tiny_videos, tiny_questions, tmp_path):
     with (
         limit_file_size(9000),
         pytest.raises(ShardError, match=r"000000\.tar: File too large"),
     ):
-        pack(tiny_videos, tiny_questions, tmp_path / "out", VIDEO, SETTINGS)
-    assert contents(tmp_path / "out") == {}
+        pack(tiny_videos, tiny_questions, tmp_path / "out", VIDEO, PACK)
+    assert shard_files(tmp_path / "out") == {}
 
 
 @pytest.fixture
 def catalog(real_videos, tmp_path):
-    """Three real clips, the damaged one in the middle, with what the catalog says of them."""
+    """Three real clips with the damaged one in the middle, and the catalog of the clips."""
     what = {
         clip["file"]: clip["what"]
         for clip in json.loads((real_videos / "CATALOG.json").read_text())
@@ -309,15 +294,15 @@ def catalog(real_videos, tmp_path):
     return file
 
 
-def test_a_damaged_clip_stops_packing(real_videos, catalog, tmp_path):
+def test_corrupt_clip_stops_packing(real_videos, catalog, tmp_path):
     with pytest.raises(
         VideoError, match=r"corrupted\.mp4.*2\.[78] s.*pack\.max_bad_samples \(now 0\)"
     ):
-        pack(real_videos, catalog, tmp_path / "out", VIDEO, SETTINGS)
-    assert contents(tmp_path / "out") == {}
+        pack(real_videos, catalog, tmp_path / "out", VIDEO, PACK)
+    assert shard_files(tmp_path / "out") == {}
 
 
-def test_a_damaged_clip_within_the_budget_is_left_out_and_listed(real_videos, catalog, tmp_path):
+def test_corrupt_clip_within_the_budget_is_skipped_and_listed(real_videos, catalog, tmp_path):
     out, settings = (
         tmp_path / "out",
         PackConfig(videos_per_shard=2, num_workers=1, max_bad_samples=1),
@@ -333,16 +318,16 @@ def test_a_damaged_clip_within_the_budget_is_left_out_and_listed(real_videos, ca
     with pytest.raises(
         ShardError, match=r"was packed without 1 samples, but pack\.max_bad_samples=0"
     ):
-        pack(real_videos, catalog, out, VIDEO, SETTINGS)
+        pack(real_videos, catalog, out, VIDEO, PACK)
 
 
 @pytest.mark.filterwarnings("ignore::lit_hour.media.video_reader.DamagedVideoWarning")
-def test_what_could_be_read_of_a_damaged_clip_is_packed_when_asked(real_videos, catalog, tmp_path):
+def test_truncated_clip_is_packed_with_on_decode_error_truncate(real_videos, catalog, tmp_path):
     video = replace(VIDEO, on_decode_error="truncate", fps=2, max_frames=10)
-    pack(real_videos, catalog, tmp_path / "out", video, SETTINGS)
+    pack(real_videos, catalog, tmp_path / "out", video, PACK)
     shards = open_shards(tmp_path / "out")
     stored = shards.read(shards.entries[1])
     assert stored.timestamps_seconds == (0.0, 0.5, 1.0, 1.5, 2.0, 2.5)
     assert (
         stored.duration_seconds == 3.0
-    )  # of 5; it can be read up to 2.8, and the frame at 3 is the first one missing
+    )  # of 5 s; readable up to 2.8 s, so the frame at 3 s is missing

@@ -6,7 +6,7 @@ import pytest
 
 from lit_hour.data.shards.http import join_url, redact
 from lit_hour.errors import ConfigError, ShardError
-from tests.data.served import QUICK, Server, serve
+from tests.data.http_server import FAST_CLIENT, Server, serve
 from tests.helpers.disk import limit_file_size
 
 CONTENT = bytes(range(256)) * 1000
@@ -20,96 +20,96 @@ def server(tmp_path: Path) -> Iterator[Server]:
         yield server
 
 
-def fetched(server: Server, tmp_path: Path, *, num_bytes: int = len(CONTENT)) -> bytes:
-    QUICK.download(f"{server.url}/a.tar", tmp_path / "a.tar", num_bytes)
+def download(server: Server, tmp_path: Path, *, num_bytes: int = len(CONTENT)) -> bytes:
+    FAST_CLIENT.download(f"{server.url}/a.tar", tmp_path / "a.tar", num_bytes)
     return (tmp_path / "a.tar").read_bytes()
 
 
-def test_a_file_comes_whole(server: Server, tmp_path: Path) -> None:
-    assert fetched(server, tmp_path) == QUICK.read(f"{server.url}/a.tar") == CONTENT
+def test_download_writes_the_whole_file(server: Server, tmp_path: Path) -> None:
+    assert download(server, tmp_path) == FAST_CLIENT.read(f"{server.url}/a.tar") == CONTENT
 
 
-def test_what_is_there_is_not_fetched_again(server: Server, tmp_path: Path) -> None:
+def test_download_keeps_existing_bytes(server: Server, tmp_path: Path) -> None:
     (tmp_path / "a.tar").write_bytes(CONTENT[:1000])
-    assert fetched(server, tmp_path) == CONTENT
+    assert download(server, tmp_path) == CONTENT
     assert server.requests == [("/a.tar", "bytes=1000-")]
-    assert fetched(server, tmp_path) == CONTENT and len(server.requests) == 1
+    assert download(server, tmp_path) == CONTENT and len(server.requests) == 1
 
 
-def test_a_connection_that_breaks_is_continued(server: Server, tmp_path: Path) -> None:
-    server.dies_after = [1000] * 10  # more often than there are tries: each brings something
-    assert fetched(server, tmp_path) == CONTENT
+def test_broken_connection_is_resumed(server: Server, tmp_path: Path) -> None:
+    server.break_after = [1000] * 10  # more often than max_attempts; each brings bytes
+    assert download(server, tmp_path) == CONTENT
     assert server.requests_for("a.tar") == [
         "",
         *(f"bytes={start}-" for start in range(1000, 11000, 1000)),
     ]
 
 
-def test_a_server_without_ranges_starts_anew_and_is_given_up_when_that_leads_nowhere(
+def test_server_without_ranges_restarts_until_attempts_are_used_up(
     server: Server, tmp_path: Path
 ) -> None:
-    server.knows_ranges, server.dies_after = False, [1000, 500]
-    assert fetched(server, tmp_path) == CONTENT
+    server.supports_ranges, server.break_after = False, [1000, 500]
+    assert download(server, tmp_path) == CONTENT
     (tmp_path / "a.tar").unlink()
-    server.requests, server.dies_after = [], [1000] * 10
+    server.requests, server.break_after = [], [1000] * 10
     with pytest.raises(ShardError, match=r"Cannot download .*/a\.tar: the connection broke"):
-        fetched(server, tmp_path)
-    assert len(server.requests) == 1 + QUICK.max_attempts
+        download(server, tmp_path)
+    assert len(server.requests) == 1 + FAST_CLIENT.max_attempts
 
 
-def test_a_fault_that_may_pass_is_waited_for(server: Server, tmp_path: Path) -> None:
+def test_transient_status_is_retried(server: Server, tmp_path: Path) -> None:
     server.statuses = [503, 429]
-    assert fetched(server, tmp_path) == CONTENT
+    assert download(server, tmp_path) == CONTENT
     server.statuses = [500] * 3
     with pytest.raises(
         ShardError,
         match=rf"Cannot download {server.url}/a\.tar: the server answers 500 Internal Server Error",
     ):
-        QUICK.read(f"{server.url}/a.tar")
+        FAST_CLIENT.read(f"{server.url}/a.tar")
     assert server.statuses == []
 
 
 @pytest.mark.parametrize(("status", "words"), [(404, "404 Not Found"), (403, "403 Forbidden")])
-def test_another_fault_is_final(server: Server, status: int, words: str) -> None:
+def test_other_status_is_not_retried(server: Server, status: int, words: str) -> None:
     server.statuses = [status]
     with pytest.raises(ShardError, match=rf"/a\.tar: the server answers {words}"):
-        QUICK.read(f"{server.url}/a.tar")
+        FAST_CLIENT.read(f"{server.url}/a.tar")
     assert len(server.requests) == 1
 
 
-def test_a_silent_server_is_given_up(server: Server) -> None:
-    server.silent_seconds = 1.0
+def test_silent_server_times_out(server: Server) -> None:
+    server.delay_seconds = 1.0
     with pytest.raises(ShardError, match=r"/a\.tar: .*timed out"):
-        replace(QUICK, timeout_seconds=0.05).read(f"{server.url}/a.tar")
-    assert len(server.requests) == QUICK.max_attempts
+        replace(FAST_CLIENT, timeout_seconds=0.05).read(f"{server.url}/a.tar")
+    assert len(server.requests) == FAST_CLIENT.max_attempts
 
 
-def test_no_server_at_all_is_said(server: Server) -> None:
+def test_refused_connection_is_reported(server: Server) -> None:
     server.server_close()
     with pytest.raises(ShardError, match=rf"Cannot download {server.url}/a\.tar: .*refused"):
-        QUICK.read(f"{server.url}/a.tar")
+        FAST_CLIENT.read(f"{server.url}/a.tar")
 
 
 @pytest.mark.parametrize("num_bytes", [len(CONTENT) - 1, len(CONTENT) + 1])
-def test_a_file_of_another_size_is_refused_at_once(
+def test_file_of_another_size_is_rejected_at_once(
     server: Server, tmp_path: Path, num_bytes: int
 ) -> None:
     with pytest.raises(
         ShardError, match=rf"/a\.tar has {len(CONTENT)} bytes, but {num_bytes} by its index"
     ):
-        fetched(server, tmp_path, num_bytes=num_bytes)
+        download(server, tmp_path, num_bytes=num_bytes)
     assert len(server.requests) == 1
 
 
-def test_a_disk_that_takes_no_more_is_said(server: Server, tmp_path: Path) -> None:
+def test_full_disk_is_reported(server: Server, tmp_path: Path) -> None:
     reason = r"Cannot write .*/a\.tar: File too large\. Free disk space, or set data\.cache_folder"
     with limit_file_size(1000), pytest.raises(ShardError, match=reason):
-        fetched(server, tmp_path)
+        download(server, tmp_path)
     assert len(server.requests) == 1
 
 
-def test_addresses() -> None:
-    web = replace(QUICK, s3_endpoint="https://store.example:9000/objects/")
+def test_resolve_maps_s3_to_the_endpoint() -> None:
+    web = replace(FAST_CLIENT, s3_endpoint="https://store.example:9000/objects/")
     assert (
         web.resolve("s3://bucket/a/b.tar?signature=x")
         == "https://store.example:9000/objects/bucket/a/b.tar?signature=x"
@@ -127,9 +127,9 @@ def test_addresses() -> None:
         replace(web, s3_endpoint="store").resolve("s3://bucket/a")
 
 
-def test_secrets_stay_out_of_messages(server: Server) -> None:
+def test_redact_removes_user_and_query(server: Server) -> None:
     with pytest.raises(ShardError) as refusal:
-        QUICK.read(f"{server.url}/none.tar?signature=secret")
+        FAST_CLIENT.read(f"{server.url}/none.tar?signature=secret")
     assert "secret" not in str(refusal.value) and server.requests == [
         ("/none.tar?signature=secret", "")
     ]

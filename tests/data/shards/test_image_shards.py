@@ -1,4 +1,4 @@
-"""Shards that hold pictures and texts beside videos."""
+"""Reading of images, image sets and texts from shards."""
 
 import json
 import shutil
@@ -13,14 +13,13 @@ from lit_hour.data.shards.reader import open_shards
 from lit_hour.errors import ShardError
 from lit_hour.media.anyres import load_image_set, load_tiled_image
 from lit_hour.types import Frames, ImageSet, TiledImage
-from tests.data.mixed import KEYS
-from tests.data.tiny import VIDEO
+from tests.data.factories import MIXED_KEYS, VIDEO
 
 
-def test_every_kind_comes_back_as_what_it_was(mixed, mixed_files):
-    shards = open_shards(mixed)
-    stored = [shards.read(record) for record in shards.entries]
-    visuals = [load_visual(each, VIDEO, ImageConfig(max_grid=2)) for each in stored]
+def test_each_modality_is_loaded_as_its_type(mixed_shards, mixed_files):
+    shards = open_shards(mixed_shards)
+    stored = [shards.read(entry) for entry in shards.entries]
+    visuals = [load_visual(sample, VIDEO, ImageConfig(max_grid=2)) for sample in stored]
     assert [type(visual) for visual in visuals] == [
         Frames,
         TiledImage,
@@ -41,7 +40,7 @@ def test_every_kind_comes_back_as_what_it_was(mixed, mixed_files):
     names = ("map.webp", "dot.bmp", "photo.jpg")
     files = [(name, (mixed_files / name).read_bytes()) for name in names]
     assert torch.equal(visuals[5].images, load_image_set(files, VIDEO.image_size).images)
-    assert [", ".join(each.files) for each in stored[:4]] == [
+    assert [", ".join(sample.files) for sample in stored[:4]] == [
         "clip.mp4",
         "more/chart.png",
         "photo.jpg",
@@ -55,34 +54,34 @@ def test_every_kind_comes_back_as_what_it_was(mixed, mixed_files):
     assert stored[3].questions[0].question == "Is <image> larger than <image>?"
 
 
-def test_plain_webdataset_reads_pictures_and_texts(mixed, mixed_files):
+def test_webdataset_reads_images_and_texts(mixed_shards, mixed_files):
     samples = [
         sample
-        for index in open_shards(mixed).indexes
+        for index in open_shards(mixed_shards).indexes
         for sample in webdataset.WebDataset(
-            str(mixed / index.shard), shardshuffle=False, empty_check=False
+            str(mixed_shards / index.shard), shardshuffle=False, empty_check=False
         )
     ]
-    assert [sample["__key__"] for sample in samples] == KEYS
+    assert [sample["__key__"] for sample in samples] == MIXED_KEYS
     assert samples[1]["000000.png"] == (mixed_files / "more/chart.png").read_bytes()
     assert samples[5]["000001.bmp"] == (mixed_files / "dot.bmp").read_bytes()
     assert json.loads(samples[6]["json"])["modality"] == "text"
 
 
-def test_conversations_about_sets_and_texts_are_not_cut(mixed):
-    shards = open_shards(mixed)
+def test_image_sets_and_texts_are_single_training_samples(mixed_shards):
+    shards = open_shards(mixed_shards)
     assert shards.samples_per_shard(2) == (1 + 1 + 2, 3, 1)
     assert shards.samples_per_shard(1) == (1 + 1 + 3, 3, 1)
-    record, asked = shards.locate(1, 1, 2)
-    assert (record.key, len(shards.read(record).questions[asked])) == ("record_00000004", 3)
+    entry, questions = shards.locate(1, 1, 2)
+    assert (entry.key, len(shards.read(entry).questions[questions])) == ("record_00000004", 3)
 
 
 @pytest.fixture
-def damaged(mixed, tmp_path):
-    """A copy of the shards in which some bytes are others."""
+def damaged(mixed_shards, tmp_path):
+    """Return a function that copies the shards and replaces some bytes of a file."""
 
     def damage(name, old, new):
-        folder = shutil.copytree(mixed, tmp_path / "damaged")
+        folder = shutil.copytree(mixed_shards, tmp_path / "damaged")
         content = (folder / name).read_bytes()
         assert old in content
         (folder / name).write_bytes(
@@ -116,7 +115,7 @@ def damaged(mixed, tmp_path):
         ),
     ],
 )
-def test_a_stored_picture_that_does_not_decode_is_named(damaged, shard, number, old, place):
+def test_undecodable_image_is_rejected(damaged, shard, number, old, place):
     shards = damaged(f"00000{shard}.tar", old, b"????")
     stored = shards.read(shards.indexes[shard].entries[number])
     with pytest.raises(ShardError, match=rf"00000{shard}\.tar: {place}"):
@@ -141,13 +140,13 @@ def test_a_stored_picture_that_does_not_decode_is_named(damaged, shard, number, 
         (b'"modality": "image"', b'"modes": "image"', r"more/chart\.json is corrupt"),
     ],
 )
-def test_metadata_that_does_not_fit_a_picture_is_named(damaged, old, new, message):
+def test_metadata_that_does_not_match_an_image_is_rejected(damaged, old, new, message):
     shards = damaged("000000.tar", old, new)
     with pytest.raises(ShardError, match=rf"000000\.tar: image 'more/chart': .*{message}"):
         shards.read(shards.entries[1])
 
 
-def test_an_unknown_kind_is_named(damaged):
+def test_unknown_modality_is_rejected(damaged):
     with pytest.raises(
         ShardError,
         match=r"000001\.json has the unknown modality 'sound'\. "
@@ -156,7 +155,7 @@ def test_an_unknown_kind_is_named(damaged):
         damaged("000001.json", b'"modality": "images"', b'"modality": "sound"')
 
 
-def test_an_index_of_before_there_were_pictures_is_refused(damaged):
+def test_index_of_an_old_version_is_rejected_with_the_command(damaged):
     with pytest.raises(
         ShardError,
         match=r"format version 2\. This program reads version 3\. "

@@ -1,4 +1,4 @@
-"""Memory that shows a part of a file: in this process, and in another one that is sent it."""
+"""Memory-mapped slices of a file, in this process and sent to another one."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def file(tmp_path: Path) -> Path:
     return path
 
 
-def part_of(file: Path, start: int, num_bytes: int) -> MmapSlice:
+def make_slice(file: Path, start: int, num_bytes: int) -> MmapSlice:
     return MmapSlice(os.open(file, os.O_RDONLY), start, num_bytes)
 
 
@@ -34,12 +34,12 @@ def part_of(file: Path, start: int, num_bytes: int) -> MmapSlice:
     ("start", "num_bytes"),
     [(0, len(CONTENT)), (1, 10), (4095, 4100), (8192, 4096), (12300, 65), (7, 0)],
 )
-def test_a_part_shows_its_bytes_wherever_it_starts(file: Path, start: int, num_bytes: int) -> None:
-    assert bytes(part_of(file, start, num_bytes)) == CONTENT[start : start + num_bytes]
+def test_slice_has_its_bytes_at_any_offset(file: Path, start: int, num_bytes: int) -> None:
+    assert bytes(make_slice(file, start, num_bytes)) == CONTENT[start : start + num_bytes]
 
 
-def test_what_is_written_to_a_part_stays_out_of_the_file(file: Path) -> None:
-    one, other = part_of(file, 512, 1000), part_of(file, 512, 1000)
+def test_writes_to_a_slice_do_not_change_the_file(file: Path) -> None:
+    one, other = make_slice(file, 512, 1000), make_slice(file, 512, 1000)
     one.content[:4] = b"ours"
     assert (
         bytes(one)[:4] == b"ours"
@@ -48,7 +48,7 @@ def test_what_is_written_to_a_part_stays_out_of_the_file(file: Path) -> None:
 
 
 class Videos(Dataset[Features]):
-    """Features that show the end of a file, which is deleted while they travel."""
+    """Features in a file that is deleted while they are sent."""
 
     def __init__(self, file: Path) -> None:
         self.file = file
@@ -57,7 +57,7 @@ class Videos(Dataset[Features]):
         return 3
 
     def __getitem__(self, index: int) -> Features:
-        part = part_of(self.file, 2 * index, 8 + 2 * torch.Size(SHAPE).numel())
+        part = make_slice(self.file, 2 * index, 8 + 2 * torch.Size(SHAPE).numel())
         if index == 2:
             self.file.unlink()
         tokens = torch.frombuffer(part.content, dtype=torch.bfloat16, offset=8).view(
@@ -71,7 +71,7 @@ def only_one(features: list[Features]) -> Features:
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])
-def test_features_come_from_a_worker_as_they_are(file: Path, num_workers: int) -> None:
+def test_features_from_a_worker_are_equal_and_mapped(file: Path, num_workers: int) -> None:
     for index, found in enumerate(
         list(DataLoader(Videos(file), batch_size=1, num_workers=num_workers, collate_fn=only_one))
     ):
@@ -84,19 +84,21 @@ def test_features_come_from_a_worker_as_they_are(file: Path, num_workers: int) -
         assert isinstance(found, MmapFeatures)
 
 
-class Rooms(Dataset[Tensor]):
+class SharedTensors(Dataset[Tensor]):
     def __len__(self) -> int:
         return 2
 
     def __getitem__(self, index: int) -> Tensor:
-        room = empty_shared((2, 3, 5), torch.int16)  # (2, 3, 5)
-        was_shared = room.is_shared()
-        room.fill_(index + 2 * was_shared)
-        return room
+        tensor = empty_shared((2, 3, 5), torch.int16)  # (2, 3, 5)
+        was_shared = tensor.is_shared()
+        tensor.fill_(index + 2 * was_shared)
+        return tensor
 
 
 @pytest.mark.parametrize(("num_workers", "expected"), [(0, [0, 1]), (1, [2, 3])])
-def test_room_is_shared_in_a_worker_and_only_there(num_workers: int, expected: list[int]) -> None:
-    rooms = list(DataLoader(Rooms(), batch_size=None, num_workers=num_workers))
-    assert [set(room.flatten().tolist()) for room in rooms] == [{each} for each in expected]
-    assert all(room.shape == (2, 3, 5) for room in rooms)
+def test_empty_shared_uses_shared_memory_in_workers_only(
+    num_workers: int, expected: list[int]
+) -> None:
+    tensors = list(DataLoader(SharedTensors(), batch_size=None, num_workers=num_workers))
+    assert [set(tensor.flatten().tolist()) for tensor in tensors] == [{x} for x in expected]
+    assert all(tensor.shape == (2, 3, 5) for tensor in tensors)

@@ -14,13 +14,13 @@ from lit_hour.data.shards.reader import open_shards
 from lit_hour.errors import ShardError
 from lit_hour.media.frame_sampling import load_video
 from lit_hour.media.transforms import decode_jpeg
-from tests.data.tiny import NAMES, VIDEO
+from tests.data.factories import VIDEO, VIDEO_NAMES
 
 
-def test_every_video_comes_back_with_its_questions_and_frames(packed, tiny_videos):
-    shards = pickle.loads(pickle.dumps(open_shards(packed)))
+def test_read_returns_questions_and_frames_of_every_video(frame_shards, tiny_videos):
+    shards = pickle.loads(pickle.dumps(open_shards(frame_shards)))
     assert [video.key for video in shards.entries] == ["a", "b", "c_1", "more/d_e", "more/f"]
-    for number, (record, name) in enumerate(zip(shards.entries, NAMES, strict=True)):
+    for number, (record, name) in enumerate(zip(shards.entries, VIDEO_NAMES, strict=True)):
         stored = shards.read(record)
         frames = load_frames(stored, 32, max_frames=100)
         expected, duration_seconds = load_video(tiny_videos / name, VIDEO)
@@ -33,16 +33,16 @@ def test_every_video_comes_back_with_its_questions_and_frames(packed, tiny_video
         assert torch.equal(frames.timestamps, expected.timestamps)
         assert (
             frames.images.float() - expected.images.float()
-        ).abs().mean() < 6  # JPEG; two frames differ by 40 and more
+        ).abs().mean() < 6  # JPEG; different frames differ by 40 or more
 
 
-def test_plain_webdataset_reads_the_same(packed):
-    shards = open_shards(packed)
+def test_webdataset_reads_the_same_frames(frame_shards):
+    shards = open_shards(frame_shards)
     samples = [
         sample
         for index in shards.indexes
         for sample in webdataset.WebDataset(
-            str(packed / index.shard), shardshuffle=False, empty_check=False
+            str(frame_shards / index.shard), shardshuffle=False, empty_check=False
         )
     ]
     assert [sample["__key__"] for sample in samples] == [video.key for video in shards.entries]
@@ -50,48 +50,48 @@ def test_plain_webdataset_reads_the_same(packed):
         frames = load_frames(shards.read(record), 32, max_frames=100)
         members = sorted(name for name in sample if name.endswith(".jpg"))
         assert members == [f"{frame:06d}.jpg" for frame in range(record.num_frames)]
-        pictures = torch.stack([decode_jpeg(sample[name], 32, name) for name in members])
-        assert torch.equal(pictures, frames.images)
+        images = torch.stack([decode_jpeg(sample[name], 32, name) for name in members])
+        assert torch.equal(images, frames.images)
         assert json.loads(sample["json"])["key"] == record.key
 
 
-def test_fewer_frames_are_spread_evenly_and_the_others_not_decoded(packed):
-    shards = open_shards(packed)
+def test_max_frames_decodes_evenly_spaced_frames_only(frame_shards):
+    shards = open_shards(frame_shards)
     stored = shards.read(shards.entries[-1])
-    whole = load_frames(stored, 32, max_frames=6)
-    assert len(whole) == 6
-    for max_frames, chosen in [(6, [0, 1, 2, 3, 4, 5]), (3, [0, 2, 5]), (2, [0, 5]), (1, [0])]:
+    expected = load_frames(stored, 32, max_frames=6)
+    assert len(expected) == 6
+    for max_frames, indices in [(6, [0, 1, 2, 3, 4, 5]), (3, [0, 2, 5]), (2, [0, 5]), (1, [0])]:
         frames = load_frames(stored, 32, max_frames)
-        assert torch.equal(frames.timestamps, whole.timestamps[chosen])
-        assert torch.equal(frames.images, whole.images[chosen])
+        assert torch.equal(frames.timestamps, expected.timestamps[indices])
+        assert torch.equal(frames.images, expected.images[indices])
 
 
-def test_samples_are_groups_of_questions(packed):
-    shards = open_shards(packed)
+def test_training_samples_are_groups_of_questions(frame_shards):
+    shards = open_shards(frame_shards)
     assert shards.samples_per_shard(1) == (3, 7, 5)
     assert shards.samples_per_shard(2) == (2, 4, 3)
     assert shards.samples_per_shard(5) == (2, 2, 1)
-    asked = [
-        (video.key, shards.read(video).questions[chosen])
+    questions = [
+        (video.key, shards.read(video).questions[indices])
         for shard, count in enumerate(shards.samples_per_shard(2))
-        for video, chosen in (shards.locate(shard, sample, 2) for sample in range(count))
+        for video, indices in (shards.locate(shard, sample, 2) for sample in range(count))
     ]
-    assert [(key, len(questions)) for key, questions in asked if key == "more/f"] == [
+    assert [(key, len(questions)) for key, questions in questions if key == "more/f"] == [
         ("more/f", 2),
         ("more/f", 2),
         ("more/f", 1),
     ]
-    assert len({question.id for _, questions in asked for question in questions}) == 15
+    assert len({question.id for _, questions in questions for question in questions}) == 15
     with pytest.raises(IndexError):
         shards.locate(0, 2, 2)
 
 
-def test_a_folder_that_is_not_ready_is_refused(tmp_path, packed, spoiled):
+def test_unfinished_folder_is_rejected(tmp_path, frame_shards, corrupt_copy):
     with pytest.raises(
         ShardError, match=f"{re.escape(str(tmp_path))} contains no shards.*lit-hour pack"
     ):
         open_shards(tmp_path)
-    folder = spoiled("index.json", lambda content: content)
+    folder = corrupt_copy("index.json", lambda content: content)
     (folder / "000001.json").unlink()
     with pytest.raises(ShardError, match=r"has 2 shards, but .*index\.json counts 3"):
         open_shards(folder)
@@ -106,7 +106,7 @@ def test_a_folder_that_is_not_ready_is_refused(tmp_path, packed, spoiled):
         (lambda content: content[:-1] + b"", "is not valid JSON"),
         (
             lambda content: content.replace(b'"version": 3', b'"version": 7'),
-            "has format version 7. This program reads version 3. Delete .*spoiled and make it "
+            "has format version 7. This program reads version 3. Delete .*corrupt_copy and make it "
             "anew: frames with `lit-hour pack",
         ),
         (lambda content: b"[]", "has format version None"),
@@ -124,14 +124,14 @@ def test_a_folder_that_is_not_ready_is_refused(tmp_path, packed, spoiled):
         ),
     ],
 )
-def test_a_damaged_index_is_named(spoiled, change, message):
-    folder = spoiled("000001.json", lambda content: change(content.rstrip()))
+def test_corrupt_index_is_rejected(corrupt_copy, change, message):
+    folder = corrupt_copy("000001.json", lambda content: change(content.rstrip()))
     with pytest.raises(ShardError, match=rf"000001\.json.*{message}"):
         open_shards(folder)
 
 
-def test_a_truncated_tar_is_named(spoiled):
-    folder = spoiled("000002.tar", lambda content: content[:-3000])
+def test_truncated_or_missing_tar_is_rejected(corrupt_copy):
+    folder = corrupt_copy("000002.tar", lambda content: content[:-3000])
     with pytest.raises(ShardError, match=r"000002\.tar has \d+ bytes, but \d+ by its index"):
         open_shards(folder)
     (folder / "000002.tar").unlink()
@@ -139,8 +139,8 @@ def test_a_truncated_tar_is_named(spoiled):
         open_shards(folder)
 
 
-def test_a_tar_that_shrinks_while_it_is_read_is_named(spoiled):
-    folder = spoiled("000002.tar", lambda content: content)
+def test_tar_truncated_while_open_is_rejected(corrupt_copy):
+    folder = corrupt_copy("000002.tar", lambda content: content)
     shards = open_shards(folder)
     (folder / "000002.tar").write_bytes((folder / "000002.tar").read_bytes()[:3000])
     with pytest.raises(ShardError, match=r"000002\.tar is truncated inside the video 'more/f'"):
@@ -148,7 +148,7 @@ def test_a_tar_that_shrinks_while_it_is_read_is_named(spoiled):
 
 
 def rewritten(content: bytes, drop: str = "", replace: dict[str, bytes] | None = None) -> bytes:
-    """The same tar, of the same size, without a member or with other bytes in some."""
+    """Return a tar of the same size without some members, or with other content in some."""
     buffer = io.BytesIO()
     with (
         tarfile.open(fileobj=io.BytesIO(content)) as old,
@@ -168,14 +168,14 @@ def read_last_subject(folder: Path):
 
 
 @pytest.mark.parametrize("member", ["more/f.000000.jpg", "more/f.000003.jpg", "more/f.json"])
-def test_a_missing_member_is_named(spoiled, member):
-    folder = spoiled("000002.tar", lambda content: rewritten(content, drop=member))
+def test_missing_member_is_rejected(corrupt_copy, member):
+    folder = corrupt_copy("000002.tar", lambda content: rewritten(content, drop=member))
     with pytest.raises(ShardError, match=rf"000002\.tar: video 'more/f': {member} is missing"):
         read_last_subject(folder)
 
 
-def test_a_member_too_many_is_named(spoiled):
-    folder = spoiled(
+def test_extra_member_is_rejected(corrupt_copy):
+    folder = corrupt_copy(
         "000002.json", lambda content: content.replace(b'"num_frames": 6', b'"num_frames": 5')
     )
     with pytest.raises(ShardError, match=r"more/f\.json is missing .* Found more/f\.000005\.jpg"):
@@ -183,25 +183,25 @@ def test_a_member_too_many_is_named(spoiled):
 
 
 @pytest.mark.parametrize("frame", [0, 3])
-def test_a_damaged_header_is_named(spoiled, frame):
+def test_corrupt_tar_header_is_rejected(corrupt_copy, frame):
     def damage(content):
         start = content.index(b"more/f.%06d.jpg" % frame)
         return content[:start] + b"\xff" * 300 + content[start + 300 :]
 
     with pytest.raises(ShardError, match=r"000002\.tar: video 'more/f': .*corrupt header"):
-        read_last_subject(spoiled("000002.tar", damage))
+        read_last_subject(corrupt_copy("000002.tar", damage))
 
 
-def test_a_jpeg_that_does_not_decode_is_named(spoiled):
-    garbage = {"more/f.000002.jpg": b"no picture at all"}
-    folder = spoiled("000002.tar", lambda content: rewritten(content, replace=garbage))
+def test_undecodable_jpeg_is_rejected_if_it_is_used(corrupt_copy):
+    garbage = {"more/f.000002.jpg": b"no image at all"}
+    folder = corrupt_copy("000002.tar", lambda content: rewritten(content, replace=garbage))
     record = json.loads((folder / "000002.json").read_text())
     record["entries"][0]["num_bytes"] = record[
         "num_bytes"
-    ]  # the members after the garbage have moved
+    ]  # the members behind the garbage have moved
     (folder / "000002.json").write_text(json.dumps(record))
     stored = read_last_subject(folder)
-    assert len(load_frames(stored, 32, max_frames=2)) == 2  # the bad one is not needed
+    assert len(load_frames(stored, 32, max_frames=2)) == 2  # without the bad frame
     with pytest.raises(
         ShardError, match=r"000002\.tar: video 'more/f': more/f\.000002\.jpg cannot be decoded"
     ):
@@ -219,10 +219,10 @@ def test_a_jpeg_that_does_not_decode_is_named(spoiled):
         (b"[[0.0, 1.0]]}, {", b"[[0.0, 1.0]]}]}#", "is corrupt"),
     ],
 )
-def test_damaged_metadata_is_named(spoiled, old, new, message):
+def test_corrupt_metadata_is_rejected(corrupt_copy, old, new, message):
     def change(content):
         assert old in content
         return content.replace(old, new.ljust(len(old)), 1)
 
     with pytest.raises(ShardError, match=rf"000002\.tar: video 'more/f': more/f\.json.*{message}"):
-        read_last_subject(spoiled("000002.tar", change))
+        read_last_subject(corrupt_copy("000002.tar", change))

@@ -1,4 +1,4 @@
-"""The data as the process of one rank has it."""
+"""The data module in the process of one rank, without a Trainer."""
 
 from types import SimpleNamespace
 from typing import Any
@@ -12,10 +12,10 @@ from tests.helpers.toy_run import ToyProject
 
 
 def data_of_rank(
-    toy: ToyProject, processor: HourLLaVAProcessor, *words: str, rank: int = 0, num_ranks: int = 1
+    toy: ToyProject, processor: HourLLaVAProcessor, *argv: str, rank: int = 0, num_ranks: int = 1
 ) -> VideoQADataModule:
-    """The data of a small run, with a stand-in for what it asks of Lightning's Trainer."""
-    data = VideoQADataModule(toy.config("none", *words), processor)
+    """Return the data module of a toy run, with a stand-in for Lightning's Trainer."""
+    data = VideoQADataModule(toy.config("none", *argv), processor)
     data.trainer = SimpleNamespace(global_rank=rank, world_size=num_ranks, global_step=0)  # type: ignore[assignment]
     return data
 
@@ -33,10 +33,9 @@ def resume(data: VideoQADataModule, state: dict[str, Any]) -> None:
 
 def training_questions(config: Config) -> list[Question]:
     """Return all questions of the training sources."""
-    sources = open_training_sources(config).values()
     return [
         question
-        for shards in sources
+        for shards in open_training_sources(config).values()
         for entry in shards.entries
         for question in shards.read(entry).questions
     ]

@@ -1,4 +1,4 @@
-"""A folder behind a real HTTP server that knows ranges, and whatever a server can do wrong."""
+"""An HTTP server on this machine that supports ranges and can fail in many ways."""
 
 from __future__ import annotations
 
@@ -13,22 +13,20 @@ from urllib.parse import urlsplit
 
 from lit_hour.data.shards.http import HTTPClient
 
-QUICK = HTTPClient(
+FAST_CLIENT = HTTPClient(
     "http://nowhere.invalid", timeout_seconds=0.3, max_attempts=3, backoff_seconds=0.01
-)  # for a server that is near
+)
 
 
 class Server(ThreadingHTTPServer):
-    """Serves a folder, notes each request as (path with query, range), and is told what to do
-    wrong.
+    """Serves a folder, records each request as (path with query, range), and fails on demand.
 
     Attributes:
-        dies_after: bytes of a body after which a connection breaks off; several of them for one
-            request after the other.
-        statuses: answered to the first requests instead of the file.
-        silent_seconds: before it answers.
-        knows_ranges: else it always sends the whole file.
-        change: what is sent in place of the bytes of a tar.
+        break_after: sizes of a response's body after which the connection breaks, one per request.
+        statuses: returned for the first requests instead of the file.
+        delay_seconds: before each response.
+        supports_ranges: otherwise each response is the whole file.
+        change: applied to the bytes of a tar.
     """
 
     daemon_threads = True
@@ -37,22 +35,22 @@ class Server(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.folder = folder
         self.requests: list[tuple[str, str]] = []
-        self.dies_after: list[int] = []
+        self.break_after: list[int] = []
         self.statuses: list[int] = []
-        self.silent_seconds = 0.0
-        self.knows_ranges = True
+        self.delay_seconds = 0.0
+        self.supports_ranges = True
         self.change: Callable[[bytes], bytes] = bytes
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.server_address[1]}"
 
-    def requests_for(self, end: str) -> list[str]:
-        """The ranges that were asked for of the files whose name ends so."""
-        return [wanted for path, wanted in self.requests if urlsplit(path).path.endswith(end)]
+    def requests_for(self, suffix: str) -> list[str]:
+        """Return the requested ranges of all files with a suffix."""
+        return [range for path, range in self.requests if urlsplit(path).path.endswith(suffix)]
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """A client that has gone is no news."""
+        """Ignore clients that have disconnected."""
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -61,26 +59,24 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         server, wanted = self.server, self.headers.get("Range", "")
         server.requests.append((self.path, wanted))
-        time.sleep(server.silent_seconds)
+        time.sleep(server.delay_seconds)
         file = server.folder / urlsplit(self.path).path.lstrip("/")
         if server.statuses or not file.is_file():
             self.send_error(server.statuses.pop(0) if server.statuses else 404)
             return
         content = server.change(file.read_bytes()) if file.suffix == ".tar" else file.read_bytes()
-        start = (
-            int(re.fullmatch(r"bytes=(\d+)-", wanted)[1]) if wanted and server.knows_ranges else 0
-        )  # type: ignore[index]
+        match = re.fullmatch(r"bytes=(\d+)-", wanted) if server.supports_ranges else None
+        start = int(match[1]) if match else 0
         self.send_response(206 if start else 200)
         self.send_header("Content-Length", str(len(content) - start))
         self.end_headers()
-        dies = file.suffix == ".tar" and server.dies_after
-        self.wfile.write(
-            content[start : start + server.dies_after.pop(0)] if dies else content[start:]
-        )
+        breaks = file.suffix == ".tar" and server.break_after
+        end = start + server.break_after.pop(0) if breaks else len(content)
+        self.wfile.write(content[start:end])
         self.close_connection = True
 
-    def log_message(self, format: str, *words: object) -> None:
-        """Keep quiet."""
+    def log_message(self, format: str, *arguments: object) -> None:
+        """Log nothing."""
 
 
 @contextmanager
