@@ -76,8 +76,9 @@ def ask(
 
 def test_every_clip_is_packed_with_its_questions(trained_on_clips: ToyProject) -> None:
     shards = open_shards(trained_on_clips.yaml.parent / "shards")
-    assert {shards.read(video).source for video in shards.entries} == set(CLIPS)
-    assert all(video.num_frames >= 3 and video.num_questions == 2 for video in shards.entries)
+    stored = [shards.read(entry) for entry in shards.entries]
+    assert {file for sample in stored for file in sample.files} == set(CLIPS)
+    assert all(len(sample.images) >= 3 and len(sample.questions) == 2 for sample in stored)
 
 
 def test_ask_about_a_clip(
