@@ -10,7 +10,7 @@ import math
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -21,7 +21,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from lit_hour.errors import VideoError
-from lit_hour.media.gop_decoder import GopDecoderPool, PacketBatch, PacketBatcher
+from lit_hour.media.gop_decoder import PacketBatch, decode_batches
 from lit_hour.media.packet_filter import FrameRole, PacketFilter, PacketInfo, parse_h264_packet
 from lit_hour.media.video_probe import (
     MAX_MISSING_SECONDS,
@@ -125,43 +125,32 @@ class SelectiveFrameIterator(Generic[ImageT]):
         self._keyframes_only = keyframes_only
         self._convert = convert
         self._filter: PacketFilter[Packet[VideoStream]] = PacketFilter(timestamps)
-        self._last_start_seconds = self._duration_seconds = self._interval_seconds = 0.0
         self.frame_start_seconds = self._filter.frame_start_seconds
 
     def __iter__(self) -> Iterator[tuple[ImageT, int]]:
         """Yield each image with the number of timestamps, one or more, at which it is on screen."""
-        num_shown = 0
+        path, starts, num_shown = self._info.path, self.frame_start_seconds, 0
         shown: tuple[float, ImageT] | None = None
-        for start_seconds, image in self._images():
-            if shown is not None:  # its number of timestamps is known when the next image comes
-                num_times = bisect_right(self.frame_start_seconds, shown[0]) - num_shown
-                yield shown[1], num_times
-                num_shown += num_times
-            if (
-                num_shown == len(self.frame_start_seconds)
-                or start_seconds != self.frame_start_seconds[num_shown]
-            ):
-                return  # a packet held no frame, or several
-            shown = start_seconds, image
+        with open_video(path) as (container, stream):
+            batches = self._batches(container, stream)
+            decoded = decode_batches(path, stream, batches, self._convert, self._keyframes_only)
+            with closing(decoded):
+                for pts, image in decoded:
+                    start_seconds = self._to_seconds(pts, stream)
+                    if shown is not None:  # its end is known when the next image comes
+                        num_times = bisect_right(starts, shown[0]) - num_shown
+                        yield shown[1], num_times
+                        num_shown += num_times
+                    if num_shown == len(starts) or start_seconds != starts[num_shown]:
+                        return  # a packet held no frame, or several
+                    shown = start_seconds, image
         if shown is not None:
-            yield shown[1], bisect_right(self.frame_start_seconds, shown[0]) - num_shown
-
-    def _images(self) -> Iterator[tuple[float, ImageT]]:
-        """Yield each image on screen at a timestamp, with the start of its frame in seconds."""
-        path = self._info.path
-        with (
-            open_video(path) as (container, stream),
-            GopDecoderPool(
-                path, stream, self._convert, allow_interlaced=self._keyframes_only
-            ) as decoders,
-        ):
-            for pts, image in decoders.decode(self._batches(container, stream)):
-                yield self._to_seconds(pts, stream), image
+            yield shown[1], bisect_right(starts, shown[0]) - num_shown
 
     def _batches(self, container: InputContainer, stream: VideoStream) -> Iterator[PacketBatch]:
         """Yield the needed packets, once it is known for each whether its frame is shown."""
         undecided: deque[PacketInfo[Packet[VideoStream]]] = deque()
-        batcher = PacketBatcher()
+        batch = PacketBatch()
         has_begun = has_parameters = False
         for needed in self._needed_packets(container, stream):
             undecided.extend(needed)
@@ -171,12 +160,16 @@ class SelectiveFrameIterator(Generic[ImageT]):
                 # if the header holds all of them.
                 is_independent = info.has_parameter_sets or not has_parameters
                 if has_begun and info.role is FrameRole.IDR and is_independent:
-                    yield batcher.pop_batch(ends_gop=True)
+                    batch.ends_gop = True
+                    yield batch
+                    batch = PacketBatch()
                 has_begun, has_parameters = True, has_parameters or info.has_parameter_sets
-                batcher.add(info.packet, is_shown)
-                if batcher.is_full:
-                    yield batcher.pop_batch(ends_gop=False)
-        yield batcher.pop_batch(ends_gop=True)
+                batch.add(info.packet, is_shown)
+                if batch.is_full:
+                    yield batch
+                    batch = PacketBatch()
+        batch.ends_gop = True
+        yield batch
 
     def _needed_packets(
         self, container: InputContainer, stream: VideoStream
@@ -188,21 +181,24 @@ class SelectiveFrameIterator(Generic[ImageT]):
         extradata = stream.codec_context.extradata or b""
         # avcC configuration record: NAL units come after their length, not after start codes.
         length_size = (extradata[4] & 3) + 1 if extradata[:1] == b"\1" else 0
+        last_start_seconds = duration_seconds = interval_seconds = 0.0
         with suppress(av.FFmpegError):
             for packet in container.demux(stream):
                 if packet.size == 0:  # PyAV's flush packet at the end
                     break
                 if packet.pts is None or packet.has_sidedata("new_extradata"):
                     return
-                self._track_end(packet)
+                start_seconds = self._to_seconds(packet.pts, stream)
+                if start_seconds > last_start_seconds:
+                    interval_seconds = start_seconds - last_start_seconds
+                    last_start_seconds = start_seconds
+                    duration_seconds = float((packet.duration or 0) * packet.time_base)
                 if packet.is_keyframe or not self._keyframes_only:
                     yield self._filter.push(self._parse(packet, length_size))
                 if self._filter.done:
                     return
-            end_seconds = self._last_start_seconds + (
-                self._duration_seconds or self._interval_seconds
-            )
-            if not _is_cut(self._info, end_seconds, self._duration_seconds, self._interval_seconds):
+            end_seconds = last_start_seconds + (duration_seconds or interval_seconds)
+            if not _is_cut(self._info, end_seconds, duration_seconds, interval_seconds):
                 yield self._filter.flush()
 
     def _parse(
@@ -213,18 +209,11 @@ class SelectiveFrameIterator(Generic[ImageT]):
             role, has_parameters = parse_h264_packet(memoryview(packet), length_size)
         if self._keyframes_only:
             role = FrameRole.IDR
-        start = None if packet.is_discard else self._to_seconds(packet.pts, packet.stream)
-        return PacketInfo(packet, start, role, has_parameters)
+        start_seconds = None if packet.is_discard else self._to_seconds(packet.pts, packet.stream)
+        return PacketInfo(packet, start_seconds, role, has_parameters)
 
     def _to_seconds(self, pts: int | None, stream: VideoStream) -> float:
         return float(((pts or 0) - self._info.first_pts) * (stream.time_base or 0))
-
-    def _track_end(self, packet: Packet[VideoStream]) -> None:
-        start_seconds = self._to_seconds(packet.pts, packet.stream)
-        if start_seconds > self._last_start_seconds:
-            self._interval_seconds = start_seconds - self._last_start_seconds
-            self._last_start_seconds = start_seconds
-            self._duration_seconds = float((packet.duration or 0) * packet.time_base)
 
 
 def _is_cut(

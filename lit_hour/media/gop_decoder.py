@@ -1,4 +1,4 @@
-"""Decode groups of pictures (GOPs) in parallel threads; `GopDecoderPool` is the entry point.
+"""Decode groups of pictures (GOPs) in parallel threads; `decode_batches` is the entry point.
 
 A GOP starts where no later packet refers to an earlier one, so each can be decoded without the
 others. Neighboring GOPs go to different decoders. A long GOP is split into batches, which go to the
@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
-from typing import Generic, Self, TypeVar
+from typing import Generic, TypeVar
 
 import av
 from av.packet import Packet
@@ -43,45 +42,32 @@ def num_available_cpus() -> int:
     return max(1, num_cpus // worker.num_workers) if worker else num_cpus
 
 
-@dataclass(frozen=True)
+@dataclass
 class PacketBatch:
-    """Consecutive packets of one GOP.
+    """Consecutive packets of one GOP; batches are small, because several are read ahead.
 
     Attributes:
         wanted_pts: presentation times of the frames to return.
+        num_bytes: size of the packets.
         ends_gop: whether these are the last packets of the GOP.
     """
 
-    packets: list[Packet[VideoStream]]
-    wanted_pts: frozenset[int]
-    ends_gop: bool
-
-
-class PacketBatcher:
-    """Collects packets into batches; small ones, because several are read ahead."""
-
-    def __init__(self) -> None:
-        self._packets: list[Packet[VideoStream]] = []
-        self._wanted_pts: set[int] = set()
-        self._num_bytes = 0
+    packets: list[Packet[VideoStream]] = field(default_factory=list)
+    wanted_pts: set[int] = field(default_factory=set)
+    num_bytes: int = 0
+    ends_gop: bool = False
 
     @property
     def is_full(self) -> bool:
         """True if the batch should end here."""
-        return len(self._wanted_pts) >= MAX_BATCH_FRAMES or self._num_bytes >= MAX_BATCH_BYTES
+        return len(self.wanted_pts) >= MAX_BATCH_FRAMES or self.num_bytes >= MAX_BATCH_BYTES
 
     def add(self, packet: Packet[VideoStream], is_wanted: bool) -> None:
         """Append a packet; `is_wanted`: its frame is to be returned."""
-        self._packets.append(packet)
-        self._num_bytes += packet.size
+        self.packets.append(packet)
+        self.num_bytes += packet.size
         if is_wanted and packet.pts is not None:
-            self._wanted_pts.add(packet.pts)
-
-    def pop_batch(self, ends_gop: bool) -> PacketBatch:
-        """Return the batch and start the next one."""
-        batch = PacketBatch(self._packets, frozenset(self._wanted_pts), ends_gop)
-        self._packets, self._wanted_pts, self._num_bytes = [], set(), 0
-        return batch
+            self.wanted_pts.add(packet.pts)
 
 
 @dataclass(frozen=True)
@@ -154,66 +140,55 @@ class GopDecoder(Generic[ImageT]):
         return DecodedBatch(images, can_continue=True)
 
     def _wanted_frames(self, batch: PacketBatch) -> Iterator[VideoFrame]:
-        for packet in batch.packets:
-            yield from self._select(self._context.decode(packet))
+        end = [None] if batch.ends_gop else []  # the decoder then returns the frames it delays
+        for packet in (*batch.packets, *end):
+            for frame in self._context.decode(packet):
+                if frame.pts in self._wanted_pts:
+                    yield frame
         if batch.ends_gop:
-            yield from self._select(self._context.decode(None))
             self._context.flush_buffers()
             self._wanted_pts.clear()
 
-    def _select(self, frames: list[VideoFrame]) -> Iterator[VideoFrame]:
-        return (frame for frame in frames if frame.pts in self._wanted_pts)
 
+def decode_batches(
+    path: Path,
+    stream: VideoStream,
+    batches: Iterator[PacketBatch],
+    convert: Callable[[VideoFrame], ImageT],
+    allow_interlaced: bool,
+) -> Generator[tuple[int, ImageT], None, None]:
+    """Yield the wanted images of all batches in order, each with its presentation time.
 
-class GopDecoderPool(Generic[ImageT]):
-    """Several decoders of one file; a context manager that closes its threads and open files."""
+    The batches of a GOP go to one decoder: an idle one, a new one, or the one with the fewest
+    pending packets. Ends early, without an error, where decoding fails. Closing the generator
+    closes the decoders.
 
-    def __init__(
-        self,
-        path: Path,
-        stream: VideoStream,
-        convert: Callable[[VideoFrame], ImageT],
-        allow_interlaced: bool,
-    ) -> None:
-        """Create the first decoder.
-
-        Args:
-            path: the file. Each further decoder opens it again, because its codec context takes
-                the color description from the header.
-            stream: the video stream of the file that is already open.
-            convert: makes the image of a frame; called in several threads.
-            allow_interlaced: see `GopDecoder`.
-        """
-        self._path, self._convert, self._allow_interlaced = path, convert, allow_interlaced
-        self._max_decoders = min(MAX_DECODERS, num_available_cpus())
-        self._closing = ExitStack()
-        self._decoders: list[GopDecoder[ImageT]] = []
-        self._add_decoder(stream)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._closing.close()
-
-    def decode(self, batches: Iterator[PacketBatch]) -> Iterator[tuple[int, ImageT]]:
-        """Yield the wanted images of all batches in order, each with its presentation time.
-
-        Ends early, without an error, where decoding fails.
-        """
-        pending: deque[Future[DecodedBatch[ImageT]]] = deque()
+    Args:
+        path: the file. Each further decoder opens it again, because its codec context takes the
+            color description from the header.
+        stream: the video stream of the file that is already open, for the first decoder.
+        batches: the packets to decode.
+        convert: makes the image of a frame; called in several threads.
+        allow_interlaced: see `GopDecoder`.
+    """
+    max_decoders = min(MAX_DECODERS, num_available_cpus())
+    pending: deque[Future[DecodedBatch[ImageT]]] = deque()
+    with ExitStack() as closing:
+        decoders = [GopDecoder(stream, convert, allow_interlaced)]
+        closing.callback(decoders[0].close)
         decoder: GopDecoder[ImageT] | None = None
         for batch in batches:
-            decoder = decoder or self._least_busy()
+            if decoder is None:
+                decoder = min(decoders, key=lambda candidate: candidate.num_pending)
+                if decoder.num_pending and len(decoders) < max_decoders:
+                    _, stream = closing.enter_context(open_video(path))
+                    decoder = GopDecoder(stream, convert, allow_interlaced)
+                    decoders.append(decoder)
+                    closing.callback(decoder.close)
             pending.append(decoder.submit(batch))
             if batch.ends_gop:
                 decoder = None
-            if len(pending) > 2 * self._max_decoders:
+            if len(pending) > 2 * max_decoders:
                 decoded = pending.popleft().result()
                 yield from decoded.images
                 if not decoded.can_continue:
@@ -223,16 +198,3 @@ class GopDecoderPool(Generic[ImageT]):
             yield from decoded.images
             if not decoded.can_continue:
                 return
-
-    def _least_busy(self) -> GopDecoder[ImageT]:
-        """Return an idle decoder, a new one, or the one with the fewest pending packets."""
-        decoder = min(self._decoders, key=lambda decoder: decoder.num_pending)
-        if decoder.num_pending and len(self._decoders) < self._max_decoders:
-            decoder = self._add_decoder(self._closing.enter_context(open_video(self._path))[1])
-        return decoder
-
-    def _add_decoder(self, stream: VideoStream) -> GopDecoder[ImageT]:
-        decoder = GopDecoder(stream, self._convert, self._allow_interlaced)
-        self._closing.callback(decoder.close)
-        self._decoders.append(decoder)
-        return decoder

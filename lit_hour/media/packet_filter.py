@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right, insort
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from math import inf
@@ -79,9 +79,7 @@ class PacketFilter(Generic[PacketT]):
             is_latest = not self._starts or self._starts[-1] < start_seconds
             if packet.role is FrameRole.IDR and is_latest:
                 needed = self._decide(start_seconds)
-                needed += self._release_up_to_last(
-                    buffered.has_parameter_sets for buffered in self._buffer
-                )
+                needed += self._release([info.has_parameter_sets for info in self._buffer])
                 self._buffer.clear()  # no later packet refers to these
             insort(self._starts, start_seconds)
             self._newest.append(start_seconds)
@@ -89,7 +87,7 @@ class PacketFilter(Generic[PacketT]):
         if len(self._newest) == MAX_REORDERED:
             needed += self._decide(min(self._newest))
         if len(self._buffer) > MAX_BUFFERED:
-            needed += self._release(len(self._buffer))
+            needed += self._release([True] * len(self._buffer))
         return needed
 
     def flush(self) -> list[PacketInfo[PacketT]]:
@@ -128,16 +126,11 @@ class PacketFilter(Generic[PacketT]):
         if len(self.frame_start_seconds) == first:
             return []
         shown = set(self.frame_start_seconds[first:])
-        return self._release_up_to_last(packet.start_seconds in shown for packet in self._buffer)
+        return self._release([packet.start_seconds in shown for packet in self._buffer])
 
-    def _release_up_to_last(self, wanted: Iterable[bool]) -> list[PacketInfo[PacketT]]:
-        """Release the buffered packets up to the last wanted one."""
-        return self._release(
-            max((number for number, is_wanted in enumerate(wanted, 1) if is_wanted), default=0)
-        )
-
-    def _release(self, num_packets: int) -> list[PacketInfo[PacketT]]:
-        """Take the first packets out of the buffer and return those that are needed."""
+    def _release(self, is_wanted: list[bool]) -> list[PacketInfo[PacketT]]:
+        """Empty the buffer up to the last wanted packet, and return the needed ones of these."""
+        num_packets = len(is_wanted) - is_wanted[::-1].index(True) if any(is_wanted) else 0
         released, self._buffer = self._buffer[:num_packets], self._buffer[num_packets:]
         return [packet for packet in released if self._is_needed(packet)]
 

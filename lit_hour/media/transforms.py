@@ -47,20 +47,12 @@ def resize_image(image: Image.Image, image_size: int, target: Tensor | None = No
         rgb = rgb.resize((image_size, image_size), Image.Resampling.BICUBIC)
     if target is None:
         target = torch.empty(3, image_size, image_size, dtype=torch.uint8)  # (3, size, size)
-    _copy_to_tensor(rgb, target)
-    return target
-
-
-def _copy_to_tensor(image: Image.Image, target: Tensor) -> None:
-    """Copy an RGB image to a tensor `(3, height, width)` uint8.
-
-    Copies plane by plane through PIL views of the tensor: `image.tobytes()` and a transpose would
-    copy the data three times.
-    """
-    for plane, channel in zip(target, image.split(), strict=True):
-        view = Image.frombuffer("L", image.size, plane.numpy(), "raw", "L", 0, 1)
+    # plane by plane through PIL views of the tensor: tobytes() and a transpose copy three times
+    for plane, channel in zip(target, rgb.split(), strict=True):
+        view = Image.frombuffer("L", rgb.size, plane.numpy(), "raw", "L", 0, 1)
         view.readonly = 0  # otherwise PIL writes to a copy
         view.paste(channel)
+    return target
 
 
 def encode_jpeg(image: Tensor, quality: int) -> bytes:

@@ -80,7 +80,12 @@ def read_frames(
             of it or out of order.
     """
     info = video if isinstance(video, VideoInfo) else probe(video)
-    _check_timestamps(timestamps, info)
+    inside = all(0 <= seconds < info.duration_seconds for seconds in timestamps)
+    if not inside or list(timestamps) != sorted(timestamps):
+        raise VideoError(
+            f"Timestamps in {info.path} must be in order, from 0 to less than"
+            f" {info.duration_seconds} s."
+        )
     readable = ReadableRange()
     if keyframes_only and supports_selective_decoding(info, keyframes_only):
         images = _keyframe_images(info, timestamps, image_size, readable)
@@ -119,15 +124,6 @@ def _report_damage(
         )
     missing = f"{num_frames - num_read} of {num_frames} frames are missing"
     warnings.warn(f"{damage}. {missing}.", DamagedVideoWarning, stacklevel=3)
-
-
-def _check_timestamps(timestamps: Sequence[float], info: VideoInfo) -> None:
-    inside = all(0 <= seconds < info.duration_seconds for seconds in timestamps)
-    if not inside or list(timestamps) != sorted(timestamps):
-        raise VideoError(
-            f"Timestamps in {info.path} must be in order, from 0 to less than"
-            f" {info.duration_seconds} s."
-        )
 
 
 def _displayed_images(
@@ -202,4 +198,6 @@ def _convert_frame(path: Path, image_size: int, frame: VideoFrame) -> Tensor:
     # frame.to_image() copies row by row, which costs more than the conversion.
     size = (frame.width, frame.height)
     image = Image.frombuffer("RGB", size, bytes(plane), "raw", "RGB", plane.line_size, 1)
-    return resize_image(rotate_image(image, frame.rotation), image_size)  # (3, size, size)
+    if frame.rotation:
+        image = rotate_image(image, frame.rotation)
+    return resize_image(image, image_size)  # (3, size, size)
