@@ -5,6 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, dataclass, fields, is_dataclass
+from dataclasses import field as dataclass_field
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from lit_hour.config.schema import Config
@@ -24,27 +25,26 @@ class FieldInfo:
             `dict[str, dataclass]` for sections that the user names.
         default: MISSING for a section, and for a setting that must be given.
         metadata: help, unit, ge, gt and le.
+        is_section: true for a section.
+        is_mapping: true for a section with names of the user's choice, such as `data.sources`.
     """
 
     name: str
     type: Any
     default: Any
     metadata: Mapping[str, Any]
+    is_section: bool = dataclass_field(init=False)
+    is_mapping: bool = dataclass_field(init=False)
+
+    def __post_init__(self) -> None:
+        is_mapping = get_origin(self.type) is dict
+        object.__setattr__(self, "is_mapping", is_mapping)
+        object.__setattr__(self, "is_section", is_mapping or is_dataclass(self.type))
 
     @property
     def choices(self) -> tuple[str, ...]:
         """Allowed values of a Literal setting; empty for any other."""
         return get_args(self.type) if get_origin(self.type) is Literal else ()
-
-    @property
-    def is_section(self) -> bool:
-        """True for a section."""
-        return is_dataclass(self.type) or self.is_mapping
-
-    @property
-    def is_mapping(self) -> bool:
-        """True for a section with names of the user's choice, such as `data.sources`."""
-        return get_origin(self.type) is dict
 
 
 def walk_schema(section: type = Config, prefix: str = "") -> Iterator[FieldInfo]:

@@ -185,7 +185,7 @@ class VideoPredictor:
             for frames in visual.chunks(self.config.model.vision.encode_batch_size):
                 builder.add(frames)
                 if on_progress is not None:
-                    on_progress(builder.num_frames, num_frames)
+                    on_progress(builder.stream.num_frames, num_frames)
             memory = builder.finalize(visual.duration_seconds, source)
         else:
             memory = self.encode_visual(visual, 0.0, source)

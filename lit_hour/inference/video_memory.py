@@ -78,7 +78,6 @@ class VideoMemoryBuilder:
 
     Attributes:
         stream: repository of the frames added so far.
-        num_frames: added so far.
         thumbnails: frames spread over the video.
         encode_seconds: time spent in `add`.
     """
@@ -86,7 +85,7 @@ class VideoMemoryBuilder:
     def __init__(self, model: HourLLaVA, processor: HourLLaVAProcessor, num_frames: int) -> None:
         """Args: num_frames: of the whole video."""
         self.stream = StreamingRepository(model, num_frames)
-        self.num_frames, self.encode_seconds = 0, 0.0
+        self.encode_seconds = 0.0
         self.thumbnails: list[Thumbnail] = []
         self._processor, self._device = processor, model.frame_newline.device
         self._thumbnail_indices = {
@@ -96,37 +95,27 @@ class VideoMemoryBuilder:
     @torch.inference_mode()
     def add(self, video: Video) -> None:
         """Encode the next frames, given as images or as stored features."""
-        started = time.perf_counter()
+        started, num_before = time.perf_counter(), self.stream.num_frames
         self.stream.append(video.to(self._device))
         if isinstance(video, Frames):
             self.thumbnails += [
                 make_thumbnail(video, index)
                 for index in range(len(video))
-                if self.num_frames + index in self._thumbnail_indices
+                if num_before + index in self._thumbnail_indices
             ]
-        self.num_frames += len(video)
         self.encode_seconds += time.perf_counter() - started
-
-    def add_encoded(self, tokens: Tensor, timestamps: Tensor) -> None:
-        """Add frames that `StreamingRepository.encoded` returned, such as those of a file.
-
-        Args:
-            tokens: `(frames, tokens, dim)`.
-            timestamps: `(frames,)`.
-        """
-        self.stream.append_encoded(tokens, timestamps)
-        self.num_frames += len(timestamps)
 
     @torch.inference_mode()
     def finalize(self, duration_seconds: float, source: str) -> VideoMemory:
         """Return the memory of the frames added so far."""
+        num_frames = self.stream.num_frames
         return VideoMemory(
             source=source,
             duration_seconds=duration_seconds,
-            num_frames=self.num_frames,
+            num_frames=num_frames,
             num_placeholders=1,
-            note=self._processor.video_note(duration_seconds, self.num_frames),
-            repository=self.stream.repository(self.num_frames),
+            note=self._processor.video_note(duration_seconds, num_frames),
+            repository=self.stream.repository(num_frames),
             seconds={"encode": self.encode_seconds},
             thumbnails=tuple(self.thumbnails),
             stream=self.stream,

@@ -207,7 +207,7 @@ def _build_memory(
     timestamps = tensors["timestamps"].to(device)  # (frames,)
     if metadata.is_video:
         builder = VideoMemoryBuilder(predictor.model, predictor.processor, len(timestamps))
-        builder.add_encoded(tokens, timestamps)
+        builder.stream.append_encoded(tokens, timestamps)
         memory = builder.finalize(metadata.duration_seconds, metadata.source)
     else:
         grids = tuple(TokenGrid(*grid) for grid in metadata.grids)

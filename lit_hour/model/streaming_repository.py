@@ -7,7 +7,7 @@ Entry point: `StreamingRepository`.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from threading import Lock
 
@@ -61,6 +61,9 @@ class StreamingRepository:
 
     Frames are computed in blocks that are aligned to the start of the video, so that the result is
     the same bit for bit, however the video was cut into pieces.
+
+    Attributes:
+        num_frames: appended so far.
     """
 
     def __init__(self, model: HourLLaVA, num_frames: int = 0) -> None:
@@ -70,18 +73,14 @@ class StreamingRepository:
             model: encodes the frames.
             num_frames: expected number of frames; there may be more.
         """
+        self.num_frames = 0
         self._model, self._expected_frames = model, num_frames
         self._timestamps = AppendBuffer(
             torch.empty(0, device=model.frame_newline.device), num_frames
         )
         self._buffers: list[AppendBuffer] = []  # tokens, positions, keys and values of each block
-        self._num_frames = 0
         self._side = 0
         self._lock = Lock()
-
-    def __len__(self) -> int:
-        """Return the number of frames."""
-        return self._num_frames
 
     @property
     def buffers(self) -> list[Tensor]:
@@ -91,22 +90,22 @@ class StreamingRepository:
     @torch.inference_mode()
     def append(self, video: Video) -> None:
         """Encode and append the next frames."""
-        content = video.images if isinstance(video, Frames) else video.tokens  # (frames, ...)
-        self._append(
-            content,
-            video.timestamps,
-            lambda block: self._model.encode_frames(_with_content(video, block)),
-        )
+        self._write_blocks(self._encode_blocks(video), video.timestamps)
 
     @torch.inference_mode()
     def append_encoded(self, tokens: Tensor, timestamps: Tensor) -> None:
-        """Append tokens `(frames, tokens, dim)` of `HourLLaVA.encode_frames`, and their times."""
-        self._append(tokens, timestamps, lambda block: block)
+        """Append frames that were encoded before.
+
+        Args:
+            tokens: `(frames, tokens, dim)`, as `HourLLaVA.encode_frames` returns them.
+            timestamps: `(frames,)` in seconds.
+        """
+        self._write_blocks(aligned_blocks(tokens, self.num_frames), timestamps)
 
     def fork_and_extend(self, num_frames: int, video: Video) -> StreamingRepository:
-        """Append frames after the first `num_frames`, in a copy if other frames follow those."""
+        """Append frames after the first `num_frames`: in place, or in a copy if others follow."""
         with self._lock:
-            if num_frames == len(self):
+            if num_frames == self.num_frames:
                 self.append(video)
                 return self
         fork = StreamingRepository(self._model, num_frames + len(video))
@@ -141,43 +140,44 @@ class StreamingRepository:
             kv_caches=tuple(map(KVCache, rest[::2], rest[1::2])),
         )
 
-    def _append(
-        self, content: Tensor, timestamps: Tensor, encode: Callable[[Tensor], Tensor]
-    ) -> None:
-        """Append frames; `encode` computes the tokens `(frames, tokens, dim)` of a block."""
-        start = len(self)
-        for block, new in aligned_blocks(content, start):
-            parts = self._compute(encode(block), start - new.start)
-            frame_length = len(parts[0]) // BLOCK_FRAMES
-            if not self._buffers:
-                capacity = max(self._expected_frames, len(content)) * frame_length
-                self._buffers = [AppendBuffer(part, capacity) for part in parts]
-            rows = slice(new.start * frame_length, new.stop * frame_length)
-            for buffer, part in zip(self._buffers, parts, strict=True):
-                buffer.write(part[rows], start * frame_length)
-            start += new.stop - new.start
-        self._timestamps.write(timestamps, len(self))
-        self._num_frames = start  # last, so that frames of a failed call are overwritten
+    def _encode_blocks(self, video: Video) -> Iterator[tuple[Tensor, slice]]:
+        """Yield the tokens `(BLOCK_FRAMES, tokens, dim)` of each block, and its new frames."""
+        content = video.images if isinstance(video, Frames) else video.tokens  # (frames, ...)
+        for block, new in aligned_blocks(content, self.num_frames):
+            timestamps = block.new_zeros(len(block), dtype=torch.float32)  # (BLOCK_FRAMES,)
+            if isinstance(video, Frames):
+                block_video: Video = Frames(block, timestamps)
+            else:
+                block_video = replace(video, tokens=block, timestamps=timestamps)
+            yield self._model.encode_frames(block_video), new
 
-    def _compute(self, tokens: Tensor, first_frame: int) -> list[Tensor]:
-        """Compute the rows of a block of frames, one for each token and newline.
+    def _write_blocks(self, blocks: Iterator[tuple[Tensor, slice]], timestamps: Tensor) -> None:
+        """Append blocks of encoded frames with their newlines, positions and KV caches.
 
         Args:
-            tokens: `(frames, tokens, dim)`.
-            first_frame: index of the block's first frame in the video.
-
-        Returns:
-            Tokens, positions, and the keys and values of each block of MemAug.
+            blocks: tokens `(BLOCK_FRAMES, tokens, dim)`, and which of these frames are new.
+            timestamps: `(frames,)`, of the new frames of all blocks.
         """
-        model, self._side = self._model, math.isqrt(tokens.shape[1])
-        rows = append_newline(tokens, model.frame_newline).flatten(0, 1)  # (rows, dim)
-        first = first_frame * (tokens.shape[1] + 1)
-        positions = torch.arange(first, first + len(rows), device=tokens.device)  # (rows,)
-        repository = model.with_kv_cache(
-            MemoryRepository(DenseTokens(rows), positions, (), positions[:0])
-        )
-        caches = repository.kv_caches
-        return [rows, positions, *(part for kv in caches for part in (kv.keys, kv.values))]
+        model, start = self._model, self.num_frames
+        for tokens, new in blocks:
+            rows = append_newline(tokens, model.frame_newline).flatten(0, 1)  # (rows, dim)
+            frame_length = len(rows) // BLOCK_FRAMES
+            first = (start - new.start) * frame_length  # the block begins at an earlier frame
+            positions = torch.arange(first, first + len(rows), device=rows.device)  # (rows,)
+            caches = model.with_kv_cache(
+                MemoryRepository(DenseTokens(rows), positions, (), positions[:0])
+            ).kv_caches
+            parts = [rows, positions, *(part for kv in caches for part in (kv.keys, kv.values))]
+            if not self._buffers:
+                self._side = math.isqrt(tokens.shape[1])
+                capacity = max(self._expected_frames, len(timestamps)) * frame_length
+                self._buffers = [AppendBuffer(part, capacity) for part in parts]
+            new_rows = slice(new.start * frame_length, new.stop * frame_length)
+            for buffer, part in zip(self._buffers, parts, strict=True):
+                buffer.write(part[new_rows], start * frame_length)
+            start += new.stop - new.start
+        self._timestamps.write(timestamps, self.num_frames)
+        self.num_frames = start  # last, so that frames of a failed call are overwritten
 
 
 def aligned_blocks(rows: Tensor, start: int) -> Iterator[tuple[Tensor, slice]]:
@@ -203,10 +203,3 @@ def aligned_blocks(rows: Tensor, start: int) -> Iterator[tuple[Tensor, slice]]:
             block[first : first + num] = new
         yield block, slice(first, first + num)
         start += num
-
-
-def _with_content(video: Video, content: Tensor) -> Video:
-    timestamps = content.new_zeros(len(content), dtype=torch.float32)  # (frames,)
-    if isinstance(video, Frames):
-        return Frames(content, timestamps)
-    return replace(video, tokens=content, timestamps=timestamps)

@@ -9,14 +9,14 @@ import logging
 import math
 import textwrap
 import zipfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import open_clip
 import torch
 import torch.nn.functional as F
+from open_clip.timm_model import TimmModel
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch._weights_only_unpickler import UnpicklingError
@@ -54,13 +54,16 @@ class VisionEncoder(nn.Module):
         super().__init__()
         self.config = config
         open_clip.add_model_config(TOWER_CONFIGS)
-        _check_name(config.name)
         model = _build(config.name)
         self.mean, self.std = color_mean_std(config, model)
         self.tower = _truncate(model.visual, config)
-        if config.tanh_gelu:
-            _use_tanh_gelu(self.tower)
-        self.image_size = _image_size(self.tower)
+        height, width = open_clip.utils.to_2tuple(self.tower.image_size)
+        if height != width:
+            raise ConfigError(
+                f"The vision tower takes images of {height} x {width} pixels. Only square images"
+                " are supported."
+            )
+        self.image_size = int(height)
         with torch.no_grad():
             blank = torch.zeros(1, 3, self.image_size, self.image_size, dtype=torch.uint8)
             (tokens,) = self([ImageSet(blank)])  # (1, tokens, vision_dim)
@@ -74,7 +77,7 @@ class VisionEncoder(nn.Module):
         Raises:
             ConfigError: the tower has no blocks.
         """
-        trunk = self.tower.trunk if _is_timm(self.tower) else self.tower
+        trunk = self.tower.trunk if isinstance(self.tower, TimmModel) else self.tower
         blocks = getattr(trunk, "blocks", None) or getattr(
             getattr(trunk, "transformer", None), "resblocks", None
         )
@@ -248,24 +251,24 @@ def color_mean_std(config: VisionConfig, model: Any) -> tuple[tuple[float, ...],
     if tags:
         tag = config.weights if config.weights in tags else tags[0]
         colors = open_clip.get_pretrained_cfg(config.name, tag)
-    elif _is_timm(model.visual):
+    elif isinstance(model.visual, TimmModel):
         colors = model.visual.trunk.default_cfg
     else:
         colors = open_clip.get_model_preprocess_cfg(model)
     return tuple(colors["mean"]), tuple(colors["std"])
 
 
-def _check_name(name: str) -> None:
+def _build(name: str, weights: str = "") -> Any:
+    """Build a whole open_clip model on the default device, with random or pretrained weights."""
     if name not in open_clip.list_models():
         raise ConfigError(
             f"model.vision.name={name!r} is not a model of open_clip. List them with:"
             " python -c 'import open_clip; print(open_clip.list_models())'"
         )
-
-
-def _build(name: str, weights: str = "") -> Any:
-    """Build a whole open_clip model on the default device, with random or pretrained weights."""
-    with _quiet_root_logger():  # random weights are intended, or are replaced later
+    root = logging.getLogger()  # open_clip warns there about random weights, which are intended
+    level = root.level
+    root.setLevel(logging.ERROR)
+    try:
         return open_clip.create_model(
             name,
             pretrained=weights or None,
@@ -273,27 +276,13 @@ def _build(name: str, weights: str = "") -> Any:
             pretrained_text=False,
             device=torch.get_default_device(),
         )
-
-
-@contextmanager
-def _quiet_root_logger() -> Iterator[None]:
-    """Suppress the warnings of open_clip, which logs to the root logger."""
-    root = logging.getLogger()
-    level = root.level
-    root.setLevel(logging.ERROR)
-    try:
-        yield
     finally:
         root.setLevel(level)
 
 
-def _is_timm(tower: Any) -> bool:
-    return isinstance(tower, open_clip.timm_model.TimmModel)
-
-
 def _truncate(tower: Any, config: VisionConfig) -> Any:
-    """Remove the layers after the configured one."""
-    trunk = tower.trunk if _is_timm(tower) else tower
+    """Remove the layers after the configured one, and set the kind of GELU."""
+    trunk = tower.trunk if isinstance(tower, TimmModel) else tower
     if not hasattr(trunk, "prune_intermediate_layers"):
         raise ConfigError(
             f"model.vision.name={config.name!r}: this tower has no patch tokens to read."
@@ -306,20 +295,7 @@ def _truncate(tower: Any, config: VisionConfig) -> Any:
         ) from error
     if trunk is not tower:
         tower.head = nn.Identity()
-    return tower
-
-
-def _use_tanh_gelu(tower: nn.Module) -> None:
     for module in tower.modules():
-        if isinstance(module, nn.GELU):
+        if config.tanh_gelu and isinstance(module, nn.GELU):
             module.approximate = "tanh"
-
-
-def _image_size(tower: Any) -> int:
-    height, width = open_clip.utils.to_2tuple(tower.image_size)
-    if height != width:
-        raise ConfigError(
-            f"The vision tower takes images of {height} x {width} pixels. Only square images are "
-            "supported."
-        )
-    return int(height)
+    return tower

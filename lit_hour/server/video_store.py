@@ -290,7 +290,7 @@ def ingest_video(
             decoded = time.monotonic()
             executor.submit(builder.add, frames).result()
             encode_seconds += time.monotonic() - decoded
-            progress.num_encoded = builder.num_frames
+            progress.num_encoded = builder.stream.num_frames
     decode_seconds = time.monotonic() - progress.started - encode_seconds
     progress.warnings = sandboxed.warnings
     duration_seconds = sandboxed.duration_seconds

@@ -148,7 +148,8 @@ def _segments(
 ) -> Iterator[_Segment]:
     """Iterate over the segments of a conversation."""
     messages = conversation.messages
-    places_images = _places_images(messages, num_placeholders)
+    # with a video, one image or none, an image token in a message is plain text
+    places_images = num_placeholders > 1 and _places_images(messages, num_placeholders)
     end_of_turn, newline = _tokenize(tokenizer, END_OF_TURN), _tokenize(tokenizer, "\n")
     turn = 0
     for message in messages:
@@ -179,15 +180,13 @@ def _segments(
 def _places_images(messages: Sequence[Message], num_placeholders: int) -> bool:
     """Return whether the user's messages place each of several images with an image token.
 
-    With a video, one image or none, an image token is plain text.
-
     Raises:
         QuestionError: there are image tokens, but not as many as images.
     """
     num_tokens = sum(
         message.text.count(IMAGE_TOKEN) for message in messages if message.role == "user"
     )
-    if num_placeholders < 2 or not num_tokens:
+    if not num_tokens:
         return False
     if num_tokens != num_placeholders:
         raise QuestionError(

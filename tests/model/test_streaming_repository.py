@@ -130,7 +130,7 @@ def test_failed_append_leaves_the_repository_unchanged(
     monkeypatch.setattr(model, "encode_frames", fail_at_third_call)
     with pytest.raises(MemoryError):
         streaming.append(piece(frames(NUM_FRAMES, seed=5), 3, NUM_FRAMES))
-    assert len(streaming) == 3
+    assert streaming.num_frames == 3
     monkeypatch.setattr(model, "encode_frames", encode_frames)
     streaming.append(piece(video, 3, NUM_FRAMES))
     whole = stream(model, video, (NUM_FRAMES,))
