@@ -164,8 +164,7 @@ class SelectiveFrameIterator(Generic[ImageT]):
                     yield batch
                     batch = PacketBatch()
                 has_begun, has_parameters = True, has_parameters or info.has_parameter_sets
-                batch.add(info.packet, is_shown)
-                if batch.is_full:
+                if batch.add(info.packet, is_shown):
                     yield batch
                     batch = PacketBatch()
         batch.ends_gop = True
@@ -194,7 +193,8 @@ class SelectiveFrameIterator(Generic[ImageT]):
                     last_start_seconds = start_seconds
                     duration_seconds = float((packet.duration or 0) * packet.time_base)
                 if packet.is_keyframe or not self._keyframes_only:
-                    yield self._filter.push(self._parse(packet, length_size))
+                    start = None if packet.is_discard else start_seconds
+                    yield self._filter.push(self._parse(packet, start, length_size))
                 if self._filter.done:
                     return
             end_seconds = last_start_seconds + (duration_seconds or interval_seconds)
@@ -202,14 +202,13 @@ class SelectiveFrameIterator(Generic[ImageT]):
                 yield self._filter.flush()
 
     def _parse(
-        self, packet: Packet[VideoStream], length_size: int
+        self, packet: Packet[VideoStream], start_seconds: float | None, length_size: int
     ) -> PacketInfo[Packet[VideoStream]]:
         role, has_parameters = FrameRole.REFERENCE, False
         if self._info.codec == "h264":
             role, has_parameters = parse_h264_packet(memoryview(packet), length_size)
         if self._keyframes_only:
             role = FrameRole.IDR
-        start_seconds = None if packet.is_discard else self._to_seconds(packet.pts, packet.stream)
         return PacketInfo(packet, start_seconds, role, has_parameters)
 
     def _to_seconds(self, pts: int | None, stream: VideoStream) -> float:

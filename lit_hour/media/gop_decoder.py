@@ -57,17 +57,18 @@ class PacketBatch:
     num_bytes: int = 0
     ends_gop: bool = False
 
-    @property
-    def is_full(self) -> bool:
-        """True if the batch should end here."""
-        return len(self.wanted_pts) >= MAX_BATCH_FRAMES or self.num_bytes >= MAX_BATCH_BYTES
+    def add(self, packet: Packet[VideoStream], is_wanted: bool) -> bool:
+        """Append a packet, and return whether the batch is full.
 
-    def add(self, packet: Packet[VideoStream], is_wanted: bool) -> None:
-        """Append a packet; `is_wanted`: its frame is to be returned."""
+        Args:
+            packet: next one of the GOP.
+            is_wanted: its frame is to be returned.
+        """
         self.packets.append(packet)
         self.num_bytes += packet.size
         if is_wanted and packet.pts is not None:
             self.wanted_pts.add(packet.pts)
+        return len(self.wanted_pts) >= MAX_BATCH_FRAMES or self.num_bytes >= MAX_BATCH_BYTES
 
 
 @dataclass(frozen=True)

@@ -55,10 +55,12 @@ class PacketFilter(Generic[PacketT]):
     Attributes:
         frame_start_seconds: for each of the first timestamps, as far as it is known, the start of
             the frame on screen.
+        done: true when the frame of every timestamp is known.
     """
 
     def __init__(self, timestamps: Sequence[float]) -> None:
         self.frame_start_seconds: list[float] = []
+        self.done = not timestamps
         self._decided_before_seconds = -inf  # for frames that start earlier, `is_shown` is known
         self._timestamps = timestamps
         self._starts: list[
@@ -66,11 +68,6 @@ class PacketFilter(Generic[PacketT]):
         ] = []  # sorted; of frames that may be on screen at later timestamps
         self._buffer: list[PacketInfo[PacketT]] = []
         self._newest: deque[float] = deque(maxlen=MAX_REORDERED)
-
-    @property
-    def done(self) -> bool:
-        """True if the frame of every timestamp is known."""
-        return len(self.frame_start_seconds) == len(self._timestamps)
 
     def push(self, packet: PacketInfo[PacketT]) -> list[PacketInfo[PacketT]]:
         """Buffer the next packet and return, in order, those that the decoder needs."""
@@ -116,6 +113,7 @@ class PacketFilter(Generic[PacketT]):
                 break
             last = max(bisect_right(self._starts, seconds + TIME_TOLERANCE_SECONDS) - 1, 0)
             self.frame_start_seconds.append(self._starts[last])
+            self.done = len(self.frame_start_seconds) == len(self._timestamps)
             del self._starts[:last]
         num_known = bisect_left(self._starts, before_seconds)
         if self.done:

@@ -197,8 +197,6 @@ class HourLLaVA(nn.Module):
 
     def with_kv_cache(self, repository: MemoryRepository) -> MemoryRepository:
         """Add the KV caches of MemAug to a repository, so that several questions share them."""
-        if not self.config.memaug.use_full_memory:
-            return repository
         kv_caches = self.memaug.build_kv_caches(
             repository.memory, repository.positions, self.frame_newline.dtype
         )

@@ -168,11 +168,15 @@ class MemoryAugmentation(nn.Module):
     ) -> tuple[KVCache, ...]:
         """Build the KV cache of a memory for each block, to answer several questions about it.
 
+        Without `use_full_memory` there are none.
+
         Args:
             memory: tokens.
             positions: `(tokens,)`.
             dtype: of the queries.
         """
+        if not self.use_full_memory:
+            return ()
         rotary = self.rotary(positions, dtype)
         return tuple(block.cross_attention.project_kv(memory, rotary) for block in self.blocks)  # type: ignore[union-attr, operator]
 

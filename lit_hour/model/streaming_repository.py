@@ -164,9 +164,9 @@ class StreamingRepository:
             frame_length = len(rows) // BLOCK_FRAMES
             first = (start - new.start) * frame_length  # the block begins at an earlier frame
             positions = torch.arange(first, first + len(rows), device=rows.device)  # (rows,)
-            caches = model.with_kv_cache(
-                MemoryRepository(DenseTokens(rows), positions, (), positions[:0])
-            ).kv_caches
+            caches = model.memaug.build_kv_caches(
+                DenseTokens(rows), positions, model.frame_newline.dtype
+            )
             parts = [rows, positions, *(part for kv in caches for part in (kv.keys, kv.values))]
             if not self._buffers:
                 self._side = math.isqrt(tokens.shape[1])

@@ -155,7 +155,9 @@ class VisionEncoder(nn.Module):
                 self._encode_chunk(chunk) for chunk in images.split(self.config.encode_batch_size)
             )  # (chunk, tokens, vision_dim)
             tokens = torch.cat([self.pool(chunk) if pooled else chunk for chunk in chunks])
-        return tokens if is_training else self._with_zero_gradient(tokens, images[:1])
+        if torch.is_grad_enabled() and not is_training:
+            return self._with_zero_gradient(tokens, images[:1])
+        return tokens
 
     def _with_zero_gradient(self, tokens: Tensor, image: Tensor) -> Tensor:
         """Add a gradient of zero for each weight of a trainable tower, which every rank must have.
