@@ -23,7 +23,7 @@ from lit_hour.config.schema import Config
 from lit_hour.data.shards.reader import Shards, split_questions
 from lit_hour.data.shards.shard_index import IndexEntry
 from lit_hour.errors import ConfigError, ShardError
-from lit_hour.io.seeding import seed_of
+from lit_hour.io.sampling import seed_of
 
 MIXTURE_BLOCK = 256  # positions within which samples of different sources are permuted
 TOKENS_PER_IMAGE = 27 * 27  # of an unpooled image, by the vision encoder of the published model

@@ -17,7 +17,8 @@ import torch.nn.functional as F
 from torch import Generator, Tensor
 
 from lit_hour.config.model import MemAugConfig
-from lit_hour.model.memory_repository import MemoryRepository, TokenGrid, linspace_indices
+from lit_hour.io.sampling import evenly_spaced_indices
+from lit_hour.model.memory_repository import MemoryRepository, TokenGrid
 
 
 def forget(
@@ -66,7 +67,7 @@ def kept_frames(repository: MemoryRepository, question: Tensor, config: MemAugCo
     share = math.floor(num_frames * config.temporal_keep_ratio + 1e-9)  # a ratio of 1/3 is rounded
     num_kept = min(config.max_kept_frames, max(1, share))
     if config.temporal_forgetting == "uniform":
-        return linspace_indices(num_frames, num_kept)
+        return torch.tensor(evenly_spaced_indices(num_frames, num_kept, "linspace"))
     frames = repository.tokens.unflatten(0, (num_frames, -1))[:, :-1]  # (frames, tokens, dim)
     return CONTENT_BASED[config.temporal_forgetting](frames, question, num_kept).cpu()
 

@@ -13,12 +13,12 @@ import math
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from lit_hour.io.sampling import evenly_spaced_indices
 from lit_hour.model.attention import KVCache, MemoryTokens
 from lit_hour.model.projector import Projector
 
@@ -184,7 +184,8 @@ def build_video_repository(
         ]  # (chunk, tokens, hidden) each
         tokens = hidden[0] if len(hidden) == 1 else torch.cat(hidden)  # (frames, tokens, hidden)
     if len(tokens) < min_frames:
-        repeated = linspace_indices(len(tokens), min_frames).to(tokens.device)  # (frames,)
+        indices = evenly_spaced_indices(len(tokens), min_frames, "linspace")
+        repeated = torch.tensor(indices, device=tokens.device)  # (frames,)
         tokens, timestamps = tokens[repeated], timestamps[repeated]
     num_frames, num_tokens, _ = tokens.shape
     memory: MemoryTokens
@@ -276,16 +277,6 @@ def append_newline(sequences: Tensor, newline: Tensor) -> Tensor:
     """
     newlines = newline.to(sequences.dtype).expand(len(sequences), 1, -1)  # (sequences, 1, dim)
     return torch.cat([sequences, newlines], dim=1)
-
-
-def linspace_indices(num_items: int, num_chosen: int) -> Tensor:
-    """Return evenly spaced indices, `(num_chosen,)`; the first and the last item are among them.
-
-    NumPy's linspace in double precision, rounded down, as in the training of the published model.
-    For some lengths it differs by one from exact integer arithmetic.
-    """
-    indices = np.floor(np.linspace(0, num_items - 1, num_chosen))
-    return torch.from_numpy(indices.astype(np.int64))
 
 
 def crop_letterbox(grid: Tensor, size_pixels: tuple[int, int]) -> Tensor:

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from lit_hour.io.seeding import seed_of
+from lit_hour.io.sampling import seed_of
 from lit_hour.model.hour_llava import HourLLaVA, init_frame_newline
 from lit_hour.model.vision_encoder import VisionEncoder
 

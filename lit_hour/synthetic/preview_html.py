@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image
 
 from lit_hour.io.html import html_options, html_page, html_table, image_data_uri
+from lit_hour.io.sampling import evenly_spaced_indices
 from lit_hour.synthetic.charts import draw_bars, draw_histogram
 from lit_hour.synthetic.render import draw_frame
 from lit_hour.synthetic.story import Interval, Story
@@ -38,8 +39,8 @@ class PreviewPage:
         self.name = name
         self.minutes = [plan.duration_seconds / 60 for plan in plans]
         num_strips = min(NUM_STRIPS, len(plans))
-        indices = np.linspace(0, len(plans) - 1, num_strips)  # (strips,)
-        self.strip_names = {plans[round(index)].name for index in indices}
+        indices = evenly_spaced_indices(len(plans), num_strips, "nearest")
+        self.strip_names = {plans[index].name for index in indices}
         self.strips: list[str] = []
         self.row_of_task: dict[str, tuple[str, str, str]] = {}
         self.counts: dict[QuestionFormat, Counter[str]] = {

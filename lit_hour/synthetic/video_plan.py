@@ -10,7 +10,7 @@ from typing import Literal
 
 from lit_hour.config.synthetic import SyntheticConfig
 from lit_hour.errors import SyntheticDataError
-from lit_hour.io.seeding import seed_of
+from lit_hour.io.sampling import seed_of
 from lit_hour.synthetic.questions.generate import generate_questions, parse_tasks
 from lit_hour.synthetic.story import Story
 from lit_hour.synthetic.story_generator import generate_story

@@ -13,7 +13,7 @@ from torchmetrics import MeanMetric
 from lit_hour.config.load import config_from_dict, config_to_dict
 from lit_hour.config.schema import Config
 from lit_hour.errors import QuestionError
-from lit_hour.io.seeding import seed_of
+from lit_hour.io.sampling import seed_of
 from lit_hour.model.hour_llava import HourLLaVA
 from lit_hour.model.meta_init import materialize, missing_weights
 from lit_hour.model.multimodal_inputs import truncate_to_prompts

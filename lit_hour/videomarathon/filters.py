@@ -17,7 +17,7 @@ from datasketch import MinHash, MinHashLSH
 from lit_hour.config.videomarathon import FilterConfig
 from lit_hour.data.questions.record import parse_question, question_record
 from lit_hour.errors import InvalidResponseError, QuestionError
-from lit_hour.io.seeding import seed_of
+from lit_hour.io.sampling import seed_of
 from lit_hour.types import Question
 from lit_hour.videomarathon.llm_client import gather_all
 from lit_hour.videomarathon.question_generation import Context

@@ -12,7 +12,7 @@ import sys
 import time
 
 from lit_hour.config.data import DataConfig
-from tests.data.published_lengths import PublishedLengths, measure_balance, iter_steps
+from tests.data.published_lengths import PublishedLengths, iter_steps, measure_balance
 
 DEFAULTS = DataConfig()
 LAYOUTS = (  # ranks, samples per step

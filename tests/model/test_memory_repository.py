@@ -3,7 +3,8 @@ from pathlib import Path
 
 import torch
 
-from lit_hour.model.memory_repository import TokenGrid, build_video_repository, linspace_indices
+from lit_hour.io.sampling import evenly_spaced_indices
+from lit_hour.model.memory_repository import TokenGrid, build_video_repository
 from tests.model.published_model import read
 
 
@@ -47,7 +48,9 @@ def test_repeated_frames_equal_published(golden: Path) -> None:
     text = (golden / "forgetting_frames.json").read_text(encoding="utf-8")
     table = json.loads(text)["upsample_below_128"]["by_T"]
     for num_frames in (1, 2, 37, 100, 127):
-        assert linspace_indices(num_frames, 128).tolist() == table[str(num_frames)], num_frames
+        assert evenly_spaced_indices(num_frames, 128, "linspace") == table[str(num_frames)], (
+            num_frames
+        )
 
 
 def test_repository_equals_published(golden: Path) -> None:

@@ -12,6 +12,7 @@ from lit_hour.data.dataloader import empty_shared
 from lit_hour.data.shards.mmap import MmapFeatures
 from lit_hour.data.shards.reader import StoredSample
 from lit_hour.errors import ImageError, ShardError, VideoError
+from lit_hour.io.sampling import evenly_spaced_indices
 from lit_hour.media.anyres import load_image_set, load_tiled_image
 from lit_hour.media.transforms import decode_jpeg
 from lit_hour.types import Features, Frames, Visual
@@ -52,7 +53,8 @@ def load_frames(stored: StoredSample, image_size: int, max_frames: int) -> Frame
     Raises:
         ShardError: a JPEG cannot be decoded or has another size.
     """
-    frames = evenly_spaced_frames(len(stored.images), max_frames)
+    num_frames = len(stored.images)
+    frames = evenly_spaced_indices(num_frames, min(num_frames, max_frames), "exact")
     timestamps = torch.tensor([stored.timestamps_seconds[frame] for frame in frames])  # (frames,)
     return Frames(decode_frames(stored, frames, image_size), timestamps)
 
@@ -67,9 +69,10 @@ def load_features(stored: StoredSample, max_frames: int) -> Features:
         `tokens` `(frames, tokens, vision_dim)` bf16, `timestamps` `(frames,)` in seconds.
     """
     assert stored.tokens is not None
-    frames = evenly_spaced_frames(len(stored.tokens), max_frames)
+    num_frames = len(stored.tokens)
+    frames = evenly_spaced_indices(num_frames, min(num_frames, max_frames), "exact")
     timestamps = torch.tensor([stored.timestamps_seconds[frame] for frame in frames])  # (frames,)
-    tokens = stored.tokens if len(frames) == len(stored.tokens) else stored.tokens[frames]
+    tokens = stored.tokens if len(frames) == num_frames else stored.tokens[frames]
     if tokens.mmap_slice is not None and tokens.scales is None:
         return MmapFeatures(tokens.tokens, timestamps, tokens.mmap_slice)
     return Features(tokens.expand(), timestamps)
@@ -90,13 +93,3 @@ def decode_frames(stored: StoredSample, frames: Sequence[int], image_size: int) 
         except VideoError as error:
             raise ShardError(f"{stored.location}: {name} cannot be decoded: {error}") from error
     return images
-
-
-def evenly_spaced_frames(num_frames: int, max_frames: int) -> list[int]:
-    """Return all frames, or `max_frames` evenly spaced ones, rounded down in exact integers.
-
-    `memory_repository.linspace_indices` rounds the floating-point numbers of the published model
-    instead: for some lengths the two differ by one.
-    """
-    num_kept = min(num_frames, max_frames)
-    return [index * (num_frames - 1) // max(num_kept - 1, 1) for index in range(num_kept)]

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
-import numpy as np
 from lightning.pytorch.callbacks import Callback
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from lit_hour.io.sampling import evenly_spaced_indices
 from lit_hour.text.timestamp import format_timestamp
 from lit_hour.training.metrics import LENGTHS_MINUTES, NUM_DEPTHS
 from lit_hour.training.module import Prediction
@@ -133,7 +133,8 @@ def _select_images(visual: Frames | TiledImage | ImageSet) -> tuple[Tensor, list
     if isinstance(visual, TiledImage):
         height, width = visual.size_pixels
         return visual.tiles[:1], [f"{width} x {height} pixels"]
-    indices = np.unique(np.linspace(0, len(visual) - 1, MAX_FRAMES).astype(int))  # (shown,)
+    num_shown = min(len(visual), MAX_FRAMES)
+    indices = evenly_spaced_indices(len(visual), num_shown, "linspace")
     if isinstance(visual, ImageSet):
         return visual.images[indices], [str(index + 1) for index in indices]
     times = [format_timestamp(float(visual.timestamps[index])) for index in indices]

@@ -11,7 +11,6 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from lit_hour.data.shards.reader import open_shards
 
 from lit_hour.config.schema import PackConfig
 from lit_hour.data.packing.decode_worker import (
@@ -22,6 +21,7 @@ from lit_hour.data.packing.decode_worker import (
 )
 from lit_hour.data.packing.pack import pack
 from lit_hour.data.questions.record import SampleSpec
+from lit_hour.data.shards.reader import open_shards
 from lit_hour.errors import ImageError, ShardError, VideoError
 from tests.data.factories import VIDEO, VIDEO_NAMES, write_video
 
