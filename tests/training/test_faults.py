@@ -106,8 +106,7 @@ def test_a_data_worker_that_hangs(
     )
     assert run.wait() == [1]
     assert (
-        "error: A DataLoader worker hangs: no batch within data.timeout_seconds=2"
-        in run.output()
+        "error: A DataLoader worker hangs: no batch within data.timeout_seconds=2" in run.output()
     )
     assert f" It is reading {folder}/00000" in run.output() and "Traceback" not in run.output()
     for tar in folder.glob("*.aside"):

@@ -175,9 +175,7 @@ def test_copy_sample_rejects_a_corrupt_image(mixed_files: Path, tmp_path: Path) 
 
 
 def test_frame_shards_of_other_settings_are_rejected(frame_shards: Path) -> None:
-    with pytest.raises(
-        ConfigError, match=r"was packed with video\.max_frames=6, this run has 5"
-    ):
+    with pytest.raises(ConfigError, match=r"was packed with video\.max_frames=6, this run has 5"):
         FrameShardSource(str(frame_shards), replace(CONFIG, video=replace(VIDEO, max_frames=5)))
     with pytest.raises(ShardError, match="contains no shards"):
         FrameShardSource(str(frame_shards / "none"), CONFIG)
