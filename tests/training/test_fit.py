@@ -184,7 +184,8 @@ def test_a_tokenizer_of_a_start_that_came_to_nothing_is_made_anew(
 def test_validation_questions_that_do_not_fit_are_named(toy: ToyProject) -> None:
     with pytest.raises(
         QuestionError,
-        match=r"questions about synthetic_\d+ do not fit beside its visual tokens in text\.max_tokens=64",
+        match=r"questions about synthetic_\d+ do not fit beside its visual tokens in "
+        r"text\.max_tokens=64",
     ):
         toy.fit("cut", "text.max_tokens=64", "training.val_every_n_steps=1")
 

@@ -190,8 +190,8 @@ def test_a_validation_alone_looks_too(features: Path, trained: TrainedRun, frame
     [
         (
             ["model.vision.grid=4"],
-            r"other settings than this run's: model\.vision\.grid was 2, is 4\. Set .* extract features "
-            r"again",
+            r"other settings than this run's: model\.vision\.grid was 2, is 4\. Set .* extract "
+            r"features again",
         ),
         (["model.vision.tanh_gelu=false"], r"model\.vision\.tanh_gelu was True, is False"),
         (["video.max_frames=5"], r"video\.max_frames was 6, is 5"),
