@@ -29,7 +29,8 @@ def main(windows: list[int]) -> None:
     """Simulate every layout and window, and print a row for each."""
     data = PublishedLengths()
     print(
-        f"{len(data.seconds)} videos, {data.mixed_order.num_samples} samples; window 1 is random order"
+        f"{len(data.seconds)} videos, {data.mixed_order.num_samples} samples;"
+        " window 1 is random order"
     )
     print(
         "ranks  samples/step  window | tokens: step, micro-batch | duration: step, micro-batch |"
