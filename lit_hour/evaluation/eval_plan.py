@@ -9,7 +9,7 @@ from glob import glob
 from pathlib import Path, PurePosixPath
 
 from lit_hour.config.schema import Config
-from lit_hour.errors import ConfigError, QuestionError, VideoError
+from lit_hour.errors import ConfigError, QuestionError, VideoError, list_first
 from lit_hour.evaluation.benchmarks.custom import load_custom
 from lit_hour.evaluation.benchmarks.video_mme import add_subtitles
 from lit_hour.evaluation.item import Item, QuestionSet
@@ -17,8 +17,6 @@ from lit_hour.evaluation.load_benchmark import find_videos, load_benchmark
 from lit_hour.evaluation.subtitles import read_subtitles
 from lit_hour.media.frame_sampling import SampledVideo
 from lit_hour.text.chat_template import format_question
-
-MAX_LISTED = 3  # skipped questions in an error message
 
 
 @dataclass(frozen=True)
@@ -87,8 +85,7 @@ def check_skip_budget(skipped: Mapping[str, str], max_skipped: int) -> None:
         QuestionError: there are more than `max_skipped`.
     """
     if len(skipped) > max_skipped:
-        first = list(skipped.items())[:MAX_LISTED]
-        listed = "\n".join(f"  {key}: {reason}" for key, reason in first)
+        listed = list_first([f"  {key}: {reason}" for key, reason in skipped.items()], "\n")
         raise QuestionError(
             f"{len(skipped)} questions cannot be evaluated;"
             f" evaluation.max_skipped_questions={max_skipped} are allowed. With a larger value the"

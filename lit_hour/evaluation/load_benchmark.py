@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lit_hour.data.questions.record import did_you_mean
-from lit_hour.errors import QuestionError
+from lit_hour.errors import QuestionError, list_first
 from lit_hour.evaluation.benchmarks import (
     egoschema,
     longvideobench,
@@ -24,7 +24,6 @@ BENCHMARKS: dict[str, Benchmark] = {
     module.BENCHMARK.name: module.BENCHMARK
     for module in (video_mme, lvbench, longvideobench, mlvu, tempcompass, egoschema)
 }
-MAX_LISTED = 5  # invalid records in an error message
 
 
 def load_benchmark(name: str, paths: Sequence[Path], max_invalid: int) -> QuestionSet:
@@ -59,9 +58,8 @@ def load_benchmark(name: str, paths: Sequence[Path], max_invalid: int) -> Questi
             if items
             else "none is valid"
         )
-        listed = "\n".join(
-            f"  {record.location}: {record.reason}" for record in invalid[:MAX_LISTED]
-        )
+        reasons = [f"  {record.location}: {record.reason}" for record in invalid]
+        listed = list_first(reasons, "\n")
         raise QuestionError(
             f"{len(invalid)} records of {benchmark.title} cannot be used; {allowed}."
             f" The first:\n{listed}"
