@@ -14,7 +14,6 @@ from lit_hour.config.schema import TextConfig
 from lit_hour.errors import QuestionError
 from lit_hour.text.chat_template import (
     build_conversation,
-    time_instruction,
     tokenize_answer,
     tokenize_conversation,
 )
@@ -78,7 +77,10 @@ class HourLLaVAProcessor:
         """
         if not self.config.time_instruction:
             return ""
-        return time_instruction(duration_seconds, num_frames)
+        return (
+            f"The video is {duration_seconds:.2f} seconds long;"
+            f" {num_frames} frames of it are shown."
+        )
 
     def tokenize(
         self, conversations: Sequence[Conversation], *, num_placeholders: int, note: str = ""

@@ -151,6 +151,15 @@ def test_wrong_number_of_placeholders_is_rejected() -> None:
         PROCESSOR.build_example(sample("a", three, (MARKED,)))
 
 
+def test_video_note_names_duration_and_number_of_frames() -> None:
+    for seconds, num_frames, note in (
+        (12.5, 13, "The video is 12.50 seconds long; 13 frames of it are shown."),
+        (3600, 3600, "The video is 3600.00 seconds long; 3600 frames of it are shown."),
+        (0.128, 1, "The video is 0.13 seconds long; 1 frames of it are shown."),
+    ):
+        assert PROCESSOR.video_note(seconds, num_frames) == note
+
+
 def test_time_instruction_can_be_disabled() -> None:
     silent = HourLLaVAProcessor(PROCESSOR.tokenizer, replace(SETTINGS, time_instruction=False))
     assert (PROCESSOR.video_note(12.345, 3) != "", silent.video_note(12.345, 3)) == (True, "")

@@ -132,11 +132,12 @@ class SelectiveFrameIterator(Generic[ImageT]):
         path, starts, num_shown = self._info.path, self.frame_start_seconds, 0
         shown: tuple[float, ImageT] | None = None
         with open_video(path) as (container, stream):
+            first_pts, time_base = self._info.first_pts, stream.time_base or 0
             batches = self._batches(container, stream)
             decoded = decode_batches(path, stream, batches, self._convert, self._keyframes_only)
             with closing(decoded):
                 for pts, image in decoded:
-                    start_seconds = self._to_seconds(pts, stream)
+                    start_seconds = float((pts - first_pts) * time_base)
                     if shown is not None:  # its end is known when the next image comes
                         num_times = bisect_right(starts, shown[0]) - num_shown
                         yield shown[1], num_times
@@ -180,6 +181,7 @@ class SelectiveFrameIterator(Generic[ImageT]):
         extradata = stream.codec_context.extradata or b""
         # avcC configuration record: NAL units come after their length, not after start codes.
         length_size = (extradata[4] & 3) + 1 if extradata[:1] == b"\1" else 0
+        first_pts, time_base = self._info.first_pts, stream.time_base or 0
         last_start_seconds = duration_seconds = interval_seconds = 0.0
         with suppress(av.FFmpegError):
             for packet in container.demux(stream):
@@ -187,7 +189,7 @@ class SelectiveFrameIterator(Generic[ImageT]):
                     break
                 if packet.pts is None or packet.has_sidedata("new_extradata"):
                     return
-                start_seconds = self._to_seconds(packet.pts, stream)
+                start_seconds = float((packet.pts - first_pts) * time_base)
                 if start_seconds > last_start_seconds:
                     interval_seconds = start_seconds - last_start_seconds
                     last_start_seconds = start_seconds
@@ -210,9 +212,6 @@ class SelectiveFrameIterator(Generic[ImageT]):
         if self._keyframes_only:
             role = FrameRole.IDR
         return PacketInfo(packet, start_seconds, role, has_parameters)
-
-    def _to_seconds(self, pts: int | None, stream: VideoStream) -> float:
-        return float(((pts or 0) - self._info.first_pts) * (stream.time_base or 0))
 
 
 def _is_cut(

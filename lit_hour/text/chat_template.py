@@ -73,11 +73,6 @@ def format_answer(question: Question, mcq_format: McqFormat) -> str:
     return question.answer_letter if uses_letter else question.answer
 
 
-def time_instruction(duration_seconds: float, num_frames: int) -> str:
-    """Return the sentence about time that precedes the first question."""
-    return f"The video is {duration_seconds:.2f} seconds long; {num_frames} frames of it are shown."
-
-
 def tokenize_conversation(
     tokenizer: Tokenizer,
     conversation: Conversation,
@@ -99,7 +94,8 @@ def tokenize_conversation(
         num_placeholders: 0 for text only, 1 for a video or an image, or the number of images. The
             placeholders precede the first question, each on a line, unless the messages place
             several images themselves.
-        note: text about the video after its placeholder, such as `time_instruction`; may be empty.
+        note: text about the video after its placeholder, as `HourLLaVAProcessor.video_note`
+            returns it; may be empty.
 
     Raises:
         QuestionError: the messages place images, but not as many as there are.

@@ -8,7 +8,6 @@ from lit_hour.text.chat_template import (
     build_conversation,
     format_answer,
     format_question,
-    time_instruction,
     tokenize_conversation,
 )
 from lit_hour.text.tokenizer import train_byte_level_tokenizer
@@ -294,18 +293,6 @@ def test_fields_have_one_entry_per_token() -> None:
 def test_messages_are_stripped() -> None:
     spaced = Question("s", "", "open_ended", " What is shown?\n", "\nA ball. ")
     assert training_text(spaced).input_ids.tolist() == training_text(OPEN).input_ids.tolist()
-
-
-@pytest.mark.parametrize(
-    ("seconds", "num_frames", "sentence"),
-    (
-        (12.5, 13, NOTE),
-        (3600, 3600, "The video is 3600.00 seconds long; 3600 frames of it are shown."),
-        (0.128, 1, "The video is 0.13 seconds long; 1 frames of it are shown."),
-    ),
-)
-def test_time_instruction(seconds: float, num_frames: int, sentence: str) -> None:
-    assert time_instruction(seconds, num_frames) == sentence
 
 
 def test_letter_format_labels_options_in_order() -> None:
