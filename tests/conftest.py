@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests import REPOSITORY, SHARED
+from tests import SHARED
+from tests.helpers.golden import link_recordings
 
 if TYPE_CHECKING:  # importing toy_run loads Lightning, which takes seconds
     from lit_hour.run_dir import RunDir
@@ -26,16 +27,8 @@ def real_videos() -> Path:
 
 @pytest.fixture(scope="session")
 def golden(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder of links to the recordings of the published model.
-
-    The small ones are part of the checkout; the large ones may be beside it.
-    """
-    folder = tmp_path_factory.mktemp("golden")
-    for source in (REPOSITORY / "tests" / "golden", SHARED / "reference" / "golden"):
-        for file in source.glob("*.*"):
-            if not (folder / file.name).exists():
-                (folder / file.name).symlink_to(file)
-    return folder
+    """Return a folder of links to the recordings of the published model."""
+    return link_recordings(tmp_path_factory.mktemp("golden"))
 
 
 @pytest.fixture(scope="session")

@@ -45,9 +45,10 @@ class ClientConfig:
     )
     completion_price: float = field(0.0, "price of a million generated tokens", ge=0)
 
-    def cost(self, prompt_tokens: int, answer_tokens: int) -> float:
+    def cost(self, prompt_tokens: int, completion_tokens: int) -> float:
         """Return the cost in the currency of the prices."""
-        return (prompt_tokens * self.prompt_price + answer_tokens * self.completion_price) / 1e6
+        cost = prompt_tokens * self.prompt_price + completion_tokens * self.completion_price
+        return cost / 1e6
 
 
 @dataclass(frozen=True)

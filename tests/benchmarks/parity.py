@@ -1,12 +1,15 @@
 """Deviation of the model from the published one: `python -m tests.benchmarks.parity`.
 
 Prints the largest deviation from the recorded outputs, by kind of output. The weights are converted
-by `lit_hour.weights`. Needs the recordings that the parity tests use.
+by `lit_hour.weights`. The recordings are those of the parity tests; missing ones are listed.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import open_clip
 import torch
@@ -15,7 +18,8 @@ from torch import Tensor
 
 from lit_hour.media.image_reader import to_square_tensor
 from lit_hour.model.vision_encoder import VisionEncoder
-from tests import REPOSITORY, SHARED
+from tests import REPOSITORY
+from tests.helpers.golden import link_recordings
 from tests.helpers.siglip_tower import SIGLIP, load_siglip
 from tests.model.published_model import (
     IMAGE_CASES,
@@ -33,86 +37,93 @@ from tests.model.published_model import (
 )
 from tests.model.toy_model import augment
 
-GOLDEN = SHARED / "reference/golden"
 open_clip.add_model_config(REPOSITORY / "tests/model/towers")
 
 Deviations = dict[str, list[float]]
 
 
-def largest(found: Tensor, expected: Tensor) -> float:
-    return float((found.detach() - expected).abs().max())
+def max_deviation(output: Tensor, expected: Tensor) -> float:
+    return float((output.detach() - expected).abs().max())
 
 
-def measure_memaug(deviations: Deviations) -> None:
-    for name in MEMAUG_FILES:
-        memaug, recorded, _ = published_memaug(GOLDEN, name)
+def relative_deviation(output: Tensor, expected: Tensor) -> float:
+    return max_deviation(output, expected) / float(expected.abs().max())
+
+
+def available(golden: Path, names: Iterable[str]) -> Iterator[str]:
+    """Iterate over the recordings that are there; print the names of the others."""
+    for name in names:
+        if (golden / f"{name}.safetensors").exists():
+            yield name
+        else:
+            print(f"The large recording {name} is not beside the checkout: left out.")
+
+
+def measure_memaug(golden: Path, deviations: Deviations) -> None:
+    for name in available(golden, MEMAUG_FILES):
+        memaug, recorded, _ = published_memaug(golden, name)
+        query, memory = recorded["x_q"], recorded["x_kv"]
         for variant in MEMAUG_VARIANTS:
-            positions = memaug_positions(recorded, variant)
-            output = augment(memaug, recorded["x_q"], recorded["x_kv"], *positions)
+            output = augment(memaug, query, memory, *memaug_positions(recorded, variant))
             deviations["MemAug alone, float32"].append(
-                largest(output, recorded[f"{variant}/output"])
+                max_deviation(output, recorded[f"{variant}/output"])
             )
+        memaug, query, memory = memaug.double(), query.double(), memory.double()
         for variant in MEMAUG_VARIANTS:
-            exact = augment(
-                memaug.double(),
-                recorded["x_q"].double(),
-                recorded["x_kv"].double(),
-                *memaug_positions(recorded, variant),
-            )
+            output = augment(memaug, query, memory, *memaug_positions(recorded, variant))
             deviations["MemAug alone, float64"].append(
-                largest(exact, recorded[f"{variant}/output_f64"])
+                max_deviation(output, recorded[f"{variant}/output_f64"])
             )
 
 
-def measure_model(deviations: Deviations) -> None:
-    for name in MODEL_CASES:
-        case, model = (
-            read_case(GOLDEN, name),
-            published_model(GOLDEN, "_".join(name.split("_")[:2])),
-        )
+def measure_model(golden: Path, deviations: Deviations) -> None:
+    for name in available(golden, MODEL_CASES):
+        case = read_case(golden, name)
+        model = published_model(golden, "_".join(name.split("_")[:2]))
+        recorded = case.recorded
         with torch.no_grad():
             inputs = model.build_inputs(case.batch, model.build_repositories(case.batch.visuals))
             logits, loss = model.llm.logits(inputs), model.llm.loss(inputs)
-        texts, places = case.recorded["logits_positions"].T
+        texts, positions = recorded["logits_positions"].T
         deviations["inputs_embeds"].append(
-            largest(inputs.embeddings, case.recorded["inputs_embeds"])
+            max_deviation(inputs.embeddings, recorded["inputs_embeds"])
         )
         deviations["logits"].append(
-            largest(logits[texts, places], case.recorded["logits_at_positions"])
+            max_deviation(logits[texts, positions], recorded["logits_at_positions"])
         )
         if not name.endswith("prompt_only"):
-            deviations["loss"].append(largest(loss, case.recorded["loss"]))
+            deviations["loss"].append(max_deviation(loss, recorded["loss"]))
         gradients = {
             key.removeprefix("grad/"): value
-            for key, value in case.recorded.items()
+            for key, value in recorded.items()
             if key.startswith("grad/")
         }
         if gradients:
             model.zero_grad()
             model(case.batch).loss.backward()
-        for key, gradient in translate(gradients, model).items():
-            found = model.get_parameter(key).grad
-            assert found is not None
-            deviations["gradients of the loss, of the largest entry"].append(
-                largest(found, gradient) / float(gradient.abs().max())
+        for key, expected in translate(gradients, model).items():
+            gradient = model.get_parameter(key).grad
+            assert gradient is not None
+            deviations["gradients of the loss, relative to the largest entry"].append(
+                relative_deviation(gradient, expected)
             )
 
 
-def measure_pictures(deviations: Deviations) -> None:
-    recorded, sidecar = read(GOLDEN, "images_uniform")
+def measure_images(golden: Path, deviations: Deviations) -> None:
+    recorded, sidecar = read(golden, "images_uniform")
     for name in IMAGE_CASES:
         repository = image_repository(sidecar["cases"][name], recorded["image_newline"])
         tokens = torch.stack(
-            [repository.tokens[places] for places in kept_indices(repository)]
+            [repository.tokens[indices] for indices in kept_indices(repository)]
         )  # (placeholders, kept, 4)
         expected = recorded[f"{name}/q_features"]
-        deviations["query of one picture, of tiles and of several"].append(
-            largest(tokens.view(expected.shape), expected)
+        deviations["query of one image, of tiles and of several"].append(
+            max_deviation(tokens.view(expected.shape), expected)
         )
 
 
-def measure_tower(deviations: Deviations) -> None:
-    recorded, _ = read(GOLDEN, "siglip_tiny")
+def measure_tower(golden: Path, deviations: Deviations) -> None:
+    recorded, _ = read(golden, "siglip_tiny")
     prefix = "state/vision_tower.vision_model."
     weights = {
         name.removeprefix(prefix): weight
@@ -120,20 +131,20 @@ def measure_tower(deviations: Deviations) -> None:
         if name.startswith(prefix)
     }
     encoder = load_siglip(VisionEncoder(SIGLIP), weights)
-    picture = to_square_tensor(
-        Image.fromarray(recorded["image_uint8"].numpy()), 384
-    )  # (3, 384, 384)
-    found, expected = encoder.encode_images(picture[None], pooled=False), recorded["output"]
-    deviations["patch tokens of the vision tower, of the largest entry"].append(
-        largest(found, expected) / float(expected.abs().max())
+    image = to_square_tensor(Image.fromarray(recorded["image_uint8"].numpy()), 384)
+    output = encoder.encode_images(image[None], pooled=False)  # (1, patches, dim)
+    deviations["patch tokens of the vision tower, relative to the largest entry"].append(
+        relative_deviation(output, recorded["output"])
     )
 
 
 def main() -> None:
-    """Measure all and print them."""
+    """Measure every kind of output, and print a table."""
     deviations: Deviations = defaultdict(list)
-    for measure in (measure_memaug, measure_model, measure_pictures, measure_tower):
-        measure(deviations)
+    with TemporaryDirectory() as folder:
+        golden = link_recordings(Path(folder))
+        for measure in (measure_memaug, measure_model, measure_images, measure_tower):
+            measure(golden, deviations)
     print("| what is compared | comparisons | largest deviation |\n|---|---|---|")
     for name, values in deviations.items():
         print(f"| {name} | {len(values)} | {max(values):.1e} |")
