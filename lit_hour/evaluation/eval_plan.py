@@ -15,7 +15,7 @@ from lit_hour.evaluation.benchmarks.video_mme import add_subtitles
 from lit_hour.evaluation.item import Item, QuestionSet
 from lit_hour.evaluation.load_benchmark import find_videos, load_benchmark
 from lit_hour.evaluation.subtitles import read_subtitles
-from lit_hour.media.frame_sampling import SampledVideo
+from lit_hour.media.video_reader import SampledVideo
 from lit_hour.text.chat_template import format_question
 
 

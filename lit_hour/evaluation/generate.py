@@ -17,7 +17,7 @@ from lit_hour.config.schema import VideoConfig
 from lit_hour.errors import QuestionError, VideoError
 from lit_hour.evaluation.item import Item
 from lit_hour.inference.predictor import VideoMemory, VideoPredictor
-from lit_hour.media.frame_sampling import SampledVideo
+from lit_hour.media.video_reader import SampledVideo
 from lit_hour.types import Conversation, Frames
 
 

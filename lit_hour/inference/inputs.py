@@ -12,9 +12,9 @@ from pathlib import Path
 from lit_hour.config.schema import Config
 from lit_hour.errors import ImageError, QuestionError
 from lit_hour.media.anyres import load_image_set, load_tiled_image
-from lit_hour.media.frame_sampling import SampledVideo
 from lit_hour.media.image_reader import image_suffix
 from lit_hour.media.video_probe import VideoInfo, probe
+from lit_hour.media.video_reader import SampledVideo
 from lit_hour.types import ImageSet, TiledImage
 
 MEMORY_SUFFIX = ".safetensors"

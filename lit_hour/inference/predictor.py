@@ -26,7 +26,7 @@ from lit_hour.inference.video_memory import (
     make_thumbnail,
     subsample_thumbnails,
 )
-from lit_hour.media.frame_sampling import SampledVideo
+from lit_hour.media.video_reader import SampledVideo
 from lit_hour.model.hour_llava import HourLLaVA
 from lit_hour.model.language_model import LLMInputs
 from lit_hour.model.memory_repository import MemoryRepository

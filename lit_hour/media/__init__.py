@@ -1,5 +1,5 @@
 """Read videos and images: the only home of PyAV.
 
-Open `video_reader.py` first (`read_frames`), then `frame_sampling.py` (`SampledVideo`,
-`load_video`) and `anyres.py` (images). Import the modules themselves.
+Open `video_reader.py` first (`SampledVideo`, `load_video`, `read_frames`), then `anyres.py`
+(images). Import the modules themselves.
 """

@@ -63,9 +63,8 @@ class PacketFilter(Generic[PacketT]):
         self.done = not timestamps
         self._decided_before_seconds = -inf  # for frames that start earlier, `is_shown` is known
         self._timestamps = timestamps
-        self._starts: list[
-            float
-        ] = []  # sorted; of frames that may be on screen at later timestamps
+        # Sorted starts of the frames that may be on screen at later timestamps.
+        self._starts: list[float] = []
         self._buffer: list[PacketInfo[PacketT]] = []
         self._newest: deque[float] = deque(maxlen=MAX_REORDERED)
 
@@ -75,36 +74,27 @@ class PacketFilter(Generic[PacketT]):
         if start_seconds is not None:
             is_latest = not self._starts or self._starts[-1] < start_seconds
             if packet.role is FrameRole.IDR and is_latest:
-                needed = self._decide(start_seconds)
+                needed = self.decide(start_seconds)
                 needed += self._release([info.has_parameter_sets for info in self._buffer])
                 self._buffer.clear()  # no later packet refers to these
             insort(self._starts, start_seconds)
             self._newest.append(start_seconds)
         self._buffer.append(packet)
         if len(self._newest) == MAX_REORDERED:
-            needed += self._decide(min(self._newest))
+            needed += self.decide(min(self._newest))
         if len(self._buffer) > MAX_BUFFERED:
             needed += self._release([True] * len(self._buffer))
         return needed
 
-    def flush(self) -> list[PacketInfo[PacketT]]:
-        """Return the needed packets that are left at the end; the last frame stays on screen."""
-        return self._decide(inf)
+    def decide(self, before_seconds: float) -> list[PacketInfo[PacketT]]:
+        """Find the frames on screen at the timestamps before a time, and return their packets.
 
-    def is_shown(self, packet: PacketInfo[PacketT]) -> bool | None:
-        """Return whether a frame is on screen at one of the timestamps; None if not yet known."""
-        seconds = packet.start_seconds
-        if seconds is None:
-            return False
-        index = bisect_left(self.frame_start_seconds, seconds)
-        if index < len(self.frame_start_seconds) and self.frame_start_seconds[index] == seconds:
-            return True
-        return False if seconds < self._decided_before_seconds else None
+        Args:
+            before_seconds: every frame that starts before this time has been pushed; infinite at
+                the end of the video, whose last frame stays on screen.
 
-    def _decide(self, before_seconds: float) -> list[PacketInfo[PacketT]]:
-        """Find the frames on screen at the timestamps before a time, and release their packets.
-
-        Every frame that starts before this time has been pushed.
+        Returns:
+            In order, the packets that the decoder needs for these frames.
         """
         first = len(self.frame_start_seconds)
         while self._starts and not self.done:
@@ -125,6 +115,16 @@ class PacketFilter(Generic[PacketT]):
             return []
         shown = set(self.frame_start_seconds[first:])
         return self._release([packet.start_seconds in shown for packet in self._buffer])
+
+    def is_shown(self, packet: PacketInfo[PacketT]) -> bool | None:
+        """Return whether a frame is on screen at one of the timestamps; None if not yet known."""
+        seconds = packet.start_seconds
+        if seconds is None:
+            return False
+        index = bisect_left(self.frame_start_seconds, seconds)
+        if index < len(self.frame_start_seconds) and self.frame_start_seconds[index] == seconds:
+            return True
+        return False if seconds < self._decided_before_seconds else None
 
     def _release(self, is_wanted: list[bool]) -> list[PacketInfo[PacketT]]:
         """Empty the buffer up to the last wanted packet, and return the needed ones of these."""

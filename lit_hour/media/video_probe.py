@@ -52,6 +52,21 @@ class VideoInfo:
     codec: str
     first_pts: int
 
+    def is_cut(
+        self, end_seconds: float, last_duration_seconds: float, last_interval_seconds: float
+    ) -> bool:
+        """Return whether the file ends earlier than its header says.
+
+        Args:
+            end_seconds: end of the last frame in the file.
+            last_duration_seconds: duration of that frame; 0 if unknown.
+            last_interval_seconds: from the start of the frame before it to its start.
+        """
+        slack_seconds = max(
+            MAX_MISSING_SECONDS, 2 * last_duration_seconds, 2 * last_interval_seconds
+        )
+        return self.duration_seconds - end_seconds > slack_seconds
+
 
 def probe(path: str | Path) -> VideoInfo:
     """Read the header of a video and decode its first frame.

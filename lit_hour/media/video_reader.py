@@ -1,16 +1,20 @@
-"""Read the resized frames of a video that are on screen at given times: `read_frames`.
+"""Sample frames of a video and read them, resized.
 
-The file is read in one pass. Only the wanted frames are converted, and none is kept at full size,
-so memory does not grow with the video. Times are presentation times counted from the first frame,
-because index / fps is wrong for a variable frame rate.
+Entry points: `SampledVideo` reads a chunk at a time, `load_video` all at once, and `read_frames`
+the frames on screen at given times. The file is read in one pass. Only the wanted frames are
+converted, and none is kept at full size, so memory does not grow with the video. Times are
+presentation times counted from the first frame, because index / fps is wrong for a variable frame
+rate.
 """
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
-from itertools import islice
+from itertools import count, islice, takewhile
 from pathlib import Path
 from typing import Literal
 
@@ -20,16 +24,12 @@ from av.video.frame import VideoFrame
 from PIL import Image
 from torch import Tensor
 
+from lit_hour.config.schema import VideoConfig
 from lit_hour.errors import VideoError
-from lit_hour.media.frame_iterator import (
-    ReadableRange,
-    SelectiveFrameIterator,
-    iterate_frames,
-    supports_selective_decoding,
-)
 from lit_hour.media.packet_filter import TIME_TOLERANCE_SECONDS
+from lit_hour.media.selective_decoding import TIMESTAMPED_CONTAINERS, decode_selected_frames
 from lit_hour.media.transforms import resize_image, rotate_image
-from lit_hour.media.video_probe import VideoInfo, probe
+from lit_hour.media.video_probe import NO_TIMESTAMPS_MESSAGE, VideoInfo, open_video, probe
 from lit_hour.types import Frames
 
 OnDecodeError = Literal["raise", "truncate"]
@@ -41,6 +41,113 @@ class DamagedVideoWarning(UserWarning):
 
 class KeyframeWarning(UserWarning):
     """Keyframes were returned in place of the frames on screen."""
+
+
+@dataclass
+class ReadableRange:
+    """The part of a video that could be read.
+
+    Attributes:
+        last_start_seconds: start of the last frame that was decoded.
+        end_seconds: its end; infinite for an intact file, whose last frame stays on screen.
+    """
+
+    last_start_seconds: float = 0.0
+    end_seconds: float = 0.0
+
+
+def sample_timestamps(
+    duration_seconds: float, fps: float, min_frames: int, max_frames: int
+) -> list[float]:
+    """Return evenly spaced times: the first one at 0, all before the end.
+
+    A video too short or too long for the sampling rate gets the starts of `min_frames` or
+    `max_frames` equal segments instead.
+
+    Args:
+        duration_seconds: of the video.
+        fps: sampling rate in frames per second.
+        min_frames: lower limit of the number of frames.
+        max_frames: upper limit of the number of frames; wins over `min_frames`.
+
+    Returns:
+        Seconds from the first frame, in order.
+
+    Raises:
+        VideoError: the duration is not a positive, finite number.
+
+    Source: Hour-LLaVA (arXiv:2506.05332), one frame per second.
+    """
+    if not math.isfinite(duration_seconds) or duration_seconds <= 0:
+        raise VideoError(
+            f"The duration of a video must be positive and finite, not {duration_seconds} seconds."
+        )
+    at_rate = takewhile(lambda seconds: seconds < duration_seconds, (i / fps for i in count()))
+    timestamps = list(islice(at_rate, max_frames + 1))  # one too many shows that there are more
+    num_frames = min(max(len(timestamps), min_frames), max_frames)
+    if num_frames == len(timestamps):
+        return timestamps
+    return [index * duration_seconds / num_frames for index in range(num_frames)]
+
+
+class SampledVideo:
+    """The sampled frames of a video, read in chunks, so that memory does not grow with its length.
+
+    Attributes:
+        timestamps: of the frames, in seconds.
+        duration_seconds: of the video. For a damaged video that is used all the same, the duration
+            of the readable part, once the chunks have been read.
+    """
+
+    def __init__(self, video: str | Path | VideoInfo, config: VideoConfig) -> None:
+        """Read the header, unless `video` is the result of `probe`.
+
+        Raises:
+            VideoError: see `probe`.
+        """
+        self._config = config
+        self._info = video if isinstance(video, VideoInfo) else probe(video)
+        self.duration_seconds = self._info.duration_seconds
+        self.timestamps = sample_timestamps(
+            self.duration_seconds, config.fps, config.min_frames, config.max_frames
+        )
+
+    def chunks(self, chunk_frames: int = 64) -> Iterator[Frames]:
+        """Yield the frames in order, see `read_frames`.
+
+        Raises:
+            VideoError: see `read_frames`.
+        """
+        self.duration_seconds = yield from read_frames(
+            self._info,
+            self.timestamps,
+            self._config.image_size,
+            self._config.on_decode_error,
+            chunk_frames,
+            self._config.keyframes_only,
+        )
+
+
+def load_video(path: str | Path, config: VideoConfig) -> tuple[Frames, float]:
+    """Return all sampled frames of a video in one tensor, and its duration in seconds.
+
+    Returns:
+        Images `(frames, 3, image_size, image_size)` uint8 with timestamps `(frames,)`, and the
+        duration: of the readable part if the file is damaged and used all the same.
+
+    Raises:
+        VideoError: see `read_frames`.
+    """
+    video, size = SampledVideo(path, config), config.image_size
+    num_frames, num_read = len(video.timestamps), 0
+    images = torch.empty((num_frames, 3, size, size), dtype=torch.uint8)  # (frames, 3, size, size)
+    for frames in video.chunks():
+        images[num_read : num_read + len(frames)] = frames.images
+        num_read += len(frames)
+    if num_read < num_frames:
+        images = images[:num_read].clone()  # a view would keep the whole buffer alive
+    seconds = torch.tensor(video.timestamps[:num_read], dtype=torch.float32)  # (frames,)
+    return Frames(images, seconds), video.duration_seconds
 
 
 def read_frames(
@@ -87,7 +194,7 @@ def read_frames(
             f" {info.duration_seconds} s."
         )
     readable = ReadableRange()
-    if keyframes_only and supports_selective_decoding(info, keyframes_only):
+    if keyframes_only and info.container in TIMESTAMPED_CONTAINERS:
         images = _keyframe_images(info, timestamps, image_size, readable)
     else:
         images = _displayed_images(info, timestamps, image_size, readable)
@@ -131,14 +238,13 @@ def _displayed_images(
 ) -> Iterator[Tensor]:
     """Yield an image `(3, image_size, image_size)` per timestamp, as far as the video is readable.
 
-    Selective decoding comes first. Where it ends early, every frame is decoded instead.
+    Where selective decoding ends early, every frame is decoded instead.
     """
     num_read = 0
-    if supports_selective_decoding(info, keyframes_only=False):
-        convert = partial(_convert_frame, info.path, image_size)
-        for image, num_times in SelectiveFrameIterator(info, timestamps, False, convert):
-            yield from [image] * num_times
-            num_read += num_times
+    convert = partial(_convert_frame, info.path, image_size)
+    for image, _, num_times in decode_selected_frames(info, timestamps, False, convert):
+        yield from [image] * num_times
+        num_read += num_times
     if num_read < len(timestamps):
         yield from _images_of_all_frames(info, timestamps[num_read:], image_size, readable)
 
@@ -148,7 +254,7 @@ def _images_of_all_frames(
 ) -> Iterator[Tensor]:
     """Yield the same images as `_displayed_images` by decoding every frame."""
     num_read = 0
-    for frame, end_seconds in iterate_frames(info, readable):
+    for frame, end_seconds in _iterate_frames(info, readable):
         image: Tensor | None = None
         while timestamps[num_read] < end_seconds - TIME_TOLERANCE_SECONDS:
             if image is None:
@@ -159,23 +265,57 @@ def _images_of_all_frames(
                 return
 
 
+def _iterate_frames(info: VideoInfo, readable: ReadableRange) -> Iterator[tuple[VideoFrame, float]]:
+    """Decode every frame and yield it with the time at which it leaves the screen, in seconds.
+
+    Args:
+        info: the result of `probe`.
+        readable: updated while frames are decoded; complete when the iterator ends.
+
+    Raises:
+        VideoError: no frame can be decoded, or a frame has no presentation time.
+    """
+    shown: VideoFrame | None = None
+    first_pts, interval_seconds, is_damaged = 0, 0.0, False
+    with open_video(info.path) as (container, stream):
+        stream.thread_type = "AUTO"
+        try:
+            for frame in container.decode(stream):
+                if frame.pts is None or frame.time_base is None:
+                    raise VideoError(NO_TIMESTAMPS_MESSAGE.format(path=info.path))
+                if shown is None:
+                    first_pts = frame.pts
+                start_seconds = float((frame.pts - first_pts) * frame.time_base)
+                if shown is not None:
+                    yield shown, start_seconds
+                    interval_seconds = start_seconds - readable.last_start_seconds
+                shown, readable.last_start_seconds = frame, start_seconds
+        except av.FFmpegError:  # the caller finds out whether a frame that it needs is missing
+            is_damaged = True
+    if shown is None:
+        raise VideoError(f"No frame of {info.path} can be decoded. Give an intact video file.")
+    duration_seconds = float((shown.duration or 0) * (shown.time_base or 0))
+    end_seconds = readable.last_start_seconds + (duration_seconds or interval_seconds)
+    if not is_damaged and not info.is_cut(end_seconds, duration_seconds, interval_seconds):
+        end_seconds = math.inf
+    readable.end_seconds = end_seconds
+    yield shown, end_seconds
+
+
 def _keyframe_images(
     info: VideoInfo, timestamps: Sequence[float], image_size: int, readable: ReadableRange
 ) -> Iterator[Tensor]:
     """Yield the last keyframe before each timestamp, `(3, image_size, image_size)`."""
-    num_read = 0
+    num_read, early_seconds = 0, []
     convert = partial(_convert_frame, info.path, image_size)
-    keyframes = SelectiveFrameIterator(info, timestamps, True, convert)
-    for image, num_times in keyframes:
+    for image, start, num_times in decode_selected_frames(info, timestamps, True, convert):
         yield from [image] * num_times
+        times = timestamps[num_read : num_read + num_times]
+        early_seconds += [abs(seconds - start) for seconds in times]
         num_read += num_times
-        readable.last_start_seconds = keyframes.frame_start_seconds[num_read - 1]
+        readable.last_start_seconds = start
     if num_read < len(timestamps):
         readable.end_seconds = timestamps[num_read]
-    starts = keyframes.frame_start_seconds
-    early_seconds = [
-        abs(seconds - start) for seconds, start in zip(timestamps[:num_read], starts, strict=False)
-    ]
     if early_seconds:
         warnings.warn(
             f"{info.path} was read by its keyframes: frames are"

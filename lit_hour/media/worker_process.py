@@ -7,7 +7,7 @@ import os
 import threading
 from multiprocessing.context import ForkServerContext
 
-_PRELOADED_MODULES = ["lit_hour.media.anyres", "lit_hour.media.frame_sampling"]
+_PRELOADED_MODULES = ["lit_hour.media.anyres", "lit_hour.media.video_reader"]
 
 
 def worker_context() -> ForkServerContext:

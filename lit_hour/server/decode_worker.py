@@ -19,8 +19,8 @@ import torch
 
 from lit_hour.config.schema import VideoConfig
 from lit_hour.errors import VideoError
-from lit_hour.media.frame_sampling import SampledVideo
 from lit_hour.media.video_probe import probe
+from lit_hour.media.video_reader import SampledVideo
 
 
 @dataclass(frozen=True)

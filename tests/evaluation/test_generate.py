@@ -8,7 +8,7 @@ import torch
 from lit_hour.evaluation.generate import FrameChunk, VideoFrameStream
 from lit_hour.inference.predictor import VideoPredictor
 from lit_hour.inference.video_memory import VideoMemoryBuilder
-from lit_hour.media.frame_sampling import SampledVideo
+from lit_hour.media.video_reader import SampledVideo
 from lit_hour.run_dir import RunDir
 from tests.helpers.toy_run import TrainedRun
 

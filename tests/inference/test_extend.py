@@ -12,7 +12,7 @@ from PIL import Image
 from lit_hour.errors import QuestionError, VideoError
 from lit_hour.inference.predictor import VideoPredictor
 from lit_hour.inference.video_memory import MAX_THUMBNAILS, VideoMemory, subsample_thumbnails
-from lit_hour.media.frame_sampling import load_video
+from lit_hour.media.video_reader import load_video
 from lit_hour.types import Frames, Thumbnail
 from tests.inference.helpers import (
     CONFIG,

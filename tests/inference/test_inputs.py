@@ -12,7 +12,7 @@ from lit_hour.cli import main
 from lit_hour.errors import ImageError, InputError, QuestionError, VideoError
 from lit_hour.inference.inputs import InputFiles, open_input_files
 from lit_hour.inference.predictor import VideoPredictor
-from lit_hour.media.frame_sampling import SampledVideo
+from lit_hour.media.video_reader import SampledVideo
 from lit_hour.model.multimodal_inputs import truncate_to_prompts
 from lit_hour.types import Example, ImageSet, Question, Sample, TiledImage
 from tests.inference.helpers import CONFIG, SIZE_PIXELS, generate_text, make_predictor

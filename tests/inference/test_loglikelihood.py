@@ -8,7 +8,7 @@ import torch
 
 from lit_hour.errors import QuestionError
 from lit_hour.inference.predictor import LogLikelihood, VideoMemory, VideoPredictor
-from lit_hour.media.frame_sampling import load_video
+from lit_hour.media.video_reader import load_video
 from lit_hour.processor import HourLLaVAProcessor
 from lit_hour.text.tokenizer import end_of_turn_id
 from lit_hour.types import Question, Sample

@@ -13,7 +13,7 @@ from lit_hour.cli import main
 from lit_hour.config.load import load_config, save_config
 from lit_hour.errors import ConfigError, InputError, QuestionError, RunError
 from lit_hour.inference.predictor import Answer, VideoMemory, VideoPredictor
-from lit_hour.media.frame_sampling import load_video
+from lit_hour.media.video_reader import load_video
 from lit_hour.model.multimodal_inputs import truncate_to_prompts
 from lit_hour.run_dir import RunDir
 from lit_hour.text.chat_template import format_question

@@ -9,9 +9,8 @@ from av.stream import Disposition
 
 from lit_hour.config.schema import VideoConfig
 from lit_hour.errors import VideoError
-from lit_hour.media.frame_sampling import load_video, sample_timestamps
 from lit_hour.media.video_probe import probe
-from lit_hour.media.video_reader import DamagedVideoWarning
+from lit_hour.media.video_reader import DamagedVideoWarning, load_video, sample_timestamps
 from tests.media.helpers import numbered_image, numbered_images, numbers_in, read_all, write_video
 
 

@@ -7,7 +7,7 @@ from itertools import product
 import pytest
 
 from lit_hour.errors import VideoError
-from lit_hour.media.frame_sampling import sample_timestamps
+from lit_hour.media.video_reader import sample_timestamps
 
 
 def test_one_frame_per_second_of_an_hour() -> None:

@@ -2,6 +2,7 @@
 
 import warnings
 from functools import partial
+from math import inf
 from pathlib import Path
 
 import av
@@ -10,14 +11,10 @@ import pytest
 import torch
 
 from lit_hour.media import video_reader
-from lit_hour.media.frame_iterator import (
-    ReadableRange,
-    SelectiveFrameIterator,
-    supports_selective_decoding,
-)
 from lit_hour.media.packet_filter import FrameRole, PacketFilter, PacketInfo, parse_h264_packet
+from lit_hour.media.selective_decoding import decode_selected_frames
 from lit_hour.media.video_probe import probe
-from lit_hour.media.video_reader import KeyframeWarning, read_frames
+from lit_hour.media.video_reader import KeyframeWarning, ReadableRange, read_frames
 from tests.media.helpers import numbered_images, numbers_in, write_video
 
 IMAGE_SIZE = 32
@@ -35,7 +32,7 @@ def assert_equal_to_every_frame_decoded(path: Path, fps: float, is_complete: boo
     )
     convert = partial(video_reader._convert_frame, path, IMAGE_SIZE)
     images = []
-    for image, num_times in SelectiveFrameIterator(info, timestamps, False, convert):
+    for image, _, num_times in decode_selected_frames(info, timestamps, False, convert):
         images += [image] * num_times
     assert len(images) <= len(expected)
     assert torch.equal(torch.stack(images), torch.stack(expected[: len(images)]))
@@ -84,9 +81,10 @@ def test_frames_of_synthetic_videos(tmp_path: Path, suffix: str, options: dict[s
 
 def test_interlaced_and_avi_videos_are_not_decoded_selectively(tmp_path: Path) -> None:
     interlaced = write_moving(tmp_path / "fields.mp4", 20, **{"x264-params": "interlaced=1"})
-    assert not list(SelectiveFrameIterator(probe(interlaced), [0.0], False, id))
+    assert not list(decode_selected_frames(probe(interlaced), [0.0], False, id))
     avi = write_moving(tmp_path / "video.avi", 20)
-    assert not supports_selective_decoding(probe(avi), keyframes_only=True)
+    for keyframes_only in (True, False):
+        assert not list(decode_selected_frames(probe(avi), [0.0], keyframes_only, id))
 
 
 @pytest.mark.parametrize("suffix", ["mp4", "mkv"])
@@ -127,7 +125,7 @@ def test_most_packets_are_not_decoded(tmp_path: Path) -> None:
             role, has_parameters = parse_h264_packet(memoryview(packet), 4)
             needed = packet_filter.push(PacketInfo(number, start_seconds, role, has_parameters))
             num_decoded[fps] += len(needed)
-        num_decoded[fps] += len(packet_filter.flush())
+        num_decoded[fps] += len(packet_filter.decide(inf))
         assert packet_filter.done
     assert num_decoded == {0.2: 2, 1.0: 10}, "there is a keyframe at each of these times"
 
@@ -142,7 +140,7 @@ def test_packets_with_parameter_sets_reach_the_decoder() -> None:
     ]
     needed = [[info.packet for info in packet_filter.push(packet)] for packet in packets]
     assert needed == [[], [], [], ["first", "parameters"]]
-    assert [info.packet for info in packet_filter.flush()] == ["second"]
+    assert [info.packet for info in packet_filter.decide(inf)] == ["second"]
 
 
 NAL_UNIT_HEADERS = {

@@ -17,9 +17,8 @@ from torch import Tensor
 
 from lit_hour.config.schema import VideoConfig
 from lit_hour.media import video_reader
-from lit_hour.media.frame_sampling import load_video, sample_timestamps
 from lit_hour.media.video_probe import probe
-from lit_hour.media.video_reader import read_frames
+from lit_hour.media.video_reader import load_video, read_frames, sample_timestamps
 from tests import REPOSITORY
 from tests.media.helpers import (
     loop_video,

@@ -12,7 +12,7 @@ from lit_hour.config.schema import VideoConfig
 from lit_hour.config.serving import ServerConfig
 from lit_hour.errors import VideoError
 from lit_hour.inference.predictor import VideoPredictor
-from lit_hour.media.frame_sampling import load_video
+from lit_hour.media.video_reader import load_video
 from lit_hour.server import decode_sandbox
 from lit_hour.server.decode_sandbox import DecodingCancelledError, check_video, decode_in_sandbox
 from lit_hour.types import Frames

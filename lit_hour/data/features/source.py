@@ -29,7 +29,7 @@ from lit_hour.data.shards.reader import open_shards
 from lit_hour.data.shards.shard_index import IndexEntry, SkippedSample
 from lit_hour.data.sources import check_videos
 from lit_hour.errors import ShardError, VideoError
-from lit_hour.media.frame_sampling import SampledVideo
+from lit_hour.media.video_reader import SampledVideo
 
 NO_FRAMES = torch.empty(0, 3, 0, 0, dtype=torch.uint8)  # (0, 3, 0, 0)
 

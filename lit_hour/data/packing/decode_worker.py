@@ -23,9 +23,9 @@ from lit_hour.config.schema import VideoConfig
 from lit_hour.data.questions.record import SampleSpec
 from lit_hour.errors import ImageError, ShardError, VideoError
 from lit_hour.media.anyres import load_image_set
-from lit_hour.media.frame_sampling import SampledVideo
 from lit_hour.media.image_reader import image_suffix, read_image
 from lit_hour.media.transforms import encode_jpeg
+from lit_hour.media.video_reader import SampledVideo
 from lit_hour.media.worker_process import exit_with_parent, worker_context
 
 READY = "ready"

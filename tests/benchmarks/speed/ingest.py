@@ -32,7 +32,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from lit_hour.media.gop_decoder import num_available_cpus
+from lit_hour.media.selective_decoding import num_available_cpus
 from lit_hour.media.video_probe import probe
 from lit_hour.media.video_reader import read_frames
 from tests.benchmarks.speed.harness.outcome import Goal, Outcome

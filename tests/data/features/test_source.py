@@ -23,7 +23,7 @@ from lit_hour.data.features.source import (
 from lit_hour.data.shards.decode import load_frames
 from lit_hour.data.shards.reader import open_shards
 from lit_hour.errors import ConfigError, ImageError, ShardError
-from lit_hour.media.frame_sampling import load_video
+from lit_hour.media.video_reader import load_video
 from tests.data.factories import MIXED_RECORDS, VIDEO, VIDEO_NAMES, write_records
 from tests.data.http_server import serve
 

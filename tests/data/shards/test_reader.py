@@ -12,8 +12,8 @@ import webdataset
 from lit_hour.data.shards.decode import load_frames
 from lit_hour.data.shards.reader import open_shards
 from lit_hour.errors import ShardError
-from lit_hour.media.frame_sampling import load_video
 from lit_hour.media.transforms import decode_jpeg
+from lit_hour.media.video_reader import load_video
 from tests.data.factories import VIDEO, VIDEO_NAMES
 
 

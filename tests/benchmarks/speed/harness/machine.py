@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from lit_hour.media.gop_decoder import num_available_cpus
+from lit_hour.media.selective_decoding import num_available_cpus
 from tests import REPOSITORY
 from tests.benchmarks.speed.harness.peers import peer_versions
 

@@ -10,9 +10,8 @@ from av.video.frame import VideoFrame
 from torch.utils.data import DataLoader, IterableDataset
 
 from lit_hour.errors import VideoError
-from lit_hour.media import gop_decoder
-from lit_hour.media.frame_iterator import SelectiveFrameIterator
-from lit_hour.media.gop_decoder import num_available_cpus
+from lit_hour.media import selective_decoding
+from lit_hour.media.selective_decoding import decode_selected_frames, num_available_cpus
 from lit_hour.media.video_probe import probe
 from lit_hour.media.video_reader import read_frames
 from tests.media.helpers import numbered_images, numbers_in, write_video
@@ -30,27 +29,27 @@ def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_images_come_in_order(
     video: Path, monkeypatch: pytest.MonkeyPatch, num_decoders: int, batch_frames: int
 ) -> None:
-    monkeypatch.setattr(gop_decoder, "num_available_cpus", lambda: num_decoders)
-    monkeypatch.setattr(gop_decoder, "MAX_BATCH_FRAMES", batch_frames)
+    monkeypatch.setattr(selective_decoding, "num_available_cpus", lambda: num_decoders)
+    monkeypatch.setattr(selective_decoding, "MAX_BATCH_FRAMES", batch_frames)
     numbers = [
         number
         for frames in read_frames(video, TIMESTAMPS, 64, "raise")
         for number in numbers_in(frames.images)
     ]
-    images = list(SelectiveFrameIterator(probe(video), TIMESTAMPS, False, lambda frame: frame.pts))
-    assert [num_times for _, num_times in images] == [1] * NUM_FRAMES
-    assert [pts for pts, _ in images] == sorted(pts for pts, _ in images)
+    images = list(decode_selected_frames(probe(video), TIMESTAMPS, False, lambda frame: frame.pts))
+    assert [num_times for _, _, num_times in images] == [1] * NUM_FRAMES
+    assert [pts for pts, _, _ in images] == sorted(pts for pts, _, _ in images)
     assert numbers == [number % 256 for number in range(NUM_FRAMES)]
 
 
 def test_few_frames_are_decoded_ahead(video: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gop_decoder, "num_available_cpus", lambda: 2)
+    monkeypatch.setattr(selective_decoding, "num_available_cpus", lambda: 2)
     converted: list[int | None] = []
 
     def record(frame: VideoFrame) -> None:
         converted.append(frame.pts)
 
-    images = iter(SelectiveFrameIterator(probe(video), TIMESTAMPS, False, record))
+    images = decode_selected_frames(probe(video), TIMESTAMPS, False, record)
     next(images)
     time.sleep(0.3)
     assert len(converted) <= 6 * 64
@@ -60,7 +59,7 @@ def test_few_frames_are_decoded_ahead(video: Path, monkeypatch: pytest.MonkeyPat
 def test_conversion_error_comes_after_earlier_images(video: Path) -> None:
     every_pts = [
         pts
-        for pts, _ in SelectiveFrameIterator(
+        for pts, _, _ in decode_selected_frames(
             probe(video), TIMESTAMPS, False, lambda frame: frame.pts
         )
     ]
@@ -72,7 +71,7 @@ def test_conversion_error_comes_after_earlier_images(video: Path) -> None:
 
     read = []
     with pytest.raises(VideoError, match="this frame fails"):
-        for pts, _ in SelectiveFrameIterator(probe(video), TIMESTAMPS, False, fail_at_100):
+        for pts, _, _ in decode_selected_frames(probe(video), TIMESTAMPS, False, fail_at_100):
             read.append(pts)
     assert read == every_pts[: len(read)] and 60 < len(read) < 100
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("decoder")]
