@@ -98,3 +98,18 @@ def test_commands_exist(page: Path) -> None:
 
 def test_readme_is_short() -> None:
     assert len(read_text(Path("README.md")).splitlines()) <= 200
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page.parts[0] == "lit_hour"], ids=str)
+def test_package_readme_names_every_module(page: Path) -> None:
+    text, folder = read_text(page), (ROOT / page).parent
+    names = [path.name for path in folder.glob("*.py") if path.name != "__init__.py"]
+    names += [f"{path.parent.name}/" for path in folder.glob("*/__init__.py")]
+    missing = [name for name in names if not re.search(rf"`{re.escape(name)}[\w./]*`", text)]
+    assert not missing, f"{page} does not describe {missing}"
+
+
+def test_every_package_has_a_readme() -> None:
+    packages = {path.parent for path in ROOT.glob("lit_hour/*/__init__.py")}
+    missing = sorted(path.name for path in packages if not (path / "README.md").is_file())
+    assert not missing, f"packages without a README: {missing}"
