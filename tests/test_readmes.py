@@ -109,6 +109,16 @@ def test_package_readme_names_every_module(page: Path) -> None:
     assert not missing, f"{page} does not describe {missing}"
 
 
+def test_named_modules_exist() -> None:
+    modules = {
+        path.name for folder in ("lit_hour", "tests") for path in (ROOT / folder).rglob("*.py")
+    }
+    modules |= {path.name for path in ROOT.glob("*.py")}
+    for page in PAGES:
+        unknown = set(re.findall(r"\b\w+\.py\b", read_text(page))) - modules
+        assert not unknown, f"{page} names modules that do not exist: {unknown}"
+
+
 def test_every_package_has_a_readme() -> None:
     packages = {path.parent for path in ROOT.glob("lit_hour/*/__init__.py")}
     missing = sorted(path.name for path in packages if not (path / "README.md").is_file())
