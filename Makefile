@@ -32,7 +32,7 @@ check: $(READY)  ## format, lint, import contracts, types: what needs no run
 	$(RUN) -m ruff format --check .
 	$(RUN) -m ruff check .
 	$(ENVIRONMENT)/bin/lint-imports --no-logo
-	$(RUN) -m mypy lit_hour
+	$(RUN) -m mypy lit_hour tests
 
 format: $(READY)  ## fix format and what lint can fix
 	$(RUN) -m ruff format .

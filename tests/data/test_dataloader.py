@@ -12,6 +12,7 @@ import pytest
 
 from lit_hour.data.dataloader import TimedDataLoader
 from lit_hour.data.datamodule import VideoQADataModule
+from lit_hour.data.datasets import TrainingDataset, ValidationDataset
 from lit_hour.errors import ShardError
 from lit_hour.processor import HourLLaVAProcessor
 from tests.data.rank_data import data_of_rank
@@ -51,6 +52,7 @@ def test_hanging_worker_is_killed_and_its_sample_is_named(
     others = set(multiprocessing.active_children())
     loader, num_read, started = getattr(data, f"{split}_dataloader")(), 0, time.monotonic()
     assert isinstance(loader, TimedDataLoader)
+    assert isinstance(loader.dataset, TrainingDataset | ValidationDataset)
     with pytest.raises(
         ShardError, match=r"hangs: no batch within data\.timeout_seconds=2"
     ) as raised:

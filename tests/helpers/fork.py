@@ -59,7 +59,7 @@ def fork_ranks(target: Callable[[int], object], outputs: list[Path]) -> ForkedRa
                 "MASTER_ADDR": "127.0.0.1",
                 "MASTER_PORT": str(port),
             }
-            rank_zero_only.rank = rank  # Lightning has read the environment when it was imported
+            rank_zero_only.rank = rank  # type: ignore[attr-defined]  # Lightning has read the environment when it was imported
         try:
             target(rank)
         except InputError as error:

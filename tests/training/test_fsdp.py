@@ -327,7 +327,7 @@ def test_a_sharded_run_is_converted_and_started_from(done: Done, tmp_path: Path)
     ("number", "damage", "message"),
     [
         (2, "cut", r"shard-00002.*safetensors is truncated, corrupt or not part of a checkpoint"),
-        (1, "gone", r"last\.ckpt lacks a part of .*: one of its files is missing"),
+        (1, "gone", r"last\.ckpt lacks a shard of .*: a file is missing"),
         (0, "cut", r"last\.ckpt is corrupt or not a checkpoint"),
     ],
 )

@@ -63,7 +63,9 @@ def main(rates: Rates, height: int, width: int, max_videos: int) -> None:
     assumptions = (f"{item.name}={getattr(rates, item.name):g}" for item in fields(rates))
     print(f"assumed: {', '.join(assumptions)}")
     print_requests(workloads)
-    responses, others = sum(table.bytes_on_disk(minutes) for minutes in durations) / 1e9
+    responses, others = (
+        np.sum([table.bytes_on_disk(minutes) for minutes in durations], axis=0) / 1e9
+    )
     print(f"on disk: {responses:.1f} GB of responses, {others:.1f} GB of annotations and pages\n")
     print(
         f"{'servers':>8}{'per process':>14}{'days':>8}{'hours per server':>19}{'in flight':>11}"
@@ -97,7 +99,8 @@ def print_requests(workloads: list[VideoWorkload]) -> None:
         kind: np.sum([count_tokens(workload[kind]) for workload in workloads], axis=0)
         for kind in REQUEST_KINDS
     }
-    for kind, row in {**rows, "all": sum(rows.values())}.items():
+    rows["all"] = np.sum(list(rows.values()), axis=0)
+    for kind, row in rows.items():
         print(f"{kind:>14}" + "".join(f"{number:17,.0f}" for number in row))
 
 

@@ -42,7 +42,7 @@ def read_ours(folder: Path, num_workers: int) -> Iterator[RawSample]:
     shards = open_shards(folder)
     sizes = shards.samples_per_shard(NUM_QUESTIONS)
     mixed = MixedOrder({"all": SourceOrder(sizes, SHUFFLE_SHARDS, 0, "all")}, {"all": 1.0}, 0)
-    locations = [mixed[position][1:] for position in range(len(mixed))]
+    locations = [mixed[position][1:] for position in range(sum(sizes))]
     yield from DataLoader(
         RawSamples(shards),
         batch_size=1,

@@ -17,6 +17,7 @@ from lit_hour.data.features.format import (
     feature_config,
     to_safetensors,
 )
+from lit_hour.data.packing.decode_worker import SampleSummary
 from lit_hour.data.packing.shard_writer import END_OF_ARCHIVE, sample_json
 from lit_hour.data.questions.record import SampleSpec
 from lit_hour.data.shards.shard_index import (
@@ -103,7 +104,8 @@ def metadata(key: str, num_frames: int) -> bytes:
         for number in range(NUM_QUESTIONS)
     )
     sample = SampleSpec("video", (f"{key}.mp4",), 0, questions)
-    return sample_json(sample, float(num_frames), [float(second) for second in range(num_frames)])
+    timestamps = tuple(float(second) for second in range(num_frames))
+    return sample_json(sample, SampleSummary(float(num_frames), timestamps))
 
 
 def _write_shard(

@@ -11,6 +11,7 @@ from lit_hour.config.schema import Config
 from lit_hour.data.features.format import FeatureMetadata, StoredTokens, feature_config
 from lit_hour.data.features.source import SampleRef
 from lit_hour.data.features.writer import FeatureWriter
+from lit_hour.data.packing.decode_worker import SampleSummary
 from lit_hour.data.packing.shard_writer import sample_json
 from lit_hour.data.questions.record import Modality, SampleSpec
 from lit_hour.model.vision_encoder import VisionEncoder
@@ -59,12 +60,12 @@ def write_noise(
             Question(f"{number}-{asked}", "", "open_ended", QUESTION, ANSWER)
             for asked in range(config.data.questions_per_sample)
         )
-        subject = SampleSpec("video", (f"noise_{number}.mp4",), 0, questions)
-        times = [float(second) for second in range(num_frames)]
+        sample = SampleSpec("video", (f"noise_{number}.mp4",), 0, questions)
+        timestamps = tuple(float(second) for second in range(num_frames))
         target.save(
             SampleRef(0, number),
             StoredTokens(tokens, None),
-            sample_json(subject, float(num_frames), times),
+            sample_json(sample, SampleSummary(float(num_frames), timestamps)),
         )
     target.write_shard(0)
     target.write_totals()
