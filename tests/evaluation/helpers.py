@@ -12,9 +12,25 @@ from lit_hour.cli import main
 from lit_hour.evaluation.report.report import Report, read_report
 from lit_hour.io.jsonl import JsonlWriter, read_jsonl
 from lit_hour.run_dir import RunDir
+from tests.evaluation import question_files
 from tests.helpers.fork import ForkedRanks, fork_ranks
 
 SHORT_ANSWERS = "generation.max_new_tokens=6"
+
+
+def custom_questions(split: Path, *overrides: str) -> list[str]:
+    """Return the overrides that evaluate all questions about a synthetic split, and more."""
+    return [
+        f"evaluation.questions={split}/questions.json",
+        f"evaluation.videos={split}/videos",
+        *overrides,
+    ]
+
+
+def write_converted(name: str, records: list[dict[str, Any]], folder: Path) -> str:
+    """Write questions in the layout of a benchmark; return the value of evaluation.questions."""
+    files = question_files.write_all(question_files.convert(name, records), folder)
+    return ", ".join(map(str, files))
 
 
 def run_evaluate(run: RunDir, out: Path, *overrides: str) -> Report:
