@@ -1,5 +1,7 @@
-"""A real SLURM of two nodes on this machine: munged, slurmctld and two slurmd on loopback, without
-systemd."""
+"""A real SLURM of two nodes on this machine, without systemd.
+
+`running_cluster` starts munged, slurmctld and two slurmd on the loopback interface.
+"""
 
 from __future__ import annotations
 
@@ -19,16 +21,9 @@ from pathlib import Path
 from tests import REPOSITORY
 
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "scancel", "scontrol")
-ENDS = (
-    "COMPLETED",
-    "FAILED",
-    "CANCELLED",
-    "TIMEOUT",
-    "NODE_FAIL",
-    "OUT_OF_MEMORY",
-)  # not REQUEUED, CONFIGURING, ...
+FINAL_STATES = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY")
 SETTINGS = """\
-ClusterName=drill
+ClusterName=test
 SlurmctldHost={host}(127.0.0.1)
 SlurmUser=root
 SlurmdUser=root
@@ -62,7 +57,7 @@ PartitionName=main Nodes=n1,n2 Default=YES MaxTime=INFINITE State=UP
 """
 
 
-def missing() -> str:
+def why_unavailable() -> str:
     """Return why SLURM cannot run here, or an empty string."""
     absent = [
         name
@@ -77,13 +72,14 @@ def missing() -> str:
 def free_ports(count: int) -> list[int]:
     """Return ports that are free at this moment."""
     sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
+    ports = [server.getsockname()[1] for server in sockets]
+    for server in sockets:
+        server.close()
     return ports
 
 
 def wait_until(condition: Callable[[], object], what: str, seconds: float = 300) -> None:
+    """Wait until a condition holds, and fail after so many seconds."""
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, f"waited {seconds} s for: {what}"
@@ -92,12 +88,13 @@ def wait_until(condition: Callable[[], object], what: str, seconds: float = 300)
 
 @dataclass(frozen=True)
 class Cluster:
-    """The daemons' folder, which holds their settings, state and logs."""
+    """The daemons, by the folder of their settings, state and logs."""
 
     folder: Path
 
     @property
     def environment(self) -> dict[str, str]:
+        """Environment of the daemons and of SLURM's commands."""
         outside = {
             name: value for name, value in os.environ.items() if not name.startswith("SLURM_")
         }
@@ -107,10 +104,11 @@ class Cluster:
             "SLURM_CONF": str(self.folder / "slurm.conf"),
             "VIRTUAL_ENV": sys.prefix,
             "OMP_NUM_THREADS": "1",
-            "MASTER_ADDR": "127.0.0.1",  # the nodes' names are known to SLURM alone
+            "MASTER_ADDR": "127.0.0.1",  # the node names exist in SLURM only
         }
 
     def start(self) -> None:
+        """Start the daemons and wait for both nodes."""
         (self.folder / "state").mkdir()
         (self.folder / "munge").mkdir(mode=0o700)
         key = self.folder / "munge/key"
@@ -120,7 +118,7 @@ class Cluster:
             folder=self.folder, host=socket.gethostname().split(".")[0], ports=free_ports(3)
         )
         (self.folder / "slurm.conf").write_text(settings)
-        places = {
+        files = {
             "socket": "munge.socket",
             "pid-file": "munged.pid",
             "log-file": "munged.log",
@@ -129,7 +127,7 @@ class Cluster:
         self.call(
             "munged",
             f"--key-file={key}",
-            *(f"--{option}={self.folder / name}" for option, name in places.items()),
+            *(f"--{option}={self.folder / name}" for option, name in files.items()),
         )
         self.call("slurmctld", "-c")
         for node in ("n1", "n2"):
@@ -137,6 +135,7 @@ class Cluster:
         wait_until(lambda: self.call("sinfo", "-h", "-o", "%T %D") == "idle 2", "two idle nodes")
 
     def call(self, *words: str) -> str:
+        """Run a command, which must succeed, and return its output."""
         done = subprocess.run(
             words,
             cwd=REPOSITORY,
@@ -150,7 +149,7 @@ class Cluster:
         return done.stdout.strip()
 
     def submit(self, *words: str, num_nodes: int = 1, num_tasks: int = 2, output: Path) -> Job:
-        """The project's own job script, with as many tasks on each node, and words for train.py."""
+        """Submit conf/slurm/train.sbatch with the arguments of train.py and `num_tasks` per node."""
         options = {
             "partition": "main",
             "nodes": num_nodes,
@@ -169,13 +168,11 @@ class Cluster:
 
 @contextmanager
 def running_cluster() -> Iterator[Cluster]:
-    """A cluster that ends with this context, or with this process, whatever ends that."""
-    folder = Path(
-        tempfile.mkdtemp(prefix="slurm-")
-    )  # munged wants short names and folders that all may enter
-    folder.chmod(0o755)
-    words = [sys.executable, Path(__file__).with_name("ending.py"), folder]
-    with subprocess.Popen(words, stdin=subprocess.PIPE, start_new_session=True):
+    """Run a cluster that ends with this context, or with this process if that is killed."""
+    folder = Path(tempfile.mkdtemp(prefix="slurm-"))  # munged needs a short path
+    folder.chmod(0o755)  # and a folder that everyone may enter
+    command = [sys.executable, Path(__file__).with_name("process_tree.py"), folder]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True):
         cluster = Cluster(folder)
         cluster.start()
         yield cluster
@@ -183,14 +180,14 @@ def running_cluster() -> Iterator[Cluster]:
 
 @dataclass(frozen=True)
 class Job:
-    """A job, and the file that holds what all its starts print."""
+    """A job, and the file with the output of all its starts."""
 
     cluster: Cluster
     number: str
     output: Path
 
     @property
-    def facts(self) -> dict[str, str]:
+    def fields(self) -> dict[str, str]:
         """Return the fields of `scontrol show job`: JobState, ExitCode, Restarts, ..."""
         words = self.cluster.call("scontrol", "--oneliner", "show", "job", self.number).split()
         return dict(word.split("=", 1) for word in words if "=" in word)
@@ -199,48 +196,51 @@ class Job:
     def starts(self) -> list[str]:
         """Return the output of each start so far."""
         printed = self.output.read_text(errors="replace") if self.output.exists() else ""
-        return re.split(r"^run (?=.*(?:starts|continues) from)", printed, flags=re.MULTILINE)[1:]
+        return re.split(r"^run (?=.*(?:starts|resumes) from)", printed, flags=re.MULTILINE)[1:]
 
     def wait_for_training(self, start: int) -> None:
-        """Until start number `start`, the first is 0, has done a step."""
+        """Wait until start number `start`, from 0, has finished a step."""
 
-        def has_done_a_step() -> bool:
+        def has_finished_a_step() -> bool:
             steps = (
                 re.findall(r" (\d+)/\d+ \[", self.starts[start]) if len(self.starts) > start else []
             )
             return len(set(steps)) > 1
 
-        wait_until(has_done_a_step, f"start {start} of job {self.number} to train")
+        wait_until(has_finished_a_step, f"start {start} of job {self.number} to train")
 
     def wait_for_end(self) -> Job:
-        """Until it is done, failed or cancelled."""
-        wait_until(lambda: self.facts["JobState"] in ENDS, f"the end of job {self.number}")
+        """Wait until the job is completed, failed or canceled, and return it."""
+        wait_until(lambda: self.fields["JobState"] in FINAL_STATES, f"the end of job {self.number}")
         return self
 
     def requeue(self) -> None:
-        """Have a job that has ended started again, once SLURM is done with its steps: the new ones
-        have the same numbers."""
-        wait_until(lambda: not self._steps(), f"the steps of job {self.number} to leave")
+        """Start a job that has ended again.
+
+        SLURM numbers the steps of each start alike, so the earlier ones must have ended.
+        """
+        wait_until(lambda: not self._steps(), f"the steps of job {self.number} to end")
         self.cluster.call("scontrol", "requeue", self.number)
         wait_until(
-            lambda: self.facts["JobState"] not in ENDS,
+            lambda: self.fields["JobState"] not in FINAL_STATES,
             f"job {self.number} to be in the queue again",
         )
 
-    def warn(self, name: str) -> None:
-        """Signal every task, as SLURM does before it ends a job."""
+    def signal_all(self, name: str) -> None:
+        """Send a signal to every task, as SLURM does before the time limit."""
         self.cluster.call("scancel", f"--signal={name}", self.number)
 
     def signal_rank(self, rank: int, number: int) -> None:
+        """Send a signal to the process of one rank."""
         os.kill(self._process_of_rank(rank), number)
 
     def _steps(self) -> list[str]:
-        """SLURM's own processes that watch over this job, which outlive it for some seconds."""
-        found = []
+        """Return the commands of SLURM's step daemons, which outlive the job for some seconds."""
+        commands = []
         for folder in Path("/proc").glob("[0-9]*"):
             with suppress(OSError):  # it has ended
-                found.append((folder / "cmdline").read_text(errors="replace"))
-        return [words for words in found if words.startswith(f"slurmstepd: [{self.number}.")]
+                commands.append((folder / "cmdline").read_text(errors="replace"))
+        return [line for line in commands if line.startswith(f"slurmstepd: [{self.number}.")]
 
     def _process_of_rank(self, rank: int) -> int:
         for folder in Path("/proc").glob("[0-9]*"):

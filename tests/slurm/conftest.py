@@ -1,15 +1,16 @@
-"""The cluster that every test of this folder shares."""
+"""The cluster that all tests of this folder share."""
 
 from collections.abc import Iterator
 
 import pytest
 
-from tests.slurm.cluster import Cluster, missing, running_cluster
+from tests.slurm.cluster import Cluster, running_cluster, why_unavailable
 
 
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Cluster]:
-    if reason := missing():
+    """A running SLURM with two nodes."""
+    if reason := why_unavailable():
         pytest.skip(reason)
     with running_cluster() as cluster:
         yield cluster

@@ -1,7 +1,6 @@
-"""Ends all that a cluster has started, once the other end of its input is closed: python ending.py
-FOLDER
+"""Kill all processes of a cluster when standard input is closed: `python process_tree.py FOLDER`.
 
-It runs beside the tests, so that nothing is left behind even when they are killed.
+It runs beside the tests, so that no process is left behind even if they are killed.
 """
 
 from __future__ import annotations
@@ -16,8 +15,7 @@ from pathlib import Path
 
 
 def processes_of(folder: Path) -> list[int]:
-    """Daemons, job steps and the jobs themselves: all have inherited where the cluster's settings
-    lie."""
+    """Return the ids of daemons, job steps and jobs: they inherit the path of the settings."""
     mark, found = f"SLURM_CONF={folder}/slurm.conf".encode(), []
     for process in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):  # it has just ended
@@ -27,7 +25,7 @@ def processes_of(folder: Path) -> list[int]:
 
 
 def main(folder: Path) -> None:
-    """Wait, then kill them all at once; their state is not needed any more."""
+    """Wait until standard input is closed, then kill all processes and delete the folder."""
     sys.stdin.buffer.read()
     while found := processes_of(folder):
         for process in found:

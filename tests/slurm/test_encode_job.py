@@ -1,4 +1,4 @@
-"""Encoding as tasks of a real SLURM, on two nodes."""
+"""Feature extraction as tasks of a real SLURM, on two nodes."""
 
 import sys
 from pathlib import Path
@@ -12,7 +12,7 @@ from tests.slurm.cluster import Cluster
 pytestmark = pytest.mark.slow
 
 
-def test_tasks_on_two_nodes_encode_what_one_process_does(
+def test_tasks_on_two_nodes_write_the_features_of_one_process(
     cluster: Cluster, trained: TrainedRun, tmp_path: Path
 ) -> None:
     frames = trained.project.yaml.parent / "world/train/shards"

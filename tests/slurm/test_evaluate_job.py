@@ -7,6 +7,7 @@ import pytest
 
 from lit_hour.evaluation.evaluate import evaluate
 from lit_hour.evaluation.report.report import read_report
+from tests.evaluation.helpers import custom_questions
 from tests.helpers.toy_run import TrainedRun
 from tests.slurm.cluster import Cluster
 
@@ -16,11 +17,11 @@ pytestmark = pytest.mark.slow
 def test_tasks_on_two_nodes_give_the_report_of_one_process(
     cluster: Cluster, trained: TrainedRun, tmp_path: Path
 ) -> None:
-    world = trained.project.yaml.parent / "world/validation"
-    asked = [f"evaluation.questions={world}/questions.json", f"evaluation.videos={world}/videos"]
+    split = trained.project.yaml.parent / "world/validation"
+    overrides = custom_questions(split)
     size = ("--nodes=2", "--ntasks-per-node=1", "--cpus-per-task=1")
     words = (
-        *asked,
+        *overrides,
         "training.devices=1",
         "training.num_nodes=2",
         "--run",
@@ -31,5 +32,5 @@ def test_tasks_on_two_nodes_give_the_report_of_one_process(
     printed = cluster.call("srun", *size, sys.executable, "-m", "lit_hour", "evaluate", *words)
     assert "questions about 2 videos to evaluate" in printed and printed.count("report: ") == 1
     assert len(list((tmp_path / "job/answers").glob("*.jsonl"))) == 2
-    evaluate([], asked, trained.run.path, out=tmp_path / "alone")
+    evaluate([], overrides, trained.run.path, out=tmp_path / "alone")
     assert read_report(tmp_path / "job/report.json") == read_report(tmp_path / "alone/report.json")

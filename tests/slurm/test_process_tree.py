@@ -1,3 +1,5 @@
+"""The cluster of these tests ends with them."""
+
 import os
 import signal
 import subprocess
@@ -6,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.slurm.cluster import missing, wait_until
+from tests import REPOSITORY
+from tests.slurm.cluster import wait_until, why_unavailable
 from tests.slurm.process_tree import processes_of
 
 pytestmark = pytest.mark.slow
@@ -23,13 +26,13 @@ with running_cluster() as cluster:
 """
 
 
-@pytest.mark.skipif(bool(missing()), reason=missing())
-def test_a_killed_test_leaves_no_process_behind() -> None:
+@pytest.mark.skipif(bool(why_unavailable()), reason=why_unavailable())
+def test_sigkill_of_a_test_leaves_no_process() -> None:
     program = subprocess.Popen(
         [sys.executable, "-c", PROGRAM],
         stdout=subprocess.PIPE,
         text=True,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parent)},
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
     )
     assert program.stdout is not None
     folder = Path(program.stdout.readline().strip())
@@ -45,5 +48,7 @@ def test_a_killed_test_leaves_no_process_behind() -> None:
     program.send_signal(signal.SIGKILL)
     program.wait()
     wait_until(
-        lambda: not processes_of(folder) and not folder.exists(), "the end of all", seconds=30
+        lambda: not processes_of(folder) and not folder.exists(),
+        "the end of all processes",
+        seconds=30,
     )

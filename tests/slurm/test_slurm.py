@@ -15,29 +15,31 @@ from tests.slurm.cluster import Cluster, Job, wait_until
 pytestmark = pytest.mark.slow
 
 NUM_STEPS = 120
-WORDS = (f"training.max_steps={NUM_STEPS}", "training.val_every_n_steps=1000")
-RARELY = "training.save_every_n_steps=1000"  # what is saved is saved for a warning
+OVERRIDES = (f"training.max_steps={NUM_STEPS}", "training.val_every_n_steps=1000")
+NO_PERIODIC_SAVES = "training.save_every_n_steps=1000"  # only a signal saves a checkpoint
 MAX_REQUEUES = 2
 
-Drill = Callable[[Cluster, ToyProject], Job]
+Scenario = Callable[[Cluster, ToyProject], Job]
 
 
 def submit(cluster: Cluster, toy: ToyProject, name: str, *more: str, **sizes: int) -> Job:
-    """Two ranks that train under this name, which no other test may give a run: they share a
-    folder."""
-    return cluster.submit(*toy.argv(name, *WORDS, *more), output=toy.runs / f"{name}.out", **sizes)
+    """Submit a job of two ranks; its run has the same name, which no other test may use."""
+    return cluster.submit(
+        *toy.argv(name, *OVERRIDES, *more), output=toy.runs / f"{name}.out", **sizes
+    )
 
 
-def undisturbed(cluster: Cluster, toy: ToyProject) -> Job:
-    return submit(cluster, toy, "job-undisturbed").wait_for_end()
+def uninterrupted(cluster: Cluster, toy: ToyProject) -> Job:
+    return submit(cluster, toy, "job-uninterrupted").wait_for_end()
 
 
-def warned(cluster: Cluster, toy: ToyProject) -> Job:
-    """All ranks at once; then both a second apart, one of them late with its step too; then one
-    rank only."""
-    job = submit(cluster, toy, "job-warned", f"training.max_requeues={MAX_REQUEUES}", RARELY)
+def signaled(cluster: Cluster, toy: ToyProject) -> Job:
+    """Signal all ranks at once; then both a second apart, one in a later step; then one rank."""
+    job = submit(
+        cluster, toy, "job-signaled", f"training.max_requeues={MAX_REQUEUES}", NO_PERIODIC_SAVES
+    )
     job.wait_for_training(0)
-    job.warn("USR1")
+    job.signal_all("USR1")
     job.wait_for_training(1)
     job.signal_rank(1, signal.SIGSTOP)
     job.signal_rank(0, signal.SIGTERM)
@@ -52,8 +54,8 @@ def warned(cluster: Cluster, toy: ToyProject) -> Job:
 def two_nodes(cluster: Cluster, toy: ToyProject) -> Job:
     job = submit(cluster, toy, "job-two_nodes", num_nodes=2, num_tasks=1)
     job.wait_for_training(0)
-    assert job.facts["NodeList"] == "n[1-2]"
-    job.warn("USR1")
+    assert job.fields["NodeList"] == "n[1-2]"
+    job.signal_all("USR1")
     return job.wait_for_end()
 
 
@@ -63,50 +65,53 @@ def killed(cluster: Cluster, toy: ToyProject) -> Job:
     wait_until((toy.run_dir("job-killed").checkpoints / "last.ckpt").exists, "a checkpoint")
     job.signal_rank(1, signal.SIGKILL)
     wait_until(
-        lambda: job.facts["JobState"] == "FAILED", "a job that has lost a rank to end", seconds=30
+        lambda: job.fields["JobState"] == "FAILED", "a job that has lost a rank to end", seconds=30
     )
     job.requeue()
     return job.wait_for_end()
 
 
-def cancelled(cluster: Cluster, toy: ToyProject) -> Job:
-    job = submit(cluster, toy, "job-cancelled", RARELY)
+def canceled(cluster: Cluster, toy: ToyProject) -> Job:
+    job = submit(cluster, toy, "job-canceled", NO_PERIODIC_SAVES)
     job.wait_for_training(0)
     cluster.call("scancel", job.number)
     return job.wait_for_end()
 
 
 @pytest.fixture(scope="module")
-def jobs(cluster: Cluster, toy: ToyProject) -> Iterator[dict[Drill, Future[Job]]]:
+def jobs(cluster: Cluster, toy: ToyProject) -> Iterator[dict[Scenario, Future[Job]]]:
     toy.runs.mkdir(exist_ok=True)
     pool = ThreadPoolExecutor(max_workers=3)
     yield {
-        drill: pool.submit(drill, cluster, toy)
-        for drill in (warned, undisturbed, two_nodes, killed, cancelled)
+        scenario: pool.submit(scenario, cluster, toy)
+        for scenario in (signaled, uninterrupted, two_nodes, killed, canceled)
     }
-    pool.shutdown(
-        wait=False, cancel_futures=True
-    )  # where not every drill was looked at, they end with the cluster
+    # If only some tests ran, jobs that nobody waits for end with the cluster.
+    pool.shutdown(wait=False, cancel_futures=True)
 
 
-def assert_as_undisturbed(job: Job, jobs: dict[Drill, Future[Job]], toy: ToyProject) -> None:
-    """Every weight is the same to the last bit, and TensorBoard shows every step once."""
-    for each in (job, jobs[undisturbed].result()):
-        assert each.facts["JobState"] == "COMPLETED", each.output.read_text()
+def assert_equals_uninterrupted(
+    job: Job, jobs: dict[Scenario, Future[Job]], toy: ToyProject
+) -> None:
+    """Assert that all weights are bit-identical, and that TensorBoard has every step once."""
+    for finished in (job, jobs[uninterrupted].result()):
+        assert finished.fields["JobState"] == "COMPLETED", finished.output.read_text()
     run = toy.run_dir(job.output.stem)
     assert torch.load(run.checkpoint("last"), weights_only=True)["global_step"] == NUM_STEPS
-    assert max_abs_difference(load_weights(run), load_weights(toy.run_dir("job-undisturbed"))) == 0
+    assert (
+        max_abs_difference(load_weights(run), load_weights(toy.run_dir("job-uninterrupted"))) == 0
+    )
     accumulator = EventAccumulator(str(run.tensorboard), size_guidance={"scalars": 0})
     accumulator.Reload()
     assert [event.step for event in accumulator.Scalars("train/loss")] == list(range(NUM_STEPS))
 
 
-def test_a_warned_job_requeues_itself_until_the_limit_and_then_says_how_to_go_on(
-    cluster: Cluster, toy: ToyProject, jobs: dict[Drill, Future[Job]]
+def test_signaled_job_requeues_itself_until_the_limit_and_names_how_to_resume(
+    cluster: Cluster, toy: ToyProject, jobs: dict[Scenario, Future[Job]]
 ) -> None:
-    job = jobs[warned].result()
-    assert job.facts["JobState"] == "FAILED", job.output.read_text()
-    assert (job.facts["ExitCode"], job.facts["Restarts"]) == ("75:0", str(MAX_REQUEUES))
+    job = jobs[signaled].result()
+    assert job.fields["JobState"] == "FAILED", job.output.read_text()
+    assert (job.fields["ExitCode"], job.fields["Restarts"]) == ("75:0", str(MAX_REQUEUES))
     limit = f"it was requeued {MAX_REQUEUES} times and training.max_requeues={MAX_REQUEUES}"
     assert (
         f"Job {job.number} is not requeued: {limit}. Run 'scontrol requeue {job.number}', or"
@@ -114,44 +119,37 @@ def test_a_warned_job_requeues_itself_until_the_limit_and_then_says_how_to_go_on
     )
 
     job.requeue()
-    assert_as_undisturbed(job.wait_for_end(), jobs, toy)
-    words = ": saved a checkpoint at step "
-    told = [start.split(words)[0].splitlines()[-1] for start in job.starts[:-1]]
-    stopped_at = [int(start.split(words)[1].split(",")[0]) for start in job.starts[:-1]]
-    assert (
-        told == ["Received SIGUSR1", "Received SIGTERM", "Received SIGUSR1"]
-        and 0 < stopped_at[0] < stopped_at[1] < stopped_at[2] < NUM_STEPS
-    )
+    assert_equals_uninterrupted(job.wait_for_end(), jobs, toy)
+    separator = ": saved a checkpoint at step "
+    messages = [start.split(separator)[0].splitlines()[-1] for start in job.starts[:-1]]
+    assert messages == ["Received SIGUSR1", "Received SIGTERM", "Received SIGUSR1"]
+    stopped_at = [int(start.split(separator)[1].split(",")[0]) for start in job.starts[:-1]]
+    assert 0 < stopped_at[0] < stopped_at[1] < stopped_at[2] < NUM_STEPS
     assert "starts from the beginning: there is no checkpoint in" in job.starts[0]
     for step, start in zip(stopped_at, job.starts[1:], strict=True):
         assert f"last.ckpt, step {step}: the newest of 1" in start
 
 
-def test_a_job_on_two_nodes_requeues_itself(
-    toy: ToyProject, jobs: dict[Drill, Future[Job]]
+def test_job_on_two_nodes_requeues_itself(
+    toy: ToyProject, jobs: dict[Scenario, Future[Job]]
 ) -> None:
     job = jobs[two_nodes].result()
-    assert job.facts["Restarts"] == "1"
-    assert_as_undisturbed(job, jobs, toy)
+    assert job.fields["Restarts"] == "1"
+    assert_equals_uninterrupted(job, jobs, toy)
 
 
-def test_a_job_that_lost_a_rank_ends_and_goes_on_when_it_is_requeued(
-    toy: ToyProject, jobs: dict[Drill, Future[Job]]
+def test_job_that_lost_a_rank_fails_and_resumes_when_requeued(
+    toy: ToyProject, jobs: dict[Scenario, Future[Job]]
 ) -> None:
     job = jobs[killed].result()
     assert "resumes from" in job.starts[1]
-    assert_as_undisturbed(job, jobs, toy)
+    assert_equals_uninterrupted(job, jobs, toy)
 
 
-def test_a_job_that_is_cancelled_saves_and_stays_cancelled(
-    toy: ToyProject, jobs: dict[Drill, Future[Job]]
+def test_canceled_job_saves_and_stays_canceled(
+    toy: ToyProject, jobs: dict[Scenario, Future[Job]]
 ) -> None:
-    job = jobs[cancelled].result()
-    assert (job.facts["JobState"], job.facts["Restarts"]) == ("CANCELLED", "0")
-    assert (
-        0
-        < torch.load(toy.run_dir("job-cancelled").checkpoint("last"), weights_only=True)[
-            "global_step"
-        ]
-        < NUM_STEPS
-    )
+    job = jobs[canceled].result()
+    assert (job.fields["JobState"], job.fields["Restarts"]) == ("CANCELLED", "0")
+    checkpoint = torch.load(toy.run_dir("job-canceled").checkpoint("last"), weights_only=True)
+    assert 0 < checkpoint["global_step"] < NUM_STEPS
