@@ -149,7 +149,7 @@ class Cluster:
         return done.stdout.strip()
 
     def submit(self, *words: str, num_nodes: int = 1, num_tasks: int = 2, output: Path) -> Job:
-        """Submit conf/slurm/train.sbatch with the arguments of train.py and `num_tasks` per node."""
+        """Submit conf/slurm/train.sbatch with arguments of train.py, `num_tasks` per node."""
         options = {
             "partition": "main",
             "nodes": num_nodes,

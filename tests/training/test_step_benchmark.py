@@ -28,7 +28,7 @@ def encoded(
     words = [
         *step.TINY_ENCODED,
         f"training.max_steps={NUM_STEPS}",
-        *step.places(folder, "noise"),
+        *step.path_overrides(folder, "noise"),
         "data.num_workers=0",
     ]
     config = load_config(step.CONFIGS / "tiny_model.yaml", words)
@@ -44,7 +44,7 @@ def test_the_steps_are_taken_apart(
 ) -> None:
     _, _, steps = encoded
     assert len(steps.seconds) == len(steps.losses) == NUM_STEPS
-    parts = steps.seconds_each(num_warm=1)
+    parts = steps.mean_seconds(num_warmup=1)
     assert set(parts) == {"data", "forward", "backward", "optimizer", "logging and callbacks"}
     assert parts["forward"] > 0 and parts["backward"] > 0
     assert [len(video) for batch in steps.batches for video in batch.visuals] == [
@@ -95,7 +95,7 @@ def test_what_does_not_learn_has_no_gradient_of_its_weights() -> None:
         num_memory=234_000,
         num_query=8800,
         num_language=8900,
-        num_learnt=100,
+        num_labels=100,
     )
     all_learn = step_flops(config, 151_936, shapes)
     frozen = load_config(

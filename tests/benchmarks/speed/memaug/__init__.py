@@ -24,12 +24,12 @@ from torch.profiler import ProfilerActivity, profile
 
 from tests.benchmarks.speed.harness.outcome import Goal, Outcome
 from tests.benchmarks.speed.memaug.reference import (
+    Implementation,
     Shape,
-    Way,
     Work,
     build,
     check_equal,
-    learn,
+    forward_backward,
     ours,
     plain,
 )
@@ -41,7 +41,7 @@ GROUPED = "the plain formula with enable_gqa=True"
 HOUR = Shape(num_frames=3600, num_layers=4)
 SHORT = Shape(320, 1, query_frames=46)  # the proportions of an hour, fast enough for two cores
 SMALL = Shape(60, 1, query_frames=51, dim=128, num_heads=1, num_key_value_heads=1, vision_dim=64)
-TENTHS = (60, 360, 3600)  # a tenth of ten minutes, of an hour and of ten hours
+CPU_LENGTHS = (60, 360, 3600)  # a tenth of ten minutes, of an hour and of ten hours
 NUM_ROUNDS, NUM_TEXTS = 3, 5
 
 
@@ -65,7 +65,7 @@ def measure() -> Iterator[Outcome]:
 
 def _time(shape: Shape) -> Iterator[Outcome]:
     work = build(shape)
-    found = time_alternately(
+    seconds = time_alternately(
         work, {"ours": ours, PLAIN: plain, GROUPED: partial(plain, grouped=True)}
     )
     limit = _operations(work) / _matrix_rate(work)
@@ -75,93 +75,92 @@ def _time(shape: Shape) -> Iterator[Outcome]:
         TARGET,
         what,
         unit,
-        found["ours"],
-        found[PLAIN],
+        seconds["ours"],
+        seconds[PLAIN],
         PLAIN,
         limit,
         rate_name,
         TIME,
         "Keys and values come straight from the projector's hidden layer and the heads of a group"
         " share one product; what is left are matrix products that exact arithmetic needs: at their"
-        f" full rate they alone take {limit / found[PLAIN]:.2f} of the plain formula's time.",
+        f" full rate they alone take {limit / seconds[PLAIN]:.2f} of the plain formula's time.",
     )
-    yield Outcome(TARGET, what, unit, found["ours"], found[GROUPED], GROUPED, limit, rate_name)
+    yield Outcome(TARGET, what, unit, seconds["ours"], seconds[GROUPED], GROUPED, limit, rate_name)
 
 
 def _memory(shape: Shape) -> Iterator[Outcome]:
-    found, peer = (peak_megabytes(shape, way) for way in (ours, plain))
-    print("peak memory, ours and the plain formula:", found, peer)
+    peak, plain_peak = (peak_megabytes(shape, implementation) for implementation in (ours, plain))
+    print("peak memory, ours and the plain formula:", peak, plain_peak)
     for name, goal in (("allocated", MEMORY), ("resident", None)):
-        if name in found:
+        if name in peak:
             what = f"peak memory beside weights, gradients and inputs, {name}; {shape}"
             why = (
                 "what is left is the hidden layer with its gradient, keys and values, and the"
                 " activations of the queries' own layers"
             )
-            yield Outcome(TARGET, what, "MB", found[name], peer[name], PLAIN, goal=goal, why=why)
+            yield Outcome(
+                TARGET, what, "MB", peak[name], plain_peak[name], PLAIN, goal=goal, why=why
+            )
 
 
 def _attention(shape: Shape) -> Iterator[Outcome]:
     """Measure the cross-attention alone, which takes most of the time of an hour."""
     like = build(replace(shape, num_layers=1, num_frames=8)).features
-    head_dim, num_queries = (
-        shape.dim // shape.num_heads,
-        17 * min(shape.query_frames, shape.num_frames // 4),
-    )
-    sizes = (
-        (shape.num_heads, num_queries),
-        *[(shape.num_key_value_heads, 65 * shape.num_frames)] * 2,
-    )
+    head_dim = shape.dim // shape.num_heads
+    num_queries = 17 * min(shape.query_frames, shape.num_frames // 4)
+    num_memory = 65 * shape.num_frames
+    query_size = (shape.num_heads, num_queries)
+    memory_size = (shape.num_key_value_heads, num_memory)
     query, key, value = (
-        like.new_empty(1, *size, head_dim).normal_().requires_grad_() for size in sizes
+        like.new_empty(1, *size, head_dim).normal_().requires_grad_()
+        for size in (query_size, memory_size, memory_size)
     )
     group = shape.num_heads // shape.num_key_value_heads
 
     def side_by_side() -> None:
-        rows = query.unflatten(1, (-1, group)).flatten(
-            2, 3
-        )  # (1, key_value_heads, group * query, head_dim)
+        # (1, key_value_heads, group * query, head_dim)
+        rows = query.unflatten(1, (-1, group)).flatten(2, 3)
         F.scaled_dot_product_attention(rows, key, value).sum().backward()
 
     def repeated() -> None:
-        keys, values = (
-            heads.repeat_interleave(group, dim=1) for heads in (key, value)
-        )  # (1, heads, memory, head_dim)
+        # (1, heads, memory, head_dim)
+        keys, values = (heads.repeat_interleave(group, dim=1) for heads in (key, value))
         F.scaled_dot_product_attention(query, keys, values).sum().backward()
 
     rounds = [(seconds_of(side_by_side), seconds_of(repeated)) for _ in range(NUM_ROUNDS)]
-    found, peer = (min(seconds) for seconds in zip(*rounds, strict=True))
-    num_memory = 65 * shape.num_frames
+    side_by_side_seconds, repeated_seconds = (min(seconds) for seconds in zip(*rounds, strict=True))
     what = f"cross-attention alone, {num_queries:,} queries and {num_memory:,} memory tokens"
-    yield Outcome(TARGET, what, _unit(), found, peer, "heads repeated")
+    yield Outcome(TARGET, what, _unit(), side_by_side_seconds, repeated_seconds, "heads repeated")
 
 
 def _texts(shape: Shape) -> Iterator[Outcome]:
     work = build(shape, NUM_TEXTS)
-    found = time_alternately(work, {"ours": ours, PLAIN: plain})
+    seconds = time_alternately(work, {"ours": ours, PLAIN: plain})
     what = f"{NUM_TEXTS} texts about one video in one step, {shape}"
     yield Outcome(
-        TARGET, what, _unit(), found["ours"], found[PLAIN], f"{PLAIN}, once for each text"
+        TARGET, what, _unit(), seconds["ours"], seconds[PLAIN], f"{PLAIN}, once for each text"
     )
 
 
 def _growth() -> Iterator[Outcome]:
-    """Measure the growth with length, for a fixed number of queries and for that of the model."""
-    lengths, shape = ((600, 3600, 36_000), HOUR) if torch.cuda.is_available() else (TENTHS, SMALL)
+    """Measure the growth with length, for a fixed number of queries and for the model's number."""
+    lengths, shape = (
+        ((600, 3600, 36_000), HOUR) if torch.cuda.is_available() else (CPU_LENGTHS, SMALL)
+    )
     listed = ", ".join(f"{length:,}" for length in lengths)
     named = f"width {shape.dim:,}, {shape.num_layers} layers, {listed} frames"
-    few, many, most = _seconds_of_lengths(replace(shape, query_frames=lengths[0] // 4), lengths)
+    short, middle, long = _seconds_of_lengths(replace(shape, query_frames=lengths[0] // 4), lengths)
     yield Outcome(
         TARGET,
         f"each further 1,000 frames, the queries fixed; {named}",
         _unit(),
-        (most - many) / (lengths[2] - lengths[1]) * 1e3,
-        (many - few) / (lengths[1] - lengths[0]) * 1e3,
+        (long - middle) / (lengths[2] - lengths[1]) * 1e3,
+        (middle - short) / (lengths[1] - lengths[0]) * 1e3,
         "each of the first thousands",
         goal=LINEAR,
         why="The arithmetic is proportional to the frames; the cause of the growth is unknown",
     )
-    few, many, most = (
+    short, middle, long = (
         seconds / length * 1e3
         for seconds, length in zip(_seconds_of_lengths(shape, lengths), lengths, strict=True)
     )
@@ -170,8 +169,8 @@ def _growth() -> Iterator[Outcome]:
         TARGET,
         f"1,000 frames of the longest, {bound}; {named}",
         _unit(),
-        most,
-        many,
+        long,
+        middle,
         "1,000 frames of the middle one",
         goal=LINEAR,
         why="Both lengths have as many queries, so the arithmetic is proportional; larger tensors"
@@ -179,7 +178,12 @@ def _growth() -> Iterator[Outcome]:
     )
     what = f"1,000 frames of the middle one, {bound}; {named}"
     yield Outcome(
-        TARGET, what, _unit(), many, few, "1,000 frames of the shortest, which has fewer queries"
+        TARGET,
+        what,
+        _unit(),
+        middle,
+        short,
+        "1,000 frames of the shortest, which has fewer queries",
     )
 
 
@@ -189,7 +193,7 @@ def _seconds_of_lengths(shape: Shape, lengths: tuple[int, ...]) -> list[float]:
     for _ in range(NUM_ROUNDS):
         for index, num_frames in enumerate(lengths):
             work = build(replace(shape, num_frames=num_frames))
-            best[index] = min(best[index], seconds_of(partial(learn, work, ours)))
+            best[index] = min(best[index], seconds_of(partial(forward_backward, work, ours)))
             del work
     print(
         f"growth, {shape.query_frames} frames of queries at most:",
@@ -204,15 +208,12 @@ def _operations(work: Work) -> float:
     rows = 17 * min(shape.query_frames, shape.num_frames // 4) + len(work.texts[0])
     patches = shape.num_frames * shape.grid**2
     keys_and_values = 2 * dim // shape.num_heads * shape.num_key_value_heads
-    attentions = (
-        7 * 2 * rows * (patches + shape.num_frames + rows) * dim
-    )  # 2 products forward, 5 backward
-    linear = (
-        6 * rows * (12 * dim * dim + keys_and_values * dim) + 6 * patches * dim * keys_and_values
-    )
-    return 4 * patches * shape.vision_dim * dim + shape.num_layers * len(work.texts) * (
-        attentions + linear
-    )
+    num_products = 2 + 5  # forward and backward
+    attentions = 2 * num_products * rows * (patches + shape.num_frames + rows) * dim
+    linear = 6 * rows * (12 * dim * dim + keys_and_values * dim)
+    linear += 6 * patches * dim * keys_and_values
+    layers = shape.num_layers * len(work.texts) * (attentions + linear)
+    return 4 * patches * shape.vision_dim * dim + layers
 
 
 def _matrix_rate(work: Work) -> float:
@@ -240,12 +241,14 @@ def seconds_of(run: Callable[[], object]) -> float:
     return start.elapsed_time(end) / 1e3
 
 
-def time_alternately(work: Work, ways: dict[str, Way]) -> dict[str, float]:
+def time_alternately(work: Work, implementations: dict[str, Implementation]) -> dict[str, float]:
     """Return the best time of each implementation, measured in alternating rounds."""
-    best = dict.fromkeys(ways, float("inf"))
+    best = dict.fromkeys(implementations, float("inf"))
     for number in range(1, NUM_ROUNDS + 1):
-        for name, way in ways.items():
-            best[name] = min(best[name], seconds_of(partial(learn, work, way)))
+        for name, implementation in implementations.items():
+            best[name] = min(
+                best[name], seconds_of(partial(forward_backward, work, implementation))
+            )
         print(
             f"{work.shape}, {len(work.texts)} texts, round {number}:",
             {name: round(seconds, 2) for name, seconds in best.items()},
@@ -253,7 +256,7 @@ def time_alternately(work: Work, ways: dict[str, Way]) -> dict[str, float]:
     return best
 
 
-def peak_megabytes(shape: Shape, way: Way) -> dict[str, float]:
+def peak_megabytes(shape: Shape, implementation: Implementation) -> dict[str, float]:
     """Return the peak memory of forward and backward besides weights, gradients and inputs.
 
     On a CPU it is measured in a new process. "allocated" is the size of the tensors, as torch
@@ -263,20 +266,22 @@ def peak_megabytes(shape: Shape, way: Way) -> dict[str, float]:
         work = build(shape)
         before = torch.cuda.memory_allocated()
         torch.cuda.reset_peak_memory_stats()
-        learn(work, way)
+        forward_backward(work, implementation)
         return {"allocated": (torch.cuda.max_memory_allocated() - before) / 1e6}
     with ProcessPoolExecutor(1, get_context("spawn")) as process:
-        return process.submit(_peak_of_process, shape, way).result()
+        return process.submit(_peak_of_process, shape, implementation).result()
 
 
-def _peak_of_process(shape: Shape, way: Way) -> dict[str, float]:
-    learn(build(replace(shape, num_frames=8)), way)  # loads code and starts threads
+def _peak_of_process(shape: Shape, implementation: Implementation) -> dict[str, float]:
+    forward_backward(
+        build(replace(shape, num_frames=8)), implementation
+    )  # loads code and starts threads
     work = build(shape)
     gc.collect()
     Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
     before = _status_kilobytes("VmRSS")
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as trace:
-        learn(work, way)
+        forward_backward(work, implementation)
     resident = (_status_kilobytes("VmHWM") - before) / 1e3
     # The public list of events does not have the sizes.
     events = sorted(trace.profiler.kineto_results.events(), key=lambda event: event.start_ns())

@@ -25,7 +25,7 @@ class Shape:
     """Sizes of the model and of the video.
 
     Attributes:
-        query_frames: bound of the surviving frames, of which there are at most a quarter.
+        query_frames: most frames that survive forgetting; at most a quarter of all frames do.
     """
 
     num_frames: int
@@ -62,7 +62,7 @@ class Work:
         return [*self.projector.parameters(), *self.memory.parameters(), self.frame_newline]
 
 
-Way = Callable[[Work], list[Tensor]]  # returns (query, dim) for each text
+Implementation = Callable[[Work], list[Tensor]]  # returns (query, dim) for each text
 
 
 def build(shape: Shape, num_texts: int = 1) -> Work:
@@ -115,92 +115,83 @@ def ours(work: Work) -> list[Tensor]:
 def plain(work: Work, grouped: bool = False) -> list[Tensor]:
     """Run the published formula; each text computes its own keys and values."""
     tokens = work.projector(work.features)  # (frames, tokens, dim)
-    end = work.frame_newline.expand(len(tokens), 1, -1)  # (frames, 1, dim)
-    memory = torch.cat([tokens, end], dim=1).flatten(0, 1)  # (frames * (tokens + 1), dim)
+    newlines = work.frame_newline.expand(len(tokens), 1, -1)  # (frames, 1, dim)
+    memory = torch.cat([tokens, newlines], dim=1).flatten(0, 1)  # (frames * (tokens + 1), dim)
     rows = torch.arange(0, work.shape.grid, 2)  # (rows,)
     in_frame = torch.cat(
         [(rows[:, None] * work.shape.grid + rows).flatten(), torch.tensor([work.shape.grid**2])]
     )  # (kept,)
     num_kept = min(work.shape.query_frames, len(tokens) // 4)
-    frames = (
-        torch.linspace(0, len(tokens) - 1, num_kept, dtype=torch.float64).floor().long()
-    )  # (kept frames,)
-    places = (
-        (frames[:, None] * (work.shape.grid**2 + 1) + in_frame).flatten().to(memory.device)
-    )  # (kept,)
-    query_positions, memory_positions = (
-        _query_positions(places),
-        torch.arange(len(memory), device=memory.device),
-    )
-    seen = []
+    frames = torch.linspace(0, len(tokens) - 1, num_kept, dtype=torch.float64)  # (kept frames,)
+    starts = frames.floor().long() * (work.shape.grid**2 + 1)  # (kept frames,)
+    kept = (starts[:, None] + in_frame).flatten().to(memory.device)  # (kept,)
+    query_positions = _query_positions(kept)  # (query,)
+    memory_positions = torch.arange(len(memory), device=memory.device)  # (memory,)
+    outputs = []
     for text in work.texts:
-        query = torch.cat([text, memory[places]])  # (query, dim)
+        query = torch.cat([text, memory[kept]])  # (query, dim)
         for block in work.memory.blocks:
-            query = block.self_attention_norm(
-                query
-                + _attend(
-                    block.self_attention, query, query, query_positions, query_positions, grouped
-                )
+            output = _attend(
+                block.self_attention, query, query, query_positions, query_positions, grouped
             )
-            query = block.cross_attention_norm(
-                query
-                + _attend(
-                    block.cross_attention, query, memory, query_positions, memory_positions, grouped
-                )
+            query = block.self_attention_norm(query + output)  # (query, dim)
+            output = _attend(
+                block.cross_attention, query, memory, query_positions, memory_positions, grouped
             )
+            query = block.cross_attention_norm(query + output)  # (query, dim)
             query = block.feed_forward_norm(query + block.feed_forward(query))  # (query, dim)
-        seen.append(query)
-    return seen
+        outputs.append(query)
+    return outputs
 
 
 def _attend(
-    layer: nn.Module, asking: Tensor, asked: Tensor, here: Tensor, there: Tensor, grouped: bool
+    layer: nn.Module,
+    query: Tensor,
+    memory: Tensor,
+    query_positions: Tensor,
+    memory_positions: Tensor,
+    grouped: bool,
 ) -> Tensor:
-    query, key, value = layer.query(asking), layer.key(asked), layer.value(asked)
-    query, key, value = (
-        rows.unflatten(1, (-1, layer.head_dim)) for rows in (query, key, value)
-    )  # (rows, heads, head_dim)
-    query, key = _turn(query, here), _turn(key, there)
-    query, key, value = (
-        heads.transpose(0, 1)[None] for heads in (query, key, value)
-    )  # (1, heads, rows, head_dim)
+    """Attend from `query` `(query, dim)` to `memory` `(memory, dim)`."""
+    split = (-1, layer.head_dim)
+    queries = _rotate(layer.query(query).unflatten(1, split), query_positions)
+    keys = _rotate(layer.key(memory).unflatten(1, split), memory_positions)
+    values = layer.value(memory).unflatten(1, split)  # (memory, key_value_heads, head_dim)
+    queries, keys, values = (
+        heads.transpose(0, 1)[None] for heads in (queries, keys, values)
+    )  # (1, heads, tokens, head_dim)
     if not grouped:
-        key, value = (
-            heads.repeat_interleave(query.shape[1] // heads.shape[1], dim=1)
-            for heads in (key, value)
-        )
-    seen = F.scaled_dot_product_attention(query, key, value, enable_gqa=grouped)[
-        0
-    ]  # (heads, query, head_dim)
-    return layer.output(seen.transpose(0, 1).flatten(1))  # (query, dim)
+        group = queries.shape[1] // keys.shape[1]
+        keys, values = (heads.repeat_interleave(group, dim=1) for heads in (keys, values))
+    output = F.scaled_dot_product_attention(queries, keys, values, enable_gqa=grouped)
+    return layer.output(output[0].transpose(0, 1).flatten(1))  # (query, dim)
 
 
-def _turn(heads: Tensor, positions: Tensor) -> Tensor:
+def _rotate(heads: Tensor, positions: Tensor) -> Tensor:
+    """Apply rotary positions to the first half of each head: `(tokens, heads, head_dim)`."""
     quarter = heads.shape[-1] // 4
-    frequencies = ROPE_THETA ** (
-        -torch.arange(quarter, device=heads.device) / quarter
-    )  # (quarter,)
-    angles = (positions.float()[:, None] * frequencies)[:, None]  # (rows, 1, quarter)
+    exponents = -torch.arange(quarter, device=heads.device) / quarter  # (quarter,)
+    frequencies = ROPE_THETA**exponents  # (quarter,)
+    angles = (positions.float()[:, None] * frequencies)[:, None]  # (tokens, 1, quarter)
     cosine, sine = angles.cos().to(heads.dtype), angles.sin().to(heads.dtype)
     left, right, rest = heads.split([quarter, quarter, 2 * quarter], dim=-1)
     return torch.cat([left * cosine - right * sine, left * sine + right * cosine, rest], dim=-1)
 
 
-def _query_positions(places: Tensor) -> Tensor:
-    text = torch.arange(NUM_TEXT_TOKENS, device=places.device)  # (text,)
-    return torch.cat([text, places + NUM_TEXT_TOKENS])  # (query,)
+def _query_positions(kept: Tensor) -> Tensor:
+    text = torch.arange(NUM_TEXT_TOKENS, device=kept.device)  # (text,)
+    return torch.cat([text, kept + NUM_TEXT_TOKENS])  # (query,)
 
 
-def learn(work: Work, way: Way) -> Tensor:
+def forward_backward(work: Work, implementation: Implementation) -> Tensor:
     """Run forward and backward, and return the outputs."""
     for weight in work.weights:
         weight.grad.zero_()  # type: ignore[union-attr]
-    seen = torch.cat(way(work))  # (queries, dim)
-    signs = (
-        torch.arange(seen.numel(), device=seen.device).view_as(seen) * 7 % 3 - 1
-    )  # (queries, dim) of -1, 0 and 1
-    (seen * signs).sum().backward()
-    return seen.detach()
+    outputs = torch.cat(implementation(work))  # (queries, dim)
+    numbers = torch.arange(outputs.numel(), device=outputs.device).view_as(outputs)
+    signs = numbers * 7 % 3 - 1  # (queries, dim) of -1, 0 and 1
+    (outputs * signs).sum().backward()
+    return outputs.detach()
 
 
 def check_equal() -> None:
@@ -211,7 +202,7 @@ def check_equal() -> None:
     """
     work = build(Shape(num_frames=12, num_layers=2, dim=512, num_heads=4), num_texts=2)
     if work.features.is_cuda:
-        work = replace(  # in float32 there too
+        work = replace(  # float32 on a GPU too
             work,
             projector=work.projector.float(),
             memory=work.memory.float(),
@@ -221,11 +212,14 @@ def check_equal() -> None:
         )
         for weight in work.weights:
             weight.grad = torch.zeros_like(weight)
-    found = [learn(work, ours), *(weight.grad.clone() for weight in work.weights)]  # type: ignore[union-attr]
-    expected = [learn(work, plain), *(weight.grad.clone() for weight in work.weights)]  # type: ignore[union-attr]
+    results = []
+    for implementation in (ours, plain):
+        outputs = forward_backward(work, implementation)
+        gradients = [weight.grad.clone() for weight in work.weights]  # type: ignore[union-attr]
+        results.append([outputs, *gradients])
     worst = max(
-        float((mine - theirs).abs().max() / theirs.abs().max())
-        for mine, theirs in zip(found, expected, strict=True)
+        float((actual - expected).abs().max() / expected.abs().max())
+        for actual, expected in zip(*results, strict=True)
     )
     print(
         f"ours equals the plain formula to {worst:.1e} of the largest entry, outputs and gradients"

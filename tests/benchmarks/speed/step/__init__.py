@@ -41,14 +41,12 @@ from tests.helpers.generators import forgetting_generators
 CONFIGS = Path(__file__).parents[4] / "conf"
 TARGET = 4
 NUM_ROUNDS = 4
-NUM_WARM = (
-    3  # steps of each round that do not count: the worker starts, and a GPU finds its kernels
-)
+NUM_WARMUP = 3  # steps of each round that do not count: workers start, a GPU selects kernels
 NUM_TINY_STEPS, NUM_HOUR_STEPS = 23, 10
 HOUR_FRAMES, NUM_HOURS = 3600, 2
 LOSS_TOLERANCE = 1e-3  # relative, after all steps of a round; the first is equal to 1e-5
 FLOP_TOLERANCE = 0.02
-TINY_WORLD = (  # as in conf/tiny.yaml, with fewer videos and none of an hour
+TINY_DATA = (  # as in conf/tiny.yaml, with fewer videos and none of an hour
     "synthetic.num_videos=24",
     "synthetic.num_val_videos=1",
     "synthetic.num_hour_videos=0",
@@ -107,8 +105,8 @@ def measure() -> Iterator[Outcome]:
 
 def tiny_step(folder: Path) -> Outcome:
     """Measure a step of `make train`, alternating with plain formulas on the same batches."""
-    words = [*TINY_WORLD, f"training.max_steps={NUM_TINY_STEPS}"]
-    config = load_config(CONFIGS / "tiny_model.yaml", [*words, *places(folder)])
+    overrides = [*TINY_DATA, f"training.max_steps={NUM_TINY_STEPS}"]
+    config = load_config(CONFIGS / "tiny_model.yaml", [*overrides, *path_overrides(folder)])
     print("making and packing 24 videos of a minute", flush=True)
     build_and_pack(config)
     torch.set_num_threads(config.training.num_threads)
@@ -119,28 +117,29 @@ def tiny_step(folder: Path) -> Outcome:
         tiny_round(config, HourLLaVAProcessor(load_tokenizer(run.tokenizer), config.text))
         for _ in range(NUM_ROUNDS)
     ]
-    ours, parts = min((sum(each.parts.values()), each.parts) for each in rounds)
-    plain = min(each.plain_seconds for each in rounds)
-    ratios = ", ".join(f"{sum(each.parts.values()) / each.plain_seconds:.2f}" for each in rounds)
-    core = min(each.core_seconds for each in rounds) / min(
-        each.plain_core_seconds for each in rounds
+    best = min(rounds, key=lambda result: result.seconds)
+    plain_seconds = min(result.plain_seconds for result in rounds)
+    ratios = ", ".join(f"{result.seconds / result.plain_seconds:.2f}" for result in rounds)
+    core_ratio = min(result.core_seconds for result in rounds) / min(
+        result.plain_core_seconds for result in rounds
     )
-    difference = max(each.difference for each in rounds)
+    difference = max(result.difference for result in rounds)
     print(
-        f"  rounds: {ratios}; core seconds: {core:.2f}; losses differ by {difference:.1e} at most"
+        f"  rounds: {ratios}; core seconds: {core_ratio:.2f};"
+        f" losses differ by {difference:.1e} at most"
     )
-    breakdown = ", ".join(f"{part} {1e3 * seconds:.0f} ms" for part, seconds in parts.items())
+    breakdown = ", ".join(f"{part} {1e3 * seconds:.0f} ms" for part, seconds in best.parts.items())
     print(f"  the best step: {breakdown}")
     return Outcome(
         TARGET,
         "tiny model, a step of make train, data and logging included",
         "s",
-        ours=ours,
-        peer=plain,
+        ours=best.seconds,
+        peer=plain_seconds,
         peer_name="plain formulas, no data, no logging",
         goal=Goal("at most", 1.0),
-        why=f"{core:.2f} of the core seconds, but the reading process occupies the other core;"
-        f" {breakdown}",
+        why=f"{core_ratio:.2f} of the core seconds, but the reading process occupies the other"
+        f" core; {breakdown}",
     )
 
 
@@ -154,6 +153,11 @@ class Round:
     plain_core_seconds: float
     difference: float
 
+    @property
+    def seconds(self) -> float:
+        """Seconds of a step."""
+        return sum(self.parts.values())
+
 
 def tiny_round(config: Config, processor: HourLLaVAProcessor) -> Round:
     """Take steps through Lightning, then plain ones from the same weights on the same batches."""
@@ -165,13 +169,13 @@ def tiny_round(config: Config, processor: HourLLaVAProcessor) -> Round:
     differences = [abs(one / other - 1) for one, other in zip(steps.losses, losses, strict=True)]
     if differences[0] > 1e-5 or max(differences) > LOSS_TOLERANCE:
         raise ValueError(f"the plain formulas differ in their losses by {differences}")
-    parts, plain_seconds = steps.seconds_each(NUM_WARM), mean(seconds[NUM_WARM:])
+    parts, plain_seconds = steps.mean_seconds(NUM_WARMUP), mean(seconds[NUM_WARMUP:])
     print(f"  {sum(parts.values()):.3f} s a step, plain {plain_seconds:.3f} s", flush=True)
     return Round(
         parts,
         plain_seconds,
-        mean(steps.core_seconds[NUM_WARM:]),
-        mean(core_seconds[NUM_WARM:]),
+        mean(steps.core_seconds[NUM_WARMUP:]),
+        mean(core_seconds[NUM_WARMUP:]),
         max(differences),
     )
 
@@ -181,8 +185,8 @@ def take_plain_steps(
 ) -> tuple[list[float], list[float], list[float]]:
     """Run a bare loop over batches in memory; return seconds, CPU seconds and loss of each step."""
     model, settings = module.model.train(), module.config.training
-    optimizing = build_optimizer(model, settings, module.num_steps)
-    optimizer, schedule = optimizing["optimizer"], optimizing["lr_scheduler"]["scheduler"]
+    built = build_optimizer(model, settings, module.num_steps)
+    optimizer, schedule = built["optimizer"], built["lr_scheduler"]["scheduler"]
     seconds, core_seconds, losses = [], [], []
     for batch in steps.batches:
         started, started_core = time.perf_counter(), time.process_time()
@@ -205,27 +209,28 @@ def count_operations(folder: Path) -> Outcome:
     """Compare the formula with torch's operation counter, which counts the masked half too."""
     config = load_config(
         CONFIGS / "tiny_model.yaml",
-        [*TINY_ENCODED, "training.max_steps=1", *places(folder, "noise")],
+        [*TINY_ENCODED, "training.max_steps=1", *path_overrides(folder, "noise")],
     )
     module, steps = encoded_steps(config, folder, 64, 1)
     model, batch = module.model, steps.batches[0]
     shapes = shapes_of(model, batch)
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         model(batch, forgetting_generators(module, batch)).loss.backward()
-    found = float(counter.get_total_flops())
+    counted = float(counter.get_total_flops())
     formula = sum(step_flops(config, model.llm.vocab_size, shapes, causal_share=1.0).values())
     print(
-        f"  {shapes}\n  formula {formula / 1e9:.4f} GFLOP, torch's counter {found / 1e9:.4f} GFLOP",
+        f"  {shapes}\n  formula {formula / 1e9:.4f} GFLOP,"
+        f" torch's counter {counted / 1e9:.4f} GFLOP",
         flush=True,
     )
-    if abs(formula / found - 1) > FLOP_TOLERANCE:
-        raise ValueError(f"the formula says {formula:.4g} operations, torch counts {found:.4g}")
+    if abs(formula / counted - 1) > FLOP_TOLERANCE:
+        raise ValueError(f"the formula gives {formula:.4g} operations, torch counts {counted:.4g}")
     return Outcome(
         TARGET,
         "operations of a step by the formula, tiny model",
         "GFLOP",
         ours=formula / 1e9,
-        peer=found / 1e9,
+        peer=counted / 1e9,
         peer_name="torch's FlopCounterMode",
         why="the counter counts only matrix products: no norms, activations, softmax or optimizer."
         " A difference above 2% is an error",
@@ -236,25 +241,29 @@ def hour_step(folder: Path) -> Iterator[Outcome]:
     """Measure the 3B shapes on an encoded hour, without recomputation if it fits."""
     device = torch.device("cuda")
     config, module, steps = hour_steps(folder)
-    parts = steps.seconds_each(NUM_WARM)
+    parts = steps.mean_seconds(NUM_WARMUP)
     seconds = sum(parts.values())
-    module.to(device)  # Lightning takes it back to the CPU
+    module.to(device)  # Lightning has moved it to the CPU
     flops = step_flops(
         config,
         module.model.llm.vocab_size,
         shapes_of(module.model, steps.batches[-1].to(device)),
     )
-    breakdown = ", ".join(f"{part} {1e3 * each:.0f} ms" for part, each in parts.items())
+    breakdown = ", ".join(
+        f"{part} {1e3 * part_seconds:.0f} ms" for part, part_seconds in parts.items()
+    )
     print(f"  {seconds:.3f} s a step: {breakdown}")
     print(
-        "  " + ", ".join(f"{part} {each / 1e12:.1f} TFLOP" for part, each in flops.items()),
+        "  "
+        + ", ".join(f"{part} {part_flops / 1e12:.1f} TFLOP" for part, part_flops in flops.items()),
         flush=True,
     )
-    how = "recomputing" if config.training.activation_checkpointing else "without recomputing"
+    recomputing = config.training.activation_checkpointing
+    mode = "recomputing" if recomputing else "without recomputing"
     peak = f"peak memory {torch.cuda.max_memory_allocated(device) / 1e9:.0f} GB"
-    found = Outcome(
+    outcome = Outcome(
         TARGET,
-        f"a training step of the 3B shapes on an encoded hour, {how}",
+        f"a training step of the 3B shapes on an encoded hour, {mode}",
         "TFLOP/s",
         ours=sum(flops.values()) / seconds / 1e12,
         limit=matrix_rate(device, torch.bfloat16) / 1e12,
@@ -262,13 +271,13 @@ def hour_step(folder: Path) -> Iterator[Outcome]:
         goal=Goal("at least", 0.45, "limit"),
         why=f"{seconds:.2f} s a step, {peak}: {breakdown}",
     )
-    yield found
+    yield outcome
     if sheet := data_sheet_rate(device):
         yield Outcome(
             TARGET,
             f"the same against the data sheet of {torch.cuda.get_device_name(device)}",
             "TFLOP/s",
-            ours=found.ours,
+            ours=outcome.ours,
             limit=sheet / 1e12,
             limit_name="data sheet, dense bf16",
         )
@@ -276,16 +285,20 @@ def hour_step(folder: Path) -> Iterator[Outcome]:
 
 def hour_steps(folder: Path) -> tuple[Config, HourLLaVAModule, Steps]:
     """Take steps without activation checkpointing if they fit, or else with it."""
-    words = [*STAGE_3, f"training.max_steps={NUM_HOUR_STEPS}", *places(folder, "video_marathon")]
-    for recomputes in ("false", "true"):
+    overrides = [
+        *STAGE_3,
+        f"training.max_steps={NUM_HOUR_STEPS}",
+        *path_overrides(folder, "video_marathon"),
+    ]
+    for recomputing in ("false", "true"):
         config = load_config(
             published_stage("3b", "s3"),
-            [*words, f"training.activation_checkpointing={recomputes}"],
+            [*overrides, f"training.activation_checkpointing={recomputing}"],
         )
         try:
             return config, *encoded_steps(config, folder, HOUR_FRAMES, NUM_HOURS)
         except torch.OutOfMemoryError as error:
-            print(f"  activation_checkpointing={recomputes} does not fit: {error}", flush=True)
+            print(f"  activation_checkpointing={recomputing} does not fit: {error}", flush=True)
         gc.collect()  # the failed attempt is part of a reference cycle
         torch.cuda.empty_cache()
     raise MemoryError("a step of the 3B shapes does not fit into this GPU")
@@ -296,22 +309,21 @@ def encoded_steps(
 ) -> tuple[HourLLaVAModule, Steps]:
     """Take steps on shards of noise features, with random weights."""
     L.seed_everything(config.run.seed, verbose=False)
-    processor = HourLLaVAProcessor(
-        train_byte_level_tokenizer([], 300), config.text
-    )  # every byte is a token
+    tokenizer = train_byte_level_tokenizer([], 300)  # every byte is a token
+    processor = HourLLaVAProcessor(tokenizer, config.text)
     module = HourLLaVAModule(config, len(processor.tokenizer), config.training.max_steps)
     if not (folder / "features").exists():
         write_noise(folder / "features", num_videos, num_frames, config, module.model.vision)
-    return module, take_steps(config, processor, module, keeps_batches=False)
+    return module, take_steps(config, processor, module, keep_batches=False)
 
 
-def places(folder: Path, source: str = "") -> Sequence[str]:
-    """Return settings that write to a folder, and read a source's features from it."""
-    world = [
+def path_overrides(folder: Path, source: str = "") -> Sequence[str]:
+    """Return overrides that keep runs in a folder, with synthetic videos or features."""
+    synthetic = [
         f"synthetic.folder={folder}/world",
         f"data.sources.world.shards={folder}/world/train/shards",
     ]
     return [
         f"run.folder={folder}/runs",
-        *([f"data.sources.{source}.shards={folder}/features"] if source else world),
+        *([f"data.sources.{source}.shards={folder}/features"] if source else synthetic),
     ]

@@ -21,14 +21,18 @@ from lit_hour.types import IGNORE_INDEX, Batch
 
 @dataclass(frozen=True)
 class Shapes:
-    """Numbers of tokens in each part, for one text about one encoded video."""
+    """Numbers of tokens in each part, for one text about one encoded video.
+
+    Attributes:
+        num_projected: tokens of the video without newline tokens.
+    """
 
     vision_dim: int
-    num_projected: int  # tokens of the video without newline tokens
+    num_projected: int
     num_memory: int
     num_query: int
     num_language: int
-    num_learnt: int
+    num_labels: int
 
 
 @torch.no_grad()
@@ -38,66 +42,66 @@ def shapes_of(model: HourLLaVA, batch: Batch) -> Shapes:
     inputs = model.build_inputs(batch, [repository], [Generator().manual_seed(0)])
     num_text, num_language = int(batch.attention_mask.sum()), inputs.embeddings.shape[1]
     assert len(batch.input_ids) == 1 and not inputs.num_truncated
-    num_kept = num_language - (num_text - 1)  # one placeholder makes way
+    num_kept = num_language - (num_text - 1)  # the placeholder is replaced
     return Shapes(
         vision_dim=model.vision.dim,
         num_projected=len(repository.tokens) - repository.num_frames,
         num_memory=len(repository.tokens),
         num_query=num_kept + int((batch.question_mask & (batch.input_ids >= 0)).sum()),
         num_language=num_language,
-        num_learnt=int((batch.labels != IGNORE_INDEX).sum()),
+        num_labels=int((batch.labels != IGNORE_INDEX).sum()),
     )
 
 
 def step_flops(
-    config: Config, vocabulary_size: int, shapes: Shapes, causal_share: float = 0.5
+    config: Config, vocab_size: int, shapes: Shapes, causal_share: float = 0.5
 ) -> dict[str, float]:
     """Return the operations of forward and backward, by part.
 
     Args:
         config: settings of the run.
-        vocabulary_size: rows of the output layer.
+        vocab_size: rows of the output layer.
         shapes: of the batch.
         causal_share: share of causal attention that counts; 1 for a kernel that computes the masked
             half too.
     """
     language, rates = config.model.llm, config.training.learning_rate
     dim = language.hidden_size
-    around = (
-        2 * dim**2 + 2 * dim * language.num_key_value_heads * dim // language.num_heads
-    )  # weights around an attention
-    keys_values = around - 2 * dim**2
-    decoder_layer = around + 3 * dim * language.intermediate_size
-    learns = {part: getattr(rates, part) > 0 for part in ("projector", "memaug", "llm")}
+    keys_values = 2 * dim * language.num_key_value_heads * dim // language.num_heads  # weights
+    attention_weights = 2 * dim**2 + keys_values
+    decoder_layer = attention_weights + 3 * dim * language.intermediate_size
+    is_trained = {part: getattr(rates, part) > 0 for part in ("projector", "memaug", "llm")}
     projector = dense(
         shapes.num_projected,
         shapes.vision_dim * dim,
-        learns["projector"],
-        has_gradient_before=False,
+        is_trained["projector"],
+        needs_input_gradient=False,
     )
-    projector += dense(shapes.num_projected, dim**2, learns["projector"])
-    query_rows = dense(shapes.num_query, around + 2 * dim**2 + 8 * dim**2, learns["memaug"])
-    memory_rows = dense(shapes.num_memory, keys_values, learns["memaug"])
-    looks = attention(shapes.num_query, shapes.num_query, dim) + attention(
+    projector += dense(shapes.num_projected, dim**2, is_trained["projector"])
+    query_rows = dense(
+        shapes.num_query, attention_weights + 2 * dim**2 + 8 * dim**2, is_trained["memaug"]
+    )
+    memory_rows = dense(shapes.num_memory, keys_values, is_trained["memaug"])
+    attentions = attention(shapes.num_query, shapes.num_query, dim) + attention(
         shapes.num_query, shapes.num_memory, dim
     )
-    layers = dense(shapes.num_language, decoder_layer, learns["llm"])
+    layers = dense(shapes.num_language, decoder_layer, is_trained["llm"])
     causal = causal_share * attention(shapes.num_language, shapes.num_language, dim)
     return {
         "projector": projector,
         "MemAug's layers": config.model.memaug.num_layers * (query_rows + memory_rows),
-        "MemAug's attention": config.model.memaug.num_layers * looks,
+        "MemAug's attention": config.model.memaug.num_layers * attentions,
         "language model's layers": language.num_layers * layers,
         "language model's attention": language.num_layers * causal,
-        "output layer": dense(shapes.num_learnt, dim * vocabulary_size, learns["llm"]),
+        "output layer": dense(shapes.num_labels, dim * vocab_size, is_trained["llm"]),
     }
 
 
 def dense(
-    num_tokens: int, num_weights: int, learns: bool, has_gradient_before: bool = True
+    num_tokens: int, num_weights: int, is_trained: bool, needs_input_gradient: bool = True
 ) -> float:
     """Return the operations of a linear layer, with the gradients that are needed."""
-    return 2.0 * num_tokens * num_weights * (1 + learns + has_gradient_before)
+    return 2.0 * num_tokens * num_weights * (1 + is_trained + needs_input_gradient)
 
 
 def attention(num_queries: int, num_keys: int, dim: int) -> float:

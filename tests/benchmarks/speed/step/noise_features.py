@@ -40,7 +40,7 @@ class NoiseVideos:
     def samples(self, shard: int) -> list[tuple[Modality, str]]:
         return [("video", f"noise_{number}.mp4") for number in range(self._num_videos)]
 
-    def cost(self, place: SampleRef) -> int:
+    def cost(self, ref: SampleRef) -> int:
         return self._num_frames
 
 
@@ -48,17 +48,17 @@ def write_noise(
     folder: Path, num_videos: int, num_frames: int, config: Config, vision: VisionEncoder
 ) -> None:
     """Write videos at one frame per second, each with the questions of one sample."""
-    encoding = FeatureMetadata(
+    metadata = FeatureMetadata(
         "bf16", vision.tokens_per_frame, vision.dim, feature_config(config), vision.digest()
     )
-    target = FeatureWriter(folder, NoiseVideos(num_videos, num_frames, config), encoding, 0)  # type: ignore[arg-type]
+    target = FeatureWriter(folder, NoiseVideos(num_videos, num_frames, config), metadata, 0)  # type: ignore[arg-type]
     target.open()
     for number in range(num_videos):
         shape = num_frames, vision.tokens_per_frame, vision.dim
         tokens = torch.randn(shape).bfloat16()  # (frames, tokens, vision_dim)
         questions = tuple(
-            Question(f"{number}-{asked}", "", "open_ended", QUESTION, ANSWER)
-            for asked in range(config.data.questions_per_sample)
+            Question(f"{number}-{index}", "", "open_ended", QUESTION, ANSWER)
+            for index in range(config.data.questions_per_sample)
         )
         sample = SampleSpec("video", (f"noise_{number}.mp4",), 0, questions)
         timestamps = tuple(float(second) for second in range(num_frames))

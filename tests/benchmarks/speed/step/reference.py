@@ -35,16 +35,15 @@ def plain_loss(model: HourLLaVA, batch: Batch, generators: Sequence[Generator]) 
     for text in embed_texts(batch, model.llm.embed):
         video = batch.visuals[text.visual]
         assert isinstance(video, Video)
-        repository = remember(model, video)
+        repository = build_repository(model, video)
         generator = generators[text.visual]
         kept = forget(repository, text.question, model.config.memaug, generator)
         query = build_memaug_query(text, repository, kept)
-        seen = look_back(
+        augmented = augment(
             model, query.tokens, repository.tokens, query.positions, repository.positions
         )  # (query, dim)
-        texts.append(
-            merge_visual_tokens(text, seen[query.is_visual].split(query.num_visual_tokens))
-        )
+        visual = augmented[query.is_visual].split(query.num_visual_tokens)
+        texts.append(merge_visual_tokens(text, visual))
     inputs = pad_inputs(texts, model.max_tokens, "right")
     return model.llm.network(
         inputs_embeds=inputs.embeddings,
@@ -54,106 +53,98 @@ def plain_loss(model: HourLLaVA, batch: Batch, generators: Sequence[Generator]) 
     ).loss
 
 
-def remember(model: HourLLaVA, video: Video) -> MemoryRepository:
-    """Encode, pool and project every frame, and close each by the learnt token."""
+def build_repository(model: HourLLaVA, video: Video) -> MemoryRepository:
+    """Encode, pool and project every frame, and append the newline token to each."""
     tokens = encode(model, video) if isinstance(video, Frames) else model.vision.pool(video.tokens)
     first, _, last = model.projector.layers
     hidden = F.gelu(
         F.linear(tokens.to(first.weight.dtype), first.weight, first.bias)
     )  # (frames, tokens, dim)
     projected = F.linear(hidden, last.weight, last.bias)  # (frames, tokens, dim)
-    closed = torch.cat(
+    with_newlines = torch.cat(
         [projected, model.frame_newline.expand(len(projected), 1, -1)], dim=1
     )  # (frames, tokens + 1, dim)
-    laid_out = closed.flatten(0, 1)  # (frames * (tokens + 1), dim)
+    memory = with_newlines.flatten(0, 1)  # (frames * (tokens + 1), dim)
     grid = model.vision.config.grid
     return MemoryRepository(
-        DenseTokens(laid_out),
-        torch.arange(len(laid_out), device=tokens.device),
+        DenseTokens(memory),
+        torch.arange(len(memory), device=tokens.device),
         (TokenGrid(len(video), grid, grid),),
         video.timestamps,
     )
 
 
 def encode(model: HourLLaVA, video: Frames | Features) -> Tensor:
-    """All frames of a video at once through open_clip's tower: `(frames, tokens, vision_dim)`."""
+    """Encode all frames at once by open_clip's tower: `(frames, tokens, vision_dim)`."""
     assert isinstance(video, Frames)
     vision = model.vision
-    mean, deviation = (
-        torch.tensor(each, device=video.images.device).view(3, 1, 1)
-        for each in (vision.mean, vision.std)
+    device, dtype = video.images.device, next(vision.parameters()).dtype
+    mean, std = (
+        torch.tensor(color, device=device).view(3, 1, 1) for color in (vision.mean, vision.std)
     )
-    pixels = ((video.images / 255 - mean) / deviation).to(
-        next(vision.parameters()).dtype
-    )  # (frames, 3, height, width)
+    pixels = ((video.images / 255 - mean) / std).to(dtype)  # (frames, 3, height, width)
     with torch.set_grad_enabled(
         torch.is_grad_enabled() and len(video) <= vision.config.max_trainable_frames
     ):
-        found = vision.tower.forward_intermediates(
+        outputs = vision.tower.forward_intermediates(
             pixels,
             indices=[-1],
             normalize_intermediates=False,
             intermediates_only=True,
             output_fmt="NLC",
         )
-        return vision.pool(found["image_intermediates"][0])  # (frames, tokens, vision_dim)
+        return vision.pool(outputs["image_intermediates"][0])  # (frames, tokens, vision_dim)
 
 
-def look_back(
+def augment(
     model: HourLLaVA,
     query: Tensor,
     memory: Tensor,
     query_positions: Tensor,
     memory_positions: Tensor,
 ) -> Tensor:
-    """MemAug: `query` `(query, dim)` into `memory` `(memory, dim)`."""
+    """Run MemAug: `query` `(query, dim)` attends to `memory` `(memory, dim)`."""
     for block in model.memaug.blocks:
         assert isinstance(block, MemoryAugmentationBlock)
         theta = model.memaug.rotary.theta
-        own = attend(
-            block.self_attention, query, query, query_positions, query_positions, theta
-        )  # (query, dim)
-        query = block.self_attention_norm(query + own)  # (query, dim)
-        seen = attend(
+        output = attend(block.self_attention, query, query, query_positions, query_positions, theta)
+        query = block.self_attention_norm(query + output)  # (query, dim)
+        output = attend(
             block.cross_attention, query, memory, query_positions, memory_positions, theta
         )  # (query, dim)
-        query = block.cross_attention_norm(query + seen)  # (query, dim)
+        query = block.cross_attention_norm(query + output)  # (query, dim)
         query = block.feed_forward_norm(query + block.feed_forward(query))  # (query, dim)
     return query
 
 
 def attend(
     layer: GroupedQueryAttention,
-    asking: Tensor,
-    asked: Tensor,
-    asking_positions: Tensor,
-    asked_positions: Tensor,
+    query: Tensor,
+    memory: Tensor,
+    query_positions: Tensor,
+    memory_positions: Tensor,
     theta: float,
 ) -> Tensor:
-    """Attention of `asking` `(query, dim)` into `asked` `(memory, dim)`, a key and a value for each
-    query head."""
-    query, key, value = (
-        part.unflatten(1, (-1, layer.head_dim))
-        for part in (layer.query(asking), layer.key(asked), layer.value(asked))
-    )  # (query, heads, head_dim), (memory, key_value_heads, head_dim) twice
-    query, key = rotate(query, asking_positions, theta), rotate(key, asked_positions, theta)
-    group = query.shape[1] // key.shape[1]
-    key, value = (
-        key.repeat_interleave(group, dim=1),
-        value.repeat_interleave(group, dim=1),
-    )  # (memory, heads, head_dim)
-    seen = F.scaled_dot_product_attention(
-        *(each.transpose(0, 1)[None] for each in (query, key, value))
-    )
-    return layer.output(seen[0].transpose(0, 1).flatten(1))  # (query, dim)
+    """Attend from `query` `(query, dim)` to `memory` `(memory, dim)`, with repeated heads."""
+    split = (-1, layer.head_dim)
+    queries = layer.query(query).unflatten(1, split)  # (query, heads, head_dim)
+    keys = layer.key(memory).unflatten(1, split)  # (memory, key_value_heads, head_dim)
+    values = layer.value(memory).unflatten(1, split)  # (memory, key_value_heads, head_dim)
+    queries, keys = rotate(queries, query_positions, theta), rotate(keys, memory_positions, theta)
+    group = queries.shape[1] // keys.shape[1]
+    keys = keys.repeat_interleave(group, dim=1)  # (memory, heads, head_dim)
+    values = values.repeat_interleave(group, dim=1)  # (memory, heads, head_dim)
+    output = F.scaled_dot_product_attention(
+        *(heads.transpose(0, 1)[None] for heads in (queries, keys, values))
+    )  # (1, heads, query, head_dim)
+    return layer.output(output[0].transpose(0, 1).flatten(1))  # (query, dim)
 
 
 def rotate(heads: Tensor, positions: Tensor, theta: float) -> Tensor:
-    """Rotary positions in the first half of each head: `(tokens, heads, head_dim)`."""
+    """Apply rotary positions to the first half of each head: `(tokens, heads, head_dim)`."""
     half = heads.shape[-1] // 2
-    frequencies = theta ** -(
-        torch.arange(0, half, 2, device=heads.device) / half
-    )  # (head_dim / 4,)
+    exponents = torch.arange(0, half, 2, device=heads.device) / half  # (head_dim / 4,)
+    frequencies = theta**-exponents  # (head_dim / 4,)
     angles = positions[:, None, None].float() * frequencies  # (tokens, 1, head_dim / 4)
     cosine, sine = angles.cos().to(heads.dtype), angles.sin().to(heads.dtype)
     left, right, rest = heads.split([half // 2, half // 2, heads.shape[-1] - half], dim=-1)

@@ -46,9 +46,9 @@ class Steps:
     losses: list[float] = field(default_factory=list)
     batches: list[Batch] = field(default_factory=list)
 
-    def seconds_each(self, num_warm: int) -> dict[str, float]:
-        """Return the mean of each part over the steps after the first `num_warm` ones."""
-        counted = self.seconds[num_warm:]
+    def mean_seconds(self, num_warmup: int) -> dict[str, float]:
+        """Return the mean of each part over the steps after the first `num_warmup` ones."""
+        counted = self.seconds[num_warmup:]
         return {
             part: sum(step.get(part, 0.0) for step in counted) / len(counted)
             for part in counted[-1]
@@ -58,18 +58,18 @@ class Steps:
 class Clock:
     """Stopwatch that attributes the time since the last lap to a part of the step."""
 
-    def __init__(self, keeps_batches: bool) -> None:
+    def __init__(self, keep_batches: bool) -> None:
         self.steps = Steps()
-        self._keeps_batches = keeps_batches
+        self._keep_batches = keep_batches
         self._parts: dict[str, float] = {}
         self._waited = 0.0
-        self._looked = time.perf_counter()
+        self._lap_started = time.perf_counter()
         self._core = time.process_time()
 
     def lap(self, part: str) -> None:
         now = time.perf_counter()
-        self._parts[part] = self._parts.get(part, 0.0) + now - self._looked
-        self._looked = now
+        self._parts[part] = self._parts.get(part, 0.0) + now - self._lap_started
+        self._lap_started = now
 
     def start_batch(self, seconds_waited: float) -> None:
         """Split the time since the last step into waiting for data and logging."""
@@ -86,13 +86,13 @@ class Clock:
         self.steps.core_seconds.append(core - self._core)
         self._core = core
         self.steps.losses.append(loss)
-        if not self._keeps_batches:
+        if not self._keep_batches:
             self.steps.batches.clear()
         self.steps.batches.append(batch)
         self._parts = {}
 
 
-class Before(Callback):
+class FirstCallback(Callback):
     """Callback that runs before all others: the time so far belongs to Lightning or the model."""
 
     def __init__(self, clock: Clock) -> None:
@@ -125,7 +125,7 @@ class Before(Callback):
         self._clock.lap("optimizer")
 
 
-class After(Callback):
+class LastCallback(Callback):
     """Callback that runs after all others."""
 
     def __init__(self, clock: Clock) -> None:
@@ -161,16 +161,17 @@ def take_steps(
     config: Config,
     processor: HourLLaVAProcessor,
     module: HourLLaVAModule,
-    keeps_batches: bool = True,
+    keep_batches: bool = True,
 ) -> Steps:
     """Take `training.max_steps` steps of one batch each."""
     run = RunDir.from_config(config.run)
     data = VideoQADataModule(config, processor)
     callbacks = build_callbacks(config, run, data, ShutdownSignal())
     trainer = build_trainer(config, run, data, callbacks, resume_step=0)
-    clock = Clock(keeps_batches)
-    kept = [each for each in trainer.callbacks if not isinstance(each, ModelCheckpoint)]  # type: ignore[attr-defined]
-    trainer.callbacks = [Before(clock), *kept, After(clock)]  # type: ignore[attr-defined]
+    clock = Clock(keep_batches)
+    callbacks = trainer.callbacks  # type: ignore[attr-defined]
+    others = [callback for callback in callbacks if not isinstance(callback, ModelCheckpoint)]
+    trainer.callbacks = [FirstCallback(clock), *others, LastCallback(clock)]  # type: ignore[attr-defined]
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         for message in IGNORED_WARNINGS:
