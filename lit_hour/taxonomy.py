@@ -12,46 +12,49 @@ class Task:
     """A kind of question.
 
     Attributes:
-        topic: one of `TOPICS`.
-        name: name of the task, with spaces.
+        key: name in data files, TOPIC/NAME.
         long_form: whether the evidence is spread over the video.
     """
 
-    topic: str
-    name: str
+    key: str
     long_form: bool
 
     @property
-    def key(self) -> str:
-        """Name in data files: `temporality/temporal_order`."""
-        return f"{self.topic}/{self.name}".replace(" ", "_")
+    def topic(self) -> str:
+        """One of `TOPICS`."""
+        return self.key.partition("/")[0]
 
+    @property
+    def name(self) -> str:
+        """Name of the task in words: "temporal order"."""
+        return self.key.partition("/")[2].replace("_", " ")
+
+
+TOPICS: tuple[str, ...] = ("temporality", "spatiality", "object", "action", "scene", "event")
 
 TASKS: tuple[Task, ...] = (
-    Task("temporality", "temporal perception", long_form=False),
-    Task("temporality", "duration perception", long_form=True),
-    Task("temporality", "temporal reasoning", long_form=True),
-    Task("temporality", "temporal gap estimation", long_form=True),
-    Task("temporality", "temporal order", long_form=True),
-    Task("spatiality", "spatial perception", long_form=False),
-    Task("spatiality", "spatial reasoning", long_form=True),
-    Task("object", "object recognition", long_form=False),
-    Task("object", "object attribute", long_form=False),
-    Task("object", "object interaction", long_form=False),
-    Task("object", "object reasoning", long_form=True),
-    Task("object", "object existence", long_form=True),
-    Task("object", "object permanence", long_form=True),
-    Task("action", "action recognition", long_form=False),
-    Task("action", "action localization", long_form=True),
-    Task("action", "action sequence", long_form=True),
-    Task("action", "action reasoning", long_form=True),
-    Task("scene", "scene recognition", long_form=False),
-    Task("scene", "scene transition", long_form=True),
-    Task("event", "event sequence", long_form=True),
-    Task("event", "key event extraction", long_form=True),
-    Task("event", "overall summarization", long_form=True),
+    Task("temporality/temporal_perception", long_form=False),
+    Task("temporality/duration_perception", long_form=True),
+    Task("temporality/temporal_reasoning", long_form=True),
+    Task("temporality/temporal_gap_estimation", long_form=True),
+    Task("temporality/temporal_order", long_form=True),
+    Task("spatiality/spatial_perception", long_form=False),
+    Task("spatiality/spatial_reasoning", long_form=True),
+    Task("object/object_recognition", long_form=False),
+    Task("object/object_attribute", long_form=False),
+    Task("object/object_interaction", long_form=False),
+    Task("object/object_reasoning", long_form=True),
+    Task("object/object_existence", long_form=True),
+    Task("object/object_permanence", long_form=True),
+    Task("action/action_recognition", long_form=False),
+    Task("action/action_localization", long_form=True),
+    Task("action/action_sequence", long_form=True),
+    Task("action/action_reasoning", long_form=True),
+    Task("scene/scene_recognition", long_form=False),
+    Task("scene/scene_transition", long_form=True),
+    Task("event/event_sequence", long_form=True),
+    Task("event/key_event_extraction", long_form=True),
+    Task("event/overall_summarization", long_form=True),
 )
-
-TOPICS: tuple[str, ...] = tuple(dict.fromkeys(task.topic for task in TASKS))
 
 TASK_OF_KEY: dict[str, Task] = {task.key: task for task in TASKS}

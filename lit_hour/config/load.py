@@ -85,15 +85,10 @@ def config_from_dict(
     return _merge([ConfigSource(settings, origin), *map(parse_override, overrides)])
 
 
-def config_to_dict(config: Config) -> dict[str, Any]:
-    """Convert to plain dicts, strings and numbers, which a checkpoint may hold."""
-    return dataclasses.asdict(config)
-
-
 def save_config(config: Config, path: str | Path) -> None:
     """Write every setting, defaults included, as YAML that `load_config` reads."""
     Path(path).write_text(
-        yaml.safe_dump(config_to_dict(config), sort_keys=False, allow_unicode=True),
+        yaml.safe_dump(dataclasses.asdict(config), sort_keys=False, allow_unicode=True),
         encoding="utf-8",
     )
 

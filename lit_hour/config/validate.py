@@ -85,7 +85,7 @@ def wrong_type(name: str, settings: dict[str, Any], origin: str) -> ConfigError:
 
 
 def check_config(config: Config) -> None:
-    """Check ranges, combinations of settings, and that `run.name` can name a folder.
+    """Check ranges, `run.name`, and settings that are valid alone and contradict each other.
 
     Raises:
         ConfigError: a setting cannot be used.
@@ -96,32 +96,6 @@ def check_config(config: Config) -> None:
             f"run.name={config.run.name!r} must name a folder:"
             " letters, digits, '.', '_' and '-', not starting with '.'."
         )
-    _check_combinations(config)
-
-
-def _check_ranges(settings: Any, prefix: str) -> None:
-    for field in dataclasses.fields(settings):
-        name, value = f"{prefix}{field.name}", getattr(settings, field.name)
-        if dataclasses.is_dataclass(value):
-            _check_ranges(value, f"{name}.")
-        elif isinstance(value, dict):
-            for key, source in value.items():
-                _check_ranges(source, f"{name}.{key}.")
-        elif isinstance(value, int | float) and not isinstance(value, bool):
-            if not math.isfinite(value):
-                raise ConfigError(f"{name}={value} must be a finite number.")
-            ge, gt, le = (field.metadata[bound] for bound in ("ge", "gt", "le"))
-            if (
-                (ge is not None and value < ge)
-                or (gt is not None and value <= gt)
-                or (le is not None and value > le)
-            ):
-                allowed = describe_range(field.metadata)
-                raise ConfigError(f"{name}={value} is out of range. It must be {allowed}.")
-
-
-def _check_combinations(config: Config) -> None:
-    """Check settings that are valid alone and contradict each other."""
     video, memaug, llm, data = config.video, config.model.memaug, config.model.llm, config.data
     if config.pack.num_workers == 0:
         raise ConfigError(
@@ -155,6 +129,27 @@ def _check_combinations(config: Config) -> None:
             f"data.global_batch_size={data.global_batch_size} must be a multiple of"
             f" data.micro_batch_size={data.micro_batch_size}."
         )
+
+
+def _check_ranges(settings: Any, prefix: str) -> None:
+    for field in dataclasses.fields(settings):
+        name, value = f"{prefix}{field.name}", getattr(settings, field.name)
+        if dataclasses.is_dataclass(value):
+            _check_ranges(value, f"{name}.")
+        elif isinstance(value, dict):
+            for key, source in value.items():
+                _check_ranges(source, f"{name}.{key}.")
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            if not math.isfinite(value):
+                raise ConfigError(f"{name}={value} must be a finite number.")
+            ge, gt, le = (field.metadata[bound] for bound in ("ge", "gt", "le"))
+            if (
+                (ge is not None and value < ge)
+                or (gt is not None and value <= gt)
+                or (le is not None and value > le)
+            ):
+                allowed = describe_range(field.metadata)
+                raise ConfigError(f"{name}={value} is out of range. It must be {allowed}.")
 
 
 def _flatten(settings: dict[str, Any], prefix: str, origin: str) -> Iterator[tuple[str, Any]]:

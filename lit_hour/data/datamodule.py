@@ -1,20 +1,30 @@
-"""Lightning's data module: batches in a reproducible order that a checkpoint can resume."""
+"""Lightning's data module: batches in a reproducible order that a checkpoint can resume.
+
+`VideoQADataModule` is the entry point. Its loaders are `TimedDataLoader`s: they measure how long
+training waits, and name what a hanging worker reads.
+"""
 
 from __future__ import annotations
 
 import logging
+import os
+import signal
+import threading
+import time
 from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
+from multiprocessing.process import BaseProcess
 from typing import Any
 
 import lightning as L
 import torch
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
 
 from lit_hour.config.data import resolve_num_workers
 from lit_hour.config.schema import Config
-from lit_hour.data.dataloader import TimedDataLoader, ignore_job_signals
 from lit_hour.data.datasets import (
     DUMMY_INDEX,
     FetchResult,
@@ -39,8 +49,12 @@ from lit_hour.data.sources import (
     open_sources,
     open_training_sources,
 )
-from lit_hour.errors import ConfigError, ShardError
+from lit_hour.errors import ConfigError, ShardError, list_first
 from lit_hour.processor import HourLLaVAProcessor
+
+TORCH_TIMEOUT_MESSAGE = "DataLoader timed out"  # in torch's RuntimeError
+KILL_TIMEOUT_SECONDS = 5.0
+JOB_SIGNALS = (signal.SIGUSR1, signal.SIGTERM)
 
 log = logging.getLogger(__name__)
 
@@ -100,12 +114,10 @@ class VideoQADataModule(L.LightningDataModule):
         data = self.config.data
         if self.order.num_samples < num_ranks * data.micro_batch_size:
             raise ConfigError(
-                f"One pass over data.sources has {self.order.num_samples} samples, but {num_ranks} "
-                "ranks"
-                f" with data.micro_batch_size={data.micro_batch_size} compute"
-                f" {num_ranks * data.micro_batch_size} at the same time. Use a smaller "
-                "micro-batch, fewer"
-                " ranks, or more data."
+                f"One pass over data.sources has {self.order.num_samples} samples, but {num_ranks}"
+                f" ranks with data.micro_batch_size={data.micro_batch_size} compute"
+                f" {num_ranks * data.micro_batch_size} at the same time. Use a smaller"
+                " micro-batch, fewer ranks, or more data."
             )
         return micro_batches_per_step(data.global_batch_size, data.micro_batch_size, num_ranks)
 
@@ -205,11 +217,9 @@ class VideoQADataModule(L.LightningDataModule):
             changes = diff_fingerprints(state_dict["fingerprint"], self._fingerprint)
         if changes and self.config.data.on_data_change == "error":
             raise ShardError(
-                f"The data has changed since the checkpoint: {'; '.join(changes)}. Set it back, or "
-                "continue"
-                " in the new order with data.on_data_change=warn; samples may then come twice or "
-                "not at"
-                " all."
+                f"The data has changed since the checkpoint: {'; '.join(changes)}. Set it back, or"
+                " continue in the new order with data.on_data_change=warn; samples may then come"
+                " twice or not at all."
             )
         for change in changes:
             log.warning(
@@ -229,3 +239,76 @@ class VideoQADataModule(L.LightningDataModule):
             timeout=self.config.data.timeout_seconds if num_workers else 0,
             pin_memory=torch.cuda.is_available(),
         )
+
+
+class TimedDataLoader(DataLoader[Any]):
+    """A DataLoader that counts waiting time, and names the sample that a hanging worker reads.
+
+    Its batch sampler must return the same indices each time.
+
+    Attributes:
+        data_wait_seconds: time that the caller has waited for batches.
+
+    Raises:
+        ShardError: a worker hangs and no batch came within `timeout` seconds; the workers are
+            killed.
+    """
+
+    data_wait_seconds = 0.0
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+        batches, sampled = super().__iter__(), iter(self.batch_sampler)  # type: ignore[arg-type]
+        while True:
+            awaited = next(sampled, ())
+            started = time.perf_counter()
+            try:
+                batch = next(batches)
+            except StopIteration:
+                return
+            except RuntimeError as error:
+                if TORCH_TIMEOUT_MESSAGE not in str(error):
+                    raise
+                _kill_workers(batches._workers)  # type: ignore[attr-defined]
+                raise ShardError(self._describe_hang(awaited)) from error
+            finally:
+                self.data_wait_seconds += time.perf_counter() - started
+            yield batch
+
+    def _describe_hang(self, awaited: Sequence[int]) -> str:
+        dataset: TrainingDataset | ValidationDataset = self.dataset  # type: ignore[assignment]
+        locations = [dataset.describe_location(index) for index in awaited]
+        return (
+            f"A DataLoader worker hangs: no batch within data.timeout_seconds={self.timeout:g}."
+            f" It is reading {list_first(locations, '; ')}. Check whether that can be read, or set"
+            " a larger timeout. The same command resumes from the newest checkpoint."
+        )
+
+
+def ignore_job_signals(worker: int) -> None:
+    """Make a worker ignore SIGUSR1 and SIGTERM unless its rank sent SIGTERM (`worker_init_fn`).
+
+    SLURM sends these signals to all processes of a job. The workers must continue reading until
+    their rank has saved a checkpoint, and the rank itself ends its workers with SIGTERM. The sender
+    tells the two apart: signal handlers do not receive it, but `sigwaitinfo` does. So both signals
+    are blocked in all threads of the worker, and one thread waits for them.
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, JOB_SIGNALS)  # inherited by threads started later
+    threading.Thread(target=_exit_on_sigterm_from, args=(os.getppid(),), daemon=True).start()
+
+
+def _exit_on_sigterm_from(rank: int) -> None:
+    while True:
+        received = signal.sigwaitinfo(JOB_SIGNALS)
+        if received.si_signo == signal.SIGTERM and received.si_pid == rank:
+            os._exit(0)  # torch would report any other status as a failure
+
+
+def _kill_workers(workers: Sequence[BaseProcess]) -> None:
+    """Kill all workers.
+
+    A hanging one may ignore SIGTERM, and the exit of this process would wait for it.
+    """
+    for worker in workers:
+        with suppress(RuntimeError):  # torch's SIGCHLD handler reports the killed worker
+            worker.kill()
+            worker.join(KILL_TIMEOUT_SECONDS)

@@ -1,28 +1,34 @@
-"""Map-style datasets that read and decode one sample, and the collate function.
+"""Map-style datasets that read, decode and tokenize one sample, and the collate function.
 
-They run in the workers.
+They run in the DataLoader's workers. `load_visual` decodes the images or features of a sample.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from torch.utils.data import Dataset
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset, get_worker_info
 
-from lit_hour.config.schema import Config
+from lit_hour.config.schema import Config, ImageConfig, VideoConfig
 from lit_hour.data.questions.record import drop_partial_placeholders
 from lit_hour.data.sample_order import MixedOrder
-from lit_hour.data.shards.decode import load_visual
+from lit_hour.data.shards.mmap import MmapFeatures
 from lit_hour.data.shards.reader import Shards, StoredSample
 from lit_hour.data.shards.shard_index import IndexEntry
-from lit_hour.errors import ShardError
+from lit_hour.errors import ImageError, ShardError, VideoError
+from lit_hour.io.sampling import evenly_spaced_indices
+from lit_hour.media.anyres import load_image_set, load_tiled_image
+from lit_hour.media.transforms import decode_jpeg
 from lit_hour.processor import HourLLaVAProcessor
-from lit_hour.types import Batch, Example, Question, Sample, Skipped
+from lit_hour.text.chat_template import build_conversation
+from lit_hour.types import Batch, Example, Features, Frames, Sample, Skipped, Visual
 
-DUMMY_INDEX = (
-    -1
-)  # reads nothing: an FSDP rank without a sample takes part in the step of the others
+# Reads nothing: an FSDP rank without a sample takes part in the step of the others.
+DUMMY_INDEX = -1
 
 
 @dataclass(frozen=True)
@@ -104,35 +110,115 @@ def _read_example(
     processor: HourLLaVAProcessor,
     config: Config,
 ) -> Example | Skipped:
-    """Read an entry and tokenize one conversation about some questions.
+    """Read an entry and tokenize one conversation about some of its questions.
 
-    If they are None, there is one conversation per question.
+    If `questions` is None, there is one conversation for each of up to
+    `data.val_questions_per_video` questions, evenly spread.
     """
     try:
         stored = shards.read(entry)
         visual = load_visual(stored, config.video, config.image)
     except ShardError as error:
         return Skipped(entry.key, str(error))
-    groups = _group_questions(stored, questions, config.data.val_questions_per_video)
-    conversations = tuple(processor.build_conversation(group) for group in groups)
+    if questions is not None:
+        groups = [stored.questions[questions]]
+    else:
+        step = -(-len(stored.questions) // config.data.val_questions_per_video)
+        groups = [(question,) for question in stored.questions[::step]]
+    if stored.modality == "images":
+        groups = [drop_partial_placeholders(group, len(stored.images)) for group in groups]
+    conversations = tuple(build_conversation(group, processor.config) for group in groups)
     files = ", ".join(stored.files)
     return processor.build_example(
         Sample(stored.key, files, stored.duration_seconds, visual, conversations)
     )
 
 
-def _group_questions(
-    stored: StoredSample, questions: slice | None, max_questions: int
-) -> list[tuple[Question, ...]]:
-    """Return the questions of each conversation.
+def load_visual(stored: StoredSample, video: VideoConfig, image: ImageConfig) -> Visual | None:
+    """Decode the visual part of a stored sample; None for a text, and if `video.frames` is "none".
 
-    If None, these are up to `max_questions` conversations of one question.
+    Raises:
+        ShardError: a frame or an image cannot be decoded.
     """
-    if questions is not None:
-        groups = [stored.questions[questions]]
-    else:
-        step = -(-len(stored.questions) // max_questions)
-        groups = [(question,) for question in stored.questions[::step]]
-    if stored.modality == "images":
-        return [drop_partial_placeholders(group, len(stored.images)) for group in groups]
-    return groups
+    if video.frames == "none":
+        return None
+    try:
+        match stored.modality:
+            case "video":
+                max_frames = 1 if video.frames == "first" else video.max_frames
+                if stored.tokens is not None:
+                    return load_features(stored, max_frames)
+                return load_frames(stored, video.image_size, max_frames)
+            case "image":
+                ((name, data),) = stored.images
+                return load_tiled_image(data, name, video.image_size, image)
+            case "images":
+                return load_image_set(stored.images, video.image_size)
+            case "text":
+                return None
+    except ImageError as error:
+        raise ShardError(f"{stored.location}: {error}") from error
+
+
+def load_frames(stored: StoredSample, image_size: int, max_frames: int) -> Frames:
+    """Decode a video's frames, at most `max_frames` evenly spaced ones.
+
+    Returns:
+        `images` `(frames, 3, image_size, image_size)` uint8, `timestamps` `(frames,)` in seconds.
+
+    Raises:
+        ShardError: a JPEG cannot be decoded or has another size.
+    """
+    num_frames = len(stored.images)
+    frames = evenly_spaced_indices(num_frames, min(num_frames, max_frames), "exact")
+    timestamps = torch.tensor([stored.timestamps_seconds[frame] for frame in frames])  # (frames,)
+    return Frames(decode_frames(stored, frames, image_size), timestamps)
+
+
+def load_features(stored: StoredSample, max_frames: int) -> Features:
+    """Load a video's features, of at most `max_frames` evenly spaced frames.
+
+    They are bf16 whatever the stored precision. Sending int8 to the GPU would save a few hundredths
+    of a second per hour of video, and the model would have to know how tokens are stored.
+
+    Returns:
+        `tokens` `(frames, tokens, vision_dim)` bf16, `timestamps` `(frames,)` in seconds.
+    """
+    assert stored.tokens is not None
+    num_frames = len(stored.tokens)
+    frames = evenly_spaced_indices(num_frames, min(num_frames, max_frames), "exact")
+    timestamps = torch.tensor([stored.timestamps_seconds[frame] for frame in frames])  # (frames,)
+    tokens = stored.tokens if len(frames) == num_frames else stored.tokens[frames]
+    if tokens.mmap_slice is not None and tokens.scales is None:
+        return MmapFeatures(tokens.tokens, timestamps, tokens.mmap_slice)
+    return Features(tokens.expand(), timestamps)
+
+
+def decode_frames(stored: StoredSample, frames: Sequence[int], image_size: int) -> Tensor:
+    """Decode some frames of a video: `(frames, 3, image_size, image_size)` uint8.
+
+    Raises:
+        ShardError: a JPEG cannot be decoded or has another size.
+    """
+    shape = (len(frames), 3, image_size, image_size)
+    images = empty_shared(shape, torch.uint8)  # (frames, 3, image_size, image_size)
+    for image, frame in zip(images, frames, strict=True):
+        name, jpeg = stored.images[frame]
+        try:
+            decode_jpeg(jpeg, image_size, name, image)
+        except VideoError as error:
+            raise ShardError(f"{stored.location}: {name} cannot be decoded: {error}") from error
+    return images
+
+
+def empty_shared(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    """Allocate an uninitialized tensor of a shape and dtype, in row-major order on the CPU.
+
+    Inside a worker it is in shared memory, so that sending it copies nothing.
+
+    Source: torch's `default_collate`, which allocates its batches in the same way.
+    """
+    if get_worker_info() is None:
+        return torch.empty(shape, dtype=dtype)
+    shared = torch.UntypedStorage._new_shared(math.prod(shape) * dtype.itemsize)
+    return torch.empty(0, dtype=dtype).set_(shared).view(shape)

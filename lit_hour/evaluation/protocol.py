@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from lit_hour import __version__
-from lit_hour.config.load import config_to_dict
 from lit_hour.config.schema import Config
 from lit_hour.evaluation.item import QuestionSet
 from lit_hour.evaluation.report.report import describe_prompts
@@ -43,7 +42,7 @@ def describe_protocol(config: Config, checkpoint: Path, device: str) -> dict[str
         checkpoint: file or folder with the weights.
         device: type of the device, such as "cuda".
     """
-    settings = config_to_dict(config)
+    settings = dataclasses.asdict(config)
     return {
         "checkpoint": {"path": str(checkpoint), "SHA-256": hash_path(checkpoint)},
         "settings": {

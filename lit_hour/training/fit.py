@@ -30,7 +30,6 @@ from lit_hour.text.tokenizer import (
     save_tokenizer,
     train_byte_level_tokenizer,
 )
-from lit_hour.training.callbacks import build_callbacks
 from lit_hour.training.checkpoints.checkpoint_io import repair_checkpoint_dir
 from lit_hour.training.checkpoints.resume import (
     check_weights,
@@ -40,7 +39,7 @@ from lit_hour.training.checkpoints.resume import (
 from lit_hour.training.distributed import explain_crashes
 from lit_hour.training.module import HourLLaVAModule
 from lit_hour.training.signals import ShutdownSignal
-from lit_hour.training.trainer_setup import build_trainer, check_accelerator
+from lit_hour.training.trainer_setup import build_callbacks, build_trainer, check_accelerator
 from lit_hour.weights.pretrained import config_for_new_run, pretrained_tokenizer
 
 IGNORED_WARNINGS = (  # regular expressions of Lightning's warnings that do not apply here

@@ -1,4 +1,4 @@
-"""Every use of Lightning's private state, for the versions in `TESTED_VERSIONS`.
+"""Every use of Lightning's private loop state, for the versions in `TESTED_VERSIONS`.
 
 A checkpoint holds the progress of Lightning's loops, counted in micro-batches. The number of
 micro-batches per step may change between two starts of a run, and a validation may have been
@@ -11,7 +11,6 @@ from __future__ import annotations
 from typing import Any
 
 import lightning as L
-from lightning.pytorch.callbacks import ModelCheckpoint
 
 TESTED_VERSIONS = ("2.6.6",)
 
@@ -62,13 +61,3 @@ def restart_validation(checkpoint: dict[str, Any]) -> None:
 def has_trainer(module: L.LightningModule) -> bool:
     """Return whether a Trainer runs the module; `load_from_checkpoint` has none."""
     return module._trainer is not None
-
-
-def last_saved_step(callback: ModelCheckpoint) -> int:
-    """Return the step that a checkpoint callback has saved last."""
-    return callback._last_global_step_saved
-
-
-def set_last_saved_step(callback: ModelCheckpoint, step: int) -> None:
-    """Mark a step as saved, so that the callback does not save it again."""
-    callback._last_global_step_saved = step

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from lit_hour.taxonomy import TASKS
+from lit_hour.taxonomy import TASK_OF_KEY
 from lit_hour.types import Question
 
 FORMATS = ("open_ended", "multiple_choice")
-GROUPS = (*FORMATS, *(task.key for task in TASKS))
+GROUPS = (*FORMATS, *TASK_OF_KEY)
 MULTIPLE_CHOICE = GROUPS.index("multiple_choice")
 
 # Upper bounds of the video lengths in minutes; the last group has none.

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import lightning as L
 import torch
 from torchmetrics import MeanMetric
 
-from lit_hour.config.load import config_from_dict, config_to_dict
+from lit_hour.config.load import config_from_dict
 from lit_hour.config.schema import Config
 from lit_hour.errors import QuestionError
 from lit_hour.io.sampling import seed_of
@@ -66,7 +66,7 @@ class HourLLaVAModule(L.LightningModule):
             config = config_from_dict(config, origin="the hyper-parameters of the checkpoint")
         self.save_hyperparameters(
             {
-                "config": config_to_dict(config),
+                "config": asdict(config),
                 "num_tokens": num_tokens,
                 "num_steps": num_steps,
                 "load_pretrained": False,

@@ -1,9 +1,10 @@
 """`--help` lists every setting exactly once, with its default, unit, range and help."""
 
 import re
+from dataclasses import asdict
 
 from lit_hour.config.introspect import describe_settings, walk_schema
-from lit_hour.config.load import config_to_dict, load_config
+from lit_hour.config.load import load_config
 
 TEXT = describe_settings()
 SETTINGS = [info for info in walk_schema() if not info.is_section]
@@ -28,7 +29,7 @@ def leaf_names(settings: dict, prefix: str = "") -> set[str]:
 def test_every_setting_is_listed_and_nothing_else() -> None:
     config = load_config(overrides=["data.sources.NAME.shards=a", "data.val_sources.NAME.shards=b"])
     listed = re.findall(r"^  (\S+?)=", TEXT, flags=re.MULTILINE)
-    assert sorted(listed) == sorted(leaf_names(config_to_dict(config)))
+    assert sorted(listed) == sorted(leaf_names(asdict(config)))
 
 
 def test_unit_bounds_and_help_are_shown() -> None:

@@ -3,11 +3,12 @@
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
-from lit_hour.config.load import COMPOSE, config_from_dict, config_to_dict, load_config, save_config
+from lit_hour.config.load import COMPOSE, config_from_dict, load_config, save_config
 from lit_hour.config.schema import Config
 from lit_hour.errors import ConfigError
 from tests import REPOSITORY
@@ -255,11 +256,11 @@ def test_saved_config_loads_unchanged(tmp_path: Path) -> None:
     config = load_config(overrides=overrides)
     save_config(config, tmp_path / "config.yaml")
     assert load_config(tmp_path / "config.yaml") == config
-    assert config_from_dict(config_to_dict(config), "a checkpoint") == config
+    assert config_from_dict(asdict(config), "a checkpoint") == config
 
 
 def test_dict_is_checked_like_a_file() -> None:
-    settings = config_to_dict(load_config())
+    settings = asdict(load_config())
     settings["training"]["max_stepz"] = 1
     with pytest.raises(
         ConfigError, match=r"Unknown setting 'training\.max_stepz' \(run/last\.ckpt\)"
@@ -275,12 +276,12 @@ def test_dict_holds_plain_values_only() -> None:
             else [value]
         )
 
-    settings = config_to_dict(load_config(overrides=["data.sources.a.shards=x"]))
+    settings = asdict(load_config(overrides=["data.sources.a.shards=x"]))
     assert {type(leaf) for leaf in walk(settings)} <= {int, float, bool, str}
 
 
 def test_compose_is_not_a_setting() -> None:
-    assert COMPOSE not in config_to_dict(load_config())
+    assert COMPOSE not in asdict(load_config())
 
 
 def test_loader_imports_no_heavy_library() -> None:

@@ -2,11 +2,12 @@
 
 import math
 from collections.abc import Iterator
+from dataclasses import asdict
 
 import pytest
 
 from lit_hour.config.introspect import BOUND_NAMES, walk_schema
-from lit_hour.config.load import config_to_dict, load_config
+from lit_hour.config.load import load_config
 from lit_hour.errors import ConfigError
 
 SETTINGS = [info for info in walk_schema() if not info.is_section]
@@ -57,7 +58,7 @@ def value_of(name: str, config: dict) -> float:
 def test_bounds_are_exact() -> None:
     for name, inside, outside in bounds():
         config = load_config(overrides=overrides(name, inside))
-        assert value_of(name, config_to_dict(config)) == inside
+        assert value_of(name, asdict(config)) == inside
         with pytest.raises(
             ConfigError,
             match=rf"^{name.replace('NAME', 'a')}=\S+ is out of range\. "

@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from lit_hour.data.dataloader import TimedDataLoader
-from lit_hour.data.datamodule import VideoQADataModule
+from lit_hour.data.datamodule import TimedDataLoader, VideoQADataModule
 from lit_hour.data.datasets import TrainingDataset, ValidationDataset
 from lit_hour.errors import ShardError
 from lit_hour.processor import HourLLaVAProcessor

@@ -13,9 +13,9 @@ import pytest
 import torch
 
 from lit_hour.cli import main
+from lit_hour.data.datasets import load_features, load_frames
 from lit_hour.data.features.source import SampleRef
 from lit_hour.data.features.writer import FeatureWriter
-from lit_hour.data.shards.decode import load_features, load_frames
 from lit_hour.data.shards.reader import open_shards
 from lit_hour.errors import ConfigError, ShardError, WeightsError
 from lit_hour.training.extract_features import extract_features

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
 from lit_hour.config.schema import Config
+from lit_hour.data.datasets import decode_frames
 from lit_hour.data.packing.decode_worker import (
     DecodeRequest,
     SampleSummary,
@@ -24,7 +25,6 @@ from lit_hour.data.packing.decode_worker import (
 from lit_hour.data.packing.shard_plan import plan_shards
 from lit_hour.data.packing.shard_writer import sample_json, write_sample
 from lit_hour.data.questions.record import Modality
-from lit_hour.data.shards.decode import decode_frames
 from lit_hour.data.shards.reader import open_shards
 from lit_hour.data.shards.shard_index import IndexEntry, SkippedSample
 from lit_hour.data.sources import check_videos

@@ -8,12 +8,14 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from lit_hour.training.lightning_state import last_saved_step, set_last_saved_step
 from lit_hour.types import Batch
 
 
 class PeriodicCheckpoint(ModelCheckpoint):
-    """Keeps the newest checkpoints; `last.ckpt` is always the newest, in the end the final step."""
+    """Keeps the newest checkpoints; `last.ckpt` is always the newest, in the end the final step.
+
+    `_last_global_step_saved` is ModelCheckpoint's own: it does not save the same step twice.
+    """
 
     def __init__(self, every_n_steps: int, **kwargs: Any) -> None:
         super().__init__(
@@ -22,14 +24,14 @@ class PeriodicCheckpoint(ModelCheckpoint):
 
     def save_now(self, trainer: L.Trainer) -> None:
         """Save this step to `last.ckpt` unless it is saved already. All ranks have to call this."""
-        if trainer.global_step != last_saved_step(self):
+        if trainer.global_step != self._last_global_step_saved:
             trainer.save_checkpoint(Path(str(self.dirpath)) / "last.ckpt")
-            set_last_saved_step(self, trainer.global_step)
+            self._last_global_step_saved = trainer.global_step
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Mark the step of the checkpoint that training resumes from as saved."""
         super().on_train_start(trainer, pl_module)
-        set_last_saved_step(self, trainer.global_step)
+        self._last_global_step_saved = trainer.global_step
 
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Batch, batch_idx: int
@@ -37,7 +39,7 @@ class PeriodicCheckpoint(ModelCheckpoint):
         """Flush TensorBoard after a step that was saved: a resumed run writes only later steps."""
         super().on_train_batch_start(trainer, pl_module, batch, batch_idx)
         is_step_start = batch_idx % trainer.accumulate_grad_batches == 0
-        if is_step_start and trainer.global_step == last_saved_step(self):
+        if is_step_start and trainer.global_step == self._last_global_step_saved:
             trainer.logger.experiment.flush()  # type: ignore[union-attr]
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from torch import nn
 
 from lit_hour.config.diff import describe_changes
-from lit_hour.config.load import config_to_dict, load_config
+from lit_hour.config.load import load_config
 from lit_hour.config.schema import Config
 from lit_hour.errors import RunError, WeightsError
 from lit_hour.run_dir import RunDir
@@ -127,7 +127,7 @@ def check_weights(model: nn.Module, checkpoint: Path, config: Config) -> None:
 
 def _fixed_settings(config: Config) -> dict:
     """Return the settings that a run cannot change: model, text, initialization and optimizer."""
-    settings = config_to_dict(config)
+    settings = asdict(config)
     del settings["model"]["vision"]["encode_batch_size"]  # affects speed only
     training = {
         name: settings["training"][name] for name in ("init_from", "learning_rate", "weight_decay")

@@ -12,7 +12,7 @@ from safetensors.torch import load
 from webdataset import WebDataset
 
 from lit_hour.config.schema import ImageConfig, VideoConfig
-from lit_hour.data.shards.decode import load_features, load_visual
+from lit_hour.data.datasets import load_features, load_visual
 from lit_hour.data.shards.reader import open_shards
 from lit_hour.errors import ShardError
 from lit_hour.types import Features

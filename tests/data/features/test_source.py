@@ -12,6 +12,7 @@ from torch import Tensor
 
 from lit_hour.config.model import ModelConfig, VisionConfig
 from lit_hour.config.schema import Config, PackConfig
+from lit_hour.data.datasets import load_frames
 from lit_hour.data.features.source import (
     FeatureSource,
     FrameChunk,
@@ -20,7 +21,6 @@ from lit_hour.data.features.source import (
     SampleRef,
     VideoFileSource,
 )
-from lit_hour.data.shards.decode import load_frames
 from lit_hour.data.shards.reader import open_shards
 from lit_hour.errors import ConfigError, ImageError, ShardError
 from lit_hour.media.video_reader import load_video

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from lit_hour.config.schema import PackConfig, VideoConfig
+from lit_hour.data.datasets import load_frames
 from lit_hour.data.packing.pack import pack
 from lit_hour.data.packing.shard_plan import plan_shards
-from lit_hour.data.shards.decode import load_frames
 from lit_hour.data.shards.reader import open_shards
 from lit_hour.errors import QuestionError, ShardError, VideoError
 from tests import REPOSITORY

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from lit_hour.data.shards.cache import ShardCache
 from lit_hour.data.shards.http import HTTPClient, redact
-from lit_hour.data.shards.reader import Shards, open_shards
-from lit_hour.data.shards.storage import RemoteFolder, ShardCache
+from lit_hour.data.shards.reader import RemoteFolder, Shards, open_shards
 from lit_hour.errors import ShardError
 from lit_hour.io.file_lock import dir_lock
 from tests.data.http_server import FAST_CLIENT, Server, serve

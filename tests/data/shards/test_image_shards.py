@@ -8,7 +8,7 @@ import torch
 import webdataset
 
 from lit_hour.config.schema import ImageConfig
-from lit_hour.data.shards.decode import load_visual
+from lit_hour.data.datasets import load_visual
 from lit_hour.data.shards.reader import open_shards
 from lit_hour.errors import ShardError
 from lit_hour.media.anyres import load_image_set, load_tiled_image

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from lit_hour.data.dataloader import empty_shared
+from lit_hour.data.datasets import empty_shared
 from lit_hour.data.shards.mmap import MmapFeatures, MmapSlice
 from lit_hour.types import Features
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 import webdataset
 
-from lit_hour.data.shards.decode import load_frames
+from lit_hour.data.datasets import load_frames
 from lit_hour.data.shards.reader import open_shards
 from lit_hour.errors import ShardError
 from lit_hour.media.transforms import decode_jpeg

@@ -21,11 +21,10 @@ from lit_hour.config.schema import Config
 from lit_hour.data.datamodule import VideoQADataModule
 from lit_hour.processor import HourLLaVAProcessor
 from lit_hour.run_dir import RunDir
-from lit_hour.training.callbacks import build_callbacks
 from lit_hour.training.fit import IGNORED_WARNINGS
 from lit_hour.training.module import HourLLaVAModule
 from lit_hour.training.signals import ShutdownSignal
-from lit_hour.training.trainer_setup import build_trainer
+from lit_hour.training.trainer_setup import build_callbacks, build_trainer
 from lit_hour.types import Batch
 from tests.benchmarks.speed.harness.matrix_rate import synchronize
 

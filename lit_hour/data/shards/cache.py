@@ -1,7 +1,6 @@
-"""Folders of shards on a disk or behind a URL, and the cache of shards that were downloaded.
+"""Cache of shards that were downloaded, which all processes of a machine share.
 
-`LocalFolder` and `RemoteFolder` give the indexes of a folder and its tars as open files. All
-processes of a machine share one cache. A shard is stored under its SHA-256, wherever it comes from:
+A shard is stored under its SHA-256, wherever it comes from:
 
     CACHE/c7/c7c27151....tar                 verified; its modification time is its last use
     CACHE/c7/c7c27151....285184.download     incomplete; 285184 bytes are reserved for it
@@ -14,133 +13,20 @@ import hashlib
 import os
 import re
 import time
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import BinaryIO
 
 from lit_hour.config.data import DataConfig
-from lit_hour.data.shards.http import HTTPClient, join_url, redact
-from lit_hour.data.shards.shard_index import (
-    SHARD_PATTERN,
-    TOTALS_NAME,
-    ShardIndex,
-    parse_index,
-    parse_json,
-    read_index,
-)
+from lit_hour.data.shards.http import HTTPClient, redact
+from lit_hour.data.shards.shard_index import ShardIndex
 from lit_hour.errors import ShardError
 from lit_hour.io.file_lock import dir_lock, is_locked
 
-MAX_CONCURRENT_FETCHES = 16
 SHA256 = re.compile(r"[0-9a-f]{64}")
 DOWNLOAD_SUFFIX = ".download"
 POLL_SECONDS = 0.1
-
-
-class ShardFolder(Protocol):
-    """A folder that `lit-hour pack` or `lit-hour extract-features` has filled."""
-
-    def indexes(self) -> tuple[ShardIndex, ...]:
-        """Return the index of each shard, in order.
-
-        Raises:
-            ShardError: the folder has no shards, is unfinished, or an index or a tar is missing or
-                corrupt.
-        """
-
-    def open(self, index: ShardIndex) -> BinaryIO:
-        """Open the tar of a shard, unbuffered: `read_members` reads every byte once.
-
-        Raises:
-            ShardError: it cannot be read or downloaded.
-        """
-
-
-@dataclass(frozen=True)
-class LocalFolder:
-    """A folder on a local or shared disk."""
-
-    path: Path
-
-    def indexes(self) -> tuple[ShardIndex, ...]:
-        """Read the index of each shard, and check that its tar has the size in the index."""
-        paths = sorted(self.path.glob(SHARD_PATTERN + ".json"))
-        if not paths:
-            raise ShardError(
-                f"{self.path} contains no shards. Make some: lit-hour pack FILES QUESTIONS "
-                f"{self.path}."
-            )
-        totals = self.path / TOTALS_NAME
-        if not totals.is_file():
-            raise ShardError(
-                f"{self.path} is unfinished: {TOTALS_NAME} is missing. Run the same command again."
-            )
-        num_shards = _parse_num_shards(totals.read_bytes(), str(totals))
-        if num_shards != len(paths):
-            raise ShardError(
-                f"{self.path} has {len(paths)} shards, but {totals} counts {num_shards}. Pack "
-                "again."
-            )
-        indexes = tuple(read_index(path) for path in paths)
-        for index in indexes:
-            tar = self.path / index.shard
-            if not tar.is_file():
-                raise ShardError(f"{tar} is missing. Delete its index and pack again.")
-            if tar.stat().st_size != index.num_bytes:
-                raise ShardError(
-                    f"{tar} has {tar.stat().st_size} bytes, but {index.num_bytes} by its index."
-                    " Delete both and pack again."
-                )
-        return indexes
-
-    def open(self, index: ShardIndex) -> BinaryIO:
-        """Open the tar of a shard."""
-        path = self.path / index.shard
-        try:
-            return path.open("rb", buffering=0)
-        except OSError as error:
-            raise ShardError(f"Cannot read {path}: {error.strerror}.") from error
-
-
-@dataclass(frozen=True)
-class RemoteFolder:
-    """A folder behind an http://, https:// or s3:// URL.
-
-    A tar is downloaded when it is first opened.
-    """
-
-    url: str
-    cache: ShardCache
-
-    def indexes(self) -> tuple[ShardIndex, ...]:
-        """Download the index of each shard."""
-        http, folder = self.cache.http, redact(self.url).rstrip("/")
-        content = http.read(join_url(self.url, TOTALS_NAME))
-        num_shards = _parse_num_shards(content, f"{folder}/{TOTALS_NAME}")
-        names = [f"{number:06d}.json" for number in range(num_shards)]
-        with ThreadPoolExecutor(MAX_CONCURRENT_FETCHES) as executor:
-            contents = executor.map(lambda name: http.read(join_url(self.url, name)), names)
-            return tuple(
-                parse_index(content, f"{folder}/{name}")
-                for name, content in zip(names, contents, strict=True)
-            )
-
-    def open(self, index: ShardIndex) -> BinaryIO:
-        """Open the tar of a shard in the cache."""
-        return self.cache.open(join_url(self.url, index.shard), index)
-
-
-def _parse_num_shards(content: bytes, location: str) -> int:
-    """Return the number of shards that the totals of a folder give."""
-    num_shards = parse_json(content, location).get("num_shards")
-    if not isinstance(num_shards, int) or num_shards < 1:
-        raise ShardError(
-            f"{location} has num_shards={num_shards!r}, which is not a number of shards. Pack "
-            "again."
-        )
-    return num_shards
 
 
 @dataclass(frozen=True)
