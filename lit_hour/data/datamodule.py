@@ -90,7 +90,6 @@ class VideoQADataModule(L.LightningDataModule):
         )
         self._fingerprint = data_fingerprint(config, self.sources)
         self._start_step = self._start_position = 0  # in the checkpoint of this start
-        self._train_loader: TimedDataLoader | None = None
 
     def describe(self) -> str:
         """Return one line on the training and validation data."""
@@ -138,18 +137,18 @@ class VideoQADataModule(L.LightningDataModule):
             max_window_steps=data.length_balance_window,
             seed=self.config.run.seed,
         )
+        step, position = self.progress
         sampler = StepBatchSampler(
             order,
-            self.position,
+            position,
             self.num_steps,
             data.micro_batch_size,
-            first_step=self.step,
+            first_step=step,
             rank=self.trainer.global_rank,
             num_ranks=self.trainer.world_size,
         )
         dataset = TrainingDataset(self.sources, self.order, self.processor, self.config)
-        self._train_loader = self._loader(dataset, batch_sampler=sampler)
-        return self._train_loader
+        return self._loader(dataset, batch_sampler=sampler)
 
     def val_dataloader(self) -> TimedDataLoader | list[Any]:
         """Load this rank's share of the validation entries, each with all of its questions.
@@ -179,15 +178,11 @@ class VideoQADataModule(L.LightningDataModule):
         return self._loader(dataset, sampler=indices, batch_size=1)
 
     @property
-    def step(self) -> int:
-        """Finished optimizer steps, as the Trainer counts them."""
-        return self.trainer.global_step if self.trainer else self._start_step
-
-    @property
-    def position(self) -> int:
-        """Position of the next sample in the order of training."""
-        num_steps = self.step - self._start_step
-        return self._start_position + num_steps * self.config.data.global_batch_size
+    def progress(self) -> tuple[int, int]:
+        """Finished optimizer steps, and the position of the next sample in the order."""
+        step = self.trainer.global_step if self.trainer else self._start_step
+        num_samples = (step - self._start_step) * self.config.data.global_batch_size
+        return step, self._start_position + num_samples
 
     @property
     def feature_metadata(self) -> dict[str, FeatureMetadata]:
@@ -197,14 +192,10 @@ class VideoQADataModule(L.LightningDataModule):
             metadata |= shards.feature_metadata()
         return metadata
 
-    @property
-    def data_wait_seconds(self) -> float:
-        """Time that training has waited for this rank's batches, since this start."""
-        return self._train_loader.data_wait_seconds if self._train_loader else 0.0
-
     def state_dict(self) -> dict[str, Any]:
         """Return the progress and what determines the order, for a checkpoint."""
-        return {"step": self.step, "position": self.position, "fingerprint": self._fingerprint}
+        step, position = self.progress
+        return {"step": step, "position": position, "fingerprint": self._fingerprint}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue where a checkpoint stopped.

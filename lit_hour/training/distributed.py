@@ -1,28 +1,11 @@
-"""An all-reduce outside of Lightning's strategies, and messages for a lost rank or data worker."""
+"""An all-reduce outside of Lightning's strategies."""
 
 from __future__ import annotations
 
-import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
-
-from lit_hour.errors import RunError
-
-WORKER_LOST = (
-    "A data worker was killed, perhaps for lack of memory. Fewer data.num_workers need less of it"
-)
-RANK_LOST = "Another rank of this run has exited. Its output says why, unless it was killed"
-CRASH_SIGNS = {  # messages by a part of torch's error text
-    "DataLoader worker (pid": WORKER_LOST,
-    "Connection reset by peer": RANK_LOST,
-    "Connection closed by peer": RANK_LOST,
-    "Broken pipe": RANK_LOST,
-}
 
 
 class CrossRankMax:
@@ -46,32 +29,3 @@ class CrossRankMax:
         numbers = torch.tensor([int(number)])  # (1,)
         dist.all_reduce(numbers, dist.ReduceOp.MAX, self._group)
         return int(numbers)
-
-
-@contextmanager
-def explain_crashes(
-    advice: str = "Start the run again: it resumes from its newest checkpoint",
-) -> Iterator[None]:
-    """Replace the error that a killed worker or rank causes in this process by a one-line message.
-
-    Args:
-        advice: what to do next; ends the message.
-
-    Raises:
-        RunError: a rank or a data worker died while this process waited for it.
-    """
-    try:
-        yield
-    except (RuntimeError, OSError, EOFError) as error:
-        if message := classify_crash(error):
-            raise RunError(f"{message}. {advice}") from error
-        raise
-
-
-def classify_crash(error: RuntimeError | OSError | EOFError) -> str:
-    """Return `WORKER_LOST` or `RANK_LOST`, or an empty string for any other error."""
-    if isinstance(error, RuntimeError):
-        return next((text for sign, text in CRASH_SIGNS.items() if sign in str(error)), "")
-    # A worker that dies while it sends a batch breaks a pipe of the standard library.
-    innermost = traceback.extract_tb(error.__traceback__)[-1]
-    return WORKER_LOST if "multiprocessing" in Path(innermost.filename).parts else ""

@@ -8,7 +8,6 @@ import logging
 import os
 import shlex
 import sys
-import warnings
 from dataclasses import dataclass
 
 import lightning as L
@@ -36,19 +35,16 @@ from lit_hour.training.checkpoints.resume import (
     config_for_resume,
     find_resume_point,
 )
-from lit_hour.training.distributed import explain_crashes
 from lit_hour.training.module import HourLLaVAModule
 from lit_hour.training.signals import ShutdownSignal
-from lit_hour.training.trainer_setup import build_callbacks, build_trainer, check_accelerator
+from lit_hour.training.trainer_setup import (
+    build_callbacks,
+    build_trainer,
+    check_accelerator,
+    readable_messages,
+)
 from lit_hour.weights.pretrained import config_for_new_run, pretrained_tokenizer
 
-IGNORED_WARNINGS = (  # regular expressions of Lightning's warnings that do not apply here
-    ".*your dataloader is not resumable",  # the data module starts its loader at the right sample
-    ".*does not have many workers",  # throughput/data_wait_frac shows whether there are too few
-    ".*exists and is not empty",  # true of every run that resumes
-    ".*sync_dist=True",  # torchmetrics has already reduced the scores over the ranks
-    ".*LeafSpec",
-)
 TOKENIZER_ORIGIN = "made_from.txt"  # beside the tokenizer's files
 
 log = logging.getLogger(__name__)
@@ -127,9 +123,7 @@ def fit(config: Config, shutdown: ShutdownSignal | None = None) -> FitResult:
     trainer = build_trainer(
         config, run, data, build_callbacks(config, run, data, shutdown), resume_point.step
     )
-    with shutdown.installed(), explain_crashes(), warnings.catch_warnings():
-        for message in IGNORED_WARNINGS:
-            warnings.filterwarnings("ignore", message)
+    with shutdown.installed(), readable_messages():
         trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
         if not trainer.callback_metrics:
             log.info(

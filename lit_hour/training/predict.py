@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -13,14 +12,12 @@ import torch
 
 from lit_hour.config.schema import TrainingConfig
 from lit_hour.io.file_lock import dir_lock, is_locked, rank_locks
-from lit_hour.training.distributed import explain_crashes
-from lit_hour.training.trainer_setup import build_predict_trainer, check_accelerator
-
-IGNORED_WARNINGS = (  # regular expressions of Lightning's warnings that do not apply here
-    ".*does not have many workers",
-    ".*predict returned None",
-    ".*LeafSpec",
+from lit_hour.training.trainer_setup import (
+    build_predict_trainer,
+    check_accelerator,
+    readable_messages,
 )
+
 Item = TypeVar("Item")
 
 
@@ -35,15 +32,12 @@ def predict(module: L.LightningModule, training: TrainingConfig, advice: str) ->
     Raises:
         ConfigError: this machine lacks the accelerator or devices of the settings.
         RunError: another process has died.
-        ConfigError: the machine does not have the devices of the settings.
     """
     check_accelerator(training)
     if training.num_threads:
         torch.set_num_threads(training.num_threads)
     trainer = build_predict_trainer(training)
-    with explain_crashes(advice), warnings.catch_warnings():
-        for message in IGNORED_WARNINGS:
-            warnings.filterwarnings("ignore", message)
+    with readable_messages(advice):
         trainer.predict(module, return_predictions=False)
 
 

@@ -5,8 +5,11 @@
 
 from __future__ import annotations
 
+import traceback
+import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
 from typing import Any
 
 import lightning as L
@@ -19,7 +22,7 @@ from torch import nn
 
 from lit_hour.config.schema import Config, TrainingConfig
 from lit_hour.data.datamodule import VideoQADataModule
-from lit_hour.errors import ConfigError
+from lit_hour.errors import ConfigError, RunError
 from lit_hour.run_dir import RunDir
 from lit_hour.training.callbacks.checkpointing import PeriodicCheckpoint
 from lit_hour.training.callbacks.feature_check import FeatureEncoderCheck
@@ -39,6 +42,25 @@ from lit_hour.training.parallelize import ShardedStrategy
 from lit_hour.training.signals import ShutdownSignal
 
 TRUE_BF16 = "bf16-true"
+IGNORED_WARNINGS = (  # regular expressions of Lightning's warnings that do not apply here
+    ".*your dataloader is not resumable",  # the data module starts its loader at the right sample
+    ".*does not have many workers",  # throughput/data_wait_frac shows whether there are too few
+    ".*exists and is not empty",  # true of every run that resumes
+    ".*sync_dist=True",  # torchmetrics has already reduced the scores over the ranks
+    ".*predict returned None",  # the modules store their predictions themselves
+    ".*LeafSpec",
+)
+WORKER_LOST = (
+    "A data worker was killed, perhaps for lack of memory. Fewer data.num_workers need less of it"
+)
+RANK_LOST = "Another rank of this run has exited. Its output says why, unless it was killed"
+RESUME_ADVICE = "Start the run again: it resumes from its newest checkpoint"
+CRASH_SIGNS = {  # messages by a part of torch's error text
+    "DataLoader worker (pid": WORKER_LOST,
+    "Connection reset by peer": RANK_LOST,
+    "Connection closed by peer": RANK_LOST,
+    "Broken pipe": RANK_LOST,
+}
 
 
 def build_callbacks(
@@ -48,11 +70,14 @@ def build_callbacks(
     training = config.training
     cross_rank_max = CrossRankMax()
     periodic = PeriodicCheckpoint(
-        training.save_every_n_steps,
         dirpath=run.checkpoints,
         filename="step={step:06d}",
-        auto_insert_metric_name=False,
+        monitor="step",
+        mode="max",
+        save_last=True,
         save_top_k=training.save_total_limit,
+        every_n_train_steps=training.save_every_n_steps,
+        auto_insert_metric_name=False,
         enable_version_counter=False,
     )
     best = ModelCheckpoint(
@@ -61,11 +86,11 @@ def build_callbacks(
     callbacks: list[Callback] = [
         Preemption(shutdown, cross_rank_max, periodic, training.max_requeues),
         SkipNonFiniteSteps(cross_rank_max, run.nonfinite_batches, training.max_skipped_steps),
-        LossLogger(training.log_every_n_steps),
+        LossLogger(),
         StepProgressBar(),
         BadSampleBudget(run.bad_samples, config.data.max_bad_samples),
-        TruncationLogger(config.text.max_tokens),
-        ThroughputLogger(training.log_every_n_steps),
+        TruncationLogger(),
+        ThroughputLogger(),
         LearningRateMonitor("step"),
         best,
         periodic,
@@ -158,6 +183,36 @@ def check_accelerator(training: TrainingConfig) -> None:
             f"training.devices={training.devices}, but this machine has {num_gpus}"
             f" GPU{'s' * (num_gpus > 1)}. Set {num_gpus} or auto."
         )
+
+
+@contextmanager
+def readable_messages(advice: str = RESUME_ADVICE) -> Iterator[None]:
+    """Hide Lightning's warnings that do not apply, and explain a lost rank or worker in one line.
+
+    Args:
+        advice: what to do next; ends the message about a lost rank or worker.
+
+    Raises:
+        RunError: a rank or a data worker died while this process waited for it.
+    """
+    with warnings.catch_warnings():
+        for message in IGNORED_WARNINGS:
+            warnings.filterwarnings("ignore", message)
+        try:
+            yield
+        except (RuntimeError, OSError, EOFError) as error:
+            if message := classify_crash(error):
+                raise RunError(f"{message}. {advice}") from error
+            raise
+
+
+def classify_crash(error: RuntimeError | OSError | EOFError) -> str:
+    """Return `WORKER_LOST` or `RANK_LOST`, or an empty string for any other error."""
+    if isinstance(error, RuntimeError):
+        return next((text for sign, text in CRASH_SIGNS.items() if sign in str(error)), "")
+    # A worker that dies while it sends a batch breaks a pipe of the standard library.
+    innermost = traceback.extract_tb(error.__traceback__)[-1]
+    return WORKER_LOST if "multiprocessing" in Path(innermost.filename).parts else ""
 
 
 def _plugins(training: TrainingConfig) -> list[Any]:

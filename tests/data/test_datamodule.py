@@ -230,14 +230,15 @@ def test_state_counts_trained_samples_and_not_prefetched_ones(
     toy: ToyProject, processor: HourLLaVAProcessor
 ) -> None:
     data = data_of_rank(toy, processor, "data.num_workers=2", "training.max_steps=20")
-    batches = iter(data.train_dataloader())
+    loader = data.train_dataloader()
+    batches = iter(loader)
     for _ in range(5):  # the workers have read further batches
         next(batches)
     assert progress_of(data.state_dict()) == (0, 0)
     finish_step(data)
     finish_step(data)
     assert progress_of(data.state_dict()) == (2, 4)
-    assert data.data_wait_seconds > 0
+    assert loader.data_wait_seconds > 0
     other = data_of_rank(toy, processor, "training.max_steps=20")
     resume(other, data.state_dict())
     assert next(iter(other.train_dataloader())).positions == (4,)

@@ -78,7 +78,7 @@ def test_changed_shards_are_rejected_by_name(
     assert str(raised.value).startswith(
         f"The data has changed since the checkpoint: {message}. Set it back, or continue"
     )
-    assert data.step == 0
+    assert data.progress == (0, 0)
 
 
 @pytest.mark.parametrize(
@@ -123,7 +123,7 @@ def test_location_workers_and_micro_batch_size_may_change(
     absent = ("data.sources.absent.shards=/nowhere", "data.sources.absent.weight=0")
     data = data_of_rank(toy, processor, *other, *absent)
     resume(data, state)
-    assert (data.step, data.position) == (1, 2)
+    assert data.progress == (1, 2)
 
 
 def test_many_changed_shards_are_counted(toy: ToyProject, processor: HourLLaVAProcessor) -> None:

@@ -3,7 +3,7 @@ import multiprocessing
 import pytest
 
 from lit_hour.errors import RunError
-from lit_hour.training.distributed import explain_crashes
+from lit_hour.training.trainer_setup import readable_messages
 
 
 @pytest.mark.parametrize(
@@ -15,7 +15,7 @@ from lit_hour.training.distributed import explain_crashes
     ],
 )
 def test_an_error_about_something_else_passes_as_it_is(error: Exception) -> None:
-    with pytest.raises(type(error)) as passed, explain_crashes():
+    with pytest.raises(type(error)) as passed, readable_messages():
         raise error
     assert passed.value is error
 
@@ -24,5 +24,5 @@ def test_a_pipe_that_broke_is_a_worker_that_died() -> None:
     ours, theirs = multiprocessing.Pipe()
     theirs.close()
     message = r"A data worker was killed.*resumes from its newest checkpoint"
-    with pytest.raises(RunError, match=message), explain_crashes():
+    with pytest.raises(RunError, match=message), readable_messages():
         ours.recv()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import lightning as L
 from lightning.pytorch.callbacks import ModelCheckpoint
@@ -16,11 +15,6 @@ class PeriodicCheckpoint(ModelCheckpoint):
 
     `_last_global_step_saved` is ModelCheckpoint's own: it does not save the same step twice.
     """
-
-    def __init__(self, every_n_steps: int, **kwargs: Any) -> None:
-        super().__init__(
-            every_n_train_steps=every_n_steps, monitor="step", mode="max", save_last=True, **kwargs
-        )
 
     def save_now(self, trainer: L.Trainer) -> None:
         """Save this step to `last.ckpt` unless it is saved already. All ranks have to call this."""

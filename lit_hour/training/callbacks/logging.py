@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
-import torch
 from lightning.pytorch.callbacks import Callback, ProgressBar
+from lightning.pytorch.trainer.states import TrainerFn
+from torch import Tensor
 from tqdm import tqdm
 
 from lit_hour.errors import ShardError
@@ -31,9 +32,7 @@ class LossLogger(Callback):
     two and resumes would then lack the loss of that step.
     """
 
-    def __init__(self, every_n_steps: int) -> None:
-        self._every_n_steps = every_n_steps
-        self._sum = torch.zeros(())
+    _sum: Tensor | float = 0.0
 
     def on_train_batch_end(
         self,
@@ -44,13 +43,13 @@ class LossLogger(Callback):
         batch_idx: int,
     ) -> None:
         """Add up a micro-batch's loss, which Lightning has divided by their number; log the sum."""
-        self._sum = self._sum.to(outputs["loss"].device) + outputs["loss"]
+        self._sum = self._sum + outputs["loss"].float()
         if (batch_idx + 1) % trainer.accumulate_grad_batches:
             return
         loss = trainer.strategy.reduce(self._sum, reduce_op="mean")
-        self._sum = torch.zeros(())
+        self._sum = 0.0
         pl_module.log("train/loss", loss, logger=False, batch_size=1)  # for the progress bar
-        if trainer.global_step % self._every_n_steps == 0 and trainer.is_global_zero:
+        if trainer.global_step % trainer.log_every_n_steps == 0 and trainer.is_global_zero:  # type: ignore[attr-defined]
             trainer.logger.log_metrics({"train/loss": float(loss)}, trainer.global_step - 1)  # type: ignore[union-attr]
             trainer.logger.experiment.flush()  # type: ignore[union-attr]
 
@@ -58,17 +57,16 @@ class LossLogger(Callback):
 class ThroughputLogger(Callback):
     """Logs frames and text tokens per second over all ranks, and the share of time without data."""
 
-    def __init__(self, every_n_steps: int) -> None:
-        self._every_n_steps = every_n_steps
-
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Start the clock."""
-        self._restart(trainer.datamodule.data_wait_seconds)  # type: ignore[attr-defined]
+        """Start the clock and the counts."""
+        self._start = time.perf_counter()
+        self._waited_before = trainer.train_dataloader.data_wait_seconds  # type: ignore[union-attr]
+        self._num_frames = self._num_tokens = 0
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Restart the clock, so that validation does not count."""
-        if not trainer.sanity_checking:
-            self._restart(trainer.datamodule.data_wait_seconds)  # type: ignore[attr-defined]
+        if trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking:
+            self.on_train_start(trainer, pl_module)
 
     def on_train_batch_end(
         self,
@@ -78,33 +76,26 @@ class ThroughputLogger(Callback):
         batch: Batch,
         batch_idx: int,
     ) -> None:
-        """Count frames and tokens, and log the rates every `every_n_steps` steps."""
+        """Count frames and tokens, and log the rates every `Trainer.log_every_n_steps` steps."""
         self._num_frames += sum(len(visual) for visual in batch.visuals if visual is not None)
         self._num_tokens += int(batch.attention_mask.sum())
-        if trainer.global_step % self._every_n_steps or not self._num_tokens:
+        if trainer.global_step % trainer.log_every_n_steps or not self._num_tokens:  # type: ignore[attr-defined]
             return
         seconds = time.perf_counter() - self._start
-        waited = trainer.datamodule.data_wait_seconds - self._waited_before  # type: ignore[attr-defined]
+        waited = trainer.train_dataloader.data_wait_seconds - self._waited_before  # type: ignore[union-attr]
         rates = {
             "throughput/frames_per_second": self._num_frames / seconds,
             "throughput/text_tokens_per_second": self._num_tokens / seconds,
         }
         pl_module.log_dict(rates, sync_dist=True, reduce_fx="sum", batch_size=1)
         pl_module.log("throughput/data_wait_frac", waited / seconds, sync_dist=True, batch_size=1)
-        self._restart(trainer.datamodule.data_wait_seconds)  # type: ignore[attr-defined]
-
-    def _restart(self, seconds_waited: float) -> None:
-        self._start = time.perf_counter()
-        self._waited_before = seconds_waited
-        self._num_frames = self._num_tokens = 0
+        self.on_train_start(trainer, pl_module)
 
 
 class TruncationLogger(Callback):
     """Counts texts that were truncated to `text.max_tokens`, and warns at the first one."""
 
-    def __init__(self, max_tokens: int) -> None:
-        self._max_tokens = max_tokens
-        self._num_truncated = 0
+    _num_truncated = 0
 
     def on_train_batch_end(
         self,
@@ -130,7 +121,7 @@ class TruncationLogger(Callback):
                 " was truncated. data/truncated_texts in TensorBoard counts such texts. Raise"
                 " text.max_tokens or lower data.questions_per_sample.",
                 " or ".join(batch.keys),
-                self._max_tokens,
+                pl_module.config.text.max_tokens,  # type: ignore[union-attr]
             )
 
 

@@ -9,7 +9,6 @@ import contextlib
 import io
 import logging
 import time
-import warnings
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,10 +20,9 @@ from lit_hour.config.schema import Config
 from lit_hour.data.datamodule import VideoQADataModule
 from lit_hour.processor import HourLLaVAProcessor
 from lit_hour.run_dir import RunDir
-from lit_hour.training.fit import IGNORED_WARNINGS
 from lit_hour.training.module import HourLLaVAModule
 from lit_hour.training.signals import ShutdownSignal
-from lit_hour.training.trainer_setup import build_callbacks, build_trainer
+from lit_hour.training.trainer_setup import build_callbacks, build_trainer, readable_messages
 from lit_hour.types import Batch
 from tests.benchmarks.speed.harness.matrix_rate import synchronize
 
@@ -100,7 +98,7 @@ class FirstCallback(Callback):
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Batch, batch_idx: int
     ) -> None:
-        self._clock.start_batch(trainer.datamodule.data_wait_seconds)  # type: ignore[attr-defined]
+        self._clock.start_batch(trainer.train_dataloader.data_wait_seconds)  # type: ignore[union-attr]
 
     def on_before_backward(
         self, trainer: L.Trainer, pl_module: L.LightningModule, loss: torch.Tensor
@@ -172,9 +170,7 @@ def take_steps(
     others = [callback for callback in callbacks if not isinstance(callback, ModelCheckpoint)]
     trainer.callbacks = [FirstCallback(clock), *others, LastCallback(clock)]  # type: ignore[attr-defined]
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-        for message in IGNORED_WARNINGS:
-            warnings.filterwarnings("ignore", message)
+    with readable_messages(), contextlib.redirect_stdout(io.StringIO()):
         trainer.fit(module, datamodule=data)
     assert trainer.accumulate_grad_batches == 1, "steps of several batches are not supported"
     return clock.steps
