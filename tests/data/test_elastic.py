@@ -12,7 +12,7 @@ from tests.helpers.toy_run import ToyProject
 SampleRead = tuple[int, str, tuple[str, ...]]  # position, key, ids of the questions
 LAYOUTS = ((1, 0), (1, 2), (2, 0), (2, 2))  # ranks, workers
 EVERY_CHANGE = (0, 0, 1, 1, 2, 2, 3, 3, 0, 2, 1, 3, 2, 0, 3, 1, 0)  # from each layout into each
-STEPS_OF_A_LAYOUT = 3
+EVERY_LAYOUT = (1, 2, 3, 0)
 
 
 def read_steps(
@@ -52,11 +52,23 @@ def read_steps(
     return [sorted(step) for step in steps], states[0]
 
 
-@pytest.mark.parametrize("max_window_steps", [pytest.param(1, marks=pytest.mark.slow), 3])
-def test_every_change_of_ranks_and_workers_resumes_at_the_next_samples(
-    toy: ToyProject, processor: HourLLaVAProcessor, two_sources: list[str], max_window_steps: int
+@pytest.mark.parametrize(
+    ("layouts", "steps_per_layout", "max_window_steps"),
+    [
+        (EVERY_LAYOUT, 4, 3),
+        pytest.param(EVERY_CHANGE, 3, 1, marks=pytest.mark.slow),
+        pytest.param(EVERY_CHANGE, 3, 3, marks=pytest.mark.slow),
+    ],
+)
+def test_change_of_ranks_and_workers_resumes_at_the_next_samples(
+    toy: ToyProject,
+    processor: HourLLaVAProcessor,
+    two_sources: list[str],
+    layouts: tuple[int, ...],
+    steps_per_layout: int,
+    max_window_steps: int,
 ) -> None:
-    num_steps = STEPS_OF_A_LAYOUT * len(EVERY_CHANGE)
+    num_steps = steps_per_layout * len(layouts)
     argv = [
         *two_sources,
         "data.global_batch_size=4",
@@ -65,14 +77,14 @@ def test_every_change_of_ranks_and_workers_resumes_at_the_next_samples(
     ]
     expected, last_state = read_steps(toy, processor, argv, (1, 0), None, num_steps)
     read, state = [], None
-    for number in EVERY_CHANGE:
-        more, state = read_steps(toy, processor, argv, LAYOUTS[number], state, STEPS_OF_A_LAYOUT)
+    for number in layouts:
+        more, state = read_steps(toy, processor, argv, LAYOUTS[number], state, steps_per_layout)
         read += more
     assert read == expected
     assert state == last_state
 
     data = data_of_rank(toy, processor, *argv)
-    assert len(data.sources) == 2 and num_steps * 4 > 4 * data.order.num_samples  # several passes
+    assert len(data.sources) == 2 and num_steps * 4 > data.order.num_samples  # a second pass
     counts = Counter(position for step in expected for position, _, _ in step)
     assert set(counts.values()) == {1}
     steps_per_pass = -(-data.order.num_samples // 4)

@@ -1,8 +1,8 @@
 import json
+import os
 import shutil
-import subprocess
-import sys
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -17,8 +17,10 @@ from lit_hour.inference.predictor import VideoPredictor
 from lit_hour.model.hour_llava import HourLLaVA
 from lit_hour.run_dir import RunDir
 from lit_hour.text.tokenizer import train_byte_level_tokenizer
+from lit_hour.weights import convert as converting
 from lit_hour.weights.convert import convert
 from lit_hour.weights.hf_config import read_published_config, settings_from_hf
+from tests.helpers.fork import fork_ranks
 from tests.helpers.toy_run import TrainedRun
 from tests.weights.factories import (
     HOUR_LLAVA,
@@ -31,25 +33,22 @@ from tests.weights.factories import (
     write_hour_llava,
 )
 
-KILL_SCRIPT = """
-import os, signal, sys
-from pathlib import Path
-from tests.helpers import siglip_tower
-from lit_hour.weights import convert as converting
 
-write = converting.write_weights
+def convert_until_killed(hf_folder: Path, run: Path) -> None:
+    """Convert in this process, which is killed while the twentieth weight is written."""
+    write = converting.write_weights
 
-def write_until_killed(folder, tensors):
-    def tensors_until_killed():
-        for number, tensor in enumerate(tensors):
-            if number == 20:
-                os.kill(os.getpid(), signal.SIGKILL)
-            yield tensor
-    write(folder, tensors_until_killed(), shard_bytes=20_000)
+    def write_until_killed(folder: Path, tensors: Iterable[tuple[str, Tensor]]) -> None:
+        def tensors_until_killed() -> Iterator[tuple[str, Tensor]]:
+            for number, tensor in enumerate(tensors):
+                if number == 20:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                yield tensor
 
-converting.write_weights = write_until_killed
-converting.convert(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3:])
-"""
+        write(folder, tensors_until_killed(), shard_bytes=20_000)
+
+    converting.write_weights = write_until_killed
+    convert(hf_folder, run, TOWER_OVERRIDES)
 
 
 @pytest.fixture(scope="module")
@@ -355,15 +354,13 @@ def test_tower_other_than_siglip_is_refused(trained: TrainedRun, tmp_path: Path)
 def test_killed_conversion_leaves_no_run(
     published: tuple[Path, dict[str, Tensor]], tmp_path: Path
 ) -> None:
-    script = [
-        sys.executable,
-        "-c",
-        KILL_SCRIPT,
-        str(published[0]),
-        str(tmp_path / "run"),
-        *TOWER_OVERRIDES,
-    ]
-    assert subprocess.run(script, env={"PYTHONPATH": ":".join(sys.path)}).returncode == -9
+    outputs = tmp_path / "outputs"
+    outputs.mkdir()
+    killed = fork_ranks(
+        lambda _: convert_until_killed(published[0], tmp_path / "run"), [outputs / "killed.txt"]
+    )
+    assert killed.wait() == [-signal.SIGKILL], killed.output()
+    shutil.rmtree(outputs)
     assert [path.name for path in tmp_path.iterdir()] == ["run.unfinished"]
     assert len(list(tmp_path.rglob("*.safetensors"))) > 1
     with pytest.raises(RunError, match="no run at"):

@@ -1,6 +1,5 @@
 import json
-import subprocess
-import sys
+import resource
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,19 +12,17 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 from lit_hour.errors import WeightsError
 from lit_hour.weights.reader import open_weights
 from lit_hour.weights.safetensors_writer import check_empty, complete_or_absent, write_weights
+from tests.helpers.fork import fork_ranks
 
 KILOBYTE = 1000
-LIMITED_DISK = """
-import resource, sys
-from pathlib import Path
-import torch
-from lit_hour.weights.safetensors_writer import complete_or_absent, write_weights
-# like a full disk: writing beyond 20 kB fails
-resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
-with complete_or_absent(Path(sys.argv[1]), 0) as unfinished:
-    tensors = [("a", torch.zeros(1000)), ("b", torch.zeros(10_000))]
-    write_weights(unfinished, tensors, shard_bytes=4000)
-"""
+
+
+def write_on_limited_disk(target: Path) -> None:
+    """Write 44 kB where, as on a full disk, writing beyond 20 kB of a file fails."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20 * KILOBYTE, 20 * KILOBYTE))
+    with complete_or_absent(target, 0) as unfinished:
+        tensors = [("a", torch.zeros(1000)), ("b", torch.zeros(10_000))]
+        write_weights(unfinished, tensors, shard_bytes=4 * KILOBYTE)
 
 
 def kilobytes(num: int, dtype: torch.dtype = torch.uint8) -> Tensor:
@@ -119,14 +116,13 @@ def test_leftovers_of_killed_process_are_discarded(tmp_path: Path) -> None:
 
 
 def test_full_disk_is_reported_and_leaves_nothing(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", LIMITED_DISK, str(tmp_path / "target")],
-        capture_output=True,
-        text=True,
-    )
-    assert "target could not be written: " in done.stderr and "File too large" in done.stderr
-    assert "Free space, or choose another disk" in done.stderr
-    assert list(tmp_path.iterdir()) == []
+    outputs = [tmp_path / "output.txt"]
+    process = fork_ranks(lambda _: write_on_limited_disk(tmp_path / "target"), outputs)
+    assert process.wait() == [1]
+    printed = process.output()
+    assert "target could not be written: " in printed and "File too large" in printed
+    assert "Free space, or choose another disk" in printed
+    assert list(tmp_path.iterdir()) == outputs
 
 
 def test_insufficient_disk_space_is_refused_before_writing(tmp_path: Path) -> None:
