@@ -109,8 +109,8 @@ class Preemption(Callback):
             self._is_validation_due = trainer.validating
             self._checkpoints.save_now(trainer)
         if trainer.is_global_zero:
-            log.warning(
-                "Received %s: saved a checkpoint at step %d, exiting.",
+            log.warning(  # on a line of its own, below the progress bar
+                "\nReceived %s: saved a checkpoint at step %d, exiting.",
                 signal_name,
                 trainer.global_step,
             )
