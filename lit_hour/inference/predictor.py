@@ -30,7 +30,6 @@ from lit_hour.media.video_reader import SampledVideo
 from lit_hour.model.hour_llava import HourLLaVA
 from lit_hour.model.language_model import LLMInputs
 from lit_hour.model.memory_repository import MemoryRepository
-from lit_hour.model.meta_init import materialize
 from lit_hour.model.multimodal_inputs import truncate_to_prompts
 from lit_hour.processor import HourLLaVAProcessor, count_placeholders
 from lit_hour.run_dir import RunDir
@@ -144,11 +143,11 @@ class VideoPredictor:
         weights = open_weights(checkpoint)
         processor = HourLLaVAProcessor(load_tokenizer(run_dir.tokenizer), config.text)
         with torch.device("meta"):
-            model = HourLLaVA.from_config(config, len(processor.tokenizer))
+            model = HourLLaVA(config, len(processor.tokenizer))
         origin = f"{weights.path}, with the settings beside it,"
         expected, optional = model.state_dict(), optional_weights(config)
         check_state_dict(expected, weights.meta_tensors, origin, optional=optional)
-        materialize(model, device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        model.materialize(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         load_into(model, weights.tensors())
         return cls(config, model, processor)
 

@@ -21,13 +21,13 @@ from lit_hour.io.sampling import evenly_spaced_indices
 from lit_hour.model.memory_repository import MemoryRepository, TokenGrid
 
 
-def forget(
+def choose_kept_tokens(
     repository: MemoryRepository,
     question: Tensor,
     config: MemAugConfig,
     generator: Generator | None,
 ) -> list[Tensor]:
-    """Choose the tokens that are kept, with the newline tokens that follow them.
+    """Choose the tokens that forgetting keeps, with the newline tokens that follow them.
 
     Args:
         repository: of a video or of images.
@@ -42,7 +42,7 @@ def forget(
     name = config.spatial_forgetting
     if generator is None:
         name, generator = config.eval_spatial_forgetting, Generator().manual_seed(0)
-    blocks, start = [], 0
+    kept, start = [], 0
     for grid in repository.grids:
         mask = SPATIAL[name](grid, config.spatial_keep_ratio, generator)  # (count, rows, columns)
         if grid.newline == "grid":
@@ -52,10 +52,10 @@ def forget(
         indices = start + mask.flatten().nonzero().view(grid.count, -1)  # (count, kept)
         if len(repository.timestamps):
             indices = indices[kept_frames(repository, question, config)]  # (kept frames, kept)
-        blocks.append(indices.flatten().to(repository.positions.device))  # (kept,)
+        kept.append(indices.flatten().to(repository.positions.device))  # (kept,)
         start += mask.numel()
-    size = len(blocks) // repository.num_placeholders
-    return [torch.cat(blocks[first : first + size]) for first in range(0, len(blocks), size)]
+    num_grids = len(kept) // repository.num_placeholders  # of each placeholder
+    return [torch.cat(kept[first : first + num_grids]) for first in range(0, len(kept), num_grids)]
 
 
 @torch.no_grad()

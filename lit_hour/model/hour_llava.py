@@ -14,11 +14,10 @@ from typing import NamedTuple
 import torch
 from torch import Generator, Tensor, nn
 
-from lit_hour.config.model import ModelConfig
 from lit_hour.config.schema import Config
 from lit_hour.errors import ConfigError
 from lit_hour.io.hashing import hash_weights
-from lit_hour.model.forgetting import CONTENT_BASED, forget
+from lit_hour.model.forgetting import CONTENT_BASED, choose_kept_tokens
 from lit_hour.model.language_model import LanguageModel, LLMInputs
 from lit_hour.model.memaug import MemoryAugmentation
 from lit_hour.model.memory_repository import (
@@ -33,8 +32,7 @@ from lit_hour.model.multimodal_inputs import (
     merge_visual_tokens,
     pad_inputs,
 )
-from lit_hour.model.projector import Projector
-from lit_hour.model.vision_encoder import VisionEncoder
+from lit_hour.model.vision_encoder import Projector, VisionEncoder
 from lit_hour.types import Batch, ImageSet, TiledImage, Video, Visual
 
 
@@ -58,36 +56,27 @@ class HourLLaVA(nn.Module):
     any batch, which keeps the ranks of a sharded (FSDP) run in step.
     """
 
-    def __init__(
-        self,
-        config: ModelConfig,
-        num_tokens: int,
-        *,
-        image_size: int,
-        max_tokens: int,
-        max_tiles: int,
-    ) -> None:
-        """Build the model; `from_config` does it from the settings of a run.
+    def __init__(self, config: Config, num_tokens: int) -> None:
+        """Build the model of a run.
 
         Args:
-            config: sizes and methods of the parts.
+            config: settings of the run; `model`, `video.image_size`, `text.max_tokens` and
+                `image.max_tiles` are used.
             num_tokens: number of tokens of the tokenizer.
-            image_size: height and width of the images to come, in pixels.
-            max_tokens: longest text with its visual tokens; the end of a longer one is dropped.
-            max_tiles: an image with more tokens than this many tiles have is shrunk to them.
 
         Raises:
-            ConfigError: the vision encoder takes images of another size.
+            ConfigError: the vision encoder takes images of another size, or the tokenizer does not
+                fit the language model.
         """
         super().__init__()
-        self.config, self.max_tokens, self.max_tiles = config, max_tokens, max_tiles
-        self.vision = VisionEncoder(config.vision)
-        if self.vision.image_size != image_size:
+        self.config = config
+        self.vision = VisionEncoder(config.model.vision)
+        if self.vision.image_size != config.video.image_size:
             raise ConfigError(
-                f"video.image_size={image_size}, but {config.vision.name} takes"
+                f"video.image_size={config.video.image_size}, but {config.model.vision.name} takes"
                 f" {self.vision.image_size}. Set video.image_size={self.vision.image_size}."
             )
-        self.llm = LanguageModel(config.llm, num_tokens)
+        self.llm = LanguageModel(config.model.llm, num_tokens)
         dim = self.llm.dim
         self.projector = Projector(self.vision.dim, dim)
         self.frame_newline = nn.Parameter(init_frame_newline(dim))  # (dim,)
@@ -95,27 +84,25 @@ class HourLLaVA(nn.Module):
             dim,
             self.llm.num_heads,
             self.llm.num_key_value_heads,
-            config.memaug.num_layers,
+            config.model.memaug.num_layers,
             self.llm.rope_theta,
-            config.memaug.initializer_range,
-            config.memaug.use_full_memory,
+            config.model.memaug.initializer_range,
+            config.model.memaug.use_full_memory,
         )
 
-    @classmethod
-    def from_config(cls, config: Config, num_tokens: int) -> HourLLaVA:
-        """Build the model of a run; see `__init__`."""
-        return cls(
-            config.model,
-            num_tokens,
-            image_size=config.video.image_size,
-            max_tokens=config.text.max_tokens,
-            max_tiles=config.image.max_tiles,
-        )
+    def materialize(self, device: torch.device | str) -> None:
+        """Allocate a model that was built on the meta device, with uninitialized parameters.
+
+        Non-persistent buffers are recreated. Load all weights afterwards.
+        """
+        self.to_empty(device=device)
+        self.llm.reset_nonpersistent_buffers()
+        self.vision.reset_nonpersistent_buffers()
 
     def forward(
         self, batch: Batch, generators: Sequence[Generator] | None = None
     ) -> HourLLaVAOutput:
-        """Compute the loss of a batch.
+        """Compute the loss of a batch: the cross-entropy of `LanguageModel.loss`.
 
         Args:
             batch: texts and the visuals that they are about.
@@ -139,19 +126,19 @@ class HourLLaVA(nn.Module):
             generators: in training one for each visual, on the CPU, for the draws of forgetting.
                 None for the forgetting of validation and answers, which is the same each time.
         """
+        memaug, queries = self.config.model.memaug, []
         texts = embed_texts(batch, self.llm.embed)
-        queries = []
         for text in texts:
             repository = repositories[text.visual]
             generator = None if generators is None else generators[text.visual]
-            kept = forget(repository, text.question, self.config.memaug, generator)
+            kept = choose_kept_tokens(repository, text.question, memaug, generator)
             queries.append(build_memaug_query(text, repository, kept))
         augmented = self.memaug(queries, repositories, batch.visual_of_text)  # (query, dim) each
         sequences = [
             merge_visual_tokens(text, tokens[query.is_visual].split(query.num_visual_tokens))
             for text, query, tokens in zip(texts, queries, augmented, strict=True)
         ]
-        return pad_inputs(sequences, self.max_tokens, "right")
+        return pad_inputs(sequences, self.config.text.max_tokens, "right")
 
     def build_repositories(
         self, visuals: Sequence[Visual | None], lazy: bool = False
@@ -163,19 +150,20 @@ class HourLLaVA(nn.Module):
             lazy: do not project all tokens of a video where only MemAug reads them; for one use in
                 `build_inputs`.
         """
-        memaug, newline = self.config.memaug, self.frame_newline
-        lazy = lazy and memaug.use_full_memory and memaug.temporal_forgetting not in CONTENT_BASED
-        encoded = [self._dummy_image() if visual is None else visual for visual in visuals]
+        memaug, newline = self.config.model.memaug, self.frame_newline
+        needs_tokens = memaug.temporal_forgetting in CONTENT_BASED or not memaug.use_full_memory
+        is_lazy = lazy and not needs_tokens
+        inputs = [self._dummy_image() if visual is None else visual for visual in visuals]
         repositories = []
-        for visual, features in zip(encoded, self.vision(encoded), strict=True):
+        for visual, features in zip(inputs, self.vision(inputs), strict=True):
             features = features.to(newline.dtype)  # (frames, tokens, vision_dim)
             if isinstance(visual, Video):
                 repository = build_video_repository(
-                    features if lazy else self.projector(features),
+                    features if is_lazy else self.projector(features),
                     newline,
                     visual.timestamps,
                     memaug.min_frames,
-                    lazy_projector=self.projector if lazy else None,
+                    lazy_projector=self.projector if is_lazy else None,
                 )
             elif isinstance(visual, TiledImage):
                 repository = build_tiled_image_repository(
@@ -183,7 +171,7 @@ class HourLLaVA(nn.Module):
                     newline,
                     visual.grid,
                     visual.size_pixels,
-                    self.max_tiles,
+                    self.config.image.max_tiles,
                 )
             else:
                 repository = build_image_set_repository(self.projector(features), newline)

@@ -1,5 +1,8 @@
 """MemAug: the question and the kept visual tokens attend to the full memory repository.
 
+Entry point: `MemoryAugmentation`, a stack of blocks with grouped-query attention and rotary
+positions. Sequences are not batched, because videos differ too much in length to be padded.
+
 Source: Hour-LLaVA (arXiv:2506.05332), memory augmentation; reference arithmetic for the order of
 layers, norms and positions.
 """
@@ -10,19 +13,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from lit_hour.model.attention import (
-    GroupedQueryAttention,
-    KVCache,
-    MemoryTokens,
-    Rotary,
-    RotaryEmbedding,
-)
-from lit_hour.model.memory_repository import DenseTokens, MemoryRepository
+from lit_hour.model.memory_repository import DenseTokens, KVCache, MemoryRepository, MemoryTokens
 
 LAYER_NORM_EPS = 1e-5
+QUERY_CHUNK = 64  # queries per chunk of attention weights; an hour of memory has 1 GB of scores
+
+Rotary = tuple[Tensor, Tensor]  # cosines and sines of positions, each (tokens, head_dim / 4)
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,108 @@ class MemAugQuery:
     positions: Tensor
     is_visual: Tensor
     num_visual_tokens: list[int]
+
+
+def rotary_embedding(positions: Tensor, head_dim: int, theta: float, dtype: torch.dtype) -> Rotary:
+    """Compute the rotary embedding of positions, for the first half of each head.
+
+    The angles are float32, since an hour has 234,000 positions; only the result has `dtype`.
+
+    Args:
+        positions: `(tokens,)`, integers from 0.
+        head_dim: width of a head, a multiple of 4; dimensions i and i + head_dim / 4 are a pair.
+        theta: base of the frequencies.
+        dtype: of the result.
+
+    Returns:
+        Cosines and sines, each `(tokens, head_dim / 4)`.
+    """
+    rotated_dim = head_dim // 2
+    with torch.autocast(positions.device.type, enabled=False):
+        steps = torch.arange(0, rotated_dim, 2, dtype=torch.float32, device=positions.device)
+        frequencies = 1.0 / theta ** (steps / rotated_dim)  # (head_dim / 4,)
+        angles = torch.outer(positions.float(), frequencies)  # (tokens, head_dim / 4)
+        return angles.cos().to(dtype), angles.sin().to(dtype)
+
+
+def apply_rotary(heads: Tensor, rotary: Rotary) -> Tensor:
+    """Rotate the first half of each head by its token's angles.
+
+    Args:
+        heads: `(tokens, heads, head_dim)`.
+        rotary: cosines and sines of the tokens' positions.
+
+    Returns:
+        `(tokens, heads, head_dim)`.
+    """
+    cosine, sine = (table[:, None] for table in rotary)  # (tokens, 1, head_dim / 4)
+    quarter = heads.shape[-1] // 4
+    left, right, rest = heads.split([quarter, quarter, heads.shape[-1] - 2 * quarter], dim=-1)
+    rotated = [left * cosine - right * sine, left * sine + right * cosine, rest]
+    return torch.cat(rotated, dim=-1)  # (tokens, heads, head_dim)
+
+
+class GroupedQueryAttention(nn.Module):
+    """Grouped-query attention without a causal mask.
+
+    The query heads of a group are stacked along the sequence axis, so that each key/value head is
+    read once. Sequences are unbatched, because videos differ too much in length to be padded.
+    """
+
+    def __init__(self, dim: int, num_heads: int, num_key_value_heads: int) -> None:
+        super().__init__()
+        self.head_dim = dim // num_heads
+        self.query = nn.Linear(dim, dim)
+        self.key = nn.Linear(dim, num_key_value_heads * self.head_dim)
+        self.value = nn.Linear(dim, num_key_value_heads * self.head_dim)
+        self.output = nn.Linear(dim, dim)
+
+    def project_kv(self, tokens: MemoryTokens, rotary: Rotary) -> KVCache:
+        """Project tokens to keys and values."""
+        keys, values = (
+            projected.unflatten(-1, (-1, self.head_dim))  # (tokens, key_value_heads, head_dim)
+            for projected in tokens.linear(self.key, self.value)
+        )
+        return KVCache(apply_rotary(keys, rotary), values)
+
+    def forward(self, query: Tensor, kv: KVCache, rotary: Rotary) -> Tensor:
+        """Attend from each token of the query to the whole KV cache.
+
+        Args:
+            query: `(query, dim)`.
+            kv: keys and values to attend to.
+            rotary: of the positions of the query.
+
+        Returns:
+            `(query, dim)`.
+        """
+        heads = self.query(query).unflatten(-1, (-1, self.head_dim))  # (query, heads, head_dim)
+        heads = apply_rotary(heads, rotary)
+        groups = heads.unflatten(1, (kv.keys.shape[1], -1))  # (query, kv_heads, group, head_dim)
+        groups = groups.permute(1, 2, 0, 3)  # (kv_heads, group, query, head_dim)
+        attended = F.scaled_dot_product_attention(
+            groups.flatten(1, 2)[None],
+            kv.keys.transpose(0, 1)[None],
+            kv.values.transpose(0, 1)[None],
+        )[0]  # (kv_heads, group * query, head_dim)
+        attended = attended.unflatten(1, (-1, len(query)))  # (kv_heads, group, query, head_dim)
+        attended = attended.permute(2, 0, 1, 3)  # (query, kv_heads, group, head_dim)
+        return self.output(attended.flatten(1))  # (query, dim)
+
+    def attention_weights(self, query: Tensor, kv: KVCache, rotary: Rotary) -> Tensor:
+        """Compute the attention weight of each token of the KV cache, `(tokens,)`.
+
+        The weights are means over the query's tokens and heads; they sum to 1.
+        """
+        heads = self.query(query).unflatten(-1, (-1, self.head_dim))  # (query, heads, head_dim)
+        heads = apply_rotary(heads, rotary)
+        group_size = heads.shape[1] // kv.keys.shape[1]
+        keys = kv.keys.repeat_interleave(group_size, dim=1)  # (tokens, heads, head_dim)
+        total = heads.new_zeros(len(keys), dtype=torch.float32)  # (tokens,)
+        for chunk in heads.float().split(QUERY_CHUNK):
+            scores = torch.einsum("qhd,mhd->hqm", chunk, keys.float()) * self.head_dim**-0.5
+            total += scores.softmax(dim=-1).sum(dim=(0, 1))  # (tokens,)
+        return total / heads.shape[:2].numel()
 
 
 class MemoryAugmentationBlock(nn.Module):
@@ -125,7 +227,7 @@ class MemoryAugmentation(nn.Module):
         super().__init__()
         self.initializer_range = initializer_range
         self.use_full_memory = use_full_memory
-        self.rotary = RotaryEmbedding(dim // num_heads, rope_theta)
+        self.head_dim, self.rope_theta = dim // num_heads, rope_theta
         self.blocks = nn.ModuleList(
             MemoryAugmentationBlock(dim, num_heads, num_key_value_heads, use_full_memory)
             for _ in range(num_layers)
@@ -149,13 +251,16 @@ class MemoryAugmentation(nn.Module):
             `(query, dim)` for each text.
         """
         dtype = queries[0].tokens.dtype
-        query_rotary = [self.rotary(query.positions, dtype) for query in queries]
+        head_dim, theta = self.head_dim, self.rope_theta
+        query_rotary = [
+            rotary_embedding(query.positions, head_dim, theta, dtype) for query in queries
+        ]
         is_cached = all(repository.kv_caches for repository in repositories)
         memories: list[tuple[MemoryTokens, Rotary]] = []
         if self.use_full_memory and not is_cached:
             memories = [
-                (repository.memory, self.rotary(repository.positions, dtype))
-                for repository in repositories
+                (one.memory, rotary_embedding(one.positions, head_dim, theta, dtype))
+                for one in repositories
             ]
         hidden = [query.tokens for query in queries]  # (query, dim) for each text
         for index, block in enumerate(self.blocks):
@@ -177,7 +282,7 @@ class MemoryAugmentation(nn.Module):
         """
         if not self.use_full_memory:
             return ()
-        rotary = self.rotary(positions, dtype)
+        rotary = rotary_embedding(positions, self.head_dim, self.rope_theta, dtype)
         return tuple(block.cross_attention.project_kv(memory, rotary) for block in self.blocks)  # type: ignore[union-attr, operator]
 
     def init_weights(self, layer: nn.Module) -> None:

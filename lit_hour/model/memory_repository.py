@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -19,10 +19,11 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from lit_hour.io.sampling import evenly_spaced_indices
-from lit_hour.model.attention import KVCache, MemoryTokens
-from lit_hour.model.projector import Projector
+from lit_hour.model.vision_encoder import Projector
 
-CHUNK_FRAMES = 128  # few enough chunks in an hour that bfloat16 sums their gradients accurately
+# Frames per activation checkpoint: few enough chunks in an hour that bfloat16 sums their gradients
+# accurately.
+CHECKPOINT_FRAMES = 128
 SHRINK_ABOVE = 1.1  # ratio of side lengths; an image that is hardly too large keeps its size
 
 
@@ -42,10 +43,31 @@ class TokenGrid:
     columns: int
     newline: Literal["grid", "row", "none"] = "grid"
 
-    @property
-    def num_tokens(self) -> int:
-        """Tokens of one grid, with newline tokens."""
-        return self.rows * self.columns + {"grid": 1, "row": self.rows, "none": 0}[self.newline]
+
+class MemoryTokens(Protocol):
+    """Tokens that attention reads, however they are stored (`DenseTokens`, `LazyTokens`)."""
+
+    def gather(self, indices: Tensor) -> Tensor:
+        """Return some of the tokens: indices `(kept,)` -> `(kept, dim)`."""
+
+    def linear(self, *layers: nn.Linear) -> tuple[Tensor, ...]:
+        """Apply linear layers to all tokens: `(tokens, out_features)` for each layer."""
+
+    def dense(self) -> Tensor:
+        """Return all tokens, `(tokens, dim)`."""
+
+
+@dataclass(frozen=True)
+class KVCache:
+    """Keys and values of a sequence for one attention layer.
+
+    Attributes:
+        keys: `(tokens, key_value_heads, head_dim)`, with rotary positions applied.
+        values: `(tokens, key_value_heads, head_dim)`.
+    """
+
+    keys: Tensor
+    values: Tensor
 
 
 class DenseTokens(NamedTuple):
@@ -180,7 +202,7 @@ def build_video_repository(
     if lazy_projector is not None:
         hidden = [
             checkpoint(lazy_projector.layers[:-1], chunk, use_reentrant=False)
-            for chunk in tokens.split(CHUNK_FRAMES)
+            for chunk in tokens.split(CHECKPOINT_FRAMES)
         ]  # (chunk, tokens, hidden) each
         tokens = hidden[0] if len(hidden) == 1 else torch.cat(hidden)  # (frames, tokens, hidden)
     if len(tokens) < min_frames:

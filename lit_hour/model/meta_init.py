@@ -1,7 +1,4 @@
-"""Materialize a model that was built on the meta device, and initialize weights that no file has.
-
-Entry points: `materialize` and `missing_weights`.
-"""
+"""Initialize the weights that no file has, for a model that was built on the meta device."""
 
 from __future__ import annotations
 
@@ -17,13 +14,6 @@ from lit_hour.model.vision_encoder import VisionEncoder
 
 VISION, LLM, MEMAUG = "vision.", "llm.network.", "memaug."
 FRAME_NEWLINE = "frame_newline"
-
-
-def materialize(model: HourLLaVA, device: torch.device | str) -> None:
-    """Allocate uninitialized parameters on a device and recreate non-persistent buffers."""
-    model.to_empty(device=device)
-    model.llm.reset_nonpersistent_buffers()
-    model.vision.reset_nonpersistent_buffers()
 
 
 def missing_weights(
@@ -48,14 +38,16 @@ def missing_weights(
     wanted = names - set(loaded)
     if any(name.startswith(VISION) for name in wanted):
         with _seeded(seed, VISION):
-            tower = VisionEncoder(model.config.vision)  # whole: small beside the language model
+            # All layers at once: they are small beside the language model.
+            tower = VisionEncoder(model.config.model.vision)
         for name, weight in tower.state_dict().items():
             if f"{VISION}{name}" in wanted:
                 yield f"{VISION}{name}", weight
     if FRAME_NEWLINE in wanted:
         with _seeded(seed, FRAME_NEWLINE):
             yield FRAME_NEWLINE, init_frame_newline(model.llm.dim)
-    template = _on_meta_device(model)
+    with torch.device("meta"):
+        template = HourLLaVA(model.config, model.llm.vocab_size)
     for name, layer in template.named_modules():
         weights = {f"{name}.{key}": one for key, one in layer.named_parameters(recurse=False)}
         if wanted.intersection(weights) and not name.startswith(VISION):
@@ -64,17 +56,6 @@ def missing_weights(
                 _init_layer(template, layer, name)
             yield from zip(weights, layer.parameters(recurse=False), strict=True)
             layer.to_empty(device="meta", recurse=False)
-
-
-def _on_meta_device(model: HourLLaVA) -> HourLLaVA:
-    with torch.device("meta"):
-        return HourLLaVA(
-            model.config,
-            model.llm.vocab_size,
-            image_size=model.vision.image_size,
-            max_tokens=model.max_tokens,
-            max_tiles=model.max_tiles,
-        )
 
 
 def _init_layer(template: HourLLaVA, layer: nn.Module, name: str) -> None:

@@ -8,24 +8,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import replace
 from threading import Lock
 
 import torch
 from torch import Tensor
 
-from lit_hour.model.attention import KVCache
 from lit_hour.model.hour_llava import HourLLaVA
 from lit_hour.model.memory_repository import (
     DenseTokens,
+    KVCache,
     MemoryRepository,
     TokenGrid,
     append_newline,
     build_video_repository,
 )
-from lit_hour.types import Frames, Video
+from lit_hour.types import Features, Frames, Video
 
-BLOCK_FRAMES = 8  # frames computed at once; more are hardly faster, and one frame costs as much
+CHUNK_FRAMES = 8  # frames computed at once; more are hardly faster, and one frame costs as much
 
 
 class AppendBuffer:
@@ -59,7 +58,7 @@ class AppendBuffer:
 class StreamingRepository:
     """The memory repository of a video that may go on.
 
-    Frames are computed in blocks that are aligned to the start of the video, so that the result is
+    Frames are computed in chunks that are aligned to the start of the video, so that the result is
     the same bit for bit, however the video was cut into pieces.
 
     Attributes:
@@ -74,12 +73,11 @@ class StreamingRepository:
             num_frames: expected number of frames; there may be more.
         """
         self.num_frames = 0
-        self._model, self._expected_frames = model, num_frames
-        self._timestamps = AppendBuffer(
-            torch.empty(0, device=model.frame_newline.device), num_frames
-        )
-        self._buffers: list[AppendBuffer] = []  # tokens, positions, keys and values of each block
-        self._side = 0
+        self._model = model
+        self._timestamps = AppendBuffer(model.frame_newline.new_empty(0).float(), num_frames)
+        # Tokens, positions, and the keys and values of each block of MemAug.
+        self._buffers: list[AppendBuffer] = []
+        self._frame_length = 0  # tokens of a frame with its newline
         self._lock = Lock()
 
     @property
@@ -90,7 +88,16 @@ class StreamingRepository:
     @torch.inference_mode()
     def append(self, video: Video) -> None:
         """Encode and append the next frames."""
-        self._write_blocks(self._encode_blocks(video), video.timestamps)
+        self._timestamps.write(video.timestamps, self.num_frames)
+        content = video.images if isinstance(video, Frames) else video.tokens  # (frames, ...)
+        for chunk, start, end in aligned_chunks(content, self.num_frames):
+            timestamps = chunk.new_zeros(len(chunk), dtype=torch.float32)  # (CHUNK_FRAMES,)
+            if isinstance(video, Frames):
+                chunk_video: Video = Frames(chunk, timestamps)
+            else:
+                chunk_video = Features(chunk, timestamps)
+            self._write_chunk(self._model.encode_frames(chunk_video), start, end)
+        self.num_frames += len(video)  # last, so that frames of a failed call are overwritten
 
     @torch.inference_mode()
     def append_encoded(self, tokens: Tensor, timestamps: Tensor) -> None:
@@ -100,7 +107,10 @@ class StreamingRepository:
             tokens: `(frames, tokens, dim)`, as `HourLLaVA.encode_frames` returns them.
             timestamps: `(frames,)` in seconds.
         """
-        self._write_blocks(aligned_blocks(tokens, self.num_frames), timestamps)
+        self._timestamps.write(timestamps, self.num_frames)
+        for chunk, start, end in aligned_chunks(tokens, self.num_frames):
+            self._write_chunk(chunk, start, end)
+        self.num_frames += len(tokens)
 
     def fork_and_extend(self, num_frames: int, video: Video) -> StreamingRepository:
         """Append frames after the first `num_frames`: in place, or in a copy if others follow."""
@@ -115,75 +125,60 @@ class StreamingRepository:
 
     def encoded(self, num_frames: int) -> tuple[Tensor, Tensor]:
         """Return the first frames for `append_encoded`: `(frames, tokens, dim)` and `(frames,)`."""
-        frame_length = self._side**2 + 1
-        tokens = self._buffers[0].data[: num_frames * frame_length]  # (tokens, dim)
-        tokens = tokens.unflatten(0, (num_frames, frame_length))  # (frames, tokens + 1, dim)
+        tokens = self._buffers[0].data[: num_frames * self._frame_length]  # (tokens, dim)
+        tokens = tokens.unflatten(0, (num_frames, -1))  # (frames, tokens + 1, dim)
         return tokens[:, :-1], self._timestamps.data[:num_frames]
 
     @torch.inference_mode()
     def repository(self, num_frames: int) -> MemoryRepository:
         """Return the memory repository of the first frames; appending does not change it."""
-        model, min_frames = self._model, self._model.config.memaug.min_frames
+        model, min_frames = self._model, self._model.config.model.memaug.min_frames
         if num_frames < min_frames:
             tokens, timestamps = self.encoded(num_frames)  # (frames, tokens, dim), (frames,)
             return model.with_kv_cache(
                 build_video_repository(tokens, model.frame_newline, timestamps, min_frames)
             )
-        grid = TokenGrid(num_frames, self._side, self._side)
-        num_tokens = num_frames * grid.num_tokens
+        num_tokens = num_frames * self._frame_length
         tokens, positions, *rest = (buffer.data[:num_tokens] for buffer in self._buffers)
+        side = math.isqrt(self._frame_length - 1)
         return MemoryRepository(
             DenseTokens(tokens),
             positions,
-            (grid,),
+            (TokenGrid(num_frames, side, side),),
             self._timestamps.data[:num_frames],
             kv_caches=tuple(map(KVCache, rest[::2], rest[1::2])),
         )
 
-    def _encode_blocks(self, video: Video) -> Iterator[tuple[Tensor, slice]]:
-        """Yield the tokens `(BLOCK_FRAMES, tokens, dim)` of each block, and its new frames."""
-        content = video.images if isinstance(video, Frames) else video.tokens  # (frames, ...)
-        for block, new in aligned_blocks(content, self.num_frames):
-            timestamps = block.new_zeros(len(block), dtype=torch.float32)  # (BLOCK_FRAMES,)
-            if isinstance(video, Frames):
-                block_video: Video = Frames(block, timestamps)
-            else:
-                block_video = replace(video, tokens=block, timestamps=timestamps)
-            yield self._model.encode_frames(block_video), new
-
-    def _write_blocks(self, blocks: Iterator[tuple[Tensor, slice]], timestamps: Tensor) -> None:
-        """Append blocks of encoded frames with their newlines, positions and KV caches.
+    def _write_chunk(self, tokens: Tensor, start: int, end: int) -> None:
+        """Write new frames of a chunk, with their newlines, positions and KV caches.
 
         Args:
-            blocks: tokens `(BLOCK_FRAMES, tokens, dim)`, and which of these frames are new.
-            timestamps: `(frames,)`, of the new frames of all blocks.
+            tokens: `(CHUNK_FRAMES, tokens, dim)`, encoded frames of an aligned chunk.
+            start: index in the video of the first new frame.
+            end: index after the last new frame.
         """
-        model, start = self._model, self.num_frames
-        for tokens, new in blocks:
-            rows = append_newline(tokens, model.frame_newline).flatten(0, 1)  # (rows, dim)
-            frame_length = len(rows) // BLOCK_FRAMES
-            first = (start - new.start) * frame_length  # the block begins at an earlier frame
-            positions = torch.arange(first, first + len(rows), device=rows.device)  # (rows,)
-            caches = model.memaug.build_kv_caches(
-                DenseTokens(rows), positions, model.frame_newline.dtype
-            )
-            parts = [rows, positions, *(part for kv in caches for part in (kv.keys, kv.values))]
-            if not self._buffers:
-                self._side = math.isqrt(tokens.shape[1])
-                capacity = max(self._expected_frames, len(timestamps)) * frame_length
-                self._buffers = [AppendBuffer(part, capacity) for part in parts]
-            new_rows = slice(new.start * frame_length, new.stop * frame_length)
-            for buffer, part in zip(self._buffers, parts, strict=True):
-                buffer.write(part[new_rows], start * frame_length)
-            start += new.stop - new.start
-        self._timestamps.write(timestamps, self.num_frames)
-        self.num_frames = start  # last, so that frames of a failed call are overwritten
+        model = self._model
+        rows = append_newline(tokens, model.frame_newline).flatten(0, 1)  # (rows, dim)
+        frame_length = len(rows) // CHUNK_FRAMES
+        first = start // CHUNK_FRAMES * CHUNK_FRAMES  # index of the first frame of the chunk
+        positions = torch.arange(len(rows), device=rows.device) + first * frame_length  # (rows,)
+        caches = model.memaug.build_kv_caches(
+            DenseTokens(rows), positions, model.frame_newline.dtype
+        )
+        parts = [rows, positions, *(part for kv in caches for part in (kv.keys, kv.values))]
+        if not self._buffers:
+            self._frame_length = frame_length
+            num_rows = len(self._timestamps.data) * frame_length
+            self._buffers = [AppendBuffer(part, num_rows) for part in parts]
+        new_rows = slice((start - first) * frame_length, (end - first) * frame_length)
+        for buffer, part in zip(self._buffers, parts, strict=True):
+            buffer.write(part[new_rows], start * frame_length)
 
 
-def aligned_blocks(rows: Tensor, start: int) -> Iterator[tuple[Tensor, slice]]:
-    """Cut rows into blocks that are aligned to the start of the sequence, padded with zeros.
+def aligned_chunks(rows: Tensor, start: int) -> Iterator[tuple[Tensor, int, int]]:
+    """Cut rows into chunks that are aligned to the start of the sequence, padded with zeros.
 
-    A matrix product may round a row differently by its index and the number of rows. Aligned blocks
+    A matrix product may round a row differently by its index and the number of rows. Aligned chunks
     of one size keep both the same.
 
     Args:
@@ -191,15 +186,15 @@ def aligned_blocks(rows: Tensor, start: int) -> Iterator[tuple[Tensor, slice]]:
         start: number of earlier rows of the sequence.
 
     Yields:
-        A block `(BLOCK_FRAMES, ...)`, and the slice of it that holds rows of the sequence.
+        A chunk `(CHUNK_FRAMES, ...)`, and the start and end in the sequence of its given rows.
     """
     while len(rows):
-        first = start % BLOCK_FRAMES
-        num = min(BLOCK_FRAMES - first, len(rows))
+        first = start % CHUNK_FRAMES
+        num = min(CHUNK_FRAMES - first, len(rows))
         new, rows = rows[:num], rows[num:]
-        block = new
-        if num < BLOCK_FRAMES:
-            block = new.new_zeros(BLOCK_FRAMES, *new.shape[1:])  # (BLOCK_FRAMES, ...)
-            block[first : first + num] = new
-        yield block, slice(first, first + num)
+        chunk = new
+        if num < CHUNK_FRAMES:
+            chunk = new.new_zeros(CHUNK_FRAMES, *new.shape[1:])  # (CHUNK_FRAMES, ...)
+            chunk[first : first + num] = new
+        yield chunk, start, start + num
         start += num

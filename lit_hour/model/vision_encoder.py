@@ -1,6 +1,7 @@
-"""The vision encoder: patch tokens of one layer of an open_clip tower, pooled for video frames.
+"""The vision encoder and the projector from its tokens to those of the language model.
 
-Entry point: `VisionEncoder`.
+Entry points: `VisionEncoder`, the patch tokens of one layer of an open_clip tower, pooled for video
+frames, and `Projector`.
 """
 
 from __future__ import annotations
@@ -218,6 +219,21 @@ class VisionEncoder(nn.Module):
         )
         tokens: Tensor = output["image_intermediates"][0]  # (frames, tokens, vision_dim)
         return tokens
+
+
+class Projector(nn.Module):
+    """Two linear layers with an exact GELU between them.
+
+    Source: reference arithmetic of Hour-LLaVA (`mlp2x_gelu`).
+    """
+
+    def __init__(self, vision_dim: int, dim: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(vision_dim, dim), nn.GELU(), nn.Linear(dim, dim))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Project features `(frames, tokens, vision_dim)` to `(frames, tokens, dim)`."""
+        return self.layers(features)
 
 
 def check_weights(name: str, weights: str) -> None:

@@ -15,7 +15,7 @@ from lit_hour.config.schema import Config
 from lit_hour.errors import QuestionError
 from lit_hour.io.sampling import seed_of
 from lit_hour.model.hour_llava import HourLLaVA
-from lit_hour.model.meta_init import materialize, missing_weights
+from lit_hour.model.meta_init import missing_weights
 from lit_hour.model.multimodal_inputs import truncate_to_prompts
 from lit_hour.text.answer_matching import is_correct
 from lit_hour.text.tokenizer import end_of_turn_id
@@ -77,7 +77,7 @@ class HourLLaVAModule(L.LightningModule):
         self.is_sharded = config.training.strategy == "fsdp"
         self._load_pretrained, self._is_configured = load_pretrained, False
         with torch.device("meta") if self.is_sharded else nullcontext():
-            self.model = HourLLaVA.from_config(config, num_tokens)
+            self.model = HourLLaVA(config, num_tokens)
         self.val_loss = MeanMetric()
         self.accuracy = AnswerAccuracy()
         self.haystack = HaystackAccuracy()
@@ -92,7 +92,7 @@ class HourLLaVAModule(L.LightningModule):
         mesh = self.device_mesh["data_parallel"] if self.is_sharded else None  # type: ignore[index]
         parallelize(self.model, self.config.training, mesh)
         if self.is_sharded:
-            materialize(self.model, self.trainer.strategy.root_device)
+            self.model.materialize(self.trainer.strategy.root_device)
         if self._load_pretrained:
             loaded = load_pretrained_weights(self.model, self.config)
             if self.is_sharded:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from lit_hour.config.model import MemAugConfig, VisionConfig
 from lit_hour.inference.predictor import VideoPredictor
-from lit_hour.model.forgetting import forget
+from lit_hour.model.forgetting import choose_kept_tokens
 from lit_hour.model.hour_llava import HourLLaVA
 from lit_hour.model.memaug import MemoryAugmentation
 from lit_hour.model.memory_repository import (
@@ -249,4 +249,6 @@ def image_repository(facts: dict[str, Any], newline: Tensor) -> MemoryRepository
 def kept_indices(repository: MemoryRepository, spatial: str = "uniform") -> list[Tensor]:
     """Return the kept tokens with the published ratios and a seed of 0."""
     config = replace(MemAugConfig(), spatial_forgetting=spatial)  # type: ignore[arg-type]
-    return forget(repository, torch.zeros(1, 4), config, torch.Generator().manual_seed(0))
+    return choose_kept_tokens(
+        repository, torch.zeros(1, 4), config, torch.Generator().manual_seed(0)
+    )

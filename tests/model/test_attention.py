@@ -3,7 +3,7 @@ import math
 import torch
 from torch import Tensor
 
-from lit_hour.model.attention import GroupedQueryAttention, RotaryEmbedding, apply_rotary
+from lit_hour.model.memaug import GroupedQueryAttention, apply_rotary, rotary_embedding
 from lit_hour.model.memory_repository import DenseTokens
 
 LAST_POSITION = 3600 * 65 - 1  # of an hour at one frame per second
@@ -16,13 +16,14 @@ def attend_per_head(
     positions: tuple[Tensor, Tensor],
 ) -> Tensor:
     """Softmax attention one head at a time, in double precision."""
-    rotary, width = RotaryEmbedding(attention.head_dim, 100.0), attention.head_dim
-    heads = apply_rotary(
-        attention.query(query).unflatten(-1, (-1, width)), rotary(positions[0], torch.float64)
-    )  # (query, heads, width)
-    keys = apply_rotary(
-        attention.key(memory).unflatten(-1, (-1, width)), rotary(positions[1], torch.float64)
-    )  # (memory, groups, width)
+    width = attention.head_dim
+    query_rotary, memory_rotary = (
+        rotary_embedding(one, width, 100.0, torch.float64) for one in positions
+    )
+    heads = attention.query(query).unflatten(-1, (-1, width))  # (query, heads, width)
+    heads = apply_rotary(heads, query_rotary)
+    keys = attention.key(memory).unflatten(-1, (-1, width))  # (memory, groups, width)
+    keys = apply_rotary(keys, memory_rotary)
     values = attention.value(memory).unflatten(-1, (-1, width))  # (memory, groups, width)
     group_size = heads.shape[1] // keys.shape[1]
     attended = []
@@ -39,7 +40,7 @@ def test_grouped_query_attention_equals_attention_per_head() -> None:
     query, memory = torch.randn(5, 48).double(), torch.randn(11, 48).double()
     positions = torch.randint(0, 500, (5,)), torch.randint(0, 500, (11,))
     query_rotary, memory_rotary = (
-        RotaryEmbedding(8, 100.0)(one, torch.float64) for one in positions
+        rotary_embedding(one, 8, 100.0, torch.float64) for one in positions
     )
     kv = attention.project_kv(DenseTokens(memory), memory_rotary)
     torch.testing.assert_close(
@@ -49,7 +50,7 @@ def test_grouped_query_attention_equals_attention_per_head() -> None:
 
 def test_rotary_rotates_only_the_first_half_of_a_head() -> None:
     heads = torch.randn(3, 2, 16)
-    rotary = RotaryEmbedding(16, 10_000.0)(torch.tensor([0, 1, 70_000]), torch.float32)
+    rotary = rotary_embedding(torch.tensor([0, 1, 70_000]), 16, 10_000.0, torch.float32)
     rotated = apply_rotary(heads, rotary)
     assert torch.equal(rotated[0], heads[0])
     assert torch.equal(rotated[..., 8:], heads[..., 8:])
@@ -62,11 +63,10 @@ def test_rotary_rotates_only_the_first_half_of_a_head() -> None:
 
 def test_rotary_scores_depend_only_on_the_distance() -> None:
     query, key = torch.randn(2, 1, 1, 16).double()
-    rotary = RotaryEmbedding(16, 10_000.0)
 
     def score(query_position: int, key_position: int) -> float:
         query_rotary, key_rotary = (
-            rotary(torch.tensor([position]), torch.float64)
+            rotary_embedding(torch.tensor([position]), 16, 10_000.0, torch.float64)
             for position in (query_position, key_position)
         )
         return float((apply_rotary(query, query_rotary) * apply_rotary(key, key_rotary)).sum())
@@ -78,7 +78,7 @@ def test_rotary_scores_depend_only_on_the_distance() -> None:
 def test_rotary_angles_are_exact_at_an_hour_in_half_precision() -> None:
     positions = torch.tensor([LAST_POSITION - 1, LAST_POSITION])
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        cosine, sine = RotaryEmbedding(128, 1_000_000.0)(positions, torch.bfloat16)
+        cosine, sine = rotary_embedding(positions, 128, 1_000_000.0, torch.bfloat16)
     steps = torch.arange(0, 64, 2).double() / 64  # (32,)
     exact = positions[:, None] / 1_000_000.0**steps  # (tokens, 32)
     assert cosine.dtype == sine.dtype == torch.bfloat16
@@ -97,7 +97,7 @@ def test_attention_weights_are_the_weights_of_the_values() -> None:
         attention.value.weight.copy_(torch.eye(16, 32) / 3 + torch.eye(16, 32).roll(8, dims=0) / 3)
         attention.value.bias.zero_()
     query_rotary, memory_rotary = (
-        RotaryEmbedding(8, 100.0)(torch.arange(len(tokens)) * 3, torch.float64)
+        rotary_embedding(torch.arange(len(tokens)) * 3, 8, 100.0, torch.float64)
         for tokens in (query, memory)
     )
     kv = attention.project_kv(DenseTokens(memory), memory_rotary)

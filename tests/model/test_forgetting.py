@@ -12,7 +12,7 @@ from lit_hour.config.model import MemAugConfig
 from lit_hour.model.forgetting import (
     CONTENT_BASED,
     SPATIAL,
-    forget,
+    choose_kept_tokens,
     keep_random,
     keep_uniform,
     kept_frames,
@@ -34,7 +34,7 @@ def kept_of(
 ) -> Tensor:
     """Return the kept tokens of a video, which has one placeholder."""
     config = replace(config, spatial_forgetting=spatial)  # type: ignore[arg-type]
-    (kept,) = forget(repository, QUESTION, config, seeded(seed))
+    (kept,) = choose_kept_tokens(repository, QUESTION, config, seeded(seed))
     return kept
 
 
@@ -194,7 +194,7 @@ def test_spatial_none_keeps_all_tokens_of_a_frame() -> None:
 def test_without_generator_the_evaluation_setting_applies() -> None:
     repository = zeros_repository(40)
     config = MemAugConfig(spatial_forgetting="none", eval_spatial_forgetting="random")
-    (kept,), (again,) = (forget(repository, QUESTION, config, None) for _ in range(2))
+    (kept,), (again,) = (choose_kept_tokens(repository, QUESTION, config, None) for _ in range(2))
     assert torch.equal(kept, again)
     assert torch.equal(kept, kept_of(repository, "random", seed=0))
 
@@ -216,7 +216,7 @@ def frames_of(
         temporal_forgetting=temporal,  # type: ignore[arg-type]
         **settings,  # type: ignore[arg-type]
     )
-    (kept,) = forget(repository, question, config, seeded(0))
+    (kept,) = choose_kept_tokens(repository, question, config, seeded(0))
     return (kept[::2] // 2).tolist()
 
 

@@ -78,7 +78,7 @@ def test_random_forgetting_draws_for_each_grid(
         chosen = draws.argsort()[: -(-num_patches // 4)].sort().values  # (kept,)
         num_newlines_before = chosen // grid.columns if grid.newline == "row" else 0
         assert set((start + chosen + num_newlines_before).tolist()) <= set(indices.tolist())
-        start += grid.num_tokens
+        start += num_patches + {"grid": 1, "row": grid.rows, "none": 0}[grid.newline]
         assert num_kept is None or len(indices) == num_kept
     if num_kept is None:  # and the newline token of each row, all of which kept a token
         _, large = repository.grids

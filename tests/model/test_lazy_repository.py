@@ -10,10 +10,16 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from lit_hour.config.model import MemAugConfig
 from lit_hour.model import memory_repository
-from lit_hour.model.attention import GroupedQueryAttention, KVCache, MemoryTokens, Rotary
 from lit_hour.model.hour_llava import HourLLaVA
-from lit_hour.model.memory_repository import DenseTokens, LazyTokens, build_video_repository
-from lit_hour.model.projector import Projector
+from lit_hour.model.memaug import GroupedQueryAttention, Rotary
+from lit_hour.model.memory_repository import (
+    DenseTokens,
+    KVCache,
+    LazyTokens,
+    MemoryTokens,
+    build_video_repository,
+)
+from lit_hour.model.vision_encoder import Projector
 from lit_hour.types import Batch, Features, ImageSet, TiledImage, Visual
 from tests.model.toy_model import (
     CONFIG,
@@ -65,7 +71,7 @@ def check_close(found: Tensor, expected: Tensor, tolerance: float) -> None:
 
 @pytest.mark.parametrize("num_frames", (9, 16, NUM_FRAMES))
 def test_lazy_tokens_equal_dense_tokens(num_frames: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory_repository, "CHUNK_FRAMES", 7)
+    monkeypatch.setattr(memory_repository, "CHECKPOINT_FRAMES", 7)
     torch.manual_seed(0)
     projector = Projector(VISION_DIM, DIM).double()
     layers = [nn.Linear(DIM, out_features).double() for out_features in (4, 6)]
@@ -162,7 +168,7 @@ def test_keys_and_values_are_projected_once_for_all_texts(
 
 
 def test_hidden_activations_are_recomputed_from_the_input(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory_repository, "CHUNK_FRAMES", 7)
+    monkeypatch.setattr(memory_repository, "CHECKPOINT_FRAMES", 7)
     projector, features = Projector(VISION_DIM, DIM), torch.randn(NUM_FRAMES, 4, VISION_DIM)
     inputs = {tensor.data_ptr() for tensor in (features, *projector.parameters())}
 

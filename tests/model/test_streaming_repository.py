@@ -11,10 +11,10 @@ from lit_hour.config.schema import Config
 from lit_hour.model.hour_llava import HourLLaVA
 from lit_hour.model.memory_repository import MemoryRepository
 from lit_hour.model.streaming_repository import (
-    BLOCK_FRAMES,
+    CHUNK_FRAMES,
     AppendBuffer,
     StreamingRepository,
-    aligned_blocks,
+    aligned_chunks,
 )
 from lit_hour.types import Features, Frames, Video
 from tests.model.toy_model import (
@@ -168,11 +168,14 @@ def test_append_buffer_doubles_and_keeps_its_rows() -> None:
     assert capacities == {6, 12, 24, 48, 96, 192}
 
 
-def test_blocks_are_aligned_to_the_start_of_the_sequence() -> None:
+def test_chunks_are_aligned_to_the_start_of_the_sequence() -> None:
     rows = torch.arange(1, 12)[:, None]
-    blocks = [(block[:, 0].tolist(), new) for block, new in aligned_blocks(rows, BLOCK_FRAMES + 6)]
-    assert blocks == [
-        ([0, 0, 0, 0, 0, 0, 1, 2], slice(6, 8)),
-        ([3, 4, 5, 6, 7, 8, 9, 10], slice(0, 8)),
-        ([11, 0, 0, 0, 0, 0, 0, 0], slice(0, 1)),
+    chunks = [
+        (chunk[:, 0].tolist(), start, end)
+        for chunk, start, end in aligned_chunks(rows, CHUNK_FRAMES + 6)
+    ]
+    assert chunks == [
+        ([0, 0, 0, 0, 0, 0, 1, 2], 14, 16),
+        ([3, 4, 5, 6, 7, 8, 9, 10], 16, 24),
+        ([11, 0, 0, 0, 0, 0, 0, 0], 24, 25),
     ]

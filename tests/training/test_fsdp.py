@@ -257,9 +257,7 @@ def test_gathered_in_bfloat16_it_learns_about_the_same(done: Done) -> None:
 
 def random_model(done: Done, config: Config) -> HourLLaVA:
     """As one process draws it."""
-    model = HourLLaVA.from_config(
-        config, len(load_tokenizer(done.toy.run_dir(config.run.name).tokenizer))
-    )
+    model = HourLLaVA(config, len(load_tokenizer(done.toy.run_dir(config.run.name).tokenizer)))
     load_into(model, missing_weights(model, loaded=(), seed=config.run.seed))
     return model
 
@@ -307,7 +305,7 @@ def test_a_sharded_run_answers(done: Done) -> None:
     )
     rotary, fresh = (
         model.llm.network.model.rotary_emb
-        for model in (session.model, HourLLaVA.from_config(session.config, 400))
+        for model in (session.model, HourLLaVA(session.config, 400))
     )
     assert torch.equal(rotary.inv_freq, fresh.inv_freq)
 

@@ -25,7 +25,6 @@ from lit_hour.config.synthetic import SyntheticConfig
 from lit_hour.inference.predictor import Answer, VideoPredictor
 from lit_hour.inference.video_memory import VideoMemory
 from lit_hour.model.hour_llava import HourLLaVA
-from lit_hour.model.meta_init import materialize
 from lit_hour.processor import HourLLaVAProcessor
 from lit_hour.synthetic.render import render_story
 from lit_hour.synthetic.video_plan import VideoPlan, generate_planned_story
@@ -95,9 +94,7 @@ def measure_tiny_model() -> Iterator[Outcome]:
     processor = HourLLaVAProcessor(
         train_byte_level_tokenizer([], 300), config.text
     )  # every byte is a token
-    session = VideoPredictor(
-        config, HourLLaVA.from_config(config, len(processor.tokenizer)), processor
-    )
+    session = VideoPredictor(config, HourLLaVA(config, len(processor.tokenizer)), processor)
     with TemporaryDirectory() as folder:
         clip = Path(folder) / "clip.mp4"
         story = generate_planned_story(VideoPlan("clip", 1, 60.0), SyntheticConfig())
@@ -147,9 +144,9 @@ def measure_3b() -> Iterator[Outcome]:
 def random_model(config: Any, vocabulary_size: int, device: torch.device) -> HourLLaVA:
     """Return a model with weights of small noise in bf16, created on the device."""
     with torch.device("meta"):
-        model = HourLLaVA.from_config(config, vocabulary_size)
+        model = HourLLaVA(config, vocabulary_size)
     model.bfloat16()
-    materialize(model, device)
+    model.materialize(device)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.normal_(std=0.02)

@@ -10,10 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lit_hour.config.model import MemAugConfig
-from lit_hour.model.forgetting import forget
+from lit_hour.model.forgetting import choose_kept_tokens
 from lit_hour.model.memaug import MemAugQuery, MemoryAugmentation
 from lit_hour.model.memory_repository import build_video_repository
-from lit_hour.model.projector import Projector
+from lit_hour.model.vision_encoder import Projector
 
 TOLERANCE = 1e-4  # of the largest entry, in float32
 NUM_TEXT_TOKENS = 64
@@ -102,7 +102,7 @@ def ours(work: Work) -> list[Tensor]:
         work.features, work.frame_newline, work.timestamps, 1, lazy_projector=work.projector
     )
     config = MemAugConfig(max_kept_frames=work.shape.query_frames)
-    (kept,) = forget(repository, work.texts[0], config, None)  # (kept,)
+    (kept,) = choose_kept_tokens(repository, work.texts[0], config, None)  # (kept,)
     visual, positions = repository.memory.gather(kept), _query_positions(kept)  # (kept, dim)
     is_visual = torch.arange(len(positions)) >= NUM_TEXT_TOKENS  # (query,)
     queries = [

@@ -15,10 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
-from lit_hour.model.attention import GroupedQueryAttention
-from lit_hour.model.forgetting import forget
+from lit_hour.model.forgetting import choose_kept_tokens
 from lit_hour.model.hour_llava import HourLLaVA
-from lit_hour.model.memaug import MemoryAugmentationBlock
+from lit_hour.model.memaug import GroupedQueryAttention, MemoryAugmentationBlock
 from lit_hour.model.memory_repository import DenseTokens, MemoryRepository, TokenGrid
 from lit_hour.model.multimodal_inputs import (
     build_memaug_query,
@@ -37,14 +36,14 @@ def plain_loss(model: HourLLaVA, batch: Batch, generators: Sequence[Generator]) 
         assert isinstance(video, Video)
         repository = build_repository(model, video)
         generator = generators[text.visual]
-        kept = forget(repository, text.question, model.config.memaug, generator)
+        kept = choose_kept_tokens(repository, text.question, model.config.model.memaug, generator)
         query = build_memaug_query(text, repository, kept)
         augmented = augment(
             model, query.tokens, repository.tokens, query.positions, repository.positions
         )  # (query, dim)
         visual = augmented[query.is_visual].split(query.num_visual_tokens)
         texts.append(merge_visual_tokens(text, visual))
-    inputs = pad_inputs(texts, model.max_tokens, "right")
+    inputs = pad_inputs(texts, model.config.text.max_tokens, "right")
     return model.llm.network(
         inputs_embeds=inputs.embeddings,
         attention_mask=inputs.attention_mask,
@@ -106,7 +105,7 @@ def augment(
     """Run MemAug: `query` `(query, dim)` attends to `memory` `(memory, dim)`."""
     for block in model.memaug.blocks:
         assert isinstance(block, MemoryAugmentationBlock)
-        theta = model.memaug.rotary.theta
+        theta = model.memaug.rope_theta
         output = attend(block.self_attention, query, query, query_positions, query_positions, theta)
         query = block.self_attention_norm(query + output)  # (query, dim)
         output = attend(
