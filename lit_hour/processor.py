@@ -13,7 +13,6 @@ from torch.nn.utils.rnn import pad_sequence
 from lit_hour.config.schema import TextConfig
 from lit_hour.errors import QuestionError
 from lit_hour.text.chat_template import (
-    build_conversation,
     tokenize_answer,
     tokenize_conversation,
 )
@@ -27,7 +26,6 @@ from lit_hour.types import (
     Frames,
     ImageSet,
     Message,
-    Question,
     Sample,
     Skipped,
     TokenizedText,
@@ -41,10 +39,6 @@ class HourLLaVAProcessor:
 
     tokenizer: Tokenizer
     config: TextConfig
-
-    def build_conversation(self, questions: Sequence[Question]) -> Conversation:
-        """Build one conversation from questions and their answers, in order."""
-        return build_conversation(questions, self.config)
 
     def build_prompt(
         self,

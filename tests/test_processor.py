@@ -6,6 +6,7 @@ import torch
 from lit_hour.config.schema import TextConfig
 from lit_hour.errors import QuestionError
 from lit_hour.processor import HourLLaVAProcessor, count_placeholders
+from lit_hour.text.chat_template import build_conversation
 from lit_hour.text.tokenizer import train_byte_level_tokenizer
 from lit_hour.types import (
     IGNORE_INDEX,
@@ -35,7 +36,11 @@ MARKED = Question("3", "", "open_ended", "<image> or <image>?", "neither")
 
 def sample(key: str, visual: Visual | None, *conversations: tuple[Question, ...]) -> Sample:
     return Sample(
-        key, "made", 12.345, visual, tuple(map(PROCESSOR.build_conversation, conversations))
+        key,
+        "made",
+        12.345,
+        visual,
+        tuple(build_conversation(questions, SETTINGS) for questions in conversations),
     )
 
 
@@ -168,7 +173,7 @@ def test_time_instruction_can_be_disabled() -> None:
 
 
 def test_system_prompt_is_a_setting() -> None:
-    assert PROCESSOR.build_conversation((SHORT,)).messages[0] == Message("system", "Look.")
+    assert build_conversation((SHORT,), SETTINGS).messages[0] == Message("system", "Look.")
     assert PROCESSOR.build_prompt("What?").messages[0] == Message("system", "Look.")
 
 

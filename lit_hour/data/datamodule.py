@@ -32,14 +32,12 @@ from lit_hour.data.datasets import (
     ValidationDataset,
     collate_results,
 )
-from lit_hour.data.features.format import FeatureMetadata
 from lit_hour.data.questions.record import format_counts
 from lit_hour.data.sample_order import (
     LengthBalancedOrder,
     MixedOrder,
     SourceOrder,
     StepBatchSampler,
-    costs_at,
     micro_batches_per_step,
     sample_costs,
 )
@@ -131,11 +129,10 @@ class VideoQADataModule(L.LightningDataModule):
         data = self.config.data
         costs = {name: sample_costs(shards, self.config) for name, shards in self.sources.items()}
         order = LengthBalancedOrder(
-            partial(costs_at, self.order, costs),
-            self.order.num_samples,
+            self.order,
+            costs,
             samples_per_step=data.global_batch_size,
             max_window_steps=data.length_balance_window,
-            seed=self.config.run.seed,
         )
         step, position = self.progress
         sampler = StepBatchSampler(
@@ -183,14 +180,6 @@ class VideoQADataModule(L.LightningDataModule):
         step = self.trainer.global_step if self.trainer else self._start_step
         num_samples = (step - self._start_step) * self.config.data.global_batch_size
         return step, self._start_position + num_samples
-
-    @property
-    def feature_metadata(self) -> dict[str, FeatureMetadata]:
-        """Metadata of this run's features by the path of their shard."""
-        metadata: dict[str, FeatureMetadata] = {}
-        for shards in (*self.sources.values(), *self.val_sources.values()):
-            metadata |= shards.feature_metadata()
-        return metadata
 
     def state_dict(self) -> dict[str, Any]:
         """Return the progress and what determines the order, for a checkpoint."""

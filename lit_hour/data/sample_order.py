@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -107,6 +107,7 @@ class MixedOrder:
 
     Attributes:
         num_samples: samples in one pass over all sources.
+        seed: of all permutations.
 
     Raises:
         ConfigError: there is no source.
@@ -193,25 +194,23 @@ class LengthBalancedOrder:
 
     def __init__(
         self,
-        costs: Callable[[range], IntArray],
-        num_samples: int,
+        order: MixedOrder,
+        costs: Mapping[str, Sequence[IntArray]],
         *,
         samples_per_step: int,
         max_window_steps: int,
-        seed: int,
     ) -> None:
         """Initialize the order.
 
         Args:
-            costs: returns the costs at positions of the mixed order.
-            num_samples: of one pass over the mixed order.
+            order: the mixed order.
+            costs: of the samples, `(samples,)` for each shard of each source.
             samples_per_step: samples in each step.
             max_window_steps: 1 keeps the mixed order.
-            seed: of the permutations.
         """
         self.samples_per_step = samples_per_step
-        self.steps_per_pass = -(-num_samples // samples_per_step)
-        self._costs, self._seed = costs, seed
+        self.steps_per_pass = -(-order.num_samples // samples_per_step)
+        self._order, self._costs = order, costs
         self._keeps_order = max_window_steps == 1
         num_windows = -(-self.steps_per_pass // max_window_steps)
         self._window_starts = [
@@ -235,24 +234,11 @@ class LengthBalancedOrder:
             (pass_index * self.steps_per_pass + start) * self.samples_per_step
             for start in self._window_starts[window : window + 2]
         )
-        costs = self._costs(range(first, end))  # (samples of the window,)
-        by_cost = first + np.argsort(costs, kind="stable")  # (samples of the window,)
+        samples = map(self._order.__getitem__, range(first, end))
+        costs = [self._costs[source][shard][sample] for source, shard, sample in samples]
+        by_cost = first + np.argsort(np.array(costs), kind="stable")  # (samples of the window,)
         steps = by_cost.reshape(-1, self.samples_per_step)  # (steps, samples)
-        return steps[permutation(len(steps), "steps", self._seed, pass_index, window)]
-
-
-def costs_at(
-    order: MixedOrder, costs: Mapping[str, Sequence[IntArray]], positions: range
-) -> IntArray:
-    """Return the costs at positions of the mixed order: `(positions,)`.
-
-    Args:
-        order: the mixed order.
-        costs: `(samples,)` for each shard of each source.
-        positions: in the mixed order.
-    """
-    samples = map(order.__getitem__, positions)
-    return np.array([costs[source][shard][sample] for source, shard, sample in samples], np.int64)
+        return steps[permutation(len(steps), "steps", self._order.seed, pass_index, window)]
 
 
 def sample_costs(shards: Shards, config: Config) -> tuple[IntArray, ...]:

@@ -36,6 +36,8 @@ SegmentKind = Literal["prompt", "answer header", "answer", "answer newline"]
 def build_conversation(questions: Sequence[Question], settings: TextConfig) -> Conversation:
     """Build one conversation with all questions and answers in turn, after the system prompt.
 
+    `text.mcq_format` decides whether a multiple-choice question is answered by letter or by text.
+
     Raises:
         QuestionError: there is no question, or an empty one.
     """
@@ -43,8 +45,10 @@ def build_conversation(questions: Sequence[Question], settings: TextConfig) -> C
         raise QuestionError("A conversation needs at least one question.")
     messages = [Message("system", settings.system_prompt)]
     for question in questions:
+        is_letter = question.options and settings.mcq_format == "letter"
+        answer = question.answer_letter if is_letter else question.answer
         messages.append(Message("user", format_question(question, settings.mcq_format)))
-        messages.append(Message("assistant", format_answer(question, settings.mcq_format)))
+        messages.append(Message("assistant", answer))
     return Conversation(tuple(messages), tuple(questions))
 
 
@@ -65,12 +69,6 @@ def format_question(question: Question, mcq_format: McqFormat) -> str:
         lines = [f"{letter}. {text}" for letter, text in options]
         lines.append("Answer with the letter of the right option.")
     return "\n".join([question.question, *lines])
-
-
-def format_answer(question: Question, mcq_format: McqFormat) -> str:
-    """Return the target response: the letter of the true option, or the text of the answer."""
-    uses_letter = question.options and mcq_format == "letter"
-    return question.answer_letter if uses_letter else question.answer
 
 
 def tokenize_conversation(

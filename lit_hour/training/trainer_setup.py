@@ -97,8 +97,13 @@ def build_callbacks(
     ]
     if training.num_val_images:
         callbacks.append(ValidationPlots(training.num_val_images, run.haystack_plot))
-    if data.feature_metadata:
-        callbacks.insert(0, FeatureEncoderCheck(data.feature_metadata))
+    metadata_of_shard = {
+        path: metadata
+        for shards in (*data.sources.values(), *data.val_sources.values())
+        for path, metadata in shards.feature_metadata().items()
+    }
+    if metadata_of_shard:
+        callbacks.insert(0, FeatureEncoderCheck(metadata_of_shard))
     return callbacks
 
 

@@ -1,4 +1,4 @@
-"""Tiny encoded videos, images and question files to pack."""
+"""Tiny encoded videos, images and question files to pack, and an order without shuffling."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from lit_hour.config.schema import PackConfig, VideoConfig
+from lit_hour.data.sample_order import MixedOrder
 
 VIDEO = VideoConfig(min_frames=4, max_frames=6, image_size=32)
 PACK = PackConfig(videos_per_shard=2, num_workers=1)
@@ -21,6 +22,18 @@ IMAGE_SIZES = {
     "map.webp": (64, 64),
     "dot.bmp": (1, 1),
 }  # width and height
+
+
+class IdentityOrder(MixedOrder):
+    """An order of one source with one shard, whose samples come in the order of the shard."""
+
+    SOURCE = "a"
+
+    def __init__(self, num_samples: int, seed: int = 0) -> None:
+        self.num_samples, self.seed = num_samples, seed
+
+    def __getitem__(self, position: int) -> tuple[str, int, int]:
+        return self.SOURCE, 0, position
 
 
 def conversation(*questions: str, **keys: Any) -> dict[str, Any]:

@@ -60,18 +60,23 @@ class PublishedLengths:
 
     def tokens_at(self, positions: Sequence[int]) -> NDArray[np.int64]:
         """Return the tokens of repository and text at positions of that order: `(positions,)`."""
-        num_frames = np.floor(self.seconds_at(positions)) + 1  # (positions,)
-        visual = np.maximum(num_frames, MIN_FRAMES) * TOKENS_PER_FRAME  # (positions,)
+        return self._tokens(self.seconds_at(positions))
+
+    @staticmethod
+    def _tokens(seconds: NDArray[np.float64]) -> NDArray[np.int64]:
+        num_frames = np.floor(seconds) + 1  # (samples,)
+        visual = np.maximum(num_frames, MIN_FRAMES) * TOKENS_PER_FRAME  # (samples,)
         return (visual + QUESTIONS_PER_SAMPLE * TOKENS_PER_QUESTION).astype(np.int64)
 
     def balanced_order(self, samples_per_step: int, max_window_steps: int) -> LengthBalancedOrder:
         """Return the order with length balancing."""
+        num_samples = VIDEOS_PER_SHARD * SAMPLES_PER_VIDEO  # of a shard
+        costs = self._tokens(np.repeat(self.seconds, SAMPLES_PER_VIDEO))  # (samples,)
         return LengthBalancedOrder(
-            self.tokens_at,
-            self.mixed_order.num_samples,
+            self.mixed_order,
+            {"videos": list(costs.reshape(-1, num_samples))},
             samples_per_step=samples_per_step,
             max_window_steps=max_window_steps,
-            seed=self.seed,
         )
 
 

@@ -9,16 +9,16 @@ from lit_hour.data.sample_order import (
     split_step_across_ranks,
 )
 from lit_hour.errors import ConfigError
+from tests.data.factories import IdentityOrder
 
 
 def order(samples_per_step: int, max_window_steps: int = 1) -> LengthBalancedOrder:
     """Return an order of 70 samples with the cost position % 13."""
     return LengthBalancedOrder(
-        lambda positions: np.array(positions) % 13,
-        70,
+        IdentityOrder(70, seed=1),
+        {IdentityOrder.SOURCE: [np.arange(1000) % 13]},
         samples_per_step=samples_per_step,
         max_window_steps=max_window_steps,
-        seed=1,
     )
 
 

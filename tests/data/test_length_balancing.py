@@ -19,6 +19,7 @@ from lit_hour.data.sample_order import (
 from lit_hour.data.shards.reader import open_shards
 from lit_hour.data.shards.shard_index import IndexEntry
 from lit_hour.processor import HourLLaVAProcessor
+from tests.data.factories import IdentityOrder
 from tests.data.published_lengths import PublishedLengths, iter_steps, measure_balance
 from tests.data.rank_data import data_of_rank
 from tests.helpers.toy_run import ToyProject
@@ -37,11 +38,10 @@ def balanced(
 ) -> LengthBalancedOrder:
     """Return an order with costs that differ between neighbors: position ** 2 % 101."""
     return LengthBalancedOrder(
-        lambda positions: np.array(positions) ** 2 % 101,
-        num_samples,
+        IdentityOrder(num_samples, seed),
+        {IdentityOrder.SOURCE: [np.arange(1000) ** 2 % 101]},
         samples_per_step=samples_per_step,
         max_window_steps=max_window_steps,
-        seed=seed,
     )
 
 

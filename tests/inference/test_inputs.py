@@ -14,6 +14,7 @@ from lit_hour.inference.inputs import InputFiles, open_input_files
 from lit_hour.inference.predictor import VideoPredictor
 from lit_hour.media.video_reader import SampledVideo
 from lit_hour.model.multimodal_inputs import truncate_to_prompts
+from lit_hour.text.chat_template import build_conversation
 from lit_hour.types import Example, ImageSet, Question, Sample, TiledImage
 from tests.inference.helpers import CONFIG, SIZE_PIXELS, generate_text, make_predictor
 
@@ -79,7 +80,7 @@ def test_images_give_the_same_prompt_as_in_training(
         visual = open_input_files(files).load(CONFIG)
         assert not isinstance(visual, SampledVideo)
         memory = predictor.encode_video(files)
-        conversation = processor.build_conversation([question])
+        conversation = build_conversation([question], processor.config)
         trained = processor.build_example(Sample("key", "", 0.0, visual, (conversation,))).texts
         generated = processor.tokenize(
             [processor.build_prompt("Which color?")],

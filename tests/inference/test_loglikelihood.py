@@ -10,6 +10,7 @@ from lit_hour.errors import QuestionError
 from lit_hour.inference.predictor import LogLikelihood, VideoMemory, VideoPredictor
 from lit_hour.media.video_reader import load_video
 from lit_hour.processor import HourLLaVAProcessor
+from lit_hour.text.chat_template import build_conversation
 from lit_hour.text.tokenizer import end_of_turn_id
 from lit_hour.types import Question, Sample
 from tests.inference.helpers import CONFIG, make_predictor
@@ -42,7 +43,11 @@ def test_loss_equals_the_training_loss_of_the_answer(
         predictor.processor.tokenizer, replace(predictor.config.text, loss_on_template=False)
     )
     sample = Sample(
-        "video", "mine", duration_seconds, frames, (processor.build_conversation([QUESTION]),)
+        "video",
+        "mine",
+        duration_seconds,
+        frames,
+        (build_conversation([QUESTION], processor.config),),
     )
     with torch.no_grad():
         batch = processor.collate([processor.build_example(sample)])

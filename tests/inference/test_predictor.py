@@ -16,7 +16,7 @@ from lit_hour.inference.predictor import Answer, VideoMemory, VideoPredictor
 from lit_hour.media.video_reader import load_video
 from lit_hour.model.multimodal_inputs import truncate_to_prompts
 from lit_hour.run_dir import RunDir
-from lit_hour.text.chat_template import format_question
+from lit_hour.text.chat_template import build_conversation, format_question
 from lit_hour.text.tokenizer import end_of_turn_id
 from lit_hour.types import Message, Question, Sample
 from tests.helpers.toy_run import TrainedRun, load_weights, max_abs_difference
@@ -88,7 +88,9 @@ def test_generate_equals_batched_generation_on_a_training_batch(
 ) -> None:
     frames, duration_seconds = load_video(video, predictor.config.video)
     processor, model = predictor.processor, predictor.model
-    conversations = tuple(processor.build_conversation([question]) for question in questions)
+    conversations = tuple(
+        build_conversation([question], processor.config) for question in questions
+    )
     batch = processor.collate(
         [processor.build_example(Sample("key", "", duration_seconds, frames, conversations))]
     )
@@ -118,7 +120,7 @@ def test_the_prompt_equals_that_of_training(
         asked = format_question(question, predictor.config.text.mcq_format)
         prompts = []
         for conversation in (
-            processor.build_conversation([question]),
+            build_conversation([question], processor.config),
             processor.build_prompt(asked),
         ):
             batch = processor.collate(

@@ -12,6 +12,7 @@ from lit_hour.model.hour_llava import HourLLaVA
 from lit_hour.model.memaug import MemAugQuery, MemoryAugmentation
 from lit_hour.model.memory_repository import DenseTokens, MemoryRepository
 from lit_hour.processor import HourLLaVAProcessor
+from lit_hour.text.chat_template import build_conversation
 from lit_hour.text.tokenizer import train_byte_level_tokenizer
 from lit_hour.types import Batch, Frames, Question, Sample, Visual
 
@@ -66,7 +67,7 @@ def frames(num_frames: int, seed: int = 0) -> Frames:
 def sample(visual: Visual | None, *conversations: tuple[Question, ...]) -> Sample:
     """Return conversations that ask these questions about a visual, with their answers."""
     duration_seconds = float(len(visual)) if isinstance(visual, Frames) else 0.0
-    built = tuple(map(PROCESSOR.build_conversation, conversations))
+    built = tuple(build_conversation(questions, PROCESSOR.config) for questions in conversations)
     return Sample("key", "toy", duration_seconds, visual, built)
 
 

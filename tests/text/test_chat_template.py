@@ -6,7 +6,6 @@ from lit_hour.config.schema import TextConfig
 from lit_hour.errors import QuestionError
 from lit_hour.text.chat_template import (
     build_conversation,
-    format_answer,
     format_question,
     tokenize_conversation,
 )
@@ -299,21 +298,16 @@ def test_letter_format_labels_options_in_order() -> None:
     assert format_question(CHOICE, "letter") == (
         "Which color?\nA. red\nB. blue\nC. green\nAnswer with the letter of the right option."
     )
-    assert (
-        format_answer(CHOICE, "letter"),
-        format_answer(OPEN, "letter"),
-        format_question(OPEN, "letter"),
-    ) == (
-        "B",
-        "A ball.",
-        "What is shown?",
-    )
+    assert format_question(OPEN, "letter") == "What is shown?"
+    answers = [message.text for message in build_conversation((CHOICE, OPEN), SETTINGS).messages]
+    assert answers[2::2] == ["B", "A ball."]
 
 
 def test_text_format_lists_options_without_letters() -> None:
     prompt = format_question(CHOICE, "text")
     assert prompt == "Which color?\nred\nblue\ngreen\nAnswer with one of these options."
-    assert format_answer(CHOICE, "text") == CHOICE.answer
+    as_text = replace(SETTINGS, mcq_format="text")
+    assert build_conversation((CHOICE,), as_text).messages[-1].text == CHOICE.answer
 
 
 @pytest.mark.parametrize("text", ("", "  \n\t"))

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from lit_hour.processor import HourLLaVAProcessor
+from lit_hour.text.chat_template import build_conversation
 from lit_hour.text.tokenizer import load_tokenizer
 from lit_hour.training.module import HourLLaVAModule
 from lit_hour.types import Batch, Frames, Question, Sample, Skipped
@@ -50,7 +51,11 @@ def batch_of(
         examples.append(
             processor.build_example(
                 Sample(
-                    f"{position}", "noise", 4.0, video, (processor.build_conversation([question]),)
+                    f"{position}",
+                    "noise",
+                    4.0,
+                    video,
+                    (build_conversation([question], processor.config),),
                 )
             )
         )
@@ -141,7 +146,7 @@ def test_validation_answers_every_question_and_scores_it(
     )
     video = Frames(torch.zeros(4, 3, 64, 64, dtype=torch.uint8), torch.arange(4.0))
     conversations = tuple(
-        processor.build_conversation([question]) for question in (RED, choice, LONG)
+        build_conversation([question], processor.config) for question in (RED, choice, LONG)
     )
     batch = processor.collate(
         [processor.build_example(Sample("dark", "made", 4.0, video, conversations))]
