@@ -72,4 +72,11 @@ class ServingConfig:
         gt=0,
     )
     memory_folder: str = field("runs/memories", "folder of the video memories on disk")
+    max_evidence_gb: float = field(
+        16.0,
+        "memory that the evidence for one answer may take, beside the model and the video memory;"
+        " more is refused",
+        unit="GB",
+        gt=0,
+    )
     server: ServerConfig = field(ServerConfig, "limits of the HTTP server")

@@ -2,13 +2,14 @@
 
 The score of a frame is a first-order estimate of how much the log-probability of the answer would
 drop without the frame's memory tokens. On synthetic videos it finds the true moment more often
-than attention weights do (`tests/benchmarks/attribution_accuracy.py`). Entry point:
-`attribute_answer`.
+than attention weights do (`tests/benchmarks/attribution_accuracy.py`). It costs a backward pass, so
+it is computed on request only. Entry points: `attribute_answer`, and `attribution_steps` for a
+caller that may stop early.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -24,6 +25,7 @@ MAX_MOMENTS = 3
 MOMENT_THRESHOLD = 0.5  # a moment extends while the smoothed curve is above this share of its peak
 SMOOTHING_RADIUS = 2  # frames; forgetting usually keeps every fourth frame
 MIN_SHARE = 0.02  # of the attribution; a moment with less is dropped
+CHUNK_TOKENS = 1024  # of the memory whose gradient x input is computed at a time
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ class Attribution:
     """The contribution of each part of a video to an answer.
 
     Attributes:
-        moments: intervals that stand out, the one with the largest share first.
+        moments: intervals that stand out, in order of time; none begins where another ends.
         curve: the time in seconds and the share of each frame. The shares sum to 1, or are all 0
             if no frame raises the probability of the answer.
     """
@@ -58,7 +60,25 @@ def attribute_answer(
 ) -> Attribution:
     """Return the moments of the video that a generated answer is based on.
 
-    This takes about three times as long as a question, and as much RAM as training on one.
+    Args and errors are those of `attribution_steps`.
+    """
+    *_, attribution = attribution_steps(predictor, memory, question, answer, history)
+    assert attribution is not None
+    return attribution
+
+
+@torch.inference_mode(mode=False)
+def attribution_steps(
+    predictor: VideoPredictor,
+    memory: VideoMemory,
+    question: str,
+    answer: str,
+    history: Sequence[Message] = (),
+) -> Generator[Attribution | None, None, None]:
+    """Attribute an answer in steps, none of which takes longer than a first token.
+
+    All steps together take about three times as long as the first token of the answer. Activations
+    are checkpointed, so memory use is at most `attribution_bytes`.
 
     Args:
         predictor: that generated the answer.
@@ -67,12 +87,85 @@ def attribute_answer(
         answer: text that was generated.
         history: as for `VideoPredictor.generate`.
 
+    Yields:
+        None after each step, then the attribution. Close the generator to stop early.
+
     Raises:
-        QuestionError: the memory is one of images, or the question is empty or too long.
+        QuestionError: the memory is one of images, the question is empty or too long, or the
+            attribution may take more than `serving.max_evidence_gb`.
     """
+    repository, processor = memory.repository, predictor.processor
     if not memory.num_frames:
         raise QuestionError(f"{memory.source} is not a video. Only a video has moments.")
-    scores = _gradient_times_input(predictor, memory, question, answer, history)  # (frames,)
+    answer_ids = processor.answer_ids(answer).to(predictor.device)  # (tokens,)
+    _check_memory_use(predictor, memory, 0, len(answer_ids))
+    tokens = repository.tokens.detach().clone().requires_grad_()  # (memory, dim)
+    differentiable = replace(memory, repository=with_tokens(repository, tokens))
+    with torch.enable_grad():
+        conversation = processor.build_prompt(question, history)
+        prompt = predictor.build_llm_inputs(differentiable, [conversation])
+    num_prompt_tokens = prompt.embeddings.shape[1]
+    _check_memory_use(predictor, memory, num_prompt_tokens, len(answer_ids))
+    yield None
+    for gradient in predictor.model.llm.backpropagate(prompt, answer_ids):
+        yield None
+        llm_gradient = gradient[:, :num_prompt_tokens]  # (1, prompt, dim)
+    (gradient,) = torch.autograd.grad(prompt.embeddings, tokens, llm_gradient)  # (memory, dim)
+    scores = _gradient_times_input(gradient, tokens.detach())  # (memory,)
+    scores = scores.unflatten(0, (repository.num_frames, -1)).sum(dim=1)  # (frames,)
+    yield _summarize(scores, memory)
+
+
+def attribution_bytes(
+    predictor: VideoPredictor, memory: VideoMemory, num_prompt_tokens: int, num_answer_tokens: int
+) -> int:
+    """Return an upper bound on the memory that the attribution of an answer takes, in bytes.
+
+    The weights and the video memory itself are not included. The larger of two parts counts: the
+    backward pass of the language model with the inputs of all its layers and the activations of
+    one, and that of MemAug with gradients of all memory tokens and the keys and values of a block.
+
+    Args:
+        predictor: that generated the answer.
+        memory: of the video.
+        num_prompt_tokens: read by the language model, visual tokens included.
+        num_answer_tokens: of the answer.
+    """
+    llm, tokens = predictor.model.llm, memory.repository.tokens
+    num_memory_tokens, dim = tokens.shape
+    kv_dim = dim * llm.num_key_value_heads // llm.num_heads
+    num_tokens = num_prompt_tokens + num_answer_tokens
+    num_inputs = len(predictor.model.memaug.blocks) + 2  # kept until the end of the backward pass
+    per_token = (len(llm.layers) + num_inputs + 16) * dim
+    per_token += 8 * llm.network.config.intermediate_size
+    llm_values = num_memory_tokens * dim + num_tokens * per_token
+    memaug_values = num_memory_tokens * (4 * dim + 6 * kv_dim)
+    memaug_values += num_tokens * (num_inputs + 24) * dim
+    logits_bytes = 20 * num_answer_tokens * llm.vocab_size
+    return tokens.element_size() * max(llm_values, memaug_values) + logits_bytes
+
+
+def _check_memory_use(
+    predictor: VideoPredictor, memory: VideoMemory, num_prompt_tokens: int, num_answer_tokens: int
+) -> None:
+    limit_gb = predictor.config.serving.max_evidence_gb
+    needed_gb = attribution_bytes(predictor, memory, num_prompt_tokens, num_answer_tokens) / 1e9
+    if needed_gb > limit_gb:
+        raise QuestionError(
+            f"The evidence for an answer about {memory.source} may take {needed_gb:.3g} GB of"
+            f" memory, more than serving.max_evidence_gb={limit_gb:g}. Raise it, or take a shorter"
+            " video."
+        )
+
+
+def _gradient_times_input(gradient: Tensor, tokens: Tensor) -> Tensor:
+    """Return the float32 dot products of the rows of two matrices `(memory, dim)`: `(memory,)`."""
+    chunks = zip(gradient.split(CHUNK_TOKENS), tokens.split(CHUNK_TOKENS), strict=True)
+    return torch.cat([(one.float() * other.float()).sum(dim=1) for one, other in chunks])
+
+
+def _summarize(scores: Tensor, memory: VideoMemory) -> Attribution:
+    """Return the attribution with the scores `(frames,)` of a video's frames as curve."""
     shares = scores.clamp(min=0)  # (frames,)
     shares = shares / shares.sum().clamp(min=torch.finfo(shares.dtype).tiny)  # (frames,)
     times = memory.repository.timestamps.tolist()
@@ -86,7 +179,9 @@ def attribute_answer(
 def find_moments(
     seconds: Sequence[float], shares: Sequence[float], duration_seconds: float
 ) -> tuple[Moment, ...]:
-    """Return the highest peaks of a curve, each with the neighboring frames of similar height.
+    """Return the highest peaks of a curve with their neighborhood, in order of time.
+
+    A peak extends over the neighboring frames of similar height. Moments that touch are joined.
 
     Args:
         seconds: start of each frame, in order; a frame ends where the next one starts, and the
@@ -97,9 +192,9 @@ def find_moments(
     ends = [*seconds[1:], max(duration_seconds, seconds[-1])]
     is_free = [True] * len(shares)
     heights = _moving_average(shares)
-    moments: list[Moment] = []
+    spans: list[tuple[int, int]] = []  # first and last frame
     for peak in sorted(range(len(shares)), key=lambda frame: shares[frame], reverse=True):
-        if len(moments) == MAX_MOMENTS or shares[peak] <= 0:
+        if len(spans) == MAX_MOMENTS or shares[peak] <= 0:
             break
         if not is_free[peak]:
             continue
@@ -110,9 +205,22 @@ def find_moments(
         while last + 1 < len(shares) and is_free[last + 1] and heights[last + 1] > threshold:
             last += 1
         is_free[first : last + 1] = [False] * (last + 1 - first)
-        moments.append(Moment(seconds[first], ends[last], sum(shares[first : last + 1])))
-    moments.sort(key=lambda moment: moment.share, reverse=True)
-    return tuple(moment for moment in moments if moment.share >= MIN_SHARE)
+        spans.append((first, last))
+    spans = [span for span in spans if sum(shares[span[0] : span[1] + 1]) >= MIN_SHARE]
+    return tuple(
+        Moment(seconds[first], ends[last], sum(shares[first : last + 1]))
+        for first, last in _join_adjacent(spans)
+    )
+
+
+def _join_adjacent(spans: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Return disjoint spans of frames in order, joined where one begins right after another."""
+    joined: list[tuple[int, int]] = []
+    for first, last in sorted(spans):
+        if joined and joined[-1][1] + 1 == first:
+            first, _ = joined.pop()
+        joined.append((first, last))
+    return joined
 
 
 def _moving_average(shares: Sequence[float]) -> list[float]:
@@ -120,27 +228,6 @@ def _moving_average(shares: Sequence[float]) -> list[float]:
     radius = SMOOTHING_RADIUS
     windows = [shares[max(0, frame - radius) : frame + radius + 1] for frame in range(len(shares))]
     return [sum(window) / len(window) for window in windows]
-
-
-def _gradient_times_input(
-    predictor: VideoPredictor,
-    memory: VideoMemory,
-    question: str,
-    answer: str,
-    history: Sequence[Message],
-) -> Tensor:
-    """Return how much each frame raises the log-probability of the answer: `(frames,)`."""
-    repository = memory.repository
-    with torch.inference_mode(mode=False), torch.enable_grad():
-        tokens = repository.tokens.detach().clone().requires_grad_()  # (memory, dim)
-        differentiable = replace(memory, repository=with_tokens(repository, tokens))
-        conversation = predictor.processor.build_prompt(question, history)
-        prompt = predictor.build_llm_inputs(differentiable, [conversation])
-        answer_ids = predictor.processor.answer_ids(answer).to(predictor.device)  # (tokens,)
-        log_probability = predictor.model.llm.log_probability(prompt, answer_ids)  # ()
-        (gradient,) = torch.autograd.grad(log_probability, tokens)  # (memory, dim)
-    scores = (gradient * tokens.detach()).float().sum(dim=1)  # (memory,)
-    return scores.unflatten(0, (repository.num_frames, -1)).sum(dim=1)  # (frames,)
 
 
 def _merge_repeated_frames(

@@ -170,18 +170,62 @@ class LanguageModel(nn.Module):
         is_greedy = (logits.argmax(dim=-1) == ids) | (ids == IGNORE_INDEX)
         return -losses.sum(dim=1), is_greedy.all(dim=1)  # (continuations,), (continuations,)
 
-    def log_probability(self, inputs: LLMInputs, continuation: Tensor) -> Tensor:
-        """Compute the log-probability `()` of a continuation `(tokens,)`, with gradients."""
+    @torch.no_grad()
+    def backpropagate(self, inputs: LLMInputs, continuation: Tensor) -> Iterator[Tensor]:
+        """Backpropagate the log-probability of a continuation, with activation checkpointing.
+
+        The forward pass keeps the input of each layer and no other activations. Each step of the
+        backward pass recomputes one layer; the caller may stop between two steps.
+
+        Args:
+            inputs: one text without padding.
+            continuation: `(tokens,)`, at least one token.
+
+        Yields:
+            Gradients of the log-probability, `(1, text + continuation, dim)`: of the output of the
+            last layer, then of the input of each layer, from the last layer to the first. So the
+            last one is that of the embeddings.
+        """
         embedded = self.embed(continuation)[None]  # (1, continuation, dim)
         embeddings = torch.cat([inputs.embeddings, embedded], dim=1)  # (1, tokens, dim)
-        mask = torch.ones(embeddings.shape[:2], dtype=torch.bool, device=embeddings.device)
-        output = self.network(
-            inputs_embeds=embeddings,
-            attention_mask=mask,
-            use_cache=False,
-            logits_to_keep=len(continuation) + 1,
-        )
-        return -F.cross_entropy(output.logits[0, :-1].float(), continuation, reduction="sum")
+        calls = self._record_layer_calls(embeddings)
+        norm, last_hidden = calls.pop()
+
+        def log_probability(hidden: Tensor) -> Tensor:
+            predicting = norm(hidden)[0, -len(continuation) - 1 : -1]  # (continuation, dim)
+            logits = self.network.lm_head(predicting).float()  # (continuation, vocabulary)
+            return -F.cross_entropy(logits, continuation, reduction="sum")  # ()
+
+        gradient = _input_gradient(log_probability, last_hidden)  # (1, tokens, dim)
+        yield gradient
+        while calls:
+            gradient = _input_gradient(*calls.pop(), gradient)  # (1, tokens, dim)
+            yield gradient
+
+    def _record_layer_calls(self, embeddings: Tensor) -> list[tuple[Callable[..., Tensor], Tensor]]:
+        """Run the decoder; return each layer and the final norm, with its input.
+
+        Args:
+            embeddings: `(1, tokens, dim)`.
+
+        Returns:
+            In the order of the calls: a function of the hidden states alone, and the hidden states
+            `(1, tokens, dim)` that it was called with.
+        """
+        calls: list[tuple[Callable[..., Tensor], Tensor]] = []
+
+        def record(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            hidden, *others = args
+            calls.append((lambda states: module(states, *others, **kwargs), hidden))
+
+        modules = [*self.layers, self.network.model.norm]
+        handles = [module.register_forward_pre_hook(record, with_kwargs=True) for module in modules]
+        try:
+            self.network.model(inputs_embeds=embeddings, use_cache=False)
+        finally:
+            for handle in handles:
+                handle.remove()
+        return calls
 
     def logits(self, inputs: LLMInputs) -> Tensor:
         """Compute the logits at every token, `(texts, tokens, vocabulary)`, for inspection."""
@@ -228,6 +272,16 @@ class LanguageModel(nn.Module):
                 return
             cache, embeddings = output.past_key_values, self.embed(tokens[:, None])
             mask = torch.cat([mask, torch.ones_like(mask[:, :1])], dim=1)  # (texts, tokens + 1)
+
+
+def _input_gradient(
+    function: Callable[..., Tensor], values: Tensor, output_gradient: Tensor | None = None
+) -> Tensor:
+    """Return the gradient of a function of one tensor; for a scalar without `output_gradient`."""
+    with torch.enable_grad():
+        values = values.detach().requires_grad_()
+        (gradient,) = torch.autograd.grad(function(values), values, output_gradient)
+    return gradient
 
 
 def _build_network(config: LLMConfig, vocab_size: int) -> nn.Module:

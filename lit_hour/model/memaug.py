@@ -263,9 +263,14 @@ class MemoryAugmentation(nn.Module):
                 for one in repositories
             ]
         hidden = [query.tokens for query in queries]  # (query, dim) for each text
+        checkpoints_blocks = torch.is_grad_enabled() and not self.training  # as for attribution
         for index, block in enumerate(self.blocks):
             caches = [repository.kv_caches[index] for repository in repositories if is_cached]
-            hidden = block(hidden, query_rotary, memories, caches, repository_of_query)
+            inputs = (hidden, query_rotary, memories, caches, repository_of_query)
+            if checkpoints_blocks:
+                hidden = checkpoint(block, *inputs, use_reentrant=False, preserve_rng_state=False)
+            else:
+                hidden = block(*inputs)  # (query, dim) for each text
         return hidden
 
     def build_kv_caches(

@@ -1,16 +1,27 @@
-"""Gradient x input attribution against finite differences, and the moments of a curve."""
+"""Gradient x input attribution: its values, its cost, its memory, and the moments of a curve."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
+from torch.profiler import ProfilerActivity, profile
 
 from lit_hour.errors import QuestionError
-from lit_hour.inference.attribution import attribute_answer, find_moments
+from lit_hour.inference.attribution import (
+    Attribution,
+    attribute_answer,
+    attribution_bytes,
+    attribution_steps,
+    find_moments,
+)
 from lit_hour.inference.predictor import VideoMemory, VideoPredictor
+from lit_hour.model.language_model import LLMInputs
 from lit_hour.model.memory_repository import with_tokens
+from tests.inference.helpers import CONFIG, make_predictor, random_frames
 
 QUESTION, ANSWER = "What is there?", "a red square"
 
@@ -44,6 +55,160 @@ def test_the_curve_equals_finite_differences(
     curve = torch.tensor([share for _, share in attribution.curve])  # (frames,)
     torch.testing.assert_close(curve, shares, atol=0.01, rtol=0)
     assert 0 < (slopes > 0).sum() < len(slopes)
+
+
+def plain_gradients(
+    predictor: VideoPredictor, memory: VideoMemory
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return gradients of one backward pass with all activations.
+
+    Returns:
+        With respect to the embeddings that the LLM reads, `(1, tokens, dim)`, and gradient x input
+        of each frame, `(frames,)`.
+    """
+    repository, llm = memory.repository, predictor.model.llm
+    tokens = repository.tokens.detach().clone().requires_grad_()  # (memory, dim)
+    differentiable = replace(memory, repository=with_tokens(repository, tokens))
+    prompt = predictor.build_llm_inputs(
+        differentiable, [predictor.processor.build_prompt(QUESTION)]
+    )
+    answer = predictor.processor.answer_ids(ANSWER)  # (tokens,)
+    embeddings = torch.cat([prompt.embeddings, llm.embed(answer)[None]], dim=1)
+    mask = torch.ones(embeddings.shape[:2], dtype=torch.bool)  # (1, tokens)
+    logits = llm.logits(LLMInputs(embeddings, mask.long(), mask))[0, -len(answer) - 1 : -1]
+    log_probability = -torch.nn.functional.cross_entropy(logits, answer, reduction="sum")
+    of_llm, gradient = torch.autograd.grad(log_probability, (embeddings, tokens))
+    scores = (gradient * tokens).detach().sum(dim=1)  # (memory,)
+    return of_llm, scores.unflatten(0, (repository.num_frames, -1)).sum(dim=1)
+
+
+@pytest.mark.parametrize("lora_rank", (0, 2))
+def test_checkpointed_equals_plain(lora_rank: int) -> None:
+    llm = replace(
+        CONFIG.model.llm,
+        num_layers=5,
+        initializer_range=0.1,
+        lora=replace(CONFIG.model.llm.lora, rank=lora_rank),
+    )
+    model = replace(CONFIG.model, llm=llm, memaug=replace(CONFIG.model.memaug, num_layers=3))
+    predictor = make_predictor(replace(CONFIG, model=model))
+    memory = predictor.encode_visual(random_frames(30), 30.0, "noise")
+    of_llm, scores = plain_gradients(predictor, memory)
+    with torch.inference_mode():
+        prompt = predictor.build_llm_inputs(memory, [predictor.processor.build_prompt(QUESTION)])
+    answer = predictor.processor.answer_ids(ANSWER)  # (tokens,)
+    *_, gradient = predictor.model.llm.backpropagate(prompt, answer)  # (1, tokens, dim)
+    assert (gradient - of_llm).norm() < 1e-6 * of_llm.norm()
+    shares = scores.clamp(min=0) / scores.clamp(min=0).sum()  # (frames,)
+    curve = attribute_answer(predictor, memory, QUESTION, ANSWER).curve
+    found = torch.tensor([share for _, share in curve])  # (frames,)
+    assert (found - shares).abs().max() < 1e-6
+    assert (found > 0).sum() > 5
+
+
+@contextmanager
+def count_saved_activations() -> Iterator[list[int]]:
+    """Append the size in bytes of each tensor that autograd saves for a backward pass."""
+    saved: list[int] = []
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        saved.append(tensor.nbytes)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        yield saved
+
+
+def test_answers_save_no_activations_and_an_attribution_does(
+    predictor: VideoPredictor, memory: VideoMemory
+) -> None:
+    with count_saved_activations() as saved:
+        list(predictor.generate(memory, QUESTION))
+        conversation = predictor.processor.build_prompt(QUESTION)
+        predictor.generate_batch(memory, [conversation])
+        predictor.loglikelihood(memory, conversation, [ANSWER])
+        assert not saved
+        attribute_answer(predictor, memory, QUESTION, ANSWER)
+        assert saved
+
+
+def test_it_stops_between_two_layers(predictor: VideoPredictor, memory: VideoMemory) -> None:
+    steps = attribution_steps(predictor, memory, QUESTION, ANSWER)
+    next(steps)  # the prompt
+    next(steps)  # the last norm, after a forward pass
+    with count_saved_activations() as saved:
+        assert torch.is_grad_enabled() and not torch.is_inference_mode_enabled()
+        steps.close()
+        assert not saved
+    *before, last = attribution_steps(predictor, memory, QUESTION, ANSWER)
+    assert before == [None] * (2 + len(predictor.model.llm.layers))
+    assert isinstance(last, Attribution)
+
+
+def test_other_questions_between_two_steps_change_nothing(
+    predictor: VideoPredictor, memory: VideoMemory
+) -> None:
+    expected = attribute_answer(predictor, memory, QUESTION, ANSWER)
+    answer = list(predictor.generate(memory, QUESTION))[:-1]
+    steps = attribution_steps(predictor, memory, QUESTION, ANSWER)
+    for step in steps:
+        if step is None:
+            assert list(predictor.generate(memory, QUESTION))[:-1] == answer
+        else:
+            assert step == expected
+
+
+def peak_bytes(predictor: VideoPredictor, memory: VideoMemory) -> int:
+    """Return the largest amount of memory that an attribution allocates, by PyTorch's profiler."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        attribute_answer(predictor, memory, QUESTION, ANSWER)
+    events = profiler.profiler.kineto_results.events()
+    changes = [(event.start_ns(), event.nbytes()) for event in events if event.name() == "[memory]"]
+    peak = allocated = 0
+    for _, num_bytes in sorted(changes, key=lambda change: change[0]):
+        allocated += num_bytes
+        peak = max(peak, allocated)
+    return peak
+
+
+def test_memory_use_is_bounded() -> None:
+    for num_layers, num_blocks, num_kv_heads, width, keep_ratio in (
+        (2, 1, 2, 256, 0.02),
+        (2, 6, 8, 256, 0.02),
+        (12, 2, 2, 256, 0.5),
+        (2, 2, 2, 2048, 0.5),
+    ):
+        llm = replace(
+            CONFIG.model.llm,
+            hidden_size=128,
+            num_layers=num_layers,
+            num_heads=8,
+            num_key_value_heads=num_kv_heads,
+            intermediate_size=width,
+        )
+        memaug = replace(CONFIG.model.memaug, num_layers=num_blocks, temporal_keep_ratio=keep_ratio)
+        model = replace(CONFIG.model, llm=llm, memaug=memaug)
+        predictor = make_predictor(replace(CONFIG, model=model))
+        memory = predictor.encode_visual(random_frames(100), 100.0, "noise")
+        *_, answer = predictor.generate(memory, QUESTION)
+        num_answer_tokens = len(predictor.processor.answer_ids(ANSWER))
+        bound = attribution_bytes(predictor, memory, answer.num_prompt_tokens, num_answer_tokens)
+        peak = peak_bytes(predictor, memory)
+        case = (num_layers, num_blocks, num_kv_heads, width, keep_ratio, bound / peak)
+        assert peak <= bound < 4 * peak, case
+
+
+def test_more_memory_than_the_setting_allows_is_refused(
+    predictor: VideoPredictor, memory: VideoMemory
+) -> None:
+    serving = replace(predictor.config.serving, max_evidence_gb=1e-4)
+    small = VideoPredictor(
+        replace(predictor.config, serving=serving), predictor.model, predictor.processor
+    )
+    with pytest.raises(
+        QuestionError, match=r"walk\.mp4 may take .* serving\.max_evidence_gb=0\.0001"
+    ):
+        attribute_answer(small, memory, QUESTION, ANSWER)
 
 
 def test_attribution_does_not_change_the_memory(
@@ -100,6 +265,21 @@ def test_moments_are_peaks_with_their_neighborhood(
     found = find_moments(range(40), shares, 45)
     assert [(moment.start_seconds, moment.end_seconds) for moment in found] == moments
     assert sum(moment.share for moment in found) == pytest.approx(sum(shares), abs=0.015)
+
+
+def test_moments_that_touch_are_joined() -> None:
+    shares = flat((20, 0.0), (5, 0.04), (5, 0.12), (30, 0.0))  # a low peak beside a high one
+    (moment,) = find_moments(range(60), shares, 60)
+    assert (moment.start_seconds, moment.end_seconds) == (19, 31)
+    assert moment.share == pytest.approx(sum(shares))
+
+
+def test_moments_are_in_order_of_time() -> None:
+    shares = flat((5, 0.0), (5, 0.05), (30, 0.0), (5, 0.11), (5, 0.0), (5, 0.03), (5, 0.0))
+    found = find_moments(range(60), shares, 60)
+    assert [round(moment.share, 2) for moment in found] == [0.25, 0.55, 0.15]
+    starts = [moment.start_seconds for moment in found]
+    assert starts == sorted(starts)
 
 
 def test_there_are_at_most_max_moments() -> None:
