@@ -1,4 +1,4 @@
-"""Fixtures that every room's tests share."""
+"""Fixtures for the tests of all packages."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:  # importing toy_run loads Lightning, which takes seconds
 
 @pytest.fixture(scope="session")
 def real_videos() -> Path:
-    """The folder of real clips, which lies beside the checkout and is not part of it."""
+    """The folder of real clips, which is beside the checkout and not part of it."""
     folder = SHARED / "videos"
     if not (folder / "CATALOG.json").is_file():
         pytest.skip(f"no real clips at {folder}")
@@ -45,17 +45,19 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> ToyProject:
 
 @pytest.fixture(scope="session")
 def trained(toy: ToyProject) -> TrainedRun:
-    """A run of `python train.py` with these settings, from the beginning to the end; not to be
-    changed."""
+    """A finished run of `python train.py` on the toy project; tests must not change it."""
     from tests.helpers.toy_run import TrainedRun
 
-    words = ("training.num_val_images=2",)
-    return TrainedRun(toy, toy.run_dir("whole"), words, toy.train("whole", *words))
+    overrides = ("training.num_val_images=2",)
+    return TrainedRun(toy, toy.run_dir("whole"), overrides, toy.train("whole", *overrides))
 
 
 @pytest.fixture(scope="session")
 def random_run(trained: TrainedRun, tmp_path_factory: pytest.TempPathFactory) -> RunDir:
-    """A run that says something else to each question: a few steps teach a model to be silent."""
+    """A run with random language-model weights, so that it answers each question differently.
+
+    A model that was trained for a few steps generates nothing.
+    """
     import torch
 
     from lit_hour.run_dir import RunDir
@@ -73,10 +75,10 @@ def random_run(trained: TrainedRun, tmp_path_factory: pytest.TempPathFactory) ->
 
 @pytest.fixture
 def step_recorder(monkeypatch: pytest.MonkeyPatch) -> StepRecorder:
-    """Watches the runs of a test from inside."""
+    """A callback that records the steps of every run in the test."""
     from lit_hour.training import fit
     from tests.helpers.toy_run import StepRecorder
 
-    watching, build_callbacks = StepRecorder(), fit.build_callbacks
-    monkeypatch.setattr(fit, "build_callbacks", lambda *given: [*build_callbacks(*given), watching])
-    return watching
+    recorder, build_callbacks = StepRecorder(), fit.build_callbacks
+    monkeypatch.setattr(fit, "build_callbacks", lambda *args: [*build_callbacks(*args), recorder])
+    return recorder

@@ -195,8 +195,8 @@ def test_text_settings_change_labels_and_question_mask() -> None:
     for setting in ({"loss_on_template": True}, {"memaug_question_scope": "first"}):
         other = HourLLaVAProcessor(PROCESSOR.tokenizer, replace(SETTINGS, **setting))
         (text,), (plain,) = (
-            each.build_example(sample("a", FRAMES, (LONG, SHORT))).texts
-            for each in (other, PROCESSOR)
+            processor.build_example(sample("a", FRAMES, (LONG, SHORT))).texts
+            for processor in (other, PROCESSOR)
         )
         assert text.input_ids.tolist() == plain.input_ids.tolist()
         assert text.question_mask.sum() < plain.question_mask.sum()

@@ -1,3 +1,5 @@
+"""Paths of a run directory, and which checkpoint is used."""
+
 from pathlib import Path
 
 import pytest
@@ -17,22 +19,22 @@ def run(tmp_path: Path) -> RunDir:
     return folder
 
 
-def test_a_run_lies_in_a_folder_of_its_name() -> None:
+def test_run_dir_is_named_after_the_run() -> None:
     run = RunDir.from_config(RunConfig(name="tiny", folder="some/runs"))
     assert run.path == Path("some/runs/tiny")
     assert run.config == run.path / "config.yaml"
-    places = [run.tokenizer, run.checkpoints, run.tensorboard, run.bad_samples]
-    assert {place.parent for place in places} == {run.path} and len(set(places)) == 4
+    paths = [run.tokenizer, run.checkpoints, run.tensorboard, run.bad_samples]
+    assert {path.parent for path in paths} == {run.path} and len(set(paths)) == 4
 
 
-def test_a_checkpoint_is_found_by_name_and_the_best_before_the_last(run: RunDir) -> None:
+def test_checkpoint_is_found_by_name_and_best_is_preferred_to_last(run: RunDir) -> None:
     assert run.checkpoint("step=000002") == run.checkpoints / "step=000002.ckpt"
     assert run.checkpoint() == run.checkpoints / "last.ckpt"
     torch.save({}, run.checkpoints / "best.ckpt")
     assert run.checkpoint() == run.checkpoints / "best.ckpt"
 
 
-def test_a_converted_checkpoint_is_a_folder_and_comes_after_those_of_training(
+def test_converted_checkpoint_is_a_folder_and_used_if_there_is_no_other(
     run: RunDir,
 ) -> None:
     (run.checkpoints / "converted").mkdir()
@@ -47,7 +49,7 @@ def test_a_converted_checkpoint_is_a_folder_and_comes_after_those_of_training(
         run.checkpoint("best")
 
 
-def test_what_is_missing_is_named_with_what_there_is(run: RunDir, tmp_path: Path) -> None:
+def test_missing_checkpoint_is_refused_with_the_existing_ones(run: RunDir, tmp_path: Path) -> None:
     with pytest.raises(
         RunError, match=rf"{run.checkpoints} has no checkpoint 'first'\. It has: last, step=000002"
     ):

@@ -107,9 +107,9 @@ def read_megabytes(port: int) -> float:
 
 def main(run: Path, video: Path, minutes: float) -> None:
     """Start a server, run the clients, and print the result."""
-    words = ["serve", "--run", str(run), "--port", "0", "--videos", str(video.parent)]
+    argv = ["serve", "--run", str(run), "--port", "0", "--videos", str(video.parent)]
     with subprocess.Popen(
-        [sys.executable, "-m", "lit_hour", *words],
+        [sys.executable, "-m", "lit_hour", *argv],
         cwd=REPOSITORY,
         stdout=subprocess.PIPE,
         text=True,

@@ -1,4 +1,4 @@
-"""A disk that takes no more than it has room for."""
+"""A full disk, simulated by a limit on the size of files."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def limit_file_size(num_bytes: int) -> Iterator[None]:
-    """No file of this process can become larger."""
+    """Let writes beyond this size fail within the context, in this process."""
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, limits[1]))
     try:

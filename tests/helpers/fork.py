@@ -1,5 +1,7 @@
-"""Ranks of a run as forks of the test's process: a run of its own that can be killed, without
-loading everything again."""
+"""Fork the test's process into ranks of a run, which can be killed and load nothing anew.
+
+Run with OMP_NUM_THREADS=1, as the Makefile does: a fork cannot use the threads of its parent.
+"""
 
 from __future__ import annotations
 
@@ -21,13 +23,13 @@ FORK = multiprocessing.get_context("fork")
 
 @dataclass(frozen=True)
 class ForkedRanks:
-    """The ranks of one start of a run, and the file of each that holds what it prints."""
+    """The ranks of one start of a run, and the file with the output of each."""
 
     ranks: list[BaseProcess]
     outputs: list[Path]
 
     def wait(self) -> list[int | None]:
-        """The exit status of each rank; none of them may take longer than a minute."""
+        """Return the exit status of each rank; None for a rank that was killed after a minute."""
         for rank in self.ranks:
             rank.join(60)
         statuses = [rank.exitcode for rank in self.ranks]
@@ -36,14 +38,14 @@ class ForkedRanks:
         return statuses
 
     def output(self, rank: int = 0) -> str:
+        """Return what a rank has printed."""
         return self.outputs[rank].read_text()
 
 
 def fork_ranks(target: Callable[[int], object], outputs: list[Path]) -> ForkedRanks:
-    """Do something in as many forks as there are files for what they print; each is a rank, if
-    there are several."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    """Call `target` with the rank in a fork for each output file; several forks are one run."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
 
     def run(rank: int) -> None:
         with outputs[rank].open("w") as output:
@@ -66,6 +68,6 @@ def fork_ranks(target: Callable[[int], object], outputs: list[Path]) -> ForkedRa
             sys.exit(f"error: {error}")
 
     ranks = [FORK.Process(target=run, args=(rank,)) for rank in range(len(outputs))]
-    for each in ranks:
-        each.start()
+    for process in ranks:
+        process.start()
     return ForkedRanks(ranks, outputs)

@@ -1,5 +1,4 @@
-"""A tower built as the published one is, by timm through open_clip, but with the sizes of the
-recorded tiny SigLIP."""
+"""A vision tower with the sizes of the recorded tiny SigLIP, built by timm through open_clip."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,19 +14,18 @@ from lit_hour.model.vision_encoder import VisionEncoder
 from lit_hour.weights.name_map import siglip_names_of, to_tower
 
 SIGLIP = VisionConfig(name="lit-hour-siglip")
-SIZES: dict[str, Any] = {
+SIZES: dict[str, Any] = {  # by the names of transformers
     "hidden_size": 24,
     "num_hidden_layers": 4,
     "num_attention_heads": 3,
     "intermediate_size": 40,
-}  # as transformers says
+}
 PIXELS: dict[str, Any] = {"image_size": 384, "patch_size": 14}
 HALVES = (0.5, 0.5, 0.5)
 
 open_clip.add_model_config(Path(__file__).parents[1] / "model/towers/lit-hour-siglip.json")
-default_cfgs = generate_default_cfgs(
-    {"lit_hour_siglip": {"mean": HALVES, "std": HALVES}}
-)  # the name that timm looks for
+# timm reads this name.
+default_cfgs = generate_default_cfgs({"lit_hour_siglip": {"mean": HALVES, "std": HALVES}})
 
 
 @register_model
@@ -46,8 +44,7 @@ def lit_hour_siglip(pretrained: bool = False, **sizes: Any) -> VisionTransformer
 
 
 def load_siglip(encoder: VisionEncoder, weights: Mapping[str, Tensor]) -> VisionEncoder:
-    """Fill the tower with Hugging Face's weights, by their names after `vision_model.`; every
-    weight has to be there."""
+    """Load Hugging Face weights, named without `vision_model.`, into the tower of an encoder."""
     state = {
         name: to_tower(name, [weights[part] for part in siglip_names_of(name)])
         for name in encoder.tower.state_dict()

@@ -1,5 +1,4 @@
-"""A run that takes two seconds: its settings, and what the tests of training, serving and the
-command line do with it."""
+"""A run that takes two seconds, and helpers for tests that train, serve or evaluate it."""
 
 from __future__ import annotations
 
@@ -29,15 +28,15 @@ from lit_hour.types import Batch
 NUM_STEPS, SAMPLES_PER_STEP = 6, 2
 
 
-def toy_settings(world: Path) -> dict[str, Any]:
-    """A model of 0.2 million parameters that learns six steps from four videos of half a minute."""
+def toy_settings(data: Path) -> dict[str, Any]:
+    """Return settings of a model of 0.2 million parameters, four short videos and six steps."""
     return {
         "video": {"image_size": 64, "min_frames": 4, "max_frames": 6},
         "pack": {"videos_per_shard": 2, "num_workers": 1},
         "text": {"vocab_size": 400, "mcq_format": "text"},
         "data": {
-            "sources": {"world": {"shards": f"{world}/train/shards"}},
-            "val_sources": {"world": {"shards": f"{world}/validation/shards"}},
+            "sources": {"world": {"shards": f"{data}/train/shards"}},
+            "val_sources": {"world": {"shards": f"{data}/validation/shards"}},
             "questions_per_sample": 2,
             "val_questions_per_video": 4,
             "global_batch_size": SAMPLES_PER_STEP,
@@ -70,13 +69,13 @@ def toy_settings(world: Path) -> dict[str, Any]:
             "val_every_n_steps": 3,
             "save_every_n_steps": 2,
             "log_every_n_steps": 1,
-            "num_val_images": 0,  # they take longer than all the rest
+            "num_val_images": 0,  # plots take longer than everything else
             "accelerator": "cpu",
             "devices": "1",
         },
         "generation": {"max_new_tokens": 4},
         "synthetic": {
-            "folder": str(world),
+            "folder": str(data),
             "num_videos": 4,
             "num_val_videos": 2,
             "num_hour_videos": 0,
@@ -100,6 +99,7 @@ class ToyProject:
 
     @classmethod
     def write(cls, folder: Path, values: dict[str, Any]) -> ToyProject:
+        """Write the settings to a file in `folder`; runs are in its subfolder `runs`."""
         file = folder / "small.yaml"
         file.write_text(yaml.safe_dump(values), encoding="utf-8")
         return cls(file, folder / "runs")
@@ -175,7 +175,7 @@ def max_abs_difference(one: dict[str, Tensor], other: dict[str, Tensor]) -> floa
 
 
 def start_command(toy: ToyProject, name: str, *more: str) -> subprocess.Popen[bytes]:
-    """`python train.py` in a process of its own, with as many threads as this one."""
+    """Start `python train.py` in a new process, with as many threads as this one."""
     environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
     command = [sys.executable, train.__file__, *toy.argv(name, *more)]
     folder = Path(train.__file__).parent

@@ -134,10 +134,10 @@ class Cluster:
             self.call("slurmd", "-N", node)
         wait_until(lambda: self.call("sinfo", "-h", "-o", "%T %D") == "idle 2", "two idle nodes")
 
-    def call(self, *words: str) -> str:
+    def call(self, *command: str) -> str:
         """Run a command, which must succeed, and return its output."""
         done = subprocess.run(
-            words,
+            command,
             cwd=REPOSITORY,
             env=self.environment,
             capture_output=True,
@@ -145,10 +145,10 @@ class Cluster:
             timeout=60,
             check=False,
         )
-        assert done.returncode == 0, f"{' '.join(words)}: {done.stdout}{done.stderr}"
+        assert done.returncode == 0, f"{' '.join(command)}: {done.stdout}{done.stderr}"
         return done.stdout.strip()
 
-    def submit(self, *words: str, num_nodes: int = 1, num_tasks: int = 2, output: Path) -> Job:
+    def submit(self, *argv: str, num_nodes: int = 1, num_tasks: int = 2, output: Path) -> Job:
         """Submit conf/slurm/train.sbatch with arguments of train.py, `num_tasks` per node."""
         options = {
             "partition": "main",
@@ -158,10 +158,10 @@ class Cluster:
             "gpus-per-node": 0,
             "output": output,
         }
-        given = [f"--{name}={value}" for name, value in options.items()]
+        arguments = [f"--{name}={value}" for name, value in options.items()]
         return Job(
             self,
-            self.call("sbatch", "--parsable", *given, "conf/slurm/train.sbatch", *words),
+            self.call("sbatch", "--parsable", *arguments, "conf/slurm/train.sbatch", *argv),
             output,
         )
 
@@ -189,8 +189,8 @@ class Job:
     @property
     def fields(self) -> dict[str, str]:
         """Return the fields of `scontrol show job`: JobState, ExitCode, Restarts, ..."""
-        words = self.cluster.call("scontrol", "--oneliner", "show", "job", self.number).split()
-        return dict(word.split("=", 1) for word in words if "=" in word)
+        shown = self.cluster.call("scontrol", "--oneliner", "show", "job", self.number).split()
+        return dict(field.split("=", 1) for field in shown if "=" in field)
 
     @property
     def starts(self) -> list[str]:
@@ -245,11 +245,11 @@ class Job:
     def _process_of_rank(self, rank: int) -> int:
         for folder in Path("/proc").glob("[0-9]*"):
             try:
-                words = (folder / "cmdline").read_bytes().split(b"\0")
+                command = (folder / "cmdline").read_bytes().split(b"\0")
                 environment = (folder / "environ").read_bytes().split(b"\0")
             except OSError:
                 continue  # it has ended
             wanted = {f"SLURM_JOB_ID={self.number}".encode(), f"SLURM_PROCID={rank}".encode()}
-            if words[1:2] == [b"train.py"] and wanted <= set(environment):
+            if command[1:2] == [b"train.py"] and wanted <= set(environment):
                 return int(folder.name)
         raise AssertionError(f"job {self.number} has no rank {rank}")

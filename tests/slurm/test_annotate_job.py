@@ -47,10 +47,10 @@ def server() -> Iterator[ChatServer]:
         yield server
 
 
-def submit(cluster: Cluster, output: Path, *options: str, words: tuple[str, ...]) -> str:
+def submit(cluster: Cluster, output: Path, *options: str, argv: tuple[str, ...]) -> str:
     size = ("--partition=main", "--cpus-per-task=1", f"--output={output}")
     return cluster.call(
-        "sbatch", "--parsable", *size, *options, "conf/slurm/annotate.sbatch", *words
+        "sbatch", "--parsable", *size, *options, "conf/slurm/annotate.sbatch", *argv
     )
 
 
@@ -59,11 +59,11 @@ def process_of(array: str, task: int) -> int:
     wanted = {f"SLURM_ARRAY_JOB_ID={array}".encode(), f"SLURM_ARRAY_TASK_ID={task}".encode()}
     for folder in Path("/proc").glob("[0-9]*"):
         try:
-            words = (folder / "cmdline").read_bytes().split(b"\0")
+            command = (folder / "cmdline").read_bytes().split(b"\0")
             environment = (folder / "environ").read_bytes().split(b"\0")
         except OSError:
             continue  # it has ended
-        if b"lit_hour" in words and wanted <= set(environment):
+        if b"lit_hour" in command and wanted <= set(environment):
             return int(folder.name)
     raise AssertionError(f"task {task} of job {array} does not annotate")
 
@@ -78,10 +78,10 @@ def test_array_annotates_its_shares_and_a_last_job_aggregates(
     cluster: Cluster, videos: Path, server: ChatServer, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
-    words = (str(videos), str(out), "--teacher", server.url, "--model", "teacher", *OVERRIDES)
-    array = submit(cluster, tmp_path / "%A_%a.out", f"--array=1-{NUM_TASKS}", words=words)
+    argv = (str(videos), str(out), "--teacher", server.url, "--model", "teacher", *OVERRIDES)
+    array = submit(cluster, tmp_path / "%A_%a.out", f"--array=1-{NUM_TASKS}", argv=argv)
     aggregation = submit(
-        cluster, tmp_path / "aggregation.out", f"--dependency=afterany:{array}", words=words
+        cluster, tmp_path / "aggregation.out", f"--dependency=afterany:{array}", argv=argv
     )
     signaled, killed, undisturbed = (
         Job(cluster, f"{array}_{task}", tmp_path / f"{array}_{task}.out")

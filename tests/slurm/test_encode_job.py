@@ -17,7 +17,7 @@ def test_tasks_on_two_nodes_write_the_features_of_one_process(
 ) -> None:
     frames = trained.project.yaml.parent / "world/train/shards"
     size = ("--nodes=2", "--ntasks-per-node=1", "--cpus-per-task=1")
-    words = (
+    argv = (
         str(frames),
         str(tmp_path / "job"),
         "--run",
@@ -26,7 +26,7 @@ def test_tasks_on_two_nodes_write_the_features_of_one_process(
         "training.num_nodes=2",
     )
     printed = cluster.call(
-        "srun", *size, sys.executable, "-m", "lit_hour", "extract-features", *words
+        "srun", *size, sys.executable, "-m", "lit_hour", "extract-features", *argv
     )
     assert (
         "4 videos to extract, 2 processes" in printed

@@ -20,7 +20,7 @@ def test_tasks_on_two_nodes_give_the_report_of_one_process(
     split = trained.project.yaml.parent / "world/validation"
     overrides = custom_questions(split)
     size = ("--nodes=2", "--ntasks-per-node=1", "--cpus-per-task=1")
-    words = (
+    argv = (
         *overrides,
         "training.devices=1",
         "training.num_nodes=2",
@@ -29,7 +29,7 @@ def test_tasks_on_two_nodes_give_the_report_of_one_process(
         "--out",
         str(tmp_path / "job"),
     )
-    printed = cluster.call("srun", *size, sys.executable, "-m", "lit_hour", "evaluate", *words)
+    printed = cluster.call("srun", *size, sys.executable, "-m", "lit_hour", "evaluate", *argv)
     assert "questions about 2 videos to evaluate" in printed and printed.count("report: ") == 1
     assert len(list((tmp_path / "job/answers").glob("*.jsonl"))) == 2
     evaluate([], overrides, trained.run.path, out=tmp_path / "alone")

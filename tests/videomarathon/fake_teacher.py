@@ -137,7 +137,7 @@ class FakeTeacher:
         return drafts
 
     def _verdicts(self, name: str, text: str) -> dict[str, Any]:
-        asked = re.findall(r"^(\d+)\. Question: (.*)\n   Answer: (.*)$", text, flags=re.MULTILINE)
+        listed = re.findall(r"^(\d+)\. Question: (.*)\n   Answer: (.*)$", text, flags=re.MULTILINE)
         return {
             "verdicts": [
                 {
@@ -146,7 +146,7 @@ class FakeTeacher:
                     if self.is_true(name, question, answer)
                     else "contradicted",
                 }
-                for number, question, answer in asked
+                for number, question, answer in listed
             ]
         }
 

@@ -67,7 +67,7 @@ def test_invalid_share_is_refused(text: str) -> None:
 def test_shares_in_parallel_with_one_killed_and_restarted(
     many_videos: SyntheticVideos, tmp_path: Path
 ) -> None:
-    folder, out, whole = many_videos.folder, tmp_path / "out", tmp_path / "whole"
+    folder, out, expected = many_videos.folder, tmp_path / "out", tmp_path / "expected"
     shares = [Share(number, NUM_SHARES) for number in range(1, NUM_SHARES + 1)]
     with ChatServer(many_videos.teacher.answer, delay_seconds=0.01) as server:
         processes = [start(share, folder, out, server.url) for share in shares]
@@ -101,8 +101,8 @@ def test_shares_in_parallel_with_one_killed_and_restarted(
         assert (totals.num_videos, totals.unfinished) == (NUM_VIDEOS, [])
         assert len(server.answered) == num_before
     with ChatServer(many_videos.teacher.answer) as server:
-        annotate(folder, whole, [server.url], "teacher", CONFIG)
-    assert (out / "questions.json").read_bytes() == (whole / "questions.json").read_bytes()
+        annotate(folder, expected, [server.url], "teacher", CONFIG)
+    assert (out / "questions.json").read_bytes() == (expected / "questions.json").read_bytes()
 
 
 def test_share_option_of_the_command_line(

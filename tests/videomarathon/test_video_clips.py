@@ -56,11 +56,11 @@ def test_clips_have_a_frame_per_second_with_the_aspect_ratio_of_the_video(
 
 def test_frames_do_not_depend_on_the_clip_length(videos: SyntheticVideos) -> None:
     video = VideoFile.open(videos.folder, "garden.mp4")
-    (whole,) = read_clips(video, VideoMarathonConfig(clip_seconds=1000.0, image_size=32))
+    (single,) = read_clips(video, VideoMarathonConfig(clip_seconds=1000.0, image_size=32))
     halves = list(read_clips(video, VideoMarathonConfig(clip_seconds=60.0, image_size=32)))
     assert len(halves) == 2
-    assert [jpeg for clip in halves for jpeg in clip.jpegs] == list(whole.jpegs)
-    assert len(set(whole.jpegs)) > 30
+    assert [jpeg for clip in halves for jpeg in clip.jpegs] == list(single.jpegs)
+    assert len(set(single.jpegs)) > 30
 
 
 def test_damaged_video_is_refused(real_videos: Path) -> None:

@@ -115,8 +115,8 @@ def measure_tiny_model() -> Iterator[Outcome]:
 def measure_3b() -> Iterator[Outcome]:
     """Measure an hour of frames without decoding, and ten hours of features."""
     device = torch.device("cuda")
-    words = ["training.init_from=", "model.llm.vocab_size=151936", *SETTINGS]
-    config = load_config(published_stage("3b", "s3"), words)
+    overrides = ["training.init_from=", "model.llm.vocab_size=151936", *SETTINGS]
+    config = load_config(published_stage("3b", "s3"), overrides)
     processor = HourLLaVAProcessor(train_byte_level_tokenizer([], 300), config.text)
     session = VideoPredictor(
         config, random_model(config, len(processor.tokenizer), device), processor

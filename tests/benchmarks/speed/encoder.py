@@ -44,14 +44,14 @@ def measure() -> Iterator[Outcome]:
 def measure_on_cpu() -> Outcome:
     """Run a few blocks on all 729 tokens, alternating with open_clip's forward of them."""
     print(f"building so400m, of which {NUM_CPU_BLOCKS} blocks are computed", flush=True)
-    encoder, whole = build(VisionConfig())
-    keep_blocks(encoder.tower.trunk, whole.visual.trunk, NUM_CPU_BLOCKS)
+    encoder, reference = build(VisionConfig())
+    keep_blocks(encoder.tower.trunk, reference.visual.trunk, NUM_CPU_BLOCKS)
     images = make_frames(NUM_CPU_FRAMES, encoder.image_size, torch.device("cpu"))
     pixels = normalize(encoder, images)
-    check_equal(encoder, whole, images, pixels)
+    check_equal(encoder, reference, images, pixels)
     contenders: dict[str, Callable[[], Any]] = {
         "ours": lambda: encoder.encode_images(images),
-        "open_clip": lambda: whole.visual(pixels),
+        "open_clip": lambda: reference.visual(pixels),
     }
     best, rate = dict.fromkeys(contenders, float("inf")), 0.0
     for _ in range(NUM_ROUNDS):
@@ -122,15 +122,15 @@ VARIANTS: dict[str, Callable[[VisionEncoder], Any]] = {  # each on top of the pr
 
 
 def build(settings: VisionConfig) -> tuple[VisionEncoder, Any]:
-    """Build our encoder, and open_clip's whole model with the same weights."""
+    """Build our encoder, and open_clip's reference model with the same weights."""
     encoder = VisionEncoder(settings).eval()
-    whole = open_clip.create_model(settings.name, load_weights=False).eval()
+    reference = open_clip.create_model(settings.name, load_weights=False).eval()
     state = encoder.tower.state_dict()
-    whole.visual.load_state_dict(state, strict=False, assign=True)
-    for ours, theirs in zip(encoder.tower.modules(), whole.visual.modules(), strict=False):
+    reference.visual.load_state_dict(state, strict=False, assign=True)
+    for ours, theirs in zip(encoder.tower.modules(), reference.visual.modules(), strict=False):
         if isinstance(theirs, torch.nn.GELU) and isinstance(ours, torch.nn.GELU):
             theirs.approximate = ours.approximate
-    return encoder, whole
+    return encoder, reference
 
 
 def keep_blocks(ours: Any, theirs: Any, num_blocks: int) -> None:
@@ -138,14 +138,14 @@ def keep_blocks(ours: Any, theirs: Any, num_blocks: int) -> None:
     ours.blocks, theirs.blocks = ours.blocks[:num_blocks], theirs.blocks[:num_blocks]
 
 
-def check_equal(encoder: VisionEncoder, whole: Any, images: Tensor, pixels: Tensor) -> None:
+def check_equal(encoder: VisionEncoder, reference: Any, images: Tensor, pixels: Tensor) -> None:
     """Compare our tokens with open_clip's, pooled.
 
     Raises:
         ValueError: they differ by more than `TOLERANCE`.
     """
     with torch.inference_mode():
-        trunk = whole.visual.trunk
+        trunk = reference.visual.trunk
         found = trunk.forward_intermediates(
             pixels[:1], indices=1, intermediates_only=True, output_fmt="NLC"
         )[0]
