@@ -1,5 +1,7 @@
 """READMEs name only settings, paths, commands and benchmarks that exist."""
 
+import ast
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -117,6 +119,42 @@ def test_named_modules_exist() -> None:
     for page in PAGES:
         unknown = set(re.findall(r"\b\w+\.py\b", read_text(page))) - modules
         assert not unknown, f"{page} names modules that do not exist: {unknown}"
+
+
+def imports_in(source: str) -> Iterator[tuple[str, str]]:
+    """Iterate over (module, name) of the imports of lit_hour in a piece of Python."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("lit_hour"):
+            for alias in node.names:
+                yield node.module or "", alias.name
+
+
+def defined_names(path: Path) -> set[str]:
+    """Return the names that a module assigns, defines or imports."""
+    nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+    names = {node.name for node in nodes if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+    names |= {node.id for node in nodes if isinstance(node, ast.Name)}
+    return names | {node.name for node in nodes if isinstance(node, ast.alias)}
+
+
+def test_imports_of_examples_exist() -> None:
+    sources = [
+        (page, block)
+        for page in PAGES
+        for block in re.findall(r"^```python\n(.*?)^```", read_text(page), re.M | re.S)
+    ]
+    sources += [
+        (path.relative_to(ROOT), "".join(cell["source"]))
+        for path in sorted(ROOT.glob("notebooks/*.ipynb"))
+        for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]
+        if cell["cell_type"] == "code"
+    ]
+    for page, source in sources:
+        for module, name in imports_in(source):
+            path = ROOT / module.replace(".", "/")
+            file = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+            exists = file.is_file() and name in defined_names(file)
+            assert exists, f"{page} imports {name} from {module}, which does not have it"
 
 
 def test_every_package_has_a_readme() -> None:
