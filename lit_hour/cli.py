@@ -214,7 +214,7 @@ def run_ask(arguments: argparse.Namespace) -> None:
     if question is None:
         Repl(predictor, memory).run()
     else:
-        print_answer(predictor, memory, question)
+        print_answer(predictor, memory, question, arguments.evidence)
 
 
 def run_serve(arguments: argparse.Namespace) -> None:

@@ -121,6 +121,11 @@ def ask(prog: str, description: str) -> CommandParser:
     parser.add_option(
         "--also", type=Path, action="append", default=[], help="further image; may be repeated"
     )
+    parser.add_option(
+        "--evidence",
+        action="store_true",
+        help="also show where in the video the model looked; takes several times as long",
+    )
     return parser
 
 

@@ -22,7 +22,7 @@ from lit_hour.text.timestamp import format_timestamp
 from lit_hour.types import Message
 
 HELP = """Type a question. Earlier questions and answers count; Ctrl-C stops an answer.
-  :moments    show the moments of the video that the last answer is based on
+  :moments    show where in the video the model looked for the last answer
   :reset      start a new conversation about the same video
   :save FILE  save the memory; FILE ends in .safetensors, and `ask FILE` loads it again
   :help       show this help
@@ -48,8 +48,14 @@ def load_or_encode(predictor: VideoPredictor, files: InputFiles) -> VideoMemory:
         return predictor.encode_video(files, update_bar)
 
 
-def print_answer(predictor: VideoPredictor, memory: VideoMemory, question: str) -> None:
-    """Print an answer as it is generated, then its cost."""
+def print_answer(
+    predictor: VideoPredictor, memory: VideoMemory, question: str, evidence: bool = False
+) -> None:
+    """Print an answer as it is generated, then its cost, then its attribution if `evidence`.
+
+    Raises:
+        QuestionError: as `VideoPredictor.generate` or `attribute_answer`.
+    """
     for piece in predictor.generate(memory, question):
         if isinstance(piece, Answer):
             seconds = ", ".join(
@@ -59,6 +65,9 @@ def print_answer(predictor: VideoPredictor, memory: VideoMemory, question: str) 
             num_frames, num_images = piece.num_frames, memory.num_placeholders
             visuals = f"{num_frames} frames" if num_frames else f"images: {num_images}"
             print(f"\n[{visuals}, {piece.num_memory_tokens} tokens in memory; {seconds}]")
+            if evidence:
+                attribution = attribute_answer(predictor, memory, question, piece.text)
+                print(format_attribution(attribution))
         else:
             print(piece, end="", flush=True)
 
@@ -144,9 +153,9 @@ class Repl:
 
 
 def format_attribution(attribution: Attribution) -> str:
-    """Return the curve over the video as one line of bars, then one line for each moment."""
+    """Return a heading, the curve over the video as bars, and one line for each moment."""
     if not attribution.moments:
-        return "No moment stands out."
+        return "The model looked at no moment in particular."
     columns = [0.0] * min(CURVE_COLUMNS, len(attribution.curve))
     for index, (_, share) in enumerate(attribution.curve):
         column = index * len(columns) // len(attribution.curve)
@@ -157,4 +166,4 @@ def format_attribution(attribution: Attribution) -> str:
         f" {moment.share:.0%} of the attribution"
         for moment in attribution.moments
     ]
-    return "\n".join([f"|{''.join(bars)}|", *moments])
+    return "\n".join(["Where the model looked:", f"|{''.join(bars)}|", *moments])

@@ -14,16 +14,18 @@ from fastapi import FastAPI, HTTPException, Request
 from fastapi.responses import FileResponse, JSONResponse, Response
 
 from lit_hour.errors import ServerError
-from lit_hour.inference.predictor import VideoPredictor
+from lit_hour.inference.attribution import Attribution
+from lit_hour.inference.predictor import Answer, VideoPredictor
 from lit_hour.server.auth import AccessMiddleware, AccessPolicy, AllowedDirs, read_token
 from lit_hour.server.chat_completions import (
     MAX_BODY_BYTES,
     Completion,
     EventStream,
+    evidence_fields,
     parse_chat,
     stream_events,
 )
-from lit_hour.server.generation import Completed, GenerationRequest, StreamEvent
+from lit_hour.server.generation import GenerationRequest, StreamEvent
 from lit_hour.server.http_errors import EXCEPTION_HANDLERS
 from lit_hour.server.metrics import CONTENT_TYPE_LATEST, CountResponses
 from lit_hour.server.queueing import cancel_on_disconnect
@@ -224,24 +226,41 @@ def _add_chat_route(app: FastAPI, state: AppState) -> None:
         question, history = chat.turns()
         video = await state.resolve_video(request, chat.video_url())
         max_new_tokens = chat.max_completion_tokens or chat.max_tokens
-        generation = GenerationRequest(video, question, history, max_new_tokens)
         completion = Completion.begin(state.model_name)
+        generation = GenerationRequest(
+            completion.id, video, question, history, max_new_tokens, chat.lit_hour.evidence
+        )
         async with AsyncExitStack() as stack:
             events = await stack.enter_async_context(state.generation.stream(generation))
             if not chat.stream:
-                completed = await cancel_on_disconnect(request, _wait_until_completed(events))
-                return JSONResponse(completion.full(completed))
+                answer, attribution = await cancel_on_disconnect(request, _collect(events))
+                return JSONResponse(completion.full(answer, attribution))
             # errors before the first event become the status of the response
             first = await cancel_on_disconnect(request, anext(events))
             content = stream_events(completion, first, events, chat.stream_options)
             return EventStream(content, stack.pop_all())
 
+    @app.get("/v1/chat/completions/{completion_id}/evidence")
+    async def get_evidence(request: Request, completion_id: str) -> dict[str, Any]:
+        attribution = await cancel_on_disconnect(request, state.generation.attribute(completion_id))
+        return {
+            "id": completion_id,
+            "object": "chat.completion.evidence",
+            "evidence": evidence_fields(attribution),
+        }
 
-async def _wait_until_completed(events: AsyncIterator[StreamEvent]) -> Completed:
+
+async def _collect(events: AsyncIterator[StreamEvent]) -> tuple[Answer, Attribution | None]:
+    """Return the answer and the attribution, if there is one, at the end of a stream."""
+    answer: Answer | None = None
+    attribution: Attribution | None = None
     async for event in events:
-        if isinstance(event, Completed):
-            return event
-    raise AssertionError("a stream ends with Completed or an exception")
+        if isinstance(event, Answer):
+            answer = event
+        elif isinstance(event, Attribution):
+            attribution = event
+    assert answer is not None, "a stream ends with an answer or an exception"
+    return answer, attribution
 
 
 def _listen(host: str, port: int) -> socket.socket:

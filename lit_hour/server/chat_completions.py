@@ -2,8 +2,8 @@
 
 The video is a content part, `{"type": "video_url", "video_url": {"url": ...}}`, with the id of an
 upload or a `file:///` URL in an allowed directory. Responses have a field "lit_hour" beside those
-of OpenAI, with the attribution of the answer. Entry points: `parse_chat`, `Completion` and
-`stream_events`.
+of OpenAI; with `"lit_hour": {"evidence": true}` in the request it holds the attribution of the
+answer. Entry points: `parse_chat`, `Completion` and `stream_events`.
 """
 
 from __future__ import annotations
@@ -18,12 +18,13 @@ from typing import Annotated, Any, Literal
 
 from fastapi import HTTPException
 from fastapi.responses import StreamingResponse
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.types import Receive, Scope, Send
 
 from lit_hour.errors import InputError
+from lit_hour.inference.attribution import Attribution
 from lit_hour.inference.predictor import Answer
-from lit_hour.server.generation import Completed, Heartbeat, StreamEvent
+from lit_hour.server.generation import Heartbeat, StreamEvent
 from lit_hour.server.http_errors import error_body
 from lit_hour.types import Message
 
@@ -78,6 +79,18 @@ class StreamOptions(BaseModel):
     include_usage: bool = False
 
 
+class LitHourOptions(BaseModel):
+    """Options beyond OpenAI's; with an unknown one the request is rejected.
+
+    Attributes:
+        evidence: attribute the answer to moments of the video after it is generated.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    evidence: bool = False
+
+
 class ChatRequest(BaseModel):
     """The supported fields of a request. Sampling fields are ignored: decoding is greedy."""
 
@@ -88,6 +101,7 @@ class ChatRequest(BaseModel):
     n: Literal[1] | None = None
     max_tokens: int | None = Field(None, ge=1)
     max_completion_tokens: int | None = Field(None, ge=1)
+    lit_hour: LitHourOptions = LitHourOptions()
 
     def video_url(self) -> str:
         """Return the URL of the video.
@@ -151,16 +165,18 @@ class Completion:
         """Return a new completion with a random id."""
         return cls(f"chatcmpl-{secrets.token_hex(12)}", int(time.time()), model)
 
-    def full(self, completed: Completed) -> dict[str, Any]:
+    def full(self, answer: Answer, attribution: Attribution | None) -> dict[str, Any]:
         """Return a response that is not streamed."""
-        answer = completed.answer
+        extension = _extension(answer)
+        if attribution is not None:
+            extension["evidence"] = evidence_fields(attribution)
         message = {"role": "assistant", "content": answer.text}
         choice = {"index": 0, "message": message, "finish_reason": answer.finish_reason}
         return {
             **self._head("chat.completion"),
             "choices": [choice],
             "usage": _usage(answer),
-            "lit_hour": _extension(completed),
+            "lit_hour": extension,
         }
 
     def chunk(
@@ -170,9 +186,9 @@ class Completion:
         choice = {"index": 0, "delta": delta, "finish_reason": finish_reason}
         return {**self._head("chat.completion.chunk"), "choices": [choice], **extension}
 
-    def usage_chunk(self, answer: Answer) -> dict[str, Any]:
-        """Return the last chunk of a stream with `include_usage`."""
-        return {**self._head("chat.completion.chunk"), "choices": [], "usage": _usage(answer)}
+    def final_chunk(self, **fields: Any) -> dict[str, Any]:
+        """Return a chunk without text, which follows the answer in a stream."""
+        return {**self._head("chat.completion.chunk"), "choices": [], **fields}
 
     def _head(self, kind: str) -> dict[str, Any]:
         return {"id": self.id, "object": kind, "created": self.created, "model": self.model}
@@ -191,11 +207,14 @@ async def stream_events(
         while event is not None:
             if isinstance(event, Heartbeat):
                 yield ": heartbeat\n\n"
-            elif isinstance(event, Completed):
-                finish_reason, extension = event.answer.finish_reason, _extension(event)
-                yield _format_event(completion.chunk({}, finish_reason, lit_hour=extension))
+            elif isinstance(event, Answer):
+                extension = _extension(event)
+                yield _format_event(completion.chunk({}, event.finish_reason, lit_hour=extension))
                 if options.include_usage:
-                    yield _format_event(completion.usage_chunk(event.answer))
+                    yield _format_event(completion.final_chunk(usage=_usage(event)))
+            elif isinstance(event, Attribution):
+                extension = {"evidence": evidence_fields(event)}
+                yield _format_event(completion.final_chunk(lit_hour=extension))
             elif event:
                 yield _format_event(completion.chunk({"content": event}))
             event = await anext(events, None)
@@ -233,16 +252,19 @@ def _usage(answer: Answer) -> dict[str, int]:
     }
 
 
-def _extension(completed: Completed) -> dict[str, Any]:
-    answer, attribution = completed.answer, completed.attribution
+def _extension(answer: Answer) -> dict[str, Any]:
     return {
-        "attribution": {
-            "moments": [asdict(moment) for moment in attribution.moments],
-            "curve": _round_curve(attribution.curve),
-        },
         "num_frames": answer.num_frames,
         "num_memory_tokens": answer.num_memory_tokens,
         "seconds": answer.seconds,
+    }
+
+
+def evidence_fields(attribution: Attribution) -> dict[str, Any]:
+    """Return an attribution as clients get it: moments, and the curve over the video."""
+    return {
+        "moments": [asdict(moment) for moment in attribution.moments],
+        "curve": _round_curve(attribution.curve),
     }
 
 

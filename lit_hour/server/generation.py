@@ -1,19 +1,23 @@
-"""Answers to questions about stored videos, as streams of events.
+"""Answers to questions about stored videos, as streams of events, and the evidence for them.
 
-Entry point: `GenerationService.stream`. A task of its own runs the model and never waits for the
-client, so a slow client delays no one. The task is cancelled between two tokens when the client
-disconnects.
+Entry points: `GenerationService.stream` and `GenerationService.attribute`. A task of its own runs
+the model and never waits for the client, so a slow client delays no one. When the client
+disconnects, the task is cancelled between two tokens, or between two layers of an attribution.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 
-from lit_hour.inference.attribution import Attribution, attribute_answer
+from fastapi import HTTPException
+from prometheus_client import Counter
+
+from lit_hour.inference.attribution import Attribution, attribution_steps
 from lit_hour.inference.predictor import Answer, VideoPredictor
 from lit_hour.inference.video_memory import VideoMemory
 from lit_hour.server.metrics import Metrics
@@ -22,6 +26,8 @@ from lit_hour.server.video_store import StoredVideo, VideoStore
 from lit_hour.types import Message
 
 HEARTBEAT_SECONDS = 5.0  # proxies and clients close connections that are silent for long
+MAX_RECENT_ANSWERS = 1000
+MAX_RECENT_CHARACTERS = 10_000_000  # of all recent answers, with their questions
 
 
 @dataclass(frozen=True)
@@ -29,14 +35,70 @@ class GenerationRequest:
     """One question about a video.
 
     Attributes:
+        id: of the completion, by which the evidence can be requested after the answer.
         history: earlier questions and answers, alternating.
         max_new_tokens: limit on the tokens to generate; None for `generation.max_new_tokens`.
+        evidence: whether the attribution of the answer follows it.
     """
 
+    id: str
     video: StoredVideo
     question: str
     history: Sequence[Message] = ()
     max_new_tokens: int | None = None
+    evidence: bool = False
+
+
+@dataclass(frozen=True)
+class AnsweredQuestion:
+    """A question about a video with its generated answer.
+
+    Attributes:
+        history: earlier questions and answers, alternating.
+    """
+
+    video_id: str
+    question: str
+    history: Sequence[Message]
+    answer: str
+
+    @property
+    def num_characters(self) -> int:
+        """Length of all texts."""
+        texts = [self.question, self.answer, *(message.text for message in self.history)]
+        return sum(map(len, texts))
+
+
+class RecentAnswers:
+    """The latest answers by the id of their completion; the oldest are dropped beyond a limit."""
+
+    def __init__(self) -> None:
+        self._answers: OrderedDict[str, AnsweredQuestion] = OrderedDict()
+        self._num_characters = 0
+
+    def add(self, completion_id: str, answered: AnsweredQuestion) -> None:
+        """Add an answer, and drop the oldest ones if there are too many."""
+        self._answers[completion_id] = answered
+        self._num_characters += answered.num_characters
+        while (
+            len(self._answers) > MAX_RECENT_ANSWERS or self._num_characters > MAX_RECENT_CHARACTERS
+        ):
+            _, oldest = self._answers.popitem(last=False)
+            self._num_characters -= oldest.num_characters
+
+    def get(self, completion_id: str) -> AnsweredQuestion:
+        """Return an answer.
+
+        Raises:
+            HTTPException: 404, there is no such answer.
+        """
+        if completion_id not in self._answers:
+            raise HTTPException(
+                404,
+                f"There is no answer {completion_id[:80]!r}. Evidence can be requested for the"
+                f" latest {MAX_RECENT_ANSWERS} complete answers. Ask the question again.",
+            )
+        return self._answers[completion_id]
 
 
 @dataclass(frozen=True)
@@ -44,19 +106,11 @@ class Heartbeat:
     """Nothing was generated yet; keeps the connection alive."""
 
 
-@dataclass(frozen=True)
-class Completed:
-    """The full answer, and the moments of the video that it is based on."""
-
-    answer: Answer
-    attribution: Attribution
-
-
-StreamEvent = Heartbeat | str | Completed
+StreamEvent = Heartbeat | str | Answer | Attribution
 
 
 class GenerationService:
-    """Generates answers, several requests at a time."""
+    """Generates answers, several requests at a time, and attributes them, one at a time."""
 
     def __init__(
         self,
@@ -68,16 +122,20 @@ class GenerationService:
     ) -> None:
         self._predictor, self._executor, self._videos = predictor, executor, videos
         self._queue, self._metrics = queue, metrics
+        self._recent = RecentAnswers()
+        self._attribution_lock = asyncio.Lock()  # so that `serving.max_evidence_gb` is for all
 
     @asynccontextmanager
     async def stream(self, request: GenerationRequest) -> AsyncIterator[AsyncIterator[StreamEvent]]:
         """Start to generate, and return the events; the end of the block cancels the rest.
 
-        A `Heartbeat` comes first if the video is still being encoded; `Completed` comes last.
+        A `Heartbeat` comes first if the video is still being encoded. After the pieces of text
+        comes the `Answer`, and after it the `Attribution` if the request has `evidence`.
 
         Raises:
             HTTPException: when iterated; the queue is full, or the video is not available.
-            QuestionError: when iterated; the question is empty, or too long.
+            QuestionError: when iterated; the question is empty, or too long, or the attribution
+                needs more memory than `serving.max_evidence_gb`.
         """
         events: asyncio.Queue[StreamEvent | None] = asyncio.Queue()
         task = asyncio.create_task(self._run(request, events))
@@ -87,49 +145,85 @@ class GenerationService:
         finally:
             task.cancel()
             await asyncio.wait([task])
-            if task.cancelled():
-                outcome = "cancelled"
-            else:
-                outcome = "failed" if task.exception() else "completed"
-            self._metrics.generations.labels(outcome).inc()
+
+    async def attribute(self, completion_id: str) -> Attribution:
+        """Attribute a recent answer.
+
+        Raises:
+            HTTPException: there is no such answer, its video is gone, or the queue is full.
+            QuestionError: more memory than `serving.max_evidence_gb` may be needed.
+        """
+        answered = self._recent.get(completion_id)
+        video = self._videos.get(answered.video_id)
+        async with self._queue.admit(), self._videos.lease_memory(video) as memory:
+            return await self._attribute(answered, memory)
 
     async def _run(
         self, request: GenerationRequest, events: asyncio.Queue[StreamEvent | None]
     ) -> None:
-        async with self._queue.admit():
-            if not request.video.finished.is_set():
-                events.put_nowait(Heartbeat())
-            async with self._videos.lease_memory(request.video) as memory, self._queue.run_slot():
-                started = time.monotonic()
-                try:
-                    await self._generate(request, memory, events)
-                finally:
-                    self._metrics.generation_seconds.inc(time.monotonic() - started)
+        async with AsyncExitStack() as stack:
+            with count_outcome(self._metrics.generations):
+                await stack.enter_async_context(self._queue.admit())
+                if not request.video.finished.is_set():
+                    events.put_nowait(Heartbeat())
+                memory = await stack.enter_async_context(self._videos.lease_memory(request.video))
+                answer = await self._generate(request, memory, events)
+                answered = AnsweredQuestion(
+                    request.video.id, request.question, request.history, answer.text
+                )
+                self._recent.add(request.id, answered)
+                events.put_nowait(answer)
+            if request.evidence:
+                events.put_nowait(await self._attribute(answered, memory))
 
     async def _generate(
         self,
         request: GenerationRequest,
         memory: VideoMemory,
         events: asyncio.Queue[StreamEvent | None],
-    ) -> None:
-        pieces = self._predictor.generate(
-            memory, request.question, request.history, request.max_new_tokens
-        )
-        try:
-            while isinstance(answer := await self._executor.run(next, pieces), str):
-                events.put_nowait(answer)
-                self._metrics.generated_tokens.inc()
-        finally:
-            self._executor.submit(pieces.close)  # a generator must be closed on its own thread
-        attribution = await self._executor.run(
-            attribute_answer,
-            self._predictor,
-            memory,
-            request.question,
-            answer.text,
-            request.history,
-        )
-        events.put_nowait(Completed(answer, attribution))
+    ) -> Answer:
+        async with self._queue.run_slot():
+            started = time.monotonic()
+            pieces = self._predictor.generate(
+                memory, request.question, request.history, request.max_new_tokens
+            )
+            try:
+                while isinstance(piece := await self._executor.run(next, pieces), str):
+                    events.put_nowait(piece)
+                    self._metrics.generated_tokens.inc()
+                return piece
+            finally:
+                self._executor.submit(pieces.close)  # a generator must be closed on its own thread
+                self._metrics.generation_seconds.inc(time.monotonic() - started)
+
+    async def _attribute(self, answered: AnsweredQuestion, memory: VideoMemory) -> Attribution:
+        with count_outcome(self._metrics.attributions):
+            async with self._attribution_lock, self._queue.run_slot():
+                started = time.monotonic()
+                steps = attribution_steps(
+                    self._predictor, memory, answered.question, answered.answer, answered.history
+                )
+                try:
+                    while (attribution := await self._executor.run(next, steps)) is None:
+                        pass  # other requests use the model between two steps
+                    return attribution
+                finally:
+                    self._executor.submit(steps.close)
+                    self._metrics.attribution_seconds.inc(time.monotonic() - started)
+
+
+@contextmanager
+def count_outcome(counter: Counter) -> Iterator[None]:
+    """Count whether the block was completed, failed or cancelled, in a counter with that label."""
+    outcome = "failed"
+    try:
+        yield
+        outcome = "completed"
+    except asyncio.CancelledError:
+        outcome = "cancelled"
+        raise
+    finally:
+        counter.labels(outcome).inc()
 
 
 async def _read_events(

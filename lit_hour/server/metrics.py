@@ -24,6 +24,14 @@ class Metrics:
         self.generation_seconds = self._counter(
             "lit_hour_generation_seconds", "time that answers ran, without waiting in the queue"
         )
+        self.attributions = self._counter(
+            "lit_hour_attributions",
+            "evidence for answers by outcome: completed, failed, cancelled",
+            "outcome",
+        )
+        self.attribution_seconds = self._counter(
+            "lit_hour_attribution_seconds", "time that attributions ran, without waiting"
+        )
         self.generated_tokens = self._counter("lit_hour_generated_tokens", "tokens streamed")
         self.videos = self._counter(
             "lit_hour_videos", "videos by final status: ready, failed, removed", "status"

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from lit_hour.inference.attribution import Attribution, Moment
+from lit_hour.inference.attribution import Attribution, Moment, attribute_answer
 from lit_hour.inference.inputs import open_input_files
 from lit_hour.inference.predictor import Answer, VideoMemory, VideoPredictor
 from lit_hour.inference.repl import Repl, format_attribution, load_or_encode, print_answer
@@ -70,7 +70,7 @@ def test_commands_and_errors(
     printed = capsys.readouterr().out
     assert "No answer yet." in printed and "No command :proof." in printed
     assert "error: The question does not fit" in printed
-    assert "of the attribution" in printed or "No moment stands out." in printed
+    assert "here the model looked:" in printed or "looked at no moment" in printed
     assert printed.count("Type a question.") == 2 and printed.count(" s]") == 1
 
 
@@ -78,10 +78,25 @@ def test_format_attribution_draws_the_curve_in_one_line() -> None:
     curve = tuple((float(second), 0.0 if second != 30 else 1.0) for second in range(120))
     lines = format_attribution(Attribution((Moment(30.0, 31.0, 1.0),), curve)).split("\n")
     assert lines == [
+        "Where the model looked:",
         "|" + " " * 15 + "█" + " " * 44 + "|",
         "  00:30 to 00:31: 100% of the attribution",
     ]
-    assert format_attribution(Attribution((), ())) == "No moment stands out."
+    assert format_attribution(Attribution((), ())) == "The model looked at no moment in particular."
+
+
+def test_evidence_is_printed_on_request_only(
+    predictor: VideoPredictor, memory: VideoMemory, capsys: pytest.CaptureFixture
+) -> None:
+    print_answer(predictor, memory, "What is shown?")
+    plain = capsys.readouterr().out
+    assert plain.endswith(" s]\n")
+    print_answer(predictor, memory, "What is shown?", evidence=True)
+    text, _, rest = capsys.readouterr().out.rpartition(" s]\n")
+    *_, answer = predictor.generate(memory, "What is shown?")
+    assert isinstance(answer, Answer)
+    expected = attribute_answer(predictor, memory, "What is shown?", answer.text)
+    assert text.startswith(answer.text) and rest == f"{format_attribution(expected)}\n"
 
 
 def test_a_memory_is_saved_and_loaded(

@@ -136,10 +136,14 @@ def run_server(
     allowed_dirs: Sequence[Path] = (),
     policy: AccessPolicy | None = None,
     memory_cache_gb: float = 8.0,
+    max_evidence_gb: float = 16.0,
 ) -> Iterator[RunningServer]:
     """Run a server on a free port, and stop it at the end of the block."""
     serving = ServingConfig(
-        memory_cache_gb=memory_cache_gb, memory_folder="", server=settings or ServerConfig()
+        memory_cache_gb=memory_cache_gb,
+        max_evidence_gb=max_evidence_gb,
+        memory_folder="",
+        server=settings or ServerConfig(),
     )
     config = replace(predictor.config, serving=serving)
     configured = VideoPredictor(config, predictor.model, predictor.processor)

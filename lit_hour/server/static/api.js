@@ -44,7 +44,10 @@ export function uploadVideo(file, onProgress) {
   });
 }
 
-// Yield pieces of an answer as {text}, then the extension of the last chunk as {extension}.
+// Where the model looked for a complete answer: { moments, curve }. The server computes it at this request.
+export const getEvidence = async (id, signal) => (await (await request(`/v1/chat/completions/${id}/evidence`, { signal })).json()).evidence;
+
+// Yield the pieces of an answer as { id, text }; `id` is that of the completion.
 export async function* streamAnswer(model, messages, signal) {
   const body = JSON.stringify({ model, messages, stream: true });
   const headers = { "Content-Type": "application/json" };
@@ -52,8 +55,7 @@ export async function* streamAnswer(model, messages, signal) {
   for await (const event of parseEvents(response.body)) {
     if (event.error) throw new HTTPError(event.error.code, event.error.message, 0);
     const text = event.choices[0].delta.content;
-    if (text) yield { text };
-    if (event.lit_hour) yield { extension: event.lit_hour };
+    if (text) yield { id: event.id, text };
   }
 }
 

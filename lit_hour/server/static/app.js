@@ -1,7 +1,7 @@
 // The steps of a video through the page: chosen, uploaded, encoded, asked about.
 
 import * as api from "./api.js";
-import { startConversation } from "./conversation.js";
+import { cancelRequests, startConversation } from "./conversation.js";
 import { formatTime, showThumbnails, showVideo, unloadVideo } from "./timeline.js";
 
 const POLL_MILLISECONDS = 500;
@@ -173,6 +173,7 @@ byId("file").addEventListener("change", (event) => {
   if (file) upload(file);
 });
 byId("new-video").addEventListener("click", () => {
+  cancelRequests();
   unloadVideo();
   showWelcome().then(() => byId("file").focus());
 });

@@ -1,6 +1,6 @@
-// Questions and streamed answers about one video, each with the moments that the answer is based on.
+// Questions and streamed answers about one video. Once an answer is complete, the page asks where the model looked.
 
-import { streamAnswer } from "./api.js";
+import { getEvidence, streamAnswer } from "./api.js";
 import { clearAttribution, formatTime, seek, showAttribution } from "./timeline.js";
 
 const MAX_ATTEMPTS = 6; // per question while the server answers 429
@@ -8,14 +8,23 @@ const MAX_ATTEMPTS = 6; // per question while the server answers 429
 const byId = (id) => document.getElementById(id);
 const question = byId("question");
 
-let conversation = null; // { model, video, turns: [{ question, answer }], controller: AbortController | null }
+// { model, video, turns: [{ question, answer }], controller: AbortController | null, evidenceController }
+let conversation = null;
 
 export function startConversation(model, video) {
-  conversation?.controller?.abort();
-  conversation = { model, video, turns: [], controller: null };
+  cancelRequests();
+  conversation = { model, video, turns: [], controller: null, evidenceController: new AbortController() };
   byId("conversation").replaceChildren();
   question.value = "";
   showBusy(false);
+}
+
+// Cancel the answer and the evidence that the server is computing.
+export function cancelRequests() {
+  if (!conversation) return;
+  conversation.controller?.abort();
+  conversation.evidenceController.abort();
+  conversation.evidenceController = new AbortController();
 }
 
 function buildMessages(text) {
@@ -29,17 +38,21 @@ async function answer(text) {
   const current = conversation;
   const { answerElement, momentsElement } = addTurn(text);
   current.controller = new AbortController();
+  const { signal } = current.controller;
+  let completion = null;
   showBusy(true);
   clearAttribution();
   try {
-    for await (const event of streamWithRetries(current, text)) {
+    for await (const { id, text: piece } of retryWhileBusy(() => streamAnswer(current.model, buildMessages(text), signal), signal)) {
       if (current !== conversation) return;
-      if (event.text) answerElement.textContent += event.text;
-      if (event.extension) showMoments(momentsElement, event.extension.attribution, answerElement.textContent);
+      completion = id;
+      answerElement.textContent += piece;
       scrollToEnd();
     }
     if (!answerElement.textContent) answerElement.textContent = "(no answer)";
+    byId("status").textContent = answerElement.textContent;
   } catch (error) {
+    completion = null; // only a complete answer has evidence
     if (error.name === "AbortError") byId("status").textContent = "Stopped.";
     else showFailure(answerElement, error.message);
   } finally {
@@ -52,18 +65,34 @@ async function answer(text) {
       showBusy(false);
     }
   }
+  if (completion && current === conversation) await showEvidence(momentsElement, completion, current);
 }
 
-// Try again while the server is busy, after the delay that it names.
-async function* streamWithRetries(current, text) {
+// Show where the model looked, below its answer; a next question does not wait for it.
+async function showEvidence(element, completion, current) {
+  const { signal } = current.evidenceController;
+  element.textContent = "Finding where the model looked …";
+  element.hidden = false;
+  scrollToEnd();
+  try {
+    const request = async function* () { yield await getEvidence(completion, signal); };
+    for await (const evidence of retryWhileBusy(request, signal)) showMoments(element, evidence);
+  } catch (error) {
+    if (error.name === "AbortError") element.hidden = true;
+    else element.textContent = `Where the model looked is not known: ${error.message}`;
+  }
+}
+
+// Yield from request(). Try again while the server is busy, after the delay that it names.
+async function* retryWhileBusy(request, signal) {
   for (let attempt = 1; ; attempt += 1) {
     try {
-      yield* streamAnswer(current.model, buildMessages(text), current.controller.signal);
+      yield* request();
       return;
     } catch (error) {
       if (error.status !== 429 || attempt === MAX_ATTEMPTS) throw error;
       byId("status").textContent = `The server is busy. Trying again in ${error.retryAfterSeconds} s.`;
-      await sleep(1000 * (error.retryAfterSeconds || 1), current.controller.signal);
+      await sleep(1000 * (error.retryAfterSeconds || 1), signal);
     }
   }
 }
@@ -89,21 +118,30 @@ function addTurn(text) {
   return { answerElement, momentsElement };
 }
 
-function showMoments(element, attribution, text) {
-  const intervals = attribution.moments.map((moment) => [formatTime(moment.start_seconds), formatTime(moment.end_seconds)]);
-  element.replaceChildren(...attribution.moments.map((moment, index) => {
+function showMoments(element, evidence) {
+  const { moments } = evidence;
+  const isLatest = element.parentElement === byId("conversation").lastElementChild;
+  if (isLatest) showAttribution(evidence); // the timeline belongs to the latest answer
+  if (!moments.length) {
+    element.textContent = "The model looked at no moment in particular.";
+    return;
+  }
+  const intervals = moments.map((moment) => [formatTime(moment.start_seconds), formatTime(moment.end_seconds)]);
+  const label = document.createElement("span");
+  label.textContent = "Where the model looked:";
+  label.title = "The parts of the video with the most influence on this answer. They do not show that it is right.";
+  element.replaceChildren(label, ...moments.map((moment, index) => {
     const [start, end] = intervals[index];
     const button = document.createElement("button");
     button.type = "button";
     button.textContent = `${start} – ${end}`;
-    button.ariaLabel = `Based on ${start} to ${end}: play`;
-    button.onclick = () => { showAttribution(attribution); seek(moment.start_seconds); };
+    button.ariaLabel = `The model looked at ${start} to ${end}: play`;
+    button.onclick = () => { showAttribution(evidence); seek(moment.start_seconds); };
     return button;
   }));
-  element.hidden = !attribution.moments.length;
-  showAttribution(attribution);
-  const spoken = intervals.map(([start, end]) => `${start} to ${end}`).join(", ");
-  byId("status").textContent = spoken ? `${text}. Based on ${spoken}.` : text;
+  if (!isLatest) return;
+  scrollToEnd();
+  byId("status").textContent = `The model looked at ${intervals.map(([start, end]) => `${start} to ${end}`).join(", ")}.`;
 }
 
 function showFailure(element, message) {
@@ -135,3 +173,4 @@ question.addEventListener("keydown", (event) => {
 });
 byId("stop").addEventListener("click", () => { conversation.controller?.abort(); question.focus(); });
 document.addEventListener("keydown", (event) => { if (event.key === "Escape") conversation?.controller?.abort(); });
+window.addEventListener("pagehide", cancelRequests); // a page in the browser's back-forward cache keeps its connections

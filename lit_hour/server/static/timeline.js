@@ -76,7 +76,7 @@ export function showAttribution({ moments, curve }) {
     band.style.width = `${toViewBox(moment.end_seconds - moment.start_seconds) / 10}%`;
     return band;
   }));
-  byId("caption").textContent = "moments the answer is based on";
+  byId("caption").textContent = "where the model looked";
 }
 
 export function seek(seconds) {
