@@ -5,7 +5,7 @@ RUN := $(ENVIRONMENT)/bin/python
 READY := $(ENVIRONMENT)/ready
 PEERS := $(ENVIRONMENT)/peers
 LMMS := $(ENVIRONMENT)/lmms
-# one thread per process is steadier than two on two cores
+# One thread per process: tests fork ranks, and a fork cannot use the threads of its parent.
 PYTEST := OMP_NUM_THREADS=1 $(RUN) -m pytest
 WORKERS ?= 2
 

@@ -1,4 +1,4 @@
-"""Tests of lit_hour. The folders mirror those of the package."""
+"""Tests of lit_hour. The folders mirror the package."""
 
 from pathlib import Path
 

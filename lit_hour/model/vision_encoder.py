@@ -1,4 +1,4 @@
-"""The vision encoder and the projector from its tokens to those of the language model.
+"""The vision encoder, and the projector of its tokens to the width of the language model.
 
 Entry points: `VisionEncoder`, the patch tokens of one layer of an open_clip tower, pooled for video
 frames, and `Projector`.

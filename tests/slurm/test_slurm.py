@@ -86,7 +86,7 @@ def jobs(cluster: Cluster, toy: ToyProject) -> Iterator[dict[Scenario, Future[Jo
         scenario: pool.submit(scenario, cluster, toy)
         for scenario in (signaled, uninterrupted, two_nodes, killed, canceled)
     }
-    # If only some tests ran, jobs that nobody waits for end with the cluster.
+    # If only some tests ran, the other jobs end with the cluster.
     pool.shutdown(wait=False, cancel_futures=True)
 
 
