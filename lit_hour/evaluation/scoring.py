@@ -110,8 +110,8 @@ def match_first_letter(response: str, letters: str, lead_ins: Iterable[str]) -> 
     """Find the first of some capitals after removing lead-ins. "Both" is B by this rule."""
     for lead_in in lead_ins:
         response = response.replace(lead_in, "")
-    found = re.search(f"[{letters}]", response)
-    return found[0] if found else None
+    match = re.search(f"[{letters}]", response)
+    return match[0] if match else None
 
 
 def match_video_mme(_: Item, response: str) -> str | None:

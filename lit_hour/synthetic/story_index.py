@@ -71,18 +71,18 @@ class StoryIndex:
     @cached_property
     def appearances_by_actor(self) -> dict[Actor, list[Appearance]]:
         """The appearances of each figure; figures in order of first appearance."""
-        found: dict[Actor, list[Appearance]] = defaultdict(list)
+        appearances: dict[Actor, list[Appearance]] = defaultdict(list)
         for appearance in self.story.appearances:
-            found[appearance.actor].append(appearance)
-        return dict(found)
+            appearances[appearance.actor].append(appearance)
+        return dict(appearances)
 
     @cached_property
     def scenes_by_background(self) -> dict[Background, list[Scene]]:
         """The scenes of each background."""
-        found: dict[Background, list[Scene]] = defaultdict(list)
+        scenes: dict[Background, list[Scene]] = defaultdict(list)
         for scene in self.story.scenes:
-            found[scene.background].append(scene)
-        return dict(found)
+            scenes[scene.background].append(scene)
+        return dict(scenes)
 
     @cached_property
     def actors_by_arrival(self) -> list[Actor]:
@@ -105,7 +105,7 @@ class StoryIndex:
     @cached_property
     def still_moments(self) -> list[StillMoment]:
         """The intervals without an action that last at least `SHORTEST_STILL_SECONDS`."""
-        found = []
+        moments = []
         for scene in self.story.scenes:
             edges = [
                 (scene.start_seconds, scene.start_seconds),
@@ -115,8 +115,8 @@ class StoryIndex:
             for (_, start), (end, _) in pairwise(edges):
                 if end - start >= SHORTEST_STILL_SECONDS:
                     present = tuple(a for a in scene.appearances if a.is_present_at(start))
-                    found.append(StillMoment((start, end), scene, present))
-        return found
+                    moments.append(StillMoment((start, end), scene, present))
+        return moments
 
 
 def format_duration(seconds: float) -> str:

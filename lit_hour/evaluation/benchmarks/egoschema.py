@@ -36,17 +36,17 @@ def iter_records(files: Sequence[BenchmarkFile]) -> Iterator[Record]:
     """
     answer_files = [file for file in files if is_answer_file(file.content)]
     answers = {key: answer for file in answer_files for key, answer in file.content.items()}
-    seen = set()
+    question_ids = set()
     for record in iter_list_records(files):
         key = str(record.fields.get("q_uid"))
-        seen.add(key)
+        question_ids.add(key)
         if key in answers:
             yield Record(record.file, record.name, {**record.fields, "answer": answers[key]})
         elif not answers or "q_uid" not in record.fields:
             yield record
     for file in answer_files:
         for key in file.content:
-            if key not in seen:
+            if key not in question_ids:
                 yield Record(file.path, key, {"q_uid": key})
 
 

@@ -138,9 +138,9 @@ def generate_questions(
         generate, requirement = QUESTION_GENERATORS[task]
         random = Random(f"{task} in story {story.seed}")
         pools = [pool for pool in generate(index, random) if pool]
-        asked: set[str] = set()
-        task_open = _draw_questions(pools, "open_ended", task, per_task, random, asked)
-        task_choice = _draw_questions(pools, "multiple_choice", task, per_task, random, asked)
+        used_texts: set[str] = set()
+        task_open = _draw_questions(pools, "open_ended", task, per_task, random, used_texts)
+        task_choice = _draw_questions(pools, "multiple_choice", task, per_task, random, used_texts)
         if task_open and task_choice:
             open_ended += task_open
             multiple_choice += task_choice
@@ -179,7 +179,7 @@ def _draw_questions(
     task: str,
     num_questions: int,
     random: Random,
-    asked: set[str],
+    used_texts: set[str],
 ) -> list[Question]:
     """Draw up to `num_questions` different questions.
 
@@ -189,22 +189,22 @@ def _draw_questions(
         task: key of the taxonomy.
         num_questions: to draw.
         random: the source of every choice.
-        asked: texts of questions in the other format, which are avoided; the drawn ones are added.
+        used_texts: questions in the other format, which are avoided; the drawn ones are added.
     """
-    found: dict[str, Question] = {}
+    drawn_questions: dict[str, Question] = {}
     for _ in range(num_questions):
         for pool in random.sample(pools, len(pools)):
-            available = [fact for fact in pool if fact.question not in found]
-            fresh = [fact for fact in available if fact.question not in asked]
+            available = [fact for fact in pool if fact.question not in drawn_questions]
+            fresh = [fact for fact in available if fact.question not in used_texts]
             drawn = _draw(fresh, available, form, random)
             if drawn is not None:
                 fact, options = drawn
-                found[fact.question] = Question(
+                drawn_questions[fact.question] = Question(
                     "", task, form, fact.question, fact.answer, options, fact.evidence
                 )
                 break
-    asked |= found.keys()
-    return list(found.values())
+    used_texts |= drawn_questions.keys()
+    return list(drawn_questions.values())
 
 
 def _draw(
