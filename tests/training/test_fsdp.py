@@ -1,5 +1,6 @@
-"""Two ranks that share a model learn what one process learns, and each goes on where the other
-stopped."""
+"""FSDP on two ranks reaches the weights of one process, also when resumed by the other."""
+
+from __future__ import annotations
 
 import json
 import os
@@ -23,13 +24,15 @@ from lit_hour.inference.predictor import VideoPredictor
 from lit_hour.model.hour_llava import HourLLaVA
 from lit_hour.model.meta_init import missing_weights
 from lit_hour.run_dir import RunDir
+from lit_hour.synthetic.dataset import build_and_pack
 from lit_hour.text.tokenizer import load_tokenizer
 from lit_hour.training.checkpoints.checkpoint_io import step_of_checkpoint
 from lit_hour.training.fit import fit
 from lit_hour.weights.convert import convert
 from lit_hour.weights.reader import load_into, open_weights, read_checkpoint
 from tests import published_stage
-from tests.helpers.toy_run import ToyProject, max_abs_difference
+from tests.helpers.build_once import build_once
+from tests.helpers.toy_run import ToyProject, max_abs_difference, toy_settings
 from tests.training.toy_onevision import (
     SIZE_PIXELS,
     TOWER,
@@ -90,11 +93,15 @@ OUTPUT_LAYER = "llm.network.lm_head.weight"
 
 
 @dataclass(frozen=True)
-class Done:
-    """Finished runs: sharded over two ranks or one, and unsharded in one process."""
+class FinishedRuns:
+    """Finished runs: with FSDP on one or two ranks, and without FSDP on one."""
 
     toy: ToyProject
     toys: Path
+
+    @classmethod
+    def in_folder(cls, folder: Path) -> FinishedRuns:
+        return cls(ToyProject(folder / "small.yaml", folder / "runs"), folder / "toys")
 
     def weights(self, name: str, checkpoint: str = "last") -> dict[str, Tensor]:
         """Return the weights of a run without the tied output layer, sharded or not."""
@@ -120,7 +127,7 @@ class Done:
             return fit(train.load_settings(self.toy_words(name, *more))).run.path
 
     def branch(self, source: str, name: str) -> None:
-        """A run that has only the checkpoint of step 2 of another."""
+        """Make a run that has only the checkpoint of step 2 of another."""
         of, to = self.toy.run_dir(source), self.toy.run_dir(name)
         shutil.copytree(of.tokenizer, to.tokenizer)
         to.checkpoints.mkdir()
@@ -149,17 +156,27 @@ def finish(process: subprocess.Popen[bytes]) -> None:
 
 
 @pytest.fixture(scope="module")
-def done(toy: ToyProject, tmp_path_factory: pytest.TempPathFactory) -> Done:
-    toys = tmp_path_factory.mktemp("toys")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> FinishedRuns:
+    folder = build_once(tmp_path_factory, "fsdp_runs", do_runs)
+    know_tower(folder / "toys")
+    return FinishedRuns.in_folder(folder)
+
+
+def do_runs(folder: Path) -> None:
+    """Do all runs of this file. Those with two ranks are subprocesses."""
+    toy = ToyProject.write(folder, toy_settings(folder / "world"))
+    build_and_pack(toy.config("none"))
+    runs = FinishedRuns.in_folder(folder)
+    toys = runs.toys
+    toys.mkdir()
     know_tower(toys)
     write_sources(toys / "shards", toys / "files", load_config(STAGE, MIXED).video)
     write_onevision(toys / "onevision")
-    done = Done(toy, toys)
     begin = f"training.init_from={toy.fit('sharded-base', ROWS, 'training.max_steps=1').run.path}"
     steps = [("training.max_steps=2",), ("training.max_steps=4",)]
     toy.fit("sharded-plain", begin, *LEARNING, *steps[0])
-    done.branch("sharded-plain", "sharded-back")
-    from_toy = f"training.init_from={done.fit_toy('mixed-base', *PUBLISHED)}"
+    runs.branch("sharded-plain", "sharded-back")
+    from_toy = f"training.init_from={runs.fit_toy('mixed-base', *PUBLISHED)}"
     both = start(
         toys,
         [
@@ -174,15 +191,15 @@ def done(toy: ToyProject, tmp_path_factory: pytest.TempPathFactory) -> Done:
                 *SHARDED,
                 "training.precision=bf16-mixed",
             ),
-            done.toy_words("sharded-published", *PUBLISHED, *SHARDED),
-            done.toy_words("sharded-mixed", from_toy, *FROM_RUN, *SHARDED),
+            runs.toy_words("sharded-published", *PUBLISHED, *SHARDED),
+            runs.toy_words("sharded-mixed", from_toy, *FROM_RUN, *SHARDED),
         ],
     )
     toy.fit("sharded-plain", begin, *LEARNING, *steps[1])
-    done.fit_toy("plain-mixed", from_toy, *FROM_RUN, "training.devices=1")
+    runs.fit_toy("plain-mixed", from_toy, *FROM_RUN, "training.devices=1")
     finish(both)
-    done.branch("sharded-two", "sharded-alone")
-    done.branch("sharded-two", "sharded-there")
+    runs.branch("sharded-two", "sharded-alone")
+    runs.branch("sharded-two", "sharded-there")
     alone = start(
         toys,
         [
@@ -192,24 +209,25 @@ def done(toy: ToyProject, tmp_path_factory: pytest.TempPathFactory) -> Done:
     )
     toy.fit("sharded-there", begin, *LEARNING, *steps[1])
     finish(alone)
-    return done
 
 
 # Learning
 
 
 @pytest.mark.parametrize("name", ["two", "back", "there", "alone"])
-def test_however_a_run_is_shared_and_goes_on_it_learns_the_same(done: Done, name: str) -> None:
-    expected = done.weights("sharded-plain")
-    assert max_abs_difference(done.weights(f"sharded-{name}"), expected) < FIVE_DIGITS
+def test_fsdp_run_and_any_change_of_ranks_reach_the_weights_of_one_process(
+    runs: FinishedRuns, name: str
+) -> None:
+    expected = runs.weights("sharded-plain")
+    assert max_abs_difference(runs.weights(f"sharded-{name}"), expected) < FIVE_DIGITS
     assert (
-        max_abs_difference(done.weights("sharded-plain", "step=000002"), expected)
+        max_abs_difference(runs.weights("sharded-plain", "step=000002"), expected)
         > 10 * FIVE_DIGITS
     )
 
 
-def check_scores(done: Done, one: str, other: str, steps: list[int]) -> None:
-    expected, found = done.scores(one), done.scores(other)
+def check_scores(runs: FinishedRuns, one: str, other: str, steps: list[int]) -> None:
+    expected, found = runs.scores(one), runs.scores(other)
     assert found.keys() == expected.keys() and "val/acc/open_ended" in found
     for tag, values in expected.items():
         assert [step for step, _ in found[tag]] == [step for step, _ in values] == steps
@@ -218,54 +236,54 @@ def check_scores(done: Done, one: str, other: str, steps: list[int]) -> None:
         )
 
 
-def test_validation_is_the_same(done: Done) -> None:
-    check_scores(done, "sharded-plain", "sharded-two", [1, 3])
+def test_fsdp_validation_equals_that_of_one_process(runs: FinishedRuns) -> None:
+    check_scores(runs, "sharded-plain", "sharded-two", [1, 3])
 
 
-def test_a_frozen_part_stays_as_it_was(done: Done) -> None:
-    before, after = done.weights("sharded-base"), done.weights("sharded-two")
+def test_fsdp_keeps_the_frozen_vision_encoder(runs: FinishedRuns) -> None:
+    before, after = runs.weights("sharded-base"), runs.weights("sharded-two")
     moved = {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])}
     assert moved == {"projector", "frame_newline", "memaug", "llm"}
 
 
-def test_adapters_learn_and_what_they_adapt_does_not(done: Done) -> None:
-    one, two = done.weights("sharded-lora-1"), done.weights("sharded-lora-2")
+def test_fsdp_trains_lora_and_keeps_the_adapted_weights(runs: FinishedRuns) -> None:
+    one, two = runs.weights("sharded-lora-1"), runs.weights("sharded-lora-2")
     assert max_abs_difference(two, one) < FIVE_DIGITS
     raised = [name for name in two if ".lora_B." in name and two[name].any()]
     assert len(raised) == 7
-    drawn = random_model(done, done.toy.config("sharded-lora-2", *LORA)).state_dict()
+    drawn = random_model(runs, runs.toy.config("sharded-lora-2", *LORA)).state_dict()
     adapted = [name for name in two if name.startswith("llm.") and ".lora_" not in name]
     assert all(torch.equal(two[name], drawn[name]) for name in adapted)
 
 
-def test_texts_pictures_and_long_videos_keep_the_ranks_in_step(done: Done) -> None:
-    expected = done.weights("plain-mixed")
-    assert max_abs_difference(done.weights("sharded-mixed"), expected) < FIVE_DIGITS
-    check_scores(done, "plain-mixed", "sharded-mixed", [2])
+def test_fsdp_on_mixed_data_reaches_the_weights_of_one_process(runs: FinishedRuns) -> None:
+    expected = runs.weights("plain-mixed")
+    assert max_abs_difference(runs.weights("sharded-mixed"), expected) < FIVE_DIGITS
+    check_scores(runs, "plain-mixed", "sharded-mixed", [2])
 
 
-def test_gathered_in_bfloat16_it_learns_about_the_same(done: Done) -> None:
-    exact, halves = done.weights("sharded-two", "step=000002"), done.weights("sharded-halves")
+def test_fsdp_in_bf16_is_near_single_precision(runs: FinishedRuns) -> None:
+    exact, halves = runs.weights("sharded-two", "step=000002"), runs.weights("sharded-halves")
     assert (
         1e-4 < max_abs_difference(halves, exact) < 0.02
     )  # twice the largest learning rate for each of two steps
-    (_, one), *_ = done.scores("sharded-two")["val/loss"]
-    (_, other), *_ = done.scores("sharded-halves")["val/loss"]
+    (_, one), *_ = runs.scores("sharded-two")["val/loss"]
+    (_, other), *_ = runs.scores("sharded-halves")["val/loss"]
     assert other == pytest.approx(one, rel=2e-3)
     assert {weight.dtype for weight in halves.values()} == {torch.float32}
 
 
-def random_model(done: Done, config: Config) -> HourLLaVA:
-    """As one process draws it."""
-    model = HourLLaVA(config, len(load_tokenizer(done.toy.run_dir(config.run.name).tokenizer)))
+def random_model(runs: FinishedRuns, config: Config) -> HourLLaVA:
+    """Return the model that one process initializes at random."""
+    model = HourLLaVA(config, len(load_tokenizer(runs.toy.run_dir(config.run.name).tokenizer)))
     load_into(model, missing_weights(model, loaded=(), seed=config.run.seed))
     return model
 
 
-def test_what_no_weights_bring_is_drawn_alike_on_any_number_of_ranks(done: Done) -> None:
-    config = load_config(done.toy.run_dir("sharded-published").config)
-    expected = without_tied(random_model(done, config).state_dict())
-    found, published = done.weights("sharded-published"), done.weights("mixed-base")
+def test_missing_weights_are_drawn_equally_on_any_number_of_ranks(runs: FinishedRuns) -> None:
+    config = load_config(runs.toy.run_dir("sharded-published").config)
+    expected = without_tied(random_model(runs, config).state_dict())
+    found, published = runs.weights("sharded-published"), runs.weights("mixed-base")
     for name, weight in found.items():
         drawn = name.startswith("memaug.")
         torch.testing.assert_close(
@@ -277,8 +295,8 @@ def test_what_no_weights_bring_is_drawn_alike_on_any_number_of_ranks(done: Done)
 # Checkpoints
 
 
-def test_a_checkpoint_is_a_folder_of_pieces_beside_its_settings(done: Done) -> None:
-    run = done.toy.run_dir("sharded-two")
+def test_sharded_checkpoint_has_one_file_per_rank_and_its_settings(runs: FinishedRuns) -> None:
+    run = runs.toy.run_dir("sharded-two")
     names = {"best", "last", "step=000002", "step=000004"}
     assert {each.name for each in run.checkpoints.iterdir()} == {
         f"{name}{end}" for name in names for end in (".ckpt", ".yaml")
@@ -296,11 +314,11 @@ def test_a_checkpoint_is_a_folder_of_pieces_beside_its_settings(done: Done) -> N
     assert max(sizes) < 1.2 * min(sizes)  # no rank writes for the others
 
 
-def test_a_sharded_run_answers(done: Done) -> None:
-    run = done.toy.run_dir("sharded-two")
+def test_predictor_loads_a_sharded_run(runs: FinishedRuns) -> None:
+    run = runs.toy.run_dir("sharded-two")
     session = VideoPredictor.from_run(run.path, "last", "cpu")
     assert (
-        max_abs_difference(without_tied(session.model.state_dict()), done.weights("sharded-two"))
+        max_abs_difference(without_tied(session.model.state_dict()), runs.weights("sharded-two"))
         == 0
     )
     rotary, fresh = (
@@ -310,15 +328,17 @@ def test_a_sharded_run_answers(done: Done) -> None:
     assert torch.equal(rotary.inv_freq, fresh.inv_freq)
 
 
-def test_a_sharded_run_is_converted_and_started_from(done: Done, tmp_path: Path) -> None:
+def test_sharded_run_is_converted_and_initializes_another(
+    runs: FinishedRuns, tmp_path: Path
+) -> None:
     converted = [
-        convert(done.toy.run_dir(name).path, tmp_path / name).target
+        convert(runs.toy.run_dir(name).path, tmp_path / name).target
         for name in ("plain-mixed", "sharded-mixed")
     ]
     plain, sharded = (dict(open_weights(folder).tensors()) for folder in converted)
     assert max_abs_difference(plain, sharded) < FIVE_DIGITS
-    done.fit_toy("next", *PUBLISHED, f"training.init_from={done.toy.run_dir('sharded-mixed').path}")
-    assert max_abs_difference(done.weights("next"), done.weights("sharded-mixed")) < 1e-9
+    runs.fit_toy("next", *PUBLISHED, f"training.init_from={runs.toy.run_dir('sharded-mixed').path}")
+    assert max_abs_difference(runs.weights("next"), runs.weights("sharded-mixed")) < 1e-9
 
 
 @pytest.mark.parametrize(
@@ -329,10 +349,10 @@ def test_a_sharded_run_is_converted_and_started_from(done: Done, tmp_path: Path)
         (0, "cut", r"last\.ckpt is corrupt or not a checkpoint"),
     ],
 )
-def test_a_damaged_folder_is_named(
-    done: Done, tmp_path: Path, number: int, damage: str, message: str
+def test_damaged_sharded_checkpoint_is_named(
+    runs: FinishedRuns, tmp_path: Path, number: int, damage: str, message: str
 ) -> None:
-    run = RunDir(Path(shutil.copytree(done.toy.run_dir("sharded-two").path, tmp_path / "damaged")))
+    run = RunDir(Path(shutil.copytree(runs.toy.run_dir("sharded-two").path, tmp_path / "damaged")))
     file = sorted(run.checkpoint("last").iterdir())[number]
     if damage == "gone":
         file.unlink()
