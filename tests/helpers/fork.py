@@ -29,9 +29,9 @@ class ForkedRanks:
     outputs: list[Path]
 
     def wait(self) -> list[int | None]:
-        """Return the exit status of each rank; None for a rank that was killed after a minute."""
+        """Return the exit status of each rank; None for a rank that was killed after three minutes."""
         for rank in self.ranks:
-            rank.join(60)
+            rank.join(180)
         statuses = [rank.exitcode for rank in self.ranks]
         for rank in self.ranks:
             rank.kill()
