@@ -10,6 +10,8 @@ from lit_hour.config.introspect import describe_settings
 from lit_hour.config.load import load_config
 from lit_hour.config.schema import Config
 from lit_hour.errors import InputError
+from lit_hour.run_dir import RunDir
+from lit_hour.training.run_lease import hold_run
 from lit_hour.training.signals import ShutdownSignal
 
 DEFAULT_CONFIG = "conf/tiny.yaml"
@@ -23,10 +25,15 @@ def main(argv: Sequence[str], shutdown: ShutdownSignal | None = None) -> None:
         shutdown: the handler of SLURM's signals, if it is installed.
 
     Raises:
-        InputError: a setting, file or run cannot be used.
+        InputError: a setting, file or run cannot be used, or another process trains the run.
     """
     config = load_settings(argv)
+    with hold_run(RunDir.from_config(config.run)):
+        train(config, shutdown)
 
+
+def train(config: Config, shutdown: ShutdownSignal | None) -> None:
+    """Train a run that this process holds."""
     # Slow imports: --help and mistyped settings are answered before them.
     from lightning.pytorch.utilities import rank_zero_only
 

@@ -11,6 +11,7 @@ RUN/haystack.png            accuracy by video length and depth of the evidence, 
 RUN/evaluation/NAME/        answers and report of `lit-hour evaluate`
 RUN/bad_samples.jsonl       samples that could not be read, with the reason
 RUN/nonfinite_batches/      batches with a non-finite loss or gradient that stopped the run
+RUN/lease/                  which process trains the run at present
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ class RunDir:
         evaluation: directory with one folder for each evaluation.
         bad_samples: list of the samples that could not be read.
         nonfinite_batches: directory of the batches that stopped the run.
+        lease: directory that exists while a process trains the run.
     """
 
     def __init__(self, path: Path) -> None:
@@ -48,6 +50,7 @@ class RunDir:
         self.evaluation = path / "evaluation"
         self.bad_samples = path / "bad_samples.jsonl"
         self.nonfinite_batches = path / "nonfinite_batches"
+        self.lease = path / "lease"
 
     @classmethod
     def from_config(cls, config: RunConfig) -> RunDir:

@@ -29,6 +29,7 @@ from lit_hour.text.tokenizer import (
     save_tokenizer,
     train_byte_level_tokenizer,
 )
+from lit_hour.training.callbacks.checkpointing import LeaseCheck
 from lit_hour.training.checkpoints.checkpoint_io import repair_checkpoint_dir
 from lit_hour.training.checkpoints.resume import (
     check_weights,
@@ -36,6 +37,7 @@ from lit_hour.training.checkpoints.resume import (
     find_resume_point,
 )
 from lit_hour.training.module import HourLLaVAModule
+from lit_hour.training.run_lease import RunLease, hold_run
 from lit_hour.training.signals import ShutdownSignal
 from lit_hour.training.trainer_setup import (
     build_callbacks,
@@ -91,11 +93,18 @@ def fit(config: Config, shutdown: ShutdownSignal | None = None) -> FitResult:
 
     Args:
         config: the settings of the run.
-        shutdown: handler of SIGUSR1 and SIGTERM; a new one by default.
+        shutdown: handler of SIGINT, SIGUSR1 and SIGTERM; a new one by default.
+
+    Raises:
+        RunError: another process trains this run.
     """
     check_accelerator(config.training)
-    shutdown = shutdown or ShutdownSignal()
     run = RunDir.from_config(config.run)
+    with hold_run(run) as lease:
+        return _fit(config, run, lease, shutdown or ShutdownSignal())
+
+
+def _fit(config: Config, run: RunDir, lease: RunLease, shutdown: ShutdownSignal) -> FitResult:
     if removed := repair_checkpoint_dir(run):
         log.info("Removed incomplete checkpoints: %s", ", ".join(map(str, removed)))
     resume_point = find_resume_point(run)
@@ -120,9 +129,8 @@ def fit(config: Config, shutdown: ShutdownSignal | None = None) -> FitResult:
         check_weights(module.model, checkpoint, config)
     log.info("model: %s", module.describe())
 
-    trainer = build_trainer(
-        config, run, data, build_callbacks(config, run, data, shutdown), resume_point.step
-    )
+    callbacks = [LeaseCheck(lease), *build_callbacks(config, run, data, shutdown)]
+    trainer = build_trainer(config, run, data, callbacks, resume_point.step)
     with shutdown.installed(), readable_messages():
         trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
         if not trainer.callback_metrics:

@@ -1,13 +1,40 @@
-"""Save the newest checkpoints every N steps, at the end of training and on preemption."""
+"""Save the newest checkpoints every N steps, at the end and on preemption, if the run is held."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import lightning as L
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 
+from lit_hour.training.run_lease import RunLease
 from lit_hour.types import Batch
+
+
+class LeaseCheck(Callback):
+    """Ends a start that has lost the lease on its run directory, before it saves anything.
+
+    Raises:
+        RunError: on rank zero. The other ranks end as when a rank is lost.
+    """
+
+    def __init__(self, lease: RunLease) -> None:
+        self._lease = lease
+
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Batch, batch_idx: int
+    ) -> None:
+        """Stop before the next batch if the heartbeat has found the lease lost."""
+        if self._lease.is_lost:
+            self._lease.check()
+
+    def on_save_checkpoint(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Check the lease itself before a checkpoint is written."""
+        if trainer.is_global_zero:
+            self._lease.check()
 
 
 class PeriodicCheckpoint(ModelCheckpoint):
