@@ -199,9 +199,9 @@ def run_extract_features(arguments: argparse.Namespace) -> None:
 
 def run_ask(arguments: argparse.Namespace) -> None:
     """Answer one question, or start a conversation."""
-    from lit_hour.inference.inputs import open_input_files
     from lit_hour.inference.predictor import VideoPredictor
     from lit_hour.inference.repl import Repl, load_or_encode, print_answer
+    from lit_hour.inference.video_memory import open_input_files
 
     question = arguments.question
     if question is not None and not question.strip():

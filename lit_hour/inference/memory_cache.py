@@ -16,9 +16,8 @@ from threading import Lock
 from uuid import uuid4
 
 from lit_hour.errors import MemoryFileError
-from lit_hour.inference.inputs import MEMORY_SUFFIX
 from lit_hour.inference.predictor import VideoPredictor
-from lit_hour.inference.video_memory import VideoMemory
+from lit_hour.inference.video_memory import MEMORY_SUFFIX, VideoMemory
 from lit_hour.inference.video_memory_io import load_memory, save_memory
 from lit_hour.io.atomic import remove_temp_files
 

@@ -17,13 +17,14 @@ import torch
 from lit_hour.config.load import load_config
 from lit_hour.config.schema import Config
 from lit_hour.errors import ConfigError, QuestionError
-from lit_hour.inference.inputs import InputFiles, open_input_files
 from lit_hour.inference.video_memory import (
+    InputFiles,
     VideoMemory,
     VideoMemoryBuilder,
     check_continuation,
     digest_files,
     make_thumbnail,
+    open_input_files,
     subsample_thumbnails,
 )
 from lit_hour.media.video_reader import SampledVideo
@@ -177,7 +178,7 @@ class VideoPredictor:
         if not isinstance(files, InputFiles):
             files = open_input_files([files] if isinstance(files, str | Path) else files)
         started, source = time.perf_counter(), ", ".join(map(str, files.paths))
-        visual = files.load(self.config)
+        visual = files.open_visual(self.config)
         if isinstance(visual, SampledVideo):
             num_frames = len(visual.timestamps)
             builder = VideoMemoryBuilder(self.model, self.processor, num_frames)

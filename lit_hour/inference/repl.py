@@ -14,9 +14,8 @@ from tqdm import tqdm
 
 from lit_hour.errors import InputError
 from lit_hour.inference.attribution import Attribution, attribute_answer
-from lit_hour.inference.inputs import MEMORY_SUFFIX, InputFiles
 from lit_hour.inference.predictor import Answer, VideoPredictor
-from lit_hour.inference.video_memory import VideoMemory
+from lit_hour.inference.video_memory import MEMORY_SUFFIX, InputFiles, VideoMemory
 from lit_hour.inference.video_memory_io import load_memory, save_memory
 from lit_hour.text.timestamp import format_timestamp
 from lit_hour.types import Message

@@ -1,6 +1,7 @@
-"""The memory of a video or of images, built once and shared by all questions about it.
+"""From the files of a question to the memory of a video or of images.
 
-Entry points: `VideoMemory`, and `VideoMemoryBuilder` for a video that comes in chunks.
+`open_input_files` checks the files. The `VideoMemory` is built once and shared by all questions
+about it; `VideoMemoryBuilder` builds it from a video that comes in chunks.
 """
 
 from __future__ import annotations
@@ -15,17 +16,79 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from lit_hour.errors import QuestionError, VideoError
-from lit_hour.io.hashing import hash_path
+from lit_hour.config.schema import Config
+from lit_hour.errors import ImageError, QuestionError, VideoError
+from lit_hour.media.anyres import load_image_set, load_tiled_image
+from lit_hour.media.image_reader import IMAGE_SUFFIXES, image_suffix
 from lit_hour.media.transforms import encode_jpeg
+from lit_hour.media.video_probe import VideoInfo, probe
+from lit_hour.media.video_reader import SampledVideo
 from lit_hour.model.hour_llava import HourLLaVA
 from lit_hour.model.memory_repository import MemoryRepository
 from lit_hour.model.streaming_repository import StreamingRepository
 from lit_hour.processor import HourLLaVAProcessor
-from lit_hour.types import Frames, Thumbnail, Video
+from lit_hour.types import Frames, ImageSet, Thumbnail, TiledImage, Video
 
+MEMORY_SUFFIX = ".safetensors"  # of the file of a saved memory
 MAX_THUMBNAILS = 6
 JPEG_QUALITY = 80
+
+
+@dataclass(frozen=True)
+class InputFiles:
+    """Files with valid headers. Frames and pixels are not decoded yet.
+
+    Attributes:
+        paths: one video, one or several images, or one saved memory.
+        video: header of the video; None for images and for a saved memory.
+    """
+
+    paths: tuple[Path, ...]
+    video: VideoInfo | None
+
+    def open_visual(self, config: Config) -> SampledVideo | TiledImage | ImageSet:
+        """Decode the images, or return the video, whose frames are decoded when they are iterated.
+
+        Raises:
+            ImageError: an image cannot be decoded.
+        """
+        if self.video is not None:
+            return SampledVideo(self.video, config.video)
+        images = [(str(path), _read_image(path)) for path in self.paths]
+        if len(images) > 1:
+            return load_image_set(images, config.video.image_size)
+        ((name, content),) = images
+        return load_tiled_image(content, name, config.video.image_size, config.image)
+
+
+def open_input_files(files: Sequence[str | Path]) -> InputFiles:
+    """Check the headers of the files; this needs no model and takes milliseconds.
+
+    Raises:
+        QuestionError: there is no file, or a video is one of several files.
+        VideoError: the video cannot be opened.
+        ImageError: an image cannot be read, or its header is damaged.
+    """
+    paths = tuple(map(Path, files))
+    videos = [path for path in paths if path.suffix.lower() not in IMAGE_SUFFIXES]
+    if not paths or (videos and len(paths) > 1):
+        found = f"A video ({videos[0]}) is one of {len(paths)} files" if videos else "No file given"
+        raise QuestionError(f"{found}. Give one video, or images ({', '.join(IMAGE_SUFFIXES)}).")
+    if videos:
+        is_memory = paths[0].suffix == MEMORY_SUFFIX
+        return InputFiles(paths, None if is_memory else probe(paths[0]))
+    for path in paths:
+        image_suffix(_read_image(path), str(path))
+    return InputFiles(paths, None)
+
+
+def _read_image(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ImageError(
+            f"{path} cannot be read ({error.strerror}). Give the path of an image."
+        ) from error
 
 
 @dataclass(frozen=True)
@@ -154,10 +217,13 @@ def check_continuation(
 
 def digest_files(files: Sequence[Path]) -> str:
     """Return the SHA-256 of one file, or of the digests of several."""
-    digests = [hash_path(file) for file in files]
-    return (
-        digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
-    )
+    digests = []
+    for file in files:
+        with file.open("rb") as stream:
+            digests.append(hashlib.file_digest(stream, "sha256").hexdigest())
+    if len(digests) == 1:
+        return digests[0]
+    return hashlib.sha256("".join(digests).encode()).hexdigest()
 
 
 def make_thumbnail(frames: Frames, index: int) -> Thumbnail:

@@ -14,7 +14,8 @@ from PIL import Image
 
 from lit_hour.config.schema import ImageConfig
 from lit_hour.errors import ImageError
-from lit_hour.media.image_reader import MAX_PIXELS, read_image, to_square_tensor
+from lit_hour.media.image_reader import MAX_PIXELS, read_image
+from lit_hour.media.transforms import resize_image
 from lit_hour.types import ImageSet, TiledImage
 
 _PAD_COLOR = (127, 127, 127)
@@ -46,7 +47,7 @@ def load_tiled_image(data: bytes, name: str, image_size: int, config: ImageConfi
         for top in range(0, rows * image_size, image_size)
         for left in range(0, columns * image_size, image_size)
     ]
-    tensors = [to_square_tensor(tile, image_size) for tile in (image, *tiles)]
+    tensors = [resize_image(tile, image_size) for tile in (image, *tiles)]
     return TiledImage(
         tiles=torch.stack(tensors),  # (1 + rows * columns, 3, size, size)
         grid=(rows, columns),
@@ -106,7 +107,7 @@ def load_image_set(images: Sequence[tuple[str, bytes]], image_size: int) -> Imag
     Source: LLaVA's padded images, as the published Hour-LLaVA reads several of them.
     """
     squares = [
-        to_square_tensor(_expand_to_square(read_image(data, name), name), image_size)
+        resize_image(_expand_to_square(read_image(data, name), name), image_size)
         for name, data in images
     ]
     return ImageSet(torch.stack(squares))  # (images, 3, size, size)

@@ -12,10 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
 
-import numpy as np
-import torch
 from PIL import Image, UnidentifiedImageError
-from torch import Tensor
 
 from lit_hour.errors import ImageError
 
@@ -25,7 +22,8 @@ MAX_ASPECT = 100
 
 # MPO is a JPEG file followed by further images.
 _SUFFIX_OF_FORMAT = {"JPEG": "jpg", "MPO": "jpg", "PNG": "png", "WEBP": "webp", "BMP": "bmp"}
-IMAGE_SUFFIXES = tuple(dict.fromkeys(_SUFFIX_OF_FORMAT.values()))
+FORMAT_SUFFIXES = tuple(dict.fromkeys(_SUFFIX_OF_FORMAT.values()))  # of images in shards
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")  # of image files
 
 _EXIF_ORIENTATION = 0x0112
 _TRANSPOSE_OF_ORIENTATION = {
@@ -65,26 +63,13 @@ def read_image(data: bytes, name: str) -> Image.Image:
 
 
 def image_suffix(data: bytes, name: str) -> str:
-    """Return the suffix of the data's format, one of `IMAGE_SUFFIXES`; only the header is read.
+    """Return the suffix of the data's format, one of `FORMAT_SUFFIXES`; only the header is read.
 
     Raises:
         ImageError: as `read_image`, as far as the header tells.
     """
     with _open_image(data, name) as image:
         return _SUFFIX_OF_FORMAT[str(image.format)]
-
-
-def to_square_tensor(image: Image.Image, image_size: int) -> Tensor:
-    """Resize an RGB image to a square, ignoring its aspect ratio.
-
-    Returns:
-        `(3, image_size, image_size)` uint8.
-
-    Source: the SigLIP preprocessing of the published model: bicubic, antialiased, on uint8 RGB.
-    """
-    if image.size != (image_size, image_size):
-        image = image.resize((image_size, image_size), Image.Resampling.BICUBIC)
-    return torch.from_numpy(np.array(image).transpose(2, 0, 1).copy())  # (3, size, size)
 
 
 @contextmanager

@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from lit_hour.media.image_reader import to_square_tensor
+from lit_hour.media.transforms import resize_image
 from lit_hour.model.vision_encoder import VisionEncoder
 from tests import REPOSITORY
 from tests.helpers.golden import link_recordings
@@ -131,7 +131,7 @@ def measure_tower(golden: Path, deviations: Deviations) -> None:
         if name.startswith(prefix)
     }
     encoder = load_siglip(VisionEncoder(SIGLIP), weights)
-    image = to_square_tensor(Image.fromarray(recorded["image_uint8"].numpy()), 384)
+    image = resize_image(Image.fromarray(recorded["image_uint8"].numpy()), 384)
     output = encoder.encode_images(image[None], pooled=False)  # (1, patches, dim)
     deviations["patch tokens of the vision tower, relative to the largest entry"].append(
         relative_deviation(output, recorded["output"])

@@ -10,8 +10,8 @@ from PIL import Image
 
 from lit_hour.cli import main
 from lit_hour.errors import ImageError, InputError, QuestionError, VideoError
-from lit_hour.inference.inputs import InputFiles, open_input_files
 from lit_hour.inference.predictor import VideoPredictor
+from lit_hour.inference.video_memory import InputFiles, open_input_files
 from lit_hour.media.video_reader import SampledVideo
 from lit_hour.model.multimodal_inputs import truncate_to_prompts
 from lit_hour.text.chat_template import build_conversation
@@ -40,12 +40,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_load_returns_the_type_that_fits_the_files(folder: Path) -> None:
-    video = open_input_files([folder / "walk.mp4"]).load(CONFIG)
+def test_open_visual_returns_the_type_that_fits_the_files(folder: Path) -> None:
+    video = open_input_files([folder / "walk.mp4"]).open_visual(CONFIG)
     assert isinstance(video, SampledVideo) and video.duration_seconds == pytest.approx(3, abs=0.3)
-    image = open_input_files([folder / "red.PNG"]).load(CONFIG)
+    image = open_input_files([folder / "red.PNG"]).open_visual(CONFIG)
     assert isinstance(image, TiledImage) and image.size_pixels == (48, 96)
-    images = open_input_files([folder / "red.PNG", folder / "blue.jpg"]).load(CONFIG)
+    images = open_input_files([folder / "red.PNG", folder / "blue.jpg"]).open_visual(CONFIG)
     assert isinstance(images, ImageSet)
     assert images.images.shape == (2, 3, SIZE_PIXELS, SIZE_PIXELS)
 
@@ -77,7 +77,7 @@ def test_images_give_the_same_prompt_as_in_training(
     processor = predictor.processor
     for names in (["red.PNG"], ["red.PNG", "blue.jpg"]):
         files = [folder / name for name in names]
-        visual = open_input_files(files).load(CONFIG)
+        visual = open_input_files(files).open_visual(CONFIG)
         assert not isinstance(visual, SampledVideo)
         memory = predictor.encode_video(files)
         conversation = build_conversation([question], processor.config)

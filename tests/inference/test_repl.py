@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from lit_hour.inference.attribution import Attribution, Moment, attribute_answer
-from lit_hour.inference.inputs import open_input_files
 from lit_hour.inference.predictor import Answer, VideoMemory, VideoPredictor
 from lit_hour.inference.repl import Repl, format_attribution, load_or_encode, print_answer
+from lit_hour.inference.video_memory import open_input_files
 from lit_hour.types import Message
 
 

@@ -13,13 +13,13 @@ from safetensors.torch import load_file
 
 from lit_hour.errors import ImageError
 from lit_hour.media.image_reader import (
-    IMAGE_SUFFIXES,
+    FORMAT_SUFFIXES,
     MAX_ASPECT,
     MAX_PIXELS,
     image_suffix,
     read_image,
-    to_square_tensor,
 )
+from lit_hour.media.transforms import resize_image
 from tests.media.helpers import encode_image, noise_image
 
 FORMATS = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp", "BMP": "bmp"}
@@ -36,7 +36,7 @@ def test_format_is_detected_by_content(image_format: str) -> None:
     assert (image.mode, image.size) == ("RGB", (30, 20))
     assert np.array_equal(pixels(image), pixels(Image.open(io.BytesIO(data)).convert("RGB")))
     assert image_suffix(data, "x") == FORMATS[image_format]
-    assert tuple(FORMATS.values()) == IMAGE_SUFFIXES
+    assert tuple(FORMATS.values()) == FORMAT_SUFFIXES
 
 
 def test_mpo_is_read_as_jpeg() -> None:
@@ -175,7 +175,7 @@ def test_extreme_aspect_ratio_is_refused() -> None:
 def test_preprocessing_equals_published(golden: Path) -> None:
     tensors = load_file(golden / "siglip_tiny.safetensors")
     image = Image.fromarray(tensors["image_uint8"].numpy())
-    square = to_square_tensor(read_image(encode_image(image, "PNG"), "x"), 384)
+    square = resize_image(read_image(encode_image(image, "PNG"), "x"), 384)
     assert square.shape == (3, 384, 384) and square.dtype == torch.uint8 and square.is_contiguous()
     published = tensors["pixel_values_every_8th"]
     ours = ((square.float() - 127.5) / 127.5)[None, :, ::8, ::8]

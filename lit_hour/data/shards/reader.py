@@ -43,7 +43,7 @@ from lit_hour.data.shards.tar import (
     read_raw,
 )
 from lit_hour.errors import ShardError
-from lit_hour.media.image_reader import IMAGE_SUFFIXES
+from lit_hour.media.image_reader import FORMAT_SUFFIXES
 from lit_hour.types import Question
 
 MAX_CONCURRENT_FETCHES = 16
@@ -259,7 +259,7 @@ class Shards:
                 tokens = _read_tokens(mapped, entry, index.features, location)
                 return replace(_read_metadata(mapped, entry, location), tokens=tokens)
             members = read_entry_members(tar, path, entry, read_bytes)
-            suffixes = ("jpg",) if entry.modality == "video" else IMAGE_SUFFIXES
+            suffixes = ("jpg",) if entry.modality == "video" else FORMAT_SUFFIXES
             images = tuple(
                 expect_member(members, f"{entry.key}.{number:06d}", suffixes, location)
                 for number in range(entry.num_frames)
