@@ -5,27 +5,18 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import uvicorn
 from fastapi import FastAPI, HTTPException, Request
-from fastapi.responses import FileResponse, JSONResponse, Response
+from fastapi.responses import FileResponse, Response
 
 from lit_hour.errors import ServerError
-from lit_hour.inference.attribution import Attribution
-from lit_hour.inference.predictor import Answer, VideoPredictor
+from lit_hour.inference.predictor import VideoPredictor
 from lit_hour.server.auth import AccessMiddleware, AccessPolicy, AllowedDirs, read_token
-from lit_hour.server.chat_completions import (
-    MAX_BODY_BYTES,
-    Completion,
-    EventStream,
-    evidence_fields,
-    parse_chat,
-    stream_events,
-)
-from lit_hour.server.generation import GenerationRequest, StreamEvent
+from lit_hour.server.chat_completions import MAX_BODY_BYTES, create_completion, evidence_fields
 from lit_hour.server.http_errors import EXCEPTION_HANDLERS
 from lit_hour.server.metrics import CONTENT_TYPE_LATEST, CountResponses
 from lit_hour.server.queueing import cancel_on_disconnect
@@ -111,7 +102,7 @@ def build_app(state: AppState) -> FastAPI:
     _add_page_routes(app)
     _add_status_routes(app, state)
     _add_video_routes(app, state)
-    _add_chat_route(app, state)
+    _add_chat_routes(app, state)
     app.add_middleware(CountResponses, metrics=state.metrics)
     app.add_middleware(AccessMiddleware, policy=state.policy)  # added last, so it runs first
     return app
@@ -214,31 +205,10 @@ def _add_video_routes(app: FastAPI, state: AppState) -> None:
         return Response(jpeg, media_type="image/jpeg", headers=headers)
 
 
-def _add_chat_route(app: FastAPI, state: AppState) -> None:
+def _add_chat_routes(app: FastAPI, state: AppState) -> None:
     @app.post("/v1/chat/completions")
-    async def create_completion(request: Request) -> Response:
-        body = await read_body(request, MAX_BODY_BYTES, state.settings.upload_idle_seconds)
-        chat = parse_chat(body)
-        if chat.model != state.model_name:
-            raise HTTPException(
-                404, f"There is no model {chat.model[:80]!r} here, only {state.model_name!r}."
-            )
-        question, history = chat.turns()
-        video = await state.resolve_video(request, chat.video_url())
-        max_new_tokens = chat.max_completion_tokens or chat.max_tokens
-        completion = Completion.begin(state.model_name)
-        generation = GenerationRequest(
-            completion.id, video, question, history, max_new_tokens, chat.lit_hour.evidence
-        )
-        async with AsyncExitStack() as stack:
-            events = await stack.enter_async_context(state.generation.stream(generation))
-            if not chat.stream:
-                answer, attribution = await cancel_on_disconnect(request, _collect(events))
-                return JSONResponse(completion.full(answer, attribution))
-            # errors before the first event become the status of the response
-            first = await cancel_on_disconnect(request, anext(events))
-            content = stream_events(completion, first, events, chat.stream_options)
-            return EventStream(content, stack.pop_all())
+    async def chat_completions(request: Request) -> Response:
+        return await create_completion(request, state)
 
     @app.get("/v1/chat/completions/{completion_id}/evidence")
     async def get_evidence(request: Request, completion_id: str) -> dict[str, Any]:
@@ -248,19 +218,6 @@ def _add_chat_route(app: FastAPI, state: AppState) -> None:
             "object": "chat.completion.evidence",
             "evidence": evidence_fields(attribution),
         }
-
-
-async def _collect(events: AsyncIterator[StreamEvent]) -> tuple[Answer, Attribution | None]:
-    """Return the answer and the attribution, if there is one, at the end of a stream."""
-    answer: Answer | None = None
-    attribution: Attribution | None = None
-    async for event in events:
-        if isinstance(event, Answer):
-            answer = event
-        elif isinstance(event, Attribution):
-            attribution = event
-    assert answer is not None, "a stream ends with an answer or an exception"
-    return answer, attribution
 
 
 def _listen(host: str, port: int) -> socket.socket:

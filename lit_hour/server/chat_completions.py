@@ -3,7 +3,7 @@
 The video is a content part, `{"type": "video_url", "video_url": {"url": ...}}`, with the id of an
 upload or a `file:///` URL in an allowed directory. Responses have a field "lit_hour" beside those
 of OpenAI; with `"lit_hour": {"evidence": true}` in the request it holds the attribution of the
-answer. Entry points: `parse_chat`, `Completion` and `stream_events`.
+answer. Entry point: `create_completion`, the handler of the route.
 """
 
 from __future__ import annotations
@@ -16,20 +16,67 @@ from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any, Literal
 
-from fastapi import HTTPException
-from fastapi.responses import StreamingResponse
+from fastapi import HTTPException, Request
+from fastapi.responses import JSONResponse, Response, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.types import Receive, Scope, Send
 
 from lit_hour.errors import InputError
 from lit_hour.inference.attribution import Attribution
 from lit_hour.inference.predictor import Answer
-from lit_hour.server.generation import Heartbeat, StreamEvent
+from lit_hour.server.generation import GenerationRequest, Heartbeat, StreamEvent
 from lit_hour.server.http_errors import error_body
+from lit_hour.server.queueing import cancel_on_disconnect
+from lit_hour.server.state import AppState
+from lit_hour.server.uploads import read_body
 from lit_hour.types import Message
 
 MAX_BODY_BYTES = 1_000_000
 MAX_VALIDATION_ERRORS = 5  # in one response
+
+
+async def create_completion(request: Request, state: AppState) -> Response:
+    """Answer one request of the route /v1/chat/completions, in one response or as a stream.
+
+    Raises:
+        HTTPException: the request is invalid, or its model or video does not exist.
+        InputError: the question does not fit the model.
+    """
+    body = await read_body(request, MAX_BODY_BYTES, state.settings.upload_idle_seconds)
+    chat = parse_chat(body)
+    if chat.model != state.model_name:
+        raise HTTPException(
+            404, f"There is no model {chat.model[:80]!r} here, only {state.model_name!r}."
+        )
+    question, history = chat.turns()
+    video = await state.resolve_video(request, chat.video_url())
+    max_new_tokens = chat.max_completion_tokens or chat.max_tokens
+    completion = Completion.begin(state.model_name)
+    generation = GenerationRequest(
+        completion.id, video, question, history, max_new_tokens, chat.lit_hour.evidence
+    )
+    async with AsyncExitStack() as stack:
+        events = await stack.enter_async_context(state.generation.stream(generation))
+        if not chat.stream:
+            answer, attribution = await cancel_on_disconnect(request, _collect(events))
+            return JSONResponse(completion.full(answer, attribution))
+        # errors before the first event become the status of the response
+        first = await cancel_on_disconnect(request, anext(events))
+        content = stream_events(completion, first, events, chat.stream_options)
+        return EventStream(content, stack.pop_all())
+
+
+async def _collect(events: AsyncIterator[StreamEvent]) -> tuple[Answer, Attribution | None]:
+    """Return the answer and the attribution, if there is one, at the end of a stream."""
+    answer: Answer | None = None
+    attribution: Attribution | None = None
+    async for event in events:
+        if isinstance(event, Answer):
+            answer = event
+        elif isinstance(event, Attribution):
+            attribution = event
+    assert answer is not None, "a stream ends with an answer or an exception"
+    return answer, attribution
 
 
 class TextPart(BaseModel):
