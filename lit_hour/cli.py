@@ -15,8 +15,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from lit_hour import __version__
-from lit_hour import cli_arguments as declare
+from lit_hour import __version__, cli_arguments
 from lit_hour.config.arguments import CommandParser
 from lit_hour.config.load import load_config
 from lit_hour.errors import InputError, QuestionError
@@ -34,10 +33,10 @@ RENAMED_COMMANDS = {"encode": "extract-features"}
 
 
 class Command(NamedTuple):
-    """A command: its help, and the functions that declare its arguments and run it."""
+    """A command: its help, and the functions that build its parser and run it."""
 
     help: str
-    declare: Callable[[str, str], CommandParser]
+    build_parser: Callable[[str, str], CommandParser]
     run: Callable[[argparse.Namespace], None]
 
 
@@ -64,7 +63,7 @@ def main(argv: Sequence[str]) -> None:
         _parse_program_options(name)
         return
     command = COMMANDS[name]
-    arguments = command.declare(f"{PROG} {name}", command.help).parse(words)
+    arguments = command.build_parser(f"{PROG} {name}", command.help).parse(words)
     warnings.formatwarning = lambda message, *_: f"warning: {message}\n"
     try:
         command.run(arguments)
@@ -269,34 +268,36 @@ def run_convert(arguments: argparse.Namespace) -> None:
 COMMANDS = {
     "synthesize": Command(
         "create synthetic videos, and questions with known answers",
-        declare.synthesize,
+        cli_arguments.synthesize,
         run_synthesize,
     ),
     "annotate": Command(
         "create captions, events and questions about videos with a teacher model",
-        declare.annotate,
+        cli_arguments.annotate,
         run_annotate,
     ),
     "import": Command(
-        "convert a question file of another project for `pack`", declare.import_, run_import
+        "convert a question file of another project for `pack`", cli_arguments.import_, run_import
     ),
     "pack": Command(
-        "pack videos, images and a question file into tar shards", declare.pack, run_pack
+        "pack videos, images and a question file into tar shards", cli_arguments.pack, run_pack
     ),
     "extract-features": Command(
         "encode shards or videos with the vision encoder into feature shards",
-        declare.extract_features,
+        cli_arguments.extract_features,
         run_extract_features,
     ),
-    "ask": Command("ask a trained run about a video or images", declare.ask, run_ask),
+    "ask": Command("ask a trained run about a video or images", cli_arguments.ask, run_ask),
     "serve": Command(
-        "serve a trained run: web page and OpenAI's chat interface", declare.serve, run_serve
+        "serve a trained run: web page and OpenAI's chat interface", cli_arguments.serve, run_serve
     ),
-    "evaluate": Command("evaluate a trained run on a benchmark", declare.evaluate, run_evaluate),
-    "compare": Command("compare two evaluation reports", declare.compare, run_compare),
+    "evaluate": Command(
+        "evaluate a trained run on a benchmark", cli_arguments.evaluate, run_evaluate
+    ),
+    "compare": Command("compare two evaluation reports", cli_arguments.compare, run_compare),
     "convert": Command(
         "convert a published Hour-LLaVA to a run, or a run to the published layout",
-        declare.convert,
+        cli_arguments.convert,
         run_convert,
     ),
 }

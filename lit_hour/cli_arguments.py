@@ -117,7 +117,7 @@ def ask(prog: str, description: str) -> CommandParser:
     parser.add_positional(
         "question", nargs="?", help="question in quotes; without one, a conversation starts"
     )
-    _add_run_options(parser)
+    _add_run_options(parser, takes_device=True)
     parser.add_option(
         "--also", type=Path, action="append", default=[], help="further image; may be repeated"
     )
@@ -136,7 +136,7 @@ def serve(prog: str, description: str) -> CommandParser:
         description,
         settings_help="any setting of the run, such as serving.server.max_videos=4",
     )
-    _add_run_options(parser)
+    _add_run_options(parser, takes_device=True)
     parser.add_option(
         "--host",
         default="127.0.0.1",
@@ -156,12 +156,15 @@ def serve(prog: str, description: str) -> CommandParser:
     return parser
 
 
-def _add_run_options(parser: CommandParser) -> None:
+def _add_run_options(parser: CommandParser, takes_device: bool = False) -> None:
     parser.add_option("--run", type=Path, required=True, help="run folder, such as runs/tiny")
     parser.add_option("--checkpoint", help=CHECKPOINT_HELP)
-    parser.add_option(
-        "--device", type=parse_device, help="cpu, cuda or cuda:N; default: a GPU if there is one"
-    )
+    if takes_device:
+        parser.add_option(
+            "--device",
+            type=parse_device,
+            help="cpu, cuda or cuda:N; default: a GPU if there is one",
+        )
 
 
 def parse_port(text: str) -> int:
@@ -206,8 +209,7 @@ def evaluate(prog: str, description: str) -> CommandParser:
         settings_help="evaluation.* and any setting of the run",
         takes_config=True,
     )
-    parser.add_option("--run", type=Path, required=True, help="run folder, such as runs/tiny")
-    parser.add_option("--checkpoint", help=CHECKPOINT_HELP)
+    _add_run_options(parser)
     parser.add_option(
         "--out", type=Path, help="folder of answers and report; default: RUN/evaluation/NAME"
     )
