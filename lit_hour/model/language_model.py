@@ -106,20 +106,29 @@ class LanguageModel(nn.Module):
         ]
 
     def embed(self, input_ids: Tensor) -> Tensor:
-        """Embed token ids: `(..., tokens)` -> `(..., tokens, dim)`.
+        """Embed token ids.
 
-        A placeholder has a negative id and gets an arbitrary row, which is not used.
+        Args:
+            input_ids: `(..., tokens)` int64, at most `vocab_size` - 1. A placeholder has a negative
+                id and gets an arbitrary row, which is not used.
+
+        Returns:
+            `(..., tokens, dim)`, in the precision of the weights.
         """
         return self.network.get_input_embeddings()(input_ids.clamp(min=0))
 
     def loss(self, inputs: LLMInputs) -> Tensor:
-        """Compute the mean cross-entropy over the labels, `()`.
+        """Compute the mean cross-entropy over the labels.
 
-        Without any label the loss is zero, and so are its gradients.
+        No mask is needed, because causal attention ignores padding on the right, so fused attention
+        kernels can skip the upper triangle. Logits are computed only where there is a label: all of
+        them would take 20 GB for 32,768 tokens and 152,000 words.
 
-        The padding must be on the right, where causal attention ignores it. So no mask is needed,
-        and fused attention kernels can skip the upper triangle. Logits are computed only where
-        there is a label: all of them would take 20 GB for 32,768 tokens and 152,000 words.
+        Args:
+            inputs: texts `(texts, tokens, dim)`, padded on the right.
+
+        Returns:
+            `()` float32, in nats per label; zero, with gradients of zero, without any label.
         """
         hidden = self.network.model(
             inputs_embeds=inputs.embeddings, use_cache=False

@@ -3,8 +3,8 @@
 Entry point: `MemoryAugmentation`, a stack of blocks with grouped-query attention and rotary
 positions. Sequences are not batched, because videos differ too much in length to be padded.
 
-Source: Hour-LLaVA (arXiv:2506.05332), memory augmentation; reference arithmetic for the order of
-layers, norms and positions.
+Source: Hour-LLaVA (arXiv:2506.05332), memory augmentation. The order of layers, norms and positions
+is that of its published code, whose outputs are recorded in tests/golden.
 """
 
 from __future__ import annotations
@@ -97,7 +97,12 @@ class GroupedQueryAttention(nn.Module):
         self.output = nn.Linear(dim, dim)
 
     def project_kv(self, tokens: MemoryTokens, rotary: Rotary) -> KVCache:
-        """Project tokens to keys and values."""
+        """Project tokens to keys and values.
+
+        Args:
+            tokens: `(tokens, dim)`, stored densely or lazily.
+            rotary: of the positions of the tokens.
+        """
         keys, values = (
             projected.unflatten(-1, (-1, self.head_dim))  # (tokens, key_value_heads, head_dim)
             for projected in tokens.linear(self.key, self.value)
@@ -129,9 +134,15 @@ class GroupedQueryAttention(nn.Module):
         return self.output(attended.flatten(1))  # (query, dim)
 
     def attention_weights(self, query: Tensor, kv: KVCache, rotary: Rotary) -> Tensor:
-        """Compute the attention weight of each token of the KV cache, `(tokens,)`.
+        """Compute the attention weight of each token of the KV cache.
 
-        The weights are means over the query's tokens and heads; they sum to 1.
+        Args:
+            query: `(query, dim)`.
+            kv: keys and values that are attended to.
+            rotary: of the positions of the query.
+
+        Returns:
+            `(tokens,)` float32, means over the query's tokens and heads: from 0 to 1, and 1 in sum.
         """
         heads = self.query(query).unflatten(-1, (-1, self.head_dim))  # (query, heads, head_dim)
         heads = apply_rotary(heads, rotary)
@@ -243,7 +254,7 @@ class MemoryAugmentation(nn.Module):
         """Augment the queries of all texts of a batch with the repositories.
 
         Args:
-            queries: of each text.
+            queries: of each text, with tokens `(query, dim)`.
             repositories: of each visual. If all have KV caches, those are used.
             repository_of_query: for each query, the index of its repository.
 

@@ -3,8 +3,8 @@
 Entry points: `build_video_repository`, `build_image_set_repository` and
 `build_tiled_image_repository`.
 
-Source: Hour-LLaVA (arXiv:2506.05332), memory repository, and section 4 of the description of its
-reference arithmetic; LLaVA's any-resolution (anyres) images.
+Source: Hour-LLaVA (arXiv:2506.05332), memory repository; its published code, whose outputs are
+recorded in tests/golden; LLaVA's any-resolution (anyres) images.
 """
 
 from __future__ import annotations

@@ -22,8 +22,7 @@ def missing_weights(
     """Draw random weights for all parameters that were not loaded.
 
     They have the distribution of those of a new `HourLLaVA`. Each depends on the seed and on its
-    name alone, so it is the same on any number of ranks. The weights are whole, on the CPU, and one
-    layer is in memory at a time.
+    name alone, so it is the same on any number of ranks. One layer is in memory at a time.
 
     Args:
         model: may be sharded.
@@ -31,7 +30,7 @@ def missing_weights(
         seed: of the random draws.
 
     Yields:
-        Name and weight.
+        Name and weight, float32 on the CPU, with the whole shape of the parameter.
     """
     names = {name for name, _ in model.named_parameters()}
     names |= {f"{VISION}{name}" for name in model.vision.state_dict()}

@@ -1,11 +1,10 @@
 """Join texts with visual tokens: the query of MemAug, and the inputs of the language model.
 
 In the order of use: `embed_texts`, `build_memaug_query`, `merge_visual_tokens`, `pad_inputs`; and
-`truncate_to_prompts` for generation.
+`truncate_to_prompts` for generation. The query of MemAug consists of the question's tokens, with
+the kept visual tokens at the placeholders. Only the visual tokens of MemAug's output are used.
 
-Source: reference arithmetic of Hour-LLaVA, sections 3 and 4 of its description. The query consists
-of the question's tokens, with the kept visual tokens at the placeholders. Only the visual tokens of
-MemAug's output are used.
+Source: the published code of Hour-LLaVA, whose outputs are recorded in tests/golden.
 """
 
 from __future__ import annotations
@@ -51,7 +50,7 @@ def embed_texts(batch: Batch, embed: Callable[[Tensor], Tensor]) -> list[Encoded
 
     Args:
         batch: texts.
-        embed: token ids `(tokens,)` -> embeddings `(tokens, dim)`.
+        embed: token ids `(tokens,)` int64 -> embeddings `(tokens, dim)`; see `LanguageModel.embed`.
     """
     texts = []
     for index, visual in enumerate(batch.visual_of_text):
@@ -163,12 +162,13 @@ def pad_inputs(
     max_tokens: int,
     padding_side: Literal["left", "right"],
 ) -> LLMInputs:
-    """Truncate sequences to `max_tokens` and pad them to the longest.
+    """Truncate the sequences of all texts to `max_tokens`, and pad them to the longest.
 
     Args:
-        sequences: embeddings `(tokens, dim)` and labels `(tokens,)` of each text.
+        sequences: embeddings `(tokens, dim)` and labels `(tokens,)` of each text, with its visual
+            tokens.
         max_tokens: longest sequence; the end of a longer one is dropped.
-        padding_side: where the padding goes.
+        padding_side: "right" for a loss, "left" for generation.
     """
     embeddings = [embedding[:max_tokens] for embedding, _ in sequences]  # (tokens, dim)
     labels = [label[:max_tokens] for _, label in sequences]  # (tokens,)

@@ -144,7 +144,7 @@ class VisionEncoder(nn.Module):
         activations are kept.
 
         Args:
-            images: `(frames, 3, height, width)` uint8.
+            images: `(frames, 3, image_size, image_size)` uint8 RGB.
             pooled: pool to the grid of video frames; false for the tower's whole grid.
 
         Returns:
@@ -183,7 +183,7 @@ class VisionEncoder(nn.Module):
         Raises:
             InputError: there are more tokens than the grid has, and not a square number.
 
-        Source: reference arithmetic of Hour-LLaVA, 27 x 27 -> 8 x 8.
+        Source: the published code of Hour-LLaVA, 27 x 27 -> 8 x 8.
         """
         grid, num_tokens = self.config.grid, tokens.shape[1]
         if num_tokens <= grid * grid:
@@ -224,7 +224,7 @@ class VisionEncoder(nn.Module):
 class Projector(nn.Module):
     """Two linear layers with an exact GELU between them.
 
-    Source: reference arithmetic of Hour-LLaVA (`mlp2x_gelu`).
+    Source: the published code of Hour-LLaVA (`mlp2x_gelu`).
     """
 
     def __init__(self, vision_dim: int, dim: int) -> None:
