@@ -6,13 +6,14 @@ Entry point: `VideoPredictor.from_run`, then `encode_video` and `generate`.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
+from tqdm import tqdm
 
 from lit_hour.config.load import load_config
 from lit_hour.config.schema import Config
@@ -47,8 +48,6 @@ from lit_hour.types import (
 from lit_hour.weights.reader import check_state_dict, load_into, open_weights, optional_weights
 
 REPLACEMENT_CHARACTER = "\ufffd"  # decoded while the last bytes of a character are missing
-
-ProgressCallback = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -161,7 +160,7 @@ class VideoPredictor:
     def encode_video(
         self,
         files: InputFiles | str | Path | Sequence[str | Path],
-        on_progress: ProgressCallback | None = None,
+        progress_bar: tqdm[Any] | None = None,
     ) -> VideoMemory:
         """Encode a video file, an image file or several image files into a memory.
 
@@ -169,7 +168,7 @@ class VideoPredictor:
 
         Args:
             files: paths, or what `open_input_files` returned for them.
-            on_progress: called after each chunk with the frames encoded so far and in total.
+            progress_bar: advanced by the number of frames after each chunk of a video.
 
         Raises:
             VideoError, ImageError: a file cannot be read.
@@ -184,8 +183,9 @@ class VideoPredictor:
             builder = VideoMemoryBuilder(self.model, self.processor, num_frames)
             for frames in visual.chunks(self.config.model.vision.encode_batch_size):
                 builder.add(frames)
-                if on_progress is not None:
-                    on_progress(builder.stream.num_frames, num_frames)
+                if progress_bar is not None:
+                    progress_bar.total = num_frames
+                    progress_bar.update(len(frames))
             memory = builder.finalize(visual.duration_seconds, source)
         else:
             memory = self.encode_visual(visual, 0.0, source)

@@ -39,12 +39,7 @@ def load_or_encode(predictor: VideoPredictor, files: InputFiles) -> VideoMemory:
     if files.paths[0].suffix == MEMORY_SUFFIX:
         return load_memory(predictor, files.paths[0])
     with tqdm(desc="encoding", unit="frame", leave=False, disable=None) as bar:
-
-        def update_bar(num_encoded: int, num_frames: int) -> None:
-            bar.total = num_frames
-            bar.update(num_encoded - bar.n)
-
-        return predictor.encode_video(files, update_bar)
+        return predictor.encode_video(files, bar)
 
 
 def print_answer(

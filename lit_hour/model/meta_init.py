@@ -30,7 +30,7 @@ def missing_weights(
         seed: of the random draws.
 
     Yields:
-        Name and weight, float32 on the CPU, with the whole shape of the parameter.
+        Name and weight, on the CPU and with the whole shape of the parameter.
     """
     names = {name for name, _ in model.named_parameters()}
     names |= {f"{VISION}{name}" for name in model.vision.state_dict()}

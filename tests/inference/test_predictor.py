@@ -1,5 +1,6 @@
 """`VideoPredictor` and `lit-hour ask`: answers, their cost, settings, and errors by name."""
 
+import io
 import re
 import shutil
 from collections.abc import Callable
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tqdm import tqdm
 
 from lit_hour.cli import main
 from lit_hour.config.load import load_config, save_config
@@ -49,11 +51,18 @@ def test_the_pieces_of_an_answer_add_up_to_its_text(
 
 
 def test_progress_is_reported_after_each_chunk(predictor: VideoPredictor, video: Path) -> None:
-    calls: list[tuple[int, int]] = []
+    calls: list[tuple[float, float | None]] = []
+
+    class RecordedBar(tqdm):  # type: ignore[type-arg]  # not subscriptable at run time
+        def update(self, n: float | None = 1) -> bool | None:
+            is_displayed = super().update(n)
+            calls.append((self.n, self.total))
+            return is_displayed
+
     vision = replace(predictor.config.model.vision, encode_batch_size=4)
     config = replace(predictor.config, model=replace(predictor.config.model, vision=vision))
     memory = VideoPredictor(config, predictor.model, predictor.processor).encode_video(
-        video, lambda *counts: calls.append(counts)
+        video, RecordedBar(file=io.StringIO())
     )
     assert calls == [(4, 6), (6, 6)]
     assert [seconds for seconds, _ in memory.thumbnails] == memory.repository.timestamps.tolist()
