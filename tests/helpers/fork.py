@@ -29,7 +29,7 @@ class ForkedRanks:
     outputs: list[Path]
 
     def wait(self) -> list[int | None]:
-        """Return the exit status of each rank; None for a rank that was killed after three minutes."""
+        """Return the exit status of each rank; None if it took three minutes."""
         for rank in self.ranks:
             rank.join(180)
         statuses = [rank.exitcode for rank in self.ranks]
