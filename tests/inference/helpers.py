@@ -3,11 +3,15 @@
 Random weights of a large scale give a different answer to each question.
 """
 
+from collections.abc import Callable
+from itertools import accumulate
+from operator import itemgetter
 from pathlib import Path
 
 import av
 import numpy as np
 import torch
+from torch.profiler import ProfilerActivity, profile
 
 from lit_hour.config.model import LLMConfig, MemAugConfig, ModelConfig, VisionConfig
 from lit_hour.config.schema import Config, GenerationConfig, TextConfig, VideoConfig
@@ -85,3 +89,13 @@ def assert_equal_memories(first: VideoMemory, second: VideoMemory) -> None:
     for index, (cache, expected) in enumerate(zip(one.kv_caches, other.kv_caches, strict=True)):
         assert torch.equal(cache.keys, expected.keys), f"keys of block {index}"
         assert torch.equal(cache.values, expected.values), f"values of block {index}"
+
+
+def peak_allocated_bytes(function: Callable[[], object]) -> int:
+    """Call a function, and return how much memory PyTorch allocates for it on the CPU at most."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        function()
+    events = profiler.profiler.kineto_results.events()
+    changes = [(event.start_ns(), event.nbytes()) for event in events if event.name() == "[memory]"]
+    allocated = accumulate(num_bytes for _, num_bytes in sorted(changes, key=itemgetter(0)))
+    return max(allocated)

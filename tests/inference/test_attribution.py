@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
-from torch.profiler import ProfilerActivity, profile
 
 from lit_hour.errors import QuestionError
 from lit_hour.inference.attribution import (
@@ -21,7 +20,7 @@ from lit_hour.inference.attribution import (
 from lit_hour.inference.predictor import VideoMemory, VideoPredictor
 from lit_hour.model.language_model import LLMInputs
 from lit_hour.model.memory_repository import with_tokens
-from tests.inference.helpers import CONFIG, make_predictor, random_frames
+from tests.inference.helpers import CONFIG, make_predictor, peak_allocated_bytes, random_frames
 
 QUESTION, ANSWER = "What is there?", "a red square"
 
@@ -158,19 +157,6 @@ def test_other_questions_between_two_steps_change_nothing(
             assert step == expected
 
 
-def peak_bytes(predictor: VideoPredictor, memory: VideoMemory) -> int:
-    """Return the largest amount of memory that an attribution allocates, by PyTorch's profiler."""
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
-        attribute_answer(predictor, memory, QUESTION, ANSWER)
-    events = profiler.profiler.kineto_results.events()
-    changes = [(event.start_ns(), event.nbytes()) for event in events if event.name() == "[memory]"]
-    peak = allocated = 0
-    for _, num_bytes in sorted(changes, key=lambda change: change[0]):
-        allocated += num_bytes
-        peak = max(peak, allocated)
-    return peak
-
-
 def test_memory_use_is_bounded() -> None:
     for num_layers, num_blocks, num_kv_heads, width, keep_ratio in (
         (2, 1, 2, 256, 0.02),
@@ -193,7 +179,9 @@ def test_memory_use_is_bounded() -> None:
         *_, answer = predictor.generate(memory, QUESTION)
         num_answer_tokens = len(predictor.processor.answer_ids(ANSWER))
         bound = attribution_bytes(predictor, memory, answer.num_prompt_tokens, num_answer_tokens)
-        peak = peak_bytes(predictor, memory)
+        peak = peak_allocated_bytes(
+            lambda: attribute_answer(predictor, memory, QUESTION, ANSWER)  # noqa: B023
+        )
         case = (num_layers, num_blocks, num_kv_heads, width, keep_ratio, bound / peak)
         assert peak <= bound < 4 * peak, case
 
