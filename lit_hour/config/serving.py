@@ -74,8 +74,8 @@ class ServingConfig:
     memory_folder: str = field("runs/memories", "folder of the video memories on disk")
     max_evidence_gb: float = field(
         16.0,
-        "memory that the evidence for one answer may take, beside the model and the video memory;"
-        " more is refused",
+        "memory that evidence may take, beside the weights and the video memories; more is refused."
+        " An hour with the 7B shapes takes up to 10 GB in bf16, 20 GB in float32",
         unit="GB",
         gt=0,
     )

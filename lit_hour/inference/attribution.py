@@ -58,7 +58,7 @@ def attribute_answer(
     answer: str,
     history: Sequence[Message] = (),
 ) -> Attribution:
-    """Return the moments of the video that a generated answer is based on.
+    """Return where in the video the model looked for an answer that it generated.
 
     Args and errors are those of `attribution_steps`.
     """
@@ -75,10 +75,10 @@ def attribution_steps(
     answer: str,
     history: Sequence[Message] = (),
 ) -> Generator[Attribution | None, None, None]:
-    """Attribute an answer in steps, none of which takes longer than a first token.
+    """Attribute an answer in steps: the forward pass, each layer backward, MemAug backward.
 
-    All steps together take about three times as long as the first token of the answer. Activations
-    are checkpointed, so memory use is at most `attribution_bytes`.
+    All steps together take about five times as long as an answer about an hour. Activations are
+    checkpointed, so memory use is at most `attribution_bytes`.
 
     Args:
         predictor: that generated the answer.
