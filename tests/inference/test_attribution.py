@@ -37,7 +37,7 @@ def score(predictor: VideoPredictor, memory: VideoMemory, frame: int, scale: flo
     return answer.log_probability
 
 
-def test_the_curve_equals_finite_differences(
+def test_attribution_curve_equals_finite_differences(
     predictor: VideoPredictor, memory: VideoMemory
 ) -> None:
     step = 0.1
@@ -82,7 +82,7 @@ def plain_gradients(
 
 
 @pytest.mark.parametrize("lora_rank", (0, 2))
-def test_checkpointed_equals_plain(lora_rank: int) -> None:
+def test_attribution_with_checkpointing_equals_plain_backward(lora_rank: int) -> None:
     llm = replace(
         CONFIG.model.llm,
         num_layers=5,
@@ -131,7 +131,9 @@ def test_answers_save_no_activations_and_an_attribution_does(
         assert saved
 
 
-def test_it_stops_between_two_layers(predictor: VideoPredictor, memory: VideoMemory) -> None:
+def test_attribution_stops_between_two_layers(
+    predictor: VideoPredictor, memory: VideoMemory
+) -> None:
     steps = attribution_steps(predictor, memory, QUESTION, ANSWER)
     next(steps)  # the prompt
     next(steps)  # the last norm, after a forward pass
@@ -144,7 +146,7 @@ def test_it_stops_between_two_layers(predictor: VideoPredictor, memory: VideoMem
     assert isinstance(last, Attribution)
 
 
-def test_other_questions_between_two_steps_change_nothing(
+def test_attribution_is_unchanged_by_questions_between_two_steps(
     predictor: VideoPredictor, memory: VideoMemory
 ) -> None:
     expected = attribute_answer(predictor, memory, QUESTION, ANSWER)
@@ -157,7 +159,7 @@ def test_other_questions_between_two_steps_change_nothing(
             assert step == expected
 
 
-def test_memory_use_is_bounded() -> None:
+def test_attribution_ram_is_bounded() -> None:
     for num_layers, num_blocks, num_kv_heads, width, keep_ratio in (
         (2, 1, 2, 256, 0.02),
         (2, 6, 8, 256, 0.02),
@@ -186,7 +188,7 @@ def test_memory_use_is_bounded() -> None:
         assert peak <= bound < 4 * peak, case
 
 
-def test_more_memory_than_the_setting_allows_is_refused(
+def test_attribution_that_needs_more_ram_than_allowed_is_refused(
     predictor: VideoPredictor, memory: VideoMemory
 ) -> None:
     serving = replace(predictor.config.serving, max_evidence_gb=1e-4)
@@ -209,7 +211,7 @@ def test_attribution_does_not_change_the_memory(
     assert attribute_answer(predictor, memory, QUESTION, "seven").curve != first.curve
 
 
-def test_repeated_frames_of_a_short_video_are_merged(
+def test_attribution_merges_repeated_frames_of_a_short_video(
     predictor: VideoPredictor, video: Path
 ) -> None:
     video_settings = replace(predictor.config.video, max_frames=2, min_frames=1)
@@ -222,7 +224,7 @@ def test_repeated_frames_of_a_short_video_are_merged(
     assert len(found.curve) == 2 and sum(share for _, share in found.curve) == pytest.approx(1)
 
 
-def test_images_are_rejected(predictor: VideoPredictor, tmp_path: Path) -> None:
+def test_attribution_of_images_is_rejected(predictor: VideoPredictor, tmp_path: Path) -> None:
     Image.new("RGB", (64, 64), "red").save(tmp_path / "red.png")
     with pytest.raises(QuestionError, match=r"red\.png is not a video\. Only a video has moments"):
         attribute_answer(predictor, predictor.encode_video(tmp_path / "red.png"), QUESTION, ANSWER)
@@ -270,5 +272,5 @@ def test_moments_are_in_order_of_time() -> None:
     assert starts == sorted(starts)
 
 
-def test_there_are_at_most_max_moments() -> None:
+def test_moments_are_at_most_max_moments() -> None:
     assert len(find_moments(range(100), flat(*[(10, 0.0), (2, 0.1)] * 5, (40, 0.0)), 100)) == 3

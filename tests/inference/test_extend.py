@@ -108,7 +108,7 @@ def test_subsample_thumbnails_keeps_a_few_spread_over_the_video() -> None:
     assert max(gaps) < 600 and min(gaps[:-1]) > 20
 
 
-def test_frames_that_do_not_continue_the_video_are_rejected(predictor: VideoPredictor) -> None:
+def test_extend_rejects_frames_that_do_not_continue_the_video(predictor: VideoPredictor) -> None:
     video = random_frames(101)
     memory = predictor.encode_visual(slice_frames(video, 0, 10), 10, "live")
     for start, end, duration_seconds, message in (
@@ -125,9 +125,7 @@ def test_frames_that_do_not_continue_the_video_are_rejected(predictor: VideoPred
     assert_equal_memories(memory, predictor.encode_visual(slice_frames(video, 0, 10), 10, "live"))
 
 
-def test_the_memory_of_an_image_cannot_be_extended(
-    predictor: VideoPredictor, tmp_path: Path
-) -> None:
+def test_extend_rejects_the_memory_of_an_image(predictor: VideoPredictor, tmp_path: Path) -> None:
     Image.new("RGB", (64, 64)).save(tmp_path / "red.png")
     memory = predictor.encode_video(tmp_path / "red.png")
     with pytest.raises(
@@ -136,7 +134,7 @@ def test_the_memory_of_an_image_cannot_be_extended(
         predictor.extend(memory, random_frames(2), 2)
 
 
-def test_extend_reaches_max_frames(predictor: VideoPredictor) -> None:
+def test_extend_may_reach_max_frames(predictor: VideoPredictor) -> None:
     memory = predictor.encode_visual(random_frames(99), 99, "live")
     longer = predictor.extend(memory, slice_frames(random_frames(100), 99, 100), 100)
     assert longer.num_frames == CONFIG.video.max_frames

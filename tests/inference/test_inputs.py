@@ -96,7 +96,7 @@ def test_images_give_the_same_prompt_as_in_training(
         assert torch.equal(*prompts), names
 
 
-def test_a_list_of_one_file_is_the_same_as_the_file(
+def test_encode_video_of_a_list_of_one_file_equals_that_of_the_file(
     predictor: VideoPredictor, folder: Path
 ) -> None:
     file = folder / "blue.jpg"
@@ -113,7 +113,7 @@ def test_image_tokens_in_the_question_place_the_images(
         generate_text(predictor, memory, "What is in <image>?")
 
 
-def test_invalid_files_are_rejected_with_their_name(folder: Path) -> None:
+def test_open_input_files_rejects_invalid_files_by_name(folder: Path) -> None:
     (folder / "folder.jpg").mkdir()
     (folder / "video.png").write_bytes((folder / "walk.mp4").read_bytes())
     (folder / "empty.webp").touch()

@@ -35,7 +35,7 @@ def score(
     return predictor.loglikelihood(memory, predictor.processor.build_prompt(question), answers)
 
 
-def test_loss_equals_the_training_loss_of_the_answer(
+def test_loglikelihood_equals_the_training_loss_of_the_answer(
     predictor: VideoPredictor, memory: VideoMemory, video: Path
 ) -> None:
     frames, duration_seconds = load_video(video, predictor.config.video)
@@ -61,7 +61,7 @@ def test_loss_equals_the_training_loss_of_the_answer(
     assert padded == true and other.loss != true.loss
 
 
-def test_is_greedy_if_the_predictor_generates_the_answer(
+def test_loglikelihood_is_greedy_if_generate_returns_the_answer(
     predictor: VideoPredictor, memory: VideoMemory
 ) -> None:
     head = predictor.model.llm.network.lm_head.weight
@@ -75,7 +75,7 @@ def test_is_greedy_if_the_predictor_generates_the_answer(
     assert sorted(results) == [(False, False), (True, True)]
 
 
-def test_a_question_that_is_too_long_or_empty_is_rejected(
+def test_loglikelihood_rejects_a_question_that_is_too_long_or_empty(
     predictor: VideoPredictor, memory: VideoMemory
 ) -> None:
     with pytest.raises(

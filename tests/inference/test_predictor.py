@@ -38,7 +38,7 @@ def ask(predictor: VideoPredictor, memory: VideoMemory, question: str) -> tuple[
     return [piece for piece in pieces if isinstance(piece, str)], answer
 
 
-def test_the_pieces_of_an_answer_add_up_to_its_text(
+def test_generate_yields_pieces_that_add_up_to_the_answer(
     predictor: VideoPredictor, memory: VideoMemory, questions: list[Question]
 ) -> None:
     texts = set()
@@ -50,7 +50,9 @@ def test_the_pieces_of_an_answer_add_up_to_its_text(
     assert len(texts) > 1
 
 
-def test_progress_is_reported_after_each_chunk(predictor: VideoPredictor, video: Path) -> None:
+def test_encode_video_advances_the_progress_bar_after_each_chunk(
+    predictor: VideoPredictor, video: Path
+) -> None:
     calls: list[tuple[float, float | None]] = []
 
     class RecordedBar(tqdm):  # type: ignore[type-arg]  # not subscriptable at run time
@@ -69,7 +71,7 @@ def test_progress_is_reported_after_each_chunk(predictor: VideoPredictor, video:
     assert all(jpeg.startswith(b"\xff\xd8") for _, jpeg in memory.thumbnails)
 
 
-def test_the_history_changes_the_answer(
+def test_generate_depends_on_the_history(
     predictor: VideoPredictor, memory: VideoMemory, questions: list[Question]
 ) -> None:
     first, second = questions[0].question, questions[1].question
@@ -79,7 +81,7 @@ def test_the_history_changes_the_answer(
     assert isinstance(later, Answer) and later.text != alone.text
 
 
-def test_the_answer_reports_frames_tokens_and_seconds(
+def test_answer_reports_frames_tokens_and_seconds(
     predictor: VideoPredictor, memory: VideoMemory, video: Path
 ) -> None:
     frames, duration_seconds = load_video(video, predictor.config.video)
@@ -120,7 +122,7 @@ def test_generate_equals_batched_generation_on_a_training_batch(
         assert answer.text == text
 
 
-def test_the_prompt_equals_that_of_training(
+def test_build_llm_inputs_equals_the_prompt_of_training(
     predictor: VideoPredictor, memory: VideoMemory, video: Path, questions: list[Question]
 ) -> None:
     frames, duration_seconds = load_video(video, predictor.config.video)
@@ -167,7 +169,7 @@ def test_from_run_loads_the_weights_of_the_named_checkpoint(trained: TrainedRun)
     assert max_abs_difference(loaded, expected) == 0
 
 
-def test_overrides_replace_the_settings_of_the_run(trained: TrainedRun, video: Path) -> None:
+def test_from_run_overrides_the_settings_of_the_run(trained: TrainedRun, video: Path) -> None:
     predictor = VideoPredictor.from_run(
         trained.run.path, "last", "cpu", ["video.max_frames=5", "generation.max_new_tokens=1"]
     )
@@ -176,7 +178,7 @@ def test_overrides_replace_the_settings_of_the_run(trained: TrainedRun, video: P
     assert memory.num_frames == 5 and len(pieces) <= 1
 
 
-def test_an_empty_question_is_rejected(predictor: VideoPredictor, memory: VideoMemory) -> None:
+def test_generate_rejects_an_empty_question(predictor: VideoPredictor, memory: VideoMemory) -> None:
     for question in ("", "  \n"):
         with pytest.raises(QuestionError, match=r"[Tt]he question is empty"):
             list(predictor.generate(memory, question))
@@ -270,7 +272,9 @@ def test_ask_reports_input_errors_by_name(
     assert all(line.startswith("  wrong shape: ") for line in details)
 
 
-def test_missing_gpu_is_refused_before_the_run_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_from_run_refuses_a_missing_gpu_before_it_reads_the_run(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(ConfigError, match=r"no GPU here for device cuda:1\. Use cpu\."):
         VideoPredictor.from_run(Path("none"), device="cuda:1")

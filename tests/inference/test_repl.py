@@ -62,7 +62,7 @@ def test_ctrl_c_stops_an_answer_but_not_the_conversation(
     assert printed.count("[stopped]") == 2 and "Ctrl-D ends" in printed
 
 
-def test_commands_and_errors(
+def test_repl_runs_commands_and_prints_errors(
     predictor: VideoPredictor, memory: VideoMemory, capsys: pytest.CaptureFixture
 ) -> None:
     lines = (":moments", ":proof", "Why? " * 40_000, "Why?", ":moments", ":help", ":quit", "no")
@@ -99,7 +99,7 @@ def test_evidence_is_printed_on_request_only(
     assert text.startswith(answer.text) and rest == f"{format_attribution(expected)}\n"
 
 
-def test_a_memory_is_saved_and_loaded(
+def test_repl_saves_a_memory_that_load_or_encode_loads(
     predictor: VideoPredictor, memory: VideoMemory, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     file = tmp_path / "film.safetensors"

@@ -55,7 +55,7 @@ def save_nine_frames(predictor: VideoPredictor, folder: Path) -> Path:
     return folder / "memory"
 
 
-def test_a_loaded_memory_equals_the_saved_one(
+def test_load_memory_equals_the_saved_memory(
     predictor: VideoPredictor, folder: Path, tmp_path: Path
 ) -> None:
     for names in (["walk.mp4"], ["red.png"], ["red.png", "blue.png"], []):
@@ -89,7 +89,7 @@ def test_a_loaded_memory_can_be_extended(predictor: VideoPredictor, tmp_path: Pa
         assert_equal_memories(predictor.extend(loaded, rest, 30), longer)
 
 
-def test_the_file_is_plain_safetensors(
+def test_memory_file_is_plain_safetensors(
     predictor: VideoPredictor, folder: Path, tmp_path: Path
 ) -> None:
     memory = predictor.encode_video(folder / "walk.mp4")
@@ -99,7 +99,7 @@ def test_the_file_is_plain_safetensors(
     assert torch.equal(tensors["timestamps"], memory.repository.timestamps)
 
 
-def test_precision_determines_size_and_error(tmp_path: Path) -> None:
+def test_memory_precision_determines_file_size_and_error(tmp_path: Path) -> None:
     cases: tuple[tuple[Literal["exact", "bf16", "int8"], float, float], ...] = (
         ("exact", 1, 0),
         ("bf16", 0.5, 2**-8),
@@ -122,7 +122,9 @@ def test_precision_determines_size_and_error(tmp_path: Path) -> None:
         assert torch.equal(loaded, tokens) == (precision == "exact")
 
 
-def test_other_settings_are_rejected_by_name(predictor: VideoPredictor, tmp_path: Path) -> None:
+def test_load_memory_rejects_other_settings_by_name(
+    predictor: VideoPredictor, tmp_path: Path
+) -> None:
     path = save_nine_frames(predictor, tmp_path)
     for video, message in (
         (
@@ -139,7 +141,7 @@ def test_other_settings_are_rejected_by_name(predictor: VideoPredictor, tmp_path
             load_memory(VideoPredictor(config, predictor.model, predictor.processor), path)
 
 
-def test_other_weights_are_rejected_only_if_they_determine_the_memory(
+def test_load_memory_rejects_other_weights_only_if_they_determine_it(
     predictor: VideoPredictor, tmp_path: Path
 ) -> None:
     path = save_nine_frames(predictor, tmp_path)
@@ -153,7 +155,7 @@ def test_other_weights_are_rejected_only_if_they_determine_the_memory(
     assert_equal_memories(loaded, other.encode_visual(random_frames(9), 9, "live"))
 
 
-def test_the_memory_of_another_file_is_rejected(
+def test_load_memory_rejects_the_memory_of_another_file(
     predictor: VideoPredictor, folder: Path, tmp_path: Path
 ) -> None:
     save_memory(predictor, predictor.encode_video(folder / "walk.mp4"), tmp_path / "memory")
@@ -162,7 +164,7 @@ def test_the_memory_of_another_file_is_rejected(
         load_memory(predictor, tmp_path / "memory", [folder / "other.mp4"])
 
 
-def test_every_flipped_byte_is_detected(predictor: VideoPredictor, tmp_path: Path) -> None:
+def test_load_memory_detects_every_flipped_byte(predictor: VideoPredictor, tmp_path: Path) -> None:
     file = save_nine_frames(predictor, tmp_path)
     content = file.read_bytes()
     for index in range(0, len(content), max(1, len(content) // 150)):
@@ -173,7 +175,7 @@ def test_every_flipped_byte_is_detected(predictor: VideoPredictor, tmp_path: Pat
     load_memory(predictor, file)
 
 
-def test_missing_truncated_and_foreign_files_are_rejected(
+def test_load_memory_rejects_missing_truncated_and_foreign_files(
     predictor: VideoPredictor, tmp_path: Path
 ) -> None:
     content = save_nine_frames(predictor, tmp_path).read_bytes()
@@ -191,7 +193,7 @@ def test_missing_truncated_and_foreign_files_are_rejected(
         load_memory(predictor, tmp_path / "weights")
 
 
-def test_inconsistent_parts_are_rejected(
+def test_load_memory_rejects_inconsistent_parts(
     predictor: VideoPredictor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = save_nine_frames(predictor, tmp_path)
@@ -214,7 +216,7 @@ def test_inconsistent_parts_are_rejected(
             load_memory(predictor, file)
 
 
-def test_a_process_killed_while_saving_leaves_the_previous_file(
+def test_save_memory_killed_midway_leaves_the_previous_file(
     predictor: VideoPredictor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = save_nine_frames(predictor, tmp_path)
@@ -234,7 +236,7 @@ def test_a_process_killed_while_saving_leaves_the_previous_file(
     assert len(list(tmp_path.glob(f"*{TEMP_SUFFIX}"))) == 1
 
 
-def test_a_full_disk_is_reported(predictor: VideoPredictor) -> None:
+def test_save_memory_reports_a_full_disk(predictor: VideoPredictor) -> None:
     memory = predictor.encode_visual(random_frames(9), 9, "live")
     with pytest.raises(MemoryFileError, match=r"/dev/full.* could not be written"):
         save_memory(predictor, memory, Path("/dev/full/memory"))

@@ -36,7 +36,7 @@ def to_tensor(image: Image.Image) -> Tensor:
     return torch.from_numpy(np.array(image)).permute(2, 0, 1)
 
 
-def test_grid_equals_published_code(golden: Path) -> None:
+def test_choose_grid_equals_published_code(golden: Path) -> None:
     recorded = json.loads((golden / "images_uniform.json").read_text())["cases"].values()
     cases = [case for case in recorded if "grid_wh" in case]
     assert len(cases) == 3
@@ -65,7 +65,7 @@ def test_choose_grid_keeps_most_pixels_then_wastes_least() -> None:
 
 
 @pytest.mark.parametrize("size", [(700, 380), (420, 1100), (333, 100), (1, 1), (60, 1), (7, 500)])
-def test_image_is_centered_on_black(size: tuple[int, int]) -> None:
+def test_letterbox_centers_an_image_on_black(size: tuple[int, int]) -> None:
     image = noise_image(*size)
     tiled = load(image, 64, max_grid=3)
     rows, columns = tiled.grid
@@ -89,7 +89,7 @@ def test_letterbox_rounds_as_published() -> None:
     assert np.count_nonzero(np.array(canvas)[:, 64, 0]) == 97
 
 
-def test_whole_image_comes_first_then_tiles_row_by_row() -> None:
+def test_tiled_image_starts_with_the_whole_image_then_tiles_by_row() -> None:
     image = gradient_image(1150, 760)
     tiled = load(image)
     assert tiled.grid == (2, 3)
@@ -102,7 +102,7 @@ def test_whole_image_comes_first_then_tiles_row_by_row() -> None:
     assert inner[:, 1].view(2, 3).diff(dim=0).min() > 100  # greener in the next row
 
 
-def test_orientation_is_applied_before_the_grid_is_chosen() -> None:
+def test_tiled_image_applies_the_orientation_before_it_chooses_the_grid() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     data = encode_image(gradient_image(128, 64), "PNG", exif=exif)
@@ -110,7 +110,7 @@ def test_orientation_is_applied_before_the_grid_is_chosen() -> None:
     assert (tiled.grid, tiled.size_pixels) == ((2, 1), (128, 64))
 
 
-def test_invalid_image_is_named() -> None:
+def test_tiled_image_names_an_invalid_image() -> None:
     with pytest.raises(ImageError, match=r"a/b\.png"):
         load_tiled_image(b"nothing", "a/b.png", 64, ImageConfig())
 
@@ -119,7 +119,7 @@ def test_invalid_image_is_named() -> None:
 
 
 @pytest.mark.parametrize("size", [(90, 40), (40, 91), (50, 50), (32, 32), (60, 1)])
-def test_each_image_is_centered_on_a_gray_square(size: tuple[int, int]) -> None:
+def test_image_set_centers_each_image_on_a_gray_square(size: tuple[int, int]) -> None:
     image = noise_image(*size)
     side = max(size)
     square = np.full((side, side, 3), 127, np.uint8)
@@ -132,7 +132,7 @@ def test_each_image_is_centered_on_a_gray_square(size: tuple[int, int]) -> None:
     assert np.array_equal(images[0].permute(1, 2, 0).numpy(), expected)
 
 
-def test_image_set_keeps_order() -> None:
+def test_image_set_keeps_the_order_of_images() -> None:
     colors = [(250, 0, 0), (0, 250, 0), (0, 0, 250)]
     files = [
         (f"{number}", encode_image(Image.new("RGB", (8, 8), color)))

@@ -14,7 +14,7 @@ from lit_hour.media.video_reader import DamagedVideoWarning, load_video, sample_
 from tests.media.helpers import numbered_image, numbered_images, numbers_in, read_all, write_video
 
 
-def test_damaged_clip_raises_or_is_truncated(real_videos: Path) -> None:
+def test_read_frames_of_a_damaged_clip_raises_or_truncates(real_videos: Path) -> None:
     path = real_videos / "corrupted.mp4"
     timestamps = [index / 10 for index in range(50)]
     message = r"2\.8 s of 5\.0 s \(last frame at 2\.7 s\).*video\.on_decode_error=truncate"
@@ -36,7 +36,9 @@ def test_load_video_returns_the_readable_part(real_videos: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix, audio_seconds", [("mp4", 0.0), ("mkv", 0.0), ("mkv", 20.0)])
-def test_truncated_file(tmp_path: Path, suffix: str, audio_seconds: float) -> None:
+def test_read_frames_of_a_truncated_file_raises_or_truncates(
+    tmp_path: Path, suffix: str, audio_seconds: float
+) -> None:
     whole = write_video(
         tmp_path / f"whole.{suffix}",
         numbered_images(200),
@@ -56,7 +58,7 @@ def test_truncated_file(tmp_path: Path, suffix: str, audio_seconds: float) -> No
     assert 20 < len(frames) < 90
 
 
-def test_damage_in_the_last_frames_is_noticed(tmp_path: Path) -> None:
+def test_read_frames_notices_damage_in_the_last_frames(tmp_path: Path) -> None:
     path = write_video(tmp_path / "video.mp4", numbered_images(50))
     with av.open(str(path)) as container:
         packets = [
@@ -94,7 +96,7 @@ def test_probe_refuses_what_is_not_a_video(tmp_path: Path) -> None:
         probe(tmp_path)
 
 
-def test_files_without_video_frames(tmp_path: Path) -> None:
+def test_probe_and_load_video_refuse_files_without_video_frames(tmp_path: Path) -> None:
     song, silent, unknown = tmp_path / "song.mp4", tmp_path / "silent.avi", tmp_path / "unknown.mp4"
     with av.open(str(song), "w") as container:
         stream = container.add_stream("aac", rate=8000, layout="mono")
@@ -123,7 +125,7 @@ def test_files_without_video_frames(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("timestamps", [[1.0, 0.5], [-0.1], [0.0, 2.0]])
-def test_timestamps_outside_the_video_or_out_of_order_are_refused(
+def test_read_frames_refuses_timestamps_outside_the_video_or_out_of_order(
     tmp_path: Path, timestamps: list[float]
 ) -> None:
     path = write_video(tmp_path / "video.mp4", numbered_images(20))

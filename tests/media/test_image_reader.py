@@ -30,7 +30,7 @@ def pixels(image: Image.Image) -> np.ndarray:
 
 
 @pytest.mark.parametrize("image_format", FORMATS)
-def test_format_is_detected_by_content(image_format: str) -> None:
+def test_read_image_and_image_suffix_follow_the_content(image_format: str) -> None:
     data = encode_image(noise_image(30, 20), image_format)
     image = read_image(data, "wrongly named.gif")
     assert (image.mode, image.size) == ("RGB", (30, 20))
@@ -39,7 +39,7 @@ def test_format_is_detected_by_content(image_format: str) -> None:
     assert tuple(FORMATS.values()) == FORMAT_SUFFIXES
 
 
-def test_mpo_is_read_as_jpeg() -> None:
+def test_read_image_reads_mpo_as_jpeg() -> None:
     buffer = io.BytesIO()
     noise_image(30, 20).save(
         buffer, "MPO", save_all=True, append_images=[noise_image(30, 20, seed=1)]
@@ -50,18 +50,18 @@ def test_mpo_is_read_as_jpeg() -> None:
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA"])
-def test_other_modes_become_rgb(mode: str) -> None:
+def test_read_image_converts_other_modes_to_rgb(mode: str) -> None:
     data = encode_image(Image.new(mode, (30, 20)), "PNG")
     assert read_image(data, "x").mode == "RGB"
 
 
-def test_16_bit_gray_is_refused() -> None:
+def test_read_image_refuses_16_bit_gray() -> None:
     with pytest.raises(ImageError, match="x has more than 8 bits"):
         read_image(encode_image(Image.new("I;16", (30, 20), 700), "PNG"), "x")
 
 
 @pytest.mark.filterwarnings("error")
-def test_palette_with_transparency_gives_no_warning() -> None:
+def test_read_image_of_a_transparent_palette_gives_no_warning() -> None:
     image = Image.new("P", (30, 20))
     image.putpalette([9, 8, 7] * 256)
     assert read_image(encode_image(image, "PNG", transparency=bytes([0, 128])), "x").getpixel(
@@ -70,7 +70,7 @@ def test_palette_with_transparency_gives_no_warning() -> None:
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_exif_orientation_is_applied(orientation: int) -> None:
+def test_read_image_applies_the_exif_orientation(orientation: int) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
     data = encode_image(noise_image(30, 20), "PNG", exif=exif)
@@ -82,7 +82,7 @@ def test_exif_orientation_is_applied(orientation: int) -> None:
 @pytest.mark.parametrize(
     "data", [b"", b"no image", b"\x89PNG\r\n\x1a\n" + bytes(40), b"<svg/>", bytes(1000)]
 )
-def test_data_that_is_not_an_image_is_refused(data: bytes) -> None:
+def test_read_image_refuses_data_that_is_not_an_image(data: bytes) -> None:
     for read in (read_image, image_suffix):
         with pytest.raises(
             ImageError, match=rf"sub/a\.png \({len(data)} bytes\) is not a JPEG, PNG, WEBP or BMP"
@@ -91,13 +91,13 @@ def test_data_that_is_not_an_image_is_refused(data: bytes) -> None:
 
 
 @pytest.mark.parametrize("image_format", ["GIF", "TIFF", "ICO"])
-def test_other_formats_are_refused(image_format: str) -> None:
+def test_read_image_refuses_other_formats(image_format: str) -> None:
     with pytest.raises(ImageError, match="is not a JPEG, PNG, WEBP or BMP"):
         read_image(encode_image(noise_image(32, 32), image_format), "x")
 
 
 @pytest.mark.parametrize("image_format", FORMATS)
-def test_truncated_file_is_refused_or_complete(image_format: str) -> None:
+def test_read_image_refuses_a_truncated_file_or_reads_all_of_it(image_format: str) -> None:
     data = encode_image(noise_image(12, 8), image_format)
     whole = pixels(read_image(data, "x"))
     num_refused = 0
@@ -114,7 +114,7 @@ def test_truncated_file_is_refused_or_complete(image_format: str) -> None:
 
 @pytest.mark.filterwarnings("ignore")  # PIL warns about damaged EXIF
 @pytest.mark.parametrize("image_format", FORMATS)
-def test_corrupt_file_raises_image_error_or_is_read(image_format: str) -> None:
+def test_read_image_raises_only_image_errors_for_corrupt_files(image_format: str) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     options = {} if image_format == "BMP" else {"exif": exif}
@@ -148,14 +148,14 @@ def png_header(width: int, height: int) -> bytes:
 
 # Over our limit, over PIL's warning, over PIL's limit.
 @pytest.mark.parametrize("side", [9_000, 10_000, 60_000])
-def test_decompression_bomb_is_refused_undecoded(side: int) -> None:
+def test_read_image_refuses_a_decompression_bomb_undecoded(side: int) -> None:
     assert side**2 > MAX_PIXELS
     with pytest.raises(ImageError, match=r"bomb\.png has .*more than 80,000,000.*Shrink it"):
         read_image(png_header(side, side), "bomb.png")
 
 
 @pytest.mark.parametrize("size", [(0, 5), (5, 0), (0, 0)])
-def test_image_of_zero_size_is_refused(size: tuple[int, int]) -> None:
+def test_read_image_refuses_an_image_of_zero_size(size: tuple[int, int]) -> None:
     bitmap = bytearray(encode_image(noise_image(5, 5), "BMP"))
     struct.pack_into("<ii", bitmap, 18, *size)
     for data in (png_header(*size), bytes(bitmap)):
@@ -163,7 +163,7 @@ def test_image_of_zero_size_is_refused(size: tuple[int, int]) -> None:
             read_image(data, "empty.png")
 
 
-def test_extreme_aspect_ratio_is_refused() -> None:
+def test_read_image_refuses_an_extreme_aspect_ratio() -> None:
     ribbon = 2 * MAX_ASPECT
     for width, height in ((ribbon + 1, 2), (2, ribbon + 1)):
         message = rf"line\.png has {width} x {height} pixels\. Its aspect ratio exceeds 100:1"
@@ -172,7 +172,7 @@ def test_extreme_aspect_ratio_is_refused() -> None:
     assert read_image(encode_image(noise_image(ribbon, 2), "PNG"), "x").size == (ribbon, 2)
 
 
-def test_preprocessing_equals_published(golden: Path) -> None:
+def test_resize_image_equals_published_preprocessing(golden: Path) -> None:
     tensors = load_file(golden / "siglip_tiny.safetensors")
     image = Image.fromarray(tensors["image_uint8"].numpy())
     square = resize_image(read_image(encode_image(image, "PNG"), "x"), 384)

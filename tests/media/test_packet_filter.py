@@ -73,7 +73,9 @@ def write_moving(
     ],
     ids=str,
 )
-def test_frames_of_synthetic_videos(tmp_path: Path, suffix: str, options: dict[str, str]) -> None:
+def test_selected_frames_of_synthetic_videos_equal_decoding_every_frame(
+    tmp_path: Path, suffix: str, options: dict[str, str]
+) -> None:
     path = write_moving(tmp_path / f"video.{suffix}", 150, **options)
     for fps in (0.3, 3.7, 60.0):
         assert_equal_to_every_frame_decoded(path, fps)
@@ -88,7 +90,9 @@ def test_interlaced_and_avi_videos_are_not_decoded_selectively(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("suffix", ["mp4", "mkv"])
-def test_frames_at_variable_rate(tmp_path: Path, suffix: str) -> None:
+def test_selected_frames_at_variable_rate_equal_decoding_every_frame(
+    tmp_path: Path, suffix: str
+) -> None:
     gaps = np.random.default_rng(1).choice([1, 1, 1, 2, 5, 40], 150)
     times = [int(tick) for tick in gaps.cumsum()]
     path = write_moving(tmp_path / f"video.{suffix}", 150, times, g="30")
@@ -96,7 +100,7 @@ def test_frames_at_variable_rate(tmp_path: Path, suffix: str) -> None:
         assert_equal_to_every_frame_decoded(path, fps, is_complete=False)
 
 
-def test_frames_of_real_clips(real_videos: Path) -> None:
+def test_selected_frames_of_real_clips_equal_decoding_every_frame(real_videos: Path) -> None:
     names = [
         "animated_room.mp4",
         "asl_again.mkv",
@@ -112,7 +116,7 @@ def test_frames_of_real_clips(real_videos: Path) -> None:
     assert_equal_to_every_frame_decoded(real_videos / "corrupted.mp4", 7.3, is_complete=False)
 
 
-def test_most_packets_are_not_decoded(tmp_path: Path) -> None:
+def test_packet_filter_drops_most_packets(tmp_path: Path) -> None:
     path = write_moving(tmp_path / "video.mp4", 250, g="25")
     info, num_decoded = probe(path), {}
     for fps in (0.2, 1.0):
@@ -130,7 +134,7 @@ def test_most_packets_are_not_decoded(tmp_path: Path) -> None:
     assert num_decoded == {0.2: 2, 1.0: 10}, "there is a keyframe at each of these times"
 
 
-def test_packets_with_parameter_sets_reach_the_decoder() -> None:
+def test_packet_filter_keeps_packets_with_parameter_sets() -> None:
     packet_filter: PacketFilter[str] = PacketFilter([0.0, 9.0])
     packets = [
         PacketInfo("first", 0.0, FrameRole.IDR, False),
@@ -172,7 +176,7 @@ def test_parse_h264_packet_with_lengths_and_start_codes() -> None:
 @pytest.mark.parametrize(
     "codec, suffix", [("libx264", "mp4"), ("libvpx", "webm"), ("mpeg4", "mp4")]
 )
-def test_last_keyframe_and_its_time_error_are_reported(
+def test_keyframes_only_returns_the_last_keyframe_and_reports_its_time_error(
     tmp_path: Path, codec: str, suffix: str
 ) -> None:
     path = write_video(tmp_path / f"video.{suffix}", numbered_images(120), codec=codec)
@@ -194,7 +198,7 @@ def test_last_keyframe_and_its_time_error_are_reported(
     ]
 
 
-def test_keyframes_of_real_clips(real_videos: Path) -> None:
+def test_keyframes_only_reads_real_clips_to_the_end(real_videos: Path) -> None:
     for name in ("nasa.mp4", "titles_vfr_vp8.webm", "frame_counter_h265.mp4", "pancake.mkv"):
         timestamps = timestamps_of(real_videos / name, 2.0)
         with warnings.catch_warnings(record=True) as caught:

@@ -26,7 +26,7 @@ def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("num_decoders, batch_frames", [(1, 64), (2, 64), (4, 64), (3, 5), (2, 1)])
-def test_images_come_in_order(
+def test_decode_selected_frames_yields_images_in_order(
     video: Path, monkeypatch: pytest.MonkeyPatch, num_decoders: int, batch_frames: int
 ) -> None:
     monkeypatch.setattr(selective_decoding, "num_available_cpus", lambda: num_decoders)
@@ -42,7 +42,9 @@ def test_images_come_in_order(
     assert numbers == [number % 256 for number in range(NUM_FRAMES)]
 
 
-def test_few_frames_are_decoded_ahead(video: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_decode_selected_frames_decodes_few_frames_ahead(
+    video: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(selective_decoding, "num_available_cpus", lambda: 2)
     converted: list[int | None] = []
 
@@ -56,7 +58,7 @@ def test_few_frames_are_decoded_ahead(video: Path, monkeypatch: pytest.MonkeyPat
     assert len([*images]) == NUM_FRAMES - 1
 
 
-def test_conversion_error_comes_after_earlier_images(video: Path) -> None:
+def test_conversion_error_is_raised_after_earlier_images(video: Path) -> None:
     every_pts = [
         pts
         for pts, _, _ in decode_selected_frames(

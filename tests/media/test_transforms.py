@@ -22,7 +22,7 @@ def smooth() -> Tensor:
     ).to(torch.uint8)
 
 
-def test_resize_is_antialiased() -> None:
+def test_resize_image_is_antialiased() -> None:
     stripes = np.zeros((90, 160, 3), np.uint8)
     stripes[:, ::2] = 200  # without antialiasing a shrunk image would be all black or all bright
     small = resize_image(Image.fromarray(stripes), 10)
@@ -30,7 +30,7 @@ def test_resize_is_antialiased() -> None:
     assert (small.int() - 100).abs().max() < 12
 
 
-def test_resize_keeps_left_right_top_bottom_and_channels() -> None:
+def test_resize_image_keeps_orientation_and_channels() -> None:
     image = np.zeros((40, 80, 3), np.uint8)
     image[:, :40, 0] = 255  # left half red
     image[20:, :, 2] = 255  # lower half blue
@@ -39,13 +39,13 @@ def test_resize_keeps_left_right_top_bottom_and_channels() -> None:
     assert small[:, 1, 6].tolist() == [0, 0, 0] and small[:, 6, 6].tolist() == [0, 0, 255]
 
 
-def test_image_of_the_right_size_is_unchanged(smooth: Tensor) -> None:
+def test_resize_image_keeps_an_image_of_the_right_size(smooth: Tensor) -> None:
     image = Image.fromarray(smooth.permute(1, 2, 0).numpy())
     assert torch.equal(resize_image(image, 48), smooth)
 
 
 @pytest.mark.parametrize("mode", ["L", "P", "RGBA", "CMYK"])
-def test_other_modes_become_rgb(mode: str) -> None:
+def test_resize_image_converts_other_modes_to_rgb(mode: str) -> None:
     assert resize_image(Image.new(mode, (30, 20)), 8).shape == (3, 8, 8)
 
 
@@ -61,7 +61,7 @@ def test_other_modes_become_rgb(mode: str) -> None:
         (360, (0, 0)),
     ],
 )
-def test_rotation_is_counterclockwise(degrees: int, corner: tuple[int, int]) -> None:
+def test_rotate_image_is_counterclockwise(degrees: int, corner: tuple[int, int]) -> None:
     image = np.zeros((2, 3), np.uint8)
     image[0, 0] = 255
     rotated = np.array(rotate_image(Image.fromarray(image), degrees))
@@ -69,31 +69,31 @@ def test_rotation_is_counterclockwise(degrees: int, corner: tuple[int, int]) -> 
     assert rotated[corner] == 255 and rotated.astype(int).sum() == 255
 
 
-def test_jpeg_round_trip(smooth: Tensor) -> None:
+def test_decode_jpeg_restores_an_encoded_image(smooth: Tensor) -> None:
     back = decode_jpeg(encode_jpeg(smooth, quality=95), 48, "frame")
     assert (back.int() - smooth.int()).abs().float().mean() < 2
     assert len(encode_jpeg(smooth, quality=95)) > len(encode_jpeg(smooth, quality=20))
 
 
-def test_jpeg_of_another_size_is_resized(smooth: Tensor) -> None:
+def test_decode_jpeg_resizes_an_image_of_another_size(smooth: Tensor) -> None:
     assert decode_jpeg(encode_jpeg(smooth, quality=90), 16, "frame").shape == (3, 16, 16)
 
 
-def test_truncated_jpeg_is_refused_by_name(smooth: Tensor) -> None:
+def test_decode_jpeg_refuses_a_truncated_file_by_name(smooth: Tensor) -> None:
     data = encode_jpeg(smooth, quality=90)
     for length in range(len(data)):
         with pytest.raises(VideoError, match=r"a\.tar: video\.000007\.jpg"):
             decode_jpeg(data[:length], 48, "a.tar: video.000007.jpg")
 
 
-def test_data_that_is_not_a_jpeg_is_refused() -> None:
+def test_decode_jpeg_refuses_data_that_is_not_a_jpeg() -> None:
     for data in (b"hello", b"GIF89a" + bytes(100), b"\x89PNG\r\n\x1a\n" + bytes(100)):
         with pytest.raises(VideoError, match="not a valid JPEG"):
             decode_jpeg(data, 48, "frame")
 
 
 @pytest.mark.parametrize("side", [8_100, 20_000])
-def test_jpeg_decompression_bomb_is_refused_undecoded(smooth: Tensor, side: int) -> None:
+def test_decode_jpeg_refuses_a_decompression_bomb_undecoded(smooth: Tensor, side: int) -> None:
     data = encode_jpeg(smooth, quality=90)
     # Start of frame: marker, length, precision, then height and width.
     offset = data.index(b"\xff\xc0") + 5

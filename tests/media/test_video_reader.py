@@ -34,7 +34,9 @@ from tests.media.helpers import (
 
 @pytest.mark.parametrize("suffix", ["mp4", "mkv", "ts"])
 @pytest.mark.parametrize("first_tick", [0, 1000])
-def test_frame_on_screen_at_variable_rate(tmp_path: Path, suffix: str, first_tick: int) -> None:
+def test_read_frames_returns_the_frame_on_screen_at_variable_rate(
+    tmp_path: Path, suffix: str, first_tick: int
+) -> None:
     ticks = [0, 1, 2, 10, 11, 30, 31, 32, 33, 60, 61, 75]
     times = [first_tick + tick for tick in ticks]
     path = write_video(tmp_path / f"variable.{suffix}", numbered_images(len(ticks)), times)
@@ -49,7 +51,7 @@ def test_frame_on_screen_at_variable_rate(tmp_path: Path, suffix: str, first_tic
     assert frames.timestamps.tolist() == pytest.approx(timestamps)
 
 
-def test_chunks_are_full_except_the_last(tmp_path: Path) -> None:
+def test_read_frames_fills_every_chunk_but_the_last(tmp_path: Path) -> None:
     path = write_video(tmp_path / "video.mp4", numbered_images(20))
     chunks = list(
         read_frames(path, [index / 10 for index in range(20)], 32, "error", chunk_frames=8)
@@ -61,7 +63,9 @@ def test_chunks_are_full_except_the_last(tmp_path: Path) -> None:
     ]
 
 
-def test_each_wanted_frame_is_resized_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_read_frames_resizes_each_wanted_frame_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     resized: list[Tensor] = []
 
     def count(image: Image.Image, image_size: int) -> Tensor:
@@ -87,7 +91,9 @@ def test_each_wanted_frame_is_resized_once(tmp_path: Path, monkeypatch: pytest.M
         "asl_again.mkv",
     ],
 )
-def test_real_clips_against_every_frame_decoded(real_videos: Path, name: str) -> None:
+def test_read_frames_of_real_clips_equals_decoding_every_frame(
+    real_videos: Path, name: str
+) -> None:
     path = real_videos / name
     info = probe(path)
     timestamps = sample_timestamps(info.duration_seconds, 1.0, 9, 60)
@@ -109,7 +115,7 @@ def test_real_clips_against_every_frame_decoded(real_videos: Path, name: str) ->
 # Properties of the file
 
 
-def test_probe_of_real_clips(real_videos: Path) -> None:
+def test_probe_returns_the_properties_of_real_clips(real_videos: Path) -> None:
     clips = {
         "portrait_phone.mp4": (576, 1024, 17.467, "h264"),
         "color_bars_av1.mkv": (640, 360, 5.0, "av1"),
@@ -125,7 +131,7 @@ def test_probe_of_real_clips(real_videos: Path) -> None:
 
 
 @pytest.mark.parametrize("codec", ["libx264", "libvpx"])
-def test_header_without_duration(tmp_path: Path, codec: str) -> None:
+def test_probe_finds_the_duration_that_a_header_lacks(tmp_path: Path, codec: str) -> None:
     for num_frames in (3, 50):
         path = tmp_path / f"live{num_frames}.mkv"
         write_video(path, numbered_images(num_frames), codec=codec, container_options={"live": "1"})
@@ -133,13 +139,13 @@ def test_header_without_duration(tmp_path: Path, codec: str) -> None:
 
 
 @pytest.mark.parametrize("suffix", ["mp4", "mkv", "flv"])
-def test_longer_audio_does_not_count(tmp_path: Path, suffix: str) -> None:
+def test_probe_ignores_the_duration_of_longer_audio(tmp_path: Path, suffix: str) -> None:
     path = write_video(tmp_path / f"song.{suffix}", numbered_images(20), audio_seconds=9.0)
     assert probe(path).duration_seconds == pytest.approx(2.0, abs=0.01)
     assert numbers_in(read_all(path, [0.0, 1.9]).images) == [0, 19]
 
 
-def test_last_frame_stays_until_the_end(tmp_path: Path) -> None:
+def test_read_frames_keeps_the_last_frame_until_the_end(tmp_path: Path) -> None:
     path = write_video(tmp_path / "slow.mp4", numbered_images(4), times=[0, 20, 40, 41])
     duration = probe(path).duration_seconds
     timestamps = [0.0, 4.0, 4.1, np.nextafter(duration, 0)]
@@ -149,7 +155,7 @@ def test_last_frame_stays_until_the_end(tmp_path: Path) -> None:
 # Display
 
 
-def test_rotation_of_a_real_clip(real_videos: Path) -> None:
+def test_read_frames_rotates_a_real_clip(real_videos: Path) -> None:
     # Stored upside down; upright, a red finger tip is at the upper right.
     path = real_videos / "keyboard_rotated_180.mov"
     with av.open(str(path)) as container:
@@ -164,7 +170,7 @@ def test_rotation_of_a_real_clip(real_videos: Path) -> None:
 @pytest.mark.parametrize(
     ("degrees", "red_corner"), [(90, (-1, 0)), (-90, (0, -1)), (180, (-1, -1)), (0, (0, 0))]
 )
-def test_rotation_moves_the_upper_left_corner(
+def test_read_frames_rotates_counterclockwise(
     tmp_path: Path, degrees: int, red_corner: tuple[int, int]
 ) -> None:
     image = np.full((48, 64, 3), 128, np.uint8)
@@ -186,7 +192,9 @@ def test_rotation_moves_the_upper_left_corner(
         ("libx264", "yuvj420p"),
     ],
 )
-def test_any_pixel_format(tmp_path: Path, codec: str, pixel_format: str) -> None:
+def test_read_frames_converts_any_pixel_format(
+    tmp_path: Path, codec: str, pixel_format: str
+) -> None:
     path = write_video(
         tmp_path / "video.mkv", numbered_images(5), codec=codec, pixel_format=pixel_format
     )
@@ -197,7 +205,7 @@ def test_any_pixel_format(tmp_path: Path, codec: str, pixel_format: str) -> None
     )
 
 
-def test_frame_size_may_change_midway(tmp_path: Path) -> None:
+def test_read_frames_accepts_a_frame_size_that_changes_midway(tmp_path: Path) -> None:
     small = write_video(tmp_path / "small.ts", numbered_images(10))  # B-frames: starts at 0.2 s
     images = [numbered_image(number, 128, 160) for number in range(10, 20)]
     large = write_video(tmp_path / "large.ts", images, range(12, 22))
@@ -245,7 +253,7 @@ for path, seconds in zip(sys.argv[1:], (60, 3600)):
 
 
 @pytest.mark.slow
-def test_memory_does_not_grow_with_the_video(tmp_path: Path) -> None:
+def test_read_frames_uses_as_much_ram_for_a_longer_video(tmp_path: Path) -> None:
     shades = [np.full((720, 1280, 3), 10 * number, np.uint8) for number in range(20)]
     clip = write_video(tmp_path / "clip.mp4", shades, times=range(0, 40, 2), ticks_per_second=1)
     minute, hour = tmp_path / "minute.mp4", tmp_path / "hour.mp4"

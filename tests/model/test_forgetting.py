@@ -150,7 +150,7 @@ def test_random_forgetting_does_not_change_the_global_random_state() -> None:
     assert torch.equal(torch.rand(3), expected)
 
 
-def test_a_share_of_the_frames_is_kept() -> None:
+def test_kept_frames_are_a_share_of_the_video() -> None:
     for num_frames, keep_ratio, max_frames, num_kept in (
         (100, 1, 512, 100),
         (100, 1 / 4, 512, 25),
@@ -170,7 +170,7 @@ def test_a_share_of_the_frames_is_kept() -> None:
         assert (frames.diff() > 0).all(), case
 
 
-def test_ratios_of_one_keep_everything() -> None:
+def test_forgetting_with_ratios_of_one_keeps_everything() -> None:
     repository = zeros_repository(9, tokens_per_frame=16)
     config = MemAugConfig(spatial_keep_ratio=1, temporal_keep_ratio=1)
     for spatial in SPATIAL:
@@ -191,7 +191,7 @@ def test_spatial_none_keeps_all_tokens_of_a_frame() -> None:
     assert torch.equal(kept.view(10, 65) % 65, torch.arange(65).expand(10, -1))
 
 
-def test_without_generator_the_evaluation_setting_applies() -> None:
+def test_forgetting_without_generator_follows_the_evaluation_setting() -> None:
     repository = zeros_repository(40)
     config = MemAugConfig(spatial_forgetting="none", eval_spatial_forgetting="random")
     (kept,), (again,) = (choose_kept_tokens(repository, QUESTION, config, None) for _ in range(2))
@@ -241,7 +241,9 @@ def test_temporal_none_keeps_all_frames_despite_the_maximum() -> None:
 
 @pytest.mark.parametrize("temporal", ("uniform", "none", *CONTENT_BASED))
 @pytest.mark.parametrize("spatial", SPATIAL)
-def test_each_method_keeps_the_same_number_in_ascending_order(spatial: str, temporal: str) -> None:
+def test_forgetting_methods_keep_the_same_number_in_ascending_order(
+    spatial: str, temporal: str
+) -> None:
     tokens = torch.randn(40, 64, 2, generator=seeded(0))
     repository = build_video_repository(
         tokens, torch.zeros(2), torch.arange(40).float(), min_frames=1
@@ -252,7 +254,7 @@ def test_each_method_keeps_the_same_number_in_ascending_order(spatial: str, temp
     assert (kept.diff() > 0).all() and torch.equal(kept, kept_of(repository, spatial, config))
 
 
-def test_settings_name_all_methods() -> None:
+def test_settings_list_every_forgetting_method() -> None:
     hints = get_type_hints(MemAugConfig)
     for name in ("spatial_forgetting", "eval_spatial_forgetting"):
         assert set(get_args(hints[name])) == set(SPATIAL)

@@ -38,7 +38,7 @@ def print_peak_memory_growth() -> None:
 
 @pytest.mark.parametrize("variant", MEMAUG_VARIANTS)
 @pytest.mark.parametrize("name", MEMAUG_FILES)
-def test_output_equals_published(golden: Path, name: str, variant: str) -> None:
+def test_memaug_output_equals_published(golden: Path, name: str, variant: str) -> None:
     memaug, recorded, _ = published_memaug(golden, name)
     query, memory = recorded["x_q"], recorded["x_kv"]
     positions = memaug_positions(recorded, variant)
@@ -50,7 +50,7 @@ def test_output_equals_published(golden: Path, name: str, variant: str) -> None:
 
 
 @pytest.mark.parametrize("name", ("memaug_a", "memaug_b"))
-def test_output_without_memory_equals_published(golden: Path, name: str) -> None:
+def test_memaug_output_without_memory_equals_published(golden: Path, name: str) -> None:
     memaug, recorded, _ = published_memaug(golden, name, use_full_memory=False)
     query = recorded["x_q"]
     unused, positions = torch.randn(3, query.shape[1]), range(len(query))
@@ -63,7 +63,7 @@ def test_output_without_memory_equals_published(golden: Path, name: str) -> None
 
 @pytest.mark.parametrize("variant", ("default", "explicit"))
 @pytest.mark.parametrize("name", MEMAUG_FILES)
-def test_gradients_equal_published(golden: Path, name: str, variant: str) -> None:
+def test_memaug_gradients_equal_published(golden: Path, name: str, variant: str) -> None:
     memaug, recorded, sizes = published_memaug(golden, name)
     query, memory = recorded["x_q"].requires_grad_(), recorded["x_kv"].requires_grad_()
     augment(memaug, query, memory, *memaug_positions(recorded, variant)).square().sum().backward()
@@ -83,14 +83,14 @@ def test_gradients_equal_published(golden: Path, name: str, variant: str) -> Non
         torch.testing.assert_close(gradients[key], gradient, atol=tolerance, rtol=0)
 
 
-def test_memory_does_not_grow_with_query_times_memory(tmp_path: Path) -> None:
+def test_memaug_ram_does_not_grow_with_query_times_memory(tmp_path: Path) -> None:
     """A matrix of 1,000 x 60,000 scores takes 229 MiB for each of two heads; none is allocated."""
     process = fork_ranks(lambda _: print_peak_memory_growth(), [tmp_path / "growth.txt"])
     assert process.wait() == [0], process.output()
     assert float(process.output()) < 115
 
 
-def test_half_precision_is_near_single(golden: Path) -> None:
+def test_memaug_in_bfloat16_is_near_float32(golden: Path) -> None:
     memaug, recorded, _ = published_memaug(golden, "memaug_a")
     positions = memaug_positions(recorded, "explicit")
     with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
@@ -98,7 +98,7 @@ def test_half_precision_is_near_single(golden: Path) -> None:
     assert float((output.float() - recorded["explicit/output"]).abs().mean()) < 0.05
 
 
-def test_initial_weights_are_small_and_biases_zero() -> None:
+def test_memaug_starts_with_small_weights_and_zero_biases() -> None:
     torch.manual_seed(0)
     memaug = MemoryAugmentation(64, 4, 2, 2, 10_000.0)
     linear = [module for module in memaug.modules() if isinstance(module, torch.nn.Linear)]

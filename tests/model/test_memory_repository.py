@@ -35,7 +35,7 @@ def test_video_of_the_minimum_length_is_not_repeated() -> None:
     assert torch.equal(repository.tokens.unflatten(0, (5, 3))[:, :2], tokens)
 
 
-def test_tokens_and_newline_get_a_gradient_for_each_copy() -> None:
+def test_repeated_frames_and_newline_get_a_gradient_for_each_copy() -> None:
     tokens, newline = torch.randn(2, 3, 4, requires_grad=True), torch.randn(4, requires_grad=True)
     repository = build_video_repository(tokens, newline, torch.arange(2).float(), min_frames=6)
     repository.tokens.sum().backward()
@@ -44,7 +44,7 @@ def test_tokens_and_newline_get_a_gradient_for_each_copy() -> None:
     assert newline.grad.tolist() == [6] * 4
 
 
-def test_repeated_frames_equal_published(golden: Path) -> None:
+def test_repeated_frames_of_a_short_video_equal_published(golden: Path) -> None:
     text = (golden / "forgetting_frames.json").read_text(encoding="utf-8")
     table = json.loads(text)["upsample_below_128"]["by_T"]
     for num_frames in (1, 2, 37, 100, 127):
@@ -53,7 +53,7 @@ def test_repeated_frames_equal_published(golden: Path) -> None:
         )
 
 
-def test_repository_equals_published(golden: Path) -> None:
+def test_video_repository_equals_published(golden: Path) -> None:
     recorded, _ = read(golden, "forgetting_uniform_T128")
     repository = build_video_repository(
         recorded["image_feature"],

@@ -36,7 +36,7 @@ def write_tower(folder: Path, name: str, vision: dict[str, object]) -> str:
     return name
 
 
-def test_pooling_equals_published(golden: Path) -> None:
+def test_pool_equals_published(golden: Path) -> None:
     recorded, _ = read(golden, "spatial_pool")
     encoder = VisionEncoder(replace(SETTINGS, grid=8))
     for tokens, expected in (
@@ -48,19 +48,19 @@ def test_pooling_equals_published(golden: Path) -> None:
 
 
 @pytest.mark.parametrize("num_tokens", (16, 49, 50, 64))
-def test_no_more_tokens_than_the_grid_are_not_pooled(num_tokens: int) -> None:
+def test_pool_keeps_tokens_that_fit_the_grid(num_tokens: int) -> None:
     tokens = torch.randn(2, num_tokens, 3)
     assert torch.equal(VisionEncoder(replace(SETTINGS, grid=8)).pool(tokens), tokens)
 
 
-def test_pooling_a_number_of_tokens_that_is_not_a_square_raises() -> None:
+def test_pool_refuses_a_number_of_tokens_that_is_not_a_square() -> None:
     with pytest.raises(
         InputError, match="728 tokens per frame are not a square and cannot be pooled to 8 x 8"
     ):
         VisionEncoder(replace(SETTINGS, grid=8)).pool(torch.zeros(2, 728, 3))
 
 
-def test_result_does_not_depend_on_the_chunk_size() -> None:
+def test_encode_images_does_not_depend_on_the_chunk_size() -> None:
     images = frames(7).images
     whole = encode(images, replace(SETTINGS, encode_batch_size=128))
     assert whole.shape == (7, 16, 96)
@@ -147,7 +147,7 @@ def test_published_tower_has_its_own_color_normalization(
     assert color_mean_std(VisionConfig(weights=weights), torch.nn.Identity()) == (HALVES, HALVES)
 
 
-def test_tokens_are_in_raster_order() -> None:
+def test_vision_tokens_are_in_raster_order() -> None:
     """Only the token of the patch that changes is far from the others, before attention mixes them
     much."""
     images = torch.zeros(1, 3, 64, 64, dtype=torch.uint8)
@@ -157,7 +157,7 @@ def test_tokens_are_in_raster_order() -> None:
     assert int(distance.argmax()) == 1 * 4 + 3
 
 
-def test_smaller_grid_is_the_mean_of_quarters() -> None:
+def test_pool_to_half_the_side_is_the_mean_of_four_tokens() -> None:
     torch.manual_seed(0)
     encoder = VisionEncoder(replace(SETTINGS, grid=2))
     assert (

@@ -315,7 +315,7 @@ def test_the_page_fits_a_phone(
 
 
 @pytest.mark.slow
-def test_errors_are_shown(browser: Browser, server: RunningServer, tmp_path: Path) -> None:
+def test_the_page_shows_errors(browser: Browser, server: RunningServer, tmp_path: Path) -> None:
     notes = tmp_path / "notes.mp4"
     notes.write_text("no video at all")
     browser.open(server.url)

@@ -133,7 +133,9 @@ def test_invalid_requests_are_rejected_with_a_reason(server: RunningServer) -> N
     assert without_model.status == 400 and "model: Field required" in without_model.error
 
 
-def test_errors_before_the_first_token_are_the_status(server: RunningServer, video: str) -> None:
+def test_streamed_errors_before_the_first_token_set_the_status(
+    server: RunningServer, video: str
+) -> None:
     for question, message in (
         (" ", "he question is empty"),
         ("red " * 40_000, "does not fit beside the visual tokens of walk.mp4"),

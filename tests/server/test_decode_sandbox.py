@@ -38,7 +38,7 @@ def decode(file: Path, settings: ServerConfig | None = None) -> list[Frames]:
         return list(video.chunks())
 
 
-def test_frames_equal_those_decoded_without_a_sandbox(file: Path) -> None:
+def test_sandbox_frames_equal_those_of_load_video(file: Path) -> None:
     frames, duration_seconds = load_video(file, VIDEO)
     with decode_in_sandbox(file, "walk.mp4", VIDEO, CHUNK_FRAMES, ServerConfig(), Event()) as video:
         chunks = list(video.chunks())
@@ -50,7 +50,7 @@ def test_frames_equal_those_decoded_without_a_sandbox(file: Path) -> None:
     assert (header.duration_seconds, header.width, header.height) == (duration_seconds, 96, 48)
 
 
-def test_a_truncated_video_is_an_error_or_a_warning_by_name(tmp_path: Path) -> None:
+def test_sandbox_reports_a_truncated_video_by_name(tmp_path: Path) -> None:
     truncated = tmp_path / "stored"
     content = make_clip(options={"movflags": "faststart"})
     truncated.write_bytes(content[: len(content) * 9 // 10])
@@ -64,7 +64,7 @@ def test_a_truncated_video_is_an_error_or_a_warning_by_name(tmp_path: Path) -> N
     assert video.warnings[0].startswith("walk.mp4 is damaged") and video.duration_seconds < 4
 
 
-def test_time_and_ram_are_limited(file: Path, tmp_path: Path) -> None:
+def test_sandbox_limits_time_and_ram(file: Path, tmp_path: Path) -> None:
     with pytest.raises(VideoError, match=r"walk\.mp4 takes longer than 1e-05 s to decode"):
         decode(file, ServerConfig(decode_timeout_seconds=1e-5))
     large = tmp_path / "large"
@@ -74,7 +74,7 @@ def test_time_and_ram_are_limited(file: Path, tmp_path: Path) -> None:
         check_video(large, "large.mp4", ServerConfig(decode_ram_gb=0.005))
 
 
-def test_a_cancelled_video_is_not_decoded_further(file: Path) -> None:
+def test_sandbox_stops_decoding_a_cancelled_video(file: Path) -> None:
     cancelled = Event()
     with (
         pytest.raises(DecodingCancelledError),
@@ -85,7 +85,7 @@ def test_a_cancelled_video_is_not_decoded_further(file: Path) -> None:
         list(video.chunks())
 
 
-def test_messages_of_a_malicious_worker_are_rejected(
+def test_sandbox_rejects_messages_of_a_malicious_worker(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(decode_sandbox.decode_worker, "decode_video", replay_script)
@@ -123,7 +123,7 @@ def test_messages_of_a_malicious_worker_are_rejected(
         decode(script, ServerConfig(decode_timeout_seconds=1.0))
 
 
-def test_the_process_ends_with_the_video(predictor: VideoPredictor, file: Path) -> None:
+def test_sandbox_process_ends_with_the_video(predictor: VideoPredictor, file: Path) -> None:
     with run_server(predictor) as server:
         video = server.upload(file.read_bytes()).json()["id"]
         server.wait_until_finished(video)

@@ -214,7 +214,7 @@ def test_evidence_that_needs_too_much_memory_is_refused(
         assert "serving.max_evidence_gb" in error["error"]["message"]
 
 
-def test_the_oldest_answers_are_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_evidence_of_the_oldest_answers_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
     def add(name: str, num_characters: int) -> None:
         recent.add(name, AnsweredQuestion("video", "x" * (num_characters - 1), (), "y"))
 

@@ -119,7 +119,7 @@ def check_rejections(server: RunningServer, uploads: list[Upload]) -> None:
     assert server.chat(video, "What?").status == 200
 
 
-def test_a_sample_of_invalid_uploads_is_rejected(limited_server: RunningServer) -> None:
+def test_upload_rejects_a_sample_of_invalid_files(limited_server: RunningServer) -> None:
     generator = random.Random(0)
     uploads = [
         *[upload for index, upload in enumerate(truncated_files(generator)) if index % 50 == 0],
@@ -134,7 +134,7 @@ def test_a_sample_of_invalid_uploads_is_rejected(limited_server: RunningServer) 
 
 
 @pytest.mark.slow
-def test_all_invalid_uploads_are_rejected(limited_server: RunningServer) -> None:
+def test_upload_rejects_all_invalid_files(limited_server: RunningServer) -> None:
     generator = random.Random(1)
     uploads = [
         *truncated_files(random.Random(0)),

@@ -18,7 +18,7 @@ from tests import REPOSITORY
 from tests.server.helpers import chat_body
 
 
-def test_unsafe_or_invalid_arguments_are_rejected(tmp_path: Path) -> None:
+def test_serve_rejects_unsafe_or_invalid_arguments(tmp_path: Path) -> None:
     token = tmp_path / "token"
     token.write_text("a-token-that-is-long-enough")
     token.chmod(0o600)
@@ -44,7 +44,7 @@ def test_unsafe_or_invalid_arguments_are_rejected(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_server_answers_until_it_is_interrupted_and_leaves_no_files(
+def test_serve_answers_until_it_is_interrupted_and_leaves_no_files(
     random_run: RunDir, clip: bytes, tmp_path: Path
 ) -> None:
     uploads = tmp_path / "uploads"

@@ -23,7 +23,7 @@ def age(directory: Path) -> None:
     os.utime(directory, (modified, modified))
 
 
-def test_the_directory_is_private_and_deleted_on_close(tmp_path: Path) -> None:
+def test_upload_directory_is_private_and_deleted_on_close(tmp_path: Path) -> None:
     directory = LockedTempDir(str(tmp_path / "new"), "")
     assert directory.path.parent == tmp_path / "new"
     assert directory.path.stat().st_mode & 0o777 == 0o700
@@ -32,7 +32,7 @@ def test_the_directory_is_private_and_deleted_on_close(tmp_path: Path) -> None:
     assert list((tmp_path / "new").iterdir()) == []
 
 
-def test_the_directory_of_a_killed_server_is_deleted_and_nothing_else(tmp_path: Path) -> None:
+def test_upload_directory_of_a_killed_server_is_deleted_and_nothing_else(tmp_path: Path) -> None:
     other = tmp_path / "photographs"
     other.mkdir()
     link = tmp_path / f"{DIR_PREFIX}link"
@@ -55,7 +55,7 @@ def test_the_directory_of_a_killed_server_is_deleted_and_nothing_else(tmp_path: 
     assert set(tmp_path.iterdir()) == {other, link, young}
 
 
-def test_an_unusable_parent_is_named(tmp_path: Path) -> None:
+def test_upload_directory_with_an_unusable_parent_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     message = f"serving.memory_folder={tmp_path}/file cannot be used: File exists"
     with pytest.raises(ServerError, match=message):
