@@ -151,7 +151,7 @@ def start(folder: Path, runs: Sequence[Sequence[str]]) -> subprocess.Popen[bytes
 
 
 def finish(process: subprocess.Popen[bytes]) -> None:
-    printed = process.communicate(timeout=300)[0].decode()
+    printed = process.communicate(timeout=600)[0].decode()
     assert process.returncode == 0, printed
 
 
