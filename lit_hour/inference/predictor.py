@@ -121,9 +121,10 @@ class VideoPredictor:
         """
         if device is not None:
             check_device(device)
-        path = RunDir(run_dir).checkpoint(checkpoint)
+        run = RunDir(run_dir)
+        path = run.checkpoint(checkpoint)
         config = load_config(path.with_suffix(".yaml"), overrides)
-        return cls.from_checkpoint(config, RunDir(run_dir), path, device)
+        return cls.from_checkpoint(config, run, path, device)
 
     @classmethod
     def from_checkpoint(

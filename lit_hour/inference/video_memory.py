@@ -47,7 +47,7 @@ class InputFiles:
     video: VideoInfo | None
 
     def open_visual(self, config: Config) -> SampledVideo | TiledImage | ImageSet:
-        """Decode the images, or return the video, whose frames are decoded when they are iterated.
+        """Decode the images, or return the video; iterating over its chunks decodes its frames.
 
         Raises:
             ImageError: an image cannot be decoded.

@@ -55,7 +55,7 @@ class VideoInfo:
     def is_cut(
         self, end_seconds: float, last_duration_seconds: float, last_interval_seconds: float
     ) -> bool:
-        """Return whether the file ends earlier than its header says.
+        """Return whether the file was cut before the end that its header gives.
 
         Args:
             end_seconds: end of the last frame in the file.

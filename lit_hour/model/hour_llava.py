@@ -149,6 +149,9 @@ class HourLLaVA(nn.Module):
             visuals: videos, images, or None for a dummy image.
             lazy: do not project all tokens of a video where only MemAug reads them; for one use in
                 `build_inputs`.
+
+        Returns:
+            One repository for each visual, with tokens of width `dim`, in order.
         """
         memaug, newline = self.config.model.memaug, self.frame_newline
         needs_tokens = memaug.temporal_forgetting in CONTENT_BASED or not memaug.use_full_memory

@@ -26,7 +26,7 @@ class LLMInputs:
 
     Attributes:
         embeddings: `(texts, tokens, dim)`.
-        labels: `(texts, tokens)`, IGNORE_INDEX where nothing is learned.
+        labels: `(texts, tokens)` int64, IGNORE_INDEX where nothing is learned.
         attention_mask: `(texts, tokens)` bool, false in the padding.
         num_truncated: number of texts that were too long and lost their end.
     """
