@@ -12,7 +12,7 @@ from lit_hour.config.schema import Config
 from lit_hour.errors import InputError
 from lit_hour.run_dir import RunDir
 from lit_hour.training.run_lease import hold_run
-from lit_hour.training.signals import ShutdownSignal
+from lit_hour.training.signals import EXIT_INTERRUPTED, ShutdownSignal
 
 DEFAULT_CONFIG = "conf/tiny.yaml"
 
@@ -92,6 +92,9 @@ if __name__ == "__main__":
         main(sys.argv[1:], shutdown_signal)
     except InputError as error:
         sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        print("\nInterrupted by Ctrl-C.", file=sys.stderr)
+        sys.exit(EXIT_INTERRUPTED)
     finally:
         if is_job:
             shutdown_signal.ignore()  # srun signals the remaining ranks when the first has exited

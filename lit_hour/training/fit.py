@@ -100,8 +100,10 @@ def fit(config: Config, shutdown: ShutdownSignal | None = None) -> FitResult:
     """
     check_accelerator(config.training)
     run = RunDir.from_config(config.run)
+    shutdown = shutdown or ShutdownSignal()
     with hold_run(run) as lease:
-        return _fit(config, run, lease, shutdown or ShutdownSignal())
+        shutdown.before_abort = lease.release
+        return _fit(config, run, lease, shutdown)
 
 
 def _fit(config: Config, run: RunDir, lease: RunLease, shutdown: ShutdownSignal) -> FitResult:

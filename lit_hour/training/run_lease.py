@@ -169,9 +169,10 @@ class RunLease:
         threading.Thread(target=self._beat, name="lease", daemon=True).start()
 
     def release(self) -> None:
-        """Remove the lease, unless it belongs to another process by now."""
+        """Remove the lease, unless it belongs to another process."""
         self._released.set()
-        if Holder.read(self.path) == self.holder:
+        is_own = (self.holder.process, self.holder.machine) == (os.getpid(), _machine())
+        if is_own and Holder.read(self.path) == self.holder:
             with suppress(OSError):  # the lease then ends with this process
                 (self.path / HOLDER_NAME).unlink()
                 self.path.rmdir()

@@ -1,9 +1,10 @@
 """Exactness of resumed runs: `python -m tests.benchmarks.resume_exactness [SEED ...]`.
 
 Trains 40 steps of a toy run over two weighted sources, several epochs long: once without an
-interruption, and once with three, by SIGKILL, SIGTERM and SIGUSR1 in random order, anywhere in a
-step. Compares bit for bit, for 1 and 2 ranks with 0 and 2 workers: the loss of every step in
-TensorBoard, and weights, optimizer state and sample position of the last checkpoint.
+interruption, and once with four, by SIGKILL, SIGTERM, SIGUSR1 and SIGINT (Ctrl-C) in random order,
+anywhere in a step; during its last start a second process tries to start the run. Compares bit for
+bit, for 1 and 2 ranks with 0 and 2 workers: the loss of every step in TensorBoard, and weights,
+optimizer state and sample position of the last checkpoint.
 """
 
 from __future__ import annotations

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import random
 import signal
+import subprocess
+import sys
 import threading
 import time
 from dataclasses import dataclass
@@ -17,11 +19,13 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import Tensor
 
 from lit_hour.training.callbacks.preemption import EXIT_UNFINISHED
+from lit_hour.training.run_lease import LAUNCH_VARIABLES, LEASE_VARIABLE, RANK_VARIABLES
 from lit_hour.types import Batch
+from tests import REPOSITORY
 from tests.helpers.toy_run import ToyProject
 from tests.training.fork_run import fork_run
 
-KINDS = (signal.SIGKILL, signal.SIGTERM, signal.SIGUSR1)
+KINDS = (signal.SIGKILL, signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 LONGEST_DELAY_SECONDS = 0.1  # two steps or so, so that a signal comes anywhere in a step
 STEPS_LEFT = 5  # at the end of a run, so that it is still going on when the last signal comes
 
@@ -66,6 +70,32 @@ class Interrupt(Callback):
             threading.Timer(what.delay_seconds, os.kill, (os.getpid(), what.kind)).start()
 
 
+class SecondStart(Callback):
+    """Starts the run a second time after a step, and checks that this is refused."""
+
+    def __init__(self, words: list[str], step: int) -> None:
+        self._words, self._step = words, step
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Batch, index: int
+    ) -> None:
+        if not trainer.is_global_zero or trainer.global_step != self._step:
+            return
+        self._step = -1
+        names = (*RANK_VARIABLES, *LAUNCH_VARIABLES, LEASE_VARIABLE, "NODE_RANK")
+        environment = {name: value for name, value in os.environ.items() if name not in names}
+        second = subprocess.run(
+            [sys.executable, "train.py", *self._words],
+            cwd=REPOSITORY,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert second.returncode == 1, second.stdout + second.stderr
+        assert f"is in use: process {os.getpid()} on" in second.stderr, second.stderr
+
+
 def draw(seed: int, num_steps: int, layout: Layout) -> list[Interruption]:
     """One interruption of each kind, at random steps and in random order."""
     chance = random.Random(seed)
@@ -82,14 +112,20 @@ def draw(seed: int, num_steps: int, layout: Layout) -> list[Interruption]:
 def run_to_the_end(
     toy: ToyProject, name: str, layout: Layout, interruptions: list[Interruption], words: list[str]
 ) -> list[str]:
-    """Start a run once more than it is interrupted; where each start began."""
+    """Start a run once more than it is interrupted; where each start began.
+
+    While the last of several starts goes on, a second process tries to start the run.
+    """
     words = [*words, f"data.num_workers={layout.num_workers}"]
     begun = []
     for what in [*interruptions, None]:
         time.sleep(
             1 - time.time() % 1
         )  # TensorBoard orders the files of a run by the seconds in which they were begun
-        callback = Interrupt(what) if what else None
+        callback: Callback | None = Interrupt(what) if what else None
+        if what is None and interruptions:
+            argv = [*toy.argv(name, *words), f"training.devices={layout.num_ranks}"]
+            callback = SecondStart(argv, step=interruptions[-1].step + 2)
         start = fork_run(toy, name, *words, num_ranks=layout.num_ranks, callback=callback)
         first_status = start.wait()[0]
         if (

@@ -5,18 +5,18 @@ import subprocess
 import sys
 import time
 
-from lit_hour.training.signals import ShutdownSignal
+from lit_hour.training.signals import EXIT_INTERRUPTED, REPEAT_SECONDS, ShutdownSignal
 
 
 def handlers() -> list[object]:
-    return [signal.getsignal(each) for each in (signal.SIGUSR1, signal.SIGTERM)]
+    return [signal.getsignal(each) for each in (signal.SIGUSR1, signal.SIGTERM, signal.SIGINT)]
 
 
 def test_warnings_are_noted_while_it_listens_and_handlers_come_back() -> None:
     stop, before = ShutdownSignal(), handlers()
     with stop.installed():
         assert stop.received == 0
-        for number in (signal.SIGTERM, signal.SIGUSR1):
+        for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
             os.kill(os.getpid(), number)
             assert stop.received == number
         with stop.installed():
@@ -59,11 +59,59 @@ def test_a_process_that_leaves_is_not_ended_by_a_warning_that_it_ignores() -> No
     assert not ends_when_warned("shutdown.ignore()")
 
 
-def warn_itself() -> int | None:
-    """Return the exit status of a fork that sends itself SIGTERM."""
+BLOCKED = """
+import ctypes, logging, os, signal, sys
+from lit_hour.training.signals import ShutdownSignal
+logging.basicConfig(stream=sys.stdout, format="%(message)s")
+shutdown = ShutdownSignal()
+shutdown.before_abort = lambda: os.write(1, b"released\\n")
+with shutdown.installed():
+    print("ready", flush=True)
+    until = int(sys.argv[1])  # a call of C, during which Python runs no handler
+    while until: until = ctypes.CDLL(None).sleep(until)
+    print("received", shutdown.received, flush=True)
+"""
+
+
+def test_a_second_ctrl_c_ends_a_process_that_does_not_return_from_a_library_call() -> None:
+    command = [sys.executable, "-c", BLOCKED, "60"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None and process.stdout.readline() == "ready\n"
+    process.send_signal(signal.SIGINT)
+    assert process.stdout.readline() == "\n"
+    assert "saves and exits after this step. Press Ctrl-C again" in process.stdout.readline()
+    time.sleep(REPEAT_SECONDS + 0.1)
+    process.send_signal(signal.SIGINT)
+    assert process.communicate(timeout=10)[0] == "released\n"
+    assert process.returncode == EXIT_INTERRUPTED == 130
+
+
+def test_a_ctrl_c_that_a_launcher_passes_on_counts_once() -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", BLOCKED, "2"], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None and process.stdout.readline() == "ready\n"
+    for _ in range(3):
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.05)
+    printed = process.communicate(timeout=10)[0]
+    assert process.returncode == 0 and printed.endswith(f"received {signal.SIGINT:d}\n")
+    assert printed.count("Ctrl-C again") == 1
+
+
+def test_a_fork_ignores_ctrl_c_of_its_rank() -> None:
+    stop = ShutdownSignal()
+    with stop.installed():
+        assert signal_itself(signal.SIGINT) == 0
+        time.sleep(0.05)
+        assert stop.received == 0
+
+
+def signal_itself(number: int = signal.SIGTERM) -> int | None:
+    """Return the exit status of a fork that sends itself a signal."""
 
     def warn() -> None:
-        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), number)
 
     worker = multiprocessing.get_context("fork").Process(target=warn)
     worker.start()
@@ -75,5 +123,5 @@ def test_a_fork_listens_even_if_another_handler_is_in_place() -> None:
     stop = ShutdownSignal()
     with stop.installed():
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        assert warn_itself() == 0
-    assert warn_itself() == -signal.SIGTERM
+        assert signal_itself() == 0
+    assert signal_itself() == -signal.SIGTERM

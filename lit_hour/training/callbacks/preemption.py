@@ -1,4 +1,4 @@
-"""Save and exit between two steps after SIGUSR1 or SIGTERM on any rank, and requeue the SLURM job.
+"""Save and exit between two steps after a signal on any rank, and requeue the SLURM job.
 
 The signal handler itself only sets a flag: it may run on one rank alone, in the middle of a step.
 """
@@ -23,6 +23,7 @@ from lit_hour.types import Batch
 
 EXIT_UNFINISHED = os.EX_TEMPFAIL  # neither finished nor failed: start the run again to resume it
 VALIDATION_DUE = "validation_due"  # checkpoint key: the validation after its step was interrupted
+RESUME_ADVICE = "Run the same command again to resume from there."
 
 log = logging.getLogger(__name__)
 
@@ -114,7 +115,10 @@ class Preemption(Callback):
                 signal_name,
                 trainer.global_step,
             )
-            requeue(self._max_requeues)
+            if signal_name == signal.SIGINT.name:  # by a person, who wants it to stop
+                log.warning(RESUME_ADVICE)
+            else:
+                requeue(self._max_requeues)
         # Without the barrier, a rank that exits first could take rank zero with it.
         trainer.strategy.barrier("requeue")
         raise SystemExit(EXIT_UNFINISHED if trainer.is_global_zero else 0)
@@ -124,7 +128,7 @@ def requeue(max_requeues: int) -> None:
     """Have SLURM start this job again, or log how to resume the run."""
     job = os.environ.get("SLURM_JOB_ID")
     if job is None:
-        log.warning("Run the same command again to resume from there.")
+        log.warning(RESUME_ADVICE)
         return
     reason = why_not_requeue(job, max_requeues)
     if not reason:

@@ -14,6 +14,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from lit_hour.training.callbacks.preemption import EXIT_UNFINISHED
 from lit_hour.training.checkpoints.checkpoint_io import step_of_checkpoint
+from lit_hour.training.signals import EXIT_INTERRUPTED, REPEAT_SECONDS
 from lit_hour.weights.reader import open_weights
 from tests import REPOSITORY
 from tests.helpers.toy_run import (
@@ -78,8 +79,60 @@ def test_a_warned_run_ends_its_step_saves_and_goes_on_as_if_nothing_had_been(
     )
 
 
+def test_after_ctrl_c_a_run_saves_and_resumes_and_after_a_second_one_it_ends_at_once(
+    trained: TrainedRun, step_recorder: StepRecorder
+) -> None:
+    name, toy = "ctrl-c", trained.project
+    run = fork_run(toy, name, callback=AtBatch(lambda: warn(signal.SIGINT), batch=3))
+    assert run.wait() == [EXIT_UNFINISHED]
+    printed = run.output()
+    assert "Ctrl-C: training saves and exits after this step. Press Ctrl-C again" in printed
+    assert "Received SIGINT: saved a checkpoint at step 2, exiting.\nRun the same" in printed
+    assert "Traceback" not in printed
+
+    def interrupt_twice() -> None:
+        warn(signal.SIGINT)
+        time.sleep(REPEAT_SECONDS + 0.1)
+        warn(signal.SIGINT)
+        time.sleep(30)
+
+    run = fork_run(toy, name, callback=AtBatch(interrupt_twice, batch=1))
+    assert run.wait() == [EXIT_INTERRUPTED]
+    assert "Received SIGINT" not in run.output() and not toy.run_dir(name).lease.exists()
+    start_again(toy, name)
+    assert step_recorder.positions == list(range(2 * SAMPLES_PER_STEP, NUM_STEPS * 2))
+    assert max_abs_difference(load_weights(toy.run_dir(name)), load_weights(trained.run)) == 0
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_ctrl_c_in_a_terminal_reaches_all_ranks_and_workers_which_save_together(
+    toy: ToyProject,
+) -> None:
+    """The terminal sends SIGINT to the process group: two ranks, each with a data worker."""
+    words = ("training.devices=2", "data.num_workers=1", "training.max_steps=400")
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(
+        [sys.executable, "train.py", *toy.argv("terminal", *words)],
+        cwd=REPOSITORY,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
+    checkpoints = toy.run_dir("terminal").checkpoints
+    while not list(checkpoints.glob("*.ckpt")) and process.poll() is None:
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGINT)
+    printed = process.communicate(timeout=120)[0].decode()
+    assert process.returncode == EXIT_UNFINISHED, printed
+    assert printed.count("Press Ctrl-C again") == 1 and "Traceback" not in printed
+    step = int(printed.rpartition("Received SIGINT: saved a checkpoint at step ")[2].split(",")[0])
+    assert step_of_checkpoint(checkpoints / "last.ckpt") == step < 400
+    assert not toy.run_dir("terminal").lease.exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
 def test_a_warning_to_a_whole_job_reaches_its_data_workers_which_read_on(
     trained: TrainedRun, number: int
 ) -> None:
