@@ -197,6 +197,7 @@ def _seconds(time_text: str) -> int:
     return 60 * int(minutes) + int(seconds)
 
 
+@pytest.mark.slow
 def test_the_page_requests_evidence_after_the_answer_is_shown(
     browser: Browser, server: RunningServer, film: Path
 ) -> None:
