@@ -3,13 +3,16 @@
 import ast
 import json
 import re
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from lit_hour.cli import COMMANDS
+from lit_hour.config.arguments import CommandParser
 from lit_hour.config.introspect import walk_schema
+from lit_hour.errors import ConfigError
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted(
@@ -96,6 +99,31 @@ def test_commands_exist(page: Path) -> None:
     for config in re.findall(r"(?<![\w/])conf/[\w/]+\.(?:yaml|sbatch)", text):
         exists = (ROOT / config).is_file() or "NAME" in config or config == "conf/mine.yaml"
         assert exists, f"{page} names {config}, which does not exist"
+
+
+def commands_in(text: str) -> Iterator[str]:
+    """Iterate over the commands of this project in a page, without comments and prompts."""
+    text = re.sub(r"\\\n(?:#\s*)?", " ", text)  # continued lines
+    command = r"(?:lit-hour|python train\.py) [^\n`]+"
+    for line in re.findall(rf"^(?:# )?\s{{4,}}(?:srun )?({command})", text, re.M):
+        yield re.split(r"\s+#|\s\|", line)[0]
+    yield from re.findall(rf"`({command})`", text)
+
+
+@pytest.mark.parametrize("page", [*PAGES, *CONFIGS], ids=str)
+def test_commands_parse(page: Path) -> None:
+    train_parser = CommandParser("train.py", "", settings_help="any", takes_config=True)
+    for command in commands_in(read_text(page)):
+        words = shlex.split(re.sub(r"[\[\]]|\.\.\.(?!\")", "", command))
+        words = [word for word in words if word not in ("key=value", "--help")]
+        program, *argv = words if words[0] == "lit-hour" else words[1:]
+        try:
+            if program == "train.py":
+                train_parser.parse(argv)
+            elif len(argv) > 1:
+                COMMANDS[argv[0]].build_parser(argv[0], "").parse(argv[1:])
+        except (SystemExit, ConfigError):
+            pytest.fail(f"{page}: the arguments of {command!r} are wrong")
 
 
 def test_readme_is_short() -> None:

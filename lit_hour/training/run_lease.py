@@ -107,7 +107,7 @@ class Holder:
 
     @classmethod
     def read(cls, lease: Path) -> Holder | None:
-        """Read the holder of a lease. None if there is no lease; no id if the file is corrupt."""
+        """Read the holder of a lease: None without a lease, an empty id if the file is corrupt."""
         try:
             return cls(**json.loads((lease / HOLDER_NAME).read_text(encoding="utf-8")))
         except (FileNotFoundError, NotADirectoryError):
@@ -116,7 +116,7 @@ class Holder:
             return cls(id="", host="an unknown host", process=0, machine="", since="?", launch={})
 
     def is_dead(self, run: Path) -> bool:
-        """Return whether this process can tell at once that the holder's has ended."""
+        """Return whether the holder's process is known to have ended, without waiting."""
         own = Holder()
         if self.machine == own.machine:
             if process_start(self.process) not in (self.started, "unknown"):
@@ -178,7 +178,7 @@ class RunLease:
                 self.path.rmdir()
 
     def check(self) -> None:
-        """Check that the lease is still that of this start, before something is written.
+        """Check that this start still holds the lease, before something is written.
 
         Raises:
             RunError: it was removed, or another start has taken it.

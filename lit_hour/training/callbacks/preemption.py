@@ -115,7 +115,7 @@ class Preemption(Callback):
                 signal_name,
                 trainer.global_step,
             )
-            if signal_name == signal.SIGINT.name:  # by a person, who wants it to stop
+            if signal_name == signal.SIGINT.name:  # Ctrl-C: not requeued
                 log.warning(RESUME_ADVICE)
             else:
                 requeue(self._max_requeues)
