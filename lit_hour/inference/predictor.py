@@ -144,7 +144,7 @@ class VideoPredictor:
         weights = open_weights(checkpoint)
         processor = HourLLaVAProcessor(load_tokenizer(run_dir.tokenizer), config.text)
         with torch.device("meta"):
-            model = HourLLaVA(config, len(processor.tokenizer))
+            model = HourLLaVA.from_config(config, len(processor.tokenizer))
         origin = f"{weights.path}, with the settings beside it,"
         expected, optional = model.state_dict(), optional_weights(config)
         check_state_dict(expected, weights.meta_tensors, origin, optional=optional)

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Generator, Tensor, nn
 
+from lit_hour.config.model import ModelConfig
 from lit_hour.config.schema import Config
 from lit_hour.errors import ConfigError
 from lit_hour.io.hashing import hash_weights
@@ -56,27 +57,37 @@ class HourLLaVA(nn.Module):
     any batch, which keeps the ranks of a sharded (FSDP) run in step.
     """
 
-    def __init__(self, config: Config, num_tokens: int) -> None:
-        """Build the model of a run.
+    def __init__(
+        self,
+        config: ModelConfig,
+        num_tokens: int,
+        *,
+        image_size: int,
+        max_tokens: int,
+        max_tiles: int,
+    ) -> None:
+        """Build the model; `from_config` does it from the settings of a run.
 
         Args:
-            config: settings of the run; `model`, `video.image_size`, `text.max_tokens` and
-                `image.max_tiles` are used.
+            config: sizes and methods of the parts.
             num_tokens: number of tokens of the tokenizer.
+            image_size: height and width of the images to come, in pixels.
+            max_tokens: longest text with its visual tokens; the end of a longer one is dropped.
+            max_tiles: an image with more tokens than this many tiles have is shrunk to them.
 
         Raises:
             ConfigError: the vision encoder takes images of another size, or the tokenizer does not
                 fit the language model.
         """
         super().__init__()
-        self.config = config
-        self.vision = VisionEncoder(config.model.vision)
-        if self.vision.image_size != config.video.image_size:
+        self.config, self.max_tokens, self.max_tiles = config, max_tokens, max_tiles
+        self.vision = VisionEncoder(config.vision)
+        if self.vision.image_size != image_size:
             raise ConfigError(
-                f"video.image_size={config.video.image_size}, but {config.model.vision.name} takes"
+                f"video.image_size={image_size}, but {config.vision.name} takes"
                 f" {self.vision.image_size}. Set video.image_size={self.vision.image_size}."
             )
-        self.llm = LanguageModel(config.model.llm, num_tokens)
+        self.llm = LanguageModel(config.llm, num_tokens)
         dim = self.llm.dim
         self.projector = Projector(self.vision.dim, dim)
         self.frame_newline = nn.Parameter(init_frame_newline(dim))  # (dim,)
@@ -84,10 +95,21 @@ class HourLLaVA(nn.Module):
             dim,
             self.llm.num_heads,
             self.llm.num_key_value_heads,
-            config.model.memaug.num_layers,
+            config.memaug.num_layers,
             self.llm.rope_theta,
-            config.model.memaug.initializer_range,
-            config.model.memaug.use_full_memory,
+            config.memaug.initializer_range,
+            config.memaug.use_full_memory,
+        )
+
+    @classmethod
+    def from_config(cls, config: Config, num_tokens: int) -> HourLLaVA:
+        """Build the model of a run; see `__init__`."""
+        return cls(
+            config.model,
+            num_tokens,
+            image_size=config.video.image_size,
+            max_tokens=config.text.max_tokens,
+            max_tiles=config.image.max_tiles,
         )
 
     def materialize(self, device: torch.device | str) -> None:
@@ -126,7 +148,7 @@ class HourLLaVA(nn.Module):
             generators: in training one for each visual, on the CPU, for the draws of forgetting.
                 None for the forgetting of validation and answers, which is the same each time.
         """
-        memaug, queries = self.config.model.memaug, []
+        memaug, queries = self.config.memaug, []
         texts = embed_texts(batch, self.llm.embed)
         for text in texts:
             repository = repositories[text.visual]
@@ -138,7 +160,7 @@ class HourLLaVA(nn.Module):
             merge_visual_tokens(text, tokens[query.is_visual].split(query.num_visual_tokens))
             for text, query, tokens in zip(texts, queries, augmented, strict=True)
         ]
-        return pad_inputs(sequences, self.config.text.max_tokens, "right")
+        return pad_inputs(sequences, self.max_tokens, "right")
 
     def build_repositories(
         self, visuals: Sequence[Visual | None], lazy: bool = False
@@ -153,7 +175,7 @@ class HourLLaVA(nn.Module):
         Returns:
             One repository for each visual, with tokens of width `dim`, in order.
         """
-        memaug, newline = self.config.model.memaug, self.frame_newline
+        memaug, newline = self.config.memaug, self.frame_newline
         needs_tokens = memaug.temporal_forgetting in CONTENT_BASED or not memaug.use_full_memory
         is_lazy = lazy and not needs_tokens
         inputs = [self._dummy_image() if visual is None else visual for visual in visuals]
@@ -174,7 +196,7 @@ class HourLLaVA(nn.Module):
                     newline,
                     visual.grid,
                     visual.size_pixels,
-                    self.config.image.max_tiles,
+                    self.max_tiles,
                 )
             else:
                 repository = build_image_set_repository(self.projector(features), newline)

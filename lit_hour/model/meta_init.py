@@ -38,7 +38,7 @@ def missing_weights(
     if any(name.startswith(VISION) for name in wanted):
         with _seeded(seed, VISION):
             # All layers at once: they are small beside the language model.
-            tower = VisionEncoder(model.config.model.vision)
+            tower = VisionEncoder(model.config.vision)
         for name, weight in tower.state_dict().items():
             if f"{VISION}{name}" in wanted:
                 yield f"{VISION}{name}", weight
@@ -46,7 +46,13 @@ def missing_weights(
         with _seeded(seed, FRAME_NEWLINE):
             yield FRAME_NEWLINE, init_frame_newline(model.llm.dim)
     with torch.device("meta"):
-        template = HourLLaVA(model.config, model.llm.vocab_size)
+        template = HourLLaVA(
+            model.config,
+            model.llm.vocab_size,
+            image_size=model.vision.image_size,
+            max_tokens=model.max_tokens,
+            max_tiles=model.max_tiles,
+        )
     for name, layer in template.named_modules():
         weights = {f"{name}.{key}": one for key, one in layer.named_parameters(recurse=False)}
         if wanted.intersection(weights) and not name.startswith(VISION):

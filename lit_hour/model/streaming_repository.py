@@ -132,7 +132,7 @@ class StreamingRepository:
     @torch.inference_mode()
     def repository(self, num_frames: int) -> MemoryRepository:
         """Return the memory repository of the first frames; appending does not change it."""
-        model, min_frames = self._model, self._model.config.model.memaug.min_frames
+        model, min_frames = self._model, self._model.config.memaug.min_frames
         if num_frames < min_frames:
             tokens, timestamps = self.encoded(num_frames)  # (frames, tokens, dim), (frames,)
             return model.with_kv_cache(

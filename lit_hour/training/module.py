@@ -77,7 +77,7 @@ class HourLLaVAModule(L.LightningModule):
         self.is_sharded = config.training.strategy == "fsdp"
         self._load_pretrained, self._is_configured = load_pretrained, False
         with torch.device("meta") if self.is_sharded else nullcontext():
-            self.model = HourLLaVA(config, num_tokens)
+            self.model = HourLLaVA.from_config(config, num_tokens)
         self.val_loss = MeanMetric()
         self.accuracy = AnswerAccuracy()
         self.haystack = HaystackAccuracy()

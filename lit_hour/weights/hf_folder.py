@@ -54,7 +54,7 @@ class PretrainedWeights:
 def meta_state_dict(config: Config, num_tokens: int) -> dict[str, Tensor]:
     """Return the state dict of a model on the device "meta"."""
     with torch.device("meta"):
-        return dict(HourLLaVA(config, num_tokens).state_dict())
+        return dict(HourLLaVA.from_config(config, num_tokens).state_dict())
 
 
 def drop_tied_output(meta_tensors: MetaTensors, config: Config) -> dict[str, Tensor]:

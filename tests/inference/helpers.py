@@ -46,7 +46,9 @@ CONFIG = Config(
 def make_predictor(config: Config = CONFIG, seed: int = 0) -> VideoPredictor:
     processor = HourLLaVAProcessor(train_byte_level_tokenizer([], 300), config.text)
     torch.manual_seed(seed)
-    return VideoPredictor(config, HourLLaVA(config, len(processor.tokenizer)), processor)
+    return VideoPredictor(
+        config, HourLLaVA.from_config(config, len(processor.tokenizer)), processor
+    )
 
 
 def random_frames(num_frames: int, seed: int = 0) -> Frames:

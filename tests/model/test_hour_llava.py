@@ -225,7 +225,7 @@ def test_image_size_that_the_tower_does_not_take_raises() -> None:
     with pytest.raises(
         ConfigError, match=r"video\.image_size=96, but lit-hour-small takes 64\. Set .*=64"
     ):
-        HourLLaVA(config, NUM_TOKENS)
+        HourLLaVA.from_config(config, NUM_TOKENS)
 
 
 def test_videos_images_and_texts_share_a_batch() -> None:

@@ -24,7 +24,7 @@ def config_with(llm: LLMConfig) -> Config:
 def materialized_model(config: Config) -> HourLLaVA:
     """Build a model on the meta device and materialize it, with weights far from any random one."""
     with torch.device("meta"):
-        model = HourLLaVA(config, NUM_TOKENS)
+        model = HourLLaVA.from_config(config, NUM_TOKENS)
     model.materialize("cpu")
     with torch.no_grad():
         for parameter in model.parameters():
@@ -41,7 +41,7 @@ def load(model: HourLLaVA, loaded: set[str], seed: int = 0) -> None:
 @pytest.mark.parametrize("llm", LLMS.values(), ids=LLMS)
 def test_materialized_model_equals_a_plain_one_but_for_its_weights(llm: LLMConfig) -> None:
     config = config_with(llm)
-    plain, model = HourLLaVA(config, NUM_TOKENS), materialized_model(config)
+    plain, model = HourLLaVA.from_config(config, NUM_TOKENS), materialized_model(config)
     buffers = dict(model.named_buffers())
     assert {name for name, _ in plain.named_buffers()} == buffers.keys() and buffers
     assert all(torch.equal(buffers[name], expected) for name, expected in plain.named_buffers())
@@ -55,7 +55,7 @@ def test_materialized_model_equals_a_plain_one_but_for_its_weights(llm: LLMConfi
 @pytest.mark.parametrize("llm", LLMS.values(), ids=LLMS)
 def test_missing_weights_are_distributed_as_those_of_a_new_model(llm: LLMConfig) -> None:
     config = config_with(replace(llm, hidden_size=64, intermediate_size=96))
-    plain, model = HourLLaVA(config, NUM_TOKENS), materialized_model(config)
+    plain, model = HourLLaVA.from_config(config, NUM_TOKENS), materialized_model(config)
     load(model, set())
     weights = dict(model.named_parameters())
     for name, expected in plain.named_parameters():

@@ -43,7 +43,7 @@ LEFT = Question("2", "", "open_ended", "Where does it go after that?", "to the l
 def toy_model(config: Config = CONFIG) -> HourLLaVA:
     """Build the model with the same random weights each time, so large that every input matters."""
     torch.manual_seed(0)
-    model = HourLLaVA(config, NUM_TOKENS)
+    model = HourLLaVA.from_config(config, NUM_TOKENS)
     with torch.no_grad():
         for parameter in (*model.llm.parameters(), *model.memaug.parameters()):
             if parameter.dim() == 2:

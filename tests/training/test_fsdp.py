@@ -275,7 +275,9 @@ def test_fsdp_in_bf16_is_near_single_precision(runs: FinishedRuns) -> None:
 
 def random_model(runs: FinishedRuns, config: Config) -> HourLLaVA:
     """Return the model that one process initializes at random."""
-    model = HourLLaVA(config, len(load_tokenizer(runs.toy.run_dir(config.run.name).tokenizer)))
+    model = HourLLaVA.from_config(
+        config, len(load_tokenizer(runs.toy.run_dir(config.run.name).tokenizer))
+    )
     load_into(model, missing_weights(model, loaded=(), seed=config.run.seed))
     return model
 
@@ -323,7 +325,7 @@ def test_predictor_loads_a_sharded_run(runs: FinishedRuns) -> None:
     )
     rotary, fresh = (
         model.llm.network.model.rotary_emb
-        for model in (session.model, HourLLaVA(session.config, 400))
+        for model in (session.model, HourLLaVA.from_config(session.config, 400))
     )
     assert torch.equal(rotary.inv_freq, fresh.inv_freq)
 

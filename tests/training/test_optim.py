@@ -17,7 +17,7 @@ from tests.helpers.toy_run import ToyProject, load_weights, max_abs_difference
 
 @pytest.fixture
 def model(toy: ToyProject) -> HourLLaVA:
-    return HourLLaVA(toy.config("none"), 300)
+    return HourLLaVA.from_config(toy.config("none"), 300)
 
 
 def test_every_parameter_is_in_one_part(model: HourLLaVA) -> None:

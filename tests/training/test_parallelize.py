@@ -93,7 +93,7 @@ def test_every_part_is_made_of_blocks(toy: ToyProject, tower: str) -> None:
     size = 64 if tower == "lit-hour-tiny" else 384
     config = toy.config("none", f"model.vision.name={tower}", f"video.image_size={size}")
     with torch.device("meta"):
-        model = HourLLaVA(config, 300)
+        model = HourLLaVA.from_config(config, 300)
     blocks = transformer_blocks(model)
     num_tower = len(model.vision.blocks)
     assert num_tower == (1 if tower == "lit-hour-tiny" else 27)

@@ -54,7 +54,7 @@ def test_true_bf16_casts_the_weights_and_nothing_else(toy: ToyProject) -> None:
     assert 0 < outcome.scores["val/loss"] < 10
     assert {weight.dtype for weight in load_weights(outcome.run).values()} == {torch.bfloat16}
     module = nn.Module()
-    module.model = HourLLaVA(toy.config("none"), 300)
+    module.model = HourLLaVA.from_config(toy.config("none"), 300)
     before = module.model.llm.network.model.rotary_emb.inv_freq
     TrueBf16Precision().convert_module(module)
     after = module.model.llm.network.model.rotary_emb.inv_freq

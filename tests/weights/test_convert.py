@@ -133,7 +133,7 @@ def test_training_checkpoint_converts_with_merged_lora(run: RunDir, tmp_path: Pa
     overrides = ["model.llm.lora.rank=2", "model.llm.tie_word_embeddings=true"]
     config = load_config(run.checkpoints / "converted.yaml", overrides)
     torch.manual_seed(1)
-    model = HourLLaVA(config, 0)
+    model = HourLLaVA.from_config(config, 0)
     with torch.no_grad():
         model.get_parameter(
             "llm.network.model.layers.0.mlp.up_proj.lora_B.default.weight"
@@ -382,7 +382,7 @@ def test_command_prints_report_and_next_commands(
         "published",
         TOWER_OVERRIDES,
     )
-    num_weights = len(HourLLaVA(config, 0).state_dict())
+    num_weights = len(HourLLaVA.from_config(config, 0).state_dict())
     assert f"{tmp_path}/run: {num_weights} weights, 0.00 GB" in printed
     assert (
         f"unused weights: {SIGLIP_PREFIX}post_layernorm.bias, {SIGLIP_PREFIX}post_layernorm.weight"

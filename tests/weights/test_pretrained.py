@@ -69,7 +69,7 @@ def init_model(*overrides: str) -> tuple[Config, HourLLaVA]:
     """Return a new model, initialized from the weights that the settings name."""
     config = config_for_new_run(load_config(None, [*OVERRIDES, *overrides]))
     torch.manual_seed(1)
-    model = HourLLaVA(config, 300)
+    model = HourLLaVA.from_config(config, 300)
     load_pretrained_weights(model, config)
     return config, model
 

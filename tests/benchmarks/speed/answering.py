@@ -94,7 +94,9 @@ def measure_tiny_model() -> Iterator[Outcome]:
     processor = HourLLaVAProcessor(
         train_byte_level_tokenizer([], 300), config.text
     )  # every byte is a token
-    session = VideoPredictor(config, HourLLaVA(config, len(processor.tokenizer)), processor)
+    session = VideoPredictor(
+        config, HourLLaVA.from_config(config, len(processor.tokenizer)), processor
+    )
     with TemporaryDirectory() as folder:
         clip = Path(folder) / "clip.mp4"
         story = generate_planned_story(VideoPlan("clip", 1, 60.0), SyntheticConfig())
@@ -144,7 +146,7 @@ def measure_3b() -> Iterator[Outcome]:
 def random_model(config: Any, vocabulary_size: int, device: torch.device) -> HourLLaVA:
     """Return a model with weights of small noise in bf16, created on the device."""
     with torch.device("meta"):
-        model = HourLLaVA(config, vocabulary_size)
+        model = HourLLaVA.from_config(config, vocabulary_size)
     model.bfloat16()
     model.materialize(device)
     with torch.no_grad():

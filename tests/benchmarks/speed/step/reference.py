@@ -36,14 +36,14 @@ def plain_loss(model: HourLLaVA, batch: Batch, generators: Sequence[Generator]) 
         assert isinstance(video, Video)
         repository = build_repository(model, video)
         generator = generators[text.visual]
-        kept = choose_kept_tokens(repository, text.question, model.config.model.memaug, generator)
+        kept = choose_kept_tokens(repository, text.question, model.config.memaug, generator)
         query = build_memaug_query(text, repository, kept)
         augmented = augment(
             model, query.tokens, repository.tokens, query.positions, repository.positions
         )  # (query, dim)
         visual = augmented[query.is_visual].split(query.num_visual_tokens)
         texts.append(merge_visual_tokens(text, visual))
-    inputs = pad_inputs(texts, model.config.text.max_tokens, "right")
+    inputs = pad_inputs(texts, model.max_tokens, "right")
     return model.llm.network(
         inputs_embeds=inputs.embeddings,
         attention_mask=inputs.attention_mask,
