@@ -78,7 +78,7 @@ def extract_features(
     """
     config, checkpoint_path = _load_settings(files, overrides, run, checkpoint)
     videos: FeatureSource = (
-        VideoFileSource(Path(source), questions, config)
+        VideoFileSource(Path(source), questions, target, config)
         if questions
         else FrameShardSource(source, config)
     )

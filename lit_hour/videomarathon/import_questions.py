@@ -11,6 +11,7 @@ and .csv files whose columns are this project's keys.
 from __future__ import annotations
 
 import csv
+import filecmp
 import json
 import os
 from collections.abc import Iterator, Sequence
@@ -109,7 +110,7 @@ def _link(link: Path, video: Path) -> None:
     if not link.exists():
         link.unlink(missing_ok=True)  # a dangling link to a former location
         os.symlink(video.resolve(), link)
-    elif link.resolve() != video.resolve():
+    elif link.resolve() != video.resolve() and not filecmp.cmp(link, video, shallow=False):
         raise QuestionError(
             f"{link} is a link to {link.resolve()} and not to {video.resolve()}. Import into"
             " another folder."

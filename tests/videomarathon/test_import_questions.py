@@ -1,6 +1,7 @@
 """Import of question files in other formats."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +80,8 @@ def test_first_folder_with_the_video_counts(videos: SyntheticVideos, tmp_path: P
     message = r"out/videos/garden\.mp4 is a link to .*other.* and not to .*one"
     with pytest.raises(QuestionError, match=message):
         import_questions(file, [tmp_path / "one"], tmp_path / "out", 0)
+    shutil.copytree(tmp_path / "other", tmp_path / "copy")
+    import_questions(file, [tmp_path / "copy"], tmp_path / "out", 0)
 
 
 def test_missing_videos_are_listed_and_stop_the_import_unless_allowed(

@@ -26,7 +26,7 @@ from lit_hour.data.packing.shard_plan import plan_shards
 from lit_hour.data.packing.shard_writer import sample_json, write_sample
 from lit_hour.data.questions.record import Modality
 from lit_hour.data.shards.reader import open_shards
-from lit_hour.data.shards.shard_index import IndexEntry, SkippedSample
+from lit_hour.data.shards.shard_index import FileStamp, IndexEntry, SkippedSample
 from lit_hour.data.sources import check_videos
 from lit_hour.errors import ShardError, VideoError
 from lit_hour.media.video_reader import SampledVideo
@@ -80,6 +80,9 @@ class FeatureSource(Protocol):
     def fingerprint(self, shard: int) -> str:
         """Return a hash of everything that a shard is made from."""
 
+    def stamp_files(self, shard: int) -> dict[str, FileStamp]:
+        """Return the stamps of the files that a shard is made from; none if from shards."""
+
     def skipped(self, shard: int) -> tuple[SkippedSample, ...]:
         """Return samples that are missing already."""
 
@@ -131,6 +134,10 @@ class FrameShardSource:
         """Return the SHA-256 of the tar."""
         return self._shards.indexes[shard].sha256
 
+    def stamp_files(self, shard: int) -> dict[str, FileStamp]:
+        """Return nothing: the tar is known by its SHA-256."""
+        return {}
+
     def skipped(self, shard: int) -> tuple[SkippedSample, ...]:
         """Return the samples that packing has skipped."""
         return self._shards.indexes[shard].skipped
@@ -170,14 +177,14 @@ class VideoFileSource:
 
     cost_unit = "B"
 
-    def __init__(self, folder: Path, questions: Path, config: Config) -> None:
-        """Plan the shards.
+    def __init__(self, folder: Path, questions: Path, target: Path, config: Config) -> None:
+        """Plan the shards of `target`, which may have some already.
 
         Raises:
             QuestionError: the question file is invalid, or names files that are not in the folder.
         """
         self._config = config
-        self._plans = plan_shards(folder, questions, Path(), config.video, config.pack)
+        self._plans = plan_shards(folder, questions, target, config.video, config.pack)
         self.num_shards = len(self._plans)
         stored_config = self._plans[0].config.items()
         self.config = {key: value for key, value in stored_config if key != "jpeg_quality"}
@@ -185,6 +192,10 @@ class VideoFileSource:
     def fingerprint(self, shard: int) -> str:
         """Return the fingerprint of the shard that packing would make."""
         return self._plans[shard].fingerprint
+
+    def stamp_files(self, shard: int) -> dict[str, FileStamp]:
+        """Return the stamp of each file."""
+        return self._plans[shard].stamp_files()
 
     def skipped(self, shard: int) -> tuple[SkippedSample, ...]:
         """Return nothing: no sample was skipped yet."""

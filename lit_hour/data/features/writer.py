@@ -27,7 +27,7 @@ from lit_hour.data.features.format import (
     to_safetensors,
 )
 from lit_hour.data.features.source import FeatureSource, SampleRef
-from lit_hour.data.packing.pack import PackSummary, make_output_dir, summarize_shards
+from lit_hour.data.packing.pack import PackSummary, make_output_dir, summarize_shards, update_stamps
 from lit_hour.data.packing.shard_writer import END_OF_ARCHIVE, publish_shard
 from lit_hour.data.shards.shard_index import (
     SHARD_PATTERN,
@@ -78,6 +78,9 @@ class FeatureWriter:
                 f" but pack.max_bad_samples={self._max_skipped}."
             )
         make_output_dir(self.parts)
+        for shard in set(range(self._source.num_shards)) - set(self.missing_shards()):
+            path = self._index(shard)
+            update_stamps(path, read_index(path), self._source.stamp_files(shard))
         with _writing(self.path):
             identity = {
                 "source": _hash(self._made_from),
@@ -173,6 +176,7 @@ class FeatureWriter:
                 tuple(sample for sample in samples if isinstance(sample, IndexEntry)),
                 (*self._source.skipped(shard), *skipped),
                 self._metadata,
+                self._source.stamp_files(shard),
             )
         shutil.rmtree(self._part_folder(shard), ignore_errors=True)
 

@@ -6,7 +6,7 @@ import dataclasses
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
@@ -22,9 +22,11 @@ from lit_hour.data.questions.record import MODALITIES, Modality
 from lit_hour.data.shards.shard_index import (
     SHARD_PATTERN,
     TOTALS_NAME,
+    FileStamp,
     ShardIndex,
     SkippedSample,
     read_index,
+    write_index,
     write_json,
 )
 from lit_hour.errors import ShardError
@@ -138,7 +140,15 @@ def _find_finished(out: Path, plans: Sequence[ShardPlan]) -> dict[Path, ShardInd
             )
         if plan.tar.is_file() and plan.tar.stat().st_size == index.num_bytes:
             finished[path] = index
+            update_stamps(path, index, plan.stamp_files())
     return finished
+
+
+def update_stamps(path: Path, index: ShardIndex, stamps: dict[str, FileStamp]) -> None:
+    """Record the present times of unchanged files in an index, so that they are not read again."""
+    if stamps != index.files:
+        with suppress(OSError):  # a folder that only can be read stays as it is
+            write_index(path, dataclasses.replace(index, files=stamps))
 
 
 def _write_shards(plans: Sequence[ShardPlan], config: PackConfig, state: PackState) -> None:

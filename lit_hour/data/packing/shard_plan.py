@@ -1,18 +1,26 @@
-"""Assign the samples of a question file to shards; nothing is decoded or written here."""
+"""Assign the samples of a question file to shards, and recognize files that have not changed.
+
+Nothing is decoded or written here.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import itertools
 import json
-from dataclasses import dataclass
+import logging
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from lit_hour.config.schema import PackConfig, VideoConfig
 from lit_hour.data.questions.file import read_questions
 from lit_hour.data.questions.record import SampleSpec, question_record
+from lit_hour.data.shards.shard_index import SHARD_PATTERN, FileStamp, read_index
 from lit_hour.errors import QuestionError, list_first
+from lit_hour.io.hashing import hash_path
 
 FRAME_KEYS = (
     "fps",
@@ -24,6 +32,8 @@ FRAME_KEYS = (
 )  # settings of `video` that determine the stored frames
 PACK_KEYS = ("jpeg_quality", "videos_per_shard")
 
+log = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class ShardPlan:
@@ -33,6 +43,7 @@ class ShardPlan:
         folder: of the files.
         config: settings that determine the content.
         fingerprint: SHA-256 of everything that the shard is made from.
+        stamps: of the files that an earlier shard was made from, and that are still the same.
     """
 
     tar: Path
@@ -42,6 +53,16 @@ class ShardPlan:
     video: VideoConfig
     config: dict[str, Any]
     fingerprint: str
+    stamps: dict[str, FileStamp]
+
+    def stamp_files(self) -> dict[str, FileStamp]:
+        """Return the stamp of each file, and read those that have none yet."""
+        names = [file for sample in self.samples for file in sample.files]
+        with ThreadPoolExecutor() as executor:
+            new = executor.map(
+                lambda name: self.stamps.get(name) or _stamp(self.folder / name), names
+            )
+            return {name: stamp for name, stamp in zip(names, new, strict=True) if stamp}
 
 
 def plan_shards(
@@ -49,10 +70,15 @@ def plan_shards(
 ) -> tuple[ShardPlan, ...]:
     """Plan the shards of all samples of a question file, sorted by key.
 
+    A file that was copied or moved since `out` was made from it counts as unchanged, although its
+    modification time is another one, if its content is the same.
+
     Raises:
         QuestionError: the question file is invalid, or names files that are not in the folder.
+        ShardError: `out` has the index of a shard that cannot be read.
     """
     samples = _sorted_samples(folder, questions)
+    stamps = _find_unchanged(folder, out)
     stored_config = {
         **{key: getattr(video, key) for key in FRAME_KEYS},
         **{key: getattr(config, key) for key in PACK_KEYS},
@@ -68,7 +94,13 @@ def plan_shards(
                 samples=members,
                 video=video,
                 config=stored_config,
-                fingerprint=_fingerprint(folder, members, stored_config),
+                fingerprint=_fingerprint(folder, members, stored_config, stamps),
+                stamps={
+                    file: stamps[file]
+                    for sample in members
+                    for file in sample.files
+                    if file in stamps
+                },
             )
         )
     return tuple(plans)
@@ -93,12 +125,64 @@ def _sorted_samples(folder: Path, questions: Path) -> tuple[SampleSpec, ...]:
     return tuple(samples)
 
 
-def _fingerprint(folder: Path, samples: tuple[SampleSpec, ...], config: dict[str, Any]) -> str:
-    """Hash the settings, the questions, and name, size and modification time of each file."""
+def _find_unchanged(folder: Path, out: Path) -> dict[str, FileStamp]:
+    """Return the stamps in the indexes of `out` of files that still have the same content.
+
+    Their `checked_mtime_ns` is the present one.
+    """
+    stamps: dict[str, FileStamp] = {}
+    for path in sorted(out.glob(SHARD_PATTERN + ".json")):
+        stamps |= read_index(path).files
+    unchecked = {}
+    for name, stamp in list(stamps.items()):
+        try:
+            status = (folder / name).stat()
+        except OSError:  # no longer a file of this set
+            del stamps[name]
+            continue
+        if status.st_size != stamp.num_bytes:
+            del stamps[name]
+        elif status.st_mtime_ns not in (stamp.mtime_ns, stamp.checked_mtime_ns):
+            unchecked[name] = status.st_mtime_ns
+    if unchecked:
+        log.info("%s: comparing %d files that have a new time", folder, len(unchecked))
+    with ThreadPoolExecutor() as executor:
+        digests = executor.map(lambda name: hash_path(folder / name), unchecked)
+        for (name, mtime_ns), digest in zip(unchecked.items(), digests, strict=True):
+            if digest == stamps[name].sha256:
+                stamps[name] = replace(stamps[name], checked_mtime_ns=mtime_ns)
+            else:
+                del stamps[name]
+    return stamps
+
+
+def _stamp(path: Path) -> FileStamp | None:
+    """Read a file and return its stamp; None if it cannot be read, or changes meanwhile."""
+    try:
+        before, digest, after = path.stat(), hash_path(path), path.stat()
+    except OSError:
+        return None
+    mtime_ns = before.st_mtime_ns
+    if mtime_ns != after.st_mtime_ns:
+        return None
+    return FileStamp(before.st_size, mtime_ns, digest, checked_mtime_ns=mtime_ns)
+
+
+def _fingerprint(
+    folder: Path,
+    samples: tuple[SampleSpec, ...],
+    config: dict[str, Any],
+    stamps: Mapping[str, FileStamp],
+) -> str:
+    """Hash the settings, the questions, and name, size and modification time of each file.
+
+    The time is that of the file's stamp, if it has one.
+    """
     parts: list[Any] = [config]
     for sample in samples:
         parts.append([sample.modality, sample.key, *map(question_record, sample.questions)])
         for file in sample.files:
             status = (folder / file).stat()
-            parts.append([file, status.st_size, status.st_mtime_ns])
+            mtime_ns = stamps[file].mtime_ns if file in stamps else status.st_mtime_ns
+            parts.append([file, status.st_size, mtime_ns])
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

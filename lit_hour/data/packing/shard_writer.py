@@ -23,6 +23,7 @@ from lit_hour.data.questions.record import SampleSpec, question_record
 from lit_hour.data.shards.reader import StoredSample
 from lit_hour.data.shards.shard_index import (
     VERSION,
+    FileStamp,
     IndexEntry,
     ShardIndex,
     SkippedSample,
@@ -90,7 +91,15 @@ def write_shard(plan: ShardPlan, state: PackState, worker: DecodeWorker) -> None
     try:
         with temp.open("wb") as stream:
             entries, skipped = _write_samples(stream, plan, state, worker)
-        publish_shard(temp, plan.tar, plan.config, plan.fingerprint, entries, skipped)
+        publish_shard(
+            temp,
+            plan.tar,
+            plan.config,
+            plan.fingerprint,
+            entries,
+            skipped,
+            files=plan.stamp_files(),
+        )
     except OSError as error:
         raise ShardError(
             f"Cannot write {plan.tar}: {error.strerror}. Free space in {plan.tar.parent} and run "
@@ -109,6 +118,7 @@ def publish_shard(
     entries: tuple[IndexEntry, ...],
     skipped: tuple[SkippedSample, ...],
     features: FeatureMetadata | None = None,
+    files: dict[str, FileStamp] | None = None,
 ) -> None:
     """Rename a complete tar, then write its index; the other arguments are as in `ShardIndex`."""
     index = ShardIndex(
@@ -120,6 +130,7 @@ def publish_shard(
         entries=entries,
         skipped=skipped,
         features=features,
+        files=files or {},
     )
     os.replace(temp, tar)
     write_index(tar.with_suffix(".json"), index)

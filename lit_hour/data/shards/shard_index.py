@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -49,6 +49,24 @@ class SkippedSample:
 
 
 @dataclass(frozen=True)
+class FileStamp:
+    """What a file was when a shard was made from it, to recognize it after it was copied or moved.
+
+    Attributes:
+        num_bytes: size.
+        mtime_ns: modification time, which is part of the shard's fingerprint.
+        sha256: of the content, in hexadecimal.
+        checked_mtime_ns: modification time at which the content was found to be this one; such a
+            file is not read again.
+    """
+
+    num_bytes: int
+    mtime_ns: int
+    sha256: str
+    checked_mtime_ns: int
+
+
+@dataclass(frozen=True)
 class ShardIndex:
     """The contents of one shard.
 
@@ -61,6 +79,8 @@ class ShardIndex:
         entries: in the order of the tar.
         skipped: samples that are missing.
         features: how the videos were encoded, if they are stored as features; None for frames.
+        files: stamp of each file that the shard was made from, by its name; empty if it was made
+            from other shards, or before files were stamped.
     """
 
     shard: str
@@ -71,6 +91,7 @@ class ShardIndex:
     entries: tuple[IndexEntry, ...]
     skipped: tuple[SkippedSample, ...]
     features: FeatureMetadata | None = None
+    files: dict[str, FileStamp] = field(default_factory=dict)
 
 
 def write_index(path: Path, index: ShardIndex) -> None:
@@ -80,6 +101,8 @@ def write_index(path: Path, index: ShardIndex) -> None:
         del entry["shard"]
     if index.features is None:
         del record["features"]
+    if not index.files:
+        del record["files"]
     write_json(path, record)
 
 
@@ -108,7 +131,10 @@ def parse_index(content: bytes, location: str) -> ShardIndex:
         entries = tuple(IndexEntry(shard=shard, **entry) for entry in record.pop("entries"))
         skipped = tuple(SkippedSample(**sample) for sample in record.pop("skipped"))
         features = FeatureMetadata(**record.pop("features")) if "features" in record else None
-        index = ShardIndex(entries=entries, skipped=skipped, features=features, **record)
+        files = {name: FileStamp(**stamp) for name, stamp in record.pop("files", {}).items()}
+        index = ShardIndex(
+            entries=entries, skipped=skipped, features=features, files=files, **record
+        )
         outside = [
             entry.key
             for entry in entries

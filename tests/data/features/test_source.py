@@ -27,6 +27,7 @@ from lit_hour.media.video_reader import load_video
 from tests.data.factories import MIXED_RECORDS, VIDEO, VIDEO_NAMES, write_records
 from tests.data.http_server import serve
 
+NO_SHARDS = Path("no shards yet")
 CONFIG = Config(
     video=VIDEO,
     pack=PackConfig(videos_per_shard=2),
@@ -69,7 +70,7 @@ def test_video_file_source_plans_as_packing_does_and_skips_jpeg(
 ) -> None:
     stored, files = (
         FrameShardSource(str(frame_shards), CONFIG),
-        VideoFileSource(tiny_videos, tiny_questions, CONFIG),
+        VideoFileSource(tiny_videos, tiny_questions, NO_SHARDS, CONFIG),
     )
     assert files.num_shards == stored.num_shards
     assert {**files.config, "jpeg_quality": 90} == stored.config
@@ -102,7 +103,7 @@ def test_copy_sample_copies_images_and_texts_unchanged(
     shards = open_shards(mixed_shards)
     for source in (
         FrameShardSource(str(mixed_shards), config),
-        VideoFileSource(mixed_files, questions, config),
+        VideoFileSource(mixed_files, questions, NO_SHARDS, config),
     ):
         for index, shard in zip(shards.indexes, range(source.num_shards), strict=True):
             for number, entry in enumerate(index.entries):
@@ -140,7 +141,8 @@ def test_corrupt_video_ends_with_an_error_and_the_next_one_follows(
     )
     chunks = list(
         FrameChunkDataset(
-            VideoFileSource(tmp_path, questions, CONFIG), [SampleRef(0, 0), SampleRef(0, 1)]
+            VideoFileSource(tmp_path, questions, NO_SHARDS, CONFIG),
+            [SampleRef(0, 0), SampleRef(0, 1)],
         )
     )
     assert "a.mp4" in chunks[0].error and chunks[-1].metadata
@@ -155,7 +157,8 @@ def test_truncated_video_is_used_with_on_decode_error_truncate(
         tmp_path / "q.json", [{"video": "corrupted.mp4", "question": "What?", "answer": "It."}]
     )
     images, end = images_of(
-        VideoFileSource(real_videos, questions, replace(CONFIG, video=video)), SampleRef(0, 0)
+        VideoFileSource(real_videos, questions, NO_SHARDS, replace(CONFIG, video=video)),
+        SampleRef(0, 0),
     )
     known = json.loads(end.metadata)
     assert (len(images), end.num_frames) == (6, 10)
@@ -171,7 +174,9 @@ def test_copy_sample_rejects_a_corrupt_image(mixed_files: Path, tmp_path: Path) 
     )
     (tmp_path / "photo.jpg").write_bytes((mixed_files / "photo.jpg").read_bytes()[:200])
     with pytest.raises(ImageError, match=r"photo\.jpg"):
-        VideoFileSource(tmp_path, questions, CONFIG).copy_sample(SampleRef(0, 0), io.BytesIO())
+        VideoFileSource(tmp_path, questions, NO_SHARDS, CONFIG).copy_sample(
+            SampleRef(0, 0), io.BytesIO()
+        )
 
 
 def test_frame_shards_of_other_settings_are_rejected(frame_shards: Path) -> None:

@@ -14,6 +14,7 @@ from lit_hour.data.features.writer import FeatureWriter
 from lit_hour.data.packing.decode_worker import SampleSummary
 from lit_hour.data.packing.shard_writer import sample_json
 from lit_hour.data.questions.record import Modality, SampleSpec
+from lit_hour.data.shards.shard_index import FileStamp
 from lit_hour.model.vision_encoder import VisionEncoder
 from lit_hour.types import Question
 
@@ -33,6 +34,9 @@ class NoiseVideos:
 
     def fingerprint(self, shard: int) -> str:
         return f"noise {self._num_videos} {self._num_frames}"
+
+    def stamp_files(self, shard: int) -> dict[str, FileStamp]:
+        return {}
 
     def skipped(self, shard: int) -> tuple[()]:
         return ()
