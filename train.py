@@ -42,7 +42,7 @@ def train(config: Config, shutdown: ShutdownSignal | None) -> None:
     from lit_hour.training.trainer_setup import check_accelerator
 
     configure_logging()
-    check_accelerator(config.training)
+    check_accelerator(config.training)  # `fit` checks it too, but after the videos are made
     dataset = build_and_pack(config) if config.synthetic.num_videos else None
     result = fit(config, shutdown)
     report = result.report(*dataset.example()) if dataset else result.report()

@@ -212,9 +212,13 @@ def decode_frames(stored: StoredSample, frames: Sequence[int], image_size: int) 
 
 
 def empty_shared(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-    """Allocate an uninitialized tensor of a shape and dtype, in row-major order on the CPU.
+    """Allocate an uninitialized contiguous tensor on the CPU.
 
     Inside a worker it is in shared memory, so that sending it copies nothing.
+
+    Args:
+        shape: such as `(frames, 3, height, width)`.
+        dtype: of the tensor.
 
     Source: torch's `default_collate`, which allocates its batches in the same way.
     """

@@ -59,11 +59,9 @@ def open_sources(sources: Mapping[str, SourceConfig], config: Config) -> dict[st
         check_videos(shards, config)
         if learning_rate > 0 and shards.feature_metadata():
             raise ConfigError(
-                f"{shards.name} has features, which would not match the vision encoder after the "
-                "first"
-                f" step with training.learning_rate.vision={learning_rate:g}. Set it to 0, or "
-                "train on"
-                " the frames that the features were extracted from."
+                f"{shards.name} has features, which would not match the vision encoder after the"
+                f" first step with training.learning_rate.vision={learning_rate:g}. Set it to 0, or"
+                " train on the frames that the features were extracted from."
             )
     return opened
 
@@ -83,9 +81,8 @@ def check_videos(shards: Shards, config: Config) -> None:
             changes = describe_changes(index.features.config, feature_config(config))
             if changes:
                 raise ConfigError(
-                    f"The features in {shards.name} were extracted with other settings than this "
-                    "run's:"
-                    f" {'; '.join(changes)}. Set these back, or extract features again:"
+                    f"The features in {shards.name} were extracted with other settings than this"
+                    f" run's: {'; '.join(changes)}. Set these back, or extract features again:"
                     " lit-hour extract-features SOURCE TARGET."
                 )
             continue

@@ -78,9 +78,8 @@ class JsonlWriter:
         ):  # the disk is full: remove the partial line, or the next one joins it
             os.ftruncate(self._file, os.fstat(self._file).st_size - written)
             raise JsonlError(
-                f"Cannot write a record to {self.path}: {written} of {len(line)} bytes were "
-                "written."
-                " Free disk space."
+                f"Cannot write a record to {self.path}: {written} of {len(line)} bytes were"
+                " written. Free disk space."
             )
 
     def sync(self) -> None:

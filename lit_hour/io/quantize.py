@@ -1,7 +1,4 @@
-"""Symmetric int8 quantization with one scale per token.
-
-So an outlier affects its own token only.
-"""
+"""Symmetric int8 quantization with one scale per token: an outlier affects its own token only."""
 
 from __future__ import annotations
 
@@ -9,9 +6,7 @@ import torch
 from torch import Tensor
 
 MAX_INT8 = 127
-DEQUANT_CHUNK = (
-    4  # leading indices converted to float32 at a time: they fit into a processor's cache
-)
+DEQUANT_CHUNK = 4  # leading indices converted at a time: they fit into a processor's cache
 
 
 def quantize_int8(tokens: Tensor) -> tuple[Tensor, Tensor]:
@@ -21,7 +16,8 @@ def quantize_int8(tokens: Tensor) -> tuple[Tensor, Tensor]:
         tokens: `(..., dim)` of any floating-point dtype.
 
     Returns:
-        `(..., dim)` int8, and the scales `(...)` float32 to multiply them by.
+        `(..., dim)` int8 in [-127, 127], and the scales `(...)` float32, at least 0, to multiply
+        them by. A token of zeros stays zeros, with scale 0.
     """
     scales = tokens.float().abs().amax(-1) / MAX_INT8  # (...)
     divisors = scales.clamp(min=torch.finfo(torch.float32).tiny)  # (...): a token may be all zeros
@@ -29,7 +25,16 @@ def quantize_int8(tokens: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def dequantize_int8(tokens: Tensor, scales: Tensor, dtype: torch.dtype) -> Tensor:
-    """Return tokens `(..., dim)` from the result of `quantize_int8`."""
+    """Undo `quantize_int8`, up to half a scale.
+
+    Args:
+        tokens: `(..., dim)` int8.
+        scales: `(...)` float32.
+        dtype: floating-point dtype of the result.
+
+    Returns:
+        `(..., dim)`.
+    """
     expanded = torch.empty_like(tokens, dtype=dtype)  # (..., dim)
     for start in range(0, len(tokens), DEQUANT_CHUNK):
         chunk = slice(start, start + DEQUANT_CHUNK)

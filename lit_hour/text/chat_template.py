@@ -143,7 +143,7 @@ def _segments(
     """Iterate over the segments of a conversation."""
     messages = conversation.messages
     # with a video, one image or none, an image token in a message is plain text
-    places_images = num_placeholders > 1 and _places_images(messages, num_placeholders)
+    has_image_tokens = num_placeholders > 1 and _has_image_tokens(messages, num_placeholders)
     end_of_turn, newline = _tokenize(tokenizer, END_OF_TURN), _tokenize(tokenizer, "\n")
     turn = 0
     for message in messages:
@@ -158,10 +158,10 @@ def _segments(
         turn += is_user
         ids = header
         if is_user and turn == 1:
-            if not places_images:
+            if not has_image_tokens:
                 ids = ids + [IMAGE_TOKEN_INDEX, *newline] * num_placeholders
             ids = ids + _tokenize(tokenizer, f"{note}\n" if note else "")
-        split_images = places_images and is_user
+        split_images = has_image_tokens and is_user
         ids = ids + _tokenize_untrusted(tokenizer, text, split_images) + end_of_turn + newline
         yield _Segment("prompt", turn, ids)
     if messages[-1].role == "user":
@@ -171,7 +171,7 @@ def _segments(
         yield _Segment("answer", turn, prefix)
 
 
-def _places_images(messages: Sequence[Message], num_placeholders: int) -> bool:
+def _has_image_tokens(messages: Sequence[Message], num_placeholders: int) -> bool:
     """Return whether the user's messages place each of several images with an image token.
 
     Raises:

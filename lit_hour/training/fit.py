@@ -45,7 +45,7 @@ from lit_hour.training.trainer_setup import (
     check_accelerator,
     readable_messages,
 )
-from lit_hour.weights.pretrained import config_for_new_run, pretrained_tokenizer
+from lit_hour.weights.pretrained import config_for_new_run, open_pretrained, pretrained_tokenizer
 
 TOKENIZER_ORIGIN = "made_from.txt"  # beside the tokenizer's files
 
@@ -112,7 +112,11 @@ def _fit(config: Config, run: RunDir, lease: RunLease, shutdown: ShutdownSignal)
     resume_point = find_resume_point(run)
     checkpoint = resume_point.checkpoint
     log.info("run %s: %s", run.path, resume_point.description)
-    config = config_for_resume(config, checkpoint) if checkpoint else config_for_new_run(config)
+    if checkpoint is not None:
+        config = config_for_resume(config, checkpoint)
+    else:
+        config = config_for_new_run(config)
+        open_pretrained(config)  # weights that do not fit are refused before anything is written
 
     L.seed_everything(config.run.seed, workers=True)
     if config.training.num_threads:
@@ -125,7 +129,10 @@ def _fit(config: Config, run: RunDir, lease: RunLease, shutdown: ShutdownSignal)
     data = VideoQADataModule(config, processor)
     log.info("data: %s", data.describe())
     module = HourLLaVAModule(
-        config, len(processor.tokenizer), data.num_steps, load_pretrained=checkpoint is None
+        config,
+        len(processor.tokenizer),
+        data.num_steps,
+        weights_from_checkpoint=checkpoint is not None,
     )
     if checkpoint is not None:
         check_weights(module.model, checkpoint, config)

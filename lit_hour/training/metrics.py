@@ -43,7 +43,10 @@ class AnswerAccuracy(Metric):
                 self.chance[index] += 1 / len(question.options) if question.options else 0
 
     def compute(self) -> dict[str, Tensor]:
-        """Return `acc/GROUP` for each group with questions, and `chance/multiple_choice`."""
+        """Return `acc/GROUP` for each group with questions, and `chance/multiple_choice`.
+
+        Each is `()` float32 in [0, 1].
+        """
         scores = {
             f"acc/{group}": self.correct[index] / self.total[index]
             for index, group in enumerate(GROUPS)

@@ -50,7 +50,7 @@ class HourLLaVAModule(L.LightningModule):
         config: Config | dict[str, Any],
         num_tokens: int,
         num_steps: int,
-        load_pretrained: bool = True,
+        weights_from_checkpoint: bool = False,
     ) -> None:
         """Build the model.
 
@@ -58,8 +58,8 @@ class HourLLaVAModule(L.LightningModule):
             config: the settings; a nested dict in a checkpoint's hyper-parameters.
             num_tokens: size of the tokenizer.
             num_steps: optimizer steps of the whole run, for the learning rate schedule.
-            load_pretrained: load the weights that the settings name before the first step. False if
-                a checkpoint brings all weights.
+            weights_from_checkpoint: whether a checkpoint brings all weights. Otherwise
+                `configure_model` loads the pretrained weights that the settings name.
         """
         super().__init__()
         if not isinstance(config, Config):
@@ -69,13 +69,13 @@ class HourLLaVAModule(L.LightningModule):
                 "config": asdict(config),
                 "num_tokens": num_tokens,
                 "num_steps": num_steps,
-                "load_pretrained": False,
+                "weights_from_checkpoint": True,
             },
             logger=False,
         )
         self.config, self.num_steps = config, num_steps
         self.is_sharded = config.training.strategy == "fsdp"
-        self._load_pretrained, self._is_configured = load_pretrained, False
+        self._weights_from_checkpoint, self._is_configured = weights_from_checkpoint, False
         with torch.device("meta") if self.is_sharded else nullcontext():
             self.model = HourLLaVA.from_config(config, num_tokens)
         self.val_loss = MeanMetric()
@@ -85,7 +85,10 @@ class HourLLaVAModule(L.LightningModule):
         freeze_parts(self.model, config.training)
 
     def configure_model(self) -> None:
-        """Compile and shard the model, and load the weights that it starts from."""
+        """Compile and shard the model, and load the pretrained weights that it starts from.
+
+        Lightning calls this when the ranks have started, before it loads a checkpoint.
+        """
         if self._is_configured:  # Lightning calls this again for a validation
             return
         self._is_configured = True
@@ -93,7 +96,7 @@ class HourLLaVAModule(L.LightningModule):
         parallelize(self.model, self.config.training, mesh)
         if self.is_sharded:
             self.model.materialize(self.trainer.strategy.root_device)
-        if self._load_pretrained:
+        if not self._weights_from_checkpoint:
             loaded = load_pretrained_weights(self.model, self.config)
             if self.is_sharded:
                 load_into(self.model, missing_weights(self.model, loaded, self.config.run.seed))
@@ -140,8 +143,7 @@ class HourLLaVAModule(L.LightningModule):
             raise QuestionError(
                 f"{output.inputs.num_truncated} questions about {batch.keys[0]} do not fit beside"
                 f" its visual tokens in text.max_tokens={self.config.text.max_tokens}. Raise it, or"
-                " keep"
-                " fewer tokens (model.memaug)."
+                " keep fewer tokens (model.memaug)."
             )
         generated = self.model.llm.generate(
             truncate_to_prompts(output.inputs),

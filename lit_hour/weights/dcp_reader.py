@@ -56,7 +56,12 @@ class TensorPiece:
 
 
 def meta_tensor(opened: Any, name: str, file: Path) -> Tensor:
-    """Return shape and dtype of a tensor in an open safetensors file as a meta tensor.
+    """Return a meta tensor with the shape and dtype of a tensor in an open safetensors file.
+
+    Args:
+        opened: the file, opened by `safetensors.safe_open`.
+        name: of the tensor.
+        file: its path, for errors.
 
     Raises:
         WeightsError: The tensor is quantized.
@@ -76,7 +81,11 @@ def is_sharded(path: Path) -> bool:
 
 
 def open_sharded(folder: Path) -> tuple[dict[str, Tensor], Callable[[str], Tensor]]:
-    """Open a sharded checkpoint: return its meta tensors and a reader of full tensors.
+    """Open a sharded checkpoint.
+
+    Returns:
+        The meta tensor of each name, with the full shape; and a function that reads the full
+        tensor of a name, of that shape and dtype, on the CPU.
 
     Raises:
         WeightsError: A file is corrupt, or shards are missing.
@@ -88,7 +97,7 @@ def open_sharded(folder: Path) -> tuple[dict[str, Tensor], Callable[[str], Tenso
     meta_tensors = {name: _full_meta_tensor(folder, name, parts) for name, parts in pieces.items()}
 
     def read(name: str) -> Tensor:
-        full = torch.empty_like(meta_tensors[name], device="cpu")
+        full = torch.empty_like(meta_tensors[name], device="cpu")  # full shape
         for piece in pieces[name]:
             region = tuple(slice(*bounds) for bounds in zip(piece.offsets, piece.end, strict=True))
             with safe_open(piece.file, "pt") as opened:

@@ -52,7 +52,7 @@ class PretrainedWeights:
 
 
 def meta_state_dict(config: Config, num_tokens: int) -> dict[str, Tensor]:
-    """Return the state dict of a model on the device "meta"."""
+    """Return the state dict of a model on the device "meta": shapes and dtypes without data."""
     with torch.device("meta"):
         return dict(HourLLaVA.from_config(config, num_tokens).state_dict())
 

@@ -124,8 +124,12 @@ def convert_from_hf(group: WeightGroup, published: Sequence[Tensor], dim: int) -
 
     Args:
         group: names on both sides.
-        published: tensors of `group.published`.
+        published: tensors of `group.published`, such as the fused `(dim + 2 * kv_dim, inputs)` of
+            an attention of MemAug.
         dim: width of the language model; MemAug's queries have as many rows.
+
+    Returns:
+        Our name to tensor, such as queries `(dim, inputs)`, keys and values `(kv_dim, inputs)`.
 
     Raises:
         WeightsError: Queries, keys and values of the vision tower have different shapes.
@@ -135,15 +139,18 @@ def convert_from_hf(group: WeightGroup, published: Sequence[Tensor], dim: int) -
     if len(group.ours) == 1:
         return {group.ours[0]: published[0]}
     num_queries = dim if len(group.ours) == 3 else 0
-    queries, keys_and_values = published[0].tensor_split(
-        [num_queries]
-    )  # (dim, ...), (2 * rows, ...)
+    # (dim, ...) and (2 * rows, ...)
+    queries, keys_and_values = published[0].tensor_split([num_queries])
     rows = [queries, *keys_and_values.tensor_split(2)][-len(group.ours) :]
     return dict(zip(group.ours, rows, strict=True))
 
 
 def convert_to_hf(group: WeightGroup, ours: Sequence[Tensor]) -> dict[str, Tensor]:
-    """Convert our weights of a group to the Hugging Face layout."""
+    """Convert our weights of a group to the Hugging Face layout; undoes `convert_from_hf`.
+
+    Several weights are joined along their first dimension: `(rows, ...)` each to
+    `(all rows, ...)`.
+    """
     if group.ours[0].startswith(TOWER):
         converted = from_tower(group.ours[0].removeprefix(TOWER), ours[0])
         return {PUBLISHED_TOWER + name: tensor for name, tensor in converted.items()}
@@ -245,7 +252,16 @@ def to_tower(tower_name: str, weights: Sequence[Tensor]) -> Tensor:
 
 
 def from_tower(tower_name: str, weight: Tensor) -> dict[str, Tensor]:
-    """Split one weight of the timm tower into Hugging Face's, named after `vision_model.`."""
+    """Split one weight of the timm tower into Hugging Face's, named after `vision_model.`.
+
+    Args:
+        tower_name: timm's name.
+        weight: `(1, tokens, dim)` for the position embedding; otherwise `(rows, ...)`, where the
+            rows of queries, keys and values follow each other.
+
+    Returns:
+        Name to tensor: `(tokens, dim)`, or equal parts of the rows.
+    """
     names = siglip_names_of(tower_name)
     if tower_name == POSITION_EMBEDDING:
         return {names[0]: weight.squeeze(0)}  # (tokens, dim)

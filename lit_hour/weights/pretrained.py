@@ -1,7 +1,8 @@
 """Initialize a new run from pretrained weights.
 
 The source is another run, a published model, or a plain language model and a vision tower. Start at
-`config_for_new_run` and `load_pretrained_weights`.
+`config_for_new_run`, then `open_pretrained` checks the weights and `load_pretrained_weights` loads
+them.
 """
 
 from __future__ import annotations
@@ -91,13 +92,11 @@ def load_vision_encoder(config: Config, checkpoint: Path | None = None) -> Visio
 def config_for_new_run(config: Config) -> Config:
     """Fill in the sizes of the language model that `training.init_from` or `model.llm.path` names.
 
-    All pretrained weights are checked first, so that nothing is built or written if they do not
-    fit.
+    `open_pretrained` checks the weights themselves.
 
     Raises:
-        WeightsError, RunError: The model is missing or unsupported, or a weight is missing,
-            unexpected or of another shape.
-        ConfigError: Both settings are given, or the tokenizer has more tokens than the embedding.
+        WeightsError, RunError: The model is missing or unsupported.
+        ConfigError: Both settings are given, or a tokenizer beside `training.init_from`.
     """
     language = config.model.llm
     if config.training.init_from and language.path:
@@ -114,16 +113,22 @@ def config_for_new_run(config: Config) -> Config:
         config = replace(config, model=replace(config.model, llm=_pretrained_llm_config(config)))
         check_config(config)
         log.info("Language model: sizes from %s", config.training.init_from or language.path)
-    open_pretrained(config)
     return config
 
 
 def open_pretrained(config: Config) -> StoredWeights | None:
-    """Open and check the configured pretrained weights; return None without any.
+    """Open the configured pretrained weights and check that they fit; return None without any.
+
+    Only names, shapes and dtypes are read.
+
+    Args:
+        config: as `config_for_new_run` returns it.
 
     Raises:
-        WeightsError, RunError, ConfigError: The source is missing, or a weight is missing,
-            unexpected or of another shape.
+        WeightsError, RunError: The source is missing, or a weight is missing, unexpected or of
+            another shape.
+        ConfigError: The tokenizer has more tokens than the embedding, or the settings name two
+            vision encoders.
     """
     if not (config.training.init_from or config.model.llm.path or config.model.vision.weights):
         return None

@@ -144,8 +144,8 @@ def check_state_dict(
     """Check names and shapes of a state dict against a model.
 
     Args:
-        expected: the model's weights; only their shapes are used.
-        found: the weights at hand; only their shapes are used.
+        expected: name to weight of the model; meta tensors will do.
+        found: name to weight at hand; meta tensors will do.
         origin: names the weights at hand in the error.
         optional: tells which expected weights may be missing.
 
@@ -206,6 +206,10 @@ def load_into(module: nn.Module, tensors: Iterable[tuple[str, Tensor]]) -> None:
 
     With a sharded module each rank reads full tensors and keeps its shard of each before it reads
     the next.
+
+    Args:
+        module: its parameters and buffers are overwritten.
+        tensors: (name, tensor) of the state dict, each with the full shape of its parameter.
     """
     state = module.state_dict()
     with torch.no_grad():
@@ -214,7 +218,10 @@ def load_into(module: nn.Module, tensors: Iterable[tuple[str, Tensor]]) -> None:
 
 
 def copy_into(tensor: Tensor, param: Tensor) -> None:
-    """Copy a full tensor into a parameter; into a DTensor, this rank's shard of it."""
+    """Copy a full tensor into a parameter of the same shape, converting dtype and device.
+
+    A DTensor gets this rank's shard.
+    """
     if isinstance(param, DTensor):
         # src_data_rank=None: every rank has the full tensor, so that nothing is sent
         shard = distribute_tensor(tensor, param.device_mesh, param.placements, src_data_rank=None)

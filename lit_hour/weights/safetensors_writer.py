@@ -22,7 +22,13 @@ SHARD_BYTES = 2 * 2**30
 def write_weights(
     folder: Path, tensors: Iterable[tuple[str, Tensor]], shard_bytes: int = SHARD_BYTES
 ) -> None:
-    """Write tensors into a folder, with at most one shard and one tensor in memory."""
+    """Write tensors into a folder, with at most one shard and one tensor in memory.
+
+    Args:
+        folder: exists and has no weights.
+        tensors: (name, tensor) of any shape and dtype.
+        shard_bytes: size of a shard in bytes; a larger tensor is a shard of its own.
+    """
     files = []
     for number, shard in enumerate(_shards(tensors, shard_bytes)):
         files.append(

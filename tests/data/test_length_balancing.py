@@ -149,7 +149,7 @@ def test_windows_of_a_pass_have_about_equal_length() -> None:
         3,
         7,
         11,
-    ]  # the first step is in its place by chance
+    ]  # the first step keeps its position by chance
     for start, end in ((0, 3), (3, 7), (7, 11)):
         costs = [sorted(position**2 % 101 for position in step) for step in steps[start:end]]
         assert sorted(costs) == [

@@ -47,7 +47,7 @@ def test_order_depends_on_seed_and_name():
 
 def test_source_order_is_a_function_of_the_position():
     sequence = [source()[position] for position in range(200)]
-    for position in permutation(200, "places"):
+    for position in permutation(200, "positions"):
         assert source()[int(position)] == sequence[position]
 
 

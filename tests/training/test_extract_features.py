@@ -54,10 +54,10 @@ def die_at(method: str, *, call: int, rank: int, log: Path) -> Callable[[int], N
     def prepare(this_rank: int) -> None:
         original, keep, calls = getattr(FeatureWriter, method), FeatureWriter.save, []
 
-        def noted(folder: FeatureWriter, place: SampleRef, *given: Any) -> None:
-            keep(folder, place, *given)
+        def noted(folder: FeatureWriter, sample: SampleRef, *given: Any) -> None:
+            keep(folder, sample, *given)
             with log.open("a") as lines:
-                lines.write(f"{place.shard} {place.index}\n")
+                lines.write(f"{sample.shard} {sample.index}\n")
 
         def counted(*given: Any) -> Any:
             calls.append(given)

@@ -30,8 +30,8 @@ def test_an_answer_counts_for_its_length_and_depth(
     for is_right in (True, False, True):
         accuracy.update(seen_at((start, start)), seconds, is_right)
     asked, right = accuracy.compute()
-    place = (LENGTHS_MINUTES.index(minutes), depth)
-    assert (asked[place], right[place]) == (3, 2) and asked.sum() == 3 and right.sum() == 2
+    cell = (LENGTHS_MINUTES.index(minutes), depth)
+    assert (asked[cell], right[cell]) == (3, 2) and asked.sum() == 3 and right.sum() == 2
 
 
 @pytest.mark.parametrize(
@@ -71,9 +71,9 @@ def test_a_validation_draws_it_for_tensorboard_and_into_the_run(
         "synthetic.duration_seconds=60",
     )
     folder = toy.yaml.parent / "needles"
-    places = (f"synthetic.folder={folder}", f"data.sources.world.shards={folder}/train/shards")
-    places += (f"data.val_sources.world.shards={folder}/validation/shards",)
-    toy.train("evidence", *needles, *places, "training.max_steps=1", "training.num_val_images=1")
+    shards = (f"synthetic.folder={folder}", f"data.sources.world.shards={folder}/train/shards")
+    shards += (f"data.val_sources.world.shards={folder}/validation/shards",)
+    toy.train("evidence", *needles, *shards, "training.max_steps=1", "training.num_val_images=1")
     curves = EventAccumulator(str(toy.run_dir("evidence").tensorboard))
     curves.Reload()
     assert [picture.step for picture in curves.Images("val/haystack")] == [0]

@@ -180,17 +180,17 @@ def test_a_stage_goes_on_although_what_it_started_from_is_gone(
         run_stage("7b", "s1", "training.init_from=weights/other", "run.name=interrupted")
 
 
-@pytest.mark.parametrize("place", ["weights/nowhere", "files", "weights/cut"])
+@pytest.mark.parametrize("source", ["weights/nowhere", "files", "weights/cut"])
 def test_a_beginning_that_is_none_is_named_before_anything_is_written(
-    workplace: Path, monkeypatch: pytest.MonkeyPatch, place: str
+    workplace: Path, monkeypatch: pytest.MonkeyPatch, source: str
 ) -> None:
     monkeypatch.chdir(workplace)
-    if place == "weights/cut":
+    if source == "weights/cut":
         file = (
-            shutil.copytree(workplace / "weights" / ONEVISION["7b"], workplace / place)
+            shutil.copytree(workplace / "weights" / ONEVISION["7b"], workplace / source)
             / "model.safetensors"
         )
         file.write_bytes(file.read_bytes()[:-100])
-    with pytest.raises(InputError, match=place):
-        run_stage("7b", "s1", f"training.init_from={place}", "run.name=none")
+    with pytest.raises(InputError, match=source):
+        run_stage("7b", "s1", f"training.init_from={source}", "run.name=none")
     assert not Path("runs/none").exists()

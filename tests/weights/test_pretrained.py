@@ -16,6 +16,7 @@ from lit_hour.weights.convert import convert
 from lit_hour.weights.pretrained import (
     config_for_new_run,
     load_pretrained_weights,
+    open_pretrained,
     pretrained_tokenizer,
 )
 from tests.weights.factories import (
@@ -68,6 +69,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def init_model(*overrides: str) -> tuple[Config, HourLLaVA]:
     """Return a new model, initialized from the weights that the settings name."""
     config = config_for_new_run(load_config(None, [*OVERRIDES, *overrides]))
+    open_pretrained(config)
     torch.manual_seed(1)
     model = HourLLaVA.from_config(config, 300)
     load_pretrained_weights(model, config)
@@ -308,7 +310,7 @@ def test_tokenizer_larger_than_embedding_is_refused(folders: Path, tmp_path: Pat
     source = shutil.copytree(folders / "hour_llava", tmp_path / "misfit")
     save_tokenizer(train_byte_level_tokenizer(map(str, range(10_000)), 600), source)
     with pytest.raises(ConfigError, match=r"vocab_size=320, but the tokenizer has \d+ tokens"):
-        config_for_new_run(load_config(None, [*OVERRIDES, f"training.init_from={source}"]))
+        init_model(f"training.init_from={source}")
 
 
 def test_integer_weights_are_refused(folders: Path, tmp_path: Path) -> None:

@@ -282,9 +282,8 @@ def _writing(path: Path) -> Iterator[Path]:
         yield temp
     except OSError as error:
         raise ShardError(
-            f"Cannot write {path}: {error.strerror}. Free disk space and run the same command "
-            "again;"
-            " finished videos are kept."
+            f"Cannot write {path}: {error.strerror}. Free disk space and run the same command"
+            " again; finished videos are kept."
         ) from error
     finally:
         temp.unlink(missing_ok=True)

@@ -134,9 +134,8 @@ def _find_finished(out: Path, plans: Sequence[ShardPlan]) -> dict[Path, ShardInd
         plan, index = plan_of_index.get(path), read_index(path)
         if plan is None or index.fingerprint != plan.fingerprint:
             raise ShardError(
-                f"{out} has shards made from other files, questions or settings ({path.name} "
-                "differs)."
-                " Pack into another folder, or delete this one."
+                f"{out} has shards made from other files, questions or settings ({path.name}"
+                " differs). Pack into another folder, or delete this one."
             )
         if plan.tar.is_file() and plan.tar.stat().st_size == index.num_bytes:
             finished[path] = index

@@ -118,9 +118,8 @@ def _sorted_samples(folder: Path, questions: Path) -> tuple[SampleSpec, ...]:
     for one, other in itertools.pairwise(samples):
         if one.key == other.key:
             raise QuestionError(
-                f"The {one.modality} {one.name} and the {other.modality} {other.name} in {folder} "
-                "get"
-                f" the same key {one.key!r}. Rename one of them."
+                f"The {one.modality} {one.name} and the {other.modality} {other.name} in {folder}"
+                f" get the same key {one.key!r}. Rename one of them."
             )
     return tuple(samples)
 

@@ -102,9 +102,8 @@ def write_shard(plan: ShardPlan, state: PackState, worker: DecodeWorker) -> None
         )
     except OSError as error:
         raise ShardError(
-            f"Cannot write {plan.tar}: {error.strerror}. Free space in {plan.tar.parent} and run "
-            "the same"
-            " command again; finished shards are kept."
+            f"Cannot write {plan.tar}: {error.strerror}. Free space in {plan.tar.parent} and run"
+            " the same command again; finished shards are kept."
         ) from error
     finally:
         temp.unlink(missing_ok=True)

@@ -60,7 +60,7 @@ class SkipNonFiniteSteps(Callback):
     def on_before_backward(
         self, trainer: L.Trainer, pl_module: L.LightningModule, loss: Tensor
     ) -> None:
-        """Keep the batch if its loss is not finite."""
+        """Keep the batch if its loss, `()`, is not finite."""
         if not math.isfinite(float(loss.detach())) and self._latest_batch is not None:
             self._nonfinite_batches.append(self._latest_batch)
 

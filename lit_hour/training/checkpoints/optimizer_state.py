@@ -46,7 +46,10 @@ def index_by_number(state: State) -> State:
 
 
 def flatten(state: State) -> dict[str, Tensor]:
-    """Return the tensors of a state by names as `{"NAME.KEY": tensor}`."""
+    """Return the tensors of a state by names as `{"NAME.KEY": tensor}`.
+
+    They have the shape of their parameter, or `()` for `step`.
+    """
     return {
         f"{name}.{key}": tensor
         for name, tensors in state["state"].items()
@@ -71,10 +74,11 @@ def allocate_state(
     Args:
         model: the model, which names the parameters.
         optimizer: its state is replaced.
-        outlines: shape and dtype of each tensor by its flat name, `NAME.KEY`.
+        outlines: meta tensor by flat name, `NAME.KEY`: the shape of the parameter, or `()` for
+            `step`, and the dtype.
 
     Returns:
-        The new tensors by flat name.
+        The new tensors by flat name, with the shape and dtype of their outline.
 
     Raises:
         WeightsError: a parameter is not optimized in this run, or a tensor has another shape.

@@ -93,7 +93,7 @@ def damaged(mixed_shards, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("shard", "number", "old", "place"),
+    ("shard", "number", "old", "location"),
     [
         (
             0,
@@ -115,10 +115,10 @@ def damaged(mixed_shards, tmp_path):
         ),
     ],
 )
-def test_undecodable_image_is_rejected(damaged, shard, number, old, place):
+def test_undecodable_image_is_rejected(damaged, shard, number, old, location):
     shards = damaged(f"00000{shard}.tar", old, b"????")
     stored = shards.read(shards.indexes[shard].entries[number])
-    with pytest.raises(ShardError, match=rf"00000{shard}\.tar: {place}"):
+    with pytest.raises(ShardError, match=rf"00000{shard}\.tar: {location}"):
         load_visual(stored, VIDEO, ImageConfig())
 
 

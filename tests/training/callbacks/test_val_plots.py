@@ -28,9 +28,9 @@ def test_frames_from_the_whole_video_are_shown_with_their_times(
 ) -> None:
     figure = plot_answer(frames(num_frames), "key", Prediction(0, OPEN, "a cat", False))
     assert len(figure.axes) == len(shown) <= MAX_FRAMES
-    for axis, place in zip(figure.axes, shown, strict=True):
-        assert np.asarray(axis.images[0].get_array())[0, 0, 0] == place * 10
-        assert axis.get_title() == format_timestamp(place * 400.0)
+    for axis, frame in zip(figure.axes, shown, strict=True):
+        assert np.asarray(axis.images[0].get_array())[0, 0, 0] == frame * 10
+        assert axis.get_title() == format_timestamp(frame * 400.0)
 
 
 def test_a_picture_is_shown_as_a_whole_with_its_size() -> None:

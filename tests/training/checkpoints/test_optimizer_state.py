@@ -75,8 +75,8 @@ def test_an_optimizer_that_is_filled_goes_on_as_the_one_before() -> None:
         other = twins[0 if is_named else 1][1]
         if is_named:
             restore_groups(other, named["param_groups"])
-            for key, place in allocate_state(twin, other, flatten(named)).items():
-                place.copy_(flatten(named)[key])
+            for key, target in allocate_state(twin, other, flatten(named)).items():
+                target.copy_(flatten(named)[key])
         else:
             restore(other, by_number)
     expected = learn(model, optimizer, 2)

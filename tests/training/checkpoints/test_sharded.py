@@ -31,7 +31,7 @@ TOO_LARGE = 7  # exit code
 
 
 def save_in_a_process(
-    config: Config, step: int, place: Path, prepare: Callable[[], None] = lambda: None
+    config: Config, step: int, path: Path, prepare: Callable[[], None] = lambda: None
 ) -> int | None:
     """Save a step as one rank does, after something was prepared that goes wrong; the exit code."""
 
@@ -45,10 +45,10 @@ def save_in_a_process(
         }
         prepare()
         try:
-            save_sharded(place, checkpoint, config, ShardedStrategy(config))
+            save_sharded(path, checkpoint, config, ShardedStrategy(config))
         except RunError as error:
             assert (
-                str(place) in str(error)
+                str(path) in str(error)
                 and "could not be saved" in str(error)
                 and "File too large" in str(error)
             )
@@ -71,10 +71,10 @@ def run(tmp_path: Path) -> RunDir:
 def step_of(run: RunDir) -> int:
     """Return the step of the newest checkpoint and check that its weights are from this step."""
     repair_checkpoint_dir(run)
-    place = find_resume_point(run).checkpoint
-    assert place == run.checkpoints / "last.ckpt"
-    step = read_checkpoint(place)["global_step"]
-    assert torch.equal(open_weights(place).read("weight"), torch.full((5000,), float(step)))
+    path = find_resume_point(run).checkpoint
+    assert path == run.checkpoints / "last.ckpt"
+    step = read_checkpoint(path)["global_step"]
+    assert torch.equal(open_weights(path).read("weight"), torch.full((5000,), float(step)))
     return step
 
 
@@ -109,10 +109,10 @@ def test_killed_while_saving_one_of_both_is_whole(run: RunDir, num_renamed: int,
         os.rename = os.replace = count  # type: ignore[assignment]
         os.unlink = count_removed  # type: ignore[assignment]
 
-    place = run.checkpoints / "last.ckpt"
-    assert save_in_a_process(AFTER, 8, place, die_at_a_rename) == -signal.SIGKILL
+    path = run.checkpoints / "last.ckpt"
+    assert save_in_a_process(AFTER, 8, path, die_at_a_rename) == -signal.SIGKILL
     assert step_of(run) == step
-    assert save_in_a_process(AFTER, 9, place) == 0
+    assert save_in_a_process(AFTER, 9, path) == 0
     assert step_of(run) == 9
     assert sorted(each.name for each in run.checkpoints.iterdir()) == ["last.ckpt", "last.yaml"]
 
@@ -128,12 +128,12 @@ def test_a_file_that_may_not_grow_leaves_the_one_before(run: RunDir) -> None:
 
 
 def test_a_run_may_change_to_one_file_and_back(run: RunDir) -> None:
-    place = run.checkpoints / "last.ckpt"
+    path = run.checkpoints / "last.ckpt"
     checkpoint = {"global_step": 8, "state_dict": {"model.weight": torch.full((5000,), 8.0)}}
-    AtomicCheckpointIO(AFTER).save_checkpoint(checkpoint, place)
-    assert place.is_file() and step_of(run) == 8
-    assert save_in_a_process(AFTER, 9, place) == 0
-    assert place.is_dir() and step_of(run) == 9
+    AtomicCheckpointIO(AFTER).save_checkpoint(checkpoint, path)
+    assert path.is_file() and step_of(run) == 8
+    assert save_in_a_process(AFTER, 9, path) == 0
+    assert path.is_dir() and step_of(run) == 9
     assert sorted(each.name for each in run.checkpoints.iterdir()) == ["last.ckpt", "last.yaml"]
 
 
@@ -146,13 +146,13 @@ def test_what_was_half_removed_is_not_taken_for_a_checkpoint(run: RunDir) -> Non
 
 def test_large_pieces_lie_in_several_files(run: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checkpoint_io, "FILE_BYTES", 15_000)
-    place = run.checkpoints / "last.ckpt"
-    assert save_in_a_process(AFTER, 8, place) == 0
-    assert sorted(file.name for file in place.glob("shard-*")) == [
+    path = run.checkpoints / "last.ckpt"
+    assert save_in_a_process(AFTER, 8, path) == 0
+    assert sorted(file.name for file in path.glob("shard-*")) == [
         f"shard-00001-model-0000{number}-of-00002.safetensors" for number in (1, 2)
     ]
     assert step_of(run) == 8
-    meta_tensors = open_weights(place).meta_tensors
+    meta_tensors = open_weights(path).meta_tensors
     assert {name: tuple(meta.shape) for name, meta in meta_tensors.items()} == {
         "bias": (10,),
         "weight": (5000,),
