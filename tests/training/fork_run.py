@@ -16,8 +16,7 @@ from tests.helpers.toy_run import ToyProject
 
 
 class AtBatch(Callback):
-    """Does something at the end of one training batch, or of one batch of a validation, of one
-    rank."""
+    """Calls a function at the end of one batch of training, or of validation, on one rank."""
 
     def __init__(
         self, do: Callable[[], object], *, batch: int, rank: int = 0, in_validation: bool = False
@@ -51,15 +50,19 @@ class AtBatch(Callback):
 def fork_run(
     toy: ToyProject,
     name: str,
-    *words: str,
+    *overrides: str,
     num_ranks: int = 1,
     callback: Callback | None = None,
     prepare: Callable[[], None] = lambda: None,
 ) -> ForkedRanks:
-    """Start `python train.py` in forks: with one more callback, after something was prepared in
-    each."""
+    """Start `python train.py` in forked ranks.
+
+    Args:
+        callback: one more callback.
+        prepare: called in each rank before it trains.
+    """
     toy.runs.mkdir(exist_ok=True)
-    words = (*toy.argv(name, *words), f"training.devices={num_ranks}")
+    overrides = (*toy.argv(name, *overrides), f"training.devices={num_ranks}")
 
     def work(rank: int) -> None:
         build_callbacks = fit.build_callbacks
@@ -68,6 +71,6 @@ def fork_run(
             *([callback] if callback else []),
         ]
         prepare()
-        train.main(list(words))
+        train.main(list(overrides))
 
     return fork_ranks(work, [toy.runs / f"{name}-{rank}.txt" for rank in range(num_ranks)])

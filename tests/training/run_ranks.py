@@ -1,8 +1,7 @@
-"""Runs one after the other in one start of the ranks: python run_ranks.py FOLDER, with the words
-of each in FOLDER/runs.json
+"""Run several trainings in one start of the ranks: python run_ranks.py FOLDER.
 
-Starting ranks takes longer than a small run. The other ranks are started with the same words and do
-the same runs.
+FOLDER/runs.json has a list of overrides for each. Starting ranks takes longer than a small run. The
+other ranks are started with the same command and do the same runs.
 """
 
 from __future__ import annotations
@@ -21,8 +20,8 @@ def main(folder: Path) -> None:
     """Do the runs in the folder, where the toy stages find their files."""
     os.chdir(folder)
     know_tower(folder)
-    for words in json.loads((folder / "runs.json").read_text()):
-        fit(train.load_settings(words))
+    for overrides in json.loads((folder / "runs.json").read_text()):
+        fit(train.load_settings(overrides))
 
 
 if __name__ == "__main__":

@@ -14,13 +14,13 @@ from lit_hour.training.trainer_setup import readable_messages
         ConnectionResetError("of another kind"),
     ],
 )
-def test_an_error_about_something_else_passes_as_it_is(error: Exception) -> None:
+def test_readable_messages_pass_other_errors_unchanged(error: Exception) -> None:
     with pytest.raises(type(error)) as passed, readable_messages():
         raise error
     assert passed.value is error
 
 
-def test_a_pipe_that_broke_is_a_worker_that_died() -> None:
+def test_broken_pipe_is_explained_as_a_killed_worker() -> None:
     ours, theirs = multiprocessing.Pipe()
     theirs.close()
     message = r"A data worker was killed.*resumes from its newest checkpoint"

@@ -31,25 +31,31 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != ".lock"}
 
 
-def fork_encode(
-    words: Sequence[str],
+def fork_extract(
+    overrides: Sequence[str],
     outputs: Path,
     *,
     num_ranks: int = 1,
     prepare: Callable[[int], None] = lambda rank: None,
 ) -> ForkedRanks:
-    """`lit-hour extract-features` in forks, after something was prepared in each."""
+    """Start `lit-hour extract-features` in forked ranks; each calls `prepare` first."""
 
     def work(rank: int) -> None:
         prepare(rank)
-        main(["extract-features", *words, f"training.devices={num_ranks}"])
+        main(["extract-features", *overrides, f"training.devices={num_ranks}"])
 
     return fork_ranks(work, [outputs / f"rank{rank}.txt" for rank in range(num_ranks)])
 
 
 def die_at(method: str, *, call: int, rank: int, log: Path) -> Callable[[int], None]:
-    """Note each video that is kept, and have one rank killed at the how many-th call of a method of
-    the folder."""
+    """Return a function that logs each saved video and kills one rank at a call of a method.
+
+    Args:
+        method: of `FeatureWriter`.
+        call: which call of it, from 1; 0 kills nothing.
+        rank: to kill.
+        log: file with one line for each saved video.
+    """
 
     def prepare(this_rank: int) -> None:
         original, keep, calls = getattr(FeatureWriter, method), FeatureWriter.save, []
@@ -76,17 +82,17 @@ def die_at(method: str, *, call: int, rank: int, log: Path) -> Callable[[int], N
 
 
 @pytest.mark.slow
-def test_one_process_and_several_make_the_same_bytes(
+def test_three_processes_write_the_same_bytes_as_one(
     frames: Path, features: Path, trained: TrainedRun, tmp_path: Path
 ) -> None:
-    words = (
+    overrides = (
         str(frames / "shards"),
         str(tmp_path / "out"),
         "--run",
         str(trained.run.path),
         "data.num_workers=1",
     )
-    started = fork_encode(words, tmp_path, num_ranks=3)
+    started = fork_extract(overrides, tmp_path, num_ranks=3)
     assert started.wait() == [0, 0, 0], started.output()
     assert contents(tmp_path / "out") == contents(features)
     assert f"{tmp_path}/out: {NUM_VIDEOS} videos to extract, 3 processes" in started.output()
@@ -111,7 +117,7 @@ def test_one_process_and_several_make_the_same_bytes(
         ),
     ],
 )
-def test_after_kill_9_another_number_of_processes_goes_on(
+def test_killed_extraction_resumes_with_another_number_of_processes(
     frames: Path,
     features: Path,
     trained: TrainedRun,
@@ -121,10 +127,13 @@ def test_after_kill_9_another_number_of_processes_goes_on(
     call: int,
     victim: int,
 ) -> None:
-    words = (str(frames / "shards"), str(tmp_path / "out"), "--run", str(trained.run.path))
+    overrides = (str(frames / "shards"), str(tmp_path / "out"), "--run", str(trained.run.path))
     log = tmp_path / "kept.txt"
-    killed = fork_encode(
-        words, tmp_path, num_ranks=ranks[0], prepare=die_at(method, call=call, rank=victim, log=log)
+    killed = fork_extract(
+        overrides,
+        tmp_path,
+        num_ranks=ranks[0],
+        prepare=die_at(method, call=call, rank=victim, log=log),
     )
     statuses = killed.wait()
     assert statuses[victim] == -signal.SIGKILL
@@ -138,8 +147,8 @@ def test_after_kill_9_another_number_of_processes_goes_on(
     with pytest.raises(ShardError):
         open_shards(tmp_path / "out")
 
-    again = fork_encode(
-        words, tmp_path, num_ranks=ranks[1], prepare=die_at("save", call=0, rank=0, log=log)
+    again = fork_extract(
+        overrides, tmp_path, num_ranks=ranks[1], prepare=die_at("save", call=0, rank=0, log=log)
     )
     assert again.wait() == [0] * ranks[1], again.output()
     assert f"{NUM_VIDEOS - num_kept} videos to extract" in again.output()
@@ -148,7 +157,7 @@ def test_after_kill_9_another_number_of_processes_goes_on(
     assert contents(tmp_path / "out") == contents(features)
 
 
-def test_sigterm_ends_all_processes(frames: Path, trained: TrainedRun, tmp_path: Path) -> None:
+def test_sigterm_stops_the_extraction(frames: Path, trained: TrainedRun, tmp_path: Path) -> None:
     def terminate(rank: int) -> None:
         keep = FeatureWriter.save
 
@@ -158,22 +167,22 @@ def test_sigterm_ends_all_processes(frames: Path, trained: TrainedRun, tmp_path:
 
         FeatureWriter.save = keep_and_terminate  # type: ignore[method-assign]
 
-    words = (str(frames / "shards"), str(tmp_path / "out"), "--run", str(trained.run.path))
-    assert fork_encode(words, tmp_path, prepare=terminate).wait() == [1]
+    overrides = (str(frames / "shards"), str(tmp_path / "out"), "--run", str(trained.run.path))
+    assert fork_extract(overrides, tmp_path, prepare=terminate).wait() == [1]
     assert len(list((tmp_path / "out/parts").glob("*/*.json"))) == 1
 
 
 @pytest.mark.slow
-def test_another_start_waits_until_the_first_has_ended(
+def test_second_start_waits_for_the_first(
     frames: Path, features: Path, trained: TrainedRun, tmp_path: Path
 ) -> None:
-    words = (str(frames / "shards"), str(tmp_path / "out"), "--run", str(trained.run.path))
+    overrides = (str(frames / "shards"), str(tmp_path / "out"), "--run", str(trained.run.path))
     log = tmp_path / "kept.txt"
     outputs = [tmp_path / name for name in ("one", "other")]
     for folder in outputs:
         folder.mkdir()
     starts = [
-        fork_encode(words, folder, prepare=die_at("save", call=0, rank=0, log=log))
+        fork_extract(overrides, folder, prepare=die_at("save", call=0, rank=0, log=log))
         for folder in outputs
     ]
     assert [start.wait() for start in starts] == [[0], [0]]
@@ -181,7 +190,7 @@ def test_another_start_waits_until_the_first_has_ended(
     assert contents(tmp_path / "out") == contents(features)
 
 
-def test_videos_are_dealt_by_what_they_cost_and_keep_their_order() -> None:
+def test_assign_greedily_balances_costs_and_keeps_order() -> None:
     videos = [SampleRef(0, number) for number in range(7)]
     shares = assign_greedily(videos, [9, 1, 1, 1, 5, 1, 5], 2)
     assert shares == [[videos[0], videos[6]], videos[1:6]]
@@ -191,7 +200,7 @@ def test_videos_are_dealt_by_what_they_cost_and_keep_their_order() -> None:
 # The encoder
 
 
-def test_features_are_what_the_model_makes_of_the_frames(
+def test_features_equal_the_encoder_output_of_the_frames(
     features: Path, frames: Path, trained: TrainedRun
 ) -> None:
     encoder = load_vision_encoder(trained.config, trained.run.checkpoint())
@@ -203,14 +212,14 @@ def test_features_are_what_the_model_makes_of_the_frames(
         torch.testing.assert_close(load_features(stored.read(one), 6).tokens, expected)
 
 
-def test_videos_themselves_give_the_features_of_their_frames_but_for_the_jpegs(
+def test_features_of_video_files_match_those_of_frames_up_to_jpeg_loss(
     features: Path, frames: Path, trained: TrainedRun, tmp_path: Path
 ) -> None:
-    words = ("pack.videos_per_shard=3", "training.precision=32-true")
+    overrides = ("pack.videos_per_shard=3", "training.precision=32-true")
     extract_features(
         str(frames / "videos"),
         tmp_path / "out",
-        words,
+        overrides,
         questions=frames / "questions.json",
         run=trained.run.path,
     )
@@ -224,13 +233,13 @@ def test_videos_themselves_give_the_features_of_their_frames_but_for_the_jpegs(
             other_read.timestamps_seconds,
         )
         tokens, jpeg_tokens = (
-            load_features(each, 6).tokens.float() for each in (one_read, other_read)
+            load_features(sample, 6).tokens.float() for sample in (one_read, other_read)
         )
         differences.append(float((tokens - jpeg_tokens).norm() / jpeg_tokens.norm()))
     assert 0 < max(differences) < 0.1
 
 
-def test_a_file_of_settings_gives_the_encoder_that_its_run_starts_from(
+def test_settings_with_init_from_select_the_encoder_weights(
     frames: Path, features: Path, trained: TrainedRun, tmp_path: Path
 ) -> None:
     with contextlib.redirect_stdout(io.StringIO()) as printed:
@@ -248,7 +257,7 @@ def test_a_file_of_settings_gives_the_encoder_that_its_run_starts_from(
 
 
 @pytest.mark.parametrize(
-    ("words", "given", "message"),
+    ("overrides", "given", "message"),
     [
         (
             [],
@@ -272,21 +281,21 @@ def test_a_file_of_settings_gives_the_encoder_that_its_run_starts_from(
         ),
     ],
 )
-def test_what_cannot_be_encoded_is_refused_before_anything_is_written(
+def test_unusable_settings_are_refused_before_writing(
     frames: Path,
     trained: TrainedRun,
     tmp_path: Path,
-    words: list[str],
+    overrides: list[str],
     given: dict[str, Any],
     message: str,
 ) -> None:
     given = {**given, **({"run": trained.run.path} if "run" in given else {})}
     with pytest.raises(ConfigError, match=message):
-        extract_features(str(frames / "shards"), tmp_path / "out", words, **given)
+        extract_features(str(frames / "shards"), tmp_path / "out", overrides, **given)
     assert not (tmp_path / "out").exists()
 
 
-def test_an_encoder_whose_tokens_are_no_numbers_is_refused(
+def test_encoder_with_nonfinite_tokens_is_refused(
     frames: Path, trained: TrainedRun, tmp_path: Path
 ) -> None:
     run = shutil.copytree(trained.run.path, tmp_path / "run")

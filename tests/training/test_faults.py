@@ -1,5 +1,4 @@
-"""The fault drill: what is killed or filled, what the user sees, and that the run ends with the
-undisturbed weights."""
+"""Killed processes, hanging workers and full disks: the message, and an exact resume."""
 
 import os
 import shutil
@@ -44,7 +43,9 @@ def two_ranks(toy: ToyProject) -> ToyProject:
 
 
 @pytest.mark.parametrize("victim", [pytest.param(0, marks=pytest.mark.slow), 1])
-def test_a_killed_rank(two_ranks: ToyProject, victim: int) -> None:
+def test_killed_rank_stops_the_others_and_the_run_resumes(
+    two_ranks: ToyProject, victim: int
+) -> None:
     name = f"killed-{victim}"
     run = fork_run(
         two_ranks, name, num_ranks=2, callback=AtBatch(kill_this_process, batch=5, rank=victim)
@@ -68,14 +69,16 @@ def test_a_killed_rank(two_ranks: ToyProject, victim: int) -> None:
 
 
 @pytest.mark.slow
-def test_a_killed_data_worker(trained: TrainedRun, step_recorder: StepRecorder) -> None:
-    words = ("data.num_workers=1",)
+def test_killed_data_worker_stops_the_run_which_resumes(
+    trained: TrainedRun, step_recorder: StepRecorder
+) -> None:
+    overrides = ("data.num_workers=1",)
     run = fork_run(
-        trained.project, "worker", *words, callback=AtBatch(kill_the_data_workers, batch=5)
+        trained.project, "worker", *overrides, callback=AtBatch(kill_the_data_workers, batch=5)
     )
     assert run.wait() == [1]
     assert "error: A data worker was killed" in run.output() and "Traceback" not in run.output()
-    trained.project.fit("worker", *words)
+    trained.project.fit("worker", *overrides)
     assert step_recorder.positions[-4:] == [8, 9, 10, 11]
     assert (
         max_abs_difference(
@@ -86,23 +89,25 @@ def test_a_killed_data_worker(trained: TrainedRun, step_recorder: StepRecorder) 
 
 
 @pytest.mark.slow
-def test_a_data_worker_that_hangs(
+def test_hanging_data_worker_stops_the_run_which_resumes(
     trained: TrainedRun, step_recorder: StepRecorder, tmp_path: Path
 ) -> None:
     folder = shutil.copytree(
         trained.project.yaml.parent / "world/train/shards", tmp_path / "shards"
     )
-    words = (f"data.sources.world.shards={folder}", "data.num_workers=1", "data.timeout_seconds=2")
+    overrides = (
+        f"data.sources.world.shards={folder}",
+        "data.num_workers=1",
+        "data.timeout_seconds=2",
+    )
 
-    def put_pipes_in_the_place_of_tars() -> (
-        None
-    ):  # opening a pipe blocks, as on a lost network disk
+    def replace_tars_by_pipes() -> None:  # opening a pipe blocks, as on a lost network disk
         for tar in folder.glob("*.tar"):
             tar.rename(tar.with_suffix(".aside"))
             os.mkfifo(tar)
 
     run = fork_run(
-        trained.project, "hung", *words, callback=AtBatch(put_pipes_in_the_place_of_tars, batch=5)
+        trained.project, "hung", *overrides, callback=AtBatch(replace_tars_by_pipes, batch=5)
     )
     assert run.wait() == [1]
     assert (
@@ -111,7 +116,7 @@ def test_a_data_worker_that_hangs(
     assert f" It is reading {folder}/00000" in run.output() and "Traceback" not in run.output()
     for tar in folder.glob("*.aside"):
         tar.replace(tar.with_suffix(".tar"))
-    trained.project.fit("hung", *words)
+    trained.project.fit("hung", *overrides)
     assert step_recorder.positions[-4:] == [8, 9, 10, 11]
     assert (
         max_abs_difference(load_weights(trained.project.run_dir("hung")), load_weights(trained.run))
@@ -120,8 +125,7 @@ def test_a_data_worker_that_hangs(
 
 
 def die_before_name(number: int) -> Callable[[], None]:
-    """Have the process killed before this file of its checkpoints, in the order in which they are
-    saved, gets its name."""
+    """Return a function that has the process killed before its n-th checkpoint file is renamed."""
 
     def prepare() -> None:
         replace, named = os.replace, []
@@ -138,7 +142,7 @@ def die_before_name(number: int) -> Callable[[], None]:
 
 
 def die_half_way_through_content(number: int) -> Callable[[], None]:
-    """Have the process killed when half of its checkpoint of this number is written."""
+    """Return a function that has the process killed when half of its n-th checkpoint is written."""
 
     def prepare() -> None:
         save, calls = torch.save, []
@@ -155,8 +159,8 @@ def die_half_way_through_content(number: int) -> Callable[[], None]:
     return prepare
 
 
-# the fourth checkpoint is that of step 4, the fifth the same step's last.ckpt; each is two files
-# that get their names
+# The fourth checkpoint is step=000004.ckpt, the fifth last.ckpt of the same step. Each is two
+# files, which are renamed.
 MOMENTS = {
     "in the content": die_half_way_through_content(4),
     "before the settings have their name": die_before_name(7),
@@ -174,21 +178,18 @@ MOMENTS = {
         for number, moment in enumerate(MOMENTS)
     ],
 )
-def test_a_run_that_is_killed_while_it_saves(
+def test_run_killed_while_saving_resumes_exactly(
     trained: TrainedRun, step_recorder: StepRecorder, moment: str
 ) -> None:
     name = "saving-" + moment.replace(" ", "-")
     assert fork_run(trained.project, name, prepare=MOMENTS[moment]).wait() == [-signal.SIGKILL]
     run = trained.project.run_dir(name)
     assert list(run.checkpoints.glob("*.unfinished"))
-    time.sleep(
-        1 - time.time() % 1
-    )  # TensorBoard orders the files of a run by the seconds in which they were begun
+    time.sleep(1 - time.time() % 1)  # TensorBoard sorts the files of a run by seconds
     trained.project.fit(name)
     assert not list(run.checkpoints.glob("*.unfinished"))
-    started_at = (
-        4 if "last one" in moment or "right after" in moment else 3
-    )  # of step 3 there is the best one
+    # Step 3 has the best checkpoint.
+    started_at = 4 if "last one" in moment or "right after" in moment else 3
     assert step_recorder.positions == list(
         range(started_at * SAMPLES_PER_STEP, NUM_STEPS * SAMPLES_PER_STEP)
     )
@@ -212,10 +213,10 @@ def disk(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.mark.slow
-def test_a_disk_that_is_full(two_ranks: ToyProject, disk: Path) -> None:
-    words = (f"run.folder={disk}",)
+def test_full_disk_stops_the_run_which_resumes(two_ranks: ToyProject, disk: Path) -> None:
+    overrides = (f"run.folder={disk}",)
     run = RunDir(disk / "full")
-    stopped = fork_run(two_ranks, "full", *words, num_ranks=2)
+    stopped = fork_run(two_ranks, "full", *overrides, num_ranks=2)
     assert stopped.wait() == [1, 1]
     assert (
         f"error: {run.checkpoints}/best.ckpt could not be saved: No space left on device. "
@@ -227,5 +228,5 @@ def test_a_disk_that_is_full(two_ranks: ToyProject, disk: Path) -> None:
         f"{name}{end}" for name in ("last", "step=000002") for end in (".ckpt", ".yaml")
     }
     subprocess.run(["mount", "-o", "remount,size=64m", disk], check=True)
-    assert fork_run(two_ranks, "full", *words, num_ranks=2).wait() == [0, 0]
+    assert fork_run(two_ranks, "full", *overrides, num_ranks=2).wait() == [0, 0]
     assert max_abs_difference(load_weights(run), load_weights(two_ranks.run_dir("two-ranks"))) == 0

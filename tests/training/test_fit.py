@@ -31,10 +31,10 @@ def events(trained: TrainedRun) -> EventAccumulator:
     return accumulator
 
 
-# What a run leaves behind
+# Files and logs of a run
 
 
-def test_a_run_leaves_checkpoints_with_their_settings_beside_them(trained: TrainedRun) -> None:
+def test_run_saves_checkpoints_with_their_settings(trained: TrainedRun) -> None:
     run, config = trained.run, trained.config
     checkpoints = {file.stem for file in run.checkpoints.glob("*.ckpt")}
     assert checkpoints == {"best", "last", "step=000002", "step=000004", "step=000006"}
@@ -51,7 +51,7 @@ def test_a_run_leaves_checkpoints_with_their_settings_beside_them(trained: Train
     assert not run.bad_samples.exists()
 
 
-def test_a_run_says_where_it_ended_and_what_to_try_next(trained: TrainedRun) -> None:
+def test_train_prints_final_step_scores_and_next_commands(trained: TrainedRun) -> None:
     printed = trained.output
     assert f"run {trained.run.path}: starts from the beginning" in printed
     assert f"{NUM_STEPS}/{NUM_STEPS}" in printed  # the bar counts optimizer steps
@@ -62,7 +62,7 @@ def test_a_run_says_where_it_ended_and_what_to_try_next(trained: TrainedRun) -> 
     )
 
 
-def test_only_the_newest_periodic_checkpoints_are_kept(toy: ToyProject) -> None:
+def test_save_total_limit_keeps_the_newest_checkpoints(toy: ToyProject) -> None:
     toy.fit(
         "kept",
         "training.save_total_limit=1",
@@ -95,9 +95,8 @@ def test_tensorboard_has_a_value_at_each_step(events: EventAccumulator, tag: str
     if tag.startswith("learning_rate/"):
         peak = 0.001 * (1 + PARTS.index(tag.split("/")[1]))
         assert values[0] == pytest.approx(peak)
-        assert values[3] == pytest.approx(
-            peak / 2
-        )  # half way down the cosine; no step of six is warm-up
+        # Half way down the cosine; none of the six steps is warm-up.
+        assert values[3] == pytest.approx(peak / 2)
 
 
 def test_tensorboard_has_the_scores_of_each_validation(
@@ -117,12 +116,12 @@ def test_tensorboard_has_the_scores_of_each_validation(
     assert shown - {"open_ended", "multiple_choice"} <= tasks and len(shown) > 2
 
 
-def test_tensorboard_has_a_picture_of_each_first_video(events: EventAccumulator) -> None:
+def test_tensorboard_has_a_plot_for_each_of_the_first_videos(events: EventAccumulator) -> None:
     assert events.Tags()["images"] == ["val/answers/0", "val/answers/1"]
     assert [picture.step for picture in events.Images("val/answers/0")] == [2, 5]
 
 
-def test_a_run_without_validation_trains(toy: ToyProject, tmp_path: Path) -> None:
+def test_run_without_validation_sources_trains(toy: ToyProject, tmp_path: Path) -> None:
     values = toy_settings(toy.yaml.parent / "world")
     values["data"]["val_sources"] = {}
     outcome = ToyProject.write(tmp_path, values).fit("alone", "training.max_steps=3")
@@ -130,9 +129,7 @@ def test_a_run_without_validation_trains(toy: ToyProject, tmp_path: Path) -> Non
     assert torch.load(outcome.run.checkpoint("last"), weights_only=True)["global_step"] == 3
 
 
-def test_missing_shards_are_named_before_anything_is_trained(
-    toy: ToyProject, tmp_path: Path
-) -> None:
+def test_missing_shards_are_refused_before_training(toy: ToyProject, tmp_path: Path) -> None:
     with pytest.raises(ShardError, match=f"{tmp_path}/none contains no shards"):
         toy.fit("nothing", f"data.sources.world.shards={tmp_path}/none")
 
@@ -140,21 +137,21 @@ def test_missing_shards_are_named_before_anything_is_trained(
 @pytest.mark.parametrize(
     "precision", ["bf16-mixed", pytest.param("bf16-true", marks=pytest.mark.slow)]
 )
-def test_a_run_in_bf16_trains_validates_and_answers(toy: ToyProject, precision: str) -> None:
+def test_bf16_run_trains_and_validates(toy: ToyProject, precision: str) -> None:
     outcome = toy.fit(
         "half", f"training.precision={precision}", f"run.folder={toy.runs}/{precision}"
     )
     assert outcome.step == NUM_STEPS and "val/loss" in outcome.scores
-    kinds = {
+    dtypes = {
         weight.dtype for weight in load_weights(outcome.run).values() if weight.is_floating_point()
     }
-    assert kinds == {torch.bfloat16 if precision == "bf16-true" else torch.float32}
+    assert dtypes == {torch.bfloat16 if precision == "bf16-true" else torch.float32}
 
 
-# Where a run begins
+# Initialization
 
 
-def test_a_run_starts_from_one_that_was_trained_from_scratch(
+def test_init_from_run_loads_its_weights_and_tokenizer(
     toy: ToyProject, trained: TrainedRun
 ) -> None:
     source = f"training.init_from={trained.run.path}"
@@ -167,7 +164,7 @@ def test_a_run_starts_from_one_that_was_trained_from_scratch(
     ).read_bytes()
 
 
-def test_a_tokenizer_of_a_start_that_came_to_nothing_is_made_anew(
+def test_stale_tokenizer_of_a_failed_start_is_replaced(
     toy: ToyProject, trained: TrainedRun
 ) -> None:
     with pytest.raises(ConfigError, match="Every part is frozen"):
@@ -181,7 +178,7 @@ def test_a_tokenizer_of_a_start_that_came_to_nothing_is_made_anew(
     )
 
 
-def test_validation_questions_that_do_not_fit_are_named(toy: ToyProject) -> None:
+def test_validation_question_longer_than_max_tokens_is_refused(toy: ToyProject) -> None:
     with pytest.raises(
         QuestionError,
         match=r"questions about synthetic_\d+ do not fit beside its visual tokens in "
@@ -193,16 +190,16 @@ def test_validation_questions_that_do_not_fit_are_named(toy: ToyProject) -> None
 # Several processes
 
 
-def test_two_processes_learn_what_one_learns(toy: ToyProject) -> None:
-    words = (
+def test_ddp_with_two_ranks_matches_one_process(toy: ToyProject) -> None:
+    overrides = (
         "training.max_steps=2",
         "training.gradient_clip_norm=0",
         "training.val_every_n_steps=2",
         "data.max_bad_samples=9",
     )
-    ranks = fork_run(toy, "two", *words, num_ranks=2)
+    ranks = fork_run(toy, "two", *overrides, num_ranks=2)
     assert ranks.wait() == [0, 0], ranks.output()
-    toy.fit("one", *words)
+    toy.fit("one", *overrides)
     assert (
         max_abs_difference(load_weights(toy.run_dir("two")), load_weights(toy.run_dir("one")))
         < 1e-5
@@ -225,18 +222,16 @@ def test_two_processes_learn_what_one_learns(toy: ToyProject) -> None:
     assert one == two and (one["step"], one["position"]) == (2, 4)
 
 
-def test_two_ranks_that_share_a_model_learn_what_one_process_learns(
-    toy: ToyProject, trained: TrainedRun
-) -> None:
-    words = (
+def test_fsdp_with_two_ranks_matches_one_process(toy: ToyProject, trained: TrainedRun) -> None:
+    overrides = (
         f"training.init_from={trained.run.path}",
         "training.max_steps=2",
         "training.val_every_n_steps=2",
         "training.save_every_n_steps=1",
     )
-    ranks = fork_run(toy, "fsdp", *words, "training.strategy=fsdp", num_ranks=2)
+    ranks = fork_run(toy, "fsdp", *overrides, "training.strategy=fsdp", num_ranks=2)
     assert ranks.wait() == [0, 0], ranks.output()
-    toy.fit("not-sharded", *words)
+    toy.fit("not-sharded", *overrides)
     sharded = dict(open_weights(toy.run_dir("fsdp").checkpoint("last")).tensors())
     expected = dict(open_weights(toy.run_dir("not-sharded").checkpoint("last")).tensors())
     assert sharded and all(
@@ -247,7 +242,7 @@ def test_two_ranks_that_share_a_model_learn_what_one_process_learns(
 # The report at the end
 
 
-def test_the_report_quotes_what_a_shell_would_split() -> None:
+def test_report_quotes_shell_arguments() -> None:
     outcome = FitResult(RunDir(Path("my runs/x")), 7, {"val/acc/open_ended": 0.5})
     report = outcome.report("a b.mp4", "What's that?", "a cat")
     assert "my runs/x: step 7" in report

@@ -10,7 +10,7 @@ pytestmark = pytest.mark.slow
 NUM_STEPS, LAYOUT = 16, Layout(num_ranks=2, num_workers=1)
 
 
-def test_four_interruptions_and_a_second_start_change_no_bit(toy: ToyProject) -> None:
+def test_interrupted_run_equals_uninterrupted_run_bit_for_bit(toy: ToyProject) -> None:
     words = [
         f"training.max_steps={NUM_STEPS}",
         "data.length_balance_window=3",

@@ -16,7 +16,7 @@ FOUR = Question(
 TWO = Question("3", "", "multiple_choice", "Is it red?", "yes", ("yes", "no"))
 
 
-def test_accuracy_per_format_and_task_beside_chance() -> None:
+def test_answer_accuracy_by_format_and_task_and_chance() -> None:
     scores = AnswerAccuracy()
     for question, is_right in [
         (OPEN, True),
@@ -35,7 +35,7 @@ def test_accuracy_per_format_and_task_beside_chance() -> None:
     }
 
 
-def test_what_nobody_asked_has_no_score() -> None:
+def test_answer_accuracy_omits_groups_without_questions() -> None:
     scores = AnswerAccuracy()
     assert scores.compute() == {}
     scores.update(OPEN, False)
@@ -44,7 +44,7 @@ def test_what_nobody_asked_has_no_score() -> None:
     assert scores.compute() == {}
 
 
-def test_counts_add_up_over_ranks() -> None:
+def test_answer_accuracy_sums_over_ranks() -> None:
     """Reduce the states of two ranks as torchmetrics does, and compare with one process."""
     ranks, whole = (AnswerAccuracy(), AnswerAccuracy()), AnswerAccuracy()
     for number, (question, is_right) in enumerate(

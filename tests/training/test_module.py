@@ -13,9 +13,8 @@ from lit_hour.types import Batch, Frames, Question, Sample, Skipped
 from tests.helpers.generators import forgetting_generators
 from tests.helpers.toy_run import ToyProject, TrainedRun
 
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:You are trying to `self.log"
-)  # there is no trainer here
+# The module logs without a Trainer here.
+pytestmark = pytest.mark.filterwarnings("ignore:You are trying to `self.log")
 RED = Question("1", "", "open_ended", "Which colour?", "red")
 BLUE = Question("2", "", "open_ended", "Which colour?", "red")
 LONG = Question("3", "", "open_ended", "And then?", "It goes away, and comes back from the left.")
@@ -40,7 +39,7 @@ def module(toy: ToyProject, processor: HourLLaVAProcessor) -> Iterator[HourLLaVA
 def batch_of(
     processor: HourLLaVAProcessor, positions: Sequence[int], questions: Sequence[Question]
 ) -> Batch:
-    """Another video of noise at each position."""
+    """Return a batch with one video of noise for each position."""
     examples = []
     for position, question in zip(positions, questions, strict=True):
         generator = torch.Generator().manual_seed(position)
@@ -65,17 +64,19 @@ def batch_of(
 def loss_and_gradients(
     module: HourLLaVAModule, batches: Sequence[Batch]
 ) -> tuple[float, dict[str, Tensor]]:
-    """As Lightning accumulates them: each micro-batch counts the same."""
+    """Return the mean loss of the micro-batches and its gradients, accumulated as by Lightning."""
     module.zero_grad()
     losses = [module.training_step(batch, 0)["loss"] for batch in batches]
     torch.stack(losses).mean().backward()
     gradients = {
-        name: each.grad.clone() for name, each in module.named_parameters() if each.grad is not None
+        name: weight.grad.clone()
+        for name, weight in module.named_parameters()
+        if weight.grad is not None
     }
     return float(torch.stack(losses).mean().detach()), gradients
 
 
-def test_accumulated_micro_batches_equal_one_batch_when_their_answers_are_as_long(
+def test_accumulated_gradients_equal_one_batch_for_answers_of_equal_length(
     module: HourLLaVAModule, processor: HourLLaVAProcessor
 ) -> None:
     whole, gradients = loss_and_gradients(
@@ -92,7 +93,7 @@ def test_accumulated_micro_batches_equal_one_batch_when_their_answers_are_as_lon
         torch.testing.assert_close(accumulated[name], gradient, rtol=1e-3, atol=1e-6)
 
 
-def test_a_batch_counts_each_learnt_token_and_micro_batches_count_each_text(
+def test_loss_averages_over_the_tokens_of_a_batch(
     module: HourLLaVAModule, processor: HourLLaVAProcessor
 ) -> None:
     short, long = batch_of(processor, [0], [RED]), batch_of(processor, [1], [LONG])
@@ -107,7 +108,7 @@ def test_a_batch_counts_each_learnt_token_and_micro_batches_count_each_text(
     assert abs(together - sum(losses) / 2) > 1e-3
 
 
-def test_what_a_video_forgets_depends_on_its_position_and_the_seed_alone(
+def test_forgetting_depends_on_position_and_seed_only(
     toy: ToyProject, module: HourLLaVAModule, processor: HourLLaVAProcessor
 ) -> None:
     def numbers(module: HourLLaVAModule, positions: Sequence[int]) -> list[int]:
@@ -121,12 +122,10 @@ def test_what_a_video_forgets_depends_on_its_position_and_the_seed_alone(
         toy.config("none", "run.seed=1"), len(processor.tokenizer), num_steps=10
     )
     assert not set(numbers(other, [3, 8])) & set(both)
-    assert (
-        len(numbers(module, [])) == 1
-    )  # a batch of which nothing could be read still has something to forget from
+    assert len(numbers(module, [])) == 1  # a dummy batch has one generator
 
 
-def test_a_batch_of_which_nothing_could_be_read_teaches_nothing(
+def test_batch_without_readable_samples_has_zero_loss_and_gradients(
     module: HourLLaVAModule, processor: HourLLaVAProcessor
 ) -> None:
     loss, gradients = loss_and_gradients(
@@ -138,7 +137,7 @@ def test_a_batch_of_which_nothing_could_be_read_teaches_nothing(
         assert module.validation_step(processor.collate([]), 0) == []
 
 
-def test_validation_answers_every_question_and_scores_it(
+def test_validation_step_answers_and_scores_every_question(
     module: HourLLaVAModule, processor: HourLLaVAProcessor
 ) -> None:
     choice = Question(
@@ -152,9 +151,9 @@ def test_validation_answers_every_question_and_scores_it(
         [processor.build_example(Sample("dark", "made", 4.0, video, conversations))]
     )
     with torch.no_grad():
-        said = module.validation_step(batch, 0)
-    assert [answer.question for answer in said] == [RED, choice, LONG]
-    assert all(answer.visual == 0 for answer in said)
+        predictions = module.validation_step(batch, 0)
+    assert [prediction.question for prediction in predictions] == [RED, choice, LONG]
+    assert all(prediction.visual == 0 for prediction in predictions)
     scores = module.accuracy.compute()
     assert {
         "acc/open_ended",
@@ -164,7 +163,7 @@ def test_validation_answers_every_question_and_scores_it(
     assert scores["chance/multiple_choice"] == 0.5
 
 
-def test_describe_gives_the_size_of_each_part(module: HourLLaVAModule) -> None:
+def test_describe_lists_the_size_of_each_part(module: HourLLaVAModule) -> None:
     sizes = {
         part: float(size)
         for part, size in (text.split(" ")[:2] for text in module.describe().split(", "))

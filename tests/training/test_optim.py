@@ -27,7 +27,7 @@ def test_every_parameter_is_in_one_part(model: HourLLaVA) -> None:
     assert sorted(in_parts) == sorted(map(id, model.parameters()))
 
 
-def test_each_learning_part_is_a_named_group_with_its_rate(model: HourLLaVA) -> None:
+def test_build_optimizer_has_a_named_group_for_each_trained_part(model: HourLLaVA) -> None:
     rates = LearningRateConfig(vision=0.0, projector=1e-3, memaug=2e-3, llm=3e-3)
     settings = TrainingConfig(learning_rate=rates, weight_decay=0.1, warmup_ratio=0.5)
     built = build_optimizer(model, settings, num_steps=10)
@@ -37,9 +37,8 @@ def test_each_learning_part_is_a_named_group_with_its_rate(model: HourLLaVA) -> 
         ("memaug", 2e-3),
         ("llm", 3e-3),
     ]
-    assert all(
-        group["lr"] == 0 and group["weight_decay"] == 0.1 for group in groups
-    )  # the warm-up begins at 0
+    # The warm-up begins at 0.
+    assert all(group["lr"] == 0 and group["weight_decay"] == 0.1 for group in groups)
     for _ in range(5):
         built["optimizer"].step()
         built["lr_scheduler"]["scheduler"].step()
@@ -47,16 +46,16 @@ def test_each_learning_part_is_a_named_group_with_its_rate(model: HourLLaVA) -> 
     assert built["lr_scheduler"]["interval"] == "step"
 
 
-def test_a_part_without_a_learning_rate_keeps_no_gradient(model: HourLLaVA) -> None:
+def test_freeze_parts_sets_requires_grad_by_learning_rate(model: HourLLaVA) -> None:
     freeze_parts(
         model,
         TrainingConfig(learning_rate=LearningRateConfig(vision=0, projector=1, memaug=0, llm=1)),
     )
-    learning = {
-        part: {each.requires_grad for each in parameters}
+    requires_grad = {
+        part: {parameter.requires_grad for parameter in parameters}
         for part, parameters in parameters_by_part(model).items()
     }
-    assert learning == {
+    assert requires_grad == {
         "vision": {False},
         "projector": {True},
         "memaug": {False},
@@ -69,7 +68,7 @@ def test_a_part_without_a_learning_rate_keeps_no_gradient(model: HourLLaVA) -> N
     assert all(parameter.requires_grad for parameter in model.parameters())
 
 
-def test_a_model_of_which_nothing_learns_is_refused(toy: ToyProject) -> None:
+def test_model_with_every_part_frozen_is_refused(toy: ToyProject) -> None:
     frozen = [
         f"training.learning_rate.{part}=0" for part in ("vision", "projector", "memaug", "llm")
     ]
@@ -79,11 +78,11 @@ def test_a_model_of_which_nothing_learns_is_refused(toy: ToyProject) -> None:
         toy.fit("frozen", *frozen)
 
 
-def test_a_frozen_part_stays_as_it_was_while_the_others_learn(toy: ToyProject) -> None:
-    words = ("training.max_steps=2", "training.save_every_n_steps=1")
+def test_frozen_parts_keep_their_weights_in_training(toy: ToyProject) -> None:
+    overrides = ("training.max_steps=2", "training.save_every_n_steps=1")
     toy.fit(
         "half-frozen",
-        *words,
+        *overrides,
         "training.learning_rate.vision=0",
         "training.learning_rate.llm=0",
     )
@@ -104,9 +103,8 @@ def test_a_frozen_part_stays_as_it_was_while_the_others_learn(toy: ToyProject) -
         assert (max_abs_difference(one, other) == 0) == is_frozen, part
 
 
-@pytest.mark.parametrize(
-    ("step", "share"),
-    [
+def test_schedule_is_linear_warmup_then_half_cosine() -> None:
+    for step, factor in (
         (0, 0.0),
         (1, 0.1),
         (9, 0.9),
@@ -115,13 +113,12 @@ def test_a_frozen_part_stays_as_it_was_while_the_others_learn(toy: ToyProject) -
         (60, 0.5),
         (110, 0.0),
         (500, 0.0),
-    ],
-)
-def test_the_schedule_rises_in_a_line_and_falls_as_half_a_cosine(step: int, share: float) -> None:
-    assert cosine_with_warmup(step, num_steps=110, num_warmup_steps=10) == pytest.approx(share)
+    ):
+        found = cosine_with_warmup(step, num_steps=110, num_warmup_steps=10)
+        assert found == pytest.approx(factor), step
 
 
-def test_the_schedule_may_be_all_warm_up_or_none() -> None:
+def test_schedule_with_only_warmup_or_none() -> None:
     assert cosine_with_warmup(0, num_steps=4, num_warmup_steps=0) == 1
     assert [cosine_with_warmup(step, num_steps=4, num_warmup_steps=4) for step in range(5)] == [
         0,
@@ -132,7 +129,7 @@ def test_the_schedule_may_be_all_warm_up_or_none() -> None:
     ]
 
 
-def test_only_learning_parameters_get_a_gradient(toy: ToyProject, model: HourLLaVA) -> None:
+def test_only_trained_parts_get_gradients(toy: ToyProject, model: HourLLaVA) -> None:
     freeze_parts(
         model,
         TrainingConfig(learning_rate=LearningRateConfig(vision=0, projector=1, memaug=1, llm=0)),

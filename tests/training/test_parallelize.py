@@ -43,7 +43,7 @@ def learn(model: MemoryAugmentation) -> tuple[Tensor, dict[str, Tensor], int]:
     output.square().sum().backward()
     return (
         output.detach(),
-        {name: each.grad for name, each in model.named_parameters() if each.grad is not None},
+        {name: weight.grad for name, weight in model.named_parameters() if weight.grad is not None},
         sum(kept.values()),
     )
 
@@ -59,24 +59,22 @@ def check_same(changed: MemoryAugmentation, plain: MemoryAugmentation) -> tuple[
     return few, many
 
 
-def test_what_is_computed_again_is_the_same_and_is_not_remembered() -> None:
+def test_activation_checkpointing_saves_memory_and_keeps_gradients() -> None:
     few, many = check_same(memaug(checkpoint_blocks), memaug())
     assert few < many / 4
 
 
 @pytest.mark.slow
-def test_blocks_that_are_compiled_and_computed_again_compute_the_same() -> None:
+def test_compiled_and_checkpointed_blocks_compute_the_same() -> None:
     def change(blocks: list[nn.Module]) -> None:
         compile_blocks(blocks)
         checkpoint_blocks(blocks)
 
     check_same(memaug(change), memaug())
-    assert (
-        counters["stats"]["unique_graphs"] == 1
-    )  # one for both blocks, and no part of it is left out
+    assert counters["stats"]["unique_graphs"] == 1  # one for both blocks, without graph breaks
 
 
-def test_block_is_not_compiled_in_validation_and_generation() -> None:
+def test_compiled_blocks_run_eagerly_without_gradients() -> None:
     layer = nn.Module()
     layer.forward = lambda tokens: (tokens, torch.compiler.is_compiling())
     compile_blocks([layer])
@@ -89,7 +87,7 @@ def test_block_is_not_compiled_in_validation_and_generation() -> None:
 @pytest.mark.parametrize(
     "tower", ["lit-hour-tiny", pytest.param("ViT-SO400M-14-SigLIP-384", marks=pytest.mark.slow)]
 )
-def test_every_part_is_made_of_blocks(toy: ToyProject, tower: str) -> None:
+def test_transformer_blocks_cover_every_part(toy: ToyProject, tower: str) -> None:
     size = 64 if tower == "lit-hour-tiny" else 384
     config = toy.config("none", f"model.vision.name={tower}", f"video.image_size={size}")
     with torch.device("meta"):

@@ -19,7 +19,7 @@ def copied(trained: TrainedRun, tmp_path: Path) -> RunDir:
     return run
 
 
-def test_a_checkpoint_without_settings(
+def test_checkpoint_without_settings_is_refused(
     copied: RunDir, toy: ToyProject, step_recorder: StepRecorder
 ) -> None:
     copied.checkpoint("last").with_suffix(".yaml").unlink()
@@ -31,7 +31,7 @@ def test_a_checkpoint_without_settings(
     assert step_recorder.positions == []
 
 
-def test_the_weights_of_another_model_under_the_settings_of_this_one(
+def test_checkpoint_of_another_model_is_refused(
     copied: RunDir, toy: ToyProject, step_recorder: StepRecorder
 ) -> None:
     wide = toy.fit(
@@ -54,7 +54,7 @@ def test_the_weights_of_another_model_under_the_settings_of_this_one(
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("overrides", "message"),
     [
         (
             ("data.global_batch_size=3",),
@@ -68,10 +68,10 @@ def test_the_weights_of_another_model_under_the_settings_of_this_one(
         ),
     ],
 )
-def test_ranks_that_do_not_fit_the_data(
-    toy: ToyProject, words: tuple[str, ...], message: str
+def test_number_of_ranks_that_cannot_share_the_data_is_refused(
+    toy: ToyProject, overrides: tuple[str, ...], message: str
 ) -> None:
-    run = fork_run(toy, "unfit", *words, num_ranks=2)
+    run = fork_run(toy, "unfit", *overrides, num_ranks=2)
     assert run.wait() == [1, 1]
     for rank in (0, 1):
         assert message in run.output(rank) and "Traceback" not in run.output(rank)

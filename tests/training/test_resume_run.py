@@ -1,5 +1,4 @@
-"""A run that is started again under its name: after a stop, a kill, its end, or with other
-settings."""
+"""Runs that are resumed: after a stop, a kill, their end, or with other settings."""
 
 import signal
 import time
@@ -33,14 +32,11 @@ PARTS = ("vision", "projector", "memaug", "llm")
         pytest.param([9], ("data.num_workers=1",), marks=pytest.mark.slow),
         pytest.param([3, 6], ("data.num_workers=2",), marks=pytest.mark.slow),
         ([9, 1], ()),  # the second time in the middle of the step after the checkpoint
-        (
-            [6],
-            ("training.val_every_n_steps=2",),
-        ),  # the best checkpoint is as new as the last, and knows its own loss
-        ([7], ("training.save_every_n_steps=100",)),  # there is the best one alone
+        ([6], ("training.val_every_n_steps=2",)),  # the best checkpoint is as new as the last
+        ([7], ("training.save_every_n_steps=100",)),  # the best is the only checkpoint
     ],
 )
-def test_a_stopped_run_continues_to_the_same_weights(
+def test_stopped_run_resumes_to_the_same_weights(
     trained: TrainedRun,
     step_recorder: StepRecorder,
     request: pytest.FixtureRequest,
@@ -67,7 +63,7 @@ def test_a_stopped_run_continues_to_the_same_weights(
 
 
 @pytest.mark.slow
-def test_after_kill_9_a_run_continues_to_the_same_weights(trained: TrainedRun) -> None:
+def test_killed_run_resumes_to_the_same_weights(trained: TrainedRun) -> None:
     run = trained.project.run_dir("killed-9")
     process = start_command(trained.project, "killed-9", "data.num_workers=1")
     while not run.checkpoints.joinpath("last.ckpt").exists() and process.poll() is None:
@@ -81,7 +77,9 @@ def test_after_kill_9_a_run_continues_to_the_same_weights(trained: TrainedRun) -
     assert max_abs_difference(load_weights(run), load_weights(trained.run)) == 0
 
 
-def test_tensorboard_goes_on_without_a_gap(toy: ToyProject, step_recorder: StepRecorder) -> None:
+def test_tensorboard_of_a_resumed_run_has_no_gap(
+    toy: ToyProject, step_recorder: StepRecorder
+) -> None:
     for step_recorder.stop_after_batches in (9, None):
         step_recorder.positions = []
         try:
@@ -97,11 +95,10 @@ def test_tensorboard_goes_on_without_a_gap(toy: ToyProject, step_recorder: StepR
 
 
 @pytest.mark.slow
-def test_the_best_checkpoint_stays_the_best_of_both_starts(
+def test_best_checkpoint_is_kept_across_a_resume(
     toy: ToyProject, step_recorder: StepRecorder
 ) -> None:
-    """Learning rates that begin at 0 and then ruin the model: nothing is better than what the first
-    validation saw."""
+    """The learning rate grows from 0 until it ruins the model, so the first validation is best."""
     ruin = [f"training.learning_rate.{part}=30" for part in PARTS]
     every_step = (
         "training.warmup_ratio=1",
@@ -124,7 +121,7 @@ def test_the_best_checkpoint_stays_the_best_of_both_starts(
     )
 
 
-def test_a_finished_run_says_so_and_validates(
+def test_finished_run_logs_that_and_validates(
     trained: TrainedRun, step_recorder: StepRecorder
 ) -> None:
     before = load_weights(trained.run)
@@ -135,18 +132,17 @@ def test_a_finished_run_says_so_and_validates(
     )
     assert step_recorder.positions == [] and len(step_recorder.validated) == 1
     assert max_abs_difference(load_weights(trained.run), before) == 0
-    assert (
-        printed.splitlines()[-6:] == trained.output.splitlines()[-6:]
-    )  # the same scores, the same advice
+    # The same scores and the same next commands.
+    assert printed.splitlines()[-6:] == trained.output.splitlines()[-6:]
 
 
 @pytest.mark.parametrize("every_steps", [2, pytest.param(3, marks=pytest.mark.slow)])
-def test_a_finished_run_goes_on_when_it_gets_more_steps(
+def test_finished_run_continues_with_more_steps(
     toy: ToyProject, step_recorder: StepRecorder, every_steps: int
 ) -> None:
-    words = ("training.save_every_n_steps=" + str(every_steps),)
+    overrides = ("training.save_every_n_steps=" + str(every_steps),)
     for num_steps in (4, 6):
-        outcome = toy.fit(f"longer-{every_steps}", *words, f"training.max_steps={num_steps}")
+        outcome = toy.fit(f"longer-{every_steps}", *overrides, f"training.max_steps={num_steps}")
         assert outcome.step == num_steps
         assert (
             torch.load(outcome.run.checkpoint("last"), weights_only=True)["global_step"]
@@ -156,7 +152,7 @@ def test_a_finished_run_goes_on_when_it_gets_more_steps(
     assert step_recorder.validated == [3, 4, 6]  # the end of a run is always validated
 
 
-def test_another_batch_size_continues_with_the_next_samples(
+def test_resume_with_another_batch_size_reads_the_next_samples(
     toy: ToyProject, step_recorder: StepRecorder
 ) -> None:
     step_recorder.stop_after_batches = 9
@@ -168,7 +164,7 @@ def test_another_batch_size_continues_with_the_next_samples(
     assert step_recorder.positions == EVERY_POSITION[8:]
 
 
-def test_another_model_under_the_same_name_is_refused_with_every_difference(
+def test_resume_with_another_model_is_refused_with_every_difference(
     trained: TrainedRun,
 ) -> None:
     other = (
@@ -187,7 +183,7 @@ def test_another_model_under_the_same_name_is_refused_with_every_difference(
     assert load_config(trained.run.config) == trained.config
 
 
-def test_a_damaged_checkpoint_is_named(toy: ToyProject) -> None:
+def test_corrupt_checkpoint_is_refused_by_name(toy: ToyProject) -> None:
     run = toy.run_dir("damaged")
     run.checkpoints.mkdir(parents=True)
     file = run.checkpoints / "last.ckpt"

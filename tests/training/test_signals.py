@@ -12,7 +12,7 @@ def handlers() -> list[object]:
     return [signal.getsignal(each) for each in (signal.SIGUSR1, signal.SIGTERM, signal.SIGINT)]
 
 
-def test_warnings_are_noted_while_it_listens_and_handlers_come_back() -> None:
+def test_installed_handler_records_signals_and_restores_handlers() -> None:
     stop, before = ShutdownSignal(), handlers()
     with stop.installed():
         assert stop.received == 0
@@ -54,7 +54,7 @@ def ends_when_warned(*last_words: str) -> bool:
     return has_ended
 
 
-def test_a_process_that_leaves_is_not_ended_by_a_warning_that_it_ignores() -> None:
+def test_ignored_signals_do_not_kill_an_exiting_process() -> None:
     assert ends_when_warned()
     assert not ends_when_warned("shutdown.ignore()")
 
@@ -73,7 +73,7 @@ with shutdown.installed():
 """
 
 
-def test_a_second_ctrl_c_ends_a_process_that_does_not_return_from_a_library_call() -> None:
+def test_second_ctrl_c_ends_a_process_inside_a_library_call() -> None:
     command = [sys.executable, "-c", BLOCKED, "60"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None and process.stdout.readline() == "ready\n"
@@ -86,7 +86,7 @@ def test_a_second_ctrl_c_ends_a_process_that_does_not_return_from_a_library_call
     assert process.returncode == EXIT_INTERRUPTED == 130
 
 
-def test_a_ctrl_c_that_a_launcher_passes_on_counts_once() -> None:
+def test_repeated_ctrl_c_of_a_launcher_counts_once() -> None:
     process = subprocess.Popen(
         [sys.executable, "-c", BLOCKED, "2"], stdout=subprocess.PIPE, text=True
     )
@@ -99,7 +99,7 @@ def test_a_ctrl_c_that_a_launcher_passes_on_counts_once() -> None:
     assert printed.count("Ctrl-C again") == 1
 
 
-def test_a_fork_ignores_ctrl_c_of_its_rank() -> None:
+def test_fork_ignores_ctrl_c_of_its_rank() -> None:
     stop = ShutdownSignal()
     with stop.installed():
         assert signal_itself(signal.SIGINT) == 0
@@ -119,7 +119,7 @@ def signal_itself(number: int = signal.SIGTERM) -> int | None:
     return worker.exitcode
 
 
-def test_a_fork_listens_even_if_another_handler_is_in_place() -> None:
+def test_forked_worker_has_the_recording_handler() -> None:
     stop = ShutdownSignal()
     with stop.installed():
         signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -1,5 +1,4 @@
-"""The shipped stages, one after the other, at toy sizes: what learns in each, and that each starts
-from the one before."""
+"""The shipped stages in sequence, at toy sizes: which parts each trains, and where it starts."""
 
 import os
 import shutil
@@ -61,8 +60,8 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         dist.destroy_process_group()
 
 
-def run_stage(size: str, stage: str, *words: str) -> FitResult:
-    return fit(load_config(published_stage(size, stage), [*TOY, *words]))
+def run_stage(size: str, stage: str, *overrides: str) -> FitResult:
+    return fit(load_config(published_stage(size, stage), [*TOY, *overrides]))
 
 
 def weights_of(run: RunDir) -> Weights:
@@ -75,13 +74,12 @@ def changed_parts(before: Weights, after: Weights) -> set[str]:
 
 
 @pytest.mark.parametrize("size", ["3b", "7b"])
-def test_each_stage_learns_its_parts_from_where_the_one_before_stopped(
+def test_each_stage_trains_its_parts_from_the_previous_stage(
     workplace: Path, monkeypatch: pytest.MonkeyPatch, size: str
 ) -> None:
     monkeypatch.chdir(workplace)
-    first = run_stage(
-        size, "s1", "training.learning_rate.memaug=1e-12"
-    )  # so small that hardly anything moves in float32
+    # The learning rate is so small that hardly anything moves in float32.
+    first = run_stage(size, "s1", "training.learning_rate.memaug=1e-12")
     start = weights_of(first.run)
     shutil.rmtree(first.run.path)
     stages = [weights_of(run_stage(size, stage).run) for stage in ("s1", "s2", "s3")]
@@ -100,12 +98,11 @@ def test_each_stage_learns_its_parts_from_where_the_one_before_stopped(
         "llm",
     }
     for before, after in zip([start, *stages], stages, strict=False):
-        assert (
-            max_abs_difference(before, after) <= 1.01e-4
-        )  # AdamW's first step is no longer than the learning rate
+        # AdamW's first step is at most the learning rate.
+        assert max_abs_difference(before, after) <= 1.01e-4
 
 
-def test_the_first_stage_starts_from_llava_onevision(
+def test_first_stage_loads_llava_onevision(
     workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(workplace)
@@ -124,7 +121,7 @@ def test_the_first_stage_starts_from_llava_onevision(
     assert (config.model.llm.vocab_size, config.model.llm.hidden_size) == (320, 32)
 
 
-def test_adapters_alone_of_the_language_model_learn_and_the_next_run_has_them_within(
+def test_lora_trains_adapters_only_and_the_next_run_merges_them(
     workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(workplace)
@@ -165,15 +162,15 @@ def test_adapters_alone_of_the_language_model_learn_and_the_next_run_has_them_wi
     torch.testing.assert_close(merged[kept], adapted[kept])
 
 
-def test_a_stage_goes_on_although_what_it_started_from_is_gone(
+def test_stage_resumes_without_its_initial_weights(
     workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(workplace)
     source = shutil.copytree(workplace / "weights" / ONEVISION["7b"], workplace / "weights/passing")
-    words = ("training.init_from=weights/passing", "run.name=interrupted")
-    run_stage("7b", "s1", *words)
+    overrides = ("training.init_from=weights/passing", "run.name=interrupted")
+    run_stage("7b", "s1", *overrides)
     shutil.rmtree(source)
-    assert run_stage("7b", "s1", *words, "training.max_steps=2").step == 2
+    assert run_stage("7b", "s1", *overrides, "training.max_steps=2").step == 2
     with pytest.raises(
         InputError, match=r"training\.init_from was 'weights/passing', is 'weights/other'"
     ):
@@ -181,7 +178,7 @@ def test_a_stage_goes_on_although_what_it_started_from_is_gone(
 
 
 @pytest.mark.parametrize("source", ["weights/nowhere", "files", "weights/cut"])
-def test_a_beginning_that_is_none_is_named_before_anything_is_written(
+def test_unusable_init_from_is_refused_before_writing(
     workplace: Path, monkeypatch: pytest.MonkeyPatch, source: str
 ) -> None:
     monkeypatch.chdir(workplace)

@@ -1,5 +1,4 @@
-"""The benchmark of training steps: its plain formulas are our model's, it counts what torch counts,
-its steps are real."""
+"""The benchmark of training steps: its reference model, its count of operations, its timing."""
 
 from pathlib import Path
 
@@ -25,13 +24,13 @@ def encoded(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> tuple[Config, step.HourLLaVAModule, step.Steps]:
     folder = tmp_path_factory.mktemp("encoded")
-    words = [
+    overrides = [
         *step.TINY_ENCODED,
         f"training.max_steps={NUM_STEPS}",
         *step.path_overrides(folder, "noise"),
         "data.num_workers=0",
     ]
-    config = load_config(step.CONFIGS / "tiny_model.yaml", words)
+    config = load_config(step.CONFIGS / "tiny_model.yaml", overrides)
     module, steps = step.encoded_steps(config, folder, NUM_FRAMES, 2)
     assert list((folder / "runs").glob("*/tensorboard/events*")) and not list(
         (folder / "runs").glob("**/*.ckpt")
@@ -39,7 +38,7 @@ def encoded(
     return config, module, steps
 
 
-def test_the_steps_are_taken_apart(
+def test_step_time_is_split_into_parts(
     encoded: tuple[Config, step.HourLLaVAModule, step.Steps],
 ) -> None:
     _, _, steps = encoded
@@ -47,12 +46,11 @@ def test_the_steps_are_taken_apart(
     parts = steps.mean_seconds(num_warmup=1)
     assert set(parts) == {"data", "forward", "backward", "optimizer", "logging and callbacks"}
     assert parts["forward"] > 0 and parts["backward"] > 0
-    assert [len(video) for batch in steps.batches for video in batch.visuals] == [
-        NUM_FRAMES
-    ]  # of the newest
+    # Only the newest batch is kept.
+    assert [len(video) for batch in steps.batches for video in batch.visuals] == [NUM_FRAMES]
 
 
-def test_the_plain_formulas_are_the_models(
+def test_plain_loss_and_gradients_match_the_model(
     encoded: tuple[Config, step.HourLLaVAModule, step.Steps],
 ) -> None:
     """Loss and gradients agree in float32, relative to the largest gradient of each weight."""
@@ -68,9 +66,9 @@ def test_the_plain_formulas_are_the_models(
             (
                 loss.detach(),
                 {
-                    name: each.grad
-                    for name, each in module.model.named_parameters()
-                    if each.requires_grad
+                    name: weight.grad
+                    for name, weight in module.model.named_parameters()
+                    if weight.requires_grad
                 },
             )
         )
@@ -82,12 +80,12 @@ def test_the_plain_formulas_are_the_models(
         )
 
 
-def test_the_formula_counts_what_torch_counts(tmp_path: Path) -> None:
+def test_step_flops_match_the_count_of_torch(tmp_path: Path) -> None:
     counted = step.count_operations(tmp_path)
     assert counted.ours == pytest.approx(counted.peer, rel=step.FLOP_TOLERANCE)
 
 
-def test_what_does_not_learn_has_no_gradient_of_its_weights() -> None:
+def test_step_flops_of_frozen_parts_omit_weight_gradients() -> None:
     config = load_config(published_stage("3b", "s3"), step.STAGE_3)
     shapes = Shapes(
         vision_dim=1152,
@@ -113,7 +111,7 @@ def test_what_does_not_learn_has_no_gradient_of_its_weights() -> None:
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="it would be measured here")
-def test_without_a_gpu_it_says_what_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_benchmark_without_gpu_is_skipped_with_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("tiny_step", "count_operations"):
         monkeypatch.setattr(step, name, lambda folder: step.Outcome(step.TARGET, "left out", "s"))
     *_, hour = step.measure()

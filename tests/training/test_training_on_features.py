@@ -52,13 +52,13 @@ def losses(monkeypatch: pytest.MonkeyPatch) -> Callable[[], Losses]:
     return watch
 
 
-def frozen(trained: TrainedRun, folder: Path, *words: str) -> list[str]:
+def frozen(trained: TrainedRun, folder: Path, *overrides: str) -> list[str]:
     """Return overrides for a run on these shards with the frozen encoder of the finished run."""
     return [
         f"training.init_from={trained.run.path}",
         "training.learning_rate.vision=0",
         f"data.sources.world.shards={folder}",
-        *words,
+        *overrides,
     ]
 
 
@@ -76,14 +76,13 @@ def validation_features(trained: TrainedRun, tmp_path_factory: pytest.TempPathFa
     return target
 
 
-# Features of an encoder that has learnt four steps less change the losses by a thousandth. Weights
-# are compared by a share of what was learnt; storing as bf16 changes a token by 0.16% of its
-# length.
+# An encoder trained for four steps fewer changes the losses by a thousandth. Weights are compared
+# relative to how far training has moved them. Storing as bf16 changes a token by 0.16% of its norm.
 @pytest.mark.parametrize(
-    ("precision", "of_losses", "of_weights"),
+    ("precision", "loss_tolerance", "weight_tolerance"),
     [("bf16", 1e-5, 5e-3), pytest.param("int8", 1e-4, 1e-2, marks=pytest.mark.slow)],
 )
-def test_training_on_features_is_training_on_the_frames(
+def test_training_on_features_matches_training_on_frames(
     frames: Path,
     features: Path,
     validation_features: Path,
@@ -91,8 +90,8 @@ def test_training_on_features_is_training_on_the_frames(
     losses: Callable[[], Losses],
     tmp_path: Path,
     precision: str,
-    of_losses: float,
-    of_weights: float,
+    loss_tolerance: float,
+    weight_tolerance: float,
 ) -> None:
     source, validation = features, validation_features
     if precision == "int8":
@@ -107,43 +106,43 @@ def test_training_on_features_is_training_on_the_frames(
             f"features-{precision}": [f"data.val_sources.world.shards={validation}"],
         },
     )
-    for (name, words), folder in zip(runs.items(), (frames / "shards", source), strict=True):
+    for (name, overrides), folder in zip(runs.items(), (frames / "shards", source), strict=True):
         seen.append(losses())
         trained.project.fit(
             f"on-{name}-{precision}",
-            *frozen(trained, folder, "data.length_balance_window=3", *words),
+            *frozen(trained, folder, "data.length_balance_window=3", *overrides),
         )
     on_frames, on_features = seen
     assert on_features.keys == on_frames.keys and len(set(on_frames.keys)) > 4
-    torch.testing.assert_close(on_features.losses, on_frames.losses, rtol=of_losses, atol=0)
+    torch.testing.assert_close(on_features.losses, on_frames.losses, rtol=loss_tolerance, atol=0)
     assert on_features.losses != on_frames.losses
     one, other = (load_weights(trained.project.run_dir(f"on-{name}-{precision}")) for name in runs)
-    assert distance(one, other) < of_weights * distance(one, load_weights(trained.run))
+    assert distance(one, other) < weight_tolerance * distance(one, load_weights(trained.run))
     scores = [
         EventAccumulator(str(trained.project.run_dir(f"on-{name}-{precision}").tensorboard))
         for name in runs
     ]
-    for each in scores:
-        each.Reload()
-    before, after = (each.Scalars("val/loss")[-1].value for each in scores)
-    assert after == pytest.approx(before, rel=of_losses)
+    for accumulator in scores:
+        accumulator.Reload()
+    before, after = (accumulator.Scalars("val/loss")[-1].value for accumulator in scores)
+    assert after == pytest.approx(before, rel=loss_tolerance)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true"])
-def test_a_run_in_bf16_trains_on_features(
+def test_bf16_run_trains_on_features(
     features: Path, validation_features: Path, trained: TrainedRun, precision: str
 ) -> None:
-    words = frozen(
+    overrides = frozen(
         trained,
         features,
         f"training.precision={precision}",
         f"data.val_sources.world.shards={validation_features}",
     )
-    outcome = trained.project.fit(f"half-{precision}", *words, "training.max_steps=3")
+    outcome = trained.project.fit(f"half-{precision}", *overrides, "training.max_steps=3")
     assert outcome.step == 3 and "val/loss" in outcome.scores
     outcome = trained.project.fit(
-        f"half-{precision}", *words, "training.max_steps=4"
+        f"half-{precision}", *overrides, "training.max_steps=4"
     )  # from a checkpoint
     assert outcome.step == 4
 
@@ -168,11 +167,13 @@ def test_features_of_another_encoder_are_refused_before_the_first_step(
 
 
 @pytest.mark.slow
-def test_a_validation_alone_looks_too(features: Path, trained: TrainedRun, frames: Path) -> None:
-    words = frozen(
+def test_features_are_checked_before_validation_without_training(
+    features: Path, trained: TrainedRun, frames: Path
+) -> None:
+    overrides = frozen(
         trained, frames / "shards", "training.max_steps=2", "training.val_every_n_steps=2"
     )
-    trained.project.fit("done", *words)
+    trained.project.fit("done", *overrides)
     file = trained.project.run_dir("done").checkpoint("last")
     state = torch.load(file, weights_only=True)
     name = next(name for name in state["state_dict"] if ".vision." in name)
@@ -181,12 +182,15 @@ def test_a_validation_alone_looks_too(features: Path, trained: TrainedRun, frame
     trained.project.run_dir("done").checkpoint("best").unlink()
     with pytest.raises(WeightsError, match="Extract them again"):
         trained.project.fit(
-            "done", *words, f"data.val_sources.world.shards={features}", "data.on_data_change=warn"
+            "done",
+            *overrides,
+            f"data.val_sources.world.shards={features}",
+            "data.on_data_change=warn",
         )
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("overrides", "message"),
     [
         (
             ["model.vision.grid=4"],
@@ -201,9 +205,9 @@ def test_a_validation_alone_looks_too(features: Path, trained: TrainedRun, frame
         ),
     ],
 )
-def test_features_by_other_settings_are_refused_at_the_door(
-    features: Path, trained: TrainedRun, toy: ToyProject, words: list[str], message: str
+def test_features_extracted_with_other_settings_are_refused(
+    features: Path, trained: TrainedRun, toy: ToyProject, overrides: list[str], message: str
 ) -> None:
     with pytest.raises(ConfigError, match=rf"{features}.*{message}"):
-        toy.fit("door", *frozen(trained, features)[1:], *words)
+        toy.fit("door", *frozen(trained, features)[1:], *overrides)
     assert not toy.run_dir("door").checkpoints.exists()

@@ -36,7 +36,7 @@ def infinite_gradient(loss: Tensor) -> Tensor:
 
 
 def poison(position: int, how: Poison = nan_loss) -> Callable[[], None]:
-    """Have the loss of the sample at this position go wrong, or its gradient alone."""
+    """Return a function that makes the loss or gradient of the sample at a position non-finite."""
 
     def prepare() -> None:
         training_step = HourLLaVAModule.training_step
@@ -64,7 +64,7 @@ def curve(toy: ToyProject, name: str, tag: str) -> dict[int, float]:
 
 
 @pytest.mark.parametrize(("how", "position"), [(nan_loss, 6), (infinite_gradient, 7)])
-def test_without_a_budget_the_run_stops_with_the_batch_saved(
+def test_nonfinite_step_without_budget_stops_the_run_and_saves_the_batch(
     trained: TrainedRun,
     step_recorder: StepRecorder,
     how: Poison,
@@ -83,26 +83,28 @@ def test_without_a_budget_the_run_stops_with_the_batch_saved(
     assert [file.name for file in sorted(run.nonfinite_batches.iterdir())] == [
         f"step=000004-rank=0000-0.{end}" for end in ("json", "safetensors")
     ]
-    words = json.loads((run.nonfinite_batches / "step=000004-rank=0000-0.json").read_text())
+    record = json.loads((run.nonfinite_batches / "step=000004-rank=0000-0.json").read_text())
     tensors = load_file(run.nonfinite_batches / "step=000004-rank=0000-0.safetensors")
     assert (
-        words["positions"] == [position] and words["step"] == 4 and words["gradient_norm"] == "nan"
+        record["positions"] == [position]
+        and record["step"] == 4
+        and record["gradient_norm"] == "nan"
     )
-    assert len(words["keys"]) == 1 and words["questions"][0][0]["question"]
+    assert len(record["keys"]) == 1 and record["questions"][0][0]["question"]
     assert tensors["input_ids"].shape == tensors["labels"].shape == tensors["attention_mask"].shape
     assert (
         tensors["visuals.0.images"].shape[1:] == (3, 64, 64)
         and len(tensors["visuals.0.timestamps"]) >= 4
     )
 
-    HourLLaVAModule.training_step = untouched  # type: ignore[method-assign]  # the cause is mended
+    HourLLaVAModule.training_step = untouched  # type: ignore[method-assign]  # the cause is gone
     step_recorder.positions = []
     trained.project.fit(name)
     assert step_recorder.positions == [6, 7, 8, 9, 10, 11]
     assert max_abs_difference(load_weights(run), load_weights(trained.run)) == 0
 
 
-def test_within_the_budget_the_step_changes_nothing_and_is_counted(toy: ToyProject) -> None:
+def test_nonfinite_step_within_budget_is_skipped_and_counted(toy: ToyProject) -> None:
     poison(5)()
     toy.fit(
         "lenient",
@@ -120,7 +122,7 @@ def test_within_the_budget_the_step_changes_nothing_and_is_counted(toy: ToyProje
     assert not toy.run_dir("lenient").nonfinite_batches.exists()
 
 
-def test_a_run_that_starts_again_goes_on_counting(toy: ToyProject) -> None:
+def test_skipped_steps_are_counted_across_restarts(toy: ToyProject) -> None:
     poison(5)()
     toy.fit("counted", "training.max_skipped_steps=1", "training.max_steps=4")
     poison(9)()
@@ -129,17 +131,16 @@ def test_a_run_that_starts_again_goes_on_counting(toy: ToyProject) -> None:
 
 
 @pytest.mark.slow
-def test_what_goes_wrong_on_one_rank_is_left_out_by_all(toy: ToyProject) -> None:
-    words = ("training.max_skipped_steps=1", "training.gradient_clip_norm=0")
-    run = fork_run(
-        toy, "one-rank", *words, num_ranks=2, prepare=poison(5)
-    )  # the second rank's sample of step 3
+def test_nonfinite_loss_of_one_rank_is_skipped_by_all_ranks(toy: ToyProject) -> None:
+    overrides = ("training.max_skipped_steps=1", "training.gradient_clip_norm=0")
+    # Position 5 is the second rank's sample of step 3.
+    run = fork_run(toy, "one-rank", *overrides, num_ranks=2, prepare=poison(5))
     assert run.wait() == [0, 0]
     assert (
         "Skipped step 3: its loss or gradient is not finite (1 of at most 1 steps)." in run.output()
     )
     poison(5)()
-    toy.fit("alone", *words)
+    toy.fit("alone", *overrides)
     assert (
         max_abs_difference(
             load_weights(toy.run_dir("one-rank")), load_weights(toy.run_dir("alone"))
@@ -150,7 +151,7 @@ def test_what_goes_wrong_on_one_rank_is_left_out_by_all(toy: ToyProject) -> None
 
 
 @pytest.mark.slow
-def test_a_rank_without_the_cause_leaves_no_batch(toy: ToyProject) -> None:
+def test_only_the_rank_with_the_nonfinite_loss_saves_its_batch(toy: ToyProject) -> None:
     run = fork_run(toy, "two-stop", num_ranks=2, prepare=poison(5))
     assert run.wait() == [1, 1]
     assert all(

@@ -49,7 +49,7 @@ def events(toy: ToyProject, name: str) -> EventAccumulator:
     ("batch", "step"),
     [(4, 2), *(pytest.param(*case, marks=pytest.mark.slow) for case in ((1, 1), (7, 4), (10, 5)))],
 )
-def test_a_warned_run_ends_its_step_saves_and_goes_on_as_if_nothing_had_been(
+def test_signaled_run_saves_after_its_step_and_resumes_exactly(
     trained: TrainedRun, step_recorder: StepRecorder, batch: int, step: int
 ) -> None:
     name = f"warned-{batch}"
@@ -79,7 +79,7 @@ def test_a_warned_run_ends_its_step_saves_and_goes_on_as_if_nothing_had_been(
     )
 
 
-def test_after_ctrl_c_a_run_saves_and_resumes_and_after_a_second_one_it_ends_at_once(
+def test_ctrl_c_saves_and_exits_and_a_second_one_exits_at_once(
     trained: TrainedRun, step_recorder: StepRecorder
 ) -> None:
     name, toy = "ctrl-c", trained.project
@@ -105,7 +105,7 @@ def test_after_ctrl_c_a_run_saves_and_resumes_and_after_a_second_one_it_ends_at_
 
 
 @pytest.mark.slow
-def test_ctrl_c_in_a_terminal_reaches_all_ranks_and_workers_which_save_together(
+def test_ctrl_c_in_a_terminal_saves_on_all_ranks(
     toy: ToyProject,
 ) -> None:
     """The terminal sends SIGINT to the process group: two ranks, each with a data worker."""
@@ -133,9 +133,7 @@ def test_ctrl_c_in_a_terminal_reaches_all_ranks_and_workers_which_save_together(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
-def test_a_warning_to_a_whole_job_reaches_its_data_workers_which_read_on(
-    trained: TrainedRun, number: int
-) -> None:
+def test_data_workers_survive_a_signal_to_the_whole_job(trained: TrainedRun, number: int) -> None:
     def warn_all() -> None:
         processes = (
             *torch.multiprocessing.active_children(),
@@ -166,7 +164,7 @@ def test_a_warning_to_a_whole_job_reaches_its_data_workers_which_read_on(
         ),
     ],
 )
-def test_a_validation_that_was_due_or_stopped_is_done_after_the_restart(
+def test_due_or_interrupted_validation_runs_after_the_restart(
     trained: TrainedRun, step_recorder: StepRecorder, batch: int, in_validation: bool, step: int
 ) -> None:
     name = f"due-{batch}-{in_validation}"
@@ -204,7 +202,7 @@ def test_a_validation_that_was_due_or_stopped_is_done_after_the_restart(
 
 
 @pytest.mark.slow
-def test_the_validation_of_a_finished_run_can_be_stopped(trained: TrainedRun) -> None:
+def test_signal_stops_the_validation_of_a_finished_run(trained: TrainedRun) -> None:
     before = trained.run.checkpoint("last").stat().st_mtime_ns
     run = fork_run(
         trained.project,
@@ -217,7 +215,7 @@ def test_the_validation_of_a_finished_run_can_be_stopped(trained: TrainedRun) ->
 
 
 @pytest.mark.slow
-def test_ranks_with_unequal_shares_of_a_validation_leave_together(toy: ToyProject) -> None:
+def test_ranks_with_unequal_validation_shares_exit_together(toy: ToyProject) -> None:
     """Six videos for four ranks: the signal reaches a rank with one video, others have two."""
     words = (
         f"data.val_sources.more.shards={toy.yaml.parent}/world/train/shards",
@@ -235,7 +233,7 @@ def test_ranks_with_unequal_shares_of_a_validation_leave_together(toy: ToyProjec
 
 
 @pytest.mark.slow
-def test_ranks_that_share_a_model_leave_together_and_go_on_as_if_nothing_had_been(
+def test_fsdp_ranks_exit_together_and_resume_exactly(
     toy: ToyProject,
 ) -> None:
     """The second rank alone is warned in the middle of a step, then in a validation; then it is
@@ -260,7 +258,7 @@ def test_ranks_that_share_a_model_leave_together_and_go_on_as_if_nothing_had_bee
 
 
 @pytest.mark.slow
-def test_in_a_job_a_warning_counts_before_training_has_begun_and_one_step_is_done(
+def test_signal_during_the_imports_of_a_job_stops_after_one_step(
     toy: ToyProject,
 ) -> None:
     """Send the signal while the libraries load, in a job that SLURM does not know."""

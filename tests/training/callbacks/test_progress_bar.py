@@ -11,14 +11,16 @@ def last_state(printed: str) -> str:
     return re.split(r"[\r\n]+", printed[printed.rindex("training:") :])[0]
 
 
-def test_the_bar_counts_optimizer_steps_and_shows_loss_and_accuracy(trained: TrainedRun) -> None:
+def test_progress_bar_counts_optimizer_steps_and_shows_loss_and_accuracy(
+    trained: TrainedRun,
+) -> None:
     shown = last_state(trained.output)
     assert f" {NUM_STEPS}/{NUM_STEPS} " in shown
     assert re.search(r"loss=\d+\.\d{3}, accuracy=[01]\.\d{3}", shown)
     assert "validating:" in trained.output
 
 
-def test_the_bar_of_a_run_that_continues_begins_at_its_step(
+def test_progress_bar_of_a_resumed_run_starts_at_its_step(
     toy: ToyProject, step_recorder: StepRecorder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     step_recorder.stop_after_batches = 9

@@ -23,7 +23,7 @@ def frames(num_frames: int) -> Frames:
 @pytest.mark.parametrize(
     ("num_frames", "shown"), [(1, [0]), (3, [0, 1, 2]), (15, [0, 2, 4, 6, 8, 10, 12, 14])]
 )
-def test_frames_from_the_whole_video_are_shown_with_their_times(
+def test_plot_answer_shows_evenly_spaced_frames_with_times(
     num_frames: int, shown: list[int]
 ) -> None:
     figure = plot_answer(frames(num_frames), "key", Prediction(0, OPEN, "a cat", False))
@@ -33,7 +33,7 @@ def test_frames_from_the_whole_video_are_shown_with_their_times(
         assert axis.get_title() == format_timestamp(frame * 400.0)
 
 
-def test_a_picture_is_shown_as_a_whole_with_its_size() -> None:
+def test_plot_answer_shows_the_small_view_of_an_image_with_its_size() -> None:
     tiles = torch.arange(5, dtype=torch.uint8).view(5, 1, 1, 1).expand(5, 3, 8, 8)
     figure = plot_answer(
         TiledImage(tiles, grid=(2, 2), size_pixels=(30, 40)),
@@ -46,13 +46,13 @@ def test_a_picture_is_shown_as_a_whole_with_its_size() -> None:
     )
 
 
-def test_several_pictures_are_numbered() -> None:
+def test_plot_answer_numbers_several_images() -> None:
     figure = plot_answer(ImageSet(frames(3).images), "key", Prediction(0, OPEN, "a cat", False))
     assert [axis.get_title() for axis in figure.axes] == ["1", "2", "3"]
     assert [np.asarray(axis.images[0].get_array()).max() for axis in figure.axes] == [0, 10, 20]
 
 
-def test_question_truth_and_answer_are_written() -> None:
+def test_plot_answer_titles_question_truth_and_answer() -> None:
     figure = plot_answer(frames(3), "synthetic_00007", Prediction(0, CHOICE, "a red circle", False))
     written = figure.get_suptitle()
     assert written.startswith(

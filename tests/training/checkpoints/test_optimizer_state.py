@@ -18,8 +18,10 @@ from lit_hour.training.checkpoints.optimizer_state import (
 def learner(
     order: tuple[str, ...] = ("second", "first"), width: int = 3
 ) -> tuple[nn.ModuleDict, AdamW]:
-    """A model of three layers, of which one is frozen and two have a group each, in another order
-    than in the model."""
+    """Return a model of three layers and its optimizer.
+
+    One layer is frozen. The others have a group each, in another order than in the model.
+    """
     torch.manual_seed(0)
     model = nn.ModuleDict({name: nn.Linear(3, width) for name in ("first", "frozen", "second")})
     groups = [
@@ -38,7 +40,7 @@ def learn(model: nn.ModuleDict, optimizer: AdamW, num_steps: int) -> dict[str, T
     return {name: weight.detach().clone() for name, weight in model.named_parameters()}
 
 
-def test_by_names_and_back_it_is_the_state_of_pytorch() -> None:
+def test_named_state_round_trips_to_pytorch_state() -> None:
     model, optimizer = learner()
     learn(model, optimizer, 2)
     state = named_state(model, optimizer)
@@ -64,7 +66,7 @@ def test_by_names_and_back_it_is_the_state_of_pytorch() -> None:
         )
 
 
-def test_an_optimizer_that_is_filled_goes_on_as_the_one_before() -> None:
+def test_restored_optimizer_continues_identically() -> None:
     model, optimizer = learner()
     weights = learn(model, optimizer, 2)
     optimizer.param_groups[0]["lr"] = 0.5  # the schedule has moved it
@@ -85,7 +87,7 @@ def test_an_optimizer_that_is_filled_goes_on_as_the_one_before() -> None:
         assert all(torch.equal(found[name], weight) for name, weight in expected.items())
 
 
-def test_another_optimizer_is_refused() -> None:
+def test_state_of_another_optimizer_is_refused() -> None:
     model, optimizer = learner()
     learn(model, optimizer, 1)
     state, named = optimizer.state_dict(), flatten(named_state(model, optimizer))

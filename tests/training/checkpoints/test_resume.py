@@ -22,7 +22,7 @@ def cut(file: Path) -> None:
     file.write_bytes(content[: len(content) // 2])
 
 
-def test_a_first_start_begins_at_the_beginning_and_says_why(tmp_path: Path) -> None:
+def test_new_run_starts_from_the_beginning_with_a_reason(tmp_path: Path) -> None:
     beginning = find_resume_point(RunDir(tmp_path))
     assert (beginning.checkpoint, beginning.step) == (None, 0)
     assert (
@@ -31,7 +31,7 @@ def test_a_first_start_begins_at_the_beginning_and_says_why(tmp_path: Path) -> N
     )
 
 
-def test_the_newest_checkpoint_is_chosen_and_said(copied: RunDir) -> None:
+def test_newest_checkpoint_is_chosen_and_described(copied: RunDir) -> None:
     beginning = find_resume_point(copied)
     assert beginning.checkpoint in (copied.checkpoint("best"), copied.checkpoint("last"))
     assert beginning.description == f"resumes from {beginning.checkpoint}, step 6: the newest of 5"
@@ -43,7 +43,7 @@ def test_the_newest_checkpoint_is_chosen_and_said(copied: RunDir) -> None:
     )
 
 
-def test_a_damaged_checkpoint_is_passed_over_with_both_named(
+def test_corrupt_checkpoint_is_skipped_with_a_warning(
     copied: RunDir,
     trained: TrainedRun,
     step_recorder: StepRecorder,
@@ -65,7 +65,7 @@ def test_a_damaged_checkpoint_is_passed_over_with_both_named(
     assert max_abs_difference(load_weights(copied), load_weights(trained.run)) == 0
 
 
-def test_a_run_without_a_whole_checkpoint_is_refused(copied: RunDir) -> None:
+def test_run_with_only_corrupt_checkpoints_is_refused(copied: RunDir) -> None:
     files = list(copied.checkpoints.glob("*.ckpt"))
     for file in files:
         cut(file)
@@ -76,7 +76,7 @@ def test_a_run_without_a_whole_checkpoint_is_refused(copied: RunDir) -> None:
     assert all(f"{file} is corrupt" in str(refusal.value) for file in files)
 
 
-def test_a_converted_model_is_no_beginning(tmp_path: Path) -> None:
+def test_converted_model_is_not_resumed(tmp_path: Path) -> None:
     (tmp_path / "checkpoints/converted").mkdir(parents=True)
     with pytest.raises(RunError, match=rf"holds a converted model.*training\.init_from={tmp_path}"):
         find_resume_point(RunDir(tmp_path))

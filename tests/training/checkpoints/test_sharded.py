@@ -33,7 +33,7 @@ TOO_LARGE = 7  # exit code
 def save_in_a_process(
     config: Config, step: int, path: Path, prepare: Callable[[], None] = lambda: None
 ) -> int | None:
-    """Save a step as one rank does, after something was prepared that goes wrong; the exit code."""
+    """Save a step in a forked rank after calling `prepare` there, and return its exit code."""
 
     def save() -> None:
         dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
@@ -78,20 +78,22 @@ def step_of(run: RunDir) -> int:
     return step
 
 
-def test_it_replaces_the_one_before_and_goes_with_its_settings(run: RunDir) -> None:
+def test_sharded_checkpoint_is_replaced_and_removed_with_its_settings(run: RunDir) -> None:
     assert step_of(run) == 7
     assert load_config(run.checkpoints / "last.yaml") == BEFORE
     assert save_in_a_process(AFTER, 8, run.checkpoints / "last.ckpt") == 0
     assert step_of(run) == 8
     assert load_config(run.checkpoints / "last.yaml") == AFTER
-    assert sorted(each.name for each in run.checkpoints.iterdir()) == ["last.ckpt", "last.yaml"]
+    assert sorted(file.name for file in run.checkpoints.iterdir()) == ["last.ckpt", "last.yaml"]
     AtomicCheckpointIO(AFTER).remove_checkpoint(run.checkpoints / "last.ckpt")
     assert list(run.checkpoints.iterdir()) == []
 
 
 @pytest.mark.parametrize(("num_renamed", "step"), [(0, 7), (1, 7), (2, 7), (3, 8)])
-def test_killed_while_saving_one_of_both_is_whole(run: RunDir, num_renamed: int, step: int) -> None:
-    def die_at_a_rename() -> None:
+def test_kill_while_replacing_leaves_one_intact_checkpoint(
+    run: RunDir, num_renamed: int, step: int
+) -> None:
+    def kill_at_a_rename() -> None:
         rename, remove = os.rename, os.unlink
         renamed: list[Path] = []
 
@@ -110,14 +112,14 @@ def test_killed_while_saving_one_of_both_is_whole(run: RunDir, num_renamed: int,
         os.unlink = count_removed  # type: ignore[assignment]
 
     path = run.checkpoints / "last.ckpt"
-    assert save_in_a_process(AFTER, 8, path, die_at_a_rename) == -signal.SIGKILL
+    assert save_in_a_process(AFTER, 8, path, kill_at_a_rename) == -signal.SIGKILL
     assert step_of(run) == step
     assert save_in_a_process(AFTER, 9, path) == 0
     assert step_of(run) == 9
-    assert sorted(each.name for each in run.checkpoints.iterdir()) == ["last.ckpt", "last.yaml"]
+    assert sorted(file.name for file in run.checkpoints.iterdir()) == ["last.ckpt", "last.yaml"]
 
 
-def test_a_file_that_may_not_grow_leaves_the_one_before(run: RunDir) -> None:
+def test_file_size_limit_keeps_the_previous_checkpoint(run: RunDir) -> None:
     def forbid() -> None:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (9000, 9000))
@@ -127,24 +129,26 @@ def test_a_file_that_may_not_grow_leaves_the_one_before(run: RunDir) -> None:
     assert load_config(run.checkpoints / "last.yaml") == BEFORE
 
 
-def test_a_run_may_change_to_one_file_and_back(run: RunDir) -> None:
+def test_single_file_and_sharded_checkpoints_replace_each_other(run: RunDir) -> None:
     path = run.checkpoints / "last.ckpt"
     checkpoint = {"global_step": 8, "state_dict": {"model.weight": torch.full((5000,), 8.0)}}
     AtomicCheckpointIO(AFTER).save_checkpoint(checkpoint, path)
     assert path.is_file() and step_of(run) == 8
     assert save_in_a_process(AFTER, 9, path) == 0
     assert path.is_dir() and step_of(run) == 9
-    assert sorted(each.name for each in run.checkpoints.iterdir()) == ["last.ckpt", "last.yaml"]
+    assert sorted(file.name for file in run.checkpoints.iterdir()) == ["last.ckpt", "last.yaml"]
 
 
-def test_what_was_half_removed_is_not_taken_for_a_checkpoint(run: RunDir) -> None:
+def test_partly_removed_checkpoint_is_ignored_and_removed(run: RunDir) -> None:
     (run.checkpoints / "last.ckpt").rename(run.checkpoints / "last.ckpt.removed")
     assert find_resume_point(run).checkpoint is None
     repair_checkpoint_dir(run)
     assert not list(run.checkpoints.glob("*.ckpt*"))
 
 
-def test_large_pieces_lie_in_several_files(run: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_shards_are_split_into_several_files(
+    run: RunDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(checkpoint_io, "FILE_BYTES", 15_000)
     path = run.checkpoints / "last.ckpt"
     assert save_in_a_process(AFTER, 8, path) == 0

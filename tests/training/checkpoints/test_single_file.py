@@ -41,7 +41,7 @@ def step_of(file: Path) -> int:
 
 
 def save_in_a_process(prepare: Callable[[], None], file: Path) -> int | None:
-    """Save step 8 over it, after something was prepared that goes wrong; the exit code."""
+    """Save step 8 over it in a fork after calling `prepare` there, and return the exit code."""
 
     def save() -> None:
         prepare()
@@ -53,7 +53,7 @@ def save_in_a_process(prepare: Callable[[], None], file: Path) -> int | None:
     return process.exitcode
 
 
-def test_a_checkpoint_lies_beside_its_settings_and_goes_with_them(saved: Path) -> None:
+def test_settings_are_saved_replaced_and_removed_with_their_checkpoint(saved: Path) -> None:
     assert sorted(file.name for file in saved.parent.iterdir()) == ["last.ckpt", "last.yaml"]
     assert step_of(saved) == 7
     assert load_config(saved.with_suffix(".yaml")) == BEFORE
@@ -65,10 +65,10 @@ def test_a_checkpoint_lies_beside_its_settings_and_goes_with_them(saved: Path) -
 
 
 @pytest.mark.parametrize("num_renamed", [0, 1])
-def test_killed_while_saving_the_one_before_is_whole(saved: Path, num_renamed: int) -> None:
+def test_kill_while_saving_keeps_the_previous_checkpoint(saved: Path, num_renamed: int) -> None:
     renamed: list[Path] = []
 
-    def die_at_a_rename() -> None:
+    def kill_at_a_rename() -> None:
         def rename(old: Path, new: Path) -> None:
             if len(renamed) == num_renamed:
                 os.kill(os.getpid(), signal.SIGKILL)
@@ -77,7 +77,7 @@ def test_killed_while_saving_the_one_before_is_whole(saved: Path, num_renamed: i
 
         checkpoint_io.os.replace = rename  # type: ignore
 
-    assert save_in_a_process(die_at_a_rename, saved) == -signal.SIGKILL
+    assert save_in_a_process(kill_at_a_rename, saved) == -signal.SIGKILL
     assert step_of(saved) == 7
     assert load_config(saved.with_suffix(".yaml")) == (BEFORE, AFTER)[num_renamed]
     assert save_in_a_process(lambda: None, saved) == 0
@@ -85,7 +85,7 @@ def test_killed_while_saving_the_one_before_is_whole(saved: Path, num_renamed: i
     assert sorted(file.name for file in saved.parent.iterdir()) == ["last.ckpt", "last.yaml"]
 
 
-def test_a_file_that_may_not_grow_leaves_the_one_before(saved: Path) -> None:
+def test_file_size_limit_keeps_the_previous_checkpoint(saved: Path) -> None:
     size = saved.stat().st_size // 2
     assert (
         save_in_a_process(lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size)), saved)
@@ -110,7 +110,7 @@ def full_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", folder], check=True)
 
 
-def test_a_full_disk_leaves_the_one_before_and_is_named(full_disk: Path) -> None:
+def test_full_disk_keeps_the_previous_checkpoint_and_is_reported(full_disk: Path) -> None:
     file = full_disk / "last.ckpt"
     AtomicCheckpointIO(BEFORE).save_checkpoint(STATE, file)
     before = [path.name for path in sorted(full_disk.iterdir())]
@@ -124,14 +124,14 @@ def test_a_full_disk_leaves_the_one_before_and_is_named(full_disk: Path) -> None
     assert load_config(file.with_suffix(".yaml")) == BEFORE
 
 
-def test_what_cannot_be_saved_is_no_matter_of_the_disk(saved: Path) -> None:
+def test_unpicklable_content_is_not_reported_as_a_disk_error(saved: Path) -> None:
     with pytest.raises(TypeError):
         AtomicCheckpointIO(AFTER).save_checkpoint({"global_step": 8, "stream": sys.stdout}, saved)
     assert step_of(saved) == 7
 
 
 @pytest.mark.parametrize("share", [0, 0.001, 0.5, 0.99])
-def test_a_checkpoint_that_was_cut_is_damaged(saved: Path, share: float) -> None:
+def test_truncated_checkpoint_is_corrupt(saved: Path, share: float) -> None:
     assert step_of_checkpoint(saved) == 7
     content = saved.read_bytes()
     saved.write_bytes(content[: int(share * len(content))])
@@ -139,13 +139,13 @@ def test_a_checkpoint_that_was_cut_is_damaged(saved: Path, share: float) -> None
         step_of_checkpoint(saved)
 
 
-def test_a_file_without_a_step_is_no_checkpoint(tmp_path: Path) -> None:
+def test_file_without_a_step_is_not_a_checkpoint(tmp_path: Path) -> None:
     torch.save({"state_dict": {}}, tmp_path / "other.ckpt")
     with pytest.raises(WeightsError, match="not a checkpoint"):
         step_of_checkpoint(tmp_path / "other.ckpt")
 
 
-def test_what_a_dead_run_has_left_is_removed(saved: Path) -> None:
+def test_repair_removes_unfinished_files(saved: Path) -> None:
     parts = [saved.with_name("best.ckpt.unfinished"), saved.with_name("last.yaml.unfinished")]
     for part in parts:
         part.touch()

@@ -25,8 +25,7 @@ JPEG_START = b"\xff\xd8\xff"
 
 @pytest.fixture
 def damaged(toy: ToyProject, tmp_path: Path) -> Path:
-    """The training shards, and in the first one no frame of any video that decodes; sizes and names
-    are the same."""
+    """Training shards; in the first one no frame decodes, while sizes and names are the same."""
     folder = shutil.copytree(toy.yaml.parent / "world/train/shards", tmp_path / "shards")
     tar = folder / "000000.tar"
     content = tar.read_bytes()
@@ -41,9 +40,7 @@ def scalars(toy: ToyProject, name: str, tag: str) -> list[float]:
     return [event.value for event in accumulator.Scalars(tag)]
 
 
-def test_the_first_damaged_sample_stops_a_run_without_a_budget(
-    toy: ToyProject, damaged: Path
-) -> None:
+def test_corrupt_sample_stops_a_run_without_budget(toy: ToyProject, damaged: Path) -> None:
     with pytest.raises(ShardError) as stop:
         toy.fit("strict", f"data.sources.world.shards={damaged}")
     message = str(stop.value)
@@ -58,7 +55,7 @@ def test_the_first_damaged_sample_stops_a_run_without_a_budget(
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])
-def test_within_the_budget_a_run_goes_on_and_lists_what_it_missed(
+def test_corrupt_samples_within_budget_are_skipped_and_listed(
     toy: ToyProject, damaged: Path, step_recorder: StepRecorder, num_workers: int
 ) -> None:
     name = f"lenient-{num_workers}"
@@ -71,16 +68,15 @@ def test_within_the_budget_a_run_goes_on_and_lists_what_it_missed(
     assert outcome.step == NUM_STEPS
     listed = [json.loads(line) for line in toy.run_dir(name).bad_samples.read_text().splitlines()]
     keys = {video.key for video in open_shards(damaged).entries if video.shard == "000000.tar"}
-    assert sorted(record["key"] for record in listed) == sorted(
-        keys
-    )  # each once, although all were read several times
+    # Each is listed once, although all were read several times.
+    assert sorted(record["key"] for record in listed) == sorted(keys)
     assert all("000000.tar" in record["reason"] for record in listed)
     assert 0 < len(step_recorder.positions) < NUM_STEPS * SAMPLES_PER_STEP - len(keys)
     counted = scalars(toy, name, "data/bad_samples")
     assert counted == sorted(counted) and counted[-1] == len(listed)
 
 
-def test_a_video_too_many_stops_the_run(toy: ToyProject, damaged: Path) -> None:
+def test_corrupt_samples_over_budget_stop_the_run(toy: ToyProject, damaged: Path) -> None:
     with pytest.raises(
         ShardError,
         match=r"^2 videos or images could not be read, and data\.max_bad_samples=1 allows 1\.",
@@ -89,11 +85,11 @@ def test_a_video_too_many_stops_the_run(toy: ToyProject, damaged: Path) -> None:
     assert len(toy.run_dir("over").bad_samples.read_text().splitlines()) == 2
 
 
-def test_steps_of_which_nothing_can_be_read_change_nothing(toy: ToyProject, damaged: Path) -> None:
+def test_steps_without_readable_samples_change_no_weight(toy: ToyProject, damaged: Path) -> None:
     for tar in damaged.glob("*.tar"):
         tar.write_bytes(tar.read_bytes().replace(JPEG_START, b"???"))
-    words = ("data.max_bad_samples=99", "training.save_every_n_steps=1", "training.max_steps=3")
-    outcome = toy.fit("blank", f"data.sources.world.shards={damaged}", *words)
+    overrides = ("data.max_bad_samples=99", "training.save_every_n_steps=1", "training.max_steps=3")
+    outcome = toy.fit("blank", f"data.sources.world.shards={damaged}", *overrides)
     assert outcome.step == 3
     assert scalars(toy, "blank", "train/loss") == [0, 0, 0]
     assert (
@@ -110,12 +106,12 @@ def test_steps_of_which_nothing_can_be_read_change_nothing(toy: ToyProject, dama
     )
 
 
-def test_damage_among_the_validation_videos_counts_too(toy: ToyProject, damaged: Path) -> None:
+def test_corrupt_validation_samples_count(toy: ToyProject, damaged: Path) -> None:
     with pytest.raises(ShardError, match=r"000000\.tar.*cannot be decoded"):
         toy.fit("unseen", f"data.val_sources.world.shards={damaged}")
 
 
-def test_texts_that_are_cut_are_counted_and_the_first_is_named(
+def test_truncated_texts_are_counted_and_the_first_gets_a_warning(
     toy: ToyProject, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     values = toy_settings(toy.yaml.parent / "world")
@@ -133,7 +129,7 @@ def test_texts_that_are_cut_are_counted_and_the_first_is_named(
     assert scalars(alone, "short", "data/truncated_texts") == [0, 0]
 
 
-def test_the_loss_of_a_step_is_the_mean_of_its_micro_batches(
+def test_logged_loss_is_the_mean_over_micro_batches(
     toy: ToyProject, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     losses, training_step = [], HourLLaVAModule.training_step
