@@ -65,16 +65,24 @@ class HourLLaVAProcessor:
         return Conversation(messages, answer_start=answer_start)
 
     def video_note(self, duration_seconds: float, num_frames: int) -> str:
-        """Return the sentence on a video's length in the prompt.
+        """Return the sentence on a video's length in the prompt, by `text.time_sentence`.
 
-        It is empty without `text.time_instruction`.
+        Source: the published one is that of the training code of Hour-LLaVA (arXiv:2506.05332).
         """
-        if not self.config.time_instruction:
-            return ""
-        return (
-            f"The video is {duration_seconds:.2f} seconds long;"
-            f" {num_frames} frames of it are shown."
-        )
+        match self.config.time_sentence:
+            case "own":
+                return (
+                    f"The video is {duration_seconds:.2f} seconds long;"
+                    f" {num_frames} frames of it are shown."
+                )
+            case "published":
+                return (
+                    f"The video lasts for {duration_seconds:.2f} seconds, and {num_frames} frames"
+                    " are uniformly sampled from it. Please answer the following questions related"
+                    " to this video."
+                )
+            case "none":
+                return ""
 
     def tokenize(
         self, conversations: Sequence[Conversation], *, num_placeholders: int, note: str = ""

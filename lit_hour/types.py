@@ -41,6 +41,7 @@ class Question:
     Attributes:
         id: unique within its question file.
         task: a key of `taxonomy.TASK_OF_KEY`, or "" if unknown.
+        question: the text with the blanks around it, which matter for the published prompt alone.
         options: of a multiple-choice question, in the order shown; empty for an open-ended one.
         answer: the text of the answer; one of `options` for a multiple-choice question.
         evidence: where in the video the answer is found, as (start, end) in seconds.

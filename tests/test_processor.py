@@ -165,8 +165,8 @@ def test_video_note_names_duration_and_number_of_frames() -> None:
         assert PROCESSOR.video_note(seconds, num_frames) == note
 
 
-def test_time_instruction_can_be_disabled() -> None:
-    silent = HourLLaVAProcessor(PROCESSOR.tokenizer, replace(SETTINGS, time_instruction=False))
+def test_time_sentence_can_be_left_out() -> None:
+    silent = HourLLaVAProcessor(PROCESSOR.tokenizer, replace(SETTINGS, time_sentence="none"))
     assert (PROCESSOR.video_note(12.345, 3) != "", silent.video_note(12.345, 3)) == (True, "")
     (text,) = silent.build_example(sample("a", FRAMES, (SHORT,))).texts
     assert "user\n<video>\nWhat?" in decode(text.input_ids)

@@ -72,6 +72,7 @@ RENAMED = {
     "text.choice_answer": "text.mcq_format",
     "text.learn_template": "text.loss_on_template",
     "text.memory_question": "text.memaug_question_scope",
+    "text.time_instruction": "text.time_sentence",
     "text.vocabulary_size": "text.vocab_size",
     "training.checkpoint_every_steps": "training.save_every_n_steps",
     "training.clip_norm": "training.gradient_clip_norm",
@@ -98,13 +99,14 @@ OTHER_NAMES = {
     "run.folder": "output_dir out_dir save_dir work_dir default_root_dir logging_dir",
     "run.seed": "random_seed manual_seed data_seed",
     "video.fps": "fps frame_rate framerate video_fps sample_fps frames_per_second",
+    "video.sampling": "frame_sampling sampling_strategy sample_strategy",
     "video.max_frames": "num_frames nframes max_num_frames max_frames_num frames_upbound",
     "video.image_size": "resolution img_size crop_size input_size frame_size size_pixels",
     "image.max_tiles": "image_aspect_ratio image_grid_pinpoints max_num_tiles",
     "text.max_tokens": (
         "max_length max_seq_length max_seq_len model_max_length cutoff_len block_size"
     ),
-    "text.time_instruction": "add_time_instruction",
+    "text.time_sentence": "add_time_instruction",
     "text.loss_on_template": "train_on_inputs",
     "data.global_batch_size": (
         "batch_size train_batch_size total_batch_size gradient_accumulation_steps"

@@ -38,6 +38,12 @@ class RunConfig:
 class VideoConfig:
     """Sampling of frames from a video file."""
 
+    sampling: Literal["seconds", "published"] = field(
+        "seconds",
+        "seconds: the frames on screen at evenly spaced times; published: the frames by number that"
+        " the published training takes, every round(frame rate / video.fps)-th one, or others if"
+        " features are extracted from video files",
+    )
     fps: float = field(1.0, "sampling rate", unit="1/s", gt=0)
     min_frames: int = field(
         128,
@@ -154,8 +160,10 @@ class TextConfig:
         "questions of a conversation that MemAug attends with. With all, as published, later"
         " questions change the visual tokens that earlier answers are based on",
     )
-    time_instruction: bool = field(
-        True, "tell the model the duration of the video and the number of frames"
+    time_sentence: Literal["own", "published", "none"] = field(
+        "own",
+        "sentence before the first question about a video, with the duration and the number of"
+        " frames: in the words of this project, in those of the published training, or none",
     )
     max_tokens: int = field(
         32768,

@@ -13,11 +13,11 @@ from typing import Any
 from lit_hour.config.data import SourceConfig
 from lit_hour.config.diff import describe_changes
 from lit_hour.config.schema import Config
-from lit_hour.data.features.format import feature_config
+from lit_hour.data.features.format import describe_feature_changes, feature_config
 from lit_hour.data.shards.reader import Shards, open_shards
 from lit_hour.errors import ConfigError, list_first
 
-SAMPLING_KEYS = ("fps", "min_frames", "max_frames")
+SAMPLING_KEYS = ("sampling", "fps", "min_frames", "max_frames")
 ORDER_KEYS = (
     "run.seed",
     "data.questions_per_sample",
@@ -78,7 +78,7 @@ def check_videos(shards: Shards, config: Config) -> None:
         if not any(entry.modality == "video" for entry in index.entries):
             continue
         if index.features is not None:
-            changes = describe_changes(index.features.config, feature_config(config))
+            changes = describe_feature_changes(index.features.config, feature_config(config))
             if changes:
                 raise ConfigError(
                     f"The features in {shards.name} were extracted with other settings than this"

@@ -16,6 +16,7 @@ from lit_hour.io.hashing import hash_path
 
 PACKAGES = ("torch", "lightning", "transformers", "open_clip_torch", "av")
 FRAME_SETTINGS = (
+    "sampling",
     "fps",
     "min_frames",
     "max_frames",
@@ -29,7 +30,7 @@ TEXT_SETTINGS = (
     "mcq_format",
     "memaug_question_scope",
     "loss_on_template",
-    "time_instruction",
+    "time_sentence",
     "max_tokens",
 )
 

@@ -26,10 +26,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from lit_hour.config.diff import describe_changes
 from lit_hour.data.features.format import (
     FEATURE_KEYS,
     IMAGE_FEATURE_KEYS,
+    describe_feature_changes,
     feature_config,
 )
 from lit_hour.errors import MemoryFileError
@@ -117,7 +117,7 @@ def load_memory(predictor: VideoPredictor, path: Path, files: Sequence[Path] = (
             settings or from other files.
     """
     metadata, tensors = _read(path)
-    mismatches = describe_changes(metadata.config, _config(predictor, metadata.is_video))
+    mismatches = describe_feature_changes(metadata.config, _config(predictor, metadata.is_video))
     if metadata.weights_digest != predictor.weights_digest:
         mismatches.append(
             f"the model had other weights (SHA-256 {metadata.weights_digest[:12]},"

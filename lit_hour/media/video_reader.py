@@ -27,6 +27,7 @@ from torch import Tensor
 from lit_hour.config.schema import VideoConfig
 from lit_hour.errors import VideoError
 from lit_hour.media.packet_filter import TIME_TOLERANCE_SECONDS
+from lit_hour.media.published_sampling import sample_published
 from lit_hour.media.selective_decoding import TIMESTAMPED_CONTAINERS, decode_selected_frames
 from lit_hour.media.transforms import resize_image, rotate_image
 from lit_hour.media.video_probe import NO_TIMESTAMPS_MESSAGE, VideoInfo, open_video, probe
@@ -99,14 +100,27 @@ class SampledVideo:
             of the readable part, once the chunks have been read.
     """
 
-    def __init__(self, video: str | Path | VideoInfo, config: VideoConfig) -> None:
-        """Read the header, unless `video` is the result of `probe`.
+    def __init__(
+        self, video: str | Path | VideoInfo, config: VideoConfig, for_features: bool = False
+    ) -> None:
+        """Read the header, and choose the frames.
+
+        Args:
+            video: path, or the result of `probe`.
+            config: how frames are sampled.
+            for_features: the features of the frames will be stored. With
+                `video.sampling=published` these are other frames.
 
         Raises:
             VideoError: see `probe`.
         """
         self._config = config
         self._info = video if isinstance(video, VideoInfo) else probe(video)
+        if config.sampling == "published":
+            self._info, self.timestamps, self.duration_seconds = sample_published(
+                self._info, config, for_features
+            )
+            return
         self.duration_seconds = self._info.duration_seconds
         self.timestamps = sample_timestamps(
             self.duration_seconds, config.fps, config.min_frames, config.max_frames
@@ -118,7 +132,7 @@ class SampledVideo:
         Raises:
             VideoError: see `read_frames`.
         """
-        self.duration_seconds = yield from read_frames(
+        readable_seconds = yield from read_frames(
             self._info,
             self.timestamps,
             self._config.image_size,
@@ -126,6 +140,8 @@ class SampledVideo:
             chunk_frames,
             self._config.keyframes_only,
         )
+        if readable_seconds != self._info.duration_seconds:
+            self.duration_seconds = readable_seconds
 
 
 def load_video(path: str | Path, config: VideoConfig) -> tuple[Frames, float]:

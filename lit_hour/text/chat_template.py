@@ -68,7 +68,7 @@ def format_question(question: Question, mcq_format: McqFormat) -> str:
         options = label_options(question.options).items()
         lines = [f"{letter}. {text}" for letter, text in options]
         lines.append("Answer with the letter of the right option.")
-    return "\n".join([question.question, *lines])
+    return "\n".join([question.question.rstrip(), *lines])
 
 
 def tokenize_conversation(
@@ -93,7 +93,8 @@ def tokenize_conversation(
             placeholders precede the first question, each on a line, unless the messages place
             several images themselves.
         note: text about the video after its placeholder, as `HourLLaVAProcessor.video_note`
-            returns it; may be empty.
+            returns it; may be empty. With `text.time_sentence=published` the blanks around the
+            question behind it are kept, as in the published training.
 
     Raises:
         QuestionError: the messages place images, but not as many as there are.
@@ -107,7 +108,8 @@ def tokenize_conversation(
     ids: list[int] = []
     labels: list[int] = []
     question_mask: list[bool] = []
-    for segment in _segments(tokenizer, conversation, num_placeholders, note):
+    keeps_blanks = bool(note) and settings.time_sentence == "published"
+    for segment in _segments(tokenizer, conversation, num_placeholders, note, keeps_blanks):
         in_question = segment.kind in ("prompt", "answer header") and (
             segment.turn <= 1 or settings.memaug_question_scope == "all"
         )
@@ -138,9 +140,17 @@ class _Segment(NamedTuple):
 
 
 def _segments(
-    tokenizer: Tokenizer, conversation: Conversation, num_placeholders: int, note: str
+    tokenizer: Tokenizer,
+    conversation: Conversation,
+    num_placeholders: int,
+    note: str,
+    keeps_blanks: bool,
 ) -> Iterator[_Segment]:
-    """Iterate over the segments of a conversation."""
+    """Iterate over the segments of a conversation.
+
+    With `keeps_blanks` the note and the first question are tokenized as one text, since a token may
+    span the end of one and the beginning of the other.
+    """
     messages = conversation.messages
     # with a video, one image or none, an image token in a message is plain text
     has_image_tokens = num_placeholders > 1 and _has_image_tokens(messages, num_placeholders)
@@ -160,7 +170,10 @@ def _segments(
         if is_user and turn == 1:
             if not has_image_tokens:
                 ids = ids + [IMAGE_TOKEN_INDEX, *newline] * num_placeholders
-            ids = ids + _tokenize(tokenizer, f"{note}\n" if note else "")
+            if keeps_blanks:
+                text = f"{note}\n{message.text}"
+            elif note:
+                ids = ids + _tokenize(tokenizer, f"{note}\n")
         split_images = has_image_tokens and is_user
         ids = ids + _tokenize_untrusted(tokenizer, text, split_images) + end_of_turn + newline
         yield _Segment("prompt", turn, ids)

@@ -180,7 +180,7 @@ def make_tokenizer(config: Config, run: RunDir) -> None:
                 copy_tokenizer(source, folder)
             else:
                 texts = (
-                    message.text
+                    message.text.strip()
                     for folder_of_shards in shards
                     for entry in folder_of_shards.entries
                     for question in folder_of_shards.read(entry).questions

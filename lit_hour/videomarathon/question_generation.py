@@ -120,7 +120,7 @@ def _to_record(
     task: Task, question_format: QuestionFormat, draft: dict[str, Any]
 ) -> dict[str, Any]:
     """Return a draft as a record of a question file; only multiple choice has options."""
-    record = {"task": task.key, "format": question_format, "question": draft["question"]}
+    record = {"task": task.key, "format": question_format, "question": draft["question"].strip()}
     if question_format == "multiple_choice":
         record["options"] = [draft["answer"], *draft["wrong_options"]]
     record["answer"] = draft["answer"]

@@ -62,8 +62,11 @@ TOWERS = {"google/siglip-so400m-patch14-384": ("ViT-SO400M-14-SigLIP-384", 384)}
 UNLIMITED_TOKENS = (
     2**20
 )  # tokens; no text is longer, and without a length the published code cuts none
+UNLIMITED_FRAMES = 1_000_000  # eleven days; the published code has no limit
 HARD_CODED = {  # constants of the published code, independent of config.json
     "text.memaug_question_scope": "all",
+    "text.time_sentence": "published",
+    "video.sampling": "published",
     "model.vision.layer": -2,
     "model.vision.grid": 8,
     "model.vision.tanh_gelu": True,
@@ -222,10 +225,15 @@ def settings_from_hf(published: PublishedConfig, names_tower: bool) -> dict[str,
         "text": {
             "max_tokens": published.integer(longest)
             if longest in published.values
-            else UNLIMITED_TOKENS
+            else UNLIMITED_TOKENS,
+            "time_sentence": HARD_CODED["text.time_sentence"],
         },
         "image": {"max_tiles": int(aspect_ratio[1]), "max_grid": _max_grid(published, size_pixels)},
-        **({"video": {"image_size": size_pixels}} if known else {}),
+        "video": {
+            "sampling": HARD_CODED["video.sampling"],
+            "max_frames": UNLIMITED_FRAMES,
+            **({"image_size": size_pixels} if known else {}),
+        },
         "model": {
             **({"vision": {"name": name}} if known else {}),
             "memaug": {

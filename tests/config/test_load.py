@@ -245,7 +245,7 @@ def test_saved_config_loads_unchanged(tmp_path: Path) -> None:
     overrides += [
         "training.weight_decay=1e-7",
         "training.learning_rate.vision=0.1234567890123456",
-        "text.time_instruction=false",
+        "text.time_sentence=none",
     ]
     overrides += [
         "data.sources.a.shards=x",

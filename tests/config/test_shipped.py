@@ -75,11 +75,11 @@ def test_sizes_batch_and_initialization_of_each_stage(
     "stage, rates, frames, weights, skipped",
     [
         ("s1", (0.0, 0.0, 1e-4, 0.0), (1, 32), [1.0], [0.0]),
-        ("s2", (5e-6, 1e-4, 1e-4, 2e-5), (128, 3600), [0.1, 0.1, 0.1, 0.2], [0.0] * 4),
+        ("s2", (5e-6, 1e-4, 1e-4, 2e-5), (128, 1_000_000), [0.1, 0.1, 0.1, 0.2], [0.0] * 4),
         (
             "s3",
             (0.0, 1e-4, 1e-4, 2e-5),
-            (128, 3600),
+            (128, 1_000_000),
             [0.9, 0.9, 0.9, 0.8, 1.0],
             [0.1, 0.1, 0.1, 0.2, 0.0],
         ),
@@ -101,6 +101,7 @@ def test_stages_follow_the_published_recipe(
     assert [source.skip_fraction for source in sources] == skipped
     assert (config.training.warmup_ratio, config.training.weight_decay) == (0.03, 0.0)
     assert config.text.max_tokens == 32768 and config.text.loss_on_template
+    assert (config.video.sampling, config.text.time_sentence) == ("published", "published")
 
 
 def test_source_of_a_stage_can_be_moved_by_an_override() -> None:

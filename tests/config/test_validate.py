@@ -58,7 +58,7 @@ def test_value_of_wrong_type_is_refused(write: WriteYaml) -> None:
         ("training.max_steps", "yes", "a whole number"),
         ("training.max_steps", "", "a whole number"),
         ("training.weight_decay", "a little", "a number"),
-        ("text.time_instruction", "maybe", "true or false"),
+        ("text.loss_on_template", "maybe", "true or false"),
         ("training.precision", "fp8", "bf16-mixed, bf16-true or 32-true"),
         ("video.on_decode_error", "", "raise or truncate"),
     ):
@@ -76,7 +76,7 @@ def test_null_is_refused(write: WriteYaml) -> None:
         "training.max_steps",
         "training.weight_decay",
         "run.name",
-        "text.time_instruction",
+        "text.time_sentence",
         "video.on_decode_error",
     ):
         section, leaf = name.split(".")

@@ -56,14 +56,19 @@ def test_published_config_becomes_settings(golden: Path, tmp_path: Path) -> None
     )
     assert (config.image.max_grid, config.image.max_tiles, config.text.max_tokens) == (6, 9, 32768)
     assert (config.model.vision.name, config.video.image_size) == ("ViT-SO400M-14-SigLIP-384", 384)
+    assert (config.text.time_sentence, config.video.sampling) == ("published", "published")
+    assert (config.video.min_frames, config.video.max_frames) == (128, 1_000_000)
     assert differences_from_published(config) == []
 
 
 def test_overrides_win_and_may_name_another_tower(tmp_path: Path) -> None:
     config = settings(
-        tmp_path, *TOWER_OVERRIDES, "text.max_tokens=99", mm_vision_tower="someone/siglip-small"
+        tmp_path,
+        *(*TOWER_OVERRIDES, "text.max_tokens=99", "video.sampling=seconds"),
+        mm_vision_tower="someone/siglip-small",
     )
     assert (config.model.vision.name, config.text.max_tokens) == ("lit-hour-siglip", 99)
+    assert config.video.sampling == "seconds"
 
 
 def test_newer_and_older_keys_are_read(tmp_path: Path) -> None:
@@ -187,6 +192,8 @@ def test_settings_round_trip_through_config_json(tmp_path: Path) -> None:
 def test_differences_from_published_are_listed() -> None:
     config = load_config(None, ["model.vision.grid=4", "model.memaug.temporal_forgetting=keyframe"])
     assert differences_from_published(config) == [
+        "text.time_sentence=own (published: published)",
+        "video.sampling=seconds (published: published)",
         "model.vision.grid=4 (published: 8)",
         "model.memaug.temporal_forgetting=keyframe (published: uniform)",
         "model.memaug.eval_spatial_forgetting=uniform (published: random)",

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any, Literal
@@ -40,11 +41,13 @@ FEATURE_KEYS = (
     "model.vision.grid",
     "model.vision.tanh_gelu",
     "video.image_size",
+    "video.sampling",
     "video.fps",
     "video.min_frames",
     "video.max_frames",
 )  # settings that determine the features of a video
 IMAGE_FEATURE_KEYS = (*FEATURE_KEYS[:5], "image.max_grid", "image.max_tiles")
+VALUES_BEFORE = {"video.sampling": "seconds"}  # of settings that older features do not record
 
 
 @dataclass(frozen=True)
@@ -69,7 +72,7 @@ class FeatureMetadata:
         changes = describe_changes(
             {"features.precision": self.precision}, {"features.precision": now.precision}
         )
-        changes += describe_changes(self.config, now.config)
+        changes += describe_feature_changes(self.config, now.config)
         if self.encoder_sha256 != now.encoder_sha256:
             changes.append(
                 "the vision encoder has other weights"
@@ -81,6 +84,12 @@ class FeatureMetadata:
 def feature_config(config: Config, keys: tuple[str, ...] = FEATURE_KEYS) -> dict[str, Any]:
     """Return the settings that determine the features, by their full names."""
     return {key: attrgetter(key)(config) for key in keys}
+
+
+def describe_feature_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Return a text for each difference between two results of `feature_config`."""
+    known = {key: value for key, value in VALUES_BEFORE.items() if key in now}
+    return describe_changes({**known, **before}, now)
 
 
 @dataclass(frozen=True)

@@ -210,8 +210,8 @@ class VideoFileSource:
         return self._video_path(ref).stat().st_size
 
     def chunks(self, ref: SampleRef) -> Iterator[FrameChunk]:
-        """Yield the frames that packing would sample, before they become JPEGs, then the end."""
-        video = SampledVideo(self._video_path(ref), self._config.video)
+        """Yield the sampled frames, before they become JPEGs, then the end."""
+        video = SampledVideo(self._video_path(ref), self._config.video, for_features=True)
         num_read, num_frames = 0, len(video.timestamps)
         for frames in video.chunks(self._config.model.vision.encode_batch_size):
             yield FrameChunk(ref, frames.images, num_frames)

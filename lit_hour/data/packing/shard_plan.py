@@ -18,7 +18,12 @@ from typing import Any
 from lit_hour.config.schema import PackConfig, VideoConfig
 from lit_hour.data.questions.file import read_questions
 from lit_hour.data.questions.record import SampleSpec, question_record
-from lit_hour.data.shards.shard_index import SHARD_PATTERN, FileStamp, read_index
+from lit_hour.data.shards.shard_index import (
+    SHARD_PATTERN,
+    UNRECORDED_SAMPLING,
+    FileStamp,
+    read_index,
+)
 from lit_hour.errors import QuestionError, list_first
 from lit_hour.io.hashing import hash_path
 
@@ -80,6 +85,7 @@ def plan_shards(
     samples = _sorted_samples(folder, questions)
     stamps = _find_unchanged(folder, out)
     stored_config = {
+        **({} if video.sampling == UNRECORDED_SAMPLING else {"sampling": video.sampling}),
         **{key: getattr(video, key) for key in FRAME_KEYS},
         **{key: getattr(config, key) for key in PACK_KEYS},
     }

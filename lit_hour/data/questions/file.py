@@ -118,7 +118,7 @@ def _parse_conversation(record: dict[str, Any], number: int, location: str) -> l
                 task="",
                 format="open_ended",
                 question=texts[index],
-                answer=texts[index + 1],
+                answer=texts[index + 1].strip(),
             )
         )
     return questions
@@ -127,7 +127,8 @@ def _parse_conversation(record: dict[str, Any], number: int, location: str) -> l
 def _turn_text(turn: Any, location: str) -> str:
     if not isinstance(turn, dict) or not {"from", "value"} <= turn.keys():
         raise QuestionError(f"{location} must be a mapping with 'from' and 'value'.")
-    return check_text(turn["value"], "value", location)
+    check_text(turn["value"], "value", location)
+    return str(turn["value"])
 
 
 def _modality_and_files(record: dict[str, Any], location: str) -> tuple[Modality, tuple[str, ...]]:

@@ -113,11 +113,12 @@ def parse_question(record: dict[str, Any], location: str) -> Question:
             "open_ended."
         )
     answer = check_text(record["answer"], "answer", location)
+    check_text(record["question"], "question", location)
     return Question(
         id=str(identifier),
         task=_parse_choice(record, "task", "", tuple(TASK_OF_KEY), location),
         format=question_format,
-        question=check_text(record["question"], "question", location),
+        question=record["question"],
         answer=_correct_option(answer, options, location) if options else answer,
         options=options,
         evidence=_parse_evidence(record, location),
@@ -196,7 +197,8 @@ def validate_placeholders(
             )
         return tuple(questions)
     for question in questions:
-        if not _strip(question.question) or not _strip(question.answer):
+        texts = (question.question, question.answer)
+        if not all(_PLACEHOLDER.sub("", text).strip() for text in texts):
             raise QuestionError(
                 f"{location}: question {question.id!r} or its answer has no text beside "
                 "placeholders."
@@ -287,13 +289,11 @@ def _parse_evidence(record: dict[str, Any], location: str) -> tuple[tuple[float,
 
 
 def _without_placeholders(question: Question) -> Question:
-    """Remove placeholders from a question.
+    """Remove placeholders from a question, and keep the blanks around them.
 
     Options keep theirs, and so does an answer that is an option.
     """
-    answer = question.answer if question.options else _strip(question.answer)
-    return replace(question, question=_strip(question.question), answer=answer)
-
-
-def _strip(text: str) -> str:
-    return _PLACEHOLDER.sub("", text).strip()
+    text, answer = _PLACEHOLDER.sub("", question.question), question.answer
+    if not question.options:
+        answer = _PLACEHOLDER.sub("", answer).strip()
+    return replace(question, question=text, answer=answer)

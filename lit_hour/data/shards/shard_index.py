@@ -17,6 +17,7 @@ from lit_hour.errors import ShardError
 from lit_hour.io.atomic import atomic_write_text
 
 VERSION = 3
+UNRECORDED_SAMPLING = "seconds"  # `video.sampling` of shards that do not name it
 TOTALS_NAME = "index.json"
 SHARD_PATTERN = "[0-9]" * 6
 
@@ -131,6 +132,7 @@ def parse_index(content: bytes, location: str) -> ShardIndex:
         entries = tuple(IndexEntry(shard=shard, **entry) for entry in record.pop("entries"))
         skipped = tuple(SkippedSample(**sample) for sample in record.pop("skipped"))
         features = FeatureMetadata(**record.pop("features")) if "features" in record else None
+        record["config"] = {"sampling": UNRECORDED_SAMPLING, **record["config"]}
         files = {name: FileStamp(**stamp) for name, stamp in record.pop("files", {}).items()}
         index = ShardIndex(
             entries=entries, skipped=skipped, features=features, files=files, **record

@@ -73,7 +73,7 @@ def test_video_file_source_plans_as_packing_does_and_skips_jpeg(
         VideoFileSource(tiny_videos, tiny_questions, NO_SHARDS, CONFIG),
     )
     assert files.num_shards == stored.num_shards
-    assert {**files.config, "jpeg_quality": 90} == stored.config
+    assert {"sampling": "seconds", **files.config, "jpeg_quality": 90} == stored.config
     for ref, name in zip(videos_of(stored), VIDEO_NAMES, strict=True):
         images, end = images_of(files, ref)
         jpegs, stored_end = images_of(stored, ref)

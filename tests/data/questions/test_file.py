@@ -110,7 +110,7 @@ def test_each_pair_of_turns_is_an_open_ended_question(tmp_path):
     )  # LLaVA's ids may repeat
     assert list(questions) == ["b.mp4", "set/videos/b.mp4"]
     assert [(question.question, question.answer) for question in questions["b.mp4"]] == [
-        ("Who is it?", "A man."),
+        ("\nWho is it?", "A man."),
         ("Where?", "In a park."),
     ]
     assert {question.format for question in questions["b.mp4"]} == {"open_ended"}
@@ -286,7 +286,7 @@ def test_placeholders_are_kept_for_image_sets_only(tmp_path):
         "<image>\nWhich is <image>?",
         "And now?",
     ]
-    assert samples[1].questions[0].question == "Which?"
+    assert samples[1].questions[0].question == "\nWhich?"
     assert (
         samples[2].questions[0].question == "Is it  or ?"
         and samples[2].questions[0].answer_letter == "A"

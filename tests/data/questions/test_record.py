@@ -112,9 +112,11 @@ def test_answers_about_an_image_set_must_not_have_placeholders(answers):
 
 
 @pytest.mark.parametrize("modality", ["image", "video"])
-def test_placeholders_of_a_single_file_are_removed(modality):
-    questions = make_questions("<image>\nA?", "B <video>?")
-    assert texts_of(validate_placeholders(questions, modality, 1, "a")) == ["A?", "B ?"]
+def test_placeholders_of_a_single_file_are_removed_and_their_blanks_kept(modality):
+    questions = make_questions("<image>\nA?", "B <video>?", "C? <image>")
+    questions = validate_placeholders(questions, modality, 1, "a")
+    assert texts_of(questions) == ["\nA?", "B ?", "C? "]
+    assert [parse_question(question_record(one), "a") for one in questions] == list(questions)
     questions = make_questions("A?", answer="<image> That.")
     (question,) = validate_placeholders(questions, modality, 1, "a")
     assert question.answer == "That."
@@ -144,5 +146,5 @@ def test_drop_partial_placeholders_keeps_complete_ones():
     questions = make_questions("<image>A?", "<image> B?", "C?")
     assert texts_of(drop_partial_placeholders(questions, 2)) == ["<image>A?", "<image> B?", "C?"]
     assert texts_of(drop_partial_placeholders(questions[:1], 2)) == ["A?"]
-    assert texts_of(drop_partial_placeholders(questions[1:], 2)) == ["B?", "C?"]
+    assert texts_of(drop_partial_placeholders(questions[1:], 2)) == [" B?", "C?"]
     assert texts_of(drop_partial_placeholders(questions[2:], 2)) == ["C?"]

@@ -1,0 +1,142 @@
+"""Choose the frames of the published training, by their numbers instead of their times.
+
+Entry point: `sample_published`. It reads the header of every packet, because only then are the
+number and the times of the frames known.
+
+Source: the training code of Hour-LLaVA (arXiv:2506.05332).
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from fractions import Fraction
+
+import av
+
+from lit_hour.config.schema import VideoConfig
+from lit_hour.io.sampling import evenly_spaced_indices
+from lit_hour.media.video_probe import VideoInfo, open_video
+
+
+@dataclass(frozen=True)
+class FrameTable:
+    """Start of every frame of a video, and its average frame rate.
+
+    Attributes:
+        ticks: start of each frame, counted from the first, in order.
+        tick_seconds: length of a tick.
+        frame_rate: frames per second, as the header says.
+    """
+
+    ticks: list[int]
+    tick_seconds: Fraction
+    frame_rate: float
+
+    def start_seconds(self, frame: int) -> float:
+        """Return the time from the start of the first frame to the start of another."""
+        return float(self.ticks[frame] * self.tick_seconds)
+
+
+def sample_published(
+    info: VideoInfo, config: VideoConfig, for_features: bool
+) -> tuple[VideoInfo, list[float], float]:
+    """Choose the frames that the published training takes of a video.
+
+    Args:
+        info: the result of `probe`.
+        config: `fps`, `min_frames` and `max_frames`.
+        for_features: choose the frames that it takes of a video with stored features.
+
+    Returns:
+        `info` with a duration that includes the last frame, the starts of the frames in seconds,
+        and the duration in seconds that the published prompt states.
+
+    Raises:
+        VideoError: the file cannot be opened.
+    """
+    table = read_frame_table(info)
+    num_frames, rate = len(table.ticks), table.frame_rate
+    duration_seconds = num_frames / rate
+    if for_features:
+        duration_seconds = round(duration_seconds, 2)
+        stored = stored_feature_indices(num_frames, rate, config.fps, config.min_frames)
+        read = read_feature_indices(len(stored), duration_seconds, config.fps)
+        indices = [stored[index] for index in read]
+    else:
+        indices = video_frame_indices(num_frames, rate, config.fps, config.min_frames)
+    if len(indices) > config.max_frames:
+        indices = evenly_spaced_indices(num_frames, config.max_frames, "linspace")
+    end_seconds = table.start_seconds(-1) + 1 / rate
+    info = replace(info, duration_seconds=max(info.duration_seconds, end_seconds))
+    return info, list(map(table.start_seconds, indices)), duration_seconds
+
+
+def video_frame_indices(
+    num_frames: int, frame_rate: float, fps: float, min_frames: int
+) -> list[int]:
+    """Return the frames that the published training takes of a video file.
+
+    Args:
+        num_frames: of the file.
+        frame_rate: of the file, in frames per second.
+        fps: sampling rate in frames per second; rounded to a whole step between frames.
+        min_frames: a video with fewer sampled frames gets this many, evenly spaced, or all.
+    """
+    step = max(round(frame_rate / fps), 1)  # the published code fails for a step of 0
+    indices = list(range(0, num_frames, step))
+    if len(indices) < min_frames:
+        return evenly_spaced_indices(num_frames, min(num_frames, min_frames), "linspace")
+    return indices
+
+
+def stored_feature_indices(
+    num_frames: int, frame_rate: float, fps: float, min_frames: int
+) -> list[int]:
+    """Return the frames whose features the published extraction stores; as `video_frame_indices`.
+
+    All frames of a video with fewer than `min_frames`; the last frame is always among them.
+    """
+    num_stored = max(int(num_frames / frame_rate * fps), min_frames)
+    return evenly_spaced_indices(num_frames, min(num_stored, num_frames), "linspace")
+
+
+def read_feature_indices(num_stored: int, duration_seconds: float, fps: float) -> list[int]:
+    """Return which of the stored features the published training reads: `fps` of each second."""
+    num_read = min(num_stored, max(int(duration_seconds * fps), 1))
+    return evenly_spaced_indices(num_stored, num_read, "linspace")
+
+
+def read_frame_table(info: VideoInfo) -> FrameTable:
+    """Return the start of every frame, from the headers of the packets; nothing is decoded.
+
+    A file that is cut short keeps the frames that its header promises, so that decoding them
+    reports the damage. Frames without presentation times (avi) are evenly spaced.
+
+    Raises:
+        VideoError: the file cannot be opened.
+    """
+    shown: list[int | None] = []
+    end = 0
+    with open_video(info.path) as (container, stream):
+        tick_seconds = Fraction(stream.time_base or 0)
+        rate = stream.average_rate or stream.guessed_rate
+        with suppress(av.FFmpegError):  # the frames behind the damage are added below
+            for packet in container.demux(stream):
+                if packet.size == 0:  # PyAV's flush packet at the end
+                    break
+                if not packet.is_discard:
+                    shown.append(packet.pts)
+                    end = max(end, (packet.pts or 0) + (packet.duration or 0))
+    rate = Fraction(rate or max(len(shown), 1) / info.duration_seconds)
+    ticks = sorted({pts - info.first_pts for pts in shown if pts is not None})
+    ticks = [tick for tick in ticks if tick >= 0] or [0]
+    if None in shown or not tick_seconds:
+        ticks, tick_seconds, end = list(range(len(shown))), 1 / rate, info.first_pts + len(shown)
+    interval = ticks[-1] - ticks[-2] if len(ticks) > 1 else 0
+    step = max(round(1 / (rate * tick_seconds)), 1)
+    end_seconds = float((end - info.first_pts) * tick_seconds)
+    if info.is_cut(end_seconds, 0.0, float(interval * tick_seconds)):
+        num_ticks = int(Fraction(info.duration_seconds) / tick_seconds)
+        ticks += range(ticks[-1] + step, num_ticks, step)
+    return FrameTable(ticks, tick_seconds, float(rate))
