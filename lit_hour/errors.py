@@ -6,14 +6,24 @@ The command line prints these in one line. Any other exception is a bug of this 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 MAX_LISTED = 5  # items that a message lists before it only counts the rest
+LOCAL_FOLDERS = ("runs", "shards", "weights")  # other relative paths may name a repository
 
 
 def list_first(items: Sequence[str], separator: str = ", ") -> str:
     """Join the first items of a list for a message, and count the rest."""
     rest = len(items) - MAX_LISTED
     return separator.join(items[:MAX_LISTED]) + (f"{separator}and {rest} more" if rest > 0 else "")
+
+
+def download_hint(path: str | Path) -> str:
+    """Return how to download a repository of Hugging Face, if a missing path may be its name."""
+    parts = Path(path).parts
+    if len(parts) != 2 or parts[0] in LOCAL_FOLDERS or Path(parts[0]).exists():
+        return ""
+    return f" To download it from Hugging Face: hf download {path} --local-dir FOLDER"
 
 
 class InputError(ValueError):

@@ -19,7 +19,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from lit_hour.config.schema import RunConfig
-from lit_hour.errors import RunError
+from lit_hour.errors import RunError, download_hint
 
 DEFAULT_CHECKPOINTS = ("best", "last", "converted")  # in order of preference
 
@@ -69,7 +69,8 @@ class RunDir:
         """
         if not self.path.is_dir():
             raise RunError(
-                f"There is no run at {self.path}. Train one first, or name another with --run"
+                f"There is no run at {self.path}. Train one first, or name another with --run."
+                f"{download_hint(self.path)}"
             )
         paths = {path.name: path for path in self.checkpoints.glob("*/") if not path.suffix}
         paths |= {path.stem: path for path in self.checkpoints.glob("*.ckpt")}

@@ -5,6 +5,7 @@ Entry point: `VideoPredictor.from_run`, then `encode_video` and `generate`.
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
@@ -383,6 +384,8 @@ class VideoPredictor:
 
 def check_device(device: str) -> None:
     """Raise a ConfigError if this machine does not have the device "cpu", "cuda" or "cuda:N"."""
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", device):
+        raise ConfigError(f"There is no device {device}. Use cpu, cuda or cuda:N.")
     name, _, number = device.partition(":")
     num_gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if name == "cuda" and num_gpus == 0:

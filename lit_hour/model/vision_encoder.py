@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch._weights_only_unpickler import UnpicklingError
 
 from lit_hour.config.model import VisionConfig
-from lit_hour.errors import ConfigError, InputError, WeightsError
+from lit_hour.errors import ConfigError, InputError, WeightsError, download_hint
 from lit_hour.io.hashing import hash_weights
 from lit_hour.types import Features, Frames, ImageSet, TiledImage, Visual
 
@@ -249,7 +249,7 @@ def check_weights(name: str, weights: str) -> None:
     if not Path(weights).is_file():
         raise ConfigError(
             f"model.vision.weights={weights!r} is neither a file nor a pretrained tag of {name},"
-            f" which has: {', '.join(tags) or 'none'}"
+            f" which has: {', '.join(tags) or 'none'}.{download_hint(weights)}"
         )
     if Path(weights).suffix != ".safetensors" and not zipfile.is_zipfile(weights):
         raise WeightsError(

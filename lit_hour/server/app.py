@@ -23,6 +23,7 @@ from lit_hour.server.queueing import cancel_on_disconnect
 from lit_hour.server.state import AppState
 from lit_hour.server.uploads import read_body
 
+MAX_PORT = 65535
 GRACEFUL_SHUTDOWN_SECONDS = 5  # answers that take longer are cancelled
 KEEP_ALIVE_SECONDS = 20
 MAX_TOKEN_BYTES = 4096
@@ -221,6 +222,8 @@ def _add_chat_routes(app: FastAPI, state: AppState) -> None:
 
 
 def _listen(host: str, port: int) -> socket.socket:
+    if not 0 <= port <= MAX_PORT:  # the system would take the remainder
+        raise ServerError(f"--port {port} must be a port from 0 to {MAX_PORT}.")
     try:
         family, _, _, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE

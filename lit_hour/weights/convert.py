@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 from lit_hour.config.load import config_from_dict, load_config, save_config
-from lit_hour.errors import WeightsError
+from lit_hour.errors import WeightsError, download_hint
 from lit_hour.run_dir import RunDir
 from lit_hour.text.tokenizer import copy_tokenizer, end_of_turn_id, load_tokenizer
 from lit_hour.weights.hf_config import (
@@ -104,7 +104,7 @@ def convert(
         return _run_to_hf(source, target.absolute(), overrides, checkpoint)
     raise WeightsError(
         f"{source} is neither a Hugging Face folder (with {CONFIG}) nor a run directory (with"
-        " checkpoints/). Give one of the two."
+        f" checkpoints/). Give one of the two.{download_hint(source)}"
     )
 
 

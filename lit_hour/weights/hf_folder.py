@@ -16,7 +16,7 @@ from lit_hour.config.model import VisionConfig
 from lit_hour.config.schema import Config
 from lit_hour.errors import WeightsError
 from lit_hour.model.hour_llava import HourLLaVA
-from lit_hour.model.vision_encoder import VisionEncoder
+from lit_hour.model.vision_encoder import VisionEncoder, check_weights
 from lit_hour.weights.hf_config import PublishedConfig
 from lit_hour.weights.name_map import (
     MEMAUG,
@@ -136,6 +136,7 @@ def open_tower(settings: VisionConfig, meta_tensors: MetaTensors) -> PretrainedW
         if name.endswith(PATCHES)
     ]
     if stored is None or not (prefixes or path.is_dir()):
+        check_weights(settings.name, settings.weights)  # a large tower takes seconds to build
         encoder = VisionEncoder(settings)
         encoder.load_pretrained(settings.weights)
         state = {f"vision.{name}": weight for name, weight in encoder.state_dict().items()}

@@ -215,8 +215,8 @@ def siglip_names_of(tower_name: str) -> tuple[str, ...]:
     found = TOWER_WEIGHT.fullmatch(tower_name)
     if found is None or found[2] not in SIGLIP_BLOCK:
         raise WeightsError(
-            f"The vision tower has {tower_name}, which SigLIP lacks. Set model.vision.name to a "
-            "SigLIP."
+            f"The vision tower has {tower_name}, which SigLIP lacks. Only a run with a SigLIP can"
+            " be converted: train one with model.vision.name=ViT-SO400M-14-SigLIP-384."
         )
     return tuple(f"encoder.layers.{found[1]}.{part}.{found[3]}" for part in SIGLIP_BLOCK[found[2]])
 

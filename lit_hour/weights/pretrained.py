@@ -18,7 +18,7 @@ from lit_hour.config.load import load_config
 from lit_hour.config.model import LLMConfig
 from lit_hour.config.schema import Config
 from lit_hour.config.validate import check_config
-from lit_hour.errors import ConfigError, RunError, WeightsError
+from lit_hour.errors import ConfigError, RunError, WeightsError, download_hint
 from lit_hour.model.hour_llava import HourLLaVA
 from lit_hour.model.vision_encoder import VisionEncoder
 from lit_hour.run_dir import RunDir
@@ -52,7 +52,6 @@ from lit_hour.weights.reader import (
 
 VISION_PREFIX = "vision."  # state-dict prefix of the vision encoder
 log = logging.getLogger(__name__)
-LOCAL_FOLDERS = ("runs", "shards", "weights")  # other relative paths may name a repository
 
 
 def load_vision_encoder(config: Config, checkpoint: Path | None = None) -> VisionEncoder:
@@ -145,6 +144,7 @@ def pretrained_tokenizer(config: Config) -> Path | None:
 
     Raises:
         RunError: `training.init_from` is neither a run nor a published model.
+        WeightsError: `text.tokenizer` is not a folder.
     """
     source = Path(config.training.init_from)
     if config.training.init_from and not is_published(source):
@@ -152,8 +152,10 @@ def pretrained_tokenizer(config: Config) -> Path | None:
         return RunDir(source).tokenizer
     if config.training.init_from:
         return source
-    named = config.text.tokenizer if config.text.tokenizer != BYTE_LEVEL else config.model.llm.path
-    return Path(named) if named else None
+    if config.text.tokenizer != BYTE_LEVEL:
+        _check_folder("text.tokenizer", config.text.tokenizer)
+        return Path(config.text.tokenizer)
+    return Path(config.model.llm.path) if config.model.llm.path else None
 
 
 def load_pretrained_weights(model: HourLLaVA, config: Config) -> set[str]:
@@ -214,12 +216,24 @@ def _initial_checkpoint(source: Path) -> Path:
     if source.is_dir() and RunDir(source).checkpoints.is_dir():
         return RunDir(source).checkpoint()
     problem = "is neither a run nor a published model" if source.is_dir() else "does not exist"
-    is_hub_name = len(source.parts) == 2 and not Path(source.parts[0]).exists()
-    hint = f" To download it from Hugging Face: hf download {source} --local-dir FOLDER"
     raise RunError(
         f"training.init_from={source} {problem}. Give the folder of a run, of LLaVA-OneVision or"
-        f" of Hour-LLaVA.{hint if is_hub_name and source.parts[0] not in LOCAL_FOLDERS else ''}"
+        " of Hour-LLaVA; or start from a language model: training.init_from="
+        f" model.llm.path=FOLDER text.tokenizer=FOLDER.{download_hint(source)}"
     )
+
+
+def _check_folder(setting: str, folder: str) -> None:
+    """Check that the folder of a Hugging Face model or tokenizer exists.
+
+    Raises:
+        WeightsError: It does not.
+    """
+    if not Path(folder).is_dir():
+        raise WeightsError(
+            f"{setting}={folder} is not a folder. Give one in the Hugging Face layout."
+            f"{download_hint(folder)}"
+        )
 
 
 def _read_pretrained_config(config: Config) -> PublishedConfig:
@@ -228,6 +242,8 @@ def _read_pretrained_config(config: Config) -> PublishedConfig:
         config.training.init_from or config.model.llm.path,
         not config.training.init_from,
     )
+    if is_plain:
+        _check_folder("model.llm.path", folder)
     published = read_published_config(Path(folder))
     if (published.kind == "a plain language model") != is_plain:
         right = "training.init_from" if is_plain else "model.llm.path"

@@ -275,6 +275,9 @@ def test_ask_reports_input_errors_by_name(
 def test_from_run_refuses_a_missing_gpu_before_it_reads_the_run(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    for device in ("gpu", "cuda:", "cuda:first", "cpu:0x"):
+        with pytest.raises(ConfigError, match=f"no device {device}. Use cpu, cuda or cuda:N"):
+            VideoPredictor.from_run(Path("none"), device=device)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(ConfigError, match=r"no GPU here for device cuda:1\. Use cpu\."):
         VideoPredictor.from_run(Path("none"), device="cuda:1")

@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from lit_hour.cli import main
-from lit_hour.errors import InputError
+from lit_hour.errors import InputError, ServerError
 from lit_hour.run_dir import RunDir
+from lit_hour.server.app import serve
 from tests import REPOSITORY
 from tests.server.helpers import chat_body
 
@@ -41,6 +42,8 @@ def test_serve_rejects_unsafe_or_invalid_arguments(tmp_path: Path) -> None:
             free_port = [] if "--port" in argv else ["--port", "0"]
             with pytest.raises(InputError, match=message):
                 main(["serve", "--run", str(tmp_path / "run"), *free_port, *argv])
+    with pytest.raises(ServerError, match=r"--port 80000 must be a port from 0 to 65535"):
+        serve(tmp_path / "run", "127.0.0.1", 80000)
 
 
 @pytest.mark.slow

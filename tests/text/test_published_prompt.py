@@ -10,6 +10,7 @@ import torch
 from lit_hour.config.schema import TextConfig
 from lit_hour.data.questions.file import read_questions
 from lit_hour.processor import HourLLaVAProcessor
+from lit_hour.text.chat_template import build_conversation
 from lit_hour.text.tokenizer import train_byte_level_tokenizer
 from lit_hour.types import IMAGE_TOKEN_INDEX, Features, Frames, Question, Sample, Visual
 
@@ -31,7 +32,7 @@ def training_ids(
 ) -> list[int]:
     """Return the token ids of a training sample about a video of 12.345 seconds."""
     processor = HourLLaVAProcessor(TOKENIZER, config)
-    conversation = processor.build_conversation(questions)
+    conversation = build_conversation(questions, config)
     sample = Sample("key", "made", 12.345, visual, (conversation,))
     return processor.build_example(sample).texts[0].input_ids.tolist()
 

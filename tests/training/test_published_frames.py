@@ -3,14 +3,16 @@
 import json
 from pathlib import Path
 
+import av
+import numpy as np
 import pytest
 import torch
 
 from lit_hour.cli import main
 from lit_hour.config.load import load_config
 from lit_hour.data.datamodule import VideoQADataModule
+from lit_hour.data.datasets import TrainingDataset, load_visual
 from lit_hour.data.packing.pack import pack
-from lit_hour.data.shards.decode import load_visual
 from lit_hour.data.shards.reader import StoredSample, open_shards
 from lit_hour.errors import ConfigError, RunError
 from lit_hour.evaluation.report.report import read_report
@@ -19,21 +21,30 @@ from lit_hour.processor import HourLLaVAProcessor
 from lit_hour.run_dir import RunDir
 from lit_hour.text.tokenizer import load_tokenizer
 from lit_hour.training.extract_features import extract_features
-from lit_hour.types import Frames
+from lit_hour.types import Example, Frames
 from tests.helpers.toy_run import ToyProject
 
 PUBLISHED = (
     "video.sampling=published",
-    "video.max_frames=40",
+    "video.max_frames=100",
     "text.time_sentence=published",
     "training.learning_rate.vision=0",
     "training.max_steps=1",
 )
-NUM_FRAMES = 60  # of a video of 30 seconds: 2 per second
-SENTENCE = (
-    "The video lasts for 30.00 seconds, and 30 frames are uniformly sampled from it. Please answer"
-    " the following questions related to this video."
-)
+
+
+def count_frames(split: Path, key: str) -> int:
+    """Return the number of frames in a video file, which has 2 in each second."""
+    with av.open(str(split / f"videos/{key}.mp4")) as container:
+        return sum(1 for _ in container.decode(container.streams.video[0]))
+
+
+def sentence(total: int) -> str:
+    """Return the sentence about a video file with so many frames, of which every second is used."""
+    return (
+        f"The video lasts for {total / 2:.2f} seconds, and {len(range(0, total, 2))} frames are"
+        " uniformly sampled from it. Please answer the following questions related to this video."
+    )
 
 
 @pytest.fixture(scope="module")
@@ -69,10 +80,11 @@ def stored_samples(shards: Path) -> list[StoredSample]:
     return [opened.read(entry) for entry in opened.entries]
 
 
-def test_packed_frames_are_every_second_one(shards: Path, toy: ToyProject) -> None:
+def test_packed_frames_are_every_second_one(shards: Path, split: Path) -> None:
     for stored in stored_samples(shards):
-        assert stored.timestamps_seconds == tuple(map(float, range(30)))
-        assert stored.duration_seconds == 30.0
+        total = count_frames(split, stored.key)
+        assert stored.timestamps_seconds == tuple(number / 2 for number in range(0, total, 2))
+        assert stored.duration_seconds == total / 2 > 20
     assert open_shards(shards).indexes[0].config["sampling"] == "published"
 
 
@@ -88,15 +100,14 @@ def test_asking_uses_the_frames_and_the_sentence_of_training(
     config = toy.config("published", *words(shards))
     processor = HourLLaVAProcessor(load_tokenizer(run.tokenizer), config.text)
     data = VideoQADataModule(config, processor)
-    data.setup("fit")
-    batch = next(iter(data.train_dataloader()))
-    text = processor.tokenizer.decode(batch.input_ids[0][batch.input_ids[0] >= 0])
-    assert f"\n{SENTENCE}\n" in text
+    example = TrainingDataset(data.sources, data.order, processor, config)[0].result
+    assert isinstance(example, Example) and isinstance(example.visual, Frames)
+    ids, video = example.texts[0].input_ids, example.visual
+    note = sentence(count_frames(split, example.key))
+    assert f"\n{note}\n" in processor.tokenizer.decode(ids[ids >= 0])
     predictor = VideoPredictor.from_run(run.path, device="cpu")
-    (video,) = batch.visuals
-    assert isinstance(video, Frames)
-    memory = predictor.encode_video(split / f"videos/{batch.keys[0]}.mp4")
-    assert memory.note == SENTENCE and memory.num_frames == len(video) == 30
+    memory = predictor.encode_video(split / f"videos/{example.key}.mp4")
+    assert memory.note == note and memory.num_frames == len(video)
     assert torch.equal(memory.repository.timestamps, video.timestamps)
 
 
@@ -106,18 +117,20 @@ def test_features_of_files_are_of_the_published_frames(
     """Other frames than those of the files: the last one is always among them."""
     questions = split / "questions.json"
     extract_features(str(split / "videos"), tmp_path / "files", run=run.path, questions=questions)
-    chosen = [number * (NUM_FRAMES - 1) // 29 for number in range(30)]
     for stored in stored_samples(tmp_path / "files"):
-        assert stored.timestamps_seconds == tuple(number / 2 for number in chosen)
+        total = count_frames(split, stored.key)
+        chosen = np.floor(np.linspace(0, total - 1, total // 2))
+        assert stored.timestamps_seconds == tuple(chosen / 2)
+        assert stored.timestamps_seconds[-1] == (total - 1) / 2
         visual = load_visual(stored, load_config(run.config).video, load_config().image)
-        assert len(visual or ()) == 30
+        assert len(visual or ()) == total // 2
     extract_features(str(shards), tmp_path / "shards", run=run.path)
-    for stored in stored_samples(tmp_path / "shards"):
-        assert stored.timestamps_seconds == tuple(map(float, range(30)))
-    for name in ("files", "shards"):
-        more = (*words(tmp_path / name), f"training.init_from={run.path}")
-        result = toy.fit(f"published-{name}", *more)
-        assert result.step == 1
+    for stored, packed in zip(
+        stored_samples(tmp_path / "shards"), stored_samples(shards), strict=True
+    ):
+        assert stored.timestamps_seconds == packed.timestamps_seconds
+    result = toy.fit("on-files", *words(tmp_path / "files"), f"training.init_from={run.path}")
+    assert result.step == 1
 
 
 def test_other_sampling_is_refused(
@@ -153,7 +166,8 @@ def test_evaluation_uses_them_and_its_protocol_records_them(
     protocol = read_report(tmp_path / "out/report.json").protocol
     assert protocol["frames"]["sampling"] == "published"
     assert protocol["text"]["time_sentence"] == "published"
-    assert notes == {SENTENCE}
+    assert notes <= {sentence(count_frames(split, path.stem)) for path in split.glob("videos/*")}
+    assert len(notes) == 1
 
 
 def test_shards_without_the_setting_were_packed_by_seconds(toy: ToyProject) -> None:

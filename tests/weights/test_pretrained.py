@@ -11,6 +11,7 @@ from lit_hour.config.load import load_config
 from lit_hour.config.schema import Config
 from lit_hour.errors import ConfigError, InputError, RunError, WeightsError
 from lit_hour.model.hour_llava import HourLLaVA
+from lit_hour.run_dir import RunDir
 from lit_hour.text.tokenizer import save_tokenizer, train_byte_level_tokenizer
 from lit_hour.weights.convert import convert
 from lit_hour.weights.pretrained import (
@@ -241,7 +242,7 @@ def test_init_from_run_without_memaug_loads_other_parts(
             ["training.init_from=HERE/none"],
             RunError,
             r"training\.init_from=.*none does not exist\. Give the folder of a run, "
-            r".*Hour-LLaVA\.$",
+            r".*Hour-LLaVA; or start from a language model: .* text\.tokenizer=FOLDER\.$",
         ),
         (
             ["training.init_from=HERE/qwen2"],
@@ -328,9 +329,19 @@ def test_integer_weights_are_refused(folders: Path, tmp_path: Path) -> None:
 
 def test_hugging_face_repository_is_answered_with_the_download_command() -> None:
     name = "lmms-lab/llava-onevision-qwen2-7b-si"
-    with pytest.raises(RunError, match=f"hf download {name} --local-dir FOLDER"):
-        config_for_new_run(load_config(None, [f"training.init_from={name}"]))
-    with pytest.raises(RunError, match=r"weights/none does not exist\. .*Hour-LLaVA\.$"):
+    command = f"hf download {name} --local-dir FOLDER"
+    settings = ("training.init_from", "model.llm.path", "text.tokenizer", "model.vision.weights")
+    for setting in settings:
+        config = load_config(None, [*OVERRIDES, f"{setting}={name}"])
+        with pytest.raises(InputError, match=rf"^{setting}='?{name}'? .*\. .*: {command}$"):
+            pretrained_tokenizer(config_for_new_run(config))
+    for start in (
+        lambda: RunDir(Path(name)).checkpoint(),
+        lambda: convert(Path(name), Path("anywhere")),
+    ):
+        with pytest.raises(InputError, match=rf"{name} .*\. .*: {command}$|{name}\. .*{command}$"):
+            start()
+    with pytest.raises(RunError, match=r"weights/none does not exist\. .*tokenizer=FOLDER\.$"):
         config_for_new_run(load_config(None, ["training.init_from=weights/none"]))
 
 

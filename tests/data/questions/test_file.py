@@ -111,7 +111,7 @@ def test_each_pair_of_turns_is_an_open_ended_question(tmp_path):
     assert list(questions) == ["b.mp4", "set/videos/b.mp4"]
     assert [(question.question, question.answer) for question in questions["b.mp4"]] == [
         ("\nWho is it?", "A man."),
-        ("Where?", "In a park."),
+        ("Where? ", "In a park."),
     ]
     assert {question.format for question in questions["b.mp4"]} == {"open_ended"}
     assert len({question.id for group in questions.values() for question in group}) == 4
