@@ -38,12 +38,6 @@ class RunConfig:
 class VideoConfig:
     """Sampling of frames from a video file."""
 
-    sampling: Literal["seconds", "published"] = field(
-        "seconds",
-        "seconds: the frames on screen at evenly spaced times; published: the frames by number that"
-        " the published training takes, every round(frame rate / video.fps)-th one, or others if"
-        " features are extracted from video files",
-    )
     fps: float = field(1.0, "sampling rate", unit="1/s", gt=0)
     min_frames: int = field(
         128,
@@ -62,6 +56,12 @@ class VideoConfig:
         "width and height to which each frame is resized",
         unit="pixels",
         ge=8,
+    )
+    sampling: Literal["seconds", "published"] = field(
+        "seconds",
+        "seconds: the frames on screen at evenly spaced times; published: the frames by number that"
+        " the published training takes, every round(frame rate / video.fps)-th one, or others if"
+        " features are extracted from video files",
     )
     frames: Literal["all", "first", "none"] = field(
         "all",

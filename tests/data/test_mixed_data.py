@@ -94,7 +94,7 @@ def test_single_question_with_partial_placeholders_has_all_images_in_front(
         "<image> Is it red?",
         "And <image>?",
     ]
-    assert [questions[0].question for questions in alone.questions] == ["Is it red?", "And ?"]
+    assert [questions[0].question for questions in alone.questions] == [" Is it red?", "And ?"]
     assert (alone.input_ids == IMAGE_TOKEN_INDEX).sum(dim=1).tolist() == [2, 2]
 
 

@@ -2,8 +2,10 @@
 
 import json
 import multiprocessing
+from dataclasses import replace
 from pathlib import Path
 from threading import Event, Timer
+from typing import Literal
 
 import pytest
 import torch
@@ -38,9 +40,15 @@ def decode(file: Path, settings: ServerConfig | None = None) -> list[Frames]:
         return list(video.chunks())
 
 
-def test_sandbox_frames_equal_those_of_load_video(file: Path) -> None:
-    frames, duration_seconds = load_video(file, VIDEO)
-    with decode_in_sandbox(file, "walk.mp4", VIDEO, CHUNK_FRAMES, ServerConfig(), Event()) as video:
+@pytest.mark.parametrize("sampling", ["seconds", "published"])
+def test_sandbox_frames_equal_those_of_load_video(
+    file: Path, sampling: Literal["seconds", "published"]
+) -> None:
+    config = replace(VIDEO, sampling=sampling)
+    frames, duration_seconds = load_video(file, config)
+    with decode_in_sandbox(
+        file, "walk.mp4", config, CHUNK_FRAMES, ServerConfig(), Event()
+    ) as video:
         chunks = list(video.chunks())
     assert torch.equal(torch.cat([chunk.images for chunk in chunks]), frames.images)
     assert torch.equal(torch.cat([chunk.timestamps for chunk in chunks]), frames.timestamps)
