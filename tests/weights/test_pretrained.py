@@ -334,7 +334,9 @@ def test_hugging_face_repository_is_answered_with_the_download_command() -> None
     for setting in settings:
         config = load_config(None, [*OVERRIDES, f"{setting}={name}"])
         with pytest.raises(InputError, match=rf"^{setting}='?{name}'? .*\. .*: {command}$"):
-            pretrained_tokenizer(config_for_new_run(config))
+            config = config_for_new_run(config)
+            pretrained_tokenizer(config)
+            open_pretrained(config)
     for start in (
         lambda: RunDir(Path(name)).checkpoint(),
         lambda: convert(Path(name), Path("anywhere")),
