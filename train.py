@@ -29,24 +29,19 @@ def main(argv: Sequence[str], shutdown: ShutdownSignal | None = None) -> None:
     """
     config = load_settings(argv)
     with hold_run(RunDir.from_config(config.run)):
-        train(config, shutdown)
+        # Slow imports: --help, mistyped settings and a second start are answered before them.
+        from lightning.pytorch.utilities import rank_zero_only
 
+        from lit_hour.synthetic.dataset import build_and_pack
+        from lit_hour.training.fit import fit
+        from lit_hour.training.trainer_setup import check_accelerator
 
-def train(config: Config, shutdown: ShutdownSignal | None) -> None:
-    """Train a run that this process holds."""
-    # Slow imports: --help and mistyped settings are answered before them.
-    from lightning.pytorch.utilities import rank_zero_only
-
-    from lit_hour.synthetic.dataset import build_and_pack
-    from lit_hour.training.fit import fit
-    from lit_hour.training.trainer_setup import check_accelerator
-
-    configure_logging()
-    check_accelerator(config.training)  # `fit` checks it too, but after the videos are made
-    dataset = build_and_pack(config) if config.synthetic.num_videos else None
-    result = fit(config, shutdown)
-    report = result.report(*dataset.example()) if dataset else result.report()
-    rank_zero_only(print)(report)
+        configure_logging()
+        check_accelerator(config.training)  # `fit` checks it too, but after the videos are made
+        dataset = build_and_pack(config) if config.synthetic.num_videos else None
+        result = fit(config, shutdown)
+        report = result.report(*dataset.example()) if dataset else result.report()
+        rank_zero_only(print)(report)
 
 
 def load_settings(argv: Sequence[str]) -> Config:

@@ -41,12 +41,7 @@ from lit_hour.data.sample_order import (
     micro_batches_per_step,
     sample_costs,
 )
-from lit_hour.data.sources import (
-    data_fingerprint,
-    diff_fingerprints,
-    open_sources,
-    open_training_sources,
-)
+from lit_hour.data.sources import data_fingerprint, diff_fingerprints, open_sources
 from lit_hour.errors import ConfigError, ShardError, list_first
 from lit_hour.processor import HourLLaVAProcessor
 
@@ -71,8 +66,8 @@ class VideoQADataModule(L.LightningDataModule):
     def __init__(self, config: Config, processor: HourLLaVAProcessor) -> None:
         super().__init__()
         self.config, self.processor = config, processor
-        self.sources = open_training_sources(config)
-        self.val_sources = open_sources(config.data.val_sources, config)
+        self.sources = open_sources(config)
+        self.val_sources = open_sources(config, "val")
         num_questions, seed = config.data.questions_per_sample, config.run.seed
         orders = {
             name: SourceOrder(

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from operator import attrgetter
-from typing import Any
+from typing import Any, Literal
 
-from lit_hour.config.data import SourceConfig
 from lit_hour.config.diff import describe_changes
 from lit_hour.config.schema import Config
 from lit_hour.data.features.format import describe_feature_changes, feature_config
@@ -34,25 +33,21 @@ SOURCE_KEYS = ("weight", "skip_fraction")
 DataFingerprint = dict[str, Any]
 
 
-def open_training_sources(config: Config) -> dict[str, Shards]:
-    """Open the training sources with a weight above 0; the folders of the others may be missing.
+def open_sources(config: Config, split: Literal["train", "val"] = "train") -> dict[str, Shards]:
+    """Open the shards of each training or validation source, by its name.
 
-    Raises:
-        ShardError, ConfigError: as `open_sources`.
-    """
-    sources = config.data.sources.items()
-    return open_sources({name: source for name, source in sources if source.weight > 0}, config)
-
-
-def open_sources(sources: Mapping[str, SourceConfig], config: Config) -> dict[str, Shards]:
-    """Open the shards of each source.
+    Training sources with a weight of 0 are left out; their folders may be missing.
 
     Raises:
         ShardError: a folder of shards is missing or corrupt.
         ConfigError: as `check_videos`; or a source has features, and the vision encoder is trained.
     """
+    is_train = split == "train"
+    sources = config.data.sources if is_train else config.data.val_sources
     opened = {
-        name: open_shards(source.shards, config.data) for name, source in sorted(sources.items())
+        name: open_shards(source.shards, config.data)
+        for name, source in sorted(sources.items())
+        if source.weight > 0 or not is_train
     }
     learning_rate = config.training.learning_rate.vision
     for shards in opened.values():

@@ -16,7 +16,7 @@ import torch
 from lit_hour.config.load import save_config
 from lit_hour.config.schema import Config
 from lit_hour.data.datamodule import VideoQADataModule
-from lit_hour.data.sources import open_training_sources
+from lit_hour.data.sources import open_sources
 from lit_hour.io.atomic import atomic_dir
 from lit_hour.io.file_lock import dir_lock
 from lit_hour.processor import HourLLaVAProcessor
@@ -165,7 +165,7 @@ def make_tokenizer(config: Config, run: RunDir) -> None:
     An existing tokenizer of the same origin is kept. All ranks call this, one after the other.
     """
     source = pretrained_tokenizer(config)
-    shards = () if source else open_training_sources(config).values()
+    shards = () if source else open_sources(config).values()
     if source is not None:
         origin = hashlib.sha256((source / TOKENIZER_FILE).read_bytes()).hexdigest()
     else:

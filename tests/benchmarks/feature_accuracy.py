@@ -51,7 +51,7 @@ def gigabytes_per_hour(precision: str) -> float:
 
 def validation_examples(predictor: VideoPredictor, max_videos: int) -> Iterator[Example]:
     """Yield the run's validation videos with their questions."""
-    shards = open_sources(predictor.config.data.val_sources, predictor.config)
+    shards = open_sources(predictor.config, "val")
     videos = [
         (source, entry)
         for source in shards.values()

@@ -5,7 +5,7 @@ from typing import Any
 
 from lit_hour.config.schema import Config
 from lit_hour.data.datamodule import VideoQADataModule
-from lit_hour.data.sources import open_training_sources
+from lit_hour.data.sources import open_sources
 from lit_hour.processor import HourLLaVAProcessor
 from lit_hour.types import Question
 from tests.helpers.toy_run import ToyProject
@@ -35,7 +35,7 @@ def training_questions(config: Config) -> list[Question]:
     """Return all questions of the training sources."""
     return [
         question
-        for shards in open_training_sources(config).values()
+        for shards in open_sources(config).values()
         for entry in shards.entries
         for question in shards.read(entry).questions
     ]
