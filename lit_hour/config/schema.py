@@ -202,9 +202,16 @@ class TrainingConfig:
     learning_rate: LearningRateConfig = field(
         LearningRateConfig, "peak learning rate of each part of the model"
     )
+    schedule_steps: int = field(
+        0,
+        "steps of the learning rate schedule, at least those of the run; 0 for those of the run."
+        " A run that is going to get more steps later keeps its schedule then",
+        unit="steps",
+        ge=0,
+    )
     warmup_ratio: float = field(
         0.03,
-        "share of the steps over which the learning rates increase linearly from 0",
+        "share of the schedule over which the learning rates increase linearly from 0",
         ge=0,
         le=1,
     )

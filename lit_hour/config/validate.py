@@ -124,6 +124,13 @@ def check_config(config: Config) -> None:
             f"model.memaug.spatial_keep_ratio={memaug.spatial_keep_ratio:g} must be"
             " 1, 1/4, 1/9, ... for uniform forgetting, which keeps every n-th row and column."
         )
+    training = config.training
+    if 0 < training.schedule_steps < training.max_steps:
+        raise ConfigError(
+            f"training.max_steps={training.max_steps} must not exceed"
+            f" training.schedule_steps={training.schedule_steps}: the learning rates of later steps"
+            " would be 0. Raise training.schedule_steps, or set it to 0."
+        )
     if data.global_batch_size % data.micro_batch_size:
         raise ConfigError(
             f"data.global_batch_size={data.global_batch_size} must be a multiple of"

@@ -37,6 +37,7 @@ from lit_hour.training.checkpoints.resume import (
     find_resume_point,
 )
 from lit_hour.training.module import HourLLaVAModule
+from lit_hour.training.optim import describe_schedule_change
 from lit_hour.training.run_lease import RunLease, hold_run
 from lit_hour.training.signals import ShutdownSignal
 from lit_hour.training.trainer_setup import (
@@ -46,6 +47,7 @@ from lit_hour.training.trainer_setup import (
     readable_messages,
 )
 from lit_hour.weights.pretrained import config_for_new_run, open_pretrained, pretrained_tokenizer
+from lit_hour.weights.reader import read_checkpoint
 
 TOKENIZER_ORIGIN = "made_from.txt"  # beside the tokenizer's files
 
@@ -136,6 +138,10 @@ def _fit(config: Config, run: RunDir, lease: RunLease, shutdown: ShutdownSignal)
     )
     if checkpoint is not None:
         check_weights(module.model, checkpoint, config)
+        former = read_checkpoint(checkpoint)["hyper_parameters"]
+        step = resume_point.step
+        if change := describe_schedule_change(former, config.training, data.num_steps, step):
+            log.warning(change)
     log.info("model: %s", module.describe())
 
     callbacks = [LeaseCheck(lease), *build_callbacks(config, run, data, shutdown)]

@@ -21,7 +21,12 @@ from lit_hour.text.answer_matching import is_correct
 from lit_hour.text.tokenizer import end_of_turn_id
 from lit_hour.training.lightning_state import has_trainer, move_to_end_of_step
 from lit_hour.training.metrics import AnswerAccuracy, HaystackAccuracy
-from lit_hour.training.optim import build_optimizer, freeze_parts, parameters_by_part
+from lit_hour.training.optim import (
+    build_optimizer,
+    freeze_parts,
+    parameters_by_part,
+    update_learning_rates,
+)
 from lit_hour.training.parallelize import parallelize
 from lit_hour.types import Batch, Question, Video, Visual
 from lit_hour.weights.pretrained import load_pretrained_weights
@@ -187,6 +192,10 @@ class HourLLaVAModule(L.LightningModule):
     def configure_optimizers(self) -> Any:
         """Return the optimizer, with one group for each trained part, and its schedule."""
         return build_optimizer(self.model, self.config.training, self.num_steps)
+
+    def on_train_start(self) -> None:
+        """Follow this start's schedule, which may be another than the checkpoint's."""
+        update_learning_rates(self.lr_schedulers())  # type: ignore[arg-type]
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Adapt Lightning's progress to this start's number of micro-batches per step."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
+from lit_hour.config.load import config_from_dict
 from lit_hour.config.schema import TrainingConfig
 from lit_hour.errors import ConfigError
 from lit_hour.model.hour_llava import HourLLaVA
@@ -41,7 +43,7 @@ def build_optimizer(model: HourLLaVA, training: TrainingConfig, num_steps: int) 
         What `configure_optimizers` returns to Lightning.
 
     Raises:
-        ConfigError: every part is frozen.
+        ConfigError: every part is frozen, or the schedule ends before the run.
     """
     rates = asdict(training.learning_rate)
     groups = [
@@ -52,14 +54,73 @@ def build_optimizer(model: HourLLaVA, training: TrainingConfig, num_steps: int) 
     if not groups:
         raise ConfigError("Every part is frozen. Set at least one training.learning_rate above 0")
     optimizer = torch.optim.AdamW(groups, weight_decay=training.weight_decay)
-    num_warmup_steps = round(training.warmup_ratio * num_steps)
+    num_schedule_steps, num_warmup_steps = schedule_lengths(training, num_steps)
     schedule = LambdaLR(
-        optimizer, lambda step: cosine_with_warmup(step, num_steps, num_warmup_steps)
+        optimizer, lambda step: cosine_with_warmup(step, num_schedule_steps, num_warmup_steps)
     )
     return {
         "optimizer": optimizer,
         "lr_scheduler": {"scheduler": schedule, "interval": "step", "name": "learning_rate"},
     }
+
+
+def schedule_lengths(training: TrainingConfig, num_steps: int) -> tuple[int, int]:
+    """Return the steps of the schedule and of its warm-up, for a run of so many steps.
+
+    Raises:
+        ConfigError: the schedule ends before the run, whose later steps would learn nothing.
+    """
+    num_schedule_steps = training.schedule_steps or num_steps
+    if num_schedule_steps < num_steps:
+        raise ConfigError(
+            f"The run has {num_steps} steps, but training.schedule_steps={num_schedule_steps}: the"
+            " learning rates of later steps would be 0. Raise training.schedule_steps, or set"
+            f" training.max_steps={num_schedule_steps}"
+        )
+    return num_schedule_steps, round(training.warmup_ratio * num_schedule_steps)
+
+
+def describe_schedule_change(
+    former: Mapping[str, Any], training: TrainingConfig, num_steps: int, step: int
+) -> str:
+    """Return what changes in the schedule when a run resumes; "" if nothing does.
+
+    Args:
+        former: hyper-parameters in the checkpoint.
+        training: the settings of this start.
+        num_steps: of the whole run.
+        step: at which it resumes.
+    """
+    old = config_from_dict(former["config"], "the hyper-parameters of the checkpoint").training
+    lengths = (
+        schedule_lengths(old, former["num_steps"]),
+        schedule_lengths(training, num_steps),
+    )
+    if lengths[0] == lengths[1]:
+        return ""
+    before, now = (f"{cosine_with_warmup(step, *length):.1%}" for length in lengths)
+    (old_steps, old_warmup), (new_steps, new_warmup) = lengths
+    remedy = f"training.schedule_steps={old_steps}"
+    if old_steps < num_steps:
+        remedy = f"training.max_steps={old_steps}"
+    if old.warmup_ratio != training.warmup_ratio:
+        remedy += f" and training.warmup_ratio={old.warmup_ratio:g}"
+    return (
+        f"The schedule of the learning rates has {new_steps} steps, {new_warmup} of them warm-up;"
+        f" until step {step} it had {old_steps} and {old_warmup}. At this step the rates change"
+        f" from {before} of their peak to {now}. To keep the former schedule, set {remedy}."
+    )
+
+
+def update_learning_rates(schedule: LambdaLR) -> None:
+    """Set the rates of the next step by this start's schedule.
+
+    Those in a checkpoint are by the schedule of the earlier start. At its end they are 0, so that
+    the first of further steps would learn nothing.
+    """
+    groups, factors = schedule.optimizer.param_groups, schedule.lr_lambdas
+    for group, peak, factor in zip(groups, schedule.base_lrs, factors, strict=True):
+        group["lr"] = peak * factor(schedule.last_epoch)
 
 
 def cosine_with_warmup(step: int, num_steps: int, num_warmup_steps: int) -> float:

@@ -1,7 +1,9 @@
 import math
+import time
 
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from lit_hour.config.schema import LearningRateConfig, TrainingConfig
 from lit_hour.errors import ConfigError
@@ -12,7 +14,13 @@ from lit_hour.training.optim import (
     freeze_parts,
     parameters_by_part,
 )
-from tests.helpers.toy_run import ToyProject, load_weights, max_abs_difference
+from tests.helpers.toy_run import (
+    NUM_STEPS,
+    ToyProject,
+    TrainedRun,
+    load_weights,
+    max_abs_difference,
+)
 
 
 @pytest.fixture
@@ -127,6 +135,63 @@ def test_schedule_with_only_warmup_or_none() -> None:
         0.75,
         1,
     ]
+
+
+def test_schedule_of_more_steps_than_the_run_has_its_own_warmup(model: HourLLaVA) -> None:
+    settings = TrainingConfig(schedule_steps=20, warmup_ratio=0.5)
+    built = build_optimizer(model, settings, num_steps=10)
+    (group, *_), schedule = built["optimizer"].param_groups, built["lr_scheduler"]["scheduler"]
+    for step in range(10):
+        assert group["lr"] == pytest.approx(group["initial_lr"] * step / 10)
+        built["optimizer"].step()
+        schedule.step()
+
+
+def test_schedule_that_ends_before_the_run_is_refused(toy: ToyProject) -> None:
+    with pytest.raises(ConfigError, match=r"training\.max_steps=6 must not exceed .*_steps=5: the"):
+        toy.config("none", "training.schedule_steps=5")
+    with pytest.raises(ConfigError, match=r"run has 16 steps, but training\.schedule_steps=5: the"):
+        toy.fit("short-schedule", "training.max_steps=0", "training.schedule_steps=5")
+
+
+def learning_rates(toy: ToyProject, name: str) -> list[float]:
+    """Return the share of the peak rate that a run has logged for each step."""
+    events = EventAccumulator(str(toy.run_dir(name).tensorboard))
+    events.Reload()
+    peak = toy.config(name).training.learning_rate.llm
+    rates = {event.step: event.value for event in events.Scalars("learning_rate/llm")}
+    assert list(rates) == list(range(len(rates)))
+    return [rate / peak for rate in rates.values()]
+
+
+def test_more_steps_change_the_schedule_with_a_warning_and_no_step_learns_nothing(
+    toy: ToyProject, caplog: pytest.LogCaptureFixture
+) -> None:
+    name, overrides = "rescheduled", ("training.warmup_ratio=0", "training.val_every_n_steps=20")
+    toy.fit(name, *overrides, "training.max_steps=4")
+    before = load_weights(toy.run_dir(name))
+    time.sleep(1 - time.time() % 1)  # TensorBoard sorts the files of a run by seconds
+    toy.fit(name, *overrides, "training.max_steps=5")
+    assert (
+        "The schedule of the learning rates has 5 steps, 0 of them warm-up; until step 4 it had 4"
+        " and 0. At this step the rates change from 0.0% of their peak to 9.5%. To keep the former"
+        " schedule, set training.max_steps=4."
+    ) in caplog.text
+    expected = [cosine_with_warmup(step, 4, 0) for step in range(4)] + [cosine_with_warmup(4, 5, 0)]
+    assert learning_rates(toy, name) == pytest.approx(expected, rel=1e-5)
+    assert max_abs_difference(before, load_weights(toy.run_dir(name))) > 0
+
+
+def test_run_in_parts_with_the_steps_of_its_schedule_is_the_same_as_in_one(
+    trained: TrainedRun, caplog: pytest.LogCaptureFixture
+) -> None:
+    toy, name = trained.project, "in-parts"
+    schedule = f"training.schedule_steps={NUM_STEPS}"
+    toy.fit(name, schedule, "training.max_steps=2")
+    toy.fit(name, schedule, "training.max_steps=4")
+    toy.fit(name)  # all of its steps
+    assert "schedule of the learning rates" not in caplog.text
+    assert max_abs_difference(load_weights(toy.run_dir(name)), load_weights(trained.run)) == 0
 
 
 def test_only_trained_parts_get_gradients(toy: ToyProject, model: HourLLaVA) -> None:
