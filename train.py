@@ -28,6 +28,7 @@ def main(argv: Sequence[str], shutdown: ShutdownSignal | None = None) -> None:
         InputError: a setting, file or run cannot be used, or another process trains the run.
     """
     config = load_settings(argv)
+    # held before the synthetic videos are made; `fit` enters the same lease again
     with hold_run(RunDir.from_config(config.run)):
         # Slow imports: --help, mistyped settings and a second start are answered before them.
         from lightning.pytorch.utilities import rank_zero_only

@@ -15,7 +15,19 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from lit_hour import __version__, cli_arguments
+from lit_hour import __version__
+from lit_hour.cli_arguments import (
+    annotate_parser,
+    ask_parser,
+    compare_parser,
+    convert_parser,
+    evaluate_parser,
+    extract_features_parser,
+    import_parser,
+    pack_parser,
+    serve_parser,
+    synthesize_parser,
+)
 from lit_hour.config.arguments import CommandParser
 from lit_hour.config.load import load_config
 from lit_hour.errors import InputError, QuestionError
@@ -198,14 +210,14 @@ def run_extract_features(arguments: argparse.Namespace) -> None:
 
 def run_ask(arguments: argparse.Namespace) -> None:
     """Answer one question, or start a conversation."""
+    from lit_hour.inference.ask import Repl, load_or_encode, print_answer
     from lit_hour.inference.predictor import VideoPredictor
-    from lit_hour.inference.repl import Repl, load_or_encode, print_answer
-    from lit_hour.inference.video_memory import open_input_files
+    from lit_hour.inference.video_memory import check_input_files
 
     question = arguments.question
     if question is not None and not question.strip():
         raise QuestionError("The question is empty. Ask something.")
-    files = open_input_files([arguments.file, *arguments.also])
+    files = check_input_files([arguments.file, *arguments.also])
     predictor = VideoPredictor.from_run(
         arguments.run, arguments.checkpoint, arguments.device, arguments.overrides
     )
@@ -268,36 +280,40 @@ def run_convert(arguments: argparse.Namespace) -> None:
 COMMANDS = {
     "synthesize": Command(
         "create synthetic videos, and questions with known answers",
-        cli_arguments.synthesize,
+        synthesize_parser,
         run_synthesize,
     ),
     "annotate": Command(
         "create captions, events and questions about videos with a teacher model",
-        cli_arguments.annotate,
+        annotate_parser,
         run_annotate,
     ),
     "import": Command(
-        "convert a question file of another project for `pack`", cli_arguments.import_, run_import
+        "convert a question file of another project for `pack`",
+        import_parser,
+        run_import,
     ),
     "pack": Command(
-        "pack videos, images and a question file into tar shards", cli_arguments.pack, run_pack
+        "pack videos, images and a question file into tar shards",
+        pack_parser,
+        run_pack,
     ),
     "extract-features": Command(
         "encode shards or videos with the vision encoder into feature shards",
-        cli_arguments.extract_features,
+        extract_features_parser,
         run_extract_features,
     ),
-    "ask": Command("ask a trained run about a video or images", cli_arguments.ask, run_ask),
+    "ask": Command("ask a trained run about a video or images", ask_parser, run_ask),
     "serve": Command(
-        "serve a trained run: web page and OpenAI's chat interface", cli_arguments.serve, run_serve
+        "serve a trained run: web page and OpenAI's chat interface",
+        serve_parser,
+        run_serve,
     ),
-    "evaluate": Command(
-        "evaluate a trained run on a benchmark", cli_arguments.evaluate, run_evaluate
-    ),
-    "compare": Command("compare two evaluation reports", cli_arguments.compare, run_compare),
+    "evaluate": Command("evaluate a trained run on a benchmark", evaluate_parser, run_evaluate),
+    "compare": Command("compare two evaluation reports", compare_parser, run_compare),
     "convert": Command(
         "convert a published Hour-LLaVA to a run, or a run to the published layout",
-        cli_arguments.convert,
+        convert_parser,
         run_convert,
     ),
 }

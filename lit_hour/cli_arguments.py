@@ -11,7 +11,7 @@ from lit_hour.config.arguments import CommandParser
 CHECKPOINT_HELP = "name in RUN/checkpoints; default: best, last or converted"
 
 
-def synthesize(prog: str, description: str) -> CommandParser:
+def synthesize_parser(prog: str, description: str) -> CommandParser:
     """Declare the arguments of synthesize."""
     parser = CommandParser(prog, description, settings_help="synthetic.*", takes_config=True)
     parser.add_positional(
@@ -28,7 +28,7 @@ def synthesize(prog: str, description: str) -> CommandParser:
     return parser
 
 
-def pack(prog: str, description: str) -> CommandParser:
+def pack_parser(prog: str, description: str) -> CommandParser:
     """Declare the arguments of pack."""
     parser = CommandParser(prog, description, settings_help="video.*, pack.*", takes_config=True)
     parser.add_positional("files", type=Path, help="folder of the videos and images")
@@ -39,7 +39,7 @@ def pack(prog: str, description: str) -> CommandParser:
     return parser
 
 
-def annotate(prog: str, description: str) -> CommandParser:
+def annotate_parser(prog: str, description: str) -> CommandParser:
     """Declare the arguments of annotate."""
     parser = CommandParser(prog, description, settings_help="videomarathon.*", takes_config=True)
     parser.add_positional("videos", type=Path, help="folder of the videos, at any depth")
@@ -62,7 +62,7 @@ def annotate(prog: str, description: str) -> CommandParser:
     return parser
 
 
-def import_(prog: str, description: str) -> CommandParser:
+def import_parser(prog: str, description: str) -> CommandParser:
     """Declare the arguments of import."""
     parser = CommandParser(
         prog, description, settings_help="videomarathon.max_missing_videos", takes_config=True
@@ -81,7 +81,7 @@ def import_(prog: str, description: str) -> CommandParser:
     return parser
 
 
-def extract_features(prog: str, description: str) -> CommandParser:
+def extract_features_parser(prog: str, description: str) -> CommandParser:
     """Declare the arguments of extract-features."""
     parser = CommandParser(
         prog,
@@ -105,7 +105,7 @@ def extract_features(prog: str, description: str) -> CommandParser:
     return parser
 
 
-def ask(prog: str, description: str) -> CommandParser:
+def ask_parser(prog: str, description: str) -> CommandParser:
     """Declare the arguments of ask."""
     parser = CommandParser(
         prog,
@@ -129,7 +129,7 @@ def ask(prog: str, description: str) -> CommandParser:
     return parser
 
 
-def serve(prog: str, description: str) -> CommandParser:
+def serve_parser(prog: str, description: str) -> CommandParser:
     """Declare the arguments of serve."""
     parser = CommandParser(
         prog,
@@ -201,7 +201,7 @@ def _explain_extra_words(words: list[str], extra: list[str]) -> str:
     return f'put the question in quotes: "{question}"'
 
 
-def evaluate(prog: str, description: str) -> CommandParser:
+def evaluate_parser(prog: str, description: str) -> CommandParser:
     """Declare the arguments of evaluate."""
     parser = CommandParser(
         prog,
@@ -216,7 +216,7 @@ def evaluate(prog: str, description: str) -> CommandParser:
     return parser
 
 
-def compare(prog: str, description: str) -> CommandParser:
+def compare_parser(prog: str, description: str) -> CommandParser:
     """Declare the arguments of compare."""
     parser = CommandParser(prog, description)
     parser.add_positional("first", type=Path, help="report.json, or the folder that contains it")
@@ -230,7 +230,7 @@ def compare(prog: str, description: str) -> CommandParser:
     return parser
 
 
-def convert(prog: str, description: str) -> CommandParser:
+def convert_parser(prog: str, description: str) -> CommandParser:
     """Declare the arguments of convert."""
     parser = CommandParser(
         prog, description, settings_help="any setting, such as model.vision.weights=FOLDER"

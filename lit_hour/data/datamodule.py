@@ -77,9 +77,9 @@ class VideoQADataModule(L.LightningDataModule):
         }
         weights = {name: config.data.sources[name].weight for name in orders}
         starts = {name: config.data.sources[name].skip_fraction for name in orders}
-        self.order = MixedOrder(orders, weights, seed, starts)
+        self.mixed_order = MixedOrder(orders, weights, seed, starts)
         self.num_steps = config.training.max_steps or -(
-            -self.order.num_samples // config.data.global_batch_size
+            -self.mixed_order.num_samples // config.data.global_batch_size
         )
         self._fingerprint = data_fingerprint(config, self.sources)
         self._start_step = self._start_position = 0  # in the checkpoint of this start
@@ -92,7 +92,7 @@ class VideoQADataModule(L.LightningDataModule):
             f"{format_counts(Counter(entry.modality for entry in training))},"
             f" {sum(entry.duration_seconds for entry in training) / 3600:.1f} hours of video,"
             f" {sum(entry.num_questions for entry in training)} questions in"
-            f" {self.order.num_samples} samples;"
+            f" {self.mixed_order.num_samples} samples;"
             f" {format_counts(Counter(entry.modality for entry in validation))} for validation"
         )
 
@@ -104,10 +104,10 @@ class VideoQADataModule(L.LightningDataModule):
                 data has fewer samples than the ranks compute at the same time.
         """
         data = self.config.data
-        if self.order.num_samples < num_ranks * data.micro_batch_size:
+        if self.mixed_order.num_samples < num_ranks * data.micro_batch_size:
             raise ConfigError(
-                f"One pass over data.sources has {self.order.num_samples} samples, but {num_ranks}"
-                f" ranks with data.micro_batch_size={data.micro_batch_size} compute"
+                f"One pass over data.sources has {self.mixed_order.num_samples} samples, but"
+                f" {num_ranks} ranks with data.micro_batch_size={data.micro_batch_size} compute"
                 f" {num_ranks * data.micro_batch_size} at the same time. Use a smaller"
                 " micro-batch, fewer ranks, or more data."
             )
@@ -120,11 +120,11 @@ class VideoQADataModule(L.LightningDataModule):
             ConfigError: as `micro_batches_per_step`.
         """
         assert self.trainer is not None
-        self.micro_batches_per_step(self.trainer.world_size)
+        self.micro_batches_per_step(self.trainer.world_size)  # raises if the ranks cannot share
         data = self.config.data
         costs = {name: sample_costs(shards, self.config) for name, shards in self.sources.items()}
         order = LengthBalancedOrder(
-            self.order,
+            self.mixed_order,
             costs,
             samples_per_step=data.global_batch_size,
             max_window_steps=data.length_balance_window,
@@ -139,7 +139,7 @@ class VideoQADataModule(L.LightningDataModule):
             rank=self.trainer.global_rank,
             num_ranks=self.trainer.world_size,
         )
-        dataset = TrainingDataset(self.sources, self.order, self.processor, self.config)
+        dataset = TrainingDataset(self.sources, self.mixed_order, self.processor, self.config)
         return self._loader(dataset, batch_sampler=sampler)
 
     def val_dataloader(self) -> TimedDataLoader | list[Any]:

@@ -51,12 +51,12 @@ class TrainingDataset(Dataset[FetchResult]):
     """
 
     sources: Mapping[str, Shards]
-    order: MixedOrder
+    mixed_order: MixedOrder
     processor: HourLLaVAProcessor
     config: Config
 
     def __getitem__(self, position: int) -> FetchResult:
-        source, shard, sample = self.order[position]
+        source, shard, sample = self.mixed_order[position]
         shards = self.sources[source]
         entry, questions = shards.locate(shard, sample, self.config.data.questions_per_sample)
         example = _read_example(shards, entry, questions, self.processor, self.config)
@@ -64,7 +64,7 @@ class TrainingDataset(Dataset[FetchResult]):
 
     def describe_location(self, position: int) -> str:
         """Return the shard and the key of a sample."""
-        source, shard, sample = self.order[position]
+        source, shard, sample = self.mixed_order[position]
         shards = self.sources[source]
         entry, _ = shards.locate(shard, sample, self.config.data.questions_per_sample)
         return shards.describe_location(entry)

@@ -337,7 +337,7 @@ class StepBatchSampler(Sampler[list[int]]):
         samples_per_step = self.order.samples_per_step
         for step in range(self.num_steps - self.first_step):
             first = self.first_position + step * samples_per_step
-            samples = [self.order[position] for position in range(first, first + samples_per_step)]
+            positions = [self.order[index] for index in range(first, first + samples_per_step)]
             yield from split_step_across_ranks(
-                samples, self.micro_batch_size, self.rank, self.num_ranks
+                positions, self.micro_batch_size, self.rank, self.num_ranks
             )

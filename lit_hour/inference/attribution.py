@@ -103,7 +103,7 @@ def attribution_steps(
     differentiable = replace(memory, repository=with_tokens(repository, tokens))
     with torch.enable_grad():
         conversation = processor.build_prompt(question, history)
-        prompt = predictor.build_llm_inputs(differentiable, [conversation])
+        prompt = predictor.build_prompts(differentiable, [conversation])
     num_prompt_tokens = prompt.embeddings.shape[1]
     _check_memory_use(predictor, memory, num_prompt_tokens, len(answer_ids))
     yield None

@@ -24,16 +24,16 @@ from lit_hour.inference.video_memory import (
     VideoMemory,
     VideoMemoryBuilder,
     check_continuation,
+    check_input_files,
     digest_files,
     make_thumbnail,
-    open_input_files,
     subsample_thumbnails,
 )
 from lit_hour.media.video_reader import SampledVideo
 from lit_hour.model.hour_llava import HourLLaVA
 from lit_hour.model.language_model import LLMInputs
 from lit_hour.model.memory_repository import MemoryRepository
-from lit_hour.model.multimodal_inputs import truncate_to_prompts
+from lit_hour.model.multimodal_inputs import left_pad_prompts
 from lit_hour.processor import HourLLaVAProcessor, count_placeholders
 from lit_hour.run_dir import RunDir
 from lit_hour.text.tokenizer import end_of_turn_id, load_tokenizer
@@ -169,7 +169,7 @@ class VideoPredictor:
         A video is decoded and encoded in chunks, so memory use does not depend on its frames.
 
         Args:
-            files: paths, or what `open_input_files` returned for them.
+            files: paths, or what `check_input_files` returned for them.
             progress_bar: advanced by the number of frames after each chunk of a video.
 
         Raises:
@@ -177,7 +177,7 @@ class VideoPredictor:
             QuestionError: there is no file, or a video is one of several files.
         """
         if not isinstance(files, InputFiles):
-            files = open_input_files([files] if isinstance(files, str | Path) else files)
+            files = check_input_files([files] if isinstance(files, str | Path) else files)
         started, source = time.perf_counter(), ", ".join(map(str, files.paths))
         visual = files.open_visual(self.config)
         if isinstance(visual, SampledVideo):
@@ -290,7 +290,7 @@ class VideoPredictor:
             QuestionError: the question is empty, or too long.
         """
         started = time.perf_counter()
-        prompt = self.build_llm_inputs(memory, [self.processor.build_prompt(question, history)])
+        prompt = self.build_prompts(memory, [self.processor.build_prompt(question, history)])
         tokenizer, limit = self.processor.tokenizer, self.config.generation.max_new_tokens
         limit, end_id = min(limit, max_new_tokens or limit), end_of_turn_id(tokenizer)
         ids: list[int] = []
@@ -330,7 +330,7 @@ class VideoPredictor:
             QuestionError: a question is too long.
         """
         tokenizer, limit = self.processor.tokenizer, self.config.generation.max_new_tokens
-        prompts = self.build_llm_inputs(memory, conversations)
+        prompts = self.build_prompts(memory, conversations)
         steps = self.model.llm.generate(prompts, limit, end_of_turn_id(tokenizer))
         tokens = torch.stack(list(steps), dim=1)  # (texts, tokens)
         return [str(tokenizer.decode(ids, skip_special_tokens=True)) for ids in tokens.tolist()]
@@ -350,7 +350,7 @@ class VideoPredictor:
         continuations = [
             self.processor.answer_ids(answer.strip()).to(self.device) for answer in answers
         ]  # (tokens,) per answer
-        prompt = self.build_llm_inputs(memory, [conversation])
+        prompt = self.build_prompts(memory, [conversation])
         log_probabilities, is_greedy = self.model.llm.loglikelihood(prompt, continuations)
         return [
             LogLikelihood(log_probability, len(ids), greedy)
@@ -359,7 +359,7 @@ class VideoPredictor:
             )
         ]
 
-    def build_llm_inputs(
+    def build_prompts(
         self, memory: VideoMemory, conversations: Sequence[Conversation]
     ) -> LLMInputs:
         """Return the inputs of the LLM up to where each answer begins.
@@ -370,12 +370,13 @@ class VideoPredictor:
         texts = self.processor.tokenize(
             conversations, num_placeholders=memory.num_placeholders, note=memory.note
         )
+        # no visual: its tokens are in the memory's repository already
         batch = self.processor.collate([Example(memory.source, None, texts)]).to(self.device)
         max_tokens = self.config.text.max_tokens
         if batch.input_ids.shape[1] < max_tokens:  # else too long even without the visual tokens
             inputs = self.model.build_inputs(batch, [memory.repository])
             if inputs.labels.shape[1] < max_tokens:
-                return truncate_to_prompts(inputs)
+                return left_pad_prompts(inputs)
         raise QuestionError(
             f"The question does not fit beside the visual tokens of {memory.source} in"
             f" text.max_tokens={max_tokens}. Ask a shorter question, or raise text.max_tokens."

@@ -1,6 +1,6 @@
 """From the files of a question to the memory of a video or of images.
 
-`open_input_files` checks the files. The `VideoMemory` is built once and shared by all questions
+`check_input_files` checks the files. The `VideoMemory` is built once and shared by all questions
 about it; `VideoMemoryBuilder` builds it from a video that comes in chunks.
 """
 
@@ -47,7 +47,7 @@ class InputFiles:
     video: VideoInfo | None
 
     def open_visual(self, config: Config) -> SampledVideo | TiledImage | ImageSet:
-        """Decode the images, or return the video; iterating over its chunks decodes its frames.
+        """Decode the images, or return the video, whose `chunks` decode its frames one by one.
 
         Raises:
             ImageError: an image cannot be decoded.
@@ -61,7 +61,7 @@ class InputFiles:
         return load_tiled_image(content, name, config.video.image_size, config.image)
 
 
-def open_input_files(files: Sequence[str | Path]) -> InputFiles:
+def check_input_files(files: Sequence[str | Path]) -> InputFiles:
     """Check the headers of the files; this needs no model and takes milliseconds.
 
     Raises:

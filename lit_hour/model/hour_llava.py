@@ -151,8 +151,8 @@ class HourLLaVA(nn.Module):
         memaug, queries = self.config.memaug, []
         texts = embed_texts(batch, self.llm.embed)
         for text in texts:
-            repository = repositories[text.visual]
-            generator = None if generators is None else generators[text.visual]
+            repository = repositories[text.visual_index]
+            generator = None if generators is None else generators[text.visual_index]
             kept = choose_kept_tokens(repository, text.question, memaug, generator)
             queries.append(build_memaug_query(text, repository, kept))
         augmented = self.memaug(queries, repositories, batch.visual_of_text)  # (query, dim) each

@@ -151,7 +151,8 @@ class MemoryRepository:
         timestamps: `(frames,)` in seconds; empty for images.
         num_placeholders: number of placeholders in the text that the tokens belong to; each gets an
             equal share of the grids.
-        kv_caches: of each block of MemAug; empty until `HourLLaVA.with_kv_cache` builds them.
+        kv_caches: of each block of MemAug; empty in training. `StreamingRepository` builds them for
+            videos, `HourLLaVA.with_kv_cache` for images and for videos of few frames.
     """
 
     memory: MemoryTokens

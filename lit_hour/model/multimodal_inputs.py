@@ -1,7 +1,7 @@
 """Join texts with visual tokens: the query of MemAug, and the inputs of the language model.
 
 In the order of use: `embed_texts`, `build_memaug_query`, `merge_visual_tokens`, `pad_inputs`; and
-`truncate_to_prompts` for generation. The query of MemAug consists of the question's tokens, with
+`left_pad_prompts` for generation. The query of MemAug consists of the question's tokens, with
 the kept visual tokens at the placeholders. Only the visual tokens of MemAug's output are used.
 
 Source: the published code of Hour-LLaVA, whose outputs are recorded in tests/golden.
@@ -42,7 +42,7 @@ class EncodedText:
     question_mask: Tensor
     question: Tensor
     segments: list[slice]
-    visual: int
+    visual_index: int
 
 
 def embed_texts(batch: Batch, embed: Callable[[Tensor], Tensor]) -> list[EncodedText]:
@@ -141,8 +141,8 @@ def merge_visual_tokens(
     return torch.cat(embeddings), torch.cat(labels)
 
 
-def truncate_to_prompts(inputs: LLMInputs) -> LLMInputs:
-    """Truncate each text before its first answer, and pad it on the left for generation.
+def left_pad_prompts(inputs: LLMInputs) -> LLMInputs:
+    """Keep what precedes the first answer of each text, padded on the left for generation.
 
     MemAug sees no answers, so the visual tokens are the same with and without them.
     """

@@ -91,6 +91,7 @@ class StreamingRepository:
         self._timestamps.write(video.timestamps, self.num_frames)
         content = video.images if isinstance(video, Frames) else video.tokens  # (frames, ...)
         for chunk, start, end in aligned_chunks(content, self.num_frames):
+            # the encoder ignores the times, which were stored above
             timestamps = chunk.new_zeros(len(chunk), dtype=torch.float32)  # (CHUNK_FRAMES,)
             if isinstance(video, Frames):
                 chunk_video: Video = Frames(chunk, timestamps)

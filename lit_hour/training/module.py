@@ -16,7 +16,7 @@ from lit_hour.errors import QuestionError
 from lit_hour.io.sampling import seed_of
 from lit_hour.model.hour_llava import HourLLaVA
 from lit_hour.model.meta_init import missing_weights
-from lit_hour.model.multimodal_inputs import truncate_to_prompts
+from lit_hour.model.multimodal_inputs import left_pad_prompts
 from lit_hour.text.answer_matching import is_correct
 from lit_hour.text.tokenizer import end_of_turn_id
 from lit_hour.training.lightning_state import has_trainer, move_to_end_of_step
@@ -37,7 +37,7 @@ from lit_hour.weights.reader import load_into
 class Prediction:
     """The model's answer to a validation question; `visual` is an index into `Batch.visuals`."""
 
-    visual: int
+    visual_index: int
     question: Question
     text: str
     is_correct: bool
@@ -151,7 +151,7 @@ class HourLLaVAModule(L.LightningModule):
                 " keep fewer tokens (model.memaug)."
             )
         generated = self.model.llm.generate(
-            truncate_to_prompts(output.inputs),
+            left_pad_prompts(output.inputs),
             self.config.generation.max_new_tokens,
             end_of_turn_id(tokenizer),
             self._any_rank,
@@ -171,7 +171,7 @@ class HourLLaVAModule(L.LightningModule):
         for prediction in predictions:
             question, right = prediction.question, prediction.is_correct
             self.accuracy.update(question, right)
-            seconds = _duration_seconds(batch.visuals[prediction.visual])
+            seconds = _duration_seconds(batch.visuals[prediction.visual_index])
             self.haystack.update(question, seconds, right)
         return predictions
 

@@ -86,7 +86,7 @@ def attention_per_frame(
 ) -> Tensor:
     """Return the share of MemAug's attention on each frame `(frames,)`, averaged over blocks."""
     with capture_attention(predictor.model.memaug) as weights:
-        predictor.build_llm_inputs(memory, [conversation])
+        predictor.build_prompts(memory, [conversation])
     return sum_per_frame(torch.stack(weights).mean(dim=0), memory.repository)  # (frames,)
 
 

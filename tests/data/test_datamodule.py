@@ -114,8 +114,8 @@ def test_sources_are_mixed_by_weight(
 ) -> None:
     data = data_of_rank(toy, processor, *two_sources, "training.max_steps=0")
     per_source = {name: sum(shards.samples_per_shard(2)) for name, shards in data.sources.items()}
-    assert data.order.num_samples == per_source["world"] + round(per_source["copy"] / 2)
-    drawn = [data.order[position][0] for position in range(data.order.num_samples)]
+    assert data.mixed_order.num_samples == per_source["world"] + round(per_source["copy"] / 2)
+    drawn = [data.mixed_order[position][0] for position in range(data.mixed_order.num_samples)]
     assert drawn.count("copy") == round(per_source["copy"] / 2)
     assert "copy" in drawn[:10] and "copy" in drawn[-10:]
 

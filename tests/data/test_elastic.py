@@ -84,10 +84,10 @@ def test_change_of_ranks_and_workers_resumes_at_the_next_samples(
     assert state == last_state
 
     data = data_of_rank(toy, processor, *argv)
-    assert len(data.sources) == 2 and num_steps * 4 > data.order.num_samples  # a second pass
+    assert len(data.sources) == 2 and num_steps * 4 > data.mixed_order.num_samples  # a second pass
     counts = Counter(position for step in expected for position, _, _ in step)
     assert set(counts.values()) == {1}
-    steps_per_pass = -(-data.order.num_samples // 4)
+    steps_per_pass = -(-data.mixed_order.num_samples // 4)
     assert set(range(4 * (num_steps // steps_per_pass) * steps_per_pass)) <= counts.keys()
     in_order = [[position for position, _, _ in step] for step in expected]
     assert (in_order == [list(range(4 * step, 4 * step + 4)) for step in range(num_steps)]) == (

@@ -144,8 +144,8 @@ def test_source_with_weight_zero_may_be_missing(
         data_of_rank(toy, processor, *two_sources, *argv) for argv in (absent, [])
     )
     assert list(with_absent.sources) == ["copy", "world"]
-    assert [with_absent.order[position] for position in range(50)] == [
-        without.order[position] for position in range(50)
+    assert [with_absent.mixed_order[position] for position in range(50)] == [
+        without.mixed_order[position] for position in range(50)
     ]
     config = toy.config("none", *absent)
     assert len(list(training_questions(config))) > 0

@@ -193,7 +193,7 @@ def test_more_ranks_than_samples_are_rejected(
     toy: ToyProject, processor: HourLLaVAProcessor
 ) -> None:
     data = data_of_rank(toy, processor, "data.global_batch_size=64", num_ranks=64)
-    num_samples = data.order.num_samples
+    num_samples = data.mixed_order.num_samples
     with pytest.raises(
         ConfigError,
         match=rf"One pass over data\.sources has {num_samples} samples, "

@@ -68,9 +68,7 @@ def plain_gradients(
     repository, llm = memory.repository, predictor.model.llm
     tokens = repository.tokens.detach().clone().requires_grad_()  # (memory, dim)
     differentiable = replace(memory, repository=with_tokens(repository, tokens))
-    prompt = predictor.build_llm_inputs(
-        differentiable, [predictor.processor.build_prompt(QUESTION)]
-    )
+    prompt = predictor.build_prompts(differentiable, [predictor.processor.build_prompt(QUESTION)])
     answer = predictor.processor.answer_ids(ANSWER)  # (tokens,)
     embeddings = torch.cat([prompt.embeddings, llm.embed(answer)[None]], dim=1)
     mask = torch.ones(embeddings.shape[:2], dtype=torch.bool)  # (1, tokens)
@@ -94,7 +92,7 @@ def test_attribution_with_checkpointing_equals_plain_backward(lora_rank: int) ->
     memory = predictor.encode_visual(random_frames(30), 30.0, "noise")
     of_llm, scores = plain_gradients(predictor, memory)
     with torch.inference_mode():
-        prompt = predictor.build_llm_inputs(memory, [predictor.processor.build_prompt(QUESTION)])
+        prompt = predictor.build_prompts(memory, [predictor.processor.build_prompt(QUESTION)])
     answer = predictor.processor.answer_ids(ANSWER)  # (tokens,)
     *_, gradient = predictor.model.llm.backpropagate(prompt, answer)  # (1, tokens, dim)
     assert (gradient - of_llm).norm() < 1e-6 * of_llm.norm()

@@ -11,9 +11,9 @@ from PIL import Image
 from lit_hour.cli import main
 from lit_hour.errors import ImageError, InputError, QuestionError, VideoError
 from lit_hour.inference.predictor import VideoPredictor
-from lit_hour.inference.video_memory import InputFiles, open_input_files
+from lit_hour.inference.video_memory import InputFiles, check_input_files
 from lit_hour.media.video_reader import SampledVideo
-from lit_hour.model.multimodal_inputs import truncate_to_prompts
+from lit_hour.model.multimodal_inputs import left_pad_prompts
 from lit_hour.text.chat_template import build_conversation
 from lit_hour.types import Example, ImageSet, Question, Sample, TiledImage
 from tests.inference.helpers import CONFIG, SIZE_PIXELS, generate_text, make_predictor
@@ -41,11 +41,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_open_visual_returns_the_type_that_fits_the_files(folder: Path) -> None:
-    video = open_input_files([folder / "walk.mp4"]).open_visual(CONFIG)
+    video = check_input_files([folder / "walk.mp4"]).open_visual(CONFIG)
     assert isinstance(video, SampledVideo) and video.duration_seconds == pytest.approx(3, abs=0.3)
-    image = open_input_files([folder / "red.PNG"]).open_visual(CONFIG)
+    image = check_input_files([folder / "red.PNG"]).open_visual(CONFIG)
     assert isinstance(image, TiledImage) and image.size_pixels == (48, 96)
-    images = open_input_files([folder / "red.PNG", folder / "blue.jpg"]).open_visual(CONFIG)
+    images = check_input_files([folder / "red.PNG", folder / "blue.jpg"]).open_visual(CONFIG)
     assert isinstance(images, ImageSet)
     assert images.images.shape == (2, 3, SIZE_PIXELS, SIZE_PIXELS)
 
@@ -77,7 +77,7 @@ def test_images_give_the_same_prompt_as_in_training(
     processor = predictor.processor
     for names in (["red.PNG"], ["red.PNG", "blue.jpg"]):
         files = [folder / name for name in names]
-        visual = open_input_files(files).open_visual(CONFIG)
+        visual = check_input_files(files).open_visual(CONFIG)
         assert not isinstance(visual, SampledVideo)
         memory = predictor.encode_video(files)
         conversation = build_conversation([question], processor.config)
@@ -92,7 +92,7 @@ def test_images_give_the_same_prompt_as_in_training(
             batch = processor.collate([Example("key", None, texts)])
             with torch.inference_mode():
                 inputs = predictor.model.build_inputs(batch, [memory.repository])
-            prompts.append(truncate_to_prompts(inputs).embeddings)  # (1, tokens, dim)
+            prompts.append(left_pad_prompts(inputs).embeddings)  # (1, tokens, dim)
         assert torch.equal(*prompts), names
 
 
@@ -113,7 +113,7 @@ def test_image_tokens_in_the_question_place_the_images(
         generate_text(predictor, memory, "What is in <image>?")
 
 
-def test_open_input_files_rejects_invalid_files_by_name(folder: Path) -> None:
+def test_check_input_files_rejects_invalid_files_by_name(folder: Path) -> None:
     (folder / "folder.jpg").mkdir()
     (folder / "video.png").write_bytes((folder / "walk.mp4").read_bytes())
     (folder / "empty.webp").touch()
@@ -129,7 +129,7 @@ def test_open_input_files_rejects_invalid_files_by_name(folder: Path) -> None:
         (["none.mp4"], VideoError, "none.mp4 does not exist"),
     ):
         with pytest.raises(error, match=message):
-            open_input_files([folder / name for name in names])
+            check_input_files([folder / name for name in names])
 
 
 def test_a_truncated_image_is_rejected_when_it_is_decoded(
@@ -137,7 +137,7 @@ def test_a_truncated_image_is_rejected_when_it_is_decoded(
 ) -> None:
     content = (folder / "blue.jpg").read_bytes()
     (folder / "cut.jpg").write_bytes(content[: len(content) // 2])
-    assert isinstance(open_input_files([folder / "cut.jpg"]), InputFiles)
+    assert isinstance(check_input_files([folder / "cut.jpg"]), InputFiles)
     with pytest.raises(ImageError, match=r"cut\.jpg"):
         predictor.encode_video(folder / "cut.jpg")
 

@@ -16,7 +16,7 @@ from lit_hour.config.load import load_config, save_config
 from lit_hour.errors import ConfigError, InputError, QuestionError, RunError
 from lit_hour.inference.predictor import Answer, VideoMemory, VideoPredictor
 from lit_hour.media.video_reader import load_video
-from lit_hour.model.multimodal_inputs import truncate_to_prompts
+from lit_hour.model.multimodal_inputs import left_pad_prompts
 from lit_hour.run_dir import RunDir
 from lit_hour.text.chat_template import build_conversation, format_question
 from lit_hour.text.tokenizer import end_of_turn_id
@@ -106,7 +106,7 @@ def test_generate_equals_batched_generation_on_a_training_batch(
         [processor.build_example(Sample("key", "", duration_seconds, frames, conversations))]
     )
     with torch.inference_mode():
-        prompts = truncate_to_prompts(
+        prompts = left_pad_prompts(
             model.build_inputs(batch, model.build_repositories(batch.visuals))
         )
         tokens = model.llm.generate(
@@ -122,7 +122,7 @@ def test_generate_equals_batched_generation_on_a_training_batch(
         assert answer.text == text
 
 
-def test_build_llm_inputs_equals_the_prompt_of_training(
+def test_build_prompts_equals_the_prompt_of_training(
     predictor: VideoPredictor, memory: VideoMemory, video: Path, questions: list[Question]
 ) -> None:
     frames, duration_seconds = load_video(video, predictor.config.video)
@@ -143,7 +143,7 @@ def test_build_llm_inputs_equals_the_prompt_of_training(
             )
             with torch.inference_mode():
                 prompts.append(
-                    truncate_to_prompts(model.build_inputs(batch, [memory.repository])).embeddings
+                    left_pad_prompts(model.build_inputs(batch, [memory.repository])).embeddings
                 )  # (1, tokens, dim)
         assert torch.equal(*prompts)
 

@@ -10,7 +10,7 @@ from lit_hour.config.schema import VideoConfig
 from lit_hour.errors import ConfigError
 from lit_hour.model.hour_llava import HourLLaVA
 from lit_hour.model.language_model import LLMInputs
-from lit_hour.model.multimodal_inputs import truncate_to_prompts
+from lit_hour.model.multimodal_inputs import left_pad_prompts
 from lit_hour.types import (
     IMAGE_TOKEN_INDEX,
     Batch,
@@ -162,7 +162,7 @@ def test_inference_prompts_equal_training_up_to_the_answer(model: HourLLaVA) -> 
         model, PROCESSOR.collate([Example("key", video, prompt_of(RED.question))])
     )
     torch.testing.assert_close(
-        truncate_to_prompts(training).embeddings, truncate_to_prompts(inference).embeddings
+        left_pad_prompts(training).embeddings, left_pad_prompts(inference).embeddings
     )
 
     training = build_inputs(model, batch_of(sample(video, (RED, LEFT))))

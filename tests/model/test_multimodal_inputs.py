@@ -8,9 +8,9 @@ from lit_hour.model.multimodal_inputs import (
     EncodedText,
     build_memaug_query,
     embed_texts,
+    left_pad_prompts,
     merge_visual_tokens,
     pad_inputs,
-    truncate_to_prompts,
 )
 from lit_hour.types import IGNORE_INDEX, IMAGE_TOKEN_INDEX, Batch
 
@@ -149,7 +149,7 @@ def test_prompts_end_before_the_first_answer() -> None:
     )
     no_answer = torch.full((4,), IGNORE_INDEX)
     inputs = pad_inputs([(EMBEDDINGS, two_answers), (EMBEDDINGS[:4], no_answer)], 100, "right")
-    prompts = truncate_to_prompts(inputs)
+    prompts = left_pad_prompts(inputs)
     assert isinstance(prompts, LLMInputs)
     assert prompts.attention_mask.int().tolist() == [[0, 0, 1, 1], [1, 1, 1, 1]]
     assert rows(prompts.embeddings[0])[2:] == [0, 1] and rows(prompts.embeddings[1]) == [0, 1, 2, 3]

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from lit_hour.model.hour_llava import HourLLaVA
 from lit_hour.model.language_model import LLMInputs
-from lit_hour.model.multimodal_inputs import truncate_to_prompts
+from lit_hour.model.multimodal_inputs import left_pad_prompts
 from tests.model.published_model import (
     MODEL_CASES,
     Case,
@@ -126,6 +126,6 @@ def test_generated_tokens_equal_published(golden: Path, models: Models) -> None:
     case, model = read_case(golden, "full_untied_prompt_only"), models["full_untied"]
     expected = case.recorded["greedy_tokens"]
     with torch.no_grad():
-        prompt = truncate_to_prompts(build_inputs(model, case))
+        prompt = left_pad_prompts(build_inputs(model, case))
     tokens = model.llm.generate(prompt, expected.shape[1], end_id=-1)
     assert torch.equal(torch.stack(list(tokens), dim=1), expected)

@@ -65,9 +65,7 @@ def test_usage_counts_the_tokens(
 ) -> None:
     memory = predictor.encode_video(server.state.videos.get(video).path)
     with torch.inference_mode():
-        prompt = predictor.build_llm_inputs(
-            memory, [predictor.processor.build_prompt(QUESTION, ())]
-        )
+        prompt = predictor.build_prompts(memory, [predictor.processor.build_prompt(QUESTION, ())])
     num_prompt_tokens = prompt.embeddings.shape[1]
     usage = {
         "prompt_tokens": num_prompt_tokens,

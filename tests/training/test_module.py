@@ -153,7 +153,7 @@ def test_validation_step_answers_and_scores_every_question(
     with torch.no_grad():
         predictions = module.validation_step(batch, 0)
     assert [prediction.question for prediction in predictions] == [RED, choice, LONG]
-    assert all(prediction.visual == 0 for prediction in predictions)
+    assert all(prediction.visual_index == 0 for prediction in predictions)
     scores = module.accuracy.compute()
     assert {
         "acc/open_ended",

@@ -51,9 +51,9 @@ class ValidationPlots(Callback):
         if is_skipped or batch_idx >= self._num_videos:
             return
         prediction: Prediction = outputs[self._num_validations % len(outputs)]
-        visual = batch.visuals[prediction.visual]
+        visual = batch.visuals[prediction.visual_index]
         if isinstance(visual, Frames | TiledImage | ImageSet):
-            key = batch.keys[prediction.visual]
+            key = batch.keys[prediction.visual_index]
             self._figures[batch_idx] = plot_answer(visual, key, prediction)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

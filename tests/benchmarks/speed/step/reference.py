@@ -32,10 +32,10 @@ def plain_loss(model: HourLLaVA, batch: Batch, generators: Sequence[Generator]) 
     """Return the loss `()`, equal to `model(batch, generators)` up to rounding."""
     texts = []
     for text in embed_texts(batch, model.llm.embed):
-        video = batch.visuals[text.visual]
+        video = batch.visuals[text.visual_index]
         assert isinstance(video, Video)
         repository = build_repository(model, video)
-        generator = generators[text.visual]
+        generator = generators[text.visual_index]
         kept = choose_kept_tokens(repository, text.question, model.config.memaug, generator)
         query = build_memaug_query(text, repository, kept)
         augmented = augment(

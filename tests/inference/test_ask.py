@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from lit_hour.inference.ask import Repl, format_attribution, load_or_encode, print_answer
 from lit_hour.inference.attribution import Attribution, Moment, attribute_answer
 from lit_hour.inference.predictor import Answer, VideoMemory, VideoPredictor
-from lit_hour.inference.repl import Repl, format_attribution, load_or_encode, print_answer
-from lit_hour.inference.video_memory import open_input_files
+from lit_hour.inference.video_memory import check_input_files
 from lit_hour.types import Message
 
 
@@ -108,7 +108,7 @@ def test_repl_saves_a_memory_that_load_or_encode_loads(
     printed = capsys.readouterr().out
     assert printed.count("Give a file that ends in .safetensors") == 2
     assert f"{file}: 0." in printed and "error: " in printed
-    loaded = load_or_encode(predictor, open_input_files([file]))
+    loaded = load_or_encode(predictor, check_input_files([file]))
     assert (loaded.num_frames, loaded.note) == (memory.num_frames, memory.note)
     print_answer(predictor, loaded, "What is shown?")
     *_, answer = predictor.generate(memory, "What is shown?")
