@@ -100,7 +100,7 @@ def test_asking_uses_the_frames_and_the_sentence_of_training(
     config = toy.config("published", *words(shards))
     processor = HourLLaVAProcessor(load_tokenizer(run.tokenizer), config.text)
     data = VideoQADataModule(config, processor)
-    example = TrainingDataset(data.sources, data.order, processor, config)[0].result
+    example = TrainingDataset(data.sources, data.mixed_order, processor, config)[0].result
     assert isinstance(example, Example) and isinstance(example.visual, Frames)
     ids, video = example.texts[0].input_ids, example.visual
     note = sentence(count_frames(split, example.key))
