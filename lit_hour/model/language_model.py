@@ -36,6 +36,11 @@ class LLMInputs:
     attention_mask: Tensor
     num_truncated: int = 0
 
+    @property
+    def is_target(self) -> Tensor:
+        """Where the next token is learned: `(texts, tokens - 1)` bool."""
+        return self.labels[:, 1:] != IGNORE_INDEX
+
 
 class LanguageModel(nn.Module):
     """A Qwen2 decoder on embeddings: loss, generation and log-likelihoods.
@@ -134,7 +139,7 @@ class LanguageModel(nn.Module):
             inputs_embeds=inputs.embeddings, use_cache=False
         ).last_hidden_state  # (texts, tokens, dim)
         targets = inputs.labels[:, 1:]  # (texts, tokens - 1)
-        is_target = targets != IGNORE_INDEX  # (texts, tokens - 1)
+        is_target = inputs.is_target  # (texts, tokens - 1)
         logits = self.network.lm_head(hidden[:, :-1][is_target]).float()  # (targets, vocabulary)
         total = F.cross_entropy(logits, targets[is_target], reduction="sum")  # ()
         return total / is_target.sum().clamp(min=1)

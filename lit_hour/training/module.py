@@ -24,6 +24,7 @@ from lit_hour.training.metrics import AnswerAccuracy, HaystackAccuracy
 from lit_hour.training.optim import (
     build_optimizer,
     freeze_parts,
+    local_gradients,
     parameters_by_part,
     update_learning_rates,
 )
@@ -83,6 +84,9 @@ class HourLLaVAModule(L.LightningModule):
         self._weights_from_checkpoint, self._is_configured = weights_from_checkpoint, False
         with torch.device("meta") if self.is_sharded else nullcontext():
             self.model = HourLLaVA.from_config(config, num_tokens)
+        # Of this rank in the current step: summed loss and learned tokens, (2,).
+        self._step_totals = torch.zeros(2)
+        self.step_loss = torch.zeros(())  # of the latest step, over all micro-batches and ranks
         self.val_loss = MeanMetric()
         self.accuracy = AnswerAccuracy()
         self.haystack = HaystackAccuracy()
@@ -114,7 +118,11 @@ class HourLLaVAModule(L.LightningModule):
         )
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
-        """Return the loss of one batch, `()`, and the number of texts that were truncated.
+        """Return the loss of a micro-batch, `()`, and the number of texts that were truncated.
+
+        The loss of a step is the mean over its learned tokens, on all ranks and in all
+        micro-batches. So a micro-batch returns the sum over its tokens, and
+        `on_before_optimizer_step` divides. The only micro-batch of a step returns the mean at once.
 
         What forgetting draws for a visual depends on the run's seed and its sample's position
         alone.
@@ -125,7 +133,34 @@ class HourLLaVAModule(L.LightningModule):
             for position in positions
         ]
         output = self.model(batch, generators)
-        return {"loss": output.loss, "num_truncated": output.inputs.num_truncated}
+        num_tokens = output.inputs.is_target.sum()  # ()
+        loss = output.loss if self._parts_per_step == 1 else output.loss * num_tokens  # ()
+        if batch_idx % self.trainer.accumulate_grad_batches == 0:
+            self._step_totals = torch.zeros(2, device=loss.device)
+        self._step_totals += torch.stack([output.loss.detach() * num_tokens, num_tokens])  # (2,)
+        return {"loss": loss, "num_truncated": output.inputs.num_truncated}
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Divide summed gradients by the learned tokens of the whole step, before clipping.
+
+        The number is reduced here, not before the first backward pass: it depends on which samples
+        could be read and which texts were truncated, and to know that, a rank would have to hold
+        the videos of all its micro-batches at once.
+        """
+        totals = self.trainer.strategy.reduce(self._step_totals, reduce_op="sum")  # (2,)
+        loss, num_tokens = totals[0], totals[1].clamp(min=1)  # (), ()
+        self.step_loss = loss / num_tokens  # ()
+        if self._parts_per_step == 1:
+            return
+        # Lightning has averaged over the micro-batches; ddp and FSDP2 over the ranks.
+        scale = self._parts_per_step / num_tokens  # ()
+        for gradient in local_gradients(self):
+            gradient.mul_(scale)
+
+    @property
+    def _parts_per_step(self) -> int:
+        """Micro-batches of an optimizer step, on all ranks together."""
+        return self.trainer.accumulate_grad_batches * self.trainer.world_size
 
     def validation_step(self, batch: Batch, batch_idx: int) -> list[Prediction]:  # type: ignore[override]
         """Update the metrics with the loss and the answers of a batch.
@@ -159,7 +194,7 @@ class HourLLaVAModule(L.LightningModule):
         answers = torch.stack(list(generated), dim=1)  # (texts, tokens)
         if is_dummy_batch:
             return []
-        self.val_loss.update(output.loss, weight=len(batch.input_ids))
+        self.val_loss.update(output.loss, weight=output.inputs.is_target.sum())
         texts = tokenizer.batch_decode(answers, skip_special_tokens=True)  # (texts,)
         predictions = [
             Prediction(visual, questions[0], text, is_correct(questions[0], text))

@@ -8,7 +8,8 @@ from dataclasses import asdict
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from torch.optim.lr_scheduler import LambdaLR
 
 from lit_hour.config.load import config_from_dict
@@ -34,6 +35,12 @@ def freeze_parts(model: HourLLaVA, training: TrainingConfig) -> None:
     for part, parameters in parameters_by_part(model).items():
         for parameter in parameters:
             parameter.requires_grad_(rates[part] > 0)
+
+
+def local_gradients(module: nn.Module) -> list[Tensor]:
+    """Return this rank's part of the gradient of each parameter that has one, without copying."""
+    gradients = [parameter.grad for parameter in module.parameters() if parameter.grad is not None]
+    return [grad.to_local() if isinstance(grad, DTensor) else grad for grad in gradients]
 
 
 def build_optimizer(model: HourLLaVA, training: TrainingConfig, num_steps: int) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 from collections.abc import Iterator, Sequence
 from unittest.mock import Mock
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -9,7 +10,7 @@ from lit_hour.processor import HourLLaVAProcessor
 from lit_hour.text.chat_template import build_conversation
 from lit_hour.text.tokenizer import load_tokenizer
 from lit_hour.training.module import HourLLaVAModule
-from lit_hour.types import Batch, Frames, Question, Sample, Skipped
+from lit_hour.types import IGNORE_INDEX, Batch, Frames, Question, Sample, Skipped
 from tests.helpers.generators import forgetting_generators
 from tests.helpers.toy_run import ToyProject, TrainedRun
 
@@ -31,7 +32,13 @@ def processor(trained: TrainedRun) -> HourLLaVAProcessor:
 def module(toy: ToyProject, processor: HourLLaVAProcessor) -> Iterator[HourLLaVAModule]:
     torch.manual_seed(0)
     module = HourLLaVAModule(toy.config("none"), len(processor.tokenizer), num_steps=10)
-    trainer = Mock(datamodule=Mock(processor=processor))
+    strategy = Mock(reduce=lambda tensor, reduce_op: tensor)
+    trainer = Mock(
+        datamodule=Mock(processor=processor),
+        strategy=strategy,
+        world_size=1,
+        accumulate_grad_batches=1,
+    )
     module.trainer = trainer
     yield module
 
@@ -64,46 +71,50 @@ def batch_of(
 def loss_and_gradients(
     module: HourLLaVAModule, batches: Sequence[Batch]
 ) -> tuple[float, dict[str, Tensor]]:
-    """Return the mean loss of the micro-batches and its gradients, accumulated as by Lightning."""
+    """Return the loss and the gradients of a step, as Lightning accumulates them."""
     module.zero_grad()
-    losses = [module.training_step(batch, 0)["loss"] for batch in batches]
-    torch.stack(losses).mean().backward()
+    module.trainer.accumulate_grad_batches = len(batches)
+    for index, batch in enumerate(batches):
+        (module.training_step(batch, index)["loss"] / len(batches)).backward()
+    module.on_before_optimizer_step(Mock())
     gradients = {
-        name: weight.grad.clone()
-        for name, weight in module.named_parameters()
-        if weight.grad is not None
+        name: parameter.grad.clone()
+        for name, parameter in module.named_parameters()
+        if parameter.grad is not None
     }
-    return float(torch.stack(losses).mean().detach()), gradients
+    return float(module.step_loss), gradients
 
 
-def test_accumulated_gradients_equal_one_batch_for_answers_of_equal_length(
+def test_step_averages_over_its_tokens_in_any_micro_batches(
     module: HourLLaVAModule, processor: HourLLaVAProcessor
 ) -> None:
-    whole, gradients = loss_and_gradients(
-        module, [batch_of(processor, range(4), [RED, BLUE, RED, BLUE])]
-    )
-    parts = [
-        batch_of(processor, [position], [question])
-        for position, question in enumerate([RED, BLUE, RED, BLUE])
-    ]
-    loss, accumulated = loss_and_gradients(module, parts)
-    assert loss == pytest.approx(whole, rel=1e-5)
-    assert gradients.keys() == accumulated.keys() and len(gradients) > 20
-    for name, gradient in gradients.items():
-        torch.testing.assert_close(accumulated[name], gradient, rtol=1e-3, atol=1e-6)
+    questions = [RED, LONG, BLUE, RED]
+    loss, expected = loss_and_gradients(module, [batch_of(processor, range(4), questions)])
+    unreadable = processor.collate([], skipped=[Skipped("key", "damaged")])
+    for size in (2, 1):
+        micro_batches = [
+            batch_of(processor, range(first, first + size), questions[first : first + size])
+            for first in range(0, 4, size)
+        ]
+        num_tokens = {int((batch.labels != IGNORE_INDEX).sum()) for batch in micro_batches}
+        assert len(num_tokens) > 1
+        found, gradients = loss_and_gradients(module, [*micro_batches, unreadable])
+        assert found == pytest.approx(loss, rel=1e-6)
+        assert gradients.keys() == expected.keys() and len(gradients) > 20
+        for name, gradient in expected.items():
+            torch.testing.assert_close(gradients[name], gradient, rtol=1e-4, atol=1e-7)
 
 
 def test_loss_averages_over_the_tokens_of_a_batch(
     module: HourLLaVAModule, processor: HourLLaVAProcessor
 ) -> None:
-    short, long = batch_of(processor, [0], [RED]), batch_of(processor, [1], [LONG])
-    num_short, num_long = (int((batch.labels != -100).sum()) for batch in (short, long))
-    assert num_long > num_short
-    both = batch_of(processor, [0, 1], [RED, LONG])
-    *losses, together = (
-        float(module.training_step(batch, 0)["loss"].detach()) for batch in (short, long, both)
-    )
-    by_token = (losses[0] * num_short + losses[1] * num_long) / (num_short + num_long)
+    losses, num_tokens = [], []
+    for position, question in enumerate((RED, LONG)):
+        batch = batch_of(processor, [position], [question])
+        losses.append(loss_and_gradients(module, [batch])[0])
+        num_tokens.append(int((batch.labels != IGNORE_INDEX).sum()))
+    together, _ = loss_and_gradients(module, [batch_of(processor, [0, 1], [RED, LONG])])
+    by_token = np.average(losses, weights=num_tokens)
     assert together == pytest.approx(by_token, rel=1e-5)
     assert abs(together - sum(losses) / 2) > 1e-3
 
@@ -161,6 +172,18 @@ def test_validation_step_answers_and_scores_every_question(
         "acc/scene/scene_recognition",
     } < set(scores)
     assert scores["chance/multiple_choice"] == 0.5
+
+
+@torch.no_grad()
+def test_validation_loss_averages_over_the_tokens_of_all_batches(
+    module: HourLLaVAModule, processor: HourLLaVAProcessor
+) -> None:
+    module.validation_step(batch_of(processor, [0, 1], [RED, LONG]), 0)
+    together = float(module.val_loss.compute())
+    module.val_loss.reset()
+    for position, question in enumerate((RED, LONG)):
+        module.validation_step(batch_of(processor, [position], [question]), position)
+    assert float(module.val_loss.compute()) == pytest.approx(together, rel=1e-5)
 
 
 def test_describe_lists_the_size_of_each_part(module: HourLLaVAModule) -> None:

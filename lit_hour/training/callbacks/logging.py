@@ -26,13 +26,11 @@ log = logging.getLogger(__name__)
 
 
 class LossLogger(Callback):
-    """Logs the loss of each step: the mean over its micro-batches and over the ranks.
+    """Logs the loss of each step: the mean over its learned tokens on all ranks.
 
     Lightning would log it after the step's checkpoint was saved. A run that is killed between the
     two and resumes would then lack the loss of that step.
     """
-
-    _sum: Tensor | float = 0.0
 
     def on_train_batch_end(
         self,
@@ -42,12 +40,10 @@ class LossLogger(Callback):
         batch: Batch,
         batch_idx: int,
     ) -> None:
-        """Add up a micro-batch's loss, which Lightning has divided by their number; log the sum."""
-        self._sum = self._sum + outputs["loss"].float()
+        """Log the loss after the last micro-batch of a step."""
         if (batch_idx + 1) % trainer.accumulate_grad_batches:
             return
-        loss = trainer.strategy.reduce(self._sum, reduce_op="mean")
-        self._sum = 0.0
+        loss: Tensor = pl_module.step_loss  # type: ignore[assignment]  # ()
         pl_module.log("train/loss", loss, logger=False, batch_size=1)  # for the progress bar
         if trainer.global_step % trainer.log_every_n_steps == 0 and trainer.is_global_zero:  # type: ignore[attr-defined]
             trainer.logger.log_metrics({"train/loss": float(loss)}, trainer.global_step - 1)  # type: ignore[union-attr]

@@ -14,10 +14,10 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from safetensors.torch import save_file
 from torch import Tensor
-from torch.distributed.tensor import DTensor
 
 from lit_hour.errors import DivergenceError
 from lit_hour.training.distributed import CrossRankMax
+from lit_hour.training.optim import local_gradients
 from lit_hour.types import Batch, Visual
 
 log = logging.getLogger(__name__)
@@ -115,9 +115,7 @@ class SkipNonFiniteSteps(Callback):
 
 def gradient_norm(module: torch.nn.Module) -> Tensor:
     """Return the norm of this rank's part of the gradient, `()`."""
-    gradients = [parameter.grad for parameter in module.parameters() if parameter.grad is not None]
-    local = [grad.to_local() if isinstance(grad, DTensor) else grad for grad in gradients]
-    return torch.nn.utils.get_total_norm(local)  # ()
+    return torch.nn.utils.get_total_norm(local_gradients(module))  # ()
 
 
 def dump_batch(batch: Batch, file: Path, details: dict[str, Any]) -> None:

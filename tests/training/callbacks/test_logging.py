@@ -5,12 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torchmetrics import MeanMetric
 
 from lit_hour.data.shards.reader import open_shards
 from lit_hour.errors import ShardError
-from lit_hour.training.module import HourLLaVAModule
-from lit_hour.types import Batch
+from lit_hour.model.hour_llava import HourLLaVA, HourLLaVAOutput
 from tests.helpers.toy_run import (
     NUM_STEPS,
     SAMPLES_PER_STEP,
@@ -129,19 +130,25 @@ def test_truncated_texts_are_counted_and_the_first_gets_a_warning(
     assert scalars(alone, "short", "data/truncated_texts") == [0, 0]
 
 
-def test_logged_loss_is_the_mean_over_micro_batches(
+def test_logged_loss_and_bar_show_the_mean_over_the_tokens_of_a_step(
     toy: ToyProject, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    losses, training_step = [], HourLLaVAModule.training_step
+    micro_batches, forward = [], HourLLaVA.forward
 
-    def record(module: HourLLaVAModule, batch: Batch, batch_idx: int) -> dict[str, Any]:
-        outputs = training_step(module, batch, batch_idx)
-        losses.append(float(outputs["loss"].detach()))
-        return outputs
+    def record(model: HourLLaVA, *inputs: Any) -> HourLLaVAOutput:
+        output = forward(model, *inputs)
+        if torch.is_grad_enabled():  # not in validation
+            micro_batches.append((output.loss.detach(), output.inputs.is_target.sum()))
+        return output
 
-    monkeypatch.setattr(HourLLaVAModule, "training_step", record)
-    toy.fit("means", "training.max_steps=3")
-    means = [(losses[first] + losses[first + 1]) / 2 for first in range(0, 6, 2)]
-    assert (
-        scalars(toy, "means", "train/loss") == pytest.approx(means, rel=1e-6) and len(losses) == 6
-    )
+    monkeypatch.setattr(HourLLaVA, "forward", record)
+    printed = toy.train("means", "training.max_steps=3", "data.questions_per_sample=3")
+    assert len({int(num_tokens) for _, num_tokens in micro_batches}) > 1
+    means = []
+    for first in range(0, 6, 2):
+        mean = MeanMetric()
+        for loss, num_tokens in micro_batches[first : first + 2]:
+            mean.update(loss, num_tokens)
+        means.append(float(mean.compute()))
+    assert scalars(toy, "means", "train/loss") == pytest.approx(means, rel=1e-6)
+    assert len(micro_batches) == 6 and f"loss={means[-1]:.3f}" in printed
