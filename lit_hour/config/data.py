@@ -59,7 +59,8 @@ class DataConfig:
     )
     micro_batch_size: int = field(
         1,
-        "samples that a rank processes at once; gradients are accumulated over micro-batches",
+        "samples that a rank processes at once; gradients are accumulated over micro-batches. It"
+        " changes speed and memory, not what a step learns",
         unit="samples",
         ge=1,
     )
