@@ -62,7 +62,7 @@ def test_published_format_with_videos_in_several_folders(
     }
     assert [sample.files[0] for sample in samples] == [*originals]
     assert [(question.question, question.answer) for question in samples[0].questions] == [
-        ("What is seen first?", "A star."),
+        ("\nWhat is seen first?", "A star."),
         ("And then?", "A circle."),
     ]
     for video, original in originals.items():

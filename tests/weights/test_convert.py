@@ -98,6 +98,9 @@ def test_converted_run_has_the_source_weights(
     )
     assert predictor.config.model.memaug.eval_spatial_forgetting == "random"
     assert predictor.config == load_config(run.config)
+    config = predictor.config
+    assert (config.video.sampling, config.text.time_sentence) == ("published", "published")
+    assert predictor.processor.video_note(4.0, 128).startswith("The video lasts for 4.00 seconds,")
 
 
 def test_training_checkpoint_converts_with_merged_lora(run: RunDir, tmp_path: Path) -> None:
