@@ -216,6 +216,17 @@ class TrainingConfig:
         le=1,
     )
     weight_decay: float = field(0.0, "weight decay of AdamW", ge=0)
+    weight_decay_scope: Literal["matrices", "all"] = field(
+        "matrices",
+        "weights that decay: all but norms, biases and embeddings, or all as in earlier versions",
+    )
+    adam_beta1: float = field(
+        0.9, "decay rate of AdamW's average of the gradient", ge=0, le=0.999999
+    )
+    adam_beta2: float = field(
+        0.999, "decay rate of AdamW's average of the squared gradient", ge=0, le=0.999999
+    )
+    adam_eps: float = field(1e-8, "number that AdamW adds to the denominator", gt=0)
     gradient_clip_norm: float = field(
         1.0, "largest L2 norm of the gradient; 0 disables clipping", ge=0
     )

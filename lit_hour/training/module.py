@@ -19,12 +19,15 @@ from lit_hour.model.meta_init import missing_weights
 from lit_hour.model.multimodal_inputs import left_pad_prompts
 from lit_hour.text.answer_matching import is_correct
 from lit_hour.text.tokenizer import end_of_turn_id
+from lit_hour.training.checkpoints.optimizer_state import check_groups
 from lit_hour.training.lightning_state import has_trainer, move_to_end_of_step
 from lit_hour.training.metrics import AnswerAccuracy, HaystackAccuracy
 from lit_hour.training.optim import (
     build_optimizer,
     freeze_parts,
+    has_fused_adamw,
     local_gradients,
+    parameter_groups,
     parameters_by_part,
     update_learning_rates,
 )
@@ -233,9 +236,20 @@ class HourLLaVAModule(L.LightningModule):
         update_learning_rates(self.lr_schedulers())  # type: ignore[arg-type]
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Adapt Lightning's progress to this start's number of micro-batches per step."""
-        if has_trainer(self):
-            move_to_end_of_step(checkpoint, self.trainer.accumulate_grad_batches)
+        """Adapt Lightning's progress and the optimizer's groups to this start.
+
+        Raises:
+            WeightsError: the checkpoint's optimizer has other groups of parameters.
+        """
+        if not has_trainer(self):
+            return
+        move_to_end_of_step(checkpoint, self.trainer.accumulate_grad_batches)
+        fused = has_fused_adamw(self.trainer.strategy.root_device) or None
+        for state in checkpoint.get("optimizer_states", ()):
+            groups = state["param_groups"]
+            check_groups(groups, parameter_groups(self.model, self.config.training))
+            for group in groups:
+                group.update(fused=fused, foreach=None)
 
     def _any_rank(self, is_true: bool) -> bool:
         """Return whether the flag is set on any of the ranks that share the model."""

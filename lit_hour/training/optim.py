@@ -1,4 +1,4 @@
-"""Parameter groups with a learning rate for each part of the model, and a common schedule."""
+"""Parameter groups with a learning rate for each part of the model, AdamW, and its schedule."""
 
 from __future__ import annotations
 
@@ -16,6 +16,9 @@ from lit_hour.config.load import config_from_dict
 from lit_hour.config.schema import TrainingConfig
 from lit_hour.errors import ConfigError
 from lit_hour.model.hour_llava import HourLLaVA
+from lit_hour.training.checkpoints.optimizer_state import NO_DECAY
+
+FUSED_DEVICES = ("cuda",)
 
 
 def parameters_by_part(model: HourLLaVA) -> dict[str, list[nn.Parameter]]:
@@ -26,6 +29,45 @@ def parameters_by_part(model: HourLLaVA) -> dict[str, list[nn.Parameter]]:
         "memaug": list(model.memaug.parameters()),
         "llm": model.llm.trainable_parameters(),
     }
+
+
+def parameter_groups(model: HourLLaVA, training: TrainingConfig) -> list[dict[str, Any]]:
+    """Return a group for each trained part, named after it, and one for its weights without decay.
+
+    The latter exists only where there is weight decay; its name ends with `NO_DECAY`.
+    """
+    is_spared = training.weight_decay > 0 and training.weight_decay_scope == "matrices"
+    spared = norms_biases_and_embeddings(model) if is_spared else set()
+    rates, groups = asdict(training.learning_rate), []
+    for part, parameters in parameters_by_part(model).items():
+        decaying = [parameter for parameter in parameters if parameter not in spared]
+        others = [parameter for parameter in parameters if parameter in spared]
+        for name, members, decay in (
+            (part, decaying, training.weight_decay),
+            (f"{part}{NO_DECAY}", others, 0.0),
+        ):
+            if members and rates[part] > 0:
+                groups.append(
+                    {"params": members, "lr": rates[part], "name": name, "weight_decay": decay}
+                )
+    return groups
+
+
+def norms_biases_and_embeddings(model: nn.Module) -> set[nn.Parameter]:
+    """Return the parameters that are not matrices, and those of embeddings."""
+    return {
+        parameter
+        for module in model.modules()
+        for name, parameter in module.named_parameters(recurse=False)
+        if parameter.dim() < 2
+        or isinstance(module, nn.Embedding)
+        or name.endswith(("embedding", "embed"))  # of positions, as a plain parameter
+    }
+
+
+def has_fused_adamw(device: torch.device) -> bool:
+    """Return whether AdamW updates all weights of this device in one kernel."""
+    return device.type in FUSED_DEVICES
 
 
 def freeze_parts(model: HourLLaVA, training: TrainingConfig) -> None:
@@ -52,15 +94,17 @@ def build_optimizer(model: HourLLaVA, training: TrainingConfig, num_steps: int) 
     Raises:
         ConfigError: every part is frozen, or the schedule ends before the run.
     """
-    rates = asdict(training.learning_rate)
-    groups = [
-        {"params": parameters, "lr": rates[part], "name": part}
-        for part, parameters in parameters_by_part(model).items()
-        if rates[part] > 0
-    ]
+    groups = parameter_groups(model, training)
     if not groups:
         raise ConfigError("Every part is frozen. Set at least one training.learning_rate above 0")
-    optimizer = torch.optim.AdamW(groups, weight_decay=training.weight_decay)
+    optimizer = torch.optim.AdamW(
+        groups,
+        betas=(training.adam_beta1, training.adam_beta2),
+        eps=training.adam_eps,
+        fused=has_fused_adamw(groups[0]["params"][0].device) or None,
+    )
+    # Lightning would refuse to clip: a fused optimizer may scale gradients in float16, unused here.
+    optimizer._step_supports_amp_scaling = False
     num_schedule_steps, num_warmup_steps = schedule_lengths(training, num_steps)
     schedule = LambdaLR(
         optimizer, lambda step: cosine_with_warmup(step, num_schedule_steps, num_warmup_steps)

@@ -1,19 +1,25 @@
 import math
 import time
+from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch import Tensor
 
 from lit_hour.config.schema import LearningRateConfig, TrainingConfig
-from lit_hour.errors import ConfigError
+from lit_hour.errors import ConfigError, RunError, WeightsError
 from lit_hour.model.hour_llava import HourLLaVA
+from lit_hour.run_dir import RunDir
+from lit_hour.training import optim
 from lit_hour.training.optim import (
     build_optimizer,
     cosine_with_warmup,
     freeze_parts,
     parameters_by_part,
 )
+from lit_hour.weights.reader import open_weights
 from tests.helpers.toy_run import (
     NUM_STEPS,
     ToyProject,
@@ -37,7 +43,7 @@ def test_every_parameter_is_in_one_part(model: HourLLaVA) -> None:
 
 def test_build_optimizer_has_a_named_group_for_each_trained_part(model: HourLLaVA) -> None:
     rates = LearningRateConfig(vision=0.0, projector=1e-3, memaug=2e-3, llm=3e-3)
-    settings = TrainingConfig(learning_rate=rates, weight_decay=0.1, warmup_ratio=0.5)
+    settings = TrainingConfig(learning_rate=rates, warmup_ratio=0.5)
     built = build_optimizer(model, settings, num_steps=10)
     groups = built["optimizer"].param_groups
     assert [(group["name"], group["initial_lr"]) for group in groups] == [
@@ -46,12 +52,102 @@ def test_build_optimizer_has_a_named_group_for_each_trained_part(model: HourLLaV
         ("llm", 3e-3),
     ]
     # The warm-up begins at 0.
-    assert all(group["lr"] == 0 and group["weight_decay"] == 0.1 for group in groups)
+    assert all(group["lr"] == 0 and group["weight_decay"] == 0 for group in groups)
     for _ in range(5):
         built["optimizer"].step()
         built["lr_scheduler"]["scheduler"].step()
     assert [group["lr"] for group in groups] == [1e-3, 2e-3, 3e-3]
     assert built["lr_scheduler"]["interval"] == "step"
+
+
+def test_weight_decay_spares_norms_biases_and_embeddings(model: HourLLaVA) -> None:
+    rates = LearningRateConfig(vision=1e-2, projector=0.0, memaug=1e-2, llm=1e-2)
+    settings = TrainingConfig(learning_rate=rates, weight_decay=0.1, warmup_ratio=0)
+    optimizer = build_optimizer(model, settings, num_steps=10)["optimizer"]
+    parts = ("vision", "memaug", "llm")
+    assert [group["name"] for group in optimizer.param_groups] == [
+        name for part in parts for name in (part, f"{part}_no_decay")
+    ]
+    before = {name: weight.detach().clone() for name, weight in model.named_parameters()}
+    for weight in model.parameters():
+        weight.grad = torch.zeros_like(weight)
+    optimizer.step()
+    same = {name for name, weight in model.named_parameters() if torch.equal(weight, before[name])}
+    expected = {
+        name
+        for name, weight in before.items()
+        if name.startswith("projector") or weight.dim() == 1 or "embed" in name
+    }
+    moved = {name for name in before if before[name].any()} - same
+    assert moved == {name for name in before if before[name].any()} - expected
+    assert "llm.network.model.embed_tokens.weight" in same
+    assert "vision.tower.positional_embedding" in same
+    everything = replace(settings, weight_decay_scope="all")
+    groups = build_optimizer(model, everything, num_steps=10)["optimizer"].param_groups
+    assert [(group["name"], group["weight_decay"]) for group in groups] == [
+        (part, 0.1) for part in parts
+    ]
+
+
+def test_adamw_has_the_betas_and_eps_of_the_settings_which_a_run_keeps(
+    model: HourLLaVA, trained: TrainedRun
+) -> None:
+    settings = TrainingConfig(adam_beta1=0.8, adam_beta2=0.95, adam_eps=1e-6)
+    for group in build_optimizer(model, settings, num_steps=10)["optimizer"].param_groups:
+        assert (group["betas"], group["eps"]) == ((0.8, 0.95), 1e-6)
+    with pytest.raises(RunError, match=r"training\.adam_beta2 was 0\.999, is 0\.95"):
+        trained.project.fit("whole", "training.adam_beta2=0.95")
+
+
+def test_fused_adamw_clips_and_resumes_from_an_optimizer_that_is_not_fused(
+    toy: ToyProject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """CPUs have a fused AdamW too; it is used on GPUs only."""
+    overrides = ("training.precision=bf16-mixed", "training.gradient_clip_norm=0.1")
+    schedule = f"training.schedule_steps={NUM_STEPS}"
+    name, whole = "fused", load_weights(toy.fit("not-fused", *overrides).run)
+    toy.fit(name, *overrides, schedule, "training.max_steps=2")
+    used: list[bool | None] = []
+    step = torch.optim.AdamW.step
+
+    def count_step(self: torch.optim.AdamW, closure: Any = None) -> Any:
+        used.extend(group["fused"] for group in self.param_groups)
+        return step(self, closure)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", count_step)
+    for device, num_steps in (("cpu", 4), ("cuda", 6)):
+        monkeypatch.setattr(optim, "FUSED_DEVICES", (device,))
+        toy.fit(name, *overrides, schedule, f"training.max_steps={num_steps}")
+        assert set(used) == {True if device == "cpu" else None}, device
+        used.clear()
+    assert max_abs_difference(whole, load_weights(toy.run_dir(name))) < 1e-4
+
+
+@pytest.mark.parametrize("strategy", ["auto", pytest.param("fsdp", marks=pytest.mark.slow)])
+def test_run_whose_norms_decay_is_refused_with_the_setting_that_continues_it(
+    toy: ToyProject, strategy: str
+) -> None:
+    name = f"decayed-{strategy}"
+    overrides = (
+        "training.weight_decay=0.1",
+        f"training.strategy={strategy}",
+        f"training.schedule_steps={NUM_STEPS}",
+    )
+    everything = "training.weight_decay_scope=all"  # as all runs of earlier versions
+    whole = load_all(toy.fit(f"{name}-whole", *overrides, everything).run)
+    toy.fit(name, *overrides, everything, "training.max_steps=2")
+    with pytest.raises(
+        WeightsError, match=r"has \d+ parameters of vision, .* set training\.weight_decay_scope=all"
+    ):
+        toy.fit(name, *overrides)
+    toy.fit(name, *overrides, everything)
+    assert max_abs_difference(whole, load_all(toy.run_dir(name))) == 0
+    spared = load_all(toy.fit(f"{name}-spared", *overrides).run)
+    assert max_abs_difference(whole, spared) > 0
+
+
+def load_all(run: RunDir) -> dict[str, Tensor]:
+    return dict(open_weights(run.checkpoint("last")).tensors())
 
 
 def test_freeze_parts_sets_requires_grad_by_learning_rate(model: HourLLaVA) -> None:

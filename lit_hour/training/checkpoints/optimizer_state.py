@@ -20,6 +20,8 @@ from lit_hour.errors import WeightsError
 from lit_hour.weights.reader import copy_into
 
 State = dict[str, Any]
+NO_DECAY = "_no_decay"  # at the end of the name of a group without weight decay
+OWN_KEYS = ("params", "fused", "foreach")  # of a group; they are not restored
 
 
 def named_state(model: nn.Module, optimizer: Optimizer) -> State:
@@ -94,7 +96,7 @@ def allocate_state(
                 f"The checkpoint has optimizer state for {name}, which is frozen in this run"
             )
         for key, outline in tensors.items():
-            tensor = _zeros_like(parameters[name], outline, f"{name}.{key}")
+            tensor = _zeros_like(optimizer, parameters[name], outline, f"{name}.{key}")
             allocated[f"{name}.{key}"] = optimizer.state[parameters[name]][key] = tensor
     return allocated
 
@@ -109,7 +111,8 @@ def restore(optimizer: Optimizer, saved: State) -> None:
     for group, saved_group in zip(optimizer.param_groups, saved["param_groups"], strict=True):
         for parameter, number in zip(group["params"], saved_group["params"], strict=True):
             for key, tensor in saved["state"].get(number, {}).items():
-                target = _zeros_like(parameter, tensor, f"{key} of parameter {number}")
+                label = f"{key} of parameter {number}"
+                target = _zeros_like(optimizer, parameter, tensor, label)
                 copy_into(tensor, target)
                 optimizer.state[parameter][key] = target
 
@@ -120,22 +123,42 @@ def restore_groups(optimizer: Optimizer, saved: list[State]) -> None:
     Raises:
         WeightsError: the groups have other names, or other numbers of parameters.
     """
-    found, wanted = (
-        [(group["name"], len(group["params"])) for group in groups]
-        for groups in (saved, optimizer.param_groups)
-    )
-    if found != wanted:
-        raise WeightsError(
-            f"The checkpoint's optimizer has {_describe(found)}; this run's has {_describe(wanted)}"
-        )
+    check_groups(saved, optimizer.param_groups)
     for group, saved_group in zip(optimizer.param_groups, saved, strict=True):
-        group.update({key: value for key, value in saved_group.items() if key != "params"})
+        group.update({key: value for key, value in saved_group.items() if key not in OWN_KEYS})
 
 
-def _zeros_like(parameter: nn.Parameter, outline: Tensor, name: str) -> Tensor:
+def check_groups(saved: list[State], wanted: list[State]) -> None:
+    """Compare the groups of a checkpoint's optimizer with those of this run.
+
+    Raises:
+        WeightsError: the groups have other names, or other numbers of parameters.
+    """
+    before, now = (
+        [(group["name"], len(group["params"])) for group in groups] for groups in (saved, wanted)
+    )
+    if before == now:
+        return
+    remedy = ""
+    names = [name for name, _ in now]
+    if [name for name, _ in before] == [name for name in names if not name.endswith(NO_DECAY)]:
+        remedy = (
+            ". Weight decay applied to norms, biases and embeddings too. To go on in this way, set"
+            " training.weight_decay_scope=all"
+        )
+    raise WeightsError(
+        f"The checkpoint's optimizer has {_describe(before)}; this run's has {_describe(now)}"
+        f"{remedy}"
+    )
+
+
+def _zeros_like(
+    optimizer: Optimizer, parameter: nn.Parameter, outline: Tensor, name: str
+) -> Tensor:
     """Return zeros with the outline's dtype and the parameter's sharding."""
     if outline.dim() == 0:  # the number of steps
-        return torch.zeros((), dtype=outline.dtype)  # ()
+        device = parameter.device if optimizer.defaults.get("fused") else None
+        return torch.zeros((), dtype=outline.dtype, device=device)  # ()
     if outline.shape != parameter.shape:
         raise WeightsError(
             f"The optimizer's {name} has the shape {tuple(outline.shape)} in the checkpoint instead"

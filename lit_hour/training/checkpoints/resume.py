@@ -16,6 +16,15 @@ from lit_hour.run_dir import RunDir
 from lit_hour.training.checkpoints.checkpoint_io import step_of_checkpoint
 from lit_hour.weights.reader import check_state_dict, open_weights, optional_weights
 
+FIXED_TRAINING_SETTINGS = (
+    "init_from",
+    "learning_rate",
+    "weight_decay",
+    "adam_beta1",
+    "adam_beta2",
+    "adam_eps",
+)
+
 log = logging.getLogger(__name__)
 
 
@@ -129,7 +138,5 @@ def _fixed_settings(config: Config) -> dict:
     """Return the settings that a run cannot change: model, text, initialization and optimizer."""
     settings = asdict(config)
     del settings["model"]["vision"]["encode_batch_size"]  # affects speed only
-    training = {
-        name: settings["training"][name] for name in ("init_from", "learning_rate", "weight_decay")
-    }
+    training = {name: settings["training"][name] for name in FIXED_TRAINING_SETTINGS}
     return {"model": settings["model"], "text": settings["text"], "training": training}
