@@ -60,14 +60,18 @@ class ShutdownSignal:
 
     @contextmanager
     def installed(self) -> Iterator[None]:
-        """Handle all three for a `with` block and restore the previous handlers afterwards."""
+        """Handle all three for a `with` block and restore the previous handlers afterwards.
+
+        SIGINT stays ignored if it is, as in a process that a shell has started in the background.
+        """
         numbers = (*JOB_SIGNALS, signal.SIGINT)
         previous = {number: signal.getsignal(number) for number in numbers}
         was_installed = self._is_installed
         self.install()
         try:
             with self._watch_interrupts():
-                signal.signal(signal.SIGINT, self._handle)
+                if previous[signal.SIGINT] is not signal.SIG_IGN:
+                    signal.signal(signal.SIGINT, self._handle)
                 yield
         finally:
             self._is_installed = was_installed

@@ -99,6 +99,17 @@ def test_repeated_ctrl_c_of_a_launcher_counts_once() -> None:
     assert printed.count("Ctrl-C again") == 1
 
 
+def test_ctrl_c_stays_ignored_in_a_process_in_the_background() -> None:
+    stop, before = ShutdownSignal(), signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with stop.installed():
+            os.kill(os.getpid(), signal.SIGINT)
+            assert stop.received == 0
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def test_fork_ignores_ctrl_c_of_its_rank() -> None:
     stop = ShutdownSignal()
     with stop.installed():
