@@ -1,4 +1,4 @@
-"""A run whose synthetic videos and shards were copied goes on as if nothing had been."""
+"""A run continues exactly after its synthetic videos and shards were copied."""
 
 import json
 import shutil
