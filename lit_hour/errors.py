@@ -58,6 +58,10 @@ class DivergenceError(InputError):
     """More NaN or Inf losses or gradients than the settings allow."""
 
 
+class OutOfMemoryError(InputError):
+    """A step, answer or video that does not fit into memory; names the settings that bound it."""
+
+
 class WeightsError(InputError):
     """Weights or a tokenizer that are missing, corrupt, or of another architecture."""
 

@@ -58,8 +58,14 @@ class ServerConfig:
 
 @dataclass(frozen=True)
 class ServingConfig:
-    """Cache of video memories between questions, and limits of the server."""
+    """Precision, cache of video memories between questions, and limits of the server."""
 
+    precision: Literal["auto", "fp32", "bf16"] = field(
+        "auto",
+        "precision of the weights and activations of ask, serve, evaluate and the lmms-eval plugin."
+        " auto: bf16 on a GPU that computes in it, else fp32. Rotary tables, positions and times are"
+        " float32 in each",
+    )
     memory_precision: Literal["exact", "bf16", "int8"] = field(
         "exact",
         "precision of video memories on disk. exact: as computed, so that answers do not change;"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +68,8 @@ def evaluate(
     store = AnswerStore(out or default_folder(run_dir, files, config))
     with ExitStack() as locks:
         module = EvaluationModule(config, run_dir, weights, build_plan(config), store, locks)
-        predict(module, config.training, RESUME_HINT)
+        # Without autocast: `serving.precision` holds, as for `ask` and `serve`.
+        predict(module, replace(config.training, precision="32-true"), RESUME_HINT)
     return summarize(module.report, store.path) if module.report else None
 
 

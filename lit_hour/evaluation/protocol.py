@@ -12,6 +12,7 @@ from lit_hour import __version__
 from lit_hour.config.schema import Config
 from lit_hour.evaluation.item import QuestionSet
 from lit_hour.evaluation.report.report import describe_prompts
+from lit_hour.inference.precision import precision_name, resolve_dtype
 from lit_hour.io.hashing import hash_path
 
 PACKAGES = ("torch", "lightning", "transformers", "open_clip_torch", "av")
@@ -60,7 +61,10 @@ def describe_protocol(config: Config, checkpoint: Path, device: str) -> dict[str
             "batch_size": config.evaluation.batch_size,
             "subtitles": "with" if config.evaluation.subtitles else "without",
         },
-        "compute": {"device": device, "precision": config.training.precision},
+        "compute": {
+            "device": device,
+            "precision": precision_name(resolve_dtype(config.serving.precision, device)),
+        },
         "versions": {
             "lit_hour": __version__,
             "python": platform.python_version(),

@@ -19,6 +19,7 @@ from tqdm import tqdm
 from lit_hour.config.load import load_config
 from lit_hour.config.schema import Config
 from lit_hour.errors import ConfigError, QuestionError
+from lit_hour.inference.precision import cast_weights, resolve_dtype
 from lit_hour.inference.video_memory import (
     InputFiles,
     VideoMemory,
@@ -137,7 +138,8 @@ class VideoPredictor:
     ) -> VideoPredictor:
         """Load one checkpoint of a run with a config of the caller.
 
-        The model is built on the meta device, so that no memory is spent on random weights.
+        The weights get the dtype of `serving.precision` and require no gradients. The model is built
+        on the meta device, so that no memory is spent on random weights, nor on another precision.
 
         Raises:
             WeightsError: the checkpoint is corrupt or belongs to another model.
@@ -149,7 +151,9 @@ class VideoPredictor:
         origin = f"{weights.path}, with the settings beside it,"
         expected, optional = model.state_dict(), optional_weights(config)
         check_state_dict(expected, weights.meta_tensors, origin, optional=optional)
-        model.materialize(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        cast_weights(model, resolve_dtype(config.serving.precision, device))
+        model.requires_grad_(False).materialize(device)
         load_into(model, weights.tensors())
         return cls(config, model, processor)
 

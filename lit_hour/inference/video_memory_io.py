@@ -33,9 +33,11 @@ from lit_hour.data.features.format import (
     feature_config,
 )
 from lit_hour.errors import MemoryFileError
+from lit_hour.inference.precision import precision_name
 from lit_hour.inference.predictor import VideoPredictor
 from lit_hour.inference.video_memory import VideoMemory, VideoMemoryBuilder, digest_files
 from lit_hour.io.atomic import atomic_path
+from lit_hour.io.out_of_memory import is_out_of_memory
 from lit_hour.io.quantize import dequantize_int8, quantize_int8
 from lit_hour.model.memory_repository import DenseTokens, MemoryRepository, TokenGrid
 
@@ -131,6 +133,8 @@ def load_memory(predictor: VideoPredictor, path: Path, files: Sequence[Path] = (
     try:
         return _build_memory(predictor, metadata, tensors)
     except (KeyError, RuntimeError, TypeError, ValueError) as error:
+        if is_out_of_memory(error):
+            raise
         raise MemoryFileError(f"{path} is not a valid memory ({error}). {ENCODE_AGAIN}") from error
 
 
@@ -152,7 +156,9 @@ def _build_metadata(predictor: VideoPredictor, memory: VideoMemory) -> MemoryMet
 
 
 def _config(predictor: VideoPredictor, is_video: bool) -> dict[str, Any]:
-    return feature_config(predictor.config, FEATURE_KEYS if is_video else IMAGE_FEATURE_KEYS)
+    precision = precision_name(predictor.model.frame_newline.dtype)
+    keys = FEATURE_KEYS if is_video else IMAGE_FEATURE_KEYS
+    return {"serving.precision": precision, **feature_config(predictor.config, keys)}
 
 
 def _quantize(tokens: Tensor, precision: str) -> dict[str, Tensor]:
