@@ -25,7 +25,7 @@ from lit_hour.errors import InputError
 from lit_hour.inference.attribution import Attribution
 from lit_hour.inference.predictor import Answer
 from lit_hour.server.generation import GenerationRequest, Heartbeat, StreamEvent
-from lit_hour.server.http_errors import error_body
+from lit_hour.server.http_errors import error_body, input_error_status
 from lit_hour.server.queueing import cancel_on_disconnect
 from lit_hour.server.state import AppState
 from lit_hour.server.uploads import read_body
@@ -268,7 +268,7 @@ async def stream_events(
     except HTTPException as error:
         yield _format_event(error_body(error.status_code, str(error.detail)))
     except InputError as error:
-        yield _format_event(error_body(422, str(error)))
+        yield _format_event(error_body(input_error_status(error), str(error)))
     yield "data: [DONE]\n\n"
 
 

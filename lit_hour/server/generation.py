@@ -20,6 +20,7 @@ from prometheus_client import Counter
 from lit_hour.inference.attribution import Attribution, attribution_steps
 from lit_hour.inference.predictor import Answer, VideoPredictor
 from lit_hour.inference.video_memory import VideoMemory
+from lit_hour.io.out_of_memory import explain_out_of_memory
 from lit_hour.server.metrics import Metrics
 from lit_hour.server.queueing import BoundedQueue, ModelExecutor
 from lit_hour.server.video_store import StoredVideo, VideoStore
@@ -136,6 +137,7 @@ class GenerationService:
             HTTPException: when iterated; the queue is full, or the video is not available.
             QuestionError: when iterated; the question is empty, or too long, or the attribution
                 needs more memory than `serving.max_evidence_gb`.
+            OutOfMemoryError: when iterated; the memory of the machine is exhausted.
         """
         events: asyncio.Queue[StreamEvent | None] = asyncio.Queue()
         task = asyncio.create_task(self._run(request, events))
@@ -152,6 +154,7 @@ class GenerationService:
         Raises:
             HTTPException: there is no such answer, its video is gone, or the queue is full.
             QuestionError: more memory than `serving.max_evidence_gb` may be needed.
+            OutOfMemoryError: the memory of the machine is exhausted.
         """
         answered = self._recent.get(completion_id)
         video = self._videos.get(answered.video_id)
@@ -188,9 +191,10 @@ class GenerationService:
                 memory, request.question, request.history, request.max_new_tokens
             )
             try:
-                while isinstance(piece := await self._executor.run(next, pieces), str):
-                    events.put_nowait(piece)
-                    self._metrics.generated_tokens.inc()
+                with explain_out_of_memory(lambda _: self._describe_answer(request, memory)):
+                    while isinstance(piece := await self._executor.run(next, pieces), str):
+                        events.put_nowait(piece)
+                        self._metrics.generated_tokens.inc()
                 return piece
             finally:
                 self._executor.submit(pieces.close)  # a generator must be closed on its own thread
@@ -204,12 +208,33 @@ class GenerationService:
                     self._predictor, memory, answered.question, answered.answer, answered.history
                 )
                 try:
-                    while (attribution := await self._executor.run(next, steps)) is None:
-                        pass  # other requests use the model between two steps
+                    with explain_out_of_memory(lambda _: self._describe_evidence(memory)):
+                        while (attribution := await self._executor.run(next, steps)) is None:
+                            pass  # other requests use the model between two steps
                     return attribution
                 finally:
                     self._executor.submit(steps.close)
                     self._metrics.attribution_seconds.inc(time.monotonic() - started)
+
+    def _describe_answer(self, request: GenerationRequest, memory: VideoMemory) -> str:
+        config = self._predictor.config
+        serving = config.serving
+        return (
+            f"The answer about {request.video.name} does not fit into memory, with"
+            f" {len(memory.repository.tokens)} tokens of the video in memory and up to"
+            f" text.max_tokens={config.text.max_tokens} in the prompt. Ask again later, or lower"
+            f" serving.server.max_concurrent_requests={serving.server.max_concurrent_requests},"
+            f" serving.memory_cache_gb={serving.memory_cache_gb:g} or"
+            f" video.max_frames={config.video.max_frames}."
+        )
+
+    def _describe_evidence(self, memory: VideoMemory) -> str:
+        limit_gb = self._predictor.config.serving.max_evidence_gb
+        return (
+            f"The evidence for an answer about {memory.source} does not fit into memory, with"
+            f" {len(memory.repository.tokens)} tokens of the video in memory, although"
+            f" serving.max_evidence_gb={limit_gb:g} permits it. Lower it, or take a shorter video."
+        )
 
 
 @contextmanager

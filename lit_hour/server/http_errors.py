@@ -12,7 +12,7 @@ from fastapi import Request
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from lit_hour.errors import InputError
+from lit_hour.errors import InputError, OutOfMemoryError
 
 _ERROR_TYPES = {
     401: "authentication_error",
@@ -27,6 +27,11 @@ def error_body(status: int, message: str) -> dict[str, Any]:
     default = "invalid_request_error" if status < 500 else "server_error"
     kind = _ERROR_TYPES.get(status, default)
     return {"error": {"message": message, "type": kind, "param": None, "code": status}}
+
+
+def input_error_status(error: InputError) -> int:
+    """Return the status for an error: 503 if memory ran out, else 422."""
+    return 503 if isinstance(error, OutOfMemoryError) else 422
 
 
 def error_response(error: HTTPException) -> JSONResponse:
@@ -46,7 +51,9 @@ async def _handle_http_exception(request: Request, error: Exception) -> JSONResp
 
 
 async def _handle_input_error(request: Request, error: Exception) -> JSONResponse:
-    return JSONResponse(error_body(422, str(error)), 422)
+    assert isinstance(error, InputError)
+    status = input_error_status(error)
+    return JSONResponse(error_body(status, str(error)), status)
 
 
 EXCEPTION_HANDLERS = {HTTPException: _handle_http_exception, InputError: _handle_input_error}

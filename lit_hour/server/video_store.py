@@ -24,11 +24,13 @@ from lit_hour.errors import InputError, MemoryFileError
 from lit_hour.inference.memory_cache import MemoryCache
 from lit_hour.inference.predictor import VideoPredictor
 from lit_hour.inference.video_memory import VideoMemory, VideoMemoryBuilder
+from lit_hour.io.out_of_memory import explain_out_of_memory
 from lit_hour.server.decode_sandbox import (
     DecodingCancelledError,
     VideoHeader,
     decode_in_sandbox,
 )
+from lit_hour.server.http_errors import input_error_status
 from lit_hour.server.metrics import Metrics
 from lit_hour.server.queueing import ModelExecutor
 from lit_hour.types import Thumbnail
@@ -70,6 +72,7 @@ class StoredVideo:
         name: for display.
         is_upload: whether the server owns the file and deletes it.
         error: reason why `status` is "failed".
+        error_status: HTTP status of a question about a failed video.
         memory_key: in the memory cache; empty until the video is ready.
         thumbnails: frames spread over the video.
         cancelled: set when the video is removed.
@@ -85,6 +88,7 @@ class StoredVideo:
     id: str = field(default_factory=lambda: f"{ID_PREFIX}{secrets.token_urlsafe(12)}")
     status: VideoStatus = "queued"
     error: str = ""
+    error_status: int = 422
     memory_key: str = ""
     thumbnails: tuple[Thumbnail, ...] = ()
     progress: IngestProgress = field(default_factory=IngestProgress)
@@ -200,15 +204,18 @@ class VideoStore:
         """Wait until a video is ready, and pin its memory in RAM for the duration of the block.
 
         Raises:
-            HTTPException: 422, the video failed; 404, it was removed meanwhile.
+            HTTPException: 422, the video failed, or 503, for lack of memory; 404, it was removed
+                meanwhile.
+            OutOfMemoryError: the memory cannot be read from disk.
         """
         await video.finished.wait()
         if video.error:
-            raise HTTPException(422, video.error)
+            raise HTTPException(video.error_status, video.error)
         async with AsyncExitStack() as stack:
             try:
                 lease = self._cache.lease_async(video.memory_key)
-                memory = await stack.enter_async_context(lease)
+                with explain_out_of_memory(lambda _: self._describe_size(video)):
+                    memory = await stack.enter_async_context(lease)
             except MemoryFileError as error:
                 message = "This video is no longer available. Upload it again."
                 raise HTTPException(404, message) from error
@@ -224,15 +231,18 @@ class VideoStore:
         """Encode a video in a thread, and record how it ended."""
         loop = asyncio.get_running_loop()
         try:
-            memory = await loop.run_in_executor(self._ingest_threads, self._encode, video)
+            with explain_out_of_memory(lambda _: self._describe_size(video)):
+                memory = await loop.run_in_executor(self._ingest_threads, self._encode, video)
+                if not video.cancelled.is_set():
+                    video.memory_key = await asyncio.to_thread(self._cache.put, memory)
             if not video.cancelled.is_set():
-                video.memory_key = await asyncio.to_thread(self._cache.put, memory)
                 video.thumbnails, video.status = memory.thumbnails, "ready"
                 if video.cancelled.is_set():  # removed meanwhile
                     self._delete_memory(video)
                 self._metrics.encoded_frames.inc(memory.num_frames)
         except InputError as error:
             video.status, video.error = "failed", str(error)
+            video.error_status = input_error_status(error)
         except DecodingCancelledError:
             video.status = "failed"
         finally:
@@ -250,6 +260,15 @@ class VideoStore:
             raise DecodingCancelledError
         video.status = "encoding"
         return ingest_video(self._predictor, self._executor, self._settings, video)
+
+    def _describe_size(self, video: StoredVideo) -> str:
+        config = self._predictor.config
+        return (
+            f"{video.name} does not fit into memory with its {video.progress.num_frames} frames."
+            f" Take a shorter video, or lower video.max_frames={config.video.max_frames},"
+            f" serving.memory_cache_gb={config.serving.memory_cache_gb:g} or"
+            f" model.vision.encode_batch_size={config.model.vision.encode_batch_size}."
+        )
 
     def _delete_memory(self, video: StoredVideo) -> None:
         """Delete the memory in a thread, since it may be in the middle of disk I/O."""

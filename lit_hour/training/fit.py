@@ -30,6 +30,7 @@ from lit_hour.text.tokenizer import (
     train_byte_level_tokenizer,
 )
 from lit_hour.training.callbacks.checkpointing import LeaseCheck
+from lit_hour.training.callbacks.memory_report import OutOfMemoryReport
 from lit_hour.training.checkpoints.checkpoint_io import repair_checkpoint_dir
 from lit_hour.training.checkpoints.resume import (
     check_weights,
@@ -144,9 +145,10 @@ def _fit(config: Config, run: RunDir, lease: RunLease, shutdown: ShutdownSignal)
             log.warning(change)
     log.info("model: %s", module.describe())
 
-    callbacks = [LeaseCheck(lease), *build_callbacks(config, run, data, shutdown)]
+    memory_report = OutOfMemoryReport(config)
+    callbacks = [LeaseCheck(lease), memory_report, *build_callbacks(config, run, data, shutdown)]
     trainer = build_trainer(config, run, data, callbacks, resume_point.step)
-    with shutdown.installed(), readable_messages():
+    with shutdown.installed(), readable_messages(), memory_report.explained():
         trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
         if not trainer.callback_metrics:
             log.info(
