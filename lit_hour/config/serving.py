@@ -63,8 +63,8 @@ class ServingConfig:
     precision: Literal["auto", "fp32", "bf16"] = field(
         "auto",
         "precision of the weights and activations of ask, serve, evaluate and the lmms-eval plugin."
-        " auto: bf16 on a GPU that computes in it, else fp32. Rotary tables, positions and times are"
-        " float32 in each",
+        " auto: bf16 on a GPU that computes in it, else fp32. Rotary tables, positions and times"
+        " are float32 in each",
     )
     memory_precision: Literal["exact", "bf16", "int8"] = field(
         "exact",

@@ -138,8 +138,8 @@ class VideoPredictor:
     ) -> VideoPredictor:
         """Load one checkpoint of a run with a config of the caller.
 
-        The weights get the dtype of `serving.precision` and require no gradients. The model is built
-        on the meta device, so that no memory is spent on random weights, nor on another precision.
+        The weights get the dtype of `serving.precision` and require no gradients. The model is
+        built on the meta device, so no memory is spent on random weights, or on another precision.
 
         Raises:
             WeightsError: the checkpoint is corrupt or belongs to another model.

@@ -64,7 +64,7 @@ def test_a_memory_of_another_precision_is_refused(trained: TrainedRun, tmp_path:
     fp32, bf16 = load(trained.run, "fp32"), load(trained.run, "bf16")
     save_memory(fp32, fp32.encode_visual(None, 0.0, "nothing"), tmp_path / "memory")
     load_memory(fp32, tmp_path / "memory")
-    with pytest.raises(MemoryFileError, match="serving.precision was 'fp32', is 'bf16'"):
+    with pytest.raises(MemoryFileError, match=r"serving\.precision was 'fp32', is 'bf16'"):
         load_memory(bf16, tmp_path / "memory")
 
 
