@@ -277,6 +277,13 @@ def run_convert(arguments: argparse.Namespace) -> None:
     print(converted.to_text())
 
 
+def run_consolidate(arguments: argparse.Namespace) -> None:
+    """Turn a sharded checkpoint into one file, and print a summary."""
+    from lit_hour.training.checkpoints.consolidate import consolidate
+
+    print(consolidate(arguments.source, arguments.target).to_text())
+
+
 COMMANDS = {
     "synthesize": Command(
         "create synthetic videos, and questions with known answers",
@@ -315,5 +322,10 @@ COMMANDS = {
         "convert a published Hour-LLaVA to a run, or a run to the published layout",
         convert_parser,
         run_convert,
+    ),
+    "consolidate": Command(
+        "turn a sharded checkpoint into one file that Lightning resumes",
+        cli_arguments.consolidate,
+        run_consolidate,
     ),
 }

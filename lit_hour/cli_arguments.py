@@ -241,3 +241,11 @@ def convert_parser(prog: str, description: str) -> CommandParser:
     parser.add_positional("target", type=Path, help="folder to create")
     parser.add_option("--checkpoint", help=f"{CHECKPOINT_HELP} (if the source is a run)")
     return parser
+
+
+def consolidate(prog: str, description: str) -> CommandParser:
+    """Declare the arguments of consolidate."""
+    parser = CommandParser(prog, description)
+    parser.add_positional("source", type=Path, help="sharded checkpoint: RUN/checkpoints/NAME")
+    parser.add_positional("target", type=Path, help="file to create, such as OUT.ckpt")
+    return parser

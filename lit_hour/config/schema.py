@@ -238,6 +238,12 @@ class TrainingConfig:
     save_total_limit: int = field(
         3, "latest periodic checkpoints to keep, besides best and last", ge=1
     )
+    async_checkpoints: bool = field(
+        False,
+        "with strategy=fsdp, write checkpoints in the background: training waits only until each"
+        " rank has copied its shards to CPU memory, and keeps this copy (12 bytes per trained"
+        " float32 weight, divided by the number of ranks)",
+    )
     max_skipped_steps: int = field(
         0,
         "steps with a NaN or Inf loss or gradient that may be skipped before the run stops",

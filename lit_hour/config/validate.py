@@ -136,6 +136,11 @@ def check_config(config: Config) -> None:
             f"data.global_batch_size={data.global_batch_size} must be a multiple of"
             f" data.micro_batch_size={data.micro_batch_size}."
         )
+    if config.training.async_checkpoints and config.training.strategy != "fsdp":
+        raise ConfigError(
+            "training.async_checkpoints=true needs sharded checkpoints, not"
+            f" training.strategy={config.training.strategy}. Set training.strategy=fsdp, or false."
+        )
 
 
 def _check_ranges(settings: Any, prefix: str) -> None:

@@ -19,8 +19,10 @@ from torch.utils.checkpoint import checkpoint
 
 from lit_hour.config.schema import Config, TrainingConfig
 from lit_hour.model.hour_llava import HourLLaVA
-from lit_hour.training.checkpoints.checkpoint_io import load_sharded, save_sharded
+from lit_hour.training.checkpoints.background import BackgroundSaver
+from lit_hour.training.checkpoints.checkpoint_io import ShardedContent, load_sharded, write_sharded
 from lit_hour.training.checkpoints.optimizer_state import named_state, restore
+from lit_hour.types import Batch
 from lit_hour.weights.dcp_reader import is_sharded
 from lit_hour.weights.reader import (
     MODEL_PREFIX,
@@ -127,6 +129,7 @@ class ShardedStrategy(ModelParallelStrategy):
     def __init__(self, config: Config) -> None:
         super().__init__(tensor_parallel_size=1)
         self._config = config
+        self._background = BackgroundSaver(config)
 
     def setup_environment(self) -> None:
         """Start the ranks; all of them together hold one model."""
@@ -153,10 +156,52 @@ class ShardedStrategy(ModelParallelStrategy):
     ) -> None:
         """Write a checkpoint folder atomically; each rank writes its part.
 
+        With `training.async_checkpoints`, return when the checkpoint is copied.
+
         Raises:
-            RunError: a rank could not write its part.
+            RunError: a rank could not write its part, or that of the save before.
         """
-        save_sharded(Path(self.broadcast(filepath)), checkpoint, self._config, self)
+        path, content = Path(self.broadcast(filepath)), ShardedContent.split(checkpoint)
+        if self._config.training.async_checkpoints:
+            self._background.save(path, content, is_on_gpu=self.root_device.type == "cuda")
+        else:
+            write_sharded(path, content, self._config)
+
+    def remove_checkpoint(self, filepath: str | Path) -> None:
+        """Remove a checkpoint, after the checkpoints that are still being written."""
+        if self._config.training.async_checkpoints:
+            self._background.remove(
+                lambda: super(ShardedStrategy, self).remove_checkpoint(filepath)
+            )
+        else:
+            super().remove_checkpoint(filepath)
+
+    def wait_for_checkpoints(self) -> None:
+        """Wait until the checkpoints saved so far are on disk.
+
+        Raises:
+            RunError: one of them could not be written.
+        """
+        self._background.wait()
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Raise the error of a checkpoint that could not be written, on all ranks together."""
+        self._background.check()
+
+    def on_train_end(self) -> None:
+        """Wait until the checkpoints are on disk."""
+        super().on_train_end()
+        self._background.wait()
+
+    def on_exception(self, exception: BaseException) -> None:
+        """Wait until the checkpoints are on disk; an error of theirs is only logged."""
+        super().on_exception(exception)
+        self._background.wait_and_log()
+
+    def teardown(self) -> None:
+        """Free the memory of the copies."""
+        super().teardown()
+        self._background.close()
 
     def load_checkpoint(
         self, checkpoint_path: str | Path, weights_only: bool | None = None

@@ -8,6 +8,7 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 
+from lit_hour.training.parallelize import ShardedStrategy
 from lit_hour.training.run_lease import RunLease
 from lit_hour.types import Batch
 
@@ -44,10 +45,15 @@ class PeriodicCheckpoint(ModelCheckpoint):
     """
 
     def save_now(self, trainer: L.Trainer) -> None:
-        """Save this step to `last.ckpt` unless it is saved already. All ranks have to call this."""
+        """Save this step to `last.ckpt` unless it is saved already. All ranks have to call this.
+
+        Returns when it is on disk, also with `training.async_checkpoints`.
+        """
         if trainer.global_step != self._last_global_step_saved:
             trainer.save_checkpoint(Path(str(self.dirpath)) / "last.ckpt")
             self._last_global_step_saved = trainer.global_step
+        if isinstance(trainer.strategy, ShardedStrategy):
+            trainer.strategy.wait_for_checkpoints()
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Mark the step of the checkpoint that training resumes from as saved."""

@@ -1,6 +1,6 @@
 """Write and read checkpoints atomically, as one file or as the folder of a sharded model.
 
-`AtomicCheckpointIO` is Lightning's plugin for one process; `save_sharded` and `load_sharded` are
+`AtomicCheckpointIO` is Lightning's plugin for one process; `write_sharded` and `load_sharded` are
 the collective operations of a sharded run. The run's settings lie beside each checkpoint as YAML.
 
 A sharded checkpoint is written to NAME.ckpt.unfinished and renamed. The folder that it replaces is
@@ -9,19 +9,24 @@ called NAME.ckpt.replaced in between; after a crash `repair_checkpoint_dir` rest
 
 from __future__ import annotations
 
+import io
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
-from lightning.pytorch.strategies import ParallelStrategy
 from torch import Tensor
 from torch.distributed.checkpoint import HuggingFaceStorageReader, HuggingFaceStorageWriter
 from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.metadata import Metadata
+from torch.distributed.checkpoint.planner import SavePlan
+from torch.distributed.checkpoint.storage import WriteResult
 from torch.optim import Optimizer
 
 from lit_hour.config.load import save_config
@@ -97,21 +102,10 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         if not is_sharded(folder):
             return super().load_checkpoint(path, *args, **kwargs)
         outlines, read = open_sharded(folder)
-        content = read_checkpoint(folder)
-        weights = {name: read(name) for name in outlines if name.startswith(MODEL_PREFIX)}
-        if self._config.model.llm.tie_word_embeddings:
-            weights[f"{MODEL_PREFIX}{OUTPUT_LAYER}"] = weights[f"{MODEL_PREFIX}{EMBEDDING}"]
-        tensors = {
-            name.removeprefix(OPTIMIZER_PREFIX): read(name)
-            for name in outlines
-            if name.startswith(OPTIMIZER_PREFIX)
-        }
-        (state,) = content["optimizer_states"]
-        return {
-            **content,
-            "state_dict": weights,
-            "optimizer_states": [index_by_number({**state, "state": unflatten(tensors)})],
-        }
+        tied = self._config.model.llm.tie_word_embeddings
+        return unsharded_layout(
+            read_checkpoint(folder), {name: read(name) for name in outlines}, tied
+        )
 
     def remove_checkpoint(self, path: Any) -> None:
         """Remove a checkpoint and its settings; a folder is renamed first, to be gone at once."""
@@ -161,37 +155,104 @@ def repair_checkpoint_dir(run: RunDir) -> list[Path]:
         return remove_temp_files(run.checkpoints)
 
 
-def save_sharded(
-    path: Path, content: dict[str, Any], config: Config, strategy: ParallelStrategy
+def unsharded_layout(
+    content: Mapping[str, Any], leaves: Mapping[str, Any], has_tied_output: bool
+) -> dict[str, Any]:
+    """Return a sharded checkpoint in the layout of one that a single process has saved.
+
+    Args:
+        content: what is not sharded.
+        leaves: by the name of each stored tensor, what takes its place.
+        has_tied_output: the output layer shares the weights of the embedding, which are stored
+            once.
+    """
+    weights = {name: leaf for name, leaf in leaves.items() if name.startswith(MODEL_PREFIX)}
+    if has_tied_output:
+        weights[f"{MODEL_PREFIX}{OUTPUT_LAYER}"] = weights[f"{MODEL_PREFIX}{EMBEDDING}"]
+    tensors = {
+        name.removeprefix(OPTIMIZER_PREFIX): leaf
+        for name, leaf in leaves.items()
+        if name.startswith(OPTIMIZER_PREFIX)
+    }
+    (state,) = content["optimizer_states"]
+    return {
+        **content,
+        "state_dict": weights,
+        "optimizer_states": [index_by_number({**state, "state": unflatten(tensors)})],
+    }
+
+
+@dataclass(frozen=True)
+class ShardedContent:
+    """A checkpoint of a sharded run, split for its folder.
+
+    Attributes:
+        step: number of finished optimizer steps.
+        tensors: this rank's shards of the weights and of the optimizer's state.
+        rest: everything else, serialized; equal on all ranks.
+    """
+
+    step: int
+    tensors: Mapping[str, Tensor]
+    rest: bytes
+
+    @classmethod
+    def split(cls, checkpoint: dict[str, Any]) -> ShardedContent:
+        """Split a checkpoint as Lightning collects it; nothing of `rest` can change afterwards."""
+        content = dict(checkpoint)
+        (state,) = content.pop("optimizer_states")
+        tensors = content.pop("state_dict") | {
+            f"{OPTIMIZER_PREFIX}{key}": tensor for key, tensor in flatten(state).items()
+        }
+        rest = {**content, "optimizer_states": [{"param_groups": state["param_groups"]}]}
+        stream = io.BytesIO()
+        torch.save(rest, stream)
+        return cls(content["global_step"], tensors, stream.getvalue())
+
+
+class FolderWriter(HuggingFaceStorageWriter):
+    """Writes a checkpoint to a temporary folder, which rank zero completes and renames."""
+
+    def __init__(self, path: Path, content: ShardedContent, config: Config) -> None:
+        super().__init__(
+            str(shared_temp_path(path)),
+            fqn_to_index_mapping=_assign_files(content.tensors, dist.get_world_size()),
+            save_distributed=True,
+        )
+        self._target, self._rest, self._config = path, content.rest, config
+
+    def prepare_global_plan(self, plans: list[SavePlan]) -> list[SavePlan]:
+        """Remove what a crash has left. Called on rank zero, before any rank writes."""
+        for left in shared_temp_path(self._target).iterdir():
+            remove(left)
+        return super().prepare_global_plan(plans)
+
+    def finish(self, metadata: Metadata, results: list[list[WriteResult]]) -> None:
+        """Complete the folder. Called on rank zero, when all ranks have written their parts."""
+        _finish_folder(self._target, self._rest, self._config)
+
+
+def write_sharded(
+    path: Path, content: ShardedContent, config: Config, group: dist.ProcessGroup | None = None
 ) -> None:
     """Write a checkpoint as a folder, with its settings beside it. All ranks call this together.
+
+    Args:
+        path: the folder.
+        content: its content on this rank.
+        config: the settings.
+        group: the ranks' group; by default the default group.
 
     Raises:
         RunError: a rank could not write its part. The previous checkpoint of this name is kept.
     """
-    (state,) = content.pop("optimizer_states")
-    tensors = content.pop("state_dict") | {
-        f"{OPTIMIZER_PREFIX}{key}": tensor for key, tensor in flatten(state).items()
-    }
-    rest = {**content, "optimizer_states": [{"param_groups": state["param_groups"]}]}
-    part = shared_temp_path(path)
-
-    def make_folder() -> None:
-        remove(part)  # left by a crash
-        part.mkdir(parents=True)
-
-    _on_rank_zero(strategy, path, make_folder)
-    writer = HuggingFaceStorageWriter(
-        str(part),
-        fqn_to_index_mapping=_assign_files(tensors, strategy.world_size),
-        save_distributed=True,
-    )
     try:
-        dcp.save(tensors, storage_writer=writer)
+        writer = FolderWriter(path, content, config)
+        dcp.save(dict(content.tensors), storage_writer=writer, process_group=group)
     except CheckpointException as error:
-        _on_rank_zero(strategy, path, lambda: remove(part))
+        if dist.get_rank() == 0:
+            remove(shared_temp_path(path))
         raise _save_error(path, next(iter(error.failures.values()))[0]) from error
-    _on_rank_zero(strategy, path, lambda: _finish_folder(path, rest, config))
 
 
 def load_sharded(path: Path, model: HourLLaVA, optimizer: Optimizer) -> None:
@@ -219,14 +280,13 @@ def load_sharded(path: Path, model: HourLLaVA, optimizer: Optimizer) -> None:
     dcp.load(targets, storage_reader=HuggingFaceStorageReader(str(path)))
 
 
-def _finish_folder(path: Path, rest: dict[str, Any], config: Config) -> None:
+def _finish_folder(path: Path, rest: bytes, config: Config) -> None:
     """Write what is not sharded, flush and verify the folder, then give it its name."""
     part, replaced = shared_temp_path(path), _with_suffix(path, REPLACED)
     settings = path.with_suffix(".yaml")
     settings_part = shared_temp_path(settings)
     try:
-        with (part / META).open("wb") as stream:
-            torch.save(rest, stream)
+        (part / META).write_bytes(rest)
         save_config(config, settings_part)
         step_of_checkpoint(part)
         for written in (*part.iterdir(), part, settings_part):
@@ -242,19 +302,6 @@ def _finish_folder(path: Path, rest: dict[str, Any], config: Config) -> None:
     part.rename(path)
     flush(path.parent)
     remove(replaced)
-
-
-def _on_rank_zero(strategy: ParallelStrategy, path: Path, action: Callable[[], None]) -> None:
-    """Run an action on rank zero while the others wait; if it fails, all ranks fail."""
-    failure: OSError | None = None
-    if strategy.is_global_zero:
-        try:
-            action()
-        except OSError as error:
-            failure = error
-    failure = strategy.broadcast(failure)
-    if failure is not None:
-        raise _save_error(path, failure) from failure
 
 
 def _assign_files(tensors: Mapping[str, Tensor], num_ranks: int) -> dict[str, int]:

@@ -19,11 +19,11 @@ from lit_hour.run_dir import RunDir
 from lit_hour.training.checkpoints import checkpoint_io
 from lit_hour.training.checkpoints.checkpoint_io import (
     AtomicCheckpointIO,
+    ShardedContent,
     repair_checkpoint_dir,
-    save_sharded,
+    write_sharded,
 )
 from lit_hour.training.checkpoints.resume import find_resume_point
-from lit_hour.training.parallelize import ShardedStrategy
 from lit_hour.weights.reader import open_weights, read_checkpoint
 
 BEFORE, AFTER = Config(run=RunConfig(name="before")), Config(run=RunConfig(name="after"))
@@ -45,7 +45,7 @@ def save_in_a_process(
         }
         prepare()
         try:
-            save_sharded(path, checkpoint, config, ShardedStrategy(config))
+            write_sharded(path, ShardedContent.split(checkpoint), config)
         except RunError as error:
             assert (
                 str(path) in str(error)
