@@ -20,6 +20,7 @@ from lit_hour.cli_arguments import (
     annotate_parser,
     ask_parser,
     compare_parser,
+    consolidate_parser,
     convert_parser,
     evaluate_parser,
     extract_features_parser,
@@ -325,7 +326,7 @@ COMMANDS = {
     ),
     "consolidate": Command(
         "turn a sharded checkpoint into one file that Lightning resumes",
-        cli_arguments.consolidate,
+        consolidate_parser,
         run_consolidate,
     ),
 }

@@ -243,7 +243,7 @@ def convert_parser(prog: str, description: str) -> CommandParser:
     return parser
 
 
-def consolidate(prog: str, description: str) -> CommandParser:
+def consolidate_parser(prog: str, description: str) -> CommandParser:
     """Declare the arguments of consolidate."""
     parser = CommandParser(prog, description)
     parser.add_positional("source", type=Path, help="sharded checkpoint: RUN/checkpoints/NAME")
