@@ -12,6 +12,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch.distributed as dist
 from torch import Tensor
@@ -39,7 +40,7 @@ class BackgroundSaver:
 
     def __init__(self, config: Config) -> None:
         self._config = config
-        self._group: dist.ProcessGroup | None = None
+        self._group: Any = None  # a ProcessGroup
         self._thread: ThreadPoolExecutor | None = None
         self._stager: DefaultStager | None = None
         self._copy_step = -1
