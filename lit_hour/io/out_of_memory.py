@@ -1,4 +1,4 @@
-"""Turn an allocation that failed, on a CPU or GPU, into one line that says what to do.
+"""Explain an allocation that failed, on a CPU or GPU, in one line with what to do.
 
 Entry point: `explain_out_of_memory`.
 """

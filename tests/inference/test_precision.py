@@ -1,5 +1,7 @@
 """`serving.precision`: dtypes of a loaded predictor, and the memory that loading takes."""
 
+import ctypes
+import gc
 import multiprocessing.connection
 import os
 import time
@@ -94,6 +96,8 @@ def measure_load(run: RunDir, precision: str) -> LoadMemory:
     ours, theirs = multiprocessing.connection.Pipe()
 
     def work() -> None:
+        gc.collect()
+        ctypes.CDLL(None).malloc_trim(0)  # return free memory of the parent, which would be reused
         theirs.send("ready")
         theirs.recv()
         predictor = VideoPredictor.from_run(
@@ -125,7 +129,7 @@ def measure_load(run: RunDir, precision: str) -> LoadMemory:
     ("num_layers", "min_bytes", "slack_bytes"),
     [
         (1, 100 * MEGABYTE, 15 * MEGABYTE),
-        pytest.param(28, 1000 * MEGABYTE, 40 * MEGABYTE, marks=pytest.mark.slow),
+        pytest.param(7, 1000 * MEGABYTE, 40 * MEGABYTE, marks=pytest.mark.slow),
     ],
 )
 def test_a_converted_model_takes_its_bf16_size_in_memory(

@@ -115,7 +115,7 @@ def test_video_out_of_memory_is_a_503_and_can_be_sent_again(
 
 
 def serve_below_a_limit(run: RunDir, clips: Path) -> None:
-    """Serve in a process whose address space is limited, and print what the clients get."""
+    """Serve in a process with a limited address space, and print what the clients get."""
     torch.set_num_threads(1)
     predictor = VideoPredictor.from_run(run.path, device="cpu", overrides=OVERRIDES)
     embed = predictor.model.llm.embed

@@ -74,7 +74,7 @@ class OutOfMemoryReport(Callback):
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Batch, batch_idx: int
     ) -> None:
-        """Add the sizes of a micro-batch; forget those of the step before."""
+        """Add the sizes of a micro-batch; at the start of a step, clear them."""
         if batch_idx % trainer.accumulate_grad_batches == 0:
             self._batches = []
         self._where = f"in step {trainer.global_step + 1} on rank {trainer.global_rank}"
@@ -94,7 +94,7 @@ class OutOfMemoryReport(Callback):
 
     @contextmanager
     def explained(self) -> Iterator[None]:
-        """Replace an out-of-memory error by one that names the sample and the settings.
+        """Replace an out-of-memory error by a line with the sample and the settings.
 
         Raises:
             OutOfMemoryError: memory ran out on a CPU or GPU, or in a data worker.

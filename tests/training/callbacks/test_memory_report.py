@@ -16,7 +16,7 @@ from tests.training.fork_run import AtBatch, fork_run
 from tests.weights.memory_probe import process_memory
 
 MEGABYTE = 1_000_000
-SLOW_STEPS = "training.max_steps=3"
+FEW_STEPS = "training.max_steps=3"
 
 
 def fail_in_forward(monkeypatch: pytest.MonkeyPatch, fail: Callable[[Batch], None]) -> None:
@@ -42,7 +42,7 @@ def test_out_of_memory_names_the_largest_sample_its_tokens_and_the_settings(
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
 
     fail_in_forward(monkeypatch, refuse_the_second_batch)
-    words = ("data.micro_batch_size=2", "data.global_batch_size=4", SLOW_STEPS)
+    words = ("data.micro_batch_size=2", "data.global_batch_size=4", FEW_STEPS)
     with pytest.raises(OutOfMemoryError) as caught:
         toy.fit("memory", *words)
     message = str(caught.value)
@@ -75,7 +75,7 @@ def test_out_of_memory_of_one_rank_ends_all_ranks(
                 raise error
 
         fail_in_forward(monkeypatch, refuse_on_rank_one)
-        run = fork_run(toy, f"memory-{number}", SLOW_STEPS, num_ranks=2)
+        run = fork_run(toy, f"memory-{number}", FEW_STEPS, num_ranks=2)
         assert run.wait() == [1, 1], error
         lines = [line for line in run.output(1).splitlines() if line.startswith("error: ")]
         assert len(lines) == 1 and "Out of memory in step 1 on rank 1. The largest" in lines[0]
@@ -112,6 +112,6 @@ def test_data_worker_out_of_memory_is_explained(
         raise MemoryError
 
     monkeypatch.setattr("lit_hour.data.datasets.load_visual", refuse)
-    run = fork_run(toy, "memory-worker", "data.num_workers=1", SLOW_STEPS)
+    run = fork_run(toy, "memory-worker", "data.num_workers=1", FEW_STEPS)
     assert run.wait() == [1]
     assert "error: Out of memory in a data worker. Lower data.num_workers=1" in run.output()
