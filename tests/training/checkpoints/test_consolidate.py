@@ -2,30 +2,38 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import signal
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import pytest
 import torch
+import torch.distributed as dist
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
 from lit_hour import cli
 from lit_hour.config.load import load_config
+from lit_hour.config.schema import Config, TrainingConfig
 from lit_hour.data.datamodule import VideoQADataModule
 from lit_hour.errors import WeightsError
 from lit_hour.processor import HourLLaVAProcessor
 from lit_hour.run_dir import RunDir
 from lit_hour.text.tokenizer import load_tokenizer
 from lit_hour.training.checkpoints import consolidate as module
-from lit_hour.training.checkpoints.checkpoint_io import AtomicCheckpointIO
+from lit_hour.training.checkpoints.checkpoint_io import (
+    AtomicCheckpointIO,
+    ShardedContent,
+    write_sharded,
+)
 from lit_hour.training.checkpoints.consolidate import consolidate
 from lit_hour.training.module import HourLLaVAModule
+from lit_hour.weights.name_map import EMBEDDING
 from tests.helpers.build_once import build_once
+from tests.helpers.fork import FORK
 from tests.helpers.toy_run import NUM_STEPS, ToyProject, max_abs_difference
 from tests.training.fork_run import fork_run
 
@@ -176,9 +184,53 @@ def test_kill_leaves_no_file_of_that_name(sharded: RunDir, tmp_path: Path) -> No
         module._pairs = die_in_the_middle
         consolidate(sharded.checkpoint("last"), target)
 
-    process = multiprocessing.get_context("fork").Process(target=work)
+    process = FORK.Process(target=work)
     process.start()
     process.join(60)
     assert process.exitcode == -signal.SIGKILL
     assert not target.exists()
     assert consolidate(sharded.checkpoint("last"), target).step == NUM_STEPS
+
+
+def test_memory_is_that_of_a_few_tensors(tmp_path: Path) -> None:
+    """Of 128 MB in 32 tensors at most 40 MB are ever in memory, besides the mapped file."""
+    config = Config(training=TrainingConfig(strategy="fsdp"))
+    folder, peaks = tmp_path / "last.ckpt", FORK.SimpleQueue()
+
+    def save() -> None:
+        dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+        names = [EMBEDDING, *(f"layer.{number}" for number in range(31))]
+        checkpoint = {
+            "state_dict": {f"model.{name}": torch.rand(1_000_000) for name in names},
+            "optimizer_states": [{"state": {}, "param_groups": []}],
+            "global_step": 1,
+            "hyper_parameters": {"config": asdict(config)},
+        }
+        write_sharded(folder, ShardedContent.split(checkpoint), config)
+
+    def work() -> None:
+        before, pairs, peak = private_mb(), module._pairs, 0.0
+
+        def watched(*trees: Any) -> Any:
+            nonlocal peak
+            for pair in pairs(*trees):
+                peak = max(peak, private_mb())
+                yield pair
+
+        module._pairs = watched
+        consolidate(folder, tmp_path / "OUT.ckpt")
+        peaks.put(max(peak, private_mb()) - before)
+
+    for step in (save, work):
+        process = FORK.Process(target=step)
+        process.start()
+        process.join(60)
+        assert process.exitcode == 0
+    assert peaks.get() < 40
+    assert (tmp_path / "OUT.ckpt").stat().st_size > 128e6
+
+
+def private_mb() -> float:
+    """Return this process's memory that is not mapped from files, in MB."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition("RssAnon:")[2].split()[0]) / 1000
