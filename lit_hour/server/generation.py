@@ -65,9 +65,9 @@ class AnsweredQuestion:
 
     @property
     def num_characters(self) -> int:
-        """Length of all texts."""
+        """Length of all texts, with a hundred for what each message takes beside its text."""
         texts = [self.question, self.answer, *(message.text for message in self.history)]
-        return sum(map(len, texts))
+        return sum(len(text) + 100 for text in texts)
 
 
 class RecentAnswers:

@@ -39,6 +39,7 @@ RANK_ZERO_TIMEOUT_SECONDS = 600.0  # for which the other ranks wait for rank zer
 HOLDER_NAME = "holder.json"
 LEASE_VARIABLE = "LIT_HOUR_LEASE"  # id of the lease, for the ranks that rank zero itself starts
 RANK_VARIABLES = ("RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK")  # as in Lightning
+LOOPBACK_ADDRESSES = ("127.0.0.1", "localhost", "::1")
 LAUNCH_VARIABLES = (  # equal on all ranks of a start
     "SLURM_JOB_ID",
     "SLURM_RESTART_COUNT",
@@ -109,10 +110,17 @@ class Holder:
     def read(cls, lease: Path) -> Holder | None:
         """Read the holder of a lease: None without a lease, an empty id if the file is corrupt."""
         try:
-            return cls(**json.loads((lease / HOLDER_NAME).read_text(encoding="utf-8")))
+            values = json.loads((lease / HOLDER_NAME).read_text(encoding="utf-8"))
+            types: dict[str, type] = {
+                name: int if name == "process" else str for name in cls.__dataclass_fields__
+            }
+            types["launch"] = dict
+            if {name: type(value) for name, value in values.items()} != types:
+                raise ValueError("a field is missing or has another type")
+            return cls(**values)
         except (FileNotFoundError, NotADirectoryError):
             return None
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, AttributeError, IsADirectoryError):
             return cls(id="", host="an unknown host", process=0, machine="", since="?", launch={})
 
     def is_dead(self, run: Path) -> bool:
@@ -221,10 +229,10 @@ class RunLease:
         with suppress(FileNotFoundError):
             os.rename(self.path, aside)
             moved = Holder.read(aside)
-            if moved == found:
-                remove(aside)
-            else:  # a start on another host was faster
-                os.rename(aside, self.path)
+            if moved != found:  # a start on another host was faster
+                with suppress(OSError):  # and a third one has taken the lease since
+                    os.rename(aside, self.path)
+            remove(aside)
 
     def _beat(self) -> None:
         while not self._released.wait(HEARTBEAT_SECONDS):
@@ -234,6 +242,9 @@ class RunLease:
                 if self.is_lost:
                     return
                 os.utime(self.path / HOLDER_NAME)
+
+
+_held: dict[Path, RunLease] = {}  # by run directory: what this process holds
 
 
 @contextmanager
@@ -249,19 +260,21 @@ def hold_run(run: RunDir) -> Iterator[RunLease]:
     if not is_rank_zero():
         yield _wait_for_rank_zero(run)
         return
-    current = Holder.read(run.lease)
-    if current and current.process == os.getpid() and current.id == os.environ.get(LEASE_VARIABLE):
-        yield RunLease(run, current)
+    held = _held.get(run.path.resolve())
+    if held and held.holder.process == os.getpid():  # not of a parent that has forked
+        yield held
         return
     lease = RunLease(run, Holder(path=str(run.path.resolve())))
     lease.take()
     os.environ[LEASE_VARIABLE] = lease.holder.id
+    _held[run.path.resolve()] = lease
     try:
         with _exit_on_termination():
             lease.start_heartbeat()
             yield lease
     finally:
         os.environ.pop(LEASE_VARIABLE, None)
+        _held.pop(run.path.resolve(), None)
         lease.release()
         with suppress(OSError):  # not empty
             run.path.rmdir()
@@ -281,13 +294,16 @@ def _wait_for_rank_zero(run: RunDir) -> RunLease:
     Raises:
         RunError: rank zero does not take it. It may have been refused.
     """
-    launch = Holder().launch
+    own = Holder()
+    # Each host has a rank zero of the same loopback address and port.
+    is_local = own.launch.get("MASTER_ADDR") in LOOPBACK_ADDRESSES
     deadline = time.monotonic() + RANK_ZERO_TIMEOUT_SECONDS
     while time.monotonic() < deadline:
         found = Holder.read(run.lease)
         if found and found.id == os.environ.get(LEASE_VARIABLE):
             return RunLease(run, found)
-        if found and found.launch == launch and not found.is_dead(run.path):
+        is_same_start = found and found.launch == own.launch and not found.is_dead(run.path)
+        if found and is_same_start and (found.machine == own.machine or not is_local):
             return RunLease(run, found)
         time.sleep(POLL_SECONDS)
     raise RunError(

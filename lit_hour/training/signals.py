@@ -21,6 +21,7 @@ from types import FrameType
 JOB_SIGNALS = (signal.SIGUSR1, signal.SIGTERM)
 EXIT_INTERRUPTED = 128 + signal.SIGINT  # by the convention of shells
 # A launcher passes on Ctrl-C to ranks that have received it already.
+ABORT_TIMEOUT_SECONDS = 2.0  # for the cleanup after a second Ctrl-C
 REPEAT_SECONDS = 0.5
 
 log = logging.getLogger(__name__)
@@ -115,7 +116,10 @@ class ShutdownSignal:
         elif now - self._interrupted_at >= REPEAT_SECONDS:
             for worker in multiprocessing.active_children():
                 worker.kill()
-            self.before_abort()
+            # in a thread: on a disk that hangs it would never return
+            cleanup = threading.Thread(target=self.before_abort, daemon=True)
+            cleanup.start()
+            cleanup.join(ABORT_TIMEOUT_SECONDS)
             os._exit(EXIT_INTERRUPTED)
 
     def _reinstall_in_child(self) -> None:

@@ -49,6 +49,8 @@ IGNORED_WARNINGS = (  # regular expressions of Lightning's warnings that do not 
     ".*sync_dist=True",  # torchmetrics has already reduced the scores over the ranks
     ".*predict returned None",  # the modules store their predictions themselves
     ".*LeafSpec",
+    ".*`srun` command is available on your system but is not used",  # a run outside of a job
+    ".*smaller than the logging interval",  # names an argument of Trainer, not a setting
 )
 WORKER_LOST = (
     "A data worker was killed, perhaps for lack of memory. Fewer data.num_workers need less of it"

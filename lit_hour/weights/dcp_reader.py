@@ -88,13 +88,15 @@ def open_sharded(folder: Path) -> tuple[dict[str, Tensor], Callable[[str], Tenso
         tensor of a name, of that shape and dtype, on the CPU.
 
     Raises:
-        WeightsError: A file is corrupt, or shards are missing.
+        WeightsError: A file is corrupt, shards are missing, or the folder was replaced while it
+            was read.
     """
     pieces: dict[str, list[TensorPiece]] = defaultdict(list)
     for file in sorted(folder.glob(SHARD_FILES)):
         for name, piece in _read_header(file).items():
             pieces[name].append(piece)
     meta_tensors = {name: _full_meta_tensor(folder, name, parts) for name, parts in pieces.items()}
+    inode = folder.stat().st_ino
 
     def read(name: str) -> Tensor:
         full = torch.empty_like(meta_tensors[name], device="cpu")  # full shape
@@ -102,6 +104,10 @@ def open_sharded(folder: Path) -> tuple[dict[str, Tensor], Callable[[str], Tenso
             region = tuple(slice(*bounds) for bounds in zip(piece.offsets, piece.end, strict=True))
             with safe_open(piece.file, "pt") as opened:
                 full[region] = opened.get_tensor(name)
+        if folder.stat().st_ino != inode:  # the files of the next checkpoint have the same names
+            raise WeightsError(
+                f"{folder} was replaced by a newer checkpoint while it was read. Try again."
+            )
         return full
 
     return meta_tensors, read

@@ -216,15 +216,15 @@ def test_evidence_that_needs_too_much_memory_is_refused(
 
 def test_evidence_of_the_oldest_answers_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
     def add(name: str, num_characters: int) -> None:
-        recent.add(name, AnsweredQuestion("video", "x" * (num_characters - 1), (), "y"))
+        recent.add(name, AnsweredQuestion("video", "x" * (num_characters - 201), (), "y"))
 
     monkeypatch.setattr("lit_hour.server.generation.MAX_RECENT_ANSWERS", 3)
-    monkeypatch.setattr("lit_hour.server.generation.MAX_RECENT_CHARACTERS", 100)
+    monkeypatch.setattr("lit_hour.server.generation.MAX_RECENT_CHARACTERS", 1_000)
     recent = RecentAnswers()
     for name in "abcd":
-        add(name, 10)
-    add("e", 85)
-    assert recent.get("d").num_characters == 10 and recent.get("e").num_characters == 85
+        add(name, 210)
+    add("e", 705)
+    assert recent.get("d").num_characters == 210 and recent.get("e").num_characters == 705
     for name in "abc":
         with pytest.raises(HTTPException, match="no answer"):
             recent.get(name)

@@ -99,6 +99,34 @@ def test_a_start_after_the_end_of_the_first_goes_on_at_once(
     assert not run.lease.exists()
 
 
+def test_second_entry_of_the_same_process_sees_a_lost_lease(
+    run: RunDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`train.main` enters the lease and `fit` enters it again: one heartbeat serves both."""
+    monkeypatch.setattr(run_lease, "HEARTBEAT_SECONDS", 0.01)
+    with hold_run(run), hold_run(run) as inner:
+        shutil.rmtree(run.lease)
+        deadline = time.monotonic() + TIMEOUT_SECONDS
+        while not inner.is_lost and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert inner.is_lost
+        with pytest.raises(RunError, match="was removed"):
+            inner.check()
+
+
+@pytest.mark.parametrize("content", ["{}", '{"machine": "x"}', '{"launch": null}', "[]", "null"])
+def test_incomplete_lease_holds_until_its_heartbeat_is_old(run: RunDir, content: str) -> None:
+    write_lease(run, age_seconds=130)
+    file = run.lease / HOLDER_NAME
+    old = file.stat().st_mtime
+    file.write_text(content)
+    with pytest.raises(RunError, match="an unknown host"), hold_run(run):
+        pass
+    os.utime(file, (old, old))
+    with hold_run(run) as lease:
+        lease.check()
+
+
 def test_a_killed_process_that_nobody_has_waited_for_holds_nothing(
     run: RunDir, start: Callable[[], BaseProcess]
 ) -> None:
