@@ -85,7 +85,8 @@ def main(argv: Sequence[str]) -> None:
         if library not in EXTRAS:
             raise
         raise InputError(
-            f"{library} is not installed. Run: pip install 'lit_hour[{EXTRAS[library]}]'"
+            f"{library} is not installed. Run pip install '.[{EXTRAS[library]}]' in a checkout of"
+            " lit_hour"
         ) from error
 
 
@@ -219,6 +220,10 @@ def run_ask(arguments: argparse.Namespace) -> None:
     if question is not None and not question.strip():
         raise QuestionError("The question is empty. Ask something.")
     files = check_input_files([arguments.file, *arguments.also])
+    if arguments.evidence and files.are_images:
+        raise QuestionError(
+            f"--evidence shows moments of a video, but {files.paths[0]} is an image. Leave it out."
+        )
     predictor = VideoPredictor.from_run(
         arguments.run, arguments.checkpoint, arguments.device, arguments.overrides
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,11 @@ from tests.helpers.golden import link_recordings
 if TYPE_CHECKING:  # importing toy_run loads Lightning, which takes seconds
     from lit_hour.run_dir import RunDir
     from tests.helpers.toy_run import StepRecorder, ToyProject, TrainedRun
+
+
+def pytest_configure() -> None:
+    """Undo that a shell ignores SIGINT in a background job, which child processes would inherit."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -8,6 +8,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 import lit_hour
 import train
@@ -196,13 +197,21 @@ def test_missing_optional_library_is_answered_with_the_extra(
     monkeypatch.setitem(sys.modules, "uvicorn", None)
     monkeypatch.delitem(sys.modules, "lit_hour.server.app", raising=False)
     with pytest.raises(
-        InputError, match=r"^uvicorn is not installed\. Run: pip install 'lit_hour\[serve\]'$"
+        InputError,
+        match=r"^uvicorn is not installed\. Run pip install '\.\[serve\]' in a checkout",
     ):
         main(["serve", "--run", "none"])
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
     for library, extra in EXTRAS.items():
         requirements = project["optional-dependencies"][extra]
         assert library == "starlette" or any(line.startswith(library) for line in requirements)
+
+
+def test_evidence_of_an_image_is_refused_before_the_run_is_opened(tmp_path: Path) -> None:
+    file = tmp_path / "red.png"
+    Image.new("RGB", (8, 8), "red").save(file)
+    with pytest.raises(InputError, match=r"^--evidence shows moments of a video, but .*red\.png"):
+        main(["ask", str(file), "What is it?", "--run", "none", "--evidence"])
 
 
 def test_pack_prints_a_summary_and_the_next_step(

@@ -91,6 +91,8 @@ RENAMED = {
     "video.show": "video.frames",
     "video.size_pixels": "video.image_size",
 }
+# former name of a setting whose values have changed as well: the end of the message
+RENAMED_VALUES = {"text.time_instruction": " Write own for true, and none for false."}
 
 
 # setting: what other projects (Hugging Face, Lightning, LLaVA, lmms-eval, litgpt, PEFT) call it

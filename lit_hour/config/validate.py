@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from lit_hour.config.hints import present_name, suggest_settings
+from lit_hour.config.hints import RENAMED_VALUES, present_name, suggest_settings
 from lit_hour.config.introspect import FieldInfo, describe_range, describe_type, walk_schema
 from lit_hour.config.schema import Config
 from lit_hour.errors import ConfigError
@@ -64,7 +64,8 @@ def find_field(name: str, origin: str) -> FieldInfo:
         )
     if schema_name not in SCHEMA:
         if present := present_name(name):
-            raise ConfigError(f"'{name}' ({origin}) was renamed to '{present}'.")
+            values = RENAMED_VALUES.get(name, "")
+            raise ConfigError(f"'{name}' ({origin}) was renamed to '{present}'.{values}")
         raise ConfigError(f"Unknown setting '{name}' ({origin}).{did_you_mean(name)}")
     return SCHEMA[schema_name]
 

@@ -46,6 +46,11 @@ class InputFiles:
     paths: tuple[Path, ...]
     video: VideoInfo | None
 
+    @property
+    def are_images(self) -> bool:
+        """Whether the files are images, not a video or a saved memory."""
+        return self.video is None and self.paths[0].suffix != MEMORY_SUFFIX
+
     def open_visual(self, config: Config) -> SampledVideo | TiledImage | ImageSet:
         """Decode the images, or return the video, whose `chunks` decode its frames one by one.
 

@@ -2,7 +2,13 @@
 
 import pytest
 
-from lit_hour.config.hints import OTHER_NAMES, RENAMED, present_name, suggest_settings
+from lit_hour.config.hints import (
+    OTHER_NAMES,
+    RENAMED,
+    RENAMED_VALUES,
+    present_name,
+    suggest_settings,
+)
 from lit_hour.config.load import config_from_dict, load_config
 from lit_hour.config.validate import SCHEMA
 from lit_hour.errors import ConfigError
@@ -26,7 +32,9 @@ def test_every_former_name_is_answered_with_its_present_name() -> None:
     for former, present in RENAMED.items():
         suffix = ".x" if SCHEMA[present].is_section else ""
         former, present = (name.replace("NAME", "mine") + suffix for name in (former, present))
-        assert error_of(f"{former}=1") == (f"'{former}' (command line) was renamed to '{present}'.")
+        values = RENAMED_VALUES.get(former, "")
+        expected = f"'{former}' (command line) was renamed to '{present}'.{values}"
+        assert error_of(f"{former}=1") == expected
 
 
 def test_former_section_in_a_file_is_answered_with_its_present_name() -> None:

@@ -113,6 +113,12 @@ def test_image_tokens_in_the_question_place_the_images(
         generate_text(predictor, memory, "What is in <image>?")
 
 
+def test_input_files_know_whether_they_are_images(folder: Path) -> None:
+    assert check_input_files([folder / "red.PNG", folder / "blue.jpg"]).are_images
+    assert not check_input_files([folder / "walk.mp4"]).are_images
+    assert not InputFiles((folder / "film.safetensors",), None).are_images
+
+
 def test_check_input_files_rejects_invalid_files_by_name(folder: Path) -> None:
     (folder / "folder.jpg").mkdir()
     (folder / "video.png").write_bytes((folder / "walk.mp4").read_bytes())
