@@ -23,7 +23,10 @@ from lit_hour.config.schema import Config
 from lit_hour.run_dir import RunDir
 from lit_hour.training import fit as fitting
 from lit_hour.training.fit import FitResult
+from lit_hour.training.run_lease import LAUNCH_VARIABLES, LEASE_VARIABLE, RANK_VARIABLES
 from lit_hour.types import Batch
+
+LAUNCH_NAMES = (*RANK_VARIABLES, *LAUNCH_VARIABLES, LEASE_VARIABLE, "NODE_RANK")
 
 NUM_STEPS, SAMPLES_PER_STEP = 6, 2
 
@@ -175,8 +178,12 @@ def max_abs_difference(one: dict[str, Tensor], other: dict[str, Tensor]) -> floa
 
 
 def start_command(toy: ToyProject, name: str, *more: str) -> subprocess.Popen[bytes]:
-    """Start `python train.py` in a new process, with as many threads as this one."""
-    environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
+    """Start `python train.py` in a new process, with as many threads as this one.
+
+    It gets nothing of what a run in this process has left in the environment, such as its port.
+    """
+    environment = {name: text for name, text in os.environ.items() if name not in LAUNCH_NAMES}
+    environment["OMP_NUM_THREADS"] = str(torch.get_num_threads())
     command = [sys.executable, train.__file__, *toy.argv(name, *more)]
     folder = Path(train.__file__).parent
     return subprocess.Popen(

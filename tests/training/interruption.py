@@ -19,10 +19,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import Tensor
 
 from lit_hour.training.callbacks.preemption import EXIT_UNFINISHED
-from lit_hour.training.run_lease import LAUNCH_VARIABLES, LEASE_VARIABLE, RANK_VARIABLES
 from lit_hour.types import Batch
 from tests import REPOSITORY
-from tests.helpers.toy_run import ToyProject
+from tests.helpers.toy_run import LAUNCH_NAMES, ToyProject
 from tests.training.fork_run import fork_run
 
 KINDS = (signal.SIGKILL, signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
@@ -82,8 +81,7 @@ class SecondStart(Callback):
         if not trainer.is_global_zero or trainer.global_step != self._step:
             return
         self._step = -1
-        names = (*RANK_VARIABLES, *LAUNCH_VARIABLES, LEASE_VARIABLE, "NODE_RANK")
-        environment = {name: value for name, value in os.environ.items() if name not in names}
+        environment = {name: text for name, text in os.environ.items() if name not in LAUNCH_NAMES}
         second = subprocess.run(
             [sys.executable, "train.py", *self._words],
             cwd=REPOSITORY,

@@ -30,7 +30,7 @@ from lit_hour.training.checkpoints.checkpoint_io import step_of_checkpoint
 from lit_hour.training.fit import fit
 from lit_hour.weights.convert import convert
 from lit_hour.weights.reader import load_into, open_weights, read_checkpoint
-from tests import published_stage
+from tests import REPOSITORY, published_stage
 from tests.helpers.build_once import build_once
 from tests.helpers.toy_run import ToyProject, max_abs_difference, toy_settings
 from tests.training.toy_onevision import (
@@ -143,7 +143,11 @@ def without_tied(weights: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def start(folder: Path, runs: Sequence[Sequence[str]]) -> subprocess.Popen[bytes]:
     (folder / "runs.json").write_text(json.dumps(runs))
-    environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(REPOSITORY),
+        "OMP_NUM_THREADS": str(torch.get_num_threads()),
+    }
     command = [sys.executable, str(SCRIPT), str(folder)]
     return subprocess.Popen(
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
