@@ -55,11 +55,11 @@ log = logging.getLogger(__name__)
 class VideoQADataModule(L.LightningDataModule):
     """Training samples in an order of (seed, position) alone, and validation entries.
 
-    The state in a checkpoint is the step, the position in the order, and the fingerprint of what
-    determines the order. It is independent of the number of ranks and workers.
+    The state in a checkpoint is the step, the position in the length-balanced order, and the
+    fingerprint of what determines the order. It is independent of the number of ranks and workers.
 
     Attributes:
-        order: mixed order of the training samples, before length balancing.
+        mixed_order: mixed order of the training samples, before length balancing.
         num_steps: optimizer steps of the whole run.
     """
 

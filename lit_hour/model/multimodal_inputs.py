@@ -34,7 +34,7 @@ class EncodedText:
         question_mask: `(tokens,)` bool, the tokens that MemAug may see; no placeholders.
         question: `(question, dim)`, the embeddings at `question_mask`.
         segments: the stretches of text before, between and after the placeholders.
-        visual: index of the video or image in the batch.
+        visual_index: index of the video or image in the batch.
     """
 
     embeddings: Tensor

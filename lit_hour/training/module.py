@@ -39,7 +39,7 @@ from lit_hour.weights.reader import load_into
 
 @dataclass(frozen=True)
 class Prediction:
-    """The model's answer to a validation question; `visual` is an index into `Batch.visuals`."""
+    """The model's answer to a validation question; `visual_index` points into `Batch.visuals`."""
 
     visual_index: int
     question: Question
