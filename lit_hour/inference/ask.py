@@ -36,7 +36,7 @@ def load_or_encode(predictor: VideoPredictor, files: InputFiles) -> VideoMemory:
     Raises:
         InputError: as `VideoPredictor.encode_video` or `load_memory`.
     """
-    if files.paths[0].suffix == MEMORY_SUFFIX:
+    if files.is_memory:
         return load_memory(predictor, files.paths[0])
     with tqdm(desc="encoding", unit="frame", leave=False, disable=None) as bar:
         return predictor.encode_video(files, bar)

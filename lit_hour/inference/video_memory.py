@@ -47,9 +47,14 @@ class InputFiles:
     video: VideoInfo | None
 
     @property
+    def is_memory(self) -> bool:
+        """Return whether the file is a saved memory."""
+        return self.paths[0].suffix == MEMORY_SUFFIX
+
+    @property
     def are_images(self) -> bool:
-        """Whether the files are images, not a video or a saved memory."""
-        return self.video is None and self.paths[0].suffix != MEMORY_SUFFIX
+        """Return whether the files are images, not a video or a saved memory."""
+        return self.video is None and not self.is_memory
 
     def open_visual(self, config: Config) -> SampledVideo | TiledImage | ImageSet:
         """Decode the images, or return the video, whose `chunks` decode its frames one by one.

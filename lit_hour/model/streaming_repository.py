@@ -82,7 +82,7 @@ class StreamingRepository:
 
     @property
     def buffers(self) -> list[Tensor]:
-        """All memory that the repository holds, with spare capacity."""
+        """All memory that the repository holds, with spare capacity: `(rows, ...)` each."""
         return [buffer.data for buffer in (self._timestamps, *self._buffers)]
 
     @torch.inference_mode()

@@ -80,7 +80,10 @@ def freeze_parts(model: HourLLaVA, training: TrainingConfig) -> None:
 
 
 def local_gradients(module: nn.Module) -> list[Tensor]:
-    """Return this rank's part of the gradient of each parameter that has one, without copying."""
+    """Return the gradient of each parameter that has one, without copying.
+
+    Of a sharded parameter it is this rank's part, of the shape of its local shard.
+    """
     gradients = [parameter.grad for parameter in module.parameters() if parameter.grad is not None]
     return [grad.to_local() if isinstance(grad, DTensor) else grad for grad in gradients]
 

@@ -260,21 +260,22 @@ def hold_run(run: RunDir) -> Iterator[RunLease]:
     if not is_rank_zero():
         yield _wait_for_rank_zero(run)
         return
-    held = _held.get(run.path.resolve())
+    path = run.path.resolve()
+    held = _held.get(path)
     if held and held.holder.process == os.getpid():  # not of a parent that has forked
         yield held
         return
-    lease = RunLease(run, Holder(path=str(run.path.resolve())))
+    lease = RunLease(run, Holder(path=str(path)))
     lease.take()
     os.environ[LEASE_VARIABLE] = lease.holder.id
-    _held[run.path.resolve()] = lease
+    _held[path] = lease
     try:
         with _exit_on_termination():
             lease.start_heartbeat()
             yield lease
     finally:
         os.environ.pop(LEASE_VARIABLE, None)
-        _held.pop(run.path.resolve(), None)
+        _held.pop(path, None)
         lease.release()
         with suppress(OSError):  # not empty
             run.path.rmdir()
@@ -302,8 +303,12 @@ def _wait_for_rank_zero(run: RunDir) -> RunLease:
         found = Holder.read(run.lease)
         if found and found.id == os.environ.get(LEASE_VARIABLE):
             return RunLease(run, found)
-        is_same_start = found and found.launch == own.launch and not found.is_dead(run.path)
-        if found and is_same_start and (found.machine == own.machine or not is_local):
+        if (
+            found
+            and found.launch == own.launch
+            and (found.machine == own.machine or not is_local)
+            and not found.is_dead(run.path)
+        ):
             return RunLease(run, found)
         time.sleep(POLL_SECONDS)
     raise RunError(

@@ -58,7 +58,7 @@ def meta_state_dict(config: Config, num_tokens: int) -> dict[str, Tensor]:
 
 
 def drop_tied_output(meta_tensors: MetaTensors, config: Config) -> dict[str, Tensor]:
-    """Drop a tied output layer, which published files lack."""
+    """Drop a tied output layer, `(vocabulary, dim)`, which published files lack."""
     tied = config.model.llm.tie_word_embeddings
     return {
         name: meta for name, meta in meta_tensors.items() if not (tied and name == OUTPUT_LAYER)

@@ -25,6 +25,8 @@ from lit_hour.training.checkpoints.checkpoint_io import step_of_checkpoint, unsh
 from lit_hour.weights.dcp_reader import is_sharded, open_sharded
 from lit_hour.weights.reader import CHECKPOINT, read_checkpoint
 
+UNSHARDED: dict[str, Any] = {"strategy": "auto", "async_checkpoints": False}  # of `training`
+
 
 @dataclass(frozen=True)
 class ConsolidationReport:
@@ -103,14 +105,17 @@ def check_paths(folder: Path, target: Path) -> None:
 
 
 def _unsharded(config: Config) -> Config:
-    training = replace(config.training, strategy="auto", async_checkpoints=False)
-    return replace(config, training=training)
+    return replace(config, training=replace(config.training, **UNSHARDED))
 
 
 def _use_unsharded_settings(content: dict[str, Any]) -> None:
-    """Have `load_from_checkpoint` build a module that is not sharded."""
+    """Have `load_from_checkpoint` build a module that is not sharded.
+
+    Raises:
+        ConfigError: the settings cannot be used, as `load_from_checkpoint` would find out.
+    """
     settings = content["hyper_parameters"]["config"]
-    settings["training"] |= {"strategy": "auto", "async_checkpoints": False}
+    settings["training"] |= UNSHARDED
     config_from_dict(settings, origin="the hyper-parameters of the checkpoint")
 
 

@@ -60,7 +60,7 @@ def flatten(state: State) -> dict[str, Tensor]:
 
 
 def unflatten(tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
-    """Undo `flatten`."""
+    """Undo `flatten`; the tensors keep their shapes."""
     state: dict[str, dict[str, Tensor]] = defaultdict(dict)
     for flat_name, tensor in tensors.items():
         name, _, key = flat_name.rpartition(".")

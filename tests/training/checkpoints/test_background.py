@@ -1,6 +1,5 @@
 """Checkpoints written in the background: what a kill, a full disk and later steps leave."""
 
-import multiprocessing
 import os
 import resource
 import signal
@@ -12,7 +11,6 @@ from pathlib import Path
 
 import pytest
 import torch
-import torch.distributed as dist
 
 from lit_hour.config.load import load_config
 from lit_hour.config.schema import Config, RunConfig
@@ -22,37 +20,15 @@ from lit_hour.training.checkpoints import background, checkpoint_io
 from lit_hour.training.checkpoints.background import BackgroundSaver, staging_bytes
 from lit_hour.training.checkpoints.checkpoint_io import (
     AtomicCheckpointIO,
-    ShardedContent,
     repair_checkpoint_dir,
     write_sharded,
 )
 from lit_hour.training.checkpoints.resume import find_resume_point
 from lit_hour.weights.reader import open_weights, read_checkpoint
+from tests.training.checkpoints.helpers import content_of, run_in_a_rank
 
 CONFIG = Config(run=RunConfig(name="background"))
 NUM_WEIGHTS = 5000
-
-
-def content_of(weights: torch.Tensor, step: int) -> ShardedContent:
-    checkpoint = {
-        "state_dict": {"model.weight": weights},
-        "optimizer_states": [{"state": {}, "param_groups": []}],
-        "global_step": step,
-    }
-    return ShardedContent.split(checkpoint)
-
-
-def in_a_rank(work: Callable[[], None]) -> int | None:
-    """Run `work` as the only rank, in a fork; return the exit code."""
-
-    def rank() -> None:
-        dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
-        work()
-
-    process = multiprocessing.get_context("fork").Process(target=rank)
-    process.start()
-    process.join(60)
-    return process.exitcode
 
 
 @pytest.fixture
@@ -61,7 +37,9 @@ def run(tmp_path: Path) -> RunDir:
     run = RunDir(tmp_path)
     weights = torch.full((NUM_WEIGHTS,), 7.0)
     path = run.checkpoints / "last.ckpt"
-    assert in_a_rank(lambda: write_sharded(path, content_of(weights, 7), CONFIG)) == 0
+    assert (
+        run_in_a_rank(lambda: write_sharded(path, content_of({"weight": weights}, 7), CONFIG)) == 0
+    )
     return run
 
 
@@ -85,18 +63,18 @@ def test_later_steps_neither_wait_for_a_write_nor_change_it(run: RunDir) -> None
 
         checkpoint_io.flush = wait_and_flush
         saver, weights = BackgroundSaver(CONFIG), torch.full((NUM_WEIGHTS,), 8.0)
-        saver.save(path, content_of(weights, 8))
+        saver.save(path, content_of({"weight": weights}, 8))
         weights.fill_(9)  # the next step
         saver.check()
         assert step_of(run) == 7
         may_write.set()
-        saver.save(path, content_of(weights, 9))  # waits for the write of step 8
+        saver.save(path, content_of({"weight": weights}, 9))  # waits for the write of step 8
         assert step_of(run) == 8
         saver.wait()
         saver.close()
         assert step_of(run) == 9
 
-    assert in_a_rank(work) == 0
+    assert run_in_a_rank(work) == 0
     assert step_of(run) == 9
     assert {file.name for file in run.checkpoints.iterdir()} == {"last.ckpt", "last.yaml"}
 
@@ -105,16 +83,16 @@ def test_checkpoints_of_one_step_share_one_copy_and_old_ones_go_last(run: RunDir
     def work() -> None:
         saver, weights = BackgroundSaver(CONFIG), torch.full((NUM_WEIGHTS,), 8.0)
         last = run.checkpoints / "last.ckpt"
-        saver.save(run.checkpoints / "step=000008.ckpt", content_of(weights, 8))
+        saver.save(run.checkpoints / "step=000008.ckpt", content_of({"weight": weights}, 8))
         weights.fill_(-1)  # would be in a second copy
         saver.remove(partial(AtomicCheckpointIO(CONFIG).remove_checkpoint, last))
-        saver.save(run.checkpoints / "best.ckpt", content_of(weights, 8))
+        saver.save(run.checkpoints / "best.ckpt", content_of({"weight": weights}, 8))
         saver.wait()
 
-    assert in_a_rank(work) == 0
+    assert run_in_a_rank(work) == 0
     assert step_of(run, "step=000008") == step_of(run, "best") == 8
     assert not list(run.checkpoints.glob("last*"))
-    assert staging_bytes(content_of(torch.zeros(NUM_WEIGHTS), 8)) == 4 * NUM_WEIGHTS
+    assert staging_bytes(content_of({"weight": torch.zeros(NUM_WEIGHTS)}, 8)) == 4 * NUM_WEIGHTS
 
 
 KILLS = {  # function whose call in the background is the last, the number of the call
@@ -171,10 +149,13 @@ def test_kill_during_the_write_leaves_a_complete_checkpoint(run: RunDir, case: s
     def work() -> None:
         kill_in_background(*KILLS[case])
         saver = BackgroundSaver(CONFIG)
-        saver.save(run.checkpoints / "last.ckpt", content_of(torch.full((NUM_WEIGHTS,), 8.0), 8))
+        saver.save(
+            run.checkpoints / "last.ckpt",
+            content_of({"weight": torch.full((NUM_WEIGHTS,), 8.0)}, 8),
+        )
         time.sleep(30)  # the steps of training
 
-    assert in_a_rank(work) == -signal.SIGKILL
+    assert run_in_a_rank(work) == -signal.SIGKILL
     repair_checkpoint_dir(run)
     assert find_resume_point(run).checkpoint == run.checkpoints / "last.ckpt"
     assert step_of(run) == (8 if case == "previous not removed" else 7)
@@ -188,8 +169,8 @@ def test_failed_write_is_reported_and_stops_later_writes_and_removals(run: RunDi
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         saver, weights = BackgroundSaver(CONFIG), torch.full((NUM_WEIGHTS,), 8.0)
         resource.setrlimit(resource.RLIMIT_FSIZE, (9000, resource.RLIM_INFINITY))
-        saver.save(run.checkpoints / "step=000008.ckpt", content_of(weights, 8))
-        saver.save(last, content_of(weights, 8))
+        saver.save(run.checkpoints / "step=000008.ckpt", content_of({"weight": weights}, 8))
+        saver.save(last, content_of({"weight": weights}, 8))
         saver.remove(partial(AtomicCheckpointIO(CONFIG).remove_checkpoint, last))
         while not saver._latest.done():  # type: ignore[union-attr]
             time.sleep(0.01)
@@ -197,7 +178,7 @@ def test_failed_write_is_reported_and_stops_later_writes_and_removals(run: RunDi
         with pytest.raises(RunError, match=r"step=000008\.ckpt could not be saved: File too large"):
             saver.check()
 
-    assert in_a_rank(work) == 0
+    assert run_in_a_rank(work) == 0
     assert step_of(run) == 7
     assert {file.name for file in run.checkpoints.iterdir()} == {"last.ckpt", "last.yaml"}
 
@@ -211,7 +192,7 @@ def test_error_after_an_exception_is_logged_not_raised(
     monkeypatch.setattr(background, "write_sharded", fail)
     monkeypatch.setattr(background.dist, "new_group", lambda backend: None)
     saver = BackgroundSaver(CONFIG)
-    saver.save(run.checkpoints / "last.ckpt", content_of(torch.zeros(1), 8))
+    saver.save(run.checkpoints / "last.ckpt", content_of({"weight": torch.zeros(1)}, 8))
     saver.wait_and_log()
     assert "The checkpoint in progress was not written: the disk is full" in caplog.text
 

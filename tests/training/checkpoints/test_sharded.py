@@ -1,7 +1,6 @@
 """The folder of a sharded checkpoint is complete or absent, whatever happens while it is
 written."""
 
-import multiprocessing
 import os
 import resource
 import signal
@@ -10,7 +9,6 @@ from pathlib import Path
 
 import pytest
 import torch
-import torch.distributed as dist
 
 from lit_hour.config.load import load_config
 from lit_hour.config.schema import Config, RunConfig
@@ -19,12 +17,12 @@ from lit_hour.run_dir import RunDir
 from lit_hour.training.checkpoints import checkpoint_io
 from lit_hour.training.checkpoints.checkpoint_io import (
     AtomicCheckpointIO,
-    ShardedContent,
     repair_checkpoint_dir,
     write_sharded,
 )
 from lit_hour.training.checkpoints.resume import find_resume_point
 from lit_hour.weights.reader import open_weights, read_checkpoint
+from tests.training.checkpoints.helpers import content_of, run_in_a_rank
 
 BEFORE, AFTER = Config(run=RunConfig(name="before")), Config(run=RunConfig(name="after"))
 TOO_LARGE = 7  # exit code
@@ -36,16 +34,11 @@ def save_in_a_process(
     """Save a step in a forked rank after calling `prepare` there, and return its exit code."""
 
     def save() -> None:
-        dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
-        weights = {"model.bias": torch.zeros(10), "model.weight": torch.full((5000,), float(step))}
-        checkpoint = {
-            "state_dict": weights,
-            "optimizer_states": [{"state": {}, "param_groups": []}],
-            "global_step": step,
-        }
+        weights = {"bias": torch.zeros(10), "weight": torch.full((5000,), float(step))}
+        content = content_of(weights, step)
         prepare()
         try:
-            write_sharded(path, ShardedContent.split(checkpoint), config)
+            write_sharded(path, content, config)
         except RunError as error:
             assert (
                 str(path) in str(error)
@@ -54,10 +47,7 @@ def save_in_a_process(
             )
             os._exit(TOO_LARGE)
 
-    process = multiprocessing.get_context("fork").Process(target=save)
-    process.start()
-    process.join(60)
-    return process.exitcode
+    return run_in_a_rank(save)
 
 
 @pytest.fixture
