@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
+import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -16,10 +19,31 @@ if TYPE_CHECKING:  # importing toy_run loads Lightning, which takes seconds
     from lit_hour.run_dir import RunDir
     from tests.helpers.toy_run import StepRecorder, ToyProject, TrainedRun
 
+HANDLED_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
+LAUNCH_VARIABLES = ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "LOCAL_RANK", "WORLD_SIZE")
+signal_handlers: dict[signal.Signals, Any] = {}  # at the start of the session
+
 
 def pytest_configure() -> None:
     """Undo that a shell ignores SIGINT in a background job, which child processes would inherit."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number in HANDLED_SIGNALS:
+        signal_handlers[number] = signal.getsignal(number)
+
+
+@pytest.fixture(autouse=True)
+def _process_state() -> Iterator[None]:
+    """Undo what a run in this process leaves behind, which forks in later tests would inherit.
+
+    That is a process group, whose other end is not forked, and signal handlers.
+    """
+    yield
+    if (distributed := sys.modules.get("torch.distributed")) and distributed.is_initialized():
+        distributed.destroy_process_group()
+    for variable in LAUNCH_VARIABLES:
+        os.environ.pop(variable, None)
+    for number, handler in signal_handlers.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture(scope="session")

@@ -211,7 +211,7 @@ class TrainingConfig:
     )
     warmup_ratio: float = field(
         0.03,
-        "share of the schedule over which the learning rates increase linearly from 0",
+        "share of the schedule over which the learning rates increase linearly from near 0",
         ge=0,
         le=1,
     )

@@ -178,8 +178,12 @@ def update_learning_rates(schedule: LambdaLR) -> None:
 
 
 def cosine_with_warmup(step: int, num_steps: int, num_warmup_steps: int) -> float:
-    """Return the factor of the peak learning rate: linear warm-up from 0, half a cosine to 0."""
+    """Return the factor of the peak learning rate: linear warm-up, then half a cosine to 0.
+
+    The first of `num_warmup_steps` is not 0 and step `num_steps - 1` is not either: a step whose
+    rates are 0 learns nothing. In Hugging Face's schedule of this name the first step has 0.
+    """
     if step < num_warmup_steps:
-        return step / num_warmup_steps
+        return (step + 1) / (num_warmup_steps + 1)
     progress = (step - num_warmup_steps) / max(1, num_steps - num_warmup_steps)
     return 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))

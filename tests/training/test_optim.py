@@ -18,6 +18,7 @@ from lit_hour.training.optim import (
     cosine_with_warmup,
     freeze_parts,
     parameters_by_part,
+    schedule_lengths,
 )
 from lit_hour.weights.reader import open_weights
 from tests.helpers.toy_run import (
@@ -51,8 +52,9 @@ def test_build_optimizer_has_a_named_group_for_each_trained_part(model: HourLLaV
         ("memaug", 2e-3),
         ("llm", 3e-3),
     ]
-    # The warm-up begins at 0.
-    assert all(group["lr"] == 0 and group["weight_decay"] == 0 for group in groups)
+    for group in groups:  # the first of five steps of warm-up
+        assert group["lr"] == pytest.approx(group["initial_lr"] / 6)
+        assert group["weight_decay"] == 0
     for _ in range(5):
         built["optimizer"].step()
         built["lr_scheduler"]["scheduler"].step()
@@ -209,9 +211,9 @@ def test_frozen_parts_keep_their_weights_in_training(toy: ToyProject) -> None:
 
 def test_schedule_is_linear_warmup_then_half_cosine() -> None:
     for step, factor in (
-        (0, 0.0),
-        (1, 0.1),
-        (9, 0.9),
+        (0, 1 / 11),
+        (1, 2 / 11),
+        (9, 10 / 11),
         (10, 1.0),
         (35, 0.5 + math.sqrt(0.125)),
         (60, 0.5),
@@ -225,12 +227,22 @@ def test_schedule_is_linear_warmup_then_half_cosine() -> None:
 def test_schedule_with_only_warmup_or_none() -> None:
     assert cosine_with_warmup(0, num_steps=4, num_warmup_steps=0) == 1
     assert [cosine_with_warmup(step, num_steps=4, num_warmup_steps=4) for step in range(5)] == [
-        0,
-        0.25,
-        0.5,
-        0.75,
+        0.2,
+        0.4,
+        0.6,
+        0.8,
         1,
     ]
+
+
+def test_no_step_of_a_run_has_a_learning_rate_of_0() -> None:
+    for num_steps in (1, 2, 7, 450):
+        for ratio in (0, 0.03, 0.5, 1):
+            settings = TrainingConfig(warmup_ratio=ratio)
+            lengths = schedule_lengths(settings, num_steps)
+            factors = [cosine_with_warmup(step, *lengths) for step in range(num_steps)]
+            assert min(factors) > 0, (num_steps, ratio)
+            assert max(factors) <= 1, (num_steps, ratio)
 
 
 def test_schedule_of_more_steps_than_the_run_has_its_own_warmup(model: HourLLaVA) -> None:
@@ -238,7 +250,7 @@ def test_schedule_of_more_steps_than_the_run_has_its_own_warmup(model: HourLLaVA
     built = build_optimizer(model, settings, num_steps=10)
     (group, *_), schedule = built["optimizer"].param_groups, built["lr_scheduler"]["scheduler"]
     for step in range(10):
-        assert group["lr"] == pytest.approx(group["initial_lr"] * step / 10)
+        assert group["lr"] == pytest.approx(group["initial_lr"] * (step + 1) / 11)
         built["optimizer"].step()
         schedule.step()
 

@@ -98,7 +98,7 @@ def test_tensorboard_of_a_resumed_run_has_no_gap(
 def test_best_checkpoint_is_kept_across_a_resume(
     toy: ToyProject, step_recorder: StepRecorder
 ) -> None:
-    """The learning rate grows from 0 until it ruins the model, so the first validation is best."""
+    """Each step ruins the model more, so the first validation is best."""
     ruin = [f"training.learning_rate.{part}=30" for part in PARTS]
     every_step = (
         "training.warmup_ratio=1",

@@ -163,14 +163,15 @@ def take_steps(
     """Take `training.max_steps` steps of one batch each."""
     run = RunDir.from_config(config.run)
     data = VideoQADataModule(config, processor)
-    callbacks = build_callbacks(config, run, data, ShutdownSignal())
+    shutdown = ShutdownSignal()
+    callbacks = build_callbacks(config, run, data, shutdown)
     trainer = build_trainer(config, run, data, callbacks, resume_step=0)
     clock = Clock(keep_batches)
     callbacks = trainer.callbacks  # type: ignore[attr-defined]
     others = [callback for callback in callbacks if not isinstance(callback, ModelCheckpoint)]
     trainer.callbacks = [FirstCallback(clock), *others, LastCallback(clock)]  # type: ignore[attr-defined]
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    with readable_messages(), contextlib.redirect_stdout(io.StringIO()):
+    with shutdown.installed(), readable_messages(), contextlib.redirect_stdout(io.StringIO()):
         trainer.fit(module, datamodule=data)
     assert trainer.accumulate_grad_batches == 1, "steps of several batches are not supported"
     return clock.steps
