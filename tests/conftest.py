@@ -25,8 +25,9 @@ signal_handlers: dict[signal.Signals, Any] = {}  # at the start of the session
 
 
 def pytest_configure() -> None:
-    """Undo that a shell ignores SIGINT in a background job, which child processes would inherit."""
+    """Handle signals that a shell or nohup has made this process, and its children, ignore."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     for number in HANDLED_SIGNALS:
         signal_handlers[number] = signal.getsignal(number)
 

@@ -39,7 +39,7 @@ from lit_hour.training.checkpoints.resume import (
 )
 from lit_hour.training.module import HourLLaVAModule
 from lit_hour.training.optim import describe_schedule_change
-from lit_hour.training.run_lease import RunLease, hold_run
+from lit_hour.training.run_lease import RunLease, hold_run, is_rank_zero
 from lit_hour.training.signals import ShutdownSignal
 from lit_hour.training.trainer_setup import (
     build_callbacks,
@@ -110,7 +110,7 @@ def fit(config: Config, shutdown: ShutdownSignal | None = None) -> FitResult:
 
 
 def _fit(config: Config, run: RunDir, lease: RunLease, shutdown: ShutdownSignal) -> FitResult:
-    if removed := repair_checkpoint_dir(run):
+    if removed := repair_checkpoint_dir(run, is_rank_zero()):
         log.info("Removed incomplete checkpoints: %s", ", ".join(map(str, removed)))
     resume_point = find_resume_point(run)
     checkpoint = resume_point.checkpoint

@@ -133,10 +133,14 @@ def step_of_checkpoint(path: Path) -> int:
     return step
 
 
-def repair_checkpoint_dir(run: RunDir) -> list[Path]:
+def repair_checkpoint_dir(run: RunDir, is_rank_zero: bool = True) -> list[Path]:
     """Complete what a crash has interrupted while a checkpoint was replaced or removed.
 
     No process may be saving there now.
+
+    Args:
+        run: the run; all of its ranks call this at their start.
+        is_rank_zero: whether this rank removes unfinished files, and reports them.
 
     Returns:
         Checkpoints that were not saved completely and are removed now.
@@ -152,7 +156,7 @@ def repair_checkpoint_dir(run: RunDir) -> list[Path]:
                 replaced.rename(path)
         for removed in run.checkpoints.glob(f"*{REMOVED}"):
             remove(removed)
-        return remove_temp_files(run.checkpoints)
+        return remove_temp_files(run.checkpoints) if is_rank_zero else []
 
 
 def unsharded_layout(
