@@ -271,6 +271,11 @@ class TrainingConfig:
         "keep only the inputs of each block and recompute its activations in the backward pass:"
         " less memory, a third slower",
     )
+    packing: bool = field(
+        False,
+        "let the language model compute the texts of a micro-batch one after the other in one"
+        " sequence, without padding; attention stays inside each text",
+    )
     compile: bool = field(
         False, "compile each block with torch.compile: faster steps after minutes of start-up"
     )

@@ -15,6 +15,7 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from lit_hour.config.model import LLMConfig
 from lit_hour.errors import ConfigError
+from lit_hour.model.packed_attention import PACKED_ATTENTION
 from lit_hour.types import IGNORE_INDEX
 
 LORA_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -49,9 +50,11 @@ class LanguageModel(nn.Module):
         dim: width of the embeddings.
         vocab_size: number of rows of the embedding.
         num_heads, num_key_value_heads, rope_theta: sizes that MemAug shares.
+        packs_texts: whether `loss` computes no padding; see `pack_texts`.
     """
 
     network: Any
+    packs_texts = False
 
     def __init__(self, config: LLMConfig, num_tokens: int) -> None:
         """Build the network with random weights.
@@ -77,6 +80,14 @@ class LanguageModel(nn.Module):
         self.num_heads: int = self.network.config.num_attention_heads
         self.num_key_value_heads: int = self.network.config.num_key_value_heads
         self.rope_theta: float = self.network.config.rope_parameters["rope_theta"]
+
+    def pack_texts(self) -> None:
+        """Let `loss` compute no padding: the texts of a batch lie one after the other.
+
+        Attention is computed for each text. Generation and log-likelihoods stay the same.
+        """
+        self.packs_texts = True
+        self.network.set_attn_implementation(PACKED_ATTENTION)
 
     @property
     def layers(self) -> list[nn.Module]:
@@ -135,14 +146,35 @@ class LanguageModel(nn.Module):
         Returns:
             `()` float32, in nats per label; zero, with gradients of zero, without any label.
         """
-        hidden = self.network.model(
-            inputs_embeds=inputs.embeddings, use_cache=False
-        ).last_hidden_state  # (texts, tokens, dim)
-        targets = inputs.labels[:, 1:]  # (texts, tokens - 1)
         is_target = inputs.is_target  # (texts, tokens - 1)
-        logits = self.network.lm_head(hidden[:, :-1][is_target]).float()  # (targets, vocabulary)
-        total = F.cross_entropy(logits, targets[is_target], reduction="sum")  # ()
+        targets = inputs.labels[:, 1:][is_target]  # (targets,)
+        if self.packs_texts:
+            is_predicting = F.pad(is_target, (0, 1))[
+                inputs.attention_mask
+            ]  # (tokens of all texts,)
+            predicting = self._encode_packed(inputs)[is_predicting]  # (targets, dim)
+        else:
+            hidden = self.network.model(
+                inputs_embeds=inputs.embeddings, use_cache=False
+            ).last_hidden_state  # (texts, tokens, dim)
+            predicting = hidden[:, :-1][is_target]  # (targets, dim)
+        logits = self.network.lm_head(predicting).float()  # (targets, vocabulary)
+        total = F.cross_entropy(logits, targets, reduction="sum")  # ()
         return total / is_target.sum().clamp(min=1)
+
+    def _encode_packed(self, inputs: LLMInputs) -> Tensor:
+        """Return the hidden states of all texts without their padding: `(tokens, dim)`."""
+        mask = inputs.attention_mask  # (texts, padded tokens)
+        positions = torch.arange(mask.shape[1], device=mask.device).expand_as(mask)[mask]
+        ends = mask.sum(dim=1).cumsum(dim=0)  # (texts,)
+        return self.network.model(
+            inputs_embeds=inputs.embeddings[mask][None],  # (1, tokens, dim)
+            position_ids=positions[None],  # (1, tokens)
+            attention_mask={"full_attention": None},  # none is built: texts are told apart below
+            cu_seq_lens_q=F.pad(ends, (1, 0)).int(),  # (texts + 1,)
+            max_length_q=mask.shape[1],
+            use_cache=False,
+        ).last_hidden_state[0]
 
     @torch.no_grad()
     def loglikelihood(

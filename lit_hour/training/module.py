@@ -121,7 +121,7 @@ class HourLLaVAModule(L.LightningModule):
         )
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
-        """Return the loss of a micro-batch, `()`, and the number of texts that were truncated.
+        """Return the loss of a micro-batch, `()`, and counts of its texts and tokens.
 
         The loss of a step is the mean over its learned tokens, on all ranks and in all
         micro-batches. So a micro-batch returns the sum over its tokens, and
@@ -141,7 +141,14 @@ class HourLLaVAModule(L.LightningModule):
         if batch_idx % self.trainer.accumulate_grad_batches == 0:
             self._step_totals = torch.zeros(2, device=loss.device)
         self._step_totals += torch.stack([output.loss.detach() * num_tokens, num_tokens])  # (2,)
-        return {"loss": loss, "num_truncated": output.inputs.num_truncated}
+        mask = output.inputs.attention_mask  # (texts, padded tokens)
+        num_padding = (~mask).sum() * (not self.config.training.packing)  # ()
+        return {
+            "loss": loss,
+            "num_truncated": output.inputs.num_truncated,
+            "num_tokens": mask.sum() + num_padding,  # of the language model, padding included
+            "num_padding_tokens": num_padding,
+        }
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Divide summed gradients by the learned tokens of the whole step, before clipping.

@@ -41,18 +41,20 @@ GATHERED_DTYPES = {  # dtype of gathered weights by training.precision; None: as
 
 
 def parallelize(model: HourLLaVA, training: TrainingConfig, mesh: DeviceMesh | None) -> None:
-    """Compile, checkpoint and shard a model in place, as configured.
+    """Pack texts, and compile, checkpoint and shard a model in place, as configured.
 
     Names and values of the weights do not change.
 
     Args:
         model: its blocks and their forward methods are replaced.
-        training: `compile`, `activation_checkpointing` and `precision` are used.
+        training: `packing`, `compile`, `activation_checkpointing` and `precision` are used.
         mesh: the data-parallel mesh of a sharded run, else None.
 
     Raises:
         ConfigError: the vision encoder has no blocks to compile or checkpoint.
     """
+    if training.packing:
+        model.llm.pack_texts()
     if training.compile:
         compile_blocks(transformer_blocks(model))
     if training.activation_checkpointing:

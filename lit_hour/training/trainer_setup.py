@@ -29,6 +29,7 @@ from lit_hour.training.callbacks.feature_check import FeatureEncoderCheck
 from lit_hour.training.callbacks.logging import (
     BadSampleBudget,
     LossLogger,
+    PaddingLogger,
     StepProgressBar,
     ThroughputLogger,
     TruncationLogger,
@@ -92,6 +93,7 @@ def build_callbacks(
         StepProgressBar(),
         BadSampleBudget(run.bad_samples, config.data.max_bad_samples),
         TruncationLogger(),
+        PaddingLogger(),
         ThroughputLogger(),
         LearningRateMonitor("step"),
         best,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 import tarfile
@@ -32,6 +33,7 @@ VARIANTS = {
     "lora": (LORA,),
     "frozen": ("training.learning_rate.vision=0", "training.learning_rate.memaug=0"),
 }
+PACKED = ("training.packing=true", "training.activation_checkpointing=true")
 TOLERANCE = 1e-6  # relative to the norm of a parameter's gradient
 
 
@@ -149,21 +151,26 @@ def losses(project: ToyProject, name: str) -> list[float]:
 def test_step_has_the_same_loss_and_gradients_in_each_layout(project: ToyProject) -> None:
     """Each layout resumes the same run, of one process, and takes its third step.
 
+    Texts are padded, or packed without padding.
+
     Some gradients cancel, as that of a key's bias, and are mostly rounding errors. So the tolerance
     is relative to the norm of a parameter's gradient, plus a billionth of the norm of all.
     """
+    runs = {}
     for variant, words in VARIANTS.items():
+        runs[variant] = (*words, "training.max_steps=3")
+        runs[f"packed-{variant}"] = (*runs[variant], *PACKED)
         base = project.fit(f"{variant}-base", *words, "training.max_steps=2").run.path
         for layout in LAYOUTS:
-            shutil.copytree(base, project.run_dir(f"{variant}-{layout}").path)
-    runs = {variant: (*words, "training.max_steps=3") for variant, words in VARIANTS.items()}
+            for name in (variant, f"packed-{variant}"):
+                shutil.copytree(base, project.run_dir(f"{name}-{layout}").path)
     fit_layouts(project, LAYOUTS, runs)
 
     for variant in VARIANTS:
         expected = gradients_of(project, f"{variant}-{WHOLE}")
         atol = 1e-9 * float(torch.nn.utils.get_total_norm(expected.values()))
-        for layout in LAYOUTS:
-            name = f"{variant}-{layout}"
+        for layout, run in itertools.product(LAYOUTS, (variant, f"packed-{variant}")):
+            name = f"{run}-{layout}"
             assert losses(project, name) == pytest.approx(losses(project, f"{variant}-{WHOLE}"))
             gradients = gradients_of(project, name)
             assert gradients.keys() == expected.keys() and len(gradients) > 10, name

@@ -1,4 +1,4 @@
-"""Log loss, throughput, truncated texts and bad samples, and draw the progress bar.
+"""Log loss, throughput, padding, truncated texts and bad samples, and draw the progress bar.
 
 `BadSampleBudget` also stops the run when too many samples cannot be read.
 """
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+import torch
 from lightning.pytorch.callbacks import Callback, ProgressBar
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
@@ -85,6 +86,37 @@ class ThroughputLogger(Callback):
         }
         pl_module.log_dict(rates, sync_dist=True, reduce_fx="sum", batch_size=1)
         pl_module.log("throughput/data_wait_frac", waited / seconds, sync_dist=True, batch_size=1)
+        self.on_train_start(trainer, pl_module)
+
+
+class PaddingLogger(Callback):
+    """Logs the share of padding in what the language models of all ranks compute.
+
+    With `training.packing` there is none.
+    """
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Start the counts."""
+        self._counts = torch.zeros(2, device=pl_module.device)  # texts and padding, padding
+
+    def on_train_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Batch,
+        batch_idx: int,
+    ) -> None:
+        """Count tokens, and log the share every `Trainer.log_every_n_steps` steps."""
+        self._counts += torch.stack([outputs["num_tokens"], outputs["num_padding_tokens"]])  # (2,)
+        if (batch_idx + 1) % trainer.accumulate_grad_batches:
+            return
+        if trainer.global_step % trainer.log_every_n_steps:  # type: ignore[attr-defined]
+            return
+        counts = trainer.strategy.reduce(self._counts, reduce_op="sum")  # (2,)
+        if trainer.is_global_zero:
+            share = float(counts[1] / counts[0].clamp(min=1))
+            trainer.logger.log_metrics({"data/padding_share": share}, trainer.global_step - 1)  # type: ignore[union-attr]
         self.on_train_start(trainer, pl_module)
 
 

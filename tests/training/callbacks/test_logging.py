@@ -12,6 +12,7 @@ from torchmetrics import MeanMetric
 from lit_hour.data.shards.reader import open_shards
 from lit_hour.errors import ShardError
 from lit_hour.model.hour_llava import HourLLaVA, HourLLaVAOutput
+from tests.helpers.fork import fork_ranks
 from tests.helpers.toy_run import (
     NUM_STEPS,
     SAMPLES_PER_STEP,
@@ -152,3 +153,45 @@ def test_logged_loss_and_bar_show_the_mean_over_the_tokens_of_a_step(
         means.append(float(mean.compute()))
     assert scalars(toy, "means", "train/loss") == pytest.approx(means, rel=1e-6)
     assert len(micro_batches) == 6 and f"loss={means[-1]:.3f}" in printed
+
+
+@pytest.mark.parametrize("num_ranks", [1, 2])
+def test_padding_share_counts_the_tokens_of_all_ranks_since_the_last_record(
+    toy: ToyProject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, num_ranks: int
+) -> None:
+    forward, counted = HourLLaVA.forward, tmp_path / "counted.txt"
+
+    def record(model: HourLLaVA, *inputs: Any) -> HourLLaVAOutput:
+        output = forward(model, *inputs)
+        if torch.is_grad_enabled():
+            mask = output.inputs.attention_mask  # (texts, tokens)
+            with counted.open("a") as lines:
+                lines.write(f"{int((~mask).sum())} {mask.numel()}\n")
+        return output
+
+    monkeypatch.setattr(HourLLaVA, "forward", record)
+    name = f"padded-{num_ranks}"
+    words = (
+        "data.global_batch_size=8",
+        "data.micro_batch_size=2",
+        "training.max_steps=4",
+        "training.log_every_n_steps=2",
+        f"training.devices={num_ranks}",
+        "training.strategy=ddp",
+    )
+    outputs = [tmp_path / f"{rank}.txt" for rank in range(num_ranks)]
+    ranks = fork_ranks(lambda rank: toy.fit(name, *words), outputs)
+    assert ranks.wait() == [0] * num_ranks, ranks.output()
+    counts = torch.tensor(
+        [[int(word) for word in line.split()] for line in counted.read_text().splitlines()]
+    )  # (micro-batches of all ranks, 2)
+    assert len(counts) == 16
+    padding, computed = counts.view(2, 8, 2).sum(dim=1).T  # (2,), (2,)
+    expected = (padding / computed).tolist()
+    assert min(expected) > 0
+    assert scalars(toy, name, "data/padding_share") == pytest.approx(expected)
+
+
+def test_packed_run_has_no_padding(toy: ToyProject) -> None:
+    toy.fit("packed", "data.micro_batch_size=2", "training.packing=true", "training.max_steps=2")
+    assert scalars(toy, "packed", "data/padding_share") == [0, 0]
