@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 import torch
@@ -178,7 +179,7 @@ def test_variable_length_attention_of_a_gpu_gets_the_texts(monkeypatch: pytest.M
                 scale=scale,
                 enable_gqa=True,
             ).transpose(0, 1)
-            for start, end in zip(cu_seq_q[:-1], cu_seq_q[1:], strict=True)
+            for start, end in pairwise(cu_seq_q)
         ]
         return torch.cat(outputs)  # (tokens, heads, head_dim)
 
