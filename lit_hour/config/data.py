@@ -41,9 +41,17 @@ class DataConfig:
     )
     questions_per_sample: int = field(
         5,
-        "questions about one video or image in one multi-turn sample",
+        "questions about one video or image in one multi-turn conversation",
         unit="questions",
         ge=1,
+    )
+    conversations_per_video: int = field(
+        1,
+        "conversations in a training sample: the video or image is read, encoded and projected once"
+        " for all of them. 0 takes all conversations about it that together fit into"
+        " text.max_tokens, estimated, and at least one",
+        unit="conversations",
+        ge=0,
     )
     val_questions_per_video: int = field(
         30,

@@ -39,9 +39,9 @@ from lit_hour.data.sample_order import (
     SourceOrder,
     StepBatchSampler,
     micro_batches_per_step,
-    sample_costs,
 )
 from lit_hour.data.sources import data_fingerprint, diff_fingerprints, open_sources
+from lit_hour.data.training_samples import sample_costs, samples_per_shard
 from lit_hour.errors import ConfigError, ShardError, list_first
 from lit_hour.processor import HourLLaVAProcessor
 
@@ -68,10 +68,10 @@ class VideoQADataModule(L.LightningDataModule):
         self.config, self.processor = config, processor
         self.sources = open_sources(config)
         self.val_sources = open_sources(config, "val")
-        num_questions, seed = config.data.questions_per_sample, config.run.seed
+        seed = config.run.seed
         orders = {
             name: SourceOrder(
-                shards.samples_per_shard(num_questions), config.data.shuffle_shards, seed, name
+                samples_per_shard(shards, config), config.data.shuffle_shards, seed, name
             )
             for name, shards in self.sources.items()
         }

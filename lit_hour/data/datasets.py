@@ -19,6 +19,7 @@ from lit_hour.data.sample_order import MixedOrder
 from lit_hour.data.shards.mmap import MmapFeatures
 from lit_hour.data.shards.reader import Shards, StoredSample
 from lit_hour.data.shards.shard_index import IndexEntry
+from lit_hour.data.training_samples import locate_sample
 from lit_hour.errors import ImageError, ShardError, VideoError
 from lit_hour.io.sampling import evenly_spaced_indices
 from lit_hour.media.anyres import load_image_set, load_tiled_image
@@ -47,7 +48,7 @@ class FetchResult:
 class TrainingDataset(Dataset[FetchResult]):
     """Training samples by their position in the mixed order.
 
-    A sample is an entry with a few consecutive questions as one conversation.
+    A sample is an entry with one or several conversations about a few consecutive questions each.
     """
 
     sources: Mapping[str, Shards]
@@ -58,21 +59,24 @@ class TrainingDataset(Dataset[FetchResult]):
     def __getitem__(self, position: int) -> FetchResult:
         source, shard, sample = self.mixed_order[position]
         shards = self.sources[source]
-        entry, questions = shards.locate(shard, sample, self.config.data.questions_per_sample)
-        example = _read_example(shards, entry, questions, self.processor, self.config)
+        entry, conversations = locate_sample(shards, shard, sample, self.config)
+        example = _read_example(shards, entry, conversations, self.processor, self.config)
         return FetchResult(example, position)
 
     def describe_location(self, position: int) -> str:
         """Return the shard and the key of a sample."""
         source, shard, sample = self.mixed_order[position]
         shards = self.sources[source]
-        entry, _ = shards.locate(shard, sample, self.config.data.questions_per_sample)
+        entry, _ = locate_sample(shards, shard, sample, self.config)
         return shards.describe_location(entry)
 
 
 @dataclass(frozen=True)
 class ValidationDataset(Dataset[FetchResult]):
-    """Entries with each of their questions as a conversation; nothing for `DUMMY_INDEX`."""
+    """Entries with up to `data.val_questions_per_video` conversations of one question each.
+
+    The questions are evenly spread over those of the entry. There is nothing for `DUMMY_INDEX`.
+    """
 
     entries: list[tuple[Shards, IndexEntry]]
     processor: HourLLaVAProcessor
@@ -85,7 +89,11 @@ class ValidationDataset(Dataset[FetchResult]):
         if index == DUMMY_INDEX:
             return FetchResult(None)
         shards, entry = self.entries[index]
-        return FetchResult(_read_example(shards, entry, None, self.processor, self.config))
+        step = -(-entry.num_questions // self.config.data.val_questions_per_video)
+        conversations = [
+            slice(first, first + 1) for first in range(0, entry.num_questions, max(step, 1))
+        ]
+        return FetchResult(_read_example(shards, entry, conversations, self.processor, self.config))
 
     def describe_location(self, index: int) -> str:
         """Return the shard and the key of an entry."""
@@ -106,31 +114,23 @@ def collate_results(processor: HourLLaVAProcessor, results: list[FetchResult]) -
 def _read_example(
     shards: Shards,
     entry: IndexEntry,
-    questions: slice | None,
+    conversations: Sequence[slice],
     processor: HourLLaVAProcessor,
     config: Config,
 ) -> Example | Skipped:
-    """Read an entry and tokenize one conversation about some of its questions.
-
-    If `questions` is None, there is one conversation for each of up to
-    `data.val_questions_per_video` questions, evenly spread.
-    """
+    """Read an entry once, and tokenize conversations about some of its questions each."""
     try:
         stored = shards.read(entry)
         visual = load_visual(stored, config.video, config.image)
     except ShardError as error:
         return Skipped(entry.key, str(error))
-    if questions is not None:
-        groups = [stored.questions[questions]]
-    else:
-        step = -(-len(stored.questions) // config.data.val_questions_per_video)
-        groups = [(question,) for question in stored.questions[::step]]
+    groups = [stored.questions[questions] for questions in conversations]
     if stored.modality == "images":
         groups = [drop_partial_placeholders(group, len(stored.images)) for group in groups]
-    conversations = tuple(build_conversation(group, processor.config) for group in groups)
+    texts = tuple(build_conversation(group, processor.config) for group in groups)
     files = ", ".join(stored.files)
     return processor.build_example(
-        Sample(stored.key, files, stored.duration_seconds, visual, conversations)
+        Sample(stored.key, files, stored.duration_seconds, visual, texts)
     )
 
 

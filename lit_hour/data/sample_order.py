@@ -1,10 +1,10 @@
 """The order in which training reads samples, as pure functions of the seed and the position.
 
-A sample is an entry of a shard with up to `data.questions_per_sample` consecutive questions.
-`SourceOrder` permutes the samples of one source, `MixedOrder` interleaves the sources by weight,
-`LengthBalancedOrder` groups samples of similar cost into steps, and `StepBatchSampler` gives each
-rank its part of every step. An order is indexed by a position, which counts from 0 over all passes:
-it has no end and no state. `shards/README.md` specifies the rules.
+`training_samples.py` defines the samples of a shard and their costs. `SourceOrder` permutes the
+samples of one source, `MixedOrder` interleaves the sources by weight, `LengthBalancedOrder` groups
+samples of similar cost into steps, and `StepBatchSampler` gives each rank its part of every step.
+An order is indexed by a position, which counts from 0 over all passes: it has no end and no state.
+`shards/README.md` specifies the rules.
 """
 
 from __future__ import annotations
@@ -19,15 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import Sampler
 
-from lit_hour.config.schema import Config
-from lit_hour.data.shards.reader import Shards, split_questions
-from lit_hour.data.shards.shard_index import IndexEntry
 from lit_hour.errors import ConfigError, ShardError
 from lit_hour.io.sampling import seed_of
 
 MIXTURE_BLOCK = 256  # positions within which samples of different sources are permuted
-TOKENS_PER_IMAGE = 27 * 27  # of an unpooled image, by the vision encoder of the published model
-TOKENS_PER_QUESTION = 60  # with its answer; the index does not record the length of texts
 
 IntArray = NDArray[np.int64]
 
@@ -239,35 +234,6 @@ class LengthBalancedOrder:
         by_cost = first + np.argsort(np.array(costs), kind="stable")  # (samples of the window,)
         steps = by_cost.reshape(-1, self.samples_per_step)  # (steps, samples)
         return steps[permutation(len(steps), "steps", self._order.seed, pass_index, window)]
-
-
-def sample_costs(shards: Shards, config: Config) -> tuple[IntArray, ...]:
-    """Return the estimated tokens of each sample of each shard: `(samples,)` for each shard."""
-    num_questions = config.data.questions_per_sample
-    return tuple(
-        np.array(
-            [
-                estimate_num_tokens(entry, questions.stop - questions.start, config)
-                for entry in index.entries
-                for questions in split_questions(entry, num_questions)
-            ],
-            np.int64,
-        )
-        for index in shards.indexes
-    )
-
-
-def estimate_num_tokens(entry: IndexEntry, num_questions: int, config: Config) -> int:
-    """Estimate the tokens of a sample's repository and text from its index entry."""
-    match entry.modality:
-        case "video":
-            num_frames = max(entry.num_frames, config.model.memaug.min_frames)
-            visual = num_frames * (config.model.vision.grid**2 + 1)
-        case "image":
-            visual = (1 + config.image.max_tiles) * TOKENS_PER_IMAGE
-        case "images" | "text":  # for a text one black image is encoded
-            visual = max(entry.num_frames, 1) * TOKENS_PER_IMAGE
-    return visual + num_questions * TOKENS_PER_QUESTION
 
 
 def micro_batches_per_step(samples_per_step: int, micro_batch_size: int, num_ranks: int) -> int:

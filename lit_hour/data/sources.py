@@ -14,6 +14,7 @@ from lit_hour.config.diff import describe_changes
 from lit_hour.config.schema import Config
 from lit_hour.data.features.format import describe_feature_changes, feature_config
 from lit_hour.data.shards.reader import Shards, open_shards
+from lit_hour.data.training_samples import samples_per_shard
 from lit_hour.errors import ConfigError, list_first
 
 SAMPLING_KEYS = ("sampling", "fps", "min_frames", "max_frames")
@@ -27,6 +28,14 @@ ORDER_KEYS = (
     "model.memaug.min_frames",
     "model.vision.grid",
 )  # the last three determine the cost of a sample
+CONVERSATIONS_KEY = "data.conversations_per_video"
+FORGETTING_KEYS = (  # determine the cost of a sample of several conversations
+    "model.memaug.max_kept_frames",
+    "model.memaug.spatial_forgetting",
+    "model.memaug.spatial_keep_ratio",
+    "model.memaug.temporal_forgetting",
+    "model.memaug.temporal_keep_ratio",
+)
 SOURCE_KEYS = ("weight", "skip_fraction")
 
 # {"config": {key: value}, "sources": {name: {key: value, "shards": {tar: [SHA-256, samples]}}}}
@@ -92,16 +101,15 @@ def check_videos(shards: Shards, config: Config) -> None:
 
 def data_fingerprint(config: Config, sources: Mapping[str, Shards]) -> DataFingerprint:
     """Return the settings and shards that determine the order, wherever the shards are."""
-    num_questions = config.data.questions_per_sample
     return {
-        "config": {key: attrgetter(key)(config) for key in ORDER_KEYS},
+        "config": {key: attrgetter(key)(config) for key in _order_keys(config)},
         "sources": {
             name: {
                 **{key: getattr(config.data.sources[name], key) for key in SOURCE_KEYS},
                 "shards": {
                     index.shard: [index.sha256, num_samples]
                     for index, num_samples in zip(
-                        shards.indexes, shards.samples_per_shard(num_questions), strict=True
+                        shards.indexes, samples_per_shard(shards, config), strict=True
                     )
                 },
             }
@@ -112,7 +120,7 @@ def data_fingerprint(config: Config, sources: Mapping[str, Shards]) -> DataFinge
 
 def diff_fingerprints(before: DataFingerprint, now: DataFingerprint) -> list[str]:
     """Return a text for each difference: settings, sources, and the shards of a source."""
-    changes = describe_changes(before["config"], now["config"])
+    changes = describe_changes(*_comparable_settings(before["config"], now["config"]))
     old_sources, new_sources = before["sources"], now["sources"]
     changes += [f"source {name!r} is gone" for name in sorted(old_sources.keys() - new_sources)]
     changes += [f"source {name!r} is new" for name in sorted(new_sources.keys() - old_sources)]
@@ -126,6 +134,33 @@ def diff_fingerprints(before: DataFingerprint, now: DataFingerprint) -> list[str
         )
         changes += _diff_shards(name, old["shards"], new["shards"])
     return changes
+
+
+def _order_keys(config: Config) -> tuple[str, ...]:
+    """Return the settings that determine the order of samples.
+
+    With one conversation in each sample they are those of checkpoints that are older than
+    `data.conversations_per_video`.
+    """
+    match config.data.conversations_per_video:
+        case 1:
+            return ORDER_KEYS
+        case 0:
+            return (*ORDER_KEYS, CONVERSATIONS_KEY, *FORGETTING_KEYS, "text.max_tokens")
+        case _:
+            return (*ORDER_KEYS, CONVERSATIONS_KEY, *FORGETTING_KEYS)
+
+
+def _comparable_settings(*settings: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Add the default number of conversations where it is missing.
+
+    What else only one fingerprint has, because its number of conversations is another one, is left
+    out.
+    """
+    common = set(ORDER_KEYS).union(set.intersection(*map(set, settings)))
+    for one in settings:
+        kept = {key: value for key, value in one.items() if key in common}
+        yield {**kept, CONVERSATIONS_KEY: one.get(CONVERSATIONS_KEY, 1)}
 
 
 def _diff_shards(source: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:

@@ -145,14 +145,14 @@ class HourLLaVA(nn.Module):
         Args:
             batch: texts; its visuals are not used.
             repositories: of each visual of the batch.
-            generators: in training one for each visual, on the CPU, for the draws of forgetting.
+            generators: in training one for each text, on the CPU, for the draws of forgetting.
                 None for the forgetting of validation and answers, which is the same each time.
         """
         memaug, queries = self.config.memaug, []
         texts = embed_texts(batch, self.llm.embed)
-        for text in texts:
+        for index, text in enumerate(texts):
             repository = repositories[text.visual_index]
-            generator = None if generators is None else generators[text.visual_index]
+            generator = None if generators is None else generators[index]
             kept = choose_kept_tokens(repository, text.question, memaug, generator)
             queries.append(build_memaug_query(text, repository, kept))
         augmented = self.memaug(queries, repositories, batch.visual_of_text)  # (query, dim) each

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -127,15 +128,8 @@ class HourLLaVAModule(L.LightningModule):
         micro-batches. So a micro-batch returns the sum over its tokens, and
         `on_before_optimizer_step` divides. The only micro-batch of a step returns the mean at once.
 
-        What forgetting draws for a visual depends on the run's seed and its sample's position
-        alone.
         """
-        positions = batch.positions or (-1,) * len(batch.visuals)  # a dummy batch has no positions
-        generators = [
-            torch.Generator().manual_seed(seed_of(f"{self.config.run.seed} {position}"))
-            for position in positions
-        ]
-        output = self.model(batch, generators)
+        output = self.model(batch, forgetting_generators(batch, self.config.run.seed))
         num_tokens = output.inputs.is_target.sum()  # ()
         loss = output.loss if self._parts_per_step == 1 else output.loss * num_tokens  # ()
         if batch_idx % self.trainer.accumulate_grad_batches == 0:
@@ -263,6 +257,23 @@ class HourLLaVAModule(L.LightningModule):
         if not self.is_sharded:
             return is_true
         return self.trainer.strategy.reduce_boolean_decision(is_true, all=False)
+
+
+def forgetting_generators(batch: Batch, seed: int) -> list[torch.Generator]:
+    """Return a generator for each text of a batch, for the draws of forgetting.
+
+    They depend on the run's seed, the position of the text's sample in the order, and the number of
+    the text in the sample. So micro-batches and ranks do not change what is drawn.
+    """
+    positions = batch.positions or (-1,) * len(batch.visuals)  # a dummy batch has no positions
+    num_before: Counter[int] = Counter()  # texts of each visual
+    generators = []
+    for visual in batch.visual_of_text:
+        number = f" {num_before[visual]}" if num_before[visual] else ""
+        num_before[visual] += 1
+        text_seed = seed_of(f"{seed} {positions[visual]}{number}")
+        generators.append(torch.Generator().manual_seed(text_seed))
+    return generators
 
 
 def _duration_seconds(visual: Visual | None) -> float:

@@ -99,6 +99,7 @@ def test_units_are_a_closed_list() -> None:
         "processes",
         "tokens",
         "questions",
+        "conversations",
         "records",
         "requests",
         "samples",

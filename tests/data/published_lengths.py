@@ -11,12 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lit_hour.data.sample_order import (
-    TOKENS_PER_QUESTION,
     LengthBalancedOrder,
     MixedOrder,
     SourceOrder,
     split_step_across_ranks,
 )
+from lit_hour.data.training_samples import TOKENS_PER_QUESTION
 
 # VideoMarathon's 27,900 videos by duration: up to 5 minutes, up to 10, and so on up to an hour
 NUM_VIDEOS = (4000, 4900, 3400, 3100, 3100, 2750, 2050, 1050, 850, 1300, 1000, 400)

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from lit_hour.data.shards.reader import open_shards
+from lit_hour.data.training_samples import samples_per_shard
 from lit_hour.errors import ConfigError, ShardError
 from lit_hour.processor import HourLLaVAProcessor
 from lit_hour.types import IGNORE_INDEX, Batch, Frames
@@ -42,8 +43,7 @@ def progress_of(state: dict[str, Any]) -> tuple[int, int]:
 
 def test_run_is_one_pass_long_by_default(toy: ToyProject, processor: HourLLaVAProcessor) -> None:
     data = data_of_rank(toy, processor, "training.max_steps=0")
-    shards = open_shards(toy.yaml.parent / "world/train/shards")
-    num_samples = sum(shards.samples_per_shard(2))
+    num_samples = sum(samples_per_shard(data.sources["world"], data.config))
     assert data.num_steps == -(-num_samples // SAMPLES_PER_STEP) == len(data.train_dataloader()) / 2
     positions = [position for batch in data.train_dataloader() for position in batch.positions]
     assert positions == list(range(data.num_steps * SAMPLES_PER_STEP))
@@ -113,7 +113,9 @@ def test_sources_are_mixed_by_weight(
     toy: ToyProject, processor: HourLLaVAProcessor, two_sources: list[str]
 ) -> None:
     data = data_of_rank(toy, processor, *two_sources, "training.max_steps=0")
-    per_source = {name: sum(shards.samples_per_shard(2)) for name, shards in data.sources.items()}
+    per_source = {
+        name: sum(samples_per_shard(shards, data.config)) for name, shards in data.sources.items()
+    }
     assert data.mixed_order.num_samples == per_source["world"] + round(per_source["copy"] / 2)
     drawn = [data.mixed_order[position][0] for position in range(data.mixed_order.num_samples)]
     assert drawn.count("copy") == round(per_source["copy"] / 2)

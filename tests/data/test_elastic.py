@@ -42,9 +42,9 @@ def read_steps(
         for step in steps:
             for _ in range(data.micro_batches_per_step(num_ranks)):
                 batch = next(batches)
-                ids = [
-                    tuple(question.id for question in questions) for questions in batch.questions
-                ]
+                ids: list[tuple[str, ...]] = [() for _ in batch.keys]
+                for visual, questions in zip(batch.visual_of_text, batch.questions, strict=True):
+                    ids[visual] += tuple(question.id for question in questions)
                 step += zip(batch.positions, batch.keys, ids, strict=True)
             finish_step(data)
         states.append(data.state_dict())
@@ -53,11 +53,13 @@ def read_steps(
 
 
 @pytest.mark.parametrize(
-    ("layouts", "steps_per_layout", "max_window_steps"),
+    ("layouts", "steps_per_layout", "max_window_steps", "num_conversations"),
     [
-        (EVERY_LAYOUT, 4, 3),
-        pytest.param(EVERY_CHANGE, 3, 1, marks=pytest.mark.slow),
-        pytest.param(EVERY_CHANGE, 3, 3, marks=pytest.mark.slow),
+        (EVERY_LAYOUT, 4, 3, 1),
+        pytest.param(EVERY_LAYOUT, 4, 3, 3, marks=pytest.mark.slow),
+        pytest.param(EVERY_CHANGE, 3, 1, 1, marks=pytest.mark.slow),
+        pytest.param(EVERY_CHANGE, 3, 3, 1, marks=pytest.mark.slow),
+        pytest.param(EVERY_CHANGE, 3, 3, 2, marks=pytest.mark.slow),
     ],
 )
 def test_change_of_ranks_and_workers_resumes_at_the_next_samples(
@@ -67,6 +69,7 @@ def test_change_of_ranks_and_workers_resumes_at_the_next_samples(
     layouts: tuple[int, ...],
     steps_per_layout: int,
     max_window_steps: int,
+    num_conversations: int,
 ) -> None:
     num_steps = steps_per_layout * len(layouts)
     argv = [
@@ -74,6 +77,7 @@ def test_change_of_ranks_and_workers_resumes_at_the_next_samples(
         "data.global_batch_size=4",
         f"training.max_steps={num_steps}",
         f"data.length_balance_window={max_window_steps}",
+        f"data.conversations_per_video={num_conversations}",
     ]
     expected, last_state = read_steps(toy, processor, argv, (1, 0), None, num_steps)
     read, state = [], None
@@ -93,6 +97,27 @@ def test_change_of_ranks_and_workers_resumes_at_the_next_samples(
     assert (in_order == [list(range(4 * step, 4 * step + 4)) for step in range(num_steps)]) == (
         max_window_steps == 1
     )
+
+
+@pytest.mark.parametrize("num_conversations", [1, 2, 3, 0])
+def test_each_question_comes_once_per_pass(
+    toy: ToyProject, processor: HourLLaVAProcessor, num_conversations: int
+) -> None:
+    argv = [
+        f"data.conversations_per_video={num_conversations}",
+        "data.global_batch_size=1",
+        "data.length_balance_window=3",
+        "training.max_steps=0",
+    ]
+    data = data_of_rank(toy, processor, *argv)
+    num_samples = data.mixed_order.num_samples
+    steps, _ = read_steps(toy, processor, argv, (1, 0), None, num_samples)
+    counts = Counter((key, id_) for step in steps for _, key, ids in step for id_ in ids)
+    entries = data.sources["world"].entries
+    assert set(counts.values()) == {1}
+    assert len(counts) == sum(entry.num_questions for entry in entries)
+    if num_conversations == 0:
+        assert num_samples == len(entries)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

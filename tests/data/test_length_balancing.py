@@ -7,17 +7,7 @@ import numpy as np
 import pytest
 
 from lit_hour.config.data import DataConfig
-from lit_hour.config.schema import Config
-from lit_hour.data.questions.record import Modality
-from lit_hour.data.sample_order import (
-    TOKENS_PER_IMAGE,
-    TOKENS_PER_QUESTION,
-    LengthBalancedOrder,
-    estimate_num_tokens,
-    sample_costs,
-)
-from lit_hour.data.shards.reader import open_shards
-from lit_hour.data.shards.shard_index import IndexEntry
+from lit_hour.data.sample_order import LengthBalancedOrder
 from lit_hour.processor import HourLLaVAProcessor
 from tests.data.factories import IdentityOrder
 from tests.data.published_lengths import PublishedLengths, iter_steps, measure_balance
@@ -168,32 +158,3 @@ def test_balanced_order_is_a_function_of_seed_and_position() -> None:
     assert [balanced(79, 5, 4, seed=1)[position] for position in range(300)] != sequence
     # With other numbers, every existing checkpoint would resume with other samples.
     assert sequence[:10] == [13, 9, 17, 14, 10, 0, 1, 2, 3, 4]
-
-
-# Costs
-
-
-def make_entry(modality: Modality, num_frames: int, num_questions: int = 7) -> IndexEntry:
-    return IndexEntry("000000.tar", "a", modality, 0, 512, 0.0, num_frames, num_questions)
-
-
-def test_estimated_tokens_of_each_modality() -> None:
-    text = 5 * TOKENS_PER_QUESTION
-    assert estimate_num_tokens(make_entry("video", 3600), 5, Config()) == 3600 * 65 + text
-    assert estimate_num_tokens(make_entry("video", 3), 5, Config()) == 128 * 65 + text
-    assert estimate_num_tokens(make_entry("image", 1), 5, Config()) == 10 * TOKENS_PER_IMAGE + text
-    assert estimate_num_tokens(make_entry("images", 3), 5, Config()) == 3 * TOKENS_PER_IMAGE + text
-    assert estimate_num_tokens(make_entry("text", 0), 5, Config()) == TOKENS_PER_IMAGE + text
-
-
-def test_sample_costs_match_the_located_samples(mixed_shards: Path) -> None:
-    shards = open_shards(mixed_shards)
-    for per_sample in (1, 2, 5):
-        config = Config(data=DataConfig(questions_per_sample=per_sample))
-        for number, costs in enumerate(sample_costs(shards, config)):
-            assert len(costs) == shards.samples_per_shard(per_sample)[number]
-            for sample, cost in enumerate(costs):
-                entry, questions = shards.locate(number, sample, per_sample)
-                assert cost == estimate_num_tokens(
-                    entry, len(shards.read(entry).questions[questions]), config
-                )

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 
+from lit_hour.data.sources import CONVERSATIONS_KEY, ORDER_KEYS
 from lit_hour.errors import ConfigError, ShardError
 from lit_hour.processor import HourLLaVAProcessor
 from tests.data.rank_data import data_of_rank, finish_step, resume
@@ -87,6 +88,8 @@ def test_changed_shards_are_rejected_by_name(
         ("data.length_balance_window=2", "data.length_balance_window was 1, is 2"),
         ("data.global_batch_size=4", "data.global_batch_size was 2, is 4"),
         ("data.questions_per_sample=3", "data.questions_per_sample was 2, is 3"),
+        ("data.conversations_per_video=2", "data.conversations_per_video was 1, is 2"),
+        ("data.conversations_per_video=0", "data.conversations_per_video was 1, is 0"),
         ("data.shuffle_shards=3", "data.shuffle_shards was 4, is 3"),
         ("run.seed=5", "run.seed was 0, is 5"),
         ("data.sources.world.weight=0.5", "data.sources.world.weight was 1.0, is 0.5"),
@@ -108,6 +111,40 @@ def test_changed_settings_and_sources_are_rejected_by_name(
         match=rf"changed since the checkpoint: {re.escape(message)}.*data\.on_data_change=warn",
     ):
         data.load_state_dict(state_of(toy, processor, *two_sources))
+
+
+def test_fingerprint_with_one_conversation_equals_that_of_older_checkpoints(
+    toy: ToyProject, processor: HourLLaVAProcessor
+) -> None:
+    state = state_of(toy, processor)
+    assert state["fingerprint"]["config"].keys() == set(ORDER_KEYS)
+    assert CONVERSATIONS_KEY not in ORDER_KEYS
+    forgetting = "model.memaug.max_kept_frames=7"  # does not determine the order
+    data = data_of_rank(toy, processor, "data.conversations_per_video=1", forgetting)
+    resume(data, state)
+    assert data.progress == (1, 2)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("data.conversations_per_video=1", "data.conversations_per_video was 2, is 1"),
+        ("data.conversations_per_video=3", "data.conversations_per_video was 2, is 3"),
+        ("model.memaug.max_kept_frames=7", "model.memaug.max_kept_frames was 512, is 7"),
+        ("text.max_tokens=5000", None),
+    ],
+)
+def test_order_of_several_conversations_depends_on_what_forgetting_keeps(
+    toy: ToyProject, processor: HourLLaVAProcessor, override: str, message: str | None
+) -> None:
+    several = "data.conversations_per_video=2"
+    state = state_of(toy, processor, several)
+    data = data_of_rank(toy, processor, several, override)
+    if message is None:
+        data.load_state_dict(state)
+        return
+    with pytest.raises(ShardError, match=rf"since the checkpoint: {re.escape(message)}[;.]"):
+        data.load_state_dict(state)
 
 
 def test_location_workers_and_micro_batch_size_may_change(

@@ -62,7 +62,9 @@ def build_inputs(model: HourLLaVA, batch: Batch, seed: int | None = None) -> LLM
     """Build the inputs of the language model; with a seed, as in training."""
     generators = None
     if seed is not None:
-        generators = [Generator().manual_seed(seed + index) for index in range(len(batch.visuals))]
+        generators = [
+            Generator().manual_seed(seed + index) for index in range(len(batch.input_ids))
+        ]
     with torch.no_grad():
         return model.build_inputs(batch, model.build_repositories(batch.visuals), generators)
 
@@ -190,7 +192,7 @@ def test_random_forgetting_is_reproducible_and_differs_from_uniform(model: HourL
     assert first.shape == uniform.shape
     with torch.no_grad():
         losses = [
-            float(model(MIXED, [Generator().manual_seed(seed)] * 3).loss) for seed in (3, 3, 4)
+            float(model(MIXED, [Generator().manual_seed(seed)] * 4).loss) for seed in (3, 3, 4)
         ]
     assert losses[0] == losses[1] != losses[2]
 

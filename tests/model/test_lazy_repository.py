@@ -51,7 +51,7 @@ def batch_with(*visuals: tuple[Visual | None, int]) -> Batch:
 def gradients_of(model: HourLLaVA, batch: Batch, lazy: bool) -> tuple[Tensor, dict[str, Tensor]]:
     """Return the embeddings of the inputs, and the gradients of their sum with random signs."""
     model.zero_grad()
-    generators = [torch.Generator().manual_seed(index) for index in range(len(batch.visuals))]
+    generators = [torch.Generator().manual_seed(index) for index in range(len(batch.input_ids))]
     repositories = model.build_repositories(batch.visuals, lazy=lazy)
     embeddings = model.build_inputs(batch, repositories, generators).embeddings
     signs = (

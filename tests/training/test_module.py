@@ -1,18 +1,16 @@
-from collections.abc import Iterator, Sequence
-from unittest.mock import Mock
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
 
 from lit_hour.processor import HourLLaVAProcessor
 from lit_hour.text.chat_template import build_conversation
 from lit_hour.text.tokenizer import load_tokenizer
-from lit_hour.training.module import HourLLaVAModule
+from lit_hour.training.module import HourLLaVAModule, forgetting_generators
 from lit_hour.types import IGNORE_INDEX, Batch, Frames, Question, Sample, Skipped
-from tests.helpers.generators import forgetting_generators
 from tests.helpers.toy_run import ToyProject, TrainedRun
+from tests.training.step_gradients import loss_and_gradients, stand_in_trainer
 
 # The module logs without a Trainer here.
 pytestmark = pytest.mark.filterwarnings("ignore:You are trying to `self.log")
@@ -29,18 +27,11 @@ def processor(trained: TrainedRun) -> HourLLaVAProcessor:
 
 
 @pytest.fixture
-def module(toy: ToyProject, processor: HourLLaVAProcessor) -> Iterator[HourLLaVAModule]:
+def module(toy: ToyProject, processor: HourLLaVAProcessor) -> HourLLaVAModule:
     torch.manual_seed(0)
     module = HourLLaVAModule(toy.config("none"), len(processor.tokenizer), num_steps=10)
-    strategy = Mock(reduce=lambda tensor, reduce_op: tensor)
-    trainer = Mock(
-        datamodule=Mock(processor=processor),
-        strategy=strategy,
-        world_size=1,
-        accumulate_grad_batches=1,
-    )
-    module.trainer = trainer
-    yield module
+    module.trainer = stand_in_trainer(processor)
+    return module
 
 
 def batch_of(
@@ -66,23 +57,6 @@ def batch_of(
             )
         )
     return processor.collate(examples, positions=positions)
-
-
-def loss_and_gradients(
-    module: HourLLaVAModule, batches: Sequence[Batch]
-) -> tuple[float, dict[str, Tensor]]:
-    """Return the loss and the gradients of a step, as Lightning accumulates them."""
-    module.zero_grad()
-    module.trainer.accumulate_grad_batches = len(batches)
-    for index, batch in enumerate(batches):
-        (module.training_step(batch, index)["loss"] / len(batches)).backward()
-    module.on_before_optimizer_step(Mock())
-    gradients = {
-        name: parameter.grad.clone()
-        for name, parameter in module.named_parameters()
-        if parameter.grad is not None
-    }
-    return float(module.step_loss), gradients
 
 
 def test_step_averages_over_its_tokens_in_any_micro_batches(
@@ -124,7 +98,7 @@ def test_forgetting_depends_on_position_and_seed_only(
 ) -> None:
     def numbers(module: HourLLaVAModule, positions: Sequence[int]) -> list[int]:
         batch = batch_of(processor, positions, [RED] * len(positions))
-        generators = forgetting_generators(module, batch)
+        generators = forgetting_generators(batch, module.config.run.seed)
         return [int(torch.randint(2**40, (), generator=generator)) for generator in generators]
 
     both = numbers(module, [3, 8])

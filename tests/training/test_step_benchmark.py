@@ -7,11 +7,11 @@ import torch
 
 from lit_hour.config.load import load_config
 from lit_hour.config.schema import Config
+from lit_hour.training.module import forgetting_generators
 from tests import published_stage
 from tests.benchmarks.speed import step
 from tests.benchmarks.speed.step.flops import Shapes, step_flops
 from tests.benchmarks.speed.step.reference import plain_loss
-from tests.helpers.generators import forgetting_generators
 
 pytestmark = pytest.mark.slow
 
@@ -60,7 +60,7 @@ def test_plain_loss_and_gradients_match_the_model(
     for loss_of in (lambda *args: model(*args).loss, lambda *args: plain_loss(model, *args)):
         model.zero_grad()
         batch = steps.batches[0]
-        loss = loss_of(batch, forgetting_generators(module, batch))
+        loss = loss_of(batch, forgetting_generators(batch, module.config.run.seed))
         loss.backward()
         found.append(
             (

@@ -32,6 +32,7 @@ VARIANTS = {
     "all": (),
     "lora": (LORA,),
     "frozen": ("training.learning_rate.vision=0", "training.learning_rate.memaug=0"),
+    "conversations": ("data.conversations_per_video=3",),
 }
 PACKED = ("training.packing=true", "training.activation_checkpointing=true")
 TOLERANCE = 1e-6  # relative to the norm of a parameter's gradient
@@ -91,10 +92,10 @@ def recorded(project: ToyProject, monkeypatch: pytest.MonkeyPatch) -> None:
     """Have each run save its latest gradients, before clipping, and the tokens of its batches."""
     training_step = HourLLaVAModule.training_step
     clip = HourLLaVAModule.configure_gradient_clipping
-    num_tokens: list[int] = []
+    num_tokens: list[list[int]] = []
 
     def step(module: HourLLaVAModule, batch: Batch, batch_idx: int) -> dict[str, Any]:
-        num_tokens.append(int((batch.labels != IGNORE_INDEX).sum()))
+        num_tokens.append((batch.labels != IGNORE_INDEX).sum(dim=1).tolist())
         return training_step(module, batch, batch_idx)
 
     def record(module: HourLLaVAModule, optimizer: Optimizer, *args: Any, **kwargs: Any) -> None:
@@ -177,17 +178,20 @@ def test_step_has_the_same_loss_and_gradients_in_each_layout(project: ToyProject
             for parameter, gradient in expected.items():
                 difference = float((gradients[parameter] - gradient).norm())
                 assert difference <= TOLERANCE * float(gradient.norm()) + atol, (name, parameter)
-    assert num_tokens_of(project, f"all-{WHOLE}") == [[52]]
-    assert num_tokens_of(project, f"all-{Layout(1, 'auto', 1)}") == [[4, 0, 24, 24]]
-    assert num_tokens_of(project, f"all-{Layout(2, 'fsdp', 1)}") == [[4, 24], [0, 24]]
+    assert num_tokens_of(project, f"all-{WHOLE}") == [[[4, 24, 24]]]
+    assert num_tokens_of(project, f"all-{Layout(1, 'auto', 1)}") == [[[4], [0], [24], [24]]]
+    assert num_tokens_of(project, f"all-{Layout(2, 'fsdp', 1)}") == [[[4], [24]], [[0], [24]]]
+    # Ranks with different numbers of conversations.
+    several = num_tokens_of(project, f"conversations-{Layout(2, 'fsdp', 1)}")
+    assert several == [[[4], [12, 4, 4]], [[0], [0]]]
 
 
 def gradients_of(project: ToyProject, name: str) -> dict[str, Tensor]:
     return torch.load(project.run_dir(name).path / "gradients.pt", weights_only=True)
 
 
-def num_tokens_of(project: ToyProject, name: str) -> list[list[int]]:
-    """Return the learned tokens of each micro-batch of the latest step, by rank."""
+def num_tokens_of(project: ToyProject, name: str) -> list[list[list[int]]]:
+    """Return the learned tokens of each text of each micro-batch of the latest step, by rank."""
     files = sorted(project.run_dir(name).path.glob("num_tokens-*.pt"))
     return [torch.load(file, weights_only=True) for file in files]
 

@@ -20,7 +20,7 @@ from lit_hour.data.features.format import (
     StoredTokens,
     parse_safetensors,
 )
-from lit_hour.data.questions.record import MULTI_RECORD_MODALITIES, Modality, parse_question
+from lit_hour.data.questions.record import Modality, parse_question
 from lit_hour.data.shards.cache import ShardCache
 from lit_hour.data.shards.http import join_url, redact
 from lit_hour.data.shards.mmap import MmapSlice
@@ -198,31 +198,6 @@ class Shards:
     def _index_of(self) -> dict[str, ShardIndex]:
         return {index.shard: index for index in self.indexes}
 
-    def samples_per_shard(self, questions_per_sample: int) -> tuple[int, ...]:
-        """Return the number of training samples of each shard."""
-        return tuple(
-            sum(len(split_questions(entry, questions_per_sample)) for entry in index.entries)
-            for index in self.indexes
-        )
-
-    def locate(
-        self, shard: int, sample: int, questions_per_sample: int
-    ) -> tuple[IndexEntry, slice]:
-        """Return the entry and the questions of a training sample.
-
-        Raises:
-            IndexError: the shard has fewer samples.
-        """
-        num_before = 0
-        for entry in self.indexes[shard].entries:
-            slices = split_questions(entry, questions_per_sample)
-            if sample < num_before + len(slices):
-                return entry, slices[sample - num_before]
-            num_before += len(slices)
-        raise IndexError(
-            f"Shard {shard} of {self.name} has {num_before} samples, not {sample + 1}."
-        )
-
     def describe_location(self, entry: IndexEntry) -> str:
         """Return the shard and the key of an entry, for messages."""
         return f"{self.name}/{entry.shard}: {entry.modality} {entry.key!r}"
@@ -285,19 +260,6 @@ def open_shards(location: Path | str, config: DataConfig | None = None) -> Shard
     else:
         name, folder = str(Path(location)), LocalFolder(Path(location))
     return Shards(name, folder, folder.indexes())
-
-
-def split_questions(entry: IndexEntry, questions_per_sample: int) -> list[slice]:
-    """Return which of an entry's questions each training sample contains.
-
-    A text or image set is a single sample: its questions are one conversation, which is not cut.
-    """
-    if entry.modality not in MULTI_RECORD_MODALITIES:
-        questions_per_sample = max(entry.num_questions, 1)
-    return [
-        slice(first, min(first + questions_per_sample, entry.num_questions))
-        for first in range(0, entry.num_questions, questions_per_sample)
-    ]
 
 
 def _read_tokens(

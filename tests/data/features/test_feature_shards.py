@@ -11,9 +11,10 @@ import torch
 from safetensors.torch import load
 from webdataset import WebDataset
 
-from lit_hour.config.schema import ImageConfig, VideoConfig
+from lit_hour.config.schema import Config, ImageConfig, VideoConfig
 from lit_hour.data.datasets import load_features, load_visual
 from lit_hour.data.shards.reader import open_shards
+from lit_hour.data.training_samples import samples_per_shard
 from lit_hour.errors import ShardError
 from lit_hour.types import Features
 from tests.data.factories import MIXED_KEYS, VIDEO, shard_files
@@ -24,7 +25,7 @@ def test_feature_shards_have_the_samples_of_the_frame_shards(
     feature_shards: Path, frame_shards: Path
 ) -> None:
     frames, features = open_shards(frame_shards), open_shards(feature_shards)
-    assert features.samples_per_shard(2) == frames.samples_per_shard(2)
+    assert samples_per_shard(features, Config()) == samples_per_shard(frames, Config())
     for one, other in zip(frames.entries, features.entries, strict=True):
         assert replace(other, offset=one.offset, num_bytes=one.num_bytes) == one
         seen, stored = frames.read(one), features.read(other)

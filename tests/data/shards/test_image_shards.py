@@ -68,14 +68,6 @@ def test_webdataset_reads_images_and_texts(mixed_shards, mixed_files):
     assert json.loads(samples[6]["json"])["modality"] == "text"
 
 
-def test_image_sets_and_texts_are_single_training_samples(mixed_shards):
-    shards = open_shards(mixed_shards)
-    assert shards.samples_per_shard(2) == (1 + 1 + 2, 3, 1)
-    assert shards.samples_per_shard(1) == (1 + 1 + 3, 3, 1)
-    entry, questions = shards.locate(1, 1, 2)
-    assert (entry.key, len(shards.read(entry).questions[questions])) == ("record_00000004", 3)
-
-
 @pytest.fixture
 def damaged(mixed_shards, tmp_path):
     """Return a function that copies the shards and replaces some bytes of a file."""

@@ -66,26 +66,6 @@ def test_max_frames_decodes_evenly_spaced_frames_only(frame_shards):
         assert torch.equal(frames.images, expected.images[indices])
 
 
-def test_training_samples_are_groups_of_questions(frame_shards):
-    shards = open_shards(frame_shards)
-    assert shards.samples_per_shard(1) == (3, 7, 5)
-    assert shards.samples_per_shard(2) == (2, 4, 3)
-    assert shards.samples_per_shard(5) == (2, 2, 1)
-    questions = [
-        (video.key, shards.read(video).questions[indices])
-        for shard, count in enumerate(shards.samples_per_shard(2))
-        for video, indices in (shards.locate(shard, sample, 2) for sample in range(count))
-    ]
-    assert [(key, len(questions)) for key, questions in questions if key == "more/f"] == [
-        ("more/f", 2),
-        ("more/f", 2),
-        ("more/f", 1),
-    ]
-    assert len({question.id for _, questions in questions for question in questions}) == 15
-    with pytest.raises(IndexError):
-        shards.locate(0, 2, 2)
-
-
 def test_unfinished_folder_is_rejected(tmp_path, frame_shards, corrupt_copy):
     with pytest.raises(
         ShardError, match=f"{re.escape(str(tmp_path))} contains no shards.*lit-hour pack"

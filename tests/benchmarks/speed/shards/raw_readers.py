@@ -11,8 +11,11 @@ from pathlib import Path
 
 from torch.utils.data import DataLoader, Dataset
 
+from lit_hour.config.data import DataConfig
+from lit_hour.config.schema import Config
 from lit_hour.data.sample_order import MixedOrder, SourceOrder
 from lit_hour.data.shards.reader import Shards, open_shards
+from lit_hour.data.training_samples import samples_per_shard
 from tests.benchmarks.speed.harness.peers import load_peer
 from tests.benchmarks.speed.shards.peer_libraries import PEERS, Peer, RawSample, only_sample
 from tests.benchmarks.speed.shards.write_shards import (
@@ -40,7 +43,7 @@ class RawSamples(Dataset[RawSample]):
 def read_ours(folder: Path, num_workers: int) -> Iterator[RawSample]:
     """Read with this project in training order."""
     shards = open_shards(folder)
-    sizes = shards.samples_per_shard(NUM_QUESTIONS)
+    sizes = samples_per_shard(shards, Config(data=DataConfig(questions_per_sample=NUM_QUESTIONS)))
     mixed = MixedOrder({"all": SourceOrder(sizes, SHUFFLE_SHARDS, 0, "all")}, {"all": 1.0}, 0)
     locations = [mixed[position][1:] for position in range(sum(sizes))]
     yield from DataLoader(

@@ -27,7 +27,7 @@ from lit_hour.run_dir import RunDir
 from lit_hour.synthetic.dataset import build_and_pack
 from lit_hour.text.tokenizer import load_tokenizer, train_byte_level_tokenizer
 from lit_hour.training.fit import make_tokenizer
-from lit_hour.training.module import HourLLaVAModule
+from lit_hour.training.module import HourLLaVAModule, forgetting_generators
 from lit_hour.training.optim import build_optimizer
 from tests import published_stage
 from tests.benchmarks.speed.harness.matrix_rate import data_sheet_rate, matrix_rate
@@ -36,7 +36,6 @@ from tests.benchmarks.speed.step.flops import shapes_of, step_flops
 from tests.benchmarks.speed.step.noise_features import write_noise
 from tests.benchmarks.speed.step.reference import plain_loss
 from tests.benchmarks.speed.step.timed_steps import Steps, take_steps
-from tests.helpers.generators import forgetting_generators
 
 CONFIGS = Path(__file__).parents[4] / "conf"
 TARGET = 4
@@ -191,7 +190,7 @@ def take_plain_steps(
     for batch in steps.batches:
         started, started_core = time.perf_counter(), time.process_time()
         optimizer.zero_grad()
-        loss = plain_loss(model, batch, forgetting_generators(module, batch))
+        loss = plain_loss(model, batch, forgetting_generators(batch, module.config.run.seed))
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), settings.gradient_clip_norm)
         optimizer.step()
@@ -215,7 +214,7 @@ def count_operations(folder: Path) -> Outcome:
     model, batch = module.model, steps.batches[0]
     shapes = shapes_of(model, batch)
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-        model(batch, forgetting_generators(module, batch)).loss.backward()
+        model(batch, forgetting_generators(batch, module.config.run.seed)).loss.backward()
     counted = float(counter.get_total_flops())
     formula = sum(step_flops(config, model.llm.vocab_size, shapes, causal_share=1.0).values())
     print(

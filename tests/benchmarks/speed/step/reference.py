@@ -31,12 +31,11 @@ from lit_hour.types import Batch, Features, Frames, Video
 def plain_loss(model: HourLLaVA, batch: Batch, generators: Sequence[Generator]) -> Tensor:
     """Return the loss `()`, equal to `model(batch, generators)` up to rounding."""
     texts = []
-    for text in embed_texts(batch, model.llm.embed):
+    for index, text in enumerate(embed_texts(batch, model.llm.embed)):
         video = batch.visuals[text.visual_index]
         assert isinstance(video, Video)
         repository = build_repository(model, video)
-        generator = generators[text.visual_index]
-        kept = choose_kept_tokens(repository, text.question, model.config.memaug, generator)
+        kept = choose_kept_tokens(repository, text.question, model.config.memaug, generators[index])
         query = build_memaug_query(text, repository, kept)
         augmented = augment(
             model, query.tokens, repository.tokens, query.positions, repository.positions
