@@ -10,6 +10,7 @@ optimizer state and sample position of the last checkpoint.
 from __future__ import annotations
 
 import logging
+import signal
 import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -25,6 +26,8 @@ LAYOUTS = (Layout(1, 0), Layout(1, 2), Layout(2, 0), Layout(2, 2))
 def main(seeds: list[int]) -> int:
     """Print the comparisons, and return the number of runs that differ."""
     logging.getLogger("lightning").setLevel(logging.ERROR)
+    # a shell ignores it in a background job, and so would the runs
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     num_different = 0
     with TemporaryDirectory() as folder:
         data = Path(folder) / "world"
