@@ -1,4 +1,7 @@
-"""Draw a frame: a background, figures in their poses and props, as an RGB array."""
+"""Draw a frame: a background, figures in their poses and props, as an RGBA array.
+
+Four bytes a pixel, so that NumPy fills a shape by writing one 32-bit number per pixel.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,8 @@ from lit_hour.synthetic.story import Actor, Background, Prop, cell_center
 
 Array = NDArray[np.floating]
 Picture = NDArray[np.uint8]  # (size, size, 3), RGB
+Canvas = NDArray[np.uint8]  # (size, size, 4), RGBA with an alpha of 255
+PackedPixels = NDArray[np.uint32]  # (size, size), a canvas with the four bytes of a pixel as one
 
 COLOR_RGB = {
     "red": (225, 30, 30),
@@ -55,63 +60,95 @@ def draw_picture(
     poses: Sequence[tuple[Actor, Pose]],
     size_pixels: int,
 ) -> Picture:
-    """Draw a frame `(size_pixels, size_pixels, 3)`.
+    """Draw a frame `(size_pixels, size_pixels, 3)` in RGB, see `draw_canvas`."""
+    canvas = draw_canvas(background, props, poses, size_pixels)  # (size, size, 4)
+    return np.ascontiguousarray(canvas[..., :3])  # (size, size, 3)
+
+
+def draw_canvas(
+    background: Background,
+    props: tuple[Prop, ...],
+    poses: Sequence[tuple[Actor, Pose]],
+    size_pixels: int,
+) -> Canvas:
+    """Draw a frame `(size_pixels, size_pixels, 4)` in RGBA.
 
     Later figures are drawn over earlier ones, and props over all figures.
     """
-    picture = _draw_background(background, size_pixels).copy()  # (size, size, 3)
+    canvas = _draw_background(background, size_pixels).copy()  # (size, size, 4)
+    pixels = canvas.view(np.uint32)[..., 0]  # (size, size)
     for actor, pose in poses:
-        _draw_actor(picture, actor, pose)
+        _draw_actor(pixels, actor, pose)
     for prop in props:
-        rows, columns, mask, prop_picture = _draw_prop(prop, size_pixels)
-        np.copyto(picture[rows, columns], prop_picture, where=mask)
-    return picture
+        rows, columns, mask, prop_pixels = _draw_prop(prop, size_pixels)
+        np.copyto(pixels[rows, columns], prop_pixels, where=mask)
+    return canvas
 
 
-def _draw_actor(picture: Picture, actor: Actor, pose: Pose) -> None:
-    """Draw a figure with smooth edges over a picture `(size, size, 3)`, in place."""
-    size_pixels = len(picture)
+def _draw_actor(pixels: PackedPixels, actor: Actor, pose: Pose) -> None:
+    """Draw a figure with smooth edges over `pixels` `(size, size)`, in place."""
+    size_pixels = len(pixels)
     rows = _pixel_range(pose.y, FIGURE_EXTENT * pose.radius, size_pixels)
     columns = _pixel_range(pose.x, FIGURE_EXTENT * pose.radius, size_pixels)
-    x = _pixel_centers(columns, size_pixels)[None, :] - pose.x  # (1, columns)
-    y = _pixel_centers(rows, size_pixels)[:, None] - pose.y  # (rows, 1)
-    angle = math.radians(pose.angle_degrees)
-    cosine, sine = math.cos(angle), math.sin(angle)
-    rotated_x = (x * cosine + y * sine) / pose.radius  # (rows, columns)
-    rotated_y = (y * cosine - x * sine) / pose.radius  # (rows, columns)
+    centers = _pixel_centers(size_pixels)  # (size,)
+    x = centers[None, columns] - pose.x  # (1, columns)
+    y = centers[rows, None] - pose.y  # (rows, 1)
+    if pose.angle_degrees:
+        angle = math.radians(pose.angle_degrees)
+        cosine, sine = math.cos(angle), math.sin(angle)
+        x, y = x * cosine + y * sine, y * cosine - x * sine  # (rows, columns)
+    x, y = x / pose.radius, y / pose.radius  # broadcastable to (rows, columns)
     radius_pixels = pose.radius * size_pixels
-    region = picture[rows, columns]  # (rows, columns, 3), a view
-    distance = SIGNED_DISTANCES[actor.shape](rotated_x, rotated_y)  # (rows, columns)
-    _fill(region, distance * radius_pixels, COLOR_RGB[actor.color])
+    region = pixels[rows, columns]  # (rows, columns), a view
+    distance = SIGNED_DISTANCES[actor.shape](x, y)  # (rows, columns)
+    _fill(region, distance * radius_pixels, actor.color)
     if actor.has_eye:
-        eye_distance = np.hypot(rotated_x, rotated_y + EYE_HEIGHT) - EYE_RADIUS  # (rows, columns)
-        eye_color = COLOR_RGB["white" if actor.color == "black" else "black"]
+        eye_distance = np.hypot(x, y + EYE_HEIGHT) - EYE_RADIUS  # (rows, columns)
+        eye_color = "white" if actor.color == "black" else "black"
         _fill(region, eye_distance * radius_pixels, eye_color)
 
 
-def _pixel_centers(pixels: slice, size_pixels: int) -> NDArray[np.float32]:
-    """Return the centers `(pixels,)` of rows or columns, as fractions of the frame."""
-    indices = np.arange(pixels.start, pixels.stop, dtype=np.float32)  # (pixels,)
+@lru_cache(maxsize=8)
+def _pixel_centers(size_pixels: int) -> NDArray[np.float32]:
+    """Return the centers `(size,)` of rows or columns, as fractions of the frame."""
+    indices = np.arange(size_pixels, dtype=np.float32)  # (size,)
     return (indices + np.float32(0.5)) / np.float32(size_pixels)
 
 
-def _fill(picture: Picture, distance: Array, color: tuple[int, int, int]) -> None:
-    """Fill a shape in `picture` `(rows, columns, 3)` with a color, anti-aliased, in place.
+def _fill(pixels: PackedPixels, distance: Array, color: str) -> None:
+    """Fill a shape in `pixels` `(rows, columns)` with a color, anti-aliased, in place.
+
+    Colors are mixed only at the edge: pixels inside are overwritten, those outside are not touched.
 
     Args:
-        picture: to draw on.
+        pixels: to draw on.
         distance: signed distance `(rows, columns)` of each pixel from the edge, in pixels.
-        color: RGB.
+        color: a name in `COLOR_RGB`.
     """
-    coverage = np.clip(0.5 - distance, 0, 1)[..., None]  # (rows, columns, 1)
-    target = np.array(color, dtype=np.float32)  # (3,)
-    picture[:] = np.rint(picture + coverage * (target - picture))  # (rows, columns, 3)
+    is_inside = distance <= -0.5  # (rows, columns)
+    np.copyto(pixels, _pack_color(color), where=is_inside)
+    rows, columns = np.nonzero((distance < 0.5) ^ is_inside)  # (edge,) each
+    coverage = (0.5 - distance[rows, columns])[:, None]  # (edge, 1)
+    edge = pixels[rows, columns].view(np.uint8).reshape(-1, 4)  # (edge, 4)
+    mixed = np.rint(edge + coverage * (_rgba(color).astype(np.float32) - edge))  # (edge, 4)
+    pixels[rows, columns] = mixed.astype(np.uint8).view(np.uint32)[:, 0]  # (edge,)
+
+
+def _rgba(color: str) -> NDArray[np.uint8]:
+    """Return a color of `COLOR_RGB` `(4,)`, opaque."""
+    return np.array([*COLOR_RGB[color], 255], dtype=np.uint8)  # (4,)
+
+
+@lru_cache(maxsize=len(COLOR_RGB))
+def _pack_color(color: str) -> np.uint32:
+    """Return the four bytes of a color as one number."""
+    return _rgba(color).view(np.uint32)[0]
 
 
 @lru_cache(maxsize=64)
-def _draw_background(background: Background, size_pixels: int) -> Picture:
-    """Draw an empty background `(size, size, 3)`."""
-    color = np.array(COLOR_RGB[background.color], dtype=np.uint8)  # (3,)
+def _draw_background(background: Background, size_pixels: int) -> Canvas:
+    """Draw an empty background `(size, size, 4)`."""
+    color = _rgba(background.color)  # (4,)
     period = 1 / NUM_STRIPES
     centers = (np.arange(size_pixels) + 0.5) / size_pixels  # (size,)
     phase = centers % period / period  # (size,), in [0, 1)
@@ -122,18 +159,21 @@ def _draw_background(background: Background, size_pixels: int) -> Picture:
         "dotted": np.hypot(x - 0.5, y - 0.5) < 0.28,
         "checked": (x < 0.5) != (y < 0.5),
     }[background.pattern]
-    dark_color = (color * PATTERN_TONE).astype(np.uint8)  # (3,)
+    dark_color = color.copy()  # (4,)
+    dark_color[:3] = PATTERN_TONE * color[:3]
     mask = np.broadcast_to(is_dark, (size_pixels, size_pixels))[..., None]  # (size, size, 1)
-    return np.where(mask, dark_color, color).astype(np.uint8)  # (size, size, 3)
+    return np.where(mask, dark_color, color)  # (size, size, 4)
 
 
 @lru_cache(maxsize=256)
-def _draw_prop(prop: Prop, size_pixels: int) -> tuple[slice, slice, NDArray[np.bool_], Picture]:
+def _draw_prop(
+    prop: Prop, size_pixels: int
+) -> tuple[slice, slice, NDArray[np.bool_], PackedPixels]:
     """Draw a prop.
 
     Returns:
-        Its rows and its columns in the frame, the mask `(rows, columns, 1)` of the pixels that it
-        covers, and its picture `(rows, columns, 3)`.
+        Its rows and its columns in the frame, the mask `(rows, columns)` of the pixels that it
+        covers, and its pixels `(rows, columns)`.
     """
     center_x, center_y = cell_center(prop.cell)
     rows = _pixel_range(center_y, PROP_EXTENT * PROP_RADIUS, size_pixels)
@@ -151,10 +191,12 @@ def _draw_prop(prop: Prop, size_pixels: int) -> tuple[slice, slice, NDArray[np.b
         lobes = 0.05 * np.cos(7 * np.arctan2(y, x))  # (rows, columns)
         distance = np.hypot(x, y) - 1.02 - lobes  # (rows, columns)
         is_line = np.hypot((x % 0.5) - 0.25, (y % 0.5) - 0.25) < 0.1  # (rows, columns)
-    color = np.array(PROP_RGB[prop.kind], dtype=np.float32)  # (3,)
+    color = np.array([*PROP_RGB[prop.kind], 255], dtype=np.float32)  # (4,)
+    edge_color = color.copy()  # (4,)
+    edge_color[:3] *= EDGE_TONE
     is_dark = ((distance > -0.14) | is_line)[..., None]  # (rows, columns, 1)
-    picture = np.where(is_dark, EDGE_TONE * color, color).astype(np.uint8)  # (rows, columns, 3)
-    return rows, columns, (distance <= 0)[..., None], picture
+    picture = np.where(is_dark, edge_color, color).astype(np.uint8)  # (rows, columns, 4)
+    return rows, columns, distance <= 0, picture.view(np.uint32)[..., 0]
 
 
 def _pixel_range(center: float, extent: float, size_pixels: int) -> slice:

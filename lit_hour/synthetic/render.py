@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import NoReturn
 
 import av
+from av.video.reformatter import VideoReformatter
 from tqdm import tqdm
 
 from lit_hour.errors import SyntheticDataError
 from lit_hour.io.atomic import atomic_path
 from lit_hour.media.worker_process import exit_with_parent, worker_context
-from lit_hour.synthetic.draw import Picture, Pose, draw_picture
+from lit_hour.synthetic.draw import Canvas, Picture, Pose, draw_canvas, draw_picture
 from lit_hour.synthetic.story import SOLO_VERBS, Actor, Appearance, Scene, Story
 
 STORIES_PER_WORKER = 2  # submitted ahead of time: one is rendered, one waits
@@ -159,8 +160,8 @@ def pose_at(scene: Scene, appearance: Appearance, seconds: float) -> Pose | None
     )
 
 
-def _draw_frames(story: Story, size_pixels: int, frames_per_second: int) -> Iterator[Picture]:
-    """Yield one picture `(size_pixels, size_pixels, 3)` per frame; unchanged ones are reused."""
+def _draw_frames(story: Story, size_pixels: int, frames_per_second: int) -> Iterator[Canvas]:
+    """Yield one canvas `(size_pixels, size_pixels, 4)` per frame; an unchanged one is reused."""
     num_frames = max(1, round(story.duration_seconds * frames_per_second))
     scenes = iter(story.scenes)
     scene, drawn_poses = next(scenes), None
@@ -170,15 +171,20 @@ def _draw_frames(story: Story, size_pixels: int, frames_per_second: int) -> Iter
             scene, drawn_poses = next(scenes), None
         poses = poses_at(scene, seconds)
         if poses != drawn_poses:
-            picture = draw_picture(scene.background, scene.props, poses, size_pixels)
+            canvas = draw_canvas(scene.background, scene.props, poses, size_pixels)
             drawn_poses = poses
-        yield picture
+        yield canvas
 
 
 def _encode(
-    pictures: Iterator[Picture], path: Path, size_pixels: int, frames_per_second: int
+    canvases: Iterator[Canvas], path: Path, size_pixels: int, frames_per_second: int
 ) -> None:
-    """Write pictures as an MP4 file; single-threaded, as videos are rendered in parallel."""
+    """Write frames as an MP4 file; single-threaded, as videos are rendered in parallel.
+
+    Each canvas is converted to YUV once, by one converter: FFmpeg takes longer to set up a
+    conversion than to convert a small frame.
+    """
+    converter, converted = VideoReformatter(), None
     with av.open(str(path), "w", format="mp4") as container:
         stream = container.add_stream("libx264", rate=frames_per_second)
         stream.width = stream.height = size_pixels
@@ -186,8 +192,11 @@ def _encode(
         stream.gop_size = KEY_FRAME_SECONDS * frames_per_second
         stream.codec_context.thread_count = 1
         stream.options = {"preset": "ultrafast"}
-        for index, picture in enumerate(pictures):
-            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+        for index, canvas in enumerate(canvases):
+            if canvas is not converted:
+                rgba = av.VideoFrame.from_numpy_buffer(canvas, format="rgba")
+                frame = converter.reformat(rgba, format="yuv420p", threads=1)
+                converted = canvas
             frame.pts = index
             container.mux(stream.encode(frame))
         container.mux(stream.encode())

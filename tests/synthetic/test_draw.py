@@ -2,7 +2,7 @@ from itertools import combinations, product
 
 import numpy as np
 
-from lit_hour.synthetic.draw import COLOR_RGB, Pose, draw_picture
+from lit_hour.synthetic.draw import COLOR_RGB, SIGNED_DISTANCES, Pose, draw_picture
 from lit_hour.synthetic.story import (
     BACKGROUND_COLORS,
     CELL_NAMES,
@@ -66,3 +66,22 @@ def test_figure_outside_the_frame_draws_nothing():
     for x, y in ((-0.2, 0.5), (1.2, 0.5), (0.5, -0.2), (0.5, 1.2)):
         picture = draw_picture(background, (), [(actor, Pose(x, y, 0.145))], SIZE)
         assert (picture == empty).all(), (x, y)
+
+
+def test_every_pixel_is_mixed_by_the_share_that_the_figure_covers():
+    background = Background("orange", "checked")
+    empty = draw_picture(background, (), [], SIZE)
+    centers = (np.arange(SIZE, dtype=np.float32) + np.float32(0.5)) / np.float32(SIZE)
+    for shape, angle_degrees in product(SHAPES, (0.0, 33.0)):
+        pose = Pose(0.41, 0.57, 0.22, angle_degrees)
+        x, y = centers[None, :] - pose.x, centers[:, None] - pose.y  # (1, size) and (size, 1)
+        cosine, sine = np.cos(np.radians(angle_degrees)), np.sin(np.radians(angle_degrees))
+        turned = (x * float(cosine) + y * float(sine), y * float(cosine) - x * float(sine))
+        distance = SIGNED_DISTANCES[shape](*(axis / pose.radius for axis in turned))
+        coverage = np.clip(0.5 - distance * (pose.radius * SIZE), 0, 1)[..., None]
+        color = np.array(COLOR_RGB["blue"], dtype=np.float32)
+        expected = np.rint(empty + coverage * (color - empty))
+        actor = Actor(shape, "blue", LARGE_SIZE, has_eye=False)
+        picture = draw_picture(background, (), [(actor, pose)], SIZE)
+        assert (picture == expected).all(), (shape, angle_degrees)
+        assert (np.unique(coverage) % 1 > 0).sum() > 0

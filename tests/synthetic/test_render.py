@@ -7,7 +7,7 @@ import pytest
 
 from lit_hour.errors import SyntheticDataError
 from lit_hour.synthetic.draw import COLOR_RGB
-from lit_hour.synthetic.render import draw_frame, pose_at, render_story
+from lit_hour.synthetic.render import KEY_FRAME_SECONDS, draw_frame, pose_at, render_story
 from lit_hour.synthetic.story import (
     LARGE_SIZE,
     MOVE_DIRECTIONS,
@@ -207,6 +207,22 @@ def test_same_story_gives_the_same_file(tmp_path: Path):
     for name in ("one.mp4", "two.mp4"):
         render_story(generate_story(5, 30.0), tmp_path / name, SIZE, RATE)
     assert (tmp_path / "one.mp4").read_bytes() == (tmp_path / "two.mp4").read_bytes()
+
+
+def test_file_is_that_of_frames_drawn_and_converted_one_by_one(tmp_path: Path):
+    story, seconds = generate_story(5, 30.0), 30
+    render_story(story, tmp_path / "story.mp4", SIZE, RATE)
+    with av.open(str(tmp_path / "plain.mp4"), "w") as container:
+        stream = container.add_stream("libx264", rate=RATE)
+        stream.width = stream.height = SIZE
+        stream.gop_size = KEY_FRAME_SECONDS * RATE
+        stream.codec_context.thread_count = 1
+        stream.options = {"preset": "ultrafast"}
+        for index in range(seconds * RATE):
+            picture = draw_frame(story, index / RATE, SIZE)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode())
+    assert (tmp_path / "story.mp4").read_bytes() == (tmp_path / "plain.mp4").read_bytes()
 
 
 def test_video_that_cannot_be_written_is_named(tmp_path: Path):
