@@ -42,7 +42,7 @@ def resize_image(image: Image.Image, image_size: int, target: Tensor | None = No
 
     Source: the SigLIP preprocessing of the published model: bicubic, antialiased, on uint8 RGB.
     """
-    rgb = image.convert("RGB")
+    rgb = image if image.mode == "RGB" else image.convert("RGB")  # convert() always copies
     if rgb.size != (image_size, image_size):
         rgb = rgb.resize((image_size, image_size), Image.Resampling.BICUBIC)
     if target is None:

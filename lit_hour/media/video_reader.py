@@ -13,7 +13,6 @@ import math
 import warnings
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import count, islice, takewhile
 from pathlib import Path
 from typing import Literal
@@ -21,15 +20,14 @@ from typing import Literal
 import av
 import torch
 from av.video.frame import VideoFrame
-from PIL import Image
 from torch import Tensor
 
 from lit_hour.config.schema import VideoConfig
 from lit_hour.errors import VideoError
+from lit_hour.media.frame_conversion import FrameConverter
 from lit_hour.media.packet_filter import TIME_TOLERANCE_SECONDS
 from lit_hour.media.published_sampling import sample_published
 from lit_hour.media.selective_decoding import TIMESTAMPED_CONTAINERS, decode_selected_frames
-from lit_hour.media.transforms import resize_image, rotate_image
 from lit_hour.media.video_probe import NO_TIMESTAMPS_MESSAGE, VideoInfo, open_video, probe
 from lit_hour.types import Frames
 
@@ -214,18 +212,39 @@ def read_frames(
         images = _keyframe_images(info, timestamps, image_size, readable)
     else:
         images = _displayed_images(info, timestamps, image_size, readable)
-    num_read = 0
-    while chunk := list(islice(images, chunk_frames)):
-        seconds = timestamps[num_read : num_read + len(chunk)]
-        yield Frames(
-            torch.stack(chunk),  # (frames, 3, size, size)
-            torch.tensor(seconds, dtype=torch.float32),  # (frames,)
-        )
-        num_read += len(chunk)
+    num_read = yield from _stack_images(images, timestamps, chunk_frames)
     if num_read == len(timestamps):
         return info.duration_seconds
     _report_damage(info, readable, num_read, len(timestamps), on_decode_error)
     return readable.end_seconds
+
+
+def _stack_images(
+    images: Iterator[Tensor], timestamps: Sequence[float], chunk_frames: int
+) -> Generator[Frames, None, int]:
+    """Yield images `(3, size, size)` in chunks, and return their number.
+
+    An image is copied before the next one is requested.
+    """
+    num_read, num_in_chunk = 0, 0
+    buffer = torch.empty(0)
+    for image in images:
+        if num_in_chunk == 0:
+            num_frames = min(chunk_frames, len(timestamps) - num_read)
+            buffer = image.new_empty(num_frames, *image.shape)  # (frames, 3, size, size)
+        # NumPy copies in this thread. Torch would start threads, which wait for the decoders'.
+        buffer.numpy()[num_in_chunk] = image.numpy()
+        num_in_chunk += 1
+        if num_in_chunk == len(buffer):
+            yield _timed(buffer, timestamps[num_read : num_read + num_in_chunk])
+            num_read, num_in_chunk = num_read + num_in_chunk, 0
+    if num_in_chunk:
+        yield _timed(buffer[:num_in_chunk].clone(), timestamps[num_read : num_read + num_in_chunk])
+    return num_read + num_in_chunk
+
+
+def _timed(images: Tensor, timestamps: Sequence[float]) -> Frames:
+    return Frames(images, torch.tensor(timestamps, dtype=torch.float32))  # (frames,)
 
 
 def _report_damage(
@@ -257,7 +276,7 @@ def _displayed_images(
     Where selective decoding ends early, every frame is decoded instead.
     """
     num_read = 0
-    convert = partial(_convert_frame, info.path, image_size)
+    convert = FrameConverter(info.path, image_size)
     for image, _, num_times in decode_selected_frames(info, timestamps, False, convert):
         yield from [image] * num_times
         num_read += num_times
@@ -269,12 +288,12 @@ def _images_of_all_frames(
     info: VideoInfo, timestamps: Sequence[float], image_size: int, readable: ReadableRange
 ) -> Iterator[Tensor]:
     """Yield the same images as `_displayed_images` by decoding every frame."""
-    num_read = 0
+    num_read, convert = 0, FrameConverter(info.path, image_size)
     for frame, end_seconds in _iterate_frames(info, readable):
         image: Tensor | None = None
         while timestamps[num_read] < end_seconds - TIME_TOLERANCE_SECONDS:
             if image is None:
-                image = _convert_frame(info.path, image_size, frame)  # (3, size, size)
+                image = convert(frame)  # (3, size, size)
             yield image
             num_read += 1
             if num_read == len(timestamps):
@@ -323,7 +342,7 @@ def _keyframe_images(
 ) -> Iterator[Tensor]:
     """Yield the last keyframe before each timestamp, `(3, image_size, image_size)`."""
     num_read, early_seconds = 0, []
-    convert = partial(_convert_frame, info.path, image_size)
+    convert = FrameConverter(info.path, image_size)
     for image, start, num_times in decode_selected_frames(info, timestamps, True, convert):
         yield from [image] * num_times
         times = timestamps[num_read : num_read + num_times]
@@ -340,20 +359,3 @@ def _keyframe_images(
             KeyframeWarning,
             stacklevel=2,
         )
-
-
-def _convert_frame(path: Path, image_size: int, frame: VideoFrame) -> Tensor:
-    """Return a frame upright and resized: `(3, image_size, image_size)` uint8."""
-    try:
-        plane = frame.reformat(format="rgb24").planes[0]
-    except av.FFmpegError as error:
-        raise VideoError(
-            f"{path} has frames of the pixel format {frame.format.name}, which cannot be converted"
-            " to RGB. Convert the video."
-        ) from error
-    # frame.to_image() copies row by row, which costs more than the conversion.
-    size = (frame.width, frame.height)
-    image = Image.frombuffer("RGB", size, bytes(plane), "raw", "RGB", plane.line_size, 1)
-    if frame.rotation:
-        image = rotate_image(image, frame.rotation)
-    return resize_image(image, image_size)  # (3, size, size)

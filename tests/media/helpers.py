@@ -97,6 +97,26 @@ def write_video(
     return path
 
 
+def write_moving(
+    path: Path, num_frames: int, times: list[int] | None = None, **options: str
+) -> Path:
+    """Encode a bright bar that moves over noise by x264."""
+    noise = np.random.default_rng(0).integers(0, 120, (48, 64, 3), dtype=np.uint8)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(
+            "libx264", rate=25, options={"preset": "veryfast", "bf": "3", **options}
+        )
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for number in range(num_frames):
+            image = noise.copy()
+            image[:, number % 56 : number % 56 + 8] += 100
+            frame = av.VideoFrame.from_ndarray(np.roll(image, number // 3, axis=0), format="rgb24")
+            frame.pts = times[number] if times else number
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return path
+
+
 def loop_video(source: Path, target: Path, duration_seconds: float) -> None:
     """Repeat a video, without encoding it again, until it lasts about `duration_seconds`.
 

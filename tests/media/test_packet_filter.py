@@ -1,7 +1,6 @@
 """Selective decoding gives the same frames as decoding every packet."""
 
 import warnings
-from functools import partial
 from math import inf
 from pathlib import Path
 
@@ -11,11 +10,12 @@ import pytest
 import torch
 
 from lit_hour.media import video_reader
+from lit_hour.media.frame_conversion import FrameConverter
 from lit_hour.media.packet_filter import FrameRole, PacketFilter, PacketInfo, parse_h264_packet
 from lit_hour.media.selective_decoding import decode_selected_frames
 from lit_hour.media.video_probe import probe
 from lit_hour.media.video_reader import KeyframeWarning, ReadableRange, read_frames
-from tests.media.helpers import numbered_images, numbers_in, write_video
+from tests.media.helpers import numbered_images, numbers_in, write_moving, write_video
 
 IMAGE_SIZE = 32
 
@@ -30,33 +30,13 @@ def assert_equal_to_every_frame_decoded(path: Path, fps: float, is_complete: boo
     expected = list(
         video_reader._images_of_all_frames(info, timestamps, IMAGE_SIZE, ReadableRange())
     )
-    convert = partial(video_reader._convert_frame, path, IMAGE_SIZE)
+    convert = FrameConverter(path, IMAGE_SIZE)
     images = []
     for image, _, num_times in decode_selected_frames(info, timestamps, False, convert):
         images += [image] * num_times
     assert len(images) <= len(expected)
     assert torch.equal(torch.stack(images), torch.stack(expected[: len(images)]))
     assert len(images) == len(timestamps) or not is_complete, "it ended early"
-
-
-def write_moving(
-    path: Path, num_frames: int, times: list[int] | None = None, **options: str
-) -> Path:
-    """Encode a bright bar that moves over noise by x264."""
-    noise = np.random.default_rng(0).integers(0, 120, (48, 64, 3), dtype=np.uint8)
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream(
-            "libx264", rate=25, options={"preset": "veryfast", "bf": "3", **options}
-        )
-        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
-        for number in range(num_frames):
-            image = noise.copy()
-            image[:, number % 56 : number % 56 + 8] += 100
-            frame = av.VideoFrame.from_ndarray(np.roll(image, number // 3, axis=0), format="rgb24")
-            frame.pts = times[number] if times else number
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode())
-    return path
 
 
 @pytest.mark.parametrize("suffix", ["mp4", "mkv", "ts"])

@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from lit_hour.config.schema import VideoConfig
-from lit_hour.media import video_reader
+from lit_hour.media import frame_conversion
 from lit_hour.media.video_probe import probe
 from lit_hour.media.video_reader import load_video, read_frames, sample_timestamps
 from tests import REPOSITORY
@@ -72,8 +72,8 @@ def test_read_frames_resizes_each_wanted_frame_once(
         resized.append(resize_image(image, image_size))
         return resized[-1]
 
-    resize_image = video_reader.resize_image
-    monkeypatch.setattr(video_reader, "resize_image", count)
+    resize_image = frame_conversion.resize_image
+    monkeypatch.setattr(frame_conversion, "resize_image", count)
     path = write_video(tmp_path / "video.mp4", numbered_images(50))
     frames = read_all(path, [0.0, 0.01, 0.02, 0.09, 2.0, 2.05, 4.9])
     assert numbers_in(frames.images) == [0, 0, 0, 0, 20, 20, 49]

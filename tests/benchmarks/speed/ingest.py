@@ -8,7 +8,8 @@ is measured above that of the loaded libraries.
 
 decord and PyAV return frames at full size, which PIL resizes, as in this project and in the
 published reader. decord selects frames by number, which is equivalent at a constant frame rate.
-decord's own resize and torchcodec with torch's resize are rows for comparison.
+decord's own resize and torchcodec with torch's resize are rows for comparison, and so are the
+limits of decode_limits.py.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
 from itertools import pairwise
+from math import inf
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -35,6 +37,7 @@ from PIL import Image
 from lit_hour.media.selective_decoding import num_available_cpus
 from lit_hour.media.video_probe import probe
 from lit_hour.media.video_reader import read_frames
+from tests.benchmarks.speed.decode_limits import EXACT_LIMITS, LIMITS, decoder_seconds
 from tests.benchmarks.speed.harness.outcome import Goal, Outcome
 from tests.media.helpers import loop_video
 
@@ -52,7 +55,7 @@ VIDEOS = {
 LONG_VIDEO = "360p, each 10 s"
 EXACT_WHY = (
     "Unreferenced frames are skipped, and GOPs are decoded in parallel. Frames that others may"
-    " refer to must be decoded, and they are most of the work."
+    " refer to must be decoded, and PIL's resize of the shown ones must give PIL's bytes."
 )
 KEY_FRAMES_WHY = (
     "A key frame costs more to decode than other frames, and each shown one is converted and"
@@ -239,6 +242,19 @@ def import_error(module: str) -> str:
     return ""
 
 
+def measure_limits(path: Path, minutes: float) -> dict[str, float]:
+    """Return the seconds of each of `LIMITS`, the best of the rounds, each in a new process."""
+    timestamps = [float(second) for second in range(round(minutes * 60))]
+    seconds = dict.fromkeys(LIMITS, inf)
+    for _ in range(NUM_ROUNDS):
+        for name in LIMITS:
+            with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
+                found = process.submit(decoder_seconds, path, timestamps, name, SIZE_PIXELS)
+                seconds[name] = min(seconds[name], found.result())
+            print(f"    {name}: {seconds[name]:.2f} s", flush=True)
+    return seconds
+
+
 def compare_readers(title: str, path: Path) -> Iterator[Outcome]:
     """Measure all readers on one video."""
     names = [name for name, (_, module) in READERS.items() if not import_error(module)]
@@ -248,13 +264,14 @@ def compare_readers(title: str, path: Path) -> Iterator[Outcome]:
         for name, costs in zip(names, zip(*rounds, strict=True), strict=True)
     }
     seconds = {name: cost.seconds for name, cost in best.items()}
-    what = f"{MINUTES} minutes of {title}"
+    what, limits = f"{MINUTES} minutes of {title}", measure_limits(path, MINUTES)
     for peer in ("decord", "PyAV"):
-        why = (
-            f"{EXACT_WHY} {busy_cores(best, 'ours', peer)}"
-            if peer in best
-            else import_error(READERS[peer][1])
-        )
+        why = import_error(READERS[peer][1])
+        if peer in best:
+            floors = ", ".join(
+                f"{name} {limits[name] / seconds[peer]:.2f}" for name in EXACT_LIMITS
+            )
+            why = f"{EXACT_WHY} Floors over {peer}: {floors}. {busy_cores(best, 'ours', peer)}"
         ours = seconds["ours"] if peer in best else None
         yield Outcome(
             1, what, "s", ours, seconds.get(peer), peer, goal=Goal("at most", 0.5), why=why
@@ -264,6 +281,8 @@ def compare_readers(title: str, path: Path) -> Iterator[Outcome]:
         yield Outcome(
             1, what, "s", ours, seconds.get(peer), peer, why=import_error(READERS[peer][1])
         )
+    for name, limit in limits.items():
+        yield Outcome(1, what, "s", seconds["ours"], limit=limit, limit_name=name)
     for peer, other in (("decord", "decord"), ("PyAV", "PyAV"), ("our exact pass", "ours")):
         if other in best:
             goal = Goal("at most", 0.1)
