@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -22,12 +22,22 @@ def capture_attention(memaug: MemoryAugmentation) -> Iterator[list[Tensor]]:
         heads and over the tokens of the query, which sums to 1.
     """
     captured: list[Tensor] = []
+    lengths_to_come: list[Sequence[int]] = []  # of the texts of each memory, from the block's call
+
+    def read_lengths(block: nn.Module, args: tuple[Any, ...]) -> None:
+        _, _, text_lengths, *_ = args
+        lengths_to_come[:] = text_lengths
 
     @torch.no_grad()
     def hook(attention: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
-        captured.append(attention.attention_weights(*args))  # type: ignore[operator]
+        query, kv, rotary, *_ = args
+        parts = (tensor.split(lengths_to_come[0]) for tensor in (query, *rotary))
+        for tokens, cosine, sine in zip(*parts, strict=True):
+            captured.append(attention.attention_weights(tokens, kv, (cosine, sine)))  # type: ignore[operator]
+        del lengths_to_come[0]
 
-    handles = [block.cross_attention.register_forward_hook(hook) for block in memaug.blocks]  # type: ignore[union-attr]
+    handles = [block.register_forward_pre_hook(read_lengths) for block in memaug.blocks]
+    handles += [block.cross_attention.register_forward_hook(hook) for block in memaug.blocks]  # type: ignore[union-attr]
     try:
         yield captured
     finally:

@@ -1,7 +1,8 @@
 """MemAug: the question and the kept visual tokens attend to the full memory repository.
 
 Entry point: `MemoryAugmentation`, a stack of blocks with grouped-query attention and rotary
-positions. Sequences are not batched, because videos differ too much in length to be padded.
+positions. Memories are not padded to a batch, because videos differ too much in length. The queries
+of all texts about one memory lie one after another and pass through a block together.
 
 Source: Hour-LLaVA (arXiv:2506.05332), memory augmentation. The order of layers, norms and positions
 is that of its published code, whose outputs are recorded in tests/golden.
@@ -21,6 +22,7 @@ from lit_hour.model.memory_repository import DenseTokens, KVCache, MemoryReposit
 
 LAYER_NORM_EPS = 1e-5
 QUERY_CHUNK = 64  # queries per chunk of attention weights; an hour of memory has 1 GB of scores
+FEED_FORWARD_CHUNK = 16_384  # tokens per chunk of the FFN; its hidden layer is 4 times as wide
 
 Rotary = tuple[Tensor, Tensor]  # cosines and sines of positions, each (tokens, head_dim / 4)
 
@@ -85,7 +87,7 @@ class GroupedQueryAttention(nn.Module):
     """Grouped-query attention without a causal mask.
 
     The query heads of a group are stacked along the sequence axis, so that each key/value head is
-    read once. Sequences are unbatched, because videos differ too much in length to be padded.
+    read once. Sequences lie one after another, without padding.
     """
 
     def __init__(self, dim: int, num_heads: int, num_key_value_heads: int) -> None:
@@ -109,29 +111,36 @@ class GroupedQueryAttention(nn.Module):
         )
         return KVCache(apply_rotary(keys, rotary), values)
 
-    def forward(self, query: Tensor, kv: KVCache, rotary: Rotary) -> Tensor:
-        """Attend from each token of the query to the whole KV cache.
+    def forward(
+        self, query: Tensor, kv: KVCache, rotary: Rotary, lengths: Sequence[int] | None = None
+    ) -> Tensor:
+        """Attend from each token of the query to the KV cache.
 
         Args:
             query: `(query, dim)`.
             kv: keys and values to attend to.
             rotary: of the positions of the query.
+            lengths: of the texts that lie one after another in both `query` and `kv`, for the
+                self-attention of each; None to attend from all of `query` to all of `kv`.
 
         Returns:
             `(query, dim)`.
         """
         heads = self.query(query).unflatten(-1, (-1, self.head_dim))  # (query, heads, head_dim)
         heads = apply_rotary(heads, rotary)
-        groups = heads.unflatten(1, (kv.keys.shape[1], -1))  # (query, kv_heads, group, head_dim)
+        if lengths is None or len(lengths) == 1:
+            return self.output(self._attend(heads, kv.keys, kv.values))  # (query, dim)
+        texts = zip(*(tensor.split(lengths) for tensor in (heads, kv.keys, kv.values)), strict=True)
+        return self.output(torch.cat([self._attend(*text) for text in texts]))  # (query, dim)
+
+    def _attend(self, heads: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        groups = heads.unflatten(1, (keys.shape[1], -1))  # (query, kv_heads, group, head_dim)
         groups = groups.permute(1, 2, 0, 3)  # (kv_heads, group, query, head_dim)
         attended = F.scaled_dot_product_attention(
-            groups.flatten(1, 2)[None],
-            kv.keys.transpose(0, 1)[None],
-            kv.values.transpose(0, 1)[None],
+            groups.flatten(1, 2)[None], keys.transpose(0, 1)[None], values.transpose(0, 1)[None]
         )[0]  # (kv_heads, group * query, head_dim)
-        attended = attended.unflatten(1, (-1, len(query)))  # (kv_heads, group, query, head_dim)
-        attended = attended.permute(2, 0, 1, 3)  # (query, kv_heads, group, head_dim)
-        return self.output(attended.flatten(1))  # (query, dim)
+        attended = attended.unflatten(1, (-1, len(heads)))  # (kv_heads, group, query, head_dim)
+        return attended.permute(2, 0, 1, 3).flatten(1)  # (query, dim)
 
     def attention_weights(self, query: Tensor, kv: KVCache, rotary: Rotary) -> Tensor:
         """Compute the attention weight of each token of the KV cache.
@@ -180,41 +189,44 @@ class MemoryAugmentationBlock(nn.Module):
         self,
         queries: Sequence[Tensor],
         query_rotary: Sequence[Rotary],
+        text_lengths: Sequence[Sequence[int]],
         memories: Sequence[tuple[MemoryTokens, Rotary]],
         kv_caches: Sequence[KVCache],
-        memory_of_query: Sequence[int],
     ) -> list[Tensor]:
         """Augment the queries of all texts of a batch.
 
-        Each memory is projected once for all its queries. With FSDP the block is gathered once for
-        all texts, so ranks with different numbers of texts stay in step.
+        Each memory is projected once for all its texts, and their queries pass through each layer
+        together; only their self-attention is computed text by text. With FSDP the block is
+        gathered once for all memories, so ranks with different numbers of texts stay in step.
 
         Args:
-            queries: `(query, dim)` for each text.
+            queries: `(query, dim)` for each memory: those of all its texts, one after another.
             query_rotary: of the positions of each query.
+            text_lengths: for each memory, the number of tokens of each text in its query.
             memories: tokens of each memory, and the rotary of their positions.
             kv_caches: of each memory; empty to project `memories`.
-            memory_of_query: for each query, the index of its memory.
 
         Returns:
-            `(query, dim)` for each text.
+            `(query, dim)` for each memory.
         """
         kv_caches = kv_caches or [self.cross_attention.project_kv(*memory) for memory in memories]
         outputs = []
-        for query, rotary, memory in zip(queries, query_rotary, memory_of_query, strict=True):
+        for index, (query, rotary) in enumerate(zip(queries, query_rotary, strict=True)):
+            lengths = text_lengths[index]
             kv = self.self_attention.project_kv(DenseTokens(query), rotary)
-            attended = self.self_attention(query, kv, rotary)  # (query, dim)
+            attended = self.self_attention(query, kv, rotary, lengths)  # (query, dim)
             hidden = self.self_attention_norm(query + attended)  # (query, dim)
             if self.use_full_memory:
-                kv = kv_caches[memory]
+                attended = self.cross_attention(hidden, kv_caches[index], rotary)  # (query, dim)
             else:
                 kv = self.cross_attention.project_kv(DenseTokens(hidden), rotary)
-            attended = self.cross_attention(hidden, kv, rotary)  # (query, dim)
+                attended = self.cross_attention(hidden, kv, rotary, lengths)  # (query, dim)
             hidden = self.cross_attention_norm(hidden + attended)  # (query, dim)
-            expanded = checkpoint(
-                self.feed_forward, hidden, use_reentrant=False, preserve_rng_state=False
-            )  # (query, dim)
-            outputs.append(self.feed_forward_norm(hidden + expanded))  # (query, dim)
+            expanded = [
+                checkpoint(self.feed_forward, chunk, use_reentrant=False, preserve_rng_state=False)
+                for chunk in hidden.split(FEED_FORWARD_CHUNK)
+            ]  # (chunk, dim) each
+            outputs.append(self.feed_forward_norm(hidden + torch.cat(expanded)))  # (query, dim)
         return outputs
 
 
@@ -263,26 +275,34 @@ class MemoryAugmentation(nn.Module):
         """
         dtype = queries[0].tokens.dtype
         head_dim, theta = self.head_dim, self.rope_theta
-        query_rotary = [
-            rotary_embedding(query.positions, head_dim, theta, dtype) for query in queries
-        ]
-        is_cached = all(repository.kv_caches for repository in repositories)
+        texts_of: dict[int, list[int]] = {}  # indices of the texts of each repository
+        for text, index in enumerate(repository_of_query):
+            texts_of.setdefault(index, []).append(text)
+        groups = [[queries[text] for text in texts] for texts in texts_of.values()]
+        text_lengths = [[len(query.tokens) for query in group] for group in groups]
+        hidden = [torch.cat([query.tokens for query in group]) for group in groups]  # (query, dim)
+        positions = [torch.cat([query.positions for query in group]) for group in groups]
+        query_rotary = [rotary_embedding(one, head_dim, theta, dtype) for one in positions]
+        used = [repositories[index] for index in texts_of]
+        is_cached = all(repository.kv_caches for repository in used)
         memories: list[tuple[MemoryTokens, Rotary]] = []
         if self.use_full_memory and not is_cached:
             memories = [
                 (one.memory, rotary_embedding(one.positions, head_dim, theta, dtype))
-                for one in repositories
+                for one in used
             ]
-        hidden = [query.tokens for query in queries]  # (query, dim) for each text
         checkpoints_blocks = torch.is_grad_enabled() and not self.training  # as for attribution
         for index, block in enumerate(self.blocks):
-            caches = [repository.kv_caches[index] for repository in repositories if is_cached]
-            inputs = (hidden, query_rotary, memories, caches, repository_of_query)
+            caches = [repository.kv_caches[index] for repository in used if is_cached]
+            inputs = (hidden, query_rotary, text_lengths, memories, caches)
             if checkpoints_blocks:
                 hidden = checkpoint(block, *inputs, use_reentrant=False, preserve_rng_state=False)
             else:
-                hidden = block(*inputs)  # (query, dim) for each text
-        return hidden
+                hidden = block(*inputs)  # (query, dim) for each repository
+        augmented: dict[int, Tensor] = {}
+        for texts, tokens, lengths in zip(texts_of.values(), hidden, text_lengths, strict=True):
+            augmented.update(zip(texts, tokens.split(lengths), strict=True))  # (query, dim) each
+        return [augmented[text] for text in range(len(queries))]
 
     def build_kv_caches(
         self, memory: MemoryTokens, positions: Tensor, dtype: torch.dtype

@@ -7,10 +7,10 @@ from torch._dynamo.utils import counters
 from torch.autograd.graph import saved_tensors_hooks
 
 from lit_hour.model.hour_llava import HourLLaVA
-from lit_hour.model.memaug import MemoryAugmentation
+from lit_hour.model.memaug import MemAugQuery, MemoryAugmentation
+from lit_hour.model.memory_repository import build_video_repository
 from lit_hour.training.parallelize import checkpoint_blocks, compile_blocks, transformer_blocks
 from tests.helpers.toy_run import ToyProject
-from tests.model.toy_model import augment
 
 DIM = 16
 
@@ -28,10 +28,14 @@ def memaug(change: Callable[[list[nn.Module]], None] | None = None) -> MemoryAug
 def learn(model: MemoryAugmentation) -> tuple[Tensor, dict[str, Tensor], int]:
     """Return output, gradients, and the bytes saved for the backward pass."""
     torch.manual_seed(1)
-    query, memory = (
-        torch.randn(12, DIM, requires_grad=True),
-        torch.randn(30, DIM),
-    )  # (query, dim), (memory, dim)
+    query = torch.randn(12, DIM, requires_grad=True)  # (query, dim)
+    texts = [
+        MemAugQuery(tokens, torch.arange(6), torch.ones(6, dtype=torch.bool), [6])
+        for tokens in query.split(6)
+    ]
+    repository = build_video_repository(
+        torch.randn(6, 4, DIM), torch.randn(DIM), torch.arange(6.0), min_frames=1
+    )
     kept: dict[int, int] = {}
 
     def keep(tensor: Tensor) -> Tensor:
@@ -39,7 +43,7 @@ def learn(model: MemoryAugmentation) -> tuple[Tensor, dict[str, Tensor], int]:
         return tensor
 
     with saved_tensors_hooks(keep, lambda tensor: tensor):
-        output = augment(model, query, memory, range(12), range(30))  # (query, dim)
+        output = torch.cat(model(texts, [repository], [0, 0]))  # (query, dim)
     output.square().sum().backward()
     return (
         output.detach(),
