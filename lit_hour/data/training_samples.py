@@ -19,6 +19,10 @@ from lit_hour.data.shards.shard_index import IndexEntry
 
 TOKENS_PER_IMAGE = 27 * 27  # of an unpooled image, by the vision encoder of the published model
 TOKENS_PER_QUESTION = 60  # with its answer; the index does not record the length of texts
+# Operations of a visual token that MemAug's query and the language model read, over those of a
+# token of the repository, for the 3B model and videos of 3 to 60 minutes that are read as frames
+# (tests/benchmarks/speed/questions/operations.py): 2 to 4.
+KEPT_TOKEN_WEIGHT = 3
 
 IntArray = NDArray[np.int64]
 
@@ -92,17 +96,16 @@ def sample_costs(shards: Shards, config: Config) -> tuple[IntArray, ...]:
 
 
 def estimate_num_tokens(entry: IndexEntry, conversations: list[slice], config: Config) -> int:
-    """Estimate the tokens of a sample from its index entry.
+    """Estimate the cost of a sample from its index entry, in tokens of a repository.
 
-    The repository counts once, and each question with its answer. Each conversation after the first
-    adds the visual tokens that the language model reads once more; those of the first one are a
-    sixteenth of the repository, and count with it.
+    The repository counts once, with what the first conversation takes from it, and each question
+    with its answer. Each further conversation adds the visual tokens that are read once more.
     """
     num_questions = sum(questions.stop - questions.start for questions in conversations)
     kept = estimate_kept_tokens(entry, config) if len(conversations) > 1 else 0
     return (
         _repository_tokens(entry, config)
-        + (len(conversations) - 1) * kept
+        + (len(conversations) - 1) * KEPT_TOKEN_WEIGHT * kept
         + num_questions * TOKENS_PER_QUESTION
     )
 

@@ -115,8 +115,8 @@ def test_text_has_a_row_for_each_result_and_the_reasons_below() -> None:
         if line.strip()
     )
     assert (
-        "Not run: memaug (target 3), step (target 4), answering (target 6), startup (target 7)."
-        in text
+        "Not run: memaug (target 3), step (target 4), answering (target 6), startup (target 7),"
+        " questions (target 8)." in text
     )
     assert "commit c1, 2026-11-23: ingest, encoder; commit c2, 2026-11-23: shards" in text
     assert text.endswith(failure.error)

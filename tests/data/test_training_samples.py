@@ -14,6 +14,7 @@ from lit_hour.data.questions.record import Modality
 from lit_hour.data.shards.reader import open_shards
 from lit_hour.data.shards.shard_index import IndexEntry
 from lit_hour.data.training_samples import (
+    KEPT_TOKEN_WEIGHT,
     TOKENS_PER_IMAGE,
     TOKENS_PER_QUESTION,
     conversations_per_sample,
@@ -125,10 +126,11 @@ def test_estimated_tokens_of_each_modality() -> None:
 
 def test_further_conversations_add_their_kept_tokens() -> None:
     text = 7 * TOKENS_PER_QUESTION
-    assert num_tokens(make_entry("video", 3600), 2, 4) == 3600 * 65 + text + 3 * 512 * 17
-    assert num_tokens(make_entry("video", 1200), 4, 4) == 1200 * 65 + text + 300 * 17
+    weight = KEPT_TOKEN_WEIGHT
+    assert num_tokens(make_entry("video", 3600), 2, 4) == 3600 * 65 + text + 3 * weight * 512 * 17
+    assert num_tokens(make_entry("video", 1200), 4, 4) == 1200 * 65 + text + weight * 300 * 17
     image = 10 * TOKENS_PER_IMAGE
-    assert num_tokens(make_entry("image", 1), 4, 2) == image + text + -(-image // 4)
+    assert num_tokens(make_entry("image", 1), 4, 2) == image + text + weight * -(-image // 4)
     text_only = make_entry("text", 0)  # is one conversation
     assert num_tokens(text_only, 2, 4) == TOKENS_PER_IMAGE + text
 

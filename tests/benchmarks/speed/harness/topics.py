@@ -8,6 +8,7 @@ TARGETS = {
     5: "Vision encoder",
     6: "Answering",
     7: "Start-up",
+    8: "Questions per second of training",
 }
 TOPICS = {
     "ingest": 1,
@@ -17,4 +18,5 @@ TOPICS = {
     "encoder": 5,
     "answering": 6,
     "startup": 7,
+    "questions": 8,
 }

@@ -49,9 +49,14 @@ class NoiseVideos:
 
 
 def write_noise(
-    folder: Path, num_videos: int, num_frames: int, config: Config, vision: VisionEncoder
+    folder: Path,
+    num_videos: int,
+    num_frames: int,
+    config: Config,
+    vision: VisionEncoder,
+    num_questions: int | None = None,
 ) -> None:
-    """Write videos at one frame per second, each with the questions of one sample."""
+    """Write videos at one frame per second, each by default with the questions of one sample."""
     metadata = FeatureMetadata(
         "bf16", vision.tokens_per_frame, vision.dim, feature_config(config), vision.digest()
     )
@@ -62,7 +67,7 @@ def write_noise(
         tokens = torch.randn(shape).bfloat16()  # (frames, tokens, vision_dim)
         questions = tuple(
             Question(f"{number}-{index}", "", "open_ended", QUESTION, ANSWER)
-            for index in range(config.data.questions_per_sample)
+            for index in range(num_questions or config.data.questions_per_sample)
         )
         sample = SampleSpec("video", (f"noise_{number}.mp4",), 0, questions)
         timestamps = tuple(float(second) for second in range(num_frames))
