@@ -56,9 +56,13 @@ def packed_attention_forward(
     if torch.is_autocast_enabled(query.device.type):
         dtype = torch.get_autocast_dtype(query.device.type)
     if _has_varlen_kernel(query, dtype):
-        states = (tensor[0].transpose(0, 1).to(dtype) for tensor in (query, key, value))
-        output = varlen_attn(
-            *states,  # (tokens, heads, head_dim) each
+        packed_query, packed_key, packed_value = (
+            states[0].transpose(0, 1).to(dtype) for states in (query, key, value)
+        )  # (tokens, heads, head_dim) each
+        output: Tensor = varlen_attn(  # type: ignore[assignment]
+            packed_query,
+            packed_key,
+            packed_value,
             cu_seq_lens_q,
             cu_seq_lens_q,
             max_length_q,
@@ -82,8 +86,11 @@ def _attend_one_by_one(
     module: nn.Module, query: Tensor, key: Tensor, value: Tensor, lengths: list[int], **kwargs: Any
 ) -> Tensor:
     """Attend inside each text in turn: `(1, tokens, heads, head_dim)`."""
-    states = zip(*(tensor.split(lengths, dim=2) for tensor in (query, key, value)), strict=True)
-    outputs = [sdpa_attention_forward(module, *text, None, **kwargs)[0] for text in states]
+    queries, keys, values = (states.split(lengths, dim=2) for states in (query, key, value))
+    outputs = [
+        sdpa_attention_forward(module, text_query, text_key, text_value, None, **kwargs)[0]
+        for text_query, text_key, text_value in zip(queries, keys, values, strict=True)
+    ]
     return torch.cat(outputs, dim=1)  # (1, tokens, heads, head_dim)
 
 

@@ -54,6 +54,7 @@ def learn(llm: LanguageModel, inputs: LLMInputs) -> dict[str, Tensor]:
     gradients = {
         name: weight.grad for name, weight in llm.named_parameters() if weight.grad is not None
     }
+    assert embeddings.grad is not None
     return {"loss": loss.detach(), "embeddings": embeddings.grad, **gradients}
 
 
@@ -174,7 +175,9 @@ def test_variable_length_attention_of_a_gpu_gets_the_texts(monkeypatch: pytest.M
         calls.append(cu_seq_q.tolist())
         outputs = [
             F.scaled_dot_product_attention(
-                *(states[start:end].transpose(0, 1) for states in (query, key, value)),
+                query[start:end].transpose(0, 1),
+                key[start:end].transpose(0, 1),
+                value[start:end].transpose(0, 1),
                 is_causal=True,
                 scale=scale,
                 enable_gqa=True,
