@@ -72,6 +72,28 @@ class DataConfig:
         unit="samples",
         ge=1,
     )
+    tokens_per_batch: int = field(
+        0,
+        "tokens that the language model computes at once, in place of data.micro_batch_size: a rank"
+        " gets as many samples of similar length as surely fit. Counted are texts with their visual"
+        " tokens and, without training.packing, their padding. A longer sample is alone. 0 for a"
+        " fixed number of samples",
+        unit="tokens",
+        ge=0,
+    )
+    batches_per_step: int = field(
+        0,
+        "batches of data.tokens_per_batch in an optimizer step, over all ranks, in place of"
+        " data.global_batch_size",
+        unit="batches",
+        ge=0,
+    )
+    min_bytes_per_token: float = field(
+        2.0,
+        "UTF-8 bytes per token that questions and answers have at least: bounds the length of a"
+        " text for data.tokens_per_batch. No token has less than 1; English has about 4",
+        ge=1,
+    )
     shuffle_shards: int = field(
         4,
         "consecutive shards whose samples are shuffled together",

@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from lit_hour.config.data import DataConfig
 from lit_hour.config.hints import RENAMED_VALUES, present_name, suggest_settings
 from lit_hour.config.introspect import FieldInfo, describe_range, describe_type, walk_schema
 from lit_hour.config.schema import Config
@@ -132,15 +133,25 @@ def check_config(config: Config) -> None:
             f" training.schedule_steps={training.schedule_steps}: the learning rates of later steps"
             " would be 0. Raise training.schedule_steps, or set it to 0."
         )
+    _check_batches(data)
+    if config.training.async_checkpoints and config.training.strategy != "fsdp":
+        raise ConfigError(
+            "training.async_checkpoints=true needs sharded checkpoints, not"
+            f" training.strategy={config.training.strategy}. Set training.strategy=fsdp, or false."
+        )
+
+
+def _check_batches(data: DataConfig) -> None:
     if data.global_batch_size % data.micro_batch_size:
         raise ConfigError(
             f"data.global_batch_size={data.global_batch_size} must be a multiple of"
             f" data.micro_batch_size={data.micro_batch_size}."
         )
-    if config.training.async_checkpoints and config.training.strategy != "fsdp":
+    if (data.tokens_per_batch > 0) != (data.batches_per_step > 0):
         raise ConfigError(
-            "training.async_checkpoints=true needs sharded checkpoints, not"
-            f" training.strategy={config.training.strategy}. Set training.strategy=fsdp, or false."
+            f"data.tokens_per_batch={data.tokens_per_batch} and"
+            f" data.batches_per_step={data.batches_per_step} belong together: in place of"
+            " data.micro_batch_size and data.global_batch_size. Set both, or both to 0."
         )
 
 

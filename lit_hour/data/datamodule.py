@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from functools import partial
+from functools import cached_property, partial
 from multiprocessing.process import BaseProcess
 from typing import Any
 
@@ -33,6 +33,11 @@ from lit_hour.data.datasets import (
     collate_results,
 )
 from lit_hour.data.questions.record import format_counts
+from lit_hour.data.sample_lengths import (
+    TemplateLengths,
+    bound_sample_lengths,
+    describe_long_samples,
+)
 from lit_hour.data.sample_order import (
     LengthBalancedOrder,
     MixedOrder,
@@ -41,6 +46,7 @@ from lit_hour.data.sample_order import (
     micro_batches_per_step,
 )
 from lit_hour.data.sources import data_fingerprint, diff_fingerprints, open_sources
+from lit_hour.data.token_batches import TokenBatchOrder, TokenBatchSampler, batches_per_rank
 from lit_hour.data.training_samples import sample_costs, samples_per_shard
 from lit_hour.errors import ConfigError, ShardError, list_first
 from lit_hour.processor import HourLLaVAProcessor
@@ -78,11 +84,34 @@ class VideoQADataModule(L.LightningDataModule):
         weights = {name: config.data.sources[name].weight for name in orders}
         starts = {name: config.data.sources[name].skip_fraction for name in orders}
         self.mixed_order = MixedOrder(orders, weights, seed, starts)
-        self.num_steps = config.training.max_steps or -(
-            -self.mixed_order.num_samples // config.data.global_batch_size
-        )
+        self.num_steps = config.training.max_steps or self._steps_per_pass()
         self._fingerprint = data_fingerprint(config, self.sources)
         self._start_step = self._start_position = 0  # in the checkpoint of this start
+
+    @cached_property
+    def _token_order(self) -> TokenBatchOrder:
+        """The order of the batches of `data.tokens_per_batch`."""
+        data, template = self.config.data, TemplateLengths.measure(self.processor)
+        lengths = {
+            name: bound_sample_lengths(shards, self.config, template)
+            for name, shards in self.sources.items()
+        }
+        for name, shards in self.sources.items():
+            if message := describe_long_samples(shards, lengths[name], self.config):
+                log.warning(message)
+        return TokenBatchOrder(
+            self.mixed_order,
+            lengths,
+            tokens_per_batch=data.tokens_per_batch,
+            batches_per_step=data.batches_per_step,
+            max_window_steps=data.length_balance_window,
+            counts_padding=not self.config.training.packing,
+        )
+
+    def _steps_per_pass(self) -> int:
+        if self.config.data.tokens_per_batch:
+            return self._token_order.steps_per_pass
+        return -(-self.mixed_order.num_samples // self.config.data.global_batch_size)
 
     def describe(self) -> str:
         """Return one line on the training and validation data."""
@@ -104,6 +133,8 @@ class VideoQADataModule(L.LightningDataModule):
                 data has fewer samples than the ranks compute at the same time.
         """
         data = self.config.data
+        if data.tokens_per_batch:
+            return batches_per_rank(data.batches_per_step, num_ranks)
         if self.mixed_order.num_samples < num_ranks * data.micro_batch_size:
             raise ConfigError(
                 f"One pass over data.sources has {self.mixed_order.num_samples} samples, but"
@@ -121,7 +152,18 @@ class VideoQADataModule(L.LightningDataModule):
         """
         assert self.trainer is not None
         self.micro_batches_per_step(self.trainer.world_size)  # raises if the ranks cannot share
-        data = self.config.data
+        dataset = TrainingDataset(self.sources, self.mixed_order, self.processor, self.config)
+        return self._loader(dataset, batch_sampler=self._batch_sampler())
+
+    def _batch_sampler(self) -> StepBatchSampler | TokenBatchSampler:
+        """Return the sampler of this rank, from the next step on."""
+        assert self.trainer is not None
+        data, (step, position) = self.config.data, self.progress
+        rank, num_ranks = self.trainer.global_rank, self.trainer.world_size
+        if data.tokens_per_batch:
+            return TokenBatchSampler(
+                self._token_order, position, self.num_steps, step, rank, num_ranks
+            )
         costs = {name: sample_costs(shards, self.config) for name, shards in self.sources.items()}
         order = LengthBalancedOrder(
             self.mixed_order,
@@ -129,18 +171,9 @@ class VideoQADataModule(L.LightningDataModule):
             samples_per_step=data.global_batch_size,
             max_window_steps=data.length_balance_window,
         )
-        step, position = self.progress
-        sampler = StepBatchSampler(
-            order,
-            position,
-            self.num_steps,
-            data.micro_batch_size,
-            first_step=step,
-            rank=self.trainer.global_rank,
-            num_ranks=self.trainer.world_size,
+        return StepBatchSampler(
+            order, position, self.num_steps, data.micro_batch_size, step, rank, num_ranks
         )
-        dataset = TrainingDataset(self.sources, self.mixed_order, self.processor, self.config)
-        return self._loader(dataset, batch_sampler=sampler)
 
     def val_dataloader(self) -> TimedDataLoader | list[Any]:
         """Load this rank's share of the validation entries, each with all of its questions.
@@ -173,8 +206,10 @@ class VideoQADataModule(L.LightningDataModule):
     def progress(self) -> tuple[int, int]:
         """Finished optimizer steps, and the position of the next sample in the order."""
         step = self.trainer.global_step if self.trainer else self._start_step
-        num_samples = (step - self._start_step) * self.config.data.global_batch_size
-        return step, self._start_position + num_samples
+        num_steps, position = step - self._start_step, self._start_position
+        if self.config.data.tokens_per_batch:
+            return step, self._token_order.position_after(position, num_steps)
+        return step, position + num_steps * self.config.data.global_batch_size
 
     def state_dict(self) -> dict[str, Any]:
         """Return the progress and what determines the order, for a checkpoint."""

@@ -14,6 +14,7 @@ from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +26,7 @@ from lit_hour.io.sampling import seed_of
 MIXTURE_BLOCK = 256  # positions within which samples of different sources are permuted
 
 IntArray = NDArray[np.int64]
+T = TypeVar("T")
 
 
 def permutation(length: int, *seeds: int | str) -> IntArray:
@@ -70,6 +72,19 @@ class SourceOrder:
         shard, sample = _shuffle_block(self, epoch, block)[index - block_starts[block]]
         return int(shard), int(sample)
 
+    def samples_at(self, first: int, end: int) -> IntArray:
+        """Return the samples at consecutive positions, `(positions,)`, numbered over all shards."""
+        first_samples = np.cumsum(self.samples_per_shard) - self.samples_per_shard  # (shards,)
+        parts = [np.empty(0, np.int64)]
+        while first < end:
+            epoch, index = divmod(first, self.num_samples)
+            _, block_starts = _shuffle_shards(self, epoch)
+            block = int(block_starts.searchsorted(index, side="right")) - 1
+            pairs = _shuffle_block(self, epoch, block)[index - block_starts[block] :][: end - first]
+            parts.append(first_samples[pairs[:, 0]] + pairs[:, 1])  # (samples,)
+            first += len(pairs)
+        return np.concatenate(parts)  # (positions,)
+
 
 @lru_cache(maxsize=64)
 def _shuffle_shards(order: SourceOrder, epoch: int) -> tuple[IntArray, IntArray]:
@@ -87,9 +102,9 @@ def _shuffle_block(order: SourceOrder, epoch: int, block: int) -> IntArray:
     """Return the (shard, sample) pairs of a block in order: `(samples, 2)`."""
     first = block * order.shuffle_shards
     shards = _shuffle_shards(order, epoch)[0][first : first + order.shuffle_shards]
-    pairs = np.array(
-        [(shard, sample) for shard in shards for sample in range(order.samples_per_shard[shard])]
-    )  # (samples, 2)
+    counts = order.samples_per_shard[shards]  # (shards,)
+    firsts = np.repeat(np.cumsum(counts) - counts, counts)  # (samples,)
+    pairs = np.stack([np.repeat(shards, counts), np.arange(len(firsts)) - firsts], axis=1)
     return pairs[permutation(len(pairs), "samples", order.seed, order.name, epoch, block)]
 
 
@@ -139,6 +154,29 @@ class MixedOrder:
         taken_before = pass_index * self.samples_per_pass[source]
         shard, sample = self.sources[source][self.starts[source] + taken_before + int(offset)]
         return self.names[source], shard, sample
+
+    def samples_at(self, first: int, end: int) -> tuple[IntArray, IntArray]:
+        """Return the samples at consecutive positions of one pass.
+
+        Returns:
+            The index of each sample's source in `names`, and its number over all shards of it,
+            both `(positions,)`.
+        """
+        pass_index, first = divmod(first, self.num_samples)
+        end -= pass_index * self.num_samples
+        blocks = range(first // MIXTURE_BLOCK, -(-end // MIXTURE_BLOCK))
+        pairs = np.concatenate(
+            [_mix_block(self.samples_per_pass, self.seed, pass_index, block) for block in blocks]
+        )[first - blocks.start * MIXTURE_BLOCK :][: end - first]  # (positions, 2)
+        sources = pairs[:, 0]  # (positions,)
+        samples = np.empty_like(sources)  # (positions,)
+        for source, order in enumerate(self.sources):
+            is_source = sources == source  # (positions,)
+            if is_source.any():
+                start = self.starts[source] + pass_index * self.samples_per_pass[source]
+                start += int(pairs[is_source, 1][0])  # the offsets of a source are consecutive
+                samples[is_source] = order.samples_at(start, start + int(is_source.sum()))
+        return sources, samples
 
 
 @lru_cache(maxsize=64)
@@ -254,9 +292,9 @@ def micro_batches_per_step(samples_per_step: int, micro_batch_size: int, num_ran
 
 
 def split_step_across_ranks(
-    samples: Sequence[int], micro_batch_size: int, rank: int, num_ranks: int
-) -> list[list[int]]:
-    """Return the micro-batches of one step that one rank computes.
+    samples: Sequence[T], micro_batch_size: int, rank: int, num_ranks: int
+) -> list[list[T]]:
+    """Return the micro-batches of one step that one rank computes, of samples or of anything else.
 
     The ranks take one sample each in turn, in ascending and descending order of the ranks
     alternately. If the samples are sorted by cost, the ranks compute samples of about the same cost

@@ -18,10 +18,11 @@ from lit_hour.data.training_samples import samples_per_shard
 from lit_hour.errors import ConfigError, list_first
 
 SAMPLING_KEYS = ("sampling", "fps", "min_frames", "max_frames")
+GLOBAL_BATCH_KEY = "data.global_batch_size"
 ORDER_KEYS = (
     "run.seed",
     "data.questions_per_sample",
-    "data.global_batch_size",
+    GLOBAL_BATCH_KEY,
     "data.shuffle_shards",
     "data.length_balance_window",
     "image.max_tiles",
@@ -29,13 +30,26 @@ ORDER_KEYS = (
     "model.vision.grid",
 )  # the last three determine the cost of a sample
 CONVERSATIONS_KEY = "data.conversations_per_video"
-FORGETTING_KEYS = (  # determine the cost of a sample of several conversations
+BUDGET_KEY = "data.tokens_per_batch"
+BUDGET_KEYS = (  # determine the batches of a budget
+    BUDGET_KEY,
+    "data.batches_per_step",
+    "data.min_bytes_per_token",
+    "training.packing",
+    "image.max_grid",
+    "text.max_tokens",
+    "text.system_prompt",
+    "text.time_sentence",
+    "video.frames",
+)
+FORGETTING_KEYS = (  # determine the tokens of a sample for the language model
     "model.memaug.max_kept_frames",
     "model.memaug.spatial_forgetting",
     "model.memaug.spatial_keep_ratio",
     "model.memaug.temporal_forgetting",
     "model.memaug.temporal_keep_ratio",
 )
+OPTIONAL_KEYS = {CONVERSATIONS_KEY: 1, BUDGET_KEY: 0}  # with their defaults
 SOURCE_KEYS = ("weight", "skip_fraction")
 
 # {"config": {key: value}, "sources": {name: {key: value, "shards": {tar: [SHA-256, samples]}}}}
@@ -136,31 +150,31 @@ def diff_fingerprints(before: DataFingerprint, now: DataFingerprint) -> list[str
     return changes
 
 
-def _order_keys(config: Config) -> tuple[str, ...]:
+def _order_keys(config: Config) -> dict[str, None]:
     """Return the settings that determine the order of samples.
 
-    With one conversation in each sample they are those of checkpoints that are older than
-    `data.conversations_per_video`.
+    By default they are those of checkpoints that are older than `OPTIONAL_KEYS`.
     """
-    match config.data.conversations_per_video:
-        case 1:
-            return ORDER_KEYS
-        case 0:
-            return (*ORDER_KEYS, CONVERSATIONS_KEY, *FORGETTING_KEYS, "text.max_tokens")
-        case _:
-            return (*ORDER_KEYS, CONVERSATIONS_KEY, *FORGETTING_KEYS)
+    keys = dict.fromkeys(ORDER_KEYS)
+    if config.data.conversations_per_video != 1:
+        keys |= dict.fromkeys((CONVERSATIONS_KEY, *FORGETTING_KEYS))
+    if config.data.conversations_per_video == 0:
+        keys |= dict.fromkeys(("text.max_tokens",))
+    if config.data.tokens_per_batch:
+        keys |= dict.fromkeys((*BUDGET_KEYS, *FORGETTING_KEYS))
+        del keys[GLOBAL_BATCH_KEY]
+    return keys
 
 
 def _comparable_settings(*settings: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """Add the default number of conversations where it is missing.
+    """Add the defaults of `OPTIONAL_KEYS` where they are missing.
 
-    What else only one fingerprint has, because its number of conversations is another one, is left
-    out.
+    What else only one fingerprint has, because one of these is another one, is left out.
     """
-    common = set(ORDER_KEYS).union(set.intersection(*map(set, settings)))
+    common = set(ORDER_KEYS) - {GLOBAL_BATCH_KEY} | set.intersection(*map(set, settings))
     for one in settings:
         kept = {key: value for key, value in one.items() if key in common}
-        yield {**kept, CONVERSATIONS_KEY: one.get(CONVERSATIONS_KEY, 1)}
+        yield {**kept, **{key: one.get(key, value) for key, value in OPTIONAL_KEYS.items()}}
 
 
 def _diff_shards(source: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:

@@ -11,7 +11,7 @@ question mask. Labels are on the answer and its <|im_end|>, or on more with `tex
 from __future__ import annotations
 
 from collections.abc import Container, Iterator, Sequence
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import torch
 
@@ -69,6 +69,15 @@ def format_question(question: Question, mcq_format: McqFormat) -> str:
         lines = [f"{letter}. {text}" for letter, text in options]
         lines.append("Answer with the letter of the right option.")
     return "\n".join([question.question.rstrip(), *lines])
+
+
+def count_text_bytes(question: Question) -> int:
+    """Return the UTF-8 bytes of a question, in the longer of its formats, and of its answer.
+
+    With a byte-level tokenizer they have at most as many tokens.
+    """
+    prompts = (format_question(question, mcq_format) for mcq_format in get_args(McqFormat))
+    return max(len(prompt.encode()) for prompt in prompts) + len(question.answer.encode())
 
 
 def tokenize_conversation(

@@ -32,6 +32,7 @@ from lit_hour.training.callbacks.logging import (
     PaddingLogger,
     StepProgressBar,
     ThroughputLogger,
+    TokenBudgetCheck,
     TruncationLogger,
 )
 from lit_hour.training.callbacks.nonfinite_guard import SkipNonFiniteSteps
@@ -99,6 +100,8 @@ def build_callbacks(
         best,
         periodic,
     ]
+    if config.data.tokens_per_batch:
+        callbacks.append(TokenBudgetCheck(config.data.tokens_per_batch))
     if training.num_val_images:
         callbacks.append(ValidationPlots(training.num_val_images, run.haystack_plot))
     metadata_of_shard = {

@@ -45,7 +45,8 @@ def read_steps(
                 ids: list[tuple[str, ...]] = [() for _ in batch.keys]
                 for visual, questions in zip(batch.visual_of_text, batch.questions, strict=True):
                     ids[visual] += tuple(question.id for question in questions)
-                step += zip(batch.positions, batch.keys, ids, strict=True)
+                if batch.positions:  # an empty batch of a budget has a dummy
+                    step += zip(batch.positions, batch.keys, ids, strict=True)
             finish_step(data)
         states.append(data.state_dict())
     assert all(state == states[0] for state in states)  # Lightning saves one of them
@@ -99,24 +100,59 @@ def test_change_of_ranks_and_workers_resumes_at_the_next_samples(
     )
 
 
+@pytest.mark.parametrize("packing", ["true", "false"])
+@pytest.mark.parametrize("num_conversations", [1, 3])
+def test_batches_of_a_budget_resume_with_other_ranks_and_workers(
+    toy: ToyProject,
+    processor: HourLLaVAProcessor,
+    two_sources: list[str],
+    num_conversations: int,
+    packing: str,
+) -> None:
+    argv = [
+        *two_sources,
+        "data.tokens_per_batch=500",
+        "data.batches_per_step=2",
+        "data.length_balance_window=3",
+        f"data.conversations_per_video={num_conversations}",
+        f"training.packing={packing}",
+        "training.max_steps=20",
+    ]
+    expected, last_state = read_steps(toy, processor, argv, (1, 0), None, 20)
+    read, state = [], None
+    for number in EVERY_LAYOUT:
+        more, state = read_steps(toy, processor, argv, LAYOUTS[number], state, 5)
+        read += more
+    assert read == expected and state == last_state
+    sizes = [len(step) for step in expected]
+    assert last_state["position"] == sum(sizes) and len(set(sizes)) > 1
+    num_samples = data_of_rank(toy, processor, *argv).mixed_order.num_samples
+    positions = [position for step in expected for position, _, _ in step]
+    assert len(positions) > num_samples  # a second pass
+    assert sorted(positions[:num_samples]) == list(range(num_samples))
+
+
+@pytest.mark.parametrize("tokens_per_batch", [0, 700])
 @pytest.mark.parametrize("num_conversations", [1, 2, 3, 0])
 def test_each_question_comes_once_per_pass(
-    toy: ToyProject, processor: HourLLaVAProcessor, num_conversations: int
+    toy: ToyProject, processor: HourLLaVAProcessor, num_conversations: int, tokens_per_batch: int
 ) -> None:
     argv = [
         f"data.conversations_per_video={num_conversations}",
+        f"data.tokens_per_batch={tokens_per_batch}",
+        f"data.batches_per_step={int(tokens_per_batch > 0)}",
         "data.global_batch_size=1",
         "data.length_balance_window=3",
         "training.max_steps=0",
     ]
     data = data_of_rank(toy, processor, *argv)
     num_samples = data.mixed_order.num_samples
-    steps, _ = read_steps(toy, processor, argv, (1, 0), None, num_samples)
+    steps, _ = read_steps(toy, processor, argv, (1, 0), None, data.num_steps)
     counts = Counter((key, id_) for step in steps for _, key, ids in step for id_ in ids)
     entries = data.sources["world"].entries
     assert set(counts.values()) == {1}
     assert len(counts) == sum(entry.num_questions for entry in entries)
-    if num_conversations == 0:
+    if num_conversations == 0 and not tokens_per_batch:
         assert num_samples == len(entries)
 
 

@@ -121,3 +121,24 @@ def test_start_continues_where_an_earlier_stage_stopped():
 def test_mixture_without_sources_is_rejected():
     with pytest.raises(ConfigError, match=r"data\.sources"):
         MixedOrder({}, {}, 0)
+
+
+def test_samples_of_a_range_equal_those_of_each_position():
+    order = mixture({"a": 0.5, "b": 2.0, "c": 1.0}, {"a": 400, "b": 60, "c": 7})
+    num = order.num_samples
+    for first, end in ((0, num), (num + 3, num + 260), (2 * num + 255, 2 * num + 257), (5, 5)):
+        sources, samples = order.samples_at(first, end)
+        expected = []
+        for position in range(first, end):
+            name, shard, sample = order[position]
+            source_order = order.sources[order.names.index(name)]
+            expected.append((name, sum(source_order.samples_per_shard[:shard]) + sample))
+        assert [(order.names[s], n) for s, n in zip(sources, samples, strict=True)] == expected
+
+
+def test_samples_of_a_range_skip_empty_shards():
+    order = source()
+    numbers = order.samples_at(3, 3 * order.num_samples)
+    starts = [sum(SAMPLES_PER_SHARD[:shard]) for shard in range(len(SAMPLES_PER_SHARD))]
+    expected = [starts[shard] + sample for shard, sample in map(order.__getitem__, range(3, 135))]
+    assert numbers.tolist()[:132] == expected

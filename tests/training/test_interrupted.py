@@ -10,17 +10,29 @@ pytestmark = pytest.mark.slow
 NUM_STEPS, LAYOUT = 16, Layout(num_ranks=2, num_workers=1)
 
 
-@pytest.mark.parametrize("num_conversations", [1, 2])
+VARIANTS = {
+    "one conversation": (),
+    "two conversations": ("data.conversations_per_video=2",),
+    "budget": (
+        "data.conversations_per_video=2",
+        "data.tokens_per_batch=700",
+        "data.batches_per_step=4",
+        "training.packing=true",
+    ),
+}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
 def test_interrupted_run_equals_uninterrupted_run_bit_for_bit(
-    toy: ToyProject, num_conversations: int
+    toy: ToyProject, variant: str
 ) -> None:
     words = [
         f"training.max_steps={NUM_STEPS}",
-        f"data.conversations_per_video={num_conversations}",
+        *VARIANTS[variant],
         "data.length_balance_window=3",
         "training.save_every_n_steps=3",
     ]
-    names = [f"{name}-{num_conversations}" for name in ("left-alone", "interrupted")]
+    names = [f"{name}-{variant.replace(' ', '-')}" for name in ("left-alone", "interrupted")]
     run_to_the_end(toy, names[0], LAYOUT, [], words)
     begun = run_to_the_end(toy, names[1], LAYOUT, draw(1, NUM_STEPS, LAYOUT), words)
     assert [each.startswith("resumes from") for each in begun].count(

@@ -29,6 +29,7 @@ from lit_hour.data.features.format import (
 from lit_hour.data.features.source import FeatureSource, SampleRef
 from lit_hour.data.packing.pack import PackSummary, make_output_dir, summarize_shards, update_stamps
 from lit_hour.data.packing.shard_writer import END_OF_ARCHIVE, publish_shard
+from lit_hour.data.questions.record import parse_question
 from lit_hour.data.shards.shard_index import (
     SHARD_PATTERN,
     TOTALS_NAME,
@@ -41,6 +42,7 @@ from lit_hour.data.shards.shard_index import (
 from lit_hour.data.shards.tar import write_member
 from lit_hour.errors import ImageError, ShardError
 from lit_hour.io.atomic import remove_temp_files, temp_path
+from lit_hour.text.chat_template import count_text_bytes
 
 METADATA_NAME = "features.json"
 SAVED_SUFFIX, SKIPPED_SUFFIX = ".json", ".skipped"  # of a part that is finished
@@ -132,6 +134,10 @@ class FeatureWriter:
                 duration_seconds=sample["duration_seconds"],
                 num_frames=len(stored),
                 num_questions=len(sample["questions"]),
+                text_bytes=tuple(
+                    count_text_bytes(parse_question(question, key))
+                    for question in sample["questions"]
+                ),
             )
             write_json(self._part(ref, SAVED_SUFFIX), dataclasses.asdict(entry))
 
@@ -195,7 +201,7 @@ class FeatureWriter:
         if note.is_file():
             return SkippedSample(**_read_json(note))
         if ref.index in self._videos_of(ref.shard):
-            entry = IndexEntry(**_read_json(self._part(ref, SAVED_SUFFIX)))
+            entry = IndexEntry.from_record(_read_json(self._part(ref, SAVED_SUFFIX)))
             part = self._part(ref, ".tar")
             with part.open("rb") as content:
                 shutil.copyfileobj(content, stream, COPY_CHUNK_BYTES)

@@ -32,6 +32,7 @@ from lit_hour.data.shards.shard_index import (
 from lit_hour.errors import ImageError, ShardError, VideoError
 from lit_hour.io.atomic import temp_path
 from lit_hour.io.hashing import hash_path
+from lit_hour.text.chat_template import count_text_bytes
 
 END_OF_ARCHIVE = bytes(1024)  # two empty blocks, by the tar format
 
@@ -208,4 +209,5 @@ def write_sample(
         duration_seconds=summary.duration_seconds,
         num_frames=num_frames,
         num_questions=len(sample.questions),
+        text_bytes=tuple(map(count_text_bytes, sample.questions)),
     )

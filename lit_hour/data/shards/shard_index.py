@@ -29,6 +29,8 @@ class IndexEntry:
     Attributes:
         duration_seconds: of a video; otherwise 0.
         num_frames: stored images: frames of a video, or image files.
+        text_bytes: of each question with its answer, as `count_text_bytes` counts them; empty if it
+            was packed before they were recorded.
     """
 
     shard: str
@@ -39,6 +41,12 @@ class IndexEntry:
     duration_seconds: float
     num_frames: int
     num_questions: int
+    text_bytes: tuple[int, ...] = ()
+
+    @classmethod
+    def from_record(cls, record: dict[str, Any], **values: Any) -> IndexEntry:
+        """Parse an entry of an index, with the values of fields that the record lacks."""
+        return cls(**{**record, "text_bytes": tuple(record.get("text_bytes", ())), **values})
 
 
 @dataclass(frozen=True)
@@ -129,7 +137,9 @@ def parse_index(content: bytes, location: str) -> ShardIndex:
     record = parse_json(content, location)
     shard = PurePosixPath(location).stem + ".tar"
     try:
-        entries = tuple(IndexEntry(shard=shard, **entry) for entry in record.pop("entries"))
+        entries = tuple(
+            IndexEntry.from_record(entry, shard=shard) for entry in record.pop("entries")
+        )
         skipped = tuple(SkippedSample(**sample) for sample in record.pop("skipped"))
         features = FeatureMetadata(**record.pop("features")) if "features" in record else None
         record["config"] = {"sampling": UNRECORDED_SAMPLING, **record["config"]}

@@ -20,7 +20,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 from tqdm import tqdm
 
-from lit_hour.errors import ShardError
+from lit_hour.errors import ShardError, list_first
 from lit_hour.types import Batch
 
 log = logging.getLogger(__name__)
@@ -118,6 +118,36 @@ class PaddingLogger(Callback):
             share = float(counts[1] / counts[0].clamp(min=1))
             trainer.logger.log_metrics({"data/padding_share": share}, trainer.global_step - 1)  # type: ignore[union-attr]
         self.on_train_start(trainer, pl_module)
+
+
+class TokenBudgetCheck(Callback):
+    """Warns at the first batch of several samples that exceeds `data.tokens_per_batch`."""
+
+    def __init__(self, tokens_per_batch: int) -> None:
+        self._tokens_per_batch = tokens_per_batch
+        self._has_warned = False
+
+    def on_train_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Batch,
+        batch_idx: int,
+    ) -> None:
+        """Compare the tokens that the language model computed with the budget."""
+        if self._has_warned or len(batch.keys) == 1:
+            return
+        if (num_tokens := int(outputs["num_tokens"])) > self._tokens_per_batch:
+            self._has_warned = True
+            log.warning(
+                "The batch of %s has %d tokens, more than data.tokens_per_batch=%d: its texts have"
+                " fewer bytes per token than data.min_bytes_per_token=%g. Set less, down to 1.",
+                list_first(batch.keys),
+                num_tokens,
+                self._tokens_per_batch,
+                pl_module.config.data.min_bytes_per_token,  # type: ignore[union-attr]
+            )
 
 
 class TruncationLogger(Callback):

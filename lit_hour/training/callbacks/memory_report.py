@@ -123,7 +123,9 @@ class OutOfMemoryReport(Callback):
         advice = []
         if not training.activation_checkpointing:
             advice.append("training.activation_checkpointing=true")
-        if data.micro_batch_size > 1:
+        if data.tokens_per_batch:
+            advice.append(f"data.tokens_per_batch below {data.tokens_per_batch}")
+        elif data.micro_batch_size > 1:
             advice.append(f"data.micro_batch_size below {data.micro_batch_size}")
         advice += [
             f"video.max_frames below {self._config.video.max_frames}",

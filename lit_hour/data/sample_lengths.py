@@ -1,0 +1,199 @@
+"""Bounds of the tokens that the language model reads of a sample, from the index and the settings.
+
+The visual tokens that forgetting keeps of a video are exact. Those of an image are bounded, since
+the index does not record its size. The tokens of texts are bounded by their bytes in the index.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+
+import numpy as np
+
+from lit_hour.config.schema import Config
+from lit_hour.data.sample_order import IntArray
+from lit_hour.data.shards.reader import Shards
+from lit_hour.data.shards.shard_index import IndexEntry
+from lit_hour.data.training_samples import (
+    TOKENS_PER_IMAGE,
+    estimate_num_tokens,
+    locate_sample,
+    samples_per_shard,
+    split_questions,
+)
+from lit_hour.errors import ShardError
+from lit_hour.processor import HourLLaVAProcessor
+from lit_hour.text.chat_template import build_conversation
+from lit_hour.types import Question
+
+SHRINK_ABOVE = 1.1  # ratio of side lengths up to which the model does not shrink an image's grid
+LONGEST_VIDEO = (1e6, 10**6)  # seconds and frames, as long in the prompt as any
+
+
+@dataclass(frozen=True)
+class SampleLengths:
+    """Tokens of samples, `(samples,)` each; texts and visual tokens are bounded from above.
+
+    Attributes:
+        num_texts: conversations of a sample.
+        longest: tokens of its longest conversation for the language model.
+        total: tokens of all its conversations for the language model.
+        cost: estimated tokens of repository and texts, as for length balancing.
+    """
+
+    num_texts: IntArray
+    longest: IntArray
+    total: IntArray
+    cost: IntArray
+
+    def __getitem__(self, samples: IntArray) -> SampleLengths:
+        """Return the lengths of some samples, by their indices."""
+        return SampleLengths(*(column[samples] for column in vars(self).values()))
+
+    @classmethod
+    def concatenate(cls, parts: Sequence[SampleLengths]) -> SampleLengths:
+        """Return the lengths of the samples of all parts, in order."""
+        columns = zip(*(vars(part).values() for part in parts), strict=True)
+        return cls(*(np.concatenate(column) for column in columns))
+
+
+@dataclass(frozen=True)
+class TemplateLengths:
+    """Tokens of a conversation besides the text of its questions and answers.
+
+    Attributes:
+        conversation: of the system prompt.
+        turn: of each question with its answer.
+        video_note: of the sentence on a video's length.
+        placeholder: of what follows the placeholder of a video or image.
+    """
+
+    conversation: int
+    turn: int
+    video_note: int
+    placeholder: int
+
+    @classmethod
+    def measure(cls, processor: HourLLaVAProcessor) -> TemplateLengths:
+        """Measure them with the tokenizer and the text settings of a run."""
+
+        def num_tokens(num_questions: int, num_placeholders: int = 0, note: str = "") -> int:
+            question = Question("", "", "open_ended", "?", "!")
+            conversation = build_conversation([question] * num_questions, processor.config)
+            (text,) = processor.tokenize(
+                [conversation], num_placeholders=num_placeholders, note=note
+            )
+            return len(text.input_ids)
+
+        one, turn = num_tokens(1), num_tokens(2) - num_tokens(1)
+        note = processor.video_note(*LONGEST_VIDEO)
+        # A digit more is a token more, at most; a tokenizer may have a token for a round number.
+        num_digits = sum(character.isdigit() for character in note)
+        return cls(
+            conversation=one - turn,
+            turn=turn,
+            video_note=num_tokens(1, 0, note) - one + num_digits if note else 0,
+            placeholder=num_tokens(1, 1) - one - 1,
+        )
+
+
+def bound_sample_lengths(
+    shards: Shards, config: Config, template: TemplateLengths
+) -> SampleLengths:
+    """Bound the tokens of each training sample, in the order of the shards.
+
+    Raises:
+        ShardError: the shards were packed before the index recorded the lengths of texts.
+    """
+    rows = [
+        row
+        for index in shards.indexes
+        for entry in index.entries
+        for row in _bound_entry(shards, entry, config, template)
+    ]
+    columns = np.array(rows, np.int64).reshape(-1, 4).T  # (4, samples)
+    return SampleLengths(*columns)
+
+
+def describe_long_samples(shards: Shards, lengths: SampleLengths, config: Config) -> str:
+    """Name the longest sample and count those that exceed the budget; empty if there is none."""
+    budget = config.data.tokens_per_batch
+    num_long = int((lengths.total > budget).sum())
+    if not num_long:
+        return ""
+    longest = int(lengths.total.argmax())
+    ends = np.cumsum(samples_per_shard(shards, config))  # (shards,)
+    shard = int(ends.searchsorted(longest, side="right"))
+    sample = longest - int(ends[shard - 1]) * (shard > 0)
+    entry, _ = locate_sample(shards, shard, sample, config)
+    return (
+        f"{num_long} of {len(lengths.total)} samples of {shards.name} may have more than"
+        f" data.tokens_per_batch={budget} tokens and are batches of their own. The longest, of"
+        f" {shards.describe_location(entry)}, has up to {lengths.total[longest]}."
+    )
+
+
+def _bound_entry(
+    shards: Shards, entry: IndexEntry, config: Config, template: TemplateLengths
+) -> Iterator[tuple[int, int, int, int]]:
+    """Yield the columns of `SampleLengths` for each training sample of an entry."""
+    if len(entry.text_bytes) != entry.num_questions:
+        raise ShardError(
+            f"{shards.describe_location(entry)} has no lengths of its texts in the index, which"
+            " data.tokens_per_batch needs: it was packed by an earlier version. Pack again, or set"
+            " data.tokens_per_batch=0 and data.batches_per_step=0."
+        )
+    has_visual = entry.modality != "text" and config.video.frames != "none"
+    num_placeholders = (entry.num_frames if entry.modality == "images" else 1) * has_visual
+    fixed = template.conversation + num_placeholders * template.placeholder
+    fixed += bound_kept_tokens(entry, config) if has_visual else 0
+    fixed += template.video_note if entry.modality == "video" and has_visual else 0
+    bytes_before = [0, *accumulate(entry.text_bytes)]
+    for conversations in split_questions(entry, config):
+        lengths = []
+        for questions in conversations:
+            num_bytes = bytes_before[questions.stop] - bytes_before[questions.start]
+            num_tokens = math.ceil(num_bytes / config.data.min_bytes_per_token)
+            num_tokens += fixed + template.turn * (questions.stop - questions.start)
+            lengths.append(min(num_tokens, config.text.max_tokens))
+        cost = estimate_num_tokens(entry, conversations, config)
+        yield len(lengths), max(lengths), sum(lengths), cost
+
+
+def bound_kept_tokens(entry: IndexEntry, config: Config) -> int:
+    """Return the visual tokens that forgetting keeps of a video, or a bound of those of images."""
+    memaug, image = config.model.memaug, config.image
+    if entry.modality == "video":
+        num_frames = 1 if config.video.frames == "first" else entry.num_frames
+        num_frames = max(min(num_frames, config.video.max_frames), memaug.min_frames)
+        if memaug.temporal_forgetting != "none":
+            share = math.floor(num_frames * memaug.temporal_keep_ratio + 1e-9)
+            num_frames = min(memaug.max_kept_frames, max(1, share))
+        side = config.model.vision.grid
+        return num_frames * (_bound_kept(side, config) + 1)
+    side = math.isqrt(TOKENS_PER_IMAGE)
+    if entry.modality == "images":
+        return entry.num_frames * (_bound_kept(side, config) + 1)
+    longest = image.max_grid * side  # largest height and width of the grid of tiles, in tokens
+    num_tokens = min(math.floor(image.max_tiles * SHRINK_ABOVE**2 * side**2), longest**2)
+    if memaug.spatial_forgetting == "uniform":  # every n-th row and column, rounded up
+        stride = round(memaug.spatial_keep_ratio**-0.5)
+        num_tokens += 2 * longest * (stride - 1) + (stride - 1) ** 2
+    kept = math.ceil(num_tokens * _keep_ratio(config))
+    return _bound_kept(side, config) + kept + longest  # with a newline for each row
+
+
+def _bound_kept(side: int, config: Config) -> int:
+    """Return the tokens that spatial forgetting keeps of a square, without newline."""
+    memaug = config.model.memaug
+    if memaug.spatial_forgetting == "uniform":
+        return math.ceil(side / round(memaug.spatial_keep_ratio**-0.5)) ** 2
+    return math.ceil(_keep_ratio(config) * side**2)
+
+
+def _keep_ratio(config: Config) -> float:
+    memaug = config.model.memaug
+    return 1.0 if memaug.spatial_forgetting == "none" else memaug.spatial_keep_ratio
