@@ -118,6 +118,8 @@ OTHER_NAMES = {
         "per_device_train_batch_size per_gpu_batch_size device_batch_size"
         " gradient_accumulation_steps accumulate_grad_batches grad_accum"
     ),
+    "data.tokens_per_batch": "max_tokens max_tokens_per_batch token_budget batch_tokens",
+    "data.batches_per_step": "update_freq",
     "data.num_workers": "workers dataloader_num_workers preprocessing_num_workers num_proc",
     "data.sources.NAME.shards": (
         "dataset datasets data_path data_dir train_data train_file video_folder image_folder"
@@ -165,6 +167,7 @@ OTHER_NAMES = {
     "training.num_nodes": "nodes nnodes",
     "training.strategy": "deepspeed fsdp ddp",
     "training.activation_checkpointing": "gradient_checkpointing grad_checkpointing",
+    "training.packing": "sequence_packing sample_packing neat_packing pack_sequences",
     "training.compile": "torch_compile",
     "generation.max_new_tokens": "max_gen_toks max_completion_tokens max_output_tokens",
     "serving.server.max_concurrent_requests": "max_num_seqs max_concurrency",

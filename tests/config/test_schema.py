@@ -100,6 +100,7 @@ def test_units_are_a_closed_list() -> None:
         "tokens",
         "questions",
         "conversations",
+        "batches",
         "records",
         "requests",
         "samples",

@@ -26,7 +26,7 @@ class Outcome:
     """One row of the table.
 
     Attributes:
-        target: 1 to 8, a key of `topics.TARGETS`.
+        target: a key of `topics.TARGETS`.
         what: what was measured, such as "720p, a key frame every 10 s".
         unit: of all figures: "s", "MB", "samples/s".
         ours: figure of this project; None if it could not be measured.

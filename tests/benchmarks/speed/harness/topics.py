@@ -9,6 +9,7 @@ TARGETS = {
     6: "Answering",
     7: "Start-up",
     8: "Questions per second of training",
+    9: "Batches of texts, images and videos",
 }
 TOPICS = {
     "ingest": 1,
@@ -19,4 +20,5 @@ TOPICS = {
     "answering": 6,
     "startup": 7,
     "questions": 8,
+    "batching": 9,
 }
