@@ -238,3 +238,38 @@ def test_more_ranks_than_samples_are_rejected(
     ):
         data.micro_batches_per_step(64)
     assert data.micro_batches_per_step(4) == 16
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("data.batches_per_step=4", "data.batches_per_step was 2, is 4"),
+        ("data.tokens_per_batch=600", "data.tokens_per_batch was 500, is 600"),
+        ("training.packing=true", "training.packing was False, is True"),
+        ("data.min_bytes_per_token=1", "data.min_bytes_per_token was 2.0, is 1.0"),
+        ("text.max_tokens=999", "text.max_tokens was 32768, is 999"),
+        ("model.memaug.max_kept_frames=3", "model.memaug.max_kept_frames was 512, is 3"),
+    ],
+)
+def test_changed_settings_of_a_budget_are_rejected_by_name(
+    toy: ToyProject, processor: HourLLaVAProcessor, override: str, message: str
+) -> None:
+    budget = ("data.tokens_per_batch=500", "data.batches_per_step=2")
+    state = state_of(toy, processor, *budget)
+    with pytest.raises(ShardError, match=rf"since the checkpoint: {re.escape(message)}\. Set"):
+        data_of_rank(toy, processor, *budget, override).load_state_dict(state)
+    data = data_of_rank(toy, processor, *budget, "data.global_batch_size=8")  # it is not used
+    data.load_state_dict(state)
+
+
+def test_a_budget_in_place_of_a_number_of_samples_is_a_change(
+    toy: ToyProject, processor: HourLLaVAProcessor
+) -> None:
+    budget = ("data.tokens_per_batch=500", "data.batches_per_step=2")
+    for before, now, change in (((), budget, "was 0, is 500"), (budget, (), "was 500, is 0")):
+        state = state_of(toy, processor, *before)
+        with pytest.raises(
+            ShardError, match=rf"since the checkpoint: data\.tokens_per_batch {change}\. Set"
+        ):
+            data_of_rank(toy, processor, *now).load_state_dict(state)
+        resume(data_of_rank(toy, processor, *now, "data.on_data_change=warn"), state)

@@ -63,6 +63,20 @@ def test_out_of_memory_names_the_largest_sample_its_tokens_and_the_settings(
     assert "\n" not in message
 
 
+def test_out_of_memory_with_a_budget_names_the_budget(
+    toy: ToyProject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(batch: Batch) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    fail_in_forward(monkeypatch, refuse)
+    words = ("data.tokens_per_batch=700", "data.batches_per_step=2", FEW_STEPS)
+    with pytest.raises(OutOfMemoryError) as caught:
+        toy.fit("memory-of-a-budget", *words)
+    assert "data.tokens_per_batch below 700" in str(caught.value)
+    assert "data.micro_batch_size" not in str(caught.value)
+
+
 def test_out_of_memory_of_one_rank_ends_all_ranks(
     toy: ToyProject, monkeypatch: pytest.MonkeyPatch
 ) -> None:
