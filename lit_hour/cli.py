@@ -26,6 +26,7 @@ from lit_hour.cli_arguments import (
     extract_features_parser,
     import_parser,
     pack_parser,
+    pretrain_tower_parser,
     serve_parser,
     synthesize_parser,
 )
@@ -124,6 +125,14 @@ def run_synthesize(arguments: argparse.Namespace) -> None:
     from lit_hour.synthetic.dataset import synthesize
 
     print(synthesize(arguments.out, arguments.hours, arguments.length, config.synthetic))
+
+
+def run_pretrain_tower(arguments: argparse.Namespace) -> None:
+    """Pretrain a small vision tower on synthetic frames, and print what it reads."""
+    config = load_config(arguments.config, arguments.overrides)
+    from lit_hour.synthetic.pretrain_tower import format_accuracy, pretrain_tower
+
+    print(f"{arguments.out}\n{format_accuracy(pretrain_tower(config, arguments.out))}")
 
 
 def run_pack(arguments: argparse.Namespace) -> None:
@@ -295,6 +304,11 @@ COMMANDS = {
         "create synthetic videos, and questions with known answers",
         synthesize_parser,
         run_synthesize,
+    ),
+    "pretrain-tower": Command(
+        "pretrain a small vision tower on single frames of synthetic videos",
+        pretrain_tower_parser,
+        run_pretrain_tower,
     ),
     "annotate": Command(
         "create captions, events and questions about videos with a teacher model",

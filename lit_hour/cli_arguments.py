@@ -28,6 +28,20 @@ def synthesize_parser(prog: str, description: str) -> CommandParser:
     return parser
 
 
+def pretrain_tower_parser(prog: str, description: str) -> CommandParser:
+    """Declare the arguments of pretrain-tower."""
+    parser = CommandParser(
+        prog, description, settings_help="pretrain_tower.*, model.vision.*", takes_config=True
+    )
+    parser.add_positional(
+        "out",
+        type=Path,
+        help="file of the weights to create, .safetensors; for"
+        " model.vision.weights. What it reads from unseen frames is written beside it",
+    )
+    return parser
+
+
 def pack_parser(prog: str, description: str) -> CommandParser:
     """Declare the arguments of pack."""
     parser = CommandParser(prog, description, settings_help="video.*, pack.*", takes_config=True)

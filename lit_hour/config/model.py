@@ -16,7 +16,8 @@ class VisionConfig:
     weights: str = field(
         "",
         "open_clip's pretrained tag or file, or a folder or .safetensors file of a Hugging Face"
-        " SigLIP; empty for random weights",
+        " SigLIP; lit-hour-conv for the weights of that tower in this package; empty for random"
+        " weights",
     )
     layer: int = field(
         -2, "block whose patch tokens are used: -1 for the last, -2 for the one before"

@@ -14,7 +14,7 @@ from lit_hour.config.evaluation import EvaluationConfig
 from lit_hour.config.fields import field
 from lit_hour.config.model import ModelConfig
 from lit_hour.config.serving import ServingConfig
-from lit_hour.config.synthetic import SyntheticConfig
+from lit_hour.config.synthetic import PretrainTowerConfig, SyntheticConfig
 from lit_hour.config.videomarathon import VideoMarathonConfig
 
 
@@ -308,6 +308,9 @@ class Config:
     generation: GenerationConfig = field(GenerationConfig, "generating answers")
     serving: ServingConfig = field(ServingConfig, "inference with a trained run")
     synthetic: SyntheticConfig = field(SyntheticConfig, "synthetic videos with known answers")
+    pretrain_tower: PretrainTowerConfig = field(
+        PretrainTowerConfig, "training of a small vision encoder on synthetic frames"
+    )
     videomarathon: VideoMarathonConfig = field(
         VideoMarathonConfig, "instruction data about videos, written by a teacher model"
     )

@@ -55,3 +55,15 @@ class SyntheticConfig:
         ge=1,
     )
     seed: int = field(0, "seed of the stories", ge=0)
+
+
+@dataclass(frozen=True)
+class PretrainTowerConfig:
+    """Training of a small vision encoder by `lit-hour pretrain-tower`."""
+
+    num_frames: int = field(40_000, "training frames, drawn in memory", unit="frames", ge=1)
+    num_val_frames: int = field(4_000, "unseen frames", unit="frames", ge=1)
+    num_steps: int = field(5_000, "optimizer steps", unit="steps", ge=2)
+    batch_size: int = field(64, "frames in a step", unit="frames", ge=1)
+    learning_rate: float = field(4e-3, "largest learning rate", gt=0)
+    seed: int = field(0, "seed of the weights, the frames and their order", ge=0)

@@ -25,9 +25,11 @@ from torch._weights_only_unpickler import UnpicklingError
 from lit_hour.config.model import VisionConfig
 from lit_hour.errors import ConfigError, InputError, WeightsError, download_hint
 from lit_hour.io.hashing import hash_weights
+from lit_hour.model import conv_tower  # noqa: F401  (registers its tower with timm)
 from lit_hour.types import Features, Frames, ImageSet, TiledImage, Visual
 
-TOWER_CONFIGS = Path(__file__).parent / "towers"  # our own towers, in the format of open_clip
+# our own towers, in the format of open_clip; weights have the name of their tower
+TOWER_CONFIGS = Path(__file__).parent / "towers"
 MAX_REASON_LENGTH = 400  # characters; torch lists every weight that does not fit
 
 
@@ -79,8 +81,11 @@ class VisionEncoder(nn.Module):
             ConfigError: the tower has no blocks.
         """
         trunk = self.tower.trunk if isinstance(self.tower, TimmModel) else self.tower
-        blocks = getattr(trunk, "blocks", None) or getattr(
-            getattr(trunk, "transformer", None), "resblocks", None
+        transformer = getattr(trunk, "transformer", None)
+        blocks = (
+            getattr(trunk, "blocks", None)
+            or getattr(transformer, "resblocks", None)
+            or getattr(trunk, "stages", None)  # of a convolutional tower
         )
         if blocks is None:
             raise ConfigError(f"model.vision.name={self.config.name!r}: this tower has no blocks.")
@@ -102,7 +107,7 @@ class VisionEncoder(nn.Module):
         """
         check_weights(self.config.name, weights)
         try:
-            model = _build(self.config.name, weights)
+            model = _build(self.config.name, _find_weights(weights))
         except (RuntimeError, SafetensorError, UnpicklingError) as error:
             reason = textwrap.shorten(str(error), MAX_REASON_LENGTH)
             raise WeightsError(
@@ -110,6 +115,12 @@ class VisionEncoder(nn.Module):
             ) from error
         state = _truncate(model.visual, self.config).state_dict()
         self.tower.load_state_dict(state, assign=next(self.tower.parameters()).is_meta)
+
+    def open_clip_state_dict(self) -> dict[str, Tensor]:
+        """Return weights that `load_pretrained` loads; those that the encoder lacks are random."""
+        state: dict[str, Tensor] = _build(self.config.name).state_dict()
+        state.update({f"visual.{name}": value for name, value in self.tower.state_dict().items()})
+        return state
 
     def forward(self, visuals: Sequence[Visual]) -> list[Tensor]:
         """Encode videos and images.
@@ -215,10 +226,10 @@ class VisionEncoder(nn.Module):
             indices=[-1],
             normalize_intermediates=False,
             intermediates_only=True,
-            output_fmt="NLC",
+            output_fmt="NCHW",  # which convolutional towers have too
         )
-        tokens: Tensor = output["image_intermediates"][0]  # (frames, tokens, vision_dim)
-        return tokens
+        grid: Tensor = output["image_intermediates"][0]  # (frames, vision_dim, rows, columns)
+        return grid.flatten(2).transpose(1, 2)  # (frames, tokens, vision_dim)
 
 
 class Projector(nn.Module):
@@ -246,17 +257,33 @@ def check_weights(name: str, weights: str) -> None:
     tags = open_clip.list_pretrained_tags_by_model(name)
     if weights in tags:
         return
-    if not Path(weights).is_file():
+    file = Path(_find_weights(weights))
+    if not file.is_file():
+        shipped = [name] if shipped_weights(name).is_file() else []
         raise ConfigError(
             f"model.vision.weights={weights!r} is neither a file nor a pretrained tag of {name},"
-            f" which has: {', '.join(tags) or 'none'}.{download_hint(weights)}"
+            f" which has: {', '.join([*tags, *shipped]) or 'none'}.{download_hint(weights)}"
         )
-    if Path(weights).suffix != ".safetensors" and not zipfile.is_zipfile(weights):
+    if file.suffix != ".safetensors" and not zipfile.is_zipfile(file):
         raise WeightsError(
             f"model.vision.weights={weights!r} is neither a .safetensors file nor a complete file "
             "of"
             " torch.save."
         )
+
+
+def shipped_weights(name: str) -> Path:
+    """Return the file for the weights of one of our towers, which is in the package if it exists.
+
+    `model.vision.weights` takes the name of the tower for it.
+    """
+    return TOWER_CONFIGS / f"{name}.safetensors"
+
+
+def _find_weights(weights: str) -> str:
+    """Return the file if the name is of shipped weights, or else the setting unchanged."""
+    file = shipped_weights(weights)
+    return str(file) if weights and Path(weights).name == weights and file.is_file() else weights
 
 
 def color_mean_std(config: VisionConfig, model: Any) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -31,6 +31,7 @@ def test_expected_files_are_shipped() -> None:
             f"experiment/memory_ablation/{arm}.yaml"
             for arm in ("full", "compression", "sampling", "blind", "pretrain")
         ),
+        "experiment/pretrain_tower/tower.yaml",
     }
     assert expected <= {str(path.relative_to(CONF)) for path in SHIPPED}
 
