@@ -167,8 +167,8 @@ class GroupedQueryAttention(nn.Module):
 class MemoryAugmentationBlock(nn.Module):
     """Self-attention of the query, cross-attention to the memory, FFN; each with a post-norm.
 
-    Activation checkpointing of the FFN saves a third of the block's activations. For an hour it
-    costs 0.3% of the operations.
+    Activation checkpointing of the FFN's GELU keeps one of two hidden layers that are 4 times as
+    wide as the query, and recomputes no matrix product.
     """
 
     def __init__(
@@ -222,12 +222,15 @@ class MemoryAugmentationBlock(nn.Module):
                 kv = self.cross_attention.project_kv(DenseTokens(hidden), rotary)
                 attended = self.cross_attention(hidden, kv, rotary, lengths)  # (query, dim)
             hidden = self.cross_attention_norm(hidden + attended)  # (query, dim)
-            expanded = [
-                checkpoint(self.feed_forward, chunk, use_reentrant=False, preserve_rng_state=False)
-                for chunk in hidden.split(FEED_FORWARD_CHUNK)
-            ]  # (chunk, dim) each
+            expanded = [self._feed_forward(chunk) for chunk in hidden.split(FEED_FORWARD_CHUNK)]
             outputs.append(self.feed_forward_norm(hidden + torch.cat(expanded)))  # (query, dim)
         return outputs
+
+    def _feed_forward(self, hidden: Tensor) -> Tensor:
+        expand, *rest = self.feed_forward
+        return checkpoint(
+            nn.Sequential(*rest), expand(hidden), use_reentrant=False, preserve_rng_state=False
+        )  # (query, dim)
 
 
 class MemoryAugmentation(nn.Module):

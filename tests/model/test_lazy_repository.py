@@ -69,9 +69,13 @@ def check_close(found: Tensor, expected: Tensor, tolerance: float) -> None:
     )
 
 
+@pytest.mark.parametrize("recompute_above", (12, 512))
 @pytest.mark.parametrize("num_frames", (9, 16, NUM_FRAMES))
-def test_lazy_tokens_equal_dense_tokens(num_frames: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lazy_tokens_equal_dense_tokens(
+    num_frames: int, recompute_above: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(memory_repository, "CHECKPOINT_FRAMES", 7)
+    monkeypatch.setattr(memory_repository, "RECOMPUTE_ABOVE_FRAMES", recompute_above)
     torch.manual_seed(0)
     projector = Projector(VISION_DIM, DIM).double()
     layers = [nn.Linear(DIM, out_features).double() for out_features in (4, 6)]
@@ -167,8 +171,11 @@ def test_keys_and_values_are_projected_once_for_all_texts(
     assert lengths.count(num_tokens) == CONFIG.model.memaug.num_layers
 
 
-def test_hidden_activations_are_recomputed_from_the_input(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hidden_activations_of_a_long_video_are_recomputed_from_the_input(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(memory_repository, "CHECKPOINT_FRAMES", 7)
+    monkeypatch.setattr(memory_repository, "RECOMPUTE_ABOVE_FRAMES", 7)
     projector, features = Projector(VISION_DIM, DIM), torch.randn(NUM_FRAMES, 4, VISION_DIM)
     inputs = {tensor.data_ptr() for tensor in (features, *projector.parameters())}
 

@@ -30,6 +30,7 @@ from tests.benchmarks.speed.memaug.reference import (
     build,
     check_equal,
     forward_backward,
+    mixed,
     ours,
     plain,
 )
@@ -38,6 +39,7 @@ TARGET = 3
 TIME, MEMORY, LINEAR = Goal("at most", 0.6), Goal("at most", 0.5), Goal("at most", 1.1)
 PLAIN = "the plain formula, heads repeated for torch's scaled_dot_product_attention"
 GROUPED = "the plain formula with enable_gqa=True"
+MIXED, PLAIN_MIXED = "bf16-mixed", "the plain formula in bf16-mixed"
 HOUR = Shape(num_frames=3600, num_layers=4)
 SHORT = Shape(320, 1, query_frames=46)  # the proportions of an hour, fast enough for two cores
 SMALL = Shape(60, 1, query_frames=51, dim=128, num_heads=1, num_key_value_heads=1, vision_dim=64)
@@ -65,9 +67,10 @@ def measure() -> Iterator[Outcome]:
 
 def _time(shape: Shape) -> Iterator[Outcome]:
     work = build(shape)
-    seconds = time_alternately(
-        work, {"ours": ours, PLAIN: plain, GROUPED: partial(plain, grouped=True)}
-    )
+    implementations = {"ours": ours, PLAIN: plain, GROUPED: partial(plain, grouped=True)}
+    if not torch.cuda.is_available():  # a GPU computes in bf16 anyway
+        implementations |= {MIXED: partial(mixed, ours), PLAIN_MIXED: partial(mixed, plain)}
+    seconds = time_alternately(work, implementations)
     limit = _operations(work) / _matrix_rate(work)
     what, unit = f"MemAug and repository, forward and backward, {shape}", _unit()
     rate_name = "its products at the rate of a large product"
@@ -86,6 +89,11 @@ def _time(shape: Shape) -> Iterator[Outcome]:
         f" full rate they alone take {limit / seconds[PLAIN]:.2f} of the plain formula's time.",
     )
     yield Outcome(TARGET, what, unit, seconds["ours"], seconds[GROUPED], GROUPED, limit, rate_name)
+    roofline = f"roofline: only the products of these, at the rate of a large product, {shape}"
+    yield Outcome(TARGET, roofline, unit, limit, seconds[PLAIN], PLAIN)
+    if MIXED in seconds:
+        for peer in (PLAIN, PLAIN_MIXED):
+            yield Outcome(TARGET, f"{what}, {MIXED}", unit, seconds[MIXED], seconds[peer], peer)
 
 
 def _memory(shape: Shape) -> Iterator[Outcome]:
@@ -203,17 +211,22 @@ def _seconds_of_lengths(shape: Shape, lengths: tuple[int, ...]) -> list[float]:
 
 
 def _operations(work: Work) -> float:
-    """Return the operations of forward and backward in the folded form, without recomputation."""
+    """Return the operations of forward and backward in the folded form.
+
+    Nothing is recomputed but the scores in the backward pass of the attention, which are too large
+    to be kept.
+    """
     shape, dim = work.shape, work.shape.dim
-    rows = 17 * min(shape.query_frames, shape.num_frames // 4) + len(work.texts[0])
+    num_kept = 17 * min(shape.query_frames, shape.num_frames // 4)
+    rows = num_kept + len(work.texts[0])
     patches = shape.num_frames * shape.grid**2
     keys_and_values = 2 * dim // shape.num_heads * shape.num_key_value_heads
     num_products = 2 + 5  # forward and backward
     attentions = 2 * num_products * rows * (patches + shape.num_frames + rows) * dim
     linear = 6 * rows * (12 * dim * dim + keys_and_values * dim)
-    linear += 6 * patches * dim * keys_and_values
-    layers = shape.num_layers * len(work.texts) * (attentions + linear)
-    return 4 * patches * shape.vision_dim * dim + layers
+    linear += 6 * (patches + dim) * dim * keys_and_values  # fused weights included
+    layers = shape.num_layers * (attentions + linear)
+    return 4 * patches * shape.vision_dim * dim + 6 * num_kept * dim**2 + layers
 
 
 def _matrix_rate(work: Work) -> float:

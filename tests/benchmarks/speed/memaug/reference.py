@@ -144,6 +144,12 @@ def plain(work: Work, grouped: bool = False) -> list[Tensor]:
     return outputs
 
 
+def mixed(implementation: Implementation, work: Work) -> list[Tensor]:
+    """Run an implementation as `training.precision=bf16-mixed` does, with weights in float32."""
+    with torch.autocast(work.features.device.type, torch.bfloat16):
+        return implementation(work)
+
+
 def _attend(
     layer: nn.Module,
     query: Tensor,
