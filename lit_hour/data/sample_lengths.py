@@ -1,7 +1,7 @@
 """Bounds of the tokens that the language model reads of a sample, from the index and the settings.
 
-The visual tokens that forgetting keeps of a video are exact. Those of an image are bounded, since
-the index does not record its size. The tokens of texts are bounded by their bytes in the index.
+The visual tokens that forgetting keeps of a video are exact, and those of an image about so. The
+tokens of texts are bounded by their bytes in the index.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from lit_hour.data.training_samples import (
     split_questions,
 )
 from lit_hour.errors import ShardError
+from lit_hour.media.anyres import choose_grid
 from lit_hour.processor import HourLLaVAProcessor
 from lit_hour.text.chat_template import build_conversation
 from lit_hour.types import Question
@@ -106,7 +107,7 @@ def bound_sample_lengths(
     """Bound the tokens of each training sample, in the order of the shards.
 
     Raises:
-        ShardError: the shards were packed before the index recorded the lengths of texts.
+        ShardError: the shards were packed before the index recorded what lengths follow from.
     """
     rows = [
         row
@@ -140,9 +141,10 @@ def _bound_entry(
     shards: Shards, entry: IndexEntry, config: Config, template: TemplateLengths
 ) -> Iterator[tuple[int, int, int, int]]:
     """Yield the columns of `SampleLengths` for each training sample of an entry."""
-    if len(entry.text_bytes) != entry.num_questions:
+    has_size = entry.modality != "image" or entry.size_pixels
+    if not has_size or len(entry.text_bytes) != entry.num_questions:
         raise ShardError(
-            f"{shards.describe_location(entry)} has no lengths of its texts in the index, which"
+            f"The index of {shards.describe_location(entry)} lacks text_bytes or size_pixels, which"
             " data.tokens_per_batch needs: it was packed by an earlier version. Pack again, or set"
             " data.tokens_per_batch=0 and data.batches_per_step=0."
         )
@@ -164,8 +166,8 @@ def _bound_entry(
 
 
 def bound_kept_tokens(entry: IndexEntry, config: Config) -> int:
-    """Return the visual tokens that forgetting keeps of a video, or a bound of those of images."""
-    memaug, image = config.model.memaug, config.image
+    """Return the visual tokens that forgetting keeps: exact, or of an image at most so many."""
+    memaug = config.model.memaug
     if entry.modality == "video":
         num_frames = 1 if config.video.frames == "first" else entry.num_frames
         num_frames = max(min(num_frames, config.video.max_frames), memaug.min_frames)
@@ -173,27 +175,48 @@ def bound_kept_tokens(entry: IndexEntry, config: Config) -> int:
             share = math.floor(num_frames * memaug.temporal_keep_ratio + 1e-9)
             num_frames = min(memaug.max_kept_frames, max(1, share))
         side = config.model.vision.grid
-        return num_frames * (_bound_kept(side, config) + 1)
+        return num_frames * (_bound_kept(side, side, config) + 1)
     side = math.isqrt(TOKENS_PER_IMAGE)
     if entry.modality == "images":
-        return entry.num_frames * (_bound_kept(side, config) + 1)
-    longest = image.max_grid * side  # largest height and width of the grid of tiles, in tokens
-    num_tokens = min(math.floor(image.max_tiles * SHRINK_ABOVE**2 * side**2), longest**2)
-    if memaug.spatial_forgetting == "uniform":  # every n-th row and column, rounded up
-        stride = round(memaug.spatial_keep_ratio**-0.5)
-        num_tokens += 2 * longest * (stride - 1) + (stride - 1) ** 2
-    kept = math.ceil(num_tokens * _keep_ratio(config))
-    return _bound_kept(side, config) + kept + longest  # with a newline for each row
-
-
-def _bound_kept(side: int, config: Config) -> int:
-    """Return the tokens that spatial forgetting keeps of a square, without newline."""
-    memaug = config.model.memaug
+        return entry.num_frames * (_bound_kept(side, side, config) + 1)
+    height, width = _tile_grid(entry, config)
+    kept = _bound_kept(height, width, config)
+    newlines = min(height, kept)  # in a random choice every row may have a token, and a newline
     if memaug.spatial_forgetting == "uniform":
-        return math.ceil(side / round(memaug.spatial_keep_ratio**-0.5)) ** 2
-    return math.ceil(_keep_ratio(config) * side**2)
+        newlines = _bound_kept(height, 1, config)
+    return _bound_kept(side, side, config) + kept + newlines
 
 
-def _keep_ratio(config: Config) -> float:
+def _tile_grid(entry: IndexEntry, config: Config) -> tuple[int, int]:
+    """Return height and width in tokens of an image's tiles: cropped and shrunk as by the model."""
+    side = math.isqrt(TOKENS_PER_IMAGE)
+    pixels_high, pixels_wide = entry.size_pixels
+    rows, columns = choose_grid(
+        pixels_wide, pixels_high, config.video.image_size, config.image.max_grid
+    )
+    height, width = rows * side, columns * side
+    if pixels_wide / pixels_high > width / height:
+        height = _without_bars(height, pixels_high * (width / pixels_wide))
+    else:
+        width = _without_bars(width, pixels_wide * (height / pixels_high))
+    ratio = math.sqrt(height * width / (config.image.max_tiles * side**2))
+    if ratio <= SHRINK_ABOVE:
+        return height, width
+    return max(1, int(height // ratio)), max(1, int(width // ratio))
+
+
+def _without_bars(length: int, kept: float) -> int:
+    return length - 2 * (min(length - int(kept), length - 1) // 2)
+
+
+def _bound_kept(rows: int, columns: int, config: Config) -> int:
+    """Return the tokens that spatial forgetting keeps of a grid, without newlines."""
     memaug = config.model.memaug
-    return 1.0 if memaug.spatial_forgetting == "none" else memaug.spatial_keep_ratio
+    match memaug.spatial_forgetting:
+        case "none":
+            return rows * columns
+        case "random":
+            return math.ceil(memaug.spatial_keep_ratio * (rows * columns))
+        case "uniform":
+            stride = round(memaug.spatial_keep_ratio**-0.5)
+            return math.ceil(rows / stride) * math.ceil(columns / stride)

@@ -1,11 +1,13 @@
 """Bounds of the tokens of samples, against the tokens that the model reads."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Generator
 
 from lit_hour.config.model import MemAugConfig
@@ -42,7 +44,7 @@ NEWLINE = torch.zeros(1)  # (1,)
 
 
 def entry_of(modality, num_frames: int) -> IndexEntry:
-    return IndexEntry("000000.tar", "a", modality, 0, 512, 0.0, num_frames, 1, (9,))
+    return IndexEntry("000000.tar", "a", modality, 0, 512, 0.0, num_frames, 1, text_bytes=(9,))
 
 
 def num_kept(repository: MemoryRepository, memaug: MemAugConfig, seed: int = 0) -> int:
@@ -72,19 +74,23 @@ def test_kept_tokens_of_a_video_are_exact(spatial, temporal, num_frames: int) ->
 def test_kept_tokens_of_images_are_bounded(spatial) -> None:
     memaug = MemAugConfig(spatial_forgetting=spatial)
     config = config_with(memaug, Config())
-    bound, largest = bound_kept_tokens(entry_of("image", 1), config), 0
     random = np.random.default_rng(0)
-    sizes = [(2304, 2304), (384, 384), (10, 900), (5000, 400), (2000, 1700)]
-    sizes += [tuple(random.integers(50, 4000, 2).tolist()) for _ in range(20)]
-    for seed, size_pixels in enumerate(sizes):
-        height, width = size_pixels
-        grid = choose_grid(width, height, 384, config.image.max_grid)
+    sizes = [(2304, 2304), (384, 384), (10, 900), (5000, 60), (2000, 1700), (500, 375), (385, 384)]
+    sizes += [tuple(random.integers(50, 4000, 2).tolist()) for _ in range(30)]
+    ratios = []
+    for seed, (height, width) in enumerate(sizes):
+        grid = choose_grid(width, height, config.video.image_size, config.image.max_grid)
         tokens = torch.zeros(1 + grid[0] * grid[1], SIDE**2, 1)  # (tiles, tokens, 1)
         repository = build_tiled_image_repository(
-            tokens, NEWLINE, grid, size_pixels, config.image.max_tiles
+            tokens, NEWLINE, grid, (height, width), config.image.max_tiles
         )
-        largest = max(largest, num_kept(repository, memaug, seed))
-    assert 0.7 * bound < largest <= bound
+        bound = bound_kept_tokens(
+            replace(entry_of("image", 1), size_pixels=(height, width)), config
+        )
+        kept = num_kept(repository, memaug, seed)
+        assert kept <= bound, (height, width)
+        ratios.append(bound / kept)
+    assert max(ratios) == 1 or (spatial == "random" and max(ratios) < 1.2)
     repository = build_image_set_repository(torch.zeros(3, SIDE**2, 1), NEWLINE)
     assert bound_kept_tokens(entry_of("images", 3), config) == num_kept(repository, memaug)
 
@@ -159,15 +165,38 @@ def test_text_bytes_are_in_the_index_of_frames_and_features(
     assert count_text_bytes(question) == max(len(prompt.encode()) for prompt in prompts) + 3
 
 
+def test_size_of_an_upright_image_is_in_the_index(
+    mixed_files: Path, mixed_shards: Path, tmp_path: Path
+) -> None:
+    sizes = {entry.key: entry.size_pixels for entry in open_shards(mixed_shards).entries}
+    assert {key: size for key, size in sizes.items() if size} == {
+        "photo": (60, 100),
+        "more/chart": (90, 40),
+    }
+    turned = Image.open(mixed_files / "photo.jpg")
+    exif = turned.getexif()
+    exif[0x0112] = 6  # lies on its side
+    turned.save(tmp_path / "turned.jpg", exif=exif)
+    questions = write_records(tmp_path / "q.json", [conversation("What?", image="turned.jpg")])
+    pack(tmp_path, questions, tmp_path / "shards", VIDEO, PACK)
+    (entry,) = open_shards(tmp_path / "shards").entries
+    assert entry.size_pixels == (100, 60)
+
+
 def test_older_shards_are_read_but_have_no_lengths(frame_shards: Path, tmp_path: Path) -> None:
     index = read_index(frame_shards / "000000.json")
     older = replace(index, entries=tuple(replace(one, text_bytes=()) for one in index.entries))
     file = tmp_path / "000000.json"
     write_index(file, older)
-    file.write_text(file.read_text().replace(',\n      "text_bytes": []', ""))
+    record = json.loads(file.read_text())
+    for entry in record["entries"]:
+        del entry["text_bytes"], entry["size_pixels"]
+    file.write_text(json.dumps(record))
     assert "text_bytes" not in file.read_text() and read_index(file) == older
     shards = replace(open_shards(frame_shards), indexes=(older,))
-    with pytest.raises(ShardError, match=r"000000.*video.*has no lengths of its texts.*Pack again"):
+    with pytest.raises(
+        ShardError, match=r"000000.*video.*lacks text_bytes or size_pixels.*Pack again"
+    ):
         bound_sample_lengths(shards, Config(), TemplateLengths(1, 1, 1, 1))
 
 

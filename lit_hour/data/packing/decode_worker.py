@@ -53,13 +53,17 @@ class EncodedImage:
 
 @dataclass(frozen=True)
 class SampleSummary:
-    """Duration and frame times of a sample, sent after its last image.
+    """What packing finds out about a sample, sent after its last image.
 
-    Of a video, these are its length and the times of its frames.
+    Attributes:
+        duration_seconds: length of a video; otherwise 0.
+        timestamps_seconds: of the frames of a video; otherwise empty.
+        size_pixels: height and width of an upright image; otherwise empty.
     """
 
     duration_seconds: float
     timestamps_seconds: tuple[float, ...]
+    size_pixels: tuple[int, ...] = ()
 
 
 class DecodeWorker:
@@ -198,13 +202,15 @@ def decode_sample(request: DecodeRequest) -> Iterator[EncodedImage | SampleSumma
         yield from _decode_video(paths[0], request.video, request.jpeg_quality)
         return
     images = [(str(path), _read_file(path)) for path in paths]
+    size_pixels: tuple[int, ...] = ()
     if request.sample.modality == "images":
         load_image_set(images, request.video.image_size)
     elif request.sample.modality == "image":
-        read_image(images[0][1], images[0][0])
+        upright = read_image(images[0][1], images[0][0])
+        size_pixels = (upright.height, upright.width)
     for name, content in images:
         yield EncodedImage(image_suffix(content, name), content)
-    yield SampleSummary(0.0, ())
+    yield SampleSummary(0.0, (), size_pixels)
 
 
 def _decode_video(

@@ -209,5 +209,6 @@ def write_sample(
         duration_seconds=summary.duration_seconds,
         num_frames=num_frames,
         num_questions=len(sample.questions),
+        size_pixels=summary.size_pixels,
         text_bytes=tuple(map(count_text_bytes, sample.questions)),
     )

@@ -29,6 +29,8 @@ class IndexEntry:
     Attributes:
         duration_seconds: of a video; otherwise 0.
         num_frames: stored images: frames of a video, or image files.
+        size_pixels: height and width of an upright image; otherwise empty, and if it was packed
+            before they were recorded.
         text_bytes: of each question with its answer, as `count_text_bytes` counts them; empty if it
             was packed before they were recorded.
     """
@@ -41,12 +43,14 @@ class IndexEntry:
     duration_seconds: float
     num_frames: int
     num_questions: int
+    size_pixels: tuple[int, ...] = ()
     text_bytes: tuple[int, ...] = ()
 
     @classmethod
     def from_record(cls, record: dict[str, Any], **values: Any) -> IndexEntry:
         """Parse an entry of an index, with the values of fields that the record lacks."""
-        return cls(**{**record, "text_bytes": tuple(record.get("text_bytes", ())), **values})
+        lists = {key: tuple(record.get(key, ())) for key in ("size_pixels", "text_bytes")}
+        return cls(**{**record, **lists, **values})
 
 
 @dataclass(frozen=True)

@@ -141,8 +141,9 @@ class TokenBudgetCheck(Callback):
         if (num_tokens := int(outputs["num_tokens"])) > self._tokens_per_batch:
             self._has_warned = True
             log.warning(
-                "The batch of %s has %d tokens, more than data.tokens_per_batch=%d: its texts have"
-                " fewer bytes per token than data.min_bytes_per_token=%g. Set less, down to 1.",
+                "The batch of %s has %d tokens, more than data.tokens_per_batch=%d. Its texts have"
+                " fewer bytes per token than data.min_bytes_per_token=%g, or its images more tokens"
+                " than those of the published vision encoder. Lower either setting.",
                 list_first(batch.keys),
                 num_tokens,
                 self._tokens_per_batch,
