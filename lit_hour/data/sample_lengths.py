@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import accumulate
 
 import numpy as np
@@ -179,7 +180,9 @@ def bound_kept_tokens(entry: IndexEntry, config: Config) -> int:
     side = math.isqrt(TOKENS_PER_IMAGE)
     if entry.modality == "images":
         return entry.num_frames * (_bound_kept(side, side, config) + 1)
-    height, width = _tile_grid(entry, config)
+    height, width = _tile_grid(
+        entry.size_pixels, config.video.image_size, config.image.max_grid, config.image.max_tiles
+    )
     kept = _bound_kept(height, width, config)
     newlines = min(height, kept)  # in a random choice every row may have a token, and a newline
     if memaug.spatial_forgetting == "uniform":
@@ -187,19 +190,20 @@ def bound_kept_tokens(entry: IndexEntry, config: Config) -> int:
     return _bound_kept(side, side, config) + kept + newlines
 
 
-def _tile_grid(entry: IndexEntry, config: Config) -> tuple[int, int]:
+@lru_cache(maxsize=2**20)  # choosing a grid takes 50 us; many images have the same size
+def _tile_grid(
+    size_pixels: tuple[int, ...], image_size: int, max_grid: int, max_tiles: int
+) -> tuple[int, int]:
     """Return height and width in tokens of an image's tiles: cropped and shrunk as by the model."""
     side = math.isqrt(TOKENS_PER_IMAGE)
-    pixels_high, pixels_wide = entry.size_pixels
-    rows, columns = choose_grid(
-        pixels_wide, pixels_high, config.video.image_size, config.image.max_grid
-    )
+    pixels_high, pixels_wide = size_pixels
+    rows, columns = choose_grid(pixels_wide, pixels_high, image_size, max_grid)
     height, width = rows * side, columns * side
     if pixels_wide / pixels_high > width / height:
         height = _without_bars(height, pixels_high * (width / pixels_wide))
     else:
         width = _without_bars(width, pixels_wide * (height / pixels_high))
-    ratio = math.sqrt(height * width / (config.image.max_tiles * side**2))
+    ratio = math.sqrt(height * width / (max_tiles * side**2))
     if ratio <= SHRINK_ABOVE:
         return height, width
     return max(1, int(height // ratio)), max(1, int(width // ratio))

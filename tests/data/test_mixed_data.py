@@ -4,9 +4,11 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 
 from lit_hour.data.packing.pack import pack
 from lit_hour.errors import ConfigError, ShardError
+from lit_hour.model.hour_llava import HourLLaVA
 from lit_hour.processor import HourLLaVAProcessor
 from lit_hour.types import IMAGE_TOKEN_INDEX, Frames, ImageSet, TiledImage
 from tests.data.factories import MIXED_KEYS, MIXED_RECORDS, PACK, VIDEO, conversation, write_records
@@ -179,3 +181,32 @@ def test_corrupt_images_are_listed_as_skipped(
             reason.startswith(str(folder)) and f"{key}.000000." in reason
             for key, reason in skipped.items()
         )
+
+
+@pytest.mark.parametrize("packing", ["true", "false"])
+def test_batches_of_all_modalities_keep_the_budget(
+    toy: ToyProject, processor: HourLLaVAProcessor, mixed_shards: Path, packing: str
+) -> None:
+    argv = (
+        f"data.sources.world.shards={mixed_shards}",
+        "data.tokens_per_batch=1500",
+        "data.batches_per_step=1",
+        "data.min_bytes_per_token=1",
+        "data.length_balance_window=100",
+        "data.conversations_per_video=2",
+        "training.max_steps=0",
+        f"training.packing={packing}",
+    )
+    data = data_of_rank(toy, processor, *argv)
+    model = HourLLaVA.from_config(data.config, len(processor.tokenizer))
+    num_samples, num_texts = [], 0
+    for batch in data.train_dataloader():
+        with torch.no_grad():
+            inputs = model.build_inputs(batch, model.build_repositories(batch.visuals))
+        mask = inputs.attention_mask  # (texts, tokens)
+        computed = int(mask.sum()) if packing == "true" else mask.numel()
+        assert computed <= 1500 or len(batch.keys) == 1
+        num_samples.append(len(batch.keys))
+        num_texts += len(mask)
+    assert sum(num_samples) == data.mixed_order.num_samples < num_texts + 1
+    assert max(num_samples) > 1 and len(num_samples) == data.num_steps
