@@ -1,9 +1,12 @@
 """Train a run, or resume it: python train.py [-c FILE ...] [key=value ...]."""
 
+import gc
 import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import TYPE_CHECKING
 
 from lit_hour.config.arguments import CommandParser
 from lit_hour.config.introspect import describe_settings
@@ -13,6 +16,9 @@ from lit_hour.errors import InputError
 from lit_hour.run_dir import RunDir
 from lit_hour.training.run_lease import hold_run
 from lit_hour.training.signals import EXIT_INTERRUPTED, ShutdownSignal
+
+if TYPE_CHECKING:
+    from lit_hour.synthetic.dataset import DatasetBuild
 
 DEFAULT_CONFIG = "conf/tiny.yaml"
 
@@ -30,19 +36,45 @@ def main(argv: Sequence[str], shutdown: ShutdownSignal | None = None) -> None:
     config = load_settings(argv)
     # held before the synthetic videos are made; `fit` enters the same lease again
     with hold_run(RunDir.from_config(config.run)):
-        # Slow imports: --help, mistyped settings and a second start are answered before them.
-        from lightning.pytorch.utilities import rank_zero_only
+        with start_synthetic(config) as build:  # renders in other processes during the imports
+            # Slow imports: --help, mistyped settings and a second start are answered before them.
+            with garbage_collection_paused():
+                from lightning.pytorch.utilities import rank_zero_only
 
-        from lit_hour.synthetic.dataset import build_and_pack
-        from lit_hour.training.fit import fit
-        from lit_hour.training.trainer_setup import check_accelerator
+                from lit_hour.synthetic.packing import pack_build
+                from lit_hour.training.fit import fit
+                from lit_hour.training.trainer_setup import check_accelerator
 
-        configure_logging()
-        check_accelerator(config.training)  # `fit` checks it too, but after the videos are made
-        dataset = build_and_pack(config) if config.synthetic.num_videos else None
+            configure_logging()
+            check_accelerator(config.training)  # `fit` checks it too, but after the videos are made
+            dataset = pack_build(build, config) if build else None
         result = fit(config, shutdown)
         report = result.report(*dataset.example()) if dataset else result.report()
         rank_zero_only(print)(report)
+
+
+def start_synthetic(config: Config) -> AbstractContextManager["DatasetBuild | None"]:
+    """Return the build of the synthetic videos, or a context without one.
+
+    Raises:
+        SyntheticDataError: the settings give no videos.
+    """
+    if not config.synthetic.num_videos:
+        return nullcontext()
+    from lit_hour.synthetic.dataset import start_build
+    from lit_hour.synthetic.render_pool import FrameSampling
+
+    return start_build(config.synthetic, FrameSampling.from_config(config.video, config.pack))
+
+
+@contextmanager
+def garbage_collection_paused() -> Iterator[None]:
+    """Pause garbage collection: it is a fifth of the time of imports, and modules stay anyway."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
 
 
 def load_settings(argv: Sequence[str]) -> Config:

@@ -65,7 +65,7 @@ def golden(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def toy(tmp_path_factory: pytest.TempPathFactory) -> ToyProject:
     """A small project with synthetic videos and shards."""
-    from lit_hour.synthetic.dataset import build_and_pack
+    from lit_hour.synthetic.packing import build_and_pack
     from tests.helpers.toy_run import ToyProject, toy_settings
 
     folder = tmp_path_factory.mktemp("small")

@@ -12,6 +12,7 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from lit_hour.errors import VideoError
+from lit_hour.media.pil_images import encode_pil_jpeg, resize_to_square
 
 # A stored frame is far smaller; a decompression bomb of a kilobyte can unpack to gigabytes.
 MAX_JPEG_PIXELS = 64_000_000
@@ -42,9 +43,7 @@ def resize_image(image: Image.Image, image_size: int, target: Tensor | None = No
 
     Source: the SigLIP preprocessing of the published model: bicubic, antialiased, on uint8 RGB.
     """
-    rgb = image if image.mode == "RGB" else image.convert("RGB")  # convert() always copies
-    if rgb.size != (image_size, image_size):
-        rgb = rgb.resize((image_size, image_size), Image.Resampling.BICUBIC)
+    rgb = resize_to_square(image, image_size)
     if target is None:
         target = torch.empty(3, image_size, image_size, dtype=torch.uint8)  # (3, size, size)
     # plane by plane through PIL views of the tensor: tobytes() and a transpose copy three times
@@ -62,11 +61,8 @@ def encode_jpeg(image: Tensor, quality: int) -> bytes:
         image: `(3, height, width)` uint8 RGB.
         quality: 1 to 100.
     """
-    buffer = BytesIO()
-    Image.fromarray(image.permute(1, 2, 0).contiguous().numpy()).save(
-        buffer, format="JPEG", quality=quality
-    )
-    return buffer.getvalue()
+    pixels = image.permute(1, 2, 0).contiguous().numpy()  # (height, width, 3)
+    return encode_pil_jpeg(Image.fromarray(pixels), quality)
 
 
 def decode_jpeg(data: bytes, image_size: int, name: str, target: Tensor | None = None) -> Tensor:

@@ -13,7 +13,6 @@ import math
 import warnings
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import count, islice, takewhile
 from pathlib import Path
 from typing import Literal
 
@@ -27,6 +26,7 @@ from lit_hour.errors import VideoError
 from lit_hour.media.frame_conversion import FrameConverter
 from lit_hour.media.packet_filter import TIME_TOLERANCE_SECONDS
 from lit_hour.media.published_sampling import sample_published
+from lit_hour.media.sample_times import sample_timestamps
 from lit_hour.media.selective_decoding import TIMESTAMPED_CONTAINERS, decode_selected_frames
 from lit_hour.media.video_probe import NO_TIMESTAMPS_MESSAGE, VideoInfo, open_video, probe
 from lit_hour.types import Frames
@@ -53,40 +53,6 @@ class ReadableRange:
 
     last_start_seconds: float = 0.0
     end_seconds: float = 0.0
-
-
-def sample_timestamps(
-    duration_seconds: float, fps: float, min_frames: int, max_frames: int
-) -> list[float]:
-    """Return evenly spaced times: the first one at 0, all before the end.
-
-    A video too short or too long for the sampling rate gets the starts of `min_frames` or
-    `max_frames` equal segments instead.
-
-    Args:
-        duration_seconds: of the video.
-        fps: sampling rate in frames per second.
-        min_frames: lower limit of the number of frames.
-        max_frames: upper limit of the number of frames; wins over `min_frames`.
-
-    Returns:
-        Seconds from the first frame, in order.
-
-    Raises:
-        VideoError: the duration is not a positive, finite number.
-
-    Source: Hour-LLaVA (arXiv:2506.05332), one frame per second.
-    """
-    if not math.isfinite(duration_seconds) or duration_seconds <= 0:
-        raise VideoError(
-            f"The duration of a video must be positive and finite, not {duration_seconds} seconds."
-        )
-    at_rate = takewhile(lambda seconds: seconds < duration_seconds, (i / fps for i in count()))
-    timestamps = list(islice(at_rate, max_frames + 1))  # one too many shows that there are more
-    num_frames = min(max(len(timestamps), min_frames), max_frames)
-    if num_frames == len(timestamps):
-        return timestamps
-    return [index * duration_seconds / num_frames for index in range(num_frames)]
 
 
 class SampledVideo:

@@ -1,6 +1,7 @@
 """Build data sets of synthetic videos: both splits of a run, or one set of so many hours.
 
-- `build_and_pack`: the splits of the `synthetic` settings, packed into shards, for training.
+- `start_build`: the splits of the `synthetic` settings, rendered in the background.
+- `build_dataset`: the same, complete.
 - `synthesize`: one set with its own folder, for `lit-hour synthesize`.
 
 A split is a folder:
@@ -12,35 +13,34 @@ A split is a folder:
     FOLDER/index.html              preview: frames, questions with their evidence, and charts
     FOLDER/totals.json             counts; written last, so that it marks a finished split
 
-Every file is written atomically. An interrupted build continues where it stopped.
+Every file is written atomically. An interrupted build continues where it stopped. This module must
+not import torch: rendering begins before a training run imports it.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from shlex import quote
 from typing import Any
 
-from lit_hour.config.schema import Config
 from lit_hour.config.synthetic import SyntheticConfig
-from lit_hour.data.packing.pack import pack
 from lit_hour.errors import SyntheticDataError
-from lit_hour.io.atomic import atomic_write, remove_temp_files
+from lit_hour.io.atomic import atomic_write, atomic_write_text, remove_temp_files
 from lit_hour.io.file_lock import dir_lock
-from lit_hour.synthetic.captions import (
-    describe_clip,
-    list_events,
-    split_into_clips,
-    summarize_story,
+from lit_hour.synthetic.render_pool import FrameSampling, RenderedVideo, RenderPool, RenderTask
+from lit_hour.synthetic.texts import (
+    PREVIEW_FILE,
+    QUESTION_FILE,
+    TOTALS_FILE,
+    SplitTotals,
+    read_totals,
+    write_texts,
 )
-from lit_hour.synthetic.preview_html import PreviewPage
-from lit_hour.synthetic.questions.generate import generate_questions, parse_tasks
-from lit_hour.synthetic.render import render_stories
-from lit_hour.synthetic.story import Story
 from lit_hour.synthetic.video_plan import (
     SPLITS,
     VideoPlan,
@@ -50,11 +50,9 @@ from lit_hour.synthetic.video_plan import (
     plan_split,
 )
 from lit_hour.taxonomy import TASKS
-from lit_hour.types import Question
 
 # Raise this number when the same seed gives other stories, frames, questions or file names.
 GENERATOR_VERSION = 3
-CLIP_SECONDS = 60.0  # of each caption
 STORY_SETTINGS = (  # settings that determine a video and its questions
     "image_size",
     "fps",
@@ -66,8 +64,7 @@ STORY_SETTINGS = (  # settings that determine a video and its questions
     "tasks",
     "questions_per_task",
 )
-GENERATOR_FILE, TOTALS_FILE = "generator.json", "totals.json"
-QUESTION_FILE, CAPTION_FILE, PREVIEW_FILE = "questions.json", "captions.jsonl", "index.html"
+GENERATOR_FILE = "generator.json"
 
 
 @dataclass(frozen=True)
@@ -78,6 +75,17 @@ class SyntheticDataset:
     train_questions: Path
     validation_videos: Path
     validation_questions: Path
+
+    @classmethod
+    def in_folder(cls, folder: Path) -> SyntheticDataset:
+        """Return the locations in the folder of a data set."""
+        train, validation = (folder / split for split in SPLITS)
+        return cls(
+            train / "videos",
+            train / QUESTION_FILE,
+            validation / "videos",
+            validation / QUESTION_FILE,
+        )
 
     @property
     def splits(self) -> tuple[tuple[Path, Path], ...]:
@@ -94,20 +102,130 @@ class SyntheticDataset:
 
 
 @dataclass(frozen=True)
-class SplitTotals:
-    """Size of a finished split; `num_questions` is per task."""
+class SplitPlan:
+    """A split to build.
 
-    num_videos: int
-    duration_seconds: float
-    num_questions: dict[str, int]
+    Attributes:
+        videos: its planned videos.
+        made_from: the settings that the plans were made from; a folder whose videos were made from
+            others is refused.
+    """
+
+    folder: Path
+    videos: list[VideoPlan]
+    made_from: dict[str, Any]
 
 
-def build_and_pack(config: Config) -> SyntheticDataset:
-    """Build both splits as far as they are missing, and pack them into `FOLDER/SPLIT/shards`."""
-    dataset = build_dataset(config.synthetic)
-    for videos, question_file in dataset.splits:
-        pack(videos, question_file, videos.parent / "shards", config.video, config.pack)
-    return dataset
+class DatasetBuild(AbstractContextManager["DatasetBuild"]):
+    """A data set in the making: its missing videos are rendered from the start of the context on.
+
+    The folders of its splits are locked inside the context.
+
+    Attributes:
+        num_missing: videos that are rendered.
+    """
+
+    def __init__(
+        self,
+        splits: Sequence[SplitPlan],
+        settings: SyntheticConfig,
+        sampling: FrameSampling | None = None,
+        num_workers: int | None = None,
+    ) -> None:
+        """Prepare a build; nothing is written yet.
+
+        Args:
+            splits: folders and plans; a longer list of plans adds videos to those of a folder.
+            settings: of the stories and their rendering.
+            sampling: of the frames that `rendered` returns; None for no frames.
+            num_workers: videos rendered in parallel; one per core if None.
+
+        Raises:
+            SyntheticDataError: the story of a split's first video cannot be generated.
+        """
+        for split in splits:
+            generate_planned_story(split.videos[0], settings)
+        self._splits, self._settings, self._sampling = splits, settings, sampling
+        self._num_workers = num_workers or os.cpu_count() or 1
+        self._totals: list[SplitTotals] = []
+        self._stack = ExitStack()
+        self.num_missing = 0
+
+    def __enter__(self) -> DatasetBuild:
+        """Lock the folders, start rendering, and write all texts.
+
+        Raises:
+            SyntheticDataError: a folder holds videos of other settings, a story cannot be
+                generated, or a file cannot be written.
+        """
+        with ExitStack() as stack:
+            tasks = []
+            for split in self._splits:
+                with explain_os_error(split.folder):
+                    stack.enter_context(dir_lock(split.folder))
+                    _check_generator(split.folder, _describe(split, self._settings))
+                    tasks += _find_missing(split, self._settings)
+            self.num_missing = len(tasks)
+            if tasks:
+                pool = RenderPool(tasks, self._num_workers, self._sampling)
+                self._pool: RenderPool | None = stack.enter_context(pool)
+            else:
+                self._pool = None
+            for split in self._splits:
+                with explain_os_error(split.folder):
+                    totals = read_totals(split.folder, split.videos)
+                    self._totals.append(
+                        totals or write_texts(split.folder, split.videos, self._settings)
+                    )
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def rendered(self) -> Iterator[RenderedVideo]:
+        """Yield the videos that were missing; see `RenderPool.rendered`."""
+        if self._pool is not None:
+            yield from self._pool.rendered()
+
+    def finish(self) -> list[SplitTotals]:
+        """Mark the splits as finished, once `rendered` has been exhausted, and return their sizes.
+
+        Raises:
+            SyntheticDataError: a file cannot be written.
+        """
+        for split, totals in zip(self._splits, self._totals, strict=True):
+            path = split.folder / TOTALS_FILE
+            with explain_os_error(split.folder):
+                if not path.exists():
+                    atomic_write_text(path, json.dumps(asdict(totals), indent=1))
+        return self._totals
+
+
+def start_build(
+    settings: SyntheticConfig,
+    sampling: FrameSampling | None = None,
+    num_workers: int | None = None,
+) -> DatasetBuild:
+    """Return the build of both splits; its context renders what is missing.
+
+    Args:
+        settings: number and kind of the videos, and the folder.
+        sampling: see `DatasetBuild`.
+        num_workers: see `DatasetBuild`.
+
+    Raises:
+        SyntheticDataError: the settings give no video or more hours than videos, or a story cannot
+            be generated.
+    """
+    made_from = {
+        name: getattr(settings, name) for name in ("seed", "num_hour_videos", "duration_seconds")
+    }
+    splits = [
+        SplitPlan(Path(settings.folder) / split, plan_split(settings, split), made_from)
+        for split in SPLITS
+    ]
+    return DatasetBuild(splits, settings, sampling, num_workers)
 
 
 def build_dataset(settings: SyntheticConfig, num_workers: int | None = None) -> SyntheticDataset:
@@ -118,22 +236,17 @@ def build_dataset(settings: SyntheticConfig, num_workers: int | None = None) -> 
         num_workers: videos rendered in parallel; one per core if None.
 
     Raises:
-        SyntheticDataError: the settings give no video or more hours than videos, the folder holds
-            videos of other settings, or a file cannot be written.
+        SyntheticDataError: see `start_build` and `DatasetBuild`.
     """
-    folder = Path(settings.folder)
-    plans = {split: plan_split(settings, split) for split in SPLITS}
-    plan_settings = {
-        name: getattr(settings, name) for name in ("seed", "num_hour_videos", "duration_seconds")
-    }
-    for split in SPLITS:
-        build_split(folder / split, plans[split], settings, plan_settings, num_workers)
-    return SyntheticDataset(
-        folder / "train" / "videos",
-        folder / "train" / QUESTION_FILE,
-        folder / "validation" / "videos",
-        folder / "validation" / QUESTION_FILE,
-    )
+    with start_build(settings, num_workers=num_workers) as build:
+        _complete(build)
+    return SyntheticDataset.in_folder(Path(settings.folder))
+
+
+def _complete(build: DatasetBuild) -> list[SplitTotals]:
+    for _ in build.rendered():
+        pass
+    return build.finish()
 
 
 def synthesize(out: Path, hours: float, length: str, settings: SyntheticConfig) -> str:
@@ -154,8 +267,9 @@ def synthesize(out: Path, hours: float, length: str, settings: SyntheticConfig) 
     """
     duration_range = parse_duration_range(length)
     plans = plan_hours(hours, duration_range, settings.seed)
-    plan_settings = {"seed": settings.seed, "length_seconds": list(duration_range)}
-    totals = build_split(out, plans, settings, plan_settings)
+    made_from = {"seed": settings.seed, "length_seconds": list(duration_range)}
+    with DatasetBuild([SplitPlan(out, plans, made_from)], settings) as build:
+        (totals,) = _complete(build)
     folder = quote(str(out))
     return (
         f"{out}: {totals.num_videos} videos ({totals.duration_seconds / 3600:.2f} hours),"
@@ -169,42 +283,22 @@ def synthesize(out: Path, hours: float, length: str, settings: SyntheticConfig) 
     )
 
 
-def build_split(
-    folder: Path,
-    plans: list[VideoPlan],
-    settings: SyntheticConfig,
-    plan_settings: dict[str, Any],
-    num_workers: int | None = None,
-) -> SplitTotals:
-    """Build the videos and files of a split as far as they are missing.
-
-    A longer list of plans adds videos and leaves the present ones as they are.
-
-    Args:
-        folder: of the split.
-        plans: its videos.
-        settings: of the stories and their rendering.
-        plan_settings: the settings that the plans were made from; a folder whose videos were made
-            from others is refused.
-        num_workers: videos rendered in parallel; one per core if None.
-
-    Raises:
-        SyntheticDataError: a story cannot be generated, the folder holds videos of other settings,
-            or a file cannot be written.
-    """
-    generate_planned_story(plans[0], settings)  # raises before anything is written
-    made_with = {
-        "generator_version": GENERATOR_VERSION,
-        **plan_settings,
-        **{name: getattr(settings, name) for name in STORY_SETTINGS},
-    }
+@contextmanager
+def explain_os_error(folder: Path) -> Iterator[None]:
+    """Turn an `OSError` into a `SyntheticDataError` that names the folder."""
     try:
-        with dir_lock(folder):
-            _check_generator(folder, made_with)
-            _render_missing(folder, plans, settings, num_workers or os.cpu_count() or 1)
-            return _read_totals(folder, plans) or _write_texts(folder, plans, settings)
+        yield
     except OSError as error:
         raise SyntheticDataError(f"Cannot write to {folder}: {error}") from error
+
+
+def _describe(split: SplitPlan, settings: SyntheticConfig) -> dict[str, Any]:
+    """Return what determines the videos of a split; it is recorded in its folder."""
+    return {
+        "generator_version": GENERATOR_VERSION,
+        **split.made_from,
+        **{name: getattr(settings, name) for name in STORY_SETTINGS},
+    }
 
 
 def _check_generator(folder: Path, made_with: dict[str, Any]) -> None:
@@ -235,81 +329,13 @@ def _check_generator(folder: Path, made_with: dict[str, Any]) -> None:
         )
 
 
-def _render_missing(
-    folder: Path, plans: list[VideoPlan], settings: SyntheticConfig, num_workers: int
-) -> None:
-    videos = folder / "videos"
+def _find_missing(split: SplitPlan, settings: SyntheticConfig) -> list[RenderTask]:
+    """Return the videos that have to be rendered, and remove what a killed run left unfinished."""
+    videos = split.folder / "videos"
     videos.mkdir(exist_ok=True)
-    remove_temp_files(videos)  # of a killed run; the folder is locked, so no other run writes here
-    missing = [plan for plan in plans if not (videos / f"{plan.name}.mp4").exists()]
-    stories = (
-        (generate_planned_story(plan, settings), videos / f"{plan.name}.mp4") for plan in missing
-    )
-    render_stories(stories, len(missing), settings.image_size, settings.fps, num_workers)
-
-
-def _read_totals(folder: Path, plans: list[VideoPlan]) -> SplitTotals | None:
-    """Return the totals if all texts about these videos are written, else None."""
-    names = (TOTALS_FILE, QUESTION_FILE, CAPTION_FILE, PREVIEW_FILE)
-    if not all((folder / name).exists() for name in names):
-        return None
-    totals = SplitTotals(**json.loads((folder / TOTALS_FILE).read_text(encoding="utf-8")))
-    return totals if totals.num_videos == len(plans) else None
-
-
-def _write_texts(folder: Path, plans: list[VideoPlan], settings: SyntheticConfig) -> SplitTotals:
-    """Write questions, captions, preview and totals, one video at a time."""
-    (folder / TOTALS_FILE).unlink(missing_ok=True)
-    tasks = parse_tasks(settings.tasks)
-    page = PreviewPage(folder.name, plans)
-    num_questions: Counter[str] = Counter()
-    with (
-        atomic_write(folder / QUESTION_FILE) as question_file,
-        atomic_write(folder / CAPTION_FILE) as caption_file,
-    ):
-        question_file.write("[")
-        for plan in plans:
-            story = generate_planned_story(plan, settings)
-            questions = generate_questions(story, plan.name, tasks, settings.questions_per_task)
-            for question in questions:
-                question_file.write(",\n" if num_questions else "\n")
-                question_file.write(json.dumps(_question_record(plan.name, question)))
-                num_questions[question.task] += 1
-            caption_file.write(json.dumps(_caption_record(plan.name, story)) + "\n")
-            page.add(plan, story, questions)
-        question_file.write("\n]\n")
-    with atomic_write(folder / PREVIEW_FILE) as page_file:
-        page_file.write(page.html())
-    duration_seconds = sum(plan.duration_seconds for plan in plans)
-    totals = SplitTotals(len(plans), duration_seconds, dict(num_questions))
-    with atomic_write(folder / TOTALS_FILE) as totals_file:
-        json.dump(asdict(totals), totals_file, indent=1)
-    return totals
-
-
-def _question_record(name: str, question: Question) -> dict[str, Any]:
-    """Return one record of a question file; an open-ended question has no options."""
-    options = {"options": list(question.options)} if question.options else {}
-    return {
-        "video": f"{name}.mp4",
-        "id": question.id,
-        "task": question.task,
-        "format": question.format,
-        "question": question.question,
-        **options,
-        "answer": question.answer,
-        "evidence": [list(interval) for interval in question.evidence],
-    }
-
-
-def _caption_record(name: str, story: Story) -> dict[str, Any]:
-    """Return the ground-truth texts of a video."""
-    clips = split_into_clips(story, CLIP_SECONDS)
-    return {
-        "video": f"{name}.mp4",
-        "seed": story.seed,
-        "duration_seconds": story.duration_seconds,
-        "summary": summarize_story(story),
-        "events": [asdict(event) for event in list_events(story)],
-        "captions": [asdict(describe_clip(story, *clip)) for clip in clips],
-    }
+    remove_temp_files(videos)  # the folder is locked, so no other run writes here
+    tasks = [RenderTask(plan, settings, videos / f"{plan.name}.mp4") for plan in split.videos]
+    missing = [task for task in tasks if not task.path.exists()]
+    if missing:
+        (split.folder / TOTALS_FILE).unlink(missing_ok=True)
+    return missing

@@ -1,4 +1,4 @@
-"""Render stories to H.264 videos: `render_stories` for several in parallel, `render_story` for one.
+"""Render a story to an H.264 video with `render_story`.
 
 This module must not import torch, so that rendering processes start fast.
 """
@@ -6,23 +6,17 @@ This module must not import torch, so that rendering processes start fast.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Iterator
 from pathlib import Path
-from typing import NoReturn
 
 import av
 from av.video.reformatter import VideoReformatter
-from tqdm import tqdm
 
 from lit_hour.errors import SyntheticDataError
 from lit_hour.io.atomic import atomic_path
-from lit_hour.media.worker_process import exit_with_parent, worker_context
 from lit_hour.synthetic.draw import Canvas, Picture, Pose, draw_canvas, draw_picture
 from lit_hour.synthetic.story import SOLO_VERBS, Actor, Appearance, Scene, Story
 
-STORIES_PER_WORKER = 2  # submitted ahead of time: one is rendered, one waits
 KEY_FRAME_SECONDS = 4
 SMALL_SCALE = 0.5  # of a figure before it grows and after it has shrunk
 # Periods are chosen so that sampling every 1, 2 or 4 seconds shows the change.
@@ -33,59 +27,6 @@ PATH_VERBS = {  # shown by the path of the appearance alone
     *("stands still", "enters", "returns", "leaves", "touches", "pushes", "hides", "comes out"),
     *SOLO_VERBS,
 }
-
-
-def render_stories(
-    videos: Iterable[tuple[Story, Path]],
-    num_videos: int,
-    size_pixels: int,
-    frames_per_second: int,
-    num_workers: int,
-) -> None:
-    """Render stories in parallel processes, in order.
-
-    Args:
-        videos: stories and the files to write. The iterable is consumed lazily, so only
-            `STORIES_PER_WORKER` stories per process are in memory at a time.
-        num_videos: length of `videos`.
-        size_pixels: width and height.
-        frames_per_second: frame rate.
-        num_workers: number of processes.
-
-    Raises:
-        SyntheticDataError: a video cannot be written, or a process was killed. Finished videos
-            remain.
-    """
-    if not num_videos:
-        return
-    context = worker_context()
-    pool = ProcessPoolExecutor(min(num_workers, num_videos), context, initializer=exit_with_parent)
-    bar = tqdm(total=num_videos, desc="synthetic videos", unit="video")
-    with bar, pool:
-        pending: set[Future[None]] = set()
-        try:
-            for story, path in videos:
-                pending.add(pool.submit(render_story, story, path, size_pixels, frames_per_second))
-                if len(pending) >= num_workers * STORIES_PER_WORKER:
-                    pending = _wait_for_one(pending, bar)
-            while pending:
-                pending = _wait_for_one(pending, bar)
-        except BrokenProcessPool as error:
-            raise SyntheticDataError(
-                "A rendering process was killed. Run the same command again: finished videos are"
-                " kept."
-            ) from error
-        finally:
-            pool.shutdown(cancel_futures=True)
-
-
-def _wait_for_one(pending: set[Future[None]], bar: tqdm[NoReturn]) -> set[Future[None]]:
-    """Wait until at least one video is finished, and return the unfinished ones."""
-    done, unfinished = wait(pending, return_when=FIRST_COMPLETED)
-    for future in done:
-        future.result()
-    bar.update(len(done))
-    return unfinished
 
 
 def render_story(story: Story, path: Path, size_pixels: int, frames_per_second: int) -> None:

@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from lit_hour.synthetic.dataset import build_and_pack
+from lit_hour.synthetic.packing import build_and_pack
 from tests.helpers.toy_run import ToyProject, toy_settings
 from tests.training.interruption import Layout, Result, draw, run_to_the_end
 

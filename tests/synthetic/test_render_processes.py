@@ -1,4 +1,4 @@
-"""Rendering in parallel processes: killed runs and workers, errors, and memory."""
+"""Rendering in parallel processes: killed runs and workers, errors, order, and memory."""
 
 import os
 import signal
@@ -10,27 +10,28 @@ from pathlib import Path
 import av
 import pytest
 
+from lit_hour.config.schema import VideoConfig
+from lit_hour.config.synthetic import SyntheticConfig
 from lit_hour.errors import SyntheticDataError
-from lit_hour.synthetic.render import render_stories, render_story
+from lit_hour.synthetic import render_pool
+from lit_hour.synthetic.render import render_story
+from lit_hour.synthetic.render_pool import FrameSampling, RenderedVideo, RenderPool, RenderTask
 from lit_hour.synthetic.story_generator import generate_story
+from lit_hour.synthetic.video_plan import VideoPlan
 from tests import REPOSITORY
 
+SETTINGS = SyntheticConfig(image_size=64, fps=5)
+SAMPLING = FrameSampling(VideoConfig(image_size=16, min_frames=1), jpeg_quality=90)
 RENDER_LONG_VIDEOS = """
 import sys
 from pathlib import Path
 from lit_hour.errors import SyntheticDataError
-from lit_hour.synthetic.render import render_stories
-from lit_hour.synthetic.story_generator import generate_story
+from lit_hour.synthetic import render_pool
+from tests.synthetic.test_render_processes import render_all
 
-# two processes: one finishes a short video, then both are busy for a long time
-durations = [20.0, 30000.0, 30000.0, 20.0]
-folder = Path(sys.argv[1])
-videos = [
-    (generate_story(seed, seconds), folder / f"{seed}.mp4")
-    for seed, seconds in enumerate(durations)
-]
-try:
-    render_stories(videos, len(videos), 64, 5, num_workers=2)
+render_pool.LONG_VIDEO_SECONDS = 1e9  # in the given order
+try:  # two processes: one finishes a short video, then both are busy for a long time
+    render_all(Path(sys.argv[1]), [20.0, 30000.0, 30000.0])
 except SyntheticDataError as error:
     sys.exit(str(error))
 """
@@ -52,6 +53,22 @@ def running_processes(session: int) -> dict[int, str]:
         except OSError:  # the process has ended since it was listed
             continue
     return found
+
+
+def plan_tasks(folder: Path, durations: list[float]) -> list[RenderTask]:
+    """Return tasks that write `0.mp4`, `1.mp4` and so on."""
+    plans = [VideoPlan(str(seed), seed, seconds) for seed, seconds in enumerate(durations)]
+    return [RenderTask(plan, SETTINGS, folder / f"{plan.name}.mp4") for plan in plans]
+
+
+def render_all(
+    folder: Path,
+    durations: list[float],
+    num_workers: int = 2,
+    sampling: FrameSampling | None = None,
+) -> list[RenderedVideo]:
+    with RenderPool(plan_tasks(folder, durations), num_workers, sampling) as pool:
+        return list(pool.rendered())
 
 
 @pytest.fixture
@@ -98,7 +115,7 @@ def test_sigkill_leaves_only_finished_videos_and_no_processes(
 @pytest.mark.slow
 def test_killed_worker_is_reported(rendering: subprocess.Popen, tmp_path: Path):
     commands = running_processes(rendering.pid).items()
-    worker = max(process for process, command in commands if "forkserver" in command)
+    worker = max(process for process, command in commands if "spawn_main" in command)
     os.kill(worker, signal.SIGKILL)
     _, errors = rendering.communicate(timeout=30)
     assert rendering.returncode == 1
@@ -108,29 +125,32 @@ def test_killed_worker_is_reported(rendering: subprocess.Popen, tmp_path: Path):
     assert [path.name for path in tmp_path.glob("*.mp4")] == ["0.mp4"]
 
 
-def test_render_module_does_not_import_torch():
-    code = "import sys, lit_hour.synthetic.render; sys.exit('torch' in sys.modules)"
+def test_nothing_that_renders_imports_torch():
+    code = "import sys, lit_hour.synthetic.dataset; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY).returncode == 0
 
 
 def test_video_that_cannot_be_written_stops_the_others(tmp_path: Path):
-    videos = [(generate_story(0, 10.0), tmp_path / "missing" / "0.mp4")]
-    videos += [(generate_story(seed, 900.0), tmp_path / f"{seed}.mp4") for seed in range(1, 9)]
-    with pytest.raises(SyntheticDataError, match=r"Cannot write .*missing/0\.mp4"):
-        render_stories(videos, len(videos), 32, 5, num_workers=1)
-    assert len(list(tmp_path.glob("*.mp4"))) < 4
+    tasks = plan_tasks(tmp_path / "missing", [10.0]) + plan_tasks(tmp_path, [500.0] * 9)[1:]
+    with (
+        pytest.raises(SyntheticDataError, match=r"Cannot write .*missing/0\.mp4"),
+        RenderPool(tasks, num_workers=1) as pool,
+    ):
+        list(pool.rendered())
+    assert len(list(tmp_path.glob("*.mp4"))) < 8
     assert not list(tmp_path.glob("*.unfinished"))
 
 
-def test_stories_are_generated_lazily(tmp_path: Path):
-    num_finished_before: list[int] = []
+def test_frames_in_memory_are_limited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """No more videos are rendered than `MAX_AHEAD_SECONDS` allow until their frames are taken."""
+    monkeypatch.setattr(render_pool, "MAX_AHEAD_SECONDS", 40.0)
+    with RenderPool(plan_tasks(tmp_path, [20.0] * 7), 2, SAMPLING) as pool:
+        for num_taken, video in enumerate(pool.rendered()):
+            assert len(video.frames.images) == 20
+            assert len(list(tmp_path.glob("*.mp4"))) <= num_taken + 2
+    assert len(list(tmp_path.glob("*.mp4"))) == 7
 
-    def stories():
-        for seed in range(12):
-            num_finished_before.append(len(list(tmp_path.glob("*.mp4"))))
-            yield generate_story(seed, 10.0), tmp_path / f"{seed}.mp4"
 
-    render_stories(stories(), 12, 32, 2, num_workers=2)
-    assert len(list(tmp_path.glob("*.mp4"))) == 12
-    for num_generated, num_finished in enumerate(num_finished_before):
-        assert num_generated - num_finished <= 4
+def test_long_videos_are_rendered_first(tmp_path: Path):
+    videos = render_all(tmp_path, [20.0, 20.0, 700.0, 20.0], num_workers=1)
+    assert [video.path.name for video in videos] == ["2.mp4", "0.mp4", "1.mp4", "3.mp4"]

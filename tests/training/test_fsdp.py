@@ -24,7 +24,7 @@ from lit_hour.inference.predictor import VideoPredictor
 from lit_hour.model.hour_llava import HourLLaVA
 from lit_hour.model.meta_init import missing_weights
 from lit_hour.run_dir import RunDir
-from lit_hour.synthetic.dataset import build_and_pack
+from lit_hour.synthetic.packing import build_and_pack
 from lit_hour.text.tokenizer import load_tokenizer
 from lit_hour.training.checkpoints.checkpoint_io import step_of_checkpoint
 from lit_hour.training.fit import fit

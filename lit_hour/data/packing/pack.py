@@ -165,7 +165,7 @@ def _write_shards(plans: Sequence[ShardPlan], config: PackConfig, state: PackSta
     def write(plan: ShardPlan) -> None:
         worker = workers.get()
         try:
-            write_shard(plan, state, worker)
+            write_shard(plan, state, worker.read)
         finally:
             workers.put(worker)
 

@@ -82,52 +82,66 @@ def plan_shards(
         QuestionError: the question file is invalid, or names files that are not in the folder.
         ShardError: `out` has the index of a shard that cannot be read.
     """
-    samples = _sorted_samples(folder, questions)
-    stamps = _find_unchanged(folder, out)
-    stored_config = {
-        **({} if video.sampling == UNRECORDED_SAMPLING else {"sampling": video.sampling}),
-        **{key: getattr(video, key) for key in FRAME_KEYS},
-        **{key: getattr(config, key) for key in PACK_KEYS},
-    }
-    plans = []
-    for number, start in enumerate(range(0, len(samples), config.videos_per_shard)):
-        members = samples[start : start + config.videos_per_shard]
-        plans.append(
-            ShardPlan(
-                tar=out / f"{number:06d}.tar",
-                index=out / f"{number:06d}.json",
-                folder=folder,
-                samples=members,
-                video=video,
-                config=stored_config,
-                fingerprint=_fingerprint(folder, members, stored_config, stamps),
-                stamps={
-                    file: stamps[file]
-                    for sample in members
-                    for file in sample.files
-                    if file in stamps
-                },
-            )
-        )
-    return tuple(plans)
-
-
-def _sorted_samples(folder: Path, questions: Path) -> tuple[SampleSpec, ...]:
-    samples = sorted(read_questions(questions), key=lambda sample: (sample.key, sample.name))
-    files = {file for sample in samples for file in sample.files}
+    groups = group_samples(folder, questions, config)
+    files = {file for samples in groups for sample in samples for file in sample.files}
     missing = sorted(file for file in files if not (folder / file).is_file())
     if missing:
         raise QuestionError(
             f"{questions} names {len(files)} files, and {len(missing)} of them are not in {folder}:"
             f" {list_first(missing)}."
         )
+    stamps = _find_unchanged(folder, out)
+    return tuple(
+        plan_shard(folder, out, number, samples, video, config, stamps)
+        for number, samples in enumerate(groups)
+    )
+
+
+def plan_shard(
+    folder: Path,
+    out: Path,
+    number: int,
+    samples: tuple[SampleSpec, ...],
+    video: VideoConfig,
+    config: PackConfig,
+    stamps: Mapping[str, FileStamp],
+) -> ShardPlan:
+    """Plan the shard of a group of samples whose files exist; see `plan_shards`."""
+    stored_config = {
+        **({} if video.sampling == UNRECORDED_SAMPLING else {"sampling": video.sampling}),
+        **{key: getattr(video, key) for key in FRAME_KEYS},
+        **{key: getattr(config, key) for key in PACK_KEYS},
+    }
+    files = [file for sample in samples for file in sample.files]
+    return ShardPlan(
+        tar=out / f"{number:06d}.tar",
+        index=out / f"{number:06d}.json",
+        folder=folder,
+        samples=samples,
+        video=video,
+        config=stored_config,
+        fingerprint=_fingerprint(folder, samples, stored_config, stamps),
+        stamps={file: stamps[file] for file in files if file in stamps},
+    )
+
+
+def group_samples(
+    folder: Path, questions: Path, config: PackConfig
+) -> list[tuple[SampleSpec, ...]]:
+    """Return the samples of each shard: those of a question file sorted by key, in equal parts.
+
+    Raises:
+        QuestionError: the question file is invalid, or two of its files in `folder` get one key.
+    """
+    samples = sorted(read_questions(questions), key=lambda sample: (sample.key, sample.name))
     for one, other in itertools.pairwise(samples):
         if one.key == other.key:
             raise QuestionError(
                 f"The {one.modality} {one.name} and the {other.modality} {other.name} in {folder}"
                 f" get the same key {one.key!r}. Rename one of them."
             )
-    return tuple(samples)
+    size = config.videos_per_shard
+    return [tuple(samples[start : start + size]) for start in range(0, len(samples), size)]
 
 
 def _find_unchanged(folder: Path, out: Path) -> dict[str, FileStamp]:

@@ -1,20 +1,19 @@
-"""Write one shard: its tar, while the images come from a decode worker, and then its index."""
+"""Write one shard: its tar, while its images are decoded, and then its index."""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from threading import Event, Lock
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeAlias
 
 from webdataset import TarWriter
 
 from lit_hour.data.features.format import FeatureMetadata
 from lit_hour.data.packing.decode_worker import (
     DecodeRequest,
-    DecodeWorker,
     EncodedImage,
     SampleSummary,
 )
@@ -34,6 +33,8 @@ from lit_hour.io.atomic import temp_path
 from lit_hour.io.hashing import hash_path
 from lit_hour.text.chat_template import count_text_bytes
 
+# Yields the images of a sample, and last its summary, as `DecodeWorker.read` does.
+ReadSample: TypeAlias = Callable[[DecodeRequest], Iterator[EncodedImage | SampleSummary]]
 END_OF_ARCHIVE = bytes(1024)  # two empty blocks, by the tar format
 
 
@@ -80,7 +81,7 @@ class PackState:
             raise PackingAborted
 
 
-def write_shard(plan: ShardPlan, state: PackState, worker: DecodeWorker) -> None:
+def write_shard(plan: ShardPlan, state: PackState, read: ReadSample) -> None:
     """Write one shard: the tar under a temporary name, then renamed, then its index.
 
     Raises:
@@ -91,7 +92,7 @@ def write_shard(plan: ShardPlan, state: PackState, worker: DecodeWorker) -> None
     temp = temp_path(plan.tar)
     try:
         with temp.open("wb") as stream:
-            entries, skipped = _write_samples(stream, plan, state, worker)
+            entries, skipped = _write_samples(stream, plan, state, read)
         publish_shard(
             temp,
             plan.tar,
@@ -151,7 +152,7 @@ def sample_json(sample: SampleSpec | StoredSample, summary: SampleSummary) -> by
 
 
 def _write_samples(
-    stream: BinaryIO, plan: ShardPlan, state: PackState, worker: DecodeWorker
+    stream: BinaryIO, plan: ShardPlan, state: PackState, read: ReadSample
 ) -> tuple[tuple[IndexEntry, ...], tuple[SkippedSample, ...]]:
     """Write every sample that can be decoded, and the end of the archive."""
     entries, skipped = [], []
@@ -160,7 +161,7 @@ def _write_samples(
         start = end = stream.tell()
         try:
             request = DecodeRequest(plan.folder, sample, plan.video, plan.config["jpeg_quality"])
-            entries.append(write_sample(stream, plan.tar.name, sample, worker.read(request)))
+            entries.append(write_sample(stream, plan.tar.name, sample, read(request)))
             end = start + entries[-1].num_bytes
         except (VideoError, ImageError) as error:
             state.skip_sample(error)

@@ -14,25 +14,38 @@ from typing import Any
 
 
 def main(file: Path, overrides: list[str]) -> None:
-    """Run train.py with the time recorded at the end of each part."""
-    # Imported here, as in train.py, because the processes that it starts import this module again.
+    """Run train.py with the time recorded at the end of each part.
+
+    Its modules are imported by train.py itself: it renders videos during the imports.
+    """
     import train
-    from lit_hour.synthetic import dataset
+
+    times: dict[str, float] = {}
+    configure_logging = train.configure_logging  # called right after the imports
+
+    def record_imports() -> None:
+        times["imports"] = time.time()
+        configure_logging()
+        record_parts_of_fit(file, times)
+
+    train.configure_logging = record_imports
+    train.main(overrides)
+
+
+def record_parts_of_fit(file: Path, times: dict[str, float]) -> None:
+    """Record when `fit` begins, and end the process after the first step."""
     from lit_hour.training import fit
     from tests.benchmarks.speed.startup.exit_callback import ExitAfterFirstStep
 
-    times = {"imports": time.time()}
-    build_and_pack, build_callbacks = dataset.build_and_pack, fit.build_callbacks
+    check_accelerator, build_callbacks = fit.check_accelerator, fit.build_callbacks
 
-    def timed_build_and_pack(*arguments: Any) -> Any:
-        built = build_and_pack(*arguments)
+    def record_videos(*arguments: Any) -> None:
         times["videos and shards"] = time.time()
-        return built
+        check_accelerator(*arguments)
 
-    dataset.build_and_pack = timed_build_and_pack
     exit_callback = ExitAfterFirstStep(file, times)
+    fit.check_accelerator = record_videos
     fit.build_callbacks = lambda *arguments: [*build_callbacks(*arguments), exit_callback]
-    train.main(overrides)
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from lit_hour.config.load import load_config
 from lit_hour.config.schema import Config
 from lit_hour.processor import HourLLaVAProcessor
 from lit_hour.run_dir import RunDir
-from lit_hour.synthetic.dataset import build_and_pack
+from lit_hour.synthetic.packing import build_and_pack
 from lit_hour.text.tokenizer import load_tokenizer, train_byte_level_tokenizer
 from lit_hour.training.fit import make_tokenizer
 from lit_hour.training.module import HourLLaVAModule, forgetting_generators
