@@ -97,6 +97,10 @@ class Frames:
             self.images.to(device, non_blocking=True), self.timestamps.to(device, non_blocking=True)
         )
 
+    def pin_memory(self) -> Frames:
+        """Copy the frames to page-locked memory, from which a GPU copies by itself."""
+        return Frames(self.images.pin_memory(), self.timestamps.pin_memory())
+
 
 @dataclass(frozen=True)
 class Features:
@@ -118,6 +122,10 @@ class Features:
         return Features(
             self.tokens.to(device, non_blocking=True), self.timestamps.to(device, non_blocking=True)
         )
+
+    def pin_memory(self) -> Features:
+        """Copy the features to page-locked memory."""
+        return Features(self.tokens.pin_memory(), self.timestamps.pin_memory())
 
 
 @dataclass(frozen=True)
@@ -142,6 +150,10 @@ class TiledImage:
         """Copy the image to a device."""
         return replace(self, tiles=self.tiles.to(device, non_blocking=True))
 
+    def pin_memory(self) -> TiledImage:
+        """Copy the image to page-locked memory."""
+        return replace(self, tiles=self.tiles.pin_memory())
+
 
 @dataclass(frozen=True)
 class ImageSet:
@@ -159,6 +171,10 @@ class ImageSet:
     def to(self, device: torch.device) -> ImageSet:
         """Copy the images to a device."""
         return ImageSet(self.images.to(device, non_blocking=True))
+
+    def pin_memory(self) -> ImageSet:
+        """Copy the images to page-locked memory."""
+        return ImageSet(self.images.pin_memory())
 
 
 Video = Frames | Features
@@ -253,6 +269,19 @@ class Batch:
             labels=self.labels.to(device, non_blocking=True),
             question_mask=self.question_mask.to(device, non_blocking=True),
             attention_mask=self.attention_mask.to(device, non_blocking=True),
+        )
+
+    def pin_memory(self) -> Batch:
+        """Copy the tensors to page-locked memory; called in a thread of the DataLoader."""
+        return replace(
+            self,
+            visuals=tuple(
+                None if visual is None else visual.pin_memory() for visual in self.visuals
+            ),
+            input_ids=self.input_ids.pin_memory(),
+            labels=self.labels.pin_memory(),
+            question_mask=self.question_mask.pin_memory(),
+            attention_mask=self.attention_mask.pin_memory(),
         )
 
 

@@ -113,6 +113,14 @@ class DataConfig:
         unit="processes",
         ge=-1,
     )
+    frame_arena_gb: float = field(
+        5.0,
+        "memory of each worker that decoded frames are written to again and again, taken from the"
+        " system as needed: about four of the largest micro-batches. Frames beyond it get new"
+        " memory, which is slower; 0 disables it",
+        unit="GB",
+        ge=0,
+    )
     timeout_seconds: float = field(
         1200.0,
         "longest wait of a rank for a worker before the run stops and names the sample; 0 for no"

@@ -45,6 +45,12 @@ from lit_hour.data.sample_order import (
     StepBatchSampler,
     micro_batches_per_step,
 )
+from lit_hour.data.shared_arena import (
+    SharedArena,
+    activate,
+    create_arenas,
+    set_worker_arena,
+)
 from lit_hour.data.sources import data_fingerprint, diff_fingerprints, open_sources
 from lit_hour.data.token_batches import TokenBatchOrder, TokenBatchSampler, batches_per_rank
 from lit_hour.data.training_samples import sample_costs, samples_per_shard
@@ -239,16 +245,17 @@ class VideoQADataModule(L.LightningDataModule):
 
     def _loader(self, dataset: Dataset[FetchResult], **sampling: Any) -> TimedDataLoader:
         num_workers = resolve_num_workers(self.config.data.num_workers)
-        return TimedDataLoader(
+        loader = TimedDataLoader(
             dataset,
             **sampling,
             collate_fn=partial(collate_results, self.processor),
             num_workers=num_workers,
-            worker_init_fn=ignore_job_signals,
             persistent_workers=num_workers > 0,
             timeout=self.config.data.timeout_seconds if num_workers else 0,
             pin_memory=torch.cuda.is_available(),
         )
+        loader.arena_bytes = int(self.config.data.frame_arena_gb * 1e9)
+        return loader
 
 
 class TimedDataLoader(DataLoader[Any]):
@@ -257,6 +264,7 @@ class TimedDataLoader(DataLoader[Any]):
     Its batch sampler must return the same indices each time.
 
     Attributes:
+        arena_bytes: memory of each worker that is used again for frames; 0 for none.
         data_wait_seconds: time that the caller has waited for batches.
 
     Raises:
@@ -264,16 +272,28 @@ class TimedDataLoader(DataLoader[Any]):
             killed.
     """
 
+    arena_bytes = 0
     data_wait_seconds = 0.0
+    _arenas: Sequence[SharedArena] = ()
+
+    def _get_iterator(self) -> Any:
+        """Start an iteration, and workers for it, each with an arena of its own."""
+        self._arenas = create_arenas(max(self.num_workers, 1), self.arena_bytes)
+        self.worker_init_fn = partial(_init_worker, self._arenas)
+        return super()._get_iterator()
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         batches, sampled = super().__iter__(), iter(self.batch_sampler)  # type: ignore[arg-type]
+        arenas = self._arenas  # another iteration without persistent workers has its own
         while True:
             awaited = next(sampled, ())
             started = time.perf_counter()
             try:
-                batch = next(batches)
+                with activate(arenas[0] if arenas and not self.num_workers else None):
+                    batch = next(batches)
             except StopIteration:
+                for arena in arenas:
+                    arena.trim()  # until the next validation may be hours, and no worker allocates
                 return
             except RuntimeError as error:
                 if TORCH_TIMEOUT_MESSAGE not in str(error):
@@ -283,6 +303,7 @@ class TimedDataLoader(DataLoader[Any]):
             finally:
                 self.data_wait_seconds += time.perf_counter() - started
             yield batch
+            del batch  # its memory is reused
 
     def _describe_hang(self, awaited: Sequence[int]) -> str:
         dataset: TrainingDataset | ValidationDataset = self.dataset  # type: ignore[assignment]
@@ -294,8 +315,14 @@ class TimedDataLoader(DataLoader[Any]):
         )
 
 
-def ignore_job_signals(worker: int) -> None:
-    """Make a worker ignore SIGUSR1 and SIGTERM unless its rank sent SIGTERM (`worker_init_fn`).
+def _init_worker(arenas: Sequence[SharedArena], worker: int) -> None:
+    ignore_job_signals()
+    if arenas:
+        set_worker_arena(arenas[worker])
+
+
+def ignore_job_signals() -> None:
+    """Make a worker ignore SIGUSR1 and SIGTERM unless its rank sent SIGTERM.
 
     SLURM sends these signals to all processes of a job. The workers must continue reading until
     their rank has saved a checkpoint, and the rank itself ends its workers with SIGTERM. The sender

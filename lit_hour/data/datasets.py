@@ -5,20 +5,21 @@ They run in the DataLoader's workers. `load_visual` decodes the images or featur
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, get_worker_info
+from torch.utils.data import Dataset
 
 from lit_hour.config.schema import Config, ImageConfig, VideoConfig
+from lit_hour.data.batch_transfer import SentBatch, prepare_to_send
 from lit_hour.data.questions.record import drop_partial_placeholders
 from lit_hour.data.sample_order import MixedOrder
 from lit_hour.data.shards.mmap import MmapFeatures
 from lit_hour.data.shards.reader import Shards, StoredSample
 from lit_hour.data.shards.shard_index import IndexEntry
+from lit_hour.data.shared_arena import empty_shared
 from lit_hour.data.training_samples import locate_sample
 from lit_hour.errors import ImageError, ShardError, VideoError
 from lit_hour.io.sampling import evenly_spaced_indices
@@ -101,14 +102,15 @@ class ValidationDataset(Dataset[FetchResult]):
         return shards.describe_location(entry)
 
 
-def collate_results(processor: HourLLaVAProcessor, results: list[FetchResult]) -> Batch:
+def collate_results(processor: HourLLaVAProcessor, results: list[FetchResult]) -> Batch | SentBatch:
     """Pad the examples into a batch, which also lists the samples that could not be read."""
     examples = [fetched for fetched in results if isinstance(fetched.result, Example)]
-    return processor.collate(
+    batch = processor.collate(
         [fetched.result for fetched in examples],  # type: ignore[misc]
         positions=[fetched.position for fetched in examples if fetched.position is not None],
         skipped=[fetched.result for fetched in results if isinstance(fetched.result, Skipped)],
     )
+    return prepare_to_send(batch)
 
 
 def _read_example(
@@ -209,20 +211,3 @@ def decode_frames(stored: StoredSample, frames: Sequence[int], image_size: int) 
         except VideoError as error:
             raise ShardError(f"{stored.location}: {name} cannot be decoded: {error}") from error
     return images
-
-
-def empty_shared(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-    """Allocate an uninitialized contiguous tensor on the CPU.
-
-    Inside a worker it is in shared memory, so that sending it copies nothing.
-
-    Args:
-        shape: such as `(frames, 3, height, width)`.
-        dtype: of the tensor.
-
-    Source: torch's `default_collate`, which allocates its batches in the same way.
-    """
-    if get_worker_info() is None:
-        return torch.empty(shape, dtype=dtype)
-    shared = torch.UntypedStorage._new_shared(math.prod(shape) * dtype.itemsize)
-    return torch.empty(0, dtype=dtype).set_(shared).view(shape)

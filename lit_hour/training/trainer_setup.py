@@ -57,9 +57,14 @@ IGNORED_WARNINGS = (  # regular expressions of Lightning's warnings that do not 
 WORKER_LOST = (
     "A data worker was killed, perhaps for lack of memory. Fewer data.num_workers need less of it"
 )
+SHARED_MEMORY_FULL = (
+    "/dev/shm is full. Enlarge it (docker run --shm-size), or raise data.frame_arena_gb: arenas are"
+    " not part of it"
+)
 RANK_LOST = "Another rank of this run has exited. Its output says why, unless it was killed"
 RESUME_ADVICE = "Start the run again: it resumes from its newest checkpoint"
 CRASH_SIGNS = {  # messages by a part of torch's error text
+    "unable to allocate shared memory": SHARED_MEMORY_FULL,
     "DataLoader worker (pid": WORKER_LOST,
     "Connection reset by peer": RANK_LOST,
     "Connection closed by peer": RANK_LOST,
@@ -219,7 +224,7 @@ def readable_messages(advice: str = RESUME_ADVICE) -> Iterator[None]:
 
 
 def classify_crash(error: RuntimeError | OSError | EOFError) -> str:
-    """Return `WORKER_LOST` or `RANK_LOST`, or an empty string for any other error."""
+    """Return what a crash of a worker or rank means; an empty string for any other error."""
     if isinstance(error, RuntimeError):
         return next((text for sign, text in CRASH_SIGNS.items() if sign in str(error)), "")
     # A worker that dies while it sends a batch breaks a pipe of the standard library.

@@ -26,3 +26,12 @@ def test_broken_pipe_is_explained_as_a_killed_worker() -> None:
     message = r"A data worker was killed.*resumes from its newest checkpoint"
     with pytest.raises(RunError, match=message), readable_messages():
         ours.recv()
+
+
+def test_full_shared_memory_is_explained() -> None:
+    error = RuntimeError("unable to allocate shared memory(shm) for file </x>: No space left")
+    with (
+        pytest.raises(RunError, match=r"/dev/shm is full.*data\.frame_arena_gb"),
+        readable_messages(),
+    ):
+        raise error

@@ -8,10 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from lit_hour.data.datasets import empty_shared
 from lit_hour.data.shards.mmap import MmapFeatures, MmapSlice
 from lit_hour.types import Features
 
@@ -82,23 +80,3 @@ def test_features_from_a_worker_are_equal_and_mapped(file: Path, num_workers: in
         assert torch.equal(found.tokens.view(torch.int16), expected.view(torch.int16))
         assert torch.equal(found.timestamps, torch.arange(5.0) + index)
         assert isinstance(found, MmapFeatures)
-
-
-class SharedTensors(Dataset[Tensor]):
-    def __len__(self) -> int:
-        return 2
-
-    def __getitem__(self, index: int) -> Tensor:
-        tensor = empty_shared((2, 3, 5), torch.int16)  # (2, 3, 5)
-        was_shared = tensor.is_shared()
-        tensor.fill_(index + 2 * was_shared)
-        return tensor
-
-
-@pytest.mark.parametrize(("num_workers", "expected"), [(0, [0, 1]), (1, [2, 3])])
-def test_empty_shared_uses_shared_memory_in_workers_only(
-    num_workers: int, expected: list[int]
-) -> None:
-    tensors = list(DataLoader(SharedTensors(), batch_size=None, num_workers=num_workers))
-    assert [set(tensor.flatten().tolist()) for tensor in tensors] == [{x} for x in expected]
-    assert all(tensor.shape == (2, 3, 5) for tensor in tensors)
