@@ -37,8 +37,8 @@ SETUPS = (
     Setup("the same frames, a question in a conversation", "tiny", "frames", 60, 1, 16, 4, 3),
     Setup("tiny model, ten minutes of frames", "tiny", "frames", 600, 5, 5, 2, 2),
     Setup("tiny model, ten minutes of features", "tiny", "features", 600, 5, 5, 2, 2),
-    Setup("3B widths, a layer of each part, 16 frames", "3b", "frames", 16, 2, 2, 1, 1),
-    Setup("3B widths, a layer of each part, 16 features", "3b", "features", 16, 2, 2, 1, 1),
+    Setup("3B widths, a layer of each part, 8 frames", "3b", "frames", 8, 1, 2, 1, 1),
+    Setup("3B widths, a layer of each part, 8 features", "3b", "features", 8, 1, 2, 1, 1),
 )
 
 
