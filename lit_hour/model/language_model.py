@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import peft
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -346,6 +345,8 @@ def _build_network(config: LLMConfig, vocab_size: int) -> nn.Module:
         )
     )
     if config.lora.rank:
+        import peft  # takes as long as the first step of a small model, and few runs need it
+
         adapters = peft.LoraConfig(
             r=config.lora.rank,
             lora_alpha=config.lora.alpha,  # type: ignore[arg-type]  # peft accepts a float

@@ -20,7 +20,8 @@ COMMANDS = {
     "python train.py --help": ["train.py", "--help"],
     "python -m lit_hour --help": ["-m", "lit_hour", "--help"],
 }
-HELP_GOAL, FIRST_STEP_GOAL = Goal("at most", 2, "nothing"), Goal("at most", 20, "nothing")
+HELP_GOAL = Goal("at most", 2, "nothing")
+FIRST_STEP_GOAL, READY_GOAL = Goal("at most", 20, "nothing"), Goal("at most", 10, "nothing")
 
 
 def measure() -> Iterator[Outcome]:
@@ -39,8 +40,8 @@ def measure() -> Iterator[Outcome]:
         "s",
         first["first step"],
         goal=FIRST_STEP_GOAL,
-        why=f"{describe_parts(first)}; 257 videos are drawn, encoded and packed on all cores"
-        " before training begins",
+        why=f"{describe_parts(first)}; 256 videos are drawn and encoded, and their frames read, on"
+        " all cores, from the start of the imports on",
     )
     best = min(others, key=lambda times: times["first step"])
     yield Outcome(
@@ -48,7 +49,7 @@ def measure() -> Iterator[Outcome]:
         f"{title}, its videos there",
         "s",
         best["first step"],
-        goal=FIRST_STEP_GOAL,
+        goal=READY_GOAL,
         why=describe_parts(best),
     )
 
