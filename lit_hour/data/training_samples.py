@@ -1,4 +1,4 @@
-"""How the questions of a stored sample become training samples, and what each of these costs.
+"""Cut the questions of a stored sample into training samples, and estimate the cost of each.
 
 A training sample is an entry of a shard with up to `data.conversations_per_video` conversations of
 up to `data.questions_per_sample` consecutive questions each. Everything here follows from the index
@@ -19,9 +19,9 @@ from lit_hour.data.shards.shard_index import IndexEntry
 
 TOKENS_PER_IMAGE = 27 * 27  # of an unpooled image, by the vision encoder of the published model
 TOKENS_PER_QUESTION = 60  # with its answer; the index does not record the length of texts
-# Operations of a visual token that MemAug's query and the language model read, over those of a
-# token of the repository, for the 3B model and videos of 3 to 60 minutes that are read as frames
-# (tests/benchmarks/speed/questions/operations.py): 2 to 4.
+# Cost of a visual token that MemAug's query and the language model read, where a token of the
+# repository costs 1. By operations of the 3B model it is 2 to 4 for videos of 3 to 60 minutes that
+# are read as frames (tests/benchmarks/speed/questions/operations.py).
 KEPT_TOKEN_WEIGHT = 3
 
 IntArray = NDArray[np.int64]

@@ -1,4 +1,4 @@
-"""How the benchmark of questions per second divides what it measures."""
+"""The benchmark of questions per second divides its measurements as documented."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""How stored samples are cut into training samples of conversations, and what these cost."""
+"""Training samples of stored samples: their conversations and their estimated cost."""
 
 from collections import Counter
 from itertools import pairwise

@@ -29,7 +29,7 @@ from tests.benchmarks.speed.step.timed_steps import take_steps
 TARGET = 8
 NUM_CONVERSATIONS = (1, 2, 4, 8, 24)
 CONVERSATIONS_PER_STEP = 8
-COMPARED = 8  # conversations whose rate is judged against one
+COMPARED = 8  # conversations; their rate is judged against the rate of one
 NUM_READS, NUM_READ_ROUNDS = 16, 3
 SETUPS = (
     Setup("tiny model, a minute of frames", "tiny", "frames", 60, 5, 12, 4, 3, goal=4.0),
@@ -128,7 +128,7 @@ def batch_overrides(num_conversations: int) -> tuple[str, ...]:
 
 
 def text_and_video_seconds(rates: dict[int, Rate], num_questions: int) -> tuple[float, float]:
-    """Split the time of a conversation into its own part and that of its video.
+    """Split the time of a conversation into its own part and the part of its video.
 
     With N conversations in a sample a conversation takes text + video / N seconds; the split is the
     one of 1 and 8 conversations, whose steps have the same number of texts.

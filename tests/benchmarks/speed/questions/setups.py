@@ -1,4 +1,4 @@
-"""What the steps are measured on: models, and videos with many questions as frames and features."""
+"""Models, and videos with many questions as frames and features, to measure steps on."""
 
 from __future__ import annotations
 
