@@ -35,7 +35,6 @@ TIMESTAMPED_CONTAINERS = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "mpegts", 
 # Each decoder holds up to 16 full-size frames, and the converted frames of two batches ahead.
 MAX_DECODERS = 4
 MAX_FRAME_THREADS = 8
-MIN_FRAME_THREADED_PACKETS = 32  # fewer take less time than another decoder needs to start
 MAX_BATCH_FRAMES, MAX_BATCH_BYTES = 64, 8 * 2**20
 
 ImageT = TypeVar("ImageT")
@@ -141,21 +140,12 @@ class PacketBatch:
         wanted_pts: presentation times of the frames to return.
         num_bytes: size of the packets.
         ends_gop: whether these are the last packets of the GOP.
-        is_last: whether no batch follows.
     """
 
     packets: list[VideoPacket] = field(default_factory=list)
     wanted_pts: set[int] = field(default_factory=set)
     num_bytes: int = 0
     ends_gop: bool = False
-    is_last: bool = False
-
-    @property
-    def needs_frame_threads(self) -> bool:
-        """Report whether other CPUs would be idle while one thread decodes this GOP."""
-        return not self.ends_gop or (
-            self.is_last and len(self.packets) >= MIN_FRAME_THREADED_PACKETS
-        )
 
 
 def _batch_packets(
@@ -184,7 +174,7 @@ def _batch_packets(
             if len(batch.wanted_pts) >= MAX_BATCH_FRAMES or batch.num_bytes >= MAX_BATCH_BYTES:
                 yield batch
                 batch = PacketBatch()
-    batch.ends_gop = batch.is_last = True
+    batch.ends_gop = True
     yield batch
 
 
@@ -230,9 +220,8 @@ class GopDecoder(Generic[ImageT]):
     def submit(self, batch: PacketBatch) -> Future[DecodedBatch[ImageT]]:
         """Decode a batch after those submitted before."""
         if not self._context.is_open:
-            # GOPs are spread over decoders; a long one, or the last, has only this one's threads.
-            max_threads = MAX_FRAME_THREADS if batch.needs_frame_threads else 1
-            num_threads = min(max_threads, num_available_cpus())
+            # Short GOPs are spread over decoders; a long one has only this decoder's threads.
+            num_threads = 1 if batch.ends_gop else min(MAX_FRAME_THREADS, num_available_cpus())
             self._context.thread_type, self._context.thread_count = "FRAME", num_threads
         self.num_submitted += len(batch.packets)
         return self.thread.submit(self._decode, batch)
@@ -289,8 +278,7 @@ def decode_batches(
             if decoder is None:
                 decoder = min(decoders, key=lambda one: one.num_submitted - one.num_decoded)
                 is_busy = decoder.num_submitted > decoder.num_decoded
-                is_extra = max_decoders > 1 and batch.is_last and batch.needs_frame_threads
-                if is_busy and len(decoders) < max_decoders + is_extra:
+                if is_busy and len(decoders) < max_decoders:
                     _, stream = on_exit.enter_context(open_video(path))
                     decoder = GopDecoder(stream, convert, allow_interlaced)
                     decoders.append(decoder)

@@ -2,7 +2,6 @@
 
 import threading
 import time
-from concurrent.futures import Future
 from pathlib import Path
 
 import pytest
@@ -12,16 +11,10 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from lit_hour.errors import VideoError
 from lit_hour.media import selective_decoding
-from lit_hour.media.selective_decoding import (
-    DecodedBatch,
-    GopDecoder,
-    PacketBatch,
-    decode_selected_frames,
-    num_available_cpus,
-)
+from lit_hour.media.selective_decoding import decode_selected_frames, num_available_cpus
 from lit_hour.media.video_probe import probe
 from lit_hour.media.video_reader import read_frames
-from tests.media.helpers import numbered_images, numbers_in, write_moving, write_video
+from tests.media.helpers import numbered_images, numbers_in, write_video
 
 NUM_FRAMES = 600  # a keyframe every 12
 TIMESTAMPS = [index / 10 for index in range(NUM_FRAMES)]
@@ -84,38 +77,6 @@ def test_conversion_error_is_raised_after_earlier_images(video: Path) -> None:
             read.append(pts)
     assert read == every_pts[: len(read)] and 60 < len(read) < 100
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("decoder")]
-
-
-@pytest.mark.parametrize(
-    "num_gops, num_threads", [(1, [2]), (2, [1, 2]), (3, [1, 1, 2]), (4, [1, 1, 2])]
-)
-def test_last_gop_is_decoded_by_frame_threads(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, num_gops: int, num_threads: list[int]
-) -> None:
-    opened, last_is_submitted = list[int](), threading.Event()
-
-    class RecordedDecoder(GopDecoder[int | None]):
-        """Records how many threads each decoder gets."""
-
-        def submit(self, batch: PacketBatch) -> Future[DecodedBatch[int | None]]:
-            is_new = not self._context.is_open
-            future = super().submit(batch)
-            opened.extend([self._context.thread_count] * is_new)
-            if batch.is_last:
-                last_is_submitted.set()
-            return future
-
-    def convert(frame: VideoFrame) -> int | None:
-        assert last_is_submitted.wait(60)  # until then, decoders stay busy
-        return frame.pts
-
-    monkeypatch.setattr(selective_decoding, "num_available_cpus", lambda: 2)
-    monkeypatch.setattr(selective_decoding, "GopDecoder", RecordedDecoder)
-    path = write_moving(tmp_path / "video.mp4", 40 * num_gops, g="40", bf="0", sc_threshold="0")
-    timestamps = [index / 25 for index in range(40 * num_gops)]
-    pts = [pts for pts, _, _ in decode_selected_frames(probe(path), timestamps, False, convert)]
-    assert len(pts) == len(timestamps) and pts == sorted(pts)
-    assert opened == num_threads
 
 
 class FramesWithCpuCount(IterableDataset[tuple[int, torch.Tensor]]):

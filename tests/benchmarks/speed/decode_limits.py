@@ -1,4 +1,4 @@
-"""What reading a video costs at least: FFmpeg's decoder alone, on packets that lie in memory.
+"""Lower limits of the time to read a video: FFmpeg's decoder alone, on packets in memory.
 
 Each CPU has one decoder with one thread, as in this project, and takes the next GOP when it is
 idle. Nothing is converted. The limit is the CPU time over the number of CPUs, as if all of them
