@@ -14,11 +14,11 @@ from lit_hour.config.load import load_config
 from lit_hour.config.schema import Config
 from lit_hour.errors import InputError
 from lit_hour.run_dir import RunDir
-from lit_hour.training.run_lease import hold_run
+from lit_hour.training.run_lease import hold_run, is_rank_zero
 from lit_hour.training.signals import EXIT_INTERRUPTED, ShutdownSignal
 
 if TYPE_CHECKING:
-    from lit_hour.synthetic.dataset import DatasetBuild
+    from lit_hour.synthetic.dataset import DatasetBuild, SyntheticDataset
 
 DEFAULT_CONFIG = "conf/tiny.yaml"
 
@@ -41,25 +41,28 @@ def main(argv: Sequence[str], shutdown: ShutdownSignal | None = None) -> None:
             with garbage_collection_paused():
                 from lightning.pytorch.utilities import rank_zero_only
 
-                from lit_hour.synthetic.packing import pack_build
+                from lit_hour.synthetic.packing import build_and_pack, pack_build
                 from lit_hour.training.fit import fit
                 from lit_hour.training.trainer_setup import check_accelerator
 
             configure_logging()
             check_accelerator(config.training)  # `fit` checks it too, but after the videos are made
-            dataset = pack_build(build, config) if build else None
+            if build:
+                dataset: SyntheticDataset | None = pack_build(build, config)
+            else:  # the other ranks wait here until rank zero has made the videos
+                dataset = build_and_pack(config) if config.synthetic.num_videos else None
         result = fit(config, shutdown)
         report = result.report(*dataset.example()) if dataset else result.report()
         rank_zero_only(print)(report)
 
 
 def start_synthetic(config: Config) -> AbstractContextManager["DatasetBuild | None"]:
-    """Return the build of the synthetic videos, or a context without one.
+    """Return the build of the synthetic videos; without any, or on other ranks, an empty context.
 
     Raises:
         SyntheticDataError: the settings give no videos.
     """
-    if not config.synthetic.num_videos:
+    if not config.synthetic.num_videos or not is_rank_zero():
         return nullcontext()
     from lit_hour.synthetic.dataset import start_build
     from lit_hour.synthetic.render_pool import FrameSampling

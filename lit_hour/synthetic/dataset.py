@@ -119,7 +119,7 @@ class SplitPlan:
 class DatasetBuild(AbstractContextManager["DatasetBuild"]):
     """A data set in the making: its missing videos are rendered from the start of the context on.
 
-    The folders of its splits are locked inside the context.
+    The folders of its splits are locked inside the context, unless they are complete.
 
     Attributes:
         num_missing: videos that are rendered.
@@ -177,7 +177,10 @@ class DatasetBuild(AbstractContextManager["DatasetBuild"]):
                     self._totals.append(
                         totals or write_texts(split.folder, split.videos, self._settings)
                     )
-            self._stack = stack.pop_all()
+            if tasks:
+                self._stack = stack.pop_all()
+            else:  # other ranks and runs need not wait for the lock
+                self.finish()
         return self
 
     def __exit__(self, *_: object) -> None:

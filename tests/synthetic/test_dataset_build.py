@@ -8,7 +8,8 @@ import pytest
 
 from lit_hour.config.synthetic import SyntheticConfig
 from lit_hour.errors import SyntheticDataError
-from lit_hour.synthetic.dataset import build_dataset
+from lit_hour.io.file_lock import dir_lock, is_locked
+from lit_hour.synthetic.dataset import build_dataset, start_build
 from lit_hour.synthetic.video_plan import plan_split
 
 SETTINGS = SyntheticConfig(
@@ -75,6 +76,19 @@ def test_two_runs_at_once_build_one_dataset(tmp_path: Path):
         thread.join()
     assert len(list(tmp_path.glob("*/videos/*.mp4"))) == 5
     assert not list(tmp_path.rglob("*.unfinished"))
+
+
+def test_folders_are_locked_only_while_videos_are_missing(settings: SyntheticConfig):
+    lock = dir_lock(Path(settings.folder) / "train")
+    with start_build(settings) as build:
+        assert build.num_missing == 0 and not is_locked(lock)
+    (Path(settings.folder) / "train/videos/synthetic_00001.mp4").unlink()
+    with start_build(settings) as build:
+        assert build.num_missing == 1 and is_locked(lock)
+        assert [video.path.name for video in build.rendered()] == ["synthetic_00001.mp4"]
+        assert not (Path(settings.folder) / "train/totals.json").exists()
+        build.finish()
+    assert (Path(settings.folder) / "train/totals.json").exists() and not is_locked(lock)
 
 
 def test_folder_built_with_another_setting_is_refused_and_kept(settings: SyntheticConfig):
