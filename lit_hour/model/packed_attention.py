@@ -72,8 +72,7 @@ def packed_attention_forward(
             enable_gqa=True,
         )  # (tokens, heads, head_dim)
         return output[None], None
-    lengths = cu_seq_lens_q.diff().tolist()
-    return _attend_one_by_one(module, query, key, value, lengths, **kwargs), None
+    return _attend_one_by_one(module, query, key, value, cu_seq_lens_q, **kwargs), None
 
 
 def _has_varlen_kernel(query: Tensor, dtype: torch.dtype) -> bool:
@@ -83,9 +82,10 @@ def _has_varlen_kernel(query: Tensor, dtype: torch.dtype) -> bool:
 
 @torch.compiler.disable  # it would be compiled again for each number of tokens
 def _attend_one_by_one(
-    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, lengths: list[int], **kwargs: Any
+    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, starts: Tensor, **kwargs: Any
 ) -> Tensor:
     """Attend inside each text in turn: `(1, tokens, heads, head_dim)`."""
+    lengths = starts.diff().tolist()
     queries, keys, values = (states.split(lengths, dim=2) for states in (query, key, value))
     outputs = [
         sdpa_attention_forward(module, text_query, text_key, text_value, None, **kwargs)[0]
