@@ -176,7 +176,7 @@ def read_rate(setup: Setup, folder: Path, num_conversations: int) -> float:
     num_questions, started = 0, time.perf_counter()
     for position in range(NUM_READS):
         batch = collate_results(processor, [dataset[position]])
-        num_questions += sum(len(questions) for questions in batch.questions)
+        num_questions += sum(map(len, batch.questions))
     return num_questions / (time.perf_counter() - started)
 
 
