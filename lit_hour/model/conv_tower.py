@@ -34,5 +34,5 @@ def lit_hour_conv(
         blocks, stem_type="3x3", stem_pool="", stem_chs=STEM_CHANNELS, norm_layer="groupnorm1"
     )
     tower = ByobNet(sizes, num_classes=num_classes, global_pool=global_pool)
-    tower.default_cfg = {"mean": HALVES, "std": HALVES}
+    tower.default_cfg = {"mean": HALVES, "std": HALVES}  # type: ignore[assignment]
     return tower

@@ -157,7 +157,7 @@ def train_tower(encoder: VisionEncoder, frames: LabeledFrames, config: Config) -
         batch = frames.select(indices)
         loss = reader.loss(encoder.encode_images(batch.images), batch)
         optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         nn.utils.clip_grad_norm_(parameters, MAX_GRADIENT_NORM)
         optimizer.step()
         schedule.step()

@@ -23,6 +23,7 @@ from lit_hour.processor import HourLLaVAProcessor
 from lit_hour.run_dir import RunDir
 from lit_hour.text.tokenizer import load_tokenizer
 from lit_hour.training.module import HourLLaVAModule, Prediction
+from lit_hour.training.trainer_setup import readable_messages
 from lit_hour.types import Batch, Frames, Visual
 
 Shown = Literal["own", "black", "other"]
@@ -76,9 +77,11 @@ def measure(run: RunDir, shown: Shown) -> dict[str, float]:
         enable_model_summary=False,
         use_distributed_sampler=False,
     )
-    (scores,) = trainer.validate(
-        module, datamodule=data, ckpt_path=run.checkpoint("last"), verbose=False, weights_only=True
-    )
+    checkpoint = run.checkpoint("last")
+    with readable_messages():
+        (scores,) = trainer.validate(
+            module, datamodule=data, ckpt_path=checkpoint, verbose=False, weights_only=True
+        )
     return dict(scores)
 
 
