@@ -26,6 +26,8 @@ CONVERSATIONS_PER_VIDEO = 24  # of the published data set, with up to 5 question
 NUM_VIDEOS = 4
 NUM_TOKENS = 1024  # of the model that only encodes
 TINY = (CONF / "tiny_model.yaml",)
+# The frozen tower of the default run, with random weights, which take as long.
+TINY_TOWER = ("model.vision.name=lit-hour-conv", "training.learning_rate.vision=0")
 # One layer of each part, in float32, with the tokenizer's vocabulary in place of 152,000 words.
 WIDTHS_3B = (
     "model.vision.layer=0",
@@ -81,7 +83,7 @@ class Setup:
             )
         ]
         settings = [
-            *(() if is_tiny else (*WIDTHS_3B, *others)),
+            *(TINY_TOWER if is_tiny else (*WIDTHS_3B, *others)),
             f"run.folder={folder}/runs",
             f"data.sources.{source}.shards={shards}",
             f"data.questions_per_sample={self.num_questions}",
