@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import signal
@@ -41,6 +42,7 @@ def _process_state() -> Iterator[None]:
     yield
     if (distributed := sys.modules.get("torch.distributed")) and distributed.is_initialized():
         distributed.destroy_process_group()
+        gc.collect()  # a fork that frees a group later would wait for threads that it does not have
     for variable in LAUNCH_VARIABLES:
         os.environ.pop(variable, None)
     for number, handler in signal_handlers.items():

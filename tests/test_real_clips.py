@@ -59,7 +59,7 @@ def trained_on_clips(real_videos: Path, question_file: Path) -> ToyProject:
     settings["data"]["sources"] = {"real": {"shards": shards}}
     settings["data"]["val_sources"] = {"real": {"shards": shards}}
     del settings["synthetic"]
-    settings["training"] |= {"max_steps": 40, "val_every_n_steps": 40, "save_every_n_steps": 40}
+    settings["training"] |= {"max_steps": 60, "val_every_n_steps": 60, "save_every_n_steps": 60}
     toy = ToyProject.write(folder, settings)
     toy.train("real")
     return toy
@@ -88,7 +88,7 @@ def test_ask_about_a_clip(
     assert answer.strip()
     assert re.match(r"\[6 frames, 30 tokens in memory; decode ", statistics)
     checkpoint = trained_on_clips.run_dir("real").checkpoint("last")
-    assert torch.load(checkpoint, weights_only=True)["global_step"] == 40
+    assert torch.load(checkpoint, weights_only=True)["global_step"] == 60
 
 
 @pytest.mark.slow

@@ -90,6 +90,8 @@ class VideoQADataModule(L.LightningDataModule):
         weights = {name: config.data.sources[name].weight for name in orders}
         starts = {name: config.data.sources[name].skip_fraction for name in orders}
         self.mixed_order = MixedOrder(orders, weights, seed, starts)
+        if config.data.tokens_per_batch:
+            _ = self._token_order  # raises its errors before the weights are loaded
         self.num_steps = config.training.max_steps or self._steps_per_pass()
         self._fingerprint = data_fingerprint(config, self.sources)
         self._start_step = self._start_position = 0  # in the checkpoint of this start

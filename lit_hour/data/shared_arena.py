@@ -14,7 +14,7 @@ import os
 import threading
 import weakref
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from io import FileIO
 from multiprocessing.reduction import DupFd
@@ -106,7 +106,8 @@ class SharedArena:
         """Return the memory outside of blocks to the system, while nothing is allocated."""
         for start, length in self._gaps():
             if length:
-                self._pages.madvise(mmap.MADV_REMOVE, TABLE_BYTES + start, length)
+                with suppress(OSError):  # a kernel without it
+                    self._pages.madvise(mmap.MADV_REMOVE, TABLE_BYTES + start, length)
 
     def _gaps(self) -> Iterator[tuple[int, int]]:
         """Yield offset and length of what lies between the blocks, and after the last one."""

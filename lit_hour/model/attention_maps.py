@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lit_hour.model.memaug import MemoryAugmentation
-from lit_hour.model.memory_repository import MemoryRepository
+from lit_hour.model.memory_repository import KVCache, MemoryRepository
 
 
 @contextmanager
@@ -31,9 +31,13 @@ def capture_attention(memaug: MemoryAugmentation) -> Iterator[list[Tensor]]:
     @torch.no_grad()
     def hook(attention: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
         query, kv, rotary, *_ = args
-        parts = (tensor.split(lengths_to_come[0]) for tensor in (query, *rotary))
-        for tokens, cosine, sine in zip(*parts, strict=True):
-            captured.append(attention.attention_weights(tokens, kv, (cosine, sine)))  # type: ignore[operator]
+        lengths = lengths_to_come[0]
+        parts = (tensor.split(lengths) for tensor in (query, *rotary))
+        caches = [kv] * len(lengths)
+        if not memaug.use_full_memory:  # each text attends to itself
+            caches = list(map(KVCache, kv.keys.split(lengths), kv.values.split(lengths)))
+        for tokens, cosine, sine, cache in zip(*parts, caches, strict=True):
+            captured.append(attention.attention_weights(tokens, cache, (cosine, sine)))  # type: ignore[operator]
         del lengths_to_come[0]
 
     handles = [block.register_forward_pre_hook(read_lengths) for block in memaug.blocks]

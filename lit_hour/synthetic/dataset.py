@@ -122,7 +122,7 @@ class DatasetBuild(AbstractContextManager["DatasetBuild"]):
     The folders of its splits are locked inside the context, unless they are complete.
 
     Attributes:
-        num_missing: videos that are rendered.
+        missing: videos that are rendered.
     """
 
     def __init__(
@@ -149,7 +149,7 @@ class DatasetBuild(AbstractContextManager["DatasetBuild"]):
         self._num_workers = num_workers or os.cpu_count() or 1
         self._totals: list[SplitTotals] = []
         self._stack = ExitStack()
-        self.num_missing = 0
+        self.missing: frozenset[Path] = frozenset()
 
     def __enter__(self) -> DatasetBuild:
         """Lock the folders, start rendering, and write all texts.
@@ -165,7 +165,7 @@ class DatasetBuild(AbstractContextManager["DatasetBuild"]):
                     stack.enter_context(dir_lock(split.folder))
                     _check_generator(split.folder, _describe(split, self._settings))
                     tasks += _find_missing(split, self._settings)
-            self.num_missing = len(tasks)
+            self.missing = frozenset(task.path for task in tasks)
             if tasks:
                 pool = RenderPool(tasks, self._num_workers, self._sampling)
                 self._pool: RenderPool | None = stack.enter_context(pool)

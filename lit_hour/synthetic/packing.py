@@ -32,12 +32,15 @@ def pack_build(build: DatasetBuild, config: Config) -> SyntheticDataset:
         ShardError: the shards were made from something else, or cannot be written.
     """
     dataset = SyntheticDataset.in_folder(Path(config.synthetic.folder))
-    if build.num_missing:
+    if build.missing:
         with ExitStack() as stack:
             packers = {}
             for videos, questions in dataset.splits:
                 shards = videos.parent / "shards"
-                packer = IncrementalPacker(videos, questions, shards, config.video, config.pack)
+                files = {path.name for path in build.missing if path.parent == videos}
+                packer = IncrementalPacker(
+                    videos, questions, shards, config.video, config.pack, files
+                )
                 packers[videos] = stack.enter_context(packer)
             for video in build.rendered():
                 if video.frames is not None:

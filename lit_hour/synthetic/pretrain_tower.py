@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 from tqdm import trange
 
 from lit_hour.config.schema import Config
+from lit_hour.errors import ConfigError
 from lit_hour.io.atomic import atomic_path, atomic_write_text
 from lit_hour.model.vision_encoder import VisionEncoder
 from lit_hour.synthetic.labeled_frames import (
@@ -103,10 +105,18 @@ def pretrain_tower(config: Config, out: Path) -> dict[str, float]:
 
     Returns:
         Accuracy of each label on unseen frames, 0 to 1.
+
+    Raises:
+        ConfigError: `out` is not a .safetensors file in an existing folder.
     """
+    if out.suffix != ".safetensors" or not out.parent.is_dir():
+        raise ConfigError(
+            f"Cannot write the weights to {out}. Name a .safetensors file in an existing folder"
+        )
     settings = config.pretrain_tower
     torch.manual_seed(settings.seed)
-    encoder = VisionEncoder(replace(config.model.vision, weights=""))
+    vision = replace(config.model.vision, weights="", max_trainable_frames=settings.batch_size)
+    encoder = VisionEncoder(vision)
     first, first_unseen = settings.seed << SEED_BITS, (2 * settings.seed + 1) << (SEED_BITS - 1)
     frames = draw_frames(config, encoder, settings.num_frames, first)
     unseen = draw_frames(config, encoder, settings.num_val_frames, first_unseen)
@@ -138,7 +148,7 @@ def draw_frames(
         config.synthetic.image_size,
         encoder.image_size,
         config.pack.jpeg_quality,
-        config.model.vision.grid,
+        math.isqrt(encoder.tokens_per_frame),
     )
 
 

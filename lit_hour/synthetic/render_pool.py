@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -85,8 +85,10 @@ class RenderPool(AbstractContextManager["RenderPool"]):
         self._pending: dict[Future[RenderedVideo], float] = {}
         # Not the fork server of other processes that decode: it imports torch.
         context = multiprocessing.get_context("spawn")
-        num_processes = max(1, min(num_workers, len(tasks)))
-        self._executor = ProcessPoolExecutor(num_processes, context, initializer=exit_with_parent)
+        self._num_processes = max(1, min(num_workers, len(tasks)))
+        self._executor = ProcessPoolExecutor(
+            self._num_processes, context, initializer=exit_with_parent
+        )
         self._submit()
 
     def __exit__(self, *_: object) -> None:
@@ -107,27 +109,33 @@ class RenderPool(AbstractContextManager["RenderPool"]):
                 done, _ = wait(self._pending, return_when=FIRST_COMPLETED)
                 for future in done:
                     del self._pending[future]
-                    try:
+                    with _explain_broken_pool():
                         video = future.result()
-                    except BrokenProcessPool as error:
-                        raise SyntheticDataError(
-                            "A rendering process was killed. Run the same command again: finished"
-                            " videos are kept."
-                        ) from error
                     bar.update()
                     yield video
-                self._submit()
+                with _explain_broken_pool():
+                    self._submit()
 
     def _submit(self) -> None:
         """Submit as many videos as may be rendered ahead."""
         while self._waiting and (
             self._sampling is None
-            or not self._pending
+            or len(self._pending) < self._num_processes
             or sum(self._pending.values()) < MAX_AHEAD_SECONDS
         ):
             task = self._waiting.popleft()
             future = self._executor.submit(render_video, task, self._sampling)
             self._pending[future] = task.plan.duration_seconds
+
+
+@contextmanager
+def _explain_broken_pool() -> Iterator[None]:
+    try:
+        yield
+    except BrokenProcessPool as error:
+        raise SyntheticDataError(
+            "A rendering process was killed. Run the same command again: finished videos are kept."
+        ) from error
 
 
 def render_video(task: RenderTask, sampling: FrameSampling | None) -> RenderedVideo:

@@ -127,7 +127,6 @@ class HourLLaVAModule(L.LightningModule):
         The loss of a step is the mean over its learned tokens, on all ranks and in all
         micro-batches. So a micro-batch returns the sum over its tokens, and
         `on_before_optimizer_step` divides. The only micro-batch of a step returns the mean at once.
-
         """
         output = self.model(batch, forgetting_generators(batch, self.config.run.seed))
         num_tokens = output.inputs.is_target.sum()  # ()

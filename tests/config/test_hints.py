@@ -90,7 +90,10 @@ def test_typing_errors_are_answered_with_the_similar_setting() -> None:
         ("max_steps=1", "'training.max_steps'"),
         ("modle.llm.hiden_size=1", "'model.llm.hidden_size'"),
         ("training.max_steps.more=1", "'training.max_steps'"),
-        ("seed=1", "'run.seed' or 'synthetic.seed' or 'videomarathon.seed'"),
+        (
+            "seed=1",
+            "'run.seed' or 'synthetic.seed' or 'pretrain_tower.seed' or 'videomarathon.seed'",
+        ),
         ("data.sources.marathon.wieght=1", "'data.sources.marathon.weight'"),
         ("data.sorces.marathon.weight=1", "'data.sources.marathon.weight'"),
         ("video.fsp=2", "'video.fps'"),

@@ -5,6 +5,7 @@ Run with OMP_NUM_THREADS=1, as the Makefile does: a fork cannot use the threads 
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import socket
@@ -48,6 +49,7 @@ def fork_ranks(target: Callable[[int], object], outputs: list[Path]) -> ForkedRa
         port = server.getsockname()[1]
 
     def run(rank: int) -> None:
+        gc.freeze()  # freeing a process group of the parent would wait for threads not forked
         with outputs[rank].open("w") as output:
             for stream in (sys.stdout, sys.stderr):
                 stream.flush()

@@ -81,10 +81,10 @@ def test_two_runs_at_once_build_one_dataset(tmp_path: Path):
 def test_folders_are_locked_only_while_videos_are_missing(settings: SyntheticConfig):
     lock = dir_lock(Path(settings.folder) / "train")
     with start_build(settings) as build:
-        assert build.num_missing == 0 and not is_locked(lock)
+        assert not build.missing and not is_locked(lock)
     (Path(settings.folder) / "train/videos/synthetic_00001.mp4").unlink()
     with start_build(settings) as build:
-        assert build.num_missing == 1 and is_locked(lock)
+        assert len(build.missing) == 1 and is_locked(lock)
         assert [video.path.name for video in build.rendered()] == ["synthetic_00001.mp4"]
         assert not (Path(settings.folder) / "train/totals.json").exists()
         build.finish()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -25,9 +25,23 @@ class IncrementalPacker(AbstractContextManager["IncrementalPacker"]):
     """
 
     def __init__(
-        self, folder: Path, questions: Path, out: Path, video: VideoConfig, config: PackConfig
+        self,
+        folder: Path,
+        questions: Path,
+        out: Path,
+        video: VideoConfig,
+        config: PackConfig,
+        files: Set[str] | None = None,
     ) -> None:
-        """Group the samples of a question file; the arguments are those of `pack`.
+        """Group the samples of a question file.
+
+        Args:
+            folder: this and the following arguments are those of `pack`.
+            questions: the question file.
+            out: folder of the shards.
+            video: how videos are read.
+            config: how they are packed.
+            files: names of the videos that will be added, if these are not all of the folder.
 
         Raises:
             QuestionError: the question file is invalid.
@@ -42,6 +56,12 @@ class IncrementalPacker(AbstractContextManager["IncrementalPacker"]):
             file: number for number, files in enumerate(self._missing) for file in files
         }
         self._frames: dict[str, JpegFrames] = {}
+        if files is not None:  # frames of other shards would only be kept in memory
+            self._number_of_file = {
+                file: number
+                for file, number in self._number_of_file.items()
+                if self._missing[number] <= files
+            }
         make_output_dir(out)
         self._lock = dir_lock(out)
 

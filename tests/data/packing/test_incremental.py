@@ -52,6 +52,17 @@ def test_pack_writes_shards_of_which_frames_are_missing(
     assert shards_in(out) == shards_in(frame_shards)
 
 
+def test_frames_of_shards_with_videos_that_will_not_come_are_not_kept(
+    tiny_videos: Path, tiny_questions: Path, tmp_path: Path
+) -> None:
+    out, files = tmp_path / "out", set(VIDEO_NAMES[1:4])
+    with IncrementalPacker(tiny_videos, tiny_questions, out, VIDEO, PACK, files) as packer:
+        for name in sorted(files):
+            packer.add(name, read(tiny_videos, name))
+        assert not packer._frames
+    assert [path.name for path in sorted(out.glob("*.tar"))] == ["000001.tar"]
+
+
 def test_shards_of_other_settings_are_kept_and_refused(
     tiny_videos: Path, tiny_questions: Path, frame_shards: Path, tmp_path: Path
 ) -> None:
