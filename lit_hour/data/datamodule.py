@@ -7,6 +7,7 @@ training waits, and name what a hanging worker reads.
 from __future__ import annotations
 
 import logging
+import math
 import os
 import signal
 import threading
@@ -59,6 +60,7 @@ from lit_hour.processor import HourLLaVAProcessor
 
 TORCH_TIMEOUT_MESSAGE = "DataLoader timed out"  # in torch's RuntimeError
 KILL_TIMEOUT_SECONDS = 5.0
+WORKER_CHECK_SECONDS = 5.0  # as in torch without a timeout
 JOB_SIGNALS = (signal.SIGUSR1, signal.SIGTERM)
 
 log = logging.getLogger(__name__)
@@ -247,15 +249,17 @@ class VideoQADataModule(L.LightningDataModule):
 
     def _loader(self, dataset: Dataset[FetchResult], **sampling: Any) -> TimedDataLoader:
         num_workers = resolve_num_workers(self.config.data.num_workers)
+        limit = self.config.data.timeout_seconds or math.inf
         loader = TimedDataLoader(
             dataset,
             **sampling,
             collate_fn=partial(collate_results, self.processor),
             num_workers=num_workers,
             persistent_workers=num_workers > 0,
-            timeout=self.config.data.timeout_seconds if num_workers else 0,
+            timeout=min(limit, WORKER_CHECK_SECONDS) if num_workers else 0,
             pin_memory=torch.cuda.is_available(),
         )
+        loader.timeout_seconds = limit
         loader.arena_bytes = int(self.config.data.frame_arena_gb * 1e9)
         return loader
 
@@ -267,14 +271,17 @@ class TimedDataLoader(DataLoader[Any]):
 
     Attributes:
         arena_bytes: memory of each worker that is used again for frames; 0 for none.
+        timeout_seconds: longest wait for a batch; `timeout` is the one after which torch looks for
+            killed workers.
         data_wait_seconds: time that the caller has waited for batches.
 
     Raises:
-        ShardError: a worker hangs and no batch came within `timeout` seconds; the workers are
+        ShardError: a worker hangs and no batch came within `timeout_seconds`; the workers are
             killed.
     """
 
     arena_bytes = 0
+    timeout_seconds = math.inf
     data_wait_seconds = 0.0
     _arenas: Sequence[SharedArena] = ()
 
@@ -292,26 +299,41 @@ class TimedDataLoader(DataLoader[Any]):
             started = time.perf_counter()
             try:
                 with activate(arenas[0] if arenas and not self.num_workers else None):
-                    batch = next(batches)
+                    batch = self._next_batch(batches, awaited)
             except StopIteration:
                 for arena in arenas:
                     arena.trim()  # until the next validation may be hours, and no worker allocates
                 return
-            except RuntimeError as error:
-                if TORCH_TIMEOUT_MESSAGE not in str(error):
-                    raise
-                _kill_workers(batches._workers)  # type: ignore[attr-defined]
-                raise ShardError(self._describe_hang(awaited)) from error
             finally:
                 self.data_wait_seconds += time.perf_counter() - started
             yield batch
             del batch  # its memory is reused
 
+    def _next_batch(self, batches: Iterator[Any], awaited: Sequence[int]) -> Any:
+        """Return the next batch, or raise if a worker was killed or hangs.
+
+        The error of torch's signal handler for a killed worker is lost if it interrupts a
+        finalizer, such as those that free the frames of a batch. So torch looks for killed workers
+        after every timeout, too.
+        """
+        deadline = time.perf_counter() + self.timeout_seconds
+        while True:
+            try:
+                return next(batches)
+            except RuntimeError as error:
+                if TORCH_TIMEOUT_MESSAGE not in str(error):
+                    raise
+                if time.perf_counter() < deadline:
+                    continue
+                _kill_workers(batches._workers)  # type: ignore[attr-defined]
+                raise ShardError(self._describe_hang(awaited)) from error
+
     def _describe_hang(self, awaited: Sequence[int]) -> str:
         dataset: TrainingDataset | ValidationDataset = self.dataset  # type: ignore[assignment]
         locations = [dataset.describe_location(index) for index in awaited]
         return (
-            f"A DataLoader worker hangs: no batch within data.timeout_seconds={self.timeout:g}."
+            f"A DataLoader worker hangs: no batch within"
+            f" data.timeout_seconds={self.timeout_seconds:g}."
             f" It is reading {list_first(locations, '; ')}. Check whether that can be read, or set"
             " a larger timeout. The same command resumes from the newest checkpoint."
         )
