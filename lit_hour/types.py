@@ -11,8 +11,9 @@ Dimension names, used in every shape comment:
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 if TYPE_CHECKING:  # importing torch takes seconds, and reading questions does not need it
     import torch
@@ -76,8 +77,36 @@ class Conversation:
     answer_start: str = ""
 
 
+def tensor_fields(record: Any) -> dict[str, Tensor]:
+    """Return the tensors of a dataclass, of any shape, by field name."""
+    import torch
+
+    values = {field.name: getattr(record, field.name) for field in fields(record)}
+    return {name: value for name, value in values.items() if isinstance(value, torch.Tensor)}
+
+
+class TensorRecord:
+    """A frozen dataclass whose tensors are copied together."""
+
+    def map_tensors(self, function: Callable[[Tensor], Tensor]) -> Self:
+        """Replace each tensor, of any shape, by the result of a function."""
+        mapped = {name: function(tensor) for name, tensor in tensor_fields(self).items()}
+        return replace(self, **mapped)  # type: ignore[type-var]
+
+    def to(self, device: torch.device) -> Self:
+        """Copy the tensors to a device."""
+        return self.map_tensors(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def pin_memory(self) -> Self:
+        """Copy the tensors to page-locked memory, from which a GPU copies by itself.
+
+        The DataLoader calls this in a thread of its own.
+        """
+        return self.map_tensors(lambda tensor: tensor.pin_memory())
+
+
 @dataclass(frozen=True)
-class Frames:
+class Frames(TensorRecord):
     """Sampled frames of a video.
 
     Attributes:
@@ -91,19 +120,9 @@ class Frames:
     def __len__(self) -> int:
         return len(self.timestamps)
 
-    def to(self, device: torch.device) -> Frames:
-        """Copy the frames to a device."""
-        return Frames(
-            self.images.to(device, non_blocking=True), self.timestamps.to(device, non_blocking=True)
-        )
-
-    def pin_memory(self) -> Frames:
-        """Copy the frames to page-locked memory, from which a GPU copies by itself."""
-        return Frames(self.images.pin_memory(), self.timestamps.pin_memory())
-
 
 @dataclass(frozen=True)
-class Features:
+class Features(TensorRecord):
     """A video that the vision encoder has already encoded.
 
     Attributes:
@@ -117,19 +136,13 @@ class Features:
     def __len__(self) -> int:
         return len(self.timestamps)
 
-    def to(self, device: torch.device) -> Features:
-        """Copy the features to a device."""
-        return Features(
-            self.tokens.to(device, non_blocking=True), self.timestamps.to(device, non_blocking=True)
-        )
-
-    def pin_memory(self) -> Features:
-        """Copy the features to page-locked memory."""
-        return Features(self.tokens.pin_memory(), self.timestamps.pin_memory())
+    def map_tensors(self, function: Callable[[Tensor], Tensor]) -> Features:
+        """Apply a function to both tensors; the result of a mapped file is in memory."""
+        return Features(function(self.tokens), function(self.timestamps))
 
 
 @dataclass(frozen=True)
-class TiledImage:
+class TiledImage(TensorRecord):
     """One image at its own resolution (LLaVA's anyres): a small view, then a grid of tiles.
 
     Attributes:
@@ -146,17 +159,9 @@ class TiledImage:
     def __len__(self) -> int:
         return len(self.tiles)
 
-    def to(self, device: torch.device) -> TiledImage:
-        """Copy the image to a device."""
-        return replace(self, tiles=self.tiles.to(device, non_blocking=True))
-
-    def pin_memory(self) -> TiledImage:
-        """Copy the image to page-locked memory."""
-        return replace(self, tiles=self.tiles.pin_memory())
-
 
 @dataclass(frozen=True)
-class ImageSet:
+class ImageSet(TensorRecord):
     """Several images of one conversation, each padded to a square.
 
     Attributes:
@@ -167,14 +172,6 @@ class ImageSet:
 
     def __len__(self) -> int:
         return len(self.images)
-
-    def to(self, device: torch.device) -> ImageSet:
-        """Copy the images to a device."""
-        return ImageSet(self.images.to(device, non_blocking=True))
-
-    def pin_memory(self) -> ImageSet:
-        """Copy the images to page-locked memory."""
-        return ImageSet(self.images.pin_memory())
 
 
 Video = Frames | Features
@@ -231,7 +228,7 @@ class Skipped:
 
 
 @dataclass(frozen=True)
-class Batch:
+class Batch(TensorRecord):
     """Examples padded together.
 
     Visuals stay a list, one for each example; texts are padded on the right to the longest.
@@ -260,29 +257,12 @@ class Batch:
     positions: tuple[int, ...] = ()
     skipped: tuple[Skipped, ...] = ()
 
-    def to(self, device: torch.device) -> Batch:
-        """Copy the tensors to a device."""
-        return replace(
-            self,
-            visuals=tuple(None if visual is None else visual.to(device) for visual in self.visuals),
-            input_ids=self.input_ids.to(device, non_blocking=True),
-            labels=self.labels.to(device, non_blocking=True),
-            question_mask=self.question_mask.to(device, non_blocking=True),
-            attention_mask=self.attention_mask.to(device, non_blocking=True),
+    def map_tensors(self, function: Callable[[Tensor], Tensor]) -> Self:
+        """Apply a function to the tensors of the texts, of any shape, and of the visuals."""
+        visuals = tuple(
+            None if visual is None else visual.map_tensors(function) for visual in self.visuals
         )
-
-    def pin_memory(self) -> Batch:
-        """Copy the tensors to page-locked memory; called in a thread of the DataLoader."""
-        return replace(
-            self,
-            visuals=tuple(
-                None if visual is None else visual.pin_memory() for visual in self.visuals
-            ),
-            input_ids=self.input_ids.pin_memory(),
-            labels=self.labels.pin_memory(),
-            question_mask=self.question_mask.pin_memory(),
-            attention_mask=self.attention_mask.pin_memory(),
-        )
+        return replace(super().map_tensors(function), visuals=visuals)
 
 
 Thumbnail = tuple[float, bytes]  # a frame of a video for display: its time in seconds, its JPEG

@@ -75,9 +75,9 @@ class DataConfig:
     tokens_per_batch: int = field(
         0,
         "tokens that the language model computes at once, in place of data.micro_batch_size: a rank"
-        " gets as many samples of similar length as surely fit. Counted are texts with their visual"
-        " tokens and, without training.packing, their padding. A longer sample is alone. 0 for a"
-        " fixed number of samples",
+        " gets as many samples of similar length as fit, if data.min_bytes_per_token is true of"
+        " them. Counted are texts with their visual tokens and, without training.packing, their"
+        " padding. A longer sample is alone. 0 for a fixed number of samples",
         unit="tokens",
         ge=0,
     )
@@ -90,8 +90,8 @@ class DataConfig:
     )
     min_bytes_per_token: float = field(
         2.0,
-        "UTF-8 bytes per token that questions and answers have at least: bounds the length of a"
-        " text for data.tokens_per_batch. No token has less than 1; English has about 4",
+        "UTF-8 bytes per token that questions and answers are assumed to have at least: bounds the"
+        " length of a text for data.tokens_per_batch. Only 1 is certain; English has about 4",
         ge=1,
     )
     shuffle_shards: int = field(

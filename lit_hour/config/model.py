@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -134,3 +135,11 @@ class ModelConfig:
     vision: VisionConfig = field(VisionConfig, "vision encoder")
     memaug: MemAugConfig = field(MemAugConfig, "forgetting and memory augmentation")
     llm: LLMConfig = field(LLMConfig, "language model")
+
+
+def num_kept_frames(num_frames: int, config: MemAugConfig) -> int:
+    """Return how many frames of a video temporal forgetting keeps, at least one."""
+    if config.temporal_forgetting == "none":
+        return num_frames
+    share = math.floor(num_frames * config.temporal_keep_ratio + 1e-9)  # a ratio of 1/3 is rounded
+    return min(config.max_kept_frames, max(1, share))

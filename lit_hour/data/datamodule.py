@@ -44,6 +44,7 @@ from lit_hour.data.sample_order import (
     MixedOrder,
     SourceOrder,
     StepBatchSampler,
+    StepOrder,
     micro_batches_per_step,
 )
 from lit_hour.data.shared_arena import (
@@ -53,7 +54,7 @@ from lit_hour.data.shared_arena import (
     set_worker_arena,
 )
 from lit_hour.data.sources import data_fingerprint, diff_fingerprints, open_sources
-from lit_hour.data.token_batches import TokenBatchOrder, TokenBatchSampler, batches_per_rank
+from lit_hour.data.token_batches import TokenBatchOrder, batches_per_rank
 from lit_hour.data.training_samples import sample_costs, samples_per_shard
 from lit_hour.errors import ConfigError, ShardError, list_first
 from lit_hour.processor import HourLLaVAProcessor
@@ -165,24 +166,32 @@ class VideoQADataModule(L.LightningDataModule):
         dataset = TrainingDataset(self.sources, self.mixed_order, self.processor, self.config)
         return self._loader(dataset, batch_sampler=self._batch_sampler())
 
-    def _batch_sampler(self) -> StepBatchSampler | TokenBatchSampler:
+    def _batch_sampler(self) -> StepBatchSampler:
         """Return the sampler of this rank, from the next step on."""
         assert self.trainer is not None
         data, (step, position) = self.config.data, self.progress
-        rank, num_ranks = self.trainer.global_rank, self.trainer.world_size
+        order: StepOrder
         if data.tokens_per_batch:
-            return TokenBatchSampler(
-                self._token_order, position, self.num_steps, step, rank, num_ranks
-            )
+            order, micro_batch_size = self._token_order, 1
+        else:
+            order, micro_batch_size = self._balanced_order(), data.micro_batch_size
+        return StepBatchSampler(
+            order,
+            position,
+            self.num_steps,
+            micro_batch_size,
+            first_step=step,
+            rank=self.trainer.global_rank,
+            num_ranks=self.trainer.world_size,
+        )
+
+    def _balanced_order(self) -> LengthBalancedOrder:
         costs = {name: sample_costs(shards, self.config) for name, shards in self.sources.items()}
-        order = LengthBalancedOrder(
+        return LengthBalancedOrder(
             self.mixed_order,
             costs,
-            samples_per_step=data.global_batch_size,
-            max_window_steps=data.length_balance_window,
-        )
-        return StepBatchSampler(
-            order, position, self.num_steps, data.micro_batch_size, step, rank, num_ranks
+            samples_per_step=self.config.data.global_batch_size,
+            max_window_steps=self.config.data.length_balance_window,
         )
 
     def val_dataloader(self) -> TimedDataLoader | list[Any]:

@@ -1,7 +1,8 @@
 """Bounds of the tokens that the language model reads of a sample, from the index and the settings.
 
 The visual tokens that forgetting keeps of a video are exact, and those of an image about so. The
-tokens of texts are bounded by their bytes in the index.
+tokens of texts are bounded by their bytes in the index, if `data.min_bytes_per_token` is true of
+them.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from itertools import accumulate
 
 import numpy as np
 
+from lit_hour.config.model import num_kept_frames
 from lit_hour.config.schema import Config
 from lit_hour.data.sample_order import IntArray
 from lit_hour.data.shards.reader import Shards
@@ -29,9 +31,9 @@ from lit_hour.errors import ShardError
 from lit_hour.media.anyres import choose_grid
 from lit_hour.processor import HourLLaVAProcessor
 from lit_hour.text.chat_template import build_conversation
+from lit_hour.tile_grid import letterbox_bars, shrunk_size
 from lit_hour.types import Question
 
-SHRINK_ABOVE = 1.1  # ratio of side lengths up to which the model does not shrink an image's grid
 LONGEST_VIDEO = (1e6, 10**6)  # seconds and frames, as long in the prompt as any
 
 
@@ -172,11 +174,8 @@ def bound_kept_tokens(entry: IndexEntry, config: Config) -> int:
     if entry.modality == "video":
         num_frames = 1 if config.video.frames == "first" else entry.num_frames
         num_frames = max(min(num_frames, config.video.max_frames), memaug.min_frames)
-        if memaug.temporal_forgetting != "none":
-            share = math.floor(num_frames * memaug.temporal_keep_ratio + 1e-9)
-            num_frames = min(memaug.max_kept_frames, max(1, share))
         side = config.model.vision.grid
-        return num_frames * (_bound_kept(side, side, config) + 1)
+        return num_kept_frames(num_frames, memaug) * (_bound_kept(side, side, config) + 1)
     side = math.isqrt(TOKENS_PER_IMAGE)
     if entry.modality == "images":
         return entry.num_frames * (_bound_kept(side, side, config) + 1)
@@ -199,18 +198,8 @@ def _tile_grid(
     pixels_high, pixels_wide = size_pixels
     rows, columns = choose_grid(pixels_wide, pixels_high, image_size, max_grid)
     height, width = rows * side, columns * side
-    if pixels_wide / pixels_high > width / height:
-        height = _without_bars(height, pixels_high * (width / pixels_wide))
-    else:
-        width = _without_bars(width, pixels_wide * (height / pixels_high))
-    ratio = math.sqrt(height * width / (max_tiles * side**2))
-    if ratio <= SHRINK_ABOVE:
-        return height, width
-    return max(1, int(height // ratio)), max(1, int(width // ratio))
-
-
-def _without_bars(length: int, kept: float) -> int:
-    return length - 2 * (min(length - int(kept), length - 1) // 2)
+    bar_rows, bar_columns = letterbox_bars(height, width, (pixels_high, pixels_wide))
+    return shrunk_size(height - 2 * bar_rows, width - 2 * bar_columns, max_tiles * side**2)
 
 
 def _bound_kept(rows: int, columns: int, config: Config) -> int:

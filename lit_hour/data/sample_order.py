@@ -14,7 +14,9 @@ from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TypeVar
+from itertools import count as count_from
+from itertools import islice
+from typing import Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -251,6 +253,15 @@ class LengthBalancedOrder:
         ]  # steps of a pass
         self._cached_window = lru_cache(maxsize=2)(self._sort_window)
 
+    def micro_batches_per_step(self, micro_batch_size: int, num_ranks: int) -> int:
+        """Return how many micro-batches each rank computes in one step; see the function."""
+        return micro_batches_per_step(self.samples_per_step, micro_batch_size, num_ranks)
+
+    def iter_steps(self, position: int) -> Iterator[list[list[int]]]:
+        """Yield the steps from a position on: for each sample a list of its mixed position."""
+        for first in count_from(position, self.samples_per_step):
+            yield [[self[index]] for index in range(first, first + self.samples_per_step)]
+
     def __getitem__(self, position: int) -> int:
         """Return the position in the mixed order."""
         if self._keeps_order:
@@ -311,6 +322,20 @@ def split_step_across_ranks(
     return [own[start : start + micro_batch_size] for start in range(0, len(own), micro_batch_size)]
 
 
+class StepOrder(Protocol):
+    """An order of training whose steps consist of parts: of samples, or of batches of samples."""
+
+    def micro_batches_per_step(self, micro_batch_size: int, num_ranks: int) -> int:
+        """Return how many micro-batches each rank computes in one optimizer step.
+
+        Raises:
+            ConfigError: the ranks cannot share the parts of a step evenly.
+        """
+
+    def iter_steps(self, position: int) -> Iterator[list[list[int]]]:
+        """Yield the steps from a position on: the mixed positions of each of their parts."""
+
+
 @dataclass(eq=False)
 class StepBatchSampler(Sampler[list[int]]):
     """Batch sampler of one rank: mixed positions of each micro-batch, from `first_step` on.
@@ -322,26 +347,26 @@ class StepBatchSampler(Sampler[list[int]]):
         order: of training.
         first_position: in the order, at which `first_step` starts.
         num_steps: of the whole run.
+        micro_batch_size: parts of a step in a micro-batch.
     """
 
-    order: LengthBalancedOrder
+    order: StepOrder
     first_position: int
     num_steps: int
-    micro_batch_size: int
+    micro_batch_size: int = 1
     first_step: int = 0
     rank: int = 0
     num_ranks: int = 1
 
     def __len__(self) -> int:
-        return self.num_steps * micro_batches_per_step(
-            self.order.samples_per_step, self.micro_batch_size, self.num_ranks
+        return self.num_steps * self.order.micro_batches_per_step(
+            self.micro_batch_size, self.num_ranks
         )
 
     def __iter__(self) -> Iterator[list[int]]:
-        samples_per_step = self.order.samples_per_step
-        for step in range(self.num_steps - self.first_step):
-            first = self.first_position + step * samples_per_step
-            positions = [self.order[index] for index in range(first, first + samples_per_step)]
-            yield from split_step_across_ranks(
-                positions, self.micro_batch_size, self.rank, self.num_ranks
-            )
+        steps = islice(self.order.iter_steps(self.first_position), self.num_steps - self.first_step)
+        for step in steps:
+            for micro_batch in split_step_across_ranks(
+                step, self.micro_batch_size, self.rank, self.num_ranks
+            ):
+                yield [position for part in micro_batch for position in part]

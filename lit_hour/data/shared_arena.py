@@ -70,7 +70,7 @@ class SharedArena:
         return _rebuild_arena, (self.num_bytes, self.id, DupFd(self._file.fileno()))
 
     def allocate(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor | None:
-        """Return an uninitialized contiguous tensor in a new block; None if nothing is free."""
+        """Return an uninitialized tensor `shape` in a new block; None if nothing is free."""
         num_bytes = math.prod(shape) * dtype.itemsize
         size = -(-num_bytes // mmap.PAGESIZE) * mmap.PAGESIZE
         with self._lock:
@@ -85,7 +85,7 @@ class SharedArena:
         return tensor.view(shape)
 
     def send(self, tensor: Tensor) -> int | None:
-        """Leave a block to the process that will receive it.
+        """Leave the block of a tensor, of any shape, to the process that will receive it.
 
         Returns:
             The block; None if the tensor is not exactly the unsent content of one.
@@ -98,7 +98,7 @@ class SharedArena:
         return block
 
     def receive(self, block: int, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-        """Return the tensor of a block that another process has sent."""
+        """Return the tensor `shape` of a block that another process has sent."""
         tensor, _ = self._open(block, math.prod(shape) * dtype.itemsize, dtype)
         return tensor.view(shape)
 
@@ -146,7 +146,7 @@ def _rebuild_arena(num_bytes: int, arena_id: ArenaId, descriptor: Any) -> Shared
 def receive_tensor(
     arena_id: ArenaId, block: int, shape: tuple[int, ...], dtype: torch.dtype
 ) -> Tensor:
-    """Return the tensor of a block, in a process that has mapped the arena."""
+    """Return the tensor `shape` of a block, in a process that has mapped the arena."""
     return _arenas[arena_id].receive(block, shape, dtype)
 
 

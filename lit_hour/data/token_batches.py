@@ -1,29 +1,22 @@
 """Batches of a budget of tokens: which samples make which micro-batch, in any number of ranks.
 
-`TokenBatchOrder` is a pure function of the mixed order and the lengths of the samples, and
-`TokenBatchSampler` gives each rank its batches. A step has a fixed number of batches over all
-ranks; how many samples these have varies. `shards/README.md` specifies the rules.
+`TokenBatchOrder` is a pure function of the mixed order and the lengths of the samples. A step has a
+fixed number of batches over all ranks; how many samples these have varies. `StepBatchSampler` gives
+each rank its batches. `shards/README.md` specifies the rules.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from functools import lru_cache
-from itertools import islice, pairwise
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
-from torch.utils.data import Sampler
 
 from lit_hour.data.sample_lengths import SampleLengths
-from lit_hour.data.sample_order import (
-    IntArray,
-    MixedOrder,
-    permutation,
-    split_step_across_ranks,
-)
+from lit_hour.data.sample_order import IntArray, MixedOrder, permutation
 from lit_hour.errors import ConfigError
 
 UNSORTED_WINDOW_STEPS = 100  # if the order is kept; only the end of a window cuts a batch short
@@ -104,6 +97,10 @@ class TokenBatchOrder:
             len(self._cached_starts(0, window)) - 1
             for window in range(len(self._window_starts) - 1)
         )
+
+    def micro_batches_per_step(self, micro_batch_size: int, num_ranks: int) -> int:
+        """Return how many batches each rank computes in one step; a micro-batch is one of them."""
+        return batches_per_rank(self.batches_per_step, num_ranks)
 
     def iter_steps(self, position: int) -> Iterator[list[list[int]]]:
         """Yield the steps from a position on: the mixed positions of each of their batches."""
@@ -234,33 +231,3 @@ def batches_per_rank(batches_per_step: int, num_ranks: int) -> int:
             f" number of ranks. Set it to {choices}."
         )
     return batches_per_step // num_ranks
-
-
-@dataclass(eq=False)
-class TokenBatchSampler(Sampler[list[int]]):
-    """Batch sampler of one rank: mixed positions of each micro-batch, from `first_step` on.
-
-    Its length includes the steps before `first_step`, because Lightning compares it with the number
-    of micro-batches since the start of the run.
-
-    Attributes:
-        order: of training.
-        first_position: in the order, at which `first_step` starts.
-        num_steps: of the whole run.
-    """
-
-    order: TokenBatchOrder
-    first_position: int
-    num_steps: int
-    first_step: int = 0
-    rank: int = 0
-    num_ranks: int = 1
-
-    def __len__(self) -> int:
-        return self.num_steps * batches_per_rank(self.order.batches_per_step, self.num_ranks)
-
-    def __iter__(self) -> Iterator[list[int]]:
-        num_steps = self.num_steps - self.first_step
-        for step in islice(self.order.iter_steps(self.first_position), num_steps):
-            for (batch,) in split_step_across_ranks(step, 1, self.rank, self.num_ranks):
-                yield batch

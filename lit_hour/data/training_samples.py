@@ -12,6 +12,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+from lit_hour.config.model import num_kept_frames
 from lit_hour.config.schema import Config
 from lit_hour.data.questions.record import MULTI_RECORD_MODALITIES
 from lit_hour.data.shards.reader import Shards
@@ -116,10 +117,7 @@ def estimate_kept_tokens(entry: IndexEntry, config: Config) -> int:
     share = 1.0 if memaug.spatial_forgetting == "none" else memaug.spatial_keep_ratio
     if entry.modality != "video":
         return math.ceil(_repository_tokens(entry, config) * share)
-    num_frames = max(entry.num_frames, memaug.min_frames)
-    if memaug.temporal_forgetting != "none":
-        num_kept = math.floor(num_frames * memaug.temporal_keep_ratio)
-        num_frames = min(memaug.max_kept_frames, max(1, num_kept))
+    num_frames = num_kept_frames(max(entry.num_frames, memaug.min_frames), memaug)
     return num_frames * (math.ceil(config.model.vision.grid**2 * share) + 1)
 
 

@@ -13,13 +13,11 @@ from itertools import chain
 from pathlib import Path
 
 from av.video.frame import VideoFrame
-from av.video.reformatter import VideoReformatter
-from PIL import Image
 
 from lit_hour.config.schema import VideoConfig
 from lit_hour.errors import VideoError
 from lit_hour.media.packet_filter import TIME_TOLERANCE_SECONDS
-from lit_hour.media.pil_images import encode_pil_jpeg, resize_to_square
+from lit_hour.media.pil_images import RgbConverter, encode_pil_jpeg, resize_to_square
 from lit_hour.media.sample_times import sample_timestamps
 from lit_hour.media.video_probe import VideoInfo, open_video, probe
 
@@ -85,7 +83,7 @@ class _FrameEncoder:
 
     def __init__(self, image_size: int, jpeg_quality: int) -> None:
         self._image_size, self._jpeg_quality = image_size, jpeg_quality
-        self._converter = VideoReformatter()  # one for all: setting it up takes longer than its use
+        self._to_rgb = RgbConverter()
         self._planes: list[bytes] = []
         self._jpeg = b""
 
@@ -93,9 +91,6 @@ class _FrameEncoder:
         """Return a frame, resized, as JPEG."""
         planes = [bytes(plane) for plane in frame.planes]
         if planes != self._planes:
-            rgb = self._converter.reformat(frame, format="rgb24", threads=1).planes[0]
-            size = (frame.width, frame.height)
-            image = Image.frombuffer("RGB", size, bytes(rgb), "raw", "RGB", rgb.line_size, 1)
-            square = resize_to_square(image, self._image_size)
+            square = resize_to_square(self._to_rgb(frame), self._image_size)
             self._planes, self._jpeg = planes, encode_pil_jpeg(square, self._jpeg_quality)
         return self._jpeg

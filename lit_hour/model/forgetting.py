@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
-from lit_hour.config.model import MemAugConfig
+from lit_hour.config.model import MemAugConfig, num_kept_frames
 from lit_hour.io.sampling import evenly_spaced_indices
 from lit_hour.model.memory_repository import MemoryRepository, TokenGrid
 
@@ -64,8 +64,7 @@ def kept_frames(repository: MemoryRepository, question: Tensor, config: MemAugCo
     num_frames = len(repository.timestamps)
     if config.temporal_forgetting == "none":
         return torch.arange(num_frames)
-    share = math.floor(num_frames * config.temporal_keep_ratio + 1e-9)  # a ratio of 1/3 is rounded
-    num_kept = min(config.max_kept_frames, max(1, share))
+    num_kept = num_kept_frames(num_frames, config)
     if config.temporal_forgetting == "uniform":
         return torch.tensor(evenly_spaced_indices(num_frames, num_kept, "linspace"))
     frames = repository.tokens.unflatten(0, (num_frames, -1))[:, :-1]  # (frames, tokens, dim)

@@ -20,6 +20,7 @@ from torch.utils.checkpoint import checkpoint
 
 from lit_hour.io.sampling import evenly_spaced_indices
 from lit_hour.model.vision_encoder import Projector
+from lit_hour.tile_grid import letterbox_bars, shrunk_size
 
 # Frames per activation checkpoint: few enough chunks in an hour that bfloat16 sums their gradients
 # accurately.
@@ -28,7 +29,6 @@ CHECKPOINT_FRAMES = 128
 # layer, 0.27 GB for 512 frames at width 2,048 in float32, for a tenth of a short video's products
 # but 0.4% of an hour's.
 RECOMPUTE_ABOVE_FRAMES = 512
-SHRINK_ABOVE = 1.1  # ratio of side lengths; an image that is hardly too large keeps its size
 
 
 @dataclass(frozen=True)
@@ -318,23 +318,13 @@ def crop_letterbox(grid: Tensor, size_pixels: tuple[int, int]) -> Tensor:
         `(dim, height, width)`, with a smaller height or a smaller width.
     """
     _, height, width = grid.shape
-    image_height, image_width = size_pixels
-    if image_width / image_height > width / height:
-        bar = _bar_width(height, image_height * (width / image_width))
-        return grid[:, bar : height - bar]
-    bar = _bar_width(width, image_width * (height / image_height))
-    return grid[:, :, bar : width - bar]
-
-
-def _bar_width(length: int, kept: float) -> int:
-    """Return how many lines of tokens to crop on each side; at least one line is left."""
-    return min(length - int(kept), length - 1) // 2
+    rows, columns = letterbox_bars(height, width, size_pixels)
+    return grid[:, rows : height - rows, columns : width - columns]  # (dim, height, width)
 
 
 def _shrink(grid: Tensor, max_tokens: int) -> Tensor:
     _, height, width = grid.shape
-    ratio = math.sqrt(height * width / max_tokens)
-    if ratio <= SHRINK_ABOVE:
+    size = shrunk_size(height, width, max_tokens)
+    if size == (height, width):
         return grid
-    size = (max(1, int(height // ratio)), max(1, int(width // ratio)))
     return F.interpolate(grid[None], size=size, mode="bilinear", align_corners=False)[0]

@@ -25,9 +25,8 @@ from lit_hour.media.worker_process import exit_with_parent
 from lit_hour.synthetic.render import render_story
 from lit_hour.synthetic.video_plan import VideoPlan, generate_planned_story
 
-LONG_VIDEO_SECONDS = (
-    600.0  # longer ones come first, so that none is left for one process at the end
-)
+# Longer videos come first, so that none is left for one process at the end.
+LONG_VIDEO_SECONDS = 600.0
 MAX_AHEAD_SECONDS = 3 * 3600.0  # of videos whose frames are in memory or being made
 
 

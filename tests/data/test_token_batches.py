@@ -7,10 +7,9 @@ import numpy as np
 import pytest
 
 from lit_hour.data.sample_lengths import SampleLengths
-from lit_hour.data.sample_order import MixedOrder, SourceOrder
+from lit_hour.data.sample_order import MixedOrder, SourceOrder, StepBatchSampler
 from lit_hour.data.token_batches import (
     TokenBatchOrder,
-    TokenBatchSampler,
     fill_batches,
     split_batches,
 )
@@ -199,13 +198,13 @@ def test_pass_smaller_than_a_step_is_rejected() -> None:
 @pytest.mark.parametrize("max_window_steps", [1, 3])
 def test_sampler_resumes_with_another_number_of_ranks(max_window_steps: int) -> None:
     """It stops after the second of fourteen steps, and again after the fifth."""
-    expected = list(TokenBatchSampler(token_order(90, 4, max_window_steps)[0], 0, 14))
+    expected = list(StepBatchSampler(token_order(90, 4, max_window_steps)[0], 0, 14))
     read: list[list[int]] = []
     position = 0
     for first, end, num_ranks in ((0, 2, 1), (2, 5, 2), (5, 14, 4)):
         order = token_order(90, 4, max_window_steps)[0]
         samplers = [
-            TokenBatchSampler(order, position, end, first, rank, num_ranks)
+            StepBatchSampler(order, position, end, 1, first, rank, num_ranks)
             for rank in range(num_ranks)
         ]
         assert {len(sampler) for sampler in samplers} == {4 * end // num_ranks}
@@ -224,4 +223,4 @@ def test_uneven_step_is_rejected_with_valid_numbers() -> None:
     with pytest.raises(
         ConfigError, match=r"data\.batches_per_step=4 must be a multiple of 3, .*Set it to 3 or 6"
     ):
-        len(TokenBatchSampler(order, 0, 1, num_ranks=3))
+        len(StepBatchSampler(order, 0, 1, num_ranks=3))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from torch import Tensor
 from lit_hour.errors import DivergenceError
 from lit_hour.training.distributed import CrossRankMax
 from lit_hour.training.optim import local_gradients
-from lit_hour.types import Batch, Visual
+from lit_hour.types import Batch, tensor_fields
 
 log = logging.getLogger(__name__)
 
@@ -121,11 +121,12 @@ def gradient_norm(module: torch.nn.Module) -> Tensor:
 def dump_batch(batch: Batch, file: Path, details: dict[str, Any]) -> None:
     """Write a batch's tensors to FILE.safetensors, other fields and `details` to FILE.json."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    tensors = _tensor_fields(batch)
+    tensors = tensor_fields(batch)
     for index, visual in enumerate(batch.visuals):
-        tensors |= {
-            f"visuals.{index}.{name}": tensor for name, tensor in _tensor_fields(visual).items()
-        }
+        if visual is not None:
+            tensors |= {
+                f"visuals.{index}.{name}": tensor for name, tensor in tensor_fields(visual).items()
+            }
     save_file(
         {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()},
         f"{file}.safetensors",
@@ -142,11 +143,3 @@ def dump_batch(batch: Batch, file: Path, details: dict[str, Any]) -> None:
     Path(f"{file}.json").write_text(
         json.dumps(details | texts, indent=1, ensure_ascii=False), encoding="utf-8"
     )
-
-
-def _tensor_fields(record: Batch | Visual | None) -> dict[str, Tensor]:
-    """Return the tensors of a dataclass by field name."""
-    if record is None:
-        return {}
-    values = {field.name: getattr(record, field.name) for field in fields(record)}
-    return {name: value for name, value in values.items() if isinstance(value, Tensor)}
