@@ -17,6 +17,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property, partial
+from multiprocessing import connection
 from multiprocessing.process import BaseProcess
 from typing import Any
 
@@ -323,7 +324,8 @@ class TimedDataLoader(DataLoader[Any]):
 
         The error of torch's signal handler for a killed worker is lost if it interrupts a
         finalizer, such as those that free the frames of a batch. So torch looks for killed workers
-        after every timeout, too.
+        after every timeout, too. A worker that is killed while its batch is received resets the
+        connection before the kernel lets the parent see its end.
         """
         deadline = time.perf_counter() + self.timeout_seconds
         while True:
@@ -336,6 +338,9 @@ class TimedDataLoader(DataLoader[Any]):
                     continue
                 _kill_workers(batches._workers)  # type: ignore[attr-defined]
                 raise ShardError(self._describe_hang(awaited)) from error
+            except (OSError, EOFError) as error:
+                _raise_if_worker_ended(getattr(batches, "_workers", ()), error)
+                raise
 
     def _describe_hang(self, awaited: Sequence[int]) -> str:
         dataset: TrainingDataset | ValidationDataset = self.dataset  # type: ignore[assignment]
@@ -382,3 +387,12 @@ def _kill_workers(workers: Sequence[BaseProcess]) -> None:
         with suppress(RuntimeError):  # torch's SIGCHLD handler reports the killed worker
             worker.kill()
             worker.join(KILL_TIMEOUT_SECONDS)
+
+
+def _raise_if_worker_ended(workers: Sequence[BaseProcess], error: Exception) -> None:
+    """Raise an error as torch's for a killed worker if one of `workers` ends within seconds."""
+    sentinels = [worker.sentinel for worker in workers]
+    ended = connection.wait(sentinels, KILL_TIMEOUT_SECONDS) if sentinels else []
+    for worker in workers:
+        if worker.sentinel in ended:
+            raise RuntimeError(f"DataLoader worker (pid {worker.pid}) was killed") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import multiprocessing
 import os
@@ -235,6 +236,23 @@ def test_a_killed_worker_is_noticed_when_the_error_of_the_signal_handler_is_lost
             list(batches)
     finally:
         signal.signal(signal.SIGCHLD, before)
+
+
+def test_a_worker_killed_while_its_batch_is_received_is_noticed() -> None:
+    worker = multiprocessing.get_context("fork").Process(target=time.sleep, args=(0.5,))
+    worker.start()
+
+    class Receiving:
+        """The end of the worker is visible only after the error of its connection."""
+
+        _workers = (worker,)
+
+        def __next__(self) -> Batch:
+            raise ConnectionResetError(errno.ECONNRESET, "Connection reset by peer")
+
+    with pytest.raises(RuntimeError, match=rf"DataLoader worker \(pid {worker.pid}\) was killed"):
+        load([0], 1)._next_batch(Receiving(), [0])  # type: ignore[arg-type]
+    worker.join()
 
 
 def test_a_killed_worker_is_reported_and_its_batches_stay() -> None:
