@@ -161,7 +161,7 @@ class Handler(BaseHTTPRequestHandler):
         elif POISON in text:
             self.send(500, {"error": {"message": "this one cannot be computed"}})
         elif fault == "slow":
-            time.sleep(2.0)
+            time.sleep(5.0)
             self.close_connection = True
         else:
             answer, finish_reason = spoil(self.server.owner.answer(body), fault)

@@ -15,7 +15,7 @@ CONFIG = VideoMarathonConfig(
     image_size=32,
     client=ClientConfig(
         max_concurrent_requests=16,
-        timeout_seconds=1.0,
+        timeout_seconds=20.0,
         backoff_seconds=0.02,
         max_backoff_seconds=0.2,
     ),

@@ -17,7 +17,7 @@ from lit_hour.videomarathon.response_cache import Response
 from tests.videomarathon.chat_server import POISON, STRANGE, ChatServer
 
 CONFIG = ClientConfig(
-    max_concurrent_requests=8, timeout_seconds=1.0, backoff_seconds=0.02, max_backoff_seconds=0.2
+    max_concurrent_requests=8, timeout_seconds=20.0, backoff_seconds=0.02, max_backoff_seconds=0.2
 )
 
 
@@ -84,7 +84,8 @@ def test_each_request_gets_its_own_response_and_is_counted() -> None:
 )
 def test_invalid_response_is_requested_again(fault: str, counted: str) -> None:
     with ChatServer(echo, fault=lambda number: fault if number in (1, 3, 9) else None) as server:
-        responses, pool = chat([server.url], 12, replace(CONFIG, timeout_seconds=0.4))
+        config = replace(CONFIG, timeout_seconds=1.5) if fault == "slow" else CONFIG
+        responses, pool = chat([server.url], 12, config)
     assert texts(responses) == expected(12)
     assert pool.usage.failures == {counted: 3}
     assert server.num_requests == 15
