@@ -5,8 +5,7 @@ RUN := $(ENVIRONMENT)/bin/python
 READY := $(ENVIRONMENT)/ready
 PEERS := $(ENVIRONMENT)/peers
 LMMS := $(ENVIRONMENT)/lmms
-# One thread per process: tests fork ranks, and a fork cannot use the threads of its parent.
-PYTEST := OMP_NUM_THREADS=1 $(RUN) -m pytest
+PYTEST := $(RUN) -m pytest
 WORKERS ?= 2
 
 .PHONY: train test test-all test-lmms benchmark check format clean
@@ -23,7 +22,7 @@ test-all: $(READY)  ## every test, at most twenty minutes on two cores; SLURM co
 	$(MAKE) test-lmms
 
 test-lmms: $(LMMS)/ready  ## lmms-eval runs its own tasks with lit_hour as the model
-	OMP_NUM_THREADS=1 $(LMMS)/bin/python -m pytest tests/evaluation/lmms_eval/test_plugin.py
+	$(LMMS)/bin/python -m pytest tests/evaluation/lmms_eval/test_plugin.py
 
 benchmark: $(READY) $(PEERS)/ready  ## speed, side by side with other projects; TOPICS="shards startup" measures only these
 	$(RUN) -m tests.benchmarks.speed $(TOPICS)

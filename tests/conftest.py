@@ -20,6 +20,10 @@ if TYPE_CHECKING:  # importing toy_run loads Lightning, which takes seconds
     from lit_hour.run_dir import RunDir
     from tests.helpers.toy_run import StepRecorder, ToyProject, TrainedRun
 
+# One thread per process: tests fork ranks, and a fork cannot use the threads of its parent. torch
+# reads this when it is imported, which is later.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 HANDLED_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
 LAUNCH_VARIABLES = ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "LOCAL_RANK", "WORLD_SIZE")
 signal_handlers: dict[signal.Signals, Any] = {}  # at the start of the session

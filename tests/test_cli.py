@@ -3,7 +3,6 @@
 import re
 import subprocess
 import sys
-import time
 import tomllib
 from pathlib import Path
 
@@ -18,10 +17,9 @@ from tests import REPOSITORY
 from tests.helpers.toy_run import TrainedRun
 
 
-def run_python(*words: str) -> tuple[subprocess.CompletedProcess[str], float]:
-    """Start a process as a user does, and return it with its duration in seconds."""
-    started = time.perf_counter()
-    done = subprocess.run(
+def run_python(*words: str) -> subprocess.CompletedProcess[str]:
+    """Start a process as a user does."""
+    return subprocess.run(
         [sys.executable, *words],
         cwd=REPOSITORY,
         capture_output=True,
@@ -29,7 +27,6 @@ def run_python(*words: str) -> tuple[subprocess.CompletedProcess[str], float]:
         timeout=60,
         check=False,
     )
-    return done, time.perf_counter() - started
 
 
 def usage_error(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
@@ -101,9 +98,8 @@ def test_help_of_training_lists_every_setting_without_importing_torch() -> None:
         "try: train.main(['--help'])\n"
         "finally: print('torch' in sys.modules, file=sys.stderr)"
     )
-    done, seconds = run_python("-c", code)
+    done = run_python("-c", code)
     assert (done.returncode, done.stderr) == (0, "False\n")
-    assert seconds < 2
     assert done.stdout.startswith("usage: python train.py [-h] [-c FILE] [key=value ...]")
     for line in (
         "training.max_steps=0  [steps, at least 0]",
@@ -140,12 +136,11 @@ def test_invalid_input_is_one_line_without_a_traceback_or_torch() -> None:
         (["train.py", "training.max_step=5"], "'training.max_steps'"),
         (["-m", "lit_hour", "pack", "a", "b", "c", "pack.workers=1"], "'pack.num_workers'"),
     ):
-        done, seconds = run_python("-X", "importtime", *words)
+        done = run_python("-X", "importtime", *words)
         error = [line for line in done.stderr.splitlines() if "import time:" not in line]
         assert done.returncode == 1 and done.stdout == ""
         assert len(error) == 1 and error[0].startswith("error: ") and message in error[0]
         assert not re.search(r"\| +torch$", done.stderr, flags=re.MULTILINE)
-        assert seconds < 3
 
 
 def test_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,6 +1,6 @@
 """Fork the test's process into ranks of a run, which can be killed and load nothing anew.
 
-Run with OMP_NUM_THREADS=1, as the Makefile does: a fork cannot use the threads of its parent.
+The parent has one thread, as conftest.py sets it: a fork cannot use the threads of its parent.
 """
 
 from __future__ import annotations
