@@ -117,8 +117,9 @@ class PackConfig:
     )
     max_bad_samples: int = field(
         0,
-        "videos and images that may fail to decode before packing stops",
-        unit="videos",
+        "videos and images that may fail to decode, and records of the question file that may be"
+        " invalid, before packing stops; each is listed",
+        unit="samples",
         ge=0,
     )
     timeout_seconds: float = field(

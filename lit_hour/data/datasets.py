@@ -129,7 +129,9 @@ def _read_example(
     groups = [stored.questions[questions] for questions in conversations]
     if stored.modality == "images":
         groups = [drop_partial_placeholders(group, len(stored.images)) for group in groups]
-    texts = tuple(build_conversation(group, processor.config) for group in groups)
+    texts = tuple(
+        build_conversation(group, processor.config, stored.system_prompt) for group in groups
+    )
     files = ", ".join(stored.files)
     return processor.build_example(
         Sample(stored.key, files, stored.duration_seconds, visual, texts)

@@ -29,7 +29,12 @@ class VideoQuestions:
     @property
     def name(self) -> str:
         """The published path of the video, which does not depend on the folder of videos."""
-        return self.items[0].videos[0]
+        return self.items[0].video_name
+
+    @property
+    def clip_seconds(self) -> tuple[float, float] | None:
+        """The part of the video that is shown; None for all of it."""
+        return self.items[0].clip_seconds
 
     def without(self, answered: Set[str]) -> VideoQuestions:
         """Return the same video with the unanswered questions; `answered` has ids."""
@@ -104,7 +109,8 @@ def _load_questions(config: Config) -> QuestionSet:
     if settings.benchmark != "custom":
         return load_benchmark(settings.benchmark, files, settings.max_invalid_records)
     format_prompt = partial(format_question, mcq_format=config.text.mcq_format)
-    return load_custom(files, format_prompt, title=", ".join(map(str, files)))
+    title = ", ".join(map(str, files))
+    return load_custom(files, format_prompt, title, settings.max_invalid_records)
 
 
 def _folders(setting: str, value: str) -> list[Path]:
@@ -125,9 +131,10 @@ def _paths(setting: str, value: str) -> list[str]:
 
 def _group_by_video(items: Sequence[Item], files: Mapping[str, Path]) -> tuple[VideoQuestions, ...]:
     """Group questions by video file, or by the video's name if no frames are shown."""
-    groups: dict[str, list[Item]] = {}
+    groups: dict[tuple[str, tuple[float, float] | None], list[Item]] = {}
     for item in items:
-        groups.setdefault(str(files.get(item.id, item.videos[0])), []).append(item)
+        name = str(files.get(item.id, item.videos[0]))
+        groups.setdefault((name, item.clip_seconds), []).append(item)
     return tuple(VideoQuestions(files.get(group[0].id), tuple(group)) for group in groups.values())
 
 

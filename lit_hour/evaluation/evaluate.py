@@ -148,7 +148,7 @@ class EvaluationModule(L.LightningModule):
         num_workers = resolve_num_workers(self.config.data.num_workers)
         shows_frames = self.config.video.frames != "none"
         stream = VideoFrameStream(
-            [video.file if shows_frames else None for video in self._videos],
+            [(video.file if shows_frames else None, video.clip_seconds) for video in self._videos],
             self.config.video,
             self.config.model.vision.encode_batch_size,
         )

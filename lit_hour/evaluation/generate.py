@@ -14,6 +14,7 @@ import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
 from lit_hour.config.schema import VideoConfig
+from lit_hour.data.questions.record import Interval
 from lit_hour.errors import QuestionError, VideoError
 from lit_hour.evaluation.item import Item
 from lit_hour.inference.predictor import VideoMemory, VideoPredictor
@@ -51,27 +52,32 @@ class VideoFrameStream(IterableDataset[FrameChunk]):
     """
 
     def __init__(
-        self, files: Sequence[Path | None], config: VideoConfig, chunk_frames: int
+        self,
+        videos: Sequence[tuple[Path | None, Interval | None]],
+        config: VideoConfig,
+        chunk_frames: int,
     ) -> None:
-        """Args: files: of the videos; chunk_frames: frames per chunk."""
-        self._files, self._chunk_frames = list(enumerate(files)), chunk_frames
+        """Args: videos: file and part of each; chunk_frames: frames per chunk."""
+        self._videos, self._chunk_frames = list(enumerate(videos)), chunk_frames
         is_first_only = config.frames == "first"
         self._config = replace(config, min_frames=1, max_frames=1) if is_first_only else config
 
     def __iter__(self) -> Iterator[FrameChunk]:
         worker = get_worker_info()
-        files = self._files if worker is None else self._files[worker.id :: worker.num_workers]
-        for video_index, file in files:
+        videos = self._videos if worker is None else self._videos[worker.id :: worker.num_workers]
+        for video_index, (file, clip_seconds) in videos:
             if file is None:
                 yield FrameChunk(video_index, None)
                 continue
             try:
-                yield from self._read_video(video_index, file)
+                yield from self._read_video(video_index, file, clip_seconds)
             except VideoError as error:
                 yield FrameChunk(video_index, None, error=str(error))
 
-    def _read_video(self, video_index: int, file: Path) -> Iterator[FrameChunk]:
-        video = SampledVideo(file, self._config)
+    def _read_video(
+        self, video_index: int, file: Path, clip_seconds: Interval | None
+    ) -> Iterator[FrameChunk]:
+        video = SampledVideo(file, self._config, clip_seconds=clip_seconds)
         num_frames = len(video.timestamps)
         for frames in video.chunks(self._chunk_frames):
             yield FrameChunk(video_index, frames, num_frames)

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from lit_hour.data.questions.record import InvalidRecord, format_clip
+
 Rule = Literal[
     "choice",
     "words",
@@ -37,6 +39,7 @@ class Item:
         location: file and record, for messages.
         system_prompt: the published one, "" if there is none.
         answer_start: text with which the published code begins the response, "" if there is none.
+        clip_seconds: start and end of the part of the video that is shown; None for all of it.
     """
 
     id: str
@@ -50,14 +53,12 @@ class Item:
     location: str
     system_prompt: str = ""
     answer_start: str = ""
+    clip_seconds: tuple[float, float] | None = None
 
-
-@dataclass(frozen=True)
-class InvalidRecord:
-    """A record of a question file that cannot be used, and the reason."""
-
-    location: str
-    reason: str
+    @property
+    def video_name(self) -> str:
+        """The most likely path of the video, with the part of it that is shown."""
+        return self.videos[0] + format_clip(self.clip_seconds)
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,8 @@ Source: the training code of Hour-LLaVA (arXiv:2506.05332).
 
 from __future__ import annotations
 
+import math
+from bisect import bisect_left, bisect_right
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -27,19 +29,36 @@ class FrameTable:
         ticks: start of each frame, counted from the first, in order.
         tick_seconds: length of a tick.
         frame_rate: frames per second, as the header says.
+        first_seconds: time of tick 0, from the first frame of the video.
     """
 
     ticks: list[int]
     tick_seconds: Fraction
     frame_rate: float
+    first_seconds: float = 0.0
 
     def start_seconds(self, frame: int) -> float:
         """Return the time from the start of the first frame to the start of another."""
         return float(self.ticks[frame] * self.tick_seconds)
 
+    def part(self, start_seconds: float, end_seconds: float) -> FrameTable:
+        """Return the frames on screen in a part of the video, with times from its start.
+
+        The first is on screen at the start, although it may have begun before.
+        """
+        first = int(Fraction(start_seconds) / self.tick_seconds)
+        last = math.ceil(Fraction(end_seconds) / self.tick_seconds)
+        begun = bisect_right(self.ticks, first)
+        inside = self.ticks[begun : bisect_left(self.ticks, last)]
+        ticks = [0, *(tick - first for tick in inside)]
+        return replace(self, ticks=ticks, first_seconds=start_seconds)
+
 
 def sample_published(
-    info: VideoInfo, config: VideoConfig, for_features: bool
+    info: VideoInfo,
+    config: VideoConfig,
+    for_features: bool,
+    clip_seconds: tuple[float, float] | None = None,
 ) -> tuple[VideoInfo, list[float], float]:
     """Choose the frames that the published training takes of a video.
 
@@ -47,6 +66,7 @@ def sample_published(
         info: the result of `probe`.
         config: `fps`, `min_frames` and `max_frames`.
         for_features: choose the frames that it takes of a video with stored features.
+        clip_seconds: start and end of the part that counts as the video.
 
     Returns:
         `info` with a duration that includes the last frame, the starts of the frames in seconds,
@@ -56,6 +76,8 @@ def sample_published(
         VideoError: the file cannot be opened.
     """
     table = read_frame_table(info)
+    if clip_seconds is not None:
+        table = table.part(*clip_seconds)
     num_frames, rate = len(table.ticks), table.frame_rate
     duration_seconds = num_frames / rate
     if for_features:
@@ -67,7 +89,7 @@ def sample_published(
         indices = video_frame_indices(num_frames, rate, config.fps, config.min_frames)
     if len(indices) > config.max_frames:
         indices = evenly_spaced_indices(num_frames, config.max_frames, "linspace")
-    end_seconds = table.start_seconds(-1) + 1 / rate
+    end_seconds = table.first_seconds + table.start_seconds(-1) + 1 / rate
     info = replace(info, duration_seconds=max(info.duration_seconds, end_seconds))
     return info, list(map(table.start_seconds, indices)), duration_seconds
 

@@ -31,11 +31,16 @@ from lit_hour.media.selective_decoding import TIMESTAMPED_CONTAINERS, decode_sel
 from lit_hour.media.video_probe import NO_TIMESTAMPS_MESSAGE, VideoInfo, open_video, probe
 from lit_hour.types import Frames
 
+CLIP_SLACK_SECONDS = 1.0  # by which a part may end after its video, because times are rounded
 OnDecodeError = Literal["raise", "truncate"]
 
 
 class DamagedVideoWarning(UserWarning):
     """A video was used although it could not be read to its end."""
+
+
+class ClipWarning(UserWarning):
+    """A part of a video ends after the video."""
 
 
 class KeyframeWarning(UserWarning):
@@ -65,7 +70,11 @@ class SampledVideo:
     """
 
     def __init__(
-        self, video: str | Path | VideoInfo, config: VideoConfig, for_features: bool = False
+        self,
+        video: str | Path | VideoInfo,
+        config: VideoConfig,
+        for_features: bool = False,
+        clip_seconds: tuple[float, float] | None = None,
     ) -> None:
         """Read the header, and choose the frames.
 
@@ -74,18 +83,23 @@ class SampledVideo:
             config: how frames are sampled.
             for_features: the features of the frames will be stored. With
                 `video.sampling=published` these are other frames.
+            clip_seconds: start and end of the part to sample as if it were the whole video; the
+                times of its frames are counted from its start. The end may be infinite.
 
         Raises:
-            VideoError: see `probe`.
+            VideoError: see `probe`; or the part begins after the end of the video.
         """
         self._config = config
         self._info = video if isinstance(video, VideoInfo) else probe(video)
+        self._clip = clip_bounds(self._info, clip_seconds)
         if config.sampling == "published":
             self._info, self.timestamps, self.duration_seconds = sample_published(
-                self._info, config, for_features
+                self._info, config, for_features, self._clip
             )
             return
         self.duration_seconds = self._info.duration_seconds
+        if self._clip is not None:
+            self.duration_seconds = self._clip[1] - self._clip[0]
         self.timestamps = sample_timestamps(
             self.duration_seconds, config.fps, config.min_frames, config.max_frames
         )
@@ -96,6 +110,9 @@ class SampledVideo:
         Raises:
             VideoError: see `read_frames`.
         """
+        if self._clip is not None:
+            yield from self._clip_chunks(self._clip, chunk_frames)
+            return
         readable_seconds = yield from read_frames(
             self._info,
             self.timestamps,
@@ -106,6 +123,54 @@ class SampledVideo:
         )
         if readable_seconds != self._info.duration_seconds:
             self.duration_seconds = readable_seconds
+
+    def _clip_chunks(self, clip: tuple[float, float], chunk_frames: int) -> Iterator[Frames]:
+        """Yield the frames of a part, with times from its start."""
+        start, end = clip
+        last = math.nextafter(end, 0.0)
+        chunks = read_frames(
+            self._info,
+            [min(start + seconds, last) for seconds in self.timestamps],
+            self._config.image_size,
+            self._config.on_decode_error,
+            chunk_frames,
+            self._config.keyframes_only,
+        )
+        num_read = 0
+        for frames in chunks:
+            times = self.timestamps[num_read : num_read + len(frames)]
+            yield _timed(frames.images, times)
+            num_read += len(frames)
+        if num_read < len(self.timestamps):
+            self.duration_seconds = self.timestamps[num_read]
+
+
+def clip_bounds(
+    info: VideoInfo, clip_seconds: tuple[float, float] | None
+) -> tuple[float, float] | None:
+    """Return the start and the end of a part, which ends with the video at the latest.
+
+    A part that is the whole video remains a part.
+
+    Raises:
+        VideoError: it begins after the end of the video.
+    """
+    if clip_seconds is None:
+        return None
+    start, end = clip_seconds
+    if start >= info.duration_seconds:
+        raise VideoError(
+            f"The part from {start:g} s to {end:g} s of {info.path} begins after its end: the video"
+            f" lasts {info.duration_seconds:.2f} s. Correct the times, or give the right video."
+        )
+    if info.duration_seconds + CLIP_SLACK_SECONDS < end < math.inf:
+        warnings.warn(
+            f"The part from {start:g} s to {end:g} s of {info.path} ends after the video, which"
+            f" lasts {info.duration_seconds:.2f} s. It is used up to the end of the video.",
+            ClipWarning,
+            stacklevel=3,
+        )
+    return start, min(end, info.duration_seconds)
 
 
 def load_video(path: str | Path, config: VideoConfig) -> tuple[Frames, float]:

@@ -33,8 +33,12 @@ McqFormat = Literal["letter", "text"]
 SegmentKind = Literal["prompt", "answer header", "answer", "answer newline"]
 
 
-def build_conversation(questions: Sequence[Question], settings: TextConfig) -> Conversation:
+def build_conversation(
+    questions: Sequence[Question], settings: TextConfig, system_prompt: str = ""
+) -> Conversation:
     """Build one conversation with all questions and answers in turn, after the system prompt.
+
+    This is that of the settings unless another one is given.
 
     `text.mcq_format` decides whether a multiple-choice question is answered by letter or by text.
 
@@ -43,7 +47,7 @@ def build_conversation(questions: Sequence[Question], settings: TextConfig) -> C
     """
     if not questions:
         raise QuestionError("A conversation needs at least one question.")
-    messages = [Message("system", settings.system_prompt)]
+    messages = [Message("system", system_prompt or settings.system_prompt)]
     for question in questions:
         is_letter = question.options and settings.mcq_format == "letter"
         answer = question.answer_letter if is_letter else question.answer
@@ -71,13 +75,15 @@ def format_question(question: Question, mcq_format: McqFormat) -> str:
     return "\n".join([question.question.rstrip(), *lines])
 
 
-def count_text_bytes(question: Question) -> int:
+def count_text_bytes(question: Question, system_prompt: str = "") -> int:
     """Return the UTF-8 bytes of a question, in the longer of its formats, and of its answer.
 
-    With a byte-level tokenizer they have at most as many tokens.
+    With a byte-level tokenizer they have at most as many tokens. A system prompt of the sample's
+    own counts with each question, because any of them may be the first of a conversation.
     """
     prompts = (format_question(question, mcq_format) for mcq_format in get_args(McqFormat))
-    return max(len(prompt.encode()) for prompt in prompts) + len(question.answer.encode())
+    num_bytes = max(len(prompt.encode()) for prompt in prompts) + len(question.answer.encode())
+    return num_bytes + len(system_prompt.encode())
 
 
 def tokenize_conversation(

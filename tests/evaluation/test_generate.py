@@ -19,7 +19,7 @@ def test_memory_from_the_stream_is_bit_identical(trained: TrainedRun, random_run
         random_run.path, overrides=["model.vision.encode_batch_size=4", "video.max_frames=11"]
     )
     expected = predictor.encode_video(video)
-    *chunks, end = VideoFrameStream([video], predictor.config.video, chunk_frames=4)
+    *chunks, end = VideoFrameStream([(video, None)], predictor.config.video, chunk_frames=4)
     builder = VideoMemoryBuilder(predictor.model, predictor.processor, num_frames=11)
     with torch.inference_mode():
         for chunk in chunks:
@@ -40,6 +40,8 @@ def test_a_video_without_frames_has_only_its_end(tmp_path: Path, random_run: Run
     config = VideoPredictor.from_run(random_run.path).config
     (tmp_path / "broken.mp4").write_bytes(b"no video")
     files = [None, tmp_path / "broken.mp4"]
-    nothing, broken = VideoFrameStream(files, config.video, chunk_frames=4)
+    nothing, broken = VideoFrameStream(
+        [(file, None) for file in files], config.video, chunk_frames=4
+    )
     assert nothing == FrameChunk(0, None)
     assert (broken.video_index, broken.frames) == (1, None) and "broken.mp4" in broken.error

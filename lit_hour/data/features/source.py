@@ -198,8 +198,8 @@ class VideoFileSource:
         return self._plans[shard].stamp_files()
 
     def skipped(self, shard: int) -> tuple[SkippedSample, ...]:
-        """Return nothing: no sample was skipped yet."""
-        return ()
+        """Return the records of the question file that cannot be used."""
+        return self._plans[shard].skipped
 
     def samples(self, shard: int) -> Sequence[tuple[Modality, str]]:
         """Return modality and file of each sample."""
@@ -211,12 +211,13 @@ class VideoFileSource:
 
     def chunks(self, ref: SampleRef) -> Iterator[FrameChunk]:
         """Yield the sampled frames, before they become JPEGs, then the end."""
-        video = SampledVideo(self._video_path(ref), self._config.video, for_features=True)
+        sample = self._plans[ref.shard].samples[ref.index]
+        path = self._plans[ref.shard].folder / sample.files[0]
+        video = SampledVideo(path, self._config.video, True, sample.clip_seconds)
         num_read, num_frames = 0, len(video.timestamps)
         for frames in video.chunks(self._config.model.vision.encode_batch_size):
             yield FrameChunk(ref, frames.images, num_frames)
             num_read += len(frames)
-        sample = self._plans[ref.shard].samples[ref.index]
         metadata = sample_json(sample, summarize_video(video, num_read))
         yield FrameChunk(ref, NO_FRAMES, num_frames, metadata)
 

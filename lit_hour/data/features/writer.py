@@ -135,7 +135,7 @@ class FeatureWriter:
                 num_frames=len(stored),
                 num_questions=len(sample["questions"]),
                 text_bytes=tuple(
-                    count_text_bytes(parse_question(question, key))
+                    count_text_bytes(parse_question(question, key), sample.get("system_prompt", ""))
                     for question in sample["questions"]
                 ),
             )

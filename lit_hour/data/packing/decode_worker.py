@@ -199,7 +199,7 @@ def decode_sample(request: DecodeRequest) -> Iterator[EncodedImage | SampleSumma
     """
     paths = [request.folder / file for file in request.sample.files]
     if request.sample.modality == "video":
-        yield from _decode_video(paths[0], request.video, request.jpeg_quality)
+        yield from _decode_video(paths[0], request)
         return
     images = [(str(path), _read_file(path)) for path in paths]
     size_pixels: tuple[int, ...] = ()
@@ -213,13 +213,12 @@ def decode_sample(request: DecodeRequest) -> Iterator[EncodedImage | SampleSumma
     yield SampleSummary(0.0, (), size_pixels)
 
 
-def _decode_video(
-    path: Path, video: VideoConfig, jpeg_quality: int
-) -> Iterator[EncodedImage | SampleSummary]:
-    sampled, num_frames = SampledVideo(path, video), 0
+def _decode_video(path: Path, request: DecodeRequest) -> Iterator[EncodedImage | SampleSummary]:
+    sampled = SampledVideo(path, request.video, clip_seconds=request.sample.clip_seconds)
+    num_frames = 0
     for frames in sampled.chunks():
         for image in frames.images:
-            yield EncodedImage("jpg", encode_jpeg(image, jpeg_quality))
+            yield EncodedImage("jpg", encode_jpeg(image, request.jpeg_quality))
             num_frames += 1
     yield summarize_video(sampled, num_frames)
 

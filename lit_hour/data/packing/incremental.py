@@ -48,7 +48,7 @@ class IncrementalPacker(AbstractContextManager["IncrementalPacker"]):
             ShardError: `out` cannot be created.
         """
         self._folder, self._out, self._video, self._config = folder, out, video, config
-        self._groups = group_samples(folder, questions, config)
+        self._groups, _ = group_samples(questions, config)
         self._missing = [
             {file for sample in samples for file in sample.files} for samples in self._groups
         ]

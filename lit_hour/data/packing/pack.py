@@ -69,8 +69,8 @@ def pack(
         config: how shards are packed.
 
     Raises:
-        QuestionError: the question file is invalid, or names missing files.
-        VideoError, ImageError: more files than `pack.max_bad_samples` cannot be decoded.
+        QuestionError: more records than `pack.max_bad_samples` are invalid, or files are missing.
+        VideoError, ImageError: more files and records than `pack.max_bad_samples` cannot be used.
         ShardError: `out` has shards made from something else or with more skipped samples, or
             cannot be written.
     """
@@ -80,6 +80,7 @@ def pack(
         remove_temp_files(out)  # of a killed run
         finished = _find_finished(out, plans)
         num_skipped = sum(len(index.skipped) for index in finished.values())
+        num_skipped += sum(len(plan.skipped) for plan in plans if plan.index not in finished)
         if num_skipped > config.max_bad_samples:
             raise ShardError(
                 f"{out} was packed without {num_skipped} samples,"

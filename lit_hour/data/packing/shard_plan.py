@@ -6,7 +6,6 @@ Nothing is decoded or written here.
 from __future__ import annotations
 
 import hashlib
-import itertools
 import json
 import logging
 from collections.abc import Mapping
@@ -16,12 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from lit_hour.config.schema import PackConfig, VideoConfig
-from lit_hour.data.questions.file import read_questions
+from lit_hour.data.questions.file import read_question_file
 from lit_hour.data.questions.record import SampleSpec, question_record
 from lit_hour.data.shards.shard_index import (
     SHARD_PATTERN,
     UNRECORDED_SAMPLING,
     FileStamp,
+    SkippedSample,
     read_index,
 )
 from lit_hour.errors import QuestionError, list_first
@@ -49,6 +49,7 @@ class ShardPlan:
         config: settings that determine the content.
         fingerprint: SHA-256 of everything that the shard is made from.
         stamps: of the files that an earlier shard was made from, and that are still the same.
+        skipped: records of the question file that cannot be used; all belong to the first shard.
     """
 
     tar: Path
@@ -59,6 +60,7 @@ class ShardPlan:
     config: dict[str, Any]
     fingerprint: str
     stamps: dict[str, FileStamp]
+    skipped: tuple[SkippedSample, ...] = ()
 
     def stamp_files(self) -> dict[str, FileStamp]:
         """Return the stamp of each file, and read those that have none yet."""
@@ -79,10 +81,11 @@ def plan_shards(
     modification time is another one, if its content is the same.
 
     Raises:
-        QuestionError: the question file is invalid, or names files that are not in the folder.
+        QuestionError: the question file has more invalid records than `pack.max_bad_samples`, or
+            names files that are not in the folder.
         ShardError: `out` has the index of a shard that cannot be read.
     """
-    groups = group_samples(folder, questions, config)
+    groups, skipped = group_samples(questions, config)
     files = {file for samples in groups for sample in samples for file in sample.files}
     missing = sorted(file for file in files if not (folder / file).is_file())
     if missing:
@@ -91,10 +94,11 @@ def plan_shards(
             f" {list_first(missing)}."
         )
     stamps = _find_unchanged(folder, out)
-    return tuple(
+    plans = [
         plan_shard(folder, out, number, samples, video, config, stamps)
         for number, samples in enumerate(groups)
-    )
+    ]
+    return (replace(plans[0], skipped=skipped), *plans[1:])
 
 
 def plan_shard(
@@ -126,22 +130,22 @@ def plan_shard(
 
 
 def group_samples(
-    folder: Path, questions: Path, config: PackConfig
-) -> list[tuple[SampleSpec, ...]]:
+    questions: Path, config: PackConfig
+) -> tuple[list[tuple[SampleSpec, ...]], tuple[SkippedSample, ...]]:
     """Return the samples of each shard: those of a question file sorted by key, in equal parts.
 
+    Returns:
+        The samples of each shard, and the records that cannot be used.
+
     Raises:
-        QuestionError: the question file is invalid, or two of its files in `folder` get one key.
+        QuestionError: more records than `pack.max_bad_samples` are invalid.
     """
-    samples = sorted(read_questions(questions), key=lambda sample: (sample.key, sample.name))
-    for one, other in itertools.pairwise(samples):
-        if one.key == other.key:
-            raise QuestionError(
-                f"The {one.modality} {one.name} and the {other.modality} {other.name} in {folder}"
-                f" get the same key {one.key!r}. Rename one of them."
-            )
+    content = read_question_file(questions, config.max_bad_samples)
+    samples = sorted(content.samples, key=lambda sample: sample.key)
     size = config.videos_per_shard
-    return [tuple(samples[start : start + size]) for start in range(0, len(samples), size)]
+    groups = [tuple(samples[start : start + size]) for start in range(0, len(samples), size)]
+    skipped = tuple(SkippedSample(record.location, record.reason) for record in content.invalid)
+    return groups, skipped
 
 
 def _find_unchanged(folder: Path, out: Path) -> dict[str, FileStamp]:
@@ -200,6 +204,8 @@ def _fingerprint(
     parts: list[Any] = [config]
     for sample in samples:
         parts.append([sample.modality, sample.key, *map(question_record, sample.questions)])
+        if sample.clip_seconds is not None or sample.system_prompt:
+            parts.append([sample.clip_seconds, sample.system_prompt])
         for file in sample.files:
             status = (folder / file).stat()
             mtime_ns = stamps[file].mtime_ns if file in stamps else status.st_mtime_ns

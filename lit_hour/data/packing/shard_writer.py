@@ -139,7 +139,7 @@ def publish_shard(
 
 def sample_json(sample: SampleSpec | StoredSample, summary: SampleSummary) -> bytes:
     """Return the content of a sample's `KEY.json`."""
-    metadata = {
+    metadata: dict[str, Any] = {
         "version": VERSION,
         "key": sample.key,
         "modality": sample.modality,
@@ -148,6 +148,11 @@ def sample_json(sample: SampleSpec | StoredSample, summary: SampleSummary) -> by
         "timestamps_seconds": summary.timestamps_seconds,
         "questions": [question_record(question) for question in sample.questions],
     }
+    if sample.clip_seconds is not None:
+        start = sample.clip_seconds[0]
+        metadata["clip_seconds"] = (start, start + summary.duration_seconds)
+    if sample.system_prompt:
+        metadata["system_prompt"] = sample.system_prompt
     return json.dumps(metadata, ensure_ascii=False).encode()
 
 
@@ -155,7 +160,7 @@ def _write_samples(
     stream: BinaryIO, plan: ShardPlan, state: PackState, read: ReadSample
 ) -> tuple[tuple[IndexEntry, ...], tuple[SkippedSample, ...]]:
     """Write every sample that can be decoded, and the end of the archive."""
-    entries, skipped = [], []
+    entries, skipped = [], list(plan.skipped)
     for sample in plan.samples:
         state.check_stop()
         start = end = stream.tell()
@@ -211,5 +216,7 @@ def write_sample(
         num_frames=num_frames,
         num_questions=len(sample.questions),
         size_pixels=summary.size_pixels,
-        text_bytes=tuple(map(count_text_bytes, sample.questions)),
+        text_bytes=tuple(
+            count_text_bytes(question, sample.system_prompt) for question in sample.questions
+        ),
     )

@@ -7,6 +7,8 @@ video, image, image set or text become. `shards/README.md` specifies the format.
 from __future__ import annotations
 
 import difflib
+import hashlib
+import json
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,6 +20,7 @@ from lit_hour.errors import QuestionError
 from lit_hour.taxonomy import TASK_OF_KEY
 from lit_hour.types import IMAGE_TOKEN, Question, QuestionFormat
 
+Interval = tuple[float, float]  # start and end in seconds
 Modality = Literal["video", "image", "images", "text"]
 MODALITIES: tuple[Modality, ...] = get_args(Modality)
 MODALITY_PLURALS: dict[Modality, str] = {
@@ -30,8 +33,10 @@ MULTI_RECORD_MODALITIES = ("video", "image")  # all records about the same file 
 
 REQUIRED_KEYS = ("question", "answer")
 FILE_KEYS = ("video", "image", "images")
-OPTIONAL_KEYS = (*FILE_KEYS, "id", "task", "format", "options", "evidence")
+SAMPLE_KEYS = (*FILE_KEYS, "start", "end", "system_prompt")  # of the sample, not of the question
+OPTIONAL_KEYS = (*SAMPLE_KEYS, "id", "task", "format", "options", "evidence")
 MAX_OPTIONS = 26  # one for each letter
+HASH_DIGITS = 12  # of SHA-256 in keys that would be equal otherwise
 LETTER = re.compile(r"\(?([A-Z])[.)]?")
 
 _PLACEHOLDER = re.compile("<(?:image|video)>")
@@ -47,24 +52,67 @@ class SampleSpec:
         record: number of the record in the question file; 0 for a file that several records may
             share.
         questions: in the order of the question file.
+        clip_seconds: start and end of the part of the video that the sample is about; the end is
+            infinite for the end of the video. None for the whole video.
+        system_prompt: replaces `text.system_prompt` if it is not empty.
+        is_ambiguous: the file is in several samples, or another one has the same readable key; a
+            hash then makes the key unique.
     """
 
     modality: Modality
     files: tuple[str, ...]
     record: int
     questions: tuple[Question, ...]
+    clip_seconds: Interval | None = None
+    system_prompt: str = ""
+    is_ambiguous: bool = False
+
+    @property
+    def readable_key(self) -> str:
+        """Path without suffix, and the part of the video in milliseconds, or the record."""
+        if self.record:
+            return f"record_{self.record:08d}"
+        key = _UNSAFE_IN_KEY.sub("_", str(PurePosixPath(self.files[0]).with_suffix("")))
+        if self.clip_seconds is None:
+            return key
+        return "-".join([key, *map(_format_milliseconds, self.clip_seconds)])
 
     @property
     def key(self) -> str:
-        """WebDataset key, from the path or the number of the record."""
-        if self.record:
-            return f"record_{self.record:08d}"
-        return _UNSAFE_IN_KEY.sub("_", str(PurePosixPath(self.files[0]).with_suffix("")))
+        """WebDataset key, unique among the samples of the question file."""
+        if not self.is_ambiguous:
+            return self.readable_key
+        identity = json.dumps(
+            [self.modality, self.files, self.record, self.clip_seconds, self.system_prompt]
+        ).encode()
+        return f"{self.readable_key}-{hashlib.sha256(identity).hexdigest()[:HASH_DIGITS]}"
 
     @property
     def name(self) -> str:
-        """Path or key, for messages."""
-        return self.key if self.record else self.files[0]
+        """Path with the part of the video, or key, for messages."""
+        if self.record:
+            return self.key
+        return self.files[0] + format_clip(self.clip_seconds)
+
+
+@dataclass(frozen=True)
+class InvalidRecord:
+    """A record of a question file that cannot be used, and the reason."""
+
+    location: str
+    reason: str
+
+
+def format_clip(clip_seconds: Interval | None) -> str:
+    """Return the part of a video for messages, such as " (10 s to 14.5 s)"; "" for all of it."""
+    if clip_seconds is None:
+        return ""
+    start, end = clip_seconds
+    return f" ({start:g} s to {'its end' if end == math.inf else f'{end:g} s'})"
+
+
+def _format_milliseconds(seconds: float) -> str:
+    return "end" if seconds == math.inf else str(round(seconds * 1000))
 
 
 def format_counts(counts: Mapping[Modality, int]) -> str:

@@ -20,7 +20,7 @@ from lit_hour.data.features.format import (
     StoredTokens,
     parse_safetensors,
 )
-from lit_hour.data.questions.record import Modality, parse_question
+from lit_hour.data.questions.record import Interval, Modality, parse_question
 from lit_hour.data.shards.cache import ShardCache
 from lit_hour.data.shards.http import join_url, redact
 from lit_hour.data.shards.mmap import MmapSlice
@@ -60,6 +60,9 @@ class StoredSample:
         timestamps_seconds: of each frame of a video.
         images: member name and bytes of each frame or image.
         tokens: of a video that is stored as features; it has no images.
+        clip_seconds: start and end in the file of the part of a video that the sample is; None for
+            the whole video.
+        system_prompt: replaces `text.system_prompt` if it is not empty.
     """
 
     location: str
@@ -71,6 +74,8 @@ class StoredSample:
     questions: tuple[Question, ...]
     images: tuple[tuple[str, bytes], ...] = ()
     tokens: StoredTokens | None = None
+    clip_seconds: Interval | None = None
+    system_prompt: str = ""
 
 
 class ShardFolder(Protocol):
@@ -292,6 +297,8 @@ def _read_metadata(
             duration_seconds=float(record["duration_seconds"]),
             timestamps_seconds=tuple(float(time) for time in record["timestamps_seconds"]),
             questions=tuple(parse_question(question, member) for question in questions),
+            clip_seconds=_parse_clip(record.get("clip_seconds")),
+            system_prompt=str(record.get("system_prompt", "")),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise ShardError(f"{member} is corrupt: {error!r}.") from error
@@ -308,3 +315,10 @@ def _read_metadata(
             "index."
         )
     return stored
+
+
+def _parse_clip(clip: Any) -> Interval | None:
+    if clip is None:
+        return None
+    start, end = clip
+    return float(start), float(end)

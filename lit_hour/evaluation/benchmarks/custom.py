@@ -5,16 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from lit_hour.data.questions.file import read_questions
+from lit_hour.data.questions.file import read_question_file
+from lit_hour.data.questions.record import InvalidRecord, SampleSpec
 from lit_hour.errors import QuestionError
-from lit_hour.evaluation.benchmarks.files import file_digests, read_file
+from lit_hour.evaluation.benchmarks.files import BenchmarkFile, file_digests
 from lit_hour.evaluation.item import Item, QuestionSet
+from lit_hour.io.hashing import hash_path
 from lit_hour.text.answer_matching import label_options
 from lit_hour.types import Question
 
 
 def load_custom(
-    files: Sequence[Path], format_prompt: Callable[[Question], str], title: str
+    files: Sequence[Path],
+    format_prompt: Callable[[Question], str],
+    title: str,
+    max_invalid: int = 0,
 ) -> QuestionSet:
     """Load every question about a video; shards/README.md specifies the formats.
 
@@ -22,15 +27,20 @@ def load_custom(
         files: the question files.
         format_prompt: question -> prompt, as in training.
         title: name of the set for readers.
+        max_invalid: number of records that may be invalid.
 
     Raises:
-        QuestionError: a file or a record cannot be used, two questions have the same id, or a
-            record is not about a video. There is no budget for invalid records, because the files
-            are the user's own.
+        QuestionError: a file cannot be used, too many records are invalid, two questions have the
+            same id, or a record is not about a video.
     """
     items: dict[str, Item] = {}
+    invalid: list[InvalidRecord] = []
     for file in files:
-        for spec in read_questions(file):
+        content = read_question_file(
+            file, max_invalid - len(invalid), "evaluation.max_invalid_records"
+        )
+        invalid += content.invalid
+        for spec in content.samples:
             if spec.modality != "video":
                 raise QuestionError(
                     f"{file}: {spec.name} is not a video; only questions about videos can be"
@@ -43,17 +53,16 @@ def load_custom(
                         f"{location}: the id is taken by {items[question.id].location}. Ids must be"
                         " unique."
                     )
-                video, prompt = spec.files[0], format_prompt(question)
-                items[question.id] = _to_item(question, video, prompt, location)
-    digests = file_digests([read_file(file) for file in files])
-    return QuestionSet("custom", title, tuple(items.values()), files=digests)
+                items[question.id] = _to_item(question, spec, format_prompt(question), location)
+    digests = file_digests([BenchmarkFile(file, None, hash_path(file)) for file in files])
+    return QuestionSet("custom", title, tuple(items.values()), tuple(invalid), files=digests)
 
 
-def _to_item(question: Question, video: str, prompt: str, location: str) -> Item:
+def _to_item(question: Question, spec: SampleSpec, prompt: str, location: str) -> Item:
     options = label_options(question.options)
     return Item(
         id=question.id,
-        videos=(video,),
+        videos=(spec.files[0],),
         question=question.question,
         prompt=prompt,
         options=options,
@@ -64,4 +73,6 @@ def _to_item(question: Question, video: str, prompt: str, location: str) -> Item
             **({"task": (question.task,)} if question.task else {}),
         },
         location=location,
+        system_prompt=spec.system_prompt,
+        clip_seconds=spec.clip_seconds,
     )

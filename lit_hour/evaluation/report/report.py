@@ -215,7 +215,7 @@ def _score_item(item: Item, response: str) -> Result:
     verdict = None if item.rule == "needs_judge" else score_response(item, response)
     return Result(
         id=item.id,
-        video=item.videos[0],
+        video=item.video_name,
         groups={grouping: list(values) for grouping, values in item.groups.items()},
         question=item.question,
         options=dict(item.options),

@@ -8,6 +8,7 @@ from lit_hour.data.questions.file import read_questions
 from lit_hour.errors import QuestionError
 from lit_hour.types import Question
 
+POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:4c\nsize 84977953\n"
 CHOICE = {
     "video": "a.mp4",
     "question": "Which color?",
@@ -118,7 +119,8 @@ def test_each_pair_of_turns_is_an_open_ended_question(tmp_path):
 
 
 INVALID_CHANGES = [
-    ({"question": None}, "key 'question'.* not None"),
+    ({"question": None}, "key 'question' is missing"),
+    ({"question": 3}, "key 'question'.* not 3"),
     ({"question": "  "}, "key 'question' must be a nonempty text"),
     ({"question": ...}, "key 'question' is missing"),
     ({"answer": ...}, "key 'answer' is missing"),
@@ -144,12 +146,17 @@ INVALID_CHANGES = [
     ({"evidence": [[1, float("nan")]]}, "key 'evidence'"),
     ({"evidence": [[1, float("inf")]]}, "key 'evidence'"),
     ({"evidence": [1, 2]}, "key 'evidence'"),
-    ({"id": None}, "key 'id'"),
-    ({"opitons": ["x", "y"]}, "unknown key 'opitons'; did you mean 'options'"),
+    ({"id": ""}, "key 'id'"),
+    ({"options": ..., "opitons": ["x", "y"]}, "unknown key 'opitons'; did you mean 'options'"),
     ({"video": "/etc/passwd"}, "key 'video' must be a path inside .*, not '/etc/passwd'"),
     ({"video": "a/../../b.mp4"}, "key 'video'.*inside"),
     ({"video": "."}, "key 'video'.*inside"),
-    ({"video": ["a.mp4"]}, "key 'video' must be a nonempty text"),
+    ({"video": ["a.mp4", "b.mp4"]}, "names 2 videos. A record is about one"),
+    ({"start": 3, "end": 2}, "key 'end': 2 must be later than 'start': 3"),
+    ({"start": "early"}, "key 'start' must be a time in seconds, not 'early'"),
+    ({"end": float("inf")}, "key 'end' must be a time in seconds, not inf"),
+    ({"video": ..., "start": 1}, "'start' and 'end' are of a video, but it names none"),
+    ({"system_prompt": 3}, "key 'system_prompt' must be a nonempty text, not 3"),
     (
         {"video": ..., "image": "/etc/a.jpg"},
         "key 'image' must be a path inside the folder of files, not '/etc/a.jpg'",
@@ -162,7 +169,6 @@ INVALID_CHANGES = [
     ({"video": ..., "images": ["a.jpg", ""]}, "key 'images'.*nonempty text, not ''"),
     ({"video": ..., "images": ["a.jpg", None]}, "key 'images'.*not None"),
     ({"video": ..., "images": []}, "key 'images' is an empty list"),
-    ({"video": ..., "image": None}, "key 'image' must be a nonempty text"),
     ({"image": "a.jpg"}, "has the keys 'video' and 'image'. Only one of them is allowed"),
     ({"video": ..., "imags": ["a.jpg"]}, "unknown key 'imags'; did you mean 'image"),
     ({"video": ..., "vidoe": "a.mp4"}, "unknown key 'vidoe'; did you mean 'video'"),
@@ -203,7 +209,7 @@ def test_invalid_conversation_is_rejected_with_its_turns(tmp_path):
     ("key", "message"),
     [
         ("vidoe", "unknown key 'vidoe'; did you mean 'video'"),
-        ("videos", "unknown key 'videos'; did you mean 'video'"),
+        ("vidio", "unknown key 'vidio'; did you mean 'video'"),
         ("imgae", "unknown key 'imgae'; did you mean 'image'"),
     ],
 )
@@ -304,12 +310,15 @@ def test_repeated_id_is_rejected_with_both_records(tmp_path):
     ("name", "content", "message"),
     [
         ("q.json", "[{,]", "q.json is not valid JSON"),
-        ("q.jsonl", '{"video": 1}\n{', "q.jsonl: line 2 is not valid JSON"),
+        ("q.jsonl", '{"question": "a", "answer": "b"}\n{', "q.jsonl: line 2 is not valid JSON"),
         ("q.json", '{"video": "a.mp4"}', "must be a list of records, not a dict"),
         ("q.json", "[3]", "record 1 must be a mapping, not a int"),
         ("q.json", "[]", "contains no questions"),
         ("q.jsonl", "\n", "contains no questions"),
         ("q.csv", "video,question", "must be a .json file with a list of records"),
+        ("q.json", "", r"q\.json is empty"),
+        ("q.json", POINTER, r"q\.json is a Git LFS pointer"),
+        ("q.json", "<html>Sign in</html>", r"q\.json is a web page"),
     ],
 )
 def test_file_without_valid_records_is_rejected(tmp_path, name, content, message):
