@@ -32,9 +32,10 @@ from lit_hour.cli_arguments import (
 )
 from lit_hour.config.arguments import CommandParser
 from lit_hour.config.load import load_config
-from lit_hour.errors import InputError, QuestionError
+from lit_hour.errors import InputError, QuestionError, SyntheticDataError
 
 if TYPE_CHECKING:
+    from lit_hour.config.synthetic import SyntheticConfig
     from lit_hour.data.packing.pack import PackSummary
 
 PROG = "lit-hour"
@@ -122,9 +123,22 @@ def run_synthesize(arguments: argparse.Namespace) -> None:
         f"synthetic.{name}={value}" for name, value in options.items() if value is not None
     ]
     config = load_config(arguments.config, [*arguments.overrides, *overrides])
+    if arguments.footage is not None or arguments.photos is not None:
+        _synthesize_footage(arguments, config.synthetic)
+        return
     from lit_hour.synthetic.dataset import synthesize
 
     print(synthesize(arguments.out, arguments.hours, arguments.length, config.synthetic))
+
+
+def _synthesize_footage(arguments: argparse.Namespace, settings: SyntheticConfig) -> None:
+    """Create videos of real footage with photographs in it."""
+    if arguments.footage is None or arguments.photos is None:
+        raise SyntheticDataError("--footage needs --photos, and --photos needs --footage.")
+    from lit_hour.synthetic.footage.build import FootageInput, synthesize_footage
+
+    given = FootageInput(arguments.footage, arguments.photos, arguments.split)
+    print(synthesize_footage(arguments.out, arguments.hours, arguments.length, given, settings))
 
 
 def run_pretrain_tower(arguments: argparse.Namespace) -> None:

@@ -25,6 +25,22 @@ def synthesize_parser(prog: str, description: str) -> CommandParser:
     )
     parser.add_option("--seed", type=int, help="default: synthetic.seed")
     parser.add_option("--tasks", help="tasks of the questions, separated by commas; default: all")
+    parser.add_option(
+        "--footage",
+        type=Path,
+        help="folder of real videos, in which photographs are shown, instead of drawn stories",
+    )
+    parser.add_option(
+        "--photos",
+        type=Path,
+        help="with --footage: folder with a folder of photographs for each category",
+    )
+    parser.add_option(
+        "--split",
+        choices=("train", "validation"),
+        default="train",
+        help="with --footage: whose photographs are shown; none is in both. Default: train",
+    )
     return parser
 
 

@@ -9,6 +9,26 @@ from lit_hour.config.fields import field
 
 
 @dataclass(frozen=True)
+class FootageConfig:
+    """Photographs that `lit-hour synthesize --footage` shows in real footage."""
+
+    min_photos: int = field(1, "fewest photographs in a video, whatever its duration", ge=1)
+    max_photos: int = field(8, "most photographs in a video, whatever its duration", ge=1)
+    min_photo_seconds: float = field(
+        2.0, "shortest time for which a photograph is shown", unit="s", ge=0.5
+    )
+    max_photo_seconds: float = field(
+        6.0, "longest time for which a photograph is shown", unit="s", ge=0.5
+    )
+    width: int = field(
+        0, "width of the videos, even; 0 for the commonest of the footage", unit="pixels", ge=0
+    )
+    height: int = field(
+        0, "height of the videos, even; 0 for the commonest of the footage", unit="pixels", ge=0
+    )
+
+
+@dataclass(frozen=True)
 class SyntheticConfig:
     """Synthetic videos of the default run, and of `lit-hour synthesize`.
 
@@ -55,6 +75,7 @@ class SyntheticConfig:
         ge=1,
     )
     seed: int = field(0, "seed of the stories", ge=0)
+    footage: FootageConfig = field(FootageConfig, "photographs in real footage")
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,13 @@ from lit_hour.config.synthetic import SyntheticConfig
 from lit_hour.errors import SyntheticDataError
 from lit_hour.io.atomic import atomic_write, atomic_write_text, remove_temp_files
 from lit_hour.io.file_lock import dir_lock
-from lit_hour.synthetic.render_pool import FrameSampling, RenderedVideo, RenderPool, RenderTask
+from lit_hour.synthetic.render_pool import (
+    FrameSampling,
+    RenderedVideo,
+    RenderPool,
+    RenderTask,
+    render_video,
+)
 from lit_hour.synthetic.texts import (
     PREVIEW_FILE,
     QUESTION_FILE,
@@ -163,12 +169,12 @@ class DatasetBuild(AbstractContextManager["DatasetBuild"]):
             for split in self._splits:
                 with explain_os_error(split.folder):
                     stack.enter_context(dir_lock(split.folder))
-                    _check_generator(split.folder, _describe(split, self._settings))
+                    check_generator(split.folder, _describe(split, self._settings))
                     tasks += _find_missing(split, self._settings)
             self.missing = frozenset(task.path for task in tasks)
             if tasks:
-                pool = RenderPool(tasks, self._num_workers, self._sampling)
-                self._pool: RenderPool | None = stack.enter_context(pool)
+                pool = RenderPool(tasks, self._num_workers, render_video, self._sampling)
+                self._pool: RenderPool[RenderTask] | None = stack.enter_context(pool)
             else:
                 self._pool = None
             for split in self._splits:
@@ -304,7 +310,7 @@ def _describe(split: SplitPlan, settings: SyntheticConfig) -> dict[str, Any]:
     }
 
 
-def _check_generator(folder: Path, made_with: dict[str, Any]) -> None:
+def check_generator(folder: Path, made_with: dict[str, Any]) -> None:
     """Record what the videos of a folder are made with, or compare it with the record.
 
     Raises:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import multiprocessing
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Generic, Protocol, TypeVar
 
 from tqdm import tqdm
 
@@ -43,6 +44,14 @@ class FrameSampling:
         return cls(video, pack.jpeg_quality) if supports(video) else None
 
 
+class PlannedTask(Protocol):
+    """A video to make in another process: pickled, and given to the function that makes it."""
+
+    @property
+    def plan(self) -> VideoPlan:
+        """Return the plan of the video."""
+
+
 @dataclass(frozen=True)
 class RenderTask:
     """A video to render: its plan, the settings of its story, and the file to write."""
@@ -60,13 +69,17 @@ class RenderedVideo:
     frames: JpegFrames | None
 
 
-class RenderPool(AbstractContextManager["RenderPool"]):
+TaskT = TypeVar("TaskT", bound=PlannedTask)
+
+
+class RenderPool(AbstractContextManager["RenderPool[TaskT]"], Generic[TaskT]):
     """Processes that render videos; they begin at once and end with the context."""
 
     def __init__(
         self,
-        tasks: Sequence[RenderTask],
+        tasks: Sequence[TaskT],
         num_workers: int,
+        render: Callable[[TaskT, FrameSampling | None], RenderedVideo],
         sampling: FrameSampling | None = None,
     ) -> None:
         """Start the processes.
@@ -74,10 +87,11 @@ class RenderPool(AbstractContextManager["RenderPool"]):
         Args:
             tasks: the videos; long ones are rendered first.
             num_workers: number of processes.
+            render: makes the video of a task; a function of a module that does not import torch.
             sampling: return the frames to pack as well; not more than `MAX_AHEAD_SECONDS` of
                 video are then rendered before `rendered` is iterated.
         """
-        self._num_videos, self._sampling = len(tasks), sampling
+        self._num_videos, self._render, self._sampling = len(tasks), render, sampling
         self._waiting = deque(
             sorted(tasks, key=lambda task: task.plan.duration_seconds < LONG_VIDEO_SECONDS)
         )
@@ -123,7 +137,7 @@ class RenderPool(AbstractContextManager["RenderPool"]):
             or sum(self._pending.values()) < MAX_AHEAD_SECONDS
         ):
             task = self._waiting.popleft()
-            future = self._executor.submit(render_video, task, self._sampling)
+            future = self._executor.submit(self._render, task, self._sampling)
             self._pending[future] = task.plan.duration_seconds
 
 

@@ -61,7 +61,7 @@ def write_texts(folder: Path, plans: list[VideoPlan], settings: SyntheticConfig)
             questions = generate_questions(story, plan.name, tasks, settings.questions_per_task)
             for question in questions:
                 question_file.write(",\n" if num_questions else "\n")
-                question_file.write(json.dumps(_question_record(plan.name, question)))
+                question_file.write(json.dumps(question_record(plan.name, question)))
                 num_questions[question.task] += 1
             caption_file.write(json.dumps(_caption_record(plan.name, story)) + "\n")
             page.add(plan, story, questions)
@@ -72,7 +72,7 @@ def write_texts(folder: Path, plans: list[VideoPlan], settings: SyntheticConfig)
     return SplitTotals(len(plans), duration_seconds, dict(num_questions))
 
 
-def _question_record(name: str, question: Question) -> dict[str, Any]:
+def question_record(name: str, question: Question) -> dict[str, Any]:
     """Return one record of a question file; an open-ended question has no options."""
     options = {"options": list(question.options)} if question.options else {}
     return {

@@ -57,11 +57,19 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class FitResult:
-    """A finished run, its step, and the metrics of its last validation by name."""
+    """A finished run.
+
+    Attributes:
+        run: its directory.
+        step: the last one.
+        scores: metrics of the last validation by name.
+        num_haystack_answers: answers of the last validation that `haystack.png` counts.
+    """
 
     run: RunDir
     step: int
     scores: dict[str, float]
+    num_haystack_answers: int = 0
 
     def report(self, video: str = "VIDEO.mp4", question: str = "QUESTION", answer: str = "") -> str:
         """Format the scores, with the accuracy of guessing, and the commands to try next.
@@ -78,6 +86,7 @@ class FitResult:
             if accuracy is not None:
                 guessing = f" (guessing: {chance:.1%})" if chance is not None else ""
                 lines.append(f"  {format.replace('_', ' ')} accuracy: {accuracy:.1%}{guessing}")
+        lines.append(f"  accuracy by video length and depth: {self._describe_haystack()}")
         python = os.path.relpath(sys.executable) if sys.prefix != sys.base_prefix else "python"
         tensorboard = [python, "-m", "tensorboard.main", "--logdir", str(self.run.tensorboard)]
         ask = [python, "-m", "lit_hour", "ask", video, question, "--run", str(self.run.path)]
@@ -89,6 +98,17 @@ class FitResult:
             f"  {shlex.join(serve)}   # the same in a browser",
         ]
         return "\n".join(lines)
+
+    def _describe_haystack(self) -> str:
+        """Return the path of the heat map, or why none was drawn."""
+        if not self.num_haystack_answers:
+            return (
+                "nothing to draw, since no answer has its evidence within one tenth of its video"
+                " (synthetic.difficulty=needles makes such questions)"
+            )
+        if not self.run.haystack_plot.exists():
+            return "not drawn, since training.num_val_images=0"
+        return f"{self.run.haystack_plot} ({self.num_haystack_answers} answers)"
 
 
 def fit(config: Config, shutdown: ShutdownSignal | None = None) -> FitResult:
@@ -164,7 +184,8 @@ def _fit(config: Config, run: RunDir, lease: RunLease, shutdown: ShutdownSignal)
         for name, value in trainer.callback_metrics.items()
         if name.startswith("val/")
     }
-    return FitResult(run, trainer.global_step, scores)
+    num_haystack_answers = int(module.haystack_counts[:1].sum())
+    return FitResult(run, trainer.global_step, scores, num_haystack_answers)
 
 
 def make_tokenizer(config: Config, run: RunDir) -> None:

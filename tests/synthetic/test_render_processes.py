@@ -15,7 +15,13 @@ from lit_hour.config.synthetic import SyntheticConfig
 from lit_hour.errors import SyntheticDataError
 from lit_hour.synthetic import render_pool
 from lit_hour.synthetic.render import render_story
-from lit_hour.synthetic.render_pool import FrameSampling, RenderedVideo, RenderPool, RenderTask
+from lit_hour.synthetic.render_pool import (
+    FrameSampling,
+    RenderedVideo,
+    RenderPool,
+    RenderTask,
+    render_video,
+)
 from lit_hour.synthetic.story_generator import generate_story
 from lit_hour.synthetic.video_plan import VideoPlan
 from tests import REPOSITORY
@@ -67,7 +73,7 @@ def render_all(
     num_workers: int = 2,
     sampling: FrameSampling | None = None,
 ) -> list[RenderedVideo]:
-    with RenderPool(plan_tasks(folder, durations), num_workers, sampling) as pool:
+    with RenderPool(plan_tasks(folder, durations), num_workers, render_video, sampling) as pool:
         return list(pool.rendered())
 
 
@@ -134,7 +140,7 @@ def test_video_that_cannot_be_written_stops_the_others(tmp_path: Path):
     tasks = plan_tasks(tmp_path / "missing", [10.0]) + plan_tasks(tmp_path, [500.0] * 9)[1:]
     with (
         pytest.raises(SyntheticDataError, match=r"Cannot write .*missing/0\.mp4"),
-        RenderPool(tasks, num_workers=1) as pool,
+        RenderPool(tasks, 1, render_video) as pool,
     ):
         list(pool.rendered())
     assert len(list(tmp_path.glob("*.mp4"))) < 8
@@ -144,7 +150,7 @@ def test_video_that_cannot_be_written_stops_the_others(tmp_path: Path):
 def test_frames_in_memory_are_limited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """No more videos are rendered than `MAX_AHEAD_SECONDS` allow until their frames are taken."""
     monkeypatch.setattr(render_pool, "MAX_AHEAD_SECONDS", 40.0)
-    with RenderPool(plan_tasks(tmp_path, [20.0] * 7), 2, SAMPLING) as pool:
+    with RenderPool(plan_tasks(tmp_path, [20.0] * 7), 2, render_video, SAMPLING) as pool:
         for num_taken, video in enumerate(pool.rendered()):
             assert len(video.frames.images) == 20
             assert len(list(tmp_path.glob("*.mp4"))) <= num_taken + 2

@@ -250,3 +250,12 @@ def test_report_quotes_shell_arguments() -> None:
     assert "open ended accuracy: 50.0%\n" in report and "multiple choice" not in report
     assert "ask 'a b.mp4' 'What'\"'\"'s that?' --run 'my runs/x'   # true answer: a cat" in report
     assert replace(outcome, scores={}).report().count("\n") == report.count("\n") - 1
+
+
+def test_report_says_where_the_haystack_plot_is_or_why_there_is_none(tmp_path: Path) -> None:
+    outcome = FitResult(RunDir(tmp_path), 7, {})
+    assert "length and depth: nothing to draw, since no answer has its evidence" in outcome.report()
+    counted = replace(outcome, num_haystack_answers=12)
+    assert "length and depth: not drawn, since training.num_val_images=0" in counted.report()
+    outcome.run.haystack_plot.touch()
+    assert f"length and depth: {outcome.run.haystack_plot} (12 answers)" in counted.report()

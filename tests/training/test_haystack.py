@@ -1,3 +1,5 @@
+import re
+
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -56,6 +58,7 @@ def test_plot_haystack_has_a_column_for_each_length_with_questions() -> None:
 
 def test_validation_writes_the_haystack_plot(toy: ToyProject, trained: TrainedRun) -> None:
     assert not trained.run.haystack_plot.exists()  # no question has one short interval of evidence
+    assert "depth: nothing to draw, since no answer" in trained.output
     needles = (
         "synthetic.difficulty=needles",
         "synthetic.num_videos=2",
@@ -65,8 +68,11 @@ def test_validation_writes_the_haystack_plot(toy: ToyProject, trained: TrainedRu
     folder = toy.yaml.parent / "needles"
     shards = (f"synthetic.folder={folder}", f"data.sources.world.shards={folder}/train/shards")
     shards += (f"data.val_sources.world.shards={folder}/validation/shards",)
-    toy.train("evidence", *needles, *shards, "training.max_steps=1", "training.num_val_images=1")
+    settings = (*needles, *shards, "training.max_steps=1")
+    output = toy.train("evidence", *settings, "training.num_val_images=1")
+    plot = toy.run_dir("evidence").haystack_plot
+    assert re.search(rf"length and depth: {plot} \(\d+ answers\)", output)
     curves = EventAccumulator(str(toy.run_dir("evidence").tensorboard))
     curves.Reload()
     assert [picture.step for picture in curves.Images("val/haystack")] == [0]
-    assert toy.run_dir("evidence").haystack_plot.read_bytes().startswith(b"\x89PNG")
+    assert plot.read_bytes().startswith(b"\x89PNG")

@@ -139,8 +139,8 @@ def generate_questions(
         random = Random(f"{task} in story {story.seed}")
         pools = [pool for pool in generate(index, random) if pool]
         used_texts: set[str] = set()
-        task_open = _draw_questions(pools, "open_ended", task, per_task, random, used_texts)
-        task_choice = _draw_questions(pools, "multiple_choice", task, per_task, random, used_texts)
+        task_open = draw_questions(pools, "open_ended", task, per_task, random, used_texts)
+        task_choice = draw_questions(pools, "multiple_choice", task, per_task, random, used_texts)
         if task_open and task_choice:
             open_ended += task_open
             multiple_choice += task_choice
@@ -173,7 +173,7 @@ def parse_tasks(text: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(keys))
 
 
-def _draw_questions(
+def draw_questions(
     pools: list[Pool],
     form: QuestionFormat,
     task: str,
