@@ -25,6 +25,7 @@ from lit_hour.cli_arguments import (
     evaluate_parser,
     extract_features_parser,
     import_parser,
+    index_parser,
     pack_parser,
     pretrain_tower_parser,
     serve_parser,
@@ -158,7 +159,7 @@ def run_pack(arguments: argparse.Namespace) -> None:
     print(describe_shards(arguments.out, summary))
 
 
-def describe_shards(folder: Path, summary: PackSummary) -> str:
+def describe_shards(folder: Path | str, summary: PackSummary) -> str:
     """Return what a folder of shards contains, what was skipped, and the next step."""
     from lit_hour.data.questions.record import format_counts
 
@@ -172,6 +173,19 @@ def describe_shards(folder: Path, summary: PackSummary) -> str:
             f"to train on them: python train.py -c FILE.yaml data.sources.NAME.shards={folder}",
         ]
     )
+
+
+def run_index(arguments: argparse.Namespace) -> None:
+    """Make the indexes of tars that others wrote, and print a summary."""
+    config = load_config(arguments.config, arguments.overrides)
+    from lit_hour.config.data import SourceConfig
+    from lit_hour.data.external.webdataset import open_webdataset
+    from lit_hour.data.packing.pack import summarize_shards
+
+    pattern = "::".join(arguments.tars)
+    source = SourceConfig(pattern, mapping=arguments.mapping, index_folder=arguments.out)
+    summary = summarize_shards(open_webdataset(source, config).indexes)
+    print(describe_shards(pattern, summary))
 
 
 def run_annotate(arguments: argparse.Namespace) -> None:
@@ -226,6 +240,7 @@ def run_extract_features(arguments: argparse.Namespace) -> None:
         arguments.overrides,
         files=arguments.config,
         questions=arguments.questions,
+        mapping=arguments.mapping,
         run=arguments.run,
         checkpoint=arguments.checkpoint,
     )
@@ -338,6 +353,11 @@ COMMANDS = {
         "pack videos, images and a question file into tar shards",
         pack_parser,
         run_pack,
+    ),
+    "index": Command(
+        "index tars that others wrote, to train on them as they are",
+        index_parser,
+        run_index,
     ),
     "extract-features": Command(
         "encode shards or videos with the vision encoder into feature shards",

@@ -10,6 +10,8 @@ from lit_hour.config.arguments import CommandParser
 
 CHECKPOINT_HELP = "name in RUN/checkpoints; default: best, last or converted"
 
+MAPPING_HELP = "YAML file of the fields in tars of others; see shards/README.md"
+
 
 def synthesize_parser(prog: str, description: str) -> CommandParser:
     """Declare the arguments of synthesize."""
@@ -69,6 +71,22 @@ def pack_parser(prog: str, description: str) -> CommandParser:
     return parser
 
 
+def index_parser(prog: str, description: str) -> CommandParser:
+    """Declare the arguments of index."""
+    parser = CommandParser(
+        prog,
+        description,
+        settings_help="pack.num_workers, pack.max_bad_samples, data.cache_folder",
+        takes_config=True,
+    )
+    parser.add_positional(
+        "tars", nargs="+", help="tars, such as 'data/{00000..00099}.tar' or 'data/*.tar'"
+    )
+    parser.add_option("--mapping", default="", help=MAPPING_HELP)
+    parser.add_option("--out", default="", help="folder of the indexes; default: beside each tar")
+    return parser
+
+
 def annotate_parser(prog: str, description: str) -> CommandParser:
     """Declare the arguments of annotate."""
     parser = CommandParser(prog, description, settings_help="videomarathon.*", takes_config=True)
@@ -120,12 +138,15 @@ def extract_features_parser(prog: str, description: str) -> CommandParser:
         takes_config=True,
     )
     parser.add_positional(
-        "source", help="folder or URL of packed shards; with --questions, folder of the videos"
+        "source",
+        help="folder or URL of packed shards, or tars of others, 'data/{00000..00099}.tar'; with"
+        " --questions, folder of the videos",
     )
     parser.add_positional("target", type=Path, help="folder of the feature shards to create")
     parser.add_option(
         "--questions", type=Path, help="question file about the videos, as for `lit-hour pack`"
     )
+    parser.add_option("--mapping", default="", help=MAPPING_HELP)
     parser.add_option(
         "--run",
         type=Path,

@@ -13,7 +13,31 @@ from lit_hour.config.fields import field
 class SourceConfig:
     """One named data source."""
 
-    shards: str = field(MISSING, "folder of packed shards, or its https:// or s3:// URL")
+    shards: str = field(
+        MISSING,
+        "folder of packed shards, or its URL; or tars of another project: data/{00000..00099}.tar",
+    )
+    kind: Literal["auto", "packed", "webdataset", "files"] = field(
+        "auto",
+        "packed: a folder of `lit-hour pack`; webdataset: tars that others wrote, see"
+        " shards/README.md; files: a folder of videos and images; auto: files with a question file,"
+        " webdataset if data.sources.NAME.shards names tars",
+    )
+    questions: str = field(
+        "",
+        "question file about the videos and images in the folder data.sources.NAME.shards, which"
+        " are decoded in training without packing",
+    )
+    mapping: str = field(
+        "",
+        "YAML file that says which fields of the JSON in tars of others are question, answer,"
+        " options or conversations; empty for those names",
+    )
+    index_folder: str = field(
+        "",
+        "folder of the indexes of tars of others; empty for the folder of each tar, or"
+        " data.cache_folder if that cannot be written",
+    )
     weight: float = field(
         1.0,
         "epochs over this source per epoch of the mixture: 0.5 uses half of it each time, 0"

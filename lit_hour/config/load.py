@@ -161,7 +161,7 @@ def _read_composed(path: Path, composed_by: tuple[Path, ...] = ()) -> dict[Path,
     if absolute in [file.resolve() for file in composed_by]:
         chain = " -> ".join(map(str, (*composed_by, path)))
         raise ConfigError(f"'{COMPOSE}' goes in a circle: {chain}")
-    settings = _read_yaml(path, composed_by)
+    settings = read_yaml(path, composed_by)
     parents = settings.pop(COMPOSE, [])
     if not isinstance(parents, list) or not all(isinstance(parent, str) for parent in parents):
         raise ConfigError(f"'{COMPOSE}' in {path} must be a list of file names, not {parents!r}.")
@@ -171,7 +171,16 @@ def _read_composed(path: Path, composed_by: tuple[Path, ...] = ()) -> dict[Path,
     return layers | {absolute: ConfigSource(settings, str(path), is_file=True)}
 
 
-def _read_yaml(path: Path, composed_by: tuple[Path, ...]) -> dict[str, Any]:
+def read_yaml(path: Path, composed_by: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """Read a YAML mapping, with the unchanged text of each value.
+
+    Args:
+        path: of the file.
+        composed_by: files that compose it, for errors.
+
+    Raises:
+        ConfigError: the file is missing or not a YAML mapping.
+    """
     if not path.is_file():
         raise ConfigError(
             f"Config file not found: {path}"

@@ -14,8 +14,10 @@ from torch.utils.data import Dataset
 
 from lit_hour.config.schema import Config, ImageConfig, VideoConfig
 from lit_hour.data.batch_transfer import SentBatch, prepare_to_send
+from lit_hour.data.packing.decode_worker import summarize_video
 from lit_hour.data.questions.record import drop_partial_placeholders
 from lit_hour.data.sample_order import MixedOrder
+from lit_hour.data.shards.encoded_video import EncodedVideo
 from lit_hour.data.shards.mmap import MmapFeatures
 from lit_hour.data.shards.reader import Shards, StoredSample
 from lit_hour.data.shards.shard_index import IndexEntry
@@ -24,11 +26,14 @@ from lit_hour.data.training_samples import locate_sample
 from lit_hour.errors import ImageError, ShardError, VideoError
 from lit_hour.io.sampling import evenly_spaced_indices
 from lit_hour.media.anyres import load_image_set, load_tiled_image
-from lit_hour.media.transforms import decode_jpeg
+from lit_hour.media.image_reader import read_image
+from lit_hour.media.transforms import decode_jpeg, resize_image
+from lit_hour.media.video_reader import SampledVideo
 from lit_hour.processor import HourLLaVAProcessor
 from lit_hour.text.chat_template import build_conversation
 from lit_hour.types import Batch, Example, Features, Frames, Sample, Skipped, Visual
 
+JPEG_SUFFIXES = (".jpg", ".jpeg")
 # Reads nothing: an FSDP rank without a sample takes part in the step of the others.
 DUMMY_INDEX = -1
 
@@ -123,7 +128,7 @@ def _read_example(
     """Read an entry once, and tokenize conversations about some of its questions each."""
     try:
         stored = shards.read(entry)
-        visual = load_visual(stored, config.video, config.image)
+        visual, duration_seconds = load_timed_visual(stored, config.video, config.image)
     except ShardError as error:
         return Skipped(entry.key, str(error))
     groups = [stored.questions[questions] for questions in conversations]
@@ -133,9 +138,7 @@ def _read_example(
         build_conversation(group, processor.config, stored.system_prompt) for group in groups
     )
     files = ", ".join(stored.files)
-    return processor.build_example(
-        Sample(stored.key, files, stored.duration_seconds, visual, texts)
-    )
+    return processor.build_example(Sample(stored.key, files, duration_seconds, visual, texts))
 
 
 def load_visual(stored: StoredSample, video: VideoConfig, image: ImageConfig) -> Visual | None:
@@ -144,6 +147,25 @@ def load_visual(stored: StoredSample, video: VideoConfig, image: ImageConfig) ->
     Raises:
         ShardError: a frame or an image cannot be decoded.
     """
+    return load_timed_visual(stored, video, image)[0]
+
+
+def load_timed_visual(
+    stored: StoredSample, video: VideoConfig, image: ImageConfig
+) -> tuple[Visual | None, float]:
+    """Decode as `load_visual`, and return the duration of the readable part of a video in seconds.
+
+    Raises:
+        ShardError: a video, frame or image cannot be decoded.
+    """
+    if stored.video is not None and video.frames != "none":
+        return decode_video(stored.video, stored, video)
+    return _load_stored_visual(stored, video, image), stored.duration_seconds
+
+
+def _load_stored_visual(
+    stored: StoredSample, video: VideoConfig, image: ImageConfig
+) -> Visual | None:
     if video.frames == "none":
         return None
     try:
@@ -179,6 +201,36 @@ def load_frames(stored: StoredSample, image_size: int, max_frames: int) -> Frame
     return Frames(decode_frames(stored, frames, image_size), timestamps)
 
 
+def decode_video(
+    encoded: EncodedVideo, stored: StoredSample, config: VideoConfig
+) -> tuple[Frames, float]:
+    """Decode the sampled frames of a video file, as packing does.
+
+    Returns:
+        `images` `(frames, 3, image_size, image_size)` uint8 with `timestamps` `(frames,)`, and the
+        duration in seconds, or that of the readable part of a damaged video.
+
+    Raises:
+        ShardError: the video cannot be decoded.
+    """
+    try:
+        with encoded.open() as path, encoded.rename_warnings(path):
+            video = SampledVideo(path, config, clip_seconds=stored.clip_seconds)
+            if config.frames == "first":
+                del video.timestamps[1:]
+            shape = (len(video.timestamps), 3, config.image_size, config.image_size)
+            images = empty_shared(shape, torch.uint8)  # (frames, 3, image_size, image_size)
+            num_read = 0
+            for frames in video.chunks():
+                images[num_read : num_read + len(frames)] = frames.images
+                num_read += len(frames)
+    except VideoError as error:
+        raise ShardError(f"{stored.location}: {error}") from error
+    summary = summarize_video(video, num_read)
+    timestamps = torch.tensor(summary.timestamps_seconds)  # (frames,)
+    return Frames(images[:num_read], timestamps), summary.duration_seconds
+
+
 def load_features(stored: StoredSample, max_frames: int) -> Features:
     """Load a video's features, of at most `max_frames` evenly spaced frames.
 
@@ -202,14 +254,17 @@ def decode_frames(stored: StoredSample, frames: Sequence[int], image_size: int) 
     """Decode some frames of a video: `(frames, 3, image_size, image_size)` uint8.
 
     Raises:
-        ShardError: a JPEG cannot be decoded or has another size.
+        ShardError: an image cannot be decoded.
     """
     shape = (len(frames), 3, image_size, image_size)
     images = empty_shared(shape, torch.uint8)  # (frames, 3, image_size, image_size)
     for image, frame in zip(images, frames, strict=True):
-        name, jpeg = stored.images[frame]
+        name, content = stored.images[frame]
         try:
-            decode_jpeg(jpeg, image_size, name, image)
-        except VideoError as error:
+            if name.lower().endswith(JPEG_SUFFIXES):
+                decode_jpeg(content, image_size, name, image)
+            else:
+                resize_image(read_image(content, name), image_size, image)
+        except (VideoError, ImageError) as error:
             raise ShardError(f"{stored.location}: {name} cannot be decoded: {error}") from error
     return images

@@ -6,12 +6,15 @@ it: as long as it stays the same, a run resumes with exactly the next samples.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from operator import attrgetter
 from typing import Any, Literal
 
+from lit_hour.config.data import SourceConfig
 from lit_hour.config.diff import describe_changes
 from lit_hour.config.schema import Config
+from lit_hour.data.external.files import open_files
+from lit_hour.data.external.webdataset import names_tars, open_webdataset
 from lit_hour.data.features.format import describe_feature_changes, feature_config
 from lit_hour.data.shards.reader import Shards, open_shards
 from lit_hour.data.training_samples import samples_per_shard
@@ -52,6 +55,13 @@ FORGETTING_KEYS = (  # determine the tokens of a sample for the language model
 OPTIONAL_KEYS = {CONVERSATIONS_KEY: 1, BUDGET_KEY: 0}  # with their defaults
 SOURCE_KEYS = ("weight", "skip_fraction")
 
+# The kinds of sources; each returns shards whose `read` works in any process.
+OPENERS: dict[str, Callable[[SourceConfig, Config], Shards]] = {
+    "packed": lambda source, config: open_shards(source.shards, config.data),
+    "webdataset": open_webdataset,
+    "files": open_files,
+}
+
 # {"config": {key: value}, "sources": {name: {key: value, "shards": {tar: [SHA-256, samples]}}}}
 DataFingerprint = dict[str, Any]
 
@@ -68,7 +78,7 @@ def open_sources(config: Config, split: Literal["train", "val"] = "train") -> di
     is_train = split == "train"
     sources = config.data.sources if is_train else config.data.val_sources
     opened = {
-        name: open_shards(source.shards, config.data)
+        name: open_source(source, config)
         for name, source in sorted(sources.items())
         if source.weight > 0 or not is_train
     }
@@ -82,6 +92,19 @@ def open_sources(config: Config, split: Literal["train", "val"] = "train") -> di
                 " train on the frames that the features were extracted from."
             )
     return opened
+
+
+def open_source(source: SourceConfig, config: Config) -> Shards:
+    """Open one source, by its kind.
+
+    Raises:
+        ShardError, ConfigError: see the function of `OPENERS` for that kind.
+    """
+    kind = source.kind
+    if kind == "auto":
+        kind = "webdataset" if names_tars(source.shards) else "packed"
+        kind = "files" if source.questions else kind
+    return OPENERS[kind](source, config)
 
 
 def check_videos(shards: Shards, config: Config) -> None:

@@ -94,6 +94,18 @@ def sample_published(
     return info, list(map(table.start_seconds, indices)), duration_seconds
 
 
+def count_published_frames(num_frames: int, frame_rate: float, config: VideoConfig) -> int:
+    """Return how many frames `sample_published` chooses of a video file.
+
+    Args:
+        num_frames: of the file.
+        frame_rate: of the file, in frames per second.
+        config: `fps`, `min_frames` and `max_frames`.
+    """
+    indices = video_frame_indices(num_frames, frame_rate, config.fps, config.min_frames)
+    return min(len(indices), config.max_frames)
+
+
 def video_frame_indices(
     num_frames: int, frame_rate: float, fps: float, min_frames: int
 ) -> list[int]:

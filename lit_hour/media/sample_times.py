@@ -40,3 +40,13 @@ def sample_timestamps(
     if num_frames == len(timestamps):
         return timestamps
     return [index * duration_seconds / num_frames for index in range(num_frames)]
+
+
+def count_timestamps(duration_seconds: float, fps: float, min_frames: int, max_frames: int) -> int:
+    """Return the length of `sample_timestamps`, without making the list."""
+    num_at_rate = math.ceil(duration_seconds * fps)
+    while num_at_rate / fps < duration_seconds:  # the product may be rounded
+        num_at_rate += 1
+    while num_at_rate and (num_at_rate - 1) / fps >= duration_seconds:
+        num_at_rate -= 1
+    return min(max(num_at_rate, min_frames), max_frames)

@@ -116,7 +116,7 @@ def open_video(path: str | Path) -> Iterator[tuple[InputContainer, VideoStream]]
     if file.stat().st_size == 0:
         raise VideoError(f"{path} is empty (0 bytes). Give a video file.")
     try:  # FFmpeg cannot take an absolute path for a protocol such as "concat:"
-        container = av.open(str(file.resolve()), options=_OPEN_OPTIONS, metadata_errors="replace")
+        container = av.open(str(file.absolute()), options=_OPEN_OPTIONS, metadata_errors="replace")
     except av.FFmpegError as error:
         raise VideoError(
             f"{path} cannot be opened as a video ({error.strerror}). Give one of {_FORMATS}."

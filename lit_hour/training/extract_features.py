@@ -16,9 +16,10 @@ import lightning as L
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from lit_hour.config.data import resolve_num_workers
+from lit_hour.config.data import SourceConfig, resolve_num_workers
 from lit_hour.config.load import load_config
 from lit_hour.config.schema import Config
+from lit_hour.data.external.webdataset import names_tars
 from lit_hour.data.features.format import (
     FeatureMetadata,
     StoredTokens,
@@ -31,6 +32,7 @@ from lit_hour.data.features.source import (
     FrameChunkDataset,
     FrameShardSource,
     SampleRef,
+    TarSource,
     VideoFileSource,
 )
 from lit_hour.data.features.writer import FeatureWriter
@@ -52,6 +54,7 @@ def extract_features(
     *,
     files: Sequence[Path] = (),
     questions: Path | None = None,
+    mapping: str = "",
     run: Path | None = None,
     checkpoint: str | None = None,
 ) -> PackSummary | None:
@@ -60,11 +63,13 @@ def extract_features(
     Videos that an earlier start has extracted are kept.
 
     Args:
-        source: folder or URL of frame shards; with `questions` the folder of the video files.
+        source: folder or URL of frame shards, or tars of others; with `questions` the folder of
+            the video files.
         target: folder of the feature shards; created if missing.
         overrides: settings as `a.b=c`, which win over the files or the run's settings.
         files: YAML files of settings; none together with `run`, whose settings are used.
         questions: question file about the videos, as for packing.
+        mapping: of the fields in tars of others, `data.sources.NAME.mapping`.
         run: run directory with the vision encoder; by default the encoder and its weights are those
             of the settings.
         checkpoint: name of the run's checkpoint, see `RunDir.checkpoint`.
@@ -77,11 +82,7 @@ def extract_features(
             videos are damaged than `pack.max_bad_samples` allows.
     """
     config, checkpoint_path = _load_settings(files, overrides, run, checkpoint)
-    videos: FeatureSource = (
-        VideoFileSource(Path(source), questions, target, config)
-        if questions
-        else FrameShardSource(source, config)
-    )
+    videos = _open_source(source, questions, mapping, target, config)
     encoder = load_vision_encoder(config, checkpoint_path)
     metadata = FeatureMetadata(
         precision=config.features.precision,
@@ -227,6 +228,16 @@ class _UnfinishedVideo:
 
     def finish(self) -> StoredTokens:
         return self._buffer[: self._num_frames]
+
+
+def _open_source(
+    source: str, questions: Path | None, mapping: str, target: Path, config: Config
+) -> FeatureSource:
+    if questions:
+        return VideoFileSource(Path(source), questions, target, config)
+    if names_tars(source):
+        return TarSource(SourceConfig(source, mapping=mapping), config)
+    return FrameShardSource(source, config)
 
 
 def _load_settings(

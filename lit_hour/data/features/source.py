@@ -1,6 +1,6 @@
-"""The videos that features are extracted from: shards of frames, or files with a question file.
+"""The videos that features are extracted from: shards of frames, tars of others, or files.
 
-Both give the frames of a video in chunks, and copy samples of other modalities.
+All give the frames of a video in chunks, and copy samples of other modalities.
 """
 
 from __future__ import annotations
@@ -14,21 +14,25 @@ import torch
 from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
+from lit_hour.config.data import SourceConfig
 from lit_hour.config.schema import Config
 from lit_hour.data.datasets import decode_frames
+from lit_hour.data.external.webdataset import open_webdataset
 from lit_hour.data.packing.decode_worker import (
     DecodeRequest,
+    EncodedImage,
     SampleSummary,
     decode_sample,
     summarize_video,
 )
-from lit_hour.data.packing.shard_plan import plan_shards
+from lit_hour.data.packing.shard_plan import frame_config, plan_shards
 from lit_hour.data.packing.shard_writer import sample_json, write_sample
-from lit_hour.data.questions.record import Modality
-from lit_hour.data.shards.reader import open_shards
+from lit_hour.data.questions.record import Modality, SampleSpec
+from lit_hour.data.shards.reader import StoredSample, open_shards
 from lit_hour.data.shards.shard_index import FileStamp, IndexEntry, SkippedSample
 from lit_hour.data.sources import check_videos
 from lit_hour.errors import ShardError, VideoError
+from lit_hour.media.image_reader import image_suffix
 from lit_hour.media.video_reader import SampledVideo
 
 NO_FRAMES = torch.empty(0, 3, 0, 0, dtype=torch.uint8)  # (0, 3, 0, 0)
@@ -153,13 +157,7 @@ class FrameShardSource:
     def chunks(self, ref: SampleRef) -> Iterator[FrameChunk]:
         """Yield the stored frames in batches of the vision encoder, then the end."""
         stored = self._shards.read(self._entry(ref))
-        num_frames, size = len(stored.images), self._config.model.vision.encode_batch_size
-        for start in range(0, num_frames, size):
-            frames = range(start, min(start + size, num_frames))
-            images = decode_frames(stored, frames, self._config.video.image_size)
-            yield FrameChunk(ref, images, num_frames)
-        summary = SampleSummary(stored.duration_seconds, stored.timestamps_seconds)
-        yield FrameChunk(ref, NO_FRAMES, num_frames, sample_json(stored, summary))
+        yield from _frame_chunks(ref, stored, self._config)
 
     def copy_sample(self, ref: SampleRef, stream: BinaryIO) -> IndexEntry:
         """Write the same bytes, after checking them."""
@@ -167,6 +165,68 @@ class FrameShardSource:
         self._shards.read(entry)
         stream.write(self._shards.read_raw(entry))
         return replace(entry, shard=f"{ref.shard:06d}.tar", offset=start)
+
+    def _entry(self, ref: SampleRef) -> IndexEntry:
+        return self._shards.indexes[ref.shard].entries[ref.index]
+
+
+class TarSource:
+    """Tars that others wrote, whose videos are decoded for the vision encoder."""
+
+    cost_unit = "B"
+
+    def __init__(self, source: SourceConfig, config: Config) -> None:
+        """Open the tars, and make the indexes that are missing.
+
+        Raises:
+            ShardError, ConfigError: see `open_webdataset`.
+        """
+        self._config = config
+        self._shards = open_webdataset(source, config)
+        self.num_shards = len(self._shards.indexes)
+        self.config = {**self._shards.indexes[0].config, **frame_config(config.video)}
+
+    def fingerprint(self, shard: int) -> str:
+        """Return the hash of the tar, the mapping and the sampled frames."""
+        return self._shards.indexes[shard].fingerprint
+
+    def stamp_files(self, shard: int) -> dict[str, FileStamp]:
+        """Return the stamp of the tar."""
+        return self._shards.indexes[shard].files
+
+    def skipped(self, shard: int) -> tuple[SkippedSample, ...]:
+        """Return the samples that the index leaves out."""
+        return self._shards.indexes[shard].skipped
+
+    def samples(self, shard: int) -> Sequence[tuple[Modality, str]]:
+        """Return modality and key of each sample."""
+        return [(entry.modality, entry.key) for entry in self._shards.indexes[shard].entries]
+
+    def cost(self, ref: SampleRef) -> int:
+        """Return the size of the sample in its tar."""
+        return self._entry(ref).num_bytes
+
+    def chunks(self, ref: SampleRef) -> Iterator[FrameChunk]:
+        """Yield the sampled frames, then the end."""
+        stored = self._shards.read(self._entry(ref))
+        if stored.video is None:
+            yield from _frame_chunks(ref, stored, self._config)
+            return
+        with stored.video.open() as path:
+            yield from _video_chunks(ref, path, stored, self._config)
+
+    def copy_sample(self, ref: SampleRef, stream: BinaryIO) -> IndexEntry:
+        """Write the images with their questions, or the questions alone, in our own format."""
+        entry, start = self._entry(ref), stream.tell()
+        stored = self._shards.read(entry)
+        messages: list[EncodedImage | SampleSummary] = [
+            EncodedImage(image_suffix(content, name), content) for name, content in stored.images
+        ]
+        messages.append(SampleSummary(0.0, (), entry.size_pixels))
+        written = write_sample(stream, f"{ref.shard:06d}.tar", stored, messages)
+        stream.seek(start + written.num_bytes)
+        stream.truncate()  # the end of an archive behind the members
+        return written
 
     def _entry(self, ref: SampleRef) -> IndexEntry:
         return self._shards.indexes[ref.shard].entries[ref.index]
@@ -212,14 +272,7 @@ class VideoFileSource:
     def chunks(self, ref: SampleRef) -> Iterator[FrameChunk]:
         """Yield the sampled frames, before they become JPEGs, then the end."""
         sample = self._plans[ref.shard].samples[ref.index]
-        path = self._plans[ref.shard].folder / sample.files[0]
-        video = SampledVideo(path, self._config.video, True, sample.clip_seconds)
-        num_read, num_frames = 0, len(video.timestamps)
-        for frames in video.chunks(self._config.model.vision.encode_batch_size):
-            yield FrameChunk(ref, frames.images, num_frames)
-            num_read += len(frames)
-        metadata = sample_json(sample, summarize_video(video, num_read))
-        yield FrameChunk(ref, NO_FRAMES, num_frames, metadata)
+        yield from _video_chunks(ref, self._video_path(ref), sample, self._config)
 
     def copy_sample(self, ref: SampleRef, stream: BinaryIO) -> IndexEntry:
         """Write the image files, or the questions alone."""
@@ -235,6 +288,30 @@ class VideoFileSource:
     def _video_path(self, ref: SampleRef) -> Path:
         plan = self._plans[ref.shard]
         return plan.folder / plan.samples[ref.index].files[0]
+
+
+def _frame_chunks(ref: SampleRef, stored: StoredSample, config: Config) -> Iterator[FrameChunk]:
+    """Yield the stored frames of a video in batches of the vision encoder, then the end."""
+    num_frames, size = len(stored.images), config.model.vision.encode_batch_size
+    for start in range(0, num_frames, size):
+        frames = range(start, min(start + size, num_frames))
+        images = decode_frames(stored, frames, config.video.image_size)
+        yield FrameChunk(ref, images, num_frames)
+    summary = SampleSummary(stored.duration_seconds, stored.timestamps_seconds)
+    yield FrameChunk(ref, NO_FRAMES, num_frames, sample_json(stored, summary))
+
+
+def _video_chunks(
+    ref: SampleRef, path: Path, sample: SampleSpec | StoredSample, config: Config
+) -> Iterator[FrameChunk]:
+    """Yield the sampled frames of a video file, then the end."""
+    video = SampledVideo(path, config.video, True, sample.clip_seconds)
+    num_read, num_frames = 0, len(video.timestamps)
+    for frames in video.chunks(config.model.vision.encode_batch_size):
+        yield FrameChunk(ref, frames.images, num_frames)
+        num_read += len(frames)
+    metadata = sample_json(sample, summarize_video(video, num_read))
+    yield FrameChunk(ref, NO_FRAMES, num_frames, metadata)
 
 
 class FrameChunkDataset(IterableDataset[FrameChunk]):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -86,6 +86,23 @@ def plan_shards(
         ShardError: `out` has the index of a shard that cannot be read.
     """
     groups, skipped = group_samples(questions, config)
+    check_files_exist(folder, questions, groups)
+    stamps = _find_unchanged(folder, out)
+    plans = [
+        plan_shard(folder, out, number, samples, video, config, stamps)
+        for number, samples in enumerate(groups)
+    ]
+    return (replace(plans[0], skipped=skipped), *plans[1:])
+
+
+def check_files_exist(
+    folder: Path, questions: Path, groups: Sequence[Sequence[SampleSpec]]
+) -> None:
+    """Check that the files of all samples are in their folder.
+
+    Raises:
+        QuestionError: some are not.
+    """
     files = {file for samples in groups for sample in samples for file in sample.files}
     missing = sorted(file for file in files if not (folder / file).is_file())
     if missing:
@@ -93,12 +110,6 @@ def plan_shards(
             f"{questions} names {len(files)} files, and {len(missing)} of them are not in {folder}:"
             f" {list_first(missing)}."
         )
-    stamps = _find_unchanged(folder, out)
-    plans = [
-        plan_shard(folder, out, number, samples, video, config, stamps)
-        for number, samples in enumerate(groups)
-    ]
-    return (replace(plans[0], skipped=skipped), *plans[1:])
 
 
 def plan_shard(
@@ -112,8 +123,7 @@ def plan_shard(
 ) -> ShardPlan:
     """Plan the shard of a group of samples whose files exist; see `plan_shards`."""
     stored_config = {
-        **({} if video.sampling == UNRECORDED_SAMPLING else {"sampling": video.sampling}),
-        **{key: getattr(video, key) for key in FRAME_KEYS},
+        **frame_config(video),
         **{key: getattr(config, key) for key in PACK_KEYS},
     }
     files = [file for sample in samples for file in sample.files]
@@ -127,6 +137,14 @@ def plan_shard(
         fingerprint=_fingerprint(folder, samples, stored_config, stamps),
         stamps={file: stamps[file] for file in files if file in stamps},
     )
+
+
+def frame_config(video: VideoConfig) -> dict[str, Any]:
+    """Return the settings of `video` that determine stored frames, as an index has them."""
+    return {
+        **({} if video.sampling == UNRECORDED_SAMPLING else {"sampling": video.sampling}),
+        **{key: getattr(video, key) for key in FRAME_KEYS},
+    }
 
 
 def group_samples(

@@ -183,7 +183,7 @@ def _write_samples(
 def write_sample(
     stream: BinaryIO,
     shard: str,
-    sample: SampleSpec,
+    sample: SampleSpec | StoredSample,
     messages: Iterable[EncodedImage | SampleSummary],
 ) -> IndexEntry:
     """Write a sample's images and then `KEY.json`: only then are the readable frames known.

@@ -22,6 +22,7 @@ from lit_hour.data.features.format import (
 )
 from lit_hour.data.questions.record import Interval, Modality, parse_question
 from lit_hour.data.shards.cache import ShardCache
+from lit_hour.data.shards.encoded_video import EncodedVideo
 from lit_hour.data.shards.http import join_url, redact
 from lit_hour.data.shards.mmap import MmapSlice
 from lit_hour.data.shards.shard_index import (
@@ -63,6 +64,7 @@ class StoredSample:
         clip_seconds: start and end in the file of the part of a video that the sample is; None for
             the whole video.
         system_prompt: replaces `text.system_prompt` if it is not empty.
+        video: of a video that is stored as a file; it has no images.
     """
 
     location: str
@@ -76,6 +78,7 @@ class StoredSample:
     tokens: StoredTokens | None = None
     clip_seconds: Interval | None = None
     system_prompt: str = ""
+    video: EncodedVideo | None = None
 
 
 class ShardFolder(Protocol):
@@ -108,8 +111,9 @@ class LocalFolder:
         paths = sorted(self.path.glob(SHARD_PATTERN + ".json"))
         if not paths:
             raise ShardError(
-                f"{self.path} contains no shards. Make some: lit-hour pack FILES QUESTIONS "
-                f"{self.path}."
+                f"{self.path} contains no shards. Make some: lit-hour pack FILES QUESTIONS"
+                f" {self.path}. To train on video files as they are, name their question file:"
+                " data.sources.NAME.questions=FILE.json."
             )
         totals = self.path / TOTALS_NAME
         if not totals.is_file():
@@ -186,6 +190,8 @@ def _parse_num_shards(content: bytes, location: str) -> int:
 class Shards:
     """The indexes of a folder of shards. It is picklable: it holds no open file.
 
+    Subclasses read other kinds of sources: `read` is all that differs.
+
     Attributes:
         name: path or URL of the folder, without secrets.
     """
@@ -200,7 +206,8 @@ class Shards:
         return tuple(entry for index in self.indexes for entry in index.entries)
 
     @cached_property
-    def _index_of(self) -> dict[str, ShardIndex]:
+    def index_of(self) -> dict[str, ShardIndex]:
+        """The index of each shard by its name."""
         return {index.shard: index for index in self.indexes}
 
     def describe_location(self, entry: IndexEntry) -> str:
@@ -221,7 +228,7 @@ class Shards:
         Raises:
             ShardError: the tar cannot be read or is truncated.
         """
-        with self.folder.open(self._index_of[entry.shard]) as tar:
+        with self.folder.open(self.index_of[entry.shard]) as tar:
             return read_raw(tar, f"{self.name}/{entry.shard}", entry)
 
     def read(self, entry: IndexEntry) -> StoredSample:
@@ -231,7 +238,7 @@ class Shards:
             ShardError: the tar is truncated, a member is missing or corrupt, or `KEY.json` does not
                 match.
         """
-        index = self._index_of[entry.shard]
+        index = self.index_of[entry.shard]
         location, path = self.describe_location(entry), f"{self.name}/{entry.shard}"
         with self.folder.open(index) as tar:
             if entry.modality == "video" and index.features is not None:

@@ -33,6 +33,8 @@ class IndexEntry:
             before they were recorded.
         text_bytes: of each question with its answer, as `count_text_bytes` counts them; empty if it
             was packed before they were recorded.
+        frame_rate: frames per second of a video file whose frames are chosen when it is read;
+            `num_frames` in its index file is the length of the file. 0 for stored frames.
     """
 
     shard: str
@@ -45,6 +47,7 @@ class IndexEntry:
     num_questions: int
     size_pixels: tuple[int, ...] = ()
     text_bytes: tuple[int, ...] = ()
+    frame_rate: float = 0.0
 
     @classmethod
     def from_record(cls, record: dict[str, Any], **values: Any) -> IndexEntry:
@@ -112,6 +115,8 @@ def write_index(path: Path, index: ShardIndex) -> None:
     record = dataclasses.asdict(index)
     for entry in record["entries"]:
         del entry["shard"]
+        if not entry["frame_rate"]:
+            del entry["frame_rate"]
     if index.features is None:
         del record["features"]
     if not index.files:
@@ -132,14 +137,19 @@ def read_index(path: Path) -> ShardIndex:
     return parse_index(content, str(path))
 
 
-def parse_index(content: bytes, location: str) -> ShardIndex:
-    """Parse the content of an index file; `location` is its path or URL.
+def parse_index(content: bytes, location: str, shard: str = "") -> ShardIndex:
+    """Parse the content of an index file.
+
+    Args:
+        content: of the file.
+        location: path or URL of the file.
+        shard: name of the tar, if it is not that of the index file with another suffix.
 
     Raises:
         ShardError: it is not an index of this version, or contradicts itself.
     """
     record = parse_json(content, location)
-    shard = PurePosixPath(location).stem + ".tar"
+    shard = shard or PurePosixPath(location).stem + ".tar"
     try:
         entries = tuple(
             IndexEntry.from_record(entry, shard=shard) for entry in record.pop("entries")

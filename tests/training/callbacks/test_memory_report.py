@@ -125,7 +125,7 @@ def test_data_worker_out_of_memory_is_explained(
     def refuse(*args: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr("lit_hour.data.datasets.load_visual", refuse)
+    monkeypatch.setattr("lit_hour.data.datasets.load_timed_visual", refuse)
     run = fork_run(toy, "memory-worker", "data.num_workers=1", FEW_STEPS)
     assert run.wait() == [1]
     assert "error: Out of memory in a data worker. Lower data.num_workers=1" in run.output()
