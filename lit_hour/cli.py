@@ -24,6 +24,7 @@ from lit_hour.cli_arguments import (
     convert_parser,
     evaluate_parser,
     extract_features_parser,
+    filter_parser,
     import_parser,
     index_parser,
     pack_parser,
@@ -218,15 +219,38 @@ def run_annotate(arguments: argparse.Namespace) -> None:
 def run_import(arguments: argparse.Namespace) -> None:
     """Convert a question file, and print what is missing."""
     config = load_config(arguments.config, arguments.overrides)
-    from lit_hour.videomarathon.import_questions import format_import_report, import_questions
-
-    imported = import_questions(
-        arguments.file,
-        arguments.videos,
-        arguments.out,
-        config.videomarathon.max_missing_videos,
+    from lit_hour.videomarathon.import_questions import (
+        ImportOptions,
+        format_import_report,
+        import_questions,
     )
+
+    options = ImportOptions(
+        arguments.videos,
+        arguments.by_id,
+        arguments.manifest,
+        config.videomarathon.max_missing_videos,
+        config.videomarathon.max_invalid_records,
+    )
+    imported = import_questions(arguments.files, arguments.out, options)
     print(format_import_report(arguments.out, imported))
+
+
+def run_filter(arguments: argparse.Namespace) -> None:
+    """Filter the questions of a file, and print how many are left."""
+    config = load_config(arguments.config, arguments.overrides)
+    if arguments.teacher and not arguments.model:
+        raise QuestionError("--teacher needs the name of the model on the server. Give --model.")
+    from lit_hour.videomarathon.filter_file import filter_file, format_filter_report
+
+    summary = filter_file(
+        arguments.file,
+        arguments.out,
+        arguments.teacher,
+        arguments.model or "",
+        config.videomarathon,
+    )
+    print(format_filter_report(arguments.out, summary))
 
 
 def run_extract_features(arguments: argparse.Namespace) -> None:
@@ -345,9 +369,14 @@ COMMANDS = {
         run_annotate,
     ),
     "import": Command(
-        "convert a question file of another project for `pack`",
+        "convert question files of other projects for `pack`",
         import_parser,
         run_import,
+    ),
+    "filter": Command(
+        "drop questions of a file that are given away, repeated or answered without the video",
+        filter_parser,
+        run_filter,
     ),
     "pack": Command(
         "pack videos, images and a question file into tar shards",

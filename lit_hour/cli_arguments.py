@@ -113,19 +113,63 @@ def annotate_parser(prog: str, description: str) -> CommandParser:
 def import_parser(prog: str, description: str) -> CommandParser:
     """Declare the arguments of import."""
     parser = CommandParser(
-        prog, description, settings_help="videomarathon.max_missing_videos", takes_config=True
+        prog,
+        description,
+        settings_help="videomarathon.max_missing_videos, videomarathon.max_invalid_records",
+        takes_config=True,
     )
     parser.add_positional(
-        "file", type=Path, help="question file of LLaVA or ours: .json, .jsonl or .csv"
+        "files",
+        nargs="+",
+        help="question files: .json, .jsonl, .csv, .tsv, .parquet; patterns, and URLs such as"
+        " hf://datasets/NAME/data/*.parquet",
     )
     parser.add_positional("out", type=Path, help="folder to create, with links to the videos")
     parser.add_option(
         "--videos",
         type=Path,
         action="append",
-        required=True,
+        default=[],
         help="folder that contains videos; may be repeated",
     )
+    parser.add_option(
+        "--by-id",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FOLDER",
+        help="folder of videos named after their ids, ID.mp4; may be repeated",
+    )
+    parser.add_option(
+        "--manifest",
+        type=Path,
+        metavar="FILE.csv",
+        help="write id, URL, source, expected path and status of each video; any number may be"
+        " missing then",
+    )
+    return parser
+
+
+def filter_parser(prog: str, description: str) -> CommandParser:
+    """Declare the arguments of filter."""
+    parser = CommandParser(
+        prog, description, settings_help="videomarathon.filters.*", takes_config=True
+    )
+    parser.add_positional(
+        "file", type=Path, help="question file, .json or .jsonl; see shards/README.md"
+    )
+    parser.add_positional(
+        "out", type=Path, help="folder to create; the same command resumes one that was stopped"
+    )
+    parser.add_option(
+        "--teacher",
+        action="append",
+        default=[],
+        metavar="URL",
+        help="server with OpenAI's chat interface, which guesses without the video; may be"
+        " repeated. Without one only the texts are compared",
+    )
+    parser.add_option("--model", help="name of the model on the servers")
     return parser
 
 

@@ -115,6 +115,9 @@ class VideoMarathonConfig:
     max_missing_videos: int = field(
         0, "videos of an imported question file that may be missing", unit="videos", ge=0
     )
+    max_invalid_records: int = field(
+        0, "records of an imported question file that may be invalid; each is listed", ge=0
+    )
     seed: int = field(0, "seed of the order of questions and options", ge=0)
     client: ClientConfig = field(ClientConfig, "use of the model servers")
     filters: FilterConfig = field(FilterConfig, "which questions are dropped")

@@ -27,7 +27,12 @@ from lit_hour.videomarathon.video_clips import VideoFile
 VERSION = 2  # raise it when the same responses give another annotation
 CACHE_NAME, ANNOTATION_NAME = "responses.jsonl", "annotation.json"
 # Sections and settings that do not change an annotation.
-IRRELEVANT_SETTINGS = ("client", "max_failed_videos", "max_missing_videos")
+IRRELEVANT_SETTINGS = (
+    "client",
+    "max_failed_videos",
+    "max_missing_videos",
+    "max_invalid_records",
+)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,8 @@ import pytest
 from lit_hour.cli import main
 from lit_hour.data.questions.file import read_questions
 from lit_hour.errors import QuestionError
-from lit_hour.videomarathon.import_questions import import_questions
+from lit_hour.videomarathon.import_questions import ImportOptions, ImportResult
+from lit_hour.videomarathon.import_questions import import_questions as import_files
 from tests.videomarathon.factories import PACK_OPTIONS, FinishedRun, SyntheticVideos
 
 PUBLISHED = [
@@ -38,6 +39,14 @@ TABLE = """video,question,answer,options,evidence,task
 garden.mp4,"What, then?",a pan,a pan | a plate,3-8.5; 10-12,object/object_recognition
 garden.mp4,Where?,Here.,,,
 """
+
+
+def import_questions(
+    file: Path, roots: list[Path], out: Path, max_missing: int = 0, **options: Any
+) -> ImportResult:
+    return import_files(
+        [str(file)], out, ImportOptions(roots=roots, max_missing=max_missing, **options)
+    )
 
 
 def write(path: Path, records: list[Any]) -> Path:
@@ -125,7 +134,7 @@ def test_csv_table_is_read(videos: SyntheticVideos, tmp_path: Path) -> None:
             "video,question,answer,evidence\ngarden.mp4,Who?,Ida,early\n",
             "row 1: evidence must be intervals in seconds",
         ),
-        ("video,question,answr\ngarden.mp4,Who?,Ida\n", "record 1.*did you mean 'answer'"),
+        ("video,question,answr\ngarden.mp4,Who?,Ida\n", "row 1.*did you mean 'answer'"),
         ('video,question,answer\ngarden.mp4,"Who?,Ida\n', "cannot be read as a table"),
     ],
 )

@@ -186,6 +186,27 @@ def question_record(question: Question) -> dict[str, Any]:
     }
 
 
+def sample_record(
+    modality: Modality,
+    files: Sequence[str],
+    clip_seconds: Interval | None = None,
+    system_prompt: str = "",
+) -> dict[str, Any]:
+    """Return the keys of a record that say what it is about."""
+    record: dict[str, Any] = {}
+    if modality == "images":
+        record["images"] = list(files)
+    elif modality != "text":
+        record[modality] = files[0]
+    if clip_seconds is not None:
+        record["start"] = clip_seconds[0]
+        if clip_seconds[1] != math.inf:
+            record["end"] = clip_seconds[1]
+    if system_prompt:
+        record["system_prompt"] = system_prompt
+    return record
+
+
 def check_text(value: Any, key: str, location: str) -> str:
     """Return the value of a key as stripped text.
 
