@@ -27,6 +27,7 @@ from lit_hour.cli_arguments import (
     filter_parser,
     import_parser,
     index_parser,
+    needle_parser,
     pack_parser,
     pretrain_tower_parser,
     serve_parser,
@@ -34,10 +35,9 @@ from lit_hour.cli_arguments import (
 )
 from lit_hour.config.arguments import CommandParser
 from lit_hour.config.load import load_config
-from lit_hour.errors import InputError, QuestionError, SyntheticDataError
+from lit_hour.errors import InputError, QuestionError
 
 if TYPE_CHECKING:
-    from lit_hour.config.synthetic import SyntheticConfig
     from lit_hour.data.packing.pack import PackSummary
 
 PROG = "lit-hour"
@@ -126,21 +126,15 @@ def run_synthesize(arguments: argparse.Namespace) -> None:
     ]
     config = load_config(arguments.config, [*arguments.overrides, *overrides])
     if arguments.footage is not None or arguments.photos is not None:
-        _synthesize_footage(arguments, config.synthetic)
+        from lit_hour.synthetic.footage.build import FootageInput, synthesize_footage
+
+        given = FootageInput.from_arguments(arguments)
+        settings = config.synthetic
+        print(synthesize_footage(arguments.out, arguments.hours, arguments.length, given, settings))
         return
     from lit_hour.synthetic.dataset import synthesize
 
     print(synthesize(arguments.out, arguments.hours, arguments.length, config.synthetic))
-
-
-def _synthesize_footage(arguments: argparse.Namespace, settings: SyntheticConfig) -> None:
-    """Create videos of real footage with photographs in it."""
-    if arguments.footage is None or arguments.photos is None:
-        raise SyntheticDataError("--footage needs --photos, and --photos needs --footage.")
-    from lit_hour.synthetic.footage.build import FootageInput, synthesize_footage
-
-    given = FootageInput(arguments.footage, arguments.photos, arguments.split)
-    print(synthesize_footage(arguments.out, arguments.hours, arguments.length, given, settings))
 
 
 def run_pretrain_tower(arguments: argparse.Namespace) -> None:
@@ -296,6 +290,19 @@ def run_ask(arguments: argparse.Namespace) -> None:
         print_answer(predictor, memory, question, arguments.evidence)
 
 
+def run_needle(arguments: argparse.Namespace) -> None:
+    """Put needles into a video, answer questions about them, and print the accuracy."""
+    from lit_hour.evaluation.needle.needle_plan import NeedleTest
+    from lit_hour.evaluation.needle.run_needle import run_needle
+    from lit_hour.inference.predictor import VideoPredictor
+
+    test = NeedleTest.from_arguments(arguments)
+    predictor = VideoPredictor.from_run(
+        arguments.run, arguments.checkpoint, arguments.device, arguments.overrides
+    )
+    print(run_needle(predictor, test, arguments.out or arguments.run / "needle" / test.video.stem))
+
+
 def run_serve(arguments: argparse.Namespace) -> None:
     """Serve a run over HTTP until Ctrl-C."""
     from lit_hour.server.app import serve
@@ -394,6 +401,11 @@ COMMANDS = {
         run_extract_features,
     ),
     "ask": Command("ask a trained run about a video or images", ask_parser, run_ask),
+    "needle": Command(
+        "put a picture or clip into your own video, and test whether a run finds it",
+        needle_parser,
+        run_needle,
+    ),
     "serve": Command(
         "serve a trained run: web page and OpenAI's chat interface",
         serve_parser,

@@ -224,6 +224,59 @@ def ask_parser(prog: str, description: str) -> CommandParser:
     return parser
 
 
+def needle_parser(prog: str, description: str) -> CommandParser:
+    """Declare the arguments of needle."""
+    parser = CommandParser(
+        prog, description, settings_help="any setting of the run, such as video.max_frames=600"
+    )
+    parser.add_positional("video", type=Path, help="your video, the haystack")
+    parser.add_option(
+        "--insert",
+        type=Path,
+        action="append",
+        required=True,
+        metavar="FILE",
+        help="image or clip to put into the video, the needle; may be repeated",
+    )
+    parser.add_option(
+        "--question", action="append", required=True, help="what is asked: one, or one per --insert"
+    )
+    parser.add_option(
+        "--answer",
+        action="append",
+        default=[],
+        help="the true answer, one per --insert; default: the answer about the needle alone",
+    )
+    parser.add_option(
+        "--option",
+        action="append",
+        default=[],
+        help="text to choose from; repeat it for each, and the questions are multiple choice",
+    )
+    parser.add_option(
+        "--depths", default="0,25,50,75,100", help="percentages of the video before the needle"
+    )
+    parser.add_option(
+        "--lengths",
+        help="durations such as 5m,30m,1h; a shorter video is repeated. Default: that of the video",
+    )
+    parser.add_option(
+        "--seconds",
+        type=float,
+        default=3.0,
+        help="for which an image is shown, and the most of a clip; default: 3",
+    )
+    parser.add_option(
+        "--repeats",
+        type=int,
+        default=1,
+        help="parts of the video that are used for each length; default: 1",
+    )
+    parser.add_option("--out", type=Path, help="folder of the result; default: RUN/needle/VIDEO")
+    _add_run_options(parser, takes_device=True)
+    return parser
+
+
 def serve_parser(prog: str, description: str) -> CommandParser:
     """Declare the arguments of serve."""
     parser = CommandParser(

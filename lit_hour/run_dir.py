@@ -9,6 +9,7 @@ RUN/checkpoints/converted/  weights of a published model, written by `lit-hour c
 RUN/tensorboard/            metrics and plots
 RUN/haystack.png            accuracy by video length and depth of the evidence, latest validation
 RUN/evaluation/NAME/        answers and report of `lit-hour evaluate`
+RUN/needle/VIDEO/           answers and heat map of `lit-hour needle`
 RUN/bad_samples.jsonl       samples that could not be read, with the reason
 RUN/nonfinite_batches/      batches with a non-finite loss or gradient that stopped the run
 RUN/lease/                  which process trains the run at present

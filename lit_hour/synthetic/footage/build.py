@@ -19,6 +19,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from argparse import Namespace
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -79,6 +80,17 @@ class FootageInput:
     footage: Path
     photos: Path
     split: Split
+
+    @classmethod
+    def from_arguments(cls, arguments: Namespace) -> FootageInput:
+        """Return what the options of `lit-hour synthesize` name.
+
+        Raises:
+            SyntheticDataError: one of the two folders is not given.
+        """
+        if arguments.footage is None or arguments.photos is None:
+            raise SyntheticDataError("--footage needs --photos, and --photos needs --footage.")
+        return cls(arguments.footage, arguments.photos, arguments.split)
 
 
 def synthesize_footage(
