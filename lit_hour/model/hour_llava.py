@@ -99,6 +99,7 @@ class HourLLaVA(nn.Module):
             self.llm.rope_theta,
             config.memaug.initializer_range,
             config.memaug.use_full_memory,
+            config.memaug.initial_output_std,
         )
 
     @classmethod

@@ -1,4 +1,4 @@
-"""The causal language model: transformers' Qwen2, with LoRA adapters if they are configured."""
+"""The causal language model: a decoder of transformers, with LoRA adapters if configured."""
 
 from __future__ import annotations
 
@@ -10,14 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
-from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from lit_hour.config.model import LLMConfig
 from lit_hour.errors import ConfigError
+from lit_hour.model.backbones import BACKBONES, build_network
 from lit_hour.model.packed_attention import PACKED_ATTENTION
 from lit_hour.types import IGNORE_INDEX
-
-LORA_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 
 @dataclass(frozen=True)
@@ -43,7 +41,7 @@ class LLMInputs:
 
 
 class LanguageModel(nn.Module):
-    """A Qwen2 decoder on embeddings: loss, generation and log-likelihoods.
+    """A decoder on embeddings: loss, generation and log-likelihoods.
 
     Attributes:
         dim: width of the embeddings.
@@ -73,7 +71,8 @@ class LanguageModel(nn.Module):
                 " It belongs to another model."
             )
         self.has_adapters = config.lora.rank > 0
-        self.network = _build_network(config, config.vocab_size or num_tokens)
+        self.backbone = BACKBONES[config.model_type]
+        self.network = build_network(config, config.vocab_size or num_tokens)
         self.dim: int = self.network.config.hidden_size
         self.vocab_size: int = self.network.config.vocab_size
         self.num_heads: int = self.network.config.num_attention_heads
@@ -169,7 +168,7 @@ class LanguageModel(nn.Module):
         return self.network.model(
             inputs_embeds=inputs.embeddings[mask][None],  # (1, tokens, dim)
             position_ids=positions[None],  # (1, tokens)
-            attention_mask={"full_attention": None},  # none is built: texts are told apart below
+            attention_mask=self.backbone.packed_mask(mask.device),  # texts are told apart below
             cu_seq_lens_q=F.pad(ends, (1, 0)).int(),  # (texts + 1,)
             max_length_q=mask.shape[1],
             use_cache=False,
@@ -327,31 +326,3 @@ def _input_gradient(
         values = values.detach().requires_grad_()
         (gradient,) = torch.autograd.grad(function(values), values, output_gradient)
     return gradient
-
-
-def _build_network(config: LLMConfig, vocab_size: int) -> nn.Module:
-    network = Qwen2ForCausalLM(
-        Qwen2Config(
-            vocab_size=vocab_size,
-            hidden_size=config.hidden_size,
-            num_hidden_layers=config.num_layers,
-            num_attention_heads=config.num_heads,
-            num_key_value_heads=config.num_key_value_heads,
-            intermediate_size=config.intermediate_size,
-            rope_parameters={"rope_type": "default", "rope_theta": config.rope_theta},
-            rms_norm_eps=config.rms_norm_eps,
-            initializer_range=config.initializer_range,
-            tie_word_embeddings=config.tie_word_embeddings,
-        )
-    )
-    if config.lora.rank:
-        import peft  # takes as long as the first step of a small model, and few runs need it
-
-        adapters = peft.LoraConfig(
-            r=config.lora.rank,
-            lora_alpha=config.lora.alpha,  # type: ignore[arg-type]  # peft accepts a float
-            lora_dropout=config.lora.dropout,
-            target_modules=list(LORA_TARGETS),
-        )
-        peft.inject_adapter_in_model(adapters, network)
-    return network

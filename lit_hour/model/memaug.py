@@ -249,9 +249,11 @@ class MemoryAugmentation(nn.Module):
         rope_theta: float,
         initializer_range: float = 0.02,
         use_full_memory: bool = True,
+        initial_output_std: float = 1.0,
     ) -> None:
         super().__init__()
         self.initializer_range = initializer_range
+        self.initial_output_std = initial_output_std
         self.use_full_memory = use_full_memory
         self.head_dim, self.rope_theta = dim // num_heads, rope_theta
         self.blocks = nn.ModuleList(
@@ -325,7 +327,9 @@ class MemoryAugmentation(nn.Module):
         return tuple(block.cross_attention.project_kv(memory, rotary) for block in self.blocks)  # type: ignore[union-attr, operator]
 
     def init_weights(self, layer: nn.Module) -> None:
-        """Initialize a linear layer at random; other layers keep their weights."""
+        """Initialize a linear layer or the last norm; other layers keep their weights."""
         if isinstance(layer, nn.Linear):
             nn.init.normal_(layer.weight, std=self.initializer_range)
             nn.init.zeros_(layer.bias)
+        elif isinstance(layer, nn.LayerNorm) and layer is self.blocks[-1].feed_forward_norm:
+            nn.init.constant_(layer.weight, self.initial_output_std)

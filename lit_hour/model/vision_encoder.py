@@ -25,7 +25,7 @@ from torch._weights_only_unpickler import UnpicklingError
 from lit_hour.config.model import VisionConfig
 from lit_hour.errors import ConfigError, InputError, WeightsError, download_hint
 from lit_hour.io.hashing import hash_weights
-from lit_hour.model import conv_tower  # noqa: F401  (registers its tower with timm)
+from lit_hour.model.conv_tower import EfficientNet  # (importing it registers our towers with timm)
 from lit_hour.types import Features, Frames, ImageSet, TiledImage, Visual
 
 # our own towers, in the format of open_clip; weights have the name of their tower
@@ -90,6 +90,17 @@ class VisionEncoder(nn.Module):
         if blocks is None:
             raise ConfigError(f"model.vision.name={self.config.name!r}: this tower has no blocks.")
         return list(blocks)
+
+    def train(self, mode: bool = True) -> VisionEncoder:
+        """Set the mode of all layers but batch norms, which keep their running statistics.
+
+        So a frame has the same tokens in training and answers, whatever the other frames are.
+        """
+        super().train(mode)
+        for module in self.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.eval()
+        return self
 
     def reset_nonpersistent_buffers(self) -> None:
         """Compute the buffers that a checkpoint does not contain, which few towers have."""
@@ -338,6 +349,8 @@ def _truncate(tower: Any, config: VisionConfig) -> Any:
         raise ConfigError(
             f"model.vision.layer={config.layer}, but {config.name} has fewer layers ({error})."
         ) from error
+    if isinstance(trunk, EfficientNet):  # timm also keeps the ends of removed stages
+        trunk.stage_ends = [end for end in trunk.stage_ends if end <= len(trunk.blocks)]
     if trunk is not tower:
         tower.head = nn.Identity()
     for module in tower.modules():

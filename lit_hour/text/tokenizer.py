@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from collections.abc import Iterable, Sequence
@@ -12,6 +13,8 @@ from tokenizers import decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast as Tokenizer
 
 from lit_hour.errors import WeightsError
+from lit_hour.io.gguf_file import GGUF, read_gguf
+from lit_hour.text.gguf_tokenizer import build_gguf_tokenizer
 
 BYTE_LEVEL = "byte-level"
 TOKENIZER_FILE, CONFIG_FILE = "tokenizer.json", "tokenizer_config.json"
@@ -57,14 +60,26 @@ def save_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
 
 
 def copy_tokenizer(source: Path, target: Path) -> None:
-    """Copy the files of a tokenizer and no others.
+    """Copy the files of a tokenizer and no others, or convert the tokenizer of a GGUF file.
 
     A config.json beside them would change which tokenizer class some libraries choose.
     """
     target.mkdir(exist_ok=True)
+    if source.suffix == GGUF:
+        save_tokenizer(load_tokenizer(source), target)
+        return
     for name in ALL_FILES:
         if (source / name).is_file():
             shutil.copyfile(source / name, target / name)
+
+
+def hash_tokenizer(source: Path) -> str:
+    """Return the SHA-256 of a tokenizer, which `load_tokenizer` loads."""
+    if source.suffix == GGUF:
+        content = load_tokenizer(source).backend_tokenizer.to_str().encode()
+    else:
+        content = (source / TOKENIZER_FILE).read_bytes()
+    return hashlib.sha256(content).hexdigest()
 
 
 def end_of_turn_id(tokenizer: Tokenizer) -> int:
@@ -72,17 +87,32 @@ def end_of_turn_id(tokenizer: Tokenizer) -> int:
     return int(tokenizer.get_vocab()[END_OF_TURN])
 
 
-def load_tokenizer(folder: str | Path) -> Tokenizer:
-    """Load a tokenizer from its `tokenizer.json`.
+def load_tokenizer(source: str | Path) -> Tokenizer:
+    """Load a tokenizer from the `tokenizer.json` of a folder, or from a GGUF file.
 
     AutoTokenizer is not used: it chooses a class by a config.json in the same folder, which can
     give other ids than `tokenizer.json`.
 
     Raises:
-        WeightsError: the folder has no tokenizer.json or a damaged one, or the tokenizer lacks the
-            tokens that start and end a turn.
+        WeightsError: the folder has no tokenizer.json, the file is damaged, or the tokenizer lacks
+            the tokens that start and end a turn.
     """
-    folder = Path(folder)
+    source = Path(source)
+    if source.suffix == GGUF:
+        tokenizer = build_gguf_tokenizer(read_gguf(source))
+    else:
+        tokenizer = _load_folder(source)
+    vocab = tokenizer.get_vocab()
+    missing = [token for token in (START_OF_TURN, END_OF_TURN) if token not in vocab]
+    if missing:
+        raise WeightsError(
+            f"The tokenizer in {source} has no {' and no '.join(missing)}. Conversations need both"
+            " tokens."
+        )
+    return tokenizer
+
+
+def _load_folder(folder: Path) -> Tokenizer:
     if not (folder / TOKENIZER_FILE).is_file():
         raise WeightsError(
             f"There is no {TOKENIZER_FILE} in {folder}. The folder must have a tokenizer in the"
@@ -91,15 +121,7 @@ def load_tokenizer(folder: str | Path) -> Tokenizer:
     _check_json(folder / TOKENIZER_FILE, ("model", "added_tokens"))
     if (folder / CONFIG_FILE).is_file():
         _check_json(folder / CONFIG_FILE, ())
-    tokenizer = Tokenizer.from_pretrained(str(folder))
-    vocab = tokenizer.get_vocab()
-    missing = [token for token in (START_OF_TURN, END_OF_TURN) if token not in vocab]
-    if missing:
-        raise WeightsError(
-            f"The tokenizer in {folder} has no {' and no '.join(missing)}. Conversations need both"
-            " tokens."
-        )
-    return tokenizer
+    return Tokenizer.from_pretrained(str(folder))
 
 
 def _check_json(file: Path, keys: Sequence[str]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import os
@@ -23,8 +22,8 @@ from lit_hour.processor import HourLLaVAProcessor
 from lit_hour.run_dir import RunDir
 from lit_hour.text.chat_template import build_conversation
 from lit_hour.text.tokenizer import (
-    TOKENIZER_FILE,
     copy_tokenizer,
+    hash_tokenizer,
     load_tokenizer,
     save_tokenizer,
     train_byte_level_tokenizer,
@@ -196,7 +195,7 @@ def make_tokenizer(config: Config, run: RunDir) -> None:
     source = pretrained_tokenizer(config)
     shards = () if source else open_sources(config).values()
     if source is not None:
-        origin = hashlib.sha256((source / TOKENIZER_FILE).read_bytes()).hexdigest()
+        origin = hash_tokenizer(source)
     else:
         fingerprints = [index.fingerprint for folder in shards for index in folder.indexes]
         origin = json.dumps([config.text.vocab_size, config.text.mcq_format, fingerprints])

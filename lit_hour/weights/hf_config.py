@@ -15,6 +15,8 @@ from typing import Any, Literal
 
 from lit_hour.config.schema import Config
 from lit_hour.errors import ConfigError, WeightsError
+from lit_hour.io.gguf_file import GGUF
+from lit_hour.weights.gguf_llm import gguf_config_values
 
 Kind = Literal["Hour-LLaVA", "LLaVA-OneVision", "a plain language model"]
 
@@ -24,11 +26,14 @@ KINDS: dict[tuple[Any, Any], Kind] = {  # (model_type, architecture)
     ("llava_qwen", "LlavaQwenForCausalLM"): "LLaVA-OneVision",
     ("llava", "LlavaQwenForCausalLM"): "LLaVA-OneVision",
     ("qwen2", "Qwen2ForCausalLM"): "a plain language model",
+    ("llama", "LlamaForCausalLM"): "a plain language model",
 }
 SUPPORTED_LLM = {  # supported values; None where the key may be missing
     "hidden_act": ("silu", None),
     "rope_scaling": (None,),
     "use_sliding_window": (False, None),
+    "attention_bias": (False, None),  # of Llama; Qwen2 has a fixed one
+    "mlp_bias": (False, None),
     "quantization_config": (None,),
 }
 SUPPORTED: dict[Kind, dict[str, tuple[Any, ...]]] = {
@@ -57,6 +62,7 @@ SIZES = {
     "num_key_value_heads": "num_key_value_heads",
     "intermediate_size": "intermediate_size",
 }
+PUBLISHED_MODEL_TYPE = "qwen2"  # of the language model inside Hour-LLaVA and LLaVA-OneVision
 # Hugging Face's name to open_clip's name and the image side in pixels
 TOWERS = {"google/siglip-so400m-patch14-384": ("ViT-SO400M-14-SigLIP-384", 384)}
 UNLIMITED_TOKENS = (
@@ -80,11 +86,16 @@ HARD_CODED = {  # constants of the published code, independent of config.json
 
 @dataclass(frozen=True)
 class PublishedConfig:
-    """A supported config.json, as read from `file`."""
+    """A supported config.json, as read from `file`, or what a GGUF file has in its place."""
 
     file: Path
     values: Mapping[str, Any]
     kind: Kind
+
+    @property
+    def source(self) -> Path:
+        """The folder of the model, or its GGUF file."""
+        return self.file if self.file.suffix == GGUF else self.file.parent
 
     def number(self, key: str) -> int | float:
         """Return a required number."""
@@ -125,22 +136,17 @@ def check_tokenizer(published: PublishedConfig, num_tokens: int) -> None:
         )
 
 
-def read_published_config(folder: Path) -> PublishedConfig:
-    """Read and check a folder's config.json.
+def read_published_config(source: Path) -> PublishedConfig:
+    """Read and check a folder's config.json, or the metadata of a GGUF file.
 
     Raises:
         WeightsError: It is missing or corrupt, or describes a model that would be computed
             differently here.
     """
-    file = folder / CONFIG
-    try:
-        values = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise WeightsError(
-            f"{folder} has no {CONFIG}. Give a folder in the Hugging Face layout."
-        ) from error
-    except (OSError, ValueError, RecursionError) as error:
-        raise WeightsError(f"{file} is corrupt: {error}") from error
+    if source.suffix == GGUF:
+        file, values = source, gguf_config_values(source)
+    else:
+        file, values = source / CONFIG, _read_config_json(source)
     if not isinstance(values, dict):
         raise WeightsError(f"{file} must be a mapping, not {values!r:.60}.")
     names = values.get("architectures")
@@ -167,6 +173,18 @@ def read_published_config(folder: Path) -> PublishedConfig:
     return published
 
 
+def _read_config_json(folder: Path) -> Any:
+    file = folder / CONFIG
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise WeightsError(
+            f"{folder} has no {CONFIG}. Give a folder in the Hugging Face layout."
+        ) from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise WeightsError(f"{file} is corrupt: {error}") from error
+
+
 def llm_settings(published: PublishedConfig) -> dict[str, Any]:
     """Return the language model's settings, as `model.llm` has them.
 
@@ -182,12 +200,20 @@ def llm_settings(published: PublishedConfig) -> dict[str, Any]:
     with_theta = (
         published if rope is None else PublishedConfig(published.file, rope, published.kind)
     )
-    # False is Qwen2's default, which its files may omit
+    # False is the default of Qwen2 and Llama, which their files may omit
     tied = published.values.get("tie_word_embeddings", False)
     if not isinstance(tied, bool):
         raise published.unsupported("tie_word_embeddings", "true or false")
+    head_dim = published.values.get("head_dim")
+    if head_dim not in (None, sizes["hidden_size"] // max(1, sizes["num_heads"])):
+        raise published.unsupported("head_dim", "hidden_size / num_attention_heads")
+    is_plain, model_type = (
+        published.kind == "a plain language model",
+        published.values["model_type"],
+    )
     return {
         **sizes,
+        "model_type": model_type if is_plain else PUBLISHED_MODEL_TYPE,
         "rms_norm_eps": float(published.number("rms_norm_eps")),
         "rope_theta": float(with_theta.number("rope_theta")),
         "tie_word_embeddings": tied,
@@ -281,18 +307,14 @@ def hf_config_values(config: Config, num_rows: int, vision_dim: int, dtype: str)
         dtype: dtype of the weights, as torch names it.
 
     Raises:
-        ConfigError: The published code lacks this kind of forgetting.
+        ConfigError: The published code lacks this kind of forgetting or of language model.
     """
     language, forgetting, side = (
         config.model.llm,
         config.model.memaug.spatial_forgetting,
         config.video.image_size,
     )
-    if forgetting not in SUPPORTED["Hour-LLaVA"]["spatial_sampling_type"]:
-        raise ConfigError(
-            f"model.memaug.spatial_forgetting={forgetting} is unsupported by the published code."
-            " Set uniform or random."
-        )
+    _check_convertible(config)
     tower = {name: published for published, (name, _) in TOWERS.items()}.get(
         config.model.vision.name, config.model.vision.name
     )
@@ -327,6 +349,25 @@ def hf_config_values(config: Config, num_rows: int, vision_dim: int, dtype: str)
         "torch_dtype": dtype,
         "use_cache": True,
     }
+
+
+def _check_convertible(config: Config) -> None:
+    """Check that the published code has this kind of language model and of forgetting.
+
+    Raises:
+        ConfigError: It does not.
+    """
+    model_type, forgetting = config.model.llm.model_type, config.model.memaug.spatial_forgetting
+    if model_type != PUBLISHED_MODEL_TYPE:
+        raise ConfigError(
+            f"model.llm.model_type={model_type} is unsupported by the published code. Only a run"
+            f" with {PUBLISHED_MODEL_TYPE} can be converted."
+        )
+    if forgetting not in SUPPORTED["Hour-LLaVA"]["spatial_sampling_type"]:
+        raise ConfigError(
+            f"model.memaug.spatial_forgetting={forgetting} is unsupported by the published code."
+            " Set uniform or random."
+        )
 
 
 def differences_from_published(config: Config) -> list[str]:

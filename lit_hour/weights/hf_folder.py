@@ -1,4 +1,4 @@
-"""Open weights in the Hugging Face layout for a model: check everything, read nothing yet.
+"""Open weights from elsewhere for a model: check everything, read nothing yet.
 
 Start at `open_published`.
 """
@@ -15,8 +15,12 @@ from torch import Tensor
 from lit_hour.config.model import VisionConfig
 from lit_hour.config.schema import Config
 from lit_hour.errors import WeightsError
+from lit_hour.io.gguf_file import GGUF
+from lit_hour.io.packaged_weights import EFFICIENTNET_LITE0
 from lit_hour.model.hour_llava import HourLLaVA
 from lit_hour.model.vision_encoder import VisionEncoder, check_weights
+from lit_hour.weights.efficientnet import open_efficientnet
+from lit_hour.weights.gguf_llm import open_gguf_weights
 from lit_hour.weights.hf_config import PublishedConfig
 from lit_hour.weights.name_map import (
     MEMAUG,
@@ -80,8 +84,8 @@ def open_published(
         WeightsError: A file is missing or corrupt, or a weight is missing, unexpected or of another
             shape.
     """
-    folder = published.file.parent
-    stored = open_weights(folder)
+    folder = published.source
+    stored = open_gguf_weights(folder) if folder.suffix == GGUF else open_weights(folder)
     wanted = drop_tied_output(meta_tensors, config)
     has_tower = any(name.startswith(PUBLISHED_TOWER) for name in stored.meta_tensors)
     has_memory = any(name.startswith(PUBLISHED_MEMAUG) for name in stored.meta_tensors)
@@ -120,12 +124,14 @@ def open_published(
 
 
 def open_tower(settings: VisionConfig, meta_tensors: MetaTensors) -> PretrainedWeights:
-    """Open the vision tower of `model.vision.weights`: a Hugging Face SigLIP, or open_clip's.
+    """Open the vision tower of `model.vision.weights`: of Hugging Face, open_clip or a package.
 
     Raises:
         WeightsError: See `open_published`.
         ConfigError: The setting is neither a folder, a file nor a tag of open_clip.
     """
+    if settings.weights == EFFICIENTNET_LITE0:
+        return PretrainedWeights(*open_efficientnet(settings, meta_tensors))
     path = Path(settings.weights)
     stored = (
         open_weights(path) if path.is_dir() or (path.suffix == SAFE and path.is_file()) else None

@@ -19,6 +19,8 @@ from lit_hour.config.model import LLMConfig
 from lit_hour.config.schema import Config
 from lit_hour.config.validate import check_config
 from lit_hour.errors import ConfigError, RunError, WeightsError, download_hint
+from lit_hour.io.gguf_file import GGUF
+from lit_hour.io.packaged_weights import SMOLLM2, find_packaged_weights
 from lit_hour.model.hour_llava import HourLLaVA
 from lit_hour.model.vision_encoder import VisionEncoder
 from lit_hour.run_dir import RunDir
@@ -140,11 +142,11 @@ def open_pretrained(config: Config) -> StoredWeights | None:
 
 
 def pretrained_tokenizer(config: Config) -> Path | None:
-    """Return the folder of a new run's tokenizer; None if it is trained from the data.
+    """Return the folder or GGUF file of a new run's tokenizer; None if it is trained from the data.
 
     Raises:
         RunError: `training.init_from` is neither a run nor a published model.
-        WeightsError: `text.tokenizer` is not a folder.
+        WeightsError: `text.tokenizer` or `model.llm.path` is not a folder or a GGUF file.
     """
     source = Path(config.training.init_from)
     if config.training.init_from and not is_published(source):
@@ -153,9 +155,9 @@ def pretrained_tokenizer(config: Config) -> Path | None:
     if config.training.init_from:
         return source
     if config.text.tokenizer != BYTE_LEVEL:
-        _check_folder("text.tokenizer", config.text.tokenizer)
-        return Path(config.text.tokenizer)
-    return Path(config.model.llm.path) if config.model.llm.path else None
+        return _find_language_model("text.tokenizer", config.text.tokenizer)
+    path = config.model.llm.path
+    return _find_language_model("model.llm.path", path) if path else None
 
 
 def load_pretrained_weights(model: HourLLaVA, config: Config) -> set[str]:
@@ -223,31 +225,35 @@ def _initial_checkpoint(source: Path) -> Path:
     )
 
 
-def _check_folder(setting: str, folder: str) -> None:
-    """Check that the folder of a Hugging Face model or tokenizer exists.
+def _find_language_model(setting: str, name: str) -> Path:
+    """Return the folder or GGUF file of a Hugging Face model or tokenizer.
 
     Raises:
-        WeightsError: It does not.
+        WeightsError: There is none of this name.
     """
-    if not Path(folder).is_dir():
+    if name == SMOLLM2:
+        return find_packaged_weights(SMOLLM2, setting)
+    path = Path(name)
+    if not path.is_dir() and not (path.suffix == GGUF and path.is_file()):
         raise WeightsError(
-            f"{setting}={folder} is not a folder. Give one in the Hugging Face layout."
-            f"{download_hint(folder)}"
+            f"{setting}={name} is not a folder. Give one in the Hugging Face layout, or a {GGUF}"
+            f" file.{download_hint(name)}"
         )
+    return path
 
 
 def _read_pretrained_config(config: Config) -> PublishedConfig:
     """Read the configured Hugging Face model; its kind has to match its setting."""
-    folder, is_plain = (
-        config.training.init_from or config.model.llm.path,
-        not config.training.init_from,
+    is_plain = not config.training.init_from
+    source = (
+        _find_language_model("model.llm.path", config.model.llm.path)
+        if is_plain
+        else Path(config.training.init_from)
     )
-    if is_plain:
-        _check_folder("model.llm.path", folder)
-    published = read_published_config(Path(folder))
+    published = read_published_config(source)
     if (published.kind == "a plain language model") != is_plain:
         right = "training.init_from" if is_plain else "model.llm.path"
-        raise WeightsError(f"{folder} is {published.kind}. Set {right}={folder} instead.")
+        raise WeightsError(f"{source} is {published.kind}. Set {right}={source} instead.")
     return published
 
 

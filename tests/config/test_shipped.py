@@ -24,7 +24,13 @@ def test_every_shipped_file_loads() -> None:
 
 def test_expected_files_are_shipped() -> None:
     expected = {
-        *("tiny.yaml", "tiny_model.yaml", "eval/synthetic.yaml", "eval/needle_1h.yaml"),
+        *(
+            "tiny.yaml",
+            "tiny_model.yaml",
+            "small.yaml",
+            "eval/synthetic.yaml",
+            "eval/needle_1h.yaml",
+        ),
         *(f"model/hour_llava_{size}.yaml" for size in ("3b", "7b")),
         *(f"stage/{stage}.yaml" for stage in STAGES),
         *(

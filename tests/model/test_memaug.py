@@ -105,3 +105,12 @@ def test_memaug_starts_with_small_weights_and_zero_biases() -> None:
     assert len(linear) == 2 * (4 + 4 + 2)
     for layer in linear:
         assert 0.018 < float(layer.weight.detach().std()) < 0.022 and not layer.bias.any()
+
+
+def test_initial_output_has_the_configured_deviation() -> None:
+    torch.manual_seed(0)
+    query, memory = torch.randn(40, 32), torch.randn(90, 32)
+    for std in (1.0, 0.25):
+        memaug = MemoryAugmentation(32, 4, 2, 2, 10_000.0, initial_output_std=std)
+        augmented = augment(memaug, query, memory, range(40), range(90))
+        torch.testing.assert_close(augmented.std(), torch.tensor(std), atol=0.02 * std, rtol=0)

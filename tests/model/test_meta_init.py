@@ -13,12 +13,14 @@ LLMS = {
     "tied": replace(LLM, tie_word_embeddings=True),
     "untied": LLM,
     "lora": replace(LLM, lora=LoraConfig(rank=4)),
+    "llama": replace(LLM, model_type="llama", lora=LoraConfig(rank=4)),
 }
 FAR = 777.0
 
 
 def config_with(llm: LLMConfig) -> Config:
-    return replace(CONFIG, model=replace(CONFIG.model, llm=llm))
+    memaug = replace(CONFIG.model.memaug, initial_output_std=0.5)
+    return replace(CONFIG, model=replace(CONFIG.model, llm=llm, memaug=memaug))
 
 
 def materialized_model(config: Config) -> HourLLaVA:

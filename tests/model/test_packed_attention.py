@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from lit_hour.config.model import LoraConfig
+from lit_hour.config.schema import Config
 from lit_hour.model import packed_attention
 from lit_hour.model.hour_llava import HourLLaVA
 from lit_hour.model.language_model import LanguageModel, LLMInputs
@@ -33,6 +34,9 @@ LENGTHS = [(5, 31, 17), (9, 9, 9), (12,), (1, 40, 2)]
 LORA = replace(
     CONFIG, model=replace(CONFIG.model, llm=replace(LLM, lora=LoraConfig(rank=4, alpha=1.0)))
 )
+
+
+LLAMA = replace(CONFIG, model=replace(CONFIG.model, llm=replace(LLM, model_type="llama")))
 
 
 def texts(*lengths: int) -> LLMInputs:
@@ -66,9 +70,12 @@ def check_same(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
         assert difference <= TOLERANCE * float(tensor.norm()) + 1e-9 * total, name
 
 
+@pytest.mark.parametrize("config", (CONFIG, LLAMA), ids=("qwen2", "llama"))
 @pytest.mark.parametrize("lengths", LENGTHS)
-def test_packed_texts_have_the_loss_and_gradients_of_padded_ones(lengths: tuple[int, ...]) -> None:
-    padded, packed = toy_model().llm, toy_model().llm
+def test_packed_texts_have_the_loss_and_gradients_of_padded_ones(
+    lengths: tuple[int, ...], config: Config
+) -> None:
+    padded, packed = toy_model(config).llm, toy_model(config).llm
     packed.pack_texts()
     inputs = texts(*lengths)
     check_same(learn(packed, inputs), learn(padded, inputs))

@@ -14,8 +14,9 @@ from lit_hour.weights.hf_config import (
     read_published_config,
     settings_from_hf,
 )
-from tests.weights.factories import HOUR_LLAVA, TOWER_OVERRIDES, write_config
+from tests.weights.factories import DIM, HOUR_LLAVA, TOWER_OVERRIDES, write_config
 
+LLAMA = {"model_type": "llama", "architectures": ["LlamaForCausalLM"]}
 PLAIN = {"model_type": "qwen2", "architectures": ["Qwen2ForCausalLM"]}
 ONEVISION = {
     "model_type": "llava",
@@ -98,9 +99,12 @@ def test_llm_settings_of_every_architecture(tmp_path: Path, kind: dict[str, Any]
     ("changes", "message"),
     [
         (
-            {"model_type": "llama", "architectures": ["LlamaForCausalLM"]},
-            r"model_type='llama' .* is unsupported",
+            {"model_type": "mistral", "architectures": ["MistralForCausalLM"]},
+            r"model_type='mistral' .* is unsupported",
         ),
+        ({**LLAMA, "rope_scaling": {"rope_type": "llama3"}}, r"rope_scaling=.* is unsupported"),
+        ({**LLAMA, "attention_bias": True}, r"attention_bias=True is unsupported"),
+        ({**LLAMA, "mlp_bias": True}, r"mlp_bias=True is unsupported"),
         (
             {"model_type": "llava", "architectures": ["LlavaLlamaForCausalLM"]},
             r"\['LlavaLlamaForCausalLM'\] is unsupported",
@@ -206,3 +210,21 @@ def test_differences_from_published_are_listed() -> None:
         hf_config_values(
             load_config(None, ["model.memaug.spatial_forgetting=none"]), 320, 24, "float32"
         )
+
+
+def test_run_with_another_backbone_cannot_be_converted() -> None:
+    config = load_config(None, ["model.llm.model_type=llama"])
+    with pytest.raises(
+        ConfigError, match=r"model\.llm\.model_type=llama is unsupported by the published code\."
+    ):
+        hf_config_values(config, 320, 24, "float32")
+
+
+def test_folder_of_a_llama_is_a_plain_language_model(tmp_path: Path) -> None:
+    write_config(tmp_path, **LLAMA, head_dim=DIM // 4)
+    published = read_published_config(tmp_path)
+    assert published.kind == "a plain language model"
+    assert llm_settings(published)["model_type"] == "llama"
+    write_config(tmp_path, **LLAMA, head_dim=DIM)
+    with pytest.raises(WeightsError, match=r"head_dim=32 is unsupported"):
+        llm_settings(read_published_config(tmp_path))
