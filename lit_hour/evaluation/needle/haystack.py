@@ -6,7 +6,7 @@ that cannot be copied at all is encoded once.
 
 from __future__ import annotations
 
-import logging
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -30,8 +30,6 @@ MAX_ENCODED_HEIGHT = 480  # pixels of a video that cannot be copied
 DEPTH_TOLERANCE = 0.005
 
 ENCODED_FILE = "haystack.mp4"  # of a video that cannot be copied
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -65,7 +63,7 @@ def open_haystack_video(path: Path, folder: Path) -> Footage:
         reason = str(error)
     target = folder / ENCODED_FILE
     if not target.exists():
-        log.warning("%s is encoded again, since %s.", path, reason)
+        warnings.warn(f"{path} is encoded again, since {reason}.", stacklevel=2)
         info = probe(path)
         scale = min(1.0, MAX_ENCODED_HEIGHT / info.height)
         size = FrameSize(_even(info.width * scale), _even(info.height * scale))

@@ -21,7 +21,7 @@ from PIL import Image
 
 from lit_hour.errors import VideoError
 from lit_hour.media.pil_images import RgbConverter
-from lit_hour.media.splicing.footage import TICKS_PER_SECOND, Footage, read_gops
+from lit_hour.media.splicing.footage import TICKS_PER_SECOND, Footage, VideoPacket, read_gops
 from lit_hour.media.splicing.video_writer import VideoWriter, open_writer
 from lit_hour.media.video_probe import open_video
 
@@ -129,12 +129,33 @@ def _copy(
     origin: int,
 ) -> None:
     """Copy the packets of consecutive GOPs."""
-    # Parameter sets are copied into the packets, because those of other excerpts differ.
+    groups = _read_with_start_codes(container, stream, footage, gops)
+    for number, (packets, ticks) in enumerate(groups, start=gops[0]):
+        end = footage.start_of(footage.gop_range(number)[1])
+        writer.write(packets, [origin + start for start in ticks], origin + end)
+
+
+def _read_with_start_codes(
+    container: InputContainer, stream: VideoStream, footage: Footage, gops: tuple[int, int]
+) -> Iterator[tuple[list[VideoPacket], list[int]]]:
+    """Yield the packets of each GOP with the start of their frames in the file.
+
+    Parameter sets are copied into the packets, because those of other excerpts differ.
+
+    Raises:
+        VideoError: a packet is damaged.
+    """
     to_start_codes = BitStreamFilterContext("h264_mp4toannexb", stream)
-    for number, group in enumerate(read_gops(container, stream, footage, *gops), start=gops[0]):
-        starts = [origin + footage.ticks_of(packet.pts or 0) for packet in group]
-        packets = [item for packet in group for item in to_start_codes.filter(packet)]
-        writer.write(packets, starts, origin + footage.start_of(footage.gop_range(number)[1]))
+    try:
+        for group in read_gops(container, stream, footage, *gops):
+            starts = [footage.ticks_of(packet.pts or 0) for packet in group]
+            packets = [item for packet in group for item in to_start_codes.filter(packet)]
+            yield packets, starts
+    except av.FFmpegError as error:
+        raise VideoError(
+            f"The packets of {footage.path} cannot be copied ({error.strerror}). Give an intact"
+            " file."
+        ) from error
 
 
 def _decode(

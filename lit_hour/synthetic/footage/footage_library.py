@@ -8,8 +8,8 @@ not decode it again.
 from __future__ import annotations
 
 import json
-import logging
 import multiprocessing
+import warnings
 from collections import Counter
 from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
@@ -37,8 +37,6 @@ SHORTEST_CLIP_SECONDS = 1.0
 # Under a photograph every GOP is encoded again, and every frame may last.
 MAX_GOP_SECONDS, MAX_FRAME_SECONDS = 20.0, 0.25
 ENCODED_FOLDER, RECORD_FILE = "footage", "checked.json"
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -103,7 +101,8 @@ def prepare_footage(
     record = {_key(path, folder): asdict(item) for path, item in by_path.items()}
     atomic_write_text(encoded_folder / RECORD_FILE, json.dumps({str(size): record}, indent=1))
     if faults := [item.fault for item in checked if item.fault]:
-        log.warning("%d videos are left out: %s", len(faults), list_first(faults, " "))
+        listed = list_first(faults, " ")
+        warnings.warn(f"{len(faults)} videos are left out: {listed}", stacklevel=2)
     usable = {path: item for path, item in by_path.items() if not item.fault}
     if not usable:
         raise SyntheticDataError(

@@ -7,7 +7,7 @@ of a category is for validation. Copies of a file count once, under all names.
 from __future__ import annotations
 
 import hashlib
-import logging
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,8 +18,6 @@ from lit_hour.media.image_reader import IMAGE_SUFFIXES, read_image
 from lit_hour.synthetic.video_plan import SPLITS, Split
 
 VALIDATION_SHARE = 0.25  # of the photographs of a category; at least one, if there are two
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -68,7 +66,8 @@ def load_photos(folder: Path, split: Split) -> PhotoLibrary:
             raise SyntheticDataError(f"Two folders of {folder} are named {category!r}. Rename one.")
         hashes[category] = _load_category(path, category, owner_of_hash, faults)
     if faults:
-        log.warning("%d photographs are left out: %s", len(faults), list_first(faults, "; "))
+        listed = list_first(faults, "; ")
+        warnings.warn(f"{len(faults)} photographs are left out: {listed}", stacklevel=2)
     lines = [f"{name} {digest}" for name, files in hashes.items() for digest in sorted(files)]
     photos = {category: _split_of(files, split) for category, files in hashes.items()}
     photos = {category: files for category, files in photos.items() if files}

@@ -106,7 +106,8 @@ def test_videos_that_cannot_be_copied_are_encoded_once(tmp_path: Path) -> None:
     path = write_video(
         tmp_path / "film.mp4", numbered_images(40), codec="mpeg4", rotation_degrees=90
     )
-    footage = open_haystack_video(path, tmp_path)
+    with pytest.warns(UserWarning, match="is encoded again, since its codec is mpeg4"):
+        footage = open_haystack_video(path, tmp_path)
     assert footage.path == tmp_path / "haystack.mp4" and footage.size == FrameSize(48, 64)
     before = footage.path.stat().st_mtime_ns
     assert open_haystack_video(path, tmp_path).path.stat().st_mtime_ns == before

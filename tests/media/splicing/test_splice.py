@@ -203,6 +203,10 @@ def test_damaged_or_changed_footage_is_refused(clips: list[Footage], tmp_path: P
     path.write_bytes(data)
     with pytest.raises(VideoError, match="decoded"):
         splice_video(tmp_path / "spliced.mp4", [Excerpt(source, 1, 60)])
+    data[middle : middle + 400] = b"\xff" * 400  # lengths of NAL units that no packet has
+    path.write_bytes(data)
+    with pytest.raises(VideoError, match=r"cannot be copied \(Invalid data"):
+        splice_video(tmp_path / "spliced.mp4", [Excerpt(source, 0, 60)])
     write_moving(path, 20, g="300")
     with pytest.raises(VideoError, match="has changed"):
         splice_video(tmp_path / "spliced.mp4", [Excerpt(source, 1, 60)])
