@@ -70,8 +70,8 @@ class VideoConfig:
     )
     on_decode_error: Literal["raise", "truncate"] = field(
         "raise",
-        "for a file that cannot be decoded to its end: raise an error, or use the frames before"
-        " the error and log a warning",
+        "for a file that is cut or has packets that cannot be decoded: raise an error, or use the"
+        " frames that can be read and log a warning",
     )
     keyframes_only: bool = field(
         False,

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from lit_hour.config.schema import Config
 from lit_hour.errors import ImageError, QuestionError, VideoError
+from lit_hour.media.animated_webp import is_animated_webp
 from lit_hour.media.anyres import load_image_set, load_tiled_image
 from lit_hour.media.image_reader import IMAGE_SUFFIXES, image_suffix
 from lit_hour.media.transforms import encode_jpeg
@@ -72,7 +73,7 @@ class InputFiles:
 
 
 def check_input_files(files: Sequence[str | Path]) -> InputFiles:
-    """Check the headers of the files; this needs no model and takes milliseconds.
+    """Check the files; this needs no model, and about half a second per hour of video.
 
     Raises:
         QuestionError: there is no file, or a video is one of several files.
@@ -80,7 +81,7 @@ def check_input_files(files: Sequence[str | Path]) -> InputFiles:
         ImageError: an image cannot be read, or its header is damaged.
     """
     paths = tuple(map(Path, files))
-    videos = [path for path in paths if path.suffix.lower() not in IMAGE_SUFFIXES]
+    videos = [path for path in paths if _is_video(path)]
     if not paths or (videos and len(paths) > 1):
         found = f"A video ({videos[0]}) is one of {len(paths)} files" if videos else "No file given"
         raise QuestionError(f"{found}. Give one video, or images ({', '.join(IMAGE_SUFFIXES)}).")
@@ -90,6 +91,12 @@ def check_input_files(files: Sequence[str | Path]) -> InputFiles:
     for path in paths:
         image_suffix(_read_image(path), str(path))
     return InputFiles(paths, None)
+
+
+def _is_video(path: Path) -> bool:
+    if path.suffix.lower() not in IMAGE_SUFFIXES:
+        return True
+    return path.is_file() and is_animated_webp(path)
 
 
 def _read_image(path: Path) -> bytes:

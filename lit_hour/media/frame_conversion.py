@@ -10,8 +10,9 @@ from av.video.frame import VideoFrame
 from torch import Tensor
 
 from lit_hour.errors import VideoError
+from lit_hour.media.orientation import find_transpose
 from lit_hour.media.pil_images import RgbConverter
-from lit_hour.media.transforms import resize_image, rotate_image
+from lit_hour.media.transforms import resize_image
 
 
 class _PerThread(threading.local):
@@ -47,6 +48,7 @@ class FrameConverter:
                 f"{self._path} has frames of the pixel format {frame.format.name}, which cannot be"
                 " converted to RGB. Convert the video."
             ) from error
-        if frame.rotation:
-            image = rotate_image(image, frame.rotation)
+        transpose = find_transpose(frame)
+        if transpose is not None:
+            image = image.transpose(transpose)
         return resize_image(image, self._image_size)  # (3, size, size)

@@ -9,13 +9,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 
 from av.video.frame import VideoFrame
 
 from lit_hour.config.schema import VideoConfig
 from lit_hour.errors import VideoError
+from lit_hour.media.frame_decoding import Damage, decode_frames
 from lit_hour.media.packet_filter import TIME_TOLERANCE_SECONDS
 from lit_hour.media.pil_images import RgbConverter, encode_pil_jpeg, resize_to_square
 from lit_hour.media.sample_times import sample_timestamps
@@ -48,12 +48,14 @@ def read_jpeg_frames(path: Path, video: VideoConfig, jpeg_quality: int) -> JpegF
         VideoError: the file cannot be read to its end, or has to be rotated.
     """
     info = probe(path)
+    if info.transpose is not None:
+        raise VideoError(f"{info.path} is stored rotated or mirrored. Pack it.")
     timestamps = sample_timestamps(
         info.duration_seconds, video.fps, video.min_frames, video.max_frames
     )
     encoder = _FrameEncoder(video.image_size, jpeg_quality)
     images: list[bytes] = []
-    for frame, end_seconds in _displayed_frames(info):
+    for frame, end_seconds in displayed_frames(info):
         while (
             len(images) < len(timestamps)
             and timestamps[len(images)] < end_seconds - TIME_TOLERANCE_SECONDS
@@ -62,20 +64,32 @@ def read_jpeg_frames(path: Path, video: VideoConfig, jpeg_quality: int) -> JpegF
     return JpegFrames(images, timestamps, info.duration_seconds)
 
 
-def _displayed_frames(info: VideoInfo) -> Iterator[tuple[VideoFrame, float]]:
-    """Yield every frame with the time at which it leaves the screen; the last one stays."""
-    if info.rotation_degrees:
-        raise VideoError(f"{info.path} is rotated by {info.rotation_degrees} degrees. Pack it.")
-    with open_video(info.path) as (container, stream):
+def displayed_frames(info: VideoInfo) -> Iterator[tuple[VideoFrame, float]]:
+    """Yield every frame of an intact video with the second at which it leaves the screen.
+
+    The last frame stays, so that its end is infinite. One thread decodes.
+
+    Raises:
+        VideoError: the file is cut, or a packet cannot be decoded.
+    """
+    if info.fault:
+        raise VideoError(f"{info.path} is damaged or cut short: {info.fault}. Give an intact file.")
+    damage = Damage()
+    with open_video(info.path, info.stream_index) as (container, stream):
         stream.codec_context.thread_count = 1
-        time_base = float(stream.time_base or 0)
         shown: VideoFrame | None = None
-        for frame in chain(container.decode(stream), (None,)):
-            pts = frame.pts if frame is not None else None
-            end_seconds = math.inf if pts is None else (pts - info.first_pts) * time_base
+        for frame, ticks in decode_frames(container, stream, info.repair, damage):
+            if damage.num_packets:
+                break
             if shown is not None:
-                yield shown, end_seconds
+                yield shown, info.seconds(ticks)
             shown = frame
+        if damage.num_packets:
+            raise VideoError(
+                f"{info.path} is damaged: a packet cannot be decoded. Give an intact file."
+            )
+        if shown is not None:
+            yield shown, math.inf
 
 
 class _FrameEncoder:

@@ -18,6 +18,7 @@ import av
 
 from lit_hour.config.schema import VideoConfig
 from lit_hour.io.sampling import evenly_spaced_indices
+from lit_hour.media.packet_times import TimeSource, read_packets
 from lit_hour.media.video_probe import VideoInfo, open_video
 
 
@@ -144,33 +145,19 @@ def read_feature_indices(num_stored: int, duration_seconds: float, fps: float) -
 def read_frame_table(info: VideoInfo) -> FrameTable:
     """Return the start of every frame, from the headers of the packets; nothing is decoded.
 
-    A file that is cut short keeps the frames that its header promises, so that decoding them
-    reports the damage. Frames without presentation times (avi) are evenly spaced.
-
     Raises:
         VideoError: the file cannot be opened.
     """
-    shown: list[int | None] = []
-    end = 0
-    with open_video(info.path) as (container, stream):
-        tick_seconds = Fraction(stream.time_base or 0)
+    uses_pts = info.repair.source is TimeSource.PRESENTATION
+    starts: list[int] = []
+    with open_video(info.path, info.stream_index) as (container, stream):
         rate = stream.average_rate or stream.guessed_rate
-        with suppress(av.FFmpegError):  # the frames behind the damage are added below
-            for packet in container.demux(stream):
-                if packet.size == 0:  # PyAV's flush packet at the end
-                    break
-                if not packet.is_discard:
-                    shown.append(packet.pts)
-                    end = max(end, (packet.pts or 0) + (packet.duration or 0))
-    rate = Fraction(rate or max(len(shown), 1) / info.duration_seconds)
-    ticks = sorted({pts - info.first_pts for pts in shown if pts is not None})
-    ticks = [tick for tick in ticks if tick >= 0] or [0]
-    if None in shown or not tick_seconds:
-        ticks, tick_seconds, end = list(range(len(shown))), 1 / rate, info.first_pts + len(shown)
-    interval = ticks[-1] - ticks[-2] if len(ticks) > 1 else 0
-    step = max(round(1 / (rate * tick_seconds)), 1)
-    end_seconds = float((end - info.first_pts) * tick_seconds)
-    if info.is_cut(end_seconds, 0.0, float(interval * tick_seconds)):
-        num_ticks = int(Fraction(info.duration_seconds) / tick_seconds)
-        ticks += range(ticks[-1] + step, num_ticks, step)
-    return FrameTable(ticks, tick_seconds, float(rate))
+        with suppress(av.FFmpegError):  # reported when the frames are decoded
+            for packet in read_packets(container, stream, info.repair):
+                start = packet.pts if uses_pts else packet.dts
+                if start is not None and not packet.is_discard:
+                    starts.append(start)
+    first = info.first_pts if uses_pts else min(starts, default=0)
+    ticks = sorted({start - first for start in starts if start >= first}) or [0]
+    frame_rate = float(rate or len(ticks) / info.duration_seconds)
+    return FrameTable(ticks, info.time_base, frame_rate)

@@ -17,20 +17,19 @@ from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field
 from itertools import chain
 from math import inf
-from pathlib import Path
-from typing import Generic, TypeAlias, TypeVar
+from typing import Generic, TypeVar
 
 import av
 from av.container import InputContainer
-from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 from torch.utils.data import get_worker_info
 
 from lit_hour.media.packet_filter import FrameRole, PacketFilter, PacketInfo, parse_h264_packet
+from lit_hour.media.packet_times import TimeSource, VideoPacket, read_packets
 from lit_hour.media.video_probe import VideoInfo, open_video
 
-# The containers that store presentation times, which avi does not.
+# Containers with the presentation times and keyframes that the packet filter needs.
 TIMESTAMPED_CONTAINERS = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "mpegts", "flv")
 # Each decoder holds up to 16 full-size frames, and the converted frames of two batches ahead.
 MAX_DECODERS = 4
@@ -38,7 +37,6 @@ MAX_FRAME_THREADS = 8
 MAX_BATCH_FRAMES, MAX_BATCH_BYTES = 64, 8 * 2**20
 
 ImageT = TypeVar("ImageT")
-VideoPacket: TypeAlias = "Packet[VideoStream]"
 
 
 def decode_selected_frames(
@@ -50,7 +48,7 @@ def decode_selected_frames(
     """Yield the images on screen at given times; only the packets they need are decoded.
 
     Ends early, without an error, where the file is damaged or differs from what its packet headers
-    say; at once if the container has no presentation times, or, unless `keyframes_only`, if the
+    say; at once if its presentation times are not known, or, unless `keyframes_only`, if the
     codec is not H.264: the reference structure of other codecs is not parsed. Damage in packets
     that are not needed is not noticed. Decode all frames to learn more.
 
@@ -66,19 +64,19 @@ def decode_selected_frames(
         which it is on screen.
     """
     is_parsed = keyframes_only or info.codec == "h264"
-    if info.container not in TIMESTAMPED_CONTAINERS or not is_parsed:
+    is_timed = info.repair.source is TimeSource.PRESENTATION
+    if info.container not in TIMESTAMPED_CONTAINERS or not is_timed or not is_parsed:
         return
     packet_filter: PacketFilter[VideoPacket] = PacketFilter(timestamps)
     starts, num_shown = packet_filter.frame_start_seconds, 0
     shown: tuple[float, ImageT] | None = None
-    with open_video(info.path) as (container, stream):
-        time_base = stream.time_base or 0
+    with open_video(info.path, info.stream_index) as (container, stream):
         packets = _needed_packets(info, container, stream, packet_filter, keyframes_only)
         batches = _batch_packets(packets, packet_filter)
-        decoded = decode_batches(info.path, stream, batches, convert, keyframes_only)
+        decoded = decode_batches(info, stream, batches, convert, keyframes_only)
         with closing(decoded):
             for pts, image in decoded:
-                start_seconds = float((pts - info.first_pts) * time_base)
+                start_seconds = info.seconds(pts)
                 if shown is not None:  # its end is known when the next image comes
                     num_times = bisect_right(starts, shown[0]) - num_shown
                     yield shown[1], shown[0], num_times
@@ -97,39 +95,25 @@ def _needed_packets(
     packet_filter: PacketFilter[VideoPacket],
     keyframes_only: bool,
 ) -> Iterator[list[PacketInfo[VideoPacket]]]:
-    """Yield the needed packets, a few at a time.
-
-    Ends early at damage, and where the header promises more frames than the file holds.
-    """
+    """Yield the needed packets, a few at a time; ends early at damage."""
     extradata = stream.codec_context.extradata or b""
     # avcC configuration record: NAL units come after their length, not after start codes.
     length_size = (extradata[4] & 3) + 1 if extradata[:1] == b"\1" else 0
-    time_base = stream.time_base or 0
-    last_start_seconds = duration_seconds = interval_seconds = 0.0
     with suppress(av.FFmpegError):
-        for packet in container.demux(stream):
-            if packet.size == 0:  # PyAV's flush packet at the end
-                break
+        for packet in read_packets(container, stream, info.repair):
             if packet.pts is None or packet.has_sidedata("new_extradata"):
                 return
-            start_seconds = float((packet.pts - info.first_pts) * time_base)
-            if start_seconds > last_start_seconds:
-                interval_seconds = start_seconds - last_start_seconds
-                last_start_seconds = start_seconds
-                duration_seconds = float((packet.duration or 0) * packet.time_base)
             if packet.is_keyframe or not keyframes_only:
                 role, has_parameters = FrameRole.IDR, False
                 if info.codec == "h264":
                     role, has_parameters = parse_h264_packet(memoryview(packet), length_size)
                 if keyframes_only:
                     role = FrameRole.IDR
-                shown_seconds = None if packet.is_discard else start_seconds
+                shown_seconds = None if packet.is_discard else info.seconds(packet.pts)
                 yield packet_filter.push(PacketInfo(packet, shown_seconds, role, has_parameters))
             if packet_filter.done:
                 return
-        end_seconds = last_start_seconds + (duration_seconds or interval_seconds)
-        if not info.is_cut(end_seconds, duration_seconds, interval_seconds):
-            yield packet_filter.decide(inf)
+        yield packet_filter.decide(inf)
 
 
 @dataclass
@@ -248,7 +232,7 @@ class GopDecoder(Generic[ImageT]):
 
 
 def decode_batches(
-    path: Path,
+    info: VideoInfo,
     stream: VideoStream,
     batches: Iterator[PacketBatch],
     convert: Callable[[VideoFrame], ImageT],
@@ -261,7 +245,7 @@ def decode_batches(
     closes the decoders.
 
     Args:
-        path: the file. Each further decoder opens it again, because its codec context takes the
+        info: of the file. Each further decoder opens it again, because its codec context takes the
             color description from the header.
         stream: the video stream of the file that is already open, for the first decoder.
         batches: the packets to decode.
@@ -279,7 +263,7 @@ def decode_batches(
                 decoder = min(decoders, key=lambda one: one.num_submitted - one.num_decoded)
                 is_busy = decoder.num_submitted > decoder.num_decoded
                 if is_busy and len(decoders) < max_decoders:
-                    _, stream = on_exit.enter_context(open_video(path))
+                    _, stream = on_exit.enter_context(open_video(info.path, info.stream_index))
                     decoder = GopDecoder(stream, convert, allow_interlaced)
                     decoders.append(decoder)
                     on_exit.callback(decoder.thread.shutdown, cancel_futures=True)

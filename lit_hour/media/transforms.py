@@ -1,4 +1,4 @@
-"""Rotate and resize images, and encode and decode JPEG.
+"""Resize images, and encode and decode JPEG.
 
 PIL does all of it, because the published preprocessing is PIL's bicubic resize with antialiasing.
 """
@@ -17,18 +17,6 @@ from lit_hour.media.pil_images import encode_pil_jpeg, resize_to_square
 
 # A stored frame is far smaller; a decompression bomb of a kilobyte can unpack to gigabytes.
 MAX_JPEG_PIXELS = 64_000_000
-
-_COUNTERCLOCKWISE = {
-    90: Image.Transpose.ROTATE_90,
-    180: Image.Transpose.ROTATE_180,
-    270: Image.Transpose.ROTATE_270,
-}
-
-
-def rotate_image(image: Image.Image, rotation_degrees: int) -> Image.Image:
-    """Rotate an image counterclockwise, rounded to quarter turns; the angle may be negative."""
-    turn = round(rotation_degrees / 90) * 90 % 360
-    return image.transpose(_COUNTERCLOCKWISE[turn]) if turn else image
 
 
 def resize_image(image: Image.Image, image_size: int, target: Tensor | None = None) -> Tensor:

@@ -11,32 +11,23 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Generator, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Literal
 
-import av
 import torch
-from av.video.frame import VideoFrame
 from torch import Tensor
 
 from lit_hour.config.schema import VideoConfig
 from lit_hour.errors import VideoError
+from lit_hour.media.all_frames import DamagedVideoWarning, OnDecodeError, images_of_all_frames
 from lit_hour.media.frame_conversion import FrameConverter
-from lit_hour.media.packet_filter import TIME_TOLERANCE_SECONDS
 from lit_hour.media.published_sampling import sample_published
 from lit_hour.media.sample_times import sample_timestamps
 from lit_hour.media.selective_decoding import TIMESTAMPED_CONTAINERS, decode_selected_frames
-from lit_hour.media.video_probe import NO_TIMESTAMPS_MESSAGE, VideoInfo, open_video, probe
+from lit_hour.media.video_probe import VideoInfo, probe
 from lit_hour.types import Frames
 
 CLIP_SLACK_SECONDS = 1.0  # by which a part may end after its video, because times are rounded
-OnDecodeError = Literal["raise", "truncate"]
-
-
-class DamagedVideoWarning(UserWarning):
-    """A video was used although it could not be read to its end."""
 
 
 class ClipWarning(UserWarning):
@@ -47,26 +38,13 @@ class KeyframeWarning(UserWarning):
     """Keyframes were returned in place of the frames on screen."""
 
 
-@dataclass
-class ReadableRange:
-    """The part of a video that could be read.
-
-    Attributes:
-        last_start_seconds: start of the last frame that was decoded.
-        end_seconds: its end; infinite for an intact file, whose last frame stays on screen.
-    """
-
-    last_start_seconds: float = 0.0
-    end_seconds: float = 0.0
-
-
 class SampledVideo:
     """The sampled frames of a video, read in chunks, so that memory does not grow with its length.
 
     Attributes:
         timestamps: of the frames, in seconds.
-        duration_seconds: of the video. For a damaged video that is used all the same, the duration
-            of the readable part, once the chunks have been read.
+        duration_seconds: of the video: to the end of its last packet, whether that can be decoded
+            or not.
     """
 
     def __init__(
@@ -108,12 +86,13 @@ class SampledVideo:
         """Yield the frames in order, see `read_frames`.
 
         Raises:
-            VideoError: see `read_frames`.
+            VideoError: the file is cut, or see `read_frames`.
         """
+        report_fault(self._info, self._config.on_decode_error)
         if self._clip is not None:
             yield from self._clip_chunks(self._clip, chunk_frames)
             return
-        readable_seconds = yield from read_frames(
+        yield from read_frames(
             self._info,
             self.timestamps,
             self._config.image_size,
@@ -121,8 +100,6 @@ class SampledVideo:
             chunk_frames,
             self._config.keyframes_only,
         )
-        if readable_seconds != self._info.duration_seconds:
-            self.duration_seconds = readable_seconds
 
     def _clip_chunks(self, clip: tuple[float, float], chunk_frames: int) -> Iterator[Frames]:
         """Yield the frames of a part, with times from its start."""
@@ -141,8 +118,6 @@ class SampledVideo:
             times = self.timestamps[num_read : num_read + len(frames)]
             yield _timed(frames.images, times)
             num_read += len(frames)
-        if num_read < len(self.timestamps):
-            self.duration_seconds = self.timestamps[num_read]
 
 
 def clip_bounds(
@@ -178,7 +153,7 @@ def load_video(path: str | Path, config: VideoConfig) -> tuple[Frames, float]:
 
     Returns:
         Images `(frames, 3, image_size, image_size)` uint8 with timestamps `(frames,)`, and the
-        duration: of the readable part if the file is damaged and used all the same.
+        duration.
 
     Raises:
         VideoError: see `read_frames`.
@@ -202,7 +177,7 @@ def read_frames(
     on_decode_error: OnDecodeError,
     chunk_frames: int = 64,
     keyframes_only: bool = False,
-) -> Generator[Frames, None, float]:
+) -> Iterator[Frames]:
     """Yield the frames on screen at the given times, as a player shows them, in chunks.
 
     For H.264, only the packets that these frames need are decoded, so damage between them is not
@@ -213,19 +188,17 @@ def read_frames(
         video: path, or the result of `probe`.
         timestamps: seconds from the first frame, in order; several may fall on one frame.
         image_size: side in pixels of the square that each frame is resized to.
-        on_decode_error: for a file that stops decoding before the last timestamp: "raise" raises
-            `VideoError` there, "truncate" ends the chunks there with a `DamagedVideoWarning`.
+        on_decode_error: for packets that cannot be decoded: "raise" raises `VideoError` there,
+            "truncate" goes on with a `DamagedVideoWarning`: the frame before them stays on screen,
+            and where none follows, the chunks end early.
         chunk_frames: frames in a chunk; the last one may have fewer.
         keyframes_only: return the last keyframe before each time instead, at a fraction of the
             cost. The error in time is reported with a `KeyframeWarning`. If the encoder put
             keyframes at cuts, the keyframe begins the scene on screen. Ignored for containers
-            without presentation times (avi).
+            without presentation times (avi), and from damage on.
 
     Yields:
         Images `(frames, 3, image_size, image_size)` uint8 with timestamps `(frames,)` float32.
-
-    Returns:
-        Seconds of the video that could be read: its duration, or where the readable part ends.
 
     Raises:
         VideoError: the file cannot be read (see `probe`) or is damaged, or a timestamp is outside
@@ -238,22 +211,38 @@ def read_frames(
             f"Timestamps in {info.path} must be in order, from 0 to less than"
             f" {info.duration_seconds} s."
         )
-    readable = ReadableRange()
     if keyframes_only and info.container in TIMESTAMPED_CONTAINERS:
-        images = _keyframe_images(info, timestamps, image_size, readable)
+        images = _keyframe_images(info, timestamps, image_size, on_decode_error)
     else:
-        images = _displayed_images(info, timestamps, image_size, readable)
-    num_read = yield from _stack_images(images, timestamps, chunk_frames)
-    if num_read == len(timestamps):
-        return info.duration_seconds
-    _report_damage(info, readable, num_read, len(timestamps), on_decode_error)
-    return readable.end_seconds
+        images = _displayed_images(info, timestamps, image_size, on_decode_error)
+    yield from _stack_images(images, timestamps, chunk_frames)
+
+
+def report_fault(info: VideoInfo, on_decode_error: OnDecodeError) -> None:
+    """Raise or warn if a file is cut, so that a part of a video is not taken for all of it.
+
+    Raises:
+        VideoError: it is cut, and `on_decode_error` is "raise".
+    """
+    if not info.fault:
+        return
+    fault = f"{info.path} is damaged or cut short: {info.fault}"
+    if on_decode_error == "raise":
+        raise VideoError(
+            f"{fault}. Download it again, or set video.on_decode_error=truncate to use the"
+            f" {info.duration_seconds:.1f} s that can be read."
+        )
+    warnings.warn(
+        f"{fault}. Its first {info.duration_seconds:.1f} s are used.",
+        DamagedVideoWarning,
+        stacklevel=3,
+    )
 
 
 def _stack_images(
     images: Iterator[Tensor], timestamps: Sequence[float], chunk_frames: int
-) -> Generator[Frames, None, int]:
-    """Yield images `(3, size, size)` in chunks, and return their number.
+) -> Iterator[Frames]:
+    """Yield images `(3, size, size)` in chunks.
 
     An image is copied before the next one is requested.
     """
@@ -271,36 +260,17 @@ def _stack_images(
             num_read, num_in_chunk = num_read + num_in_chunk, 0
     if num_in_chunk:
         yield _timed(buffer[:num_in_chunk].clone(), timestamps[num_read : num_read + num_in_chunk])
-    return num_read + num_in_chunk
 
 
 def _timed(images: Tensor, timestamps: Sequence[float]) -> Frames:
     return Frames(images, torch.tensor(timestamps, dtype=torch.float32))  # (frames,)
 
 
-def _report_damage(
-    info: VideoInfo,
-    readable: ReadableRange,
-    num_read: int,
-    num_frames: int,
-    on_decode_error: OnDecodeError,
-) -> None:
-    """Raise or warn, because the video ended before the last timestamp."""
-    damage = (
-        f"{info.path} is damaged or cut short: it could be read up to {readable.end_seconds:.1f} s"
-        f" of {info.duration_seconds:.1f} s (last frame at {readable.last_start_seconds:.1f} s)"
-    )
-    if on_decode_error == "raise":
-        raise VideoError(
-            f"{damage}. Give an intact file, or set video.on_decode_error=truncate to use the"
-            " readable part."
-        )
-    missing = f"{num_frames - num_read} of {num_frames} frames are missing"
-    warnings.warn(f"{damage}. {missing}.", DamagedVideoWarning, stacklevel=3)
-
-
 def _displayed_images(
-    info: VideoInfo, timestamps: Sequence[float], image_size: int, readable: ReadableRange
+    info: VideoInfo,
+    timestamps: Sequence[float],
+    image_size: int,
+    on_decode_error: OnDecodeError,
 ) -> Iterator[Tensor]:
     """Yield an image `(3, image_size, image_size)` per timestamp, as far as the video is readable.
 
@@ -311,65 +281,11 @@ def _displayed_images(
     for image, _, num_times in decode_selected_frames(info, timestamps, False, convert):
         yield from [image] * num_times
         num_read += num_times
-    if num_read < len(timestamps):
-        yield from _images_of_all_frames(info, timestamps[num_read:], image_size, readable)
-
-
-def _images_of_all_frames(
-    info: VideoInfo, timestamps: Sequence[float], image_size: int, readable: ReadableRange
-) -> Iterator[Tensor]:
-    """Yield the same images as `_displayed_images` by decoding every frame."""
-    num_read, convert = 0, FrameConverter(info.path, image_size)
-    for frame, end_seconds in _iterate_frames(info, readable):
-        image: Tensor | None = None
-        while timestamps[num_read] < end_seconds - TIME_TOLERANCE_SECONDS:
-            if image is None:
-                image = convert(frame)  # (3, size, size)
-            yield image
-            num_read += 1
-            if num_read == len(timestamps):
-                return
-
-
-def _iterate_frames(info: VideoInfo, readable: ReadableRange) -> Iterator[tuple[VideoFrame, float]]:
-    """Decode every frame and yield it with the time at which it leaves the screen, in seconds.
-
-    Args:
-        info: the result of `probe`.
-        readable: updated while frames are decoded; complete when the iterator ends.
-
-    Raises:
-        VideoError: no frame can be decoded, or a frame has no presentation time.
-    """
-    shown: VideoFrame | None = None
-    first_pts, interval_seconds, is_damaged = 0, 0.0, False
-    with open_video(info.path) as (container, stream):
-        stream.thread_type = "AUTO"
-        try:
-            for frame in container.decode(stream):
-                if frame.pts is None or frame.time_base is None:
-                    raise VideoError(NO_TIMESTAMPS_MESSAGE.format(path=info.path))
-                if shown is None:
-                    first_pts = frame.pts
-                start_seconds = float((frame.pts - first_pts) * frame.time_base)
-                if shown is not None:
-                    yield shown, start_seconds
-                    interval_seconds = start_seconds - readable.last_start_seconds
-                shown, readable.last_start_seconds = frame, start_seconds
-        except av.FFmpegError:  # the caller finds out whether a frame that it needs is missing
-            is_damaged = True
-    if shown is None:
-        raise VideoError(f"No frame of {info.path} can be decoded. Give an intact video file.")
-    duration_seconds = float((shown.duration or 0) * (shown.time_base or 0))
-    end_seconds = readable.last_start_seconds + (duration_seconds or interval_seconds)
-    if not is_damaged and not info.is_cut(end_seconds, duration_seconds, interval_seconds):
-        end_seconds = math.inf
-    readable.end_seconds = end_seconds
-    yield shown, end_seconds
+    yield from images_of_all_frames(info, timestamps, num_read, image_size, on_decode_error)
 
 
 def _keyframe_images(
-    info: VideoInfo, timestamps: Sequence[float], image_size: int, readable: ReadableRange
+    info: VideoInfo, timestamps: Sequence[float], image_size: int, on_decode_error: OnDecodeError
 ) -> Iterator[Tensor]:
     """Yield the last keyframe before each timestamp, `(3, image_size, image_size)`."""
     num_read, early_seconds = 0, []
@@ -379,9 +295,6 @@ def _keyframe_images(
         times = timestamps[num_read : num_read + num_times]
         early_seconds += [abs(seconds - start) for seconds in times]
         num_read += num_times
-        readable.last_start_seconds = start
-    if num_read < len(timestamps):
-        readable.end_seconds = timestamps[num_read]
     if early_seconds:
         warnings.warn(
             f"{info.path} was read by its keyframes: frames are"
@@ -390,3 +303,4 @@ def _keyframe_images(
             KeyframeWarning,
             stacklevel=2,
         )
+    yield from images_of_all_frames(info, timestamps, num_read, image_size, on_decode_error)

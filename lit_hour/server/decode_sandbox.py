@@ -119,7 +119,7 @@ class SandboxedVideo:
 
     Attributes:
         num_frames: expected; a damaged video may yield fewer.
-        duration_seconds: after `chunks`, that of the part that could be decoded.
+        duration_seconds: to the end of its last packet.
         warnings: of the decoder, known after `chunks`.
     """
 
@@ -161,7 +161,6 @@ class SandboxedVideo:
             images = torch.frombuffer(bytearray(pixels), dtype=torch.uint8)
             yield Frames(images.view(shape), timestamps)  # (frames, 3, size, size), (frames,)
         with _validation(name):
-            self.duration_seconds = _positive(message["duration_seconds"])
             self.warnings = [
                 self._channel.redact_path(str(warning)) for warning in message["warnings"]
             ]

@@ -73,8 +73,7 @@ def decode_video(
     except (VideoError, MemoryError) as error:
         _send_error(connection, error)
     else:
-        messages = [str(warning.message) for warning in caught]
-        _send(connection, "done", duration_seconds=sampled.duration_seconds, warnings=messages)
+        _send(connection, "done", warnings=[str(warning.message) for warning in caught])
 
 
 def _limit_resources(limits: ResourceLimits) -> None:

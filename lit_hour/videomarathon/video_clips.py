@@ -16,7 +16,7 @@ from lit_hour.config.videomarathon import VideoMarathonConfig
 from lit_hour.errors import TeacherError
 from lit_hour.media.transforms import encode_jpeg
 from lit_hour.media.video_probe import VIDEO_SUFFIXES, VideoInfo, probe
-from lit_hour.media.video_reader import read_frames
+from lit_hour.media.video_reader import read_frames, report_fault
 
 CHUNK_FRAMES = 16
 MIN_LAST_CLIP_RATIO = 0.5  # of a clip's length; a shorter rest joins the clip before
@@ -116,6 +116,7 @@ def _read_jpegs(
     info: VideoInfo, timestamps: Sequence[float], config: VideoMarathonConfig
 ) -> Iterator[bytes]:
     """Yield the frame at each time as a JPEG file with the aspect ratio of the video."""
+    report_fault(info, "raise")
     longer = max(info.width, info.height)
     height, width = (
         max(1, round(config.image_size * side / longer)) for side in (info.height, info.width)

@@ -68,6 +68,9 @@ def write_video(
     codec: str = "libx264",
     pixel_format: str = "yuv420p",
     rotation_degrees: int = 0,
+    display_matrix: Sequence[int] | None = None,
+    pixel_ratio: Fraction | None = None,
+    encoder_options: dict[str, str] | None = None,
     container_options: dict[str, str] | None = None,
     audio_seconds: float = 0.0,
 ) -> Path:
@@ -77,11 +80,17 @@ def write_video(
     """
     with av.open(str(path), "w", container_options=container_options or {}) as container:
         time_base = Fraction(1, ticks_per_second)
-        stream = container.add_stream(codec, rate=ticks_per_second, time_base=time_base)
+        stream = container.add_stream(
+            codec, rate=ticks_per_second, options=encoder_options, time_base=time_base
+        )
         stream.height, stream.width = images[0].shape[:2]
         stream.pix_fmt = pixel_format
         if rotation_degrees:
             stream.set_display_rotation(rotation_degrees)
+        if display_matrix is not None:
+            stream.set_display_matrix(display_matrix)
+        if pixel_ratio is not None:
+            stream.codec_context.sample_aspect_ratio = pixel_ratio
         silence = container.add_stream("aac", rate=8000, layout="mono") if audio_seconds else None
         for time, image in zip(times or range(len(images)), images, strict=True):
             frame = av.VideoFrame.from_ndarray(image, format="rgb24")
@@ -146,6 +155,27 @@ def loop_video(source: Path, target: Path, duration_seconds: float) -> None:
                 packet.duration, packet.time_base, packet.stream = duration, time_base, copy
                 looped.mux(packet)
             start += length
+
+
+def copy_packets(source: Path, target: Path, shift_seconds: float = 0.0, **options: str) -> Path:
+    """Copy the packets of a video into another container, later by some seconds."""
+    with av.open(str(source)) as clip, av.open(str(target), "w", container_options=options) as copy:
+        stream = clip.streams.video[0]
+        copied = copy.add_stream_from_template(stream)
+        for packet in clip.demux(stream):
+            if packet.size:
+                shift = round(shift_seconds / packet.time_base)
+                packet.pts += shift
+                packet.dts += shift
+                packet.stream = copied
+                copy.mux(packet)
+    return target
+
+
+def join_files(target: Path, *sources: Path) -> Path:
+    """Append files to one another, as the command `cat` does."""
+    target.write_bytes(b"".join(source.read_bytes() for source in sources))
+    return target
 
 
 def read_all(

@@ -1,5 +1,8 @@
 """Files that are damaged, cut short, or not videos."""
 
+import warnings
+from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import av
@@ -9,9 +12,29 @@ from av.stream import Disposition
 
 from lit_hour.config.schema import VideoConfig
 from lit_hour.errors import VideoError
+from lit_hour.media.packet_filter import FrameRole, parse_h264_packet
 from lit_hour.media.video_probe import probe
-from lit_hour.media.video_reader import DamagedVideoWarning, load_video, sample_timestamps
-from tests.media.helpers import numbered_image, numbered_images, numbers_in, read_all, write_video
+from lit_hour.media.video_reader import DamagedVideoWarning, load_video
+from tests.media.helpers import (
+    encode_image,
+    noise_image,
+    numbered_image,
+    numbered_images,
+    numbers_in,
+    read_all,
+    write_video,
+)
+
+
+def damage_packets(path: Path, numbers: Iterable[int]) -> list[int]:
+    """Overwrite the packets of these numbers in stored order, and return which frames they hold."""
+    with av.open(str(path)) as container:
+        packets = [packet for packet in container.demux(video=0) if packet.size]
+    data = bytearray(path.read_bytes())
+    for packet in (chosen := [packets[number] for number in numbers]):
+        data[packet.pos + 4 : packet.pos + packet.size] = b"\xff" * (packet.size - 4)
+    path.write_bytes(data)
+    return [packet.pts // packet.duration for packet in chosen]
 
 
 def test_read_frames_of_a_damaged_clip_raises_or_truncates(real_videos: Path) -> None:
@@ -20,56 +43,80 @@ def test_read_frames_of_a_damaged_clip_raises_or_truncates(real_videos: Path) ->
     message = r"2\.8 s of 5\.0 s \(last frame at 2\.7 s\).*video\.on_decode_error=truncate"
     with pytest.raises(VideoError, match=rf"corrupted\.mp4.*{message}"):
         read_all(path, timestamps)
-    with pytest.warns(DamagedVideoWarning, match=r"2\.8 s of 5\.0 s.*22 of 50 frames are missing"):
+    with pytest.warns(DamagedVideoWarning, match=r"mp4 is damaged: 1 of its packets cannot be"):
         frames = read_all(path, timestamps, on_decode_error="truncate")
-    assert len(frames) == 28 and frames.timestamps[-1] == pytest.approx(2.7)
+    assert len(frames) == 50
     assert len(read_all(path, timestamps[:28])) == 28, "what lies before the damage can be read"
 
 
-def test_load_video_returns_the_readable_part(real_videos: Path) -> None:
-    config = VideoConfig(min_frames=10, image_size=32, on_decode_error="truncate")
-    with pytest.warns(DamagedVideoWarning, match="4 of 10 frames are missing"):
-        frames, duration = load_video(real_videos / "corrupted.mp4", config)
-    assert frames.timestamps.tolist() == [0.0, 0.5, 1.0, 1.5, 2.0, 2.5]
-    assert duration == pytest.approx(2.8)
-    assert frames.images.untyped_storage().nbytes() == 6 * 3 * 32 * 32
+def test_damaged_end_is_left_out(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "video.mp4", numbered_images(100), encoder_options={"bf": "0"})
+    damage_packets(path, range(60, 100))
+    config = VideoConfig(min_frames=10, image_size=64, on_decode_error="truncate")
+    message = r"up to 6\.0 s of 10\.0 s \(last frame at 5\.9 s\)\. 4 of 10 frames are missing"
+    with pytest.warns(DamagedVideoWarning, match=message):
+        frames, duration = load_video(path, config)
+    assert numbers_in(frames.images) == [0, 10, 20, 30, 40, 50]
+    assert duration == 10.0, "one duration, whatever can be decoded"
+    assert frames.images.untyped_storage().nbytes() == 6 * 3 * 64 * 64
 
 
 @pytest.mark.parametrize("suffix, audio_seconds", [("mp4", 0.0), ("mkv", 0.0), ("mkv", 20.0)])
-def test_read_frames_of_a_truncated_file_raises_or_truncates(
+def test_cut_file_is_refused_or_used_up_to_its_last_packet(
     tmp_path: Path, suffix: str, audio_seconds: float
 ) -> None:
-    whole = write_video(
-        tmp_path / f"whole.{suffix}",
+    complete = write_video(
+        tmp_path / f"complete.{suffix}",
         numbered_images(200),
         codec="mpeg4",
         audio_seconds=audio_seconds,
         container_options={"movflags": "faststart"} if suffix == "mp4" else None,
     )
-    cut = tmp_path / f"cut.{suffix}"
-    cut.write_bytes(whole.read_bytes()[: whole.stat().st_size * 6 // 10])
-    timestamps = sample_timestamps(probe(cut).duration_seconds, 5.0, 1, 1000)
-    assert len(timestamps) == 100
-    with pytest.raises(VideoError, match="cut short"):
-        read_all(cut, timestamps)
-    with pytest.warns(DamagedVideoWarning):
-        frames = read_all(cut, timestamps, on_decode_error="truncate")
+    content, cut = complete.read_bytes(), tmp_path / f"cut.{suffix}"
+    cut.write_bytes(content[: len(content) * 6 // 10])
+    config = VideoConfig(fps=5, min_frames=1, max_frames=1000, image_size=64)
+    message = rf"cut\.{suffix} is damaged or cut short: it ends after [\d,]+ of [\d,]+ bytes"
+    with pytest.raises(VideoError, match=rf"{message}.*Download it again"):
+        load_video(cut, config)
+    with pytest.warns(DamagedVideoWarning, match=message):
+        frames, duration = load_video(cut, replace(config, on_decode_error="truncate"))
     assert numbers_in(frames.images) == [2 * index for index in range(len(frames))]
-    assert 20 < len(frames) < 90
+    assert 20 < len(frames) < 90 and duration == pytest.approx(probe(cut).duration_seconds)
+    assert frames.timestamps[-1] < duration <= frames.timestamps[-1] + 0.2 + 1e-6
+
+
+@pytest.mark.parametrize("cut_share", [0.01, 0.02])
+def test_file_without_its_last_bytes_is_not_damaged(tmp_path: Path, cut_share: float) -> None:
+    """Behind the packets of an mkv are only an index and tags."""
+    path = write_video(tmp_path / "video.mkv", numbered_images(50))
+    content = path.read_bytes()
+    path.write_bytes(content[: int(len(content) * (1 - cut_share))])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        frames, duration = load_video(path, VideoConfig(fps=10, min_frames=1, image_size=64))
+    assert numbers_in(frames.images) == list(range(50)) and duration == 5.0
+
+
+def test_damaged_packet_costs_its_own_frame(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "video.mp4", numbered_images(100))
+    with av.open(str(path)) as container:
+        roles = [parse_h264_packet(memoryview(packet), 4)[0] for packet in container.demux(video=0)]
+    (number,) = damage_packets(path, [roles.index(FrameRole.DISPOSABLE, 49)])
+    timestamps = [index / 10 for index in range(100)]
+    assert numbers_in(read_all(path, timestamps[:45]).images) == list(range(45))
+    with pytest.raises(VideoError, match=r"video\.mp4 is damaged"):
+        read_all(path, timestamps)
+    with pytest.warns(DamagedVideoWarning, match="1 of its packets cannot be decoded"):
+        frames = read_all(path, timestamps, on_decode_error="truncate")
+    shown = numbers_in(frames.images)
+    wrong = [index for index in range(100) if shown[index] != index]
+    assert len(shown) == 100 and wrong == [number]
+    assert probe(path).duration_seconds == 10.0
 
 
 def test_read_frames_notices_damage_in_the_last_frames(tmp_path: Path) -> None:
     path = write_video(tmp_path / "video.mp4", numbered_images(50))
-    with av.open(str(path)) as container:
-        packets = [
-            (packet.pos, packet.size)
-            for packet in container.demux(video=0)
-            if packet.pos is not None
-        ]
-    data = bytearray(path.read_bytes())
-    for offset, size in packets[-5:]:
-        data[offset : offset + size] = b"\xff" * size
-    path.write_bytes(data)
+    damage_packets(path, range(45, 50))
     assert numbers_in(read_all(path, [0.0, 4.0]).images) == [0, 40]
     with pytest.raises(VideoError, match="damaged or cut short"):
         read_all(path, [0.0, 4.9])
@@ -78,9 +125,17 @@ def test_read_frames_notices_damage_in_the_last_frames(tmp_path: Path) -> None:
 def test_probe_refuses_what_is_not_a_video(tmp_path: Path) -> None:
     concat = b"ffconcat version 1.0\nfile 'other.mp4'\n"
     playlist = b"#EXTM3U\n#EXT-X-TARGETDURATION:5\n#EXTINF:5,\nother.ts\n"
+    complete = write_video(tmp_path / "complete.mp4", numbered_images(3)).read_bytes()
     cases = {
         "missing.mp4": (None, "does not exist"),
         "empty.mp4": (b"", "is empty"),
+        "pointer.mp4": (b"version https://git-lfs.github.com/spec/v1\noid sha256:4c\n", "Git LFS"),
+        "page.mp4": (b"<!DOCTYPE html><html><body>Quota exceeded", "is a web page"),
+        "denied.webm": (b"<?xml version='1.0'?><Error><Code>AccessDenied", "is a web page"),
+        "photo.mp4": (encode_image(noise_image(32, 32), "JPEG"), "is a JPEG image"),
+        "half.mp4": (complete[:400], r"ends after 400 of [\d,]+ bytes, before its index"),
+        "unfinished.mp4": (complete[: complete.index(b"moov") - 4], "has no index"),
+        "zeros.mp4": (bytes(5000), "download was interrupted"),
         "text.mp4": (b"once upon a time " * 100, "cannot be opened as a video"),
         "noise.mkv": (bytes(range(256)) * 40, "cannot be opened as a video"),
         "list.mp4": (concat, "cannot be opened as a video"),
@@ -90,7 +145,7 @@ def test_probe_refuses_what_is_not_a_video(tmp_path: Path) -> None:
     for name, (data, message) in cases.items():
         if data is not None:
             (tmp_path / name).write_bytes(data)
-        with pytest.raises(VideoError, match=f"{name}.* {message}"):
+        with pytest.raises(VideoError, match=f"{name}.*{message}"):
             probe(tmp_path / name)
     with pytest.raises(VideoError, match="is not a file"):
         probe(tmp_path)

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from lit_hour.config.schema import VideoConfig
 from lit_hour.errors import VideoError
@@ -75,9 +76,9 @@ def test_equal_frames_are_encoded_once(
 
 
 def test_rotated_video_is_left_to_packing(video: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    rotated = replace(probe(video), rotation_degrees=90)
+    rotated = replace(probe(video), transpose=Image.Transpose.ROTATE_90)
     monkeypatch.setattr(jpeg_frames, "probe", lambda _: rotated)
-    with pytest.raises(VideoError, match=r"video\.mp4 is rotated by 90 degrees"):
+    with pytest.raises(VideoError, match=r"video\.mp4 is stored rotated or mirrored"):
         read_jpeg_frames(video, VideoConfig(), QUALITY)
 
 

@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from lit_hour.errors import VideoError
-from lit_hour.media.transforms import decode_jpeg, encode_jpeg, resize_image, rotate_image
+from lit_hour.media.transforms import decode_jpeg, encode_jpeg, resize_image
 
 
 @pytest.fixture
@@ -47,26 +47,6 @@ def test_resize_image_keeps_an_image_of_the_right_size(smooth: Tensor) -> None:
 @pytest.mark.parametrize("mode", ["L", "P", "RGBA", "CMYK"])
 def test_resize_image_converts_other_modes_to_rgb(mode: str) -> None:
     assert resize_image(Image.new(mode, (30, 20)), 8).shape == (3, 8, 8)
-
-
-@pytest.mark.parametrize(
-    ("degrees", "corner"),  # where the upper left corner goes: (row, column)
-    [
-        (0, (0, 0)),
-        (90, (-1, 0)),
-        (-90, (0, -1)),
-        (270, (0, -1)),
-        (180, (-1, -1)),
-        (-180, (-1, -1)),
-        (360, (0, 0)),
-    ],
-)
-def test_rotate_image_is_counterclockwise(degrees: int, corner: tuple[int, int]) -> None:
-    image = np.zeros((2, 3), np.uint8)
-    image[0, 0] = 255
-    rotated = np.array(rotate_image(Image.fromarray(image), degrees))
-    assert rotated.shape == ((3, 2) if degrees % 180 else (2, 3))
-    assert rotated[corner] == 255 and rotated.astype(int).sum() == 255
 
 
 def test_decode_jpeg_restores_an_encoded_image(smooth: Tensor) -> None:

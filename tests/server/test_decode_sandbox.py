@@ -68,7 +68,7 @@ def test_sandbox_reports_a_truncated_video_by_name(tmp_path: Path) -> None:
     with decode_in_sandbox(
         truncated, "walk.mp4", tolerant, CHUNK_FRAMES, ServerConfig(), Event()
     ) as video:
-        assert 0 < sum(len(chunk) for chunk in video.chunks()) < video.num_frames
+        assert 0 < sum(len(chunk) for chunk in video.chunks()) <= video.num_frames
     assert video.warnings[0].startswith("walk.mp4 is damaged") and video.duration_seconds < 4
 
 
@@ -119,7 +119,7 @@ def test_sandbox_rejects_messages_of_a_malicious_worker(
         (f"{opened}\n{frames}\n{'x' * 1000}", "its decoder crashed"),
         (f'{opened}\n{{"kind": "frames", "timestamps": ["x"]}}', invalid),
         (f'{opened}\n{{"kind": "frames", "timestamps": [0, 1, 2, 3]}}', "more frames than"),
-        (f'{opened}\n{{"kind": "done", "duration_seconds": 1}}', invalid),
+        (f'{opened}\n{{"kind": "done"}}', invalid),
         ("x" * (decode_sandbox.MAX_MESSAGE_BYTES + 1), "its decoder crashed"),
     ):
         script.write_bytes(text.encode("latin-1"))

@@ -1,5 +1,6 @@
 """Clips of a video and their frames."""
 
+from fractions import Fraction
 from io import BytesIO
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from PIL import Image
 from lit_hour.config.videomarathon import VideoMarathonConfig
 from lit_hour.errors import TeacherError, VideoError
 from lit_hour.videomarathon.video_clips import VideoFile, find_videos, read_clips, split_into_clips
+from tests.media.helpers import numbered_image, numbered_images, write_video
 from tests.videomarathon.factories import SyntheticVideos
 
 
@@ -52,6 +54,22 @@ def test_clips_have_a_frame_per_second_with_the_aspect_ratio_of_the_video(
     for clip in clips:
         assert len(clip.jpegs) == len(clip.timestamps)
         assert {Image.open(BytesIO(jpeg)).size for jpeg in clip.jpegs} == {size}
+
+
+def test_frames_have_square_pixels(tmp_path: Path) -> None:
+    """A DVD stores 16:9 in 160 x 128 pixels; people in it must not become 42% too tall."""
+    images = [numbered_image(1, 160, 128)] * 3
+    write_video(tmp_path / "dvd.mp4", images, pixel_ratio=Fraction(64, 45))
+    video = VideoFile.open(tmp_path, "dvd.mp4")
+    (clip,) = read_clips(video, VideoMarathonConfig(image_size=384))
+    assert Image.open(BytesIO(clip.jpegs[0])).size == (384, 216)
+
+
+def test_cut_video_is_refused(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "video.mkv", numbered_images(100))
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(VideoError, match=r"video\.mkv is damaged or cut short: it ends after"):
+        list(read_clips(VideoFile.open(tmp_path, "video.mkv"), VideoMarathonConfig()))
 
 
 def test_frames_do_not_depend_on_the_clip_length(videos: SyntheticVideos) -> None:

@@ -224,13 +224,8 @@ def _decode_video(path: Path, request: DecodeRequest) -> Iterator[EncodedImage |
 
 
 def summarize_video(sampled: SampledVideo, num_frames: int) -> SampleSummary:
-    """Return the summary of a video of which this many frames could be read.
-
-    A truncated video lasts until its first missing frame.
-    """
-    is_truncated = num_frames < len(sampled.timestamps)
-    seconds = sampled.timestamps[num_frames] if is_truncated else sampled.duration_seconds
-    return SampleSummary(seconds, tuple(sampled.timestamps[:num_frames]))
+    """Return the summary of a video of which this many frames could be read."""
+    return SampleSummary(sampled.duration_seconds, tuple(sampled.timestamps[:num_frames]))
 
 
 def _read_file(path: Path) -> bytes:

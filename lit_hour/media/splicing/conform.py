@@ -9,16 +9,16 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from fractions import Fraction
-from itertools import chain
 from pathlib import Path
 from typing import NamedTuple, cast
 
-import av
 from av.filter import Graph
 from av.video.frame import VideoFrame
 from PIL import Image
 
 from lit_hour.errors import VideoError
+from lit_hour.media.jpeg_frames import displayed_frames
+from lit_hour.media.orientation import find_transpose, is_sideways
 from lit_hour.media.splicing.footage import (
     PIXEL_FORMAT,
     TICKS_PER_SECOND,
@@ -31,15 +31,17 @@ from lit_hour.media.video_probe import VideoInfo, open_video, probe
 
 LOWEST_RATE, HIGHEST_RATE = 10, 30  # frames per second of an encoded video
 IMAGE_RATE = 10
-DEFAULT_SECONDS = 0.04  # of a last frame whose duration is unknown
 
-# By the number of quarter turns counterclockwise.
-_ROTATION_FILTERS: tuple[tuple[tuple[str, str], ...], ...] = (
-    (),
-    (("transpose", "cclock"),),
-    (("hflip", ""), ("vflip", "")),
-    (("transpose", "clock"),),
-)
+_UPRIGHT_FILTERS: dict[Image.Transpose | None, tuple[tuple[str, str], ...]] = {
+    None: (),
+    Image.Transpose.FLIP_LEFT_RIGHT: (("hflip", ""),),
+    Image.Transpose.FLIP_TOP_BOTTOM: (("vflip", ""),),
+    Image.Transpose.ROTATE_90: (("transpose", "cclock"),),
+    Image.Transpose.ROTATE_180: (("hflip", ""), ("vflip", "")),
+    Image.Transpose.ROTATE_270: (("transpose", "clock"),),
+    Image.Transpose.TRANSPOSE: (("transpose", "cclock_flip"),),
+    Image.Transpose.TRANSVERSE: (("transpose", "clock_flip"),),
+}
 
 
 def conform_video(
@@ -62,7 +64,7 @@ def conform_video(
     step = TICKS_PER_SECOND // header.frame_rate
     with open_writer(target, size) as writer:
         num_frames = max(1, int(min(info.duration_seconds, max_seconds) * TICKS_PER_SECOND) // step)
-        frames = _resample(_displayed(info, header.time_base), step, num_frames)
+        frames = _resample(_displayed(info), step, num_frames)
         fit = _Fitter(size, header.pixel_aspect)
         pictures = ((fit(frame), start) for frame, start in frames)
         writer.encode(pictures, num_frames * step)
@@ -105,7 +107,7 @@ def check_decodes(footage: Footage) -> None:
     Raises:
         VideoError: one cannot be decoded.
     """
-    num_frames = sum(1 for _ in _decoded(footage.path))
+    num_frames = sum(1 for _ in displayed_frames(probe(footage.path)))
     if num_frames != footage.num_frames:
         raise VideoError(
             f"Only {num_frames} of {footage.num_frames} frames of {footage.path} can be decoded."
@@ -114,10 +116,9 @@ def check_decodes(footage: Footage) -> None:
 
 
 class _Header(NamedTuple):
-    """Properties of a video: frames per second to encode, seconds per unit of time, pixel shape."""
+    """Properties of a video: frames per second to encode, and pixel shape."""
 
     frame_rate: int
-    time_base: float
     pixel_aspect: float
 
 
@@ -126,47 +127,18 @@ def _read_header(path: Path) -> _Header:
         rate = round(stream.average_rate or HIGHEST_RATE)
         return _Header(
             min(HIGHEST_RATE, max(LOWEST_RATE, rate)),
-            float(stream.time_base or 0),
             float(stream.sample_aspect_ratio or 1),
         )
 
 
-def _decoded(path: Path) -> Iterator[VideoFrame]:
-    with open_video(path) as (container, stream):
-        stream.codec_context.thread_count = 1  # videos are read in parallel
-        try:
-            yield from container.decode(stream)
-        except av.FFmpegError as error:
-            raise VideoError(
-                f"{path} cannot be decoded to its end ({error.strerror}). Give an intact file."
-            ) from error
-
-
-def _displayed(info: VideoInfo, time_base: float) -> Iterator[tuple[VideoFrame, int]]:
+def _displayed(info: VideoInfo) -> Iterator[tuple[VideoFrame, int]]:
     """Yield each frame with its end in ticks.
 
     Raises:
-        VideoError: a frame cannot be decoded, or the file ends before its header says.
+        VideoError: a frame cannot be decoded, or the file is cut.
     """
-    shown: VideoFrame | None = None
-    shown_start = interval = 0.0
-    for frame in chain(_decoded(info.path), (None,)):
-        if frame is not None and frame.pts is None:
-            continue
-        if shown is not None:
-            duration = (shown.duration or 0) * time_base
-            start = shown_start + (duration or DEFAULT_SECONDS)
-            if frame is not None:
-                start = ((frame.pts or 0) - info.first_pts) * time_base
-                interval = start - shown_start
-            elif info.is_cut(start, duration, interval):
-                raise VideoError(
-                    f"{info.path} ends at {start:.1f} s, but its header says"
-                    f" {info.duration_seconds:.1f} s. Give an intact file."
-                )
-            yield shown, round(start * TICKS_PER_SECOND)
-            shown_start = start
-        shown = frame
+    for frame, end_seconds in displayed_frames(info):
+        yield frame, round(min(end_seconds, info.duration_seconds) * TICKS_PER_SECOND)
 
 
 def _resample(
@@ -210,11 +182,11 @@ class _Fitter:
         return self._fitted
 
     def _build_graph(self, frame: VideoFrame) -> Graph:
-        quarter_turns = round(frame.rotation / 90) % 4  # counterclockwise
+        transpose = find_transpose(frame)
         aspect = self._pixel_aspect * frame.width / frame.height
-        size = _fitted_size(1 / aspect if quarter_turns % 2 else aspect, self._size)
+        size = _fitted_size(1 / aspect if is_sideways(transpose) else aspect, self._size)
         filters = [
-            *_ROTATION_FILTERS[quarter_turns],
+            *_UPRIGHT_FILTERS[transpose],
             ("scale", f"{size.width}:{size.height}:flags=bicubic:out_range=tv"),
             ("format", PIXEL_FORMAT),
             ("pad", f"{self._size.width}:{self._size.height}:-1:-1"),

@@ -20,6 +20,7 @@ from av.packet import Packet
 from av.video.stream import VideoStream
 
 from lit_hour.errors import VideoError
+from lit_hour.media.orientation import find_transpose
 from lit_hour.media.packet_filter import FrameRole, parse_h264_packet
 from lit_hour.media.video_probe import open_video
 
@@ -144,7 +145,7 @@ def _check_stream(container: InputContainer, stream: VideoStream) -> None:
     if ratio not in (None, 0, 1):
         raise UncopyableError(f"its pixels are not square but {ratio}")
     frame = next(container.decode(stream), None)
-    if frame is None or frame.rotation or frame.interlaced_frame:
+    if frame is None or find_transpose(frame) is not None or frame.interlaced_frame:
         raise UncopyableError("its frames are rotated or interlaced")
     container.seek(0)
 

@@ -1,0 +1,160 @@
+"""Find out from the structure of a file whether it is cut or holds more than one video.
+
+Containers say how long they are, and players do not look. Nothing here is needed to decode a file.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from lit_hour.io.file_kinds import describe_wrong_kind
+
+_MP4_FIRST_BOXES = (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"styp", b"pnot")
+HEAD_BYTES = 4096
+_EBML_ID, _SEGMENT_ID = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"
+_ASF_START = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
+_ASF_FILE_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
+_FLV_TAG_TYPES = (8, 9, 18)
+JOINED_FAULT = "another video is joined to its end, which cannot be read"
+
+
+def find_structure_fault(path: Path) -> str:
+    """Return how a video file is cut, or what of it players pass over, or "" if it is complete.
+
+    mp4 and mov, mkv and webm, avi, flv, and asf (wmv) say where they end. Of other files nothing is
+    known.
+    """
+    with path.open("rb") as stream:
+        num_bytes = os.fstat(stream.fileno()).st_size
+        head = stream.read(HEAD_BYTES)
+        if head[4:8] in _MP4_FIRST_BOXES:
+            return _mp4_fault(stream, num_bytes)
+        if head.startswith(_EBML_ID):
+            return _matroska_fault(stream, num_bytes)
+        if head.startswith(b"RIFF"):
+            return _riff_fault(stream, num_bytes)
+        if head.startswith(b"FLV"):
+            return _flv_fault(stream, num_bytes)
+        if head.startswith(_ASF_START):
+            return _asf_fault(head, num_bytes)
+    return ""
+
+
+def explain_unreadable(path: Path) -> str:
+    """Return why a file cannot be opened as a video and what to do, or "" if nothing is known."""
+    with path.open("rb") as stream:
+        head = stream.read(HEAD_BYTES)
+    kind = describe_wrong_kind(head)
+    if kind:
+        return kind.removesuffix(".")
+    fault = find_structure_fault(path)
+    if fault:
+        return f"cannot be opened as a video: {fault}. Download it again"
+    if head[4:8] in _MP4_FIRST_BOXES:
+        return (
+            "cannot be opened as a video: it has no index (moov), as a recording that was not"
+            " finished. Record or convert it again"
+        )
+    return ""
+
+
+def _cut(num_bytes: int, complete_bytes: int, part: str = "") -> str:
+    return f"it ends after {num_bytes:,} of {complete_bytes:,} bytes{part}"
+
+
+def _read_at(stream: BinaryIO, offset: int, num_bytes: int) -> bytes:
+    stream.seek(offset)
+    return stream.read(num_bytes)
+
+
+def _mp4_boxes(stream: BinaryIO, num_bytes: int) -> Iterator[tuple[bytes, int]]:
+    """Yield the type and the end of every box at the top level."""
+    offset = 0
+    while offset + 8 <= num_bytes:
+        header = _read_at(stream, offset, 16)
+        size, kind = struct.unpack(">I4s", header[:8])
+        if size == 1 and len(header) == 16:
+            size = struct.unpack(">Q", header[8:])[0]
+        elif size == 0:  # until the end of the file
+            size = num_bytes - offset
+        if size < 8:
+            return
+        yield kind, offset + size
+        offset += size
+
+
+def _mp4_fault(stream: BinaryIO, num_bytes: int) -> str:
+    boxes = list(_mp4_boxes(stream, num_bytes))
+    kinds = [kind for kind, _ in boxes]
+    last_kind, end = boxes[-1] if boxes else (b"", num_bytes)
+    if end > num_bytes and last_kind.isalnum():
+        part = "" if b"moov" in kinds else ", before its index (moov)"
+        return _cut(num_bytes, end, part)
+    if kinds.count(b"moov") > 1 and b"moof" not in kinds:
+        return JOINED_FAULT
+    return ""
+
+
+def _ebml_size(data: bytes) -> tuple[int | None, int]:
+    """Return a size in bytes, None for an unknown size, and the length of the number in bytes."""
+    length = 9 - data[0].bit_length() if data and data[0] else 1
+    largest = (1 << 7 * length) - 1
+    size = int.from_bytes(data[:length], "big") & largest
+    return (None if size == largest else size), length
+
+
+def _matroska_fault(stream: BinaryIO, num_bytes: int) -> str:
+    offset = num_segments = 0
+    while _read_at(stream, offset, 4) == _EBML_ID:
+        header_bytes, length = _ebml_size(_read_at(stream, offset + 4, 8))
+        offset += 4 + length + (header_bytes or 0)
+        data = _read_at(stream, offset, 12)
+        segment_bytes, length = _ebml_size(data[4:])
+        if not data.startswith(_SEGMENT_ID) or segment_bytes is None:  # a live recording
+            return ""
+        offset += 4 + length + segment_bytes
+        num_segments += 1
+    if num_segments > 2:  # FFmpeg reads two
+        return JOINED_FAULT
+    return _cut(num_bytes, offset) if offset > num_bytes else ""
+
+
+def _riff_fault(stream: BinaryIO, num_bytes: int) -> str:
+    offset = 0
+    while offset + 12 <= num_bytes:
+        tag, size = struct.unpack("<4sI", _read_at(stream, offset, 8))
+        if tag != b"RIFF" or size == 0:  # a recording that was not finished has no size
+            return ""
+        end = offset + 8 + size
+        if end > num_bytes:
+            return _cut(num_bytes, end)
+        offset = end + size % 2
+    return ""
+
+
+def _flv_fault(stream: BinaryIO, num_bytes: int) -> str:
+    """Compare the size that ends the file with the tag before it."""
+    tag_bytes = int.from_bytes(_read_at(stream, max(num_bytes - 4, 0), 4), "big")
+    if not 11 <= tag_bytes <= num_bytes - 4:
+        return "it ends inside a frame"
+    tag = _read_at(stream, num_bytes - 4 - tag_bytes, 11)
+    is_tag = tag[0] & 31 in _FLV_TAG_TYPES and int.from_bytes(tag[1:4], "big") + 11 == tag_bytes
+    return "" if is_tag else "it ends inside a frame"
+
+
+def _asf_fault(head: bytes, num_bytes: int) -> str:
+    start = head.find(_ASF_FILE_PROPERTIES)
+    if start < 0 or len(head) < start + 92:
+        return ""
+    complete_bytes, flags = (
+        int.from_bytes(head[start + 40 : start + 48], "little"),
+        int.from_bytes(head[start + 88 : start + 92], "little"),
+    )
+    is_broadcast = flags & 1  # then no size is given
+    return (
+        _cut(num_bytes, complete_bytes) if not is_broadcast and complete_bytes > num_bytes else ""
+    )
