@@ -19,23 +19,26 @@ def capture_attention(memaug: MemoryAugmentation) -> Iterator[list[Tensor]]:
 
     Yields:
         A list to which each call of a block appends `(memory,)` for each text: the mean over the
-        heads and over the tokens of the query, which sums to 1.
+        heads and over the tokens of the query, which sums to 1. The last block has queries of the
+        visual tokens only.
     """
     captured: list[Tensor] = []
-    lengths_to_come: list[Sequence[int]] = []  # of the texts of each memory, from the block's call
+    # of the texts of each memory, from the block's call: tokens of the query, and of its own keys
+    lengths_to_come: list[tuple[Sequence[int], Sequence[int]]] = []
 
     def read_lengths(block: nn.Module, args: tuple[Any, ...]) -> None:
-        _, _, text_lengths, *_ = args
-        lengths_to_come[:] = text_lengths
+        _, _, text_lengths, _, _, selections = args
+        lengths = [selection.lengths for selection in selections] or text_lengths
+        lengths_to_come[:] = zip(lengths, text_lengths, strict=True)
 
     @torch.no_grad()
     def hook(attention: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
         query, kv, rotary, *_ = args
-        lengths = lengths_to_come[0]
+        lengths, kv_lengths = lengths_to_come[0]
         parts = (tensor.split(lengths) for tensor in (query, *rotary))
         caches = [kv] * len(lengths)
         if not memaug.use_full_memory:  # each text attends to itself
-            caches = list(map(KVCache, kv.keys.split(lengths), kv.values.split(lengths)))
+            caches = list(map(KVCache, kv.keys.split(kv_lengths), kv.values.split(kv_lengths)))
         for tokens, cosine, sine, cache in zip(*parts, caches, strict=True):
             captured.append(attention.attention_weights(tokens, cache, (cosine, sine)))  # type: ignore[operator]
         del lengths_to_come[0]

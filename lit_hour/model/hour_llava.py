@@ -156,9 +156,9 @@ class HourLLaVA(nn.Module):
             generator = None if generators is None else generators[index]
             kept = choose_kept_tokens(repository, text.question, memaug, generator)
             queries.append(build_memaug_query(text, repository, kept))
-        augmented = self.memaug(queries, repositories, batch.visual_of_text)  # (query, dim) each
+        augmented = self.memaug(queries, repositories, batch.visual_of_text)  # (visual, dim) each
         sequences = [
-            merge_visual_tokens(text, tokens[query.is_visual].split(query.num_visual_tokens))
+            merge_visual_tokens(text, tokens.split(query.num_visual_tokens))
             for text, query, tokens in zip(texts, queries, augmented, strict=True)
         ]
         return pad_inputs(sequences, self.max_tokens, "right")

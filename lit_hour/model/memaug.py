@@ -2,7 +2,8 @@
 
 Entry point: `MemoryAugmentation`, a stack of blocks with grouped-query attention and rotary
 positions. Memories are not padded to a batch, because videos differ too much in length. The queries
-of all texts about one memory lie one after another and pass through a block together.
+of all texts about one memory lie one after another and pass through a block together. Only the
+visual tokens of the result are used, so the last block computes no others.
 
 Source: Hour-LLaVA (arXiv:2506.05332), memory augmentation. The order of layers, norms and positions
 is that of its published code, whose outputs are recorded in tests/golden.
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -25,6 +27,18 @@ QUERY_CHUNK = 64  # queries per chunk of attention weights; an hour of memory ha
 FEED_FORWARD_CHUNK = 16_384  # tokens per chunk of the FFN; its hidden layer is 4 times as wide
 
 Rotary = tuple[Tensor, Tensor]  # cosines and sines of positions, each (tokens, head_dim / 4)
+
+
+class TokenSelection(NamedTuple):
+    """Some tokens of the texts of a memory, which lie one after another.
+
+    Attributes:
+        indices: `(selected,)`, ascending.
+        lengths: the number of selected tokens of each text.
+    """
+
+    indices: Tensor
+    lengths: list[int]
 
 
 @dataclass(frozen=True)
@@ -112,7 +126,12 @@ class GroupedQueryAttention(nn.Module):
         return KVCache(apply_rotary(keys, rotary), values)
 
     def forward(
-        self, query: Tensor, kv: KVCache, rotary: Rotary, lengths: Sequence[int] | None = None
+        self,
+        query: Tensor,
+        kv: KVCache,
+        rotary: Rotary,
+        query_lengths: Sequence[int] = (),
+        kv_lengths: Sequence[int] = (),
     ) -> Tensor:
         """Attend from each token of the query to the KV cache.
 
@@ -120,17 +139,23 @@ class GroupedQueryAttention(nn.Module):
             query: `(query, dim)`.
             kv: keys and values to attend to.
             rotary: of the positions of the query.
-            lengths: of the texts that lie one after another in both `query` and `kv`, for the
-                self-attention of each; None to attend from all of `query` to all of `kv`.
+            query_lengths: of the texts that lie one after another in `query`, for the
+                self-attention of each; empty to attend from all of `query` to all of `kv`.
+            kv_lengths: of the same texts in `kv`.
 
         Returns:
             `(query, dim)`.
         """
         heads = self.query(query).unflatten(-1, (-1, self.head_dim))  # (query, heads, head_dim)
         heads = apply_rotary(heads, rotary)
-        if lengths is None or len(lengths) == 1:
+        if len(query_lengths) <= 1:
             return self.output(self._attend(heads, kv.keys, kv.values))  # (query, dim)
-        texts = zip(*(tensor.split(lengths) for tensor in (heads, kv.keys, kv.values)), strict=True)
+        texts = zip(
+            heads.split(query_lengths),
+            kv.keys.split(kv_lengths),
+            kv.values.split(kv_lengths),
+            strict=True,
+        )
         return self.output(torch.cat([self._attend(*text) for text in texts]))  # (query, dim)
 
     def _attend(self, heads: Tensor, keys: Tensor, values: Tensor) -> Tensor:
@@ -192,6 +217,7 @@ class MemoryAugmentationBlock(nn.Module):
         text_lengths: Sequence[Sequence[int]],
         memories: Sequence[tuple[MemoryTokens, Rotary]],
         kv_caches: Sequence[KVCache],
+        selections: Sequence[TokenSelection] = (),
     ) -> list[Tensor]:
         """Augment the queries of all texts of a batch.
 
@@ -205,22 +231,32 @@ class MemoryAugmentationBlock(nn.Module):
             text_lengths: for each memory, the number of tokens of each text in its query.
             memories: tokens of each memory, and the rotary of their positions.
             kv_caches: of each memory; empty to project `memories`.
+            selections: for each memory, the tokens of its query whose results are used; empty for
+                all. The others are keys and values of the self-attention, and nothing else.
 
         Returns:
-            `(query, dim)` for each memory.
+            `(query, dim)` for each memory, or `(selected, dim)`.
         """
         kv_caches = kv_caches or [self.cross_attention.project_kv(*memory) for memory in memories]
         outputs = []
         for index, (query, rotary) in enumerate(zip(queries, query_rotary, strict=True)):
-            lengths = text_lengths[index]
+            lengths = kv_lengths = text_lengths[index]
             kv = self.self_attention.project_kv(DenseTokens(query), rotary)
-            attended = self.self_attention(query, kv, rotary, lengths)  # (query, dim)
+            if selections and self.use_full_memory:
+                indices, lengths = selections[index]
+                query, rotary = _select(query, rotary, indices)  # (selected, dim)
+            attended = self.self_attention(query, kv, rotary, lengths, kv_lengths)  # (query, dim)
             hidden = self.self_attention_norm(query + attended)  # (query, dim)
             if self.use_full_memory:
                 attended = self.cross_attention(hidden, kv_caches[index], rotary)  # (query, dim)
             else:
                 kv = self.cross_attention.project_kv(DenseTokens(hidden), rotary)
-                attended = self.cross_attention(hidden, kv, rotary, lengths)  # (query, dim)
+                if selections:
+                    indices, lengths = selections[index]
+                    hidden, rotary = _select(hidden, rotary, indices)  # (selected, dim)
+                attended = self.cross_attention(
+                    hidden, kv, rotary, lengths, kv_lengths
+                )  # (query, dim)
             hidden = self.cross_attention_norm(hidden + attended)  # (query, dim)
             expanded = [self._feed_forward(chunk) for chunk in hidden.split(FEED_FORWARD_CHUNK)]
             outputs.append(self.feed_forward_norm(hidden + torch.cat(expanded)))  # (query, dim)
@@ -231,6 +267,11 @@ class MemoryAugmentationBlock(nn.Module):
         return checkpoint(
             nn.Sequential(*rest), expand(hidden), use_reentrant=False, preserve_rng_state=False
         )  # (query, dim)
+
+
+def _select(tokens: Tensor, rotary: Rotary, indices: Tensor) -> tuple[Tensor, Rotary]:
+    cosine, sine = (table.index_select(0, indices) for table in rotary)
+    return tokens.index_select(0, indices), (cosine, sine)  # (selected, dim)
 
 
 class MemoryAugmentation(nn.Module):
@@ -276,7 +317,7 @@ class MemoryAugmentation(nn.Module):
             repository_of_query: for each query, the index of its repository.
 
         Returns:
-            `(query, dim)` for each text.
+            `(visual, dim)` for each text: its visual tokens, augmented.
         """
         dtype = queries[0].tokens.dtype
         head_dim, theta = self.head_dim, self.rope_theta
@@ -296,17 +337,22 @@ class MemoryAugmentation(nn.Module):
                 (one.memory, rotary_embedding(one.positions, head_dim, theta, dtype))
                 for one in used
             ]
+        selections = [select_visual_tokens(group) for group in groups]
         checkpoints_blocks = torch.is_grad_enabled() and not self.training  # as for attribution
         for index, block in enumerate(self.blocks):
             caches = [repository.kv_caches[index] for repository in used if is_cached]
-            inputs = (hidden, query_rotary, text_lengths, memories, caches)
+            selected = selections if index == len(self.blocks) - 1 else []
+            inputs = (hidden, query_rotary, text_lengths, memories, caches, selected)
             if checkpoints_blocks:
                 hidden = checkpoint(block, *inputs, use_reentrant=False, preserve_rng_state=False)
             else:
-                hidden = block(*inputs)  # (query, dim) for each repository
+                hidden = block(*inputs)  # (query, dim) for each repository, at last (visual, dim)
+        if not self.blocks:
+            pairs = zip(hidden, selections, strict=True)
+            hidden = [tokens.index_select(0, one.indices) for tokens, one in pairs]  # (visual, dim)
         augmented: dict[int, Tensor] = {}
-        for texts, tokens, lengths in zip(texts_of.values(), hidden, text_lengths, strict=True):
-            augmented.update(zip(texts, tokens.split(lengths), strict=True))  # (query, dim) each
+        for texts, tokens, one in zip(texts_of.values(), hidden, selections, strict=True):
+            augmented.update(zip(texts, tokens.split(one.lengths), strict=True))  # (visual, dim)
         return [augmented[text] for text in range(len(queries))]
 
     def build_kv_caches(
@@ -333,3 +379,10 @@ class MemoryAugmentation(nn.Module):
             nn.init.zeros_(layer.bias)
         elif isinstance(layer, nn.LayerNorm) and layer is self.blocks[-1].feed_forward_norm:
             nn.init.constant_(layer.weight, self.initial_output_std)
+
+
+def select_visual_tokens(queries: Sequence[MemAugQuery]) -> TokenSelection:
+    """Select the visual tokens of queries that lie one after another."""
+    is_visual = torch.cat([query.is_visual for query in queries])  # (query,)
+    lengths = [sum(query.num_visual_tokens) for query in queries]
+    return TokenSelection(is_visual.nonzero()[:, 0], lengths)

@@ -92,6 +92,7 @@ def test_step_flops_of_frozen_parts_omit_weight_gradients() -> None:
         num_projected=230_400,
         num_memory=234_000,
         num_query=8800,
+        num_kept=8704,
         num_language=8900,
         num_labels=100,
     )

@@ -218,15 +218,16 @@ def _operations(work: Work) -> float:
     """
     shape, dim = work.shape, work.shape.dim
     num_kept = 17 * min(shape.query_frames, shape.num_frames // 4)
-    rows = num_kept + len(work.texts[0])
+    rows = num_kept + len(work.texts[0])  # of the query; the last layer has `num_kept`
+    all_rows = (shape.num_layers - 1) * rows + num_kept
     patches = shape.num_frames * shape.grid**2
     keys_and_values = 2 * dim // shape.num_heads * shape.num_key_value_heads
     num_products = 2 + 5  # forward and backward
-    attentions = 2 * num_products * rows * (patches + shape.num_frames + rows) * dim
-    linear = 6 * rows * (12 * dim * dim + keys_and_values * dim)
-    linear += 6 * (patches + dim) * dim * keys_and_values  # fused weights included
-    layers = shape.num_layers * (attentions + linear)
-    return 4 * patches * shape.vision_dim * dim + 6 * num_kept * dim**2 + layers
+    attentions = 2 * num_products * all_rows * (patches + shape.num_frames + rows) * dim
+    linear = 6 * all_rows * 12 * dim * dim
+    # of the query and of the memory; fused weights included
+    linear += 6 * shape.num_layers * (rows + patches + dim) * dim * keys_and_values
+    return 4 * patches * shape.vision_dim * dim + 6 * num_kept * dim**2 + attentions + linear
 
 
 def _matrix_rate(work: Work) -> float:

@@ -62,7 +62,7 @@ class Work:
         return [*self.projector.parameters(), *self.memory.parameters(), self.frame_newline]
 
 
-Implementation = Callable[[Work], list[Tensor]]  # returns (query, dim) for each text
+Implementation = Callable[[Work], list[Tensor]]  # returns (visual, dim) for each text
 
 
 def build(shape: Shape, num_texts: int = 1) -> Work:
@@ -140,7 +140,7 @@ def plain(work: Work, grouped: bool = False) -> list[Tensor]:
             )
             query = block.cross_attention_norm(query + output)  # (query, dim)
             query = block.feed_forward_norm(query + block.feed_forward(query))  # (query, dim)
-        outputs.append(query)
+        outputs.append(query[len(text) :])  # (visual, dim)
     return outputs
 
 

@@ -29,7 +29,7 @@ def operations(num_frames: int) -> dict[str, float]:
     """
     config = load_config(published_stage("3b", "s3"))
     shapes = shapes_of_video(config, num_frames)
-    alone = replace(shapes, num_query=0, num_language=0, num_labels=0)
+    alone = replace(shapes, num_query=0, num_kept=0, num_language=0, num_labels=0)
     video = sum(step_flops(config, VOCAB_SIZE, alone).values())
     both = sum(step_flops(config, VOCAB_SIZE, shapes).values())
     block = 4 * TOWER_DIM**2 + 2 * TOWER_DIM * TOWER_HIDDEN  # weights
@@ -52,6 +52,7 @@ def shapes_of_video(config: Config, num_frames: int) -> Shapes:
         num_projected=num_frames * per_frame,
         num_memory=num_frames * (per_frame + 1),
         num_query=num_kept + QUESTION_TOKENS,
+        num_kept=num_kept,
         num_language=num_kept + TEXT_TOKENS,
         num_labels=LABELS,
     )

@@ -25,12 +25,14 @@ class Shapes:
 
     Attributes:
         num_projected: tokens of the video without newline tokens.
+        num_kept: visual tokens of MemAug's query, `num_query`.
     """
 
     vision_dim: int
     num_projected: int
     num_memory: int
     num_query: int
+    num_kept: int
     num_language: int
     num_labels: int
 
@@ -48,6 +50,7 @@ def shapes_of(model: HourLLaVA, batch: Batch) -> Shapes:
         num_projected=len(repository.tokens) - repository.num_frames,
         num_memory=len(repository.tokens),
         num_query=num_kept + int((batch.question_mask & (batch.input_ids >= 0)).sum()),
+        num_kept=num_kept,
         num_language=num_language,
         num_labels=int((batch.labels != IGNORE_INDEX).sum()),
     )
@@ -78,19 +81,19 @@ def step_flops(
         needs_input_gradient=False,
     )
     projector += dense(shapes.num_projected, dim**2, is_trained["projector"])
-    query_rows = dense(
-        shapes.num_query, attention_weights + 2 * dim**2 + 8 * dim**2, is_trained["memaug"]
-    )
-    memory_rows = dense(shapes.num_memory, keys_values, is_trained["memaug"])
-    attentions = attention(shapes.num_query, shapes.num_query, dim) + attention(
-        shapes.num_query, shapes.num_memory, dim
-    )
+    # The last block of MemAug has queries of the visual tokens only.
+    num_blocks = config.model.memaug.num_layers
+    num_queries = (num_blocks - 1) * shapes.num_query + shapes.num_kept
+    query_rows = dense(num_queries, 12 * dim**2, is_trained["memaug"])
+    query_rows += dense(num_blocks * shapes.num_query, keys_values, is_trained["memaug"])
+    memory_rows = dense(num_blocks * shapes.num_memory, keys_values, is_trained["memaug"])
+    attentions = attention(num_queries, shapes.num_query + shapes.num_memory, dim)
     layers = dense(shapes.num_language, decoder_layer, is_trained["llm"])
     causal = causal_share * attention(shapes.num_language, shapes.num_language, dim)
     return {
         "projector": projector,
-        "MemAug's layers": config.model.memaug.num_layers * (query_rows + memory_rows),
-        "MemAug's attention": config.model.memaug.num_layers * attentions,
+        "MemAug's layers": query_rows + memory_rows,
+        "MemAug's attention": attentions,
         "language model's layers": language.num_layers * layers,
         "language model's attention": language.num_layers * causal,
         "output layer": dense(shapes.num_labels, dim * vocab_size, is_trained["llm"]),
