@@ -189,8 +189,8 @@ class DatasetBuild(AbstractContextManager["DatasetBuild"]):
                 self.finish()
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._stack.close()
+    def __exit__(self, *error: Any) -> None:
+        self._stack.__exit__(*error)  # an error ends rendering at once
 
     def rendered(self) -> Iterator[RenderedVideo]:
         """Yield the videos that were missing; see `RenderPool.rendered`."""

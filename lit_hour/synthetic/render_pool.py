@@ -21,6 +21,7 @@ from tqdm import tqdm
 from lit_hour.config.schema import PackConfig, VideoConfig
 from lit_hour.config.synthetic import SyntheticConfig
 from lit_hour.errors import SyntheticDataError
+from lit_hour.io.atomic import remove_temp_files
 from lit_hour.media.jpeg_frames import JpegFrames, read_jpeg_frames, supports
 from lit_hour.media.worker_process import exit_with_parent
 from lit_hour.synthetic.render import render_story
@@ -73,7 +74,10 @@ TaskT = TypeVar("TaskT", bound=PlannedTask)
 
 
 class RenderPool(AbstractContextManager["RenderPool[TaskT]"], Generic[TaskT]):
-    """Processes that render videos; they begin at once and end with the context."""
+    """Processes that render videos; they begin at once and end with the context.
+
+    An error inside the context ends them in the middle of their videos.
+    """
 
     def __init__(
         self,
@@ -92,6 +96,7 @@ class RenderPool(AbstractContextManager["RenderPool[TaskT]"], Generic[TaskT]):
                 video are then rendered before `rendered` is iterated.
         """
         self._num_videos, self._render, self._sampling = len(tasks), render, sampling
+        self._folders = {task.path.parent for task in tasks}
         self._waiting = deque(
             sorted(tasks, key=lambda task: task.plan.duration_seconds < LONG_VIDEO_SECONDS)
         )
@@ -104,8 +109,15 @@ class RenderPool(AbstractContextManager["RenderPool[TaskT]"], Generic[TaskT]):
         )
         self._submit()
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, error_type: type[BaseException] | None, *_: object) -> None:
+        if error_type is not None:  # a video of an hour would take minutes
+            # Executor.kill_workers is new in Python 3.14.
+            for process in list(self._executor._processes.values()):
+                process.kill()
         self._executor.shutdown(cancel_futures=True)
+        if error_type is not None:
+            for folder in self._folders:
+                remove_temp_files(folder)
 
     def rendered(self) -> Iterator[RenderedVideo]:
         """Yield each video when it is finished, in any order, under a progress bar.

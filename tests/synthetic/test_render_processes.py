@@ -147,6 +147,22 @@ def test_video_that_cannot_be_written_stops_the_others(tmp_path: Path):
     assert not list(tmp_path.glob("*.unfinished"))
 
 
+@pytest.mark.parametrize("error", (KeyboardInterrupt, SyntheticDataError))
+def test_error_beside_it_ends_rendering_in_the_middle_of_a_video(
+    tmp_path: Path, error: type[BaseException]
+):
+    tasks = plan_tasks(tmp_path, [20.0, 30000.0, 30000.0])
+    with pytest.raises(error), RenderPool(tasks, 2) as pool:
+        deadline = time.monotonic() + 60
+        while len(list(tmp_path.glob("*.unfinished"))) < 2:
+            assert time.monotonic() < deadline, "rendering did not start"
+            time.sleep(0.01)
+        processes = list(pool._executor._processes.values())
+        raise error
+    assert not any(process.is_alive() for process in processes)
+    assert not list(tmp_path.glob("*.unfinished")) and not (tmp_path / "1.mp4").exists()
+
+
 def test_frames_in_memory_are_limited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """No more videos are rendered than `MAX_AHEAD_SECONDS` allow until their frames are taken."""
     monkeypatch.setattr(render_pool, "MAX_AHEAD_SECONDS", 40.0)
