@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
 from lit_hour.config.model import LLMConfig
+from lit_hour.model.last_decoder_layer import replace_last_layer
 
 LORA_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
@@ -72,6 +73,7 @@ def build_network(config: LLMConfig, vocab_size: int) -> nn.Module:
             tie_word_embeddings=config.tie_word_embeddings,
         )
     )
+    replace_last_layer(network.model.layers)
     if config.lora.rank:
         import peft  # takes as long as the first step of a small model, and few runs need it
 

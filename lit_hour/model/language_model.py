@@ -135,8 +135,8 @@ class LanguageModel(nn.Module):
         """Compute the mean cross-entropy over the labels.
 
         No mask is needed, because causal attention ignores padding on the right, so fused attention
-        kernels can skip the upper triangle. Logits are computed only where there is a label: all of
-        them would take 20 GB for 32,768 tokens and 152,000 words.
+        kernels can skip the upper triangle. Logits, and the FFN of the last layer, are computed
+        only where there is a label: all logits of 32,768 tokens and 152,000 words would take 20 GB.
 
         Args:
             inputs: texts `(texts, tokens, dim)`, padded on the right.
@@ -144,24 +144,25 @@ class LanguageModel(nn.Module):
         Returns:
             `()` float32, in nats per label; zero, with gradients of zero, without any label.
         """
-        is_target = inputs.is_target  # (texts, tokens - 1)
-        targets = inputs.labels[:, 1:][is_target]  # (targets,)
-        if self.packs_texts:
-            is_predicting = F.pad(is_target, (0, 1))[
-                inputs.attention_mask
-            ]  # (tokens of all texts,)
-            predicting = self._encode_packed(inputs)[is_predicting]  # (targets, dim)
-        else:
-            hidden = self.network.model(
-                inputs_embeds=inputs.embeddings, use_cache=False
-            ).last_hidden_state  # (texts, tokens, dim)
-            predicting = hidden[:, :-1][is_target]  # (targets, dim)
+        targets = inputs.labels[:, 1:][inputs.is_target]  # (targets,)
+        is_predicting = F.pad(inputs.is_target, (0, 1))  # (texts, tokens)
+        predicting = self._encode(inputs, is_predicting)  # (targets, dim)
         logits = self.network.lm_head(predicting).float()  # (targets, vocabulary)
         total = F.cross_entropy(logits, targets, reduction="sum")  # ()
-        return total / is_target.sum().clamp(min=1)
+        return total / max(1, len(targets))
 
-    def _encode_packed(self, inputs: LLMInputs) -> Tensor:
-        """Return the hidden states of all texts without their padding: `(tokens, dim)`."""
+    def _encode(self, inputs: LLMInputs, is_predicting: Tensor) -> Tensor:
+        """Return the last hidden states at some tokens: `(texts, tokens)` bool -> `(some, dim)`."""
+        if self.packs_texts:
+            return self._encode_packed(inputs, is_predicting)
+        return self.network.model(
+            inputs_embeds=inputs.embeddings,
+            predicting=is_predicting.flatten().nonzero()[:, 0],  # (some,)
+            use_cache=False,
+        ).last_hidden_state
+
+    def _encode_packed(self, inputs: LLMInputs, is_predicting: Tensor) -> Tensor:
+        """Compute `_encode` for all texts without their padding."""
         mask = inputs.attention_mask  # (texts, padded tokens)
         positions = torch.arange(mask.shape[1], device=mask.device).expand_as(mask)[mask]
         ends = mask.sum(dim=1).cumsum(dim=0)  # (texts,)
@@ -171,8 +172,9 @@ class LanguageModel(nn.Module):
             attention_mask=self.backbone.packed_mask(mask.device),  # texts are told apart below
             cu_seq_lens_q=F.pad(ends, (1, 0)).int(),  # (texts + 1,)
             max_length_q=mask.shape[1],
+            predicting=is_predicting[mask].nonzero()[:, 0],  # (some,)
             use_cache=False,
-        ).last_hidden_state[0]
+        ).last_hidden_state
 
     @torch.no_grad()
     def loglikelihood(

@@ -10,7 +10,6 @@ from tests.benchmarks.speed.questions import (
     CONVERSATIONS_PER_STEP,
     NUM_CONVERSATIONS,
     SETUPS,
-    Rate,
     batch_overrides,
     text_and_video_seconds,
 )
@@ -19,9 +18,9 @@ from tests.benchmarks.speed.questions.setups import repeat_questions
 
 
 def test_time_is_split_into_a_conversation_and_its_video() -> None:
-    text, video, num_questions = 0.05, 0.4, 5
-    rates = {num: Rate(num_questions / (text + video / num), {}) for num in NUM_CONVERSATIONS}
-    assert text_and_video_seconds(rates, num_questions) == pytest.approx((text, video))
+    text, video = 0.05, 0.4
+    step_seconds = {num: CONVERSATIONS_PER_STEP * (text + video / num) for num in (1, COMPARED)}
+    assert text_and_video_seconds(step_seconds) == pytest.approx((text, video))
 
 
 def test_steps_of_up_to_eight_conversations_learn_equally_many_questions(tmp_path: Path) -> None:

@@ -2,7 +2,9 @@
 
 Each step learns the same number of questions: with N conversations in a sample it has 8 / N samples
 (with 24 conversations one, so three times as many questions). Steps are taken as in `train.py`, by
-`take_steps`; the numbers of conversations alternate, and the best round of each counts.
+`take_steps`; the numbers of conversations alternate, and the best round of each counts. Some rounds
+of the tiny model have one thread, beside a worker process that reads on another core, and some a
+thread per core: the more conversations share a video, the less there is to read.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from lit_hour.data.datasets import TrainingDataset, collate_results
 from lit_hour.data.sample_order import MixedOrder, SourceOrder
 from lit_hour.data.sources import open_sources
 from lit_hour.data.training_samples import samples_per_shard
+from lit_hour.media.selective_decoding import num_available_cpus
 from lit_hour.processor import HourLLaVAProcessor
 from lit_hour.training.module import HourLLaVAModule
 from tests.benchmarks.speed.harness.outcome import Goal, Outcome
@@ -32,9 +35,9 @@ CONVERSATIONS_PER_STEP = 8
 COMPARED = 8  # conversations; their rate is judged against the rate of one
 NUM_READS, NUM_READ_ROUNDS = 16, 3
 SETUPS = (
-    Setup("tiny model, a minute of frames", "tiny", "frames", 60, 5, 12, 4, 3, goal=4.0),
-    Setup("tiny model, a minute of features", "tiny", "features", 60, 5, 12, 4, 3, goal=2.5),
-    Setup("the same frames, a question in a conversation", "tiny", "frames", 60, 1, 16, 4, 3),
+    Setup("tiny model, a minute of frames", "tiny", "frames", 60, 5, 12, 4, 4, goal=4.0),
+    Setup("tiny model, a minute of features", "tiny", "features", 60, 5, 12, 4, 4, goal=2.5),
+    Setup("the same frames, a question in a conversation", "tiny", "frames", 60, 1, 16, 4, 2),
     Setup("tiny model, ten minutes of frames", "tiny", "frames", 600, 5, 5, 2, 2),
     Setup("tiny model, ten minutes of features", "tiny", "features", 600, 5, 5, 2, 2),
     Setup("3B widths, a layer of each part, 8 frames", "3b", "frames", 8, 1, 2, 1, 1),
@@ -44,15 +47,26 @@ SETUPS = (
 
 @dataclass(frozen=True)
 class Rate:
-    """Questions per second of training, and the seconds of a step by part."""
+    """Questions per second of training, and what a step takes.
+
+    Attributes:
+        questions_per_second: by the clock.
+        parts: seconds of a step by part.
+        core_seconds: of a step, without the worker process that reads.
+        num_threads: of the training process.
+    """
 
     questions_per_second: float
     parts: dict[str, float]
+    core_seconds: float
+    num_threads: int
 
     def __str__(self) -> str:
         seconds = sum(self.parts.values())
         parts = ", ".join(f"{part} {1e3 * spent:.0f} ms" for part, spent in self.parts.items())
-        return f"{self.parts['data'] / seconds:.1%} of a step waits for data ({parts})"
+        threads = "1 thread" if self.num_threads == 1 else f"{self.num_threads} threads"
+        waiting = f"{self.parts['data'] / seconds:.1%} of a step waits for data"
+        return f"with {threads} {waiting} ({parts})"
 
 
 def measure(setups: Sequence[Setup] = SETUPS) -> Iterator[Outcome]:
@@ -61,29 +75,44 @@ def measure(setups: Sequence[Setup] = SETUPS) -> Iterator[Outcome]:
         with TemporaryDirectory() as folder:
             print(f"{setup.title}: writing shards", flush=True)
             setup.write_shards(Path(folder))
-            yield from training_rows(setup, Path(folder))
-            yield data_row(setup, Path(folder))
+            data = data_row(setup, Path(folder))
+            assert data.peer is not None
+            yield from training_rows(setup, Path(folder), setup.num_questions / data.peer)
+            yield data
     yield from operation_rows()
 
 
 # Training
 
 
-def training_rows(setup: Setup, folder: Path) -> Iterator[Outcome]:
-    """Measure the steps of each number of conversations, in alternation."""
+def training_rows(setup: Setup, folder: Path, read_seconds: float) -> Iterator[Outcome]:
+    """Measure the steps of each number of conversations, in alternation.
+
+    Args:
+        setup: model and videos.
+        folder: of the shards.
+        read_seconds: core seconds to read a video with one conversation.
+    """
     processor, module = setup.build(setup.config(folder))
-    best: dict[int, Rate] = {}
-    for _ in range(setup.num_rounds):
+    rates: dict[int, list[Rate]] = {num: [] for num in NUM_CONVERSATIONS}
+    thread_counts = (1, num_available_cpus()) if setup.model == "tiny" else (num_available_cpus(),)
+    for number in range(setup.num_rounds):
+        num_threads = thread_counts[number % len(thread_counts)]
         for num in NUM_CONVERSATIONS:
-            rate = training_rate(setup, folder, num, processor, module)
+            rate = training_rate(setup, folder, num, processor, module, num_threads)
             print(f"  {num}: {rate.questions_per_second:.1f} questions/s, {rate}", flush=True)
-            if num not in best or rate.questions_per_second > best[num].questions_per_second:
-                best[num] = rate
-    text, video = text_and_video_seconds(best, setup.num_questions)
-    limit = (text + video) / text
+            rates[num].append(rate)
+    best = {
+        num: max(found, key=lambda rate: rate.questions_per_second) for num, found in rates.items()
+    }
+    text, video = text_and_video_seconds(
+        {num: min(rate.core_seconds for rate in rates[num]) for num in (1, COMPARED)}
+    )
+    limit = (text + video + read_seconds) / text
     costs = (
-        f"a conversation takes {1e3 * text:.0f} ms and a video {1e3 * video:.0f} ms, so that any"
-        f" number of conversations gives less than {limit:.1f} times the rate of one"
+        f"a video takes {read_seconds:.3f} core seconds to read and {video:.3f} to encode and"
+        f" project, and a conversation takes {text:.3f}, so that any number of conversations gives"
+        f" less than {limit:.1f} times the rate of one"
     )
     print(f"  {costs}", flush=True)
     alone = best[1].questions_per_second
@@ -107,14 +136,21 @@ def training_rate(
     num_conversations: int,
     processor: HourLLaVAProcessor,
     module: HourLLaVAModule,
+    num_threads: int,
 ) -> Rate:
     """Take the steps of a round; the module continues from the round before."""
     config = setup.config(folder, *batch_overrides(num_conversations))
-    torch.set_num_threads(config.training.num_threads or torch.get_num_threads())
+    torch.set_num_threads(num_threads)
     steps = take_steps(config, processor, module, keep_batches=False)
     parts = steps.mean_seconds(setup.num_warmup)
     num_questions = sum(len(questions) for questions in steps.batches[-1].questions)
-    return Rate(num_questions / sum(parts.values()), parts)
+    core_seconds = steps.core_seconds[setup.num_warmup :]
+    return Rate(
+        num_questions / sum(parts.values()),
+        parts,
+        sum(core_seconds) / len(core_seconds),
+        num_threads,
+    )
 
 
 def batch_overrides(num_conversations: int) -> tuple[str, ...]:
@@ -127,15 +163,17 @@ def batch_overrides(num_conversations: int) -> tuple[str, ...]:
     )
 
 
-def text_and_video_seconds(rates: dict[int, Rate], num_questions: int) -> tuple[float, float]:
-    """Split the time of a conversation into its own part and the part of its video.
+def text_and_video_seconds(step_seconds: dict[int, float]) -> tuple[float, float]:
+    """Split the time of a step into that of a conversation and that of a video.
 
-    With N conversations in a sample a conversation takes text + video / N seconds; the split is the
-    one of 1 and 8 conversations, whose steps have the same number of texts.
+    Args:
+        step_seconds: of steps with 1 and with 8 conversations in a sample, which have equally many
+            conversations, and eight videos or one.
     """
-    one, several = (num_questions / rates[num].questions_per_second for num in (1, COMPARED))
-    video = max(0.0, (one - several) / (1 - 1 / COMPARED))
-    return one - video, video
+    one, several = step_seconds[1], step_seconds[COMPARED]
+    num_videos = CONVERSATIONS_PER_STEP // COMPARED
+    video = max(0.0, (one - several) / (CONVERSATIONS_PER_STEP - num_videos))
+    return (one - CONVERSATIONS_PER_STEP * video) / CONVERSATIONS_PER_STEP, video
 
 
 def count(num_conversations: int) -> str:
