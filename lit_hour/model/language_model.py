@@ -14,6 +14,7 @@ from torch.nn.utils.rnn import pad_sequence
 from lit_hour.config.model import LLMConfig
 from lit_hour.errors import ConfigError
 from lit_hour.model.backbones import BACKBONES, build_network
+from lit_hour.model.last_decoder_layer import Predicting
 from lit_hour.model.packed_attention import PACKED_ATTENTION
 from lit_hour.types import IGNORE_INDEX
 
@@ -135,8 +136,9 @@ class LanguageModel(nn.Module):
         """Compute the mean cross-entropy over the labels.
 
         No mask is needed, because causal attention ignores padding on the right, so fused attention
-        kernels can skip the upper triangle. Logits, and the FFN of the last layer, are computed
-        only where there is a label: all logits of 32,768 tokens and 152,000 words would take 20 GB.
+        kernels can skip the upper triangle. Logits, and the last layer but for its keys and
+        values, are computed only where there is a label: all logits of 32,768 tokens and 152,000
+        words would take 20 GB.
 
         Args:
             inputs: texts `(texts, tokens, dim)`, padded on the right.
@@ -157,7 +159,7 @@ class LanguageModel(nn.Module):
             return self._encode_packed(inputs, is_predicting)
         return self.network.model(
             inputs_embeds=inputs.embeddings,
-            predicting=is_predicting.flatten().nonzero()[:, 0],  # (some,)
+            predicting=Predicting.of_padded(is_predicting),
             use_cache=False,
         ).last_hidden_state
 
@@ -172,7 +174,7 @@ class LanguageModel(nn.Module):
             attention_mask=self.backbone.packed_mask(mask.device),  # texts are told apart below
             cu_seq_lens_q=F.pad(ends, (1, 0)).int(),  # (texts + 1,)
             max_length_q=mask.shape[1],
-            predicting=is_predicting[mask].nonzero()[:, 0],  # (some,)
+            predicting=Predicting(is_predicting[mask].nonzero()[:, 0]),
             use_cache=False,
         ).last_hidden_state
 
