@@ -52,7 +52,7 @@ def inputs(dtype: torch.dtype) -> tuple[list[MemAugQuery], list[MemoryRepository
 
 
 def mixed_with_text(queries: list[MemAugQuery]) -> list[MemAugQuery]:
-    """Let the first and some other tokens of each query be those of a question."""
+    """Let some tokens of each query, the first among them if possible, belong to a question."""
     mixed = []
     for query, num_visual in zip(queries, NUM_VISUAL, strict=True):
         is_visual = torch.zeros(len(query.tokens), dtype=torch.bool)
@@ -84,7 +84,7 @@ def only_visual(
 def all_then_visual(
     memaug: MemoryAugmentation, queries: list[MemAugQuery], memories: list[MemoryRepository]
 ) -> list[Tensor]:
-    """Compute all tokens, as if all were visual, and drop those of the questions."""
+    """Compute all tokens, as if all were visual, and drop the tokens of the questions."""
     outputs = together(memaug, queries, memories)
     pairs = zip(outputs, mixed_with_text(queries), strict=True)
     return [output[query.is_visual] for output, query in pairs]

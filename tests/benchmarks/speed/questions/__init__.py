@@ -38,8 +38,8 @@ SETUPS = (
     Setup("tiny model, a minute of frames", "tiny", "frames", 60, 5, 12, 4, 4, goal=4.0),
     Setup("tiny model, a minute of features", "tiny", "features", 60, 5, 12, 4, 4, goal=2.5),
     Setup("the same frames, a question in a conversation", "tiny", "frames", 60, 1, 16, 4, 2),
-    Setup("tiny model, ten minutes of frames", "tiny", "frames", 600, 5, 5, 2, 2),
-    Setup("tiny model, ten minutes of features", "tiny", "features", 600, 5, 5, 2, 2),
+    Setup("tiny model, ten minutes of frames", "tiny", "frames", 600, 5, 3, 1, 2),
+    Setup("tiny model, ten minutes of features", "tiny", "features", 600, 5, 3, 1, 2),
     Setup("3B widths, a layer of each part, 8 frames", "3b", "frames", 8, 1, 2, 1, 1),
     Setup("3B widths, a layer of each part, 8 features", "3b", "features", 8, 1, 2, 1, 1),
 )
@@ -164,7 +164,7 @@ def batch_overrides(num_conversations: int) -> tuple[str, ...]:
 
 
 def text_and_video_seconds(step_seconds: dict[int, float]) -> tuple[float, float]:
-    """Split the time of a step into that of a conversation and that of a video.
+    """Split the time of a step into the parts of a conversation and of a video.
 
     Args:
         step_seconds: of steps with 1 and with 8 conversations in a sample, which have equally many
