@@ -52,6 +52,10 @@ class PlannedTask(Protocol):
     def plan(self) -> VideoPlan:
         """Return the plan of the video."""
 
+    @property
+    def path(self) -> Path:
+        """Return the file to write; no other process writes to its folder."""
+
 
 @dataclass(frozen=True)
 class RenderTask:

@@ -152,7 +152,7 @@ def test_error_beside_it_ends_rendering_in_the_middle_of_a_video(
     tmp_path: Path, error: type[BaseException]
 ):
     tasks = plan_tasks(tmp_path, [20.0, 30000.0, 30000.0])
-    with pytest.raises(error), RenderPool(tasks, 2) as pool:
+    with pytest.raises(error), RenderPool(tasks, 2, render_video) as pool:
         deadline = time.monotonic() + 60
         while len(list(tmp_path.glob("*.unfinished"))) < 2:
             assert time.monotonic() < deadline, "rendering did not start"
