@@ -101,9 +101,11 @@ def test_step_flops_of_frozen_parts_omit_weight_gradients() -> None:
         published_stage("3b", "s3"), [*step.STAGE_3, "training.learning_rate.llm=0"]
     )
     some_learn = step_flops(frozen, 151_936, shapes)
-    layer = 2 * DIM**2 + 2 * DIM * 256 + 3 * DIM * 11_008
-    assert all_learn["language model's layers"] == 6 * 8900 * LAYERS * layer
-    assert some_learn["language model's layers"] == 4 * 8900 * LAYERS * layer
+    keys_values = 2 * DIM * 256
+    layer = 2 * DIM**2 + keys_values + 3 * DIM * 11_008
+    products = 8900 * ((LAYERS - 1) * layer + keys_values) + 100 * (layer - keys_values)
+    assert all_learn["language model's layers"] == 6 * products
+    assert some_learn["language model's layers"] == 4 * products
     assert all_learn["projector"] == 230_400 * (4 * 1152 * DIM + 6 * DIM**2)
     assert {part for part in all_learn if all_learn[part] != some_learn[part]} == {
         "language model's layers",

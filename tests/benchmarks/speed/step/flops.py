@@ -88,14 +88,19 @@ def step_flops(
     query_rows += dense(num_blocks * shapes.num_query, keys_values, is_trained["memaug"])
     memory_rows = dense(num_blocks * shapes.num_memory, keys_values, is_trained["memaug"])
     attentions = attention(num_queries, shapes.num_query + shapes.num_memory, dim)
-    layers = dense(shapes.num_language, decoder_layer, is_trained["llm"])
+    # In its last layer only the labels' tokens are computed, and keys and values of all.
+    num_layers, is_llm_trained = language.num_layers, is_trained["llm"]
+    layers = dense((num_layers - 1) * shapes.num_language, decoder_layer, is_llm_trained)
+    layers += dense(shapes.num_language, keys_values, is_llm_trained)
+    layers += dense(shapes.num_labels, decoder_layer - keys_values, is_llm_trained)
     causal = causal_share * attention(shapes.num_language, shapes.num_language, dim)
+    last_attention = attention(shapes.num_labels, shapes.num_language, dim)
     return {
         "projector": projector,
         "MemAug's layers": query_rows + memory_rows,
         "MemAug's attention": attentions,
-        "language model's layers": language.num_layers * layers,
-        "language model's attention": language.num_layers * causal,
+        "language model's layers": layers,
+        "language model's attention": (num_layers - 1) * causal + last_attention,
         "output layer": dense(shapes.num_labels, dim * vocab_size, is_trained["llm"]),
     }
 
