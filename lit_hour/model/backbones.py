@@ -1,7 +1,7 @@
 """Backbones of the language model: transformers' classes for each `model.llm.model_type`.
 
-Entry point: `build_network`. A new backbone is a line in `BACKBONES`, a value of the setting, and a
-line in `KINDS` of `lit_hour/weights/hf_config.py`.
+Entry point: `build_network`. A new backbone is a line in `BACKBONES`, a value of the setting, a
+line in `KINDS` of `lit_hour/weights/hf_config.py`, and a class in `last_decoder_layer.py`.
 """
 
 from __future__ import annotations

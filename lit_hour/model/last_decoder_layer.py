@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 from transformers.models.qwen2.modeling_qwen2 import Qwen2DecoderLayer, rotate_half
 
 # Share of the tokens above which causal attention from all of them is not slower: it skips half of
@@ -46,10 +47,18 @@ class Predicting(NamedTuple):
         return cls(rows, slots, in_use.flatten().nonzero()[:, 0])
 
 
-class LastDecoderLayer(Qwen2DecoderLayer):
-    """A decoder layer of Qwen2 that can return the predicting tokens only."""
+class LastDecoderLayer(nn.Module):
+    """A decoder layer that can return the predicting tokens only; mixed into transformers' layer.
 
-    def forward(  # type: ignore[override]
+    Its parts are those of Qwen2 and Llama, which have the same names.
+    """
+
+    input_layernorm: nn.Module
+    self_attn: Any
+    post_attention_layernorm: nn.Module
+    mlp: nn.Module
+
+    def forward(
         self, hidden_states: Tensor, predicting: Predicting | None = None, **kwargs: Any
     ) -> Tensor:
         """Compute the layer.
@@ -57,13 +66,14 @@ class LastDecoderLayer(Qwen2DecoderLayer):
         Args:
             hidden_states: `(texts, tokens, dim)`.
             predicting: the tokens to return; None for all.
-            kwargs: of `Qwen2DecoderLayer.forward`.
+            kwargs: of the layer of transformers.
 
         Returns:
             `(texts, tokens, dim)`, or `(predicting, dim)`.
         """
         if predicting is None:
-            return super().forward(hidden_states, **kwargs)
+            output: Tensor = super().forward(hidden_states, **kwargs)  # type: ignore[misc]
+            return output
         normed = self.input_layernorm(hidden_states)  # (texts, tokens, dim)
         if predicting.slots is None:
             attended, _ = self.self_attn(hidden_states=normed, **kwargs)  # (texts, tokens, dim)
@@ -111,9 +121,20 @@ def _rotate(heads: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
     return heads * cosine[:, None] + rotate_half(heads) * sine[:, None]
 
 
+class LastQwen2Layer(LastDecoderLayer, Qwen2DecoderLayer):
+    """The last layer of Qwen2."""
+
+
+class LastLlamaLayer(LastDecoderLayer, LlamaDecoderLayer):
+    """The last layer of Llama."""
+
+
+LAST_LAYERS = {Qwen2DecoderLayer: LastQwen2Layer, LlamaDecoderLayer: LastLlamaLayer}
+
+
 def replace_last_layer(layers: nn.ModuleList) -> None:
     """Let the last decoder layer be a `LastDecoderLayer` with the same weights, in place.
 
     Its class is set, because a new layer would draw random weights that a seeded run does not draw.
     """
-    layers[-1].__class__ = LastDecoderLayer
+    layers[-1].__class__ = LAST_LAYERS[type(layers[-1])]  # type: ignore[index]

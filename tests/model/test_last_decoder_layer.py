@@ -1,20 +1,23 @@
 """The last layer is computed only where a token is learned, with the same result."""
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lit_hour.config.schema import Config
 from lit_hour.model.hour_llava import HourLLaVA
 from lit_hour.model.language_model import LanguageModel, LLMInputs
 from lit_hour.training.parallelize import checkpoint_blocks, transformer_blocks
 from tests.model.test_packed_attention import LORA, texts
-from tests.model.toy_model import CONFIG, toy_model
+from tests.model.toy_model import CONFIG, LLM, toy_model
 
 TOLERANCE = 1e-13  # relative to the largest gradient's norm, in float64
 LENGTHS = [(5, 31, 17), (12,), (1, 40, 2)]
+LLAMA = replace(CONFIG, model=replace(CONFIG.model, llm=replace(LLM, model_type="llama")))
 
 
 def complete_loss(llm: LanguageModel, inputs: LLMInputs) -> Tensor:
@@ -26,7 +29,7 @@ def complete_loss(llm: LanguageModel, inputs: LLMInputs) -> Tensor:
     return F.cross_entropy(logits, targets, reduction="sum") / max(1, len(targets))
 
 
-def double_model(config=CONFIG) -> HourLLaVA:  # type: ignore[no-untyped-def]
+def double_model(config: Config = CONFIG) -> HourLLaVA:
     model = toy_model(config).double()
     model.llm.reset_nonpersistent_buffers()
     return model
@@ -51,10 +54,11 @@ def learn(llm: LanguageModel, loss: Tensor, inputs: LLMInputs) -> dict[str, Tens
 @pytest.mark.parametrize("has_few_labels", (True, False), ids=("few labels", "most labels"))
 @pytest.mark.parametrize("packs", (False, True), ids=("padded", "packed"))
 @pytest.mark.parametrize("lengths", LENGTHS)
+@pytest.mark.parametrize("config", (CONFIG, LLAMA), ids=("qwen2", "llama"))
 def test_loss_and_gradients_equal_the_complete_computation(
-    lengths: tuple[int, ...], packs: bool, has_few_labels: bool
+    config: Config, lengths: tuple[int, ...], packs: bool, has_few_labels: bool
 ) -> None:
-    expected_llm, llm = double_model().llm, double_model().llm
+    expected_llm, llm = double_model(config).llm, double_model(config).llm
     if packs:
         llm.pack_texts()
     expected_inputs, inputs = (
