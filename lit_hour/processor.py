@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from lit_hour.config.model import MemAugConfig, num_kept_frames
 from lit_hour.config.schema import TextConfig
 from lit_hour.errors import QuestionError
+from lit_hour.io.sampling import evenly_spaced_indices
+from lit_hour.media.subtitles import subtitles_at
 from lit_hour.text.chat_template import (
     tokenize_answer,
     tokenize_conversation,
@@ -28,17 +31,25 @@ from lit_hour.types import (
     Message,
     Sample,
     Skipped,
+    Subtitle,
     TokenizedText,
     Visual,
 )
 
+SUBTITLES_FOLLOW = "This video's subtitles are listed below:"  # as Video-MME's prompt has it
+
 
 @dataclass(frozen=True, eq=False)
 class HourLLaVAProcessor:
-    """Tokenizer and text settings of a run, which turn samples into the model's inputs."""
+    """Tokenizer and text settings of a run, which turn samples into the model's inputs.
+
+    Attributes:
+        memaug: decides which frames forgetting keeps, for `text.subtitles=kept`.
+    """
 
     tokenizer: Tokenizer
     config: TextConfig
+    memaug: MemAugConfig = field(default_factory=MemAugConfig)
 
     def build_prompt(
         self,
@@ -84,6 +95,55 @@ class HourLLaVAProcessor:
             case "none":
                 return ""
 
+    def describe_video(
+        self,
+        duration_seconds: float,
+        timestamps_seconds: Sequence[float],
+        subtitles: Sequence[Subtitle] = (),
+    ) -> str:
+        """Return the text on a video in the prompt: the sentence on its length, and subtitles.
+
+        Training, `ask`, the server and evaluation all take it from here.
+
+        Args:
+            duration_seconds: of the video.
+            timestamps_seconds: of its sampled frames.
+            subtitles: of the video; `text.subtitles` decides which are in the text.
+        """
+        note = self.video_note(duration_seconds, len(timestamps_seconds))
+        lines = self._subtitle_lines(timestamps_seconds, subtitles)
+        parts = [note, *([SUBTITLES_FOLLOW, *lines] if lines else [])]
+        return "\n".join(filter(None, parts))
+
+    def _subtitle_lines(
+        self, timestamps_seconds: Sequence[float], subtitles: Sequence[Subtitle]
+    ) -> list[str]:
+        """Return the lines of subtitles that fit in `text.max_subtitle_tokens`."""
+        if self.config.subtitles == "off" or not subtitles:
+            return []
+        if self.config.subtitles == "kept":
+            kept = kept_timestamps(timestamps_seconds, self.memaug)
+            lines = subtitles_at(subtitles, kept)
+        else:
+            lines = [subtitle.text for subtitle in subtitles]
+        lengths = [self._num_tokens(line) for line in lines]
+        budget = self.config.max_subtitle_tokens - self._num_tokens(SUBTITLES_FOLLOW)
+        num_lines = len(lines)
+        while num_lines:
+            chosen = evenly_spaced_indices(len(lines), num_lines, "exact")
+            excess = sum(lengths[index] for index in chosen) / max(budget, 1)
+            if excess <= 1:
+                return [lines[index] for index in chosen]
+            num_lines = min(num_lines - 1, int(num_lines / excess))
+        return []
+
+    def _num_tokens(self, line: str) -> int:
+        """Return the tokens of a line with the line break behind it."""
+        ids = self.tokenizer.encode(
+            f"{line}\n", add_special_tokens=False, split_special_tokens=True
+        )
+        return len(ids)
+
     def tokenize(
         self, conversations: Sequence[Conversation], *, num_placeholders: int, note: str = ""
     ) -> tuple[TokenizedText, ...]:
@@ -92,7 +152,7 @@ class HourLLaVAProcessor:
         Args:
             conversations: about the same video or images.
             num_placeholders: as `count_placeholders` returns it.
-            note: as `video_note` returns it.
+            note: as `describe_video` returns it.
 
         Raises:
             QuestionError: a conversation has another number of `<image>` placeholders.
@@ -121,7 +181,9 @@ class HourLLaVAProcessor:
         """
         visual, note = sample.visual, ""
         if isinstance(visual, Frames | Features):
-            note = self.video_note(sample.duration_seconds, len(visual))
+            note = self.describe_video(
+                sample.duration_seconds, visual.timestamps.tolist(), sample.subtitles
+            )
         num_placeholders = count_placeholders(visual)
         texts = self.tokenize(sample.conversations, num_placeholders=num_placeholders, note=note)
         return Example(sample.key, visual, texts)
@@ -168,3 +230,18 @@ def count_placeholders(visual: Visual | None) -> int:
     if visual is None:
         return 0
     return len(visual) if isinstance(visual, ImageSet) else 1
+
+
+def kept_timestamps(timestamps_seconds: Sequence[float], memaug: MemAugConfig) -> list[float]:
+    """Return the times of the frames that uniform temporal forgetting keeps, or of all with none.
+
+    A video with fewer than `model.memaug.min_frames` frames is repeated up to this many first.
+    """
+    seconds = list(timestamps_seconds)
+    if len(seconds) < memaug.min_frames and seconds:
+        frames = evenly_spaced_indices(len(seconds), memaug.min_frames, "linspace")
+        seconds = [seconds[frame] for frame in frames]
+    if memaug.temporal_forgetting == "none" or not seconds:
+        return seconds
+    kept = num_kept_frames(len(seconds), memaug)
+    return [seconds[frame] for frame in evenly_spaced_indices(len(seconds), kept, "linspace")]

@@ -179,11 +179,21 @@ Visual = Video | TiledImage | ImageSet  # len() is the number of images for the 
 
 
 @dataclass(frozen=True)
+class Subtitle:
+    """A text and the interval in which it is shown, in seconds; the end is exclusive."""
+
+    start_seconds: float
+    end_seconds: float
+    text: str
+
+
+@dataclass(frozen=True)
 class Sample:
     """A video or images, and the conversations about them.
 
     Attributes:
         visual: None for text-only conversations.
+        subtitles: of a video.
     """
 
     key: str
@@ -191,6 +201,7 @@ class Sample:
     duration_seconds: float
     visual: Visual | None
     conversations: tuple[Conversation, ...]
+    subtitles: tuple[Subtitle, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,10 @@ class EvaluationConfig:
     )
     limit: int = field(0, "use only the first videos; 0 for all", unit="videos", ge=0)
     max_invalid_records: int = field(
-        0, "records of the question files that may be invalid", unit="records", ge=0
+        0,
+        "records of the question files, and cues of a file of subtitles, that may be invalid",
+        unit="records",
+        ge=0,
     )
     max_skipped_questions: int = field(
         0,

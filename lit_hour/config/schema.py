@@ -167,6 +167,17 @@ class TextConfig:
         "sentence before the first question about a video, with the duration and the number of"
         " frames: in the words of this project, in those of the published training, or none",
     )
+    subtitles: Literal["off", "all", "kept"] = field(
+        "off",
+        "subtitles of a video in the prompt, before the first question: none, all, or those shown"
+        " at the frames that forgetting keeps. They come from the file beside the video",
+    )
+    max_subtitle_tokens: int = field(
+        2048,
+        "tokens of these subtitles; of more, evenly spaced lines are taken",
+        unit="tokens",
+        ge=16,
+    )
     max_tokens: int = field(
         32768,
         "longest sequence, visual tokens included; longer ones are truncated",

@@ -134,6 +134,12 @@ def check_config(config: Config) -> None:
             " would be 0. Raise training.schedule_steps, or set it to 0."
         )
     _check_batches(data)
+    if config.text.subtitles == "kept" and memaug.temporal_forgetting not in ("uniform", "none"):
+        raise ConfigError(
+            "text.subtitles=kept needs frames that are known before the model runs, not"
+            f" model.memaug.temporal_forgetting={memaug.temporal_forgetting}. Set"
+            " text.subtitles=all."
+        )
     if config.training.async_checkpoints and config.training.strategy != "fsdp":
         raise ConfigError(
             "training.async_checkpoints=true needs sharded checkpoints, not"

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from lit_hour.config.schema import Config, ImageConfig, VideoConfig
+from lit_hour.config.schema import Config, ImageConfig, TextConfig, VideoConfig
 from lit_hour.data.batch_transfer import SentBatch, prepare_to_send
 from lit_hour.data.packing.decode_worker import summarize_video
 from lit_hour.data.questions.record import drop_partial_placeholders
@@ -23,15 +24,16 @@ from lit_hour.data.shards.reader import Shards, StoredSample
 from lit_hour.data.shards.shard_index import IndexEntry
 from lit_hour.data.shared_arena import empty_shared
 from lit_hour.data.training_samples import locate_sample
-from lit_hour.errors import ImageError, ShardError, VideoError
+from lit_hour.errors import ImageError, QuestionError, ShardError, VideoError
 from lit_hour.io.sampling import evenly_spaced_indices
 from lit_hour.media.anyres import load_image_set, load_tiled_image
 from lit_hour.media.image_reader import read_image
+from lit_hour.media.subtitles import load_video_subtitles
 from lit_hour.media.transforms import decode_jpeg, resize_image
 from lit_hour.media.video_reader import SampledVideo
 from lit_hour.processor import HourLLaVAProcessor
 from lit_hour.text.chat_template import build_conversation
-from lit_hour.types import Batch, Example, Features, Frames, Sample, Skipped, Visual
+from lit_hour.types import Batch, Example, Features, Frames, Sample, Skipped, Subtitle, Visual
 
 JPEG_SUFFIXES = (".jpg", ".jpeg")
 # Reads nothing: an FSDP rank without a sample takes part in the step of the others.
@@ -129,6 +131,7 @@ def _read_example(
     try:
         stored = shards.read(entry)
         visual, duration_seconds = load_timed_visual(stored, config.video, config.image)
+        subtitles = load_subtitles(stored, processor.config)
     except ShardError as error:
         return Skipped(entry.key, str(error))
     groups = [stored.questions[questions] for questions in conversations]
@@ -138,7 +141,25 @@ def _read_example(
         build_conversation(group, processor.config, stored.system_prompt) for group in groups
     )
     files = ", ".join(stored.files)
-    return processor.build_example(Sample(stored.key, files, duration_seconds, visual, texts))
+    return processor.build_example(
+        Sample(stored.key, files, duration_seconds, visual, texts, subtitles)
+    )
+
+
+def load_subtitles(stored: StoredSample, text: TextConfig) -> tuple[Subtitle, ...]:
+    """Return the subtitles of a sample that `text.subtitles` may use: packed, or beside the file.
+
+    Raises:
+        ShardError: the file has no subtitles.
+    """
+    if text.subtitles == "off" or stored.modality != "video":
+        return ()
+    if stored.video is None or stored.video.content is not None:
+        return stored.subtitles
+    try:
+        return load_video_subtitles(Path(stored.video.name), stored.clip_seconds)
+    except QuestionError as error:
+        raise ShardError(f"{stored.location}: {error}") from error
 
 
 def load_visual(stored: StoredSample, video: VideoConfig, image: ImageConfig) -> Visual | None:

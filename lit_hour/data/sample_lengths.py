@@ -155,7 +155,9 @@ def _bound_entry(
     num_placeholders = (entry.num_frames if entry.modality == "images" else 1) * has_visual
     fixed = template.conversation + num_placeholders * template.placeholder
     fixed += bound_kept_tokens(entry, config) if has_visual else 0
-    fixed += template.video_note if entry.modality == "video" and has_visual else 0
+    if entry.modality == "video" and has_visual:
+        fixed += template.video_note
+        fixed += config.text.max_subtitle_tokens if config.text.subtitles != "off" else 0
     bytes_before = [0, *accumulate(entry.text_bytes)]
     for conversations in split_questions(entry, config):
         lengths = []

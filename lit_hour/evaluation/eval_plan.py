@@ -14,7 +14,7 @@ from lit_hour.evaluation.benchmarks.custom import load_custom
 from lit_hour.evaluation.benchmarks.video_mme import add_subtitles
 from lit_hour.evaluation.item import Item, QuestionSet
 from lit_hour.evaluation.load_benchmark import find_videos, load_benchmark
-from lit_hour.evaluation.subtitles import read_subtitles
+from lit_hour.media.subtitles import read_subtitles
 from lit_hour.media.video_reader import SampledVideo
 from lit_hour.text.chat_template import format_question
 
@@ -165,7 +165,8 @@ def _subtitled(
             continue
         if file not in timestamps:
             timestamps[file] = _frame_timestamps(file, config)
-        subtitled.append(add_subtitles(item, read_subtitles(subtitle_file), timestamps[file]))
+        subtitles = read_subtitles(subtitle_file, settings.max_invalid_records)
+        subtitled.append(add_subtitles(item, subtitles, timestamps[file]))
     return tuple(subtitled)
 
 

@@ -202,7 +202,9 @@ class EvaluationModule(L.LightningModule):
         source = str(video.file or "nothing")
         if builder:
             self.store.save_frames(video.name, builder.thumbnails)
-            memory = builder.finalize(end.duration_seconds, source)
+            assert video.file is not None
+            subtitles = self.predictor.read_subtitles(video.file, video.clip_seconds)
+            memory = builder.finalize(end.duration_seconds, source, subtitles)
         else:
             memory = self.predictor.encode_visual(None, end.duration_seconds, source)
         yield from generate_responses(self.predictor, memory, video.items)

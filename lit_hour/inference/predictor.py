@@ -30,6 +30,7 @@ from lit_hour.inference.video_memory import (
     make_thumbnail,
     subsample_thumbnails,
 )
+from lit_hour.media.subtitles import load_video_subtitles
 from lit_hour.media.video_reader import SampledVideo
 from lit_hour.model.hour_llava import HourLLaVA
 from lit_hour.model.language_model import LLMInputs
@@ -44,6 +45,7 @@ from lit_hour.types import (
     Features,
     Frames,
     Message,
+    Subtitle,
     Video,
     Visual,
 )
@@ -145,7 +147,9 @@ class VideoPredictor:
             WeightsError: the checkpoint is corrupt or belongs to another model.
         """
         weights = open_weights(checkpoint)
-        processor = HourLLaVAProcessor(load_tokenizer(run_dir.tokenizer), config.text)
+        processor = HourLLaVAProcessor(
+            load_tokenizer(run_dir.tokenizer), config.text, config.model.memaug
+        )
         with torch.device("meta"):
             model = HourLLaVA.from_config(config, len(processor.tokenizer))
         origin = f"{weights.path}, with the settings beside it,"
@@ -192,7 +196,9 @@ class VideoPredictor:
                 if progress_bar is not None:
                     progress_bar.total = num_frames
                     progress_bar.update(len(frames))
-            memory = builder.finalize(visual.duration_seconds, source)
+            memory = builder.finalize(
+                visual.duration_seconds, source, self.read_subtitles(files.paths[0])
+            )
         else:
             memory = self.encode_visual(visual, 0.0, source)
         decode_seconds = time.perf_counter() - started - memory.seconds["encode"]
@@ -201,6 +207,18 @@ class VideoPredictor:
             seconds={"decode": decode_seconds, **memory.seconds},
             files_digest=digest_files(files.paths),
         )
+
+    def read_subtitles(
+        self, video: Path, clip_seconds: tuple[float, float] | None = None
+    ) -> tuple[Subtitle, ...]:
+        """Read the subtitles beside a video, if `text.subtitles` uses them.
+
+        Raises:
+            QuestionError: see `load_video_subtitles`.
+        """
+        if self.config.text.subtitles == "off":
+            return ()
+        return load_video_subtitles(video, clip_seconds)
 
     @torch.inference_mode()
     def encode_visual(
@@ -252,6 +270,7 @@ class VideoPredictor:
                 `video.max_frames`.
         """
         started, num_frames = time.perf_counter(), memory.num_frames + len(video)
+        seconds = tuple(video.timestamps.tolist())
         stream = check_continuation(
             memory, video, duration_seconds, self.config.video.max_frames
         ).fork_and_extend(memory.num_frames, video.to(self.device))
@@ -262,7 +281,10 @@ class VideoPredictor:
             memory,
             duration_seconds=duration_seconds,
             num_frames=num_frames,
-            note=self.processor.video_note(duration_seconds, num_frames),
+            note=self.processor.describe_video(
+                duration_seconds, [*memory.timestamps_seconds, *seconds], memory.subtitles
+            ),
+            timestamps_seconds=(*memory.timestamps_seconds, *seconds),
             repository=stream.repository(num_frames),
             thumbnails=subsample_thumbnails(thumbnails),
             files_digest="",

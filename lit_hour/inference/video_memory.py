@@ -28,7 +28,7 @@ from lit_hour.model.hour_llava import HourLLaVA
 from lit_hour.model.memory_repository import MemoryRepository
 from lit_hour.model.streaming_repository import StreamingRepository
 from lit_hour.processor import HourLLaVAProcessor
-from lit_hour.types import Frames, ImageSet, Thumbnail, TiledImage, Video
+from lit_hour.types import Frames, ImageSet, Subtitle, Thumbnail, TiledImage, Video
 
 MEMORY_SUFFIX = ".safetensors"  # of the file of a saved memory
 MAX_THUMBNAILS = 6
@@ -123,6 +123,8 @@ class VideoMemory:
         thumbnails: frames spread over the video, as JPEG.
         files_digest: SHA-256 of the files; empty without files and after `VideoPredictor.extend`.
         stream: repository to which more frames can be added; None for images.
+        timestamps_seconds: of the sampled frames of a video.
+        subtitles: of a video, if `text.subtitles` uses them.
     """
 
     source: str
@@ -135,6 +137,8 @@ class VideoMemory:
     thumbnails: tuple[Thumbnail, ...] = ()
     files_digest: str = ""
     stream: StreamingRepository | None = None
+    timestamps_seconds: tuple[float, ...] = ()
+    subtitles: tuple[Subtitle, ...] = ()
 
     @property
     def num_bytes(self) -> int:
@@ -167,16 +171,23 @@ class VideoMemoryBuilder:
         self.stream = StreamingRepository(model, num_frames)
         self.encode_seconds = 0.0
         self.thumbnails: list[Thumbnail] = []
+        self._timestamps_seconds: list[float] = []
         self._processor, self._device = processor, model.frame_newline.device
         self._thumbnail_indices = {
             index * (num_frames - 1) // (MAX_THUMBNAILS - 1) for index in range(MAX_THUMBNAILS)
         }
+
+    def append_encoded(self, tokens: Tensor, timestamps: Tensor) -> None:
+        """Append frames that were encoded before: `(frames, tokens, dim)`, times `(frames,)`."""
+        self.stream.append_encoded(tokens, timestamps)
+        self._timestamps_seconds += timestamps.tolist()
 
     @torch.inference_mode()
     def add(self, video: Video) -> None:
         """Encode the next frames, given as images or as stored features."""
         started, num_before = time.perf_counter(), self.stream.num_frames
         self.stream.append(video.to(self._device))
+        self._timestamps_seconds += video.timestamps.tolist()
         if isinstance(video, Frames):
             self.thumbnails += [
                 make_thumbnail(video, index)
@@ -186,19 +197,26 @@ class VideoMemoryBuilder:
         self.encode_seconds += time.perf_counter() - started
 
     @torch.inference_mode()
-    def finalize(self, duration_seconds: float, source: str) -> VideoMemory:
+    def finalize(
+        self,
+        duration_seconds: float,
+        source: str,
+        subtitles: Sequence[Subtitle] = (),
+    ) -> VideoMemory:
         """Return the memory of the frames added so far."""
-        num_frames = self.stream.num_frames
+        num_frames, timestamps = self.stream.num_frames, tuple(self._timestamps_seconds)
         return VideoMemory(
             source=source,
             duration_seconds=duration_seconds,
             num_frames=num_frames,
             num_placeholders=1,
-            note=self._processor.video_note(duration_seconds, num_frames),
+            note=self._processor.describe_video(duration_seconds, timestamps, subtitles),
             repository=self.stream.repository(num_frames),
             seconds={"encode": self.encode_seconds},
             thumbnails=tuple(self.thumbnails),
             stream=self.stream,
+            timestamps_seconds=timestamps,
+            subtitles=tuple(subtitles),
         )
 
 

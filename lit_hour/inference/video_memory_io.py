@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any
@@ -40,6 +40,7 @@ from lit_hour.io.atomic import atomic_path
 from lit_hour.io.out_of_memory import is_out_of_memory
 from lit_hour.io.quantize import dequantize_int8, quantize_int8
 from lit_hour.model.memory_repository import DenseTokens, MemoryRepository, TokenGrid
+from lit_hour.types import Subtitle
 
 ENCODE_AGAIN = "Encode the video again."
 
@@ -55,6 +56,7 @@ class MemoryMetadata:
         thumbnail_seconds, thumbnail_bytes: time of each thumbnail, and length of its JPEG.
         config: the settings that determine the tokens, by full name.
         weights_digest: SHA-256 of the weights that determine the tokens.
+        subtitles: start, end and text of each.
     """
 
     source: str
@@ -68,6 +70,7 @@ class MemoryMetadata:
     thumbnail_bytes: list[int]
     config: dict[str, Any]
     weights_digest: str
+    subtitles: list[tuple[float, float, str]] = field(default_factory=list)
 
 
 def save_memory(predictor: VideoPredictor, memory: VideoMemory, path: Path) -> None:
@@ -152,6 +155,7 @@ def _build_metadata(predictor: VideoPredictor, memory: VideoMemory) -> MemoryMet
         thumbnail_bytes=[len(jpeg) for _, jpeg in memory.thumbnails],
         config=_config(predictor, is_video),
         weights_digest=predictor.weights_digest,
+        subtitles=[(one.start_seconds, one.end_seconds, one.text) for one in memory.subtitles],
     )
 
 
@@ -213,8 +217,9 @@ def _build_memory(
     timestamps = tensors["timestamps"].to(device)  # (frames,)
     if metadata.is_video:
         builder = VideoMemoryBuilder(predictor.model, predictor.processor, len(timestamps))
-        builder.stream.append_encoded(tokens, timestamps)
-        memory = builder.finalize(metadata.duration_seconds, metadata.source)
+        builder.append_encoded(tokens, timestamps)
+        subtitles = tuple(Subtitle(*subtitle) for subtitle in metadata.subtitles)
+        memory = builder.finalize(metadata.duration_seconds, metadata.source, subtitles)
     else:
         grids = tuple(TokenGrid(*grid) for grid in metadata.grids)
         positions = tensors["positions"].to(device)  # (tokens,)

@@ -313,7 +313,8 @@ def ingest_video(
     decode_seconds = time.monotonic() - progress.started - encode_seconds
     progress.warnings = sandboxed.warnings
     duration_seconds = sandboxed.duration_seconds
-    memory = executor.submit(builder.finalize, duration_seconds, video.name).result()
+    subtitles = () if video.is_upload else predictor.read_subtitles(video.path)
+    memory = executor.submit(builder.finalize, duration_seconds, video.name, subtitles).result()
     return replace(memory, seconds={"decode": decode_seconds, "encode": encode_seconds})
 
 

@@ -107,7 +107,7 @@ def tokenize_conversation(
         num_placeholders: 0 for text only, 1 for a video or an image, or the number of images. The
             placeholders precede the first question, each on a line, unless the messages place
             several images themselves.
-        note: text about the video after its placeholder, as `HourLLaVAProcessor.video_note`
+        note: text about the video after its placeholder, as `HourLLaVAProcessor.describe_video`
             returns it; may be empty. With `text.time_sentence=published` the blanks around the
             question behind it are kept, as in the published training.
 
@@ -188,7 +188,7 @@ def _segments(
             if keeps_blanks:
                 text = f"{note}\n{message.text}"
             elif note:
-                ids = ids + _tokenize(tokenizer, f"{note}\n")
+                ids = ids + _tokenize_untrusted(tokenizer, f"{note}\n")  # it may have subtitles
         split_images = has_image_tokens and is_user
         ids = ids + _tokenize_untrusted(tokenizer, text, split_images) + end_of_turn + newline
         yield _Segment("prompt", turn, ids)

@@ -147,7 +147,7 @@ def _fit(config: Config, run: RunDir, lease: RunLease, shutdown: ShutdownSignal)
     save_config(config, run.config)
     if checkpoint is None:
         make_tokenizer(config, run)
-    processor = HourLLaVAProcessor(load_tokenizer(run.tokenizer), config.text)
+    processor = HourLLaVAProcessor(load_tokenizer(run.tokenizer), config.text, config.model.memaug)
     data = VideoQADataModule(config, processor)
     log.info("data: %s", data.describe())
     module = HourLLaVAModule(

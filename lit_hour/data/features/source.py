@@ -5,6 +5,7 @@ All give the frames of a video in chunks, and copy samples of other modalities.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,6 +26,7 @@ from lit_hour.data.packing.decode_worker import (
     decode_sample,
     summarize_video,
 )
+from lit_hour.data.packing.sample_subtitles import load_sample_subtitles
 from lit_hour.data.packing.shard_plan import frame_config, plan_shards
 from lit_hour.data.packing.shard_writer import sample_json, write_sample
 from lit_hour.data.questions.record import Modality, SampleSpec
@@ -33,6 +35,7 @@ from lit_hour.data.shards.shard_index import FileStamp, IndexEntry, SkippedSampl
 from lit_hour.data.sources import check_videos
 from lit_hour.errors import ShardError, VideoError
 from lit_hour.media.image_reader import image_suffix
+from lit_hour.media.subtitles import SubtitleWarning
 from lit_hour.media.video_reader import SampledVideo
 
 NO_FRAMES = torch.empty(0, 3, 0, 0, dtype=torch.uint8)  # (0, 3, 0, 0)
@@ -271,7 +274,10 @@ class VideoFileSource:
 
     def chunks(self, ref: SampleRef) -> Iterator[FrameChunk]:
         """Yield the sampled frames, before they become JPEGs, then the end."""
-        sample = self._plans[ref.shard].samples[ref.index]
+        plan = self._plans[ref.shard]
+        sample, invalid = load_sample_subtitles(plan.folder, plan.samples[ref.index])
+        for reason in invalid:
+            warnings.warn(reason, SubtitleWarning, stacklevel=2)
         yield from _video_chunks(ref, self._video_path(ref), sample, self._config)
 
     def copy_sample(self, ref: SampleRef, stream: BinaryIO) -> IndexEntry:

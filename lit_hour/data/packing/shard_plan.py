@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from lit_hour.config.schema import PackConfig, VideoConfig
+from lit_hour.data.packing.sample_subtitles import find_sample_subtitles
 from lit_hour.data.questions.file import read_question_file
 from lit_hour.data.questions.record import SampleSpec, question_record
 from lit_hour.data.shards.shard_index import (
@@ -64,7 +65,7 @@ class ShardPlan:
 
     def stamp_files(self) -> dict[str, FileStamp]:
         """Return the stamp of each file, and read those that have none yet."""
-        names = [file for sample in self.samples for file in sample.files]
+        names = [file for sample in self.samples for file in _file_names(sample)]
         with ThreadPoolExecutor() as executor:
             new = executor.map(
                 lambda name: self.stamps.get(name) or _stamp(self.folder / name), names
@@ -89,7 +90,9 @@ def plan_shards(
     check_files_exist(folder, questions, groups)
     stamps = _find_unchanged(folder, out)
     plans = [
-        plan_shard(folder, out, number, samples, video, config, stamps)
+        plan_shard(
+            folder, out, number, find_sample_subtitles(folder, samples), video, config, stamps
+        )
         for number, samples in enumerate(groups)
     ]
     return (replace(plans[0], skipped=skipped), *plans[1:])
@@ -126,7 +129,7 @@ def plan_shard(
         **frame_config(video),
         **{key: getattr(config, key) for key in PACK_KEYS},
     }
-    files = [file for sample in samples for file in sample.files]
+    files = [file for sample in samples for file in _file_names(sample)]
     return ShardPlan(
         tar=out / f"{number:06d}.tar",
         index=out / f"{number:06d}.json",
@@ -209,6 +212,11 @@ def _stamp(path: Path) -> FileStamp | None:
     return FileStamp(before.st_size, mtime_ns, digest, checked_mtime_ns=mtime_ns)
 
 
+def _file_names(sample: SampleSpec) -> tuple[str, ...]:
+    """Return the names of all files that a sample is made from."""
+    return (*sample.files, sample.subtitle_file) if sample.subtitle_file else sample.files
+
+
 def _fingerprint(
     folder: Path,
     samples: tuple[SampleSpec, ...],
@@ -224,7 +232,7 @@ def _fingerprint(
         parts.append([sample.modality, sample.key, *map(question_record, sample.questions)])
         if sample.clip_seconds is not None or sample.system_prompt:
             parts.append([sample.clip_seconds, sample.system_prompt])
-        for file in sample.files:
+        for file in _file_names(sample):
             status = (folder / file).stat()
             mtime_ns = stamps[file].mtime_ns if file in stamps else status.st_mtime_ns
             parts.append([file, status.st_size, mtime_ns])

@@ -17,6 +17,7 @@ from lit_hour.data.packing.decode_worker import (
     EncodedImage,
     SampleSummary,
 )
+from lit_hour.data.packing.sample_subtitles import load_sample_subtitles
 from lit_hour.data.packing.shard_plan import ShardPlan
 from lit_hour.data.questions.record import SampleSpec, question_record
 from lit_hour.data.shards.reader import StoredSample
@@ -28,7 +29,7 @@ from lit_hour.data.shards.shard_index import (
     SkippedSample,
     write_index,
 )
-from lit_hour.errors import ImageError, ShardError, VideoError
+from lit_hour.errors import ImageError, QuestionError, ShardError, VideoError
 from lit_hour.io.atomic import temp_path
 from lit_hour.io.hashing import hash_path
 from lit_hour.text.chat_template import count_text_bytes
@@ -57,11 +58,11 @@ class PackState:
         with self._lock:
             self.num_done += 1
 
-    def skip_sample(self, error: VideoError | ImageError) -> None:
-        """Count a sample that cannot be packed.
+    def skip_sample(self, error: VideoError | ImageError | QuestionError) -> None:
+        """Count a sample that cannot be packed, or a part of it.
 
         Raises:
-            VideoError, ImageError: there are more of them than `pack.max_bad_samples`.
+            VideoError, ImageError, QuestionError: there are more than `pack.max_bad_samples`.
         """
         with self._lock:
             self.num_skipped += 1
@@ -87,6 +88,7 @@ def write_shard(plan: ShardPlan, state: PackState, read: ReadSample) -> None:
     Raises:
         ShardError: the disk is full or cannot be written.
         VideoError, ImageError: more samples failed than `pack.max_bad_samples`.
+        QuestionError: the same with cues of subtitles.
         PackingAborted: another shard failed.
     """
     temp = temp_path(plan.tar)
@@ -153,6 +155,11 @@ def sample_json(sample: SampleSpec | StoredSample, summary: SampleSummary) -> by
         metadata["clip_seconds"] = (start, start + summary.duration_seconds)
     if sample.system_prompt:
         metadata["system_prompt"] = sample.system_prompt
+    if sample.subtitles:
+        metadata["subtitles"] = [
+            (subtitle.start_seconds, subtitle.end_seconds, subtitle.text)
+            for subtitle in sample.subtitles
+        ]
     return json.dumps(metadata, ensure_ascii=False).encode()
 
 
@@ -161,9 +168,13 @@ def _write_samples(
 ) -> tuple[tuple[IndexEntry, ...], tuple[SkippedSample, ...]]:
     """Write every sample that can be decoded, and the end of the archive."""
     entries, skipped = [], list(plan.skipped)
-    for sample in plan.samples:
+    for planned in plan.samples:
         state.check_stop()
         start = end = stream.tell()
+        sample, invalid = load_sample_subtitles(plan.folder, planned)
+        for reason in invalid:
+            state.skip_sample(QuestionError(reason))
+            skipped.append(SkippedSample(sample.subtitle_file, reason))
         try:
             request = DecodeRequest(plan.folder, sample, plan.video, plan.config["jpeg_quality"])
             entries.append(write_sample(stream, plan.tar.name, sample, read(request)))

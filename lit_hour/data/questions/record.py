@@ -18,7 +18,7 @@ from typing import Any, Literal, get_args
 
 from lit_hour.errors import QuestionError
 from lit_hour.taxonomy import TASK_OF_KEY
-from lit_hour.types import IMAGE_TOKEN, Question, QuestionFormat
+from lit_hour.types import IMAGE_TOKEN, Question, QuestionFormat, Subtitle
 
 Interval = tuple[float, float]  # start and end in seconds
 Modality = Literal["video", "image", "images", "text"]
@@ -55,6 +55,8 @@ class SampleSpec:
         clip_seconds: start and end of the part of the video that the sample is about; the end is
             infinite for the end of the video. None for the whole video.
         system_prompt: replaces `text.system_prompt` if it is not empty.
+        subtitle_file: path inside the folder of files of the subtitles of a video, "" for none.
+        subtitles: read from this file, with times from the start of the part.
         is_ambiguous: the file is in several samples, or another one has the same readable key; a
             hash then makes the key unique.
     """
@@ -66,6 +68,8 @@ class SampleSpec:
     clip_seconds: Interval | None = None
     system_prompt: str = ""
     is_ambiguous: bool = False
+    subtitle_file: str = ""
+    subtitles: tuple[Subtitle, ...] = ()
 
     @property
     def readable_key(self) -> str:

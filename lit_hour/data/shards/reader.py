@@ -45,7 +45,7 @@ from lit_hour.data.shards.tar import (
 )
 from lit_hour.errors import ShardError
 from lit_hour.media.image_reader import FORMAT_SUFFIXES
-from lit_hour.types import Question
+from lit_hour.types import Question, Subtitle
 
 MAX_CONCURRENT_FETCHES = 16
 
@@ -64,6 +64,7 @@ class StoredSample:
         clip_seconds: start and end in the file of the part of a video that the sample is; None for
             the whole video.
         system_prompt: replaces `text.system_prompt` if it is not empty.
+        subtitles: of a video.
         video: of a video that is stored as a file; it has no images.
     """
 
@@ -78,6 +79,7 @@ class StoredSample:
     tokens: StoredTokens | None = None
     clip_seconds: Interval | None = None
     system_prompt: str = ""
+    subtitles: tuple[Subtitle, ...] = ()
     video: EncodedVideo | None = None
 
 
@@ -306,6 +308,10 @@ def _read_metadata(
             questions=tuple(parse_question(question, member) for question in questions),
             clip_seconds=_parse_clip(record.get("clip_seconds")),
             system_prompt=str(record.get("system_prompt", "")),
+            subtitles=tuple(
+                Subtitle(float(start), float(end), str(text))
+                for start, end, text in record.get("subtitles", ())
+            ),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise ShardError(f"{member} is corrupt: {error!r}.") from error

@@ -21,7 +21,8 @@ from lit_hour.evaluation.benchmarks.base import (
 )
 from lit_hour.evaluation.benchmarks.files import BenchmarkFile
 from lit_hour.evaluation.item import Item
-from lit_hour.evaluation.subtitles import Subtitle, subtitles_at
+from lit_hour.media.subtitles import subtitles_at
+from lit_hour.types import Subtitle
 
 DURATIONS = ("short", "medium", "long")
 VIDEO_SUFFIXES = (".mp4", ".MP4", ".mkv", ".webm")
