@@ -12,6 +12,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+from lit_hour.data.questions.record import LETTER
 from lit_hour.errors import QuestionError
 
 SYSTEM_ROLES, HUMAN_ROLES, MODEL_ROLES = ("system",), ("human", "user"), ("gpt", "assistant")
@@ -49,11 +50,12 @@ def unify_record(record: dict[str, Any], location: str) -> dict[str, Any]:
     if isinstance(unified.get("video"), list):
         unified["video"] = _single_video(unified["video"], location)
     for key in ("start", "end"):
+        if unified.get(key) == "":
+            del unified[key]
         if key in unified:
             unified[key] = _parse_seconds(unified[key], key, location)
     if "options" in unified:
-        options = _unify_options(unified["options"])
-        options, answer = strip_letters(options, unified.get("answer"))
+        options, answer = _unify_options(unified["options"], unified.get("answer"), location)
         unified |= (
             {"options": options} if answer is None else {"options": options, "answer": answer}
         )
@@ -64,13 +66,19 @@ def strip_letters(options: Any, answer: Any) -> tuple[Any, Any]:
     """Return options without the letters A, B, ... that all of them carry, and the answer so.
 
     "A. Apples.", "(B) Candles." become "Apples.", "Candles."; the answer "B. Candles." likewise.
-    Anything else is returned as it is.
+    Other letters are kept, and an answer that is one of them becomes its option. Anything else is
+    returned as it is.
     """
     if not isinstance(options, list) or not all(isinstance(option, str) for option in options):
         return options, answer
     found = [_OPTION.fullmatch(option) for option in options]
     letters = [match[1] for match in found if match and match[2].strip()]
-    if len(options) < 2 or letters != [chr(ord("A") + index) for index in range(len(options))]:
+    if len(options) < 2 or len(set(letters)) < len(options):
+        return options, answer
+    if letters != [chr(ord("A") + index) for index in range(len(options))]:
+        letter = LETTER.fullmatch(answer.strip()) if isinstance(answer, str) else None
+        if letter and letter[1] in letters:  # not the option of that number
+            answer = options[letters.index(letter[1])]
         return options, answer
     texts = [match[2].strip() for match in found if match]
     if isinstance(answer, str) and answer.strip() not in texts:
@@ -107,16 +115,22 @@ def _unify_turns(unified: dict[str, Any], location: str) -> None:
         if role not in ROLES:
             raise QuestionError(f"{where} is from {role!r}. Known roles are {', '.join(ROLES)}.")
         if role in SYSTEM_ROLES:
-            if turns or "system_prompt" in unified:
+            if turns:
                 raise QuestionError(f"{where} is from system, and only the first turn may be.")
-            if value:
-                unified["system_prompt"] = value
+            _set_system_prompt(unified, value, where)
             continue
         turns.append({"from": role, "value": value})
     unified["conversations"] = turns
     for key, names in files.items():
         if names and key not in unified:
             unified[key] = names
+
+
+def _set_system_prompt(unified: dict[str, Any], value: Any, where: str) -> None:
+    if value and unified.get("system_prompt"):
+        raise QuestionError(f"{where} is a second system prompt. Remove one of them.")
+    if value:
+        unified["system_prompt"] = value
 
 
 def _has_keys(turn: Any, keys: Sequence[str]) -> bool:
@@ -177,22 +191,48 @@ def _parse_seconds(value: Any, key: str, location: str) -> float:
     try:
         if isinstance(value, bool) or len(parts) > 3:
             raise ValueError
-        seconds = math.fsum(float(part) * 60**power for power, part in enumerate(reversed(parts)))
-        if not 0 <= seconds < math.inf:
+        numbers = [float(part) for part in reversed(parts)]
+        seconds = math.fsum(number * 60**power for power, number in enumerate(numbers))
+        if not (min(numbers) >= 0 and seconds < math.inf):
             raise ValueError
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise QuestionError(
             f"{location}: key '{key}' must be a time in seconds, not {value!r}."
         ) from error
     return seconds
 
 
-def _unify_options(options: Any) -> Any:
-    """Return the options of a mapping from letters, or of lines with letters, as a list."""
+def _unify_options(options: Any, answer: Any, location: str) -> tuple[Any, Any]:
+    """Return the options of a mapping, of lines with letters or of a list, and the answer."""
     if isinstance(options, dict):
-        return [f"{letter}. {text}" for letter, text in options.items()]
+        return _options_of_mapping(options, answer, location)
     if isinstance(options, str):
         lines = [line for line in options.splitlines() if line.strip()]
         if len(lines) > 1 and all(_OPTION.fullmatch(line) for line in lines):
-            return lines
-    return options
+            options = lines
+    return strip_letters(options, answer)
+
+
+def _options_of_mapping(
+    options: dict[str, Any], answer: Any, location: str
+) -> tuple[list[str], Any]:
+    """Return the options of a mapping from letters or numbers, and the one that the answer names.
+
+    Raises:
+        QuestionError: the answer is the letter of an option that is absent.
+    """
+    text_of = {
+        key.strip(): str(text).strip() for key, text in options.items() if text not in (None, "")
+    }
+    texts = list(text_of.values())
+    if not isinstance(answer, str) or answer.strip() in texts:
+        return texts, answer
+    letter, lettered = LETTER.fullmatch(answer.strip()), _OPTION.fullmatch(answer.strip())
+    if lettered and lettered[2].strip() == text_of.get(lettered[1]):
+        return texts, text_of[lettered[1]]
+    key = letter[1] if letter else answer.strip()
+    if letter and key not in text_of and all(LETTER.fullmatch(other) for other in text_of):
+        raise QuestionError(
+            f"{location}: key 'answer': {answer!r} is not among the options {text_of}."
+        )
+    return texts, text_of.get(key, answer)

@@ -36,7 +36,7 @@ def load_records(file: Path) -> Iterator[dict[str, Any] | QuestionError]:
     is_lines = file.suffix.lower() == ".jsonl"
     try:
         records = json.loads(content)
-    except json.JSONDecodeError as error:
+    except ValueError as error:  # also of numbers with thousands of digits
         if not is_lines and not _starts_with_records(content):
             raise QuestionError(f"{file} is not valid JSON: {error}.") from error
         yield from _load_lines(content, file)
@@ -73,7 +73,7 @@ def _starts_with_records(content: str) -> bool:
     """Return whether a text begins with a whole JSON mapping that something follows."""
     try:
         record, _ = json.JSONDecoder().raw_decode(content.lstrip())
-    except (json.JSONDecodeError, RecursionError):
+    except (ValueError, RecursionError):
         return False
     return isinstance(record, dict)
 
@@ -84,7 +84,7 @@ def _load_lines(content: str, file: Path) -> Iterator[dict[str, Any] | QuestionE
             location = f"{file}: line {number}"
             try:
                 yield _check_record(json.loads(line), location)
-            except (json.JSONDecodeError, RecursionError) as error:
+            except (ValueError, RecursionError) as error:
                 yield QuestionError(f"{location} is not valid JSON: {error}.")
 
 

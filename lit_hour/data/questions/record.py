@@ -11,6 +11,7 @@ import hashlib
 import json
 import math
 import re
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
@@ -350,7 +351,7 @@ def _parse_evidence(record: dict[str, Any], location: str) -> tuple[tuple[float,
     for interval in intervals if isinstance(intervals, list) else [intervals]:
         match interval:
             case [int() | float() as start, int() | float() as end] if (
-                0 <= start <= end < math.inf and bool not in (type(start), type(end))
+                0 <= start <= end <= sys.float_info.max and bool not in (type(start), type(end))
             ):
                 parsed.append((float(start), float(end)))
             case _:
