@@ -174,7 +174,7 @@ class DataConfig:
         gt=0,
     )
     s3_endpoint: str = field(
-        "https://s3.amazonaws.com", "server of s3:// URLs: ENDPOINT/bucket/path"
+        "", "URL of the server of s3:// URLs; empty for AWS_ENDPOINT_URL, or Amazon's"
     )
 
 

@@ -14,7 +14,8 @@ from lit_hour.config.data import SourceConfig
 from lit_hour.config.diff import describe_changes
 from lit_hour.config.schema import Config
 from lit_hour.data.external.files import open_files
-from lit_hour.data.external.webdataset import names_tars, open_webdataset
+from lit_hour.data.external.tar_files import names_tars
+from lit_hour.data.external.webdataset import open_webdataset
 from lit_hour.data.features.format import describe_feature_changes, feature_config
 from lit_hour.data.shards.reader import Shards, open_shards
 from lit_hour.data.training_samples import samples_per_shard

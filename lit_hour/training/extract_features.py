@@ -19,7 +19,7 @@ from tqdm import tqdm
 from lit_hour.config.data import SourceConfig, resolve_num_workers
 from lit_hour.config.load import load_config
 from lit_hour.config.schema import Config
-from lit_hour.data.external.webdataset import names_tars
+from lit_hour.data.external.tar_files import names_tars
 from lit_hour.data.features.format import (
     FeatureMetadata,
     StoredTokens,

@@ -11,9 +11,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from lit_hour.data.shards.http import HTTPClient
+from lit_hour.data.shards.remote import RemoteStore
 
-FAST_CLIENT = HTTPClient(
+FAST_STORE = RemoteStore(
     "http://nowhere.invalid", timeout_seconds=0.3, max_attempts=3, backoff_seconds=0.01
 )
 
@@ -26,6 +26,8 @@ class Server(ThreadingHTTPServer):
         statuses: returned for the first requests instead of the file.
         delay_seconds: before each response.
         supports_ranges: otherwise each response is the whole file.
+        shift: added to the start of each range.
+        bytes_per_second: of each response; 0 for no limit.
         change: applied to the bytes of a tar.
     """
 
@@ -39,6 +41,8 @@ class Server(ThreadingHTTPServer):
         self.statuses: list[int] = []
         self.delay_seconds = 0.0
         self.supports_ranges = True
+        self.shift = 0
+        self.bytes_per_second = 0
         self.change: Callable[[bytes], bytes] = bytes
 
     @property
@@ -65,14 +69,19 @@ class Handler(BaseHTTPRequestHandler):
             self.send_error(server.statuses.pop(0) if server.statuses else 404)
             return
         content = server.change(file.read_bytes()) if file.suffix == ".tar" else file.read_bytes()
-        match = re.fullmatch(r"bytes=(\d+)-", wanted) if server.supports_ranges else None
-        start = int(match[1]) if match else 0
-        self.send_response(206 if start else 200)
-        self.send_header("Content-Length", str(len(content) - start))
+        match = re.fullmatch(r"bytes=(\d+)-(\d+)", wanted) if server.supports_ranges else None
+        if match:
+            start = int(match[1]) + server.shift
+            content = content[start : int(match[2]) + 1 + server.shift]
+        self.send_response(206 if match else 200)
+        self.send_header("Content-Length", str(len(content)))
         self.end_headers()
         breaks = file.suffix == ".tar" and server.break_after
-        end = start + server.break_after.pop(0) if breaks else len(content)
-        self.wfile.write(content[start:end])
+        content = content[: server.break_after.pop(0)] if breaks else content
+        step = server.bytes_per_second // 100 or len(content) or 1
+        for first in range(0, len(content), step):
+            self.wfile.write(content[first : first + step])
+            time.sleep(0.01 if server.bytes_per_second else 0)
         self.close_connection = True
 
     def log_message(self, format: str, *arguments: object) -> None:

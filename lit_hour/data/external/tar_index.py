@@ -36,7 +36,9 @@ from lit_hour.data.external.sample_members import (
     is_sample_member,
 )
 from lit_hour.data.external.sample_questions import frame_times, parse_questions
+from lit_hour.data.external.tar_files import TarFile
 from lit_hour.data.shards.encoded_video import EncodedVideo
+from lit_hour.data.shards.remote import redact
 from lit_hour.data.shards.shard_index import (
     FileStamp,
     IndexEntry,
@@ -81,7 +83,11 @@ def mapping_fingerprint(fields: FieldMapping) -> str:
 
 
 def find_or_make_indexes(
-    tars: Sequence[Path], fields: FieldMapping, folder: str, spare_folder: Path, config: PackConfig
+    tars: Sequence[TarFile],
+    fields: FieldMapping,
+    folder: str,
+    spare_folder: Path,
+    config: PackConfig,
 ) -> tuple[ShardIndex, ...]:
     """Return the index of each tar; those that are missing or out of date are made.
 
@@ -110,45 +116,43 @@ def find_or_make_indexes(
     return complete
 
 
-def _index_path(tar: Path, folder: str, spare_folder: Path, fingerprint: str) -> Path:
+def _index_path(tar: TarFile, folder: str, spare_folder: Path, fingerprint: str) -> Path:
     """Return where the index of a tar is, or will be."""
-    beside = Path(folder) / tar.name if folder else tar
-    if folder or not os.access(tar.parent, os.W_OK):
-        # Tars of different folders may have the same name.
-        parent = hashlib.sha256(str(tar.parent.absolute()).encode()).hexdigest()[:8]
-        base = Path(folder) if folder else spare_folder
-        beside = base / f"{parent}-{tar.name}"
-    return beside.with_name(f"{beside.name}.{fingerprint[:8]}.json")
+    name = f"{tar.name}.{fingerprint[:8]}.json"
+    parent = Path(tar.location).parent
+    if not folder and not tar.is_remote and os.access(parent, os.W_OK):
+        return parent / name
+    # Tars of different folders may have the same name.
+    location = redact(tar.location) if tar.is_remote else str(parent.absolute())
+    digest = hashlib.sha256(location.encode()).hexdigest()[:8]
+    return (Path(folder) if folder else spare_folder) / f"{digest}-{name}"
 
 
-def _find(tar: Path, path: Path, fingerprint: str) -> ShardIndex | None:
+def _find(tar: TarFile, path: Path, fingerprint: str) -> ShardIndex | None:
     """Return an index that exists, unless its tar has changed since.
 
-    A tar with another time counts as unchanged if it has the same content.
+    A file with another time counts as unchanged if it has the same content. Behind a URL the size
+    is compared; the content is when the tar is downloaded.
     """
-    try:
-        status = tar.stat()
-    except OSError as error:
-        raise ShardError(f"Cannot read {tar}: {error.strerror}.") from error
+    num_bytes, mtime_ns = tar.stamp()
     try:
         index = parse_index(path.read_bytes(), str(path), tar.name)
     except (OSError, ShardError):  # missing, or made by an older version
         return None
     stamp = index.files.get(tar.name)
-    if stamp is None or index.fingerprint != fingerprint or status.st_size != stamp.num_bytes:
+    if stamp is None or index.fingerprint != fingerprint or num_bytes != stamp.num_bytes:
         return None
-    if status.st_mtime_ns not in (stamp.mtime_ns, stamp.checked_mtime_ns):
-        if hash_path(tar) != index.sha256:
+    if mtime_ns not in (stamp.mtime_ns, stamp.checked_mtime_ns):
+        if hash_path(Path(tar.location)) != stamp.sha256:
             return None
-        stamp = replace(stamp, checked_mtime_ns=status.st_mtime_ns)
-        index = replace(index, files={tar.name: stamp})
+        index = replace(index, files={tar.name: replace(stamp, checked_mtime_ns=mtime_ns)})
         with suppress(OSError):  # a read-only folder keeps the old time
             write_index(path, index)
     return index
 
 
 def _make_all(
-    jobs: Sequence[tuple[Path, Path, FieldMapping, str]], num_workers: int
+    jobs: Sequence[tuple[TarFile, Path, FieldMapping, str]], num_workers: int
 ) -> list[ShardIndex]:
     """Make indexes in several threads, except those that another process has made meanwhile."""
     try:
@@ -158,12 +162,12 @@ def _make_all(
             return list(tqdm(executor.map(lambda job: _make(*job), jobs), "indexing", len(jobs)))
     except OSError as error:
         raise ShardError(
-            f"Cannot index {jobs[0][0]}: {error}. Set index_folder of the source to a folder that"
-            " can be written."
+            f"Cannot index {redact(jobs[0][0].location)}: {error}. Set index_folder of the source"
+            " to a folder that can be written."
         ) from error
 
 
-def _make(tar: Path, path: Path, fields: FieldMapping, fingerprint: str) -> ShardIndex:
+def _make(tar: TarFile, path: Path, fields: FieldMapping, fingerprint: str) -> ShardIndex:
     """Make and write the index of a tar."""
     if index := _find(tar, path, fingerprint):
         return index
@@ -172,17 +176,19 @@ def _make(tar: Path, path: Path, fields: FieldMapping, fingerprint: str) -> Shar
     return index
 
 
-def index_tar(tar: Path, fields: FieldMapping, fingerprint: str) -> ShardIndex:
+def index_tar(tar: TarFile, fields: FieldMapping, fingerprint: str) -> ShardIndex:
     """Return the index of a tar: where its samples are, and what their order depends on.
 
     Raises:
-        ShardError: the file is not a tar, is cut short, or has two members of the same name.
+        ShardError: the file is not a tar, is cut short, or has two members of the same name; or it
+            cannot be downloaded.
         OSError: it cannot be read.
     """
-    status, entries, skipped = tar.stat(), [], []
+    (num_bytes, mtime_ns), entries, skipped = tar.stamp(), [], []
     ignored: Counter[str] = Counter()
-    with tar.open("rb") as stream:
-        for key, members in group_members(_list_members(tar), str(tar)):
+    path, name = tar.fetch(), redact(tar.location)
+    with path.open("rb") as stream:
+        for key, members in group_members(_list_members(path, name), name):
             try:
                 chosen = SampleMembers.choose(list(members), fields)
                 ignored.update(chosen.ignored)
@@ -191,22 +197,22 @@ def index_tar(tar: Path, fields: FieldMapping, fingerprint: str) -> ShardIndex:
                 skipped.append(SkippedSample(key, str(error)))
     if ignored:
         counts = ", ".join(f"{number} .{suffix}" for suffix, number in ignored.most_common())
-        log.warning("%s: members that are not used: %s", tar, counts)
-    digest = hash_path(tar)
-    stamp = FileStamp(status.st_size, status.st_mtime_ns, digest, status.st_mtime_ns)
+        log.warning("%s: members that are not used: %s", name, counts)
+    digest = hash_path(path)
+    file_digest = digest if tar.is_remote or not tar.is_cached else hash_path(Path(tar.location))
     return ShardIndex(
         shard=tar.name,
-        num_bytes=status.st_size,
+        num_bytes=path.stat().st_size,
         sha256=digest,
         config={"mapping": dataclasses.asdict(fields)},
         fingerprint=fingerprint,
         entries=tuple(entries),
         skipped=tuple(skipped),
-        files={tar.name: stamp},
+        files={tar.name: FileStamp(num_bytes, mtime_ns, file_digest, mtime_ns)},
     )
 
 
-def _list_members(tar: Path) -> Iterator[tuple[str, TarMember]]:
+def _list_members(tar: Path, location: str) -> Iterator[tuple[str, TarMember]]:
     """Yield the members of a tar that belong to samples; their content is not read."""
     try:
         with tarfile.open(tar, "r:") as archive:
@@ -219,7 +225,7 @@ def _list_members(tar: Path) -> Iterator[tuple[str, TarMember]]:
             head = stream.read(HEAD_BYTES)
         kind = "" if b"ustar" in head else describe_wrong_kind(head)
         reason = kind or f"is not a tar, or is cut short: {error}. Download it again."
-        raise ShardError(f"{tar} {reason}") from error
+        raise ShardError(f"{location} {reason}") from error
 
 
 def _index_sample(

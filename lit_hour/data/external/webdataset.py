@@ -2,17 +2,10 @@
 
 from __future__ import annotations
 
-import glob
 import hashlib
 import json
-import os
 from bisect import bisect_right
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import BinaryIO
-
-from webdataset.shardlists import expand_urls
 
 from lit_hour.config.data import SourceConfig
 from lit_hour.config.field_mapping import FieldMapping, load_field_mapping
@@ -20,34 +13,15 @@ from lit_hour.config.schema import Config, VideoConfig
 from lit_hour.data.external.entries import index_folder_of, sampled_entry, sampling_config
 from lit_hour.data.external.sample_members import decode_texts, read_members
 from lit_hour.data.external.sample_questions import frame_times, parse_questions
+from lit_hour.data.external.tar_files import TarFiles, expand_tars, relative_names
 from lit_hour.data.external.tar_index import find_or_make_indexes
+from lit_hour.data.shards.cache import ShardCache
 from lit_hour.data.shards.encoded_video import EncodedVideo
 from lit_hour.data.shards.reader import Shards, StoredSample
 from lit_hour.data.shards.shard_index import IndexEntry, ShardIndex
 from lit_hour.errors import QuestionError, ShardError
 from lit_hour.media.packet_filter import TIME_TOLERANCE_SECONDS
 from lit_hour.media.sample_times import sample_timestamps
-
-TAR_SUFFIXES = (".tar",)
-
-
-@dataclass(frozen=True)
-class TarFiles:
-    """Tars on a disk by the names of their shards."""
-
-    paths: Mapping[str, Path]
-
-    def indexes(self) -> tuple[ShardIndex, ...]:
-        """Return nothing: the indexes of these tars are files of their own."""
-        return ()
-
-    def open(self, index: ShardIndex) -> BinaryIO:
-        """Open a tar, unbuffered."""
-        path = self.paths[index.shard]
-        try:
-            return path.open("rb", buffering=0)
-        except OSError as error:
-            raise ShardError(f"Cannot read {path}: {error.strerror}.") from error
 
 
 @dataclass(frozen=True)
@@ -69,8 +43,9 @@ class WebDatasetShards(Shards):
             ShardError: the tar cannot be read, or does not match its index.
         """
         location, path = self.describe_location(entry), f"{self.name}/{entry.shard}"
-        with self.folder.open(self.index_of[entry.shard]) as tar:
-            chosen, contents = read_members(tar, path, entry, self.fields)
+        tar, found = self.folder.open_entry(self.index_of[entry.shard], entry)
+        with tar:
+            chosen, contents = read_members(tar, path, found, self.fields)
         texts = decode_texts({name: contents[name] for name in chosen.texts}, location)
         files = chosen.videos or chosen.images
         num_files = len(files) if entry.modality == "images" else 1
@@ -80,10 +55,10 @@ class WebDatasetShards(Shards):
             )
         except QuestionError as error:
             raise ShardError(str(error)) from error
-        found = (chosen.modality(self.fields), len(questions))
-        if found != (entry.modality, entry.num_questions):
+        read = (chosen.modality(self.fields), len(questions))
+        if read != (entry.modality, entry.num_questions):
             raise ShardError(
-                f"{location} has (modality, questions) {found}, which does not match its index."
+                f"{location} has (modality, questions) {read}, which does not match its index."
                 " Run lit-hour index again."
             )
         stored = StoredSample(
@@ -109,58 +84,23 @@ class WebDatasetShards(Shards):
         return _sample_frames(stored, images, times, self.video)
 
 
-def names_tars(location: str) -> bool:
-    """Return whether the text of a source names tars, not a folder of packed shards."""
-    return location.partition("?")[0].endswith(TAR_SUFFIXES)
-
-
 def open_webdataset(source: SourceConfig, config: Config) -> WebDatasetShards:
     """Open the tars of a source, and make the indexes that are missing.
 
     Raises:
         ShardError: a tar is missing or corrupt; see `find_or_make_indexes`.
-        ConfigError: the mapping cannot be used.
+        ConfigError: the mapping or a URL cannot be used.
     """
     fields = load_field_mapping(source.mapping)
-    tars = expand_tars(source.shards)
+    tars = expand_tars(source.shards, ShardCache.from_config(config.data))
     spare_folder = index_folder_of(source, config)
     made = find_or_make_indexes(tars, fields, source.index_folder, spare_folder, config.pack)
-    names = _relative_names(tars)
+    folder, names = relative_names(tars)
     indexes = tuple(
         _for_run(index, name, config.video) for index, name in zip(made, names, strict=True)
     )
-    paths = TarFiles(dict(zip(names, tars, strict=True)))
-    return WebDatasetShards(_common_folder(tars), paths, indexes, fields, config.video)
-
-
-def expand_tars(pattern: str) -> list[Path]:
-    """Return the tars that braces, globs and `::` between several stand for, in order.
-
-    Raises:
-        ShardError: there is none.
-    """
-    tars: list[Path] = []
-    for name in expand_urls(pattern):
-        found = sorted(glob.glob(name, recursive=True)) if glob.has_magic(name) else [name]
-        tars += [Path(one) for one in found if Path(one) not in tars]
-    missing = [str(tar) for tar in tars if not tar.is_file()]
-    if missing or not tars:
-        raise ShardError(
-            f"{pattern} names {len(tars)} tars, and {len(missing)} of them do not exist"
-            f"{': ' + missing[0] if missing else ''}. Give their paths, such as"
-            " data/{00000..00099}.tar."
-        )
-    return tars
-
-
-def _common_folder(tars: list[Path]) -> str:
-    return os.path.commonpath([tar.parent.absolute() for tar in tars])
-
-
-def _relative_names(tars: list[Path]) -> list[str]:
-    """Return a name for each tar that stays the same when all of them are moved."""
-    folder = _common_folder(tars)
-    return [tar.absolute().relative_to(folder).as_posix() for tar in tars]
+    files = TarFiles(dict(zip(names, zip(tars, made, strict=True), strict=True)))
+    return WebDatasetShards(folder, files, indexes, fields, config.video)
 
 
 def _for_run(index: ShardIndex, name: str, video: VideoConfig) -> ShardIndex:

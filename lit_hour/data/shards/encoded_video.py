@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lit_hour.errors import VideoError
+from lit_hour.io.memory_file import memory_file
 
 
 @dataclass(frozen=True)
@@ -37,17 +37,12 @@ class EncodedVideo:
         if self.content is None:
             yield Path(self.name)
             return
-        descriptor = os.memfd_create("video")
-        path = Path(f"/proc/self/fd/{descriptor}")
-        try:
-            left = memoryview(self.content)
-            while left:
-                left = left[os.write(descriptor, left) :]
-            yield path
-        except VideoError as error:
-            raise VideoError(str(error).replace(str(path), self.name)) from error
-        finally:
-            os.close(descriptor)
+        with memory_file(self.content) as stream:
+            path = Path(f"/proc/self/fd/{stream.fileno()}")
+            try:
+                yield path
+            except VideoError as error:
+                raise VideoError(str(error).replace(str(path), self.name)) from error
 
     @contextmanager
     def rename_warnings(self, path: Path) -> Iterator[None]:

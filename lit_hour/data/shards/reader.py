@@ -23,8 +23,8 @@ from lit_hour.data.features.format import (
 from lit_hour.data.questions.record import Interval, Modality, parse_question
 from lit_hour.data.shards.cache import ShardCache
 from lit_hour.data.shards.encoded_video import EncodedVideo
-from lit_hour.data.shards.http import join_url, redact
 from lit_hour.data.shards.mmap import MmapSlice
+from lit_hour.data.shards.remote import is_url, join_url, redact
 from lit_hour.data.shards.shard_index import (
     SHARD_PATTERN,
     TOTALS_NAME,
@@ -101,6 +101,16 @@ class ShardFolder(Protocol):
             ShardError: it cannot be read or downloaded.
         """
 
+    def open_entry(self, index: ShardIndex, entry: IndexEntry) -> tuple[BinaryIO, IndexEntry]:
+        """Open the bytes of one sample, in its tar or alone.
+
+        Returns:
+            An unbuffered file, and the entry with its offset in that file.
+
+        Raises:
+            ShardError: they cannot be read or downloaded.
+        """
+
 
 @dataclass(frozen=True)
 class LocalFolder:
@@ -148,25 +158,26 @@ class LocalFolder:
         except OSError as error:
             raise ShardError(f"Cannot read {path}: {error.strerror}.") from error
 
+    def open_entry(self, index: ShardIndex, entry: IndexEntry) -> tuple[BinaryIO, IndexEntry]:
+        """Open the tar of a sample."""
+        return self.open(index), entry
+
 
 @dataclass(frozen=True)
 class RemoteFolder:
-    """A folder behind an http://, https:// or s3:// URL.
-
-    A tar is downloaded when it is first opened.
-    """
+    """A folder behind a URL; see `ShardCache.open_entry` for when a tar is downloaded."""
 
     url: str
     cache: ShardCache
 
     def indexes(self) -> tuple[ShardIndex, ...]:
         """Download the index of each shard."""
-        http, folder = self.cache.http, redact(self.url).rstrip("/")
-        content = http.read(join_url(self.url, TOTALS_NAME))
+        store, folder = self.cache.store, redact(self.url).rstrip("/")
+        content = store.read(join_url(self.url, TOTALS_NAME))
         num_shards = _parse_num_shards(content, f"{folder}/{TOTALS_NAME}")
         names = [f"{number:06d}.json" for number in range(num_shards)]
         with ThreadPoolExecutor(MAX_CONCURRENT_FETCHES) as executor:
-            contents = executor.map(lambda name: http.read(join_url(self.url, name)), names)
+            contents = executor.map(lambda name: store.read(join_url(self.url, name)), names)
             return tuple(
                 parse_index(content, f"{folder}/{name}")
                 for name, content in zip(names, contents, strict=True)
@@ -175,6 +186,10 @@ class RemoteFolder:
     def open(self, index: ShardIndex) -> BinaryIO:
         """Open the tar of a shard in the cache."""
         return self.cache.open(join_url(self.url, index.shard), index)
+
+    def open_entry(self, index: ShardIndex, entry: IndexEntry) -> tuple[BinaryIO, IndexEntry]:
+        """Open the tar of a sample in the cache, or the bytes of the sample alone."""
+        return self.cache.open_entry(join_url(self.url, index.shard), index, entry)
 
 
 def _parse_num_shards(content: bytes, location: str) -> int:
@@ -230,8 +245,9 @@ class Shards:
         Raises:
             ShardError: the tar cannot be read or is truncated.
         """
-        with self.folder.open(self.index_of[entry.shard]) as tar:
-            return read_raw(tar, f"{self.name}/{entry.shard}", entry)
+        tar, found = self.folder.open_entry(self.index_of[entry.shard], entry)
+        with tar:
+            return read_raw(tar, f"{self.name}/{entry.shard}", found)
 
     def read(self, entry: IndexEntry) -> StoredSample:
         """Read one stored sample; its images stay encoded.
@@ -242,12 +258,13 @@ class Shards:
         """
         index = self.index_of[entry.shard]
         location, path = self.describe_location(entry), f"{self.name}/{entry.shard}"
-        with self.folder.open(index) as tar:
+        tar, found = self.folder.open_entry(index, entry)
+        with tar:
             if entry.modality == "video" and index.features is not None:
-                mapped = read_entry_members(tar, path, entry, read_mapped)
+                mapped = read_entry_members(tar, path, found, read_mapped)
                 tokens = _read_tokens(mapped, entry, index.features, location)
                 return replace(_read_metadata(mapped, entry, location), tokens=tokens)
-            members = read_entry_members(tar, path, entry, read_bytes)
+            members = read_entry_members(tar, path, found, read_bytes)
             suffixes = ("jpg",) if entry.modality == "video" else FORMAT_SUFFIXES
             images = tuple(
                 expect_member(members, f"{entry.key}.{number:06d}", suffixes, location)
@@ -260,7 +277,7 @@ def open_shards(location: Path | str, config: DataConfig | None = None) -> Shard
     """Read the indexes of a folder of shards.
 
     Args:
-        location: path of the folder, or as text its http://, https:// or s3:// URL.
+        location: path of the folder, or as text its URL.
         config: where shards from a URL are cached; by default the settings' defaults.
 
     Raises:
@@ -268,7 +285,7 @@ def open_shards(location: Path | str, config: DataConfig | None = None) -> Shard
             or the server does not answer.
     """
     folder: ShardFolder
-    if isinstance(location, str) and "://" in location:
+    if isinstance(location, str) and is_url(location):
         name = redact(location).rstrip("/")
         folder = RemoteFolder(location, ShardCache.from_config(config or DataConfig()))
     else:

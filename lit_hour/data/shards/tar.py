@@ -141,6 +141,16 @@ def read_entry_members(
         raise ShardError(f"Cannot read {path}: {error}.") from error
 
 
+def starts_member(content: bytes, key: str) -> bool:
+    """Return whether bytes begin with the header of a member of a sample."""
+    try:
+        member = tarfile.TarInfo.frombuf(content[:BLOCK_BYTES], "utf-8", "surrogateescape")
+    except tarfile.HeaderError:
+        return False
+    has_extended_header = member.type in (tarfile.GNUTYPE_LONGNAME, tarfile.XHDTYPE)
+    return has_extended_header or member.name.startswith(f"{key}.")
+
+
 def expect_member(
     members: Iterator[tuple[str, Content]], stem: str, suffixes: Sequence[str], location: str
 ) -> tuple[str, Content]:

@@ -10,6 +10,7 @@ import tarfile
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import pytest
 import torch
 
@@ -29,6 +30,7 @@ from tests.data.external.tars import (
     write_tar,
 )
 from tests.data.factories import VIDEO_NAMES, write_video
+from tests.data.http_server import serve
 
 QUESTION = {"question": "What moves?", "answer": "A gradient."}
 
@@ -162,8 +164,9 @@ def test_image_sequences_are_videos_in_the_order_of_their_numbers(tmp_path: Path
     assert frames.images[:, 0, 0, 0].tolist() == [0, 40, 80, 120, 160, 200]
 
 
-def test_our_own_tars_are_read_like_others(frame_shards: Path) -> None:
-    packed, shards = open_shards(frame_shards), open_tars(frame_shards / "*.tar")
+def test_our_own_tars_are_read_like_others(frame_shards: Path, tmp_path: Path) -> None:
+    folder = f"data.sources.x.index_folder={tmp_path}"
+    packed, shards = open_shards(frame_shards), open_tars(frame_shards / "*.tar", folder)
     config = tar_config("x.tar")
     for one, other in zip(shards.entries, packed.entries, strict=True):
         assert texts(shards, one) == texts(packed, other)
@@ -315,6 +318,49 @@ def test_index_command_writes_where_it_is_told(
     assert "2 shards with 2 videos" in capsys.readouterr().out
     assert len(list((tmp_path / "indexes").glob("*.json"))) == 2
     assert [path.name for path in (tmp_path / "x").iterdir()] == ["a.tar"]
+
+
+def open_twice(pattern: str, tmp_path: Path, *more: str) -> list[Any]:
+    """Open tars through a cache, again from the recorded indexes, and read all samples."""
+    shards = [open_tars(pattern, f"data.cache_folder={tmp_path}/cache", *more) for _ in range(2)]
+    assert shards[0].indexes == shards[1].indexes
+    stored = [shards[1].read(entry) for entry in shards[1].entries]
+    return [(one.key, one.video.content, one.questions) for one in stored]
+
+
+def test_compressed_tars_and_tars_behind_a_url_equal_local_ones(
+    tmp_path: Path, video: bytes
+) -> None:
+    for name in ("one/00000", "two/00001"):
+        key = f"k{name[-1]}"
+        members = {"a.mp4": video, f"{key}.mp4": video, f"{key}.json": QUESTION}
+        write_tar(tmp_path / f"in/{name}.tar", members)
+        plain = (tmp_path / f"in/{name}.tar").read_bytes()
+        (tmp_path / f"in/{name}.tar.gz").write_bytes(gzip.compress(plain))
+    left_out = "pack.max_bad_samples=2"
+    expected = open_twice(f"{tmp_path}/in/*/*.tar", tmp_path, left_out)
+    assert [key for key, _, _ in expected] == ["k0", "k1"]
+    assert open_twice(f"{tmp_path}/in/*/*.tar.gz", tmp_path, left_out) == expected
+    with serve(tmp_path / "in") as server:
+        for suffix in (".tar", ".tar.gz"):
+            urls = "::".join(f"{server.url}/{name}{suffix}" for name in ("one/00000", "two/00001"))
+            assert open_twice(urls, tmp_path, left_out) == expected
+    files = fsspec.filesystem("memory")
+    files.pipe("/set/00000.tar", (tmp_path / "in/one/00000.tar").read_bytes())
+    assert open_twice("memory://set/{00000..00000}.tar", tmp_path, left_out) == expected[:1]
+    assert open_twice("memory://set/*.tar", tmp_path, left_out) == expected[:1]
+
+
+def test_tar_behind_a_url_that_changes_is_noticed(tmp_path: Path, video: bytes) -> None:
+    tar = write_tar(tmp_path / "in/a.tar", {"a.mp4": video, "a.json": QUESTION})
+    caches = [f"data.cache_folder={tmp_path}/{name}" for name in ("cache", "other")]
+    folder = f"data.sources.x.index_folder={tmp_path}/indexes"
+    with serve(tmp_path / "in") as server:
+        open_tars(f"{server.url}/a.tar", caches[0], folder)
+        tar.write_bytes(tar.read_bytes().replace(b"What moves?", b"What stays?"))
+        shards = open_tars(f"{server.url}/a.tar", caches[1], folder)
+        with pytest.raises(ShardError, match=r"a\.tar does not have the SHA-256 of its index"):
+            shards.read(shards.entries[0])
 
 
 def test_missing_tars_are_named(tmp_path: Path, video: bytes) -> None:

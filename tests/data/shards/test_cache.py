@@ -11,12 +11,13 @@ from pathlib import Path
 
 import pytest
 
+from lit_hour.data.shards import cache
 from lit_hour.data.shards.cache import ShardCache
-from lit_hour.data.shards.http import HTTPClient, redact
 from lit_hour.data.shards.reader import RemoteFolder, Shards, open_shards
+from lit_hour.data.shards.remote import RemoteStore, redact
 from lit_hour.errors import ShardError
 from lit_hour.io.file_lock import dir_lock
-from tests.data.http_server import FAST_CLIENT, Server, serve
+from tests.data.http_server import FAST_STORE, Server, serve
 
 FORK = multiprocessing.get_context("fork")
 
@@ -29,10 +30,10 @@ def server(frame_shards: Path) -> Iterator[Server]:
 
 
 def open_remote(
-    url: str, tmp_path: Path, max_bytes: int = 10**6, http: HTTPClient = FAST_CLIENT
+    url: str, tmp_path: Path, max_bytes: int = 10**6, store: RemoteStore = FAST_STORE
 ) -> Shards:
     """Open shards with a small cache and short timeouts, which are not settings."""
-    folder = RemoteFolder(url, ShardCache(tmp_path / "cache", max_bytes, http))
+    folder = RemoteFolder(url, ShardCache(tmp_path / "cache", max_bytes, store))
     return Shards(redact(url).rstrip("/"), folder, folder.indexes())
 
 
@@ -79,19 +80,10 @@ def test_query_of_a_folder_url_is_sent_for_each_file(server: Server, tmp_path: P
     assert shards.name == server.url
 
 
-def test_s3_is_downloaded_from_the_endpoint(
-    server: Server, frame_shards: Path, tmp_path: Path
-) -> None:
-    http = replace(FAST_CLIENT, s3_endpoint=f"{server.url}/")
-    server.folder = frame_shards.parent
-    shards = open_remote(f"s3://{frame_shards.name}", tmp_path, http=http)
-    assert shards.read(shards.entries[0]).key == "a" and shards.name == f"s3://{frame_shards.name}"
-
-
 def test_url_without_shards_is_rejected(server: Server, frame_shards: Path, tmp_path: Path) -> None:
     with pytest.raises(
         ShardError,
-        match=rf"Cannot download {server.url}/none/index\.json: the server answers 404",
+        match=rf"Cannot download {server.url}/none/index\.json: it does not exist",
     ):
         open_remote(f"{server.url}/none", tmp_path)
 
@@ -100,7 +92,7 @@ def test_url_without_shards_is_rejected(server: Server, frame_shards: Path, tmp_
 
 
 def test_download_of_a_killed_process_is_resumed(server: Server, tmp_path: Path) -> None:
-    server.break_after = [5000] * 3
+    server.break_after = [5000] * 2
     shards = open_served(server, tmp_path)
     index = shards.indexes[0]
     shards.read(shards.entries[0])
@@ -109,7 +101,7 @@ def test_download_of_a_killed_process_is_resumed(server: Server, tmp_path: Path)
     os.truncate(downloads(tmp_path)[0], 9000)
     server.requests = []
     assert shards.read(shards.entries[0]).key == "a"
-    assert server.requests_for(".tar") == ["bytes=9000-"]
+    assert server.requests_for(".tar") == [f"bytes=9000-{index.num_bytes - 1}"]
 
 
 def test_wrong_bytes_of_a_resumed_download_are_downloaded_again(
@@ -121,7 +113,7 @@ def test_wrong_bytes_of_a_resumed_download_are_downloaded_again(
     file.parent.mkdir(parents=True)
     file.write_bytes(b"x" * 100)
     assert shards.read(shards.entries[0]).key == "a"
-    assert server.requests_for(".tar") == ["bytes=100-", ""]
+    assert server.requests_for(".tar") == [f"bytes=100-{index.num_bytes - 1}", ""]
 
 
 def test_wrong_bytes_are_rejected_and_removed(server: Server, tmp_path: Path) -> None:
@@ -134,7 +126,7 @@ def test_wrong_bytes_are_rejected_and_removed(server: Server, tmp_path: Path) ->
         shards.read(shards.entries[0])
     assert cached(tmp_path) == set() and downloads(tmp_path) == []
     server.change = lambda content: content[:-512]
-    with pytest.raises(ShardError, match=r"/000000\.tar has \d+ bytes, but \d+ by its index"):
+    with pytest.raises(ShardError, match=r"/000000\.tar: the server sends \d+ bytes, not \d+"):
         shards.read(shards.entries[0])
 
 
@@ -159,6 +151,77 @@ def test_cache_folder_that_is_a_file_is_rejected(server: Server, tmp_path: Path)
     shards = open_served(server, tmp_path)
     with pytest.raises(ShardError, match=r"Cannot use data\.cache_folder=.*cache"):
         shards.read(shards.entries[0])
+
+
+# Ranges of large tars
+
+
+@pytest.fixture
+def large_tars(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tars of any size are large: samples are fetched alone until their tar is downloaded."""
+    monkeypatch.setattr(cache, "SMALL_TAR_BYTES", 0)
+
+
+def wait_until_cached(tmp_path: Path, num_shards: int) -> None:
+    deadline = time.monotonic() + 60
+    while len(cached(tmp_path)) < num_shards:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+@pytest.mark.usefixtures("large_tars")
+def test_first_sample_does_not_wait_for_the_tar(
+    server: Server, frame_shards: Path, tmp_path: Path
+) -> None:
+    shards, local = open_served(server, tmp_path), open_shards(frame_shards)
+    entries = shards.entries[:2]
+    lock = dir_lock(tmp_path / "cache" / shards.indexes[0].sha256[:2])
+    with lock:  # the download of the tar cannot begin
+        read = [shards.read(entry) for entry in entries]
+        assert cached(tmp_path) == set()
+    expected = [f"bytes={one.offset}-{one.offset + one.num_bytes - 1}" for one in entries]
+    assert server.requests_for("000000.tar")[:2] == expected
+    wait_until_cached(tmp_path, 1)
+    server.requests = []
+    read += [shards.read(entry) for entry in entries]
+    assert server.requests == []
+    for stored, entry in zip(read, entries * 2, strict=True):
+        assert replace(stored, location="") == replace(local.read(entry), location="")
+
+
+@pytest.mark.usefixtures("large_tars")
+def test_features_are_read_from_ranges(feature_shards: Path, tmp_path: Path) -> None:
+    local = open_shards(feature_shards)
+    with serve(feature_shards) as server:
+        shards = open_served(server, tmp_path, 10**8)
+        with dir_lock(tmp_path / "cache" / shards.indexes[0].sha256[:2]):
+            tokens = shards.read(shards.entries[0]).tokens
+            assert tokens is not None and cached(tmp_path) == set()
+        expected = local.read(local.entries[0]).tokens
+        assert expected is not None and tokens.tokens.equal(expected.tokens)
+        wait_until_cached(tmp_path, 1)
+
+
+@pytest.mark.usefixtures("large_tars")
+def test_wrong_range_is_replaced_by_the_verified_tar(server: Server, tmp_path: Path) -> None:
+    shards = open_served(server, tmp_path)
+    server.shift = 512
+    assert [shards.read(entry).key for entry in shards.entries[:2]] == ["a", "b"]
+    assert len(cached(tmp_path)) == 1
+
+
+@pytest.mark.usefixtures("large_tars")
+def test_error_of_a_download_in_the_background_is_raised_by_a_later_read(
+    server: Server, tmp_path: Path
+) -> None:
+    shards = open_served(server, tmp_path)
+    server.change = lambda content: content[:-1] + b"x"  # behind the samples
+    with pytest.raises(ShardError, match=r"does not have the SHA-256 of its index"):
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            shards.read(shards.entries[0])
+            time.sleep(0.01)
+    assert cached(tmp_path) == set()
 
 
 # Size limit
