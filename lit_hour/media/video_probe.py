@@ -248,10 +248,7 @@ def _decode_first(
     if pts == sorted(pts):
         return repair, frames[0], first_ticks
     repair = replace(repair, source=TimeSource.STORED_ORDER)
-    repair, frame, first_ticks = _decode_first(
-        path, stream_index, replace(scan, repair=repair), reorders
-    )
-    return repair, frame, first_ticks
+    return _decode_first(path, stream_index, replace(scan, repair=repair), reorders)
 
 
 def _displayed_size(frame: VideoFrame, pixel_ratio: Fraction | None) -> tuple[int, int]:
@@ -283,9 +280,11 @@ def _find_fault(
         return fault if end_bytes > num_bytes else ""
     if fault and name.startswith("matroska") and container.duration:
         end_seconds, _ = _find_ends(path)
-        missing_seconds = container.duration / av.time_base - end_seconds
-        frame_seconds = float(scan.repair.frame_ticks * (stream.time_base or 0))
-        return fault if missing_seconds > frame_seconds / 2 else ""
+        time_base, duration = float(stream.time_base or 0), container.duration / av.time_base
+        ends = duration, scan.repair.first_ticks * time_base + duration  # an end, or a length
+        frame_seconds = scan.repair.frame_ticks * time_base
+        is_complete = any(abs(end_seconds - end) < frame_seconds / 2 for end in ends)
+        return "" if is_complete else fault
     return fault
 
 
