@@ -32,6 +32,7 @@ from lit_hour.cli_arguments import (
     pretrain_tower_parser,
     serve_parser,
     synthesize_parser,
+    transcribe_parser,
 )
 from lit_hour.config.arguments import CommandParser
 from lit_hour.config.load import load_config
@@ -247,6 +248,15 @@ def run_filter(arguments: argparse.Namespace) -> None:
     print(format_filter_report(arguments.out, summary))
 
 
+def run_transcribe(arguments: argparse.Namespace) -> None:
+    """Write subtitles beside videos, and print a summary."""
+    config = load_config(arguments.config, arguments.overrides)
+    from lit_hour.videomarathon.transcribe import format_transcription_report, transcribe
+
+    summary = transcribe(arguments.videos, arguments.server, arguments.model, config.videomarathon)
+    print(format_transcription_report(arguments.videos, summary))
+
+
 def run_extract_features(arguments: argparse.Namespace) -> None:
     """Encode videos into feature shards, and print a summary."""
     from lit_hour.training.extract_features import extract_features
@@ -379,6 +389,11 @@ COMMANDS = {
         "convert question files of other projects for `pack`",
         import_parser,
         run_import,
+    ),
+    "transcribe": Command(
+        "write the speech in videos as subtitles beside them, by a speech server",
+        transcribe_parser,
+        run_transcribe,
     ),
     "filter": Command(
         "drop questions of a file that are given away, repeated or answered without the video",

@@ -150,6 +150,22 @@ def import_parser(prog: str, description: str) -> CommandParser:
     return parser
 
 
+def transcribe_parser(prog: str, description: str) -> CommandParser:
+    """Declare the arguments of transcribe."""
+    parser = CommandParser(
+        prog, description, settings_help="videomarathon.client.*", takes_config=True
+    )
+    parser.add_positional("videos", type=Path, help="folder of the videos, at any depth")
+    parser.add_option(
+        "--server",
+        required=True,
+        metavar="URL",
+        help="server with OpenAI's interface for transcriptions, http://localhost:8000/v1",
+    )
+    parser.add_option("--model", required=True, help="name of the speech model on the server")
+    return parser
+
+
 def filter_parser(prog: str, description: str) -> CommandParser:
     """Declare the arguments of filter."""
     parser = CommandParser(

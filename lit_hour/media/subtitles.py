@@ -186,6 +186,21 @@ def cut_subtitles(
     )
 
 
+def format_srt(subtitles: Sequence[Subtitle]) -> str:
+    """Return the content of a .srt file."""
+    return "".join(
+        f"{number}\n{_srt_time(subtitle.start_seconds)} --> {_srt_time(subtitle.end_seconds)}\n"
+        f"{' '.join(subtitle.text.split())}\n\n"
+        for number, subtitle in enumerate(subtitles, start=1)
+    )
+
+
+def _srt_time(seconds: float) -> str:
+    minutes, milliseconds = divmod(round(seconds * 1000), 60_000)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours:02}:{minutes:02}:{milliseconds // 1000:02},{milliseconds % 1000:03}"
+
+
 def _read_text(file: Path) -> str:
     try:
         data = file.read_bytes()
