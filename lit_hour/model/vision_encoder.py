@@ -67,6 +67,7 @@ class VisionEncoder(nn.Module):
                 " are supported."
             )
         self.image_size = int(height)
+        self.train()  # Lightning keeps the modes that it finds and does not call it
         with torch.no_grad():
             blank = torch.zeros(1, 3, self.image_size, self.image_size, dtype=torch.uint8)
             (tokens,) = self([ImageSet(blank)])  # (1, tokens, vision_dim)

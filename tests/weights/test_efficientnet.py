@@ -68,7 +68,6 @@ def features(settings: VisionConfig) -> Tensor:
     encoder.load_state_dict(
         {name.removeprefix("vision."): weight for name, weight in opened.weights.tensors()}
     )
-    encoder.train()  # batch norms keep their statistics
     with torch.no_grad():
         return encoder.encode_images(images(), pooled=False)
 
@@ -158,6 +157,20 @@ def test_another_tower_is_refused_by_its_setting() -> None:
     settings = VisionConfig(name="lit-hour-tiny", weights=EFFICIENTNET_LITE0)
     with pytest.raises(ConfigError, match=r"Set model\.vision\.name=efficientnet-lite0"):
         open_efficientnet(settings, {})
+
+
+def test_batch_norms_keep_their_statistics_in_training() -> None:
+    """In a new encoder without a call of `train`, and after one."""
+    encoder = VisionEncoder(SETTINGS)
+    before = {name: buffer.clone() for name, buffer in encoder.named_buffers()}
+    assert encoder.training and all(
+        buffer.min() == buffer.max() == (1.0 if name.endswith("running_var") else 0.0)
+        for name, buffer in before.items()
+    )
+    for _ in range(2):
+        encoder.encode_images(images()).sum().backward()
+        encoder.eval().train()
+    assert all(torch.equal(buffer, before[name]) for name, buffer in encoder.named_buffers())
 
 
 @needs_small
