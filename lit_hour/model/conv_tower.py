@@ -67,9 +67,8 @@ def lit_hour_efficientnet_lite0(
         global_pool: timm's name of the pooling before it.
     """
     assert not pretrained
-    tower: EfficientNet = create_model(
-        "tf_efficientnet_lite0", num_classes=num_classes, global_pool=global_pool
-    )
+    tower = create_model("tf_efficientnet_lite0", num_classes=num_classes, global_pool=global_pool)
+    assert isinstance(tower, EfficientNet)
     tower.blocks.append(nn.Sequential(tower.conv_head, tower.bn2))
     tower.conv_head, tower.bn2 = nn.Identity(), nn.Identity()
     num_stages = len(tower.blocks)
@@ -81,7 +80,7 @@ def lit_hour_efficientnet_lite0(
     }
     tower.feature_info.append(head_info)
     colors = {"mean": (EFFICIENTNET_MEAN,) * 3, "std": (EFFICIENTNET_STD,) * 3}
-    tower.default_cfg = {**tower.default_cfg, **colors}  # type: ignore[dict-item]
+    tower.default_cfg = {**tower.default_cfg, **colors}  # type: ignore[assignment]
     tower.to(memory_format=torch.channels_last)
     tower.conv_stem.register_forward_pre_hook(_to_channels_last)
     return tower
