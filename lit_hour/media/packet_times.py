@@ -16,7 +16,7 @@ from typing import TypeAlias
 import av
 import numpy as np
 from av.container import InputContainer
-from av.format import ContainerFormat, Flags
+from av.format import ContainerFormat
 from av.packet import Packet
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
@@ -32,6 +32,7 @@ MAX_REORDERED = 34  # packets; see `packet_filter`
 DEFAULT_FRAME_RATE = 25  # FFmpeg's for streams that do not say theirs
 # FFmpeg guesses their presentation times: they store one time for each packet, in stored order.
 _UNTIMED_CONTAINERS = ("avi", "asf", "gxf")
+_NO_TIMESTAMPS = 0x80  # FFmpeg's flag AVFMT_NOTIMESTAMPS of formats such as raw H.264
 _NONE = -(2**63)
 
 
@@ -104,10 +105,13 @@ def scan_packets(container: InputContainer, stream: VideoStream) -> PacketScan:
     rate = stream.average_rate or stream.guessed_rate or DEFAULT_FRAME_RATE
     frame_ticks = max(round(1 / (rate * time_base)), 1)
     scan = _analyze(
-        *(np.array(values, dtype=np.int64) for values in (pts, dts, durations, flags)),
-        container_format=container.format,
-        time_base=time_base,
-        frame_ticks=frame_ticks,
+        np.array(pts, np.int64),
+        np.array(dts, np.int64),
+        np.array(durations, np.int64),
+        np.array(flags, np.int64),
+        container.format,
+        time_base,
+        frame_ticks,
     )
     return replace(scan, fault=fault, end_bytes=end_bytes)
 
@@ -163,7 +167,7 @@ def _choose_source(pts: Ticks, dts: Ticks, container_format: ContainerFormat) ->
     has_pts, has_dts = pts != _NONE, dts != _NONE
     is_timed = container_format.name not in _UNTIMED_CONTAINERS and has_pts.mean() > 0.5
     times = pts[has_pts] if is_timed else dts[has_dts]
-    if container_format.flags & Flags.no_timestamps.value or _stand_still(times):
+    if container_format.flags & _NO_TIMESTAMPS or _stand_still(times):
         return TimeSource.COUNT
     return TimeSource.PRESENTATION if is_timed else TimeSource.DECODING
 

@@ -176,7 +176,7 @@ def _open_container(path: Path) -> Iterator[InputContainer]:
     try:
         # FFmpeg cannot take an absolute path for a protocol such as "concat:"
         source = webp_as_video(path) if is_animated_webp(path) else str(path.absolute())
-        container = av.open(source, options=_OPEN_OPTIONS, metadata_errors="replace")
+        container = av.open(source, "r", options=_OPEN_OPTIONS, metadata_errors="replace")
     except av.FFmpegError as error:
         reason = explain_unreadable(path) or (
             f"cannot be opened as a video ({error.strerror}). Give one of {_USUAL_FORMATS}"
