@@ -12,7 +12,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers.models.llama.modeling_llama import LlamaDecoderLayer
-from transformers.models.qwen2.modeling_qwen2 import Qwen2DecoderLayer, rotate_half
+from transformers.models.qwen2.modeling_qwen2 import (
+    Qwen2DecoderLayer,
+    repeat_kv,
+    rotate_half,
+)
 
 # Share of the tokens above which causal attention from all of them is not slower: it skips half of
 # the scores, and attention from some of them with a mask skips none.
@@ -105,8 +109,12 @@ class LastDecoderLayer(nn.Module):
         keys = _rotate(keys, cosine, sine)
         positions = torch.arange(num_tokens, device=slots.device)  # (tokens,)
         is_past = positions <= slots[:, None, :, None]  # (texts, 1, slots, tokens)
+        # With a mask and shared heads, torch has no fused kernel on a GPU.
+        keys, values = (
+            repeat_kv(states, layer.num_key_value_groups) for states in (keys, values)
+        )  # (texts, heads, tokens, head_dim)
         attended = F.scaled_dot_product_attention(
-            queries, keys, values, attn_mask=is_past, scale=layer.scaling, enable_gqa=True
+            queries, keys, values, attn_mask=is_past, scale=layer.scaling
         )  # (texts, heads, slots, head_dim)
         attended = attended.transpose(1, 2).reshape(num_texts * slots.shape[1], -1)
         return layer.o_proj(attended.index_select(0, predicting.slot_of_row))  # (predicting, dim)
