@@ -44,6 +44,8 @@ def sample_timestamps(
 
 def count_timestamps(duration_seconds: float, fps: float, min_frames: int, max_frames: int) -> int:
     """Return the length of `sample_timestamps`, without making the list."""
+    if duration_seconds * fps > max_frames + 1:
+        return max_frames
     num_at_rate = math.ceil(duration_seconds * fps)
     while num_at_rate / fps < duration_seconds:  # the product may be rounded
         num_at_rate += 1

@@ -116,7 +116,9 @@ def check_skipped(indexes: Sequence[ShardIndex], max_skipped: int) -> None:
             f" leave them out with pack.max_bad_samples={len(skipped)} (now {max_skipped})."
         )
     if not any(index.entries for index in indexes):
+        reasons = f" ({list_first(skipped, '; ')})" if skipped else ""
         raise ShardError(
-            f"{list_first([index.shard for index in indexes])}: no sample can be used. Samples need"
-            " a video, images or JSON by webdataset's names: KEY.mp4, KEY.json, KEY.txt."
+            f"{list_first([index.shard for index in indexes])}: no sample can be used{reasons}."
+            " Samples need a video, images or JSON by webdataset's names: KEY.mp4, KEY.json,"
+            " KEY.txt."
         )

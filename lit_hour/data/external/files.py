@@ -179,12 +179,13 @@ def _find_facts(
     is_video = {file: one.modality == "video" for one in samples for file in one.files}
     try:
         stamps = {file: _stamp(folder / file) for file in is_video}
-        known = _read_facts(path, stamps)
+        known = _unchanged(_read_record(path), stamps)
         missing = [file for file in is_video if file not in known]
         if not missing:
             return known
         with dir_lock(store):
-            known = _read_facts(path, stamps)  # another rank may have read them meanwhile
+            record = _read_record(path)
+            known = _unchanged(record, stamps)  # another rank may have read them meanwhile
             missing = [file for file in is_video if file not in known]
             found = _read_headers(folder, missing, is_video, config)
             readable = {**known, **found}
@@ -193,7 +194,9 @@ def _find_facts(
                 for file, facts in readable.items()
                 if isinstance(facts, MediaFacts)
             }
-            atomic_write_text(path, json.dumps({"version": INDEX_VERSION, "files": kept}))
+            # Another source may have other questions about the same folder.
+            files = {**record, **kept}
+            atomic_write_text(path, json.dumps({"version": INDEX_VERSION, "files": files}))
     except OSError as error:
         raise ShardError(
             f"Cannot index {folder}: {error}. Set index_folder of the source to a folder that can"
@@ -207,17 +210,23 @@ def _stamp(path: Path) -> list[int]:
     return [status.st_size, status.st_mtime_ns]
 
 
-def _read_facts(path: Path, stamps: Mapping[str, list[int]]) -> dict[str, Any]:
-    """Return recorded facts of files that have not changed since."""
+def _read_record(path: Path) -> dict[str, Any]:
+    """Return size, modification time and facts of each file that was read before."""
     try:
         record = json.loads(path.read_bytes())
     except (OSError, ValueError):  # none yet
         return {}
     if record.get("version") != INDEX_VERSION:
         return {}
+    files: dict[str, Any] = record["files"]
+    return files
+
+
+def _unchanged(record: Mapping[str, Any], stamps: Mapping[str, list[int]]) -> dict[str, Any]:
+    """Return recorded facts of files that have not changed since."""
     return {
         file: MediaFacts.from_record(facts)
-        for file, (num_bytes, mtime_ns, facts) in record["files"].items()
+        for file, (num_bytes, mtime_ns, facts) in record.items()
         if stamps.get(file) == [num_bytes, mtime_ns]
     }
 

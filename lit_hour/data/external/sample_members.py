@@ -6,6 +6,7 @@ written under one.
 
 from __future__ import annotations
 
+import gzip
 import re
 import tarfile
 import zlib
@@ -28,6 +29,7 @@ from lit_hour.media.video_probe import VIDEO_SUFFIXES
 
 JSON_SUFFIXES, TEXT_SUFFIXES = ("json", "jsn"), ("txt", "text")
 GZIP_SUFFIX = ".gz"  # of a compressed text or JSON member
+MAX_TEXT_BYTES = 64 * 1024**2  # of a text or JSON member; a few kB of gzip may hold gigabytes
 DIGITS = re.compile(r"(\d+)")
 
 Member = TypeVar("Member")
@@ -98,6 +100,8 @@ def group_members(
     try:
         for sample in group_by_keys(files):
             yield sample["__key__"], _without_metadata(sample)
+    except ShardError:  # a ValueError of `members`, which has its own message
+        raise
     except ValueError as error:
         raise ShardError(
             f"{location} has two members of the same name: {error.args[0]}."
@@ -159,15 +163,30 @@ def decode_texts(texts: Mapping[str, bytes], location: str) -> dict[str, Any]:
     """Decode JSON and text members by webdataset's decoders, compressed ones too.
 
     Raises:
-        ShardError: a member is not valid JSON or UTF-8.
+        ShardError: a member is not valid JSON or UTF-8, or is larger than `MAX_TEXT_BYTES`.
     """
     decoder, decoded = Decoder([]), {}
     for suffix, content in texts.items():
+        name = suffix.removesuffix(GZIP_SUFFIX)
         try:
-            decoded[suffix.removesuffix(GZIP_SUFFIX)] = decoder.decode1(suffix, content)
+            plain = content if name == suffix else _decompress(content)
+            if len(plain) > MAX_TEXT_BYTES:
+                raise ShardError(
+                    f"{location}: its member {suffix} is larger than {MAX_TEXT_BYTES} bytes. Text"
+                    " and JSON may not be."
+                )
+            decoded[name] = decoder.decode1(name, plain)
+        except ShardError:
+            raise
         except (ValueError, OSError, EOFError, zlib.error, RecursionError) as error:
             raise ShardError(f"{location}: its member {suffix} is corrupt: {error}.") from error
     return decoded
+
+
+def _decompress(content: bytes) -> bytes:
+    """Decompress a gzip member; a little more than `MAX_TEXT_BYTES` at most."""
+    with gzip.open(BytesIO(content)) as stream:
+        return stream.read(MAX_TEXT_BYTES + 1)
 
 
 def _without_metadata(sample: Mapping[str, Any]) -> dict[str, Any]:

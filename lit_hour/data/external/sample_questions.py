@@ -12,6 +12,8 @@ from lit_hour.data.questions.record import Modality
 from lit_hour.errors import QuestionError
 from lit_hour.types import Question
 
+MAX_SECONDS = 1e9  # 30 years
+
 
 def parse_questions(
     texts: Mapping[str, Any],
@@ -67,7 +69,10 @@ def frame_times(texts: Mapping[str, Any], fields: FieldMapping, num_images: int)
     if times is None:
         return [number / fields.frames_per_second for number in range(num_images)]
     is_list = isinstance(times, list) and all(
-        isinstance(time, int | float) and not isinstance(time, bool) for time in times
+        isinstance(time, int | float)
+        and not isinstance(time, bool)
+        and abs(time) <= MAX_SECONDS  # false for NaN
+        for time in times
     )
     if not is_list or len(times) != num_images or sorted(set(times)) != times:
         raise QuestionError(

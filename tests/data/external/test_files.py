@@ -128,6 +128,19 @@ def test_headers_are_read_once(
     assert "1 shard is changed (000000.tar)" in change
 
 
+def test_headers_stay_recorded_for_several_question_files_about_one_folder(
+    tiny_videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    configs = []
+    for name in ("a", "b"):
+        questions = ask_about([f"{name}.mp4"], tmp_path / f"{name}.json")
+        configs.append(config_of(tiny_videos, questions, tmp_path / "cache"))
+        open_files(configs[-1])
+    monkeypatch.setattr(file_source, "probe_video", None)  # a header that is read again fails
+    for config in configs:
+        assert len(open_files(config).entries) == 1
+
+
 def test_damaged_file_is_left_out_within_the_budget(tiny_videos: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(tiny_videos, tmp_path / "videos")
     (folder / "b.mp4").write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
