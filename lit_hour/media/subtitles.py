@@ -222,7 +222,7 @@ def _plain_text(text: str) -> str:
 
 
 def _drop_invalid_lines(content: str, file: Path) -> tuple[str, list[str]]:
-    """Return an ASS file without the lines whose times are invalid, and what these are."""
+    """Return an ASS file without the lines that have invalid times, and the reason for each."""
     kept, invalid = [], []
     for number, line in enumerate(content.split("\n"), start=1):
         match = _ASS_LINE.match(line)

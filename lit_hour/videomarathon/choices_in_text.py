@@ -1,4 +1,4 @@
-"""Recognize a multiple-choice question whose options stand in its text (`recognize_choice`)."""
+"""Recognize a multiple-choice question by the options in its text (`recognize_choice`)."""
 
 from __future__ import annotations
 

@@ -148,7 +148,7 @@ def _write(content: QuestionFile, results: Sequence[FilterResult], out: Path) ->
         for line in dropped:
             stream.write(json.dumps(line, ensure_ascii=False) + "\n")
         for invalid in content.invalid:
-            reason = {"filter": "wrong_format", "reason": invalid.reason}
+            reason = {"filter": "wrong_format", "reason": f"{invalid.location}: {invalid.reason}"}
             stream.write(json.dumps(reason, ensure_ascii=False) + "\n")
     with atomic_write(out / "questions.json") as stream:
         lines = ",\n".join(json.dumps(record, ensure_ascii=False) for record in kept)

@@ -1,4 +1,4 @@
-"""The manifest of an import: a CSV file that says of each video where it comes from and is."""
+"""The manifest of an import: a CSV file with the origin and the status of each video."""
 
 from __future__ import annotations
 

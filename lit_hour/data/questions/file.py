@@ -104,7 +104,8 @@ def read_question_file(
             parsed = parse_record(record, number, location)
             ids.add(parsed.questions, number, location)
         except QuestionError as error:
-            result.invalid.append(InvalidRecord(location, str(error)))
+            reason = str(error).removeprefix(f"{location}: ")
+            result.invalid.append(InvalidRecord(location, reason))
             if len(result.invalid) > max_invalid:
                 raise QuestionError(_with_advice(str(error), setting, max_invalid)) from error
             continue
