@@ -38,6 +38,7 @@ def test_expected_files_are_shipped() -> None:
             for arm in ("full", "compression", "sampling", "blind", "pretrain")
         ),
         "experiment/pretrain_tower/tower.yaml",
+        "experiment/small/photos.yaml",
     }
     assert expected <= {str(path.relative_to(CONF)) for path in SHIPPED}
 
