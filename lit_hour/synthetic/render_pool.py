@@ -138,11 +138,11 @@ class RenderPool(AbstractContextManager["RenderPool[TaskT]"], Generic[TaskT]):
                 done, _ = wait(self._pending, return_when=FIRST_COMPLETED)
                 for future in done:
                     del self._pending[future]
-                    with _explain_broken_pool():
+                    with explain_broken_pool():
                         video = future.result()
                     bar.update()
                     yield video
-                with _explain_broken_pool():
+                with explain_broken_pool():
                     self._submit()
 
     def _submit(self) -> None:
@@ -158,7 +158,8 @@ class RenderPool(AbstractContextManager["RenderPool[TaskT]"], Generic[TaskT]):
 
 
 @contextmanager
-def _explain_broken_pool() -> Iterator[None]:
+def explain_broken_pool() -> Iterator[None]:
+    """Turn the death of a process of a pool into a `SyntheticDataError`."""
     try:
         yield
     except BrokenProcessPool as error:

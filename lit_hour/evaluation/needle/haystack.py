@@ -102,16 +102,41 @@ def open_needle(path: Path, folder: Path, number: int, size: FrameSize, seconds:
     return conform_video(path, target, size, seconds)
 
 
+def find_parts(footage: Footage, seconds: float, num_parts: int) -> list[int]:
+    """Return the first frame of evenly spaced parts of a video, each at a closed GOP.
+
+    Args:
+        footage: the user's video.
+        seconds: duration of a part. Parts that are longer than the video go on at its start.
+        num_parts: number of parts.
+
+    Raises:
+        InputError: two parts would begin with the same frame.
+    """
+    free = footage.end - round(seconds * TICKS_PER_SECOND)
+    # The first and the last part of a longer video are its beginning and its end.
+    step = free / max(1, num_parts - 1) if free > 0 else footage.end / num_parts
+    frames = [footage.frame_at(round(part * step)) for part in range(num_parts)]
+    last = footage.num_frames - 1
+    starts = [footage.gop_frames[footage.gop_of(min(frame, last))] for frame in frames]
+    if (num_different := len(set(starts))) < num_parts:
+        raise InputError(
+            f"{footage.path} has only {num_different} different parts of {seconds:.0f} s that begin"
+            f" with a key frame. Lower --repeats to {num_different}."
+        )
+    return starts
+
+
 class Haystack:
     """An excerpt of a video that lasts as long as wanted; a shorter video is repeated."""
 
-    def __init__(self, footage: Footage, seconds: float, start_share: float = 0.0) -> None:
+    def __init__(self, footage: Footage, seconds: float, first_frame: int = 0) -> None:
         """Choose the excerpts.
 
         Args:
             footage: the user's video.
             seconds: duration without the needle.
-            start_share: of the free part of the video that is left out at its beginning, in [0, 1].
+            first_frame: with which the excerpt begins; behind the last one the first one follows.
 
         Raises:
             VideoError: the duration is less than one frame.
@@ -121,9 +146,7 @@ class Haystack:
             raise VideoError(
                 f"Without its needle the video would last {seconds:.1f} s. Give longer --lengths."
             )
-        free = max(0, footage.end - ticks)
-        wanted = footage.frame_at(round(start_share * free))
-        first = footage.gop_frames[footage.gop_of(min(wanted, footage.num_frames - 1))]
+        first = first_frame
         self.num_repetitions = 0
         self._excerpts: list[Excerpt] = []
         left = ticks

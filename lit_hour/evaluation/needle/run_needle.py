@@ -24,6 +24,7 @@ from lit_hour.evaluation.needle.haystack import (
     ENCODED_FILE,
     Haystack,
     NeedlePosition,
+    find_parts,
     open_haystack_video,
     open_needle,
     temporary_video,
@@ -66,6 +67,8 @@ def run_needle(predictor: VideoPredictor, test: NeedleTest, out: Path) -> str:
         ]
         lengths = test.lengths_seconds or (float(round(footage.end / TICKS_PER_SECOND)),)
         _check_sampling(predictor, test, clips, lengths)
+        for length in lengths:  # before the first answer
+            find_parts(footage, length, test.num_repeats)
         session = _Session(predictor, test, clips, out)
         session.answer_all(footage, lengths)
         return _write_result(test, session.answers, out)
@@ -97,23 +100,23 @@ class _Session:
                 self._answer("needle_alone", alone, None, 0.0, [number], {})
                 bar.update()
             for length in lengths:
-                for repeat in range(test.num_repeats):
+                parts = find_parts(footage, length, test.num_repeats)
+                for repeat, first_frame in enumerate(parts):
                     where = {"length_seconds": length, "repeat": repeat}
                     for kind, haystack, clip, depth, numbers in self._videos(
-                        footage, length, repeat
+                        footage, length, first_frame
                     ):
                         self._answer(kind, haystack, clip, depth, numbers, where)
                         bar.update()
 
     def _videos(
-        self, footage: Footage, length: float, repeat: int
+        self, footage: Footage, length: float, first_frame: int
     ) -> Iterator[tuple[str, Haystack, Footage | None, float, list[int]]]:
         """Yield the videos of one length and part: without a needle, then with one at a depth."""
-        share = repeat / max(1, self._test.num_repeats - 1)
         everyone = list(range(len(self._clips)))
-        yield "no_needle", Haystack(footage, length, share), None, 0.0, everyone
+        yield "no_needle", Haystack(footage, length, first_frame), None, 0.0, everyone
         for number, clip in enumerate(self._clips):
-            haystack = Haystack(footage, length - clip.end / TICKS_PER_SECOND, share)
+            haystack = Haystack(footage, length - clip.end / TICKS_PER_SECOND, first_frame)
             for depth in self._test.depths:
                 yield "needle", haystack, clip, depth, [number]
 

@@ -31,6 +31,7 @@ from lit_hour.media.splicing.footage import (
 )
 from lit_hour.media.video_probe import VIDEO_SUFFIXES
 from lit_hour.media.worker_process import exit_with_parent
+from lit_hour.synthetic.render_pool import explain_broken_pool
 
 DEFAULT_SIZE = FrameSize(640, 360)  # where no video of the folder can be copied
 SHORTEST_CLIP_SECONDS = 1.0
@@ -86,7 +87,11 @@ def prepare_footage(
     encoded_folder = out / ENCODED_FOLDER
     encoded_folder.mkdir(parents=True, exist_ok=True)
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(num_workers, context, initializer=exit_with_parent) as pool:
+    checked: dict[Path, CheckedVideo] = {}
+    with (
+        explain_broken_pool(),
+        ProcessPoolExecutor(num_workers, context, initializer=exit_with_parent) as pool,
+    ):
         indexed = dict(zip(paths, pool.map(_index, paths), strict=True))
         size = size or _commonest_size(indexed.values())
         known = _read_record(encoded_folder, size)
@@ -94,16 +99,16 @@ def prepare_footage(
             (path, encoded_folder / f"{number:05d}.mp4", size, known.get(_key(path, folder)))
             for number, path in enumerate(paths)
         ]
-        checked = list(
-            tqdm(pool.map(_check, jobs), "footage", len(jobs), unit="video", disable=None)
-        )
-    by_path = dict(zip(paths, checked, strict=True))
-    record = {_key(path, folder): asdict(item) for path, item in by_path.items()}
-    atomic_write_text(encoded_folder / RECORD_FILE, json.dumps({str(size): record}, indent=1))
-    if faults := [item.fault for item in checked if item.fault]:
+        results = tqdm(pool.map(_check, jobs), "footage", len(jobs), unit="video", disable=None)
+        for path, item in zip(paths, results, strict=True):
+            checked[path] = item
+            if item.encoded and item != known.get(_key(path, folder)):
+                _write_record(encoded_folder, folder, size, checked)
+    _write_record(encoded_folder, folder, size, checked)
+    if faults := [item.fault for item in checked.values() if item.fault]:
         listed = list_first(faults, " ")
         warnings.warn(f"{len(faults)} videos are left out: {listed}", stacklevel=2)
-    usable = {path: item for path, item in by_path.items() if not item.fault}
+    usable = {path: item for path, item in checked.items() if not item.fault}
     if not usable:
         raise SyntheticDataError(
             f"{folder} has {len(paths)} videos, but none that can be used. Give intact videos of at"
@@ -194,6 +199,14 @@ def _check_duration(path: Path, footage: Footage, checked: CheckedVideo) -> Chec
     if seconds >= SHORTEST_CLIP_SECONDS:
         return checked
     return CheckedVideo(checked.num_bytes, fault=f"{path} lasts {seconds:.2f} s, too short.")
+
+
+def _write_record(
+    encoded_folder: Path, folder: Path, size: FrameSize, checked: dict[Path, CheckedVideo]
+) -> None:
+    record = {_key(path, folder): asdict(item) for path, item in checked.items()}
+    text = json.dumps({str(size): record}, indent=1)
+    atomic_write_text(encoded_folder / RECORD_FILE, text)
 
 
 def _read_record(folder: Path, size: FrameSize) -> dict[str, CheckedVideo]:

@@ -6,8 +6,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lit_hour.errors import VideoError
-from lit_hour.evaluation.needle.haystack import Haystack, open_haystack_video, open_needle
+from lit_hour.errors import InputError, VideoError
+from lit_hour.evaluation.needle.haystack import (
+    Haystack,
+    find_parts,
+    open_haystack_video,
+    open_needle,
+)
 from lit_hour.media.splicing.footage import TICKS_PER_SECOND, Footage, FrameSize
 from lit_hour.media.video_probe import probe
 from tests.media.helpers import numbered_images, write_moving, write_video
@@ -76,7 +81,7 @@ def test_shorter_haystacks_are_parts_and_longer_ones_repeat_the_video(
     footage: Footage, needle: Footage, tmp_path: Path
 ) -> None:
     original = decode_all(footage.path)
-    haystack = Haystack(footage, 8.0, start_share=1.0)
+    haystack = Haystack(footage, 8.0, find_parts(footage, 8.0, 3)[-1])
     assert haystack.num_repetitions == 1
     position = haystack.write(tmp_path / "part.mp4", needle, 0.5)
     first = original[300][0]
@@ -92,6 +97,18 @@ def test_shorter_haystacks_are_parts_and_longer_ones_repeat_the_video(
     ]
     assert check_video(tmp_path / "long.mp4", position, needle, repeated) == 1250
     assert position.duration_seconds == pytest.approx(52)
+
+
+def test_parts_of_a_video_differ(footage: Footage, folder: Path, tmp_path: Path) -> None:
+    assert find_parts(footage, 8.0, 1) == [0]
+    assert find_parts(footage, 8.0, 3) == [0, 150, 300]
+    assert find_parts(footage, 100.0, 4) == [0, 125, 250, 375]  # these go on at the start
+    Haystack(footage, 20.0, 125).write(tmp_path / "turned.mp4", None, 0.0)
+    original = [image for _, image in decode_all(footage.path)]
+    turned = [image for _, image in decode_all(tmp_path / "turned.mp4")]
+    assert np.array_equal(turned, original[125:] + original[:125])
+    with pytest.raises(InputError, match=r"only 20 different parts of 100 s .* --repeats to 20"):
+        find_parts(footage, 100.0, 50)
 
 
 def test_a_video_of_one_gop_is_cut_inside_it(folder: Path, needle: Footage, tmp_path: Path) -> None:
