@@ -53,6 +53,7 @@ class VideoWriter:
         stream = container.add_stream("libx264", rate=25, options=ENCODER_OPTIONS)
         stream.width, stream.height, stream.pix_fmt = size.width, size.height, PIXEL_FORMAT
         stream.time_base = stream.codec_context.time_base = TIME_BASE
+        stream.codec_context.thread_count = 1  # the header states it: files are reproducible
         self._size, self._container, self._stream, self._delay = size, container, stream, delay
 
     def write(self, packets: Sequence[Packet], starts: Sequence[int], end: int) -> None:
