@@ -124,7 +124,8 @@ def relative_names(tars: Sequence[TarFile]) -> tuple[str, list[str]]:
 
 def names_tars(location: str) -> bool:
     """Return whether the text of a source names tars, not a folder of packed shards."""
-    return location.partition("?")[0].endswith(TAR_SUFFIXES)
+    path = location.partition("?")[0] if is_url(location) else location  # without a query
+    return path.endswith(TAR_SUFFIXES)
 
 
 def expand_tars(pattern: str, cache: ShardCache) -> list[TarFile]:
@@ -138,7 +139,8 @@ def expand_tars(pattern: str, cache: ShardCache) -> list[TarFile]:
         if is_url(name):
             found = cache.store.glob(name) if "*" in name else [name]
         else:
-            found = sorted(glob.glob(name, recursive=True)) if glob.has_magic(name) else [name]
+            is_pattern = glob.has_magic(name) and not Path(name).is_file()
+            found = sorted(glob.glob(name, recursive=True)) if is_pattern else [name]
         locations |= dict.fromkeys(found)
     missing = [name for name in locations if not is_url(name) and not Path(name).is_file()]
     if missing or not locations:

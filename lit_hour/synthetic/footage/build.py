@@ -116,6 +116,7 @@ def synthesize_footage(
     size = _parse_size(settings.footage)
     duration_range = parse_duration_range(length)
     plans = plan_hours(hours, duration_range, seed_of(repr((given.split, settings.seed))))
+    _check_outside(out, given.footage)
     find_videos(given.footage)  # a missing folder is reported before the photographs are decoded
     library = load_photos(given.photos, given.split)
     made_from = {
@@ -196,6 +197,14 @@ def _parse_size(settings: FootageConfig) -> FrameSize | None:
                 f"synthetic.footage.min_{unit}={least} is above max_{unit}={most}. Exchange them."
             )
     return FrameSize(width, height) if width else None
+
+
+def _check_outside(out: Path, footage: Path) -> None:
+    """Refuse a set inside its footage: its own videos would be footage at the next start."""
+    if out.resolve().is_relative_to(footage.resolve()):
+        raise SyntheticDataError(
+            f"{out} is inside the footage {footage}. Name a folder outside it."
+        )
 
 
 def _check_footage(folder: Path, footage: FootageLibrary, settings: FootageConfig) -> None:

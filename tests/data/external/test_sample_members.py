@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from lit_hour.data.external import sample_members
+from lit_hour.data.external.tar_files import names_tars
 from lit_hour.errors import ShardError
 from tests.data.external.tars import image_bytes, open_tars, write_tar
 
@@ -68,3 +69,11 @@ def test_reasons_are_named_if_no_sample_is_left(tmp_path: Path) -> None:
     tar = write_tar(tmp_path / "x.tar", {"a.png": b"no image", "a.json": ANSWER})
     with pytest.raises(ShardError, match=r"no sample can be used \(x\.tar: a: a\.png"):
         open_tars(tar, "pack.max_bad_samples=1")
+
+
+def test_patterns_and_names_with_their_characters_name_tars(tmp_path: Path) -> None:
+    path = write_tar(tmp_path / "part[1].tar", GOOD)
+    for pattern in (path, tmp_path / "part?1?.tar", tmp_path / "part*.tar"):
+        assert names_tars(str(pattern))
+        assert [entry.key for entry in open_tars(pattern).entries] == ["good"]
+    assert names_tars("https://host/a.tar?token=b") and not names_tars("https://host/a?b=c.tar")

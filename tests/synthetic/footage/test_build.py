@@ -210,3 +210,10 @@ def test_wrong_input_is_refused_in_one_line_and_no_video_is_made(
         shutil.rmtree(out, ignore_errors=True)
     with pytest.raises(InputError, match="--footage needs --photos"):
         main(["synthesize", str(out), "--hours", "1", "--footage", str(given / "footage")])
+
+
+def test_set_inside_its_footage_is_refused(given: Path) -> None:
+    for out in (given / "footage", given / "footage" / "more" / "set"):
+        with pytest.raises(InputError, match="is inside the footage"):
+            main(arguments(given, out))
+    assert not (given / "footage" / "more" / "set").exists()
