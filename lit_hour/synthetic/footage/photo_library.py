@@ -62,6 +62,11 @@ def load_photos(folder: Path, split: Split) -> PhotoLibrary:
     owner_of_hash: dict[str, str] = {}
     for path in tqdm(folders, desc="photographs", unit="category", leave=False, disable=None):
         category = path.name.replace("_", " ").strip()
+        if not (category and category.isprintable()):  # its name is in questions
+            raise SyntheticDataError(
+                f"A folder of {folder} has the name {path.name!r}, which cannot be printed. Rename"
+                " it."
+            )
         if category in hashes:
             raise SyntheticDataError(f"Two folders of {folder} are named {category!r}. Rename one.")
         hashes[category] = _load_category(path, category, owner_of_hash, faults)

@@ -1,5 +1,6 @@
 """Photographs: each in one split for good, copies once, broken ones left out."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,15 @@ def test_copies_and_broken_pictures_are_left_out_with_a_warning(
     with pytest.warns(UserWarning, match="3 photographs are left out"):
         library = load_photos(folder, "train")
     assert sum(map(len, library.photos.values())) == 3 * len(COLORS)
+
+
+@pytest.mark.parametrize("name", [b"bad\xff", b"two\nlines", b"_"])
+def test_category_that_cannot_be_printed_is_refused(tmp_path: Path, name: bytes) -> None:
+    folder = write_photos(tmp_path / "photos")
+    (folder / "red_thing").rename(folder / os.fsdecode(name))
+    with pytest.raises(SyntheticDataError, match=r"which cannot be printed\. Rename") as caught:
+        load_photos(folder, "train")
+    assert str(caught.value).isprintable()
 
 
 def test_unusable_folders_are_refused_in_one_line(tmp_path: Path) -> None:
