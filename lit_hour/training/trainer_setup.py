@@ -52,6 +52,7 @@ IGNORED_WARNINGS = (  # regular expressions of Lightning's warnings that do not 
     ".*predict returned None",  # the modules store their predictions themselves
     ".*LeafSpec",
     ".*`srun` command is available on your system but is not used",  # a run outside of a job
+    r".*Found \d+ module\(s\) in eval mode at the start of training",  # batch norms of the tower
     ".*smaller than the logging interval",  # names an argument of Trainer, not a setting
 )
 WORKER_LOST = (
