@@ -59,7 +59,7 @@ def build_network(config: LLMConfig, vocab_size: int) -> nn.Module:
         vocab_size: rows of the embedding.
     """
     backbone = BACKBONES[config.model_type]
-    network: nn.Module = backbone.model_class(
+    network: Any = backbone.model_class(
         backbone.config_class(
             vocab_size=vocab_size,
             hidden_size=config.hidden_size,

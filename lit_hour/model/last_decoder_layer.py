@@ -57,10 +57,10 @@ class LastDecoderLayer(nn.Module):
     Its parts are those of Qwen2 and Llama, which have the same names.
     """
 
-    input_layernorm: nn.Module
+    input_layernorm: Any
     self_attn: Any
-    post_attention_layernorm: nn.Module
-    mlp: nn.Module
+    post_attention_layernorm: Any
+    mlp: Any
 
     def forward(
         self, hidden_states: Tensor, predicting: Predicting | None = None, **kwargs: Any
@@ -76,7 +76,7 @@ class LastDecoderLayer(nn.Module):
             `(texts, tokens, dim)`, or `(predicting, dim)`.
         """
         if predicting is None:
-            output: Tensor = super().forward(hidden_states, **kwargs)  # type: ignore[misc]
+            output: Tensor = super().forward(hidden_states, **kwargs)
             return output
         normed = self.input_layernorm(hidden_states)  # (texts, tokens, dim)
         if predicting.slots is None:
@@ -129,11 +129,11 @@ def _rotate(heads: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
     return heads * cosine[:, None] + rotate_half(heads) * sine[:, None]
 
 
-class LastQwen2Layer(LastDecoderLayer, Qwen2DecoderLayer):
+class LastQwen2Layer(LastDecoderLayer, Qwen2DecoderLayer):  # type: ignore[misc]
     """The last layer of Qwen2."""
 
 
-class LastLlamaLayer(LastDecoderLayer, LlamaDecoderLayer):
+class LastLlamaLayer(LastDecoderLayer, LlamaDecoderLayer):  # type: ignore[misc]
     """The last layer of Llama."""
 
 
@@ -145,4 +145,4 @@ def replace_last_layer(layers: nn.ModuleList) -> None:
 
     Its class is set, because a new layer would draw random weights that a seeded run does not draw.
     """
-    layers[-1].__class__ = LAST_LAYERS[type(layers[-1])]  # type: ignore[index]
+    layers[-1].__class__ = LAST_LAYERS[type(layers[-1])]
