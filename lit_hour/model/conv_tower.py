@@ -80,7 +80,7 @@ def lit_hour_efficientnet_lite0(
     }
     tower.feature_info.append(head_info)
     colors = {"mean": (EFFICIENTNET_MEAN,) * 3, "std": (EFFICIENTNET_STD,) * 3}
-    tower.default_cfg = {**tower.default_cfg, **colors}  # type: ignore[assignment]
+    tower.default_cfg = {**tower.default_cfg, **colors}  # type: ignore[assignment, dict-item]
     tower.to(memory_format=torch.channels_last)
     tower.conv_stem.register_forward_pre_hook(_to_channels_last)
     return tower
