@@ -99,14 +99,19 @@ def index_folder_of(source: SourceConfig, config: Config) -> Path:
     return Path(source.index_folder or Path(config.data.cache_folder) / CACHED_INDEX_FOLDER)
 
 
-def check_skipped(indexes: Sequence[ShardIndex], max_skipped: int) -> None:
+def check_skipped(indexes: Sequence[ShardIndex], max_skipped: int, folder: str = "") -> None:
     """Check that few enough samples are missing, and that some are left.
+
+    Args:
+        indexes: of all shards.
+        max_skipped: samples that may be missing.
+        folder: of a source of files, whose shards are not files of the user.
 
     Raises:
         ShardError: more cannot be used than `pack.max_bad_samples`, or all of them.
     """
     skipped = [
-        f"{index.shard}: {sample.name}: {sample.reason}"
+        f"{folder or index.shard}: {sample.name}: {sample.reason}"
         for index in indexes
         for sample in index.skipped
     ]
@@ -117,6 +122,8 @@ def check_skipped(indexes: Sequence[ShardIndex], max_skipped: int) -> None:
         )
     if not any(index.entries for index in indexes):
         reasons = f" ({list_first(skipped, '; ')})" if skipped else ""
+        if folder:
+            raise ShardError(f"{folder}: no sample can be used{reasons}. Give intact files.")
         raise ShardError(
             f"{list_first([index.shard for index in indexes])}: no sample can be used{reasons}."
             " Samples need a video, images or JSON by webdataset's names: KEY.mp4, KEY.json,"

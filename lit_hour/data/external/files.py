@@ -103,7 +103,7 @@ def open_files(source: SourceConfig, config: Config) -> FileShards:
     facts = _find_facts(folder, samples, source, config)
     indexes = [_index_group(number, group, facts, config) for number, group in enumerate(groups)]
     indexes[0] = replace(indexes[0], skipped=(*invalid, *indexes[0].skipped))
-    check_skipped(indexes, config.pack.max_bad_samples)
+    check_skipped(indexes, config.pack.max_bad_samples, str(folder))
     by_key = {sample.key: sample for sample in samples}
     return FileShards(str(folder), LocalFolder(folder), tuple(indexes), by_key)
 

@@ -152,6 +152,18 @@ def test_damaged_file_is_left_out_within_the_budget(tiny_videos: Path, tmp_path:
     assert [entry.key for entry in open_files(config).entries] == ["a"]
 
 
+def test_errors_name_the_folder_and_the_file_of_the_user(tmp_path: Path) -> None:
+    (tmp_path / "videos").mkdir()
+    (tmp_path / "videos" / "a.mp4").touch()
+    questions = ask_about(["a.mp4"], tmp_path / "q.json")
+    for budget, message in ((0, "1 samples cannot be used"), (1, "no sample can be used")):
+        settings = f"pack.max_bad_samples={budget}"
+        config = config_of(tmp_path / "videos", questions, tmp_path / "cache", settings)
+        with pytest.raises(ShardError, match=f"{message}.*videos: a.mp4: .* is empty") as caught:
+            open_files(config)
+        assert ".tar" not in str(caught.value) and "webdataset" not in str(caught.value)
+
+
 def test_missing_files_and_question_file_are_named(tiny_videos: Path, tmp_path: Path) -> None:
     questions = ask_about(("a.mp4", "nowhere.mp4"), tmp_path / "questions.json")
     with pytest.raises(QuestionError, match=r"1 of them are not in .*nowhere\.mp4"):
