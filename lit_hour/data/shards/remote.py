@@ -232,6 +232,7 @@ class RemoteStore:
         raise AssertionError("max_attempts is at least 1")
 
     def _raise_if_final(self, url: str, error: BaseException, attempts_left: int) -> None:
+        error = _cause(error)
         if not attempts_left or not _is_transient(error):
             raise ShardError(f"Cannot download {redact(url)}: {_reason(error, url)}.") from error
 
@@ -267,6 +268,14 @@ def _append(content: bytes, path: Path) -> None:
             f"Cannot write {path}: {error.strerror}. Free disk space,"
             " or set data.cache_folder or data.cache_gb."
         ) from error
+
+
+def _cause(error: BaseException) -> BaseException:
+    """Return what has failed; fsspec also reports a broken connection as a missing file."""
+    cause = error.__cause__
+    if not isinstance(error, FileNotFoundError) or not isinstance(cause, _known_errors()):
+        return error
+    return error if getattr(cause, "status", None) == 404 else cause
 
 
 def _is_transient(error: BaseException) -> bool:

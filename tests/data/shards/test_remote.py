@@ -105,6 +105,13 @@ def test_refused_connection_is_reported(server: Server) -> None:
     server.server_close()
     with pytest.raises(ShardError, match=rf"Cannot download {server.url}/a\.tar: .*connect"):
         FAST_STORE.read(f"{server.url}/a.tar")
+    with pytest.raises(ShardError, match=rf"Cannot download {server.url}/a\.tar: .*connect"):
+        FAST_STORE.num_bytes(f"{server.url}/a.tar")
+
+
+def test_missing_file_has_no_size(server: Server) -> None:
+    with pytest.raises(ShardError, match=r"/none\.tar: it does not exist"):
+        FAST_STORE.num_bytes(f"{server.url}/none.tar")
 
 
 def test_full_disk_is_reported(server: Server, tmp_path: Path) -> None:
