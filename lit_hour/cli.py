@@ -29,6 +29,7 @@ from lit_hour.cli_arguments import (
     index_parser,
     needle_parser,
     pack_parser,
+    pretrain_language_parser,
     pretrain_tower_parser,
     serve_parser,
     synthesize_parser,
@@ -141,9 +142,19 @@ def run_synthesize(arguments: argparse.Namespace) -> None:
 def run_pretrain_tower(arguments: argparse.Namespace) -> None:
     """Pretrain a small vision tower on synthetic frames, and print what it reads."""
     config = load_config(arguments.config, arguments.overrides)
-    from lit_hour.synthetic.pretrain_tower import format_accuracy, pretrain_tower
+    from lit_hour.synthetic.pretrain_tower import pretrain_tower
+    from lit_hour.synthetic.pretraining import format_accuracy
 
     print(f"{arguments.out}\n{format_accuracy(pretrain_tower(config, arguments.out))}")
+
+
+def run_pretrain_language(arguments: argparse.Namespace) -> None:
+    """Pretrain a small language model on synthetic questions, and print how well it answers."""
+    config = load_config(arguments.config, arguments.overrides)
+    from lit_hour.synthetic.pretrain_language import pretrain_language
+    from lit_hour.synthetic.pretraining import format_accuracy
+
+    print(f"{arguments.out}\n{format_accuracy(pretrain_language(config, arguments.out))}")
 
 
 def run_pack(arguments: argparse.Namespace) -> None:
@@ -379,6 +390,11 @@ COMMANDS = {
         "pretrain a small vision tower on single frames of synthetic videos",
         pretrain_tower_parser,
         run_pretrain_tower,
+    ),
+    "pretrain-language": Command(
+        "pretrain a small language model on the questions about synthetic videos",
+        pretrain_language_parser,
+        run_pretrain_language,
     ),
     "annotate": Command(
         "create captions, events and questions about videos with a teacher model",

@@ -60,6 +60,20 @@ def pretrain_tower_parser(prog: str, description: str) -> CommandParser:
     return parser
 
 
+def pretrain_language_parser(prog: str, description: str) -> CommandParser:
+    """Declare the arguments of pretrain-language."""
+    parser = CommandParser(
+        prog, description, settings_help="pretrain_language.*, model.llm.*", takes_config=True
+    )
+    parser.add_positional(
+        "out",
+        type=Path,
+        help="folder to create: weights, tokenizer and figures of how well it answers; for"
+        " model.llm.path",
+    )
+    return parser
+
+
 def pack_parser(prog: str, description: str) -> CommandParser:
     """Declare the arguments of pack."""
     parser = CommandParser(prog, description, settings_help="video.*, pack.*", takes_config=True)

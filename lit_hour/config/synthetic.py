@@ -88,3 +88,17 @@ class PretrainTowerConfig:
     batch_size: int = field(64, "frames in a step", unit="frames", ge=1)
     learning_rate: float = field(4e-3, "largest learning rate", gt=0)
     seed: int = field(0, "seed of the weights, the frames and their order", ge=0)
+
+
+@dataclass(frozen=True)
+class PretrainLanguageConfig:
+    """Training of a small language model by `lit-hour pretrain-language`."""
+
+    num_steps: int = field(1_400, "optimizer steps", unit="steps", ge=2)
+    batch_size: int = field(8, "conversations in a step, each about a new story", ge=1)
+    num_val_stories: int = field(160, "unseen stories", unit="stories", ge=1)
+    tokens_per_frame: int = field(
+        4, "tokens of a frame, as many as spatial forgetting keeps", unit="tokens", ge=1
+    )
+    learning_rate: float = field(2e-3, "largest learning rate", gt=0)
+    seed: int = field(0, "seed of the weights and the stories", ge=0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,6 +18,8 @@ from lit_hour.model.backbones import BACKBONES, build_network
 from lit_hour.model.last_decoder_layer import Predicting
 from lit_hour.model.packed_attention import PACKED_ATTENTION
 from lit_hour.types import IGNORE_INDEX
+
+LANGUAGE_MODELS = Path(__file__).parent / "language_models"  # our own, in the Hugging Face layout
 
 
 @dataclass(frozen=True)

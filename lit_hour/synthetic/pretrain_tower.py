@@ -6,21 +6,18 @@ it: the tower is trained together with a linear head for each label, and the hea
 
 from __future__ import annotations
 
-import json
-import logging
 import math
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from safetensors.torch import save
 from torch import Tensor, nn
-from tqdm import trange
 
 from lit_hour.config.schema import Config
 from lit_hour.errors import ConfigError
-from lit_hour.io.atomic import atomic_path, atomic_write_text
+from lit_hour.io.atomic import atomic_path
 from lit_hour.model.vision_encoder import VisionEncoder
 from lit_hour.synthetic.labeled_frames import (
     FRAME_CLASSES,
@@ -29,17 +26,12 @@ from lit_hour.synthetic.labeled_frames import (
     LabeledFrames,
     draw_labeled_frames,
 )
+from lit_hour.synthetic.pretraining import first_story_seeds, train, write_report
 
 REPORT_SUFFIX = ".figures.json"  # of the file beside the weights
-SEED_BITS = 24  # stories of one seed; the upper half of them are unseen
 POSE_WEIGHT = 10.0  # of the mean distance, in fractions of the frame, in the loss
 EMPTY_WEIGHT = 0.25  # of tokens at which nothing lies
 POSE_TOLERANCE = 0.05  # of the frame's side; a pose as near as this is correct
-WEIGHT_DECAY = 0.05
-MAX_GRADIENT_NORM = 1.0
-WARMUP_RATIO = 0.15
-
-log = logging.getLogger(__name__)
 
 
 class FrameReader(nn.Module):
@@ -117,7 +109,7 @@ def pretrain_tower(config: Config, out: Path) -> dict[str, float]:
     torch.manual_seed(settings.seed)
     vision = replace(config.model.vision, weights="", max_trainable_frames=settings.batch_size)
     encoder = VisionEncoder(vision)
-    first, first_unseen = settings.seed << SEED_BITS, (2 * settings.seed + 1) << (SEED_BITS - 1)
+    first, first_unseen = first_story_seeds(settings.seed)
     frames = draw_frames(config, encoder, settings.num_frames, first)
     unseen = draw_frames(config, encoder, settings.num_val_frames, first_unseen)
     reader = train_tower(encoder, frames, config)
@@ -128,14 +120,8 @@ def pretrain_tower(config: Config, out: Path) -> dict[str, float]:
     state = {name: weight.half() for name, weight in encoder.open_clip_state_dict().items()}
     with atomic_path(out) as file:
         file.write_bytes(save(state))
-    report = {"tower": config.model.vision.name, "settings": asdict(settings), "accuracy": accuracy}
-    atomic_write_text(out.with_suffix(REPORT_SUFFIX), json.dumps(report, indent=2) + "\n")
+    write_report(out.with_suffix(REPORT_SUFFIX), config.model.vision.name, settings, accuracy)
     return accuracy
-
-
-def format_accuracy(accuracy: dict[str, float]) -> str:
-    """Format the accuracy of each label, 0 to 1, as lines of text."""
-    return "\n".join(f"  {name + ':':15}{share:.1%}" for name, share in accuracy.items())
 
 
 def draw_frames(
@@ -156,21 +142,13 @@ def train_tower(encoder: VisionEncoder, frames: LabeledFrames, config: Config) -
     """Train an encoder in place, and return the heads that were trained with it."""
     settings = config.pretrain_tower
     reader = FrameReader(encoder.dim)
-    parameters = [*encoder.parameters(), *reader.parameters()]
-    optimizer = torch.optim.AdamW(parameters, lr=settings.learning_rate, weight_decay=WEIGHT_DECAY)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, settings.learning_rate, settings.num_steps, pct_start=WARMUP_RATIO
-    )
     generator = torch.Generator().manual_seed(settings.seed)
-    for step in (bar := trange(settings.num_steps, desc="tower", unit="step")):
+
+    def compute_loss() -> Tensor:
         indices = torch.randint(len(frames.images), (settings.batch_size,), generator=generator)
         batch = frames.select(indices)
-        loss = reader.loss(encoder.encode_images(batch.images), batch)
-        optimizer.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(parameters, MAX_GRADIENT_NORM)
-        optimizer.step()
-        schedule.step()
-        if step % 50 == 0:
-            bar.set_postfix(loss=f"{loss.item():.3f}")
+        return reader.loss(encoder.encode_images(batch.images), batch)
+
+    parameters = [*encoder.parameters(), *reader.parameters()]
+    train([{"params": parameters, "lr": settings.learning_rate}], settings, compute_loss)
     return reader

@@ -22,6 +22,7 @@ from lit_hour.errors import ConfigError, RunError, WeightsError, download_hint
 from lit_hour.io.gguf_file import GGUF
 from lit_hour.io.packaged_weights import SMOLLM2, find_packaged_weights
 from lit_hour.model.hour_llava import HourLLaVA
+from lit_hour.model.language_model import LANGUAGE_MODELS
 from lit_hour.model.vision_encoder import VisionEncoder
 from lit_hour.run_dir import RunDir
 from lit_hour.text.tokenizer import BYTE_LEVEL, load_tokenizer
@@ -52,6 +53,7 @@ from lit_hour.weights.reader import (
     optional_weights,
 )
 
+SHIPPED_LANGUAGE_MODELS = ("lit-hour-lm",)  # folders of the package
 VISION_PREFIX = "vision."  # state-dict prefix of the vision encoder
 log = logging.getLogger(__name__)
 
@@ -233,6 +235,8 @@ def _find_language_model(setting: str, name: str) -> Path:
     """
     if name == SMOLLM2:
         return find_packaged_weights(SMOLLM2, setting)
+    if name in SHIPPED_LANGUAGE_MODELS:
+        return LANGUAGE_MODELS / name
     path = Path(name)
     if not path.is_dir() and not (path.suffix == GGUF and path.is_file()):
         raise WeightsError(

@@ -37,6 +37,7 @@ def test_expected_files_are_shipped() -> None:
             f"experiment/memory_ablation/{arm}.yaml"
             for arm in ("full", "compression", "sampling", "blind", "pretrain")
         ),
+        "experiment/pretrain_language/language.yaml",
         "experiment/pretrain_tower/tower.yaml",
         "experiment/small/photos.yaml",
     }
