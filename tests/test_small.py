@@ -31,7 +31,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> ToyProject:
     """Feature shards of three clips, and conf/small.yaml with them as its data."""
     folder = tmp_path_factory.mktemp("small")
     (folder / "videos").mkdir()
-    records = []
+    records: list[dict[str, object]] = []
     for start in (3, 90, 200):
         images = [image for image in numbered_images(start + 8)[start:] for _ in range(10)]
         write_video(folder / f"videos/{start}.mp4", images)
