@@ -11,7 +11,7 @@ from PIL import Image
 
 import lit_hour
 import train
-from lit_hour.cli import COMMANDS, EXTRAS, main
+from lit_hour.cli.main import COMMANDS, EXTRAS, main
 from lit_hour.errors import ConfigError, InputError
 from tests import REPOSITORY
 from tests.helpers.toy_run import TrainedRun
@@ -121,6 +121,7 @@ def test_training_prints_what_it_does_and_where_it_ended(trained: TrainedRun) ->
         f"{trained.run.path}: step",
         "  multiple choice accuracy",
         "  open ended accuracy",
+        "  accuracy by video length and depth: nothing to draw",
         "what to try next:",
     ]
     assert [

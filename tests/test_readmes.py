@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from lit_hour.cli import COMMANDS
+from lit_hour.cli.main import COMMANDS
 from lit_hour.config.arguments import CommandParser
 from lit_hour.config.introspect import walk_schema
 from lit_hour.errors import ConfigError

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from lit_hour.cli import main
+from lit_hour.cli.main import main
 from lit_hour.data.shards.reader import open_shards
 from tests.helpers.toy_run import ToyProject, toy_settings
 from tests.media.helpers import loop_video

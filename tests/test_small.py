@@ -7,10 +7,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from lit_hour.cli import main
+from lit_hour.cli.main import main
 from lit_hour.config.serving import ServerConfig
 from lit_hour.errors import ConfigError
-from lit_hour.inference.predictor import Answer, VideoPredictor
+from lit_hour.inference.answer import Answer
+from lit_hour.inference.predictor import VideoPredictor
 from lit_hour.io.packaged_weights import PACKAGED_WEIGHTS, find_packaged_weights
 from lit_hour.weights.efficientnet import read_efficientnet
 from lit_hour.weights.gguf_llm import open_gguf_weights

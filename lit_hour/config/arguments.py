@@ -1,7 +1,7 @@
 """Parse command lines of options, positional arguments, config files and `key=value` overrides.
 
 The documented order is `[options] POSITIONALS [key=value ...]`; any other order without two
-meanings works too. `CommandParser` serves `lit_hour.cli` and `train.py`.
+meanings works too. `CommandParser` serves `lit_hour.cli.main` and `train.py`.
 """
 
 from __future__ import annotations

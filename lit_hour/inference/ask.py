@@ -13,8 +13,9 @@ from typing import Any
 from tqdm import tqdm
 
 from lit_hour.errors import InputError
+from lit_hour.inference.answer import Answer
 from lit_hour.inference.attribution import Attribution, attribute_answer
-from lit_hour.inference.predictor import Answer, VideoPredictor
+from lit_hour.inference.predictor import VideoPredictor
 from lit_hour.inference.video_memory import MEMORY_SUFFIX, InputFiles, VideoMemory
 from lit_hour.inference.video_memory_io import load_memory, save_memory
 from lit_hour.text.timestamp import format_timestamp

@@ -8,10 +8,10 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from tqdm import tqdm
@@ -19,6 +19,7 @@ from tqdm import tqdm
 from lit_hour.config.load import load_config
 from lit_hour.config.schema import Config
 from lit_hour.errors import ConfigError, QuestionError
+from lit_hour.inference.answer import Answer, LogLikelihood
 from lit_hour.inference.precision import cast_weights, resolve_dtype
 from lit_hour.inference.video_memory import (
     InputFiles,
@@ -52,47 +53,6 @@ from lit_hour.types import (
 from lit_hour.weights.reader import check_state_dict, load_into, open_weights, optional_weights
 
 REPLACEMENT_CHARACTER = "\ufffd"  # decoded while the last bytes of a character are missing
-
-
-@dataclass(frozen=True)
-class Answer:
-    """A generated answer and its cost.
-
-    Attributes:
-        num_memory_tokens: in the memory repository.
-        num_prompt_tokens: read by the LLM: text, and the visual tokens kept by forgetting.
-        num_new_tokens: generated, including the end of the turn.
-        finish_reason: "stop" if the model ended its turn, "length" if the answer was cut off.
-        seconds: time spent per part: "decode", "encode", "first_token", "other_tokens".
-    """
-
-    text: str
-    num_frames: int
-    num_memory_tokens: int
-    num_prompt_tokens: int
-    num_new_tokens: int
-    finish_reason: Literal["stop", "length"]
-    seconds: dict[str, float]
-
-
-@dataclass(frozen=True)
-class LogLikelihood:
-    """The log-likelihood of one given answer.
-
-    Attributes:
-        log_probability: sum over the answer's tokens and the end of the turn.
-        num_tokens: of the answer, including the end of the turn.
-        is_greedy: whether greedy decoding would generate this answer.
-    """
-
-    log_probability: float
-    num_tokens: int
-    is_greedy: bool
-
-    @property
-    def loss(self) -> float:
-        """Mean negative log-probability per token, as in training."""
-        return -self.log_probability / self.num_tokens
 
 
 class VideoPredictor:

@@ -22,8 +22,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.types import Receive, Scope, Send
 
 from lit_hour.errors import InputError
+from lit_hour.inference.answer import Answer
 from lit_hour.inference.attribution import Attribution
-from lit_hour.inference.predictor import Answer
 from lit_hour.server.generation import GenerationRequest, Heartbeat, StreamEvent
 from lit_hour.server.http_errors import error_body, input_error_status
 from lit_hour.server.queueing import cancel_on_disconnect

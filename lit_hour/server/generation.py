@@ -17,8 +17,9 @@ from dataclasses import dataclass
 from fastapi import HTTPException
 from prometheus_client import Counter
 
+from lit_hour.inference.answer import Answer
 from lit_hour.inference.attribution import Attribution, attribution_steps
-from lit_hour.inference.predictor import Answer, VideoPredictor
+from lit_hour.inference.predictor import VideoPredictor
 from lit_hour.inference.video_memory import VideoMemory
 from lit_hour.io.out_of_memory import explain_out_of_memory
 from lit_hour.server.metrics import Metrics

@@ -18,8 +18,9 @@ import torch
 from torch import Tensor
 
 from lit_hour.data.questions.file import read_questions
+from lit_hour.inference.answer import Answer
 from lit_hour.inference.attribution import attribute_answer
-from lit_hour.inference.predictor import Answer, VideoMemory, VideoPredictor
+from lit_hour.inference.predictor import VideoMemory, VideoPredictor
 from lit_hour.model.attention_maps import capture_attention, sum_per_frame
 from lit_hour.text.answer_matching import is_correct
 from lit_hour.types import Conversation, Message, Question

@@ -16,8 +16,9 @@ from tempfile import TemporaryDirectory
 
 import torch
 
+from lit_hour.inference.answer import Answer
 from lit_hour.inference.attribution import attribute_answer, attribution_bytes
-from lit_hour.inference.predictor import Answer, VideoMemory, VideoPredictor
+from lit_hour.inference.predictor import VideoMemory, VideoPredictor
 from tests.inference.helpers import peak_allocated_bytes
 from tests.media.helpers import loop_video
 from tests.server.helpers import RunningServer, run_server

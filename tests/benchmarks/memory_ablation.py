@@ -19,7 +19,7 @@ from pathlib import Path
 from statistics import mean
 from typing import NamedTuple
 
-import lit_hour.cli
+import lit_hour.cli.main
 import train
 from lit_hour.config.load import load_config
 from lit_hour.config.schema import Config
@@ -95,7 +95,7 @@ def make_features(folder: Path, video_set: VideoSet, *options: str) -> None:
 
 def run_command(*arguments: object) -> None:
     """Run a command of `lit-hour` in this process."""
-    lit_hour.cli.main([str(argument) for argument in arguments])
+    lit_hour.cli.main.main([str(argument) for argument in arguments])
 
 
 def load_arm(folder: Path, arm: str, seed: int, *overrides: str) -> Config:

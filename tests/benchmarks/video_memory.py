@@ -23,7 +23,8 @@ from tempfile import TemporaryDirectory
 import torch
 
 from lit_hour.data.questions.file import read_questions
-from lit_hour.inference.predictor import Answer, VideoPredictor
+from lit_hour.inference.answer import Answer
+from lit_hour.inference.predictor import VideoPredictor
 from lit_hour.inference.video_memory import VideoMemory
 from lit_hour.inference.video_memory_io import load_memory, save_memory
 from lit_hour.text.answer_matching import is_correct

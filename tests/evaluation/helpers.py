@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from lit_hour.cli import main
+from lit_hour.cli.main import main
 from lit_hour.evaluation.report.report import Report, read_report
 from lit_hour.io.jsonl import JsonlWriter, read_jsonl
 from lit_hour.run_dir import RunDir

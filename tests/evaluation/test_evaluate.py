@@ -7,7 +7,7 @@ from typing import Any, get_args, get_type_hints
 
 import pytest
 
-from lit_hour.cli import main
+from lit_hour.cli.main import main
 from lit_hour.config.schema import EvaluationConfig
 from lit_hour.evaluation.load_benchmark import BENCHMARKS
 from lit_hour.evaluation.report.report import read_report

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from lit_hour.cli import main
+from lit_hour.cli.main import main
 from lit_hour.errors import ConfigError, InputError, QuestionError, ReportError, RunError
 from lit_hour.run_dir import RunDir
 from tests.evaluation.helpers import custom_questions, run_evaluate

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from lit_hour.cli import main
+from lit_hour.cli.main import main
 from lit_hour.inference.predictor import VideoPredictor
 from lit_hour.run_dir import RunDir
 from tests.evaluation.helpers import custom_questions, run_evaluate

@@ -15,7 +15,8 @@ from torch.profiler import ProfilerActivity, profile
 
 from lit_hour.config.model import LLMConfig, MemAugConfig, ModelConfig, VisionConfig
 from lit_hour.config.schema import Config, GenerationConfig, TextConfig, VideoConfig
-from lit_hour.inference.predictor import Answer, VideoPredictor
+from lit_hour.inference.answer import Answer
+from lit_hour.inference.predictor import VideoPredictor
 from lit_hour.inference.video_memory import VideoMemory
 from lit_hour.model.hour_llava import HourLLaVA
 from lit_hour.processor import HourLLaVAProcessor

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from lit_hour.inference.answer import Answer
 from lit_hour.inference.ask import Repl, format_attribution, load_or_encode, print_answer
 from lit_hour.inference.attribution import Attribution, Moment, attribute_answer
-from lit_hour.inference.predictor import Answer, VideoMemory, VideoPredictor
+from lit_hour.inference.predictor import VideoMemory, VideoPredictor
 from lit_hour.inference.video_memory import check_input_files
 from lit_hour.types import Message
 

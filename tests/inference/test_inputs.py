@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from lit_hour.cli import main
+from lit_hour.cli.main import main
 from lit_hour.errors import ImageError, InputError, QuestionError, VideoError
 from lit_hour.inference.predictor import VideoPredictor
 from lit_hour.inference.video_memory import InputFiles, check_input_files

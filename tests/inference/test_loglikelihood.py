@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from lit_hour.errors import QuestionError
-from lit_hour.inference.predictor import LogLikelihood, VideoMemory, VideoPredictor
+from lit_hour.inference.answer import LogLikelihood
+from lit_hour.inference.predictor import VideoMemory, VideoPredictor
 from lit_hour.media.video_reader import load_video
 from lit_hour.processor import HourLLaVAProcessor
 from lit_hour.text.chat_template import build_conversation

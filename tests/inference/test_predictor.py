@@ -11,10 +11,11 @@ import pytest
 import torch
 from tqdm import tqdm
 
-from lit_hour.cli import main
+from lit_hour.cli.main import main
 from lit_hour.config.load import load_config, save_config
 from lit_hour.errors import ConfigError, InputError, QuestionError, RunError
-from lit_hour.inference.predictor import Answer, VideoMemory, VideoPredictor
+from lit_hour.inference.answer import Answer
+from lit_hour.inference.predictor import VideoMemory, VideoPredictor
 from lit_hour.media.video_reader import load_video
 from lit_hour.model.multimodal_inputs import left_pad_prompts
 from lit_hour.run_dir import RunDir

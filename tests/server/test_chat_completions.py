@@ -5,7 +5,8 @@ from typing import Any
 
 import torch
 
-from lit_hour.inference.predictor import Answer, VideoPredictor
+from lit_hour.inference.answer import Answer
+from lit_hour.inference.predictor import VideoPredictor
 from lit_hour.types import Message
 from tests.server.helpers import MODEL, RunningServer, chat_body
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from lit_hour.cli import main
+from lit_hour.cli.main import main
 from lit_hour.errors import InputError, ServerError
 from lit_hour.run_dir import RunDir
 from lit_hour.server.app import serve

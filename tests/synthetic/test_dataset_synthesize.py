@@ -14,7 +14,7 @@ from pathlib import Path
 import av
 import pytest
 
-from lit_hour.cli import main
+from lit_hour.cli.main import main
 from lit_hour.config.synthetic import SyntheticConfig
 from lit_hour.data.questions.file import read_questions
 from lit_hour.errors import InputError, SyntheticDataError

@@ -6,7 +6,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from lit_hour.cli import main
+from lit_hour.cli.main import main
 from lit_hour.config.load import load_config
 from lit_hour.errors import ConfigError
 from lit_hour.model.hour_llava import HourLLaVA

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from lit_hour.cli import main
+from lit_hour.cli.main import main
 from lit_hour.config.load import load_config
 from lit_hour.config.schema import Config
 from lit_hour.model.vision_encoder import VisionEncoder, shipped_weights

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from lit_hour.cli import main
+from lit_hour.cli.main import main
 from lit_hour.data.datasets import load_features, load_frames
 from lit_hour.data.features.source import SampleRef
 from lit_hour.data.features.writer import FeatureWriter

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from lit_hour.cli import main
+from lit_hour.cli.main import main
 from lit_hour.config.load import load_config
 from lit_hour.data.datamodule import VideoQADataModule
 from lit_hour.data.datasets import TrainingDataset, load_visual

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from lit_hour.cli import main
+from lit_hour.cli.main import main
 from lit_hour.config.videomarathon import VideoMarathonConfig
 from lit_hour.errors import TeacherError
 from lit_hour.io.file_lock import dir_lock

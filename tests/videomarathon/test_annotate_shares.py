@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from lit_hour.cli import main
+from lit_hour.cli.main import main
 from lit_hour.errors import ConfigError
 from lit_hour.videomarathon.annotate import Share, annotate, annotate_share
 from tests.videomarathon.chat_server import ChatServer

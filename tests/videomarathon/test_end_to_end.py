@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from lit_hour.cli import main
+from lit_hour.cli.main import main
 from lit_hour.evaluation.report.report import read_report
 from tests.helpers.toy_run import NUM_STEPS, ToyProject, toy_settings
 from tests.videomarathon.factories import FinishedRun, SyntheticVideos

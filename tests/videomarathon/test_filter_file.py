@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from lit_hour.cli import main
+from lit_hour.cli.main import main
 from lit_hour.data.questions.file import read_questions
 from lit_hour.errors import QuestionError, TeacherError
 from tests.videomarathon.chat_server import ChatServer

@@ -13,7 +13,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from lit_hour.cli import main
+from lit_hour.cli.main import main
 from lit_hour.data.questions.file import read_questions
 from lit_hour.errors import QuestionError
 from lit_hour.types import Question

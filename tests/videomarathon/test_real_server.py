@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from lit_hour.cli import main
+from lit_hour.cli.main import main
 from lit_hour.config.videomarathon import ClientConfig, VideoMarathonConfig
 from lit_hour.errors import InvalidResponseError, TeacherError
 from lit_hour.videomarathon.annotate import annotate

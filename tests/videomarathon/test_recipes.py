@@ -11,7 +11,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from lit_hour.cli import main
+from lit_hour.cli.main import main
 from lit_hour.data.shards.reader import open_shards
 from tests import REPOSITORY
 from tests.data.factories import write_video

@@ -16,7 +16,7 @@ import av
 import numpy as np
 import pytest
 
-from lit_hour.cli import main
+from lit_hour.cli.main import main
 from lit_hour.errors import TeacherError
 from lit_hour.media.audio import SAMPLE_RATE, iter_wav_pieces
 from lit_hour.media.subtitles import read_subtitles

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from lit_hour.cli import main
+from lit_hour.cli.main import main
 from lit_hour.config.load import config_from_dict, load_config, save_config
 from lit_hour.errors import RunError, WeightsError
 from lit_hour.inference.predictor import VideoPredictor

@@ -31,7 +31,8 @@ from lit_hour.evaluation.needle.haystack import (
 )
 from lit_hour.evaluation.needle.heat_map import draw_heat_map
 from lit_hour.evaluation.needle.needle_plan import NeedleTest
-from lit_hour.inference.predictor import Answer, VideoPredictor
+from lit_hour.inference.answer import Answer
+from lit_hour.inference.predictor import VideoPredictor
 from lit_hour.inference.video_memory import VideoMemory, digest_files
 from lit_hour.io.atomic import atomic_write_text, remove_temp_files
 from lit_hour.io.file_lock import dir_lock

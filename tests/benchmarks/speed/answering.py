@@ -22,7 +22,8 @@ import torch
 
 from lit_hour.config.load import load_config
 from lit_hour.config.synthetic import SyntheticConfig
-from lit_hour.inference.predictor import Answer, VideoPredictor
+from lit_hour.inference.answer import Answer
+from lit_hour.inference.predictor import VideoPredictor
 from lit_hour.inference.video_memory import VideoMemory
 from lit_hour.model.hour_llava import HourLLaVA
 from lit_hour.processor import HourLLaVAProcessor

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import train
-from lit_hour.cli import main
+from lit_hour.cli.main import main
 from lit_hour.data.datasets import TrainingDataset, load_features
 from lit_hour.data.packing.pack import pack
 from lit_hour.data.shards.reader import open_shards

@@ -14,7 +14,7 @@ import fsspec
 import pytest
 import torch
 
-from lit_hour.cli import main
+from lit_hour.cli.main import main
 from lit_hour.data.datasets import load_timed_visual, load_visual
 from lit_hour.data.external import tar_index
 from lit_hour.data.shards.reader import open_shards

@@ -20,7 +20,8 @@ from PIL import Image
 
 from lit_hour.data.questions.record import parse_question
 from lit_hour.errors import ConfigError, VideoError
-from lit_hour.inference.predictor import Answer, VideoPredictor
+from lit_hour.inference.answer import Answer
+from lit_hour.inference.predictor import VideoPredictor
 from lit_hour.inference.video_memory import VideoMemory
 from lit_hour.run_dir import RunDir
 from lit_hour.text.answer_matching import label_options

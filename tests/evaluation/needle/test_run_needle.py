@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from lit_hour.cli import main
+from lit_hour.cli.main import main
 from lit_hour.errors import InputError
 from lit_hour.evaluation.needle.needle_plan import NeedleTest, build_needles
 from lit_hour.evaluation.needle.run_needle import run_needle

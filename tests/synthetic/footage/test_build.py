@@ -8,7 +8,7 @@ import av
 import numpy as np
 import pytest
 
-from lit_hour.cli import main
+from lit_hour.cli.main import main
 from lit_hour.data.questions.file import read_questions
 from lit_hour.errors import InputError
 from tests.media.helpers import write_moving

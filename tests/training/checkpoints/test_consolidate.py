@@ -15,7 +15,7 @@ import torch.distributed as dist
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
-from lit_hour import cli
+from lit_hour.cli import main as cli
 from lit_hour.config.load import load_config
 from lit_hour.config.schema import Config, TrainingConfig
 from lit_hour.data.datamodule import VideoQADataModule

@@ -1,0 +1,47 @@
+"""What a model says about a video: a generated answer, or how likely a given one is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A generated answer and its cost.
+
+    Attributes:
+        num_memory_tokens: in the memory repository.
+        num_prompt_tokens: read by the LLM: text, and the visual tokens kept by forgetting.
+        num_new_tokens: generated, including the end of the turn.
+        finish_reason: "stop" if the model ended its turn, "length" if the answer was cut off.
+        seconds: time spent per part: "decode", "encode", "first_token", "other_tokens".
+    """
+
+    text: str
+    num_frames: int
+    num_memory_tokens: int
+    num_prompt_tokens: int
+    num_new_tokens: int
+    finish_reason: Literal["stop", "length"]
+    seconds: dict[str, float]
+
+
+@dataclass(frozen=True)
+class LogLikelihood:
+    """The log-likelihood of one given answer.
+
+    Attributes:
+        log_probability: sum over the answer's tokens and the end of the turn.
+        num_tokens: of the answer, including the end of the turn.
+        is_greedy: whether greedy decoding would generate this answer.
+    """
+
+    log_probability: float
+    num_tokens: int
+    is_greedy: bool
+
+    @property
+    def loss(self) -> float:
+        """Mean negative log-probability per token, as in training."""
+        return -self.log_probability / self.num_tokens
