@@ -18,6 +18,7 @@ HEAD_BYTES = 4096
 _EBML_ID, _SEGMENT_ID = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"
 _ASF_START = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
 _ASF_FILE_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
+_OGG_PAGE, _OGG_HEADER_BYTES = b"OggS", 27
 _FLV_TAG_TYPES = (8, 9, 18)
 JOINED_FAULT = "another video is joined to its end, which cannot be read"
 
@@ -25,8 +26,8 @@ JOINED_FAULT = "another video is joined to its end, which cannot be read"
 def find_structure_fault(path: Path) -> str:
     """Return how a video file is cut, or what of it players pass over, or "" if it is complete.
 
-    mp4 and mov, mkv and webm, avi, flv, and asf (wmv) say where they end. Of other files nothing is
-    known.
+    mp4 and mov, mkv and webm, avi, flv, asf (wmv) and ogg say where they, or their last part, end.
+    Of other files nothing is known.
     """
     with path.open("rb") as stream:
         num_bytes = os.fstat(stream.fileno()).st_size
@@ -41,6 +42,8 @@ def find_structure_fault(path: Path) -> str:
             return _flv_fault(stream, num_bytes)
         if head.startswith(_ASF_START):
             return _asf_fault(head, num_bytes)
+        if head.startswith(_OGG_PAGE):
+            return _ogg_fault(stream, num_bytes)
     return ""
 
 
@@ -158,3 +161,15 @@ def _asf_fault(head: bytes, num_bytes: int) -> str:
     return (
         _cut(num_bytes, complete_bytes) if not is_broadcast and complete_bytes > num_bytes else ""
     )
+
+
+def _ogg_fault(stream: BinaryIO, num_bytes: int) -> str:
+    """Find the end of the last page: a header, the lengths of its segments, and these."""
+    offset = 0
+    while (header := _read_at(stream, offset, _OGG_HEADER_BYTES)).startswith(_OGG_PAGE):
+        num_segments = header[-1] if len(header) == _OGG_HEADER_BYTES else 0
+        lengths = _read_at(stream, offset + _OGG_HEADER_BYTES, num_segments)
+        offset += _OGG_HEADER_BYTES + num_segments + sum(lengths)
+        if offset > num_bytes:
+            return _cut(num_bytes, offset)
+    return ""

@@ -48,8 +48,9 @@ _FORMATS = (
 _OPEN_OPTIONS = {"format_whitelist": _FORMATS, "protocol_whitelist": "file"}
 # Formats in which packets fill the file to its end, and the bytes of padding that may follow.
 _PADDING_BYTES = {
-    **dict.fromkeys(("flv", "ivf", "ogg", "gif", "apng"), 0),
+    **dict.fromkeys(("flv", "ivf", "gif", "apng"), 0),
     **dict.fromkeys(("mpegts", "mpeg", "asf"), 65_536),
+    "ogg": 65_536,  # a packet's position is that of its page, which is at most so long
 }
 _USUAL_FORMATS = "mp4, mov, mkv, webm, avi, flv, ts, mpg, wmv, ogv, mxf, gif, ivf, h264"
 # Pictures in a container that are not its film.

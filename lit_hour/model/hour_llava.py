@@ -17,7 +17,6 @@ from torch import Generator, Tensor, nn
 from lit_hour.config.model import ModelConfig
 from lit_hour.config.schema import Config
 from lit_hour.errors import ConfigError
-from lit_hour.io.hashing import hash_weights
 from lit_hour.model.forgetting import CONTENT_BASED, choose_kept_tokens
 from lit_hour.model.language_model import LanguageModel, LLMInputs
 from lit_hour.model.memaug import MemoryAugmentation
@@ -34,6 +33,7 @@ from lit_hour.model.multimodal_inputs import (
     pad_inputs,
 )
 from lit_hour.model.vision_encoder import Projector, VisionEncoder
+from lit_hour.model.weights_hash import hash_weights
 from lit_hour.types import Batch, ImageSet, TiledImage, Video, Visual
 
 

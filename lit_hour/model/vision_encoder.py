@@ -24,8 +24,8 @@ from torch._weights_only_unpickler import UnpicklingError
 
 from lit_hour.config.model import VisionConfig
 from lit_hour.errors import ConfigError, InputError, WeightsError, download_hint
-from lit_hour.io.hashing import hash_weights
 from lit_hour.model.conv_tower import EfficientNet  # (importing it registers our towers with timm)
+from lit_hour.model.weights_hash import hash_weights
 from lit_hour.types import Features, Frames, ImageSet, TiledImage, Visual
 
 # our own towers, in the format of open_clip; weights have the name of their tower

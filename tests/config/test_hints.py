@@ -92,7 +92,8 @@ def test_typing_errors_are_answered_with_the_similar_setting() -> None:
         ("training.max_steps.more=1", "'training.max_steps'"),
         (
             "seed=1",
-            "'run.seed' or 'synthetic.seed' or 'pretrain_tower.seed' or 'videomarathon.seed'",
+            "'run.seed' or 'synthetic.seed' or 'pretrain_tower.seed'"
+            " or 'pretrain_language.seed' or 'videomarathon.seed'",
         ),
         ("data.sources.marathon.wieght=1", "'data.sources.marathon.weight'"),
         ("data.sorces.marathon.weight=1", "'data.sources.marathon.weight'"),

@@ -106,6 +106,7 @@ def test_units_are_a_closed_list() -> None:
         "samples",
         "shards",
         "steps",
+        "stories",
     }
     known = {"", "1/s", "1/min", "s", "MB", "GB", "MP"} | counted
     assert {info.metadata["unit"] for info in SETTINGS} <= known

@@ -85,6 +85,15 @@ def test_cut_file_is_refused_or_used_up_to_its_last_packet(
     assert frames.timestamps[-1] < duration <= frames.timestamps[-1] + 0.2 + 1e-6
 
 
+def test_cut_ogg_is_refused_and_an_intact_one_is_not(tmp_path: Path) -> None:
+    config = VideoConfig(min_frames=4, image_size=64)
+    path = write_video(tmp_path / "video.ogv", numbered_images(50), codec="libvpx")
+    assert numbers_in(load_video(path, config)[0].images)[0] == 0
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(VideoError, match=r"it ends after [\d,]+ of [\d,]+ bytes"):
+        load_video(path, config)
+
+
 @pytest.mark.parametrize("cut_share", [0.01, 0.02])
 def test_file_without_its_last_bytes_is_not_damaged(tmp_path: Path, cut_share: float) -> None:
     """Behind the packets of an mkv are only an index and tags."""

@@ -66,7 +66,7 @@ def test_command_trains_anew_and_its_file_reads_more_than_random_weights(
     out = tmp_path / "tower.safetensors"
     main(["pretrain-tower", str(out), "-c", str(FILE), *SMALL])
     report = json.loads(out.with_suffix(".figures.json").read_text(encoding="utf-8"))
-    assert f"background:    {report['accuracy']['background']:.1%}" in capsys.readouterr().out
+    assert f"background:   {report['accuracy']['background']:.1%}" in capsys.readouterr().out
     assert report["accuracy"]["background"] > 0.3  # of twelve colors
     assert report["settings"]["num_steps"] == 40
     assert {str(weight.dtype) for weight in load_file(out).values()} == {"torch.float16"}

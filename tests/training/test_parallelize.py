@@ -18,7 +18,7 @@ DIM = 16
 def memaug(change: Callable[[list[nn.Module]], None] | None = None) -> MemoryAugmentation:
     torch.manual_seed(0)
     model = MemoryAugmentation(
-        DIM, num_heads=2, num_key_value_heads=1, num_layers=2, rope_theta=10_000.0
+        DIM, num_heads=2, num_key_value_heads=1, num_layers=3, rope_theta=10_000.0
     )
     if change:
         change(list(model.blocks))
@@ -75,7 +75,8 @@ def test_compiled_and_checkpointed_blocks_compute_the_same() -> None:
         checkpoint_blocks(blocks)
 
     check_same(memaug(change), memaug())
-    assert counters["stats"]["unique_graphs"] == 1  # one for both blocks, without graph breaks
+    # Without graph breaks; the last block, which computes fewer tokens, has a graph of its own.
+    assert counters["stats"]["unique_graphs"] == 2
 
 
 def test_compiled_blocks_run_eagerly_without_gradients() -> None:
