@@ -177,15 +177,15 @@ def test_every_rule_accepts_any_text() -> None:
 
 def test_loading_and_scoring_do_not_import_torch() -> None:
     modules = (
-        "load_benchmark",
-        "scoring",
-        "subtitles",
-        "benchmarks.custom",
-        "report.report",
-        "report.compare",
-        "report.html",
-        "report.text",
+        "evaluation.load_benchmark",
+        "evaluation.scoring",
+        "evaluation.benchmarks.custom",
+        "evaluation.report.report",
+        "evaluation.report.compare",
+        "evaluation.report.html",
+        "evaluation.report.text",
+        "media.subtitles",
     )
-    imports = ", ".join(f"lit_hour.evaluation.{module}" for module in modules)
+    imports = ", ".join(f"lit_hour.{module}" for module in modules)
     code = f"import sys, {imports}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, check=False).returncode == 0
