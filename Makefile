@@ -17,7 +17,7 @@ train: $(READY)  ## make a small set of videos, train on it, and say what to try
 test: $(READY)  ## the fast lane: every package, at most five minutes on two cores
 	$(PYTEST) -n $(WORKERS) --dist worksteal -m "not slow" --ignore tests/slurm
 
-test-all: $(READY)  ## every test, at most twenty minutes on two cores; SLURM comes last and alone
+test-all: $(READY)  ## every test, about twenty minutes on two cores; SLURM comes last and alone
 	$(PYTEST) -n $(WORKERS) --dist worksteal --ignore tests/slurm
 	$(PYTEST) tests/slurm
 	$(MAKE) test-lmms

@@ -170,6 +170,7 @@ def test_plot_is_written_for_any_outcomes(outcomes: list[Outcome], tmp_path: Pat
     assert (tmp_path / "speed.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 def test_failing_topics_keep_their_outcomes_and_the_others_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -67,6 +67,7 @@ def test_hanging_worker_is_killed_and_its_sample_is_named(
     assert set(multiprocessing.active_children()) <= others
 
 
+@pytest.mark.slow
 def test_slow_training_does_not_time_out_the_workers(data: VideoQADataModule) -> None:
     batches = iter(data.val_dataloader())
     next(batches)

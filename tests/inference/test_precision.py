@@ -125,6 +125,7 @@ def measure_load(run: RunDir, precision: str) -> LoadMemory:
     return LoadMemory(max(peak, resting) - before, resting - before)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("num_layers", "min_bytes", "slack_bytes"),
     [

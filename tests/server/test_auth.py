@@ -23,6 +23,7 @@ def guarded(predictor: VideoPredictor) -> Iterator[RunningServer]:
         yield server
 
 
+@pytest.mark.slow
 def test_a_host_header_that_names_another_server_is_forbidden(server: RunningServer) -> None:
     hosts = ("evil.example", "127.0.0.1.evil.example", "", "10.0.0.1", "[", "localhost.evil:80")
     for host in hosts:

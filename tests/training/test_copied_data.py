@@ -18,6 +18,7 @@ from tests.helpers.toy_run import (
 )
 
 
+@pytest.mark.slow
 def test_a_run_resumes_exactly_with_a_copy_of_its_videos_and_shards(
     trained: TrainedRun, step_recorder: StepRecorder, tmp_path: Path
 ) -> None:

@@ -42,6 +42,7 @@ def two_ranks(toy: ToyProject) -> ToyProject:
     return toy
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("victim", [pytest.param(0, marks=pytest.mark.slow), 1])
 def test_killed_rank_stops_the_others_and_the_run_resumes(
     two_ranks: ToyProject, victim: int

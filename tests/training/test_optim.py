@@ -101,6 +101,7 @@ def test_adamw_has_the_betas_and_eps_of_the_settings_which_a_run_keeps(
         trained.project.fit("whole", "training.adam_beta2=0.95")
 
 
+@pytest.mark.slow
 def test_fused_adamw_clips_and_resumes_from_an_optimizer_that_is_not_fused(
     toy: ToyProject, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -125,6 +126,7 @@ def test_fused_adamw_clips_and_resumes_from_an_optimizer_that_is_not_fused(
     assert max_abs_difference(whole, load_weights(toy.run_dir(name))) < 1e-4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["auto", pytest.param("fsdp", marks=pytest.mark.slow)])
 def test_run_whose_norms_decay_is_refused_with_the_setting_that_continues_it(
     toy: ToyProject, strategy: str

@@ -190,6 +190,7 @@ def test_finished_folder_sends_no_request(
     assert (copied_out / "questions.json").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_changed_filters_reuse_cached_responses(
     videos: SyntheticVideos,
     finished_run: FinishedRun,

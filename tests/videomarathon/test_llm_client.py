@@ -77,7 +77,7 @@ def test_each_request_gets_its_own_response_and_is_counted() -> None:
         ("503", "503"),
         ("408", "408"),
         ("cut", "APIConnectionError"),
-        ("slow", "APITimeoutError"),
+        pytest.param("slow", "APITimeoutError", marks=pytest.mark.slow),
         ("not_json", "JSONDecodeError"),
         *((fault, "ValueError") for fault in STRANGE),
     ],

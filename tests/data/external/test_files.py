@@ -34,6 +34,7 @@ def open_files(config: Config) -> Shards:
     return open_sources(config)["x"]
 
 
+@pytest.mark.slow
 def test_files_have_shards_costs_and_questions_of_the_packed_folder(
     tiny_videos: Path, tiny_questions: Path, frame_shards: Path, tmp_path: Path
 ) -> None:

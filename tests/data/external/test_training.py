@@ -58,6 +58,7 @@ def source(pattern: str | Path) -> list[str]:
     return [f"data.sources.world.shards={pattern}"]
 
 
+@pytest.mark.slow
 def test_run_on_tars_resumes_with_other_ranks_and_workers(
     toy: ToyProject, processor: HourLLaVAProcessor, tars: str
 ) -> None:

@@ -154,6 +154,7 @@ def test_data_workers_survive_a_signal_to_the_whole_job(trained: TrainedRun, num
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("batch", "in_validation", "step"),
     [

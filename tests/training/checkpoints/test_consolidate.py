@@ -73,6 +73,7 @@ def assembled(folder: Path) -> dict[str, Any]:
     return AtomicCheckpointIO(config).load_checkpoint(folder)
 
 
+@pytest.mark.slow
 def test_file_has_every_tensor_of_the_folder(
     sharded: RunDir, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
