@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from dataclasses import dataclass
 from random import Random
 from typing import Literal
@@ -14,13 +13,13 @@ from lit_hour.io.sampling import seed_of
 from lit_hour.synthetic.questions.generate import generate_questions, parse_tasks
 from lit_hour.synthetic.story import Story
 from lit_hour.synthetic.story_generator import generate_story
+from lit_hour.text.timestamp import parse_duration
 
 Split = Literal["train", "validation"]
 SPLITS: tuple[Split, ...] = ("train", "validation")
 
 HOUR_SECONDS = 3600.0
 MAX_ATTEMPTS = 50  # to draw a story that has material for every task of `synthetic.tasks`
-DURATION_PATTERN = re.compile(r"(?=\d)(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?")
 
 
 @dataclass(frozen=True)
@@ -93,15 +92,12 @@ def parse_duration_range(text: str) -> tuple[float, float]:
     Raises:
         SyntheticDataError: the text has another form, is zero, or its ends are in the wrong order.
     """
-    matches = [DURATION_PATTERN.fullmatch(part.strip()) for part in text.split("-")]
-    if len(matches) > 2 or not all(matches):
+    parts = [parse_duration(part) for part in text.split("-")]
+    seconds = [duration for duration in parts if duration is not None]
+    if not len(seconds) == len(parts) <= 2:
         raise SyntheticDataError(
             f"Invalid --length {text}. Give one duration or two, such as 90s, 3m, 1h30m or 3m-60m."
         )
-    seconds = []
-    for match in filter(None, matches):
-        hours, minutes, rest = (int(number or 0) for number in match.groups())
-        seconds.append(3600 * hours + 60 * minutes + rest)
     shortest, longest = seconds[0], seconds[-1]
     if shortest == 0:
         raise SyntheticDataError(

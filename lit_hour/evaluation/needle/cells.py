@@ -9,9 +9,9 @@ from math import sqrt
 from typing import Any
 
 from lit_hour.errors import InputError
+from lit_hour.text.timestamp import parse_duration
 
 Z_95 = 1.959964  # quantile of the normal distribution for an interval of 95%
-DURATION = re.compile(r"(?=\d)(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?")
 
 
 @dataclass(frozen=True)
@@ -89,9 +89,7 @@ def parse_lengths(text: str) -> tuple[float, ...]:
     """
     seconds = set()
     for part in text.split(","):
-        match = DURATION.fullmatch(part.strip())
-        numbers = [int(number or 0) for number in match.groups()] if match else [0, 0, 0]
-        duration = 3600 * numbers[0] + 60 * numbers[1] + numbers[2]
+        duration = parse_duration(part)
         if not duration:
             raise InputError(
                 f"Invalid --lengths {text}. Give durations such as 90s, 5m or 1h30m, separated by"
