@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from webdataset.shardlists import expand_urls
 
 from lit_hour.data.shards.cache import ShardCache
-from lit_hour.data.shards.remote import GZIP_SUFFIXES, is_url, redact
+from lit_hour.data.shards.remote import file_path, is_gzip, is_url, redact
 from lit_hour.data.shards.shard_index import IndexEntry, ShardIndex
 from lit_hour.errors import ShardError
 
@@ -40,7 +40,7 @@ class TarFile:
     @property
     def path(self) -> PurePosixPath:
         """Path of the file, or of the URL."""
-        return PurePosixPath(urlsplit(self.location).path if self.is_remote else self.location)
+        return PurePosixPath(file_path(self.location))
 
     @property
     def is_remote(self) -> bool:
@@ -50,7 +50,7 @@ class TarFile:
     @property
     def is_cached(self) -> bool:
         """Whether the tar is read through the cache."""
-        return self.is_remote or self.location.endswith(GZIP_SUFFIXES)
+        return self.is_remote or is_gzip(self.location)
 
     def stamp(self) -> tuple[int, int]:
         """Return size and modification time in nanoseconds of the file; 0 of a URL.
@@ -124,8 +124,7 @@ def relative_names(tars: Sequence[TarFile]) -> tuple[str, list[str]]:
 
 def names_tars(location: str) -> bool:
     """Return whether the text of a source names tars, not a folder of packed shards."""
-    path = location.partition("?")[0] if is_url(location) else location  # without a query
-    return path.endswith(TAR_SUFFIXES)
+    return file_path(location).endswith(TAR_SUFFIXES)
 
 
 def expand_tars(pattern: str, cache: ShardCache) -> list[TarFile]:

@@ -21,7 +21,7 @@ from typing import BinaryIO
 
 from lit_hour.config.data import DataConfig
 from lit_hour.data.shards.background import background_downloads
-from lit_hour.data.shards.remote import GZIP_SUFFIXES, RemoteStore, redact
+from lit_hour.data.shards.remote import RemoteStore, is_gzip, redact
 from lit_hour.data.shards.shard_index import IndexEntry, ShardIndex
 from lit_hour.data.shards.tar import starts_member
 from lit_hour.errors import ShardError
@@ -98,7 +98,7 @@ class ShardCache:
         if stream is not None:
             return stream, entry
         is_small = index.num_bytes <= SMALL_TAR_BYTES
-        if is_small or url.endswith(GZIP_SUFFIXES) or index.num_bytes > self.max_bytes:
+        if is_small or is_gzip(url) or index.num_bytes > self.max_bytes:
             return self.open(url, index), entry
         background_downloads().start(index.sha256, lambda: self.open(url, index).close())
         end = entry.offset + entry.num_bytes
@@ -113,7 +113,7 @@ class ShardCache:
         Raises:
             ShardError: it cannot be downloaded, or does not fit into the cache.
         """
-        is_compressed = url.endswith(GZIP_SUFFIXES)
+        is_compressed = is_gzip(url)
         measure = self.store.decompressed_bytes if is_compressed else self.store.num_bytes
         num_bytes = measure(url)
         self._check_size(url, num_bytes)
@@ -151,7 +151,7 @@ class ShardCache:
             )
 
     def _fetch(self, url: str, download: Path, num_bytes: int) -> None:
-        if url.endswith(GZIP_SUFFIXES):
+        if is_gzip(url):
             self.store.decompress(url, download, num_bytes)
         else:
             self.store.download(url, download, num_bytes)

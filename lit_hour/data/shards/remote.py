@@ -22,7 +22,6 @@ import fsspec
 from lit_hour.errors import ConfigError, ShardError
 
 SCHEMES = ("http", "https", "s3", "gs", "gcs", "hf", "memory")
-GZIP_SUFFIXES = (".gz", ".tgz")
 TRANSIENT_STATUS = {408, 425, 429, 500, 502, 503, 504}  # a later attempt may succeed
 MAX_BLOCK_BYTES, MIN_BLOCK_BYTES = 2**24, 2**12
 # Errors of the libraries behind fsspec that are not OSError, if they have been imported.
@@ -52,6 +51,16 @@ def redact(url: str) -> str:
 def is_url(location: str) -> bool:
     """Return whether a location is a URL, not a path."""
     return "://" in location
+
+
+def file_path(location: str) -> str:
+    """Return a path, or the path of a URL, without the query of a signed one."""
+    return urlsplit(location).path if is_url(location) else location
+
+
+def is_gzip(location: str) -> bool:
+    """Return whether a path or URL names a file that is compressed with gzip."""
+    return file_path(location).endswith((".gz", ".tgz"))
 
 
 @dataclass(frozen=True)

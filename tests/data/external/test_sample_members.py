@@ -10,6 +10,7 @@ import pytest
 
 from lit_hour.data.external import sample_members
 from lit_hour.data.external.tar_files import names_tars
+from lit_hour.data.shards.remote import is_gzip
 from lit_hour.errors import ShardError
 from tests.data.external.tars import image_bytes, open_tars, write_tar
 
@@ -77,3 +78,10 @@ def test_patterns_and_names_with_their_characters_name_tars(tmp_path: Path) -> N
         assert names_tars(str(pattern))
         assert [entry.key for entry in open_tars(pattern).entries] == ["good"]
     assert names_tars("https://host/a.tar?token=b") and not names_tars("https://host/a?b=c.tar")
+
+
+def test_query_of_a_signed_url_hides_no_compression() -> None:
+    for location in ("a.tar.gz", "a.tgz", "https://host/a.tar.gz?token=b", "s3://bucket/a.tgz"):
+        assert is_gzip(location), location
+    for location in ("a.tar", "https://host/a.tar?name=b.gz"):
+        assert not is_gzip(location), location
