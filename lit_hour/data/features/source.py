@@ -30,7 +30,7 @@ from lit_hour.data.packing.sample_subtitles import load_sample_subtitles
 from lit_hour.data.packing.shard_plan import frame_config, plan_shards
 from lit_hour.data.packing.shard_writer import sample_json, write_sample
 from lit_hour.data.questions.record import Modality, SampleSpec
-from lit_hour.data.shards.reader import StoredSample, open_shards
+from lit_hour.data.shards.reader import Shards, StoredSample, open_shards
 from lit_hour.data.shards.shard_index import FileStamp, IndexEntry, SkippedSample
 from lit_hour.data.sources import check_videos
 from lit_hour.errors import ShardError, VideoError
@@ -114,7 +114,26 @@ class FeatureSource(Protocol):
         """
 
 
-class FrameShardSource:
+class _ShardSource:
+    """Samples that the indexes of tars list."""
+
+    def __init__(self, shards: Shards, config: Config) -> None:
+        self._shards, self._config = shards, config
+        self.num_shards = len(shards.indexes)
+
+    def skipped(self, shard: int) -> tuple[SkippedSample, ...]:
+        """Return the samples that the index leaves out."""
+        return self._shards.indexes[shard].skipped
+
+    def samples(self, shard: int) -> Sequence[tuple[Modality, str]]:
+        """Return modality and key of each sample."""
+        return [(entry.modality, entry.key) for entry in self._shards.indexes[shard].entries]
+
+    def _entry(self, ref: SampleRef) -> IndexEntry:
+        return self._shards.indexes[ref.shard].entries[ref.index]
+
+
+class FrameShardSource(_ShardSource):
     """A folder of shards that store frames."""
 
     cost_unit = "frame"
@@ -126,15 +145,13 @@ class FrameShardSource:
             ShardError: they are missing, corrupt, or store features.
             ConfigError: their frames were sampled with other settings.
         """
-        self._config = config
-        self._shards = open_shards(folder, config.data)
+        super().__init__(open_shards(folder, config.data), config)
         check_videos(self._shards, config)
         if self._shards.feature_metadata():
             raise ShardError(
                 f"{self._shards.name} already stores features."
                 " Give the shards of frames that they were extracted from."
             )
-        self.num_shards = len(self._shards.indexes)
         self.config = self._shards.indexes[0].config
 
     def fingerprint(self, shard: int) -> str:
@@ -144,14 +161,6 @@ class FrameShardSource:
     def stamp_files(self, shard: int) -> dict[str, FileStamp]:
         """Return nothing: the tar is known by its SHA-256."""
         return {}
-
-    def skipped(self, shard: int) -> tuple[SkippedSample, ...]:
-        """Return the samples that packing has skipped."""
-        return self._shards.indexes[shard].skipped
-
-    def samples(self, shard: int) -> Sequence[tuple[Modality, str]]:
-        """Return modality and key of each sample."""
-        return [(entry.modality, entry.key) for entry in self._shards.indexes[shard].entries]
 
     def cost(self, ref: SampleRef) -> int:
         """Return the number of frames."""
@@ -169,11 +178,8 @@ class FrameShardSource:
         stream.write(self._shards.read_raw(entry))
         return replace(entry, shard=f"{ref.shard:06d}.tar", offset=start)
 
-    def _entry(self, ref: SampleRef) -> IndexEntry:
-        return self._shards.indexes[ref.shard].entries[ref.index]
 
-
-class TarSource:
+class TarSource(_ShardSource):
     """Tars that others wrote, whose videos are decoded for the vision encoder."""
 
     cost_unit = "B"
@@ -184,9 +190,7 @@ class TarSource:
         Raises:
             ShardError, ConfigError: see `open_webdataset`.
         """
-        self._config = config
-        self._shards = open_webdataset(source, config)
-        self.num_shards = len(self._shards.indexes)
+        super().__init__(open_webdataset(source, config), config)
         self.config = {**self._shards.indexes[0].config, **frame_config(config.video)}
 
     def fingerprint(self, shard: int) -> str:
@@ -196,14 +200,6 @@ class TarSource:
     def stamp_files(self, shard: int) -> dict[str, FileStamp]:
         """Return the stamp of the tar."""
         return self._shards.indexes[shard].files
-
-    def skipped(self, shard: int) -> tuple[SkippedSample, ...]:
-        """Return the samples that the index leaves out."""
-        return self._shards.indexes[shard].skipped
-
-    def samples(self, shard: int) -> Sequence[tuple[Modality, str]]:
-        """Return modality and key of each sample."""
-        return [(entry.modality, entry.key) for entry in self._shards.indexes[shard].entries]
 
     def cost(self, ref: SampleRef) -> int:
         """Return the size of the sample in its tar."""
@@ -230,9 +226,6 @@ class TarSource:
         stream.seek(start + written.num_bytes)
         stream.truncate()  # the end of an archive behind the members
         return written
-
-    def _entry(self, ref: SampleRef) -> IndexEntry:
-        return self._shards.indexes[ref.shard].entries[ref.index]
 
 
 class VideoFileSource:
