@@ -218,7 +218,7 @@ class VideoQADataModule(L.LightningDataModule):
             indices += [DUMMY_INDEX] * (-(-len(entries) // num_ranks) - len(indices))
         # Prompts as in inference, where no part of the template has labels.
         text = replace(self.config.text, loss_on_template=False)
-        processor = HourLLaVAProcessor(self.processor.tokenizer, text)
+        processor = replace(self.processor, config=text)
         dataset = ValidationDataset(entries, processor, self.config)
         return self._loader(dataset, sampler=indices, batch_size=1)
 

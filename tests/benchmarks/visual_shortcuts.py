@@ -63,7 +63,7 @@ def blacken(visual: Visual | None) -> Visual | None:
 def measure(run: RunDir, shown: Shown) -> dict[str, float]:
     """Return the accuracies of a run, 0 to 1, by the names of the training log."""
     config = load_config(run.config)
-    processor = HourLLaVAProcessor(load_tokenizer(run.tokenizer), config.text)
+    processor = HourLLaVAProcessor(load_tokenizer(run.tokenizer), config.text, config.model.memaug)
     data = VideoQADataModule(config, processor)
     module: Any = ReplacedFrames(
         config, len(processor.tokenizer), data.num_steps, weights_from_checkpoint=True

@@ -210,6 +210,12 @@ def test_validation_has_no_labels_on_the_template(
     assert int((other.labels != IGNORE_INDEX).sum()) > int((one.labels != IGNORE_INDEX).sum())
 
 
+def test_validation_forgets_like_training(toy: ToyProject, processor: HourLLaVAProcessor) -> None:
+    memaug = replace(processor.memaug, max_kept_frames=3)  # for `text.subtitles=kept`
+    loader = data_of_rank(toy, replace(processor, memaug=memaug)).val_dataloader()
+    assert loader.dataset.processor.memaug == memaug
+
+
 def test_fewer_validation_videos_than_ranks_are_rejected(
     toy: ToyProject, processor: HourLLaVAProcessor
 ) -> None:

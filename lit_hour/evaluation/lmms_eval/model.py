@@ -28,7 +28,6 @@ from lit_hour.evaluation.lmms_eval.prompt import (
 )
 from lit_hour.inference.predictor import VideoPredictor
 from lit_hour.inference.video_memory import VideoMemory
-from lit_hour.processor import HourLLaVAProcessor
 
 log = logging.getLogger(__name__)
 
@@ -169,7 +168,7 @@ class LitHour(lmms):
             config = replace(config, generation=generation)
         if prompt.system_prompt is not None:
             config = replace(config, text=replace(config.text, system_prompt=prompt.system_prompt))
-        processor = HourLLaVAProcessor(self.predictor.processor.tokenizer, config.text)
+        processor = replace(self.predictor.processor, config=config.text)
         return VideoPredictor(config, self.predictor.model, processor)
 
     def _encode(self, prompt: Prompt) -> VideoMemory:
