@@ -37,6 +37,7 @@ from lit_hour.weights.reader import (
     SAFE,
     StoredWeights,
     check_floating_point,
+    check_listed,
     check_state_dict,
     open_weights,
 )
@@ -170,6 +171,7 @@ def open_tower(settings: VisionConfig, meta_tensors: MetaTensors) -> PretrainedW
     ]
     used = stored.subset(stored.meta_tensors.keys() - unused)
     check_floating_point(used)
+    check_listed(stored, expected)
     check_state_dict(expected, used.meta_tensors, f"model.vision.weights={path}")
     return PretrainedWeights(
         from_hf(used.renamed(lambda name: PUBLISHED_TOWER + name.removeprefix(prefix)), wanted, 0),
@@ -193,6 +195,8 @@ def _open_part(
 ) -> PretrainedWeights:
     unused = tuple(filter(is_unused_weight, stored.meta_tensors))
     used = stored.subset(stored.meta_tensors.keys() - unused)
+    expected = hf_meta_tensors(wanted)
     check_floating_point(used)
-    check_state_dict(hf_meta_tensors(wanted), used.meta_tensors, str(stored.path))
+    check_listed(stored, expected)
+    check_state_dict(expected, used.meta_tensors, str(stored.path))
     return PretrainedWeights(from_hf(used, wanted, config.model.llm.hidden_size), unused)

@@ -9,9 +9,10 @@ weights are used.
 from __future__ import annotations
 
 import json
+import logging
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from torch._weights_only_unpickler import UnpicklingError
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from lit_hour.config.schema import Config
-from lit_hour.errors import WeightsError
+from lit_hour.errors import WeightsError, list_first
 from lit_hour.weights.dcp_reader import META, meta_tensor, open_sharded
 
 SINGLE_FILE, INDEX_FILE = "model.safetensors", "model.safetensors.index.json"
@@ -30,6 +31,7 @@ SAFE, CHECKPOINT = ".safetensors", ".ckpt"
 PICKLED = (".bin", ".pt", ".pth")
 MODEL_PREFIX = "model."  # state-dict prefix of the model in a Lightning checkpoint
 OUTPUT_LAYER = "llm.network.lm_head.weight"
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -40,11 +42,13 @@ class StoredWeights:
         path: their origin, for messages.
         meta_tensors: name to tensor on the device "meta": shape and dtype without data.
         read: returns the tensor of a name, memory-mapped where the format allows it.
+        absent: names that an index lists for a file that lacks them, and that file.
     """
 
     path: Path
     meta_tensors: Mapping[str, Tensor]
     read: Callable[[str], Tensor]
+    absent: Mapping[str, Path] = field(default_factory=dict)
 
     @property
     def num_bytes(self) -> int:
@@ -80,9 +84,12 @@ class StoredWeights:
 def open_weights(path: Path) -> StoredWeights:
     """Open weights: read the headers, not the data.
 
+    An index may be out of date as far as the model does not need it, as in transformers: it may
+    lack tensors of its files, and `StoredWeights.absent` has those that it lists in vain.
+
     Raises:
         WeightsError: There are no weights, a file is missing, corrupt or in another format, or an
-            index and its shards disagree.
+            index lists a tensor of one file for another.
     """
     if path.is_dir() and path.suffix != CHECKPOINT:
         return _open_files(path, *_files_in(path))
@@ -127,6 +134,20 @@ def check_floating_point(stored: StoredWeights) -> None:
             kind = str(meta.dtype).removeprefix("torch.")
             raise WeightsError(
                 f"{stored.path}: {name} is stored as {kind}. Give weights that are not quantized."
+            )
+
+
+def check_listed(stored: StoredWeights, needed: Collection[str]) -> None:
+    """Check that no needed weight is one that an index lists in vain.
+
+    Raises:
+        WeightsError: The index lists a needed weight for a file that lacks it.
+    """
+    for name, file in stored.absent.items():
+        if name in needed:
+            raise WeightsError(
+                f"{file} lacks {name}, which {INDEX_FILE} beside it lists for it. Download both"
+                " again, from the same revision."
             )
 
 
@@ -259,30 +280,37 @@ def _open_files(path: Path, files: list[Path], file_of: dict[str, Path] | None) 
     """Read the headers of safetensors files, and compare them with the index if there is one."""
     meta_tensors: dict[str, Tensor] = {}
     found_in: dict[str, Path] = {}
+    listed = file_of or {}
     for file in files:
         for name, meta in _read_header(file).items():
-            if file_of is not None and file_of.get(name) != file:
-                listed = (
-                    f"lists it in {file_of[name].name}" if name in file_of else "does not list it"
+            if listed.get(name, file) != file or name in found_in:
+                where = (
+                    f"{INDEX_FILE} beside it lists it in {listed[name].name}"
+                    if name in listed
+                    else f"so does {found_in[name].name}, and {INDEX_FILE} lists neither"
                 )
                 raise WeightsError(
-                    f"{file} contains {name}, but {INDEX_FILE} beside it {listed}."
-                    " The files do not belong together."
+                    f"{file} contains {name}, but {where}. The files do not belong together."
                 )
             meta_tensors[name], found_in[name] = meta, file
-    for name, file in (file_of or {}).items():
-        if name not in found_in:
-            raise WeightsError(
-                f"{file} lacks {name}, which {INDEX_FILE} beside it lists for it. Download it "
-                "again."
-            )
+    absent = {name: file for name, file in listed.items() if name not in found_in}
+    unlisted = [] if file_of is None else [name for name in found_in if name not in listed]
+    if absent or unlisted:
+        log.warning(
+            "%s is out of date: %d of the weights that it lists are not in their files, and %d in"
+            " the files are not listed (%s)",
+            path / INDEX_FILE,
+            len(absent),
+            len(unlisted),
+            list_first([*absent, *unlisted]),
+        )
 
     def read(name: str) -> Tensor:
         # opened for each tensor, so that pages that were read can be released
         with safe_open(found_in[name], "pt") as opened:
             return opened.get_tensor(name)
 
-    return StoredWeights(path, meta_tensors, read)
+    return StoredWeights(path, meta_tensors, read, absent)
 
 
 def _read_header(file: Path) -> dict[str, Tensor]:

@@ -1,10 +1,11 @@
+import json
 import logging
 import shutil
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from lit_hour.config.load import load_config
@@ -20,6 +21,7 @@ from lit_hour.weights.pretrained import (
     open_pretrained,
     pretrained_tokenizer,
 )
+from lit_hour.weights.safetensors_writer import write_weights
 from tests.weights.factories import (
     DIM,
     SIGLIP_PREFIX,
@@ -325,6 +327,39 @@ def test_integer_weights_are_refused(folders: Path, tmp_path: Path) -> None:
         WeightsError, match=r"is stored as int8\. Give weights that are not quantized"
     ):
         init_model(f"model.llm.path={source}")
+
+
+def test_index_may_be_out_of_date_about_weights_that_are_not_needed(
+    folders: Path, tmp_path: Path
+) -> None:
+    llm = Path(shutil.copytree(folders / "qwen2", tmp_path / "qwen2"))
+    write_config(
+        llm, model_type="qwen2", architectures=["Qwen2ForCausalLM"], tie_word_embeddings=True
+    )
+    weights = read_folder(llm)
+    del weights["lm_head.weight"]
+    (llm / "model.safetensors").unlink()
+    write_weights(llm, weights.items(), 20_000)
+    index_file = llm / "model.safetensors.index.json"
+    index = json.loads(index_file.read_text())
+    shard = min(index["weight_map"].values())
+    index["weight_map"]["lm_head.weight"] = shard
+    index_file.write_text(json.dumps(index))
+    save_file(
+        load_file(llm / shard) | {"model.layers.0.self_attn.rotary_emb.inv_freq": torch.ones(4)},
+        llm / shard,
+    )
+    _, model = init_model(f"model.llm.path={llm}", f"text.tokenizer={llm}")
+    assert_loaded_parts(model, {**read_folder(folders / "hour_llava"), **weights}, "llm")
+    index["weight_map"]["model.layers.1.self_attn.q_proj.weight"] = shard
+    index_file.write_text(json.dumps(index))
+    with pytest.raises(WeightsError, match=r"contains model\.layers\.1\.self_attn\.q_proj"):
+        init_model(f"model.llm.path={llm}", f"text.tokenizer={llm}")
+    write_config(llm, model_type="qwen2", architectures=["Qwen2ForCausalLM"])
+    del index["weight_map"]["model.layers.1.self_attn.q_proj.weight"]
+    index_file.write_text(json.dumps(index))
+    with pytest.raises(WeightsError, match=rf"{shard} lacks lm_head\.weight, which .*index\.json"):
+        init_model(f"model.llm.path={llm}", f"text.tokenizer={llm}")
 
 
 def test_hugging_face_repository_is_answered_with_the_download_command() -> None:

@@ -8,7 +8,13 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from lit_hour.errors import WeightsError
-from lit_hour.weights.reader import check_state_dict, load_into, open_weights, read_checkpoint
+from lit_hour.weights.reader import (
+    check_listed,
+    check_state_dict,
+    load_into,
+    open_weights,
+    read_checkpoint,
+)
 from tests.weights.factories import shapes_of
 
 WEIGHTS = {
@@ -146,13 +152,12 @@ CORRUPTIONS: dict[str, tuple[Callable[[Path], object], str]] = {
         with_index(lambda names: names.update({"a.weight": SECOND, "b": FIRST})),
         rf"{FIRST} contains a\.weight, but .*index\.json beside it lists it in {SECOND}",
     ),
-    "key that the file lacks": (
-        with_index(lambda names: names.update({"c": SECOND})),
-        rf"{SECOND} lacks c, which .*index\.json beside it lists for it",
-    ),
-    "key that the index lacks": (
-        with_index(lambda names: names.pop("b")),
-        rf"{SECOND} contains b, but .*index\.json beside it does not list it",
+    "unlisted key in both files": (
+        lambda folder: (
+            save_file({"a.weight": WEIGHTS["a.weight"], "b": WEIGHTS["b"]}, folder / FIRST),
+            with_index(lambda names: names.pop("b"))(folder),
+        ),
+        rf"{SECOND} contains b, but so does {FIRST}, and .*index\.json lists neither",
     ),
     "path outside the folder": (
         with_index(lambda names: names.update({"b": "../b.safetensors"})),
@@ -194,6 +199,21 @@ def test_corrupt_folder_is_refused_on_open(sharded: Path, corruption: str) -> No
     corrupt(sharded)
     with pytest.raises(WeightsError, match=message):
         open_weights(sharded)
+
+
+def test_index_that_is_out_of_date_is_read_with_a_warning(
+    sharded: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with_index(lambda names: (names.pop("b"), names.update({"c": SECOND})))(sharded)
+    stored = open_weights(sharded)
+    assert shapes_of(stored.meta_tensors) == shapes_of(WEIGHTS)
+    assert torch.equal(stored.read("b"), WEIGHTS["b"])
+    assert stored.absent == {"c": sharded / SECOND}
+    assert "index.json is out of date: 1 of the weights that it lists are not in" in caplog.text
+    assert "(c, b)" in caplog.text
+    check_listed(stored, {"a.weight", "b"})
+    with pytest.raises(WeightsError, match=rf"{SECOND} lacks c, which .*index\.json .* lists"):
+        check_listed(stored, {"a.weight", "c"})
 
 
 @pytest.mark.parametrize(
