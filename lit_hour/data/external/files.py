@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
@@ -38,6 +38,21 @@ from lit_hour.media.image_reader import read_image
 from lit_hour.text.chat_template import count_text_bytes
 
 FACTS_SUFFIX = ".files.json"
+
+
+class Media(NamedTuple):
+    """A file of the folder, as a record names it: one file may be named as a video and an image."""
+
+    is_video: bool
+    file: str
+
+    @property
+    def record_key(self) -> str:
+        """Return the key of its facts in the record of headers."""
+        return f"{'video' if self.is_video else 'image'}:{self.file}"
+
+
+Facts = Mapping[Media, MediaFacts | SkippedSample]
 
 
 @dataclass(frozen=True)
@@ -111,14 +126,14 @@ def open_files(source: SourceConfig, config: Config) -> FileShards:
 def _index_group(
     number: int,
     samples: Sequence[SampleSpec],
-    facts: Mapping[str, MediaFacts | SkippedSample],
+    facts: Facts,
     config: Config,
 ) -> ShardIndex:
     """Return the index of the shard that packing would make of a group of samples."""
     shard, entries, skipped = f"{number:06d}.tar", [], []
     identity: list[Any] = []
     for sample in samples:
-        found = [facts[file] for file in sample.files]
+        found = [facts[media] for media in _media_of(sample)]
         failed = [one for one in found if isinstance(one, SkippedSample)]
         if failed:
             skipped.append(replace(failed[0], name=sample.name))
@@ -171,27 +186,26 @@ def _with_facts(entry: IndexEntry, found: Sequence[MediaFacts | SkippedSample]) 
 
 def _find_facts(
     folder: Path, samples: Sequence[SampleSpec], source: SourceConfig, config: Config
-) -> dict[str, MediaFacts | SkippedSample]:
+) -> Facts:
     """Return the facts of all files; read headers are recorded for the next start."""
     store = index_folder_of(source, config)
     digest = hashlib.sha256(str(folder.absolute()).encode()).hexdigest()[:16]
     path = store / f"{digest}{FACTS_SUFFIX}"
-    is_video = {file: one.modality == "video" for one in samples for file in one.files}
+    wanted = {media for sample in samples for media in _media_of(sample)}
     try:
-        stamps = {file: _stamp(folder / file) for file in is_video}
+        stamps = {media: _stamp(folder / media.file) for media in sorted(wanted)}
         known = _unchanged(_read_record(path), stamps)
-        missing = [file for file in is_video if file not in known]
-        if not missing:
+        if wanted == known.keys():
             return known
         with dir_lock(store):
             record = _read_record(path)
             known = _unchanged(record, stamps)  # another rank may have read them meanwhile
-            missing = [file for file in is_video if file not in known]
-            found = _read_headers(folder, missing, is_video, config)
+            missing = sorted(wanted - known.keys())
+            found = _read_headers(folder, missing, config)
             readable = {**known, **found}
             kept = {
-                file: [*stamps[file], dataclasses.asdict(facts)]
-                for file, facts in readable.items()
+                media.record_key: [*stamps[media], dataclasses.asdict(facts)]
+                for media, facts in readable.items()
                 if isinstance(facts, MediaFacts)
             }
             # Another source may have other questions about the same folder.
@@ -203,6 +217,10 @@ def _find_facts(
             " be written."
         ) from error
     return readable
+
+
+def _media_of(sample: SampleSpec) -> list[Media]:
+    return [Media(sample.modality == "video", file) for file in sample.files]
 
 
 def _stamp(path: Path) -> list[int]:
@@ -222,29 +240,30 @@ def _read_record(path: Path) -> dict[str, Any]:
     return files
 
 
-def _unchanged(record: Mapping[str, Any], stamps: Mapping[str, list[int]]) -> dict[str, Any]:
+def _unchanged(
+    record: Mapping[str, Any], stamps: Mapping[Media, list[int]]
+) -> dict[Media, MediaFacts | SkippedSample]:
     """Return recorded facts of files that have not changed since."""
+    found = {media: record.get(media.record_key) for media in stamps}
     return {
-        file: MediaFacts.from_record(facts)
-        for file, (num_bytes, mtime_ns, facts) in record.items()
-        if stamps.get(file) == [num_bytes, mtime_ns]
+        media: MediaFacts.from_record(one[2])
+        for media, one in found.items()
+        if one is not None and one[:2] == stamps[media]
     }
 
 
-def _read_headers(
-    folder: Path, files: Sequence[str], is_video: Mapping[str, bool], config: Config
-) -> dict[str, MediaFacts | SkippedSample]:
-    def read(file: str) -> MediaFacts | SkippedSample:
-        path = folder / file
+def _read_headers(folder: Path, media: Sequence[Media], config: Config) -> Facts:
+    def read(one: Media) -> MediaFacts | SkippedSample:
+        path = folder / one.file
         try:
-            if is_video[file]:
+            if one.is_video:
                 return probe_video(path, path.stat().st_size)
             content = path.read_bytes()
             image = read_image(content, str(path))
             return MediaFacts(len(content), size_pixels=(image.height, image.width))
         except (VideoError, ImageError, OSError) as error:
-            return SkippedSample(file, str(error))
+            return SkippedSample(one.file, str(error))
 
     with ThreadPoolExecutor(resolve_num_workers(config.pack.num_workers)) as executor:
-        found = tqdm(executor.map(read, files), "indexing", len(files), unit="file")
-        return dict(zip(files, found, strict=True))
+        found = tqdm(executor.map(read, media), "indexing", len(media), unit="file")
+        return dict(zip(media, found, strict=True))

@@ -142,6 +142,21 @@ def test_headers_stay_recorded_for_several_question_files_about_one_folder(
         assert len(open_files(config).entries) == 1
 
 
+@pytest.mark.parametrize("first", ["video", "image"])
+def test_video_named_as_an_image_too_is_an_error_whichever_is_first(
+    tiny_videos: Path, tmp_path: Path, first: str
+) -> None:
+    about = {"question": "What?", "answer": "It."}
+    names = sorted(("video", "image"), key=lambda name: name != first)
+    records = [{name: "a.mp4", **about} for name in names]
+    questions = write_records(tmp_path / "questions.json", records)
+    for _ in range(2):  # headers are read, and found in the record
+        with pytest.raises(ShardError, match=r"1 samples cannot be used.*a\.mp4"):
+            open_files(config_of(tiny_videos, questions, tmp_path))
+    allowed = config_of(tiny_videos, questions, tmp_path, "pack.max_bad_samples=1")
+    assert [entry.modality for entry in open_files(allowed).entries] == ["video"]
+
+
 def test_damaged_file_is_left_out_within_the_budget(tiny_videos: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(tiny_videos, tmp_path / "videos")
     (folder / "b.mp4").write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
