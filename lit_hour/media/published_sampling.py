@@ -86,17 +86,17 @@ def sample_published(
         stored = stored_feature_indices(num_frames, rate, config.fps, config.min_frames)
         read = read_feature_indices(len(stored), duration_seconds, config.fps)
         indices = [stored[index] for index in read]
+        if len(indices) > config.max_frames:
+            indices = evenly_spaced_indices(num_frames, config.max_frames, "linspace")
     else:
-        indices = video_frame_indices(num_frames, rate, config.fps, config.min_frames)
-    if len(indices) > config.max_frames:
-        indices = evenly_spaced_indices(num_frames, config.max_frames, "linspace")
+        indices = published_frame_indices(num_frames, rate, config)
     end_seconds = table.first_seconds + table.start_seconds(-1) + 1 / rate
     info = replace(info, duration_seconds=max(info.duration_seconds, end_seconds))
     return info, list(map(table.start_seconds, indices)), duration_seconds
 
 
-def count_published_frames(num_frames: int, frame_rate: float, config: VideoConfig) -> int:
-    """Return how many frames `sample_published` chooses of a video file.
+def published_frame_indices(num_frames: int, frame_rate: float, config: VideoConfig) -> list[int]:
+    """Return the frames that `sample_published` chooses of a video file.
 
     Args:
         num_frames: of the file.
@@ -104,7 +104,9 @@ def count_published_frames(num_frames: int, frame_rate: float, config: VideoConf
         config: `fps`, `min_frames` and `max_frames`.
     """
     indices = video_frame_indices(num_frames, frame_rate, config.fps, config.min_frames)
-    return min(len(indices), config.max_frames)
+    if len(indices) > config.max_frames:
+        return evenly_spaced_indices(num_frames, config.max_frames, "linspace")
+    return indices
 
 
 def video_frame_indices(

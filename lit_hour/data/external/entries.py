@@ -14,7 +14,7 @@ from lit_hour.config.data import SourceConfig
 from lit_hour.config.schema import Config, VideoConfig
 from lit_hour.data.shards.shard_index import IndexEntry, ShardIndex
 from lit_hour.errors import ShardError, list_first
-from lit_hour.media.published_sampling import count_published_frames, read_frame_table
+from lit_hour.media.published_sampling import published_frame_indices, read_frame_table
 from lit_hour.media.sample_times import count_timestamps
 from lit_hour.media.video_probe import probe
 
@@ -80,7 +80,7 @@ def sampled_entry(entry: IndexEntry, video: VideoConfig) -> IndexEntry:
     if entry.modality != "video":
         return entry
     if video.sampling == "published":
-        num_frames = count_published_frames(entry.num_frames, entry.frame_rate, video)
+        num_frames = len(published_frame_indices(entry.num_frames, entry.frame_rate, video))
         seconds = entry.num_frames / entry.frame_rate
         return replace(entry, num_frames=num_frames, duration_seconds=seconds)
     num_frames = count_timestamps(

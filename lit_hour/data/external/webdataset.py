@@ -21,6 +21,7 @@ from lit_hour.data.shards.reader import Shards, StoredSample
 from lit_hour.data.shards.shard_index import IndexEntry, ShardIndex
 from lit_hour.errors import QuestionError, ShardError
 from lit_hour.media.packet_filter import TIME_TOLERANCE_SECONDS
+from lit_hour.media.published_sampling import published_frame_indices
 from lit_hour.media.sample_times import sample_timestamps
 
 
@@ -81,7 +82,7 @@ class WebDatasetShards(Shards):
             times = frame_times(texts, self.fields, len(images))
         except QuestionError as error:
             raise ShardError(f"{location}: {error}") from error
-        return _sample_frames(stored, images, times, self.video)
+        return _sample_frames(stored, images, times, entry.frame_rate, self.video)
 
 
 def open_webdataset(source: SourceConfig, config: Config) -> WebDatasetShards:
@@ -126,13 +127,19 @@ def _sample_frames(
     stored: StoredSample,
     images: list[tuple[str, bytes]],
     times: list[float],
+    frame_rate: float,
     video: VideoConfig,
 ) -> StoredSample:
-    """Return a sample with the images of a sequence that are on screen at the sampled times."""
-    timestamps = sample_timestamps(
-        stored.duration_seconds, video.fps, video.min_frames, video.max_frames
-    )
-    shown = [
-        images[bisect_right(times, seconds + TIME_TOLERANCE_SECONDS) - 1] for seconds in timestamps
-    ]
-    return replace(stored, images=tuple(shown), timestamps_seconds=tuple(timestamps))
+    """Return a sample with the images of a sequence that a run samples, and their times."""
+    if video.sampling == "published":
+        indices = published_frame_indices(len(images), frame_rate, video)
+        timestamps = [times[index] for index in indices]
+    else:
+        timestamps = sample_timestamps(
+            stored.duration_seconds, video.fps, video.min_frames, video.max_frames
+        )
+        indices = [
+            bisect_right(times, seconds + TIME_TOLERANCE_SECONDS) - 1 for seconds in timestamps
+        ]
+    shown = tuple(images[index] for index in indices)
+    return replace(stored, images=shown, timestamps_seconds=tuple(timestamps))

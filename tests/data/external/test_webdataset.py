@@ -164,6 +164,24 @@ def test_image_sequences_are_videos_in_the_order_of_their_numbers(tmp_path: Path
     assert frames.images[:, 0, 0, 0].tolist() == [0, 40, 80, 120, 160, 200]
 
 
+def test_published_sampling_takes_frames_of_a_sequence_by_their_numbers(tmp_path: Path) -> None:
+    times = [number / 2 for number in range(12)]  # 2 frames per second
+    members = {f"a.{number}.png": image_bytes((20 * number, 0, 0)) for number in range(12)}
+    record = {"question": "?", "answer": "!", "timestamps_seconds": times}
+    tar = write_tar(tmp_path / "a.tar", {**members, "a.json": record})
+    for overrides, numbers in (
+        (["video.min_frames=1", "video.max_frames=40"], [0, 2, 4, 6, 8, 10]),
+        (["video.min_frames=8", "video.max_frames=40"], [0, 1, 3, 4, 6, 7, 9, 11]),
+        (["video.min_frames=1", "video.max_frames=3"], [0, 5, 11]),
+    ):
+        shards = open_tars(tar, "video.sampling=published", *overrides)
+        (entry,) = shards.entries
+        stored = shards.read(entry)
+        assert [int(name.split(".")[1]) for name, _ in stored.images] == numbers
+        assert stored.timestamps_seconds == tuple(times[number] for number in numbers)
+        assert entry.num_frames == len(numbers) and stored.duration_seconds == 6.0
+
+
 def test_our_own_tars_are_read_like_others(frame_shards: Path, tmp_path: Path) -> None:
     folder = f"data.sources.x.index_folder={tmp_path}"
     packed, shards = open_shards(frame_shards), open_tars(frame_shards / "*.tar", folder)
