@@ -137,7 +137,7 @@ def index_footage(path: Path) -> Footage:
 def _check_stream(container: InputContainer, stream: VideoStream) -> None:
     """Raise an UncopyableError if the header of a video rules copying out."""
     codec = stream.codec_context
-    ratio = codec.sample_aspect_ratio
+    ratio = stream.sample_aspect_ratio  # of the container, or else of the codec
     if codec.codec.canonical_name != "h264":
         raise UncopyableError(f"its codec is {codec.codec.canonical_name}, not h264")
     if codec.pix_fmt != PIXEL_FORMAT:
@@ -146,7 +146,7 @@ def _check_stream(container: InputContainer, stream: VideoStream) -> None:
         raise UncopyableError(f"its pixels are not square but {ratio}")
     frame = next(container.decode(stream), None)
     if frame is None or find_transpose(frame) is not None or frame.interlaced_frame:
-        raise UncopyableError("its frames are rotated or interlaced")
+        raise UncopyableError("its frames are rotated, mirrored or interlaced")
     container.seek(0)
 
 
@@ -163,11 +163,10 @@ def _build_index(
     if not shown or idr[:1] != [0] or in_order[0] != shown[0]:
         raise UncopyableError("it does not begin with an IDR frame")
     highest_before = list(accumulate(shown, max))
+    if any(index and highest_before[index - 1] >= shown[index] for index in idr):
+        raise UncopyableError("its timestamps start again")
     lowest_from = list(accumulate(reversed(shown), min))[::-1]
-    closed = [
-        index for index in idr if index == 0 or highest_before[index - 1] < shown[index]
-        if lowest_from[index] == shown[index]
-    ]  # fmt: skip
+    closed = [index for index in idr if lowest_from[index] == shown[index]]
     ticks = [to_ticks(pts - shown[0], time_base) for pts in shown]
     starts = sorted(ticks)
     if any(earlier == later for earlier, later in pairwise(starts)):

@@ -36,6 +36,23 @@ def test_rotated_videos_become_upright(degrees: int, tmp_path: Path) -> None:
     assert (found.float() - expected.float()).abs().mean() < 4
 
 
+@pytest.mark.parametrize("matrix", [(-1, 0, 0, 1), (1, 0, 0, -1), (0, 1, 1, 0), (0, -1, -1, 0)])
+def test_mirrored_videos_become_as_they_are_shown(
+    matrix: tuple[int, int, int, int], tmp_path: Path
+) -> None:
+    image = np.full((48, 64, 3), 128, np.uint8)
+    image[:24, :32], image[:24, 32:], image[24:, :32] = (255, 0, 0), (0, 0, 255), (0, 255, 0)
+    a, b, c, d = (65536 * value for value in matrix)
+    display_matrix = (a, b, 0, c, d, 0, 0, 0, 1 << 30)
+    source = write_video(tmp_path / "source.mp4", [image] * 3, display_matrix=display_matrix)
+    expected = read_all(source, [0.0]).images  # as shown, and stretched to a square
+    size = SIZE if matrix[0] else FrameSize(48, 64)
+    footage = conform_video(source, tmp_path / "target.mp4", size)
+    found = read_all(footage.path, [0.0]).images
+    assert (found.float() - expected.float()).abs().mean() < 6
+    assert (found.float() - expected.flip(-1).float()).abs().mean() > 40
+
+
 def test_other_shapes_get_black_bars(tmp_path: Path) -> None:
     white = [np.full((48, 64, 3), 255, np.uint8)] * 3
     source = write_video(tmp_path / "source.mp4", white, codec="mpeg4")

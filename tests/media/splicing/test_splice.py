@@ -1,8 +1,10 @@
 """Spliced videos: copied frames are equal to the byte, and every frame is at its time."""
 
 import os
+from fractions import Fraction
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 from PIL import Image
@@ -182,16 +184,36 @@ def test_containers_with_start_codes_or_other_time_bases(
         assert np.array_equal(image, expected)
 
 
+MIRROR = (-65536, 0, 0, 0, 65536, 0, 0, 0, 1 << 30)
+
+
 def test_videos_that_cannot_be_copied_are_named_with_the_reason(tmp_path: Path) -> None:
     images = numbered_images(3)
     for name, options, reason in (
         ("a.mp4", {"codec": "mpeg4"}, "codec is mpeg4"),
         ("b.mp4", {"pixel_format": "yuv444p"}, "pixel format is yuv444p"),
         ("c.mp4", {"rotation_degrees": 90}, "rotated"),
+        ("d.mp4", {"display_matrix": MIRROR}, "mirrored"),
+        ("e.mp4", {"pixel_ratio": Fraction(64, 45)}, "pixels are not square but 64/45"),
     ):
         path = write_video(tmp_path / name, images, **options)
         with pytest.raises(UncopyableError, match=reason):
             index_footage(path)
+    square, wide = write_moving(tmp_path / "square.mp4", 20, g="10"), tmp_path / "wide.mp4"
+    with av.open(str(square)) as source, av.open(str(wide), "w") as container:
+        stream = container.add_stream_from_template(source.streams.video[0])
+        stream.sample_aspect_ratio = Fraction(2)  # in the container alone
+        for packet in source.demux(video=0):
+            if packet.dts is not None:
+                packet.stream = stream
+                container.mux(packet)
+    with pytest.raises(UncopyableError, match="pixels are not square but 2"):
+        index_footage(wide)
+    joined = tmp_path / "joined.mkv"
+    part = write_moving(tmp_path / "part.mkv", 20, g="10").read_bytes()
+    joined.write_bytes(part + write_moving(tmp_path / "part.mkv", 30, g="10").read_bytes())
+    with pytest.raises(UncopyableError, match="timestamps start again"):
+        index_footage(joined)
 
 
 def test_damaged_or_changed_footage_is_refused(clips: list[Footage], tmp_path: Path) -> None:
