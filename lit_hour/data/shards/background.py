@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from collections.abc import Callable
 from queue import SimpleQueue
 
 from lit_hour.errors import ConfigError, ShardError
+
+log = logging.getLogger(__name__)
 
 
 class BackgroundDownloads:
@@ -16,7 +19,7 @@ class BackgroundDownloads:
     def __init__(self) -> None:
         self._queue: SimpleQueue[tuple[str, Callable[[], None]]] = SimpleQueue()
         self._pending: set[str] = set()
-        self._errors: dict[str, ShardError | ConfigError] = {}
+        self._errors: dict[str, BaseException] = {}
         threading.Thread(target=self._work, daemon=True).start()
 
     def start(self, name: str, download: Callable[[], None]) -> None:
@@ -24,7 +27,7 @@ class BackgroundDownloads:
 
         Raises:
             ShardError, ConfigError: an earlier one of that name has failed; the next call tries
-                again.
+                again. An error of another kind is raised in the same way.
         """
         if error := self._errors.pop(name, None):
             raise error
@@ -38,6 +41,9 @@ class BackgroundDownloads:
             try:
                 download()
             except (ShardError, ConfigError) as error:
+                self._errors[name] = error
+            except BaseException as error:  # else the thread ends, and with it all downloads
+                log.exception("The download of %s has failed", name)
                 self._errors[name] = error
             self._pending.discard(name)
 
