@@ -12,13 +12,14 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from glob import glob
+from glob import glob, has_magic
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from lit_hour.data.questions.loading import JSON_SUFFIXES, load_records
-from lit_hour.errors import QuestionError
+from lit_hour.errors import QuestionError, ShardError
 from lit_hour.io.file_kinds import HEAD_BYTES, describe_wrong_kind
+from lit_hour.io.remote import RemoteStore, file_path, is_url, redact
 from lit_hour.taxonomy import TASKS
 
 # In a cell of a table: "a pan | a plate", "62-75.5; 80-91".
@@ -35,15 +36,17 @@ def expand_files(names: Sequence[str]) -> list[str]:
 
     Raises:
         QuestionError: a pattern matches nothing.
+        ShardError, ConfigError: a URL cannot be read; see `RemoteStore`.
     """
     files: list[str] = []
     for name in names:
-        if "://" in name:
-            found = _expand_url(name)
+        if is_url(name):
+            found = RemoteStore().glob(name) if has_magic(file_path(name)) else [name]
         else:
             found = [name] if Path(name).exists() else sorted(glob(name))
         if not found:
-            raise QuestionError(f"There is no file {name}. Give question files, or their URLs.")
+            shown = redact(name) if is_url(name) else name
+            raise QuestionError(f"There is no file {shown}. Give question files, or their URLs.")
         files += found
     return files
 
@@ -53,10 +56,13 @@ def iter_records(name: str) -> Iterator[tuple[str, Row | QuestionError]]:
 
     Raises:
         QuestionError: the file cannot be read, or is of another kind.
+        ShardError, ConfigError: a URL cannot be read; see `RemoteStore`.
     """
-    suffix = Path(name).suffix.lower()
+    suffix = Path(file_path(name)).suffix.lower()
     if suffix == ".parquet":
         yield from _iter_parquet(name)
+    elif is_url(name):
+        raise QuestionError(f"{redact(name)} is not a .parquet file. Download it first.")
     elif suffix in TABLE_SEPARATORS:
         yield from _iter_table(Path(name), TABLE_SEPARATORS[suffix])
     elif suffix in JSON_SUFFIXES:
@@ -156,20 +162,22 @@ def _iter_parquet(name: str) -> Iterator[tuple[str, Row | QuestionError]]:
     """Yield the rows of a parquet file; a batch of rows is in memory at a time."""
     import pyarrow.parquet
 
-    number = 0
+    number, shown = 0, redact(name) if is_url(name) else name
     with _open_binary(name) as stream:
         head = stream.read(HEAD_BYTES)
         if not head.startswith(b"PAR1"):
             kind = describe_wrong_kind(head) or "is not a parquet file. Download the file again."
-            raise QuestionError(f"{name} {kind}")
+            raise QuestionError(f"{shown} {kind}")
         try:
             table = pyarrow.parquet.ParquetFile(stream, pre_buffer=False)
             for batch in table.iter_batches(ROWS_PER_BATCH, use_threads=False):
                 for row in batch.to_pylist():
                     number += 1
-                    yield f"{name}: row {number}", _plain_values(row)
+                    yield f"{shown}: row {number}", _plain_values(row)
+        except ShardError:  # of a URL that cannot be read to its end
+            raise
         except (OSError, ValueError) as error:  # the bases of pyarrow's errors
-            raise QuestionError(f"{name} is not a readable parquet file: {error}.") from error
+            raise QuestionError(f"{shown} is not a readable parquet file: {error}.") from error
 
 
 def _plain_values(row: Row) -> Row:
@@ -186,27 +194,9 @@ def _plain_values(row: Row) -> Row:
 @contextmanager
 def _open_binary(name: str) -> Iterator[BinaryIO]:
     """Open a local file or a URL; an error while it is opened is one of the question file."""
-    import fsspec
-
     try:
-        if "://" in name:
-            opened: Any = fsspec.open(name, "rb").open()
-        else:
-            opened = Path(name).open("rb")  # noqa: SIM115
-    except (OSError, ValueError, ImportError) as error:
-        raise QuestionError(f"Cannot read {name}: {error}. Give a file or its URL.") from error
+        opened = RemoteStore().open(name) if is_url(name) else Path(name).open("rb")  # noqa: SIM115
+    except OSError as error:
+        raise QuestionError(f"Cannot read {name}: {error.strerror}. Give a file.") from error
     with opened as stream:
         yield stream
-
-
-def _expand_url(name: str) -> list[str]:
-    import fsspec
-
-    try:
-        filesystem, path = fsspec.core.url_to_fs(name)
-        protocol = name.partition("://")[0]
-        if any(character in name for character in "*?["):
-            return [f"{protocol}://{found}" for found in sorted(filesystem.glob(path))]
-        return [name]
-    except (OSError, ValueError, ImportError) as error:
-        raise QuestionError(f"Cannot read {name}: {error}. Give a file or its URL.") from error

@@ -15,8 +15,9 @@ import pytest
 
 from lit_hour.cli.main import main
 from lit_hour.data.questions.file import read_questions
-from lit_hour.errors import QuestionError
+from lit_hour.errors import InputError, QuestionError, ShardError
 from lit_hour.types import Question
+from lit_hour.videomarathon import question_tables
 from lit_hour.videomarathon.choices_in_text import recognize_choice
 from lit_hour.videomarathon.import_questions import (
     ImportOptions,
@@ -25,6 +26,7 @@ from lit_hour.videomarathon.import_questions import (
 )
 from lit_hour.videomarathon.question_tables import expand_files, split_question_type
 from tests import REPOSITORY
+from tests.helpers.http_server import FAST_STORE, serve
 
 CHOICE = "What happens first?\nA. the pan\nB. the plate\nC. the cup\nD. the fork"
 ROWS: list[dict[str, Any]] = [
@@ -117,6 +119,32 @@ def test_several_parquet_files_by_a_pattern_and_a_url(videos: Path) -> None:
         assert len({question.id for question in imported(videos)}) == 4
     with pytest.raises(QuestionError, match="There is no file"):
         expand_files([str(videos / "none-*.parquet")])
+
+
+def test_parquet_behind_a_url_is_read_again_after_faults(
+    videos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(question_tables, "RemoteStore", lambda: FAST_STORE)
+    file = write_parquet(videos.parent / "train.parquet", ROWS)
+    settings = ImportOptions(roots=[videos])
+    with serve(videos.parent) as server:
+        url = f"{server.url}/train.parquet?signature=secret"
+        server.statuses = [503, 429]
+        assert import_questions([url], videos.parent / "out", settings).num_questions == 2
+        assert server.statuses == []
+        server.statuses = [503] * 20
+        with pytest.raises(ShardError, match=r"train\.parquet: the server answers 503 Service"):
+            import_questions([url], videos.parent / "out", settings)
+        server.statuses = []
+        file.write_bytes(file.read_bytes()[:-30])
+        for name, message in (
+            (url, r"/train\.parquet is not a readable parquet file"),
+            (f"{server.url}/none.parquet", r"none\.parquet: it does not exist"),
+            (f"{server.url}/q.json?a=b", r"/q\.json is not a \.parquet file\. Download it"),
+        ):
+            with pytest.raises(InputError, match=message) as error:
+                import_questions([name], videos.parent / "out", settings)
+            assert "secret" not in str(error.value)
 
 
 def test_processed_json_recognizes_multiple_choice(videos: Path) -> None:

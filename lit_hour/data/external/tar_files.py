@@ -13,9 +13,9 @@ from urllib.parse import urlsplit
 from webdataset.shardlists import expand_urls
 
 from lit_hour.data.shards.cache import ShardCache
-from lit_hour.data.shards.remote import file_path, is_gzip, is_url, redact
 from lit_hour.data.shards.shard_index import IndexEntry, ShardIndex
 from lit_hour.errors import ShardError
+from lit_hour.io.remote import file_path, is_gzip, is_url, redact
 
 TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz")
 

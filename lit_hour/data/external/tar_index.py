@@ -38,7 +38,6 @@ from lit_hour.data.external.sample_members import (
 from lit_hour.data.external.sample_questions import frame_times, parse_questions
 from lit_hour.data.external.tar_files import TarFile
 from lit_hour.data.shards.encoded_video import EncodedVideo
-from lit_hour.data.shards.remote import redact
 from lit_hour.data.shards.shard_index import (
     FileStamp,
     IndexEntry,
@@ -51,6 +50,7 @@ from lit_hour.errors import ImageError, QuestionError, ShardError, VideoError
 from lit_hour.io.file_kinds import HEAD_BYTES, describe_wrong_kind
 from lit_hour.io.file_lock import dir_lock
 from lit_hour.io.hashing import hash_path
+from lit_hour.io.remote import redact
 from lit_hour.media.image_reader import read_image
 from lit_hour.text.chat_template import count_text_bytes
 

@@ -21,13 +21,13 @@ from typing import BinaryIO
 
 from lit_hour.config.data import DataConfig
 from lit_hour.data.shards.background import background_downloads
-from lit_hour.data.shards.remote import RemoteStore, is_gzip, redact
 from lit_hour.data.shards.shard_index import IndexEntry, ShardIndex
 from lit_hour.data.shards.tar import starts_member
 from lit_hour.errors import ShardError
 from lit_hour.io.file_lock import dir_lock, is_locked
 from lit_hour.io.hashing import hash_path
 from lit_hour.io.memory_file import memory_file
+from lit_hour.io.remote import RemoteStore, is_gzip, redact
 
 SHA256 = re.compile(r"[0-9a-f]{64}")
 DOWNLOAD_SUFFIX = ".download"

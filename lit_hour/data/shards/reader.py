@@ -24,7 +24,6 @@ from lit_hour.data.questions.record import Interval, Modality, parse_question
 from lit_hour.data.shards.cache import ShardCache
 from lit_hour.data.shards.encoded_video import EncodedVideo
 from lit_hour.data.shards.mmap import MmapSlice
-from lit_hour.data.shards.remote import is_url, join_url, redact
 from lit_hour.data.shards.shard_index import (
     SHARD_PATTERN,
     TOTALS_NAME,
@@ -44,6 +43,7 @@ from lit_hour.data.shards.tar import (
     read_raw,
 )
 from lit_hour.errors import ShardError
+from lit_hour.io.remote import is_url, join_url, redact
 from lit_hour.media.image_reader import FORMAT_SUFFIXES
 from lit_hour.types import Question, Subtitle
 

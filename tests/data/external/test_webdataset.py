@@ -30,7 +30,7 @@ from tests.data.external.tars import (
     write_tar,
 )
 from tests.data.factories import VIDEO_NAMES, write_video
-from tests.data.http_server import serve
+from tests.helpers.http_server import serve
 
 QUESTION = {"question": "What moves?", "answer": "A gradient."}
 

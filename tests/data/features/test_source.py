@@ -25,7 +25,7 @@ from lit_hour.data.shards.reader import open_shards
 from lit_hour.errors import ConfigError, ImageError, ShardError
 from lit_hour.media.video_reader import load_video
 from tests.data.factories import MIXED_RECORDS, VIDEO, VIDEO_NAMES, write_records
-from tests.data.http_server import serve
+from tests.helpers.http_server import serve
 
 NO_SHARDS = Path("no shards yet")
 CONFIG = Config(

@@ -13,8 +13,8 @@ import pytest
 
 from lit_hour.config.data import DataConfig
 from lit_hour.data.shards.reader import open_shards
-from lit_hour.data.shards.remote import has_s3_credentials
 from lit_hour.errors import ShardError
+from lit_hour.io.remote import has_s3_credentials
 
 pytestmark = pytest.mark.slow
 KEYS = {"AWS_ACCESS_KEY_ID": "reader", "AWS_SECRET_ACCESS_KEY": "secret"}

@@ -5,15 +5,16 @@ import re
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from io import SEEK_END
 from pathlib import Path
 
 import fsspec
 import pytest
 
-from lit_hour.data.shards.remote import join_url, redact
 from lit_hour.errors import ConfigError, ShardError
-from tests.data.http_server import FAST_STORE, Server, serve
+from lit_hour.io.remote import join_url, redact
 from tests.helpers.disk import limit_file_size
+from tests.helpers.http_server import FAST_STORE, Server, serve
 
 CONTENT = bytes(range(256)) * 1000
 
@@ -65,6 +66,25 @@ def test_server_without_ranges_sends_the_complete_file(server: Server, tmp_path:
     assert download(server, tmp_path) == CONTENT
     url = f"{server.url}/a.tar"
     assert FAST_STORE.read_range(url, 300, 700, len(CONTENT)) == CONTENT[300:700]
+
+
+def test_open_file_is_read_anywhere_by_ranges(server: Server) -> None:
+    url = f"{server.url}/a.tar"
+    server.statuses = [503, 429]
+    with FAST_STORE.open(url) as stream:
+        assert stream.seek(-100, SEEK_END) == len(CONTENT) - 100
+        assert stream.read() == CONTENT[-100:] and stream.read(1) == b""
+        assert stream.seek(1000) == 1000 and stream.read(50) == CONTENT[1000:1050]
+        server.break_after = [10]
+        stream.seek(0)
+        assert stream.read() == CONTENT
+        server.statuses = [500] * 20
+        stream.seek(7)
+        with pytest.raises(ShardError, match=r"/a\.tar: the server answers 500"):
+            stream.read(7)
+    server.statuses = []
+    with pytest.raises(ShardError, match="it does not exist"):
+        FAST_STORE.open(f"{server.url}/none")
 
 
 def test_range_of_another_size_is_rejected(server: Server) -> None:

@@ -13,17 +13,24 @@ import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
+from http import HTTPStatus
+from http.client import responses
+from io import SEEK_CUR, SEEK_END, SEEK_SET, BufferedReader, RawIOBase
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 from urllib.parse import urlsplit, urlunsplit
 
 import fsspec
 
 from lit_hour.errors import ConfigError, ShardError
 
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer as Buffer
+
 SCHEMES = ("http", "https", "s3", "gs", "gcs", "hf", "memory")
 TRANSIENT_STATUS = {408, 425, 429, 500, 502, 503, 504}  # a later attempt may succeed
 MAX_BLOCK_BYTES, MIN_BLOCK_BYTES = 2**24, 2**12
+READ_AHEAD_BYTES = 2**20
 # Errors of the libraries behind fsspec that are not OSError, if they have been imported.
 LIBRARY_ERRORS = (
     ("aiohttp", "ClientError"),
@@ -31,6 +38,7 @@ LIBRARY_ERRORS = (
     ("botocore.exceptions", "ClientError"),
     ("gcsfs.retry", "HttpError"),
     ("google.auth.exceptions", "GoogleAuthError"),
+    ("httpx", "HTTPError"),
 )
 
 Result = TypeVar("Result")
@@ -101,6 +109,16 @@ class RemoteStore:
             ShardError, ConfigError: as `read`.
         """
         return self._retry(url, lambda: self._read_range(url, start, end, num_bytes))
+
+    def open(self, url: str) -> BinaryIO:
+        """Open a file for reading anywhere in it; the bytes that are read are fetched as ranges.
+
+        Reading raises the errors of `read_range`.
+
+        Raises:
+            ShardError, ConfigError: as `num_bytes`.
+        """
+        return BufferedReader(_RemoteFile(self, url), READ_AHEAD_BYTES)
 
     def num_bytes(self, url: str) -> int:
         """Return the size of a file.
@@ -246,6 +264,36 @@ class RemoteStore:
             raise ShardError(f"Cannot download {redact(url)}: {_reason(error, url)}.") from error
 
 
+class _RemoteFile(RawIOBase):
+    """The bytes of a file behind a URL, each read of which is a range."""
+
+    def __init__(self, store: RemoteStore, url: str) -> None:
+        super().__init__()
+        self._store, self._url, self._offset = store, url, 0
+        self._num_bytes = store.num_bytes(url)
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = SEEK_SET) -> int:
+        start = {SEEK_SET: 0, SEEK_CUR: self._offset, SEEK_END: self._num_bytes}[whence]
+        self._offset = start + offset
+        return self._offset
+
+    def readinto(self, buffer: Buffer) -> int:
+        target = memoryview(buffer).cast("B")
+        end = min(self._offset + len(target), self._num_bytes)
+        if end <= self._offset:
+            return 0
+        content = self._store.read_range(self._url, self._offset, end, self._num_bytes)
+        target[: len(content)] = content
+        self._offset = end
+        return len(content)
+
+
 @cache
 def has_s3_credentials() -> bool:
     """Return whether botocore finds credentials; a public bucket is read without them."""
@@ -284,7 +332,15 @@ def _cause(error: BaseException) -> BaseException:
     cause = error.__cause__
     if not isinstance(error, FileNotFoundError) or not isinstance(cause, _known_errors()):
         return error
-    return error if getattr(cause, "status", None) == 404 else cause
+    return error if _status(cause) == HTTPStatus.NOT_FOUND else cause
+
+
+def _status(error: BaseException) -> int | None:
+    """Return the HTTP status that an error of aiohttp or of Hugging Face's httpx stands for."""
+    status = getattr(error, "status", None)
+    if status is None:
+        status = getattr(getattr(error, "response", None), "status_code", None)
+    return status if isinstance(status, int) else None
 
 
 def _is_transient(error: BaseException) -> bool:
@@ -292,16 +348,17 @@ def _is_transient(error: BaseException) -> bool:
         error, FileNotFoundError | PermissionError | gzip.BadGzipFile | EOFError | zlib.error
     ):
         return False
-    status = getattr(error, "status", None)
-    return not isinstance(status, int) or status in TRANSIENT_STATUS
+    status = _status(error)
+    return status is None or status in TRANSIENT_STATUS
 
 
 def _reason(error: BaseException, url: str) -> str:
-    if isinstance(error, FileNotFoundError):
+    status = _status(error)
+    if isinstance(error, FileNotFoundError) or status == HTTPStatus.NOT_FOUND:
         return "it does not exist"
-    status = getattr(error, "status", None)
-    if isinstance(status, int):
-        return f"the server answers {status} {getattr(error, 'message', '')}".rstrip()
+    if status is not None:
+        return f"the server answers {status} {responses.get(status, '')}".rstrip()
     if isinstance(error, TimeoutError):
         return "the server timed out"
-    return (str(error) or type(error).__name__).replace(url, redact(url))
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text.replace(url, redact(url))

@@ -11,7 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from lit_hour.data.shards.remote import RemoteStore
+from lit_hour.io.remote import RemoteStore
 
 FAST_STORE = RemoteStore(
     "http://nowhere.invalid", timeout_seconds=0.3, max_attempts=3, backoff_seconds=0.01
