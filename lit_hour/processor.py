@@ -14,7 +14,7 @@ from lit_hour.config.model import MemAugConfig, num_kept_frames
 from lit_hour.config.schema import TextConfig
 from lit_hour.errors import QuestionError
 from lit_hour.io.sampling import evenly_spaced_indices
-from lit_hour.media.subtitles import subtitles_at
+from lit_hour.media.subtitles import interleave_with_frames, subtitles_at
 from lit_hour.text.chat_template import (
     tokenize_answer,
     tokenize_conversation,
@@ -57,6 +57,7 @@ class HourLLaVAProcessor:
         history: Sequence[Message] = (),
         system_prompt: str = "",
         answer_start: str = "",
+        frame_texts: Sequence[str] = (),
     ) -> Conversation:
         """Build a conversation that ends with a question.
 
@@ -65,6 +66,7 @@ class HourLLaVAProcessor:
             history: earlier messages of the conversation.
             system_prompt: replaces `text.system_prompt`, for benchmarks that have their own.
             answer_start: text that the answer begins with.
+            frame_texts: as `interleave_subtitles` returns them.
 
         Raises:
             QuestionError: the question is empty.
@@ -73,7 +75,7 @@ class HourLLaVAProcessor:
             raise QuestionError("The question is empty.")
         system = Message("system", system_prompt or self.config.system_prompt)
         messages = (system, *history, Message("user", question))
-        return Conversation(messages, answer_start=answer_start)
+        return Conversation(messages, (), answer_start, tuple(frame_texts))
 
     def video_note(self, duration_seconds: float, num_frames: int) -> str:
         """Return the sentence on a video's length in the prompt, by `text.time_sentence`.
@@ -126,14 +128,40 @@ class HourLLaVAProcessor:
             lines = subtitles_at(subtitles, kept)
         else:
             lines = [subtitle.text for subtitle in subtitles]
+        num_reserved = self._num_tokens(SUBTITLES_FOLLOW)
+        return [lines[index] for index in self._fit_lines(lines, num_reserved)]
+
+    def interleave_subtitles(
+        self, timestamps_seconds: Sequence[float], subtitles: Sequence[Subtitle]
+    ) -> tuple[str, ...]:
+        """Return the texts between the frames that forgetting keeps, as `Conversation` takes them.
+
+        Args:
+            timestamps_seconds: of the sampled frames.
+            subtitles: of the video; lines that do not fit in `text.max_subtitle_tokens` are left
+                out, evenly spaced.
+        """
+        kept = kept_timestamps(timestamps_seconds, self.memaug)
+        if not kept or not subtitles:
+            return ()
+        between = interleave_with_frames(subtitles, kept)
+        lines = [line for texts in between for line in texts]
+        indices = [index for index, texts in enumerate(between) for _ in texts]
+        chosen: list[list[str]] = [[] for _ in between]
+        for line in self._fit_lines(lines):
+            chosen[indices[line]].append(lines[line])
+        return tuple(map("\n".join, chosen))
+
+    def _fit_lines(self, lines: Sequence[str], num_reserved: int = 0) -> list[int]:
+        """Return which lines are taken: all, or evenly spaced ones within the budget of tokens."""
         lengths = [self._num_tokens(line) for line in lines]
-        budget = self.config.max_subtitle_tokens - self._num_tokens(SUBTITLES_FOLLOW)
+        budget = self.config.max_subtitle_tokens - num_reserved
         num_lines = len(lines)
         while num_lines:
             chosen = evenly_spaced_indices(len(lines), num_lines, "exact")
             excess = sum(lengths[index] for index in chosen) / max(budget, 1)
             if excess <= 1:
-                return [lines[index] for index in chosen]
+                return chosen
             num_lines = min(num_lines - 1, int(num_lines / excess))
         return []
 

@@ -70,11 +70,14 @@ class Conversation:
         messages: alternating turns, with an optional system message first.
         questions: asked by the messages.
         answer_start: given beginning of the answer to be generated.
+        frame_texts: texts before each kept frame of a video and behind the last, empty where there
+            is none; without them the frames stand together.
     """
 
     messages: tuple[Message, ...]
     questions: tuple[Question, ...] = ()
     answer_start: str = ""
+    frame_texts: tuple[str, ...] = ()
 
 
 def tensor_fields(record: Any) -> dict[str, Tensor]:

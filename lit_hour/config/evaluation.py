@@ -20,7 +20,10 @@ class EvaluationConfig:
         "", "folders of the videos, separated by commas; the first that contains a video is used"
     )
     subtitles: str = field(
-        "", "Video-MME: folder of .srt files named like the videos; empty for no subtitles"
+        "",
+        "folder of the published subtitles: of Video-MME .srt files named like the videos, listed"
+        " before the question; of LongVideoBench .json files, put between the frames; empty for no"
+        " subtitles",
     )
     scoring: Literal["generate", "loglikelihood"] = field(
         "generate",

@@ -10,8 +10,9 @@ from pathlib import Path, PurePosixPath
 
 from lit_hour.config.schema import Config
 from lit_hour.errors import ConfigError, QuestionError, VideoError, list_first
+from lit_hour.evaluation.benchmarks import longvideobench, video_mme
 from lit_hour.evaluation.benchmarks.custom import load_custom
-from lit_hour.evaluation.benchmarks.video_mme import add_subtitles
+from lit_hour.evaluation.generate import shown_frames
 from lit_hour.evaluation.item import Item, QuestionSet
 from lit_hour.evaluation.load_benchmark import find_videos, load_benchmark
 from lit_hour.media.subtitles import read_subtitles
@@ -141,37 +142,54 @@ def _group_by_video(items: Sequence[Item], files: Mapping[str, Path]) -> tuple[V
 def _subtitled(
     items: Sequence[Item], files: Mapping[str, Path], config: Config
 ) -> tuple[Item, ...]:
-    """Return the questions with the subtitles shown at the sampled frames.
+    """Return the questions with the published subtitles of their videos.
 
     A video that cannot be read is reported later, when its frames are decoded.
 
     Raises:
-        ConfigError: the benchmark has no subtitles, or the folder does not exist.
+        ConfigError: the benchmark has no subtitles, the folder does not exist, or the frames
+            between which they stand are not known before the model runs.
         QuestionError: a subtitle file cannot be used.
     """
-    settings = config.evaluation
-    if settings.benchmark != "video_mme":
+    settings, forgetting = config.evaluation, config.model.memaug.temporal_forgetting
+    if settings.benchmark not in ("video_mme", "longvideobench"):
         raise ConfigError(
-            f"evaluation.subtitles: {settings.benchmark} has no subtitles; only Video-MME has."
+            f"evaluation.subtitles: {settings.benchmark} has no subtitles; only Video-MME and"
+            " LongVideoBench have."
+        )
+    if settings.benchmark == "longvideobench" and forgetting not in ("uniform", "none"):
+        raise ConfigError(
+            "evaluation.subtitles of LongVideoBench stand between frames that are known before the"
+            f" model runs. Set model.memaug.temporal_forgetting=uniform, not {forgetting}."
         )
     (folder,) = _folders("evaluation.subtitles", settings.subtitles)
     timestamps: dict[Path, list[float]] = {}
     subtitled = []
     for item in items:
-        file = files.get(item.id)
-        subtitle_file = folder / PurePosixPath(item.videos[0]).with_suffix(".srt").name
-        if file is None or not subtitle_file.is_file():
-            subtitled.append(add_subtitles(item, (), ()))
+        file, subtitle_file = files.get(item.id), folder / PurePosixPath(item.subtitle_file).name
+        if file is None or not item.subtitle_file or not subtitle_file.is_file():
+            subtitled.append(_with_group(item, "none published"))
+            continue
+        if settings.benchmark == "longvideobench":
+            between = longvideobench.read_subtitles(
+                subtitle_file, item, settings.max_invalid_records
+            )
+            subtitled.append(_with_group(replace(item, subtitles=between), "with"))
             continue
         if file not in timestamps:
             timestamps[file] = _frame_timestamps(file, config)
         subtitles = read_subtitles(subtitle_file, settings.max_invalid_records)
-        subtitled.append(add_subtitles(item, subtitles, timestamps[file]))
+        item = video_mme.add_subtitles(item, subtitles, timestamps[file])
+        subtitled.append(_with_group(item, "with" if subtitles else "none published"))
     return tuple(subtitled)
+
+
+def _with_group(item: Item, subtitles: str) -> Item:
+    return replace(item, groups={**item.groups, "subtitles": (subtitles,)})
 
 
 def _frame_timestamps(file: Path, config: Config) -> list[float]:
     try:
-        return SampledVideo(file, config.video).timestamps
+        return SampledVideo(file, shown_frames(config.video)).timestamps
     except VideoError:
         return []

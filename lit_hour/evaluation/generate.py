@@ -59,8 +59,7 @@ class VideoFrameStream(IterableDataset[FrameChunk]):
     ) -> None:
         """Args: videos: file and part of each; chunk_frames: frames per chunk."""
         self._videos, self._chunk_frames = list(enumerate(videos)), chunk_frames
-        is_first_only = config.frames == "first"
-        self._config = replace(config, min_frames=1, max_frames=1) if is_first_only else config
+        self._config = shown_frames(config)
 
     def __iter__(self) -> Iterator[FrameChunk]:
         worker = get_worker_info()
@@ -84,6 +83,12 @@ class VideoFrameStream(IterableDataset[FrameChunk]):
         yield FrameChunk(video_index, None, num_frames, video.duration_seconds)
 
 
+def shown_frames(config: VideoConfig) -> VideoConfig:
+    """Return the settings of the frames that are shown: one alone for `video.frames=first`."""
+    is_first_only = config.frames == "first"
+    return replace(config, min_frames=1, max_frames=1) if is_first_only else config
+
+
 def generate_responses(
     predictor: VideoPredictor, memory: VideoMemory, items: Sequence[Item]
 ) -> Iterator[tuple[Item, str | QuestionError]]:
@@ -99,9 +104,12 @@ def generate_responses(
         if item.options and by_likelihood:
             yield item, _most_likely_option(predictor, memory, item)
     generated = [item for item in items if not (item.options and by_likelihood)]
-    for start in range(0, len(generated), settings.batch_size):
-        batch = generated[start : start + settings.batch_size]
-        yield from _generate_batch(predictor, memory, batch)
+    plain = [item for item in generated if not item.subtitles]
+    for items in (plain, [item for item in generated if item.subtitles]):
+        for start in range(0, len(items), settings.batch_size):
+            yield from _generate_batch(
+                predictor, memory, items[start : start + settings.batch_size]
+            )
 
 
 def _most_likely_option(
@@ -110,7 +118,9 @@ def _most_likely_option(
     """Return the continuation with the highest log-likelihood; of equal ones the first."""
     continuations = _option_continuations(predictor, item)
     try:
-        likelihoods = predictor.loglikelihood(memory, _prompt(predictor, item), continuations)
+        likelihoods = predictor.loglikelihood(
+            memory, _prompt(predictor, memory, item), continuations
+        )
     except QuestionError as error:
         return error
     log_probabilities = [likelihood.log_probability for likelihood in likelihoods]
@@ -129,7 +139,7 @@ def _generate_batch(
 ) -> Iterator[tuple[Item, str | QuestionError]]:
     """Respond to several questions side by side, or one by one if one of them does not fit."""
     try:
-        prompts = [_prompt(predictor, item) for item in items]
+        prompts = [_prompt(predictor, memory, item) for item in items]
         responses = predictor.generate_batch(memory, prompts)
         yield from zip(items, map(str.strip, responses), strict=True)
     except QuestionError as error:
@@ -140,7 +150,11 @@ def _generate_batch(
             yield from _generate_batch(predictor, memory, [item])
 
 
-def _prompt(predictor: VideoPredictor, item: Item) -> Conversation:
-    return predictor.processor.build_prompt(
-        item.prompt, system_prompt=item.system_prompt, answer_start=item.answer_start
+def _prompt(predictor: VideoPredictor, memory: VideoMemory, item: Item) -> Conversation:
+    processor = predictor.processor
+    return processor.build_prompt(
+        item.prompt,
+        system_prompt=item.system_prompt,
+        answer_start=item.answer_start,
+        frame_texts=processor.interleave_subtitles(memory.timestamps_seconds, item.subtitles),
     )

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from lit_hour.data.questions.record import InvalidRecord, format_clip
+from lit_hour.types import Subtitle
 
 Rule = Literal[
     "choice",
@@ -40,6 +41,10 @@ class Item:
         system_prompt: the published one, "" if there is none.
         answer_start: text with which the published code begins the response, "" if there is none.
         clip_seconds: start and end of the part of the video that is shown; None for all of it.
+        subtitle_file: name of the published file of subtitles, "" if there is none.
+        subtitle_start_seconds: time in that file at which the video begins.
+        duration_seconds: of the video, as published; 0 if it is not.
+        subtitles: put between the frames, with times from the start of the video.
     """
 
     id: str
@@ -54,6 +59,10 @@ class Item:
     system_prompt: str = ""
     answer_start: str = ""
     clip_seconds: tuple[float, float] | None = None
+    subtitle_file: str = ""
+    subtitle_start_seconds: float = 0.0
+    duration_seconds: float = 0.0
+    subtitles: tuple[Subtitle, ...] = ()
 
     @property
     def video_name(self) -> str:

@@ -33,6 +33,8 @@ TEXT_SETTINGS = (
     "loss_on_template",
     "time_sentence",
     "max_tokens",
+    "subtitles",
+    "max_subtitle_tokens",
 )
 
 

@@ -350,9 +350,15 @@ class VideoPredictor:
     ) -> LLMInputs:
         """Return the inputs of the LLM up to where each answer begins.
 
+        Either all conversations or none have texts between the frames.
+
         Raises:
             QuestionError: a question is too long.
         """
+        (num_texts,) = {len(conversation.frame_texts) for conversation in conversations}
+        repository = memory.repository
+        if num_texts:
+            repository = replace(repository, num_placeholders=num_texts - 1)
         texts = self.processor.tokenize(
             conversations, num_placeholders=memory.num_placeholders, note=memory.note
         )
@@ -360,7 +366,7 @@ class VideoPredictor:
         batch = self.processor.collate([Example(memory.source, None, texts)]).to(self.device)
         max_tokens = self.config.text.max_tokens
         if batch.input_ids.shape[1] < max_tokens:  # else too long even without the visual tokens
-            inputs = self.model.build_inputs(batch, [memory.repository])
+            inputs = self.model.build_inputs(batch, [repository])
             if inputs.labels.shape[1] < max_tokens:
                 return left_pad_prompts(inputs)
         raise QuestionError(

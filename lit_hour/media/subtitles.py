@@ -11,7 +11,7 @@ import html
 import math
 import re
 import warnings
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -72,7 +72,7 @@ def parse_subtitles(file: Path) -> SubtitleFile:
     for number, event in enumerate(events, start=1):
         if event.is_comment or event.is_drawing:
             continue
-        text, *rest = _plain_text(event.plaintext).split("-->", maxsplit=1)
+        text, *rest = plain_text(event.plaintext).split("-->", maxsplit=1)
         if rest:
             text = re.sub(r"(?:\s\d+)?\s\S*\s*\Z", "", f" {text}").strip()
             invalid.append(
@@ -162,12 +162,44 @@ def load_video_subtitles(
 def subtitles_at(subtitles: Sequence[Subtitle], timestamps_seconds: Sequence[float]) -> list[str]:
     """Return the texts shown at one or more of the moments, once and in order."""
     moments = sorted(timestamps_seconds)
+    return [subtitle.text for subtitle in subtitles if _is_shown(subtitle, moments)]
 
-    def is_shown(subtitle: Subtitle) -> bool:
-        first = bisect_left(moments, subtitle.start_seconds)
-        return first < len(moments) and moments[first] < subtitle.end_seconds
 
-    return [subtitle.text for subtitle in subtitles if is_shown(subtitle)]
+def interleave_with_frames(
+    subtitles: Sequence[Subtitle], timestamps_seconds: Sequence[float]
+) -> list[list[str]]:
+    """Put the texts of subtitles between frames: each behind the frames up to its middle.
+
+    A subtitle counts if a frame begins inside it. One that is shorter than a second is taken to
+    last the second around its middle.
+
+    Args:
+        subtitles: in the order of their file.
+        timestamps_seconds: of the frames, in order.
+
+    Returns:
+        The texts before each frame and behind the last: one list more than there are frames.
+
+    Source: LongVideoBench (arXiv:2407.15754), its data loader.
+    """
+    between: list[list[str]] = [[] for _ in range(len(timestamps_seconds) + 1)]
+    num_before = 0
+    for subtitle in subtitles:
+        start, end = subtitle.start_seconds, subtitle.end_seconds
+        middle = (start + end) / 2
+        num_before = max(num_before, bisect_right(timestamps_seconds, middle))
+        if end - start < 1:
+            start, end = middle - 0.5, middle + 0.5
+        start = math.nextafter(start, math.inf)  # a frame at the very start is not inside
+        if _is_shown(replace(subtitle, start_seconds=start, end_seconds=end), timestamps_seconds):
+            between[num_before].append(subtitle.text)
+    return between
+
+
+def _is_shown(subtitle: Subtitle, moments: Sequence[float]) -> bool:
+    """Return whether a subtitle is shown at one of the moments, which are in order."""
+    first = bisect_left(moments, subtitle.start_seconds)
+    return first < len(moments) and moments[first] < subtitle.end_seconds
 
 
 def cut_subtitles(
@@ -216,7 +248,7 @@ def _read_text(file: Path) -> str:
     return content.replace("\r\n", "\n").replace("\r", "\n").replace("\0", "")
 
 
-def _plain_text(text: str) -> str:
+def plain_text(text: str) -> str:
     """Return a text on one line, without tags and with its entities as characters."""
     return " ".join(html.unescape(_TAG.sub("", text)).split())
 

@@ -54,6 +54,8 @@ def choose_kept_tokens(
             indices = indices[kept_frames(repository, question, config)]  # (kept frames, kept)
         kept.append(indices.flatten().to(repository.positions.device))  # (kept,)
         start += mask.numel()
+    if repository.num_frames and repository.num_placeholders > 1:  # one for each kept frame
+        return list(kept[0].view(repository.num_placeholders, -1))
     num_grids = len(kept) // repository.num_placeholders  # of each placeholder
     return [torch.cat(kept[first : first + num_grids]) for first in range(0, len(kept), num_grids)]
 

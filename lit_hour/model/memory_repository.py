@@ -154,7 +154,7 @@ class MemoryRepository:
         grids: what the tokens are, in order.
         timestamps: `(frames,)` in seconds; empty for images.
         num_placeholders: number of placeholders in the text that the tokens belong to; each gets an
-            equal share of the grids.
+            equal share of the grids, or of a video one of the frames that forgetting keeps.
         kv_caches: of each block of MemAug; empty in training. `StreamingRepository` builds them for
             videos, `HourLLaVA.with_kv_cache` for images and for videos of few frames.
     """

@@ -80,7 +80,8 @@ def build_memaug_query(
 
     Text positions count on from what precedes them. The visual tokens of a placeholder keep their
     distances to each other and are shifted by what precedes the placeholder; the memory itself is
-    not shifted. In a text without placeholders the visual tokens come last.
+    not shifted. Frames of a video with placeholders of their own keep their distances to the frames
+    before, plus the text between. In a text without placeholders the visual tokens come last.
 
     Args:
         text: an embedded text.
@@ -98,6 +99,7 @@ def build_memaug_query(
         )
     tokens, positions, is_visual = [], [], []
     start = torch.zeros((), dtype=torch.long, device=text.embeddings.device)  # () next position
+    num_passed = torch.zeros_like(start)  # () positions of the video before this placeholder
     for segment, indices in zip_longest(text.segments, kept):
         if segment is not None:
             tokens.append(text.embeddings[segment][text.question_mask[segment]])  # (question, dim)
@@ -107,9 +109,11 @@ def build_memaug_query(
         if indices is not None:
             visual = repository.memory.gather(indices)  # (kept, dim)
             tokens.append(visual.to(text.embeddings.dtype))
-            positions.append(start + repository.positions[indices])  # (kept,)
+            own = repository.positions[indices]  # (kept,)
+            positions.append(start - num_passed + own)  # (kept,)
             is_visual.append(torch.ones_like(positions[-1], dtype=torch.bool))  # (kept,)
             start = positions[-1][-1] + 1
+            num_passed = own[-1] + 1 if repository.num_frames else num_passed
     return MemAugQuery(
         torch.cat(tokens), torch.cat(positions), torch.cat(is_visual), [len(one) for one in kept]
     )

@@ -106,7 +106,8 @@ def tokenize_conversation(
         settings: what has labels, and which questions MemAug sees.
         num_placeholders: 0 for text only, 1 for a video or an image, or the number of images. The
             placeholders precede the first question, each on a line, unless the messages place
-            several images themselves.
+            several images themselves, or the conversation has texts between its frames: then each
+            kept frame has a placeholder.
         note: text about the video after its placeholder, as `HourLLaVAProcessor.describe_video`
             returns it; may be empty. With `text.time_sentence=published` the blanks around the
             question behind it are kept, as in the published training.
@@ -183,7 +184,9 @@ def _segments(
         turn += is_user
         ids = header
         if is_user and turn == 1:
-            if not has_image_tokens:
+            if conversation.frame_texts:
+                ids = ids + _tokenize_frames(tokenizer, conversation.frame_texts, newline)
+            elif not has_image_tokens:
                 ids = ids + [IMAGE_TOKEN_INDEX, *newline] * num_placeholders
             if keeps_blanks:
                 text = f"{note}\n{message.text}"
@@ -197,6 +200,23 @@ def _segments(
         yield _Segment("answer header", turn, header)
         prefix = _tokenize_untrusted(tokenizer, conversation.answer_start)
         yield _Segment("answer", turn, prefix)
+
+
+def _tokenize_frames(
+    tokenizer: Tokenizer, frame_texts: Sequence[str], newline: list[int]
+) -> list[int]:
+    """Return a placeholder for each frame, with the texts between them on lines of their own."""
+    ids: list[int] = []
+    for index, text in enumerate(frame_texts):
+        if text:
+            is_line_open = ids[-1:] == [IMAGE_TOKEN_INDEX]
+            ids += [
+                *(newline if is_line_open else []),
+                *_tokenize_untrusted(tokenizer, f"{text}\n"),
+            ]
+        if index + 1 < len(frame_texts):
+            ids.append(IMAGE_TOKEN_INDEX)
+    return ids + newline if ids[-1:] == [IMAGE_TOKEN_INDEX] else ids
 
 
 def _has_image_tokens(messages: Sequence[Message], num_placeholders: int) -> bool:

@@ -11,6 +11,7 @@ from lit_hour.errors import QuestionError
 from lit_hour.media.subtitles import (
     cut_subtitles,
     find_subtitle_file,
+    interleave_with_frames,
     parse_subtitles,
     read_subtitles,
     subtitles_at,
@@ -94,6 +95,28 @@ def test_subtitles_without_pysubs2_say_what_to_install(
     (tmp_path / "a.srt").write_text(SRT)
     with pytest.raises(QuestionError, match=r"a\.srt: .*needs pysubs2.*pip install pysubs2"):
         read_subtitles(tmp_path / "a.srt")
+
+
+def test_texts_stand_between_the_frames_at_their_middle() -> None:
+    frames = [0.0, 4.0, 8.0, 12.0]
+    for start, end, before in (
+        (-3.0, 1.0, 0),  # begins before the video
+        (0.0, 3.9, None),  # a frame at its very start is not inside
+        (3.0, 4.5, 1),
+        (3.5, 4.5, 2),  # its middle is the time of the second frame
+        (4.0, 8.0, None),
+        (3.9, 8.1, 2),
+        (8.4, 8.5, 3),  # shorter than a second: from 7.95 to 8.95
+        (8.6, 8.7, None),
+        (11.0, 90.0, 4),
+    ):
+        expected: list[list[str]] = [[], [], [], [], []]
+        if before is not None:
+            expected[before].append("text")
+        assert interleave_with_frames([Subtitle(start, end, "text")], frames) == expected
+    disordered = [Subtitle(7, 9, "late"), Subtitle(3, 5, "early"), Subtitle(11, 13, "last")]
+    assert interleave_with_frames(disordered, frames) == [[], [], [], ["late", "early"], ["last"]]
+    assert interleave_with_frames(disordered, []) == [[]]
 
 
 def test_subtitles_at_returns_the_texts_shown_at_a_moment() -> None:

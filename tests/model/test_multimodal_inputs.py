@@ -96,6 +96,23 @@ def test_merge_without_placeholder_gives_the_video_a_zero_gradient() -> None:
     assert video.grad is not None and not video.grad.any()
 
 
+def test_frames_of_a_video_keep_their_positions_and_are_shifted_by_the_text_between() -> None:
+    ids = torch.tensor([1, IMAGE_TOKEN_INDEX, 3, IMAGE_TOKEN_INDEX, IMAGE_TOKEN_INDEX, 6, 7])
+    video = MemoryRepository(
+        DenseTokens(VIDEO), torch.tensor([2, 64, 90]), (), torch.arange(3.0), num_placeholders=3
+    )
+    query = build_memaug_query(text_of(ids), video, list(torch.arange(3)[:, None]))
+    assert rows(query.tokens) == [0, 100, 2, 101, 102, 5, 6]
+    assert query.positions.tolist() == [0, 1 + 2, 1 + 3, 2 + 64, 2 + 90, 2 + 91, 2 + 92]
+    together = build_memaug_query(text_of(IDS), video, [ALL])
+    ids = torch.tensor([1, 2, *[IMAGE_TOKEN_INDEX] * 3, 3, 4, 5, 6])
+    embeddings = torch.cat([EMBEDDINGS[:2], EMBEDDINGS[:2], EMBEDDINGS[2:]])  # (9, 2)
+    alone = build_memaug_query(text_of(ids, embeddings), video, list(torch.arange(3)[:, None]))
+    assert torch.equal(alone.positions, together.positions)
+    assert torch.equal(alone.tokens, together.tokens)
+    assert torch.equal(alone.is_visual, together.is_visual)
+
+
 def test_several_images_replace_their_own_placeholders() -> None:
     ids = torch.tensor([1, IMAGE_TOKEN_INDEX, 3, IMAGE_TOKEN_INDEX, IMAGE_TOKEN_INDEX, 6, 7])
     text = text_of(ids, labels=torch.arange(7))

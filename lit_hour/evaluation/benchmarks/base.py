@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 from string import ascii_uppercase
 from typing import Any
@@ -85,6 +86,17 @@ class Record:
                 f" not {value!r}"
             )
         return value
+
+    def optional_number(self, column: str) -> float:
+        """Return the finite number of a column; 0 if the record lacks it."""
+        value = self.fields.get(column)
+        if value is None:
+            return 0.0
+        if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value):
+            raise QuestionError(
+                f"{self.location}: column '{column}' has to be a number, not {value!r}"
+            )
+        return float(value)
 
     def choice(self, column: str, choices: Iterable[str]) -> str:
         """Return the text of a column that must be one of the choices."""

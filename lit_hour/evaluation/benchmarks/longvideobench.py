@@ -1,14 +1,20 @@
 """LongVideoBench, validation: a JSON list with duration groups and levels.
 
-Prompts are those of the published data loader, without the subtitles that it puts between frames,
-as in lmms-eval's task for videos. An unmatched response counts as wrong; the published code draws
-an option at random.
+Prompts are those of the published data loader. `read_subtitles` reads the subtitles that it puts
+between the frames; without them the prompts are those of lmms-eval's task for videos. An unmatched
+response counts as wrong; the published code draws an option at random.
 
 Source: LongVideoBench (arXiv:2407.15754).
 """
 
 from __future__ import annotations
 
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from lit_hour.errors import QuestionError
 from lit_hour.evaluation.benchmarks.base import (
     Benchmark,
     Record,
@@ -16,9 +22,12 @@ from lit_hour.evaluation.benchmarks.base import (
     lettered_options,
 )
 from lit_hour.evaluation.item import Item
+from lit_hour.media.subtitles import plain_text
+from lit_hour.types import Subtitle
 
 INSTRUCTION = "Answer with the option's letter from the given choices directly."
 DURATION_GROUPS_SECONDS = ("15", "60", "600", "3600")
+_TIME = re.compile(r"(\d+):(\d+):(\d+(?:\.\d+)?)")
 
 
 def parse(record: Record) -> Item:
@@ -41,7 +50,61 @@ def parse(record: Record) -> Item:
             "category": (record.text("question_category"),),
         },
         location=record.location,
+        subtitle_file=str(record.fields.get("subtitle_path") or ""),
+        subtitle_start_seconds=record.optional_number("starting_timestamp_for_subtitles"),
+        duration_seconds=record.optional_number("duration"),
     )
+
+
+def read_subtitles(file: Path, item: Item, max_invalid: int = 0) -> tuple[Subtitle, ...]:
+    """Read the subtitles of a question, with times from the start of its video.
+
+    The file has a list of `{"start": "00:00:01.5", "end": "00:00:03", "line": "..."}`, or of
+    `{"timestamp": [1.5, 3.0], "text": "..."}`, where the end may be null: the end of the video.
+
+    Args:
+        file: the published JSON file.
+        item: says when its video begins, and how long it is.
+        max_invalid: number of subtitles that may be invalid; these are left out.
+
+    Raises:
+        QuestionError: the file cannot be read, or too many of its subtitles are invalid.
+    """
+    try:
+        records = json.loads(file.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError) as error:
+        raise QuestionError(f"{file}: the subtitles cannot be read: {error}.") from error
+    if not isinstance(records, list):
+        raise QuestionError(
+            f"{file} must hold a list of subtitles, not a {type(records).__name__}."
+        )
+    subtitles, invalid = [], []
+    for number, record in enumerate(records, start=1):
+        try:
+            subtitles.append(_parse_subtitle(record, item))
+        except (KeyError, TypeError, ValueError):
+            invalid.append(f"{file}: subtitle {number} has no times or no text: {record!r:.80}.")
+    if len(invalid) > max_invalid:
+        raise QuestionError(invalid[0])
+    return tuple(subtitle for subtitle in subtitles if subtitle.text)
+
+
+def _parse_subtitle(record: Any, item: Item) -> Subtitle:
+    """Parse one subtitle; a KeyError, TypeError or ValueError says that it is invalid."""
+    offset = item.subtitle_start_seconds
+    if "timestamp" in record:
+        start, end = record["timestamp"]
+        end = end if isinstance(end, float) else item.duration_seconds  # as the published code
+        return Subtitle(float(start) - offset, end - offset, plain_text(record["text"]))
+    start, end = _seconds(record["start"]), _seconds(record["end"])
+    return Subtitle(start - offset, end - offset, plain_text(record["line"]))
+
+
+def _seconds(time: str) -> float:
+    match = _TIME.fullmatch(time)
+    if match is None:
+        raise ValueError(f"{time!r} is not a time")
+    return int(match[1]) * 3600 + int(match[2]) * 60 + float(match[3])
 
 
 BENCHMARK = Benchmark(

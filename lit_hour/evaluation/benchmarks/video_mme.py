@@ -88,6 +88,7 @@ def parse(record: Record) -> Item:
             "task": (record.text("task_type"),),
         },
         location=record.location,
+        subtitle_file=f"{video}.srt",
     )
 
 
@@ -101,12 +102,11 @@ def add_subtitles(
         subtitles: of the item's video. If empty, the prompt does not change.
         timestamps_seconds: of the sampled frames.
     """
-    groups = {**item.groups, "subtitles": ("with" if subtitles else "none published",)}
     if not subtitles:
-        return replace(item, groups=groups)
+        return item
     lines = subtitles_at(subtitles, timestamps_seconds)
     prompt = "\n".join([SUBTITLES_FOLLOW, *lines, item.prompt])
-    return replace(item, prompt=prompt, groups=groups)
+    return replace(item, prompt=prompt)
 
 
 BENCHMARK = Benchmark(

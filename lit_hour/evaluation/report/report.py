@@ -228,7 +228,11 @@ def _score_item(item: Item, response: str) -> Result:
 
 def describe_prompts(items: Sequence[Item]) -> dict[str, Any]:
     """Return the first prompt as an example, the SHA-256 of all prompts, and the scoring rules."""
-    texts = [[item.id, item.system_prompt, item.prompt, item.answer_start] for item in items]
+    texts = [
+        [item.id, item.system_prompt, item.prompt, item.answer_start]
+        + [[one.start_seconds, one.end_seconds, one.text] for one in item.subtitles]
+        for item in items
+    ]
     return {
         "first system prompt": items[0].system_prompt if items else "",
         "first prompt": items[0].prompt if items else "",
