@@ -165,7 +165,11 @@ def open_video(
         raise VideoError(f"{path} is empty (0 bytes). Give a video file.")
     if stream_index is None:
         with _open_container(file) as container:
-            stream_index = _choose_stream(file, container)
+            films = _find_films(file, container)
+            if len(films) == 1:
+                yield container, films[0]
+                return
+            stream_index = _choose_film(container, films)  # which reads the packets
     with _open_container(file) as container:
         stream = container.streams[stream_index]
         assert isinstance(stream, VideoStream)
@@ -189,17 +193,23 @@ def _open_container(path: Path) -> Iterator[InputContainer]:
         yield container
 
 
-def _choose_stream(path: Path, container: InputContainer) -> int:
-    """Return the index of the stream that holds the film; see `open_video`."""
+def _find_films(path: Path, container: InputContainer) -> list[VideoStream]:
+    """Return the video streams that are no pictures, and of a known codec if there are such.
+
+    Raises:
+        VideoError: there are none.
+    """
     streams = [stream for stream in container.streams.video if not stream.disposition & _PICTURES]
     if not streams:
         types = sorted({stream.type for stream in container.streams} - {"video"})
         found = ", ".join(types) or "nothing"
         raise VideoError(f"{path} has no video stream, only {found}. Give a file with video.")
     # A stream of an unknown codec has no context.
-    streams = [stream for stream in streams if stream.codec_context is not None] or streams
-    if len(streams) == 1:
-        return streams[0].index
+    return [stream for stream in streams if stream.codec_context is not None] or streams
+
+
+def _choose_film(container: InputContainer, streams: list[VideoStream]) -> int:
+    """Return the index of the stream that holds the film; see `open_video`."""
     num_packets = dict.fromkeys((stream.index for stream in streams), 0)
     with suppress(av.FFmpegError):  # reported when the video is read
         for packet in container.demux(streams):
