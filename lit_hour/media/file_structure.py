@@ -5,6 +5,7 @@ Containers say how long they are, and players do not look. Nothing here is neede
 
 from __future__ import annotations
 
+import mmap
 import os
 import struct
 from collections.abc import Iterator
@@ -18,6 +19,17 @@ HEAD_BYTES = 4096
 _EBML_ID, _SEGMENT_ID = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"
 _ASF_START = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
 _ASF_FILE_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
+# Formats without a length in their header: where they begin again, another file was joined.
+_ONCE = {
+    _ASF_START: _ASF_START,
+    b"nut/multimedia container\0": b"nut/multimedia container\0",
+    b".RMF": b".RMF\0\0\0\x12",
+    b"FILM": b"FDSC\0\0\0\x20",  # Sega FILM: the chunk behind the first
+    bytes.fromhex("b7d800203749da11a64e0007e95ead8d"): bytes.fromhex(
+        "b7d800203749da11a64e0007e95ead8d"  # wtv
+    ),
+}
+_SWF_START, _SWF_HEADER = b"FWS", "<3sBI"
 _OGG_PAGE, _OGG_HEADER_BYTES = b"OggS", 27
 _FLV_TAG_TYPES = (8, 9, 18)
 JOINED_FAULT = "another video is joined to its end, which cannot be read"
@@ -26,8 +38,9 @@ JOINED_FAULT = "another video is joined to its end, which cannot be read"
 def find_structure_fault(path: Path) -> str:
     """Return how a video file is cut, or what of it players pass over, or "" if it is complete.
 
-    mp4 and mov, mkv and webm, avi, flv, asf (wmv) and ogg say where they, or their last part, end.
-    Of other files nothing is known.
+    mp4 and mov, mkv and webm, avi, flv, asf (wmv), swf and ogg say where they, or their last part,
+    end. In asf, nut, rm, wtv and Sega FILM a second beginning is looked for. Of other files nothing
+    is known.
     """
     with path.open("rb") as stream:
         num_bytes = os.fstat(stream.fileno()).st_size
@@ -40,11 +53,12 @@ def find_structure_fault(path: Path) -> str:
             return _riff_fault(stream, num_bytes)
         if head.startswith(b"FLV"):
             return _flv_fault(stream, num_bytes)
-        if head.startswith(_ASF_START):
-            return _asf_fault(head, num_bytes)
         if head.startswith(_OGG_PAGE):
             return _ogg_fault(stream, num_bytes)
-    return ""
+        if head.startswith(_SWF_START):
+            return _swf_fault(head, num_bytes)
+        fault = _asf_fault(head, num_bytes) if head.startswith(_ASF_START) else ""
+        return fault or _repeated_start_fault(stream, head)
 
 
 def explain_unreadable(path: Path) -> str:
@@ -161,6 +175,25 @@ def _asf_fault(head: bytes, num_bytes: int) -> str:
     return (
         _cut(num_bytes, complete_bytes) if not is_broadcast and complete_bytes > num_bytes else ""
     )
+
+
+def _swf_fault(head: bytes, num_bytes: int) -> str:
+    if len(head) < struct.calcsize(_SWF_HEADER):
+        return ""
+    *_, complete_bytes = struct.unpack_from(_SWF_HEADER, head)
+    if complete_bytes > num_bytes:
+        return _cut(num_bytes, complete_bytes)
+    return JOINED_FAULT if complete_bytes < num_bytes else ""
+
+
+def _repeated_start_fault(stream: BinaryIO, head: bytes) -> str:
+    """Find a second beginning in a file; the first is within its head."""
+    for start, marker in _ONCE.items():
+        if head.startswith(start):
+            with mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
+                first = content.find(marker)
+                return JOINED_FAULT if content.find(marker, first + 1) >= 0 else ""
+    return ""
 
 
 def _ogg_fault(stream: BinaryIO, num_bytes: int) -> str:

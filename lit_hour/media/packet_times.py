@@ -34,6 +34,7 @@ DEFAULT_FRAME_RATE = 25  # FFmpeg's for streams that do not say theirs
 _UNTIMED_CONTAINERS = ("avi", "asf", "gxf")
 _NO_TIMESTAMPS = 0x80  # FFmpeg's flag AVFMT_NOTIMESTAMPS of formats such as raw H.264
 _NONE = -(2**63)
+_OGG_HEADERS = (b"OVP80", b"\x80theora", b"\x81theora", b"\x82theora")
 
 
 class TimeSource(Enum):
@@ -90,7 +91,7 @@ def scan_packets(container: InputContainer, stream: VideoStream) -> PacketScan:
     fault, is_corrupt, end_bytes = "", False, 0
     try:
         for packet in container.demux(stream):
-            if packet.size:
+            if _holds_frame(packet, container.format):
                 pts.append(_NONE if packet.pts is None else packet.pts)
                 dts.append(_NONE if packet.dts is None else packet.dts)
                 durations.append(packet.duration or 0)
@@ -194,17 +195,24 @@ def _find_restarts(
     for index in np.flatnonzero(~is_keyframe & (steps < -MIN_BACKWARD_SECONDS / time_base)):
         # Decoding times are not always in order, but never further back than frames are reordered.
         is_restart[index] = (
-            ordered[index + 1] < ordered[max(index - MAX_REORDERED, 0) : index + 1].min()
+            ordered[index + 1] <= ordered[max(index - MAX_REORDERED, 0) : index + 1].min()
         )
     if container_name in JOINABLE_CONTAINERS:
         is_restart |= steps > MAX_FORWARD_SECONDS / time_base
     return [int(number) for number in numbers[1:][is_restart]]
 
 
+def _holds_frame(packet: VideoPacket, container_format: ContainerFormat) -> bool:
+    """Return whether a packet is not empty, nor a header at the start of a joined ogg."""
+    if container_format.name != "ogg":
+        return packet.size > 0
+    return packet.size > 0 and not bytes(memoryview(packet)[:7]).startswith(_OGG_HEADERS)
+
+
 def read_packets(
     container: InputContainer, stream: VideoStream, repair: TimestampRepair
 ) -> Iterator[VideoPacket]:
-    """Yield the packets of a stream that are not empty, with repaired timestamps.
+    """Yield the packets of a stream that hold frames, with repaired timestamps.
 
     An empty packet stands for a frame that is the same as the one before it; the decoder would
     take it for the end of the video.
@@ -212,7 +220,7 @@ def read_packets(
     restarts, offset, count_ticks = dict(repair.restarts), 0, 0
     number = 0
     for packet in container.demux(stream):
-        if packet.size == 0:
+        if not _holds_frame(packet, container.format):
             continue
         offset = restarts.get(number, offset)
         number += 1
