@@ -33,15 +33,15 @@ LETTER_OF_RESPONSE = {  # to a question with the options A. red, B. blue, C. gre
     "So, the best option is blue": "B",
     "A": "A",
     "C.": "C",
+    "B!": "B",
+    "B, because it is": "B",
+    "B because it is": "B",
     # the letter and the text name two options
     "(A) blue": None,
     "B. red": None,
     # a letter and other text: the article in "A red car" is not the letter A
     "A blue car": None,
-    "B, because it is": None,
-    "B because it is": None,
     "A or B": None,
-    "B!": None,
     "Because it is blue": None,
     "the blue one": None,
     "b": None,
@@ -55,10 +55,115 @@ LETTER_OF_RESPONSE = {  # to a question with the options A. red, B. blue, C. gre
     "<|im_end|>": None,
 }
 
+LONG_RESPONSES = {  # to the same question
+    # an answer, and a reason before or below
+    "Answer: B\nReason: option A shows a car.": "B",
+    "The answer is B. Option A is wrong.": "B",
+    "B. The ball has this color.": "B",
+    "Answer: blue\nThe sky is blue.": "B",
+    "Let me see.\nThe sky was shown.\n\nB. blue": "B",
+    "A. red\nB. blue\nC. green\nThe answer is B.": "B",
+    "<think>maybe A or C</think>\nB": "B",
+    # Markdown, LaTeX, tags, wide letters
+    "**B**": "B",
+    "**Answer:** B": "B",
+    "The answer is **B**.": "B",
+    "**B. blue**": "B",
+    "### B": "B",
+    "<answer>B</answer>": "B",
+    "\\boxed{B}": "B",
+    "$\\boxed{\\text{B}}$": "B",
+    "（Ｂ）": "B",
+    # other words and languages
+    "Final Answer: B": "B",
+    "The correct option is B.": "B",
+    "The best choice is (B) blue.": "B",
+    "The correct answer to the question is B": "B",
+    "La respuesta es B.": "B",
+    "La respuesta correcta es la B": "B",
+    "La réponse est B.": "B",
+    "Die Antwort ist B": "B",
+    "Die richtige Antwort lautet (B).": "B",
+    "La risposta è B": "B",
+    "A resposta é B": "B",
+    "A resposta correta é B": "B",
+    "Het antwoord is B": "B",
+    "Ответ: B": "B",
+    "Правильный ответ — B": "B",
+    "答案是B。": "B",
+    "答案：B": "B",
+    "正确答案是 B": "B",
+    "选B": "B",
+    "答えは B": "B",
+    "正解はBです": "B",
+    "정답은 B입니다": "B",
+    "Đáp án là B": "B",
+    "Jawabannya adalah B": "B",
+    "Cevap: B": "B",
+    # a letter inside a sentence
+    "Based on the video, the answer is B.": "B",
+    "Based on the video, B.": "B",
+    "I would choose option B.": "B",
+    "I think it is (B).": "B",
+    "Option B is correct.": "B",
+    # two options are named, or one is ruled out
+    "The answer is B or C.": None,
+    "The answer is B. red": None,
+    "Answer: A\nAnswer: B": None,
+    "B\nC": None,
+    "Option A or option B": None,
+    "Either (A) or (B).": None,
+    "Both A and B are correct": None,
+    "The answer is not B.": None,
+    "Option B is wrong.": None,
+    "It shows vitamin B": None,
+    "A resposta": None,
+    "A red car": None,
+    "I cannot tell.": None,
+    "B and C": None,
+    "B, not A": None,
+    "It is B, red": None,
+    "Answer: B (red)": None,
+    "A. red\nB. blue\nC. green": None,
+    "The answer is D": None,
+    "Answer: B/C": None,
+    "Neither B nor C.": None,
+    "AB": None,
+    "Not B": None,
+    "The answer isn't B": None,
+    "Answers: A, B": None,
+    "I would not choose B": None,
+    "It is not B but C": None,
+}
+
 
 def test_match_option_finds_a_letter_a_text_or_both_that_agree() -> None:
     for response, label in LETTER_OF_RESPONSE.items():
         assert match_option(response, label_options(COLORS), "B") == label, repr(response)
+
+
+def test_match_option_understands_the_forms_that_models_write() -> None:
+    for response, label in LONG_RESPONSES.items():
+        assert match_option(response, label_options(COLORS), "B") == label, repr(response)
+
+
+def test_match_option_tells_a_reason_from_the_text_of_another_option() -> None:
+    options = {"A": "A dog", "B": "A dog and a cat", "C": "Plan B", "D": "no"}
+    for response, label in {
+        "The answer is B: a dog and a cat.": "B",
+        "B. A dog": None,
+        "Plan B": "C",
+        "C. Plan B": "C",
+        "The answer is (D), since nobody is there.": "D",
+        "The answer is (A). There is no cat.": "A",
+        "The answer is A, there is no cat.": None,
+    }.items():
+        assert match_option(response, options, "A") == label, repr(response)
+
+
+def test_match_option_ends_on_long_odd_texts() -> None:
+    for text in ("answer " * 5_000, "A" * 50_000, "B C " * 2_000, "answer is " * 5_000):
+        assert match_option(text, label_options(COLORS), "B") is None
 
 
 def test_training_and_evaluation_agree_on_every_response() -> None:
@@ -66,7 +171,7 @@ def test_training_and_evaluation_agree_on_every_response() -> None:
     for letter, color in options.items():
         question = Question("c", "", "multiple_choice", "Which color?", color, COLORS)
         item = Item("c", ("a.mp4",), "?", "?", options, letter, "choice", {}, "here")
-        for response, chosen in LETTER_OF_RESPONSE.items():
+        for response, chosen in {**LETTER_OF_RESPONSE, **LONG_RESPONSES}.items():
             assert is_correct(question, response) == (chosen == letter), (response, letter)
             assert score_response(item, response).correct == (chosen == letter), (response, letter)
     free = Item("o", ("a.mp4",), "?", "?", {}, OPEN.answer, "words", {}, "here")
