@@ -90,5 +90,9 @@ class ServerError(InputError):
     """A server that cannot be started safely with these arguments."""
 
 
+class DownloadError(InputError):
+    """A URL that is not allowed, or gives no file within the limits."""
+
+
 class MemoryFileError(InputError):
     """A video memory on disk that is missing or corrupt, or of another video or model."""

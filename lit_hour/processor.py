@@ -77,6 +77,20 @@ class HourLLaVAProcessor:
         messages = (system, *history, Message("user", question))
         return Conversation(messages, (), answer_start, tuple(frame_texts))
 
+    def build_chat_prompt(self, messages: Sequence[Message]) -> Conversation:
+        """Build a conversation from messages in any order; an answer follows the last one.
+
+        The system prompt is `text.system_prompt`, unless the first message is another one.
+
+        Raises:
+            QuestionError: no message of the user has text.
+        """
+        if not any(message.role == "user" and message.text.strip() for message in messages):
+            raise QuestionError("The question is empty.")
+        if messages[0].role != "system":
+            messages = (Message("system", self.config.system_prompt), *messages)
+        return Conversation(tuple(messages), expects_answer=True)
+
     def video_note(self, duration_seconds: float, num_frames: int) -> str:
         """Return the sentence on a video's length in the prompt, by `text.time_sentence`.
 

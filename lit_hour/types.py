@@ -72,12 +72,19 @@ class Conversation:
         answer_start: given beginning of the answer to be generated.
         frame_texts: texts before each kept frame of a video and behind the last, empty where there
             is none; without them the frames stand together.
+        expects_answer: an answer is to be generated, whatever the role of the last message.
     """
 
     messages: tuple[Message, ...]
     questions: tuple[Question, ...] = ()
     answer_start: str = ""
     frame_texts: tuple[str, ...] = ()
+    expects_answer: bool = False
+
+    @property
+    def is_prompt(self) -> bool:
+        """Whether the conversation ends with the header of an answer to be generated."""
+        return self.expects_answer or self.messages[-1].role == "user"
 
 
 def tensor_fields(record: Any) -> dict[str, Tensor]:

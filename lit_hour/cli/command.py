@@ -8,6 +8,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from lit_hour.config.arguments import CommandParser
+from lit_hour.config.sampling_params import SamplingParams
+from lit_hour.config.validate import check_ranges
+from lit_hour.errors import ConfigError
 
 CHECKPOINT_HELP = "name in RUN/checkpoints; default: best, last or converted"
 MAPPING_HELP = "YAML file of the fields in tars of others; see shards/README.md"
@@ -54,3 +57,32 @@ def parse_device(text: str) -> str:
     if text == "cpu" or (name == "cuda" and number.isdecimal() == bool(colon)):
         return text
     raise argparse.ArgumentTypeError(f"{text} must be cpu, cuda or cuda:N")
+
+
+def add_sampling_options(parser: CommandParser) -> None:
+    """Declare the options of sampling, with the names of OpenAI's API."""
+    parser.add_option(
+        "--temperature", type=float, help="0, the default, for the most likely token; above, random"
+    )
+    parser.add_option("--top-p", type=float, help="share of the probability to sample from")
+    parser.add_option("--top-k", type=int, help="number of tokens to sample from")
+    parser.add_option("--seed", type=int, help="seed of the sampling; default: random")
+    parser.add_option(
+        "--stop", action="append", default=[], help="text that ends the answer; may be repeated"
+    )
+
+
+def read_sampling_params(arguments: argparse.Namespace) -> SamplingParams:
+    """Return the parameters that the options of `add_sampling_options` give.
+
+    Raises:
+        ConfigError: one is out of range, or has no effect.
+    """
+    values = {name: getattr(arguments, name) for name in ("temperature", "top_p", "top_k", "seed")}
+    given = {name: value for name, value in values.items() if value is not None}
+    params = SamplingParams(**given, stop=tuple(filter(None, arguments.stop)))
+    check_ranges(params, "")
+    if given and not params.temperature and "temperature" not in given:
+        name = next(iter(given)).replace("_", "-")
+        raise ConfigError(f"--{name} has no effect without --temperature. Give one above 0.")
+    return params

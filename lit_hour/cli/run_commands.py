@@ -7,7 +7,15 @@ import logging
 import os
 from pathlib import Path
 
-from lit_hour.cli.command import CHECKPOINT_HELP, Command, add_run_options, parse_port
+from lit_hour.cli.command import (
+    CHECKPOINT_HELP,
+    Command,
+    add_run_options,
+    add_sampling_options,
+    parse_port,
+    read_sampling_params,
+)
+from lit_hour.cli.web_files import local_files
 from lit_hour.config.arguments import CommandParser
 from lit_hour.errors import QuestionError
 
@@ -20,14 +28,18 @@ def ask_parser(prog: str, description: str) -> CommandParser:
         settings_help="any setting of the run, such as video.max_frames=600",
         explain_extra=_explain_extra_words,
     )
-    parser.add_positional("file", type=Path, help="video, image, or saved memory")
+    parser.add_positional("file", help="video, image, or saved memory; a URL with --allow-url")
     parser.add_positional(
         "question", nargs="?", help="question in quotes; without one, a conversation starts"
     )
     add_run_options(parser, takes_device=True)
+    parser.add_option("--also", action="append", default=[], help="further image; may be repeated")
     parser.add_option(
-        "--also", type=Path, action="append", default=[], help="further image; may be repeated"
+        "--allow-url",
+        action="store_true",
+        help="read files from http(s) URLs, of any address; they are not kept",
     )
+    add_sampling_options(parser)
     parser.add_option(
         "--evidence",
         action="store_true",
@@ -56,19 +68,22 @@ def run_ask(arguments: argparse.Namespace) -> None:
     question = arguments.question
     if question is not None and not question.strip():
         raise QuestionError("The question is empty. Ask something.")
-    files = check_input_files([arguments.file, *arguments.also])
-    if arguments.evidence and files.are_images:
-        raise QuestionError(
-            f"--evidence shows moments of a video, but {files.paths[0]} is an image. Leave it out."
+    sampling = read_sampling_params(arguments)
+    with local_files([arguments.file, *arguments.also], arguments.allow_url) as paths:
+        files = check_input_files(paths)
+        if arguments.evidence and files.are_images:
+            raise QuestionError(
+                f"--evidence shows moments of a video, but {files.paths[0]} is an image. Leave it"
+                " out."
+            )
+        predictor = VideoPredictor.from_run(
+            arguments.run, arguments.checkpoint, arguments.device, arguments.overrides
         )
-    predictor = VideoPredictor.from_run(
-        arguments.run, arguments.checkpoint, arguments.device, arguments.overrides
-    )
-    memory = load_or_encode(predictor, files)
+        memory = load_or_encode(predictor, files)
     if question is None:
-        Repl(predictor, memory).run()
+        Repl(predictor, memory, sampling=sampling).run()
     else:
-        print_answer(predictor, memory, question, arguments.evidence)
+        print_answer(predictor, memory, question, arguments.evidence, sampling)
 
 
 def needle_parser(prog: str, description: str) -> CommandParser:

@@ -10,12 +10,15 @@ from lit_hour.config.fields import field
 
 @dataclass(frozen=True)
 class ServerConfig:
-    """Limits of `lit-hour serve`; none of them changes an answer."""
+    """Limits of `lit-hour serve`, and what clients may do; none of them changes an answer."""
 
     max_upload_mb: int = field(4000, "largest video file", unit="MB", ge=1)
     max_video_seconds: float = field(6 * 3600.0, "longest video", unit="s", gt=0)
     max_frame_megapixels: float = field(
         16.0, "largest frame of a video; 4K has 8.3", unit="MP", gt=0
+    )
+    max_request_mb: int = field(
+        64, "largest request, with the data URLs of its media", unit="MB", ge=1
     )
     max_videos: int = field(
         32, "videos to keep; a further one replaces the least recently used", ge=1
@@ -53,6 +56,17 @@ class ServerConfig:
         "",
         "host names that browsers may use besides localhost and the server's address, separated by"
         " commas, such as the name of a proxy",
+    )
+    allow_origins: str = field(
+        "",
+        "origins whose pages may use the server (CORS), separated by commas, such as"
+        " https://example.org; *, for all, needs a token",
+    )
+    allow_urls: bool = field(
+        False, "whether clients may name media by http(s) URLs; only public addresses are read"
+    )
+    url_timeout_seconds: float = field(
+        60.0, "time limit for reading a URL, with its redirects", unit="s", gt=0
     )
 
 

@@ -92,7 +92,7 @@ def check_config(config: Config) -> None:
     Raises:
         ConfigError: a setting cannot be used.
     """
-    _check_ranges(config, "")
+    check_ranges(config, "")
     if not RUN_NAME.fullmatch(config.run.name):
         raise ConfigError(
             f"run.name={config.run.name!r} must name a folder:"
@@ -161,14 +161,19 @@ def _check_batches(data: DataConfig) -> None:
         )
 
 
-def _check_ranges(settings: Any, prefix: str) -> None:
+def check_ranges(settings: Any, prefix: str) -> None:
+    """Check that every number of a dataclass is within the range of its field.
+
+    Raises:
+        ConfigError: one is not; its name in the message has the prefix.
+    """
     for field in dataclasses.fields(settings):
         name, value = f"{prefix}{field.name}", getattr(settings, field.name)
         if dataclasses.is_dataclass(value):
-            _check_ranges(value, f"{name}.")
+            check_ranges(value, f"{name}.")
         elif isinstance(value, dict):
             for key, source in value.items():
-                _check_ranges(source, f"{name}.{key}.")
+                check_ranges(source, f"{name}.{key}.")
         elif isinstance(value, int | float) and not isinstance(value, bool):
             if not math.isfinite(value):
                 raise ConfigError(f"{name}={value} must be a finite number.")

@@ -7,15 +7,43 @@ from typing import Literal
 
 
 @dataclass(frozen=True)
+class TokenLogprob:
+    """A generated token, its log-probability, and the most likely tokens with theirs."""
+
+    text: str
+    logprob: float
+    top: tuple[tuple[str, float], ...]
+
+
+@dataclass(frozen=True)
+class AnswerPiece:
+    """The text that one more token adds to an answer.
+
+    Attributes:
+        text: may be empty: a part of a character, or the possible beginning of a stop text.
+        index: of the answer, if several are generated.
+        logprob: of the token, if log-probabilities are wanted; None at the end of the turn.
+    """
+
+    text: str
+    index: int = 0
+    logprob: TokenLogprob | None = None
+
+
+@dataclass(frozen=True)
 class Answer:
     """A generated answer and its cost.
 
     Attributes:
+        text: without the stop text that ended it.
         num_memory_tokens: in the memory repository.
         num_prompt_tokens: read by the LLM: text, and the visual tokens kept by forgetting.
         num_new_tokens: generated, including the end of the turn.
-        finish_reason: "stop" if the model ended its turn, "length" if the answer was cut off.
+        finish_reason: "stop" if the model ended its turn, or at a stop text; "length" if the answer
+            was cut off.
         seconds: time spent per part: "decode", "encode", "first_token", "other_tokens".
+        index: of the answer, if several are generated.
+        logprobs: of its tokens, if log-probabilities are wanted.
     """
 
     text: str
@@ -25,6 +53,8 @@ class Answer:
     num_new_tokens: int
     finish_reason: Literal["stop", "length"]
     seconds: dict[str, float]
+    index: int = 0
+    logprobs: tuple[TokenLogprob, ...] = ()
 
 
 @dataclass(frozen=True)

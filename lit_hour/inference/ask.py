@@ -12,6 +12,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from lit_hour.config.sampling_params import GREEDY, SamplingParams
 from lit_hour.errors import InputError
 from lit_hour.inference.answer import Answer
 from lit_hour.inference.attribution import Attribution, attribute_answer
@@ -44,14 +45,18 @@ def load_or_encode(predictor: VideoPredictor, files: InputFiles) -> VideoMemory:
 
 
 def print_answer(
-    predictor: VideoPredictor, memory: VideoMemory, question: str, evidence: bool = False
+    predictor: VideoPredictor,
+    memory: VideoMemory,
+    question: str,
+    evidence: bool = False,
+    sampling: SamplingParams = GREEDY,
 ) -> None:
     """Print an answer as it is generated, then its cost, then its attribution if `evidence`.
 
     Raises:
         QuestionError: as `VideoPredictor.generate` or `attribute_answer`.
     """
-    for piece in predictor.generate(memory, question):
+    for piece in predictor.generate(memory, question, sampling=sampling):
         if isinstance(piece, Answer):
             seconds = ", ".join(
                 f"{part.replace('_', ' ')} {seconds:.2f} s"
@@ -75,9 +80,11 @@ class Repl:
         predictor: VideoPredictor,
         memory: VideoMemory,
         read_line: Callable[[str], str] = input,
+        sampling: SamplingParams = GREEDY,
     ) -> None:
         """Args: read_line: shows a prompt and returns a line; EOFError ends the conversation."""
         self._predictor, self._memory, self._read_line = predictor, memory, read_line
+        self._sampling = sampling
         self._history: list[Message] = []
         self._commands: dict[str, Callable[[str], Any]] = {
             ":moments": lambda _: self._print_moments(),
@@ -117,7 +124,10 @@ class Repl:
         """Print an answer; if it is stopped, the part that was generated stays in the history."""
         text = ""
         try:
-            for piece in self._predictor.generate(self._memory, question, self._history):
+            pieces = self._predictor.generate(
+                self._memory, question, self._history, sampling=self._sampling
+            )
+            for piece in pieces:
                 if isinstance(piece, Answer):
                     seconds = piece.seconds["first_token"] + piece.seconds["other_tokens"]
                     print(f"\n[{seconds:.2f} s]")

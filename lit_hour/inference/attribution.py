@@ -19,7 +19,7 @@ from lit_hour.errors import QuestionError
 from lit_hour.inference.predictor import VideoPredictor
 from lit_hour.inference.video_memory import VideoMemory
 from lit_hour.model.memory_repository import with_tokens
-from lit_hour.types import Message
+from lit_hour.types import Conversation, Message
 
 MAX_MOMENTS = 3
 MOMENT_THRESHOLD = 0.5  # a moment extends while the smoothed curve is above this share of its peak
@@ -60,9 +60,18 @@ def attribute_answer(
 ) -> Attribution:
     """Return where in the video the model looked for an answer that it generated.
 
-    Args and errors are those of `attribution_steps`.
+    Args:
+        predictor: that generated the answer.
+        memory: of the video.
+        question: text of the user.
+        answer: text that was generated.
+        history: as for `VideoPredictor.generate`.
+
+    Raises:
+        QuestionError: the question is empty, or as `attribution_steps`.
     """
-    *_, attribution = attribution_steps(predictor, memory, question, answer, history)
+    conversation = predictor.processor.build_prompt(question, history)
+    *_, attribution = attribution_steps(predictor, memory, conversation, answer)
     assert attribution is not None
     return attribution
 
@@ -71,9 +80,8 @@ def attribute_answer(
 def attribution_steps(
     predictor: VideoPredictor,
     memory: VideoMemory,
-    question: str,
+    conversation: Conversation,
     answer: str,
-    history: Sequence[Message] = (),
 ) -> Generator[Attribution | None, None, None]:
     """Attribute an answer in steps: the forward pass, each layer backward, MemAug backward.
 
@@ -83,15 +91,14 @@ def attribution_steps(
     Args:
         predictor: that generated the answer.
         memory: of the video.
-        question: text of the user.
+        conversation: up to the answer.
         answer: text that was generated.
-        history: as for `VideoPredictor.generate`.
 
     Yields:
         None after each step, then the attribution. Close the generator to stop early.
 
     Raises:
-        QuestionError: the memory is one of images, the question is empty or too long, or the
+        QuestionError: the memory is one of images, the conversation is too long, or the
             attribution may take more than `serving.max_evidence_gb`.
     """
     repository, processor = memory.repository, predictor.processor
@@ -102,7 +109,6 @@ def attribution_steps(
     tokens = repository.tokens.detach().clone().requires_grad_()  # (memory, dim)
     differentiable = replace(memory, repository=with_tokens(repository, tokens))
     with torch.enable_grad():
-        conversation = processor.build_prompt(question, history)
         prompt = predictor.build_prompts(differentiable, [conversation])
     num_prompt_tokens = prompt.embeddings.shape[1]
     _check_memory_use(predictor, memory, num_prompt_tokens, len(answer_ids))

@@ -17,9 +17,11 @@ import torch
 from tqdm import tqdm
 
 from lit_hour.config.load import load_config
+from lit_hour.config.sampling_params import GREEDY, SamplingParams
 from lit_hour.config.schema import Config
 from lit_hour.errors import ConfigError, QuestionError
-from lit_hour.inference.answer import Answer, LogLikelihood
+from lit_hour.inference.answer import Answer, AnswerPiece, LogLikelihood
+from lit_hour.inference.answer_stream import stream_answers
 from lit_hour.inference.precision import cast_weights, resolve_dtype
 from lit_hour.inference.video_memory import (
     InputFiles,
@@ -51,8 +53,6 @@ from lit_hour.types import (
     Visual,
 )
 from lit_hour.weights.reader import check_state_dict, load_into, open_weights, optional_weights
-
-REPLACEMENT_CHARACTER = "\ufffd"  # decoded while the last bytes of a character are missing
 
 
 class VideoPredictor:
@@ -253,21 +253,22 @@ class VideoPredictor:
         encode_seconds = memory.seconds["encode"] + time.perf_counter() - started
         return replace(longer, seconds={**memory.seconds, "encode": encode_seconds})
 
-    @torch.inference_mode()
     def generate(
         self,
         memory: VideoMemory,
         question: str,
         history: Sequence[Message] = (),
         max_new_tokens: int | None = None,
+        sampling: SamplingParams = GREEDY,
     ) -> Generator[str | Answer, None, None]:
-        """Generate the answer to a question by greedy decoding.
+        """Generate the answer to a question, by greedy decoding unless `sampling` is given.
 
         Args:
             memory: of the video or images.
             question: text of the user.
             history: earlier questions and answers, alternating.
             max_new_tokens: limit below `generation.max_new_tokens`, which holds in any case.
+            sampling: how to sample one answer.
 
         Yields:
             Pieces of text as they are generated, then the `Answer`.
@@ -275,36 +276,10 @@ class VideoPredictor:
         Raises:
             QuestionError: the question is empty, or too long.
         """
-        started = time.perf_counter()
-        prompt = self.build_prompts(memory, [self.processor.build_prompt(question, history)])
-        tokenizer, limit = self.processor.tokenizer, self.config.generation.max_new_tokens
-        limit, end_id = min(limit, max_new_tokens or limit), end_of_turn_id(tokenizer)
-        ids: list[int] = []
-        emitted = ""
-        for token in self.model.llm.generate(prompt, limit, end_id):
-            if not ids:
-                first_token_seconds = time.perf_counter() - started
-            ids.append(int(token))
-            text = str(tokenizer.decode(ids, skip_special_tokens=True))
-            if not text.endswith(REPLACEMENT_CHARACTER):
-                yield text.removeprefix(emitted)
-                emitted = text
-        if text != emitted:  # generation was cut off within a character
-            yield text.removeprefix(emitted)
-        seconds = {
-            **memory.seconds,
-            "first_token": first_token_seconds,
-            "other_tokens": time.perf_counter() - started - first_token_seconds,
-        }
-        yield Answer(
-            text,
-            num_frames=memory.num_frames,
-            num_memory_tokens=len(memory.repository.tokens),
-            num_prompt_tokens=prompt.embeddings.shape[1],
-            num_new_tokens=len(ids),
-            finish_reason="stop" if ids[-1] == end_id else "length",
-            seconds=seconds,
-        )
+        conversation = self.processor.build_prompt(question, history)
+        params = replace(sampling, max_new_tokens=max_new_tokens or sampling.max_new_tokens)
+        for event in stream_answers(self, memory, conversation, params):
+            yield event.text if isinstance(event, AnswerPiece) else event
 
     @torch.inference_mode()
     def generate_batch(

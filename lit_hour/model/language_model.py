@@ -44,6 +44,11 @@ class LLMInputs:
         return self.labels[:, 1:] != IGNORE_INDEX
 
 
+def pick_most_likely(logits: Tensor) -> Tensor:
+    """Return the most likely token of each text: `(texts, vocabulary)` -> `(texts,)`."""
+    return logits.argmax(dim=-1)
+
+
 class LanguageModel(nn.Module):
     """A decoder on embeddings: loss, generation and log-likelihoods.
 
@@ -291,8 +296,10 @@ class LanguageModel(nn.Module):
         max_new_tokens: int,
         end_id: int,
         any_rank: Callable[[bool], bool] = bool,
+        select: Callable[[Tensor], Tensor] = pick_most_likely,
+        num_copies: int = 1,
     ) -> Iterator[Tensor]:
-        """Generate greedily until all texts have ended.
+        """Generate until all texts have ended, greedily by default.
 
         Args:
             inputs: prompts, padded on the left.
@@ -300,13 +307,17 @@ class LanguageModel(nn.Module):
             end_id: token that ends a text.
             any_rank: reduces a flag over the ranks (logical or). Each rank of a sharded model needs
                 the others for each token, so all go on until the last text of any rank has ended.
+            select: from logits `(texts, vocabulary)` to tokens `(texts,)`, such as a
+                `TokenSampler`.
+            num_copies: continuations of each prompt, which is encoded once for all of them.
 
         Yields:
             The next token of each text, `(texts,)`; `end_id` for a text that has ended. Close the
             iterator to stop early.
         """
         embeddings, mask = inputs.embeddings, inputs.attention_mask
-        has_ended = torch.zeros(len(mask), dtype=torch.bool, device=mask.device)  # (texts,)
+        num_texts = len(mask) * num_copies
+        has_ended = torch.zeros(num_texts, dtype=torch.bool, device=mask.device)  # (texts,)
         cache = None
         for _ in range(max_new_tokens):
             output = self.network(
@@ -316,7 +327,12 @@ class LanguageModel(nn.Module):
                 use_cache=True,
                 logits_to_keep=1,
             )
-            tokens = output.logits[:, -1].argmax(dim=-1).masked_fill(has_ended, end_id)  # (texts,)
+            logits = output.logits[:, -1]  # (texts, vocabulary)
+            if cache is None and num_copies > 1:
+                output.past_key_values.batch_repeat_interleave(num_copies)
+                logits = logits.repeat_interleave(num_copies, dim=0)  # (texts, vocabulary)
+                mask = mask.repeat_interleave(num_copies, dim=0)  # (texts, tokens)
+            tokens = select(logits).masked_fill(has_ended, end_id)  # (texts,)
             yield tokens
             has_ended |= tokens == end_id
             if not any_rank(not has_ended.all()):

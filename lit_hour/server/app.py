@@ -16,17 +16,20 @@ from fastapi.responses import FileResponse, Response
 from lit_hour.errors import ServerError
 from lit_hour.inference.predictor import VideoPredictor
 from lit_hour.server.auth import AccessMiddleware, AccessPolicy, AllowedDirs, read_token
-from lit_hour.server.chat_completions import MAX_BODY_BYTES, create_completion, evidence_fields
+from lit_hour.server.chat_completions import create_completion
+from lit_hour.server.chat_request import MediaPart
+from lit_hour.server.chat_response import evidence_fields
 from lit_hour.server.http_errors import EXCEPTION_HANDLERS
 from lit_hour.server.metrics import CONTENT_TYPE_LATEST, CountResponses
 from lit_hour.server.queueing import cancel_on_disconnect
+from lit_hour.server.request_body import read_body
 from lit_hour.server.state import AppState
-from lit_hour.server.uploads import read_body
 
 MAX_PORT = 65535
 GRACEFUL_SHUTDOWN_SECONDS = 5  # answers that take longer are cancelled
 KEEP_ALIVE_SECONDS = 20
-MAX_TOKEN_BYTES = 4096
+MAX_TOKEN_BYTES, MAX_URL_BYTES = 4096, 16_384
+READ_METHODS = ("GET", "HEAD")  # a proxy or a load balancer may ask for the header alone
 STATIC_DIR = Path(__file__).parent / "static"
 STATIC_FILES = {
     "/": STATIC_DIR / "index.html",
@@ -70,9 +73,9 @@ def serve(
     allowed_dirs = AllowedDirs(videos)
     with _listen(host, port) as listener:
         predictor = VideoPredictor.from_run(run, checkpoint, device, overrides)
-        names = predictor.config.serving.server.allowed_hosts.lower().split(",")
-        host_names = frozenset(name.strip() for name in names if name.strip())
-        policy = AccessPolicy(host, token, host_names)
+        settings = predictor.config.serving.server
+        host_names, origins = map(_split_list, (settings.allowed_hosts, settings.allow_origins))
+        policy = AccessPolicy(host, token, host_names, origins)
         state = AppState(predictor, run.resolve().name, policy, allowed_dirs)
         url_host = f"[{host}]" if ":" in host else host
         url = f"http://{url_host}:{listener.getsockname()[1]}/"
@@ -115,15 +118,25 @@ def _add_page_routes(app: FastAPI) -> None:
         return FileResponse(path, headers={"Cache-Control": "no-cache"})
 
     for path in STATIC_FILES:
-        app.add_api_route(path, static_file, response_model=None)
+        app.add_api_route(path, static_file, methods=READ_METHODS, response_model=None)
 
 
 def _add_status_routes(app: FastAPI, state: AppState) -> None:
     settings, policy = state.settings, state.policy
 
-    @app.get("/health")
+    @app.api_route("/health", methods=READ_METHODS)
     async def health() -> dict[str, str]:
+        """Liveness: the process answers."""
         return {"status": "ok"}
+
+    @app.api_route("/ready", methods=READ_METHODS)
+    async def ready() -> dict[str, str]:
+        """Readiness: one more question would be admitted."""
+        try:
+            state.queue.check_capacity()
+        except HTTPException as error:
+            raise HTTPException(503, error.detail, error.headers) from error
+        return {"status": "ready"}
 
     @app.get("/metrics")
     async def metrics() -> Response:
@@ -144,10 +157,16 @@ def _add_status_routes(app: FastAPI, state: AppState) -> None:
         )
         return response
 
-    @app.get("/v1/models")
-    async def models() -> dict[str, Any]:
-        model = {"id": state.model_name, "object": "model", "owned_by": "lit_hour", "created": 0}
+    model = {"id": state.model_name, "object": "model", "owned_by": "lit_hour", "created": 0}
+
+    @app.api_route("/v1/models", methods=READ_METHODS)
+    async def list_models() -> dict[str, Any]:
         return {"object": "list", "data": [model]}
+
+    @app.api_route("/v1/models/{model_id:path}", methods=READ_METHODS)
+    async def get_model(model_id: str) -> dict[str, Any]:
+        state.check_model(model_id)
+        return model
 
     @app.get("/v1/server")
     async def server_info() -> dict[str, Any]:
@@ -170,13 +189,13 @@ def _add_video_routes(app: FastAPI, state: AppState) -> None:
 
     @app.post("/v1/videos", status_code=201)
     async def upload_video(request: Request, name: str = "") -> dict[str, Any]:
-        return (await state.add_upload(request, name)).to_json()
+        return (await state.media.add_upload(request, name)).to_json()
 
     @app.post("/v1/videos/open")
     async def open_video(request: Request) -> dict[str, Any]:
-        body = await read_body(request, MAX_BODY_BYTES, state.settings.upload_idle_seconds)
-        url = body.decode(errors="replace").strip()
-        return (await state.resolve_video(request, url)).to_json()
+        body = await read_body(request, MAX_URL_BYTES, state.settings.upload_idle_seconds)
+        part = MediaPart("video", body.decode(errors="replace").strip(), "body")
+        return (await state.media.open_video(request, part, {})).to_json()
 
     @app.get("/v1/videos/{video_id}")
     async def get_video(video_id: str) -> dict[str, Any]:
@@ -219,6 +238,10 @@ def _add_chat_routes(app: FastAPI, state: AppState) -> None:
             "object": "chat.completion.evidence",
             "evidence": evidence_fields(attribution),
         }
+
+
+def _split_list(setting: str) -> frozenset[str]:
+    return frozenset(name.strip() for name in setting.lower().split(",") if name.strip())
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hmac
 import ipaddress
 import os
+import re
 import secrets
 import socket
 import stat
@@ -22,6 +23,7 @@ from urllib.parse import unquote, urlsplit
 from fastapi import HTTPException
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import HTTPConnection
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from lit_hour.errors import ServerError
@@ -29,7 +31,10 @@ from lit_hour.media.video_probe import VIDEO_SUFFIXES
 from lit_hour.server.http_errors import error_response
 
 MIN_TOKEN_LENGTH = 16
-PUBLIC_PATHS, PUBLIC_PREFIX = ("/", "/health", "/v1/login"), "/static/"  # show nothing of videos
+PUBLIC_PATHS, PUBLIC_PREFIX = (
+    ("/", "/health", "/ready", "/v1/login"),
+    "/static/",
+)  # show nothing of videos
 SECURITY_HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self';"
     " img-src 'self' data:; media-src 'self' blob:; connect-src 'self'; base-uri 'none';"
@@ -39,6 +44,7 @@ SECURITY_HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
 }
 MAX_LISTED_FILES = 500
+_HEADER_NAMES = re.compile(r"[\w-]+( *, *[\w-]+)*", re.ASCII)
 _OUTSIDE = (
     "The path is not inside a directory that the server was started with (--videos), or contains a"
     " link or '..'."
@@ -83,12 +89,14 @@ class AccessPolicy:
         host: address that the server listens on.
         token: empty if none is required.
         host_names: further names in the Host header, such as that of a proxy.
+        allow_origins: origins whose pages may use the server (CORS), or "*" for all.
         session_secret: content of the cookie that a login sets.
     """
 
     host: str
     token: str = ""
     host_names: frozenset[str] = frozenset()
+    allow_origins: frozenset[str] = frozenset()
     session_secret: str = field(default_factory=secrets.token_urlsafe)
 
     def __post_init__(self) -> None:
@@ -97,6 +105,23 @@ class AccessPolicy:
                 f"--host {self.host} is reachable from other machines. Give --token-file FILE, so"
                 " that clients need a token."
             )
+        for origin in self.allow_origins:
+            parts = urlsplit(origin)
+            if origin == "*" and not self.token:
+                raise ServerError(
+                    "serving.server.allow_origins=* lets every page use the server. Give"
+                    " --token-file FILE, or name the origins."
+                )
+            has_host = parts.scheme in ("http", "https") and bool(parts.netloc)
+            if origin != "*" and (not has_host or f"{parts.scheme}://{parts.netloc}" != origin):
+                raise ServerError(
+                    f"serving.server.allow_origins={origin} is not an origin. Give it as"
+                    " https://example.org, without a path."
+                )
+
+    def allows_origin(self, origin: str | None) -> bool:
+        """Return whether pages of another origin may use the server."""
+        return origin is not None and bool({origin, "*"} & self.allow_origins)
 
     def check(self, connection: HTTPConnection) -> None:
         """Check the Host, the Origin and the token of a request.
@@ -118,7 +143,7 @@ class AccessPolicy:
             headers.get("sec-fetch-site") == "cross-site"
             and headers.get("sec-fetch-mode") != "navigate"
         )
-        if has_other_origin or is_cross_site:
+        if (has_other_origin or is_cross_site) and not self.allows_origin(origin):
             raise HTTPException(403, "Pages of another origin may not use this server.")
         path = connection.url.path
         is_public = path in PUBLIC_PATHS or path.startswith(PUBLIC_PREFIX)
@@ -161,18 +186,40 @@ class AccessMiddleware:
         if scope["type"] != "http":
             return await self._app(scope, receive, send) if scope["type"] == "lifespan" else None
 
+        request_headers = HTTPConnection(scope).headers
+        origin = request_headers.get("origin")
+        cors_headers = _cors_headers(request_headers) if self._policy.allows_origin(origin) else {}
+
         async def add_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
-                for name, value in SECURITY_HEADERS.items():
+                for name, value in {**SECURITY_HEADERS, **cors_headers}.items():
                     headers.setdefault(name, value)
             await send(message)
 
+        is_preflight = scope["method"] == "OPTIONS" and "access-control-request-method" in (
+            request_headers
+        )
+        if is_preflight and cors_headers:  # browsers send no token with it
+            return await Response(status_code=204)(scope, receive, add_headers)
         try:
             self._policy.check(HTTPConnection(scope))
         except HTTPException as error:
             return await error_response(error)(scope, receive, add_headers)
         return await self._app(scope, receive, add_headers)
+
+
+def _cors_headers(headers: Headers) -> dict[str, str]:
+    """Return the headers that let a page of an allowed origin read the response."""
+    requested = headers.get("access-control-request-headers", "")
+    return {
+        "Access-Control-Allow-Origin": headers["origin"],
+        "Access-Control-Allow-Methods": "GET, HEAD, POST, DELETE",
+        "Access-Control-Allow-Headers": requested if _HEADER_NAMES.fullmatch(requested) else "",
+        "Access-Control-Expose-Headers": "Retry-After",
+        "Access-Control-Max-Age": "600",
+        "Vary": "Origin",
+    }
 
 
 class AllowedDirs:

@@ -62,11 +62,11 @@ def check_video(path: Path, name: str, settings: ServerConfig) -> VideoHeader:
     Raises:
         VideoError: the file is rejected, with the reason.
     """
-    limits = ResourceLimits(settings.check_timeout_seconds, _ram_bytes(settings))
-    with _start_worker(decode_worker.check_video, path, limits) as connection:
-        channel = _WorkerChannel(connection, path, name, limits, Event())
+    limits = ResourceLimits(settings.check_timeout_seconds, ram_bytes(settings))
+    with start_worker(decode_worker.check_video, path, limits) as connection:
+        channel = WorkerChannel(connection, path, name, limits, Event())
         message = channel.receive_message("header")
-    with _validation(name):
+    with validation(name):
         header = VideoHeader(
             _positive(message["duration_seconds"]), int(message["width"]), int(message["height"])
         )
@@ -107,10 +107,10 @@ def decode_in_sandbox(
         VideoError: the video cannot be opened.
         DecodingCancelledError: `cancelled` was set.
     """
-    limits = ResourceLimits(settings.decode_timeout_seconds, _ram_bytes(settings))
-    worker = _start_worker(decode_worker.decode_video, path, limits, video, chunk_frames)
+    limits = ResourceLimits(settings.decode_timeout_seconds, ram_bytes(settings))
+    worker = start_worker(decode_worker.decode_video, path, limits, video, chunk_frames)
     with worker as connection:
-        channel = _WorkerChannel(connection, path, name, limits, cancelled)
+        channel = WorkerChannel(connection, path, name, limits, cancelled)
         yield SandboxedVideo(channel, video, chunk_frames)
 
 
@@ -123,7 +123,7 @@ class SandboxedVideo:
         warnings: of the decoder, known after `chunks`.
     """
 
-    def __init__(self, channel: _WorkerChannel, video: VideoConfig, chunk_frames: int) -> None:
+    def __init__(self, channel: WorkerChannel, video: VideoConfig, chunk_frames: int) -> None:
         self._channel, self._image_size, self._chunk_frames = (
             channel,
             video.image_size,
@@ -131,7 +131,7 @@ class SandboxedVideo:
         )
         self.warnings: list[str] = []
         message = channel.receive_message("opened")
-        with _validation(channel.name):
+        with validation(channel.name):
             self.num_frames = int(message["num_frames"])
             self.duration_seconds = _positive(message["duration_seconds"])
         if not 0 < self.num_frames <= video.max_frames:
@@ -148,7 +148,7 @@ class SandboxedVideo:
         """
         name, num_received = self._channel.name, 0
         while (message := self._channel.receive_message("frames", "done"))["kind"] == "frames":
-            with _validation(name):
+            with validation(name):
                 timestamps = torch.tensor(message["timestamps"], dtype=torch.float32)
                 timestamps = timestamps.flatten()  # (frames,)
             num_received += len(timestamps)
@@ -160,13 +160,13 @@ class SandboxedVideo:
                 raise VideoError(f"{name}: its decoder sent images of another size.")
             images = torch.frombuffer(bytearray(pixels), dtype=torch.uint8)
             yield Frames(images.view(shape), timestamps)  # (frames, 3, size, size), (frames,)
-        with _validation(name):
+        with validation(name):
             self.warnings = [
                 self._channel.redact_path(str(warning)) for warning in message["warnings"]
             ]
 
 
-class _WorkerChannel:
+class WorkerChannel:
     """Receives the messages of a worker, within the limit on time."""
 
     def __init__(
@@ -184,7 +184,7 @@ class _WorkerChannel:
     def receive_message(self, *kinds: str) -> dict[str, Any]:
         """Return the next message, which must be of one of the kinds."""
         content = self.receive_bytes(MAX_MESSAGE_BYTES)
-        with _validation(self.name):
+        with validation(self.name):
             message = json.loads(content)
             kind, reason = message["kind"], self.redact_path(str(message.get("reason", "")))
         if kind == "error":
@@ -222,7 +222,13 @@ class _WorkerChannel:
 
 
 @contextmanager
-def _start_worker(target: Callable[..., None], *args: object) -> Iterator[Connection]:
+def start_worker(target: Callable[..., None], *args: object) -> Iterator[Connection]:
+    """Run a function in a process of its own, which ends with the block.
+
+    Args:
+        target: gets the connection to send messages to, and `args`.
+        args: further arguments.
+    """
     context = worker_context()
     ours, theirs = context.Pipe(duplex=False)
     process = context.Process(target=target, args=(theirs, *args), daemon=True)
@@ -237,7 +243,8 @@ def _start_worker(target: Callable[..., None], *args: object) -> Iterator[Connec
         process.close()
 
 
-def _ram_bytes(settings: ServerConfig) -> int:
+def ram_bytes(settings: ServerConfig) -> int:
+    """Return the memory limit of a worker."""
     return int(settings.decode_ram_gb * 1e9)
 
 
@@ -248,7 +255,7 @@ def _positive(value: Any) -> float:
 
 
 @contextmanager
-def _validation(name: str) -> Iterator[None]:
+def validation(name: str) -> Iterator[None]:
     """Turn the errors of parsing an invalid message into a `VideoError`."""
     try:
         yield

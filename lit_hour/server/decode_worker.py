@@ -17,8 +17,9 @@ from typing import Any
 
 import torch
 
-from lit_hour.config.schema import VideoConfig
-from lit_hour.errors import VideoError
+from lit_hour.config.schema import ImageConfig, VideoConfig
+from lit_hour.errors import ImageError, InputError, VideoError
+from lit_hour.media.anyres import load_image_set, load_tiled_image
 from lit_hour.media.video_probe import probe
 from lit_hour.media.video_reader import SampledVideo
 
@@ -76,6 +77,29 @@ def decode_video(
         _send(connection, "done", warnings=[str(warning.message) for warning in caught])
 
 
+def decode_images(
+    connection: Connection,
+    paths: tuple[Path, ...],
+    limits: ResourceLimits,
+    size_pixels: int,
+    config: ImageConfig,
+) -> None:
+    """Send the tiles of one image, or the squares of several."""
+    _limit_resources(limits)
+    try:
+        if len(paths) > 1:
+            files = [(f"Image {n}", path.read_bytes()) for n, path in enumerate(paths, start=1)]
+            pixels, grid, size = load_image_set(files, size_pixels).images, (1, 1), (1, 1)
+        else:
+            tiled = load_tiled_image(paths[0].read_bytes(), "The image", size_pixels, config)
+            pixels, grid, size = tiled.tiles, tiled.grid, tiled.size_pixels
+    except (ImageError, OSError, MemoryError) as error:
+        _send_error(connection, error)
+    else:
+        _send(connection, "images", grid=grid, size_pixels=size)
+        connection.send_bytes(pixels.flatten().numpy().data)  # (images * 3 * size * size,)
+
+
 def _limit_resources(limits: ResourceLimits) -> None:
     """Set limits on RAM and CPU time, and forbid writing files.
 
@@ -95,7 +119,7 @@ def _limit_resources(limits: ResourceLimits) -> None:
         resource.setrlimit(kind, (limit, limit))
 
 
-def _send_error(connection: Connection, error: VideoError | MemoryError) -> None:
+def _send_error(connection: Connection, error: InputError | OSError | MemoryError) -> None:
     reason = "" if isinstance(error, MemoryError) else str(error)
     _send(connection, "error", reason=reason)
 

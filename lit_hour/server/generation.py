@@ -17,15 +17,18 @@ from dataclasses import dataclass
 from fastapi import HTTPException
 from prometheus_client import Counter
 
-from lit_hour.inference.answer import Answer
+from lit_hour.config.sampling_params import GREEDY, SamplingParams
+from lit_hour.inference.answer import Answer, AnswerPiece
+from lit_hour.inference.answer_stream import stream_answers
 from lit_hour.inference.attribution import Attribution, attribution_steps
+from lit_hour.inference.json_constraint import compile_schema
 from lit_hour.inference.predictor import VideoPredictor
 from lit_hour.inference.video_memory import VideoMemory
 from lit_hour.io.out_of_memory import explain_out_of_memory
 from lit_hour.server.metrics import Metrics
 from lit_hour.server.queueing import BoundedQueue, ModelExecutor
 from lit_hour.server.video_store import StoredVideo, VideoStore
-from lit_hour.types import Message
+from lit_hour.types import Conversation, ImageSet, Message, TiledImage
 
 HEARTBEAT_SECONDS = 5.0  # proxies and clients close connections that are silent for long
 MAX_RECENT_ANSWERS = 1000
@@ -34,40 +37,44 @@ MAX_RECENT_CHARACTERS = 10_000_000  # of all recent answers, with their question
 
 @dataclass(frozen=True)
 class GenerationRequest:
-    """One question about a video.
+    """A conversation about a video, about images, or about neither.
 
     Attributes:
         id: of the completion, by which the evidence can be requested after the answer.
-        history: earlier questions and answers, alternating.
-        max_new_tokens: limit on the tokens to generate; None for `generation.max_new_tokens`.
+        messages: in any order, up to the answer.
+        video: None for images, and without media.
+        images: decoded; None for a video, and without media.
+        params: how to sample, and how many answers.
         evidence: whether the attribution of the answer follows it.
     """
 
     id: str
-    video: StoredVideo
-    question: str
-    history: Sequence[Message] = ()
-    max_new_tokens: int | None = None
+    messages: Sequence[Message]
+    video: StoredVideo | None = None
+    images: TiledImage | ImageSet | None = None
+    params: SamplingParams = GREEDY
     evidence: bool = False
+
+    @property
+    def subject(self) -> str:
+        """Name of the video, or of what else is asked about, for error messages."""
+        if self.video is not None:
+            return self.video.name
+        return "the text" if self.images is None else "the images"
 
 
 @dataclass(frozen=True)
 class AnsweredQuestion:
-    """A question about a video with its generated answer.
-
-    Attributes:
-        history: earlier questions and answers, alternating.
-    """
+    """A conversation about a video with its generated answer."""
 
     video_id: str
-    question: str
-    history: Sequence[Message]
+    conversation: Conversation
     answer: str
 
     @property
     def num_characters(self) -> int:
         """Length of all texts, with a hundred for what each message takes beside its text."""
-        texts = [self.question, self.answer, *(message.text for message in self.history)]
+        texts = [self.answer, *(message.text for message in self.conversation.messages)]
         return sum(len(text) + 100 for text in texts)
 
 
@@ -108,7 +115,7 @@ class Heartbeat:
     """Nothing was generated yet; keeps the connection alive."""
 
 
-StreamEvent = Heartbeat | str | Answer | Attribution
+StreamEvent = Heartbeat | AnswerPiece | Answer | Attribution
 
 
 class GenerationService:
@@ -131,8 +138,9 @@ class GenerationService:
     async def stream(self, request: GenerationRequest) -> AsyncIterator[AsyncIterator[StreamEvent]]:
         """Start to generate, and return the events; the end of the block cancels the rest.
 
-        A `Heartbeat` comes first if the video is still being encoded. After the pieces of text
-        comes the `Answer`, and after it the `Attribution` if the request has `evidence`.
+        A `Heartbeat` comes first if the video is still being encoded. After the pieces of text of
+        an answer comes the `Answer`, and after the last one the `Attribution` if the request has
+        `evidence`.
 
         Raises:
             HTTPException: when iterated; the queue is full, or the video is not available.
@@ -148,6 +156,14 @@ class GenerationService:
         finally:
             task.cancel()
             await asyncio.wait([task])
+
+    def compile_schema(self, schema: str) -> None:
+        """Compile the JSON schema of a request, so that it is ready when the answer begins.
+
+        Raises:
+            QuestionError: as `json_constraint.compile_schema`.
+        """
+        compile_schema(self._predictor.processor.tokenizer, schema)
 
     async def attribute(self, completion_id: str) -> Attribution:
         """Attribute a recent answer.
@@ -168,35 +184,54 @@ class GenerationService:
         async with AsyncExitStack() as stack:
             with count_outcome(self._metrics.generations):
                 await stack.enter_async_context(self._queue.admit())
-                if not request.video.finished.is_set():
+                conversation = self._predictor.processor.build_chat_prompt(request.messages)
+                if request.video is not None and not request.video.finished.is_set():
                     events.put_nowait(Heartbeat())
-                memory = await stack.enter_async_context(self._videos.lease_memory(request.video))
-                answer = await self._generate(request, memory, events)
-                answered = AnsweredQuestion(
-                    request.video.id, request.question, request.history, answer.text
-                )
-                self._recent.add(request.id, answered)
+                memory = await stack.enter_async_context(self._open_memory(request))
+                answer = await self._generate(request, conversation, memory, events)
+                if request.video is not None and request.params.num_choices == 1:
+                    answered = AnsweredQuestion(request.video.id, conversation, answer.text)
+                    self._recent.add(request.id, answered)
                 events.put_nowait(answer)
             if request.evidence:
                 events.put_nowait(await self._attribute(answered, memory))
 
+    @asynccontextmanager
+    async def _open_memory(self, request: GenerationRequest) -> AsyncIterator[VideoMemory]:
+        """Wait for the memory of a video, or encode images, for the duration of the block."""
+        if request.video is not None:
+            async with self._videos.lease_memory(request.video) as memory:
+                yield memory
+            return
+        async with self._queue.run_slot():
+            with explain_out_of_memory(lambda _: f"{request.subject} do not fit into memory."):
+                memory = await self._executor.run(
+                    self._predictor.encode_visual, request.images, 0.0, request.subject
+                )
+        yield memory
+
     async def _generate(
         self,
         request: GenerationRequest,
+        conversation: Conversation,
         memory: VideoMemory,
         events: asyncio.Queue[StreamEvent | None],
     ) -> Answer:
+        """Generate the answers, and return the last one to end, which is not among the events."""
         async with self._queue.run_slot():
-            started = time.monotonic()
-            pieces = self._predictor.generate(
-                memory, request.question, request.history, request.max_new_tokens
-            )
+            started, num_answers = time.monotonic(), 0
+            pieces = stream_answers(self._predictor, memory, conversation, request.params)
             try:
                 with explain_out_of_memory(lambda _: self._describe_answer(request, memory)):
-                    while isinstance(piece := await self._executor.run(next, pieces), str):
-                        events.put_nowait(piece)
-                        self._metrics.generated_tokens.inc()
-                return piece
+                    while True:
+                        event = await self._executor.run(next, pieces)
+                        if isinstance(event, Answer):
+                            num_answers += 1
+                            if num_answers == request.params.num_choices:
+                                return event
+                        else:
+                            self._metrics.generated_tokens.inc()
+                        events.put_nowait(event)
             finally:
                 self._executor.submit(pieces.close)  # a generator must be closed on its own thread
                 self._metrics.generation_seconds.inc(time.monotonic() - started)
@@ -206,7 +241,7 @@ class GenerationService:
             async with self._attribution_lock, self._queue.run_slot():
                 started = time.monotonic()
                 steps = attribution_steps(
-                    self._predictor, memory, answered.question, answered.answer, answered.history
+                    self._predictor, memory, answered.conversation, answered.answer
                 )
                 try:
                     with explain_out_of_memory(lambda _: self._describe_evidence(memory)):
@@ -221,7 +256,7 @@ class GenerationService:
         config = self._predictor.config
         serving = config.serving
         return (
-            f"The answer about {request.video.name} does not fit into memory, with"
+            f"The answer about {request.subject} does not fit into memory, with"
             f" {len(memory.repository.tokens)} tokens of the video in memory and up to"
             f" text.max_tokens={config.text.max_tokens} in the prompt. Ask again later, or lower"
             f" serving.server.max_concurrent_requests={serving.server.max_concurrent_requests},"

@@ -70,9 +70,8 @@ class BoundedQueue:
         self._run_slots = asyncio.Semaphore(max_running)
         self._mean_seconds = 1.0  # moving average of the time that a request runs
 
-    @asynccontextmanager
-    async def admit(self) -> AsyncIterator[None]:
-        """Count a request as in the system for the duration of the block.
+    def check_capacity(self) -> None:
+        """Check that one more request can be admitted.
 
         Raises:
             HTTPException: 429, the queue is full.
@@ -85,6 +84,15 @@ class BoundedQueue:
                 f"The queue is full with {self.in_system} {self._noun}. Try again later.",
                 {"Retry-After": str(retry_after)},
             )
+
+    @asynccontextmanager
+    async def admit(self) -> AsyncIterator[None]:
+        """Count a request as in the system for the duration of the block.
+
+        Raises:
+            HTTPException: as `check_capacity`.
+        """
+        self.check_capacity()
         self.in_system += 1
         try:
             yield

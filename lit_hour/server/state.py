@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
-
-from fastapi import Request
 
 from lit_hour.config.serving import ServerConfig
 from lit_hour.inference.memory_cache import MemoryCache
 from lit_hour.inference.predictor import VideoPredictor
 from lit_hour.server.auth import AccessPolicy, AllowedDirs
-from lit_hour.server.decode_sandbox import check_video, start_forkserver
+from lit_hour.server.decode_sandbox import start_forkserver
 from lit_hour.server.generation import GenerationService
+from lit_hour.server.http_errors import FieldError
+from lit_hour.server.media import MediaLoader
 from lit_hour.server.metrics import Metrics
-from lit_hour.server.queueing import BoundedQueue, ModelExecutor, cancel_on_disconnect
-from lit_hour.server.uploads import LockedTempDir, display_name, receive_upload
-from lit_hour.server.video_store import ID_PREFIX, StoredVideo, VideoStore
-
-MAX_CONCURRENT_CHECKS = 2  # each is a process
+from lit_hour.server.queueing import BoundedQueue, ModelExecutor
+from lit_hour.server.uploads import LockedTempDir
+from lit_hour.server.video_store import VideoStore
 
 
 class AppState:
@@ -53,7 +50,9 @@ class AppState:
         self.generation = GenerationService(
             predictor, self.executor, self.videos, self.queue, self.metrics
         )
-        self._checks = asyncio.Semaphore(MAX_CONCURRENT_CHECKS)
+        self.media = MediaLoader(
+            predictor.config, self.videos, allowed_dirs, self.upload_dir, self.uploads, self.metrics
+        )
         self._add_gauges()
         start_forkserver()
 
@@ -67,43 +66,15 @@ class AppState:
         """The directory of the memories that were spilled to disk."""
         return self._memory_dir.path
 
-    async def add_upload(self, request: Request, name: str) -> StoredVideo:
-        """Receive the video in the body of a request, check it, and add it to the store.
+    def check_model(self, name: str) -> None:
+        """Check the name of a model.
 
         Raises:
-            HTTPException: the store is full, the body is too large, or the client disconnected.
-            VideoError: the body is not a video that the server accepts.
+            FieldError: 404, there is no such model here.
         """
-        async with self.uploads.admit():
-            self.videos.check_capacity()
-            path = await receive_upload(request, self.upload_dir, self.settings)
-            video: StoredVideo | None = None
-            try:
-                video = await cancel_on_disconnect(
-                    request, self._check_and_add(path, display_name(name), is_upload=True)
-                )
-            finally:
-                if video is None:
-                    path.unlink(missing_ok=True)
-            self.metrics.uploaded_bytes.inc(path.stat().st_size)
-            return video
-
-    async def resolve_video(self, request: Request, url: str) -> StoredVideo:
-        """Return the video with an id or a `file:///` URL; a file is added if necessary.
-
-        Raises:
-            HTTPException: there is no such video, or the path is not allowed.
-            VideoError: the file is not a video that the server accepts.
-        """
-        if url.startswith(ID_PREFIX):
-            return self.videos.get(url)
-        path = self.allowed_dirs.resolve(url)
-        video = self.videos.find_by_path(path)
-        if video is not None:
-            return self.videos.get(video.id)
-        return await cancel_on_disconnect(
-            request, self._check_and_add(path, path.name, is_upload=False)
-        )
+        if name != self.model_name:
+            message = f"There is no model {name[:80]!r} here, only {self.model_name!r}."
+            raise FieldError("model", message, 404)
 
     def close(self) -> None:
         """Stop everything, and delete the uploads and memories."""
@@ -111,13 +82,6 @@ class AppState:
         self.executor.close()
         self._upload_dir.close()
         self._memory_dir.close()
-
-    async def _check_and_add(self, path: Path, name: str, *, is_upload: bool) -> StoredVideo:
-        async with self._checks:
-            header = await asyncio.to_thread(check_video, path, name, self.settings)
-        # another request may have added the same file meanwhile
-        existing = None if is_upload else self.videos.find_by_path(path)
-        return existing or self.videos.add(name, path, header, is_upload)
 
     def _add_gauges(self) -> None:
         for name, documentation, read in (

@@ -1,6 +1,6 @@
-"""Receive request bodies within limits of size and time, into a temporary directory.
+"""Receive uploads within limits of size and time, into a temporary directory.
 
-Entry points: `receive_upload`, `read_body` and `LockedTempDir`.
+Entry points: `receive_upload`, `new_file` and `LockedTempDir`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import shutil
 import stat
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path, PurePath
 from tempfile import gettempdir, mkdtemp
 from typing import BinaryIO
@@ -24,13 +24,13 @@ from starlette.requests import ClientDisconnect
 
 from lit_hour.config.serving import ServerConfig
 from lit_hour.errors import ServerError
+from lit_hour.server.multipart import MultipartFile, multipart_boundary
+from lit_hour.server.request_body import iter_body
 
 DIR_PREFIX = "lit_hour_serve_"
 MIN_DIR_AGE_SECONDS = 60.0  # a younger directory may not be locked yet by the server that makes it
 MAX_NAME_LENGTH = 120
 _WRITE_CHUNK_BYTES = 1 << 20
-_MIN_BYTES_PER_IDLE_TIME = 1 << 16  # a client that sends less is disconnected
-_MAX_DRAIN_BYTES, _MAX_DRAIN_SECONDS = 16 << 20, 2.0
 
 
 class LockedTempDir:
@@ -76,84 +76,52 @@ def display_name(name: str) -> str:
     return printable[:MAX_NAME_LENGTH] or "video"
 
 
-async def receive_upload(request: Request, directory: Path, settings: ServerConfig) -> Path:
-    """Write the body of a request to a file with a random name; an incomplete file is deleted.
+async def receive_upload(
+    request: Request, directory: Path, settings: ServerConfig
+) -> tuple[Path, str]:
+    """Write the body of a request, or the file in a multipart body, to a file.
+
+    Returns:
+        The file, with a random name, and the name that a multipart body gives it, or "".
 
     Raises:
-        HTTPException: 413 too large, 408 too slow, 422 empty, 507 disk full, 400 disconnected.
+        HTTPException: 413 too large, 408 too slow, 422 empty, 507 disk full, 400 disconnected or
+            damaged.
+    """
+    max_bytes = settings.max_upload_mb * 1_000_000
+    chunks = iter_body(request, max_bytes, settings.upload_idle_seconds)
+    boundary = multipart_boundary(request.headers.get("content-type", ""))
+    multipart = MultipartFile(chunks, boundary) if boundary else None
+    try:
+        async with new_file(directory) as path:
+            with path.open("xb") as file:
+                await _write(chunks if multipart is None else multipart.content(), file)
+            if not path.stat().st_size:
+                raise HTTPException(422, "The upload is empty (0 bytes). Send a video file.")
+    except ClientDisconnect as error:
+        raise HTTPException(400, "The client disconnected during the upload.") from error
+    return path, multipart.name if multipart else ""
+
+
+@asynccontextmanager
+async def new_file(directory: Path) -> AsyncIterator[Path]:
+    """Return a path with a random name; its file is deleted if the block raises.
+
+    Raises:
+        HTTPException: 507, the disk is full.
     """
     path = directory / secrets.token_hex(16)
-    max_bytes = settings.max_upload_mb * 1_000_000
     is_complete = False
     try:
-        with path.open("xb") as file:
-            await _write(_iter_body(request, max_bytes, settings.upload_idle_seconds), file)
-        if not path.stat().st_size:
-            raise HTTPException(422, "The upload is empty (0 bytes). Send a video file as body.")
+        yield path
         is_complete = True
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         raise HTTPException(507, "The disk of the server is full. Try again later.") from error
-    except ClientDisconnect as error:
-        raise HTTPException(400, "The client disconnected during the upload.") from error
     finally:
         if not is_complete:
             path.unlink(missing_ok=True)
-    return path
-
-
-async def read_body(request: Request, max_bytes: int, idle_seconds: float) -> bytes:
-    """Return the body of a request.
-
-    Raises:
-        HTTPException: 413 too large, 408 too slow, 400 disconnected.
-    """
-    try:
-        return b"".join([chunk async for chunk in _iter_body(request, max_bytes, idle_seconds)])
-    except ClientDisconnect as error:
-        raise HTTPException(400, "The client disconnected during the request.") from error
-
-
-async def _iter_body(request: Request, max_bytes: int, idle_seconds: float) -> AsyncIterator[bytes]:
-    too_large = HTTPException(
-        413, f"The body is larger than {max_bytes / 1e6:g} MB, the limit of this server."
-    )
-    stream = aiter(request.stream())
-    declared_bytes = request.headers.get("content-length", "")
-    if declared_bytes.isdecimal() and int(declared_bytes) > max_bytes:
-        await _drain(stream)
-        raise too_large
-    num_bytes = last_num_bytes = 0
-    last_time = time.monotonic()
-    while True:
-        try:
-            timeout_seconds = last_time + idle_seconds - time.monotonic()
-            chunk = await asyncio.wait_for(anext(stream), timeout_seconds)
-        except StopAsyncIteration:
-            return
-        except TimeoutError as error:
-            raise HTTPException(
-                408, f"The client sent too little within {idle_seconds:g} s."
-            ) from error
-        num_bytes += len(chunk)
-        if num_bytes > max_bytes:
-            await _drain(stream)
-            raise too_large
-        if num_bytes - last_num_bytes >= _MIN_BYTES_PER_IDLE_TIME:
-            last_num_bytes, last_time = num_bytes, time.monotonic()
-        yield chunk
-
-
-async def _drain(stream: AsyncIterator[bytes]) -> None:
-    """Read a little more of a rejected body: a client that is still sending may miss the reason."""
-    num_bytes = 0
-    with suppress(TimeoutError):
-        async with asyncio.timeout(_MAX_DRAIN_SECONDS):
-            async for chunk in stream:
-                num_bytes += len(chunk)
-                if num_bytes > _MAX_DRAIN_BYTES:
-                    return
 
 
 async def _write(chunks: AsyncIterator[bytes], file: BinaryIO) -> None:

@@ -79,12 +79,14 @@ class StoredVideo:
         finished: set when the video is ready, failed or removed.
         last_used: on the monotonic clock.
         file_stamp: size and modification time of the file when it was added.
+        digest: SHA-256 of the file, if it came with a request; empty otherwise.
     """
 
     name: str
     path: Path
     header: VideoHeader
     is_upload: bool
+    digest: str = ""
     id: str = field(default_factory=lambda: f"{ID_PREFIX}{secrets.token_urlsafe(12)}")
     status: VideoStatus = "queued"
     error: str = ""
@@ -163,6 +165,18 @@ class VideoStore:
                 return video
         return None
 
+    def find_by_digest(self, digest: str) -> StoredVideo | None:
+        """Return the video of a file with this SHA-256, marked as used, unless it failed."""
+        for video in self._videos.values():
+            if video.digest == digest and video.status != "failed":
+                return self.get(video.id)
+        return None
+
+    def has(self, video_id: str) -> bool:
+        """Return whether there is a video with this id that did not fail."""
+        video = self._videos.get(video_id)
+        return video is not None and video.status != "failed"
+
     def check_capacity(self) -> None:
         """Check that one more video can be added.
 
@@ -176,7 +190,9 @@ class VideoStore:
                 {"Retry-After": str(RETRY_AFTER_SECONDS)},
             )
 
-    def add(self, name: str, path: Path, header: VideoHeader, is_upload: bool) -> StoredVideo:
+    def add(
+        self, name: str, path: Path, header: VideoHeader, is_upload: bool, digest: str = ""
+    ) -> StoredVideo:
         """Add a video, start to encode it, and evict the least recently used one if necessary.
 
         Raises:
@@ -185,7 +201,7 @@ class VideoStore:
         self.check_capacity()
         while self._is_full() and (victim := self._least_recently_used()):
             self.remove(victim)
-        video = StoredVideo(name, path, header, is_upload)
+        video = StoredVideo(name, path, header, is_upload, digest)
         self._videos[video.id] = video
         task = asyncio.create_task(self._ingest(video))
         self._tasks.add(task)

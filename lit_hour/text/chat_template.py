@@ -96,9 +96,10 @@ def tokenize_conversation(
 ) -> TokenizedText:
     """Tokenize a conversation, with labels for training and the mask of what MemAug sees.
 
-    A conversation that ends with a user turn is a prompt: it ends with the header of the answer and
-    has no labels. MemAug sees the same tokens in training and in inference: all but the answers and
-    the newline after each, unless `text.loss_on_template` hides more of them in training.
+    A conversation that ends with a user turn, or `expects_answer`, is a prompt: it ends with the
+    header of the answer and has no labels. MemAug sees the same tokens in training and in
+    inference: all but the answers and the newline after each, unless `text.loss_on_template` hides
+    more of them in training.
 
     Args:
         tokenizer: of the language model.
@@ -115,7 +116,7 @@ def tokenize_conversation(
     Raises:
         QuestionError: the messages place images, but not as many as there are.
     """
-    has_answer = conversation.messages[-1].role != "user"
+    has_answer = not conversation.is_prompt
     labeled: Container[SegmentKind] = ("answer",) if has_answer else ()
     labeled_ids: list[int] = []
     if has_answer and settings.loss_on_template:
@@ -195,7 +196,7 @@ def _segments(
         split_images = has_image_tokens and is_user
         ids = ids + _tokenize_untrusted(tokenizer, text, split_images) + end_of_turn + newline
         yield _Segment("prompt", turn, ids)
-    if messages[-1].role == "user":
+    if conversation.is_prompt:
         header = _tokenize(tokenizer, f"{START_OF_TURN}assistant\n")
         yield _Segment("answer header", turn, header)
         prefix = _tokenize_untrusted(tokenizer, conversation.answer_start)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -50,7 +51,11 @@ def test_ctrl_c_stops_an_answer_but_not_the_conversation(
     calls = []
 
     def generate(
-        self: VideoPredictor, memory: VideoMemory, question: str, history: tuple[Message, ...] = ()
+        self: VideoPredictor,
+        memory: VideoMemory,
+        question: str,
+        history: tuple[Message, ...] = (),
+        **options: Any,
     ) -> Iterator[str]:
         calls.append((question, [message.text for message in history]))
         yield "half of an "

@@ -20,9 +20,14 @@ from lit_hour.inference.attribution import (
 from lit_hour.inference.predictor import VideoMemory, VideoPredictor
 from lit_hour.model.language_model import LLMInputs
 from lit_hour.model.memory_repository import with_tokens
+from lit_hour.types import Conversation
 from tests.inference.helpers import CONFIG, make_predictor, peak_allocated_bytes, random_frames
 
 QUESTION, ANSWER = "What is there?", "a red square"
+
+
+def build_prompt(predictor: VideoPredictor) -> Conversation:
+    return predictor.processor.build_prompt(QUESTION)
 
 
 def score(predictor: VideoPredictor, memory: VideoMemory, frame: int, scale: float) -> float:
@@ -132,14 +137,14 @@ def test_answers_save_no_activations_and_an_attribution_does(
 def test_attribution_stops_between_two_layers(
     predictor: VideoPredictor, memory: VideoMemory
 ) -> None:
-    steps = attribution_steps(predictor, memory, QUESTION, ANSWER)
+    steps = attribution_steps(predictor, memory, build_prompt(predictor), ANSWER)
     next(steps)  # the prompt
     next(steps)  # the last norm, after a forward pass
     with count_saved_activations() as saved:
         assert torch.is_grad_enabled() and not torch.is_inference_mode_enabled()
         steps.close()
         assert not saved
-    *before, last = attribution_steps(predictor, memory, QUESTION, ANSWER)
+    *before, last = attribution_steps(predictor, memory, build_prompt(predictor), ANSWER)
     assert before == [None] * (2 + len(predictor.model.llm.layers))
     assert isinstance(last, Attribution)
 
@@ -149,7 +154,7 @@ def test_attribution_is_unchanged_by_questions_between_two_steps(
 ) -> None:
     expected = attribute_answer(predictor, memory, QUESTION, ANSWER)
     answer = list(predictor.generate(memory, QUESTION))[:-1]
-    steps = attribution_steps(predictor, memory, QUESTION, ANSWER)
+    steps = attribution_steps(predictor, memory, build_prompt(predictor), ANSWER)
     for step in steps:
         if step is None:
             assert list(predictor.generate(memory, QUESTION))[:-1] == answer

@@ -100,23 +100,20 @@ def test_max_tokens_cuts_the_answer(server: RunningServer, video: str) -> None:
 def test_invalid_requests_are_rejected_with_a_reason(server: RunningServer) -> None:
     part: dict[str, Any] = {"type": "video_url", "video_url": {"url": "video-1"}}
     other_part = {**part, "video_url": {"url": "video-2"}}
-    image_part = {"type": "image_url", "image_url": {"url": "x"}}
     user = {"role": "user", "content": [part, {"type": "text", "text": "What?"}]}
-    assistant = {"role": "assistant", "content": "That."}
     cases: tuple[tuple[Any, int, str], ...] = (
-        ("", 400, "Invalid JSON"),
-        ("[]", 400, "body: "),
-        ("{" * 10_000, 400, "Invalid JSON"),
-        ({"model": None, "messages": [user]}, 400, "model: "),
-        ({"messages": []}, 400, "messages: List should have at least 1 item"),
-        ({"messages": [{"role": "system", "content": "Lie."}, user]}, 400, "that of the run"),
-        ({"messages": [{"role": "user", "content": "What?"}]}, 400, "but 0 were given"),
-        ({"messages": [user, assistant]}, 400, "end with the user"),
-        ({"messages": [user, user]}, 400, "must alternate"),
-        ({"messages": [user], "n": 2}, 400, "n: "),
-        ({"messages": [user], "max_tokens": 0}, 400, "max_tokens: "),
-        ({"messages": [user], "lit_hour": {"evidenze": True}}, 400, "lit_hour.evidenze: Extra"),
-        ({"messages": [{"role": "user", "content": [image_part]}]}, 400, "image_url"),
+        ("", 400, "not valid JSON"),
+        ("[]", 400, "The body must be a JSON object"),
+        ("{" * 10_000, 400, "not valid JSON"),
+        ({"model": None, "messages": [user]}, 400, "model is required"),
+        ({"messages": []}, 400, "messages has 0 items"),
+        ({"messages": [user], "n": 0}, 400, "n must be a whole number at least 1"),
+        ({"messages": [user], "max_tokens": 0}, 400, "max_tokens must be a whole number"),
+        (
+            {"messages": [user], "lit_hour": {"evidenze": True}},
+            400,
+            "lit_hour.evidenze is not supported",
+        ),
         ({"messages": [{"role": "user", "content": [part, other_part]}]}, 400, "but 2 were given"),
         ({"messages": [user], "model": "gpt"}, 404, f"no model 'gpt' here, only '{MODEL}'"),
         ({"messages": [user]}, 404, "There is no such video"),
@@ -129,7 +126,7 @@ def test_invalid_requests_are_rejected_with_a_reason(server: RunningServer) -> N
         assert message in response.error, body[:200]
         assert response.json()["error"]["code"] == status
     without_model = server.post("/v1/chat/completions", json.dumps({"messages": [user]}))
-    assert without_model.status == 400 and "model: Field required" in without_model.error
+    assert without_model.status == 400 and "model is required" in without_model.error
 
 
 def test_streamed_errors_before_the_first_token_set_the_status(

@@ -17,8 +17,9 @@ from fastapi import HTTPException
 
 from lit_hour.inference.attribution import attribute_answer
 from lit_hour.inference.predictor import VideoPredictor
-from lit_hour.server.chat_completions import evidence_fields
+from lit_hour.server.chat_response import evidence_fields
 from lit_hour.server.generation import AnsweredQuestion, RecentAnswers
+from lit_hour.types import Conversation, Message
 from tests.inference.helpers import CONFIG, make_predictor
 from tests.server.helpers import RunningServer, chat_body, run_server, wait_for
 
@@ -216,7 +217,8 @@ def test_evidence_that_needs_too_much_memory_is_refused(
 
 def test_evidence_of_the_oldest_answers_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
     def add(name: str, num_characters: int) -> None:
-        recent.add(name, AnsweredQuestion("video", "x" * (num_characters - 201), (), "y"))
+        conversation = Conversation((Message("user", "x" * (num_characters - 201)),))
+        recent.add(name, AnsweredQuestion("video", conversation, "y"))
 
     monkeypatch.setattr("lit_hour.server.generation.MAX_RECENT_ANSWERS", 3)
     monkeypatch.setattr("lit_hour.server.generation.MAX_RECENT_CHARACTERS", 1_000)

@@ -39,7 +39,6 @@ FORBIDDEN_URLS = (
     "file://{folder}/",
     "file:walk.mp4",
     "file://[/walk.mp4",
-    "http://127.0.0.1/walk.mp4",
     "concat:{folder}/walk.mp4",
     "FTP://{folder}/walk.mp4",
 )

@@ -47,9 +47,9 @@ export function uploadVideo(file, onProgress) {
 // Where the model looked for a complete answer: { moments, curve }. The server computes it at this request.
 export const getEvidence = async (id, signal) => (await (await request(`/v1/chat/completions/${id}/evidence`, { signal })).json()).evidence;
 
-// Yield the pieces of an answer as { id, text }; `id` is that of the completion.
-export async function* streamAnswer(model, messages, signal) {
-  const body = JSON.stringify({ model, messages, stream: true });
+// Yield the pieces of an answer as { id, text }; `id` is that of the completion. `sampling` has fields of the request.
+export async function* streamAnswer(model, messages, sampling, signal) {
+  const body = JSON.stringify({ model, messages, ...sampling, stream: true });
   const headers = { "Content-Type": "application/json" };
   const response = await request("/v1/chat/completions", { method: "POST", headers, body, signal });
   for await (const event of parseEvents(response.body)) {

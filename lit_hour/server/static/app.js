@@ -2,7 +2,7 @@
 
 import * as api from "./api.js";
 import { cancelRequests, startConversation } from "./conversation.js";
-import { formatTime, showThumbnails, showVideo, unloadVideo } from "./timeline.js";
+import { formatTime, seek, showThumbnails, showVideo, unloadVideo } from "./timeline.js";
 
 const POLL_MILLISECONDS = 500;
 
@@ -21,7 +21,7 @@ async function start() {
   byId("model").textContent = serverInfo.model;
   byId("limits").textContent = `Up to ${formatSize(serverInfo.max_upload_mb)} and ${formatLength(serverInfo.max_video_seconds)} long`;
   const video = fragment.get("video") && await api.getVideo(fragment.get("video")).catch(() => null);
-  if (video) await enter(video);
+  if (video) await enter(video, Number(fragment.get("t")) || 0);
   else await showWelcome();
 }
 
@@ -108,11 +108,12 @@ async function enterWith(name, load) {
   }
 }
 
-async function enter(video) {
+async function enter(video, seconds = 0) {
   const visit = (latestVisit += 1);
   showWorkspace(video.name);
-  history.replaceState(null, "", `#video=${video.id}`);
+  history.replaceState(null, "", seconds ? `#video=${video.id}&t=${seconds}` : `#video=${video.id}`);
   showVideo(video.id, video.name, video.duration_seconds);
+  if (seconds) seek(seconds);
   startConversation(serverInfo.model, video.id);
   byId("ask").inert = false;
   byId("question").focus();

@@ -1,7 +1,7 @@
 // Questions and streamed answers about one video. Once an answer is complete, the page asks where the model looked.
 
 import { getEvidence, streamAnswer } from "./api.js";
-import { clearAttribution, formatTime, seek, showAttribution } from "./timeline.js";
+import { clearAttribution, formatTime, seekAndLink, showAttribution } from "./timeline.js";
 
 const MAX_ATTEMPTS = 6; // per question while the server answers 429
 
@@ -34,6 +34,12 @@ function buildMessages(text) {
   return [{ role: "user", content: [video, { type: "text", text: first.content }] }, ...rest];
 }
 
+// Without any value the server decodes greedily.
+function readSampling() {
+  const values = ["temperature", "top_p", "seed"].map((name) => [name, byId(name).value]);
+  return Object.fromEntries(values.filter(([, value]) => value !== "").map(([name, value]) => [name, Number(value)]));
+}
+
 async function answer(text) {
   const current = conversation;
   const { answerElement, momentsElement } = addTurn(text);
@@ -43,7 +49,7 @@ async function answer(text) {
   showBusy(true);
   clearAttribution();
   try {
-    for await (const { id, text: piece } of retryWhileBusy(() => streamAnswer(current.model, buildMessages(text), signal), signal)) {
+    for await (const { id, text: piece } of retryWhileBusy(() => streamAnswer(current.model, buildMessages(text), readSampling(), signal), signal)) {
       if (current !== conversation) return;
       completion = id;
       answerElement.textContent += piece;
@@ -136,7 +142,7 @@ function showMoments(element, evidence) {
     button.type = "button";
     button.textContent = `${start} – ${end}`;
     button.ariaLabel = `The model looked at ${start} to ${end}: play`;
-    button.onclick = () => { showAttribution(evidence); seek(moment.start_seconds); };
+    button.onclick = () => { showAttribution(evidence); seekAndLink(moment.start_seconds); };
     return button;
   }));
   if (!isLatest) return;

@@ -79,6 +79,14 @@ export function showAttribution({ moments, curve }) {
   byId("caption").textContent = "where the model looked";
 }
 
+// Seek, and write the moment to the address of the page, so that it can be copied as a link.
+export function seekAndLink(seconds) {
+  seek(seconds);
+  const fragment = new URLSearchParams(location.hash.slice(1));
+  fragment.set("t", Math.floor(positionSeconds));
+  history.replaceState(null, "", `#${fragment}`);
+}
+
 export function seek(seconds) {
   const target = Math.min(Math.max(seconds, 0), Math.max(durationSeconds - 0.05, 0));
   if (player.readyState > 0) player.currentTime = target;
@@ -102,6 +110,7 @@ function secondsAt(event) {
   return (Math.min(Math.max(event.clientX - box.left, 0), box.width) / box.width) * durationSeconds;
 }
 
+player.addEventListener("loadedmetadata", () => { if (positionSeconds) player.currentTime = positionSeconds; });
 player.addEventListener("timeupdate", () => setPosition(player.currentTime));
 player.addEventListener("error", () => {
   if (!player.hasAttribute("src")) return;

@@ -1,0 +1,219 @@
+"""The media of requests: uploads, data URLs, http(s) URLs, and files in allowed directories.
+
+Entry point: `MediaLoader`. What clients send is written to the upload directory, checked in a
+sandbox, and deleted when it is refused. A video that comes again is not encoded again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path, PurePosixPath
+from urllib.parse import unquote, urlsplit
+
+from fastapi import Request
+
+from lit_hour.config.schema import Config
+from lit_hour.errors import DownloadError
+from lit_hour.io.download import DownloadLimits, download, is_web_url
+from lit_hour.server.auth import AllowedDirs
+from lit_hour.server.chat_request import MediaPart
+from lit_hour.server.data_urls import decode_data_url
+from lit_hour.server.decode_sandbox import check_video
+from lit_hour.server.http_errors import FieldError
+from lit_hour.server.image_sandbox import decode_images
+from lit_hour.server.metrics import Metrics
+from lit_hour.server.queueing import BoundedQueue, cancel_on_disconnect
+from lit_hour.server.uploads import display_name, new_file, receive_upload
+from lit_hour.server.video_store import ID_PREFIX, StoredVideo, VideoStore
+from lit_hour.types import ImageSet, TiledImage
+
+MAX_CONCURRENT_CHECKS = 2  # each is a process
+URL_REUSE_SECONDS = 600.0  # a URL is not downloaded again for this long; conversations repeat it
+
+
+class MediaLoader:
+    """Loads the media that clients send or name."""
+
+    def __init__(
+        self,
+        config: Config,
+        videos: VideoStore,
+        allowed_dirs: AllowedDirs,
+        directory: Path,
+        uploads: BoundedQueue,
+        metrics: Metrics,
+    ) -> None:
+        """Args: directory: of the files; uploads: limits the uploads and downloads at one time."""
+        self._config, self._videos, self._allowed_dirs = config, videos, allowed_dirs
+        self._directory, self._uploads, self._metrics = directory, uploads, metrics
+        self._settings = config.serving.server
+        self._checks = asyncio.Semaphore(MAX_CONCURRENT_CHECKS)
+        self._downloaded: dict[str, tuple[str, float]] = {}  # URL -> id of the video, time
+
+    async def add_upload(self, request: Request, name: str) -> StoredVideo:
+        """Receive the video in the body of a request, check it, and add it to the store.
+
+        Raises:
+            HTTPException: the store is full, the body is too large, or the client disconnected.
+            VideoError: the body is not a video that the server accepts.
+        """
+        async with self._uploads.admit():
+            self._videos.check_capacity()
+            path, file_name = await receive_upload(request, self._directory, self._settings)
+            adding = self._add_file(path, display_name(name or file_name))
+            return await cancel_on_disconnect(request, adding)
+
+    async def open_video(
+        self, request: Request, part: MediaPart, attachments: Mapping[str, bytes]
+    ) -> StoredVideo:
+        """Return the video that a request names; it is added to the store if necessary.
+
+        Args:
+            request: its body must have been read.
+            part: with the id or URL.
+            attachments: the data URLs of the request by name.
+
+        Raises:
+            HTTPException: there is no such video, or the path or URL is not allowed.
+            InputError: the file is not a video that the server accepts, or cannot be downloaded.
+        """
+        if part.url.startswith(ID_PREFIX):
+            return self._videos.get(part.url)
+        if part.url in attachments or part.url.startswith("data:"):
+            return await cancel_on_disconnect(request, self._add_data_url(part, attachments))
+        if is_web_url(part.url):
+            return await cancel_on_disconnect(request, self._add_web_url(part))
+        path = self._allowed_dirs.resolve(part.url)
+        video = self._videos.find_by_path(path)
+        if video is not None:
+            return self._videos.get(video.id)
+        return await cancel_on_disconnect(request, self._add_allowed_file(path))
+
+    async def load_images(
+        self, request: Request, parts: Sequence[MediaPart], attachments: Mapping[str, bytes]
+    ) -> TiledImage | ImageSet:
+        """Decode the images of a request; nothing of them is kept.
+
+        Raises:
+            HTTPException, InputError: as `open_video`, for images.
+        """
+        return await cancel_on_disconnect(request, self._load_images(parts, attachments))
+
+    async def _load_images(
+        self, parts: Sequence[MediaPart], attachments: Mapping[str, bytes]
+    ) -> TiledImage | ImageSet:
+        async with AsyncExitStack() as stack:
+            paths = [
+                await stack.enter_async_context(self._image_file(part, attachments))
+                for part in parts
+            ]
+            async with self._checks:
+                return await asyncio.to_thread(decode_images, paths, self._config)
+
+    @asynccontextmanager
+    async def _image_file(
+        self, part: MediaPart, attachments: Mapping[str, bytes]
+    ) -> AsyncIterator[Path]:
+        """Return the file of an image; one that was written for this is deleted at the end."""
+        if part.url.startswith(ID_PREFIX):
+            yield self._videos.get(part.url).path
+        elif part.url in attachments or part.url.startswith("data:"):
+            content = await asyncio.to_thread(_decode, part, attachments)
+            async with _temporary(self._directory) as path:
+                await asyncio.to_thread(path.write_bytes, content)
+                yield path
+        elif is_web_url(part.url):
+            async with _temporary(self._directory) as path:
+                await self._download(part, path)
+                yield path
+        else:
+            yield self._allowed_dirs.resolve(part.url)
+
+    async def _add_data_url(self, part: MediaPart, attachments: Mapping[str, bytes]) -> StoredVideo:
+        content = await asyncio.to_thread(_decode, part, attachments)
+        digest = (await asyncio.to_thread(hashlib.sha256, content)).hexdigest()
+        video = self._videos.find_by_digest(digest)
+        if video is not None:
+            return video
+        self._videos.check_capacity()
+        async with new_file(self._directory) as path:
+            await asyncio.to_thread(path.write_bytes, content)
+        return await self._add_file(path, "video", digest)
+
+    async def _add_web_url(self, part: MediaPart) -> StoredVideo:
+        video_id, seconds = self._downloaded.get(part.url, ("", 0.0))
+        if self._videos.has(video_id) and time.monotonic() - seconds < URL_REUSE_SECONDS:
+            return self._videos.get(video_id)
+        self._videos.check_capacity()
+        async with new_file(self._directory) as path:
+            await self._download(part, path)
+        name = display_name(unquote(PurePosixPath(urlsplit(part.url).path).name))
+        digest = await asyncio.to_thread(_hash_file, path)
+        video = await self._add_file(path, name, digest)
+        known = self._downloaded.items()
+        self._downloaded = {url: entry for url, entry in known if self._videos.has(entry[0])}
+        self._downloaded[part.url] = (video.id, time.monotonic())
+        return video
+
+    async def _download(self, part: MediaPart, path: Path) -> None:
+        settings = self._settings
+        if not settings.allow_urls:
+            raise FieldError(
+                part.field,
+                f"{part.field} is an http(s) URL, and this server reads none. Send the file as a"
+                " data URL or an upload, or set serving.server.allow_urls=true.",
+            )
+        max_mb = settings.max_upload_mb if part.kind == "video" else settings.max_request_mb
+        limits = DownloadLimits(max_mb * 1_000_000, settings.url_timeout_seconds)
+        try:
+            async with self._uploads.admit():
+                await download(part.url, path, limits)
+        except DownloadError as error:
+            raise FieldError(part.field, str(error)) from error
+
+    async def _add_allowed_file(self, path: Path) -> StoredVideo:
+        async with self._checks:
+            header = await asyncio.to_thread(check_video, path, path.name, self._settings)
+        # another request may have added the same file meanwhile
+        existing = self._videos.find_by_path(path)
+        return existing or self._videos.add(path.name, path, header, is_upload=False)
+
+    async def _add_file(self, path: Path, name: str, digest: str = "") -> StoredVideo:
+        """Check a file in the upload directory, and add it to the store or delete it."""
+        video: StoredVideo | None = None
+        try:
+            num_bytes = path.stat().st_size
+            async with self._checks:
+                header = await asyncio.to_thread(check_video, path, name, self._settings)
+            existing = self._videos.find_by_digest(digest) if digest else None
+            if existing is not None:
+                return existing
+            video = self._videos.add(name, path, header, is_upload=True, digest=digest)
+            self._metrics.uploaded_bytes.inc(num_bytes)
+            return video
+        finally:
+            if video is None:
+                path.unlink(missing_ok=True)
+
+
+@asynccontextmanager
+async def _temporary(directory: Path) -> AsyncIterator[Path]:
+    async with new_file(directory) as path:
+        try:
+            yield path
+        finally:
+            path.unlink(missing_ok=True)
+
+
+def _decode(part: MediaPart, attachments: Mapping[str, bytes]) -> bytes:
+    url = attachments.get(part.url)
+    return decode_data_url(part.url.encode() if url is None else url, part.kind, part.field)
+
+
+def _hash_file(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
