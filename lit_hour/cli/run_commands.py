@@ -61,7 +61,7 @@ def _explain_extra_words(words: list[str], extra: list[str]) -> str:
 
 def run_ask(arguments: argparse.Namespace) -> None:
     """Answer one question, or start a conversation."""
-    from lit_hour.inference.ask import Repl, load_or_encode, print_answer
+    from lit_hour.inference.ask import Repl, load_or_encode, print_answer, printed_by_rank_zero
     from lit_hour.inference.predictor import VideoPredictor
     from lit_hour.inference.video_memory import check_input_files
 
@@ -79,11 +79,17 @@ def run_ask(arguments: argparse.Namespace) -> None:
         predictor = VideoPredictor.from_run(
             arguments.run, arguments.checkpoint, arguments.device, arguments.overrides
         )
+        if predictor.group is not None and (question is None or arguments.evidence):
+            raise QuestionError(
+                "Several processes with model.memaug.shard_memory=true answer one question, without"
+                " --evidence. Give the question on the command line."
+            )
         memory = load_or_encode(predictor, files)
-    if question is None:
-        Repl(predictor, memory, sampling=sampling).run()
-    else:
-        print_answer(predictor, memory, question, arguments.evidence, sampling)
+    with printed_by_rank_zero(predictor.group):
+        if question is None:
+            Repl(predictor, memory, sampling=sampling).run()
+        else:
+            print_answer(predictor, memory, question, arguments.evidence, sampling)
 
 
 def needle_parser(prog: str, description: str) -> CommandParser:

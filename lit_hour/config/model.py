@@ -55,6 +55,12 @@ class MemAugConfig:
         True,
         "attend to the whole memory repository; false: only to the kept tokens",
     )
+    shard_memory: bool = field(
+        False,
+        "when `torchrun --nproc_per_node=N -m lit_hour ask` answers: divide the tokens, keys and"
+        " values of a long video over the N processes, which read and encode its parts at the same"
+        " time. Training does not use it",
+    )
     initializer_range: float = field(0.02, "standard deviation of random weights", gt=0)
     initial_output_std: float = field(
         1.0,

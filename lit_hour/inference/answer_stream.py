@@ -94,7 +94,7 @@ class _Choice:
         return Answer(
             self.stream.text,
             num_frames=memory.num_frames,
-            num_memory_tokens=len(memory.repository.tokens),
+            num_memory_tokens=len(memory.repository.positions),
             num_prompt_tokens=num_prompt_tokens,
             num_new_tokens=len(ids),
             finish_reason="stop" if has_ended else "length",

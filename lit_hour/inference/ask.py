@@ -5,11 +5,13 @@ Entry points: `load_or_encode`, then `print_answer` or `Repl`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import suppress
+import io
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, redirect_stdout, suppress
 from pathlib import Path
 from typing import Any
 
+import torch.distributed as dist
 from tqdm import tqdm
 
 from lit_hour.config.sampling_params import GREEDY, SamplingParams
@@ -30,6 +32,19 @@ HELP = """Type a question. Earlier questions and answers count; Ctrl-C stops an 
   :quit       leave; Ctrl-D does too"""
 BARS = " ▁▂▃▄▅▆▇█"
 CURVE_COLUMNS = 60
+
+
+@contextmanager
+def printed_by_rank_zero(group: dist.ProcessGroup | None) -> Iterator[None]:
+    """Drop what the other ranks of a group print, and leave the group at the end."""
+    if group is None:
+        yield
+        return
+    with ExitStack() as stack:
+        if dist.get_rank(group):
+            stack.enter_context(redirect_stdout(io.StringIO()))
+        yield
+    dist.destroy_process_group()
 
 
 def load_or_encode(predictor: VideoPredictor, files: InputFiles) -> VideoMemory:

@@ -5,7 +5,6 @@ Entry point: `VideoPredictor.from_run`, then `encode_video` and `generate`.
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Generator, Sequence
 from dataclasses import replace
@@ -14,14 +13,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from tqdm import tqdm
 
 from lit_hour.config.load import load_config
 from lit_hour.config.sampling_params import GREEDY, SamplingParams
 from lit_hour.config.schema import Config
-from lit_hour.errors import ConfigError, QuestionError
+from lit_hour.errors import QuestionError
 from lit_hour.inference.answer import Answer, AnswerPiece, LogLikelihood
 from lit_hour.inference.answer_stream import stream_answers
+from lit_hour.inference.devices import check_device, join_ranks
 from lit_hour.inference.precision import cast_weights, resolve_dtype
 from lit_hour.inference.video_memory import (
     InputFiles,
@@ -39,6 +40,8 @@ from lit_hour.model.hour_llava import HourLLaVA
 from lit_hour.model.language_model import LLMInputs
 from lit_hour.model.memory_repository import MemoryRepository
 from lit_hour.model.multimodal_inputs import left_pad_prompts
+from lit_hour.model.sharded_memory import divide_frames
+from lit_hour.model.streaming_repository import CHUNK_FRAMES
 from lit_hour.processor import HourLLaVAProcessor, count_placeholders
 from lit_hour.run_dir import RunDir
 from lit_hour.text.tokenizer import end_of_turn_id, load_tokenizer
@@ -56,7 +59,14 @@ from lit_hour.weights.reader import check_state_dict, load_into, open_weights, o
 
 
 class VideoPredictor:
-    """A trained model that encodes videos and answers questions about them."""
+    """A trained model that encodes videos and answers questions about them.
+
+    Attributes:
+        group: ranks over which the memory of a video is divided, see `join_ranks`. All of them call
+            each method together and get the same results. None for a process of its own.
+    """
+
+    group: dist.ProcessGroup | None = None
 
     def __init__(self, config: Config, model: HourLLaVA, processor: HourLLaVAProcessor) -> None:
         self.config, self.model, self.processor = config, model.eval(), processor
@@ -88,7 +98,10 @@ class VideoPredictor:
         run = RunDir(run_dir)
         path = run.checkpoint(checkpoint)
         config = load_config(path.with_suffix(".yaml"), overrides)
-        return cls.from_checkpoint(config, run, path, device)
+        group, device = join_ranks(config, device)
+        predictor = cls.from_checkpoint(config, run, path, device)
+        predictor.group = group
+        return predictor
 
     @classmethod
     def from_checkpoint(
@@ -149,16 +162,24 @@ class VideoPredictor:
         started, source = time.perf_counter(), ", ".join(map(str, files.paths))
         visual = files.open_visual(self.config)
         if isinstance(visual, SampledVideo):
+            timestamps, group = list(visual.timestamps), self.group
+            part = slice(0, len(timestamps))
+            if group is not None and self._is_divided(len(timestamps)):
+                part = divide_frames(len(timestamps), CHUNK_FRAMES, group)
+            visual.timestamps[:] = timestamps[part]
             num_frames = len(visual.timestamps)
-            builder = VideoMemoryBuilder(self.model, self.processor, num_frames)
+            builder = VideoMemoryBuilder(self.model, self.processor, num_frames, part.start)
             for frames in visual.chunks(self.config.model.vision.encode_batch_size):
                 builder.add(frames)
                 if progress_bar is not None:
                     progress_bar.total = num_frames
                     progress_bar.update(len(frames))
-            memory = builder.finalize(
-                visual.duration_seconds, source, self.read_subtitles(files.paths[0])
-            )
+            subtitles = self.read_subtitles(files.paths[0])
+            described = (visual.duration_seconds, source, subtitles)
+            if group is not None and self._is_divided(len(timestamps)):
+                memory = builder.finalize_sharded(*described, timestamps, group)
+            else:
+                memory = builder.finalize(*described)
         else:
             memory = self.encode_visual(visual, 0.0, source)
         decode_seconds = time.perf_counter() - started - memory.seconds["encode"]
@@ -167,6 +188,11 @@ class VideoPredictor:
             seconds={"decode": decode_seconds, **memory.seconds},
             files_digest=digest_files(files.paths),
         )
+
+    def _is_divided(self, num_frames: int) -> bool:
+        """Return whether a video is long enough to be divided over the ranks of `group`."""
+        fewest = CHUNK_FRAMES * dist.get_world_size(self.group)
+        return num_frames >= max(fewest, self.config.model.memaug.min_frames)
 
     def read_subtitles(
         self, video: Path, clip_seconds: tuple[float, float] | None = None
@@ -348,15 +374,3 @@ class VideoPredictor:
             f"The question does not fit beside the visual tokens of {memory.source} in"
             f" text.max_tokens={max_tokens}. Ask a shorter question, or raise text.max_tokens."
         )
-
-
-def check_device(device: str) -> None:
-    """Raise a ConfigError if this machine does not have the device "cpu", "cuda" or "cuda:N"."""
-    if not re.fullmatch(r"cpu|cuda(:\d+)?", device):
-        raise ConfigError(f"There is no device {device}. Use cpu, cuda or cuda:N.")
-    name, _, number = device.partition(":")
-    num_gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if name == "cuda" and num_gpus == 0:
-        raise ConfigError(f"PyTorch finds no GPU here for device {device}. Use cpu.")
-    if name == "cuda" and number and int(number) >= num_gpus:
-        raise ConfigError(f"There is no device {device} here. The last is cuda:{num_gpus - 1}.")

@@ -14,7 +14,9 @@ from itertools import pairwise
 from pathlib import Path
 
 import torch
+import torch.distributed._functional_collectives as funcol
 from torch import Tensor
+from torch.distributed import ProcessGroup
 
 from lit_hour.config.schema import Config
 from lit_hour.errors import ImageError, QuestionError, VideoError
@@ -26,6 +28,7 @@ from lit_hour.media.video_probe import VideoInfo, probe
 from lit_hour.media.video_reader import SampledVideo
 from lit_hour.model.hour_llava import HourLLaVA
 from lit_hour.model.memory_repository import MemoryRepository
+from lit_hour.model.sharded_memory import ShardedTokens
 from lit_hour.model.streaming_repository import StreamingRepository
 from lit_hour.processor import HourLLaVAProcessor
 from lit_hour.types import Frames, ImageSet, Subtitle, Thumbnail, TiledImage, Video
@@ -151,7 +154,9 @@ class VideoMemory:
 
     def _tensors(self) -> list[Tensor]:
         repository = self.repository
-        tensors = [repository.tokens, repository.positions, repository.timestamps]
+        memory = repository.memory
+        tokens = memory.tensor if isinstance(memory, ShardedTokens) else repository.tokens
+        tensors = [tokens, repository.positions, repository.timestamps]
         for cache in repository.kv_caches:
             tensors += [cache.keys, cache.values]
         return tensors if self.stream is None else tensors + self.stream.buffers
@@ -166,9 +171,15 @@ class VideoMemoryBuilder:
         encode_seconds: time spent in `add`.
     """
 
-    def __init__(self, model: HourLLaVA, processor: HourLLaVAProcessor, num_frames: int) -> None:
-        """Args: num_frames: of the whole video."""
-        self.stream = StreamingRepository(model, num_frames)
+    def __init__(
+        self,
+        model: HourLLaVA,
+        processor: HourLLaVAProcessor,
+        num_frames: int,
+        first_frame: int = 0,
+    ) -> None:
+        """Args: num_frames: to be added; first_frame: index in the video of the first of them."""
+        self.stream = StreamingRepository(model, num_frames, first_frame)
         self.encode_seconds = 0.0
         self.thumbnails: list[Thumbnail] = []
         self._timestamps_seconds: list[float] = []
@@ -219,6 +230,48 @@ class VideoMemoryBuilder:
             subtitles=tuple(subtitles),
         )
 
+    @torch.inference_mode()
+    def finalize_sharded(
+        self,
+        duration_seconds: float,
+        source: str,
+        subtitles: Sequence[Subtitle],
+        timestamps: Sequence[float],
+        group: ProcessGroup,
+    ) -> VideoMemory:
+        """Return the memory of a video of which this rank was given a part.
+
+        Args:
+            duration_seconds: of the video.
+            source: its path.
+            subtitles: of the video.
+            timestamps: of the frames of all ranks.
+            group: the ranks.
+
+        Raises:
+            VideoError: a rank could not read all of its frames.
+        """
+        num_read = torch.tensor(self.stream.num_frames, device=self._device)  # ()
+        num_read = funcol.all_reduce(num_read, "sum", group)
+        if int(num_read) != len(timestamps):
+            raise VideoError(
+                f"{source} is damaged: {int(num_read)} of {len(timestamps)} frames can be read. Set"
+                " model.memaug.shard_memory=false to use these."
+            )
+        times = torch.tensor(timestamps, dtype=torch.float32, device=self._device)  # (frames,)
+        return VideoMemory(
+            source=source,
+            duration_seconds=duration_seconds,
+            num_frames=len(timestamps),
+            num_placeholders=1,
+            note=self._processor.describe_video(duration_seconds, timestamps, subtitles),
+            repository=self.stream.sharded_repository(times, group),
+            seconds={"encode": self.encode_seconds},
+            thumbnails=tuple(self.thumbnails),
+            timestamps_seconds=tuple(timestamps),
+            subtitles=tuple(subtitles),
+        )
+
 
 def check_continuation(
     memory: VideoMemory, video: Video, duration_seconds: float, max_frames: int
@@ -229,6 +282,11 @@ def check_continuation(
         QuestionError: the memory is one of images.
         VideoError: the times are not later than those before, or there are too many frames.
     """
+    if memory.stream is None and memory.num_frames:
+        raise QuestionError(
+            f"The memory of {memory.source} is divided over ranks and cannot be extended. Encode"
+            " the longer video."
+        )
     if memory.stream is None:
         raise QuestionError(
             f"{memory.source} is not a video. Only the memory of a video can be extended."

@@ -79,6 +79,11 @@ def save_memory(predictor: VideoPredictor, memory: VideoMemory, path: Path) -> N
     Raises:
         MemoryFileError: the disk is full, or cannot be written.
     """
+    if memory.stream is None and memory.num_frames:
+        raise MemoryFileError(
+            f"The memory of {memory.source} is divided over ranks and cannot be saved. Set"
+            " model.memaug.shard_memory=false to save it from one process."
+        )
     precision = predictor.config.serving.memory_precision
     if memory.stream is None:
         repository = memory.repository

@@ -18,9 +18,11 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.distributed import ProcessGroup
 from torch.utils.checkpoint import checkpoint
 
 from lit_hour.model.memory_repository import DenseTokens, KVCache, MemoryRepository, MemoryTokens
+from lit_hour.model.sharded_memory import attend_sharded
 
 LAYER_NORM_EPS = 1e-5
 QUERY_CHUNK = 64  # queries per chunk of attention weights; an hour of memory has 1 GB of scores
@@ -149,7 +151,7 @@ class GroupedQueryAttention(nn.Module):
         heads = self.query(query).unflatten(-1, (-1, self.head_dim))  # (query, heads, head_dim)
         heads = apply_rotary(heads, rotary)
         if len(query_lengths) <= 1:
-            return self.output(self._attend(heads, kv.keys, kv.values))  # (query, dim)
+            return self.output(self._attend(heads, kv.keys, kv.values, kv.group))  # (query, dim)
         texts = zip(
             heads.split(query_lengths),
             kv.keys.split(kv_lengths),
@@ -158,12 +160,17 @@ class GroupedQueryAttention(nn.Module):
         )
         return self.output(torch.cat([self._attend(*text) for text in texts]))  # (query, dim)
 
-    def _attend(self, heads: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    def _attend(
+        self, heads: Tensor, keys: Tensor, values: Tensor, ranks: ProcessGroup | None = None
+    ) -> Tensor:
         groups = heads.unflatten(1, (keys.shape[1], -1))  # (query, kv_heads, group, head_dim)
-        groups = groups.permute(1, 2, 0, 3)  # (kv_heads, group, query, head_dim)
-        attended = F.scaled_dot_product_attention(
-            groups.flatten(1, 2)[None], keys.transpose(0, 1)[None], values.transpose(0, 1)[None]
-        )[0]  # (kv_heads, group * query, head_dim)
+        groups = groups.permute(1, 2, 0, 3).flatten(1, 2)  # (kv_heads, group * query, head_dim)
+        keys, values = keys.transpose(0, 1), values.transpose(0, 1)  # (kv_heads, tokens, head_dim)
+        if ranks is not None:
+            attended = attend_sharded(groups, keys, values, ranks)
+        else:
+            attended = F.scaled_dot_product_attention(groups[None], keys[None], values[None])[0]
+        # (kv_heads, group * query, head_dim)
         attended = attended.unflatten(1, (-1, len(heads)))  # (kv_heads, group, query, head_dim)
         return attended.permute(2, 0, 1, 3).flatten(1)  # (query, dim)
 

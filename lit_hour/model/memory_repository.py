@@ -16,6 +16,7 @@ from typing import Literal, NamedTuple, Protocol
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.distributed import ProcessGroup
 from torch.utils.checkpoint import checkpoint
 
 from lit_hour.io.sampling import evenly_spaced_indices
@@ -68,10 +69,12 @@ class KVCache:
     Attributes:
         keys: `(tokens, key_value_heads, head_dim)`, with rotary positions applied.
         values: `(tokens, key_value_heads, head_dim)`.
+        group: the ranks that have the other tokens of a memory that is divided over them.
     """
 
     keys: Tensor
     values: Tensor
+    group: ProcessGroup | None = None
 
 
 class DenseTokens(NamedTuple):

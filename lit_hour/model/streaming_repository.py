@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from threading import Lock
 
 import torch
 from torch import Tensor
+from torch.distributed import ProcessGroup
 
 from lit_hour.model.hour_llava import HourLLaVA
 from lit_hour.model.memory_repository import (
@@ -22,6 +24,7 @@ from lit_hour.model.memory_repository import (
     append_newline,
     build_video_repository,
 )
+from lit_hour.model.sharded_memory import ShardedTokens
 from lit_hour.types import Features, Frames, Video
 
 CHUNK_FRAMES = 8  # frames computed at once; more are hardly faster, and one frame costs as much
@@ -65,14 +68,16 @@ class StreamingRepository:
         num_frames: appended so far.
     """
 
-    def __init__(self, model: HourLLaVA, num_frames: int = 0) -> None:
+    def __init__(self, model: HourLLaVA, num_frames: int = 0, first_frame: int = 0) -> None:
         """Create an empty repository.
 
         Args:
             model: encodes the frames.
             num_frames: expected number of frames; there may be more.
+            first_frame: index in the video of the first frame to come, a multiple of
+                `CHUNK_FRAMES`; those before are on other ranks.
         """
-        self.num_frames = 0
+        self.num_frames, self._first_frame = 0, first_frame
         self._model = model
         self._timestamps = AppendBuffer(model.frame_newline.new_empty(0).float(), num_frames)
         # Tokens, positions, and the keys and values of each block of MemAug.
@@ -139,6 +144,10 @@ class StreamingRepository:
             return model.with_kv_cache(
                 build_video_repository(tokens, model.frame_newline, timestamps, min_frames)
             )
+        return self._repository_of(num_frames)
+
+    def _repository_of(self, num_frames: int) -> MemoryRepository:
+        """Return the repository of the first frames, however few."""
         num_tokens = num_frames * self._frame_length
         tokens, positions, *rest = (buffer.data[:num_tokens] for buffer in self._buffers)
         side = math.isqrt(self._frame_length - 1)
@@ -148,6 +157,26 @@ class StreamingRepository:
             (TokenGrid(num_frames, side, side),),
             self._timestamps.data[:num_frames],
             kv_caches=tuple(map(KVCache, rest[::2], rest[1::2])),
+        )
+
+    @torch.inference_mode()
+    def sharded_repository(self, timestamps: Tensor, group: ProcessGroup) -> MemoryRepository:
+        """Return the memory repository of a video that is divided over ranks.
+
+        Args:
+            timestamps: `(frames,)` of all ranks, in seconds.
+            group: the ranks; each has the frames that `divide_frames` gives it.
+        """
+        local, num_frames = self._repository_of(self.num_frames), len(timestamps)
+        num_tokens = num_frames * self._frame_length
+        first = self._first_frame * self._frame_length
+        return replace(
+            local,
+            memory=ShardedTokens(local.memory.dense(), first, num_tokens, group),
+            positions=torch.arange(num_tokens, device=local.positions.device),  # (tokens,)
+            grids=(replace(local.grids[0], count=num_frames),),
+            timestamps=timestamps,
+            kv_caches=tuple(replace(cache, group=group) for cache in local.kv_caches),
         )
 
     def _write_chunk(self, tokens: Tensor, start: int, end: int) -> None:
@@ -162,7 +191,8 @@ class StreamingRepository:
         rows = append_newline(tokens, model.frame_newline).flatten(0, 1)  # (rows, dim)
         frame_length = len(rows) // CHUNK_FRAMES
         first = start // CHUNK_FRAMES * CHUNK_FRAMES  # index of the first frame of the chunk
-        positions = torch.arange(len(rows), device=rows.device) + first * frame_length  # (rows,)
+        first_row = (self._first_frame + first) * frame_length  # in the video
+        positions = torch.arange(len(rows), device=rows.device) + first_row  # (rows,)
         caches = model.memaug.build_kv_caches(
             DenseTokens(rows), positions, model.frame_newline.dtype
         )
