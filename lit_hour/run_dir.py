@@ -6,7 +6,10 @@ RUN/checkpoints/last.ckpt   newest; step=000500.ckpt every N steps; best.ckpt: l
                             A file, or a folder if the model was sharded
 RUN/checkpoints/last.yaml   effective settings; one beside each checkpoint
 RUN/checkpoints/converted/  weights of a published model, written by `lit-hour convert`
-RUN/tensorboard/            metrics and plots
+RUN/tensorboard/            metrics and plots; in their place, by `training.logger`:
+RUN/metrics/metrics.csv     a table, with the plots in images/ beside it
+RUN/wandb/                  files of Weights & Biases
+RUN/profile/                traces by `training.profiler`
 RUN/haystack.png            accuracy by video length and depth of the evidence, latest validation
 RUN/evaluation/NAME/        answers and report of `lit-hour evaluate`
 RUN/needle/VIDEO/           answers and heat map of `lit-hour needle`
@@ -34,6 +37,9 @@ class RunDir:
         tokenizer: directory of the tokenizer.
         checkpoints: directory of the checkpoints.
         tensorboard: log directory for TensorBoard.
+        metrics: directory of the table of metrics.
+        wandb: log directory for Weights & Biases.
+        profile: directory of the profiler's traces.
         haystack_plot: heat map of the accuracy by video length and depth.
         evaluation: directory with one folder for each evaluation.
         bad_samples: list of the samples that could not be read.
@@ -47,6 +53,9 @@ class RunDir:
         self.tokenizer = path / "tokenizer"
         self.checkpoints = path / "checkpoints"
         self.tensorboard = path / "tensorboard"
+        self.metrics = path / "metrics"
+        self.wandb = path / "wandb"
+        self.profile = path / "profile"
         self.haystack_plot = path / "haystack.png"
         self.evaluation = path / "evaluation"
         self.bad_samples = path / "bad_samples.jsonl"

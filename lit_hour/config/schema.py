@@ -19,6 +19,7 @@ from lit_hour.config.synthetic import (
     PretrainTowerConfig,
     SyntheticConfig,
 )
+from lit_hour.config.training import TrainingConfig
 from lit_hour.config.videomarathon import VideoMarathonConfig
 
 
@@ -188,116 +189,6 @@ class TextConfig:
         unit="tokens",
         ge=64,
     )
-
-
-@dataclass(frozen=True)
-class LearningRateConfig:
-    """Peak learning rate of each part of the model."""
-
-    vision: float = field(0.0, "vision encoder; 0 freezes it", ge=0)
-    projector: float = field(1e-4, "projector and frame newline token; 0 freezes them", ge=0)
-    memaug: float = field(1e-4, "MemAug; 0 freezes it", ge=0)
-    llm: float = field(2e-5, "language model; 0 freezes it", ge=0)
-
-
-@dataclass(frozen=True)
-class TrainingConfig:
-    """Optimizer, schedule, validation, checkpoints and hardware."""
-
-    init_from: str = field(
-        "",
-        "folder of another run, or of a published LLaVA-OneVision or Hour-LLaVA, whose weights and"
-        " tokenizer this run starts from; empty for random weights, or those of model.llm.path and"
-        " model.vision.weights",
-    )
-    max_steps: int = field(
-        0,
-        "optimizer steps; 0 for one epoch of the sources",
-        unit="steps",
-        ge=0,
-    )
-    learning_rate: LearningRateConfig = field(
-        LearningRateConfig, "peak learning rate of each part of the model"
-    )
-    schedule_steps: int = field(
-        0,
-        "steps of the learning rate schedule, at least those of the run; 0 for those of the run."
-        " A run that is going to get more steps later keeps its schedule then",
-        unit="steps",
-        ge=0,
-    )
-    warmup_ratio: float = field(
-        0.03,
-        "share of the schedule over which the learning rates increase linearly from near 0",
-        ge=0,
-        le=1,
-    )
-    weight_decay: float = field(0.0, "weight decay of AdamW", ge=0)
-    weight_decay_scope: Literal["matrices", "all"] = field(
-        "matrices",
-        "weights that decay: all but norms, biases and embeddings, or all as in earlier versions",
-    )
-    adam_beta1: float = field(
-        0.9, "decay rate of AdamW's average of the gradient", ge=0, le=0.999999
-    )
-    adam_beta2: float = field(
-        0.999, "decay rate of AdamW's average of the squared gradient", ge=0, le=0.999999
-    )
-    adam_eps: float = field(1e-8, "number that AdamW adds to the denominator", gt=0)
-    gradient_clip_norm: float = field(
-        1.0, "largest L2 norm of the gradient; 0 disables clipping", ge=0
-    )
-    precision: Literal["bf16-mixed", "bf16-true", "32-true"] = field(
-        "bf16-mixed", "Lightning's precision"
-    )
-    val_every_n_steps: int = field(500, "steps between validations", unit="steps", ge=1)
-    save_every_n_steps: int = field(500, "steps between checkpoints", unit="steps", ge=1)
-    save_total_limit: int = field(
-        3, "latest periodic checkpoints to keep, besides best and last", ge=1
-    )
-    async_checkpoints: bool = field(
-        False,
-        "with strategy=fsdp, write checkpoints in the background: training waits only until each"
-        " rank has copied its shards to CPU memory, and keeps this copy (12 bytes per trained"
-        " float32 weight, divided by the number of ranks)",
-    )
-    max_skipped_steps: int = field(
-        0,
-        "steps with a NaN or Inf loss or gradient that may be skipped before the run stops",
-        unit="steps",
-        ge=0,
-    )
-    max_requeues: int = field(
-        500, "times that a SLURM job may requeue itself at its time limit", ge=0
-    )
-    log_every_n_steps: int = field(10, "steps between records in TensorBoard", unit="steps", ge=1)
-    num_val_images: int = field(
-        4, "validation questions to show with their frames in TensorBoard", ge=0
-    )
-    accelerator: Literal["auto", "cpu", "gpu"] = field(
-        "auto", "Lightning's accelerator; auto uses a GPU if there is one"
-    )
-    devices: str = field("auto", "processes on each node, or auto for all devices")
-    strategy: Literal["auto", "ddp", "fsdp"] = field(
-        "auto",
-        "how several processes share the work: ddp replicates the model, fsdp shards it; auto is"
-        " ddp",
-    )
-    activation_checkpointing: bool = field(
-        False,
-        "keep only the inputs of each block and recompute its activations in the backward pass:"
-        " less memory, a third slower",
-    )
-    packing: bool = field(
-        False,
-        "let the language model compute the texts of a micro-batch one after the other in one"
-        " sequence, without padding; attention stays inside each text",
-    )
-    compile: bool = field(
-        False, "compile each block with torch.compile: faster steps after minutes of start-up"
-    )
-    num_threads: int = field(0, "CPU threads of each process; 0 for PyTorch's default", ge=0)
-    num_nodes: int = field(1, "machines", ge=1)
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from lit_hour.config.data import DataConfig
 from lit_hour.config.hints import RENAMED_VALUES, present_name, suggest_settings
 from lit_hour.config.introspect import FieldInfo, describe_range, describe_type, walk_schema
 from lit_hour.config.schema import Config
+from lit_hour.config.training import TrainingConfig
 from lit_hour.errors import ConfigError
 
 SCHEMA = {info.name: info for info in walk_schema()}  # every setting and section by full name
@@ -126,6 +127,12 @@ def check_config(config: Config) -> None:
             f"model.memaug.spatial_keep_ratio={memaug.spatial_keep_ratio:g} must be"
             " 1, 1/4, 1/9, ... for uniform forgetting, which keeps every n-th row and column."
         )
+    if memaug.shard_memory and memaug.temporal_forgetting not in ("uniform", "none"):
+        raise ConfigError(
+            "model.memaug.shard_memory=true needs frames that are chosen without their tokens, not"
+            f" model.memaug.temporal_forgetting={memaug.temporal_forgetting}. Set it to uniform, or"
+            " shard_memory to false."
+        )
     training = config.training
     if 0 < training.schedule_steps < training.max_steps:
         raise ConfigError(
@@ -140,11 +147,28 @@ def check_config(config: Config) -> None:
             f" model.memaug.temporal_forgetting={memaug.temporal_forgetting}. Set"
             " text.subtitles=all."
         )
-    if config.training.async_checkpoints and config.training.strategy != "fsdp":
+    _check_sharding(training)
+
+
+def _check_sharding(training: TrainingConfig) -> None:
+    """Check that settings of sharded runs have their default in other runs."""
+    if training.strategy == "fsdp":
+        return
+    if training.async_checkpoints:
         raise ConfigError(
             "training.async_checkpoints=true needs sharded checkpoints, not"
-            f" training.strategy={config.training.strategy}. Set training.strategy=fsdp, or false."
+            f" training.strategy={training.strategy}. Set training.strategy=fsdp, or false."
         )
+    for name, value, default in (
+        ("replicas", str(training.replicas), "1"),
+        ("cpu_offload", str(training.cpu_offload).lower(), "false"),
+    ):
+        if value != default:
+            raise ConfigError(
+                f"training.{name}={value} needs a sharded model, not"
+                f" training.strategy={training.strategy}. Set training.strategy=fsdp, or"
+                f" {default}."
+            )
 
 
 def _check_batches(data: DataConfig) -> None:

@@ -1,4 +1,4 @@
-"""An all-reduce outside of Lightning's strategies."""
+"""Collectives outside of Lightning's strategies."""
 
 from __future__ import annotations
 
@@ -29,3 +29,12 @@ class CrossRankMax:
         numbers = torch.tensor([int(number)])  # (1,)
         dist.all_reduce(numbers, dist.ReduceOp.MAX, self._group)
         return int(numbers)
+
+
+def gather_texts(text: str) -> list[str]:
+    """Return the text of each rank, in order. Every rank has to call this equally often."""
+    if not dist.is_initialized() or dist.get_world_size() == 1:
+        return [text]
+    texts = [""] * dist.get_world_size()
+    dist.all_gather_object(texts, text)
+    return texts

@@ -1,5 +1,7 @@
 """Floating-point operations of a training step: the numerator of the model FLOPs utilization.
 
+Entry points: `step_flops` for one text about one video, `FlopCounter` for the batches of a run.
+
 A dense layer takes 2 operations per weight and token in the forward pass, 2 for the gradient of its
 input, and 2 for the gradient of its weights if it is trained. Attention takes 4 per query, key and
 channel forward and 8 backward. Causal attention counts half, because the other half is masked.
@@ -9,14 +11,17 @@ optimizer. Logits count only at learned tokens.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
-from torch import Generator
+from torch import Generator, Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
+from lit_hour.config.model import VisionConfig
 from lit_hour.config.schema import Config
 from lit_hour.model.hour_llava import HourLLaVA
-from lit_hour.types import IGNORE_INDEX, Batch
+from lit_hour.model.vision_encoder import VisionEncoder
+from lit_hour.types import IGNORE_INDEX, IMAGE_TOKEN_INDEX, Batch, Features, Video, Visual
 
 
 @dataclass(frozen=True)
@@ -74,6 +79,7 @@ def step_flops(
     attention_weights = 2 * dim**2 + keys_values
     decoder_layer = attention_weights + 3 * dim * language.intermediate_size
     is_trained = {part: getattr(rates, part) > 0 for part in ("projector", "memaug", "llm")}
+    is_trained["llm"] &= language.lora.rank == 0  # its adapters are too small to count
     projector = dense(
         shapes.num_projected,
         shapes.vision_dim * dim,
@@ -83,7 +89,7 @@ def step_flops(
     projector += dense(shapes.num_projected, dim**2, is_trained["projector"])
     # The last block of MemAug has queries of the visual tokens only.
     num_blocks = config.model.memaug.num_layers
-    num_queries = (num_blocks - 1) * shapes.num_query + shapes.num_kept
+    num_queries = max(0, num_blocks - 1) * shapes.num_query + min(1, num_blocks) * shapes.num_kept
     query_rows = dense(num_queries, 12 * dim**2, is_trained["memaug"])
     query_rows += dense(num_blocks * shapes.num_query, keys_values, is_trained["memaug"])
     memory_rows = dense(num_blocks * shapes.num_memory, keys_values, is_trained["memaug"])
@@ -115,3 +121,94 @@ def dense(
 def attention(num_queries: int, num_keys: int, dim: int) -> float:
     """Return the operations of scores and weighted sums, forward and backward."""
     return 12.0 * num_queries * num_keys * dim
+
+
+class FlopCounter:
+    """Counts the operations of batches by `step_flops`, with the vision encoder.
+
+    Tokens of an image count without the crop of its letterbox, and those of a text without its
+    padding.
+    """
+
+    def __init__(self, config: Config, model: HourLLaVA) -> None:
+        self._config, self._vocab_size = config, model.llm.vocab_size
+        self._vision_dim = model.vision.dim
+        self._tokens_per_frame = model.vision.tokens_per_frame
+        self._tokens_per_image = model.vision.tokens_per_image
+        self._frozen_encoder_flops = encoder_flops(config.model.vision)
+        self._trained_encoder_flops = encoder_flops(config.model.vision, is_trained=True)
+
+    def count(self, batch: Batch, num_language: Tensor, num_labels: Tensor) -> float:
+        """Return the operations of the forward and backward pass of a batch.
+
+        Args:
+            batch: as the model gets it.
+            num_language: `(texts,)`, tokens of each text for the language model.
+            num_labels: `(texts,)`, tokens of each text that are learned.
+        """
+        is_question = batch.question_mask & (batch.input_ids >= 0)  # (texts, tokens)
+        is_text = batch.attention_mask & (batch.input_ids != IMAGE_TOKEN_INDEX)  # (texts, tokens)
+        counts = torch.stack(
+            [is_text.sum(dim=1), is_question.sum(dim=1), num_language, num_labels], dim=1
+        ).tolist()  # (texts, 4), in one transfer
+        videos = [self._video_shapes(visual) for visual in batch.visuals]
+        before = [sum(self._flops(shapes).values()) for shapes in videos]
+        total = sum(before) + sum(map(self._encoding_flops, batch.visuals))
+        for visual, (text, question, language, labels) in zip(
+            batch.visual_of_text, counts, strict=True
+        ):
+            num_kept = max(0, language - text)
+            shapes = replace(
+                videos[visual],
+                num_query=num_kept + question,
+                num_kept=num_kept,
+                num_language=language,
+                num_labels=labels,
+            )
+            total += sum(self._flops(shapes).values()) - before[visual]
+        return total
+
+    def _flops(self, shapes: Shapes) -> dict[str, float]:
+        return step_flops(self._config, self._vocab_size, shapes)
+
+    def _video_shapes(self, visual: Visual | None) -> Shapes:
+        """Return the shapes of a visual without a text about it; a dummy image has no tokens."""
+        num_frames = num_memory_frames = 0 if visual is None else len(visual)
+        tokens = self._tokens_per_image
+        if isinstance(visual, Video):
+            tokens = self._tokens_per_frame
+            num_memory_frames = max(num_frames, self._config.model.memaug.min_frames)
+        return Shapes(
+            vision_dim=self._vision_dim,
+            num_projected=num_frames * tokens,
+            num_memory=num_memory_frames * (tokens + 1),
+            num_query=0,
+            num_kept=0,
+            num_language=0,
+            num_labels=0,
+        )
+
+    def _encoding_flops(self, visual: Visual | None) -> float:
+        """Return the operations of the vision encoder; a trained one has a backward pass."""
+        if visual is None or isinstance(visual, Features):
+            return 0.0
+        vision, rate = self._config.model.vision, self._config.training.learning_rate.vision
+        is_trained = rate > 0 and len(visual) <= vision.max_trainable_frames
+        per_image = self._trained_encoder_flops if is_trained else self._frozen_encoder_flops
+        return len(visual) * per_image
+
+
+def encoder_flops(config: VisionConfig, is_trained: bool = False) -> float:
+    """Return the operations of the vision encoder for one image, by torch's counter.
+
+    Those of a trained one include the backward pass. The encoder is built on the meta device, where
+    nothing is computed.
+    """
+    with torch.device("meta"), torch.set_grad_enabled(is_trained):
+        encoder = VisionEncoder(replace(config, max_trainable_frames=1))
+        image = torch.zeros(1, 3, encoder.image_size, encoder.image_size, dtype=torch.uint8)
+        with FlopCounterMode(display=False) as counter:
+            tokens = encoder.encode_images(image)  # (1, tokens, vision_dim)
+            if is_trained:
+                tokens.sum().backward()
+    return float(counter.get_total_flops())

@@ -10,7 +10,7 @@ from typing import TypeVar
 import lightning as L
 import torch
 
-from lit_hour.config.schema import TrainingConfig
+from lit_hour.config.training import TrainingConfig
 from lit_hour.io.file_lock import dir_lock, is_locked, rank_locks
 from lit_hour.training.trainer_setup import (
     build_predict_trainer,

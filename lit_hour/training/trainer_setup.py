@@ -15,31 +15,37 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.accelerators import CUDAAccelerator, MPSAccelerator
 from lightning.pytorch.callbacks import Callback, LearningRateMonitor, ModelCheckpoint
-from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.plugins import HalfPrecision
 from lightning.pytorch.plugins.environments import SLURMEnvironment
 from torch import nn
 
-from lit_hour.config.schema import Config, TrainingConfig
+from lit_hour.config.schema import Config
+from lit_hour.config.training import TrainingConfig
 from lit_hour.data.datamodule import VideoQADataModule
+from lit_hour.data.features.source_frames import SourceFrames
 from lit_hour.errors import ConfigError, RunError
 from lit_hour.run_dir import RunDir
 from lit_hour.training.callbacks.checkpointing import PeriodicCheckpoint
+from lit_hour.training.callbacks.efficiency import (
+    PaddingLogger,
+    PeakMemoryLogger,
+    ThroughputLogger,
+)
 from lit_hour.training.callbacks.feature_check import FeatureEncoderCheck
 from lit_hour.training.callbacks.logging import (
     BadSampleBudget,
     LossLogger,
-    PaddingLogger,
     StepProgressBar,
-    ThroughputLogger,
     TokenBudgetCheck,
     TruncationLogger,
 )
 from lit_hour.training.callbacks.nonfinite_guard import SkipNonFiniteSteps
 from lit_hour.training.callbacks.preemption import Preemption
+from lit_hour.training.callbacks.profiler import StepProfiler
 from lit_hour.training.callbacks.val_plots import ValidationPlots
 from lit_hour.training.checkpoints.checkpoint_io import AtomicCheckpointIO
 from lit_hour.training.distributed import CrossRankMax
+from lit_hour.training.loggers import build_logger
 from lit_hour.training.parallelize import ShardedStrategy
 from lit_hour.training.signals import ShutdownSignal
 
@@ -101,7 +107,8 @@ def build_callbacks(
         BadSampleBudget(run.bad_samples, config.data.max_bad_samples),
         TruncationLogger(),
         PaddingLogger(),
-        ThroughputLogger(),
+        ThroughputLogger(config),
+        PeakMemoryLogger(),
         LearningRateMonitor("step"),
         best,
         periodic,
@@ -109,7 +116,10 @@ def build_callbacks(
     if config.data.tokens_per_batch:
         callbacks.append(TokenBudgetCheck(config.data.tokens_per_batch))
     if training.num_val_images:
-        callbacks.append(ValidationPlots(training.num_val_images, run.haystack_plot))
+        frames = SourceFrames(list(data.val_sources.values()), config)
+        callbacks.append(ValidationPlots(training.num_val_images, run.haystack_plot, frames))
+    if training.profiler.num_steps:
+        callbacks.append(StepProfiler(training.profiler, run.profile, data.num_steps))
     metadata_of_shard = {
         path: metadata
         for shards in (*data.sources.values(), *data.val_sources.values())
@@ -131,10 +141,10 @@ def build_trainer(
 
     Args:
         config: the settings.
-        run: where TensorBoard's files are written.
+        run: where the logger writes.
         data: gives the number of steps and micro-batches.
         callbacks: see `build_callbacks`.
-        resume_step: TensorBoard hides this and later steps of an earlier start, which was
+        resume_step: the logger drops this and later steps of an earlier start, which was
             interrupted after its last checkpoint.
     """
     training = config.training
@@ -154,7 +164,7 @@ def build_trainer(
         check_val_every_n_epoch=None,
         num_sanity_val_steps=0,
         log_every_n_steps=training.log_every_n_steps,
-        logger=TensorBoardLogger(run.tensorboard, name="", version="", purge_step=resume_step),
+        logger=build_logger(config, run, resume_step),
         callbacks=callbacks,
         use_distributed_sampler=False,
         enable_model_summary=False,

@@ -100,6 +100,7 @@ def test_units_are_a_closed_list() -> None:
         "tokens",
         "questions",
         "conversations",
+        "copies",
         "batches",
         "records",
         "requests",
@@ -108,7 +109,7 @@ def test_units_are_a_closed_list() -> None:
         "steps",
         "stories",
     }
-    known = {"", "1/s", "1/min", "s", "MB", "GB", "MP"} | counted
+    known = {"", "1/s", "1/min", "s", "MB", "GB", "MP", "TFLOP/s"} | counted
     assert {info.metadata["unit"] for info in SETTINGS} <= known
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from lit_hour.data.datamodule import TimedDataLoader, VideoQADataModule
-from lit_hour.data.datasets import TrainingDataset, ValidationDataset
+from lit_hour.data.datasets import DUMMY_INDEX, TrainingDataset, ValidationDataset
 from lit_hour.errors import ShardError
 from lit_hour.processor import HourLLaVAProcessor
 from tests.data.rank_data import data_of_rank
@@ -65,6 +65,15 @@ def test_hanging_worker_is_killed_and_its_sample_is_named(
     )
     assert loader.data_wait_seconds >= TIMEOUT_SECONDS and time.monotonic() - started < 20
     assert set(multiprocessing.active_children()) <= others
+
+
+@pytest.mark.parametrize(("split", "awaited"), [("train", []), ("val", [DUMMY_INDEX])])
+def test_hang_of_a_batch_without_samples_blames_no_file(
+    data: VideoQADataModule, split: str, awaited: list[int]
+) -> None:
+    message = getattr(data, f"{split}_dataloader")()._describe_hang(awaited)
+    assert "It has no sample to read, so no file is at fault." in message
+    assert "synthetic_" not in message and "It is reading" not in message
 
 
 @pytest.mark.slow

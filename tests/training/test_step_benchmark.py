@@ -7,10 +7,10 @@ import torch
 
 from lit_hour.config.load import load_config
 from lit_hour.config.schema import Config
+from lit_hour.training.flops import Shapes, step_flops
 from lit_hour.training.module import forgetting_generators
 from tests import published_stage
 from tests.benchmarks.speed import step
-from tests.benchmarks.speed.step.flops import Shapes, step_flops
 from tests.benchmarks.speed.step.reference import plain_loss
 
 pytestmark = pytest.mark.slow

@@ -3,7 +3,7 @@ import torch
 from lightning.pytorch.plugins.precision import MixedPrecision
 from torch import nn
 
-from lit_hour.config.schema import TrainingConfig
+from lit_hour.config.training import TrainingConfig
 from lit_hour.errors import ConfigError
 from lit_hour.model.hour_llava import HourLLaVA
 from lit_hour.training import trainer_setup

@@ -31,6 +31,7 @@ from lit_hour.data.packing.shard_plan import frame_config, plan_shards
 from lit_hour.data.packing.shard_writer import sample_json, write_sample
 from lit_hour.data.questions.record import Modality, SampleSpec
 from lit_hour.data.shards.reader import Shards, StoredSample, open_shards
+from lit_hour.data.shards.remote import is_url, redact
 from lit_hour.data.shards.shard_index import FileStamp, IndexEntry, SkippedSample
 from lit_hour.data.sources import check_videos
 from lit_hour.errors import ShardError, VideoError
@@ -38,6 +39,7 @@ from lit_hour.media.image_reader import image_suffix
 from lit_hour.media.subtitles import SubtitleWarning
 from lit_hour.media.video_reader import SampledVideo
 
+SOURCE_PATHS = ("shards", "mapping", "index_folder")  # settings of tars that are paths
 NO_FRAMES = torch.empty(0, 3, 0, 0, dtype=torch.uint8)  # (0, 3, 0, 0)
 
 
@@ -78,10 +80,12 @@ class FeatureSource(Protocol):
     Attributes:
         cost_unit: unit of a video's cost.
         config: settings that determine the frames.
+        origin: where the frames are, with absolute paths.
     """
 
     cost_unit: str
     num_shards: int
+    origin: SourceConfig
     config: dict[str, Any]
 
     def fingerprint(self, shard: int) -> str:
@@ -153,6 +157,7 @@ class FrameShardSource(_ShardSource):
                 " Give the shards of frames that they were extracted from."
             )
         self.config = self._shards.indexes[0].config
+        self.origin = SourceConfig(_absolute(folder), kind="packed")
 
     def fingerprint(self, shard: int) -> str:
         """Return the SHA-256 of the tar."""
@@ -192,6 +197,8 @@ class TarSource(_ShardSource):
         """
         super().__init__(open_webdataset(source, config), config)
         self.config = {**self._shards.indexes[0].config, **frame_config(config.video)}
+        paths = {name: _absolute(getattr(source, name)) for name in SOURCE_PATHS}
+        self.origin = replace(source, kind="webdataset", **paths)
 
     def fingerprint(self, shard: int) -> str:
         """Return the hash of the tar, the mapping and the sampled frames."""
@@ -244,6 +251,9 @@ class VideoFileSource:
         self.num_shards = len(self._plans)
         stored_config = self._plans[0].config.items()
         self.config = {key: value for key, value in stored_config if key != "jpeg_quality"}
+        self.origin = SourceConfig(
+            _absolute(str(folder)), kind="files", questions=_absolute(str(questions))
+        )
 
     def fingerprint(self, shard: int) -> str:
         """Return the fingerprint of the shard that packing would make."""
@@ -287,6 +297,13 @@ class VideoFileSource:
     def _video_path(self, ref: SampleRef) -> Path:
         plan = self._plans[ref.shard]
         return plan.folder / plan.samples[ref.index].files[0]
+
+
+def _absolute(location: str) -> str:
+    """Return an absolute path, or a URL without secrets; "" stays empty."""
+    if not location:
+        return ""
+    return redact(location) if is_url(location) else str(Path(location).absolute())
 
 
 def _frame_chunks(ref: SampleRef, stored: StoredSample, config: Config) -> Iterator[FrameChunk]:

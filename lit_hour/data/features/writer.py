@@ -1,6 +1,6 @@
 """Write a folder of feature shards, saving each video as soon as its features are extracted.
 
-TARGET/features.json              what the features are made from, and how
+TARGET/features.json              what the features are made from, where that is, and how
 TARGET/parts/000003/0007.tar      sample 7 of shard 3, a video, as it will be in the shard
 TARGET/parts/000003/0007.json     its index entry; written last: the video is saved
 TARGET/parts/000003/0007.skipped  or why it cannot be read; the next start tries again
@@ -45,6 +45,7 @@ from lit_hour.io.atomic import remove_temp_files, temp_path
 from lit_hour.text.chat_template import count_text_bytes
 
 METADATA_NAME = "features.json"
+ORIGIN_KEY = "origin"  # of the settings in it that name the source of the frames
 SAVED_SUFFIX, SKIPPED_SUFFIX = ".json", ".skipped"  # of a part that is finished
 COPY_CHUNK_BYTES = 2**24
 
@@ -87,6 +88,7 @@ class FeatureWriter:
             identity = {
                 "source": _hash(self._made_from),
                 "features": dataclasses.asdict(self._metadata),
+                ORIGIN_KEY: dataclasses.asdict(self._source.origin),
             }
             write_json(self.path / METADATA_NAME, identity)
             for folder in (self.path, *self.parts.glob("*/")):

@@ -8,6 +8,7 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 
+from lit_hour.training.loggers import flush_logger
 from lit_hour.training.parallelize import ShardedStrategy
 from lit_hour.training.run_lease import RunLease
 from lit_hour.types import Batch
@@ -63,11 +64,11 @@ class PeriodicCheckpoint(ModelCheckpoint):
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Batch, batch_idx: int
     ) -> None:
-        """Flush TensorBoard after a step that was saved: a resumed run writes only later steps."""
+        """Flush the logger after a step that was saved: a resumed run writes only later steps."""
         super().on_train_batch_start(trainer, pl_module, batch, batch_idx)
         is_step_start = batch_idx % trainer.accumulate_grad_batches == 0
         if is_step_start and trainer.global_step == self._last_global_step_saved:
-            trainer.logger.experiment.flush()  # type: ignore[union-attr]
+            flush_logger(trainer.logger)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Save the final step. Lightning skips it when a validation was due at the same step."""

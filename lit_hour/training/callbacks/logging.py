@@ -1,4 +1,4 @@
-"""Log loss, throughput, padding, truncated texts and bad samples, and draw the progress bar.
+"""Log the loss, truncated texts and bad samples, and draw the progress bar.
 
 `BadSampleBudget` also stops the run when too many samples cannot be read.
 """
@@ -8,26 +8,25 @@ from __future__ import annotations
 import json
 import logging
 import sys
-import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import lightning as L
-import torch
 from lightning.pytorch.callbacks import Callback, ProgressBar
-from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 from tqdm import tqdm
 
 from lit_hour.errors import ShardError, list_first
+from lit_hour.training.distributed import gather_texts
+from lit_hour.training.loggers import flush_logger
 from lit_hour.types import Batch
 
 log = logging.getLogger(__name__)
 
 
 class LossLogger(Callback):
-    """Logs the loss of each step: the mean over its learned tokens on all ranks.
+    """Logs the loss of each step, the mean over its learned tokens on all ranks, and the gradient.
 
     Lightning would log it after the step's checkpoint was saved. A run that is killed between the
     two and resumes would then lack the loss of that step.
@@ -41,91 +40,46 @@ class LossLogger(Callback):
         batch: Batch,
         batch_idx: int,
     ) -> None:
-        """Log the loss after the last micro-batch of a step."""
+        """Log the loss and the norm of the gradient after the last micro-batch of a step."""
         if (batch_idx + 1) % trainer.accumulate_grad_batches:
             return
         loss: Tensor = pl_module.step_loss  # type: ignore[assignment]  # ()
         pl_module.log("train/loss", loss, logger=False, batch_size=1)  # for the progress bar
         if trainer.global_step % trainer.log_every_n_steps == 0 and trainer.is_global_zero:  # type: ignore[attr-defined]
-            trainer.logger.log_metrics({"train/loss": float(loss)}, trainer.global_step - 1)  # type: ignore[union-attr]
-            trainer.logger.experiment.flush()  # type: ignore[union-attr]
+            norm: Tensor = pl_module.step_gradient_norm  # type: ignore[assignment]  # ()
+            metrics = {"train/loss": float(loss), "train/gradient_norm": float(norm)}
+            trainer.logger.log_metrics(metrics, trainer.global_step - 1)  # type: ignore[union-attr]
+            flush_logger(trainer.logger)
 
 
-class ThroughputLogger(Callback):
-    """Logs frames and text tokens per second over all ranks, and the share of time without data."""
+class RankZeroWarning:
+    """A warning that any rank may cause, and rank zero logs once."""
 
-    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Start the clock and the counts."""
-        self._start = time.perf_counter()
-        self._waited_before = trainer.train_dataloader.data_wait_seconds  # type: ignore[union-attr]
-        self._num_frames = self._num_tokens = 0
+    def __init__(self) -> None:
+        self._message = ""  # of this rank
+        self._is_logged = False
 
-    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Restart the clock, so that validation does not count."""
-        if trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking:
-            self.on_train_start(trainer, pl_module)
+    def add(self, message: str) -> None:
+        """Keep the first message of this rank."""
+        self._message = self._message or message
 
-    def on_train_batch_end(
-        self,
-        trainer: L.Trainer,
-        pl_module: L.LightningModule,
-        outputs: Any,
-        batch: Batch,
-        batch_idx: int,
-    ) -> None:
-        """Count frames and tokens, and log the rates every `Trainer.log_every_n_steps` steps."""
-        self._num_frames += sum(len(visual) for visual in batch.visuals if visual is not None)
-        self._num_tokens += int(batch.attention_mask.sum())
-        if trainer.global_step % trainer.log_every_n_steps or not self._num_tokens:  # type: ignore[attr-defined]
+    def log_once(self, trainer: L.Trainer) -> None:
+        """Log the message of the lowest rank that has one. All ranks have to call this together."""
+        if self._is_logged:
             return
-        seconds = time.perf_counter() - self._start
-        waited = trainer.train_dataloader.data_wait_seconds - self._waited_before  # type: ignore[union-attr]
-        rates = {
-            "throughput/frames_per_second": self._num_frames / seconds,
-            "throughput/text_tokens_per_second": self._num_tokens / seconds,
-        }
-        pl_module.log_dict(rates, sync_dist=True, reduce_fx="sum", batch_size=1)
-        pl_module.log("throughput/data_wait_frac", waited / seconds, sync_dist=True, batch_size=1)
-        self.on_train_start(trainer, pl_module)
-
-
-class PaddingLogger(Callback):
-    """Logs the share of padding in what the language models of all ranks compute.
-
-    With `training.packing` there is none.
-    """
-
-    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Start the counts."""
-        self._counts = torch.zeros(2, device=pl_module.device)  # texts and padding, padding
-
-    def on_train_batch_end(
-        self,
-        trainer: L.Trainer,
-        pl_module: L.LightningModule,
-        outputs: Any,
-        batch: Batch,
-        batch_idx: int,
-    ) -> None:
-        """Count tokens, and log the share every `Trainer.log_every_n_steps` steps."""
-        self._counts += torch.stack([outputs["num_tokens"], outputs["num_padding_tokens"]])  # (2,)
-        if (batch_idx + 1) % trainer.accumulate_grad_batches:
-            return
-        if trainer.global_step % trainer.log_every_n_steps:  # type: ignore[attr-defined]
-            return
-        counts = trainer.strategy.reduce(self._counts, reduce_op="sum")  # (2,)
-        if trainer.is_global_zero:
-            share = float(counts[1] / counts[0].clamp(min=1))
-            trainer.logger.log_metrics({"data/padding_share": share}, trainer.global_step - 1)  # type: ignore[union-attr]
-        self.on_train_start(trainer, pl_module)
+        messages = list(filter(None, gather_texts(self._message)))
+        self._is_logged = bool(messages)
+        if messages and trainer.is_global_zero:
+            others = f" {len(messages)} ranks have such a batch." if len(messages) > 1 else ""
+            log.warning("%s%s", messages[0], others)
 
 
 class TokenBudgetCheck(Callback):
-    """Warns at the first batch of several samples that exceeds `data.tokens_per_batch`."""
+    """Warns about the first batch of several samples that exceeds `data.tokens_per_batch`."""
 
     def __init__(self, tokens_per_batch: int) -> None:
         self._tokens_per_batch = tokens_per_batch
-        self._has_warned = False
+        self._warning = RankZeroWarning()
 
     def on_train_batch_end(
         self,
@@ -136,25 +90,30 @@ class TokenBudgetCheck(Callback):
         batch_idx: int,
     ) -> None:
         """Compare the tokens that the language model computed with the budget."""
-        if self._has_warned or len(batch.keys) == 1:
-            return
-        if (num_tokens := int(outputs["num_tokens"])) > self._tokens_per_batch:
-            self._has_warned = True
-            log.warning(
-                "The batch of %s has %d tokens, more than data.tokens_per_batch=%d. Its texts have"
-                " fewer bytes per token than data.min_bytes_per_token=%g, or its images more tokens"
-                " than those of the published vision encoder. Lower either setting.",
-                list_first(batch.keys),
-                num_tokens,
-                self._tokens_per_batch,
-                pl_module.config.data.min_bytes_per_token,  # type: ignore[union-attr]
+        num_tokens = int(outputs["num_tokens"]) if len(batch.keys) > 1 else 0
+        if num_tokens > self._tokens_per_batch:
+            self._warning.add(
+                f"The batch of {list_first(batch.keys)} has {num_tokens} tokens, more than"
+                f" data.tokens_per_batch={self._tokens_per_batch}. Its texts have fewer bytes per"
+                " token than"
+                f" data.min_bytes_per_token={pl_module.config.data.min_bytes_per_token:g}, or its"  # type: ignore[union-attr, str-format]
+                " images more tokens than those of the published vision encoder. Lower either"
+                " setting."
             )
+        if is_record(trainer, batch_idx):
+            self._warning.log_once(trainer)
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Log the warning of a run that ends before its next record."""
+        self._warning.log_once(trainer)
 
 
 class TruncationLogger(Callback):
-    """Counts texts that were truncated to `text.max_tokens`, and warns at the first one."""
+    """Counts texts that were truncated to `text.max_tokens`, and warns about the first one."""
 
-    _num_truncated = 0
+    def __init__(self) -> None:
+        self._num_truncated = 0
+        self._warning = RankZeroWarning()
 
     def on_train_batch_end(
         self,
@@ -164,8 +123,7 @@ class TruncationLogger(Callback):
         batch: Batch,
         batch_idx: int,
     ) -> None:
-        """Log how many texts were truncated since this start of the run."""
-        is_first = not self._num_truncated
+        """Log how many texts were truncated on all ranks since this start of the run."""
         self._num_truncated += outputs["num_truncated"]
         pl_module.log(
             "data/truncated_texts",
@@ -174,14 +132,25 @@ class TruncationLogger(Callback):
             reduce_fx="sum",
             batch_size=1,
         )
-        if self._num_truncated and is_first:
-            log.warning(
-                "A text of %s has more than text.max_tokens=%d tokens with its visual tokens and"
-                " was truncated. data/truncated_texts in TensorBoard counts such texts. Raise"
-                " text.max_tokens or lower data.questions_per_sample.",
-                " or ".join(batch.keys),
-                pl_module.config.text.max_tokens,  # type: ignore[union-attr]
+        if outputs["num_truncated"]:
+            self._warning.add(
+                f"A text of {' or '.join(batch.keys)} has more than"
+                f" text.max_tokens={pl_module.config.text.max_tokens} tokens with its visual"  # type: ignore[union-attr]
+                " tokens and was truncated. data/truncated_texts in the logger counts such texts."
+                " Raise text.max_tokens or lower data.questions_per_sample."
             )
+        if is_record(trainer, batch_idx):
+            self._warning.log_once(trainer)
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Log the warning of a run that ends before its next record."""
+        self._warning.log_once(trainer)
+
+
+def is_record(trainer: L.Trainer, batch_idx: int) -> bool:
+    """Return whether a step that the logger records ends with this micro-batch."""
+    is_end = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
+    return is_end and trainer.global_step % trainer.log_every_n_steps == 0  # type: ignore[attr-defined]
 
 
 class BadSampleBudget(Callback):

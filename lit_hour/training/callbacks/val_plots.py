@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import textwrap
 from pathlib import Path
 from typing import Any
@@ -11,25 +12,32 @@ from lightning.pytorch.callbacks import Callback
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from lit_hour.data.features.source_frames import SourceFrames
+from lit_hour.errors import InputError
 from lit_hour.io.sampling import evenly_spaced_indices
 from lit_hour.text.timestamp import format_timestamp
+from lit_hour.training.loggers import log_figure
 from lit_hour.training.metrics import LENGTHS_MINUTES, NUM_DEPTHS
 from lit_hour.training.module import Prediction
-from lit_hour.types import Batch, Frames, ImageSet, TiledImage
+from lit_hour.types import Batch, Features, Frames, ImageSet, TiledImage
 
 MAX_FRAMES = 8  # in a strip
 
+log = logging.getLogger(__name__)
+
 
 class ValidationPlots(Callback):
-    """Plots answers and the haystack accuracy of each validation, to TensorBoard.
+    """Plots answers and the haystack accuracy of each validation, to the logger.
 
     One answer is plotted for each of the first `num_videos` videos, to a different question each
     time. The haystack heat map is also written to `haystack_file`; there is none if no question has
     its evidence in one short interval.
     """
 
-    def __init__(self, num_videos: int, haystack_file: Path) -> None:
+    def __init__(self, num_videos: int, haystack_file: Path, source_frames: SourceFrames) -> None:
+        """Take the number of videos, the file of the heat map, and the frames of features."""
         self._num_videos, self._haystack_file = num_videos, haystack_file
+        self._source_frames, self._has_warned = source_frames, False
         self._num_validations = 0
         self._figures: dict[int, Figure] = {}
 
@@ -51,25 +59,35 @@ class ValidationPlots(Callback):
         if is_skipped or batch_idx >= self._num_videos:
             return
         prediction: Prediction = outputs[self._num_validations % len(outputs)]
-        visual = batch.visuals[prediction.visual_index]
-        if isinstance(visual, Frames | TiledImage | ImageSet):
-            key = batch.keys[prediction.visual_index]
+        visual, key = batch.visuals[prediction.visual_index], batch.keys[prediction.visual_index]
+        if isinstance(visual, Features):
+            visual = self._read_frames(visual, key)
+        if visual is not None:
             self._figures[batch_idx] = plot_answer(visual, key, prediction)
+
+    def _read_frames(self, features: Features, key: str) -> Frames | None:
+        """Read the frames to show again from the source of the features; warn if it is gone."""
+        try:
+            return self._source_frames.read(key, features, _shown_indices(len(features)))
+        except InputError as error:
+            if not self._has_warned:
+                self._has_warned = True
+                log.warning("Validation shows no frames of videos stored as features: %s", error)
+            return None
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Write the figures at the step of the scores."""
         if trainer.sanity_checking or not trainer.is_global_zero:
             return
         step = max(0, trainer.global_step - 1)
-        writer = trainer.logger.experiment  # type: ignore[union-attr]
         for batch_idx, figure in self._figures.items():
-            writer.add_figure(f"val/answers/{batch_idx}", figure, step)
+            log_figure(trainer.logger, f"val/answers/{batch_idx}", figure, step)
         self._num_validations += 1
         counts: Tensor = pl_module.haystack_counts  # type: ignore[assignment]
         if counts.any():
             figure = plot_haystack(counts)
             figure.savefig(self._haystack_file, dpi=120)
-            writer.add_figure("val/haystack", figure, step)
+            log_figure(trainer.logger, "val/haystack", figure, step)
 
 
 def plot_answer(visual: Frames | TiledImage | ImageSet, key: str, prediction: Prediction) -> Figure:
@@ -133,9 +151,12 @@ def _select_images(visual: Frames | TiledImage | ImageSet) -> tuple[Tensor, list
     if isinstance(visual, TiledImage):
         height, width = visual.size_pixels
         return visual.tiles[:1], [f"{width} x {height} pixels"]
-    num_shown = min(len(visual), MAX_FRAMES)
-    indices = evenly_spaced_indices(len(visual), num_shown, "linspace")
+    indices = _shown_indices(len(visual))
     if isinstance(visual, ImageSet):
         return visual.images[indices], [str(index + 1) for index in indices]
     times = [format_timestamp(float(visual.timestamps[index])) for index in indices]
     return visual.images[indices], times
+
+
+def _shown_indices(num_images: int) -> list[int]:
+    return evenly_spaced_indices(num_images, min(num_images, MAX_FRAMES), "linspace")

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from lit_hour.config.model import VisionConfig
 from lit_hour.model.vision_encoder import VisionEncoder
+from lit_hour.training.flops import encoder_flops
 from lit_hour.training.parallelize import compile_blocks
 from tests.benchmarks.speed.harness.matrix_rate import matrix_rate, synchronize
 from tests.benchmarks.speed.harness.outcome import Goal, Outcome
@@ -62,7 +63,7 @@ def measure_on_cpu() -> Outcome:
             "  " + ", ".join(f"{name} {seconds:.2f} s" for name, seconds in best.items()),
             flush=True,
         )
-    flops = NUM_CPU_FRAMES * encoder_flops(encoder)
+    flops = NUM_CPU_FRAMES * encoder_flops(encoder.config)
     return Outcome(
         TARGET,
         f"so400m at 384 pixels, {NUM_CPU_BLOCKS} blocks, {torch.get_num_threads()} CPU threads,"
@@ -86,7 +87,7 @@ def measure_on_gpu() -> Outcome:
     found: dict[tuple[str, int], float] = {}
     encoder = VisionEncoder(VisionConfig()).eval().to(device, torch.bfloat16)
     images = make_frames(NUM_GPU_FRAMES, encoder.image_size, device)
-    flops = NUM_GPU_FRAMES * encoder_flops(encoder)
+    flops = NUM_GPU_FRAMES * encoder_flops(encoder.config)
     for variant, apply_variant in VARIANTS.items():
         apply_variant(encoder)
         best_chunk = (min(found, key=found.__getitem__)[1],) if found else ()
@@ -185,17 +186,3 @@ def seconds_of(work: Callable[[], Any], device: torch.device) -> float:
         work()
         synchronize(device)
         return time.perf_counter() - started
-
-
-def encoder_flops(encoder: VisionEncoder) -> float:
-    """Return the operations per frame.
-
-    They are 2 per weight of a dense layer and token, and 4 per pair of tokens and channel.
-    """
-    trunk, num_tokens, dim = encoder.tower.trunk, encoder.tokens_per_image, encoder.dim
-    dense = sum(
-        layer.weight.numel()
-        for layer in trunk.modules()
-        if isinstance(layer, torch.nn.Linear | torch.nn.Conv2d)
-    )
-    return 2.0 * num_tokens * dense + 4.0 * num_tokens**2 * dim * len(trunk.blocks)

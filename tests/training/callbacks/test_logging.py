@@ -12,6 +12,8 @@ from torchmetrics import MeanMetric
 from lit_hour.data.shards.reader import open_shards
 from lit_hour.errors import ShardError
 from lit_hour.model.hour_llava import HourLLaVA, HourLLaVAOutput
+from lit_hour.training.module import HourLLaVAModule
+from lit_hour.types import Batch
 from tests.helpers.fork import fork_ranks
 from tests.helpers.toy_run import (
     NUM_STEPS,
@@ -21,6 +23,7 @@ from tests.helpers.toy_run import (
     load_weights,
     toy_settings,
 )
+from train import configure_logging
 
 JPEG_START = b"\xff\xd8\xff"
 
@@ -129,6 +132,42 @@ def test_truncated_texts_are_counted_and_the_first_gets_a_warning(
     assert scalars(alone, "long", "data/truncated_texts") == [2, 4, 6, 8, 10, 12]
     alone.fit("short", "training.max_steps=2")
     assert scalars(alone, "short", "data/truncated_texts") == [0, 0]
+
+
+@pytest.mark.parametrize("others", [0, 1])
+def test_truncation_and_exceeded_budget_on_any_rank_are_warned_about_once(
+    toy: ToyProject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, others: int
+) -> None:
+    step = HourLLaVAModule.training_step
+
+    def exceed(module: HourLLaVAModule, batch: Batch, batch_idx: int) -> dict[str, Any]:
+        outputs = step(module, batch, batch_idx)
+        if module.global_rank >= 1 - others and module.global_step > 0:
+            outputs |= {"num_truncated": 1, "num_tokens": torch.tensor(99_999)}
+        return outputs
+
+    monkeypatch.setattr(HourLLaVAModule, "training_step", exceed)
+    name = f"truncated-{others}"
+    words = (
+        "data.tokens_per_batch=4000",
+        "data.batches_per_step=2",
+        "training.max_steps=3",
+        "training.devices=2",
+        "training.strategy=ddp",
+    )
+    outputs = [tmp_path / f"{rank}.txt" for rank in range(2)]
+
+    def work(rank: int) -> None:
+        configure_logging()
+        toy.fit(name, *words)
+
+    ranks = fork_ranks(work, outputs)
+    assert ranks.wait() == [0, 0], ranks.output(0) + ranks.output(1)
+    printed = ranks.output(0)
+    assert printed.count("and was truncated.") == 1 and printed.count("more than data.tok") == 1
+    assert (printed.count("2 ranks have such a batch.") > 0) is (others == 1)
+    assert "was truncated" not in ranks.output(1)
+    assert scalars(toy, name, "data/truncated_texts") == [0, 1 + others, 2 * (1 + others)]
 
 
 def test_logged_loss_and_bar_show_the_mean_over_the_tokens_of_a_step(

@@ -7,8 +7,8 @@ from dataclasses import replace
 
 from lit_hour.config.load import load_config
 from lit_hour.config.schema import Config
+from lit_hour.training.flops import Shapes, attention, dense, step_flops
 from tests import published_stage
-from tests.benchmarks.speed.step.flops import Shapes, attention, dense, step_flops
 
 VOCAB_SIZE = 151_936
 HOUR_FRAMES = 3600

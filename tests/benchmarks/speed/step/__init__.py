@@ -27,12 +27,12 @@ from lit_hour.run_dir import RunDir
 from lit_hour.synthetic.packing import build_and_pack
 from lit_hour.text.tokenizer import load_tokenizer, train_byte_level_tokenizer
 from lit_hour.training.fit import make_tokenizer
+from lit_hour.training.flops import shapes_of, step_flops
 from lit_hour.training.module import HourLLaVAModule, forgetting_generators
 from lit_hour.training.optim import build_optimizer
 from tests import published_stage
 from tests.benchmarks.speed.harness.matrix_rate import data_sheet_rate, matrix_rate
 from tests.benchmarks.speed.harness.outcome import Goal, Outcome
-from tests.benchmarks.speed.step.flops import shapes_of, step_flops
 from tests.benchmarks.speed.step.noise_features import write_noise
 from tests.benchmarks.speed.step.reference import plain_loss
 from tests.benchmarks.speed.step.timed_steps import Steps, take_steps
