@@ -43,10 +43,15 @@ def main(argv: Sequence[str], shutdown: ShutdownSignal | None = None) -> None:
 
                 from lit_hour.synthetic.packing import build_and_pack, pack_build
                 from lit_hour.training.fit import fit
+                from lit_hour.training.loggers import check_logger
+                from lit_hour.training.optim_8bit import check_optimizer
                 from lit_hour.training.trainer_setup import check_accelerator
 
             configure_logging()
-            check_accelerator(config.training)  # `fit` checks it too, but after the videos are made
+            # `fit` checks these too, but after the videos are made.
+            check_accelerator(config.training)
+            check_logger(config.training)
+            check_optimizer(config.training)
             if build:
                 dataset: SyntheticDataset | None = pack_build(build, config)
             else:  # the other ranks wait here until rank zero has made the videos

@@ -8,6 +8,8 @@ import os
 import shlex
 import sys
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
 
 import lightning as L
 import torch
@@ -36,8 +38,10 @@ from lit_hour.training.checkpoints.resume import (
     config_for_resume,
     find_resume_point,
 )
+from lit_hour.training.loggers import TABLE_NAME, check_logger
 from lit_hour.training.module import HourLLaVAModule
 from lit_hour.training.optim import describe_schedule_change
+from lit_hour.training.optim_8bit import check_optimizer
 from lit_hour.training.run_lease import RunLease, hold_run, is_rank_zero
 from lit_hour.training.signals import ShutdownSignal
 from lit_hour.training.trainer_setup import (
@@ -63,12 +67,14 @@ class FitResult:
         step: the last one.
         scores: metrics of the last validation by name.
         num_haystack_answers: answers of the last validation that `haystack.png` counts.
+        logger: `training.logger`.
     """
 
     run: RunDir
     step: int
     scores: dict[str, float]
     num_haystack_answers: int = 0
+    logger: Literal["tensorboard", "csv", "wandb"] = "tensorboard"
 
     def report(self, video: str = "VIDEO.mp4", question: str = "QUESTION", answer: str = "") -> str:
         """Format the scores, with the accuracy of guessing, and the commands to try next.
@@ -87,16 +93,27 @@ class FitResult:
                 lines.append(f"  {format.replace('_', ' ')} accuracy: {accuracy:.1%}{guessing}")
         lines.append(f"  accuracy by video length and depth: {self._describe_haystack()}")
         python = os.path.relpath(sys.executable) if sys.prefix != sys.base_prefix else "python"
-        tensorboard = [python, "-m", "tensorboard.main", "--logdir", str(self.run.tensorboard)]
+        view = {
+            "tensorboard": [python, "-m", "tensorboard.main", "--logdir"],
+            "csv": ["less", "-S"],
+            "wandb": ["wandb", "sync", "--sync-all"],  # needed after WANDB_MODE=offline
+        }[self.logger]
         ask = [python, "-m", "lit_hour", "ask", video, question, "--run", str(self.run.path)]
         serve = [python, "-m", "lit_hour", "serve", "--run", str(self.run.path)]
         lines += [
             "\nwhat to try next:",
-            f"  {shlex.join(tensorboard)}",
+            f"  {shlex.join([*view, str(self._metrics)])}",
             f"  {shlex.join(ask)}" + (f"   # true answer: {answer}" if answer else ""),
             f"  {shlex.join(serve)}   # the same in a browser",
         ]
         return "\n".join(lines)
+
+    @property
+    def _metrics(self) -> Path:
+        """The file or folder that the logger has written."""
+        if self.logger == "csv":
+            return self.run.metrics / TABLE_NAME
+        return self.run.wandb / "wandb" if self.logger == "wandb" else self.run.tensorboard
 
     def _describe_haystack(self) -> str:
         """Return the path of the heat map, or why none was drawn."""
@@ -121,6 +138,8 @@ def fit(config: Config, shutdown: ShutdownSignal | None = None) -> FitResult:
         RunError: another process trains this run.
     """
     check_accelerator(config.training)
+    check_logger(config.training)
+    check_optimizer(config.training)
     run = RunDir.from_config(config.run)
     shutdown = shutdown or ShutdownSignal()
     with hold_run(run) as lease:
@@ -184,7 +203,7 @@ def _fit(config: Config, run: RunDir, lease: RunLease, shutdown: ShutdownSignal)
         if name.startswith("val/")
     }
     num_haystack_answers = int(module.haystack_counts[:1].sum())
-    return FitResult(run, trainer.global_step, scores, num_haystack_answers)
+    return FitResult(run, trainer.global_step, scores, num_haystack_answers, config.training.logger)
 
 
 def make_tokenizer(config: Config, run: RunDir) -> None:

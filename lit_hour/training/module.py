@@ -30,9 +30,10 @@ from lit_hour.training.optim import (
     local_gradients,
     parameter_groups,
     parameters_by_part,
+    total_gradient_norm,
     update_learning_rates,
 )
-from lit_hour.training.parallelize import parallelize
+from lit_hour.training.parallelize import ShardedStrategy, parallelize
 from lit_hour.types import Batch, Question, Video, Visual
 from lit_hour.weights.pretrained import load_pretrained_weights
 from lit_hour.weights.reader import load_into
@@ -91,6 +92,7 @@ class HourLLaVAModule(L.LightningModule):
         # Of this rank in the current step: summed loss and learned tokens, (2,).
         self._step_totals = torch.zeros(2)
         self.step_loss = torch.zeros(())  # of the latest step, over all micro-batches and ranks
+        self.step_gradient_norm = torch.zeros(())  # of the latest recorded step, before clipping
         self.val_loss = MeanMetric()
         self.accuracy = AnswerAccuracy()
         self.haystack = HaystackAccuracy()
@@ -105,10 +107,15 @@ class HourLLaVAModule(L.LightningModule):
         if self._is_configured:  # Lightning calls this again for a validation
             return
         self._is_configured = True
-        mesh = self.device_mesh["data_parallel"] if self.is_sharded else None  # type: ignore[index]
+        strategy, mesh = self.trainer.strategy, None
+        device = strategy.root_device
+        if isinstance(strategy, ShardedStrategy):
+            mesh, device = strategy.sharding_mesh, strategy.weights_device
+        elif self.is_sharded:  # with a strategy of the caller's own Trainer
+            mesh = self.device_mesh["data_parallel"]  # type: ignore[index]
         parallelize(self.model, self.config.training, mesh)
         if self.is_sharded:
-            self.model.materialize(self.trainer.strategy.root_device)
+            self.model.materialize(device)
         if not self._weights_from_checkpoint:
             loaded = load_pretrained_weights(self.model, self.config)
             if self.is_sharded:
@@ -141,6 +148,8 @@ class HourLLaVAModule(L.LightningModule):
             "num_truncated": output.inputs.num_truncated,
             "num_tokens": mask.sum() + num_padding,  # of the language model, padding included
             "num_padding_tokens": num_padding,
+            "tokens_per_text": mask.sum(dim=1),  # (texts,), of the language model
+            "targets_per_text": output.inputs.is_target.sum(dim=1),  # (texts,)
         }
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
@@ -153,12 +162,13 @@ class HourLLaVAModule(L.LightningModule):
         totals = self.trainer.strategy.reduce(self._step_totals, reduce_op="sum")  # (2,)
         loss, num_tokens = totals[0], totals[1].clamp(min=1)  # (), ()
         self.step_loss = loss / num_tokens  # ()
-        if self._parts_per_step == 1:
-            return
-        # Lightning has averaged over the micro-batches; ddp and FSDP2 over the ranks.
-        scale = self._parts_per_step / num_tokens  # ()
-        for gradient in local_gradients(self):
-            gradient.mul_(scale)
+        if self._parts_per_step > 1:
+            # Lightning has averaged over the micro-batches; ddp and FSDP2 over the ranks.
+            scale = self._parts_per_step / num_tokens  # ()
+            for gradient in local_gradients(self):
+                gradient.mul_(scale.to(gradient.device))
+        if (self.trainer.global_step + 1) % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+            self.step_gradient_norm = total_gradient_norm(self)  # ()
 
     @property
     def _parts_per_step(self) -> int:
@@ -244,7 +254,11 @@ class HourLLaVAModule(L.LightningModule):
         if not has_trainer(self):
             return
         move_to_end_of_step(checkpoint, self.trainer.accumulate_grad_batches)
-        fused = has_fused_adamw(self.trainer.strategy.root_device) or None
+        strategy = self.trainer.strategy
+        device = strategy.root_device
+        if isinstance(strategy, ShardedStrategy):
+            device = strategy.weights_device
+        fused = has_fused_adamw(device) or None
         for state in checkpoint.get("optimizer_states", ()):
             groups = state["param_groups"]
             check_groups(groups, parameter_groups(self.model, self.config.training))

@@ -13,10 +13,11 @@ from torch.distributed.tensor import DTensor
 from torch.optim.lr_scheduler import LambdaLR
 
 from lit_hour.config.load import config_from_dict
-from lit_hour.config.schema import TrainingConfig
+from lit_hour.config.training import TrainingConfig
 from lit_hour.errors import ConfigError
 from lit_hour.model.hour_llava import HourLLaVA
 from lit_hour.training.checkpoints.optimizer_state import NO_DECAY
+from lit_hour.training.optim_8bit import build_adamw_8bit
 
 FUSED_DEVICES = ("cuda",)
 
@@ -88,6 +89,18 @@ def local_gradients(module: nn.Module) -> list[Tensor]:
     return [grad.to_local() if isinstance(grad, DTensor) else grad for grad in gradients]
 
 
+def total_gradient_norm(module: nn.Module) -> Tensor:
+    """Return the L2 norm of the gradient, `()`; NaN if there is none, as in a skipped step.
+
+    Ranks that share the parameters have to call this together.
+    """
+    gradients = [parameter.grad for parameter in module.parameters() if parameter.grad is not None]
+    if not gradients:
+        return torch.tensor(math.nan)  # ()
+    norm = torch.nn.utils.get_total_norm(gradients)  # ()
+    return norm.full_tensor() if isinstance(norm, DTensor) else norm
+
+
 def build_optimizer(model: HourLLaVA, training: TrainingConfig, num_steps: int) -> dict[str, Any]:
     """Build AdamW with a named group for each trained part, and a cosine schedule with warm-up.
 
@@ -100,12 +113,13 @@ def build_optimizer(model: HourLLaVA, training: TrainingConfig, num_steps: int) 
     groups = parameter_groups(model, training)
     if not groups:
         raise ConfigError("Every part is frozen. Set at least one training.learning_rate above 0")
-    optimizer = torch.optim.AdamW(
-        groups,
-        betas=(training.adam_beta1, training.adam_beta2),
-        eps=training.adam_eps,
-        fused=has_fused_adamw(groups[0]["params"][0].device) or None,
-    )
+    betas, eps = (training.adam_beta1, training.adam_beta2), training.adam_eps
+    optimizer: torch.optim.Optimizer
+    if training.optimizer == "adamw_8bit":
+        optimizer = build_adamw_8bit(groups, betas=betas, eps=eps)
+    else:
+        fused = has_fused_adamw(groups[0]["params"][0].device) or None
+        optimizer = torch.optim.AdamW(groups, betas=betas, eps=eps, fused=fused)
     # Lightning would refuse to clip: a fused optimizer may scale gradients in float16, unused here.
     optimizer._step_supports_amp_scaling = False
     num_schedule_steps, num_warmup_steps = schedule_lengths(training, num_steps)
@@ -174,7 +188,11 @@ def update_learning_rates(schedule: LambdaLR) -> None:
     """
     groups, factors = schedule.optimizer.param_groups, schedule.lr_lambdas
     for group, peak, factor in zip(groups, schedule.base_lrs, factors, strict=True):
-        group["lr"] = peak * factor(schedule.last_epoch)
+        rate = peak * factor(schedule.last_epoch)
+        if isinstance(group["lr"], Tensor):  # of the 8-bit optimizer, which needs it to stay one
+            group["lr"].fill_(rate)
+        else:
+            group["lr"] = rate
 
 
 def cosine_with_warmup(step: int, num_steps: int, num_warmup_steps: int) -> float:

@@ -12,16 +12,23 @@ from typing import Any
 import torch
 from lightning.pytorch.strategies import ModelParallelStrategy
 from torch import nn
-from torch.distributed.device_mesh import DeviceMesh
-from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.fsdp import (
+    CPUOffloadPolicy,
+    MixedPrecisionPolicy,
+    OffloadPolicy,
+    fully_shard,
+)
 from torch.optim import Optimizer
 from torch.utils.checkpoint import checkpoint
 
-from lit_hour.config.schema import Config, TrainingConfig
+from lit_hour.config.schema import Config
+from lit_hour.config.training import TrainingConfig
+from lit_hour.errors import ConfigError
 from lit_hour.model.hour_llava import HourLLaVA
 from lit_hour.training.checkpoints.background import BackgroundSaver
 from lit_hour.training.checkpoints.checkpoint_io import ShardedContent, load_sharded, write_sharded
-from lit_hour.training.checkpoints.optimizer_state import named_state, restore
+from lit_hour.training.checkpoints.optimizer_state import named_state, requantize, restore
 from lit_hour.types import Batch
 from lit_hour.weights.dcp_reader import is_sharded
 from lit_hour.weights.reader import (
@@ -48,7 +55,7 @@ def parallelize(model: HourLLaVA, training: TrainingConfig, mesh: DeviceMesh | N
     Args:
         model: its blocks and their forward methods are replaced.
         training: `packing`, `compile`, `activation_checkpointing` and `precision` are used.
-        mesh: the data-parallel mesh of a sharded run, else None.
+        mesh: of the ranks of a sharded run, see `shard`; else None.
 
     Raises:
         ConfigError: the vision encoder has no blocks to compile or checkpoint.
@@ -60,7 +67,7 @@ def parallelize(model: HourLLaVA, training: TrainingConfig, mesh: DeviceMesh | N
     if training.activation_checkpointing:
         checkpoint_blocks(transformer_blocks(model))
     if mesh is not None:
-        shard(model, mesh, GATHERED_DTYPES[training.precision])
+        shard(model, mesh, GATHERED_DTYPES[training.precision], training.cpu_offload)
 
 
 def transformer_blocks(model: HourLLaVA) -> list[nn.Module]:
@@ -83,8 +90,16 @@ def checkpoint_blocks(blocks: Iterable[nn.Module]) -> None:
         block.forward = _with_activation_checkpointing(block.forward)
 
 
-def shard(model: HourLLaVA, mesh: DeviceMesh, gathered_dtype: torch.dtype | None) -> None:
+def shard(
+    model: HourLLaVA,
+    mesh: DeviceMesh,
+    gathered_dtype: torch.dtype | None,
+    cpu_offload: bool = False,
+) -> None:
     """Shard the weights over the ranks of a mesh; gradients are reduced in float32.
+
+    A mesh of two dimensions is replicas x shards (HSDP). With `cpu_offload` shards are kept in CPU
+    memory, pinned where there is a GPU.
 
     The vision encoder is one FSDP unit, gathered once for all images of a batch. Gathered block by
     block, it would be gathered as often as a video has chunks, and ranks with videos of different
@@ -96,11 +111,16 @@ def shard(model: HourLLaVA, mesh: DeviceMesh, gathered_dtype: torch.dtype | None
         reduce_dtype=torch.float32 if gathered_dtype else None,
         cast_forward_inputs=False,  # inputs already have the dtype of the weights
     )
+    offload = OffloadPolicy()
+    if cpu_offload:
+        offload = CPUOffloadPolicy(pin_memory=mesh.device_type == "cuda")
     for unit in (model.vision, *model.memaug.blocks, *model.llm.layers):
-        fully_shard(unit, mesh=mesh, mp_policy=policy)
+        fully_shard(unit, mesh=mesh, mp_policy=policy, offload_policy=offload)
     # Generation follows the forward pass of a validation step and uses the weights of the root
     # again.
-    fully_shard(model, mesh=mesh, mp_policy=policy, reshard_after_forward=False)
+    fully_shard(
+        model, mesh=mesh, mp_policy=policy, offload_policy=offload, reshard_after_forward=False
+    )
 
 
 def _eager_without_grad(
@@ -122,21 +142,68 @@ def _with_activation_checkpointing(plain: Callable[..., Any]) -> Callable[..., A
 
 
 class ShardedStrategy(ModelParallelStrategy):
-    """Lightning strategy in which all ranks share one model (FSDP2).
+    """Lightning strategy in which all ranks, or the ranks of a replica, share a model (FSDP2).
 
     Its checkpoints are folders that any number of ranks can read. It also resumes from the
     checkpoint file of an unsharded run: the optimizer's state is matched by parameter names.
     """
 
     def __init__(self, config: Config) -> None:
-        super().__init__(tensor_parallel_size=1)
+        is_offloaded = config.training.cpu_offload and torch.cuda.is_available()
+        # The gradient of offloaded weights is in CPU memory, where its norm is reduced.
+        backend = "cpu:gloo,cuda:nccl" if is_offloaded else None
+        super().__init__(tensor_parallel_size=1, process_group_backend=backend)
         self._config = config
         self._background = BackgroundSaver(config)
+        self._replica_mesh: DeviceMesh | None = None
 
     def setup_environment(self) -> None:
-        """Start the ranks; all of them together hold one model."""
-        self._data_parallel_size = self.num_nodes * self.num_processes
+        """Start the ranks, and arrange them for `sharding_mesh`.
+
+        Raises:
+            ConfigError: the replicas cannot share the ranks evenly.
+        """
+        num_ranks, replicas = self.num_nodes * self.num_processes, self._config.training.replicas
+        if num_ranks % replicas:
+            raise ConfigError(
+                f"training.replicas={replicas} cannot share {num_ranks} ranks evenly. Set a divisor"
+                f" of {num_ranks}, or 1 to shard one model over all ranks."
+            )
+        self._data_parallel_size = num_ranks
         super().setup_environment()
+        if replicas > 1:
+            self._replica_mesh = init_device_mesh(
+                self.root_device.type,
+                (replicas, num_ranks // replicas),
+                mesh_dim_names=("replicas", "shards"),
+            )
+
+    @property
+    def sharding_mesh(self) -> DeviceMesh:
+        """The mesh of the weights: all ranks, or replicas x shards."""
+        return self._replica_mesh or self.device_mesh["data_parallel"]
+
+    @property
+    def weights_device(self) -> torch.device:
+        """The device of the weights' shards."""
+        return torch.device("cpu") if self._config.training.cpu_offload else self.root_device
+
+    def model_to_device(self) -> None:
+        """Move the module to this rank's device; offloaded weights stay, as FSDP moves them."""
+        if self.weights_device == self.root_device:
+            super().model_to_device()
+            return
+        assert self.lightning_module is not None
+        for child in self.lightning_module.children():
+            if child is not self._hour_llava:
+                child.to(self.root_device)
+        for module in self._hour_llava.modules():
+            for name, buffer in module.named_buffers(recurse=False):
+                module.register_buffer(
+                    name,
+                    buffer.to(self.root_device),
+                    persistent=name not in module._non_persistent_buffers_set,
+                )
 
     def lightning_module_state_dict(self) -> dict[str, Any]:
         """Return this rank's part of the weights, without copying; tied weights occur once."""
@@ -229,6 +296,7 @@ class ShardedStrategy(ModelParallelStrategy):
         else:
             load_into(model, stored.tensors())
             restore(optimizer, content["optimizer_states"][0])
+        requantize(optimizer)
         return content
 
     @property

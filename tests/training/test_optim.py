@@ -8,7 +8,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor
 
-from lit_hour.config.schema import LearningRateConfig, TrainingConfig
+from lit_hour.config.training import LearningRateConfig, TrainingConfig
 from lit_hour.errors import ConfigError, RunError, WeightsError
 from lit_hour.model.hour_llava import HourLLaVA
 from lit_hour.run_dir import RunDir

@@ -220,7 +220,9 @@ class FolderWriter(HuggingFaceStorageWriter):
     def __init__(self, path: Path, content: ShardedContent, config: Config) -> None:
         super().__init__(
             str(shared_temp_path(path)),
-            fqn_to_index_mapping=_assign_files(content.tensors, dist.get_world_size()),
+            fqn_to_index_mapping=_assign_files(
+                content.tensors, dist.get_world_size() // config.training.replicas
+            ),
             save_distributed=True,
         )
         self._target, self._rest, self._config = path, content.rest, config
@@ -308,11 +310,11 @@ def _finish_folder(path: Path, rest: bytes, config: Config) -> None:
     remove(replaced)
 
 
-def _assign_files(tensors: Mapping[str, Tensor], num_ranks: int) -> dict[str, int]:
+def _assign_files(tensors: Mapping[str, Tensor], num_shards: int) -> dict[str, int]:
     """Return the number of the file, from 1, to which each rank writes its part of a tensor."""
     file_of, num_bytes = {}, 0
     for name, tensor in tensors.items():
-        num_bytes += tensor.nbytes // num_ranks
+        num_bytes += tensor.nbytes // num_shards
         file_of[name] = 1 + num_bytes // FILE_BYTES
     return file_of
 

@@ -25,7 +25,12 @@ from lit_hour.training.checkpoints.checkpoint_io import step_of_checkpoint, unsh
 from lit_hour.weights.dcp_reader import is_sharded, open_sharded
 from lit_hour.weights.reader import CHECKPOINT, read_checkpoint
 
-UNSHARDED: dict[str, Any] = {"strategy": "auto", "async_checkpoints": False}  # of `training`
+UNSHARDED: dict[str, Any] = {  # of `training`
+    "strategy": "auto",
+    "async_checkpoints": False,
+    "replicas": 1,
+    "cpu_offload": False,
+}
 
 
 @dataclass(frozen=True)

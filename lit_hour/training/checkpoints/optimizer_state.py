@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
 from lit_hour.errors import WeightsError
@@ -28,11 +29,48 @@ def named_state(model: nn.Module, optimizer: Optimizer) -> State:
     """Return the state of an optimizer by parameter names; of a sharded model this rank's part."""
     name_of: dict[Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
     groups = [
-        {**group, "params": [name_of[parameter] for parameter in group["params"]]}
+        {
+            **group,
+            "lr": float(group["lr"]),
+            "params": [name_of[parameter] for parameter in group["params"]],
+        }
         for group in optimizer.param_groups
     ]
-    state = {name_of[parameter]: dict(tensors) for parameter, tensors in optimizer.state.items()}
+    state = {
+        name_of[parameter]: {key: dequantized(tensor) for key, tensor in tensors.items()}
+        for parameter, tensors in optimizer.state.items()
+    }
     return {"state": state, "param_groups": groups}
+
+
+def local_shard(tensor: Tensor) -> Tensor:
+    """Return this rank's part of a tensor, of any shape, without copying."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+def dequantized(tensor: Tensor) -> Tensor:
+    """Return a quantized tensor in float32, sharded as before; any other unchanged."""
+    local = local_shard(tensor)
+    if type(local) in (Tensor, nn.Parameter):
+        return tensor
+    plain = local.dequantize()
+    if not isinstance(tensor, DTensor):
+        return plain
+    return DTensor.from_local(
+        plain,
+        tensor.device_mesh,
+        tensor.placements,
+        run_check=False,
+        shape=tensor.shape,
+        stride=tensor.stride(),
+    )
+
+
+def requantize(optimizer: Optimizer) -> None:
+    """Quantize the state that a checkpoint has brought, if the optimizer keeps it quantized."""
+    quantize_state = getattr(optimizer, "quantize_state", None)
+    if quantize_state is not None:
+        quantize_state()
 
 
 def index_by_number(state: State) -> State:

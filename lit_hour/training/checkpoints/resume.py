@@ -138,5 +138,6 @@ def _fixed_settings(config: Config) -> dict:
     """Return the settings that a run cannot change: model, text, initialization and optimizer."""
     settings = asdict(config)
     del settings["model"]["vision"]["encode_batch_size"]  # affects speed only
+    del settings["model"]["memaug"]["shard_memory"]  # affects answers of several processes only
     training = {name: settings["training"][name] for name in FIXED_TRAINING_SETTINGS}
     return {"model": settings["model"], "text": settings["text"], "training": training}

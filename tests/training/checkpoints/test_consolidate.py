@@ -17,7 +17,8 @@ from torch import Tensor
 
 from lit_hour.cli import main as cli
 from lit_hour.config.load import load_config
-from lit_hour.config.schema import Config, TrainingConfig
+from lit_hour.config.schema import Config
+from lit_hour.config.training import TrainingConfig
 from lit_hour.data.datamodule import VideoQADataModule
 from lit_hour.errors import WeightsError
 from lit_hour.processor import HourLLaVAProcessor
