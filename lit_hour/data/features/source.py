@@ -31,10 +31,10 @@ from lit_hour.data.packing.shard_plan import frame_config, plan_shards
 from lit_hour.data.packing.shard_writer import sample_json, write_sample
 from lit_hour.data.questions.record import Modality, SampleSpec
 from lit_hour.data.shards.reader import Shards, StoredSample, open_shards
-from lit_hour.data.shards.remote import is_url, redact
 from lit_hour.data.shards.shard_index import FileStamp, IndexEntry, SkippedSample
 from lit_hour.data.sources import check_videos
 from lit_hour.errors import ShardError, VideoError
+from lit_hour.io.remote import is_url, redact
 from lit_hour.media.image_reader import image_suffix
 from lit_hour.media.subtitles import SubtitleWarning
 from lit_hour.media.video_reader import SampledVideo
