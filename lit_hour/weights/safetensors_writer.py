@@ -62,7 +62,8 @@ def complete_or_absent(folder: Path, num_bytes: int) -> Iterator[Path]:
     Leftovers of a killed process are removed.
 
     Raises:
-        WeightsError: The folder is not empty, or the disk has too little space for `num_bytes`.
+        WeightsError: The folder is not empty, at the start or at the end, or the disk has too
+            little space for `num_bytes`.
     """
     check_empty(folder)
     free = shutil.disk_usage(
@@ -73,6 +74,7 @@ def complete_or_absent(folder: Path, num_bytes: int) -> Iterator[Path]:
     try:
         with atomic_dir(folder) as temp:
             yield temp
+            check_empty(folder)  # a run may have started there meanwhile, and would be replaced
     except (OSError, SafetensorError) as error:
         raise _no_room(folder, str(error), free) from error
 

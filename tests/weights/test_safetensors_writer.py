@@ -108,6 +108,17 @@ def test_failed_write_leaves_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_run_that_starts_in_the_folder_meanwhile_is_kept(tmp_path: Path) -> None:
+    target = tmp_path / "run"
+    with (
+        pytest.raises(WeightsError, match="run exists and is not empty"),
+        complete_or_absent(target, 0) as unfinished,
+    ):
+        (unfinished / "weights").write_bytes(b"x")
+        (target / "lease").mkdir(parents=True)
+    assert [path.name for path in tmp_path.rglob("*")] == ["run", "lease"]
+
+
 def test_leftovers_of_killed_process_are_discarded(tmp_path: Path) -> None:
     (tmp_path / "target.unfinished").mkdir()
     (tmp_path / "target.unfinished" / "half").touch()
