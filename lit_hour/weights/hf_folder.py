@@ -24,6 +24,7 @@ from lit_hour.weights.gguf_llm import open_gguf_weights
 from lit_hour.weights.hf_config import PublishedConfig
 from lit_hour.weights.name_map import (
     MEMAUG,
+    PUBLISHED_EMBEDDING,
     PUBLISHED_MEMAUG,
     PUBLISHED_OUTPUT_LAYER,
     PUBLISHED_TOWER,
@@ -87,6 +88,8 @@ def open_published(
     """
     folder = published.source
     stored = open_gguf_weights(folder) if folder.suffix == GGUF else open_weights(folder)
+    if config.model.llm.tie_word_embeddings:
+        _check_tied_output(stored)
     wanted = drop_tied_output(meta_tensors, config)
     has_tower = any(name.startswith(PUBLISHED_TOWER) for name in stored.meta_tensors)
     has_memory = any(name.startswith(PUBLISHED_MEMAUG) for name in stored.meta_tensors)
@@ -122,6 +125,26 @@ def open_published(
         open_tower(config.model.vision, meta_tensors),
     )
     return PretrainedWeights(opened.weights.merge(tower.weights), opened.unused + tower.unused)
+
+
+def _check_tied_output(stored: StoredWeights) -> None:
+    """Check that the output layer of a tied model, if it is stored, is the embedding.
+
+    Raises:
+        WeightsError: It is another one, which tying would drop.
+    """
+    embedding, output = (
+        stored.meta_tensors.get(name) for name in (PUBLISHED_EMBEDDING, PUBLISHED_OUTPUT_LAYER)
+    )
+    if embedding is None or output is None:
+        return
+    if embedding.shape != output.shape or not torch.equal(
+        stored.read(PUBLISHED_EMBEDDING), stored.read(PUBLISHED_OUTPUT_LAYER)
+    ):
+        raise WeightsError(
+            f"{stored.path}: {PUBLISHED_OUTPUT_LAYER} differs from {PUBLISHED_EMBEDDING}, although"
+            " config.json has tie_word_embeddings=true. Set it to false, or remove the weight."
+        )
 
 
 def open_tower(settings: VisionConfig, meta_tensors: MetaTensors) -> PretrainedWeights:

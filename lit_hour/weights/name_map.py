@@ -46,6 +46,7 @@ from lit_hour.weights.reader import StoredWeights
 TOWER, PUBLISHED_TOWER = "vision.tower.", "model.vision_tower.vision_tower.vision_model."
 MEMAUG, PUBLISHED_MEMAUG = "memaug.", "model.vision_resampler."
 PUBLISHED_OUTPUT_LAYER = "lm_head.weight"
+PUBLISHED_EMBEDDING = "model.embed_tokens.weight"
 EMBEDDING = "llm.network.model.embed_tokens.weight"
 PREFIXES = {
     "frame_newline": "model.image_newline",

@@ -92,7 +92,7 @@ def test_unusable_settings_are_refused_by_name(
         ("evaluation.videos=nowhere", ConfigError, "there is no folder nowhere"),
         ("evaluation.benchmark=mvlu", ConfigError, "mlvu"),
         ("evaluation.benchmark=mlvu", QuestionError, "is not a file of MLVU"),
-        ("evaluation.subtitles=.", ConfigError, "only Video-MME has"),
+        ("evaluation.subtitles=.", ConfigError, "only Video-MME and LongVideoBench have"),
     ]
     for override, error, message in cases:
         with pytest.raises(error, match=message):

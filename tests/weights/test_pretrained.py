@@ -342,24 +342,38 @@ def test_index_may_be_out_of_date_about_weights_that_are_not_needed(
     write_weights(llm, weights.items(), 20_000)
     index_file = llm / "model.safetensors.index.json"
     index = json.loads(index_file.read_text())
-    shard = min(index["weight_map"].values())
-    index["weight_map"]["lm_head.weight"] = shard
+    shard = index["weight_map"]["lm_head.weight"] = min(index["weight_map"].values())
     index_file.write_text(json.dumps(index))
     save_file(
         load_file(llm / shard) | {"model.layers.0.self_attn.rotary_emb.inv_freq": torch.ones(4)},
         llm / shard,
     )
-    _, model = init_model(f"model.llm.path={llm}", f"text.tokenizer={llm}")
-    assert_loaded_parts(model, {**read_folder(folders / "hour_llava"), **weights}, "llm")
+    overrides = (f"model.llm.path={llm}", f"text.tokenizer={llm}")
+    expected = {**read_folder(folders / "hour_llava"), **weights}
+    assert_loaded_parts(init_model(*overrides)[1], expected, "llm")
     index["weight_map"]["model.layers.1.self_attn.q_proj.weight"] = shard
     index_file.write_text(json.dumps(index))
     with pytest.raises(WeightsError, match=r"contains model\.layers\.1\.self_attn\.q_proj"):
-        init_model(f"model.llm.path={llm}", f"text.tokenizer={llm}")
+        init_model(*overrides)
     write_config(llm, model_type="qwen2", architectures=["Qwen2ForCausalLM"])
     del index["weight_map"]["model.layers.1.self_attn.q_proj.weight"]
     index_file.write_text(json.dumps(index))
     with pytest.raises(WeightsError, match=rf"{shard} lacks lm_head\.weight, which .*index\.json"):
-        init_model(f"model.llm.path={llm}", f"text.tokenizer={llm}")
+        init_model(*overrides)
+
+
+def test_other_output_layer_of_a_tied_model_is_refused(folders: Path, tmp_path: Path) -> None:
+    llm = Path(shutil.copytree(folders / "qwen2", tmp_path / "qwen2"))
+    write_config(
+        llm, model_type="qwen2", architectures=["Qwen2ForCausalLM"], tie_word_embeddings=True
+    )
+    overrides = (f"model.llm.path={llm}", f"text.tokenizer={llm}")
+    with pytest.raises(WeightsError, match=r"qwen2: lm_head\.weight differs .*tie_word_embeddings"):
+        init_model(*overrides)
+    weights = read_folder(llm)
+    weights["lm_head.weight"] = weights["model.embed_tokens.weight"].clone()
+    save_file(weights, llm / "model.safetensors")
+    assert_loaded_parts(init_model(*overrides)[1], read_folder(folders / "hour_llava"), "llm")
 
 
 def test_hugging_face_repository_is_answered_with_the_download_command() -> None:
