@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
+from string import ascii_lowercase
 from typing import Any
 
 from lit_hour.data.questions.record import LETTER
@@ -26,6 +27,8 @@ _OTHER_NAMES = {
 }
 _TURN_KEYS = (("from", "value"), ("role", "content"))
 _MEDIA_KEYS = ("video", "image")
+_LOWERCASE_OPTION = re.compile(r"\s*\(?([a-z])[.):](?:\s+|\Z)(.*)", re.DOTALL)
+_LOWERCASE_ANSWER = re.compile(r"\(?([a-z])(?:[.):](?:\s+(.*))?)?", re.DOTALL)
 _OPTION = re.compile(r"\s*\(?([A-Z])[.):](?:\s+|\Z)(.*)", re.DOTALL)
 
 
@@ -71,6 +74,7 @@ def strip_letters(options: Any, answer: Any) -> tuple[Any, Any]:
     """
     if not isinstance(options, list) or not all(isinstance(option, str) for option in options):
         return options, answer
+    options, answer = _capitalize_letters(options, answer)
     found = [_OPTION.fullmatch(option) for option in options]
     letters = [match[1] for match in found if match and match[2].strip()]
     if len(options) < 2 or len(set(letters)) < len(options):
@@ -86,6 +90,22 @@ def strip_letters(options: Any, answer: Any) -> tuple[Any, Any]:
         if named and named[1] in letters and named[2].strip() in ("", texts[ord(named[1]) - 65]):
             answer = named[1]
     return texts, answer
+
+
+def _capitalize_letters(options: list[str], answer: Any) -> tuple[list[str], Any]:
+    """Return options that carry a, b, ... in order with A, B, ... instead, and the answer so."""
+    found = [_LOWERCASE_OPTION.fullmatch(option) for option in options]
+    letters = [match[1] for match in found if match and match[2].strip()]
+    if not options or letters != list(ascii_lowercase[: len(options)]):
+        return options, answer
+    texts = [match[2].strip() for match in found if match]
+    if isinstance(answer, str) and answer.strip() not in texts:
+        named = _LOWERCASE_ANSWER.fullmatch(answer.strip())
+        if named and named[1] in letters:
+            answer = f"{named[1].upper()}. {named[2] or ''}".strip()
+    return [
+        f"{letter.upper()}. {text}" for letter, text in zip(letters, texts, strict=True)
+    ], answer
 
 
 def _rename_keys(record: dict[str, Any]) -> dict[str, Any]:
@@ -168,12 +188,12 @@ def _drop_empty_files(unified: dict[str, Any]) -> None:
 
 
 def _unify_files(value: Any) -> Any:
-    """Return the path in a mapping such as {"path": "a.mp4", "bytes": null}, or the value."""
+    """Return the path in a mapping such as {"path": "a.mp4"} or in a file:// URL, or the value."""
     if isinstance(value, list):
         return [_unify_files(item) for item in value]
     if isinstance(value, dict) and isinstance(value.get("path"), str):
         return value["path"]
-    return value
+    return value.removeprefix("file://") if isinstance(value, str) else value
 
 
 def _single_video(videos: list[Any], location: str) -> Any:

@@ -158,6 +158,24 @@ def test_options_do_not_keep_their_letters(tmp_path: Path, options: Any, answer:
     assert question.answer_letter == "C"
 
 
+@pytest.mark.parametrize("answer", ["b", "b.", "(b)", "b) Candles.", "Candles.", "B"])
+def test_options_do_not_keep_their_lowercase_letters(tmp_path: Path, answer: str) -> None:
+    options = ["a) Apples.", "b) Candles.", "c) Berries."]
+    (question,) = read_one(tmp_path, {**OPEN, "options": options, "answer": answer}).questions
+    assert question.options == ("Apples.", "Candles.", "Berries.")
+    assert question.answer_letter == "B"
+    with pytest.raises(QuestionError, match="is not among the options"):
+        read(tmp_path, [{**OPEN, "options": options, "answer": "a) Candles."}])
+    assert strip_letters(["a) x", "c) y"], "c") == (["a) x", "c) y"], "c")
+
+
+def test_file_url_is_the_path_in_it(tmp_path: Path) -> None:
+    record = {"messages": MESSAGES, "videos": ["file://sub/a.mp4"]}
+    assert read_one(tmp_path, record).files == ("sub/a.mp4",)
+    with pytest.raises(QuestionError, match=r"inside the folder of files, not '/data/a\.mp4'"):
+        read_one(tmp_path, {**record, "videos": ["file:///data/a.mp4"]})
+
+
 @pytest.mark.parametrize(
     "options",
     [["A. Apples.", "Candles."], ["B. Candles.", "A. Apples."], ["A.", "B."], ["A.m.", "B.m."]],
