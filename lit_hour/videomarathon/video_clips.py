@@ -5,6 +5,7 @@ Only one clip is in memory at a time, so memory does not grow with the video.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count, islice, takewhile
@@ -13,7 +14,8 @@ from pathlib import Path
 from torch.nn.functional import interpolate
 
 from lit_hour.config.videomarathon import VideoMarathonConfig
-from lit_hour.errors import TeacherError
+from lit_hour.errors import TeacherError, list_first
+from lit_hour.media.subtitles import SUBTITLE_SUFFIXES
 from lit_hour.media.transforms import encode_jpeg
 from lit_hour.media.video_probe import VIDEO_SUFFIXES, VideoInfo, probe
 from lit_hour.media.video_reader import read_frames, report_fault
@@ -68,20 +70,32 @@ class Clip:
 def find_videos(folder: Path) -> list[str]:
     """Return the paths of all videos relative to a folder, at any depth, sorted.
 
+    A warning lists the files that are left out by their suffix, but for subtitles and hidden files.
+
     Raises:
         TeacherError: the folder contains no video.
     """
-    found = sorted(
-        str(path.relative_to(folder))
-        for path in folder.rglob("*")
-        if path.suffix.lower() in VIDEO_SUFFIXES and path.is_file()
-    )
+    found: list[str] = []
+    others: list[str] = []
+    for path in filter(Path.is_file, folder.rglob("*")):
+        suffix, name = path.suffix.lower(), str(path.relative_to(folder))
+        if suffix in VIDEO_SUFFIXES:
+            found.append(name)
+        elif suffix not in SUBTITLE_SUFFIXES and not path.name.startswith("."):
+            others.append(name)
+    if others:
+        listed = list_first(sorted(others))
+        warnings.warn(
+            f"{len(others)} files of {folder} do not have the suffix of a video and are left out:"
+            f" {listed}.",
+            stacklevel=2,
+        )
     if not found:
         examples = ", ".join(sorted(VIDEO_SUFFIXES)[:4])
         raise TeacherError(
             f"{folder} contains no video. Give a folder with files such as {examples}."
         )
-    return found
+    return sorted(found)
 
 
 def split_into_clips(duration_seconds: float, clip_seconds: float) -> list[Interval]:

@@ -18,6 +18,14 @@ def test_find_videos_at_any_depth(videos: SyntheticVideos) -> None:
     assert find_videos(videos.folder) == ["garden.mp4", "of a week/monday.mp4"]
 
 
+def test_files_that_are_no_videos_by_their_suffix_are_listed(tmp_path: Path) -> None:
+    (tmp_path / "deep").mkdir()
+    for name in ("b.MP4", "a.gif", "a.srt", ".hidden", "deep/c.mp4.part", "deep/d"):
+        (tmp_path / name).write_bytes(b"")
+    with pytest.warns(UserWarning, match=r"2 files .* left out: deep/c\.mp4\.part, deep/d\."):
+        assert find_videos(tmp_path) == ["a.gif", "b.MP4"]
+
+
 def test_folder_without_videos_is_refused(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("text")
     with pytest.raises(TeacherError, match=r"contains no video"):
