@@ -16,7 +16,11 @@ from lit_hour.io.file_kinds import describe_wrong_kind
 
 _MP4_FIRST_BOXES = (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"styp", b"pnot")
 HEAD_BYTES = 4096
+MAX_SAMPLE_ENTRY_BYTES = 2**16
+_AUDIO_ENTRIES = (b"mp4a", b"ac-3", b"ec-3", b"Opus", b"fLaC", b"sowt", b"twos", b"lpcm", b"alac")
 _EBML_ID, _SEGMENT_ID = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"
+_CLUSTER_ID = b"\x1f\x43\xb6\x75"
+_PIXEL_CROPS = (b"\x54\xaa", b"\x54\xbb", b"\x54\xcc", b"\x54\xdd")
 _ASF_START = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
 _ASF_FILE_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
 # Formats without a length in their header: where they begin again, another file was joined.
@@ -79,18 +83,92 @@ def explain_unreadable(path: Path) -> str:
     return ""
 
 
+def asks_for_crop(path: Path) -> bool:
+    """Return whether the container asks players to cut the edges off, which PyAV does not tell."""
+    with path.open("rb") as stream:
+        num_bytes = os.fstat(stream.fileno()).st_size
+        head = stream.read(HEAD_BYTES)
+        if head[4:8] in _MP4_FIRST_BOXES:
+            return any(_has_clean_aperture(data) for data in _sample_entries(stream, num_bytes))
+        if head.startswith(_EBML_ID):
+            return any(_matroska_crops(stream, num_bytes))
+    return False
+
+
+def _sample_entries(stream: BinaryIO, num_bytes: int) -> Iterator[bytes]:
+    """Yield the descriptions of the video tracks of an mp4 or mov file."""
+    bounds = [(0, num_bytes)]
+    for name in (b"moov", b"trak", b"mdia", b"minf", b"stbl", b"stsd"):
+        bounds = [
+            (start + 8, min(end, num_bytes))
+            for first, last in bounds
+            for kind, start, end in _mp4_boxes(stream, last, first)
+            if kind == name
+        ]
+    for start, end in bounds:
+        num_read = min(max(end - start - 8, 0), MAX_SAMPLE_ENTRY_BYTES)
+        data = _read_at(stream, start + 8, num_read)
+        if data[4:8] not in _AUDIO_ENTRIES:
+            yield data
+
+
+def _has_clean_aperture(entry: bytes) -> bool:
+    """Return whether a description of a video track has a `clap` smaller than its frames."""
+    start = entry.find(b"clap", 86) + 4  # behind the fields of every description
+    if start < 90 or len(entry) < start + 16:
+        return False
+    width, height = struct.unpack_from(">HH", entry, 32)
+    values = struct.unpack_from(">IIII", entry, start)
+    return values[0] < width * values[1] or values[2] < height * values[3]
+
+
+def _matroska_crops(stream: BinaryIO, num_bytes: int) -> Iterator[int]:
+    """Yield the pixels that each edge of the tracks of a Matroska file loses."""
+    bounds = [(0, num_bytes)]
+    for name in (_SEGMENT_ID, b"\x16\x54\xae\x6b", b"\xae", b"\xe0"):  # Tracks, a track, its video
+        bounds = [
+            (start, min(end, num_bytes))
+            for first, last in bounds
+            for kind, start, end in _ebml_elements(stream, first, last)
+            if kind == name
+        ]
+    for first, last in bounds:
+        for kind, start, end in _ebml_elements(stream, first, last):
+            if kind in _PIXEL_CROPS:
+                yield int.from_bytes(_read_at(stream, start, end - start), "big")
+
+
+def _ebml_elements(stream: BinaryIO, first: int, last: int) -> Iterator[tuple[bytes, int, int]]:
+    """Yield the id, the start and the end of the content of elements, up to the first cluster."""
+    offset = first
+    while offset < last and (data := _read_at(stream, offset, 16)):
+        id_bytes = 9 - data[0].bit_length() if data[0] else 8
+        kind = data[:id_bytes]
+        size, length = _ebml_size(data[id_bytes:])
+        start = offset + id_bytes + length
+        end = last if size is None else start + size
+        if kind == _CLUSTER_ID:
+            return
+        yield kind, start, end
+        offset = end
+
+
 def _cut(num_bytes: int, complete_bytes: int, part: str = "") -> str:
     return f"it ends after {num_bytes:,} of {complete_bytes:,} bytes{part}"
 
 
 def _read_at(stream: BinaryIO, offset: int, num_bytes: int) -> bytes:
+    if offset >= os.fstat(stream.fileno()).st_size:  # a system refuses offsets of damaged sizes
+        return b""
     stream.seek(offset)
     return stream.read(num_bytes)
 
 
-def _mp4_boxes(stream: BinaryIO, num_bytes: int) -> Iterator[tuple[bytes, int]]:
-    """Yield the type and the end of every box at the top level."""
-    offset = 0
+def _mp4_boxes(
+    stream: BinaryIO, num_bytes: int, first: int = 0
+) -> Iterator[tuple[bytes, int, int]]:
+    """Yield the type, the start and the end of every box, from `first` to `num_bytes`."""
+    offset = first
     while offset + 8 <= num_bytes:
         header = _read_at(stream, offset, 16)
         size, kind = struct.unpack(">I4s", header[:8])
@@ -100,14 +178,14 @@ def _mp4_boxes(stream: BinaryIO, num_bytes: int) -> Iterator[tuple[bytes, int]]:
             size = num_bytes - offset
         if size < 8:
             return
-        yield kind, offset + size
+        yield kind, offset, offset + size
         offset += size
 
 
 def _mp4_fault(stream: BinaryIO, num_bytes: int) -> str:
     boxes = list(_mp4_boxes(stream, num_bytes))
-    kinds = [kind for kind, _ in boxes]
-    last_kind, end = boxes[-1] if boxes else (b"", num_bytes)
+    kinds = [kind for kind, _, _ in boxes]
+    last_kind, _, end = boxes[-1] if boxes else (b"", 0, num_bytes)
     if end > num_bytes and last_kind.isalnum():
         part = "" if b"moov" in kinds else ", before its index (moov)"
         return _cut(num_bytes, end, part)

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -22,6 +23,7 @@ from lit_hour.errors import VideoError
 from lit_hour.media.animated_webp import is_animated_webp, webp_as_video
 from lit_hour.media.file_structure import (
     JOINED_FAULT,
+    asks_for_crop,
     explain_unreadable,
     find_structure_fault,
 )
@@ -56,6 +58,10 @@ _USUAL_FORMATS = "mp4, mov, mkv, webm, avi, flv, ts, mpg, wmv, ogv, mxf, gif, iv
 # Pictures in a container that are not its film.
 _PICTURES = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.still_image
 _MIN_FILM_SHARE = 0.5  # of the frames of the longest stream; a shorter one is a preview
+
+
+class UncroppedVideoWarning(UserWarning):
+    """The frames of a video have edges that its container asks players to cut off."""
 
 
 @dataclass(frozen=True)
@@ -125,6 +131,13 @@ def probe(path: str | Path) -> VideoInfo:
         duration_ticks = scan.end_ticks - scan.repair.first_ticks
     if duration_ticks <= 0:
         duration_ticks = repair.frame_ticks
+    if asks_for_crop(Path(path)):
+        warnings.warn(
+            f"{path} asks players to cut the edges of its frames off. They are shown with their"
+            " edges. Encode it again to cut them off.",
+            UncroppedVideoWarning,
+            stacklevel=2,
+        )
     width, height = _displayed_size(frame, pixel_ratio)
     return VideoInfo(
         path=Path(path),

@@ -1,5 +1,7 @@
 """Frames as a player shows them: rotated, mirrored, with square pixels, and of the right stream."""
 
+import struct
+import warnings
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -11,8 +13,9 @@ from av.stream import Disposition
 
 from lit_hour.config.schema import VideoConfig
 from lit_hour.errors import VideoError
+from lit_hour.media.file_structure import asks_for_crop, find_structure_fault
 from lit_hour.media.jpeg_frames import read_jpeg_frames
-from lit_hour.media.video_probe import probe
+from lit_hour.media.video_probe import UncroppedVideoWarning, probe
 from lit_hour.media.video_reader import load_video
 from tests.media.helpers import numbered_image, numbers_in, read_all, write_video
 
@@ -83,6 +86,61 @@ def test_rotated_size_is_that_of_square_pixels(tmp_path: Path) -> None:
     )
     info = probe(path)
     assert (info.width, info.height) == (128, 228)
+
+
+def with_clean_aperture(path: Path, width: int) -> Path:
+    """Insert a `clap` box into the description of the video; the index is behind the frames."""
+    content = bytearray(path.read_bytes())
+    numbers = (width, 1, 48, 1, 0, 1, 0, 1)
+    clap = struct.pack(">I4s8I", 40, b"clap", *numbers)
+    entry = content.index(b"avc1", content.index(b"stsd")) - 4
+    (size,) = struct.unpack_from(">I", content, entry)
+    for name in (b"moov", b"trak", b"mdia", b"minf", b"stbl", b"stsd", b"avc1"):
+        start = content.rindex(name, 0, entry + 8) - 4
+        struct.pack_into(">I", content, start, struct.unpack_from(">I", content, start)[0] + 40)
+    content[entry + size : entry + size] = clap
+    path.write_bytes(content)
+    return path
+
+
+def with_pixel_crop(path: Path) -> Path:
+    """Make the display unit of a Matroska file, 4, a crop at the top."""
+    content = path.read_bytes()
+    assert content.count(b"\x54\xb2\x81\x04") == 1
+    path.write_bytes(content.replace(b"\x54\xb2\x81\x04", b"\x54\xbb\x81\x04"))
+    return path
+
+
+def test_crop_of_the_container_is_said(tmp_path: Path) -> None:
+    images = [numbered_image(1)] * 3
+    for path in (
+        with_clean_aperture(write_video(tmp_path / "a.mp4", images), 60),
+        with_pixel_crop(write_video(tmp_path / "a.mkv", images)),
+    ):
+        with pytest.warns(UncroppedVideoWarning, match=rf"{path.name} asks players to cut"):
+            assert probe(path).fault == ""
+    with warnings.catch_warnings(action="error"):
+        for path in (
+            with_clean_aperture(write_video(tmp_path / "full.mp4", images), 64),
+            write_video(tmp_path / "full.mkv", images),
+            write_video(tmp_path / "sound.mp4", images, audio_seconds=1),
+        ):
+            probe(path)
+
+
+def test_damaged_structure_is_no_other_error(tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    damaged = tmp_path / "damaged"
+    for suffix in ("mp4", "mkv"):
+        content = write_video(tmp_path / f"a.{suffix}", [numbered_image(1)] * 3).read_bytes()
+        first = content.index(b"moov") - 8 if suffix == "mp4" else 0
+        for _ in range(60):
+            changed = bytearray(content)
+            for offset in generator.integers(first, min(len(content), first + 400), 12):
+                changed[offset] = generator.choice([0, 1, 255, generator.integers(256)])
+            damaged.write_bytes(changed[: generator.choice([len(content), first + 200])])
+            assert asks_for_crop(damaged) in (True, False)
+            assert isinstance(find_structure_fault(damaged), str)
 
 
 # Which stream is the film
