@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Sequence
 
 from lit_hour import __version__
-from lit_hour.cli import data_commands, question_commands, run_commands
+from lit_hour.cli import data_commands, plan_commands, question_commands, run_commands
 from lit_hour.errors import InputError
 
 PROG = "lit-hour"
@@ -23,7 +23,12 @@ EXTRAS = {
     **dict.fromkeys(("pyarrow", "pysubs2"), "evaluate"),
 }  # optional library: the extra that installs it  # optional library: the extra that installs it
 RENAMED_COMMANDS = {"encode": "extract-features"}
-COMMANDS = {**data_commands.COMMANDS, **question_commands.COMMANDS, **run_commands.COMMANDS}
+COMMANDS = {
+    **data_commands.COMMANDS,
+    **question_commands.COMMANDS,
+    **plan_commands.COMMANDS,
+    **run_commands.COMMANDS,
+}
 
 
 def console_main() -> None:

@@ -1,0 +1,140 @@
+"""Plans: sizes and operations of the tiny model, what makes a run fit, and invalid input."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from lit_hour.cli.main import main
+from lit_hour.config.load import load_config
+from lit_hour.errors import ConfigError
+from lit_hour.model.hour_llava import HourLLaVA
+from lit_hour.plan.estimate import Estimate, estimate_run
+from lit_hour.plan.fake_tensors import PlanningMode
+from lit_hour.plan.gpus import GPUS, build_cluster
+from lit_hour.plan.longest_sample import LongestSample, build_batch
+from lit_hour.plan.planning import Plan, Remedy, iter_changes, with_training
+from lit_hour.plan.report import format_plan
+from lit_hour.training.module import forgetting_generators
+from tests import CONF, published_stage
+
+TINY = CONF / "tiny_model.yaml"
+SAMPLE = LongestSample("video", num_frames=8, num_text_tokens=32)
+SMALL = ("data.micro_batch_size=1", "data.global_batch_size=1")
+
+
+@pytest.fixture(scope="module")
+def tiny() -> Estimate:
+    return estimate_run(load_config(TINY, SMALL), build_cluster("H100", 1, 1), SAMPLE)
+
+
+def test_indices_have_values_and_floats_have_none() -> None:
+    with PlanningMode():
+        mask = torch.arange(6) % 2 == 0  # (6,)
+        weights = torch.zeros(6, 3)
+        assert mask.nonzero().flatten().tolist() == [0, 2, 4]
+        assert weights[mask].shape == (3, 3)
+        assert type(weights).__name__ == "FakeTensor"
+        draws = torch.rand(4, generator=torch.Generator().manual_seed(0))  # (4,)
+    expected = torch.rand(4, generator=torch.Generator().manual_seed(0))  # (4,)
+    assert torch.equal(draws, expected)
+
+
+def test_held_memory_follows_from_the_number_of_parameters(tiny: Estimate) -> None:
+    trace = tiny.trace
+    num_parameters = sum(number for number, _ in trace.num_parameters.values())
+    config = load_config(TINY, SMALL)
+    model = HourLLaVA.from_config(config, config.text.vocab_size)
+    assert num_parameters == sum(one.numel() for one in model.parameters())
+    assert trace.gradients == 4 * num_parameters
+    assert trace.weights == pytest.approx(4 * num_parameters, rel=1e-3)  # and rotary frequencies
+    assert trace.optimizer_state == pytest.approx(8 * num_parameters, rel=1e-3)
+    assert trace.peak.total_bytes > trace.weights + trace.gradients + trace.optimizer_state
+    for peak in trace.peaks.values():
+        assert sum(peak.by_kind.values()) == peak.total_bytes
+
+
+def test_operations_are_those_of_a_real_step(tiny: Estimate) -> None:
+    config = load_config(TINY, SMALL)
+    model = HourLLaVA.from_config(config, config.text.vocab_size)
+    batch = build_batch(config, SAMPLE, model, 1)
+    with FlopCounterMode(display=False) as counter:
+        model(batch, forgetting_generators(batch, config.run.seed)).loss.backward()
+    assert sum(tiny.trace.flops.values()) == pytest.approx(counter.get_total_flops(), rel=0.02)
+    assert all(number > 0 for number in tiny.trace.flops.values())
+
+
+def test_a_run_that_fits_is_reported_so(tiny: Estimate) -> None:
+    text = format_plan(Plan(tiny, SAMPLE, tiny))
+    assert "It fits: " in text and "peak of the backward" in text
+    assert json.loads(json.dumps(Plan(tiny, SAMPLE, tiny).to_dict()))["fits"] is True
+
+
+def test_changes_are_offered_from_the_cheapest_on(tiny: Estimate) -> None:
+    """Each change is offered until it is made; then there is none left."""
+    cluster = build_cluster("L4", 4, 1, memory_gib=0.001)
+    config = load_config(TINY, ["data.micro_batch_size=2", "data.global_batch_size=8"])
+    current, names = replace(tiny, config=config, cluster=cluster), []
+    remedies = []
+    while change := next(iter_changes(current), None):
+        names.append(change.name)
+        current = replace(current, config=change.config, cluster=change.cluster)
+        remedies.append(Remedy(change, current))
+    assert names == [
+        "training.activation_checkpointing=true",
+        "data.micro_batch_size=1",
+        "training.strategy=fsdp",
+        "--nodes 2",
+        "model.llm.lora.rank=16",
+    ]
+    text = format_plan(Plan(replace(tiny, cluster=cluster), SAMPLE, tiny, tuple(remedies)))
+    assert "It does not fit" in text and "+ --nodes 2" in text
+
+
+def test_time_is_the_longer_of_computation_and_communication(tiny: Estimate) -> None:
+    cluster = build_cluster("H100", 8, 2, mfu=0.5, network_gb_per_second=10)
+    estimate = replace(
+        tiny,
+        config=with_training(tiny.config, precision="bf16-mixed"),
+        cluster=cluster,
+        trace=replace(
+            tiny.trace, flops={"MemAug": int(989e12)}, collectives={("all_gather", 16): 320 * 10**9}
+        ),
+    )
+    assert estimate.compute_seconds == pytest.approx(2)
+    assert estimate.communication_seconds == pytest.approx(30)  # 15/16 of it at 10 GB/s
+    assert estimate.step_seconds == estimate.communication_seconds
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--gpus", "7"], "global_batch_size=128 must be a multiple of 7"),
+        (["--nodes", "0"], "--nodes 0 must be at least 1"),
+        (["--gpus", "-1"], "--gpus -1 must be at least 1"),
+        (["--gpu", "H1000"], "--gpu H1000 is unknown. Did you mean H100? Known are: A100-40"),
+        (["--gpu-memory", "0"], "--gpu-memory 0 must be above 0"),
+        (["--mfu", "40"], "--mfu 40 must be above 0 and at most 1"),
+        (["--frames", "0"], "--frames 0 must be from 1 to video.max_frames=1000000"),
+        (
+            ["--text-tokens", "40000"],
+            "--text-tokens 40000 must be from 16 to text.max_tokens=32768",
+        ),
+        (["training.activation_checkpoint=true"], "activation_checkpointing"),
+    ],
+)
+def test_invalid_input_is_refused_in_one_line(words: list[str], message: str) -> None:
+    files = [str(file) for file in published_stage("3b", "s3")]
+    with pytest.raises(ConfigError) as error:
+        main(["plan", *files, *words])
+    assert message in str(error.value) and "\n" not in str(error.value)
+
+
+def test_each_gpu_has_plausible_rates() -> None:
+    for name, gpu in GPUS.items():
+        assert gpu.bf16_flops > gpu.fp32_flops > 1e12, name
+        assert build_cluster(name.lower().replace("-", ""), 8, 1).gpu_name == name
