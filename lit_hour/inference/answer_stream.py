@@ -146,10 +146,11 @@ def stream_answers(
             if sampler.logprobs and token != end_id:
                 logprob = _name_tokens(tokenizer, token, *sampler.logprobs[choice.index])
                 choice.logprobs.append(logprob)
+            is_last = token == end_id or choice.stream.is_stopped or step == limit
+            if is_last:
+                text += choice.stream.finish()
             yield AnswerPiece(text, choice.index, logprob)
-            if token == end_id or choice.stream.is_stopped or step == limit:
-                if rest := choice.stream.finish():
-                    yield AnswerPiece(rest, choice.index)
+            if is_last:
                 rest_seconds = time.perf_counter() - started - seconds["first_token"]
                 num_prompt_tokens = prompt.embeddings.shape[1]
                 yield choice.complete(

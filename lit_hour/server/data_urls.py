@@ -33,7 +33,8 @@ def detach_data_urls(body: bytes) -> tuple[bytes, dict[str, bytes]]:
     Raises:
         HTTPException: 413, the rest of the body is larger than `MAX_JSON_BYTES`.
     """
-    prefix, urls = f"data:{secrets.token_hex(16)}", {}
+    prefix = f"data:{secrets.token_hex(16)}"
+    urls: dict[str, bytes] = {}
 
     def detach(match: re.Match[bytes]) -> bytes:
         name = f"{prefix}-{len(urls)}"

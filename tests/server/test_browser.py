@@ -253,6 +253,38 @@ def test_clicks_on_timeline_thumbnails_and_moments_seek(
     start = moment.text.split(" ")[0]
     moment.click()
     wait_for(lambda: timeline.get_attribute("aria-valuetext") == f"{start} of 2:00")
+    minutes, seconds = start.split(":")
+    link = browser.run("return location.href")
+    assert link.endswith(f"&t={60 * int(minutes) + int(seconds)}") and "#video=video-" in link
+    browser.open(link)  # the moment is a link that can be sent
+    browser.wait_until_visible("#thumbnails img")
+    timeline = browser.find("#timeline")
+    wait_for(lambda: timeline.get_attribute("aria-valuetext") == f"{start} of 2:00")
+    wait_for(lambda: abs(browser.player("currentTime") - 60 * int(minutes) - int(seconds)) < 2)
+
+
+@pytest.mark.slow
+def test_an_answer_is_sampled_as_the_page_says(
+    browser: Browser, server: RunningServer, film: Path
+) -> None:
+    upload_film(browser, server, film)
+    greedy = browser.ask("What is there?")
+    browser.find("#sampling summary").click()
+    for name, value in (("temperature", "1.5"), ("seed", "5")):
+        browser.wait_until_visible(f"#{name}").send_keys(value)
+
+    def ask_anew() -> str:
+        browser.run("document.getElementById('new-video').click()")
+        browser.wait_until_visible("#videos button").click()
+        browser.wait_until_visible("#thumbnails img")
+        return browser.ask("What is there?")
+
+    sampled = ask_anew()
+    assert sampled == ask_anew() != greedy
+    browser.find("#temperature").clear()
+    browser.find("#temperature").send_keys("9")
+    browser.ask("And now?")
+    assert "temperature must be a number" in browser.find_all(".answer")[-1].text
 
 
 @pytest.mark.slow
