@@ -20,8 +20,10 @@ pytestmark = pytest.mark.slow
 READ_ALL = """
 import json, sys
 from lit_hour.config.data import DataConfig
+from lit_hour.data.shards import cache
 from lit_hour.data.shards.reader import open_shards
 from lit_hour.errors import ShardError
+cache.SMALL_TAR_BYTES = 0  # samples are read as ranges until their tar is complete
 try:
     shards = open_shards(sys.argv[1], DataConfig(cache_folder=sys.argv[2]))
     print(json.dumps([[one.key, [len(data) for _, data in shards.read(one).images]]
@@ -56,6 +58,9 @@ def test_private_data_set_is_read_with_the_usual_token(
     ]
     assert read_all(hub, url, tmp_path / "cache") == expected
     assert hub.num_unavailable == 0
+    first = local.entries[0]
+    wanted = f"bytes={first.offset}-{first.offset + first.num_bytes - 1}"  # nothing ahead of it
+    assert any(path.endswith(first.shard) and one == wanted for path, one in hub.requests)
     refused = read_all(hub, url, tmp_path / "other", HF_TOKEN="hf_wrong")
     assert str(refused).startswith(f"Cannot download {url}/index.json: the server answers 401")
     none = f"hf://datasets/{DATA_SET}/none"
