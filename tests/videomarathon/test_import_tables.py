@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -27,6 +28,7 @@ from lit_hour.videomarathon.import_questions import (
 from lit_hour.videomarathon.question_tables import expand_files, split_question_type
 from tests import REPOSITORY
 from tests.helpers.http_server import FAST_STORE, serve
+from tests.helpers.hub_server import DATA_SET, serve_hub
 
 CHOICE = "What happens first?\nA. the pan\nB. the plate\nC. the cup\nD. the fork"
 ROWS: list[dict[str, Any]] = [
@@ -145,6 +147,24 @@ def test_parquet_behind_a_url_is_read_again_after_faults(
             with pytest.raises(InputError, match=message) as error:
                 import_questions([name], videos.parent / "out", settings)
             assert "secret" not in str(error.value)
+
+
+@pytest.mark.slow
+def test_parquet_files_of_a_private_data_set_of_hugging_face(videos: Path) -> None:
+    (videos.parent / "set/data").mkdir(parents=True)
+    for number in range(2):
+        write_parquet(videos.parent / f"set/data/train-{number}.parquet", ROWS)
+    (videos.parent / "set/data/test-0.parquet").write_bytes(b"not this one")
+    url = f"hf://datasets/{DATA_SET}/data/train-*.parquet"
+    words = ["import", url, str(videos.parent / "out"), "--videos", str(videos)]
+    with serve_hub(videos.parent / "set") as hub:
+        hub.num_unavailable = 1
+        command = [sys.executable, "-m", "lit_hour", *words]
+        environment = {**os.environ, **hub.environment}  # read when the library is imported
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr
+        assert not any("test-0" in path for path, _ in hub.requests)
+    assert len(imported(videos)) == 4
 
 
 def test_processed_json_recognizes_multiple_choice(videos: Path) -> None:
