@@ -99,4 +99,12 @@ class ServingConfig:
         unit="GB",
         gt=0,
     )
+    prefix_cache_gb: float = field(
+        1.0,
+        "memory for the KV caches of earlier turns, beside the weights and the video memories; used"
+        " by ask and serve where the visual tokens are the same in each turn"
+        " (text.memaug_question_scope=first, and text alone). 0 keeps none",
+        unit="GB",
+        ge=0,
+    )
     server: ServerConfig = field(ServerConfig, "limits of the HTTP server")

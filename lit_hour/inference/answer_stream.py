@@ -132,8 +132,17 @@ def stream_answers(
     constraints = _build_constraints(predictor, params)
     sampler = TokenSampler(params, len(tokenizer), predictor.device, constraints)
     prompt = predictor.build_prompts(memory, [conversation])
+    # otherwise the visual tokens depend on all questions, and a further turn begins anew
+    is_constant = predictor.config.text.memaug_question_scope == "first" or (
+        memory.num_placeholders == 0
+    )
     steps = predictor.model.llm.generate(
-        prompt, limit, end_id, select=sampler, num_copies=params.num_choices
+        prompt,
+        limit,
+        end_id,
+        select=sampler,
+        num_copies=params.num_choices,
+        prefixes=predictor.prefixes if is_constant else None,
     )
     choices = [_Choice(index, TextStream(tokenizer, params.stop)) for index in params.choices]
     seconds: dict[str, float] = {}

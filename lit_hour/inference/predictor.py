@@ -40,6 +40,7 @@ from lit_hour.model.hour_llava import HourLLaVA
 from lit_hour.model.language_model import LLMInputs
 from lit_hour.model.memory_repository import MemoryRepository
 from lit_hour.model.multimodal_inputs import left_pad_prompts
+from lit_hour.model.prefix_cache import PrefixCache
 from lit_hour.model.sharded_memory import divide_frames
 from lit_hour.model.streaming_repository import CHUNK_FRAMES
 from lit_hour.processor import HourLLaVAProcessor, count_placeholders
@@ -71,6 +72,7 @@ class VideoPredictor:
     def __init__(self, config: Config, model: HourLLaVA, processor: HourLLaVAProcessor) -> None:
         self.config, self.model, self.processor = config, model.eval(), processor
         self.device = next(model.parameters()).device
+        self.prefixes = PrefixCache(int(config.serving.prefix_cache_gb * 1e9))
 
     @classmethod
     def from_run(

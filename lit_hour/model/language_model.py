@@ -17,6 +17,7 @@ from lit_hour.errors import ConfigError
 from lit_hour.model.backbones import BACKBONES, build_network
 from lit_hour.model.last_decoder_layer import Predicting
 from lit_hour.model.packed_attention import PACKED_ATTENTION
+from lit_hour.model.prefix_cache import PrefixCache
 from lit_hour.types import IGNORE_INDEX
 
 LANGUAGE_MODELS = Path(__file__).parent / "language_models"  # our own, in the Hugging Face layout
@@ -298,6 +299,7 @@ class LanguageModel(nn.Module):
         any_rank: Callable[[bool], bool] = bool,
         select: Callable[[Tensor], Tensor] = pick_most_likely,
         num_copies: int = 1,
+        prefixes: PrefixCache | None = None,
     ) -> Iterator[Tensor]:
         """Generate until all texts have ended, greedily by default.
 
@@ -310,6 +312,8 @@ class LanguageModel(nn.Module):
             select: from logits `(texts, vocabulary)` to tokens `(texts,)`, such as a
                 `TokenSampler`.
             num_copies: continuations of each prompt, which is encoded once for all of them.
+            prefixes: prompts that were read before; for one prompt at a time. What the prompt has
+                in common with one of them is not read again.
 
         Yields:
             The next token of each text, `(texts,)`; `end_id` for a text that has ended. Close the
@@ -318,8 +322,10 @@ class LanguageModel(nn.Module):
         embeddings, mask = inputs.embeddings, inputs.attention_mask
         num_texts = len(mask) * num_copies
         has_ended = torch.zeros(num_texts, dtype=torch.bool, device=mask.device)  # (texts,)
-        cache = None
-        for _ in range(max_new_tokens):
+        cache = None if prefixes is None else prefixes.find(embeddings[0])
+        if cache is not None:
+            embeddings = embeddings[:, cache.get_seq_length() :]  # (1, tokens, dim)
+        for step in range(max_new_tokens):
             output = self.network(
                 inputs_embeds=embeddings,
                 attention_mask=mask,
@@ -328,7 +334,9 @@ class LanguageModel(nn.Module):
                 logits_to_keep=1,
             )
             logits = output.logits[:, -1]  # (texts, vocabulary)
-            if cache is None and num_copies > 1:
+            if step == 0 and prefixes is not None:
+                prefixes.add(inputs.embeddings[0], output.past_key_values)
+            if step == 0 and num_copies > 1:
                 output.past_key_values.batch_repeat_interleave(num_copies)
                 logits = logits.repeat_interleave(num_copies, dim=0)  # (texts, vocabulary)
                 mask = mask.repeat_interleave(num_copies, dim=0)  # (texts, tokens)

@@ -260,7 +260,8 @@ class GenerationService:
             f" {len(memory.repository.tokens)} tokens of the video in memory and up to"
             f" text.max_tokens={config.text.max_tokens} in the prompt. Ask again later, or lower"
             f" serving.server.max_concurrent_requests={serving.server.max_concurrent_requests},"
-            f" serving.memory_cache_gb={serving.memory_cache_gb:g} or"
+            f" serving.memory_cache_gb={serving.memory_cache_gb:g},"
+            f" serving.prefix_cache_gb={serving.prefix_cache_gb:g} or"
             f" video.max_frames={config.video.max_frames}."
         )
 

@@ -13,6 +13,7 @@ from fastapi import Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 from lit_hour.errors import InputError, OutOfMemoryError
 
@@ -62,9 +63,9 @@ async def _handle_http_exception(request: Request, error: Exception) -> JSONResp
     if is_unknown_route:
         error = HTTPException(404, _describe_routes(request))
     elif error.status_code == 405:
-        allowed = (error.headers or {}).get("Allow", "")
+        allowed = ", ".join(_allowed_methods(request))
         message = f"{request.url.path} does not take {request.method}. Use {allowed}."
-        error = HTTPException(405, message, error.headers)
+        error = HTTPException(405, message, {"Allow": allowed})
     return error_response(error)
 
 
@@ -87,9 +88,16 @@ async def _handle_bug(request: Request, error: Exception) -> JSONResponse:
     return JSONResponse(error_body(500, "The server failed. See its log."), 500)
 
 
+def _allowed_methods(request: Request) -> list[str]:
+    matching = (
+        route for route in request.app.routes if route.matches(request.scope)[0] != Match.NONE
+    )
+    return sorted({method for route in matching for method in getattr(route, "methods", ())})
+
+
 def _describe_routes(request: Request) -> str:
     routes = sorted(
-        f"{method} {route.path}"
+        f"{method} {route.path.replace(':path', '')}"
         for route in request.app.routes
         for method in getattr(route, "methods", ())
         if method != "HEAD" and not route.path.startswith("/static/")

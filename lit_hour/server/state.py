@@ -53,7 +53,7 @@ class AppState:
         self.media = MediaLoader(
             predictor.config, self.videos, allowed_dirs, self.upload_dir, self.uploads, self.metrics
         )
-        self._add_gauges()
+        self._add_gauges(predictor)
         start_forkserver()
 
     @property
@@ -83,7 +83,7 @@ class AppState:
         self._upload_dir.close()
         self._memory_dir.close()
 
-    def _add_gauges(self) -> None:
+    def _add_gauges(self, predictor: VideoPredictor) -> None:
         for name, documentation, read in (
             ("requests_running", "requests that generate", lambda: self.queue.running),
             (
@@ -98,6 +98,11 @@ class AppState:
             ),
             ("videos_stored", "videos in the store", lambda: len(self.videos)),
             ("memory_cache_bytes", "video memories in RAM", lambda: self.cache.num_bytes),
+            (
+                "prefix_cache_bytes",
+                "KV caches of earlier turns",
+                lambda: predictor.prefixes.num_bytes,
+            ),
             (
                 "upload_files",
                 "uploaded files on disk",

@@ -49,7 +49,7 @@ def test_errors_have_one_shape(server: RunningServer) -> None:
     for method, path, status, reason in (
         ("GET", "/v1/none", 404, "There is no route GET /v1/none. The routes are"),
         ("GET", "/v1/completions", 404, "POST /v1/chat/completions"),
-        ("PUT", "/v1/videos", 405, "/v1/videos does not take PUT"),
+        ("PUT", "/v1/videos", 405, "/v1/videos does not take PUT. Use GET, POST."),
         ("GET", "/v1/chat/completions", 405, "Use POST"),
         ("GET", "/v1/videos/video-1/thumbnails/x", 400, "index"),
         ("POST", "/v1/chat/completions", 400, "not valid JSON"),
