@@ -30,6 +30,23 @@ class EvaluationConfig:
         "generate: parse the option from the generated answer; loglikelihood: choose the option"
         " with the highest log-likelihood. Questions without options are always generated",
     )
+    mlvu_rule: Literal["mlvu", "mlvu_lmms_eval"] = field(
+        "mlvu",
+        "how answers to MLVU's choice questions are read: by the rule of its authors, or by that of"
+        " lmms-eval, the first of A to D",
+    )
+    judge: str = field(
+        "",
+        "URLs of OpenAI-compatible servers, separated by commas, whose model judges the responses"
+        " that no rule can score, of MLVU and TempCompass; empty leaves them without a score."
+        " videomarathon.client has the limits",
+    )
+    judge_model: str = field("", "name of the judge on these servers")
+    judge_prompts: str = field(
+        "",
+        "JSON file with other prompts of the judge, such as the published ones; empty for the"
+        " project's own, by which scores are not comparable with published ones",
+    )
     batch_size: int = field(
         1,
         "questions about one video that are answered at once: faster, may change the last digits",

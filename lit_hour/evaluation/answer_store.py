@@ -6,6 +6,7 @@ A later start reads the responses back and generates only what is missing. The l
     OUT/answers/000000.jsonl       one file per process, one line per question: id and response,
                                    or id and why it was skipped
     OUT/frames/HASH/00034.50.jpg   some frames of each video, by the hash of its name and the second
+    OUT/judge.jsonl                answers of the judge by the hash of the request, if there is one
     OUT/report.json, report.html   written when all questions are done
 """
 
@@ -36,6 +37,7 @@ class AnswerStore:
         self.path = path
         self.answers_dir = path / "answers"
         self.report_path = path / REPORT_NAME
+        self.judge_path = path / "judge.jsonl"
         self.html_path = path / "report.html"
         self._protocol_path = path / "protocol.json"
 

@@ -108,7 +108,12 @@ def _load_questions(config: Config) -> QuestionSet:
             raise ConfigError(f"evaluation.questions: there is no file {pattern}.")
         files += map(Path, matches)
     if settings.benchmark != "custom":
-        return load_benchmark(settings.benchmark, files, settings.max_invalid_records)
+        loaded = load_benchmark(settings.benchmark, files, settings.max_invalid_records)
+        items = [
+            replace(item, rule=settings.mlvu_rule) if item.rule == "mlvu" else item
+            for item in loaded.items
+        ]
+        return replace(loaded, items=tuple(items))
     format_prompt = partial(format_question, mcq_format=config.text.mcq_format)
     title = ", ".join(map(str, files))
     return load_custom(files, format_prompt, title, settings.max_invalid_records)

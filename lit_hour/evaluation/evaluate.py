@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import lightning as L
 from torch.utils.data import DataLoader
@@ -35,6 +35,9 @@ from lit_hour.io.atomic import atomic_write_text
 from lit_hour.io.file_lock import dir_lock
 from lit_hour.run_dir import RunDir
 from lit_hour.training.predict import assign_greedily, claim_output_dir, predict
+
+if TYPE_CHECKING:  # needs the client of chat servers, which is optional
+    from lit_hour.evaluation.judge import Judge
 
 RESUME_HINT = "Run the same command again to evaluate the remaining questions."
 
@@ -66,8 +69,9 @@ def evaluate(
     weights = run_dir.checkpoint(checkpoint)
     config = load_config(files, overrides, base=weights.with_suffix(".yaml"))
     store = AnswerStore(out or default_folder(run_dir, files, config))
+    judge = load_judge(config)
     with ExitStack() as locks:
-        module = EvaluationModule(config, run_dir, weights, build_plan(config), store, locks)
+        module = EvaluationModule(config, run_dir, weights, build_plan(config), store, locks, judge)
         # Without autocast: `serving.precision` holds, as for `ask` and `serve`.
         predict(module, replace(config.training, precision="32-true"), RESUME_HINT)
     return summarize(module.report, store.path) if module.report else None
@@ -78,6 +82,19 @@ def default_folder(run_dir: RunDir, files: Sequence[Path], config: Config) -> Pa
     name = files[-1].stem if files else config.evaluation.benchmark
     frames = config.video.frames
     return run_dir.evaluation / (name if frames == "all" else f"{name}-{frames}")
+
+
+def load_judge(config: Config) -> Judge | None:
+    """Return the judge of the settings; None if they name none, without importing its client.
+
+    Raises:
+        ConfigError: see `Judge`.
+    """
+    if not config.evaluation.judge:
+        return None
+    from lit_hour.evaluation.judge import Judge
+
+    return Judge(config)
 
 
 class EvaluationModule(L.LightningModule):
@@ -97,11 +114,22 @@ class EvaluationModule(L.LightningModule):
         plan: EvalPlan,
         store: AnswerStore,
         locks: ExitStack,
+        judge: Judge | None = None,
     ) -> None:
-        """Args: locks: keeps the folder locked until the caller closes it."""
+        """Store the arguments.
+
+        Args:
+            config: settings of the run with those of the evaluation over them.
+            run_dir: of the run.
+            checkpoint: file or folder with the weights.
+            plan: the questions and videos.
+            store: folder of the responses.
+            locks: keeps the folder locked until the caller closes it.
+            judge: grades the responses that no rule can score.
+        """
         super().__init__()
         self.config, self.run_dir, self.checkpoint = config, run_dir, checkpoint
-        self.plan, self.store = plan, store
+        self.plan, self.store, self.judge = plan, store, judge
         self.report: Report | None = None
         self.prepare_data_per_node = False
         self._protocol: dict[str, Any] = {}
@@ -222,11 +250,18 @@ class EvaluationModule(L.LightningModule):
         budget = self.config.evaluation.max_skipped_questions
         check_skip_budget({**self.plan.missing, **skipped}, budget)
         planned = {item.id for video in self.plan.videos for item in video.items}
+        responses = {key: response for key, response in responses.items() if key in planned}
+        judgments, protocol = None, self._protocol
+        if self.judge:
+            items = self.plan.questions.items
+            judgments = self.judge.judge(items, responses, self.store.judge_path)
+            protocol = {**protocol, "judge": self.judge.description}
         report = build_report(
             self.plan.questions,
-            {key: response for key, response in responses.items() if key in planned},
+            responses,
             {**self.plan.missing, **self.plan.excluded, **skipped},
-            self._protocol,
+            protocol,
+            judgments,
         )
         write_report(report, self.store.report_path)
         frames = {result.id: self.store.load_frames(result.video) for result in report.wrong}

@@ -16,11 +16,13 @@ Rule = Literal[
     "longvideobench",
     "lvbench",
     "mlvu",
+    "mlvu_lmms_eval",
     "tempcompass_choice",
     "tempcompass_yes_no",
     "tempcompass_matching",
     "needs_judge",
 ]
+JudgePrompt = Literal["", "sub_scene", "summary", "caption"]
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,8 @@ class Item:
         subtitle_start_seconds: time in that file at which the video begins.
         duration_seconds: of the video, as published; 0 if it is not.
         subtitles: put between the frames, with times from the start of the video.
+        judge_prompt: which prompt of the judge is meant for the response, "" if a rule scores it.
+        scoring_points: what a good response mentions, as published for the judge.
     """
 
     id: str
@@ -63,11 +67,31 @@ class Item:
     subtitle_start_seconds: float = 0.0
     duration_seconds: float = 0.0
     subtitles: tuple[Subtitle, ...] = ()
+    judge_prompt: JudgePrompt = ""
+    scoring_points: tuple[str, ...] = ()
 
     @property
     def video_name(self) -> str:
         """The most likely path of the video, with the part of it that is shown."""
         return self.videos[0] + format_clip(self.clip_seconds)
+
+
+@dataclass(frozen=True)
+class MetricSpec:
+    """A score of a benchmark: a mean over all questions, or an unweighted mean over its tasks.
+
+    Attributes:
+        name: as it is published, such as "M-Avg".
+        score: what is averaged: "correct", or a key of `Result.scores`.
+        tasks: values of the grouping "task" with equal weights; empty for a mean over all
+            questions. Without a response to each task there is no score.
+        maximum: full mark. 1 is shown in percent.
+    """
+
+    name: str
+    score: str
+    tasks: tuple[str, ...] = ()
+    maximum: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -81,6 +105,7 @@ class QuestionSet:
         invalid_records: those that cannot be used.
         num_published: questions in the whole published benchmark; None if unknown.
         files: file name -> SHA-256.
+        metrics: the scores that the benchmark publishes besides the share of correct responses.
     """
 
     benchmark: str
@@ -89,3 +114,4 @@ class QuestionSet:
     invalid_records: tuple[InvalidRecord, ...] = ()
     num_published: int | None = None
     files: Mapping[str, str] = field(default_factory=dict)
+    metrics: tuple[MetricSpec, ...] = ()

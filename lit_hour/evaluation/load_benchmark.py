@@ -65,7 +65,13 @@ def load_benchmark(name: str, paths: Sequence[Path], max_invalid: int) -> Questi
             f" The first:\n{listed}"
         )
     return QuestionSet(
-        name, benchmark.title, items, invalid, benchmark.num_published, file_digests(files)
+        name,
+        benchmark.title,
+        items,
+        invalid,
+        benchmark.num_published,
+        file_digests(files),
+        benchmark.metrics,
     )
 
 

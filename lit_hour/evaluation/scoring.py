@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from math import comb
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lit_hour.evaluation.item import Item, Rule
 from lit_hour.text.answer_matching import match_option, same_words
@@ -41,6 +42,21 @@ class Verdict:
     correct: bool
 
 
+@dataclass(frozen=True)
+class Judgment:
+    """Verdict or grades of a judge for a response.
+
+    Attributes:
+        scores: its grades by name; empty if it only decides whether the response is correct.
+        correct: its verdict; None if it gives grades.
+        text: its whole answer.
+    """
+
+    scores: Mapping[str, float]
+    correct: bool | None
+    text: str
+
+
 def score_response(item: Item, response: str) -> Verdict:
     """Score a response by the rule of its benchmark.
 
@@ -54,7 +70,7 @@ def score_response(item: Item, response: str) -> Verdict:
 
 
 def bootstrap_interval(
-    values: Sequence[float], videos: Sequence[str], seed: int = 0
+    values: Sequence[float], videos: Sequence[str], seed: int = 0, tasks: Sequence[str] = ()
 ) -> Interval | None:
     """Return the 95% percentile bootstrap interval of a mean, resampling videos.
 
@@ -62,10 +78,32 @@ def bootstrap_interval(
         values: one per question: 1 for correct and 0 for wrong, or the difference of two models.
         videos: the video of each question.
         seed: of the resampling.
+        tasks: the task of each question for the unweighted mean over tasks, whose videos are
+            resampled task by task; empty for the mean over all questions.
 
     Returns:
-        The low and the high end; None for fewer than two videos.
+        The low and the high end; None if a task, or all questions, have fewer than two videos.
     """
+    generator = np.random.default_rng(seed)
+    members: dict[str, list[int]] = {}
+    for index, task in enumerate(tasks or [""] * len(values)):
+        members.setdefault(task, []).append(index)
+    means = [
+        _resampled_means([values[i] for i in group], [videos[i] for i in group], generator)
+        for group in members.values()
+    ]
+    known = [mean for mean in means if mean is not None]
+    if not known or len(known) < len(means):
+        return None
+    tail = (100 - COVERAGE_PERCENT) / 2
+    low, high = np.percentile(np.mean(known, axis=0), [tail, 100 - tail])
+    return float(low), float(high)
+
+
+def _resampled_means(
+    values: Sequence[float], videos: Sequence[str], generator: np.random.Generator
+) -> NDArray[np.float64] | None:
+    """Return the mean of each resample of the videos, `(resamples,)`; None for one video."""
     index_of_video = {video: index for index, video in enumerate(dict.fromkeys(videos))}
     num_videos = len(index_of_video)
     if num_videos < 2:
@@ -73,13 +111,10 @@ def bootstrap_interval(
     indices = np.array([index_of_video[video] for video in videos])  # (questions,)
     sums = np.bincount(indices, weights=np.asarray(values, dtype=float))  # (videos,)
     counts = np.bincount(indices)  # (videos,)
-    generator = np.random.default_rng(seed)
     probabilities = np.full(num_videos, 1 / num_videos)  # (videos,)
     draws = generator.multinomial(num_videos, probabilities, NUM_RESAMPLES)  # (resamples, videos)
-    means = (draws @ sums) / (draws @ counts)  # (resamples,)
-    tail = (100 - COVERAGE_PERCENT) / 2
-    low, high = np.percentile(means, [tail, 100 - tail])
-    return float(low), float(high)
+    means: NDArray[np.float64] = (draws @ sums) / (draws @ counts)  # (resamples,)
+    return means
 
 
 def mcnemar(num_only_first: int, num_only_second: int) -> float:
@@ -148,6 +183,11 @@ def match_mlvu(item: Item, response: str) -> str | None:
     return label if label in item.options else None
 
 
+def match_mlvu_lmms_eval(_: Item, response: str) -> str | None:
+    """Match by the rule of lmms-eval's task mlvu, which is Video-MME's: the first of A to D."""
+    return match_first_letter(response, "ABCD", LEAD_INS)
+
+
 def match_tempcompass_choice(_: Item, response: str) -> str | None:
     """Match by TempCompass' rule for multiple choice: A to D first, alone or before "." or ")"."""
     letter = re.match(r"([ABCD])(?:[.)]|\Z)", _without_end(response))
@@ -189,6 +229,7 @@ RULES: Mapping[Rule, Callable[[Item, str], str | None]] = {
     "longvideobench": match_longvideobench,
     "lvbench": match_lvbench,
     "mlvu": match_mlvu,
+    "mlvu_lmms_eval": match_mlvu_lmms_eval,
     "tempcompass_choice": match_tempcompass_choice,
     "tempcompass_yes_no": match_tempcompass_yes_no,
     "tempcompass_matching": match_caption,

@@ -21,6 +21,7 @@ from tests.evaluation.helpers import (
     run_evaluate,
     write_converted,
 )
+from tests.videomarathon.chat_server import ChatServer
 
 
 @pytest.mark.parametrize("name", BENCHMARKS)
@@ -51,6 +52,28 @@ def test_synthetic_videos_in_the_layout_of_each_benchmark(
     assert f"on {num_questions} of {num_questions} questions" in printed
     page = (tmp_path / "out/report.html").read_text(encoding="utf-8")
     assert page.count("data:image/jpeg") == 6 * len(report.wrong) > 0
+
+
+@pytest.mark.slow
+def test_generation_tasks_are_judged_after_all_responses(
+    random_run: RunDir, toy_split: Path, choice_records: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    record = {**choice_records[0], "duration": 30.0, "question_type": "summary", "answer": "A day"}
+    file = tmp_path / "9_summary.json"
+    file.write_text(json.dumps([record]))
+    overrides = (
+        "evaluation.benchmark=mlvu",
+        f"evaluation.questions={file}",
+        f"evaluation.videos={toy_split}/videos",
+    )
+    report = run_evaluate(random_run, tmp_path / "out", *overrides)
+    assert len(report.needs_judge) == 1 and not report.metrics and "judge" not in report.protocol
+    with ChatServer(lambda body: "score_completeness: 2, score_reliability: 4") as chat:
+        judge = (f"evaluation.judge={chat.url}", "evaluation.judge_model=grader")
+        judged = run_evaluate(random_run, tmp_path / "out", *overrides, *judge)
+    assert judged.results[0].scores["total"] == 6.0 and not judged.needs_judge
+    assert judged.protocol["judge"]["model"] == "grader"
+    assert judged.results[0].response == report.results[0].response
 
 
 def test_the_setting_lists_every_benchmark() -> None:

@@ -16,7 +16,7 @@ from typing import Any
 from lit_hour.data.questions.record import check_path, check_text, did_you_mean
 from lit_hour.errors import QuestionError
 from lit_hour.evaluation.benchmarks.files import BenchmarkFile
-from lit_hour.evaluation.item import Item
+from lit_hour.evaluation.item import Item, MetricSpec
 
 Options = Mapping[str, str]
 
@@ -136,6 +136,7 @@ class Benchmark:
         is_answer_file: whether a file has only answers to the questions of another file, given its
             JSON.
         hint: what to do if columns are missing.
+        metrics: the published scores besides the share of correct responses.
     """
 
     name: str
@@ -146,6 +147,7 @@ class Benchmark:
     parse: Callable[[Record], Item]
     is_answer_file: Callable[[Any], bool] = never
     hint: str = ""
+    metrics: tuple[MetricSpec, ...] = ()
 
 
 def iter_list_records(files: Sequence[BenchmarkFile]) -> Iterator[Record]:

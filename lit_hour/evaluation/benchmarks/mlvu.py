@@ -1,7 +1,9 @@
 """MLVU dev: a JSON list for each of seven multiple-choice tasks and two generation tasks.
 
 The published code uses these system prompts, begins the response to a multiple-choice question with
-"Best option:(", and has a language model judge generation.
+"Best option:(", and has a language model judge generation, with two scores from 1 to 5. The
+published scores are M-Avg, the mean over the multiple-choice tasks, and G-Avg, the mean over the
+generation tasks of the sum of both scores.
 
 Source: MLVU (arXiv:2406.04264) and its code.
 """
@@ -16,7 +18,7 @@ from lit_hour.evaluation.benchmarks.base import (
     iter_list_records,
     lettered_options,
 )
-from lit_hour.evaluation.item import Item
+from lit_hour.evaluation.item import Item, JudgePrompt, MetricSpec
 
 FOLDER_OF_CHOICE_TASK = {
     "plotQA": "1_plotQA",
@@ -28,6 +30,7 @@ FOLDER_OF_CHOICE_TASK = {
     "topic_reasoning": "7_topic_reasoning",
 }
 FOLDER_OF_GENERATION_TASK = {"subPlot": "8_sub_scene", "summary": "9_summary"}
+JUDGE_PROMPT_OF_TASK: dict[str, JudgePrompt] = {"subPlot": "sub_scene", "summary": "summary"}
 FOLDER_OF_TASK = {**FOLDER_OF_CHOICE_TASK, **FOLDER_OF_GENERATION_TASK}
 
 _WATCH = (
@@ -58,6 +61,8 @@ def parse(record: Record) -> Item:
             groups={"task": (task,)},
             location=record.location,
             system_prompt=GENERATION_SYSTEM_PROMPT,
+            judge_prompt=JUDGE_PROMPT_OF_TASK[task],
+            scoring_points=_scoring_points(record),
         )
     options = lettered_options(record, "candidates")
     lines = "\n".join(f"({letter}) {text}" for letter, text in options.items())
@@ -75,6 +80,11 @@ def parse(record: Record) -> Item:
         system_prompt=CHOICE_SYSTEM_PROMPT,
         answer_start="Best option:(",
     )
+
+
+def _scoring_points(record: Record) -> tuple[str, ...]:
+    """Return what a good description of a sub-scene mentions; summaries have no such list."""
+    return record.texts("scoring_points") if "scoring_points" in record.fields else ()
 
 
 def _true_letter(answer: str, options: Options, record: Record) -> str:
@@ -98,4 +108,8 @@ BENCHMARK = Benchmark(
     num_published=2593,
     iter_records=iter_list_records,
     parse=parse,
+    metrics=(
+        MetricSpec("M-Avg", "correct", tuple(FOLDER_OF_CHOICE_TASK)),
+        MetricSpec("G-Avg", "total", tuple(FOLDER_OF_GENERATION_TASK), maximum=10.0),
+    ),
 )

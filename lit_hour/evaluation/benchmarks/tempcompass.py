@@ -1,6 +1,8 @@
 """TempCompass: for each of four tasks a JSON mapping of video and temporal aspect to questions.
 
 Instructions after the question, and the rules that read responses, are those of the published code.
+A judge decides which information a generated caption expresses; it gets the pieces of information
+of the question itself, where the published code takes those of the multiple-choice question.
 
 Source: TempCompass (arXiv:2403.00476) and its code.
 """
@@ -31,6 +33,7 @@ RULE_OF_TASK: Mapping[str, Rule] = {
 }
 YES_NO = {"yes": "yes", "no": "no"}
 
+_INFORMATION = re.compile(r"Information ([A-Z]): (.*)")
 _CAPTION = re.compile(r"((?:Caption|Sentence) [AB]|Option [12]): (.*)")
 
 
@@ -59,8 +62,11 @@ def parse(record: Record) -> Item:
     question, answer = record.text("question"), record.text("answer")
     first, *lines = question.split("\n")
     task = _task_of(question, lines)
+    statements: tuple[str, ...] = ()
     if task == "captioning":
         options: Options = {}
+        found = map(_INFORMATION.fullmatch, lines)
+        statements = tuple(f"{match[1]}. {match[2]}" for match in found if match)
     elif task == "yes_no":
         options, answer = YES_NO, record.check_choice(answer, "answer", YES_NO)
     elif task == "caption_matching":
@@ -79,6 +85,8 @@ def parse(record: Record) -> Item:
         rule=RULE_OF_TASK[task],
         groups={"task": (task,), "aspect": (aspect,), "aspect of a task": (f"{task}, {aspect}",)},
         location=record.location,
+        judge_prompt="caption" if task == "captioning" else "",
+        scoring_points=statements,
     )
 
 

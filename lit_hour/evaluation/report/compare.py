@@ -8,6 +8,7 @@ from typing import Any
 
 from lit_hour.config.diff import diff_settings
 from lit_hour.errors import ReportError
+from lit_hour.evaluation.report.metrics import MetricComparison, compare_metric
 from lit_hour.evaluation.report.report import Report, Result
 from lit_hour.evaluation.scoring import Interval, bootstrap_interval, mcnemar
 
@@ -20,12 +21,14 @@ class Comparison:
 
     Attributes:
         title: of the benchmark.
-        num_shared: questions that both models answered and a rule scored. All numbers are of these.
-        first_accuracy: of the first model.
-        second_accuracy: of the second model.
+        num_shared: questions that both models answered and that are scored. All numbers are of
+            these.
+        first_accuracy: of the first model; None if no question is simply correct or wrong.
+        second_accuracy: of the second model; None with `first_accuracy`.
         interval: 95% interval of the difference, by a paired bootstrap over videos; None for fewer
             than two videos.
         p_value: of McNemar's exact test, which takes questions as independent.
+        metrics: name of a published score -> the scores of both models.
         groups: grouping -> value -> number of questions, and the accuracy of each model.
         only_first_correct: results of both models where only the first is correct.
         only_second_correct: results of both models where only the second is correct.
@@ -36,10 +39,11 @@ class Comparison:
 
     title: str
     num_shared: int
-    first_accuracy: float
-    second_accuracy: float
+    first_accuracy: float | None
+    second_accuracy: float | None
     interval: Interval | None
     p_value: float
+    metrics: Mapping[str, MetricComparison]
     groups: Mapping[str, Mapping[str, tuple[int, float, float]]]
     only_first_correct: tuple[Pair, ...]
     only_second_correct: tuple[Pair, ...]
@@ -48,14 +52,16 @@ class Comparison:
     protocol_differences: Mapping[str, tuple[Any, Any]]
 
     @property
-    def difference(self) -> float:
-        """The accuracy of the first model minus the accuracy of the second."""
+    def difference(self) -> float | None:
+        """The accuracy of the first model minus the accuracy of the second; None without one."""
+        if self.first_accuracy is None or self.second_accuracy is None:
+            return None
         return self.first_accuracy - self.second_accuracy
 
     @property
     def difference_in_points(self) -> str:
         """The difference in percentage points, such as "+1.5"."""
-        return f"{100 * self.difference:+.1f}"
+        return "unknown" if self.difference is None else f"{100 * self.difference:+.1f}"
 
     @property
     def interval_in_points(self) -> str:
@@ -82,7 +88,7 @@ def compare(first: Report, second: Report) -> Comparison:
     pairs = [
         (result, second_results[key])
         for key, result in first_results.items()
-        if key in second_results and result.correct is not None
+        if key in second_results and (result.correct is not None or result.scores)
     ]
     if not pairs:
         raise ReportError(
@@ -94,24 +100,37 @@ def compare(first: Report, second: Report) -> Comparison:
                 f"Question {one.id!r} or its true answer is not the same in the two reports on"
                 f" {first.title}."
             )
-    only_first = tuple(pair for pair in pairs if pair[0].correct and not pair[1].correct)
-    only_second = tuple(pair for pair in pairs if pair[1].correct and not pair[0].correct)
-    _, first_accuracy, second_accuracy = _accuracies(pairs)
-    gains = [bool(one.correct) - bool(other.correct) for one, other in pairs]
+    decided = [pair for pair in pairs if None not in (pair[0].correct, pair[1].correct)]
+    only_first = tuple(pair for pair in decided if pair[0].correct and not pair[1].correct)
+    only_second = tuple(pair for pair in decided if pair[1].correct and not pair[0].correct)
+    _, first_accuracy, second_accuracy = _accuracies(decided) if decided else (0, None, None)
+    gains = [bool(one.correct) - bool(other.correct) for one, other in decided]
     return Comparison(
         title=first.title,
         num_shared=len(pairs),
         first_accuracy=first_accuracy,
         second_accuracy=second_accuracy,
-        interval=bootstrap_interval(gains, [one.video for one, _ in pairs]),
+        interval=bootstrap_interval(gains, [one.video for one, _ in decided]),
         p_value=mcnemar(len(only_first), len(only_second)),
-        groups=_compare_groups(first, pairs),
+        metrics=_compare_metrics(first, pairs),
+        groups=_compare_groups(first, decided),
         only_first_correct=only_first,
         only_second_correct=only_second,
         only_in_first=tuple(key for key in first_results if key not in second_results),
         only_in_second=tuple(key for key in second_results if key not in first_results),
         protocol_differences=diff_settings(first.full_protocol, second.full_protocol),
     )
+
+
+def _compare_metrics(report: Report, pairs: Sequence[Pair]) -> dict[str, MetricComparison]:
+    """Compare the published scores on the questions for which both models have a value."""
+    compared = {}
+    for name, metric in report.metrics.items():
+        values = [(one.value(metric.score), other.value(metric.score)) for one, other in pairs]
+        known = [(one, other) for one, other in values if one is not None and other is not None]
+        if comparison := compare_metric(metric, known):
+            compared[name] = comparison
+    return compared
 
 
 def _accuracies(pairs: Sequence[Pair]) -> tuple[int, float, float]:

@@ -41,7 +41,7 @@ def render_report(report: Report, frames: Mapping[str, Sequence[Thumbnail]] | No
         "correct": score.num_correct,
         "skipped": len(report.skipped),
         "records that cannot be used": len(report.invalid_records),
-        "responses that need a judge, in no score": len(report.needs_judge),
+        "responses not judged, in no score": len(report.needs_judge),
     }
     rows = [[escape(name), str(count)] for name, count in counts.items()]
     return html_page(
@@ -50,10 +50,12 @@ def render_report(report: Report, frames: Mapping[str, Sequence[Thumbnail]] | No
             f'<p class="score">{escape(report.summary().removeprefix(f"{report.title}: "))}</p>',
             *_warnings(report),
             html_table(rows, ["", "number"], num_text_columns=1),
+            *_metric_table(report),
             *(_group_table(grouping, report) for grouping in report.groups),
             *_protocol_table(report),
             *_reason_table("Skipped questions", report.skipped),
             *_reason_table("Records that cannot be used", report.invalid_records),
+            *_not_judged(report),
             *_wrong_responses(report, frames or {}),
         ],
         STYLE,
@@ -66,7 +68,7 @@ def render_comparison(comparison: Comparison, first_name: str, second_name: str)
     pairs = (comparison.only_first_correct, comparison.only_second_correct)
     accuracies = (comparison.first_accuracy, comparison.second_accuracy)
     rows = [
-        [name, percent(accuracy), str(len(alone))]
+        [name, "" if accuracy is None else percent(accuracy), str(len(alone))]
         for name, accuracy, alone in zip(names, accuracies, pairs, strict=True)
     ]
     num_first, num_second = len(comparison.only_in_first), len(comparison.only_in_second)
@@ -78,6 +80,10 @@ def render_comparison(comparison: Comparison, first_name: str, second_name: str)
         " paired bootstrap over videos. p: McNemar's exact test.</p>",
         html_table(rows, ["", "correct, %", "correct alone"], num_text_columns=1),
     ]
+    if comparison.metrics:
+        rows = [[escape(name), metric.text] for name, metric in comparison.metrics.items()]
+        header = ["as published", "difference of the first to the second (95%)"]
+        parts.append(html_table(rows, header))
     for grouping, groups in comparison.groups.items():
         rows = [
             [escape(value), str(count), percent(one), percent(other)]
@@ -122,6 +128,33 @@ def _warnings(report: Report) -> list[str]:
             f" {report.num_published}."
         )
     return [f'<p class="warning">{escape(warning)}</p>' for warning in warnings]
+
+
+def _metric_table(report: Report) -> list[str]:
+    """Build the published scores; nothing if there is none."""
+    if not report.metrics:
+        return []
+    rows = [
+        [
+            escape(name),
+            escape(metric.text),
+            escape(", ".join(metric.tasks)),
+            str(metric.num_questions),
+        ]
+        for name, metric in report.metrics.items()
+    ]
+    header = ["", "score (95%)", "unweighted mean over", "questions"]
+    return ["<h2>As published</h2>", html_table(rows, header, num_text_columns=3)]
+
+
+def _not_judged(report: Report) -> list[str]:
+    """Build a list of the responses that a judge has to score, and none has; nothing without."""
+    if not report.needs_judge:
+        return []
+    shown = report.needs_judge[:MAX_SHOWN]
+    rows = [[_question(result), _shortened(result.response)] for result in shown]
+    count = _count_shown(len(report.needs_judge), MAX_SHOWN)
+    return ["<h2>Not judged</h2>", count, html_table(rows, ["question", "response"])]
 
 
 def _group_table(grouping: str, report: Report) -> str:

@@ -11,16 +11,17 @@ import hashlib
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from lit_hour.errors import ReportError
 from lit_hour.evaluation.item import Item, QuestionSet
-from lit_hour.evaluation.scoring import Interval, bootstrap_interval, score_response
+from lit_hour.evaluation.report.metrics import Metric, QuestionValue, compute_metric
+from lit_hour.evaluation.scoring import Interval, Judgment, bootstrap_interval, score_response
 from lit_hour.io.atomic import atomic_write_text
 
-FORMAT = 2
+FORMAT = 3
 NO_REASON = "no response and no reason was given"
 
 
@@ -37,7 +38,9 @@ class Result:
         answer: the true label or text.
         response: text that the model generated.
         chosen: the label found in the response; None if unmatched.
-        correct: None if the benchmark leaves the verdict to a judge.
+        correct: None if the benchmark leaves the verdict to a judge, who gave none or only grades.
+        scores: values for `Metric`, such as the grades of a judge.
+        judgment: the judge's answer, "" if there was no judge.
     """
 
     id: str
@@ -49,11 +52,20 @@ class Result:
     response: str
     chosen: str | None
     correct: bool | None
+    scores: Mapping[str, float] = field(default_factory=dict)
+    judgment: str = ""
+
+    def value(self, score: str) -> QuestionValue | None:
+        """Return the value for a metric, "correct" or a key of `scores`; None if there is none."""
+        known = self.correct if score == "correct" else self.scores.get(score)
+        task = next(iter(self.groups.get("task", ())), "")
+        return None if known is None else QuestionValue(float(known), self.video, task)
 
     @property
     def is_unmatched(self) -> bool:
         """True if no rule understands the response; an empty response is not unmatched."""
-        return self.correct is not None and self.chosen is None and bool(self.response.strip())
+        is_scored_by_rule = self.correct is not None and not self.judgment
+        return is_scored_by_rule and self.chosen is None and bool(self.response.strip())
 
 
 @dataclass(frozen=True)
@@ -88,7 +100,8 @@ class Report:
         title: name for readers.
         score: over all questions that a rule can score. Invalid records count as questions.
         groups: grouping -> value -> score.
-        group_means: grouping -> unweighted mean accuracy of its groups, as MLVU publishes it.
+        group_means: grouping -> unweighted mean accuracy of its groups.
+        metrics: the other scores that the benchmark publishes, such as "M-Avg".
         num_published: questions in the whole benchmark; None if unknown.
         protocol: how the model was evaluated: frames, decoding, hashes, versions.
         prompts: as `describe_prompts` returns.
@@ -103,6 +116,7 @@ class Report:
     score: Score
     groups: Mapping[str, Mapping[str, Score]]
     group_means: Mapping[str, float]
+    metrics: Mapping[str, Metric]
     num_published: int | None
     protocol: Mapping[str, Any]
     prompts: Mapping[str, Any]
@@ -123,8 +137,8 @@ class Report:
 
     @property
     def needs_judge(self) -> list[Result]:
-        """The results that need a judge and count in no score."""
-        return [result for result in self.results if result.correct is None]
+        """The results that were not judged and count in no score."""
+        return [result for result in self.results if result.correct is None and not result.scores]
 
     @property
     def full_protocol(self) -> dict[str, Any]:
@@ -132,14 +146,21 @@ class Report:
         return {**self.protocol, "prompts": self.prompts, "question file": self.files}
 
     def summary(self) -> str:
-        """Return one line: "MLVU dev: 61.2% (59.0 to 63.3) on 2100 of 2175 questions"."""
+        """Return one line: "LVBench: 61.2% (59.0 to 63.3) on 1500 of 1549 questions".
+
+        Published scores stand first: "MLVU dev: M-Avg 60.1% (57.9 to 62.2); 61.2% ...".
+        """
+        metrics = "".join(f"{name} {metric.text}; " for name, metric in self.metrics.items())
+        return f"{self.title}: {metrics}{self._summarize_accuracy()}"
+
+    def _summarize_accuracy(self) -> str:
         score = self.score
         if score.accuracy is None:
-            return f"{self.title}: no score on 0 of {score.num_questions} questions"
+            return f"no score on 0 of {score.num_questions} questions"
         ends = " to ".join(map(percent, score.interval)) if score.interval else ""
         interval = f" ({ends})" if ends else ""
         counts = f"on {score.num_evaluated} of {score.num_questions} questions"
-        return f"{self.title}: {percent(score.accuracy)}%{interval} {counts}"
+        return f"{percent(score.accuracy)}%{interval} {counts}"
 
 
 def percent(share: float) -> str:
@@ -152,6 +173,7 @@ def build_report(
     responses: Mapping[str, str],
     skipped: Mapping[str, str],
     protocol: Mapping[str, Any],
+    judgments: Mapping[str, Judgment] | None = None,
 ) -> Report:
     """Score the responses of a model.
 
@@ -160,6 +182,7 @@ def build_report(
         responses: question id -> text that the model generated.
         skipped: question id -> why there is no response, such as a missing video.
         protocol: how the model was evaluated; any JSON value.
+        judgments: question id -> what a judge says about the response.
 
     Raises:
         ReportError: an id is unknown or is in both mappings, or JSON cannot represent the protocol.
@@ -172,10 +195,18 @@ def build_report(
             f"The protocol of {questions.title} must consist of numbers, texts, lists and mappings:"
             f" {error}"
         ) from error
+    judgments = judgments or {}
     results = tuple(
-        _score_item(item, responses[item.id]) for item in questions.items if item.id in responses
+        _score_item(item, responses[item.id], judgments.get(item.id))
+        for item in questions.items
+        if item.id in responses
     )
-    scored_items = [item for item in questions.items if item.rule != "needs_judge"]
+    not_scored = {result.id for result in results if result.correct is None}
+    scored_items = [
+        item
+        for item in questions.items
+        if item.rule != "needs_judge" or (item.id in judgments and item.id not in not_scored)
+    ]
     groups = _score_groups(scored_items, results)
     means = {grouping: _mean_accuracy(scores) for grouping, scores in groups.items()}
     return Report(
@@ -184,6 +215,7 @@ def build_report(
         score=_score(results, len(scored_items) + len(questions.invalid_records)),
         groups=groups,
         group_means={grouping: mean for grouping, mean in means.items() if mean is not None},
+        metrics=_compute_metrics(questions, results),
         num_published=questions.num_published,
         protocol=plain_protocol,
         prompts=describe_prompts(questions.items),
@@ -211,8 +243,9 @@ def _check_ids(
         raise ReportError(f"Question {both[0]!r} has both a response and a reason to skip it.")
 
 
-def _score_item(item: Item, response: str) -> Result:
+def _score_item(item: Item, response: str, judgment: Judgment | None) -> Result:
     verdict = None if item.rule == "needs_judge" else score_response(item, response)
+    correct = verdict.correct if verdict else judgment.correct if judgment else None
     return Result(
         id=item.id,
         video=item.video_name,
@@ -222,8 +255,20 @@ def _score_item(item: Item, response: str) -> Result:
         answer=item.answer,
         response=response,
         chosen=verdict.label if verdict else None,
-        correct=verdict.correct if verdict else None,
+        correct=correct,
+        scores=dict(judgment.scores) if judgment else {},
+        judgment=judgment.text if judgment else "",
     )
+
+
+def _compute_metrics(questions: QuestionSet, results: Sequence[Result]) -> dict[str, Metric]:
+    """Compute the published scores for which there are responses."""
+    metrics = {}
+    for spec in questions.metrics:
+        values = [value for result in results if (value := result.value(spec.score))]
+        if metric := compute_metric(spec, values):
+            metrics[spec.name] = metric
+    return metrics
 
 
 def describe_prompts(items: Sequence[Item]) -> dict[str, Any]:
@@ -305,6 +350,10 @@ def read_report(file: Path) -> Report:
             grouping: {value: _read_score(score) for value, score in scores.items()}
             for grouping, scores in record["groups"].items()
         }
+        record["metrics"] = {
+            name: Metric(**_with_interval({**metric, "tasks": tuple(metric["tasks"])}))
+            for name, metric in record["metrics"].items()
+        }
         record["results"] = tuple(Result(**result) for result in record["results"])
         return Report(**record)
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
@@ -314,5 +363,10 @@ def read_report(file: Path) -> Report:
 
 
 def _read_score(record: dict[str, Any]) -> Score:
+    return Score(**_with_interval(record))
+
+
+def _with_interval(record: dict[str, Any]) -> dict[str, Any]:
+    """Return a record with its interval, a list in JSON, as a tuple."""
     interval = record["interval"]
-    return Score(**{**record, "interval": None if interval is None else (interval[0], interval[1])})
+    return {**record, "interval": None if interval is None else (interval[0], interval[1])}

@@ -24,7 +24,7 @@ def summarize(report: Report, folder: Path) -> str:
         "unmatched responses, counted as wrong": report.score.num_unmatched,
         "questions skipped": len(report.skipped),
         "records that cannot be used": len(report.invalid_records),
-        "responses that need a judge, in no score": len(report.needs_judge),
+        "responses not judged, in no score": len(report.needs_judge),
     }
     lines += [f"  {count} {what}" for what, count in counts.items() if count]
     lines.append(f"report: {folder / 'report.html'}, with all responses in {folder / REPORT_NAME}")
@@ -49,10 +49,11 @@ def compare_reports(first: Path, second: Path, page: Path) -> str:
     return "\n".join(
         [
             f"{comparison.title}, on the {comparison.num_shared} questions that both answered:",
-            f"  {first}: {percent(comparison.first_accuracy)}%",
-            f"  {second}: {percent(comparison.second_accuracy)}%",
+            f"  {first}: {_percent(comparison.first_accuracy)}",
+            f"  {second}: {_percent(comparison.second_accuracy)}",
             f"  difference {comparison.difference_in_points} points"
             f" (95%: {comparison.interval_in_points}), p = {comparison.p_value:.3g}",
+            *(f"  {name}: difference {metric.text}" for name, metric in comparison.metrics.items()),
             f"  differences of the protocols: {changed}",
             f"comparison: {page}",
         ]
@@ -70,4 +71,8 @@ def _short_names(first: Path, second: Path) -> tuple[str, str]:
 
 
 def _accuracy(score: Score) -> str:
-    return "not evaluated" if score.accuracy is None else f"{percent(score.accuracy)}%"
+    return _percent(score.accuracy)
+
+
+def _percent(accuracy: float | None) -> str:
+    return "not evaluated" if accuracy is None else f"{percent(accuracy)}%"

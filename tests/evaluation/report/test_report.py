@@ -142,8 +142,8 @@ def test_a_protocol_that_json_cannot_represent_is_refused() -> None:
         ("{", "cannot be read"),
         ("[]", "is not a report of an evaluation"),
         ("{}", "is not a report of an evaluation"),
-        ('{"format": 1}', "has report format 1; this version of lit_hour reads format 2"),
-        ('{"format": 2}', "is not a report of an evaluation"),
+        ('{"format": 2}', "has report format 2; this version of lit_hour reads format 3"),
+        ('{"format": 3}', "is not a report of an evaluation"),
     ],
 )
 def test_a_file_that_is_not_a_report_is_refused(
